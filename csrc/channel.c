@@ -1,0 +1,46 @@
+/* The worker's end of its line to the master. */
+#define _GNU_SOURCE
+#include "channel.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+int tm_channel_receive(int channel, struct tm_message *message, int *fds, uint32_t *count)
+{
+    union {
+        struct cmsghdr head;
+        char space[CMSG_SPACE(TM_MAX_SHARDS * sizeof(int))];
+    } control;
+    struct iovec data = {.iov_base = message, .iov_len = sizeof(*message)};
+    struct msghdr header = {.msg_iov = &data, .msg_iovlen = 1,
+                            .msg_control = &control, .msg_controllen = sizeof(control)};
+    ssize_t got;
+    *count = 0;
+    do
+        got = recvmsg(channel, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    while (got < 0 && errno == EINTR);
+    if (got < 0)
+        return errno == ECONNRESET ? 0 : -errno;
+    if (got == 0)
+        return 0;
+    for (struct cmsghdr *part = CMSG_FIRSTHDR(&header); part; part = CMSG_NXTHDR(&header, part)) {
+        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
+            continue;
+        *count = (uint32_t)((part->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        memcpy(fds, CMSG_DATA(part), *count * sizeof(int));
+    }
+    /* The master is of the same build and in the same trust: a short packet is a bug. */
+    return (size_t)got == sizeof(*message) && !(header.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
+               ? 1
+               : -EPROTO;
+}
+
+int tm_channel_send(int channel, const struct tm_message *message)
+{
+    ssize_t sent;
+    do
+        sent = send(channel, message, sizeof(*message), MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (sent < 0 && errno == EINTR);
+    return sent < 0 ? -errno : 0;
+}

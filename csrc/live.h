@@ -1,0 +1,201 @@
+/* A worker's region: heartbeat, counters and its connections, in shared memory.
+ *
+ * WRITER  one worker alone, and after its death the worker that takes its place.
+ * READERS master (generation_seen), control (everything).
+ *
+ * Every field is written with plain or relaxed stores and read without a lock:
+ * a counter is a 64-bit word that only grows, so a reader gets a value that was
+ * true a moment ago. "active" = opened - closed: read closed first, or a
+ * connection that ends in between would count as minus one.
+ *
+ * A connection *is* its record here, its descriptors and its pipes: the worker
+ * keeps nothing else about it.
+ */
+#ifndef TM_LIVE_H
+#define TM_LIVE_H
+
+#include <netinet/in.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "pump.h"
+#include "route_table.h"
+
+#define TM_LIVE_MAGIC 0x6576696c78757463ull /* "ctuxlive", little endian */
+#define TM_LIVE_FORMAT 1u
+
+enum tm_close_reason {
+    TM_OPEN = 0,
+#define TM_CLOSE(name, flag, help) TM_CLOSED_##name,
+#include "counters.def"
+    TM_CLOSE_REASONS
+};
+
+enum tm_side { TM_CLIENT = 0, TM_ENDPOINT = 1 };
+
+/* Life of a record. Moved on by set_state() in worker/_connection.pyx alone. */
+enum tm_conn_state {
+    TM_FREE = 0,
+    TM_CONNECTING,  /* client accepted, connect to an endpoint under way */
+    TM_RELAYING,    /* both sides established */
+    TM_RESETTING,   /* over; waiting until what was sent has arrived, to reset after it */
+    TM_DEAD,        /* descriptors closed; free at the end of this batch of events */
+};
+
+/* What the events have told about a side so far. Bits of tm_conn.side_flags[]. */
+enum tm_side_flag {
+    TM_HUNG_UP = 1, /* FIN, RST or error is on its way up: a short read is no proof of "drained" */
+    TM_RESET = 2,   /* the socket reported an error: end of input means reset, not FIN */
+    TM_WRITE_WATCHED = 4, /* EPOLLOUT is among its events, from the first time it was full */
+};
+
+/* An address as shown to people: UNIX peers have family only. */
+struct tm_peer {
+    uint16_t family;
+    uint16_t port; /* host order */
+    uint8_t ip[16];
+};
+
+struct tm_conn {
+    /* Read by every event: first cache line and a half. */
+    uint32_t generation;   /* of this record; events of an older one are stale. Never 0 */
+    uint8_t state;         /* enum tm_conn_state */
+    uint8_t close_reason;  /* enum tm_close_reason */
+    uint8_t side_flags[2]; /* enum tm_side_flag */
+    int32_t fd[2];         /* by enum tm_side; -1 = none */
+    struct tm_half half[2]; /* by source: half[TM_CLIENT] carries client -> endpoint */
+    uint64_t last_activity_ms; /* monotonic */
+    uint32_t destination_slot;
+    uint32_t route_slot;
+    uint32_t endpoint_slot; /* TM_NONE = none tried */
+    uint32_t idle_timeout_ms; /* as configured when it was picked; 0 = off */
+
+    uint32_t timer_next, timer_prev; /* indexes, TM_NONE = end; wheel.h */
+    uint32_t timer_slot;             /* TM_NONE = not armed */
+    uint32_t next;                   /* in the free, ready or dead list */
+    uint8_t ready;                   /* halves waiting in the ready list, a bit each */
+    uint8_t listed;                  /* in the ready list */
+    uint16_t attempts;               /* endpoints tried */
+    uint32_t destination;            /* index in the image; valid while its slot is the same */
+    uint32_t first_endpoint;         /* index in the destination of the first one tried */
+    uint32_t connect_timeout_ms;
+    uint64_t table_generation;       /* of the pick */
+    uint64_t deadline_ms;            /* of connect or reset, monotonic; 0 = none */
+    uint64_t accepted_at_ms;         /* monotonic */
+    uint64_t established_at_ms;      /* monotonic; 0 = never */
+    struct tm_peer client;
+    struct tm_peer endpoint;
+};
+
+_Static_assert(sizeof(struct tm_conn) <= 256, "a connection record is at most 256 bytes");
+
+struct tm_slot {
+#define TM_SLOT(name, unit, help) uint64_t name;
+#include "counters.def"
+    uint64_t closed[TM_CLOSE_REASONS]; /* [TM_OPEN] stays 0 */
+};
+
+struct tm_worker_counters {
+#define TM_WORKER(name, unit, help) uint64_t name;
+#include "counters.def"
+};
+
+struct tm_live {
+    uint64_t magic;
+    uint32_t format;
+    uint32_t worker;
+    uint64_t size;
+    uint32_t capacity;     /* records */
+    _Atomic int32_t pid;   /* of the worker; 0 = none yet */
+    _Atomic uint32_t starts;  /* lives of this worker so far */
+    _Atomic uint32_t connections; /* records in use */
+    uint32_t records_used; /* records[] beyond were never touched, and have no memory yet */
+    _Alignas(TM_CACHE_LINE) _Atomic uint64_t generation_seen;
+    _Atomic uint64_t heartbeat_ms; /* monotonic; last turn of the loop */
+    struct tm_worker_counters counters;
+    _Alignas(TM_CACHE_LINE) struct tm_slot slots[TM_MAX_SLOTS];
+    _Alignas(TM_CACHE_LINE) struct tm_conn records[];
+};
+
+static inline size_t tm_live_size(uint32_t capacity)
+{
+    return sizeof(struct tm_live) + (size_t)capacity * sizeof(struct tm_conn);
+}
+
+static inline bool tm_live_valid(const struct tm_live *live, size_t size)
+{
+    return size >= sizeof(*live) && live->magic == TM_LIVE_MAGIC && live->format == TM_LIVE_FORMAT &&
+           live->size == size && live->size == tm_live_size(live->capacity);
+}
+
+static inline void tm_live_init(struct tm_live *live, uint32_t worker, uint32_t capacity)
+{
+    live->magic = TM_LIVE_MAGIC;
+    live->format = TM_LIVE_FORMAT;
+    live->worker = worker;
+    live->capacity = capacity;
+    live->size = tm_live_size(capacity);
+}
+
+/* The single writer's way to count: no lock prefix, and no torn value for readers. */
+static inline void tm_count(uint64_t *counter, uint64_t n)
+{
+    __atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+
+static inline uint64_t tm_counter_read(const uint64_t *counter)
+{
+    return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+static inline uint64_t tm_slot_closed_total(const struct tm_slot *slot)
+{
+    uint64_t total = 0;
+    for (int reason = 0; reason < TM_CLOSE_REASONS; reason++)
+        total += tm_counter_read(&slot->closed[reason]);
+    return total;
+}
+
+/* Relaxed accessors, so that Cython need not know about _Atomic. */
+static inline uint64_t tm_live_generation_seen(const struct tm_live *live)
+{
+    return atomic_load_explicit(&live->generation_seen, memory_order_acquire);
+}
+static inline void tm_live_set_generation_seen(struct tm_live *live, uint64_t generation)
+{
+    /* Release: the worker's last read of the older image comes before it. */
+    atomic_store_explicit(&live->generation_seen, generation, memory_order_release);
+}
+static inline int32_t tm_live_pid(const struct tm_live *live)
+{
+    return atomic_load_explicit(&live->pid, memory_order_relaxed);
+}
+static inline uint32_t tm_live_starts(const struct tm_live *live)
+{
+    return atomic_load_explicit(&live->starts, memory_order_relaxed);
+}
+static inline void tm_live_begin(struct tm_live *live, int32_t pid)
+{
+    atomic_store_explicit(&live->pid, pid, memory_order_relaxed);
+    atomic_fetch_add_explicit(&live->starts, 1, memory_order_relaxed);
+}
+static inline uint32_t tm_live_connections(const struct tm_live *live)
+{
+    return atomic_load_explicit(&live->connections, memory_order_relaxed);
+}
+static inline void tm_live_set_connections(struct tm_live *live, uint32_t connections)
+{
+    atomic_store_explicit(&live->connections, connections, memory_order_relaxed);
+}
+static inline uint64_t tm_live_heartbeat(const struct tm_live *live)
+{
+    return atomic_load_explicit(&live->heartbeat_ms, memory_order_relaxed);
+}
+static inline void tm_live_set_heartbeat(struct tm_live *live, uint64_t now_ms)
+{
+    atomic_store_explicit(&live->heartbeat_ms, now_ms, memory_order_relaxed);
+}
+
+#endif

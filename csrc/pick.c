@@ -1,0 +1,91 @@
+/* Planning the pick: period, thresholds and the stride that spreads best.
+ * Runs in the master, once per change of a route's weights. */
+#include "pick.h"
+
+#include <assert.h>
+#include <stdbool.h>
+
+enum {
+    CANDIDATES = 48, /* strides tried, outwards from S / golden ratio */
+    WINDOW = 512,    /* picks looked at for each; past that all are alike */
+};
+
+static uint32_t gcd(uint32_t a, uint32_t b)
+{
+    while (b) {
+        uint32_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* The worst |picks of i so far - its due| over the first picks, times S. */
+static uint64_t worst_deviation(const uint32_t *cumulative, uint32_t count, uint32_t period,
+                                uint32_t stride, uint64_t bound)
+{
+    uint64_t picked[TM_MAX_DESTINATIONS] = {0};
+    uint64_t worst = 0;
+    uint32_t window = period < WINDOW ? period : WINDOW;
+    for (uint32_t n = 0; n < window; n++) {
+        uint32_t x = tm_pick_position(n, period, stride);
+        uint32_t at = 0;
+        while (x >= cumulative[at])
+            at++;
+        picked[at]++;
+        for (uint32_t i = 0; i < count; i++) {
+            uint64_t weight = cumulative[i] - (i ? cumulative[i - 1] : 0);
+            uint64_t got = picked[i] * period, due = weight * (n + 1);
+            uint64_t off = got > due ? got - due : due - got;
+            if (off > worst)
+                worst = off;
+        }
+        if (worst >= bound)
+            return worst; /* no better than the best so far */
+    }
+    return worst;
+}
+
+static uint32_t best_stride(const uint32_t *cumulative, uint32_t count, uint32_t period)
+{
+    /* 2^32 / golden ratio = 2654435769 */
+    uint32_t centre = (uint32_t)((uint64_t)period * 2654435769u >> 32);
+    uint32_t best = 1, tried = 0;
+    uint64_t least = UINT64_MAX;
+    for (uint32_t distance = 0; distance < period && tried < CANDIDATES; distance++) {
+        for (int up = 0; up < (distance ? 2 : 1); up++) {
+            if (!up && distance > centre)
+                continue;
+            uint32_t stride = up ? centre + distance : centre - distance;
+            if (stride == 0 || stride >= period || gcd(stride, period) != 1)
+                continue;
+            tried++;
+            uint64_t worst = worst_deviation(cumulative, count, period, stride, least);
+            if (worst < least) {
+                least = worst;
+                best = stride;
+            }
+        }
+    }
+    return best;
+}
+
+void tm_pick_plan(const uint32_t *weights, uint32_t count, uint32_t *period, uint32_t *stride,
+                  uint32_t *cumulative)
+{
+    assert(count <= TM_MAX_DESTINATIONS);
+    uint32_t divisor = 0, positive = 0, sum = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        assert(weights[i] <= TM_MAX_WEIGHT);
+        divisor = gcd(divisor, weights[i]);
+        positive += weights[i] > 0;
+    }
+    *stride = 1;
+    for (uint32_t i = 0; i < count; i++) {
+        sum += divisor ? weights[i] / divisor : 0;
+        cumulative[i] = sum;
+    }
+    *period = sum;
+    if (positive > 1)
+        *stride = best_stride(cumulative, count, sum);
+}

@@ -1,0 +1,172 @@
+/* The route table: what to do with a connection, in shared memory.
+ *
+ * WRITER  the master alone. READERS  workers (mapped read-only), control.
+ *
+ * Two images and a generation. Image (generation & 1) is in force. To publish,
+ * the master fills the other image and then store-releases generation + 1:
+ *
+ *     master                                worker, before each batch of accepts
+ *     ------                                -------------------------------------
+ *     wait: every generation_seen == g      g = load_acquire(generation)
+ *     fill image[(g + 1) & 1]               use image[g & 1] until the next look
+ *     store_release(generation, g + 1)      generation_seen = g      (live.h)
+ *
+ * So an image is never written while a worker may read it. A reader may be one
+ * generation behind for the length of one batch of events; that is harmless: a
+ * connection picked then was accepted "before the change".
+ * Control holds no image: it copies, and keeps the copy only if the generation
+ * is still the same afterwards (the image it read is refilled only after the
+ * next generation is out).
+ *
+ * Nothing here holds a pointer: offsets and indexes only, as each process maps
+ * the region where it likes.
+ */
+#ifndef TM_ROUTE_TABLE_H
+#define TM_ROUTE_TABLE_H
+
+#include <netinet/in.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#define TM_TABLE_MAGIC 0x656c626174787574ull /* "tuxtable", little endian */
+#define TM_TABLE_FORMAT 1u
+
+#define TM_CACHE_LINE 64
+#define TM_NAME_SIZE 64           /* with its NUL */
+#define TM_MAX_DESTINATIONS 64    /* of one route */
+#define TM_MAX_ROUTES 4096
+#define TM_MAX_LISTENERS 4096
+#define TM_MAX_ALL_DESTINATIONS 65536
+#define TM_MAX_ENDPOINTS 65536
+#define TM_MAX_SHARDS 64          /* also the most workers there can be */
+#define TM_MAX_WEIGHT 1000000u
+#define TM_NONE UINT32_MAX        /* "no index" */
+#define TM_ANY_WORKER (-1)        /* shard owner: all workers poll it */
+
+/* Counter slots: routes, destinations and endpoints draw from one space. */
+#define TM_MAX_SLOTS (TM_MAX_ROUTES + TM_MAX_ALL_DESTINATIONS + TM_MAX_ENDPOINTS)
+/* Tickets: one per route (the pick) and one per destination (endpoint turns). */
+#define TM_MAX_TICKETS (TM_MAX_ROUTES + TM_MAX_ALL_DESTINATIONS)
+
+struct tm_address {
+    socklen_t length; /* 0 = none */
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+        struct sockaddr_un un;
+    };
+};
+
+struct tm_endpoint {
+    struct tm_address address;
+    uint32_t slot;
+    uint64_t born; /* generation that gave it this slot: its counters start at 0 there */
+};
+
+struct tm_destination {
+    char name[TM_NAME_SIZE];
+    uint32_t weight;           /* asked for, now */
+    uint32_t file_weight;      /* asked for by the configuration file */
+    uint32_t effective_weight; /* what the pick uses */
+    uint32_t first_endpoint;   /* index into image.endpoints */
+    uint32_t endpoint_count;
+    uint32_t ticket;           /* for endpoint turns */
+    uint32_t slot;
+    uint64_t born;
+};
+
+struct tm_route {
+    char name[TM_NAME_SIZE];
+    uint32_t first_destination; /* index into image.destinations */
+    uint32_t destination_count;
+    uint32_t ticket;
+    uint32_t slot;
+    uint64_t born;
+    uint32_t connect_timeout_ms;
+    uint32_t idle_timeout_ms;   /* 0 = off */
+    uint32_t period;            /* S of pick.h; 0 = nothing to pick, reject */
+    uint32_t stride;
+    uint32_t cumulative[TM_MAX_DESTINATIONS];
+};
+
+struct tm_listener {
+    struct tm_address address;
+    uint32_t id;    /* stays with the address while it is configured */
+    uint32_t route; /* index into image.routes */
+};
+
+struct tm_image {
+    uint64_t generation;
+    uint32_t route_count;
+    uint32_t destination_count;
+    uint32_t endpoint_count;
+    uint32_t listener_count;
+    uint32_t route_of_listener[TM_MAX_LISTENERS]; /* by listener id; TM_NONE = no route */
+    struct tm_listener listeners[TM_MAX_LISTENERS];
+    struct tm_route routes[TM_MAX_ROUTES];
+    struct tm_destination destinations[TM_MAX_ALL_DESTINATIONS];
+    struct tm_endpoint endpoints[TM_MAX_ENDPOINTS];
+};
+
+enum tm_state { TM_RUNNING = 1, TM_DRAINING = 2 };
+
+struct tm_table {
+    uint64_t magic;
+    uint32_t format;
+    uint32_t worker_count;
+    uint64_t size;
+    int64_t started_at;  /* seconds since the epoch */
+    int32_t master_pid;
+    uint32_t shard_count;
+    _Atomic uint32_t state; /* enum tm_state */
+    /* Who polls which shard of every TCP listener: a worker's id. One relaxed
+     * store moves a shard; a worker looks when it is woken. */
+    _Atomic int32_t shard_owner[TM_MAX_SHARDS];
+    _Alignas(TM_CACHE_LINE) _Atomic uint64_t generation; /* 0 = nothing published */
+    _Alignas(TM_CACHE_LINE) struct tm_image images[2];
+};
+
+/* A ticket has a cache line to itself: workers add to it at the same time. */
+struct tm_ticket {
+    _Alignas(TM_CACHE_LINE) _Atomic uint64_t next;
+};
+
+static inline uint64_t tm_table_generation(const struct tm_table *table)
+{
+    return atomic_load_explicit(&table->generation, memory_order_acquire);
+}
+
+static inline const struct tm_image *tm_table_image(const struct tm_table *table, uint64_t generation)
+{
+    return &table->images[generation & 1];
+}
+
+static inline int32_t tm_table_shard_owner(const struct tm_table *table, uint32_t shard)
+{
+    return atomic_load_explicit(&table->shard_owner[shard], memory_order_relaxed);
+}
+
+static inline uint64_t tm_ticket_take(struct tm_ticket *ticket)
+{
+    return atomic_fetch_add_explicit(&ticket->next, 1, memory_order_relaxed);
+}
+
+/* The master's side; route_table.c. */
+void tm_table_init(struct tm_table *table, uint32_t workers, uint32_t shards, int32_t master_pid,
+                   int64_t started_at);
+/* True if `size` bytes at `table` are a table of this build. */
+bool tm_table_valid(const struct tm_table *table, size_t size);
+/* The image to fill next. Precondition: every worker has seen the generation in force. */
+struct tm_image *tm_table_idle_image(struct tm_table *table);
+/* Puts the idle image in force; returns its generation. */
+uint64_t tm_table_publish(struct tm_table *table);
+void tm_table_set_shard_owner(struct tm_table *table, uint32_t shard, int32_t worker);
+void tm_table_set_state(struct tm_table *table, enum tm_state state);
+uint32_t tm_table_state(const struct tm_table *table);
+
+#endif

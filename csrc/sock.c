@@ -1,0 +1,109 @@
+/* Socket calls of the relay. Runs in a worker. */
+#define _GNU_SOURCE
+#include "sock.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+void tm_peer_from(struct tm_peer *peer, const struct tm_address *address)
+{
+    *peer = (struct tm_peer){.family = address->any.sa_family};
+    if (peer->family == AF_INET) {
+        peer->port = ntohs(address->in.sin_port);
+        memcpy(peer->ip, &address->in.sin_addr, sizeof(address->in.sin_addr));
+    } else if (peer->family == AF_INET6) {
+        peer->port = ntohs(address->in6.sin6_port);
+        memcpy(peer->ip, &address->in6.sin6_addr, sizeof(address->in6.sin6_addr));
+    }
+}
+
+int tm_sock_accept(int listener, struct tm_peer *peer)
+{
+    struct tm_address from;
+    for (;;) {
+        from.length = sizeof(from) - offsetof(struct tm_address, any);
+        from.any.sa_family = AF_UNSPEC;
+        int fd = accept4(listener, &from.any, &from.length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            tm_peer_from(peer, &from);
+            return fd;
+        }
+        /* Linux hands errors of the connection itself to accept (accept(2)):
+         * that one is gone, the next may be well. */
+        switch (errno) {
+        case EINTR: case ECONNABORTED: case EPROTO: case ENETDOWN: case ENOPROTOOPT:
+        case EHOSTDOWN: case ENONET: case EHOSTUNREACH: case EOPNOTSUPP: case ENETUNREACH:
+        case ETIMEDOUT: case EPERM:
+            continue;
+        default:
+            return -errno;
+        }
+    }
+}
+
+int tm_sock_connect(const struct tm_address *address)
+{
+    int on = 1, error;
+    sa_family_t family = address->any.sa_family;
+    int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    if (family != AF_UNIX && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
+        goto fail;
+    if (connect(fd, &address->any, address->length) == 0 || errno == EINPROGRESS || errno == EINTR)
+        return fd;
+fail:
+    error = errno;
+    close(fd);
+    return -error;
+}
+
+int tm_sock_established(int fd)
+{
+    /* A send of nothing goes through the state checks of a real one. */
+    if (send(fd, "", 0, MSG_NOSIGNAL | MSG_DONTWAIT) == 0)
+        return 1;
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -errno;
+}
+
+int tm_sock_error(int fd)
+{
+    int error = 0;
+    socklen_t size = sizeof(error);
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
+        return -errno;
+    return -error;
+}
+
+int tm_sock_shut_write(int fd)
+{
+    return shutdown(fd, SHUT_WR) < 0 ? -errno : 0;
+}
+
+uint32_t tm_sock_unacknowledged(int fd)
+{
+    int bytes = 0;
+    return ioctl(fd, SIOCOUTQ, &bytes) < 0 || bytes < 0 ? 0 : (uint32_t)bytes;
+}
+
+void tm_sock_reset(int fd)
+{
+    struct linger now = {.l_onoff = 1, .l_linger = 0};
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    close(fd);
+}
+
+bool tm_sock_local_failure(int error)
+{
+    switch (error) {
+    case EADDRNOTAVAIL: case EADDRINUSE: case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM:
+    case EAFNOSUPPORT: case EACCES: case EPERM:
+        return true;
+    default:
+        return false;
+    }
+}

@@ -1,0 +1,40 @@
+/* Sockets: the calls the relay makes, each returning 0 (or a descriptor) or -errno. */
+#ifndef TM_SOCK_H
+#define TM_SOCK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "live.h"
+#include "route_table.h"
+
+/* A connection from the queue: non-blocking, close-on-exec; who it is in *peer.
+ * TCP_NODELAY is inherited from the listening socket, where the master set it.
+ * -EAGAIN: the queue is empty. */
+int tm_sock_accept(int listener, struct tm_peer *peer) __attribute__((warn_unused_result));
+
+/* Starts a non-blocking connect. The descriptor, or -errno when it failed at once.
+ * Whether it is established already: tm_sock_established(). */
+int tm_sock_connect(const struct tm_address *address) __attribute__((warn_unused_result));
+
+/* 1 established, 0 still connecting, -errno failed. Sends nothing. */
+int tm_sock_established(int fd) __attribute__((warn_unused_result));
+
+/* The socket's pending error as -errno, 0 if none. Reading it clears it. */
+int tm_sock_error(int fd) __attribute__((warn_unused_result));
+
+/* FIN. */
+int tm_sock_shut_write(int fd);
+
+/* Bytes sent and not yet acknowledged (TCP) or read (UNIX); 0 if that can't be told. */
+uint32_t tm_sock_unacknowledged(int fd);
+
+/* Closes with RST: pending data on either side is thrown away. A UNIX socket just closes. */
+void tm_sock_reset(int fd);
+
+/* True for failures of this host, which say nothing about the endpoint. */
+bool tm_sock_local_failure(int error);
+
+void tm_peer_from(struct tm_peer *peer, const struct tm_address *address);
+
+#endif

@@ -1,0 +1,73 @@
+"""Builds the extension modules. Everything else about the package is in pyproject.toml.
+
+TCPMUX_BUILD chooses the variant: release (default), debug (no optimisation, symbols) or
+asan (address and undefined-behaviour sanitizers; run it with libasan preloaded, see the
+Makefile). TCPMUX_WERROR=1 makes a compiler warning an error, as all development builds do.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+VARIANTS = {
+    "release": (["-O2", "-g"], []),
+    "debug": (["-O0", "-g3"], []),
+    "asan": (
+        ["-O1", "-g3", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"],
+        ["-fsanitize=address,undefined"],
+    ),
+}
+
+# What Cython's generated code does that our own may not.
+GENERATED_CODE_WARNINGS = [
+    "-Wno-unused-parameter",
+    "-Wno-missing-field-initializers",
+    "-Wno-cast-function-type",
+    "-Wno-unused-function",
+    "-Wno-unused-but-set-variable",
+]
+
+MODULES = {
+    "tcpmux.shm._shm": ["route_table.c", "pick.c"],
+    "tcpmux.worker._connection": ["pump.c", "pipe_pool.c", "sock.c", "wheel.c"],
+    "tcpmux.worker._relay": ["pipe_pool.c", "sock.c", "wheel.c", "channel.c"],
+}
+
+
+def extensions() -> list[Extension]:
+    variant = os.environ.get("TCPMUX_BUILD", "release")
+    if variant not in VARIANTS:
+        raise SystemExit(f"TCPMUX_BUILD: expected one of {', '.join(VARIANTS)}, got {variant}")
+    compile_args, link_args = VARIANTS[variant]
+    werror = ["-Werror"] if os.environ.get("TCPMUX_WERROR") == "1" else []
+    headers = sorted(str(path) for path in Path("csrc").glob("*.[hd]*"))
+    return [
+        Extension(
+            name,
+            [name.replace(".", "/") + ".pyx", *(f"csrc/{source}" for source in sources)],
+            depends=headers,
+            include_dirs=["csrc"],
+            # Python's own flags switch assertions off. Ours stay on: a worker that finds
+            # the impossible must die and be replaced, not go on.
+            undef_macros=["NDEBUG"],
+            extra_compile_args=[
+                "-std=gnu11", "-Wall", "-Wextra", *werror, *GENERATED_CODE_WARNINGS, *compile_args,
+            ],
+            extra_link_args=link_args,
+        )
+        for name, sources in MODULES.items()
+    ]
+
+
+setup(
+    ext_modules=cythonize(
+        extensions(),
+        build_dir="build/cython",
+        annotate=True,
+        compiler_directives={"language_level": 3},
+    )
+)

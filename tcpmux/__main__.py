@@ -1,0 +1,6 @@
+"""`python -m tcpmux` is `tcpmux`."""
+
+from tcpmux.cli import main
+
+if __name__ == "__main__":
+    main()

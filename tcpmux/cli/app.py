@@ -1,0 +1,114 @@
+"""The command `tcpmux` itself: its verbs, its errors and its exit codes.
+
+Exit codes: 0 done, 1 failed, 2 usage or bad configuration.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from tcpmux.cli import check, demo, reload, run, status, stop, weight
+from tcpmux.errors import TcpmuxError
+
+
+def _report(message: str) -> None:
+    for line in message.splitlines():
+        click.echo(f"tcpmux: error: {line}", err=True)
+
+
+class Tcpmux(click.Group):
+    """A group that keeps the order of its commands and reports every error in one line."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Parses, runs and exits; never returns."""
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(*args, **extra)
+        except TcpmuxError as error:
+            _report(str(error))
+            code = error.exit_code
+        except click.UsageError as error:
+            asked = error.ctx.command_path if error.ctx else "tcpmux"
+            message = " ".join(error.format_message().split()).rstrip(".")
+            _report(f"{message} (see `{asked} --help`)")
+            code = error.exit_code
+        except click.ClickException as error:
+            _report(error.format_message())
+            code = error.exit_code
+        except click.Abort:
+            _report("interrupted")
+            code = 1
+        sys.exit(code)
+
+
+def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from tcpmux import __version__
+
+        click.echo(f"tcpmux {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=Tcpmux,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@run.config_option
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True,
+              callback=_print_version, help="Print the version and exit.")
+@click.pass_context
+def cli(ctx: click.Context, config: tuple[str, ...]) -> int:
+    """Split TCP connections between versions of a service by weight, and change the split
+    while traffic flows. No connection is dropped by a change.
+
+    \b
+    Start an instance, in the foreground:
+        tcpmux -c routes.yaml
+    Look at it, and shift traffic:
+        tcpmux status
+        tcpmux weight tcp-echo v1=80 v2=20
+    Edit the file, look it over, and use it:
+        tcpmux check -c routes.yaml && tcpmux reload
+    End it when its connections have ended:
+        tcpmux stop
+    See all of that without a file or a server of your own:
+        tcpmux demo
+
+    \b
+    A file with everything that is needed:
+        routes:
+          - name: tcp-echo
+            listen: 127.0.0.1:31400
+            destinations:
+              - {name: v1, weight: 80, endpoints: [127.0.0.1:9001]}
+              - {name: v2, weight: 20, endpoints: [127.0.0.1:9002]}
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage or bad configuration.
+    """
+    if ctx.invoked_subcommand is not None:
+        if config:
+            raise click.UsageError(
+                f"-c comes after the command: tcpmux {ctx.invoked_subcommand} -c FILE", ctx
+            )
+        return 0
+    if not config:
+        click.echo(ctx.get_help())
+        return 2
+    return run.run_instance(config)
+
+
+for command in (run.run, check.check, status.status, weight.weight, reload.reload_,
+                stop.stop, demo.demo):
+    cli.add_command(command)
+
+
+def main() -> NoReturn:
+    """Entry point of the console script."""
+    cli.main(prog_name="tcpmux")

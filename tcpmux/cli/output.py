@@ -1,0 +1,77 @@
+"""How the commands print: numbers for people, tables, and what a change has done."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tcpmux.control.client import Applied
+
+WIDTH_OF_A_PIPE = 160  # columns; nothing is cut off to fit a terminal that is not there
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 route`, `2 routes`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def human_bytes(count: int) -> str:
+    """`999 B`, `1.5 KiB`, `20.0 GiB`: powers of 1024, one decimal."""
+    if count < 1024:
+        return f"{count} B"
+    size = float(count)
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        size /= 1024
+        if size < 1023.95:  # above, one decimal would show 1024.0
+            return f"{size:.1f} {unit}"
+    return f"{size / 1024:.1f} PiB"
+
+
+def human_seconds(seconds: float) -> str:
+    """`12s`, `3m 05s`, `2h 10m`, `5d 03h`: the two units that matter."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
+
+
+def percent(part: int, whole: int) -> str:
+    """`80%`, `33.3%`; `-` of nothing. Never 0% or 100% for what is only close to it."""
+    if whole == 0:
+        return "-"
+    share = 100 * part / whole
+    if share in (0.0, 100.0):
+        return f"{share:.0f}%"
+    return f"{min(max(share, 0.1), 99.9):.1f}".removesuffix(".0") + "%"
+
+
+def console() -> Console:
+    """For tables on standard output. Names from outside are never taken as markup."""
+    from rich.console import Console
+
+    return Console(
+        markup=False, highlight=False, emoji=False,
+        width=None if sys.stdout.isatty() else WIDTH_OF_A_PIPE,
+    )
+
+
+def print_applied(applied: Applied, if_nothing: str) -> None:
+    """What changed, and the workers that use it already."""
+    for change in applied["changes"] or [if_nothing]:
+        click.echo(change)
+    generation = applied["generation"]
+    behind = [worker for worker in applied["workers"] if worker["generation"] < generation]
+    total = len(applied["workers"])
+    click.echo(f"generation {generation} in {total - len(behind)} of {plural(total, 'worker')}")
+    for worker in behind:
+        where = f"pid {worker['pid']}, generation {worker['generation']}"
+        click.echo(f"not yet in worker {worker['id']} ({where if worker['pid'] else 'not running'})")

@@ -1,0 +1,26 @@
+"""`tcpmux reload`: has the instance read its configuration files again."""
+
+from __future__ import annotations
+
+import click
+
+from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.output import print_applied
+
+
+@click.command("reload")
+@admin_option
+def reload_(admin: str | None) -> int:
+    """Read the configuration files again, and wait until the workers use them.
+
+    All of it is applied or nothing: a file with a mistake leaves everything as it was, and
+    the mistake is printed with its line. Open connections stay where they are. Weights set
+    by `tcpmux weight` are replaced by the file's.
+
+    \b
+    Examples:
+        tcpmux reload
+        tcpmux reload --admin /run/shop.sock
+    """
+    print_applied(client(admin).reload(), "nothing has changed")
+    return 0

@@ -1,0 +1,118 @@
+"""`tcpmux status`: what the instance does right now."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.output import console, human_bytes, human_seconds, percent, plural
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tcpmux.control.client import DestinationStatus, RouteStatus, Status, WorkerStatus
+
+
+def _table(title: str, text_column: str, *number_columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD,
+        pad_edge=False, show_edge=False,
+    )
+    table.add_column(text_column, overflow="fold")
+    for column in number_columns:
+        table.add_column(column, justify="right", overflow="fold")
+    return table
+
+
+def _headline(status: Status, now: float) -> str:
+    return (
+        f"tcpmux {status['version']} (pid {status['pid']}): {status['state']}, "
+        f"generation {status['generation']}, up {human_seconds(now - status['started_at'])}"
+    )
+
+
+def _workers(workers: list[WorkerStatus]) -> Table:
+    table = _table("workers", "id", "pid", "generation", "connections", "starts")
+    for worker in workers:
+        pid = str(worker["pid"]) if worker["pid"] else "not running"
+        table.add_row(str(worker["id"]), pid, str(worker["generation"]),
+                      str(worker["connections"]), str(worker["starts"]))
+    return table
+
+
+def _weight(destination: DestinationStatus) -> str:
+    """The weight, and what else it could be taken for."""
+    marks = []
+    if destination["file_weight"] != destination["weight"]:
+        marks.append(f"file: {destination['file_weight']}")
+    if destination["effective_weight"] != destination["weight"]:
+        marks.append(f"effective: {destination['effective_weight']}")
+    return f"{destination['weight']} ({', '.join(marks)})" if marks else str(destination["weight"])
+
+
+def _route(route: RouteStatus) -> Table:
+    title = (
+        f"{route['name']} on {', '.join(route['listen'])}: "
+        f"{route['connections_active']} active, {route['connections_total']} total, "
+        f"{route['connections_rejected_total']} rejected"
+    )
+    table = _table(title, "destination", "weight", "share", "active", "total", "failures",
+                   "in", "out")
+    everything = sum(d["effective_weight"] for d in route["destinations"])
+    for destination in route["destinations"]:
+        table.add_row(
+            destination["name"], _weight(destination),
+            percent(destination["effective_weight"], everything),
+            str(destination["connections_active"]), str(destination["connections_total"]),
+            str(destination["connect_failures_total"]),
+            human_bytes(destination["bytes_in_total"]), human_bytes(destination["bytes_out_total"]),
+        )
+    return table
+
+
+def print_status(status: Status, now: float) -> None:
+    """Tables for people. now: Unix time, s."""
+    out = console()
+    out.print(_headline(status, now), soft_wrap=True)
+    out.print(f"config {', '.join(status['config'])}; admin {status['admin']}", soft_wrap=True)
+    if status["state"] == "orphaned":
+        out.print("The master is gone: connections are served, but nothing can be changed. "
+                  "Stop with `tcpmux stop` and start again.", soft_wrap=True)
+    out.print()
+    out.print(_workers(status["workers"]))
+    for route in status["routes"]:
+        out.print()
+        out.print(_route(route))
+    if not status["routes"]:
+        out.print(f"\n{plural(0, 'route')}")
+
+
+@click.command("status")
+@admin_option
+@click.option("--json", "as_json", is_flag=True,
+              help="The whole answer as JSON, with endpoints and more counters.")
+def status(admin: str | None, as_json: bool) -> int:
+    """Show the workers, the routes and how connections were split.
+
+    "weight" is marked "(file: N)" when it was set by `tcpmux weight` and the file says
+    otherwise. "in" is from clients, "out" to them; both move while a connection lives.
+
+    \b
+    Examples:
+        tcpmux status
+        tcpmux status --json | jq '.routes[0].destinations[] | {name, connections_total}'
+    """
+    found = client(admin).status()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        print_status(found, time.time())
+    return 0

@@ -1,0 +1,51 @@
+"""`tcpmux weight`: shifts the traffic of a route, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.output import print_applied
+from tcpmux.errors import UsageError
+
+MAX_WEIGHT = 1_000_000
+
+
+def parse_weights(pairs: Sequence[str]) -> dict[str, int]:
+    """`v1=80 v2=20` as a dict. Raises UsageError."""
+    weights: dict[str, int] = {}
+    for pair in pairs:
+        name, equals, number = pair.partition("=")
+        if not name or not equals:
+            raise UsageError(f"expected DESTINATION=WEIGHT, as in v1=80, got {pair!r}")
+        # isdecimal would take digits of every script, and int() signs, blanks and underscores.
+        if not (number.isascii() and number.isdecimal()) or len(number) > 7 \
+                or int(number) > MAX_WEIGHT:
+            raise UsageError(f"{name}: a weight is a whole number 0..{MAX_WEIGHT}, got {number!r}")
+        if name in weights:
+            raise UsageError(f"{name} is given twice")
+        weights[name] = int(number)
+    return weights
+
+
+@click.command("weight")
+@click.argument("route")
+@click.argument("weights", metavar="DESTINATION=WEIGHT...", nargs=-1, required=True)
+@admin_option
+def weight(admin: str | None, route: str, weights: tuple[str, ...]) -> int:
+    """Set weights of a route's destinations, for new connections, at once.
+
+    A destination gets weight / sum of weights of the connections, exactly; 0 is none.
+    Destinations not named keep their weight. The file stays as it is: the next reload goes
+    back to what it says.
+
+    \b
+    Examples:
+        tcpmux weight tcp-echo v1=80 v2=20     every fifth connection to v2
+        tcpmux weight tcp-echo v1=0 v2=1       all of them to v2
+    """
+    applied = client(admin).set_weights(route, parse_weights(weights))
+    print_applied(applied, f"{route}: the weights were so already")
+    return 0

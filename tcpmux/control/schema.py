@@ -1,0 +1,83 @@
+"""What the admin API says, as types. Used by control, which writes it, and by its clients."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class EndpointStatus(TypedDict):
+    address: str
+    connections_active: int
+    connections_total: int  # connects started
+    connect_failures_total: int
+
+
+class DestinationStatus(TypedDict):
+    name: str
+    weight: int  # as configured or, later, set at run time
+    file_weight: int
+    effective_weight: int  # what the pick uses
+    connections_active: int
+    connections_total: int
+    connect_failures_total: int
+    connect_timeouts_total: int  # those of the failures that timed out
+    bytes_in_total: int  # from the client
+    bytes_out_total: int  # to the client
+    closed: dict[str, int]  # by reason
+    endpoints: list[EndpointStatus]
+
+
+class RouteStatus(TypedDict):
+    name: str
+    listen: list[str]
+    connect_timeout_ms: int
+    idle_timeout_ms: int  # 0 = off
+    connections_active: int
+    connections_total: int
+    connections_rejected_total: int
+    closed: dict[str, int]
+    destinations: list[DestinationStatus]
+
+
+class WorkerStatus(TypedDict):
+    id: int
+    pid: int  # 0 = not running
+    generation: int  # of the route table it uses
+    connections: int
+    connections_limit: int
+    starts: int
+    counters: dict[str, int]
+
+
+class Status(TypedDict):
+    """Answer of GET /v1/status."""
+
+    pid: int  # of the master
+    version: str
+    state: str  # running, draining, or orphaned: the master is gone
+    generation: int
+    started_at: int  # Unix time, s
+    config: list[str]
+    admin: str
+    workers: list[WorkerStatus]
+    routes: list[RouteStatus]
+
+
+class AppliedWorker(TypedDict):
+    id: int
+    pid: int
+    generation: int
+
+
+class Applied(TypedDict):
+    """Answer to a change: what is in force now, and in which workers."""
+
+    generation: int
+    changes: list[str]  # a line a route; empty: it was so already
+    workers: list[AppliedWorker]
+
+
+class Stopping(TypedDict):
+    """Answer to a stop: the instance is over when this process has ended."""
+
+    pid: int

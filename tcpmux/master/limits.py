@@ -1,0 +1,51 @@
+"""How many connections, pipes and processes this machine allows. Runs in the master."""
+
+from __future__ import annotations
+
+import os
+import resource
+from dataclasses import dataclass
+
+from tcpmux.errors import TcpmuxError
+
+# Descriptors a worker needs besides connections and listeners: standard streams, epoll, its
+# channel, signals, and room for listeners that a reload adds.
+RESERVED = 64
+MOST_CONNECTIONS = 1_000_000  # a worker; beyond, address space is spent for nothing
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    connections: int
+    pipes: int
+
+
+def raise_nofile() -> int:
+    """Raises RLIMIT_NOFILE to its hard limit, as proxies do; returns the limit in force."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return MOST_CONNECTIONS * 4 if hard == resource.RLIM_INFINITY else hard
+
+
+def worker_limits(nofile: int, listening_sockets: int) -> WorkerLimits:
+    """What one worker may hold under RLIMIT_NOFILE = nofile.
+
+    Two descriptors a connection, and a pipe (two more) for every fourth: HAProxy's rule for
+    maxpipes, and enough, as a half needs a pipe only while it splices or waits. Raises
+    TcpmuxError if that leaves no connection.
+    """
+    free = nofile - RESERVED - 2 * listening_sockets
+    connections = min(free * 2 // 5, MOST_CONNECTIONS)
+    if connections < 1:
+        raise TcpmuxError(
+            f"RLIMIT_NOFILE is {nofile}, too low for {listening_sockets} listening sockets: "
+            f"raise it (ulimit -n, LimitNOFILE=) to at least "
+            f"{RESERVED + 2 * listening_sockets + 100}"
+        )
+    return WorkerLimits(connections, max(1, connections // 4))
+
+
+def usable_cpus() -> list[int]:
+    """The CPUs this process may run on, in order."""
+    return sorted(os.sched_getaffinity(0))

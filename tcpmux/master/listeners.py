@@ -1,0 +1,190 @@
+"""The listening sockets: the master opens them, keeps them and alone closes them for good.
+
+For each TCP address there is a fixed number of SO_REUSEPORT sockets, the shards. Closing
+one of those resets every connection that waits in its queue, so none is closed while its
+address is configured, whatever becomes of the workers.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from tcpmux.config import Address
+from tcpmux.errors import TcpmuxError
+from tcpmux.shm._shm import MAX_LISTENERS
+
+BACKLOG = 65535  # the kernel lowers it to net.core.somaxconn
+
+
+class ListenError(TcpmuxError):
+    """An address can't be listened on; the text says which and why."""
+
+
+@dataclass(slots=True)
+class Listener:
+    """One address and its sockets. shared: one socket, polled by every worker (UNIX)."""
+
+    id: int
+    address: Address
+    sockets: list[socket.socket]
+    shared: bool
+    inode: tuple[int, int] | None = None  # (device, inode) of a UNIX socket's file
+
+    def close(self) -> None:
+        for sock in self.sockets:
+            sock.close()
+        if self.inode is not None:
+            unlink_socket(self.address.path, self.inode)
+
+
+def unlink_socket(path: str, inode: tuple[int, int]) -> None:
+    """Removes a UNIX socket's file if it still is the one with this (device, inode)."""
+    with suppress(FileNotFoundError):
+        found = os.lstat(path)
+        if (found.st_dev, found.st_ino) == inode:
+            os.unlink(path)
+
+
+def bind_unix(path: str, mode: int | None) -> tuple[socket.socket, tuple[int, int]]:
+    """Binds a UNIX stream socket; returns it with the (device, inode) of its file.
+
+    A socket file on which nobody listens is left over from a crash and is replaced. mode:
+    permissions of the file from its first moment, None = as the umask says. Raises OSError;
+    EADDRINUSE if somebody answers there or the path is no socket.
+    """
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise OSError(errno.EADDRINUSE, "the path exists and is not a socket")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            # EAGAIN: a full queue, so somebody is there.
+            if probe.connect_ex(path) in (0, errno.EAGAIN):
+                raise OSError(errno.EADDRINUSE, "another process listens on it")
+        os.unlink(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # The bits a new socket file gets are those of the descriptor less the umask; fchmod
+        # before bind narrows them without touching the process's umask (unix(7)).
+        if mode is not None:
+            os.fchmod(sock.fileno(), mode)
+        sock.bind(path)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+        found = os.stat(path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock, (found.st_dev, found.st_ino)
+
+
+def _tcp_socket(address: Address, *, reuse_port: bool, v6_only: bool) -> socket.socket:
+    sock = socket.socket(address.family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if address.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6_only))
+        # Accepted sockets inherit it, which saves the relay a system call for each.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind(address.sockaddr)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+@dataclass(slots=True)
+class Listeners:
+    """All of them. shards: sockets for each TCP address, fixed for the instance's life."""
+
+    shards: int
+    by_address: dict[Address, Listener] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return sum(len(listener.sockets) for listener in self.by_address.values())
+
+    def open_missing(self, addresses: Iterable[Address]) -> list[Listener]:
+        """Binds the addresses that are not open yet; not part of the set before add().
+
+        All or none: raises ListenError and leaves nothing bound if one can't be had.
+        """
+        wanted = list(addresses)
+        taken = {listener.id for listener in self.by_address.values()}
+        free_ids = (number for number in range(MAX_LISTENERS) if number not in taken)
+        opened: list[Listener] = []
+        try:
+            for address in wanted:
+                if address not in self.by_address:
+                    number = next(free_ids, None)
+                    if number is None:
+                        raise ListenError(f"more than {MAX_LISTENERS} listen addresses")  # noqa: TRY301
+                    opened.append(self._open(number, address, wanted))
+        except BaseException:
+            for listener in opened:
+                listener.close()
+            raise
+        return opened
+
+    def add(self, opened: Iterable[Listener]) -> None:
+        for listener in opened:
+            self.by_address[listener.address] = listener
+
+    def close(self, closing: Iterable[Listener]) -> None:
+        for listener in closing:
+            del self.by_address[listener.address]
+            listener.close()
+
+    def ids(self, opened: Iterable[Listener] = ()) -> dict[Address, int]:
+        """Ids by address, of these and of `opened` ones."""
+        every = [*self.by_address.values(), *opened]
+        return {listener.address: listener.id for listener in every}
+
+    def _open(self, number: int, address: Address, wanted: list[Address]) -> Listener:
+        try:
+            if address.family == socket.AF_UNIX:
+                sock, inode = bind_unix(address.path, None)
+                return Listener(number, address, [sock], shared=True, inode=inode)
+            return Listener(number, address, self._open_shards(address, wanted), shared=False)
+        except OSError as error:
+            raise ListenError(
+                f"can't listen on {address}: {error.strerror or error}{_hint(error, address)}"
+            ) from None
+
+    def _open_shards(self, address: Address, wanted: list[Address]) -> list[socket.socket]:
+        # [::] takes IPv4 too, unless that is asked for by itself.
+        v6_only = address.host != "::" or Address("0.0.0.0", address.port, "") in wanted  # noqa: S104
+        if not any(own.port == address.port for own in [*self.by_address, *wanted]
+                   if own is not address):
+            # SO_REUSEPORT would let us in beside another tcpmux of the same user, each
+            # with half of the connections. A bind without it tells.
+            _tcp_socket(address, reuse_port=False, v6_only=v6_only).close()
+        sockets: list[socket.socket] = []
+        try:
+            for _ in range(self.shards):
+                sockets.append(_tcp_socket(address, reuse_port=True, v6_only=v6_only))
+            # After all are bound: from its listen on, a shard gets its share.
+            for sock in sockets:
+                sock.listen(BACKLOG)
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
+        return sockets
+
+
+def _hint(error: OSError, address: Address) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return " (another process has it)" if not address.path else ""
+    if error.errno == errno.EACCES and 0 < address.port < 1024:
+        return " (ports below 1024 need root or CAP_NET_BIND_SERVICE)"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return " (no interface of this machine has that address)"
+    return ""

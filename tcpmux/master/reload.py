@@ -1,0 +1,137 @@
+"""Changing what the instance does: check everything, then commit all or nothing.
+
+Runs in the master. Every check (parse, validate, bind, sizes, workers awake) comes before
+the first step that can be seen from outside; after it nothing is left that may fail.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tcpmux.config import Config, load
+from tcpmux.master.control import Refusal
+from tcpmux.master.listeners import Listener, Listeners
+from tcpmux.master.workers import Workers
+from tcpmux.shm._shm import Table
+from tcpmux.shm.image import Image
+from tcpmux.shm.routes import Names, build_image, describe_changes
+
+log = logging.getLogger("tcpmux.master")
+
+WORKER_ANSWER_TIME = 5.0  # s, for the generation in force; a worker needs microseconds
+QUEUE_TIME = 1.0  # s, to serve the queue of a listener that goes away
+MAX_WEIGHT = 1_000_000
+
+
+@dataclass(slots=True)
+class Routing:
+    """The configuration in force, and the way to the next one."""
+
+    config: Config
+    table: Table
+    workers: Workers
+    listeners: Listeners
+    names: Names
+    image: Image = field(default_factory=lambda: Image((), ()))
+    weights: dict[str, dict[str, int]] = field(default_factory=dict)  # set at run time
+
+    def start(self) -> None:
+        """Binds and publishes for the first time, before there are workers. Raises TcpmuxError."""
+        self._apply(self.config, {}, ())
+
+    def reload(self, paths: Sequence[str]) -> list[str]:
+        """Reads the files again and applies them; returns what changed, a line a route.
+
+        Weights set at run time are dropped: the file wins. Raises TcpmuxError with
+        everything as it was.
+        """
+        config = load(paths)
+        notes = [f"{what} changes with the next start, not with a reload"
+                 for what, old, new in (
+                     ("workers", self.config.workers, config.workers),
+                     ("admin.socket", self.config.admin.socket, config.admin.socket))
+                 if old != new]
+        overridden = [
+            f"{route}: the file's weights replace the ones set at run time "
+            f"({', '.join(f'{name}={weight}' for name, weight in weights.items())})"
+            for route, weights in self.weights.items()
+        ]
+        changes = self._apply(config, {}, self._unwanted(config))
+        for note in notes:
+            log.warning(note)
+        return [*changes, *overridden, *notes]
+
+    def set_weights(self, route_name: str, weights: Mapping[str, int]) -> list[str]:
+        """Changes weights until the next reload; returns what changed. Raises Refusal."""
+        route = next((r for r in self.config.routes if r.name == route_name), None)
+        if route is None:
+            known = ", ".join(r.name for r in self.config.routes) or "none"
+            raise Refusal("not_found", f"no route named {route_name!r}; there are: {known}")
+        in_file = {d.name: d.weight for d in route.destinations}
+        for name, weight in weights.items():
+            if name not in in_file:
+                raise Refusal("not_found", f"route {route_name} has no destination {name!r}; "
+                                           f"there are: {', '.join(in_file)}")
+            if type(weight) is not int or not 0 <= weight <= MAX_WEIGHT:
+                raise Refusal("invalid", f"{name}: a weight is 0..{MAX_WEIGHT}, got {weight!r}")
+        if not weights:
+            raise Refusal("invalid", "no weight given")
+        merged = {**self.weights.get(route_name, {}), **weights}
+        differing = {name: weight for name, weight in merged.items() if in_file[name] != weight}
+        new = {**self.weights, route_name: differing}
+        if not differing:
+            del new[route_name]
+        return self._apply(self.config, new, ())
+
+    def applied(self, changes: Sequence[str]) -> dict[str, Any]:
+        """What is in force and in which workers, as the API tells it."""
+        return {
+            "generation": self.table.generation,
+            "changes": list(changes),
+            "workers": [
+                {"id": w.id, "pid": w.pid, "generation": w.live.generation_seen}
+                for w in self.workers
+            ],
+        }
+
+    def _unwanted(self, config: Config) -> list[Listener]:
+        wanted = {address for route in config.routes for address in route.listen}
+        return [listener for address, listener in self.listeners.by_address.items()
+                if address not in wanted]
+
+    def _apply(self, config: Config, weights: dict[str, dict[str, int]],
+               closing: Sequence[Listener]) -> list[str]:
+        # Checks: each may raise, and leaves nothing behind if it does.
+        in_force = self.table.generation
+        addresses = [address for route in config.routes for address in route.listen]
+        opened = self.listeners.open_missing(addresses)
+        try:
+            names = self.names.copy()
+            image = build_image(config, weights, names, self.listeners.ids(opened), in_force + 1)
+            changes = describe_changes(self.image, image)
+            changed = image != self.image
+            if changed:
+                self.workers.await_generation(in_force, WORKER_ANSWER_TIME)
+        except BaseException:
+            for listener in opened:
+                listener.close()
+            raise
+        # Commit. What waits in the queue of a listener that goes away still has its route.
+        if closing:
+            self.workers.remove_listeners(closing, QUEUE_TIME)
+            self.listeners.close(closing)
+        if changed:
+            self.table.publish(image)
+        self.listeners.add(opened)
+        self.workers.add_listeners(opened)
+        self.config, self.weights, self.image, self.names = config, weights, image, names
+        if changed:
+            self.workers.wake()
+        return changes
+
+    def await_workers(self) -> None:
+        """Until every worker uses what is in force. Raises WorkersBusy; it is in force even so."""
+        self.workers.await_generation(self.table.generation, WORKER_ANSWER_TIME)

@@ -1,0 +1,286 @@
+"""The shared-memory layout of csrc/, as far as Cython code touches it."""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "<netinet/in.h>" nogil:
+    ctypedef uint32_t socklen_t
+    cdef struct sockaddr:
+        uint16_t sa_family
+    cdef struct in_addr:
+        uint32_t s_addr
+    cdef struct sockaddr_in:
+        uint16_t sin_family
+        uint16_t sin_port
+        in_addr sin_addr
+    cdef struct in6_addr:
+        uint8_t s6_addr[16]
+    cdef struct sockaddr_in6:
+        uint16_t sin6_family
+        uint16_t sin6_port
+        in6_addr sin6_addr
+    int AF_INET, AF_INET6, AF_UNIX
+    uint16_t htons(uint16_t value)
+    uint16_t ntohs(uint16_t value)
+
+
+cdef extern from "<sys/un.h>" nogil:
+    cdef struct sockaddr_un:
+        uint16_t sun_family
+        char sun_path[108]
+
+
+cdef extern from "route_table.h" nogil:
+    const uint32_t TM_NONE
+    enum:
+        TM_NAME_SIZE
+        TM_MAX_DESTINATIONS
+        TM_MAX_ROUTES
+        TM_MAX_LISTENERS
+        TM_MAX_ALL_DESTINATIONS
+        TM_MAX_ENDPOINTS
+        TM_MAX_SHARDS
+        TM_MAX_SLOTS
+        TM_MAX_TICKETS
+        TM_ANY_WORKER
+
+    cdef struct tm_address:
+        socklen_t length
+        sockaddr any
+        sockaddr_in in_ "in"
+        sockaddr_in6 in6
+        sockaddr_un un
+
+    cdef struct tm_endpoint:
+        tm_address address
+        uint32_t slot
+        uint64_t born
+
+    cdef struct tm_destination:
+        char name[64]
+        uint32_t weight
+        uint32_t file_weight
+        uint32_t effective_weight
+        uint32_t first_endpoint
+        uint32_t endpoint_count
+        uint32_t ticket
+        uint32_t slot
+        uint64_t born
+
+    cdef struct tm_route:
+        char name[64]
+        uint32_t first_destination
+        uint32_t destination_count
+        uint32_t ticket
+        uint32_t slot
+        uint64_t born
+        uint32_t connect_timeout_ms
+        uint32_t idle_timeout_ms
+        uint32_t period
+        uint32_t stride
+        uint32_t cumulative[64]
+
+    cdef struct tm_listener:
+        tm_address address
+        uint32_t id
+        uint32_t route
+
+    cdef struct tm_image:
+        uint64_t generation
+        uint32_t route_count
+        uint32_t destination_count
+        uint32_t endpoint_count
+        uint32_t listener_count
+        uint32_t route_of_listener[4096]
+        tm_listener listeners[4096]
+        tm_route routes[4096]
+        tm_destination destinations[65536]
+        tm_endpoint endpoints[65536]
+
+    enum tm_state:
+        TM_RUNNING
+        TM_DRAINING
+
+    cdef struct tm_table:
+        uint32_t worker_count
+        int64_t started_at
+        int32_t master_pid
+        uint32_t shard_count
+
+    cdef struct tm_ticket:
+        pass
+
+    uint64_t tm_table_generation(const tm_table *table)
+    const tm_image *tm_table_image(const tm_table *table, uint64_t generation)
+    int32_t tm_table_shard_owner(const tm_table *table, uint32_t shard)
+    uint64_t tm_ticket_take(tm_ticket *ticket)
+    void tm_table_init(tm_table *table, uint32_t workers, uint32_t shards, int32_t master_pid,
+                       int64_t started_at)
+    bint tm_table_valid(const tm_table *table, size_t size)
+    tm_image *tm_table_idle_image(tm_table *table)
+    uint64_t tm_table_publish(tm_table *table)
+    void tm_table_set_shard_owner(tm_table *table, uint32_t shard, int32_t worker)
+    void tm_table_set_state(tm_table *table, tm_state state)
+    uint32_t tm_table_state(const tm_table *table)
+
+
+cdef extern from "pick.h" nogil:
+    uint32_t tm_pick(const tm_route *route, uint64_t n)
+    void tm_pick_plan(const uint32_t *weights, uint32_t count, uint32_t *period,
+                      uint32_t *stride, uint32_t *cumulative)
+
+
+cdef extern from "pipe_pool.h" nogil:
+    cdef struct tm_pipe:
+        # write end and read end
+        int32_t to "in"
+        int32_t from_ "out"
+
+    cdef struct tm_pipe_pool:
+        pass
+
+    void tm_pipe_pool_init(tm_pipe_pool *pool, uint32_t limit)
+    void tm_pipe_pool_destroy(tm_pipe_pool *pool)
+
+
+cdef extern from "pump.h" nogil:
+    cdef struct tm_half:
+        tm_pipe pipe
+        uint32_t queued
+        uint8_t state
+        uint8_t splicing
+        uint8_t streak
+        uint8_t blocked
+        int32_t error
+        uint64_t bytes
+
+    enum:
+        TM_HALF_OPEN
+        TM_HALF_SHUT
+        TM_HALF_ABORTED
+
+    enum tm_pump_result:
+        TM_PUMP_DRAINED
+        TM_PUMP_BLOCKED
+        TM_PUMP_YIELD
+        TM_PUMP_EOF
+        TM_PUMP_SOURCE_ERROR
+        TM_PUMP_DESTINATION_ERROR
+
+    cdef struct tm_pump:
+        tm_pipe_pool pool
+        unsigned char *buffer
+        size_t buffer_size
+        uint32_t budget
+        uint64_t fallbacks
+
+    tm_pump_result tm_pump_run(tm_pump *pump, tm_half *half, int source, int destination,
+                               bint source_hung_up)
+    void tm_pump_release(tm_pump *pump, tm_half *half)
+
+
+cdef extern from "live.h" nogil:
+    enum:
+        TM_OPEN
+        TM_CLOSED_finished
+        TM_CLOSED_client_reset
+        TM_CLOSED_endpoint_reset
+        TM_CLOSED_connect_failed
+        TM_CLOSED_connect_timeout
+        TM_CLOSED_no_endpoint
+        TM_CLOSED_idle_timeout
+        TM_CLOSED_local_error
+        TM_CLOSED_shutdown
+        TM_CLOSED_worker_lost
+        TM_CLOSE_REASONS
+
+    enum:
+        TM_CLIENT
+        TM_ENDPOINT
+
+    enum tm_conn_state:
+        TM_FREE
+        TM_CONNECTING
+        TM_RELAYING
+        TM_RESETTING
+        TM_DEAD
+
+    enum:
+        TM_HUNG_UP
+        TM_RESET
+        TM_WRITE_WATCHED
+
+    cdef struct tm_peer:
+        uint16_t family
+        uint16_t port
+        uint8_t ip[16]
+
+    cdef struct tm_conn:
+        uint32_t generation
+        uint8_t state
+        uint8_t close_reason
+        uint8_t side_flags[2]
+        int32_t fd[2]
+        tm_half half[2]
+        uint64_t last_activity_ms
+        uint32_t destination_slot
+        uint32_t route_slot
+        uint32_t endpoint_slot
+        uint32_t idle_timeout_ms
+        uint32_t timer_next
+        uint32_t timer_prev
+        uint32_t timer_slot
+        uint32_t next
+        uint8_t ready
+        uint8_t listed
+        uint16_t attempts
+        uint32_t destination
+        uint32_t first_endpoint
+        uint32_t connect_timeout_ms
+        uint64_t table_generation
+        uint64_t deadline_ms
+        uint64_t accepted_at_ms
+        uint64_t established_at_ms
+        tm_peer client
+        tm_peer endpoint
+
+    cdef struct tm_slot:
+        uint64_t opened
+        uint64_t connect_failures
+        uint64_t connect_timeouts
+        uint64_t bytes_in
+        uint64_t bytes_out
+        uint64_t closed[11]
+
+    cdef struct tm_worker_counters:
+        uint64_t accepted
+        uint64_t no_route
+        uint64_t accept_errors
+        uint64_t accept_pauses
+        uint64_t pipe_fallbacks
+        uint64_t stale_events
+        uint64_t wakeups
+
+    cdef struct tm_live:
+        uint32_t worker
+        uint32_t capacity
+        uint32_t records_used
+        tm_worker_counters counters
+        tm_slot slots[135168]
+        tm_conn records[1]
+
+    size_t tm_live_size(uint32_t capacity)
+    bint tm_live_valid(const tm_live *live, size_t size)
+    void tm_live_init(tm_live *live, uint32_t worker, uint32_t capacity)
+    void tm_count(uint64_t *counter, uint64_t n)
+    uint64_t tm_counter_read(const uint64_t *counter)
+    uint64_t tm_slot_closed_total(const tm_slot *slot)
+    uint64_t tm_live_generation_seen(const tm_live *live)
+    void tm_live_set_generation_seen(tm_live *live, uint64_t generation)
+    int32_t tm_live_pid(const tm_live *live)
+    uint32_t tm_live_starts(const tm_live *live)
+    void tm_live_begin(tm_live *live, int32_t pid)
+    uint32_t tm_live_connections(const tm_live *live)
+    void tm_live_set_connections(tm_live *live, uint32_t connections)
+    uint64_t tm_live_heartbeat(const tm_live *live)
+    void tm_live_set_heartbeat(tm_live *live, uint64_t now_ms)

@@ -1,0 +1,470 @@
+# cython: language_level=3
+"""The shared-memory regions as Python objects: the only code that maps memory.
+
+Runs in the master (creates all, writes the table), in workers (map what they need) and in
+control (reads). Layout and rules: csrc/route_table.h and csrc/live.h.
+"""
+
+import fcntl
+import os
+import socket
+
+from libc.errno cimport errno
+from libc.stddef cimport size_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset, strlen
+from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+from posix.types cimport off_t
+
+from tcpmux.shm._layout cimport (
+    AF_INET, AF_INET6, AF_UNIX, TM_CLOSE_REASONS, TM_MAX_ALL_DESTINATIONS, TM_MAX_DESTINATIONS,
+    TM_MAX_ENDPOINTS, TM_MAX_LISTENERS, TM_MAX_ROUTES, TM_MAX_SHARDS, TM_MAX_SLOTS,
+    TM_MAX_TICKETS, TM_NAME_SIZE, TM_NONE, TM_RUNNING, htons, ntohs, sockaddr_in, sockaddr_in6,
+    tm_address, tm_counter_read, tm_destination, tm_endpoint, tm_image, tm_listener, tm_live,
+    tm_live_connections, tm_live_generation_seen, tm_live_heartbeat, tm_live_init, tm_live_pid,
+    tm_live_size, tm_live_starts, tm_live_valid, tm_pick, tm_pick_plan, tm_route, tm_slot,
+    tm_slot_closed_total, tm_state, tm_table, tm_table_generation, tm_table_idle_image,
+    tm_table_image, tm_table_init, tm_table_publish, tm_table_set_shard_owner,
+    tm_table_set_state, tm_table_shard_owner, tm_table_state, tm_table_valid, tm_ticket,
+)
+from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow, SlotCounters
+
+cdef extern from *:
+    """
+    #include "live.h"
+    static const char *const tm_close_names[] = {
+        "open",
+    #define TM_CLOSE(name, flag, help) #name,
+    #include "counters.def"
+    };
+    struct tm_counter_row { const char *kind, *name, *unit, *help; };
+    static const struct tm_counter_row tm_counter_rows[] = {
+    #define TM_SLOT(name, unit, help) {"slot", #name, unit, help},
+    #define TM_CLOSE(name, flag, help) {"close", #name, flag, help},
+    #define TM_WORKER(name, unit, help) {"worker", #name, unit, help},
+    #include "counters.def"
+    };
+    static const unsigned tm_counter_row_count =
+        sizeof(tm_counter_rows) / sizeof(tm_counter_rows[0]);
+    """
+    const char *tm_close_names[]
+    struct tm_counter_row:
+        const char *kind
+        const char *name
+        const char *unit
+        const char *help
+    const tm_counter_row tm_counter_rows[]
+    const unsigned tm_counter_row_count
+
+MAX_LISTENERS = TM_MAX_LISTENERS
+MAX_SHARDS = TM_MAX_SHARDS
+MAX_SLOTS = TM_MAX_SLOTS
+MAX_TICKETS = TM_MAX_TICKETS
+CLOSE_REASONS = tuple(tm_close_names[i].decode() for i in range(1, TM_CLOSE_REASONS))
+
+
+def counter_rows():
+    """(kind, name, unit or response flag, help) of every counter, in order."""
+    return [(row.kind.decode(), row.name.decode(), row.unit.decode(), row.help.decode())
+            for row in tm_counter_rows[:tm_counter_row_count]]
+
+
+def pick_plan(weights):
+    """(period, stride, cumulative thresholds) for a route's weights: see csrc/pick.h."""
+    cdef uint32_t given[64]
+    cdef uint32_t cumulative[64]
+    cdef uint32_t period, stride
+    cdef uint32_t count = len(weights)
+    if count > TM_MAX_DESTINATIONS:
+        raise ValueError(f"at most {TM_MAX_DESTINATIONS} destinations a route, got {count}")
+    for i, weight in enumerate(weights):
+        if not 0 <= weight <= 1000000:
+            raise ValueError(f"a weight is 0..1000000, got {weight}")
+        given[i] = weight
+    tm_pick_plan(given, count, &period, &stride, cumulative)
+    return period, stride, tuple(cumulative[i] for i in range(count))
+
+
+def pick(weights, uint64_t ticket):
+    """Index of the destination that ticket number `ticket` goes to. Needs a positive weight."""
+    cdef tm_route route
+    memset(&route, 0, sizeof(route))
+    route.period, route.stride, thresholds = pick_plan(weights)
+    if route.period == 0:
+        raise ValueError("no weight is positive")
+    route.destination_count = len(thresholds)
+    for i, threshold in enumerate(thresholds):
+        route.cumulative[i] = threshold
+    return tm_pick(&route, ticket)
+
+
+cdef class Region:
+    """A memfd mapped into this process until unmap() or the end of the object."""
+
+    def __cinit__(self):
+        self.fd = -1
+
+    def __dealloc__(self):
+        self.unmap()
+
+    cdef int _map(self, int fd, size_t size, bint writable) except -1:
+        cdef void *base = mmap(NULL, size, PROT_READ | PROT_WRITE if writable else PROT_READ,
+                               MAP_SHARED, fd, 0)
+        if base == MAP_FAILED:
+            raise OSError(errno, "can't map shared memory")
+        self.base = <char *>base
+        self.size = size
+        self.fd = fd
+        return 0
+
+    cdef int _create(self, str name, size_t size) except -1:
+        fd = os.memfd_create(f"tcpmux-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(fd, size)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+            self._map(fd, size, True)
+        except BaseException:
+            os.close(fd)
+            raise
+        return 0
+
+    def unmap(self):
+        """Takes the region out of this process's memory; the descriptor stays open."""
+        if self.base != NULL:
+            munmap(self.base, self.size)
+            self.base = NULL
+
+    def close(self):
+        """Unmaps, and closes the descriptor."""
+        self.unmap()
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+cdef void put_name(char *place, str name):
+    cdef bytes encoded = name.encode("ascii")
+    assert 0 < len(encoded) < TM_NAME_SIZE
+    memset(place, 0, TM_NAME_SIZE)
+    memcpy(place, <char *>encoded, len(encoded))
+
+
+cdef str name_text(const char *place):
+    return (<bytes>place[:TM_NAME_SIZE]).split(b"\0", 1)[0].decode("ascii")
+
+
+cdef int put_address(tm_address *place, address) except -1:
+    """From a config Address (host, port, path)."""
+    cdef bytes raw
+    memset(place, 0, sizeof(tm_address))
+    if address.path:
+        raw = os.fsencode(address.path)
+        assert <size_t>len(raw) < sizeof(place.un.sun_path)
+        place.un.sun_family = AF_UNIX
+        memcpy(place.un.sun_path, <char *>raw, len(raw))
+        place.length = sizeof(place.un)
+    elif ":" in address.host:
+        raw = socket.inet_pton(socket.AF_INET6, address.host)
+        place.in6.sin6_family = AF_INET6
+        place.in6.sin6_port = htons(address.port)
+        memcpy(place.in6.sin6_addr.s6_addr, <char *>raw, 16)
+        place.length = sizeof(sockaddr_in6)
+    else:
+        raw = socket.inet_pton(socket.AF_INET, address.host)
+        place.in_.sin_family = AF_INET
+        place.in_.sin_port = htons(address.port)
+        memcpy(&place.in_.sin_addr, <char *>raw, 4)
+        place.length = sizeof(sockaddr_in)
+    return 0
+
+
+cdef str address_text(const tm_address *address):
+    """As people write it: 127.0.0.1:80, [::1]:80, unix:/path."""
+    if address.any.sa_family == AF_UNIX:
+        return "unix:" + os.fsdecode(<bytes>address.un.sun_path)
+    if address.any.sa_family == AF_INET6:
+        host = socket.inet_ntop(socket.AF_INET6, (<char *>address.in6.sin6_addr.s6_addr)[:16])
+        return f"[{host}]:{ntohs(address.in6.sin6_port)}"
+    host = socket.inet_ntop(socket.AF_INET, (<char *>&address.in_.sin_addr)[:4])
+    return f"{host}:{ntohs(address.in_.sin_port)}"
+
+
+cdef class Table(Region):
+    """The route table. One writer: the master."""
+
+    cdef tm_table *table(self):
+        assert self.base != NULL
+        return <tm_table *>self.base
+
+    @staticmethod
+    def create(uint32_t workers, uint32_t shards, int32_t master_pid, long long started_at):
+        cdef Table self = Table()
+        self._create("table", sizeof(tm_table))
+        tm_table_init(self.table(), workers, shards, master_pid, started_at)
+        return self
+
+    @staticmethod
+    def attach(int fd):
+        """Read-only. Raises ValueError for anything that is not a table of this build."""
+        cdef Table self = Table()
+        size = os.fstat(fd).st_size
+        if size < <Py_ssize_t>sizeof(tm_table):
+            raise ValueError("not a tcpmux route table")
+        self._map(fd, size, False)
+        if not tm_table_valid(self.table(), size):
+            raise ValueError("not a tcpmux route table of this format")
+        return self
+
+    @property
+    def generation(self):
+        return tm_table_generation(self.table())
+
+    @property
+    def worker_count(self):
+        return self.table().worker_count
+
+    @property
+    def master_pid(self):
+        return self.table().master_pid
+
+    @property
+    def started_at(self):
+        return self.table().started_at
+
+    @property
+    def draining(self):
+        return tm_table_state(self.table()) != TM_RUNNING
+
+    def set_state(self, int state):
+        tm_table_set_state(self.table(), <tm_state>state)
+
+    def shard_owner(self, uint32_t shard):
+        assert shard < TM_MAX_SHARDS
+        return tm_table_shard_owner(self.table(), shard)
+
+    def set_shard_owner(self, uint32_t shard, int32_t worker):
+        assert shard < TM_MAX_SHARDS
+        tm_table_set_shard_owner(self.table(), shard, worker)
+
+    def publish(self, image not None):
+        """Puts an Image in force; returns its generation.
+
+        Precondition: every worker has seen the generation before it. The image is within
+        the limits: tcpmux.shm.routes makes no other.
+        """
+        cdef tm_image *out = tm_table_idle_image(self.table())
+        cdef tm_route *route
+        cdef uint32_t at
+        for row in image.routes:
+            assert out.route_count < TM_MAX_ROUTES
+            route = &out.routes[out.route_count]
+            out.route_count += 1
+            put_route(out, route, row)
+        for row in image.listeners:
+            at = out.listener_count
+            assert at < TM_MAX_LISTENERS and row.id < TM_MAX_LISTENERS
+            put_address(&out.listeners[at].address, row.address)
+            out.listeners[at].id = row.id
+            out.listeners[at].route = row.route
+            out.route_of_listener[<uint32_t>row.id] = row.route
+            out.listener_count += 1
+        return tm_table_publish(self.table())
+
+    def read(self):
+        """(generation, Image) in force: copied, and whole even while the master publishes."""
+        cdef uint64_t generation
+        while True:
+            generation = tm_table_generation(self.table())
+            if generation == 0:
+                return 0, Image((), ())
+            try:
+                image = read_image(tm_table_image(self.table(), generation))
+            except (UnicodeDecodeError, ValueError, IndexError):
+                # Torn: two generations came out while reading. If not, it is corrupt.
+                if tm_table_generation(self.table()) == generation:
+                    raise
+                continue
+            if tm_table_generation(self.table()) == generation:
+                return generation, image
+
+
+cdef int put_route(tm_image *out, tm_route *route, row) except -1:
+    cdef tm_destination *destination
+    cdef uint32_t i
+    put_name(route.name, row.name)
+    route.first_destination = out.destination_count
+    route.destination_count = len(row.destinations)
+    route.ticket = row.ticket
+    route.slot = row.slot
+    route.born = row.born
+    route.connect_timeout_ms = row.connect_timeout_ms
+    route.idle_timeout_ms = row.idle_timeout_ms
+    weights = tuple(d.effective_weight for d in row.destinations)
+    route.period, route.stride, thresholds = pick_plan(weights)
+    for i in range(route.destination_count):
+        route.cumulative[i] = thresholds[i]
+    for source in row.destinations:
+        assert out.destination_count < TM_MAX_ALL_DESTINATIONS
+        destination = &out.destinations[out.destination_count]
+        out.destination_count += 1
+        put_name(destination.name, source.name)
+        destination.weight = source.weight
+        destination.file_weight = source.file_weight
+        destination.effective_weight = source.effective_weight
+        destination.ticket = source.ticket
+        destination.slot = source.slot
+        destination.born = source.born
+        destination.first_endpoint = out.endpoint_count
+        destination.endpoint_count = len(source.endpoints)
+        for endpoint in source.endpoints:
+            assert out.endpoint_count < TM_MAX_ENDPOINTS
+            put_address(&out.endpoints[out.endpoint_count].address, endpoint.address)
+            out.endpoints[out.endpoint_count].slot = endpoint.slot
+            out.endpoints[out.endpoint_count].born = endpoint.born
+            out.endpoint_count += 1
+    return 0
+
+
+cdef list slice_of(uint32_t first, uint32_t count, uint32_t most):
+    if count > most or first > most - count:
+        raise ValueError("image index out of bounds")
+    return list(range(first, first + count))
+
+
+cdef object read_image(const tm_image *image):
+    cdef const tm_route *route
+    cdef const tm_destination *destination
+    cdef const tm_endpoint *endpoint
+    cdef const tm_listener *listener
+    routes = []
+    for r in slice_of(0, image.route_count, TM_MAX_ROUTES):
+        route = &image.routes[<uint32_t>r]
+        destinations = []
+        for d in slice_of(route.first_destination, route.destination_count,
+                          TM_MAX_ALL_DESTINATIONS):
+            destination = &image.destinations[<uint32_t>d]
+            endpoints = []
+            for e in slice_of(destination.first_endpoint, destination.endpoint_count,
+                              TM_MAX_ENDPOINTS):
+                endpoint = &image.endpoints[<uint32_t>e]
+                endpoints.append(EndpointRow(address_text(&endpoint.address), endpoint.slot,
+                                             endpoint.born))
+            destinations.append(DestinationRow(
+                name_text(destination.name), destination.weight, destination.file_weight,
+                destination.effective_weight, destination.ticket, destination.slot,
+                destination.born, tuple(endpoints)))
+        routes.append(RouteRow(
+            name_text(route.name), route.connect_timeout_ms, route.idle_timeout_ms,
+            route.ticket, route.slot, route.born, tuple(destinations)))
+    listeners = []
+    for at in slice_of(0, image.listener_count, TM_MAX_LISTENERS):
+        listener = &image.listeners[<uint32_t>at]
+        listeners.append(ListenerRow(address_text(&listener.address), listener.id,
+                                     listener.route))
+    return Image(tuple(routes), tuple(listeners))
+
+
+cdef class Tickets(Region):
+    """One cell per route and destination, added to by all workers."""
+
+    cdef tm_ticket *tickets(self):
+        assert self.base != NULL
+        return <tm_ticket *>self.base
+
+    @staticmethod
+    def create():
+        cdef Tickets self = Tickets()
+        self._create("tickets", TM_MAX_TICKETS * sizeof(tm_ticket))
+        return self
+
+    @staticmethod
+    def attach(int fd, bint writable=False):
+        cdef Tickets self = Tickets()
+        if os.fstat(fd).st_size != <Py_ssize_t>(TM_MAX_TICKETS * sizeof(tm_ticket)):
+            raise ValueError("not a tcpmux tickets region of this format")
+        self._map(fd, TM_MAX_TICKETS * sizeof(tm_ticket), writable)
+        return self
+
+
+cdef class Live(Region):
+    """One worker's heartbeat, counters and connections. One writer: that worker."""
+
+    cdef tm_live *live(self):
+        assert self.base != NULL
+        return <tm_live *>self.base
+
+    @staticmethod
+    def create(uint32_t worker, uint32_t capacity):
+        """capacity: the most connections this worker may have."""
+        cdef Live self = Live()
+        self._create(f"live-{worker}", tm_live_size(capacity))
+        tm_live_init(self.live(), worker, capacity)
+        return self
+
+    @staticmethod
+    def attach(int fd, bint writable=False):
+        """Raises ValueError for anything that is not a live region of this build."""
+        cdef Live self = Live()
+        size = os.fstat(fd).st_size
+        if size < <Py_ssize_t>tm_live_size(0):
+            raise ValueError("not a tcpmux live region")
+        self._map(fd, size, writable)
+        if not tm_live_valid(self.live(), size):
+            raise ValueError("not a tcpmux live region of this format")
+        return self
+
+    @property
+    def worker(self):
+        return self.live().worker
+
+    @property
+    def capacity(self):
+        return self.live().capacity
+
+    @property
+    def pid(self):
+        return tm_live_pid(self.live())
+
+    @property
+    def starts(self):
+        return tm_live_starts(self.live())
+
+    @property
+    def connections(self):
+        return tm_live_connections(self.live())
+
+    @property
+    def generation_seen(self):
+        return tm_live_generation_seen(self.live())
+
+    @property
+    def heartbeat_ms(self):
+        """Monotonic milliseconds of the last turn of its loop."""
+        return tm_live_heartbeat(self.live())
+
+    def slot(self, uint32_t slot):
+        """The SlotCounters of one route, destination or endpoint."""
+        cdef const tm_slot *at
+        if slot >= TM_MAX_SLOTS:
+            raise IndexError(slot)
+        at = &self.live().slots[slot]
+        # Closed before opened: a connection that ends in between must not count as minus one.
+        closed = tuple(tm_counter_read(&at.closed[i]) for i in range(1, TM_CLOSE_REASONS))
+        return SlotCounters(
+            tm_counter_read(&at.opened), tm_counter_read(&at.connect_failures),
+            tm_counter_read(&at.connect_timeouts), tm_counter_read(&at.bytes_in),
+            tm_counter_read(&at.bytes_out), closed)
+
+    def slot_active(self, uint32_t slot):
+        """Connections open in a slot; never negative."""
+        cdef uint64_t closed
+        if slot >= TM_MAX_SLOTS:
+            raise IndexError(slot)
+        closed = tm_slot_closed_total(&self.live().slots[slot])
+        return tm_counter_read(&self.live().slots[slot].opened) - closed
+
+    def counters(self):
+        """The worker's own counters, by name."""
+        cdef const uint64_t *first = <const uint64_t *>&self.live().counters
+        names = [name for kind, name, _, _ in counter_rows() if kind == "worker"]
+        return {name: tm_counter_read(&first[i]) for i, name in enumerate(names)}

@@ -1,0 +1,192 @@
+"""From configuration to route table: who gets which ticket and which counters.
+
+Runs in the master. Tickets and counter slots belong to a name (route, destination,
+endpoint address) and stay with it across reloads; a name that goes away leaves them to
+nobody until they are needed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from tcpmux.config import Address, Config, Destination, Route
+from tcpmux.errors import TcpmuxError
+from tcpmux.shm._shm import MAX_SLOTS, MAX_TICKETS
+from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow
+
+Key = tuple[str, ...]  # (route,), (route, destination) or (route, destination, endpoint)
+Weights = Mapping[str, Mapping[str, int]]  # route -> destination -> weight
+
+
+class TableFull(TcpmuxError):
+    """No counter slot or ticket is left; all are held by names in use."""
+
+
+@dataclass(slots=True)
+class Numbers:
+    """Gives out small numbers to names, the same one as long as the name is in use.
+
+    A number whose name went away is given out again only when no fresh one is left, and
+    only if `reusable` says so.
+    """
+
+    limit: int
+    reusable: Callable[[int], bool]
+    _given: dict[Key, int] = field(default_factory=dict)
+    _born: dict[Key, int] = field(default_factory=dict)
+    _retired: list[int] = field(default_factory=list)
+    _next: int = 0
+
+    def of(self, key: Key, generation: int) -> tuple[int, int]:
+        """(number, generation in which this name got it); a new name gets one now."""
+        number = self._given.get(key)
+        if number is None:
+            number = self._fresh()
+            self._given[key] = number
+            self._born[key] = generation
+        return number, self._born[key]
+
+    def _fresh(self) -> int:
+        if self._next < self.limit:
+            self._next += 1
+            return self._next - 1
+        for place, number in enumerate(self._retired):
+            if self.reusable(number):
+                return self._retired.pop(place)
+        raise TableFull(f"the configuration needs more than {self.limit} names at once")
+
+    def keep_only(self, keys: set[Key]) -> None:
+        """Retires the numbers of all other names."""
+        for key in [key for key in self._given if key not in keys]:
+            self._retired.append(self._given.pop(key))
+            del self._born[key]
+
+    def copy(self) -> Numbers:
+        """To try something out: nothing is given out for good until the copy is kept."""
+        return Numbers(self.limit, self.reusable, dict(self._given), dict(self._born),
+                       list(self._retired), self._next)
+
+
+@dataclass(slots=True)
+class Names:
+    """The numbers of one running instance."""
+
+    slots: Numbers
+    tickets: Numbers
+
+    @classmethod
+    def new(cls, slot_is_idle: Callable[[int], bool]) -> Names:
+        """slot_is_idle: no worker has a connection that counts in this slot."""
+        # A ticket carries no meaning: any value is a good start.
+        return cls(Numbers(MAX_SLOTS, slot_is_idle), Numbers(MAX_TICKETS, lambda _: True))
+
+    def copy(self) -> Names:
+        return Names(self.slots.copy(), self.tickets.copy())
+
+
+def milliseconds(seconds: float) -> int:
+    """Whole milliseconds, at least 1 unless it is 0 (= off)."""
+    return max(1, round(seconds * 1000)) if seconds > 0 else 0
+
+
+def build_image(
+    config: Config,
+    weights: Weights,
+    names: Names,
+    listener_ids: Mapping[Address, int],
+    generation: int,
+) -> Image:
+    """The image for `config` with run-time `weights` on top, to be published as `generation`.
+
+    Gives numbers to new names in `names` and retires those no longer used: hand in a copy,
+    and keep it when the image is published. Raises TableFull.
+    """
+    used: set[Key] = set()
+
+    def number(kind: Numbers, key: Key) -> tuple[int, int]:
+        used.add(key)
+        return kind.of(key, generation)
+
+    def endpoint_row(route: Route, destination: Destination, address: Address) -> EndpointRow:
+        slot, born = number(names.slots, (route.name, destination.name, str(address)))
+        return EndpointRow(address, slot, born)
+
+    def destination_row(route: Route, destination: Destination) -> DestinationRow:
+        key = (route.name, destination.name)
+        slot, born = number(names.slots, key)
+        weight = weights.get(route.name, {}).get(destination.name, destination.weight)
+        endpoints = tuple(endpoint_row(route, destination, a) for a in destination.endpoints)
+        return DestinationRow(
+            destination.name, weight, destination.weight, weight,
+            names.tickets.of(key, generation)[0], slot, born, endpoints,
+        )
+
+    def route_row(route: Route) -> RouteRow:
+        slot, born = number(names.slots, (route.name,))
+        return RouteRow(
+            route.name, milliseconds(route.connect_timeout), milliseconds(route.idle_timeout),
+            names.tickets.of((route.name,), generation)[0], slot, born,
+            tuple(destination_row(route, d) for d in route.destinations),
+        )
+
+    routes = tuple(route_row(route) for route in config.routes)
+    listeners = tuple(
+        ListenerRow(address, listener_ids[address], index)
+        for index, route in enumerate(config.routes)
+        for address in route.listen
+    )
+    names.slots.keep_only(used)
+    names.tickets.keep_only(used)
+    return Image(routes, listeners)
+
+
+def _weight_changes(old: Iterable[DestinationRow], new: Iterable[DestinationRow]) -> list[str]:
+    before = {d.name: d for d in old}
+    after = {d.name: d for d in new}
+    changes = []
+    for name, row in after.items():
+        if name not in before:
+            changes.append(f"{name} added with weight {row.weight}")
+            continue
+        if before[name].weight != row.weight:
+            changes.append(f"{name} {before[name].weight}->{row.weight}")
+        was = {str(e.address) for e in before[name].endpoints}
+        now = {str(e.address) for e in row.endpoints}
+        changes.extend(f"{name} endpoint {address} added" for address in sorted(now - was))
+        changes.extend(f"{name} endpoint {address} removed" for address in sorted(was - now))
+    changes.extend(f"{name} removed" for name in before if name not in after)
+    return changes
+
+
+def describe_changes(old: Image, new: Image) -> list[str]:
+    """What is different, one line a route: `tcp-echo: v1 80->50, v2 20->50`. Empty: nothing."""
+    before = {route.name: route for route in old.routes}
+    after = {route.name: route for route in new.routes}
+
+    def listens(image: Image) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {route.name: set() for route in image.routes}
+        for listener in image.listeners:
+            found[image.routes[listener.route].name].add(str(listener.address))
+        return found
+
+    was_listening, is_listening = listens(old), listens(new)
+    lines = []
+    for name, route in after.items():
+        if name not in before:
+            lines.append(f"{name}: added, listening on {', '.join(sorted(is_listening[name]))}")
+            continue
+        parts = _weight_changes(before[name].destinations, route.destinations)
+        for what, old_ms, new_ms in (
+            ("connect_timeout", before[name].connect_timeout_ms, route.connect_timeout_ms),
+            ("idle_timeout", before[name].idle_timeout_ms, route.idle_timeout_ms),
+        ):
+            if old_ms != new_ms:
+                parts.append(f"{what} {old_ms}ms->{new_ms}ms")
+        gone, come = was_listening[name], is_listening[name]
+        parts.extend(f"listens on {address}" for address in sorted(come - gone))
+        parts.extend(f"no longer listens on {address}" for address in sorted(gone - come))
+        if parts:
+            lines.append(f"{name}: {', '.join(parts)}")
+    lines.extend(f"{name}: removed" for name in before if name not in after)
+    return lines

@@ -1,0 +1,1 @@
+"""The worker process: accepts, picks, connects, relays, closes."""

@@ -1,0 +1,46 @@
+"""One worker's state, and the life of a connection in it."""
+
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+
+from tcpmux.shm._layout cimport (
+    tm_conn, tm_image, tm_live, tm_peer, tm_pump, tm_table, tm_ticket,
+)
+from tcpmux.worker._mechanism cimport tm_wheel
+
+
+cdef struct Worker:
+    uint32_t id
+    int epoll
+    uint64_t now_ms              # monotonic, read once a turn
+    # Shared memory. The image is the one of `generation`.
+    const tm_table *table
+    const tm_image *image
+    uint64_t generation
+    tm_ticket *tickets
+    tm_live *live
+    tm_conn *records
+    # Records: never-used ones lie behind live.records_used; the rest are in a list.
+    uint32_t capacity            # the connection limit
+    uint32_t connections
+    uint32_t free                # heads; TM_NONE = empty
+    uint32_t dead
+    uint32_t ready
+    tm_pump pump
+    tm_wheel wheel
+
+
+# Takes an accepted socket over: pick, connect, relay. route = index in the image.
+cdef void connection_open(Worker *w, int fd, const tm_peer *peer, uint32_t route) noexcept nogil
+# An epoll event for one side; `generation` is the one that the event carries.
+cdef void connection_event(Worker *w, uint32_t index, uint32_t generation, int side,
+                           uint32_t events) noexcept nogil
+# The wheel has handed it out.
+cdef void connection_timer(Worker *w, uint32_t index) noexcept nogil
+# Pumps once more every half that used up its budget; True if there were any.
+cdef bint connections_resume(Worker *w) noexcept nogil
+# Frees what has ended in this batch: the one place where records become free.
+cdef void connections_free(Worker *w) noexcept nogil
+# Resets every connection: the end of the worker.
+cdef void connections_reset_all(Worker *w) noexcept nogil
+# Accounts for what an earlier life of this worker left behind.
+cdef void connections_recover(Worker *w) noexcept nogil

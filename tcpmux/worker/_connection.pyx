@@ -1,0 +1,528 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False
+"""The life of a connection: pick, connect, relay, end. Runs in a worker, without the GIL.
+
+    CONNECTING --established--> RELAYING --a side was reset--> RESETTING --+
+        |                          |                                      |
+        +--no endpoint took it-----+--both sides sent FIN, idle, stop-----+--> DEAD
+
+A connection has two halves, half[TM_CLIENT] (client to endpoint) and
+half[TM_ENDPOINT]. Each is open, shut (FIN passed on) or aborted, on its own.
+"""
+
+from libc.errno cimport EAGAIN, ENOTCONN
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+from posix.unistd cimport close
+
+from tcpmux.shm._layout cimport (
+    TM_CLIENT, TM_CLOSED_client_reset, TM_CLOSED_connect_failed, TM_CLOSED_connect_timeout,
+    TM_CLOSED_endpoint_reset, TM_CLOSED_finished, TM_CLOSED_idle_timeout, TM_CLOSED_local_error,
+    TM_CLOSED_no_endpoint, TM_CLOSED_shutdown, TM_CLOSED_worker_lost, TM_CONNECTING, TM_DEAD,
+    TM_ENDPOINT, TM_FREE, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, TM_HUNG_UP, TM_NONE,
+    TM_PUMP_BLOCKED, TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED, TM_PUMP_EOF,
+    TM_PUMP_SOURCE_ERROR, TM_PUMP_YIELD, TM_RELAYING, TM_RESET, TM_RESETTING, TM_WRITE_WATCHED,
+    tm_conn, tm_conn_state, tm_count, tm_destination, tm_endpoint, tm_half,
+    tm_live_set_connections, tm_peer, tm_pick, tm_pump_release, tm_pump_result, tm_pump_run,
+    tm_route, tm_slot, tm_ticket_take,
+)
+from tcpmux.worker._mechanism cimport (
+    EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
+    epoll_ctl, epoll_event, tm_peer_from, tm_sock_connect, tm_sock_error, tm_sock_established,
+    tm_sock_local_failure, tm_sock_reset, tm_sock_shut_write, tm_sock_unacknowledged,
+    tm_wheel_arm, tm_wheel_disarm,
+)
+
+cdef extern from "<assert.h>" nogil:
+    void check "assert" (bint condition)
+
+cdef enum:
+    # How long a reset waits for what was sent before it to arrive. Past that the
+    # receiver is not reading, and a direct sender's RST would not have waited.
+    RESET_WAIT_MS = 1000
+    RESET_RECHECK_MS = 10
+    BASE_EVENTS = EPOLLIN | EPOLLRDHUP | EPOLLET
+
+
+# --- small parts ------------------------------------------------------------------------------
+
+cdef inline tm_slot *slot_of(Worker *w, uint32_t slot) noexcept nogil:
+    return &w.live.slots[slot]
+
+
+cdef inline void set_state(tm_conn *conn, tm_conn_state state) noexcept nogil:
+    # The only legal moves; anything else is a bug, and the worker must not go on with it.
+    check((state == TM_CONNECTING and conn.state == TM_FREE)
+          or (state == TM_RELAYING and conn.state == TM_CONNECTING)
+          or (state == TM_RESETTING and conn.state == TM_RELAYING)
+          or (state == TM_DEAD and conn.state != TM_FREE and conn.state != TM_DEAD)
+          or (state == TM_FREE and conn.state == TM_DEAD))
+    conn.state = <uint8_t>state
+
+
+cdef inline int watch(Worker *w, uint32_t index, int side, int operation,
+                      uint32_t events) noexcept nogil:
+    cdef tm_conn *conn = &w.records[index]
+    cdef epoll_event event
+    event.events = events
+    event.data.u64 = (<uint64_t>conn.generation << 32) | (index << 1) | <uint32_t>side
+    return epoll_ctl(w.epoll, operation, conn.fd[side], &event)
+
+
+cdef void watch_write(Worker *w, uint32_t index, int side) noexcept nogil:
+    """Asks for writable edges, once in a connection's life: most never fill a socket."""
+    cdef tm_conn *conn = &w.records[index]
+    if conn.side_flags[side] & TM_WRITE_WATCHED:
+        return
+    conn.side_flags[side] |= TM_WRITE_WATCHED
+    # MOD looks at the socket again, so an edge since the full send is not lost.
+    check(watch(w, index, side, EPOLL_CTL_MOD, BASE_EVENTS | EPOLLOUT) == 0)
+
+
+cdef void arm(Worker *w, uint32_t index, uint64_t deadline_ms) noexcept nogil:
+    tm_wheel_arm(&w.wheel, w.records, index, deadline_ms)
+
+
+cdef void push_ready(Worker *w, uint32_t index, int side) noexcept nogil:
+    cdef tm_conn *conn = &w.records[index]
+    conn.ready |= <uint8_t>(1 << side)
+    if not conn.listed:
+        conn.listed = 1
+        conn.next = w.ready
+        w.ready = index
+
+
+# --- the end ----------------------------------------------------------------------------------
+
+cdef void end(Worker *w, uint32_t index, int reason, bint reset) noexcept nogil:
+    """Closes both sides, by RST if `reset`, and counts why. The record is free after this batch."""
+    cdef tm_conn *conn = &w.records[index]
+    cdef int side
+    for side in range(2):
+        tm_pump_release(&w.pump, &conn.half[side])
+        if conn.fd[side] < 0:
+            continue
+        if reset:
+            tm_sock_reset(conn.fd[side])
+        else:
+            close(conn.fd[side])
+        conn.fd[side] = -1
+    tm_wheel_disarm(&w.wheel, w.records, index)
+    conn.close_reason = <uint8_t>reason
+    tm_count(&slot_of(w, conn.route_slot).closed[reason], 1)
+    if conn.destination_slot != TM_NONE:
+        tm_count(&slot_of(w, conn.destination_slot).closed[reason], 1)
+    if conn.endpoint_slot != TM_NONE:
+        tm_count(&slot_of(w, conn.endpoint_slot).closed[reason], 1)
+    set_state(conn, TM_DEAD)
+    w.connections -= 1
+    tm_live_set_connections(w.live, w.connections)
+    if not conn.listed:  # else connections_resume() moves it on
+        conn.next = w.dead
+        w.dead = index
+
+
+cdef void connections_free(Worker *w) noexcept nogil:
+    cdef uint32_t index = w.dead
+    cdef uint32_t next
+    cdef tm_conn *conn
+    w.dead = TM_NONE
+    while index != TM_NONE:
+        conn = &w.records[index]
+        next = conn.next
+        set_state(conn, TM_FREE)
+        conn.next = w.free
+        w.free = index
+        index = next
+
+
+cdef void side_was_reset(Worker *w, uint32_t index, int side) noexcept nogil:
+    """`side` is gone and all it sent is passed on: reset the other one, after that has arrived."""
+    cdef tm_conn *conn = &w.records[index]
+    cdef int other = 1 - side
+    cdef int reason = (
+        TM_CLOSED_client_reset if side == TM_CLIENT else TM_CLOSED_endpoint_reset)
+    cdef int half
+    for half in range(2):
+        conn.half[half].state = TM_HALF_ABORTED
+        tm_pump_release(&w.pump, &conn.half[half])
+    if conn.side_flags[other] & TM_RESET or tm_sock_unacknowledged(conn.fd[other]) == 0:
+        end(w, index, reason, True)
+        return
+    tm_sock_reset(conn.fd[side])
+    conn.fd[side] = -1
+    conn.close_reason = <uint8_t>reason
+    set_state(conn, TM_RESETTING)
+    conn.deadline_ms = w.now_ms + RESET_WAIT_MS
+    arm(w, index, w.now_ms + RESET_RECHECK_MS)
+
+
+# --- relaying ---------------------------------------------------------------------------------
+
+cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
+    """Moves bytes from `side` to the other one as far as it goes now, and acts on the outcome."""
+    cdef tm_conn *conn = &w.records[index]
+    cdef tm_half *half = &conn.half[side]
+    cdef int other = 1 - side
+    cdef uint64_t before = half.bytes
+    cdef tm_slot *slot
+    cdef tm_pump_result result = tm_pump_run(
+        &w.pump, half, conn.fd[side], conn.fd[other], conn.side_flags[side] & TM_HUNG_UP)
+    if half.bytes != before:
+        conn.last_activity_ms = w.now_ms
+        slot = slot_of(w, conn.destination_slot)
+        if side == TM_CLIENT:
+            tm_count(&slot.bytes_in, half.bytes - before)
+        else:
+            tm_count(&slot.bytes_out, half.bytes - before)
+    if result == TM_PUMP_DRAINED:
+        return
+    if result == TM_PUMP_BLOCKED:
+        watch_write(w, index, other)
+    elif result == TM_PUMP_YIELD:
+        push_ready(w, index, side)
+    elif result == TM_PUMP_EOF:
+        half_ended(w, index, side)
+    elif result == TM_PUMP_SOURCE_ERROR:
+        conn.side_flags[side] |= TM_RESET
+        side_was_reset(w, index, side)
+    else:
+        check(result == TM_PUMP_DESTINATION_ERROR)
+        destination_failed(w, index, side)
+
+
+cdef void half_ended(Worker *w, uint32_t index, int side) noexcept nogil:
+    cdef tm_conn *conn = &w.records[index]
+    cdef int other = 1 - side
+    cdef int error
+    if conn.side_flags[side] & TM_RESET:
+        # An earlier call has taken the socket's error: this end of input is no FIN.
+        side_was_reset(w, index, side)
+        return
+    error = tm_sock_shut_write(conn.fd[other])
+    if error == -ENOTCONN:  # reset meanwhile
+        destination_failed(w, index, side)
+        return
+    check(error == 0)
+    conn.half[side].state = TM_HALF_SHUT
+    if conn.half[other].state == TM_HALF_SHUT:
+        end(w, index, TM_CLOSED_finished, False)
+
+
+cdef void destination_failed(Worker *w, uint32_t index, int side) noexcept nogil:
+    """What `side` sends can't be delivered any more: the other side has been reset."""
+    cdef tm_conn *conn = &w.records[index]
+    cdef int other = 1 - side
+    conn.side_flags[other] |= TM_RESET | TM_HUNG_UP
+    conn.half[side].state = TM_HALF_ABORTED
+    tm_pump_release(&w.pump, &conn.half[side])
+    if conn.half[other].state == TM_HALF_OPEN:
+        # What it sent before is still to be delivered; its end of input resets `side`.
+        if not conn.half[other].blocked:
+            pump_half(w, index, other)
+        if conn.state == TM_RELAYING and conn.half[other].blocked:
+            await_reset(w, index)
+    else:
+        side_was_reset(w, index, other)
+
+
+cdef void await_reset(Worker *w, uint32_t index) noexcept nogil:
+    """A side was reset while the other one does not read: after RESET_WAIT_MS without progress
+    that one is reset too, as it would have been by a direct peer."""
+    cdef tm_conn *conn = &w.records[index]
+    if conn.deadline_ms == 0:
+        conn.deadline_ms = w.now_ms + RESET_WAIT_MS
+        arm(w, index, conn.deadline_ms)
+
+
+cdef void side_error(Worker *w, uint32_t index, int side) noexcept nogil:
+    """EPOLLERR for a side that is not being read at the moment."""
+    cdef tm_conn *conn = &w.records[index]
+    if not conn.side_flags[side] & TM_RESET and tm_sock_error(conn.fd[side]) == 0:
+        return
+    conn.side_flags[side] |= TM_RESET | TM_HUNG_UP
+    if conn.half[side].state == TM_HALF_OPEN:
+        await_reset(w, index)
+    else:
+        side_was_reset(w, index, side)
+
+
+cdef void relay_event(Worker *w, uint32_t index, int side, uint32_t events) noexcept nogil:
+    cdef tm_conn *conn = &w.records[index]
+    cdef int other = 1 - side
+    if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+        conn.side_flags[side] |= TM_HUNG_UP
+    if events & EPOLLOUT and conn.half[other].blocked and conn.half[other].state == TM_HALF_OPEN:
+        pump_half(w, index, other)
+        if conn.state != TM_RELAYING:
+            return
+    if conn.half[side].state == TM_HALF_OPEN and not conn.half[side].blocked:
+        if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+            pump_half(w, index, side)
+    if events & EPOLLERR and conn.state == TM_RELAYING:
+        if conn.half[side].state != TM_HALF_OPEN or conn.half[side].blocked:
+            side_error(w, index, side)
+
+
+# --- connecting -------------------------------------------------------------------------------
+
+cdef const tm_destination *destination_of(Worker *w, tm_conn *conn) noexcept nogil:
+    """Its destination in the image in force; NULL if a reload has removed it."""
+    cdef uint32_t i
+    if (conn.destination < w.image.destination_count
+            and w.image.destinations[conn.destination].slot == conn.destination_slot):
+        return &w.image.destinations[conn.destination]
+    for i in range(w.image.destination_count):
+        if w.image.destinations[i].slot == conn.destination_slot:
+            conn.destination = i
+            return &w.image.destinations[i]
+    return NULL
+
+
+cdef void attempt_failed(Worker *w, tm_conn *conn, int error, bint timed_out) noexcept nogil:
+    """Counts a failed connect. A failure of this host is not held against the endpoint."""
+    cdef tm_slot *destination = slot_of(w, conn.destination_slot)
+    cdef tm_slot *endpoint = slot_of(w, conn.endpoint_slot)
+    if timed_out:
+        conn.close_reason = TM_CLOSED_connect_timeout
+        tm_count(&destination.connect_timeouts, 1)
+        tm_count(&endpoint.connect_timeouts, 1)
+    elif tm_sock_local_failure(error):
+        conn.close_reason = TM_CLOSED_local_error
+    else:
+        conn.close_reason = TM_CLOSED_connect_failed
+    if conn.close_reason != TM_CLOSED_local_error:
+        tm_count(&destination.connect_failures, 1)
+        tm_count(&endpoint.connect_failures, 1)
+    tm_count(&endpoint.closed[conn.close_reason], 1)
+    conn.endpoint_slot = TM_NONE
+    if conn.fd[TM_ENDPOINT] >= 0:
+        close(conn.fd[TM_ENDPOINT])
+        conn.fd[TM_ENDPOINT] = -1
+
+
+cdef void established(Worker *w, uint32_t index) noexcept nogil:
+    cdef tm_conn *conn = &w.records[index]
+    set_state(conn, TM_RELAYING)
+    conn.close_reason = 0
+    conn.deadline_ms = 0
+    conn.established_at_ms = w.now_ms
+    conn.last_activity_ms = w.now_ms
+    if conn.idle_timeout_ms:
+        arm(w, index, w.now_ms + conn.idle_timeout_ms)
+    else:
+        tm_wheel_disarm(&w.wheel, w.records, index)
+    pump_half(w, index, TM_CLIENT)
+
+
+cdef void connect_next(Worker *w, uint32_t index) noexcept nogil:
+    """Tries the destination's endpoints in turn, each once, until one takes the connect.
+
+    No byte of the client has been read so far, so any endpoint will do.
+    """
+    cdef tm_conn *conn = &w.records[index]
+    cdef const tm_destination *destination = destination_of(w, conn)
+    cdef const tm_endpoint *endpoint
+    cdef uint32_t count = destination.endpoint_count if destination != NULL else 0
+    cdef uint32_t events
+    cdef int fd, state
+    while conn.attempts < count:
+        endpoint = &w.image.endpoints[
+            destination.first_endpoint + (conn.first_endpoint + conn.attempts) % count]
+        conn.attempts += 1
+        conn.endpoint_slot = endpoint.slot
+        tm_peer_from(&conn.endpoint, &endpoint.address)
+        tm_count(&slot_of(w, endpoint.slot).opened, 1)
+        fd = tm_sock_connect(&endpoint.address)
+        if fd < 0:
+            attempt_failed(w, conn, -fd, False)
+            continue
+        conn.fd[TM_ENDPOINT] = fd
+        # On this host or a fast network the handshake is over by now: no need to wait for it.
+        state = tm_sock_established(fd)
+        if state < 0:
+            attempt_failed(w, conn, -state, False)
+            continue
+        events = BASE_EVENTS if state else BASE_EVENTS | EPOLLOUT
+        conn.side_flags[TM_ENDPOINT] = 0 if state else TM_WRITE_WATCHED
+        if watch(w, index, TM_ENDPOINT, EPOLL_CTL_ADD, events) < 0:
+            end(w, index, TM_CLOSED_local_error, True)
+        elif state:
+            established(w, index)
+        else:
+            conn.deadline_ms = w.now_ms + conn.connect_timeout_ms
+            arm(w, index, conn.deadline_ms)
+        return
+    end(w, index, (conn.close_reason or TM_CLOSED_no_endpoint), True)
+
+
+cdef void connect_event(Worker *w, uint32_t index, int side, uint32_t events) noexcept nogil:
+    cdef tm_conn *conn = &w.records[index]
+    cdef int error
+    if side == TM_CLIENT:
+        # Its bytes, FIN or RST wait in the socket until there is somebody to pass them to.
+        if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+            conn.side_flags[TM_CLIENT] |= TM_HUNG_UP
+        return
+    if not events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
+        return
+    error = tm_sock_error(conn.fd[TM_ENDPOINT])
+    if error == 0 and not events & EPOLLOUT:
+        return
+    if error < 0:
+        attempt_failed(w, conn, -error, False)
+        connect_next(w, index)
+        return
+    established(w, index)
+    if conn.state == TM_RELAYING:
+        relay_event(w, index, TM_ENDPOINT, events)
+
+
+cdef void connection_open(Worker *w, int fd, const tm_peer *peer, uint32_t route) noexcept nogil:
+    cdef const tm_route *chosen = &w.image.routes[route]
+    cdef const tm_destination *destination
+    cdef uint32_t index = w.free
+    cdef uint32_t generation
+    cdef tm_conn *conn
+    if index != TM_NONE:
+        w.free = w.records[index].next
+    else:
+        index = w.live.records_used
+        check(index < w.capacity)
+        w.live.records_used += 1
+    conn = &w.records[index]
+    check(conn.state == TM_FREE)
+    generation = conn.generation + 1
+    memset(conn, 0, sizeof(tm_conn))
+    conn.generation = generation or 1
+    conn.fd[TM_CLIENT] = fd
+    conn.fd[TM_ENDPOINT] = -1
+    conn.half[0].pipe.to = conn.half[0].pipe.from_ = -1
+    conn.half[1].pipe.to = conn.half[1].pipe.from_ = -1
+    conn.timer_slot = TM_NONE
+    conn.client = peer[0]
+    conn.accepted_at_ms = w.now_ms
+    conn.table_generation = w.generation
+    conn.idle_timeout_ms = chosen.idle_timeout_ms
+    conn.connect_timeout_ms = chosen.connect_timeout_ms
+    conn.route_slot = chosen.slot
+    conn.destination_slot = TM_NONE
+    conn.endpoint_slot = TM_NONE
+    set_state(conn, TM_CONNECTING)
+    w.connections += 1
+    tm_live_set_connections(w.live, w.connections)
+    tm_count(&slot_of(w, chosen.slot).opened, 1)
+    if chosen.period == 0:
+        end(w, index, TM_CLOSED_no_endpoint, True)
+        return
+    conn.destination = chosen.first_destination + tm_pick(
+        chosen, tm_ticket_take(&w.tickets[chosen.ticket]))
+    destination = &w.image.destinations[conn.destination]
+    conn.destination_slot = destination.slot
+    tm_count(&slot_of(w, destination.slot).opened, 1)
+    if destination.endpoint_count > 1:
+        conn.first_endpoint = <uint32_t>(
+            tm_ticket_take(&w.tickets[destination.ticket]) % destination.endpoint_count)
+    if watch(w, index, TM_CLIENT, EPOLL_CTL_ADD, BASE_EVENTS) < 0:
+        end(w, index, TM_CLOSED_local_error, True)
+        return
+    connect_next(w, index)
+
+
+# --- what the loop calls ----------------------------------------------------------------------
+
+cdef void connection_event(Worker *w, uint32_t index, uint32_t generation, int side,
+                           uint32_t events) noexcept nogil:
+    cdef tm_conn *conn = &w.records[index]
+    if conn.generation != generation or conn.state == TM_DEAD or conn.state == TM_FREE:
+        tm_count(&w.live.counters.stale_events, 1)
+    elif conn.state == TM_CONNECTING:
+        connect_event(w, index, side, events)
+    elif conn.state == TM_RELAYING:
+        relay_event(w, index, side, events)
+    else:
+        check(conn.state == TM_RESETTING)
+        if events & (EPOLLERR | EPOLLHUP):  # it went first
+            end(w, index, conn.close_reason, True)
+
+
+cdef void connection_timer(Worker *w, uint32_t index) noexcept nogil:
+    cdef tm_conn *conn = &w.records[index]
+    cdef uint64_t deadline = conn.deadline_ms
+    cdef int side
+    if conn.state == TM_RESETTING:
+        side = TM_CLIENT if conn.fd[TM_CLIENT] >= 0 else TM_ENDPOINT
+        if w.now_ms >= deadline or tm_sock_unacknowledged(conn.fd[side]) == 0:
+            end(w, index, conn.close_reason, True)
+        else:
+            arm(w, index, w.now_ms + RESET_RECHECK_MS)
+        return
+    check(conn.state == TM_CONNECTING or conn.state == TM_RELAYING)
+    if deadline == 0:
+        deadline = conn.last_activity_ms + conn.idle_timeout_ms
+    elif conn.state == TM_RELAYING and conn.last_activity_ms + RESET_WAIT_MS > deadline:
+        deadline = conn.last_activity_ms + RESET_WAIT_MS
+    if w.now_ms < deadline:
+        arm(w, index, deadline)
+    elif conn.state == TM_CONNECTING:
+        attempt_failed(w, conn, 0, True)
+        connect_next(w, index)
+    elif conn.deadline_ms:  # await_reset()
+        end(w, index, TM_CLOSED_client_reset if conn.side_flags[TM_CLIENT] & TM_RESET
+            else TM_CLOSED_endpoint_reset, True)
+    else:
+        # A clean FIN would pretend that all was delivered: reset if something is left.
+        end(w, index, TM_CLOSED_idle_timeout,
+            conn.half[0].queued != 0 or conn.half[1].queued != 0)
+
+
+cdef bint connections_resume(Worker *w) noexcept nogil:
+    cdef uint32_t index = w.ready
+    cdef uint32_t next
+    cdef uint8_t sides
+    cdef tm_conn *conn
+    cdef int side
+    w.ready = TM_NONE
+    while index != TM_NONE:
+        conn = &w.records[index]
+        next = conn.next
+        sides = conn.ready
+        conn.listed = 0
+        conn.ready = 0
+        if conn.state == TM_DEAD:
+            conn.next = w.dead
+            w.dead = index
+        for side in range(2):
+            if (sides & (1 << side) and conn.state == TM_RELAYING
+                    and conn.half[side].state == TM_HALF_OPEN and not conn.half[side].blocked):
+                pump_half(w, index, side)
+        index = next
+    return w.ready != TM_NONE
+
+
+cdef void connections_reset_all(Worker *w) noexcept nogil:
+    cdef uint32_t index
+    for index in range(w.live.records_used):
+        if w.records[index].state != TM_FREE and w.records[index].state != TM_DEAD:
+            end(w, index, TM_CLOSED_shutdown, True)
+    connections_resume(w)
+    connections_free(w)
+
+
+cdef void connections_recover(Worker *w) noexcept nogil:
+    cdef uint32_t index
+    cdef tm_conn *conn
+    w.free = w.dead = w.ready = TM_NONE
+    w.connections = 0
+    for index in range(w.live.records_used):
+        conn = &w.records[index]
+        if conn.state != TM_FREE and conn.state != TM_DEAD:
+            tm_count(&slot_of(w, conn.route_slot).closed[TM_CLOSED_worker_lost], 1)
+            if conn.destination_slot != TM_NONE:
+                tm_count(&slot_of(w, conn.destination_slot).closed[TM_CLOSED_worker_lost], 1)
+            if conn.endpoint_slot != TM_NONE:
+                tm_count(&slot_of(w, conn.endpoint_slot).closed[TM_CLOSED_worker_lost], 1)
+        conn.state = TM_FREE
+        conn.next = w.free
+        w.free = index
+    tm_live_set_connections(w.live, 0)

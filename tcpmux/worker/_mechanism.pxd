@@ -1,0 +1,86 @@
+"""The C mechanism that only a worker uses: sockets, timers, its line to the master."""
+
+from libc.stdint cimport uint32_t, uint64_t
+from posix.signal cimport sigset_t
+
+from tcpmux.shm._layout cimport tm_address, tm_conn, tm_peer
+
+
+cdef extern from "sock.h" nogil:
+    int tm_sock_accept(int listener, tm_peer *peer)
+    int tm_sock_connect(const tm_address *address)
+    int tm_sock_established(int fd)
+    int tm_sock_error(int fd)
+    int tm_sock_shut_write(int fd)
+    uint32_t tm_sock_unacknowledged(int fd)
+    void tm_sock_reset(int fd)
+    bint tm_sock_local_failure(int error)
+    void tm_peer_from(tm_peer *peer, const tm_address *address)
+
+
+cdef extern from "wheel.h" nogil:
+    cdef struct tm_wheel:
+        pass
+
+    void tm_wheel_init(tm_wheel *wheel, uint64_t now_ms)
+    void tm_wheel_arm(tm_wheel *wheel, tm_conn *records, uint32_t index, uint64_t deadline_ms)
+    void tm_wheel_disarm(tm_wheel *wheel, tm_conn *records, uint32_t index)
+    uint32_t tm_wheel_pop(tm_wheel *wheel, tm_conn *records, uint64_t now_ms)
+    int tm_wheel_wait(const tm_wheel *wheel, uint64_t now_ms)
+
+
+cdef extern from "channel.h" nogil:
+    enum tm_message_type:
+        TM_MESSAGE_ADD
+        TM_MESSAGE_REMOVE
+        TM_MESSAGE_WAKE
+        TM_MESSAGE_DRAIN
+        TM_MESSAGE_SEEN
+        TM_MESSAGE_REMOVED
+
+    cdef struct tm_message:
+        uint32_t type
+        uint32_t listener
+        uint32_t first
+        uint32_t shared
+        uint64_t value
+
+    int tm_channel_receive(int channel, tm_message *message, int *fds, uint32_t *count)
+    int tm_channel_send(int channel, const tm_message *message)
+
+
+cdef extern from "<sys/epoll.h>" nogil:
+    enum:
+        EPOLLIN
+        EPOLLOUT
+        EPOLLRDHUP
+        EPOLLERR
+        EPOLLHUP
+        EPOLLET
+        EPOLLEXCLUSIVE
+        EPOLL_CTL_ADD
+        EPOLL_CTL_DEL
+        EPOLL_CTL_MOD
+        EPOLL_CLOEXEC
+
+    ctypedef union epoll_data_t:
+        uint64_t u64
+
+    cdef struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+
+    int epoll_create1(int flags)
+    int epoll_ctl(int epoll, int operation, int fd, epoll_event *event)
+    int epoll_wait(int epoll, epoll_event *events, int most, int timeout)
+
+
+cdef extern from "<sys/signalfd.h>" nogil:
+    enum:
+        SFD_CLOEXEC
+        SFD_NONBLOCK
+
+    cdef struct signalfd_siginfo:
+        uint32_t ssi_signo
+
+    int signalfd(int fd, const sigset_t *mask, int flags)
