@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 int tm_channel_receive(int channel, struct tm_message *message, int *fds, uint32_t *count)
 {
@@ -22,18 +23,19 @@ int tm_channel_receive(int channel, struct tm_message *message, int *fds, uint32
     while (got < 0 && errno == EINTR);
     if (got < 0)
         return errno == ECONNRESET ? 0 : -errno;
-    if (got == 0)
-        return 0;
     for (struct cmsghdr *part = CMSG_FIRSTHDR(&header); part; part = CMSG_NXTHDR(&header, part)) {
         if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
             continue;
         *count = (uint32_t)((part->cmsg_len - CMSG_LEN(0)) / sizeof(int));
         memcpy(fds, CMSG_DATA(part), *count * sizeof(int));
     }
+    if ((size_t)got == sizeof(*message) && !(header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
+        return 1;
+    /* The caller learns of no message, so it would not know whose these are. */
+    while (*count)
+        close(fds[--*count]);
     /* The master is of the same build and in the same trust: a short packet is a bug. */
-    return (size_t)got == sizeof(*message) && !(header.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
-               ? 1
-               : -EPROTO;
+    return got == 0 ? 0 : -EPROTO;
 }
 
 int tm_channel_send(int channel, const struct tm_message *message)

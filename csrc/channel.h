@@ -35,7 +35,8 @@ struct tm_message {
 };
 
 /* 1 a message, 0 the master is gone, -EAGAIN none now, other -errno.
- * fds holds TM_MAX_SHARDS; *count says how many came; they are the caller's. */
+ * fds holds TM_MAX_SHARDS; *count says how many came; they are the caller's.
+ * Without a message *count is 0: what came with a malformed packet is closed. */
 int tm_channel_receive(int channel, struct tm_message *message, int *fds, uint32_t *count)
     __attribute__((warn_unused_result));
 /* 0 or -errno. */

@@ -117,13 +117,14 @@ static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half,
     half->bytes += (uint64_t)sent;
     if ((size_t)sent < *got) {
         queue_rest(pump, half, pump->buffer + sent, *got - (size_t)sent);
-        return flush(half, destination) == TM_PUMP_DRAINED ? TM_PUMP_YIELD : TM_PUMP_BLOCKED;
+        enum tm_pump_result flushed = flush(half, destination);
+        return flushed == TM_PUMP_DRAINED ? TM_PUMP_YIELD : flushed;
     }
     return *got < pump->buffer_size && !source_hung_up ? TM_PUMP_DRAINED : TM_PUMP_YIELD;
 }
 
-static enum tm_pump_result step_splice(struct tm_half *half, int source, int destination,
-                                       size_t *got)
+static enum tm_pump_result step_splice(struct tm_pump *pump, struct tm_half *half, int source,
+                                       int destination, bool source_hung_up, size_t *got)
 {
     ssize_t moved;
     do
@@ -131,9 +132,14 @@ static enum tm_pump_result step_splice(struct tm_half *half, int source, int des
                        SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
     while (moved < 0 && errno == EINTR);
     /* EAGAIN with an empty pipe: the source is empty. With a filled one it would
-     * mean "no segment free", which is why we never read into a filled one. */
-    if (moved <= 0)
-        return end_of_read(half, moved);
+     * mean "no segment free", which is why we never read into a filled one.
+     * But splice never gets past TCP urgent data: it says "empty" there for ever,
+     * and after a FIN "end of input", with bytes left behind it. recv steps over
+     * it, so recv has the last word. */
+    if (moved == 0 || (moved < 0 && would_block(errno)))
+        return step_copy(pump, half, source, destination, source_hung_up, got);
+    if (moved < 0)
+        return fail(half, TM_PUMP_SOURCE_ERROR);
     *got = (size_t)moved;
     half->queued = (uint32_t)moved;
     note_read_size(half, *got);
@@ -171,7 +177,7 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
         if (half->splicing && half->pipe.in < 0 && !tm_pipe_take(&pump->pool, &half->pipe))
             half->splicing = 0;
         if (half->splicing) {
-            result = step_splice(half, source, destination, &got);
+            result = step_splice(pump, half, source, destination, source_hung_up, &got);
         } else if (half->pipe.in >= 0 || tm_pipe_ready(&pump->pool)) {
             result = step_copy(pump, half, source, destination, source_hung_up, &got);
         } else {

@@ -11,9 +11,9 @@ from tcpmux.cli.run import config_option
 @click.command("check")
 @config_option
 def check(config: tuple[str, ...]) -> int:
-    """Check configuration files without touching a running instance.
+    """Say what is wrong with configuration files.
 
-    Prints every problem in a line of its own, as FILE:LINE:COLUMN: WHERE: WHAT, on standard
+    Touches no running instance. Prints every problem in a line of its own, as FILE:LINE:COLUMN: WHERE: WHAT, on standard
     error, and exits with 2 if there is one.
 
     \b

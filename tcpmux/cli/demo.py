@@ -8,9 +8,9 @@ import click
 @click.command("demo")
 @click.option("--serve", is_flag=True, help="Start, say how to play with it, stay until Ctrl-C.")
 def demo(serve: bool) -> int:
-    """Watch traffic being shifted between two versions of an echo service.
+    """Watch traffic being shifted, in seconds.
 
-    Starts two echo servers and an instance of tcpmux on 127.0.0.1, sends 20 connections at
+    Starts two echo servers and an instance of tcpmux on 127.0.0.1, sends it 20 connections at
     100/0, changes the file to 80/20, sends 20 more, and counts the answers. A connection
     that was open all the time stays where it was. Everything is stopped and removed at the
     end.

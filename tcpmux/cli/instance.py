@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tcpmux.control.client import AdminClient, AdminError, PermissionDenied
+from tcpmux.control.client import TIMEOUT, AdminClient, AdminError, PermissionDenied
 from tcpmux.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
 
 DEFAULT_SOCKET = "/run/tcpmux.sock"
 MASTER = "tcpmux: master"
@@ -139,6 +141,9 @@ def choose(
     return default
 
 
-def client(admin: str | None) -> AdminClient:
-    """The way to the instance that --admin or TCPMUX_ADMIN names, or else the running one."""
-    return AdminClient(admin or choose(candidates()))
+def client(admin: str | None, timeout: float = TIMEOUT) -> AdminClient:
+    """The way to the instance that --admin or TCPMUX_ADMIN names, or else the running one.
+
+    timeout: s for an answer.
+    """
+    return AdminClient(admin or choose(candidates()), timeout)

@@ -73,5 +73,6 @@ def print_applied(applied: Applied, if_nothing: str) -> None:
     total = len(applied["workers"])
     click.echo(f"generation {generation} in {total - len(behind)} of {plural(total, 'worker')}")
     for worker in behind:
-        where = f"pid {worker['pid']}, generation {worker['generation']}"
-        click.echo(f"not yet in worker {worker['id']} ({where if worker['pid'] else 'not running'})")
+        runs = f"pid {worker['pid']}, generation {worker['generation']}"
+        where = runs if worker["pid"] else "not running"
+        click.echo(f"not yet in worker {worker['id']} ({where})")

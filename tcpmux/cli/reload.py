@@ -11,9 +11,9 @@ from tcpmux.cli.output import print_applied
 @click.command("reload")
 @admin_option
 def reload_(admin: str | None) -> int:
-    """Read the configuration files again, and wait until the workers use them.
+    """Have the configuration files read again.
 
-    All of it is applied or nothing: a file with a mistake leaves everything as it was, and
+    Waits until the workers use them. All of it is applied or nothing: a file with a mistake leaves everything as it was, and
     the mistake is printed with its line. Open connections stay where they are. Weights set
     by `tcpmux weight` are replaced by the file's.
 

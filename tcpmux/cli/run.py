@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 config_option = click.option(
     "-c", "--config", "config", metavar="FILE", multiple=True,
@@ -23,9 +26,9 @@ def run_instance(paths: Sequence[str]) -> int:
 @click.command("run")
 @config_option
 def run(config: tuple[str, ...]) -> int:
-    """Run an instance in the foreground; `tcpmux -c FILE` is short for it.
+    """Run an instance in the foreground.
 
-    It serves until told to stop. Signals: HUP reads the files again; TERM and INT let open
+    `tcpmux -c FILE` is short for it. It serves until told to stop. Signals: HUP reads the files again; TERM and INT let open
     connections end, a second one cuts them; QUIT ends at once.
 
     \b

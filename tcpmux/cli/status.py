@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tcpmux.control.client import DestinationStatus, RouteStatus, Status, WorkerStatus
 
 
+ANSWER_TIME = 10.0  # s; it asks nobody, but control may just be starting again
+
+
 def _table(title: str, text_column: str, *number_columns: str) -> Table:
     from rich import box
     from rich.table import Table
@@ -110,7 +113,7 @@ def status(admin: str | None, as_json: bool) -> int:
         tcpmux status
         tcpmux status --json | jq '.routes[0].destinations[] | {name, connections_total}'
     """
-    found = client(admin).status()
+    found = client(admin, ANSWER_TIME).status()
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:

@@ -73,9 +73,9 @@ def wait_until_gone(instance: AdminClient, pid: int) -> None:
 @click.option("--now", is_flag=True, help="Cut open connections instead of letting them end.")
 @click.option("--no-wait", is_flag=True, help="Ask only; don't wait for the end.")
 def stop(admin: str | None, now: bool, no_wait: bool) -> int:
-    """End the instance: no new connections, open ones may finish until drain_timeout.
+    """End the instance, and wait for it.
 
-    Waits until it is over. Ctrl-C ends the waiting, not the draining; `tcpmux stop --now`
+    It takes no new connections; open ones may end by themselves until drain_timeout. Waits until it is over. Ctrl-C ends the waiting, not the draining; `tcpmux stop --now`
     cuts a drain short.
 
     \b

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import print_applied
 from tcpmux.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAX_WEIGHT = 1_000_000
 
@@ -35,9 +38,9 @@ def parse_weights(pairs: Sequence[str]) -> dict[str, int]:
 @click.argument("weights", metavar="DESTINATION=WEIGHT...", nargs=-1, required=True)
 @admin_option
 def weight(admin: str | None, route: str, weights: tuple[str, ...]) -> int:
-    """Set weights of a route's destinations, for new connections, at once.
+    """Shift the traffic of a route, at once.
 
-    A destination gets weight / sum of weights of the connections, exactly; 0 is none.
+    Sets weights of its destinations, for new connections; open ones stay where they are. A destination gets weight / sum of weights of the connections, exactly; 0 is none.
     Destinations not named keep their weight. The file stays as it is: the next reload goes
     back to what it says.
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import pwd
 import socket
 import stat
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from tcpmux.control.schema import (
@@ -25,7 +23,11 @@ from tcpmux.control.schema import (
 )
 from tcpmux.errors import TcpmuxError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 __all__ = [
+    "TIMEOUT",
     "AdminClient",
     "AdminError",
     "Applied",
@@ -123,10 +125,10 @@ class AdminClient:
             connection.request(method, path, content, headers)
             response = connection.getresponse()
             answer = json.loads(response.read())
+        except OSError as error:  # first: http.client's RemoteDisconnected is both
+            raise self._unreachable(error) from error
         except (http.client.HTTPException, ValueError) as error:
             raise AdminError(f"what answers at {self.path} is not tcpmux ({error!r})") from error
-        except OSError as error:
-            raise self._unreachable(error) from error
         finally:
             connection.close()
         if response.status >= 400:
@@ -157,11 +159,11 @@ class AdminClient:
         return AdminError(f"can't reach tcpmux at {self.path}: {error.strerror or error}")
 
     def _is_socket(self) -> bool:
-        return stat.S_ISSOCK(os.stat(self.path).st_mode)
+        return Path(self.path).is_socket()
 
     def _whose(self) -> str:
         try:
-            found = os.stat(self.path)
+            found = Path(self.path).stat()
         except OSError:
             return "its directory is closed to you: use sudo"
         try:

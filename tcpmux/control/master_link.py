@@ -15,10 +15,12 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tcpmux.errors import TcpmuxError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 log = logging.getLogger("tcpmux.control")
 

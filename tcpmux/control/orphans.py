@@ -11,9 +11,12 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 log = logging.getLogger("tcpmux.control")
 

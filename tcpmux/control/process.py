@@ -8,14 +8,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import socket
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from tcpmux.control.master_link import MasterLink
 from tcpmux.control.orphans import OrphanedWorkers
 from tcpmux.control.server import AdminApi, Identity, StatusSource
+
+if TYPE_CHECKING:
+    import socket
 
 log = logging.getLogger("tcpmux.control")
 

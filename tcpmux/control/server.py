@@ -17,12 +17,14 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
 from tcpmux.control.master_link import MasterGone, MasterLink, MasterRefused, MasterSilent
-from tcpmux.control.orphans import OrphanedWorkers
+
+if TYPE_CHECKING:
+    from tcpmux.control.orphans import OrphanedWorkers
 
 log = logging.getLogger("tcpmux.control")
 

@@ -198,15 +198,15 @@ cdef void half_ended(Worker *w, uint32_t index, int side) noexcept nogil:
     if conn.side_flags[side] & TM_RESET:
         # An earlier call has taken the socket's error: this end of input is no FIN.
         side_was_reset(w, index, side)
-        return
-    error = tm_sock_shut_write(conn.fd[other])
-    if error == -ENOTCONN:  # reset meanwhile
-        destination_failed(w, index, side)
-        return
-    check(error == 0)
-    conn.half[side].state = TM_HALF_SHUT
-    if conn.half[other].state == TM_HALF_SHUT:
-        end(w, index, TM_CLOSED_finished, False)
+    elif conn.half[other].state == TM_HALF_SHUT:
+        end(w, index, TM_CLOSED_finished, False)  # close sends the second FIN
+    else:
+        error = tm_sock_shut_write(conn.fd[other])
+        if error == -ENOTCONN:  # reset meanwhile
+            destination_failed(w, index, side)
+            return
+        check(error == 0)
+        conn.half[side].state = TM_HALF_SHUT
 
 
 cdef void destination_failed(Worker *w, uint32_t index, int side) noexcept nogil:

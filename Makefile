@@ -1,0 +1,70 @@
+# Set-up, checks and the demonstration. Each target makes the virtual environment it needs.
+# From a fresh clone: `make demo`, `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ASAN_VENV := .venv-asan
+ASAN_READY := $(ASAN_VENV)/.ready
+SOURCES := setup.py pyproject.toml $(wildcard csrc/*) \
+	$(shell find tcpmux -name '*.pyx' -o -name '*.pxd')
+
+export TCPMUX_WERROR := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help build demo test bench lint fmt asan clean
+
+help:
+	@echo "make demo    show traffic being shifted between two embedded servers"
+	@echo "make test    lint, types and all tests"
+	@echo "make bench   worker CPU and memory against nginx and haproxy, if installed"
+	@echo "make lint    ruff and mypy          make fmt    format"
+	@echo "make asan    the tests with every C module under the sanitizers"
+	@echo "make build   the virtual environment and the extension modules"
+
+$(READY): $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet 'setuptools>=77' 'cython>=3.1,<4'
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+build: $(READY)
+
+demo: $(READY)
+	$(BIN)/tcpmux demo
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fmt: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint
+	$(BIN)/python -m pytest
+
+bench: $(READY)
+	$(BIN)/python -m bench
+
+# A second environment, so that instrumented modules never end up in the first one.
+$(ASAN_READY): $(SOURCES)
+	test -x $(ASAN_VENV)/bin/python || $(PYTHON) -m venv $(ASAN_VENV)
+	$(ASAN_VENV)/bin/python -m pip install --quiet 'setuptools>=77' 'cython>=3.1,<4'
+	rm -rf build/asan && mkdir -p build/asan
+	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -P -t build/asan
+	cd build/asan && TCPMUX_BUILD=asan ../../$(ASAN_VENV)/bin/python -m pip install --quiet \
+		--no-build-isolation --editable '.[dev]'
+	@touch $@
+
+# Python itself leaks by design at exit; leaks in C are watched by tests/c.
+asan: $(ASAN_READY)
+	cd build/asan && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+		../../$(ASAN_VENV)/bin/python -m pytest tests/relay tests/integration
+
+clean:
+	rm -rf build dist *.egg-info $(VENV) $(ASAN_VENV)
+	find tcpmux -name '*.so' -delete

@@ -1,0 +1,211 @@
+/* Stream mode: bulk content over N connections, all of it checked.
+ *
+ * The content goes in pieces of 16 MiB. A connection asks for (down) or sends
+ * (up) one piece after another until the time is up or the byte limit is
+ * reached, and always completes the piece it has begun. Units are bytes.
+ */
+#include "common.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define PIECE (UINT64_C(16) << 20)
+
+enum stream_state {
+    STREAM_CONNECTING,
+    STREAM_RECEIVING, /* down: content is coming */
+    STREAM_SENDING,   /* up: content is going */
+    STREAM_RECEIPT,   /* up: waiting for the backend's verdict */
+    STREAM_ENDED,
+};
+
+struct stream {
+    int fd;
+    enum stream_state state;
+    uint64_t phase;
+    uint64_t done; /* bytes of the piece, or of the receipt */
+    struct receipt receipt;
+};
+
+struct run {
+    const struct options *options;
+    bool up;
+    int poller;
+    unsigned active;
+    uint64_t begun; /* bytes of all pieces begun */
+    int64_t deadline;
+    struct tally tally;
+};
+
+static char buffer[CHUNK];
+
+static void end_stream(struct run *run, struct stream *stream, const char *error, int number)
+{
+    if (error != NULL)
+        count_error(&run->tally, error, number);
+    if (stream->fd >= 0)
+        close(stream->fd);
+    stream->fd = -1;
+    stream->state = STREAM_ENDED;
+    run->active--;
+}
+
+static void begin_piece(struct run *run, struct stream *stream)
+{
+    if (run->begun + PIECE > run->options->limit || now_ns() >= run->deadline) {
+        end_stream(run, stream, NULL, 0);
+        return;
+    }
+    run->begun += PIECE;
+    stream->phase += 7919;
+    stream->done = 0;
+    struct job job = {.phase = stream->phase, .length = PIECE};
+    /* Nothing else is under way on this connection, so the job fits in one send. */
+    if (send(stream->fd, &job, sizeof job, MSG_NOSIGNAL) != (ssize_t)sizeof job) {
+        end_stream(run, stream, "job not sent", errno);
+        return;
+    }
+    stream->state = run->up ? STREAM_SENDING : STREAM_RECEIVING;
+}
+
+static void finish_connect(struct run *run, struct stream *stream, uint64_t token)
+{
+    int error = 0;
+    socklen_t length = sizeof error;
+    getsockopt(stream->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    if (error != 0) {
+        end_stream(run, stream, "connect", error);
+        return;
+    }
+    begin_piece(run, stream);
+    if (stream->state == STREAM_RECEIVING)
+        rewatch(run->poller, stream->fd, EPOLLIN, token);
+}
+
+static void receive_content(struct run *run, struct stream *stream)
+{
+    uint64_t left = PIECE - stream->done;
+    ssize_t got = recv(stream->fd, buffer, left < CHUNK ? left : CHUNK, 0);
+    if (got <= 0) {
+        if (got == 0 || errno != EAGAIN)
+            end_stream(run, stream, "stream ended early", got < 0 ? errno : 0);
+        return;
+    }
+    if (memcmp(buffer, pattern_at(stream->phase + stream->done), (size_t)got) != 0)
+        count_error(&run->tally, "wrong bytes received", 0);
+    stream->done += (uint64_t)got;
+    run->tally.bytes += (uint64_t)got;
+    if (stream->done == PIECE)
+        begin_piece(run, stream);
+}
+
+static void send_content(struct run *run, struct stream *stream, uint64_t token)
+{
+    uint64_t left = PIECE - stream->done;
+    ssize_t sent = send(stream->fd, pattern_at(stream->phase + stream->done),
+                        left < CHUNK ? left : CHUNK, MSG_NOSIGNAL);
+    if (sent < 0) {
+        if (errno != EAGAIN)
+            end_stream(run, stream, "send", errno);
+        return;
+    }
+    stream->done += (uint64_t)sent;
+    if (stream->done < PIECE)
+        return;
+    stream->done = 0;
+    stream->state = STREAM_RECEIPT;
+    rewatch(run->poller, stream->fd, EPOLLIN, token);
+}
+
+static void receive_receipt(struct run *run, struct stream *stream, uint64_t token)
+{
+    ssize_t got = recv(stream->fd, (char *)&stream->receipt + stream->done,
+                       sizeof stream->receipt - stream->done, 0);
+    if (got <= 0) {
+        if (got == 0 || errno != EAGAIN)
+            end_stream(run, stream, "no receipt", got < 0 ? errno : 0);
+        return;
+    }
+    stream->done += (uint64_t)got;
+    if (stream->done < sizeof stream->receipt)
+        return;
+    if (stream->receipt.wrong != 0 || stream->receipt.received != PIECE)
+        count_error(&run->tally, "wrong bytes at the backend", 0);
+    run->tally.bytes += stream->receipt.received;
+    begin_piece(run, stream);
+    if (stream->state == STREAM_SENDING)
+        rewatch(run->poller, stream->fd, EPOLLOUT, token);
+}
+
+static void advance(struct run *run, struct stream *stream, uint64_t token)
+{
+    switch (stream->state) {
+    case STREAM_CONNECTING:
+        finish_connect(run, stream, token);
+        break;
+    case STREAM_RECEIVING:
+        receive_content(run, stream);
+        break;
+    case STREAM_SENDING:
+        send_content(run, stream, token);
+        break;
+    case STREAM_RECEIPT:
+        receive_receipt(run, stream, token);
+        break;
+    case STREAM_ENDED:
+        break;
+    }
+}
+
+static bool parse_direction(const char *name)
+{
+    if (strcmp(name, "up") == 0)
+        return true;
+    if (strcmp(name, "down") == 0)
+        return false;
+    errno = EINVAL;
+    fail("--direction takes down or up");
+}
+
+static struct run run;
+
+void run_stream(const struct options *options)
+{
+    run.options = options;
+    run.up = parse_direction(options->choice);
+    run.poller = epoll_create1(EPOLL_CLOEXEC);
+    struct stream *streams = calloc(options->connections, sizeof *streams);
+    if (run.poller < 0 || streams == NULL)
+        fail("start");
+    run.tally.began = now_ns();
+    run.deadline = run.tally.began + options->duration;
+    for (unsigned i = 0; i < options->connections; i++) {
+        streams[i].phase = pattern_phase(i);
+        run.active++;
+        streams[i].fd = begin_connect(&options->address);
+        if (streams[i].fd < 0)
+            end_stream(&run, &streams[i], "connect", -streams[i].fd);
+        else
+            watch(run.poller, streams[i].fd, EPOLLOUT, i);
+    }
+    while (run.active > 0 && now_ns() < run.deadline + GRACE_NS) {
+        struct epoll_event events[EVENT_BATCH];
+        int count =
+            epoll_wait(run.poller, events, EVENT_BATCH, wait_until(run.deadline + GRACE_NS));
+        if (count < 0 && errno != EINTR)
+            fail("epoll_wait");
+        for (int i = 0; i < count; i++)
+            advance(&run, &streams[events[i].data.u64], events[i].data.u64);
+    }
+    for (unsigned i = 0; i < options->connections; i++)
+        if (streams[i].state != STREAM_ENDED)
+            end_stream(&run, &streams[i], "piece not completed in time", 0);
+    run.tally.ended = now_ns();
+    run.tally.units = run.tally.bytes;
+    report("stream", &run.tally);
+    free(streams);
+}

@@ -1,0 +1,245 @@
+"""The proxies that are compared: how each is configured, started and found ready.
+
+Runs in the bench process. All get one process (or worker) that relays, the same listen
+address, the same single endpoint, and timeouts that no run reaches.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from bench.measure import settle
+from bench.processes import Program, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+START_SECONDS = 10.0
+NGINX = "/usr/sbin/nginx"
+NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+
+NGINX_CONFIG = """\
+load_module {module};
+daemon off;
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log warn;
+events {{ worker_connections 16384; }}
+stream {{
+    server {{
+        listen 127.0.0.1:{listen} reuseport backlog=4096;
+        proxy_pass 127.0.0.1:{backend};
+        proxy_buffer_size 64k;
+        proxy_timeout 1h;
+        tcp_nodelay on;
+    }}
+}}
+"""
+
+HAPROXY_CONFIG = """\
+global
+    nbthread 1
+    maxconn 4096
+    no strict-limits
+defaults
+    mode tcp
+    option splice-auto
+    timeout connect 10s
+    timeout client 1h
+    timeout server 1h
+frontend bench
+    bind 127.0.0.1:{listen} backlog 4096
+    default_backend one
+backend one
+    server one 127.0.0.1:{backend}
+"""
+
+
+class StartError(Exception):
+    """A proxy did not become ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One way from the client to the backend. Without a proxy unless it is overridden."""
+
+    name: str
+
+    def missing(self) -> str | None:
+        """Why this peer cannot run on this machine, or None."""
+        return None
+
+    def version(self) -> str | None:
+        """The version for the record."""
+        return None
+
+    def command(self, directory: Path, listen: int, backend: int) -> Sequence[str] | None:
+        """Write the configuration into `directory`; the command that runs it."""
+        del directory, listen, backend
+        return None
+
+
+class Direct(Peer):
+    """No proxy: what client, backend and kernel do alone."""
+
+
+class Nginx(Peer):
+    """Debian's nginx with its stream module."""
+
+    def missing(self) -> str | None:
+        """See Peer."""
+        if not Path(NGINX).exists():
+            return f"{NGINX} is not installed"
+        if not NGINX_STREAM.exists():
+            return "nginx's stream module is not installed (libnginx-mod-stream)"
+        return None
+
+    def version(self) -> str | None:
+        """See Peer."""
+        return _printed_version([NGINX, "-v"])
+
+    def command(self, directory: Path, listen: int, backend: int) -> Sequence[str]:
+        """See Peer."""
+        config = directory / "nginx.conf"
+        config.write_text(
+            NGINX_CONFIG.format(
+                module=NGINX_STREAM, directory=directory, listen=listen, backend=backend
+            )
+        )
+        # -e and -p: without them nginx looks into the system's directories first.
+        return [NGINX, "-e", "stderr", "-p", str(directory), "-c", str(config)]
+
+
+class Haproxy(Peer):
+    """HAProxy with one thread and splice."""
+
+    def missing(self) -> str | None:
+        """See Peer."""
+        return None if shutil.which("haproxy") else "haproxy is not installed"
+
+    def version(self) -> str | None:
+        """See Peer."""
+        return _printed_version(["haproxy", "-v"])
+
+    def command(self, directory: Path, listen: int, backend: int) -> Sequence[str]:
+        """See Peer."""
+        config = directory / "haproxy.cfg"
+        config.write_text(HAPROXY_CONFIG.format(listen=listen, backend=backend))
+        return ["haproxy", "-db", "-f", str(config)]
+
+
+class Tcpmux(Peer):
+    """tcpmux from this source tree with one worker."""
+
+    def missing(self) -> str | None:
+        """See Peer."""
+        try:
+            specs = {
+                name: importlib.util.find_spec(name)
+                for name in ("tcpmux.__main__", "tcpmux.worker._relay")
+            }
+        except ImportError as error:
+            return f"tcpmux is not installed here: {error}"
+        lacking = [name for name, spec in specs.items() if spec is None]
+        return f"{', '.join(lacking)} is missing; build it first" if lacking else None
+
+    def version(self) -> str | None:
+        """See Peer."""
+        import tcpmux
+
+        return str(getattr(tcpmux, "__version__", "unknown"))
+
+    def command(self, directory: Path, listen: int, backend: int) -> Sequence[str]:
+        """See Peer."""
+        config = directory / "routes.yaml"
+        destination = {"name": "v1", "endpoints": [f"127.0.0.1:{backend}"]}
+        route = {
+            "name": "bench", "listen": f"127.0.0.1:{listen}", "destinations": [destination],
+        }
+        config.write_text(
+            yaml.safe_dump(
+                {
+                    "workers": 1,
+                    "admin": {"socket": str(directory / "admin.sock")},
+                    "routes": [route],
+                }
+            )
+        )
+        return [sys.executable, "-m", "tcpmux", "-c", str(config)]
+
+
+PEERS: dict[str, Peer] = {
+    peer.name: peer
+    for peer in (Direct("direct"), Tcpmux("tcpmux"), Nginx("nginx"), Haproxy("haproxy"))
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunningPeer:
+    """Where the clients connect, and the proxy if there is one."""
+
+    port: int
+    program: Program | None
+    settled: bool
+
+
+def _printed_version(command: Sequence[str]) -> str | None:
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    found = re.search(r"(?:nginx/|version )(\S+)", printed.stdout + printed.stderr)
+    return found.group(1) if found else None
+
+
+@contextmanager
+def _reserved_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that stays ours while all these proxies can still bind it.
+
+    The holder has SO_REUSEPORT and never listens: a socket of the same user that has
+    SO_REUSEPORT too may bind the port, no other may, and no connection comes here.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+def _accepts(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def running(peer: Peer, backend: int, cpu: int | None) -> Iterator[RunningPeer]:
+    """`peer` in front of 127.0.0.1:`backend`, ready and at rest; ended at exit.
+
+    Raises StartError with the last lines of the proxy's log.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, _reserved_port() as listen:
+        directory = Path(name)
+        command = peer.command(directory, listen, backend)
+        if command is None:
+            yield RunningPeer(backend, None, settled=True)
+            return
+        program = Program(command, cpu=cpu, log=directory / "output.log", directory=REPOSITORY)
+        try:
+            wait_for(lambda: _accepts(listen) or not program.running, START_SECONDS)
+            if not program.running or not _accepts(listen):
+                raise StartError(f"{peer.name} did not become ready: {program.log_tail()}")
+            yield RunningPeer(listen, program, settled=settle(program))
+        finally:
+            program.stop()

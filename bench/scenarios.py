@@ -1,0 +1,174 @@
+"""What is measured: one scenario on one peer gives one Measurement.
+
+Runs in the bench process. A proxy and a backend are started anew for every measurement,
+so no run inherits the memory, the pools or the closing connections of another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.load import LoadError, Outcome
+from bench.measure import CpuMeter, CpuUse, private_bytes, settle
+from bench.peers import running
+
+if TYPE_CHECKING:
+    from bench.load import LoadGenerator
+    from bench.peers import Peer, RunningPeer
+
+WARM_CONNECTIONS = 4
+IDLE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The load generator, and the CPU of the proxies (None: anywhere)."""
+
+    load: LoadGenerator
+    proxy_cpu: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One scenario on one peer, once. `cost` is None where no proxy runs."""
+
+    scenario: str
+    peer: str
+    round: int
+    cost: float | None
+    worker_cost: float | None
+    processes: int
+    rate: float
+    outcome: Outcome
+    settled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What tcpmux has to reach: a ratio to nginx, or a cost of its own."""
+
+    most: float
+    of_nginx: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A load and the unit its cost is given in.
+
+    cost = CPU seconds * cost_scale / units (idle: bytes / connections);
+    rate = units * rate_scale / seconds.
+    """
+
+    name: str
+    role: str
+    arguments: tuple[str, ...]
+    cost_unit: str
+    cost_scale: float
+    rate_unit: str
+    rate_scale: float
+    goal: Goal | None
+
+    def measure(
+        self, peer: Peer, machine: Machine, *, number: int, seconds: float, connections: int
+    ) -> Measurement:
+        """Round `number` on `peer`, about `seconds` long. Raises LoadError, StartError."""
+        with (
+            machine.load.backend(self.role) as backend,
+            running(peer, backend, machine.proxy_cpu) as target,
+        ):
+            settled = target.settled
+            if self.name == "idle":
+                cost, outcome, settled_again = _idle(machine, target, connections)
+                settled = settled and settled_again
+                worker_cost, processes = None, len(target.program.pids()) if target.program else 0
+            else:
+                meter = CpuMeter(target.program) if target.program else None
+                outcome = machine.load.run(list(self.arguments), target.port, seconds)
+                use = meter.read() if meter else None
+                cost, worker_cost = self._costs(use, outcome)
+                processes = use.processes if use else 0
+        return Measurement(
+            scenario=self.name, peer=peer.name, round=number, cost=cost, worker_cost=worker_cost,
+            processes=processes, rate=outcome.units * self.rate_scale / outcome.seconds,
+            outcome=outcome, settled=settled,
+        )
+
+    def _costs(self, use: CpuUse | None, outcome: Outcome) -> tuple[float | None, float | None]:
+        if use is None:
+            return None, None
+        if outcome.units == 0:
+            raise LoadError(outcome.first_error or "nothing was done")
+        scale = self.cost_scale / outcome.units
+        return use.total * scale, use.worker * scale
+
+
+def _idle(
+    machine: Machine, target: RunningPeer, connections: int
+) -> tuple[float | None, Outcome, bool]:
+    """User-space bytes per idle connection, and whether the proxy came to rest each time."""
+    program = target.program
+    settled = True
+    # What a proxy takes once, for its first connection, is not a cost per connection.
+    with machine.load.hold(WARM_CONNECTIONS, target.port, IDLE_SECONDS) as client:
+        client.release()
+    if program is not None:
+        settled = settle(program)
+    before = private_bytes(program.pids()) if program else 0
+    with machine.load.hold(connections, target.port, IDLE_SECONDS) as client:
+        if client.held == 0:
+            raise LoadError(client.release().first_error or "no connection was held")
+        if program is not None:
+            settled = settle(program) and settled
+        after = private_bytes(program.pids()) if program else 0
+        cost = (after - before) / client.held if program else None
+        return cost, client.release(), settled
+
+
+def _connect_limit() -> int:
+    """Connections of one run: fewer than half of the ports that an outgoing one can take.
+
+    Each leaves a port in TIME_WAIT, and the kernel first tries the ports of one parity:
+    beyond half of them a connect spends its time searching, which is not the proxy's cost.
+    """
+    text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
+    low, high = (int(word) for word in text.split())
+    return max(1, (high - low + 1) // 2 - 200)
+
+
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario(
+            "stream-down", "source",
+            ("stream", "--direction", "down", "--connections", "8", "--limit", str(8 << 30)),
+            "s/GB", 1e9, "GB/s", 1e-9, Goal(0.6, of_nginx=True),
+        ),
+        Scenario(
+            "stream-up", "sink",
+            ("stream", "--direction", "up", "--connections", "8", "--limit", str(8 << 30)),
+            "s/GB", 1e9, "GB/s", 1e-9, Goal(0.6, of_nginx=True),
+        ),
+        Scenario(
+            "roundtrip", "echo",
+            ("roundtrip", "--connections", "32", "--message", "64"),
+            "us/round trip", 1e6, "1000/s", 1e-3, Goal(1.0, of_nginx=True),
+        ),
+        Scenario(
+            "latency", "echo",
+            ("roundtrip", "--connections", "1", "--message", "64"),
+            "us/round trip", 1e6, "1000/s", 1e-3, None,
+        ),
+        Scenario(
+            "connect", "echo",
+            ("connect", "--connections", "16", "--message", "64",
+             "--limit", str(_connect_limit())),
+            "us/connection", 1e6, "1000/s", 1e-3, Goal(1.0, of_nginx=True),
+        ),
+        Scenario(
+            "idle", "echo", (),
+            "bytes/connection", 1.0, "1000 opened/s", 1e-3, Goal(512.0, of_nginx=False),
+        ),
+    )
+}

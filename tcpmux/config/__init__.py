@@ -1,0 +1,17 @@
+"""Configuration: files in, frozen values or a list of mistakes out. Used by every process."""
+
+from tcpmux.config.address import Address
+from tcpmux.config.load import load
+from tcpmux.config.model import Admin, Config, Destination, Route
+from tcpmux.config.problems import ConfigError, Problem
+
+__all__ = [
+    "Address",
+    "Admin",
+    "Config",
+    "ConfigError",
+    "Destination",
+    "Problem",
+    "Route",
+    "load",
+]

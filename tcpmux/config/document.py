@@ -1,0 +1,162 @@
+"""YAML files as plain values that remember where each of them stood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tcpmux.config.problems import ConfigError, Location, Problem, describe, one_line, path_text
+
+# libyaml is about ten times faster; not every build of PyYAML has it.
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+LARGEST_FILE = 16 * 1024 * 1024  # bytes
+MOST_NODES = 1_000_000  # after aliases are expanded: a few lines of them can mean billions
+DEEPEST = 32
+
+_TAG = "tag:yaml.org,2002:"
+Mark = tuple[int, int]  # line and column, from 1
+
+
+@dataclass(slots=True)
+class Document:
+    """One file. marks: where each value stands; keys: where each key of a mapping stands."""
+
+    file: str
+    value: Any = None
+    marks: dict[Location, Mark] = field(default_factory=dict)
+    keys: dict[Location, Mark] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    nodes: int = 0
+
+    def mark(self, location: Location) -> Mark:
+        """Of the value there, or of the nearest one around it."""
+        while location and location not in self.marks:
+            location = location[:-1]
+        return self.marks.get(location, (1, 1))
+
+    def place(self, location: Location) -> str:
+        """`routes.yaml:3:5`"""
+        line, column = self.mark(location)
+        return f"{self.file}:{line}:{column}"
+
+    def problem(self, location: Location, message: str, mark: Mark | None = None) -> None:
+        line, column = mark or self.mark(location)
+        self.problems.append(Problem(self.file, line, column, path_text(location), message))
+
+
+def read_document(path: str | Path) -> Document:
+    """Reads one YAML file. Raises ConfigError if it can't be read or is not YAML."""
+    document = Document(str(path))
+    node = _compose(document.file, _read_text(document.file))
+    if node is None:
+        raise ConfigError([Problem(document.file, 0, 0, "", "the file is empty")])
+    document.value = _Builder(document).build(node, (), 0)
+    return document
+
+
+def _fail(file: str, line: int, column: int, message: str) -> ConfigError:
+    return ConfigError([Problem(file, line, column, "", message)])
+
+
+def _read_text(file: str) -> str:
+    try:
+        with Path(file).open("rb") as stream:
+            data = stream.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise _fail(file, 0, 0, f"can't be read: {error.strerror or error}") from None
+    if len(data) > LARGEST_FILE:
+        raise _fail(file, 0, 0, f"larger than {LARGEST_FILE >> 20} MiB, the most that is read")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        raise _fail(file, line, column,
+                    f"not UTF-8: byte 0x{data[error.start]:02x}") from None
+
+
+def _compose(file: str, text: str) -> yaml.Node | None:
+    loader = _LOADER(text)
+    try:
+        node: yaml.Node | None = loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+        raise _fail(file, line, column, f"not YAML: {one_line(str(error.problem))}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise _fail(file, line, 1, f"not YAML: character {error.character!r}, "
+                                   f"{one_line(str(error.reason))}") from None
+    except (RecursionError, yaml.YAMLError, ValueError) as error:
+        raise _fail(file, 0, 0, f"not YAML: {one_line(str(error))}") from None
+    finally:
+        loader.dispose()
+    return node
+
+
+class _Builder:
+    """Turns composed nodes into values. Never calls a constructor that a tag names."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+
+    def build(self, node: yaml.Node, location: Location, depth: int) -> Any:
+        document = self._document
+        mark = (node.start_mark.line + 1, node.start_mark.column + 1)
+        document.marks.setdefault(location, mark)
+        document.nodes += 1
+        if document.nodes > MOST_NODES:
+            raise _fail(document.file, *mark, f"more than {MOST_NODES} values "
+                                              "(are there aliases of aliases?)")
+        if depth > DEEPEST:
+            raise _fail(document.file, *mark, f"nested more than {DEEPEST} levels deep")
+        kinds = {yaml.MappingNode: "map", yaml.SequenceNode: "seq"}
+        expected = kinds.get(type(node))
+        if expected and node.tag != _TAG + expected:
+            document.problem(location, f"tags are not used here, got {one_line(node.tag)}", mark)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, location, depth)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, (*location, place), depth + 1)
+                    for place, item in enumerate(node.value)]
+        return self._scalar(node, location, mark)
+
+    def _mapping(self, node: yaml.MappingNode, location: Location, depth: int) -> dict[str, Any]:
+        document = self._document
+        found: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            mark = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            if not isinstance(key_node, yaml.ScalarNode):
+                document.problem(location, "expected a name as key", mark)
+                continue
+            key = key_node.value
+            here = (*location, key)
+            if key in found:
+                line, column = document.keys[here]
+                document.problem(here, f"given twice, first at line {line} column {column}", mark)
+                continue
+            document.keys[here] = mark
+            found[key] = self.build(value_node, here, depth + 1)
+        return found
+
+    def _scalar(self, node: yaml.Node, location: Location, mark: Mark) -> Any:
+        text: str = node.value
+        tag = node.tag.removeprefix(_TAG)
+        if tag == "null":
+            return None
+        if tag == "bool":
+            return text.lower() in ("yes", "true", "on")
+        if tag == "int":
+            try:
+                # YAML 1.1 reads 010 as 8 and 1:30 as 90; nobody means that in a weight or a port.
+                return int(text.replace("_", ""))
+            except ValueError:
+                return text
+        if tag in ("str", "float", "timestamp", "value", "merge"):
+            return text
+        self._document.problem(location, f"tags are not used here, got {describe(node.tag)}", mark)
+        return text

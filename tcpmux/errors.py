@@ -1,0 +1,15 @@
+"""The errors that a user is told about in one line, and the exit codes they end with."""
+
+from __future__ import annotations
+
+
+class TcpmuxError(Exception):
+    """Something could not be done; the text says what, where and what to do about it."""
+
+    exit_code = 1
+
+
+class UsageError(TcpmuxError):
+    """The request itself is wrong."""
+
+    exit_code = 2

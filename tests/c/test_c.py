@@ -1,0 +1,86 @@
+"""Compiles the modules of csrc/ with sanitizers and runs the C test program of each.
+
+A program that fails says where: file, line and the condition that did not hold. To repeat a
+randomised one, set TCPMUX_TEST_SEED to the seed it printed.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+CSRC = HERE.parents[1] / "csrc"
+
+COMPILER = shlex.split(os.environ.get("CC", "gcc"))
+FLAGS = [
+    "-std=gnu11", "-g", "-O1", "-fno-omit-frame-pointer",
+    "-Wall", "-Wextra", "-Werror",
+    "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
+    "-pthread",
+]  # fmt: skip
+
+# Test program -> the sources of csrc/ that go into it.
+PROGRAMS = {
+    "test_route_table": ("route_table.c",),
+    "test_pick": ("pick.c",),
+    "test_pipe_pool": ("pipe_pool.c",),
+    "test_pump": ("pump.c", "pipe_pool.c"),
+    "test_sock": ("sock.c",),
+    "test_wheel": ("wheel.c",),
+    "test_channel": ("channel.c",),
+    "test_live": (),
+}
+
+COMPILE_SECONDS = 60
+RUN_SECONDS = 60
+
+
+def compile_program(name: str, sources: tuple[str, ...], directory: Path) -> Path:
+    """Builds one test program into `directory`; fails the test with the compiler's output."""
+    program = directory / name
+    command = [
+        *COMPILER, *FLAGS, f"-I{CSRC}", f"-I{HERE}", "-o", str(program),
+        str(HERE / f"{name}.c"), *(str(CSRC / source) for source in sources),
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False
+    )
+    if done.returncode != 0:
+        pytest.fail(f"{shlex.join(command)}\n{done.stderr}", pytrace=False)
+    return program
+
+
+@pytest.mark.parametrize("name", sorted(PROGRAMS))
+def test_c_module(name: str, tmp_path: Path) -> None:
+    """Every check of the module's program holds, and no sanitizer has anything to say."""
+    program = compile_program(name, PROGRAMS[name], tmp_path)
+    environment = {
+        **os.environ,
+        "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }
+    # libasan has to come first, and the seat may be taken: the asan build preloads its own.
+    environment.pop("LD_PRELOAD", None)
+    try:
+        done = subprocess.run(
+            [str(program)], env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=RUN_SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as late:
+        said = (late.stdout or b"").decode(errors="replace")
+        pytest.fail(f"{name}: not done after {RUN_SECONDS} s\n{said}", pytrace=False)
+    if done.returncode != 0:
+        said = done.stdout.decode(errors="replace")
+        pytest.fail(f"{name}: exit status {done.returncode}\n{said}", pytrace=False)
+
+
+def test_every_module_has_a_program() -> None:
+    """A source of csrc/ without a test program, or a program that is never run, is a mistake."""
+    tested = {source for sources in PROGRAMS.values() for source in sources}
+    assert tested == {path.name for path in CSRC.glob("*.c")}
+    assert set(PROGRAMS) == {path.stem for path in HERE.glob("test_*.c")}

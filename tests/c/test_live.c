@@ -1,0 +1,127 @@
+/* Tests csrc/live.h: the worker region's size, its head and the counters. Runs alone, under
+ * sanitizers. */
+#include "check.h"
+#include "live.h"
+
+static struct tm_live *new_live(uint32_t worker, uint32_t capacity)
+{
+    /* Exactly tm_live_size() bytes, so that the sanitizer sees a record too far. */
+    struct tm_live *live = aligned_alloc(TM_CACHE_LINE, tm_live_size(capacity));
+    CHECK(live);
+    memset(live, 0, tm_live_size(capacity));
+    tm_live_init(live, worker, capacity);
+    return live;
+}
+
+static void size_holds_every_record(void)
+{
+    enum { CAPACITY = 8 };
+    struct tm_live *live = new_live(3, CAPACITY);
+    CHECK_EQUAL(tm_live_size(0), sizeof(struct tm_live));
+    CHECK_EQUAL(tm_live_size(CAPACITY) - tm_live_size(CAPACITY - 1), sizeof(struct tm_conn));
+    /* No wrap for more connections than there can be descriptors. */
+    CHECK(tm_live_size(UINT32_MAX) > (uint64_t)UINT32_MAX * 200);
+    memset(&live->records[CAPACITY - 1], 0x5a, sizeof(struct tm_conn));
+    CHECK_EQUAL((size_t)((char *)&live->records[CAPACITY] - (char *)live), live->size);
+    free(live);
+}
+
+static void init_makes_a_valid_region(void)
+{
+    struct tm_live *live = new_live(7, 4);
+    CHECK(tm_live_valid(live, tm_live_size(4)));
+    CHECK_EQUAL(live->worker, 7);
+    CHECK_EQUAL(live->capacity, 4);
+    CHECK_EQUAL(live->records_used, 0);
+    CHECK(tm_live_pid(live) == 0 && tm_live_starts(live) == 0);
+    CHECK(tm_live_connections(live) == 0 && tm_live_generation_seen(live) == 0);
+    free(live);
+}
+
+static void only_a_region_of_this_build_is_valid(void)
+{
+    struct tm_live *live = new_live(0, 4);
+    size_t size = tm_live_size(4);
+    CHECK(!tm_live_valid(live, size - 1));
+    CHECK(!tm_live_valid(live, size + 1));
+    CHECK(!tm_live_valid(live, 0));
+    live->magic ^= 1;
+    CHECK(!tm_live_valid(live, size));
+    live->magic ^= 1;
+    live->format++;
+    CHECK(!tm_live_valid(live, size));
+    live->format--;
+    live->capacity++; /* would lead a reader past the end */
+    CHECK(!tm_live_valid(live, size));
+    live->capacity--;
+    live->size--;
+    CHECK(!tm_live_valid(live, size));
+    live->size++;
+    CHECK(tm_live_valid(live, size));
+    free(live);
+
+    void *short_region = calloc(1, 16);
+    CHECK(short_region && !tm_live_valid(short_region, 16));
+    free(short_region);
+}
+
+static void each_life_of_a_worker_is_counted(void)
+{
+    struct tm_live *live = new_live(0, 1);
+    tm_live_begin(live, 100);
+    CHECK(tm_live_pid(live) == 100 && tm_live_starts(live) == 1);
+    tm_live_begin(live, 200);
+    CHECK(tm_live_pid(live) == 200 && tm_live_starts(live) == 2);
+    free(live);
+}
+
+static void accessors_keep_their_own_words(void)
+{
+    struct tm_live *live = new_live(0, 1);
+    tm_live_set_generation_seen(live, UINT64_MAX - 1);
+    tm_live_set_heartbeat(live, 1ull << 40);
+    tm_live_set_connections(live, 12345);
+    CHECK_EQUAL(tm_live_generation_seen(live), UINT64_MAX - 1);
+    CHECK_EQUAL(tm_live_heartbeat(live), 1ull << 40);
+    CHECK_EQUAL(tm_live_connections(live), 12345);
+    CHECK(tm_live_valid(live, tm_live_size(1)));
+    free(live);
+}
+
+static void counters_grow_past_32_bits(void)
+{
+    uint64_t counter = 0;
+    tm_count(&counter, 1);
+    tm_count(&counter, UINT32_MAX);
+    tm_count(&counter, UINT32_MAX);
+    CHECK_EQUAL(tm_counter_read(&counter), 1 + 2ull * UINT32_MAX);
+    tm_count(&counter, 0);
+    CHECK_EQUAL(tm_counter_read(&counter), 1 + 2ull * UINT32_MAX);
+}
+
+static void closed_total_is_over_every_reason(void)
+{
+    struct tm_slot slot = {0};
+    uint64_t expected = 0;
+    CHECK_EQUAL(tm_slot_closed_total(&slot), 0);
+    for (int reason = 1; reason < TM_CLOSE_REASONS; reason++) {
+        tm_count(&slot.closed[reason], 1ull << reason);
+        expected += 1ull << reason;
+        CHECK_EQUAL(tm_slot_closed_total(&slot), expected);
+    }
+    CHECK_EQUAL(slot.closed[TM_OPEN], 0);
+    slot.opened = slot.bytes_in = 99; /* no other counter gets in */
+    CHECK_EQUAL(tm_slot_closed_total(&slot), expected);
+}
+
+int main(void)
+{
+    RUN(size_holds_every_record);
+    RUN(init_makes_a_valid_region);
+    RUN(only_a_region_of_this_build_is_valid);
+    RUN(each_life_of_a_worker_is_counted);
+    RUN(accessors_keep_their_own_words);
+    RUN(counters_grow_past_32_bits);
+    RUN(closed_total_is_over_every_reason);
+    return 0;
+}

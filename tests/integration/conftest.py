@@ -1,0 +1,53 @@
+"""Fixtures: echo servers and proxies, each ended and checked after its test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.proxy import Proxy
+from tests.support import EchoServer
+
+StartProxy = Callable[..., Proxy]
+
+
+@pytest.fixture
+def start_proxy(tmp_path: Path) -> Iterator[StartProxy]:
+    """start_proxy(config) runs a proxy; all are stopped and checked at the end."""
+    started: list[Proxy] = []
+
+    def start(config: dict[str, Any]) -> Proxy:
+        directory = tmp_path / f"proxy{len(started)}"
+        directory.mkdir()
+        started.append(Proxy(directory, config))
+        return started[-1]
+
+    yield start
+    for proxy in started:
+        proxy.stop()
+
+
+@pytest.fixture
+def echo_servers() -> Iterator[Callable[..., EchoServer]]:
+    started: list[EchoServer] = []
+
+    def start(*arguments: Any, **options: Any) -> EchoServer:
+        started.append(EchoServer(*arguments, **options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()
+
+
+@pytest.fixture
+def one(echo_servers: Callable[..., EchoServer]) -> EchoServer:
+    return echo_servers("one")
+
+
+@pytest.fixture
+def two(echo_servers: Callable[..., EchoServer]) -> EchoServer:
+    return echo_servers("two")

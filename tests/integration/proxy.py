@@ -1,0 +1,131 @@
+"""The program under test as an object: started as a user would, waited for, and at the end
+asserted to have left nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from tcpmux.control.client import AdminClient, AdminError, Status
+from tests.support import DEADLINE, wait_for
+
+
+def tcpmux(*arguments: str, **extra: Any) -> subprocess.CompletedProcess[str]:
+    """Runs a command of the tool to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "tcpmux", *arguments], capture_output=True, text=True,
+        timeout=60, check=False, stdin=subprocess.DEVNULL, **extra,
+    )
+
+
+class Proxy:
+    """A running tcpmux, with its configuration file, its log and its admin socket."""
+
+    def __init__(self, directory: Path, config: dict[str, Any], **environment: str) -> None:
+        self.directory = directory
+        self.file = directory / "routes.yaml"
+        self.admin = str(directory / "admin.sock")
+        self.log_file = directory / "log"
+        self.write(config)
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tcpmux", "-c", str(self.file)],
+                stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                env={**os.environ, **environment},
+            )
+        self.client = AdminClient(self.admin)
+        self.children: set[int] = set()
+        try:
+            wait_for(self._ready, "tcpmux to be ready")
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"tcpmux did not start:\n{self.log}") from None
+
+    def _ready(self) -> bool:
+        if self.process.poll() is not None:
+            raise AssertionError(f"tcpmux has ended: {self.process.returncode}")
+        try:
+            status = self.status()
+        except AdminError:
+            return False
+        self.children |= self.tree()
+        return status["generation"] > 0 and "control is ready" in self.log
+
+    # --- looking at it ------------------------------------------------------------------------
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def status(self) -> Status:
+        return self.client.status()
+
+    def tree(self) -> set[int]:
+        """Process ids below the master."""
+        return {child.pid for child in psutil.Process(self.process.pid).children(recursive=True)}
+
+    def worker_pids(self) -> list[int]:
+        return [worker["pid"] for worker in self.status()["workers"]]
+
+    def control_pid(self) -> int:
+        (pid,) = self.tree() - set(self.worker_pids())
+        return pid
+
+    def destination(self, name: str, route: int = 0) -> dict[str, Any]:
+        (found,) = (d for d in self.status()["routes"][route]["destinations"] if d["name"] == name)
+        return dict(found)
+
+    def active(self) -> int:
+        return sum(route["connections_active"] for route in self.status()["routes"])
+
+    # --- acting on it -------------------------------------------------------------------------
+
+    def write(self, config: dict[str, Any] | str) -> None:
+        """Replaces the configuration file at once, as an editor would."""
+        if isinstance(config, dict):
+            full = {"workers": 2, "admin": {"socket": self.admin}, **config}
+            config = yaml.safe_dump(full, sort_keys=False)
+        new = self.file.with_suffix(".new")
+        new.write_text(config)
+        new.replace(self.file)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def reload(self, config: dict[str, Any] | str) -> None:
+        """Writes the file, sends SIGHUP and waits until the outcome is in the log."""
+        seen = len(self.log)
+        self.write(config)
+        self.signal(signal.SIGHUP)
+        wait_for(lambda: "generation" in self.log[seen:] or "refused" in self.log[seen:],
+                 "the reload to be logged")
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command of the tool, told to talk to this instance."""
+        return tcpmux(*arguments, "--admin", self.admin)
+
+    # --- the end ------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ends it if it still runs, and asserts that it ended well and left nothing."""
+        if self.process.poll() is None:
+            self.children |= self.tree()
+            self.signal(signal.SIGTERM)
+            try:
+                self.process.wait(DEADLINE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise AssertionError(f"tcpmux did not end after SIGTERM:\n{self.log}") from None
+        left = [pid for pid in self.children if psutil.pid_exists(pid)]
+        assert not left, f"processes left behind: {left}\n{self.log}"
+        assert not Path(self.admin).exists(), "the admin socket was left behind"
+        assert self.process.returncode == 0, f"exit code {self.process.returncode}:\n{self.log}"

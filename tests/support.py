@@ -1,0 +1,100 @@
+"""What several suites share: waiting for a condition, and servers to stand behind the proxy."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+T = TypeVar("T")
+DEADLINE = 15.0  # s; generous: these machines are shared
+
+
+def wait_for(condition: Callable[[], T], what: str, deadline: float = DEADLINE) -> T:
+    """The first true value of `condition`; fails, saying what was waited for, after `deadline`."""
+    end = time.monotonic() + deadline
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() >= end:
+            raise AssertionError(f"waited {deadline:g} s in vain for {what}; last: {value!r}")
+        time.sleep(0.005)
+
+
+def free_port() -> int:
+    """A TCP port that was free a moment ago: what a test listens on through the proxy, which
+    takes no port 0."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class EchoServer:
+    """Answers every line with `prefix + " " + line`, as Istio's tcp-echo does; without a
+    prefix it sends back every byte. One thread a connection; half-close friendly."""
+
+    def __init__(self, prefix: str = "", family: int = socket.AF_INET, path: str = "") -> None:
+        self.prefix = prefix.encode()
+        self._sock = socket.socket(family, socket.SOCK_STREAM)
+        if family == socket.AF_UNIX:
+            self._sock.bind(path)
+        else:
+            self._sock.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+        self._sock.listen(4096)
+        self.path = path
+        self.port: int = 0 if path else self._sock.getsockname()[1]
+        self.accepted = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        host = self._sock.getsockname()[0]
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+    def close(self) -> None:
+        with suppress(OSError):  # wakes the accepting thread
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._sock.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, suppress(OSError):
+            if self.prefix:
+                with client.makefile("rb") as lines:
+                    for line in lines:
+                        client.sendall(self.prefix + b" " + line)
+                return
+            while data := client.recv(1 << 18):
+                client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+
+
+def ask(address: tuple[str, int], line: str = "hello", timeout: float = DEADLINE) -> str:
+    """One connection: sends a line, half-closes, and returns the whole answer."""
+    with socket.create_connection(address, timeout=timeout) as sock:
+        sock.sendall(line.encode() + b"\n")
+        sock.shutdown(socket.SHUT_WR)
+        return read_all(sock).decode()
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Everything until the end of input. Raises ConnectionResetError for a reset."""
+    parts = []
+    while data := sock.recv(1 << 18):
+        parts.append(data)
+    return b"".join(parts)

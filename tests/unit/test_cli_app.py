@@ -1,0 +1,118 @@
+"""The command line itself: verbs, help, errors, exit codes, and the commands that need no one."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import click.testing
+import pytest
+
+from tcpmux import __version__
+from tcpmux.cli.app import cli
+from tcpmux.errors import TcpmuxError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GOOD = """\
+routes:
+  - name: tcp-echo
+    listen: 127.0.0.1:31400
+    destinations:
+      - {name: v1, weight: 80, endpoints: ["127.0.0.1:9001", "127.0.0.1:9002"]}
+      - {name: v2, weight: 20, endpoints: ["127.0.0.1:9003"]}
+"""
+
+
+def tcpmux(*arguments: str) -> click.testing.Result:
+    return click.testing.CliRunner().invoke(cli, arguments, prog_name="tcpmux")
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The paths of the instances that would have been started; `bad` in one of them fails."""
+    calls: list[list[str]] = []
+
+    def run(paths: list[str]) -> int:
+        calls.append(paths)
+        if "bad" in paths:
+            raise TcpmuxError("first\nsecond")
+        return 0
+
+    master = ModuleType("tcpmux.master")
+    master.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tcpmux.master", master)
+    return calls
+
+
+def test_c_alone_runs_an_instance_as_run_does(started: list[list[str]]) -> None:
+    assert tcpmux("-c", "a.yaml", "-c", "b.yaml").exit_code == 0
+    assert tcpmux("run", "-c", "a.yaml").exit_code == 0
+    assert started == [["a.yaml", "b.yaml"], ["a.yaml"]]
+
+
+def test_a_start_that_fails_says_why_in_lines_of_their_own(started: list[list[str]]) -> None:
+    result = tcpmux("-c", "bad")
+    assert result.stderr == "tcpmux: error: first\ntcpmux: error: second\n"
+    assert result.exit_code == 1
+
+
+def test_without_anything_it_teaches(started: list[list[str]]) -> None:
+    result = tcpmux()
+    assert result.exit_code == 2
+    assert "tcpmux -c routes.yaml" in result.output
+    assert started == []
+
+
+@pytest.mark.parametrize(("arguments", "error"), [
+    (["-c", "a.yaml", "status"], "-c comes after the command: tcpmux status -c FILE"),
+    (["run"], "which file? Name it with -c"),
+    (["check"], "which file? Name it with -c"),
+    (["weight"], "Missing argument 'ROUTE'"),
+    (["weight", "r"], "Missing argument 'DESTINATION=WEIGHT...'"),
+    (["status", "--josn"], "No such option"),
+    (["statsu"], "No such command 'statsu'"),
+])
+def test_wrong_usage_is_one_line_that_points_at_the_help(
+    arguments: list[str], error: str
+) -> None:
+    result = tcpmux(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("tcpmux: error: ")
+    assert error in result.stderr
+    assert result.stderr.endswith(" --help`)\n")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", list(cli.commands))
+def test_help_of_every_command_has_an_example(command: str) -> None:
+    result = tcpmux(command, "--help")
+    assert result.exit_code == 0
+    assert f"    tcpmux {command}" in result.output
+
+
+def test_version() -> None:
+    assert tcpmux("--version").output == f"tcpmux {__version__}\n"
+
+
+def test_check_counts_what_a_good_file_holds(tmp_path: Path) -> None:
+    path = tmp_path / "routes.yaml"
+    path.write_text(GOOD)
+    result = tcpmux("check", "-c", str(path))
+    assert result.output == f"{path}: ok: 1 route, 2 destinations, 3 endpoints\n"
+    assert result.exit_code == 0
+
+
+def test_check_prints_every_problem_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "routes.yaml"
+    path.write_text(GOOD.replace("weight: 20", "weight: -20").replace("listen:", "lisen:"))
+    result = tcpmux("check", "-c", str(path))
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert any("routes[0].destinations[1].weight" in line for line in lines)
+    assert any("lisen" in line for line in lines)
+    assert all(":" in line and "routes.yaml:" in line for line in lines)

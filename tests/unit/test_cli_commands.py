@@ -1,0 +1,267 @@
+"""The commands that talk to an instance, against an admin API in a thread."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingUnixStreamServer
+from typing import TYPE_CHECKING, Any
+
+import click.testing
+import pytest
+
+from tcpmux.cli.app import cli
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+APPLIED = {
+    "generation": 7,
+    "changes": ["tcp-echo: v1 80->50, v2 20->50"],
+    "workers": [{"id": 0, "pid": 1, "generation": 7}, {"id": 1, "pid": 2, "generation": 7}],
+}
+
+
+def destination(name: str, weight: int, file_weight: int, **counters: int) -> dict[str, Any]:
+    return {
+        "name": name, "weight": weight, "file_weight": file_weight, "effective_weight": weight,
+        "connections_active": 0, "connections_total": 0, "connect_failures_total": 0,
+        "bytes_in_total": 0, "bytes_out_total": 0, "closed": {}, "endpoints": [], **counters,
+    }
+
+
+STATUS: dict[str, Any] = {
+    "pid": 123, "version": "9.9", "state": "running", "generation": 7, "started_at": 0,
+    "config": ["/etc/[red]routes.yaml"], "admin": "/run/a.sock",
+    "workers": [
+        {"id": 0, "pid": 124, "generation": 7, "connections": 3, "starts": 1},
+        {"id": 1, "pid": 0, "generation": 6, "connections": 0, "starts": 4},
+    ],
+    "routes": [{
+        "name": "tcp-echo", "listen": ["127.0.0.1:31400", "[::1]:31400"],
+        "connections_active": 3, "connections_total": 40, "connections_rejected_total": 2,
+        "destinations": [
+            destination("v1", 50, 80, connections_total=36, bytes_in_total=2048),
+            destination("v2", 25, 25, connect_failures_total=4),
+        ],
+    }],
+}
+
+
+class FakeAdmin:
+    """An admin API that answers what a test has laid down for a request."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self.answers: dict[str, tuple[int, Any] | Callable[[], tuple[int, Any]]] = {}
+        self.requests: list[tuple[str, Any]] = []
+
+    def answer(self, request: str, body: bytes) -> tuple[int, Any]:
+        self.requests.append((request, json.loads(body) if body else None))
+        found = self.answers.get(request, (404, {"error": f"nothing at {request}"}))
+        return found() if callable(found) else found
+
+
+@pytest.fixture
+def admin(tmp_path: Path) -> Iterator[FakeAdmin]:
+    fake = FakeAdmin(tmp_path / "admin.sock")
+
+    class Handler(BaseHTTPRequestHandler):
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, answer = fake.answer(f"{self.command} {self.path}", body)
+            content = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = handle_any  # noqa: N815
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with ThreadingUnixStreamServer(fake.path, Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield fake
+        server.shutdown()
+        thread.join()
+
+
+def tcpmux(*arguments: str, **environment: str) -> click.testing.Result:
+    return click.testing.CliRunner().invoke(cli, arguments, env=environment, prog_name="tcpmux")
+
+
+def test_weight_prints_the_change_and_where_it_is_in_force(admin: FakeAdmin) -> None:
+    admin.answers["PUT /v1/routes/tcp-echo/weights"] = (200, APPLIED)
+    result = tcpmux("weight", "tcp-echo", "v1=50", "v2=50", "--admin", admin.path)
+    assert result.output == "tcp-echo: v1 80->50, v2 20->50\ngeneration 7 in 2 of 2 workers\n"
+    assert result.exit_code == 0
+    assert admin.requests == [("PUT /v1/routes/tcp-echo/weights", {"v1": 50, "v2": 50})]
+
+
+def test_a_route_is_quoted(admin: FakeAdmin) -> None:
+    result = tcpmux("weight", "a/../b c", "v1=1", "--admin", admin.path)
+    assert result.exit_code == 1
+    assert admin.requests[0][0] == "PUT /v1/routes/a%2F..%2Fb%20c/weights"
+
+
+@pytest.mark.parametrize(("pairs", "error"), [
+    (["v1"], "expected DESTINATION=WEIGHT, as in v1=80, got 'v1'"),
+    (["=5"], "expected DESTINATION=WEIGHT, as in v1=80, got '=5'"),
+    (["v1=-5"], "v1: a weight is a whole number 0..1000000, got '-5'"),
+    (["v1=1000001"], "v1: a weight is a whole number 0..1000000, got '1000001'"),
+    (["v1=80%"], "v1: a weight is a whole number 0..1000000, got '80%'"),
+    (["v1=1_0"], "v1: a weight is a whole number 0..1000000, got '1_0'"),
+    (["v1=²"], "v1: a weight is a whole number 0..1000000, got '²'"),
+    (["v1=1", "v1=2"], "v1 is given twice"),
+])
+def test_wrong_weights_are_a_usage_error_before_anything_is_asked(
+    admin: FakeAdmin, pairs: list[str], error: str
+) -> None:
+    result = tcpmux("weight", "r", *pairs, "--admin", admin.path)
+    assert result.stderr == f"tcpmux: error: {error}\n"
+    assert result.exit_code == 2
+    assert admin.requests == []
+
+
+def test_reload_prints_what_changed(admin: FakeAdmin) -> None:
+    admin.answers["POST /v1/reload"] = (200, APPLIED)
+    result = tcpmux("reload", TCPMUX_ADMIN=admin.path)
+    assert result.output.endswith("generation 7 in 2 of 2 workers\n")
+    assert result.exit_code == 0
+
+
+def test_a_refused_reload_fails_with_the_reason(admin: FakeAdmin) -> None:
+    admin.answers["POST /v1/reload"] = (409, {"error": "a.yaml:3:5: routes[0].name: missing"})
+    result = tcpmux("reload", "--admin", admin.path)
+    assert result.stderr == "tcpmux: error: a.yaml:3:5: routes[0].name: missing\n"
+    assert result.stdout == ""
+    assert result.exit_code == 1
+
+
+def test_status_shows_workers_routes_and_weights_that_differ_from_the_file(
+    admin: FakeAdmin,
+) -> None:
+    admin.answers["GET /v1/status"] = (200, STATUS)
+    result = tcpmux("status", "--admin", admin.path)
+    assert result.exit_code == 0
+    lines = [" ".join(line.split()) for line in result.output.splitlines()]
+    assert lines[0].startswith("tcpmux 9.9 (pid 123): running, generation 7, up ")
+    assert lines[1] == "config /etc/[red]routes.yaml; admin /run/a.sock"
+    assert "0 124 7 3 1" in lines
+    assert "1 not running 6 0 4" in lines
+    assert "tcp-echo on 127.0.0.1:31400, [::1]:31400: 3 active, 40 total, 2 rejected" in lines
+    assert "v1 50 (file: 80) 66.7% 0 36 0 2.0 KiB 0 B" in lines
+    assert "v2 25 33.3% 0 0 4 0 B 0 B" in lines
+
+
+def test_status_json_is_the_answer_itself(admin: FakeAdmin) -> None:
+    admin.answers["GET /v1/status"] = (200, STATUS)
+    result = tcpmux("status", "--json", "--admin", admin.path)
+    assert json.loads(result.stdout) == STATUS
+
+
+def test_a_missing_socket_tells_how_to_start(tmp_path: Path) -> None:
+    path = tmp_path / "missing.sock"
+    result = tcpmux("status", "--admin", str(path))
+    assert result.stderr == (
+        f"tcpmux: error: no tcpmux is running (nothing answers at {path}): start one with "
+        "`tcpmux -c routes.yaml`, or name its socket with --admin\n"
+    )
+    assert result.exit_code == 1
+
+
+def test_a_socket_without_a_listener_is_told_from_a_missing_one(tmp_path: Path) -> None:
+    path = str(tmp_path / "left.sock")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+    result = tcpmux("status", "--admin", path)
+    assert f"{path} is left over, nobody listens on it" in result.stderr
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert f"{plain} is not a socket" in tcpmux("status", "--admin", str(plain)).stderr
+
+
+def test_a_path_no_socket_can_have_is_one_line_too() -> None:
+    result = tcpmux("status", "--admin", "/" + "x" * 200)
+    assert result.stderr.startswith("tcpmux: error: can't reach tcpmux at /xxx")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become somebody else")
+def test_somebody_elses_socket_is_named_with_owner_and_mode(admin: FakeAdmin) -> None:
+    Path(admin.path).chmod(0o600)
+    for directory in list(Path(admin.path).parents)[:3]:
+        directory.chmod(0o755)
+    program = (
+        "import os, sys; from tcpmux.control.client import AdminClient, PermissionDenied\n"
+        "os.setuid(65534)\n"
+        "try: AdminClient(sys.argv[1], 5).status()\n"
+        "except PermissionDenied as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, admin.path], capture_output=True,
+                          text=True, timeout=30, check=True)
+    assert done.stdout == (
+        f"may not talk to tcpmux at {admin.path}: the socket is root's, mode 0600: use sudo, "
+        "or be that user\n"
+    )
+
+
+@pytest.fixture
+def master() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that stands for the master: it lasts until it is killed."""
+    program = "import signal; signal.pause()"
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("pidfd", [True, False])
+def test_stop_waits_and_tells_how_many_connections_remain(
+    admin: FakeAdmin, master: subprocess.Popen[bytes], pidfd: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left = [2, 2, 1]
+
+    def status() -> tuple[int, Any]:
+        if not left:
+            master.kill()
+            return 503, {"error": "gone"}
+        return 200, {**STATUS, "workers": [{**STATUS["workers"][0], "connections": left.pop(0)}]}
+
+    def not_permitted(_pid: int) -> int:
+        raise PermissionError
+
+    if not pidfd:
+        monkeypatch.setattr(os, "pidfd_open", not_permitted)
+    admin.answers |= {"POST /v1/stop": (202, {"pid": master.pid}), "GET /v1/status": status}
+    result = tcpmux("stop", "--admin", admin.path)
+    assert result.output.splitlines() == [
+        "waiting for 2 connections", "waiting for 1 connection", f"stopped (pid {master.pid})",
+    ]
+    assert result.exit_code == 0
+    assert admin.requests[0] == ("POST /v1/stop", {})
+
+
+def test_stop_of_what_has_ended_meanwhile_is_done(
+    admin: FakeAdmin, master: subprocess.Popen[bytes]
+) -> None:
+    master.kill()
+    master.wait()
+    admin.answers["POST /v1/stop"] = (202, {"pid": master.pid})
+    assert tcpmux("stop", "--admin", admin.path).output == f"stopped (pid {master.pid})\n"
+
+
+def test_stop_now_without_waiting(admin: FakeAdmin) -> None:
+    admin.answers["POST /v1/stop"] = (202, {"pid": os.getpid()})
+    result = tcpmux("stop", "--now", "--no-wait", "--admin", admin.path)
+    assert result.output == f"tcpmux (pid {os.getpid()}) is stopping\n"
+    assert admin.requests == [("POST /v1/stop", {"now": True})]

@@ -1,0 +1,286 @@
+"""The control process's server and the client for it, over a real UNIX socket.
+
+The master is a fake at the other end of a real socketpair, shared memory a fake source.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tcpmux.control.client import AdminClient, AdminError, NotRunning, Refused
+from tcpmux.control.orphans import is_worker
+from tcpmux.control.process import Control
+from tcpmux.control.server import Identity
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+DEADLINE = 10.0  # s
+
+
+class FakeSource:
+    def __init__(self, pids: tuple[int, ...] = ()) -> None:
+        self.pids = pids
+        self.broken = False
+
+    def read(self) -> dict[str, Any]:
+        if self.broken:
+            raise RuntimeError("torn")
+        workers = [{"id": place, "pid": pid, "generation": 1, "connections": 0, "starts": 1}
+                   for place, pid in enumerate(self.pids)]
+        return {"pid": 1, "state": "running", "generation": 1, "started_at": 5,
+                "workers": workers, "routes": []}
+
+
+class Running:
+    """A control process's innards in this event loop, with the master's end in our hands."""
+
+    def __init__(self, directory: Path, source: FakeSource) -> None:
+        self.path = str(directory / "admin.sock")
+        self.source = source
+        self.master, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.master.setblocking(False)
+        admin = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        admin.bind(self.path)
+        admin.listen()
+        identity = Identity("9.9", ["/etc/routes.yaml"], self.path)
+        self.client = AdminClient(self.path, DEADLINE)
+        self.task = asyncio.create_task(Control(admin, theirs, source, identity).serve())
+
+    async def received(self) -> Any:
+        receiving = asyncio.get_running_loop().sock_recv(self.master, 65536)
+        return json.loads(await asyncio.wait_for(receiving, DEADLINE))
+
+    async def answering(self, call: Callable[[], Any], **answer: object) -> tuple[Any, Any]:
+        """What the call asks of the master, and what it returns when that answers so."""
+        calling = asyncio.create_task(asyncio.to_thread(call))
+        request = await self.received()
+        self.master.send(json.dumps({"id": request.pop("id"), **answer}).encode())
+        return request, await calling
+
+    def raw(self, method: str, path: str, body: bytes = b"") -> tuple[int, Any]:
+        """A request that AdminClient would not send; returns the status and the JSON."""
+        connection = http.client.HTTPConnection("tcpmux", timeout=DEADLINE)
+        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.sock.settimeout(DEADLINE)
+        connection.sock.connect(self.path)
+        try:
+            connection.request(method, path, body, {"Connection": "close"})
+            response = connection.getresponse()
+            assert response.headers["Content-Type"].startswith("application/json")
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+
+@asynccontextmanager
+async def running(directory: Path, source: FakeSource | None = None) -> AsyncIterator[Running]:
+    control = Running(directory, source or FakeSource())
+    assert await control.received() == {"verb": "ready"}
+    try:
+        yield control
+    finally:
+        control.task.cancel()
+        await asyncio.wait([control.task], timeout=DEADLINE)
+        control.master.close()
+
+
+@pytest.fixture
+def worker() -> Iterator[subprocess.Popen[str]]:
+    """A process that calls itself a worker."""
+    program = (
+        "import setproctitle, signal\n"
+        "setproctitle.setproctitle('tcpmux: worker 0')\n"
+        "print('ready', flush=True)\n"
+        "signal.pause()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE,
+                          text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.kill()
+
+
+def test_status_is_what_memory_says_and_who_we_are(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as control:
+            status = await asyncio.to_thread(control.client.status)
+            assert status["version"] == "9.9"
+            assert status["config"] == ["/etc/routes.yaml"]
+            assert status["admin"] == control.path
+            assert (status["pid"], status["state"], status["generation"]) == (1, "running", 1)
+
+    asyncio.run(scenario())
+
+
+def test_changes_are_asked_of_the_master(tmp_path: Path) -> None:
+    applied = {"generation": 7, "changes": ["r: v1 80->50"], "workers": []}
+
+    async def scenario() -> None:
+        async with running(tmp_path) as control:
+            request, answer = await control.answering(
+                control.client.reload, ok=True, result=applied)
+            assert (request, answer) == ({"verb": "reload"}, applied)
+            request, answer = await control.answering(
+                lambda: control.client.set_weights("a.b", {"v1": 50}), ok=True, result=applied)
+            assert request == {"verb": "set_weights", "route": "a.b", "weights": {"v1": 50}}
+            assert answer == applied
+            for now in (False, True):
+                request, answer = await control.answering(
+                    partial(control.client.stop, now=now), ok=True, result={"pid": 4})
+                assert (request, answer) == ({"verb": "stop", "now": now}, {"pid": 4})
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("kind", "status"), [("invalid", 400), ("not_found", 404),
+                                              ("refused", 409)])
+def test_a_refusal_becomes_its_http_status(tmp_path: Path, kind: str, status: int) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as control:
+            with pytest.raises(Refused, match=r"^because$") as caught:
+                await control.answering(
+                    control.client.reload, ok=False, kind=kind, error="because")
+            assert caught.value.status == status
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status", "error"), [
+    ("GET", "/", b"", 404, "nothing at /"),
+    ("DELETE", "/v1/status", b"", 405, "DELETE: use GET"),
+    ("POST", "/v1/stop", b"{", 400, "the body is not JSON"),
+    ("POST", "/v1/stop", b'{"now": 1}', 400, "the body is {} or"),
+    ("POST", "/v1/stop", b'{"later": true}', 400, "the body is {} or"),
+    ("PUT", "/v1/routes/r/weights", b"[1]", 400, "not a JSON object"),
+    ("PUT", "/v1/routes/r/weights", b"[" * 100_000, 400, "the body is not JSON"),
+    ("PUT", "/v1/routes/r/weights", b"\xff\xfe\x00", 400, "the body is not JSON"),
+    ("PUT", "/v1/routes/r/weights", b'{"x": "' + b"y" * 70_000 + b'"}', 400, "too large"),
+    ("PUT", "/v1/routes/r/weights", b" " * 1_100_000, 413, ""),
+])
+def test_wrong_requests_get_a_reason_as_json(
+    tmp_path: Path, method: str, path: str, body: bytes, *, status: int, error: str
+) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as control:
+            got, answer = await asyncio.to_thread(control.raw, method, path, body)
+            assert got == status
+            assert list(answer) == ["error"]
+            assert error in answer["error"]
+
+    asyncio.run(scenario())
+
+
+def test_a_fault_of_ours_is_an_answer_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as control:
+            control.source.broken = True
+            with pytest.raises(Refused, match="torn") as caught:
+                await asyncio.to_thread(control.client.status)
+            assert caught.value.status == 500
+            control.source.broken = False
+            await asyncio.to_thread(control.client.status)
+
+    asyncio.run(scenario())
+
+
+def test_sigterm_ends_it_and_leaves_the_socket_file_to_the_master(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as control:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.wait_for(control.task, DEADLINE)
+            assert Path(control.path).exists()
+            with pytest.raises(NotRunning, match="left over"):
+                await asyncio.to_thread(control.client.status)
+
+    asyncio.run(scenario())
+
+
+def test_without_a_master_it_shows_but_changes_nothing(
+    tmp_path: Path, worker: subprocess.Popen[str]
+) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, FakeSource((worker.pid,))) as control:
+            control.master.close()
+            with pytest.raises(Refused, match="the master is gone") as caught:
+                await asyncio.to_thread(control.client.reload)
+            assert caught.value.status == 503
+            with pytest.raises(Refused, match="the master is gone"):
+                await asyncio.to_thread(control.client.set_weights, "r", {"v1": 1})
+            status = await asyncio.to_thread(control.client.status)
+            assert status["state"] == "orphaned"
+            assert not control.task.done()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("now", "number"), [(False, signal.SIGTERM), (True, signal.SIGQUIT)])
+def test_without_a_master_stop_ends_the_workers_and_then_control(
+    tmp_path: Path, worker: subprocess.Popen[str], now: bool, number: signal.Signals
+) -> None:
+    async def scenario() -> None:
+        # Our own pid stands for one that has come to mean another process: it is spared.
+        source = FakeSource((worker.pid, os.getpid(), 0))
+        async with running(tmp_path, source) as control:
+            control.master.close()
+            answer = await asyncio.to_thread(control.client.stop, now=now)
+            assert answer == {"pid": os.getpid()}
+            await asyncio.wait_for(control.task, DEADLINE)
+            assert worker.wait(DEADLINE) == -number
+
+    asyncio.run(scenario())
+
+
+def test_without_master_and_workers_it_ends_by_itself(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, FakeSource()) as control:
+            control.master.close()
+            await asyncio.wait_for(control.task, DEADLINE)
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_is_known_by_its_title(worker: subprocess.Popen[str]) -> None:
+    assert is_worker(worker.pid)
+    assert not is_worker(os.getpid())
+    assert not is_worker(2**22)  # above the highest pid there can be
+
+
+@pytest.mark.parametrize(("answer", "message"), [
+    (b"", "hung up before it answered"),
+    (b"SSH-2.0-OpenSSH_9.9\r\n", "not tcpmux"),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "not tcpmux"),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "not tcpmux"),
+    (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 2\r\n\r\n{}", "HTTP status 502"),
+])
+def test_the_client_knows_a_stranger(tmp_path: Path, answer: bytes, message: str) -> None:
+    async def scenario() -> None:
+        async def stranger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            await writer.drain()
+            writer.close()
+
+        path = tmp_path / "stranger.sock"
+        server = await asyncio.start_unix_server(stranger, str(path))
+        try:
+            with pytest.raises(AdminError, match=message):
+                await asyncio.to_thread(AdminClient(path, DEADLINE).status)
+        finally:
+            server.close()
+
+    asyncio.run(scenario())
