@@ -19,8 +19,8 @@ from bench.environment import choose_cpus, describe, raise_file_limit
 from bench.load import LoadError, LoadGenerator
 from bench.peers import PEERS, StartError
 from bench.processes import ProcessError
-from bench.report import summarize, table, write_json
-from bench.scenarios import SCENARIOS, Machine, Measurement
+from bench.report import remarks, summarize, table, write_json
+from bench.scenarios import SCENARIOS, STANDARD, Machine, Measurement
 
 RESULTS = Path(__file__).resolve().parent / "results"
 MAX_ROUNDS = 50
@@ -31,7 +31,7 @@ MAX_CONNECTIONS = 4000
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--scenario", action="append", choices=list(SCENARIOS),
-                        help="may repeat; default: all")
+                        help=f"may repeat; default: {', '.join(STANDARD)}")
     parser.add_argument("--peers", default=",".join(PEERS), metavar="A,B",
                         help="any of %(default)s (default: all that are installed)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
@@ -98,9 +98,9 @@ class Run:
         if any(one.scenario == name for one in summaries):
             self.console.print(table(SCENARIOS[name], summaries))
         for one in summaries:
-            if one.scenario == name and one.unsettled:
-                self.console.print(f"note: {one.peer} kept using CPU while nothing was asked "
-                                   f"of it, in {one.unsettled} of {one.rounds} rounds")
+            if one.scenario == name:
+                for remark in remarks(one):
+                    self.console.print(f"note: {remark}", markup=False)
 
     def _measure(self, name: str, peer: str, number: int) -> None:
         try:
@@ -140,7 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
     began = time.monotonic()
     run = Run(options, console, Machine(LoadGenerator(program, load_cpu), proxy_cpu))
     about = {"started_at": started.isoformat(timespec="seconds"), **describe(run.peers)}
-    for name in options.scenario or SCENARIOS:
+    for name in options.scenario or STANDARD:
         run.scenario(name)
 
     summaries = summarize(run.measurements)
@@ -148,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
     about |= {
         "seconds": round(time.monotonic() - began, 1),
         "arguments": {
-            "scenarios": list(options.scenario or SCENARIOS), "peers": options.peers,
+            "scenarios": options.scenario or STANDARD, "peers": options.peers,
             "rounds": options.rounds, "seconds": options.seconds,
             "connections": options.connections, "cpus": [load_cpu, proxy_cpu],
         },

@@ -9,6 +9,7 @@ so that the sum over a family counts every page once.
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,13 +47,29 @@ def private_bytes(pids: Sequence[int]) -> int:
     return kilobytes * 1024
 
 
+def busy_seconds(cpu: int) -> float:
+    """Time that `cpu` has not been idle, by /proc/stat, in whole clock ticks (10 ms)."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *words = line.split()
+        if name == f"cpu{cpu}":
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, words[:8])
+            ticks = user + nice + system + irq + softirq + steal
+            return ticks / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class CpuUse:
-    """CPU seconds of a family between two readings, and of the process that used most."""
+    """What a family used between two readings.
+
+    `total` is CPU seconds of all its processes, `worker` of the one that used most;
+    `foreign` is the share of the time in which others had its CPU, None if not pinned.
+    """
 
     total: float
     worker: float
     processes: int
+    foreign: float | None
 
 
 class CpuMeter:
@@ -62,17 +79,26 @@ class CpuMeter:
     start and end no process while they relay.
     """
 
-    def __init__(self, program: Program) -> None:
-        """Take the first reading."""
+    def __init__(self, program: Program, cpu: int | None = None) -> None:
+        """Take the first reading; `cpu` is the one the program is pinned to."""
         self._program = program
+        self._cpu = cpu
+        self._began = time.monotonic()
+        self._busy = 0.0 if cpu is None else busy_seconds(cpu)
         self._before = _reading(program)
 
     def read(self) -> CpuUse:
         """What the family used since the construction."""
         after = _reading(self._program)
         grown = [now - self._before.get(pid, 0) for pid, now in after.items()]
+        total = sum(grown) / 1e9
+        foreign = None
+        if self._cpu is not None:
+            others = busy_seconds(self._cpu) - self._busy - total
+            foreign = max(0.0, others / (time.monotonic() - self._began))
         return CpuUse(
-            total=sum(grown) / 1e9, worker=max(grown, default=0) / 1e9, processes=len(grown)
+            total=total, worker=max(grown, default=0) / 1e9, processes=len(grown),
+            foreign=foreign,
         )
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 REFERENCE = "nginx"
 SUBJECT = "tcpmux"
 FORMAT = 1
+DISTURBED = 0.05  # clock ticks alone make for some percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Summary:
     errors: int
     first_error: str | None
     unsettled: int
+    foreign: Spread | None
 
 
 def summarize(measurements: Sequence[Measurement]) -> list[Summary]:
@@ -98,6 +100,7 @@ def _summary(
         errors=sum(one.outcome.errors for one in rounds),
         first_error=next((one.outcome.first_error for one in rounds if one.outcome.errors), None),
         unsettled=sum(not one.settled for one in rounds),
+        foreign=Spread.of([one.foreign for one in rounds]),
     )
 
 
@@ -172,6 +175,21 @@ def _errors(one: Summary) -> Text:
     if one.errors == 0:
         return Text("0")
     return Text(f"{one.errors} ({one.first_error})", style="red")
+
+
+def remarks(summary: Summary) -> list[str]:
+    """What makes the numbers of `summary` doubtful, one sentence each."""
+    found = []
+    if summary.unsettled:
+        found.append(
+            f"{summary.peer} kept using CPU while nothing was asked of it, in "
+            f"{summary.unsettled} of {summary.rounds} rounds"
+        )
+    if summary.foreign is not None and summary.foreign.highest > DISTURBED:
+        found.append(
+            f"other programs had up to {summary.foreign.highest:.0%} of {summary.peer}'s CPU"
+        )
+    return found
 
 
 def write_json(

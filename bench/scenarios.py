@@ -32,7 +32,10 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One scenario on one peer, once. `cost` is None where no proxy runs."""
+    """One scenario on one peer, once. `cost` is None where no proxy runs.
+
+    `foreign` is the share of the time in which other programs had the proxy's CPU.
+    """
 
     scenario: str
     peer: str
@@ -40,6 +43,7 @@ class Measurement:
     cost: float | None
     worker_cost: float | None
     processes: int
+    foreign: float | None
     rate: float
     outcome: Outcome
     settled: bool
@@ -58,7 +62,7 @@ class Scenario:
     """A load and the unit its cost is given in.
 
     cost = CPU seconds * cost_scale / units (idle: bytes / connections);
-    rate = units * rate_scale / seconds.
+    rate = units * rate_scale / seconds. A run without --scenario takes the standard ones.
     """
 
     name: str
@@ -69,6 +73,7 @@ class Scenario:
     rate_unit: str
     rate_scale: float
     goal: Goal | None
+    standard: bool = True
 
     def measure(
         self, peer: Peer, machine: Machine, *, number: int, seconds: float, connections: int
@@ -79,19 +84,22 @@ class Scenario:
             running(peer, backend, machine.proxy_cpu) as target,
         ):
             settled = target.settled
+            foreign = None
             if self.name == "idle":
                 cost, outcome, settled_again = _idle(machine, target, connections)
                 settled = settled and settled_again
                 worker_cost, processes = None, len(target.program.pids()) if target.program else 0
             else:
-                meter = CpuMeter(target.program) if target.program else None
+                meter = CpuMeter(target.program, machine.proxy_cpu) if target.program else None
                 outcome = machine.load.run(list(self.arguments), target.port, seconds)
                 use = meter.read() if meter else None
                 cost, worker_cost = self._costs(use, outcome)
                 processes = use.processes if use else 0
+                foreign = use.foreign if use else None
         return Measurement(
             scenario=self.name, peer=peer.name, round=number, cost=cost, worker_cost=worker_cost,
-            processes=processes, rate=outcome.units * self.rate_scale / outcome.seconds,
+            processes=processes, foreign=foreign,
+            rate=outcome.units * self.rate_scale / outcome.seconds,
             outcome=outcome, settled=settled,
         )
 
@@ -137,29 +145,33 @@ def _connect_limit() -> int:
     return max(1, (high - low + 1) // 2 - 200)
 
 
+def _stream(name: str, direction: str, piece: int, *, standard: bool) -> Scenario:
+    """Eight connections with at most `piece` bytes under way on each."""
+    return Scenario(
+        name, "source" if direction == "down" else "sink",
+        ("stream", "--direction", direction, "--connections", "8", "--piece", str(piece),
+         "--limit", str(8 << 30)),
+        "s/GB", 1e9, "GB/s", 1e-9, Goal(0.6, of_nginx=True), standard,
+    )
+
+
+def _roundtrip(name: str, connections: int, goal: Goal | None) -> Scenario:
+    return Scenario(
+        name, "echo", ("roundtrip", "--connections", str(connections), "--message", "64"),
+        "us/round trip", 1e6, "1000/s", 1e-3, goal,
+    )
+
+
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
-        Scenario(
-            "stream-down", "source",
-            ("stream", "--direction", "down", "--connections", "8", "--limit", str(8 << 30)),
-            "s/GB", 1e9, "GB/s", 1e-9, Goal(0.6, of_nginx=True),
-        ),
-        Scenario(
-            "stream-up", "sink",
-            ("stream", "--direction", "up", "--connections", "8", "--limit", str(8 << 30)),
-            "s/GB", 1e9, "GB/s", 1e-9, Goal(0.6, of_nginx=True),
-        ),
-        Scenario(
-            "roundtrip", "echo",
-            ("roundtrip", "--connections", "32", "--message", "64"),
-            "us/round trip", 1e6, "1000/s", 1e-3, Goal(1.0, of_nginx=True),
-        ),
-        Scenario(
-            "latency", "echo",
-            ("roundtrip", "--connections", "1", "--message", "64"),
-            "us/round trip", 1e6, "1000/s", 1e-3, None,
-        ),
+        _stream("stream-down", "down", 1 << 20, standard=True),
+        _stream("stream-up", "up", 1 << 20, standard=True),
+        # Queues as long as the kernel lets them grow: tens of MB, more than caches hold.
+        _stream("flood-down", "down", 16 << 20, standard=False),
+        _stream("flood-up", "up", 16 << 20, standard=False),
+        _roundtrip("roundtrip", 32, Goal(1.0, of_nginx=True)),
+        _roundtrip("latency", 1, None),
         Scenario(
             "connect", "echo",
             ("connect", "--connections", "16", "--message", "64",
@@ -172,3 +184,4 @@ SCENARIOS: dict[str, Scenario] = {
         ),
     )
 }
+STANDARD = [name for name, scenario in SCENARIOS.items() if scenario.standard]

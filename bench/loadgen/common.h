@@ -17,8 +17,9 @@
 #define MAX_CONNECTIONS 16384u
 #define MAX_MESSAGE 65535u
 #define MAX_SECONDS 600.0
+#define MAX_PIECE (UINT64_C(1) << 30)
 #define GRACE_NS (5 * INT64_C(1000000000)) /* for what is under way when the time is up */
-#define CHUNK (128u * 1024u)               /* most bytes handed to one send or recv */
+#define CHUNK (256u * 1024u)               /* most bytes handed to one send or recv */
 #define PATTERN_PERIOD 65521u              /* prime, so no buffer size divides it */
 #define EVENT_BATCH 256
 
@@ -38,6 +39,7 @@ struct options {
     struct sockaddr_in address;
     unsigned connections;
     unsigned message;   /* bytes of one message */
+    uint64_t piece;     /* bytes of a stream asked for at a time */
     uint64_t limit;     /* units, or bytes of a stream; no more is begun beyond it */
     int64_t duration;   /* ns; nothing new is begun after it */
     const char *choice; /* role of the backend, direction of the stream */

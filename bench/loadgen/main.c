@@ -2,6 +2,7 @@
  *
  *   loadgen backend   --address 127.0.0.1:0 --role echo|source|sink
  *   loadgen stream    --address A --direction down|up --connections N --limit BYTES
+ *                     --piece BYTES
  *   loadgen roundtrip --address A --connections N --message BYTES --limit UNITS
  *   loadgen connect   --address A --connections N --message BYTES --limit UNITS
  *   loadgen idle      --address A --connections N
@@ -36,7 +37,7 @@ _Noreturn static void usage(const char *what)
 {
     fprintf(stderr, "loadgen: %s\nusage: loadgen backend|stream|roundtrip|connect|idle"
                     " --address 127.x.y.z:PORT [--role R] [--direction D] [--connections N]"
-                    " [--message BYTES] [--limit N] [--seconds S]\n", what);
+                    " [--message BYTES] [--piece BYTES] [--limit N] [--seconds S]\n", what);
     exit(2);
 }
 
@@ -82,7 +83,8 @@ int main(int argc, char **argv)
         {"address", required_argument, NULL, 'a'},   {"role", required_argument, NULL, 'r'},
         {"direction", required_argument, NULL, 'r'}, {"connections", required_argument, NULL, 'c'},
         {"message", required_argument, NULL, 'm'},   {"limit", required_argument, NULL, 'l'},
-        {"seconds", required_argument, NULL, 's'},   {NULL, 0, NULL, 0},
+        {"seconds", required_argument, NULL, 's'},   {"piece", required_argument, NULL, 'p'},
+        {NULL, 0, NULL, 0},
     };
     if (argc < 2)
         usage("no mode given");
@@ -90,6 +92,7 @@ int main(int argc, char **argv)
     struct options options = {
         .connections = 1,
         .message = mode->message,
+        .piece = UINT64_C(1) << 20,
         .limit = UINT64_C(1) << 50,
         .duration = INT64_C(60) * 1000000000,
         .choice = mode->choice,
@@ -110,6 +113,9 @@ int main(int argc, char **argv)
         case 'm':
             options.message = (unsigned)number(optarg, MAX_MESSAGE,
                                                "--message: expected 1..65535");
+            break;
+        case 'p':
+            options.piece = number(optarg, MAX_PIECE, "--piece: expected 1..2^30");
             break;
         case 'l':
             options.limit = number(optarg, UINT64_C(1) << 50, "--limit: expected 1..2^50");

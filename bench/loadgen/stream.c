@@ -1,8 +1,9 @@
 /* Stream mode: bulk content over N connections, all of it checked.
  *
- * The content goes in pieces of 16 MiB. A connection asks for (down) or sends
- * (up) one piece after another until the time is up or the byte limit is
- * reached, and always completes the piece it has begun. Units are bytes.
+ * The content goes in pieces. A connection asks for (down) or sends (up) one
+ * piece after another until the time is up or the byte limit is reached, and
+ * always completes the piece it has begun. So a piece bounds what can queue up
+ * between the two ends. Units are bytes.
  */
 #include "common.h"
 
@@ -12,8 +13,6 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#define PIECE (UINT64_C(16) << 20)
 
 enum stream_state {
     STREAM_CONNECTING,
@@ -56,14 +55,14 @@ static void end_stream(struct run *run, struct stream *stream, const char *error
 
 static void begin_piece(struct run *run, struct stream *stream)
 {
-    if (run->begun + PIECE > run->options->limit || now_ns() >= run->deadline) {
+    if (run->begun + run->options->piece > run->options->limit || now_ns() >= run->deadline) {
         end_stream(run, stream, NULL, 0);
         return;
     }
-    run->begun += PIECE;
+    run->begun += run->options->piece;
     stream->phase += 7919;
     stream->done = 0;
-    struct job job = {.phase = stream->phase, .length = PIECE};
+    struct job job = {.phase = stream->phase, .length = run->options->piece};
     /* Nothing else is under way on this connection, so the job fits in one send. */
     if (send(stream->fd, &job, sizeof job, MSG_NOSIGNAL) != (ssize_t)sizeof job) {
         end_stream(run, stream, "job not sent", errno);
@@ -88,7 +87,7 @@ static void finish_connect(struct run *run, struct stream *stream, uint64_t toke
 
 static void receive_content(struct run *run, struct stream *stream)
 {
-    uint64_t left = PIECE - stream->done;
+    uint64_t left = run->options->piece - stream->done;
     ssize_t got = recv(stream->fd, buffer, left < CHUNK ? left : CHUNK, 0);
     if (got <= 0) {
         if (got == 0 || errno != EAGAIN)
@@ -99,13 +98,13 @@ static void receive_content(struct run *run, struct stream *stream)
         count_error(&run->tally, "wrong bytes received", 0);
     stream->done += (uint64_t)got;
     run->tally.bytes += (uint64_t)got;
-    if (stream->done == PIECE)
+    if (stream->done == run->options->piece)
         begin_piece(run, stream);
 }
 
 static void send_content(struct run *run, struct stream *stream, uint64_t token)
 {
-    uint64_t left = PIECE - stream->done;
+    uint64_t left = run->options->piece - stream->done;
     ssize_t sent = send(stream->fd, pattern_at(stream->phase + stream->done),
                         left < CHUNK ? left : CHUNK, MSG_NOSIGNAL);
     if (sent < 0) {
@@ -114,7 +113,7 @@ static void send_content(struct run *run, struct stream *stream, uint64_t token)
         return;
     }
     stream->done += (uint64_t)sent;
-    if (stream->done < PIECE)
+    if (stream->done < run->options->piece)
         return;
     stream->done = 0;
     stream->state = STREAM_RECEIPT;
@@ -133,7 +132,7 @@ static void receive_receipt(struct run *run, struct stream *stream, uint64_t tok
     stream->done += (uint64_t)got;
     if (stream->done < sizeof stream->receipt)
         return;
-    if (stream->receipt.wrong != 0 || stream->receipt.received != PIECE)
+    if (stream->receipt.wrong != 0 || stream->receipt.received != run->options->piece)
         count_error(&run->tally, "wrong bytes at the backend", 0);
     run->tally.bytes += stream->receipt.received;
     begin_piece(run, stream);

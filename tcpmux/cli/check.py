@@ -13,8 +13,8 @@ from tcpmux.cli.run import config_option
 def check(config: tuple[str, ...]) -> int:
     """Say what is wrong with configuration files.
 
-    Touches no running instance. Prints every problem in a line of its own, as FILE:LINE:COLUMN: WHERE: WHAT, on standard
-    error, and exits with 2 if there is one.
+    Touches no running instance. Prints every problem in a line of its own, as
+    FILE:LINE:COLUMN: WHERE: WHAT, on standard error, and exits with 2 if there is one.
 
     \b
     Examples:

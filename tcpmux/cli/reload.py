@@ -13,9 +13,9 @@ from tcpmux.cli.output import print_applied
 def reload_(admin: str | None) -> int:
     """Have the configuration files read again.
 
-    Waits until the workers use them. All of it is applied or nothing: a file with a mistake leaves everything as it was, and
-    the mistake is printed with its line. Open connections stay where they are. Weights set
-    by `tcpmux weight` are replaced by the file's.
+    Waits until the workers use them. All of it is applied or nothing: a file with a mistake
+    leaves everything as it was, and the mistake is printed with its line. Open connections
+    stay where they are. Weights set by `tcpmux weight` are replaced by the file's.
 
     \b
     Examples:

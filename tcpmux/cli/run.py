@@ -28,8 +28,9 @@ def run_instance(paths: Sequence[str]) -> int:
 def run(config: tuple[str, ...]) -> int:
     """Run an instance in the foreground.
 
-    `tcpmux -c FILE` is short for it. It serves until told to stop. Signals: HUP reads the files again; TERM and INT let open
-    connections end, a second one cuts them; QUIT ends at once.
+    `tcpmux -c FILE` is short for it. It serves until told to stop. Signals: HUP reads the
+    files again; TERM and INT let open connections end, a second one cuts them; QUIT ends at
+    once.
 
     \b
     Examples:

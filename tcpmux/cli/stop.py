@@ -75,8 +75,9 @@ def wait_until_gone(instance: AdminClient, pid: int) -> None:
 def stop(admin: str | None, now: bool, no_wait: bool) -> int:
     """End the instance, and wait for it.
 
-    It takes no new connections; open ones may end by themselves until drain_timeout. Waits until it is over. Ctrl-C ends the waiting, not the draining; `tcpmux stop --now`
-    cuts a drain short.
+    It takes no new connections; open ones may end by themselves until drain_timeout. Waits
+    until it is over. Ctrl-C ends the waiting, not the draining; `tcpmux stop --now` cuts a
+    drain short.
 
     \b
     Examples:

@@ -40,7 +40,8 @@ def parse_weights(pairs: Sequence[str]) -> dict[str, int]:
 def weight(admin: str | None, route: str, weights: tuple[str, ...]) -> int:
     """Shift the traffic of a route, at once.
 
-    Sets weights of its destinations, for new connections; open ones stay where they are. A destination gets weight / sum of weights of the connections, exactly; 0 is none.
+    Sets weights of its destinations, for new connections; open ones stay where they are. A
+    destination gets weight / sum of weights of the connections, exactly; 0 is none.
     Destinations not named keep their weight. The file stays as it is: the next reload goes
     back to what it says.
 

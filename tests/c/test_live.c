@@ -6,8 +6,9 @@
 static struct tm_live *new_live(uint32_t worker, uint32_t capacity)
 {
     /* Exactly tm_live_size() bytes, so that the sanitizer sees a record too far. */
-    struct tm_live *live = aligned_alloc(TM_CACHE_LINE, tm_live_size(capacity));
-    CHECK(live);
+    void *region = NULL;
+    CHECK(posix_memalign(&region, TM_CACHE_LINE, tm_live_size(capacity)) == 0);
+    struct tm_live *live = region;
     memset(live, 0, tm_live_size(capacity));
     tm_live_init(live, worker, capacity);
     return live;

@@ -15,14 +15,18 @@ StartProxy = Callable[..., Proxy]
 
 
 @pytest.fixture
-def start_proxy(tmp_path: Path) -> Iterator[StartProxy]:
-    """start_proxy(config) runs a proxy; all are stopped and checked at the end."""
+def start_proxy(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[StartProxy]:
+    """start_proxy(config) runs a proxy; all are stopped and checked at the end.
+
+    A parameter {"nofile": N} starts it with that RLIMIT_NOFILE.
+    """
     started: list[Proxy] = []
+    options: dict[str, Any] = getattr(request, "param", {})
 
     def start(config: dict[str, Any]) -> Proxy:
         directory = tmp_path / f"proxy{len(started)}"
         directory.mkdir()
-        started.append(Proxy(directory, config))
+        started.append(Proxy(directory, config, **options))
         return started[-1]
 
     yield start

@@ -3,7 +3,6 @@ asserted to have left nothing behind."""
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -28,17 +27,17 @@ def tcpmux(*arguments: str, **extra: Any) -> subprocess.CompletedProcess[str]:
 class Proxy:
     """A running tcpmux, with its configuration file, its log and its admin socket."""
 
-    def __init__(self, directory: Path, config: dict[str, Any], **environment: str) -> None:
+    def __init__(self, directory: Path, config: dict[str, Any], nofile: int = 0) -> None:
         self.directory = directory
         self.file = directory / "routes.yaml"
         self.admin = str(directory / "admin.sock")
         self.log_file = directory / "log"
         self.write(config)
         with self.log_file.open("wb") as log:
+            limit = ["prlimit", f"--nofile={nofile}"] if nofile else []
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tcpmux", "-c", str(self.file)],
+                [*limit, sys.executable, "-m", "tcpmux", "-c", str(self.file)],
                 stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                env={**os.environ, **environment},
             )
         self.client = AdminClient(self.admin)
         self.children: set[int] = set()

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -197,22 +198,30 @@ def test_a_path_no_socket_can_have_is_one_line_too() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become somebody else")
-def test_somebody_elses_socket_is_named_with_owner_and_mode(admin: FakeAdmin) -> None:
-    Path(admin.path).chmod(0o600)
-    for directory in list(Path(admin.path).parents)[:3]:
-        directory.chmod(0o755)
+def test_somebody_elses_socket_is_named_with_owner_and_mode() -> None:
     program = (
         "import os, sys; from tcpmux.control.client import AdminClient, PermissionDenied\n"
         "os.setuid(65534)\n"
         "try: AdminClient(sys.argv[1], 5).status()\n"
         "except PermissionDenied as error: print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, admin.path], capture_output=True,
-                          text=True, timeout=30, check=True)
-    assert done.stdout == (
-        f"may not talk to tcpmux at {admin.path}: the socket is root's, mode 0600: use sudo, "
-        "or be that user\n"
-    )
+    # Not tmp_path: pytest's directories are closed to others.
+    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as listener:
+        path = f"{directory}/admin.sock"
+        listener.bind(path)
+        listener.listen()
+        Path(path).chmod(0o600)
+        Path(directory).chmod(0o755)
+        done = subprocess.run([sys.executable, "-c", program, path], capture_output=True,
+                              text=True, timeout=30, check=True)
+        assert done.stdout == (
+            f"may not talk to tcpmux at {path}: the socket is root's, mode 0600: use sudo, "
+            "or be that user\n"
+        )
+        Path(directory).chmod(0o700)
+        done = subprocess.run([sys.executable, "-c", program, path], capture_output=True,
+                              text=True, timeout=30, check=True)
+        assert done.stdout.endswith("its directory is closed to you: use sudo\n")
 
 
 @pytest.fixture

@@ -1,0 +1,283 @@
+/* Tests csrc/pipe_pool: pipes taken, given back, destroyed and refused, and that no descriptor
+ * is lost on any of these ways. Runs alone, under sanitizers. */
+#define _GNU_SOURCE
+#include "pipe_pool.h"
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+
+enum { NOBODY = 65534, SLACK_MS = 60 };
+
+static const struct tm_pipe NO_PIPE = {-1, -1};
+
+static bool is_none(const struct tm_pipe *pipe)
+{
+    return pipe->in == -1 && pipe->out == -1;
+}
+
+static void a_pipe_is_what_the_pump_needs(void)
+{
+    struct tm_pipe_pool pool;
+    struct tm_pipe pipe = NO_PIPE;
+    char data[3] = "";
+    uint32_t before = open_descriptors();
+    tm_pipe_pool_init(&pool, 4);
+    CHECK(tm_pipe_take(&pool, &pipe));
+    CHECK_EQUAL(open_descriptors(), before + 2);
+    CHECK(pool.open == 1 && pool.idle == 0);
+    CHECK(write(pipe.in, "abc", 3) == 3);
+    CHECK(read(pipe.out, data, 3) == 3 && memcmp(data, "abc", 3) == 0);
+    for (int end = 0; end < 2; end++) {
+        int fd = end ? pipe.in : pipe.out;
+        CHECK(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+        CHECK(fcntl(fd, F_GETFL) & O_NONBLOCK);
+    }
+    int size = fcntl(pipe.in, F_GETPIPE_SZ);
+    CHECK(size >= (int)TM_PIPE_MIN && size <= (int)TM_PIPE_SIZE);
+    /* Any rest of one buffer fits into an empty one. */
+    static const char rest[TM_PIPE_MIN];
+    CHECK(write(pipe.in, rest, sizeof(rest)) == (ssize_t)sizeof(rest));
+    tm_pipe_give_back(&pool, &pipe, false);
+    tm_pipe_pool_destroy(&pool);
+    CHECK_EQUAL(open_descriptors(), before);
+}
+
+static void an_empty_pipe_is_used_again(void)
+{
+    struct tm_pipe_pool pool;
+    struct tm_pipe pipe = NO_PIPE, again = NO_PIPE;
+    tm_pipe_pool_init(&pool, 4);
+    CHECK(tm_pipe_take(&pool, &pipe));
+    struct tm_pipe first = pipe;
+    tm_pipe_give_back(&pool, &pipe, true);
+    CHECK(is_none(&pipe));
+    CHECK(pool.open == 1 && pool.idle == 1);
+    CHECK(tm_pipe_take(&pool, &again));
+    CHECK(again.in == first.in && again.out == first.out);
+    tm_pipe_give_back(&pool, &again, true);
+    tm_pipe_pool_destroy(&pool);
+    CHECK(pool.open == 0 && pool.idle == 0);
+}
+
+static void a_pipe_with_bytes_in_it_is_destroyed(void)
+{
+    struct tm_pipe_pool pool;
+    struct tm_pipe pipe = NO_PIPE;
+    char byte;
+    uint32_t before = open_descriptors();
+    tm_pipe_pool_init(&pool, 1);
+    CHECK(tm_pipe_take(&pool, &pipe));
+    CHECK(write(pipe.in, "secret", 6) == 6);
+    tm_pipe_give_back(&pool, &pipe, false);
+    CHECK(is_none(&pipe));
+    CHECK(pool.open == 0 && pool.idle == 0);
+    CHECK_EQUAL(open_descriptors(), before);
+    /* Its place is free again, and nothing of one connection turns up in another. */
+    CHECK(tm_pipe_take(&pool, &pipe));
+    CHECK(read(pipe.out, &byte, 1) == -1 && errno == EAGAIN);
+    tm_pipe_give_back(&pool, &pipe, true);
+    tm_pipe_pool_destroy(&pool);
+    CHECK_EQUAL(open_descriptors(), before);
+}
+
+static void the_limit_counts_idle_and_lent_ones(void)
+{
+    enum { LIMIT = 3 };
+    struct tm_pipe_pool pool;
+    struct tm_pipe pipes[LIMIT], more = NO_PIPE;
+    uint32_t before = open_descriptors();
+    tm_pipe_pool_init(&pool, LIMIT);
+    for (int i = 0; i < LIMIT; i++) {
+        pipes[i] = NO_PIPE;
+        CHECK(tm_pipe_ready(&pool));
+        CHECK(tm_pipe_take(&pool, &pipes[i]));
+    }
+    CHECK(!tm_pipe_ready(&pool));
+    CHECK(!tm_pipe_take(&pool, &more) && is_none(&more));
+    CHECK_EQUAL(open_descriptors(), before + 2 * LIMIT);
+    /* The limit is no refusal: what is given back can be had at once. */
+    tm_pipe_give_back(&pool, &pipes[0], true);
+    CHECK(tm_pipe_ready(&pool) && tm_pipe_take(&pool, &pipes[0]));
+    tm_pipe_give_back(&pool, &pipes[0], false);
+    CHECK(tm_pipe_ready(&pool) && tm_pipe_take(&pool, &pipes[0]));
+    for (int i = 0; i < LIMIT; i++)
+        tm_pipe_give_back(&pool, &pipes[i], true);
+    CHECK(pool.idle == LIMIT && pool.open == LIMIT);
+    tm_pipe_pool_destroy(&pool);
+    CHECK_EQUAL(open_descriptors(), before);
+}
+
+static void a_limit_of_zero_gives_none(void)
+{
+    struct tm_pipe_pool pool;
+    struct tm_pipe pipe = NO_PIPE;
+    uint32_t before = open_descriptors();
+    tm_pipe_pool_init(&pool, 0);
+    CHECK(!tm_pipe_ready(&pool) && !tm_pipe_take(&pool, &pipe) && is_none(&pipe));
+    tm_pipe_pool_destroy(&pool);
+    CHECK_EQUAL(open_descriptors(), before);
+}
+
+static void ready_makes_one_and_keeps_it(void)
+{
+    struct tm_pipe_pool pool;
+    struct tm_pipe pipe = NO_PIPE;
+    uint32_t before = open_descriptors();
+    tm_pipe_pool_init(&pool, 2);
+    for (int turn = 0; turn < 5; turn++)
+        CHECK(tm_pipe_ready(&pool));
+    CHECK(pool.open == 1 && pool.idle == 1);
+    CHECK_EQUAL(open_descriptors(), before + 2);
+    CHECK(tm_pipe_take(&pool, &pipe));
+    tm_pipe_give_back(&pool, &pipe, true);
+    tm_pipe_pool_destroy(&pool);
+    CHECK_EQUAL(open_descriptors(), before);
+}
+
+static void only_so_many_are_kept_idle(void)
+{
+    enum { MORE = TM_PIPES_IDLE + 5 };
+    struct tm_pipe_pool pool;
+    struct tm_pipe pipes[MORE];
+    uint32_t before = open_descriptors();
+    tm_pipe_pool_init(&pool, 1000);
+    for (int i = 0; i < MORE; i++) {
+        pipes[i] = NO_PIPE;
+        CHECK(tm_pipe_take(&pool, &pipes[i]));
+    }
+    CHECK_EQUAL(pool.open, MORE);
+    for (int i = 0; i < MORE; i++) {
+        tm_pipe_give_back(&pool, &pipes[i], true);
+        CHECK(is_none(&pipes[i]));
+    }
+    CHECK(pool.idle == TM_PIPES_IDLE && pool.open == TM_PIPES_IDLE);
+    CHECK_EQUAL(open_descriptors(), before + 2 * TM_PIPES_IDLE);
+    tm_pipe_pool_destroy(&pool);
+    CHECK_EQUAL(open_descriptors(), before);
+}
+
+/* --- refusals, each in a process of its own ------------------------------------------------- */
+
+static void in_child(void (*test)(void))
+{
+    int status;
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        test();
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(status == 0);
+}
+
+static void out_of_descriptors(void)
+{
+    struct tm_pipe_pool pool;
+    struct tm_pipe pipe = NO_PIPE;
+    struct rlimit limit, old;
+    tm_pipe_pool_init(&pool, 100);
+    CHECK(getrlimit(RLIMIT_NOFILE, &old) == 0);
+    int lowest = dup(0);
+    CHECK(lowest >= 0 && close(lowest) == 0);
+    limit = (struct rlimit){(rlim_t)lowest + 1, old.rlim_max}; /* room for one end only */
+    CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    CHECK(!tm_pipe_ready(&pool));
+    CHECK(!tm_pipe_take(&pool, &pipe) && is_none(&pipe));
+    CHECK(pool.open == 0 && pool.idle == 0);
+    int same = dup(0); /* nothing was left open */
+    CHECK(same == lowest && close(same) == 0);
+
+    /* Remembered for 100 ms, unless this process was held up for as long. */
+    pool.refused_until_ms = 0;
+    uint64_t refused_at = now_ms();
+    CHECK(!tm_pipe_ready(&pool));
+    CHECK(setrlimit(RLIMIT_NOFILE, &old) == 0);
+    bool ready = tm_pipe_ready(&pool);
+    CHECK(!ready || now_ms() >= refused_at + SLACK_MS);
+    while (!tm_pipe_ready(&pool))
+        CHECK(now_ms() < refused_at + 5000);
+    CHECK(now_ms() >= refused_at + SLACK_MS);
+    CHECK(tm_pipe_take(&pool, &pipe));
+    tm_pipe_give_back(&pool, &pipe, true);
+    tm_pipe_pool_destroy(&pool);
+}
+
+static void a_refusal_is_remembered_and_then_forgotten(void)
+{
+    in_child(out_of_descriptors);
+}
+
+static long pages_allowed(void)
+{
+    long pages = 0;
+    FILE *file = fopen("/proc/sys/fs/pipe-user-pages-soft", "re");
+    if (!file)
+        return 0;
+    if (fscanf(file, "%ld", &pages) != 1)
+        pages = 0;
+    fclose(file);
+    return pages;
+}
+
+/* As a user without privileges: past pipe-user-pages-soft the system hands out pipes of 8 KiB. */
+static void out_of_pipe_pages(void)
+{
+    enum { ASKED = 300 };
+    static struct tm_pipe pipes[ASKED];
+    struct tm_pipe_pool pool;
+    uint32_t before = open_descriptors(), got = 0;
+    tm_pipe_pool_init(&pool, ASKED);
+    for (; got < ASKED; got++) {
+        pipes[got] = NO_PIPE;
+        if (!tm_pipe_take(&pool, &pipes[got]))
+            break;
+        CHECK(fcntl(pipes[got].in, F_GETPIPE_SZ) >= (int)TM_PIPE_MIN);
+    }
+    fprintf(stderr, "    %u pipes of up to 1 MiB, then refused\n", got);
+    CHECK(got < ASKED);
+    CHECK(is_none(&pipes[got]));
+    CHECK_EQUAL(pool.open, got);
+    CHECK_EQUAL(open_descriptors(), before + 2 * got);
+    for (uint32_t i = 0; i < got; i++)
+        tm_pipe_give_back(&pool, &pipes[i], i % 2);
+    tm_pipe_pool_destroy(&pool);
+    CHECK_EQUAL(open_descriptors(), before);
+}
+
+static void as_nobody(void)
+{
+    if (geteuid() == 0)
+        CHECK(setresuid(NOBODY, NOBODY, NOBODY) == 0);
+    out_of_pipe_pages();
+}
+
+static void pipes_too_small_are_refused(void)
+{
+    long pages = pages_allowed();
+    if (pages <= 0 || pages > 65536) {
+        fprintf(stderr, "    skipped: pipe-user-pages-soft is %ld here\n", pages);
+        return;
+    }
+    in_child(as_nobody);
+}
+
+int main(void)
+{
+    uint32_t before = open_descriptors();
+    RUN(a_pipe_is_what_the_pump_needs);
+    RUN(an_empty_pipe_is_used_again);
+    RUN(a_pipe_with_bytes_in_it_is_destroyed);
+    RUN(the_limit_counts_idle_and_lent_ones);
+    RUN(a_limit_of_zero_gives_none);
+    RUN(ready_makes_one_and_keeps_it);
+    RUN(only_so_many_are_kept_idle);
+    RUN(a_refusal_is_remembered_and_then_forgotten);
+    RUN(pipes_too_small_are_refused);
+    CHECK_EQUAL(open_descriptors(), before);
+    return 0;
+}

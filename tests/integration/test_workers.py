@@ -1,0 +1,193 @@
+"""Workers and control die; new connections do not notice, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+import psutil
+import pytest
+
+from tests.integration.conftest import StartProxy
+from tests.integration.proxy import Proxy
+from tests.integration.routes import route, routes
+from tests.integration.test_shifting import held, split, talk
+from tests.support import EchoServer, ask, free_port, wait_for
+
+
+def stopped(pid: int) -> bool:
+    return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+
+
+def started_again(proxy: Proxy, times: int) -> bool:
+    return all(worker["starts"] >= times for worker in proxy.status()["workers"])
+
+
+def test_killed_with_a_full_queue_no_new_connection_is_lost(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    """SIGKILL of every worker while connections wait in their queues: all are served."""
+    port = free_port()
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
+    for life in (2, 3):
+        pids = proxy.worker_pids()
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+            wait_for(lambda pid=pid: stopped(pid), "the worker to stop")
+        waiting = [socket.create_connection(("127.0.0.1", port), timeout=15) for _ in range(100)]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        for client in waiting:
+            assert talk(client) == "one hello\n"
+            client.close()
+        wait_for(lambda life=life: started_again(proxy, life), "new workers")
+        assert not set(pids) & set(proxy.worker_pids())
+    assert proxy.log.count("killed by SIGKILL") == 4
+
+
+def test_connections_of_a_killed_worker_are_counted(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    """They end (their descriptors are gone); the totals stay, and active goes back to 0."""
+    port = free_port()
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
+    clients = [held(port) for _ in range(6)]
+    assert proxy.active() == 6
+    for pid in proxy.worker_pids():
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: started_again(proxy, 2), "new workers")
+    found = proxy.destination("v1")
+    assert (found["connections_active"], found["connections_total"]) == (0, 6)
+    assert found["closed"]["worker_lost"] == 6
+    assert found["bytes_out_total"] == 6 * len("one hello\n")
+    for client in clients:
+        client.close()
+    assert split(port, 4) == {"one": 4}
+    assert proxy.destination("v1")["connections_total"] == 10
+
+
+def test_a_worker_that_keeps_dying_is_started_ever_more_slowly(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    """Meanwhile the other one serves its shard as well."""
+    port = free_port()
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
+    for life in range(2, 5):
+        os.kill(proxy.worker_pids()[0], signal.SIGKILL)
+        wait_for(lambda life=life: "a new one starts" in proxy.log
+                 and proxy.log.count("killed by SIGKILL") == life - 1, "it to be noticed")
+        assert split(port, 10, at_once=5) == {"one": 10}
+        wait_for(lambda life=life: proxy.status()["workers"][0]["starts"] == life, "a new one")
+    assert "starts at once" in proxy.log
+    assert "in 0.1 s" in proxy.log
+    assert "in 0.2 s" in proxy.log
+    assert proxy.status()["workers"][1]["starts"] == 1
+
+
+def test_control_is_replaced_and_traffic_does_not_notice(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    port = free_port()
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
+    with held(port) as long_lived:
+        old = proxy.control_pid()
+        os.kill(old, signal.SIGKILL)
+        assert ask(("127.0.0.1", port)) == "one hello\n"
+        # The admin socket is the master's: a client just waits for the next control.
+        assert proxy.status()["routes"][0]["connections_total"] == 2
+        assert proxy.control_pid() != old
+        assert talk(long_lived) == "one hello\n"
+        proxy.children.add(old)
+
+
+def test_without_its_master_traffic_goes_on_until_stopped(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    """SIGKILL of the master: workers serve, status tells, and `tcpmux stop` ends them."""
+    port = free_port()
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
+    children = proxy.tree()
+    with held(port) as long_lived:
+        proxy.process.kill()
+        proxy.process.wait()
+        wait_for(lambda: proxy.status()["state"] == "orphaned", "control to notice")
+        assert split(port, 10) == {"one": 10}
+        assert talk(long_lived) == "one hello\n"
+        result = proxy.run("weight", "r", "v1=3")
+        assert result.returncode == 1
+        assert "the master is gone" in result.stderr
+        assert proxy.run("stop", "--no-wait").returncode == 0
+        assert talk(long_lived) == "one hello\n"
+    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in children), "all to end")
+    # What the killed master could not do; the next start would.
+    os.unlink(proxy.admin)
+    proxy.process.returncode = 0
+
+
+def test_every_process_says_what_it_is(start_proxy: StartProxy, one: EchoServer) -> None:
+    proxy = start_proxy(routes(route("r", free_port(), v1=(1, one.address))))
+    titles = {tuple(psutil.Process(pid).cmdline())[0] for pid in proxy.tree()}
+    assert titles == {"tcpmux: worker 0", "tcpmux: worker 1", "tcpmux: control"}
+    assert psutil.Process(proxy.process.pid).cmdline()[0] == "tcpmux: master routes.yaml"
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_each_worker_has_a_cpu_of_its_own(start_proxy: StartProxy, one: EchoServer) -> None:
+    proxy = start_proxy(routes(route("r", free_port(), v1=(1, one.address))))
+    pins = [os.sched_getaffinity(pid) for pid in proxy.worker_pids()]
+    assert [len(pin) for pin in pins] == [1, 1]
+    assert pins[0] != pins[1]
+
+
+def test_the_admin_socket_is_private(start_proxy: StartProxy, one: EchoServer) -> None:
+    proxy = start_proxy(routes(route("r", free_port(), v1=(1, one.address))))
+    assert os.stat(proxy.admin).st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("start_proxy", [{"nofile": 120}], indirect=True)
+def test_at_the_connection_limit_clients_wait_in_the_queue(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    """With few descriptors the rest waits in the kernel's queue, is served as places come free,
+    and a full worker does not spin."""
+    port = free_port()
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address)), workers=1))
+    (worker,) = proxy.status()["workers"]
+    limit = worker["connections_limit"]
+    assert 5 <= limit <= 30
+    clients = [held(port) for _ in range(limit)]
+    waiting = [socket.create_connection(("127.0.0.1", port), timeout=15) for _ in range(20)]
+    wait_for(lambda: proxy.status()["workers"][0]["counters"]["accept_pauses"], "the pause")
+    wakeups = proxy.status()["workers"][0]["counters"]["wakeups"]
+    assert talk(clients[0]) == "one hello\n"  # those inside are served as ever
+    used = proxy.status()["workers"][0]["counters"]["wakeups"] - wakeups
+    assert used < 50, "a full worker sleeps"
+    for client in clients:
+        client.close()
+    for client in waiting:  # at most `limit` at a time fit in
+        assert talk(client) == "one hello\n"
+        client.close()
+    wait_for(lambda: proxy.active() == 0, "all to end")
+    assert proxy.destination("v1")["connections_total"] == limit + 20
+
+
+def test_workers_hold_no_descriptor_that_is_not_theirs(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    """No leak from the master, and none from the connections that came and went."""
+    port = free_port()
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
+    pids = proxy.worker_pids()
+
+    def descriptors() -> list[int]:
+        return [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids]
+
+    before = descriptors()
+    assert split(port, 200, at_once=20) == {"one": 200}
+    wait_for(lambda: proxy.active() == 0, "connections to end")
+    wait_for(lambda: all(now <= then + 2 for now, then in zip(descriptors(), before, strict=True)),
+             "descriptors to be closed, but for one pipe kept for re-use")
+    # Three standard streams, epoll, channel, signalfd, and the shards.
+    shards = max(2, len(os.sched_getaffinity(0)))
+    assert max(before) <= 6 + shards

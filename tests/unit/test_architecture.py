@@ -1,0 +1,99 @@
+"""The shape of the source: imports go one way, and what is public is documented."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tcpmux.cli.app import cli
+from tcpmux.config.schema import AdminModel, DestinationModel, FileModel, RouteModel
+from tcpmux.shm._shm import counter_rows
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "tcpmux"
+
+# Which packages each may use. None = nothing but itself and what all may use.
+ALLOWED = {
+    "config": set(),
+    "shm": {"config"},
+    "worker": {"shm"},
+    "master": {"config", "shm", "worker"},
+    "control": {"config", "shm"},
+    "demo": {"config", "control"},
+    "cli": {"config", "control", "demo"},
+}
+FOR_ALL = {"errors"}
+EXCEPTIONS = {"cli/run.py": {"master"}}  # `run` is the one verb that becomes the master
+
+
+def imports(path: Path) -> set[str]:
+    """The tcpmux packages that a module imports anywhere, also inside functions."""
+    text = path.read_text()
+    if path.suffix == ".py":
+        names = []
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                names += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: relative import"
+                names += [f"{node.module}.{alias.name}" for alias in node.names]
+    else:
+        names = re.findall(r"^\s*(?:from|cimport|import)\s+(tcpmux[\w.]*)", text, re.MULTILINE)
+    parts = [name.split(".") for name in names]
+    return {part[1] for part in parts if part[0] == "tcpmux" and len(part) > 1}
+
+
+def sources() -> list[Path]:
+    return sorted(p for p in PACKAGE.rglob("*") if p.suffix in (".py", ".pyx", ".pxd"))
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    where = path.relative_to(PACKAGE)
+    if len(where.parts) == 1:
+        pytest.skip("the package's own module")
+    package = where.parts[0]
+    allowed = ALLOWED[package] | FOR_ALL | {package, "__version__"}
+    allowed |= EXCEPTIONS.get(str(where), set())
+    assert imports(path) <= allowed
+
+
+def test_the_check_sees_what_it_should() -> None:
+    """A rule that finds nothing would pass for ever."""
+    assert "master" in imports(PACKAGE / "cli/run.py")
+    assert "shm" in imports(PACKAGE / "worker/_relay.pyx")
+    assert "config" in imports(PACKAGE / "shm/routes.py")
+
+
+def test_c_knows_nothing_of_python() -> None:
+    for path in (ROOT / "csrc").iterdir():
+        assert "Python.h" not in path.read_text()
+
+
+def test_every_key_is_in_the_reference() -> None:
+    text = (ROOT / "configs/reference.yaml").read_text()
+    for model in (FileModel, AdminModel, RouteModel, DestinationModel):
+        for key in model.model_fields:
+            assert re.search(rf"^[ -]*{key}:", text, re.MULTILINE), key
+
+
+def test_every_command_and_counter_is_in_the_documentation() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name, command in cli.commands.items():
+        if not command.hidden:
+            assert re.search(rf"`tcpmux {name}\b", readme), name
+    architecture = (ROOT / "ARCHITECTURE.md").read_text()
+    for _, name, _, _ in counter_rows():
+        assert f"`{name}`" in architecture, name
+
+
+def test_the_hot_loop_is_free_of_python() -> None:
+    """Every function of the relay that runs on events is C: nogil and noexcept."""
+    for name in ("_connection.pyx", "_relay.pyx"):
+        text = (PACKAGE / "worker" / name).read_text()
+        for match in re.finditer(r"^cdef (?!extern|enum|struct|inline class)[^\n]*\([^)]*\)([^:\n]*):",
+                                 text, re.MULTILINE):
+            assert match[1].strip() == "noexcept nogil", match[0]
