@@ -64,7 +64,7 @@ def extensions() -> list[Extension]:
 
 
 setup(
-    ext_modules=cythonize(
+    ext_modules=cythonize(  # type: ignore[no-untyped-call]
         extensions(),
         build_dir="build/cython",
         annotate=True,

@@ -202,17 +202,16 @@ def _printed_version(command: Sequence[str]) -> str | None:
     return found.group(1) if found else None
 
 
-@contextmanager
-def _reserved_port() -> Iterator[int]:
-    """A port of 127.0.0.1 that stays ours while all these proxies can still bind it.
+def _free_port() -> int:
+    """A port of 127.0.0.1 that nobody has bound.
 
-    The holder has SO_REUSEPORT and never listens: a socket of the same user that has
-    SO_REUSEPORT too may bind the port, no other may, and no connection comes here.
+    It cannot be held until the proxy binds it: tcpmux refuses a port that another
+    process has, SO_REUSEPORT or not. Who takes it in between shows as a StartError.
     """
     with socket.socket() as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         holder.bind(("127.0.0.1", 0))
-        yield holder.getsockname()[1]
+        port: int = holder.getsockname()[1]
+    return port
 
 
 def _accepts(port: int) -> bool:
@@ -229,8 +228,9 @@ def running(peer: Peer, backend: int, cpu: int | None) -> Iterator[RunningPeer]:
 
     Raises StartError with the last lines of the proxy's log.
     """
-    with tempfile.TemporaryDirectory(prefix="bench-") as name, _reserved_port() as listen:
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
         directory = Path(name)
+        listen = _free_port()
         command = peer.command(directory, listen, backend)
         if command is None:
             yield RunningPeer(backend, None, settled=True)

@@ -34,6 +34,12 @@ def free_port() -> int:
         return port
 
 
+def listening(port: int) -> bool:
+    """Whether somebody accepts connections on this port of 127.0.0.1."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 class EchoServer:
     """Answers every line with `prefix + " " + line`, as Istio's tcp-echo does; without a
     prefix it sends back every byte. One thread a connection; half-close friendly."""

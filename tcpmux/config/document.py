@@ -114,8 +114,7 @@ class _Builder:
                                               "(are there aliases of aliases?)")
         if depth > DEEPEST:
             raise _fail(document.file, *mark, f"nested more than {DEEPEST} levels deep")
-        kinds = {yaml.MappingNode: "map", yaml.SequenceNode: "seq"}
-        expected = kinds.get(type(node))
+        expected = {"MappingNode": "map", "SequenceNode": "seq"}.get(type(node).__name__)
         if expected and node.tag != _TAG + expected:
             document.problem(location, f"tags are not used here, got {one_line(node.tag)}", mark)
         if isinstance(node, yaml.MappingNode):

@@ -16,12 +16,7 @@ import pytest
 
 from tests.integration.conftest import StartProxy
 from tests.integration.routes import route, routes
-from tests.support import EchoServer, free_port, wait_for
-
-
-def listening(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+from tests.support import EchoServer, free_port, listening, wait_for
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import signal
 import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 from tests.integration.conftest import StartProxy
 from tests.integration.proxy import Proxy
@@ -118,7 +120,7 @@ def test_counters_move_while_a_connection_lives(start_proxy: StartProxy, one: Ec
 
 
 def test_every_family_reaches_every_family(
-    start_proxy: StartProxy, echo_servers: object, tmp_path: object
+    start_proxy: StartProxy, tmp_path: Path
 ) -> None:
     """IPv4, IPv6 and UNIX sockets on both sides."""
     servers = [
@@ -182,8 +184,8 @@ def test_a_share_without_endpoints_is_rejected(start_proxy: StartProxy, one: Ech
     assert answers == {"one": 30, "reset": 10}
 
 
-def status_is_running(proxy: Proxy) -> bool:
-    return proxy.status()["state"] == "running"
+def says_meaningless(proxy: Proxy, number: signal.Signals) -> bool:
+    return f"{number.name} means nothing" in proxy.log
 
 
 def test_signals_without_meaning_do_no_harm(start_proxy: StartProxy, one: EchoServer) -> None:
@@ -191,6 +193,6 @@ def test_signals_without_meaning_do_no_harm(start_proxy: StartProxy, one: EchoSe
     proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
         proxy.signal(number)
-        wait_for(lambda name=number.name: f"{name} means nothing" in proxy.log, "it to be named")
-    assert status_is_running(proxy)
+        wait_for(partial(says_meaningless, proxy, number), "it to be named")
+    assert proxy.status()["state"] == "running"
     assert ask(("127.0.0.1", port)) == "one hello\n"

@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from functools import partial
 
-import psutil
 import pytest
 
 from tests.integration.conftest import StartProxy
+from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.integration.test_reload import refused
 from tests.integration.test_shifting import held, talk
+from tests.integration.test_workers import stopped
 from tests.support import EchoServer, free_port, wait_for
+
+
+def log_has_grown(proxy: Proxy, seen: int) -> bool:
+    return len(proxy.log) > seen
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -41,7 +47,7 @@ def test_what_is_queued_is_served(start_proxy: StartProxy, one: EchoServer) -> N
     pids = proxy.worker_pids()
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-        wait_for(lambda pid=pid: psutil.Process(pid).status() == psutil.STATUS_STOPPED, "the stop")
+        wait_for(partial(stopped, pid), "the stop")
     clients = [socket.create_connection(("127.0.0.1", port), timeout=15) for _ in range(30)]
     proxy.signal(signal.SIGTERM)
     for pid in pids:
@@ -66,7 +72,7 @@ def test_ending_at_once_resets_open_connections(
         for number in signals:
             seen = len(proxy.log)
             proxy.signal(number)
-            wait_for(lambda seen=seen: len(proxy.log) > seen, "the signal to be taken")
+            wait_for(partial(log_has_grown, proxy, seen), "the signal to be taken")
         with pytest.raises(ConnectionResetError):
             long_lived.recv(1)
     assert proxy.process.wait(15) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from functools import partial
 
 import psutil
 import pytest
@@ -18,6 +19,14 @@ from tests.support import EchoServer, ask, free_port, wait_for
 
 def stopped(pid: int) -> bool:
     return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+
+
+def deaths_logged(proxy: Proxy, times: int) -> bool:
+    return proxy.log.count("killed by SIGKILL") == times
+
+
+def first_has_lived(proxy: Proxy, times: int) -> bool:
+    return proxy.status()["workers"][0]["starts"] == times
 
 
 def started_again(proxy: Proxy, times: int) -> bool:
@@ -34,14 +43,14 @@ def test_killed_with_a_full_queue_no_new_connection_is_lost(
         pids = proxy.worker_pids()
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
-            wait_for(lambda pid=pid: stopped(pid), "the worker to stop")
+            wait_for(partial(stopped, pid), "the worker to stop")
         waiting = [socket.create_connection(("127.0.0.1", port), timeout=15) for _ in range(100)]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         for client in waiting:
             assert talk(client) == "one hello\n"
             client.close()
-        wait_for(lambda life=life: started_again(proxy, life), "new workers")
+        wait_for(partial(started_again, proxy, life), "new workers")
         assert not set(pids) & set(proxy.worker_pids())
     assert proxy.log.count("killed by SIGKILL") == 4
 
@@ -75,10 +84,9 @@ def test_a_worker_that_keeps_dying_is_started_ever_more_slowly(
     proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
     for life in range(2, 5):
         os.kill(proxy.worker_pids()[0], signal.SIGKILL)
-        wait_for(lambda life=life: "a new one starts" in proxy.log
-                 and proxy.log.count("killed by SIGKILL") == life - 1, "it to be noticed")
+        wait_for(partial(deaths_logged, proxy, life - 1), "it to be noticed")
         assert split(port, 10, at_once=5) == {"one": 10}
-        wait_for(lambda life=life: proxy.status()["workers"][0]["starts"] == life, "a new one")
+        wait_for(partial(first_has_lived, proxy, life), "a new one")
     assert "starts at once" in proxy.log
     assert "in 0.1 s" in proxy.log
     assert "in 0.2 s" in proxy.log
@@ -127,7 +135,7 @@ def test_without_its_master_traffic_goes_on_until_stopped(
 
 def test_every_process_says_what_it_is(start_proxy: StartProxy, one: EchoServer) -> None:
     proxy = start_proxy(routes(route("r", free_port(), v1=(1, one.address))))
-    titles = {tuple(psutil.Process(pid).cmdline())[0] for pid in proxy.tree()}
+    titles = {psutil.Process(pid).cmdline()[0] for pid in proxy.tree()}
     assert titles == {"tcpmux: worker 0", "tcpmux: worker 1", "tcpmux: control"}
     assert psutil.Process(proxy.process.pid).cmdline()[0] == "tcpmux: master routes.yaml"
 

@@ -94,6 +94,6 @@ def test_the_hot_loop_is_free_of_python() -> None:
     """Every function of the relay that runs on events is C: nogil and noexcept."""
     for name in ("_connection.pyx", "_relay.pyx"):
         text = (PACKAGE / "worker" / name).read_text()
-        for match in re.finditer(r"^cdef (?!extern|enum|struct|inline class)[^\n]*\([^)]*\)([^:\n]*):",
-                                 text, re.MULTILINE):
-            assert match[1].strip() == "noexcept nogil", match[0]
+        functions = re.findall(r"^cdef (?!extern)[^\n]*\([^)]*\)([^:\n]*):", text, re.MULTILINE)
+        assert len(functions) > 10
+        assert {ending.strip() for ending in functions} == {"noexcept nogil"}

@@ -1,0 +1,337 @@
+"""One worker process without a master: its regions, its listening sockets and its end.
+
+No thread runs in here: the process that forks the worker holds both ends of every relayed
+connection itself and moves their bytes with poll().
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from fcntl import ioctl
+from pathlib import Path
+from termios import TIOCOUTQ
+from typing import Literal
+
+from tcpmux.config import Address
+from tcpmux.shm._shm import CLOSE_REASONS, Live, Table, Tickets
+from tcpmux.shm.image import (
+    DestinationRow,
+    EndpointRow,
+    Image,
+    ListenerRow,
+    RouteRow,
+    SlotCounters,
+)
+from tcpmux.worker.process import BLOCKED, Inheritance, ListeningSocket, serve
+from tests.support import DEADLINE, wait_for
+
+Family = Literal["v4", "v6", "unix"]
+FAMILIES: tuple[Family, ...] = ("v4", "v6", "unix")
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger
+
+
+def listen(family: Family, directory: Path, backlog: int = 1024,
+           receive_buffer: int = 0) -> socket.socket:
+    """A listening socket with a deadline on accept. receive_buffer: bytes, 0 = the kernel's way."""
+    sock = bound(family, directory)
+    if receive_buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    sock.listen(backlog)
+    return sock
+
+
+def bound(family: Family, directory: Path) -> socket.socket:
+    """Bound and not listening: a connect to it is refused, and nobody else gets the address."""
+    kind = {"v4": socket.AF_INET, "v6": socket.AF_INET6, "unix": socket.AF_UNIX}[family]
+    sock = socket.socket(kind, socket.SOCK_STREAM)
+    sock.settimeout(DEADLINE)
+    if family == "unix":
+        sock.bind(str(directory / f"{len(list(directory.iterdir()))}.sock"))
+    else:
+        sock.bind(("127.0.0.1" if family == "v4" else "::1", 0))
+    return sock
+
+
+def address_of(sock: socket.socket) -> Address:
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return Address("", 0, name)
+    return Address(name[0], name[1], "")
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    endpoints: tuple[Address, ...]
+    weight: int = 1
+
+
+@dataclass(slots=True)
+class Link:
+    """Both ends of one relayed connection."""
+
+    client: socket.socket
+    server: socket.socket
+
+    def close(self) -> None:
+        self.client.close()
+        self.server.close()
+
+
+@dataclass(slots=True)
+class RelayWorker:
+    """A running worker with one route, open on all three families.
+
+    Slots: 0 is the route's, then one per destination, then one per endpoint, in order.
+    Times in milliseconds; receive_buffer in bytes, of the sockets it accepts (0 = the
+    kernel's way); pipes as in Inheritance.
+    """
+
+    directory: Path
+    destinations: Sequence[Destination]
+    capacity: int = 1024
+    connect_timeout: int = 5000
+    idle_timeout: int = 0
+    receive_buffer: int = 0
+    pipes: int = 64
+    pid: int = field(init=False, default=0)
+    live: Live = field(init=False)
+    listeners: dict[Family, socket.socket] = field(init=False, default_factory=dict)
+    _regions: tuple[Table, Tickets] = field(init=False)
+    _channel: socket.socket = field(init=False)
+    _sockets: list[socket.socket] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        table = Table.create(1, 1, os.getpid(), int(time.time()))
+        tickets = Tickets.create()
+        self._regions = table, tickets
+        self.live = Live.create(0, self.capacity)
+        for family in FAMILIES:
+            sock = listen(family, self.directory, receive_buffer=self.receive_buffer)
+            sock.setblocking(False)
+            self.listeners[family] = sock
+        table.set_shard_owner(0, 0)
+        table.publish(self._image())
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        inheritance = Inheritance(
+            0, table.fd, tickets.fd, self.live.fd, theirs.fileno(),
+            tuple(
+                ListeningSocket(number, 0, sock.fileno(), sock.family == socket.AF_UNIX)
+                for number, sock in enumerate(self.listeners.values())
+            ),
+            self.pipes, None,
+        )
+        signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
+        try:
+            self.pid = os.fork()
+            if self.pid == 0:
+                table.unmap()  # the worker maps it again, read-only
+                serve(inheritance)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
+        theirs.close()
+
+    def _image(self) -> Image:
+        endpoint_slot = 1 + len(self.destinations)
+        rows = []
+        for number, destination in enumerate(self.destinations):
+            endpoints = []
+            for address in destination.endpoints:
+                endpoints.append(EndpointRow(address, endpoint_slot, 1))
+                endpoint_slot += 1
+            weight = destination.weight
+            rows.append(DestinationRow(f"d{number}", weight, weight, weight, 1 + number,
+                                       1 + number, 1, tuple(endpoints)))
+        route = RouteRow("route", self.connect_timeout, self.idle_timeout, 0, 0, 1, tuple(rows))
+        listeners = tuple(ListenerRow(address_of(sock), number, 0)
+                          for number, sock in enumerate(self.listeners.values()))
+        return Image((route,), listeners)
+
+    # --- looking at it ------------------------------------------------------------------------
+
+    @property
+    def slots(self) -> int:
+        return 1 + sum(1 + len(destination.endpoints) for destination in self.destinations)
+
+    def route(self) -> SlotCounters:
+        return self.live.slot(0)
+
+    def destination(self, number: int = 0) -> SlotCounters:
+        return self.live.slot(1 + number)
+
+    def endpoint(self, number: int = 0) -> SlotCounters:
+        """Of the endpoints of all destinations, in order."""
+        return self.live.slot(1 + len(self.destinations) + number)
+
+    def closed(self, slot: int = 0) -> dict[str, int]:
+        """Why connections of a slot ended: the reasons that occurred."""
+        return {reason: count for reason, count
+                in zip(CLOSE_REASONS, self.live.slot(slot).closed, strict=True) if count}
+
+    def memory(self) -> int:
+        """Resident bytes of the worker."""
+        for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Rss:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("no Rss in smaps_rollup")
+
+    def cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    # --- acting on it -------------------------------------------------------------------------
+
+    def connect(self, family: Family = "v4") -> socket.socket:
+        """A client; it may still wait in the listen queue. Closed at the end of the test."""
+        listener = self.listeners[family]
+        sock = self.own(socket.socket(listener.family, socket.SOCK_STREAM))
+        sock.settimeout(DEADLINE)
+        sock.connect(listener.getsockname())
+        return sock
+
+    def link(self, endpoint: socket.socket, family: Family = "v4") -> Link:
+        client = self.connect(family)
+        server = self.own(endpoint.accept()[0])
+        server.settimeout(DEADLINE)
+        return Link(client, server)
+
+    def own(self, sock: socket.socket) -> socket.socket:
+        """Has the socket closed before the worker is stopped."""
+        self._sockets.append(sock)
+        return sock
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def await_exit(self) -> None:
+        """Asserts that the worker ends by itself, with code 0, and has counted every end."""
+        pidfd = os.pidfd_open(self.pid)
+        try:
+            ended, _, _ = select.select([pidfd], [], [], DEADLINE)
+        finally:
+            os.close(pidfd)
+        if not ended:
+            os.kill(self.pid, signal.SIGKILL)
+        _, status = os.waitpid(self.pid, 0)
+        self.pid = 0
+        assert ended, (f"the worker did not end within {DEADLINE:g} s; "
+                       f"{self.live.connections} connections were open")
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert self.live.connections == 0
+        for slot in range(self.slots):
+            counters = self.live.slot(slot)
+            assert counters.opened == sum(counters.closed), (slot, counters)
+
+    def stop(self) -> None:
+        """Closes every socket it knows of, ends the worker and checks what it leaves behind."""
+        try:
+            for sock in self._sockets:
+                sock.close()
+            if self.pid:
+                self.send_signal(signal.SIGTERM)
+                self.await_exit()
+        finally:
+            self._channel.close()
+            for sock in self.listeners.values():
+                sock.close()
+            for region in (*self._regions, self.live):
+                region.close()
+
+
+# --- bytes ------------------------------------------------------------------------------------
+
+
+def reset(sock: socket.socket) -> None:
+    """Closes with an RST. A UNIX socket can say so only while it holds unread bytes."""
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    sock.close()
+
+
+def ends_by_reset(sock: socket.socket) -> bool:
+    """Reads one time, up to the deadline: True for a reset, False for the end of input.
+
+    Fails on data, and on an end of input where TCP would have told of a reset.
+    """
+    try:
+        data = sock.recv(1)
+    except ConnectionResetError:
+        return True
+    assert data == b"", "data instead of the end"
+    return False
+
+
+def assert_reset(sock: socket.socket) -> None:
+    """The worker has reset it. On a UNIX socket that may look like an end of input."""
+    assert ends_by_reset(sock) or sock.family == socket.AF_UNIX
+
+
+def unsent(sock: socket.socket) -> int:
+    """Bytes written to a socket and not yet taken by the other end's kernel."""
+    return int.from_bytes(ioctl(sock, TIOCOUTQ, b"\0" * 4), "little", signed=True)
+
+
+def is_silent(sock: socket.socket, seconds: float) -> bool:
+    """Nothing to read, no end and no error comes within that time."""
+    return not select.select([sock], [], [], seconds)[0]
+
+
+@dataclass(slots=True)
+class Flow:
+    """Bytes on their way from one socket to another; `shut`: with a FIN after the last."""
+
+    sender: socket.socket
+    receiver: socket.socket
+    data: bytes
+    shut: bool = False
+    sent: int = 0
+    received: bytearray = field(default_factory=bytearray)
+    ended: bool = False  # the receiver has seen the end of input
+
+    @property
+    def done(self) -> bool:
+        if self.shut:
+            return self.ended
+        return self.sent == len(self.data) and len(self.received) >= len(self.data)
+
+    def step(self) -> None:
+        if self.sent < len(self.data):
+            with suppress(BlockingIOError):
+                self.sent += self.sender.send(self.data[self.sent:self.sent + (1 << 18)])
+                if self.shut and self.sent == len(self.data):
+                    self.sender.shutdown(socket.SHUT_WR)
+        if not self.ended:
+            with suppress(BlockingIOError):
+                got = self.receiver.recv(1 << 18)
+                self.received += got
+                self.ended = not got
+        assert not self.ended or self.shut, "an end of input nobody sent"
+
+
+def transfer(*flows: Flow, deadline: float = DEADLINE * 2) -> None:
+    """Moves all flows at once and asserts that each arrives, byte for byte."""
+    end = time.monotonic() + deadline
+    sockets = {sock for flow in flows for sock in (flow.sender, flow.receiver)}
+    for sock in sockets:
+        sock.setblocking(False)
+    while waiting := [flow for flow in flows if not flow.done]:
+        assert time.monotonic() < end, [(f.sent, len(f.received), len(f.data)) for f in waiting]
+        writers = [flow.sender for flow in waiting if flow.sent < len(flow.data)]
+        select.select([flow.receiver for flow in waiting], writers, [], 0.1)
+        for flow in waiting:
+            flow.step()
+    for sock in sockets:
+        sock.settimeout(DEADLINE)
+    for flow in flows:
+        assert flow.received == flow.data
+
+
+def await_idle(worker: RelayWorker) -> None:
+    wait_for(lambda: worker.live.connections == 0, "the worker to close its connections")

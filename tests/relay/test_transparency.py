@@ -1,0 +1,236 @@
+"""Both sides see through the worker what they would see of each other: every byte, each end
+of input on its own, a reset as a reset, and a slow reader's pace."""
+
+from __future__ import annotations
+
+import select
+import socket
+from contextlib import suppress
+
+import pytest
+
+from tests.relay.conftest import OpenEndpoint, StartWorker
+from tests.relay.harness import (
+    FAMILIES,
+    Family,
+    Flow,
+    Link,
+    RelayWorker,
+    assert_reset,
+    await_idle,
+    ends_by_reset,
+    reset,
+    transfer,
+    unsent,
+)
+from tests.support import read_all, wait_for
+
+SMALL = bytes(range(256)) * 3
+BULK = bytes(n * 7 % 251 for n in range(1 << 16)) * 128 + SMALL  # 8 MiB and an odd rest
+
+families = pytest.mark.parametrize(
+    ("client", "server"), [(client, server) for client in FAMILIES for server in FAMILIES])
+sizes = pytest.mark.parametrize("payload", [SMALL, BULK], ids=["small", "bulk"])
+
+
+class Pair:
+    """A worker, its only endpoint, and links through them."""
+
+    def __init__(self, start_worker: StartWorker, open_endpoint: OpenEndpoint) -> None:
+        self._start_worker = start_worker
+        self._open_endpoint = open_endpoint
+        self.worker: RelayWorker
+
+    def link(self, client: Family, server: Family) -> Link:
+        endpoint = self._open_endpoint(server)
+        self.worker = self._start_worker(endpoint)
+        return self.worker.link(endpoint, client)
+
+
+@pytest.fixture
+def pair(start_worker: StartWorker, open_endpoint: OpenEndpoint) -> Pair:
+    return Pair(start_worker, open_endpoint)
+
+
+@families
+@sizes
+def test_both_ways_at_once(pair: Pair, client: Family, server: Family, payload: bytes) -> None:
+    link = pair.link(client, server)
+    answer = payload[::-1]
+    transfer(Flow(link.client, link.server, payload, shut=True),
+             Flow(link.server, link.client, answer, shut=True))
+    await_idle(pair.worker)
+    assert pair.worker.closed() == {"finished": 1}
+    counters = pair.worker.destination()
+    assert (counters.bytes_in, counters.bytes_out) == (len(payload), len(answer))
+
+
+@pytest.mark.parametrize("pipes", [0, 1])
+def test_bulk_without_pipes_to_spare(start_worker: StartWorker, open_endpoint: OpenEndpoint,
+                                     pipes: int) -> None:
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint, pipes=pipes)
+    links = [worker.link(endpoint) for _ in range(2)]
+    transfer(*(flow for link in links
+               for flow in (Flow(link.client, link.server, BULK, shut=True),
+                            Flow(link.server, link.client, BULK, shut=True))))
+
+
+@families
+def test_many_turns(pair: Pair, client: Family, server: Family) -> None:
+    """Requests and answers that wait for each other: nothing is held back for company."""
+    link = pair.link(client, server)
+    for turn in range(200):
+        transfer(Flow(link.client, link.server, b"q" * (turn + 1)))
+        transfer(Flow(link.server, link.client, b"a" * (2 * turn + 1)))
+
+
+@families
+@sizes
+def test_answer_after_the_client_half_closes(pair: Pair, client: Family, server: Family,
+                                             payload: bytes) -> None:
+    link = pair.link(client, server)
+    transfer(Flow(link.client, link.server, b"question", shut=True))
+    assert pair.worker.live.connections == 1
+    transfer(Flow(link.server, link.client, payload, shut=True))
+    await_idle(pair.worker)
+    assert pair.worker.closed() == {"finished": 1}
+
+
+@families
+@sizes
+def test_endpoint_half_closes_first(pair: Pair, client: Family, server: Family,
+                                    payload: bytes) -> None:
+    link = pair.link(client, server)
+    transfer(Flow(link.server, link.client, b"banner", shut=True))
+    assert pair.worker.live.connections == 1
+    transfer(Flow(link.client, link.server, payload, shut=True))
+    await_idle(pair.worker)
+    assert pair.worker.closed() == {"finished": 1}
+
+
+@families
+def test_client_reset(pair: Pair, client: Family, server: Family) -> None:
+    link = pair.link(client, server)
+    transfer(Flow(link.client, link.server, SMALL))
+    _leave_unread(link.server, link.client)
+    reset(link.client)
+    with suppress(BlockingIOError):
+        assert_reset(link.server)
+    await_idle(pair.worker)
+    assert pair.worker.closed() == {"client_reset": 1}
+
+
+@families
+def test_endpoint_reset(pair: Pair, client: Family, server: Family) -> None:
+    link = pair.link(client, server)
+    transfer(Flow(link.server, link.client, SMALL))
+    _leave_unread(link.client, link.server)
+    reset(link.server)
+    assert_reset(link.client)
+    await_idle(pair.worker)
+    assert pair.worker.closed() == {"endpoint_reset": 1}
+
+
+def _leave_unread(sender: socket.socket, receiver: socket.socket) -> None:
+    """Brings the receiver to hold a byte it has not read."""
+    sender.sendall(b"!")
+    assert select.select([receiver], [], [], 15)[0]
+
+
+@pytest.mark.parametrize("direction", ["to the endpoint", "to the client"])
+@pytest.mark.parametrize("size", [1, 1000, 60_000, 2_000_000])
+def test_data_before_a_reset_arrives(pair: Pair, direction: str, size: int) -> None:
+    """As with a direct peer that reads: first the bytes, then the reset."""
+    link = pair.link("v4", "v4")
+    sender, receiver = link.client, link.server
+    if direction == "to the client":
+        sender, receiver = receiver, sender
+    data = BULK[:size]
+    sender.setblocking(False)
+    received = bytearray()
+    sent = 0
+    while sent < size or unsent(sender):
+        if sent < size:
+            with suppress(BlockingIOError):
+                sent += sender.send(data[sent:])
+        if select.select([receiver], [], [], 0.01)[0] and sent < size:
+            received += receiver.recv(1 << 16)
+    reset(sender)
+    while len(received) < size:
+        received += receiver.recv(1 << 16)
+    assert received == data
+    assert ends_by_reset(receiver)
+
+
+def test_reset_while_the_other_side_does_not_read(pair: Pair) -> None:
+    """A receiver that has stopped reading hears of the reset all the same."""
+    link = pair.link("v4", "v4")
+    _fill(link.client)
+    reset(link.client)
+    await_idle(pair.worker)
+    assert pair.worker.closed() == {"client_reset": 1}
+    with pytest.raises(ConnectionResetError):
+        read_all(link.server)
+
+
+def test_reset_after_a_half_close(pair: Pair) -> None:
+    """A client that has sent FIN and then vanishes ends the connection."""
+    link = pair.link("v4", "v4")
+    transfer(Flow(link.client, link.server, SMALL, shut=True))
+    reset(link.client)
+    wait_for(lambda: select.select([], [], [link.server], 0) and _hung_up(link.server),
+             "the reset to reach the endpoint")
+    await_idle(pair.worker)
+    assert pair.worker.closed() == {"client_reset": 1}
+
+
+def _hung_up(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, 0)
+    return bool(poll.poll(0))
+
+
+def _fill(sender: socket.socket, limit: int = 64 << 20) -> int:
+    """Writes until nothing more is taken for half a second; returns the bytes taken."""
+    sender.setblocking(False)
+    taken = 0
+    while taken < limit and select.select([], [sender], [], 0.5)[1]:
+        with suppress(BlockingIOError):
+            taken += sender.send(BULK[:1 << 16])
+    sender.setblocking(True)
+    return taken
+
+
+@pytest.mark.parametrize("server", ["v4", "unix"])
+def test_slow_reader_holds_the_sender_back(start_worker: StartWorker,
+                                           open_endpoint: OpenEndpoint, server: Family) -> None:
+    """What is on its way lives in kernel buffers of limited size, not in the worker."""
+    endpoint = open_endpoint(server, receive_buffer=1 << 18)
+    worker = start_worker(endpoint, receive_buffer=1 << 18)
+    warm = worker.link(endpoint)
+    transfer(Flow(warm.client, warm.server, BULK, shut=True),
+             Flow(warm.server, warm.client, BULK, shut=True))
+    before = worker.memory()
+    link = worker.link(endpoint)
+    taken = _fill(link.client)
+    assert taken < 16 << 20, "the sender is not held back"
+    assert worker.memory() - before < 1 << 20
+    link.client.shutdown(socket.SHUT_WR)
+    expected = BULK[:1 << 16]
+    received = read_all(link.server)
+    assert len(received) == taken
+    blocks = len(received) // len(expected)
+    assert worker.memory() - before < 1 << 20
+    assert blocks > 0
+
+
+def test_byte_counters_move_while_the_connection_lives(pair: Pair) -> None:
+    link = pair.link("v4", "v4")
+    for total in (100, 200, 300):
+        transfer(Flow(link.client, link.server, b"i" * 100))
+        transfer(Flow(link.server, link.client, b"o" * 50))
+        wait_for(lambda: (pair.worker.destination().bytes_in,
+                          pair.worker.destination().bytes_out) == (total, total // 2),  # noqa: B023
+                 "the counters to follow")
+    assert pair.worker.live.connections == 1
