@@ -55,7 +55,7 @@ def _workers(value: Any) -> int | None:
 
 def _address(value: Any) -> Address:
     if not isinstance(value, str):
-        raise ValueError(f"expected IP:port, [IPv6]:port or unix:/path, got {describe(value)}")  # noqa: TRY004
+        raise ValueError(f"expected IP:port, [IPv6]:port or unix:/path, got {describe(value)}")
     try:
         return Address.parse(value)
     except ValueError as error:
@@ -72,7 +72,7 @@ def _endpoint(value: Any) -> Address:
 def _duration(value: Any, low: float, high: float) -> float:
     text = str(value) if type(value) is int else value
     if not isinstance(text, str):
-        raise ValueError(f"expected a duration such as 10s, 250ms or 1h30m, got {describe(value)}")  # noqa: TRY004
+        raise ValueError(f"expected a duration such as 10s, 250ms or 1h30m, got {describe(value)}")
     try:
         seconds = parse_duration(text)
     except ValueError as error:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tcpmux.config import Config, load
+from tcpmux.errors import TcpmuxError
 from tcpmux.master.control import Refusal
 from tcpmux.master.listeners import Listener, Listeners
 from tcpmux.master.workers import Workers
@@ -24,6 +25,18 @@ log = logging.getLogger("tcpmux.master")
 WORKER_ANSWER_TIME = 5.0  # s, for the generation in force; a worker needs microseconds
 QUEUE_TIME = 1.0  # s, to serve the queue of a listener that goes away
 MAX_WEIGHT = 1_000_000
+MOST_CHANGES = 100  # in an answer: it has to fit into one packet
+
+
+def _load(paths: Sequence[str]) -> Config:
+    """As load(), and no fault of ours in reading a file may end what serves traffic."""
+    try:
+        return load(paths)
+    except TcpmuxError:
+        raise
+    except Exception as error:
+        log.exception("a fault in tcpmux while reading %s", ", ".join(paths))
+        raise TcpmuxError(f"a fault in tcpmux while reading the files: {error!r}") from error
 
 
 @dataclass(slots=True)
@@ -48,7 +61,7 @@ class Routing:
         Weights set at run time are dropped: the file wins. Raises TcpmuxError with
         everything as it was.
         """
-        config = load(paths)
+        config = _load(paths)
         notes = [f"{what} changes with the next start, not with a reload"
                  for what, old, new in (
                      ("workers", self.config.workers, config.workers),
@@ -88,9 +101,12 @@ class Routing:
 
     def applied(self, changes: Sequence[str]) -> dict[str, Any]:
         """What is in force and in which workers, as the API tells it."""
+        shown = list(changes[:MOST_CHANGES])
+        if len(changes) > len(shown):
+            shown.append(f"and {len(changes) - len(shown)} more, which the log has")
         return {
             "generation": self.table.generation,
-            "changes": list(changes),
+            "changes": shown,
             "workers": [
                 {"id": w.id, "pid": w.pid, "generation": w.live.generation_seen}
                 for w in self.workers

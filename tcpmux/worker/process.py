@@ -84,7 +84,8 @@ def serve(inheritance: Inheritance) -> NoReturn:
             inheritance.pipes,
         )
         code = 0
-    except BaseException as error:  # whatever it is, the process must not return to the master's code
+    # Whatever it is, this process must not go on in the master's code.
+    except BaseException as error:
         print(f"tcpmux: worker {inheritance.worker}: {error!r}", file=sys.stderr, flush=True)
     finally:
         # No interpreter shutdown: it would finalize the master's objects.

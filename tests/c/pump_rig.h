@@ -9,6 +9,7 @@
 #define TM_TEST_PUMP_RIG_H
 
 #include <linux/tcp.h>
+#include <sys/epoll.h>
 
 #include "pairs.h"
 #include "pump.h"
@@ -193,6 +194,80 @@ static inline void fill(struct rig *rig, uint32_t piece)
     } while (!rig->half.blocked);
     while (client_sends(rig, piece))
         CHECK(now_ms() < deadline);
+}
+
+/* --- a whole stream -------------------------------------------------------------------------- */
+
+struct traffic {
+    uint64_t total;
+    uint32_t sends, receives; /* at most at once, bytes */
+    int buffer;
+    uint32_t budget;
+};
+
+static inline void watch(int epoll, int operation, int fd, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.fd = fd};
+    CHECK(epoll_ctl(epoll, operation, fd, &event) == 0);
+}
+
+/* What the worker does with an event: calls the pump only where an edge or YIELD tells it to. */
+static inline enum tm_pump_result on_events(struct rig *rig, const struct epoll_event *events,
+                                            int count, enum tm_pump_result last,
+                                            bool *hung_up)
+{
+    bool call = last == TM_PUMP_YIELD;
+    for (int i = 0; i < count; i++) {
+        if (events[i].data.fd == rig->source) {
+            *hung_up |= (events[i].events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+            call |= last != TM_PUMP_BLOCKED;
+        } else if (events[i].data.fd == rig->destination) {
+            call |= last == TM_PUMP_BLOCKED;
+        }
+    }
+    if (!call || last == TM_PUMP_EOF)
+        return last;
+    last = pump(rig, *hung_up);
+    CHECK(last <= TM_PUMP_EOF);
+    if (last == TM_PUMP_EOF)
+        CHECK(shutdown(rig->destination, SHUT_WR) == 0);
+    return last;
+}
+
+/* Passes a whole stream on. A call that ends where no edge follows would hang here. */
+static inline void relay(struct rig *rig, const struct traffic *traffic)
+{
+    enum tm_pump_result last = TM_PUMP_DRAINED;
+    bool hung_up = false;
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+    CHECK(epoll >= 0);
+    rig->pump.budget = traffic->budget;
+    watch(epoll, EPOLL_CTL_ADD, rig->source, EPOLLIN | EPOLLRDHUP | EPOLLET);
+    watch(epoll, EPOLL_CTL_ADD, rig->destination, EPOLLOUT | EPOLLET);
+    watch(epoll, EPOLL_CTL_ADD, rig->client, EPOLLOUT); /* the far ends: level-triggered */
+    watch(epoll, EPOLL_CTL_ADD, rig->server, EPOLLIN);
+    while (!rig->ended) {
+        struct epoll_event events[8];
+        if (rig->sent < traffic->total && random_below(3)) {
+            uint64_t left = traffic->total - rig->sent, most = 1 + random_below(traffic->sends);
+            client_sends(rig, most < left ? most : left);
+            if (rig->sent == traffic->total) {
+                CHECK(shutdown(rig->client, SHUT_WR) == 0);
+                watch(epoll, EPOLL_CTL_DEL, rig->client, 0);
+            }
+        }
+        if (random_below(2))
+            server_receives(rig, 1 + random_below(traffic->receives));
+        int wait = last == TM_PUMP_YIELD ? 0 : DEADLINE_MS;
+        int count = rig->ended ? 0 : epoll_wait(epoll, events, 8, wait);
+        CHECK(count > 0 || wait == 0 || rig->ended); /* else stalled: no edge came */
+        last = on_events(rig, events, count, last, &hung_up);
+    }
+    CHECK(last == TM_PUMP_EOF);
+    CHECK_EQUAL(rig->sent, traffic->total);
+    CHECK_EQUAL(rig->received, traffic->total);
+    CHECK_EQUAL(rig->half.bytes, traffic->total);
+    CHECK(close(epoll) == 0);
 }
 
 #endif

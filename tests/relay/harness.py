@@ -210,6 +210,10 @@ class RelayWorker:
     def send_signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
+    def orphan(self) -> None:
+        """Closes the line to the worker, as the death of its master does."""
+        self._channel.close()
+
     def await_exit(self) -> None:
         """Asserts that the worker ends by itself, with code 0, and has counted every end."""
         pidfd = os.pidfd_open(self.pid)
