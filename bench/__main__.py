@@ -7,6 +7,7 @@ meets all of them. Exit codes: 0 all measured without an error, 1 not so, 2 usag
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from datetime import datetime, timezone
@@ -63,7 +64,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
             wanted = (load, proxy)
         options.cpus = choose_cpus(wanted)
     except ValueError as error:
-        parser.error(f"--cpus: {error}")
+        parser.error(f"--cpus: {error} (expected LOAD,PROXY)")
     return options
 
 
@@ -125,7 +126,7 @@ class Run:
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; gives the exit code."""
     options = _parse(arguments)
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else 160)
     try:
         program = build_loadgen()
     except BuildError as error:
@@ -161,4 +162,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # As an exception, the order to end leaves every block that has programs to stop.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted; nothing is written")

@@ -26,7 +26,7 @@ def choose_cpus(wanted: tuple[int, int] | None) -> tuple[int | None, int | None]
     usable = sorted(os.sched_getaffinity(0))
     if wanted is not None:
         if not set(wanted) <= set(usable):
-            raise ValueError(f"--cpus: usable are {', '.join(map(str, usable))}")
+            raise ValueError(f"usable are {', '.join(map(str, usable))}")
         return wanted
     return (usable[0], usable[1]) if len(usable) > 1 else (None, None)
 

@@ -82,7 +82,7 @@ def _read_text(file: str) -> str:
 def _compose(file: str, text: str) -> yaml.Node | None:
     loader = _LOADER(text)
     try:
-        node: yaml.Node | None = loader.get_single_node()
+        return _compose_events(file, loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
@@ -91,10 +91,61 @@ def _compose(file: str, text: str) -> yaml.Node | None:
         line = text.count("\n", 0, error.position) + 1
         raise _fail(file, line, 1, f"not YAML: character {error.character!r}, "
                                    f"{one_line(str(error.reason))}") from None
-    except (RecursionError, yaml.YAMLError, ValueError) as error:
-        raise _fail(file, 0, 0, f"not YAML: {one_line(str(error))}") from None
     finally:
         loader.dispose()
+
+
+def _compose_events(file: str, loader: Any) -> yaml.Node | None:
+    """The node of the one document. PyYAML's own compose recurses, in C: a line of a hundred
+    thousand brackets overruns the stack and ends the process."""
+    root: yaml.Node | None = None
+    anchors: dict[str, yaml.Node] = {}
+    open_nodes: list[tuple[Any, list[yaml.Node]]] = []  # a collection and what is in it so far
+    while True:
+        event = loader.get_event()
+        mark = (event.start_mark.line + 1, event.start_mark.column + 1)
+        if isinstance(event, yaml.StreamEndEvent):
+            return root
+        if isinstance(event, yaml.CollectionEndEvent):
+            node, items = open_nodes.pop()
+            node.value = items if isinstance(node, yaml.SequenceNode) else list(
+                zip(items[::2], items[1::2], strict=True))
+            continue
+        if isinstance(event, yaml.DocumentStartEvent) and root is not None:
+            raise _fail(file, *mark, "a second document: expected one in a file")
+        if not isinstance(event, yaml.NodeEvent):
+            continue
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in anchors:
+                raise _fail(file, *mark, f"not YAML: no anchor named {one_line(event.anchor)}")
+            node = anchors[event.anchor]
+        else:
+            node = _node(loader, event)
+            if event.anchor is not None:
+                anchors[event.anchor] = node
+        if open_nodes:
+            open_nodes[-1][1].append(node)
+        else:
+            root = node
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append((node, []))
+            if len(open_nodes) > DEEPEST:
+                raise _fail(file, *mark, f"nested more than {DEEPEST} levels deep")
+
+
+def _node(loader: Any, event: Any) -> yaml.Node:
+    kind: Any
+    if isinstance(event, yaml.ScalarEvent):
+        kind, value = yaml.ScalarNode, event.value
+    elif isinstance(event, yaml.SequenceStartEvent):
+        kind, value = yaml.SequenceNode, None
+    else:
+        kind, value = yaml.MappingNode, None
+    tag = event.tag
+    if tag in (None, "!"):
+        tag = loader.resolve(kind, value, event.implicit)
+    node: yaml.Node = kind(tag, value if value is not None else [], event.start_mark,
+                           event.end_mark)
     return node
 
 

@@ -111,15 +111,6 @@ cdef void pause(Loop *loop, uint64_t retry_ms) noexcept nogil:
     sync_listeners(loop)
 
 
-cdef void maybe_resume(Loop *loop) noexcept nogil:
-    cdef Worker *w = &loop.worker
-    # The low mark keeps a full worker from adding and removing listeners for each connection.
-    if loop.paused and w.now_ms >= loop.accept_retry_ms and (
-            w.connections + w.capacity // 32 + 1 <= w.capacity):
-        loop.paused = False
-        sync_listeners(loop)
-
-
 cdef void close_listener(Loop *loop, uint32_t place) noexcept nogil:
     """The queue has been served. When it was the listener's last shard, tells the master."""
     cdef Listener *listener = &loop.listeners[place]
@@ -179,6 +170,21 @@ cdef void listener_event(Loop *loop, uint32_t place) noexcept nogil:
             close_listener(loop, place)
 
 
+cdef void serve_leaving(Loop *loop) noexcept nogil:
+    """Serves the queues of listeners that are being removed, and closes those it has emptied.
+
+    A pause interrupts it. An empty queue makes no event, so the end of the pause calls again.
+    """
+    cdef Listener *listener
+    cdef uint32_t place
+    for place in range(loop.listener_count):
+        listener = &loop.listeners[place]
+        if listener.fd >= 0 and listener.leaving:
+            if not loop.paused and accept_some(loop, place, TM_NONE):
+                close_listener(loop, place)
+    sync_listeners(loop)
+
+
 cdef void remove_listener(Loop *loop, uint32_t id, bint every) noexcept nogil:
     """Stops accepting on a listener (or on every one), after its queue is served.
 
@@ -190,12 +196,16 @@ cdef void remove_listener(Loop *loop, uint32_t id, bint every) noexcept nogil:
         listener = &loop.listeners[place]
         if listener.fd >= 0 and (every or listener.id == id):
             listener.leaving = True
-    for place in range(loop.listener_count):
-        listener = &loop.listeners[place]
-        if listener.fd >= 0 and listener.leaving:
-            if not loop.paused and accept_some(loop, place, TM_NONE):
-                close_listener(loop, place)
-    sync_listeners(loop)
+    serve_leaving(loop)
+
+
+cdef void maybe_resume(Loop *loop) noexcept nogil:
+    cdef Worker *w = &loop.worker
+    # The low mark keeps a full worker from adding and removing listeners for each connection.
+    if loop.paused and w.now_ms >= loop.accept_retry_ms and (
+            w.connections + w.capacity // 32 + 1 <= w.capacity):
+        loop.paused = False
+        serve_leaving(loop)
 
 
 cdef int add_listener(Loop *loop, uint32_t id, uint32_t shard, int fd,
@@ -329,7 +339,8 @@ cdef int run_loop(Loop *loop) noexcept nogil:
     cdef bint unfinished = False
     cdef uint32_t index
     cdef int count, i
-    while not loop.quit and not (loop.draining and w.connections == 0):
+    # While paused, queues that are to be served before the end may not have been.
+    while not loop.quit and not (loop.draining and w.connections == 0 and not loop.paused):
         count = epoll_wait(w.epoll, events, EVENTS, wait_time(loop, unfinished))
         if count < 0 and errno != EINTR:
             return -errno
@@ -343,9 +354,10 @@ cdef int run_loop(Loop *loop) noexcept nogil:
             index = tm_wheel_pop(&w.wheel, w.records, w.now_ms)
         for i in range(count):
             dispatch(loop, &events[i])
-        unfinished = connections_resume(w)
+        connections_resume(w)
         connections_free(w)
         maybe_resume(loop)
+        unfinished = w.ready != TM_NONE
         if w.pump.fallbacks:
             tm_count(&w.live.counters.pipe_fallbacks, w.pump.fallbacks)
             w.pump.fallbacks = 0

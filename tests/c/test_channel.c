@@ -137,7 +137,7 @@ static void the_end_comes_after_what_was_sent(void)
     count = 99;
     CHECK(tm_channel_receive(line[WORKER], &got, fds, &count) == 0);
     CHECK_EQUAL(count, 0);
-    /* No SIGPIPE either: the worker goes on without its master. */
+    /* An error, no signal: the worker goes on without its master. */
     CHECK(tm_channel_send(line[WORKER], &sent) == -EPIPE);
     CHECK(close(line[WORKER]) == 0);
 }

@@ -94,7 +94,8 @@ static void accept_names_an_ipv6_peer(void)
     struct tm_address address = {.length = sizeof(address.in6)};
     struct tm_peer peer;
     int ends[2];
-    address.in6 = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    address.in6 = (struct sockaddr_in6){.sin6_family = AF_INET6};
+    address.in6.sin6_addr = in6addr_loopback;
     int probe = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (probe < 0 || bind(probe, &address.any, address.length) < 0) {
         fprintf(stderr, "    skipped: no IPv6 loopback here\n");
@@ -317,10 +318,14 @@ static void what_is_under_way_is_counted(void)
     CHECK_EQUAL(tm_sock_unacknowledged(-1), 0);
 }
 
-static void error_of_no_socket_is_an_error(void)
+static void no_socket_and_no_connection_are_errors(void)
 {
     CHECK(tm_sock_error(-1) == -EBADF);
     CHECK(tm_sock_established(-1) == -EBADF);
+    int never_connected = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(never_connected >= 0);
+    CHECK(tm_sock_established(never_connected) == -ENOTCONN);
+    close(never_connected);
 }
 
 static void only_failures_of_this_host_are_local(void)
@@ -352,7 +357,7 @@ int main(void)
     RUN(shut_write_ends_one_direction);
     RUN(reset_reaches_the_peer_as_such);
     RUN(what_is_under_way_is_counted);
-    RUN(error_of_no_socket_is_an_error);
+    RUN(no_socket_and_no_connection_are_errors);
     RUN(only_failures_of_this_host_are_local);
     CHECK_EQUAL(open_descriptors(), before);
     return 0;

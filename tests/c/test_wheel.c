@@ -284,7 +284,7 @@ static void a_wheel_with_nothing_armed_waits_for_ever(void)
     CHECK(check_wait(bench) == -1);
     disarm(bench, 0); /* never armed */
     CHECK(pop(bench) == TM_NONE);
-    bench->now_ms += 1ull << 40; /* a long idle time is stepped over, not counted through */
+    bench->now_ms += 30ull * 24 * 3600 * 1000; /* a month without a connection */
     CHECK(pop(bench) == TM_NONE);
     check_drained(bench);
     arm(bench, 0, bench->now_ms + 50);

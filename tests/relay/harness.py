@@ -21,6 +21,7 @@ from termios import TIOCOUTQ
 from typing import Literal
 
 from tcpmux.config import Address
+from tcpmux.master.workers import MESSAGE, REMOVE, REMOVED
 from tcpmux.shm._shm import CLOSE_REASONS, Live, Table, Tickets
 from tcpmux.shm.image import (
     DestinationRow,
@@ -117,8 +118,12 @@ class RelayWorker:
             sock = listen(family, self.directory, receive_buffer=self.receive_buffer)
             sock.setblocking(False)
             self.listeners[family] = sock
-        table.set_shard_owner(0, 0)
         table.publish(self._image())
+        self.start()
+
+    def start(self) -> None:
+        """Forks the worker: at first, and again after kill()."""
+        table, tickets = self._regions
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         inheritance = Inheritance(
             0, table.fd, tickets.fd, self.live.fd, theirs.fileno(),
@@ -214,6 +219,26 @@ class RelayWorker:
         """Closes the line to the worker, as the death of its master does."""
         self._channel.close()
 
+    def remove_listener(self, family: Family) -> None:
+        """Tells the worker to serve the listener's queue and let go of it."""
+        self._channel.send(MESSAGE.pack(REMOVE, FAMILIES.index(family), 0, 0, 0))
+
+    def await_removed(self, family: Family) -> None:
+        """Until the worker says that it has let go of the listener."""
+        self._channel.settimeout(DEADLINE)
+        while True:
+            kind, listener, _, _, _ = MESSAGE.unpack(self._channel.recv(MESSAGE.size))
+            if kind == REMOVED:
+                assert listener == FAMILIES.index(family)
+                return
+
+    def kill(self) -> None:
+        """Ends the worker as a crash does."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        self.pid = 0
+        self._channel.close()
+
     def await_exit(self) -> None:
         """Asserts that the worker ends by itself, with code 0, and has counted every end."""
         pidfd = os.pidfd_open(self.pid)
@@ -280,6 +305,13 @@ def assert_reset(sock: socket.socket) -> None:
 def unsent(sock: socket.socket) -> int:
     """Bytes written to a socket and not yet taken by the other end's kernel."""
     return int.from_bytes(ioctl(sock, TIOCOUTQ, b"\0" * 4), "little", signed=True)
+
+
+def is_over(sock: socket.socket) -> bool:
+    """The connection is over both ways, by a reset or by two FINs."""
+    poll = select.poll()
+    poll.register(sock, 0)  # hang-ups and errors are always told
+    return bool(poll.poll(0))
 
 
 def is_silent(sock: socket.socket, seconds: float) -> bool:

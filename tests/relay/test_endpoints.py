@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 
 import pytest
 
@@ -23,18 +23,21 @@ from tests.relay.harness import (
     ends_by_reset,
     transfer,
 )
-from tests.support import wait_for
+from tests.support import DEADLINE, wait_for
 
 
-def _visits(endpoint: socket.socket) -> int:
-    """Takes everything from a listen queue; returns how many connections it was."""
-    count = 0
-    endpoint.setblocking(False)
-    with suppress(BlockingIOError):
-        while True:
+def _visits(endpoints: Sequence[socket.socket], total: int) -> list[int]:
+    """Takes `total` connections from the listen queues; returns how many came to each. Fails
+    if there are more."""
+    counts = [0] * len(endpoints)
+    while sum(counts) < total:
+        ready = select.select(endpoints, [], [], DEADLINE)[0]
+        assert ready, f"only {counts} of {total} connections came"
+        for endpoint in ready:
             endpoint.accept()[0].close()
-            count += 1
-    return count
+            counts[endpoints.index(endpoint)] += 1
+    assert not select.select(endpoints, [], [], 0)[0]
+    return counts
 
 
 def _open_one(worker: RelayWorker) -> None:
@@ -77,7 +80,7 @@ def test_64_destinations_split_exactly(start_worker: StartWorker,
     ])
     for cycle in range(1, 3):
         _open_until(worker, cycle * sum(weights))
-        assert [_visits(endpoint) for endpoint in endpoints] == weights
+        assert _visits(endpoints, sum(weights)) == weights
         assert [worker.destination(number).opened for number in range(64)] == [
             weight * cycle for weight in weights]
         assert worker.route().opened == cycle * sum(weights)
@@ -88,8 +91,7 @@ def test_endpoints_take_turns(start_worker: StartWorker, open_endpoint: OpenEndp
     worker = start_worker(*endpoints)
     for turn in range(9):
         _open_one(worker)
-        assert [_visits(endpoint) for endpoint in endpoints] == [
-            int(turn % 3 == place) for place in range(3)]
+        assert _visits(endpoints, 1) == [int(turn % 3 == place) for place in range(3)]
     assert [worker.endpoint(place).opened for place in range(3)] == [3, 3, 3]
 
 
@@ -98,7 +100,7 @@ def test_weight_zero_gets_nothing(start_worker: StartWorker, open_endpoint: Open
     worker = start_worker(destinations=[
         Destination((address_of(old),), 0), Destination((address_of(new),), 7)])
     _open_until(worker, 20)
-    assert (_visits(old), _visits(new)) == (0, 20)
+    assert _visits([old, new], 20) == [0, 20]
 
 
 @pytest.mark.parametrize("destination", [Destination(()), Destination((), weight=0)])
@@ -107,6 +109,7 @@ def test_nowhere_to_go(start_worker: StartWorker, destination: Destination) -> N
     worker = start_worker(destinations=[destination])
     for family in FAMILIES:
         assert_reset(worker.connect(family))
+    await_idle(worker)
     assert worker.closed() == {"no_endpoint": 3}
 
 

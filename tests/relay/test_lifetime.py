@@ -101,6 +101,48 @@ def test_a_full_worker_serves_a_long_queue(start_worker: StartWorker,
     assert worker.closed() == {"finished": 30}
 
 
+def test_a_listener_removed_at_the_limit_is_let_go(start_worker: StartWorker,
+                                                   open_endpoint: OpenEndpoint) -> None:
+    """A full worker serves its queue when it can, and tells the master when it is done."""
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint, capacity=2)
+    links = [worker.link(endpoint) for _ in range(2)]
+    queued = worker.connect("v6")
+    wait_for(lambda: worker.live.counters()["accept_pauses"], "the worker to be full")
+    worker.remove_listener("v6")
+    links[0].close()
+    served = worker.own(endpoint.accept()[0])
+    transfer(Flow(queued, served, b"question"))
+    served.close()
+    queued.close()
+    worker.await_removed("v6")
+    transfer(Flow(links[1].client, links[1].server, b"goes on"))
+    later = worker.link(endpoint, "v4")
+    transfer(Flow(later.client, later.server, b"other listeners do as well"))
+
+
+def test_a_crash_is_counted_by_the_next_life(start_worker: StartWorker,
+                                             open_endpoint: OpenEndpoint) -> None:
+    """The records of a killed worker are counted as lost and used again; its peers are reset
+    or see an end; who was queued is served by the new one."""
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint, capacity=3)
+    links = [worker.link(endpoint, family) for family in FAMILIES]
+    links[0].close()
+    wait_for(lambda: worker.live.connections == 2, "the first to end")
+    worker.kill()
+    queued = worker.connect()
+    worker.start()
+    server = worker.own(endpoint.accept()[0])
+    transfer(Flow(queued, server, b"question", shut=True),
+             Flow(server, queued, b"answer", shut=True))
+    more = [worker.link(endpoint) for _ in range(3)]
+    assert worker.closed() == {"finished": 2, "worker_lost": 2}
+    assert worker.live.starts == 2
+    for link in more:
+        transfer(Flow(link.client, link.server, b"question"))
+
+
 # --- signals ----------------------------------------------------------------------------------
 
 
@@ -148,6 +190,8 @@ def test_drain_at_the_limit_serves_the_queue(start_worker: StartWorker,
     worker = start_worker(endpoint, capacity=1)
     link = worker.link(endpoint)
     queued = _queue(worker, 3)
+    for client in queued:
+        client.shutdown(socket.SHUT_WR)
     worker.send_signal(signal.SIGTERM)
     worker.send_signal(signal.SIGCONT)
     wait_for(lambda: worker.live.counters()["accept_pauses"], "the worker to be full")
@@ -156,7 +200,6 @@ def test_drain_at_the_limit_serves_the_queue(start_worker: StartWorker,
         endpoint.accept()[0].close()
     for client in queued:
         assert client.recv(1) == b""
-        client.close()
     worker.await_exit()
     assert worker.closed() == {"finished": 4}
 

@@ -19,6 +19,7 @@ from tests.relay.harness import (
     assert_reset,
     await_idle,
     ends_by_reset,
+    is_over,
     reset,
     transfer,
     unsent,
@@ -179,16 +180,20 @@ def test_reset_after_a_half_close(pair: Pair) -> None:
     link = pair.link("v4", "v4")
     transfer(Flow(link.client, link.server, SMALL, shut=True))
     reset(link.client)
-    wait_for(lambda: select.select([], [], [link.server], 0) and _hung_up(link.server),
-             "the reset to reach the endpoint")
+    wait_for(lambda: is_over(link.server), "the reset to reach the endpoint")
     await_idle(pair.worker)
     assert pair.worker.closed() == {"client_reset": 1}
 
 
-def _hung_up(sock: socket.socket) -> bool:
-    poll = select.poll()
-    poll.register(sock, 0)
-    return bool(poll.poll(0))
+def test_bytes_around_urgent_data_arrive(pair: Pair) -> None:
+    """Urgent data has no place in a relayed stream; what surrounds it has."""
+    link = pair.link("v4", "v4")
+    transfer(Flow(link.client, link.server, BULK))
+    link.client.send(b"!", socket.MSG_OOB)
+    transfer(Flow(link.client, link.server, BULK))
+    link.client.send(b"!", socket.MSG_OOB)
+    transfer(Flow(link.client, link.server, SMALL, shut=True),
+             Flow(link.server, link.client, BULK, shut=True))
 
 
 def _fill(sender: socket.socket, limit: int = 64 << 20) -> int:

@@ -1,0 +1,100 @@
+"""From configuration to table: numbers stay with their names, and the image comes back whole."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tcpmux.config import Address, Admin, Config, Destination, Route
+from tcpmux.shm._shm import Live, Table, Tickets
+from tcpmux.shm.image import Image
+from tcpmux.shm.routes import Names, Numbers, TableFull, build_image, describe_changes
+
+
+def address(port: int) -> Address:
+    return Address("127.0.0.1", port, "")
+
+
+def config(*routes: Route) -> Config:
+    return Config(None, Admin("/x"), 45.0, routes, (Path("r.yaml"),))
+
+
+def route(name: str, port: int, **weights: int) -> Route:
+    destinations = tuple(Destination(d, w, (address(9000),)) for d, w in weights.items())
+    return Route(name, (address(port),), 10.0, 3600.0, destinations)
+
+
+def image(names: Names, generation: int, *routes: Route) -> Image:
+    ids = {a: i for i, a in enumerate(a for r in routes for a in r.listen)}
+    return build_image(config(*routes), {}, names, ids, generation)
+
+
+def test_numbers_stay_with_their_names() -> None:
+    names = Names.new(lambda _: True)
+    first = image(names, 1, route("a", 1, v1=1, v2=2), route("b", 2, v1=1))
+    second = image(names, 2, route("b", 2, v1=1), route("c", 3, v1=1), route("a", 1, v2=5, v1=1))
+    before = {(r.name, d.name): (d.slot, d.ticket, d.born)
+              for r in first.routes for d in r.destinations}
+    after = {(r.name, d.name): (d.slot, d.ticket, d.born)
+             for r in second.routes for d in r.destinations}
+    assert before.items() <= after.items()
+    assert after["c", "v1"][2] == 2
+    assert len({slot for slot, _, _ in after.values()}) == 4
+
+
+def test_a_number_is_given_again_only_when_it_is_idle_and_no_fresh_one_is_left() -> None:
+    busy = {0}
+    numbers = Numbers(2, lambda number: number not in busy)
+    assert numbers.of(("a",), 1) == (0, 1)
+    assert numbers.of(("b",), 1) == (1, 1)
+    numbers.keep_only({("b",)})
+    with pytest.raises(TableFull):
+        numbers.of(("c",), 2)
+    busy.clear()
+    assert numbers.of(("c",), 3) == (0, 3)
+
+
+def test_trying_out_on_a_copy_changes_nothing() -> None:
+    names = Names.new(lambda _: True)
+    image(names, 1, route("a", 1, v1=1))
+    image(names.copy(), 2, route("b", 2, v1=1))
+    assert image(names, 2, route("c", 2, v1=1)).routes[0].slot == 3
+
+
+def test_a_published_image_is_read_back() -> None:
+    table = Table.create(1, 2, os.getpid(), 7)
+    names = Names.new(lambda _: True)
+    assert Table.attach(table.fd).read() == (0, Image((), ()))
+    for generation in (1, 2, 3):
+        written = image(names, generation, route("a", 1, v1=generation, v2=2))
+        assert table.publish(written) == generation
+        found, read = Table.attach(table.fd).read()
+        assert found == generation
+        assert read.routes[0].destinations[0].weight == generation
+        assert read.routes[0].destinations[1].endpoints[0].address == "127.0.0.1:9000"
+        assert describe_changes(read, Image((), ())) == ["a: removed"]
+    table.close()
+
+
+def test_regions_of_another_kind_are_refused() -> None:
+    tickets = Tickets.create()
+    with pytest.raises(ValueError, match="not a tcpmux"):
+        Table.attach(tickets.fd)
+    with pytest.raises(ValueError, match="not a tcpmux"):
+        Live.attach(tickets.fd)
+    tickets.close()
+
+
+def test_changes_in_words() -> None:
+    names = Names.new(lambda _: True)
+    old = image(names, 1, route("a", 1, v1=80, v2=20), route("b", 2, v1=1))
+    new = image(names, 2, route("a", 3, v1=50, v3=20), route("c", 4, v1=1))
+    assert describe_changes(old, new) == [
+        "a: v1 80->50, v3 added with weight 20, v2 removed, listens on 127.0.0.1:3, "
+        "no longer listens on 127.0.0.1:1",
+        "c: added, listening on 127.0.0.1:4",
+        "b: removed",
+    ]
+    assert describe_changes(new, new) == []
