@@ -6,7 +6,7 @@
 
 enum {
     RECORDS = 300,
-    STEPS = 5000,
+    STEPS = 20000,
     /* What the two wheels reach, with one tick to spare. */
     FINE_REACH_MS = (TM_FINE_SLOTS - 2) * TM_FINE_TICK_MS,
     COARSE_REACH_MS = (TM_COARSE_SLOTS - 2) * TM_COARSE_TICK_MS,

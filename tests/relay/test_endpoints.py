@@ -18,7 +18,6 @@ from tests.relay.harness import (
     Flow,
     RelayWorker,
     address_of,
-    assert_reset,
     await_idle,
     ends_by_reset,
     transfer,
@@ -108,7 +107,7 @@ def test_nowhere_to_go(start_worker: StartWorker, destination: Destination) -> N
     """No endpoint, or no weight at all: the client is reset at once."""
     worker = start_worker(destinations=[destination])
     for family in FAMILIES:
-        assert_reset(worker.connect(family))
+        worker.assert_turns_away(family)
     await_idle(worker)
     assert worker.closed() == {"no_endpoint": 3}
 
@@ -121,7 +120,7 @@ def test_nowhere_to_go(start_worker: StartWorker, destination: Destination) -> N
 def test_refusal_resets_the_client(start_worker: StartWorker, open_endpoint: OpenEndpoint,
                                    client: Family, server: Family) -> None:
     worker = start_worker(open_endpoint(server, backlog=None))
-    assert_reset(worker.connect(client))
+    worker.assert_turns_away(client)
     await_idle(worker)
     for slot in range(worker.slots):
         assert worker.closed(slot) == {"connect_failed": 1}

@@ -254,12 +254,14 @@ def test_tcp_through_the_worker(workers: dict[str, tuple[RelayWorker, socket.soc
     await_idle(worker)
     counters = worker.closed()
     (reason,) = (key for key in counters if counters[key] != before.get(key, 0))
-    if run.reset_by is None:
-        assert reason == "finished"
-    else:
-        # Two FINs that crossed before the reset have ended it well.
-        assert reason in ("client_reset" if run.client.was_reset else "endpoint_reset",
-                          "finished")
+    # Two FINs that crossed before a reset have ended it well. A server that resets what it has
+    # just accepted may do so before the worker has looked: to it that is no connection.
+    allowed = {"finished"}
+    if run.client.was_reset:
+        allowed |= {"client_reset"}
+    elif run.server.was_reset:
+        allowed |= {"endpoint_reset", "connect_failed"}
+    assert reason in allowed
 
 
 @pytest.mark.parametrize(("client", "server"), [("unix", "unix"), ("unix", "v4"), ("v4", "unix")])
