@@ -55,7 +55,12 @@ def extensions() -> list[Extension]:
             # the impossible must die and be replaced, not go on.
             undef_macros=["NDEBUG"],
             extra_compile_args=[
-                "-std=gnu11", "-Wall", "-Wextra", *werror, *GENERATED_CODE_WARNINGS, *compile_args,
+                "-std=gnu11",
+                "-Wall",
+                "-Wextra",
+                *werror,
+                *GENERATED_CODE_WARNINGS,
+                *compile_args,
             ],
             extra_link_args=link_args,
         )

@@ -31,19 +31,39 @@ MAX_CONNECTIONS = 4000
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--scenario", action="append", choices=list(SCENARIOS),
-                        help=f"may repeat; default: {', '.join(STANDARD)}")
-    parser.add_argument("--peers", default=",".join(PEERS), metavar="A,B",
-                        help="any of %(default)s (default: all that are installed)")
+    parser.add_argument(
+        "--scenario",
+        action="append",
+        choices=list(SCENARIOS),
+        help=f"may repeat; default: {', '.join(STANDARD)}",
+    )
+    parser.add_argument(
+        "--peers",
+        default=",".join(PEERS),
+        metavar="A,B",
+        help="any of %(default)s (default: all that are installed)",
+    )
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
-    parser.add_argument("--seconds", type=float, default=2.0, metavar="S",
-                        help="length of one measurement (default %(default)s)")
-    parser.add_argument("--connections", type=int, default=2000, metavar="N",
-                        help="idle connections (default %(default)s)")
-    parser.add_argument("--cpus", metavar="LOAD,PROXY",
-                        help="default: the first two this process may use")
-    parser.add_argument("--json", type=Path, metavar="FILE",
-                        help="default: a new file in bench/results")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=1.5,
+        metavar="S",
+        help="length of one measurement (default %(default)s)",
+    )
+    parser.add_argument(
+        "--connections",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="idle connections (default %(default)s)",
+    )
+    parser.add_argument(
+        "--cpus", metavar="LOAD,PROXY", help="default: the first two this process may use"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="default: a new file in bench/results"
+    )
     options = parser.parse_args(arguments)
     options.peers = list(dict.fromkeys(options.peers.split(",")))
     unknown = [name for name in options.peers if name not in PEERS]
@@ -107,7 +127,10 @@ class Run:
         try:
             self.measurements.append(
                 SCENARIOS[name].measure(
-                    PEERS[peer], self.machine, number=number, seconds=self.options.seconds,
+                    PEERS[peer],
+                    self.machine,
+                    number=number,
+                    seconds=self.options.seconds,
                     connections=self.options.connections,
                 )
             )
@@ -149,9 +172,12 @@ def main(arguments: list[str] | None = None) -> int:
     about |= {
         "seconds": round(time.monotonic() - began, 1),
         "arguments": {
-            "scenarios": options.scenario or STANDARD, "peers": options.peers,
-            "rounds": options.rounds, "seconds": options.seconds,
-            "connections": options.connections, "cpus": [load_cpu, proxy_cpu],
+            "scenarios": options.scenario or STANDARD,
+            "peers": options.peers,
+            "rounds": options.rounds,
+            "seconds": options.seconds,
+            "connections": options.connections,
+            "cpus": [load_cpu, proxy_cpu],
         },
         "skipped": run.skipped,
         "failures": run.failures,

@@ -33,7 +33,10 @@ def build_loadgen() -> Path:
     sources = [str(path) for path in inputs if path.suffix == ".c"]
     compiler = subprocess.run(
         ["gcc", *FLAGS, *sources, "-o", str(unfinished)],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     if compiler.returncode != 0:
         raise BuildError(compiler.stderr.strip())

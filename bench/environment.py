@@ -56,7 +56,11 @@ def _git(*arguments: str) -> str | None:
     """The output of a git command, or None outside a repository with commits."""
     try:
         finished = subprocess.run(
-            ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=10,
+            ["git", *arguments],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=10,
             check=True,
         )
     except (OSError, subprocess.SubprocessError):

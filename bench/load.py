@@ -50,16 +50,26 @@ class LoadGenerator:
         with pinned(self.cpu):
             return subprocess.Popen(
                 [str(self.program), *arguments],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                text=True, start_new_session=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
             )
 
     @contextmanager
     def backend(self, role: str) -> Iterator[int]:
         """A backend with `role` (echo, source, sink) on loopback; gives its port."""
         process = self._start(
-            ["backend", "--role", role, "--address", "127.0.0.1:0",
-             "--seconds", f"{BACKEND_SECONDS:g}"]
+            [
+                "backend",
+                "--role",
+                role,
+                "--address",
+                "127.0.0.1:0",
+                "--seconds",
+                f"{BACKEND_SECONDS:g}",
+            ]
         )
         try:
             assert process.stdout is not None
@@ -84,8 +94,15 @@ class LoadGenerator:
     def hold(self, connections: int, port: int, seconds: float) -> Iterator[IdleClient]:
         """Open `connections`, one byte echoed on each, and hold them inside the block."""
         process = self._start(
-            ["idle", "--connections", str(connections), "--address", f"127.0.0.1:{port}",
-             "--seconds", f"{seconds:g}"]
+            [
+                "idle",
+                "--connections",
+                str(connections),
+                "--address",
+                f"127.0.0.1:{port}",
+                "--seconds",
+                f"{seconds:g}",
+            ]
         )
         try:
             assert process.stdout is not None

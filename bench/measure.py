@@ -97,7 +97,9 @@ class CpuMeter:
             others = busy_seconds(self._cpu) - self._busy - total
             foreign = max(0.0, others / (time.monotonic() - self._began))
         return CpuUse(
-            total=total, worker=max(grown, default=0) / 1e9, processes=len(grown),
+            total=total,
+            worker=max(grown, default=0) / 1e9,
+            processes=len(grown),
             foreign=foreign,
         )
 

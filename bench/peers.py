@@ -167,7 +167,9 @@ class Tcpmux(Peer):
         config = directory / "routes.yaml"
         destination = {"name": "v1", "endpoints": [f"127.0.0.1:{backend}"]}
         route = {
-            "name": "bench", "listen": f"127.0.0.1:{listen}", "destinations": [destination],
+            "name": "bench",
+            "listen": f"127.0.0.1:{listen}",
+            "destinations": [destination],
         }
         config.write_text(
             yaml.safe_dump(

@@ -63,8 +63,12 @@ class Program:
         with pinned(cpu), log.open("wb") as output:
             # A session of its own: Ctrl-C reaches the bench alone, which ends its programs.
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                cwd=directory, start_new_session=True,
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=directory,
+                start_new_session=True,
             )
         self._root = psutil.Process(self._process.pid)
 

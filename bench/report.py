@@ -90,13 +90,19 @@ def _summary(
     ratio = Spread.of([_ratio(one.cost, reference.get(one.round)) for one in rounds])
     goal, met = _judge(scenario, peer, cost, ratio)
     return Summary(
-        scenario=scenario.name, peer=peer, rounds=len(rounds),
-        cost=cost, cost_unit=scenario.cost_unit,
+        scenario=scenario.name,
+        peer=peer,
+        rounds=len(rounds),
+        cost=cost,
+        cost_unit=scenario.cost_unit,
         worker_cost=Spread.of([one.worker_cost for one in rounds]),
-        rate=Spread.of([one.rate for one in rounds]), rate_unit=scenario.rate_unit,
+        rate=Spread.of([one.rate for one in rounds]),
+        rate_unit=scenario.rate_unit,
         p50_us=Spread.of([one.outcome.p50_us for one in rounds]),
         p99_us=Spread.of([one.outcome.p99_us for one in rounds]),
-        ratio=ratio, goal=goal, goal_met=met,
+        ratio=ratio,
+        goal=goal,
+        goal_met=met,
         errors=sum(one.outcome.errors for one in rounds),
         first_error=next((one.outcome.first_error for one in rounds if one.outcome.errors), None),
         unsettled=sum(not one.settled for one in rounds),
@@ -116,7 +122,8 @@ def _judge(
     if peer != SUBJECT or goal is None:
         return None, None
     text = (
-        f"<= {goal.most:g} x {REFERENCE}" if goal.of_nginx
+        f"<= {goal.most:g} x {REFERENCE}"
+        if goal.of_nginx
         else f"<= {goal.most:g} {scenario.cost_unit}"
     )
     reached = ratio if goal.of_nginx else cost
@@ -133,15 +140,33 @@ def table(scenario: Scenario, summaries: Sequence[Summary]) -> Table:
         title_justify="left",
     )
     drawn.add_column("peer")
-    for name in (cost, "lowest..highest", "worker", "rate", "p50 us", "p99 us",
-                 f"to {REFERENCE}", "lowest..highest", "goal", "errors"):
+    for name in (
+        cost,
+        "lowest..highest",
+        "worker",
+        "rate",
+        "p50 us",
+        "p99 us",
+        f"to {REFERENCE}",
+        "lowest..highest",
+        "goal",
+        "errors",
+    ):
         drawn.add_column(name, justify="right")
     for one in summaries:
         if one.scenario == scenario.name:
             drawn.add_row(
-                one.peer, _number(one.cost), _range(one.cost), _number(one.worker_cost),
-                _number(one.rate), _number(one.p50_us), _number(one.p99_us),
-                _number(one.ratio), _range(one.ratio), _goal(one), _errors(one),
+                one.peer,
+                _number(one.cost),
+                _range(one.cost),
+                _number(one.worker_cost),
+                _number(one.rate),
+                _number(one.p50_us),
+                _number(one.p99_us),
+                _number(one.ratio),
+                _range(one.ratio),
+                _goal(one),
+                _errors(one),
             )
     return drawn
 
@@ -167,8 +192,10 @@ def _goal(one: Summary) -> Text:
         return Text("")
     if one.goal_met is None:
         return Text(f"{one.goal}: unknown")
-    return Text(f"{one.goal}: {'met' if one.goal_met else 'missed'}",
-                style="green" if one.goal_met else "red")
+    return Text(
+        f"{one.goal}: {'met' if one.goal_met else 'missed'}",
+        style="green" if one.goal_met else "red",
+    )
 
 
 def _errors(one: Summary) -> Text:
@@ -193,12 +220,15 @@ def remarks(summary: Summary) -> list[str]:
 
 
 def write_json(
-    path: Path, about: dict[str, Any], measurements: Sequence[Measurement],
+    path: Path,
+    about: dict[str, Any],
+    measurements: Sequence[Measurement],
     summaries: Sequence[Summary],
 ) -> None:
     """Everything about this run, so that it can be compared with another one."""
     content = {
-        "format": FORMAT, **about,
+        "format": FORMAT,
+        **about,
         "summaries": [asdict(one) for one in summaries],
         "measurements": [asdict(one) for one in measurements],
     }

@@ -8,6 +8,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum { SHORT_SPLICE = 256 * 1024 }; /* bytes */
+
 static bool would_block(int error)
 {
     return error == EAGAIN || error == EWOULDBLOCK;
@@ -109,18 +111,19 @@ static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half,
     ssize_t read = receive(source, pump->buffer, pump->buffer_size, 0);
     if (read <= 0)
         return end_of_read(half, read);
-    *got = (size_t)read;
-    note_read_size(half, *got);
-    ssize_t sent = send_some(destination, pump->buffer, *got);
+    size_t size = (size_t)read;
+    *got += size;
+    note_read_size(half, size);
+    ssize_t sent = send_some(destination, pump->buffer, size);
     if (sent < 0)
         return fail(half, TM_PUMP_DESTINATION_ERROR);
     half->bytes += (uint64_t)sent;
-    if ((size_t)sent < *got) {
-        queue_rest(pump, half, pump->buffer + sent, *got - (size_t)sent);
+    if ((size_t)sent < size) {
+        queue_rest(pump, half, pump->buffer + sent, size - (size_t)sent);
         enum tm_pump_result flushed = flush(half, destination);
         return flushed == TM_PUMP_DRAINED ? TM_PUMP_YIELD : flushed;
     }
-    return *got < pump->buffer_size && !source_hung_up ? TM_PUMP_DRAINED : TM_PUMP_YIELD;
+    return size < pump->buffer_size && !source_hung_up ? TM_PUMP_DRAINED : TM_PUMP_YIELD;
 }
 
 static enum tm_pump_result step_splice(struct tm_pump *pump, struct tm_half *half, int source,
@@ -144,8 +147,15 @@ static enum tm_pump_result step_splice(struct tm_pump *pump, struct tm_half *hal
     half->queued = (uint32_t)moved;
     note_read_size(half, *got);
     enum tm_pump_result flushed = flush(half, destination);
-    /* A short splice proves nothing (it also ends at the pipe's segments). */
-    return flushed == TM_PUMP_DRAINED ? TM_PUMP_YIELD : flushed;
+    if (flushed != TM_PUMP_DRAINED)
+        return flushed;
+    /* A short splice proves nothing: it also ends at the pipe's segments, of which
+     * there are 256 in a large one. But one shorter than they hold in full packets
+     * has most likely emptied the source: then recv, which has the last word anyway,
+     * spares a splice that says "empty". */
+    if (*got < SHORT_SPLICE && half->splicing)
+        return step_copy(pump, half, source, destination, source_hung_up, got);
+    return TM_PUMP_YIELD;
 }
 
 static enum tm_pump_result step_peek(struct tm_pump *pump, struct tm_half *half, int source,

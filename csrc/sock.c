@@ -67,6 +67,17 @@ int tm_sock_established(int fd)
     /* A send of nothing goes through the state checks of a real one. */
     if (send(fd, "", 0, MSG_NOSIGNAL | MSG_DONTWAIT) == 0)
         return 1;
+    if (errno == EPIPE) {
+        int family = 0;
+        socklen_t size = sizeof(family);
+        if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size) == 0 && family == AF_UNIX) {
+            /* Connected for sure, and closed by the peer since: its bytes and its end are
+             * still to be read. An error besides: closed while it was in the queue. */
+            int error = tm_sock_error(fd);
+            return error < 0 ? error : 1;
+        }
+        return -EPIPE;
+    }
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -errno;
 }
 

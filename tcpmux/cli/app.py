@@ -61,8 +61,14 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @run.config_option
-@click.option("--version", is_flag=True, expose_value=False, is_eager=True,
-              callback=_print_version, help="Print the version and exit.")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Print the version and exit.",
+)
 @click.pass_context
 def cli(ctx: click.Context, config: tuple[str, ...]) -> int:
     """Split TCP connections between versions of a service by weight, and change the split
@@ -104,8 +110,15 @@ def cli(ctx: click.Context, config: tuple[str, ...]) -> int:
     return run.run_instance(config)
 
 
-for command in (run.run, check.check, status.status, weight.weight, reload.reload_,
-                stop.stop, demo.demo):
+for command in (
+    run.run,
+    check.check,
+    status.status,
+    weight.weight,
+    reload.reload_,
+    stop.stop,
+    demo.demo,
+):
     cli.add_command(command)
 
 

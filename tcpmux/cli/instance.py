@@ -22,7 +22,10 @@ CONTROL = "tcpmux: control"
 PROBE_TIME = 1.0  # s
 
 admin_option = click.option(
-    "--admin", metavar="SOCKET", envvar="TCPMUX_ADMIN", default=None,
+    "--admin",
+    metavar="SOCKET",
+    envvar="TCPMUX_ADMIN",
+    default=None,
     help="Admin socket of the instance. [default: $TCPMUX_ADMIN, or the one that is running]",
 )
 
@@ -69,7 +72,8 @@ def _bound_sockets(process: Any) -> tuple[str, ...]:
     paths = {
         connection.laddr
         for connection in process.net_connections(kind="unix")
-        if connection.type == socket.SOCK_STREAM and connection.laddr
+        if connection.type == socket.SOCK_STREAM
+        and connection.laddr
         and not connection.laddr.startswith("@")  # abstract: never an admin socket
     }
     if any(not path.startswith("/") for path in paths):
@@ -136,8 +140,10 @@ def choose(
     hidden = [c for c in found if c.sockets is None and c.title.startswith(MASTER)]
     if hidden and not os.path.lexists(default):
         listed = "; ".join(f"pid {c.pid} ({c.title}) of user {c.user}" for c in hidden)
-        raise UsageError(f"may not look for the admin socket of {listed}: use sudo, be that user, "
-                         "or name the socket with --admin")
+        raise UsageError(
+            f"may not look for the admin socket of {listed}: use sudo, be that user, "
+            "or name the socket with --admin"
+        )
     return default
 
 

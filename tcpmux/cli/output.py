@@ -59,7 +59,9 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(
-        markup=False, highlight=False, emoji=False,
+        markup=False,
+        highlight=False,
+        emoji=False,
         width=None if sys.stdout.isatty() else WIDTH_OF_A_PIPE,
     )
 

@@ -10,7 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 config_option = click.option(
-    "-c", "--config", "config", metavar="FILE", multiple=True,
+    "-c",
+    "--config",
+    "config",
+    metavar="FILE",
+    multiple=True,
     help="Configuration file; may be repeated, the files are read as one.",
 )
 

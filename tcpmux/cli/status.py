@@ -26,8 +26,11 @@ def _table(title: str, text_column: str, *number_columns: str) -> Table:
     from rich.text import Text
 
     table = Table(
-        title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD,
-        pad_edge=False, show_edge=False,
+        title=Text(title, style="bold"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
     )
     table.add_column(text_column, overflow="fold")
     for column in number_columns:
@@ -46,8 +49,13 @@ def _workers(workers: list[WorkerStatus]) -> Table:
     table = _table("workers", "id", "pid", "generation", "connections", "starts")
     for worker in workers:
         pid = str(worker["pid"]) if worker["pid"] else "not running"
-        table.add_row(str(worker["id"]), pid, str(worker["generation"]),
-                      str(worker["connections"]), str(worker["starts"]))
+        table.add_row(
+            str(worker["id"]),
+            pid,
+            str(worker["generation"]),
+            str(worker["connections"]),
+            str(worker["starts"]),
+        )
     return table
 
 
@@ -67,16 +75,20 @@ def _route(route: RouteStatus) -> Table:
         f"{route['connections_active']} active, {route['connections_total']} total, "
         f"{route['connections_rejected_total']} rejected"
     )
-    table = _table(title, "destination", "weight", "share", "active", "total", "failures",
-                   "in", "out")
+    table = _table(
+        title, "destination", "weight", "share", "active", "total", "failures", "in", "out"
+    )
     everything = sum(d["effective_weight"] for d in route["destinations"])
     for destination in route["destinations"]:
         table.add_row(
-            destination["name"], _weight(destination),
+            destination["name"],
+            _weight(destination),
             percent(destination["effective_weight"], everything),
-            str(destination["connections_active"]), str(destination["connections_total"]),
+            str(destination["connections_active"]),
+            str(destination["connections_total"]),
             str(destination["connect_failures_total"]),
-            human_bytes(destination["bytes_in_total"]), human_bytes(destination["bytes_out_total"]),
+            human_bytes(destination["bytes_in_total"]),
+            human_bytes(destination["bytes_out_total"]),
         )
     return table
 
@@ -87,8 +99,11 @@ def print_status(status: Status, now: float) -> None:
     out.print(_headline(status, now), soft_wrap=True)
     out.print(f"config {', '.join(status['config'])}; admin {status['admin']}", soft_wrap=True)
     if status["state"] == "orphaned":
-        out.print("The master is gone: connections are served, but nothing can be changed. "
-                  "Stop with `tcpmux stop` and start again.", soft_wrap=True)
+        out.print(
+            "The master is gone: connections are served, but nothing can be changed. "
+            "Stop with `tcpmux stop` and start again.",
+            soft_wrap=True,
+        )
     out.print()
     out.print(_workers(status["workers"]))
     for route in status["routes"]:
@@ -100,8 +115,12 @@ def print_status(status: Status, now: float) -> None:
 
 @click.command("status")
 @admin_option
-@click.option("--json", "as_json", is_flag=True,
-              help="The whole answer as JSON, with endpoints and more counters.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="The whole answer as JSON, with endpoints and more counters.",
+)
 def status(admin: str | None, as_json: bool) -> int:
     """Show the workers, the routes and how connections were split.
 

@@ -24,8 +24,11 @@ def parse_weights(pairs: Sequence[str]) -> dict[str, int]:
         if not name or not equals:
             raise UsageError(f"expected DESTINATION=WEIGHT, as in v1=80, got {pair!r}")
         # isdecimal would take digits of every script, and int() signs, blanks and underscores.
-        if not (number.isascii() and number.isdecimal()) or len(number) > 7 \
-                or int(number) > MAX_WEIGHT:
+        if (
+            not (number.isascii() and number.isdecimal())
+            or len(number) > 7
+            or int(number) > MAX_WEIGHT
+        ):
             raise UsageError(f"{name}: a weight is a whole number 0..{MAX_WEIGHT}, got {number!r}")
         if name in weights:
             raise UsageError(f"{name} is given twice")

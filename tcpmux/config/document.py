@@ -75,8 +75,7 @@ def _read_text(file: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
-        raise _fail(file, line, column,
-                    f"not UTF-8: byte 0x{data[error.start]:02x}") from None
+        raise _fail(file, line, column, f"not UTF-8: byte 0x{data[error.start]:02x}") from None
 
 
 def _compose(file: str, text: str) -> yaml.Node | None:
@@ -89,8 +88,9 @@ def _compose(file: str, text: str) -> yaml.Node | None:
         raise _fail(file, line, column, f"not YAML: {one_line(str(error.problem))}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise _fail(file, line, 1, f"not YAML: character {error.character!r}, "
-                                   f"{one_line(str(error.reason))}") from None
+        raise _fail(
+            file, line, 1, f"not YAML: character {error.character!r}, {one_line(str(error.reason))}"
+        ) from None
     finally:
         loader.dispose()
 
@@ -108,8 +108,11 @@ def _compose_events(file: str, loader: Any) -> yaml.Node | None:
             return root
         if isinstance(event, yaml.CollectionEndEvent):
             node, items = open_nodes.pop()
-            node.value = items if isinstance(node, yaml.SequenceNode) else list(
-                zip(items[::2], items[1::2], strict=True))
+            node.value = (
+                items
+                if isinstance(node, yaml.SequenceNode)
+                else list(zip(items[::2], items[1::2], strict=True))
+            )
             continue
         if isinstance(event, yaml.DocumentStartEvent) and root is not None:
             raise _fail(file, *mark, "a second document: expected one in a file")
@@ -144,8 +147,9 @@ def _node(loader: Any, event: Any) -> yaml.Node:
     tag = event.tag
     if tag in (None, "!"):
         tag = loader.resolve(kind, value, event.implicit)
-    node: yaml.Node = kind(tag, value if value is not None else [], event.start_mark,
-                           event.end_mark)
+    node: yaml.Node = kind(
+        tag, value if value is not None else [], event.start_mark, event.end_mark
+    )
     return node
 
 
@@ -161,8 +165,11 @@ class _Builder:
         document.marks.setdefault(location, mark)
         document.nodes += 1
         if document.nodes > MOST_NODES:
-            raise _fail(document.file, *mark, f"more than {MOST_NODES} values "
-                                              "(are there aliases of aliases?)")
+            raise _fail(
+                document.file,
+                *mark,
+                f"more than {MOST_NODES} values (are there aliases of aliases?)",
+            )
         if depth > DEEPEST:
             raise _fail(document.file, *mark, f"nested more than {DEEPEST} levels deep")
         expected = {"MappingNode": "map", "SequenceNode": "seq"}.get(type(node).__name__)
@@ -171,8 +178,10 @@ class _Builder:
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, location, depth)
         if isinstance(node, yaml.SequenceNode):
-            return [self.build(item, (*location, place), depth + 1)
-                    for place, item in enumerate(node.value)]
+            return [
+                self.build(item, (*location, place), depth + 1)
+                for place, item in enumerate(node.value)
+            ]
         return self._scalar(node, location, mark)
 
     def _mapping(self, node: yaml.MappingNode, location: Location, depth: int) -> dict[str, Any]:

@@ -40,7 +40,8 @@ class _Names:
     def add(self, name: Any, document: Document, location: Location) -> None:
         if name in self.first:
             document.problem(
-                location, f"{self.what} {describe(name)} is already at {self.first[name]}")
+                location, f"{self.what} {describe(name)} is already at {self.first[name]}"
+            )
         else:
             self.first[name] = document.place(location)
 
@@ -75,16 +76,16 @@ def _read(path: str | Path) -> _File:
     """One file; problems of its contents are in its document, and the model then is empty."""
     document = read_document(path)
     if not isinstance(document.value, dict):
-        document.problem((), f"expected a mapping with keys such as routes, "
-                             f"got {describe(document.value)}")
+        document.problem(
+            (), f"expected a mapping with keys such as routes, got {describe(document.value)}"
+        )
         raise ConfigError(document.problems)
     try:
         model = FileModel.model_validate(document.value)
     except ValidationError as error:
         for details in error.errors(include_url=False):
             _add_problem(document, details)
-        raise ConfigError(
-            sorted(document.problems, key=lambda p: (p.line, p.column))) from None
+        raise ConfigError(sorted(document.problems, key=lambda p: (p.line, p.column))) from None
     return _File(document, model)
 
 
@@ -99,8 +100,9 @@ def _add_problem(document: Document, details: Any) -> None:
         known = known_keys(location[:-1])
         near = difflib.get_close_matches(key, known, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
-        document.problem(location[:-1], f"unknown key {one_line(key)}: {hint}",
-                         document.keys.get(location))
+        document.problem(
+            location[:-1], f"unknown key {one_line(key)}: {hint}", document.keys.get(location)
+        )
     elif kind == "value_error":
         document.problem(location, str(context["error"]))
     elif kind in ("model_type", "dict_type", "model_attributes_type"):
@@ -110,8 +112,10 @@ def _add_problem(document: Document, details: Any) -> None:
     elif kind == "too_short":
         document.problem(location, "expected at least one entry, got none")
     elif kind == "too_long":
-        document.problem(location, f"expected at most {context['max_length']} entries, "
-                                   f"got {context['actual_length']}")
+        document.problem(
+            location,
+            f"expected at most {context['max_length']} entries, got {context['actual_length']}",
+        )
     else:
         document.problem(location, f"{details['msg']}, got {got}")
 
@@ -136,13 +140,15 @@ def _check_together(files: Sequence[_File]) -> None:
             destinations += len(route.destinations)
             endpoints += sum(len(d.endpoints) for d in route.destinations)
     for what, count, most in (
-        ("routes", route_count, MAX_ROUTES), ("listen addresses", listeners, MAX_LISTENERS),
+        ("routes", route_count, MAX_ROUTES),
+        ("listen addresses", listeners, MAX_LISTENERS),
         ("destinations", destinations, MAX_ALL_DESTINATIONS),
         ("endpoints", endpoints, MAX_ENDPOINTS),
     ):
         if count > most:
-            files[-1].document.problem(("routes",), f"expected at most {most} {what} in all, "
-                                                    f"got {count}")
+            files[-1].document.problem(
+                ("routes",), f"expected at most {most} {what} in all, got {count}"
+            )
 
 
 def _check_destinations(route: RouteModel, document: Document, here: Location) -> None:
@@ -171,6 +177,9 @@ def _merge(files: Sequence[_File], paths: Sequence[str | Path]) -> Config:
 
 def _route(model: RouteModel) -> Route:
     return Route(
-        model.name, tuple(model.listen), model.connect_timeout, model.idle_timeout,
+        model.name,
+        tuple(model.listen),
+        model.connect_timeout,
+        model.idle_timeout,
         tuple(Destination(d.name, d.weight, tuple(d.endpoints)) for d in model.destinations),
     )

@@ -30,8 +30,10 @@ def _name(value: Any) -> str:
         hint = "" if value is None or isinstance(value, (dict, list)) else " (put it in quotes)"
         raise ValueError(f"expected a name, got {describe(value)}{hint}")
     if not _NAME.fullmatch(value):
-        raise ValueError("expected 1 to 63 letters, digits, '.', '_' or '-', beginning with a "
-                         f"letter or digit, got {describe(value)}")
+        raise ValueError(
+            "expected 1 to 63 letters, digits, '.', '_' or '-', beginning with a "
+            f"letter or digit, got {describe(value)}"
+        )
     return value
 
 
@@ -78,8 +80,9 @@ def _duration(value: Any, low: float, high: float) -> float:
     except ValueError as error:
         raise ValueError(f"{error}, got {describe(value)}") from None
     if not low <= seconds <= high:
-        raise ValueError(f"expected {format_duration(low)}..{format_duration(high)}, "
-                         f"got {describe(value)}")
+        raise ValueError(
+            f"expected {format_duration(low)}..{format_duration(high)}, got {describe(value)}"
+        )
     return seconds
 
 
@@ -100,10 +103,15 @@ def _listen(value: Any) -> Any:
 
 
 def _socket_path(value: Any) -> str:
-    if (not isinstance(value, str) or not value.startswith("/") or "\0" in value
-            or len(value.encode()) > UNIX_PATH_MAX):
-        raise ValueError(f"expected an absolute path of at most {UNIX_PATH_MAX} bytes, "
-                         f"got {describe(value)}")
+    if (
+        not isinstance(value, str)
+        or not value.startswith("/")
+        or "\0" in value
+        or len(value.encode()) > UNIX_PATH_MAX
+    ):
+        raise ValueError(
+            f"expected an absolute path of at most {UNIX_PATH_MAX} bytes, got {describe(value)}"
+        )
     return value
 
 
@@ -121,7 +129,8 @@ class RouteModel(_Strict):
     name: Annotated[str, BeforeValidator(_name)]
     listen: Annotated[
         list[Annotated[Address, BeforeValidator(_address)]],
-        BeforeValidator(_listen), Field(min_length=1),
+        BeforeValidator(_listen),
+        Field(min_length=1),
     ]
     connect_timeout: Annotated[float, BeforeValidator(_connect_timeout)] = 10.0
     idle_timeout: Annotated[float, BeforeValidator(_idle_timeout)] = 3600.0

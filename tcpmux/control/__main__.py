@@ -33,7 +33,8 @@ def main() -> int:
     setproctitle("tcpmux: control")
     options = parse_arguments(sys.argv[1:])
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s tcpmux %(levelname)s %(message)s",
+        level=logging.INFO,
+        format="%(asctime)s tcpmux %(levelname)s %(message)s",
     )
     from tcpmux import __version__
     from tcpmux.control.process import Control

@@ -48,7 +48,10 @@ class Control:
         link = MasterLink(self.master, master_gone)
         app = AdminApi(self.source, self.identity, link, orphans).app()
         runner = web.AppRunner(
-            app, access_log=None, keepalive_timeout=IDLE_TIME, shutdown_timeout=SHUTDOWN_TIME,
+            app,
+            access_log=None,
+            keepalive_timeout=IDLE_TIME,
+            shutdown_timeout=SHUTDOWN_TIME,
         )
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
         try:

@@ -69,8 +69,11 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
     except MasterRefused as error:
         return _error(HTTP_STATUS[error.kind], str(error))
     except MasterGone as error:
-        return _error(503, f"{error}: traffic goes on as it is, nothing can be changed; "
-                           "`tcpmux stop` ends the workers, then start tcpmux again")
+        return _error(
+            503,
+            f"{error}: traffic goes on as it is, nothing can be changed; "
+            "`tcpmux stop` ends the workers, then start tcpmux again",
+        )
     except MasterSilent as error:
         return _error(504, str(error))
     except Exception as error:

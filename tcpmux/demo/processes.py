@@ -33,8 +33,12 @@ def holder(address: Address) -> str:
     """Who listens at that port, as ` by nginx (pid 12)`; empty if we may not know."""
     try:
         for connection in psutil.net_connections(kind="tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.pid \
-                    and connection.laddr and connection.laddr.port == address.port:
+            if (
+                connection.status == psutil.CONN_LISTEN
+                and connection.pid
+                and connection.laddr
+                and connection.laddr.port == address.port
+            ):
                 return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
     except psutil.Error:
         pass
@@ -51,8 +55,10 @@ def check_free(addresses: Iterable[Address]) -> None:
                 probe.bind(address.sockaddr)
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
-                    raise DemoFailed(f"{address} is in use{holder(address)}: the demo needs it; "
-                                     "end what listens there and try again") from None
+                    raise DemoFailed(
+                        f"{address} is in use{holder(address)}: the demo needs it; "
+                        "end what listens there and try again"
+                    ) from None
                 raise DemoFailed(f"can't listen on {address}: {error.strerror}") from None
 
 
@@ -70,8 +76,12 @@ class Child:
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
         with log.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments], stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=stderr, cwd="/", start_new_session=True,
+                [sys.executable, "-m", module, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                cwd="/",
+                start_new_session=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             )
         self._family: dict[int, psutil.Process] = {}

@@ -154,8 +154,11 @@ def await_generation(scene: Scene, tcpmux: Child, above: int) -> int:
         except AdminError:  # not there yet
             return False
         reached = status["generation"]
-        return (status["pid"] == tcpmux.pid and reached > above
-                and all(worker["generation"] == reached for worker in status["workers"]))
+        return (
+            status["pid"] == tcpmux.pid
+            and reached > above
+            and all(worker["generation"] == reached for worker in status["workers"])
+        )
 
     tcpmux.await_condition(f"waiting for generation {above + 1}", in_force, START_TIME)
     return reached
@@ -168,15 +171,17 @@ def started(scene: Scene, say: Callable[[str], None]) -> Iterator[Child]:
     scene.write(BEFORE)
     children: list[Child] = []
     try:
-        arguments = [f"{prefix}={address}"
-                     for prefix, found in zip(PREFIXES, scene.destinations.values(), strict=True)
-                     for address in found]
-        servers = Child("the echo servers", "tcpmux.demo.echo", arguments,
-                        scene.directory / "echo.log")
+        arguments = [
+            f"{prefix}={address}"
+            for prefix, found in zip(PREFIXES, scene.destinations.values(), strict=True)
+            for address in found
+        ]
+        servers = Child(
+            "the echo servers", "tcpmux.demo.echo", arguments, scene.directory / "echo.log"
+        )
         children.append(servers)
         servers.await_line(LISTENING, START_TIME)
-        tcpmux = Child("tcpmux", "tcpmux", ["-c", str(scene.file)],
-                       scene.directory / "tcpmux.log")
+        tcpmux = Child("tcpmux", "tcpmux", ["-c", str(scene.file)], scene.directory / "tcpmux.log")
         children.append(tcpmux)
         await_generation(scene, tcpmux, 0)
         tcpmux.remember_family()
@@ -209,8 +214,9 @@ def print_table(scene: Scene, halves: tuple[Sent, Sent]) -> None:
         table.add_column("/".join(map(str, half.weights)) + " asked", justify="right")
         table.add_column("got", justify="right", style="bold")
     for place, name in enumerate(scene.destinations):
-        table.add_row(name, *(str(count[place]) for half in halves
-                              for count in (half.asked(), half.got())))
+        table.add_row(
+            name, *(str(count[place]) for half in halves for count in (half.asked(), half.got()))
+        )
     Console().print(table)
 
 
@@ -287,8 +293,10 @@ def run_demo(*, serve: bool = False, source: Path = DEMO_FILE) -> int:
         print(text, flush=True)
 
     try:
-        with _terminated_like_interrupted(), \
-                tempfile.TemporaryDirectory(prefix="tcpmux-demo-") as name:
+        with (
+            _terminated_like_interrupted(),
+            tempfile.TemporaryDirectory(prefix="tcpmux-demo-") as name,
+        ):
             scene = look_around(Path(name), source)
             with started(scene, say) as tcpmux:
                 (stay if serve else walk)(scene, tcpmux, say)

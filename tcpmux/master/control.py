@@ -71,11 +71,20 @@ class ControlProcess:
         # and with our own package first: never from what lies in somebody's directory.
         package = str(Path(tcpmux.__file__).parent.parent)
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        command = [sys.executable, "-m", "tcpmux.control", "--master-fd", str(theirs.fileno()),
-                   *self._arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "tcpmux.control",
+            "--master-fd",
+            str(theirs.fileno()),
+            *self._arguments,
+        ]
         try:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, cwd="/", close_fds=True,
+                command,
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+                close_fds=True,
                 pass_fds=[theirs.fileno(), *self._kept_fds],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             )
@@ -102,8 +111,12 @@ class ControlProcess:
             now = time.monotonic()
             if now - self._started >= GROWN_UP:
                 self._delay = 0.0
-            log.error("control (pid %d) %s; traffic does not depend on it; a new one starts in "
-                      "%.1f s", pid, describe_exit(status), self._delay)
+            log.error(
+                "control (pid %d) %s; traffic does not depend on it; a new one starts in %.1f s",
+                pid,
+                describe_exit(status),
+                self._delay,
+            )
             self._fell(now)
         return True
 

@@ -161,8 +161,9 @@ class Listeners:
     def _open_shards(self, address: Address, wanted: list[Address]) -> list[socket.socket]:
         # [::] takes IPv4 too, unless that is asked for by itself.
         v6_only = address.host != "::" or Address("0.0.0.0", address.port, "") in wanted  # noqa: S104
-        if not any(own.port == address.port for own in [*self.by_address, *wanted]
-                   if own is not address):
+        if not any(
+            own.port == address.port for own in [*self.by_address, *wanted] if own is not address
+        ):
             # SO_REUSEPORT would let us in beside another tcpmux of the same user, each
             # with half of the connections. A bind without it tells.
             _tcp_socket(address, reuse_port=False, v6_only=v6_only).close()

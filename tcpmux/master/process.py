@@ -58,8 +58,13 @@ class Master:
         self._listeners = Listeners(shards)
         self._admin_path = config.admin.socket
         self._admin, self._admin_inode = _bind_admin(self._admin_path)
-        self._routing = Routing(config, self._table, self._workers, self._listeners,
-                                Names.new(self._workers.slot_is_idle))
+        self._routing = Routing(
+            config,
+            self._table,
+            self._workers,
+            self._listeners,
+            Names.new(self._workers.slot_is_idle),
+        )
         self._control = ControlProcess(*self._control_arguments())
         self._drain_deadline: float | None = None  # monotonic; set = draining
         self._kill_deadline: float | None = None  # monotonic; set = ending at once
@@ -67,8 +72,12 @@ class Master:
         self._limits = limits
 
     def _control_arguments(self) -> tuple[list[str], list[int]]:
-        fds = {"--admin-fd": [self._admin.fileno()], "--table-fd": [self._table.fd],
-               "--tickets-fd": [self._tickets.fd], "--live-fd": self._workers.live_fds}
+        fds = {
+            "--admin-fd": [self._admin.fileno()],
+            "--table-fd": [self._table.fd],
+            "--tickets-fd": [self._tickets.fd],
+            "--live-fd": self._workers.live_fds,
+        }
         arguments = ["--admin-path", self._admin_path]
         for option, numbers in fds.items():
             for number in numbers:
@@ -103,11 +112,16 @@ class Master:
     def _announce(self) -> None:
         for route in self._routing.config.routes:
             shares = ", ".join(f"{d.name} {d.weight}" for d in route.destinations)
-            log.info("%s: listening on %s, %s", route.name,
-                     ", ".join(map(str, route.listen)), shares)
-        log.info("ready: %d workers, generation %d, at most %d connections each, admin %s",
-                 len(self._workers), self._table.generation, self._limits.connections,
-                 self._admin_path)
+            log.info(
+                "%s: listening on %s, %s", route.name, ", ".join(map(str, route.listen)), shares
+            )
+        log.info(
+            "ready: %d workers, generation %d, at most %d connections each, admin %s",
+            len(self._workers),
+            self._table.generation,
+            self._limits.connections,
+            self._admin_path,
+        )
 
     def _loop(self, signals: SignalQueue) -> None:
         while not (self._draining and not self._workers.running):
@@ -118,8 +132,10 @@ class Master:
                     selector.register(self._control.link, selectors.EVENT_READ)
                 for worker in self._workers.running:
                     if worker.channel is not None:
-                        selector.register(worker.channel, selectors.EVENT_READ | (
-                            selectors.EVENT_WRITE if worker.outbox else 0))
+                        selector.register(
+                            worker.channel,
+                            selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.outbox else 0),
+                        )
                 selector.select(self._time_left())
             for number in signals.take():
                 self._signal(number)
@@ -163,8 +179,10 @@ class Master:
                 return
             if pid == 0:
                 return
-            (self._workers.died(pid, status, wanted=self._draining)
-             or self._control.died(pid, status, wanted=False))
+            (
+                self._workers.died(pid, status, wanted=self._draining)
+                or self._control.died(pid, status, wanted=False)
+            )
 
     def _end(self) -> None:
         """Leaves nothing behind: no process, no socket, no file."""
@@ -179,7 +197,8 @@ class Master:
             except ChildProcessError:
                 break
             self._workers.died(pid, status, wanted=True) or self._control.died(
-                pid, status, wanted=True)
+                pid, status, wanted=True
+            )
         self._listeners.close(list(self._listeners.by_address.values()))
         self._admin.close()
         unlink_socket(self._admin_path, self._admin_inode)
@@ -223,8 +242,11 @@ class Master:
         """Serves what is queued, stops listening, and waits for connections to end."""
         if not self._draining:
             timeout = self._routing.config.drain_timeout
-            log.info("%s: no new connections; %s", why,
-                     "ending at once" if now else f"waiting up to {timeout:g} s for open ones")
+            log.info(
+                "%s: no new connections; %s",
+                why,
+                "ending at once" if now else f"waiting up to {timeout:g} s for open ones",
+            )
             self._table.set_state(DRAINING_STATE)
             every = list(self._listeners.by_address.values())
             self._workers.remove_listeners(every, QUEUE_TIME)
@@ -257,7 +279,8 @@ class Master:
             changes = self._changed_by_request(lambda: self._routing.reload(self._paths))
         elif verb == "set_weights":
             changes = self._changed_by_request(
-                lambda: self._routing.set_weights(request["route"], request["weights"]))
+                lambda: self._routing.set_weights(request["route"], request["weights"])
+            )
         else:
             raise Refusal("invalid", f"unknown verb {verb!r}")
         return self._routing.applied(changes)
@@ -310,6 +333,7 @@ def run(paths: Sequence[str]) -> int:
     address or the admin socket.
     """
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s tcpmux %(levelname)s %(message)s",
+        level=logging.INFO,
+        format="%(asctime)s tcpmux %(levelname)s %(message)s",
     )
     return Master(paths).run()

@@ -62,11 +62,14 @@ class Routing:
         everything as it was.
         """
         config = _load(paths)
-        notes = [f"{what} changes with the next start, not with a reload"
-                 for what, old, new in (
-                     ("workers", self.config.workers, config.workers),
-                     ("admin.socket", self.config.admin.socket, config.admin.socket))
-                 if old != new]
+        notes = [
+            f"{what} changes with the next start, not with a reload"
+            for what, old, new in (
+                ("workers", self.config.workers, config.workers),
+                ("admin.socket", self.config.admin.socket, config.admin.socket),
+            )
+            if old != new
+        ]
         overridden = [
             f"{route}: the file's weights replace the ones set at run time "
             f"({', '.join(f'{name}={weight}' for name, weight in weights.items())})"
@@ -86,8 +89,11 @@ class Routing:
         in_file = {d.name: d.weight for d in route.destinations}
         for name, weight in weights.items():
             if name not in in_file:
-                raise Refusal("not_found", f"route {route_name} has no destination {name!r}; "
-                                           f"there are: {', '.join(in_file)}")
+                raise Refusal(
+                    "not_found",
+                    f"route {route_name} has no destination {name!r}; "
+                    f"there are: {', '.join(in_file)}",
+                )
             if type(weight) is not int or not 0 <= weight <= MAX_WEIGHT:
                 raise Refusal("invalid", f"{name}: a weight is 0..{MAX_WEIGHT}, got {weight!r}")
         if not weights:
@@ -115,11 +121,15 @@ class Routing:
 
     def _unwanted(self, config: Config) -> list[Listener]:
         wanted = {address for route in config.routes for address in route.listen}
-        return [listener for address, listener in self.listeners.by_address.items()
-                if address not in wanted]
+        return [
+            listener
+            for address, listener in self.listeners.by_address.items()
+            if address not in wanted
+        ]
 
-    def _apply(self, config: Config, weights: dict[str, dict[str, int]],
-               closing: Sequence[Listener]) -> list[str]:
+    def _apply(
+        self, config: Config, weights: dict[str, dict[str, int]], closing: Sequence[Listener]
+    ) -> list[str]:
         # Checks: each may raise, and leaves nothing behind if it does.
         in_force = self.table.generation
         addresses = [address for route in config.routes for address in route.listen]

@@ -65,8 +65,9 @@ class Workers:
     one ended.
     """
 
-    def __init__(self, count: int, table: Table, tickets: Tickets, limits: WorkerLimits,
-                 cpus: Sequence[int]) -> None:
+    def __init__(
+        self, count: int, table: Table, tickets: Tickets, limits: WorkerLimits, cpus: Sequence[int]
+    ) -> None:
         self._table = table
         self._tickets = tickets
         self._limits = limits
@@ -111,13 +112,18 @@ class Workers:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         inheritance = Inheritance(
-            worker.id, self._table.fd, self._tickets.fd, worker.live.fd, theirs.fileno(),
+            worker.id,
+            self._table.fd,
+            self._tickets.fd,
+            worker.live.fd,
+            theirs.fileno(),
             tuple(
                 ListeningSocket(listener.id, shard, sock.fileno(), listener.shared)
                 for listener in listeners.by_address.values()
                 for shard, sock in enumerate(listener.sockets)
             ),
-            self._limits.pipes, worker.cpu,
+            self._limits.pipes,
+            worker.cpu,
         )
         gc.freeze()  # keeps the child's collector away from pages shared with us
         signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
@@ -149,9 +155,14 @@ class Workers:
         if now - worker.started >= GROWN_UP:
             worker.delay = 0.0
         worker.start_at = now + worker.delay
-        log.error("worker %d (pid %d) %s, %d connections lost; a new one starts %s",
-                  worker.id, pid, describe_exit(status), lost,
-                  f"in {worker.delay:.1f} s" if worker.delay else "at once")
+        log.error(
+            "worker %d (pid %d) %s, %d connections lost; a new one starts %s",
+            worker.id,
+            pid,
+            describe_exit(status),
+            lost,
+            f"in {worker.delay:.1f} s" if worker.delay else "at once",
+        )
         worker.delay = min(LONGEST_DELAY, worker.delay * 2 or FIRST_DELAY)
         return True
 
@@ -179,8 +190,15 @@ class Workers:
 
     # --- messages ---------------------------------------------------------------------------
 
-    def _post(self, worker: Worker, kind: int, listener: int = 0, first: int = 0,
-              shared: bool = False, fds: Iterable[int] = ()) -> None:
+    def _post(
+        self,
+        worker: Worker,
+        kind: int,
+        listener: int = 0,
+        first: int = 0,
+        shared: bool = False,
+        fds: Iterable[int] = (),
+    ) -> None:
         worker.outbox.append((MESSAGE.pack(kind, listener, first, shared, 0), list(fds)))
         self.flush(worker)
 
@@ -222,8 +240,14 @@ class Workers:
     def add_listeners(self, opened: Sequence[Listener]) -> None:
         for worker in self.running:
             for listener in opened:
-                self._post(worker, ADD, listener.id, 0, listener.shared,
-                           [sock.fileno() for sock in listener.sockets])
+                self._post(
+                    worker,
+                    ADD,
+                    listener.id,
+                    0,
+                    listener.shared,
+                    [sock.fileno() for sock in listener.sockets],
+                )
 
     def remove_listeners(self, closing: Sequence[Listener], timeout: float) -> None:
         """Has the workers serve the queues of these listeners and let go of them.

@@ -64,8 +64,14 @@ class Numbers:
 
     def copy(self) -> Numbers:
         """To try something out: nothing is given out for good until the copy is kept."""
-        return Numbers(self.limit, self.reusable, dict(self._given), dict(self._born),
-                       list(self._retired), self._next)
+        return Numbers(
+            self.limit,
+            self.reusable,
+            dict(self._given),
+            dict(self._born),
+            list(self._retired),
+            self._next,
+        )
 
 
 @dataclass(slots=True)
@@ -118,15 +124,25 @@ def build_image(
         weight = weights.get(route.name, {}).get(destination.name, destination.weight)
         endpoints = tuple(endpoint_row(route, destination, a) for a in destination.endpoints)
         return DestinationRow(
-            destination.name, weight, destination.weight, weight,
-            names.tickets.of(key, generation)[0], slot, born, endpoints,
+            destination.name,
+            weight,
+            destination.weight,
+            weight,
+            names.tickets.of(key, generation)[0],
+            slot,
+            born,
+            endpoints,
         )
 
     def route_row(route: Route) -> RouteRow:
         slot, born = number(names.slots, (route.name,))
         return RouteRow(
-            route.name, milliseconds(route.connect_timeout), milliseconds(route.idle_timeout),
-            names.tickets.of((route.name,), generation)[0], slot, born,
+            route.name,
+            milliseconds(route.connect_timeout),
+            milliseconds(route.idle_timeout),
+            names.tickets.of((route.name,), generation)[0],
+            slot,
+            born,
             tuple(destination_row(route, d) for d in route.destinations),
         )
 

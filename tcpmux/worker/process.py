@@ -22,7 +22,12 @@ from tcpmux.worker import _relay
 # The master's signals. A worker hears of what matters over its channel; a terminal's
 # Ctrl-C goes to the whole process group and must not end it.
 IGNORED = (
-    signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
 )
 # Blocked in the master around the fork; the loop reads them from a signalfd.
 BLOCKED = (signal.SIGTERM, signal.SIGQUIT)
@@ -79,7 +84,9 @@ def serve(inheritance: Inheritance) -> NoReturn:
         # No Python code runs again before the end: a collection would only touch shared pages.
         gc.disable()
         _relay.run(
-            inheritance.worker, *regions, inheritance.channel,
+            inheritance.worker,
+            *regions,
+            inheritance.channel,
             [(s.listener, s.shard, s.fd, s.shared) for s in inheritance.sockets],
             inheritance.pipes,
         )

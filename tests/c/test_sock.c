@@ -243,6 +243,29 @@ static void a_peer_that_has_sent_fin_is_still_established(void)
     close_both(ends);
 }
 
+static void a_unix_peer_that_has_closed_was_established(void)
+{
+    struct tm_address address = unix_address("brief.sock");
+    struct tm_peer peer;
+    char data[8];
+    int listener = listen_on(&address, 16);
+    int fd = tm_sock_connect(&address), brief = tm_sock_accept(listener, &peer);
+    CHECK(fd >= 0 && brief >= 0);
+    CHECK(send(brief, "busy", 4, 0) == 4);
+    close(brief);
+    CHECK(tm_sock_established(fd) == 1);
+    CHECK(recv(fd, data, sizeof(data), 0) == 4);
+    CHECK(recv(fd, data, sizeof(data), 0) == 0);
+    close(fd);
+
+    /* One that was never taken from the queue has failed. */
+    fd = tm_sock_connect(&address);
+    CHECK(fd >= 0);
+    close(listener);
+    CHECK(tm_sock_established(fd) == -ECONNRESET);
+    close(fd);
+}
+
 static void shut_write_ends_one_direction(void)
 {
     static const int families[] = {AF_INET, AF_UNIX};
@@ -354,6 +377,7 @@ int main(void)
     RUN(an_unknown_family_is_an_error);
     RUN(a_connect_under_way_is_neither);
     RUN(a_peer_that_has_sent_fin_is_still_established);
+    RUN(a_unix_peer_that_has_closed_was_established);
     RUN(shut_write_ends_one_direction);
     RUN(reset_reaches_the_peer_as_such);
     RUN(what_is_under_way_is_counted);

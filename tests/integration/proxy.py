@@ -19,8 +19,13 @@ from tests.support import DEADLINE, wait_for
 def tcpmux(*arguments: str, **extra: Any) -> subprocess.CompletedProcess[str]:
     """Runs a command of the tool to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "tcpmux", *arguments], capture_output=True, text=True,
-        timeout=60, check=False, stdin=subprocess.DEVNULL, **extra,
+        [sys.executable, "-m", "tcpmux", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        **extra,
     )
 
 
@@ -37,7 +42,9 @@ class Proxy:
             limit = ["prlimit", f"--nofile={nofile}"] if nofile else []
             self.process = subprocess.Popen(
                 [*limit, sys.executable, "-m", "tcpmux", "-c", str(self.file)],
-                stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
             )
         self.client = AdminClient(self.admin)
         self.children: set[int] = set()
@@ -104,8 +111,10 @@ class Proxy:
         seen = len(self.log)
         self.write(config)
         self.signal(signal.SIGHUP)
-        wait_for(lambda: "generation" in self.log[seen:] or "refused" in self.log[seen:],
-                 "the reload to be logged")
+        wait_for(
+            lambda: "generation" in self.log[seen:] or "refused" in self.log[seen:],
+            "the reload to be logged",
+        )
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command of the tool, told to talk to this instance."""

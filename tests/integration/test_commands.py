@@ -23,8 +23,14 @@ from tests.support import EchoServer, free_port, listening, wait_for
 STATUS_KEYS = {"pid", "version", "generation", "workers", "routes"}
 WORKER_KEYS = {"id", "pid", "generation", "connections"}
 DESTINATION_KEYS = {
-    "name", "weight", "effective_weight", "connections_active", "connections_total",
-    "connect_failures_total", "bytes_in_total", "bytes_out_total",
+    "name",
+    "weight",
+    "effective_weight",
+    "connections_active",
+    "connections_total",
+    "connect_failures_total",
+    "bytes_in_total",
+    "bytes_out_total",
 }
 
 
@@ -57,9 +63,15 @@ def test_status_reads_well(start_proxy: StartProxy, one: EchoServer) -> None:
         assert part in text
 
 
-@pytest.mark.parametrize("command", [
-    ["status"], ["reload"], ["weight", "r", "v1=1"], ["stop"],
-])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status"],
+        ["reload"],
+        ["weight", "r", "v1=1"],
+        ["stop"],
+    ],
+)
 def test_nothing_runs(tmp_path: Path, command: list[str]) -> None:
     result = tcpmux(*command, "--admin", str(tmp_path / "none.sock"))
     assert result.returncode == 1
@@ -73,8 +85,11 @@ def test_a_single_instance_is_found_and_several_are_listed(
     start_proxy: StartProxy, one: EchoServer
 ) -> None:
     """Without --admin: by its processes, wherever its admin socket is."""
-    others = [p.pid for p in psutil.process_iter(["cmdline"])
-              if (p.info["cmdline"] or [""])[0].startswith("tcpmux: master")]
+    others = [
+        p.pid
+        for p in psutil.process_iter(["cmdline"])
+        if (p.info["cmdline"] or [""])[0].startswith("tcpmux: master")
+    ]
     if others:
         pytest.skip(f"other instances run on this machine: {others}")
     environment = {k: v for k, v in os.environ.items() if k != "TCPMUX_ADMIN"}
@@ -124,8 +139,10 @@ def test_a_bad_file_does_not_start(tmp_path: Path) -> None:
 
 
 def test_an_address_in_use_does_not_start(tmp_path: Path, one: EchoServer) -> None:
-    config = {"admin": {"socket": str(tmp_path / "admin.sock")},
-              **routes(route("r", one.port, v1=(1, one.address)))}
+    config = {
+        "admin": {"socket": str(tmp_path / "admin.sock")},
+        **routes(route("r", one.port, v1=(1, one.address))),
+    }
     result = tcpmux("-c", str(write(tmp_path / "routes.yaml", config)))
     assert result.returncode == 1
     assert f"can't listen on 127.0.0.1:{one.port}: Address already in use" in result.stderr
@@ -149,8 +166,10 @@ def test_two_instances_do_not_share_a_port(
     """SO_REUSEPORT would allow it, and give each a half of the connections."""
     port = free_port()
     start_proxy(routes(route("r", port, v1=(1, one.address))))
-    config = {"admin": {"socket": str(tmp_path / "other.sock")},
-              **routes(route("r", port, v1=(1, one.address)))}
+    config = {
+        "admin": {"socket": str(tmp_path / "other.sock")},
+        **routes(route("r", port, v1=(1, one.address))),
+    }
     result = tcpmux("-c", str(write(tmp_path / "other.yaml", config)))
     assert result.returncode == 1
     assert f"can't listen on 127.0.0.1:{port}" in result.stderr
@@ -170,8 +189,11 @@ def test_the_demo_shows_16_to_4_and_leaves_nothing() -> None:
 def test_demo_serve_stays_until_interrupted(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("wb") as out:
-        process = subprocess.Popen([sys.executable, "-m", "tcpmux", "demo", "--serve"],
-                                   stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tcpmux", "demo", "--serve"],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
     try:
         wait_for(lambda: "31400" in log.read_text() and "nc " in log.read_text(), "the hints", 30)
         children = psutil.Process(process.pid).children(recursive=True)

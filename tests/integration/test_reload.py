@@ -29,13 +29,15 @@ def test_routes_and_addresses_come_and_go(
     first, second, third = free_port(), free_port(), free_port()
     proxy = start_proxy(routes(route("a", first, v1=(1, one.address))))
     pids = proxy.worker_pids()
-    proxy.reload(routes(
-        route("a", first, v1=(1, one.address)), route("b", second, v2=(1, two.address))))
+    proxy.reload(
+        routes(route("a", first, v1=(1, one.address)), route("b", second, v2=(1, two.address)))
+    )
     assert ask(("127.0.0.1", second)) == "two hello\n"
     with held(first) as on_a:
         # a goes away, b moves to another address, c takes over a's.
-        proxy.reload(routes(
-            route("b", third, v2=(1, two.address)), route("c", first, v2=(1, two.address))))
+        proxy.reload(
+            routes(route("b", third, v2=(1, two.address)), route("c", first, v2=(1, two.address)))
+        )
         assert ask(("127.0.0.1", third)) == "two hello\n"
         assert ask(("127.0.0.1", first)) == "two hello\n"
         wait_for(lambda: refused(second), "the old address to be closed")
@@ -48,8 +50,9 @@ def test_a_new_listener_outlives_a_worker(start_proxy: StartProxy, one: EchoServ
     """An address handed to running workers is there for their successors too."""
     first, second = free_port(), free_port()
     proxy = start_proxy(routes(route("a", first, v1=(1, one.address))))
-    proxy.reload(routes(
-        route("a", first, v1=(1, one.address)), route("b", second, v1=(1, one.address))))
+    proxy.reload(
+        routes(route("a", first, v1=(1, one.address)), route("b", second, v1=(1, one.address)))
+    )
     for pid in proxy.worker_pids():
         os.kill(pid, signal.SIGKILL)
     assert split(second, 8) == {"one": 8}
@@ -138,9 +141,13 @@ def test_an_address_in_use_refuses_the_whole_reload(
     """Nothing of the file is applied, not even what could be: the new route is not bound."""
     port, other = free_port(), free_port()
     proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
-    proxy.reload(routes(
-        route("r", port, v1=(9, one.address)), route("new", other, v1=(1, one.address)),
-        route("taken", two.port, v1=(1, one.address))))
+    proxy.reload(
+        routes(
+            route("r", port, v1=(9, one.address)),
+            route("new", other, v1=(1, one.address)),
+            route("taken", two.port, v1=(1, one.address)),
+        )
+    )
     assert f"can't listen on 127.0.0.1:{two.port}: Address already in use" in proxy.log
     assert proxy.destination("v1")["weight"] == 1
     assert refused(other)
@@ -182,10 +189,13 @@ def test_run_time_weights_last_until_the_next_reload(
     assert split(port, 20) == {"one": 16, "two": 4}
 
 
-@pytest.mark.parametrize(("arguments", "complaint"), [
-    (("nope", "v1=1"), "no route named 'nope'; there are: r"),
-    (("r", "v9=1"), "no destination 'v9'; there are: v1"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("nope", "v1=1"), "no route named 'nope'; there are: r"),
+        (("r", "v9=1"), "no destination 'v9'; there are: v1"),
+    ],
+)
 def test_a_wrong_weight_request_changes_nothing(
     start_proxy: StartProxy, one: EchoServer, arguments: tuple[str, ...], complaint: str
 ) -> None:

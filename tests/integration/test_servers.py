@@ -39,15 +39,38 @@ def test_redis_and_its_benchmark(start_proxy: StartProxy, redis: int) -> None:
     proxy = start_proxy(routes(route("redis", port, v1=(1, f"127.0.0.1:{redis}"))))
 
     def cli(*arguments: str) -> str:
-        return subprocess.run(["redis-cli", "-p", str(port), *arguments], capture_output=True,
-                              text=True, timeout=60, check=True).stdout.strip()
+        return subprocess.run(
+            ["redis-cli", "-p", str(port), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout.strip()
 
     assert cli("set", "key", "x" * 100_000) == "OK"
     assert cli("strlen", "key") == "100000"
     result = subprocess.run(
-        ["redis-benchmark", "-p", str(port), "-n", "20000", "-c", "50", "-d", "4096", "-P", "8",
-         "-t", "set,get,lrange_100", "--csv"],
-        capture_output=True, text=True, timeout=100, check=True)
+        [
+            "redis-benchmark",
+            "-p",
+            str(port),
+            "-n",
+            "20000",
+            "-c",
+            "50",
+            "-d",
+            "4096",
+            "-P",
+            "8",
+            "-t",
+            "set,get,lrange_100",
+            "--csv",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
     assert '"SET"' in result.stdout
     assert "error" not in result.stderr.lower()
     wait_for(lambda: proxy.active() == 0, "all to end")

@@ -119,12 +119,11 @@ def test_counters_move_while_a_connection_lives(start_proxy: StartProxy, one: Ec
     wait_for(lambda: proxy.active() == 0, "the end to be counted")
 
 
-def test_every_family_reaches_every_family(
-    start_proxy: StartProxy, tmp_path: Path
-) -> None:
+def test_every_family_reaches_every_family(start_proxy: StartProxy, tmp_path: Path) -> None:
     """IPv4, IPv6 and UNIX sockets on both sides."""
     servers = [
-        EchoServer("v4"), EchoServer("v6", socket.AF_INET6),
+        EchoServer("v4"),
+        EchoServer("v6", socket.AF_INET6),
         EchoServer("ux", socket.AF_UNIX, f"{tmp_path}/server.sock"),
     ]
     parts, listens = [], []

@@ -58,9 +58,14 @@ def test_what_is_queued_is_served(start_proxy: StartProxy, one: EchoServer) -> N
     assert proxy.process.wait(15) == 0
 
 
-@pytest.mark.parametrize("signals", [
-    [signal.SIGTERM, signal.SIGTERM], [signal.SIGINT, signal.SIGTERM], [signal.SIGQUIT],
-])
+@pytest.mark.parametrize(
+    "signals",
+    [
+        [signal.SIGTERM, signal.SIGTERM],
+        [signal.SIGINT, signal.SIGTERM],
+        [signal.SIGQUIT],
+    ],
+)
 def test_ending_at_once_resets_open_connections(
     start_proxy: StartProxy, one: EchoServer, signals: list[signal.Signals]
 ) -> None:

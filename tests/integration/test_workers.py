@@ -194,8 +194,10 @@ def test_workers_hold_no_descriptor_that_is_not_theirs(
     before = descriptors()
     assert split(port, 200, at_once=20) == {"one": 200}
     wait_for(lambda: proxy.active() == 0, "connections to end")
-    wait_for(lambda: all(now <= then + 2 for now, then in zip(descriptors(), before, strict=True)),
-             "descriptors to be closed, but for one pipe kept for re-use")
+    wait_for(
+        lambda: all(now <= then + 2 for now, then in zip(descriptors(), before, strict=True)),
+        "descriptors to be closed, but for one pipe kept for re-use",
+    )
     # Three standard streams, epoll, channel, signalfd, and the shards.
     shards = max(2, len(os.sched_getaffinity(0)))
     assert max(before) <= 6 + shards

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import select
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -24,7 +25,7 @@ from tests.relay.harness import (
     transfer,
     unsent,
 )
-from tests.support import read_all, wait_for
+from tests.support import DEADLINE, read_all, wait_for
 
 SMALL = bytes(range(256)) * 3
 BLOCK = bytes(n * 7 % 251 for n in range(1 << 16))
@@ -183,6 +184,30 @@ def test_reset_after_a_half_close(pair: Pair) -> None:
     wait_for(lambda: is_over(link.server), "the reset to reach the endpoint")
     await_idle(pair.worker)
     assert pair.worker.closed() == {"client_reset": 1}
+
+
+@pytest.mark.parametrize("server", FAMILIES)
+def test_a_server_that_only_says_a_line(start_worker: StartWorker, open_endpoint: OpenEndpoint,
+                                        server: Family) -> None:
+    """It may have accepted, written and closed before the worker looks at its connect."""
+    endpoint, sibling = open_endpoint(server), open_endpoint(server)
+    worker = start_worker(endpoint, sibling)
+    with ThreadPoolExecutor(1) as pool:
+        served = pool.submit(_say_and_close, endpoint, sibling, 300)
+        for _ in range(300):
+            with worker.connect() as client:
+                assert read_all(client) == b"busy"
+        served.result()
+    await_idle(worker)
+    assert worker.closed() == {"finished": 300}
+    assert worker.destination().connect_failures == 0
+
+
+def _say_and_close(endpoint: socket.socket, sibling: socket.socket, count: int) -> None:
+    for _ in range(count):
+        (ready, *_), _, _ = select.select([endpoint, sibling], [], [], DEADLINE)
+        with ready.accept()[0] as server:
+            server.sendall(b"busy")
 
 
 def test_bytes_around_urgent_data_arrive(pair: Pair) -> None:

@@ -66,18 +66,19 @@ def test_without_anything_it_teaches(started: list[list[str]]) -> None:
     assert started == []
 
 
-@pytest.mark.parametrize(("arguments", "error"), [
-    (["-c", "a.yaml", "status"], "-c comes after the command: tcpmux status -c FILE"),
-    (["run"], "which file? Name it with -c"),
-    (["check"], "which file? Name it with -c"),
-    (["weight"], "Missing argument 'ROUTE'"),
-    (["weight", "r"], "Missing argument 'DESTINATION=WEIGHT...'"),
-    (["status", "--josn"], "No such option"),
-    (["statsu"], "No such command 'statsu'"),
-])
-def test_wrong_usage_is_one_line_that_points_at_the_help(
-    arguments: list[str], error: str
-) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["-c", "a.yaml", "status"], "-c comes after the command: tcpmux status -c FILE"),
+        (["run"], "which file? Name it with -c"),
+        (["check"], "which file? Name it with -c"),
+        (["weight"], "Missing argument 'ROUTE'"),
+        (["weight", "r"], "Missing argument 'DESTINATION=WEIGHT...'"),
+        (["status", "--josn"], "No such option"),
+        (["statsu"], "No such command 'statsu'"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_points_at_the_help(arguments: list[str], error: str) -> None:
     result = tcpmux(*arguments)
     assert result.exit_code == 2
     assert result.stdout == ""

@@ -31,27 +31,46 @@ APPLIED = {
 
 def destination(name: str, weight: int, file_weight: int, **counters: int) -> dict[str, Any]:
     return {
-        "name": name, "weight": weight, "file_weight": file_weight, "effective_weight": weight,
-        "connections_active": 0, "connections_total": 0, "connect_failures_total": 0,
-        "bytes_in_total": 0, "bytes_out_total": 0, "closed": {}, "endpoints": [], **counters,
+        "name": name,
+        "weight": weight,
+        "file_weight": file_weight,
+        "effective_weight": weight,
+        "connections_active": 0,
+        "connections_total": 0,
+        "connect_failures_total": 0,
+        "bytes_in_total": 0,
+        "bytes_out_total": 0,
+        "closed": {},
+        "endpoints": [],
+        **counters,
     }
 
 
 STATUS: dict[str, Any] = {
-    "pid": 123, "version": "9.9", "state": "running", "generation": 7, "started_at": 0,
-    "config": ["/etc/[red]routes.yaml"], "admin": "/run/a.sock",
+    "pid": 123,
+    "version": "9.9",
+    "state": "running",
+    "generation": 7,
+    "started_at": 0,
+    "config": ["/etc/[red]routes.yaml"],
+    "admin": "/run/a.sock",
     "workers": [
         {"id": 0, "pid": 124, "generation": 7, "connections": 3, "starts": 1},
         {"id": 1, "pid": 0, "generation": 6, "connections": 0, "starts": 4},
     ],
-    "routes": [{
-        "name": "tcp-echo", "listen": ["127.0.0.1:31400", "[::1]:31400"],
-        "connections_active": 3, "connections_total": 40, "connections_rejected_total": 2,
-        "destinations": [
-            destination("v1", 50, 80, connections_total=36, bytes_in_total=2048),
-            destination("v2", 25, 25, connect_failures_total=4),
-        ],
-    }],
+    "routes": [
+        {
+            "name": "tcp-echo",
+            "listen": ["127.0.0.1:31400", "[::1]:31400"],
+            "connections_active": 3,
+            "connections_total": 40,
+            "connections_rejected_total": 2,
+            "destinations": [
+                destination("v1", 50, 80, connections_total=36, bytes_in_total=2048),
+                destination("v2", 25, 25, connect_failures_total=4),
+            ],
+        }
+    ],
 }
 
 
@@ -114,16 +133,19 @@ def test_a_route_is_quoted(admin: FakeAdmin) -> None:
     assert admin.requests[0][0] == "PUT /v1/routes/a%2F..%2Fb%20c/weights"
 
 
-@pytest.mark.parametrize(("pairs", "error"), [
-    (["v1"], "expected DESTINATION=WEIGHT, as in v1=80, got 'v1'"),
-    (["=5"], "expected DESTINATION=WEIGHT, as in v1=80, got '=5'"),
-    (["v1=-5"], "v1: a weight is a whole number 0..1000000, got '-5'"),
-    (["v1=1000001"], "v1: a weight is a whole number 0..1000000, got '1000001'"),
-    (["v1=80%"], "v1: a weight is a whole number 0..1000000, got '80%'"),
-    (["v1=1_0"], "v1: a weight is a whole number 0..1000000, got '1_0'"),
-    (["v1=²"], "v1: a weight is a whole number 0..1000000, got '²'"),
-    (["v1=1", "v1=2"], "v1 is given twice"),
-])
+@pytest.mark.parametrize(
+    ("pairs", "error"),
+    [
+        (["v1"], "expected DESTINATION=WEIGHT, as in v1=80, got 'v1'"),
+        (["=5"], "expected DESTINATION=WEIGHT, as in v1=80, got '=5'"),
+        (["v1=-5"], "v1: a weight is a whole number 0..1000000, got '-5'"),
+        (["v1=1000001"], "v1: a weight is a whole number 0..1000000, got '1000001'"),
+        (["v1=80%"], "v1: a weight is a whole number 0..1000000, got '80%'"),
+        (["v1=1_0"], "v1: a weight is a whole number 0..1000000, got '1_0'"),
+        (["v1=²"], "v1: a weight is a whole number 0..1000000, got '²'"),
+        (["v1=1", "v1=2"], "v1 is given twice"),
+    ],
+)
 def test_wrong_weights_are_a_usage_error_before_anything_is_asked(
     admin: FakeAdmin, pairs: list[str], error: str
 ) -> None:
@@ -212,15 +234,25 @@ def test_somebody_elses_socket_is_named_with_owner_and_mode() -> None:
         listener.listen()
         Path(path).chmod(0o600)
         Path(directory).chmod(0o755)
-        done = subprocess.run([sys.executable, "-c", program, path], capture_output=True,
-                              text=True, timeout=30, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", program, path],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
         assert done.stdout == (
             f"may not talk to tcpmux at {path}: the socket is root's, mode 0600: use sudo, "
             "or be that user\n"
         )
         Path(directory).chmod(0o700)
-        done = subprocess.run([sys.executable, "-c", program, path], capture_output=True,
-                              text=True, timeout=30, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", program, path],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
         assert done.stdout.endswith("its directory is closed to you: use sudo\n")
 
 
@@ -235,7 +267,9 @@ def master() -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.mark.parametrize("pidfd", [True, False])
 def test_stop_waits_and_tells_how_many_connections_remain(
-    admin: FakeAdmin, master: subprocess.Popen[bytes], pidfd: bool,
+    admin: FakeAdmin,
+    master: subprocess.Popen[bytes],
+    pidfd: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     left = [2, 2, 1]
@@ -254,7 +288,9 @@ def test_stop_waits_and_tells_how_many_connections_remain(
     admin.answers |= {"POST /v1/stop": (202, {"pid": master.pid}), "GET /v1/status": status}
     result = tcpmux("stop", "--admin", admin.path)
     assert result.output.splitlines() == [
-        "waiting for 2 connections", "waiting for 1 connection", f"stopped (pid {master.pid})",
+        "waiting for 2 connections",
+        "waiting for 1 connection",
+        f"stopped (pid {master.pid})",
     ]
     assert result.exit_code == 0
     assert admin.requests[0] == ("POST /v1/stop", {})

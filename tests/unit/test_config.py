@@ -39,7 +39,10 @@ def test_the_least_gets_the_defaults() -> None:
 def test_the_reference_states_the_defaults() -> None:
     least, reference = load([CONFIGS / "minimal.yaml"]), load([CONFIGS / "reference.yaml"])
     assert (reference.workers, reference.admin, reference.drain_timeout) == (
-        least.workers, least.admin, least.drain_timeout)
+        least.workers,
+        least.admin,
+        least.drain_timeout,
+    )
     for name in ("name", "listen", "connect_timeout", "idle_timeout"):
         assert getattr(reference.routes[0], name) == getattr(least.routes[0], name)
 
@@ -53,7 +56,8 @@ def test_anchors_and_a_weight_without_a_weight(tmp_path: Path) -> None:
     file.write_text(
         "routes:\n  - name: a\n    listen: [':1', 'unix:/x']\n    destinations: &d\n"
         "      - {name: v1, endpoints: ['[::1]:2']}\n"
-        "  - {name: b, listen: '127.0.0.1:3', destinations: *d}\n")
+        "  - {name: b, listen: '127.0.0.1:3', destinations: *d}\n"
+    )
     config = load([file])
     assert config.routes[0].listen == (Address("::", 1, ""), Address("", 0, "/x"))
     assert config.routes[0].destinations == config.routes[1].destinations
@@ -125,12 +129,15 @@ def test_a_value_that_holds_itself_and_deep_nesting(tmp_path: Path) -> None:
     assert len(problems(file)) == 1
 
 
-@settings(max_examples=150, deadline=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.one_of(
-    st.binary(max_size=200),
-    st.text(alphabet="routes:-[]{}&*!|>'\"#\n \t0127.,xyé\0", max_size=200).map(str.encode),
-))
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.text(alphabet="routes:-[]{}&*!|>'\"#\n \t0127.,xyé\0", max_size=200).map(str.encode),
+    )
+)
 def test_random_input_is_refused_in_an_orderly_way(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "r.yaml"
     file.write_bytes(data)
@@ -139,10 +146,16 @@ def test_random_input_is_refused_in_an_orderly_way(tmp_path: Path, data: bytes) 
         assert message.isprintable(), "one line, and nothing that a terminal would obey"
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("127.0.0.1:80", "127.0.0.1:80"), ("[::1]:80", "[::1]:80"), (":80", "[::]:80"),
-    ("[0:0:0:0:0:0:0:1]:1", "[::1]:1"), ("unix:/run/a b.sock", "unix:/run/a b.sock"),
-])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("127.0.0.1:80", "127.0.0.1:80"),
+        ("[::1]:80", "[::1]:80"),
+        (":80", "[::]:80"),
+        ("[0:0:0:0:0:0:0:1]:1", "[::1]:1"),
+        ("unix:/run/a b.sock", "unix:/run/a b.sock"),
+    ],
+)
 def test_addresses(text: str, expected: str) -> None:
     address = Address.parse(text)
     assert str(address) == expected
@@ -151,10 +164,18 @@ def test_addresses(text: str, expected: str) -> None:
     assert address.family == family
 
 
-@pytest.mark.parametrize(("text", "seconds"), [
-    ("0", 0.0), ("0s", 0.0), ("250ms", 0.25), ("10s", 10.0), ("1h30m", 5400.0), ("2d", 172800.0),
-    ("1.5s", 1.5),
-])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0.0),
+        ("0s", 0.0),
+        ("250ms", 0.25),
+        ("10s", 10.0),
+        ("1h30m", 5400.0),
+        ("2d", 172800.0),
+        ("1.5s", 1.5),
+    ],
+)
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
     assert parse_duration(format_duration(seconds)) == seconds

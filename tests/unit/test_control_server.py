@@ -39,10 +39,18 @@ class FakeSource:
     def read(self) -> dict[str, Any]:
         if self.broken:
             raise RuntimeError("torn")
-        workers = [{"id": place, "pid": pid, "generation": 1, "connections": 0, "starts": 1}
-                   for place, pid in enumerate(self.pids)]
-        return {"pid": 1, "state": "running", "generation": 1, "started_at": 5,
-                "workers": workers, "routes": []}
+        workers = [
+            {"id": place, "pid": pid, "generation": 1, "connections": 0, "starts": 1}
+            for place, pid in enumerate(self.pids)
+        ]
+        return {
+            "pid": 1,
+            "state": "running",
+            "generation": 1,
+            "started_at": 5,
+            "workers": workers,
+            "routes": [],
+        }
 
 
 class Running:
@@ -107,8 +115,9 @@ def worker() -> Iterator[subprocess.Popen[str]]:
         "print('ready', flush=True)\n"
         "signal.pause()\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE,
-                          text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         yield process
@@ -133,45 +142,51 @@ def test_changes_are_asked_of_the_master(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as control:
             request, answer = await control.answering(
-                control.client.reload, ok=True, result=applied)
+                control.client.reload, ok=True, result=applied
+            )
             assert (request, answer) == ({"verb": "reload"}, applied)
             request, answer = await control.answering(
-                lambda: control.client.set_weights("a.b", {"v1": 50}), ok=True, result=applied)
+                lambda: control.client.set_weights("a.b", {"v1": 50}), ok=True, result=applied
+            )
             assert request == {"verb": "set_weights", "route": "a.b", "weights": {"v1": 50}}
             assert answer == applied
             for now in (False, True):
                 request, answer = await control.answering(
-                    partial(control.client.stop, now=now), ok=True, result={"pid": 4})
+                    partial(control.client.stop, now=now), ok=True, result={"pid": 4}
+                )
                 assert (request, answer) == ({"verb": "stop", "now": now}, {"pid": 4})
 
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(("kind", "status"), [("invalid", 400), ("not_found", 404),
-                                              ("refused", 409)])
+@pytest.mark.parametrize(
+    ("kind", "status"), [("invalid", 400), ("not_found", 404), ("refused", 409)]
+)
 def test_a_refusal_becomes_its_http_status(tmp_path: Path, kind: str, status: int) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as control:
             with pytest.raises(Refused, match=r"^because$") as caught:
-                await control.answering(
-                    control.client.reload, ok=False, kind=kind, error="because")
+                await control.answering(control.client.reload, ok=False, kind=kind, error="because")
             assert caught.value.status == status
 
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(("method", "path", "body", "status", "error"), [
-    ("GET", "/", b"", 404, "nothing at /"),
-    ("DELETE", "/v1/status", b"", 405, "DELETE: use GET"),
-    ("POST", "/v1/stop", b"{", 400, "the body is not JSON"),
-    ("POST", "/v1/stop", b'{"now": 1}', 400, "the body is {} or"),
-    ("POST", "/v1/stop", b'{"later": true}', 400, "the body is {} or"),
-    ("PUT", "/v1/routes/r/weights", b"[1]", 400, "not a JSON object"),
-    ("PUT", "/v1/routes/r/weights", b"[" * 100_000, 400, "the body is not JSON"),
-    ("PUT", "/v1/routes/r/weights", b"\xff\xfe\x00", 400, "the body is not JSON"),
-    ("PUT", "/v1/routes/r/weights", b'{"x": "' + b"y" * 70_000 + b'"}', 400, "too large"),
-    ("PUT", "/v1/routes/r/weights", b" " * 1_100_000, 413, ""),
-])
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "error"),
+    [
+        ("GET", "/", b"", 404, "nothing at /"),
+        ("DELETE", "/v1/status", b"", 405, "DELETE: use GET"),
+        ("POST", "/v1/stop", b"{", 400, "the body is not JSON"),
+        ("POST", "/v1/stop", b'{"now": 1}', 400, "the body is {} or"),
+        ("POST", "/v1/stop", b'{"later": true}', 400, "the body is {} or"),
+        ("PUT", "/v1/routes/r/weights", b"[1]", 400, "not a JSON object"),
+        ("PUT", "/v1/routes/r/weights", b"[" * 100_000, 400, "the body is not JSON"),
+        ("PUT", "/v1/routes/r/weights", b"\xff\xfe\x00", 400, "the body is not JSON"),
+        ("PUT", "/v1/routes/r/weights", b'{"x": "' + b"y" * 70_000 + b'"}', 400, "too large"),
+        ("PUT", "/v1/routes/r/weights", b" " * 1_100_000, 413, ""),
+    ],
+)
 def test_wrong_requests_get_a_reason_as_json(
     tmp_path: Path, method: str, path: str, body: bytes, *, status: int, error: str
 ) -> None:
@@ -260,13 +275,16 @@ def test_a_worker_is_known_by_its_title(worker: subprocess.Popen[str]) -> None:
     assert not is_worker(2**22)  # above the highest pid there can be
 
 
-@pytest.mark.parametrize(("answer", "message"), [
-    (b"", "hung up before it answered"),
-    (b"SSH-2.0-OpenSSH_9.9\r\n", "not tcpmux"),
-    (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "not tcpmux"),
-    (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "not tcpmux"),
-    (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 2\r\n\r\n{}", "HTTP status 502"),
-])
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b"", "hung up before it answered"),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", "not tcpmux"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "not tcpmux"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "not tcpmux"),
+        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 2\r\n\r\n{}", "HTTP status 502"),
+    ],
+)
 def test_the_client_knows_a_stranger(tmp_path: Path, answer: bytes, message: str) -> None:
     async def scenario() -> None:
         async def stranger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

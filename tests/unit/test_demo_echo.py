@@ -38,14 +38,17 @@ async def exchange(path: Path, *pieces: bytes) -> bytes:
         server.close()
 
 
-@pytest.mark.parametrize(("pieces", "answer"), [
-    ([b"hello\n"], b"one hello\n"),
-    ([b"a\nb\n"], b"one a\none b\n"),
-    ([b"hel", b"lo\n"], b"one hello\n"),
-    ([b"no newline"], b"one no newline"),
-    ([b"\n"], b"one \n"),
-    ([], b""),
-])
+@pytest.mark.parametrize(
+    ("pieces", "answer"),
+    [
+        ([b"hello\n"], b"one hello\n"),
+        ([b"a\nb\n"], b"one a\none b\n"),
+        ([b"hel", b"lo\n"], b"one hello\n"),
+        ([b"no newline"], b"one no newline"),
+        ([b"\n"], b"one \n"),
+        ([], b""),
+    ],
+)
 def test_each_line_comes_back_with_the_prefix_even_after_fin(
     tmp_path: Path, pieces: list[bytes], answer: bytes
 ) -> None:
@@ -134,8 +137,9 @@ def test_a_busy_port_is_named_with_its_holder() -> None:
 
 def test_sigterm_to_the_process_is_not_an_error(tmp_path: Path) -> None:
     path = tmp_path / "x.sock"
-    with subprocess.Popen([sys.executable, "-m", "tcpmux.demo.echo", f"x=unix:{path}"],
-                          stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tcpmux.demo.echo", f"x=unix:{path}"], stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == f"{LISTENING}\n".encode()
         process.terminate()

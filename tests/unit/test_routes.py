@@ -35,10 +35,12 @@ def test_numbers_stay_with_their_names() -> None:
     names = Names.new(lambda _: True)
     first = image(names, 1, route("a", 1, v1=1, v2=2), route("b", 2, v1=1))
     second = image(names, 2, route("b", 2, v1=1), route("c", 3, v1=1), route("a", 1, v2=5, v1=1))
-    before = {(r.name, d.name): (d.slot, d.ticket, d.born)
-              for r in first.routes for d in r.destinations}
-    after = {(r.name, d.name): (d.slot, d.ticket, d.born)
-             for r in second.routes for d in r.destinations}
+    before = {
+        (r.name, d.name): (d.slot, d.ticket, d.born) for r in first.routes for d in r.destinations
+    }
+    after = {
+        (r.name, d.name): (d.slot, d.ticket, d.born) for r in second.routes for d in r.destinations
+    }
     assert before.items() <= after.items()
     assert after["c", "v1"][2] == 2
     assert len({slot for slot, _, _ in after.values()}) == 4
