@@ -81,7 +81,7 @@ def _read_text(file: str) -> str:
 def _compose(file: str, text: str) -> yaml.Node | None:
     loader = _LOADER(text)
     try:
-        return _compose_events(file, loader)
+        return _Composer(file, loader).compose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
@@ -95,62 +95,74 @@ def _compose(file: str, text: str) -> yaml.Node | None:
         loader.dispose()
 
 
-def _compose_events(file: str, loader: Any) -> yaml.Node | None:
-    """The node of the one document. PyYAML's own compose recurses, in C: a line of a hundred
-    thousand brackets overruns the stack and ends the process."""
-    root: yaml.Node | None = None
-    anchors: dict[str, yaml.Node] = {}
-    open_nodes: list[tuple[Any, list[yaml.Node]]] = []  # a collection and what is in it so far
-    while True:
-        event = loader.get_event()
-        mark = (event.start_mark.line + 1, event.start_mark.column + 1)
-        if isinstance(event, yaml.StreamEndEvent):
-            return root
-        if isinstance(event, yaml.CollectionEndEvent):
-            node, items = open_nodes.pop()
-            node.value = (
-                items
-                if isinstance(node, yaml.SequenceNode)
-                else list(zip(items[::2], items[1::2], strict=True))
-            )
-            continue
-        if isinstance(event, yaml.DocumentStartEvent) and root is not None:
-            raise _fail(file, *mark, "a second document: expected one in a file")
-        if not isinstance(event, yaml.NodeEvent):
-            continue
+class _Composer:
+    """Puts the nodes of the one document together from events.
+
+    PyYAML's own compose recurses, in C: a line of a hundred thousand brackets overruns the
+    stack and ends the process.
+    """
+
+    def __init__(self, file: str, loader: Any) -> None:
+        self._file = file
+        self._loader = loader
+        self._root: yaml.Node | None = None
+        self._anchors: dict[str, yaml.Node] = {}
+        self._open: list[tuple[Any, list[yaml.Node]]] = []  # collections, and what is in them yet
+
+    def compose(self) -> yaml.Node | None:
+        """None for a file without a document."""
+        while True:
+            event = self._loader.get_event()
+            if isinstance(event, yaml.StreamEndEvent):
+                return self._root
+            if isinstance(event, yaml.DocumentStartEvent) and self._root is not None:
+                raise self._fail(event, "a second document: expected one in a file")
+            if isinstance(event, yaml.CollectionEndEvent):
+                self._close()
+            elif isinstance(event, yaml.NodeEvent):
+                self._add(event)
+
+    def _fail(self, event: yaml.Event, message: str) -> ConfigError:
+        mark = event.start_mark
+        return _fail(self._file, mark.line + 1, mark.column + 1, message)
+
+    def _close(self) -> None:
+        node, items = self._open.pop()
+        if isinstance(node, yaml.SequenceNode):
+            node.value = items
+        else:
+            node.value = list(zip(items[::2], items[1::2], strict=True))
+
+    def _add(self, event: Any) -> None:
         if isinstance(event, yaml.AliasEvent):
-            if event.anchor not in anchors:
-                raise _fail(file, *mark, f"not YAML: no anchor named {one_line(event.anchor)}")
-            node = anchors[event.anchor]
+            node = self._anchors.get(event.anchor)
+            if node is None:
+                raise self._fail(event, f"not YAML: no anchor named {one_line(event.anchor)}")
         else:
-            node = _node(loader, event)
+            node = self._node(event)
             if event.anchor is not None:
-                anchors[event.anchor] = node
-        if open_nodes:
-            open_nodes[-1][1].append(node)
+                self._anchors[event.anchor] = node
+        if self._open:
+            self._open[-1][1].append(node)
         else:
-            root = node
+            self._root = node
         if isinstance(event, yaml.CollectionStartEvent):
-            open_nodes.append((node, []))
-            if len(open_nodes) > DEEPEST:
-                raise _fail(file, *mark, f"nested more than {DEEPEST} levels deep")
+            self._open.append((node, []))
+            if len(self._open) > DEEPEST:
+                raise self._fail(event, f"nested more than {DEEPEST} levels deep")
 
-
-def _node(loader: Any, event: Any) -> yaml.Node:
-    kind: Any
-    if isinstance(event, yaml.ScalarEvent):
-        kind, value = yaml.ScalarNode, event.value
-    elif isinstance(event, yaml.SequenceStartEvent):
-        kind, value = yaml.SequenceNode, None
-    else:
-        kind, value = yaml.MappingNode, None
-    tag = event.tag
-    if tag in (None, "!"):
-        tag = loader.resolve(kind, value, event.implicit)
-    node: yaml.Node = kind(
-        tag, value if value is not None else [], event.start_mark, event.end_mark
-    )
-    return node
+    def _node(self, event: Any) -> yaml.Node:
+        kind: Any = yaml.MappingNode
+        value: Any = []
+        if isinstance(event, yaml.ScalarEvent):
+            kind, value = yaml.ScalarNode, event.value
+        elif isinstance(event, yaml.SequenceStartEvent):
+            kind = yaml.SequenceNode
+        tag = event.tag
+        if tag in (None, "!"):
+            tag = self._loader.resolve(kind, value, event.implicit)
+        node: yaml.Node = kind(tag, value, event.start_mark, event.end_mark)
+        return node
 
 
 class _Builder:

@@ -94,8 +94,10 @@ def test_changes_in_words() -> None:
     old = image(names, 1, route("a", 1, v1=80, v2=20), route("b", 2, v1=1))
     new = image(names, 2, route("a", 3, v1=50, v3=20), route("c", 4, v1=1))
     assert describe_changes(old, new) == [
-        "a: v1 80->50, v3 added with weight 20, v2 removed, listens on 127.0.0.1:3, "
-        "no longer listens on 127.0.0.1:1",
+        (
+            "a: v1 80->50, v3 added with weight 20, v2 removed, listens on 127.0.0.1:3, "
+            "no longer listens on 127.0.0.1:1"
+        ),
         "c: added, listening on 127.0.0.1:4",
         "b: removed",
     ]
