@@ -122,7 +122,7 @@ class _Composer:
             elif isinstance(event, yaml.NodeEvent):
                 self._add(event)
 
-    def _fail(self, event: yaml.Event, message: str) -> ConfigError:
+    def _fail(self, event: Any, message: str) -> ConfigError:
         mark = event.start_mark
         return _fail(self._file, mark.line + 1, mark.column + 1, message)
 
@@ -134,14 +134,15 @@ class _Composer:
             node.value = list(zip(items[::2], items[1::2], strict=True))
 
     def _add(self, event: Any) -> None:
-        if isinstance(event, yaml.AliasEvent):
-            node = self._anchors.get(event.anchor)
-            if node is None:
-                raise self._fail(event, f"not YAML: no anchor named {one_line(event.anchor)}")
-        else:
+        anchor: str | None = event.anchor
+        if not isinstance(event, yaml.AliasEvent):
             node = self._node(event)
-            if event.anchor is not None:
-                self._anchors[event.anchor] = node
+            if anchor is not None:
+                self._anchors[anchor] = node
+        elif anchor in self._anchors:
+            node = self._anchors[anchor]
+        else:
+            raise self._fail(event, f"not YAML: no anchor named {one_line(str(anchor))}")
         if self._open:
             self._open[-1][1].append(node)
         else:

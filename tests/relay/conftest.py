@@ -29,8 +29,9 @@ def open_endpoint(directory: Path) -> Iterator[OpenEndpoint]:
     that connects to it are refused."""
     opened: list[socket.socket] = []
 
-    def start(family: Family = "v4", backlog: int | None = 1024,
-              receive_buffer: int = 0) -> socket.socket:
+    def start(
+        family: Family = "v4", backlog: int | None = 1024, receive_buffer: int = 0
+    ) -> socket.socket:
         if backlog is None:
             opened.append(bound(family, directory))
         else:

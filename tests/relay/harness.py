@@ -39,8 +39,9 @@ FAMILIES: tuple[Family, ...] = ("v4", "v6", "unix")
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger
 
 
-def listen(family: Family, directory: Path, backlog: int = 1024,
-           receive_buffer: int = 0) -> socket.socket:
+def listen(
+    family: Family, directory: Path, backlog: int = 1024, receive_buffer: int = 0
+) -> socket.socket:
     """A listening socket with a deadline on accept. receive_buffer: bytes, 0 = the kernel's way."""
     sock = bound(family, directory)
     if receive_buffer:
@@ -126,12 +127,17 @@ class RelayWorker:
         table, tickets = self._regions
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         inheritance = Inheritance(
-            0, table.fd, tickets.fd, self.live.fd, theirs.fileno(),
+            0,
+            table.fd,
+            tickets.fd,
+            self.live.fd,
+            theirs.fileno(),
             tuple(
                 ListeningSocket(number, 0, sock.fileno(), sock.family == socket.AF_UNIX)
                 for number, sock in enumerate(self.listeners.values())
             ),
-            self.pipes, None,
+            self.pipes,
+            None,
         )
         signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
         try:
@@ -152,11 +158,23 @@ class RelayWorker:
                 endpoints.append(EndpointRow(address, endpoint_slot, 1))
                 endpoint_slot += 1
             weight = destination.weight
-            rows.append(DestinationRow(f"d{number}", weight, weight, weight, 1 + number,
-                                       1 + number, 1, tuple(endpoints)))
+            rows.append(
+                DestinationRow(
+                    f"d{number}",
+                    weight,
+                    weight,
+                    weight,
+                    1 + number,
+                    1 + number,
+                    1,
+                    tuple(endpoints),
+                )
+            )
         route = RouteRow("route", self.connect_timeout, self.idle_timeout, 0, 0, 1, tuple(rows))
-        listeners = tuple(ListenerRow(address_of(sock), number, 0)
-                          for number, sock in enumerate(self.listeners.values()))
+        listeners = tuple(
+            ListenerRow(address_of(sock), number, 0)
+            for number, sock in enumerate(self.listeners.values())
+        )
         return Image((route,), listeners)
 
     # --- looking at it ------------------------------------------------------------------------
@@ -177,8 +195,11 @@ class RelayWorker:
 
     def closed(self, slot: int = 0) -> dict[str, int]:
         """Why connections of a slot ended: the reasons that occurred."""
-        return {reason: count for reason, count
-                in zip(CLOSE_REASONS, self.live.slot(slot).closed, strict=True) if count}
+        return {
+            reason: count
+            for reason, count in zip(CLOSE_REASONS, self.live.slot(slot).closed, strict=True)
+            if count
+        }
 
     def memory(self) -> int:
         """Resident bytes of the worker."""
@@ -258,8 +279,10 @@ class RelayWorker:
             os.kill(self.pid, signal.SIGKILL)
         _, status = os.waitpid(self.pid, 0)
         self.pid = 0
-        assert ended, (f"the worker did not end within {DEADLINE:g} s; "
-                       f"{self.live.connections} connections were open")
+        assert ended, (
+            f"the worker did not end within {DEADLINE:g} s; "
+            f"{self.live.connections} connections were open"
+        )
         assert os.waitstatus_to_exitcode(status) == 0
         assert self.live.connections == 0
         for slot in range(self.slots):
@@ -348,7 +371,7 @@ class Flow:
     def step(self) -> None:
         if self.sent < len(self.data):
             with suppress(BlockingIOError):
-                self.sent += self.sender.send(self.data[self.sent:self.sent + (1 << 18)])
+                self.sent += self.sender.send(self.data[self.sent : self.sent + (1 << 18)])
                 if self.shut and self.sent == len(self.data):
                     self.sender.shutdown(socket.SHUT_WR)
         if not self.ended:

@@ -68,20 +68,24 @@ def full(open_endpoint: OpenEndpoint) -> Iterator[socket.socket]:
 # --- which one --------------------------------------------------------------------------------
 
 
-def test_64_destinations_split_exactly(start_worker: StartWorker,
-                                       open_endpoint: OpenEndpoint) -> None:
+def test_64_destinations_split_exactly(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
     """Any run of as many connections as the weights sum up to meets each weight exactly."""
     weights = [number % 4 for number in range(64)]
     endpoints = [open_endpoint() for _ in weights]
-    worker = start_worker(destinations=[
-        Destination((address_of(endpoint),), weight)
-        for endpoint, weight in zip(endpoints, weights, strict=True)
-    ])
+    worker = start_worker(
+        destinations=[
+            Destination((address_of(endpoint),), weight)
+            for endpoint, weight in zip(endpoints, weights, strict=True)
+        ]
+    )
     for cycle in range(1, 3):
         _open_until(worker, cycle * sum(weights))
         assert _visits(endpoints, sum(weights)) == weights
         assert [worker.destination(number).opened for number in range(64)] == [
-            weight * cycle for weight in weights]
+            weight * cycle for weight in weights
+        ]
         assert worker.route().opened == cycle * sum(weights)
 
 
@@ -96,8 +100,9 @@ def test_endpoints_take_turns(start_worker: StartWorker, open_endpoint: OpenEndp
 
 def test_weight_zero_gets_nothing(start_worker: StartWorker, open_endpoint: OpenEndpoint) -> None:
     old, new = open_endpoint(), open_endpoint()
-    worker = start_worker(destinations=[
-        Destination((address_of(old),), 0), Destination((address_of(new),), 7)])
+    worker = start_worker(
+        destinations=[Destination((address_of(old),), 0), Destination((address_of(new),), 7)]
+    )
     _open_until(worker, 20)
     assert _visits([old, new], 20) == [0, 20]
 
@@ -117,8 +122,9 @@ def test_nowhere_to_go(start_worker: StartWorker, destination: Destination) -> N
 
 @pytest.mark.parametrize("client", FAMILIES)
 @pytest.mark.parametrize("server", FAMILIES)
-def test_refusal_resets_the_client(start_worker: StartWorker, open_endpoint: OpenEndpoint,
-                                   client: Family, server: Family) -> None:
+def test_refusal_resets_the_client(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint, client: Family, server: Family
+) -> None:
     worker = start_worker(open_endpoint(server, backlog=None))
     worker.assert_turns_away(client)
     await_idle(worker)
@@ -129,15 +135,18 @@ def test_refusal_resets_the_client(start_worker: StartWorker, open_endpoint: Ope
 
 
 @pytest.mark.parametrize("server", FAMILIES)
-def test_a_refusing_endpoint_is_passed_over(start_worker: StartWorker,
-                                            open_endpoint: OpenEndpoint, server: Family) -> None:
+def test_a_refusing_endpoint_is_passed_over(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint, server: Family
+) -> None:
     """Its sibling serves every connection, and the failures are on its account alone."""
     refusing, serving = open_endpoint(server, backlog=None), open_endpoint(server)
     worker = start_worker(refusing, serving)
     for _ in range(4):
         link = worker.link(serving)
-        transfer(Flow(link.client, link.server, b"question", shut=True),
-                 Flow(link.server, link.client, b"answer", shut=True))
+        transfer(
+            Flow(link.client, link.server, b"question", shut=True),
+            Flow(link.server, link.client, b"answer", shut=True),
+        )
     await_idle(worker)
     assert worker.closed() == {"finished": 4}
     assert worker.destination().connect_failures == 2
@@ -145,9 +154,9 @@ def test_a_refusing_endpoint_is_passed_over(start_worker: StartWorker,
     assert (worker.endpoint(1).opened, worker.endpoint(1).connect_failures) == (4, 0)
 
 
-def test_what_the_client_sends_waits_for_an_endpoint(start_worker: StartWorker,
-                                                     full: socket.socket,
-                                                     open_endpoint: OpenEndpoint) -> None:
+def test_what_the_client_sends_waits_for_an_endpoint(
+    start_worker: StartWorker, full: socket.socket, open_endpoint: OpenEndpoint
+) -> None:
     """The first endpoint times out; the second gets all, a half-close included."""
     serving = open_endpoint()
     worker = start_worker(full, serving, connect_timeout=300)
@@ -177,8 +186,9 @@ def test_connect_timeout(start_worker: StartWorker, full: socket.socket) -> None
     assert worker.destination().connect_timeouts == worker.destination().connect_failures == 1
 
 
-def test_a_client_that_leaves_while_connecting(start_worker: StartWorker,
-                                               full: socket.socket) -> None:
+def test_a_client_that_leaves_while_connecting(
+    start_worker: StartWorker, full: socket.socket
+) -> None:
     worker = start_worker(full, connect_timeout=300)
     client = worker.connect()
     wait_for(lambda: worker.route().opened == 1, "the connection to be taken")

@@ -27,8 +27,9 @@ from tests.support import read_all, wait_for
 
 
 @pytest.mark.parametrize("client", FAMILIES)
-def test_an_idle_connection_is_closed(start_worker: StartWorker, open_endpoint: OpenEndpoint,
-                                      client: Family) -> None:
+def test_an_idle_connection_is_closed(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint, client: Family
+) -> None:
     endpoint = open_endpoint()
     worker = start_worker(endpoint, idle_timeout=300)
     started = time.monotonic()
@@ -41,8 +42,9 @@ def test_an_idle_connection_is_closed(start_worker: StartWorker, open_endpoint: 
 
 
 @pytest.mark.parametrize("talker", ["client", "server"])
-def test_activity_postpones_the_idle_timeout(start_worker: StartWorker,
-                                             open_endpoint: OpenEndpoint, talker: str) -> None:
+def test_activity_postpones_the_idle_timeout(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint, talker: str
+) -> None:
     """Bytes of one side are enough: the other one may only listen."""
     endpoint = open_endpoint()
     worker = start_worker(endpoint, idle_timeout=1000)
@@ -62,8 +64,9 @@ def test_activity_postpones_the_idle_timeout(start_worker: StartWorker,
 # --- the connection limit ---------------------------------------------------------------------
 
 
-def test_at_the_limit_the_next_one_waits_in_the_queue(start_worker: StartWorker,
-                                                      open_endpoint: OpenEndpoint) -> None:
+def test_at_the_limit_the_next_one_waits_in_the_queue(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
     endpoint = open_endpoint()
     worker = start_worker(endpoint, capacity=4)
     links = [worker.link(endpoint) for _ in range(4)]
@@ -81,8 +84,9 @@ def test_at_the_limit_the_next_one_waits_in_the_queue(start_worker: StartWorker,
     assert worker.live.connections == 4
 
 
-def test_a_full_worker_serves_a_long_queue(start_worker: StartWorker,
-                                           open_endpoint: OpenEndpoint) -> None:
+def test_a_full_worker_serves_a_long_queue(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
     """Each record is used again and again, over all three listeners."""
     endpoint = open_endpoint()
     worker = start_worker(endpoint, capacity=2)
@@ -101,8 +105,9 @@ def test_a_full_worker_serves_a_long_queue(start_worker: StartWorker,
     assert worker.closed() == {"finished": 30}
 
 
-def test_a_listener_removed_at_the_limit_is_let_go(start_worker: StartWorker,
-                                                   open_endpoint: OpenEndpoint) -> None:
+def test_a_listener_removed_at_the_limit_is_let_go(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
     """A full worker serves its queue when it can, and tells the master when it is done."""
     endpoint = open_endpoint()
     worker = start_worker(endpoint, capacity=2)
@@ -121,8 +126,9 @@ def test_a_listener_removed_at_the_limit_is_let_go(start_worker: StartWorker,
     transfer(Flow(later.client, later.server, b"other listeners do as well"))
 
 
-def test_a_crash_is_counted_by_the_next_life(start_worker: StartWorker,
-                                             open_endpoint: OpenEndpoint) -> None:
+def test_a_crash_is_counted_by_the_next_life(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
     """The records of a killed worker are counted as lost and used again; its peers are reset
     or see an end; who was queued is served by the new one."""
     endpoint = open_endpoint()
@@ -134,8 +140,9 @@ def test_a_crash_is_counted_by_the_next_life(start_worker: StartWorker,
     queued = worker.connect()
     worker.start()
     server = worker.own(endpoint.accept()[0])
-    transfer(Flow(queued, server, b"question", shut=True),
-             Flow(server, queued, b"answer", shut=True))
+    transfer(
+        Flow(queued, server, b"question", shut=True), Flow(server, queued, b"answer", shut=True)
+    )
     more = [worker.link(endpoint) for _ in range(3)]
     assert worker.closed() == {"finished": 2, "worker_lost": 2}
     assert worker.live.starts == 2
@@ -155,8 +162,9 @@ def _queue(worker: RelayWorker, count: int) -> list[socket.socket]:
     return [worker.connect(FAMILIES[number % 3]) for number in range(count)]
 
 
-def test_drain_serves_the_queue_and_open_connections(start_worker: StartWorker,
-                                                     open_endpoint: OpenEndpoint) -> None:
+def test_drain_serves_the_queue_and_open_connections(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
     """SIGTERM: whoever is connected or waits to be is served to the end; then it exits."""
     endpoint = open_endpoint()
     worker = start_worker(endpoint)
@@ -177,14 +185,17 @@ def test_drain_serves_the_queue_and_open_connections(start_worker: StartWorker,
     for client in queued:
         assert read_all(client) == b"answer"
     wait_for(lambda: worker.live.connections == 1, "the queued ones to end")
-    transfer(Flow(link.client, link.server, b"late", shut=True),
-             Flow(link.server, link.client, b"later", shut=True))
+    transfer(
+        Flow(link.client, link.server, b"late", shut=True),
+        Flow(link.server, link.client, b"later", shut=True),
+    )
     worker.await_exit()
     assert worker.closed() == {"finished": 51}
 
 
-def test_drain_at_the_limit_serves_the_queue(start_worker: StartWorker,
-                                             open_endpoint: OpenEndpoint) -> None:
+def test_drain_at_the_limit_serves_the_queue(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
     """A worker that is full when told to drain still owes the queue its turn."""
     endpoint = open_endpoint()
     worker = start_worker(endpoint, capacity=1)
@@ -204,8 +215,9 @@ def test_drain_at_the_limit_serves_the_queue(start_worker: StartWorker,
     assert worker.closed() == {"finished": 4}
 
 
-def test_drain_without_connections_ends_at_once(start_worker: StartWorker,
-                                                open_endpoint: OpenEndpoint) -> None:
+def test_drain_without_connections_ends_at_once(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
     worker = start_worker(open_endpoint())
     worker.send_signal(signal.SIGTERM)
     worker.await_exit()
@@ -223,8 +235,9 @@ def test_quit_resets_what_is_open(start_worker: StartWorker, open_endpoint: Open
     assert worker.closed() == {"shutdown": 3}
 
 
-def test_traffic_survives_the_master(start_worker: StartWorker,
-                                     open_endpoint: OpenEndpoint) -> None:
+def test_traffic_survives_the_master(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
     """The line to the master breaks: connections go on, and new ones are taken."""
     endpoint = open_endpoint()
     worker = start_worker(endpoint)
@@ -239,8 +252,9 @@ def test_traffic_survives_the_master(start_worker: StartWorker,
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
-def test_signals_for_the_master_do_nothing(start_worker: StartWorker, open_endpoint: OpenEndpoint,
-                                           number: signal.Signals) -> None:
+def test_signals_for_the_master_do_nothing(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint, number: signal.Signals
+) -> None:
     endpoint = open_endpoint()
     worker = start_worker(endpoint)
     link = worker.link(endpoint)

@@ -61,7 +61,7 @@ class Side:
             while self.sent < self.asked:
                 start = self.sent % PATTERN_SIZE
                 size = min(self.asked - self.sent, PATTERN_SIZE)
-                self.sent += self.sock.send(self.own[start:start + size])
+                self.sent += self.sock.send(self.own[start : start + size])
             if self.shutting:
                 self.sock.shutdown(socket.SHUT_WR)
                 self.shut = True
@@ -86,7 +86,7 @@ class Side:
             self.ended = "error"
             return False
         start = self.received % PATTERN_SIZE
-        assert got == self.other[start:start + len(got)], f"wrong bytes from {self.received} on"
+        assert got == self.other[start : start + len(got)], f"wrong bytes from {self.received} on"
         self.received += len(got)
         if not got:
             self.ended = "eof"
@@ -147,8 +147,13 @@ class Run:
         end = time.monotonic() + DEADLINE
         while not all(self._is_over(side) for side in alive):
             assert time.monotonic() < end, f"no end in sight: {self}"
-            writers = [side.sock for side in alive if not side.shut and side.ended != "error"
-                       and (side.sent < side.asked or side.shutting)]
+            writers = [
+                side.sock
+                for side in alive
+                if not side.shut
+                and side.ended != "error"
+                and (side.sent < side.asked or side.shutting)
+            ]
             select.select([side.sock for side in alive if not side.ended], writers, [], 0.01)
             for side in alive:
                 side.write()
@@ -186,7 +191,11 @@ WITHOUT_RESET: Sequence[Act] = ("write", "write", "write", "read", "pause", "res
 ALL_ACTS: Sequence[Act] = (*WITHOUT_RESET, "reset")
 
 bounded = settings(
-    max_examples=60, deadline=None, derandomize=False, print_blob=True, database=None,
+    max_examples=60,
+    deadline=None,
+    derandomize=False,
+    print_blob=True,
+    database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 
@@ -215,8 +224,7 @@ def workers(directory: Path) -> Iterator[dict[str, tuple[RelayWorker, socket.soc
     started = {}
     for family in ("v4", "unix"):
         endpoint = listen(family, directory)
-        started[family] = (
-            RelayWorker(directory, [Destination((address_of(endpoint),))]), endpoint)
+        started[family] = (RelayWorker(directory, [Destination((address_of(endpoint),))]), endpoint)
     yield started
     for worker, endpoint in started.values():
         worker.stop()
@@ -236,6 +244,7 @@ def through(worker: RelayWorker, endpoint: socket.socket, client: Family) -> Con
 @given(schedule=schedules(ALL_ACTS))
 def test_direct(directory: Path, schedule: list[Step]) -> None:
     with listen("v4", directory) as listener:
+
         def connect() -> tuple[socket.socket, socket.socket]:
             client = socket.create_connection(listener.getsockname(), DEADLINE)
             return client, listener.accept()[0]
@@ -246,8 +255,9 @@ def test_direct(directory: Path, schedule: list[Step]) -> None:
 @pytest.mark.parametrize("client", ["v4", "v6"])
 @bounded
 @given(schedule=schedules(ALL_ACTS))
-def test_tcp_through_the_worker(workers: dict[str, tuple[RelayWorker, socket.socket]],
-                                client: Family, schedule: list[Step]) -> None:
+def test_tcp_through_the_worker(
+    workers: dict[str, tuple[RelayWorker, socket.socket]], client: Family, schedule: list[Step]
+) -> None:
     worker, endpoint = workers["v4"]
     before = worker.closed()
     run = execute(through(worker, endpoint, client), schedule)
@@ -267,8 +277,12 @@ def test_tcp_through_the_worker(workers: dict[str, tuple[RelayWorker, socket.soc
 @pytest.mark.parametrize(("client", "server"), [("unix", "unix"), ("unix", "v4"), ("v4", "unix")])
 @bounded
 @given(schedule=schedules(WITHOUT_RESET))
-def test_unix_through_the_worker(workers: dict[str, tuple[RelayWorker, socket.socket]],
-                                 client: Family, server: str, schedule: list[Step]) -> None:
+def test_unix_through_the_worker(
+    workers: dict[str, tuple[RelayWorker, socket.socket]],
+    client: Family,
+    server: str,
+    schedule: list[Step],
+) -> None:
     """Without resets: a UNIX socket can't tell every reset from an end of input."""
     worker, endpoint = workers[server]
     execute(through(worker, endpoint, client), schedule)

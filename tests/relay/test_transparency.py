@@ -32,7 +32,8 @@ BLOCK = bytes(n * 7 % 251 for n in range(1 << 16))
 BULK = BLOCK * 128 + SMALL  # 8 MiB and an odd rest
 
 families = pytest.mark.parametrize(
-    ("client", "server"), [(client, server) for client in FAMILIES for server in FAMILIES])
+    ("client", "server"), [(client, server) for client in FAMILIES for server in FAMILIES]
+)
 sizes = pytest.mark.parametrize("payload", [SMALL, BULK], ids=["small", "bulk"])
 
 
@@ -60,8 +61,10 @@ def pair(start_worker: StartWorker, open_endpoint: OpenEndpoint) -> Pair:
 def test_both_ways_at_once(pair: Pair, client: Family, server: Family, payload: bytes) -> None:
     link = pair.link(client, server)
     answer = payload[::-1]
-    transfer(Flow(link.client, link.server, payload, shut=True),
-             Flow(link.server, link.client, answer, shut=True))
+    transfer(
+        Flow(link.client, link.server, payload, shut=True),
+        Flow(link.server, link.client, answer, shut=True),
+    )
     await_idle(pair.worker)
     assert pair.worker.closed() == {"finished": 1}
     counters = pair.worker.destination()
@@ -69,14 +72,22 @@ def test_both_ways_at_once(pair: Pair, client: Family, server: Family, payload: 
 
 
 @pytest.mark.parametrize("pipes", [0, 1])
-def test_bulk_without_pipes_to_spare(start_worker: StartWorker, open_endpoint: OpenEndpoint,
-                                     pipes: int) -> None:
+def test_bulk_without_pipes_to_spare(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint, pipes: int
+) -> None:
     endpoint = open_endpoint()
     worker = start_worker(endpoint, pipes=pipes)
     links = [worker.link(endpoint) for _ in range(2)]
-    transfer(*(flow for link in links
-               for flow in (Flow(link.client, link.server, BULK, shut=True),
-                            Flow(link.server, link.client, BULK, shut=True))))
+    transfer(
+        *(
+            flow
+            for link in links
+            for flow in (
+                Flow(link.client, link.server, BULK, shut=True),
+                Flow(link.server, link.client, BULK, shut=True),
+            )
+        )
+    )
 
 
 @families
@@ -90,8 +101,9 @@ def test_many_turns(pair: Pair, client: Family, server: Family) -> None:
 
 @families
 @sizes
-def test_answer_after_the_client_half_closes(pair: Pair, client: Family, server: Family,
-                                             payload: bytes) -> None:
+def test_answer_after_the_client_half_closes(
+    pair: Pair, client: Family, server: Family, payload: bytes
+) -> None:
     link = pair.link(client, server)
     transfer(Flow(link.client, link.server, b"question", shut=True))
     assert pair.worker.live.connections == 1
@@ -102,8 +114,9 @@ def test_answer_after_the_client_half_closes(pair: Pair, client: Family, server:
 
 @families
 @sizes
-def test_endpoint_half_closes_first(pair: Pair, client: Family, server: Family,
-                                    payload: bytes) -> None:
+def test_endpoint_half_closes_first(
+    pair: Pair, client: Family, server: Family, payload: bytes
+) -> None:
     link = pair.link(client, server)
     transfer(Flow(link.server, link.client, b"banner", shut=True))
     assert pair.worker.live.connections == 1
@@ -187,8 +200,9 @@ def test_reset_after_a_half_close(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("server", FAMILIES)
-def test_a_server_that_only_says_a_line(start_worker: StartWorker, open_endpoint: OpenEndpoint,
-                                        server: Family) -> None:
+def test_a_server_that_only_says_a_line(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint, server: Family
+) -> None:
     """It may have accepted, written and closed before the worker looks at its connect."""
     endpoint, sibling = open_endpoint(server), open_endpoint(server)
     worker = start_worker(endpoint, sibling)
@@ -217,8 +231,10 @@ def test_bytes_around_urgent_data_arrive(pair: Pair) -> None:
     link.client.send(b"!", socket.MSG_OOB)
     transfer(Flow(link.client, link.server, BULK))
     link.client.send(b"!", socket.MSG_OOB)
-    transfer(Flow(link.client, link.server, SMALL, shut=True),
-             Flow(link.server, link.client, BULK, shut=True))
+    transfer(
+        Flow(link.client, link.server, SMALL, shut=True),
+        Flow(link.server, link.client, BULK, shut=True),
+    )
 
 
 def _fill(sender: socket.socket, limit: int = 64 << 20) -> int:
@@ -229,20 +245,23 @@ def _fill(sender: socket.socket, limit: int = 64 << 20) -> int:
     while taken < limit and select.select([], [sender], [], 0.5)[1]:
         with suppress(BlockingIOError):
             start = taken % len(BLOCK)
-            taken += sender.send(BULK[start:start + len(BLOCK)])
+            taken += sender.send(BULK[start : start + len(BLOCK)])
     sender.setblocking(True)
     return taken
 
 
 @pytest.mark.parametrize("server", ["v4", "unix"])
-def test_slow_reader_holds_the_sender_back(start_worker: StartWorker,
-                                           open_endpoint: OpenEndpoint, server: Family) -> None:
+def test_slow_reader_holds_the_sender_back(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint, server: Family
+) -> None:
     """What is on its way lives in kernel buffers of limited size, not in the worker."""
     endpoint = open_endpoint(server, receive_buffer=1 << 18)
     worker = start_worker(endpoint, receive_buffer=1 << 18)
     warm = worker.link(endpoint)
-    transfer(Flow(warm.client, warm.server, BULK, shut=True),
-             Flow(warm.server, warm.client, BULK, shut=True))
+    transfer(
+        Flow(warm.client, warm.server, BULK, shut=True),
+        Flow(warm.server, warm.client, BULK, shut=True),
+    )
     before = worker.memory()
     link = worker.link(endpoint)
     taken = _fill(link.client)
@@ -258,7 +277,11 @@ def test_byte_counters_move_while_the_connection_lives(pair: Pair) -> None:
     for total in (100, 200, 300):
         transfer(Flow(link.client, link.server, b"i" * 100))
         transfer(Flow(link.server, link.client, b"o" * 50))
-        wait_for(lambda: (pair.worker.destination().bytes_in,
-                          pair.worker.destination().bytes_out) == (total, total // 2),  # noqa: B023
-                 "the counters to follow")
+        wait_for(
+            lambda: (
+                (pair.worker.destination().bytes_in, pair.worker.destination().bytes_out)
+                == (total, total // 2)
+            ),  # noqa: B023
+            "the counters to follow",
+        )
     assert pair.worker.live.connections == 1
