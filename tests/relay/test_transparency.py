@@ -7,6 +7,7 @@ import select
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
@@ -274,14 +275,13 @@ def test_slow_reader_holds_the_sender_back(
 
 def test_byte_counters_move_while_the_connection_lives(pair: Pair) -> None:
     link = pair.link("v4", "v4")
+
+    def counted(total: int) -> bool:
+        counters = pair.worker.destination()
+        return (counters.bytes_in, counters.bytes_out) == (total, total // 2)
+
     for total in (100, 200, 300):
         transfer(Flow(link.client, link.server, b"i" * 100))
         transfer(Flow(link.server, link.client, b"o" * 50))
-        wait_for(
-            lambda: (
-                (pair.worker.destination().bytes_in, pair.worker.destination().bytes_out)
-                == (total, total // 2)
-            ),  # noqa: B023
-            "the counters to follow",
-        )
+        wait_for(partial(counted, total), "the counters to follow")
     assert pair.worker.live.connections == 1
