@@ -227,23 +227,24 @@ static void check_urgent(struct shape shape, bool splicing)
 {
     if (shape.source_family != AF_INET)
         return;
-    for (int fin = 0; fin < 2; fin++) {
+    for (int way = 0; way < 4; way++) {
         struct rig *rig = open_rig(shape);
-        bool seen_fin;
+        bool seen_fin, fin = way & 1;
+        uint32_t ahead = way & 2 ? 4000 : 0; /* of the urgent byte */
         int on = 1;
         uint64_t deadline = now_ms() + DEADLINE_MS;
         CHECK(setsockopt(rig->client, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) == 0);
         rig->unaccounted = true; /* the kernel hides what is behind the urgent byte */
         rig->half.splicing = splicing;
-        client_sends(rig, 4000);
+        client_sends(rig, ahead);
         CHECK(send(rig->client, "!", 1, MSG_OOB) == 1); /* beside the stream, not in it */
         client_sends(rig, 4000);
         if (fin)
             CHECK(shutdown(rig->client, SHUT_WR) == 0);
-        while (tcp_arrived(rig->source, &seen_fin) < 8001 || seen_fin != fin)
+        while (tcp_arrived(rig->source, &seen_fin) < ahead + 4001 || seen_fin != fin)
             CHECK(now_ms() < deadline);
         CHECK(pump(rig, true) == (fin ? TM_PUMP_EOF : TM_PUMP_DRAINED));
-        CHECK_EQUAL(rig->half.bytes, 8000);
+        CHECK_EQUAL(rig->half.bytes, ahead + 4000);
         server_receives_all(rig);
         close_rig(rig);
     }
