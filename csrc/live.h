@@ -46,7 +46,8 @@ enum tm_conn_state {
 
 /* What the events have told about a side so far. Bits of tm_conn.side_flags[]. */
 enum tm_side_flag {
-    TM_HUNG_UP = 1, /* FIN, RST or error is on its way up: a short read is no proof of "drained" */
+    TM_HUNG_UP = 1, /* FIN, RST, an error or urgent data is there: a short read is no proof of
+                     * "drained" */
     TM_RESET = 2,   /* the socket reported an error: end of input means reset, not FIN */
     TM_WRITE_WATCHED = 4, /* EPOLLOUT is among its events, from the first time it was full */
 };

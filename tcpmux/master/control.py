@@ -150,6 +150,10 @@ class ControlProcess:
         except TcpmuxError as error:
             kind = error.kind if isinstance(error, Refusal) else "refused"
             answer = {"id": request["id"], "ok": False, "kind": kind, "error": str(error)}
+        except Exception as error:
+            log.exception("a fault in the master")
+            message = f"a fault in tcpmux: {error!r}; its log has the details"
+            answer = {"id": request["id"], "ok": False, "kind": "refused", "error": message}
         if self._link is not None:
             try:
                 self._link.send(json.dumps(answer).encode())

@@ -38,6 +38,7 @@ log = logging.getLogger("tcpmux.master")
 KILL_TIME = 2.0  # s between SIGQUIT and SIGKILL for a worker that has to end
 DRAINING_STATE = 2  # csrc/route_table.h: enum tm_state
 REPORT_EVERY = 5.0  # s, while draining
+FAULT_PAUSE = 0.5  # s, so that a fault that repeats does not fill a CPU and the log
 
 
 class Master:
@@ -125,26 +126,34 @@ class Master:
 
     def _loop(self, signals: SignalQueue) -> None:
         while not (self._draining and not self._workers.running):
-            with selectors.DefaultSelector() as selector:
-                # Few descriptors, and they come and go: registering anew is the simple way.
-                selector.register(signals, selectors.EVENT_READ)
-                if self._control.link is not None:
-                    selector.register(self._control.link, selectors.EVENT_READ)
-                for worker in self._workers.running:
-                    if worker.channel is not None:
-                        selector.register(
-                            worker.channel,
-                            selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.outbox else 0),
-                        )
-                selector.select(self._time_left())
-            for number in signals.take():
-                self._signal(number)
-            self._reap()
-            self._control.serve(self._request)
+            try:
+                self._turn(signals)
+            except Exception:
+                # Whatever it is, ending here would end the workers and what they carry.
+                log.exception("a fault in the master; traffic goes on")
+                time.sleep(FAULT_PAUSE)
+
+    def _turn(self, signals: SignalQueue) -> None:
+        with selectors.DefaultSelector() as selector:
+            # Few descriptors, and they come and go: registering anew is the simple way.
+            selector.register(signals, selectors.EVENT_READ)
+            if self._control.link is not None:
+                selector.register(self._control.link, selectors.EVENT_READ)
             for worker in self._workers.running:
-                self._workers.flush(worker)
-                self._workers.receive(worker)
-            self._due(time.monotonic())
+                if worker.channel is not None:
+                    selector.register(
+                        worker.channel,
+                        selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.outbox else 0),
+                    )
+            selector.select(self._time_left())
+        for number in signals.take():
+            self._signal(number)
+        self._reap()
+        self._control.serve(self._request)
+        for worker in self._workers.running:
+            self._workers.flush(worker)
+            self._workers.receive(worker)
+        self._due(time.monotonic())
 
     def _time_left(self) -> float | None:
         due = [self._control.next_start(), self._drain_deadline, self._kill_deadline]

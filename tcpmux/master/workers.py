@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import select
+import selectors
 import signal
 import socket
 import struct
@@ -132,9 +132,14 @@ class Workers:
             if pid == 0:
                 self._table.unmap()  # the worker maps it again, read-only
                 serve(inheritance)
+        except OSError as error:
+            ours.close()
+            log.error("can't start worker %d: %s", worker.id, error)  # noqa: TRY400
+            self._start_later(worker)
+            return
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
-        theirs.close()
+            theirs.close()
         worker.pid, worker.channel = pid, ours
         worker.started = time.monotonic()
 
@@ -151,10 +156,8 @@ class Workers:
         worker.removed.clear()
         if wanted:
             return True
-        now = time.monotonic()
-        if now - worker.started >= GROWN_UP:
+        if time.monotonic() - worker.started >= GROWN_UP:
             worker.delay = 0.0
-        worker.start_at = now + worker.delay
         log.error(
             "worker %d (pid %d) %s, %d connections lost; a new one starts %s",
             worker.id,
@@ -163,8 +166,13 @@ class Workers:
             lost,
             f"in {worker.delay:.1f} s" if worker.delay else "at once",
         )
-        worker.delay = min(LONGEST_DELAY, worker.delay * 2 or FIRST_DELAY)
+        self._start_later(worker)
         return True
+
+    @staticmethod
+    def _start_later(worker: Worker) -> None:
+        worker.start_at = time.monotonic() + worker.delay
+        worker.delay = min(LONGEST_DELAY, worker.delay * 2 or FIRST_DELAY)
 
     def _place_shards(self) -> None:
         """Gives every shard to a running worker: to its own one, else to the next in line."""
@@ -220,9 +228,13 @@ class Workers:
         while worker.channel is not None:
             try:
                 data = worker.channel.recv(MESSAGE.size)
-            except OSError:
+            except BlockingIOError:
                 return
-            if len(data) != MESSAGE.size:
+            except OSError:
+                data = b""
+            if len(data) != MESSAGE.size:  # it has ended, or is about to
+                worker.channel.close()
+                worker.channel = None
                 return
             kind, listener, _, _, _ = MESSAGE.unpack(data)
             if kind == REMOVED:
@@ -286,14 +298,18 @@ class Workers:
             left = deadline - time.monotonic()
             if not late or left <= 0:
                 return late
-            channels = {w.channel: w for w in late if w.channel is not None}
-            blocked = [channel for channel, worker in channels.items() if worker.outbox]
-            # A dying worker closes its channel, which wakes us as well.
-            readable, writable, _ = select.select(list(channels), blocked, [], min(left, 0.05))
-            for channel in writable:
-                self.flush(channels[channel])
-            for channel in readable:
-                self.receive(channels[channel])
+            with selectors.DefaultSelector() as selector:
+                for worker in late:
+                    if worker.channel is not None:
+                        events = selectors.EVENT_READ | (
+                            selectors.EVENT_WRITE if worker.outbox else 0
+                        )
+                        selector.register(worker.channel, events, worker)
+                # A dying worker closes its channel, which wakes us as well.
+                ready = [key.data for key, _ in selector.select(min(left, 0.05))]
+            for worker in ready:
+                self.flush(worker)
+                self.receive(worker)
 
 
 def _is_dead(pid: int) -> bool:

@@ -11,12 +11,12 @@ half[TM_ENDPOINT]. Each is open, shut (FIN passed on) or aborted, on its own.
 """
 
 from libc.errno cimport EAGAIN, ENOTCONN
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport close
 
 from tcpmux.shm._layout cimport (
-    TM_CLIENT, TM_CLOSED_client_reset, TM_CLOSED_connect_failed, TM_CLOSED_connect_timeout,
+    AF_UNIX, TM_CLIENT, TM_CLOSED_client_reset, TM_CLOSED_connect_failed, TM_CLOSED_connect_timeout,
     TM_CLOSED_endpoint_reset, TM_CLOSED_finished, TM_CLOSED_idle_timeout, TM_CLOSED_local_error,
     TM_CLOSED_no_endpoint, TM_CLOSED_shutdown, TM_CLOSED_worker_lost, TM_CONNECTING, TM_DEAD,
     TM_ENDPOINT, TM_FREE, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, TM_HUNG_UP, TM_NONE,
@@ -27,7 +27,7 @@ from tcpmux.shm._layout cimport (
     tm_route, tm_slot, tm_ticket_take,
 )
 from tcpmux.worker._mechanism cimport (
-    EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
+    EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
     epoll_ctl, epoll_event, tm_peer_from, tm_sock_connect, tm_sock_error, tm_sock_established,
     tm_sock_local_failure, tm_sock_reset, tm_sock_shut_write, tm_sock_unacknowledged,
     tm_wheel_arm, tm_wheel_disarm,
@@ -41,7 +41,10 @@ cdef enum:
     # receiver is not reading, and a direct sender's RST would not have waited.
     RESET_WAIT_MS = 1000
     RESET_RECHECK_MS = 10
-    BASE_EVENTS = EPOLLIN | EPOLLRDHUP | EPOLLET
+    # EPOLLPRI: urgent data. A read stops short in front of it, with bytes left behind it.
+    BASE_EVENTS = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET
+    # What says that a short read does not mean "drained".
+    READ_TO_THE_END = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI
 
 
 # --- small parts ------------------------------------------------------------------------------
@@ -81,6 +84,11 @@ cdef void watch_write(Worker *w, uint32_t index, int side) noexcept nogil:
 
 cdef void arm(Worker *w, uint32_t index, uint64_t deadline_ms) noexcept nogil:
     tm_wheel_arm(&w.wheel, w.records, index, deadline_ms)
+
+
+cdef inline uint8_t always_read_on(uint16_t family) noexcept nogil:
+    """A read from a UNIX socket also stops short in front of passed descriptors."""
+    return TM_HUNG_UP if family == AF_UNIX else 0
 
 
 cdef void push_ready(Worker *w, uint32_t index, int side) noexcept nogil:
@@ -250,14 +258,14 @@ cdef void side_error(Worker *w, uint32_t index, int side) noexcept nogil:
 cdef void relay_event(Worker *w, uint32_t index, int side, uint32_t events) noexcept nogil:
     cdef tm_conn *conn = &w.records[index]
     cdef int other = 1 - side
-    if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+    if events & READ_TO_THE_END:
         conn.side_flags[side] |= TM_HUNG_UP
     if events & EPOLLOUT and conn.half[other].blocked and conn.half[other].state == TM_HALF_OPEN:
         pump_half(w, index, other)
         if conn.state != TM_RELAYING:
             return
     if conn.half[side].state == TM_HALF_OPEN and not conn.half[side].blocked:
-        if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+        if events & (EPOLLIN | READ_TO_THE_END):
             pump_half(w, index, side)
     if events & EPOLLERR and conn.state == TM_RELAYING:
         if conn.half[side].state != TM_HALF_OPEN or conn.half[side].blocked:
@@ -344,7 +352,8 @@ cdef void connect_next(Worker *w, uint32_t index) noexcept nogil:
             attempt_failed(w, conn, -state, False)
             continue
         events = BASE_EVENTS if state else BASE_EVENTS | EPOLLOUT
-        conn.side_flags[TM_ENDPOINT] = 0 if state else TM_WRITE_WATCHED
+        conn.side_flags[TM_ENDPOINT] = (0 if state else TM_WRITE_WATCHED) | always_read_on(
+            conn.endpoint.family)
         if watch(w, index, TM_ENDPOINT, EPOLL_CTL_ADD, events) < 0:
             end(w, index, TM_CLOSED_local_error, True)
         elif state:
@@ -361,7 +370,7 @@ cdef void connect_event(Worker *w, uint32_t index, int side, uint32_t events) no
     cdef int error
     if side == TM_CLIENT:
         # Its bytes, FIN or RST wait in the socket until there is somebody to pass them to.
-        if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+        if events & READ_TO_THE_END:
             conn.side_flags[TM_CLIENT] |= TM_HUNG_UP
         return
     if not events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
@@ -401,6 +410,7 @@ cdef void connection_open(Worker *w, int fd, const tm_peer *peer, uint32_t route
     conn.half[1].pipe.to = conn.half[1].pipe.from_ = -1
     conn.timer_slot = TM_NONE
     conn.client = peer[0]
+    conn.side_flags[TM_CLIENT] = always_read_on(peer.family)
     conn.accepted_at_ms = w.now_ms
     conn.table_generation = w.generation
     conn.idle_timeout_ms = chosen.idle_timeout_ms

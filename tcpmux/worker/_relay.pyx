@@ -292,11 +292,15 @@ cdef void channel_event(Loop *loop) noexcept nogil:
 
 
 cdef void signal_event(Loop *loop) noexcept nogil:
+    """SIGQUIT: end now. SIGTERM: drain, but only without a master, which has DRAIN for it: a
+    worker that went by itself would leave its shards to nobody."""
     cdef signalfd_siginfo info
     while read(loop.signals, &info, sizeof(info)) == sizeof(info):
         if info.ssi_signo == SIGQUIT:
             loop.quit = True
-        else:
+            continue
+        channel_event(loop)  # its end may be waiting behind this signal
+        if loop.channel < 0:
             loop.draining = True
             remove_listener(loop, 0, True)
 
@@ -410,8 +414,8 @@ def run(int worker, Table table not None, Tickets tickets not None, Live live no
 
     channel: this worker's end of the line to the master. listeners: (id, shard, descriptor,
     shared) for each listening socket; the descriptors are the worker's from here on.
-    pipes: how many it may open. SIGTERM means drain, then end, and SIGQUIT end at once;
-    both must be blocked. Raises OSError when the loop can't start or go on.
+    pipes: how many it may open. SIGQUIT means end at once and, when the master is gone,
+    SIGTERM drain, then end; both must be blocked. Raises OSError when the loop can't start or go on.
     """
     cdef Loop *loop = <Loop *>calloc(1, sizeof(Loop))
     cdef int result = 0

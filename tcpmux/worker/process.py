@@ -73,6 +73,7 @@ def serve(inheritance: Inheritance) -> NoReturn:
         for number in IGNORED:
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # splice has no MSG_NOSIGNAL
         if inheritance.cpu is not None:
             os.sched_setaffinity(0, {inheritance.cpu})
         regions = (

@@ -133,6 +133,19 @@ def test_without_its_master_traffic_goes_on_until_stopped(
     proxy.process.returncode = 0
 
 
+def test_a_worker_takes_orders_from_the_master_only(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    """SIGTERM to a worker, by mistake or by a supervisor: it goes on, and so does its shard."""
+    port = free_port()
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
+    pids = proxy.worker_pids()
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+    assert split(port, 20, at_once=5) == {"one": 20}
+    assert proxy.worker_pids() == pids
+
+
 def test_every_process_says_what_it_is(start_proxy: StartProxy, one: EchoServer) -> None:
     proxy = start_proxy(routes(route("r", free_port(), v1=(1, one.address))))
     titles = {psutil.Process(pid).cmdline()[0] for pid in proxy.tree()}

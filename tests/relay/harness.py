@@ -248,6 +248,11 @@ class RelayWorker:
         """Closes the line to the worker, as the death of its master does."""
         self._channel.close()
 
+    def drain(self) -> None:
+        """SIGTERM, which a worker obeys when it has no master."""
+        self.orphan()
+        self.send_signal(signal.SIGTERM)
+
     def remove_listener(self, family: Family) -> None:
         """Tells the worker to serve the listener's queue and let go of it."""
         self._channel.send(MESSAGE.pack(REMOVE, FAMILIES.index(family), 0, 0, 0))
@@ -295,7 +300,7 @@ class RelayWorker:
             for sock in self._sockets:
                 sock.close()
             if self.pid:
-                self.send_signal(signal.SIGTERM)
+                self.drain()
                 self.await_exit()
         finally:
             self._channel.close()

@@ -170,7 +170,7 @@ def test_drain_serves_the_queue_and_open_connections(
     worker = start_worker(endpoint)
     link = worker.link(endpoint)
     queued = _queue(worker, 50)
-    worker.send_signal(signal.SIGTERM)
+    worker.drain()
     worker.send_signal(signal.SIGCONT)
     servers = [worker.own(endpoint.accept()[0]) for _ in queued]
     wait_for(lambda: worker.live.connections == 51, "all to be taken")
@@ -203,7 +203,7 @@ def test_drain_at_the_limit_serves_the_queue(
     queued = _queue(worker, 3)
     for client in queued:
         client.shutdown(socket.SHUT_WR)
-    worker.send_signal(signal.SIGTERM)
+    worker.drain()
     worker.send_signal(signal.SIGCONT)
     wait_for(lambda: worker.live.counters()["accept_pauses"], "the worker to be full")
     link.close()
@@ -219,7 +219,7 @@ def test_drain_without_connections_ends_at_once(
     start_worker: StartWorker, open_endpoint: OpenEndpoint
 ) -> None:
     worker = start_worker(open_endpoint())
-    worker.send_signal(signal.SIGTERM)
+    worker.drain()
     worker.await_exit()
 
 

@@ -3,7 +3,9 @@ of input on its own, a reset as a reset, and a slow reader's pace."""
 
 from __future__ import annotations
 
+import os
 import select
+import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -236,6 +238,37 @@ def test_bytes_around_urgent_data_arrive(pair: Pair) -> None:
         Flow(link.client, link.server, SMALL, shut=True),
         Flow(link.server, link.client, BULK, shut=True),
     )
+
+
+@pytest.mark.parametrize("amount", [1000, 100_000])
+def test_what_follows_urgent_data_does_not_wait_for_more(pair: Pair, amount: int) -> None:
+    """A read stops short in front of it; nothing else will come to say that there is more."""
+    link = pair.link("v4", "v4")
+    os.kill(pair.worker.pid, signal.SIGSTOP)
+    link.client.sendall(b"a" * amount)
+    link.client.send(b"!", socket.MSG_OOB)
+    link.client.sendall(b"b" * amount)
+    os.kill(pair.worker.pid, signal.SIGCONT)
+    link.server.settimeout(DEADLINE)
+    got = b""
+    while len(got) < 2 * amount:
+        got += link.server.recv(1 << 20)
+    assert got == b"a" * amount + b"b" * amount
+
+
+def test_what_follows_a_passed_descriptor_does_not_wait_for_more(pair: Pair) -> None:
+    """The descriptor itself can't be passed on."""
+    link = pair.link("unix", "v4")
+    os.kill(pair.worker.pid, signal.SIGSTOP)
+    link.client.sendall(b"a" * 1000)
+    socket.send_fds(link.client, [b"b" * 1000], [0])
+    link.client.sendall(b"c" * 1000)
+    os.kill(pair.worker.pid, signal.SIGCONT)
+    link.server.settimeout(DEADLINE)
+    got = b""
+    while len(got) < 3000:
+        got += link.server.recv(1 << 20)
+    assert got == b"a" * 1000 + b"b" * 1000 + b"c" * 1000
 
 
 def _fill(sender: socket.socket, limit: int = 64 << 20) -> int:
