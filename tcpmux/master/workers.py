@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from tcpmux.errors import TcpmuxError
 from tcpmux.master.limits import WorkerLimits
 from tcpmux.master.listeners import Listener, Listeners
-from tcpmux.shm._shm import Live, Table, Tickets
+from tcpmux.shm._shm import MAX_SHARDS, Live, Table, Tickets
 from tcpmux.worker.process import BLOCKED, Inheritance, ListeningSocket, serve
 
 log = logging.getLogger("tcpmux.master")
@@ -180,21 +180,15 @@ class Workers:
         if not running:
             return
         changed = False
-        for shard in range(len(self._workers)):
-            owner = next(
-                number % len(self._workers)
-                for number in range(shard, shard + len(self._workers))
-                if number % len(self._workers) in running
-            )
+        count = len(self._workers)
+        for shard in range(MAX_SHARDS):
+            line = ((shard + step) % count for step in range(count))
+            owner = next(number for number in line if number in running)
             if self._table.shard_owner(shard) != owner:
                 self._table.set_shard_owner(shard, owner)
                 changed = True
         if changed:
             self.wake()
-
-    def cover_dead(self) -> None:
-        """Lets the others serve the shards of workers that will not be back at once."""
-        self._place_shards()
 
     # --- messages ---------------------------------------------------------------------------
 
