@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tcpmux.shm._shm import CLOSE_REASONS, Live, Table
@@ -48,9 +49,11 @@ class StatusReader:
 
     @staticmethod
     def _worker(live: Live) -> dict[str, Any]:
+        # Its region outlives a worker: 0 says that there is none at the moment.
+        running = Path(f"/proc/{live.pid}").exists()
         return {
             "id": live.worker,
-            "pid": live.pid,
+            "pid": live.pid if running else 0,
             "generation": live.generation_seen,
             "connections": live.connections,
             "connections_limit": live.capacity,
