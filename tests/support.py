@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 import time
@@ -91,10 +92,18 @@ class EchoServer:
 
 
 def ask(address: tuple[str, int], line: str = "hello", timeout: float = DEADLINE) -> str:
-    """One connection: sends a line, half-closes, and returns the whole answer."""
+    """One connection: sends a line, half-closes, and returns the whole answer.
+
+    Raises ConnectionResetError or BrokenPipeError for a reset, whenever it comes.
+    """
     with socket.create_connection(address, timeout=timeout) as sock:
         sock.sendall(line.encode() + b"\n")
-        sock.shutdown(socket.SHUT_WR)
+        try:
+            sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
+            raise ConnectionResetError(*error.args) from error
         return read_all(sock).decode()
 
 
