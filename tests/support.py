@@ -6,8 +6,8 @@ import errno
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -26,13 +26,27 @@ def wait_for(condition: Callable[[], T], what: str, deadline: float = DEADLINE) 
         time.sleep(0.005)
 
 
+_given_out: set[int] = set()
+
+
 def free_port() -> int:
     """A TCP port that was free a moment ago: what a test listens on through the proxy, which
-    takes no port 0."""
+    takes no port 0. Never the same one twice."""
+    while True:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port: int = sock.getsockname()[1]
+        if port not in _given_out:
+            _given_out.add(port)
+            return port
+
+
+@contextmanager
+def refusing_port() -> Iterator[int]:
+    """A port that refuses connections and that nobody else gets: bound, not listening."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+        yield sock.getsockname()[1]
 
 
 def listening(port: int) -> bool:

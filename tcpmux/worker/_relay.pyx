@@ -6,8 +6,9 @@ Runs in a worker, without the GIL from start to end: nothing in here can wait fo
 
     forever:
         wait for events, timers or unfinished work
-        hand out due timers; look for a new table generation
+        look for a new table generation
         events: connections, listeners (a budget of accepts each), master, signals
+        hand out due timers
         pump what used up its budget; free what ended
 """
 
@@ -352,12 +353,14 @@ cdef int run_loop(Loop *loop) noexcept nogil:
         tm_live_set_heartbeat(w.live, w.now_ms)
         tm_count(&w.live.counters.wakeups, 1)
         look_at_table(loop)
+        for i in range(count):
+            dispatch(loop, &events[i])
+        # After the events: one of them may be what a deadline waits for, and a timed-out connect
+        # is tried again under the same tag, which no event of this batch may meet.
         index = tm_wheel_pop(&w.wheel, w.records, w.now_ms)
         while index != TM_NONE:
             connection_timer(w, index)
             index = tm_wheel_pop(&w.wheel, w.records, w.now_ms)
-        for i in range(count):
-            dispatch(loop, &events[i])
         connections_resume(w)
         connections_free(w)
         maybe_resume(loop)

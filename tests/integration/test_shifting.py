@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.integration.conftest import StartProxy
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
-from tests.support import EchoServer, ask, free_port, wait_for
+from tests.support import EchoServer, ask, free_port, refusing_port, wait_for
 
 
 def split(port: int, connections: int, at_once: int = 1) -> Counter[str]:
@@ -147,7 +147,12 @@ def test_every_family_reaches_every_family(start_proxy: StartProxy, tmp_path: Pa
 
 def test_a_refusing_endpoint_is_passed_over(start_proxy: StartProxy, one: EchoServer) -> None:
     """The destination's other endpoints are tried; with none left the client is reset."""
-    port, dead = free_port(), free_port()
+    port = free_port()
+    with refusing_port() as dead:
+        check_refusing_endpoint(start_proxy, one, port, dead)
+
+
+def check_refusing_endpoint(start_proxy: StartProxy, one: EchoServer, port: int, dead: int) -> None:
     part = route("r", port, v1=(1, one.address))
     part["destinations"][0]["endpoints"] = [f"127.0.0.1:{dead}", one.address]
     all_dead = route("dead", free_port(), v1=(1, f"127.0.0.1:{dead}"))
