@@ -33,8 +33,17 @@ GENERATED_CODE_WARNINGS = [
 
 MODULES = {
     "tcpmux.shm._shm": ["route_table.c", "pick.c"],
-    "tcpmux.worker._connection": ["pump.c", "pipe_pool.c", "sock.c", "wheel.c"],
-    "tcpmux.worker._relay": ["pipe_pool.c", "sock.c", "wheel.c", "channel.c"],
+    "tcpmux.worker._connection": ["pump.c", "pipe_pool.c", "kernel_count.c", "sock.c", "wheel.c"],
+    "tcpmux.worker._recovery": [
+        "pump.c",
+        "pipe_pool.c",
+        "kernel_count.c",
+        "sock.c",
+        "wheel.c",
+        "descriptors.c",
+    ],
+    "tcpmux.worker._relay": ["pipe_pool.c", "sock.c", "wheel.c", "channel.c", "descriptors.c"],
+    "tcpmux.worker._guardian": ["channel.c"],
 }
 
 
@@ -54,6 +63,7 @@ def extensions() -> list[Extension]:
             # Python's own flags switch assertions off. Ours stay on: a worker that finds
             # the impossible must die and be replaced, not go on.
             undef_macros=["NDEBUG"],
+            define_macros=[("_GNU_SOURCE", "1")],
             extra_compile_args=[
                 "-std=gnu11",
                 "-Wall",

@@ -1,7 +1,7 @@
 /* The worker's end of its line to the master. */
-#define _GNU_SOURCE
 #include "channel.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -11,7 +11,7 @@ int tm_channel_receive(int channel, struct tm_message *message, int *fds, uint32
 {
     union {
         struct cmsghdr head;
-        char space[CMSG_SPACE(TM_MAX_SHARDS * sizeof(int))];
+        char space[CMSG_SPACE(TM_MESSAGE_FDS * sizeof(int))];
     } control;
     struct iovec data = {.iov_base = message, .iov_len = sizeof(*message)};
     struct msghdr header = {.msg_iov = &data, .msg_iovlen = 1,
@@ -19,7 +19,7 @@ int tm_channel_receive(int channel, struct tm_message *message, int *fds, uint32
     ssize_t got;
     *count = 0;
     do
-        got = recvmsg(channel, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        got = recvmsg(channel, &header, MSG_DONTWAIT);
     while (got < 0 && errno == EINTR);
     if (got < 0)
         return errno == ECONNRESET ? 0 : -errno;
@@ -43,6 +43,31 @@ int tm_channel_send(int channel, const struct tm_message *message)
     ssize_t sent;
     do
         sent = send(channel, message, sizeof(*message), MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (sent < 0 && errno == EINTR);
+    return sent < 0 ? -errno : 0;
+}
+
+int tm_channel_send_fds(int channel, const struct tm_message *message, const int *fds,
+                        uint32_t count)
+{
+    union {
+        struct cmsghdr head;
+        char space[CMSG_SPACE(TM_MESSAGE_FDS * sizeof(int))];
+    } control = {0};
+    struct iovec data = {.iov_base = (void *)message, .iov_len = sizeof(*message)};
+    struct msghdr header = {.msg_iov = &data, .msg_iovlen = 1};
+    assert(count <= TM_MESSAGE_FDS);
+    if (count) {
+        header.msg_control = &control;
+        header.msg_controllen = CMSG_SPACE(count * sizeof(int));
+        control.head.cmsg_level = SOL_SOCKET;
+        control.head.cmsg_type = SCM_RIGHTS;
+        control.head.cmsg_len = CMSG_LEN(count * sizeof(int));
+        memcpy(CMSG_DATA(&control.head), fds, count * sizeof(int));
+    }
+    ssize_t sent;
+    do
+        sent = sendmsg(channel, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (sent < 0 && errno == EINTR);
     return sent < 0 ? -errno : 0;
 }

@@ -1,14 +1,29 @@
-/* The line between the master and one worker: a SOCK_SEQPACKET pair.
+/* The line between the master and one worker: a SOCK_SEQPACKET pair. The worker's guardian
+ * shares its end of it.
  *
  *   master -> worker   ADD      these descriptors are shards of listener `listener`,
  *                               the first of them shard `first`
  *                      REMOVE   serve what is queued on `listener`, then close it
  *                      WAKE     look at the table (generation, shard owners)
  *                      DRAIN    exit when the last connection ends
+ *                      RETIRE   accept no more, hand every connection over, then exit
+ *                      LINE     this descriptor leads to worker `listener`: connections come
+ *                               and go over it
+ *                      REPLACE  exit, to be followed by the next build
+ *                      GUARD    your guardian is dead: make another
+ *                      CLAIM    by a new master: hand out what you hold, from place `value`
  *   worker -> master   SEEN     generation `value` is in use here
  *                      REMOVED  `listener` is closed here
+ *                      STARTED  a life has begun, with `value` connections of earlier ones
+ *                      FULL     at the connection limit: its shards need another worker
+ *                      ROOM     no longer
+ *                      OFFER    the answer to CLAIM; `value` = the next place, 0 = that was all
+ *   guardian -> master DIED     the worker, with wait status `value`
+ *                      PRESENCE of the worker is `value` now (enum tm_presence)
+ *                      GUARD    process `value` guards the worker now
+ *   master -> another  BUSY     the answer to CLAIM while the master `value` lives
  *
- * One packet is one message; SHARDS of descriptors at most travel with it.
+ * One packet is one message; TM_MESSAGE_FDS descriptors at most travel with it.
  */
 #ifndef TM_CHANNEL_H
 #define TM_CHANNEL_H
@@ -24,7 +39,22 @@ enum tm_message_type {
     TM_MESSAGE_DRAIN,
     TM_MESSAGE_SEEN,
     TM_MESSAGE_REMOVED,
+    TM_MESSAGE_RETIRE,
+    TM_MESSAGE_LINE,
+    TM_MESSAGE_REPLACE,
+    TM_MESSAGE_GUARD,
+    TM_MESSAGE_CLAIM,
+    TM_MESSAGE_STARTED,
+    TM_MESSAGE_FULL,
+    TM_MESSAGE_ROOM,
+    TM_MESSAGE_OFFER,
+    TM_MESSAGE_DIED,
+    TM_MESSAGE_PRESENCE,
+    TM_MESSAGE_BUSY,
 };
+
+#define TM_MESSAGE_FDS 128 /* the kernel's limit is 253 */
+
 
 struct tm_message {
     uint32_t type; /* enum tm_message_type */
@@ -35,11 +65,14 @@ struct tm_message {
 };
 
 /* 1 a message, 0 the master is gone, -EAGAIN none now, other -errno.
- * fds holds TM_MAX_SHARDS; *count says how many came; they are the caller's.
+ * fds holds TM_MESSAGE_FDS; *count says how many came; they are the caller's.
  * Without a message *count is 0: what came with a malformed packet is closed. */
 int tm_channel_receive(int channel, struct tm_message *message, int *fds, uint32_t *count)
     __attribute__((warn_unused_result));
 /* 0 or -errno. */
 int tm_channel_send(int channel, const struct tm_message *message);
+/* With descriptors, which stay the caller's too. */
+int tm_channel_send_fds(int channel, const struct tm_message *message, const int *fds,
+                        uint32_t count);
 
 #endif

@@ -1,6 +1,7 @@
 /* A worker's region: heartbeat, counters and its connections, in shared memory.
  *
- * WRITER  one worker alone, and after its death the worker that takes its place.
+ * WRITER  one worker alone, and after its death its next life. The fields of the guardian
+ *         (guardian_pid, presence, at_fault) are the guardian's.
  * READERS master (generation_seen), control (everything).
  *
  * Every field is written with plain or relaxed stores and read without a lock:
@@ -20,11 +21,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "journal.h"
 #include "pump.h"
 #include "route_table.h"
 
 #define TM_LIVE_MAGIC 0x6576696c78757463ull /* "ctuxlive", little endian */
-#define TM_LIVE_FORMAT 1u
+#define TM_LIVE_FORMAT 2u
+
+#define TM_BUFFER_SIZE 65536u /* bytes of one recv; at most TM_PIPE_MIN, so that any rest fits a pipe */
+#define TM_MAX_LISTENING (TM_MAX_LISTENERS * TM_MAX_SHARDS)
+#define TM_MAX_LINES TM_MAX_SHARDS /* to other workers, one each */
 
 enum tm_close_reason {
     TM_OPEN = 0,
@@ -41,6 +47,7 @@ enum tm_conn_state {
     TM_CONNECTING,  /* client accepted, connect to an endpoint under way */
     TM_RELAYING,    /* both sides established */
     TM_RESETTING,   /* over; waiting until what was sent has arrived, to reset after it */
+    TM_ENDING,      /* its descriptors are being closed */
     TM_DEAD,        /* descriptors closed; free at the end of this batch of events */
 };
 
@@ -50,6 +57,45 @@ enum tm_side_flag {
                      * "drained" */
     TM_RESET = 2,   /* the socket reported an error: end of input means reset, not FIN */
     TM_WRITE_WATCHED = 4, /* EPOLLOUT is among its events, from the first time it was full */
+};
+
+/* Whether a worker is at work. Written by its guardian. */
+enum tm_presence {
+    TM_ABSENT = 0, /* no process, or its next life has not begun yet */
+    TM_PRESENT,
+    TM_STOPPED, /* by a signal: SIGSTOP, a debugger */
+    TM_HANGING, /* has not come back to epoll for too long */
+};
+
+/* How a life ends that ends by itself: what its guardian is to do next. */
+enum tm_ending {
+    TM_UNENDED = 0,
+    TM_OVER,     /* nothing is left to do */
+    TM_REPLACED, /* the next build of tcpmux goes on */
+};
+
+/* What the master has told a worker for good. Bits of tm_live.orders. */
+enum tm_order {
+    TM_ORDER_DRAIN = 1,  /* end with the last connection */
+    TM_ORDER_RETIRE = 2, /* accept no more, give the connections to other workers, then end */
+};
+
+/* A listening socket that this worker holds. */
+struct tm_listening {
+    int32_t fd;       /* -1: this place is free */
+    uint32_t id;      /* of the listener */
+    uint32_t shard;
+    uint8_t shared;   /* one socket for all workers */
+    uint8_t leaving;  /* being removed: serve the queue, then close */
+    uint8_t polled;   /* in epoll now */
+};
+
+/* Where a connection came from that another worker handed over: tells a second delivery of
+ * the same one. */
+struct tm_origin {
+    uint32_t worker; /* its id + 1; 0 = accepted here */
+    uint32_t index;
+    uint32_t generation;
 };
 
 /* An address as shown to people: UNIX peers have family only. */
@@ -78,7 +124,10 @@ struct tm_conn {
     uint32_t next;                   /* in the free, ready or dead list */
     uint8_t ready;                   /* halves waiting in the ready list, a bit each */
     uint8_t listed;                  /* in the ready list */
-    uint16_t attempts;               /* endpoints tried */
+    uint8_t moving;                  /* offered to another worker, by this line + 1; 0 = no */
+    uint8_t by_reset;                /* ENDING: with RST, not FIN */
+    uint8_t faults;                  /* lives of the worker that ended by a fault while at it */
+    uint32_t attempts;               /* endpoints tried */
     uint32_t destination;            /* index in the image; valid while its slot is the same */
     uint32_t first_endpoint;         /* index in the destination of the first one tried */
     uint32_t connect_timeout_ms;
@@ -88,6 +137,7 @@ struct tm_conn {
     uint64_t established_at_ms;      /* monotonic; 0 = never */
     struct tm_peer client;
     struct tm_peer endpoint;
+    struct tm_origin origin;
 };
 
 _Static_assert(sizeof(struct tm_conn) <= 256, "a connection record is at most 256 bytes");
@@ -113,10 +163,22 @@ struct tm_live {
     _Atomic uint32_t starts;  /* lives of this worker so far */
     _Atomic uint32_t connections; /* records in use */
     uint32_t records_used; /* records[] beyond were never touched, and have no memory yet */
+    uint32_t orders;       /* enum tm_order */
+    int32_t channel;       /* line to the master; -1 = it is gone */
+    int32_t lines[TM_MAX_LINES]; /* to other workers, for handing connections over; -1 = none */
+    uint32_t listening_count;    /* places of listening[] in use, free ones among them */
+    _Atomic uint32_t ending; /* why this life ends by itself (enum tm_ending); 0 = it does not */
+    _Atomic int32_t guardian_pid;
+    _Atomic uint32_t presence; /* enum tm_presence */
+    _Atomic uint32_t at_fault; /* the life before ended by a fault of its own, not by a kill */
     _Alignas(TM_CACHE_LINE) _Atomic uint64_t generation_seen;
     _Atomic uint64_t heartbeat_ms; /* monotonic; last turn of the loop */
+    _Atomic uint32_t awake;        /* at work since then; 0 = waiting for events */
+    struct tm_journal journal;
     struct tm_worker_counters counters;
     _Alignas(TM_CACHE_LINE) struct tm_slot slots[TM_MAX_SLOTS];
+    _Alignas(TM_CACHE_LINE) unsigned char buffer[TM_BUFFER_SIZE]; /* of the copy path; journal.h */
+    struct tm_listening listening[TM_MAX_LISTENING];
     _Alignas(TM_CACHE_LINE) struct tm_conn records[];
 };
 
@@ -138,6 +200,10 @@ static inline void tm_live_init(struct tm_live *live, uint32_t worker, uint32_t 
     live->worker = worker;
     live->capacity = capacity;
     live->size = tm_live_size(capacity);
+    live->channel = -1;
+    for (int line = 0; line < TM_MAX_LINES; line++)
+        live->lines[line] = -1;
+    live->journal.current = TM_NONE;
 }
 
 /* The single writer's way to count: no lock prefix, and no torn value for readers. */
@@ -157,6 +223,13 @@ static inline uint64_t tm_slot_closed_total(const struct tm_slot *slot)
     for (int reason = 0; reason < TM_CLOSE_REASONS; reason++)
         total += tm_counter_read(&slot->closed[reason]);
     return total;
+}
+
+/* Open now and with this worker. What leaves is read first: see above. */
+static inline uint64_t tm_slot_active(const struct tm_slot *slot)
+{
+    uint64_t gone = tm_slot_closed_total(slot) + tm_counter_read(&slot->moved_out);
+    return tm_counter_read(&slot->opened) + tm_counter_read(&slot->moved_in) - gone;
 }
 
 /* Relaxed accessors, so that Cython need not know about _Atomic. */
@@ -182,6 +255,18 @@ static inline void tm_live_begin(struct tm_live *live, int32_t pid)
     atomic_store_explicit(&live->pid, pid, memory_order_relaxed);
     atomic_fetch_add_explicit(&live->starts, 1, memory_order_relaxed);
 }
+static inline uint32_t tm_live_ending(const struct tm_live *live)
+{
+    return atomic_load_explicit(&live->ending, memory_order_relaxed);
+}
+static inline void tm_live_set_ending(struct tm_live *live, enum tm_ending ending)
+{
+    atomic_store_explicit(&live->ending, (uint32_t)ending, memory_order_relaxed);
+}
+static inline void tm_live_set_pid(struct tm_live *live, int32_t pid)
+{
+    atomic_store_explicit(&live->pid, pid, memory_order_relaxed);
+}
 static inline uint32_t tm_live_connections(const struct tm_live *live)
 {
     return atomic_load_explicit(&live->connections, memory_order_relaxed);
@@ -197,6 +282,39 @@ static inline uint64_t tm_live_heartbeat(const struct tm_live *live)
 static inline void tm_live_set_heartbeat(struct tm_live *live, uint64_t now_ms)
 {
     atomic_store_explicit(&live->heartbeat_ms, now_ms, memory_order_relaxed);
+    atomic_store_explicit(&live->awake, 1, memory_order_relaxed);
+}
+static inline void tm_live_rest(struct tm_live *live)
+{
+    atomic_store_explicit(&live->awake, 0, memory_order_relaxed);
+}
+static inline bool tm_live_awake(const struct tm_live *live)
+{
+    return atomic_load_explicit(&live->awake, memory_order_relaxed);
+}
+static inline uint32_t tm_live_presence(const struct tm_live *live)
+{
+    return atomic_load_explicit(&live->presence, memory_order_relaxed);
+}
+static inline void tm_live_set_presence(struct tm_live *live, enum tm_presence presence)
+{
+    atomic_store_explicit(&live->presence, (uint32_t)presence, memory_order_relaxed);
+}
+static inline int32_t tm_live_guardian_pid(const struct tm_live *live)
+{
+    return atomic_load_explicit(&live->guardian_pid, memory_order_relaxed);
+}
+static inline void tm_live_set_guardian_pid(struct tm_live *live, int32_t pid)
+{
+    atomic_store_explicit(&live->guardian_pid, pid, memory_order_relaxed);
+}
+static inline bool tm_live_at_fault(const struct tm_live *live)
+{
+    return atomic_load_explicit(&live->at_fault, memory_order_relaxed);
+}
+static inline void tm_live_set_at_fault(struct tm_live *live, bool at_fault)
+{
+    atomic_store_explicit(&live->at_fault, at_fault, memory_order_relaxed);
 }
 
 #endif

@@ -1,9 +1,9 @@
 /* The pool of pipes. Runs in a worker. */
-#define _GNU_SOURCE
 #include "pipe_pool.h"
 
 #include <assert.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,9 +18,12 @@ static uint64_t coarse_ms(void)
 
 static void destroy(struct tm_pipe_pool *pool, struct tm_pipe *pipe)
 {
-    close(pipe->in);
-    close(pipe->out);
+    /* Out of the record first: it must never name a number that has been closed. */
+    struct tm_pipe closing = *pipe;
     pipe->in = pipe->out = -1;
+    atomic_signal_fence(memory_order_seq_cst);
+    close(closing.in);
+    close(closing.out);
     pool->open--;
 }
 
@@ -29,7 +32,7 @@ static bool make(struct tm_pipe_pool *pool, struct tm_pipe *pipe)
     int ends[2];
     if (pool->open >= pool->limit || coarse_ms() < pool->refused_until_ms)
         return false;
-    if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0) {
+    if (pipe2(ends, O_NONBLOCK) < 0) {
         pool->refused_until_ms = coarse_ms() + REFUSAL_MS;
         return false;
     }
@@ -77,6 +80,11 @@ void tm_pipe_give_back(struct tm_pipe_pool *pool, struct tm_pipe *pipe, bool emp
     }
     pool->pipes[pool->idle++] = *pipe;
     pipe->in = pipe->out = -1;
+}
+
+void tm_pipe_pool_adopt(struct tm_pipe_pool *pool)
+{
+    pool->open++;
 }
 
 void tm_pipe_pool_destroy(struct tm_pipe_pool *pool)

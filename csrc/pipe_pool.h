@@ -36,6 +36,8 @@ void tm_pipe_pool_init(struct tm_pipe_pool *pool, uint32_t limit);
 bool tm_pipe_ready(struct tm_pipe_pool *pool) __attribute__((warn_unused_result));
 bool tm_pipe_take(struct tm_pipe_pool *pool, struct tm_pipe *pipe) __attribute__((warn_unused_result));
 void tm_pipe_give_back(struct tm_pipe_pool *pool, struct tm_pipe *pipe, bool empty);
+/* Counts a lent pipe that this pool did not make, and that will be given back to it. */
+void tm_pipe_pool_adopt(struct tm_pipe_pool *pool);
 /* Closes the idle ones. Asserts that none is lent. */
 void tm_pipe_pool_destroy(struct tm_pipe_pool *pool);
 

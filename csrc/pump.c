@@ -1,5 +1,4 @@
 /* Moving bytes one way. Runs in a worker. */
-#define _GNU_SOURCE
 #include "pump.h"
 
 #include <assert.h>
@@ -7,6 +6,8 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "kernel_count.h"
 
 enum { SHORT_SPLICE = 256 * 1024 }; /* bytes */
 
@@ -21,11 +22,28 @@ static enum tm_pump_result fail(struct tm_half *half, enum tm_pump_result side)
     return side;
 }
 
-/* Bytes sent, 0 if the destination is full, -1 on error. */
-static ssize_t send_some(int destination, const unsigned char *data, size_t size)
+/* Makes a cell ready for recvmmsg or sendmmsg. */
+static struct mmsghdr *cell_for(struct tm_cell *cell, unsigned char *data, size_t size)
 {
+    cell->data = (struct iovec){.iov_base = data, .iov_len = size};
+    cell->message.msg_hdr = (struct msghdr){.msg_iov = &cell->data, .msg_iovlen = 1};
+    return &cell->message;
+}
+
+/* Bytes sent from the buffer, 0 if the destination is full, -1 on error. */
+static ssize_t send_some(struct tm_pump *pump, const struct tm_half *half, int destination,
+                         size_t size)
+{
+    struct tm_cell *cell = &pump->journal->passed;
     for (;;) {
-        ssize_t sent = send(destination, data, size, MSG_NOSIGNAL);
+        ssize_t sent;
+        if (half->uncounted & TM_UNCOUNTED_DESTINATION) {
+            sent = sendmmsg(destination, cell_for(cell, pump->buffer, size), 1, MSG_NOSIGNAL);
+            if (sent > 0)
+                sent = cell->message.msg_len;
+        } else {
+            sent = send(destination, pump->buffer, size, MSG_NOSIGNAL);
+        }
         if (sent >= 0)
             return sent;
         if (would_block(errno))
@@ -35,14 +53,43 @@ static ssize_t send_some(int destination, const unsigned char *data, size_t size
     }
 }
 
-/* Bytes received, 0 at the end of input, -1 on error or EAGAIN. */
-static ssize_t receive(int source, unsigned char *data, size_t size, int flags)
+/* Bytes received into the buffer, 0 at the end of input, -1 on error or EAGAIN. */
+static ssize_t receive(struct tm_pump *pump, struct tm_half *half, int source, size_t size,
+                       int flags)
 {
-    ssize_t got;
-    do
-        got = recv(source, data, size, flags);
-    while (got < 0 && errno == EINTR);
-    return got;
+    struct tm_cell *cell = &pump->journal->received;
+    for (;;) {
+        ssize_t got;
+        if (!(half->uncounted & TM_UNCOUNTED_SOURCE)) {
+            got = recv(source, pump->buffer, size, flags);
+        } else {
+            got = recvmmsg(source, cell_for(cell, pump->buffer, size), 1, flags | MSG_DONTWAIT, NULL);
+            if (got > 0)
+                got = cell->message.msg_len;
+            else if (got < 0 && errno != EINTR && !would_block(errno) && half->error == 0) {
+                /* Unlike recv, recvmmsg tells of an error before the bytes that came ahead of
+                 * it: read those first. */
+                half->error = errno;
+                continue;
+            }
+            if (got == 0 && half->error) {
+                errno = half->error;
+                return -1;
+            }
+        }
+        if (got >= 0 || errno != EINTR)
+            return got;
+    }
+}
+
+/* The first entry of a step. */
+static void begin(struct tm_pump *pump, const struct tm_half *half, enum tm_operation operation)
+{
+    struct tm_journal *journal = pump->journal;
+    journal->before = half->bytes;
+    if (half->uncounted)
+        journal->received.message.msg_len = journal->passed.message.msg_len = TM_UNKNOWN;
+    tm_journal_note(journal, operation);
 }
 
 /* Empties the pipe into the destination. DRAINED = the pipe is empty. */
@@ -68,21 +115,22 @@ static enum tm_pump_result flush(struct tm_half *half, int destination)
     return TM_PUMP_DRAINED;
 }
 
-/* Puts what `send` would not take into the pipe. A pipe of the pool takes any
- * rest of one buffer (pipe_pool.h: its size is at least TM_PIPE_MIN). */
-static void queue_rest(struct tm_pump *pump, struct tm_half *half, const unsigned char *rest,
-                       size_t size)
+/* Puts what `send` would not take into the pipe, which holds the first `half->queued` bytes of
+ * it already. A pipe of the pool takes any rest of one buffer (pipe_pool.h: its size is at
+ * least TM_PIPE_MIN). 0 or -errno. */
+static int queue_rest(struct tm_pump *pump, struct tm_half *half, const unsigned char *rest,
+                      size_t size)
 {
-    if (half->pipe.in < 0) {
-        bool got = tm_pipe_take(&pump->pool, &half->pipe);
-        assert(got); /* copy() made sure before it read */
+    if (half->pipe.in < 0 && !tm_pipe_take(&pump->pool, &half->pipe))
+        return -ENFILE;
+    while (half->queued < size) {
+        ssize_t written = write(half->pipe.in, rest + half->queued, size - half->queued);
+        if (written >= 0)
+            half->queued += (uint32_t)written;
+        else if (errno != EINTR)
+            return -errno;
     }
-    ssize_t written;
-    do
-        written = write(half->pipe.in, rest, size);
-    while (written < 0 && errno == EINTR);
-    assert(written == (ssize_t)size);
-    half->queued = (uint32_t)size;
+    return 0;
 }
 
 static void note_read_size(struct tm_half *half, size_t got)
@@ -108,22 +156,35 @@ static enum tm_pump_result end_of_read(struct tm_half *half, ssize_t got)
 static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half, int source,
                                      int destination, bool source_hung_up, size_t *got)
 {
-    ssize_t read = receive(source, pump->buffer, pump->buffer_size, 0);
-    if (read <= 0)
+    struct tm_journal *journal = pump->journal;
+    begin(pump, half, TM_RECEIVE);
+    ssize_t read = receive(pump, half, source, pump->buffer_size, 0);
+    if (read <= 0) {
+        tm_journal_note(journal, TM_NOTHING);
         return end_of_read(half, read);
+    }
     size_t size = (size_t)read;
+    journal->read = (uint32_t)size;
+    tm_journal_note(journal, TM_SEND);
     *got += size;
     note_read_size(half, size);
-    ssize_t sent = send_some(destination, pump->buffer, size);
-    if (sent < 0)
-        return fail(half, TM_PUMP_DESTINATION_ERROR);
-    half->bytes += (uint64_t)sent;
-    if ((size_t)sent < size) {
-        queue_rest(pump, half, pump->buffer + sent, size - (size_t)sent);
-        enum tm_pump_result flushed = flush(half, destination);
-        return flushed == TM_PUMP_DRAINED ? TM_PUMP_YIELD : flushed;
+    ssize_t sent = send_some(pump, half, destination, size);
+    if (sent > 0)
+        half->bytes += (uint64_t)sent;
+    if (sent < 0 || (size_t)sent == size) {
+        tm_journal_note(journal, TM_NOTHING);
+        if (sent < 0)
+            return fail(half, TM_PUMP_DESTINATION_ERROR);
+        return size < pump->buffer_size && !source_hung_up ? TM_PUMP_DRAINED : TM_PUMP_YIELD;
     }
-    return size < pump->buffer_size && !source_hung_up ? TM_PUMP_DRAINED : TM_PUMP_YIELD;
+    journal->sent = (uint32_t)sent;
+    tm_journal_note(journal, TM_QUEUE);
+    /* There is a pipe: tm_pump_run() made sure before it read. */
+    int error = queue_rest(pump, half, pump->buffer + sent, size - (size_t)sent);
+    assert(error == 0);
+    tm_journal_note(journal, TM_NOTHING);
+    enum tm_pump_result flushed = flush(half, destination);
+    return flushed == TM_PUMP_DRAINED ? TM_PUMP_YIELD : flushed;
 }
 
 static enum tm_pump_result step_splice(struct tm_pump *pump, struct tm_half *half, int source,
@@ -158,22 +219,40 @@ static enum tm_pump_result step_splice(struct tm_pump *pump, struct tm_half *hal
     return TM_PUMP_YIELD;
 }
 
+/* Drops from the source what has been passed on from the buffer. False: it is not there. */
+static bool take(struct tm_pump *pump, struct tm_half *half, int source, size_t size)
+{
+    while (size) {
+        /* TCP drops them without a copy; a UNIX socket ignores MSG_TRUNC and copies. */
+        ssize_t taken = receive(pump, half, source, size, MSG_TRUNC);
+        if (taken <= 0)
+            return false;
+        size -= (size_t)taken;
+    }
+    return true;
+}
+
 static enum tm_pump_result step_peek(struct tm_pump *pump, struct tm_half *half, int source,
                                      int destination, size_t *got)
 {
-    ssize_t seen = receive(source, pump->buffer, pump->buffer_size, MSG_PEEK);
+    struct tm_journal *journal = pump->journal;
+    ssize_t seen = receive(pump, half, source, pump->buffer_size, MSG_PEEK);
     if (seen <= 0)
         return end_of_read(half, seen);
-    ssize_t sent = send_some(destination, pump->buffer, (size_t)seen);
+    journal->read = (uint32_t)seen;
+    begin(pump, half, TM_PEEK_SEND);
+    ssize_t sent = send_some(pump, half, destination, (size_t)seen);
+    if (sent > 0) {
+        journal->sent = (uint32_t)sent;
+        tm_journal_note(journal, TM_PEEK_TAKE);
+        half->bytes += (uint64_t)sent;
+        *got = (size_t)sent;
+        bool taken = take(pump, half, source, (size_t)sent);
+        assert(taken);
+    }
+    tm_journal_note(journal, TM_NOTHING);
     if (sent < 0)
         return fail(half, TM_PUMP_DESTINATION_ERROR);
-    if (sent == 0)
-        return TM_PUMP_BLOCKED;
-    half->bytes += (uint64_t)sent;
-    *got = (size_t)sent;
-    /* TCP drops them without a copy; a UNIX socket ignores MSG_TRUNC and copies. */
-    ssize_t taken = receive(source, pump->buffer, (size_t)sent, MSG_TRUNC);
-    assert(taken == sent);
     return sent < seen ? TM_PUMP_BLOCKED : TM_PUMP_YIELD;
 }
 
@@ -203,6 +282,66 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
     if (half->queued == 0 && half->pipe.in >= 0 && result != TM_PUMP_YIELD)
         tm_pump_release(pump, half);
     return result;
+}
+
+/* --- after a death -------------------------------------------------------------------------- */
+
+static int bytes_received(const struct tm_pump *pump, const struct tm_half *half, int source,
+                          uint64_t *bytes)
+{
+    const struct tm_journal *journal = pump->journal;
+    if (!(half->uncounted & TM_UNCOUNTED_SOURCE))
+        return tm_kernel_consumed(source, journal->before, bytes);
+    uint32_t length = journal->received.message.msg_len;
+    *bytes = length == TM_UNKNOWN ? 0 : length;
+    return 0;
+}
+
+static int bytes_sent(const struct tm_pump *pump, const struct tm_half *half, int destination,
+                      bool we_connected, uint64_t *bytes)
+{
+    const struct tm_journal *journal = pump->journal;
+    if (!(half->uncounted & TM_UNCOUNTED_DESTINATION))
+        return tm_kernel_written(destination, we_connected, journal->before, bytes);
+    uint32_t length = journal->passed.message.msg_len;
+    *bytes = length == TM_UNKNOWN ? 0 : length;
+    return 0;
+}
+
+int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int destination,
+                    bool we_connected)
+{
+    struct tm_journal *journal = pump->journal;
+    enum tm_operation operation = journal->operation;
+    uint64_t read = journal->read, sent = 0, taken = 0;
+    int error = 0;
+    switch (operation) {
+    case TM_RECEIVE:
+        error = bytes_received(pump, half, source, &read);
+        break;
+    case TM_SEND: case TM_PEEK_SEND:
+        error = bytes_sent(pump, half, destination, we_connected, &sent);
+        break;
+    case TM_QUEUE:
+        sent = journal->sent;
+        break;
+    case TM_PEEK_TAKE:
+        sent = journal->sent;
+        error = bytes_received(pump, half, source, &taken);
+        break;
+    default:
+        return 0;
+    }
+    if (error)
+        return error;
+    if (read > pump->buffer_size || sent > read || taken > sent || half->queued > read - sent)
+        return -EUCLEAN;
+    half->bytes = journal->before + sent;
+    if (operation == TM_PEEK_SEND || operation == TM_PEEK_TAKE)
+        return take(pump, half, source, (size_t)(sent - taken)) ? 0 : -EUCLEAN;
+    if (sent < read)
+        return queue_rest(pump, half, pump->buffer + sent, (size_t)(read - sent));
+    return 0;
 }
 
 void tm_pump_release(struct tm_pump *pump, struct tm_half *half)

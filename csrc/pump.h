@@ -13,7 +13,9 @@
  *
  *     bytes read from source == half.bytes + half.queued
  *
- * where half.queued is what the pipe holds.
+ * where half.queued is what the pipe holds. During a call bytes are in the buffer, which is
+ * in shared memory, and the journal (journal.h) says so: when the worker dies in the middle,
+ * tm_pump_recover() in its next life brings about the same state.
  *
  * Both sockets are non-blocking and watched edge-triggered, so a call ends only
  * where an edge will follow:
@@ -30,6 +32,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "journal.h"
 #include "pipe_pool.h"
 
 /* One direction of a connection; part of its record in shared memory. */
@@ -40,8 +43,16 @@ struct tm_half {
     uint8_t splicing; /* 0 = copy */
     uint8_t streak;   /* consecutive reads that spoke for the other mode */
     uint8_t blocked;  /* the last call ended with BLOCKED */
-    int32_t error;    /* errno of the last *_ERROR */
+    int32_t error;    /* errno of the last *_ERROR, or of one that is still to be told */
+    uint8_t uncounted; /* enum tm_uncounted: where the kernel's counts are of no use */
     uint64_t bytes;   /* passed on */
+    uint64_t counted; /* those of them that are in the counters */
+};
+
+/* Bits of tm_half.uncounted. */
+enum tm_uncounted {
+    TM_UNCOUNTED_SOURCE = 1,      /* UNIX, or urgent data has been seen */
+    TM_UNCOUNTED_DESTINATION = 2, /* UNIX */
 };
 
 enum tm_half_state {
@@ -62,6 +73,7 @@ enum tm_pump_result {
 /* What the halves of one worker share. */
 struct tm_pump {
     struct tm_pipe_pool pool;
+    struct tm_journal *journal; /* shared memory, like the buffer */
     unsigned char *buffer;
     size_t buffer_size;   /* bytes of one recv */
     uint32_t budget;      /* bytes read in one call, before YIELD */
@@ -76,6 +88,13 @@ struct tm_pump {
 enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int source,
                                 int destination, bool source_hung_up)
     __attribute__((warn_unused_result));
+
+/* Finishes what a worker had begun on this half when it died: called in its next life, for the
+ * half that the journal names, before anything else is done with it. we_connected: the
+ * destination is a socket that connect() was called on. 0, or -errno if that can't be told or
+ * done: then bytes would be lost or doubled, and the connection has to be reset. */
+int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int destination,
+                    bool we_connected) __attribute__((warn_unused_result));
 
 /* Gives the half's pipe back: to the pool if empty, destroyed with what it holds if not. */
 void tm_pump_release(struct tm_pump *pump, struct tm_half *half);

@@ -33,7 +33,7 @@
 #include <sys/un.h>
 
 #define TM_TABLE_MAGIC 0x656c626174787574ull /* "tuxtable", little endian */
-#define TM_TABLE_FORMAT 1u
+#define TM_TABLE_FORMAT 2u
 
 #define TM_CACHE_LINE 64
 #define TM_NAME_SIZE 64           /* with its NUL */
@@ -115,6 +115,9 @@ struct tm_image {
 
 enum tm_state { TM_RUNNING = 1, TM_DRAINING = 2 };
 
+enum tm_upgrade { TM_UPGRADE_NONE = 0, TM_UPGRADE_RUNNING, TM_UPGRADE_FAILED };
+#define TM_ERROR_SIZE 512 /* with its NUL */
+
 struct tm_table {
     uint64_t magic;
     uint32_t format;
@@ -122,7 +125,13 @@ struct tm_table {
     uint64_t size;
     int64_t started_at;  /* seconds since the epoch */
     int32_t master_pid;
-    uint32_t shard_count;
+    int32_t control_pid;
+    uint32_t shard_count;   /* fixed: of each TCP listener, and the most workers there can be */
+    uint32_t slots_given;   /* slots and tickets up to these have belonged to some name, */
+    uint32_t tickets_given; /* for a master that takes over */
+    uint32_t upgrades;      /* begun since the start */
+    uint32_t upgrade_state; /* enum tm_upgrade */
+    char upgrade_error[TM_ERROR_SIZE]; /* of the last one; "" = none */
     _Atomic uint32_t state; /* enum tm_state */
     /* Who polls which shard of every TCP listener: a worker's id. One relaxed
      * store moves a shard; a worker looks when it is woken. */

@@ -1,5 +1,4 @@
 /* Socket calls of the relay. Runs in a worker. */
-#define _GNU_SOURCE
 #include "sock.h"
 
 #include <errno.h>
@@ -27,7 +26,7 @@ int tm_sock_accept(int listener, struct tm_peer *peer)
     for (;;) {
         from.length = sizeof(from) - offsetof(struct tm_address, any);
         from.any.sa_family = AF_UNSPEC;
-        int fd = accept4(listener, &from.any, &from.length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd = accept4(listener, &from.any, &from.length, SOCK_NONBLOCK);
         if (fd >= 0) {
             tm_peer_from(peer, &from);
             return fd;
@@ -49,7 +48,7 @@ int tm_sock_connect(const struct tm_address *address)
 {
     int on = 1, error;
     sa_family_t family = address->any.sa_family;
-    int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -errno;
     if (family != AF_UNIX && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
@@ -101,11 +100,33 @@ uint32_t tm_sock_unacknowledged(int fd)
     return ioctl(fd, SIOCOUTQ, &bytes) < 0 || bytes < 0 ? 0 : (uint32_t)bytes;
 }
 
-void tm_sock_reset(int fd)
+void tm_sock_will_reset(int fd)
 {
     struct linger now = {.l_onoff = 1, .l_linger = 0};
     (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+}
+
+void tm_sock_reset(int fd)
+{
+    tm_sock_will_reset(fd);
     close(fd);
+}
+
+bool tm_sock_is_connection(int fd, struct tm_peer *peer)
+{
+    struct tm_address from = {.length = sizeof(from) - offsetof(struct tm_address, any)};
+    if (getpeername(fd, &from.any, &from.length) < 0)
+        return false;
+    tm_peer_from(peer, &from);
+    return true;
+}
+
+bool tm_sock_same_user(int fd)
+{
+    struct ucred peer;
+    socklen_t size = sizeof(peer);
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
+           (peer.uid == 0 || peer.uid == geteuid());
 }
 
 bool tm_sock_local_failure(int error)

@@ -1,4 +1,8 @@
-/* Sockets: the calls the relay makes, each returning 0 (or a descriptor) or -errno. */
+/* Sockets: the calls the relay makes, each returning 0 (or a descriptor) or -errno.
+ *
+ * Descriptors of connections, pipes included, stay open across exec: that is how the next
+ * build of tcpmux takes them over, and nothing else is ever executed in a worker.
+ */
 #ifndef TM_SOCK_H
 #define TM_SOCK_H
 
@@ -8,7 +12,7 @@
 #include "live.h"
 #include "route_table.h"
 
-/* A connection from the queue: non-blocking, close-on-exec; who it is in *peer.
+/* A connection from the queue: non-blocking; who it is in *peer.
  * TCP_NODELAY is inherited from the listening socket, where the master set it.
  * -EAGAIN: the queue is empty. */
 int tm_sock_accept(int listener, struct tm_peer *peer) __attribute__((warn_unused_result));
@@ -29,11 +33,19 @@ int tm_sock_shut_write(int fd);
 /* Bytes sent and not yet acknowledged (TCP) or read (UNIX); 0 if that can't be told. */
 uint32_t tm_sock_unacknowledged(int fd);
 
-/* Closes with RST: pending data on either side is thrown away. A UNIX socket just closes. */
+/* Makes close() send RST: pending data on either side is thrown away. A UNIX socket just closes. */
+void tm_sock_will_reset(int fd);
+/* That, and close. */
 void tm_sock_reset(int fd);
+
+/* Whether this is a connection (no listening socket), and with whom. */
+bool tm_sock_is_connection(int fd, struct tm_peer *peer);
 
 /* True for failures of this host, which say nothing about the endpoint. */
 bool tm_sock_local_failure(int error);
+
+/* The process at the other end of a UNIX connection has our user id, or root's. */
+bool tm_sock_same_user(int fd);
 
 void tm_peer_from(struct tm_peer *peer, const struct tm_address *address);
 

@@ -10,15 +10,14 @@ import logging
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import tcpmux
+from tcpmux import programs
 from tcpmux.errors import TcpmuxError
-from tcpmux.master.workers import FIRST_DELAY, GROWN_UP, LONGEST_DELAY, describe_exit
+from tcpmux.master.line import describe_exit
+from tcpmux.worker.process import FIRST_DELAY, GROWN_UP, LONGEST_DELAY
 
 log = logging.getLogger("tcpmux.master")
 
@@ -67,26 +66,16 @@ class ControlProcess:
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        # A program of its own, so that nothing it imports is ever in the master. Run from /
-        # and with our own package first: never from what lies in somebody's directory.
-        package = str(Path(tcpmux.__file__).parent.parent)
-        paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        command = [
-            sys.executable,
-            "-m",
-            "tcpmux.control",
-            "--master-fd",
-            str(theirs.fileno()),
-            *self._arguments,
-        ]
+        # A program of its own, so that nothing it imports is ever in the master.
+        arguments = ["--master-fd", str(theirs.fileno()), *self._arguments]
         try:
             self._process = subprocess.Popen(
-                command,
+                programs.command("tcpmux.control", arguments),
                 stdin=subprocess.DEVNULL,
                 cwd="/",
                 close_fds=True,
                 pass_fds=[theirs.fileno(), *self._kept_fds],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                env=programs.environment(),
             )
         except OSError as error:
             ours.close()
@@ -97,6 +86,21 @@ class ControlProcess:
             theirs.close()
         self._link = ours
         self._started = now
+
+    def end(self, timeout: float) -> None:
+        """Ends it if it runs; by force after `timeout` s."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+        if self._link is not None:
+            self._link.close()
+            self._link = None
 
     def died(self, pid: int, status: int, *, wanted: bool) -> bool:
         """Takes note of a child's end; False if it was not control."""

@@ -7,10 +7,12 @@ import resource
 from dataclasses import dataclass
 
 from tcpmux.errors import TcpmuxError
+from tcpmux.shm._shm import MAX_SHARDS
 
 # Descriptors a worker needs besides connections and listeners: standard streams, epoll, its
 # channel, signals, and room for listeners that a reload adds.
 RESERVED = 64
+FEW_DESCRIPTORS = 4096
 MOST_CONNECTIONS = 1_000_000  # a worker; beyond, address space is spent for nothing
 
 
@@ -26,6 +28,16 @@ def raise_nofile() -> int:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return MOST_CONNECTIONS * 4 if hard == resource.RLIM_INFINITY else hard
+
+
+def shard_count(workers: int, cpus: int, nofile: int) -> int:
+    """Listening sockets of each TCP address, which is also the most workers there can be.
+
+    Fixed for the life of the instance, so there are some to spare for more workers later,
+    unless descriptors are few.
+    """
+    least = max(workers, cpus)
+    return min(MAX_SHARDS, least if nofile < FEW_DESCRIPTORS else max(least, 2 * cpus, 8))
 
 
 def worker_limits(nofile: int, listening_sockets: int) -> WorkerLimits:

@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -51,8 +51,10 @@ def unlink_socket(path: str, inode: tuple[int, int]) -> None:
             os.unlink(path)
 
 
-def bind_unix(path: str, mode: int | None) -> tuple[socket.socket, tuple[int, int]]:
-    """Binds a UNIX stream socket; returns it with the (device, inode) of its file.
+def bind_unix(
+    path: str, mode: int | None, kind: socket.SocketKind = socket.SOCK_STREAM
+) -> tuple[socket.socket, tuple[int, int]]:
+    """Binds a UNIX socket; returns it with the (device, inode) of its file.
 
     A socket file on which nobody listens is left over from a crash and is replaced. mode:
     permissions of the file from its first moment, None = as the umask says. Raises OSError;
@@ -61,13 +63,13 @@ def bind_unix(path: str, mode: int | None) -> tuple[socket.socket, tuple[int, in
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise OSError(errno.EADDRINUSE, "the path exists and is not a socket")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        with socket.socket(socket.AF_UNIX, kind) as probe:
             probe.setblocking(False)
             # EAGAIN: a full queue, so somebody is there.
             if probe.connect_ex(path) in (0, errno.EAGAIN):
                 raise OSError(errno.EADDRINUSE, "another process listens on it")
         os.unlink(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_UNIX, kind)
     try:
         # The bits a new socket file gets are those of the descriptor less the umask; fchmod
         # before bind narrows them without touching the process's umask (unix(7)).
@@ -137,6 +139,31 @@ class Listeners:
         for listener in opened:
             self.by_address[listener.address] = listener
 
+    def adopt(
+        self, found: Iterable[tuple[int, int, int, bool]], addresses: Mapping[int, Address]
+    ) -> None:
+        """Takes over what another master has opened. found: (id, shard, descriptor, shared);
+        addresses: by id. What has no address any more is closed."""
+        by_id: dict[int, list[socket.socket]] = {}
+        shared_ids = set()
+        for number, _shard, fd, shared in sorted(found):
+            by_id.setdefault(number, []).append(socket.socket(fileno=fd))
+            if shared:
+                shared_ids.add(number)
+        for number, sockets in by_id.items():
+            address = addresses.get(number)
+            if address is None:
+                for sock in sockets:
+                    sock.close()
+                continue
+            self.by_address[address] = Listener(
+                number,
+                address,
+                sockets,
+                shared=number in shared_ids,
+                inode=_inode(address.path) if address.path else None,
+            )
+
     def close(self, closing: Iterable[Listener]) -> None:
         for listener in closing:
             del self.by_address[listener.address]
@@ -179,6 +206,14 @@ class Listeners:
                 sock.close()
             raise
         return sockets
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _hint(error: OSError, address: Address) -> str:

@@ -9,29 +9,31 @@ a worker or to control, the listening sockets and the shared memory stay as they
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import selectors
 import signal
-import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from setproctitle import setproctitle
 
-from tcpmux.config import load
+from tcpmux.config import Config, load
 from tcpmux.errors import TcpmuxError
+from tcpmux.master import estate as estates
 from tcpmux.master.control import ControlProcess, Refusal
-from tcpmux.master.limits import raise_nofile, usable_cpus, worker_limits
-from tcpmux.master.listeners import ListenError, Listeners, bind_unix, unlink_socket
+from tcpmux.master.instance import Instance, end_control, make, resume, wanted_workers
+from tcpmux.master.listeners import unlink_socket
 from tcpmux.master.reload import QUEUE_TIME, Routing
 from tcpmux.master.signals import SignalQueue
-from tcpmux.master.workers import Workers, WorkersBusy
-from tcpmux.shm._shm import MAX_SHARDS, Table, Tickets
-from tcpmux.shm.routes import Names
+from tcpmux.master.upgrade import REHEARSAL, Upgrade
+from tcpmux.master.workers import WorkersBusy
+from tcpmux.shm.routes import Names, build_image
+from tcpmux.worker._guardian import adopt_orphans
+from tcpmux.worker.process import BUSY, MESSAGE
 
 log = logging.getLogger("tcpmux.master")
 
@@ -44,21 +46,16 @@ FAULT_PAUSE = 0.5  # s, so that a fault that repeats does not fill a CPU and the
 class Master:
     """One running instance. run() returns its exit code."""
 
-    def __init__(self, paths: Sequence[str]) -> None:
+    def __init__(
+        self, paths: Sequence[str], config: Config, instance: Instance, *, upgraded: bool
+    ) -> None:
         self._paths = [str(Path(path).absolute()) for path in paths]
-        config = load(paths)
-        cpus = usable_cpus()
-        count = config.workers or min(len(cpus), MAX_SHARDS)
-        nofile = raise_nofile()
-        shards = min(MAX_SHARDS, max(count, len(cpus)))
-        addresses = sum(len(route.listen) for route in config.routes)
-        limits = worker_limits(nofile, addresses * shards)
-        self._table = Table.create(count, shards, os.getpid(), int(time.time()))
-        self._tickets = Tickets.create()
-        self._workers = Workers(count, self._table, self._tickets, limits, cpus)
-        self._listeners = Listeners(shards)
-        self._admin_path = config.admin.socket
-        self._admin, self._admin_inode = _bind_admin(self._admin_path)
+        self._instance = instance
+        self._table = instance.table
+        self._workers = instance.workers
+        self._listeners = instance.listeners
+        self._upgraded = upgraded
+        self._upgrade = Upgrade(self._table, self._workers)
         self._routing = Routing(
             config,
             self._table,
@@ -70,16 +67,15 @@ class Master:
         self._drain_deadline: float | None = None  # monotonic; set = draining
         self._kill_deadline: float | None = None  # monotonic; set = ending at once
         self._next_report = 0.0
-        self._limits = limits
 
     def _control_arguments(self) -> tuple[list[str], list[int]]:
         fds = {
-            "--admin-fd": [self._admin.fileno()],
+            "--admin-fd": [self._instance.admin.socket.fileno()],
             "--table-fd": [self._table.fd],
-            "--tickets-fd": [self._tickets.fd],
+            "--tickets-fd": [self._instance.tickets.fd],
             "--live-fd": self._workers.live_fds,
         }
-        arguments = ["--admin-path", self._admin_path]
+        arguments = ["--admin-path", self._instance.admin.path]
         for option, numbers in fds.items():
             for number in numbers:
                 arguments += [option, str(number)]
@@ -96,19 +92,44 @@ class Master:
     def run(self) -> int:
         """Serves until told to stop. Raises TcpmuxError if it can't begin."""
         setproctitle(f"tcpmux: master {' '.join(Path(path).name for path in self._paths)}")
+        adopt_orphans()
         signals = SignalQueue()
         try:
-            self._routing.start()
-            self._workers.start_due(self._listeners, time.monotonic())
-            self._routing.await_workers()
-            self._control.start_due(time.monotonic())
-            self._announce()
+            self._begin()
+        except BaseException:
+            if self._instance.is_new:
+                self._end()
+            raise  # else the workers go on, and wait for another master
+        try:
             self._loop(signals)
         finally:
             self._end()
             signals.close()
         log.info("stopped")
         return 0
+
+    def _begin(self) -> None:
+        instance = self._instance
+        if instance.is_new:
+            self._routing.start()
+        else:
+            end_control(self._table.control_pid)
+            self._table.master_pid = os.getpid()
+            self._routing.resume()
+            if not self._upgraded:
+                self._set_workers(wanted_workers(self._routing.config, self._table.shard_count))
+        self._workers.start_due(self._listeners, time.monotonic())
+        self._workers.retire_surplus()
+        if instance.is_new:
+            self._routing.await_workers()
+        self._start_control(time.monotonic())
+        self._announce()
+        if self._upgraded and not instance.is_new:
+            self._upgrade.replace_workers()
+
+    def _start_control(self, now: float) -> None:
+        self._control.start_due(now)
+        self._table.control_pid = self._control.pid
 
     def _announce(self) -> None:
         for route in self._routing.config.routes:
@@ -117,11 +138,12 @@ class Master:
                 "%s: listening on %s, %s", route.name, ", ".join(map(str, route.listen)), shares
             )
         log.info(
-            "ready: %d workers, generation %d, at most %d connections each, admin %s",
-            len(self._workers),
+            "%s: %d workers, generation %d, at most %d connections each, admin %s",
+            "ready" if self._instance.is_new else "taken over",
+            self._workers.count,
             self._table.generation,
-            self._limits.connections,
-            self._admin_path,
+            self._instance.connections_limit,
+            self._instance.admin.path,
         )
 
     def _loop(self, signals: SignalQueue) -> None:
@@ -137,26 +159,36 @@ class Master:
         with selectors.DefaultSelector() as selector:
             # Few descriptors, and they come and go: registering anew is the simple way.
             selector.register(signals, selectors.EVENT_READ)
+            selector.register(self._instance.takeover.socket, selectors.EVENT_READ)
             if self._control.link is not None:
                 selector.register(self._control.link, selectors.EVENT_READ)
             for worker in self._workers.running:
-                if worker.channel is not None:
+                if worker.pidfd >= 0:
+                    selector.register(worker.pidfd, selectors.EVENT_READ)
+                if worker.line.socket is not None:
                     selector.register(
-                        worker.channel,
-                        selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.outbox else 0),
+                        worker.line.socket,
+                        selectors.EVENT_READ | (selectors.EVENT_WRITE * worker.line.waiting),
                     )
             selector.select(self._time_left())
+        for worker in self._workers.running:
+            worker.line.flush()
+            self._workers.receive(worker)
         for number in signals.take():
             self._signal(number)
         self._reap()
+        self._workers.look_for_dead(draining=self._draining)
         self._control.serve(self._request)
-        for worker in self._workers.running:
-            self._workers.flush(worker)
-            self._workers.receive(worker)
+        self._refuse_takeover()
         self._due(time.monotonic())
 
     def _time_left(self) -> float | None:
-        due = [self._control.next_start(), self._drain_deadline, self._kill_deadline]
+        due = [
+            self._control.next_start(),
+            self._drain_deadline,
+            self._kill_deadline,
+            self._upgrade.next_look(),
+        ]
         if self._draining:
             due.append(self._next_report)
         else:
@@ -165,12 +197,13 @@ class Master:
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _due(self, now: float) -> None:
-        self._control.start_due(now)
+        self._start_control(now)
+        self._upgrade.look(now)
         if not self._draining:
             self._workers.start_due(self._listeners, now)
             return
         if self._kill_deadline is not None and now >= self._kill_deadline:
-            self._workers.signal_all(signal.SIGKILL)
+            self._workers.kill_all()
             self._kill_deadline = None
         elif self._drain_deadline is not None and now >= self._drain_deadline:
             self._stop_now("the drain timeout is over")
@@ -188,29 +221,36 @@ class Master:
                 return
             if pid == 0:
                 return
-            (
-                self._workers.died(pid, status, wanted=self._draining)
-                or self._control.died(pid, status, wanted=False)
-            )
+            if self._workers.died(pid, status, draining=self._draining):
+                continue
+            if self._control.died(pid, status, wanted=False):
+                continue
+            if self._upgrade.child_ended(pid, status):
+                self._become_next_build()
 
     def _end(self) -> None:
         """Leaves nothing behind: no process, no socket, no file."""
-        self._workers.signal_all(signal.SIGKILL)
-        if self._control.pid:
-            os.kill(self._control.pid, signal.SIGTERM)
-            if not _wait_for(self._control.pid, KILL_TIME):
-                os.kill(self._control.pid, signal.SIGKILL)
+        self._workers.kill_all()
+        self._control.end(KILL_TIME)
         while True:
             try:
-                pid, status = os.waitpid(-1, 0)
+                os.waitpid(-1, 0)
             except ChildProcessError:
                 break
-            self._workers.died(pid, status, wanted=True) or self._control.died(
-                pid, status, wanted=True
-            )
+        for worker in self._workers.running:
+            worker.ended()
         self._listeners.close(list(self._listeners.by_address.values()))
-        self._admin.close()
-        unlink_socket(self._admin_path, self._admin_inode)
+        for own in (self._instance.admin, self._instance.takeover):
+            own.socket.close()
+            unlink_socket(own.path, own.inode)
+
+    def _refuse_takeover(self) -> None:
+        """Somebody started a second tcpmux for this admin socket, or wonders if we live."""
+        with suppress(BlockingIOError):
+            while True:
+                line, _ = self._instance.takeover.socket.accept()
+                with line, suppress(OSError):
+                    line.send(MESSAGE.pack(BUSY, 0, 0, 0, os.getpid()))
 
     # --- signals ----------------------------------------------------------------------------
 
@@ -224,19 +264,72 @@ class Master:
             self._drain("SIGQUIT", now=True)
         elif number == signal.SIGHUP:
             self._reload_by_signal()
+        elif number in (signal.SIGTTIN, signal.SIGTTOU):
+            step = 1 if number == signal.SIGTTIN else -1
+            self._try(lambda: self._change_workers(self._workers.count + step), number.name)
+        elif number == signal.SIGUSR2:
+            self._try(self._begin_upgrade, number.name)
         elif number != signal.SIGCHLD:
             log.warning("%s means nothing to this version of tcpmux", number.name)
 
-    def _reload_by_signal(self) -> None:
+    def _try(self, act: Callable[[], object], what: str) -> None:
         if self._draining:
-            log.warning("reload refused: draining")
+            log.warning("%s refused: draining", what)
             return
         try:
-            changes = self._routing.reload(self._paths)
+            act()
         except TcpmuxError as error:
-            log.error("reload refused, nothing changed: %s", _one_line(error))  # noqa: TRY400
-        else:
-            self._log_changes(changes)
+            log.error("%s refused, nothing changed: %s", what, _one_line(error))  # noqa: TRY400
+
+    def _reload_by_signal(self) -> None:
+        self._try(lambda: self._log_changes(self._reload()), "reload")
+
+    def _reload(self) -> list[str]:
+        changes = self._routing.reload(self._paths)
+        count = wanted_workers(self._routing.config, self._table.shard_count)
+        return [*changes, *self._set_workers(count)]
+
+    # --- workers and builds -----------------------------------------------------------------
+
+    def _set_workers(self, count: int) -> list[str]:
+        """Has `count` workers from now on; returns what changed."""
+        before = self._workers.count
+        if count == before:
+            return []
+        self._workers.want(count)
+        self._table.worker_count = count
+        self._workers.start_due(self._listeners, time.monotonic())
+        self._workers.retire_surplus()
+        return [f"workers {before}->{count}"]
+
+    def _change_workers(self, count: int) -> list[str]:
+        most = self._table.shard_count
+        if type(count) is not int or not 1 <= count <= most:
+            raise Refusal(
+                "invalid",
+                f"workers: 1 to {most}, got {count!r} (each address was opened with {most} "
+                "listening sockets; more need a restart with `workers` in the file)",
+            )
+        changes = self._set_workers(count)
+        self._log_changes(changes)
+        return changes
+
+    def _begin_upgrade(self) -> dict[str, Any]:
+        self._upgrade.rehearse(self._instance.estate())
+        return {"pid": os.getpid(), "count": self._upgrade.number}
+
+    def _become_next_build(self) -> None:
+        """Does not return if all goes well."""
+        waiting = [worker.id for worker in self._workers.running if worker.line.waiting]
+        if waiting or self._draining:
+            self._upgrade.failed("draining" if self._draining else f"worker {waiting} hangs")
+            return
+        log.info("upgrade %d: the new build takes over", self._upgrade.number)
+        self._control.end(KILL_TIME)
+        try:
+            self._upgrade.become(self._instance.estate())
+        except OSError as error:
+            self._upgrade.failed(str(error))
 
     def _log_changes(self, changes: Sequence[str]) -> None:
         generation = self._table.generation
@@ -270,7 +363,7 @@ class Master:
         if self._kill_deadline is None:
             left = sum(worker.live.connections for worker in self._workers.running)
             log.info("%s: resetting %d connections", why, left)
-            self._workers.signal_all(signal.SIGQUIT)
+            self._workers.signal_workers(signal.SIGQUIT)
             self._kill_deadline = time.monotonic() + KILL_TIME
             self._drain_deadline = float("inf")
 
@@ -285,11 +378,15 @@ class Master:
         if self._draining:
             raise Refusal("refused", "tcpmux is draining and takes no changes")
         if verb == "reload":
-            changes = self._changed_by_request(lambda: self._routing.reload(self._paths))
+            changes = self._changed_by_request(self._reload)
         elif verb == "set_weights":
             changes = self._changed_by_request(
                 lambda: self._routing.set_weights(request["route"], request["weights"])
             )
+        elif verb == "set_workers":
+            changes = self._change_workers(request["count"])
+        elif verb == "upgrade":
+            return self._begin_upgrade()
         else:
             raise Refusal("invalid", f"unknown verb {verb!r}")
         return self._routing.applied(changes)
@@ -313,36 +410,35 @@ def _one_line(error: TcpmuxError) -> str:
     return f"{first} (and {len(more)} more: see `tcpmux check`)" if more else first
 
 
-def _wait_for(pid: int, timeout: float) -> bool:
-    """True if the child ends within `timeout` s; leaves it to be reaped."""
-    deadline = time.monotonic() + timeout
-    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def _bind_admin(path: str) -> tuple[socket.socket, tuple[int, int]]:
-    try:
-        return bind_unix(path, 0o600)
-    except OSError as error:
-        raise ListenError(
-            f"can't make the admin socket {path}: {error.strerror}: is another tcpmux running "
-            "there? Stop it with `tcpmux stop`, or set another admin.socket"
-            if error.errno == errno.EADDRINUSE
-            else f"can't make the admin socket {path}: {error.strerror}: set another admin.socket"
-        ) from None
-
-
 def run(paths: Sequence[str]) -> int:
     """Runs tcpmux on these configuration files until it is stopped; returns the exit code.
 
-    Raises TcpmuxError if it can't start: ConfigError for a bad file, ListenError for an
-    address or the admin socket.
+    Takes over an instance with the same admin socket whose master has died. Raises
+    TcpmuxError if it can't start: ConfigError for a bad file, ListenError for an address
+    or the admin socket, Occupied if another master is there.
     """
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s tcpmux %(levelname)s %(message)s",
     )
-    return Master(paths).run()
+    config = load(paths)
+    saved = os.environ.pop(estates.VARIABLE, None)
+    rehearsal = os.environ.pop(REHEARSAL, None)
+    estate = estates.Estate.load(int(saved)) if saved else estates.claim(config.admin.socket)
+    if rehearsal:
+        return _rehearse(config, estate)
+    instance = make(config) if estate is None else resume(config, estate)
+    return Master(paths, config, instance, upgraded=saved is not None).run()
+
+
+def _rehearse(config: Config, estate: estates.Estate | None) -> int:
+    """Looks at what an upgrade would take over, and touches nothing of it."""
+    assert estate is not None
+    if estate.fits:
+        table, _, _ = estates.attach(estate)
+        generation, image = table.read()
+        names = Names.new(lambda _: True)
+        names.restore(image, table.numbers_given)
+        listeners = dict.fromkeys((a for route in config.routes for a in route.listen), 0)
+        build_image(config, {}, names, listeners, generation + 1)
+    return 0

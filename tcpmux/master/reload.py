@@ -18,7 +18,7 @@ from tcpmux.master.listeners import Listener, Listeners
 from tcpmux.master.workers import Workers
 from tcpmux.shm._shm import Table
 from tcpmux.shm.image import Image
-from tcpmux.shm.routes import Names, build_image, describe_changes
+from tcpmux.shm.routes import Names, build_image, describe_changes, with_addresses
 
 log = logging.getLogger("tcpmux.master")
 
@@ -55,6 +55,33 @@ class Routing:
         """Binds and publishes for the first time, before there are workers. Raises TcpmuxError."""
         self._apply(self.config, {}, ())
 
+    def resume(self) -> None:
+        """Goes on where another master has ended: its listeners are adopted, its table is in
+        force. Weights that were set at run time stay, unless the file has changed them."""
+        generation, image = self.table.read()
+        if generation == 0:
+            self.start()
+            return
+        self.image = with_addresses(image)
+        self.names.restore(self.image, self.table.numbers_given)
+        in_file = {
+            (route.name, destination.name): destination.weight
+            for route in self.config.routes
+            for destination in route.destinations
+        }
+        weights: dict[str, dict[str, int]] = {}
+        for route in self.image.routes:
+            for row in route.destinations:
+                if row.weight != row.file_weight == in_file.get((route.name, row.name)):
+                    weights.setdefault(route.name, {})[row.name] = row.weight
+        try:
+            changes = self._apply(self.config, weights, self._unwanted(self.config))
+        except TcpmuxError as error:
+            log.error("the file can't be applied, routes stay as they were: %s", error)  # noqa: TRY400
+        else:
+            for change in changes:
+                log.info("%s, generation %d", change, self.table.generation)
+
     def reload(self, paths: Sequence[str]) -> list[str]:
         """Reads the files again and applies them; returns what changed, a line a route.
 
@@ -64,10 +91,7 @@ class Routing:
         config = _load(paths)
         notes = [
             f"{what} changes with the next start, not with a reload"
-            for what, old, new in (
-                ("workers", self.config.workers, config.workers),
-                ("admin.socket", self.config.admin.socket, config.admin.socket),
-            )
+            for what, old, new in (("admin.socket", self.config.admin.socket, config.admin.socket),)
             if old != new
         ]
         overridden = [
@@ -114,8 +138,8 @@ class Routing:
             "generation": self.table.generation,
             "changes": shown,
             "workers": [
-                {"id": w.id, "pid": w.pid, "generation": w.live.generation_seen}
-                for w in self.workers
+                {"id": w.id, "pid": w.live.pid, "generation": w.live.generation_seen}
+                for w in self.workers.running
             ],
         }
 
@@ -150,6 +174,7 @@ class Routing:
             self.workers.remove_listeners(closing, QUEUE_TIME)
             self.listeners.close(closing)
         if changed:
+            self.table.numbers_given = names.given
             self.table.publish(image)
         self.listeners.add(opened)
         self.workers.add_listeners(opened)

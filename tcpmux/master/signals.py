@@ -12,11 +12,11 @@ HANDLED = (
     signal.SIGINT,
     signal.SIGQUIT,
     signal.SIGCHLD,
-    # Not used; their default action would kill a proxy for a slip of the finger.
-    signal.SIGUSR1,
     signal.SIGUSR2,
     signal.SIGTTIN,
     signal.SIGTTOU,
+    # Not used; its default action would kill a proxy for a slip of the finger.
+    signal.SIGUSR1,
 )
 
 
@@ -32,6 +32,8 @@ class SignalQueue:
         # A full pipe holds 64 Ki signals nobody has looked at: dropping more loses nothing.
         self._old_wakeup = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         self._old = {number: signal.signal(number, _nothing) for number in HANDLED}
+        # The build before this one may have held them back until now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
     def fileno(self) -> int:
         return self._read_end

@@ -1,88 +1,78 @@
-"""The set of workers: started, spoken to, replaced when they die. Runs in the master."""
+"""The set of workers: started, spoken to, given shards. Runs in the master.
+
+Each worker has a guardian (tcpmux.worker.process), which is what the master starts and watches.
+A worker that dies is the guardian's business: the master hears of it, and meanwhile lets the
+others poll its shards. So a shard always belongs to a worker that is there and has room.
+"""
 
 from __future__ import annotations
 
 import gc
 import logging
 import os
-import selectors
+import select
 import signal
 import socket
-import struct
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from tcpmux.errors import TcpmuxError
 from tcpmux.master.limits import WorkerLimits
+from tcpmux.master.line import Line, Worker, describe_exit, wait_for_all
 from tcpmux.master.listeners import Listener, Listeners
 from tcpmux.shm._shm import MAX_SHARDS, Live, Table, Tickets
-from tcpmux.worker.process import BLOCKED, Inheritance, ListeningSocket, serve
+from tcpmux.worker.process import (
+    ADD,
+    BLOCKED,
+    DRAIN,
+    FIRST_DELAY,
+    GROWN_UP,
+    GUARD,
+    LINE,
+    LONGEST_DELAY,
+    REMOVE,
+    REPLACE,
+    RETIRE,
+    WAKE,
+    Inheritance,
+    ListeningSocket,
+    serve,
+)
 
 log = logging.getLogger("tcpmux.master")
 
-# csrc/channel.h: struct tm_message and enum tm_message_type
-MESSAGE = struct.Struct("=IIIIQ")
-ADD, REMOVE, WAKE, DRAIN, SEEN, REMOVED = range(1, 7)
-
-# A worker that lived this long and died is started again at once; one that dies young waits
-# twice as long each time. Seconds.
-GROWN_UP = 10.0
-FIRST_DELAY = 0.1
-LONGEST_DELAY = 10.0
+PATIENCE = 1.0  # s for a worker to take up a generation; then it is killed and recovered
 
 
 class WorkersBusy(TcpmuxError):
     """A worker has not answered in time; nothing was changed."""
 
 
-@dataclass(slots=True)
-class Worker:
-    id: int
-    live: Live
-    cpu: int | None
-    pid: int = 0  # 0 = not running
-    channel: socket.socket | None = None
-    outbox: deque[tuple[bytes, list[int]]] = field(default_factory=deque)
-    removed: set[int] = field(default_factory=set)  # listeners it has told to have closed
-    started: float = 0.0  # monotonic, s
-    delay: float = 0.0  # s, before the next start
-    start_at: float = 0.0  # monotonic, s; when not running
-
-
-def describe_exit(status: int) -> str:
-    """A wait status in words: `killed by SIGKILL`, `exited with code 1`."""
-    if os.WIFSIGNALED(status):
-        return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
-    return f"exited with code {os.waitstatus_to_exitcode(status)}"
-
-
 class Workers:
-    """All workers of the instance.
+    """All workers of the instance, those that are not wanted at the moment among them.
 
-    Regions are created once and outlive any worker: a new life counts on where the last
-    one ended.
+    Regions exist from the start, for as many workers as there can be, and outlive any worker:
+    a new life counts on where the last one ended. takeover, admin: descriptors that each
+    worker keeps for a master to come.
     """
 
     def __init__(
-        self, count: int, table: Table, tickets: Tickets, limits: WorkerLimits, cpus: Sequence[int]
+        self,
+        regions: tuple[Table, Tickets],
+        lives: Sequence[Live],
+        limits: WorkerLimits,
+        cpus: Sequence[int],
+        keepsakes: tuple[int, int],
     ) -> None:
-        self._table = table
-        self._tickets = tickets
+        self._table, self._tickets = regions
         self._limits = limits
-        # With more workers than CPUs, a fixed place would only stand in the scheduler's way.
-        pins: list[int | None] = list(cpus[:count]) if count <= len(cpus) else [None] * count
-        self._workers = [
-            Worker(number, Live.create(number, limits.connections), pins[number])
-            for number in range(count)
-        ]
+        self._cpus = list(cpus)
+        self._keepsakes = keepsakes
+        self._workers = [Worker(number, live) for number, live in enumerate(lives)]
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(self._workers)
-
-    def __len__(self) -> int:
-        return len(self._workers)
 
     @property
     def live_fds(self) -> list[int]:
@@ -90,23 +80,69 @@ class Workers:
 
     @property
     def running(self) -> list[Worker]:
-        return [worker for worker in self._workers if worker.pid]
+        """Those that have a guardian."""
+        return [worker for worker in self._workers if worker.guardian]
+
+    @property
+    def serving(self) -> list[Worker]:
+        """Those of them that are to stay."""
+        return [worker for worker in self.running if worker.wanted]
 
     def slot_is_idle(self, slot: int) -> bool:
-        return all(worker.live.slot_active(slot) == 0 for worker in self._workers)
+        # Modulo 2^64: one that handed connections over may have closed more than it opened.
+        return sum(worker.live.slot_active(slot) for worker in self._workers) % (1 << 64) == 0
 
-    # --- starting and reaping ---------------------------------------------------------------
+    # --- how many ---------------------------------------------------------------------------
+
+    @property
+    def count(self) -> int:
+        """How many there are to be."""
+        return sum(worker.wanted for worker in self._workers)
+
+    def want(self, count: int) -> None:
+        """Says how many there are to be; start_due() and retire_surplus() act on it."""
+        for worker in self._workers:
+            worker.wanted = worker.id < count
 
     def start_due(self, listeners: Listeners, now: float) -> None:
-        """Starts every worker that is not running and whose delay is over."""
+        """Starts every wanted worker that has no guardian and whose delay is over."""
         for worker in self._workers:
-            if not worker.pid and now >= worker.start_at:
+            if worker.wanted and not worker.guardian and now >= worker.start_at:
                 self._start(worker, listeners)
-        self._place_shards()
+        self.place_shards()
 
     def next_start(self) -> float | None:
         """Monotonic time at which start_due() has something to do; None = nothing to start."""
-        return min((w.start_at for w in self._workers if not w.pid), default=None)
+        waiting = [w.start_at for w in self._workers if w.wanted and not w.guardian]
+        return min(waiting, default=None)
+
+    def retire_surplus(self) -> None:
+        """Has the workers that are not wanted any more hand over what they have, and end."""
+        for worker in self.running:
+            if not worker.wanted and not worker.retiring:
+                worker.retiring = True
+                worker.line.post(RETIRE)
+        self.place_shards()
+        for worker in self.running:
+            if worker.retiring:
+                self._connect_to_others(worker)
+
+    def _connect_to_others(self, leaving: Worker) -> None:
+        """Gives a retiring worker a line to each one that stays."""
+        for staying in self.serving:
+            if staying.id in leaving.lines:
+                continue
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with ours, theirs:
+                ours.setblocking(False)
+                theirs.setblocking(False)
+                leaving.line.post(LINE, staying.id, fds=[os.dup(ours.fileno())], close=True)
+                staying.line.post(LINE, leaving.id, fds=[os.dup(theirs.fileno())], close=True)
+            leaving.lines.add(staying.id)
+
+    def _pin(self, worker: Worker) -> int | None:
+        # With more workers than CPUs, a fixed place would only stand in the scheduler's way.
+        return self._cpus[worker.id] if self.count <= len(self._cpus) else None
 
     def _start(self, worker: Worker, listeners: Listeners) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -115,7 +151,7 @@ class Workers:
             worker.id,
             self._table.fd,
             self._tickets.fd,
-            worker.live.fd,
+            tuple(self.live_fds),
             theirs.fileno(),
             tuple(
                 ListeningSocket(listener.id, shard, sock.fileno(), listener.shared)
@@ -123,7 +159,8 @@ class Workers:
                 for shard, sock in enumerate(listener.sockets)
             ),
             self._limits.pipes,
-            worker.cpu,
+            self._pin(worker),
+            *self._keepsakes,
         )
         gc.freeze()  # keeps the child's collector away from pages shared with us
         signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
@@ -135,125 +172,112 @@ class Workers:
         except OSError as error:
             ours.close()
             log.error("can't start worker %d: %s", worker.id, error)  # noqa: TRY400
-            self._start_later(worker)
+            _start_later(worker)
             return
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
             theirs.close()
-        worker.pid, worker.channel = pid, ours
-        worker.started = time.monotonic()
+        worker.begin(pid, ours)
 
-    def died(self, pid: int, status: int, *, wanted: bool) -> bool:
-        """Takes note of a child's end; False if it was no worker. wanted: no new one is due."""
-        worker = next((w for w in self._workers if w.pid == pid), None)
+    def adopt(self, number: int, guardian: int, channel: socket.socket) -> None:
+        """Takes over a worker that another master started."""
+        channel.setblocking(False)
+        self._workers[number].begin(guardian, channel)
+
+    # --- ends -------------------------------------------------------------------------------
+
+    def died(self, pid: int, status: int | None, *, draining: bool) -> bool:
+        """Takes note of a guardian's end; False if it was none. status: None = not known."""
+        worker = next((w for w in self._workers if w.guardian == pid), None)
         if worker is None:
             return False
-        lost = worker.live.connections
-        if worker.channel is not None:
-            worker.channel.close()
-        worker.pid, worker.channel = 0, None
-        worker.outbox.clear()
-        worker.removed.clear()
-        if wanted:
+        lived = time.monotonic() - worker.started
+        if _is_alive(worker.live.pid):
+            worker.guardian_ended()
+            if not draining:
+                log.error("guardian %d (pid %d) died; its worker makes another", worker.id, pid)
+            worker.line.post(GUARD)
             return True
-        if time.monotonic() - worker.started >= GROWN_UP:
+        worker.ended()
+        if draining or not worker.wanted:
+            if not draining:
+                log.info("worker %d has handed over and ended", worker.id)
+            return True
+        if lived >= GROWN_UP:
             worker.delay = 0.0
+        how = "died" if status is None else describe_exit(status)
         log.error(
-            "worker %d (pid %d) %s, %d connections lost; a new one starts %s",
+            "worker %d and its guardian (pid %d) %s, %d connections lost; a new one starts %s",
             worker.id,
             pid,
-            describe_exit(status),
-            lost,
+            how,
+            worker.live.connections,
             f"in {worker.delay:.1f} s" if worker.delay else "at once",
         )
-        self._start_later(worker)
+        _start_later(worker)
         return True
 
-    @staticmethod
-    def _start_later(worker: Worker) -> None:
-        worker.start_at = time.monotonic() + worker.delay
-        worker.delay = min(LONGEST_DELAY, worker.delay * 2 or FIRST_DELAY)
+    def look_for_dead(self, *, draining: bool) -> None:
+        """Notices the end of guardians that are no children of ours."""
+        for worker in self.running:
+            if worker.pidfd >= 0 and select.select([worker.pidfd], [], [], 0)[0]:
+                status = None
+                with suppress(ChildProcessError):
+                    ended = os.waitid(os.P_PIDFD, worker.pidfd, os.WEXITED | os.WNOHANG)
+                    if ended is not None:
+                        status = ended.si_status
+                self.died(worker.guardian, status, draining=draining)
 
-    def _place_shards(self) -> None:
-        """Gives every shard to a running worker: to its own one, else to the next in line."""
-        running = {worker.id for worker in self.running}
-        if not running:
+    # --- shards -----------------------------------------------------------------------------
+
+    def place_shards(self) -> None:
+        """Gives every shard to a worker that is there and has room: to its own one, or else
+        to the next in line."""
+        serving = self.serving
+        able = (
+            [w for w in serving if w.is_present and not w.full]
+            or [w for w in serving if w.is_present]
+            or serving
+        )
+        if not able:
             return
+        ids = {worker.id for worker in able}
+        count = max(self.count, 1)
         changed = False
-        count = len(self._workers)
         for shard in range(MAX_SHARDS):
             line = ((shard + step) % count for step in range(count))
-            owner = next(number for number in line if number in running)
+            owner = next((number for number in line if number in ids), able[0].id)
             if self._table.shard_owner(shard) != owner:
                 self._table.set_shard_owner(shard, owner)
                 changed = True
         if changed:
             self.wake()
 
-    # --- messages ---------------------------------------------------------------------------
-
-    def _post(
-        self,
-        worker: Worker,
-        kind: int,
-        listener: int = 0,
-        first: int = 0,
-        shared: bool = False,
-        fds: Iterable[int] = (),
-    ) -> None:
-        worker.outbox.append((MESSAGE.pack(kind, listener, first, shared, 0), list(fds)))
-        self.flush(worker)
-
-    def flush(self, worker: Worker) -> None:
-        """Sends what waits in the outbox, as far as the line takes it."""
-        while worker.outbox and worker.channel is not None:
-            data, fds = worker.outbox[0]
-            try:
-                socket.send_fds(worker.channel, [data], fds)
-            except BlockingIOError:
-                return
-            except OSError:  # it is dying; its successor inherits the state of things
-                worker.outbox.clear()
-                return
-            worker.outbox.popleft()
-
     def receive(self, worker: Worker) -> None:
-        """Reads what a worker has to tell."""
-        while worker.channel is not None:
-            try:
-                data = worker.channel.recv(MESSAGE.size)
-            except BlockingIOError:
-                return
-            except OSError:
-                data = b""
-            if len(data) != MESSAGE.size:  # it has ended, or is about to
-                worker.channel.close()
-                worker.channel = None
-                return
-            kind, listener, _, _, _ = MESSAGE.unpack(data)
-            if kind == REMOVED:
-                worker.removed.add(listener)
+        """Reads what a worker and its guardian have to tell."""
+        if worker.receive():
+            self.place_shards()
+
+    # --- messages to all --------------------------------------------------------------------
 
     def wake(self) -> None:
         for worker in self.running:
-            self._post(worker, WAKE)
+            worker.line.post(WAKE)
 
     def drain(self) -> None:
         """Each worker ends with its last connection."""
         for worker in self.running:
-            self._post(worker, DRAIN)
+            worker.line.post(DRAIN)
+
+    def replace(self, worker: Worker) -> None:
+        """Has the build of tcpmux that is installed now go on as this worker."""
+        worker.line.post(REPLACE)
 
     def add_listeners(self, opened: Sequence[Listener]) -> None:
         for worker in self.running:
             for listener in opened:
-                self._post(
-                    worker,
-                    ADD,
-                    listener.id,
-                    0,
-                    listener.shared,
-                    [sock.fileno() for sock in listener.sockets],
-                )
+                fds = [sock.fileno() for sock in listener.sockets]
+                worker.line.post(ADD, listener.id, shared=listener.shared, fds=fds)
 
     def remove_listeners(self, closing: Sequence[Listener], timeout: float) -> None:
         """Has the workers serve the queues of these listeners and let go of them.
@@ -265,47 +289,69 @@ class Workers:
         for worker in self.running:
             worker.removed -= ids
             for number in ids:
-                self._post(worker, REMOVE, number)
-        self._wait(lambda worker: worker.removed >= ids, timeout)
+                worker.line.post(REMOVE, number)
+        wait_for_all(self.running, lambda worker: worker.removed >= ids, timeout)
 
-    def signal_all(self, number: signal.Signals) -> None:
-        for worker in self.running:
-            os.kill(worker.pid, number)
+    def signal_workers(self, number: signal.Signals) -> None:
+        _signal(number, [worker.live.pid for worker in self.running])
+
+    def kill_all(self) -> None:
+        """Guardians first, so that none starts a worker again."""
+        pids = [(worker.guardian, worker.live.pid) for worker in self.running]
+        _signal(signal.SIGKILL, [guardian for guardian, _ in pids])
+        _signal(signal.SIGKILL, [worker for _, worker in pids])
 
     # --- generations ------------------------------------------------------------------------
 
     def await_generation(self, generation: int, timeout: float) -> None:
-        """Until every running worker uses `generation`. Raises WorkersBusy after `timeout` s."""
-        late = self._wait(lambda worker: worker.live.generation_seen >= generation, timeout)
+        """Until every running worker uses `generation`. Raises WorkersBusy after `timeout` s.
+
+        A worker that does not within PATIENCE is killed: its next life does, and its
+        connections go on.
+        """
+        late = self._late(generation, min(PATIENCE, timeout))
         if late:
-            names = ", ".join(f"{worker.id} (pid {worker.pid})" for worker in late)
+            log.warning("killing %s: no answer for %g s", _names(late), PATIENCE)
+            _signal(signal.SIGKILL, [worker.live.pid for worker in late])
+            late = self._late(generation, timeout - PATIENCE)
+        if late:
             raise WorkersBusy(
-                f"worker {names} has not taken up generation {generation} within {timeout:g} s: "
+                f"{_names(late)} has not taken up generation {generation} within {timeout:g} s: "
                 "it may be stopped or hanging"
             )
 
-    def _wait(self, done: Callable[[Worker], bool], timeout: float) -> list[Worker]:
-        """Until `done` holds for all running workers; returns those for which it does not."""
-        deadline = time.monotonic() + timeout
-        while True:
-            late = [w for w in self.running if not done(w) and not _is_dead(w.pid)]
-            left = deadline - time.monotonic()
-            if not late or left <= 0:
-                return late
-            with selectors.DefaultSelector() as selector:
-                for worker in late:
-                    if worker.channel is not None:
-                        events = selectors.EVENT_READ | (
-                            selectors.EVENT_WRITE if worker.outbox else 0
-                        )
-                        selector.register(worker.channel, events, worker)
-                # A dying worker closes its channel, which wakes us as well.
-                ready = [key.data for key, _ in selector.select(min(left, 0.05))]
-            for worker in ready:
-                self.flush(worker)
-                self.receive(worker)
+    def _late(self, generation: int, timeout: float) -> list[Worker]:
+        late = wait_for_all(
+            self.running, lambda worker: worker.live.generation_seen >= generation, timeout
+        )
+        self.place_shards()  # messages may have come in meanwhile
+        return late
 
 
-def _is_dead(pid: int) -> bool:
-    """True if the child has ended; leaves it to be reaped."""
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+def _names(workers: Iterable[Worker]) -> str:
+    return ", ".join(f"worker {worker.id} (pid {worker.live.pid})" for worker in workers)
+
+
+def _start_later(worker: Worker) -> None:
+    worker.start_at = time.monotonic() + worker.delay
+    worker.delay = min(LONGEST_DELAY, worker.delay * 2 or FIRST_DELAY)
+
+
+def _is_alive(pid: int) -> bool:
+    if not pid:
+        return False
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def _signal(number: signal.Signals, pids: Iterable[int]) -> None:
+    for pid in pids:
+        if pid:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+__all__ = ["Line", "Worker", "Workers", "WorkersBusy", "describe_exit"]

@@ -97,6 +97,10 @@ cdef extern from "route_table.h" nogil:
         tm_destination destinations[65536]
         tm_endpoint endpoints[65536]
 
+    enum:
+        TM_TABLE_FORMAT
+        TM_ERROR_SIZE
+
     enum tm_state:
         TM_RUNNING
         TM_DRAINING
@@ -105,7 +109,13 @@ cdef extern from "route_table.h" nogil:
         uint32_t worker_count
         int64_t started_at
         int32_t master_pid
+        int32_t control_pid
         uint32_t shard_count
+        uint32_t slots_given
+        uint32_t tickets_given
+        uint32_t upgrades
+        uint32_t upgrade_state
+        char upgrade_error[512]
 
     cdef struct tm_ticket:
         pass
@@ -140,10 +150,32 @@ cdef extern from "pipe_pool.h" nogil:
         pass
 
     void tm_pipe_pool_init(tm_pipe_pool *pool, uint32_t limit)
+    void tm_pipe_pool_adopt(tm_pipe_pool *pool)
     void tm_pipe_pool_destroy(tm_pipe_pool *pool)
 
 
+cdef extern from "journal.h" nogil:
+    enum tm_operation:
+        TM_NOTHING
+        TM_ACCEPT
+        TM_CONNECT
+        TM_SHUT
+        TM_RECEIVE
+
+    cdef struct tm_journal:
+        uint32_t current
+        uint8_t operation
+        uint8_t side
+        uint32_t listener
+
+    void tm_journal_note(tm_journal *journal, tm_operation operation)
+
+
 cdef extern from "pump.h" nogil:
+    enum:
+        TM_UNCOUNTED_SOURCE
+        TM_UNCOUNTED_DESTINATION
+
     cdef struct tm_half:
         tm_pipe pipe
         uint32_t queued
@@ -152,7 +184,9 @@ cdef extern from "pump.h" nogil:
         uint8_t streak
         uint8_t blocked
         int32_t error
+        uint8_t uncounted
         uint64_t bytes
+        uint64_t counted
 
     enum:
         TM_HALF_OPEN
@@ -169,6 +203,7 @@ cdef extern from "pump.h" nogil:
 
     cdef struct tm_pump:
         tm_pipe_pool pool
+        tm_journal *journal
         unsigned char *buffer
         size_t buffer_size
         uint32_t budget
@@ -177,6 +212,8 @@ cdef extern from "pump.h" nogil:
     tm_pump_result tm_pump_run(tm_pump *pump, tm_half *half, int source, int destination,
                                bint source_hung_up)
     void tm_pump_release(tm_pump *pump, tm_half *half)
+    int tm_pump_recover(tm_pump *pump, tm_half *half, int source, int destination,
+                        bint we_connected)
 
 
 cdef extern from "live.h" nogil:
@@ -203,7 +240,42 @@ cdef extern from "live.h" nogil:
         TM_CONNECTING
         TM_RELAYING
         TM_RESETTING
+        TM_ENDING
         TM_DEAD
+
+    enum:
+        TM_ABSENT
+        TM_PRESENT
+        TM_STOPPED
+        TM_HANGING
+
+    enum:
+        TM_UNENDED
+        TM_OVER
+        TM_REPLACED
+
+    enum:
+        TM_ORDER_DRAIN
+        TM_ORDER_RETIRE
+
+    enum:
+        TM_LIVE_FORMAT
+        TM_BUFFER_SIZE
+        TM_MAX_LISTENING
+        TM_MAX_LINES
+
+    cdef struct tm_listening:
+        int32_t fd
+        uint32_t id
+        uint32_t shard
+        uint8_t shared
+        uint8_t leaving
+        uint8_t polled
+
+    cdef struct tm_origin:
+        uint32_t worker
+        uint32_t index
+        uint32_t generation
 
     enum:
         TM_HUNG_UP
@@ -233,7 +305,10 @@ cdef extern from "live.h" nogil:
         uint32_t next
         uint8_t ready
         uint8_t listed
-        uint16_t attempts
+        uint8_t moving
+        uint8_t faults
+        uint8_t by_reset
+        uint32_t attempts
         uint32_t destination
         uint32_t first_endpoint
         uint32_t connect_timeout_ms
@@ -243,11 +318,14 @@ cdef extern from "live.h" nogil:
         uint64_t established_at_ms
         tm_peer client
         tm_peer endpoint
+        tm_origin origin
 
     cdef struct tm_slot:
         uint64_t opened
         uint64_t connect_failures
         uint64_t connect_timeouts
+        uint64_t moved_in
+        uint64_t moved_out
         uint64_t bytes_in
         uint64_t bytes_out
         uint64_t closed[11]
@@ -259,14 +337,23 @@ cdef extern from "live.h" nogil:
         uint64_t accept_pauses
         uint64_t pipe_fallbacks
         uint64_t stale_events
+        uint64_t recovered
+        uint64_t abandoned
         uint64_t wakeups
 
     cdef struct tm_live:
         uint32_t worker
         uint32_t capacity
         uint32_t records_used
+        uint32_t orders
+        int32_t channel
+        int32_t lines[64]
+        uint32_t listening_count
+        tm_journal journal
         tm_worker_counters counters
         tm_slot slots[135168]
+        unsigned char buffer[65536]
+        tm_listening listening[262144]
         tm_conn records[1]
 
     size_t tm_live_size(uint32_t capacity)
@@ -282,5 +369,17 @@ cdef extern from "live.h" nogil:
     void tm_live_begin(tm_live *live, int32_t pid)
     uint32_t tm_live_connections(const tm_live *live)
     void tm_live_set_connections(tm_live *live, uint32_t connections)
+    uint64_t tm_slot_active(const tm_slot *slot)
+    uint32_t tm_live_ending(const tm_live *live)
+    void tm_live_set_ending(tm_live *live, int ending)
+    void tm_live_set_pid(tm_live *live, int32_t pid)
+    void tm_live_rest(tm_live *live)
+    bint tm_live_awake(const tm_live *live)
+    uint32_t tm_live_presence(const tm_live *live)
+    void tm_live_set_presence(tm_live *live, int presence)
+    int32_t tm_live_guardian_pid(const tm_live *live)
+    void tm_live_set_guardian_pid(tm_live *live, int32_t pid)
+    bint tm_live_at_fault(const tm_live *live)
+    void tm_live_set_at_fault(tm_live *live, bint at_fault)
     uint64_t tm_live_heartbeat(const tm_live *live)
     void tm_live_set_heartbeat(tm_live *live, uint64_t now_ms)

@@ -4,6 +4,17 @@ from collections.abc import Sequence
 
 from tcpmux.shm.image import Image, SlotCounters
 
+LAYOUT: str
+UPGRADE_STATES: tuple[str, ...]
+PRESENCES: tuple[str, ...]
+ABSENT: int
+PRESENT: int
+STOPPED: int
+HANGING: int
+OVER: int
+REPLACED: int
+ORDER_DRAIN: int
+ORDER_RETIRE: int
 MAX_LISTENERS: int
 MAX_SHARDS: int
 MAX_SLOTS: int
@@ -23,13 +34,17 @@ class Region:
 class Table(Region):
     generation: int
     worker_count: int
+    shard_count: int
     master_pid: int
+    control_pid: int
+    numbers_given: tuple[int, int]
+    upgrade: tuple[int, int, str]
     started_at: int
     draining: bool
     @staticmethod
     def create(workers: int, shards: int, master_pid: int, started_at: int) -> Table: ...
     @staticmethod
-    def attach(fd: int) -> Table: ...
+    def attach(fd: int, writable: bool = False) -> Table: ...
     def set_state(self, state: int) -> None: ...
     def shard_owner(self, shard: int) -> int: ...
     def set_shard_owner(self, shard: int, worker: int) -> None: ...
@@ -46,6 +61,12 @@ class Live(Region):
     worker: int
     capacity: int
     pid: int
+    guardian_pid: int
+    presence: int
+    ending: int
+    at_fault: bool
+    channel: int
+    orders: int
     starts: int
     connections: int
     generation_seen: int

@@ -19,11 +19,13 @@ from posix.types cimport off_t
 from tcpmux.shm._layout cimport (
     AF_INET, AF_INET6, AF_UNIX, TM_CLOSE_REASONS, TM_MAX_ALL_DESTINATIONS, TM_MAX_DESTINATIONS,
     TM_MAX_ENDPOINTS, TM_MAX_LISTENERS, TM_MAX_ROUTES, TM_MAX_SHARDS, TM_MAX_SLOTS,
-    TM_MAX_TICKETS, TM_NAME_SIZE, TM_NONE, TM_RUNNING, htons, ntohs, sockaddr_in, sockaddr_in6,
-    tm_address, tm_counter_read, tm_destination, tm_endpoint, tm_image, tm_listener, tm_live,
+    TM_ERROR_SIZE, TM_LIVE_FORMAT, TM_MAX_TICKETS, TM_NAME_SIZE, TM_TABLE_FORMAT, TM_NONE, TM_ORDER_DRAIN, TM_ORDER_RETIRE, TM_RUNNING, htons, ntohs, sockaddr_in, sockaddr_in6,
+    tm_address, tm_counter_read, tm_destination, tm_endpoint, tm_conn, tm_image, tm_listener, tm_live,
     tm_live_connections, tm_live_generation_seen, tm_live_heartbeat, tm_live_init, tm_live_pid,
+    tm_live_at_fault, tm_live_ending, tm_live_guardian_pid, tm_live_presence, tm_live_set_at_fault,
+    tm_live_set_guardian_pid, tm_live_set_pid, tm_live_set_presence,
     tm_live_size, tm_live_starts, tm_live_valid, tm_pick, tm_pick_plan, tm_route, tm_slot,
-    tm_slot_closed_total, tm_state, tm_table, tm_table_generation, tm_table_idle_image,
+    tm_slot_active, tm_state, tm_table, tm_table_generation, tm_table_idle_image,
     tm_table_image, tm_table_init, tm_table_publish, tm_table_set_shard_owner,
     tm_table_set_state, tm_table_shard_owner, tm_table_state, tm_table_valid, tm_ticket,
 )
@@ -56,6 +58,15 @@ cdef extern from *:
     const tm_counter_row tm_counter_rows[]
     const unsigned tm_counter_row_count
 
+# Two builds with the same layout can work on the same memory, and speak on the same lines.
+LAYOUT = ".".join(map(str, (
+    TM_TABLE_FORMAT, TM_LIVE_FORMAT, sizeof(tm_table), sizeof(tm_live), sizeof(tm_conn),
+    sizeof(tm_ticket), tm_counter_row_count, 1)))
+UPGRADE_STATES = ("idle", "running", "failed")  # enum tm_upgrade
+PRESENCES = ("absent", "present", "stopped", "hanging")  # enum tm_presence
+ABSENT, PRESENT, STOPPED, HANGING = range(4)
+OVER, REPLACED = 1, 2  # enum tm_ending
+ORDER_DRAIN, ORDER_RETIRE = TM_ORDER_DRAIN, TM_ORDER_RETIRE
 MAX_LISTENERS = TM_MAX_LISTENERS
 MAX_SHARDS = TM_MAX_SHARDS
 MAX_SLOTS = TM_MAX_SLOTS
@@ -204,13 +215,13 @@ cdef class Table(Region):
         return self
 
     @staticmethod
-    def attach(int fd):
-        """Read-only. Raises ValueError for anything that is not a table of this build."""
+    def attach(int fd, bint writable=False):
+        """Raises ValueError for anything that is not a table of this build."""
         cdef Table self = Table()
         size = os.fstat(fd).st_size
         if size < <Py_ssize_t>sizeof(tm_table):
             raise ValueError("not a tcpmux route table")
-        self._map(fd, size, False)
+        self._map(fd, size, writable)
         if not tm_table_valid(self.table(), size):
             raise ValueError("not a tcpmux route table of this format")
         return self
@@ -221,11 +232,57 @@ cdef class Table(Region):
 
     @property
     def worker_count(self):
+        """How many workers there are to be."""
         return self.table().worker_count
+
+    @worker_count.setter
+    def worker_count(self, uint32_t count):
+        self.table().worker_count = count
+
+    @property
+    def shard_count(self):
+        return self.table().shard_count
 
     @property
     def master_pid(self):
         return self.table().master_pid
+
+    @master_pid.setter
+    def master_pid(self, int32_t pid):
+        self.table().master_pid = pid
+
+    @property
+    def control_pid(self):
+        return self.table().control_pid
+
+    @control_pid.setter
+    def control_pid(self, int32_t pid):
+        self.table().control_pid = pid
+
+    @property
+    def numbers_given(self):
+        """(slots, tickets) that have belonged to some name: those from there on are fresh."""
+        return self.table().slots_given, self.table().tickets_given
+
+    @numbers_given.setter
+    def numbers_given(self, numbers):
+        self.table().slots_given, self.table().tickets_given = numbers
+
+    @property
+    def upgrade(self):
+        """(number of the last one, UPGRADE_STATES index, error in one line)."""
+        cdef tm_table *table = self.table()
+        error = (<bytes>table.upgrade_error[:TM_ERROR_SIZE]).split(b"\0", 1)[0]
+        return table.upgrades, table.upgrade_state, error.decode("utf-8", "replace")
+
+    @upgrade.setter
+    def upgrade(self, value):
+        cdef tm_table *table = self.table()
+        number, state, error = value
+        cdef bytes text = error.encode("utf-8", "replace")[:TM_ERROR_SIZE - 1]
+        memset(table.upgrade_error, 0, TM_ERROR_SIZE)
+        memcpy(table.upgrade_error, <char *>text, len(text))
+        table.upgrades, table.upgrade_state = number, state
 
     @property
     def started_at(self):
@@ -425,6 +482,60 @@ cdef class Live(Region):
     def pid(self):
         return tm_live_pid(self.live())
 
+    @pid.setter
+    def pid(self, int32_t pid):
+        tm_live_set_pid(self.live(), pid)
+
+    @property
+    def guardian_pid(self):
+        """0 = there is none: this worker is not wanted at the moment."""
+        return tm_live_guardian_pid(self.live())
+
+    @guardian_pid.setter
+    def guardian_pid(self, int32_t pid):
+        tm_live_set_guardian_pid(self.live(), pid)
+
+    @property
+    def presence(self):
+        """enum tm_presence of csrc/live.h: PRESENCES has the names."""
+        return tm_live_presence(self.live())
+
+    @presence.setter
+    def presence(self, int presence):
+        tm_live_set_presence(self.live(), presence)
+
+    @property
+    def ending(self):
+        """How its life ended by itself: OVER, REPLACED, or 0 = it did not. enum tm_ending."""
+        return tm_live_ending(self.live())
+
+    @property
+    def at_fault(self):
+        """Its last life ended by a fault of its own."""
+        return tm_live_at_fault(self.live())
+
+    @at_fault.setter
+    def at_fault(self, bint at_fault):
+        tm_live_set_at_fault(self.live(), at_fault)
+
+    @property
+    def channel(self):
+        """The worker's descriptor of its line to the master, -1 = none; a number in its process."""
+        return self.live().channel
+
+    @channel.setter
+    def channel(self, int32_t channel):
+        self.live().channel = channel
+
+    @property
+    def orders(self):
+        """Bits of enum tm_order."""
+        return self.live().orders
+
+    @orders.setter
+    def orders(self, uint32_t orders):
+        self.live().orders = orders
+
     @property
     def starts(self):
         return tm_live_starts(self.live())
@@ -452,16 +563,15 @@ cdef class Live(Region):
         closed = tuple(tm_counter_read(&at.closed[i]) for i in range(1, TM_CLOSE_REASONS))
         return SlotCounters(
             tm_counter_read(&at.opened), tm_counter_read(&at.connect_failures),
-            tm_counter_read(&at.connect_timeouts), tm_counter_read(&at.bytes_in),
+            tm_counter_read(&at.connect_timeouts), tm_counter_read(&at.moved_in),
+            tm_counter_read(&at.moved_out), tm_counter_read(&at.bytes_in),
             tm_counter_read(&at.bytes_out), closed)
 
     def slot_active(self, uint32_t slot):
-        """Connections open in a slot; never negative."""
-        cdef uint64_t closed
+        """Connections of this worker that are open in a slot."""
         if slot >= TM_MAX_SLOTS:
             raise IndexError(slot)
-        closed = tm_slot_closed_total(&self.live().slots[slot])
-        return tm_counter_read(&self.live().slots[slot].opened) - closed
+        return tm_slot_active(&self.live().slots[slot])
 
     def counters(self):
         """The worker's own counters, by name."""

@@ -65,19 +65,24 @@ class SlotCounters:
     opened: int
     connect_failures: int
     connect_timeouts: int
+    moved_in: int
+    moved_out: int
     bytes_in: int
     bytes_out: int
     closed: tuple[int, ...]
 
     @property
     def active(self) -> int:
-        return max(0, self.opened - sum(self.closed))
+        """Open now. Sums over all workers are right even while connections move."""
+        return max(0, self.opened + self.moved_in - self.moved_out - sum(self.closed))
 
     def __add__(self, other: SlotCounters) -> SlotCounters:
         return SlotCounters(
             self.opened + other.opened,
             self.connect_failures + other.connect_failures,
             self.connect_timeouts + other.connect_timeouts,
+            self.moved_in + other.moved_in,
+            self.moved_out + other.moved_out,
             self.bytes_in + other.bytes_in,
             self.bytes_out + other.bytes_out,
             tuple(a + b for a, b in zip(self.closed, other.closed, strict=True)),

@@ -8,7 +8,7 @@ nobody until they are needed again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tcpmux.config import Address, Config, Destination, Route
 from tcpmux.errors import TcpmuxError
@@ -62,6 +62,18 @@ class Numbers:
             self._retired.append(self._given.pop(key))
             del self._born[key]
 
+    @property
+    def given(self) -> int:
+        """Numbers from here on have never belonged to a name."""
+        return self._next
+
+    def restore(self, held: Mapping[Key, tuple[int, int]], given: int) -> None:
+        """Goes on where another master ended. held: (number, born) of every name in use."""
+        self._given = {key: number for key, (number, _) in held.items()}
+        self._born = {key: born for key, (_, born) in held.items()}
+        self._retired = sorted(set(range(given)) - set(self._given.values()))
+        self._next = given
+
     def copy(self) -> Numbers:
         """To try something out: nothing is given out for good until the copy is kept."""
         return Numbers(
@@ -86,6 +98,28 @@ class Names:
         """slot_is_idle: no worker has a connection that counts in this slot."""
         # A ticket carries no meaning: any value is a good start.
         return cls(Numbers(MAX_SLOTS, slot_is_idle), Numbers(MAX_TICKETS, lambda _: True))
+
+    def restore(self, image: Image, given: tuple[int, int]) -> None:
+        """Goes on where another master ended, whose image this is. given: slots, tickets."""
+        slots: dict[Key, tuple[int, int]] = {}
+        tickets: dict[Key, tuple[int, int]] = {}
+        for route in image.routes:
+            key: Key = (route.name,)
+            slots[key] = route.slot, route.born
+            tickets[key] = route.ticket, route.born
+            for destination in route.destinations:
+                key = (route.name, destination.name)
+                slots[key] = destination.slot, destination.born
+                tickets[key] = destination.ticket, destination.born
+                for endpoint in destination.endpoints:
+                    name = (*key, str(endpoint.address))
+                    slots[name] = endpoint.slot, endpoint.born
+        self.slots.restore(slots, given[0])
+        self.tickets.restore(tickets, given[1])
+
+    @property
+    def given(self) -> tuple[int, int]:
+        return self.slots.given, self.tickets.given
 
     def copy(self) -> Names:
         return Names(self.slots.copy(), self.tickets.copy())
@@ -154,6 +188,32 @@ def build_image(
     )
     names.slots.keep_only(used)
     names.tickets.keep_only(used)
+    return Image(routes, listeners)
+
+
+def with_addresses(image: Image) -> Image:
+    """The same image with every address, which a table tells as text, parsed."""
+
+    def parsed(address: Address | str) -> Address:
+        return Address.parse(address) if isinstance(address, str) else address
+
+    routes = tuple(
+        replace(
+            route,
+            destinations=tuple(
+                replace(
+                    destination,
+                    endpoints=tuple(
+                        replace(endpoint, address=parsed(endpoint.address))
+                        for endpoint in destination.endpoints
+                    ),
+                )
+                for destination in route.destinations
+            ),
+        )
+        for route in image.routes
+    )
+    listeners = tuple(replace(row, address=parsed(row.address)) for row in image.listeners)
     return Image(routes, listeners)
 
 

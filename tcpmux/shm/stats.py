@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tcpmux.shm._shm import CLOSE_REASONS, Live, Table
+from tcpmux.shm._shm import (
+    ABSENT,
+    CLOSE_REASONS,
+    ORDER_RETIRE,
+    PRESENT,
+    UPGRADE_STATES,
+    Live,
+    Table,
+)
 from tcpmux.shm.image import DestinationRow, Image, RouteRow, SlotCounters
 
 # Ends of a connection that never reached an endpoint.
@@ -43,17 +51,28 @@ class StatusReader:
             "state": "draining" if self._table.draining else "running",
             "generation": generation,
             "started_at": self._table.started_at,
-            "workers": [self._worker(live) for live in self._lives],
+            "upgrade": self._upgrade(),
+            "workers": [self._worker(live) for live in self._lives if live.guardian_pid],
             "routes": [self._route(image, index) for index in range(len(image.routes))],
         }
+
+    def _upgrade(self) -> dict[str, Any]:
+        count, state, error = self._table.upgrade
+        return {"count": count, "state": UPGRADE_STATES[state], "error": error}
 
     @staticmethod
     def _worker(live: Live) -> dict[str, Any]:
         # Its region outlives a worker: 0 says that there is none at the moment.
-        running = Path(f"/proc/{live.pid}").exists()
+        running = live.presence != ABSENT and Path(f"/proc/{live.pid}").exists()
+        if live.orders & ORDER_RETIRE:
+            state = "retiring"
+        else:
+            state = "running" if live.presence == PRESENT else "away"
         return {
             "id": live.worker,
             "pid": live.pid if running else 0,
+            "guardian_pid": live.guardian_pid,
+            "state": state,
             "generation": live.generation_seen,
             "connections": live.connections,
             "connections_limit": live.capacity,

@@ -1,11 +1,14 @@
 """One worker's state, and the life of a connection in it."""
 
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from tcpmux.shm._layout cimport (
-    tm_conn, tm_image, tm_live, tm_peer, tm_pump, tm_table, tm_ticket,
+    tm_conn, tm_conn_state, tm_image, tm_live, tm_peer, tm_pump, tm_route, tm_slot, tm_table,
+    tm_ticket,
 )
-from tcpmux.worker._mechanism cimport tm_wheel
+from tcpmux.worker._mechanism cimport (
+    EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLPRI, EPOLLRDHUP, tm_wheel,
+)
 
 
 cdef struct Worker:
@@ -28,6 +31,9 @@ cdef struct Worker:
     tm_pump pump
     tm_wheel wheel
 
+cdef enum:
+    # EPOLLPRI: urgent data. A read stops short in front of it, with bytes left behind it.
+    BASE_EVENTS = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET
 
 # Takes an accepted socket over: pick, connect, relay. route = index in the image.
 cdef void connection_open(Worker *w, int fd, const tm_peer *peer, uint32_t route) noexcept nogil
@@ -42,5 +48,18 @@ cdef bint connections_resume(Worker *w) noexcept nogil
 cdef void connections_free(Worker *w) noexcept nogil
 # Resets every connection: the end of the worker.
 cdef void connections_reset_all(Worker *w) noexcept nogil
-# Accounts for what an earlier life of this worker left behind.
-cdef void connections_recover(Worker *w) noexcept nogil
+
+# Steps of a connection's life, for recovery.
+cdef uint32_t connection_record(Worker *w, int fd, const tm_peer *peer,
+                                const tm_route *chosen) noexcept nogil
+cdef void side_was_reset(Worker *w, uint32_t index, int side) noexcept nogil
+cdef void connection_route(Worker *w, uint32_t index, const tm_route *chosen) noexcept nogil
+cdef void connect_next(Worker *w, uint32_t index) noexcept nogil
+cdef void connection_finish(Worker *w, uint32_t index) noexcept nogil
+cdef void end(Worker *w, uint32_t index, int reason, bint reset) noexcept nogil
+cdef void count_bytes(Worker *w, tm_conn *conn, int side) noexcept nogil
+cdef void close_side(tm_conn *conn, int side, bint reset) noexcept nogil
+cdef void push_ready(Worker *w, uint32_t index, int side) noexcept nogil
+cdef void arm(Worker *w, uint32_t index, uint64_t deadline_ms) noexcept nogil
+cdef int watch(Worker *w, uint32_t index, int side, int operation, uint32_t events) noexcept nogil
+cdef tm_slot *slot_of(Worker *w, uint32_t slot) noexcept nogil

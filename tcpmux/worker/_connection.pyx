@@ -4,10 +4,15 @@
 
     CONNECTING --established--> RELAYING --a side was reset--> RESETTING --+
         |                          |                                      |
-        +--no endpoint took it-----+--both sides sent FIN, idle, stop-----+--> DEAD
+        +--no endpoint took it-----+--both sides sent FIN, idle, stop-----+--> ENDING --> DEAD
 
 A connection has two halves, half[TM_CLIENT] (client to endpoint) and
 half[TM_ENDPOINT]. Each is open, shut (FIN passed on) or aborted, on its own.
+
+A worker may die between any two instructions, and its next life goes on from the records
+(_recovery.pyx). Therefore a record never names a descriptor that is closed already: the
+number is taken out first. And each step is in the record, or in the journal, before it is
+taken.
 """
 
 from libc.errno cimport EAGAIN, ENOTCONN
@@ -18,18 +23,20 @@ from posix.unistd cimport close
 from tcpmux.shm._layout cimport (
     AF_UNIX, TM_CLIENT, TM_CLOSED_client_reset, TM_CLOSED_connect_failed, TM_CLOSED_connect_timeout,
     TM_CLOSED_endpoint_reset, TM_CLOSED_finished, TM_CLOSED_idle_timeout, TM_CLOSED_local_error,
-    TM_CLOSED_no_endpoint, TM_CLOSED_shutdown, TM_CLOSED_worker_lost, TM_CONNECTING, TM_DEAD,
-    TM_ENDPOINT, TM_FREE, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, TM_HUNG_UP, TM_NONE,
+    TM_CLOSED_no_endpoint, TM_CLOSED_shutdown, TM_CONNECT, TM_CONNECTING, TM_DEAD,
+    TM_ENDING, TM_ENDPOINT, TM_FREE, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, TM_HUNG_UP, TM_NONE,
+    TM_NOTHING,
     TM_PUMP_BLOCKED, TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED, TM_PUMP_EOF,
-    TM_PUMP_SOURCE_ERROR, TM_PUMP_YIELD, TM_RELAYING, TM_RESET, TM_RESETTING, TM_WRITE_WATCHED,
-    tm_conn, tm_conn_state, tm_count, tm_destination, tm_endpoint, tm_half,
+    TM_PUMP_SOURCE_ERROR, TM_PUMP_YIELD, TM_RELAYING, TM_RESET, TM_RESETTING, TM_SHUT,
+    TM_UNCOUNTED_DESTINATION, TM_UNCOUNTED_SOURCE, TM_WRITE_WATCHED,
+    tm_conn, tm_conn_state, tm_count, tm_destination, tm_endpoint, tm_half, tm_journal_note,
     tm_live_set_connections, tm_peer, tm_pick, tm_pump_release, tm_pump_result, tm_pump_run,
     tm_route, tm_slot, tm_ticket_take,
 )
 from tcpmux.worker._mechanism cimport (
     EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
     epoll_ctl, epoll_event, tm_peer_from, tm_sock_connect, tm_sock_error, tm_sock_established,
-    tm_sock_local_failure, tm_sock_reset, tm_sock_shut_write, tm_sock_unacknowledged,
+    tm_sock_local_failure, tm_sock_shut_write, tm_sock_unacknowledged, tm_sock_will_reset,
     tm_wheel_arm, tm_wheel_disarm,
 )
 
@@ -41,15 +48,13 @@ cdef enum:
     # receiver is not reading, and a direct sender's RST would not have waited.
     RESET_WAIT_MS = 1000
     RESET_RECHECK_MS = 10
-    # EPOLLPRI: urgent data. A read stops short in front of it, with bytes left behind it.
-    BASE_EVENTS = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET
     # What says that a short read does not mean "drained".
     READ_TO_THE_END = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI
 
 
 # --- small parts ------------------------------------------------------------------------------
 
-cdef inline tm_slot *slot_of(Worker *w, uint32_t slot) noexcept nogil:
+cdef tm_slot *slot_of(Worker *w, uint32_t slot) noexcept nogil:
     return &w.live.slots[slot]
 
 
@@ -58,12 +63,14 @@ cdef inline void set_state(tm_conn *conn, tm_conn_state state) noexcept nogil:
     check((state == TM_CONNECTING and conn.state == TM_FREE)
           or (state == TM_RELAYING and conn.state == TM_CONNECTING)
           or (state == TM_RESETTING and conn.state == TM_RELAYING)
-          or (state == TM_DEAD and conn.state != TM_FREE and conn.state != TM_DEAD)
+          or (state == TM_ENDING and (conn.state == TM_CONNECTING or conn.state == TM_RELAYING
+                                      or conn.state == TM_RESETTING))
+          or (state == TM_DEAD and conn.state == TM_ENDING)
           or (state == TM_FREE and conn.state == TM_DEAD))
     conn.state = <uint8_t>state
 
 
-cdef inline int watch(Worker *w, uint32_t index, int side, int operation,
+cdef int watch(Worker *w, uint32_t index, int side, int operation,
                       uint32_t events) noexcept nogil:
     cdef tm_conn *conn = &w.records[index]
     cdef epoll_event event
@@ -91,6 +98,15 @@ cdef inline uint8_t always_read_on(uint16_t family) noexcept nogil:
     return TM_HUNG_UP if family == AF_UNIX else 0
 
 
+cdef void close_side(tm_conn *conn, int side, bint reset) noexcept nogil:
+    cdef int fd = conn.fd[side]
+    if fd >= 0:
+        if reset:
+            tm_sock_will_reset(fd)
+        conn.fd[side] = -1
+        close(fd)
+
+
 cdef void push_ready(Worker *w, uint32_t index, int side) noexcept nogil:
     cdef tm_conn *conn = &w.records[index]
     conn.ready |= <uint8_t>(1 << side)
@@ -105,29 +121,30 @@ cdef void push_ready(Worker *w, uint32_t index, int side) noexcept nogil:
 cdef void end(Worker *w, uint32_t index, int reason, bint reset) noexcept nogil:
     """Closes both sides, by RST if `reset`, and counts why. The record is free after this batch."""
     cdef tm_conn *conn = &w.records[index]
-    cdef int side
-    for side in range(2):
-        tm_pump_release(&w.pump, &conn.half[side])
-        if conn.fd[side] < 0:
-            continue
-        if reset:
-            tm_sock_reset(conn.fd[side])
-        else:
-            close(conn.fd[side])
-        conn.fd[side] = -1
-    tm_wheel_disarm(&w.wheel, w.records, index)
     conn.close_reason = <uint8_t>reason
+    conn.by_reset = reset
+    set_state(conn, TM_ENDING)
+    connection_finish(w, index)
     tm_count(&slot_of(w, conn.route_slot).closed[reason], 1)
     if conn.destination_slot != TM_NONE:
         tm_count(&slot_of(w, conn.destination_slot).closed[reason], 1)
     if conn.endpoint_slot != TM_NONE:
         tm_count(&slot_of(w, conn.endpoint_slot).closed[reason], 1)
-    set_state(conn, TM_DEAD)
     w.connections -= 1
     tm_live_set_connections(w.live, w.connections)
     if not conn.listed:  # else connections_resume() moves it on
         conn.next = w.dead
         w.dead = index
+
+
+cdef void connection_finish(Worker *w, uint32_t index) noexcept nogil:
+    cdef tm_conn *conn = &w.records[index]
+    cdef int side
+    for side in range(2):
+        tm_pump_release(&w.pump, &conn.half[side])
+        close_side(conn, side, conn.by_reset)
+    tm_wheel_disarm(&w.wheel, w.records, index)
+    set_state(conn, TM_DEAD)
 
 
 cdef void connections_free(Worker *w) noexcept nogil:
@@ -157,32 +174,35 @@ cdef void side_was_reset(Worker *w, uint32_t index, int side) noexcept nogil:
     if conn.side_flags[other] & TM_RESET or tm_sock_unacknowledged(conn.fd[other]) == 0:
         end(w, index, reason, True)
         return
-    tm_sock_reset(conn.fd[side])
-    conn.fd[side] = -1
     conn.close_reason = <uint8_t>reason
-    set_state(conn, TM_RESETTING)
     conn.deadline_ms = w.now_ms + RESET_WAIT_MS
+    set_state(conn, TM_RESETTING)
+    close_side(conn, side, True)
     arm(w, index, w.now_ms + RESET_RECHECK_MS)
 
 
 # --- relaying ---------------------------------------------------------------------------------
+
+cdef void count_bytes(Worker *w, tm_conn *conn, int side) noexcept nogil:
+    """Brings the counters up to what has been passed on from `side`."""
+    cdef tm_half *half = &conn.half[side]
+    cdef tm_slot *slot = slot_of(w, conn.destination_slot)
+    tm_count(&slot.bytes_in if side == TM_CLIENT else &slot.bytes_out, half.bytes - half.counted)
+    half.counted = half.bytes
+
 
 cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
     """Moves bytes from `side` to the other one as far as it goes now, and acts on the outcome."""
     cdef tm_conn *conn = &w.records[index]
     cdef tm_half *half = &conn.half[side]
     cdef int other = 1 - side
-    cdef uint64_t before = half.bytes
-    cdef tm_slot *slot
-    cdef tm_pump_result result = tm_pump_run(
+    cdef tm_pump_result result
+    w.pump.journal.side = <uint8_t>side
+    result = tm_pump_run(
         &w.pump, half, conn.fd[side], conn.fd[other], conn.side_flags[side] & TM_HUNG_UP)
-    if half.bytes != before:
+    if half.bytes != half.counted:
         conn.last_activity_ms = w.now_ms
-        slot = slot_of(w, conn.destination_slot)
-        if side == TM_CLIENT:
-            tm_count(&slot.bytes_in, half.bytes - before)
-        else:
-            tm_count(&slot.bytes_out, half.bytes - before)
+        count_bytes(w, conn, side)
     if result == TM_PUMP_DRAINED:
         return
     if result == TM_PUMP_BLOCKED:
@@ -209,12 +229,15 @@ cdef void half_ended(Worker *w, uint32_t index, int side) noexcept nogil:
     elif conn.half[other].state == TM_HALF_SHUT:
         end(w, index, TM_CLOSED_finished, False)  # close sends the second FIN
     else:
+        w.pump.journal.side = <uint8_t>side
+        tm_journal_note(w.pump.journal, TM_SHUT)
         error = tm_sock_shut_write(conn.fd[other])
-        if error == -ENOTCONN:  # reset meanwhile
+        if error == 0:
+            conn.half[side].state = TM_HALF_SHUT
+        tm_journal_note(w.pump.journal, TM_NOTHING)
+        if error < 0:
+            check(error == -ENOTCONN)  # reset meanwhile
             destination_failed(w, index, side)
-            return
-        check(error == 0)
-        conn.half[side].state = TM_HALF_SHUT
 
 
 cdef void destination_failed(Worker *w, uint32_t index, int side) noexcept nogil:
@@ -260,6 +283,8 @@ cdef void relay_event(Worker *w, uint32_t index, int side, uint32_t events) noex
     cdef int other = 1 - side
     if events & READ_TO_THE_END:
         conn.side_flags[side] |= TM_HUNG_UP
+        if events & EPOLLPRI:  # the kernel counts urgent bytes, which are not passed on
+            conn.half[side].uncounted |= TM_UNCOUNTED_SOURCE
     if events & EPOLLOUT and conn.half[other].blocked and conn.half[other].state == TM_HALF_OPEN:
         pump_half(w, index, other)
         if conn.state != TM_RELAYING:
@@ -304,18 +329,24 @@ cdef void attempt_failed(Worker *w, tm_conn *conn, int error, bint timed_out) no
         tm_count(&endpoint.connect_failures, 1)
     tm_count(&endpoint.closed[conn.close_reason], 1)
     conn.endpoint_slot = TM_NONE
-    if conn.fd[TM_ENDPOINT] >= 0:
-        close(conn.fd[TM_ENDPOINT])
-        conn.fd[TM_ENDPOINT] = -1
+    close_side(conn, TM_ENDPOINT, False)
 
 
 cdef void established(Worker *w, uint32_t index) noexcept nogil:
     cdef tm_conn *conn = &w.records[index]
-    set_state(conn, TM_RELAYING)
+    cdef bint unix_client = conn.client.family == AF_UNIX
+    cdef bint unix_endpoint = conn.endpoint.family == AF_UNIX
     conn.close_reason = 0
     conn.deadline_ms = 0
     conn.established_at_ms = w.now_ms
     conn.last_activity_ms = w.now_ms
+    conn.half[TM_CLIENT].uncounted |= <uint8_t>(
+        (TM_UNCOUNTED_SOURCE if unix_client else 0)
+        | (TM_UNCOUNTED_DESTINATION if unix_endpoint else 0))
+    conn.half[TM_ENDPOINT].uncounted |= <uint8_t>(
+        (TM_UNCOUNTED_SOURCE if unix_endpoint else 0)
+        | (TM_UNCOUNTED_DESTINATION if unix_client else 0))
+    set_state(conn, TM_RELAYING)
     if conn.idle_timeout_ms:
         arm(w, index, w.now_ms + conn.idle_timeout_ms)
     else:
@@ -341,11 +372,13 @@ cdef void connect_next(Worker *w, uint32_t index) noexcept nogil:
         conn.endpoint_slot = endpoint.slot
         tm_peer_from(&conn.endpoint, &endpoint.address)
         tm_count(&slot_of(w, endpoint.slot).opened, 1)
+        tm_journal_note(w.pump.journal, TM_CONNECT)
         fd = tm_sock_connect(&endpoint.address)
+        conn.fd[TM_ENDPOINT] = fd if fd >= 0 else -1
+        tm_journal_note(w.pump.journal, TM_NOTHING)
         if fd < 0:
             attempt_failed(w, conn, -fd, False)
             continue
-        conn.fd[TM_ENDPOINT] = fd
         # On this host or a fast network the handshake is over by now: no need to wait for it.
         state = tm_sock_established(fd)
         if state < 0:
@@ -372,6 +405,8 @@ cdef void connect_event(Worker *w, uint32_t index, int side, uint32_t events) no
         # Its bytes, FIN or RST wait in the socket until there is somebody to pass them to.
         if events & READ_TO_THE_END:
             conn.side_flags[TM_CLIENT] |= TM_HUNG_UP
+            if events & EPOLLPRI:
+                conn.half[TM_CLIENT].uncounted |= TM_UNCOUNTED_SOURCE
         return
     if not events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
         return
@@ -387,9 +422,9 @@ cdef void connect_event(Worker *w, uint32_t index, int side, uint32_t events) no
         relay_event(w, index, TM_ENDPOINT, events)
 
 
-cdef void connection_open(Worker *w, int fd, const tm_peer *peer, uint32_t route) noexcept nogil:
-    cdef const tm_route *chosen = &w.image.routes[route]
-    cdef const tm_destination *destination
+cdef uint32_t connection_record(Worker *w, int fd, const tm_peer *peer,
+                                const tm_route *chosen) noexcept nogil:
+    """A record for an accepted socket; its index."""
     cdef uint32_t index = w.free
     cdef uint32_t generation
     cdef tm_conn *conn
@@ -401,6 +436,7 @@ cdef void connection_open(Worker *w, int fd, const tm_peer *peer, uint32_t route
         w.live.records_used += 1
     conn = &w.records[index]
     check(conn.state == TM_FREE)
+    w.pump.journal.current = index
     generation = conn.generation + 1
     memset(conn, 0, sizeof(tm_conn))
     conn.generation = generation or 1
@@ -419,23 +455,36 @@ cdef void connection_open(Worker *w, int fd, const tm_peer *peer, uint32_t route
     conn.destination_slot = TM_NONE
     conn.endpoint_slot = TM_NONE
     set_state(conn, TM_CONNECTING)
+    tm_journal_note(w.pump.journal, TM_NOTHING)  # the record has the socket: no ACCEPT any more
+    return index
+
+
+cdef void connection_open(Worker *w, int fd, const tm_peer *peer, uint32_t route) noexcept nogil:
+    cdef const tm_route *chosen = &w.image.routes[route]
+    cdef uint32_t index = connection_record(w, fd, peer, chosen)
     w.connections += 1
     tm_live_set_connections(w.live, w.connections)
     tm_count(&slot_of(w, chosen.slot).opened, 1)
+    if watch(w, index, TM_CLIENT, EPOLL_CTL_ADD, BASE_EVENTS) < 0:
+        end(w, index, TM_CLOSED_local_error, True)
+        return
+    connection_route(w, index, chosen)
+
+
+cdef void connection_route(Worker *w, uint32_t index, const tm_route *chosen) noexcept nogil:
+    cdef tm_conn *conn = &w.records[index]
+    cdef const tm_destination *destination
     if chosen.period == 0:
         end(w, index, TM_CLOSED_no_endpoint, True)
         return
     conn.destination = chosen.first_destination + tm_pick(
         chosen, tm_ticket_take(&w.tickets[chosen.ticket]))
     destination = &w.image.destinations[conn.destination]
-    conn.destination_slot = destination.slot
-    tm_count(&slot_of(w, destination.slot).opened, 1)
     if destination.endpoint_count > 1:
         conn.first_endpoint = <uint32_t>(
             tm_ticket_take(&w.tickets[destination.ticket]) % destination.endpoint_count)
-    if watch(w, index, TM_CLIENT, EPOLL_CTL_ADD, BASE_EVENTS) < 0:
-        end(w, index, TM_CLOSED_local_error, True)
-        return
+    conn.destination_slot = destination.slot
+    tm_count(&slot_of(w, destination.slot).opened, 1)
     connect_next(w, index)
 
 
@@ -444,6 +493,7 @@ cdef void connection_open(Worker *w, int fd, const tm_peer *peer, uint32_t route
 cdef void connection_event(Worker *w, uint32_t index, uint32_t generation, int side,
                            uint32_t events) noexcept nogil:
     cdef tm_conn *conn = &w.records[index]
+    w.pump.journal.current = index
     if conn.generation != generation or conn.state == TM_DEAD or conn.state == TM_FREE:
         tm_count(&w.live.counters.stale_events, 1)
     elif conn.state == TM_CONNECTING:
@@ -460,6 +510,7 @@ cdef void connection_timer(Worker *w, uint32_t index) noexcept nogil:
     cdef tm_conn *conn = &w.records[index]
     cdef uint64_t deadline = conn.deadline_ms
     cdef int side
+    w.pump.journal.current = index
     if conn.state == TM_RESETTING:
         side = TM_CLIENT if conn.fd[TM_CLIENT] >= 0 else TM_ENDPOINT
         if w.now_ms >= deadline or tm_sock_unacknowledged(conn.fd[side]) == 0:
@@ -497,6 +548,7 @@ cdef bint connections_resume(Worker *w) noexcept nogil:
         conn = &w.records[index]
         next = conn.next
         sides = conn.ready
+        w.pump.journal.current = index
         conn.listed = 0
         conn.ready = 0
         if conn.state == TM_DEAD:
@@ -517,22 +569,3 @@ cdef void connections_reset_all(Worker *w) noexcept nogil:
             end(w, index, TM_CLOSED_shutdown, True)
     connections_resume(w)
     connections_free(w)
-
-
-cdef void connections_recover(Worker *w) noexcept nogil:
-    cdef uint32_t index
-    cdef tm_conn *conn
-    w.free = w.dead = w.ready = TM_NONE
-    w.connections = 0
-    for index in range(w.live.records_used):
-        conn = &w.records[index]
-        if conn.state != TM_FREE and conn.state != TM_DEAD:
-            tm_count(&slot_of(w, conn.route_slot).closed[TM_CLOSED_worker_lost], 1)
-            if conn.destination_slot != TM_NONE:
-                tm_count(&slot_of(w, conn.destination_slot).closed[TM_CLOSED_worker_lost], 1)
-            if conn.endpoint_slot != TM_NONE:
-                tm_count(&slot_of(w, conn.endpoint_slot).closed[TM_CLOSED_worker_lost], 1)
-        conn.state = TM_FREE
-        conn.next = w.free
-        w.free = index
-    tm_live_set_connections(w.live, 0)

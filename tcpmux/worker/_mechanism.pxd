@@ -13,7 +13,10 @@ cdef extern from "sock.h" nogil:
     int tm_sock_error(int fd)
     int tm_sock_shut_write(int fd)
     uint32_t tm_sock_unacknowledged(int fd)
+    void tm_sock_will_reset(int fd)
     void tm_sock_reset(int fd)
+    bint tm_sock_same_user(int fd)
+    bint tm_sock_is_connection(int fd, tm_peer *peer)
     bint tm_sock_local_failure(int error)
     void tm_peer_from(tm_peer *peer, const tm_address *address)
 
@@ -37,6 +40,20 @@ cdef extern from "channel.h" nogil:
         TM_MESSAGE_DRAIN
         TM_MESSAGE_SEEN
         TM_MESSAGE_REMOVED
+        TM_MESSAGE_RETIRE
+        TM_MESSAGE_LINE
+        TM_MESSAGE_REPLACE
+        TM_MESSAGE_GUARD
+        TM_MESSAGE_CLAIM
+        TM_MESSAGE_STARTED
+        TM_MESSAGE_FULL
+        TM_MESSAGE_ROOM
+        TM_MESSAGE_OFFER
+        TM_MESSAGE_DIED
+        TM_MESSAGE_PRESENCE
+
+    enum:
+        TM_MESSAGE_FDS
 
     cdef struct tm_message:
         uint32_t type
@@ -47,6 +64,8 @@ cdef extern from "channel.h" nogil:
 
     int tm_channel_receive(int channel, tm_message *message, int *fds, uint32_t *count)
     int tm_channel_send(int channel, const tm_message *message)
+    int tm_channel_send_fds(int channel, const tm_message *message, const int *fds,
+                            uint32_t count)
 
 
 cdef extern from "<sys/epoll.h>" nogil:

@@ -4,12 +4,15 @@ from collections.abc import Sequence
 
 from tcpmux.shm._shm import Live, Table, Tickets
 
+def adopt(live: Live, channel: int, listeners: Sequence[tuple[int, int, int, bool]]) -> None: ...
+def listening(live: Live) -> list[int]: ...
 def run(
     worker: int,
     table: Table,
     tickets: Tickets,
     live: Live,
-    channel: int,
-    listeners: Sequence[tuple[int, int, int, bool]],
+    kept: Sequence[int],
+    estate: Sequence[int],
+    takeover: int,
     pipes: int,
-) -> None: ...
+) -> bool: ...

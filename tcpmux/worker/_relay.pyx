@@ -4,6 +4,7 @@
 
 Runs in a worker, without the GIL from start to end: nothing in here can wait for Python.
 
+    take up what an earlier life of this worker has left behind
     forever:
         wait for events, timers or unfinished work
         look for a new table generation
@@ -12,72 +13,92 @@ Runs in a worker, without the GIL from start to end: nothing in here can wait fo
         pump what used up its budget; free what ended
 """
 
-from libc.errno cimport EAGAIN, EINTR, ENOMEM, errno
+from libc.errno cimport EAGAIN, EINTR, ENOMEM, ENOSPC, errno
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from posix.signal cimport sigaddset, sigemptyset, sigset_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.types cimport pid_t
 from posix.unistd cimport close, getpid, read
 
 from tcpmux.shm._layout cimport (
-    AF_UNIX, TM_ANY_WORKER, TM_MAX_LISTENERS, TM_MAX_SHARDS, TM_NONE, tm_conn, tm_count, tm_image,
-    tm_live, tm_live_begin, tm_live_generation_seen, tm_live_set_generation_seen, tm_live_set_heartbeat, tm_peer,
-    tm_pipe_pool_destroy, tm_pipe_pool_init, tm_slot, tm_table, tm_table_generation,
-    tm_table_image, tm_table_shard_owner, tm_ticket,
+    TM_ACCEPT, TM_ANY_WORKER, TM_BUFFER_SIZE, TM_MAX_LISTENING, TM_MAX_SHARDS, TM_NONE,
+    TM_NOTHING, TM_ORDER_DRAIN, TM_OVER, TM_PRESENT, TM_REPLACED, TM_UNENDED, tm_count, tm_image, tm_journal_note, tm_listening,
+    tm_live_begin, tm_live_ending, tm_live_generation_seen, tm_live_rest, tm_live_set_ending, tm_live_set_generation_seen,
+    tm_live_set_heartbeat, tm_live_set_presence, tm_peer, tm_pipe_pool_destroy,
+    tm_pipe_pool_init, tm_slot, tm_table_generation, tm_table_image, tm_table_shard_owner,
 )
 from tcpmux.shm._shm cimport Live, Table, Tickets
 from tcpmux.worker._connection cimport (
     Worker, connection_event, connection_open, connection_timer, connections_free,
-    connections_recover, connections_reset_all, connections_resume,
+    connections_reset_all, connections_resume,
+)
+from tcpmux.worker._descriptors cimport (
+    tm_descriptors, tm_descriptors_claim, tm_descriptors_free, tm_descriptors_list,
 )
 from tcpmux.worker._mechanism cimport (
-    EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLEXCLUSIVE, EPOLLIN, TM_MESSAGE_ADD,
-    TM_MESSAGE_DRAIN, TM_MESSAGE_REMOVE, TM_MESSAGE_REMOVED, TM_MESSAGE_SEEN, TM_MESSAGE_WAKE,
-    SFD_CLOEXEC, SFD_NONBLOCK, epoll_create1, epoll_ctl, epoll_event, epoll_wait, signalfd,
-    signalfd_siginfo, tm_channel_receive, tm_channel_send, tm_message, tm_sock_accept, tm_sock_reset, tm_wheel_init, tm_wheel_pop,
-    tm_wheel_wait,
+    EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLEXCLUSIVE, EPOLLIN, SFD_CLOEXEC,
+    SFD_NONBLOCK, TM_MESSAGE_ADD, TM_MESSAGE_CLAIM, TM_MESSAGE_DRAIN, TM_MESSAGE_FDS,
+    TM_MESSAGE_FULL, TM_MESSAGE_GUARD, TM_MESSAGE_OFFER, TM_MESSAGE_REMOVE, TM_MESSAGE_REMOVED,
+    TM_MESSAGE_REPLACE, TM_MESSAGE_ROOM, TM_MESSAGE_SEEN, TM_MESSAGE_STARTED, epoll_create1,
+    epoll_ctl, epoll_event, epoll_wait, signalfd, signalfd_siginfo, tm_channel_receive,
+    tm_channel_send, tm_channel_send_fds, tm_message, tm_sock_accept, tm_sock_reset,
+    tm_sock_same_user,    tm_wheel_init, tm_wheel_pop, tm_wheel_wait,
 )
+from tcpmux.worker._recovery cimport recover_connections, recover_records
 
 cdef extern from "<signal.h>" nogil:
     enum: SIGQUIT, SIGTERM
 
+cdef extern from "sharing.h" nogil:
+    pid_t tm_clone_sharing_descriptors()
+
 cdef enum:
     EVENTS = 256            # taken from the kernel at once
     ACCEPT_BUDGET = 16      # per listener and wake-up: connections that exist come first
-    BUFFER_SIZE = 65536     # of one recv; at most TM_PIPE_MIN, so that any rest fits a pipe
     PUMP_BUDGET = 1 << 20   # bytes per half and turn
     ACCEPT_RETRY_MS = 100   # after EMFILE and the like
 
     # Tags of events that are no connection's: a connection's generation is never 0.
     TAG_CHANNEL = 0
     TAG_SIGNALS = 1
-    TAG_LISTENERS = 2
-
-cdef struct Listener:
-    uint32_t id
-    uint32_t shard
-    int fd          # -1: this place is free
-    bint shared     # one socket for all workers
-    bint polled     # in epoll now
-    bint leaving    # being removed: serve the queue, then close
+    TAG_TAKEOVER = 2
+    TAG_LISTENERS = 3
 
 cdef struct Loop:
     Worker worker
-    int channel     # -1: the master is gone
     int signals
-    Listener *listeners
-    uint32_t listener_count   # places, free ones included
+    # For a master that takes over: the descriptors that any worker can hand out.
+    int takeover              # listening socket where it asks; -1 = none
+    int estate[TM_MESSAGE_FDS]
+    uint32_t estate_count
+    bint taking               # the takeover socket is in epoll
     bint paused               # at the connection limit, or out of something
+    bint told_full
     uint64_t accept_retry_ms  # do not resume before; monotonic
-    bint draining             # exit with the last connection
+    bint unguarded            # the guardian is dead: another is to be made
+    bint is_guardian          # this process is another: guard the worker that made it
     bint quit                 # exit now
+
+
+cdef void tell(Loop *loop, int type, uint32_t listener, uint64_t value) noexcept nogil:
+    """Sends a message to the master, if there is one. If the line is full, it finds what
+    matters in the live region."""
+    cdef tm_message message
+    if loop.worker.live.channel < 0:
+        return
+    memset(&message, 0, sizeof(message))
+    message.type = <uint32_t>type
+    message.listener = listener
+    message.value = value
+    tm_channel_send(loop.worker.live.channel, &message)
 
 
 # --- listeners --------------------------------------------------------------------------------
 
 cdef void poll_listener(Loop *loop, uint32_t place, bint wanted) noexcept nogil:
-    cdef Listener *listener = &loop.listeners[place]
+    cdef tm_listening *listener = &loop.worker.live.listening[place]
     cdef epoll_event event
     if listener.polled == wanted:
         return
@@ -92,11 +113,11 @@ cdef void poll_listener(Loop *loop, uint32_t place, bint wanted) noexcept nogil:
 
 cdef void sync_listeners(Loop *loop) noexcept nogil:
     """Polls the shards that the table gives to this worker, unless paused."""
-    cdef Listener *listener
+    cdef tm_listening *listener
     cdef uint32_t place
     cdef int owner
-    for place in range(loop.listener_count):
-        listener = &loop.listeners[place]
+    for place in range(loop.worker.live.listening_count):
+        listener = &loop.worker.live.listening[place]
         if listener.fd < 0:
             continue
         owner = tm_table_shard_owner(loop.worker.table, listener.shard)
@@ -110,32 +131,32 @@ cdef void pause(Loop *loop, uint64_t retry_ms) noexcept nogil:
     loop.accept_retry_ms = retry_ms
     tm_count(&loop.worker.live.counters.accept_pauses, 1)
     sync_listeners(loop)
+    if retry_ms == 0 and not loop.told_full:
+        # Others may have room for what waits in the queues of this one.
+        loop.told_full = True
+        tell(loop, TM_MESSAGE_FULL, 0, 0)
 
 
 cdef void close_listener(Loop *loop, uint32_t place) noexcept nogil:
     """The queue has been served. When it was the listener's last shard, tells the master."""
-    cdef Listener *listener = &loop.listeners[place]
-    cdef tm_message message
+    cdef tm_listening *listener = &loop.worker.live.listening[place]
     cdef uint32_t id = listener.id
-    cdef uint32_t other
+    cdef int fd = listener.fd
     # The socket lives on in other processes, so close alone would leave it in epoll.
     poll_listener(loop, place, False)
-    close(listener.fd)
     listener.fd = -1
-    for other in range(loop.listener_count):
-        if loop.listeners[other].fd >= 0 and loop.listeners[other].id == id:
+    close(fd)
+    for place in range(loop.worker.live.listening_count):
+        listener = &loop.worker.live.listening[place]
+        if listener.fd >= 0 and listener.id == id:
             return
-    memset(&message, 0, sizeof(message))
-    message.type = TM_MESSAGE_REMOVED
-    message.listener = id
-    if loop.channel >= 0:
-        tm_channel_send(loop.channel, &message)
+    tell(loop, TM_MESSAGE_REMOVED, id, 0)
 
 
 cdef bint accept_some(Loop *loop, uint32_t place, uint32_t budget) noexcept nogil:
     """Accepts up to `budget` connections. True: the queue is empty."""
     cdef Worker *w = &loop.worker
-    cdef Listener *listener = &loop.listeners[place]
+    cdef tm_listening *listener = &loop.worker.live.listening[place]
     cdef tm_peer peer
     cdef uint32_t route
     cdef int fd
@@ -146,7 +167,11 @@ cdef bint accept_some(Loop *loop, uint32_t place, uint32_t budget) noexcept nogi
             if w.free == TM_NONE:
                 pause(loop, 0)
                 return False
+        w.pump.journal.listener = listener.id
+        tm_journal_note(w.pump.journal, TM_ACCEPT)
         fd = tm_sock_accept(listener.fd, &peer)
+        if fd < 0:
+            tm_journal_note(w.pump.journal, TM_NOTHING)
         if fd == -EAGAIN:
             return True
         if fd < 0:
@@ -159,13 +184,14 @@ cdef bint accept_some(Loop *loop, uint32_t place, uint32_t budget) noexcept nogi
         if route == TM_NONE:
             tm_count(&w.live.counters.no_route, 1)
             tm_sock_reset(fd)
+            tm_journal_note(w.pump.journal, TM_NOTHING)
         else:
             connection_open(w, fd, &peer, route)
     return False
 
 
 cdef void listener_event(Loop *loop, uint32_t place) noexcept nogil:
-    cdef Listener *listener = &loop.listeners[place]
+    cdef tm_listening *listener = &loop.worker.live.listening[place]
     if listener.fd >= 0 and listener.polled:
         if accept_some(loop, place, ACCEPT_BUDGET) and listener.leaving:
             close_listener(loop, place)
@@ -176,10 +202,10 @@ cdef void serve_leaving(Loop *loop) noexcept nogil:
 
     A pause interrupts it. An empty queue makes no event, so the end of the pause calls again.
     """
-    cdef Listener *listener
+    cdef tm_listening *listener
     cdef uint32_t place
-    for place in range(loop.listener_count):
-        listener = &loop.listeners[place]
+    for place in range(loop.worker.live.listening_count):
+        listener = &loop.worker.live.listening[place]
         if listener.fd >= 0 and listener.leaving:
             if not loop.paused and accept_some(loop, place, TM_NONE):
                 close_listener(loop, place)
@@ -191,10 +217,10 @@ cdef void remove_listener(Loop *loop, uint32_t id, bint every) noexcept nogil:
 
     Each worker serves all shards, so that nothing depends on who owned which.
     """
-    cdef Listener *listener
+    cdef tm_listening *listener
     cdef uint32_t place
-    for place in range(loop.listener_count):
-        listener = &loop.listeners[place]
+    for place in range(loop.worker.live.listening_count):
+        listener = &loop.worker.live.listening[place]
         if listener.fd >= 0 and (every or listener.id == id):
             listener.leaving = True
     serve_leaving(loop)
@@ -206,28 +232,32 @@ cdef void maybe_resume(Loop *loop) noexcept nogil:
     if loop.paused and w.now_ms >= loop.accept_retry_ms and (
             w.connections + w.capacity // 32 + 1 <= w.capacity):
         loop.paused = False
+        if loop.told_full:
+            loop.told_full = False
+            tell(loop, TM_MESSAGE_ROOM, 0, 0)
         serve_leaving(loop)
 
 
 cdef int add_listener(Loop *loop, uint32_t id, uint32_t shard, int fd,
                       bint shared) noexcept nogil:
-    """0, or -ENOMEM with the descriptor closed."""
-    cdef Listener *grown
-    cdef uint32_t place = 0
-    while place < loop.listener_count and loop.listeners[place].fd >= 0:
+    """0, or -ENOSPC with the descriptor closed."""
+    cdef tm_listening *all = loop.worker.live.listening
+    cdef uint32_t place
+    cdef uint32_t count = loop.worker.live.listening_count
+    for place in range(count):
+        if all[place].fd >= 0 and all[place].id == id and all[place].shard == shard:
+            close(fd)  # told twice, as the first time might have been lost with a life
+            return 0
+    place = 0
+    while place < count and all[place].fd >= 0:
         place += 1
-    if place == loop.listener_count:
-        grown = <Listener *>realloc(loop.listeners, (place + 1) * 2 * sizeof(Listener))
-        if grown == NULL:
-            close(fd)
-            return -ENOMEM
-        loop.listeners = grown
-        loop.listener_count = (place + 1) * 2
-        memset(&grown[place], 0, (place + 2) * sizeof(Listener))
-        for free_place in range(place, loop.listener_count):
-            grown[free_place].fd = -1
-    loop.listeners[place] = Listener(
-        id=id, shard=shard, fd=fd, shared=shared, polled=False, leaving=False)
+    if place == TM_MAX_LISTENING:
+        close(fd)
+        return -ENOSPC
+    all[place] = tm_listening(
+        fd=fd, id=id, shard=shard, shared=shared, leaving=False, polled=False)
+    if place == count:
+        loop.worker.live.listening_count = count + 1
     return 0
 
 
@@ -240,7 +270,6 @@ cdef void look_at_table(Loop *loop) noexcept nogil:
     # What this worker last saw in any of its lives: its counters outlive it.
     cdef uint64_t before = tm_live_generation_seen(w.live)
     cdef const tm_image *image
-    cdef tm_message message
     cdef uint32_t i
     if generation == w.generation:
         return
@@ -259,35 +288,116 @@ cdef void look_at_table(Loop *loop) noexcept nogil:
     w.image = image
     w.generation = generation
     tm_live_set_generation_seen(w.live, generation)
+    tell(loop, TM_MESSAGE_SEEN, 0, generation)
+
+
+cdef void watch_takeover(Loop *loop, bint wanted) noexcept nogil:
+    """Without a master this worker waits for the next one."""
+    cdef epoll_event event
+    event.events = EPOLLIN | EPOLLEXCLUSIVE
+    event.data.u64 = TAG_TAKEOVER
+    if loop.takeover >= 0 and loop.taking != wanted and epoll_ctl(
+            loop.worker.epoll, EPOLL_CTL_ADD if wanted else EPOLL_CTL_DEL, loop.takeover,
+            &event) == 0:
+        loop.taking = wanted
+
+
+cdef int watch_channel(Loop *loop) noexcept nogil:
+    cdef epoll_event event
+    event.events = EPOLLIN
+    event.data.u64 = TAG_CHANNEL
+    return epoll_ctl(loop.worker.epoll, EPOLL_CTL_ADD, loop.worker.live.channel, &event)
+
+
+cdef void lose_channel(Loop *loop) noexcept nogil:
+    """The master is gone. Traffic goes on."""
+    cdef int channel = loop.worker.live.channel
+    loop.worker.live.channel = -1
+    close(channel)
+    watch_takeover(loop, True)
+
+
+cdef void takeover_event(Loop *loop) noexcept nogil:
+    """A new master: its connection is the line to it from here on."""
+    cdef tm_peer peer
+    cdef int fd
+    if loop.worker.live.channel >= 0:
+        return
+    fd = tm_sock_accept(loop.takeover, &peer)
+    if fd < 0:
+        return
+    if not tm_sock_same_user(fd):
+        close(fd)
+        return
+    loop.worker.live.channel = fd
+    watch_takeover(loop, False)
+    loop.told_full = False
+    if watch_channel(loop) < 0:
+        lose_channel(loop)
+
+
+cdef void offer(Loop *loop, uint64_t place) noexcept nogil:
+    """Answers a new master: the regions first, then one listening socket a message."""
+    cdef tm_listening *listener
+    cdef tm_message message
+    cdef uint32_t count = loop.worker.live.listening_count
     memset(&message, 0, sizeof(message))
-    message.type = TM_MESSAGE_SEEN
-    message.value = generation
-    if loop.channel >= 0:
-        # If the line is full the master finds it in the live region.
-        tm_channel_send(loop.channel, &message)
+    message.type = TM_MESSAGE_OFFER
+    message.listener = TM_NONE
+    if place == 0:
+        message.first = loop.worker.id
+        message.shared = <uint32_t>getpid()
+        message.value = 1
+        tm_channel_send_fds(loop.worker.live.channel, &message, loop.estate, loop.estate_count)
+        return
+    while place <= count and loop.worker.live.listening[place - 1].fd < 0:
+        place += 1
+    if place <= count:
+        listener = &loop.worker.live.listening[place - 1]
+        message.listener = listener.id
+        message.first = listener.shard
+        message.shared = listener.shared
+        message.value = place + 1
+        tm_channel_send_fds(loop.worker.live.channel, &message, <const int *>&listener.fd, 1)
+    else:
+        tm_channel_send(loop.worker.live.channel, &message)
+
+
+cdef void channel_message(Loop *loop, const tm_message *message, const int *fds,
+                          uint32_t count) noexcept nogil:
+    cdef uint32_t i
+    if message.type == TM_MESSAGE_ADD:
+        for i in range(count):
+            add_listener(loop, message.listener, message.first + i, fds[i], message.shared)
+        return
+    if message.type == TM_MESSAGE_REMOVE:
+        remove_listener(loop, message.listener, False)
+    elif message.type == TM_MESSAGE_DRAIN:
+        loop.worker.live.orders |= TM_ORDER_DRAIN
+    elif message.type == TM_MESSAGE_CLAIM:
+        offer(loop, message.value)
+    elif message.type == TM_MESSAGE_GUARD:
+        loop.unguarded = True
+    elif message.type == TM_MESSAGE_REPLACE:
+        tm_live_set_ending(loop.worker.live, TM_REPLACED)
+        loop.quit = True
+    for i in range(count):
+        close(fds[i])
 
 
 cdef void channel_event(Loop *loop) noexcept nogil:
     cdef tm_message message
-    cdef int fds[TM_MAX_SHARDS]
-    cdef uint32_t count, i
+    cdef int fds[TM_MESSAGE_FDS]
+    cdef uint32_t count
     cdef int got
-    while loop.channel >= 0:
-        got = tm_channel_receive(loop.channel, &message, fds, &count)
+    while loop.worker.live.channel >= 0:
+        got = tm_channel_receive(loop.worker.live.channel, &message, fds, &count)
         if got == -EAGAIN:
             break
         if got <= 0:
-            # The master is gone. Traffic goes on.
-            close(loop.channel)
-            loop.channel = -1
+            lose_channel(loop)
             break
-        if message.type == TM_MESSAGE_ADD:
-            for i in range(count):
-                add_listener(loop, message.listener, message.first + i, fds[i], message.shared)
-        elif message.type == TM_MESSAGE_REMOVE:
-            remove_listener(loop, message.listener, False)
-        elif message.type == TM_MESSAGE_DRAIN:
-            loop.draining = True
+        channel_message(loop, &message, fds, count)
     look_at_table(loop)
     sync_listeners(loop)
 
@@ -301,8 +411,8 @@ cdef void signal_event(Loop *loop) noexcept nogil:
             loop.quit = True
             continue
         channel_event(loop)  # its end may be waiting behind this signal
-        if loop.channel < 0:
-            loop.draining = True
+        if loop.worker.live.channel < 0:
+            loop.worker.live.orders |= TM_ORDER_DRAIN
             remove_listener(loop, 0, True)
 
 
@@ -333,24 +443,32 @@ cdef void dispatch(Loop *loop, const epoll_event *event) noexcept nogil:
         channel_event(loop)
     elif low == TAG_SIGNALS:
         signal_event(loop)
+    elif low == TAG_TAKEOVER:
+        takeover_event(loop)
     else:
         listener_event(loop, low - TAG_LISTENERS)
+
+
+cdef bint is_over(const Loop *loop) noexcept nogil:
+    # While paused, queues that are to be served before the end may not have been.
+    return loop.quit or (loop.worker.live.orders & TM_ORDER_DRAIN
+                         and loop.worker.connections == 0 and not loop.paused)
 
 
 cdef int run_loop(Loop *loop) noexcept nogil:
     """Until told to stop. 0, or -errno when epoll itself fails."""
     cdef Worker *w = &loop.worker
     cdef epoll_event events[EVENTS]
-    cdef bint unfinished = False
+    cdef bint unfinished = w.ready != TM_NONE
     cdef uint32_t index
     cdef int count, i
-    # While paused, queues that are to be served before the end may not have been.
-    while not loop.quit and not (loop.draining and w.connections == 0 and not loop.paused):
+    while not is_over(loop):
+        tm_live_rest(w.live)
         count = epoll_wait(w.epoll, events, EVENTS, wait_time(loop, unfinished))
-        if count < 0 and errno != EINTR:
-            return -errno
         w.now_ms = monotonic_ms()
         tm_live_set_heartbeat(w.live, w.now_ms)
+        if count < 0 and errno != EINTR:
+            return -errno
         tm_count(&w.live.counters.wakeups, 1)
         look_at_table(loop)
         for i in range(count):
@@ -364,85 +482,147 @@ cdef int run_loop(Loop *loop) noexcept nogil:
         connections_resume(w)
         connections_free(w)
         maybe_resume(loop)
+        if loop.unguarded:
+            loop.unguarded = False
+            if tm_clone_sharing_descriptors() == 0:
+                loop.is_guardian = True
+                return 0
         unfinished = w.ready != TM_NONE
         if w.pump.fallbacks:
             tm_count(&w.live.counters.pipe_fallbacks, w.pump.fallbacks)
             w.pump.fallbacks = 0
-    connections_reset_all(w)
+    if tm_live_ending(w.live) == TM_UNENDED:
+        connections_reset_all(w)
+        tm_pipe_pool_destroy(&w.pump.pool)
+        tm_live_set_ending(w.live, TM_OVER)
     return 0
 
 
-cdef int begin(Loop *loop, uint32_t capacity, uint32_t pipes) noexcept nogil:
-    """0 or -errno."""
+cdef int claim_own(Loop *loop, tm_descriptors *all, const int *kept, uint32_t count) noexcept nogil:
+    """What this worker holds besides connections. -ENOMEM when that can't be found out."""
+    cdef tm_listening *listener
+    cdef uint32_t i
+    if tm_descriptors_list(all) < 0:
+        return -ENOMEM
+    for i in range(count):
+        tm_descriptors_claim(all, kept[i])
+    if not tm_descriptors_claim(all, loop.worker.live.channel):
+        loop.worker.live.channel = -1
+    for i in range(loop.worker.live.listening_count):
+        listener = &loop.worker.live.listening[i]
+        listener.polled = False
+        if not tm_descriptors_claim(all, listener.fd):
+            listener.fd = -1
+    return 0
+
+
+cdef int begin(Loop *loop, uint32_t pipes, const int *kept, uint32_t kept_count) noexcept nogil:
+    """Takes up the work. 0 or -errno."""
     cdef Worker *w = &loop.worker
     cdef epoll_event event
     cdef sigset_t watched
-    w.epoll = epoll_create1(EPOLL_CLOEXEC)
-    if w.epoll < 0:
-        return -errno
-    w.capacity = capacity
+    cdef tm_descriptors all
+    w.capacity = w.live.capacity
     w.now_ms = monotonic_ms()
-    w.pump.buffer_size = BUFFER_SIZE
+    w.pump.buffer_size = TM_BUFFER_SIZE
     w.pump.budget = PUMP_BUDGET
-    w.pump.buffer = <unsigned char *>malloc(BUFFER_SIZE)
-    if w.pump.buffer == NULL:
-        return -ENOMEM
+    w.pump.buffer = w.live.buffer
+    w.pump.journal = &w.live.journal
     tm_pipe_pool_init(&w.pump.pool, pipes)
     tm_wheel_init(&w.wheel, w.now_ms)
-    connections_recover(w)
-    event.events = EPOLLIN
-    event.data.u64 = TAG_CHANNEL
-    if epoll_ctl(w.epoll, EPOLL_CTL_ADD, loop.channel, &event) < 0:
-        return -errno
-    # The master blocked both before the fork, so none has been missed.
+    if claim_own(loop, &all, kept, kept_count) < 0:
+        return -ENOMEM
+    # From here on the table's image is in use and this worker counts as started.
+    tm_live_set_ending(w.live, TM_UNENDED)
+    tm_live_begin(w.live, getpid())
+    look_at_table(loop)
+    recover_records(w, &all)
+    tm_descriptors_free(&all)
+    w.epoll = epoll_create1(EPOLL_CLOEXEC)
+    # The guardian blocked both, so none has been missed.
     sigemptyset(&watched)
     sigaddset(&watched, SIGTERM)
     sigaddset(&watched, SIGQUIT)
     loop.signals = signalfd(-1, &watched, SFD_NONBLOCK | SFD_CLOEXEC)
-    if loop.signals < 0:
-        return -errno
+    event.events = EPOLLIN
     event.data.u64 = TAG_SIGNALS
-    if epoll_ctl(w.epoll, EPOLL_CTL_ADD, loop.signals, &event) < 0:
+    if w.epoll < 0 or loop.signals < 0 or epoll_ctl(
+            w.epoll, EPOLL_CTL_ADD, loop.signals, &event) < 0:
         return -errno
-    # From here on the table's image is in use and this worker counts as started.
-    tm_live_begin(w.live, getpid())
-    look_at_table(loop)
+    if w.live.channel < 0:
+        watch_takeover(loop, True)
+    elif watch_channel(loop) < 0:
+        return -errno
+    recover_connections(w)
     sync_listeners(loop)
+    serve_leaving(loop)
+    tell(loop, TM_MESSAGE_STARTED, 0, w.connections)
+    tm_live_set_presence(w.live, TM_PRESENT)
     return 0
 
 
-def run(int worker, Table table not None, Tickets tickets not None, Live live not None,
-        int channel, listeners, uint32_t pipes):
-    """Relays until told to stop; returns when the worker has nothing left to do.
+def adopt(Live live not None, int channel, listeners):
+    """Writes down, before the first life of a worker, what it holds from then on.
 
     channel: this worker's end of the line to the master. listeners: (id, shard, descriptor,
-    shared) for each listening socket; the descriptors are the worker's from here on.
-    pipes: how many it may open. SIGQUIT means end at once and, when the master is gone,
-    SIGTERM drain, then end; both must be blocked. Raises OSError when the loop can't start or go on.
+    shared) for each listening socket.
+    """
+    cdef tm_listening *place
+    cdef uint32_t count = 0
+    live.live().channel = channel
+    for listener_id, shard, fd, shared in listeners:
+        place = &live.live().listening[count]
+        place.id, place.shard, place.fd, place.shared = listener_id, shard, fd, shared
+        place.leaving = place.polled = False
+        count += 1
+    live.live().listening_count = count
+
+
+def listening(Live live not None):
+    """Descriptors of the listening sockets that a worker holds; numbers in its process."""
+    cdef uint32_t place
+    return [live.live().listening[place].fd for place in range(live.live().listening_count)
+            if live.live().listening[place].fd >= 0]
+
+
+def run(int worker, Table table not None, Tickets tickets not None, Live live not None,
+        kept, estate, int takeover, uint32_t pipes):
+    """Relays until told to stop; the live region says how it ended.
+
+    Returns True in another process: a copy of this one, to guard the worker that made it.
+
+    kept: descriptors that are always there besides those in the live region. estate: those
+    of them that a new master gets. takeover: where it asks, -1 = nowhere. pipes: how many
+    the worker may open. SIGQUIT means end at once and, when the master is gone, SIGTERM
+    drain, then end; both must be blocked. Raises OSError when the loop can't start or go on.
     """
     cdef Loop *loop = <Loop *>calloc(1, sizeof(Loop))
+    cdef int *fds = <int *>calloc(len(kept) + 1, sizeof(int))
+    cdef uint32_t count = len(kept)
     cdef int result = 0
-    if loop == NULL:
+    if loop == NULL or fds == NULL:
         raise MemoryError
+    assert len(estate) <= TM_MESSAGE_FDS
     try:
         loop.worker.id = worker
         loop.worker.table = table.table()
         loop.worker.tickets = tickets.tickets()
         loop.worker.live = live.live()
         loop.worker.records = live.live().records
-        loop.channel = channel
-        for listener_id, shard, fd, shared in listeners:
-            if add_listener(loop, listener_id, shard, fd, shared) < 0:
-                raise MemoryError
+        loop.takeover = takeover
+        loop.estate_count = len(estate)
+        for i, fd in enumerate(estate):
+            loop.estate[i] = fd
+        for i, fd in enumerate(kept):
+            fds[i] = fd
         with nogil:
-            result = begin(loop, loop.worker.live.capacity, pipes)
+            result = begin(loop, pipes, fds, count)
             if result == 0:
                 result = run_loop(loop)
-        if result == 0:
-            tm_pipe_pool_destroy(&loop.worker.pump.pool)
+        is_guardian = loop.is_guardian
     finally:
-        free(loop.worker.pump.buffer)
-        free(loop.listeners)
+        free(fds)
         free(loop)
     if result < 0:
         raise OSError(-result, "the worker's loop failed")
+    return is_guardian

@@ -1,23 +1,33 @@
-"""From the fork to the relay loop: what a worker process does before and after it.
+"""A worker and its guardian, from the fork to the end.
 
-Runs in the worker. It starts as a copy of the master and keeps nothing of it but the
-descriptors it was given.
+The master forks the guardian, and the guardian starts the worker, with one table of
+descriptors between the two (clone(2), CLONE_FILES). When the worker dies, in whatever way, its
+sockets and pipes stay open here and its records stay in shared memory; the next worker that
+the guardian starts goes on with both.
+
+The guardian runs `serve`, the worker what is between `_guardian.spawn` and the end of the
+process. Neither keeps anything of the master but the descriptors it was given.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
+import struct
 import sys
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from typing import NoReturn
 
 from setproctitle import setproctitle
 
-from tcpmux.shm._shm import Live, Table, Tickets
-from tcpmux.worker import _relay
+from tcpmux.programs import start_program
+from tcpmux.shm._shm import ABSENT, OVER, REPLACED, Live, Table, Tickets
+from tcpmux.worker import _guardian, _relay
 
 # The master's signals. A worker hears of what matters over its channel; a terminal's
 # Ctrl-C goes to the whole process group and must not end it.
@@ -31,6 +41,47 @@ IGNORED = (
 )
 # Blocked in the master around the fork; the loop reads them from a signalfd.
 BLOCKED = (signal.SIGTERM, signal.SIGQUIT)
+
+# csrc/channel.h: struct tm_message and enum tm_message_type
+MESSAGE = struct.Struct("=IIIIQ")
+(
+    ADD,
+    REMOVE,
+    WAKE,
+    DRAIN,
+    SEEN,
+    REMOVED,
+    RETIRE,
+    LINE,
+    REPLACE,
+    GUARD,
+    CLAIM,
+    STARTED,
+    FULL,
+    ROOM,
+    OFFER,
+    DIED,
+    PRESENCE,
+    BUSY,
+) = range(1, 19)
+
+# A death by one of these says something about the worker; by another, about who sent it.
+FAULTS = (
+    signal.SIGABRT,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGILL,
+    signal.SIGSEGV,
+    signal.SIGSYS,
+    signal.SIGTRAP,
+)
+
+# A worker is started again at once. One that keeps dying young by its own fault waits twice as
+# long each time; one that is killed from outside, no longer than it takes to do no harm. Seconds.
+GROWN_UP = 10.0
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 10.0
+AFTER_KILL = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +99,51 @@ class Inheritance:
     worker: int
     table: int
     tickets: int
-    live: int
+    lives: tuple[int, ...]  # of all workers, by id
     channel: int
     sockets: tuple[ListeningSocket, ...]
     pipes: int  # how many it may open
     cpu: int | None  # the one it is pinned to
+    takeover: int = -1  # listening socket where a new master asks; -1 = none
+    admin: int = -1  # listening socket of control, for a new master; -1 = none
+
+    @classmethod
+    def from_json(cls, text: str) -> Inheritance:
+        fields = json.loads(text)
+        fields["lives"] = tuple(fields["lives"])
+        fields["sockets"] = tuple(ListeningSocket(**of) for of in fields["sockets"])
+        return cls(**fields)
+
+    @property
+    def live(self) -> int:
+        return self.lives[self.worker]
+
+    @property
+    def estate(self) -> list[int]:
+        """What a new master gets, in this order."""
+        return [self.table, self.tickets, self.takeover, self.admin, *self.lives]
+
+    @property
+    def kept(self) -> list[int]:
+        """Open in guardian and worker from start to end."""
+        return [0, 1, 2, *(fd for fd in self.estate if fd >= 0)]
+
+
+@dataclass(slots=True)
+class Restarts:
+    """When the next life may begin."""
+
+    delay: float = 0.0  # s
+
+    def after(self, lived: float, at_fault: bool) -> float:
+        """Seconds to wait after a life of `lived` s."""
+        if lived >= GROWN_UP:
+            self.delay = 0.0
+        if not at_fault:
+            return AFTER_KILL if lived < AFTER_KILL else 0.0
+        wait = self.delay
+        self.delay = min(LONGEST_DELAY, wait * 2 or FIRST_DELAY)
+        return wait
 
 
 def _close_all_but(kept: Iterable[int]) -> None:
@@ -65,36 +156,119 @@ def _close_all_but(kept: Iterable[int]) -> None:
 
 
 def serve(inheritance: Inheritance) -> NoReturn:
-    """Becomes the worker. Ends with the process: exit code 0, or 1 after a line on stderr."""
+    """Becomes the guardian of a worker that begins anew. Ends with the process: exit code 0
+    when the worker has nothing left to do, or 1 after a line on stderr."""
     code = 1
     try:
-        setproctitle(f"tcpmux: worker {inheritance.worker}")
-        signal.set_wakeup_fd(-1)
-        for number in IGNORED:
-            signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # splice has no MSG_NOSIGNAL
-        if inheritance.cpu is not None:
-            os.sched_setaffinity(0, {inheritance.cpu})
-        regions = (
-            Table.attach(inheritance.table),
-            Tickets.attach(inheritance.tickets, writable=True),
-            Live.attach(inheritance.live, writable=True),
+        _close_all_but(
+            [*inheritance.kept, inheritance.channel, *(s.fd for s in inheritance.sockets)]
         )
-        _close_all_but([inheritance.channel, *(s.fd for s in inheritance.sockets)])
-        # No Python code runs again before the end: a collection would only touch shared pages.
-        gc.disable()
-        _relay.run(
-            inheritance.worker,
-            *regions,
+        live = Live.attach(inheritance.live, writable=True)
+        live.orders = 0
+        _relay.adopt(
+            live,
             inheritance.channel,
             [(s.listener, s.shard, s.fd, s.shared) for s in inheritance.sockets],
-            inheritance.pipes,
         )
+        guard(inheritance, live)
         code = 0
     # Whatever it is, this process must not go on in the master's code.
     except BaseException as error:
-        print(f"tcpmux: worker {inheritance.worker}: {error!r}", file=sys.stderr, flush=True)
+        print(f"tcpmux: guardian {inheritance.worker}: {error!r}", file=sys.stderr, flush=True)
     finally:
         # No interpreter shutdown: it would finalize the master's objects.
+        os._exit(code)
+
+
+def guard(inheritance: Inheritance, live: Live, watched: int = 0) -> None:
+    """Keeps a worker alive until it has nothing left to do. watched: pid of the one to
+    begin with; 0 starts one. Returns in the guardian only."""
+    regions = (
+        Table.attach(inheritance.table),
+        Tickets.attach(inheritance.tickets, writable=True),
+    )
+    setproctitle(f"tcpmux: guardian {inheritance.worker}")
+    signal.set_wakeup_fd(-1)
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # splice has no MSG_NOSIGNAL
+    signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
+    _guardian.hold_signals()
+    live.guardian_pid = os.getpid()
+    if watched:
+        _tell_master(live, GUARD, os.getpid())
+    # From here on a collection would only touch pages shared with others.
+    gc.disable()
+    restarts = Restarts()
+    while True:
+        started = time.monotonic()
+        pid = watched or _guardian.spawn()
+        if pid == 0:
+            _work(inheritance, regions, live)
+        status, hung = _guardian.wait_for_end(live, pid, not watched)
+        watched = 0
+        live.presence = ABSENT
+        live.pid = 0
+        at_fault = hung or (os.WIFSIGNALED(status) and os.WTERMSIG(status) in FAULTS)
+        live.at_fault = at_fault
+        if live.ending == OVER:
+            live.guardian_pid = 0
+            return
+        if live.ending == REPLACED:
+            become_next_build(inheritance)
+            continue  # it could not be had; this one goes on
+        _tell_master(live, DIED, status)
+        time.sleep(restarts.after(time.monotonic() - started, at_fault or os.WIFEXITED(status)))
+
+
+def become_next_build(inheritance: Inheritance) -> None:
+    """Becomes the guardian of the tcpmux that is installed now, with all descriptors.
+
+    Returns if it can't be started. Sockets and pipes of connections are open across exec
+    (csrc/sock.c), the rest is made so here.
+    """
+    live = Live.attach(inheritance.live)
+    for fd in [*inheritance.kept, live.channel, *_relay.listening(live)]:
+        if fd >= 0:
+            os.set_inheritable(fd, True)
+    try:
+        os.chdir("/")
+        start_program("tcpmux.worker", [json.dumps(asdict(inheritance))])
+    except OSError as error:
+        print(
+            f"tcpmux: guardian {inheritance.worker}: can't start the new build: {error}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _tell_master(live: Live, kind: int, value: int) -> None:
+    if live.channel >= 0:
+        with suppress(OSError):  # full or gone; it finds what matters in the live region
+            os.write(live.channel, MESSAGE.pack(kind, 0, 0, 0, value))
+
+
+def _work(inheritance: Inheritance, regions: tuple[Table, Tickets], live: Live) -> NoReturn:
+    """Becomes the worker."""
+    code = 1
+    try:
+        setproctitle(f"tcpmux: worker {inheritance.worker}")
+        if inheritance.cpu is not None:
+            os.sched_setaffinity(0, {inheritance.cpu})
+        is_guardian = _relay.run(
+            inheritance.worker,
+            *regions,
+            live,
+            inheritance.kept,
+            [fd for fd in inheritance.estate if fd >= 0],
+            inheritance.takeover,
+            inheritance.pipes,
+        )
+        if is_guardian:
+            guard(inheritance, live, os.getppid())
+        code = 0
+    except BaseException as error:
+        print(f"tcpmux: worker {inheritance.worker}: {error!r}", file=sys.stderr, flush=True)
+    finally:
         os._exit(code)

@@ -18,6 +18,7 @@ enum { BUFFER_SIZE = 65536, PIPES = 4, BUDGET = 1 << 20 };
 
 struct rig {
     struct tm_pump pump;
+    struct tm_journal journal;
     struct tm_half half;
     int client, source, destination, server; /* -1: closed by the test */
     int source_family;
@@ -42,7 +43,7 @@ static inline struct rig *open_rig(struct shape shape)
     rig->descriptors = open_descriptors();
     /* The buffer is on the heap and exactly its size: the sanitizer watches its edges. */
     rig->pump = (struct tm_pump){
-        .buffer = malloc(BUFFER_SIZE), .buffer_size = BUFFER_SIZE, .budget = BUDGET};
+        .journal = &rig->journal, .buffer = malloc(BUFFER_SIZE), .buffer_size = BUFFER_SIZE, .budget = BUDGET};
     CHECK(rig->pump.buffer);
     tm_pipe_pool_init(&rig->pump.pool, shape.pipes);
     rig->half.pipe = (struct tm_pipe){-1, -1};

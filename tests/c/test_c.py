@@ -18,7 +18,7 @@ CSRC = HERE.parents[1] / "csrc"
 
 COMPILER = shlex.split(os.environ.get("CC", "gcc"))
 FLAGS = [
-    "-std=gnu11", "-g", "-O1", "-fno-omit-frame-pointer",
+    "-std=gnu11", "-D_GNU_SOURCE", "-g", "-O1", "-fno-omit-frame-pointer",
     "-Wall", "-Wextra", "-Werror",
     "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
     "-pthread",
@@ -29,7 +29,7 @@ PROGRAMS = {
     "test_route_table": ("route_table.c",),
     "test_pick": ("pick.c",),
     "test_pipe_pool": ("pipe_pool.c",),
-    "test_pump": ("pump.c", "pipe_pool.c"),
+    "test_pump": ("pump.c", "pipe_pool.c", "kernel_count.c"),
     "test_sock": ("sock.c",),
     "test_wheel": ("wheel.c",),
     "test_channel": ("channel.c",),

@@ -1,6 +1,5 @@
 /* Tests csrc/channel: messages and descriptors between master and worker, and what happens to
  * descriptors that come with a malformed packet. Runs alone, under sanitizers. */
-#define _GNU_SOURCE
 #include "channel.h"
 
 #include <fcntl.h>
@@ -46,7 +45,7 @@ static void send_packet(int line, const void *data, size_t size, int fd, uint32_
 
 static void messages_pass_whole_and_in_order(void)
 {
-    int line[2], fds[TM_MAX_SHARDS];
+    int line[2], fds[TM_MESSAGE_FDS];
     uint32_t count;
     open_channel(line);
     for (uint32_t type = TM_MESSAGE_ADD; type <= TM_MESSAGE_REMOVED; type++) {
@@ -71,8 +70,8 @@ static void messages_pass_whole_and_in_order(void)
 
 static void descriptors_arrive_usable_and_close_on_exec(void)
 {
-    int line[2], pipe_ends[2], fds[TM_MAX_SHARDS];
-    static const uint32_t counts[] = {1, 2, 3, 63, TM_MAX_SHARDS};
+    int line[2], pipe_ends[2], fds[TM_MESSAGE_FDS];
+    static const uint32_t counts[] = {1, 2, 3, 63, TM_MESSAGE_FDS};
     open_channel(line);
     CHECK(pipe2(pipe_ends, O_CLOEXEC | O_NONBLOCK) == 0);
     uint32_t before = open_descriptors();
@@ -99,7 +98,7 @@ static void descriptors_arrive_usable_and_close_on_exec(void)
 
 static void an_empty_line_is_eagain_and_never_blocks(void)
 {
-    int line[2], fds[TM_MAX_SHARDS];
+    int line[2], fds[TM_MESSAGE_FDS];
     struct tm_message got;
     uint32_t count = 99;
     open_channel(line); /* blocking descriptors: receive must not rely on O_NONBLOCK */
@@ -110,7 +109,7 @@ static void an_empty_line_is_eagain_and_never_blocks(void)
 
 static void a_full_line_is_eagain(void)
 {
-    int line[2], fds[TM_MAX_SHARDS], result = 0;
+    int line[2], fds[TM_MESSAGE_FDS], result = 0;
     struct tm_message message = {.type = TM_MESSAGE_SEEN}, got;
     uint32_t sent = 0, received = 0, count;
     open_channel(line);
@@ -126,7 +125,7 @@ static void a_full_line_is_eagain(void)
 
 static void the_end_comes_after_what_was_sent(void)
 {
-    int line[2], fds[TM_MAX_SHARDS];
+    int line[2], fds[TM_MESSAGE_FDS];
     struct tm_message sent = {.type = TM_MESSAGE_DRAIN}, got = {0};
     uint32_t count = 99;
     open_channel(line);
@@ -144,7 +143,7 @@ static void the_end_comes_after_what_was_sent(void)
 
 static void a_master_that_died_with_mail_unread_is_the_end_too(void)
 {
-    int line[2], fds[TM_MAX_SHARDS];
+    int line[2], fds[TM_MESSAGE_FDS];
     struct tm_message message = {.type = TM_MESSAGE_SEEN}, got;
     uint32_t count = 99;
     open_channel(line);
@@ -158,7 +157,7 @@ static void a_master_that_died_with_mail_unread_is_the_end_too(void)
 /* One malformed packet, and then a good one, which must still be read right. */
 static void expect_refused(const void *data, size_t size, uint32_t sent_fds, int expected)
 {
-    int line[2], fds[TM_MAX_SHARDS];
+    int line[2], fds[TM_MESSAGE_FDS];
     struct tm_message good = {.type = TM_MESSAGE_WAKE, .value = 42}, got;
     uint32_t count = 99;
     open_channel(line);
@@ -176,7 +175,7 @@ static void expect_refused(const void *data, size_t size, uint32_t sent_fds, int
 static void malformed_packets_are_refused_and_leak_nothing(void)
 {
     unsigned char data[2 * sizeof(struct tm_message)] = {TM_MESSAGE_ADD};
-    static const uint32_t counts[] = {0, 1, TM_MAX_SHARDS};
+    static const uint32_t counts[] = {0, 1, TM_MESSAGE_FDS};
     for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
         expect_refused(data, 1, counts[i], -EPROTO);
         expect_refused(data, sizeof(struct tm_message) - 1, counts[i], -EPROTO);
@@ -190,13 +189,13 @@ static void malformed_packets_are_refused_and_leak_nothing(void)
 static void more_descriptors_than_shards_are_refused(void)
 {
     struct tm_message message = {.type = TM_MESSAGE_ADD};
-    expect_refused(&message, sizeof(message), TM_MAX_SHARDS + 1, -EPROTO);
+    expect_refused(&message, sizeof(message), TM_MESSAGE_FDS + 1, -EPROTO);
     expect_refused(&message, sizeof(message), SCM_MOST, -EPROTO);
 }
 
 static void a_broken_descriptor_is_an_error(void)
 {
-    int fds[TM_MAX_SHARDS];
+    int fds[TM_MESSAGE_FDS];
     struct tm_message message = {.type = TM_MESSAGE_WAKE};
     uint32_t count = 99;
     CHECK(tm_channel_receive(-1, &message, fds, &count) == -EBADF);

@@ -1,6 +1,5 @@
 /* Tests csrc/pump between real sockets: every byte once and in order, an edge after each call,
  * back-pressure, ends and resets. Runs alone, under sanitizers. */
-#define _GNU_SOURCE
 #include "pump.h"
 
 #include <fcntl.h>

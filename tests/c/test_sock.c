@@ -1,6 +1,5 @@
 /* Tests csrc/sock on loopback: accept, connect in all its outcomes, FIN, RST, what is under
  * way, and which errors are this host's own. Runs alone, under sanitizers. */
-#define _GNU_SOURCE
 #include "sock.h"
 
 #include <arpa/inet.h>
@@ -37,7 +36,7 @@ static int listen_on(const struct tm_address *address, int backlog)
 
 static bool flags_right(int fd)
 {
-    return (fcntl(fd, F_GETFL) & O_NONBLOCK) && (fcntl(fd, F_GETFD) & FD_CLOEXEC);
+    return (fcntl(fd, F_GETFL) & O_NONBLOCK) && !(fcntl(fd, F_GETFD) & FD_CLOEXEC);
 }
 
 static int no_delay(int fd)

@@ -21,8 +21,7 @@ from termios import TIOCOUTQ
 from typing import Literal
 
 from tcpmux.config import Address
-from tcpmux.master.workers import MESSAGE, REMOVE, REMOVED
-from tcpmux.shm._shm import CLOSE_REASONS, Live, Table, Tickets
+from tcpmux.shm._shm import CLOSE_REASONS, PRESENT, Live, Table, Tickets
 from tcpmux.shm.image import (
     DestinationRow,
     EndpointRow,
@@ -31,7 +30,15 @@ from tcpmux.shm.image import (
     RouteRow,
     SlotCounters,
 )
-from tcpmux.worker.process import BLOCKED, Inheritance, ListeningSocket, serve
+from tcpmux.worker.process import (
+    BLOCKED,
+    MESSAGE,
+    REMOVE,
+    REMOVED,
+    Inheritance,
+    ListeningSocket,
+    serve,
+)
 from tests.support import DEADLINE, wait_for
 
 Family = Literal["v4", "v6", "unix"]
@@ -89,7 +96,7 @@ class Link:
 
 @dataclass(slots=True)
 class RelayWorker:
-    """A running worker with one route, open on all three families.
+    """A running worker with one route, open on all three families, and its guardian (`pid`).
 
     Slots: 0 is the route's, then one per destination, then one per endpoint, in order.
     Times in milliseconds; receive_buffer in bytes, of the sockets it accepts (0 = the
@@ -123,14 +130,14 @@ class RelayWorker:
         self.start()
 
     def start(self) -> None:
-        """Forks the worker: at first, and again after kill()."""
+        """Forks the guardian, which starts the worker."""
         table, tickets = self._regions
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         inheritance = Inheritance(
             0,
             table.fd,
             tickets.fd,
-            self.live.fd,
+            (self.live.fd,),
             theirs.fileno(),
             tuple(
                 ListeningSocket(number, 0, sock.fileno(), sock.family == socket.AF_UNIX)
@@ -148,6 +155,14 @@ class RelayWorker:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
         theirs.close()
+        self.await_life(1)
+
+    def await_life(self, number: int) -> None:
+        """Until the worker lives for the `number`th time and has taken up its work."""
+        wait_for(
+            lambda: self.live.starts >= number and self.live.presence == PRESENT,
+            f"life {number} of the worker",
+        )
 
     def _image(self) -> Image:
         endpoint_slot = 1 + len(self.destinations)
@@ -203,13 +218,13 @@ class RelayWorker:
 
     def memory(self) -> int:
         """Resident bytes of the worker."""
-        for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
+        for line in Path(f"/proc/{self.live.pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Rss:"):
                 return int(line.split()[1]) * 1024
         raise AssertionError("no Rss in smaps_rollup")
 
     def cpu_seconds(self) -> float:
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{self.live.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     # --- acting on it -------------------------------------------------------------------------
@@ -242,7 +257,7 @@ class RelayWorker:
         return sock
 
     def send_signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
+        os.kill(self.live.pid, number)
 
     def orphan(self) -> None:
         """Closes the line to the worker, as the death of its master does."""
@@ -266,12 +281,11 @@ class RelayWorker:
                 assert listener == FAMILIES.index(family)
                 return
 
-    def kill(self) -> None:
-        """Ends the worker as a crash does."""
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        self.pid = 0
-        self._channel.close()
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Ends this life of the worker, and waits for the next one."""
+        life = self.live.starts
+        os.kill(self.live.pid, number)
+        self.await_life(life + 1)
 
     def await_exit(self) -> None:
         """Asserts that the worker ends by itself, with code 0, and has counted every end."""
@@ -281,7 +295,10 @@ class RelayWorker:
         finally:
             os.close(pidfd)
         if not ended:
+            worker = self.live.pid
             os.kill(self.pid, signal.SIGKILL)
+            if worker:
+                os.kill(worker, signal.SIGKILL)
         _, status = os.waitpid(self.pid, 0)
         self.pid = 0
         assert ended, (
@@ -357,7 +374,10 @@ def is_silent(sock: socket.socket, seconds: float) -> bool:
 
 @dataclass(slots=True)
 class Flow:
-    """Bytes on their way from one socket to another; `shut`: with a FIN after the last."""
+    """Bytes on their way from one socket to another; `shut`: with a FIN after the last.
+
+    piece: the most bytes of one send.
+    """
 
     sender: socket.socket
     receiver: socket.socket
@@ -366,6 +386,7 @@ class Flow:
     sent: int = 0
     received: bytearray = field(default_factory=bytearray)
     ended: bool = False  # the receiver has seen the end of input
+    piece: int = 1 << 18
 
     @property
     def done(self) -> bool:
@@ -373,12 +394,15 @@ class Flow:
             return self.ended
         return self.sent == len(self.data) and len(self.received) >= len(self.data)
 
-    def step(self) -> None:
+    def step_sender(self) -> None:
         if self.sent < len(self.data):
             with suppress(BlockingIOError):
-                self.sent += self.sender.send(self.data[self.sent : self.sent + (1 << 18)])
+                self.sent += self.sender.send(self.data[self.sent : self.sent + self.piece])
                 if self.shut and self.sent == len(self.data):
                     self.sender.shutdown(socket.SHUT_WR)
+
+    def step(self) -> None:
+        self.step_sender()
         if not self.ended:
             with suppress(BlockingIOError):
                 got = self.receiver.recv(1 << 18)

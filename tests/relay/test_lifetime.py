@@ -126,30 +126,6 @@ def test_a_listener_removed_at_the_limit_is_let_go(
     transfer(Flow(later.client, later.server, b"other listeners do as well"))
 
 
-def test_a_crash_is_counted_by_the_next_life(
-    start_worker: StartWorker, open_endpoint: OpenEndpoint
-) -> None:
-    """The records of a killed worker are counted as lost and used again; its peers are reset
-    or see an end; who was queued is served by the new one."""
-    endpoint = open_endpoint()
-    worker = start_worker(endpoint, capacity=3)
-    links = [worker.link(endpoint, family) for family in FAMILIES]
-    links[0].close()
-    wait_for(lambda: worker.live.connections == 2, "the first to end")
-    worker.kill()
-    queued = worker.connect()
-    worker.start()
-    server = worker.own(endpoint.accept()[0])
-    transfer(
-        Flow(queued, server, b"question", shut=True), Flow(server, queued, b"answer", shut=True)
-    )
-    more = [worker.link(endpoint) for _ in range(3)]
-    assert worker.closed() == {"finished": 2, "worker_lost": 2}
-    assert worker.live.starts == 2
-    for link in more:
-        transfer(Flow(link.client, link.server, b"question"))
-
-
 # --- signals ----------------------------------------------------------------------------------
 
 
@@ -157,7 +133,7 @@ def _queue(worker: RelayWorker, count: int) -> list[socket.socket]:
     """Connections the worker finds in its queues together with whatever comes before it runs
     again: it is stopped until SIGCONT."""
     worker.send_signal(signal.SIGSTOP)
-    state = Path(f"/proc/{worker.pid}/stat")
+    state = Path(f"/proc/{worker.live.pid}/stat")
     wait_for(lambda: state.read_text().rpartition(")")[2].split()[0] == "T", "SIGSTOP to work")
     return [worker.connect(FAMILIES[number % 3]) for number in range(count)]
 

@@ -244,11 +244,11 @@ def test_bytes_around_urgent_data_arrive(pair: Pair) -> None:
 def test_what_follows_urgent_data_does_not_wait_for_more(pair: Pair, amount: int) -> None:
     """A read stops short in front of it; nothing else will come to say that there is more."""
     link = pair.link("v4", "v4")
-    os.kill(pair.worker.pid, signal.SIGSTOP)
+    os.kill(pair.worker.live.pid, signal.SIGSTOP)
     link.client.sendall(b"a" * amount)
     link.client.send(b"!", socket.MSG_OOB)
     link.client.sendall(b"b" * amount)
-    os.kill(pair.worker.pid, signal.SIGCONT)
+    os.kill(pair.worker.live.pid, signal.SIGCONT)
     link.server.settimeout(DEADLINE)
     got = b""
     while len(got) < 2 * amount:
@@ -259,11 +259,11 @@ def test_what_follows_urgent_data_does_not_wait_for_more(pair: Pair, amount: int
 def test_what_follows_a_passed_descriptor_does_not_wait_for_more(pair: Pair) -> None:
     """The descriptor itself can't be passed on."""
     link = pair.link("unix", "v4")
-    os.kill(pair.worker.pid, signal.SIGSTOP)
+    os.kill(pair.worker.live.pid, signal.SIGSTOP)
     link.client.sendall(b"a" * 1000)
     socket.send_fds(link.client, [b"b" * 1000], [0])
     link.client.sendall(b"c" * 1000)
-    os.kill(pair.worker.pid, signal.SIGCONT)
+    os.kill(pair.worker.live.pid, signal.SIGCONT)
     link.server.settimeout(DEADLINE)
     got = b""
     while len(got) < 3000:

@@ -1,0 +1,34 @@
+/* Whose is every open descriptor of this process? Used after the death of a worker, whose
+ * table of descriptors lives on, to find those that nobody knows about.
+ *
+ *     tm_descriptors_list(&all)           what is open now
+ *     tm_descriptors_claim(&all, fd)      false: not open, or somebody else's already
+ *     for (fd = tm_descriptors_next(&all, 0); fd >= 0; fd = tm_descriptors_next(&all, fd + 1))
+ *         ...                             nobody's
+ *     tm_descriptors_free(&all)
+ *
+ * A claim that succeeds proves that the number stands for an open descriptor and that no two
+ * records have it. One thread only: what is opened after the list is not in it.
+ */
+#ifndef TM_DESCRIPTORS_H
+#define TM_DESCRIPTORS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct tm_descriptors {
+    uint8_t *states; /* by number */
+    int32_t size;
+};
+
+/* 0 or -errno. */
+int tm_descriptors_list(struct tm_descriptors *all) __attribute__((warn_unused_result));
+bool tm_descriptors_claim(struct tm_descriptors *all, int fd);
+int tm_descriptors_next(const struct tm_descriptors *all, int from);
+void tm_descriptors_free(struct tm_descriptors *all);
+
+/* What it is. */
+bool tm_is_socket(int fd);
+bool tm_is_pipe(int fd);
+
+#endif

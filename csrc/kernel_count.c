@@ -1,0 +1,128 @@
+/* Reading the kernel's counts. Runs in a worker, at the start of a life after the first. */
+#include "kernel_count.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+/* States of include/net/tcp_states.h, which is part of the kernel's interface by way of
+ * tcpi_state; <netinet/tcp.h> has them too, and can't be included beside <linux/tcp.h>. */
+enum {
+    ESTABLISHED = 1, FIN_WAIT1 = 4, FIN_WAIT2 = 5, TIME_WAIT = 6, CLOSED = 7, CLOSE_WAIT = 8,
+    LAST_ACK = 9, CLOSING = 11,
+};
+
+struct counts {
+    int state;
+    uint64_t received; /* data and FIN */
+    uint64_t unread;
+    uint64_t acked;    /* SYN, if it was ours, and data */
+    uint64_t unacked;
+};
+
+/* Two of the numbers come from system calls of their own, while packets go on arriving: asks
+ * until nothing has changed in between. */
+static int read_counts(int fd, struct counts *counts)
+{
+    enum { TRIES = 1000 };
+    struct tcp_info before, after;
+    for (int i = 0; i < TRIES; i++) {
+        int unread = 0, unacked = 0;
+        socklen_t size = sizeof(before);
+        if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &before, &size) < 0)
+            return -errno;
+        if (ioctl(fd, SIOCINQ, &unread) < 0 || ioctl(fd, SIOCOUTQ, &unacked) < 0)
+            return -errno;
+        size = sizeof(after);
+        if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &after, &size) < 0)
+            return -errno;
+        if (before.tcpi_state == after.tcpi_state &&
+            before.tcpi_bytes_received == after.tcpi_bytes_received &&
+            before.tcpi_bytes_acked == after.tcpi_bytes_acked) {
+            *counts = (struct counts){before.tcpi_state, before.tcpi_bytes_received,
+                                      (uint64_t)unread, before.tcpi_bytes_acked, (uint64_t)unacked};
+            return 0;
+        }
+    }
+    return -EBUSY;
+}
+
+int tm_kernel_consumed(int fd, uint64_t before, uint64_t *bytes)
+{
+    struct counts now;
+    int error = read_counts(fd, &now), pending = 0;
+    socklen_t size = sizeof(pending);
+    if (error)
+        return error;
+    if (now.received < now.unread || now.received - now.unread < before)
+        return -EUCLEAN;
+    uint64_t since = now.received - now.unread - before;
+    switch (now.state) {
+    case CLOSE_WAIT: case LAST_ACK: case CLOSING: case TIME_WAIT:
+        since--; /* FIN. Were it 0, the check below would tell. */
+        break;
+    case CLOSED:
+        /* By two FINs, or by RST. A call that took the error of a reset took no bytes; while
+         * the error is there, EPIPE tells that a FIN came before the reset. */
+        if (since == 0)
+            break;
+        if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &pending, &size) < 0)
+            return -errno;
+        if (pending == 0 || pending == EPIPE)
+            since--;
+        break;
+    default:
+        break;
+    }
+    if (since > UINT32_MAX)
+        return -EUCLEAN;
+    *bytes = since;
+    return 0;
+}
+
+int tm_kernel_written(int fd, bool we_connected, uint64_t before, uint64_t *bytes)
+{
+    struct counts now;
+    int error = read_counts(fd, &now);
+    if (error)
+        return error;
+    if (now.state == CLOSED) /* what was not acknowledged is not counted any more */
+        return -ECONNRESET;
+    uint64_t written = now.acked + now.unacked;
+    if (written < before + we_connected || written - before - we_connected > UINT32_MAX)
+        return -EUCLEAN;
+    *bytes = written - before - we_connected;
+    return 0;
+}
+
+bool tm_kernel_was_reset(int fd, uint64_t received)
+{
+    struct counts now;
+    if (read_counts(fd, &now) != 0 || now.state != CLOSED)
+        return false;
+    /* An orderly end has counted one more than there were bytes. */
+    return now.received - now.unread == received;
+}
+
+bool tm_kernel_fin_sent(int fd)
+{
+    struct tcp_info info;
+    socklen_t size = sizeof(info);
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
+        return false;
+    switch (info.tcpi_state) {
+    case FIN_WAIT1: case FIN_WAIT2: case TIME_WAIT: case CLOSED: case LAST_ACK: case CLOSING:
+        return true;
+    default:
+        return false;
+    }
+}
+
+int tm_kernel_piped(int fd)
+{
+    int bytes = 0;
+    return ioctl(fd, FIONREAD, &bytes) < 0 ? -errno : bytes;
+}

@@ -1,0 +1,32 @@
+/* What the kernel has counted on a TCP socket. Used after the death of a worker, to find out
+ * what its last system call did; never while all is well.
+ *
+ * Only one process may use the socket meanwhile. 0 or -errno: -ECONNRESET when the connection
+ * is gone, -EUCLEAN when the counts make no sense together.
+ */
+#ifndef TM_KERNEL_COUNT_H
+#define TM_KERNEL_COUNT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Bytes taken from the receive queue since the `before`th; the FIN, which the kernel counts as
+ * one, not among them. */
+int tm_kernel_consumed(int fd, uint64_t before, uint64_t *bytes) __attribute__((warn_unused_result));
+
+/* Bytes put into the send queue since the `before`th, before FIN. we_connected: connect() was
+ * called on it, so that the kernel counts our SYN as one. */
+int tm_kernel_written(int fd, bool we_connected, uint64_t before, uint64_t *bytes)
+    __attribute__((warn_unused_result));
+
+/* The connection was reset, or timed out, and did not end by two FINs. Its pending error
+ * has been taken; `received` bytes of it had been read by the application. */
+bool tm_kernel_was_reset(int fd, uint64_t received);
+
+/* A FIN of ours is on its way or has arrived. */
+bool tm_kernel_fin_sent(int fd);
+
+/* Bytes in a pipe; -errno if it is none. */
+int tm_kernel_piped(int fd) __attribute__((warn_unused_result));
+
+#endif

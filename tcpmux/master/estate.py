@@ -1,0 +1,244 @@
+"""What a running instance consists of, on its way from one master to the next.
+
+Runs in the master, in two cases:
+
+- the old master was killed: its workers wait at the takeover socket, each with all the shared
+  memory, the listening sockets and the admin socket; claim() asks them.
+- an upgrade: the old master becomes the new one by exec, in the same process, and hands
+  everything through it; save() and load().
+
+Two builds of tcpmux fit together if they have the same LAYOUT. If they don't, the new master
+gets the sockets only, and the old workers serve the connections that they have to the end.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+
+from tcpmux.errors import TcpmuxError
+from tcpmux.shm._shm import LAYOUT, Live, Table, Tickets
+from tcpmux.worker.process import BUSY, CLAIM, MESSAGE, OFFER
+
+log = logging.getLogger("tcpmux.master")
+
+VARIABLE = "TCPMUX_ESTATE"  # in the environment of a master that another one became
+SUFFIX = ".takeover"  # of the admin socket's path
+NO_LISTENER = 0xFFFFFFFF  # TM_NONE
+MOST_FDS = 128  # TM_MESSAGE_FDS
+ANSWER_TIME = 10.0  # s for all workers: a guardian ends a hanging one in half of that
+
+
+class Occupied(TcpmuxError):
+    """Another master has, or is about to take, what this one was started for."""
+
+
+@dataclass(slots=True)
+class Estate:
+    """Descriptors are open in this process. listeners: (id, shard, descriptor, shared).
+    workers: id -> (pid of the guardian, pid of the worker, descriptor of the line to it)."""
+
+    table: int
+    tickets: int
+    takeover: int
+    admin: int
+    lives: list[int]
+    listeners: list[tuple[int, int, int, bool]] = field(default_factory=list)
+    workers: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    layout: str = LAYOUT
+    lock: int = -1
+    admin_path: str = ""
+    addresses: dict[int, str] = field(default_factory=dict)  # of listeners, by id
+
+    @property
+    def fits(self) -> bool:
+        """Whether this build can go on with it."""
+        return self.layout == LAYOUT
+
+    @property
+    def _single(self) -> tuple[int, ...]:
+        return self.table, self.tickets, self.takeover, self.admin, self.lock
+
+    @property
+    def descriptors(self) -> list[int]:
+        return [
+            *(fd for fd in self._single if fd >= 0),
+            *self.lives,
+            *(fd for _, _, fd, _ in self.listeners),
+            *(fd for _, _, fd in self.workers.values()),
+        ]
+
+    # --- through exec -----------------------------------------------------------------------
+
+    def save(self) -> int:
+        """A memfd with all of this, to be named in VARIABLE; has every descriptor inherited."""
+        fd = os.memfd_create("tcpmux-estate", 0)
+        os.write(fd, json.dumps(asdict(self)).encode())
+        for number in self.descriptors:
+            os.set_inheritable(number, True)
+        return fd
+
+    @classmethod
+    def load(cls, fd: int) -> Estate:
+        """What save() has written; the descriptors are not inherited any further."""
+        text = os.pread(fd, os.fstat(fd).st_size, 0)
+        os.close(fd)
+        fields = json.loads(text)
+        fields["listeners"] = [(i, shard, n, shared) for i, shard, n, shared in fields["listeners"]]
+        fields["workers"] = {int(i): tuple(of) for i, of in fields["workers"].items()}
+        fields["addresses"] = {int(i): text for i, text in fields["addresses"].items()}
+        estate = cls(**fields)
+        for number in estate.descriptors:
+            os.set_inheritable(number, False)
+        return estate
+
+
+def attach(estate: Estate) -> tuple[Table, Tickets, list[Live]]:
+    """The regions, to go on with. Raises ValueError if they are of another layout."""
+    table = Table.attach(estate.table, writable=True)
+    tickets = Tickets.attach(estate.tickets)
+    return table, tickets, [Live.attach(fd, writable=True) for fd in estate.lives]
+
+
+def lock(table_fd: int) -> int:
+    """Makes this process the master of the instance; returns the descriptor that says so.
+
+    Every process has the table by the same open file; the lock is on one of the master's own,
+    which it takes along when it becomes another build. Raises Occupied.
+    """
+    fd = os.open(f"/proc/self/fd/{table_fd}", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise Occupied("another tcpmux is taking over the same instance") from None
+    return fd
+
+
+# --- from the workers -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    kind: int
+    listener: int
+    first: int
+    shared: int
+    value: int
+    fds: list[int]
+
+
+def _ask(line: socket.socket, place: int, deadline: float) -> _Answer | None:
+    """Sends a claim and waits for the answer; None if there is none before `deadline`."""
+    line.settimeout(max(0.01, deadline - time.monotonic()))
+    try:
+        line.send(MESSAGE.pack(CLAIM, 0, 0, 0, place))
+        while True:
+            data, fds, _, _ = socket.recv_fds(line, MESSAGE.size, MOST_FDS)
+            if len(data) != MESSAGE.size:
+                return None
+            kind, listener, first, shared, value = MESSAGE.unpack(data)
+            answer = _Answer(kind, listener, first, shared, value, list(fds))
+            if answer.kind in (OFFER, BUSY):
+                return answer
+            _close(fds)  # what a worker had to tell meanwhile is in its region as well
+    except OSError:
+        return None
+
+
+def _connect(path: str) -> socket.socket | None:
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        line.settimeout(ANSWER_TIME)
+        line.connect(path)
+    except OSError as error:
+        line.close()
+        if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
+            return None
+        raise
+    return line
+
+
+def claim(admin_path: str) -> Estate | None:
+    """Takes over the instance whose master has died; None if there is none.
+
+    Raises Occupied if its master lives, or if none of its workers answers.
+    """
+    path = admin_path + SUFFIX
+    first = _connect(path)
+    if first is None:
+        return None
+    deadline = time.monotonic() + ANSWER_TIME
+    answer = _ask(first, 0, deadline)
+    if answer is None:
+        first.close()
+        if _connect(path) is None:  # its last process has ended meanwhile
+            return None
+        raise Occupied(f"an instance of tcpmux is there ({path}), and nobody in it answers")
+    if answer.kind == BUSY:
+        first.close()
+        raise Occupied(
+            f"another tcpmux (pid {answer.value}) runs with this admin socket: stop it with "
+            "`tcpmux stop`, have it read its files again with `tcpmux reload`, or set another "
+            "admin.socket"
+        )
+    table, tickets, takeover, admin, *lives = answer.fds
+    estate = Estate(table, tickets, takeover, admin, lives, admin_path=admin_path)
+    estate.lock = lock(table)
+    estate.workers[answer.first] = (0, answer.shared, first.fileno())
+    estate.listeners = _listeners(first, deadline)
+    first.detach()
+    try:
+        regions = attach(estate)
+    except ValueError:
+        estate.layout = "another"
+        _claim_others(path, estate, len(lives), deadline)
+        return estate
+    wanted = {live.worker for live in regions[2] if live.guardian_pid}
+    _claim_others(path, estate, len(wanted), deadline)
+    for live in regions[2]:
+        if live.worker in estate.workers:
+            _, pid, line = estate.workers[live.worker]
+            estate.workers[live.worker] = (live.guardian_pid, pid, line)
+    return estate
+
+
+def _claim_others(path: str, estate: Estate, most: int, deadline: float) -> None:
+    """Asks until every worker has answered: each connection reaches one of those left."""
+    while len(estate.workers) < most and time.monotonic() < deadline:
+        line = _connect(path)
+        if line is None:
+            return
+        answer = _ask(line, 0, deadline if estate.fits else time.monotonic() + 1)
+        if answer is None or answer.kind != OFFER:
+            line.close()
+            return
+        _close(answer.fds)
+        estate.workers[answer.first] = (0, answer.shared, line.detach())
+
+
+def _listeners(line: socket.socket, deadline: float) -> list[tuple[int, int, int, bool]]:
+    found = []
+    place = 1
+    while place:
+        answer = _ask(line, place, deadline)
+        if answer is None:
+            raise Occupied("a worker of the instance to be taken over has stopped answering")
+        if answer.listener != NO_LISTENER:
+            found.append((answer.listener, answer.first, answer.fds[0], bool(answer.shared)))
+        place = answer.value
+    return found
+
+
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        with suppress(OSError):
+            os.close(fd)

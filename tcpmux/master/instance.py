@@ -1,0 +1,204 @@
+"""The parts of an instance, made new or taken over. Runs in the master, before its loop."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tcpmux.config import Address, Config
+from tcpmux.master import estate as estates
+from tcpmux.master.estate import Estate
+from tcpmux.master.limits import raise_nofile, shard_count, usable_cpus, worker_limits
+from tcpmux.master.listeners import ListenError, Listeners, bind_unix
+from tcpmux.master.workers import Workers
+from tcpmux.shm._shm import Live, Table, Tickets
+
+log = logging.getLogger("tcpmux.master")
+
+CONTROL_TITLE = b"tcpmux: control"
+
+
+@dataclass(slots=True)
+class UnixListener:
+    """A socket of the instance itself, and the (device, inode) of its file."""
+
+    path: str
+    socket: socket.socket
+    inode: tuple[int, int]
+
+
+@dataclass(slots=True)
+class Instance:
+    table: Table
+    tickets: Tickets
+    workers: Workers
+    listeners: Listeners
+    admin: UnixListener
+    takeover: UnixListener
+    connections_limit: int  # of one worker
+    lock: int  # descriptor
+    is_new: bool  # nothing is published or running yet
+    leaving: list[int]  # pids of another build's workers, which drain by themselves
+
+    def estate(self) -> Estate:
+        """All of it, for the next master."""
+        return Estate(
+            self.table.fd,
+            self.tickets.fd,
+            self.takeover.socket.fileno(),
+            self.admin.socket.fileno(),
+            self.workers.live_fds,
+            [
+                (listener.id, shard, sock.fileno(), listener.shared)
+                for listener in self.listeners.by_address.values()
+                for shard, sock in enumerate(listener.sockets)
+            ],
+            {
+                worker.id: (worker.guardian, worker.live.pid, worker.line.socket.fileno())
+                for worker in self.workers.running
+                if worker.line.socket is not None
+            },
+            lock=self.lock,
+            admin_path=self.admin.path,
+            addresses={
+                listener.id: str(address) for address, listener in self.listeners.by_address.items()
+            },
+        )
+
+
+def wanted_workers(config: Config, most: int) -> int:
+    """How many workers the configuration asks for. auto: one per usable CPU."""
+    return min(config.workers or len(usable_cpus()), most)
+
+
+def make(config: Config) -> Instance:
+    """A new instance: nothing is bound yet but its own sockets. Raises TcpmuxError."""
+    nofile = raise_nofile()
+    cpus = usable_cpus()
+    shards = shard_count(config.workers or len(cpus), len(cpus), nofile)
+    count = wanted_workers(config, shards)
+    addresses = sum(len(route.listen) for route in config.routes)
+    limits = worker_limits(nofile, addresses * shards)
+    table = Table.create(count, shards, os.getpid(), int(time.time()))
+    lock = estates.lock(table.fd)
+    tickets = Tickets.create()
+    lives = [Live.create(number, limits.connections) for number in range(shards)]
+    admin = _bind_admin(config.admin.socket, socket.SOCK_STREAM)
+    takeover = _bind_admin(config.admin.socket + estates.SUFFIX, socket.SOCK_SEQPACKET)
+    keepsakes = takeover.socket.fileno(), admin.socket.fileno()
+    workers = Workers((table, tickets), lives, limits, cpus, keepsakes)
+    workers.want(count)
+    return Instance(
+        table,
+        tickets,
+        workers,
+        Listeners(shards),
+        admin,
+        takeover,
+        limits.connections,
+        lock,
+        True,
+        [],
+    )
+
+
+def resume(config: Config, estate: Estate) -> Instance:
+    """The instance that another master has left. Raises TcpmuxError or ValueError."""
+    if not estate.fits:
+        return _succeed(config, estate)
+    table, tickets, lives = estates.attach(estate)
+    nofile = raise_nofile()
+    listeners = Listeners(table.shard_count)
+    limits = worker_limits(nofile, len(estate.listeners))
+    keepsakes = estate.takeover, estate.admin
+    workers = Workers((table, tickets), lives, limits, usable_cpus(), keepsakes)
+    workers.want(table.worker_count)
+    _, image = table.read()
+    addresses = {row.id: Address.parse(str(row.address)) for row in image.listeners}
+    listeners.adopt(estate.listeners, addresses)
+    for number, (guardian, _, line) in estate.workers.items():
+        workers.adopt(number, guardian, socket.socket(fileno=line))
+    path = estate.admin_path
+    if path != config.admin.socket:
+        log.warning("admin.socket changes with the next start, not now: it stays %s", path)
+    return Instance(
+        table,
+        tickets,
+        workers,
+        listeners,
+        _taken(path, estate.admin),
+        _taken(path + estates.SUFFIX, estate.takeover),
+        lives[0].capacity,
+        estate.lock,
+        False,
+        [],
+    )
+
+
+def _succeed(config: Config, estate: Estate) -> Instance:
+    """A new instance on the sockets of one whose memory is of another layout.
+
+    Its workers go on with the connections they have, share the queues until these are
+    empty, and end with their last connection.
+    """
+    admin, takeover = estate.admin_path, estate.admin_path + estates.SUFFIX
+    for fd, path in ((estate.admin, admin), (estate.takeover, takeover)):
+        os.close(fd)
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+    instance = make(config)
+    instance.listeners.adopt(estate.listeners, _bound_addresses(estate))
+    for _, pid, line in estate.workers.values():
+        os.close(line)  # without a master, SIGTERM means drain
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        instance.leaving.append(pid)
+    log.warning(
+        "the running workers are of a build whose memory this one can't share: they keep "
+        "their connections to the end (pids %s); new ones come here",
+        ", ".join(map(str, instance.leaving)) or "none",
+    )
+    return instance
+
+
+def _bound_addresses(estate: Estate) -> dict[int, Address]:
+    found = {}
+    for number, _, fd, _ in estate.listeners:
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            name = sock.getsockname()
+        if sock.family == socket.AF_UNIX:
+            found[number] = Address("", 0, os.fsdecode(name))
+        else:
+            found[number] = Address(name[0], name[1], "")
+    return found
+
+
+def _taken(path: str, fd: int) -> UnixListener:
+    found = os.stat(path)
+    return UnixListener(path, socket.socket(fileno=fd), (found.st_dev, found.st_ino))
+
+
+def end_control(pid: int) -> None:
+    """Ends the control process of the master before this one."""
+    with suppress(OSError):
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(CONTROL_TITLE):
+            os.kill(pid, signal.SIGTERM)
+
+
+def _bind_admin(path: str, kind: socket.SocketKind) -> UnixListener:
+    try:
+        return UnixListener(path, *bind_unix(path, 0o600, kind))
+    except OSError as error:
+        raise ListenError(
+            f"can't make the admin socket {path}: {error.strerror}: is another tcpmux running "
+            "there? Stop it with `tcpmux stop`, or set another admin.socket"
+            if error.errno == errno.EADDRINUSE
+            else f"can't make the admin socket {path}: {error.strerror}: set another admin.socket"
+        ) from None

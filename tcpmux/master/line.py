@@ -1,0 +1,226 @@
+"""One worker as the master sees it, and the line to it. Runs in the master.
+
+Both the worker and its guardian speak on their end of the line (csrc/channel.h).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from tcpmux.shm._shm import ABSENT, HANGING, PRESENCES, PRESENT, Live
+from tcpmux.worker.process import DIED, FULL, GUARD, MESSAGE, PRESENCE, REMOVED, ROOM, STARTED
+
+log = logging.getLogger("tcpmux.master")
+
+
+def describe_exit(status: int) -> str:
+    """A wait status in words: `killed by SIGKILL`, `exited with code 1`. 0 = not known."""
+    if status == 0:
+        return "died"
+    if os.WIFSIGNALED(status):
+        return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exited with code {os.waitstatus_to_exitcode(status)}"
+
+
+class Line:
+    """A SOCK_SEQPACKET socket, with what it would not take yet in order behind it.
+
+    socket: None when the other end is gone.
+    """
+
+    def __init__(self, sock: socket.socket | None = None) -> None:
+        self.socket = sock
+        self._outbox: deque[tuple[bytes, list[int], bool]] = deque()
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._outbox)
+
+    def post(
+        self,
+        kind: int,
+        listener: int = 0,
+        *,
+        first: int = 0,
+        shared: bool = False,
+        value: int = 0,
+        fds: Iterable[int] = (),
+        close: bool = False,
+    ) -> None:
+        """Sends a message now or as soon as it can be. close: the descriptors are not
+        needed here afterwards."""
+        message = MESSAGE.pack(kind, listener, first, shared, value)
+        self._outbox.append((message, list(fds), close))
+        self.flush()
+
+    def flush(self) -> None:
+        """Sends what waits, as far as the line takes it."""
+        while self._outbox:
+            data, fds, close = self._outbox[0]
+            try:
+                if self.socket is not None:
+                    socket.send_fds(self.socket, [data], fds)
+            except BlockingIOError:
+                return
+            except OSError:  # it is dying; its successor inherits the state of things
+                self.close()
+                return
+            self._outbox.popleft()
+            if close:
+                _close(fds)
+
+    def receive(self) -> tuple[int, int, int, int, int] | None:
+        """The next message as (kind, listener, first, shared, value); None = none for now."""
+        if self.socket is None:
+            return None
+        try:
+            data = self.socket.recv(MESSAGE.size)
+        except BlockingIOError:
+            return None
+        except OSError:
+            data = b""
+        if len(data) != MESSAGE.size:  # it has ended, or is about to
+            self.close()
+            return None
+        kind, listener, first, shared, value = MESSAGE.unpack(data)
+        return kind, listener, first, shared, value
+
+    def close(self) -> None:
+        while self._outbox:
+            _, fds, close = self._outbox.popleft()
+            if close:
+                _close(fds)
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+@dataclass(slots=True)
+class Worker:
+    """A worker, wanted or not, with a guardian or without."""
+
+    id: int
+    live: Live
+    wanted: bool = False
+    guardian: int = 0  # its pid; 0 = not running
+    pidfd: int = -1  # of the guardian
+    line: Line = field(default_factory=Line)
+    retiring: bool = False
+    being_replaced: bool = False  # by another build
+    full: bool = False
+    lines: set[int] = field(default_factory=set)  # workers it can hand connections to
+    removed: set[int] = field(default_factory=set)  # listeners it has told to have closed
+    started: float = 0.0  # monotonic, s
+    delay: float = 0.0  # s, before the next start
+    start_at: float = 0.0  # monotonic, s; when not running
+
+    @property
+    def is_present(self) -> bool:
+        return self.live.presence == PRESENT and not self.being_replaced
+
+    def begin(self, guardian: int, channel: socket.socket) -> None:
+        self._watch(guardian)
+        self.line = Line(channel)
+        self.started = time.monotonic()
+
+    def _watch(self, guardian: int) -> None:
+        self.guardian_ended()
+        self.guardian = guardian
+        try:
+            self.pidfd = os.pidfd_open(guardian)
+        except OSError:  # not permitted in some containers: SIGCHLD tells
+            self.pidfd = -1
+
+    def guardian_ended(self) -> None:
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+        self.pidfd = -1
+
+    def ended(self) -> None:
+        """Both are gone."""
+        self.guardian_ended()
+        self.line.close()
+        self.guardian = 0
+        self.live.guardian_pid = 0
+        self.live.pid = 0
+        self.live.presence = ABSENT
+        self.retiring = self.full = False
+        self.lines.clear()
+        self.removed.clear()
+
+    def receive(self) -> bool:
+        """Reads what there is to read. True: which shards it should have may have changed."""
+        changed = False
+        while (message := self.line.receive()) is not None:
+            kind, listener, _, _, value = message
+            if kind == REMOVED:
+                self.removed.add(listener)
+            elif kind in (FULL, ROOM):
+                self.full = kind == FULL
+                changed = True
+            elif kind == DIED:
+                changed = True
+                log.error(
+                    "worker %d %s; its guardian starts it again, with %d connections",
+                    self.id,
+                    describe_exit(value),
+                    self.live.connections,
+                )
+            elif kind == STARTED:
+                self.full = False
+                changed = True
+                if self.live.starts > 1:
+                    log.info(
+                        "worker %d lives again (pid %d): %d connections go on",
+                        self.id,
+                        self.live.pid,
+                        value,
+                    )
+            elif kind == PRESENCE:
+                changed = True
+                if value != PRESENT:
+                    log.warning(
+                        "worker %d (pid %d) is %s: others serve its listeners",
+                        self.id,
+                        self.live.pid,
+                        PRESENCES[value] if value <= HANGING else "gone",
+                    )
+            elif kind == GUARD:
+                self._watch(value)
+                log.info("worker %d has a new guardian (pid %d)", self.id, value)
+        return changed
+
+
+def wait_for_all(
+    workers: Sequence[Worker], done: Callable[[Worker], bool], timeout: float
+) -> list[Worker]:
+    """Until `done` holds for all workers; returns those for which it does not after `timeout` s."""
+    deadline = time.monotonic() + timeout
+    while True:
+        late = [w for w in workers if w.line.socket is not None and not done(w)]
+        left = deadline - time.monotonic()
+        if not late or left <= 0:
+            return late
+        with selectors.DefaultSelector() as selector:
+            for worker in late:
+                events = selectors.EVENT_READ | (selectors.EVENT_WRITE * worker.line.waiting)
+                assert worker.line.socket is not None
+                selector.register(worker.line.socket, events, worker)
+            # A line that closes wakes us as well.
+            ready = [key.data for key, _ in selector.select(min(left, 0.05))]
+        for worker in ready:
+            worker.line.flush()
+            worker.receive()

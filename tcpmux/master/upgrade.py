@@ -1,0 +1,173 @@
+"""Changing to another build of tcpmux while traffic flows. Runs in the master.
+
+    rehearse   the new build, as a child, loads the configuration and looks at everything that
+               it is going to take over; what it says on stderr is the reason of a refusal
+    exec       the master becomes the new build: same process, same descriptors
+    replace    the new master has one worker after the other replaced: the worker ends between
+               two turns of its loop, its guardian becomes the new build, and the new worker
+               goes on as after a death
+
+Until the exec nothing has changed. A worker's shards are with the others while it is replaced.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import NoReturn
+
+from tcpmux.errors import TcpmuxError
+from tcpmux.master.control import Refusal
+from tcpmux.master.estate import VARIABLE, Estate
+from tcpmux.master.line import Worker
+from tcpmux.master.signals import HANDLED
+from tcpmux.master.workers import Workers
+from tcpmux.shm._shm import PRESENT, Table
+
+log = logging.getLogger("tcpmux.master")
+
+REHEARSAL = "TCPMUX_REHEARSAL"  # in the environment of the child
+REHEARSAL_TIME = 30.0  # s
+REPLACE_TIME = 10.0  # s for one worker; it takes a tenth of a second
+NONE, RUNNING, FAILED = range(3)  # csrc/route_table.h: enum tm_upgrade
+
+
+class UpgradeError(TcpmuxError):
+    """The new build can't take over; the text is its reason."""
+
+
+class Upgrade:
+    """The upgrade under way, if any. What it says of itself is in the table."""
+
+    def __init__(self, table: Table, workers: Workers) -> None:
+        self._table = table
+        self._workers = workers
+        self._child: subprocess.Popen[bytes] | None = None
+        self._deadline = 0.0
+        self._left: list[Worker] = []  # to be replaced, the first of them now
+        self._life = 0  # starts of the one that is being replaced
+        self._connections = 0
+
+    @property
+    def number(self) -> int:
+        return self._table.upgrade[0]
+
+    @property
+    def under_way(self) -> bool:
+        return self._child is not None or bool(self._left)
+
+    def _note(self, state: int, error: str = "") -> None:
+        self._table.upgrade = (self.number, state, error)
+
+    def next_look(self) -> float | None:
+        """Monotonic time of the next look(), None = nothing is under way."""
+        return time.monotonic() + 0.005 if self._left else self._deadline if self._child else None
+
+    # --- before the exec --------------------------------------------------------------------
+
+    def rehearse(self, estate: Estate) -> None:
+        """Starts the child. Raises Refusal if an upgrade is under way."""
+        if self.under_way:
+            raise Refusal("refused", f"upgrade {self.number} is under way")
+        self._table.upgrade = (self.number + 1, RUNNING, "")
+        log.info("upgrade %d: checking the new build", self.number)
+        saved = estate.save()
+        environment = {**os.environ, VARIABLE: str(saved), REHEARSAL: "1"}
+        try:
+            self._child = subprocess.Popen(
+                [sys.executable, *sys.orig_argv[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                close_fds=False,
+                env=environment,
+            )
+        except OSError as error:
+            self.failed(f"can't start it: {error}")
+        finally:
+            os.close(saved)
+            for fd in estate.descriptors:
+                os.set_inheritable(fd, False)
+        self._deadline = time.monotonic() + REHEARSAL_TIME
+
+    def child_ended(self, pid: int, status: int) -> bool | None:
+        """None: not our child. True: it found nothing wrong, so go on."""
+        if self._child is None or pid != self._child.pid:
+            return None
+        child, self._child = self._child, None
+        child.returncode = os.waitstatus_to_exitcode(status)
+        assert child.stderr is not None
+        with child.stderr:
+            said = child.stderr.read().decode("utf-8", "replace").strip()
+        if child.returncode == 0:
+            return True
+        reason = said.splitlines()[-1] if said else f"exit code {child.returncode}"
+        self.failed(reason.removeprefix("tcpmux: error: "))
+        return False
+
+    def failed(self, reason: str) -> None:
+        log.error("upgrade refused: %s; nothing changed", reason)
+        self._note(FAILED, reason)
+
+    def become(self, estate: Estate) -> NoReturn:
+        """The master becomes the new build. Raises OSError if it can't."""
+        # A signal that comes before the new one is ready for it waits.
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        saved = estate.save()
+        try:
+            os.execve(  # noqa: S606
+                sys.executable,
+                [sys.executable, *sys.orig_argv[1:]],
+                {**os.environ, VARIABLE: str(saved)},
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+            os.close(saved)
+            for fd in estate.descriptors:
+                os.set_inheritable(fd, False)
+
+    # --- after it ---------------------------------------------------------------------------
+
+    def replace_workers(self) -> None:
+        """Begins with the first worker; look() does the rest."""
+        self._left = list(self._workers.running)
+        self._connections = sum(worker.live.connections for worker in self._left)
+        log.info("upgrade %d: replacing %d workers", self.number, len(self._left))
+        self._replace_next()
+
+    def _replace_next(self) -> None:
+        while self._left and not self._left[0].guardian:
+            del self._left[0]
+        if not self._left:
+            log.info("upgrade %d: done, %d connections kept", self.number, self._connections)
+            self._note(NONE)
+            return
+        worker = self._left[0]
+        self._life = worker.live.starts
+        worker.being_replaced = True
+        self._workers.place_shards()
+        self._workers.replace(worker)
+        self._deadline = time.monotonic() + REPLACE_TIME
+
+    def look(self, now: float) -> None:
+        """Goes on when a worker has been replaced, ends what takes too long."""
+        if self._child is not None and now >= self._deadline:
+            self._child.kill()
+        if not self._left:
+            return
+        worker = self._left[0]
+        if worker.live.starts > self._life and worker.live.presence == PRESENT:
+            worker.being_replaced = False
+            del self._left[0]
+            self._workers.place_shards()
+            self._replace_next()
+        elif now >= self._deadline:
+            worker.being_replaced = False
+            self._left.clear()
+            self._workers.place_shards()
+            log.error("upgrade %d: worker %d was not replaced", self.number, worker.id)
+            self._note(FAILED, f"worker {worker.id} was not replaced; the log may say why")

@@ -1,0 +1,23 @@
+"""The C mechanism that only recovery uses: csrc/descriptors.h and csrc/kernel_count.h."""
+
+from libc.stdint cimport int32_t, uint8_t, uint64_t
+
+
+cdef extern from "descriptors.h" nogil:
+    cdef struct tm_descriptors:
+        uint8_t *states
+        int32_t size
+
+    int tm_descriptors_list(tm_descriptors *all)
+    bint tm_descriptors_claim(tm_descriptors *all, int fd)
+    int tm_descriptors_next(const tm_descriptors *all, int start)
+    void tm_descriptors_free(tm_descriptors *all)
+    bint tm_is_socket(int fd)
+    bint tm_is_pipe(int fd)
+
+
+cdef extern from "kernel_count.h" nogil:
+    int tm_kernel_consumed(int fd, uint64_t before, uint64_t *bytes)
+    bint tm_kernel_was_reset(int fd, uint64_t received)
+    bint tm_kernel_fin_sent(int fd)
+    int tm_kernel_piped(int fd)

@@ -1,0 +1,372 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False
+"""The start of a worker's life: its connections are as an earlier life left them, at any
+instruction. Runs in a worker, without the GIL, before its loop.
+
+    recover_records       who has which descriptor; records that can't be true are given up;
+                          the socket between accept and its record gets one; what is nobody's
+                          is closed
+    (epoll)
+    recover_connections   finishes what was begun, watches every socket, pumps every half once
+
+In a first life there are no records, and nothing happens.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from posix.unistd cimport close
+
+from tcpmux.shm._layout cimport (
+    TM_ACCEPT, TM_CLIENT, TM_CLOSED_client_reset, TM_CLOSED_local_error, TM_CLOSED_no_endpoint,
+    TM_CLOSED_worker_lost, TM_CONNECT, TM_CONNECTING, TM_DEAD, TM_ENDING, TM_ENDPOINT, TM_FREE,
+    TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, TM_HUNG_UP, TM_MAX_LISTENERS, TM_MAX_SLOTS, TM_NONE, TM_NOTHING,
+    TM_RELAYING, TM_RESET, TM_RESETTING, TM_SHUT, TM_UNCOUNTED_SOURCE, TM_WRITE_WATCHED, tm_conn,
+    tm_count, tm_half, tm_image, tm_journal_note, tm_live_at_fault, tm_live_set_connections,
+    tm_peer, tm_pipe_pool_adopt, tm_pump_recover, tm_route, tm_slot, tm_slot_active,
+)
+from tcpmux.worker._connection cimport (
+    BASE_EVENTS, Worker, arm, close_side, connect_next, connection_finish, connection_record,
+    connection_route, count_bytes, end, push_ready, side_was_reset, slot_of, watch,
+)
+from tcpmux.worker._descriptors cimport (
+    tm_descriptors, tm_descriptors_claim, tm_descriptors_next, tm_is_pipe, tm_is_socket,
+    tm_kernel_consumed, tm_kernel_fin_sent, tm_kernel_piped, tm_kernel_was_reset,
+)
+from tcpmux.worker._mechanism cimport (
+    EPOLL_CTL_ADD, EPOLLOUT, tm_sock_error, tm_sock_is_connection,
+    tm_sock_will_reset,
+)
+
+cdef enum:
+    MOST_FAULTS = 2  # lives that may end by a fault over one connection before it is given up
+
+
+# --- who has what -----------------------------------------------------------------------------
+
+cdef bint valid_slot(uint32_t slot) noexcept nogil:
+    return slot == TM_NONE or slot < TM_MAX_SLOTS
+
+
+cdef bint claim_pipe(Worker *w, tm_half *half, tm_descriptors *all) noexcept nogil:
+    """False: what the record says of its pipe can't be true."""
+    cdef int queued
+    if half.pipe.to < 0 or half.pipe.from_ < 0:
+        # Never taken, or being given back, which only an empty one is without an end.
+        half.pipe.to = half.pipe.from_ = -1
+        half.queued = 0
+        return True
+    if not (tm_descriptors_claim(all, half.pipe.to) and tm_descriptors_claim(all, half.pipe.from_)
+            and tm_is_pipe(half.pipe.to) and tm_is_pipe(half.pipe.from_)):
+        return False
+    queued = tm_kernel_piped(half.pipe.from_)
+    if queued < 0:
+        return False
+    half.queued = <uint32_t>queued
+    tm_pipe_pool_adopt(&w.pump.pool)
+    return True
+
+
+cdef bint claim(Worker *w, tm_conn *conn, tm_descriptors *all) noexcept nogil:
+    """Whether the record can be true: its fields in bounds, its descriptors its own."""
+    cdef int side
+    cdef bint wanted[2]
+    if (conn.generation == 0 or conn.route_slot >= TM_MAX_SLOTS
+            or not valid_slot(conn.destination_slot) or not valid_slot(conn.endpoint_slot)):
+        return False
+    if conn.state == TM_CONNECTING:
+        wanted[TM_CLIENT], wanted[TM_ENDPOINT] = True, False
+    elif conn.state == TM_RELAYING:
+        wanted[TM_CLIENT] = wanted[TM_ENDPOINT] = True
+    elif conn.state == TM_RESETTING or conn.state == TM_ENDING:
+        wanted[TM_CLIENT] = wanted[TM_ENDPOINT] = False
+    else:
+        return False
+    if wanted[TM_ENDPOINT] and conn.destination_slot == TM_NONE:
+        return False
+    for side in range(2):
+        if conn.half[side].state > TM_HALF_ABORTED:
+            return False
+        if conn.fd[side] < 0:
+            if wanted[side]:
+                return False
+        elif not (tm_descriptors_claim(all, conn.fd[side]) and tm_is_socket(conn.fd[side])):
+            conn.fd[side] = -1  # not its own: not to be closed with it
+            return False
+    return claim_pipe(w, &conn.half[0], all) and claim_pipe(w, &conn.half[1], all)
+
+
+cdef void give_up(Worker *w, tm_conn *conn) noexcept nogil:
+    """Leaves the sockets to nobody: they are closed, by RST, with whatever else is nobody's."""
+    cdef int side
+    tm_count(&w.live.counters.abandoned, 1)
+    for side in range(2):
+        if conn.fd[side] >= 0 and tm_is_socket(conn.fd[side]):
+            tm_sock_will_reset(conn.fd[side])
+    conn.state = TM_FREE
+
+
+cdef bint place_accepted(Worker *w, int fd) noexcept nogil:
+    """A record for a socket that was accepted and not written down."""
+    cdef tm_peer peer
+    cdef uint32_t route
+    if not tm_sock_is_connection(fd, &peer):
+        return False
+    route = w.image.route_of_listener[w.pump.journal.listener % TM_MAX_LISTENERS]
+    if route == TM_NONE:
+        return False
+    connection_record(w, fd, &peer, &w.image.routes[route])
+    return True
+
+
+cdef bint place_connected(Worker *w, int fd) noexcept nogil:
+    """Back into its record with a socket whose connect has succeeded."""
+    cdef uint32_t current = w.pump.journal.current
+    cdef tm_peer peer
+    if (current >= w.live.records_used or w.records[current].state != TM_CONNECTING
+            or w.records[current].fd[TM_ENDPOINT] >= 0 or not tm_sock_is_connection(fd, &peer)):
+        return False
+    w.records[current].fd[TM_ENDPOINT] = fd
+    return True
+
+
+cdef void close_unclaimed(Worker *w, tm_descriptors *all) noexcept nogil:
+    cdef int operation = w.pump.journal.operation
+    cdef int fd = tm_descriptors_next(all, 0)
+    while fd >= 0:
+        # While one socket is made no other descriptor is, so this is it.
+        if tm_is_socket(fd) and ((operation == TM_ACCEPT and place_accepted(w, fd))
+                                 or (operation == TM_CONNECT and place_connected(w, fd))):
+            tm_journal_note(w.pump.journal, TM_NOTHING)
+            operation = TM_NOTHING
+        else:
+            close(fd)
+        fd = tm_descriptors_next(all, fd + 1)
+
+
+cdef void recover_records(Worker *w, tm_descriptors *all) noexcept nogil:
+    cdef uint32_t index, current = w.pump.journal.current
+    cdef tm_conn *conn
+    w.free = w.dead = w.ready = TM_NONE
+    w.connections = 0
+    if w.live.records_used > w.capacity:
+        w.live.records_used = w.capacity
+    for index in range(w.live.records_used):
+        conn = &w.records[index]
+        conn.timer_slot = TM_NONE
+        conn.listed = conn.ready = 0
+        if index == current and tm_live_at_fault(w.live) and conn.faults < MOST_FAULTS:
+            conn.faults += 1
+        if (conn.state != TM_FREE and conn.state != TM_DEAD
+                and (conn.faults >= MOST_FAULTS or not claim(w, conn, all))):
+            give_up(w, conn)
+        if conn.state == TM_FREE:
+            conn.next = w.free
+            w.free = index
+    close_unclaimed(w, all)
+
+
+# --- counters ---------------------------------------------------------------------------------
+
+cdef void reconcile(Worker *w, uint32_t slot, const uint32_t *open_now, int reason) noexcept nogil:
+    """Opened and closed are counted apart from what they count. Whatever stands between them
+    and the connections that there are was cut off by the death."""
+    cdef tm_slot *counters
+    cdef int64_t surplus
+    if slot >= TM_MAX_SLOTS:
+        return
+    counters = slot_of(w, slot)
+    surplus = <int64_t>(tm_slot_active(counters) - open_now[slot])
+    if surplus > 0:
+        tm_count(&counters.closed[reason], <uint64_t>surplus)
+    elif surplus < 0:
+        tm_count(&counters.opened, <uint64_t>-surplus)
+
+
+cdef void reconcile_all(Worker *w) noexcept nogil:
+    cdef uint32_t current = w.pump.journal.current
+    cdef const tm_image *image = w.image
+    cdef int reason = TM_CLOSED_worker_lost
+    cdef tm_conn *conn
+    cdef uint32_t i
+    cdef uint32_t *open_now = <uint32_t *>calloc(TM_MAX_SLOTS, sizeof(uint32_t))
+    if open_now == NULL:
+        return  # counters stay off by one; connections matter more
+    if current < w.live.records_used and w.records[current].state == TM_DEAD:
+        reason = w.records[current].close_reason
+    for i in range(w.live.records_used):
+        conn = &w.records[i]
+        if conn.state != TM_FREE and conn.state != TM_DEAD and conn.state != TM_ENDING:
+            open_now[conn.route_slot] += 1
+            if conn.destination_slot != TM_NONE:
+                open_now[conn.destination_slot] += 1
+            if conn.endpoint_slot != TM_NONE:
+                open_now[conn.endpoint_slot] += 1
+        if conn.state == TM_ENDING:
+            reason = conn.close_reason
+    # Slots in use now, and those of a route that a reload has removed meanwhile.
+    for i in range(image.route_count):
+        reconcile(w, image.routes[i].slot, open_now, reason)
+    for i in range(image.destination_count):
+        reconcile(w, image.destinations[i].slot, open_now, reason)
+    for i in range(image.endpoint_count):
+        reconcile(w, image.endpoints[i].slot, open_now, reason)
+    for i in range(w.live.records_used):
+        conn = &w.records[i]
+        reconcile(w, conn.route_slot, open_now, reason)
+        reconcile(w, conn.destination_slot, open_now, reason)
+        reconcile(w, conn.endpoint_slot, open_now, reason)
+    free(open_now)
+
+
+# --- going on ---------------------------------------------------------------------------------
+
+cdef void recount(tm_half *half, int source) noexcept nogil:
+    """The last splice may have moved bytes that nobody has counted."""
+    cdef uint64_t consumed = 0
+    if half.uncounted & TM_UNCOUNTED_SOURCE:
+        return
+    if tm_kernel_consumed(source, half.bytes, &consumed) == 0 and consumed >= half.queued:
+        half.bytes += consumed - half.queued
+
+
+cdef bint finish_operation(Worker *w, tm_conn *conn) noexcept nogil:
+    """What the journal says was under way for this connection. False: it can't be finished."""
+    cdef int side = w.pump.journal.side & 1
+    cdef int other = 1 - side
+    cdef int operation = w.pump.journal.operation
+    if conn.state == TM_CONNECTING:
+        if conn.fd[TM_ENDPOINT] < 0:
+            conn.endpoint_slot = TM_NONE
+            if operation == TM_CONNECT and conn.attempts:
+                conn.attempts -= 1  # whether it was made nobody knows: once more
+        return True
+    if conn.state != TM_RELAYING:
+        return True
+    if operation == TM_SHUT:
+        if tm_kernel_fin_sent(conn.fd[other]):
+            conn.half[side].state = TM_HALF_SHUT
+    elif operation != TM_NOTHING:
+        if tm_pump_recover(&w.pump, &conn.half[side], conn.fd[side], conn.fd[other],
+                           other == TM_ENDPOINT) < 0:
+            return False
+    else:
+        recount(&conn.half[side], conn.fd[side])
+    for side in range(2):
+        count_bytes(w, conn, side)
+        if not conn.half[side].uncounted & TM_UNCOUNTED_SOURCE and was_reset(conn, side):
+            conn.side_flags[side] |= TM_RESET | TM_HUNG_UP
+    return True
+
+
+cdef bint was_reset(tm_conn *conn, int side) noexcept nogil:
+    """Whether a reset has been told to a call that is not there any more to remember it."""
+    cdef tm_half *half = &conn.half[side]
+    if tm_sock_error(conn.fd[side]) < 0:
+        return True
+    if half.state == TM_HALF_OPEN:
+        return tm_kernel_was_reset(conn.fd[side], half.bytes + half.queued)
+    # Its FIN has come, ours has not been sent: nothing else closes it.
+    return conn.half[1 - side].state == TM_HALF_OPEN and tm_kernel_fin_sent(conn.fd[side])
+
+
+cdef const tm_route *route_of(Worker *w, uint32_t slot) noexcept nogil:
+    cdef uint32_t i
+    for i in range(w.image.route_count):
+        if w.image.routes[i].slot == slot:
+            return &w.image.routes[i]
+    return NULL
+
+
+cdef void go_on_connecting(Worker *w, uint32_t index) noexcept nogil:
+    cdef tm_conn *conn = &w.records[index]
+    cdef const tm_route *route
+    if conn.destination_slot == TM_NONE:
+        route = route_of(w, conn.route_slot)
+        if route == NULL:
+            end(w, index, TM_CLOSED_no_endpoint, True)
+        else:
+            connection_route(w, index, route)
+    elif conn.fd[TM_ENDPOINT] < 0:
+        connect_next(w, index)
+    else:
+        if conn.deadline_ms == 0:
+            conn.deadline_ms = w.now_ms + conn.connect_timeout_ms
+        arm(w, index, conn.deadline_ms)
+        conn.side_flags[TM_ENDPOINT] |= TM_WRITE_WATCHED
+        if watch(w, index, TM_ENDPOINT, EPOLL_CTL_ADD, BASE_EVENTS | EPOLLOUT) < 0:
+            end(w, index, TM_CLOSED_local_error, True)
+
+
+cdef void go_on_relaying(Worker *w, uint32_t index) noexcept nogil:
+    """Events that the dead life had been given will not come again: each half is pumped once."""
+    cdef tm_conn *conn = &w.records[index]
+    cdef int side
+    if conn.deadline_ms:
+        arm(w, index, conn.deadline_ms)
+    elif conn.idle_timeout_ms:
+        arm(w, index, conn.last_activity_ms + conn.idle_timeout_ms)
+    for side in range(2):
+        conn.half[side].blocked = 0
+        if conn.half[side].state == TM_HALF_OPEN:
+            push_ready(w, index, side)
+        elif conn.side_flags[side] & TM_RESET:
+            side_was_reset(w, index, side)
+            return
+
+
+cdef bint watch_sides(Worker *w, uint32_t index) noexcept nogil:
+    cdef tm_conn *conn = &w.records[index]
+    cdef int side
+    for side in range(2):
+        if conn.fd[side] < 0 or (conn.state == TM_CONNECTING and side == TM_ENDPOINT):
+            continue
+        if watch(w, index, side, EPOLL_CTL_ADD, BASE_EVENTS | (
+                EPOLLOUT if conn.side_flags[side] & TM_WRITE_WATCHED else 0)) < 0:
+            return False
+    return True
+
+
+cdef void go_on(Worker *w, uint32_t index, bint whole) noexcept nogil:
+    cdef tm_conn *conn = &w.records[index]
+    w.connections += 1
+    if not whole:
+        tm_count(&w.live.counters.abandoned, 1)
+        end(w, index, TM_CLOSED_worker_lost, True)
+        return
+    tm_count(&w.live.counters.recovered, 1)
+    if conn.state == TM_RESETTING:
+        if conn.fd[TM_CLIENT] >= 0 and conn.fd[TM_ENDPOINT] >= 0:
+            close_side(conn, TM_CLIENT if conn.close_reason == TM_CLOSED_client_reset
+                       else TM_ENDPOINT, True)
+        arm(w, index, w.now_ms)
+    if not watch_sides(w, index):
+        end(w, index, TM_CLOSED_local_error, True)
+    elif conn.state == TM_CONNECTING:
+        go_on_connecting(w, index)
+    elif conn.state == TM_RELAYING:
+        go_on_relaying(w, index)
+
+
+cdef void recover_connections(Worker *w) noexcept nogil:
+    cdef uint32_t index, current = w.pump.journal.current
+    cdef tm_conn *conn
+    cdef bint whole = True
+    if w.live.records_used == 0:
+        return
+    # The one that the journal is about comes first, and keeps the journal until it is done: a
+    # death in here is then put down to it as well.
+    if current < w.live.records_used and w.records[current].state != TM_FREE:
+        whole = finish_operation(w, &w.records[current])
+    tm_journal_note(w.pump.journal, TM_NOTHING)
+    reconcile_all(w)
+    for index in range(w.live.records_used):
+        conn = &w.records[index]
+        w.pump.journal.current = index
+        if conn.state == TM_ENDING:
+            connection_finish(w, index)
+        if conn.state == TM_DEAD:
+            conn.next = w.dead
+            w.dead = index
+        elif conn.state != TM_FREE:
+            go_on(w, index, whole or index != current)
+    tm_live_set_connections(w.live, w.connections)

@@ -1,0 +1,227 @@
+"""A worker dies, in whatever way and at whatever moment: its next life goes on with every
+connection, and no byte is lost, doubled or moved."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import time
+from contextlib import suppress
+
+import pytest
+
+from tests.relay.conftest import OpenEndpoint, StartWorker
+from tests.relay.harness import (
+    FAMILIES,
+    Family,
+    Flow,
+    RelayWorker,
+    assert_reset,
+    await_idle,
+    reset,
+    transfer,
+)
+from tests.support import wait_for
+
+BLOCK = bytes(n * 7 % 251 for n in range(1 << 16))
+
+families = pytest.mark.parametrize(
+    ("client", "server"), [(client, server) for client in FAMILIES for server in FAMILIES]
+)
+
+
+def descriptors(worker: RelayWorker) -> int:
+    return len(os.listdir(f"/proc/{worker.live.pid}/fd"))
+
+
+@families
+def test_an_idle_connection_goes_on(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint, client: Family, server: Family
+) -> None:
+    endpoint = open_endpoint(server)
+    worker = start_worker(endpoint)
+    link = worker.link(endpoint, client)
+    for life in range(2, 5):
+        transfer(Flow(link.client, link.server, b"question"))
+        worker.kill()
+        assert worker.live.starts == life
+        transfer(Flow(link.server, link.client, b"answer"))
+    assert worker.live.counters()["recovered"] == 3
+    transfer(
+        Flow(link.client, link.server, b"the end", shut=True),
+        Flow(link.server, link.client, BLOCK, shut=True),
+    )
+    await_idle(worker)
+    assert worker.closed() == {"finished": 1}
+    counters = worker.destination()
+    assert counters.bytes_in == 3 * len(b"question") + len(b"the end")
+    assert counters.bytes_out == 3 * len(b"answer") + len(BLOCK)
+
+
+@families
+@pytest.mark.parametrize("pipes", [0, 64], ids=["without pipes", "with pipes"])
+def test_killed_in_the_middle_of_everything(
+    start_worker: StartWorker,
+    open_endpoint: OpenEndpoint,
+    client: Family,
+    server: Family,
+    pipes: int,
+) -> None:
+    """Kills at random moments, under bulk (splice) and small packets (copy) both ways."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    endpoint = open_endpoint(server)
+    worker = start_worker(endpoint, pipes=pipes)
+    links = [worker.link(endpoint, client) for _ in range(4)]
+    flows = [
+        Flow(source, sink, BLOCK * 48, shut=True, piece=piece)
+        for link, piece in zip(links, (1 << 18, 1 << 18, 700, 9000), strict=True)
+        for source, sink in ((link.client, link.server), (link.server, link.client))
+    ]
+    for flow in flows:
+        flow.sender.setblocking(False)
+        flow.data = flow.data[: max(1 << 14, len(flow.data) * flow.piece >> 18)]
+    for life in range(2, 22):
+        deadline = time.monotonic() + chance.uniform(0, 0.02)
+        while time.monotonic() < deadline:
+            for flow in flows:
+                flow.step()
+        worker.kill()
+        assert worker.live.starts == life
+    transfer(*flows)
+    await_idle(worker)
+    assert worker.closed() == {"finished": 4}
+    counters = worker.destination()
+    assert counters.opened == 4
+    assert worker.live.counters()["abandoned"] == 0
+
+
+def test_the_queue_and_connects_under_way_are_served(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    """Clients that wait in the queue, or whose endpoint has not answered yet."""
+    slow = open_endpoint("v4", 0)
+    fillers = []
+    for _ in range(2):  # a full queue leaves further connects without an answer
+        filler = socket.socket()
+        filler.setblocking(False)
+        with suppress(BlockingIOError):
+            filler.connect(slow.getsockname())
+        fillers.append(filler)
+    worker = start_worker(slow, connect_timeout=20000)
+    clients = [worker.connect() for _ in range(3)]
+    wait_for(lambda: worker.live.connections == 3, "the connects")
+    worker.kill()
+    worker.send_signal(signal.SIGSTOP)
+    clients += [worker.connect() for _ in range(3)]
+    worker.kill()
+    for client in clients:
+        client.sendall(b"x")
+    for filler in fillers:
+        filler.close()
+    served = 0
+    while served < len(clients):
+        server = worker.own(slow.accept()[0])
+        server.settimeout(15)
+        with suppress(ConnectionError):
+            served += server.recv(1) == b"x"
+
+
+def test_half_closed_connections_stay_so(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    links = [worker.link(endpoint) for _ in range(2)]
+    transfer(Flow(links[0].client, links[0].server, b"question", shut=True))
+    transfer(Flow(links[1].server, links[1].client, b"banner", shut=True))
+    worker.kill()
+    transfer(Flow(links[0].server, links[0].client, BLOCK, shut=True))
+    transfer(Flow(links[1].client, links[1].server, BLOCK, shut=True))
+    await_idle(worker)
+    assert worker.closed() == {"finished": 2}
+
+
+def test_what_happened_while_nobody_was_there(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    """FIN, RST and bytes that arrive between two lives are passed on by the second."""
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    ended, was_reset, spoke = links = [worker.link(endpoint) for _ in range(3)]
+    for link in links:
+        transfer(Flow(link.client, link.server, b"question"))
+    worker.send_signal(signal.SIGSTOP)
+    ended.client.shutdown(socket.SHUT_WR)
+    reset(was_reset.client)
+    spoke.server.sendall(b"answer")
+    worker.kill()
+    assert ended.server.recv(1) == b""
+    assert_reset(was_reset.server)
+    assert spoke.client.recv(100) == b"answer"
+
+
+def test_a_reader_that_waits_gets_what_was_queued(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    """Bytes in the pipe and in both socket buffers outlive the worker."""
+    endpoint = open_endpoint("v4", 1024, 4096)
+    worker = start_worker(endpoint, receive_buffer=4096)
+    link = worker.link(endpoint)
+    flow = Flow(link.client, link.server, BLOCK * 100, shut=True)
+    link.client.setblocking(False)
+    while flow.sent < len(flow.data):
+        before = flow.sent
+        flow.step_sender()
+        if flow.sent == before:
+            break
+    for _ in range(5):
+        worker.kill()
+    transfer(flow)
+
+
+def test_descriptors_do_not_leak(start_worker: StartWorker, open_endpoint: OpenEndpoint) -> None:
+    """What nobody owns after a death (idle pipes, the old epoll) is closed."""
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    worker.kill()
+    before = descriptors(worker)
+    links = [worker.link(endpoint) for _ in range(5)]
+    for link in links:
+        transfer(Flow(link.client, link.server, BLOCK * 20))
+    for _ in range(3):
+        worker.kill()
+    assert descriptors(worker) <= before + 4 * len(links)
+    for link in links:
+        link.close()
+    await_idle(worker)
+    worker.kill()
+    assert descriptors(worker) == before
+
+
+def test_a_hanging_worker_is_killed_and_taken_up(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    """Stopped for longer than the guardian's patience."""
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    link = worker.link(endpoint)
+    worker.send_signal(signal.SIGSTOP)
+    wait_for(lambda: worker.live.presence == 2, "the guardian to notice")
+    transfer(Flow(link.client, link.server, b"question"))
+    assert worker.live.starts == 2
+
+
+def test_stopped_for_a_while_is_no_harm(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    worker.send_signal(signal.SIGSTOP)
+    wait_for(lambda: worker.live.presence == 2, "the guardian to notice")
+    worker.send_signal(signal.SIGCONT)
+    wait_for(lambda: worker.live.presence == 1, "the guardian to notice")
+    assert worker.live.starts == 1
