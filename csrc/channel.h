@@ -8,7 +8,7 @@
  *                      DRAIN    exit when the last connection ends
  *                      RETIRE   accept no more, hand every connection over, then exit
  *                      LINE     this descriptor leads to worker `listener`: connections come
- *                               and go over it
+ *                               over it or, with `shared`, go
  *                      REPLACE  exit, to be followed by the next build
  *                      GUARD    your guardian is dead: make another
  *                      CLAIM    by a new master: hand out what you hold, from place `value`

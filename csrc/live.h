@@ -166,6 +166,7 @@ struct tm_live {
     uint32_t orders;       /* enum tm_order */
     int32_t channel;       /* line to the master; -1 = it is gone */
     int32_t lines[TM_MAX_LINES]; /* to other workers, for handing connections over; -1 = none */
+    uint64_t gives_to;           /* the lines, a bit each, over which this worker gives its own */
     uint32_t listening_count;    /* places of listening[] in use, free ones among them */
     _Atomic uint32_t ending; /* why this life ends by itself (enum tm_ending); 0 = it does not */
     _Atomic int32_t guardian_pid;

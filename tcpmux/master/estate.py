@@ -140,7 +140,8 @@ def _ask(line: socket.socket, place: int, deadline: float) -> _Answer | None:
     """Sends a claim and waits for the answer; None if there is none before `deadline`."""
     line.settimeout(max(0.01, deadline - time.monotonic()))
     try:
-        line.send(MESSAGE.pack(CLAIM, 0, 0, 0, place))
+        with suppress(BrokenPipeError):  # a master answers at once, and hangs up
+            line.send(MESSAGE.pack(CLAIM, 0, 0, 0, place))
         while True:
             data, fds, _, _ = socket.recv_fds(line, MESSAGE.size, MOST_FDS)
             if len(data) != MESSAGE.size:

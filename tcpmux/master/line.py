@@ -121,6 +121,7 @@ class Worker:
     retiring: bool = False
     being_replaced: bool = False  # by another build
     full: bool = False
+    dead: bool = False  # its next life has not begun
     lines: set[int] = field(default_factory=set)  # workers it can hand connections to
     removed: set[int] = field(default_factory=set)  # listeners it has told to have closed
     started: float = 0.0  # monotonic, s
@@ -172,7 +173,7 @@ class Worker:
                 self.full = kind == FULL
                 changed = True
             elif kind == DIED:
-                changed = True
+                self.dead = changed = True
                 log.error(
                     "worker %d %s; its guardian starts it again, with %d connections",
                     self.id,
@@ -182,13 +183,14 @@ class Worker:
             elif kind == STARTED:
                 self.full = False
                 changed = True
-                if self.live.starts > 1:
+                if self.dead or value:
                     log.info(
                         "worker %d lives again (pid %d): %d connections go on",
                         self.id,
                         self.live.pid,
                         value,
                     )
+                self.dead = False
             elif kind == PRESENCE:
                 changed = True
                 if value != PRESENT:

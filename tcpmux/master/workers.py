@@ -136,8 +136,11 @@ class Workers:
             with ours, theirs:
                 ours.setblocking(False)
                 theirs.setblocking(False)
-                leaving.line.post(LINE, staying.id, fds=[os.dup(ours.fileno())], close=True)
-                staying.line.post(LINE, leaving.id, fds=[os.dup(theirs.fileno())], close=True)
+                for worker, other, fd, giving in (
+                    (leaving, staying, os.dup(ours.fileno()), True),
+                    (staying, leaving, os.dup(theirs.fileno()), False),
+                ):
+                    worker.line.post(LINE, other.id, shared=giving, fds=[fd], close=True)
             leaving.lines.add(staying.id)
 
     def _pin(self, worker: Worker) -> int | None:

@@ -151,6 +151,7 @@ cdef extern from "pipe_pool.h" nogil:
 
     void tm_pipe_pool_init(tm_pipe_pool *pool, uint32_t limit)
     void tm_pipe_pool_adopt(tm_pipe_pool *pool)
+    void tm_pipe_give_back(tm_pipe_pool *pool, tm_pipe *pipe, bint empty)
     void tm_pipe_pool_destroy(tm_pipe_pool *pool)
 
 
@@ -348,6 +349,7 @@ cdef extern from "live.h" nogil:
         uint32_t orders
         int32_t channel
         int32_t lines[64]
+        uint64_t gives_to
         uint32_t listening_count
         tm_journal journal
         tm_worker_counters counters

@@ -30,7 +30,7 @@ from tcpmux.shm._layout cimport (
     TM_PUMP_SOURCE_ERROR, TM_PUMP_YIELD, TM_RELAYING, TM_RESET, TM_RESETTING, TM_SHUT,
     TM_UNCOUNTED_DESTINATION, TM_UNCOUNTED_SOURCE, TM_WRITE_WATCHED,
     tm_conn, tm_conn_state, tm_count, tm_destination, tm_endpoint, tm_half, tm_journal_note,
-    tm_live_set_connections, tm_peer, tm_pick, tm_pump_release, tm_pump_result, tm_pump_run,
+    tm_live_set_connections, tm_peer, tm_pick, tm_pipe_give_back, tm_pump_release, tm_pump_result, tm_pump_run,
     tm_route, tm_slot, tm_ticket_take,
 )
 from tcpmux.worker._mechanism cimport (
@@ -125,16 +125,39 @@ cdef void end(Worker *w, uint32_t index, int reason, bint reset) noexcept nogil:
     conn.by_reset = reset
     set_state(conn, TM_ENDING)
     connection_finish(w, index)
+    release(w, index)
     tm_count(&slot_of(w, conn.route_slot).closed[reason], 1)
     if conn.destination_slot != TM_NONE:
         tm_count(&slot_of(w, conn.destination_slot).closed[reason], 1)
     if conn.endpoint_slot != TM_NONE:
         tm_count(&slot_of(w, conn.endpoint_slot).closed[reason], 1)
+
+
+cdef void release(Worker *w, uint32_t index) noexcept nogil:
+    """A DEAD record will be free at the end of the batch."""
+    cdef tm_conn *conn = &w.records[index]
     w.connections -= 1
     tm_live_set_connections(w.live, w.connections)
     if not conn.listed:  # else connections_resume() moves it on
         conn.next = w.dead
         w.dead = index
+
+
+cdef void connection_retire(Worker *w, uint32_t index) noexcept nogil:
+    cdef tm_conn *conn = &w.records[index]
+    conn.by_reset = False
+    conn.half[0].queued = conn.half[1].queued = 0  # the other worker's pipe now
+    close_pipe(w, &conn.half[0])
+    close_pipe(w, &conn.half[1])
+    set_state(conn, TM_ENDING)
+    connection_finish(w, index)
+    release(w, index)
+
+
+cdef void close_pipe(Worker *w, tm_half *half) noexcept nogil:
+    """Never back to the pool: another worker uses it."""
+    if half.pipe.to >= 0:
+        tm_pipe_give_back(&w.pump.pool, &half.pipe, False)
 
 
 cdef void connection_finish(Worker *w, uint32_t index) noexcept nogil:
@@ -422,20 +445,31 @@ cdef void connect_event(Worker *w, uint32_t index, int side, uint32_t events) no
         relay_event(w, index, TM_ENDPOINT, events)
 
 
+cdef uint32_t connection_place(Worker *w) noexcept nogil:
+    cdef uint32_t index
+    if w.free == TM_NONE and w.live.records_used == w.capacity:
+        # Some may have ended in this batch. Their events can be told by generation.
+        connections_free(w)
+    index = w.free
+    if index != TM_NONE:
+        w.free = w.records[index].next
+    elif w.live.records_used < w.capacity:
+        index = w.live.records_used
+        w.live.records_used += 1
+    else:
+        return TM_NONE
+    check(w.records[index].state == TM_FREE)
+    return index
+
+
 cdef uint32_t connection_record(Worker *w, int fd, const tm_peer *peer,
                                 const tm_route *chosen) noexcept nogil:
     """A record for an accepted socket; its index."""
-    cdef uint32_t index = w.free
+    cdef uint32_t index = connection_place(w)
     cdef uint32_t generation
     cdef tm_conn *conn
-    if index != TM_NONE:
-        w.free = w.records[index].next
-    else:
-        index = w.live.records_used
-        check(index < w.capacity)
-        w.live.records_used += 1
+    check(index != TM_NONE)
     conn = &w.records[index]
-    check(conn.state == TM_FREE)
     w.pump.journal.current = index
     generation = conn.generation + 1
     memset(conn, 0, sizeof(tm_conn))
@@ -555,7 +589,7 @@ cdef bint connections_resume(Worker *w) noexcept nogil:
             conn.next = w.dead
             w.dead = index
         for side in range(2):
-            if (sides & (1 << side) and conn.state == TM_RELAYING
+            if (sides & (1 << side) and conn.state == TM_RELAYING and not conn.moving
                     and conn.half[side].state == TM_HALF_OPEN and not conn.half[side].blocked):
                 pump_half(w, index, side)
         index = next

@@ -68,6 +68,25 @@ cdef extern from "channel.h" nogil:
                             uint32_t count)
 
 
+cdef extern from "handover.h" nogil:
+    enum:
+        TM_GIVE
+        TM_TAKEN
+        TM_REFUSED
+        TM_AGAIN
+
+    cdef struct tm_gift:
+        uint32_t type
+        uint32_t again
+        uint32_t index
+        uint32_t generation
+        tm_conn conn
+
+    int tm_gift_send(int line, const tm_gift *gift)
+    int tm_gift_receive(int line, tm_gift *gift)
+    void tm_gift_close(tm_gift *gift)
+
+
 cdef extern from "<sys/epoll.h>" nogil:
     enum:
         EPOLLIN

@@ -167,7 +167,8 @@ cdef void recover_records(Worker *w, tm_descriptors *all) noexcept nogil:
 
 # --- counters ---------------------------------------------------------------------------------
 
-cdef void reconcile(Worker *w, uint32_t slot, const uint32_t *open_now, int reason) noexcept nogil:
+cdef void reconcile(Worker *w, uint32_t slot, const uint32_t *open_now, int reason,
+                    bint taken_over) noexcept nogil:
     """Opened and closed are counted apart from what they count. Whatever stands between them
     and the connections that there are was cut off by the death."""
     cdef tm_slot *counters
@@ -178,6 +179,8 @@ cdef void reconcile(Worker *w, uint32_t slot, const uint32_t *open_now, int reas
     surplus = <int64_t>(tm_slot_active(counters) - open_now[slot])
     if surplus > 0:
         tm_count(&counters.closed[reason], <uint64_t>surplus)
+    elif surplus < 0 and taken_over:
+        tm_count(&counters.moved_in, <uint64_t>-surplus)
     elif surplus < 0:
         tm_count(&counters.opened, <uint64_t>-surplus)
 
@@ -186,13 +189,16 @@ cdef void reconcile_all(Worker *w) noexcept nogil:
     cdef uint32_t current = w.pump.journal.current
     cdef const tm_image *image = w.image
     cdef int reason = TM_CLOSED_worker_lost
+    cdef bint taken_over = False
     cdef tm_conn *conn
     cdef uint32_t i
     cdef uint32_t *open_now = <uint32_t *>calloc(TM_MAX_SLOTS, sizeof(uint32_t))
     if open_now == NULL:
         return  # counters stay off by one; connections matter more
-    if current < w.live.records_used and w.records[current].state == TM_DEAD:
-        reason = w.records[current].close_reason
+    if current < w.live.records_used:
+        taken_over = w.records[current].origin.worker != 0
+        if w.records[current].state == TM_DEAD and w.records[current].close_reason:
+            reason = w.records[current].close_reason
     for i in range(w.live.records_used):
         conn = &w.records[i]
         if conn.state != TM_FREE and conn.state != TM_DEAD and conn.state != TM_ENDING:
@@ -205,16 +211,16 @@ cdef void reconcile_all(Worker *w) noexcept nogil:
             reason = conn.close_reason
     # Slots in use now, and those of a route that a reload has removed meanwhile.
     for i in range(image.route_count):
-        reconcile(w, image.routes[i].slot, open_now, reason)
+        reconcile(w, image.routes[i].slot, open_now, reason, taken_over)
     for i in range(image.destination_count):
-        reconcile(w, image.destinations[i].slot, open_now, reason)
+        reconcile(w, image.destinations[i].slot, open_now, reason, taken_over)
     for i in range(image.endpoint_count):
-        reconcile(w, image.endpoints[i].slot, open_now, reason)
+        reconcile(w, image.endpoints[i].slot, open_now, reason, taken_over)
     for i in range(w.live.records_used):
         conn = &w.records[i]
-        reconcile(w, conn.route_slot, open_now, reason)
-        reconcile(w, conn.destination_slot, open_now, reason)
-        reconcile(w, conn.endpoint_slot, open_now, reason)
+        reconcile(w, conn.route_slot, open_now, reason, taken_over)
+        reconcile(w, conn.destination_slot, open_now, reason, taken_over)
+        reconcile(w, conn.endpoint_slot, open_now, reason, taken_over)
     free(open_now)
 
 
@@ -334,6 +340,12 @@ cdef void go_on(Worker *w, uint32_t index, bint whole) noexcept nogil:
         end(w, index, TM_CLOSED_worker_lost, True)
         return
     tm_count(&w.live.counters.recovered, 1)
+    if not conn.moving:  # else another worker may have it already
+        take_up(w, index)
+
+
+cdef void take_up(Worker *w, uint32_t index) noexcept nogil:
+    cdef tm_conn *conn = &w.records[index]
     if conn.state == TM_RESETTING:
         if conn.fd[TM_CLIENT] >= 0 and conn.fd[TM_ENDPOINT] >= 0:
             close_side(conn, TM_CLIENT if conn.close_reason == TM_CLOSED_client_reset

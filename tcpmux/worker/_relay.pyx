@@ -23,8 +23,8 @@ from posix.types cimport pid_t
 from posix.unistd cimport close, getpid, read
 
 from tcpmux.shm._layout cimport (
-    TM_ACCEPT, TM_ANY_WORKER, TM_BUFFER_SIZE, TM_MAX_LISTENING, TM_MAX_SHARDS, TM_NONE,
-    TM_NOTHING, TM_ORDER_DRAIN, TM_OVER, TM_PRESENT, TM_REPLACED, TM_UNENDED, tm_count, tm_image, tm_journal_note, tm_listening,
+    TM_ACCEPT, TM_ANY_WORKER, TM_BUFFER_SIZE, TM_MAX_LINES, TM_MAX_LISTENING, TM_NONE,
+    TM_NOTHING, TM_ORDER_DRAIN, TM_ORDER_RETIRE, TM_OVER, TM_PRESENT, TM_REPLACED, TM_UNENDED, tm_count, tm_image, tm_journal_note, tm_listening,
     tm_live_begin, tm_live_ending, tm_live_generation_seen, tm_live_rest, tm_live_set_ending, tm_live_set_generation_seen,
     tm_live_set_heartbeat, tm_live_set_presence, tm_peer, tm_pipe_pool_destroy,
     tm_pipe_pool_init, tm_slot, tm_table_generation, tm_table_image, tm_table_shard_owner,
@@ -37,11 +37,14 @@ from tcpmux.worker._connection cimport (
 from tcpmux.worker._descriptors cimport (
     tm_descriptors, tm_descriptors_claim, tm_descriptors_free, tm_descriptors_list,
 )
+from tcpmux.worker._handover cimport (
+    Handover, handover_event, handover_lose, handover_recover, handover_some,
+)
 from tcpmux.worker._mechanism cimport (
     EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLEXCLUSIVE, EPOLLIN, SFD_CLOEXEC,
     SFD_NONBLOCK, TM_MESSAGE_ADD, TM_MESSAGE_CLAIM, TM_MESSAGE_DRAIN, TM_MESSAGE_FDS,
     TM_MESSAGE_FULL, TM_MESSAGE_GUARD, TM_MESSAGE_OFFER, TM_MESSAGE_REMOVE, TM_MESSAGE_REMOVED,
-    TM_MESSAGE_REPLACE, TM_MESSAGE_ROOM, TM_MESSAGE_SEEN, TM_MESSAGE_STARTED, epoll_create1,
+    TM_MESSAGE_LINE, TM_MESSAGE_REPLACE, TM_MESSAGE_RETIRE, TM_MESSAGE_ROOM, TM_MESSAGE_SEEN, TM_MESSAGE_STARTED, epoll_create1,
     epoll_ctl, epoll_event, epoll_wait, signalfd, signalfd_siginfo, tm_channel_receive,
     tm_channel_send, tm_channel_send_fds, tm_message, tm_sock_accept, tm_sock_reset,
     tm_sock_same_user,    tm_wheel_init, tm_wheel_pop, tm_wheel_wait,
@@ -64,7 +67,8 @@ cdef enum:
     TAG_CHANNEL = 0
     TAG_SIGNALS = 1
     TAG_TAKEOVER = 2
-    TAG_LISTENERS = 3
+    TAG_LINES = 3
+    TAG_LISTENERS = TAG_LINES + TM_MAX_LINES
 
 cdef struct Loop:
     Worker worker
@@ -78,6 +82,7 @@ cdef struct Loop:
     bint told_full
     uint64_t accept_retry_ms  # do not resume before; monotonic
     bint unguarded            # the guardian is dead: another is to be made
+    Handover handover
     bint is_guardian          # this process is another: guard the worker that made it
     bint quit                 # exit now
 
@@ -121,7 +126,8 @@ cdef void sync_listeners(Loop *loop) noexcept nogil:
         if listener.fd < 0:
             continue
         owner = tm_table_shard_owner(loop.worker.table, listener.shard)
-        poll_listener(loop, place, not loop.paused and (
+        poll_listener(loop, place, not loop.paused and not (
+            loop.worker.live.orders & TM_ORDER_RETIRE) and (
             listener.shared or listener.leaving or owner == TM_ANY_WORKER
             or owner == <int>loop.worker.id))
 
@@ -363,6 +369,26 @@ cdef void offer(Loop *loop, uint64_t place) noexcept nogil:
         tm_channel_send(loop.worker.live.channel, &message)
 
 
+cdef int watch_line(Loop *loop, uint32_t other) noexcept nogil:
+    cdef epoll_event event
+    event.events = EPOLLIN
+    event.data.u64 = TAG_LINES + other
+    return epoll_ctl(loop.worker.epoll, EPOLL_CTL_ADD, loop.worker.live.lines[other], &event)
+
+
+cdef void add_line(Loop *loop, uint32_t other, int fd, bint giving) noexcept nogil:
+    """Connections come and go over it, to and from worker `other`."""
+    if other >= TM_MAX_LINES:
+        close(fd)
+        return
+    if loop.worker.live.lines[other] >= 0:  # of an earlier worker of that number
+        handover_lose(&loop.worker, other)
+    loop.worker.live.lines[other] = fd
+    if giving:
+        loop.worker.live.gives_to |= <uint64_t>1 << other
+    watch_line(loop, other)
+
+
 cdef void channel_message(Loop *loop, const tm_message *message, const int *fds,
                           uint32_t count) noexcept nogil:
     cdef uint32_t i
@@ -374,6 +400,11 @@ cdef void channel_message(Loop *loop, const tm_message *message, const int *fds,
         remove_listener(loop, message.listener, False)
     elif message.type == TM_MESSAGE_DRAIN:
         loop.worker.live.orders |= TM_ORDER_DRAIN
+    elif message.type == TM_MESSAGE_RETIRE:
+        loop.worker.live.orders |= TM_ORDER_RETIRE
+    elif message.type == TM_MESSAGE_LINE and count == 1:
+        add_line(loop, message.listener, fds[0], message.shared)
+        return
     elif message.type == TM_MESSAGE_CLAIM:
         offer(loop, message.value)
     elif message.type == TM_MESSAGE_GUARD:
@@ -429,7 +460,7 @@ cdef int wait_time(Loop *loop, bint unfinished) noexcept nogil:
     cdef int wait = tm_wheel_wait(&loop.worker.wheel, loop.worker.now_ms)
     if unfinished:
         return 0
-    if loop.paused and (wait < 0 or wait > ACCEPT_RETRY_MS):
+    if (loop.paused or loop.worker.live.orders & TM_ORDER_RETIRE) and (wait < 0 or wait > ACCEPT_RETRY_MS):
         return ACCEPT_RETRY_MS
     return wait
 
@@ -445,14 +476,16 @@ cdef void dispatch(Loop *loop, const epoll_event *event) noexcept nogil:
         signal_event(loop)
     elif low == TAG_TAKEOVER:
         takeover_event(loop)
+    elif low < TAG_LISTENERS:
+        handover_event(&loop.worker, &loop.handover, low - TAG_LINES)
     else:
         listener_event(loop, low - TAG_LISTENERS)
 
 
 cdef bint is_over(const Loop *loop) noexcept nogil:
     # While paused, queues that are to be served before the end may not have been.
-    return loop.quit or (loop.worker.live.orders & TM_ORDER_DRAIN
-                         and loop.worker.connections == 0 and not loop.paused)
+    return loop.quit or (loop.worker.live.orders and loop.worker.connections == 0
+                         and not loop.paused)
 
 
 cdef int run_loop(Loop *loop) noexcept nogil:
@@ -488,6 +521,8 @@ cdef int run_loop(Loop *loop) noexcept nogil:
                 loop.is_guardian = True
                 return 0
         unfinished = w.ready != TM_NONE
+        if w.live.orders & TM_ORDER_RETIRE:
+            unfinished = handover_some(w, &loop.handover) or w.ready != TM_NONE
         if w.pump.fallbacks:
             tm_count(&w.live.counters.pipe_fallbacks, w.pump.fallbacks)
             w.pump.fallbacks = 0
@@ -502,6 +537,7 @@ cdef int claim_own(Loop *loop, tm_descriptors *all, const int *kept, uint32_t co
     """What this worker holds besides connections. -ENOMEM when that can't be found out."""
     cdef tm_listening *listener
     cdef uint32_t i
+    cdef int line
     if tm_descriptors_list(all) < 0:
         return -ENOMEM
     for i in range(count):
@@ -513,6 +549,9 @@ cdef int claim_own(Loop *loop, tm_descriptors *all, const int *kept, uint32_t co
         listener.polled = False
         if not tm_descriptors_claim(all, listener.fd):
             listener.fd = -1
+    for line in range(TM_MAX_LINES):
+        if not tm_descriptors_claim(all, loop.worker.live.lines[line]):
+            loop.worker.live.lines[line] = -1
     return 0
 
 
@@ -522,6 +561,7 @@ cdef int begin(Loop *loop, uint32_t pipes, const int *kept, uint32_t kept_count)
     cdef epoll_event event
     cdef sigset_t watched
     cdef tm_descriptors all
+    cdef int other
     w.capacity = w.live.capacity
     w.now_ms = monotonic_ms()
     w.pump.buffer_size = TM_BUFFER_SIZE
@@ -554,6 +594,10 @@ cdef int begin(Loop *loop, uint32_t pipes, const int *kept, uint32_t kept_count)
     elif watch_channel(loop) < 0:
         return -errno
     recover_connections(w)
+    for other in range(TM_MAX_LINES):
+        if w.live.lines[other] >= 0:
+            watch_line(loop, <uint32_t>other)
+    handover_recover(w)
     sync_listeners(loop)
     serve_leaving(loop)
     tell(loop, TM_MESSAGE_STARTED, 0, w.connections)
@@ -576,6 +620,9 @@ def adopt(Live live not None, int channel, listeners):
         place.leaving = place.polled = False
         count += 1
     live.live().listening_count = count
+    for line in range(TM_MAX_LINES):
+        live.live().lines[line] = -1
+    live.live().gives_to = 0
 
 
 def listening(Live live not None):

@@ -1,0 +1,39 @@
+/* Connections on their way from one worker to another: a SOCK_SEQPACKET pair between the two.
+ *
+ *   giver -> taker   GIVE     a record, and its descriptors with it
+ *   taker -> giver   TAKEN    it is in a record here: yours can go
+ *                    REFUSED  no room: keep it
+ *                    AGAIN    a new life has begun here: give once more what was not answered
+ *
+ * The giver stops serving a connection before it gives it, and keeps record and descriptors
+ * until the answer. Either may die at any point: a new life of the giver gives once more what is
+ * marked as on its way, and the taker knows by the origin of its records what it has already.
+ */
+#ifndef TM_HANDOVER_H
+#define TM_HANDOVER_H
+
+#include <stdint.h>
+
+#include "live.h"
+
+enum tm_gift_type { TM_GIVE = 1, TM_TAKEN, TM_REFUSED, TM_AGAIN };
+
+struct tm_gift {
+    uint32_t type;       /* enum tm_gift_type */
+    uint32_t again;      /* GIVE: it may have been given before */
+    uint32_t index;      /* of the giver's record */
+    uint32_t generation;
+    struct tm_conn conn; /* GIVE */
+};
+
+/* 0 or -errno; -EAGAIN: the line is full. Descriptors of a GIVE go along. */
+int tm_gift_send(int line, const struct tm_gift *gift) __attribute__((warn_unused_result));
+
+/* 1 a gift, 0 the other end is gone, -EAGAIN none now, other -errno. In a GIVE the descriptors
+ * are the receiver's own, -1 where there is none; all are -1 if they could not be received. */
+int tm_gift_receive(int line, struct tm_gift *gift) __attribute__((warn_unused_result));
+
+/* Closes what came with a GIVE. */
+void tm_gift_close(struct tm_gift *gift);
+
+#endif

@@ -1,0 +1,21 @@
+"""Handing connections over to another worker, and taking them."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from tcpmux.worker._connection cimport Worker
+
+
+cdef struct Handover:
+    uint32_t cursor      # the next record to look at
+    uint32_t line        # the next line to give over
+    uint64_t retry_ms    # do not give before, monotonic: nobody had room
+
+
+# Something has come over the line to worker `other`.
+cdef void handover_event(Worker *w, Handover *handover, uint32_t other) noexcept nogil
+# Gives away some connections. True if there are more that could be given now.
+cdef bint handover_some(Worker *w, Handover *handover) noexcept nogil
+# The line is no more: what the other worker has not confirmed stays here.
+cdef void handover_lose(Worker *w, uint32_t line) noexcept nogil
+# A life begins: gives once more what is on its way, and asks the others to do so.
+cdef void handover_recover(Worker *w) noexcept nogil

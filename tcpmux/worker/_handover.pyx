@@ -1,0 +1,239 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False
+"""Connections move from a worker that is to end to those that stay. Runs in both, without the
+GIL. The protocol is in csrc/handover.h.
+
+A connection that is on its way (`moving`) is served by nobody: it is out of epoll, timers and
+pumps, for as long as the message and its answer take.
+"""
+
+from libc.errno cimport EAGAIN
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+from posix.unistd cimport close
+
+from tcpmux.shm._layout cimport (
+    TM_CONNECTING, TM_FREE, TM_MAX_LINES, TM_NONE, TM_RELAYING, TM_RESETTING,
+    tm_conn, tm_count, tm_live_set_connections, tm_pipe_pool_adopt,
+)
+from tcpmux.worker._connection cimport Worker, connection_place, connection_retire, slot_of, watch
+from tcpmux.worker._mechanism cimport (
+    EPOLL_CTL_DEL, TM_AGAIN, TM_GIVE, TM_REFUSED, TM_TAKEN, tm_gift, tm_gift_close,
+    tm_gift_receive, tm_gift_send, tm_wheel_disarm,
+)
+from tcpmux.worker._recovery cimport take_up
+
+cdef enum:
+    BUDGET = 64        # connections given in one turn
+    RETRY_MS = 100     # after all others were full
+
+
+# --- giving -----------------------------------------------------------------------------------
+
+cdef int give(Worker *w, uint32_t index, uint32_t line, bint again) noexcept nogil:
+    """0 or -errno. The record says that it is on its way before it is."""
+    cdef tm_conn *conn = &w.records[index]
+    cdef tm_gift gift
+    gift.type = TM_GIVE
+    gift.again = again
+    gift.index = index
+    gift.generation = conn.generation
+    gift.conn = conn[0]
+    conn.moving = <uint8_t>(line + 1)
+    return tm_gift_send(w.live.lines[line], &gift)
+
+
+cdef void stop_serving(Worker *w, uint32_t index) noexcept nogil:
+    cdef tm_conn *conn = &w.records[index]
+    cdef int side
+    for side in range(2):
+        if conn.fd[side] >= 0:
+            # The socket lives on elsewhere, so closing it here would leave it in epoll.
+            watch(w, index, side, EPOLL_CTL_DEL, 0)
+    tm_wheel_disarm(&w.wheel, w.records, index)
+
+
+cdef void take_back(Worker *w, uint32_t index) noexcept nogil:
+    w.records[index].moving = 0
+    take_up(w, index)
+
+
+cdef bint can_go(const tm_conn *conn) noexcept nogil:
+    return not conn.moving and (conn.state == TM_RELAYING or conn.state == TM_CONNECTING
+                                or conn.state == TM_RESETTING)
+
+
+cdef uint32_t next_line(Worker *w, Handover *handover) noexcept nogil:
+    """The lines take turns; TM_NONE if there is none."""
+    cdef uint32_t line
+    cdef int step
+    for step in range(TM_MAX_LINES):
+        line = (handover.line + <uint32_t>step) % TM_MAX_LINES
+        if w.live.lines[line] >= 0 and w.live.gives_to & (<uint64_t>1 << line):
+            handover.line = line + 1
+            return line
+    return TM_NONE
+
+
+cdef bint handover_some(Worker *w, Handover *handover) noexcept nogil:
+    cdef uint32_t line, looked = 0, given = 0
+    cdef uint32_t index
+    if w.now_ms < handover.retry_ms:
+        return False
+    while looked < w.live.records_used and given < BUDGET:
+        index = handover.cursor % w.live.records_used
+        handover.cursor = index + 1
+        looked += 1
+        if not can_go(&w.records[index]):
+            continue
+        line = next_line(w, handover)
+        if line == TM_NONE:
+            return False
+        stop_serving(w, index)
+        if give(w, index, line, False) < 0:
+            take_back(w, index)
+            return False  # full: an answer will make room
+        given += 1
+    return given == BUDGET
+
+
+cdef void was_taken(Worker *w, uint32_t index) noexcept nogil:
+    """The other worker has it: what is here goes without a word to either peer."""
+    cdef tm_conn *conn = &w.records[index]
+    tm_count(&slot_of(w, conn.route_slot).moved_out, 1)
+    if conn.destination_slot != TM_NONE:
+        tm_count(&slot_of(w, conn.destination_slot).moved_out, 1)
+    if conn.endpoint_slot != TM_NONE:
+        tm_count(&slot_of(w, conn.endpoint_slot).moved_out, 1)
+    connection_retire(w, index)
+
+
+cdef void handover_lose(Worker *w, uint32_t line) noexcept nogil:
+    """The other worker is gone for good: what it has not confirmed stays here."""
+    cdef uint32_t index
+    cdef int fd = w.live.lines[line]
+    w.live.lines[line] = -1
+    w.live.gives_to &= ~(<uint64_t>1 << line)
+    close(fd)
+    for index in range(w.live.records_used):
+        if w.records[index].moving == line + 1:
+            take_back(w, index)
+
+
+# --- taking -----------------------------------------------------------------------------------
+
+cdef bint have(Worker *w, uint32_t giver, const tm_gift *gift) noexcept nogil:
+    """Whether this very connection has been taken before."""
+    cdef uint32_t index
+    cdef const tm_conn *conn
+    for index in range(w.live.records_used):
+        conn = &w.records[index]
+        if (conn.origin.worker == giver + 1 and conn.origin.index == gift.index
+                and conn.origin.generation == gift.generation):
+            return True
+    return False
+
+
+cdef bint take(Worker *w, uint32_t giver, tm_gift *gift) noexcept nogil:
+    """False: there is no room for it."""
+    cdef tm_conn *conn
+    cdef uint32_t index
+    cdef uint8_t state
+    cdef int side
+    if gift.again and have(w, giver, gift):
+        tm_gift_close(gift)
+        return True
+    if gift.conn.fd[0] < 0 and gift.conn.fd[1] < 0:
+        return False  # descriptors have run out on the way
+    index = connection_place(w)
+    if index == TM_NONE:
+        return False
+    gift.conn.origin.worker = giver + 1
+    gift.conn.origin.index = gift.index
+    gift.conn.origin.generation = gift.generation
+    conn = &w.records[index]
+    w.pump.journal.current = index
+    gift.conn.generation = (conn.generation + 1) or 1
+    gift.conn.timer_slot = TM_NONE
+    gift.conn.next = TM_NONE
+    gift.conn.ready = gift.conn.listed = gift.conn.moving = gift.conn.faults = 0
+    state = gift.conn.state
+    gift.conn.state = TM_FREE
+    conn[0] = gift.conn
+    for side in range(2):
+        if conn.half[side].pipe.to >= 0:
+            tm_pipe_pool_adopt(&w.pump.pool)
+    conn.state = state  # from here on it is there, whatever happens
+    tm_count(&slot_of(w, conn.route_slot).moved_in, 1)
+    if conn.destination_slot != TM_NONE:
+        tm_count(&slot_of(w, conn.destination_slot).moved_in, 1)
+    if conn.endpoint_slot != TM_NONE:
+        tm_count(&slot_of(w, conn.endpoint_slot).moved_in, 1)
+    w.connections += 1
+    tm_live_set_connections(w.live, w.connections)
+    take_up(w, index)
+    return True
+
+
+cdef void answer(Worker *w, uint32_t line, int type, const tm_gift *gift) noexcept nogil:
+    cdef tm_gift reply
+    memset(&reply, 0, sizeof(reply))
+    reply.type = <uint32_t>type
+    reply.index = gift.index
+    reply.generation = gift.generation
+    # A full line: the giver has as many answers to read, and gives once more what it misses
+    # when either begins a new life. It can't be full for long: it gives no more than it hears of.
+    if tm_gift_send(w.live.lines[line], &reply) < 0:
+        pass
+
+
+cdef void give_again(Worker *w, uint32_t line) noexcept nogil:
+    cdef uint32_t index
+    for index in range(w.live.records_used):
+        if w.records[index].moving == line + 1 and give(w, index, line, True) < 0:
+            return  # full of others; their answers come first, and then AGAIN finds the rest
+
+
+cdef void handover_event(Worker *w, Handover *handover, uint32_t other) noexcept nogil:
+    cdef tm_gift gift
+    cdef tm_conn *conn
+    cdef int got
+    while w.live.lines[other] >= 0:
+        got = tm_gift_receive(w.live.lines[other], &gift)
+        if got == -EAGAIN:
+            return
+        if got <= 0:
+            handover_lose(w, other)
+            return
+        if gift.type == TM_GIVE:
+            if take(w, other, &gift):
+                answer(w, other, TM_TAKEN, &gift)
+            else:
+                tm_gift_close(&gift)
+                answer(w, other, TM_REFUSED, &gift)
+            continue
+        if gift.type == TM_AGAIN:
+            give_again(w, other)
+            continue
+        if gift.index >= w.live.records_used:
+            continue
+        conn = &w.records[gift.index]
+        if conn.generation != gift.generation or conn.moving != other + 1:
+            continue  # a second answer
+        if gift.type == TM_TAKEN:
+            was_taken(w, gift.index)
+        elif gift.type == TM_REFUSED:
+            take_back(w, gift.index)
+            handover.retry_ms = w.now_ms + RETRY_MS
+
+
+cdef void handover_recover(Worker *w) noexcept nogil:
+    cdef tm_gift hello
+    cdef int line
+    memset(&hello, 0, sizeof(hello))
+    hello.type = TM_AGAIN
+    for line in range(TM_MAX_LINES):
+        if w.live.lines[line] >= 0:
+            give_again(w, <uint32_t>line)
+            if tm_gift_send(w.live.lines[line], &hello) < 0:
+                pass
