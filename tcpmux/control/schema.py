@@ -42,11 +42,19 @@ class RouteStatus(TypedDict):
 class WorkerStatus(TypedDict):
     id: int
     pid: int  # 0 = not running
+    guardian_pid: int
+    state: str  # running, away (stopped, hanging or dead: others serve its queues) or retiring
     generation: int  # of the route table it uses
     connections: int
     connections_limit: int
     starts: int
     counters: dict[str, int]
+
+
+class UpgradeStatus(TypedDict):
+    count: int  # upgrades begun since the start
+    state: str  # of the last one: idle (done, or none yet), running or failed
+    error: str  # why it failed, in one line
 
 
 class Status(TypedDict):
@@ -59,6 +67,7 @@ class Status(TypedDict):
     started_at: int  # Unix time, s
     config: list[str]
     admin: str
+    upgrade: UpgradeStatus
     workers: list[WorkerStatus]
     routes: list[RouteStatus]
 

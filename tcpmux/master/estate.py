@@ -59,11 +59,6 @@ class Estate:
     addresses: dict[int, str] = field(default_factory=dict)  # of listeners, by id
 
     @property
-    def fits(self) -> bool:
-        """Whether this build can go on with it."""
-        return self.layout == LAYOUT
-
-    @property
     def _single(self) -> tuple[int, ...]:
         return self.table, self.tickets, self.takeover, self.admin, self.lock
 
@@ -101,11 +96,16 @@ class Estate:
         return estate
 
 
-def attach(estate: Estate) -> tuple[Table, Tickets, list[Live]]:
-    """The regions, to go on with. Raises ValueError if they are of another layout."""
-    table = Table.attach(estate.table, writable=True)
-    tickets = Tickets.attach(estate.tickets)
-    return table, tickets, [Live.attach(fd, writable=True) for fd in estate.lives]
+def attach(estate: Estate) -> tuple[Table, Tickets, list[Live]] | None:
+    """The regions, to go on with; None if they are of another layout than this build's."""
+    if estate.layout != LAYOUT:
+        return None
+    try:
+        table = Table.attach(estate.table, writable=True)
+        tickets = Tickets.attach(estate.tickets)
+        return table, tickets, [Live.attach(fd, writable=True) for fd in estate.lives]
+    except ValueError:
+        return None
 
 
 def lock(table_fd: int) -> int:
@@ -143,7 +143,10 @@ def _ask(line: socket.socket, place: int, deadline: float) -> _Answer | None:
         with suppress(BrokenPipeError):  # a master answers at once, and hangs up
             line.send(MESSAGE.pack(CLAIM, 0, 0, 0, place))
         while True:
-            data, fds, _, _ = socket.recv_fds(line, MESSAGE.size, MOST_FDS)
+            try:
+                data, fds, _, _ = socket.recv_fds(line, MESSAGE.size, MOST_FDS)
+            except ConnectionResetError:  # told before what was sent ahead of it
+                data, fds, _, _ = socket.recv_fds(line, MESSAGE.size, MOST_FDS)
             if len(data) != MESSAGE.size:
                 return None
             kind, listener, first, shared, value = MESSAGE.unpack(data)
@@ -197,11 +200,9 @@ def claim(admin_path: str) -> Estate | None:
     estate.workers[answer.first] = (0, answer.shared, first.fileno())
     estate.listeners = _listeners(first, deadline)
     first.detach()
-    try:
-        regions = attach(estate)
-    except ValueError:
-        estate.layout = "another"
-        _claim_others(path, estate, len(lives), deadline)
+    regions = attach(estate)
+    if regions is None:  # nor can be read how many there are
+        _claim_others(path, estate, len(lives), time.monotonic() + 1)
         return estate
     wanted = {live.worker for live in regions[2] if live.guardian_pid}
     _claim_others(path, estate, len(wanted), deadline)
@@ -218,7 +219,7 @@ def _claim_others(path: str, estate: Estate, most: int, deadline: float) -> None
         line = _connect(path)
         if line is None:
             return
-        answer = _ask(line, 0, deadline if estate.fits else time.monotonic() + 1)
+        answer = _ask(line, 0, deadline)
         if answer is None or answer.kind != OFFER:
             line.close()
             return

@@ -110,10 +110,11 @@ def make(config: Config) -> Instance:
 
 
 def resume(config: Config, estate: Estate) -> Instance:
-    """The instance that another master has left. Raises TcpmuxError or ValueError."""
-    if not estate.fits:
+    """The instance that another master has left. Raises TcpmuxError."""
+    regions = estates.attach(estate)
+    if regions is None:
         return _succeed(config, estate)
-    table, tickets, lives = estates.attach(estate)
+    table, tickets, lives = regions
     nofile = raise_nofile()
     listeners = Listeners(table.shard_count)
     limits = worker_limits(nofile, len(estate.listeners))

@@ -434,8 +434,9 @@ def run(paths: Sequence[str]) -> int:
 def _rehearse(config: Config, estate: estates.Estate | None) -> int:
     """Looks at what an upgrade would take over, and touches nothing of it."""
     assert estate is not None
-    if estate.fits:
-        table, _, _ = estates.attach(estate)
+    regions = estates.attach(estate)
+    if regions is not None:
+        table = regions[0]
         generation, image = table.read()
         names = Names.new(lambda _: True)
         names.restore(image, table.numbers_given)

@@ -496,6 +496,7 @@ cdef int run_loop(Loop *loop) noexcept nogil:
     cdef uint32_t index
     cdef int count, i
     while not is_over(loop):
+        w.pump.journal.current = TM_NONE
         tm_live_rest(w.live)
         count = epoll_wait(w.epoll, events, EVENTS, wait_time(loop, unfinished))
         w.now_ms = monotonic_ms()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,22 @@ class Proxy:
         self.admin = str(directory / "admin.sock")
         self.log_file = directory / "log"
         self.write(config)
-        with self.log_file.open("wb") as log:
-            limit = ["prlimit", f"--nofile={nofile}"] if nofile else []
+        self._limit = ["prlimit", f"--nofile={nofile}"] if nofile else []
+        self.client = AdminClient(self.admin)
+        self.children: set[int] = set()
+        self.log_file.touch()
+        self.start()
+
+    def start(self) -> None:
+        """Starts the master: at first, and again after one has died."""
+        self._controls = self.log.count("control is ready")
+        with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*limit, sys.executable, "-m", "tcpmux", "-c", str(self.file)],
+                [*self._limit, sys.executable, "-m", "tcpmux", "-c", str(self.file)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
             )
-        self.client = AdminClient(self.admin)
-        self.children: set[int] = set()
         try:
             wait_for(self._ready, "tcpmux to be ready")
         except BaseException:
@@ -63,7 +70,9 @@ class Proxy:
         except AdminError:
             return False
         self.children |= self.tree()
-        return status["generation"] > 0 and "control is ready" in self.log
+        return status["pid"] == self.process.pid and (
+            self.log.count("control is ready") > self._controls
+        )
 
     # --- looking at it ------------------------------------------------------------------------
 
@@ -81,8 +90,13 @@ class Proxy:
     def worker_pids(self) -> list[int]:
         return [worker["pid"] for worker in self.status()["workers"]]
 
+    def guardian_pids(self) -> list[int]:
+        return [worker["guardian_pid"] for worker in self.status()["workers"]]
+
     def control_pid(self) -> int:
-        (pid,) = self.tree() - set(self.worker_pids())
+        (pid,) = (
+            pid for pid in self.tree() if psutil.Process(pid).cmdline()[0] == "tcpmux: control"
+        )
         return pid
 
     def destination(self, name: str, route: int = 0) -> dict[str, Any]:
@@ -91,6 +105,16 @@ class Proxy:
 
     def active(self) -> int:
         return sum(route["connections_active"] for route in self.status()["routes"])
+
+    def left(self) -> list[int]:
+        """Processes of it that still run. What has ended and is nobody's child that cares
+        (init of a container) does not count."""
+        found = []
+        for pid in self.children:
+            with suppress(psutil.NoSuchProcess):
+                if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                    found.append(pid)
+        return found
 
     # --- acting on it -------------------------------------------------------------------------
 
@@ -133,7 +157,9 @@ class Proxy:
                 self.process.kill()
                 self.process.wait()
                 raise AssertionError(f"tcpmux did not end after SIGTERM:\n{self.log}") from None
-        left = [pid for pid in self.children if psutil.pid_exists(pid)]
+        wait_for(lambda: not self.left(), f"the processes to end: {self.children}")
+        left = self.left()
         assert not left, f"processes left behind: {left}\n{self.log}"
-        assert not Path(self.admin).exists(), "the admin socket was left behind"
+        for name in (self.admin, self.admin + ".takeover"):
+            assert not Path(name).exists(), f"{name} was left behind"
         assert self.process.returncode == 0, f"exit code {self.process.returncode}:\n{self.log}"

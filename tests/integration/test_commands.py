@@ -156,7 +156,7 @@ def test_a_second_instance_at_the_same_admin_socket_does_not_start(
     proxy = start_proxy(routes(route("r", free_port(), v1=(1, one.address))))
     result = tcpmux("-c", str(proxy.file))
     assert result.returncode == 1
-    assert "is another tcpmux running there?" in result.stderr
+    assert f"another tcpmux (pid {proxy.process.pid}) runs with this admin socket" in result.stderr
     assert proxy.status()["state"] == "running"
 
 

@@ -192,11 +192,10 @@ def says_meaningless(proxy: Proxy, number: signal.Signals) -> bool:
     return f"{number.name} means nothing" in proxy.log
 
 
-def test_signals_without_meaning_do_no_harm(start_proxy: StartProxy, one: EchoServer) -> None:
+def test_a_signal_without_meaning_does_no_harm(start_proxy: StartProxy, one: EchoServer) -> None:
     port = free_port()
     proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
-    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
-        proxy.signal(number)
-        wait_for(partial(says_meaningless, proxy, number), "it to be named")
+    proxy.signal(signal.SIGUSR1)
+    wait_for(partial(says_meaningless, proxy, signal.SIGUSR1), "it to be named")
     assert proxy.status()["state"] == "running"
     assert ask(("127.0.0.1", port)) == "one hello\n"

@@ -27,7 +27,7 @@ ALLOWED = {
     "demo": {"config", "control"},
     "cli": {"config", "control", "demo"},
 }
-FOR_ALL = {"errors"}
+FOR_ALL = {"errors", "programs"}
 EXCEPTIONS = {"cli/run.py": {"master"}}  # `run` is the one verb that becomes the master
 
 
@@ -91,7 +91,7 @@ def test_every_command_and_counter_is_in_the_documentation() -> None:
         assert f"`{name}`" in architecture, name
 
 
-@pytest.mark.parametrize("module", ["_connection", "_relay"])
+@pytest.mark.parametrize("module", ["_connection", "_handover", "_recovery", "_relay"])
 def test_the_hot_loop_is_free_of_python(module: str, tmp_path: Path) -> None:
     """In the C that Cython makes of the relay, no function of the loop calls Python's API."""
     source, made = PACKAGE / f"worker/{module}.pyx", tmp_path / f"{module}.c"

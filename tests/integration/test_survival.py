@@ -1,0 +1,375 @@
+"""Masters, guardians and builds come and go, workers become more and fewer: connections and
+queues do not notice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from tests.integration.conftest import StartProxy
+from tests.integration.proxy import Proxy, tcpmux
+from tests.integration.routes import route, routes
+from tests.integration.test_shifting import held, split, talk
+from tests.support import EchoServer, ask, free_port, wait_for
+
+
+@contextmanager
+def conversations(port: int, count: int) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(held(port)) for _ in range(count)]
+
+
+def all_talk(clients: list[socket.socket]) -> None:
+    for client in clients:
+        assert talk(client) == "one hello\n"
+
+
+def worker(proxy: Proxy, number: int) -> dict[str, Any]:
+    return next(dict(w) for w in proxy.status()["workers"] if w["id"] == number)
+
+
+def upgraded(proxy: Proxy, number: int) -> bool:
+    try:
+        upgrade = proxy.status()["upgrade"]
+    except Exception:
+        return False  # control is being replaced
+    return upgrade["count"] == number and upgrade["state"] != "running"
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def proxy(start_proxy: StartProxy, one: EchoServer, port: int) -> Proxy:
+    return start_proxy(routes(route("r", port, v1=(1, one.address))))
+
+
+# --- masters ----------------------------------------------------------------------------------
+
+
+def kill_master(proxy: Proxy) -> None:
+    proxy.children |= proxy.tree()
+    proxy.process.kill()
+    proxy.process.wait()
+
+
+def test_a_new_master_takes_over_from_a_killed_one(proxy: Proxy, port: int) -> None:
+    """Same workers, same connections, same counters and tickets; and it supervises them."""
+    with conversations(port, 4) as clients:
+        before = proxy.status()
+        kill_master(proxy)
+        wait_for(lambda: proxy.status()["state"] == "orphaned", "control to notice")
+        assert split(port, 10) == {"one": 10}
+        all_talk(clients)
+        result = proxy.run("weight", "r", "v1=3")
+        assert result.returncode == 1
+        assert "the master is gone" in result.stderr
+        proxy.start()
+        after = proxy.status()
+        assert after["state"] == "running"
+        assert [w["pid"] for w in after["workers"]] == [w["pid"] for w in before["workers"]]
+        assert after["started_at"] == before["started_at"]
+        assert after["routes"][0]["connections_total"] == 14
+        all_talk(clients)
+        for pid in proxy.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        all_talk(clients)
+        assert proxy.run("weight", "r", "v1=7").returncode == 0
+        assert proxy.destination("v1")["weight"] == 7
+    assert "taken over: 2 workers" in proxy.log
+
+
+def test_a_take_over_keeps_run_time_weights_and_reads_the_file(
+    proxy: Proxy, port: int, two: EchoServer
+) -> None:
+    """What was set at run time stays; what the file says differently now is applied."""
+    assert proxy.run("weight", "r", "v1=5").returncode == 0
+    kill_master(proxy)
+    other = free_port()
+    proxy.start()
+    assert proxy.destination("v1")["weight"] == 5
+    kill_master(proxy)
+    config = yaml.safe_load(proxy.file.read_text())
+    config["routes"].append(route("s", other, v1=(1, two.address)))
+    proxy.write(config)
+    proxy.start()
+    assert proxy.destination("v1")["weight"] == 5
+    assert split(other, 2) == {"two": 2}
+    assert split(port, 2) == {"one": 2}
+
+
+def test_masters_can_die_any_number_of_times(proxy: Proxy, port: int) -> None:
+    with conversations(port, 2) as clients:
+        for _ in range(3):
+            kill_master(proxy)
+            for pid in [w["pid"] for w in proxy.status()["workers"]]:
+                os.kill(pid, signal.SIGKILL)  # and nobody but its guardian is there
+            all_talk(clients)
+            proxy.start()
+            all_talk(clients)
+    assert split(port, 4) == {"one": 4}
+
+
+def test_without_its_master_it_can_be_stopped(proxy: Proxy, port: int) -> None:
+    with conversations(port, 1) as clients:
+        kill_master(proxy)
+        wait_for(lambda: proxy.status()["state"] == "orphaned", "control to notice")
+        assert proxy.run("stop", "--no-wait").returncode == 0
+        all_talk(clients)
+    wait_for(lambda: not proxy.left(), "all to end")
+    # What the killed master could not do; the next start would.
+    for name in (proxy.admin, proxy.admin + ".takeover"):
+        os.unlink(name)
+    proxy.process.returncode = 0
+
+
+def test_a_hung_worker_does_not_keep_a_new_master_from_coming(proxy: Proxy, port: int) -> None:
+    """Its guardian ends it, and its next life answers."""
+    with conversations(port, 4) as clients:
+        kill_master(proxy)
+        os.kill(proxy.worker_pids()[0], signal.SIGSTOP)
+        proxy.start()
+        all_talk(clients)
+        assert len(proxy.status()["workers"]) == 2
+
+
+# --- guardians --------------------------------------------------------------------------------
+
+
+def has_other_guardian(proxy: Proxy, old: int) -> bool:
+    return bool(worker(proxy, 0)["guardian_pid"] != old)
+
+
+def test_a_killed_guardian_is_replaced(proxy: Proxy, port: int) -> None:
+    """Its worker goes on and makes another, which guards it as well as the first."""
+    with conversations(port, 4) as clients:
+        for _ in range(2):
+            before = worker(proxy, 0)
+            os.kill(before["guardian_pid"], signal.SIGKILL)
+            wait_for(partial(has_other_guardian, proxy, before["guardian_pid"]), "another one")
+            proxy.children |= proxy.tree()
+            assert worker(proxy, 0)["pid"] == before["pid"]
+            os.kill(before["pid"], signal.SIGKILL)
+            all_talk(clients)
+            wait_for(partial(count_is, proxy, 2), "its next life")
+            proxy.children |= proxy.tree()
+
+
+# --- how many ---------------------------------------------------------------------------------
+
+
+def count_is(proxy: Proxy, count: int) -> bool:
+    workers = proxy.status()["workers"]
+    return [w["id"] for w in workers] == list(range(count)) and all(
+        w["state"] == "running" for w in workers
+    )
+
+
+def test_workers_become_more_and_fewer(proxy: Proxy, port: int) -> None:
+    """Connections of a worker that goes are taken over by those that stay; no process and no
+    connection is left behind, and no count is wrong."""
+    with conversations(port, 12) as clients:
+        for number, count in (
+            (signal.SIGTTIN, 3),
+            (signal.SIGTTIN, 4),
+            (signal.SIGTTOU, 3),
+            (signal.SIGTTOU, 2),
+            (signal.SIGTTOU, 1),
+            (signal.SIGTTIN, 2),
+        ):
+            proxy.children |= proxy.tree()
+            proxy.signal(number)
+            wait_for(partial(count_is, proxy, count), f"{count} workers")
+            all_talk(clients)
+            assert split(port, 8, at_once=4) == {"one": 8}
+            assert proxy.active() == 12
+    wait_for(lambda: proxy.active() == 0, "connections to end")
+    found = proxy.destination("v1")
+    assert found["connections_total"] == found["closed"]["finished"] == 12 + 6 * 8
+
+
+def test_there_is_always_one_worker(proxy: Proxy, port: int) -> None:
+    proxy.signal(signal.SIGTTOU)
+    wait_for(partial(count_is, proxy, 1), "one worker")
+    proxy.signal(signal.SIGTTOU)
+    wait_for(lambda: "SIGTTOU refused" in proxy.log, "the refusal")
+    assert split(port, 4) == {"one": 4}
+
+
+def test_a_reload_changes_the_number_of_workers(proxy: Proxy, port: int, one: EchoServer) -> None:
+    with conversations(port, 6) as clients:
+        for count in (4, 1, 2):
+            proxy.reload(routes(route("r", port, v1=(1, one.address)), workers=count))
+            wait_for(partial(count_is, proxy, count), f"{count} workers")
+            proxy.children |= proxy.tree()
+            all_talk(clients)
+    assert "workers 2->4" in proxy.log
+
+
+def test_queues_of_a_retired_worker_are_served(proxy: Proxy, port: int) -> None:
+    """Connections wait in the queues of stopped workers while one of these is let go."""
+    pids = proxy.worker_pids()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    waiting = [socket.create_connection(("127.0.0.1", port), timeout=15) for _ in range(60)]
+    proxy.signal(signal.SIGTTOU)
+    wait_for(lambda: "workers 2->1" in proxy.log, "it to be noticed")
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    all_talk(waiting)
+    wait_for(partial(count_is, proxy, 1), "one worker")
+    all_talk(waiting)
+    for client in waiting:
+        client.close()
+
+
+# --- trouble ----------------------------------------------------------------------------------
+
+
+def test_queues_of_a_stopped_worker_are_served_by_the_others(proxy: Proxy, port: int) -> None:
+    """While it is stopped; and when it has been killed for that, its connections go on."""
+    with conversations(port, 6) as clients:
+        os.kill(proxy.worker_pids()[0], signal.SIGSTOP)
+        assert split(port, 40, at_once=10) == {"one": 40}
+        assert "worker 0" in proxy.log
+        all_talk(clients)  # waits for the next life of their worker
+        assert worker(proxy, 0)["starts"] == 2
+
+
+def test_a_stopped_worker_does_not_hold_up_reloads(
+    proxy: Proxy, port: int, one: EchoServer
+) -> None:
+    """It is killed and recovered: the next table needs the place of the one before."""
+    with conversations(port, 6) as clients:
+        os.kill(proxy.worker_pids()[0], signal.SIGSTOP)
+        for weight in (2, 3, 4):
+            proxy.reload(routes(route("r", port, v1=(weight, one.address))))
+            assert proxy.destination("v1")["weight"] == weight
+        all_talk(clients)
+
+
+@pytest.mark.parametrize("start_proxy", [{"nofile": 120}], indirect=True)
+def test_a_full_worker_leaves_its_queue_to_those_with_room(
+    start_proxy: StartProxy, one: EchoServer, port: int
+) -> None:
+    """The connection limit is that of all workers together."""
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address)), workers=2))
+    limit = sum(w["connections_limit"] for w in proxy.status()["workers"])
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15))
+            for _ in range(limit)
+        ]
+        all_talk(clients)
+        assert proxy.active() == limit
+        extra = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15))
+        clients.pop().close()
+        all_talk([extra])
+
+
+# --- builds -----------------------------------------------------------------------------------
+
+
+def test_an_upgrade_keeps_everything_but_the_processes(proxy: Proxy, port: int) -> None:
+    """The master stays the process it is; workers, guardians and control are new ones."""
+    with conversations(port, 8) as clients:
+        proxy.run("weight", "r", "v1=9")
+        for number in (1, 2):
+            before = proxy.status()
+            proxy.children |= proxy.tree()
+            proxy.signal(signal.SIGUSR2)
+            wait_for(partial(upgraded, proxy, number), "the upgrade")
+            after = proxy.status()
+            assert after["upgrade"] == {"count": number, "state": "idle", "error": ""}
+            assert after["pid"] == before["pid"] == proxy.process.pid
+            old = {w["pid"] for w in before["workers"]}
+            assert not old & {w["pid"] for w in after["workers"]}
+            wait_for(partial(none_lives, old), "the old workers to be gone")
+            all_talk(clients)
+            assert split(port, 10, at_once=5) == {"one": 10}
+            assert proxy.destination("v1")["weight"] == 9
+        assert proxy.active() == 8
+        os.kill(proxy.worker_pids()[0], signal.SIGKILL)
+        all_talk(clients)
+    assert proxy.log.count("8 connections kept") == 2
+
+
+def none_lives(pids: set[int]) -> bool:
+    return not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_an_upgrade_with_a_bad_file_is_refused(proxy: Proxy, port: int) -> None:
+    """The old build goes on; the reason is in the log and in status. A good file then works."""
+    good = proxy.file.read_text()
+    proxy.write("routes: 7\n")
+    with conversations(port, 2) as clients:
+        pids = proxy.worker_pids()
+        proxy.signal(signal.SIGUSR2)
+        wait_for(partial(upgraded, proxy, 1), "the refusal")
+        found = proxy.status()["upgrade"]
+        assert found["state"] == "failed"
+        assert "routes" in found["error"]
+        assert "upgrade refused" in proxy.log
+        assert proxy.worker_pids() == pids
+        proxy.write(good)
+        proxy.signal(signal.SIGUSR2)
+        wait_for(partial(upgraded, proxy, 2), "the upgrade")
+        assert proxy.status()["upgrade"]["state"] == "idle"
+        all_talk(clients)
+
+
+def test_a_second_upgrade_at_the_same_time_is_refused(proxy: Proxy) -> None:
+    proxy.signal(signal.SIGUSR2)
+    wait_for(lambda: "upgrade 1: checking" in proxy.log, "the upgrade to begin")
+    proxy.signal(signal.SIGUSR2)
+    wait_for(lambda: "upgrade 1 is under way" in proxy.log, "the refusal")
+    wait_for(partial(upgraded, proxy, 1), "the upgrade")
+    assert proxy.status()["upgrade"]["state"] == "idle"
+
+
+def test_a_build_of_another_layout_lets_the_old_workers_finish(proxy: Proxy, port: int) -> None:
+    """What can't be shared is not: old connections end where they are, new ones come to new
+    workers, and the listening sockets stay the same."""
+    with conversations(port, 4) as clients:
+        old = set(proxy.worker_pids())
+        proxy.children |= proxy.tree()
+        make_foreign(proxy)
+        proxy.signal(signal.SIGUSR2)
+        wait_for(lambda: "keep their connections to the end" in proxy.log, "the new build")
+        wait_for(lambda: split(port, 10, at_once=5) == {"one": 10}, "new workers")
+        all_talk(clients)
+        assert not old & set(proxy.worker_pids())
+        assert not none_lives(old)
+        proxy.children |= proxy.tree()
+    wait_for(partial(none_lives, old), "the old workers to end with their connections")
+
+
+def make_foreign(proxy: Proxy) -> None:
+    """Writes another format number into the head of the table, as another build would have."""
+    for entry in Path(f"/proc/{proxy.process.pid}/fd").iterdir():
+        if "tcpmux-table" in os.readlink(entry):
+            with open(entry, "r+b", buffering=0) as table:
+                table.seek(8)
+                table.write(b"\xff\xff\0\0")
+            return
+    raise AssertionError("no table")
+
+
+def test_help_is_at_hand_for_a_live_instance(proxy: Proxy, port: int) -> None:
+    """A second master for the same admin socket says who is there, and changes nothing."""
+    result = tcpmux("-c", str(proxy.file))
+    assert result.returncode == 1
+    assert f"pid {proxy.process.pid}" in result.stderr
+    assert ask(("127.0.0.1", port)) == "one hello\n"
