@@ -26,7 +26,8 @@ int tm_sock_error(int fd) __attribute__((warn_unused_result));
 /* FIN. */
 int tm_sock_shut_write(int fd);
 
-/* Bytes sent and not yet acknowledged (TCP) or read (UNIX); 0 if that can't be told. */
+/* Bytes sent that a reset would overtake: not yet acknowledged. Always 0 for a UNIX socket,
+ * whose bytes are in the peer's queue at once and stay there after a close. */
 uint32_t tm_sock_unacknowledged(int fd);
 
 /* Closes with RST: pending data on either side is thrown away. A UNIX socket just closes. */
