@@ -100,6 +100,11 @@ int tm_sock_shut_write(int fd)
     return shutdown(fd, SHUT_WR) < 0 ? -errno : 0;
 }
 
+bool tm_sock_closed_by_peer(int fd)
+{
+    return is_unix(fd) && send(fd, "", 0, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno == EPIPE;
+}
+
 uint32_t tm_sock_unacknowledged(int fd)
 {
     int bytes = 0;

@@ -26,6 +26,10 @@ int tm_sock_error(int fd) __attribute__((warn_unused_result));
 /* FIN. */
 int tm_sock_shut_write(int fd);
 
+/* At the end of input: whether nobody reads any more at the other end either. A UNIX peer that
+ * closes says so at once; TCP says FIN, which may be a half-close: false. Sends nothing. */
+bool tm_sock_closed_by_peer(int fd);
+
 /* Bytes sent that a reset would overtake: not yet acknowledged. Always 0 for a UNIX socket,
  * whose bytes are in the peer's queue at once and stay there after a close. */
 uint32_t tm_sock_unacknowledged(int fd);

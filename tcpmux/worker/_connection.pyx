@@ -28,8 +28,9 @@ from tcpmux.shm._layout cimport (
 )
 from tcpmux.worker._mechanism cimport (
     EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
-    epoll_ctl, epoll_event, tm_peer_from, tm_sock_connect, tm_sock_error, tm_sock_established,
-    tm_sock_local_failure, tm_sock_reset, tm_sock_shut_write, tm_sock_unacknowledged,
+    epoll_ctl, epoll_event, tm_peer_from, tm_sock_closed_by_peer, tm_sock_connect, tm_sock_error,
+    tm_sock_established, tm_sock_local_failure, tm_sock_reset, tm_sock_shut_write,
+    tm_sock_unacknowledged,
     tm_wheel_arm, tm_wheel_disarm,
 )
 
@@ -89,6 +90,12 @@ cdef void arm(Worker *w, uint32_t index, uint64_t deadline_ms) noexcept nogil:
 cdef inline uint8_t always_read_on(uint16_t family) noexcept nogil:
     """A read from a UNIX socket also stops short in front of passed descriptors."""
     return TM_HUNG_UP if family == AF_UNIX else 0
+
+
+cdef inline bint both_unix(tm_conn *conn) noexcept nogil:
+    """Between UNIX sockets a close is more than an end of input: a peer that writes hears of it
+    at once. A TCP peer learns it from the answer to what it writes, here as directly."""
+    return conn.client.family == AF_UNIX and conn.endpoint.family == AF_UNIX
 
 
 cdef void push_ready(Worker *w, uint32_t index, int side) noexcept nogil:
@@ -208,6 +215,8 @@ cdef void half_ended(Worker *w, uint32_t index, int side) noexcept nogil:
         side_was_reset(w, index, side)
     elif conn.half[other].state == TM_HALF_SHUT:
         end(w, index, TM_CLOSED_finished, False)  # close sends the second FIN
+    elif both_unix(conn) and tm_sock_closed_by_peer(conn.fd[side]):
+        end(w, index, TM_CLOSED_finished, False)
     else:
         error = tm_sock_shut_write(conn.fd[other])
         if error == -ENOTCONN:  # reset meanwhile
@@ -270,6 +279,9 @@ cdef void relay_event(Worker *w, uint32_t index, int side, uint32_t events) noex
     if events & EPOLLERR and conn.state == TM_RELAYING:
         if conn.half[side].state != TM_HALF_OPEN or conn.half[side].blocked:
             side_error(w, index, side)
+    elif events & EPOLLHUP and conn.state == TM_RELAYING and both_unix(conn):
+        if conn.half[side].state == TM_HALF_SHUT:  # a half-close before, and now a close
+            end(w, index, TM_CLOSED_finished, False)
 
 
 # --- connecting -------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ cdef extern from "sock.h" nogil:
     int tm_sock_established(int fd)
     int tm_sock_error(int fd)
     int tm_sock_shut_write(int fd)
+    bint tm_sock_closed_by_peer(int fd)
     uint32_t tm_sock_unacknowledged(int fd)
     void tm_sock_reset(int fd)
     bint tm_sock_local_failure(int error)

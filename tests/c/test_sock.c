@@ -316,6 +316,23 @@ static void reset_reaches_the_peer_as_such(void)
     close(ends[1]);
 }
 
+static void only_a_close_of_a_unix_peer_is_told_from_a_half_close(void)
+{
+    static const int families[] = {AF_INET, AF_UNIX};
+    for (int k = 0; k < 2; k++) {
+        int ends[2];
+        make_pair(families[k], ends, 0);
+        CHECK(!tm_sock_closed_by_peer(ends[0]));
+        CHECK(tm_sock_shut_write(ends[1]) == 0);
+        CHECK(wait_events(ends[0], POLLIN) & POLLIN);
+        CHECK(!tm_sock_closed_by_peer(ends[0]));
+        close(ends[1]);
+        CHECK(tm_sock_closed_by_peer(ends[0]) == (families[k] == AF_UNIX));
+        close(ends[0]);
+    }
+    CHECK(!tm_sock_closed_by_peer(-1));
+}
+
 static void what_is_under_way_is_counted(void)
 {
     static const int families[] = {AF_INET, AF_UNIX};
@@ -381,6 +398,7 @@ int main(void)
     RUN(a_unix_peer_that_has_closed_was_established);
     RUN(shut_write_ends_one_direction);
     RUN(reset_reaches_the_peer_as_such);
+    RUN(only_a_close_of_a_unix_peer_is_told_from_a_half_close);
     RUN(what_is_under_way_is_counted);
     RUN(no_socket_and_no_connection_are_errors);
     RUN(only_failures_of_this_host_are_local);

@@ -312,14 +312,16 @@ def shut_both_ways(actor: End, other: End, payload: bytes) -> None:
 Script = Callable[[End, End, bytes], None]
 FINISHING: tuple[Script, ...] = (half_close, both_ways)
 CLOSING: tuple[Script, ...] = (data_then_close, close_before_the_other_writes, shut_both_ways)
-RESETTING: tuple[Script, ...] = (
+RESETTING: tuple[Script, ...] = (  # where the actor has read everything
     reset_seen_by_reader,
     reset_seen_by_writer,
     data_then_reset,
     data_then_reset_while_reading,
-    reset_with_data_both_ways,
     reset_after_half_close,
     reset_after_the_others_half_close,
+)
+RESETTING_UNREAD: tuple[Script, ...] = (  # and where it has not: a UNIX socket can say that
+    reset_with_data_both_ways,
     reset_during_the_answer,
     reset_while_the_other_is_blocked,
     close_unread,

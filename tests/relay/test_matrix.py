@@ -16,7 +16,16 @@ from typing import Literal
 import pytest
 
 from tests.relay import cases
-from tests.relay.cases import BULK, CLOSING, FINISHING, RESETTING, SMALL, End, Script
+from tests.relay.cases import (
+    BULK,
+    CLOSING,
+    FINISHING,
+    RESETTING,
+    RESETTING_UNREAD,
+    SMALL,
+    End,
+    Script,
+)
 from tests.relay.harness import (
     FAMILIES,
     Destination,
@@ -51,18 +60,11 @@ class Limit:
 
 LIMITS = (
     Limit(
-        (
-            cases.reset_seen_by_reader,
-            cases.reset_seen_by_writer,
-            cases.data_then_reset,
-            cases.data_then_reset_while_reading,
-            cases.reset_after_half_close,
-            cases.reset_after_the_others_half_close,
-        ),
+        RESETTING,
         ("unix",),
-        ("tcp", "unix"),
-        "A UNIX socket has no RST. With nothing unread it can only close, and that is passed on as "
-        "an end of input: data_then_close and close_before_the_other_writes.",
+        ("tcp",),
+        "A UNIX socket has no RST. With nothing unread it can only close, and a close is FIN to a "
+        "TCP peer: data_then_close and close_before_the_other_writes.",
         None,
     ),
     Limit(
@@ -75,10 +77,10 @@ LIMITS = (
     ),
     Limit(
         (cases.close_before_the_other_writes, cases.shut_both_ways),
-        ("tcp", "unix"),
+        ("tcp",),
         ("unix",),
         "A TCP peer that closes says FIN, which may be a half-close: that nobody reads any more "
-        "shows once something is written. Who closes a UNIX socket is passed on in the same way.",
+        "shows once something is written.",
         {"write says EPIPE": "wrote 1 bytes"},
     ),
 )
@@ -145,16 +147,17 @@ class Case:
         return expected
 
     @property
-    def close_reasons(self) -> set[str]:
-        """As what the worker may count its end."""
+    def close_reason(self) -> str:
+        """As what the worker counts its end."""
+        acting, other = (
+            (self.client, self.endpoint) if self.actor == "client" else (self.endpoint, self.client)
+        )
         if self.script in FINISHING or self.script is cases.data_then_close:
-            return {"finished"}
-        reset = {f"{self.actor}_reset"}
-        # A reset that a UNIX socket can only say by closing is the second FIN of two.
-        if self.script is cases.reset_after_the_others_half_close:
-            acting = self.client if self.actor == "client" else self.endpoint
-            return {"finished"} if acting == "unix" else reset
-        return reset
+            return "finished"
+        # All that a UNIX socket with nothing unread can say is that it closes.
+        if acting == other == "unix" and self.script not in RESETTING_UNREAD:
+            return "finished"
+        return f"{self.actor}_reset"
 
 
 def _drive_into_splice(link: Link) -> None:
@@ -228,7 +231,7 @@ ACTORS: tuple[Actor, ...] = ("client", "endpoint")
 PATHS: tuple[Start, ...] = ("copy", "splice")
 CASES = [
     case
-    for script in (*FINISHING, *CLOSING, *RESETTING)
+    for script in (*FINISHING, *CLOSING, *RESETTING, *RESETTING_UNREAD)
     for actor in ACTORS
     for path in PATHS
     for client in FAMILIES
@@ -252,4 +255,4 @@ def test_both_ends_observe_what_they_would_of_each_other(
     await_idle(relay.worker)
     after = relay.worker.closed()
     counted = {reason for reason, count in after.items() if count != before.get(reason, 0)}
-    assert counted <= case.close_reasons
+    assert counted == {case.close_reason}
