@@ -10,17 +10,20 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
-from tests.relay.harness import Flow, reset, transfer, unsent
+from tests.relay.harness import Family, Flow, Link, listen, reset, transfer, unsent
 from tests.support import DEADLINE, wait_for
 
 BLOCK = bytes(n * 7 % 251 for n in range(1 << 16))
 SMALL = BLOCK[:768]
 BULK = BLOCK * 32 + SMALL  # 2 MiB and an odd rest
 ANSWER = BLOCK[::-1] * 128 + SMALL  # 8 MiB and an odd rest
+
+FILL_LIMIT = 128 << 20  # bytes; a sender that gets that far is not held back at all
 
 HAPPENINGS = (
     (select.POLLIN, "IN"),
@@ -100,24 +103,46 @@ class End:
         if self.sock.family != socket.AF_UNIX:
             wait_for(lambda: unsent(self.sock) == 0, "what was sent to be taken")
 
-    def fills(self, quiet: float = 0.02) -> int:
-        """Writes until nothing has been taken for `quiet` seconds. Returns the bytes taken."""
-        self.sock.setblocking(False)
-        taken = 0
-        while taken < FILL_LIMIT and select.select([], [self.sock], [], quiet)[1]:
+    def fills(self) -> None:
+        """Writes until the kernel takes no more for now."""
+        fill([self.sock], 0.02)
+
+
+def fill(senders: Sequence[socket.socket], quiet: float) -> list[int]:
+    """Writes what filling() gives to all of them at once, until none has taken a byte for
+    `quiet` seconds. Returns the bytes that each took, at most about FILL_LIMIT."""
+    taken = dict.fromkeys(senders, 0)
+    for sock in senders:
+        sock.setblocking(False)
+    while ready := select.select([], [s for s in senders if taken[s] < FILL_LIMIT], [], quiet)[1]:
+        for sock in ready:
             with suppress(BlockingIOError):
-                start = taken % len(BLOCK)
-                taken += self.sock.send(BLOCK[start:])
-        self.sock.settimeout(DEADLINE)
-        return taken
-
-
-FILL_LIMIT = 128 << 20  # bytes; a sender that gets that far is not held back at all
+                taken[sock] += sock.send(BLOCK[taken[sock] % len(BLOCK) :])
+    for sock in senders:
+        sock.settimeout(DEADLINE)
+    return list(taken.values())
 
 
 def filling(length: int) -> bytes:
-    """The first bytes of what End.fills() writes."""
+    """The first bytes of what fill() writes."""
     return (BLOCK * (length // len(BLOCK) + 1))[:length]
+
+
+def link_directly(family: Family, directory: Path) -> Link:
+    """Both ends of a connection with nothing in between."""
+    with listen(family, directory) as listener:
+        client = socket.socket(listener.family, socket.SOCK_STREAM)
+        client.settimeout(DEADLINE)
+        client.connect(listener.getsockname())
+        server = listener.accept()[0]
+        server.settimeout(DEADLINE)
+    return Link(client, server)
+
+
+def drive_into_splice(link: Link) -> None:
+    """Three reads of 16 KiB or more in a row switch a half; here are hundreds, both ways."""
+    for _ in range(2):
+        transfer(Flow(link.client, link.server, BULK), Flow(link.server, link.client, BULK))
 
 
 # --- the scripts: `actor` does what the script is called, `other` observes ---------------------

@@ -25,7 +25,10 @@ from tests.relay.cases import (
     SMALL,
     End,
     Script,
+    drive_into_splice,
+    link_directly,
 )
+from tests.relay.conftest import OpenEndpoint, StartWorker
 from tests.relay.harness import (
     FAMILIES,
     Destination,
@@ -38,7 +41,6 @@ from tests.relay.harness import (
     listen,
     transfer,
 )
-from tests.support import DEADLINE
 
 Actor = Literal["client", "endpoint"]
 Start = Literal["copy", "splice"]
@@ -127,7 +129,7 @@ class Case:
         try:
             transfer(Flow(link.client, link.server, b"?"), Flow(link.server, link.client, b"!"))
             if self.path == "splice":
-                _drive_into_splice(link)
+                drive_into_splice(link)
             actor, other = (client, endpoint) if self.actor == "client" else (endpoint, client)
             self.script(actor, other, SMALL if self.path == "copy" else BULK)
         finally:
@@ -160,15 +162,6 @@ class Case:
         return f"{self.actor}_reset"
 
 
-def _drive_into_splice(link: Link) -> None:
-    """Three reads of 16 KiB or more in a row switch a half; here are hundreds, both ways."""
-    for _ in range(2):
-        transfer(
-            Flow(link.client, link.server, BULK),
-            Flow(link.server, link.client, BULK),
-        )
-
-
 @dataclass(slots=True)
 class Direct:
     """Connections without a worker, and what was observed on them."""
@@ -176,20 +169,11 @@ class Direct:
     directory: Path
     seen: dict[Case, list[str]] = field(default_factory=dict)
 
-    def link(self, family: Family) -> Link:
-        with listen(family, self.directory) as listener:
-            client = socket.socket(listener.family, socket.SOCK_STREAM)
-            client.settimeout(DEADLINE)
-            client.connect(listener.getsockname())
-            server = listener.accept()[0]
-            server.settimeout(DEADLINE)
-        return Link(client, server)
-
     def observed(self, case: Case, family: Family) -> list[str]:
         """Of the case's script between two ends of that family."""
         case = Case(case.script, case.actor, case.path, family, family)
         if case not in self.seen:
-            self.seen[case] = case.run(self.link(family))
+            self.seen[case] = case.run(link_directly(family, self.directory))
         return self.seen[case]
 
 
@@ -256,3 +240,38 @@ def test_both_ends_observe_what_they_would_of_each_other(
     after = relay.worker.closed()
     counted = {reason for reason, count in after.items() if count != before.get(reason, 0)}
     assert counted == {case.close_reason}
+
+
+@pytest.mark.parametrize("speaks", [False, True], ids=["silent", "speaks-first"])
+@pytest.mark.parametrize("endpoint", FAMILIES)
+@pytest.mark.parametrize("client", FAMILIES)
+def test_a_refusal_is_passed_on_at_once(
+    open_endpoint: OpenEndpoint,
+    start_worker: StartWorker,
+    client: Family,
+    endpoint: Family,
+    speaks: bool,
+) -> None:
+    """What differs: connect itself succeeds, as the kernel accepts before the worker asks. The
+    refusal is the first thing after it: a reset without any byte; on a UNIX socket an end both
+    ways, or ECONNRESET if the client's bytes were still unread."""
+    refusing = open_endpoint(endpoint, backlog=None)
+    with (
+        socket.socket(refusing.family, socket.SOCK_STREAM) as direct_client,
+        pytest.raises(ConnectionRefusedError),
+    ):
+        direct_client.connect(refusing.getsockname())
+    worker = start_worker(refusing)
+    log: list[str] = []
+    end = End("client", worker.connect(client), log)
+    if speaks:
+        end.writes()
+    end.awaits_death()
+    end.reads_end()
+    end.reads_end()
+    end.writes()
+    assert log[-2:] == ["client: end of input", "client: write says EPIPE"]
+    resets = sum("ECONNRESET" in line for line in log)
+    assert resets == 1 if client != "unix" else resets <= speaks, log
+    await_idle(worker)
+    assert worker.closed() == {"connect_failed": 1}
