@@ -100,6 +100,12 @@ int tm_sock_shut_write(int fd)
     return shutdown(fd, SHUT_WR) < 0 ? -errno : 0;
 }
 
+bool tm_sock_has_answered(int fd)
+{
+    char byte;
+    return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
+}
+
 bool tm_sock_closed_by_peer(int fd)
 {
     return is_unix(fd) && send(fd, "", 0, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno == EPIPE;

@@ -20,6 +20,10 @@ int tm_sock_connect(const struct tm_address *address) __attribute__((warn_unused
 /* 1 established, 0 still connecting, -errno failed. Sends nothing. */
 int tm_sock_established(int fd) __attribute__((warn_unused_result));
 
+/* Whether there is something to read. A connect that failed and has an answer was established,
+ * and reset after it. */
+bool tm_sock_has_answered(int fd);
+
 /* The socket's pending error as -errno, 0 if none. Reading it clears it. */
 int tm_sock_error(int fd) __attribute__((warn_unused_result));
 

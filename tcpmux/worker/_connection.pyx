@@ -29,7 +29,7 @@ from tcpmux.shm._layout cimport (
 from tcpmux.worker._mechanism cimport (
     EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
     epoll_ctl, epoll_event, tm_peer_from, tm_sock_closed_by_peer, tm_sock_connect, tm_sock_error,
-    tm_sock_established, tm_sock_local_failure, tm_sock_reset, tm_sock_shut_write,
+    tm_sock_established, tm_sock_has_answered, tm_sock_local_failure, tm_sock_reset, tm_sock_shut_write,
     tm_sock_unacknowledged,
     tm_wheel_arm, tm_wheel_disarm,
 )
@@ -46,6 +46,9 @@ cdef enum:
     BASE_EVENTS = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET
     # What says that a short read does not mean "drained".
     READ_TO_THE_END = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI
+    # An endpoint that has accepted, written and sent RST before its connect was looked at: what
+    # it wrote is delivered before the reset, as a direct peer would have read it.
+    ANSWERED_AND_RESET = TM_RESET | TM_HUNG_UP
 
 
 # --- small parts ------------------------------------------------------------------------------
@@ -346,6 +349,7 @@ cdef void connect_next(Worker *w, uint32_t index) noexcept nogil:
     cdef uint32_t count = destination.endpoint_count if destination != NULL else 0
     cdef uint32_t events
     cdef int fd, state
+    cdef uint8_t flags
     while conn.attempts < count:
         endpoint = &w.image.endpoints[
             destination.first_endpoint + (conn.first_endpoint + conn.attempts) % count]
@@ -360,12 +364,14 @@ cdef void connect_next(Worker *w, uint32_t index) noexcept nogil:
         conn.fd[TM_ENDPOINT] = fd
         # On this host or a fast network the handshake is over by now: no need to wait for it.
         state = tm_sock_established(fd)
+        flags = always_read_on(conn.endpoint.family)
         if state < 0:
-            attempt_failed(w, conn, -state, False)
-            continue
+            if not tm_sock_has_answered(fd):
+                attempt_failed(w, conn, -state, False)
+                continue
+            flags |= ANSWERED_AND_RESET
         events = BASE_EVENTS if state else BASE_EVENTS | EPOLLOUT
-        conn.side_flags[TM_ENDPOINT] = (0 if state else TM_WRITE_WATCHED) | always_read_on(
-            conn.endpoint.family)
+        conn.side_flags[TM_ENDPOINT] = flags | (0 if state else TM_WRITE_WATCHED)
         if watch(w, index, TM_ENDPOINT, EPOLL_CTL_ADD, events) < 0:
             end(w, index, TM_CLOSED_local_error, True)
         elif state:
@@ -391,9 +397,11 @@ cdef void connect_event(Worker *w, uint32_t index, int side, uint32_t events) no
     if error == 0 and not events & EPOLLOUT:
         return
     if error < 0:
-        attempt_failed(w, conn, -error, False)
-        connect_next(w, index)
-        return
+        if not tm_sock_has_answered(conn.fd[TM_ENDPOINT]):
+            attempt_failed(w, conn, -error, False)
+            connect_next(w, index)
+            return
+        conn.side_flags[TM_ENDPOINT] |= ANSWERED_AND_RESET
     established(w, index)
     if conn.state == TM_RELAYING:
         relay_event(w, index, TM_ENDPOINT, events)

@@ -316,6 +316,21 @@ static void reset_reaches_the_peer_as_such(void)
     close(ends[1]);
 }
 
+static void an_answer_outlives_a_reset(void)
+{
+    int ends[2];
+    make_pair(AF_INET, ends, 0);
+    CHECK(!tm_sock_has_answered(ends[1]));
+    CHECK(send(ends[0], "busy", 4, 0) == 4);
+    CHECK(wait_events(ends[1], POLLIN) & POLLIN);
+    tm_sock_reset(ends[0]);
+    CHECK(wait_events(ends[1], 0) & POLLERR);
+    CHECK(tm_sock_established(ends[1]) == -ECONNRESET);
+    CHECK(tm_sock_has_answered(ends[1]));
+    close(ends[1]);
+    CHECK(!tm_sock_has_answered(-1));
+}
+
 static void only_a_close_of_a_unix_peer_is_told_from_a_half_close(void)
 {
     static const int families[] = {AF_INET, AF_UNIX};
@@ -398,6 +413,7 @@ int main(void)
     RUN(a_unix_peer_that_has_closed_was_established);
     RUN(shut_write_ends_one_direction);
     RUN(reset_reaches_the_peer_as_such);
+    RUN(an_answer_outlives_a_reset);
     RUN(only_a_close_of_a_unix_peer_is_told_from_a_half_close);
     RUN(what_is_under_way_is_counted);
     RUN(no_socket_and_no_connection_are_errors);

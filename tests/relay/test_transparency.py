@@ -44,13 +44,13 @@ class Pair:
     """A worker, its only endpoint, and links through them."""
 
     def __init__(self, start_worker: StartWorker, open_endpoint: OpenEndpoint) -> None:
-        self._start_worker = start_worker
-        self._open_endpoint = open_endpoint
+        self.start_worker = start_worker
+        self.open_endpoint = open_endpoint
         self.worker: RelayWorker
 
     def link(self, client: Family, server: Family) -> Link:
-        endpoint = self._open_endpoint(server)
-        self.worker = self._start_worker(endpoint)
+        endpoint = self.open_endpoint(server)
+        self.worker = self.start_worker(endpoint)
         return self.worker.link(endpoint, client)
 
 
@@ -218,6 +218,29 @@ def test_a_server_that_only_says_a_line(
     await_idle(worker)
     assert worker.closed() == {"finished": 300}
     assert worker.destination().connect_failures == 0
+
+
+def test_a_server_that_says_a_line_and_resets(pair: Pair) -> None:
+    """Its line arrives even if its RST comes before the worker has looked at its connect."""
+    rounds = 1500
+    endpoint = pair.open_endpoint()
+    worker = pair.start_worker(endpoint)
+    with ThreadPoolExecutor(1) as pool:
+        served = pool.submit(_say_and_reset, endpoint, rounds)
+        for _ in range(rounds):
+            with worker.connect() as client:
+                assert client.recv(100) == b"busy"
+                assert ends_by_reset(client)
+        served.result()
+    await_idle(worker)
+    assert worker.closed() == {"endpoint_reset": rounds}
+
+
+def _say_and_reset(endpoint: socket.socket, count: int) -> None:
+    for _ in range(count):
+        server = endpoint.accept()[0]
+        server.sendall(b"busy")
+        reset(server)
 
 
 def _say_and_close(endpoint: socket.socket, sibling: socket.socket, count: int) -> None:
