@@ -61,15 +61,20 @@ fail:
     return -error;
 }
 
+static bool is_unix(int fd)
+{
+    int family = 0;
+    socklen_t size = sizeof(family);
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size) == 0 && family == AF_UNIX;
+}
+
 int tm_sock_established(int fd)
 {
     /* A send of nothing goes through the state checks of a real one. */
     if (send(fd, "", 0, MSG_NOSIGNAL | MSG_DONTWAIT) == 0)
         return 1;
     if (errno == EPIPE) {
-        int family = 0;
-        socklen_t size = sizeof(family);
-        if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size) == 0 && family == AF_UNIX) {
+        if (is_unix(fd)) {
             /* Connected for sure, and closed by the peer since: its bytes and its end are
              * still to be read. An error besides: closed while it was in the queue. */
             int error = tm_sock_error(fd);
@@ -94,9 +99,22 @@ int tm_sock_shut_write(int fd)
     return shutdown(fd, SHUT_WR) < 0 ? -errno : 0;
 }
 
+bool tm_sock_has_answered(int fd)
+{
+    char byte;
+    return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
+}
+
+bool tm_sock_closed_by_peer(int fd)
+{
+    return is_unix(fd) && send(fd, "", 0, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno == EPIPE;
+}
+
 uint32_t tm_sock_unacknowledged(int fd)
 {
     int bytes = 0;
+    if (is_unix(fd))
+        return 0;
     return ioctl(fd, SIOCOUTQ, &bytes) < 0 || bytes < 0 ? 0 : (uint32_t)bytes;
 }
 

@@ -24,13 +24,22 @@ int tm_sock_connect(const struct tm_address *address) __attribute__((warn_unused
 /* 1 established, 0 still connecting, -errno failed. Sends nothing. */
 int tm_sock_established(int fd) __attribute__((warn_unused_result));
 
+/* Whether there is something to read. A connect that failed and has an answer was established,
+ * and reset after it. */
+bool tm_sock_has_answered(int fd);
+
 /* The socket's pending error as -errno, 0 if none. Reading it clears it. */
 int tm_sock_error(int fd) __attribute__((warn_unused_result));
 
 /* FIN. */
 int tm_sock_shut_write(int fd);
 
-/* Bytes sent and not yet acknowledged (TCP) or read (UNIX); 0 if that can't be told. */
+/* At the end of input: whether nobody reads any more at the other end either. A UNIX peer that
+ * closes says so at once; TCP says FIN, which may be a half-close: false. Sends nothing. */
+bool tm_sock_closed_by_peer(int fd);
+
+/* Bytes sent that a reset would overtake: not yet acknowledged. Always 0 for a UNIX socket,
+ * whose bytes are in the peer's queue at once and stay there after a close. */
 uint32_t tm_sock_unacknowledged(int fd);
 
 /* Makes close() send RST: pending data on either side is thrown away. A UNIX socket just closes. */

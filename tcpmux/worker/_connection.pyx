@@ -35,8 +35,9 @@ from tcpmux.shm._layout cimport (
 )
 from tcpmux.worker._mechanism cimport (
     EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
-    epoll_ctl, epoll_event, tm_peer_from, tm_sock_connect, tm_sock_error, tm_sock_established,
-    tm_sock_local_failure, tm_sock_shut_write, tm_sock_unacknowledged, tm_sock_will_reset,
+    epoll_ctl, epoll_event, tm_peer_from, tm_sock_closed_by_peer, tm_sock_connect, tm_sock_error,
+    tm_sock_established, tm_sock_has_answered, tm_sock_local_failure, tm_sock_shut_write,
+    tm_sock_unacknowledged, tm_sock_will_reset,
     tm_wheel_arm, tm_wheel_disarm,
 )
 
@@ -50,6 +51,9 @@ cdef enum:
     RESET_RECHECK_MS = 10
     # What says that a short read does not mean "drained".
     READ_TO_THE_END = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI
+    # An endpoint that has accepted, written and sent RST before its connect was looked at: what
+    # it wrote is delivered before the reset, as a direct peer would have read it.
+    ANSWERED_AND_RESET = TM_RESET | TM_HUNG_UP
 
 
 # --- small parts ------------------------------------------------------------------------------
@@ -105,6 +109,12 @@ cdef void close_side(tm_conn *conn, int side, bint reset) noexcept nogil:
             tm_sock_will_reset(fd)
         conn.fd[side] = -1
         close(fd)
+
+
+cdef inline bint both_unix(tm_conn *conn) noexcept nogil:
+    """Between UNIX sockets a close is more than an end of input: a peer that writes hears of it
+    at once. A TCP peer learns it from the answer to what it writes, here as directly."""
+    return conn.client.family == AF_UNIX and conn.endpoint.family == AF_UNIX
 
 
 cdef void push_ready(Worker *w, uint32_t index, int side) noexcept nogil:
@@ -251,6 +261,8 @@ cdef void half_ended(Worker *w, uint32_t index, int side) noexcept nogil:
         side_was_reset(w, index, side)
     elif conn.half[other].state == TM_HALF_SHUT:
         end(w, index, TM_CLOSED_finished, False)  # close sends the second FIN
+    elif both_unix(conn) and tm_sock_closed_by_peer(conn.fd[side]):
+        end(w, index, TM_CLOSED_finished, False)
     else:
         w.pump.journal.side = <uint8_t>side
         tm_journal_note(w.pump.journal, TM_SHUT)
@@ -318,6 +330,9 @@ cdef void relay_event(Worker *w, uint32_t index, int side, uint32_t events) noex
     if events & EPOLLERR and conn.state == TM_RELAYING:
         if conn.half[side].state != TM_HALF_OPEN or conn.half[side].blocked:
             side_error(w, index, side)
+    elif events & EPOLLHUP and conn.state == TM_RELAYING and both_unix(conn):
+        if conn.half[side].state == TM_HALF_SHUT:  # a half-close before, and now a close
+            end(w, index, TM_CLOSED_finished, False)
 
 
 # --- connecting -------------------------------------------------------------------------------
@@ -388,6 +403,7 @@ cdef void connect_next(Worker *w, uint32_t index) noexcept nogil:
     cdef uint32_t count = destination.endpoint_count if destination != NULL else 0
     cdef uint32_t events
     cdef int fd, state
+    cdef uint8_t flags
     while conn.attempts < count:
         endpoint = &w.image.endpoints[
             destination.first_endpoint + (conn.first_endpoint + conn.attempts) % count]
@@ -404,12 +420,14 @@ cdef void connect_next(Worker *w, uint32_t index) noexcept nogil:
             continue
         # On this host or a fast network the handshake is over by now: no need to wait for it.
         state = tm_sock_established(fd)
+        flags = always_read_on(conn.endpoint.family)
         if state < 0:
-            attempt_failed(w, conn, -state, False)
-            continue
+            if not tm_sock_has_answered(fd):
+                attempt_failed(w, conn, -state, False)
+                continue
+            flags |= ANSWERED_AND_RESET
         events = BASE_EVENTS if state else BASE_EVENTS | EPOLLOUT
-        conn.side_flags[TM_ENDPOINT] = (0 if state else TM_WRITE_WATCHED) | always_read_on(
-            conn.endpoint.family)
+        conn.side_flags[TM_ENDPOINT] = flags | (0 if state else TM_WRITE_WATCHED)
         if watch(w, index, TM_ENDPOINT, EPOLL_CTL_ADD, events) < 0:
             end(w, index, TM_CLOSED_local_error, True)
         elif state:
@@ -437,9 +455,11 @@ cdef void connect_event(Worker *w, uint32_t index, int side, uint32_t events) no
     if error == 0 and not events & EPOLLOUT:
         return
     if error < 0:
-        attempt_failed(w, conn, -error, False)
-        connect_next(w, index)
-        return
+        if not tm_sock_has_answered(conn.fd[TM_ENDPOINT]):
+            attempt_failed(w, conn, -error, False)
+            connect_next(w, index)
+            return
+        conn.side_flags[TM_ENDPOINT] |= ANSWERED_AND_RESET
     established(w, index)
     if conn.state == TM_RELAYING:
         relay_event(w, index, TM_ENDPOINT, events)

@@ -1,0 +1,113 @@
+"""A reader that stops holds its sender back, through the worker as directly, and loses nothing:
+what is under way is in kernel buffers of limited size."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.relay.cases import drive_into_splice, fill, filling, link_directly
+from tests.relay.conftest import OpenEndpoint, StartWorker
+from tests.relay.harness import FAMILIES, Family, Link, RelayWorker, await_idle
+from tests.support import read_all
+
+# v6 has the buffers of v4; what matters is which of a connection's two halves are TCP.
+PAIRS: tuple[tuple[Family, Family], ...] = (
+    ("v4", "v4"),
+    ("v6", "v6"),
+    ("v4", "unix"),
+    ("unix", "v6"),
+    ("unix", "unix"),
+)
+BUFFER = 1 << 18  # bytes that both ends ask for; the kernel doubles them
+PIPE = 1 << 20  # bytes, of the half's pipe (csrc/pipe_pool.h)
+WORKER_MEMORY = 1 << 20  # bytes; what it may grow by is not a buffer for each connection
+QUIET = 0.3  # s; longer than TCP waits before it asks again for a window (200 ms)
+
+
+def directed(link: Link, actor: str) -> tuple[socket.socket, socket.socket]:
+    """Sender and reader, with buffers of a size that does not grow by itself."""
+    ends = (link.client, link.server) if actor == "client" else (link.server, link.client)
+    ends[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+    ends[1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+    return ends
+
+
+def taken_directly(actor: str, directory: Path) -> dict[Family, int]:
+    """Bytes that a sender can write to a stopped reader with nothing between, by family."""
+    links = [link_directly(family, directory) for family in FAMILIES]
+    ends = [directed(link, actor) for link in links]
+    taken = fill([sender for sender, _ in ends], QUIET)
+    for link in links:
+        link.close()
+    return dict(zip(FAMILIES, taken, strict=True))
+
+
+def held_by_worker(worker: RelayWorker, actor: str, client: Family, endpoint: Family) -> int:
+    """The most bytes that the worker's two sockets and its pipe hold of a stream.
+
+    A TCP buffer grows by itself, up to the last number of tcp_rmem and tcp_wmem; the receive
+    buffer of an accepted socket is as large as its listener's. What a UNIX socket has received
+    counts as in its sender's buffer, so that only the one that is written to adds some.
+    """
+    source, target = (client, endpoint) if actor == "client" else (endpoint, client)
+    listener = worker.listeners[client]
+    held = PIPE
+    if target == "unix":
+        held += listener.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    else:
+        held += largest("tcp_wmem")
+    if source != "unix" and actor == "client":
+        held += listener.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    elif source != "unix":
+        held += largest("tcp_rmem")
+    return held
+
+
+def largest(setting: str) -> int:
+    """Bytes: the last number of /proc/sys/net/ipv4/tcp_rmem or tcp_wmem."""
+    return int(Path("/proc/sys/net/ipv4", setting).read_text().split()[2])
+
+
+@pytest.mark.parametrize("path", ["copy", "splice"])
+@pytest.mark.parametrize("actor", ["client", "endpoint"])
+def test_a_sender_is_held_back_and_every_byte_arrives(
+    directory: Path,
+    start_worker: StartWorker,
+    open_endpoint: OpenEndpoint,
+    actor: str,
+    path: str,
+) -> None:
+    """What is taken is at most what a direct reader would have, the pipe and the worker's two
+    socket buffers; it does not grow with time; and once read on, all of it comes."""
+    direct = taken_directly(actor, directory)
+    workers, links, limits = [], [], []
+    for client, server in PAIRS:
+        endpoint = open_endpoint(server)
+        worker = start_worker(endpoint, receive_buffer=BUFFER)
+        links.append(worker.link(endpoint, client))
+        workers.append(worker)
+        # A TCP end adds its own buffer, be it the sender's or the reader's.
+        most = max(direct[client], direct[server])
+        limits.append(most + held_by_worker(worker, actor, client, server))
+    ends = [directed(link, actor) for link in links]
+    for link in links:
+        if path == "splice":
+            drive_into_splice(link)
+    before = [worker.memory() for worker in workers]
+    senders = [sender for sender, _ in ends]
+    taken = fill(senders, QUIET)
+    told = [f"{a}-{b}: {n} of {m}" for (a, b), n, m in zip(PAIRS, taken, limits, strict=True)]
+    assert all(n <= limit for n, limit in zip(taken, limits, strict=True)), told
+    assert fill(senders, QUIET) == [0] * len(senders)
+    after = [worker.memory() for worker in workers]
+    assert all(b - a < WORKER_MEMORY for a, b in zip(before, after, strict=True)), (before, after)
+    for worker, (sender, reader), count in zip(workers, ends, taken, strict=True):
+        sender.shutdown(socket.SHUT_WR)
+        assert read_all(reader) == filling(count)
+        reader.close()
+        sender.close()
+        await_idle(worker)
+        assert worker.closed() == {"finished": 1}
