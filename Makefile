@@ -13,11 +13,12 @@ SOURCES := setup.py pyproject.toml $(wildcard csrc/*) \
 export TCPMUX_WERROR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help build demo test bench lint fmt asan clean
+.PHONY: help build demo test prove bench lint fmt asan clean
 
 help:
 	@echo "make demo    show traffic being shifted between two embedded servers"
 	@echo "make test    lint, types and all tests"
+	@echo "make prove   kill, stop, replace and reload under load; nothing may be lost"
 	@echo "make bench   worker CPU and memory against nginx and haproxy, if installed"
 	@echo "make lint    ruff and mypy          make fmt    format"
 	@echo "make asan    the tests with every C module under the sanitizers"
@@ -45,6 +46,9 @@ fmt: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest
+
+prove: $(READY)
+	$(BIN)/python -m tests.stress
 
 bench: $(READY)
 	$(BIN)/python -m bench

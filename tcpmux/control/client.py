@@ -110,6 +110,10 @@ class AdminClient:
         path = f"/v1/routes/{quote(route, safe='')}/weights"
         return cast("Applied", self._ask("PUT", path, dict(weights)))
 
+    def set_workers(self, count: int) -> Applied:
+        """Has the instance run with that many workers (1 or more) until the next reload."""
+        return cast("Applied", self._ask("PUT", "/v1/workers", {"count": count}))
+
     def stop(self, *, now: bool = False) -> Stopping:
         """Has the instance drain and end, or with `now` end at once. Does not wait for it."""
         return cast("Stopping", self._ask("POST", "/v1/stop", {"now": True} if now else {}))

@@ -3,6 +3,7 @@
     GET  /v1/status                    what is, read from shared memory
     POST /v1/reload                    the files again
     PUT  /v1/routes/NAME/weights       {"v1": 50, "v2": 50}
+    PUT  /v1/workers                   {"count": 4}
     POST /v1/stop                      {} drains, {"now": true} does not
 
 What changes the table is asked of the master; nothing is changed here. Every answer is
@@ -116,6 +117,7 @@ class AdminApi:
         app.router.add_get("/v1/status", self._status, allow_head=False)
         app.router.add_post("/v1/reload", self._reload)
         app.router.add_put("/v1/routes/{route}/weights", self._set_weights)
+        app.router.add_put("/v1/workers", self._set_workers)
         app.router.add_post("/v1/stop", self._stop)
         return app
 
@@ -139,6 +141,13 @@ class AdminApi:
         return web.json_response(
             await self._master.request("set_weights", route=route, weights=weights)
         )
+
+    async def _set_workers(self, request: web.Request) -> web.Response:
+        body = await _json_object(request)
+        count = body.pop("count", None)
+        if body or type(count) is not int:
+            raise MasterRefused("invalid", 'the body is {"count": N}')
+        return web.json_response(await self._master.request("set_workers", count=count))
 
     async def _stop(self, request: web.Request) -> web.Response:
         body = await _json_object(request)
