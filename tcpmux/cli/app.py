@@ -10,7 +10,18 @@ from typing import Any, NoReturn
 
 import click
 
-from tcpmux.cli import check, demo, reload, run, status, stop, weight
+from tcpmux.cli import (
+    check,
+    demo,
+    drain,
+    reload,
+    run,
+    status,
+    stop,
+    upgrade,
+    weight,
+    workers,
+)
 from tcpmux.errors import TcpmuxError
 
 
@@ -116,6 +127,9 @@ for command in (
     status.status,
     weight.weight,
     reload.reload_,
+    workers.workers,
+    upgrade.upgrade,
+    drain.drain,
     stop.stop,
     demo.demo,
 ):

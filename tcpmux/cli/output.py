@@ -9,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from tcpmux.control.client import Applied
 
@@ -64,6 +65,25 @@ def console() -> Console:
         emoji=False,
         width=None if sys.stdout.isatty() else WIDTH_OF_A_PIPE,
     )
+
+
+def table(title: str, text_column: str, *number_columns: str) -> Table:
+    """A table for people: the first column is text, the others are numbers."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(
+        title=Text(title, style="bold"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+    )
+    made.add_column(text_column, overflow="fold")
+    for column in number_columns:
+        made.add_column(column, justify="right", overflow="fold")
+    return made
 
 
 def print_applied(applied: Applied, if_nothing: str) -> None:

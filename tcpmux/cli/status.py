@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tcpmux.cli.instance import admin_option, client
-from tcpmux.cli.output import console, human_bytes, human_seconds, percent, plural
+from tcpmux.cli.output import console, human_bytes, human_seconds, percent, plural, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,24 +20,6 @@ if TYPE_CHECKING:
 ANSWER_TIME = 10.0  # s; it asks nobody, but control may just be starting again
 
 
-def _table(title: str, text_column: str, *number_columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        title=Text(title, style="bold"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-    )
-    table.add_column(text_column, overflow="fold")
-    for column in number_columns:
-        table.add_column(column, justify="right", overflow="fold")
-    return table
-
-
 def _headline(status: Status, now: float) -> str:
     return (
         f"tcpmux {status['version']} (pid {status['pid']}): {status['state']}, "
@@ -46,17 +28,19 @@ def _headline(status: Status, now: float) -> str:
 
 
 def _workers(workers: list[WorkerStatus]) -> Table:
-    table = _table("workers", "id", "pid", "generation", "connections", "starts")
+    made = table("workers", "id", "pid", "generation", "connections", "starts")
     for worker in workers:
         pid = str(worker["pid"]) if worker["pid"] else "not running"
-        table.add_row(
+        if worker["state"] != "running" and worker["pid"]:
+            pid += f" ({worker['state']})"
+        made.add_row(
             str(worker["id"]),
             pid,
             str(worker["generation"]),
             str(worker["connections"]),
             str(worker["starts"]),
         )
-    return table
+    return made
 
 
 def _weight(destination: DestinationStatus) -> str:
@@ -75,12 +59,12 @@ def _route(route: RouteStatus) -> Table:
         f"{route['connections_active']} active, {route['connections_total']} total, "
         f"{route['connections_rejected_total']} rejected"
     )
-    table = _table(
+    made = table(
         title, "destination", "weight", "share", "active", "total", "failures", "in", "out"
     )
     everything = sum(d["effective_weight"] for d in route["destinations"])
     for destination in route["destinations"]:
-        table.add_row(
+        made.add_row(
             destination["name"],
             _weight(destination),
             percent(destination["effective_weight"], everything),
@@ -90,7 +74,7 @@ def _route(route: RouteStatus) -> Table:
             human_bytes(destination["bytes_in_total"]),
             human_bytes(destination["bytes_out_total"]),
         )
-    return table
+    return made
 
 
 def print_status(status: Status, now: float) -> None:
@@ -101,9 +85,13 @@ def print_status(status: Status, now: float) -> None:
     if status["state"] == "orphaned":
         out.print(
             "The master is gone: connections are served, but nothing can be changed. "
-            "Stop with `tcpmux stop` and start again.",
+            "Start tcpmux again with the same file: it takes over.",
             soft_wrap=True,
         )
+    if status["upgrade"]["state"] == "failed":
+        out.print(f"The last upgrade failed: {status['upgrade']['error']}", soft_wrap=True)
+    elif status["upgrade"]["state"] == "running":
+        out.print(f"Upgrade {status['upgrade']['count']} is under way.", soft_wrap=True)
     out.print()
     out.print(_workers(status["workers"]))
     for route in status["routes"]:

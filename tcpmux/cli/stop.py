@@ -6,6 +6,7 @@ import os
 import select
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,9 @@ from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import plural
 from tcpmux.control.client import AdminClient, AdminError
 from tcpmux.errors import TcpmuxError
+
+if TYPE_CHECKING:
+    from tcpmux.control.client import Status
 
 LOOK_EVERY = 0.5  # s, for the connections that remain
 STATUS_TIME = 2.0  # s
@@ -50,22 +54,48 @@ class ProcessEnd:
             os.close(self._pidfd)
 
 
+def _remaining(status: Status) -> str:
+    """`3 connections (tcp-echo/v1 2, tcp-echo/v2 1)`; "" = none."""
+    left = sum(worker["connections"] for worker in status["workers"])
+    if not left:
+        return ""
+    parts = ", ".join(
+        f"{route['name']}/{destination['name']} {destination['connections_active']}"
+        for route in status["routes"]
+        for destination in route["destinations"]
+        if destination["connections_active"]
+    )
+    return plural(left, "connection") + (f" ({parts})" if parts else "")
+
+
 def wait_until_gone(instance: AdminClient, pid: int) -> None:
-    """Returns when the process has ended; prints how many connections keep it, as it changes."""
-    shown = None
+    """Returns when the process has ended; prints what keeps it, as that changes."""
+    shown = ""
+    first = True
     end = ProcessEnd(pid)
     try:
-        while not end.wait(LOOK_EVERY if shown is not None else 0.05):
+        while not end.wait(0.05 if first else LOOK_EVERY):
             try:
-                workers = instance.status()["workers"]
+                left = _remaining(instance.status())
             except AdminError:  # on its way out
                 continue
-            left = sum(worker["connections"] for worker in workers)
-            if left != shown and (left or shown):
-                click.echo(f"waiting for {plural(left, 'connection')}")
+            first = False
+            if left and left != shown:
+                click.echo(f"waiting for {left}")
             shown = left
     finally:
         end.close()
+
+
+def waiting_for(instance: AdminClient, pid: int) -> None:
+    """As wait_until_gone(); Ctrl-C ends the waiting with a word about what goes on."""
+    try:
+        wait_until_gone(instance, pid)
+    except KeyboardInterrupt:
+        raise TcpmuxError(
+            f"not waited for: tcpmux (pid {pid}) goes on stopping; `tcpmux stop --now` cuts "
+            "what is open"
+        ) from None
 
 
 @click.command("stop")
@@ -89,12 +119,6 @@ def stop(admin: str | None, now: bool, no_wait: bool) -> int:
     if no_wait:
         click.echo(f"tcpmux (pid {pid}) is stopping")
         return 0
-    try:
-        wait_until_gone(AdminClient(instance.path, STATUS_TIME), pid)
-    except KeyboardInterrupt:
-        raise TcpmuxError(
-            f"not waited for: tcpmux (pid {pid}) goes on stopping; `tcpmux stop --now` cuts "
-            "what is open"
-        ) from None
+    waiting_for(AdminClient(instance.path, STATUS_TIME), pid)
     click.echo(f"stopped (pid {pid})")
     return 0

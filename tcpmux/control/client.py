@@ -19,6 +19,8 @@ from tcpmux.control.schema import (
     RouteStatus,
     Status,
     Stopping,
+    UpgradeStatus,
+    Upgrading,
     WorkerStatus,
 )
 from tcpmux.errors import TcpmuxError
@@ -40,6 +42,8 @@ __all__ = [
     "RouteStatus",
     "Status",
     "Stopping",
+    "UpgradeStatus",
+    "Upgrading",
     "WorkerStatus",
 ]
 
@@ -113,6 +117,10 @@ class AdminClient:
     def set_workers(self, count: int) -> Applied:
         """Has the instance run with that many workers (1 or more) until the next reload."""
         return cast("Applied", self._ask("PUT", "/v1/workers", {"count": count}))
+
+    def upgrade(self) -> Upgrading:
+        """Has the installed build take over. Does not wait for it: status() tells how it goes."""
+        return cast("Upgrading", self._ask("POST", "/v1/upgrade", {}))
 
     def stop(self, *, now: bool = False) -> Stopping:
         """Has the instance drain and end, or with `now` end at once. Does not wait for it."""

@@ -90,3 +90,10 @@ class Stopping(TypedDict):
     """Answer to a stop: the instance is over when this process has ended."""
 
     pid: int
+
+
+class Upgrading(TypedDict):
+    """Answer to an upgrade that has begun; the status says how it goes."""
+
+    pid: int  # of the master, before and after
+    count: int

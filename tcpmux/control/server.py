@@ -4,6 +4,7 @@
     POST /v1/reload                    the files again
     PUT  /v1/routes/NAME/weights       {"v1": 50, "v2": 50}
     PUT  /v1/workers                   {"count": 4}
+    POST /v1/upgrade                   the build that is installed now
     POST /v1/stop                      {} drains, {"now": true} does not
 
 What changes the table is asked of the master; nothing is changed here. Every answer is
@@ -73,7 +74,7 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
         return _error(
             503,
             f"{error}: traffic goes on as it is, nothing can be changed; "
-            "`tcpmux stop` ends the workers, then start tcpmux again",
+            "start tcpmux again with the same file, and it takes over",
         )
     except MasterSilent as error:
         return _error(504, str(error))
@@ -118,6 +119,7 @@ class AdminApi:
         app.router.add_post("/v1/reload", self._reload)
         app.router.add_put("/v1/routes/{route}/weights", self._set_weights)
         app.router.add_put("/v1/workers", self._set_workers)
+        app.router.add_post("/v1/upgrade", self._upgrade)
         app.router.add_post("/v1/stop", self._stop)
         return app
 
@@ -148,6 +150,9 @@ class AdminApi:
         if body or type(count) is not int:
             raise MasterRefused("invalid", 'the body is {"count": N}')
         return web.json_response(await self._master.request("set_workers", count=count))
+
+    async def _upgrade(self, _request: web.Request) -> web.Response:
+        return web.json_response(await self._master.request("upgrade"), status=202)
 
     async def _stop(self, request: web.Request) -> web.Response:
         body = await _json_object(request)

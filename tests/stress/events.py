@@ -184,7 +184,7 @@ EVENTS = {
     "queued-kill": Event(queued_kill, 50, 3, 5),
     "worker-count": Event(worker_count, 8, 1, 3),
     "master-kill": Event(master_kill, 10, 1, 1),
-    "upgrade": Event(upgrade, 100, 2, 3),
+    "upgrade": Event(upgrade, 100, 2, 1),
     "reload": Event(reload, 1000, 100, 5),
     "worker-stop": Event(worker_stop, 2, 0, 1),
 }

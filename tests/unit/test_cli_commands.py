@@ -54,9 +54,30 @@ STATUS: dict[str, Any] = {
     "started_at": 0,
     "config": ["/etc/[red]routes.yaml"],
     "admin": "/run/a.sock",
+    "upgrade": {"count": 0, "state": "idle", "error": ""},
     "workers": [
-        {"id": 0, "pid": 124, "generation": 7, "connections": 3, "starts": 1},
-        {"id": 1, "pid": 0, "generation": 6, "connections": 0, "starts": 4},
+        {
+            "id": 0,
+            "pid": 124,
+            "guardian_pid": 122,
+            "state": "running",
+            "generation": 7,
+            "connections": 3,
+            "connections_limit": 100,
+            "starts": 1,
+            "counters": {"recovered": 17},
+        },
+        {
+            "id": 1,
+            "pid": 0,
+            "guardian_pid": 125,
+            "state": "away",
+            "generation": 6,
+            "connections": 0,
+            "connections_limit": 100,
+            "starts": 4,
+            "counters": {"recovered": 0},
+        },
     ],
     "routes": [
         {
@@ -310,3 +331,105 @@ def test_stop_now_without_waiting(admin: FakeAdmin) -> None:
     result = tcpmux("stop", "--now", "--no-wait", "--admin", admin.path)
     assert result.output == f"tcpmux (pid {os.getpid()}) is stopping\n"
     assert admin.requests == [("POST /v1/stop", {"now": True})]
+
+
+# --- workers, upgrade, drain ------------------------------------------------------------------
+
+
+def test_workers_shows_them(admin: FakeAdmin) -> None:
+    admin.answers["GET /v1/status"] = (200, STATUS)
+    result = tcpmux("workers", "--admin", admin.path)
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert lines[1].split() == [
+        "id", "pid", "guardian", "state", "generation", "connections", "limit", "starts",
+        "recovered",
+    ]  # fmt: skip
+    assert lines[3].split() == ["0", "124", "122", "running", "7", "3", "100", "1", "17"]
+    assert lines[4].split() == ["1", "none", "125", "away", "6", "0", "100", "4", "0"]
+    as_json = tcpmux("workers", "--json", "--admin", admin.path)
+    assert json.loads(as_json.output) == STATUS["workers"]
+
+
+def test_workers_changes_their_number(admin: FakeAdmin) -> None:
+    admin.answers["PUT /v1/workers"] = (200, {**APPLIED, "changes": ["workers 2->4"]})
+    result = tcpmux("workers", "4", "--admin", admin.path)
+    assert (result.exit_code, result.output.splitlines()[0]) == (0, "workers 2->4")
+    assert admin.requests == [("PUT /v1/workers", {"count": 4})]
+
+
+@pytest.mark.parametrize("arguments", [("0",), ("65",), ("-1",), ("two",), ("4", "--json")])
+def test_workers_refuses_what_makes_no_sense(admin: FakeAdmin, arguments: tuple[str, ...]) -> None:
+    result = tcpmux("workers", "--admin", admin.path, "--", *arguments)
+    if "--json" in arguments:
+        result = tcpmux("workers", *arguments, "--admin", admin.path)
+    assert result.exit_code == 2
+    assert admin.requests == []
+
+
+def test_upgrade_waits_for_its_end(admin: FakeAdmin) -> None:
+    """Through the time in which control is replaced and does not answer."""
+    looks = iter(
+        [
+            (200, {**STATUS, "upgrade": {"count": 3, "state": "running", "error": ""}}),
+            (503, {"error": "the master is gone"}),
+            (200, {**STATUS, "upgrade": {"count": 3, "state": "idle", "error": ""}}),
+        ]
+    )
+    admin.answers["POST /v1/upgrade"] = (202, {"pid": 123, "count": 3})
+    admin.answers["GET /v1/status"] = lambda: next(looks)
+    result = tcpmux("upgrade", "--admin", admin.path)
+    assert result.output == "upgraded to 9.9: 2 workers replaced, 3 connections open\n"
+    assert result.exit_code == 0
+
+
+def test_upgrade_tells_why_it_failed(admin: FakeAdmin) -> None:
+    failed = {"count": 3, "state": "failed", "error": "routes.yaml:1:1: no routes"}
+    admin.answers["POST /v1/upgrade"] = (202, {"pid": 123, "count": 3})
+    admin.answers["GET /v1/status"] = (200, {**STATUS, "upgrade": failed})
+    result = tcpmux("upgrade", "--admin", admin.path)
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "tcpmux: error: not upgraded: routes.yaml:1:1: no routes\n",
+    )
+    shown = tcpmux("status", "--admin", admin.path)
+    assert "The last upgrade failed: routes.yaml:1:1: no routes" in shown.output
+
+
+def test_upgrade_under_way_is_refused(admin: FakeAdmin) -> None:
+    admin.answers["POST /v1/upgrade"] = (409, {"error": "upgrade 2 is under way"})
+    result = tcpmux("upgrade", "--admin", admin.path)
+    assert (result.exit_code, result.stderr) == (1, "tcpmux: error: upgrade 2 is under way\n")
+
+
+def test_upgrade_need_not_be_waited_for(admin: FakeAdmin) -> None:
+    admin.answers["POST /v1/upgrade"] = (202, {"pid": 123, "count": 3})
+    result = tcpmux("upgrade", "--no-wait", "--admin", admin.path)
+    assert (result.exit_code, result.output) == (0, "upgrade 3 has begun\n")
+
+
+def test_drain_asks_and_returns(admin: FakeAdmin) -> None:
+    admin.answers["POST /v1/stop"] = (202, {"pid": 123})
+    result = tcpmux("drain", "--admin", admin.path)
+    assert (result.exit_code, result.output) == (0, "tcpmux (pid 123) is draining\n")
+    assert admin.requests == [("POST /v1/stop", {})]
+
+
+def test_drain_shows_what_remains(admin: FakeAdmin) -> None:
+    """By route and destination, until the process has ended."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        route = STATUS["routes"][0]
+        busy = {**route, "destinations": [destination("v1", 50, 80, connections_active=3)]}
+
+        def status() -> tuple[int, Any]:
+            process.terminate()
+            return 200, {**STATUS, "routes": [busy]}
+
+        admin.answers["POST /v1/stop"] = (202, {"pid": process.pid})
+        admin.answers["GET /v1/status"] = status
+        result = tcpmux("drain", "--wait", "--admin", admin.path)
+    assert result.output.splitlines() == [
+        "waiting for 3 connections (tcp-echo/v1 3)",
+        f"drained (pid {process.pid})",
+    ]
+    assert result.exit_code == 0

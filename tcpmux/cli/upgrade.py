@@ -1,0 +1,74 @@
+"""`tcpmux upgrade`: has the installed build take over from the running one."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.output import plural
+from tcpmux.control.client import AdminClient, AdminError
+from tcpmux.errors import TcpmuxError
+
+if TYPE_CHECKING:
+    from tcpmux.control.client import Status
+
+PATIENCE = 60.0  # s
+LOOK_EVERY = 0.1  # s
+LOOK_TIME = 2.0  # s for one answer
+
+
+def _look(instance: AdminClient) -> Status | None:
+    """None while control, too, is being replaced."""
+    try:
+        return instance.status()
+    except AdminError:
+        return None
+
+
+def wait_until_done(instance: AdminClient, count: int, patience: float = PATIENCE) -> Status:
+    """The status after upgrade number `count`. Raises TcpmuxError if it failed."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        status = _look(instance)
+        if status is not None and status["upgrade"]["count"] >= count:
+            upgrade = status["upgrade"]
+            if upgrade["state"] == "failed":
+                raise TcpmuxError(f"not upgraded: {upgrade['error']}")
+            if upgrade["state"] == "idle":
+                return status
+        time.sleep(LOOK_EVERY)
+    raise TcpmuxError(
+        f"the upgrade is not done after {patience:g} s: `tcpmux status` and the log tell more"
+    )
+
+
+@click.command("upgrade")
+@admin_option
+@click.option("--no-wait", is_flag=True, help="Ask only; don't wait for the outcome.")
+def upgrade(admin: str | None, no_wait: bool) -> int:
+    """Change to the build of tcpmux that is installed now, without dropping a connection.
+
+    The new build first checks the configuration and whether it can take over; if not, nothing
+    changes. Then the master becomes the new build, in the same process, and one worker
+    after the other is replaced, with its connections.
+
+    \b
+    Examples:
+        tcpmux upgrade
+        tcpmux upgrade --no-wait
+    """
+    instance = client(admin)
+    begun = instance.upgrade()
+    if no_wait:
+        click.echo(f"upgrade {begun['count']} has begun")
+        return 0
+    status = wait_until_done(AdminClient(instance.path, LOOK_TIME), begun["count"])
+    kept = sum(worker["connections"] for worker in status["workers"])
+    click.echo(
+        f"upgraded to {status['version']}: {plural(len(status['workers']), 'worker')} replaced, "
+        f"{plural(kept, 'connection')} open"
+    )
+    return 0

@@ -1,0 +1,78 @@
+"""`tcpmux workers`: shows the workers, or changes how many there are."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.output import console, print_applied, table
+from tcpmux.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tcpmux.control.client import WorkerStatus
+
+MOST = 64  # TM_MAX_SHARDS of csrc/route_table.h
+
+
+def print_workers(workers: Sequence[WorkerStatus]) -> None:
+    shown = table(
+        "workers",
+        "id",
+        "pid",
+        "guardian",
+        "state",
+        "generation",
+        "connections",
+        "limit",
+        "starts",
+        "recovered",
+    )
+    for worker in workers:
+        shown.add_row(
+            str(worker["id"]),
+            str(worker["pid"]) if worker["pid"] else "none",
+            str(worker["guardian_pid"]),
+            worker["state"],
+            str(worker["generation"]),
+            str(worker["connections"]),
+            str(worker["connections_limit"]),
+            str(worker["starts"]),
+            str(worker["counters"]["recovered"]),
+        )
+    console().print(shown)
+
+
+@click.command("workers")
+@click.argument("count", type=int, required=False)
+@admin_option
+@click.option("--json", "as_json", is_flag=True, help="The workers as JSON.")
+def workers(admin: str | None, count: int | None, as_json: bool) -> int:
+    """Show the workers, or change how many there are to COUNT.
+
+    Connections of a worker that goes are handed over to those that stay, while they live; no
+    listening socket is opened or closed. The file stays as it is: the next reload goes
+    back to what it says. "recovered": connections taken up from an earlier life of the worker.
+
+    \b
+    Examples:
+        tcpmux workers
+        tcpmux workers 4
+    """
+    if count is None:
+        found = client(admin).status()["workers"]
+        if as_json:
+            click.echo(json.dumps(found, indent=2))
+        else:
+            print_workers(found)
+        return 0
+    if as_json:
+        raise UsageError("--json shows workers; it does not go with a COUNT")
+    if not 1 <= count <= MOST:
+        raise UsageError(f"expected a number of workers from 1 to {MOST}, got {count}")
+    print_applied(client(admin).set_workers(count), f"workers: {count} already")
+    return 0
