@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from tcpmux.config import Address
 from tcpmux.errors import TcpmuxError
-from tcpmux.shm._shm import MAX_LISTENERS
+from tcpmux.shm._shm import MAX_LISTENERS, MAX_SHARDS
 
 BACKLOG = 65535  # the kernel lowers it to net.core.somaxconn
 
@@ -109,6 +109,7 @@ class Listeners:
 
     shards: int
     by_address: dict[Address, Listener] = field(default_factory=dict)
+    inherited: dict[Address, list[socket.socket]] = field(default_factory=dict)  # not used yet
 
     def __len__(self) -> int:
         return sum(len(listener.sockets) for listener in self.by_address.values())
@@ -174,8 +175,43 @@ class Listeners:
         every = [*self.by_address.values(), *opened]
         return {listener.address: listener.id for listener in every}
 
+    def inherit(self, sockets: Iterable[tuple[Address, socket.socket]]) -> None:
+        """Listening sockets that a service manager has opened or kept: used for their
+        address, before anything is bound."""
+        for address, sock in sockets:
+            self.inherited.setdefault(address, []).append(sock)
+
+    def drop_inherited(self) -> list[Address]:
+        """Closes those that no route wants; their addresses."""
+        unused = list(self.inherited)
+        for sockets in self.inherited.values():
+            for sock in sockets:
+                sock.close()
+        self.inherited.clear()
+        return unused
+
+    def _take_inherited(self, number: int, address: Address) -> Listener | None:
+        sockets = self.inherited.pop(address, [])[:MAX_SHARDS]
+        if not sockets:
+            return None
+        if address.path:
+            return Listener(number, address, sockets, shared=True, inode=_inode(address.path))
+        if not sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+            # One for all workers: no other can be bound beside it.
+            return Listener(number, address, sockets, shared=True)
+        v6_only = address.family == socket.AF_INET6 and bool(
+            sockets[0].getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        )
+        for _ in range(len(sockets), self.shards):
+            sockets.append(_tcp_socket(address, reuse_port=True, v6_only=v6_only))
+            sockets[-1].listen(BACKLOG)
+        return Listener(number, address, sockets, shared=False)
+
     def _open(self, number: int, address: Address, wanted: list[Address]) -> Listener:
         try:
+            taken = self._take_inherited(number, address)
+            if taken is not None:
+                return taken
             if address.family == socket.AF_UNIX:
                 sock, inode = bind_unix(address.path, None)
                 return Listener(number, address, [sock], shared=True, inode=inode)

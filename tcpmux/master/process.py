@@ -29,6 +29,7 @@ from tcpmux.master.instance import Instance, end_control, make, resume, wanted_w
 from tcpmux.master.listeners import unlink_socket
 from tcpmux.master.reload import QUEUE_TIME, Routing
 from tcpmux.master.signals import SignalQueue
+from tcpmux.master.supervisor import Supervisor, inherited_sockets
 from tcpmux.master.upgrade import REHEARSAL, Upgrade
 from tcpmux.master.workers import WorkersBusy
 from tcpmux.shm.routes import Names, build_image
@@ -56,17 +57,20 @@ class Master:
         self._listeners = instance.listeners
         self._upgraded = upgraded
         self._upgrade = Upgrade(self._table, self._workers)
+        self._supervisor = Supervisor.from_environment(os.environ)
         self._routing = Routing(
             config,
             self._table,
             self._workers,
             self._listeners,
             Names.new(self._workers.slot_is_idle),
+            self._supervisor,
         )
         self._control = ControlProcess(*self._control_arguments())
         self._drain_deadline: float | None = None  # monotonic; set = draining
         self._kill_deadline: float | None = None  # monotonic; set = ending at once
         self._next_report = 0.0
+        self._next_sign = 0.0  # of life, for the service manager
 
     def _control_arguments(self) -> tuple[list[str], list[int]]:
         fds = {
@@ -123,6 +127,8 @@ class Master:
         if instance.is_new:
             self._routing.await_workers()
         self._start_control(time.monotonic())
+        for address in self._listeners.drop_inherited():
+            log.warning("no route listens on %s, which the service manager had opened", address)
         self._announce()
         if self._upgraded and not instance.is_new:
             self._upgrade.replace_workers()
@@ -144,6 +150,13 @@ class Master:
             self._table.generation,
             self._instance.connections_limit,
             self._instance.admin.path,
+        )
+        self._say_ready()
+
+    def _say_ready(self) -> None:
+        self._supervisor.ready(
+            f"{len(self._routing.config.routes)} routes, {self._workers.count} workers, "
+            f"generation {self._table.generation}"
         )
 
     def _loop(self, signals: SignalQueue) -> None:
@@ -189,6 +202,8 @@ class Master:
             self._kill_deadline,
             self._upgrade.next_look(),
         ]
+        if self._supervisor.watchdog_interval is not None:
+            due.append(self._next_sign)
         if self._draining:
             due.append(self._next_report)
         else:
@@ -199,6 +214,10 @@ class Master:
     def _due(self, now: float) -> None:
         self._start_control(now)
         self._upgrade.look(now)
+        interval = self._supervisor.watchdog_interval
+        if interval is not None and now >= self._next_sign:
+            self._supervisor.is_alive()
+            self._next_sign = now + interval
         if not self._draining:
             self._workers.start_due(self._listeners, now)
             return
@@ -210,6 +229,7 @@ class Master:
         if now >= self._next_report:
             self._next_report = now + REPORT_EVERY
             left = sum(worker.live.connections for worker in self._workers.running)
+            self._supervisor.status(f"draining, {left} connections left")
             if left:
                 log.info("draining: %d connections left", left)
 
@@ -285,9 +305,13 @@ class Master:
         self._try(lambda: self._log_changes(self._reload()), "reload")
 
     def _reload(self) -> list[str]:
-        changes = self._routing.reload(self._paths)
-        count = wanted_workers(self._routing.config, self._table.shard_count)
-        return [*changes, *self._set_workers(count)]
+        self._supervisor.reloading()
+        try:
+            changes = self._routing.reload(self._paths)
+            count = wanted_workers(self._routing.config, self._table.shard_count)
+            return [*changes, *self._set_workers(count)]
+        finally:
+            self._say_ready()  # refused or not: it serves
 
     # --- workers and builds -----------------------------------------------------------------
 
@@ -349,6 +373,7 @@ class Master:
                 why,
                 "ending at once" if now else f"waiting up to {timeout:g} s for open ones",
             )
+            self._supervisor.stopping(f"{why}: draining")
             self._table.set_state(DRAINING_STATE)
             every = list(self._listeners.by_address.values())
             self._workers.remove_listeners(every, QUEUE_TIME)
@@ -427,7 +452,10 @@ def run(paths: Sequence[str]) -> int:
     estate = estates.Estate.load(int(saved)) if saved else estates.claim(config.admin.socket)
     if rehearsal:
         return _rehearse(config, estate)
+    inherited = inherited_sockets(os.environ)
     instance = make(config) if estate is None else resume(config, estate)
+    # Those of an instance that is taken over are the same sockets.
+    instance.listeners.inherit((one.address, one.socket) for one in inherited)
     return Master(paths, config, instance, upgraded=saved is not None).run()
 
 

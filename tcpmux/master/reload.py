@@ -15,6 +15,7 @@ from tcpmux.config import Config, load
 from tcpmux.errors import TcpmuxError
 from tcpmux.master.control import Refusal
 from tcpmux.master.listeners import Listener, Listeners
+from tcpmux.master.supervisor import Supervisor
 from tcpmux.master.workers import Workers
 from tcpmux.shm._shm import Table
 from tcpmux.shm.image import Image
@@ -48,6 +49,7 @@ class Routing:
     workers: Workers
     listeners: Listeners
     names: Names
+    supervisor: Supervisor
     image: Image = field(default_factory=lambda: Image((), ()))
     weights: dict[str, dict[str, int]] = field(default_factory=dict)  # set at run time
 
@@ -173,11 +175,16 @@ class Routing:
         if closing:
             self.workers.remove_listeners(closing, QUEUE_TIME)
             self.listeners.close(closing)
+            for listener in closing:
+                self.supervisor.forget(listener.address)
         if changed:
             self.table.numbers_given = names.given
             self.table.publish(image)
         self.listeners.add(opened)
         self.workers.add_listeners(opened)
+        for listener in opened:
+            fds = [sock.fileno() for sock in listener.sockets]
+            self.supervisor.store(listener.address, fds)
         self.config, self.weights, self.image, self.names = config, weights, image, names
         if changed:
             self.workers.wake()
