@@ -121,6 +121,17 @@ bool tm_kernel_fin_sent(int fd)
     }
 }
 
+bool tm_kernel_untouched(int fd, bool we_connected)
+{
+    uint64_t consumed = 0, written = 0;
+    int error = tm_kernel_consumed(fd, 0, &consumed);
+    if (error == -EOPNOTSUPP || error == -ENOPROTOOPT)
+        return true; /* no TCP */
+    if (error == 0)
+        error = tm_kernel_written(fd, we_connected, 0, &written);
+    return error == 0 && consumed == 0 && written == 0;
+}
+
 int tm_kernel_piped(int fd)
 {
     int bytes = 0;

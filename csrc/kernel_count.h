@@ -26,6 +26,10 @@ bool tm_kernel_was_reset(int fd, uint64_t received);
 /* A FIN of ours is on its way or has arrived. */
 bool tm_kernel_fin_sent(int fd);
 
+/* Nothing has been read from it or written to it yet. Always true of a UNIX socket, of which that
+ * can't be told. */
+bool tm_kernel_untouched(int fd, bool we_connected);
+
 /* Bytes in a pipe; -errno if it is none. */
 int tm_kernel_piped(int fd) __attribute__((warn_unused_result));
 

@@ -553,6 +553,15 @@ cdef class Live(Region):
         """Monotonic milliseconds of the last turn of its loop."""
         return tm_live_heartbeat(self.live())
 
+    @property
+    def records_used(self):
+        """Records from here on have never been used."""
+        return self.live().records_used
+
+    def record_offset(self, uint32_t index):
+        """Where a record begins in the region, bytes."""
+        return <char *>&self.live().records[index] - self.base
+
     def slot(self, uint32_t slot):
         """The SlotCounters of one route, destination or endpoint."""
         cdef const tm_slot *at

@@ -42,7 +42,7 @@ cdef extern from "Python.h":
 cdef enum:
     TICK_MS = 25       # between two looks at the heartbeat
     HANGING_MS = 75    # without a turn of its loop; a full one takes about 50
-    PATIENCE_MS = 5000 # stopped or hanging for longer, it is killed
+    PATIENCE_MS = 2000 # stopped or hanging for longer, it is killed
 
 
 def spawn():
@@ -90,6 +90,7 @@ cdef struct Watch:
     bint stopped
     bint killed         # by this guardian, for hanging
     uint64_t started_ms
+    uint64_t looked_ms  # last look at it
     uint64_t since_ms   # when it was first seen stopped or hanging; 0 = all is well
 
 
@@ -114,12 +115,18 @@ cdef bint look(Watch *watch, int *status) noexcept nogil:
 cdef void judge(Watch *watch) noexcept nogil:
     """Is it at work? Says so when that changes, and ends it when it has not been for long."""
     cdef uint64_t now = monotonic_ms()
+    cdef bint slept = watch.looked_ms + HANGING_MS < now
     cdef uint64_t heartbeat = tm_live_heartbeat(watch.live)
     cdef bint hanging
     if tm_live_presence(watch.live) == TM_ABSENT:  # has not taken up its work yet
         hanging = watch.started_ms + PATIENCE_MS < now
     else:
         hanging = tm_live_awake(watch.live) and heartbeat + HANGING_MS < now
+    watch.looked_ms = now
+    if slept:
+        # This process has not run either: the machine stood still, and the worker with it.
+        watch.since_ms = 0
+        return
     if not watch.stopped and not hanging:
         watch.since_ms = 0
         if tm_live_presence(watch.live) != TM_ABSENT:
@@ -156,7 +163,7 @@ def wait_for_end(Live live not None, int32_t pid, bint is_child):
     watch.is_child = is_child
     watch.stopped = watch.killed = False
     watch.since_ms = 0
-    watch.started_ms = monotonic_ms()
+    watch.started_ms = watch.looked_ms = monotonic_ms()
     tick.tv_sec = 0
     tick.tv_nsec = TICK_MS * 1000000
     sigemptyset(&signals)

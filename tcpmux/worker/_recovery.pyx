@@ -12,7 +12,7 @@ instruction. Runs in a worker, without the GIL, before its loop.
 In a first life there are no records, and nothing happens.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from posix.unistd cimport close
 
@@ -30,7 +30,8 @@ from tcpmux.worker._connection cimport (
 )
 from tcpmux.worker._descriptors cimport (
     tm_descriptors, tm_descriptors_claim, tm_descriptors_next, tm_is_pipe, tm_is_socket,
-    tm_kernel_consumed, tm_kernel_fin_sent, tm_kernel_piped, tm_kernel_was_reset,
+    tm_kernel_consumed, tm_kernel_fin_sent, tm_kernel_piped, tm_kernel_untouched,
+    tm_kernel_was_reset,
 )
 from tcpmux.worker._mechanism cimport (
     EPOLL_CTL_ADD, EPOLLOUT, tm_sock_error, tm_sock_is_connection,
@@ -47,69 +48,88 @@ cdef bint valid_slot(uint32_t slot) noexcept nogil:
     return slot == TM_NONE or slot < TM_MAX_SLOTS
 
 
-cdef bint claim_pipe(Worker *w, tm_half *half, tm_descriptors *all) noexcept nogil:
+cdef bint claim_one(int32_t *place, tm_descriptors *all) noexcept nogil:
+    """False, and out of the record, if the number is not open or is another's."""
+    if tm_descriptors_claim(all, place[0]):
+        return True
+    place[0] = -1
+    return False
+
+
+cdef bint claim_pipe(tm_half *half, tm_descriptors *all) noexcept nogil:
     """False: what the record says of its pipe can't be true."""
+    cdef bint whole
     cdef int queued
     if half.pipe.to < 0 or half.pipe.from_ < 0:
         # Never taken, or being given back, which only an empty one is without an end.
         half.pipe.to = half.pipe.from_ = -1
         half.queued = 0
         return True
-    if not (tm_descriptors_claim(all, half.pipe.to) and tm_descriptors_claim(all, half.pipe.from_)
-            and tm_is_pipe(half.pipe.to) and tm_is_pipe(half.pipe.from_)):
+    whole = claim_one(&half.pipe.to, all)
+    if not claim_one(&half.pipe.from_, all) or not whole:
         return False
     queued = tm_kernel_piped(half.pipe.from_)
-    if queued < 0:
-        return False
     half.queued = <uint32_t>queued
-    tm_pipe_pool_adopt(&w.pump.pool)
-    return True
+    return tm_is_pipe(half.pipe.to) and tm_is_pipe(half.pipe.from_) and queued >= 0
 
 
-cdef bint claim(Worker *w, tm_conn *conn, tm_descriptors *all) noexcept nogil:
-    """Whether the record can be true: its fields in bounds, its descriptors its own."""
+cdef bint claim_socket(tm_conn *conn, int side, tm_descriptors *all) noexcept nogil:
+    if conn.fd[side] < 0:
+        return not (conn.state == TM_RELAYING
+                    or (conn.state == TM_CONNECTING and side == TM_CLIENT))
+    return claim_one(&conn.fd[side], all) and tm_is_socket(conn.fd[side])
+
+
+cdef bint in_bounds(const tm_conn *conn) noexcept nogil:
+    if (conn.state != TM_CONNECTING and conn.state != TM_RELAYING and conn.state != TM_RESETTING
+            and conn.state != TM_ENDING):
+        return False
+    if conn.state == TM_RELAYING and conn.destination_slot == TM_NONE:
+        return False
+    return (conn.generation != 0 and conn.route_slot < TM_MAX_SLOTS
+            and valid_slot(conn.destination_slot) and valid_slot(conn.endpoint_slot)
+            and conn.half[0].state <= TM_HALF_ABORTED and conn.half[1].state <= TM_HALF_ABORTED)
+
+
+cdef bint claim(tm_conn *conn, tm_descriptors *all) noexcept nogil:
+    """Whether the record can be true: its fields in bounds, its descriptors its own. Afterwards
+    it names only what it has claimed."""
+    cdef bint whole = in_bounds(conn)
     cdef int side
-    cdef bint wanted[2]
-    if (conn.generation == 0 or conn.route_slot >= TM_MAX_SLOTS
-            or not valid_slot(conn.destination_slot) or not valid_slot(conn.endpoint_slot)):
-        return False
-    if conn.state == TM_CONNECTING:
-        wanted[TM_CLIENT], wanted[TM_ENDPOINT] = True, False
-    elif conn.state == TM_RELAYING:
-        wanted[TM_CLIENT] = wanted[TM_ENDPOINT] = True
-    elif conn.state == TM_RESETTING or conn.state == TM_ENDING:
-        wanted[TM_CLIENT] = wanted[TM_ENDPOINT] = False
-    else:
-        return False
-    if wanted[TM_ENDPOINT] and conn.destination_slot == TM_NONE:
-        return False
     for side in range(2):
-        if conn.half[side].state > TM_HALF_ABORTED:
-            return False
-        if conn.fd[side] < 0:
-            if wanted[side]:
-                return False
-        elif not (tm_descriptors_claim(all, conn.fd[side]) and tm_is_socket(conn.fd[side])):
-            conn.fd[side] = -1  # not its own: not to be closed with it
-            return False
-    return claim_pipe(w, &conn.half[0], all) and claim_pipe(w, &conn.half[1], all)
+        whole = claim_socket(conn, side, all) and whole
+        whole = claim_pipe(&conn.half[side], all) and whole
+    return whole
+
+
+cdef void adopt_pipes(Worker *w, const tm_conn *conn) noexcept nogil:
+    cdef int side
+    for side in range(2):
+        if conn.half[side].pipe.to >= 0:
+            tm_pipe_pool_adopt(&w.pump.pool)
 
 
 cdef void give_up(Worker *w, tm_conn *conn) noexcept nogil:
-    """Leaves the sockets to nobody: they are closed, by RST, with whatever else is nobody's."""
-    cdef int side
+    """Closes what it has claimed, sockets by RST."""
+    cdef int32_t *ends[4]
+    cdef int i
     tm_count(&w.live.counters.abandoned, 1)
-    for side in range(2):
-        if conn.fd[side] >= 0 and tm_is_socket(conn.fd[side]):
-            tm_sock_will_reset(conn.fd[side])
     conn.state = TM_FREE
+    close_side(conn, TM_CLIENT, True)
+    close_side(conn, TM_ENDPOINT, True)
+    ends[0], ends[1] = &conn.half[0].pipe.to, &conn.half[0].pipe.from_
+    ends[2], ends[3] = &conn.half[1].pipe.to, &conn.half[1].pipe.from_
+    for i in range(4):
+        if ends[i][0] >= 0:
+            close(ends[i][0])
+            ends[i][0] = -1
 
 
 cdef bint place_accepted(Worker *w, int fd) noexcept nogil:
     """A record for a socket that was accepted and not written down."""
     cdef tm_peer peer
     cdef uint32_t route
-    if not tm_sock_is_connection(fd, &peer):
+    if not tm_sock_is_connection(fd, &peer) or not tm_kernel_untouched(fd, False):
         return False
     route = w.image.route_of_listener[w.pump.journal.listener % TM_MAX_LISTENERS]
     if route == TM_NONE:
@@ -123,7 +143,8 @@ cdef bint place_connected(Worker *w, int fd) noexcept nogil:
     cdef uint32_t current = w.pump.journal.current
     cdef tm_peer peer
     if (current >= w.live.records_used or w.records[current].state != TM_CONNECTING
-            or w.records[current].fd[TM_ENDPOINT] >= 0 or not tm_sock_is_connection(fd, &peer)):
+            or w.records[current].fd[TM_ENDPOINT] >= 0 or not tm_sock_is_connection(fd, &peer)
+            or not tm_kernel_untouched(fd, True)):
         return False
     w.records[current].fd[TM_ENDPOINT] = fd
     return True
@@ -131,7 +152,12 @@ cdef bint place_connected(Worker *w, int fd) noexcept nogil:
 
 cdef void close_unclaimed(Worker *w, tm_descriptors *all) noexcept nogil:
     cdef int operation = w.pump.journal.operation
+    cdef uint32_t current = w.pump.journal.current
     cdef int fd = tm_descriptors_next(all, 0)
+    # Of a connection that was ending well, a socket is closed as it would have been.
+    cdef bint by_reset = not (current < w.live.records_used and not w.records[current].by_reset
+                              and (w.records[current].state == TM_ENDING
+                                   or w.records[current].state == TM_DEAD))
     while fd >= 0:
         # While one socket is made no other descriptor is, so this is it.
         if tm_is_socket(fd) and ((operation == TM_ACCEPT and place_accepted(w, fd))
@@ -139,6 +165,8 @@ cdef void close_unclaimed(Worker *w, tm_descriptors *all) noexcept nogil:
             tm_journal_note(w.pump.journal, TM_NOTHING)
             operation = TM_NOTHING
         else:
+            if by_reset and tm_is_socket(fd):
+                tm_sock_will_reset(fd)
             close(fd)
         fd = tm_descriptors_next(all, fd + 1)
 
@@ -156,9 +184,11 @@ cdef void recover_records(Worker *w, tm_descriptors *all) noexcept nogil:
         conn.listed = conn.ready = 0
         if index == current and tm_live_at_fault(w.live) and conn.faults < MOST_FAULTS:
             conn.faults += 1
-        if (conn.state != TM_FREE and conn.state != TM_DEAD
-                and (conn.faults >= MOST_FAULTS or not claim(w, conn, all))):
-            give_up(w, conn)
+        if conn.state != TM_FREE and conn.state != TM_DEAD:
+            if not claim(conn, all) or conn.faults >= MOST_FAULTS:
+                give_up(w, conn)
+            else:
+                adopt_pipes(w, conn)
         if conn.state == TM_FREE:
             conn.next = w.free
             w.free = index

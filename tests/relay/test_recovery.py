@@ -7,7 +7,10 @@ import os
 import random
 import signal
 import socket
+import struct
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -17,6 +20,7 @@ from tests.relay.harness import (
     FAMILIES,
     Family,
     Flow,
+    Link,
     RelayWorker,
     assert_reset,
     await_idle,
@@ -200,6 +204,106 @@ def test_descriptors_do_not_leak(start_worker: StartWorker, open_endpoint: OpenE
     await_idle(worker)
     worker.kill()
     assert descriptors(worker) == before
+
+
+# --- records that can't be true, or that kill -------------------------------------------------
+
+# struct tm_conn of csrc/live.h: offset, format
+STATE, CLIENT_FD, ENDPOINT_FD = (4, "=B"), (8, "=i"), (12, "=i")
+ROUTE_SLOT, CLIENT_PORT = (108, "=I"), (194, "=H")
+
+
+def read_field(worker: RelayWorker, index: int, field: tuple[int, str]) -> int:
+    offset, layout = field
+    where = worker.live.record_offset(index) + offset
+    found = os.pread(worker.live.fd, struct.calcsize(layout), where)
+    return int(struct.unpack(layout, found)[0])
+
+
+def record_of(worker: RelayWorker, link: Link) -> int:
+    """Index of the record of a connection."""
+    port = link.client.getsockname()[1]
+    for index in range(worker.live.records_used):
+        if read_field(worker, index, CLIENT_PORT) == port:
+            return index
+    raise AssertionError("no record of that connection")
+
+
+def write_field(worker: RelayWorker, index: int, field: tuple[int, str], value: int) -> None:
+    offset, layout = field
+    where = worker.live.record_offset(index) + offset
+    os.pwrite(worker.live.fd, struct.pack(layout, value), where)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        pytest.param(STATE, 99, id="state"),
+        pytest.param(ROUTE_SLOT, 1 << 30, id="slot"),
+        pytest.param(CLIENT_FD, 5000, id="not open"),
+        pytest.param(CLIENT_FD, 1 << 30, id="out of bounds"),
+        pytest.param(ENDPOINT_FD, -1, id="missing"),
+        pytest.param(ENDPOINT_FD, 2, id="not its own"),
+    ],
+)
+def test_a_corrupt_record_is_given_up_alone(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint, field: tuple[int, str], value: int
+) -> None:
+    """Its peers are reset; the other connections go on."""
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    links = [worker.link(endpoint) for _ in range(5)]
+    for link in links:
+        transfer(Flow(link.client, link.server, b"question"))
+    worker.send_signal(signal.SIGSTOP)
+    write_field(worker, record_of(worker, links[2]), field, value)
+    worker.kill()
+    assert worker.live.counters()["abandoned"] == 1
+    assert_reset(links[2].client)
+    assert_reset(links[2].server)
+    for link in links[:2] + links[3:]:
+        transfer(Flow(link.client, link.server, b"question"))
+        link.close()
+    await_idle(worker)
+    assert worker.closed() == {"finished": 4, "worker_lost": 1}
+
+
+def test_a_connection_that_kills_twice_is_reset_alone(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    """SIGSEGV while the worker is busy with one connection, again and again."""
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    idle = [worker.link(endpoint) for _ in range(4)]
+    busy = worker.link(endpoint)
+    stop = threading.Event()
+
+    def flood() -> None:
+        with suppress(OSError):
+            while not stop.is_set():
+                busy.client.sendall(BLOCK * 32)
+
+    def drain() -> None:
+        with suppress(OSError):
+            while busy.server.recv(1 << 22):
+                pass
+
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(flood)
+        pool.submit(drain)
+        try:
+            for _ in range(200):
+                worker.kill(signal.SIGSEGV)
+                if worker.live.counters()["abandoned"]:
+                    break
+        finally:
+            stop.set()
+            with suppress(OSError):
+                busy.client.shutdown(socket.SHUT_RDWR)
+    assert worker.live.counters()["abandoned"] == 1
+    for link in idle:
+        transfer(Flow(link.client, link.server, b"question"))
+    assert worker.closed() == {"worker_lost": 1}
 
 
 def test_a_hanging_worker_is_killed_and_taken_up(

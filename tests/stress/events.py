@@ -163,7 +163,7 @@ def worker_stop(target: Target, times: int, chance: Random) -> Acted:
             slowest = max(slowest, time.monotonic() - began)
             if unanswered == ENOUGH:
                 break
-        time.sleep(6)  # past the guardian's patience
+        time.sleep(3)  # past the guardian's patience
         _signal([stopped], signal.SIGCONT)  # for who has none
         acted.times += 1
     acted.notes.append(
@@ -186,7 +186,7 @@ class Event:
 EVENTS = {
     "worker-kill": Event(worker_kill, 1000, 40, 20),
     "queued-kill": Event(queued_kill, 50, 3, 5),
-    "worker-count": Event(worker_count, 8, 1, 3),
+    "worker-count": Event(worker_count, 10, 1, 3),
     "master-kill": Event(master_kill, 10, 1, 1),
     "upgrade": Event(upgrade, 100, 2, 1),
     "reload": Event(reload, 1000, 100, 5),
