@@ -25,6 +25,10 @@ def deaths_logged(proxy: Proxy, times: int) -> bool:
     return proxy.log.count("killed by SIGKILL") == times
 
 
+def aborts_logged(proxy: Proxy, times: int) -> bool:
+    return proxy.log.count("worker 0 killed by SIGABRT") == times
+
+
 def first_has_lived(proxy: Proxy, times: int) -> bool:
     return proxy.status()["workers"][0]["starts"] == times
 
@@ -85,8 +89,9 @@ def test_a_worker_that_keeps_failing_is_started_ever_more_slowly(
     proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
     with held(port) as long_lived:
         for life in range(2, 6):
+            wait_for(lambda: proxy.status()["workers"][0]["pid"], "it to be there")
             os.kill(proxy.status()["workers"][0]["pid"], signal.SIGABRT)
-            wait_for(lambda: proxy.status()["workers"][0]["state"] == "away" or None, "its end")
+            wait_for(partial(aborts_logged, proxy, life - 1), "its end to be noticed")
             assert split(port, 10, at_once=5) == {"one": 10}
             wait_for(partial(first_has_lived, proxy, life), "a new one")
         assert talk(long_lived) == "one hello\n"

@@ -8,10 +8,10 @@ import random
 import signal
 import socket
 import struct
-import threading
+import subprocess
+import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -213,6 +213,16 @@ STATE, CLIENT_FD, ENDPOINT_FD = (4, "=B"), (8, "=i"), (12, "=i")
 ROUTE_SLOT, CLIENT_PORT = (108, "=I"), (194, "=H")
 
 
+FLOOD = (
+    "import socket, sys; s = socket.socket(fileno=int(sys.argv[1])); s.setblocking(True)\n"
+    "while True: s.sendall(bytes(1 << 20))"
+)
+DRAIN = (
+    "import socket, sys; s = socket.socket(fileno=int(sys.argv[1])); s.setblocking(True)\n"
+    "while s.recv(1 << 20): pass"
+)
+
+
 def read_field(worker: RelayWorker, index: int, field: tuple[int, str]) -> int:
     offset, layout = field
     where = worker.live.record_offset(index) + offset
@@ -276,30 +286,21 @@ def test_a_connection_that_kills_twice_is_reset_alone(
     worker = start_worker(endpoint)
     idle = [worker.link(endpoint) for _ in range(4)]
     busy = worker.link(endpoint)
-    stop = threading.Event()
-
-    def flood() -> None:
-        with suppress(OSError):
-            while not stop.is_set():
-                busy.client.sendall(BLOCK * 32)
-
-    def drain() -> None:
-        with suppress(OSError):
-            while busy.server.recv(1 << 22):
-                pass
-
-    with ThreadPoolExecutor(2) as pool:
-        pool.submit(flood)
-        pool.submit(drain)
-        try:
-            for _ in range(200):
-                worker.kill(signal.SIGSEGV)
-                if worker.live.counters()["abandoned"]:
-                    break
-        finally:
-            stop.set()
-            with suppress(OSError):
-                busy.client.shutdown(socket.SHUT_RDWR)
+    # Processes of their own, so that the worker never has to wait for them.
+    with ExitStack() as stack:
+        for code, sock in ((FLOOD, busy.client), (DRAIN, busy.server)):
+            process = subprocess.Popen(
+                [sys.executable, "-c", code, str(sock.fileno())],
+                pass_fds=[sock.fileno()],
+                stderr=subprocess.DEVNULL,
+            )
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        wait_for(lambda: worker.destination().bytes_in > 1 << 24, "the flood")
+        for _ in range(12):
+            worker.kill(signal.SIGSEGV)
+            if worker.live.counters()["abandoned"]:
+                break
     assert worker.live.counters()["abandoned"] == 1
     for link in idle:
         transfer(Flow(link.client, link.server, b"question"))
