@@ -1,8 +1,8 @@
 """The shim from Python: built, preloaded and switched. Runs in tests and in what they start.
 
-    build(directory) -> path of the library
-    Control.create(directory) -> the file that a process is told of by environment()
-    Control.of_this_process() in a process that runs under the shim
+build(directory) -> path of the library
+Control.create(directory) -> the file that a process is told of by environment()
+Control.of_this_process() in a process that runs under the shim
 """
 
 from __future__ import annotations
@@ -20,7 +20,17 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("shim.c")
 VARIABLE = "FAULT_CONTROL"
 COMPILER = shlex.split(os.environ.get("CC", "gcc"))
-FLAGS = "-std=gnu11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Werror -shared -fPIC".split()
+FLAGS = [
+    "-std=gnu11",
+    "-D_GNU_SOURCE",
+    "-O1",
+    "-g",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-shared",
+    "-fPIC",
+]
 
 MOST_SITES = 64
 MOST_RULES = 256

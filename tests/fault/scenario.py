@@ -8,6 +8,7 @@ The shim is off in here: only workers that this process starts meet the faults.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -21,14 +22,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tcpmux.worker.process import MESSAGE, WAKE
 from tests.fault.cases import Case
 from tests.fault.control import Control
 from tests.fault.conversations import KINDS, RECEIVE_BUFFER, Talk
-from tests.fault.sites import SHORT
+from tests.fault.sites import DEATHS, SHORT
 from tests.relay.harness import Destination, RelayWorker, address_of, bound, listen
 from tests.support import wait_for
 
-DEADLINE = 12.0  # s, for conversations that take a fraction of one
+DEADLINE = 4.0  # s, for conversations that take a fraction of one
 IDLE_PIPES = 64  # csrc/pipe_pool.h: TM_PIPES_IDLE
 MOST_WAKEUPS = 60_000  # of one case; a loop that waits for nothing makes that many in a second
 
@@ -38,7 +40,7 @@ class Outcome:
     """problems: one line each; none = as it has to be."""
 
     problems: list[str] = field(default_factory=list)
-    fired: int = 0
+    fired: list[int] = field(default_factory=list)  # by rule
     intact: int = 0
     lost: int = 0
     lives: int = 0
@@ -81,7 +83,12 @@ class Stage:
         thresholds = sorted(kills.randrange(700_000) for _ in range(case.deaths))
         talk = Talk(self.endpoints)
 
-        def kill(received: int) -> None:
+        nudges = [0, 200_000]
+
+        def meanwhile(received: int) -> None:
+            if control and nudges and received >= nudges[0]:
+                del nudges[0]
+                self.nudge()
             if control and thresholds and received >= thresholds[0]:
                 del thresholds[0]
                 worker.kill()
@@ -93,22 +100,30 @@ class Stage:
             listener = worker.listeners[case.client]
             for kind in KINDS:
                 talk.open(kind, listener.getsockname(), listener.family)
-            stuck = talk.run(lambda: worker.live.connections == 0, DEADLINE, kill)
+            stuck = talk.run(lambda: worker.live.connections == 0, DEADLINE, meanwhile)
         finally:
             if control:
                 control.disarm()
-                outcome.fired = sum(control.fired)
+                outcome.fired = control.fired
             talk.close()
         if stuck:
             outcome.problems.append(f"stuck: {stuck}")
             return
         self._judge(case, outcome, talk, unharmed=control is None or not _harmful(case, control))
         extra = worker.live.starts - lives - (outcome.lives if control else 0)
-        if extra and not (control and case.at_start):
+        if extra and not (control and case.kills):
             outcome.problems.append(f"the worker has died {extra} times by itself")
         turns = worker.live.counters()["wakeups"] - wakeups
         if turns > MOST_WAKEUPS:
             outcome.problems.append(f"the worker has turned {turns} times")
+
+    def nudge(self) -> None:
+        """A message and a signal, which mean nothing to a worker that has a master."""
+        self.worker._channel.send(MESSAGE.pack(WAKE, 0, 0, 0, 0))
+        pid = self.worker.live.pid
+        if pid > 0:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
 
     def _judge(self, case: Case, outcome: Outcome, talk: Talk, unharmed: bool) -> None:
         for conversation in talk.conversations:
@@ -154,15 +169,13 @@ class Stage:
 def key_of(case: Case) -> tuple[str, str, int, bool]:
     """Cases with the same may follow each other on one stage. Starts that fail make the guardian
     wait longer each time, so these get one each."""
-    return (case.client, case.server, case.pipes, case.at_start)
+    return (case.client, case.server, case.pipes, case.kills)
 
 
 def _harmful(case: Case, control: Control) -> bool:
     """Whether an error was reported that may cost a connection. A call that does less, or is to
     be made again, may not."""
-    import errno
-
-    kind = {errno.EINTR, errno.EAGAIN, *SHORT}
+    kind = {errno.EINTR, errno.EAGAIN, *SHORT, *DEATHS}
     return any(
         fired and rule.error not in kind
         for fired, rule in zip(control.fired, case.rules, strict=True)
@@ -183,7 +196,7 @@ def perform(case: Case, stage: Stage, control: Control) -> Outcome:
 def play(cases: Iterator[Case], control: Control, directory: Path) -> Iterator[Outcome]:
     stage: Stage | None = None
     for case in cases:
-        if stage and (stage.key != key_of(case) or case.at_start):
+        if stage and (stage.key != key_of(case) or case.kills):
             stage.close()
             stage = None
         try:

@@ -4,6 +4,7 @@
  * It does what Linux may do, and keeps the promises that come with it:
  *  - after "try again", or a read or write of less than was there, an edge follows: epoll is
  *    made to look at the descriptor once more;
+ *  - when a write says that the other side is gone, reading finds the end of input;
  *  - accept that says ECONNABORTED has taken the connection from the queue, and it is reset;
  *  - connect that says EINTR goes on by itself;
  *  - close that fails has closed.
@@ -17,6 +18,7 @@
 #include <link.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -116,6 +118,11 @@ static uint32_t draw(void)
     return (uint32_t)(control->random >> 32);
 }
 
+static void die(void)
+{
+    (void)syscall(SYS_kill, getpid(), SIGKILL);
+}
+
 static bool fires(struct fault_rule *rule, uint64_t call)
 {
     if (call < rule->first || rule->fired >= rule->count)
@@ -132,9 +139,14 @@ static int fault(enum fault_site site, uintptr_t caller)
     if (!control || !control->enabled || !(in_worker || site == FAULT_clone) || !is_ours(caller))
         return 0;
     uint64_t call = ++control->calls[site];
-    for (unsigned i = 0; i < control->rule_count; i++)
-        if (control->rules[i].site == site && fires(&control->rules[i], call))
-            return control->rules[i].error;
+    for (unsigned i = 0; i < control->rule_count; i++) {
+        struct fault_rule *rule = &control->rules[i];
+        if (rule->site != site || !fires(rule, call))
+            continue;
+        if (rule->error == FAULT_DIE_BEFORE)
+            die();
+        return rule->error;
+    }
     return 0;
 }
 
@@ -158,23 +170,35 @@ static int fail_with(int error)
     return -1;
 }
 
-static bool is_again(int error)
+/* The failing of a read from fd. */
+static ssize_t fail_read(int fd, int error)
 {
-    return error == EAGAIN;
-}
-
-/* The failing of a read or write of fd. */
-static ssize_t fail_io(int fd, int error)
-{
-    if (is_again(error))
+    if (error == EAGAIN)
         look_again(fd);
     return fail_with(error);
 }
 
+/* The failing of a write to fd. */
+static ssize_t fail_write(int fd, int error)
+{
+    if (error == EPIPE || error == ECONNRESET || error == ENOTCONN)
+        (void)syscall(SYS_shutdown, fd, SHUT_RD);
+    return fail_read(fd, error);
+}
+
 static size_t less(int how, size_t size)
 {
-    return how == FAULT_ONE_BYTE || size < 2 ? (size ? 1 : 0) : size / 2;
+    return how == FAULT_HALF && size > 1 ? size / 2 : how == FAULT_ONE_BYTE && size ? 1 : size;
 }
+
+/* The end of a call that was made. */
+#define MADE(call)                                                                             \
+    ({                                                                                         \
+        __typeof__(call) result_ = (call);                                                     \
+        if (error == FAULT_DIE_AFTER)                                                          \
+            die();                                                                             \
+        result_;                                                                               \
+    })
 
 /* --- connections ----------------------------------------------------------------------------- */
 
@@ -190,14 +214,14 @@ int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
         (void)syscall(SYS_setsockopt, taken, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
         (void)syscall(SYS_close, taken);
     }
-    return error > 0 ? fail_with(error) : real(fd, address, size, flags);
+    return error > 0 ? fail_with(error) : MADE(real(fd, address, size, flags));
 }
 
 int socket(int family, int type, int protocol)
 {
     REAL(socket);
     int error = fault(FAULT_socket, CALLER);
-    return error > 0 ? fail_with(error) : real(family, type, protocol);
+    return error > 0 ? fail_with(error) : MADE(real(family, type, protocol));
 }
 
 int connect(int fd, const struct sockaddr *address, socklen_t size)
@@ -208,7 +232,7 @@ int connect(int fd, const struct sockaddr *address, socklen_t size)
         int result = real(fd, address, size);
         return result < 0 && errno != EINPROGRESS ? result : fail_with(EINTR);
     }
-    return error > 0 ? fail_with(error) : real(fd, address, size);
+    return error > 0 ? fail_with(error) : MADE(real(fd, address, size));
 }
 
 int setsockopt(int fd, int level, int option, const void *value, socklen_t size)
@@ -217,28 +241,28 @@ int setsockopt(int fd, int level, int option, const void *value, socklen_t size)
     int error = fault(option == SO_LINGER && level == SOL_SOCKET ? FAULT_setsockopt_linger
                                                                  : FAULT_setsockopt_nodelay,
                       CALLER);
-    return error > 0 ? fail_with(error) : real(fd, level, option, value, size);
+    return error > 0 ? fail_with(error) : MADE(real(fd, level, option, value, size));
 }
 
 int getsockopt(int fd, int level, int option, void *value, socklen_t *size)
 {
     REAL(getsockopt);
     int error = fault(FAULT_getsockopt, CALLER);
-    return error > 0 ? fail_with(error) : real(fd, level, option, value, size);
+    return error > 0 ? fail_with(error) : MADE(real(fd, level, option, value, size));
 }
 
 int getpeername(int fd, struct sockaddr *address, socklen_t *size)
 {
     REAL(getpeername);
     int error = fault(FAULT_getpeername, CALLER);
-    return error > 0 ? fail_with(error) : real(fd, address, size);
+    return error > 0 ? fail_with(error) : MADE(real(fd, address, size));
 }
 
 int shutdown(int fd, int how)
 {
     REAL(shutdown);
     int error = fault(FAULT_shutdown, CALLER);
-    return error > 0 ? fail_with(error) : real(fd, how);
+    return error > 0 ? (int)fail_write(fd, error) : MADE(real(fd, how));
 }
 
 int close(int fd)
@@ -247,7 +271,7 @@ int close(int fd)
     if (in_worker && fd >= 0 && fd < MOST_DESCRIPTORS)
         watched[fd].event.events = 0;
     int error = fault(FAULT_close, CALLER);
-    int result = real(fd);
+    int result = MADE(real(fd));
     return error > 0 && result == 0 ? fail_with(error) : result;
 }
 
@@ -263,10 +287,10 @@ ssize_t recv(int fd, void *data, size_t size, int flags)
     REAL(recv);
     int error = fault(reading_site(FAULT_recv, flags), CALLER);
     if (error > 0)
-        return fail_io(fd, error);
+        return fail_read(fd, error);
     if (error == 0)
         return real(fd, data, size, flags);
-    ssize_t got = real(fd, data, less(error, size), flags);
+    ssize_t got = MADE(real(fd, data, less(error, size), flags));
     int kept = errno;
     look_again(fd);
     errno = kept;
@@ -278,12 +302,12 @@ int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct
     REAL(recvmmsg);
     int error = fault(reading_site(FAULT_recvmmsg, flags), CALLER);
     if (error > 0)
-        return (int)fail_io(fd, error);
+        return (int)fail_read(fd, error);
     if (error == 0)
         return real(fd, messages, count, flags, timeout);
     size_t *size = &messages->msg_hdr.msg_iov->iov_len, whole = *size;
     *size = less(error, whole);
-    int got = real(fd, messages, count, flags, timeout);
+    int got = MADE(real(fd, messages, count, flags, timeout));
     int kept = errno;
     *size = whole;
     look_again(fd);
@@ -299,8 +323,8 @@ ssize_t send(int fd, const void *data, size_t size, int flags)
                                              : FAULT_send,
                       CALLER);
     if (error > 0)
-        return fail_io(fd, error);
-    return real(fd, data, error ? less(error, size) : size, flags);
+        return fail_write(fd, error);
+    return MADE(real(fd, data, less(error, size), flags));
 }
 
 int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
@@ -308,12 +332,12 @@ int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
     REAL(sendmmsg);
     int error = fault(FAULT_sendmmsg, CALLER);
     if (error > 0)
-        return (int)fail_io(fd, error);
+        return (int)fail_write(fd, error);
     if (error == 0)
         return real(fd, messages, count, flags);
     size_t *size = &messages->msg_hdr.msg_iov->iov_len, whole = *size;
     *size = less(error, whole);
-    int sent = real(fd, messages, count, flags);
+    int sent = MADE(real(fd, messages, count, flags));
     *size = whole;
     return sent;
 }
@@ -330,22 +354,22 @@ ssize_t splice(int in, off64_t *in_at, int out, off64_t *out_at, size_t size, un
     bool into_pipe = is_pipe(out);
     int error = fault(into_pipe ? FAULT_splice_in : FAULT_splice_out, CALLER);
     if (error > 0)
-        return fail_io(into_pipe ? in : out, error);
-    return real(in, in_at, out, out_at, error ? less(error, size) : size, flags);
+        return into_pipe ? fail_read(in, error) : fail_write(out, error);
+    return MADE(real(in, in_at, out, out_at, less(error, size), flags));
 }
 
 ssize_t write(int fd, const void *data, size_t size)
 {
     REAL(write);
     int error = fault(FAULT_write, CALLER);
-    return error > 0 ? fail_with(error) : real(fd, data, error ? less(error, size) : size);
+    return error > 0 ? fail_with(error) : MADE(real(fd, data, less(error, size)));
 }
 
 ssize_t read(int fd, void *data, size_t size)
 {
     REAL(read);
     int error = fault(FAULT_read, CALLER);
-    return error > 0 ? fail_with(error) : real(fd, data, size);
+    return error > 0 ? fail_with(error) : MADE(real(fd, data, size));
 }
 
 /* --- descriptors ----------------------------------------------------------------------------- */
@@ -354,7 +378,7 @@ int pipe2(int ends[2], int flags)
 {
     REAL(pipe2);
     int error = fault(FAULT_pipe2, CALLER);
-    return error > 0 ? fail_with(error) : real(ends, flags);
+    return error > 0 ? fail_with(error) : MADE(real(ends, flags));
 }
 
 int fcntl(int fd, int command, ...)
@@ -365,7 +389,7 @@ int fcntl(int fd, int command, ...)
     void *argument = va_arg(list, void *);
     va_end(list);
     int error = fault(command == F_SETPIPE_SZ ? FAULT_fcntl_size : FAULT_fcntl, CALLER);
-    return error > 0 ? fail_with(error) : real(fd, command, argument);
+    return error > 0 ? fail_with(error) : MADE(real(fd, command, argument));
 }
 
 int ioctl(int fd, unsigned long request, ...)
@@ -376,7 +400,7 @@ int ioctl(int fd, unsigned long request, ...)
     void *argument = va_arg(list, void *);
     va_end(list);
     int error = fault(FAULT_ioctl, CALLER);
-    return error > 0 ? fail_with(error) : real(fd, request, argument);
+    return error > 0 ? fail_with(error) : MADE(real(fd, request, argument));
 }
 
 DIR *opendir(const char *name)
@@ -387,21 +411,21 @@ DIR *opendir(const char *name)
         errno = error;
         return NULL;
     }
-    return real(name);
+    return MADE(real(name));
 }
 
 int fstat(int fd, struct stat *found)
 {
     REAL(fstat);
     int error = fault(FAULT_fstat, CALLER);
-    return error > 0 ? fail_with(error) : real(fd, found);
+    return error > 0 ? fail_with(error) : MADE(real(fd, found));
 }
 
 int getrlimit(__rlimit_resource_t which, struct rlimit *limit)
 {
     REAL(getrlimit);
     int error = fault(FAULT_getrlimit, CALLER);
-    return error > 0 ? fail_with(error) : real(which, limit);
+    return error > 0 ? fail_with(error) : MADE(real(which, limit));
 }
 
 /* --- events ---------------------------------------------------------------------------------- */
@@ -410,7 +434,7 @@ int epoll_create1(int flags)
 {
     REAL(epoll_create1);
     int error = fault(FAULT_epoll_create1, CALLER);
-    return error > 0 ? fail_with(error) : real(flags);
+    return error > 0 ? fail_with(error) : MADE(real(flags));
 }
 
 int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
@@ -422,7 +446,7 @@ int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
                       CALLER);
     if (error > 0)
         return fail_with(error);
-    int result = real(epoll, operation, fd, event);
+    int result = MADE(real(epoll, operation, fd, event));
     if (result == 0 && in_worker && fd < MOST_DESCRIPTORS) {
         watched[fd] = (struct watched){.epoll = epoll};
         if (operation != EPOLL_CTL_DEL)
@@ -435,28 +459,28 @@ int epoll_wait(int epoll, struct epoll_event *events, int count, int timeout)
 {
     REAL(epoll_wait);
     int error = fault(FAULT_epoll_wait, CALLER);
-    return error > 0 ? fail_with(error) : real(epoll, events, error ? 1 : count, timeout);
+    return error > 0 ? fail_with(error) : MADE(real(epoll, events, less(error, (size_t)count), timeout));
 }
 
 int signalfd(int fd, const sigset_t *signals, int flags)
 {
     REAL(signalfd);
     int error = fault(FAULT_signalfd, CALLER);
-    return error > 0 ? fail_with(error) : real(fd, signals, flags);
+    return error > 0 ? fail_with(error) : MADE(real(fd, signals, flags));
 }
 
 ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 {
     REAL(recvmsg);
     int error = fault(FAULT_recvmsg, CALLER);
-    return error > 0 ? fail_with(error) : real(fd, message, flags);
+    return error > 0 ? fail_with(error) : MADE(real(fd, message, flags));
 }
 
 ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
     REAL(sendmsg);
     int error = fault(FAULT_sendmsg, CALLER);
-    return error > 0 ? fail_with(error) : real(fd, message, flags);
+    return error > 0 ? fail_with(error) : MADE(real(fd, message, flags));
 }
 
 /* --- processes and clocks --------------------------------------------------------------------- */

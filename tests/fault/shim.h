@@ -59,8 +59,9 @@ enum fault_site {
 
 enum { FAULT_MOST_SITES = 64, FAULT_MOST_RULES = 256 };
 
-/* Values of `error` that are no errno: the call is made, for less than was asked. */
-enum { FAULT_ONE_BYTE = -1, FAULT_HALF = -2 };
+/* Values of `error` that are no errno: the call is made, for less than was asked; or the worker
+ * dies by SIGKILL, when it is about to make the call or has just made it. */
+enum { FAULT_ONE_BYTE = -1, FAULT_HALF = -2, FAULT_DIE_BEFORE = -3, FAULT_DIE_AFTER = -4 };
 
 /* Calls of `site` number first, first + every, ... fail, `count` times at most. `chance`: of
  * 2^32, for each call from `first` on; then `every` is 1. */

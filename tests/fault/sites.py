@@ -11,8 +11,11 @@ from typing import Final
 
 ONE_BYTE: Final = -1  # the call is made, for one byte (epoll_wait: one event)
 HALF: Final = -2  # the call is made, for half of what was asked
+DIE_BEFORE: Final = -3  # the worker is killed instead of the call
+DIE_AFTER: Final = -4  # the worker is killed when the call has just been made
 
 SHORT = frozenset({ONE_BYTE, HALF})
+DEATHS = frozenset({DIE_BEFORE, DIE_AFTER})
 NO_DESCRIPTORS = frozenset({codes.EMFILE, codes.ENFILE, codes.ENOMEM})
 INTERRUPTED = frozenset({codes.EINTR})
 TRY_AGAIN = frozenset({codes.EINTR, codes.EAGAIN})
@@ -72,7 +75,7 @@ SITES: Final[dict[str, frozenset[int]]] = {
     "epoll_create1": NO_DESCRIPTORS,
     "epoll_ctl_add": frozenset({codes.ENOMEM, codes.ENOSPC}),
     "epoll_wait": INTERRUPTED | {ONE_BYTE},
-    "recvmsg": TRY_AGAIN | {codes.ENOMEM},
+    "recvmsg": TRY_AGAIN,
     "sendmsg": TRY_AGAIN | {codes.ENOBUFS, codes.ENOMEM, codes.ETOOMANYREFS},
     "signalfd": NO_DESCRIPTORS,
     "opendir": NO_DESCRIPTORS | {codes.EACCES, codes.ENOENT},
@@ -97,27 +100,49 @@ OTHERWISE: Final[dict[str, str]] = {
 # What the modules link against besides the sites: no system call, or none that can fail.
 HARMLESS: Final[dict[str, str]] = {
     **dict.fromkeys(
-        (
-            "memcmp memcpy memmove memset strlen strrchr strtol __errno_location __assert_fail "
-            "__cxa_finalize sigaddset sigemptyset __stack_chk_fail __isoc23_strtol"
-        ).split(),
+        [
+            "memcmp",
+            "memcpy",
+            "memmove",
+            "memset",
+            "strlen",
+            "strrchr",
+            "strtol",
+            "__errno_location",
+            "__assert_fail",
+            "__cxa_finalize",
+            "sigaddset",
+            "sigemptyset",
+            "__stack_chk_fail",
+            "__isoc23_strtol",
+        ],
         "no system call",
     ),
-    **dict.fromkeys("calloc malloc realloc free".split(), "glibc asks for memory on its own"),
-    **dict.fromkeys("readdir dirfd closedir".split(), "of what opendir has opened"),
-    **dict.fromkeys("getpid geteuid".split(), "never fail"),
+    **dict.fromkeys(["calloc", "malloc", "realloc", "free"], "glibc asks for memory on its own"),
+    **dict.fromkeys(["readdir", "dirfd", "closedir"], "of what opendir has opened"),
+    **dict.fromkeys(["getpid", "geteuid"], "never fail"),
     "clock_gettime": "wrapped for its clocks; the ones in use always exist",
-    **dict.fromkeys("kill waitpid prctl sigtimedwait sigprocmask".split(), "guardian only"),
+    **dict.fromkeys(["kill", "waitpid", "prctl", "sigtimedwait", "sigprocmask"], "guardian only"),
 }
 
 # Made at the start of a life: to see them fail, the worker has to be killed.
-AT_START = frozenset({"epoll_create1", "signalfd", "opendir", "getpeername"})
+AT_START = frozenset(
+    {"epoll_create1", "signalfd", "opendir", "send_message", "fcntl", "fstat", "getrlimit"}
+)
+# As AT_START, and only if the dead life was just accepting or connecting.
+AFTER_ACCEPT = frozenset({"getpeername"})
 # Made by the guardian.
 BY_GUARDIAN = frozenset({"clone"})
-# Made only with a master, or with a second worker to hand connections over to.
-WITH_OTHERS = frozenset({"sendmsg"})
+# Made only for a second worker to hand connections over to, or a new master.
+WITH_OTHERS = frozenset({"sendmsg", "epoll_ctl_del"})
 
 
 def name_of(error: int) -> str:
     """EINTR and the like; what is no error has a name too."""
-    return {ONE_BYTE: "one-byte", HALF: "half"}.get(error) or codes.errorcode[error]
+    names = {
+        ONE_BYTE: "one-byte",
+        HALF: "half",
+        DIE_BEFORE: "die-before",
+        DIE_AFTER: "die-after",
+    }
+    return names.get(error) or codes.errorcode[error]
