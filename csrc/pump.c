@@ -16,10 +16,11 @@ static bool would_block(int error)
     return error == EAGAIN || error == EWOULDBLOCK;
 }
 
+/* Of whom a call's error tells: of `side`, or of this host. */
 static enum tm_pump_result fail(struct tm_half *half, enum tm_pump_result side)
 {
     half->error = errno;
-    return side;
+    return errno == ENOMEM || errno == ENOBUFS ? TM_PUMP_HOST_ERROR : side;
 }
 
 /* Makes a cell ready for recvmmsg or sendmmsg. */
@@ -171,17 +172,25 @@ static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half,
     ssize_t sent = send_some(pump, half, destination, size);
     if (sent > 0)
         half->bytes += (uint64_t)sent;
-    if (sent < 0 || (size_t)sent == size) {
+    if (sent < 0) {
+        enum tm_pump_result failed = fail(half, TM_PUMP_DESTINATION_ERROR);
+        if (failed == TM_PUMP_DESTINATION_ERROR)
+            tm_journal_note(journal, TM_NOTHING);
+        return failed;
+    }
+    if ((size_t)sent == size) {
         tm_journal_note(journal, TM_NOTHING);
-        if (sent < 0)
-            return fail(half, TM_PUMP_DESTINATION_ERROR);
         return size < pump->buffer_size && !source_hung_up ? TM_PUMP_DRAINED : TM_PUMP_YIELD;
     }
     journal->sent = (uint32_t)sent;
     tm_journal_note(journal, TM_QUEUE);
-    /* There is a pipe: tm_pump_run() made sure before it read. */
+    /* There is a pipe: tm_pump_run() made sure before it read. But its pages take memory. */
     int error = queue_rest(pump, half, pump->buffer + sent, size - (size_t)sent);
-    assert(error == 0);
+    if (error) {
+        assert(error == -ENOMEM);
+        half->error = -error;
+        return TM_PUMP_HOST_ERROR;
+    }
     tm_journal_note(journal, TM_NOTHING);
     enum tm_pump_result flushed = flush(half, destination);
     return flushed == TM_PUMP_DRAINED ? TM_PUMP_YIELD : flushed;

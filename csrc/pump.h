@@ -24,6 +24,8 @@
  *     TM_PUMP_YIELD     budget used up    -> no edge: call again
  *     TM_PUMP_EOF       source at its end and everything passed on
  *     TM_PUMP_SOURCE_ERROR, TM_PUMP_DESTINATION_ERROR   errno in half.error
+ *     TM_PUMP_HOST_ERROR   the same; neither side is to blame, and no edge will follow: the
+ *                          connection has to end. The journal is as it was, until then.
  */
 #ifndef TM_PUMP_H
 #define TM_PUMP_H
@@ -68,6 +70,7 @@ enum tm_pump_result {
     TM_PUMP_EOF,
     TM_PUMP_SOURCE_ERROR,
     TM_PUMP_DESTINATION_ERROR,
+    TM_PUMP_HOST_ERROR, /* out of memory */
 };
 
 /* What the halves of one worker share. */

@@ -85,6 +85,16 @@ int tm_sock_established(int fd)
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -errno;
 }
 
+bool tm_sock_connect_failed(int fd)
+{
+    struct tcp_info info;
+    struct tm_address peer = {.length = sizeof(peer) - offsetof(struct tm_address, any)};
+    socklen_t size = sizeof(info);
+    if (is_unix(fd))
+        return getpeername(fd, &peer.any, &peer.length) < 0;
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 && info.tcpi_state == TCP_CLOSE;
+}
+
 int tm_sock_error(int fd)
 {
     int error = 0;
@@ -121,7 +131,11 @@ uint32_t tm_sock_unacknowledged(int fd)
 void tm_sock_will_reset(int fd)
 {
     struct linger now = {.l_onoff = 1, .l_linger = 0};
-    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+    /* A control group's program may refuse any option. Then at once (tcp_disconnect of Linux):
+     * later close would say FIN. */
+    if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)) < 0)
+        (void)connect(fd, &nobody, sizeof(nobody));
 }
 
 void tm_sock_reset(int fd)

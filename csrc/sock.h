@@ -28,6 +28,10 @@ int tm_sock_established(int fd) __attribute__((warn_unused_result));
  * and reset after it. */
 bool tm_sock_has_answered(int fd);
 
+/* Whether a connect has failed, or its connection has been reset since; also when an earlier
+ * call has been told of it. */
+bool tm_sock_connect_failed(int fd);
+
 /* The socket's pending error as -errno, 0 if none. Reading it clears it. */
 int tm_sock_error(int fd) __attribute__((warn_unused_result));
 

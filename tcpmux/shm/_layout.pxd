@@ -201,6 +201,7 @@ cdef extern from "pump.h" nogil:
         TM_PUMP_EOF
         TM_PUMP_SOURCE_ERROR
         TM_PUMP_DESTINATION_ERROR
+        TM_PUMP_HOST_ERROR
 
     cdef struct tm_pump:
         tm_pipe_pool pool

@@ -3,8 +3,8 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from tcpmux.shm._layout cimport (
-    tm_conn, tm_conn_state, tm_image, tm_live, tm_peer, tm_pump, tm_route, tm_slot, tm_table,
-    tm_ticket,
+    TM_HUNG_UP, TM_RESET, tm_conn, tm_conn_state, tm_image, tm_live, tm_peer, tm_pump, tm_route,
+    tm_slot, tm_table, tm_ticket,
 )
 from tcpmux.worker._mechanism cimport (
     EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLPRI, EPOLLRDHUP, tm_wheel,
@@ -34,6 +34,9 @@ cdef struct Worker:
 cdef enum:
     # EPOLLPRI: urgent data. A read stops short in front of it, with bytes left behind it.
     BASE_EVENTS = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET
+    # An endpoint that has accepted, written and sent RST before its connect was looked at: what
+    # it wrote is delivered before the reset, as a direct peer would have read it.
+    ANSWERED_AND_RESET = TM_RESET | TM_HUNG_UP
 
 # Takes an accepted socket over: pick, connect, relay. route = index in the image.
 cdef void connection_open(Worker *w, int fd, const tm_peer *peer, uint32_t route) noexcept nogil
@@ -58,6 +61,7 @@ cdef uint32_t connection_record(Worker *w, int fd, const tm_peer *peer,
                                 const tm_route *chosen) noexcept nogil
 cdef void side_was_reset(Worker *w, uint32_t index, int side) noexcept nogil
 cdef void connection_route(Worker *w, uint32_t index, const tm_route *chosen) noexcept nogil
+cdef void attempt_failed(Worker *w, tm_conn *conn, int error, bint timed_out) noexcept nogil
 cdef void connect_next(Worker *w, uint32_t index) noexcept nogil
 cdef void connection_finish(Worker *w, uint32_t index) noexcept nogil
 cdef void end(Worker *w, uint32_t index, int reason, bint reset) noexcept nogil

@@ -27,6 +27,7 @@ from tcpmux.shm._layout cimport (
     TM_ENDING, TM_ENDPOINT, TM_FREE, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, TM_HUNG_UP, TM_NONE,
     TM_NOTHING,
     TM_PUMP_BLOCKED, TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED, TM_PUMP_EOF,
+    TM_PUMP_HOST_ERROR,
     TM_PUMP_SOURCE_ERROR, TM_PUMP_YIELD, TM_RELAYING, TM_RESET, TM_RESETTING, TM_SHUT,
     TM_UNCOUNTED_DESTINATION, TM_UNCOUNTED_SOURCE, TM_WRITE_WATCHED,
     tm_conn, tm_conn_state, tm_count, tm_destination, tm_endpoint, tm_half, tm_journal_note,
@@ -51,9 +52,6 @@ cdef enum:
     RESET_RECHECK_MS = 10
     # What says that a short read does not mean "drained".
     READ_TO_THE_END = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI
-    # An endpoint that has accepted, written and sent RST before its connect was looked at: what
-    # it wrote is delivered before the reset, as a direct peer would have read it.
-    ANSWERED_AND_RESET = TM_RESET | TM_HUNG_UP
 
 
 # --- small parts ------------------------------------------------------------------------------
@@ -247,6 +245,10 @@ cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
     elif result == TM_PUMP_SOURCE_ERROR:
         conn.side_flags[side] |= TM_RESET
         side_was_reset(w, index, side)
+    elif result == TM_PUMP_HOST_ERROR:
+        # Bytes may be in the buffer alone. The journal says so, until nobody waits for them.
+        end(w, index, TM_CLOSED_local_error, True)
+        tm_journal_note(w.pump.journal, TM_NOTHING)
     else:
         check(result == TM_PUMP_DESTINATION_ERROR)
         destination_failed(w, index, side)

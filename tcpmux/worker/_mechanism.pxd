@@ -11,6 +11,7 @@ cdef extern from "sock.h" nogil:
     int tm_sock_connect(const tm_address *address)
     int tm_sock_established(int fd)
     bint tm_sock_has_answered(int fd)
+    bint tm_sock_connect_failed(int fd)
     int tm_sock_error(int fd)
     int tm_sock_shut_write(int fd)
     bint tm_sock_closed_by_peer(int fd)

@@ -12,6 +12,7 @@ instruction. Runs in a worker, without the GIL, before its loop.
 In a first life there are no records, and nothing happens.
 """
 
+from libc.errno cimport ECONNREFUSED
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from posix.unistd cimport close
@@ -25,8 +26,8 @@ from tcpmux.shm._layout cimport (
     tm_peer, tm_pipe_pool_adopt, tm_pump_recover, tm_route, tm_slot, tm_slot_active,
 )
 from tcpmux.worker._connection cimport (
-    BASE_EVENTS, Worker, arm, close_side, connect_next, connection_finish, connection_record,
-    connection_route, count_bytes, end, push_ready, side_was_reset, slot_of, watch,
+    ANSWERED_AND_RESET, BASE_EVENTS, Worker, arm, attempt_failed, close_side, connect_next,
+    connection_finish, connection_record, connection_route, count_bytes, end, push_ready, side_was_reset, slot_of, watch,
 )
 from tcpmux.worker._descriptors cimport (
     tm_descriptors, tm_descriptors_claim, tm_descriptors_next, tm_is_pipe, tm_is_socket,
@@ -34,8 +35,8 @@ from tcpmux.worker._descriptors cimport (
     tm_kernel_was_reset,
 )
 from tcpmux.worker._mechanism cimport (
-    EPOLL_CTL_ADD, EPOLLOUT, tm_sock_error, tm_sock_is_connection,
-    tm_sock_will_reset,
+    EPOLL_CTL_ADD, EPOLLOUT, tm_sock_connect_failed, tm_sock_error, tm_sock_has_answered,
+    tm_sock_is_connection, tm_sock_will_reset,
 )
 
 cdef enum:
@@ -313,6 +314,17 @@ cdef const tm_route *route_of(Worker *w, uint32_t slot) noexcept nogil:
     return NULL
 
 
+cdef bint refused_before(tm_conn *conn) noexcept nogil:
+    """Whether the connect has failed. The dead life may have been told, and a socket tells an
+    error once: without it, it looks established."""
+    if not tm_sock_connect_failed(conn.fd[TM_ENDPOINT]):
+        return False
+    if not tm_sock_has_answered(conn.fd[TM_ENDPOINT]):
+        return True
+    conn.side_flags[TM_ENDPOINT] |= ANSWERED_AND_RESET
+    return False
+
+
 cdef void go_on_connecting(Worker *w, uint32_t index) noexcept nogil:
     cdef tm_conn *conn = &w.records[index]
     cdef const tm_route *route
@@ -323,6 +335,9 @@ cdef void go_on_connecting(Worker *w, uint32_t index) noexcept nogil:
         else:
             connection_route(w, index, route)
     elif conn.fd[TM_ENDPOINT] < 0:
+        connect_next(w, index)
+    elif refused_before(conn):
+        attempt_failed(w, conn, -tm_sock_error(conn.fd[TM_ENDPOINT]) or ECONNREFUSED, False)
         connect_next(w, index)
     else:
         if conn.deadline_ms == 0:

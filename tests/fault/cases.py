@@ -1,0 +1,176 @@
+"""A case: what fails, and what goes on meanwhile. Which there are. Runs in tests."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from errno import EAGAIN, ENFILE, ENOTCONN
+
+from tests.fault.control import ALWAYS, Rule
+from tests.fault.sites import (
+    AFTER_ACCEPT,
+    AT_START,
+    BY_GUARDIAN,
+    DEATHS,
+    DIE_AFTER,
+    ONE_BYTE,
+    SITES,
+    WITH_OTHERS,
+    name_of,
+)
+from tests.relay.harness import Family
+
+# Which sides and how many pipes reach a site; elsewhere it is not called.
+UNIX_ONLY = frozenset({"recvmmsg", "recvmmsg_peek", "recvmmsg_drop", "sendmmsg"})
+TCP_ONLY = frozenset(
+    {"recv", "recv_peek", "recv_drop", "send", "setsockopt_nodelay", "setsockopt_linger", "ioctl"}
+)
+WITHOUT_PIPES = frozenset({"recv_peek", "recv_drop", "recvmmsg_peek", "recvmmsg_drop"})
+WITH_PIPES = frozenset({"splice_in", "splice_out", "write", "pipe2", "fcntl_size"})
+COPYING = frozenset({"recv", "recvmmsg"})
+# Made too seldom to count on more than one call.
+SELDOM = AT_START | AFTER_ACCEPT | {"read", "recvmsg", "write"}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """deaths: how often the worker is killed in the middle, with the faults on. pipes: how many
+    it may open."""
+
+    rules: tuple[Rule, ...]
+    client: Family = "v4"
+    server: Family = "v4"
+    pipes: int = 64
+    deaths: int = 0
+    seed: int = 0
+
+    @property
+    def kills(self) -> bool:
+        """Whether a life of the worker may end."""
+        return self.deaths > 0 or any(rule.error in DEATHS for rule in self.rules)
+
+    def __str__(self) -> str:
+        rules = " ".join(
+            f"{rule.site}/{name_of(rule.error)}/{rule.first}+{rule.every}x{rule.count}"
+            for rule in self.rules[:3]
+        )
+        return f"{rules} {self.client}-{self.server} pipes {self.pipes} deaths {self.deaths}"
+
+    def dump(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def load(cls, text: str) -> Case:
+        fields = json.loads(text)
+        fields["rules"] = tuple(Rule(**rule) for rule in fields["rules"])
+        return cls(**fields)
+
+
+def errors_of_one_worker() -> list[tuple[str, int]]:
+    """Every (site, error) that a worker by itself can meet."""
+    return [
+        (site, error)
+        for site, errors in SITES.items()
+        if site not in BY_GUARDIAN | WITH_OTHERS | AFTER_ACCEPT
+        for error in sorted(errors)
+    ]
+
+
+def deaths_of_one_worker() -> list[tuple[str, int]]:
+    """Every (site, before or after)."""
+    return [
+        (site, death)
+        for site in SITES
+        if site not in BY_GUARDIAN | WITH_OTHERS | AFTER_ACCEPT | {"getrlimit", "fcntl"}
+        for death in sorted(DEATHS)
+    ]
+
+
+def case(site: str, rules: Sequence[Rule], chance: random.Random, deaths: int = 0) -> Case:
+    """With families, pipes and deaths under which the site is called."""
+    families: list[Family] = ["v4", "v6", "unix"]
+    client, server = chance.choice(families), chance.choice(families)
+    if site in UNIX_ONLY:
+        client = server = "unix"
+    elif site in TCP_ONLY and "unix" in (client, server):
+        client, server = "v4", "v4"
+    pipes = chance.choice([0, 2, 64])
+    if site in WITHOUT_PIPES:
+        pipes = 0
+    elif site in WITH_PIPES:
+        pipes = 64
+    elif site in COPYING:
+        pipes = chance.choice([2, 64])
+    extra = tuple(rules)
+    if site in AT_START and not deaths:
+        deaths = 1
+    if site == "write":  # the rest of what was not sent
+        extra += (Rule("send", ONE_BYTE, count=20), Rule("sendmmsg", ONE_BYTE, count=20))
+    if site == "epoll_ctl_mod":
+        extra += (Rule("send", EAGAIN, count=5), Rule("sendmmsg", EAGAIN, count=5))
+    if site in AFTER_ACCEPT:
+        extra += (Rule("accept4", DIE_AFTER),)
+    if site in {"getrlimit", "fcntl"}:  # where /proc is not to be had
+        extra += (Rule("opendir", ENFILE),)
+    return Case(extra, client, server, pipes, deaths, chance.randrange(1 << 30))
+
+
+def once_each(seed: int) -> list[Case]:
+    """The first call of every site, with every error and with a death."""
+    chance = random.Random(seed)
+    found = [
+        case(site, [Rule(site, error)], chance)
+        for site, error in [*errors_of_one_worker(), *deaths_of_one_worker()]
+    ]
+    found += [case("getpeername", [Rule("getpeername", ENOTCONN)], chance)]
+    return found
+
+
+def everything(seed: int) -> Iterator[Case]:
+    """Every site and error at the n-th call, at every k-th, and now and then."""
+    chance = random.Random(seed)
+    for site, error in errors_of_one_worker():
+        rules = [Rule(site, error, first=n) for n in (2, 3, 4, 5, 7, 10, 15, 25, 40)]
+        rules += [Rule(site, error, every=k, count=20) for k in (2, 3, 7)]
+        rules += [Rule(site, error, first=3, count=6), Rule(site, error, count=ALWAYS, chance=0.2)]
+        if site in SELDOM:
+            rules = [Rule(site, error, first=n) for n in (2, 3)]
+        for rule in rules:
+            for deaths in (0, 2):
+                yield case(site, [rule], chance, deaths)
+    for site, death in deaths_of_one_worker():
+        calls = (2, 3) if site in SELDOM else (*range(2, 13), 15, 20, 30, 50, 80)
+        for number in calls:
+            yield case(site, [Rule(site, death, first=number)], chance)
+        if site not in SELDOM:
+            yield case(site, [Rule(site, death, every=5, count=20)], chance)
+            yield case(site, [Rule(site, death, every=17, count=20)], chance)
+
+
+def storms(seed: int, count: int) -> list[Case]:
+    """All that can fail does, each call with a small probability."""
+    chance = random.Random(seed)
+    found = []
+    for _ in range(count):
+        probability = chance.choice([0.003, 0.02])
+        rules = [
+            Rule(site, error, count=ALWAYS, chance=probability / len(SITES[site]))
+            for site, error in errors_of_one_worker()
+            if site not in AT_START
+        ]
+        if chance.random() < 0.5:
+            rules += [
+                Rule(site, death, count=5, chance=0.002)
+                for site, death in deaths_of_one_worker()
+                if site not in AT_START
+            ]
+        found.append(case("", rules, chance))
+    return found
+
+
+def sample(seed: int, size: int) -> list[Case]:
+    """Some of everything(), and some storms."""
+    chance = random.Random(seed)
+    return [*chance.sample(list(everything(seed)), size), *storms(seed, max(1, size // 10))]

@@ -1,0 +1,225 @@
+"""Runs under the shim, as a process of its own: reads cases from stdin, one JSON a line, and
+answers each with a line of JSON: what failed how often, and what is not as it has to be.
+
+    LD_PRELOAD=shim.so FAULT_CONTROL=file python -m tests.fault.scenario
+
+The shim is off in here: only workers that this process starts meet the faults.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import signal
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tcpmux.worker.process import MESSAGE, WAKE
+from tests.fault.cases import Case
+from tests.fault.control import Control
+from tests.fault.conversations import KINDS, RECEIVE_BUFFER, Talk
+from tests.fault.sites import DEATHS, SHORT
+from tests.relay.harness import Destination, RelayWorker, address_of, bound, listen
+from tests.support import wait_for
+
+DEADLINE = 4.0  # s, for conversations that take a fraction of one
+IDLE_PIPES = 64  # csrc/pipe_pool.h: TM_PIPES_IDLE
+MOST_WAKEUPS = 60_000  # of one case; a loop that waits for nothing makes that many in a second
+
+
+@dataclass(slots=True)
+class Outcome:
+    """problems: one line each; none = as it has to be."""
+
+    problems: list[str] = field(default_factory=list)
+    fired: list[int] = field(default_factory=list)  # by rule
+    intact: int = 0
+    lost: int = 0
+    lives: int = 0
+    closed: dict[str, int] = field(default_factory=dict)
+
+
+def descriptors(pid: int) -> tuple[int, int]:
+    """How many a process has that are no pipes, and how many are."""
+    pipes = others = 0
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if stat.S_ISFIFO(entry.stat().st_mode):
+                pipes += 1
+            else:
+                others += 1
+    return others, pipes
+
+
+class Stage:
+    """A worker, what stands behind it, and what it held before anything happened."""
+
+    def __init__(self, case: Case, directory: Path) -> None:
+        self.key = key_of(case)
+        self.refusing = bound(case.server, directory)
+        self.endpoints = [
+            listen(case.server, directory, receive_buffer=RECEIVE_BUFFER) for _ in range(2)
+        ]
+        for endpoint in self.endpoints:
+            endpoint.setblocking(False)
+        addresses = tuple(map(address_of, [self.refusing, *self.endpoints]))
+        self.worker = RelayWorker(directory, [Destination(addresses)], pipes=case.pipes)
+        self.before = descriptors(self.worker.live.pid)[0]
+
+    def talk(self, case: Case, outcome: Outcome, control: Control | None) -> None:
+        """All kinds of conversation at once. control: arms the faults first."""
+        worker = self.worker
+        lives = worker.live.starts
+        wakeups = worker.live.counters()["wakeups"]
+        kills = random.Random(case.seed + 1)
+        thresholds = sorted(kills.randrange(700_000) for _ in range(case.deaths))
+        talk = Talk(self.endpoints)
+
+        nudges = [0, 200_000]
+
+        def meanwhile(received: int) -> None:
+            if control and nudges and received >= nudges[0]:
+                del nudges[0]
+                self.nudge()
+            if control and thresholds and received >= thresholds[0]:
+                del thresholds[0]
+                worker.kill()
+                outcome.lives += 1
+
+        if control:
+            control.arm(case.rules, case.seed)
+        try:
+            listener = worker.listeners[case.client]
+            for kind in KINDS:
+                talk.open(kind, listener.getsockname(), listener.family)
+            stuck = talk.run(lambda: worker.live.connections == 0, DEADLINE, meanwhile)
+        finally:
+            if control:
+                control.disarm()
+                outcome.fired = control.fired
+            talk.close()
+        if stuck:
+            outcome.problems.append(f"stuck: {stuck}")
+            return
+        self._judge(case, outcome, talk, unharmed=control is None or not _harmful(case, control))
+        extra = worker.live.starts - lives - (outcome.lives if control else 0)
+        if extra and not (control and case.kills):
+            outcome.problems.append(f"the worker has died {extra} times by itself")
+        turns = worker.live.counters()["wakeups"] - wakeups
+        if turns > MOST_WAKEUPS:
+            outcome.problems.append(f"the worker has turned {turns} times")
+
+    def nudge(self) -> None:
+        """A message and a signal, which mean nothing to a worker that has a master."""
+        self.worker._channel.send(MESSAGE.pack(WAKE, 0, 0, 0, 0))
+        pid = self.worker.live.pid
+        if pid > 0:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    def _judge(self, case: Case, outcome: Outcome, talk: Talk, unharmed: bool) -> None:
+        for conversation in talk.conversations:
+            outcome.problems += conversation.problems(unharmed)
+            ends = (conversation.client, conversation.server)
+            harmed = any(end is None or end.was_reset for end in ends)
+            outcome.lost += harmed
+            outcome.intact += not harmed
+
+    def books(self, outcome: Outcome) -> None:
+        """Counters balance and no descriptor is left; pipes are kept up to a number."""
+        worker = self.worker
+        for slot in range(worker.slots):
+            counters = worker.live.slot(slot)
+            if counters.opened != sum(counters.closed):
+                outcome.problems.append(f"slot {slot} is not balanced: {counters}")
+        outcome.closed = worker.closed()
+        others, pipes = descriptors(worker.live.pid)
+        if others != self.before:
+            outcome.problems.append(f"{others} descriptors where there were {self.before}")
+        if pipes > 2 * IDLE_PIPES + 3:
+            outcome.problems.append(f"{pipes} ends of pipes are open")
+
+    def close(self) -> None:
+        try:
+            self.worker.stop()
+        finally:
+            for sock in (self.refusing, *self.endpoints):
+                sock.close()
+
+    def abandon(self) -> None:
+        """The end of one that can't be ended in order."""
+        for pid in (self.worker.pid, self.worker.live.guardian_pid, self.worker.live.pid):
+            if pid:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        if self.worker.pid:
+            os.waitpid(self.worker.pid, 0)
+        for sock in (self.refusing, *self.endpoints, *self.worker.listeners.values()):
+            sock.close()
+
+
+def key_of(case: Case) -> tuple[str, str, int, bool]:
+    """Cases with the same may follow each other on one stage. Starts that fail make the guardian
+    wait longer each time, so these get one each."""
+    return (case.client, case.server, case.pipes, case.kills)
+
+
+def _harmful(case: Case, control: Control) -> bool:
+    """Whether an error was reported that may cost a connection. A call that does less, or is to
+    be made again, may not."""
+    kind = {errno.EINTR, errno.EAGAIN, *SHORT, *DEATHS}
+    return any(
+        fired and rule.error not in kind
+        for fired, rule in zip(control.fired, case.rules, strict=True)
+    )
+
+
+def perform(case: Case, stage: Stage, control: Control) -> Outcome:
+    outcome = Outcome()
+    stage.talk(case, outcome, control)
+    if not outcome.problems:
+        stage.talk(case, outcome, None)  # as if nothing had been
+    if not outcome.problems:
+        wait_for(lambda: stage.worker.live.connections == 0, "the worker to be idle")
+        stage.books(outcome)
+    return outcome
+
+
+def play(cases: Iterator[Case], control: Control, directory: Path) -> Iterator[Outcome]:
+    stage: Stage | None = None
+    for case in cases:
+        if stage and (stage.key != key_of(case) or case.kills):
+            stage.close()
+            stage = None
+        try:
+            stage = stage or Stage(case, directory)
+            outcome = perform(case, stage, control)
+        except AssertionError as error:
+            outcome = Outcome([str(error)])
+        if outcome.problems and stage:
+            stage.abandon()
+            stage = None
+        yield outcome
+    if stage:
+        stage.close()
+
+
+def main() -> None:
+    control = Control.of_this_process()
+    cases = (Case.load(line) for line in iter(sys.stdin.readline, ""))
+    with TemporaryDirectory() as name:
+        for outcome in play(cases, control, Path(name)):
+            print(json.dumps(asdict(outcome)), flush=True)
+
+
+if __name__ == "__main__":
+    socket.setdefaulttimeout(None)
+    main()
