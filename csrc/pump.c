@@ -317,6 +317,18 @@ static int bytes_sent(const struct tm_pump *pump, const struct tm_half *half, in
     return 0;
 }
 
+/* The last splice out of the pipe may have passed on bytes that nobody has counted. */
+static void recount(struct tm_half *half, int source, int destination, bool we_connected)
+{
+    uint64_t more = 0;
+    if (!(half->uncounted & TM_UNCOUNTED_DESTINATION) &&
+        tm_kernel_written(destination, we_connected, half->bytes, &more) == 0)
+        half->bytes += more;
+    else if (!(half->uncounted & TM_UNCOUNTED_SOURCE) &&
+             tm_kernel_consumed(source, half->bytes, &more) == 0 && more >= half->queued)
+        half->bytes += more - half->queued;
+}
+
 int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int destination,
                     bool we_connected)
 {
@@ -339,6 +351,7 @@ int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int 
         error = bytes_received(pump, half, source, &taken);
         break;
     default:
+        recount(half, source, destination, we_connected);
         return 0;
     }
     if (error)

@@ -93,7 +93,8 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
     __attribute__((warn_unused_result));
 
 /* Finishes what a worker had begun on this half when it died: called in its next life, for the
- * half that the journal names, before anything else is done with it. we_connected: the
+ * half that the journal names, before anything else is done with it; half.queued is what the
+ * pipe holds by the kernel's count. we_connected: the
  * destination is a socket that connect() was called on. 0, or -errno if that can't be told or
  * done: then bytes would be lost or doubled, and the connection has to be reset. */
 int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int destination,

@@ -31,7 +31,7 @@ from tcpmux.worker._connection cimport (
 )
 from tcpmux.worker._descriptors cimport (
     tm_descriptors, tm_descriptors_claim, tm_descriptors_next, tm_is_pipe, tm_is_socket,
-    tm_kernel_consumed, tm_kernel_fin_sent, tm_kernel_piped, tm_kernel_untouched,
+    tm_kernel_fin_sent, tm_kernel_piped, tm_kernel_untouched,
     tm_kernel_was_reset,
 )
 from tcpmux.worker._mechanism cimport (
@@ -257,15 +257,6 @@ cdef void reconcile_all(Worker *w) noexcept nogil:
 
 # --- going on ---------------------------------------------------------------------------------
 
-cdef void recount(tm_half *half, int source) noexcept nogil:
-    """The last splice may have moved bytes that nobody has counted."""
-    cdef uint64_t consumed = 0
-    if half.uncounted & TM_UNCOUNTED_SOURCE:
-        return
-    if tm_kernel_consumed(source, half.bytes, &consumed) == 0 and consumed >= half.queued:
-        half.bytes += consumed - half.queued
-
-
 cdef bint finish_operation(Worker *w, tm_conn *conn) noexcept nogil:
     """What the journal says was under way for this connection. False: it can't be finished."""
     cdef int side = w.pump.journal.side & 1
@@ -279,15 +270,11 @@ cdef bint finish_operation(Worker *w, tm_conn *conn) noexcept nogil:
         return True
     if conn.state != TM_RELAYING:
         return True
-    if operation == TM_SHUT:
-        if tm_kernel_fin_sent(conn.fd[other]):
-            conn.half[side].state = TM_HALF_SHUT
-    elif operation != TM_NOTHING:
-        if tm_pump_recover(&w.pump, &conn.half[side], conn.fd[side], conn.fd[other],
-                           other == TM_ENDPOINT) < 0:
-            return False
-    else:
-        recount(&conn.half[side], conn.fd[side])
+    if operation == TM_SHUT and tm_kernel_fin_sent(conn.fd[other]):
+        conn.half[side].state = TM_HALF_SHUT
+    if conn.half[side].state == TM_HALF_OPEN and tm_pump_recover(
+            &w.pump, &conn.half[side], conn.fd[side], conn.fd[other], other == TM_ENDPOINT) < 0:
+        return False
     for side in range(2):
         count_bytes(w, conn, side)
         if not conn.half[side].uncounted & TM_UNCOUNTED_SOURCE and was_reset(conn, side):

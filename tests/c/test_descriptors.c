@@ -1,0 +1,62 @@
+/* csrc/descriptors.c: every open descriptor is found, and belongs to one claim at most. */
+#include "descriptors.h"
+
+#include "pairs.h"
+
+static void everything_open_is_listed(void)
+{
+    struct tm_descriptors all;
+    int ends[2], count = 0;
+    make_pair(AF_UNIX, ends, 0);
+    CHECK(fcntl(ends[0], F_DUPFD, 700) == 700); /* far above the rest: the list grows */
+    CHECK(tm_descriptors_list(&all) == 0);
+    for (int fd = tm_descriptors_next(&all, 0); fd >= 0; fd = tm_descriptors_next(&all, fd + 1)) {
+        CHECK(fcntl(fd, F_GETFD) >= 0);
+        count++;
+    }
+    CHECK(tm_descriptors_claim(&all, ends[0]) && tm_descriptors_claim(&all, ends[1]) &&
+          tm_descriptors_claim(&all, 700));
+    CHECK_EQUAL(tm_descriptors_next(&all, 700), -1);
+    tm_descriptors_free(&all);
+    /* As open_descriptors() counts: "." and ".." and the directory itself besides. */
+    CHECK_EQUAL(count + 3, open_descriptors());
+    CHECK(close(700) == 0 && close(ends[0]) == 0 && close(ends[1]) == 0);
+}
+
+static void a_claim_is_for_one_and_for_what_is_open(void)
+{
+    struct tm_descriptors all;
+    int ends[2];
+    make_pair(AF_UNIX, ends, 0);
+    CHECK(close(ends[1]) == 0);
+    CHECK(tm_descriptors_list(&all) == 0);
+    CHECK(tm_descriptors_claim(&all, ends[0]));
+    CHECK(!tm_descriptors_claim(&all, ends[0])); /* taken */
+    CHECK(!tm_descriptors_claim(&all, ends[1])); /* not open */
+    CHECK(!tm_descriptors_claim(&all, -1) && !tm_descriptors_claim(&all, 1 << 30));
+    for (int fd = tm_descriptors_next(&all, 0); fd >= 0; fd = tm_descriptors_next(&all, fd + 1))
+        CHECK(fd != ends[0]);
+    tm_descriptors_free(&all);
+    CHECK(!tm_descriptors_claim(&all, ends[0])); /* freed: nothing is open */
+    CHECK(close(ends[0]) == 0);
+}
+
+static void kinds_are_told_apart(void)
+{
+    int ends[2], pipe_ends[2];
+    make_pair(AF_INET, ends, 0);
+    CHECK(pipe(pipe_ends) == 0);
+    CHECK(tm_is_socket(ends[0]) && !tm_is_pipe(ends[0]));
+    CHECK(tm_is_pipe(pipe_ends[0]) && tm_is_pipe(pipe_ends[1]) && !tm_is_socket(pipe_ends[0]));
+    CHECK(close(ends[0]) == 0 && close(ends[1]) == 0);
+    CHECK(close(pipe_ends[0]) == 0 && close(pipe_ends[1]) == 0);
+    CHECK(!tm_is_socket(ends[0]) && !tm_is_pipe(pipe_ends[0]));
+}
+
+int main(void)
+{
+    RUN(everything_open_is_listed);
+    RUN(a_claim_is_for_one_and_for_what_is_open);
+    RUN(kinds_are_told_apart);
+    return 0;
+}

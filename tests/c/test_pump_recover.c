@@ -1,0 +1,167 @@
+/* csrc/pump.c after a death: a child pumps and is killed at a random moment, again and again;
+ * its parent finishes what the journal says and goes on. Every byte is a function of its place,
+ * so that one that is lost, doubled or moved is seen where it arrives. */
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#include "kernel_count.h"
+#include "pump_rig.h"
+
+enum { DEATHS = 60, MOST_NS = 400000 };
+
+#define EVERYTHING (UINT64_C(1) << 40)
+
+/* What lives on: in the proxy it is in shared memory. */
+struct shared {
+    struct tm_half half;
+    struct tm_journal journal;
+    unsigned char buffer[BUFFER_SIZE];
+};
+
+static struct shared *share(struct rig *rig)
+{
+    struct shared *shared =
+        mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(shared != MAP_FAILED);
+    shared->half = rig->half;
+    rig->pump.journal = &shared->journal;
+    free(rig->pump.buffer);
+    rig->pump.buffer = shared->buffer;
+    return shared;
+}
+
+static void unshare_all(struct rig *rig, struct shared *shared)
+{
+    rig->half = shared->half;
+    rig->pump.journal = &rig->journal;
+    rig->pump.buffer = malloc(1);
+    CHECK(munmap(shared, sizeof(*shared)) == 0);
+}
+
+static void pump_once(struct rig *rig, struct tm_half *half, bool hung_up)
+{
+    enum tm_pump_result result =
+        tm_pump_run(&rig->pump, half, rig->source, rig->destination, hung_up);
+    CHECK(result == TM_PUMP_DRAINED || result == TM_PUMP_BLOCKED || result == TM_PUMP_YIELD);
+}
+
+/* The child works with a pipe that the parent has as well: with its only half it gives that
+ * one back to its pool, and takes it from there again. */
+static void lend_pipe(struct rig *rig, struct shared *shared, uint32_t pipes)
+{
+    if (pipes && shared->half.pipe.in < 0)
+        CHECK(tm_pipe_take(&rig->pump.pool, &shared->half.pipe));
+}
+
+static void pump_until_killed(struct rig *rig, struct shared *shared)
+{
+    struct timespec wait = {.tv_nsec = (long)random_below(MOST_NS)};
+    pid_t child = fork();
+    CHECK(child >= 0);
+    while (child == 0)
+        pump_once(rig, &shared->half, true);
+    client_sends(rig, 1 + random_below(300000));
+    nanosleep(&wait, NULL);
+    server_receives(rig, random_below(2) ? EVERYTHING : random_below(100000));
+    CHECK(kill(child, SIGKILL) == 0);
+    CHECK(waitpid(child, NULL, 0) == child);
+}
+
+static void recover(struct rig *rig, struct shared *shared, struct tm_pipe lent)
+{
+    struct tm_half *half = &shared->half;
+    half->pipe = lent; /* as recovery of the worker finds it by the record */
+    half->queued = lent.in >= 0 ? (uint32_t)tm_kernel_piped(lent.out) : 0;
+    CHECK(tm_pump_recover(&rig->pump, half, rig->source, rig->destination, false) == 0);
+    shared->journal.operation = TM_NOTHING;
+}
+
+static void kill_and_go_on(struct shape shape, bool splicing)
+{
+    struct rig *rig = open_rig(shape);
+    struct shared *shared = share(rig);
+    if (shape.source_family == AF_UNIX)
+        shared->half.uncounted |= TM_UNCOUNTED_SOURCE;
+    if (shape.destination_family == AF_UNIX)
+        shared->half.uncounted |= TM_UNCOUNTED_DESTINATION;
+    shared->half.splicing = splicing;
+    for (int death = 0; death < DEATHS; death++) {
+        lend_pipe(rig, shared, shape.pipes);
+        struct tm_pipe lent = shared->half.pipe;
+        pump_until_killed(rig, shared);
+        recover(rig, shared, lent);
+    }
+    uint64_t deadline = now_ms() + DEADLINE_MS;
+    while (rig->received < rig->sent) {
+        CHECK(now_ms() < deadline);
+        pump_once(rig, &shared->half, true);
+        server_receives(rig, EVERYTHING);
+    }
+    CHECK(rig->sent > 0);
+    unshare_all(rig, shared);
+    close_rig(rig);
+}
+
+static void killed_while_pumping(void)
+{
+    static const int families[] = {AF_INET, AF_UNIX};
+    for (int way = 0; way < 4; way++) {
+        for (int mode = 0; mode < 3; mode++) { /* copy, splice, no pipe */
+            fprintf(stderr, "    way %d, mode %d\n", way, mode);
+            kill_and_go_on((struct shape){families[way & 1], families[way >> 1],
+                                          random_below(2) ? 0 : 16384, mode == 2 ? 0 : PIPES},
+                           mode == 1);
+        }
+    }
+}
+
+/* Each entry of the journal, as a worker leaves it that dies right behind it. */
+static void every_entry_by_hand(void)
+{
+    for (int sent_first = 0; sent_first < 2; sent_first++) {
+        struct rig *rig = open_rig((struct shape){AF_INET, AF_INET, 0, PIPES});
+        struct tm_journal *journal = &rig->journal;
+        client_sends(rig, 5000);
+        wait_readable_bytes(rig->source, 5000);
+        journal->before = 0;
+        journal->operation = TM_RECEIVE;
+        CHECK_EQUAL(recv(rig->source, rig->pump.buffer, BUFFER_SIZE, 0), 5000);
+        if (sent_first) {
+            journal->read = 5000;
+            journal->operation = TM_SEND;
+            CHECK_EQUAL(send(rig->destination, rig->pump.buffer, 1200, 0), 1200);
+        }
+        CHECK(tm_pump_recover(&rig->pump, &rig->half, rig->source, rig->destination, false) == 0);
+        CHECK_EQUAL(rig->half.bytes, sent_first ? 1200 : 0);
+        CHECK_EQUAL(rig->half.queued, sent_first ? 3800 : 5000);
+        journal->operation = TM_NOTHING;
+        pump_once(rig, &rig->half, false);
+        wait_readable_bytes(rig->server, 5000);
+        CHECK_EQUAL(server_receives(rig, EVERYTHING), 5000);
+        close_rig(rig);
+    }
+}
+
+static void what_can_not_be_is_refused(void)
+{
+    struct rig *rig = open_rig((struct shape){AF_INET, AF_INET, 0, PIPES});
+    rig->journal.operation = TM_QUEUE;
+    rig->journal.read = 10;
+    rig->journal.sent = 11; /* more than there were */
+    CHECK(tm_pump_recover(&rig->pump, &rig->half, rig->source, rig->destination, false) < 0);
+    rig->journal.read = BUFFER_SIZE + 1; /* more than the buffer holds */
+    CHECK(tm_pump_recover(&rig->pump, &rig->half, rig->source, rig->destination, false) < 0);
+    rig->journal.operation = TM_NOTHING;
+    close_rig(rig);
+}
+
+int main(void)
+{
+    random_seed();
+    CHECK(signal(SIGPIPE, SIG_IGN) != SIG_ERR);
+    RUN(every_entry_by_hand);
+    RUN(what_can_not_be_is_refused);
+    RUN(killed_while_pumping);
+    return 0;
+}
