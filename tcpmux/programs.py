@@ -11,6 +11,9 @@ from typing import NoReturn
 
 import tcpmux
 
+# The service manager's, for the master: nobody else may speak for the service.
+MASTERS_OWN = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
 
 def command(module: str, arguments: Sequence[str]) -> list[str]:
     """The command line for `python -m module`; to be run in /, where -m finds nothing."""
@@ -20,7 +23,8 @@ def command(module: str, arguments: Sequence[str]) -> list[str]:
 def environment() -> dict[str, str]:
     package = str(Path(tcpmux.__file__).parent.parent)
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+    passed = {name: value for name, value in os.environ.items() if name not in MASTERS_OWN}
+    return {**passed, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 
 
 def start_program(module: str, arguments: Sequence[str]) -> NoReturn:

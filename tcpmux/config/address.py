@@ -41,6 +41,14 @@ class Address:
             raise ValueError(f"expected a path of at most {UNIX_PATH_MAX} bytes after unix:")
         return cls("", 0, path)
 
+    @classmethod
+    def of_socket(cls, sock: socket.socket) -> Address:
+        """What a socket is bound to, written as parse() would: the two compare equal."""
+        name = sock.getsockname()
+        if sock.family == socket.AF_UNIX:
+            return cls("", 0, os.fsdecode(name))
+        return cls(str(ipaddress.ip_address(name[0])), name[1], "")
+
     @staticmethod
     def _host(host: str) -> str:
         if host == "":

@@ -173,11 +173,7 @@ def _bound_addresses(estate: Estate) -> dict[int, Address]:
     found = {}
     for number, _, fd, _ in estate.listeners:
         with socket.socket(fileno=os.dup(fd)) as sock:
-            name = sock.getsockname()
-        if sock.family == socket.AF_UNIX:
-            found[number] = Address("", 0, os.fsdecode(name))
-        else:
-            found[number] = Address(name[0], name[1], "")
+            found[number] = Address.of_socket(sock)
     return found
 
 

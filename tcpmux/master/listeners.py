@@ -8,22 +8,35 @@ address is configured, whatever becomes of the workers.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
 import stat
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import Enum
 
 from tcpmux.config import Address
 from tcpmux.errors import TcpmuxError
+from tcpmux.master.supervisor import Inherited
 from tcpmux.shm._shm import MAX_LISTENERS, MAX_SHARDS
+
+log = logging.getLogger("tcpmux.master")
 
 BACKLOG = 65535  # the kernel lowers it to net.core.somaxconn
 
 
 class ListenError(TcpmuxError):
     """An address can't be listened on; the text says which and why."""
+
+
+class Origin(Enum):
+    """Where a listener's sockets are from."""
+
+    BOUND = "bound here"
+    STORED = "bound by us in an earlier life, kept by the service manager"
+    UNIT = "opened by the service manager, which keeps them, and a UNIX socket's file"
 
 
 @dataclass(slots=True)
@@ -35,12 +48,17 @@ class Listener:
     sockets: list[socket.socket]
     shared: bool
     inode: tuple[int, int] | None = None  # (device, inode) of a UNIX socket's file
+    origin: Origin = Origin.BOUND
 
-    def close(self) -> None:
+    def close(self, *, keep_file: bool = False) -> None:
         for sock in self.sockets:
             sock.close()
-        if self.inode is not None:
+        if self.inode is not None and not keep_file and self.origin is not Origin.UNIT:
             unlink_socket(self.address.path, self.inode)
+
+    def take_back(self) -> None:
+        """Closes what came to nothing. What was inherited is there for another start."""
+        self.close(keep_file=self.origin is not Origin.BOUND)
 
 
 def unlink_socket(path: str, inode: tuple[int, int]) -> None:
@@ -109,7 +127,7 @@ class Listeners:
 
     shards: int
     by_address: dict[Address, Listener] = field(default_factory=dict)
-    inherited: dict[Address, list[socket.socket]] = field(default_factory=dict)  # not used yet
+    inherited: dict[Address, list[Inherited]] = field(default_factory=dict)  # not used yet
 
     def __len__(self) -> int:
         return sum(len(listener.sockets) for listener in self.by_address.values())
@@ -132,7 +150,7 @@ class Listeners:
                     opened.append(self._open(number, address, wanted))
         except BaseException:
             for listener in opened:
-                listener.close()
+                listener.take_back()
             raise
         return opened
 
@@ -169,43 +187,78 @@ class Listeners:
         for listener in closing:
             del self.by_address[listener.address]
             listener.close()
+            if listener.origin is Origin.UNIT:
+                log.warning(
+                    "%s stays open in the service manager, which has opened it: clients wait "
+                    "there in vain until its .socket unit is stopped",
+                    listener.address,
+                )
+
+    def close_all(self, *, keep_files: bool) -> None:
+        """At the end. keep_files: UNIX sockets live on in a store, so their names have to."""
+        for listener in self.by_address.values():
+            listener.close(keep_file=keep_files)
+        self.by_address.clear()
 
     def ids(self, opened: Iterable[Listener] = ()) -> dict[Address, int]:
         """Ids by address, of these and of `opened` ones."""
         every = [*self.by_address.values(), *opened]
         return {listener.address: listener.id for listener in every}
 
-    def inherit(self, sockets: Iterable[tuple[Address, socket.socket]]) -> None:
+    def inherit(self, found: Iterable[Inherited]) -> None:
         """Listening sockets that a service manager has opened or kept: used for their
         address, before anything is bound."""
-        for address, sock in sockets:
-            self.inherited.setdefault(address, []).append(sock)
+        seen = set()
+        for one in found:
+            inode = os.fstat(one.socket.fileno()).st_ino
+            listener = self.by_address.get(one.address)
+            if listener is not None and not one.is_stored:
+                listener.origin = Origin.UNIT
+            # An instance that is taken over has them already, and what the store keeps of a
+            # unit's sockets comes twice, the unit's own first.
+            if listener is not None or inode in seen:
+                one.socket.close()
+            else:
+                seen.add(inode)
+                self.inherited.setdefault(one.address, []).append(one)
 
-    def drop_inherited(self) -> list[Address]:
-        """Closes those that no route wants; their addresses."""
-        unused = list(self.inherited)
-        for sockets in self.inherited.values():
-            for sock in sockets:
-                sock.close()
+    def drop_inherited(self) -> list[Inherited]:
+        """Closes those that no route wants; returns them for their names."""
+        unused = [one for found in self.inherited.values() for one in found]
         self.inherited.clear()
+        for one in unused:
+            one.socket.close()
         return unused
 
     def _take_inherited(self, number: int, address: Address) -> Listener | None:
-        sockets = self.inherited.pop(address, [])[:MAX_SHARDS]
-        if not sockets:
+        found = self.inherited.pop(address, [])
+        inode = _inode(address.path) if address.path else None
+        if address.path and inode is None:
+            for one in found:  # its name is gone: nobody can come any more
+                one.socket.close()
             return None
-        if address.path:
-            return Listener(number, address, sockets, shared=True, inode=_inode(address.path))
-        if not sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
-            # One for all workers: no other can be bound beside it.
-            return Listener(number, address, sockets, shared=True)
+        for one in found[MAX_SHARDS:]:
+            one.socket.close()
+        if not found:
+            return None
+        sockets = [one.socket for one in found[:MAX_SHARDS]]
+        origin = Origin.STORED if all(one.is_stored for one in found) else Origin.UNIT
+        shared = bool(address.path) or not self._complete(sockets, address)
+        return Listener(number, address, sockets, shared, inode, origin)
+
+    def _complete(self, sockets: list[socket.socket], address: Address) -> bool:
+        """Binds the shards that are missing. False if that can't be: then every worker has to
+        poll those that there are. Only sockets with SO_REUSEPORT take others beside them, and
+        only others of the user who bound the first, which a service manager has as root."""
+        if not all(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for sock in sockets):
+            return False
         v6_only = address.family == socket.AF_INET6 and bool(
             sockets[0].getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
         )
-        for _ in range(len(sockets), self.shards):
-            sockets.append(_tcp_socket(address, reuse_port=True, v6_only=v6_only))
-            sockets[-1].listen(BACKLOG)
-        return Listener(number, address, sockets, shared=False)
+        with suppress(OSError):
+            sockets += _bind_shards(self.shards - len(sockets), address, v6_only=v6_only)
+            return True
+        return False
 
     def _open(self, number: int, address: Address, wanted: list[Address]) -> Listener:
         try:
@@ -230,18 +283,23 @@ class Listeners:
             # SO_REUSEPORT would let us in beside another tcpmux of the same user, each
             # with half of the connections. A bind without it tells.
             _tcp_socket(address, reuse_port=False, v6_only=v6_only).close()
-        sockets: list[socket.socket] = []
-        try:
-            for _ in range(self.shards):
-                sockets.append(_tcp_socket(address, reuse_port=True, v6_only=v6_only))
-            # After all are bound: from its listen on, a shard gets its share.
-            for sock in sockets:
-                sock.listen(BACKLOG)
-        except BaseException:
-            for sock in sockets:
-                sock.close()
-            raise
-        return sockets
+        return _bind_shards(self.shards, address, v6_only=v6_only)
+
+
+def _bind_shards(count: int, address: Address, *, v6_only: bool) -> list[socket.socket]:
+    """So many sockets that share an address, listening; all or none. Raises OSError."""
+    sockets: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            sockets.append(_tcp_socket(address, reuse_port=True, v6_only=v6_only))
+        # After all are bound: from its listen on, a shard gets its share.
+        for sock in sockets:
+            sock.listen(BACKLOG)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
 
 
 def _inode(path: str) -> tuple[int, int] | None:

@@ -39,6 +39,7 @@ from tcpmux.worker.process import BUSY, MESSAGE
 log = logging.getLogger("tcpmux.master")
 
 KILL_TIME = 2.0  # s between SIGQUIT and SIGKILL for a worker that has to end
+STOP_MARGIN = 15.0  # s to end in, on top of drain_timeout
 DRAINING_STATE = 2  # csrc/route_table.h: enum tm_state
 REPORT_EVERY = 5.0  # s, while draining
 FAULT_PAUSE = 0.5  # s, so that a fault that repeats does not fill a CPU and the log
@@ -70,7 +71,6 @@ class Master:
         self._drain_deadline: float | None = None  # monotonic; set = draining
         self._kill_deadline: float | None = None  # monotonic; set = ending at once
         self._next_report = 0.0
-        self._next_sign = 0.0  # of life, for the service manager
 
     def _control_arguments(self) -> tuple[list[str], list[int]]:
         fds = {
@@ -127,8 +127,8 @@ class Master:
         if instance.is_new:
             self._routing.await_workers()
         self._start_control(time.monotonic())
-        for address in self._listeners.drop_inherited():
-            log.warning("no route listens on %s, which the service manager had opened", address)
+        unused = self._listeners.drop_inherited()
+        self._supervisor.disown(unused, {r.name: r.listen for r in self._routing.config.routes})
         self._announce()
         if self._upgraded and not instance.is_new:
             self._upgrade.replace_workers()
@@ -201,9 +201,8 @@ class Master:
             self._drain_deadline,
             self._kill_deadline,
             self._upgrade.next_look(),
+            self._supervisor.next_look(),
         ]
-        if self._supervisor.watchdog_interval is not None:
-            due.append(self._next_sign)
         if self._draining:
             due.append(self._next_report)
         else:
@@ -214,10 +213,7 @@ class Master:
     def _due(self, now: float) -> None:
         self._start_control(now)
         self._upgrade.look(now)
-        interval = self._supervisor.watchdog_interval
-        if interval is not None and now >= self._next_sign:
-            self._supervisor.is_alive()
-            self._next_sign = now + interval
+        self._supervisor.look(now)
         if not self._draining:
             self._workers.start_due(self._listeners, now)
             return
@@ -259,7 +255,7 @@ class Master:
                 break
         for worker in self._workers.running:
             worker.ended()
-        self._listeners.close(list(self._listeners.by_address.values()))
+        self._listeners.close_all(keep_files=self._supervisor.has_store)
         for own in (self._instance.admin, self._instance.takeover):
             own.socket.close()
             unlink_socket(own.path, own.inode)
@@ -373,11 +369,11 @@ class Master:
                 why,
                 "ending at once" if now else f"waiting up to {timeout:g} s for open ones",
             )
-            self._supervisor.stopping(f"{why}: draining")
+            self._supervisor.stopping(f"{why}: draining", timeout + STOP_MARGIN)
             self._table.set_state(DRAINING_STATE)
             every = list(self._listeners.by_address.values())
             self._workers.remove_listeners(every, QUEUE_TIME)
-            self._listeners.close(every)
+            self._listeners.close_all(keep_files=self._supervisor.has_store)
             self._workers.drain()
             self._drain_deadline = time.monotonic() + timeout
             self._next_report = time.monotonic() + REPORT_EVERY
@@ -446,16 +442,15 @@ def run(paths: Sequence[str]) -> int:
         level=logging.INFO,
         format="%(asctime)s tcpmux %(levelname)s %(message)s",
     )
+    inherited = inherited_sockets(os.environ)
     config = load(paths)
     saved = os.environ.pop(estates.VARIABLE, None)
     rehearsal = os.environ.pop(REHEARSAL, None)
     estate = estates.Estate.load(int(saved)) if saved else estates.claim(config.admin.socket)
     if rehearsal:
         return _rehearse(config, estate)
-    inherited = inherited_sockets(os.environ)
     instance = make(config) if estate is None else resume(config, estate)
-    # Those of an instance that is taken over are the same sockets.
-    instance.listeners.inherit((one.address, one.socket) for one in inherited)
+    instance.listeners.inherit(inherited)
     return Master(paths, config, instance, upgraded=saved is not None).run()
 
 

@@ -7,7 +7,7 @@ the first step that can be seen from outside; after it nothing is left that may 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from tcpmux.config import Config, load
 from tcpmux.errors import TcpmuxError
 from tcpmux.master.control import Refusal
 from tcpmux.master.listeners import Listener, Listeners
-from tcpmux.master.supervisor import Supervisor
+from tcpmux.master.supervisor import Supervisor, stored_name
 from tcpmux.master.workers import Workers
 from tcpmux.shm._shm import Table
 from tcpmux.shm.image import Image
@@ -55,6 +55,7 @@ class Routing:
 
     def start(self) -> None:
         """Binds and publishes for the first time, before there are workers. Raises TcpmuxError."""
+        self._store(self.listeners.by_address.values())
         self._apply(self.config, {}, ())
 
     def resume(self) -> None:
@@ -64,6 +65,7 @@ class Routing:
         if generation == 0:
             self.start()
             return
+        self._store(self.listeners.by_address.values())
         self.image = with_addresses(image)
         self.names.restore(self.image, self.table.numbers_given)
         in_file = {
@@ -169,26 +171,29 @@ class Routing:
                 self.workers.await_generation(in_force, WORKER_ANSWER_TIME)
         except BaseException:
             for listener in opened:
-                listener.close()
+                listener.take_back()
             raise
         # Commit. What waits in the queue of a listener that goes away still has its route.
         if closing:
             self.workers.remove_listeners(closing, QUEUE_TIME)
             self.listeners.close(closing)
             for listener in closing:
-                self.supervisor.forget(listener.address)
+                self.supervisor.forget(stored_name(listener.address))
         if changed:
             self.table.numbers_given = names.given
             self.table.publish(image)
         self.listeners.add(opened)
         self.workers.add_listeners(opened)
-        for listener in opened:
-            fds = [sock.fileno() for sock in listener.sockets]
-            self.supervisor.store(listener.address, fds)
+        self._store(opened)
         self.config, self.weights, self.image, self.names = config, weights, image, names
         if changed:
             self.workers.wake()
         return changes
+
+    def _store(self, listeners: Iterable[Listener]) -> None:
+        for listener in listeners:
+            fds = [sock.fileno() for sock in listener.sockets]
+            self.supervisor.store(listener.address, fds)
 
     def await_workers(self) -> None:
         """Until every worker uses what is in force. Raises WorkersBusy; it is in force even so."""
