@@ -40,7 +40,7 @@ log = logging.getLogger("tcpmux.master")
 
 KILL_TIME = 2.0  # s between SIGQUIT and SIGKILL for a worker that has to end
 STOP_MARGIN = 15.0  # s to end in, on top of drain_timeout
-DRAINING_STATE = 2  # csrc/route_table.h: enum tm_state
+RUNNING_STATE, DRAINING_STATE = 1, 2  # csrc/route_table.h: enum tm_state
 REPORT_EVERY = 5.0  # s, while draining
 FAULT_PAUSE = 0.5  # s, so that a fault that repeats does not fill a CPU and the log
 
@@ -119,6 +119,7 @@ class Master:
         else:
             end_control(self._table.control_pid)
             self._table.master_pid = os.getpid()
+            self._table.set_state(RUNNING_STATE)  # whatever the last one was about to do
             self._routing.resume()
             if not self._upgraded:
                 self._set_workers(wanted_workers(self._routing.config, self._table.shard_count))

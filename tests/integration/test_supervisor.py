@@ -234,6 +234,28 @@ def test_a_master_that_was_killed_is_followed_with_the_same_sockets(
     assert "no route listens" not in proxy.log
 
 
+@pytest.mark.usefixtures("environment")
+def test_a_master_that_was_killed_while_it_drained_is_followed_by_one_that_serves(
+    start_proxy: StartProxy, manager: Manager, one: EchoServer, port: int
+) -> None:
+    """Its workers don't listen any more; what waits in the stored sockets is served even so."""
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
+    wait_for(lambda: manager.has_heard("READY"), "READY")
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as client:
+        assert talk(client) == "one hello\n"
+        proxy.signal(signal.SIGTERM)
+        wait_for(lambda: manager.has_heard("STATUS", "draining, 1 connections left"), "the drain")
+        proxy.process.kill()
+        proxy.process.wait()
+        with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as late:
+            start_with(proxy, manager.kept)
+            assert talk(late) == "one hello\n"
+        assert talk(client) == "one hello\n"
+    assert proxy.status()["state"] == "running"
+    wait_for(lambda: {w["state"] for w in proxy.status()["workers"]} == {"running"}, "all workers")
+    assert split(port, 10, at_once=5) == {"one": 10}
+
+
 # --- what it has opened ---------------------------------------------------------------------------
 
 
