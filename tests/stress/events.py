@@ -138,7 +138,9 @@ def upgrade(target: Target, times: int, chance: Random) -> Acted:
         acted.times += 1
         time.sleep(chance.uniform(0.0, 0.1))
     acted.notes.append(
-        f"{len(left)} old processes stay" if left else f"all of it new after {slowest:.2f} s"
+        f"{len(left)} old processes stay with their connections"
+        if left
+        else f"all of it new after {slowest:.2f} s"
     )
     return acted
 
