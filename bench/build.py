@@ -1,4 +1,6 @@
-"""Compiles the load generator into bench/build. Runs in the bench process."""
+"""Compiles a load generator when its sources are newer. Runs in the bench process, and in
+that of tests.stress, which has a generator of its own.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +19,24 @@ class BuildError(Exception):
 
 
 def build_loadgen() -> Path:
-    """The path of an up-to-date load generator; compiles it if a source is newer.
+    """The path of bench's load generator. Raises BuildError."""
+    return build(SOURCES, PROGRAM)
+
+
+def build(sources_directory: Path, program: Path) -> Path:
+    """`program`, compiled from all C files of a directory if one of them is newer.
 
     Raises BuildError with the compiler's words.
     """
-    inputs = sorted(SOURCES.glob("*.[ch]"))
+    inputs = sorted(sources_directory.glob("*.[ch]"))
     newest = max(path.stat().st_mtime for path in inputs)
-    if PROGRAM.exists() and PROGRAM.stat().st_mtime >= newest:
-        return PROGRAM
+    if program.exists() and program.stat().st_mtime >= newest:
+        return program
     if shutil.which("gcc") is None:
         raise BuildError("gcc is not installed")
-    PROGRAM.parent.mkdir(exist_ok=True)
+    program.parent.mkdir(exist_ok=True)
     # Compiled aside and renamed: an interrupted build must not look like a finished one.
-    unfinished = PROGRAM.with_suffix(".new")
+    unfinished = program.with_suffix(".new")
     sources = [str(path) for path in inputs if path.suffix == ".c"]
     compiler = subprocess.run(
         ["gcc", *FLAGS, *sources, "-o", str(unfinished)],
@@ -40,5 +47,5 @@ def build_loadgen() -> Path:
     )
     if compiler.returncode != 0:
         raise BuildError(compiler.stderr.strip())
-    unfinished.rename(PROGRAM)
-    return PROGRAM
+    unfinished.rename(program)
+    return program

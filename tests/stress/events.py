@@ -2,80 +2,94 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from random import Random
 
-from tests.stress.targets import Target, Tcpmux, is_alive
+from tcpmux.shm._shm import PRESENT
+from tests.stress.targets import Target, Tcpmux, Unsupported, left_of, life, send_signal
+from tests.support import wait_for
 
 STOP_TIME = (0.3, 0.7)  # s; idle queues hide what is lost with them
+CALM_TIME = 3.0  # s
 PROBES = 60  # connections to a proxy with a stopped worker, one after the other
 ENOUGH = 5  # of them without an answer
+KILLED_AFTER = 8.0  # s; a guardian's patience is 5
 
 
 @dataclass(slots=True)
 class Acted:
-    """What an event did: times it acted, and figures of its own in words."""
+    """What an event did: times it acted, connections it made itself, figures of its own."""
 
     times: int = 0
+    connections: int = 0
     notes: list[str] = field(default_factory=list)
 
 
-def _signal(pids: list[int], number: signal.Signals) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-
-def _with_full_queues(target: Target, chance: Random, act: Callable[[], None]) -> None:
-    """Stops the workers for a while, so that connections wait in their queues, and acts."""
+@contextmanager
+def _full_queues(target: Target, chance: Random) -> Iterator[None]:
+    """Stops the workers for a while, so that connections wait in their queues; the block
+    runs before they go on."""
     pids = target.workers()
-    _signal(pids, signal.SIGSTOP)
-    time.sleep(chance.uniform(*STOP_TIME))
+    send_signal(pids, signal.SIGSTOP)
     try:
-        act()
+        time.sleep(chance.uniform(*STOP_TIME))
+        yield
     finally:
-        _signal(pids, signal.SIGCONT)
+        send_signal(pids, signal.SIGCONT)
+
+
+def calm(target: Target, times: int, chance: Random) -> Acted:
+    """Nothing: what the delays are without any event."""
+    del target, chance
+    time.sleep(CALM_TIME)
+    return Acted(times)
 
 
 def worker_kill(target: Target, times: int, chance: Random) -> Acted:
-    """SIGKILL to a worker."""
-    return _kill_workers(target, times, chance, full_queues=False)
+    """SIGKILL to a worker; now and then to the next life at its very beginning."""
+    acted = Acted()
+    for _ in range(times):
+        if not _kill_one(target, chance, acted):
+            break
+        time.sleep(chance.choice([chance.uniform(0, 0.005), *[chance.uniform(0.01, 0.08)] * 3]))
+    return acted
 
 
 def queued_kill(target: Target, times: int, chance: Random) -> Acted:
     """SIGKILL to a worker while all of them are stopped and their queues fill."""
-    return _kill_workers(target, times, chance, full_queues=True)
-
-
-def _kill_workers(target: Target, times: int, chance: Random, *, full_queues: bool) -> Acted:
     acted = Acted()
     for _ in range(times):
-        pids = target.workers()
-        if not pids:
-            acted.notes.append("no worker left")
-            break
-        kill = partial(_signal, [chance.choice(pids)], signal.SIGKILL)
-        if full_queues:
-            _with_full_queues(target, chance, kill)
-        else:
-            kill()
-        acted.times += 1
+        with _full_queues(target, chance):
+            if not _kill_one(target, chance, acted):
+                break
         time.sleep(chance.uniform(0.01, 0.08))
     return acted
+
+
+def _kill_one(target: Target, chance: Random, acted: Acted) -> bool:
+    """False: the proxy has ended."""
+    with suppress(AssertionError):
+        pids = wait_for(target.workers, "a worker", 1.0)
+        send_signal([chance.choice(pids)], signal.SIGKILL)
+        acted.times += 1
+        return True
+    acted.notes.append("has ended with its worker")
+    return False
 
 
 def worker_count(target: Target, times: int, chance: Random) -> Acted:
     """Four workers, one, and four again, with full queues as they become fewer."""
     acted = Acted()
     for _ in range(times):
-        _with_full_queues(target, chance, lambda: target.set_workers(1))
+        with _full_queues(target, chance):
+            target.set_workers(1)
         time.sleep(chance.uniform(0.5, 1.0))
         target.set_workers(4)
         time.sleep(chance.uniform(0.5, 1.0))
@@ -84,36 +98,49 @@ def worker_count(target: Target, times: int, chance: Random) -> Acted:
 
 
 def master_kill(target: Target, times: int, chance: Random) -> Acted:
-    """SIGKILL to the master, and a new one."""
+    """SIGKILL to the master, sometimes with a worker, and a new one."""
     acted = Acted()
     slowest = 0.0
-    for _ in range(times):
+    for number in range(times):
+        before = target.lives()
+        together = target.workers()[:1] if number % 2 else []
+        target.kill_master()
+        send_signal(together, signal.SIGKILL)
         began = time.monotonic()
-        target.restart_master()
+        target.start()
         slowest = max(slowest, time.monotonic() - began)
         acted.times += 1
         time.sleep(chance.uniform(0.2, 0.5))
-    acted.notes.append(f"supervised again after at most {slowest:.2f} s")
+    below = target.lives()
+    strays = {old for old in before - below if life(old.pid) == old}
+    acted.notes.append(
+        f"supervised again after at most {slowest:.2f} s"
+        if not strays
+        else f"{len(strays)} processes without a master"
+    )
     return acted
 
 
 def upgrade(target: Target, times: int, chance: Random) -> Acted:
-    """Another build in place of the running one."""
+    """Another build in place of the running one; nothing of the old one may stay."""
     acted = Acted()
     slowest = 0.0
-    left: set[int] = set()
-    for _ in range(times):
-        old = target.workers()
+    left = set()
+    for number in range(times):
+        before = target.lives()
         began = time.monotonic()
         target.upgrade()
+        left = left_of(before)
         slowest = max(slowest, time.monotonic() - began)
-        left = {pid for pid in [*left, *old] if is_alive(pid)}
+        if left and isinstance(target, Tcpmux):
+            names = [Path(f"/proc/{old.pid}/cmdline").read_text().strip("\0") for old in left]
+            raise AssertionError(f"old processes live after upgrade {number + 1}: {names}")
         acted.times += 1
         time.sleep(chance.uniform(0.0, 0.1))
     acted.notes.append(
         f"{len(left)} old processes stay with their connections"
         if left
-        else f"no old process after at most {slowest:.2f} s"
+        else f"all of it new after {slowest:.2f} s"
     )
     return acted
 
@@ -126,9 +153,8 @@ def reload(target: Target, times: int, chance: Random) -> Acted:
         for number in range(times):
             target.reload(number)
             acted.times += 1
-            time.sleep(0.2)
         return acted
-    lives = target.regions()
+    lives = [live for live in target.regions() if live.guardian_pid]
     delays = []
     due = time.monotonic()
     for number in range(times):
@@ -137,7 +163,7 @@ def reload(target: Target, times: int, chance: Random) -> Acted:
         target.reload(2 + number % 7)
         while min(live.generation_seen for live in lives) == before:
             if time.monotonic() - began > 5:
-                raise AssertionError(f"reload {number} is not in force after 5 s: seed as printed")
+                raise AssertionError(f"reload {number} is not in force after 5 s")
             time.sleep(0.0002)
         delays.append(time.monotonic() - began)
         acted.times += 1
@@ -152,32 +178,82 @@ def reload(target: Target, times: int, chance: Random) -> Acted:
 
 
 def worker_stop(target: Target, times: int, chance: Random) -> Acted:
-    """SIGSTOP to a worker, for ever: connections that come to its queue are served."""
+    """SIGSTOP to a worker, for ever: connections that come to its queue are served, and those
+    that it has go on when its guardian has lost patience."""
     acted = Acted()
     slowest = 0.0
     unanswered = 0
     for _ in range(times):
-        stopped = chance.choice(target.workers())
-        _signal([stopped], signal.SIGSTOP)
+        stopped = life(chance.choice(target.workers()))
+        assert stopped is not None
+        send_signal([stopped.pid], signal.SIGSTOP)
         for _ in range(PROBES):
             began = time.monotonic()
-            try:
-                with socket.create_connection(("127.0.0.1", target.port), 3) as probe:
-                    probe.sendall(b"hello")
-                    probe.recv(5)
-            except OSError:
-                unanswered += 1
+            unanswered += not _answered(target.port)
+            acted.connections += 1
             slowest = max(slowest, time.monotonic() - began)
             if unanswered == ENOUGH:
                 break
-        time.sleep(3)  # past the guardian's patience
-        _signal([stopped], signal.SIGCONT)  # for who has none
+        if left_of({stopped}, KILLED_AFTER):
+            send_signal([stopped.pid], signal.SIGCONT)
+            acted.notes.append("nobody ends the stopped one")
         acted.times += 1
     acted.notes.append(
-        f"slowest of {PROBES * times} probes {slowest * 1000:.0f} ms"
+        f"slowest of {acted.connections} probes {slowest * 1000:.0f} ms"
         + (f", {unanswered} without an answer in 3 s" if unanswered else "")
     )
+    if unanswered and isinstance(target, Tcpmux):
+        raise AssertionError(acted.notes[-1])
     return acted
+
+
+def _answered(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 3) as probe:
+        probe.sendall(b"hello")
+        return probe.recv(5) != b""
+    return False
+
+
+def mixed(target: Target, times: int, chance: Random) -> Acted:
+    """All of it in random order, mostly before the last one is over."""
+    if not isinstance(target, Tcpmux):
+        raise Unsupported
+    acts: list[tuple[int, Callable[[], None]]] = [
+        (8, lambda: send_signal(target.workers()[chance.randrange(4) :][:1], signal.SIGKILL)),
+        (2, partial(_kill_guardian, target, chance)),
+        (2, lambda: send_signal(target.workers()[:2], signal.SIGSTOP)),
+        (2, lambda: send_signal(target.workers(), signal.SIGCONT)),
+        (3, lambda: send_signal([target.pid], signal.SIGTTOU)),
+        (3, lambda: send_signal([target.pid], signal.SIGTTIN)),
+        (3, lambda: target.reload(chance.randint(1, 9))),
+        (2, lambda: send_signal([target.pid], signal.SIGUSR2)),
+        (1, partial(_replace_master, target)),
+    ]
+    acted = Acted()
+    for _ in range(times):
+        (act,) = chance.choices([act for _, act in acts], [weight for weight, _ in acts])
+        act()
+        acted.times += 1
+        time.sleep(chance.choice([0.0, chance.uniform(0, 0.01), chance.uniform(0.01, 0.3)]))
+    send_signal(target.workers(), signal.SIGCONT)
+    target.want(4)
+    wait_for(target.whole, "four workers at work")
+    return acted
+
+
+def _replace_master(target: Target) -> None:
+    target.kill_master()
+    target.start()
+
+
+def _kill_guardian(target: Tcpmux, chance: Random) -> None:
+    """The one that its worker makes in its place has to be there before that may be killed."""
+    live = chance.choice([live for live in target.regions() if live.guardian_pid])
+    old, worker = life(live.guardian_pid), life(live.pid)
+    if old is None or worker is None or live.presence != PRESENT:
+        return
+    send_signal([old.pid], signal.SIGKILL)
+    wait_for(lambda: live.guardian_pid != old.pid, "a new guardian")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +267,13 @@ class Event:
 
 
 EVENTS = {
+    "calm": Event(calm, 1, 1, 1),
     "worker-kill": Event(worker_kill, 1000, 40, 20),
     "queued-kill": Event(queued_kill, 50, 3, 5),
     "worker-count": Event(worker_count, 10, 1, 3),
-    "master-kill": Event(master_kill, 10, 1, 1),
+    "master-kill": Event(master_kill, 10, 2, 1),
     "upgrade": Event(upgrade, 100, 2, 1),
     "reload": Event(reload, 1000, 100, 5),
-    "worker-stop": Event(worker_stop, 2, 0, 1),
+    "worker-stop": Event(worker_stop, 2, 1, 1),
+    "mixed": Event(mixed, 300, 40, 1),
 }

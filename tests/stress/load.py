@@ -4,93 +4,126 @@ from __future__ import annotations
 
 import json
 import subprocess
-import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from bench.build import build
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SOURCE = Path(__file__).with_name("load.c")
-FLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror"]
-END_TIME = 40.0  # s: everything under way comes back, or is lost after 20
+HERE = Path(__file__).resolve().parent
+END_TIME = 40.0  # s: what is under way at the end comes back, or is lost after 20
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Streams of large writes and of small messages, and new connections a second."""
+    """Streams of large writes and of small messages, and new connections a second.
+
+    patience: s without progress after which a connection is lost.
+    """
 
     bulk: int = 40
     small: int = 160
-    new: int = 500
+    rate: int = 500
+    patience: float = 20.0
 
 
 @dataclass(slots=True)
 class Seen:
-    """What the clients saw. Delays in milliseconds: of a message's echo, and of a new
-    connection from connect to the end of its answer."""
+    """What the clients saw: `streams`, which stayed open, and connections that were `opened`
+    for one request. Lost ones are counted by cause (refused, reset, ended, silent, wrong,
+    other). Delays in ms: of a message's echo, and of a new connection from when it was due to
+    the end of its answer.
+    """
 
     streams: int = 0
-    streams_lost: int = 0
+    streams_lost_by: dict[str, int] = field(default_factory=dict)
+    opened: int = 0
+    opened_lost_by: dict[str, int] = field(default_factory=dict)
+    messages: int = 0
     bytes: int = 0
     wrong: int = 0
-    opened: int = 0
-    failed: int = 0
-    messages: int = 0
-    first_error: int = 0  # errno; -1 = an end of input
-    delay_p50_ms: int = 0
-    delay_p99_ms: int = 0
-    delay_max_ms: int = 0
-    new_p99_ms: int = 0
-    new_max_ms: int = 0
+    first_loss: str = ""
+    delay_p50_ms: float = 0.0
+    delay_p99_ms: float = 0.0
+    delay_max_ms: float = 0.0
+    new_p50_ms: float = 0.0
+    new_p99_ms: float = 0.0
+    new_max_ms: float = 0.0
+
+    @property
+    def streams_lost(self) -> int:
+        return sum(self.streams_lost_by.values())
+
+    @property
+    def opened_lost(self) -> int:
+        return sum(self.opened_lost_by.values())
 
     @property
     def lost(self) -> int:
-        return self.streams_lost + self.failed + self.wrong
+        """Connections; one with wrong bytes is among them."""
+        return self.streams_lost + self.opened_lost
 
-
-@cache
-def program() -> Path:
-    """The compiled load generator, for as long as this process lives."""
-    directory = Path(tempfile.mkdtemp(prefix="tcpmux-stress-"))
-    path = directory / "load"
-    subprocess.run(["gcc", *FLAGS, "-o", str(path), str(SOURCE), "-lm"], check=True)
-    return path
+    @property
+    def causes(self) -> str:
+        """Of what was lost, in words; empty if nothing was."""
+        by = (("streams", self.streams_lost_by), ("new", self.opened_lost_by))
+        parts = [
+            f"{kind} " + ", ".join(f"{count} {cause}" for cause, count in counts.items())
+            for kind, counts in by
+            if counts
+        ]
+        return "; ".join(parts)
 
 
 def _start(*arguments: object) -> tuple[subprocess.Popen[str], str]:
-    """The process, and the first line it prints."""
+    """The process, and the first line it prints. Raises bench.build.BuildError."""
+    program = build(HERE / "generator", HERE / "build" / "generator")
     process = subprocess.Popen(
-        [str(program()), *map(str, arguments)],
+        [str(program), *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     assert process.stdout is not None
-    return process, process.stdout.readline().strip()
+    line = process.stdout.readline().strip()
+    if not line:
+        raise AssertionError(f"the load generator ended at once: exit code {process.wait()}")
+    return process, line
+
+
+def _end(process: subprocess.Popen[str]) -> str:
+    """What it printed after the first line, once its stdin has ended."""
+    try:
+        output, _ = process.communicate(timeout=END_TIME)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, f"load generator: exit code {process.returncode}"
+    return output
 
 
 @contextmanager
 def echo_server() -> Iterator[int]:
-    """A server that echoes; its port on loopback."""
+    """A server that echoes, in a process of its own; its port on loopback."""
     process, port = _start("serve")
     try:
         yield int(port)
     finally:
-        process.communicate(timeout=END_TIME)
+        _end(process)
 
 
 @contextmanager
 def driving(port: int, load: Load, seed: int) -> Iterator[Seen]:
     """Load through `port` for the length of the block; afterwards, what it saw."""
     seen = Seen()
-    process, _ = _start("drive", port, load.bulk, load.small, load.new, seed)
+    patience = int(load.patience * 1000)
+    process, _ = _start("drive", port, load.bulk, load.small, load.rate, seed, patience)
     try:
         yield seen
     finally:
-        output, _ = process.communicate(timeout=END_TIME)
-    for name, value in json.loads(output).items():
-        setattr(seen, name, value)
+        for name, value in json.loads(_end(process)).items():
+            setattr(seen, name, value)

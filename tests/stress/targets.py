@@ -1,4 +1,5 @@
-"""The proxies that things are done to, each with its own way to do them.
+"""The proxies that things are done to, each with its own way to do them. Here what they have
+in common, and tcpmux; the others are in peers.py.
 
 A target that has no counterpart for an act raises Unsupported. Each is started with four
 workers in front of one endpoint, and ended by pid with all that it started.
@@ -7,26 +8,25 @@ workers in front of one endpoint, and ended by pid with all that it started.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import yaml
 
-from tcpmux.control.client import AdminClient, AdminError, Status
-from tcpmux.shm._shm import Live
-from tests.support import free_port, wait_for
+from tcpmux.control.client import AdminClient, AdminError, Refused, Status
+from tcpmux.shm._shm import PRESENT, Live
+from tests.support import wait_for
 
-NGINX = "/usr/sbin/nginx"
-NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
-HAPROXY = shutil.which("haproxy") or "/usr/sbin/haproxy"
 END_TIME = 15.0  # s
+LEAVE_TIME = 2.0  # s for what has been replaced to end
 WORKERS = 4
 
 
@@ -34,17 +34,54 @@ class Unsupported(Exception):
     """This proxy has nothing like that."""
 
 
+@dataclass(frozen=True, slots=True)
+class Life:
+    """A process from one exec to the next: where its stack begins is drawn anew by each, and
+    kept by a fork (proc(5), stat: startstack; needs kernel.randomize_va_space)."""
+
+    pid: int
+    started: int  # clock ticks since boot
+    stack: int
+
+
+def life(pid: int) -> Life | None:
+    """None: there is no such process, or it has ended and waits for its parent."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else Life(pid, int(fields[19]), int(fields[25]))
+
+
+def send_signal(pids: Iterable[int], number: signal.Signals) -> None:
+    """To each of them that is still there. 0 and -1 would mean whole groups of processes."""
+    for pid in pids:
+        assert pid > 1, pid
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def left_of(before: set[Life], patience: float = LEAVE_TIME) -> set[Life]:
+    """Those that still live after `patience` s; empty as soon as there is none."""
+    deadline = time.monotonic() + patience
+    while True:
+        left = {old for old in before if life(old.pid) == old}
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.005)
+
+
 class Target:
     """A running proxy. port: where it listens; pid: of its master."""
 
     name = ""
 
-    def __init__(self, directory: Path, endpoint: int) -> None:
+    def __init__(self, directory: Path, endpoint: int, port: int) -> None:
         self.directory = directory
         self.endpoint = endpoint
-        self.port = free_port()
+        self.port = port
         self.log = directory / "log"
-        self._ever: dict[int, psutil.Process] = {}
+        self._ever: set[Life] = set()
         self.start()
 
     @classmethod
@@ -63,10 +100,10 @@ class Target:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
         self.wait_until_ready()
+        self.lives()
 
     def wait_until_ready(self) -> None:
         wait_for(self._accepts, f"{self.name} to listen")
-        self.family()
 
     def _accepts(self) -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
@@ -77,50 +114,59 @@ class Target:
     def pid(self) -> int:
         return self.process.pid
 
-    def family(self) -> list[psutil.Process]:
-        """Everything below the master now; remembered for the end."""
+    def processes(self) -> list[int]:
+        """Pids of all that belongs to it now, the master's first."""
         with suppress(psutil.NoSuchProcess):
-            found = psutil.Process(self.pid).children(recursive=True)
-            self._ever |= {process.pid: process for process in found}
-            return found
+            below = psutil.Process(self.pid).children(recursive=True)
+            return [self.pid, *(process.pid for process in below)]
         return []
+
+    def lives(self) -> set[Life]:
+        """The same as lives; remembered for the end."""
+        now = {found for pid in self.processes() if (found := life(pid))}
+        self._ever |= now
+        return now
 
     def workers(self) -> list[int]:
         """Pids of the processes that relay."""
-        return [process.pid for process in self.family()]
+        return self.processes()[1:]
 
     def set_workers(self, count: int) -> None:
         raise Unsupported
 
-    def restart_master(self) -> None:
-        """SIGKILL to the master, then a new one with the same configuration."""
-        self.family()
+    def kill_master(self) -> None:
+        self.lives()
         self.process.kill()
         self.process.wait()
-        self.start()
 
     def upgrade(self) -> None:
+        """Another build in place of this one; returns when the proxy itself says it is done."""
         raise Unsupported
 
     def reload(self, weight: int) -> None:
         raise Unsupported
 
-    def stop(self) -> None:
-        self.family()
-        if self.process.poll() is None:
-            self.process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(END_TIME)
-        for process in [*self._ever.values(), *self.family()]:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+    def check(self, connections: int) -> list[str]:
+        """What is not as it has to be once all of so many connections have ended, in words;
+        and figures of the proxy's own, which begin with a digit."""
+        del connections
+        return []
+
+    def stop(self) -> list[int]:
+        """Ends it; pids of what did not end by itself and was killed."""
+        self.lives()
+        send_signal(self.processes()[:1], signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(END_TIME)
+        left = left_of(self._ever)
+        send_signal([each.pid for each in left], signal.SIGKILL)
+        self.process.wait(END_TIME)
+        return [each.pid for each in left]
 
 
 class Tcpmux(Target):
     name = "tcpmux"
+    _regions: list[Live] | None = None
 
     def command(self, workers: int) -> list[str]:
         self.write(1, workers)
@@ -131,61 +177,68 @@ class Tcpmux(Target):
             {"name": name, "weight": share, "endpoints": [f"127.0.0.1:{self.endpoint}"]}
             for name, share in (("v1", weight), ("v2", 1))
         ]
+        route = {
+            "name": "stress",
+            "listen": f"127.0.0.1:{self.port}",
+            "destinations": destinations,
+        }
         config = {
             "workers": workers,
             "admin": {"socket": str(self.directory / "admin.sock")},
-            "routes": [
-                {
-                    "name": "stress",
-                    "listen": f"127.0.0.1:{self.port}",
-                    "destinations": destinations,
-                }
-            ],
+            "routes": [route],
         }
         new = self.directory / "routes.yaml.new"
         new.write_text(yaml.safe_dump(config, sort_keys=False))
         new.replace(self.directory / "routes.yaml")
 
-    @property
-    def client(self) -> AdminClient:
-        return AdminClient(self.directory / "admin.sock")
-
     def status(self) -> Status | None:
         with suppress(AdminError):
-            return self.client.status()
+            return AdminClient(self.directory / "admin.sock").status()
         return None
 
     def wait_until_ready(self) -> None:
         wait_for(self._is_ours, "tcpmux to be ready")
-        self.family()
 
     def _is_ours(self) -> bool:
+        if self.process.poll() is not None:
+            raise AssertionError(f"tcpmux ended with exit code {self.process.returncode}")
         status = self.status()
         return status is not None and status["pid"] == self.pid and status["state"] == "running"
 
-    def _titled(self, title: str) -> list[int]:
-        found = []
-        for process in self.family() or list(self._ever.values()):
-            with suppress(psutil.Error, IndexError):
-                if process.cmdline()[0].startswith(title):
-                    found.append(process.pid)
-        return found
+    def regions(self) -> list[Live]:
+        """The live regions of all workers there can be, mapped here to look at: the quickest
+        way to the pids, and one that needs no master."""
+        if self._regions is None:
+            found: dict[str, Live] = {}
+            for entry in Path(f"/proc/{self.pid}/fd").iterdir():
+                with suppress(OSError):
+                    name = os.readlink(entry)
+                    if "tcpmux-live-" in name and name not in found:
+                        fd = os.open(entry, os.O_RDONLY | os.O_CLOEXEC)
+                        found[name] = Live.attach(fd)
+            self._regions = list(found.values())
+        return self._regions
 
     def workers(self) -> list[int]:
-        return self._titled("tcpmux: worker")
+        return [live.pid for live in self.regions() if live.pid and live.guardian_pid]
+
+    def guardians(self) -> list[int]:
+        return [live.guardian_pid for live in self.regions() if live.guardian_pid]
+
+    def processes(self) -> list[int]:
+        # Guardians that outlived a master are nobody's children.
+        found = [*super().processes(), *self.guardians(), *self.workers()]
+        return list(dict.fromkeys(found))
 
     def set_workers(self, count: int) -> None:
-        self.client.set_workers(count)
+        AdminClient(self.directory / "admin.sock").set_workers(count)
 
     def upgrade(self) -> None:
         status = wait_for(self.status, "the state before the upgrade")
         assert status is not None
-        number, old = status["upgrade"]["count"] + 1, self.workers()
-        os.kill(self.pid, signal.SIGUSR2)
+        number = status["upgrade"]["count"] + 1
+        send_signal([self.pid], signal.SIGUSR2)
         wait_for(lambda: self._upgraded(number), f"upgrade {number}")
-        alive = [pid for pid in old if is_alive(pid)]
-        if alive:
-            raise AssertionError(f"old workers live after upgrade {number}: {alive}")
 
     def _upgraded(self, number: int) -> bool:
         status = self.status()
@@ -198,123 +251,54 @@ class Tcpmux(Target):
 
     def reload(self, weight: int) -> None:
         self.write(weight)
-        os.kill(self.pid, signal.SIGHUP)
+        send_signal([self.pid], signal.SIGHUP)
 
-    def regions(self) -> list[Live]:
-        """The live regions, mapped here to look at."""
-        found = {}
-        for entry in Path(f"/proc/{self.pid}/fd").iterdir():
-            with suppress(OSError):
-                name = os.readlink(entry)
-                if "tcpmux-live-" in name and name not in found:
-                    found[name] = Live.attach(os.open(entry, os.O_RDONLY))
-        return [live for live in found.values() if live.guardian_pid]
+    def want(self, count: int) -> None:
+        """set_workers(), again and again until the master is there and not busy."""
 
+        def wanted() -> bool:
+            with suppress(AdminError, Refused):
+                self.set_workers(count)
+                return True
+            return False
 
-def is_alive(pid: int) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    return False
+        wait_for(wanted, f"the master to take the order for {count} workers")
 
+    def whole(self) -> bool:
+        """Whether exactly the usual number of workers is at work."""
+        status = self.status()
+        states = [] if status is None else [worker["state"] for worker in status["workers"]]
+        there = [live for live in self.regions() if live.guardian_pid]
+        return states == ["running"] * WORKERS and all(live.presence == PRESENT for live in there)
 
-class Nginx(Target):
-    name = "nginx"
+    def check(self, connections: int) -> list[str]:
+        wait_for(self.whole, f"{WORKERS} workers to be there and at work")
+        wait_for(lambda: self._active() == 0, "tcpmux to count no open connection")
+        status = self.status()
+        assert status is not None
+        found = []
+        route = status["routes"][0]
+        total = sum(each["connections_total"] for each in route["destinations"])
+        if total != connections:
+            found.append(f"counts {total} connections of {connections}")
+        ends = sum(n for each in route["destinations"] for n in each["closed"].values())
+        if ends != total:
+            found.append(f"counts {ends} ends of {total} connections")
+        if status["upgrade"]["state"] == "running":
+            found.append("an upgrade is still under way")
+        counters = [live.counters() for live in self.regions()]
+        abandoned = sum(each["abandoned"] for each in counters)
+        if abandoned:
+            found.append(f"abandoned {abandoned} connections")
+        recovered = sum(each["recovered"] for each in counters)
+        return [*found, *([f"{recovered} taken up by a next life"] if recovered else [])]
 
-    @classmethod
-    def missing(cls) -> str | None:
-        if not Path(NGINX).exists():
-            return "not installed"
-        return None if NGINX_STREAM.exists() else "its stream module is not installed"
+    def _active(self) -> int | None:
+        status = self.status()
+        return status["routes"][0]["connections_active"] if status else None
 
-    def command(self, workers: int) -> list[str]:
-        config = self.directory / "nginx.conf"
-        config.write_text(
-            f"load_module {NGINX_STREAM};\n"
-            f"daemon off;\nworker_processes {workers};\n"
-            f"pid {self.pid_file};\nerror_log {self.directory}/error.log warn;\n"
-            "events { worker_connections 8192; }\n"
-            "stream { server {\n"
-            f"    listen 127.0.0.1:{self.port} reuseport backlog=4096;\n"
-            f"    proxy_pass 127.0.0.1:{self.endpoint};\n"
-            "    proxy_timeout 1h;\n"
-            "} }\n"
-        )
-        nginx = [NGINX, "-e", "stderr", "-p", str(self.directory), "-c", str(config)]
-        # A parent that goes away: nginx upgrades itself only when it is nobody's child.
-        return ["sh", "-c", '"$@" & sleep 0.5', "sh", *nginx]
-
-    @property
-    def pid_file(self) -> Path:
-        return self.directory / "nginx.pid"
-
-    @property
-    def pid(self) -> int:
-        with suppress(OSError, ValueError):
-            return int(self.pid_file.read_text())
-        return self.process.pid
-
-    def wait_until_ready(self) -> None:
-        super().wait_until_ready()
-        self.process.wait()
-        self.family()
-        self._ever[self.pid] = psutil.Process(self.pid)
-
-    def restart_master(self) -> None:
-        self.family()
-        os.kill(self.pid, signal.SIGKILL)
-        self.start()
-
-    def set_workers(self, count: int) -> None:
-        self.command(count)
-        os.kill(self.pid, signal.SIGHUP)
-        time.sleep(0.2)
-
-    def upgrade(self) -> None:
-        """USR2 starts the new binary, QUIT lets the old one drain."""
-        old = self.pid
-        os.kill(old, signal.SIGUSR2)
-        wait_for(lambda: self.pid != old and self.pid_file.exists(), "the new nginx")
-        time.sleep(0.2)
-        self.family()
-        self._ever[self.pid] = psutil.Process(self.pid)
-        os.kill(old, signal.SIGQUIT)
-
-    def reload(self, weight: int) -> None:
-        del weight
-        os.kill(self.pid, signal.SIGHUP)
-
-
-class Haproxy(Target):
-    name = "haproxy"
-
-    @classmethod
-    def missing(cls) -> str | None:
-        return None if Path(HAPROXY).exists() else "not installed"
-
-    def command(self, workers: int) -> list[str]:
-        config = self.directory / "haproxy.cfg"
-        config.write_text(
-            f"global\n    nbthread {workers}\n    maxconn 8000\n    no strict-limits\n"
-            "defaults\n    mode tcp\n    option splice-auto\n    timeout connect 10s\n"
-            "    timeout client 1h\n    timeout server 1h\n"
-            f"frontend stress\n    bind 127.0.0.1:{self.port} backlog 4096\n"
-            "    default_backend one\n"
-            f"backend one\n    server one 127.0.0.1:{self.endpoint}\n"
-        )
-        return [HAPROXY, "-W", "-f", str(config)]
-
-    def set_workers(self, count: int) -> None:
-        self.command(count)
-        self.reload(0)
-
-    def upgrade(self) -> None:
-        """In master-worker mode, USR2 has the master exec itself and start a new worker."""
-        self.reload(0)
-
-    def reload(self, weight: int) -> None:
-        del weight
-        os.kill(self.pid, signal.SIGUSR2)
-        time.sleep(0.3)
-
-
-TARGETS: dict[str, type[Target]] = {kind.name: kind for kind in (Tcpmux, Nginx, Haproxy)}
+    def stop(self) -> list[int]:
+        left = super().stop()
+        for live in self._regions or ():
+            live.close()
+        return left
