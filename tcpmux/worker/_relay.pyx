@@ -13,7 +13,7 @@ Runs in a worker, without the GIL from start to end: nothing in here can wait fo
         pump what used up its budget; free what ended
 """
 
-from libc.errno cimport EAGAIN, EINTR, ENOMEM, ENOSPC, errno
+from libc.errno cimport EAGAIN, EEXIST, EINTR, ENOMEM, ENOSPC, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
@@ -79,6 +79,7 @@ cdef struct Loop:
     uint32_t estate_count
     bint taking               # the takeover socket is in epoll
     bint paused               # at the connection limit, or out of something
+    bint unwatched            # epoll had no memory for a listener or a line: try again
     bint told_full
     uint64_t accept_retry_ms  # do not resume before; monotonic
     bint unguarded            # the guardian is dead: another is to be made
@@ -114,6 +115,8 @@ cdef void poll_listener(Loop *loop, uint32_t place, bint wanted) noexcept nogil:
     if epoll_ctl(loop.worker.epoll, EPOLL_CTL_ADD if wanted else EPOLL_CTL_DEL,
                  listener.fd, &event) == 0:
         listener.polled = wanted
+    else:
+        loop.unwatched = True
 
 
 cdef void sync_listeners(Loop *loop) noexcept nogil:
@@ -302,10 +305,13 @@ cdef void watch_takeover(Loop *loop, bint wanted) noexcept nogil:
     cdef epoll_event event
     event.events = EPOLLIN | EPOLLEXCLUSIVE
     event.data.u64 = TAG_TAKEOVER
-    if loop.takeover >= 0 and loop.taking != wanted and epoll_ctl(
-            loop.worker.epoll, EPOLL_CTL_ADD if wanted else EPOLL_CTL_DEL, loop.takeover,
-            &event) == 0:
+    if loop.takeover < 0 or loop.taking == wanted:
+        return
+    if epoll_ctl(loop.worker.epoll, EPOLL_CTL_ADD if wanted else EPOLL_CTL_DEL, loop.takeover,
+                 &event) == 0:
         loop.taking = wanted
+    else:
+        loop.unwatched = True
 
 
 cdef int watch_channel(Loop *loop) noexcept nogil:
@@ -369,11 +375,24 @@ cdef void offer(Loop *loop, uint64_t place) noexcept nogil:
         tm_channel_send(loop.worker.live.channel, &message)
 
 
-cdef int watch_line(Loop *loop, uint32_t other) noexcept nogil:
+cdef void watch_line(Loop *loop, uint32_t other) noexcept nogil:
     cdef epoll_event event
     event.events = EPOLLIN
     event.data.u64 = TAG_LINES + other
-    return epoll_ctl(loop.worker.epoll, EPOLL_CTL_ADD, loop.worker.live.lines[other], &event)
+    if epoll_ctl(loop.worker.epoll, EPOLL_CTL_ADD, loop.worker.live.lines[other], &event) < 0:
+        if errno != EEXIST:
+            loop.unwatched = True
+
+
+cdef void watch_again(Loop *loop) noexcept nogil:
+    """Once more for what epoll had no memory for."""
+    cdef int other
+    loop.unwatched = False
+    for other in range(TM_MAX_LINES):
+        if loop.worker.live.lines[other] >= 0:
+            watch_line(loop, <uint32_t>other)
+    watch_takeover(loop, loop.worker.live.channel < 0)
+    sync_listeners(loop)
 
 
 cdef void add_line(Loop *loop, uint32_t other, int fd, bint giving) noexcept nogil:
@@ -460,7 +479,8 @@ cdef int wait_time(Loop *loop, bint unfinished) noexcept nogil:
     cdef int wait = tm_wheel_wait(&loop.worker.wheel, loop.worker.now_ms)
     if unfinished:
         return 0
-    if (loop.paused or loop.worker.live.orders & TM_ORDER_RETIRE) and (wait < 0 or wait > ACCEPT_RETRY_MS):
+    if (loop.paused or loop.unwatched or loop.worker.live.orders & TM_ORDER_RETIRE) and (
+            wait < 0 or wait > ACCEPT_RETRY_MS):
         return ACCEPT_RETRY_MS
     return wait
 
@@ -516,6 +536,8 @@ cdef int run_loop(Loop *loop) noexcept nogil:
         connections_resume(w)
         connections_free(w)
         maybe_resume(loop)
+        if loop.unwatched:
+            watch_again(loop)
         if loop.unguarded:
             loop.unguarded = False
             if tm_clone_sharing_descriptors() == 0:

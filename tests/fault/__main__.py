@@ -2,7 +2,7 @@
 points of a conversation; and the worker's death there. Takes some minutes.
 
     python -m tests.fault [--seed N] [--only SITE] [--part I/N]
-    python -m tests.fault --case JSON       one case again, as a failure has printed it
+    python -m tests.fault --case JSON [--times N]   one case again, as a failure has printed it
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ def main() -> int:
     parser.add_argument("--case", default="")
     parser.add_argument("--only", default="")
     parser.add_argument("--part", default="1/1")
+    parser.add_argument("--times", type=int, default=1)
     arguments = parser.parse_args()
     seed = arguments.seed
     part, parts = map(int, arguments.part.split("/"))
     if arguments.case:
-        cases = [Case.load(arguments.case)]
+        cases = [Case.load(arguments.case)] * arguments.times
     else:
         print(f"seed {seed}", flush=True)
         cases = [*once_each(seed), *everything(seed), *storms(seed, STORMS)]
     if arguments.only:
-        cases = [case for case in cases if case.rules[0].site == arguments.only]
+        cases = [case for case in cases if any(rule.site == arguments.only for rule in case.rules)]
     cases = cases[part - 1 :: parts]
     failed = 0
     fired: Counter[str] = Counter()
     with shim() as control:
         for number, result in enumerate(run(cases, control), 1):
-            for rule, times in zip(result.case.rules, result.fired, strict=False):
+            for rule, times in zip(result.case.all_rules(), result.fired, strict=False):
                 fired[rule.site] += times
             if result.problems:
                 failed += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from errno import EAGAIN, ENFILE, ENOTCONN
 
 from tests.fault.control import ALWAYS, Rule
@@ -30,6 +30,15 @@ TCP_ONLY = frozenset(
 WITHOUT_PIPES = frozenset({"recv_peek", "recv_drop", "recvmmsg_peek", "recvmmsg_drop"})
 WITH_PIPES = frozenset({"splice_in", "splice_out", "write", "pipe2", "fcntl_size"})
 COPYING = frozenset({"recv", "recvmmsg"})
+# What has to happen for a site to be called at all.
+NO_PROC = (Rule("opendir", ENFILE),)
+COMPANIONS = {
+    "write": (Rule("send", ONE_BYTE, count=20), Rule("sendmmsg", ONE_BYTE, count=20)),
+    "epoll_ctl_mod": (Rule("send", EAGAIN, count=5), Rule("sendmmsg", EAGAIN, count=5)),
+    "getpeername": (Rule("accept4", DIE_AFTER),),
+    "getrlimit": NO_PROC,
+    "fcntl": NO_PROC,
+}
 # Made too seldom to count on more than one call.
 SELDOM = AT_START | AFTER_ACCEPT | {"read", "recvmsg", "write"}
 
@@ -37,7 +46,8 @@ SELDOM = AT_START | AFTER_ACCEPT | {"read", "recvmsg", "write"}
 @dataclass(frozen=True, slots=True)
 class Case:
     """deaths: how often the worker is killed in the middle, with the faults on. pipes: how many
-    it may open."""
+    it may open. storm: everything fails besides, each call with this probability; deadly: and
+    the worker dies now and then."""
 
     rules: tuple[Rule, ...]
     client: Family = "v4"
@@ -45,17 +55,37 @@ class Case:
     pipes: int = 64
     deaths: int = 0
     seed: int = 0
+    storm: float = 0.0
+    deadly: bool = False
+
+    def all_rules(self) -> list[Rule]:
+        found = list(self.rules)
+        if self.storm:
+            found += [
+                Rule(site, error, count=ALWAYS, chance=self.storm / len(SITES[site]))
+                for site, error in errors_of_one_worker()
+                if site not in AT_START
+            ]
+        if self.deadly:
+            found += [
+                Rule(site, death, count=5, chance=0.002)
+                for site, death in deaths_of_one_worker()
+                if site not in AT_START
+            ]
+        return found
 
     @property
     def kills(self) -> bool:
         """Whether a life of the worker may end."""
-        return self.deaths > 0 or any(rule.error in DEATHS for rule in self.rules)
+        return self.deaths > 0 or self.deadly or any(rule.error in DEATHS for rule in self.rules)
 
     def __str__(self) -> str:
         rules = " ".join(
             f"{rule.site}/{name_of(rule.error)}/{rule.first}+{rule.every}x{rule.count}"
-            for rule in self.rules[:3]
+            for rule in self.rules
         )
+        if self.storm:
+            rules += f" storm {self.storm}{' deadly' * self.deadly}"
         return f"{rules} {self.client}-{self.server} pipes {self.pipes} deaths {self.deaths}"
 
     def dump(self) -> str:
@@ -83,7 +113,7 @@ def deaths_of_one_worker() -> list[tuple[str, int]]:
     return [
         (site, death)
         for site in SITES
-        if site not in BY_GUARDIAN | WITH_OTHERS | AFTER_ACCEPT | {"getrlimit", "fcntl"}
+        if site not in BY_GUARDIAN | WITH_OTHERS | AFTER_ACCEPT
         for death in sorted(DEATHS)
     ]
 
@@ -103,18 +133,16 @@ def case(site: str, rules: Sequence[Rule], chance: random.Random, deaths: int = 
         pipes = 64
     elif site in COPYING:
         pipes = chance.choice([2, 64])
-    extra = tuple(rules)
     if site in AT_START and not deaths:
         deaths = 1
-    if site == "write":  # the rest of what was not sent
-        extra += (Rule("send", ONE_BYTE, count=20), Rule("sendmmsg", ONE_BYTE, count=20))
-    if site == "epoll_ctl_mod":
-        extra += (Rule("send", EAGAIN, count=5), Rule("sendmmsg", EAGAIN, count=5))
-    if site in AFTER_ACCEPT:
-        extra += (Rule("accept4", DIE_AFTER),)
-    if site in {"getrlimit", "fcntl"}:  # where /proc is not to be had
-        extra += (Rule("opendir", ENFILE),)
-    return Case(extra, client, server, pipes, deaths, chance.randrange(1 << 30))
+    return Case(
+        (*rules, *COMPANIONS.get(site, ())),
+        client,
+        server,
+        pipes,
+        deaths,
+        chance.randrange(1 << 30),
+    )
 
 
 def once_each(seed: int) -> list[Case]:
@@ -152,22 +180,14 @@ def everything(seed: int) -> Iterator[Case]:
 def storms(seed: int, count: int) -> list[Case]:
     """All that can fail does, each call with a small probability."""
     chance = random.Random(seed)
-    found = []
-    for _ in range(count):
-        probability = chance.choice([0.003, 0.02])
-        rules = [
-            Rule(site, error, count=ALWAYS, chance=probability / len(SITES[site]))
-            for site, error in errors_of_one_worker()
-            if site not in AT_START
-        ]
-        if chance.random() < 0.5:
-            rules += [
-                Rule(site, death, count=5, chance=0.002)
-                for site, death in deaths_of_one_worker()
-                if site not in AT_START
-            ]
-        found.append(case("", rules, chance))
-    return found
+    return [
+        replace(
+            case("", [], chance),
+            storm=chance.choice([0.003, 0.02]),
+            deadly=chance.random() < 0.5,
+        )
+        for _ in range(count)
+    ]
 
 
 def sample(seed: int, size: int) -> list[Case]:

@@ -20,17 +20,7 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("shim.c")
 VARIABLE = "FAULT_CONTROL"
 COMPILER = shlex.split(os.environ.get("CC", "gcc"))
-FLAGS = [
-    "-std=gnu11",
-    "-D_GNU_SOURCE",
-    "-O1",
-    "-g",
-    "-Wall",
-    "-Wextra",
-    "-Werror",
-    "-shared",
-    "-fPIC",
-]
+FLAGS = shlex.split("-std=gnu11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Werror -shared -fPIC")
 
 MOST_SITES = 64
 MOST_RULES = 256

@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from tests.relay.harness import reset
+from tests.relay.harness import RelayWorker, reset
 
 HEADER = struct.Struct("=4sI")
 BULK = random.Random(20).randbytes(1 << 20)
@@ -99,7 +99,7 @@ class End:
             with suppress(BlockingIOError):
                 self.sent += self.sock.send(self.plan.data[self.sent : self.sent + size])
         if self.plan.resets_after >= 0 and self.sent == len(self.plan.data):
-            if len(self.received) >= self.plan.resets_after:
+            if self.ended or len(self.received) >= self.plan.resets_after:
                 self.has_reset = True
                 reset(self.sock)
             return
@@ -124,24 +124,23 @@ def plans(kind: Kind, number: int) -> tuple[Plan, Plan]:
     start = number * 4099 % 100_000
     big = BULK[start : start + 600_000]
     small = BULK[start : start + 292]
-    if kind == "ask":
-        data = header + small
-        return Plan(data, window=100, shut_at_end=False), Plan(data, window=0)
-    if kind == "up":
-        return Plan(header + big), Plan(small, shut_at_end=True)
-    if kind == "down":
-        return Plan(header, shut_at_end=True), Plan(big)
-    if kind == "both":
-        return Plan(header + big), Plan(BULK[start + 50 : start + 500_050])
-    if kind == "late":
-        return Plan(header + big), Plan(small, late=True)
-    if kind == "half":
-        return Plan(header), Plan(big[:300_000], shut_at_end=True)
-    if kind == "client_resets":
-        return Plan(header + small, resets_after=len(small)), Plan(small, shut_at_end=True)
-    return Plan(header + small, shut_at_end=True), Plan(
-        big[:50_000], resets_after=len(header + small)
-    )
+    found: dict[Kind, tuple[Plan, Plan]] = {
+        "ask": (Plan(header + small, window=100), Plan(header + small, window=0)),
+        "up": (Plan(header + big), Plan(small, shut_at_end=True)),
+        "down": (Plan(header, shut_at_end=True), Plan(big)),
+        "both": (Plan(header + big), Plan(BULK[start + 50 : start + 500_050])),
+        "late": (Plan(header + big), Plan(small, late=True)),
+        "half": (Plan(header), Plan(big[:300_000], shut_at_end=True)),
+        "client_resets": (
+            Plan(header + small, resets_after=len(small)),
+            Plan(small, shut_at_end=True),
+        ),
+        "server_resets": (
+            Plan(header + small, shut_at_end=True),
+            Plan(big[:50_000], resets_after=len(header + small)),
+        ),
+    }
+    return found[kind]
 
 
 @dataclass(slots=True)
@@ -207,7 +206,7 @@ class Talk:
     conversations: list[Conversation] = field(default_factory=list)
     unnamed: list[socket.socket] = field(default_factory=list)
 
-    def open(self, kind: Kind, address: object, family: socket.AddressFamily) -> None:
+    def open(self, kind: Kind, address: Any, family: socket.AddressFamily) -> None:
         """One more client. May raise ConnectionError: turned away at once."""
         number = len(self.conversations)
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -225,12 +224,12 @@ class Talk:
             sock.setblocking(False)
 
     def run(
-        self, idle: Callable[[], bool], deadline: float, meanwhile: Callable[[int], None]
+        self, worker: RelayWorker, deadline: float, harass: Callable[[int], None] | None
     ) -> str:
         """Until all is over and the worker idle: "". Or what is stuck after `deadline` s.
-        meanwhile(bytes received so far) is called in each turn."""
+        harass(bytes received by clients so far) is called in each turn."""
         end = time.monotonic() + deadline
-        while not (self._all_over() and idle() and not self._accept()):
+        while not (self._all_over() and worker.live.connections == 0 and not self._accept()):
             if time.monotonic() > end:
                 stuck = [c.state() for c in self.conversations if not c.over]
                 return "; ".join(stuck) or f"nothing is open, {len(self.unnamed)} unnamed"
@@ -238,7 +237,8 @@ class Talk:
             self._name()
             if not self._step():
                 self._wait()
-            meanwhile(sum(len(c.client.received) for c in self.conversations))
+            if harass:
+                harass(sum(len(c.client.received) for c in self.conversations))
         return ""
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from typing import IO
 
 from tests.fault.cases import Case
 from tests.fault.control import Control, build
+from tests.fault.sites import name_of
 
 PATIENCE = 60.0  # s, for one case: above the sum of all deadlines in it
 
@@ -31,7 +32,18 @@ class Result:
 
     def report(self) -> str:
         command = f"python -m tests.fault --case {shlex.quote(self.case.dump())}"
-        lines = [str(self.case), *self.problems, *filter(None, [self.said.strip()]), command]
+        fired = [
+            f"{rule.site}/{name_of(rule.error)} x{times}"
+            for rule, times in zip(self.case.all_rules(), self.fired, strict=False)
+            if times
+        ]
+        lines = [
+            str(self.case),
+            *self.problems,
+            "fired: " + ", ".join(fired),
+            *filter(None, [self.said.strip()]),
+            command,
+        ]
         return "\n    ".join(lines)
 
 

@@ -22,11 +22,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tcpmux.shm._shm import PRESENT
 from tcpmux.worker.process import MESSAGE, WAKE
 from tests.fault.cases import Case
 from tests.fault.control import Control
 from tests.fault.conversations import KINDS, RECEIVE_BUFFER, Talk
-from tests.fault.sites import DEATHS, SHORT
+from tests.fault.sites import DEATHS, INDISPENSABLE, SHORT, UNCOUNTED
 from tests.relay.harness import Destination, RelayWorker, address_of, bound, listen
 from tests.support import wait_for
 
@@ -43,7 +44,7 @@ class Outcome:
     fired: list[int] = field(default_factory=list)  # by rule
     intact: int = 0
     lost: int = 0
-    lives: int = 0
+    kills: int = 0
     closed: dict[str, int] = field(default_factory=dict)
 
 
@@ -85,22 +86,24 @@ class Stage:
 
         nudges = [0, 200_000]
 
-        def meanwhile(received: int) -> None:
-            if control and nudges and received >= nudges[0]:
+        def harass(received: int) -> None:
+            if nudges and received >= nudges[0]:
                 del nudges[0]
                 self.nudge()
-            if control and thresholds and received >= thresholds[0]:
+            if thresholds and received >= thresholds[0]:
                 del thresholds[0]
                 worker.kill()
-                outcome.lives += 1
+                outcome.kills += 1
 
         if control:
-            control.arm(case.rules, case.seed)
+            control.arm(case.all_rules(), case.seed)
         try:
             listener = worker.listeners[case.client]
             for kind in KINDS:
                 talk.open(kind, listener.getsockname(), listener.family)
-            stuck = talk.run(lambda: worker.live.connections == 0, DEADLINE, meanwhile)
+            stuck = talk.run(
+                lambda: worker.live.connections == 0, DEADLINE, harass if control else None
+            )
         finally:
             if control:
                 control.disarm()
@@ -110,9 +113,10 @@ class Stage:
             outcome.problems.append(f"stuck: {stuck}")
             return
         self._judge(case, outcome, talk, unharmed=control is None or not _harmful(case, control))
-        extra = worker.live.starts - lives - (outcome.lives if control else 0)
-        if extra and not (control and case.kills):
-            outcome.problems.append(f"the worker has died {extra} times by itself")
+        if control:
+            self._count_lives(case, outcome, lives)
+        elif worker.live.starts != lives:
+            outcome.problems.append("the worker has died after all faults")
         turns = worker.live.counters()["wakeups"] - wakeups
         if turns > MOST_WAKEUPS:
             outcome.problems.append(f"the worker has turned {turns} times")
@@ -124,6 +128,19 @@ class Stage:
         if pid > 0:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
+
+    def _count_lives(self, case: Case, outcome: Outcome, before: int) -> None:
+        """A life ends only where it was ended: what assertions do to it is a problem."""
+        must, may = before + outcome.kills, 0
+        for rule, fired in zip(case.all_rules(), outcome.fired, strict=True):
+            if rule.error in DEATHS and rule.site not in UNCOUNTED:
+                must += fired
+            elif case.kills and rule.site in INDISPENSABLE:
+                may += fired
+        live = self.worker.live
+        wait_for(lambda: live.starts >= must and live.presence == PRESENT, f"life {must}")
+        if live.starts > must + may:
+            outcome.problems.append(f"the worker has died {live.starts - must} times by itself")
 
     def _judge(self, case: Case, outcome: Outcome, talk: Talk, unharmed: bool) -> None:
         for conversation in talk.conversations:
@@ -178,7 +195,7 @@ def _harmful(case: Case, control: Control) -> bool:
     kind = {errno.EINTR, errno.EAGAIN, *SHORT, *DEATHS}
     return any(
         fired and rule.error not in kind
-        for fired, rule in zip(control.fired, case.rules, strict=True)
+        for fired, rule in zip(control.fired, case.all_rules(), strict=True)
     )
 
 

@@ -129,6 +129,10 @@ HARMLESS: Final[dict[str, str]] = {
 AT_START = frozenset(
     {"epoll_create1", "signalfd", "opendir", "send_message", "fcntl", "fstat", "getrlimit"}
 )
+# A life that ends there is not counted yet as begun.
+UNCOUNTED = frozenset({"opendir", "fcntl", "getrlimit"})
+# Without these a life can't begin: the guardian starts another.
+INDISPENSABLE = frozenset({"epoll_create1", "signalfd", "epoll_ctl_add"})
 # As AT_START, and only if the dead life was just accepting or connecting.
 AFTER_ACCEPT = frozenset({"getpeername"})
 # Made by the guardian.
