@@ -22,8 +22,9 @@ void tm_peer_from(struct tm_peer *peer, const struct tm_address *address)
 
 int tm_sock_accept(int listener, struct tm_peer *peer)
 {
+    enum { TRIES = 32 }; /* a firewall's EPERM may not go away by itself */
     struct tm_address from;
-    for (;;) {
+    for (int tries = 1;; tries++) {
         from.length = sizeof(from) - offsetof(struct tm_address, any);
         from.any.sa_family = AF_UNSPEC;
         int fd = accept4(listener, &from.any, &from.length, SOCK_NONBLOCK);
@@ -37,7 +38,9 @@ int tm_sock_accept(int listener, struct tm_peer *peer)
         case EINTR: case ECONNABORTED: case EPROTO: case ENETDOWN: case ENOPROTOOPT:
         case EHOSTDOWN: case ENONET: case EHOSTUNREACH: case EOPNOTSUPP: case ENETUNREACH:
         case ETIMEDOUT: case EPERM:
-            continue;
+            if (tries < TRIES)
+                continue;
+            return -errno;
         default:
             return -errno;
         }

@@ -36,7 +36,7 @@ from tcpmux.worker._descriptors cimport (
 )
 from tcpmux.worker._mechanism cimport (
     EPOLL_CTL_ADD, EPOLLOUT, tm_sock_connect_failed, tm_sock_error, tm_sock_has_answered,
-    tm_sock_is_connection, tm_sock_will_reset,
+    tm_sock_is_connection, tm_sock_reset, tm_sock_will_reset,
 )
 
 cdef enum:
@@ -165,6 +165,8 @@ cdef void close_unclaimed(Worker *w, tm_descriptors *all) noexcept nogil:
                                  or (operation == TM_CONNECT and place_connected(w, fd))):
             tm_journal_note(w.pump.journal, TM_NOTHING)
             operation = TM_NOTHING
+        elif operation == TM_ACCEPT and tm_is_socket(fd):
+            tm_sock_reset(fd)  # a client that can't be served
         else:
             if by_reset and tm_is_socket(fd):
                 tm_sock_will_reset(fd)

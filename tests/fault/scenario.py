@@ -101,9 +101,7 @@ class Stage:
             listener = worker.listeners[case.client]
             for kind in KINDS:
                 talk.open(kind, listener.getsockname(), listener.family)
-            stuck = talk.run(
-                lambda: worker.live.connections == 0, DEADLINE, harass if control else None
-            )
+            stuck = talk.run(worker, DEADLINE, harass if control else None)
         finally:
             if control:
                 control.disarm()
@@ -117,7 +115,10 @@ class Stage:
             self._count_lives(case, outcome, lives)
         elif worker.live.starts != lives:
             outcome.problems.append("the worker has died after all faults")
-        turns = worker.live.counters()["wakeups"] - wakeups
+        self._count_turns(outcome, wakeups)
+
+    def _count_turns(self, outcome: Outcome, before: int) -> None:
+        turns = self.worker.live.counters()["wakeups"] - before
         if turns > MOST_WAKEUPS:
             outcome.problems.append(f"the worker has turned {turns} times")
 

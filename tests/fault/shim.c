@@ -324,7 +324,12 @@ ssize_t send(int fd, const void *data, size_t size, int flags)
                       CALLER);
     if (error > 0)
         return fail_write(fd, error);
-    return MADE(real(fd, data, less(error, size), flags));
+    ssize_t sent = MADE(real(fd, data, less(error, size), flags));
+    int kept = errno;
+    if (error)
+        look_again(fd);
+    errno = kept;
+    return sent;
 }
 
 int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
@@ -338,7 +343,10 @@ int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
     size_t *size = &messages->msg_hdr.msg_iov->iov_len, whole = *size;
     *size = less(error, whole);
     int sent = MADE(real(fd, messages, count, flags));
+    int kept = errno;
     *size = whole;
+    look_again(fd);
+    errno = kept;
     return sent;
 }
 
@@ -355,7 +363,12 @@ ssize_t splice(int in, off64_t *in_at, int out, off64_t *out_at, size_t size, un
     int error = fault(into_pipe ? FAULT_splice_in : FAULT_splice_out, CALLER);
     if (error > 0)
         return into_pipe ? fail_read(in, error) : fail_write(out, error);
-    return MADE(real(in, in_at, out, out_at, less(error, size), flags));
+    ssize_t moved = MADE(real(in, in_at, out, out_at, less(error, size), flags));
+    int kept = errno;
+    if (error)
+        look_again(into_pipe ? in : out);
+    errno = kept;
+    return moved;
 }
 
 ssize_t write(int fd, const void *data, size_t size)

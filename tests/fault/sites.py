@@ -53,7 +53,7 @@ SITES: Final[dict[str, frozenset[int]]] = {
     "setsockopt_nodelay": frozenset({codes.ENOMEM, codes.EPERM}),
     "setsockopt_linger": frozenset({codes.ENOMEM, codes.EPERM}),
     "getsockopt": frozenset({codes.ENOMEM, codes.EPERM}),
-    "getpeername": frozenset({codes.ENOTCONN, codes.ENOBUFS}),
+    "getpeername": frozenset({codes.ENOTCONN}),
     "recv": READING | SHORT,
     "recv_peek": READING | SHORT,
     "recv_drop": INTERRUPTED | SHORT,  # what has been seen is there

@@ -1,0 +1,60 @@
+"""No call of the relay can be forgotten: what the modules link against is either wrapped by the
+shim and in the table of errors, or known not to fail."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.fault import control
+from tests.fault.sites import HARMLESS, OTHERWISE, SITES
+
+WORKER = Path(__file__).parents[2] / "tcpmux/worker"
+
+
+def symbols(path: Path, which: str) -> set[str]:
+    """Of the dynamic table; which: --undefined-only or --defined-only."""
+    listed = subprocess.run(
+        ["nm", "-D", which, str(path)], capture_output=True, text=True, timeout=30, check=True
+    ).stdout
+    return {line.split()[-1].split("@")[0] for line in listed.splitlines()}
+
+
+def imported() -> set[str]:
+    """What the worker's modules call of libc."""
+    modules = list(WORKER.glob("*.so"))
+    assert len(modules) >= 5, "the modules are not built"
+    found = set().union(*(symbols(module, "--undefined-only") for module in modules))
+    return {name for name in found if not name.startswith(("Py", "_Py", "_ITM", "__gmon_start"))}
+
+
+def test_every_call_is_known(library: Path) -> None:
+    """One that is not gets a wrapper in shim.c and a row in sites.py, or a reason there."""
+    wrapped = set(control.sites(library).values())
+    assert imported() - wrapped - HARMLESS.keys() == set()
+
+
+def test_what_is_listed_is_wrapped(library: Path) -> None:
+    """The shim defines every symbol of its table, and each is called by the relay."""
+    wrapped = set(control.sites(library).values())
+    assert wrapped <= symbols(library, "--defined-only")
+    assert wrapped <= imported()
+    assert not wrapped & HARMLESS.keys()
+
+
+def test_both_tables_have_the_same_sites(library: Path) -> None:
+    assert set(control.sites(library)) == SITES.keys()
+    assert {site for site, errors in SITES.items() if not errors} == OTHERWISE.keys()
+
+
+@pytest.mark.parametrize("symbol", ["recv", "splice", "epoll_ctl"])
+def test_the_check_sees_what_it_should(symbol: str) -> None:
+    """A list of symbols that finds nothing would pass for ever."""
+    assert symbol in imported()
+
+
+def test_only_the_monotonic_clock_can_be_asked() -> None:
+    """No call but clock_gettime tells the time, and test_clock.py watches that one."""
+    assert not imported() & {"time", "gettimeofday", "localtime", "timespec_get", "ftime"}
