@@ -122,6 +122,7 @@ class Master:
             self._table.set_state(RUNNING_STATE)  # whatever the last one was about to do
             self._routing.resume()
             if not self._upgraded:
+                self._upgrade.note_interruption()
                 self._set_workers(wanted_workers(self._routing.config, self._table.shard_count))
         self._workers.start_due(self._listeners, time.monotonic())
         self._workers.retire_surplus()

@@ -132,6 +132,11 @@ class Upgrade:
 
     # --- after it ---------------------------------------------------------------------------
 
+    def note_interruption(self) -> None:
+        """For a master that takes over from one that was killed."""
+        if self._table.upgrade[1] == RUNNING:
+            self._note(FAILED, "the master was killed meanwhile")
+
     def replace_workers(self) -> None:
         """Begins with the first worker; look() does the rest."""
         self._left = list(self._workers.running)
@@ -160,7 +165,9 @@ class Upgrade:
         if not self._left:
             return
         worker = self._left[0]
-        if worker.live.starts > self._life and worker.live.presence == PRESENT:
+        if not worker.guardian or (
+            worker.live.starts > self._life and worker.live.presence == PRESENT
+        ):
             worker.being_replaced = False
             del self._left[0]
             self._workers.place_shards()

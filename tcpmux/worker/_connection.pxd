@@ -55,7 +55,8 @@ cdef void connections_reset_all(Worker *w) noexcept nogil
 # Steps of a connection's life, for recovery and hand-over.
 # Index of a record that is free, TM_NONE if there is none: the connection limit.
 cdef uint32_t connection_place(Worker *w) noexcept nogil
-# Frees a record whose connection goes on elsewhere. Counts nothing.
+# Ends a record whose connection goes on elsewhere: first its state, then the rest. Count nothing.
+cdef void connection_leave(tm_conn *conn) noexcept nogil
 cdef void connection_retire(Worker *w, uint32_t index) noexcept nogil
 cdef uint32_t connection_record(Worker *w, int fd, const tm_peer *peer,
                                 const tm_route *chosen) noexcept nogil

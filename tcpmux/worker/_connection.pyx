@@ -25,7 +25,7 @@ from tcpmux.shm._layout cimport (
     TM_CLOSED_endpoint_reset, TM_CLOSED_finished, TM_CLOSED_idle_timeout, TM_CLOSED_local_error,
     TM_CLOSED_no_endpoint, TM_CLOSED_shutdown, TM_CONNECT, TM_CONNECTING, TM_DEAD,
     TM_ENDING, TM_ENDPOINT, TM_FREE, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, TM_HUNG_UP, TM_NONE,
-    TM_NOTHING,
+    TM_NOTHING, TM_OPEN,
     TM_PUMP_BLOCKED, TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED, TM_PUMP_EOF,
     TM_PUMP_HOST_ERROR,
     TM_PUMP_SOURCE_ERROR, TM_PUMP_YIELD, TM_RELAYING, TM_RESET, TM_RESETTING, TM_SHUT,
@@ -151,13 +151,17 @@ cdef void release(Worker *w, uint32_t index) noexcept nogil:
         w.dead = index
 
 
+cdef void connection_leave(tm_conn *conn) noexcept nogil:
+    conn.by_reset = False
+    conn.close_reason = TM_OPEN  # it is not closed: recovery counts it as moved
+    set_state(conn, TM_ENDING)
+
+
 cdef void connection_retire(Worker *w, uint32_t index) noexcept nogil:
     cdef tm_conn *conn = &w.records[index]
-    conn.by_reset = False
     conn.half[0].queued = conn.half[1].queued = 0  # the other worker's pipe now
     close_pipe(w, &conn.half[0])
     close_pipe(w, &conn.half[1])
-    set_state(conn, TM_ENDING)
     connection_finish(w, index)
     release(w, index)
 

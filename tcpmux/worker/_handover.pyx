@@ -16,7 +16,7 @@ from tcpmux.shm._layout cimport (
     TM_CONNECTING, TM_FREE, TM_MAX_LINES, TM_NONE, TM_RELAYING, TM_RESETTING,
     tm_conn, tm_count, tm_live_set_connections, tm_pipe_pool_adopt,
 )
-from tcpmux.worker._connection cimport Worker, connection_place, connection_retire, slot_of, watch
+from tcpmux.worker._connection cimport Worker, connection_leave, connection_place, connection_retire, slot_of, watch
 from tcpmux.worker._mechanism cimport (
     EPOLL_CTL_DEL, TM_AGAIN, TM_GIVE, TM_REFUSED, TM_TAKEN, tm_gift, tm_gift_close,
     tm_gift_receive, tm_gift_send, tm_wheel_disarm,
@@ -100,6 +100,9 @@ cdef bint handover_some(Worker *w, Handover *handover) noexcept nogil:
 cdef void was_taken(Worker *w, uint32_t index) noexcept nogil:
     """The other worker has it: what is here goes without a word to either peer."""
     cdef tm_conn *conn = &w.records[index]
+    w.pump.journal.current = index
+    connection_leave(conn)
+    conn.moving = 0
     tm_count(&slot_of(w, conn.route_slot).moved_out, 1)
     if conn.destination_slot != TM_NONE:
         tm_count(&slot_of(w, conn.destination_slot).moved_out, 1)

@@ -20,7 +20,7 @@ from posix.unistd cimport close
 from tcpmux.shm._layout cimport (
     TM_ACCEPT, TM_CLIENT, TM_CLOSED_client_reset, TM_CLOSED_local_error, TM_CLOSED_no_endpoint,
     TM_CLOSED_worker_lost, TM_CONNECT, TM_CONNECTING, TM_DEAD, TM_ENDING, TM_ENDPOINT, TM_FREE,
-    TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, TM_HUNG_UP, TM_MAX_LISTENERS, TM_MAX_SLOTS, TM_NONE, TM_NOTHING,
+    TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, TM_HUNG_UP, TM_MAX_LISTENERS, TM_MAX_SLOTS, TM_NONE, TM_NOTHING, TM_OPEN,
     TM_RELAYING, TM_RESET, TM_RESETTING, TM_SHUT, TM_UNCOUNTED_SOURCE, TM_WRITE_WATCHED, tm_conn,
     tm_count, tm_half, tm_image, tm_journal_note, tm_live_at_fault, tm_live_set_connections,
     tm_peer, tm_pipe_pool_adopt, tm_pump_recover, tm_route, tm_slot, tm_slot_active,
@@ -210,7 +210,9 @@ cdef void reconcile(Worker *w, uint32_t slot, const uint32_t *open_now, int reas
         return
     counters = slot_of(w, slot)
     surplus = <int64_t>(tm_slot_active(counters) - open_now[slot])
-    if surplus > 0:
+    if surplus > 0 and reason == TM_OPEN:  # it was leaving for another worker
+        tm_count(&counters.moved_out, <uint64_t>surplus)
+    elif surplus > 0:
         tm_count(&counters.closed[reason], <uint64_t>surplus)
     elif surplus < 0 and taken_over:
         tm_count(&counters.moved_in, <uint64_t>-surplus)
@@ -230,7 +232,7 @@ cdef void reconcile_all(Worker *w) noexcept nogil:
         return  # counters stay off by one; connections matter more
     if current < w.live.records_used:
         taken_over = w.records[current].origin.worker != 0
-        if w.records[current].state == TM_DEAD and w.records[current].close_reason:
+        if w.records[current].state == TM_DEAD:
             reason = w.records[current].close_reason
     for i in range(w.live.records_used):
         conn = &w.records[i]

@@ -20,12 +20,12 @@ from libc.string cimport memset
 from posix.signal cimport sigaddset, sigemptyset, sigset_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.types cimport pid_t
-from posix.unistd cimport close, getpid, read
+from posix.unistd cimport close, getpid, getppid, read
 
 from tcpmux.shm._layout cimport (
     TM_ACCEPT, TM_ANY_WORKER, TM_BUFFER_SIZE, TM_MAX_LINES, TM_MAX_LISTENING, TM_NONE,
     TM_NOTHING, TM_ORDER_DRAIN, TM_ORDER_RETIRE, TM_OVER, TM_PRESENT, TM_REPLACED, TM_UNENDED, tm_count, tm_image, tm_journal_note, tm_listening,
-    tm_live_begin, tm_live_ending, tm_live_generation_seen, tm_live_rest, tm_live_set_ending, tm_live_set_generation_seen,
+    tm_live_begin, tm_live_ending, tm_live_generation_seen, tm_live_guardian_pid, tm_live_rest, tm_live_set_ending, tm_live_set_generation_seen,
     tm_live_set_heartbeat, tm_live_set_presence, tm_peer, tm_pipe_pool_destroy,
     tm_pipe_pool_init, tm_slot, tm_table_generation, tm_table_image, tm_table_shard_owner,
 )
@@ -53,6 +53,10 @@ from tcpmux.worker._recovery cimport recover_connections, recover_records
 
 cdef extern from "<signal.h>" nogil:
     enum: SIGQUIT, SIGTERM
+
+cdef extern from "<sys/wait.h>" nogil:
+    enum: WNOHANG
+    pid_t waitpid(pid_t pid, int *status, int options)
 
 cdef extern from "sharing.h" nogil:
     pid_t tm_clone_sharing_descriptors()
@@ -83,6 +87,7 @@ cdef struct Loop:
     bint told_full
     uint64_t accept_retry_ms  # do not resume before; monotonic
     bint unguarded            # the guardian is dead: another is to be made
+    bint to_be_replaced       # by the next build
     Handover handover
     bint is_guardian          # this process is another: guard the worker that made it
     bint quit                 # exit now
@@ -429,8 +434,7 @@ cdef void channel_message(Loop *loop, const tm_message *message, const int *fds,
     elif message.type == TM_MESSAGE_GUARD:
         loop.unguarded = True
     elif message.type == TM_MESSAGE_REPLACE:
-        tm_live_set_ending(loop.worker.live, TM_REPLACED)
-        loop.quit = True
+        loop.to_be_replaced = True
     for i in range(count):
         close(fds[i])
 
@@ -508,6 +512,12 @@ cdef bint is_over(const Loop *loop) noexcept nogil:
                          and not loop.paused)
 
 
+cdef bint is_guarded(Worker *w) noexcept nogil:
+    """Whether the guardian lives: it is the parent or, made by this worker, a child."""
+    cdef pid_t guardian = tm_live_guardian_pid(w.live)
+    return getppid() == guardian or waitpid(guardian, NULL, WNOHANG) == 0
+
+
 cdef int run_loop(Loop *loop) noexcept nogil:
     """Until told to stop. 0, or -errno when epoll itself fails."""
     cdef Worker *w = &loop.worker
@@ -538,6 +548,11 @@ cdef int run_loop(Loop *loop) noexcept nogil:
         maybe_resume(loop)
         if loop.unwatched:
             watch_again(loop)
+        if loop.to_be_replaced:
+            # With nobody to hold its descriptors, its end would be that of its connections.
+            loop.unguarded = loop.unguarded or not is_guarded(w)
+            tm_live_set_ending(w.live, TM_REPLACED)
+            loop.quit = True
         if loop.unguarded:
             loop.unguarded = False
             if tm_clone_sharing_descriptors() == 0:
