@@ -63,7 +63,8 @@ def descriptors(pid: int) -> tuple[int, int]:
 class Stage:
     """A worker, what stands behind it, and what it held before anything happened."""
 
-    def __init__(self, case: Case, directory: Path) -> None:
+    def __init__(self, case: Case, control: Control, directory: Path) -> None:
+        self.control = control
         self.key = key_of(case)
         self.refusing = bound(case.server, directory)
         self.endpoints = [
@@ -139,7 +140,19 @@ class Stage:
             elif case.kills and rule.site in INDISPENSABLE:
                 may += fired
         live = self.worker.live
-        wait_for(lambda: live.starts >= must and live.presence == PRESENT, f"life {must}")
+
+        def lives() -> bool:
+            return live.presence == PRESENT and 0 < live.pid == self.control.worker
+
+        try:
+            wait_for(lives, "the worker's next life")
+        except AssertionError as error:
+            outcome.problems.append(
+                f"{error}: pid {live.pid}, last started {self.control.worker}, life {live.starts} "
+                f"of {must}, presence {live.presence}"
+            )
+        if live.starts < must:
+            outcome.problems.append(f"life {live.starts} where {must} was due")
         if live.starts > must + may:
             outcome.problems.append(f"the worker has died {live.starts - must} times by itself")
 
@@ -218,7 +231,7 @@ def play(cases: Iterator[Case], control: Control, directory: Path) -> Iterator[O
             stage.close()
             stage = None
         try:
-            stage = stage or Stage(case, directory)
+            stage = stage or Stage(case, control, directory)
             outcome = perform(case, stage, control)
         except AssertionError as error:
             outcome = Outcome([str(error)])

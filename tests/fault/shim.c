@@ -120,6 +120,7 @@ static uint32_t draw(void)
 
 static void die(void)
 {
+    control->ended_pid = (uint32_t)getpid();
     (void)syscall(SYS_kill, getpid(), SIGKILL);
 }
 
@@ -519,6 +520,8 @@ long syscall(long number, ...)
     if (clones && result == 0) {
         in_worker = !in_worker;
         memset(watched, 0, sizeof(watched));
+        if (control && in_worker)
+            control->started_pid = (uint32_t)getpid();
     }
     return result;
 }
