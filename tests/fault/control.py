@@ -52,6 +52,7 @@ class _Control(ctypes.Structure):
         ("started_pid", ctypes.c_uint32),
         ("ended_pid", ctypes.c_uint32),
         ("calls", ctypes.c_uint64 * MOST_SITES),
+        ("deaths", ctypes.c_uint64 * MOST_SITES),
         ("rules", _Rule * MOST_RULES),
     )
 
@@ -158,6 +159,11 @@ class Control:
         """Calls of each site since the faults were armed: those that were made."""
         counts = {name: self._fields.calls[number] for name, number in self._numbers.items()}
         return {name: count for name, count in counts.items() if count}
+
+    def deaths(self, site: str) -> int:
+        """How often a worker has died there, by a rule."""
+        count: int = self._fields.deaths[self._numbers[site]]
+        return count
 
     @property
     def worker(self) -> int:

@@ -27,7 +27,7 @@ from tcpmux.worker.process import MESSAGE, WAKE
 from tests.fault.cases import Case
 from tests.fault.control import Control
 from tests.fault.conversations import KINDS, RECEIVE_BUFFER, Talk
-from tests.fault.sites import DEATHS, INDISPENSABLE, SHORT, UNCOUNTED
+from tests.fault.sites import DEATHS, INDISPENSABLE, SHORT, SITES, UNCOUNTED
 from tests.relay.harness import Destination, RelayWorker, address_of, bound, listen
 from tests.support import wait_for
 
@@ -134,10 +134,9 @@ class Stage:
     def _count_lives(self, case: Case, outcome: Outcome, before: int) -> None:
         """A life ends only where it was ended: what assertions do to it is a problem."""
         must, may = before + outcome.kills, 0
+        must += sum(self.control.deaths(site) for site in SITES if site not in UNCOUNTED)
         for rule, fired in zip(case.all_rules(), outcome.fired, strict=True):
-            if rule.error in DEATHS and rule.site not in UNCOUNTED:
-                must += fired
-            elif case.kills and rule.site in INDISPENSABLE:
+            if case.kills and rule.site in INDISPENSABLE and rule.error not in DEATHS:
                 may += fired
         live = self.worker.live
 

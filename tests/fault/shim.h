@@ -85,6 +85,7 @@ struct fault_control {
     uint32_t started_pid;              /* the worker that was started last */
     uint32_t ended_pid;                /* the one that died by a rule last */
     uint64_t calls[FAULT_MOST_SITES];  /* while enabled */
+    uint64_t deaths[FAULT_MOST_SITES]; /* by a rule, there */
     struct fault_rule rules[FAULT_MOST_RULES];
 };
 
