@@ -359,6 +359,11 @@ int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int 
     if (read > pump->buffer_size || sent > read || taken > sent || half->queued > read - sent)
         return -EUCLEAN;
     half->bytes = journal->before + sent;
+    if (operation == TM_PEEK_SEND) {
+        /* This life may end as well: what it takes must not be taken twice. */
+        journal->sent = (uint32_t)sent;
+        tm_journal_note(journal, TM_PEEK_TAKE);
+    }
     if (operation == TM_PEEK_SEND || operation == TM_PEEK_TAKE)
         return take(pump, half, source, (size_t)(sent - taken)) ? 0 : -EUCLEAN;
     if (sent < read)

@@ -49,7 +49,10 @@ class _Control(ctypes.Structure):
         ("random", ctypes.c_uint64),
         ("clocks", ctypes.c_uint64),
         ("realtime_offset", ctypes.c_int64),
+        ("started_pid", ctypes.c_uint32),
+        ("ended_pid", ctypes.c_uint32),
         ("calls", ctypes.c_uint64 * MOST_SITES),
+        ("deaths", ctypes.c_uint64 * MOST_SITES),
         ("rules", _Rule * MOST_RULES),
     )
 
@@ -120,7 +123,9 @@ class Control:
         assert len(rules) <= MOST_RULES
         self.disarm()
         fields = self._fields
+        pids = fields.started_pid, fields.ended_pid
         ctypes.memset(ctypes.addressof(fields), 0, ctypes.sizeof(_Control))
+        fields.started_pid, fields.ended_pid = pids
         fields.random = seed * 2 + 1
         for place, rule in enumerate(rules):
             fields.rules[place] = _Rule(
@@ -154,6 +159,17 @@ class Control:
         """Calls of each site since the faults were armed: those that were made."""
         counts = {name: self._fields.calls[number] for name, number in self._numbers.items()}
         return {name: count for name, count in counts.items() if count}
+
+    def deaths(self, site: str) -> int:
+        """How often a worker has died there, by a rule."""
+        count: int = self._fields.deaths[self._numbers[site]]
+        return count
+
+    @property
+    def worker(self) -> int:
+        """Pid of the worker that was started last; 0 if it has died by a rule."""
+        started: int = self._fields.started_pid
+        return 0 if started == self._fields.ended_pid else started
 
     @property
     def clocks(self) -> set[int]:

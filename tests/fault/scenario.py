@@ -27,7 +27,7 @@ from tcpmux.worker.process import MESSAGE, WAKE
 from tests.fault.cases import Case
 from tests.fault.control import Control
 from tests.fault.conversations import KINDS, RECEIVE_BUFFER, Talk
-from tests.fault.sites import DEATHS, INDISPENSABLE, SHORT, UNCOUNTED
+from tests.fault.sites import DEATHS, INDISPENSABLE, SHORT, SITES, UNCOUNTED
 from tests.relay.harness import Destination, RelayWorker, address_of, bound, listen
 from tests.support import wait_for
 
@@ -63,7 +63,8 @@ def descriptors(pid: int) -> tuple[int, int]:
 class Stage:
     """A worker, what stands behind it, and what it held before anything happened."""
 
-    def __init__(self, case: Case, directory: Path) -> None:
+    def __init__(self, case: Case, control: Control, directory: Path) -> None:
+        self.control = control
         self.key = key_of(case)
         self.refusing = bound(case.server, directory)
         self.endpoints = [
@@ -133,13 +134,24 @@ class Stage:
     def _count_lives(self, case: Case, outcome: Outcome, before: int) -> None:
         """A life ends only where it was ended: what assertions do to it is a problem."""
         must, may = before + outcome.kills, 0
+        must += sum(self.control.deaths(site) for site in SITES if site not in UNCOUNTED)
         for rule, fired in zip(case.all_rules(), outcome.fired, strict=True):
-            if rule.error in DEATHS and rule.site not in UNCOUNTED:
-                must += fired
-            elif case.kills and rule.site in INDISPENSABLE:
+            if case.kills and rule.site in INDISPENSABLE and rule.error not in DEATHS:
                 may += fired
         live = self.worker.live
-        wait_for(lambda: live.starts >= must and live.presence == PRESENT, f"life {must}")
+
+        def lives() -> bool:
+            return live.presence == PRESENT and 0 < live.pid == self.control.worker
+
+        try:
+            wait_for(lives, "the worker's next life")
+        except AssertionError as error:
+            outcome.problems.append(
+                f"{error}: pid {live.pid}, last started {self.control.worker}, life {live.starts} "
+                f"of {must}, presence {live.presence}"
+            )
+        if live.starts < must:
+            outcome.problems.append(f"life {live.starts} where {must} was due")
         if live.starts > must + may:
             outcome.problems.append(f"the worker has died {live.starts - must} times by itself")
 
@@ -218,7 +230,7 @@ def play(cases: Iterator[Case], control: Control, directory: Path) -> Iterator[O
             stage.close()
             stage = None
         try:
-            stage = stage or Stage(case, directory)
+            stage = stage or Stage(case, control, directory)
             outcome = perform(case, stage, control)
         except AssertionError as error:
             outcome = Outcome([str(error)])

@@ -118,8 +118,15 @@ static uint32_t draw(void)
     return (uint32_t)(control->random >> 32);
 }
 
+static enum fault_site dying_at;
+
+/* Not when the test has ended while the call was waiting. */
 static void die(void)
 {
+    if (!control->enabled)
+        return;
+    control->deaths[dying_at]++;
+    control->ended_pid = (uint32_t)getpid();
     (void)syscall(SYS_kill, getpid(), SIGKILL);
 }
 
@@ -143,6 +150,7 @@ static int fault(enum fault_site site, uintptr_t caller)
         struct fault_rule *rule = &control->rules[i];
         if (rule->site != site || !fires(rule, call))
             continue;
+        dying_at = site;
         if (rule->error == FAULT_DIE_BEFORE)
             die();
         return rule->error;
@@ -227,7 +235,8 @@ int socket(int family, int type, int protocol)
 int connect(int fd, const struct sockaddr *address, socklen_t size)
 {
     REAL(connect);
-    int error = fault(FAULT_connect, CALLER);
+    /* Without an address it disconnects, for which nothing can be missing. */
+    int error = address->sa_family == AF_UNSPEC ? 0 : fault(FAULT_connect, CALLER);
     if (error == EINTR) {
         int result = real(fd, address, size);
         return result < 0 && errno != EINPROGRESS ? result : fail_with(EINTR);
@@ -519,6 +528,8 @@ long syscall(long number, ...)
     if (clones && result == 0) {
         in_worker = !in_worker;
         memset(watched, 0, sizeof(watched));
+        if (control && in_worker)
+            control->started_pid = (uint32_t)getpid();
     }
     return result;
 }

@@ -82,7 +82,10 @@ struct fault_control {
     uint64_t random;                   /* state of the generator */
     uint64_t clocks;                   /* bit n: clock n has been asked */
     int64_t realtime_offset;           /* s: added to CLOCK_REALTIME, for everybody */
+    uint32_t started_pid;              /* the worker that was started last */
+    uint32_t ended_pid;                /* the one that died by a rule last */
     uint64_t calls[FAULT_MOST_SITES];  /* while enabled */
+    uint64_t deaths[FAULT_MOST_SITES]; /* by a rule, there */
     struct fault_rule rules[FAULT_MOST_RULES];
 };
 
