@@ -54,6 +54,13 @@ def life(pid: int) -> Life | None:
     return None if fields[0] in "ZX" else Life(pid, int(fields[19]), int(fields[25]))
 
 
+def is_stopped(pid: int) -> bool:
+    """By SIGSTOP or a debugger."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    return False
+
+
 def send_signal(pids: Iterable[int], number: signal.Signals) -> None:
     """To each of them that is still there. 0 and -1 would mean whole groups of processes."""
     for pid in pids:
