@@ -84,6 +84,8 @@ def upgrade_kill(target: Target, times: int, chance: Random) -> Acted:
 
 def _upgrade_is_over(target: Tcpmux) -> bool:
     status = target.status()
+    if status is not None and status["upgrade"]["state"] == "failed":
+        raise AssertionError(f"upgrade failed: {status['upgrade']['error']}")
     return status is not None and status["upgrade"]["state"] == "idle"
 
 
