@@ -18,7 +18,8 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from tests.stress.events import EVENTS, Acted
+from tests.stress.catalogue import EVENTS
+from tests.stress.events import Acted
 from tests.stress.load import Load, Seen, driving, echo_server
 from tests.stress.peers import Haproxy, Nginx
 from tests.stress.targets import Target, Tcpmux, Unsupported

@@ -1,19 +1,19 @@
-"""What is done to a proxy under load. Each event acts a number of times on a target."""
+"""What is done to a proxy under load, one thing at a time (overlaps.py: several at once). Each
+event acts a number of times on a target.
+"""
 
 from __future__ import annotations
 
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from random import Random
 
-from tcpmux.shm._shm import PRESENT
-from tests.stress.targets import Target, Tcpmux, Unsupported, left_of, life, send_signal
+from tests.stress.targets import Target, Tcpmux, left_of, life, send_signal
 from tests.support import wait_for
 
 STOP_TIME = (0.3, 0.7)  # s; idle queues hide what is lost with them
@@ -212,68 +212,3 @@ def _answered(port: int) -> bool:
         probe.sendall(b"hello")
         return probe.recv(5) != b""
     return False
-
-
-def mixed(target: Target, times: int, chance: Random) -> Acted:
-    """All of it in random order, mostly before the last one is over."""
-    if not isinstance(target, Tcpmux):
-        raise Unsupported
-    acts: list[tuple[int, Callable[[], None]]] = [
-        (8, lambda: send_signal(target.workers()[chance.randrange(4) :][:1], signal.SIGKILL)),
-        (2, partial(_kill_guardian, target, chance)),
-        (2, lambda: send_signal(target.workers()[:2], signal.SIGSTOP)),
-        (2, lambda: send_signal(target.workers(), signal.SIGCONT)),
-        (3, lambda: send_signal([target.pid], signal.SIGTTOU)),
-        (3, lambda: send_signal([target.pid], signal.SIGTTIN)),
-        (3, lambda: target.reload(chance.randint(1, 9))),
-        (2, lambda: send_signal([target.pid], signal.SIGUSR2)),
-        (1, partial(_replace_master, target)),
-    ]
-    acted = Acted()
-    for _ in range(times):
-        (act,) = chance.choices([act for _, act in acts], [weight for weight, _ in acts])
-        act()
-        acted.times += 1
-        time.sleep(chance.choice([0.0, chance.uniform(0, 0.01), chance.uniform(0.01, 0.3)]))
-    send_signal(target.workers(), signal.SIGCONT)
-    target.want(4)
-    wait_for(target.whole, "four workers at work")
-    return acted
-
-
-def _replace_master(target: Target) -> None:
-    target.kill_master()
-    target.start()
-
-
-def _kill_guardian(target: Tcpmux, chance: Random) -> None:
-    """The one that its worker makes in its place has to be there before that may be killed."""
-    live = chance.choice([live for live in target.regions() if live.guardian_pid])
-    old, worker = life(live.guardian_pid), life(live.pid)
-    if old is None or worker is None or live.presence != PRESENT:
-        return
-    send_signal([old.pid], signal.SIGKILL)
-    wait_for(lambda: live.guardian_pid != old.pid, "a new guardian")
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """full, quick, peers: how often it acts in which case."""
-
-    act: Callable[[Target, int, Random], Acted]
-    full: int
-    quick: int
-    peers: int
-
-
-EVENTS = {
-    "calm": Event(calm, 1, 1, 1),
-    "worker-kill": Event(worker_kill, 1000, 40, 20),
-    "queued-kill": Event(queued_kill, 50, 3, 5),
-    "worker-count": Event(worker_count, 10, 1, 3),
-    "master-kill": Event(master_kill, 10, 2, 1),
-    "upgrade": Event(upgrade, 100, 2, 1),
-    "reload": Event(reload, 1000, 100, 5),
-    "worker-stop": Event(worker_stop, 2, 1, 1),
-    "mixed": Event(mixed, 300, 40, 1),
-}

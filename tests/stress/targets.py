@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -51,6 +52,13 @@ def life(pid: int) -> Life | None:
     except OSError:
         return None
     return None if fields[0] in "ZX" else Life(pid, int(fields[19]), int(fields[25]))
+
+
+def is_stopped(pid: int) -> bool:
+    """By SIGSTOP or a debugger."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    return False
 
 
 def send_signal(pids: Iterable[int], number: signal.Signals) -> None:
@@ -281,9 +289,10 @@ class Tcpmux(Target):
         total = sum(each["connections_total"] for each in route["destinations"])
         if total != connections:
             found.append(f"counts {total} connections of {connections}")
-        ends = sum(n for each in route["destinations"] for n in each["closed"].values())
-        if ends != total:
-            found.append(f"counts {ends} ends of {total} connections")
+        ends = sum((Counter(each["closed"]) for each in route["destinations"]), Counter())
+        if ends.total() != total:
+            found.append(f"counts {ends.total()} ends of {total} connections")
+        found += [f"ended {n} as {why}" for why, n in ends.items() if why != "finished" and n]
         if status["upgrade"]["state"] == "running":
             found.append("an upgrade is still under way")
         counters = [live.counters() for live in self.regions()]

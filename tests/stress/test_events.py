@@ -7,7 +7,7 @@ import random
 import pytest
 
 from tests.stress.__main__ import again, run_event
-from tests.stress.events import EVENTS
+from tests.stress.catalogue import EVENTS
 from tests.stress.load import Load
 
 LIGHT = Load(bulk=8, small=40, rate=200)

@@ -62,9 +62,10 @@ static void lose(struct conn *conn, enum cause cause, const char *how)
         seen.streams_lost[cause]++;
     if (!seen.first_loss[0])
         snprintf(seen.first_loss, sizeof(seen.first_loss),
-                 "%s %" PRIu32 " after %.3f s at byte %" PRIu64 ": %s (%" PRIu64 " sent)",
+                 "%s %" PRIu32 " after %.3f s at byte %" PRIu64 ": %s (%" PRIu64 " sent%s)",
                  kinds[conn->kind], conn->number, (double)(now_us() - started) / 1e6,
-                 conn->received, how ? how : words[cause], conn->sent);
+                 conn->received, how ? how : words[cause], conn->sent,
+                 conn->shut ? ", and our end" : "");
     drop(conn);
 }
 

@@ -1,0 +1,37 @@
+"""All events, and how often each acts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from tests.stress import events, overlaps
+from tests.stress.events import Acted
+from tests.stress.targets import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """full, quick, peers: how often it acts in which case."""
+
+    act: Callable[[Target, int, Random], Acted]
+    full: int
+    quick: int
+    peers: int
+
+
+EVENTS = {
+    "calm": Event(events.calm, 1, 1, 1),
+    "worker-kill": Event(events.worker_kill, 1000, 40, 20),
+    "queued-kill": Event(events.queued_kill, 50, 3, 5),
+    "worker-count": Event(events.worker_count, 10, 1, 3),
+    "master-kill": Event(events.master_kill, 10, 2, 1),
+    "upgrade": Event(events.upgrade, 100, 2, 1),
+    "reload": Event(events.reload, 1000, 100, 5),
+    "worker-stop": Event(events.worker_stop, 2, 1, 1),
+    "handover-kill": Event(overlaps.handover_kill, 100, 15, 1),
+    "upgrade-kill": Event(overlaps.upgrade_kill, 10, 2, 1),
+    "upgrade-master-kill": Event(overlaps.upgrade_master_kill, 10, 3, 1),
+    "mixed": Event(overlaps.mixed, 200, 30, 1),
+}
