@@ -200,6 +200,8 @@ class Workers:
             if not draining:
                 log.error("guardian %d (pid %d) died; its worker makes another", worker.id, pid)
             worker.line.post(GUARD)
+            # One that is stopped can't make any, and nobody is left to end its stop.
+            _signal(signal.SIGCONT, [worker.live.pid])
             return True
         worker.ended()
         if draining or not worker.wanted:

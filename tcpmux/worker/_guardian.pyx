@@ -9,6 +9,7 @@ from libc.string cimport memset
 from posix.signal cimport kill, sigaddset, sigemptyset, sigset_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.types cimport pid_t
+from posix.unistd cimport close
 
 from tcpmux.shm._layout cimport (
     TM_ABSENT, TM_HANGING, TM_PRESENT, TM_STOPPED, tm_live, tm_live_awake, tm_live_heartbeat,
@@ -33,6 +34,17 @@ cdef extern from *:
     int prctl(int option, unsigned long first) nogil
     enum: PR_SET_CHILD_SUBREAPER
     enum: SIG_BLOCK, SIGCHLD, SIGKILL, WCONTINUED, WNOHANG, WUNTRACED
+
+cdef extern from "<sys/syscall.h>" nogil:
+    enum: SYS_pidfd_open
+    long syscall(long number, ...)
+
+cdef extern from "<poll.h>" nogil:
+    cdef struct pollfd:
+        int fd
+        short events
+    enum: POLLIN
+    int poll(pollfd *fds, unsigned long count, int timeout)
 
 cdef extern from "Python.h":
     void PyOS_BeforeFork()
@@ -94,12 +106,26 @@ cdef struct Watch:
     uint64_t since_ms   # when it was first seen stopped or hanging; 0 = all is well
 
 
+cdef bint has_ended(pid_t pid) noexcept nogil:
+    """Also of one that nobody has reaped. The descriptor is there for a moment only: in the table
+    that is shared with the worker nothing may be that neither of them knows about."""
+    cdef pollfd ended
+    cdef bint over
+    ended.fd = <int>syscall(SYS_pidfd_open, pid, 0)
+    if ended.fd < 0:
+        return kill(pid, 0) < 0
+    ended.events = POLLIN
+    over = poll(&ended, 1, 0) == 1
+    close(ended.fd)
+    return over
+
+
 cdef bint look(Watch *watch, int *status) noexcept nogil:
     """True: it has ended."""
     cdef pid_t got
     if not watch.is_child:
         status[0] = 0
-        return kill(watch.pid, 0) < 0
+        return has_ended(watch.pid)
     got = waitpid(watch.pid, status, WNOHANG | WUNTRACED | WCONTINUED)
     while got == watch.pid:
         if WIFSTOPPED(status[0]):
