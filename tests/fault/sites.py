@@ -121,9 +121,12 @@ HARMLESS: Final[dict[str, str]] = {
     ),
     **dict.fromkeys(["calloc", "malloc", "realloc", "free"], "glibc asks for memory on its own"),
     **dict.fromkeys(["readdir", "dirfd", "closedir"], "of what opendir has opened"),
-    **dict.fromkeys(["getpid", "geteuid"], "never fail"),
+    **dict.fromkeys(["getpid", "getppid", "geteuid"], "never fail"),
     "clock_gettime": "wrapped for its clocks; the ones in use always exist",
-    **dict.fromkeys(["kill", "waitpid", "prctl", "sigtimedwait", "sigprocmask"], "guardian only"),
+    **dict.fromkeys(
+        ["kill", "poll", "prctl", "sigtimedwait", "sigprocmask"], "made by the guardian only"
+    ),
+    "waitpid": "does not wait, and asks for a child alone",
 }
 
 # Made at the start of a life: to see them fail, the worker has to be killed.
