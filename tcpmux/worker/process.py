@@ -82,6 +82,7 @@ GROWN_UP = 10.0
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 10.0
 AFTER_KILL = 0.005
+NO_PROCESS_DELAY = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,7 @@ def serve(inheritance: Inheritance) -> NoReturn:
         code = 0
     # Whatever it is, this process must not go on in the master's code.
     except BaseException as error:
-        print(f"tcpmux: guardian {inheritance.worker}: {error!r}", file=sys.stderr, flush=True)
+        _say(inheritance.worker, repr(error))
     finally:
         # No interpreter shutdown: it would finalize the master's objects.
         os._exit(code)
@@ -203,7 +204,7 @@ def guard(inheritance: Inheritance, live: Live, watched: int = 0) -> None:
     restarts = Restarts()
     while True:
         started = time.monotonic()
-        pid = watched or _guardian.spawn()
+        pid = watched or _start_life(inheritance.worker)
         if pid == 0:
             _work(inheritance, regions, live)
         status, hung = _guardian.wait_for_end(live, pid, not watched)
@@ -222,6 +223,26 @@ def guard(inheritance: Inheritance, live: Live, watched: int = 0) -> None:
         time.sleep(restarts.after(time.monotonic() - started, at_fault or os.WIFEXITED(status)))
 
 
+def _start_life(worker: int) -> int:
+    """As os.fork(), however long the host has no memory or process id for it: the connections
+    wait meanwhile, and would end with the guardian."""
+    said = False
+    while True:
+        try:
+            return _guardian.spawn()
+        except OSError as error:
+            if not said:
+                _say(worker, f"{error.args[1]}, trying on: {os.strerror(error.args[0])}")
+                said = True
+            time.sleep(NO_PROCESS_DELAY)
+
+
+def _say(worker: int, text: str) -> None:
+    """On stderr, unless that takes nothing."""
+    with suppress(OSError):
+        print(f"tcpmux: guardian {worker}: {text}", file=sys.stderr, flush=True)
+
+
 def become_next_build(inheritance: Inheritance) -> None:
     """Becomes the guardian of the tcpmux that is installed now, with all descriptors.
 
@@ -236,11 +257,7 @@ def become_next_build(inheritance: Inheritance) -> None:
         os.chdir("/")
         start_program("tcpmux.worker", [json.dumps(asdict(inheritance))])
     except OSError as error:
-        print(
-            f"tcpmux: guardian {inheritance.worker}: can't start the new build: {error}",
-            file=sys.stderr,
-            flush=True,
-        )
+        _say(inheritance.worker, f"can't start the new build: {error}")
 
 
 def _tell_master(live: Live, kind: int, value: int) -> None:
