@@ -34,6 +34,7 @@ VARIABLE = "TCPMUX_ESTATE"  # in the environment of a master that another one be
 SUFFIX = ".takeover"  # of the admin socket's path
 NO_LISTENER = 0xFFFFFFFF  # TM_NONE
 MOST_FDS = 128  # TM_MESSAGE_FDS
+LOCK_TIME = 3.0  # s
 ANSWER_TIME = 10.0  # s for all workers: a guardian ends a hanging one in half of that
 
 
@@ -112,15 +113,21 @@ def lock(table_fd: int) -> int:
     """Makes this process the master of the instance; returns the descriptor that says so.
 
     Every process has the table by the same open file; the lock is on one of the master's own,
-    which it takes along when it becomes another build. Raises Occupied.
+    which it takes along when it becomes another build. A child that was looking over an
+    upgrade may outlive its master by a moment, so the lock is waited for. Raises Occupied.
     """
     fd = os.open(f"/proc/self/fd/{table_fd}", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        raise Occupied("another tcpmux is taking over the same instance") from None
-    return fd
+    deadline = time.monotonic() + LOCK_TIME
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() < deadline:
+                time.sleep(0.02)
+                continue
+            os.close(fd)
+            raise Occupied("another tcpmux is taking over the same instance") from None
+        return fd
 
 
 # --- from the workers -------------------------------------------------------------------------
