@@ -82,9 +82,11 @@ int tm_gift_receive(int line, struct tm_gift *gift)
     ssize_t got;
     do
         got = recvmsg(line, &header, MSG_DONTWAIT);
-    while (got < 0 && errno == EINTR);
+    /* ECONNRESET: the other end has closed with something unread. It is told once, and before
+     * what was sent ahead of it. */
+    while (got < 0 && (errno == EINTR || errno == ECONNRESET));
     if (got < 0)
-        return errno == ECONNRESET ? 0 : -errno;
+        return -errno;
     for (struct cmsghdr *part = CMSG_FIRSTHDR(&header); part; part = CMSG_NXTHDR(&header, part)) {
         if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
             continue;

@@ -40,6 +40,7 @@ enum tm_operation {
     TM_QUEUE,     /* rest of the buffer -> pipe */
     TM_PEEK_SEND, /* as SEND; the bytes are still in the source as well */
     TM_PEEK_TAKE, /* dropping `sent` bytes from the source */
+    TM_TAKE,      /* what another worker gives may not be in a record yet: it has it as well */
 };
 
 #define TM_UNKNOWN UINT32_MAX /* in a cell: the call has not returned a length */

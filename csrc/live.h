@@ -1,7 +1,7 @@
 /* A worker's region: heartbeat, counters and its connections, in shared memory.
  *
  * WRITER  one worker alone, and after its death its next life. The fields of the guardian
- *         (guardian_pid, presence, at_fault) are the guardian's.
+ *         (guardian_pid, presence, at_fault, builds) are the guardian's.
  * READERS master (generation_seen), control (everything).
  *
  * Every field is written with plain or relaxed stores and read without a lock:
@@ -170,6 +170,7 @@ struct tm_live {
     uint32_t listening_count;    /* places of listening[] in use, free ones among them */
     _Atomic uint32_t ending; /* why this life ends by itself (enum tm_ending); 0 = it does not */
     _Atomic int32_t guardian_pid;
+    uint32_t builds; /* times that a guardian has become the next build */
     _Atomic uint32_t presence; /* enum tm_presence */
     _Atomic uint32_t at_fault; /* the life before ended by a fault of its own, not by a kill */
     _Alignas(TM_CACHE_LINE) _Atomic uint64_t generation_seen;

@@ -20,7 +20,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 
@@ -35,11 +35,16 @@ SUFFIX = ".takeover"  # of the admin socket's path
 NO_LISTENER = 0xFFFFFFFF  # TM_NONE
 MOST_FDS = 128  # TM_MESSAGE_FDS
 LOCK_TIME = 3.0  # s
+LOOK_AGAIN = 0.5  # s: is the one that is asked still there?
 ANSWER_TIME = 10.0  # s for all workers: a guardian ends a hanging one in half of that
 
 
 class Occupied(TcpmuxError):
     """Another master has, or is about to take, what this one was started for."""
+
+
+class NoAnswer(TcpmuxError):
+    """The worker that was asked has died, or takes too long."""
 
 
 @dataclass(slots=True)
@@ -143,8 +148,8 @@ class _Answer:
     fds: list[int]
 
 
-def _ask(line: socket.socket, place: int, deadline: float) -> _Answer | None:
-    """Sends a claim and waits for the answer; None if there is none before `deadline`."""
+def _ask(line: socket.socket, place: int, deadline: float) -> _Answer:
+    """Sends a claim and waits for the answer. Raises NoAnswer if none comes before `deadline`."""
     line.settimeout(max(0.01, deadline - time.monotonic()))
     try:
         with suppress(BrokenPipeError):  # a master answers at once, and hangs up
@@ -155,14 +160,14 @@ def _ask(line: socket.socket, place: int, deadline: float) -> _Answer | None:
             except ConnectionResetError:  # told before what was sent ahead of it
                 data, fds, _, _ = socket.recv_fds(line, MESSAGE.size, MOST_FDS)
             if len(data) != MESSAGE.size:
-                return None
+                raise NoAnswer
             kind, listener, first, shared, value = MESSAGE.unpack(data)
             answer = _Answer(kind, listener, first, shared, value, list(fds))
             if answer.kind in (OFFER, BUSY):
                 return answer
             _close(fds)  # what a worker had to tell meanwhile is in its region as well
     except OSError:
-        return None
+        raise NoAnswer from None
 
 
 def _connect(path: str) -> socket.socket | None:
@@ -181,19 +186,25 @@ def _connect(path: str) -> socket.socket | None:
 def claim(admin_path: str) -> Estate | None:
     """Takes over the instance whose master has died; None if there is none.
 
-    Raises Occupied if its master lives, or if none of its workers answers.
+    A worker may die while it is asked: then its next life or another one is. Raises Occupied
+    if the master lives, or if none of the workers answers.
     """
     path = admin_path + SUFFIX
-    first = _connect(path)
-    if first is None:
-        return None
     deadline = time.monotonic() + ANSWER_TIME
-    answer = _ask(first, 0, deadline)
-    if answer is None:
-        first.close()
-        if _connect(path) is None:  # its last process has ended meanwhile
+    while True:
+        first = _connect(path)
+        if first is None:  # there was none, or its last process has ended meanwhile
             return None
-        raise Occupied(f"an instance of tcpmux is there ({path}), and nobody in it answers")
+        try:
+            return _claim_from(first, path, admin_path, deadline)
+        except NoAnswer:
+            first.close()
+        if time.monotonic() >= deadline:
+            raise Occupied(f"an instance of tcpmux is there ({path}), and nobody in it answers")
+
+
+def _claim_from(first: socket.socket, path: str, admin_path: str, deadline: float) -> Estate:
+    answer = _ask(first, 0, deadline)
     if answer.kind == BUSY:
         first.close()
         raise Occupied(
@@ -203,16 +214,23 @@ def claim(admin_path: str) -> Estate | None:
         )
     table, tickets, takeover, admin, *lives = answer.fds
     estate = Estate(table, tickets, takeover, admin, lives, admin_path=admin_path)
-    estate.lock = lock(table)
-    estate.workers[answer.first] = (0, answer.shared, first.fileno())
-    estate.listeners = _listeners(first, deadline)
-    first.detach()
+    try:
+        estate.listeners = _listeners(first, deadline)
+        estate.lock = lock(table)
+    except TcpmuxError:
+        _close(estate.descriptors)
+        raise
+    estate.workers[answer.first] = (0, answer.shared, first.detach())
     regions = attach(estate)
     if regions is None:  # nor can be read how many there are
-        _claim_others(path, estate, len(lives), time.monotonic() + 1)
+        _claim_others(path, estate, lambda: len(estate.workers) < len(lives), time.monotonic() + 1)
         return estate
-    wanted = {live.worker for live in regions[2] if live.guardian_pid}
-    _claim_others(path, estate, len(wanted), deadline)
+    _claim_others(path, estate, lambda: bool(_missing(regions[2], estate)), deadline)
+    missing = _missing(regions[2], estate)
+    if missing:
+        _close(estate.descriptors)
+        names = ", ".join(f"worker {live.worker} (pid {live.pid})" for live in missing)
+        raise Occupied(f"{names} of the instance to be taken over does not answer: try again")
     for live in regions[2]:
         if live.worker in estate.workers:
             _, pid, line = estate.workers[live.worker]
@@ -220,14 +238,37 @@ def claim(admin_path: str) -> Estate | None:
     return estate
 
 
-def _claim_others(path: str, estate: Estate, most: int, deadline: float) -> None:
-    """Asks until every worker has answered: each connection reaches one of those left."""
-    while len(estate.workers) < most and time.monotonic() < deadline:
+def _missing(lives: Iterable[Live], estate: Estate) -> list[Live]:
+    """Workers that are there and have not answered."""
+    return [
+        live
+        for live in lives
+        if live.worker not in estate.workers and (_lives(live.guardian_pid) or _lives(live.pid))
+    ]
+
+
+def _lives(pid: int) -> bool:
+    if not pid:
+        return False
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def _claim_others(path: str, estate: Estate, wanting: Callable[[], bool], deadline: float) -> None:
+    """Asks while there is somebody to ask: each connection reaches one of those left."""
+    while wanting() and time.monotonic() < deadline:
         line = _connect(path)
         if line is None:
             return
-        answer = _ask(line, 0, deadline)
-        if answer is None or answer.kind != OFFER:
+        try:
+            answer = _ask(line, 0, min(deadline, time.monotonic() + LOOK_AGAIN))
+        except NoAnswer:  # its next life, or another one, answers the next time
+            line.close()
+            continue
+        if answer.kind != OFFER:
             line.close()
             return
         _close(answer.fds)
@@ -239,8 +280,6 @@ def _listeners(line: socket.socket, deadline: float) -> list[tuple[int, int, int
     place = 1
     while place:
         answer = _ask(line, place, deadline)
-        if answer is None:
-            raise Occupied("a worker of the instance to be taken over has stopped answering")
         if answer.listener != NO_LISTENER:
             found.append((answer.listener, answer.first, answer.fds[0], bool(answer.shared)))
         place = answer.value

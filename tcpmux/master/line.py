@@ -119,9 +119,12 @@ class Worker:
     pidfd: int = -1  # of the guardian
     line: Line = field(default_factory=Line)
     retiring: bool = False
-    being_replaced: bool = False  # by another build
+    replaced_from: int | None = None  # live.builds when it was told to give way to another build
+    replace_orders: int = 0  # times it has been told that
     full: bool = False
     dead: bool = False  # its next life has not begun
+    unguarded: bool = False  # its guardian has died, and it has not been told
+    has_begun: bool = False  # a life, and has not been told what the one before may have missed
     lines: set[int] = field(default_factory=set)  # workers it can hand connections to
     removed: set[int] = field(default_factory=set)  # listeners it has told to have closed
     started: float = 0.0  # monotonic, s
@@ -130,7 +133,7 @@ class Worker:
 
     @property
     def is_present(self) -> bool:
-        return self.live.presence == PRESENT and not self.being_replaced
+        return self.live.presence == PRESENT and self.replaced_from is None
 
     def begin(self, guardian: int, channel: socket.socket) -> None:
         self._watch(guardian)
@@ -142,8 +145,10 @@ class Worker:
         self.guardian = guardian
         try:
             self.pidfd = os.pidfd_open(guardian)
+        except ProcessLookupError:
+            self.unguarded = True
         except OSError:  # not permitted in some containers: SIGCHLD tells
-            self.pidfd = -1
+            pass
 
     def guardian_ended(self) -> None:
         if self.pidfd >= 0:
@@ -158,7 +163,7 @@ class Worker:
         self.live.guardian_pid = 0
         self.live.pid = 0
         self.live.presence = ABSENT
-        self.retiring = self.full = False
+        self.retiring = self.full = self.has_begun = self.unguarded = False
         self.lines.clear()
         self.removed.clear()
 
@@ -182,7 +187,7 @@ class Worker:
                 )
             elif kind == STARTED:
                 self.full = False
-                changed = True
+                self.has_begun = changed = True
                 if self.dead or value:
                     log.info(
                         "worker %d lives again (pid %d): %d connections go on",

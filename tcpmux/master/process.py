@@ -216,6 +216,7 @@ class Master:
         self._start_control(now)
         self._upgrade.look(now)
         self._supervisor.look(now)
+        self._workers.remind(self._listeners)
         if not self._draining:
             self._workers.start_due(self._listeners, now)
             return

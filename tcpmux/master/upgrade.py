@@ -49,7 +49,6 @@ class Upgrade:
         self._child: subprocess.Popen[bytes] | None = None
         self._deadline = 0.0
         self._left: list[Worker] = []  # to be replaced, the first of them now
-        self._life = 0  # starts of the one that is being replaced
         self._connections = 0
 
     @property
@@ -152,10 +151,8 @@ class Upgrade:
             self._note(NONE)
             return
         worker = self._left[0]
-        self._life = worker.live.starts
-        worker.being_replaced = True
-        self._workers.place_shards()
         self._workers.replace(worker)
+        self._workers.place_shards()
         self._deadline = time.monotonic() + REPLACE_TIME
 
     def look(self, now: float) -> None:
@@ -166,14 +163,14 @@ class Upgrade:
             return
         worker = self._left[0]
         if not worker.guardian or (
-            worker.live.starts > self._life and worker.live.presence == PRESENT
+            worker.live.builds != worker.replaced_from and worker.live.presence == PRESENT
         ):
-            worker.being_replaced = False
+            worker.replaced_from = None
             del self._left[0]
             self._workers.place_shards()
             self._replace_next()
         elif now >= self._deadline:
-            worker.being_replaced = False
+            worker.replaced_from = None
             self._left.clear()
             self._workers.place_shards()
             log.error("upgrade %d: worker %d was not replaced", self.number, worker.id)

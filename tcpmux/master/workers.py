@@ -21,7 +21,7 @@ from tcpmux.errors import TcpmuxError
 from tcpmux.master.limits import WorkerLimits
 from tcpmux.master.line import Line, Worker, describe_exit, wait_for_all
 from tcpmux.master.listeners import Listener, Listeners
-from tcpmux.shm._shm import MAX_SHARDS, Live, Table, Tickets
+from tcpmux.shm._shm import MAX_SHARDS, ORDER_DRAIN, ORDER_RETIRE, OVER, Live, Table, Tickets
 from tcpmux.worker.process import (
     ADD,
     BLOCKED,
@@ -42,6 +42,7 @@ from tcpmux.worker.process import (
 
 log = logging.getLogger("tcpmux.master")
 
+REPLACE_ORDERS = 4  # then it is not the message that was lost: the new build can't be started
 PATIENCE = 1.0  # s for a worker to take up a generation; then it is killed and recovered
 
 
@@ -70,6 +71,7 @@ class Workers:
         self._cpus = list(cpus)
         self._keepsakes = keepsakes
         self._workers = [Worker(number, live) for number, live in enumerate(lives)]
+        self._draining = False
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(self._workers)
@@ -85,8 +87,9 @@ class Workers:
 
     @property
     def serving(self) -> list[Worker]:
-        """Those of them that are to stay."""
-        return [worker for worker in self.running if worker.wanted]
+        """Those of them that are to stay. One that retires and is wanted again comes back when it
+        has handed over what it had."""
+        return [worker for worker in self.running if worker.wanted and not worker.retiring]
 
     def slot_is_idle(self, slot: int) -> bool:
         # Modulo 2^64: one that handed connections over may have closed more than it opened.
@@ -185,7 +188,10 @@ class Workers:
     def adopt(self, number: int, guardian: int, channel: socket.socket) -> None:
         """Takes over a worker that another master started."""
         channel.setblocking(False)
-        self._workers[number].begin(guardian, channel)
+        worker = self._workers[number]
+        worker.begin(guardian, channel)
+        worker.retiring = bool(worker.live.orders & ORDER_RETIRE)
+        worker.has_begun = True  # and may have missed something with the other master
 
     # --- ends -------------------------------------------------------------------------------
 
@@ -194,36 +200,54 @@ class Workers:
         worker = next((w for w in self._workers if w.guardian == pid), None)
         if worker is None:
             return False
-        lived = time.monotonic() - worker.started
-        if _is_alive(worker.live.pid):
+        worker.receive()
+        # Both hold the other end of the line: while it is open, one of them lives.
+        if worker.line.socket is None:
+            self._ended(worker, status, draining=draining)
+        else:
             worker.guardian_ended()
+            worker.unguarded = True
             if not draining:
                 log.error("guardian %d (pid %d) died; its worker makes another", worker.id, pid)
-            worker.line.post(GUARD)
-            # One that is stopped can't make any, and nobody is left to end its stop.
-            _signal(signal.SIGCONT, [worker.live.pid])
-            return True
+            self.guard_all()
+        return True
+
+    def guard_all(self) -> None:
+        """Has every worker that has lost its guardian make another one."""
+        for worker in self.running:
+            if worker.unguarded:
+                worker.unguarded = False
+                worker.line.post(GUARD)
+                # One that is stopped can't make any, and nobody is left to end its stop.
+                _signal(signal.SIGCONT, [worker.live.pid])
+
+    def _ended(self, worker: Worker, status: int | None, *, draining: bool) -> None:
+        retired = worker.retiring and worker.live.ending == OVER
+        guardian = worker.guardian
         worker.ended()
-        if draining or not worker.wanted:
-            if not draining:
-                log.info("worker %d has handed over and ended", worker.id)
-            return True
-        if lived >= GROWN_UP:
+        for other in self.running:
+            other.lines.discard(worker.id)
+        if retired:
+            log.info("worker %d has handed over and ended", worker.id)
+        if draining or retired or not worker.wanted:
+            return
+        if time.monotonic() - worker.started >= GROWN_UP:
             worker.delay = 0.0
         how = "died" if status is None else describe_exit(status)
         log.error(
             "worker %d and its guardian (pid %d) %s, %d connections lost; a new one starts %s",
             worker.id,
-            pid,
+            guardian,
             how,
             worker.live.connections,
             f"in {worker.delay:.1f} s" if worker.delay else "at once",
         )
         _start_later(worker)
-        return True
 
     def look_for_dead(self, *, draining: bool) -> None:
-        """Notices the end of guardians that are no children of ours."""
+        """Notices the end of guardians that are no children of ours, and of workers that had
+        none any more."""
+        self.guard_all()
         for worker in self.running:
             if worker.pidfd >= 0 and select.select([worker.pidfd], [], [], 0)[0]:
                 status = None
@@ -232,6 +256,8 @@ class Workers:
                     if ended is not None:
                         status = ended.si_status
                 self.died(worker.guardian, status, draining=draining)
+            elif worker.pidfd < 0 and worker.line.socket is None:
+                self._ended(worker, None, draining=draining)
 
     # --- shards -----------------------------------------------------------------------------
 
@@ -271,12 +297,52 @@ class Workers:
 
     def drain(self) -> None:
         """Each worker ends with its last connection."""
+        self._draining = True
         for worker in self.running:
             worker.line.post(DRAIN)
 
     def replace(self, worker: Worker) -> None:
         """Has the build of tcpmux that is installed now go on as this worker."""
+        worker.replaced_from = worker.live.builds
+        worker.replace_orders = 1
         worker.line.post(REPLACE)
+
+    def remind(self, listeners: Listeners) -> None:
+        """A worker may have died with a message in its hands. Says to each life that has begun
+        since the last call what its region shows that it does not know."""
+        begun = [worker for worker in self.running if worker.has_begun]
+        if not begun:
+            return
+        for worker in begun:
+            worker.has_begun = False
+            self._remind(worker, listeners)
+        for leaving in self.running:
+            for other in (self._workers[number] for number in list(leaving.lines)):
+                if (leaving in begun or other in begun) and not (
+                    leaving.live.gives_to(other.id) and other.live.has_line(leaving.id)
+                ):
+                    leaving.lines.discard(other.id)
+            if leaving.retiring:
+                self._connect_to_others(leaving)
+
+    def _remind(self, worker: Worker, listeners: Listeners) -> None:
+        orders = worker.live.orders
+        if worker.retiring and not orders & ORDER_RETIRE:
+            worker.line.post(RETIRE)
+        if self._draining and not orders & ORDER_DRAIN:
+            worker.line.post(DRAIN)
+        if worker.replaced_from == worker.live.builds and worker.replace_orders < REPLACE_ORDERS:
+            worker.replace_orders += 1
+            worker.line.post(REPLACE)
+        has = worker.live.listening
+        current = {listener.id: listener for listener in listeners.by_address.values()}
+        for listener in current.values():
+            for shard, sock in enumerate(listener.sockets):
+                if (listener.id, shard) not in has:
+                    fds = [sock.fileno()]
+                    worker.line.post(ADD, listener.id, first=shard, shared=listener.shared, fds=fds)
+        for number in {number for number, _ in has} - current.keys():
+            worker.line.post(REMOVE, number)
 
     def add_listeners(self, opened: Sequence[Listener]) -> None:
         for worker in self.running:
@@ -340,16 +406,6 @@ def _names(workers: Iterable[Worker]) -> str:
 def _start_later(worker: Worker) -> None:
     worker.start_at = time.monotonic() + worker.delay
     worker.delay = min(LONGEST_DELAY, worker.delay * 2 or FIRST_DELAY)
-
-
-def _is_alive(pid: int) -> bool:
-    if not pid:
-        return False
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def _signal(number: signal.Signals, pids: Iterable[int]) -> None:

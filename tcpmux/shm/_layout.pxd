@@ -161,6 +161,7 @@ cdef extern from "journal.h" nogil:
         TM_ACCEPT
         TM_CONNECT
         TM_SHUT
+        TM_TAKE
         TM_RECEIVE
 
     cdef struct tm_journal:
@@ -351,6 +352,7 @@ cdef extern from "live.h" nogil:
         int32_t channel
         int32_t lines[64]
         uint64_t gives_to
+        uint32_t builds
         uint32_t listening_count
         tm_journal journal
         tm_worker_counters counters

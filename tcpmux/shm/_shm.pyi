@@ -67,7 +67,11 @@ class Live(Region):
     at_fault: bool
     channel: int
     orders: int
+    builds: int
     starts: int
+    listening: set[tuple[int, int]]
+    def has_line(self, other: int) -> bool: ...
+    def gives_to(self, other: int) -> bool: ...
     connections: int
     generation_seen: int
     heartbeat_ms: int

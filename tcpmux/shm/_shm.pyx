@@ -19,8 +19,9 @@ from posix.types cimport off_t
 from tcpmux.shm._layout cimport (
     AF_INET, AF_INET6, AF_UNIX, TM_CLOSE_REASONS, TM_MAX_ALL_DESTINATIONS, TM_MAX_DESTINATIONS,
     TM_MAX_ENDPOINTS, TM_MAX_LISTENERS, TM_MAX_ROUTES, TM_MAX_SHARDS, TM_MAX_SLOTS,
-    TM_ERROR_SIZE, TM_LIVE_FORMAT, TM_MAX_TICKETS, TM_NAME_SIZE, TM_TABLE_FORMAT, TM_NONE, TM_ORDER_DRAIN, TM_ORDER_RETIRE, TM_RUNNING, htons, ntohs, sockaddr_in, sockaddr_in6,
-    tm_address, tm_counter_read, tm_destination, tm_endpoint, tm_conn, tm_image, tm_listener, tm_live,
+    TM_ERROR_SIZE, TM_LIVE_FORMAT, TM_MAX_LINES, TM_MAX_LISTENING, TM_MAX_TICKETS, TM_NAME_SIZE, TM_TABLE_FORMAT, TM_NONE, TM_ORDER_DRAIN, TM_ORDER_RETIRE, TM_RUNNING, htons, ntohs, sockaddr_in, sockaddr_in6,
+    tm_address, tm_counter_read, tm_destination, tm_endpoint, tm_conn, tm_image, tm_listener,
+    tm_listening, tm_live,
     tm_live_connections, tm_live_generation_seen, tm_live_heartbeat, tm_live_init, tm_live_pid,
     tm_live_at_fault, tm_live_ending, tm_live_guardian_pid, tm_live_presence, tm_live_set_at_fault,
     tm_live_set_guardian_pid, tm_live_set_pid, tm_live_set_presence,
@@ -535,6 +536,35 @@ cdef class Live(Region):
     @orders.setter
     def orders(self, uint32_t orders):
         self.live().orders = orders
+
+    @property
+    def builds(self):
+        """How often its guardian has become another build."""
+        return self.live().builds
+
+    @builds.setter
+    def builds(self, uint32_t builds):
+        self.live().builds = builds
+
+    @property
+    def listening(self):
+        """The shards it has, as a set of (listener id, shard)."""
+        cdef const tm_listening *place
+        cdef uint32_t i
+        found = set()
+        for i in range(min(self.live().listening_count, <uint32_t>TM_MAX_LISTENING)):
+            place = &self.live().listening[i]
+            if place.fd >= 0:
+                found.add((place.id, place.shard))
+        return found
+
+    def has_line(self, uint32_t other):
+        """Whether it can talk to worker `other`."""
+        return other < TM_MAX_LINES and self.live().lines[other] >= 0
+
+    def gives_to(self, uint32_t other):
+        """Whether it hands its connections over to worker `other`."""
+        return other < TM_MAX_LINES and bool(self.live().gives_to >> other & 1)
 
     @property
     def starts(self):

@@ -12,7 +12,9 @@ from tcpmux.worker.process import Inheritance, guard
 
 def main() -> int:
     inheritance = Inheritance.from_json(sys.argv[1])
-    guard(inheritance, Live.attach(inheritance.live, writable=True))
+    live = Live.attach(inheritance.live, writable=True)
+    live.builds += 1
+    guard(inheritance, live)
     return 0
 
 

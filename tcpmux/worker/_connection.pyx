@@ -158,16 +158,13 @@ cdef void connection_leave(tm_conn *conn) noexcept nogil:
 
 
 cdef void connection_retire(Worker *w, uint32_t index) noexcept nogil:
-    cdef tm_conn *conn = &w.records[index]
-    conn.half[0].queued = conn.half[1].queued = 0  # the other worker's pipe now
-    close_pipe(w, &conn.half[0])
-    close_pipe(w, &conn.half[1])
     connection_finish(w, index)
     release(w, index)
 
 
 cdef void close_pipe(Worker *w, tm_half *half) noexcept nogil:
     """Never back to the pool: another worker uses it."""
+    half.queued = 0
     if half.pipe.to >= 0:
         tm_pipe_give_back(&w.pump.pool, &half.pipe, False)
 
@@ -176,7 +173,10 @@ cdef void connection_finish(Worker *w, uint32_t index) noexcept nogil:
     cdef tm_conn *conn = &w.records[index]
     cdef int side
     for side in range(2):
-        tm_pump_release(&w.pump, &conn.half[side])
+        if conn.close_reason == TM_OPEN:  # it goes on in another worker
+            close_pipe(w, &conn.half[side])
+        else:
+            tm_pump_release(&w.pump, &conn.half[side])
         close_side(conn, side, conn.by_reset)
     tm_wheel_disarm(&w.wheel, w.records, index)
     set_state(conn, TM_DEAD)

@@ -5,11 +5,12 @@ over it. Runs in the guardian, which does little else, so that nothing in it can
 
 from libc.errno cimport errno
 from libc.stdint cimport int32_t, uint64_t
-from libc.string cimport memset
+from libc.stdio cimport snprintf
+from libc.string cimport memset, strrchr
 from posix.signal cimport kill, sigaddset, sigemptyset, sigset_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.types cimport pid_t
-from posix.unistd cimport close
+from posix.unistd cimport close, read
 
 from tcpmux.shm._layout cimport (
     TM_ABSENT, TM_HANGING, TM_PRESENT, TM_STOPPED, tm_live, tm_live_awake, tm_live_heartbeat,
@@ -38,6 +39,10 @@ cdef extern from *:
 cdef extern from "<sys/syscall.h>" nogil:
     enum: SYS_pidfd_open
     long syscall(long number, ...)
+
+cdef extern from "<fcntl.h>" nogil:
+    enum: O_CLOEXEC, O_RDONLY
+    int open_file "open" (const char *path, int flags, ...)
 
 cdef extern from "<poll.h>" nogil:
     cdef struct pollfd:
@@ -120,11 +125,32 @@ cdef bint has_ended(pid_t pid) noexcept nogil:
     return over
 
 
+cdef bint is_stopped(pid_t pid) noexcept nogil:
+    """By a signal. Of a process that is no child only /proc tells (proc_pid_stat(5)); it does not
+    if it is not mounted."""
+    cdef char text[64]
+    cdef char *end
+    cdef ssize_t size
+    cdef int fd
+    snprintf(text, sizeof(text), "/proc/%d/stat", <int>pid)
+    fd = open_file(text, O_RDONLY | O_CLOEXEC)
+    if fd < 0:
+        return False
+    size = read(fd, text, sizeof(text) - 1)
+    close(fd)
+    if size <= 0:
+        return False
+    text[size] = 0
+    end = strrchr(text, c")")  # its name, which may have any character in it
+    return end != NULL and end[1] == c" " and (end[2] == c"T" or end[2] == c"t")
+
+
 cdef bint look(Watch *watch, int *status) noexcept nogil:
     """True: it has ended."""
     cdef pid_t got
     if not watch.is_child:
         status[0] = 0
+        watch.stopped = is_stopped(watch.pid)
         return has_ended(watch.pid)
     got = waitpid(watch.pid, status, WNOHANG | WUNTRACED | WCONTINUED)
     while got == watch.pid:

@@ -15,7 +15,8 @@ cdef struct Handover:
 cdef void handover_event(Worker *w, Handover *handover, uint32_t other) noexcept nogil
 # Gives away some connections. True if there are more that could be given now.
 cdef bint handover_some(Worker *w, Handover *handover) noexcept nogil
-# The line is no more: what the other worker has not confirmed stays here.
-cdef void handover_lose(Worker *w, uint32_t line) noexcept nogil
+# From now on `fd` is the line to worker `other`; `giving`: connections go over it from here.
+cdef void handover_line(Worker *w, Handover *handover, uint32_t other, int fd,
+                        bint giving) noexcept nogil
 # A life begins: gives once more what is on its way, and asks the others to do so.
 cdef void handover_recover(Worker *w) noexcept nogil

@@ -13,8 +13,8 @@ from libc.string cimport memset
 from posix.unistd cimport close
 
 from tcpmux.shm._layout cimport (
-    TM_CONNECTING, TM_FREE, TM_MAX_LINES, TM_NONE, TM_RELAYING, TM_RESETTING,
-    tm_conn, tm_count, tm_live_set_connections, tm_pipe_pool_adopt,
+    TM_CONNECTING, TM_FREE, TM_MAX_LINES, TM_NONE, TM_NOTHING, TM_RELAYING, TM_RESETTING,
+    TM_TAKE, tm_conn, tm_count, tm_journal_note, tm_live_set_connections, tm_pipe_pool_adopt,
 )
 from tcpmux.worker._connection cimport Worker, connection_leave, connection_place, connection_retire, slot_of, watch
 from tcpmux.worker._mechanism cimport (
@@ -167,6 +167,7 @@ cdef bint take(Worker *w, uint32_t giver, tm_gift *gift) noexcept nogil:
         if conn.half[side].pipe.to >= 0:
             tm_pipe_pool_adopt(&w.pump.pool)
     conn.state = state  # from here on it is there, whatever happens
+    tm_journal_note(w.pump.journal, TM_NOTHING)
     tm_count(&slot_of(w, conn.route_slot).moved_in, 1)
     if conn.destination_slot != TM_NONE:
         tm_count(&slot_of(w, conn.destination_slot).moved_in, 1)
@@ -202,7 +203,11 @@ cdef void handover_event(Worker *w, Handover *handover, uint32_t other) noexcept
     cdef tm_conn *conn
     cdef int got
     while w.live.lines[other] >= 0:
+        w.pump.journal.current = TM_NONE
+        tm_journal_note(w.pump.journal, TM_TAKE)
         got = tm_gift_receive(w.live.lines[other], &gift)
+        if got <= 0 or gift.type != TM_GIVE:
+            tm_journal_note(w.pump.journal, TM_NOTHING)
         if got == -EAGAIN:
             return
         if got <= 0:
@@ -214,6 +219,7 @@ cdef void handover_event(Worker *w, Handover *handover, uint32_t other) noexcept
             else:
                 tm_gift_close(&gift)
                 answer(w, other, TM_REFUSED, &gift)
+            tm_journal_note(w.pump.journal, TM_NOTHING)
             continue
         if gift.type == TM_AGAIN:
             give_again(w, other)
@@ -230,9 +236,31 @@ cdef void handover_event(Worker *w, Handover *handover, uint32_t other) noexcept
             handover.retry_ms = w.now_ms + RETRY_MS
 
 
+cdef void handover_line(Worker *w, Handover *handover, uint32_t other, int fd,
+                        bint giving) noexcept nogil:
+    """A line to `other`. If there is one already, from an earlier master: both ends read that to
+    its end, and what is not answered then is given once more over the new one."""
+    cdef int old
+    handover_event(w, handover, other)
+    old = w.live.lines[other]
+    w.live.lines[other] = fd
+    if giving:
+        w.live.gives_to |= <uint64_t>1 << other
+    else:
+        w.live.gives_to &= ~(<uint64_t>1 << other)
+    if old >= 0:
+        close(old)
+    give_again(w, other)
+
+
 cdef void handover_recover(Worker *w) noexcept nogil:
     cdef tm_gift hello
+    cdef uint32_t index
     cdef int line
+    for index in range(w.live.records_used):
+        line = w.records[index].moving - 1
+        if line >= 0 and (line >= TM_MAX_LINES or w.live.lines[line] < 0):
+            take_back(w, index)  # nobody is there to answer
     memset(&hello, 0, sizeof(hello))
     hello.type = TM_AGAIN
     for line in range(TM_MAX_LINES):

@@ -21,7 +21,7 @@ from tcpmux.shm._layout cimport (
     TM_ACCEPT, TM_CLIENT, TM_CLOSED_client_reset, TM_CLOSED_local_error, TM_CLOSED_no_endpoint,
     TM_CLOSED_worker_lost, TM_CONNECT, TM_CONNECTING, TM_DEAD, TM_ENDING, TM_ENDPOINT, TM_FREE,
     TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, TM_HUNG_UP, TM_MAX_LISTENERS, TM_MAX_SLOTS, TM_NONE, TM_NOTHING, TM_OPEN,
-    TM_RELAYING, TM_RESET, TM_RESETTING, TM_SHUT, TM_UNCOUNTED_SOURCE, TM_WRITE_WATCHED, tm_conn,
+    TM_RELAYING, TM_RESET, TM_RESETTING, TM_SHUT, TM_TAKE, TM_UNCOUNTED_SOURCE, TM_WRITE_WATCHED, tm_conn,
     tm_count, tm_half, tm_image, tm_journal_note, tm_live_at_fault, tm_live_set_connections,
     tm_peer, tm_pipe_pool_adopt, tm_pump_recover, tm_route, tm_slot, tm_slot_active,
 )
@@ -111,13 +111,15 @@ cdef void adopt_pipes(Worker *w, const tm_conn *conn) noexcept nogil:
 
 
 cdef void give_up(Worker *w, tm_conn *conn) noexcept nogil:
-    """Closes what it has claimed, sockets by RST."""
+    """Closes what it has claimed, sockets by RST if they are nobody else's."""
     cdef int32_t *ends[4]
     cdef int i
+    cdef bint by_reset = not conn.moving  # else another worker may have the same sockets
     tm_count(&w.live.counters.abandoned, 1)
     conn.state = TM_FREE
-    close_side(conn, TM_CLIENT, True)
-    close_side(conn, TM_ENDPOINT, True)
+    conn.moving = 0
+    close_side(conn, TM_CLIENT, by_reset)
+    close_side(conn, TM_ENDPOINT, by_reset)
     ends[0], ends[1] = &conn.half[0].pipe.to, &conn.half[0].pipe.from_
     ends[2], ends[3] = &conn.half[1].pipe.to, &conn.half[1].pipe.from_
     for i in range(4):
@@ -155,8 +157,9 @@ cdef void close_unclaimed(Worker *w, tm_descriptors *all) noexcept nogil:
     cdef int operation = w.pump.journal.operation
     cdef uint32_t current = w.pump.journal.current
     cdef int fd = tm_descriptors_next(all, 0)
-    # Of a connection that was ending well, a socket is closed as it would have been.
-    cdef bint by_reset = not (current < w.live.records_used and not w.records[current].by_reset
+    # Of a connection that was ending well, a socket is closed as it would have been; one that
+    # another worker was giving is still its own.
+    cdef bint by_reset = operation != TM_TAKE and not (current < w.live.records_used and not w.records[current].by_reset
                               and (w.records[current].state == TM_ENDING
                                    or w.records[current].state == TM_DEAD))
     while fd >= 0:
@@ -411,6 +414,7 @@ cdef void recover_connections(Worker *w) noexcept nogil:
         conn = &w.records[index]
         w.pump.journal.current = index
         if conn.state == TM_ENDING:
+            conn.moving = 0
             connection_finish(w, index)
         if conn.state == TM_DEAD:
             conn.next = w.dead

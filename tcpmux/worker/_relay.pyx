@@ -38,7 +38,7 @@ from tcpmux.worker._descriptors cimport (
     tm_descriptors, tm_descriptors_claim, tm_descriptors_free, tm_descriptors_list,
 )
 from tcpmux.worker._handover cimport (
-    Handover, handover_event, handover_lose, handover_recover, handover_some,
+    Handover, handover_event, handover_line, handover_recover, handover_some,
 )
 from tcpmux.worker._mechanism cimport (
     EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLEXCLUSIVE, EPOLLIN, SFD_CLOEXEC,
@@ -86,10 +86,11 @@ cdef struct Loop:
     bint unwatched            # epoll had no memory for a listener or a line: try again
     bint told_full
     uint64_t accept_retry_ms  # do not resume before; monotonic
-    bint unguarded            # the guardian is dead: another is to be made
+    bint unguarded            # the guardian may be dead: if so, another is to be made
+    pid_t guardian            # made by this worker; 0 = none
     bint to_be_replaced       # by the next build
     Handover handover
-    bint is_guardian          # this process is another: guard the worker that made it
+    pid_t guards              # this process is another: guard this worker, which made it
     bint quit                 # exit now
 
 
@@ -308,7 +309,7 @@ cdef void look_at_table(Loop *loop) noexcept nogil:
 cdef void watch_takeover(Loop *loop, bint wanted) noexcept nogil:
     """Without a master this worker waits for the next one."""
     cdef epoll_event event
-    event.events = EPOLLIN | EPOLLEXCLUSIVE
+    event.events = EPOLLIN  # all are woken: the first one may be stopped
     event.data.u64 = TAG_TAKEOVER
     if loop.takeover < 0 or loop.taking == wanted:
         return
@@ -405,11 +406,7 @@ cdef void add_line(Loop *loop, uint32_t other, int fd, bint giving) noexcept nog
     if other >= TM_MAX_LINES:
         close(fd)
         return
-    if loop.worker.live.lines[other] >= 0:  # of an earlier worker of that number
-        handover_lose(&loop.worker, other)
-    loop.worker.live.lines[other] = fd
-    if giving:
-        loop.worker.live.gives_to |= <uint64_t>1 << other
+    handover_line(&loop.worker, &loop.handover, other, fd, giving)
     watch_line(loop, other)
 
 
@@ -483,7 +480,8 @@ cdef int wait_time(Loop *loop, bint unfinished) noexcept nogil:
     cdef int wait = tm_wheel_wait(&loop.worker.wheel, loop.worker.now_ms)
     if unfinished:
         return 0
-    if (loop.paused or loop.unwatched or loop.worker.live.orders & TM_ORDER_RETIRE) and (
+    if (loop.paused or loop.unwatched or loop.unguarded
+            or loop.worker.live.orders & TM_ORDER_RETIRE) and (
             wait < 0 or wait > ACCEPT_RETRY_MS):
         return ACCEPT_RETRY_MS
     return wait
@@ -512,10 +510,12 @@ cdef bint is_over(const Loop *loop) noexcept nogil:
                          and not loop.paused)
 
 
-cdef bint is_guarded(Worker *w) noexcept nogil:
-    """Whether the guardian lives: it is the parent or, made by this worker, a child."""
-    cdef pid_t guardian = tm_live_guardian_pid(w.live)
-    return getppid() == guardian or waitpid(guardian, NULL, WNOHANG) == 0
+cdef bint is_guarded(Loop *loop) noexcept nogil:
+    """Whether the guardian lives: the parent or, made by this worker, a child. There must never
+    be two of them, as each would begin the next life. One that was made a moment ago may not
+    have written its pid down yet."""
+    return (getppid() == tm_live_guardian_pid(loop.worker.live)
+            or (loop.guardian > 0 and waitpid(loop.guardian, NULL, WNOHANG) == 0))
 
 
 cdef int run_loop(Loop *loop) noexcept nogil:
@@ -524,6 +524,7 @@ cdef int run_loop(Loop *loop) noexcept nogil:
     cdef epoll_event events[EVENTS]
     cdef bint unfinished = w.ready != TM_NONE
     cdef uint32_t index
+    cdef pid_t self
     cdef int count, i
     while not is_over(loop):
         w.pump.journal.current = TM_NONE
@@ -548,16 +549,19 @@ cdef int run_loop(Loop *loop) noexcept nogil:
         maybe_resume(loop)
         if loop.unwatched:
             watch_again(loop)
-        if loop.to_be_replaced:
-            # With nobody to hold its descriptors, its end would be that of its connections.
-            loop.unguarded = loop.unguarded or not is_guarded(w)
+        if loop.unguarded or loop.to_be_replaced:
+            loop.unguarded = not is_guarded(loop)
+        if loop.unguarded:
+            self = getpid()
+            loop.guardian = tm_clone_sharing_descriptors()
+            if loop.guardian == 0:
+                loop.guards = self  # which may have ended by now: getppid() would be another
+                return 0
+            loop.unguarded = loop.guardian < 0  # no memory for it: try again
+        # With nobody to hold its descriptors, its end would be that of its connections.
+        if loop.to_be_replaced and not loop.unguarded:
             tm_live_set_ending(w.live, TM_REPLACED)
             loop.quit = True
-        if loop.unguarded:
-            loop.unguarded = False
-            if tm_clone_sharing_descriptors() == 0:
-                loop.is_guardian = True
-                return 0
         unfinished = w.ready != TM_NONE
         if w.live.orders & TM_ORDER_RETIRE:
             unfinished = handover_some(w, &loop.handover) or w.ready != TM_NONE
@@ -674,7 +678,8 @@ def run(int worker, Table table not None, Tickets tickets not None, Live live no
         kept, estate, int takeover, uint32_t pipes):
     """Relays until told to stop; the live region says how it ended.
 
-    Returns True in another process: a copy of this one, to guard the worker that made it.
+    Returns 0, or in another process, a copy of this one, the pid of the worker that made it to
+    be its guardian.
 
     kept: descriptors that are always there besides those in the live region. estate: those
     of them that a new master gets. takeover: where it asks, -1 = nowhere. pipes: how many
@@ -704,10 +709,10 @@ def run(int worker, Table table not None, Tickets tickets not None, Live live no
             result = begin(loop, pipes, fds, count)
             if result == 0:
                 result = run_loop(loop)
-        is_guardian = loop.is_guardian
+        guards = loop.guards
     finally:
         free(fds)
         free(loop)
     if result < 0:
         raise OSError(-result, "the worker's loop failed")
-    return is_guardian
+    return guards

@@ -273,7 +273,7 @@ def _work(inheritance: Inheritance, regions: tuple[Table, Tickets], live: Live) 
         setproctitle(f"tcpmux: worker {inheritance.worker}")
         if inheritance.cpu is not None:
             os.sched_setaffinity(0, {inheritance.cpu})
-        is_guardian = _relay.run(
+        made_by = _relay.run(
             inheritance.worker,
             *regions,
             live,
@@ -282,8 +282,8 @@ def _work(inheritance: Inheritance, regions: tuple[Table, Tickets], live: Live) 
             inheritance.takeover,
             inheritance.pipes,
         )
-        if is_guardian:
-            guard(inheritance, live, os.getppid())
+        if made_by:
+            guard(inheritance, live, made_by)
         code = 0
     except BaseException as error:
         print(f"tcpmux: worker {inheritance.worker}: {error!r}", file=sys.stderr, flush=True)

@@ -30,7 +30,7 @@ COLUMNS = (
     "event", "target", "times", "streams", "lost", "new", "lost", "checked", "wrong bytes",
     "echo p50/p99/max ms", "new p50/p99/max ms", "",
 )  # fmt: skip
-LOG_TAIL = 3000  # characters
+LOG_TAIL = 100000  # characters
 
 
 @dataclass(slots=True)
