@@ -1,13 +1,15 @@
 /* Connections on their way from one worker to another: a SOCK_SEQPACKET pair between the two.
  *
  *   giver -> taker   GIVE     a record, and its descriptors with it
- *   taker -> giver   TAKEN    it is in a record here: yours can go
+ *   taker -> giver   TAKEN    it is in record `taken` here: yours can go
  *                    REFUSED  no room: keep it
  *                    AGAIN    a new life has begun here: give once more what was not answered
+ *   giver -> taker   GONE     it is not here any more, and won't be given again
  *
  * The giver stops serving a connection before it gives it, and keeps record and descriptors
  * until the answer. Either may die at any point: a new life of the giver gives once more what is
  * marked as on its way, and the taker knows by the origin of its records what it has already.
+ * Therefore it keeps such a record, over or not, until GONE or the end of the line.
  */
 #ifndef TM_HANDOVER_H
 #define TM_HANDOVER_H
@@ -16,13 +18,14 @@
 
 #include "live.h"
 
-enum tm_gift_type { TM_GIVE = 1, TM_TAKEN, TM_REFUSED, TM_AGAIN };
+enum tm_gift_type { TM_GIVE = 1, TM_TAKEN, TM_REFUSED, TM_AGAIN, TM_GONE };
 
 struct tm_gift {
     uint32_t type;       /* enum tm_gift_type */
     uint32_t again;      /* GIVE: it may have been given before */
     uint32_t index;      /* of the giver's record */
     uint32_t generation;
+    uint32_t taken;      /* TAKEN, GONE: index of the taker's record */
     struct tm_conn conn; /* GIVE */
 };
 

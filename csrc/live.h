@@ -126,6 +126,7 @@ struct tm_conn {
     uint8_t listed;                  /* in the ready list */
     uint8_t moving;                  /* offered to another worker, by this line + 1; 0 = no */
     uint8_t by_reset;                /* ENDING: with RST, not FIN */
+    uint8_t kept;                    /* DEAD, and not free before its giver says GONE */
     uint8_t faults;                  /* lives of the worker that ended by a fault while at it */
     uint32_t attempts;               /* endpoints tried */
     uint32_t destination;            /* index in the image; valid while its slot is the same */

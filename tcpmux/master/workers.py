@@ -191,6 +191,11 @@ class Workers:
         worker = self._workers[number]
         worker.begin(guardian, channel)
         worker.retiring = bool(worker.live.orders & ORDER_RETIRE)
+        worker.lines = {
+            other.id
+            for other in self._workers
+            if worker.live.gives_to(other.id) and other.live.has_line(number)
+        }
         worker.has_begun = True  # and may have missed something with the other master
 
     # --- ends -------------------------------------------------------------------------------

@@ -311,6 +311,7 @@ cdef extern from "live.h" nogil:
         uint8_t moving
         uint8_t faults
         uint8_t by_reset
+        uint8_t kept
         uint32_t attempts
         uint32_t destination
         uint32_t first_endpoint

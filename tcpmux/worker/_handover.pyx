@@ -18,7 +18,7 @@ from tcpmux.shm._layout cimport (
 )
 from tcpmux.worker._connection cimport Worker, connection_leave, connection_place, connection_retire, slot_of, watch
 from tcpmux.worker._mechanism cimport (
-    EPOLL_CTL_DEL, TM_AGAIN, TM_GIVE, TM_REFUSED, TM_TAKEN, tm_gift, tm_gift_close,
+    EPOLL_CTL_DEL, TM_AGAIN, TM_GIVE, TM_GONE, TM_REFUSED, TM_TAKEN, tm_gift, tm_gift_close,
     tm_gift_receive, tm_gift_send, tm_wheel_disarm,
 )
 from tcpmux.worker._recovery cimport take_up
@@ -111,6 +111,15 @@ cdef void was_taken(Worker *w, uint32_t index) noexcept nogil:
     connection_retire(w, index)
 
 
+cdef void let_go(Worker *w, uint32_t index) noexcept nogil:
+    """It won't be given again: it can be free."""
+    cdef tm_conn *conn = &w.records[index]
+    if conn.kept:
+        conn.kept = 0
+        conn.next = w.dead
+        w.dead = index
+
+
 cdef void handover_lose(Worker *w, uint32_t line) noexcept nogil:
     """The other worker is gone for good: what it has not confirmed stays here."""
     cdef uint32_t index
@@ -121,36 +130,40 @@ cdef void handover_lose(Worker *w, uint32_t line) noexcept nogil:
     for index in range(w.live.records_used):
         if w.records[index].moving == line + 1:
             take_back(w, index)
+        if w.records[index].origin.worker == line + 1:
+            let_go(w, index)
 
 
 # --- taking -----------------------------------------------------------------------------------
 
-cdef bint have(Worker *w, uint32_t giver, const tm_gift *gift) noexcept nogil:
-    """Whether this very connection has been taken before."""
+cdef inline bint is_from(const tm_conn *conn, uint32_t giver, const tm_gift *gift) noexcept nogil:
+    return (conn.origin.worker == giver + 1 and conn.origin.index == gift.index
+            and conn.origin.generation == gift.generation)
+
+
+cdef uint32_t find(Worker *w, uint32_t giver, const tm_gift *gift) noexcept nogil:
+    """The record into which this very connection has been taken before; TM_NONE = it has not."""
     cdef uint32_t index
-    cdef const tm_conn *conn
     for index in range(w.live.records_used):
-        conn = &w.records[index]
-        if (conn.origin.worker == giver + 1 and conn.origin.index == gift.index
-                and conn.origin.generation == gift.generation):
-            return True
-    return False
+        if is_from(&w.records[index], giver, gift):
+            return index
+    return TM_NONE
 
 
-cdef bint take(Worker *w, uint32_t giver, tm_gift *gift) noexcept nogil:
-    """False: there is no room for it."""
+cdef uint32_t take(Worker *w, uint32_t giver, tm_gift *gift) noexcept nogil:
+    """The record it is in; TM_NONE: there is no room for it."""
     cdef tm_conn *conn
-    cdef uint32_t index
+    cdef uint32_t index = find(w, giver, gift) if gift.again else <uint32_t>TM_NONE
     cdef uint8_t state
     cdef int side
-    if gift.again and have(w, giver, gift):
+    if index != TM_NONE:
         tm_gift_close(gift)
-        return True
+        return index
     if gift.conn.fd[0] < 0 and gift.conn.fd[1] < 0:
-        return False  # descriptors have run out on the way
+        return TM_NONE  # descriptors have run out on the way
     index = connection_place(w)
     if index == TM_NONE:
-        return False
+        return TM_NONE
     gift.conn.origin.worker = giver + 1
     gift.conn.origin.index = gift.index
     gift.conn.origin.generation = gift.generation
@@ -159,7 +172,7 @@ cdef bint take(Worker *w, uint32_t giver, tm_gift *gift) noexcept nogil:
     gift.conn.generation = (conn.generation + 1) or 1
     gift.conn.timer_slot = TM_NONE
     gift.conn.next = TM_NONE
-    gift.conn.ready = gift.conn.listed = gift.conn.moving = gift.conn.faults = 0
+    gift.conn.ready = gift.conn.listed = gift.conn.moving = gift.conn.kept = gift.conn.faults = 0
     state = gift.conn.state
     gift.conn.state = TM_FREE
     conn[0] = gift.conn
@@ -176,15 +189,17 @@ cdef bint take(Worker *w, uint32_t giver, tm_gift *gift) noexcept nogil:
     w.connections += 1
     tm_live_set_connections(w.live, w.connections)
     take_up(w, index)
-    return True
+    return index
 
 
-cdef void answer(Worker *w, uint32_t line, int type, const tm_gift *gift) noexcept nogil:
+cdef void answer(Worker *w, uint32_t line, int type, const tm_gift *gift,
+                 uint32_t taken) noexcept nogil:
     cdef tm_gift reply
     memset(&reply, 0, sizeof(reply))
     reply.type = <uint32_t>type
     reply.index = gift.index
     reply.generation = gift.generation
+    reply.taken = taken
     # A full line: the giver has as many answers to read, and gives once more what it misses
     # when either begins a new life. It can't be full for long: it gives no more than it hears of.
     if tm_gift_send(w.live.lines[line], &reply) < 0:
@@ -201,6 +216,7 @@ cdef void give_again(Worker *w, uint32_t line) noexcept nogil:
 cdef void handover_event(Worker *w, Handover *handover, uint32_t other) noexcept nogil:
     cdef tm_gift gift
     cdef tm_conn *conn
+    cdef uint32_t taken
     cdef int got
     while w.live.lines[other] >= 0:
         w.pump.journal.current = TM_NONE
@@ -214,12 +230,18 @@ cdef void handover_event(Worker *w, Handover *handover, uint32_t other) noexcept
             handover_lose(w, other)
             return
         if gift.type == TM_GIVE:
-            if take(w, other, &gift):
-                answer(w, other, TM_TAKEN, &gift)
+            taken = take(w, other, &gift)
+            if taken != TM_NONE:
+                answer(w, other, TM_TAKEN, &gift, taken)
             else:
                 tm_gift_close(&gift)
-                answer(w, other, TM_REFUSED, &gift)
+                answer(w, other, TM_REFUSED, &gift, taken)
             tm_journal_note(w.pump.journal, TM_NOTHING)
+            continue
+        if gift.type == TM_GONE:
+            if gift.taken < w.live.records_used and is_from(&w.records[gift.taken], other, &gift):
+                w.records[gift.taken].origin.worker = 0
+                let_go(w, gift.taken)
             continue
         if gift.type == TM_AGAIN:
             give_again(w, other)
@@ -227,11 +249,14 @@ cdef void handover_event(Worker *w, Handover *handover, uint32_t other) noexcept
         if gift.index >= w.live.records_used:
             continue
         conn = &w.records[gift.index]
+        if gift.type == TM_TAKEN:
+            if conn.generation == gift.generation and conn.moving == other + 1:
+                was_taken(w, gift.index)
+            answer(w, other, TM_GONE, &gift, gift.taken)
+            continue
         if conn.generation != gift.generation or conn.moving != other + 1:
             continue  # a second answer
-        if gift.type == TM_TAKEN:
-            was_taken(w, gift.index)
-        elif gift.type == TM_REFUSED:
+        if gift.type == TM_REFUSED:
             take_back(w, gift.index)
             handover.retry_ms = w.now_ms + RETRY_MS
 

@@ -77,12 +77,14 @@ cdef extern from "handover.h" nogil:
         TM_TAKEN
         TM_REFUSED
         TM_AGAIN
+        TM_GONE
 
     cdef struct tm_gift:
         uint32_t type
         uint32_t again
         uint32_t index
         uint32_t generation
+        uint32_t taken
         tm_conn conn
 
     int tm_gift_send(int line, const tm_gift *gift)

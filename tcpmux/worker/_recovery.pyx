@@ -187,7 +187,7 @@ cdef void recover_records(Worker *w, tm_descriptors *all) noexcept nogil:
     for index in range(w.live.records_used):
         conn = &w.records[index]
         conn.timer_slot = TM_NONE
-        conn.listed = conn.ready = 0
+        conn.listed = conn.ready = conn.kept = 0
         if index == current and tm_live_at_fault(w.live) and conn.faults < MOST_FAULTS:
             conn.faults += 1
         if conn.state != TM_FREE and conn.state != TM_DEAD:

@@ -90,6 +90,21 @@ static void an_empty_line_and_a_gone_giver(void)
     CHECK(close(line[TAKER]) == 0);
 }
 
+/* It closes with something unread, which makes a reset of the end; what it said still counts. */
+static void what_was_said_before_a_reset_is_heard(void)
+{
+    int line[2];
+    struct tm_gift got, gift = make_gift(0, -1), answer = {.type = TM_TAKEN, .index = 7};
+    open_line(line);
+    CHECK(tm_gift_send(line[GIVER], &gift) == 0);
+    CHECK(tm_gift_send(line[TAKER], &answer) == 0);
+    CHECK(close(line[TAKER]) == 0);
+    CHECK(tm_gift_receive(line[GIVER], &got) == 1);
+    CHECK_EQUAL(got.type, TM_TAKEN);
+    CHECK(tm_gift_receive(line[GIVER], &got) == 0);
+    CHECK(close(line[GIVER]) == 0);
+}
+
 static void a_full_line_takes_no_more(void)
 {
     int line[2], result, sent = 0;
@@ -149,6 +164,7 @@ int main(void)
     RUN(every_combination_arrives);
     RUN(answers_carry_no_descriptors);
     RUN(an_empty_line_and_a_gone_giver);
+    RUN(what_was_said_before_a_reset_is_heard);
     RUN(a_full_line_takes_no_more);
     RUN(what_does_not_fit_comes_without_any);
     RUN(a_packet_of_another_size_is_refused);

@@ -106,6 +106,7 @@ HARMLESS: Final[dict[str, str]] = {
             "memcpy",
             "memmove",
             "memset",
+            "snprintf",
             "strlen",
             "strrchr",
             "strtol",
@@ -124,7 +125,8 @@ HARMLESS: Final[dict[str, str]] = {
     **dict.fromkeys(["getpid", "getppid", "geteuid"], "never fail"),
     "clock_gettime": "wrapped for its clocks; the ones in use always exist",
     **dict.fromkeys(
-        ["kill", "poll", "prctl", "sigtimedwait", "sigprocmask"], "made by the guardian only"
+        ["kill", "open", "open64", "poll", "prctl", "sigtimedwait", "sigprocmask"],
+        "made by the guardian only",
     ),
     "waitpid": "does not wait, and asks for a child alone",
 }

@@ -18,7 +18,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from tests.stress.catalogue import BEYOND_THE_PROMISE, EVENTS
+from tests.stress.catalogue import EVENTS
 from tests.stress.events import Acted
 from tests.stress.load import Load, Seen, driving, echo_server
 from tests.stress.peers import Haproxy, Nginx
@@ -138,7 +138,7 @@ def run_and_note(
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
     seed = random.randrange(1 << 32) if options.seed is None else options.seed
-    names = options.only or [name for name in EVENTS if name not in BEYOND_THE_PROMISE]
+    names = options.only or list(EVENTS)
     console = Console(width=None if sys.stdout.isatty() else 220)
     console.print(f"seed {seed}", highlight=False)
     table = Table(*COLUMNS, box=SIMPLE)

@@ -33,9 +33,5 @@ EVENTS = {
     "handover-kill": Event(overlaps.handover_kill, 100, 15, 1),
     "upgrade-kill": Event(overlaps.upgrade_kill, 10, 2, 1),
     "upgrade-master-kill": Event(overlaps.upgrade_master_kill, 10, 3, 1),
-    "mixed": Event(overlaps.mixed, 200, 0, 1),
+    "mixed": Event(overlaps.mixed, 200, 25, 1),
 }
-
-# Only when asked for by name: several things at once happen to the same worker, guardian and
-# master, which is more than is promised, and sometimes loses a connection.
-BEYOND_THE_PROMISE = {"mixed"}

@@ -16,6 +16,7 @@ from tests.stress.targets import (
     Target,
     Tcpmux,
     Unsupported,
+    is_dying,
     is_stopped,
     life,
     send_signal,
@@ -44,7 +45,13 @@ def _pause(chance: Random, longest: float) -> None:
 def _settle(target: Tcpmux) -> None:
     send_signal(target.workers(), signal.SIGCONT)
     target.want(4)
+    wait_for(partial(_no_upgrade, target), "the end of any upgrade")
     wait_for(target.whole, "four workers at work")
+
+
+def _no_upgrade(target: Tcpmux) -> bool:
+    status = target.status()
+    return status is not None and status["upgrade"]["state"] != "running"
 
 
 def handover_kill(target: Target, times: int, chance: Random) -> Acted:
@@ -134,10 +141,12 @@ def _replace_master(target: Tcpmux) -> None:
 
 def _kill_guardian(target: Tcpmux, chance: Random) -> None:
     """Its worker makes another, which has to be there before the worker may be killed; so it
-    has to be one that can: a stopped worker makes nothing."""
+    has to be one that can: a stopped worker makes nothing, nor does one that is being killed."""
     live = chance.choice([live for live in target.regions() if live.guardian_pid])
     old, worker = life(live.guardian_pid), life(live.pid)
-    if old is None or worker is None or live.presence != PRESENT or is_stopped(live.pid):
+    if old is None or worker is None or live.presence != PRESENT:
+        return
+    if is_stopped(worker.pid) or is_dying(worker.pid):
         return
     send_signal([old.pid], signal.SIGKILL)
     wait_for(lambda: live.guardian_pid != old.pid, "a new guardian")

@@ -61,6 +61,17 @@ def is_stopped(pid: int) -> bool:
     return False
 
 
+def is_dying(pid: int) -> bool:
+    """Whether SIGKILL has been sent to it, and it has not got round to ending."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith(("SigPnd:", "ShdPnd:")) and (
+                int(line.split()[1], 16) >> (signal.SIGKILL - 1) & 1
+            ):
+                return True
+    return False
+
+
 def send_signal(pids: Iterable[int], number: signal.Signals) -> None:
     """To each of them that is still there. 0 and -1 would mean whole groups of processes."""
     for pid in pids:
