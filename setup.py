@@ -42,7 +42,14 @@ MODULES = {
         "wheel.c",
         "descriptors.c",
     ],
-    "tcpmux.worker._relay": ["pipe_pool.c", "sock.c", "wheel.c", "channel.c", "descriptors.c"],
+    "tcpmux.worker._relay": [
+        "pipe_pool.c",
+        "sock.c",
+        "wheel.c",
+        "channel.c",
+        "descriptors.c",
+        "waiter.c",
+    ],
     "tcpmux.worker._handover": ["handover.c", "pipe_pool.c", "wheel.c"],
     "tcpmux.worker._guardian": ["channel.c"],
 }

@@ -133,6 +133,7 @@ struct tm_table {
     uint32_t upgrade_state; /* enum tm_upgrade */
     char upgrade_error[TM_ERROR_SIZE]; /* of the last one; "" = none */
     _Atomic uint32_t state; /* enum tm_state */
+    _Atomic int32_t busy_poll; /* for workers: waiter.h */
     /* Who polls which shard of every TCP listener: a worker's id. One relaxed
      * store moves a shard; a worker looks when it is woken. */
     _Atomic int32_t shard_owner[TM_MAX_SHARDS];
@@ -158,6 +159,16 @@ static inline const struct tm_image *tm_table_image(const struct tm_table *table
 static inline int32_t tm_table_shard_owner(const struct tm_table *table, uint32_t shard)
 {
     return atomic_load_explicit(&table->shard_owner[shard], memory_order_relaxed);
+}
+
+static inline int32_t tm_table_busy_poll(const struct tm_table *table)
+{
+    return atomic_load_explicit(&table->busy_poll, memory_order_relaxed);
+}
+
+static inline void tm_table_set_busy_poll(struct tm_table *table, int32_t busy_poll)
+{
+    atomic_store_explicit(&table->busy_poll, busy_poll, memory_order_relaxed);
 }
 
 static inline uint64_t tm_ticket_take(struct tm_ticket *ticket)

@@ -168,6 +168,7 @@ def _merge(files: Sequence[_File], paths: Sequence[str | Path]) -> Config:
 
     return Config(
         workers=setting("workers"),
+        busy_poll=setting("busy_poll"),
         admin=Admin(setting("admin").socket),
         drain_timeout=setting("drain_timeout"),
         routes=tuple(_route(route) for file in files for route in file.model.routes),

@@ -38,9 +38,11 @@ class Admin:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All files together. workers: None = as many as usable CPUs. drain_timeout in s."""
+    """All files together. workers: None = as many as usable CPUs. busy_poll: how long a worker
+    looks for events before it sleeps, in us; None = as it pays. drain_timeout in s."""
 
     workers: int | None
+    busy_poll: int | None
     admin: Admin
     drain_timeout: float
     routes: tuple[Route, ...]

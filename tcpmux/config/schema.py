@@ -16,6 +16,7 @@ from tcpmux.config.problems import describe
 
 MAX_WEIGHT = 1_000_000
 MAX_WORKERS = 64
+MAX_BUSY_POLL = 10_000  # us
 MAX_DESTINATIONS = 64  # of a route
 MAX_ROUTES = 4096
 MAX_LISTENERS = 4096
@@ -52,6 +53,18 @@ def _workers(value: Any) -> int | None:
         return None
     if type(value) is not int or not 1 <= value <= MAX_WORKERS:
         raise ValueError(f"expected auto or 1..{MAX_WORKERS}, got {describe(value)}")
+    return value
+
+
+def _busy_poll(value: Any) -> int | None:
+    if value == "auto":
+        return None
+    if value == "off" or value is False:  # YAML 1.1 reads off as false
+        return 0
+    if type(value) is not int or not 1 <= value <= MAX_BUSY_POLL:
+        raise ValueError(
+            f"expected auto, off or 1..{MAX_BUSY_POLL} (microseconds), got {describe(value)}"
+        )
     return value
 
 
@@ -143,6 +156,7 @@ class AdminModel(_Strict):
 
 class FileModel(_Strict):
     workers: Annotated[int | None, BeforeValidator(_workers)] = None
+    busy_poll: Annotated[int | None, BeforeValidator(_busy_poll)] = None
     drain_timeout: Annotated[float, BeforeValidator(_drain_timeout)] = 45.0
     admin: AdminModel = AdminModel()
     routes: list[RouteModel] = Field(default=[], max_length=MAX_ROUTES)

@@ -26,6 +26,7 @@ log = logging.getLogger("tcpmux.master")
 WORKER_ANSWER_TIME = 5.0  # s, for the generation in force; a worker needs microseconds
 QUEUE_TIME = 1.0  # s, to serve the queue of a listener that goes away
 MAX_WEIGHT = 1_000_000
+POLL_AUTO = -1  # csrc/waiter.h: TM_POLL_AUTO
 MOST_CHANGES = 100  # in an answer: it has to fit into one packet
 
 
@@ -186,6 +187,7 @@ class Routing:
         self.workers.add_listeners(opened)
         self._store(opened)
         self.config, self.weights, self.image, self.names = config, weights, image, names
+        self.table.busy_poll = POLL_AUTO if config.busy_poll is None else config.busy_poll
         if changed:
             self.workers.wake()
         return changes

@@ -120,6 +120,8 @@ cdef extern from "route_table.h" nogil:
     cdef struct tm_ticket:
         pass
 
+    int32_t tm_table_busy_poll(const tm_table *table)
+    void tm_table_set_busy_poll(tm_table *table, int32_t busy_poll)
     uint64_t tm_table_generation(const tm_table *table)
     const tm_image *tm_table_image(const tm_table *table, uint64_t generation)
     int32_t tm_table_shard_owner(const tm_table *table, uint32_t shard)

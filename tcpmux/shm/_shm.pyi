@@ -37,6 +37,7 @@ class Table(Region):
     shard_count: int
     master_pid: int
     control_pid: int
+    busy_poll: int
     numbers_given: tuple[int, int]
     upgrade: tuple[int, int, str]
     started_at: int

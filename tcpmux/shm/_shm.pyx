@@ -27,7 +27,7 @@ from tcpmux.shm._layout cimport (
     tm_live_set_guardian_pid, tm_live_set_pid, tm_live_set_presence,
     tm_live_size, tm_live_starts, tm_live_valid, tm_pick, tm_pick_plan, tm_route, tm_slot,
     tm_slot_active, tm_state, tm_table, tm_table_generation, tm_table_idle_image,
-    tm_table_image, tm_table_init, tm_table_publish, tm_table_set_shard_owner,
+    tm_table_busy_poll, tm_table_image, tm_table_init, tm_table_set_busy_poll, tm_table_publish, tm_table_set_shard_owner,
     tm_table_set_state, tm_table_shard_owner, tm_table_state, tm_table_valid, tm_ticket,
 )
 from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow, SlotCounters
@@ -284,6 +284,15 @@ cdef class Table(Region):
         memset(table.upgrade_error, 0, TM_ERROR_SIZE)
         memcpy(table.upgrade_error, <char *>text, len(text))
         table.upgrades, table.upgrade_state = number, state
+
+    @property
+    def busy_poll(self):
+        """How long a worker looks for events before it sleeps, in microseconds; -1 = as it pays."""
+        return tm_table_busy_poll(self.table())
+
+    @busy_poll.setter
+    def busy_poll(self, int32_t busy_poll):
+        tm_table_set_busy_poll(self.table(), busy_poll)
 
     @property
     def started_at(self):

@@ -7,7 +7,8 @@ from tcpmux.shm._layout cimport (
     tm_slot, tm_table, tm_ticket,
 )
 from tcpmux.worker._mechanism cimport (
-    EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLPRI, EPOLLRDHUP, tm_wheel,
+    EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLPRI, EPOLLRDHUP, tm_expecting,
+    tm_wheel,
 )
 
 
@@ -28,6 +29,7 @@ cdef struct Worker:
     uint32_t free                # heads; TM_NONE = empty
     uint32_t dead
     uint32_t ready
+    tm_expecting expecting       # what the last thing done is likely to bring
     tm_pump pump
     tm_wheel wheel
 

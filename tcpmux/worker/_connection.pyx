@@ -36,7 +36,7 @@ from tcpmux.shm._layout cimport (
     tm_route, tm_slot, tm_ticket_take,
 )
 from tcpmux.worker._mechanism cimport (
-    EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
+    EPOLL_CTL_ADD, EPOLL_CTL_MOD, TM_EXPECT_ANSWER, TM_EXPECT_ANY, TM_EXPECT_CLIENT, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
     epoll_ctl, epoll_event, tm_peer_from, tm_sock_closed_by_peer, tm_sock_connect, tm_sock_error,
     tm_sock_established, tm_sock_has_answered, tm_sock_local_failure, tm_sock_shut_write,
     tm_sock_unacknowledged, tm_sock_will_reset,
@@ -145,6 +145,7 @@ cdef void end(Worker *w, uint32_t index, int reason, bint reset) noexcept nogil:
 cdef void release(Worker *w, uint32_t index) noexcept nogil:
     """A DEAD record will be free at the end of the batch."""
     cdef tm_conn *conn = &w.records[index]
+    w.expecting = TM_EXPECT_ANY
     w.connections -= 1
     tm_live_set_connections(w.live, w.connections)
     if not conn.listed:  # else connections_resume() moves it on
@@ -241,6 +242,7 @@ cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
         &w.pump, half, conn.fd[side], conn.fd[other], conn.side_flags[side] & TM_HUNG_UP)
     if half.bytes != half.counted:
         conn.last_activity_ms = w.now_ms
+        w.expecting = TM_EXPECT_ANSWER if side == TM_CLIENT else TM_EXPECT_CLIENT
         count_bytes(w, conn, side)
     if result == TM_PUMP_DRAINED:
         return

@@ -128,3 +128,17 @@ cdef extern from "<sys/signalfd.h>" nogil:
         uint32_t ssi_signo
 
     int signalfd(int fd, const sigset_t *mask, int flags)
+
+
+cdef extern from "waiter.h" nogil:
+    enum tm_expecting:
+        TM_EXPECT_ANSWER
+        TM_EXPECT_CLIENT
+        TM_EXPECT_ANY
+
+    cdef struct tm_waiter:
+        pass
+
+    void tm_waiter_init(tm_waiter *waiter)
+    int tm_waiter_wait(tm_waiter *waiter, int epoll, epoll_event *events, int size,
+                       int timeout_ms, int busy_poll, tm_expecting expecting)

@@ -27,7 +27,7 @@ from tcpmux.shm._layout cimport (
     TM_NOTHING, TM_ORDER_DRAIN, TM_ORDER_RETIRE, TM_OVER, TM_PRESENT, TM_REPLACED, TM_UNENDED, tm_count, tm_image, tm_journal_note, tm_listening,
     tm_live_begin, tm_live_ending, tm_live_generation_seen, tm_live_guardian_pid, tm_live_rest, tm_live_set_ending, tm_live_set_generation_seen,
     tm_live_set_heartbeat, tm_live_set_presence, tm_peer, tm_pipe_pool_destroy,
-    tm_pipe_pool_init, tm_slot, tm_table_generation, tm_table_image, tm_table_shard_owner,
+    tm_pipe_pool_init, tm_slot, tm_table_busy_poll, tm_table_generation, tm_table_image, tm_table_shard_owner,
 )
 from tcpmux.shm._shm cimport Live, Table, Tickets
 from tcpmux.worker._connection cimport (
@@ -45,7 +45,7 @@ from tcpmux.worker._mechanism cimport (
     SFD_NONBLOCK, TM_MESSAGE_ADD, TM_MESSAGE_CLAIM, TM_MESSAGE_DRAIN, TM_MESSAGE_FDS,
     TM_MESSAGE_FULL, TM_MESSAGE_GUARD, TM_MESSAGE_OFFER, TM_MESSAGE_REMOVE, TM_MESSAGE_REMOVED,
     TM_MESSAGE_LINE, TM_MESSAGE_REPLACE, TM_MESSAGE_RETIRE, TM_MESSAGE_ROOM, TM_MESSAGE_SEEN, TM_MESSAGE_STARTED, epoll_create1,
-    epoll_ctl, epoll_event, epoll_wait, signalfd, signalfd_siginfo, tm_channel_receive,
+    epoll_ctl, epoll_event, signalfd, TM_EXPECT_ANY, tm_waiter, tm_waiter_init, tm_waiter_wait, signalfd_siginfo, tm_channel_receive,
     tm_channel_send, tm_channel_send_fds, tm_message, tm_sock_accept, tm_sock_reset,
     tm_sock_same_user,    tm_wheel_init, tm_wheel_pop, tm_wheel_wait,
 )
@@ -90,6 +90,7 @@ cdef struct Loop:
     pid_t guardian            # made by this worker; 0 = none
     bint to_be_replaced       # by the next build
     Handover handover
+    tm_waiter waiter
     pid_t guards              # this process is another: guard this worker, which made it
     bint quit                 # exit now
 
@@ -529,7 +530,9 @@ cdef int run_loop(Loop *loop) noexcept nogil:
     while not is_over(loop):
         w.pump.journal.current = TM_NONE
         tm_live_rest(w.live)
-        count = epoll_wait(w.epoll, events, EVENTS, wait_time(loop, unfinished))
+        count = tm_waiter_wait(
+            &loop.waiter, w.epoll, events, EVENTS, wait_time(loop, unfinished),
+            tm_table_busy_poll(w.table), w.expecting)
         w.now_ms = monotonic_ms()
         tm_live_set_heartbeat(w.live, w.now_ms)
         if count < 0 and errno != EINTR:
@@ -612,6 +615,8 @@ cdef int begin(Loop *loop, uint32_t pipes, const int *kept, uint32_t kept_count)
     w.pump.journal = &w.live.journal
     tm_pipe_pool_init(&w.pump.pool, pipes)
     tm_wheel_init(&w.wheel, w.now_ms)
+    tm_waiter_init(&loop.waiter)
+    w.expecting = TM_EXPECT_ANY
     if claim_own(loop, &all, kept, kept_count) < 0:
         return -ENOMEM
     # From here on the table's image is in use and this worker counts as started.

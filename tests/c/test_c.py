@@ -36,6 +36,7 @@ PROGRAMS = {
     "test_handover": ("handover.c",),
     "test_sock": ("sock.c",),
     "test_wheel": ("wheel.c",),
+    "test_waiter": ("waiter.c",),
     "test_channel": ("channel.c",),
     "test_live": (),
 }

@@ -18,7 +18,7 @@ def address(port: int) -> Address:
 
 
 def config(*routes: Route) -> Config:
-    return Config(None, Admin("/x"), 45.0, routes, (Path("r.yaml"),))
+    return Config(None, None, Admin("/x"), 45.0, routes, (Path("r.yaml"),))
 
 
 def route(name: str, port: int, **weights: int) -> Route:
