@@ -28,7 +28,7 @@ void tm_waiter_init(struct tm_waiter *waiter)
 
 static bool looks(struct tm_waiter *waiter, enum tm_expecting expecting)
 {
-    if (waiter->batch > BATCH_MOST)
+    if (expecting == TM_EXPECT_BULK || waiter->batch > BATCH_MOST)
         return false;
     if (waiter->score[expecting] >= WORTH_IT)
         return true;
@@ -38,6 +38,8 @@ static bool looks(struct tm_waiter *waiter, enum tm_expecting expecting)
 
 static void learn(struct tm_waiter *waiter, enum tm_expecting expecting, bool worth_it)
 {
+    if (expecting == TM_EXPECT_BULK)
+        return;
     uint8_t *score = &waiter->score[expecting];
     if (worth_it && *score < BEST)
         ++*score;

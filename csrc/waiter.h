@@ -12,7 +12,8 @@
  * For each the score goes up when looking was worth it, and down when it was in vain; below half
  * it sleeps at once, and looks only now and then to see whether that has changed. A worker whose
  * turns bring many events at once is never kept waiting long: there looking would only make its
- * batches smaller, and it sleeps at once as well.
+ * batches smaller, and it sleeps at once as well. So it does in the middle of bulk: the less often it
+ * looks there, the more it finds (measured: 0.24 s of CPU a GB looking, 0.12 to 0.18 asleep).
  */
 #ifndef TM_WAITER_H
 #define TM_WAITER_H
@@ -20,7 +21,13 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 
-enum tm_expecting { TM_EXPECT_ANSWER = 0, TM_EXPECT_CLIENT, TM_EXPECT_ANY, TM_EXPECTATIONS };
+enum tm_expecting {
+    TM_EXPECT_ANSWER = 0,
+    TM_EXPECT_CLIENT,
+    TM_EXPECT_ANY,
+    TM_EXPECTATIONS, /* those that are learned */
+    TM_EXPECT_BULK = TM_EXPECTATIONS,
+};
 
 #define TM_POLL_AUTO (-1)
 #define TM_POLL_AUTO_US 100u /* longest look of TM_POLL_AUTO */

@@ -193,6 +193,7 @@ cdef extern from "pump.h" nogil:
         uint64_t counted
 
     enum:
+        TM_BIG_READ
         TM_HALF_OPEN
         TM_HALF_SHUT
         TM_HALF_ABORTED

@@ -21,7 +21,7 @@ from libc.string cimport memset
 from posix.unistd cimport close
 
 from tcpmux.shm._layout cimport (
-    AF_UNIX, TM_CLIENT, TM_CLOSED_client_reset, TM_CLOSED_connect_failed, TM_CLOSED_connect_timeout,
+    AF_UNIX, TM_BIG_READ, TM_CLIENT, TM_CLOSED_client_reset, TM_CLOSED_connect_failed, TM_CLOSED_connect_timeout,
     TM_CLOSED_endpoint_reset, TM_CLOSED_finished, TM_CLOSED_idle_timeout, TM_CLOSED_local_error,
     TM_CLOSED_no_endpoint, TM_CLOSED_shutdown, TM_CONNECT, TM_CONNECTING, TM_DEAD,
     TM_ENDING, TM_ENDPOINT, TM_FREE, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, TM_HUNG_UP,
@@ -36,7 +36,7 @@ from tcpmux.shm._layout cimport (
     tm_route, tm_slot, tm_ticket_take,
 )
 from tcpmux.worker._mechanism cimport (
-    EPOLL_CTL_ADD, EPOLL_CTL_MOD, TM_EXPECT_ANSWER, TM_EXPECT_ANY, TM_EXPECT_CLIENT, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
+    EPOLL_CTL_ADD, EPOLL_CTL_MOD, TM_EXPECT_ANSWER, TM_EXPECT_ANY, TM_EXPECT_BULK, TM_EXPECT_CLIENT, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
     epoll_ctl, epoll_event, tm_peer_from, tm_sock_closed_by_peer, tm_sock_connect, tm_sock_error,
     tm_sock_established, tm_sock_has_answered, tm_sock_local_failure, tm_sock_shut_write,
     tm_sock_unacknowledged, tm_sock_will_reset,
@@ -242,7 +242,8 @@ cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
         &w.pump, half, conn.fd[side], conn.fd[other], conn.side_flags[side] & TM_HUNG_UP)
     if half.bytes != half.counted:
         conn.last_activity_ms = w.now_ms
-        w.expecting = TM_EXPECT_ANSWER if side == TM_CLIENT else TM_EXPECT_CLIENT
+        w.expecting = (TM_EXPECT_BULK if half.bytes - half.counted >= TM_BIG_READ
+                       else TM_EXPECT_ANSWER if side == TM_CLIENT else TM_EXPECT_CLIENT)
         count_bytes(w, conn, side)
     if result == TM_PUMP_DRAINED:
         return

@@ -135,6 +135,7 @@ cdef extern from "waiter.h" nogil:
         TM_EXPECT_ANSWER
         TM_EXPECT_CLIENT
         TM_EXPECT_ANY
+        TM_EXPECT_BULK
 
     cdef struct tm_waiter:
         pass

@@ -2,6 +2,7 @@
 #include "waiter.h"
 
 #include <stdbool.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -105,8 +106,20 @@ static void many_events_a_turn_need_no_looking(void)
     close_bench(&bench);
 }
 
+static void bulk_needs_no_looking(void)
+{
+    struct bench bench;
+    open_bench(&bench);
+    struct tm_waiter before = bench.waiter;
+    for (int i = 0; i < 10; i++)
+        CHECK_EQUAL(wait_for(&bench, 1, TM_POLL_AUTO, TM_EXPECT_BULK), 0);
+    CHECK(memcmp(&before, &bench.waiter, sizeof(before)) == 0);
+    close_bench(&bench);
+}
+
 int main(void)
 {
+    RUN(bulk_needs_no_looking);
     RUN(events_come_either_way);
     RUN(what_is_in_vain_ends);
     RUN(many_events_a_turn_need_no_looking);
