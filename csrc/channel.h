@@ -7,8 +7,10 @@
  *                      WAKE     look at the table (generation, shard owners)
  *                      DRAIN    exit when the last connection ends
  *                      RETIRE   accept no more, hand every connection over, then exit
- *                      LINE     this descriptor leads to worker `listener`: connections come
- *                               over it or, with `shared`, go
+ *                      LINE     this descriptor leads to worker `listener`
+ *                      GIVE     hand `value` of your older connections over to worker
+ *                               `listener`, to which you have a line; TM_GIVE_ALL: all, when
+ *                               you retire
  *                      REPLACE  exit, to be followed by the next build
  *                      GUARD    your guardian is dead: make another
  *                      CLAIM    by a new master: hand out what you hold, from place `value`
@@ -17,6 +19,7 @@
  *                      STARTED  a life has begun, with `value` connections of earlier ones
  *                      FULL     at the connection limit: its shards need another worker
  *                      ROOM     no longer
+ *                      GREW     it has many more connections than when it last said so
  *                      OFFER    the answer to CLAIM; `value` = the next place, 0 = that was all
  *   guardian -> master DIED     the worker, with wait status `value`
  *                      PRESENCE of the worker is `value` now (enum tm_presence)
@@ -51,7 +54,11 @@ enum tm_message_type {
     TM_MESSAGE_DIED,
     TM_MESSAGE_PRESENCE,
     TM_MESSAGE_BUSY,
+    TM_MESSAGE_GIVE,
+    TM_MESSAGE_GREW,
 };
+
+#define TM_GIVE_ALL UINT64_MAX
 
 #define TM_MESSAGE_FDS 128 /* the kernel's limit is 253 */
 

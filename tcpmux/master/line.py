@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tcpmux.shm._shm import ABSENT, HANGING, PRESENCES, PRESENT, Live
-from tcpmux.worker.process import DIED, FULL, GUARD, MESSAGE, PRESENCE, REMOVED, ROOM, STARTED
+from tcpmux.worker.process import DIED, FULL, GREW, GUARD, MESSAGE, PRESENCE, REMOVED, ROOM, STARTED
 
 log = logging.getLogger("tcpmux.master")
 
@@ -125,7 +125,8 @@ class Worker:
     dead: bool = False  # its next life has not begun
     unguarded: bool = False  # its guardian has died, and it has not been told
     has_begun: bool = False  # a life, and has not been told what the one before may have missed
-    lines: set[int] = field(default_factory=set)  # workers it can hand connections to
+    lines: set[int] = field(default_factory=set)  # workers it has a line to
+    grew: bool = False  # it has said so
     removed: set[int] = field(default_factory=set)  # listeners it has told to have closed
     started: float = 0.0  # monotonic, s
     delay: float = 0.0  # s, before the next start
@@ -174,41 +175,45 @@ class Worker:
             kind, listener, _, _, value = message
             if kind == REMOVED:
                 self.removed.add(listener)
-            elif kind in (FULL, ROOM):
-                self.full = kind == FULL
-                changed = True
-            elif kind == DIED:
-                self.dead = changed = True
-                log.error(
-                    "worker %d %s; its guardian starts it again, with %d connections",
-                    self.id,
-                    describe_exit(value),
-                    self.live.connections,
-                )
-            elif kind == STARTED:
-                self.full = False
-                self.has_begun = changed = True
-                if self.dead or value:
-                    log.info(
-                        "worker %d lives again (pid %d): %d connections go on",
-                        self.id,
-                        self.live.pid,
-                        value,
-                    )
-                self.dead = False
-            elif kind == PRESENCE:
-                changed = True
-                if value != PRESENT:
-                    log.warning(
-                        "worker %d (pid %d) is %s: others serve its listeners",
-                        self.id,
-                        self.live.pid,
-                        PRESENCES[value] if value <= HANGING else "gone",
-                    )
+            elif kind == GREW:
+                self.grew = True
             elif kind == GUARD:
                 self._watch(value)
                 log.info("worker %d has a new guardian (pid %d)", self.id, value)
+            elif kind in (FULL, ROOM, DIED, STARTED, PRESENCE):
+                self._note(kind, value)
+                changed = True
         return changed
+
+    def _note(self, kind: int, value: int) -> None:
+        """What bears on whether it can be given work."""
+        if kind in (FULL, ROOM):
+            self.full = kind == FULL
+        elif kind == DIED:
+            self.dead = True
+            log.error(
+                "worker %d %s; its guardian starts it again, with %d connections",
+                self.id,
+                describe_exit(value),
+                self.live.connections,
+            )
+        elif kind == STARTED:
+            if self.dead or value:
+                log.info(
+                    "worker %d lives again (pid %d): %d connections go on",
+                    self.id,
+                    self.live.pid,
+                    value,
+                )
+            self.has_begun = True
+            self.dead = self.full = False
+        elif value != PRESENT:
+            log.warning(
+                "worker %d (pid %d) is %s: others serve its listeners",
+                self.id,
+                self.live.pid,
+                PRESENCES[value] if value <= HANGING else "gone",
+            )
 
 
 def wait_for_all(

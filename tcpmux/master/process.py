@@ -24,6 +24,7 @@ from setproctitle import setproctitle
 from tcpmux.config import Config, load
 from tcpmux.errors import TcpmuxError
 from tcpmux.master import estate as estates
+from tcpmux.master.balance import Balance
 from tcpmux.master.control import ControlProcess, Refusal
 from tcpmux.master.instance import Instance, end_control, make, resume, wanted_workers
 from tcpmux.master.listeners import unlink_socket
@@ -58,6 +59,7 @@ class Master:
         self._listeners = instance.listeners
         self._upgraded = upgraded
         self._upgrade = Upgrade(self._table, self._workers)
+        self._balance = Balance(self._workers)
         self._supervisor = Supervisor.from_environment(os.environ)
         self._routing = Routing(
             config,
@@ -208,7 +210,7 @@ class Master:
         if self._draining:
             due.append(self._next_report)
         else:
-            due.append(self._workers.next_start())
+            due += [self._workers.next_start(), self._balance.next_look()]
         times = [moment for moment in due if moment is not None]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
@@ -219,6 +221,7 @@ class Master:
         self._workers.remind(self._listeners)
         if not self._draining:
             self._workers.start_due(self._listeners, now)
+            self._balance.look(now)
             return
         if self._kill_deadline is not None and now >= self._kill_deadline:
             self._workers.kill_all()

@@ -27,6 +27,8 @@ from tcpmux.worker.process import (
     BLOCKED,
     DRAIN,
     FIRST_DELAY,
+    GIVE,
+    GIVE_ALL,
     GROWN_UP,
     GUARD,
     LINE,
@@ -128,23 +130,38 @@ class Workers:
         self.place_shards()
         for worker in self.running:
             if worker.retiring:
-                self._connect_to_others(worker)
+                self._hand_over_all(worker)
 
-    def _connect_to_others(self, leaving: Worker) -> None:
-        """Gives a retiring worker a line to each one that stays."""
+    def _hand_over_all(self, leaving: Worker) -> None:
+        """Has a retiring worker give its connections to each one that stays."""
         for staying in self.serving:
-            if staying.id in leaving.lines:
-                continue
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with ours, theirs:
-                ours.setblocking(False)
-                theirs.setblocking(False)
-                for worker, other, fd, giving in (
-                    (leaving, staying, os.dup(ours.fileno()), True),
-                    (staying, leaving, os.dup(theirs.fileno()), False),
-                ):
-                    worker.line.post(LINE, other.id, shared=giving, fds=[fd], close=True)
-            leaving.lines.add(staying.id)
+            if self._connect(leaving, staying) or not leaving.live.gives_to(staying.id):
+                leaving.line.post(GIVE, staying.id, value=GIVE_ALL)
+
+    def _connect(self, one: Worker, other: Worker) -> bool:
+        """Has a line between two workers; True if there was none."""
+        if other.id in one.lines:
+            return False
+        ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ends[0], ends[1]:
+            for sock, worker, peer in zip(ends, (one, other), (other, one), strict=True):
+                sock.setblocking(False)
+                fds = [os.dup(sock.fileno())]
+                worker.line.post(LINE, peer.id, fds=fds, close=True)
+                worker.lines.add(peer.id)
+        return True
+
+    def move(self, giver: int, taker: int, number: int) -> None:
+        """Has a worker hand `number` of its older connections over to another."""
+        self._connect(self._workers[giver], self._workers[taker])
+        self._workers[giver].line.post(GIVE, taker, value=number)
+
+    def take_growth(self) -> bool:
+        """Whether a worker has said since the last call that it has grown."""
+        grew = any(worker.grew for worker in self._workers)
+        for worker in self._workers:
+            worker.grew = False
+        return grew
 
     def _pin(self, worker: Worker) -> int | None:
         # With more workers than CPUs, a fixed place would only stand in the scheduler's way.
@@ -194,7 +211,7 @@ class Workers:
         worker.lines = {
             other.id
             for other in self._workers
-            if worker.live.gives_to(other.id) and other.live.has_line(number)
+            if worker.live.has_line(other.id) and other.live.has_line(number)
         }
         worker.has_begun = True  # and may have missed something with the other master
 
@@ -321,14 +338,12 @@ class Workers:
         for worker in begun:
             worker.has_begun = False
             self._remind(worker, listeners)
-        for leaving in self.running:
-            for other in (self._workers[number] for number in list(leaving.lines)):
-                if (leaving in begun or other in begun) and not (
-                    leaving.live.gives_to(other.id) and other.live.has_line(leaving.id)
-                ):
-                    leaving.lines.discard(other.id)
-            if leaving.retiring:
-                self._connect_to_others(leaving)
+        for one in begun:
+            for other in [self._workers[number] for number in one.lines]:
+                if not (one.live.has_line(other.id) and other.live.has_line(one.id)):
+                    one.lines.discard(other.id)
+                    other.lines.discard(one.id)
+        self.retire_surplus()
 
     def _remind(self, worker: Worker, listeners: Listeners) -> None:
         orders = worker.live.orders

@@ -13,7 +13,7 @@ from libc.string cimport memset
 from posix.unistd cimport close
 
 from tcpmux.shm._layout cimport (
-    TM_CONNECTING, TM_FREE, TM_MAX_LINES, TM_NONE, TM_NOTHING, TM_RELAYING, TM_RESETTING,
+    TM_CONNECTING, TM_FREE, TM_KEPT_AGAIN, TM_KEPT_DEAD, TM_MAX_LINES, TM_NONE, TM_NOTHING, TM_RELAYING, TM_RESETTING,
     TM_TAKE, tm_conn, tm_count, tm_journal_note, tm_live_set_connections, tm_pipe_pool_adopt,
 )
 from tcpmux.worker._connection cimport Worker, connection_leave, connection_place, connection_retire, slot_of, watch
@@ -26,6 +26,7 @@ from tcpmux.worker._recovery cimport take_up
 cdef enum:
     BUDGET = 64        # connections given in one turn
     RETRY_MS = 100     # after all others were full
+    OLD_MS = 100
 
 
 # --- giving -----------------------------------------------------------------------------------
@@ -97,6 +98,36 @@ cdef bint handover_some(Worker *w, Handover *handover) noexcept nogil:
     return given == BUDGET
 
 
+cdef bint is_old(Worker *w, const tm_conn *conn) noexcept nogil:
+    """Likely to stay: most connections that live this long do."""
+    return (conn.state == TM_RELAYING and not conn.moving
+            and conn.established_at_ms + OLD_MS <= w.now_ms)
+
+
+cdef bint handover_quota(Worker *w, Handover *handover) noexcept nogil:
+    """Gives what the master wants others to have. What can't be given now is left: the master
+    looks again."""
+    cdef uint32_t index, given = 0
+    cdef int line
+    for line in range(TM_MAX_LINES):
+        index = 0
+        while handover.quota[line] and index < w.live.records_used and given < BUDGET:
+            if w.live.lines[line] < 0:
+                handover.quota[line] = 0
+            elif is_old(w, &w.records[index]):
+                stop_serving(w, index)
+                handover.quota[line] -= 1
+                given += 1
+                if give(w, index, <uint32_t>line, False) < 0:
+                    take_back(w, index)
+                    handover.quota[line] = 0
+            index += 1
+        if given < BUDGET:
+            handover.quota[line] = 0  # there are no more
+    handover.has_quota = given == BUDGET
+    return handover.has_quota
+
+
 cdef void was_taken(Worker *w, uint32_t index) noexcept nogil:
     """The other worker has it: what is here goes without a word to either peer."""
     cdef tm_conn *conn = &w.records[index]
@@ -114,10 +145,10 @@ cdef void was_taken(Worker *w, uint32_t index) noexcept nogil:
 cdef void let_go(Worker *w, uint32_t index) noexcept nogil:
     """It won't be given again: it can be free."""
     cdef tm_conn *conn = &w.records[index]
-    if conn.kept:
-        conn.kept = 0
+    if conn.kept & TM_KEPT_DEAD:
         conn.next = w.dead
         w.dead = index
+    conn.kept = 0
 
 
 cdef void handover_lose(Worker *w, uint32_t line) noexcept nogil:
@@ -157,6 +188,7 @@ cdef uint32_t take(Worker *w, uint32_t giver, tm_gift *gift) noexcept nogil:
     cdef uint8_t state
     cdef int side
     if index != TM_NONE:
+        w.records[index].kept |= TM_KEPT_AGAIN
         tm_gift_close(gift)
         return index
     if gift.conn.fd[0] < 0 and gift.conn.fd[1] < 0:
@@ -213,6 +245,22 @@ cdef void give_again(Worker *w, uint32_t line) noexcept nogil:
             return  # full of others; their answers come first, and then AGAIN finds the rest
 
 
+cdef void forget_given(Worker *w, uint32_t giver) noexcept nogil:
+    """A new life of the giver has given once more what it had not been told of; the rest it does
+    not have any more, even if it died before it could say GONE."""
+    cdef uint32_t index
+    cdef tm_conn *conn
+    for index in range(w.live.records_used):
+        conn = &w.records[index]
+        if conn.origin.worker != giver + 1:
+            continue
+        if conn.kept & TM_KEPT_AGAIN:
+            conn.kept &= ~TM_KEPT_AGAIN
+        else:
+            conn.origin.worker = 0
+            let_go(w, index)
+
+
 cdef void handover_event(Worker *w, Handover *handover, uint32_t other) noexcept nogil:
     cdef tm_gift gift
     cdef tm_conn *conn
@@ -244,6 +292,7 @@ cdef void handover_event(Worker *w, Handover *handover, uint32_t other) noexcept
                 let_go(w, gift.taken)
             continue
         if gift.type == TM_AGAIN:
+            forget_given(w, other)
             give_again(w, other)
             continue
         if gift.index >= w.live.records_used:
@@ -261,18 +310,13 @@ cdef void handover_event(Worker *w, Handover *handover, uint32_t other) noexcept
             handover.retry_ms = w.now_ms + RETRY_MS
 
 
-cdef void handover_line(Worker *w, Handover *handover, uint32_t other, int fd,
-                        bint giving) noexcept nogil:
+cdef void handover_line(Worker *w, Handover *handover, uint32_t other, int fd) noexcept nogil:
     """A line to `other`. If there is one already, from an earlier master: both ends read that to
     its end, and what is not answered then is given once more over the new one."""
     cdef int old
     handover_event(w, handover, other)
     old = w.live.lines[other]
     w.live.lines[other] = fd
-    if giving:
-        w.live.gives_to |= <uint64_t>1 << other
-    else:
-        w.live.gives_to &= ~(<uint64_t>1 << other)
     if old >= 0:
         close(old)
     give_again(w, other)

@@ -45,6 +45,9 @@ cdef extern from "channel.h" nogil:
         TM_MESSAGE_REMOVED
         TM_MESSAGE_RETIRE
         TM_MESSAGE_LINE
+        TM_MESSAGE_GIVE
+        TM_MESSAGE_GREW
+        TM_GIVE_ALL
         TM_MESSAGE_REPLACE
         TM_MESSAGE_GUARD
         TM_MESSAGE_CLAIM

@@ -38,13 +38,13 @@ from tcpmux.worker._descriptors cimport (
     tm_descriptors, tm_descriptors_claim, tm_descriptors_free, tm_descriptors_list,
 )
 from tcpmux.worker._handover cimport (
-    Handover, handover_event, handover_line, handover_recover, handover_some,
+    Handover, handover_event, handover_line, handover_quota, handover_recover, handover_some,
 )
 from tcpmux.worker._mechanism cimport (
     EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLEXCLUSIVE, EPOLLIN, SFD_CLOEXEC,
     SFD_NONBLOCK, TM_MESSAGE_ADD, TM_MESSAGE_CLAIM, TM_MESSAGE_DRAIN, TM_MESSAGE_FDS,
     TM_MESSAGE_FULL, TM_MESSAGE_GUARD, TM_MESSAGE_OFFER, TM_MESSAGE_REMOVE, TM_MESSAGE_REMOVED,
-    TM_MESSAGE_LINE, TM_MESSAGE_REPLACE, TM_MESSAGE_RETIRE, TM_MESSAGE_ROOM, TM_MESSAGE_SEEN, TM_MESSAGE_STARTED, epoll_create1,
+    TM_GIVE_ALL, TM_MESSAGE_GIVE, TM_MESSAGE_GREW, TM_MESSAGE_LINE, TM_MESSAGE_REPLACE, TM_MESSAGE_RETIRE, TM_MESSAGE_ROOM, TM_MESSAGE_SEEN, TM_MESSAGE_STARTED, epoll_create1,
     epoll_ctl, epoll_event, signalfd, TM_EXPECT_ANY, tm_waiter, tm_waiter_init, tm_waiter_wait, signalfd_siginfo, tm_channel_receive,
     tm_channel_send, tm_channel_send_fds, tm_message, tm_sock_accept, tm_sock_reset,
     tm_sock_same_user,    tm_wheel_init, tm_wheel_pop, tm_wheel_wait,
@@ -66,6 +66,8 @@ cdef enum:
     ACCEPT_BUDGET = 16      # per listener and wake-up: connections that exist come first
     PUMP_BUDGET = 1 << 20   # bytes per half and turn
     ACCEPT_RETRY_MS = 100   # after EMFILE and the like
+    GROWTH = 8              # connections, and one in so many, that are worth a message
+    GROWTH_MS = 100         # between two of them
 
     # Tags of events that are no connection's: a connection's generation is never 0.
     TAG_CHANNEL = 0
@@ -85,6 +87,8 @@ cdef struct Loop:
     bint paused               # at the connection limit, or out of something
     bint unwatched            # epoll had no memory for a listener or a line: try again
     bint told_full
+    uint32_t told_connections # when the master was last told of growth, or fewer since
+    uint64_t tell_growth_ms   # not before; monotonic
     uint64_t accept_retry_ms  # do not resume before; monotonic
     bint unguarded            # the guardian may be dead: if so, another is to be made
     pid_t guardian            # made by this worker; 0 = none
@@ -402,13 +406,35 @@ cdef void watch_again(Loop *loop) noexcept nogil:
     sync_listeners(loop)
 
 
-cdef void add_line(Loop *loop, uint32_t other, int fd, bint giving) noexcept nogil:
+cdef void add_line(Loop *loop, uint32_t other, int fd) noexcept nogil:
     """Connections come and go over it, to and from worker `other`."""
     if other >= TM_MAX_LINES:
         close(fd)
         return
-    handover_line(&loop.worker, &loop.handover, other, fd, giving)
+    handover_line(&loop.worker, &loop.handover, other, fd)
     watch_line(loop, other)
+
+
+cdef void give_to(Loop *loop, uint32_t other, uint64_t number) noexcept nogil:
+    if other >= TM_MAX_LINES or loop.worker.live.lines[other] < 0:
+        return  # it has died meanwhile: the master makes another line
+    if number == TM_GIVE_ALL:
+        loop.worker.live.gives_to |= <uint64_t>1 << other
+    else:
+        loop.handover.quota[other] = number
+        loop.handover.has_quota = True
+
+
+cdef void tell_growth(Loop *loop) noexcept nogil:
+    """That there may be something to be shared out, if there is, and not too often."""
+    cdef Worker *w = &loop.worker
+    if w.connections < loop.told_connections:
+        loop.told_connections = w.connections
+    if (w.connections >= loop.told_connections + GROWTH + loop.told_connections // GROWTH
+            and w.now_ms >= loop.tell_growth_ms):
+        loop.told_connections = w.connections
+        loop.tell_growth_ms = w.now_ms + GROWTH_MS
+        tell(loop, TM_MESSAGE_GREW, 0, w.connections)
 
 
 cdef void channel_message(Loop *loop, const tm_message *message, const int *fds,
@@ -425,8 +451,10 @@ cdef void channel_message(Loop *loop, const tm_message *message, const int *fds,
     elif message.type == TM_MESSAGE_RETIRE:
         loop.worker.live.orders |= TM_ORDER_RETIRE
     elif message.type == TM_MESSAGE_LINE and count == 1:
-        add_line(loop, message.listener, fds[0], message.shared)
+        add_line(loop, message.listener, fds[0])
         return
+    elif message.type == TM_MESSAGE_GIVE:
+        give_to(loop, message.listener, message.value)
     elif message.type == TM_MESSAGE_CLAIM:
         offer(loop, message.value)
     elif message.type == TM_MESSAGE_GUARD:
@@ -568,6 +596,9 @@ cdef int run_loop(Loop *loop) noexcept nogil:
         unfinished = w.ready != TM_NONE
         if w.live.orders & TM_ORDER_RETIRE:
             unfinished = handover_some(w, &loop.handover) or w.ready != TM_NONE
+        elif loop.handover.has_quota:
+            unfinished = handover_quota(w, &loop.handover) or w.ready != TM_NONE
+        tell_growth(loop)
         if w.pump.fallbacks:
             tm_count(&w.live.counters.pipe_fallbacks, w.pump.fallbacks)
             w.pump.fallbacks = 0

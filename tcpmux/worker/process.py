@@ -63,7 +63,10 @@ MESSAGE = struct.Struct("=IIIIQ")
     DIED,
     PRESENCE,
     BUSY,
-) = range(1, 19)
+    GIVE,
+    GREW,
+) = range(1, 21)
+GIVE_ALL = (1 << 64) - 1
 
 # A death by one of these says something about the worker; by another, about who sent it.
 FAULTS = (
