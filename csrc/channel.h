@@ -13,12 +13,15 @@
  *                               you retire
  *                      REPLACE  exit, to be followed by the next build
  *                      GUARD    your guardian is dead: make another
+ *                      SYNC     answer with SYNCED when all before this has been done
  *                      CLAIM    by a new master: hand out what you hold, from place `value`
  *   worker -> master   SEEN     generation `value` is in use here
  *                      REMOVED  `listener` is closed here
  *                      STARTED  a life has begun, with `value` connections of earlier ones
  *                      FULL     at the connection limit: its shards need another worker
  *                      ROOM     no longer
+ *                      SYNCED   see SYNC
+ *                      UNLINED  there is no line to worker `listener` any more
  *                      GREW     it has many more connections than when it last said so
  *                      OFFER    the answer to CLAIM; `value` = the next place, 0 = that was all
  *   guardian -> master DIED     the worker, with wait status `value`
@@ -56,6 +59,9 @@ enum tm_message_type {
     TM_MESSAGE_BUSY,
     TM_MESSAGE_GIVE,
     TM_MESSAGE_GREW,
+    TM_MESSAGE_SYNC,
+    TM_MESSAGE_SYNCED,
+    TM_MESSAGE_UNLINED,
 };
 
 #define TM_GIVE_ALL UINT64_MAX

@@ -3,8 +3,8 @@
  *   giver -> taker   GIVE     a record, and its descriptors with it
  *   taker -> giver   TAKEN    it is in record `taken` here: yours can go
  *                    REFUSED  no room: keep it
- *   either           AGAIN    a new life has begun here. It has given once more what was not answered;
- *                             the other end does so now
+ *   either           AGAIN    a new life has begun here, which has given once more what was not
+ *                             answered: do so too, and say TAKEN again of all you have from here
  *   giver -> taker   GONE     it is not here any more, and won't be given again
  *
  * The giver stops serving a connection before it gives it, and keeps record and descriptors

@@ -80,12 +80,6 @@ enum tm_order {
     TM_ORDER_RETIRE = 2, /* accept no more, give the connections to other workers, then end */
 };
 
-/* Of a record that came from another worker. Bits of tm_conn.kept. */
-enum tm_kept {
-    TM_KEPT_DEAD = 1,  /* over, and not free before its giver says GONE */
-    TM_KEPT_AGAIN = 2, /* given once more in the life of its giver that is beginning */
-};
-
 /* A listening socket that this worker holds. */
 struct tm_listening {
     int32_t fd;       /* -1: this place is free */
@@ -132,7 +126,7 @@ struct tm_conn {
     uint8_t listed;                  /* in the ready list */
     uint8_t moving;                  /* offered to another worker, by this line + 1; 0 = no */
     uint8_t by_reset;                /* ENDING: with RST, not FIN */
-    uint8_t kept;                    /* enum tm_kept */
+    uint8_t kept;                    /* DEAD, and not free before its giver says GONE */
     uint8_t faults;                  /* lives of the worker that ended by a fault while at it */
     uint32_t attempts;               /* endpoints tried */
     uint32_t destination;            /* index in the image; valid while its slot is the same */

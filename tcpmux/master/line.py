@@ -16,7 +16,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tcpmux.shm._shm import ABSENT, HANGING, PRESENCES, PRESENT, Live
-from tcpmux.worker.process import DIED, FULL, GREW, GUARD, MESSAGE, PRESENCE, REMOVED, ROOM, STARTED
+from tcpmux.worker.process import (
+    DIED,
+    FULL,
+    GREW,
+    GUARD,
+    MESSAGE,
+    PRESENCE,
+    REMOVED,
+    ROOM,
+    STARTED,
+    SYNCED,
+    UNLINED,
+)
 
 log = logging.getLogger("tcpmux.master")
 
@@ -124,7 +136,12 @@ class Worker:
     full: bool = False
     dead: bool = False  # its next life has not begun
     unguarded: bool = False  # its guardian has died, and it has not been told
-    has_begun: bool = False  # a life, and has not been told what the one before may have missed
+    # A life may end with a message in its hands, so after each the worker is asked to answer when
+    # it has done what is under way; then its region shows what is missing.
+    asked: int = 0  # number of the last such question
+    answered: int = 0
+    uncertain: bool = True  # it is to be asked
+    in_order: bool = False  # it has all that it was told, or is about to
     lines: set[int] = field(default_factory=set)  # workers it has a line to
     grew: bool = False  # it has said so
     removed: set[int] = field(default_factory=set)  # listeners it has told to have closed
@@ -164,7 +181,8 @@ class Worker:
         self.live.guardian_pid = 0
         self.live.pid = 0
         self.live.presence = ABSENT
-        self.retiring = self.full = self.has_begun = self.unguarded = False
+        self.retiring = self.full = self.unguarded = False
+        self.uncertain, self.in_order = True, False
         self.lines.clear()
         self.removed.clear()
 
@@ -177,6 +195,10 @@ class Worker:
                 self.removed.add(listener)
             elif kind == GREW:
                 self.grew = True
+            elif kind == SYNCED:
+                self.answered = value
+            elif kind == UNLINED:
+                self.uncertain, self.in_order = True, False
             elif kind == GUARD:
                 self._watch(value)
                 log.info("worker %d has a new guardian (pid %d)", self.id, value)
@@ -205,7 +227,7 @@ class Worker:
                     self.live.pid,
                     value,
                 )
-            self.has_begun = True
+            self.uncertain, self.in_order = True, False
             self.dead = self.full = False
         elif value != PRESENT:
             log.warning(

@@ -36,6 +36,7 @@ from tcpmux.worker.process import (
     REMOVE,
     REPLACE,
     RETIRE,
+    SYNC,
     WAKE,
     Inheritance,
     ListeningSocket,
@@ -135,12 +136,14 @@ class Workers:
     def _hand_over_all(self, leaving: Worker) -> None:
         """Has a retiring worker give its connections to each one that stays."""
         for staying in self.serving:
-            if self._connect(leaving, staying) or not leaving.live.gives_to(staying.id):
+            if self._connect(leaving, staying) and not leaving.live.gives_to(staying.id):
                 leaving.line.post(GIVE, staying.id, value=GIVE_ALL)
 
     def _connect(self, one: Worker, other: Worker) -> bool:
-        """Has a line between two workers; True if there was none."""
+        """Has a line between two workers. False: not now, remind() comes first."""
         if other.id in one.lines:
+            return True
+        if not (one.in_order and other.in_order):
             return False
         ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ends[0], ends[1]:
@@ -153,8 +156,8 @@ class Workers:
 
     def move(self, giver: int, taker: int, number: int) -> None:
         """Has a worker hand `number` of its older connections over to another."""
-        self._connect(self._workers[giver], self._workers[taker])
-        self._workers[giver].line.post(GIVE, taker, value=number)
+        if self._connect(self._workers[giver], self._workers[taker]):
+            self._workers[giver].line.post(GIVE, taker, value=number)
 
     def take_growth(self) -> bool:
         """Whether a worker has said since the last call that it has grown."""
@@ -208,12 +211,6 @@ class Workers:
         worker = self._workers[number]
         worker.begin(guardian, channel)
         worker.retiring = bool(worker.live.orders & ORDER_RETIRE)
-        worker.lines = {
-            other.id
-            for other in self._workers
-            if worker.live.has_line(other.id) and other.live.has_line(number)
-        }
-        worker.has_begun = True  # and may have missed something with the other master
 
     # --- ends -------------------------------------------------------------------------------
 
@@ -330,20 +327,29 @@ class Workers:
         worker.line.post(REPLACE)
 
     def remind(self, listeners: Listeners) -> None:
-        """A worker may have died with a message in its hands. Says to each life that has begun
-        since the last call what its region shows that it does not know."""
-        begun = [worker for worker in self.running if worker.has_begun]
-        if not begun:
-            return
-        for worker in begun:
-            worker.has_begun = False
+        """A worker may have died with a message in its hands. Asks each one that may have missed
+        something, and tells it what its region shows that it does not know."""
+        for worker in self.running:
+            if worker.uncertain:
+                worker.uncertain = False
+                worker.asked += 1
+                worker.line.post(SYNC, value=worker.asked)
+        answered = [w for w in self.running if not w.in_order and w.answered == w.asked > 0]
+        for worker in answered:
+            worker.in_order = True
             self._remind(worker, listeners)
-        for one in begun:
-            for other in [self._workers[number] for number in one.lines]:
-                if not (one.live.has_line(other.id) and other.live.has_line(one.id)):
-                    one.lines.discard(other.id)
-                    other.lines.discard(one.id)
-        self.retire_surplus()
+            self._look_at_lines(worker)
+        if answered:
+            self.retire_surplus()
+
+    def _look_at_lines(self, one: Worker) -> None:
+        for other in self._workers:
+            if one.live.has_line(other.id):
+                one.lines.add(other.id)
+                other.lines.add(one.id)
+            else:
+                one.lines.discard(other.id)
+                other.lines.discard(one.id)
 
     def _remind(self, worker: Worker, listeners: Listeners) -> None:
         orders = worker.live.orders

@@ -269,8 +269,6 @@ cdef extern from "live.h" nogil:
         TM_BUFFER_SIZE
         TM_MAX_LISTENING
         TM_MAX_LINES
-        TM_KEPT_DEAD
-        TM_KEPT_AGAIN
 
     cdef struct tm_listening:
         int32_t fd

@@ -25,7 +25,7 @@ from tcpmux.shm._layout cimport (
     TM_CLOSED_endpoint_reset, TM_CLOSED_finished, TM_CLOSED_idle_timeout, TM_CLOSED_local_error,
     TM_CLOSED_no_endpoint, TM_CLOSED_shutdown, TM_CONNECT, TM_CONNECTING, TM_DEAD,
     TM_ENDING, TM_ENDPOINT, TM_FREE, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, TM_HUNG_UP,
-    TM_KEPT_DEAD, TM_MAX_LINES, TM_NONE,
+    TM_MAX_LINES, TM_NONE,
     TM_NOTHING, TM_OPEN,
     TM_PUMP_BLOCKED, TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED, TM_PUMP_EOF,
     TM_PUMP_HOST_ERROR,
@@ -193,7 +193,7 @@ cdef void connections_free(Worker *w) noexcept nogil:
         conn = &w.records[index]
         next = conn.next
         if conn.origin.worker and w.live.lines[(conn.origin.worker - 1) % TM_MAX_LINES] >= 0:
-            conn.kept |= TM_KEPT_DEAD  # it may be given once more: csrc/handover.h
+            conn.kept = 1  # it may be given once more: csrc/handover.h
         else:
             set_state(conn, TM_FREE)
             conn.next = w.free

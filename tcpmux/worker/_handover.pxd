@@ -10,6 +10,7 @@ cdef struct Handover:
     uint32_t cursor      # the next record to look at
     uint32_t line        # the next line to give over
     uint64_t retry_ms    # do not give before, monotonic: nobody had room
+    uint64_t lost        # lines that have come to their end, and the master does not know it
     bint has_quota
     uint64_t quota[TM_MAX_LINES]  # connections to be given over each line, for a balance
 

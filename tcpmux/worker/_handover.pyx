@@ -13,7 +13,7 @@ from libc.string cimport memset
 from posix.unistd cimport close
 
 from tcpmux.shm._layout cimport (
-    TM_CONNECTING, TM_FREE, TM_KEPT_AGAIN, TM_KEPT_DEAD, TM_MAX_LINES, TM_NONE, TM_NOTHING, TM_RELAYING, TM_RESETTING,
+    TM_CONNECTING, TM_FREE, TM_MAX_LINES, TM_NONE, TM_NOTHING, TM_RELAYING, TM_RESETTING,
     TM_TAKE, tm_conn, tm_count, tm_journal_note, tm_live_set_connections, tm_pipe_pool_adopt,
 )
 from tcpmux.worker._connection cimport Worker, connection_leave, connection_place, connection_retire, slot_of, watch
@@ -145,10 +145,10 @@ cdef void was_taken(Worker *w, uint32_t index) noexcept nogil:
 cdef void let_go(Worker *w, uint32_t index) noexcept nogil:
     """It won't be given again: it can be free."""
     cdef tm_conn *conn = &w.records[index]
-    if conn.kept & TM_KEPT_DEAD:
+    if conn.kept:
+        conn.kept = 0
         conn.next = w.dead
         w.dead = index
-    conn.kept = 0
 
 
 cdef void handover_lose(Worker *w, uint32_t line) noexcept nogil:
@@ -188,7 +188,6 @@ cdef uint32_t take(Worker *w, uint32_t giver, tm_gift *gift) noexcept nogil:
     cdef uint8_t state
     cdef int side
     if index != TM_NONE:
-        w.records[index].kept |= TM_KEPT_AGAIN
         tm_gift_close(gift)
         return index
     if gift.conn.fd[0] < 0 and gift.conn.fd[1] < 0:
@@ -245,20 +244,17 @@ cdef void give_again(Worker *w, uint32_t line) noexcept nogil:
             return  # full of others; their answers come first, and then AGAIN finds the rest
 
 
-cdef void forget_given(Worker *w, uint32_t giver) noexcept nogil:
-    """A new life of the giver has given once more what it had not been told of; the rest it does
-    not have any more, even if it died before it could say GONE."""
+cdef void confirm(Worker *w, uint32_t giver) noexcept nogil:
+    """Says TAKEN once more of all that came from there: an answer, or GONE, may have died with
+    an earlier life of the giver."""
     cdef uint32_t index
-    cdef tm_conn *conn
+    cdef tm_gift about
+    memset(&about, 0, sizeof(about))
     for index in range(w.live.records_used):
-        conn = &w.records[index]
-        if conn.origin.worker != giver + 1:
-            continue
-        if conn.kept & TM_KEPT_AGAIN:
-            conn.kept &= ~TM_KEPT_AGAIN
-        else:
-            conn.origin.worker = 0
-            let_go(w, index)
+        if w.records[index].origin.worker == giver + 1:
+            about.index = w.records[index].origin.index
+            about.generation = w.records[index].origin.generation
+            answer(w, giver, TM_TAKEN, &about, index)
 
 
 cdef void handover_event(Worker *w, Handover *handover, uint32_t other) noexcept nogil:
@@ -276,6 +272,7 @@ cdef void handover_event(Worker *w, Handover *handover, uint32_t other) noexcept
             return
         if got <= 0:
             handover_lose(w, other)
+            handover.lost |= <uint64_t>1 << other
             return
         if gift.type == TM_GIVE:
             taken = take(w, other, &gift)
@@ -292,7 +289,7 @@ cdef void handover_event(Worker *w, Handover *handover, uint32_t other) noexcept
                 let_go(w, gift.taken)
             continue
         if gift.type == TM_AGAIN:
-            forget_given(w, other)
+            confirm(w, other)
             give_again(w, other)
             continue
         if gift.index >= w.live.records_used:

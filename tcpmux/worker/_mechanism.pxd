@@ -47,6 +47,9 @@ cdef extern from "channel.h" nogil:
         TM_MESSAGE_LINE
         TM_MESSAGE_GIVE
         TM_MESSAGE_GREW
+        TM_MESSAGE_SYNC
+        TM_MESSAGE_SYNCED
+        TM_MESSAGE_UNLINED
         TM_GIVE_ALL
         TM_MESSAGE_REPLACE
         TM_MESSAGE_GUARD

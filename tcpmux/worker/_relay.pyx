@@ -44,7 +44,8 @@ from tcpmux.worker._mechanism cimport (
     EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLEXCLUSIVE, EPOLLIN, SFD_CLOEXEC,
     SFD_NONBLOCK, TM_MESSAGE_ADD, TM_MESSAGE_CLAIM, TM_MESSAGE_DRAIN, TM_MESSAGE_FDS,
     TM_MESSAGE_FULL, TM_MESSAGE_GUARD, TM_MESSAGE_OFFER, TM_MESSAGE_REMOVE, TM_MESSAGE_REMOVED,
-    TM_GIVE_ALL, TM_MESSAGE_GIVE, TM_MESSAGE_GREW, TM_MESSAGE_LINE, TM_MESSAGE_REPLACE, TM_MESSAGE_RETIRE, TM_MESSAGE_ROOM, TM_MESSAGE_SEEN, TM_MESSAGE_STARTED, epoll_create1,
+    TM_GIVE_ALL, TM_MESSAGE_GIVE, TM_MESSAGE_GREW, TM_MESSAGE_SYNC, TM_MESSAGE_SYNCED,
+    TM_MESSAGE_UNLINED, TM_MESSAGE_LINE, TM_MESSAGE_REPLACE, TM_MESSAGE_RETIRE, TM_MESSAGE_ROOM, TM_MESSAGE_SEEN, TM_MESSAGE_STARTED, epoll_create1,
     epoll_ctl, epoll_event, signalfd, TM_EXPECT_ANY, tm_waiter, tm_waiter_init, tm_waiter_wait, signalfd_siginfo, tm_channel_receive,
     tm_channel_send, tm_channel_send_fds, tm_message, tm_sock_accept, tm_sock_reset,
     tm_sock_same_user,    tm_wheel_init, tm_wheel_pop, tm_wheel_wait,
@@ -425,6 +426,14 @@ cdef void give_to(Loop *loop, uint32_t other, uint64_t number) noexcept nogil:
         loop.handover.has_quota = True
 
 
+cdef void tell_lost_lines(Loop *loop) noexcept nogil:
+    cdef int other
+    for other in range(TM_MAX_LINES):
+        if loop.handover.lost >> other & 1:
+            tell(loop, TM_MESSAGE_UNLINED, <uint32_t>other, 0)
+    loop.handover.lost = 0
+
+
 cdef void tell_growth(Loop *loop) noexcept nogil:
     """That there may be something to be shared out, if there is, and not too often."""
     cdef Worker *w = &loop.worker
@@ -455,6 +464,8 @@ cdef void channel_message(Loop *loop, const tm_message *message, const int *fds,
         return
     elif message.type == TM_MESSAGE_GIVE:
         give_to(loop, message.listener, message.value)
+    elif message.type == TM_MESSAGE_SYNC:
+        tell(loop, TM_MESSAGE_SYNCED, 0, message.value)
     elif message.type == TM_MESSAGE_CLAIM:
         offer(loop, message.value)
     elif message.type == TM_MESSAGE_GUARD:
@@ -598,6 +609,8 @@ cdef int run_loop(Loop *loop) noexcept nogil:
             unfinished = handover_some(w, &loop.handover) or w.ready != TM_NONE
         elif loop.handover.has_quota:
             unfinished = handover_quota(w, &loop.handover) or w.ready != TM_NONE
+        if loop.handover.lost:
+            tell_lost_lines(loop)
         tell_growth(loop)
         if w.pump.fallbacks:
             tm_count(&w.live.counters.pipe_fallbacks, w.pump.fallbacks)

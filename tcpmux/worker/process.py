@@ -65,7 +65,10 @@ MESSAGE = struct.Struct("=IIIIQ")
     BUSY,
     GIVE,
     GREW,
-) = range(1, 21)
+    SYNC,
+    SYNCED,
+    UNLINED,
+) = range(1, 24)
 GIVE_ALL = (1 << 64) - 1
 
 # A death by one of these says something about the worker; by another, about who sent it.
