@@ -10,17 +10,19 @@ import argparse
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bench.build import BuildError, build_loadgen
 from bench.environment import choose_cpus, describe, raise_file_limit
 from bench.load import LoadError, LoadGenerator
 from bench.peers import PEERS, StartError
 from bench.processes import ProcessError
-from bench.report import remarks, summarize, table, write_json
+from bench.report import overview, remarks, summarize, table, write_json
 from bench.scenarios import SCENARIOS, STANDARD, Machine, Measurement
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -47,7 +49,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seconds",
         type=float,
-        default=1.5,
+        default=0.7,
         metavar="S",
         help="length of one measurement (default %(default)s)",
     )
@@ -108,13 +110,27 @@ class Run:
                 self.skipped[name] = reason
                 console.print(f"skipping {name}: {reason}", markup=False)
 
-    def scenario(self, name: str) -> None:
-        """All rounds of one scenario, then its table."""
-        with self.console.status(name) as status:
-            for number in range(1, self.options.rounds + 1):
-                for peer in list(self.peers):
-                    status.update(f"{name}: round {number} of {self.options.rounds}, {peer}")
-                    self._measure(name, peer, number)
+    def scenarios(self, names: Sequence[str]) -> None:
+        """All of them, one after the other, with a bar that tells how long it will take."""
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        ) as progress:
+            total = len(names) * self.options.rounds * len(self.peers)
+            task = progress.add_task("", total=total)
+            for name in names:
+                for number in range(1, self.options.rounds + 1):
+                    for peer in list(self.peers):
+                        progress.update(task, description=f"{name}, round {number}, {peer}")
+                        self._measure(name, peer, number)
+                        progress.advance(task)
+                self._show(name)
+
+    def _show(self, name: str) -> None:
         summaries = summarize(self.measurements)
         if any(one.scenario == name for one in summaries):
             self.console.print(table(SCENARIOS[name], summaries))
@@ -164,10 +180,10 @@ def main(arguments: list[str] | None = None) -> int:
     began = time.monotonic()
     run = Run(options, console, Machine(LoadGenerator(program, load_cpu), proxy_cpu))
     about = {"started_at": started.isoformat(timespec="seconds"), **describe(run.peers)}
-    for name in options.scenario or STANDARD:
-        run.scenario(name)
-
+    run.scenarios(options.scenario or STANDARD)
     summaries = summarize(run.measurements)
+    if len(run.peers) > 1:
+        console.print(overview(summaries))
     path = options.json or RESULTS / f"{started:%Y%m%dT%H%M%S}-{about['commit'][:10]}.json"
     about |= {
         "seconds": round(time.monotonic() - began, 1),

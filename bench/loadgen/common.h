@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 #define MAX_CONNECTIONS 16384u
-#define MAX_MESSAGE 65535u
+#define MAX_MESSAGE 65536u
 #define MAX_SECONDS 600.0
 #define MAX_PIECE (UINT64_C(1) << 30)
 #define GRACE_NS (5 * INT64_C(1000000000)) /* for what is under way when the time is up */

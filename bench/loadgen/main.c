@@ -112,7 +112,7 @@ int main(int argc, char **argv)
             break;
         case 'm':
             options.message = (unsigned)number(optarg, MAX_MESSAGE,
-                                               "--message: expected 1..65535");
+                                               "--message: expected 1..65536");
             break;
         case 'p':
             options.piece = number(optarg, MAX_PIECE, "--piece: expected 1..2^30");

@@ -268,7 +268,7 @@ class Workers:
         none any more."""
         self.guard_all()
         for worker in self.running:
-            if worker.pidfd >= 0 and select.select([worker.pidfd], [], [], 0)[0]:
+            if worker.pidfd >= 0 and _is_readable(worker.pidfd):
                 status = None
                 with suppress(ChildProcessError):
                     ended = os.waitid(os.P_PIDFD, worker.pidfd, os.WEXITED | os.WNOHANG)
@@ -432,6 +432,12 @@ def _names(workers: Iterable[Worker]) -> str:
 def _start_later(worker: Worker) -> None:
     worker.start_at = time.monotonic() + worker.delay
     worker.delay = min(LONGEST_DELAY, worker.delay * 2 or FIRST_DELAY)
+
+
+def _is_readable(fd: int) -> bool:
+    poll = select.poll()  # select() knows no number from 1024 on
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _signal(number: signal.Signals, pids: Iterable[int]) -> None:

@@ -163,8 +163,12 @@ def test_a_killed_guardian_is_replaced(proxy: Proxy, port: int) -> None:
             assert worker(proxy, 0)["pid"] == before["pid"]
             os.kill(before["pid"], signal.SIGKILL)
             all_talk(clients)
-            wait_for(partial(count_is, proxy, 2), "its next life")
+            wait_for(partial(has_next_life, proxy, before["pid"]), "its next life")
             proxy.children |= proxy.tree()
+
+
+def has_next_life(proxy: Proxy, before: int) -> bool:
+    return worker(proxy, 0)["pid"] not in (0, before) and count_is(proxy, 2)
 
 
 # --- how many ---------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ CASES = [
     Case(
         "unknown far",
         top("frobnicate: 2\n"),
-        "r.yaml:1:1: unknown key frobnicate: there are: workers, drain_timeout, admin, routes",
+        "r.yaml:1:1: unknown key frobnicate: there are: workers, busy_poll, drain_timeout, admin, routes",
     ),
     Case(
         "unknown in route",

@@ -1,0 +1,316 @@
+"""`python -m bench.behaviour`: how soon a change works, how even the workers are, how one that is
+stopped is felt, what waiting costs, and how the cost grows. Figures of tcpmux alone; the comparison
+with others is `python -m bench`. Exit codes: 0 measured, 2 usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.build import build_loadgen
+from bench.environment import choose_cpus, describe, raise_file_limit
+from bench.instance import Instance, free_ports, route, running
+from bench.load import LoadGenerator
+from bench.measure import CpuMeter, settle
+from tcpmux.control.client import AdminClient
+from tcpmux.shm._shm import Live
+
+RESULTS = Path(__file__).resolve().parent / "results"
+Row = dict[str, Any]
+
+
+def quantiles(values: Sequence[float]) -> Row:
+    """Median, 99th percentile (nearest rank) and largest."""
+    ordered = sorted(values)
+    rank = max(0, -(-99 * len(ordered) // 100) - 1)
+    return {"p50": statistics.median(ordered), "p99": ordered[rank], "max": ordered[-1]}
+
+
+def _seen(lives: Sequence[Live], generation: int) -> None:
+    """Waits, awake, until every worker uses `generation`."""
+    deadline = time.monotonic() + 10
+    while any(live.generation_seen < generation for live in lives):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"generation {generation} is not in use after 10 s")
+
+
+def apply_time(load: LoadGenerator, rounds: int) -> list[Row]:
+    """ms from a change of weights until every worker uses it: a request to the admin API, as
+    `tcpmux weight` makes it, and SIGHUP with the file changed, by number of routes."""
+    rows = []
+    for routes in (1, 100, 1000):
+        with load.backend("echo") as backend:
+            ports = free_ports(routes)
+
+            def config(weight: int, ports: list[int] = ports, backend: int = backend) -> Row:
+                parts = [route(f"r{i}", p, [backend], [weight, 20]) for i, p in enumerate(ports)]
+                return {"workers": 4, "routes": parts}
+
+            with running(config(80)) as instance:
+                lives = instance.lives()
+                client = AdminClient(instance.admin)
+
+                def ask(i: int, client: AdminClient = client) -> None:
+                    client.set_weights("r0", {"v0": 50 + i % 2})
+
+                def hang_up(_: int, pid: int = instance.pid) -> None:
+                    os.kill(pid, signal.SIGHUP)
+
+                by_request = _times(20 * rounds, lives, ask)
+                by_signal = []
+                for i in range(2 * rounds):
+                    instance.write(config(60 + i % 2))
+                    by_signal += _times(1, lives, hang_up)
+                rows.append({"routes": routes, "by": "request", **quantiles(by_request)})
+                rows.append({"routes": routes, "by": "SIGHUP", **quantiles(by_signal)})
+    return rows
+
+
+def _times(count: int, lives: Sequence[Live], change: Callable[[int], object]) -> list[float]:
+    """ms from each change until all use it. A thread of its own waits, as the request comes back
+    only after that."""
+    found = []
+    for number in range(count):
+        wanted = lives[0].generation_seen + 1
+        worker = threading.Thread(target=change, args=(number,))
+        began = time.perf_counter()
+        worker.start()
+        _seen(lives, wanted)
+        found.append((time.perf_counter() - began) * 1e3)
+        worker.join()
+    return found
+
+
+def balance(load: LoadGenerator, rounds: int) -> list[Row]:
+    """Connections of the fullest of four workers against the mean, 128 long-lived ones opened at
+    once: right after, and half a second later."""
+    first, later = [], []
+    for _ in range(2 * rounds):
+        with (
+            load.backend("echo") as backend,
+            running({"workers": 4, "routes": [route("r", free_ports(1)[0], [backend], [1])]}) as it,
+            load.hold(128, it.port, 30.0) as client,
+        ):
+            lives = it.lives()
+            first.append(_fullest(lives))
+            time.sleep(0.5)
+            later.append(_fullest(lives))
+            client.release()
+    return [
+        {"when": when, "median": statistics.median(values), "worst": max(values)}
+        for when, values in (("at once", first), ("0.5 s later", later))
+    ]
+
+
+def _fullest(lives: Sequence[Live]) -> float:
+    counts = [live.connections for live in lives]
+    return max(counts) * len(counts) / sum(counts)
+
+
+@contextmanager
+def _stopped_at_times(lives: Sequence[Live]) -> Iterator[None]:
+    """The first worker is stopped for 50 ms in every 100."""
+    over = threading.Event()
+
+    def stop_and_go() -> None:
+        while not over.is_set():
+            pid = lives[0].pid
+            for number in (signal.SIGSTOP, signal.SIGCONT):
+                if pid:
+                    os.kill(pid, number)
+                time.sleep(0.05)
+
+    thread = threading.Thread(target=stop_and_go)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def tail(load: LoadGenerator, rounds: int) -> list[Row]:
+    """ms for connect, 64 bytes to and fro and close, 200 a second, four workers: undisturbed, and
+    with one worker stopped for 50 ms in every 100."""
+    rows = []
+    with load.backend("echo") as backend:
+        config = {"workers": 4, "routes": [route("r", free_ports(1)[0], [backend], [1])]}
+        with running(config) as instance:
+            lives = instance.lives()
+            rows.append({"worker 0": "at work", **quantiles(_visits(instance.port, rounds))})
+            with _stopped_at_times(lives):
+                rows.append(
+                    {"worker 0": "stopped at times", **quantiles(_visits(instance.port, rounds))}
+                )
+    return rows
+
+
+def _visits(port: int, rounds: int) -> list[float]:
+    found = []
+    for _ in range(200 * rounds):
+        began = time.perf_counter()
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+            sock.sendall(b"x" * 64)
+            got = b""
+            while len(got) < 64:
+                part = sock.recv(64)
+                if not part:
+                    raise RuntimeError("closed before the echo")
+                got += part
+        taken = time.perf_counter() - began
+        found.append(taken * 1e3)
+        time.sleep(max(0.0, 0.005 - taken))
+    return found
+
+
+def waiting(load: LoadGenerator, rounds: int, cpu: int | None = None) -> list[Row]:
+    """Percent of a CPU: without traffic, and with 100 requests a second over 100 connections,
+    with `busy_poll: auto` and `off`."""
+    rows = []
+    for mode in ("off", "auto"):
+        with load.backend("echo") as backend:
+            part = route("r", free_ports(1)[0], [backend], [1])
+            with running({"workers": 1, "busy_poll": mode, "routes": [part]}, cpu) as instance:
+                settle(instance.program)
+                nothing = _percent(instance, lambda: time.sleep(rounds))
+                with _sockets(instance.port, 100) as socks:
+                    some = _percent(instance, partial(_ask_in_turn, socks, rounds))
+                rows.append({"busy_poll": mode, "no traffic": nothing, "100 requests/s": some})
+    return rows
+
+
+def _percent(instance: Instance, act: Callable[[], object]) -> float:
+    meter = CpuMeter(instance.program)
+    began = time.monotonic()
+    act()
+    return 100 * meter.read().total / (time.monotonic() - began)
+
+
+@contextmanager
+def _sockets(port: int, count: int) -> Iterator[list[socket.socket]]:
+    socks = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(count)]
+    try:
+        yield socks
+    finally:
+        for sock in socks:
+            sock.close()
+
+
+def _ask_in_turn(socks: Sequence[socket.socket], seconds: int) -> None:
+    due = time.monotonic()
+    for number in range(100 * seconds):
+        sock = socks[number % len(socks)]
+        sock.sendall(b"x" * 64)
+        sock.recv(64, socket.MSG_WAITALL)
+        due += 0.01
+        time.sleep(max(0.0, due - time.monotonic()))
+
+
+def growth(load: LoadGenerator, rounds: int, cpu: int | None = None) -> list[Row]:
+    """us of worker CPU for a round trip (32 connections) and for a connection (16 at a time):
+    beside idle connections, with more routes, with more destinations."""
+    cases = [("idle connections", n, n, 1, 1) for n in (0, 1000, 8000)]
+    cases += [("routes", n, 0, n, 1) for n in (100, 1000)]
+    cases += [("destinations", n, 0, 1, n) for n in (8, 64)]
+    return [
+        {"beside": what, "how many": number, **_costs(load, rounds, idle, routes, many, cpu)}
+        for what, number, idle, routes, many in cases
+    ]
+
+
+def _costs(
+    load: LoadGenerator, rounds: int, idle: int, routes: int, destinations: int, cpu: int | None
+) -> Row:
+    with load.backend("echo") as backend:
+        weights = [1] * destinations
+        parts = [route(f"r{i}", p, [backend], weights) for i, p in enumerate(free_ports(routes))]
+        with running({"workers": 1, "routes": parts}, cpu) as instance:
+            if not idle:
+                return _trip_and_connect(load, instance, rounds)
+            with load.hold(idle, instance.port, 120.0) as client:
+                found = _trip_and_connect(load, instance, rounds)
+                client.release()
+                return found
+
+
+def _trip_and_connect(load: LoadGenerator, instance: Instance, rounds: int) -> Row:
+    found = {}
+    for name, arguments in (
+        ("round trip", ["roundtrip", "--connections", "32", "--message", "64"]),
+        ("connection", ["connect", "--connections", "16", "--message", "64", "--limit", "4000"]),
+    ):
+        costs = []
+        for _ in range(rounds):
+            settle(instance.program)
+            meter = CpuMeter(instance.program)
+            outcome = load.run(arguments, instance.port, 0.5)
+            costs.append(meter.read().worker * 1e6 / outcome.units)
+        found[name] = statistics.median(costs)
+    return found
+
+
+PARTS: dict[str, Callable[..., list[Row]]] = {
+    "apply": apply_time,
+    "balance": balance,
+    "tail": tail,
+    "waiting": waiting,
+    "growth": growth,
+}
+ON_ITS_CPU = ("waiting", "growth")  # one worker, on the CPU that is not the load's
+
+
+def show(name: str, rows: Sequence[Row]) -> Table:
+    """One part as a terminal table."""
+    about = " ".join((PARTS[name].__doc__ or "").split())
+    drawn = Table(title=f"{name}: {about}", title_justify="left")
+    for column in rows[0]:
+        drawn.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
+    for row in rows:
+        drawn.add_row(*(f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()))
+    return drawn
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measures what is asked for; gives the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m bench.behaviour", description=__doc__)
+    parser.add_argument("--only", action="append", choices=list(PARTS))
+    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    options = parser.parse_args(arguments)
+    raise_file_limit()
+    load_cpu, proxy_cpu = choose_cpus(None)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    started = datetime.now(timezone.utc)
+    found = {}
+    for name in options.only or list(PARTS):
+        pinned = name in ON_ITS_CPU
+        load = LoadGenerator(build_loadgen(), load_cpu if pinned else None)
+        extra = (proxy_cpu,) if pinned else ()
+        found[name] = PARTS[name](load, options.rounds, *extra)
+        console.print(show(name, found[name]))
+    about = {"started_at": started.isoformat(timespec="seconds"), **describe(["tcpmux"])}
+    path = RESULTS / f"{started:%Y%m%dT%H%M%S}-behaviour.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**about, "rounds": options.rounds, "parts": found}, indent=1))
+    console.print(f"details in {path}", soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
