@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import random
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -29,16 +31,28 @@ def wait_for(condition: Callable[[], T], what: str, deadline: float = DEADLINE) 
 _given_out: set[int] = set()
 
 
+def _beside_the_ephemeral() -> range:
+    """The wider part of what is left of the ports by those that the kernel gives to outgoing
+    connections: one of those is free now and somebody's a moment later."""
+    text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
+    low, high = (int(word) for word in text.split())
+    return max(range(5000, low), range(high + 1, 65536), key=len)
+
+
 def free_port() -> int:
-    """A TCP port that was free a moment ago: what a test listens on through the proxy, which
-    takes no port 0. Never the same one twice."""
+    """A TCP port that was free a moment ago, on every address: what a test listens on through
+    the proxy, which takes no port 0. Never the same one twice."""
     while True:
+        port = random.choice(_beside_the_ephemeral())
+        if port in _given_out:
+            continue
         with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            port: int = sock.getsockname()[1]
-        if port not in _given_out:
-            _given_out.add(port)
-            return port
+            try:
+                sock.bind(("", port))
+            except OSError:
+                continue
+        _given_out.add(port)
+        return port
 
 
 @contextmanager

@@ -25,13 +25,16 @@ def redis(tmp_path: Path) -> Iterator[int]:
         pytest.skip("redis-server is not installed")
     port = free_port()
     server = subprocess.Popen(
-        ["redis-server", "--port", str(port), "--save", "", "--dir", str(tmp_path)],
+        [*f"redis-server --bind 127.0.0.1 --port {port} --dir {tmp_path} --save".split(), ""],
         stdout=subprocess.DEVNULL,
     )
-    wait_for(lambda: listening(port), "redis")
-    yield port
-    server.terminate()
-    server.wait(15)
+    try:
+        wait_for(lambda: listening(port) or server.poll() is not None, "redis")
+        assert server.poll() is None, f"redis ended with {server.returncode}"
+        yield port
+    finally:
+        server.terminate()
+        server.wait(15)
 
 
 def test_redis_and_its_benchmark(start_proxy: StartProxy, redis: int) -> None:
