@@ -13,13 +13,15 @@ SOURCES := setup.py pyproject.toml $(wildcard csrc/*) \
 export TCPMUX_WERROR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help build demo test prove bench lint fmt asan clean
+.PHONY: help build demo test prove bench bench-peers bench-behaviour lint fmt asan clean
 
 help:
 	@echo "make demo    show traffic being shifted between two embedded servers"
 	@echo "make test    lint, types and all tests"
 	@echo "make prove   kill, stop, replace and reload under load; nothing may be lost"
-	@echo "make bench   worker CPU and memory against nginx and haproxy, if installed"
+	@echo "make bench   CPU, latency and memory against nginx, haproxy, envoy and traefik, if installed"
+	@echo "make bench-peers      install them, and what draws charts"
+	@echo "make bench-behaviour  how soon weights work, balance, tail, cost of waiting, growth"
 	@echo "make lint    ruff and mypy          make fmt    format"
 	@echo "make asan    the tests with every C module under the sanitizers"
 	@echo "make build   the virtual environment and the extension modules"
@@ -52,6 +54,13 @@ prove: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench
+
+bench-behaviour: $(READY)
+	$(BIN)/python -m bench.behaviour
+
+bench-peers: $(READY)
+	.ci/debian-packages haproxy nginx libnginx-mod-stream
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[bench]'
 
 # A second environment, so that instrumented modules never end up in the first one.
 $(ASAN_READY): $(SOURCES)

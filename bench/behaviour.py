@@ -27,7 +27,7 @@ from rich.table import Table
 from bench.build import build_loadgen
 from bench.environment import choose_cpus, describe, raise_file_limit
 from bench.instance import Instance, free_ports, route, running
-from bench.load import LoadGenerator
+from bench.load import LoadError, LoadGenerator
 from bench.measure import CpuMeter, settle
 from tcpmux.control.client import AdminClient
 from tcpmux.shm._shm import Live
@@ -44,11 +44,13 @@ def quantiles(values: Sequence[float]) -> Row:
 
 
 def _seen(lives: Sequence[Live], generation: int) -> None:
-    """Waits, awake, until every worker uses `generation`."""
+    """Waits until every worker uses `generation`; up to 0.1 ms longer, as it lets the thread that
+    asks for the change run."""
     deadline = time.monotonic() + 10
     while any(live.generation_seen < generation for live in lives):
         if time.monotonic() > deadline:
             raise RuntimeError(f"generation {generation} is not in use after 10 s")
+        time.sleep(20e-6)
 
 
 def apply_time(load: LoadGenerator, rounds: int) -> list[Row]:
@@ -224,24 +226,42 @@ def _ask_in_turn(socks: Sequence[socket.socket], seconds: int) -> None:
 
 
 def growth(load: LoadGenerator, rounds: int, cpu: int | None = None) -> list[Row]:
-    """us of worker CPU for a round trip (32 connections) and for a connection (16 at a time):
-    beside idle connections, with more routes, with more destinations."""
-    cases = [("idle connections", n, n, 1, 1) for n in (0, 1000, 8000)]
-    cases += [("routes", n, 0, n, 1) for n in (100, 1000)]
-    cases += [("destinations", n, 0, 1, n) for n in (8, 64)]
+    """us of worker CPU for a round trip (32 connections at a time, unless that is what grows) and
+    for a connection (16 at a time): with more connections busy, with more of them idle beside,
+    with more routes, more destinations, more workers."""
+    cases: list[tuple[str, int, Row]] = []
+    cases += [("busy connections", n, {"busy": n}) for n in (1, 100, 1000, 8000)]
+    cases += [("idle connections", n, {"idle": n}) for n in (1, 100, 1000, 8000)]
+    cases += [("routes", n, {"routes": n}) for n in (1, 100, 1000)]
+    cases += [("destinations", n, {"destinations": n}) for n in (1, 8, 64)]
+    workers = [1 << i for i in range(8) if 1 << i <= (os.cpu_count() or 1)]
+    cases += [("workers", n, {"workers": n}) for n in workers]
     return [
-        {"beside": what, "how many": number, **_costs(load, rounds, idle, routes, many, cpu)}
-        for what, number, idle, routes, many in cases
+        {"of": what, "how many": number, **_costs(load, rounds, cpu, **parameters)}
+        for what, number, parameters in cases
     ]
 
 
 def _costs(
-    load: LoadGenerator, rounds: int, idle: int, routes: int, destinations: int, cpu: int | None
+    load: LoadGenerator,
+    rounds: int,
+    cpu: int | None,
+    *,
+    busy: int = 0,
+    idle: int = 0,
+    routes: int = 1,
+    destinations: int = 1,
+    workers: int = 1,
 ) -> Row:
+    weights = [1] * destinations
     with load.backend("echo") as backend:
-        weights = [1] * destinations
         parts = [route(f"r{i}", p, [backend], weights) for i, p in enumerate(free_ports(routes))]
-        with running({"workers": 1, "routes": parts}, cpu) as instance:
+        config = {"workers": workers, "routes": parts}
+        with running(config, cpu if workers == 1 else None) as instance:
+            if busy:
+                return {"round trip": _cost(load, instance, rounds, "roundtrip", busy)} | {
+                    "connection": None
+                }
             if not idle:
                 return _trip_and_connect(load, instance, rounds)
             with load.hold(idle, instance.port, 120.0) as client:
@@ -251,19 +271,26 @@ def _costs(
 
 
 def _trip_and_connect(load: LoadGenerator, instance: Instance, rounds: int) -> Row:
-    found = {}
-    for name, arguments in (
-        ("round trip", ["roundtrip", "--connections", "32", "--message", "64"]),
-        ("connection", ["connect", "--connections", "16", "--message", "64", "--limit", "4000"]),
-    ):
-        costs = []
-        for _ in range(rounds):
-            settle(instance.program)
-            meter = CpuMeter(instance.program)
-            outcome = load.run(arguments, instance.port, 0.5)
-            costs.append(meter.read().worker * 1e6 / outcome.units)
-        found[name] = statistics.median(costs)
-    return found
+    return {
+        "round trip": _cost(load, instance, rounds, "roundtrip", 32),
+        "connection": _cost(load, instance, rounds, "connect", 16, "--limit", "4000"),
+    }
+
+
+def _cost(
+    load: LoadGenerator, instance: Instance, rounds: int, mode: str, connections: int, *more: str
+) -> float:
+    """us of CPU of all workers for one unit: the median of the rounds."""
+    costs = []
+    for _ in range(rounds):
+        settle(instance.program)
+        meter = CpuMeter(instance.program)
+        arguments = [mode, "--connections", str(connections), "--message", "64", *more]
+        outcome = load.run(arguments, instance.port, 0.5)
+        if outcome.errors:
+            raise LoadError(outcome.first_error or "errors")
+        costs.append(meter.read().total * 1e6 / outcome.units)
+    return statistics.median(costs)
 
 
 PARTS: dict[str, Callable[..., list[Row]]] = {
@@ -283,8 +310,14 @@ def show(name: str, rows: Sequence[Row]) -> Table:
     for column in rows[0]:
         drawn.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
     for row in rows:
-        drawn.add_row(*(f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()))
+        drawn.add_row(*map(_text, row.values()))
     return drawn
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def main(arguments: list[str] | None = None) -> int:

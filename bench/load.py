@@ -28,7 +28,10 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a client saw. Units are what the mode counts; seconds are wall time."""
+    """What a client saw. Units are what the mode counts; seconds are wall time.
+
+    curve_us: pairs of a quantile (0..1) and the latency in us that it has.
+    """
 
     units: int
     seconds: float
@@ -37,6 +40,8 @@ class Outcome:
     first_error: str | None
     p50_us: float | None
     p99_us: float | None
+    max_us: float | None
+    curve_us: list[list[float]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SUBJECT = "tcpmux"
 NO_PROXY = "direct"
-FORMAT = 2
+FORMAT = 3
 DISTURBED = 0.05  # clock ticks alone make for some percent
 
 

@@ -162,7 +162,7 @@ def _stream(name: str, direction: str, piece: int, goal: Goal | None) -> Scenari
     """Eight connections with at most `piece` bytes under way on each."""
     return Scenario(
         name,
-        "source" if direction == "down" else "sink",
+        {"down": "source", "up": "sink", "both": "echo"}[direction],
         (
             "stream",
             "--direction",
@@ -183,10 +183,16 @@ def _stream(name: str, direction: str, piece: int, goal: Goal | None) -> Scenari
 
 
 def _exchange(
-    name: str, mode: str, connections: int, message: int, goal: Goal | None, limit: int = 0
+    name: str,
+    mode: str,
+    connections: int,
+    message: int,
+    goal: Goal | None,
+    limit: int = 0,
+    more: tuple[str, ...] = (),
 ) -> Scenario:
     """`mode` is roundtrip (the next one on the same connection) or connect (on a new one)."""
-    arguments = [mode, "--connections", str(connections), "--message", str(message)]
+    arguments = [mode, "--connections", str(connections), "--message", str(message), *more]
     if limit:
         arguments += ["--limit", str(limit)]
     unit = "us/round trip" if mode == "roundtrip" else "us/connection"
@@ -202,12 +208,20 @@ SCENARIOS: dict[str, Scenario] = {
         # Never more than caches hold: nearer to a network's pace.
         _stream("stream-down", "down", 1 << 20, None),
         _stream("stream-up", "up", 1 << 20, None),
+        # Every connection both ways at once; a byte counts once a direction.
+        _stream("stream-both", "both", 1 << 20, None),
         _exchange("roundtrip", "roundtrip", 32, 64, Goal(0.88)),
         _exchange("roundtrip-256", "roundtrip", 256, 64, Goal(0.88)),
         _exchange("roundtrip-64k", "roundtrip", 32, 64 << 10, Goal(0.75)),
         _exchange("connect", "connect", 16, 64, Goal(0.90), _connect_limit()),
         _exchange("latency", "roundtrip", 1, 64, Goal(0.40, of_p50=True)),
         _exchange("latency-connect", "connect", 1, 64, Goal(0.80, of_p50=True), _connect_limit()),
+        # Ended by the client with RST, so that both ends have to be torn down at once.
+        _exchange(
+            "connect-rst", "connect", 16, 64, None, _connect_limit(), more=("--close", "rst")
+        ),
+        # Begun by the clock, so that who is late has a queue: what users see of a busy service.
+        _exchange("open", "roundtrip", 64, 64, None, more=("--rate", "5000")),
         Scenario(
             "idle",
             "echo",
@@ -220,5 +234,5 @@ SCENARIOS: dict[str, Scenario] = {
         ),
     )
 }
-# The streams that wait for each other say less of a proxy than those that do not.
-STANDARD = [name for name in SCENARIOS if not name.startswith("stream")]
+# What is measured unless asked for: those with a goal, and the latency of an open loop.
+STANDARD = [name for name, one in SCENARIOS.items() if one.goal is not None or name == "open"]

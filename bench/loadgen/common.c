@@ -104,6 +104,14 @@ int wait_until(int64_t deadline)
     return left <= 0 ? 0 : (int)(left / 1000000 + 1);
 }
 
+void end_connection(int fd, const struct options *options)
+{
+    struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    if (options->reset)
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    close(fd);
+}
+
 void histogram_add(struct histogram *histogram, int64_t nanoseconds)
 {
     uint64_t value = nanoseconds < 0 ? 0 : (uint64_t)nanoseconds;
@@ -114,6 +122,8 @@ void histogram_add(struct histogram *histogram, int64_t nanoseconds)
     }
     histogram->slots[slot < HISTOGRAM_SLOTS ? slot : HISTOGRAM_SLOTS - 1]++;
     histogram->count++;
+    if (nanoseconds > histogram->largest)
+        histogram->largest = nanoseconds;
 }
 
 /* The value below which `share` of the recorded values lie, in microseconds. */
@@ -141,6 +151,22 @@ void count_error(struct tally *tally, const char *what, int error)
     }
 }
 
+/* The curve has more points where it is steep. */
+static const double CURVE[] = {0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999};
+
+static void report_latency(const struct histogram *latency)
+{
+    if (latency->count == 0) {
+        printf(", \"p50_us\": null, \"p99_us\": null, \"max_us\": null, \"curve_us\": []");
+        return;
+    }
+    printf(", \"p50_us\": %.2f, \"p99_us\": %.2f, \"max_us\": %.2f, \"curve_us\": [",
+           quantile_us(latency, 0.50), quantile_us(latency, 0.99), (double)latency->largest / 1e3);
+    for (size_t i = 0; i < sizeof CURVE / sizeof CURVE[0]; i++)
+        printf("[%g, %.2f], ", CURVE[i], quantile_us(latency, CURVE[i]));
+    printf("[1, %.2f]]", (double)latency->largest / 1e3);
+}
+
 void report(const char *mode, const struct tally *tally)
 {
     printf("{\"mode\": \"%s\", \"units\": %" PRIu64 ", \"seconds\": %.6f, \"bytes\": %" PRIu64
@@ -153,10 +179,7 @@ void report(const char *mode, const struct tally *tally)
         printf(", \"first_error\": \"%s%s%s\"", tally->first_error,
                tally->first_errno ? ": " : "",
                tally->first_errno ? strerror(tally->first_errno) : "");
-    if (tally->latency.count == 0)
-        printf(", \"p50_us\": null, \"p99_us\": null}\n");
-    else
-        printf(", \"p50_us\": %.2f, \"p99_us\": %.2f}\n", quantile_us(&tally->latency, 0.50),
-               quantile_us(&tally->latency, 0.99));
+    report_latency(&tally->latency);
+    printf("}\n");
     fflush(stdout);
 }

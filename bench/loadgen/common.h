@@ -18,6 +18,7 @@
 #define MAX_MESSAGE 65536u
 #define MAX_SECONDS 600.0
 #define MAX_PIECE (UINT64_C(1) << 30)
+#define MAX_RATE 1000000u
 #define GRACE_NS (5 * INT64_C(1000000000)) /* for what is under way when the time is up */
 #define CHUNK (256u * 1024u)               /* most bytes handed to one send or recv */
 #define PATTERN_PERIOD 65521u              /* prime, so no buffer size divides it */
@@ -42,6 +43,8 @@ struct options {
     uint64_t piece;     /* bytes of a stream asked for at a time */
     uint64_t limit;     /* units, or bytes of a stream; no more is begun beyond it */
     int64_t duration;   /* ns; nothing new is begun after it */
+    uint64_t rate;      /* exchanges begun a second, come what may; 0 = as fast as they end */
+    bool reset;         /* connections end with RST, not FIN */
     const char *choice; /* role of the backend, direction of the stream */
 };
 
@@ -49,6 +52,7 @@ struct options {
 #define HISTOGRAM_SLOTS 4608u
 struct histogram {
     uint64_t count;
+    int64_t largest; /* ns, exact */
     uint64_t slots[HISTOGRAM_SLOTS];
 };
 
@@ -85,6 +89,8 @@ void watch(int poller, int fd, uint32_t events, uint64_t token);
 void rewatch(int poller, int fd, uint32_t events, uint64_t token);
 /* Milliseconds for epoll_wait until `deadline`, rounded up, never negative. */
 int wait_until(int64_t deadline);
+/* Closes with FIN, or with RST if the options say so. */
+void end_connection(int fd, const struct options *options);
 
 void histogram_add(struct histogram *histogram, int64_t nanoseconds);
 void count_error(struct tally *tally, const char *what, int error);

@@ -10,6 +10,10 @@
  *
  * Latency is the time from the first send (connect, idle: from connect) to the
  * last byte of the echo. Units are complete exchanges.
+ *
+ * With --rate, exchanges are begun by the clock (an open loop), each on a
+ * connection that is at REST, and latency counts from the time that was due: one
+ * that had to wait for its turn, because the service was slow, has waited.
  */
 #include "common.h"
 
@@ -19,7 +23,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define TOKEN_STDIN UINT64_MAX
@@ -32,6 +38,7 @@ enum exchange_state {
     EXCHANGE_SENDING,
     EXCHANGE_RECEIVING,
     EXCHANGE_HELD,
+    EXCHANGE_RESTING, /* --rate: until the next one is due */
     EXCHANGE_ENDED,
 };
 
@@ -43,24 +50,26 @@ struct exchange {
     unsigned done; /* bytes of the message sent, or of the echo received */
     uint64_t phase;
     int64_t began;
+    struct exchange *next; /* of those at rest */
 };
 
 struct run {
     const struct options *options;
     enum follow follow;
     int poller;
-    unsigned active; /* neither held nor ended */
+    unsigned active; /* neither held, nor at rest, nor ended */
     unsigned held;
     unsigned opened; /* idle: connections begun */
     uint64_t begun;  /* exchanges */
     int64_t deadline;
     struct exchange *exchanges;
+    struct exchange *resting;
     struct tally tally;
 };
 
 static char buffer[MAX_MESSAGE + 1];
 
-static void begin_connection(struct run *run, struct exchange *exchange);
+static void begin_connection(struct run *run, struct exchange *exchange, int64_t began);
 
 static bool may_begin(const struct run *run)
 {
@@ -75,7 +84,7 @@ static void end_exchange(struct run *run, struct exchange *exchange)
     else
         run->active--;
     if (exchange->fd >= 0)
-        close(exchange->fd);
+        end_connection(exchange->fd, run->options);
     exchange->fd = -1;
     exchange->state = EXCHANGE_ENDED;
 }
@@ -85,7 +94,7 @@ static void open_next_idle(struct run *run)
     if (run->opened == run->options->connections || !may_begin(run))
         return;
     run->active++;
-    begin_connection(run, &run->exchanges[run->opened++]);
+    begin_connection(run, &run->exchanges[run->opened++], now_ns());
 }
 
 /* Only mode connect goes on after an error: there the next connection is a new chance. */
@@ -94,7 +103,7 @@ static void fail_exchange(struct run *run, struct exchange *exchange, const char
     count_error(&run->tally, what, error);
     if (run->follow == FOLLOW_RECONNECT && exchange->fd >= 0 && may_begin(run)) {
         close(exchange->fd);
-        begin_connection(run, exchange);
+        begin_connection(run, exchange, now_ns());
         return;
     }
     end_exchange(run, exchange);
@@ -141,10 +150,10 @@ static void begin_message(struct run *run, struct exchange *exchange)
     send_message(run, exchange);
 }
 
-static void begin_connection(struct run *run, struct exchange *exchange)
+static void begin_connection(struct run *run, struct exchange *exchange, int64_t began)
 {
     run->begun++;
-    exchange->began = now_ns();
+    exchange->began = began;
     exchange->state = EXCHANGE_NEW;
     exchange->fd = begin_connect(&run->options->address);
     if (exchange->fd < 0)
@@ -153,11 +162,27 @@ static void begin_connection(struct run *run, struct exchange *exchange)
         begin_message(run, exchange);
 }
 
+static void rest(struct run *run, struct exchange *exchange)
+{
+    if (run->follow == FOLLOW_RECONNECT && exchange->fd >= 0) {
+        end_connection(exchange->fd, run->options);
+        exchange->fd = -1;
+    }
+    run->active--;
+    exchange->state = EXCHANGE_RESTING;
+    exchange->next = run->resting;
+    run->resting = exchange;
+}
+
 static void complete_exchange(struct run *run, struct exchange *exchange)
 {
     int64_t now = now_ns();
     histogram_add(&run->tally.latency, now - exchange->began);
     run->tally.units++;
+    if (run->options->rate > 0) {
+        rest(run, exchange);
+        return;
+    }
     switch (run->follow) {
     case FOLLOW_AGAIN:
         if (!may_begin(run)) {
@@ -173,8 +198,8 @@ static void complete_exchange(struct run *run, struct exchange *exchange)
             end_exchange(run, exchange);
             break;
         }
-        close(exchange->fd);
-        begin_connection(run, exchange);
+        end_connection(exchange->fd, run->options);
+        begin_connection(run, exchange, now_ns());
         break;
     case FOLLOW_HOLD:
         exchange->state = EXCHANGE_HELD;
@@ -220,6 +245,12 @@ static void advance(struct run *run, struct exchange *exchange)
         count_error(&run->tally, "an idle connection did not stay silent and open", 0);
         end_exchange(run, exchange);
         break;
+    case EXCHANGE_RESTING:
+        count_error(&run->tally, "a connection at rest did not stay silent and open", 0);
+        exchange->state = EXCHANGE_HELD; /* not counted as active */
+        run->held++;
+        end_exchange(run, exchange);
+        break;
     case EXCHANGE_NEW:
     case EXCHANGE_ENDED:
         break;
@@ -230,7 +261,11 @@ static void advance(struct run *run, struct exchange *exchange)
 static bool turn(struct run *run, int64_t deadline)
 {
     struct epoll_event events[EVENT_BATCH];
-    int count = epoll_wait(run->poller, events, EVENT_BATCH, wait_until(deadline));
+    int64_t left = deadline - now_ns();
+    struct timespec most = {.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
+    if (left < 0)
+        most = (struct timespec){0};
+    int count = epoll_pwait2(run->poller, events, EVENT_BATCH, &most, NULL);
     bool open = true;
     if (count < 0 && errno != EINTR)
         fail("epoll_wait");
@@ -267,7 +302,7 @@ static void finish_active(struct run *run)
     for (unsigned i = 0; run->active > 0 && i < run->options->connections; i++) {
         struct exchange *exchange = &run->exchanges[i];
         if (exchange->state != EXCHANGE_NEW && exchange->state != EXCHANGE_HELD
-            && exchange->state != EXCHANGE_ENDED) {
+            && exchange->state != EXCHANGE_RESTING && exchange->state != EXCHANGE_ENDED) {
             count_error(&run->tally, "no answer in time", 0);
             end_exchange(run, exchange);
         }
@@ -275,16 +310,60 @@ static void finish_active(struct run *run)
     run->tally.ended = now_ns();
 }
 
+/* What is due is begun: where no connection is at rest, as soon as one is. */
+static void begin_due(struct run *run, int64_t *due, int64_t interval)
+{
+    while (run->resting != NULL && *due <= now_ns()) {
+        struct exchange *exchange = run->resting;
+        run->resting = exchange->next;
+        if (exchange->state != EXCHANGE_RESTING)
+            continue; /* it broke */
+        run->active++;
+        if (exchange->fd < 0) {
+            begin_connection(run, exchange, *due);
+        } else {
+            run->begun++;
+            exchange->began = *due;
+            begin_message(run, exchange);
+        }
+        *due += interval;
+    }
+}
+
+/* The first exchange of each connection is not timed: it opens it. */
+static void run_by_the_clock(struct run *run)
+{
+    int64_t interval = 1000000000 / (int64_t)run->options->rate;
+    while (run->active > 0 && now_ns() < run->deadline)
+        turn(run, run->deadline);
+    uint64_t errors = run->tally.errors;
+    run->tally.units = run->tally.bytes = 0;
+    memset(&run->tally.latency, 0, sizeof run->tally.latency);
+    run->tally.began = now_ns();
+    run->deadline = run->tally.began + run->options->duration;
+    int64_t due = run->tally.began;
+    while (may_begin(run) && run->tally.errors == errors) {
+        begin_due(run, &due, interval);
+        turn(run, run->resting == NULL || due > run->deadline ? run->deadline : due);
+    }
+}
+
 static struct run run;
 
 static void run_exchanges(const char *mode, const struct options *options, enum follow follow)
 {
+    prctl(PR_SET_TIMERSLACK, 1); /* ns: begin when it is due, not 50 us later */
     prepare(&run, options, follow);
     for (unsigned i = 0; i < options->connections && may_begin(&run); i++) {
         run.active++;
-        begin_connection(&run, &run.exchanges[i]);
+        begin_connection(&run, &run.exchanges[i], now_ns());
     }
+    if (options->rate > 0)
+        run_by_the_clock(&run);
     finish_active(&run);
+    for (unsigned i = 0; i < options->connections; i++)
+        if (run.exchanges[i].fd >= 0)
+            end_connection(run.exchanges[i].fd, options);
     report(mode, &run.tally);
     free(run.exchanges);
 }

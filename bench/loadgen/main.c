@@ -1,10 +1,11 @@
 /* The load generator of the benchmark: a backend and the clients, one mode a process.
  *
  *   loadgen backend   --address 127.0.0.1:0 --role echo|source|sink
- *   loadgen stream    --address A --direction down|up --connections N --limit BYTES
+ *   loadgen stream    --address A --direction down|up|both --connections N --limit BYTES
  *                     --piece BYTES
- *   loadgen roundtrip --address A --connections N --message BYTES --limit UNITS
- *   loadgen connect   --address A --connections N --message BYTES --limit UNITS
+ *   loadgen roundtrip --address A --connections N --message BYTES --limit UNITS [--rate R]
+ *   loadgen connect   --address A --connections N --message BYTES --limit UNITS [--rate R]
+ *                     [--close fin|rst]
  *   loadgen idle      --address A --connections N
  *
  * All take --seconds. Each prints its outcome as one JSON line and exits 0 if it
@@ -37,7 +38,8 @@ _Noreturn static void usage(const char *what)
 {
     fprintf(stderr, "loadgen: %s\nusage: loadgen backend|stream|roundtrip|connect|idle"
                     " --address 127.x.y.z:PORT [--role R] [--direction D] [--connections N]"
-                    " [--message BYTES] [--piece BYTES] [--limit N] [--seconds S]\n", what);
+                    " [--message BYTES] [--piece BYTES] [--limit N] [--seconds S] [--rate R]"
+                    " [--close fin|rst]\n", what);
     exit(2);
 }
 
@@ -77,6 +79,13 @@ static void parse_seconds(const char *text, struct options *options)
     options->duration = (int64_t)(seconds * 1e9);
 }
 
+static bool parse_close(const char *text)
+{
+    if (strcmp(text, "rst") != 0 && strcmp(text, "fin") != 0)
+        usage("--close: expected fin or rst");
+    return strcmp(text, "rst") == 0;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option OPTIONS[] = {
@@ -84,6 +93,7 @@ int main(int argc, char **argv)
         {"direction", required_argument, NULL, 'r'}, {"connections", required_argument, NULL, 'c'},
         {"message", required_argument, NULL, 'm'},   {"limit", required_argument, NULL, 'l'},
         {"seconds", required_argument, NULL, 's'},   {"piece", required_argument, NULL, 'p'},
+        {"rate", required_argument, NULL, 'R'},      {"close", required_argument, NULL, 'C'},
         {NULL, 0, NULL, 0},
     };
     if (argc < 2)
@@ -119,6 +129,12 @@ int main(int argc, char **argv)
             break;
         case 'l':
             options.limit = number(optarg, UINT64_C(1) << 50, "--limit: expected 1..2^50");
+            break;
+        case 'R':
+            options.rate = number(optarg, MAX_RATE, "--rate: expected 1..1000000 a second");
+            break;
+        case 'C':
+            options.reset = parse_close(optarg);
             break;
         case 's':
             parse_seconds(optarg, &options);

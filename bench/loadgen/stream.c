@@ -4,6 +4,11 @@
  * piece after another until the time is up or the byte limit is reached, and
  * always completes the piece it has begun. So a piece bounds what can queue up
  * between the two ends. Units are bytes.
+ *
+ *   down  the backend (source) sends, the client checks
+ *   up    the client sends, the backend (sink) checks and tells
+ *   both  the client sends and checks what the backend (echo) sends back at the
+ *         same time; each byte counts once a direction
  */
 #include "common.h"
 
@@ -19,6 +24,7 @@ enum stream_state {
     STREAM_RECEIVING, /* down: content is coming */
     STREAM_SENDING,   /* up: content is going */
     STREAM_RECEIPT,   /* up: waiting for the backend's verdict */
+    STREAM_ECHO,      /* both: content is going and coming */
     STREAM_ENDED,
 };
 
@@ -27,12 +33,15 @@ struct stream {
     enum stream_state state;
     uint64_t phase;
     uint64_t done; /* bytes of the piece, or of the receipt */
+    uint64_t sent; /* both: bytes of the piece on their way; done are back */
     struct receipt receipt;
 };
 
+enum direction { DOWN, UP, BOTH };
+
 struct run {
     const struct options *options;
-    bool up;
+    enum direction direction;
     int poller;
     unsigned active;
     uint64_t begun; /* bytes of all pieces begun */
@@ -61,14 +70,18 @@ static void begin_piece(struct run *run, struct stream *stream)
     }
     run->begun += run->options->piece;
     stream->phase += 7919;
-    stream->done = 0;
+    stream->done = stream->sent = 0;
+    if (run->direction == BOTH) {
+        stream->state = STREAM_ECHO;
+        return;
+    }
     struct job job = {.phase = stream->phase, .length = run->options->piece};
     /* Nothing else is under way on this connection, so the job fits in one send. */
     if (send(stream->fd, &job, sizeof job, MSG_NOSIGNAL) != (ssize_t)sizeof job) {
         end_stream(run, stream, "job not sent", errno);
         return;
     }
-    stream->state = run->up ? STREAM_SENDING : STREAM_RECEIVING;
+    stream->state = run->direction == UP ? STREAM_SENDING : STREAM_RECEIVING;
 }
 
 static void finish_connect(struct run *run, struct stream *stream, uint64_t token)
@@ -83,6 +96,8 @@ static void finish_connect(struct run *run, struct stream *stream, uint64_t toke
     begin_piece(run, stream);
     if (stream->state == STREAM_RECEIVING)
         rewatch(run->poller, stream->fd, EPOLLIN, token);
+    else if (stream->state == STREAM_ECHO)
+        rewatch(run->poller, stream->fd, EPOLLIN | EPOLLOUT, token);
 }
 
 static void receive_content(struct run *run, struct stream *stream)
@@ -140,6 +155,36 @@ static void receive_receipt(struct run *run, struct stream *stream, uint64_t tok
         rewatch(run->poller, stream->fd, EPOLLOUT, token);
 }
 
+/* False if the stream is over. */
+static bool send_ahead(struct run *run, struct stream *stream, uint64_t token)
+{
+    uint64_t left = run->options->piece - stream->sent;
+    if (left == 0)
+        return true;
+    ssize_t sent = send(stream->fd, pattern_at(stream->phase + stream->sent),
+                        left < CHUNK ? left : CHUNK, MSG_NOSIGNAL);
+    if (sent < 0 && errno != EAGAIN) {
+        end_stream(run, stream, "send", errno);
+        return false;
+    }
+    if (sent > 0) {
+        stream->sent += (uint64_t)sent;
+        run->tally.bytes += (uint64_t)sent;
+        if (stream->sent == run->options->piece)
+            rewatch(run->poller, stream->fd, EPOLLIN, token);
+    }
+    return true;
+}
+
+static void exchange_content(struct run *run, struct stream *stream, uint64_t token)
+{
+    if (!send_ahead(run, stream, token))
+        return;
+    receive_content(run, stream);
+    if (stream->state == STREAM_ECHO && stream->sent == 0)
+        rewatch(run->poller, stream->fd, EPOLLIN | EPOLLOUT, token);
+}
+
 static void advance(struct run *run, struct stream *stream, uint64_t token)
 {
     switch (stream->state) {
@@ -155,19 +200,22 @@ static void advance(struct run *run, struct stream *stream, uint64_t token)
     case STREAM_RECEIPT:
         receive_receipt(run, stream, token);
         break;
+    case STREAM_ECHO:
+        exchange_content(run, stream, token);
+        break;
     case STREAM_ENDED:
         break;
     }
 }
 
-static bool parse_direction(const char *name)
+static enum direction parse_direction(const char *name)
 {
-    if (strcmp(name, "up") == 0)
-        return true;
-    if (strcmp(name, "down") == 0)
-        return false;
+    static const char *const NAMES[] = {"down", "up", "both"};
+    for (int direction = DOWN; direction <= BOTH; direction++)
+        if (strcmp(name, NAMES[direction]) == 0)
+            return (enum direction)direction;
     errno = EINVAL;
-    fail("--direction takes down or up");
+    fail("--direction takes down, up or both");
 }
 
 static struct run run;
@@ -175,7 +223,7 @@ static struct run run;
 void run_stream(const struct options *options)
 {
     run.options = options;
-    run.up = parse_direction(options->choice);
+    run.direction = parse_direction(options->choice);
     run.poller = epoll_create1(EPOLL_CLOEXEC);
     struct stream *streams = calloc(options->connections, sizeof *streams);
     if (run.poller < 0 || streams == NULL)

@@ -19,7 +19,7 @@ from tcpmux.master.supervisor import Supervisor, stored_name
 from tcpmux.master.workers import Workers
 from tcpmux.shm._shm import Table
 from tcpmux.shm.image import Image
-from tcpmux.shm.routes import Names, build_image, describe_changes, with_addresses
+from tcpmux.shm.routes import Names, build_image, describe_changes, with_addresses, with_weights
 
 log = logging.getLogger("tcpmux.master")
 
@@ -39,6 +39,10 @@ def _load(paths: Sequence[str]) -> Config:
     except Exception as error:
         log.exception("a fault in tcpmux while reading %s", ", ".join(paths))
         raise TcpmuxError(f"a fault in tcpmux while reading the files: {error!r}") from error
+
+
+def _busy_poll_text(busy_poll: int) -> str:
+    return {POLL_AUTO: "auto", 0: "off"}.get(busy_poll, f"{busy_poll} us")
 
 
 @dataclass(slots=True)
@@ -132,7 +136,14 @@ class Routing:
         new = {**self.weights, route_name: differing}
         if not differing:
             del new[route_name]
-        return self._apply(self.config, new, ())
+        image = with_weights(self.image, route_name, {**in_file, **differing})
+        changes = describe_changes(self.image, image)
+        if changes:
+            self.workers.await_generation(self.table.generation, WORKER_ANSWER_TIME)
+            self.table.publish(image)
+            self.workers.wake()
+        self.weights, self.image = new, image
+        return changes
 
     def applied(self, changes: Sequence[str]) -> dict[str, Any]:
         """What is in force and in which workers, as the API tells it."""
@@ -187,7 +198,11 @@ class Routing:
         self.workers.add_listeners(opened)
         self._store(opened)
         self.config, self.weights, self.image, self.names = config, weights, image, names
-        self.table.busy_poll = POLL_AUTO if config.busy_poll is None else config.busy_poll
+        busy_poll = POLL_AUTO if config.busy_poll is None else config.busy_poll
+        if self.table.busy_poll != busy_poll and in_force:
+            before = _busy_poll_text(self.table.busy_poll)
+            changes.append(f"busy_poll {before}->{_busy_poll_text(busy_poll)}")
+        self.table.busy_poll = busy_poll
         if changed:
             self.workers.wake()
         return changes

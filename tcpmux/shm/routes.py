@@ -217,6 +217,26 @@ def with_addresses(image: Image) -> Image:
     return Image(routes, listeners)
 
 
+def with_weights(image: Image, route_name: str, weights: Mapping[str, int]) -> Image:
+    """The same image, every row of it too, but for these weights of one route."""
+
+    def changed(row: DestinationRow) -> DestinationRow:
+        weight = weights.get(row.name, row.weight)
+        if weight == row.weight:
+            return row
+        return replace(row, weight=weight, effective_weight=weight)
+
+    return replace(
+        image,
+        routes=tuple(
+            replace(route, destinations=tuple(changed(row) for row in route.destinations))
+            if route.name == route_name
+            else route
+            for route in image.routes
+        ),
+    )
+
+
 def _weight_changes(old: Iterable[DestinationRow], new: Iterable[DestinationRow]) -> list[str]:
     before = {d.name: d for d in old}
     after = {d.name: d for d in new}
@@ -235,33 +255,50 @@ def _weight_changes(old: Iterable[DestinationRow], new: Iterable[DestinationRow]
     return changes
 
 
+def _listens(image: Image) -> dict[str, set[Address | str]]:
+    found: dict[str, set[Address | str]] = {route.name: set() for route in image.routes}
+    for listener in image.listeners:
+        found[image.routes[listener.route].name].add(listener.address)
+    return found
+
+
+def _texts(addresses: Iterable[Address | str]) -> list[str]:
+    return sorted(str(address) for address in addresses)
+
+
+def _route_changes(old: RouteRow, new: RouteRow) -> list[str]:
+    if old == new:
+        return []
+    return [
+        *_weight_changes(old.destinations, new.destinations),
+        *(
+            f"{what} {old_ms}ms->{new_ms}ms"
+            for what, old_ms, new_ms in (
+                ("connect_timeout", old.connect_timeout_ms, new.connect_timeout_ms),
+                ("idle_timeout", old.idle_timeout_ms, new.idle_timeout_ms),
+            )
+            if old_ms != new_ms
+        ),
+    ]
+
+
 def describe_changes(old: Image, new: Image) -> list[str]:
     """What is different, one line a route: `tcp-echo: v1 80->50, v2 20->50`. Empty: nothing."""
     before = {route.name: route for route in old.routes}
     after = {route.name: route for route in new.routes}
-
-    def listens(image: Image) -> dict[str, set[str]]:
-        found: dict[str, set[str]] = {route.name: set() for route in image.routes}
-        for listener in image.listeners:
-            found[image.routes[listener.route].name].add(str(listener.address))
-        return found
-
-    was_listening, is_listening = listens(old), listens(new)
+    was_listening: dict[str, set[Address | str]] = {}
+    is_listening: dict[str, set[Address | str]] = {}
+    if old.listeners != new.listeners or list(before) != list(after):
+        was_listening, is_listening = _listens(old), _listens(new)
     lines = []
     for name, route in after.items():
+        gone, come = was_listening.get(name, set()), is_listening.get(name, set())
         if name not in before:
-            lines.append(f"{name}: added, listening on {', '.join(sorted(is_listening[name]))}")
+            lines.append(f"{name}: added, listening on {', '.join(_texts(come))}")
             continue
-        parts = _weight_changes(before[name].destinations, route.destinations)
-        for what, old_ms, new_ms in (
-            ("connect_timeout", before[name].connect_timeout_ms, route.connect_timeout_ms),
-            ("idle_timeout", before[name].idle_timeout_ms, route.idle_timeout_ms),
-        ):
-            if old_ms != new_ms:
-                parts.append(f"{what} {old_ms}ms->{new_ms}ms")
-        gone, come = was_listening[name], is_listening[name]
-        parts.extend(f"listens on {address}" for address in sorted(come - gone))
-        parts.extend(f"no longer listens on {address}" for address in sorted(gone - come))
+        parts = _route_changes(before[name], route)
+        parts.extend(f"listens on {address}" for address in _texts(come - gone))
+        parts.extend(f"no longer listens on {address}" for address in _texts(gone - come))
         if parts:
             lines.append(f"{name}: {', '.join(parts)}")
     lines.extend(f"{name}: removed" for name in before if name not in after)

@@ -10,7 +10,7 @@ import pytest
 from tcpmux.config import Address, Admin, Config, Destination, Route
 from tcpmux.shm._shm import Live, Table, Tickets
 from tcpmux.shm.image import Image
-from tcpmux.shm.routes import Names, Numbers, TableFull, build_image, describe_changes
+from tcpmux.shm.routes import Names, Numbers, TableFull, build_image, describe_changes, with_weights
 
 
 def address(port: int) -> Address:
@@ -102,3 +102,14 @@ def test_changes_in_words() -> None:
         "b: removed",
     ]
     assert describe_changes(new, new) == []
+
+
+def test_weights_of_one_route_leave_every_other_row_as_it_is() -> None:
+    old = image(Names.new(lambda _: True), 1, route("a", 1, v1=80, v2=20), route("b", 2, v1=1))
+    new = with_weights(old, "a", {"v1": 80, "v2": 30})
+    assert describe_changes(old, new) == ["a: v2 20->30"]
+    assert new.routes[1] is old.routes[1]
+    assert new.routes[0].destinations[0] is old.routes[0].destinations[0]
+    changed = new.routes[0].destinations[1]
+    assert (changed.weight, changed.effective_weight, changed.file_weight) == (30, 30, 20)
+    assert new.listeners is old.listeners

@@ -1,0 +1,135 @@
+"""The benchmark's load generator: it does what it is asked for, and sees what is wrong."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bench.build import build_loadgen
+from bench.load import LoadError, LoadGenerator
+
+SECONDS = 20.0  # a limit of units ends every run long before
+
+
+@pytest.fixture(scope="module")
+def load() -> LoadGenerator:
+    return LoadGenerator(build_loadgen(), None)
+
+
+@contextmanager
+def server(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Serves each connection in turn; gives its port."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        listener.settimeout(15)
+
+        def accept() -> None:
+            while True:
+                try:
+                    sock, _ = listener.accept()
+                except OSError:
+                    return
+                sock.settimeout(15)
+                with sock:
+                    serve(sock)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize("more", [[], ["--close", "rst"], ["--rate", "5000"]])
+@pytest.mark.parametrize("mode", ["roundtrip", "connect"])
+def test_exchanges(load: LoadGenerator, mode: str, more: list[str]) -> None:
+    arguments = [mode, "--connections", "8", "--message", "300", "--limit", "500", *more]
+    with load.backend("echo") as port:
+        outcome = load.run(arguments, port, SECONDS)
+    assert (outcome.errors, outcome.first_error) == (0, None)
+    # By the clock, the first exchange of each connection opens it and is not counted.
+    assert outcome.units == (492 if "--rate" in more else 500)
+    assert outcome.bytes == outcome.units * 300
+    assert outcome.p50_us is not None
+    assert outcome.max_us is not None
+    assert 0 < outcome.p50_us <= outcome.max_us
+    latencies = [latency for _, latency in outcome.curve_us]
+    assert latencies == sorted(latencies)
+    assert outcome.curve_us[-1] == [1, outcome.max_us]
+
+
+@pytest.mark.parametrize(
+    ("direction", "role", "times"), [("down", "source", 1), ("up", "sink", 1), ("both", "echo", 2)]
+)
+def test_streams(load: LoadGenerator, direction: str, role: str, times: int) -> None:
+    arguments = ["stream", "--direction", direction, "--connections", "4", "--piece", "1000000"]
+    with load.backend(role) as port:
+        outcome = load.run([*arguments, "--limit", "20000000"], port, SECONDS)
+    assert (outcome.errors, outcome.bytes) == (0, 20_000_000 * times)
+
+
+def test_idle_connections_are_held(load: LoadGenerator) -> None:
+    with load.backend("echo") as port, load.hold(100, port, SECONDS) as client:
+        assert client.held == 100
+        assert client.release().errors == 0
+
+
+@pytest.mark.parametrize("rate", [[], ["--rate", "100000"]])
+def test_a_wrong_byte_is_seen(load: LoadGenerator, rate: list[str]) -> None:
+    def change_a_byte(sock: socket.socket) -> None:
+        for _ in range(3):
+            data = sock.recv(64, socket.MSG_WAITALL)
+            sock.sendall(data)
+        data = sock.recv(64, socket.MSG_WAITALL)
+        sock.sendall(data[:-1] + bytes([data[-1] ^ 1]))
+        sock.recv(64)
+
+    with server(change_a_byte) as port:
+        outcome = load.run(["roundtrip", "--limit", "50", *rate], port, SECONDS)
+    assert (outcome.errors, outcome.first_error) == (1, "wrong bytes received")
+
+
+def test_wrong_content_of_both_ways_is_seen(load: LoadGenerator) -> None:
+    def drop_a_byte(sock: socket.socket) -> None:
+        data = sock.recv(1000, socket.MSG_WAITALL)
+        sock.sendall(data[:500] + data[501:] + b"x")
+        sock.recv(1)
+
+    arguments = ["stream", "--direction", "both", "--piece", "1000", "--limit", "1000"]
+    with server(drop_a_byte) as port:
+        outcome = load.run(arguments, port, SECONDS)
+    assert outcome.errors >= 1
+    assert outcome.first_error == "wrong bytes received"
+
+
+def test_an_early_end_is_seen(load: LoadGenerator) -> None:
+    with server(lambda sock: None) as port:
+        outcome = load.run(["roundtrip", "--limit", "10"], port, SECONDS)
+    assert outcome.units == 0
+    assert outcome.errors == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["roundtrip", "--rate", "0"], "--rate: expected 1..1000000 a second"),
+        (["connect", "--close", "politely"], "--close: expected fin or rst"),
+        (["stream", "--direction", "sideways"], "--direction takes down, up or both"),
+    ],
+)
+def test_bad_usage(load: LoadGenerator, arguments: list[str], complaint: str) -> None:
+    with pytest.raises(LoadError, match=complaint):
+        load.run(arguments, 1, 1.0)
+
+
+def test_only_loopback(load: LoadGenerator, tmp_path: Path) -> None:
+    process = load._start(["roundtrip", "--address", "192.0.2.1:80"])
+    _, complaint = process.communicate(timeout=15)
+    assert process.returncode == 2
+    assert "only 127.0.0.0/8 is allowed" in complaint
