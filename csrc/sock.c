@@ -49,11 +49,13 @@ int tm_sock_accept(int listener, struct tm_peer *peer)
 
 int tm_sock_connect(const struct tm_address *address)
 {
-    int on = 1, error;
+    int on = 1, off = 0, error;
     sa_family_t family = address->any.sa_family;
     int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -errno;
+    if (family != AF_UNIX)
+        setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &off, sizeof(off));
     if (family != AF_UNIX && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
         goto fail;
     if (connect(fd, &address->any, address->length) == 0 || errno == EINPROGRESS || errno == EINTR)
@@ -62,6 +64,12 @@ fail:
     error = errno;
     close(fd);
     return -error;
+}
+
+void tm_sock_acknowledge(int fd)
+{
+    int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
 }
 
 static bool is_unix(int fd)

@@ -18,8 +18,15 @@
 int tm_sock_accept(int listener, struct tm_peer *peer) __attribute__((warn_unused_result));
 
 /* Starts a non-blocking connect. The descriptor, or -errno when it failed at once.
- * Whether it is established already: tm_sock_established(). */
+ * Whether it is established already: tm_sock_established().
+ *
+ * The ACK that ends TCP's handshake waits for the first data to go with, which saves a
+ * packet and its wake-up at the other end. Once established, and after what there was to
+ * send: tm_sock_acknowledge(). */
 int tm_sock_connect(const struct tm_address *address) __attribute__((warn_unused_result));
+
+/* Sends the ACK if no data has taken it along; later ones go as they do by default. */
+void tm_sock_acknowledge(int fd);
 
 /* 1 established, 0 still connecting, -errno failed. Sends nothing. */
 int tm_sock_established(int fd) __attribute__((warn_unused_result));

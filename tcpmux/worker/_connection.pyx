@@ -37,7 +37,7 @@ from tcpmux.shm._layout cimport (
 )
 from tcpmux.worker._mechanism cimport (
     EPOLL_CTL_ADD, EPOLL_CTL_MOD, TM_EXPECT_ANSWER, TM_EXPECT_ANY, TM_EXPECT_BULK, TM_EXPECT_CLIENT, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
-    epoll_ctl, epoll_event, tm_peer_from, tm_sock_closed_by_peer, tm_sock_connect, tm_sock_error,
+    epoll_ctl, epoll_event, tm_peer_from, tm_sock_acknowledge, tm_sock_closed_by_peer, tm_sock_connect, tm_sock_error,
     tm_sock_established, tm_sock_has_answered, tm_sock_local_failure, tm_sock_shut_write,
     tm_sock_unacknowledged, tm_sock_will_reset,
     tm_wheel_arm, tm_wheel_disarm,
@@ -403,6 +403,8 @@ cdef void established(Worker *w, uint32_t index) noexcept nogil:
     else:
         tm_wheel_disarm(&w.wheel, w.records, index)
     pump_half(w, index, TM_CLIENT)
+    if not unix_endpoint and conn.state == TM_RELAYING:
+        tm_sock_acknowledge(conn.fd[TM_ENDPOINT])
 
 
 cdef void connect_next(Worker *w, uint32_t index) noexcept nogil:

@@ -9,6 +9,7 @@ from tcpmux.shm._layout cimport tm_address, tm_conn, tm_peer
 cdef extern from "sock.h" nogil:
     int tm_sock_accept(int listener, tm_peer *peer)
     int tm_sock_connect(const tm_address *address)
+    void tm_sock_acknowledge(int fd)
     int tm_sock_established(int fd)
     bint tm_sock_has_answered(int fd)
     bint tm_sock_connect_failed(int fd)
