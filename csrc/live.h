@@ -57,6 +57,7 @@ enum tm_side_flag {
                      * "drained" */
     TM_RESET = 2,   /* the socket reported an error: end of input means reset, not FIN */
     TM_WRITE_WATCHED = 4, /* EPOLLOUT is among its events, from the first time it was full */
+    TM_READ_UNWATCHED = 8, /* EPOLLIN and EPOLLPRI are not, as what it sends can't be passed on */
 };
 
 /* Whether a worker is at work. Written by its guardian. */

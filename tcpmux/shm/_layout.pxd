@@ -287,6 +287,7 @@ cdef extern from "live.h" nogil:
         TM_HUNG_UP
         TM_RESET
         TM_WRITE_WATCHED
+        TM_READ_UNWATCHED
 
     cdef struct tm_peer:
         uint16_t family

@@ -17,18 +17,20 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, mun
 from posix.types cimport off_t
 
 from tcpmux.shm._layout cimport (
-    AF_INET, AF_INET6, AF_UNIX, TM_CLOSE_REASONS, TM_MAX_ALL_DESTINATIONS, TM_MAX_DESTINATIONS,
-    TM_MAX_ENDPOINTS, TM_MAX_LISTENERS, TM_MAX_ROUTES, TM_MAX_SHARDS, TM_MAX_SLOTS,
-    TM_ERROR_SIZE, TM_LIVE_FORMAT, TM_MAX_LINES, TM_MAX_LISTENING, TM_MAX_TICKETS, TM_NAME_SIZE, TM_TABLE_FORMAT, TM_NONE, TM_ORDER_DRAIN, TM_ORDER_RETIRE, TM_RUNNING, htons, ntohs, sockaddr_in, sockaddr_in6,
-    tm_address, tm_counter_read, tm_destination, tm_endpoint, tm_conn, tm_image, tm_listener,
-    tm_listening, tm_live,
-    tm_live_connections, tm_live_generation_seen, tm_live_heartbeat, tm_live_init, tm_live_pid,
-    tm_live_at_fault, tm_live_ending, tm_live_guardian_pid, tm_live_presence, tm_live_set_at_fault,
-    tm_live_set_guardian_pid, tm_live_set_pid, tm_live_set_presence,
-    tm_live_size, tm_live_starts, tm_live_valid, tm_pick, tm_pick_plan, tm_route, tm_slot,
-    tm_slot_active, tm_state, tm_table, tm_table_generation, tm_table_idle_image,
-    tm_table_busy_poll, tm_table_image, tm_table_init, tm_table_set_busy_poll, tm_table_publish, tm_table_set_shard_owner,
-    tm_table_set_state, tm_table_shard_owner, tm_table_state, tm_table_valid, tm_ticket,
+    AF_INET, AF_INET6, AF_UNIX, htons, ntohs, sockaddr_in, sockaddr_in6, tm_address,
+    TM_CLOSE_REASONS, tm_conn, tm_counter_read, tm_destination, tm_endpoint, TM_ERROR_SIZE,
+    tm_image, tm_listener, tm_listening, tm_live, tm_live_at_fault, tm_live_connections,
+    tm_live_ending, TM_LIVE_FORMAT, tm_live_generation_seen, tm_live_guardian_pid,
+    tm_live_heartbeat, tm_live_init, tm_live_pid, tm_live_presence, tm_live_set_at_fault,
+    tm_live_set_guardian_pid, tm_live_set_pid, tm_live_set_presence, tm_live_size,
+    tm_live_starts, tm_live_valid, TM_MAX_ALL_DESTINATIONS, TM_MAX_DESTINATIONS,
+    TM_MAX_ENDPOINTS, TM_MAX_LINES, TM_MAX_LISTENERS, TM_MAX_LISTENING, TM_MAX_ROUTES,
+    TM_MAX_SHARDS, TM_MAX_SLOTS, TM_MAX_TICKETS, TM_NAME_SIZE, TM_NONE, TM_ORDER_DRAIN,
+    TM_ORDER_RETIRE, tm_pick, tm_pick_plan, tm_route, TM_RUNNING, tm_slot, tm_slot_active,
+    tm_state, tm_table, tm_table_busy_poll, TM_TABLE_FORMAT, tm_table_generation,
+    tm_table_idle_image, tm_table_image, tm_table_init, tm_table_publish,
+    tm_table_set_busy_poll, tm_table_set_shard_owner, tm_table_set_state, tm_table_shard_owner,
+    tm_table_state, tm_table_valid, tm_ticket,
 )
 from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow, SlotCounters
 

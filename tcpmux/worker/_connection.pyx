@@ -21,25 +21,24 @@ from libc.string cimport memset
 from posix.unistd cimport close
 
 from tcpmux.shm._layout cimport (
-    AF_UNIX, TM_BIG_READ, TM_CLIENT, TM_CLOSED_client_reset, TM_CLOSED_connect_failed, TM_CLOSED_connect_timeout,
-    TM_CLOSED_endpoint_reset, TM_CLOSED_finished, TM_CLOSED_idle_timeout, TM_CLOSED_local_error,
-    TM_CLOSED_no_endpoint, TM_CLOSED_shutdown, TM_CONNECT, TM_CONNECTING, TM_DEAD,
-    TM_ENDING, TM_ENDPOINT, TM_FREE, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, TM_HUNG_UP,
-    TM_MAX_LINES, TM_NONE,
-    TM_NOTHING, TM_OPEN,
-    TM_PUMP_BLOCKED, TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED, TM_PUMP_EOF,
-    TM_PUMP_HOST_ERROR,
-    TM_PUMP_SOURCE_ERROR, TM_PUMP_YIELD, TM_RELAYING, TM_RESET, TM_RESETTING, TM_SHUT,
-    TM_UNCOUNTED_DESTINATION, TM_UNCOUNTED_SOURCE, TM_WRITE_WATCHED,
-    tm_conn, tm_conn_state, tm_count, tm_destination, tm_endpoint, tm_half, tm_journal_note,
-    tm_live_set_connections, tm_peer, tm_pick, tm_pipe_give_back, tm_pump_release, tm_pump_result, tm_pump_run,
-    tm_route, tm_slot, tm_ticket_take,
+    AF_UNIX, TM_BIG_READ, TM_CLIENT, TM_CLOSED_client_reset, TM_CLOSED_connect_failed,
+    TM_CLOSED_connect_timeout, TM_CLOSED_endpoint_reset, TM_CLOSED_finished,
+    TM_CLOSED_idle_timeout, TM_CLOSED_local_error, TM_CLOSED_no_endpoint, TM_CLOSED_shutdown,
+    tm_conn, tm_conn_state, TM_CONNECT, TM_CONNECTING, tm_count, TM_DEAD, tm_destination,
+    TM_ENDING, TM_ENDPOINT, tm_endpoint, TM_FREE, tm_half, TM_HALF_ABORTED, TM_HALF_OPEN,
+    TM_HALF_SHUT, TM_HUNG_UP, tm_journal_note, tm_live_set_connections, TM_MAX_LINES, TM_NONE,
+    TM_NOTHING, TM_OPEN, tm_peer, tm_pick, tm_pipe_give_back, TM_PUMP_BLOCKED,
+    TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED, TM_PUMP_EOF, TM_PUMP_HOST_ERROR,
+    tm_pump_release, tm_pump_result, tm_pump_run, TM_PUMP_SOURCE_ERROR, TM_PUMP_YIELD,
+    TM_READ_UNWATCHED, TM_RELAYING, TM_RESET, TM_RESETTING, tm_route, TM_SHUT, tm_slot,
+    tm_ticket_take, TM_UNCOUNTED_DESTINATION, TM_UNCOUNTED_SOURCE, TM_WRITE_WATCHED,
 )
 from tcpmux.worker._mechanism cimport (
-    EPOLL_CTL_ADD, EPOLL_CTL_MOD, TM_EXPECT_ANSWER, TM_EXPECT_ANY, TM_EXPECT_BULK, TM_EXPECT_CLIENT, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
-    epoll_ctl, epoll_event, tm_peer_from, tm_sock_acknowledge, tm_sock_closed_by_peer, tm_sock_connect, tm_sock_error,
-    tm_sock_established, tm_sock_has_answered, tm_sock_local_failure, tm_sock_shut_write,
-    tm_sock_unacknowledged, tm_sock_will_reset,
+    epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_MOD, epoll_event, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN,
+    EPOLLOUT, EPOLLPRI, EPOLLRDHUP, TM_EXPECT_ANSWER, TM_EXPECT_ANY, TM_EXPECT_BULK,
+    TM_EXPECT_CLIENT, tm_peer_from, tm_sock_acknowledge, tm_sock_closed_by_peer,
+    tm_sock_connect, tm_sock_error, tm_sock_established, tm_sock_has_answered,
+    tm_sock_local_failure, tm_sock_shut_write, tm_sock_unacknowledged, tm_sock_will_reset,
     tm_wheel_arm, tm_wheel_disarm,
 )
 
@@ -88,8 +87,34 @@ cdef void watch_write(Worker *w, uint32_t index, int side) noexcept nogil:
     if conn.side_flags[side] & TM_WRITE_WATCHED:
         return
     conn.side_flags[side] |= TM_WRITE_WATCHED
-    # MOD looks at the socket again, so an edge since the full send is not lost.
-    check(watch(w, index, side, EPOLL_CTL_MOD, BASE_EVENTS | EPOLLOUT) == 0)
+    watch_again(w, index, side)
+
+
+cdef void watch_again(Worker *w, uint32_t index, int side) noexcept nogil:
+    """MOD looks at the socket again: an edge that came before is not lost."""
+    cdef tm_conn *conn = &w.records[index]
+    cdef uint32_t events = BASE_EVENTS
+    if conn.side_flags[side] & TM_READ_UNWATCHED:
+        events &= ~<uint32_t>(EPOLLIN | EPOLLPRI)
+    if conn.side_flags[side] & TM_WRITE_WATCHED:
+        events |= EPOLLOUT
+    check(watch(w, index, side, EPOLL_CTL_MOD, events) == 0)
+
+
+cdef void unwatch_read(Worker *w, uint32_t index, int side) noexcept nogil:
+    """Whatever arrives wakes the worker, and in bulk that is often, while the other side takes
+    nothing."""
+    cdef tm_conn *conn = &w.records[index]
+    if not conn.side_flags[side] & TM_READ_UNWATCHED:
+        conn.side_flags[side] |= TM_READ_UNWATCHED
+        watch_again(w, index, side)
+
+
+cdef void watch_read(Worker *w, uint32_t index, int side) noexcept nogil:
+    cdef tm_conn *conn = &w.records[index]
+    if conn.side_flags[side] & TM_READ_UNWATCHED:
+        conn.side_flags[side] &= ~TM_READ_UNWATCHED
+        watch_again(w, index, side)
 
 
 cdef void arm(Worker *w, uint32_t index, uint64_t deadline_ms) noexcept nogil:
@@ -246,6 +271,7 @@ cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
                        else TM_EXPECT_ANSWER if side == TM_CLIENT else TM_EXPECT_CLIENT)
         count_bytes(w, conn, side)
     if result == TM_PUMP_DRAINED:
+        watch_read(w, index, side)
         return
     if result == TM_PUMP_BLOCKED:
         watch_write(w, index, other)
@@ -337,8 +363,11 @@ cdef void relay_event(Worker *w, uint32_t index, int side, uint32_t events) noex
         pump_half(w, index, other)
         if conn.state != TM_RELAYING:
             return
-    if conn.half[side].state == TM_HALF_OPEN and not conn.half[side].blocked:
-        if events & (EPOLLIN | READ_TO_THE_END):
+    if conn.half[side].state == TM_HALF_OPEN:
+        if conn.half[side].blocked:
+            if events & EPOLLIN:
+                unwatch_read(w, index, side)
+        elif events & (EPOLLIN | READ_TO_THE_END):
             pump_half(w, index, side)
     if events & EPOLLERR and conn.state == TM_RELAYING:
         if conn.half[side].state != TM_HALF_OPEN or conn.half[side].blocked:

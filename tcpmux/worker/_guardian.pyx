@@ -13,8 +13,8 @@ from posix.types cimport pid_t
 from posix.unistd cimport close, read
 
 from tcpmux.shm._layout cimport (
-    TM_ABSENT, TM_HANGING, TM_PRESENT, TM_STOPPED, tm_live, tm_live_awake, tm_live_heartbeat,
-    tm_live_presence, tm_live_set_presence,
+    TM_ABSENT, TM_HANGING, tm_live, tm_live_awake, tm_live_heartbeat, tm_live_presence,
+    tm_live_set_presence, TM_PRESENT, TM_STOPPED,
 )
 from tcpmux.shm._shm cimport Live
 from tcpmux.worker._mechanism cimport TM_MESSAGE_PRESENCE, tm_channel_send, tm_message

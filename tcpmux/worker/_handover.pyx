@@ -13,13 +13,13 @@ from libc.string cimport memset
 from posix.unistd cimport close
 
 from tcpmux.shm._layout cimport (
-    TM_CONNECTING, TM_FREE, TM_MAX_LINES, TM_NONE, TM_NOTHING, TM_RELAYING, TM_RESETTING,
-    TM_TAKE, tm_conn, tm_count, tm_journal_note, tm_live_set_connections, tm_pipe_pool_adopt,
+    tm_conn, TM_CONNECTING, tm_count, TM_FREE, tm_journal_note, tm_live_set_connections,
+    TM_MAX_LINES, TM_NONE, TM_NOTHING, tm_pipe_pool_adopt, TM_RELAYING, TM_RESETTING, TM_TAKE,
 )
 from tcpmux.worker._connection cimport Worker, connection_leave, connection_place, connection_retire, slot_of, watch
 from tcpmux.worker._mechanism cimport (
-    EPOLL_CTL_DEL, TM_AGAIN, TM_GIVE, TM_GONE, TM_REFUSED, TM_TAKEN, tm_gift, tm_gift_close,
-    tm_gift_receive, tm_gift_send, tm_wheel_disarm,
+    EPOLL_CTL_DEL, TM_AGAIN, tm_gift, tm_gift_close, tm_gift_receive, tm_gift_send, TM_GIVE,
+    TM_GONE, TM_REFUSED, TM_TAKEN, tm_wheel_disarm,
 )
 from tcpmux.worker._recovery cimport take_up
 

@@ -19,20 +19,21 @@ from posix.unistd cimport close
 
 from tcpmux.shm._layout cimport (
     TM_ACCEPT, TM_CLIENT, TM_CLOSED_client_reset, TM_CLOSED_local_error, TM_CLOSED_no_endpoint,
-    TM_CLOSED_worker_lost, TM_CONNECT, TM_CONNECTING, TM_DEAD, TM_ENDING, TM_ENDPOINT, TM_FREE,
-    TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, TM_HUNG_UP, TM_MAX_LISTENERS, TM_MAX_SLOTS, TM_NONE, TM_NOTHING, TM_OPEN,
-    TM_RELAYING, TM_RESET, TM_RESETTING, TM_SHUT, TM_TAKE, TM_UNCOUNTED_SOURCE, TM_WRITE_WATCHED, tm_conn,
-    tm_count, tm_half, tm_image, tm_journal_note, tm_live_at_fault, tm_live_set_connections,
-    tm_peer, tm_pipe_pool_adopt, tm_pump_recover, tm_route, tm_slot, tm_slot_active,
+    TM_CLOSED_worker_lost, tm_conn, TM_CONNECT, TM_CONNECTING, tm_count, TM_DEAD, TM_ENDING,
+    TM_ENDPOINT, TM_FREE, tm_half, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, TM_HUNG_UP,
+    tm_image, tm_journal_note, tm_live_at_fault, tm_live_set_connections, TM_MAX_LISTENERS,
+    TM_MAX_SLOTS, TM_NONE, TM_NOTHING, TM_OPEN, tm_peer, tm_pipe_pool_adopt, tm_pump_recover,
+    TM_READ_UNWATCHED, TM_RELAYING, TM_RESET, TM_RESETTING, tm_route, TM_SHUT, tm_slot,
+    tm_slot_active, TM_TAKE, TM_UNCOUNTED_SOURCE, TM_WRITE_WATCHED,
 )
 from tcpmux.worker._connection cimport (
-    ANSWERED_AND_RESET, BASE_EVENTS, Worker, arm, attempt_failed, close_side, connect_next,
-    connection_finish, connection_record, connection_route, count_bytes, end, push_ready, side_was_reset, slot_of, watch,
+    ANSWERED_AND_RESET, arm, attempt_failed, BASE_EVENTS, close_side, connect_next,
+    connection_finish, connection_record, connection_route, count_bytes, end, push_ready,
+    side_was_reset, slot_of, watch, Worker,
 )
 from tcpmux.worker._descriptors cimport (
     tm_descriptors, tm_descriptors_claim, tm_descriptors_next, tm_is_pipe, tm_is_socket,
-    tm_kernel_fin_sent, tm_kernel_piped, tm_kernel_untouched,
-    tm_kernel_was_reset,
+    tm_kernel_fin_sent, tm_kernel_piped, tm_kernel_untouched, tm_kernel_was_reset,
 )
 from tcpmux.worker._mechanism cimport (
     EPOLL_CTL_ADD, EPOLLOUT, tm_sock_connect_failed, tm_sock_error, tm_sock_has_answered,
@@ -159,9 +160,10 @@ cdef void close_unclaimed(Worker *w, tm_descriptors *all) noexcept nogil:
     cdef int fd = tm_descriptors_next(all, 0)
     # Of a connection that was ending well, a socket is closed as it would have been; one that
     # another worker was giving is still its own.
-    cdef bint by_reset = operation != TM_TAKE and not (current < w.live.records_used and not w.records[current].by_reset
-                              and (w.records[current].state == TM_ENDING
-                                   or w.records[current].state == TM_DEAD))
+    cdef bint ending = current < w.live.records_used and (
+        w.records[current].state == TM_ENDING or w.records[current].state == TM_DEAD)
+    cdef bint by_reset = operation != TM_TAKE and not (
+        ending and not w.records[current].by_reset)
     while fd >= 0:
         # While one socket is made no other descriptor is, so this is it.
         if tm_is_socket(fd) and ((operation == TM_ACCEPT and place_accepted(w, fd))
@@ -365,6 +367,7 @@ cdef bint watch_sides(Worker *w, uint32_t index) noexcept nogil:
     for side in range(2):
         if conn.fd[side] < 0 or (conn.state == TM_CONNECTING and side == TM_ENDPOINT):
             continue
+        conn.side_flags[side] &= ~TM_READ_UNWATCHED
         if watch(w, index, side, EPOLL_CTL_ADD, BASE_EVENTS | (
                 EPOLLOUT if conn.side_flags[side] & TM_WRITE_WATCHED else 0)) < 0:
             return False

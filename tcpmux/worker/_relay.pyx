@@ -23,16 +23,18 @@ from posix.types cimport pid_t
 from posix.unistd cimport close, getpid, getppid, read
 
 from tcpmux.shm._layout cimport (
-    TM_ACCEPT, TM_ANY_WORKER, TM_BUFFER_SIZE, TM_MAX_LINES, TM_MAX_LISTENING, TM_NONE,
-    TM_NOTHING, TM_ORDER_DRAIN, TM_ORDER_RETIRE, TM_OVER, TM_PRESENT, TM_REPLACED, TM_UNENDED, tm_count, tm_image, tm_journal_note, tm_listening,
-    tm_live_begin, tm_live_ending, tm_live_generation_seen, tm_live_guardian_pid, tm_live_rest, tm_live_set_ending, tm_live_set_generation_seen,
-    tm_live_set_heartbeat, tm_live_set_presence, tm_peer, tm_pipe_pool_destroy,
-    tm_pipe_pool_init, tm_slot, tm_table_busy_poll, tm_table_generation, tm_table_image, tm_table_shard_owner,
+    TM_ACCEPT, TM_ANY_WORKER, TM_BUFFER_SIZE, tm_count, tm_image, tm_journal_note, tm_listening,
+    tm_live_begin, tm_live_ending, tm_live_generation_seen, tm_live_guardian_pid, tm_live_rest,
+    tm_live_set_ending, tm_live_set_generation_seen, tm_live_set_heartbeat,
+    tm_live_set_presence, TM_MAX_LINES, TM_MAX_LISTENING, TM_NONE, TM_NOTHING, TM_ORDER_DRAIN,
+    TM_ORDER_RETIRE, TM_OVER, tm_peer, tm_pipe_pool_destroy, tm_pipe_pool_init, TM_PRESENT,
+    TM_REPLACED, tm_slot, tm_table_busy_poll, tm_table_generation, tm_table_image,
+    tm_table_shard_owner, TM_UNENDED,
 )
 from tcpmux.shm._shm cimport Live, Table, Tickets
 from tcpmux.worker._connection cimport (
-    Worker, connection_event, connection_open, connection_timer, connections_free,
-    connections_reset_all, connections_resume,
+    connection_event, connection_open, connection_timer, connections_free,
+    connections_reset_all, connections_resume, Worker,
 )
 from tcpmux.worker._descriptors cimport (
     tm_descriptors, tm_descriptors_claim, tm_descriptors_free, tm_descriptors_list,
@@ -41,14 +43,15 @@ from tcpmux.worker._handover cimport (
     Handover, handover_event, handover_line, handover_quota, handover_recover, handover_some,
 )
 from tcpmux.worker._mechanism cimport (
-    EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLEXCLUSIVE, EPOLLIN, SFD_CLOEXEC,
-    SFD_NONBLOCK, TM_MESSAGE_ADD, TM_MESSAGE_CLAIM, TM_MESSAGE_DRAIN, TM_MESSAGE_FDS,
-    TM_MESSAGE_FULL, TM_MESSAGE_GUARD, TM_MESSAGE_OFFER, TM_MESSAGE_REMOVE, TM_MESSAGE_REMOVED,
-    TM_GIVE_ALL, TM_MESSAGE_GIVE, TM_MESSAGE_GREW, TM_MESSAGE_SYNC, TM_MESSAGE_SYNCED,
-    TM_MESSAGE_UNLINED, TM_MESSAGE_LINE, TM_MESSAGE_REPLACE, TM_MESSAGE_RETIRE, TM_MESSAGE_ROOM, TM_MESSAGE_SEEN, TM_MESSAGE_STARTED, epoll_create1,
-    epoll_ctl, epoll_event, signalfd, TM_EXPECT_ANY, tm_waiter, tm_waiter_init, tm_waiter_wait, signalfd_siginfo, tm_channel_receive,
-    tm_channel_send, tm_channel_send_fds, tm_message, tm_sock_accept, tm_sock_reset,
-    tm_sock_same_user,    tm_wheel_init, tm_wheel_pop, tm_wheel_wait,
+    EPOLL_CLOEXEC, epoll_create1, epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_event,
+    EPOLLEXCLUSIVE, EPOLLIN, SFD_CLOEXEC, SFD_NONBLOCK, signalfd, signalfd_siginfo,
+    tm_channel_receive, tm_channel_send, tm_channel_send_fds, TM_EXPECT_ANY, TM_GIVE_ALL,
+    tm_message, TM_MESSAGE_ADD, TM_MESSAGE_CLAIM, TM_MESSAGE_DRAIN, TM_MESSAGE_FDS,
+    TM_MESSAGE_FULL, TM_MESSAGE_GIVE, TM_MESSAGE_GREW, TM_MESSAGE_GUARD, TM_MESSAGE_LINE,
+    TM_MESSAGE_OFFER, TM_MESSAGE_REMOVE, TM_MESSAGE_REMOVED, TM_MESSAGE_REPLACE,
+    TM_MESSAGE_RETIRE, TM_MESSAGE_ROOM, TM_MESSAGE_SEEN, TM_MESSAGE_STARTED, TM_MESSAGE_SYNC,
+    TM_MESSAGE_SYNCED, TM_MESSAGE_UNLINED, tm_sock_accept, tm_sock_reset, tm_sock_same_user,
+    tm_waiter, tm_waiter_init, tm_waiter_wait, tm_wheel_init, tm_wheel_pop, tm_wheel_wait,
 )
 from tcpmux.worker._recovery cimport recover_connections, recover_records
 

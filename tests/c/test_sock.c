@@ -215,10 +215,11 @@ static void a_connect_under_way_is_neither(void)
         CHECK(count < MOST);
         fds[count] = tm_sock_connect(&address);
         CHECK(fds[count] >= 0);
-        if (tm_sock_established(fds[count++]) == 0)
+        if (tm_sock_established(fds[count]) == 0)
             break;
+        tm_sock_acknowledge(fds[count++]);
     }
-    int waiting = fds[count - 1];
+    int waiting = fds[count++];
     CHECK(tm_sock_established(waiting) == 0 && tm_sock_error(waiting) == 0);
     for (int i = 0; i < count - 1; i++) {
         int fd = tm_sock_accept(listener, &peer);
@@ -229,6 +230,29 @@ static void a_connect_under_way_is_neither(void)
     CHECK(tm_sock_established(waiting) == 1);
     while (count)
         close(fds[--count]);
+    close(listener);
+}
+
+static void the_handshake_ends_with_the_first_data(void)
+{
+    struct sockaddr_in in;
+    struct tm_peer peer;
+    int listener = listen_loopback(&in, 4);
+    struct tm_address address = bound_address(listener);
+    for (int silent = 0; silent < 2; silent++) {
+        int fd = tm_sock_connect(&address);
+        CHECK(fd >= 0 && tm_sock_established(fd) == 1);
+        CHECK(tm_sock_accept(listener, &peer) == -EAGAIN); /* its ACK is still to come */
+        if (!silent)
+            CHECK(send(fd, "x", 1, 0) == 1);
+        tm_sock_acknowledge(fd);
+        int other = tm_sock_accept(listener, &peer);
+        CHECK(other >= 0);
+        char byte;
+        CHECK(recv(other, &byte, 1, MSG_DONTWAIT) == (silent ? -1 : 1));
+        close(other);
+        close(fd);
+    }
     close(listener);
 }
 
@@ -408,6 +432,7 @@ int main(void)
     RUN(a_unix_connect_fails_at_once);
     RUN(an_unknown_family_is_an_error);
     RUN(a_connect_under_way_is_neither);
+    RUN(the_handshake_ends_with_the_first_data);
     RUN(a_peer_that_has_sent_fin_is_still_established);
     RUN(a_unix_peer_that_has_closed_was_established);
     RUN(shut_write_ends_one_direction);

@@ -4,6 +4,9 @@ what is under way is in kernel buffers of limited size."""
 from __future__ import annotations
 
 import socket
+import time
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from tests.relay.cases import drive_into_splice, fill, filling, link_directly
 from tests.relay.conftest import OpenEndpoint, StartWorker
 from tests.relay.harness import FAMILIES, Family, Link, RelayWorker, await_idle
-from tests.support import read_all
+from tests.support import read_all, wait_for
 
 # v6 has the buffers of v4; what matters is which of a connection's two halves are TCP.
 PAIRS: tuple[tuple[Family, Family], ...] = (
@@ -111,3 +114,45 @@ def test_a_sender_is_held_back_and_every_byte_arrives(
         sender.close()
         await_idle(worker)
         assert worker.closed() == {"finished": 1}
+
+
+def test_what_cannot_be_passed_on_does_not_wake_the_worker(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    """Neither does it get lost: it comes when the reader reads on."""
+    endpoint = open_endpoint("v4")
+    worker = start_worker(endpoint)
+    link = worker.link(endpoint, "v4")
+    link.server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+
+    before, sent = passed_on(worker), 0
+    while passed_on(worker) - before == sent:
+        link.client.sendall(bytes(64 << 10))
+        sent += 64 << 10
+        with suppress(AssertionError):
+            wait_for(partial(has_passed_on, worker, before + sent), "all to be passed on", QUIET)
+
+    pieces = 500
+    link.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    switches = context_switches(worker.live.pid)
+    for _ in range(pieces):
+        link.client.sendall(b"y" * 100)
+        time.sleep(0.0005)
+    assert context_switches(worker.live.pid) - switches < pieces / 4
+    link.client.shutdown(socket.SHUT_WR)
+    assert read_all(link.server) == bytes(sent) + b"y" * 100 * pieces
+
+
+def passed_on(worker: RelayWorker) -> int:
+    """Bytes from clients."""
+    return int(worker.live.slot(1).bytes_in)
+
+
+def has_passed_on(worker: RelayWorker, count: int) -> bool:
+    return passed_on(worker) == count
+
+
+def context_switches(pid: int) -> int:
+    """How often it has gone to sleep of itself (proc(5): voluntary_ctxt_switches)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
