@@ -49,7 +49,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seconds",
         type=float,
-        default=0.7,
+        default=0.6,
         metavar="S",
         help="length of one measurement (default %(default)s)",
     )
