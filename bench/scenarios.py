@@ -102,7 +102,8 @@ class Scenario:
                 if use is not None:
                     scale = self._scale(outcome)
                     cost, worker_cost = use.total * scale, use.worker * scale
-                    machine_cost = use.machine * scale
+                    # Ticks fall where timers do: of what is begun by the clock they say nothing.
+                    machine_cost = None if "--rate" in self.arguments else use.machine * scale
                     processes, foreign = use.processes, use.foreign
         return Measurement(
             scenario=self.name,

@@ -58,6 +58,7 @@ enum tm_side_flag {
     TM_RESET = 2,   /* the socket reported an error: end of input means reset, not FIN */
     TM_WRITE_WATCHED = 4, /* EPOLLOUT is among its events, from the first time it was full */
     TM_READ_UNWATCHED = 8, /* EPOLLIN and EPOLLPRI are not, as what it sends can't be passed on */
+    TM_UNPACED = 16, /* it has been given bulk; sock.h: tm_sock_do_not_pace() */
 };
 
 /* Whether a worker is at work. Written by its guardian. */

@@ -86,6 +86,8 @@ struct tm_pump {
 /* Reads of at least TM_BIG_READ bytes speak for splice, smaller ones for copy. */
 #define TM_BIG_READ 16384u
 #define TM_STREAK 3
+/* Bytes passed on by one call: more than a message has. */
+#define TM_BULK_RUN 131072u
 
 /* source_hung_up: FIN, RST or an error was announced, so read to the very end. */
 enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int source,

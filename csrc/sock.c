@@ -20,6 +20,39 @@ void tm_peer_from(struct tm_peer *peer, const struct tm_address *address)
     }
 }
 
+/* Set once, before the first connection. */
+static bool congestion_is_paced;
+
+bool tm_sock_look_at_host(void)
+{
+    char name[16] = ""; /* TCP_CA_NAME_MAX */
+    socklen_t size = sizeof(name) - 1;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return false;
+    bool known = getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &size) == 0;
+    congestion_is_paced = known && strcmp(name, "reno") != 0 && strcmp(name, "cubic") != 0;
+    close(fd);
+    return congestion_is_paced;
+}
+
+static bool is_loopback(const struct tm_peer *peer)
+{
+    static const unsigned char ONE[16] = {[15] = 1}, MAPPED[12] = {[10] = 0xff, [11] = 0xff};
+    if (peer->family == AF_INET)
+        return peer->ip[0] == IN_LOOPBACKNET;
+    return peer->family == AF_INET6 &&
+           (memcmp(peer->ip, ONE, sizeof(ONE)) == 0 ||
+            (memcmp(peer->ip, MAPPED, sizeof(MAPPED)) == 0 && peer->ip[12] == IN_LOOPBACKNET));
+}
+
+void tm_sock_do_not_pace(int fd, const struct tm_peer *peer)
+{
+    /* Reno is in every kernel and allowed to everybody; where it is not, nothing is lost. */
+    if (congestion_is_paced && is_loopback(peer))
+        setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
+}
+
 int tm_sock_accept(int listener, struct tm_peer *peer)
 {
     enum { TRIES = 32 }; /* a firewall's EPERM may not go away by itself */

@@ -12,6 +12,14 @@
 #include "live.h"
 #include "route_table.h"
 
+/* To be called once, first. Learns, and returns, whether congestion control paces connections, as
+ * BBR does. */
+bool tm_sock_look_at_host(void);
+
+/* For bulk to a peer on this host: between two of its processes there is no network to be careful
+ * with, and pacing only keeps data waiting and costs timers. Others are left as they are. */
+void tm_sock_do_not_pace(int fd, const struct tm_peer *peer);
+
 /* A connection from the queue: non-blocking; who it is in *peer.
  * TCP_NODELAY is inherited from the listening socket, where the master set it.
  * -EAGAIN: the queue is empty. */

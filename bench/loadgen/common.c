@@ -140,7 +140,8 @@ static double quantile_us(const struct histogram *histogram, double share)
         return (double)slot / 1e3;
     unsigned shift = (unsigned)(slot / 128 - 1);
     uint64_t low = (slot - shift * 128u) << shift;
-    return ((double)low + (double)(UINT64_C(1) << shift) / 2) / 1e3;
+    double middle = (double)low + (double)(UINT64_C(1) << shift) / 2;
+    return (middle < (double)histogram->largest ? middle : (double)histogram->largest) / 1e3;
 }
 
 void count_error(struct tally *tally, const char *what, int error)

@@ -194,6 +194,7 @@ cdef extern from "pump.h" nogil:
 
     enum:
         TM_BIG_READ
+        TM_BULK_RUN
         TM_HALF_OPEN
         TM_HALF_SHUT
         TM_HALF_ABORTED
@@ -288,6 +289,7 @@ cdef extern from "live.h" nogil:
         TM_RESET
         TM_WRITE_WATCHED
         TM_READ_UNWATCHED
+        TM_UNPACED
 
     cdef struct tm_peer:
         uint16_t family

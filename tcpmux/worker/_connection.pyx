@@ -21,25 +21,26 @@ from libc.string cimport memset
 from posix.unistd cimport close
 
 from tcpmux.shm._layout cimport (
-    AF_UNIX, TM_BIG_READ, TM_CLIENT, TM_CLOSED_client_reset, TM_CLOSED_connect_failed,
-    TM_CLOSED_connect_timeout, TM_CLOSED_endpoint_reset, TM_CLOSED_finished,
-    TM_CLOSED_idle_timeout, TM_CLOSED_local_error, TM_CLOSED_no_endpoint, TM_CLOSED_shutdown,
-    tm_conn, tm_conn_state, TM_CONNECT, TM_CONNECTING, tm_count, TM_DEAD, tm_destination,
-    TM_ENDING, TM_ENDPOINT, tm_endpoint, TM_FREE, tm_half, TM_HALF_ABORTED, TM_HALF_OPEN,
-    TM_HALF_SHUT, TM_HUNG_UP, tm_journal_note, tm_live_set_connections, TM_MAX_LINES, TM_NONE,
-    TM_NOTHING, TM_OPEN, tm_peer, tm_pick, tm_pipe_give_back, TM_PUMP_BLOCKED,
-    TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED, TM_PUMP_EOF, TM_PUMP_HOST_ERROR,
-    tm_pump_release, tm_pump_result, tm_pump_run, TM_PUMP_SOURCE_ERROR, TM_PUMP_YIELD,
-    TM_READ_UNWATCHED, TM_RELAYING, TM_RESET, TM_RESETTING, tm_route, TM_SHUT, tm_slot,
-    tm_ticket_take, TM_UNCOUNTED_DESTINATION, TM_UNCOUNTED_SOURCE, TM_WRITE_WATCHED,
+    AF_UNIX, TM_BIG_READ, TM_BULK_RUN, TM_CLIENT, TM_CLOSED_client_reset,
+    TM_CLOSED_connect_failed, TM_CLOSED_connect_timeout, TM_CLOSED_endpoint_reset,
+    TM_CLOSED_finished, TM_CLOSED_idle_timeout, TM_CLOSED_local_error, TM_CLOSED_no_endpoint,
+    TM_CLOSED_shutdown, tm_conn, tm_conn_state, TM_CONNECT, TM_CONNECTING, tm_count, TM_DEAD,
+    tm_destination, TM_ENDING, tm_endpoint, TM_ENDPOINT, TM_FREE, tm_half, TM_HALF_ABORTED,
+    TM_HALF_OPEN, TM_HALF_SHUT, TM_HUNG_UP, tm_journal_note, tm_live_set_connections,
+    TM_MAX_LINES, TM_NONE, TM_NOTHING, TM_OPEN, tm_peer, tm_pick, tm_pipe_give_back,
+    TM_PUMP_BLOCKED, TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED, TM_PUMP_EOF,
+    TM_PUMP_HOST_ERROR, tm_pump_release, tm_pump_result, tm_pump_run, TM_PUMP_SOURCE_ERROR,
+    TM_PUMP_YIELD, TM_READ_UNWATCHED, TM_RELAYING, TM_RESET, TM_RESETTING, tm_route, TM_SHUT,
+    tm_slot, tm_ticket_take, TM_UNCOUNTED_DESTINATION, TM_UNCOUNTED_SOURCE, TM_UNPACED,
+    TM_WRITE_WATCHED,
 )
 from tcpmux.worker._mechanism cimport (
     epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_MOD, epoll_event, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN,
     EPOLLOUT, EPOLLPRI, EPOLLRDHUP, TM_EXPECT_ANSWER, TM_EXPECT_ANY, TM_EXPECT_BULK,
     TM_EXPECT_CLIENT, tm_peer_from, tm_sock_acknowledge, tm_sock_closed_by_peer,
-    tm_sock_connect, tm_sock_error, tm_sock_established, tm_sock_has_answered,
-    tm_sock_local_failure, tm_sock_shut_write, tm_sock_unacknowledged, tm_sock_will_reset,
-    tm_wheel_arm, tm_wheel_disarm,
+    tm_sock_connect, tm_sock_do_not_pace, tm_sock_error, tm_sock_established,
+    tm_sock_has_answered, tm_sock_local_failure, tm_sock_shut_write, tm_sock_unacknowledged,
+    tm_sock_will_reset, tm_wheel_arm, tm_wheel_disarm,
 )
 
 cdef extern from "<assert.h>" nogil:
@@ -82,7 +83,8 @@ cdef int watch(Worker *w, uint32_t index, int side, int operation,
 
 
 cdef void watch_write(Worker *w, uint32_t index, int side) noexcept nogil:
-    """Asks for writable edges, once in a connection's life: most never fill a socket."""
+    """The socket is full. Asks for writable edges, once in a connection's life: most never fill
+    one."""
     cdef tm_conn *conn = &w.records[index]
     if conn.side_flags[side] & TM_WRITE_WATCHED:
         return
@@ -266,6 +268,10 @@ cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
     result = tm_pump_run(
         &w.pump, half, conn.fd[side], conn.fd[other], conn.side_flags[side] & TM_HUNG_UP)
     if half.bytes != half.counted:
+        if half.bytes - half.counted >= TM_BULK_RUN and not conn.side_flags[other] & TM_UNPACED:
+            conn.side_flags[other] |= TM_UNPACED
+            tm_sock_do_not_pace(
+                conn.fd[other], &conn.client if other == TM_CLIENT else &conn.endpoint)
         conn.last_activity_ms = w.now_ms
         w.expecting = (TM_EXPECT_BULK if half.bytes - half.counted >= TM_BIG_READ
                        else TM_EXPECT_ANSWER if side == TM_CLIENT else TM_EXPECT_CLIENT)

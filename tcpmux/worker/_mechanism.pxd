@@ -7,6 +7,8 @@ from tcpmux.shm._layout cimport tm_address, tm_conn, tm_peer
 
 
 cdef extern from "sock.h" nogil:
+    bint tm_sock_look_at_host()
+    void tm_sock_do_not_pace(int fd, const tm_peer *peer)
     int tm_sock_accept(int listener, tm_peer *peer)
     int tm_sock_connect(const tm_address *address)
     void tm_sock_acknowledge(int fd)

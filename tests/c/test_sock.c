@@ -256,6 +256,44 @@ static void the_handshake_ends_with_the_first_data(void)
     close(listener);
 }
 
+static void congestion_of(int fd, char name[16])
+{
+    socklen_t size = 15;
+    memset(name, 0, 16);
+    CHECK(getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &size) == 0);
+}
+
+static void only_peers_on_this_host_are_not_paced(void)
+{
+    static const struct {
+        uint16_t family;
+        unsigned char ip[16];
+        bool here;
+    } PEERS[] = {
+        {AF_INET, {127, 9, 9, 9}, true},
+        {AF_INET, {192, 0, 2, 1}, false},
+        {AF_INET6, {[15] = 1}, true},
+        {AF_INET6, {[10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1}, true},
+        {AF_INET6, {[10] = 0xff, [11] = 0xff, [12] = 192, [15] = 1}, false},
+        {AF_INET6, {0x20, 0x01, [15] = 1}, false},
+        {AF_UNIX, {0}, false},
+    };
+    for (size_t i = 0; i < sizeof(PEERS) / sizeof(PEERS[0]); i++) {
+        struct tm_peer peer = {.family = PEERS[i].family};
+        char before[16], after[16];
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+        CHECK(fd >= 0);
+        memcpy(peer.ip, PEERS[i].ip, sizeof(peer.ip));
+        congestion_of(fd, before);
+        bool paced = tm_sock_look_at_host();
+        CHECK(paced == (strcmp(before, "reno") != 0 && strcmp(before, "cubic") != 0));
+        tm_sock_do_not_pace(fd, &peer);
+        congestion_of(fd, after);
+        CHECK(strcmp(after, paced && PEERS[i].here ? "reno" : before) == 0);
+        close(fd);
+    }
+}
+
 static void a_peer_that_has_sent_fin_is_still_established(void)
 {
     int ends[2];
@@ -433,6 +471,7 @@ int main(void)
     RUN(an_unknown_family_is_an_error);
     RUN(a_connect_under_way_is_neither);
     RUN(the_handshake_ends_with_the_first_data);
+    RUN(only_peers_on_this_host_are_not_paced);
     RUN(a_peer_that_has_sent_fin_is_still_established);
     RUN(a_unix_peer_that_has_closed_was_established);
     RUN(shut_write_ends_one_direction);

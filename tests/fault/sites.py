@@ -103,6 +103,7 @@ HARMLESS: Final[dict[str, str]] = {
     **dict.fromkeys(
         [
             "memcmp",
+            "strcmp",
             "memcpy",
             "memmove",
             "memset",
