@@ -33,7 +33,7 @@
 #include <sys/un.h>
 
 #define TM_TABLE_MAGIC 0x656c626174787574ull /* "tuxtable", little endian */
-#define TM_TABLE_FORMAT 2u
+#define TM_TABLE_FORMAT 3u
 
 #define TM_CACHE_LINE 64
 #define TM_NAME_SIZE 64           /* with its NUL */
@@ -77,6 +77,8 @@ struct tm_destination {
     uint32_t endpoint_count;
     uint32_t ticket;           /* for endpoint turns */
     uint32_t slot;
+    uint32_t connect_timeout_ms;
+    uint32_t idle_timeout_ms;  /* 0 = off */
     uint64_t born;
 };
 
@@ -87,8 +89,8 @@ struct tm_route {
     uint32_t ticket;
     uint32_t slot;
     uint64_t born;
-    uint32_t connect_timeout_ms;
-    uint32_t idle_timeout_ms;   /* 0 = off */
+    uint32_t connect_timeout_ms; /* what its destinations have if they say nothing: to be shown */
+    uint32_t idle_timeout_ms;
     uint32_t period;            /* S of pick.h; 0 = nothing to pick, reject */
     uint32_t stride;
     uint32_t cumulative[TM_MAX_DESTINATIONS];

@@ -313,7 +313,7 @@ static void finish_active(struct run *run)
 /* What is due is begun: where no connection is at rest, as soon as one is. */
 static void begin_due(struct run *run, int64_t *due, int64_t interval)
 {
-    while (run->resting != NULL && *due <= now_ns()) {
+    while (run->resting != NULL && run->begun < run->options->limit && *due <= now_ns()) {
         struct exchange *exchange = run->resting;
         run->resting = exchange->next;
         if (exchange->state != EXCHANGE_RESTING)

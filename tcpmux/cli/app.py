@@ -12,22 +12,37 @@ import click
 
 from tcpmux.cli import (
     check,
+    convert,
     demo,
+    diff,
     drain,
+    fmt,
     reload,
     run,
+    schema,
     status,
     stop,
     upgrade,
     weight,
     workers,
 )
+from tcpmux.cli.output import show_place
 from tcpmux.errors import TcpmuxError
 
 
 def _report(message: str) -> None:
     for line in message.splitlines():
         click.echo(f"tcpmux: error: {line}", err=True)
+
+
+def _report_error(error: TcpmuxError) -> None:
+    problems = getattr(error, "problems", None)  # ConfigError's; its module takes time to load
+    if problems is None:
+        _report(str(error))
+        return
+    for problem in problems:
+        click.echo(f"tcpmux: error: {problem}", err=True)
+        show_place(problem)
 
 
 class Tcpmux(click.Group):
@@ -42,7 +57,7 @@ class Tcpmux(click.Group):
         try:
             code = super().main(*args, **extra)
         except TcpmuxError as error:
-            _report(str(error))
+            _report_error(error)
             code = error.exit_code
         except click.UsageError as error:
             asked = error.ctx.command_path if error.ctx else "tcpmux"
@@ -72,6 +87,7 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @run.config_option
+@run.endpoint_option
 @click.option(
     "--version",
     is_flag=True,
@@ -81,7 +97,7 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     help="Print the version and exit.",
 )
 @click.pass_context
-def cli(ctx: click.Context, config: tuple[str, ...]) -> int:
+def cli(ctx: click.Context, config: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
     """Split TCP connections between versions of a service by weight, and change the split
     while traffic flows. No connection is dropped by a change.
 
@@ -110,20 +126,26 @@ def cli(ctx: click.Context, config: tuple[str, ...]) -> int:
     Exit codes: 0 done, 1 failed, 2 wrong usage or bad configuration.
     """
     if ctx.invoked_subcommand is not None:
-        if config:
+        if config or endpoints:
+            option = "-c" if config else "--endpoint"
             raise click.UsageError(
-                f"-c comes after the command: tcpmux {ctx.invoked_subcommand} -c FILE", ctx
+                f"{option} comes after the command: tcpmux {ctx.invoked_subcommand} -c FILE",
+                ctx,
             )
         return 0
     if not config:
         click.echo(ctx.get_help())
         return 2
-    return run.run_instance(config)
+    return run.run_instance(config, endpoints)
 
 
 for command in (
     run.run,
     check.check,
+    diff.diff,
+    convert.convert,
+    fmt.fmt,
+    schema.schema,
     status.status,
     weight.weight,
     reload.reload_,

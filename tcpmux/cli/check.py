@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from tcpmux.cli.output import plural
-from tcpmux.cli.run import config_option
+from tcpmux.cli.output import plural, show_place
+from tcpmux.cli.run import config_option, endpoint_option
+
+if TYPE_CHECKING:
+    from tcpmux.config import Config, Problem
 
 
 @click.command("check")
 @config_option
-def check(config: tuple[str, ...]) -> int:
-    """Say what is wrong with configuration files.
+@endpoint_option
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def check(config: tuple[str, ...], endpoints: tuple[str, ...], as_json: bool) -> int:
+    """Say what is wrong with configuration files, and what a start would do.
 
     Touches no running instance. Prints every problem in a line of its own, as
-    FILE:LINE:COLUMN: WHERE: WHAT, on standard error, and exits with 2 if there is one.
+    FILE:LINE:COLUMN: WHERE: WHAT, on standard error, and exits with 2 if there is one. Names of
+    endpoints are looked up; one that can't be is a warning.
 
     \b
     Examples:
@@ -26,15 +36,86 @@ def check(config: tuple[str, ...]) -> int:
     from tcpmux.config import ConfigError, load
 
     try:
-        found = load(config)
+        found = load(config, endpoints)
     except ConfigError as error:
-        for problem in error.problems:
-            click.echo(str(problem), err=True)
+        if as_json:
+            click.echo(json.dumps({"ok": False, "problems": _plain(error.problems)}, indent=2))
+        else:
+            for problem in error.problems:
+                click.echo(str(problem), err=True)
+                show_place(problem)
         return error.exit_code
-    destinations = [d for route in found.routes for d in route.destinations]
-    endpoints = sum(len(destination.endpoints) for destination in destinations)
-    click.echo(
-        f"{', '.join(config)}: ok: {plural(len(found.routes), 'route')}, "
-        f"{plural(len(destinations), 'destination')}, {plural(endpoints, 'endpoint')}"
-    )
+    names = _look_up(found)
+    if as_json:
+        click.echo(json.dumps(_as_json(found, names), indent=2))
+    else:
+        _print(found, names, ", ".join(config))
     return 0
+
+
+def _plain(problems: tuple[Problem, ...]) -> list[dict[str, Any]]:
+    return [asdict(problem) for problem in problems]
+
+
+def _look_up(found: Config) -> dict[str, list[str] | str]:
+    """The addresses of each host name, or why it has none."""
+    if not found.host_names:
+        return {}
+    from tcpmux.control.resolver import look_up_now
+
+    servers = [str(server) for server in found.dns_servers]
+    return {
+        str(name): result if isinstance(result, str) else list(dict.fromkeys(map(str, result)))
+        for name, result in look_up_now(found.host_names, servers).items()
+    }
+
+
+def _print(found: Config, names: dict[str, list[str] | str], files: str) -> None:
+    for warning in found.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    for name, result in names.items():
+        if isinstance(result, str):
+            click.echo(f"warning: {name} can't be looked up: {result}", err=True)
+    destinations = [d for route in found.routes for d in route.destinations]
+    count = sum(len(destination.endpoints) for destination in destinations)
+    click.echo(
+        f"{files}: ok: {plural(len(found.routes), 'route')}, "
+        f"{plural(len(destinations), 'destination')}, {plural(count, 'endpoint')}"
+    )
+    for route in found.routes:
+        click.echo(f"{route.name} on {', '.join(map(str, route.listen))}")
+        for destination in route.destinations:
+            ends = [
+                f"{endpoint} ({', '.join(found_)})"
+                if isinstance(found_ := names.get(str(endpoint)), list)
+                else str(endpoint)
+                for endpoint in dict.fromkeys(destination.endpoints)
+            ]
+            where = ", ".join(ends) or "no endpoint: its share is reset"
+            click.echo(f"  {destination.name} {destination.weight}: {where}")
+
+
+def _as_json(found: Config, names: dict[str, list[str] | str]) -> dict[str, Any]:
+    return {
+        "ok": True,
+        "problems": [],
+        "warnings": _plain(found.warnings),
+        "names": names,
+        "routes": [
+            {
+                "name": route.name,
+                "listen": list(map(str, route.listen)),
+                "destinations": [
+                    {
+                        "name": d.name,
+                        "weight": d.weight,
+                        "connect_timeout": d.connect_timeout,
+                        "idle_timeout": d.idle_timeout,
+                        "endpoints": list(map(str, d.endpoints)),
+                    }
+                    for d in route.destinations
+                ],
+            }
+            for route in found.routes
+        ],
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from tcpmux.config.problems import Problem
     from tcpmux.control.client import Applied
 
 WIDTH_OF_A_PIPE = 160  # columns; nothing is cut off to fit a terminal that is not there
@@ -98,3 +100,16 @@ def print_applied(applied: Applied, if_nothing: str) -> None:
         runs = f"pid {worker['pid']}, generation {worker['generation']}"
         where = runs if worker["pid"] else "not running"
         click.echo(f"not yet in worker {worker['id']} ({where})")
+
+
+def show_place(problem: Problem) -> None:
+    """On a terminal, the line of a file that a problem is in, and a caret under the place."""
+    if not problem.line or not sys.stderr.isatty():
+        return
+    try:
+        with open(problem.file, encoding="utf-8-sig", errors="replace") as file:
+            line = next(itertools.islice(file, problem.line - 1, None), "").rstrip("\n")
+    except OSError:
+        return
+    shown = "".join(c if c.isprintable() else " " for c in line)[:WIDTH_OF_A_PIPE]
+    click.echo(f"  {shown}\n  {' ' * (problem.column - 1)}^", err=True)

@@ -15,21 +15,29 @@ config_option = click.option(
     "config",
     metavar="FILE",
     multiple=True,
-    help="Configuration file; may be repeated, the files are read as one.",
+    help="Configuration file, or a directory of them; may be repeated, all are read as one.",
+)
+endpoint_option = click.option(
+    "--endpoint",
+    "endpoints",
+    metavar="HOST[/SUBSET]=ADDRESS",
+    multiple=True,
+    help="An endpoint of a host of Istio's or Gateway API's files; may be repeated.",
 )
 
 
-def run_instance(paths: Sequence[str]) -> int:
+def run_instance(paths: Sequence[str], endpoints: Sequence[str] = ()) -> int:
     """Runs an instance in this process until it is stopped; returns the exit code."""
     # The server is loaded only here: no other command needs it.
     from tcpmux.master import run as run_master
 
-    return run_master(list(paths))
+    return run_master(list(paths), list(endpoints))
 
 
 @click.command("run")
 @config_option
-def run(config: tuple[str, ...]) -> int:
+@endpoint_option
+def run(config: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
     """Run an instance in the foreground.
 
     `tcpmux -c FILE` is short for it. It serves until told to stop. Signals: HUP reads the
@@ -40,7 +48,8 @@ def run(config: tuple[str, ...]) -> int:
     Examples:
         tcpmux run -c routes.yaml
         tcpmux run -c /etc/tcpmux/base.yaml -c /etc/tcpmux/shop.yaml
+        tcpmux run -c gateway.yaml --endpoint shop/v1=127.0.0.1:9001
     """
     if not config:
         raise click.UsageError("which file? Name it with -c", click.get_current_context())
-    return run_instance(config)
+    return run_instance(config, endpoints)

@@ -39,20 +39,27 @@ def parse_weights(pairs: Sequence[str]) -> dict[str, int]:
 @click.command("weight")
 @click.argument("route")
 @click.argument("weights", metavar="DESTINATION=WEIGHT...", nargs=-1, required=True)
+@click.option("--save", is_flag=True, help="Write the weights into the file as well.")
 @admin_option
-def weight(admin: str | None, route: str, weights: tuple[str, ...]) -> int:
+def weight(admin: str | None, route: str, weights: tuple[str, ...], save: bool) -> int:
     """Shift the traffic of a route, at once.
 
     Sets weights of its destinations, for new connections; open ones stay where they are. A
     destination gets weight / sum of weights of the connections, exactly; 0 is none.
-    Destinations not named keep their weight. The file stays as it is: the next reload goes
-    back to what it says.
+    Destinations not named keep their weight. Without --save the file stays as it is, and the
+    next reload goes back to what it says; with it only these numbers change in it.
 
     \b
     Examples:
         tcpmux weight tcp-echo v1=80 v2=20     every fifth connection to v2
         tcpmux weight tcp-echo v1=0 v2=1       all of them to v2
     """
-    applied = client(admin).set_weights(route, parse_weights(weights))
+    wanted = parse_weights(weights)
+    instance = client(admin)
+    applied = instance.set_weights(route, wanted)
     print_applied(applied, f"{route}: the weights were so already")
+    if save:
+        from tcpmux.config.edit import save_weights
+
+        click.echo(f"saved in {save_weights(instance.status()['config'], route, wanted)}")
     return 0

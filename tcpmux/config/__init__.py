@@ -1,6 +1,6 @@
 """Configuration: files in, frozen values or a list of mistakes out. Used by every process."""
 
-from tcpmux.config.address import Address
+from tcpmux.config.address import Address, Endpoint, HostName
 from tcpmux.config.load import load
 from tcpmux.config.model import Admin, Config, Destination, Route
 from tcpmux.config.problems import ConfigError, Problem
@@ -11,6 +11,8 @@ __all__ = [
     "Config",
     "ConfigError",
     "Destination",
+    "Endpoint",
+    "HostName",
     "Problem",
     "Route",
     "load",

@@ -4,10 +4,37 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 from dataclasses import dataclass
 
 UNIX_PATH_MAX = 107  # bytes; sun_path of unix(7) less its NUL
+NAME_MAX = 253  # characters of a DNS name (RFC 1035, without the root's dot)
+_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", re.ASCII)
+
+
+def is_host_name(text: str) -> bool:
+    """Whether it can be a DNS name, and is no numeric address: its last label is no number."""
+    labels = text.removesuffix(".").split(".")
+    return (
+        len(text) <= NAME_MAX
+        and all(_LABEL.fullmatch(label) for label in labels)
+        and not labels[-1].isdigit()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HostName:
+    """An endpoint by name: its addresses are those that DNS and /etc/hosts have for it.
+
+    port 0: an SRV name, whose records say which hosts, ports and weights.
+    """
+
+    name: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.port}" if self.port else f"srv:{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +88,7 @@ class Address:
             pass
         if ":" in host:
             raise ValueError("expected an IPv6 address in brackets: [::1]:80")
-        raise ValueError("expected a numeric IP before the port: host names are not looked up")
+        raise ValueError("expected a numeric IP before the port")
 
     @property
     def family(self) -> socket.AddressFamily:
@@ -78,3 +105,43 @@ class Address:
         if self.path:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+Endpoint = Address | HostName
+ENDPOINT_FORMS = "IP:port, [IPv6]:port, NAME:port, srv:NAME or unix:/path"
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """As Address.parse(), and `shop.example.org:80` and `srv:_shop._tcp.example.org`.
+
+    Raises ValueError with one clause that says what was expected.
+    """
+    if text.startswith("srv:"):
+        name = text[4:]
+        if not is_host_name(name):
+            raise ValueError("expected a DNS name after srv:")
+        return HostName(name.lower(), 0)
+    host, colon, port = text.rpartition(":")
+    if colon and is_host_name(host) and not text.startswith("unix:"):
+        address = Address.parse(f":{port}")  # the port is judged as everywhere
+        return HostName(host.lower(), address.port)
+    try:
+        address = Address.parse(text)
+    except ValueError as error:
+        told = str(error).replace("IP:port, [IPv6]:port or unix:/path", ENDPOINT_FORMS)
+        raise ValueError(told.replace("a numeric IP", "an IP or a host name")) from None
+    if address.host in ("::", "0.0.0.0"):  # noqa: S104
+        raise ValueError("expected the address of one endpoint")
+    return address
+
+
+def parse_listen(text: str) -> list[Address]:
+    """As Address.parse(), and a range of ports: `:9000-9010`. Raises ValueError likewise."""
+    head, colon, ports = text.rpartition(":")
+    low, dash, high = ports.partition("-")
+    if text.startswith("unix:") or not colon or not dash:
+        return [Address.parse(text)]
+    first, last = (Address.parse(f"{head}:{port}") for port in (low, high))
+    if first.port >= last.port:
+        raise ValueError("expected a range of ports from low to high, such as 9000-9010")
+    return [Address(first.host, port, "") for port in range(first.port, last.port + 1)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,11 @@ LARGEST_FILE = 16 * 1024 * 1024  # bytes
 MOST_NODES = 1_000_000  # after aliases are expanded: a few lines of them can mean billions
 DEEPEST = 32
 
+_SCALARS = ("null", "bool", "int", "str", "float", "timestamp", "value", "merge")
+_RESOLVER: Any = yaml.resolver.Resolver()
 _TAG = "tag:yaml.org,2002:"
+# $$, ${NAME} or ${NAME:-text}; anything else after a $ is left as it is.
+_VARIABLE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\{([^}]*)\}?)")
 Mark = tuple[int, int]  # line and column, from 1
 
 
@@ -30,13 +36,23 @@ class Document:
     marks: dict[Location, Mark] = field(default_factory=dict)
     keys: dict[Location, Mark] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
     nodes: int = 0
+    is_native: bool = True  # not a resource of Kubernetes, with apiVersion and kind
+
+    def nearest(self, location: Location) -> Location:
+        """What is in the file there, or around it: what a short form stands for is not."""
+        while location and location not in self.marks:
+            location = location[:-1]
+        return location
 
     def mark(self, location: Location) -> Mark:
         """Of the value there, or of the nearest one around it."""
-        while location and location not in self.marks:
-            location = location[:-1]
-        return self.marks.get(location, (1, 1))
+        return self.marks.get(self.nearest(location), (1, 1))
+
+    def key_mark(self, location: Location) -> Mark:
+        """Of the key in front of the value there."""
+        return self.keys[location]
 
     def place(self, location: Location) -> str:
         """`routes.yaml:3:5`"""
@@ -44,18 +60,47 @@ class Document:
         return f"{self.file}:{line}:{column}"
 
     def problem(self, location: Location, message: str, mark: Mark | None = None) -> None:
+        self.problems.append(self._problem(location, message, mark))
+
+    def warn(self, location: Location, message: str, mark: Mark | None = None) -> None:
+        """As problem(), for what does not keep the file from being used."""
+        self.warnings.append(self._problem(location, message, mark))
+
+    def _problem(self, location: Location, message: str, mark: Mark | None) -> Problem:
+        if mark is None:
+            location = self.nearest(location)
         line, column = mark or self.mark(location)
-        self.problems.append(Problem(self.file, line, column, path_text(location), message))
+        return Problem(self.file, line, column, path_text(location), message)
 
 
-def read_document(path: str | Path) -> Document:
-    """Reads one YAML file. Raises ConfigError if it can't be read or is not YAML."""
-    document = Document(str(path))
-    node = _compose(document.file, _read_text(document.file))
-    if node is None:
-        raise ConfigError([Problem(document.file, 0, 0, "", "the file is empty")])
-    document.value = _Builder(document).build(node, (), 0)
-    return document
+def read_documents(path: str | Path) -> list[Document]:
+    """Reads one YAML file: its documents, empty ones left out.
+
+    Raises ConfigError if it can't be read, is not YAML or has nothing in it.
+    """
+    found = []
+    nodes = 0
+    for root in _compose(str(path), _read_text(str(path))):
+        if _is_nothing(root):
+            continue
+        document = Document(str(path), is_native=not _is_resource(root), nodes=nodes)
+        document.value = _Builder(document).build(root, (), 0)
+        nodes = document.nodes
+        found.append(document)
+    if not found:
+        raise ConfigError([Problem(str(path), 0, 0, "", "the file is empty")])
+    return found
+
+
+def _is_nothing(root: yaml.Node) -> bool:
+    return isinstance(root, yaml.ScalarNode) and root.tag == f"{_TAG}null"
+
+
+def _is_resource(root: yaml.Node) -> bool:
+    if not isinstance(root, yaml.MappingNode):
+        return False
+    keys = {key.value for key, _ in root.value if isinstance(key, yaml.ScalarNode)}
+    return {"apiVersion", "kind"} <= keys
 
 
 def _fail(file: str, line: int, column: int, message: str) -> ConfigError:
@@ -78,7 +123,7 @@ def _read_text(file: str) -> str:
         raise _fail(file, line, column, f"not UTF-8: byte 0x{data[error.start]:02x}") from None
 
 
-def _compose(file: str, text: str) -> yaml.Node | None:
+def _compose(file: str, text: str) -> list[yaml.Node]:
     loader = _LOADER(text)
     try:
         return _Composer(file, loader).compose()
@@ -96,7 +141,7 @@ def _compose(file: str, text: str) -> yaml.Node | None:
 
 
 class _Composer:
-    """Puts the nodes of the one document together from events.
+    """Puts the nodes of the documents together from events.
 
     PyYAML's own compose recurses, in C: a line of a hundred thousand brackets overruns the
     stack and ends the process.
@@ -105,19 +150,19 @@ class _Composer:
     def __init__(self, file: str, loader: Any) -> None:
         self._file = file
         self._loader = loader
-        self._root: yaml.Node | None = None
+        self._roots: list[yaml.Node] = []
         self._anchors: dict[str, yaml.Node] = {}
         self._open: list[tuple[Any, list[yaml.Node]]] = []  # collections, and what is in them yet
 
-    def compose(self) -> yaml.Node | None:
-        """None for a file without a document."""
+    def compose(self) -> list[yaml.Node]:
+        """The root of each document."""
         while True:
             event = self._loader.get_event()
             if isinstance(event, yaml.StreamEndEvent):
-                return self._root
-            if isinstance(event, yaml.DocumentStartEvent) and self._root is not None:
-                raise self._fail(event, "a second document: expected one in a file")
-            if isinstance(event, yaml.CollectionEndEvent):
+                return self._roots
+            if isinstance(event, yaml.DocumentStartEvent):
+                self._anchors.clear()
+            elif isinstance(event, yaml.CollectionEndEvent):
                 self._close()
             elif isinstance(event, yaml.NodeEvent):
                 self._add(event)
@@ -146,7 +191,7 @@ class _Composer:
         if self._open:
             self._open[-1][1].append(node)
         else:
-            self._root = node
+            self._roots.append(node)
         if isinstance(event, yaml.CollectionStartEvent):
             self._open.append((node, []))
             if len(self._open) > DEEPEST:
@@ -163,6 +208,8 @@ class _Composer:
         if tag in (None, "!"):
             tag = self._loader.resolve(kind, value, event.implicit)
         node: yaml.Node = kind(tag, value, event.start_mark, event.end_mark)
+        if isinstance(node, yaml.ScalarNode):
+            node.style = event.style
         return node
 
 
@@ -200,10 +247,14 @@ class _Builder:
     def _mapping(self, node: yaml.MappingNode, location: Location, depth: int) -> dict[str, Any]:
         document = self._document
         found: dict[str, Any] = {}
+        merged: list[yaml.Node] = []
         for key_node, value_node in node.value:
             mark = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             if not isinstance(key_node, yaml.ScalarNode):
                 document.problem(location, "expected a name as key", mark)
+                continue
+            if key_node.tag == f"{_TAG}merge":
+                merged.append(value_node)
                 continue
             key = key_node.value
             here = (*location, key)
@@ -213,22 +264,79 @@ class _Builder:
                 continue
             document.keys[here] = mark
             found[key] = self.build(value_node, here, depth + 1)
+        for value_node in merged:
+            self._merge(value_node, found, location, depth)
         return found
+
+    def _merge(
+        self, node: yaml.Node, found: dict[str, Any], location: Location, depth: int
+    ) -> None:
+        """`<<: *anchor`: what the mapping has not itself comes from there."""
+        sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        for source in sources:
+            if not isinstance(source, yaml.MappingNode):
+                mark = (source.start_mark.line + 1, source.start_mark.column + 1)
+                self._document.problem(location, "expected a mapping after <<", mark)
+                continue
+            if depth > DEEPEST:
+                return
+            given = yaml.MappingNode(
+                source.tag,
+                [(k, v) for k, v in source.value if getattr(k, "value", None) not in found],
+                source.start_mark,
+                source.end_mark,
+            )
+            found.update(self._mapping(given, location, depth + 1))
+
+    def _substituted(self, text: str, location: Location, mark: Mark) -> str | None:
+        """With what the environment has for ${NAME}; None if it hasn't, which is noted."""
+        wrong: list[str] = []
+
+        def value(found: re.Match[str]) -> str:
+            name, default, unreadable = found.groups()
+            if unreadable is not None:
+                wrong.append(
+                    "expected ${NAME} or ${NAME:-default} ($$ is a dollar sign), "
+                    f"got {describe(found[0])}"
+                )
+            elif name is not None and not os.environ.get(name) and default is None:
+                wrong.append(
+                    f"the environment has no {name}: set it, or write ${{{name}:-default}}"
+                )
+            else:
+                return "$" if name is None else os.environ.get(name) or default or ""
+            return ""
+
+        substituted = _VARIABLE.sub(value, text)
+        for message in wrong[:1]:
+            self._document.problem(location, message, mark)
+        return None if wrong else substituted
 
     def _scalar(self, node: yaml.Node, location: Location, mark: Mark) -> Any:
         text: str = node.value
         tag = node.tag.removeprefix(_TAG)
-        if tag == "null":
-            return None
-        if tag == "bool":
-            return text.lower() in ("yes", "true", "on")
-        if tag == "int":
-            try:
-                # YAML 1.1 reads 010 as 8 and 1:30 as 90; nobody means that in a weight or a port.
-                return int(text.replace("_", ""))
-            except ValueError:
+        if self._document.is_native and "$" in text and tag == "str":
+            substituted = self._substituted(text, location, mark)
+            if substituted is None:
                 return text
-        if tag in ("str", "float", "timestamp", "value", "merge"):
+            text = substituted
+            if getattr(node, "style", None) is None:  # plain: as if it had stood in the file
+                tag = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False)).removeprefix(_TAG)
+        if tag not in _SCALARS:
+            message = f"tags are not used here, got {describe(node.tag)}"
+            self._document.problem(location, message, mark)
+        return _value(tag, text)
+
+
+def _value(tag: str, text: str) -> Any:
+    if tag == "null":
+        return None
+    if tag == "bool":
+        return text.lower() in ("yes", "true", "on")
+    if tag == "int":
+        try:
+            # YAML 1.1 reads 010 as 8 and 1:30 as 90; nobody means that in a weight or a port.
+            return int(text.replace("_", ""))
+        except ValueError:
             return text
-        self._document.problem(location, f"tags are not used here, got {describe(node.tag)}", mark)
-        return text
+    return text

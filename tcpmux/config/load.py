@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from tcpmux.config.document import Document, read_document
+from tcpmux.config.document import Document, read_documents
 from tcpmux.config.model import Admin, Config, Destination, Route
-from tcpmux.config.problems import ConfigError, Location, Problem, describe, one_line
+from tcpmux.config.problems import ConfigError, Location, Problem, describe
+from tcpmux.config.resources import Given, Resource, resources_in
 from tcpmux.config.schema import (
     MAX_ALL_DESTINATIONS,
     MAX_ENDPOINTS,
     MAX_LISTENERS,
     MAX_ROUTES,
+    DefaultsModel,
     FileModel,
     RouteModel,
-    known_keys,
 )
+from tcpmux.config.translate import translate
+from tcpmux.config.turns import turns
+from tcpmux.config.validation import add_problems
+
+SUFFIXES = (".yaml", ".yml", ".json")  # of the files of a directory
 
 
 @dataclass(slots=True)
@@ -46,78 +51,78 @@ class _Names:
             self.first[name] = document.place(location)
 
 
-def load(paths: Sequence[str | Path]) -> Config:
+def load(paths: Sequence[str | Path], given: Sequence[str] = ()) -> Config:
     """Reads configuration files as one. Raises ConfigError with all that is wrong in them.
 
-    Routes of all files are put together, in order. Any other top-level key may be set in
-    one file only.
+    A directory stands for its .yaml, .yml and .json files, in order of their names. Routes of
+    all files are put together, in order. Any other top-level key may be set in one file only.
+    Documents with apiVersion and kind are resources of Istio and of the Gateway API.
+    given: HOST=ENDPOINT or HOST/SUBSET=ENDPOINT, for hosts whose endpoints are in no file.
     """
     problems: list[Problem] = []
+    documents: list[Document] = []
     files: list[_File] = []
-    for path in paths:
+    resources: list[Resource] = []
+    for path in expand(paths, problems):
         try:
-            files.append(_read(path))
+            found = read_documents(path)
         except ConfigError as error:
             problems.extend(error.problems)
-    for file in files:
-        if not file.document.problems and not file.model.model_fields_set:
-            file.document.problem((), "expected at least one key, such as routes")
+            continue
+        documents.extend(found)
+        for document in found:
+            if document.is_native:
+                files.extend(_native(document))
+            else:
+                resources.extend(resources_in(document))
     _check_together(files)
-    for file in files:
-        problems.extend(sorted(file.document.problems, key=lambda p: (p.line, p.column)))
-    if not problems and not any("routes" in file.model.model_fields_set for file in files):
+    endpoints = Given.parse(given, problems)
+    translated = translate(resources, endpoints, problems) if resources else []
+    endpoints.complain_of_unused(problems)
+    _check_translated(files, translated)
+    for document in documents:
+        problems.extend(sorted(document.problems, key=lambda p: (p.line, p.column)))
+    has_routes = any("routes" in file.model.model_fields_set for file in files)
+    if not problems and not resources and not has_routes:
         problems.append(Problem(str(paths[0]) if paths else "", 0, 0, "", "routes is missing"))
     if problems:
         raise ConfigError(problems)
-    return _merge(files, paths)
+    warnings = [warning for document in documents for warning in document.warnings]
+    return _merge(files, [route for route, _ in translated], paths, warnings)
 
 
-def _read(path: str | Path) -> _File:
-    """One file; problems of its contents are in its document, and the model then is empty."""
-    document = read_document(path)
+def expand(paths: Sequence[str | Path], problems: list[Problem]) -> Iterable[Path]:
+    for path in map(Path, paths):
+        if not path.is_dir():
+            yield path
+            continue
+        try:
+            inside = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
+        except OSError as error:
+            problems.append(Problem(str(path), 0, 0, "", f"can't be read: {error.strerror}"))
+            continue
+        inside = [p for p in inside if not p.name.startswith(".")]
+        if not inside:
+            message = f"no file in this directory ends in {', '.join(SUFFIXES)}"
+            problems.append(Problem(str(path), 0, 0, "", message))
+        yield from inside
+
+
+def _native(document: Document) -> list[_File]:
+    """Its model, or nothing and the problems in the document."""
     if not isinstance(document.value, dict):
         document.problem(
             (), f"expected a mapping with keys such as routes, got {describe(document.value)}"
         )
-        raise ConfigError(document.problems)
+        return []
     try:
         model = FileModel.model_validate(document.value)
     except ValidationError as error:
-        for details in error.errors(include_url=False):
-            _add_problem(document, details)
-        raise ConfigError(sorted(document.problems, key=lambda p: (p.line, p.column))) from None
-    return _File(document, model)
-
-
-def _add_problem(document: Document, details: Any) -> None:
-    location: Location = tuple(details["loc"])
-    kind, got = details["type"], describe(details["input"])
-    context = details.get("ctx", {})
-    if kind == "missing":
-        document.problem(location[:-1], f"{location[-1]} is missing")
-    elif kind == "extra_forbidden":
-        key = str(location[-1])
-        known = known_keys(location[:-1])
-        near = difflib.get_close_matches(key, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
-        document.problem(
-            location[:-1], f"unknown key {one_line(key)}: {hint}", document.keys.get(location)
-        )
-    elif kind == "value_error":
-        document.problem(location, str(context["error"]))
-    elif kind in ("model_type", "dict_type", "model_attributes_type"):
-        document.problem(location, f"expected a mapping, got {got}")
-    elif kind == "list_type":
-        document.problem(location, f"expected a list, got {got}")
-    elif kind == "too_short":
-        document.problem(location, "expected at least one entry, got none")
-    elif kind == "too_long":
-        document.problem(
-            location,
-            f"expected at most {context['max_length']} entries, got {context['actual_length']}",
-        )
-    else:
-        document.problem(location, f"{details['msg']}, got {got}")
+        add_problems(document, FileModel, error)
+        return []
+    if not document.problems and not model.model_fields_set:
+        document.problem((), "expected at least one key, such as routes")
+    return [_File(document, model)]
 
 
 def _check_together(files: Sequence[_File]) -> None:
@@ -132,11 +137,12 @@ def _check_together(files: Sequence[_File]) -> None:
         for r, route in enumerate(file.model.routes):
             here: Location = ("routes", r)
             routes.add(route.name, document, (*here, "name"))
-            for at, address in enumerate(route.listen):
-                listens.add(address, document, (*here, "listen", at))
+            for at, addresses in enumerate(route.listen):
+                for address in addresses:
+                    listens.add(address, document, (*here, "listen", at))
+                listeners += len(addresses)
             _check_destinations(route, document, here)
             route_count += 1
-            listeners += len(route.listen)
             destinations += len(route.destinations)
             endpoints += sum(len(d.endpoints) for d in route.destinations)
     for what, count, most in (
@@ -157,30 +163,70 @@ def _check_destinations(route: RouteModel, document: Document, here: Location) -
         names.add(destination.name, document, (*here, "destinations", d, "name"))
         endpoints = _Names("the endpoint")
         for e, endpoint in enumerate(destination.endpoints):
-            endpoints.add(endpoint, document, (*here, "destinations", d, "endpoints", e))
+            endpoints.add(endpoint.address, document, (*here, "destinations", d, "endpoints", e))
 
 
-def _merge(files: Sequence[_File], paths: Sequence[str | Path]) -> Config:
+def _check_translated(files: Sequence[_File], translated: Sequence[tuple[Route, Resource]]) -> None:
+    """Names and addresses that are in two resources, or in one and in a native file."""
+    routes, listens = _Names("a route named"), _Names("a listener on")
+    for file in files:
+        for r, route in enumerate(file.model.routes):
+            routes.first.setdefault(route.name, file.document.place(("routes", r, "name")))
+            for at, addresses in enumerate(route.listen):
+                for address in addresses:
+                    place = file.document.place(("routes", r, "listen", at))
+                    listens.first.setdefault(address, place)
+    for made, resource in translated:
+        routes.add(made.name, resource.document, resource.location)
+        for address in made.listen:
+            listens.add(address, resource.document, resource.location)
+
+
+def _merge(
+    files: Sequence[_File],
+    translated: Sequence[Route],
+    paths: Sequence[str | Path],
+    warnings: Sequence[Problem],
+) -> Config:
     def setting(key: str) -> Any:
         """From the one file that sets it, else the default."""
         models = [f.model for f in files if key in f.model.model_fields_set]
         return getattr(models[0] if models else FileModel(), key)
 
+    defaults = setting("defaults")
+    native = (_route(route, defaults) for file in files for route in file.model.routes)
     return Config(
         workers=setting("workers"),
         busy_poll=setting("busy_poll"),
         admin=Admin(setting("admin").socket),
         drain_timeout=setting("drain_timeout"),
-        routes=tuple(_route(route) for file in files for route in file.model.routes),
+        routes=(*native, *translated),
         files=tuple(Path(path) for path in paths),
+        dns_servers=tuple(setting("dns").servers),
+        warnings=tuple(warnings),
     )
 
 
-def _route(model: RouteModel) -> Route:
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)
+
+
+def _route(model: RouteModel, defaults: DefaultsModel) -> Route:
+    connect = _first(model.connect_timeout, defaults.connect_timeout)
+    idle = _first(model.idle_timeout, defaults.idle_timeout)
     return Route(
         model.name,
-        tuple(model.listen),
-        model.connect_timeout,
-        model.idle_timeout,
-        tuple(Destination(d.name, d.weight, tuple(d.endpoints)) for d in model.destinations),
+        tuple(address for addresses in model.listen for address in addresses),
+        connect,
+        idle,
+        tuple(
+            Destination(
+                d.name,
+                d.weight,
+                turns([(e.address, e.weight) for e in d.endpoints]),
+                _first(d.connect_timeout, connect),
+                _first(d.idle_timeout, idle),
+            )
+            for d in model.destinations
+        ),
     )

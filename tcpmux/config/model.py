@@ -5,28 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tcpmux.config.address import Address
+from tcpmux.config.address import Address, Endpoint, HostName
+from tcpmux.config.problems import Problem
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
     """One version of a service. weight: 0..1000000. endpoints may be empty: its share is
-    rejected."""
+    rejected; one that is in it several times takes so many turns. Timeouts in s, idle 0.0 = off."""
 
     name: str
     weight: int
-    endpoints: tuple[Address, ...]
+    endpoints: tuple[Endpoint, ...]
+    connect_timeout: float
+    idle_timeout: float
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Addresses to listen on and the destinations behind them. Timeouts in s; idle 0.0 = off."""
+    """Addresses to listen on and the destinations behind them. Timeouts as its destinations have
+    them if they say nothing else. source: what it was made of, if that is no native file."""
 
     name: str
     listen: tuple[Address, ...]
     connect_timeout: float
     idle_timeout: float
     destinations: tuple[Destination, ...]
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +52,16 @@ class Config:
     drain_timeout: float
     routes: tuple[Route, ...]
     files: tuple[Path, ...]
+    dns_servers: tuple[Address, ...] = ()  # none = those of the host
+    warnings: tuple[Problem, ...] = ()
+
+    @property
+    def host_names(self) -> frozenset[HostName]:
+        """The names whose addresses have to be looked up."""
+        return frozenset(
+            endpoint
+            for route in self.routes
+            for destination in route.destinations
+            for endpoint in destination.endpoints
+            if isinstance(endpoint, HostName)
+        )

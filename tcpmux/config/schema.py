@@ -8,15 +8,23 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from tcpmux.config.address import UNIX_PATH_MAX, Address
+from tcpmux.config.address import (
+    ENDPOINT_FORMS,
+    UNIX_PATH_MAX,
+    Address,
+    Endpoint,
+    parse_endpoint,
+    parse_listen,
+)
 from tcpmux.config.duration import format_duration, parse_duration
 from tcpmux.config.problems import describe
 
 MAX_WEIGHT = 1_000_000
 MAX_WORKERS = 64
 MAX_BUSY_POLL = 10_000  # us
+MAX_ENDPOINT_WEIGHT = 100
 MAX_DESTINATIONS = 64  # of a route
 MAX_ROUTES = 4096
 MAX_LISTENERS = 4096
@@ -68,20 +76,41 @@ def _busy_poll(value: Any) -> int | None:
     return value
 
 
-def _address(value: Any) -> Address:
+def _listen_address(value: Any) -> list[Address]:
+    forms = "IP:port, [IPv6]:port or unix:/path"
     if not isinstance(value, str):
-        raise ValueError(f"expected IP:port, [IPv6]:port or unix:/path, got {describe(value)}")
+        raise ValueError(f"expected {forms}, got {describe(value)}")
     try:
-        return Address.parse(value)
+        return parse_listen(value)
     except ValueError as error:
         raise ValueError(f"{error}, got {describe(value)}") from None
 
 
-def _endpoint(value: Any) -> Address:
-    address = _address(value)
-    if address.host in ("::", "0.0.0.0"):  # noqa: S104
-        raise ValueError(f"expected the address of one endpoint, got {describe(value)}")
-    return address
+def _dns_server(value: Any) -> Address:
+    text = value if isinstance(value, str) else ""
+    for candidate in (text, f"{text}:53", f"[{text}]:53"):
+        try:
+            return Address.parse(candidate)
+        except ValueError:
+            continue
+    raise ValueError(f"expected the IP or IP:port of a name server, got {describe(value)}")
+
+
+def _endpoint(value: Any) -> Endpoint:
+    if not isinstance(value, str):
+        raise ValueError(f"expected {ENDPOINT_FORMS}, got {describe(value)}")
+    try:
+        return parse_endpoint(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, got {describe(value)}") from None
+
+
+def _endpoint_entry(value: Any) -> Any:
+    return value if isinstance(value, dict) else {"address": value}
+
+
+def _endpoint_weight(value: Any) -> int:
+    return _whole(value, 1, MAX_ENDPOINT_WEIGHT)
 
 
 def _duration(value: Any, low: float, high: float) -> float:
@@ -99,11 +128,11 @@ def _duration(value: Any, low: float, high: float) -> float:
     return seconds
 
 
-def _connect_timeout(value: Any) -> float:
+def connect_timeout(value: Any) -> float:
     return _duration(value, 0.001, HOUR)
 
 
-def _idle_timeout(value: Any) -> float:
+def idle_timeout(value: Any) -> float:
     return _duration(value, 0.0, 30 * DAY)
 
 
@@ -132,44 +161,169 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
+Name = Annotated[
+    str, BeforeValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME.pattern}$"})
+]
+_DURATION_SCHEMA = {
+    "type": ["string", "integer"],
+    "pattern": r"^(0|([0-9]+([.][0-9]+)?(ms|[dhms]))+)$",
+    "examples": ["250ms", "10s", "1h30m"],
+}
+ConnectTimeout = Annotated[
+    float, BeforeValidator(connect_timeout), WithJsonSchema(_DURATION_SCHEMA)
+]
+IdleTimeout = Annotated[float, BeforeValidator(idle_timeout), WithJsonSchema(_DURATION_SCHEMA)]
+EndpointAddress = Annotated[
+    Endpoint, BeforeValidator(_endpoint), WithJsonSchema({"type": "string"})
+]
+
+_CONNECT_TIMEOUT = (
+    "For each endpoint tried: 1ms..1h. One that refuses or does not answer in time is passed over "
+    "for the destination's next; each is tried once."
+)
+_IDLE_TIMEOUT = "A connection on which no byte moved for so long is closed: 1ms..30d, 0s = never."
+
+
+class EndpointModel(_Strict):
+    address: EndpointAddress = Field(
+        description=f"{ENDPOINT_FORMS}. A name stands for all its addresses, and is looked up "
+        "again and again; srv: for hosts, ports and weights from DNS."
+    )
+    weight: Annotated[
+        int,
+        BeforeValidator(_endpoint_weight),
+        WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_ENDPOINT_WEIGHT}),
+    ] = Field(default=1, description="Turns it takes where another takes one.")
+
+
 class DestinationModel(_Strict):
-    name: Annotated[str, BeforeValidator(_name)]
-    weight: Annotated[int, BeforeValidator(_weight)] = 1
-    endpoints: list[Annotated[Address, BeforeValidator(_endpoint)]]
+    name: Name = Field(description="A version of the service. Counters stay with the name.")
+    weight: Annotated[
+        int,
+        BeforeValidator(_weight),
+        WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_WEIGHT}),
+    ] = Field(
+        default=1,
+        description="Its share is weight / sum of weights, exactly. 0 = no connections; all 0 = "
+        "every connection is reset.",
+    )
+    endpoints: list[Annotated[EndpointModel, BeforeValidator(_endpoint_entry)]] = Field(
+        description="They take turns. With none the destination's share of connections is reset."
+    )
+    connect_timeout: ConnectTimeout | None = Field(default=None, description=_CONNECT_TIMEOUT)
+    idle_timeout: IdleTimeout | None = Field(default=None, description=_IDLE_TIMEOUT)
 
 
 class RouteModel(_Strict):
-    name: Annotated[str, BeforeValidator(_name)]
+    name: Name = Field(description="Counters stay with the name across reloads.")
     listen: Annotated[
-        list[Annotated[Address, BeforeValidator(_address)]],
+        list[
+            Annotated[
+                list[Address],
+                BeforeValidator(_listen_address),
+                WithJsonSchema({"type": "string"}),
+            ]
+        ],
         BeforeValidator(_listen),
         Field(min_length=1),
-    ]
-    connect_timeout: Annotated[float, BeforeValidator(_connect_timeout)] = 10.0
-    idle_timeout: Annotated[float, BeforeValidator(_idle_timeout)] = 3600.0
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "string"},
+                    {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                ]
+            }
+        ),
+    ] = Field(
+        description="IP:port, [IPv6]:port, :port (every address, IPv4 and IPv6), unix:/path, or a "
+        "range of ports such as :9000-9010; one or a list."
+    )
+    connect_timeout: ConnectTimeout | None = Field(default=None, description=_CONNECT_TIMEOUT)
+    idle_timeout: IdleTimeout | None = Field(default=None, description=_IDLE_TIMEOUT)
     destinations: list[DestinationModel] = Field(min_length=1, max_length=MAX_DESTINATIONS)
 
 
+class DefaultsModel(_Strict):
+    connect_timeout: ConnectTimeout = Field(default=10.0, description=_CONNECT_TIMEOUT)
+    idle_timeout: IdleTimeout = Field(default=3600.0, description=_IDLE_TIMEOUT)
+
+
 class AdminModel(_Strict):
-    socket: Annotated[str, BeforeValidator(_socket_path)] = "/run/tcpmux.sock"
+    socket: Annotated[
+        str,
+        BeforeValidator(_socket_path),
+        WithJsonSchema({"type": "string", "pattern": "^/", "maxLength": UNIX_PATH_MAX}),
+    ] = Field(
+        default="/run/tcpmux.sock",
+        description="UNIX socket of the admin API (mode 0600). A change takes effect at the next "
+        "start.",
+    )
+
+
+class DnsModel(_Strict):
+    servers: list[
+        Annotated[Address, BeforeValidator(_dns_server), WithJsonSchema({"type": "string"})]
+    ] = Field(
+        default=[],
+        description="IP or IP:port of name servers for endpoints by name; none = those of "
+        "/etc/resolv.conf.",
+    )
 
 
 class FileModel(_Strict):
-    workers: Annotated[int | None, BeforeValidator(_workers)] = None
-    busy_poll: Annotated[int | None, BeforeValidator(_busy_poll)] = None
-    drain_timeout: Annotated[float, BeforeValidator(_drain_timeout)] = 45.0
+    workers: Annotated[
+        int | None,
+        BeforeValidator(_workers),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"const": "auto"},
+                    {"type": "integer", "minimum": 1, "maximum": MAX_WORKERS},
+                ]
+            }
+        ),
+    ] = Field(
+        default=None,
+        description="Worker processes: auto = one for each CPU that tcpmux may run on, or 1..64.",
+    )
+    busy_poll: Annotated[
+        int | None,
+        BeforeValidator(_busy_poll),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"enum": ["auto", "off", False]},
+                    {"type": "integer", "minimum": 1, "maximum": MAX_BUSY_POLL},
+                ]
+            }
+        ),
+    ] = Field(
+        default=None,
+        description="Microseconds that a worker with nothing to do looks for work before it "
+        "sleeps; auto = up to 100 where that has lately been worth it.",
+    )
+    drain_timeout: Annotated[
+        float, BeforeValidator(_drain_timeout), WithJsonSchema(_DURATION_SCHEMA)
+    ] = Field(
+        default=45.0,
+        description="How long a stop waits for open connections: 0s..7d. What is open then is "
+        "reset.",
+    )
     admin: AdminModel = AdminModel()
+    dns: DnsModel = DnsModel()
+    defaults: DefaultsModel = Field(
+        default=DefaultsModel(), description="For every route of all files that says nothing else."
+    )
     routes: list[RouteModel] = Field(default=[], max_length=MAX_ROUTES)
 
 
-def known_keys(location: tuple[str | int, ...]) -> list[str]:
-    """The keys of the mapping at `location`; for the hint at an unknown one."""
-    model: type[BaseModel] = FileModel
-    for step in location:
-        if step == "routes":
-            model = RouteModel
-        elif step == "destinations":
-            model = DestinationModel
-        elif step == "admin":
-            model = AdminModel
-    return list(model.model_fields)
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a routes.yaml, for editors.
+
+    Values that are written as ${NAME} are not foreseen by it.
+    """
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **FileModel.model_json_schema(),
+        "title": "tcpmux routes.yaml",
+    }

@@ -26,7 +26,7 @@ from tcpmux.control.schema import (
 from tcpmux.errors import TcpmuxError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "TIMEOUT",
@@ -113,6 +113,12 @@ class AdminClient:
         """Sets weights (0..1000000) until the next reload; those not named stay."""
         path = f"/v1/routes/{quote(route, safe='')}/weights"
         return cast("Applied", self._ask("PUT", path, dict(weights)))
+
+    def diff(self, files: Sequence[str], endpoints: Sequence[str] = ()) -> list[str]:
+        """What a reload of these files (absolute paths) would change, a line a route."""
+        body = {"files": list(files), "endpoints": list(endpoints)}
+        answer = cast("dict[str, list[str]]", self._ask("POST", "/v1/diff", body))
+        return answer["changes"]
 
     def set_workers(self, count: int) -> Applied:
         """Has the instance run with that many workers (1 or more) until the next reload."""

@@ -3,6 +3,7 @@
     ask     {"id": 3, "verb": "reload"}             one JSON object a packet, SOCK_SEQPACKET
     answer  {"id": 3, "ok": true, "result": {...}}
             {"id": 3, "ok": false, "kind": "refused", "error": "one line"}
+    push    {"push": "names", ...}                 from the master, unasked
 
 The master serves one request after the other, and answers in any order we like: ids match
 answers to requests. When the master ends, the kernel reports EOF and every request that
@@ -52,12 +53,17 @@ class MasterLink:
     """
 
     def __init__(
-        self, sock: socket.socket, on_gone: Callable[[], None], answer_time: float = ANSWER_TIME
+        self,
+        sock: socket.socket,
+        on_gone: Callable[[], None],
+        answer_time: float = ANSWER_TIME,
+        on_push: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._on_gone = on_gone
         self._answer_time = answer_time
+        self._on_push = on_push
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pending: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._sending = asyncio.Lock()
@@ -130,6 +136,9 @@ class MasterLink:
             return
         assert not flags & socket.MSG_TRUNC, "an answer is at most LARGEST_ANSWER"
         answer = json.loads(packet)
+        if "push" in answer:
+            self._on_push(answer)
+            return
         future = self._pending.get(answer["id"])
         if future is None or future.done():
             log.warning("the master answered too late: %.200s", packet.decode())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from tcpmux.control.master_link import MasterLink
+from tcpmux.control.names import HostNames
 from tcpmux.control.orphans import OrphanedWorkers
 from tcpmux.control.server import AdminApi, Identity, StatusSource
 
@@ -45,8 +46,10 @@ class Control:
             log.warning("the master is gone; workers go on as they are")
             orphans.watch(worker["pid"] for worker in self.source.read()["workers"])
 
-        link = MasterLink(self.master, master_gone)
-        app = AdminApi(self.source, self.identity, link, orphans).app()
+        names = HostNames()
+        link = MasterLink(self.master, master_gone, on_push=names.pushed)
+        names.start(link)
+        app = AdminApi(self.source, self.identity, link, orphans, names).app()
         runner = web.AppRunner(
             app,
             access_log=None,
@@ -61,6 +64,7 @@ class Control:
             await over.wait()
         finally:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+            await names.close()
             await runner.cleanup()
             link.close()
             orphans.close()

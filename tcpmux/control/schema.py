@@ -7,6 +7,7 @@ from typing import TypedDict
 
 class EndpointStatus(TypedDict):
     address: str
+    turns: int  # how many it takes in a round of its destination
     connections_active: int
     connections_total: int  # connects started
     connect_failures_total: int
@@ -17,6 +18,8 @@ class DestinationStatus(TypedDict):
     weight: int  # as configured or, later, set at run time
     file_weight: int
     effective_weight: int  # what the pick uses
+    connect_timeout_ms: int  # of destinations that say nothing else
+    idle_timeout_ms: int
     connections_active: int
     connections_total: int
     connect_failures_total: int
@@ -30,8 +33,8 @@ class DestinationStatus(TypedDict):
 class RouteStatus(TypedDict):
     name: str
     listen: list[str]
-    connect_timeout_ms: int
-    idle_timeout_ms: int  # 0 = off
+    connect_timeout_ms: int  # of destinations that say nothing else
+    idle_timeout_ms: int
     connections_active: int
     connections_total: int
     connections_rejected_total: int

@@ -2,6 +2,7 @@
 
     GET  /v1/status                    what is, read from shared memory
     POST /v1/reload                    the files again
+    POST /v1/diff                      {"files": [...], "endpoints": [...]}: what would change
     PUT  /v1/routes/NAME/weights       {"v1": 50, "v2": 50}
     PUT  /v1/workers                   {"count": 4}
     POST /v1/upgrade                   the build that is installed now
@@ -26,6 +27,7 @@ from aiohttp import web
 from tcpmux.control.master_link import MasterGone, MasterLink, MasterRefused, MasterSilent
 
 if TYPE_CHECKING:
+    from tcpmux.control.names import HostNames
     from tcpmux.control.orphans import OrphanedWorkers
 
 log = logging.getLogger("tcpmux.control")
@@ -98,6 +100,10 @@ async def _json_object(request: web.Request) -> dict[str, Any]:
     return value
 
 
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
 class AdminApi:
     """The handlers. app() gives the application to serve."""
 
@@ -107,7 +113,9 @@ class AdminApi:
         identity: Identity,
         master: MasterLink,
         orphans: OrphanedWorkers,
+        names: HostNames,
     ) -> None:
+        self._names = names
         self._source = source
         self._identity = identity
         self._master = master
@@ -117,6 +125,7 @@ class AdminApi:
         app = web.Application(middlewares=[_errors_as_json], client_max_size=LARGEST_BODY)
         app.router.add_get("/v1/status", self._status, allow_head=False)
         app.router.add_post("/v1/reload", self._reload)
+        app.router.add_post("/v1/diff", self._diff)
         app.router.add_put("/v1/routes/{route}/weights", self._set_weights)
         app.router.add_put("/v1/workers", self._set_workers)
         app.router.add_post("/v1/upgrade", self._upgrade)
@@ -135,7 +144,16 @@ class AdminApi:
         return web.json_response(status)
 
     async def _reload(self, _request: web.Request) -> web.Response:
-        return web.json_response(await self._master.request("reload"))
+        return web.json_response(await self._names.reload())
+
+    async def _diff(self, request: web.Request) -> web.Response:
+        body = await _json_object(request)
+        files, endpoints = body.pop("files", None), body.pop("endpoints", [])
+        if body or not files or not _is_texts(files) or not _is_texts(endpoints):
+            raise MasterRefused("invalid", 'the body is {"files": ["/path"], "endpoints": []}')
+        return web.json_response(
+            await self._master.request("diff", files=files, endpoints=endpoints)
+        )
 
     async def _set_weights(self, request: web.Request) -> web.Response:
         weights = await _json_object(request)  # what is in it is for the master to judge

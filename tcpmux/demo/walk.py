@@ -80,7 +80,9 @@ def look_around(directory: Path, source: Path) -> Scene:
         route = load([source]).routes[0]
     except ConfigError as error:
         raise DemoFailed(str(error)) from error
-    destinations = {d.name: d.endpoints for d in route.destinations}
+    destinations = {
+        d.name: tuple(e for e in d.endpoints if isinstance(e, Address)) for d in route.destinations
+    }
     return Scene(directory, source, route.name, route.listen[0], destinations)
 
 

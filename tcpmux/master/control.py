@@ -128,7 +128,9 @@ class ControlProcess:
         self._start_at = now + self._delay
         self._delay = min(LONGEST_DELAY, self._delay * 2 or FIRST_DELAY)
 
-    def serve(self, handle: Callable[[dict[str, Any]], Answer]) -> None:
+    def serve(
+        self, handle: Callable[[dict[str, Any]], Answer], on_ready: Callable[[], object]
+    ) -> None:
         """Answers what has been asked. handle() raises TcpmuxError to refuse."""
         while self._link is not None:
             try:
@@ -144,8 +146,20 @@ class ControlProcess:
             request = json.loads(packet)
             if request.get("verb") == "ready":
                 log.info("control is ready (pid %d)", self.pid)
+                on_ready()
                 continue
             self._answer(request, handle)
+
+    def push(self, message: Mapping[str, Any]) -> bool:
+        """Tells control something that it has not asked for. False if it can't be told now."""
+        if self._link is None:
+            return False
+        try:
+            self._link.send(json.dumps(message).encode())
+        except OSError as error:
+            log.warning("control could not be told: %s", error)
+            return False
+        return True
 
     def _answer(self, request: dict[str, Any], handle: Callable[[dict[str, Any]], Answer]) -> None:
         answer: dict[str, Any]

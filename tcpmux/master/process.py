@@ -14,21 +14,23 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from setproctitle import setproctitle
 
-from tcpmux.config import Config, load
+from tcpmux.config import Config, HostName, load
 from tcpmux.errors import TcpmuxError
 from tcpmux.master import estate as estates
 from tcpmux.master.balance import Balance
 from tcpmux.master.control import ControlProcess, Refusal
 from tcpmux.master.instance import Instance, end_control, make, resume, wanted_workers
 from tcpmux.master.listeners import unlink_socket
-from tcpmux.master.reload import QUEUE_TIME, Routing
+from tcpmux.master.names import LOOKUP_TIME, PROGRAM_TIME, Known, from_request, look_up, to_push
+from tcpmux.master.reload import MOST_CHANGES, QUEUE_TIME, Routing, Sources
 from tcpmux.master.signals import SignalQueue
 from tcpmux.master.supervisor import Supervisor, inherited_sockets
 from tcpmux.master.upgrade import REHEARSAL, Upgrade
@@ -50,9 +52,16 @@ class Master:
     """One running instance. run() returns its exit code."""
 
     def __init__(
-        self, paths: Sequence[str], config: Config, instance: Instance, *, upgraded: bool
+        self,
+        sources: Sources,
+        config: Config,
+        instance: Instance,
+        known: Known,
+        *,
+        upgraded: bool,
     ) -> None:
-        self._paths = [str(Path(path).absolute()) for path in paths]
+        paths = tuple(str(Path(path).absolute()) for path in sources.paths)
+        self._sources = replace(sources, paths=paths)
         self._instance = instance
         self._table = instance.table
         self._workers = instance.workers
@@ -68,11 +77,13 @@ class Master:
             self._listeners,
             Names.new(self._workers.slot_is_idle),
             self._supervisor,
+            addresses=known,
         )
         self._control = ControlProcess(*self._control_arguments())
         self._drain_deadline: float | None = None  # monotonic; set = draining
         self._kill_deadline: float | None = None  # monotonic; set = ending at once
         self._next_report = 0.0
+        self._reload_by: float | None = None  # monotonic; control is looking new names up
 
     def _control_arguments(self) -> tuple[list[str], list[int]]:
         fds = {
@@ -85,7 +96,7 @@ class Master:
         for option, numbers in fds.items():
             for number in numbers:
                 arguments += [option, str(number)]
-        for path in self._paths:
+        for path in self._sources.paths:
             arguments += ["--config", path]
         return arguments, [number for numbers in fds.values() for number in numbers]
 
@@ -97,7 +108,7 @@ class Master:
 
     def run(self) -> int:
         """Serves until told to stop. Raises TcpmuxError if it can't begin."""
-        setproctitle(f"tcpmux: master {' '.join(Path(path).name for path in self._paths)}")
+        setproctitle(f"tcpmux: master {' '.join(Path(path).name for path in self._sources.paths)}")
         adopt_orphans()
         signals = SignalQueue()
         try:
@@ -195,7 +206,7 @@ class Master:
             self._signal(number)
         self._reap()
         self._workers.look_for_dead(draining=self._draining)
-        self._control.serve(self._request)
+        self._control.serve(self._request, self._push_names)
         self._refuse_takeover()
         self._due(time.monotonic())
 
@@ -206,6 +217,7 @@ class Master:
             self._kill_deadline,
             self._upgrade.next_look(),
             self._supervisor.next_look(),
+            self._reload_by,
         ]
         if self._draining:
             due.append(self._next_report)
@@ -219,6 +231,9 @@ class Master:
         self._upgrade.look(now)
         self._supervisor.look(now)
         self._workers.remind(self._listeners)
+        if self._reload_by is not None and now >= self._reload_by:
+            log.warning("control does not look host names up: reloading without the new ones")
+            self._try(lambda: self._log_changes(self._reload()), "reload")
         if not self._draining:
             self._workers.start_due(self._listeners, now)
             self._balance.look(now)
@@ -304,16 +319,40 @@ class Master:
             log.error("%s refused, nothing changed: %s", what, _one_line(error))  # noqa: TRY400
 
     def _reload_by_signal(self) -> None:
-        self._try(lambda: self._log_changes(self._reload()), "reload")
+        self._try(self._look_up_and_reload, "reload")
+
+    def _look_up_and_reload(self) -> None:
+        """If there are names that nobody has looked up, control does that first, and then asks
+        for the reload; without control it is done as it is."""
+        with self._reloading():
+            config = self._routing.read(self._sources)
+            if self._routing.unknown_names(config) and self._control.push({"push": "reload"}):
+                self._reload_by = time.monotonic() + LOOKUP_TIME + PROGRAM_TIME
+                return
+            self._log_changes(self._change_to(config))
 
     def _reload(self) -> list[str]:
+        with self._reloading():
+            return self._change_to(self._routing.read(self._sources))
+
+    @contextmanager
+    def _reloading(self) -> Iterator[None]:
+        self._reload_by = None
         self._supervisor.reloading()
         try:
-            changes = self._routing.reload(self._paths)
-            count = wanted_workers(self._routing.config, self._table.shard_count)
-            return [*changes, *self._set_workers(count)]
+            yield
         finally:
             self._say_ready()  # refused or not: it serves
+
+    def _change_to(self, config: Config) -> list[str]:
+        changes = self._routing.reload(config)
+        count = wanted_workers(config, self._table.shard_count)
+        self._push_names()
+        return [*changes, *self._set_workers(count)]
+
+    def _push_names(self) -> None:
+        routing = self._routing
+        self._control.push(to_push(routing.addresses, routing.config.dns_servers))
 
     # --- workers and builds -----------------------------------------------------------------
 
@@ -404,8 +443,15 @@ class Master:
             return {"pid": os.getpid()}
         if self._draining:
             raise Refusal("refused", "tcpmux is draining and takes no changes")
+        if verb == "diff":
+            sources = Sources(tuple(request["files"]), tuple(request["endpoints"]))
+            return {"changes": self._routing.difference(sources)[:MOST_CHANGES]}
         if verb == "reload":
-            changes = self._changed_by_request(self._reload)
+            return self._reload_by_request(look_up=bool(request.get("look_up")))
+        if verb == "addresses":
+            changes = self._routing.set_addresses(from_request(request["found"]))
+            if changes:
+                self._log_changes(changes)
         elif verb == "set_weights":
             changes = self._changed_by_request(
                 lambda: self._routing.set_weights(request["route"], request["weights"])
@@ -418,12 +464,33 @@ class Master:
             raise Refusal("invalid", f"unknown verb {verb!r}")
         return self._routing.applied(changes)
 
-    def _changed_by_request(self, change: Callable[[], list[str]]) -> list[str]:
+    def _reload_by_request(self, *, look_up: bool) -> dict[str, Any]:
+        """With look_up, names that nobody has looked up come back instead: to be told as
+        `addresses` first."""
+        unknown: list[HostName] = []
+
+        def reload() -> list[str]:
+            with self._reloading():
+                config = self._routing.read(self._sources)
+                unknown.extend(self._routing.unknown_names(config) if look_up else ())
+                return [] if unknown else self._change_to(config)
+
+        changes = self._changed_by_request(reload, quiet=lambda: bool(unknown))
+        if unknown:
+            servers = self._routing.read(self._sources).dns_servers
+            return {"unknown": list(map(str, unknown)), "servers": list(map(str, servers))}
+        return self._routing.applied(changes)
+
+    def _changed_by_request(
+        self, change: Callable[[], list[str]], quiet: Callable[[], bool] = lambda: False
+    ) -> list[str]:
         try:
             changes = change()
         except TcpmuxError as error:
             log.error("refused, nothing changed: %s", _one_line(error))  # noqa: TRY400
             raise
+        if quiet():
+            return changes
         self._log_changes(changes)
         try:
             self._routing.await_workers()
@@ -437,7 +504,7 @@ def _one_line(error: TcpmuxError) -> str:
     return f"{first} (and {len(more)} more: see `tcpmux check`)" if more else first
 
 
-def run(paths: Sequence[str]) -> int:
+def run(paths: Sequence[str], endpoints: Sequence[str] = ()) -> int:
     """Runs tcpmux on these configuration files until it is stopped; returns the exit code.
 
     Takes over an instance with the same admin socket whose master has died. Raises
@@ -449,15 +516,19 @@ def run(paths: Sequence[str]) -> int:
         format="%(asctime)s tcpmux %(levelname)s %(message)s",
     )
     inherited = inherited_sockets(os.environ)
-    config = load(paths)
+    sources = Sources(tuple(paths), tuple(endpoints))
+    config = load(sources.paths, sources.endpoints)
     saved = os.environ.pop(estates.VARIABLE, None)
     rehearsal = os.environ.pop(REHEARSAL, None)
     estate = estates.Estate.load(int(saved)) if saved else estates.claim(config.admin.socket)
     if rehearsal:
         return _rehearse(config, estate)
+    for warning in config.warnings:
+        log.warning("%s", warning)
+    known = look_up(config)
     instance = make(config) if estate is None else resume(config, estate)
     instance.listeners.inherit(inherited)
-    return Master(paths, config, instance, upgraded=saved is not None).run()
+    return Master(sources, config, instance, known, upgraded=saved is not None).run()
 
 
 def _rehearse(config: Config, estate: estates.Estate | None) -> int:
@@ -470,5 +541,5 @@ def _rehearse(config: Config, estate: estates.Estate | None) -> int:
         names = Names.new(lambda _: True)
         names.restore(image, table.numbers_given)
         listeners = dict.fromkeys((a for route in config.routes for a in route.listen), 0)
-        build_image(config, {}, names, listeners, generation + 1)
+        build_image(config, {}, names, listeners, generation + 1, {})
     return 0

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tcpmux.config import Config, load
+from tcpmux.config import Address, Config, HostName, load
 from tcpmux.errors import TcpmuxError
 from tcpmux.master.control import Refusal
 from tcpmux.master.listeners import Listener, Listeners
@@ -30,15 +30,27 @@ POLL_AUTO = -1  # csrc/waiter.h: TM_POLL_AUTO
 MOST_CHANGES = 100  # in an answer: it has to fit into one packet
 
 
-def _load(paths: Sequence[str]) -> Config:
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the configuration comes from. endpoints: as --endpoint gives them."""
+
+    paths: tuple[str, ...]
+    endpoints: tuple[str, ...] = ()
+
+
+def _load(sources: Sources) -> Config:
     """As load(), and no fault of ours in reading a file may end what serves traffic."""
     try:
-        return load(paths)
+        return load(sources.paths, sources.endpoints)
     except TcpmuxError:
         raise
     except Exception as error:
-        log.exception("a fault in tcpmux while reading %s", ", ".join(paths))
+        log.exception("a fault in tcpmux while reading %s", ", ".join(sources.paths))
         raise TcpmuxError(f"a fault in tcpmux while reading the files: {error!r}") from error
+
+
+def _poll(config: Config) -> int:
+    return POLL_AUTO if config.busy_poll is None else config.busy_poll
 
 
 def _busy_poll_text(busy_poll: int) -> str:
@@ -57,6 +69,7 @@ class Routing:
     supervisor: Supervisor
     image: Image = field(default_factory=lambda: Image((), ()))
     weights: dict[str, dict[str, int]] = field(default_factory=dict)  # set at run time
+    addresses: dict[HostName, tuple[Address, ...]] = field(default_factory=dict)  # in DNS
 
     def start(self) -> None:
         """Binds and publishes for the first time, before there are workers. Raises TcpmuxError."""
@@ -91,13 +104,46 @@ class Routing:
             for change in changes:
                 log.info("%s, generation %d", change, self.table.generation)
 
-    def reload(self, paths: Sequence[str]) -> list[str]:
-        """Reads the files again and applies them; returns what changed, a line a route.
+    def read(self, sources: Sources) -> Config:
+        """The files as they are now. Raises TcpmuxError."""
+        return _load(sources)
+
+    def unknown_names(self, config: Config) -> list[HostName]:
+        """Those that nobody has looked up yet."""
+        return sorted(config.host_names - self.addresses.keys(), key=str)
+
+    def difference(self, sources: Sources) -> list[str]:
+        """What a reload would change, a line a route. Raises TcpmuxError."""
+        config = _load(sources)
+        addresses = [address for route in config.routes for address in route.listen]
+        ids = dict.fromkeys(addresses, 0)
+        generation = self.table.generation + 1
+        image = build_image(config, {}, self.names.copy(), ids, generation, self.addresses)
+        return [*describe_changes(self.image, image), *self._other_changes(config)]
+
+    def set_addresses(self, found: Mapping[HostName, tuple[Address, ...]]) -> list[str]:
+        """What names mean from now on; returns what that changes. Raises TcpmuxError."""
+        before = self.addresses
+        self.addresses = {**before, **found}
+        try:
+            return self._apply(self.config, self.weights, ())
+        except BaseException:
+            self.addresses = before
+            raise
+
+    def _other_changes(self, config: Config) -> list[str]:
+        changes = []
+        if config.busy_poll != self.config.busy_poll:
+            old, new = (_busy_poll_text(_poll(c)) for c in (self.config, config))
+            changes.append(f"busy_poll {old}->{new}")
+        return changes
+
+    def reload(self, config: Config) -> list[str]:
+        """Applies what the files say now; returns what changed, a line a route.
 
         Weights set at run time are dropped: the file wins. Raises TcpmuxError with
         everything as it was.
         """
-        config = _load(paths)
         notes = [
             f"{what} changes with the next start, not with a reload"
             for what, old, new in (("admin.socket", self.config.admin.socket, config.admin.socket),)
@@ -108,9 +154,12 @@ class Routing:
             f"({', '.join(f'{name}={weight}' for name, weight in weights.items())})"
             for route, weights in self.weights.items()
         ]
-        changes = self._apply(config, {}, self._unwanted(config))
-        for note in notes:
+        others = self._other_changes(config)
+        changes = [*self._apply(config, {}, self._unwanted(config)), *others]
+        for note in [*notes, *map(str, config.warnings)]:
             log.warning(note)
+        in_use = self.config.host_names
+        self.addresses = {name: a for name, a in self.addresses.items() if name in in_use}
         return [*changes, *overridden, *notes]
 
     def set_weights(self, route_name: str, weights: Mapping[str, int]) -> list[str]:
@@ -176,7 +225,8 @@ class Routing:
         opened = self.listeners.open_missing(addresses)
         try:
             names = self.names.copy()
-            image = build_image(config, weights, names, self.listeners.ids(opened), in_force + 1)
+            ids = self.listeners.ids(opened)
+            image = build_image(config, weights, names, ids, in_force + 1, self.addresses)
             changes = describe_changes(self.image, image)
             changed = image != self.image
             if changed:
@@ -198,11 +248,7 @@ class Routing:
         self.workers.add_listeners(opened)
         self._store(opened)
         self.config, self.weights, self.image, self.names = config, weights, image, names
-        busy_poll = POLL_AUTO if config.busy_poll is None else config.busy_poll
-        if self.table.busy_poll != busy_poll and in_force:
-            before = _busy_poll_text(self.table.busy_poll)
-            changes.append(f"busy_poll {before}->{_busy_poll_text(busy_poll)}")
-        self.table.busy_poll = busy_poll
+        self.table.busy_poll = _poll(config)
         if changed:
             self.workers.wake()
         return changes

@@ -65,6 +65,8 @@ cdef extern from "route_table.h" nogil:
         uint32_t endpoint_count
         uint32_t ticket
         uint32_t slot
+        uint32_t connect_timeout_ms
+        uint32_t idle_timeout_ms
         uint64_t born
 
     cdef struct tm_route:

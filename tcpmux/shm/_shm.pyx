@@ -380,6 +380,8 @@ cdef int put_route(tm_image *out, tm_route *route, row) except -1:
         destination.weight = source.weight
         destination.file_weight = source.file_weight
         destination.effective_weight = source.effective_weight
+        destination.connect_timeout_ms = source.connect_timeout_ms
+        destination.idle_timeout_ms = source.idle_timeout_ms
         destination.ticket = source.ticket
         destination.slot = source.slot
         destination.born = source.born
@@ -420,7 +422,8 @@ cdef object read_image(const tm_image *image):
                                              endpoint.born))
             destinations.append(DestinationRow(
                 name_text(destination.name), destination.weight, destination.file_weight,
-                destination.effective_weight, destination.ticket, destination.slot,
+                destination.effective_weight, destination.connect_timeout_ms,
+                destination.idle_timeout_ms, destination.ticket, destination.slot,
                 destination.born, tuple(endpoints)))
         routes.append(RouteRow(
             name_text(route.name), route.connect_timeout_ms, route.idle_timeout_ms,

@@ -25,6 +25,8 @@ class DestinationRow:
     weight: int  # asked for, now
     file_weight: int  # asked for by the configuration file
     effective_weight: int  # what the pick uses
+    connect_timeout_ms: int
+    idle_timeout_ms: int  # 0 = off
     ticket: int
     slot: int
     born: int
@@ -34,8 +36,8 @@ class DestinationRow:
 @dataclass(frozen=True, slots=True)
 class RouteRow:
     name: str
-    connect_timeout_ms: int
-    idle_timeout_ms: int  # 0 = off
+    connect_timeout_ms: int  # of destinations that say nothing else
+    idle_timeout_ms: int
     ticket: int
     slot: int
     born: int

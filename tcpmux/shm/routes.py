@@ -7,16 +7,17 @@ nobody until they are needed again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tcpmux.config import Address, Config, Destination, Route
+from tcpmux.config import Address, Config, Destination, Endpoint, HostName, Route
 from tcpmux.errors import TcpmuxError
 from tcpmux.shm._shm import MAX_SLOTS, MAX_TICKETS
 from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow
 
 Key = tuple[str, ...]  # (route,), (route, destination) or (route, destination, endpoint)
 Weights = Mapping[str, Mapping[str, int]]  # route -> destination -> weight
+Addresses = Mapping[HostName, Sequence[Address]]
 
 
 class TableFull(TcpmuxError):
@@ -130,14 +131,22 @@ def milliseconds(seconds: float) -> int:
     return max(1, round(seconds * 1000)) if seconds > 0 else 0
 
 
+def _addresses_of(endpoint: Endpoint, addresses: Addresses) -> Sequence[Address]:
+    return (endpoint,) if isinstance(endpoint, Address) else addresses.get(endpoint, ())
+
+
 def build_image(
     config: Config,
     weights: Weights,
     names: Names,
     listener_ids: Mapping[Address, int],
     generation: int,
+    addresses: Addresses,
 ) -> Image:
     """The image for `config` with run-time `weights` on top, to be published as `generation`.
+
+    addresses: those of each host name, as often as they take turns; a name that is not in it
+    has none.
 
     Gives numbers to new names in `names` and retires those no longer used: hand in a copy,
     and keep it when the image is published. Raises TableFull.
@@ -156,12 +165,18 @@ def build_image(
         key = (route.name, destination.name)
         slot, born = number(names.slots, key)
         weight = weights.get(route.name, {}).get(destination.name, destination.weight)
-        endpoints = tuple(endpoint_row(route, destination, a) for a in destination.endpoints)
+        endpoints = tuple(
+            endpoint_row(route, destination, address)
+            for endpoint in destination.endpoints
+            for address in _addresses_of(endpoint, addresses)
+        )
         return DestinationRow(
             destination.name,
             weight,
             destination.weight,
             weight,
+            milliseconds(destination.connect_timeout),
+            milliseconds(destination.idle_timeout),
             names.tickets.of(key, generation)[0],
             slot,
             born,
@@ -237,7 +252,26 @@ def with_weights(image: Image, route_name: str, weights: Mapping[str, int]) -> I
     )
 
 
-def _weight_changes(old: Iterable[DestinationRow], new: Iterable[DestinationRow]) -> list[str]:
+def _order(row: DestinationRow) -> list[str]:
+    return [str(endpoint.address) for endpoint in row.endpoints]
+
+
+TIMEOUTS = ("connect_timeout", "idle_timeout")
+
+
+def _timeout_changes(old: RouteRow | DestinationRow, new: RouteRow | DestinationRow) -> list[str]:
+    found = []
+    for what in TIMEOUTS:
+        old_ms, new_ms = getattr(old, f"{what}_ms"), getattr(new, f"{what}_ms")
+        if old_ms != new_ms:
+            found.append(f"{what} {old_ms}ms->{new_ms}ms")
+    return found
+
+
+def _destination_changes(
+    old: Iterable[DestinationRow], new: Iterable[DestinationRow], of_route: Collection[str]
+) -> list[str]:
+    """of_route: what has changed for all destinations that say nothing else."""
     before = {d.name: d for d in old}
     after = {d.name: d for d in new}
     changes = []
@@ -247,10 +281,17 @@ def _weight_changes(old: Iterable[DestinationRow], new: Iterable[DestinationRow]
             continue
         if before[name].weight != row.weight:
             changes.append(f"{name} {before[name].weight}->{row.weight}")
+        changes += [
+            f"{name} {change}"
+            for change in _timeout_changes(before[name], row)
+            if change not in of_route
+        ]
         was = {str(e.address) for e in before[name].endpoints}
         now = {str(e.address) for e in row.endpoints}
         changes.extend(f"{name} endpoint {address} added" for address in sorted(now - was))
         changes.extend(f"{name} endpoint {address} removed" for address in sorted(was - now))
+        if was == now and _order(before[name]) != _order(row):
+            changes.append(f"{name} endpoints take other turns")
     changes.extend(f"{name} removed" for name in before if name not in after)
     return changes
 
@@ -269,17 +310,8 @@ def _texts(addresses: Iterable[Address | str]) -> list[str]:
 def _route_changes(old: RouteRow, new: RouteRow) -> list[str]:
     if old == new:
         return []
-    return [
-        *_weight_changes(old.destinations, new.destinations),
-        *(
-            f"{what} {old_ms}ms->{new_ms}ms"
-            for what, old_ms, new_ms in (
-                ("connect_timeout", old.connect_timeout_ms, new.connect_timeout_ms),
-                ("idle_timeout", old.idle_timeout_ms, new.idle_timeout_ms),
-            )
-            if old_ms != new_ms
-        ),
-    ]
+    of_route = _timeout_changes(old, new)
+    return [*_destination_changes(old.destinations, new.destinations, of_route), *of_route]
 
 
 def describe_changes(old: Image, new: Image) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,8 @@ class StatusReader:
             "weight": row.weight,
             "file_weight": row.file_weight,
             "effective_weight": row.effective_weight,
+            "connect_timeout_ms": row.connect_timeout_ms,
+            "idle_timeout_ms": row.idle_timeout_ms,
             "connections_active": counters.active,
             "connections_total": counters.opened,
             "connect_failures_total": counters.connect_failures,
@@ -113,11 +116,12 @@ class StatusReader:
             "endpoints": [
                 {
                     "address": str(endpoint.address),
+                    "turns": turns,
                     "connections_active": own.active,
                     "connections_total": own.opened,
                     "connect_failures_total": own.connect_failures,
                 }
-                for endpoint in row.endpoints
+                for endpoint, turns in Counter(row.endpoints).items()
                 for own in (self._sum(endpoint.slot),)
             ],
         }

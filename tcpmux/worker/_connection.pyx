@@ -442,6 +442,18 @@ cdef void established(Worker *w, uint32_t index) noexcept nogil:
         tm_sock_acknowledge(conn.fd[TM_ENDPOINT])
 
 
+cdef bint tried(Worker *w, tm_conn *conn, const tm_destination *destination,
+                uint32_t slot) noexcept nogil:
+    """Whether an endpoint has been tried: one of a higher weight is in the list several times."""
+    cdef uint32_t i
+    for i in range(conn.attempts):
+        if slot == w.image.endpoints[
+                destination.first_endpoint
+                + (conn.first_endpoint + i) % destination.endpoint_count].slot:
+            return True
+    return False
+
+
 cdef void connect_next(Worker *w, uint32_t index) noexcept nogil:
     """Tries the destination's endpoints in turn, each once, until one takes the connect.
 
@@ -457,6 +469,9 @@ cdef void connect_next(Worker *w, uint32_t index) noexcept nogil:
     while conn.attempts < count:
         endpoint = &w.image.endpoints[
             destination.first_endpoint + (conn.first_endpoint + conn.attempts) % count]
+        if conn.attempts and tried(w, conn, destination, endpoint.slot):
+            conn.attempts += 1
+            continue
         conn.attempts += 1
         conn.endpoint_slot = endpoint.slot
         tm_peer_from(&conn.endpoint, &endpoint.address)
@@ -553,8 +568,6 @@ cdef uint32_t connection_record(Worker *w, int fd, const tm_peer *peer,
     conn.side_flags[TM_CLIENT] = always_read_on(peer.family)
     conn.accepted_at_ms = w.now_ms
     conn.table_generation = w.generation
-    conn.idle_timeout_ms = chosen.idle_timeout_ms
-    conn.connect_timeout_ms = chosen.connect_timeout_ms
     conn.route_slot = chosen.slot
     conn.destination_slot = TM_NONE
     conn.endpoint_slot = TM_NONE
@@ -588,6 +601,8 @@ cdef void connection_route(Worker *w, uint32_t index, const tm_route *chosen) no
         conn.first_endpoint = <uint32_t>(
             tm_ticket_take(&w.tickets[destination.ticket]) % destination.endpoint_count)
     conn.destination_slot = destination.slot
+    conn.connect_timeout_ms = destination.connect_timeout_ms
+    conn.idle_timeout_ms = destination.idle_timeout_ms
     tm_count(&slot_of(w, destination.slot).opened, 1)
     connect_next(w, index)
 

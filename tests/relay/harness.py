@@ -179,6 +179,8 @@ class RelayWorker:
                     weight,
                     weight,
                     weight,
+                    self.connect_timeout,
+                    self.idle_timeout,
                     1 + number,
                     1 + number,
                     1,

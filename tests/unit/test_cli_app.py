@@ -35,8 +35,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The paths of the instances that would have been started; `bad` in one of them fails."""
     calls: list[list[str]] = []
 
-    def run(paths: list[str]) -> int:
-        calls.append(paths)
+    def run(paths: list[str], endpoints: list[str]) -> int:
+        calls.append([*paths, *endpoints])
         if "bad" in paths:
             raise TcpmuxError("first\nsecond")
         return 0
@@ -49,8 +49,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 def test_c_alone_runs_an_instance_as_run_does(started: list[list[str]]) -> None:
     assert tcpmux("-c", "a.yaml", "-c", "b.yaml").exit_code == 0
-    assert tcpmux("run", "-c", "a.yaml").exit_code == 0
-    assert started == [["a.yaml", "b.yaml"], ["a.yaml"]]
+    assert tcpmux("run", "-c", "a.yaml", "--endpoint", "x=127.0.0.1:1").exit_code == 0
+    assert started == [["a.yaml", "b.yaml"], ["a.yaml", "x=127.0.0.1:1"]]
 
 
 def test_a_start_that_fails_says_why_in_lines_of_their_own(started: list[list[str]]) -> None:
@@ -103,7 +103,12 @@ def test_check_counts_what_a_good_file_holds(tmp_path: Path) -> None:
     path = tmp_path / "routes.yaml"
     path.write_text(GOOD)
     result = tcpmux("check", "-c", str(path))
-    assert result.output == f"{path}: ok: 1 route, 2 destinations, 3 endpoints\n"
+    assert result.output.splitlines() == [
+        f"{path}: ok: 1 route, 2 destinations, 3 endpoints",
+        "tcp-echo on 127.0.0.1:31400",
+        "  v1 80: 127.0.0.1:9001, 127.0.0.1:9002",
+        "  v2 20: 127.0.0.1:9003",
+    ]
     assert result.exit_code == 0
 
 

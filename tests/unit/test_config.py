@@ -77,7 +77,7 @@ def test_files_are_put_together(tmp_path: Path) -> None:
     assert [str(problem) for problem in caught.value.problems] == [
         f"{two}:1:10: workers: key workers is already at {one}:1:10",
         f"{two}:3:11: routes[0].name: a route named a is already at {one}:3:11",
-        f"{two}:4:13: routes[0].listen[0]: a listener on 127.0.0.1:1 is already at {one}:4:13",
+        f"{two}:4:13: routes[0].listen: a listener on 127.0.0.1:1 is already at {one}:4:13",
     ]
 
 
@@ -93,7 +93,9 @@ def test_all_mistakes_of_all_files_are_told_at_once(tmp_path: Path) -> None:
 def test_what_is_no_text(tmp_path: Path) -> None:
     file = tmp_path / "r.yaml"
     assert problems(file) == [f"{file}: can't be read: No such file or directory"]
-    assert problems(tmp_path) == [f"{tmp_path}: can't be read: Is a directory"]
+    assert problems(tmp_path) == [
+        f"{tmp_path}: no file in this directory ends in .yaml, .yml, .json"
+    ]
     file.write_bytes(b"workers: 1\nroutes: \xff")
     assert problems(file) == [f"{file}:2:9: not UTF-8: byte 0xff"]
     file.write_bytes(b"workers: 1\nroutes: \0")

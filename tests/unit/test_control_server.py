@@ -144,7 +144,7 @@ def test_changes_are_asked_of_the_master(tmp_path: Path) -> None:
             request, answer = await control.answering(
                 control.client.reload, ok=True, result=applied
             )
-            assert (request, answer) == ({"verb": "reload"}, applied)
+            assert (request, answer) == ({"verb": "reload", "look_up": True}, applied)
             request, answer = await control.answering(
                 lambda: control.client.set_weights("a.b", {"v1": 50}), ok=True, result=applied
             )

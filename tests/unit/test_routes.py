@@ -22,13 +22,15 @@ def config(*routes: Route) -> Config:
 
 
 def route(name: str, port: int, **weights: int) -> Route:
-    destinations = tuple(Destination(d, w, (address(9000),)) for d, w in weights.items())
+    destinations = tuple(
+        Destination(d, w, (address(9000),), 10.0, 3600.0) for d, w in weights.items()
+    )
     return Route(name, (address(port),), 10.0, 3600.0, destinations)
 
 
 def image(names: Names, generation: int, *routes: Route) -> Image:
     ids = {a: i for i, a in enumerate(a for r in routes for a in r.listen)}
-    return build_image(config(*routes), {}, names, ids, generation)
+    return build_image(config(*routes), {}, names, ids, generation, {})
 
 
 def test_numbers_stay_with_their_names() -> None:

@@ -1,0 +1,83 @@
+"""`tcpmux fmt`: one layout for every routes.yaml."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tcpmux.cli.output import plural
+from tcpmux.cli.run import config_option
+from tcpmux.errors import TcpmuxError
+
+DIFFERENT = 3  # exit code
+WIDTH = 100  # columns
+
+
+def formatted(text: str) -> str:
+    """The same YAML, indented by two and its lists by two more; comments and quotes stay."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()  # round trip
+    yaml.preserve_quotes = True
+    yaml.width = WIDTH
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    documents: list[Any] = list(yaml.load_all(text))
+    out = io.StringIO()
+    yaml.dump_all(documents, out)
+    return out.getvalue()
+
+
+@click.command("fmt")
+@config_option
+@click.option("--check", is_flag=True, help="Change nothing; exit with 3 if a file would change.")
+def fmt(config: tuple[str, ...], check: bool) -> int:
+    """Give configuration files one layout.
+
+    Indentation by two, lists by two more; comments, order and quotes stay. A file is replaced as
+    a whole, and only if it means the same as before.
+
+    \b
+    Examples:
+        tcpmux fmt -c routes.yaml
+        tcpmux fmt --check -c routes.yaml
+    """
+    if not config:
+        raise click.UsageError("which file? Name it with -c", click.get_current_context())
+    from tcpmux.config.load import expand
+
+    changed = [path for path in expand(config, []) if _format(path, check=check)]
+    for path in changed:
+        click.echo(f"{path}: {'would be' if check else 'is'} formatted")
+    if not changed:
+        click.echo(f"{plural(len(config), 'file')}: nothing to do")
+    return DIFFERENT if changed and check else 0
+
+
+def _format(path: Path, *, check: bool) -> bool:
+    from tcpmux.config.document import read_documents
+
+    before = [document.value for document in read_documents(path)]
+    text = path.read_bytes().decode("utf-8-sig")
+    new = formatted(text)
+    if new == text:
+        return False
+    if check:
+        return True
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(new.encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        if [document.value for document in read_documents(name)] != before:
+            raise TcpmuxError(f"{path}: can't be formatted without changing what it means")
+        Path(name).chmod(path.stat().st_mode & 0o7777)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return True

@@ -1,0 +1,145 @@
+"""Changing weights in the text of a routes.yaml, and nothing else of it."""
+
+from __future__ import annotations
+
+import copy
+import os
+import stat
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tcpmux.config.document import Document, read_documents
+from tcpmux.config.load import expand
+from tcpmux.config.problems import ConfigError
+from tcpmux.errors import TcpmuxError
+
+
+class NotSaved(TcpmuxError):
+    """The file stays as it is; the text says why."""
+
+
+class _Edit(NamedTuple):
+    """At a place that counts from 1, `replaces` characters become `text`."""
+
+    line: int
+    column: int
+    replaces: int
+    text: str
+
+
+def save_weights(paths: Sequence[str], route: str, weights: Mapping[str, int]) -> Path:
+    """Writes weights of a route's destinations into the file that has it; returns that file.
+
+    All else in it stays as it is, to the byte. It is replaced as a whole or not at all, and only
+    if nobody has written to it meanwhile. Raises NotSaved, ConfigError.
+    """
+    path, number, place = _find(paths, route)
+    try:
+        identity = _identity(path)
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise NotSaved(f"{path}: {error.strerror}") from None
+    documents = read_documents(path)
+    lines = text.split("\n")
+    edits = _edits(documents[number], lines, place, weights)
+    for edit in sorted(edits, reverse=True):
+        line, at = lines[edit.line - 1], edit.column - 1
+        lines[edit.line - 1] = line[:at] + edit.text + line[at + edit.replaces :]
+    values: list[Any] = [copy.deepcopy(document.value) for document in documents]
+    for destination in values[number]["routes"][place]["destinations"]:
+        if destination["name"] in weights:
+            destination["weight"] = weights[destination["name"]]
+    _replace(path, "\n".join(lines), identity, values)
+    return path
+
+
+def _find(paths: Sequence[str], route: str) -> tuple[Path, int, int]:
+    """The file, which of its documents, and which of the routes there."""
+    for path in expand(paths, []):
+        for number, document in enumerate(read_documents(path)):
+            routes = document.value.get("routes") if isinstance(document.value, dict) else None
+            for place, found in enumerate(routes or ()):
+                if document.is_native and isinstance(found, dict) and found.get("name") == route:
+                    return path, number, place
+    raise NotSaved(
+        f"route {route} is in no routes.yaml of {', '.join(paths)}: change the resource "
+        "that it is made of, or write it out with `tcpmux convert`"
+    )
+
+
+def _edits(
+    document: Document, lines: Sequence[str], place: int, weights: Mapping[str, int]
+) -> list[_Edit]:
+    edits = []
+    destinations = document.value["routes"][place].get("destinations") or []
+    left = dict(weights)
+    for at, destination in enumerate(destinations):
+        here = ("routes", place, "destinations", at)
+        name = destination.get("name") if isinstance(destination, dict) else None
+        if name not in left:
+            continue
+        weight = left.pop(name)
+        if "weight" in destination:
+            line, column = document.mark((*here, "weight"))
+            old = _plain_scalar(lines[line - 1][column - 1 :])
+            if old == str(weight):
+                continue
+            if not old.isdigit():
+                raise NotSaved(
+                    f"{document.file}:{line}:{column}: {old} is no number: change it by hand"
+                )
+            edits.append(_Edit(line, column, len(old), str(weight)))
+        else:  # before its name, which every destination has
+            line, column = document.key_mark((*here, "name"))
+            block = lines[line - 1][: column - 1].strip(" -") == ""
+            between = "\n" + " " * (column - 1) if block else ", "
+            edits.append(_Edit(line, column, 0, f"weight: {weight}{between}"))
+    if left:
+        raise NotSaved(f"{document.file}: no destination named {', '.join(left)} in that route")
+    return edits
+
+
+def _plain_scalar(rest: str) -> str:
+    end = next((i for i, c in enumerate(rest) if c in ",}] \t\r#"), len(rest))
+    return rest[:end]
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _replace(
+    path: Path, text: str, identity: tuple[int, int, int], expected: Sequence[Any]
+) -> None:
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise NotSaved(f"{path.parent}: {error.strerror}") from None
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(text.encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        found = path.stat()
+        os.chmod(name, stat.S_IMODE(found.st_mode))
+        if os.geteuid() == 0:
+            os.chown(name, found.st_uid, found.st_gid)
+        with suppress(ConfigError):
+            if [document.value for document in read_documents(name)] == expected:
+                if _identity(path) != identity:
+                    raise NotSaved(f"{path} has been changed meanwhile: look at it, try again")
+                os.replace(name, path)
+                return
+        raise NotSaved(
+            f"{path}: the weights can't be changed alone there, as it uses anchors for them: "
+            "change them by hand"
+        )
+    except OSError as error:
+        raise NotSaved(f"{path}: {error.strerror}") from None
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(name)

@@ -1,0 +1,281 @@
+"""Routes from Istio's Gateway, VirtualService and DestinationRule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from tcpmux.config.address import Address
+from tcpmux.config.hosts import Hosts, NoEndpoints
+from tcpmux.config.model import Destination, Route
+from tcpmux.config.resources import ISTIO, Resource
+from tcpmux.config.specs import (
+    DestinationRuleSpec,
+    GatewaySpec,
+    Server,
+    TcpRule,
+    TrafficPolicy,
+    VirtualServiceSpec,
+    WeightedTarget,
+    read,
+)
+
+CONNECT_TIMEOUT, IDLE_TIMEOUT = 10.0, 3600.0  # s; Istio's defaults
+ONLY_DESTINATION = 100  # its weight says nothing
+MESH = "mesh"  # the gateway of the sidecars
+TURNS = ("ROUND_ROBIN", "UNSPECIFIED")  # load balancers that mean what is done here
+
+
+@dataclass(frozen=True, slots=True)
+class _Timeouts:
+    connect: float
+    idle: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Gateway:
+    resource: Resource
+    spec: GatewaySpec
+
+    def listens(self) -> Iterator[tuple[int, Server, Address]]:
+        for place, server in enumerate(self.spec.servers):
+            text = server.bind or ""
+            try:
+                if text.startswith("unix:"):
+                    address = Address.parse("unix:" + text[5:].removeprefix("//"))
+                else:
+                    host = f"[{text}]" if ":" in text else text
+                    address = Address.parse(f"{host}:{server.port.number}")
+            except ValueError as error:
+                self.resource.problem(f"{error}, got {text}", "spec", "servers", place, "bind")
+                continue
+            yield place, server, address
+
+
+def istio_routes(resources: Sequence[Resource], hosts: Hosts) -> list[tuple[Route, Resource]]:
+    """A route for each rule of a VirtualService that some port of a Gateway comes to."""
+    gateways = {
+        (resource.namespace, resource.name): _Gateway(resource, read_gateway)
+        for resource in resources
+        if (resource.group, resource.kind) == (ISTIO, "Gateway")
+        and (read_gateway := _gateway(resource)) is not None
+    }
+    rules = _Rules.of(resources, hosts)
+    services = [
+        (resource, spec)
+        for resource in resources
+        if (resource.group, resource.kind) == (ISTIO, "VirtualService")
+        and (spec := read(resource, VirtualServiceSpec)) is not None
+    ]
+    names = [resource.name for resource, _ in services]
+    found: list[tuple[Route, Resource]] = []
+    served: set[tuple[str, str]] = set()
+    for resource, spec in services:
+        name = resource.name
+        if names.count(name) > 1:
+            name = f"{resource.namespace}.{name}"
+        for part, (place, rule, listen) in enumerate(_used(resource, spec, gateways, served)):
+            made = _route(resource, place, rule, hosts, rules)
+            if made is not None:
+                route_name = name if part == 0 else f"{name}-{listen[0].port or part}"
+                route = replace(made, name=route_name, listen=tuple(listen), source=str(resource))
+                found.append((route, resource))
+    for key in gateways.keys() - served:
+        gateways[key].resource.warn("no VirtualService uses it: its ports are not opened")
+    return found
+
+
+def _gateway(resource: Resource) -> GatewaySpec | None:
+    spec = read(resource, GatewaySpec)
+    if spec is None:
+        return None
+    for place, server in enumerate(spec.servers):
+        protocol = server.port.protocol
+        if protocol != "TCP" and server.tls is None:
+            word = "TLS is not there yet" if protocol == "TLS" else "tcpmux relays TCP"
+            resource.problem(
+                f"{word}: expected TCP, got {protocol}",
+                *("spec", "servers", place, "port", "protocol"),
+            )
+    return spec
+
+
+def _used(
+    resource: Resource,
+    spec: VirtualServiceSpec,
+    gateways: dict[tuple[str, str], _Gateway],
+    served: set[tuple[str, str]],
+) -> list[tuple[int, TcpRule, list[Address]]]:
+    """The rules to which some listener comes, with these. The first that matches is the one."""
+    wanted = [name for name in spec.gateways or [MESH] if name != MESH]
+    if not wanted:
+        resource.warn("is for the sidecars of a mesh, as it names no gateway: not used")
+        return []
+    if not spec.tcp and spec.http is None and spec.tls is None:
+        resource.problem("tcp is missing", "spec")
+    listens: dict[int, list[Address]] = {}
+    for at, name in enumerate(spec.gateways or ()):
+        gateway = _named_gateway(resource, at, name, gateways, served) if name != MESH else None
+        for _, server, address in gateway.listens() if gateway else ():
+            place = _matching(spec, server.port.number, name)
+            if place is not None:
+                listens.setdefault(place, []).append(address)
+    for place in range(len(spec.tcp)):
+        if place not in listens and listens:
+            resource.warn("no connection comes to this rule", "spec", "tcp", place)
+    if spec.tcp and not listens and not resource.document.problems:
+        resource.problem("no port of its gateways comes to any of these rules", "spec", "tcp")
+    return [(place, spec.tcp[place], listens[place]) for place in sorted(listens)]
+
+
+def _named_gateway(
+    resource: Resource,
+    at: int,
+    name: str,
+    gateways: dict[tuple[str, str], _Gateway],
+    served: set[tuple[str, str]],
+) -> _Gateway | None:
+    namespace, slash, short = name.rpartition("/")
+    key = (namespace if slash else resource.namespace, short)
+    served.add(key)
+    if key not in gateways:
+        known = ", ".join(n for _, n in gateways) or "none"
+        resource.problem(
+            f"no Gateway {name} in the files; there are: {known}", "spec", "gateways", at
+        )
+    return gateways.get(key)
+
+
+def _matching(spec: VirtualServiceSpec, port: int, gateway: str) -> int | None:
+    for place, rule in enumerate(spec.tcp):
+        if not rule.match or any(
+            match.port in (None, port) and (match.gateways is None or gateway in match.gateways)
+            for match in rule.match
+        ):
+            return place
+    return None
+
+
+@dataclass(slots=True)
+class _Rules:
+    """DestinationRules by host, short and long."""
+
+    found: dict[str, tuple[Resource, DestinationRuleSpec]]
+
+    @classmethod
+    def of(cls, resources: Sequence[Resource], hosts: Hosts) -> _Rules:
+        found: dict[str, tuple[Resource, DestinationRuleSpec]] = {}
+        for resource in resources:
+            if (resource.group, resource.kind) != (ISTIO, "DestinationRule"):
+                continue
+            spec = read(resource, DestinationRuleSpec)
+            if spec is None:
+                continue
+            _check_policy(resource, spec.trafficPolicy, "spec")
+            hosts.mention(spec.host, resource.namespace)
+            for place, subset in enumerate(spec.subsets):
+                hosts.mention(spec.host, resource.namespace, subset.name)
+                _check_policy(resource, subset.trafficPolicy, "spec", "subsets", place)
+            host = _long(spec.host, resource.namespace)
+            if host in found:
+                resource.problem(f"{spec.host} has one already: {found[host][0]}", "spec", "host")
+            found[host] = resource, spec
+        return cls(found)
+
+    def of_host(self, host: str, namespace: str) -> tuple[Resource, DestinationRuleSpec] | None:
+        return self.found.get(_long(host, namespace))
+
+
+def _long(host: str, namespace: str) -> str:
+    return host if "." in host else f"{host}.{namespace}.svc.cluster.local"
+
+
+def _check_policy(resource: Resource, policy: TrafficPolicy, *inside: str | int) -> None:
+    where = (*inside, "trafficPolicy")
+    if policy.tls.mode != "DISABLE":
+        resource.problem("TLS is not there yet: expected DISABLE", *where, "tls", "mode")
+    simple = policy.loadBalancer.simple
+    if simple is not None and simple not in TURNS:
+        resource.warn(
+            f"{simple} is not there yet: endpoints take turns", *where, "loadBalancer", "simple"
+        )
+
+
+def _timeouts(*policies: TrafficPolicy) -> _Timeouts:
+    """Of the subset first, then of the whole host, then the defaults."""
+    pools = [policy.connectionPool.tcp for policy in policies]
+    connect = next((p.connectTimeout for p in pools if p.connectTimeout is not None), None)
+    idle = next((p.idleTimeout for p in pools if p.idleTimeout is not None), None)
+    return _Timeouts(
+        CONNECT_TIMEOUT if connect is None else connect, IDLE_TIMEOUT if idle is None else idle
+    )
+
+
+def _route(
+    resource: Resource, place: int, rule: TcpRule, hosts: Hosts, rules: _Rules
+) -> Route | None:
+    """Without a name and listeners; None if something is wrong with it."""
+    here = ("spec", "tcp", place, "route")
+    if len(rule.route) > 1 and not any(target.weight for target in rule.route):
+        resource.problem("expected a weight above 0 at one of them", *here)
+    names = _destination_names(rule.route)
+    if len(set(names)) < len(names):
+        resource.problem("the same destination is here twice", *here)
+    destinations = []
+    for at, (name, target) in enumerate(zip(names, rule.route, strict=True)):
+        made = _destination(resource, (*here, at, "destination"), target, hosts, rules)
+        if made is not None:
+            weight = target.weight if len(rule.route) > 1 else ONLY_DESTINATION
+            destinations.append(replace(made, name=name, weight=weight))
+    if len(destinations) < len(rule.route):
+        return None
+    return Route("", (), CONNECT_TIMEOUT, IDLE_TIMEOUT, tuple(destinations))
+
+
+def _destination_names(targets: Sequence[WeightedTarget]) -> list[str]:
+    """As short as they can be told apart: the subset, or the host, or more of it."""
+
+    def names(form: int) -> list[str]:
+        found = []
+        for target in targets:
+            to = target.destination
+            host = to.host.split(".")[0] if form < 2 else to.host
+            parts = [to.subset] if to.subset and form == 0 else [host, to.subset]
+            if form == 3 and to.port:
+                parts.append(str(to.port.number))
+            found.append("-".join(part for part in parts if part))
+        return found
+
+    return next((n for n in map(names, range(4)) if len(set(n)) == len(n)), names(3))
+
+
+def _destination(
+    resource: Resource,
+    here: tuple[str | int, ...],
+    target: WeightedTarget,
+    hosts: Hosts,
+    rules: _Rules,
+) -> Destination | None:
+    to = target.destination
+    rule = rules.of_host(to.host, resource.namespace)
+    policies = [rule[1].trafficPolicy] if rule else []
+    labels = {}
+    if to.subset is not None:
+        subsets = {subset.name: subset for subset in rule[1].subsets} if rule else {}
+        if to.subset not in subsets:
+            known = ", ".join(subsets) or "none"
+            resource.problem(
+                f"no DestinationRule gives {to.host} a subset {to.subset}; there are: {known}",
+                *(*here, "subset"),
+            )
+            return None
+        labels = subsets[to.subset].labels
+        policies.insert(0, subsets[to.subset].trafficPolicy)
+    timeouts = _timeouts(*policies)
+    port = to.port.number if to.port else None
+    try:
+        endpoints = hosts.endpoints(to.host, resource.namespace, port, to.subset or "", labels)
+    except NoEndpoints as error:
+        resource.problem(str(error), *here)
+        return None
+    return Destination("", 0, endpoints, timeouts.connect, timeouts.idle)

@@ -1,0 +1,38 @@
+"""Endpoints of different weight, as a list in which each stands as often as it takes turns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T", bound=Hashable)
+MOST_TURNS = 1000  # of one list
+
+
+def turns(weighted: Sequence[tuple[T, int]]) -> tuple[T, ...]:
+    """Each item as often as its weight says (over the greatest common divisor), well mixed.
+
+    With [(a, 2), (b, 1)]: a, b, a. Weights of 0 count as 1 if all are 0, else not at all.
+    Weights that would make a list of more than MOST_TURNS are brought down in proportion.
+    """
+    known = [(item, weight) for item, weight in weighted if weight > 0]
+    if not known:
+        return tuple(dict.fromkeys(item for item, _ in weighted))
+    total = sum(weight for _, weight in known)
+    if total > MOST_TURNS:
+        known = [(item, max(1, weight * MOST_TURNS // total)) for item, weight in known]
+    divisor = math.gcd(*(weight for _, weight in known))
+    if all(weight == divisor for _, weight in known):
+        return tuple(item for item, _ in known)
+    # Smooth weighted round robin: whoever is owed most is next.
+    rounds = sum(weight for _, weight in known) // divisor
+    owed = [0] * len(known)
+    order = []
+    for _ in range(rounds):
+        for place, (_, weight) in enumerate(known):
+            owed[place] += weight // divisor
+        best = max(range(len(known)), key=owed.__getitem__)
+        owed[best] -= rounds
+        order.append(known[best][0])
+    return tuple(order)

@@ -1,0 +1,83 @@
+"""What pydantic says of a document, in our words and with the place in the file."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from tcpmux.config.document import Document
+from tcpmux.config.problems import Location, describe, one_line, path_text
+
+
+def add_problems(
+    document: Document,
+    model: type[BaseModel],
+    error: ValidationError,
+    root: Location = (),
+) -> None:
+    """Adds each mistake to the document. root: where in it the model's value stands."""
+    known = {problem.where for problem in document.problems}
+    for details in error.errors(include_url=False):
+        _add_problem(document, model, details, root, known)
+
+
+def _add_problem(
+    document: Document, model: type[BaseModel], details: Any, root: Location, known: set[str]
+) -> None:
+    inside: Location = tuple(details["loc"])
+    location = (*root, *inside)
+    kind, got = details["type"], describe(details["input"])
+    context = details.get("ctx", {})
+    if path_text(document.nearest(location)) in known and kind not in (
+        "missing",
+        "extra_forbidden",
+    ):
+        return  # it has been told what is wrong there
+    if kind == "missing":
+        document.problem(location[:-1], f"{location[-1]} is missing")
+    elif kind == "extra_forbidden":
+        key = str(inside[-1])
+        there = known_keys(model, inside[:-1])
+        near = difflib.get_close_matches(key, there, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(there)}"
+        document.problem(
+            location[:-1], f"unknown key {one_line(key)}: {hint}", document.keys.get(location)
+        )
+    elif kind == "value_error":
+        document.problem(location, str(context["error"]))
+    elif kind in ("model_type", "dict_type", "model_attributes_type"):
+        document.problem(location, f"expected a mapping, got {got}")
+    elif kind == "list_type":
+        document.problem(location, f"expected a list, got {got}")
+    elif kind == "too_short":
+        document.problem(location, "expected at least one entry, got none")
+    elif kind == "too_long":
+        document.problem(
+            location,
+            f"expected at most {context['max_length']} entries, got {context['actual_length']}",
+        )
+    else:
+        document.problem(location, f"{details['msg']}, got {got}")
+
+
+def known_keys(model: type[BaseModel], location: Location) -> list[str]:
+    """The keys of the mapping at `location` of a value of this model."""
+    for step in location:
+        if isinstance(step, str) and step in model.model_fields:
+            model = _model_in(model, step) or model
+    return list(model.model_fields)
+
+
+@cache
+def _model_in(model: type[BaseModel], field: str) -> type[BaseModel] | None:
+    """The model of a field's value or, if that is a list, of its entries."""
+    pending: list[Any] = [model.model_fields[field].annotation]
+    while pending:
+        annotation = pending.pop()
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            return annotation
+        pending.extend(get_args(annotation))
+    return None
