@@ -80,12 +80,17 @@ class Address:
     def _host(host: str) -> str:
         if host == "":
             return "::"
+        # Several times as fast as ipaddress, and as strict: no leading zeros, no short forms.
         try:
             if host.startswith("[") and host.endswith("]"):
-                return str(ipaddress.IPv6Address(host[1:-1]))
-            return str(ipaddress.IPv4Address(host))
-        except ValueError:
+                return socket.inet_ntop(
+                    socket.AF_INET6, socket.inet_pton(socket.AF_INET6, host[1:-1])
+                )
+            socket.inet_pton(socket.AF_INET, host)
+        except (OSError, ValueError):
             pass
+        else:
+            return host
         if ":" in host:
             raise ValueError("expected an IPv6 address in brackets: [::1]:80")
         raise ValueError("expected a numeric IP before the port")
@@ -121,13 +126,13 @@ def parse_endpoint(text: str) -> Endpoint:
         if not is_host_name(name):
             raise ValueError("expected a DNS name after srv:")
         return HostName(name.lower(), 0)
-    host, colon, port = text.rpartition(":")
-    if colon and is_host_name(host) and not text.startswith("unix:"):
-        address = Address.parse(f":{port}")  # the port is judged as everywhere
-        return HostName(host.lower(), address.port)
     try:
         address = Address.parse(text)
     except ValueError as error:
+        host, _, port = text.rpartition(":")
+        if is_host_name(host) and not text.startswith("unix:"):
+            # The port is judged as everywhere.
+            return HostName(host.lower(), Address.parse(f":{port}").port)
         told = str(error).replace("IP:port, [IPv6]:port or unix:/path", ENDPOINT_FORMS)
         raise ValueError(told.replace("a numeric IP", "an IP or a host name")) from None
     if address.host in ("::", "0.0.0.0"):  # noqa: S104

@@ -92,14 +92,21 @@ def _edits(
                     f"{document.file}:{line}:{column}: {old} is no number: change it by hand"
                 )
             edits.append(_Edit(line, column, len(old), str(weight)))
-        else:  # before its name, which every destination has
-            line, column = document.key_mark((*here, "name"))
-            block = lines[line - 1][: column - 1].strip(" -") == ""
-            between = "\n" + " " * (column - 1) if block else ", "
-            edits.append(_Edit(line, column, 0, f"weight: {weight}{between}"))
+        else:
+            edits.append(_new_weight(lines, *document.key_mark((*here, "name")), weight))
     if left:
         raise NotSaved(f"{document.file}: no destination named {', '.join(left)} in that route")
     return edits
+
+
+def _new_weight(lines: Sequence[str], line: int, column: int, weight: int) -> _Edit:
+    """For a destination that has none: after the line of its name, or before it in a { }."""
+    text = lines[line - 1]
+    if text[: column - 1].strip(" -"):
+        return _Edit(line, column, 0, f"weight: {weight}, ")
+    end = "\r" if text.endswith("\r") else ""
+    at = len(text) - len(end) + 1
+    return _Edit(line, at, 0, f"{end}\n{' ' * (column - 1)}weight: {weight}")
 
 
 def _plain_scalar(rest: str) -> str:

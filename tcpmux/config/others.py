@@ -340,7 +340,8 @@ class _Nginx(_Reader):
             weight = round(float(share[1]) * 100) if share else left
             left -= weight
             shares.append((part.argument, min(max(weight, 0), MAX_WEIGHT)))
-        return shares
+        whole = all(weight % 100 == 0 for _, weight in shares)
+        return [(name, weight // 100 if whole else weight) for name, weight in shares]
 
     def _upstream(
         self, server: _Block, name: str, upstreams: dict[str, _Block]

@@ -55,9 +55,10 @@ def _add_problem(
     elif kind == "too_short":
         document.problem(location, "expected at least one entry, got none")
     elif kind == "too_long":
+        most = context["max_length"]
+        entries = "entry" if most == 1 else "entries"
         document.problem(
-            location,
-            f"expected at most {context['max_length']} entries, got {context['actual_length']}",
+            location, f"expected at most {most} {entries}, got {context['actual_length']}"
         )
     else:
         document.problem(location, f"{details['msg']}, got {got}")

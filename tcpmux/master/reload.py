@@ -149,11 +149,19 @@ class Routing:
             for what, old, new in (("admin.socket", self.config.admin.socket, config.admin.socket),)
             if old != new
         ]
-        overridden = [
-            f"{route}: the file's weights replace the ones set at run time "
-            f"({', '.join(f'{name}={weight}' for name, weight in weights.items())})"
-            for route, weights in self.weights.items()
-        ]
+        in_file = {
+            (route.name, destination.name): destination.weight
+            for route in config.routes
+            for destination in route.destinations
+        }
+        overridden = []
+        for route, weights in self.weights.items():
+            lost = {n: w for n, w in weights.items() if in_file.get((route, n), w) != w}
+            if lost:
+                told = ", ".join(f"{name}={weight}" for name, weight in lost.items())
+                overridden.append(
+                    f"{route}: the file's weights replace the ones set at run time ({told})"
+                )
         others = self._other_changes(config)
         changes = [*self._apply(config, {}, self._unwanted(config)), *others]
         for note in [*notes, *map(str, config.warnings)]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,18 @@ StartProxy = Callable[..., Proxy]
 
 @pytest.fixture
 def start_proxy(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[StartProxy]:
-    """start_proxy(config) runs a proxy; all are stopped and checked at the end.
+    """start_proxy(config) runs a proxy; all are stopped and checked at the end. more: arguments
+    after those for the file.
 
     A parameter {"nofile": N} starts it with that RLIMIT_NOFILE.
     """
     started: list[Proxy] = []
     options: dict[str, Any] = getattr(request, "param", {})
 
-    def start(config: dict[str, Any]) -> Proxy:
+    def start(config: dict[str, Any], more: Sequence[str] = ()) -> Proxy:
         directory = tmp_path / f"proxy{len(started)}"
         directory.mkdir()
-        started.append(Proxy(directory, config, **options))
+        started.append(Proxy(directory, config, more=more, **options))
         return started[-1]
 
     yield start

@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,20 @@ def tcpmux(*arguments: str, **extra: Any) -> subprocess.CompletedProcess[str]:
 class Proxy:
     """A running tcpmux, with its configuration file, its log and its admin socket."""
 
-    def __init__(self, directory: Path, config: dict[str, Any], nofile: int = 0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config: dict[str, Any],
+        nofile: int = 0,
+        more: Sequence[str] = (),
+    ) -> None:
         self.directory = directory
         self.file = directory / "routes.yaml"
         self.admin = str(directory / "admin.sock")
         self.log_file = directory / "log"
         self.write(config)
         self._limit = ["prlimit", f"--nofile={nofile}"] if nofile else []
+        self._more = more
         self.client = AdminClient(self.admin)
         self.children: set[int] = set()
         self.log_file.touch()
@@ -50,7 +58,7 @@ class Proxy:
         self._controls = self.log.count("control is ready")
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self._limit, sys.executable, "-m", "tcpmux", "-c", str(self.file)],
+                [*self._limit, sys.executable, "-m", "tcpmux", "-c", str(self.file), *self._more],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

@@ -1,0 +1,342 @@
+"""What people have already: Istio's and the Gateway API's files, names in DNS; and the commands
+that look at files."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.dns_server import DnsServer
+from tests.integration.conftest import StartProxy
+from tests.integration.proxy import Proxy, tcpmux
+from tests.integration.routes import route, routes
+from tests.integration.test_shifting import split
+from tests.support import EchoServer, ask, free_port, wait_for
+
+SAMPLES = Path(__file__).resolve().parents[2] / "configs/istio"
+
+
+def sample(name: str, port: int) -> str:
+    """One of Istio's files, listening on another port."""
+    return (SAMPLES / name).read_text().replace("31400", str(port))
+
+
+def given(**hosts: EchoServer) -> list[str]:
+    """--endpoint options; __ stands for /, _ for -."""
+    options = []
+    for host, server in hosts.items():
+        target = host.replace("__", "/").replace("_", "-")
+        options += ["--endpoint", f"{target}={server.address}"]
+    return options
+
+
+def apply(proxy: Proxy, directory: Path, name: str, text: str) -> None:
+    (directory / name).write_text(text)
+    proxy.client.reload()
+
+
+def served(port: int, connections: int) -> Counter[str]:
+    """As split(), and "" for those that were reset."""
+    found: Counter[str] = Counter()
+    for _ in range(connections):
+        try:
+            found[ask(("127.0.0.1", port)).split()[0]] += 1
+        except ConnectionError:
+            found[""] += 1
+    return found
+
+
+def diff(proxy: Proxy, *files: Path, options: tuple[str, ...] = ()) -> tuple[int, str]:
+    sources = [word for file in files for word in ("-c", str(file))]
+    result = tcpmux("diff", "--admin", proxy.admin, *sources, *options)
+    assert result.stderr == ""
+    return result.returncode, result.stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "v1", "v2"),
+    [("", "tcp_echo__v1", "tcp_echo__v2"), ("gateway-api/", "tcp_echo_v1", "tcp_echo_v2")],
+)
+def test_the_walk_with_files_as_they_are(
+    start_proxy: StartProxy,
+    tmp_path: Path,
+    one: EchoServer,
+    two: EchoServer,
+    kind: str,
+    v1: str,
+    v2: str,
+) -> None:
+    port = free_port()
+    conf = tmp_path / "conf.d"
+    conf.mkdir()
+    (conf / "10.yaml").write_text(sample(f"{kind}tcp-echo-all-v1.yaml", port))
+    options = given(**{v1: one, v2: two})
+    proxy = start_proxy({"workers": 2}, more=["-c", str(conf), *options])
+    assert split(port, 20) == {"one": 20}
+    apply(proxy, conf, "20.yaml", sample(f"{kind}tcp-echo-20-v2.yaml", port))
+    assert split(port, 20) == {"one": 16, "two": 4}
+    assert "takes the place of" in proxy.log
+
+    sources = [proxy.file, conf]
+    result = tcpmux("convert", *[w for f in sources for w in ("-c", str(f))], *options)
+    assert result.returncode == 0, result.stderr
+    native = tmp_path / "native.yaml"
+    native.write_text(result.stdout)
+    assert diff(proxy, native) == (0, "")
+    native.write_text(result.stdout.replace("weight: 80", "weight: 50"))
+    code, changes = diff(proxy, native)
+    assert code == 3
+    assert "80->50" in changes
+    assert split(port, 20) == {"one": 16, "two": 4}, "a diff changes nothing"
+
+
+SERVICE_ENTRY = """
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: tcp-echo}
+spec:
+  hosts: [tcp-echo]
+  ports: [{number: 9000, name: tcp, protocol: TCP}]
+  resolution: STATIC
+"""
+
+
+@pytest.mark.parametrize("form", ["inline", "selected"])
+def test_endpoints_from_resources(
+    start_proxy: StartProxy, tmp_path: Path, one: EchoServer, two: EchoServer, form: str
+) -> None:
+    port = free_port()
+    text = sample("tcp-echo-all-v1.yaml", port) + "---\n" + sample("tcp-echo-20-v2.yaml", port)
+    text += SERVICE_ENTRY
+    if form == "inline":
+        text += f"""  endpoints:
+  - {{address: 127.0.0.1, ports: {{tcp: {one.port}}}, labels: {{version: v1}}}}
+  - {{address: 127.0.0.1, ports: {{tcp: {two.port}}}, labels: {{version: v2}}}}
+"""
+    else:
+        text += "  workloadSelector: {labels: {app: tcp-echo}}\n"
+        for version, server in (("v1", one), ("v2", two)):
+            text += f"""---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {{name: {version}}}
+spec:
+  address: 127.0.0.1
+  ports: {{tcp: {server.port}}}
+  labels: {{app: tcp-echo, version: {version}}}
+"""
+    file = tmp_path / "istio.yaml"
+    file.write_text(text)
+    start_proxy({}, more=["-c", str(file)])
+    assert split(port, 20) == {"one": 16, "two": 4}
+
+
+def test_gateway_api_weights_as_its_conformance_test_has_them(
+    start_proxy: StartProxy, tmp_path: Path
+) -> None:
+    """70, 30 and 0 over 500 connections, 10 at a time. There within 5 points; here exact."""
+    port = free_port()
+    servers = {f"v{n}": EchoServer(f"v{n}") for n in (1, 2, 3)}
+    backends = "".join(
+        f"    - {{name: {name}, port: 9000, weight: {weight}}}\n"
+        for name, weight in (("v1", 70), ("v2", 30), ("v3", 0))
+    )
+    text = sample("gateway-api/tcp-echo-20-v2.yaml", port)
+    text = text[: text.index("  - backendRefs:")] + "  - backendRefs:\n" + backends
+    gateway = sample("gateway-api/tcp-echo-all-v1.yaml", port).partition("\n---\n")[0]
+    file = tmp_path / "gateway.yaml"
+    file.write_text(f"{gateway}\n---\n{text}".replace("tcp-31400", f"tcp-{port}"))
+    start_proxy({}, more=["-c", str(file), *given(**servers)])
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda _: ask(("127.0.0.1", port)).split()[0], range(500)))
+    counts = {name: answers.count(name) for name in servers}
+    assert counts == {"v1": 350, "v2": 150, "v3": 0}
+    for server in servers.values():
+        server.close()
+
+
+def test_an_unknown_backend_rejects_its_share(
+    start_proxy: StartProxy, tmp_path: Path, one: EchoServer
+) -> None:
+    port = free_port()
+    text = sample("gateway-api/tcp-echo-all-v1.yaml", port)
+    gateway = text.partition("\n---\n")[0]
+    file = tmp_path / "gateway.yaml"
+    file.write_text(f"{gateway}\n---\n{sample('gateway-api/tcp-echo-20-v2.yaml', port)}")
+    proxy = start_proxy({}, more=["-c", str(file), *given(tcp_echo_v1=one)])
+    assert served(port, 20) == {"one": 16, "": 4}
+    assert "no Service tcp-echo-v2" in proxy.log
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dns() -> Iterator[DnsServer]:
+    server = DnsServer()
+    yield server
+    server.close()
+
+
+def named(port: int, dns: DnsServer, *endpoints: str) -> dict[str, Any]:
+    part = route("r", port, v1=(1, "x"))
+    part["destinations"][0]["endpoints"] = list(endpoints)
+    return routes(part, dns={"servers": [dns.address]})
+
+
+def addresses(proxy: Proxy) -> list[str]:
+    return [e["address"] for e in proxy.destination("v1")["endpoints"]]
+
+
+def test_a_name_follows_dns_and_keeps_what_it_had(
+    start_proxy: StartProxy, dns: DnsServer, one: EchoServer
+) -> None:
+    port = free_port()
+    dns.set_a("shop.test", "127.0.0.1")
+    proxy = start_proxy(named(port, dns, f"shop.test:{one.port}"))
+    assert addresses(proxy) == [f"127.0.0.1:{one.port}"]
+    assert split(port, 4) == {"one": 4}
+    dns.set_a("shop.test", "127.0.0.1", "127.0.0.2")
+    wait_for(lambda: len(addresses(proxy)) == 2, "the second address")
+    dns.set_a("shop.test", "127.0.0.1")
+    wait_for(lambda: addresses(proxy) == [f"127.0.0.1:{one.port}"], "it to go away again")
+    dns.forget("shop.test")
+    wait_for(lambda: f"it keeps 127.0.0.1:{one.port}" in proxy.log, "the loss to be told")
+    assert split(port, 4) == {"one": 4}
+    dns.set_a("shop.test", "127.0.0.1")
+    wait_for(lambda: "can be looked up again" in proxy.log, "the name to be back")
+
+
+def test_a_name_that_nobody_knows_at_start_disables_its_destination_loudly(
+    start_proxy: StartProxy, dns: DnsServer, one: EchoServer
+) -> None:
+    port = free_port()
+    proxy = start_proxy(named(port, dns, f"shop.test:{one.port}"))
+    assert "shop.test" in proxy.log
+    assert served(port, 3) == {"": 3}
+    dns.set_a("shop.test", "127.0.0.1")
+    wait_for(lambda: addresses(proxy) != [], "the name to be known")
+    assert split(port, 3) == {"one": 3}
+
+
+def test_new_names_of_a_reload_are_looked_up_before_it(
+    start_proxy: StartProxy, dns: DnsServer, one: EchoServer, two: EchoServer
+) -> None:
+    """No connection meets a name that is still unknown, however the reload is asked for."""
+    port = free_port()
+    dns.set_a("first.test", "127.0.0.1")
+    dns.set_a("second.test", "127.0.0.1")
+    proxy = start_proxy(named(port, dns, one.address))
+    proxy.reload(named(port, dns, f"first.test:{two.port}"))
+    assert split(port, 3) == {"two": 3}
+    proxy.write(named(port, dns, f"second.test:{one.port}"))
+    assert proxy.run("reload").returncode == 0
+    assert split(port, 3) == {"one": 3}
+    assert proxy.destination("v1")["closed"]["no_endpoint"] == 0
+
+
+def test_srv_says_host_port_and_weight(
+    start_proxy: StartProxy, dns: DnsServer, one: EchoServer, two: EchoServer
+) -> None:
+    port = free_port()
+    for host in ("a.test", "b.test", "c.test"):
+        dns.set_a(host, "127.0.0.1")
+    dns.set_srv(
+        "_shop._tcp.test",
+        (1, 30, one.port, "a.test"),
+        (1, 10, two.port, "b.test"),
+        (2, 10, 1, "c.test"),
+    )
+    start_proxy(named(port, dns, "srv:_shop._tcp.test"))
+    assert split(port, 8) == {"one": 6, "two": 2}
+
+
+def test_a_silent_name_server_stops_nothing(
+    start_proxy: StartProxy, dns: DnsServer, one: EchoServer
+) -> None:
+    port, other = free_port(), free_port()
+    dns.set_a("shop.test", "127.0.0.1")
+    proxy = start_proxy(named(port, dns, f"shop.test:{one.port}"))
+    dns.mute = True
+    asked = dns.asked
+    wait_for(lambda: dns.asked > asked, "a question that is not answered")
+    config = named(port, dns, f"shop.test:{one.port}")
+    config["routes"].append(route("s", other, v1=(1, one.address)))
+    proxy.reload(config)
+    assert split(other, 2) == {"one": 2}
+    assert split(port, 2) == {"one": 2}
+
+
+# --- endpoints and timeouts of their own ------------------------------------------------------
+
+
+def test_an_endpoint_takes_turns_by_its_weight_and_is_tried_once(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    port = free_port()
+    part = route("r", port, v1=(1, "x"))
+    part["destinations"][0]["endpoints"] = [{"address": one.address, "weight": 3}, two.address]
+    proxy = start_proxy(routes(part))
+    assert split(port, 8) == {"one": 6, "two": 2}
+    assert [e["turns"] for e in proxy.destination("v1")["endpoints"]] == [3, 1]
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        refusing = f"127.0.0.1:{holder.getsockname()[1]}"
+        part["destinations"][0]["endpoints"] = [{"address": refusing, "weight": 3}, two.address]
+        proxy.reload(routes(part))
+        assert split(port, 8) == {"two": 8}
+        (first, _) = proxy.destination("v1")["endpoints"]
+        assert first["connect_failures_total"] <= 8, "each connection tries it once at the most"
+
+
+def test_a_destination_has_timeouts_of_its_own(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    port = free_port()
+    part = route("r", port, v1=(1, one.address), v2=(1, two.address))
+    part["destinations"][1]["idle_timeout"] = "200ms"
+    proxy = start_proxy(routes(part, defaults={"idle_timeout": "30m"}))
+    assert proxy.destination("v1")["idle_timeout_ms"] == 1_800_000
+    assert proxy.destination("v2")["idle_timeout_ms"] == 200
+    socks = [socket.create_connection(("127.0.0.1", port), timeout=15) for _ in range(2)]
+    for sock in socks:
+        sock.sendall(b"hello\n")
+        sock.recv(100)
+    wait_for(lambda: proxy.destination("v2")["closed"]["idle_timeout"] == 1, "v2 to time out")
+    assert proxy.destination("v1")["connections_active"] == 1
+    for sock in socks:
+        sock.close()
+
+
+def test_weights_are_saved_and_nothing_else_of_the_file_changes(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    port = free_port()
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
+    text = f"""# ours
+admin: {{socket: {proxy.admin}}}
+routes:
+- name: r   # the one
+  listen: "127.0.0.1:{port}"
+  destinations:
+    - {{name: v1, weight: 80, endpoints: [{one.address}]}}
+    - name: v2 # new
+      endpoints: [ {two.address} ]
+"""
+    proxy.file.write_text(text)
+    assert proxy.run("reload").returncode == 0
+    result = proxy.run("weight", "r", "v1=50", "v2=50", "--save")
+    assert result.returncode == 0, result.stderr
+    assert f"saved in {proxy.file}" in result.stdout
+    expected = text.replace("weight: 80", "weight: 50")
+    expected = expected.replace("v2 # new\n", "v2 # new\n      weight: 50\n")
+    assert proxy.file.read_text() == expected
+    assert split(port, 4) == {"one": 2, "two": 2}
+    assert diff(proxy, proxy.file) == (0, "")
