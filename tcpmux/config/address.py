@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import socket
@@ -74,7 +73,12 @@ class Address:
         name = sock.getsockname()
         if sock.family == socket.AF_UNIX:
             return cls("", 0, os.fsdecode(name))
-        return cls(str(ipaddress.ip_address(name[0])), name[1], "")
+        return cls.of_ip(name[0].partition("%")[0], name[1])
+
+    @classmethod
+    def of_ip(cls, ip: str, port: int) -> Address:
+        """From a numeric IP without brackets. Raises ValueError."""
+        return cls(cls._host(f"[{ip}]" if ":" in ip else ip), port, "")
 
     @staticmethod
     def _host(host: str) -> str:

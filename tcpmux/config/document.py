@@ -27,6 +27,12 @@ _VARIABLE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\{([
 Mark = tuple[int, int]  # line and column, from 1
 
 
+class Substituted(str):
+    """A text in quotes, which ${NAME} needs within { }: a number where one is expected."""
+
+    __slots__ = ()
+
+
 @dataclass(slots=True)
 class Document:
     """One file. marks: where each value stands; keys: where each key of a mapping stands."""
@@ -320,8 +326,10 @@ class _Builder:
             if substituted is None:
                 return text
             text = substituted
-            if getattr(node, "style", None) is None:  # plain: as if it had stood in the file
-                tag = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False)).removeprefix(_TAG)
+            if getattr(node, "style", None) is not None:
+                return Substituted(text)
+            # Plain: as if it had stood in the file.
+            tag = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False)).removeprefix(_TAG)
         if tag not in _SCALARS:
             message = f"tags are not used here, got {describe(node.tag)}"
             self._document.problem(location, message, mark)

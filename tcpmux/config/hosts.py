@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -50,11 +49,7 @@ def has_labels(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
 def _endpoint(host: str, port: int) -> Endpoint:
     if host.startswith("unix:"):
         return Address.parse("unix:" + host.removeprefix("unix:").removeprefix("//"))
-    try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:
-        return parse_endpoint(f"{host}:{port}")
-    return Address(str(ip), port, "")
+    return parse_endpoint(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
 
 def _chosen(ports: Sequence[int], port: int | None, host: str) -> int:

@@ -18,6 +18,7 @@ from tcpmux.config.address import (
     parse_endpoint,
     parse_listen,
 )
+from tcpmux.config.document import Substituted
 from tcpmux.config.duration import format_duration, parse_duration
 from tcpmux.config.problems import describe
 
@@ -46,7 +47,13 @@ def _name(value: Any) -> str:
     return value
 
 
+def _number(value: Any) -> Any:
+    digits = isinstance(value, Substituted) and value.isascii() and value.isdigit()
+    return int(value[:20]) if digits else value
+
+
 def _whole(value: Any, low: int, high: int) -> int:
+    value = _number(value)
     if type(value) is not int or not low <= value <= high:
         raise ValueError(f"expected {low}..{high}, got {describe(value)}")
     return value
@@ -57,6 +64,7 @@ def _weight(value: Any) -> int:
 
 
 def _workers(value: Any) -> int | None:
+    value = _number(value)
     if value == "auto":
         return None
     if type(value) is not int or not 1 <= value <= MAX_WORKERS:
@@ -65,6 +73,7 @@ def _workers(value: Any) -> int | None:
 
 
 def _busy_poll(value: Any) -> int | None:
+    value = _number(value)
     if value == "auto":
         return None
     if value == "off" or value is False:  # YAML 1.1 reads off as false

@@ -6,7 +6,6 @@ aiodns (c-ares) does it: it knows /etc/hosts, and tells how long an answer is go
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -91,10 +90,7 @@ class Resolver:
             except aiodns.error.DNSError as error:
                 raise LookupFailed(_reason(error)) from None
             texts = dict.fromkeys(node.addr[0].decode() for node in answer.nodes)
-            weighted += [
-                (Address(str(ipaddress.ip_address(text)), port, ""), weight)
-                for text in sorted(texts)
-            ]
+            weighted += [(Address.of_ip(text, port), weight) for text in sorted(texts)]
             ttl = min(ttl, _ttl(min((node.ttl for node in answer.nodes), default=0)))
         if not weighted:
             raise LookupFailed("it has no address")

@@ -1,0 +1,113 @@
+"""Whatever is in a file, it is taken or refused with words: never another exception, never a
+long time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tcpmux.config import ConfigError, load
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDS = [
+    (ROOT / "configs" / name).read_bytes()
+    for name in (
+        "reference.yaml",
+        "istio/tcp-echo-all-v1.yaml",
+        "istio/tcp-echo-20-v2.yaml",
+        "istio/gateway-api/tcp-echo-all-v1.yaml",
+        "istio/tcp-echo-services.yaml",
+    )
+]
+BITS = [
+    *(b"- ", b": ", b"{", b"}", b"[", b"]", b"&a ", b"*a", b"<<: ", b"!!python/object:os ", b"'"),
+    *(b'"', b"\0", b"\xef\xbb\xbf", b"\xff\xfe", b"\r\n", b"\t", b"---\n", b"...\n", b"|\n", b"?"),
+    *(
+        b"9" * 400,
+        b"1e999",
+        b"0x",
+        b"~",
+        b"${",
+        b"$$",
+        b"apiVersion: v1\nkind: List\n",
+        b"\xed\xa0",
+    ),
+    *(b"\xe2\x80\xa8", b"%YAML 9\n", b"spec: []\n", b"metadata: 5\n", b"items: {}\n", b"#"),
+]
+
+
+def try_it(data: bytes, directory: Path) -> None:
+    file = directory / "f.yaml"
+    file.write_bytes(data)
+    refused: ConfigError | None = None
+    try:
+        load([file], ["tcp-echo/v1=127.0.0.1:1", "tcp-echo/v2=127.0.0.1:2"])
+    except ConfigError as error:
+        refused = error
+    if refused is not None:
+        assert refused.problems
+        for problem in refused.problems:
+            assert problem.message
+            assert str(problem).isprintable()
+
+
+fuzz = settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@fuzz
+@given(data=st.binary(max_size=400))
+def test_random_bytes(data: bytes, tmp_path: Path) -> None:
+    try_it(data, tmp_path)
+
+
+@fuzz
+@given(parts=st.lists(st.sampled_from(BITS) | st.text(max_size=8).map(str.encode), max_size=30))
+def test_bits_of_yaml(parts: list[bytes], tmp_path: Path) -> None:
+    try_it(b"".join(parts), tmp_path)
+
+
+@fuzz
+@given(data=st.data())
+def test_good_files_with_something_wrong(data: st.DataObject, tmp_path: Path) -> None:
+    seed = data.draw(st.sampled_from(SEEDS))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(seed)))
+        cut = data.draw(st.integers(0, 12))
+        seed = seed[:at] + data.draw(st.sampled_from([b"", *BITS])) + seed[at + cut :]
+    try_it(seed, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "{a: " * 50_000,
+        "- " * 100_000,
+        "a: &a [x, x]\n"
+        + "".join(f"b{n}: &{chr(98 + n)} [*{chr(97 + n)}, *{chr(97 + n)}]\n" for n in range(24)),
+        "apiVersion: v1\nkind: List\nitems:\n" * 2000,
+        "x" * 1_000_000,
+        "routes: !!python/object/apply:os.system ['touch pwned']\n",
+        "routes: [" + "{}, " * 20_000 + "]",
+    ],
+    ids=["brackets", "braces", "dashes", "aliases", "lists", "long", "python", "many mistakes"],
+)
+def test_the_malicious(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    try_it(text.encode(), tmp_path)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_file_that_is_too_large(tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    with file.open("wb") as stream:
+        stream.truncate(100 << 20)
+    with pytest.raises(ConfigError, match="larger than 16 MiB"):
+        load([file])
