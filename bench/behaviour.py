@@ -12,6 +12,7 @@ import signal
 import socket
 import statistics
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -29,8 +31,11 @@ from bench.environment import choose_cpus, describe, raise_file_limit
 from bench.instance import Instance, free_ports, route, running
 from bench.load import LoadError, LoadGenerator
 from bench.measure import CpuMeter, settle
+from tcpmux.config import load as read_config
 from tcpmux.control.client import AdminClient
 from tcpmux.shm._shm import Live
+from tcpmux.shm._shm import Table as RouteTable
+from tcpmux.shm.routes import Names, build_image
 
 RESULTS = Path(__file__).resolve().parent / "results"
 Row = dict[str, Any]
@@ -98,6 +103,42 @@ def _times(count: int, lives: Sequence[Live], change: Callable[[int], object]) -
         found.append((time.perf_counter() - began) * 1e3)
         worker.join()
     return found
+
+
+def load_time(_load: LoadGenerator, rounds: int) -> list[Row]:
+    """ms to read a file, and to build and publish its table: 1,000 routes of two destinations,
+    with one and with five endpoints each."""
+    rows = []
+    for endpoints in (1, 5):
+        parts = []
+        for number in range(1000):
+            part = route(f"r{number}", 10000 + number, [1], [80, 20])
+            for place, destination in enumerate(part["destinations"]):
+                ends = [f"10.0.{place}.{end}:{8000 + end}" for end in range(endpoints)]
+                destination["endpoints"] = ends
+            parts.append(part)
+        with tempfile.TemporaryDirectory() as directory:
+            file = Path(directory) / "routes.yaml"
+            file.write_text(yaml.safe_dump({"routes": parts}, sort_keys=False))
+            reading, publishing = [], []
+            for _ in range(2 * rounds):
+                began = time.perf_counter()
+                config = read_config([file])
+                read = time.perf_counter()
+                addresses = {a: i for i, r in enumerate(config.routes) for a in r.listen}
+                names = Names.new(lambda _: True)
+                image = build_image(config, {}, names, addresses, 1, {})
+                RouteTable.create(1, 1, 1, 1).publish(image)
+                reading.append((read - began) * 1e3)
+                publishing.append((time.perf_counter() - read) * 1e3)
+        rows.append(
+            {
+                "endpoints of a route": 2 * endpoints,
+                "read": statistics.median(reading),
+                "build and publish": statistics.median(publishing),
+            }
+        )
+    return rows
 
 
 def balance(load: LoadGenerator, rounds: int) -> list[Row]:
@@ -295,6 +336,7 @@ def _cost(
 
 PARTS: dict[str, Callable[..., list[Row]]] = {
     "apply": apply_time,
+    "load": load_time,
     "balance": balance,
     "tail": tail,
     "waiting": waiting,

@@ -6,6 +6,7 @@ Private to the package: what others see are the frozen types in model.py.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -98,10 +99,10 @@ def _listen_address(value: Any) -> list[Address]:
 def _dns_server(value: Any) -> Address:
     text = value if isinstance(value, str) else ""
     for candidate in (text, f"{text}:53", f"[{text}]:53"):
-        try:
-            return Address.parse(candidate)
-        except ValueError:
-            continue
+        with suppress(ValueError):
+            address = Address.parse(candidate)
+            if address.path == "" and address.host not in ("::", "0.0.0.0"):  # noqa: S104
+                return address
     raise ValueError(f"expected the IP or IP:port of a name server, got {describe(value)}")
 
 
@@ -150,7 +151,7 @@ def _drain_timeout(value: Any) -> float:
 
 
 def _listen(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    return value if isinstance(value, list) else [value]
 
 
 def _socket_path(value: Any) -> str:

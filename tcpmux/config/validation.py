@@ -20,8 +20,24 @@ def add_problems(
 ) -> None:
     """Adds each mistake to the document. root: where in it the model's value stands."""
     known = {problem.where for problem in document.problems}
-    for details in error.errors(include_url=False):
-        _add_problem(document, model, details, root, known)
+    every = error.errors(include_url=False)
+    meant = {
+        (*details["loc"][:-1], near)
+        for details in every
+        if details["type"] == "extra_forbidden" and (near := _near(model, details["loc"]))
+    }
+    for details in every:
+        # A key that is there with a typo is not missing as well.
+        if details["type"] != "missing" or tuple(details["loc"]) not in meant:
+            _add_problem(document, model, details, root, known)
+
+
+def _near(model: type[BaseModel], location: Location) -> str | None:
+    """The known key that an unknown one is most like."""
+    return next(
+        iter(difflib.get_close_matches(str(location[-1]), known_keys(model, location[:-1]), 1)),
+        None,
+    )
 
 
 def _add_problem(
@@ -40,9 +56,9 @@ def _add_problem(
         document.problem(location[:-1], f"{location[-1]} is missing")
     elif kind == "extra_forbidden":
         key = str(inside[-1])
-        there = known_keys(model, inside[:-1])
-        near = difflib.get_close_matches(key, there, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(there)}"
+        near = _near(model, inside)
+        there = ", ".join(known_keys(model, inside[:-1]))
+        hint = f"did you mean {near}?" if near else f"there are: {there}"
         document.problem(
             location[:-1], f"unknown key {one_line(key)}: {hint}", document.keys.get(location)
         )

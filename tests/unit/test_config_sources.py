@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +103,10 @@ def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             "[127.0.0.1:2]",
             "[{adress: 127.0.0.1:2}]",
-            "5:44: routes[0].destinations[0].endpoints[0]: address is missing",
+            (
+                "5:45: routes[0].destinations[0].endpoints[0]: unknown key adress: "
+                "did you mean address?"
+            ),
         ),
         (
             "[127.0.0.1:2]",
@@ -399,3 +406,19 @@ def test_the_schema_that_is_shipped_is_the_one_of_the_types() -> None:
     assert shipped == json_schema()
     result = CliRunner().invoke(cli, ["schema"], prog_name="tcpmux")
     assert json.loads(result.stdout) == shipped
+
+
+def test_on_a_terminal_the_line_and_a_caret_are_shown() -> None:
+    write(GOOD.replace("80", "-80"))
+    master, slave = pty.openpty()
+    with open(master, "rb", buffering=0) as terminal:
+        command = [sys.executable, "-m", "tcpmux", "check", "-c", "r.yaml"]
+        code = subprocess.run(command, stderr=slave, timeout=60, check=False).returncode
+        os.close(slave)
+        shown = terminal.read(4096).decode().replace("\r", "").splitlines()
+    assert code == 2
+    assert shown == [
+        "r.yaml:5:28: routes[0].destinations[0].weight: expected 0..1000000, got -80",
+        "        - {name: v1, weight: -80, endpoints: [127.0.0.1:2]}",
+        " " * 29 + "^",
+    ]
