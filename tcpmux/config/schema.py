@@ -9,7 +9,15 @@ import re
 from contextlib import suppress
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema
 
 from tcpmux.config.address import (
     ENDPOINT_FORMS,
@@ -194,6 +202,15 @@ _CONNECT_TIMEOUT = (
 _IDLE_TIMEOUT = "A connection on which no byte moved for so long is closed: 1ms..30d, 0s = never."
 
 
+class _OrText:
+    """In the JSON Schema: the short form as well."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string"}, handler(schema)]}
+
+
 class EndpointModel(_Strict):
     address: EndpointAddress = Field(
         description=f"{ENDPOINT_FORMS}. A name stands for all its addresses, and is looked up "
@@ -217,7 +234,7 @@ class DestinationModel(_Strict):
         description="Its share is weight / sum of weights, exactly. 0 = no connections; all 0 = "
         "every connection is reset.",
     )
-    endpoints: list[Annotated[EndpointModel, BeforeValidator(_endpoint_entry)]] = Field(
+    endpoints: list[Annotated[EndpointModel, BeforeValidator(_endpoint_entry), _OrText()]] = Field(
         description="They take turns. With none the destination's share of connections is reset."
     )
     connect_timeout: ConnectTimeout | None = Field(default=None, description=_CONNECT_TIMEOUT)

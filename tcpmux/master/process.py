@@ -444,8 +444,7 @@ class Master:
         if self._draining:
             raise Refusal("refused", "tcpmux is draining and takes no changes")
         if verb == "diff":
-            sources = Sources(tuple(request["files"]), tuple(request["endpoints"]))
-            return {"changes": self._routing.difference(sources)[:MOST_CHANGES]}
+            return {"changes": self._difference(request)[:MOST_CHANGES]}
         if verb == "reload":
             return self._reload_by_request(look_up=bool(request.get("look_up")))
         if verb == "addresses":
@@ -463,6 +462,14 @@ class Master:
         else:
             raise Refusal("invalid", f"unknown verb {verb!r}")
         return self._routing.applied(changes)
+
+    def _difference(self, request: dict[str, Any]) -> list[str]:
+        """What a reload of these files would change."""
+        sources = Sources(tuple(request["files"]), tuple(request["endpoints"]))
+        config = self._routing.read(sources)
+        changes = self._routing.difference(config)
+        before, count = self._workers.count, wanted_workers(config, self._table.shard_count)
+        return changes if count == before else [*changes, f"workers {before}->{count}"]
 
     def _reload_by_request(self, *, look_up: bool) -> dict[str, Any]:
         """With look_up, names that nobody has looked up come back instead: to be told as

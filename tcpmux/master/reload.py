@@ -112,9 +112,8 @@ class Routing:
         """Those that nobody has looked up yet."""
         return sorted(config.host_names - self.addresses.keys(), key=str)
 
-    def difference(self, sources: Sources) -> list[str]:
-        """What a reload would change, a line a route. Raises TcpmuxError."""
-        config = _load(sources)
+    def difference(self, config: Config) -> list[str]:
+        """What a reload with this would change, a line a route. Raises TcpmuxError."""
         addresses = [address for route in config.routes for address in route.listen]
         ids = dict.fromkeys(addresses, 0)
         generation = self.table.generation + 1

@@ -86,6 +86,7 @@ def test_the_walk_with_files_as_they_are(
     sources = [proxy.file, conf]
     result = tcpmux("convert", *[w for f in sources for w in ("-c", str(f))], *options)
     assert result.returncode == 0, result.stderr
+    assert "workers: 2" in result.stdout
     native = tmp_path / "native.yaml"
     native.write_text(result.stdout)
     assert diff(proxy, native) == (0, "")
@@ -93,6 +94,8 @@ def test_the_walk_with_files_as_they_are(
     code, changes = diff(proxy, native)
     assert code == 3
     assert "80->50" in changes
+    native.write_text(result.stdout.replace("workers: 2", "workers: 3"))
+    assert diff(proxy, native) == (3, "workers 2->3\n")
     assert split(port, 20) == {"one": 16, "two": 4}, "a diff changes nothing"
 
 
@@ -340,3 +343,14 @@ routes:
     assert proxy.file.read_text() == expected
     assert split(port, 4) == {"one": 2, "two": 2}
     assert diff(proxy, proxy.file) == (0, "")
+
+
+def test_a_file_that_is_wrong_is_refused_by_a_diff_too(
+    start_proxy: StartProxy, one: EchoServer, tmp_path: Path
+) -> None:
+    proxy = start_proxy(routes(route("r", free_port(), v1=(1, one.address))))
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("routes: [{name: r, lisen: x}]\n")
+    result = proxy.run("diff", "-c", str(wrong))
+    assert result.returncode == 1
+    assert f"{wrong}:1:20: routes[0]: unknown key lisen: did you mean listen?" in result.stderr

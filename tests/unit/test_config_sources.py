@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from tcpmux.cli.app import cli
 from tcpmux.cli.fmt import formatted
-from tcpmux.config import ConfigError, load
+from tcpmux.config import ConfigError, edit, load
 from tcpmux.config.edit import NotSaved, save_weights
 from tcpmux.config.native import scalar, to_text
 from tcpmux.config.others import load_other
@@ -372,6 +374,22 @@ def test_what_cannot_be_saved_changes_nothing(
     assert [path.name for path in Path().iterdir()] == ["r.yaml"]
 
 
+def test_a_file_that_somebody_else_changes_meanwhile_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write(GOOD)
+    replace = edit._replace
+
+    def after_somebody_else(path: Path, *more: Any) -> None:
+        path.write_text(GOOD + "# mine\n")
+        replace(path, *more)
+
+    monkeypatch.setattr(edit, "_replace", after_somebody_else)
+    with pytest.raises(NotSaved, match="has been changed meanwhile"):
+        save_weights(["r.yaml"], "r", {"v1": 5})
+    assert Path("r.yaml").read_text() == GOOD + "# mine\n"
+
+
 def test_fmt_keeps_comments_and_is_stable() -> None:
     text = "# top\nroutes:\n- name: 'r' # why\n  listen: ':1'\n"
     text += "  destinations: [{name: v, endpoints: []}]\n"
@@ -422,3 +440,13 @@ def test_on_a_terminal_the_line_and_a_caret_are_shown() -> None:
         "        - {name: v1, weight: -80, endpoints: [127.0.0.1:2]}",
         " " * 29 + "^",
     ]
+
+
+def test_an_editor_with_the_schema_agrees_with_us() -> None:
+    schema = jsonschema.Draft202012Validator(json_schema())
+    for name in ("reference.yaml", "minimal.yaml", "demo.yaml"):
+        value = yaml.safe_load((ROOT / "configs" / name).read_text())
+        assert list(schema.iter_errors(value)) == []
+    wrong = yaml.safe_load(GOOD.replace("weight: 80", "wieght: 80").replace("20", "-20"))
+    found = sorted(".".join(map(str, e.absolute_path)) for e in schema.iter_errors(wrong))
+    assert found == ["routes.0.destinations.0", "routes.0.destinations.1.weight"]
