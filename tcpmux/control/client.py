@@ -23,7 +23,7 @@ from tcpmux.control.schema import (
     Upgrading,
     WorkerStatus,
 )
-from tcpmux.errors import TcpmuxError
+from tcpmux.errors import TcpmuxError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,6 +51,9 @@ __all__ = [
 TIMEOUT = 35.0  # s
 
 
+BAD_FILE = 422  # HTTP status
+
+
 class AdminError(TcpmuxError):
     """The instance could not be asked, or did not do it."""
 
@@ -69,6 +72,8 @@ class Refused(AdminError):
     def __init__(self, message: str, status: int = 409) -> None:
         super().__init__(message)
         self.status = status
+        if status == BAD_FILE:
+            self.exit_code = UsageError.exit_code  # as for a file that is named to us
 
 
 class _UnixConnection(http.client.HTTPConnection):

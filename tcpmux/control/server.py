@@ -34,7 +34,8 @@ log = logging.getLogger("tcpmux.control")
 
 LARGEST_BODY = 1024 * 1024  # bytes
 BODY_TIME = 10.0  # s
-HTTP_STATUS = {"invalid": 400, "not_found": 404, "refused": 409}  # by kind of refusal
+# By kind of refusal.
+HTTP_STATUS = {"invalid": 400, "not_found": 404, "refused": 409, "bad_file": 422}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

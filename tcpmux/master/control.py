@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tcpmux import programs
+from tcpmux.config import ConfigError
 from tcpmux.errors import TcpmuxError
 from tcpmux.master.line import describe_exit
 from tcpmux.worker.process import FIRST_DELAY, GROWN_UP, LONGEST_DELAY
@@ -166,7 +167,8 @@ class ControlProcess:
         try:
             answer = {"id": request["id"], "ok": True, "result": handle(request)}
         except TcpmuxError as error:
-            kind = error.kind if isinstance(error, Refusal) else "refused"
+            kind = "bad_file" if isinstance(error, ConfigError) else "refused"
+            kind = error.kind if isinstance(error, Refusal) else kind
             answer = {"id": request["id"], "ok": False, "kind": kind, "error": str(error)}
         except Exception as error:
             log.exception("a fault in the master")

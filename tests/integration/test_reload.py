@@ -128,7 +128,7 @@ def test_a_missing_file_changes_nothing(start_proxy: StartProxy, one: EchoServer
     proxy.signal(signal.SIGHUP)
     wait_for(lambda: "refused" in proxy.log, "the refusal")
     result = proxy.run("reload")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert str(proxy.file) in result.stderr
     assert ask(("127.0.0.1", port)) == "one hello\n"
     proxy.reload(good)
@@ -166,7 +166,7 @@ def test_reload_command_tells_which_workers_have_it(
     assert "2 of 2 workers" in result.stdout
     proxy.write("routes: [{name: r}]")
     result = proxy.run("reload")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert f"{proxy.file}:1:" in result.stderr
     assert proxy.destination("v1")["weight"] == 5
 

@@ -352,5 +352,5 @@ def test_a_file_that_is_wrong_is_refused_by_a_diff_too(
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("routes: [{name: r, lisen: x}]\n")
     result = proxy.run("diff", "-c", str(wrong))
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert f"{wrong}:1:20: routes[0]: unknown key lisen: did you mean listen?" in result.stderr
