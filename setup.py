@@ -33,6 +33,7 @@ GENERATED_CODE_WARNINGS = [
 
 MODULES = {
     "tcpmux.shm._shm": ["route_table.c", "pick.c"],
+    "tcpmux.shm._readings": [],
     "tcpmux.worker._connection": ["pump.c", "pipe_pool.c", "kernel_count.c", "sock.c", "wheel.c"],
     "tcpmux.worker._recovery": [
         "pump.c",

@@ -14,6 +14,8 @@
  *                      REPLACE  exit, to be followed by the next build
  *                      GUARD    your guardian is dead: make another
  *                      SYNC     answer with SYNCED when all before this has been done
+ *                      KILL     reset the connection in record `listener`, if that is still of
+ *                               generation `value`
  *                      CLAIM    by a new master: hand out what you hold, from place `value`
  *   worker -> master   SEEN     generation `value` is in use here
  *                      REMOVED  `listener` is closed here
@@ -62,6 +64,7 @@ enum tm_message_type {
     TM_MESSAGE_SYNC,
     TM_MESSAGE_SYNCED,
     TM_MESSAGE_UNLINED,
+    TM_MESSAGE_KILL,
 };
 
 #define TM_GIVE_ALL UINT64_MAX

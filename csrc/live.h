@@ -21,12 +21,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "access_log.h"
+#include "histogram.h"
 #include "journal.h"
 #include "pump.h"
 #include "route_table.h"
 
 #define TM_LIVE_MAGIC 0x6576696c78757463ull /* "ctuxlive", little endian */
-#define TM_LIVE_FORMAT 2u
+#define TM_LIVE_FORMAT 3u
 
 #define TM_BUFFER_SIZE 65536u /* bytes of one recv; at most TM_PIPE_MIN, so that any rest fits a pipe */
 #define TM_MAX_LISTENING (TM_MAX_LISTENERS * TM_MAX_SHARDS)
@@ -37,6 +39,14 @@ enum tm_close_reason {
 #define TM_CLOSE(name, flag, help) TM_CLOSED_##name,
 #include "counters.def"
     TM_CLOSE_REASONS
+};
+
+/* Why a connection has the destination that it has. */
+enum tm_pick_reason {
+    TM_UNPICKED = 0,
+#define TM_PICK(name, help) TM_PICKED_##name,
+#include "counters.def"
+    TM_PICK_REASONS
 };
 
 enum tm_side { TM_CLIENT = 0, TM_ENDPOINT = 1 };
@@ -100,13 +110,6 @@ struct tm_origin {
     uint32_t generation;
 };
 
-/* An address as shown to people: UNIX peers have family only. */
-struct tm_peer {
-    uint16_t family;
-    uint16_t port; /* host order */
-    uint8_t ip[16];
-};
-
 struct tm_conn {
     /* Read by every event: first cache line and a half. */
     uint32_t generation;   /* of this record; events of an older one are stale. Never 0 */
@@ -136,11 +139,15 @@ struct tm_conn {
     uint32_t connect_timeout_ms;
     uint64_t table_generation;       /* of the pick */
     uint64_t deadline_ms;            /* of connect or reset, monotonic; 0 = none */
-    uint64_t accepted_at_ms;         /* monotonic */
-    uint64_t established_at_ms;      /* monotonic; 0 = never */
+    uint64_t accepted_at_us;         /* monotonic */
+    uint32_t connect_us;             /* CONNECTING: when the last connect began, the low bits;
+                                      * later: what it took, at least 1 */
+    uint32_t first_byte_us;          /* after accept, from the endpoint; 0 = none yet */
     struct tm_peer client;
     struct tm_peer endpoint;
     struct tm_origin origin;
+    uint16_t local_port[2];          /* of our ends, by enum tm_side; 0 = not asked for: for the log */
+    uint8_t pick_reason;             /* enum tm_pick_reason */
 };
 
 _Static_assert(sizeof(struct tm_conn) <= 256, "a connection record is at most 256 bytes");
@@ -149,6 +156,13 @@ struct tm_slot {
 #define TM_SLOT(name, unit, help) uint64_t name;
 #include "counters.def"
     uint64_t closed[TM_CLOSE_REASONS]; /* [TM_OPEN] stays 0 */
+    uint64_t picked[TM_PICK_REASONS];  /* [TM_UNPICKED] stays 0 */
+};
+
+/* Times of one destination's connections. */
+struct tm_times {
+#define TM_TIME(name, bounds, help) struct tm_histogram name;
+#include "counters.def"
 };
 
 struct tm_worker_counters {
@@ -181,9 +195,12 @@ struct tm_live {
     _Atomic uint32_t awake;        /* at work since then; 0 = waiting for events */
     struct tm_journal journal;
     struct tm_worker_counters counters;
+    uint32_t pipes; /* open */
     _Alignas(TM_CACHE_LINE) struct tm_slot slots[TM_MAX_SLOTS];
     _Alignas(TM_CACHE_LINE) unsigned char buffer[TM_BUFFER_SIZE]; /* of the copy path; journal.h */
     struct tm_listening listening[TM_MAX_LISTENING];
+    struct tm_times times[TM_MAX_SLOTS]; /* of the slots of destinations */
+    struct tm_log log;
     _Alignas(TM_CACHE_LINE) struct tm_conn records[];
 };
 

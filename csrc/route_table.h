@@ -33,10 +33,11 @@
 #include <sys/un.h>
 
 #define TM_TABLE_MAGIC 0x656c626174787574ull /* "tuxtable", little endian */
-#define TM_TABLE_FORMAT 3u
+#define TM_TABLE_FORMAT 4u
 
 #define TM_CACHE_LINE 64
 #define TM_NAME_SIZE 64           /* with its NUL */
+#define TM_LABEL_SIZE 120         /* with its NUL: a name, or an address as text */
 #define TM_MAX_DESTINATIONS 64    /* of one route */
 #define TM_MAX_ROUTES 4096
 #define TM_MAX_LISTENERS 4096
@@ -62,9 +63,17 @@ struct tm_address {
     };
 };
 
+/* What an operator wants of a destination or an endpoint. */
+enum tm_admin_state {
+    TM_READY = 0,
+    TM_DRAINING_OUT, /* no new connections */
+    TM_DISABLED,     /* the same, and it is out of service on purpose */
+};
+
 struct tm_endpoint {
     struct tm_address address;
     uint32_t slot;
+    uint32_t admin_state; /* enum tm_admin_state */
     uint64_t born; /* generation that gave it this slot: its counters start at 0 there */
 };
 
@@ -74,7 +83,9 @@ struct tm_destination {
     uint32_t file_weight;      /* asked for by the configuration file */
     uint32_t effective_weight; /* what the pick uses */
     uint32_t first_endpoint;   /* index into image.endpoints */
-    uint32_t endpoint_count;
+    uint32_t endpoint_count;   /* those that take turns; others that are configured follow them */
+    uint32_t resting_count;    /* how many do */
+    uint32_t admin_state;      /* enum tm_admin_state */
     uint32_t ticket;           /* for endpoint turns */
     uint32_t slot;
     uint32_t connect_timeout_ms;
@@ -128,19 +139,26 @@ struct tm_table {
     int64_t started_at;  /* seconds since the epoch */
     int32_t master_pid;
     int32_t control_pid;
+    int32_t logger_pid;
     uint32_t shard_count;   /* fixed: of each TCP listener, and the most workers there can be */
     uint32_t slots_given;   /* slots and tickets up to these have belonged to some name, */
     uint32_t tickets_given; /* for a master that takes over */
     uint32_t upgrades;      /* begun since the start */
     uint32_t upgrade_state; /* enum tm_upgrade */
     char upgrade_error[TM_ERROR_SIZE]; /* of the last one; "" = none */
+    uint64_t reloads_done, reloads_refused;
     _Atomic uint32_t state; /* enum tm_state */
     _Atomic int32_t busy_poll; /* for workers: waiter.h */
+    _Atomic uint32_t log_kinds;    /* for workers: enum tm_log_wanted */
+    _Atomic uint32_t log_capacity; /* entries of each worker */
     /* Who polls which shard of every TCP listener: a worker's id. One relaxed
      * store moves a shard; a worker looks when it is woken. */
     _Atomic int32_t shard_owner[TM_MAX_SHARDS];
     _Alignas(TM_CACHE_LINE) _Atomic uint64_t generation; /* 0 = nothing published */
     _Alignas(TM_CACHE_LINE) struct tm_image images[2];
+    /* Whose slot it is: route or destination name, or address. Written before the first
+     * generation that uses it, and kept: for what is told of a name that a reload removed. */
+    char labels[TM_MAX_SLOTS][TM_LABEL_SIZE];
 };
 
 /* A ticket has a cache line to itself: workers add to it at the same time. */
@@ -171,6 +189,22 @@ static inline int32_t tm_table_busy_poll(const struct tm_table *table)
 static inline void tm_table_set_busy_poll(struct tm_table *table, int32_t busy_poll)
 {
     atomic_store_explicit(&table->busy_poll, busy_poll, memory_order_relaxed);
+}
+
+static inline uint32_t tm_table_log_kinds(const struct tm_table *table)
+{
+    return atomic_load_explicit(&table->log_kinds, memory_order_relaxed);
+}
+
+static inline uint32_t tm_table_log_capacity(const struct tm_table *table)
+{
+    return atomic_load_explicit(&table->log_capacity, memory_order_relaxed);
+}
+
+static inline void tm_table_set_log(struct tm_table *table, uint32_t kinds, uint32_t capacity)
+{
+    atomic_store_explicit(&table->log_capacity, capacity, memory_order_relaxed);
+    atomic_store_explicit(&table->log_kinds, kinds, memory_order_relaxed);
 }
 
 static inline uint64_t tm_ticket_take(struct tm_ticket *ticket)

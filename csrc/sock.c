@@ -197,6 +197,14 @@ bool tm_sock_is_connection(int fd, struct tm_peer *peer)
     return true;
 }
 
+void tm_sock_local(int fd, struct tm_peer *local)
+{
+    struct tm_address address = {.length = sizeof(address) - offsetof(struct tm_address, any)};
+    *local = (struct tm_peer){.family = AF_UNSPEC};
+    if (getsockname(fd, &address.any, &address.length) == 0)
+        tm_peer_from(local, &address);
+}
+
 bool tm_sock_same_user(int fd)
 {
     struct ucred peer;

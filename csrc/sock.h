@@ -76,5 +76,7 @@ bool tm_sock_local_failure(int error);
 bool tm_sock_same_user(int fd);
 
 void tm_peer_from(struct tm_peer *peer, const struct tm_address *address);
+/* The own address of a socket. Of one that was reset the kernel has given up the port: 0 then. */
+void tm_sock_local(int fd, struct tm_peer *local);
 
 #endif

@@ -13,3 +13,9 @@ class UsageError(TcpmuxError):
     """The request itself is wrong."""
 
     exit_code = 2
+
+
+def one_line(error: TcpmuxError) -> str:
+    """The first of the lines of an error, and how many there are."""
+    first, *more = str(error).splitlines()
+    return f"{first} (and {len(more)} more: see `tcpmux check`)" if more else first

@@ -2,10 +2,11 @@
 
 from tcpmux.config.address import Address, Endpoint, HostName
 from tcpmux.config.load import load
-from tcpmux.config.model import Admin, Config, Destination, Route
+from tcpmux.config.model import AccessLog, Admin, Config, Destination, Route
 from tcpmux.config.problems import ConfigError, Problem
 
 __all__ = [
+    "AccessLog",
     "Address",
     "Admin",
     "Config",

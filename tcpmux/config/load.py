@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tcpmux.config.document import Document, read_documents
-from tcpmux.config.model import Admin, Config, Destination, Route
+from tcpmux.config.model import AccessLog, Admin, Config, Destination, Route
 from tcpmux.config.problems import ConfigError, Location, Problem, describe
 from tcpmux.config.resources import Given, Resource, resources_in
 from tcpmux.config.schema import (
@@ -19,6 +19,8 @@ from tcpmux.config.schema import (
     MAX_ENDPOINTS,
     MAX_LISTENERS,
     MAX_ROUTES,
+    AccessLogModel,
+    AdminModel,
     DefaultsModel,
     FileModel,
     RouteModel,
@@ -216,13 +218,24 @@ def _merge(
     return Config(
         workers=setting("workers"),
         busy_poll=setting("busy_poll"),
-        admin=Admin(setting("admin").socket),
+        admin=_admin(setting("admin")),
         drain_timeout=setting("drain_timeout"),
         routes=(*native, *translated),
         files=tuple(Path(path) for path in paths),
         dns_servers=tuple(setting("dns").servers),
         warnings=tuple(warnings),
+        access_log=_access_log(setting("access_log")),
     )
+
+
+def _admin(model: AdminModel) -> Admin:
+    return Admin(model.socket, model.http, model.token_file or "", tuple(model.hosts))
+
+
+def _access_log(model: AccessLogModel | None) -> AccessLog | None:
+    if model is None:
+        return None
+    return AccessLog(model.path, model.format, model.start, model.interval, model.buffer)
 
 
 def _first(*values: float | None) -> float:

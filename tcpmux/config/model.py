@@ -36,9 +36,25 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """socket: path of the UNIX socket of the admin API."""
+    """socket: path of the UNIX socket of the admin API. http: the TCP address for it, None = none;
+    over that, requests carry what token_file holds ("" = nothing) and ask for one of hosts."""
 
     socket: str
+    http: Address | None = None
+    token_file: str = ""
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AccessLog:
+    """path: absolute, or stdout, stderr, syslog, journal. format: json or a template. interval
+    in s, 0.0 = none. buffer: bytes of each worker."""
+
+    path: str
+    format: str
+    start: bool
+    interval: float
+    buffer: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +70,7 @@ class Config:
     files: tuple[Path, ...]
     dns_servers: tuple[Address, ...] = ()  # none = those of the host
     warnings: tuple[Problem, ...] = ()
+    access_log: AccessLog | None = None
 
     @property
     def host_names(self) -> frozenset[HostName]:

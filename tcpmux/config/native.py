@@ -10,6 +10,7 @@ from tcpmux.config.address import Endpoint
 from tcpmux.config.duration import format_duration
 from tcpmux.config.model import Config, Destination, Route
 from tcpmux.config.schema import FileModel
+from tcpmux.config.size import format_size
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*(:[0-9]+)?", re.ASCII)
 _DEFAULTS = FileModel()
@@ -39,13 +40,46 @@ def _lines(config: Config) -> Iterator[str]:
         yield f"busy_poll: {config.busy_poll or 'off'}"
     if config.drain_timeout != _DEFAULTS.drain_timeout:
         yield f"drain_timeout: {format_duration(config.drain_timeout)}"
-    if config.admin.socket != _DEFAULTS.admin.socket:
-        yield f"admin: {{socket: {scalar(config.admin.socket)}}}"
+    yield from _mapping("admin", _admin(config))
+    yield from _mapping("access_log", _access_log(config))
     if config.dns_servers:
         yield f"dns: {{servers: [{', '.join(scalar(str(s)) for s in config.dns_servers)}]}}"
     yield "routes:"
     for route in config.routes:
         yield from _route(route)
+
+
+def _admin(config: Config) -> Iterator[tuple[str, str]]:
+    admin = config.admin
+    if admin.socket != _DEFAULTS.admin.socket:
+        yield "socket", scalar(admin.socket)
+    if admin.http is not None:
+        yield "http", scalar(str(admin.http))
+    if admin.token_file:
+        yield "token_file", scalar(admin.token_file)
+    if admin.hosts:
+        yield "hosts", f"[{', '.join(map(scalar, admin.hosts))}]"
+
+
+def _access_log(config: Config) -> Iterator[tuple[str, str]]:
+    log = config.access_log
+    if log is None:
+        return
+    yield "path", scalar(log.path)
+    if log.format != "json":
+        yield "format", scalar(log.format)
+    if log.start:
+        yield "start", "true"
+    if log.interval:
+        yield "interval", format_duration(log.interval)
+    yield "buffer", format_size(log.buffer)
+
+
+def _mapping(key: str, values: Iterable[tuple[str, str]]) -> Iterator[str]:
+    lines = [f"  {name}: {value}" for name, value in values]
+    if lines:
+        yield f"{key}:"
+        yield from lines
 
 
 def _route(route: Route) -> Iterator[str]:

@@ -48,9 +48,14 @@ def path_text(location: Location) -> str:
     return text
 
 
+def printable(text: str) -> str:
+    """Nothing in it can forge or split a line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def one_line(text: str) -> str:
-    """Printable, and short enough for a message: nothing in it can forge or split a line."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """Printable, and short enough for a message."""
+    shown = printable(text)
     return shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 3]}..."
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tcpmux.config.address import Endpoint, parse_endpoint
 from tcpmux.config.document import Document
-from tcpmux.config.problems import Location, Problem, describe, one_line
+from tcpmux.config.problems import Location, Problem, describe, one_line, printable
 
 CORE, DISCOVERY = "", "discovery.k8s.io"
 ISTIO, GATEWAY_API = "networking.istio.io", "gateway.networking.k8s.io"
@@ -50,10 +50,10 @@ class Resource:
         return self.group, self.kind, self.namespace, self.name
 
     def problem(self, message: str, *inside: str | int) -> None:
-        self.document.problem((*self.location, *inside), message)
+        self.document.problem((*self.location, *inside), printable(message))
 
     def warn(self, message: str, *inside: str | int) -> None:
-        self.document.warn((*self.location, *inside), message)
+        self.document.warn((*self.location, *inside), printable(message))
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name} at {self.document.place(self.location)}"

@@ -29,7 +29,9 @@ from tcpmux.config.address import (
 )
 from tcpmux.config.document import Substituted
 from tcpmux.config.duration import format_duration, parse_duration
+from tcpmux.config.log_format import check_template
 from tcpmux.config.problems import describe
+from tcpmux.config.size import format_size, parse_size
 
 MAX_WEIGHT = 1_000_000
 MAX_WORKERS = 64
@@ -40,7 +42,11 @@ MAX_ROUTES = 4096
 MAX_LISTENERS = 4096
 MAX_ALL_DESTINATIONS = 65536
 MAX_ENDPOINTS = 65536
+MAX_LOG_BUFFER = 3 << 20  # bytes of each worker; what csrc/access_log.h has room for
+MIN_LOG_BUFFER = 64 << 10
 HOUR, DAY = 3600.0, 86400.0
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", re.ASCII)
+LOG_TARGETS = ("stdout", "stderr", "syslog", "journal")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 
 
@@ -156,6 +162,83 @@ def idle_timeout(value: Any) -> float:
 
 def _drain_timeout(value: Any) -> float:
     return _duration(value, 0.0, 7 * DAY)
+
+
+def _interval(value: Any) -> float:
+    seconds = _duration(value, 0.0, DAY)
+    if 0.0 < seconds < 1.0:
+        raise ValueError(f"expected 0s or 1s..1d, got {describe(value)}")
+    return seconds
+
+
+def _log_buffer(value: Any) -> int:
+    low, high = format_size(MIN_LOG_BUFFER), format_size(MAX_LOG_BUFFER)
+    if not isinstance(value, str):
+        raise ValueError(f"expected a size such as 1MiB, got {describe(value)}")
+    try:
+        size = parse_size(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, got {describe(value)}") from None
+    if not MIN_LOG_BUFFER <= size <= MAX_LOG_BUFFER:
+        raise ValueError(f"expected {low}..{high}, got {describe(value)}")
+    return size
+
+
+def _log_path(value: Any) -> str:
+    if value in LOG_TARGETS:
+        return str(value)
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
+        raise ValueError(
+            f"expected an absolute path or one of {', '.join(LOG_TARGETS)}, got {describe(value)}"
+        )
+    return value
+
+
+def _log_format(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"expected json or a text with {{KEY}} in it, got {describe(value)}")
+    if value != "json":
+        check_template(value)
+    return value
+
+
+def _boolean(value: Any) -> bool:
+    texts = {"true": True, "false": False}
+    if isinstance(value, Substituted) and value in texts:
+        return texts[value]
+    if not isinstance(value, bool):
+        raise ValueError(f"expected true or false, got {describe(value)}")
+    return value
+
+
+def _access_log_entry(value: Any) -> Any:
+    if value is None or value is False or value == "off":  # YAML 1.1 reads off as false
+        return None
+    return value if isinstance(value, dict) else {"path": value}
+
+
+def _http(value: Any) -> Address | None:
+    if value is None or value is False or value == "off":
+        return None
+    try:
+        addresses = parse_listen(value) if isinstance(value, str) else []
+    except ValueError:
+        addresses = []
+    if len(addresses) != 1 or addresses[0].path:
+        raise ValueError(f"expected off, IP:port or [IPv6]:port, got {describe(value)}")
+    return addresses[0]
+
+
+def _host(value: Any) -> str:
+    if not isinstance(value, str) or not _HOST.fullmatch(value):
+        raise ValueError(f"expected a host name without a port, got {describe(value)}")
+    return value.lower()
+
+
+def _absolute_path(value: Any) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
+        raise ValueError(f"expected an absolute path, got {describe(value)}")
+    return value
 
 
 def _listen(value: Any) -> Any:
@@ -286,6 +369,57 @@ class AdminModel(_Strict):
         "start.",
     )
 
+    http: Annotated[
+        Address | None, BeforeValidator(_http), WithJsonSchema({"type": ["string", "boolean"]})
+    ] = Field(
+        default=None,
+        description="IP:port for the page, /metrics and the API over TCP as well; off. Whoever "
+        "reaches it may change things, unless there is a token_file.",
+    )
+    token_file: Annotated[
+        str | None,
+        BeforeValidator(_absolute_path),
+        WithJsonSchema({"type": "string", "pattern": "^/"}),
+    ] = Field(
+        default=None,
+        description="A file with one line that requests over TCP must carry, as Authorization: "
+        "Bearer LINE.",
+    )
+    hosts: list[Annotated[str, BeforeValidator(_host), WithJsonSchema({"type": "string"})]] = Field(
+        default=[],
+        description="Names that requests over TCP may ask for, besides the address itself and "
+        "localhost.",
+    )
+
+
+class AccessLogModel(_Strict):
+    path: Annotated[
+        str, BeforeValidator(_log_path), WithJsonSchema({"type": "string", "minLength": 1})
+    ] = Field(
+        description="Absolute path, opened again at SIGUSR1; stdout, stderr, syslog or journal."
+    )
+    format: Annotated[
+        str, BeforeValidator(_log_format), WithJsonSchema({"type": "string", "minLength": 1})
+    ] = Field(default="json", description="json, or a text such as {start_time} {route}.")
+    start: Annotated[bool, BeforeValidator(_boolean), WithJsonSchema({"type": "boolean"})] = Field(
+        default=False, description="A line at the start of each connection as well."
+    )
+    interval: Annotated[float, BeforeValidator(_interval), WithJsonSchema(_DURATION_SCHEMA)] = (
+        Field(
+            default=0.0,
+            description="A line for each open connection so often, 1s..1d; 0s = none.",
+        )
+    )
+    buffer: Annotated[
+        int,
+        BeforeValidator(_log_buffer),
+        WithJsonSchema({"type": "string", "pattern": "^[0-9]+([.][0-9]+)?(B|KiB|MiB|GiB)$"}),
+    ] = Field(
+        default=1 << 20,
+        description="What may wait to be written, for each worker: 64KiB..3MiB. When it is full, "
+        "lines are dropped and counted; traffic never waits.",
+    )
+
 
 class DnsModel(_Strict):
     servers: list[
@@ -337,6 +471,11 @@ class FileModel(_Strict):
         "reset.",
     )
     admin: AdminModel = AdminModel()
+    access_log: Annotated[
+        AccessLogModel | None,
+        BeforeValidator(_access_log_entry),
+        _OrText(),
+    ] = Field(default=None, description="A line for each connection; off, a path, or a mapping.")
     dns: DnsModel = DnsModel()
     defaults: DefaultsModel = Field(
         default=DefaultsModel(), description="For every route of all files that says nothing else."

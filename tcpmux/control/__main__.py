@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import signal
 import socket
 import sys
@@ -17,11 +16,15 @@ IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The command line the master gives: descriptors it hands down, and what to show."""
     parser = argparse.ArgumentParser(prog="tcpmux.control", allow_abbrev=False)
-    for name in ("admin", "master", "table", "tickets"):
+    for name in ("admin", "master", "table"):
         parser.add_argument(f"--{name}-fd", type=int, required=True)
     parser.add_argument("--live-fd", type=int, action="append", required=True)
     parser.add_argument("--config", action="append", required=True, nargs="+")
     parser.add_argument("--admin-path", default="")
+    parser.add_argument("--http-fd", type=int)
+    parser.add_argument("--http-address", default="")
+    parser.add_argument("--http-host", action="append", default=[])
+    parser.add_argument("--token-file", default="")
     return parser.parse_args(arguments)
 
 
@@ -37,16 +40,32 @@ def main() -> int:
         format="%(asctime)s tcpmux %(levelname)s %(message)s",
     )
     from tcpmux import __version__
+    from tcpmux.control.connections import Connections
+    from tcpmux.control.door import Rules
+    from tcpmux.control.event_log import EventLog
+    from tcpmux.control.metrics import Metrics
     from tcpmux.control.process import Control
-    from tcpmux.control.server import Identity
+    from tcpmux.control.server import Identity, Readings
+    from tcpmux.control.stream import Stream
     from tcpmux.shm.stats import StatusReader
+    from tcpmux.shm.view import View
 
-    os.close(options.tickets_fd)  # tickets are not shown
-    source = StatusReader(options.table_fd, options.live_fd)
+    view, events = View(options.table_fd, options.live_fd), EventLog()
+    readings = Readings(
+        StatusReader(view),
+        Connections(view),
+        events,
+        Metrics(view, __version__),
+        Stream(view, events, {"version": __version__}),
+    )
     admin = socket.socket(fileno=options.admin_fd)
     config = [path for paths in options.config for path in paths]
-    identity = Identity(__version__, config, options.admin_path or str(admin.getsockname()))
-    asyncio.run(Control(admin, socket.socket(fileno=options.master_fd), source, identity).serve())
+    rules = Rules(options.http_address, tuple(options.http_host), options.token_file)
+    path = options.admin_path or str(admin.getsockname())
+    identity = Identity(__version__, config, path, rules)
+    http = None if options.http_fd is None else socket.socket(fileno=options.http_fd)
+    master = socket.socket(fileno=options.master_fd)
+    asyncio.run(Control(admin, master, readings, identity, http).serve())
     return 0
 
 

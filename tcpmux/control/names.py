@@ -37,17 +37,17 @@ class HostNames:
             await self._watch.close()
 
     def pushed(self, message: dict[str, Any]) -> None:
-        """What the master says unasked: {"push": "names", ...} or {"push": "reload"}."""
+        """Of what the master says unasked, {"push": "names", ...} and {"push": "reload"}."""
         act = self._reload_quietly() if message["push"] == "reload" else self._follow(message)
         task = asyncio.get_running_loop().create_task(act)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def reload(self) -> dict[str, Any]:
+    async def reload(self, by: str) -> dict[str, Any]:
         """Asks the master for a reload, once the new names of its files have been looked up.
-        Raises what MasterLink.request() raises."""
+        Raises what MasterLink.request() raises. by: who asked for it."""
         assert self._master is not None
-        answer = await self._master.request("reload", look_up=True)
+        answer = await self._master.request("reload", look_up=True, by=by)
         if "unknown" not in answer:
             return answer
         from tcpmux.control.resolver import look_up_all, parse_name
@@ -59,11 +59,11 @@ class HostNames:
                     "%s can't be looked up (%s): its share of connections is reset", name, found
                 )
             await self._tell(name, () if isinstance(found, str) else found)
-        return await self._master.request("reload")
+        return await self._master.request("reload", by=by)
 
     async def _reload_quietly(self) -> None:
         with suppress(TcpmuxError):  # the master's log says why it refuses
-            await self.reload()
+            await self.reload("SIGHUP")
 
     async def _tell(self, name: HostName, addresses: Sequence[Address]) -> None:
         assert self._master is not None

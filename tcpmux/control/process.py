@@ -8,34 +8,37 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from tcpmux.control.door import IDLE_TIME, Door
 from tcpmux.control.master_link import MasterLink
 from tcpmux.control.names import HostNames
 from tcpmux.control.orphans import OrphanedWorkers
-from tcpmux.control.server import AdminApi, Identity, StatusSource
+from tcpmux.control.server import AdminApi, Identity, Readings
+from tcpmux.errors import TcpmuxError
 
 if TYPE_CHECKING:
     import socket
 
 log = logging.getLogger("tcpmux.control")
 
-IDLE_TIME = 15.0  # s a connection may be open between two requests
 SHUTDOWN_TIME = 1.0  # s for requests under way; the master waits 2 s for our end
-BACKLOG = 128
+BACKLOG = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What one control process works with. Owns both sockets."""
+    """What one control process works with. Owns the sockets."""
 
     admin: socket.socket  # listening, UNIX
     master: socket.socket  # our end of the socketpair
-    source: StatusSource
+    readings: Readings
     identity: Identity
+    http: socket.socket | None = None  # listening, TCP
 
     async def serve(self) -> None:
         """Serves until SIGTERM, or until the master and then all workers have ended."""
@@ -44,12 +47,26 @@ class Control:
 
         def master_gone() -> None:
             log.warning("the master is gone; workers go on as they are")
-            orphans.watch(worker["pid"] for worker in self.source.read()["workers"])
+            orphans.watch(worker["pid"] for worker in self.readings.status.read()["workers"])
 
         names = HostNames()
-        link = MasterLink(self.master, master_gone, on_push=names.pushed)
+        tasks: set[asyncio.Task[None]] = set()
+
+        def pushed(message: dict[str, Any]) -> None:
+            if message["push"] == "event":
+                task = asyncio.get_running_loop().create_task(self._hear(link))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+            elif message["push"] == "log_level":
+                for handler in logging.getLogger().handlers:
+                    handler.setLevel(message["level"].upper())
+            else:
+                names.pushed(message)
+
+        link = MasterLink(self.master, master_gone, on_push=pushed)
         names.start(link)
-        app = AdminApi(self.source, self.identity, link, orphans, names).app()
+        door = Door()
+        app = AdminApi(self.readings, self.identity, link, orphans, names).app(door)
         runner = web.AppRunner(
             app,
             access_log=None,
@@ -59,13 +76,24 @@ class Control:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
         try:
             await runner.setup()
-            await web.SockSite(runner, self.admin, backlog=BACKLOG).start()
+            assert runner.server is not None
+            for sock in filter(None, (self.admin, self.http)):
+                await door.serve(runner.server, sock, BACKLOG)
             await link.start()
             await over.wait()
         finally:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+            door.close()
             await names.close()
+            for task in tasks:
+                task.cancel()
             await runner.cleanup()
             link.close()
             orphans.close()
             self.admin.close()
+
+    async def _hear(self, link: MasterLink) -> None:
+        """The master has an event to tell."""
+        with suppress(TcpmuxError):  # it is going; what it had to say is in its log
+            await self.readings.events.update(link)
+        self.readings.events.pushed()

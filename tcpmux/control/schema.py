@@ -7,7 +7,8 @@ from typing import TypedDict
 
 class EndpointStatus(TypedDict):
     address: str
-    turns: int  # how many it takes in a round of its destination
+    state: str  # ready, draining or disabled, as an operator wants it
+    turns: int  # how many it takes in a round of its destination; out of service: none
     connections_active: int
     connections_total: int  # connects started
     connect_failures_total: int
@@ -18,6 +19,7 @@ class DestinationStatus(TypedDict):
     weight: int  # as configured or, later, set at run time
     file_weight: int
     effective_weight: int  # what the pick uses
+    state: str  # ready, draining or disabled, as an operator wants it
     connect_timeout_ms: int  # of destinations that say nothing else
     idle_timeout_ms: int
     connections_active: int
@@ -27,6 +29,7 @@ class DestinationStatus(TypedDict):
     bytes_in_total: int  # from the client
     bytes_out_total: int  # to the client
     closed: dict[str, int]  # by reason
+    picked: dict[str, int]  # by reason
     endpoints: list[EndpointStatus]
 
 
@@ -100,3 +103,64 @@ class Upgrading(TypedDict):
 
     pid: int  # of the master, before and after
     count: int
+
+
+class Connection(TypedDict):
+    """One that is open. Ages in s."""
+
+    id: str  # of this connection alone, as long as it stays with its worker
+    route: str | None
+    destination: str | None
+    endpoint: str | None  # None: not connected to any yet
+    client: str
+    worker: int
+    state: str  # connecting, relaying or resetting
+    age: float
+    idle: float
+    bytes_in: int  # from the client
+    bytes_out: int  # to the client
+    generation: int  # of the routes when it was given to its destination
+    pick_reason: str | None
+    attempts: int  # endpoints tried
+    connect_seconds: float | None
+    first_byte_seconds: float | None
+
+
+class ConnectionList(TypedDict):
+    """Answer of GET /v1/connections."""
+
+    time: float  # Unix time, s
+    total: int  # that match; the list may have fewer
+    connections: list[Connection]
+
+
+class Killed(TypedDict):
+    """Answer to an order to reset connections."""
+
+    killed: int
+    gone: int  # were not there any more: ended, or moved to another worker
+    left: int  # are still there: ask again
+
+
+class Event(TypedDict):
+    seq: int
+    time: float  # Unix time, s
+    kind: str  # start, stop, reload, refused, weights, state, workers, worker, kill, ...
+    text: str
+    by: str  # who asked for it; "" = nobody
+
+
+class EventList(TypedDict):
+    """Answer of GET /v1/events: the oldest first."""
+
+    events: list[Event]
+
+
+class Difference(TypedDict):
+    """Answer of POST /v1/diff."""
+
+    changes: list[str]  # a line a route
+
+
+class LogLevel(TypedDict):
+    level: str  # debug, info, warning or error

@@ -1,15 +1,7 @@
-"""The admin API over HTTP. Runs in control.
+"""The admin API over HTTP, and the page. Runs in control.
 
-    GET  /v1/status                    what is, read from shared memory
-    POST /v1/reload                    the files again
-    POST /v1/diff                      {"files": [...], "endpoints": [...]}: what would change
-    PUT  /v1/routes/NAME/weights       {"v1": 50, "v2": 50}
-    PUT  /v1/workers                   {"count": 4}
-    POST /v1/upgrade                   the build that is installed now
-    POST /v1/stop                      {} drains, {"now": true} does not
-
-What changes the table is asked of the master; nothing is changed here. Every answer is
-JSON, errors are {"error": "one line"}.
+OPERATIONS lists what there is. What changes something is asked of the master; nothing is changed
+here. Answers of the API are JSON, errors are {"error": "one line"}.
 """
 
 from __future__ import annotations
@@ -19,25 +11,178 @@ import json
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
+from tcpmux.control import openapi, pages
+from tcpmux.control.door import Door, Forbidden, Rules, who
 from tcpmux.control.master_link import MasterGone, MasterLink, MasterRefused, MasterSilent
+from tcpmux.control.openapi import Operation, closed_object
+from tcpmux.control.schema import (
+    Applied,
+    ConnectionList,
+    Difference,
+    EventList,
+    Killed,
+    LogLevel,
+    Status,
+    Stopping,
+    Upgrading,
+)
 
 if TYPE_CHECKING:
+    from tcpmux.control.connections import Connections
+    from tcpmux.control.event_log import EventLog
+    from tcpmux.control.metrics import Metrics
     from tcpmux.control.names import HostNames
     from tcpmux.control.orphans import OrphanedWorkers
+    from tcpmux.control.stream import Stream
 
 log = logging.getLogger("tcpmux.control")
 
 LARGEST_BODY = 1024 * 1024  # bytes
 BODY_TIME = 10.0  # s
+MOST_STREAMS = 64
+IDS_AT_ONCE = 1000  # in one request to the master
+KILL_TIME = 1.0  # s to see them gone
+LOOK_EVERY = 0.02  # s
 # By kind of refusal.
 HTTP_STATUS = {"invalid": 400, "not_found": 404, "refused": 409, "bad_file": 422}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_TEXT = {"type": "string"}
+_DURATION = {"type": "string", "examples": ["10m"]}
+_WEIGHT = {"type": "integer", "minimum": 0, "maximum": 1_000_000}
+_STEP = {"type": "string", "pattern": "^[+-][0-9]{1,7}$"}
+_TEXTS = {"type": "array", "items": _TEXT}
+_NOTHING = closed_object()
+OPERATIONS = (
+    Operation("GET", "/v1/status", "status", "State, workers, routes and their counters.", Status),
+    Operation(
+        "GET",
+        "/v1/connections",
+        "connections",
+        "The live connections.",
+        ConnectionList,
+        query={
+            "route": _TEXT,
+            "destination": _TEXT,
+            "endpoint": _TEXT,
+            "client": _TEXT,
+            "older": _DURATION,
+            "idle": _DURATION,
+            "sort": {"type": "string", "examples": ["-bytes_in"]},
+            "limit": {"type": "integer", "minimum": 0, "maximum": 20000},
+        },
+    ),
+    Operation(
+        "POST",
+        "/v1/connections/kill",
+        "kill",
+        "Resets connections.",
+        Killed,
+        body=closed_object(["ids"], ids={**_TEXTS, "maxItems": 20000}),
+    ),
+    Operation(
+        "GET",
+        "/v1/events",
+        "events",
+        "What has happened.",
+        EventList,
+        query={"since": {"type": "integer", "minimum": 0}},
+    ),
+    Operation(
+        "GET",
+        "/v1/stream",
+        "stream",
+        "Counters every second, as server-sent events.",
+        "text/event-stream",
+        query={"route": _TEXT},
+    ),
+    Operation(
+        "PUT",
+        "/v1/routes/{route}/weights",
+        "set_weights",
+        "Sets weights, until the next reload; those not named stay.",
+        Applied,
+        body={
+            "type": "object",
+            "additionalProperties": {"anyOf": [_WEIGHT, _STEP]},
+            "minProperties": 1,
+            "required": [],
+        },
+    ),
+    Operation(
+        "POST",
+        "/v1/routes/{route}/undo",
+        "undo",
+        "Back to the weights before the last change.",
+        Applied,
+        body=_NOTHING,
+    ),
+    Operation(
+        "PUT",
+        "/v1/routes/{route}/destinations/{destination}/state",
+        "set_state",
+        "Takes a destination, or one of its endpoints, out of service or back into it.",
+        Applied,
+        body=closed_object(
+            ["state"],
+            state={"enum": ["ready", "draining", "disabled"]},
+            endpoint=_TEXT,
+            force={"type": "boolean"},
+        ),
+    ),
+    Operation("POST", "/v1/reload", "reload", "Reads the files again.", Applied, body=_NOTHING),
+    Operation(
+        "POST",
+        "/v1/diff",
+        "diff",
+        "What a reload of these files would change.",
+        Difference,
+        body=closed_object(["files"], files={**_TEXTS, "minItems": 1}, endpoints=_TEXTS),
+    ),
+    Operation(
+        "PUT",
+        "/v1/workers",
+        "set_workers",
+        "Sets how many workers there are, until the next reload.",
+        Applied,
+        body=closed_object(["count"], count={"type": "integer", "minimum": 1, "maximum": 64}),
+    ),
+    Operation(
+        "PUT",
+        "/v1/log-level",
+        "set_log_level",
+        "Sets how much is logged, until the next start.",
+        LogLevel,
+        body=closed_object(["level"], level={"enum": ["debug", "info", "warning", "error"]}),
+    ),
+    Operation(
+        "POST",
+        "/v1/upgrade",
+        "upgrade",
+        "The build that is installed now takes over.",
+        Upgrading,
+        status=202,
+        body=_NOTHING,
+    ),
+    Operation(
+        "POST",
+        "/v1/stop",
+        "stop",
+        "Drains and ends; with now, ends at once.",
+        Stopping,
+        status=202,
+        body=closed_object(now={"type": "boolean"}),
+    ),
+    Operation("GET", "/v1/openapi.json", "openapi", "This document.", "application/json"),
+    Operation("GET", "/metrics", "metrics", "For Prometheus.", "text/plain"),
+)
 
 
 class StatusSource(Protocol):
@@ -48,12 +193,24 @@ class StatusSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Readings:
+    """What control reads of the instance, without asking anybody."""
+
+    status: StatusSource
+    connections: Connections
+    events: EventLog
+    metrics: Metrics
+    stream: Stream
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """What status says of the instance that is not in shared memory."""
 
     version: str
     config: Sequence[str]  # paths
     admin: str  # path of the socket
+    rules: Rules = field(default_factory=Rules)
 
 
 def _error(status: int, message: str) -> web.Response:
@@ -71,16 +228,22 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
         if allow:
             response.headers["Allow"] = allow
         return response
+    except Forbidden as error:
+        refusal = _error(error.status, str(error))
+        if error.status == web.HTTPUnauthorized.status_code:
+            refusal.headers["WWW-Authenticate"] = "Bearer"
+        return refusal
     except MasterRefused as error:
         return _error(HTTP_STATUS[error.kind], str(error))
-    except MasterGone as error:
-        return _error(
-            503,
-            f"{error}: traffic goes on as it is, nothing can be changed; "
-            "start tcpmux again with the same file, and it takes over",
+    except (MasterGone, MasterSilent) as error:
+        gone = (
+            ": traffic goes on as it is, nothing can be changed; "
+            "start tcpmux again with the same file, and it takes over"
         )
-    except MasterSilent as error:
-        return _error(504, str(error))
+        is_gone = isinstance(error, MasterGone)
+        return _error(503 if is_gone else 504, f"{error}{gone if is_gone else ''}")
+    except ConnectionError:  # the client has gone
+        raise
     except Exception as error:
         log.exception("%s %s", request.method, request.path)
         return _error(500, f"a fault in tcpmux: {error!r}; its log has the details")
@@ -105,37 +268,58 @@ def _is_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
+async def _no_body(request: web.Request) -> None:
+    if await _json_object(request):
+        raise MasterRefused("invalid", "the body is {}, or none")
+
+
 class AdminApi:
     """The handlers. app() gives the application to serve."""
 
     def __init__(
         self,
-        source: StatusSource,
+        readings: Readings,
         identity: Identity,
         master: MasterLink,
         orphans: OrphanedWorkers,
         names: HostNames,
     ) -> None:
         self._names = names
-        self._source = source
+        self._readings = readings
         self._identity = identity
         self._master = master
         self._orphans = orphans
+        self._streams = 0
+        self._files = pages.load()
 
-    def app(self) -> web.Application:
-        app = web.Application(middlewares=[_errors_as_json], client_max_size=LARGEST_BODY)
-        app.router.add_get("/v1/status", self._status, allow_head=False)
-        app.router.add_post("/v1/reload", self._reload)
-        app.router.add_post("/v1/diff", self._diff)
-        app.router.add_put("/v1/routes/{route}/weights", self._set_weights)
-        app.router.add_put("/v1/workers", self._set_workers)
-        app.router.add_post("/v1/upgrade", self._upgrade)
-        app.router.add_post("/v1/stop", self._stop)
+    def app(self, door: Door) -> web.Application:
+        app = web.Application(
+            middlewares=[_errors_as_json, self._admit, door.middleware],
+            client_max_size=LARGEST_BODY,
+        )
+        for operation in OPERATIONS:
+            handler = getattr(self, f"_{operation.handler}")
+            app.router.add_route(operation.method, operation.path, handler)
+        app.router.add_get("/", self._page, allow_head=False)
+        app.router.add_get("/static/{path:.+}", self._file, allow_head=False)
         return app
+
+    @web.middleware
+    async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self._who(request)
+        return await handler(request)
+
+    def _who(self, request: web.Request) -> str:
+        return who(request, self._identity.rules)
+
+    async def _ask(self, request: web.Request, verb: str, **arguments: object) -> dict[str, Any]:
+        return await self._master.request(verb, by=self._who(request), **arguments)
+
+    # --- reading ----------------------------------------------------------------------------
 
     async def _status(self, _request: web.Request) -> web.Response:
         status = {
-            **self._source.read(),
+            **self._readings.status.read(),
             "version": self._identity.version,
             "config": list(self._identity.config),
             "admin": self._identity.admin,
@@ -144,34 +328,139 @@ class AdminApi:
             status["state"] = "orphaned"
         return web.json_response(status)
 
-    async def _reload(self, _request: web.Request) -> web.Response:
-        return web.json_response(await self._names.reload())
+    async def _connections(self, request: web.Request) -> web.Response:
+        connections = self._readings.connections
+        query = {key: request.query.getone(key) for key in request.query}
+        return web.json_response(connections.rows(connections.filter(query)))
+
+    async def _events(self, request: web.Request) -> web.Response:
+        since = request.query.get("since", "0")
+        if not (since.isascii() and since.isdecimal() and len(since) < 18):
+            raise MasterRefused("invalid", f"since: expected the number of an event, got {since!r}")
+        events = self._readings.events
+        if not self._master.gone:
+            await events.update(self._master)
+        return web.json_response({"events": events.after(int(since))})
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        wanted = "application/openmetrics-text" in request.headers.get("Accept", "")
+        text = self._readings.metrics.text(open_metrics=wanted)
+        from tcpmux.control.metrics import OPEN_METRICS, TEXT
+
+        kind = OPEN_METRICS if wanted else TEXT
+        return web.Response(body=text.encode(), headers={"Content-Type": kind})
+
+    async def _openapi(self, _request: web.Request) -> web.Response:
+        return web.json_response(openapi.document(OPERATIONS, self._identity.version))
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        if self._streams >= MOST_STREAMS:
+            return _error(503, f"{MOST_STREAMS} streams are open already: close one")
+        self._streams += 1
+        try:
+            response = web.StreamResponse(
+                headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+            )
+            await response.prepare(request)
+            if not self._master.gone:
+                await self._readings.events.update(self._master)
+            with suppress(ConnectionError):  # the client has gone, which is how it ends
+                await self._readings.stream.send(response.write, request.query.get("route"))
+            return response
+        finally:
+            self._streams -= 1
+
+    async def _page(self, request: web.Request) -> web.Response:
+        return self._answer_file(request, "index.html")
+
+    async def _file(self, request: web.Request) -> web.Response:
+        return self._answer_file(request, request.match_info["path"])
+
+    def _answer_file(self, request: web.Request, name: str) -> web.Response:
+        file = self._files.get(name)
+        if file is None:
+            raise web.HTTPNotFound
+        if request.headers.get("If-None-Match") == file.headers["ETag"]:
+            return web.Response(status=304, headers=file.headers)
+        return web.Response(body=file.content, headers=file.headers)
+
+    # --- changing ---------------------------------------------------------------------------
+
+    async def _reload(self, request: web.Request) -> web.Response:
+        await _no_body(request)
+        return web.json_response(await self._names.reload(self._who(request)))
 
     async def _diff(self, request: web.Request) -> web.Response:
         body = await _json_object(request)
         files, endpoints = body.pop("files", None), body.pop("endpoints", [])
         if body or not files or not _is_texts(files) or not _is_texts(endpoints):
             raise MasterRefused("invalid", 'the body is {"files": ["/path"], "endpoints": []}')
-        return web.json_response(
-            await self._master.request("diff", files=files, endpoints=endpoints)
-        )
+        return web.json_response(await self._ask(request, "diff", files=files, endpoints=endpoints))
 
     async def _set_weights(self, request: web.Request) -> web.Response:
         weights = await _json_object(request)  # what is in it is for the master to judge
         route = request.match_info["route"]
-        return web.json_response(
-            await self._master.request("set_weights", route=route, weights=weights)
+        answer = await self._ask(request, "set_weights", route=route, weights=weights)
+        return web.json_response(answer)
+
+    async def _undo(self, request: web.Request) -> web.Response:
+        await _no_body(request)
+        answer = await self._ask(request, "undo", route=request.match_info["route"])
+        return web.json_response(answer)
+
+    async def _set_state(self, request: web.Request) -> web.Response:
+        body = await _json_object(request)
+        state, endpoint = body.pop("state", None), body.pop("endpoint", None)
+        force = body.pop("force", False)
+        if body or not isinstance(state, str) or not isinstance(force, bool):
+            raise MasterRefused(
+                "invalid", 'the body is {"state": "draining", "endpoint": "...", "force": false}'
+            )
+        if endpoint is not None and not isinstance(endpoint, str):
+            raise MasterRefused("invalid", "endpoint: expected an address as the status has it")
+        names = {name: request.match_info[name] for name in ("route", "destination")}
+        answer = await self._ask(
+            request, "set_state", **names, endpoint=endpoint, state=state, force=force
         )
+        return web.json_response(answer)
+
+    async def _kill(self, request: web.Request) -> web.Response:
+        body = await _json_object(request)
+        ids = body.pop("ids", None)
+        if body or not _is_texts(ids):
+            raise MasterRefused("invalid", 'the body is {"ids": ["0-17-4"]}')
+        wanted = list(dict.fromkeys(ids))
+        connections = self._readings.connections
+        found = connections.open_among(wanted)
+        for at in range(0, len(found), IDS_AT_ONCE):
+            await self._ask(request, "kill", ids=found[at : at + IDS_AT_ONCE])
+        left = found
+        for _ in range(int(KILL_TIME / LOOK_EVERY)):
+            left = connections.open_among(left)
+            if not left:
+                break
+            await asyncio.sleep(LOOK_EVERY)
+        gone = len(wanted) - len(found)
+        killed = len(found) - len(left)
+        return web.json_response({"killed": killed, "gone": gone, "left": len(left)})
 
     async def _set_workers(self, request: web.Request) -> web.Response:
         body = await _json_object(request)
         count = body.pop("count", None)
         if body or type(count) is not int:
             raise MasterRefused("invalid", 'the body is {"count": N}')
-        return web.json_response(await self._master.request("set_workers", count=count))
+        return web.json_response(await self._ask(request, "set_workers", count=count))
 
-    async def _upgrade(self, _request: web.Request) -> web.Response:
-        return web.json_response(await self._master.request("upgrade"), status=202)
+    async def _set_log_level(self, request: web.Request) -> web.Response:
+        body = await _json_object(request)
+        level = body.pop("level", None)
+        if body or not isinstance(level, str):
+            raise MasterRefused("invalid", 'the body is {"level": "debug"}')
+        return web.json_response(await self._ask(request, "log_level", level=level))
+
+    async def _upgrade(self, request: web.Request) -> web.Response:
+        await _no_body(request)
+        return web.json_response(await self._ask(request, "upgrade"), status=202)
 
     async def _stop(self, request: web.Request) -> web.Response:
         body = await _json_object(request)
@@ -179,7 +468,7 @@ class AdminApi:
         if body or not isinstance(now, bool):
             raise MasterRefused("invalid", 'the body is {} or {"now": true}')
         try:
-            answer = await self._master.request("stop", now=now)
+            answer = await self._ask(request, "stop", now=now)
         except MasterGone:
             # Control is what ends last now: its end is what the client waits for.
             self._orphans.end(now=now)

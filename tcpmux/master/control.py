@@ -1,24 +1,19 @@
-"""The master's line to the control process: started, restarted, answered. Runs in the master.
+"""The master's line to the control process: served and answered. Runs in the master.
 
-The protocol is narrow on purpose: one JSON object a packet, and three verbs.
+The protocol is narrow on purpose: one JSON object a packet; requests.py has the verbs.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import socket
-import subprocess
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from tcpmux import programs
 from tcpmux.config import ConfigError
 from tcpmux.errors import TcpmuxError
-from tcpmux.master.line import describe_exit
-from tcpmux.worker.process import FIRST_DELAY, GROWN_UP, LONGEST_DELAY
+from tcpmux.master.program import Arguments, Program
 
 log = logging.getLogger("tcpmux.master")
 
@@ -34,100 +29,27 @@ class Refusal(TcpmuxError):
         self.kind = kind
 
 
-class ControlProcess:
-    """The control process and the socketpair to it.
+class ControlProcess(Program):
+    """The control process and the socketpair to it. arguments: as of Program."""
 
-    arguments: its command line after the descriptors of the socketpair; kept_fds: what it
-    inherits besides.
-    """
-
-    def __init__(self, arguments: Sequence[str], kept_fds: Sequence[int]) -> None:
-        self._arguments = list(arguments)
-        self._kept_fds = list(kept_fds)
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, arguments: Callable[[], Arguments | None]) -> None:
+        super().__init__("control", "tcpmux.control", arguments)
         self._link: socket.socket | None = None
-        self._started = 0.0
-        self._delay = 0.0
-        self._start_at = 0.0
 
     @property
     def link(self) -> socket.socket | None:
         return self._link
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid if self._process else 0
+    def _open_link(self) -> tuple[list[str], list[int]]:
+        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._link.setblocking(False)
+        fd = theirs.detach()
+        return ["--master-fd", str(fd)], [fd]
 
-    def next_start(self) -> float | None:
-        """Monotonic time at which start_due() has something to do; None = it is running."""
-        return None if self._process else self._start_at
-
-    def start_due(self, now: float) -> None:
-        if self._process or now < self._start_at:
-            return
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        # A program of its own, so that nothing it imports is ever in the master.
-        arguments = ["--master-fd", str(theirs.fileno()), *self._arguments]
-        try:
-            self._process = subprocess.Popen(
-                programs.command("tcpmux.control", arguments),
-                stdin=subprocess.DEVNULL,
-                cwd="/",
-                close_fds=True,
-                pass_fds=[theirs.fileno(), *self._kept_fds],
-                env=programs.environment(),
-            )
-        except OSError as error:
-            ours.close()
-            log.error("can't start control: %s", error)  # noqa: TRY400
-            self._fell(now)
-            return
-        finally:
-            theirs.close()
-        self._link = ours
-        self._started = now
-
-    def end(self, timeout: float) -> None:
-        """Ends it if it runs; by force after `timeout` s."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+    def _close_link(self) -> None:
         if self._link is not None:
             self._link.close()
             self._link = None
-
-    def died(self, pid: int, status: int, *, wanted: bool) -> bool:
-        """Takes note of a child's end; False if it was not control."""
-        if self._process is None or pid != self._process.pid:
-            return False
-        self._process.returncode = os.waitstatus_to_exitcode(status)  # reaped by the loop
-        self._process = None
-        if self._link is not None:
-            self._link.close()
-            self._link = None
-        if not wanted:
-            now = time.monotonic()
-            if now - self._started >= GROWN_UP:
-                self._delay = 0.0
-            log.error(
-                "control (pid %d) %s; traffic does not depend on it; a new one starts in %.1f s",
-                pid,
-                describe_exit(status),
-                self._delay,
-            )
-            self._fell(now)
-        return True
-
-    def _fell(self, now: float) -> None:
-        self._start_at = now + self._delay
-        self._delay = min(LONGEST_DELAY, self._delay * 2 or FIRST_DELAY)
 
     def serve(
         self, handle: Callable[[dict[str, Any]], Answer], on_ready: Callable[[], object]
@@ -141,8 +63,7 @@ class ControlProcess:
             except OSError:
                 packet = b""
             if not packet:  # it is going; SIGCHLD will tell
-                self._link.close()
-                self._link = None
+                self._close_link()
                 return
             request = json.loads(packet)
             if request.get("verb") == "ready":

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from tcpmux.errors import TcpmuxError
 from tcpmux.shm._shm import LAYOUT, Live, Table, Tickets
@@ -63,6 +64,7 @@ class Estate:
     lock: int = -1
     admin_path: str = ""
     addresses: dict[int, str] = field(default_factory=dict)  # of listeners, by id
+    events: list[dict[str, Any]] = field(default_factory=list)  # of events.py
 
     @property
     def _single(self) -> tuple[int, ...]:
@@ -82,7 +84,8 @@ class Estate:
     def save(self) -> int:
         """A memfd with all of this, to be named in VARIABLE; has every descriptor inherited."""
         fd = os.memfd_create("tcpmux-estate", 0)
-        os.write(fd, json.dumps(asdict(self)).encode())
+        with os.fdopen(os.dup(fd), "wb") as file:
+            file.write(json.dumps(asdict(self)).encode())
         for number in self.descriptors:
             os.set_inheritable(number, True)
         return fd

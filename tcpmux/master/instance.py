@@ -9,8 +9,8 @@ import signal
 import socket
 import time
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import Any
 
 from tcpmux.config import Address, Config
 from tcpmux.master import estate as estates
@@ -21,8 +21,6 @@ from tcpmux.master.workers import Workers
 from tcpmux.shm._shm import Live, Table, Tickets
 
 log = logging.getLogger("tcpmux.master")
-
-CONTROL_TITLE = b"tcpmux: control"
 
 
 @dataclass(slots=True)
@@ -46,6 +44,7 @@ class Instance:
     lock: int  # descriptor
     is_new: bool  # nothing is published or running yet
     leaving: list[int]  # pids of another build's workers, which drain by themselves
+    events: list[dict[str, Any]] = field(default_factory=list)  # of the master before this one
 
     def estate(self) -> Estate:
         """All of it, for the next master."""
@@ -140,6 +139,7 @@ def resume(config: Config, estate: Estate) -> Instance:
         estate.lock,
         False,
         [],
+        estate.events,
     )
 
 
@@ -180,13 +180,6 @@ def _bound_addresses(estate: Estate) -> dict[int, Address]:
 def _taken(path: str, fd: int) -> UnixListener:
     found = os.stat(path)
     return UnixListener(path, socket.socket(fileno=fd), (found.st_dev, found.st_ino))
-
-
-def end_control(pid: int) -> None:
-    """Ends the control process of the master before this one."""
-    with suppress(OSError):
-        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(CONTROL_TITLE):
-            os.kill(pid, signal.SIGTERM)
 
 
 def _bind_admin(path: str, kind: socket.SocketKind) -> UnixListener:

@@ -31,6 +31,7 @@ from tcpmux.worker.process import (
 )
 
 log = logging.getLogger("tcpmux.master")
+_EVENT = {"event": "worker"}
 
 
 def describe_exit(status: int) -> str:
@@ -218,6 +219,7 @@ class Worker:
                 self.id,
                 describe_exit(value),
                 self.live.connections,
+                extra=_EVENT,
             )
         elif kind == STARTED:
             if self.dead or value:
@@ -226,6 +228,7 @@ class Worker:
                     self.id,
                     self.live.pid,
                     value,
+                    extra=_EVENT,
                 )
             self.uncertain, self.in_order = True, False
             self.dead = self.full = False
@@ -235,6 +238,7 @@ class Worker:
                 self.id,
                 self.live.pid,
                 PRESENCES[value] if value <= HANGING else "gone",
+                extra=_EVENT,
             )
 
 

@@ -271,7 +271,7 @@ class Listeners:
             return Listener(number, address, self._open_shards(address, wanted), shared=False)
         except OSError as error:
             raise ListenError(
-                f"can't listen on {address}: {error.strerror or error}{_hint(error, address)}"
+                f"can't listen on {address}: {error.strerror or error}{hint_of(error, address)}"
             ) from None
 
     def _open_shards(self, address: Address, wanted: list[Address]) -> list[socket.socket]:
@@ -310,7 +310,8 @@ def _inode(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _hint(error: OSError, address: Address) -> str:
+def hint_of(error: OSError, address: Address) -> str:
+    """What to do about an address that can't be had; "" = the error says it."""
     if error.errno == errno.EADDRINUSE:
         return " (another process has it)" if not address.path else ""
     if error.errno == errno.EACCES and 0 < address.port < 1024:

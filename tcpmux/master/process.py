@@ -18,23 +18,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from setproctitle import setproctitle
 
-from tcpmux.config import Config, HostName, load
-from tcpmux.errors import TcpmuxError
+from tcpmux.config import Config, load
+from tcpmux.errors import TcpmuxError, one_line
 from tcpmux.master import estate as estates
 from tcpmux.master.balance import Balance
-from tcpmux.master.control import ControlProcess, Refusal
-from tcpmux.master.instance import Instance, end_control, make, resume, wanted_workers
+from tcpmux.master.control import Refusal
+from tcpmux.master.events import Event, EventHandler, Events
+from tcpmux.master.instance import Instance, make, resume, wanted_workers
 from tcpmux.master.listeners import unlink_socket
-from tcpmux.master.names import LOOKUP_TIME, PROGRAM_TIME, Known, from_request, look_up, to_push
-from tcpmux.master.reload import MOST_CHANGES, QUEUE_TIME, Routing, Sources
+from tcpmux.master.names import LOOKUP_TIME, PROGRAM_TIME, Known, look_up, to_push
+from tcpmux.master.program import end_other
+from tcpmux.master.reload import QUEUE_TIME, Routing, Sources
+from tcpmux.master.requests import Requests
 from tcpmux.master.signals import SignalQueue
+from tcpmux.master.staff import Staff
+from tcpmux.master.steering import Steering
 from tcpmux.master.supervisor import Supervisor, inherited_sockets
 from tcpmux.master.upgrade import REHEARSAL, Upgrade
-from tcpmux.master.workers import WorkersBusy
 from tcpmux.shm.routes import Names, build_image
 from tcpmux.worker._guardian import adopt_orphans
 from tcpmux.worker.process import BUSY, MESSAGE
@@ -44,6 +47,7 @@ log = logging.getLogger("tcpmux.master")
 KILL_TIME = 2.0  # s between SIGQUIT and SIGKILL for a worker that has to end
 STOP_MARGIN = 15.0  # s to end in, on top of drain_timeout
 RUNNING_STATE, DRAINING_STATE = 1, 2  # csrc/route_table.h: enum tm_state
+LOG_FORMAT = "%(asctime)s tcpmux %(levelname)s %(message)s"
 REPORT_EVERY = 5.0  # s, while draining
 FAULT_PAUSE = 0.5  # s, so that a fault that repeats does not fill a CPU and the log
 
@@ -61,60 +65,52 @@ class Master:
         upgraded: bool,
     ) -> None:
         paths = tuple(str(Path(path).absolute()) for path in sources.paths)
-        self._sources = replace(sources, paths=paths)
-        self._instance = instance
-        self._table = instance.table
-        self._workers = instance.workers
+        self.sources = replace(sources, paths=paths)
+        self.instance = instance
+        self.table = instance.table
+        self.workers = instance.workers
         self._listeners = instance.listeners
         self._upgraded = upgraded
-        self._upgrade = Upgrade(self._table, self._workers)
-        self._balance = Balance(self._workers)
-        self._supervisor = Supervisor.from_environment(os.environ)
-        self._routing = Routing(
+        self.upgrade = Upgrade(self.table, self.workers)
+        self._balance = Balance(self.workers)
+        self.supervisor = Supervisor.from_environment(os.environ)
+        self.routing = Routing(
             config,
-            self._table,
-            self._workers,
+            self.table,
+            self.workers,
             self._listeners,
-            Names.new(self._workers.slot_is_idle),
-            self._supervisor,
+            Names.new(self.workers.slot_is_idle),
+            self.supervisor,
             addresses=known,
         )
-        self._control = ControlProcess(*self._control_arguments())
+        self.steering = Steering(self.routing)
+        self.events = Events()
+        self.events.restore(instance.events)
+        self._events_handler = EventHandler(self.events)
+        self.staff = Staff(instance, self.sources, config)
+        self.events.on_event = self._tell_of_event
+        self._requests = Requests(self)
         self._drain_deadline: float | None = None  # monotonic; set = draining
         self._kill_deadline: float | None = None  # monotonic; set = ending at once
         self._next_report = 0.0
         self._reload_by: float | None = None  # monotonic; control is looking new names up
 
-    def _control_arguments(self) -> tuple[list[str], list[int]]:
-        fds = {
-            "--admin-fd": [self._instance.admin.socket.fileno()],
-            "--table-fd": [self._table.fd],
-            "--tickets-fd": [self._instance.tickets.fd],
-            "--live-fd": self._workers.live_fds,
-        }
-        arguments = ["--admin-path", self._instance.admin.path]
-        for option, numbers in fds.items():
-            for number in numbers:
-                arguments += [option, str(number)]
-        for path in self._sources.paths:
-            arguments += ["--config", path]
-        return arguments, [number for numbers in fds.values() for number in numbers]
-
     @property
-    def _draining(self) -> bool:
+    def draining(self) -> bool:
         return self._drain_deadline is not None
 
     # --- life -------------------------------------------------------------------------------
 
     def run(self) -> int:
         """Serves until told to stop. Raises TcpmuxError if it can't begin."""
-        setproctitle(f"tcpmux: master {' '.join(Path(path).name for path in self._sources.paths)}")
+        setproctitle(f"tcpmux: master {' '.join(Path(path).name for path in self.sources.paths)}")
         adopt_orphans()
         signals = SignalQueue()
+        log.addHandler(self._events_handler)
         try:
             self._begin()
         except BaseException:
-            if self._instance.is_new:
+            if self.instance.is_new:
                 self._end()
             raise  # else the workers go on, and wait for another master
         try:
@@ -122,60 +118,67 @@ class Master:
         finally:
             self._end()
             signals.close()
+            log.removeHandler(self._events_handler)
         log.info("stopped")
         return 0
 
     def _begin(self) -> None:
-        instance = self._instance
+        instance = self.instance
         if instance.is_new:
-            self._routing.start()
+            self.staff.open_http()
+            self.routing.start()
         else:
-            end_control(self._table.control_pid)
-            self._table.master_pid = os.getpid()
-            self._table.set_state(RUNNING_STATE)  # whatever the last one was about to do
-            self._routing.resume()
+            end_other(self.table.control_pid, "control")
+            end_other(self.table.logger_pid, "log")
+            self.table.master_pid = os.getpid()
+            self.table.set_state(RUNNING_STATE)  # whatever the last one was about to do
+            self._open_http_again()
+            self.routing.resume()
             if not self._upgraded:
-                self._upgrade.note_interruption()
-                self._set_workers(wanted_workers(self._routing.config, self._table.shard_count))
-        self._workers.start_due(self._listeners, time.monotonic())
-        self._workers.retire_surplus()
+                self.upgrade.note_interruption()
+                self._set_workers(wanted_workers(self.routing.config, self.table.shard_count))
+        self.workers.start_due(self._listeners, time.monotonic())
+        self.workers.retire_surplus()
         if instance.is_new:
-            self._routing.await_workers()
-        self._start_control(time.monotonic())
+            self.routing.await_workers()
+        self.staff.start_due(time.monotonic())
         unused = self._listeners.drop_inherited()
-        self._supervisor.disown(unused, {r.name: r.listen for r in self._routing.config.routes})
+        self.supervisor.disown(unused, {r.name: r.listen for r in self.routing.config.routes})
         self._announce()
         if self._upgraded and not instance.is_new:
-            self._upgrade.replace_workers()
+            self.upgrade.replace_workers()
 
-    def _start_control(self, now: float) -> None:
-        self._control.start_due(now)
-        self._table.control_pid = self._control.pid
+    def _open_http_again(self) -> None:
+        try:
+            self.staff.open_http()
+        except TcpmuxError as error:  # traffic comes first: the UNIX socket is there
+            log.error("%s", error)  # noqa: TRY400
 
     def _announce(self) -> None:
-        for route in self._routing.config.routes:
+        for route in self.routing.config.routes:
             shares = ", ".join(f"{d.name} {d.weight}" for d in route.destinations)
             log.info(
                 "%s: listening on %s, %s", route.name, ", ".join(map(str, route.listen)), shares
             )
         log.info(
             "%s: %d workers, generation %d, at most %d connections each, admin %s",
-            "ready" if self._instance.is_new else "taken over",
-            self._workers.count,
-            self._table.generation,
-            self._instance.connections_limit,
-            self._instance.admin.path,
+            "ready" if self.instance.is_new else "taken over",
+            self.workers.count,
+            self.table.generation,
+            self.instance.connections_limit,
+            self.instance.admin.path,
+            extra={"event": "start"},
         )
         self._say_ready()
 
     def _say_ready(self) -> None:
-        self._supervisor.ready(
-            f"{len(self._routing.config.routes)} routes, {self._workers.count} workers, "
-            f"generation {self._table.generation}"
+        self.supervisor.ready(
+            f"{len(self.routing.config.routes)} routes, {self.workers.count} workers, "
+            f"generation {self.table.generation}"
         )
 
     def _loop(self, signals: SignalQueue) -> None:
-        while not (self._draining and not self._workers.running):
+        while not (self.draining and not self.workers.running):
             try:
                 self._turn(signals)
             except Exception:
@@ -187,10 +190,10 @@ class Master:
         with selectors.DefaultSelector() as selector:
             # Few descriptors, and they come and go: registering anew is the simple way.
             selector.register(signals, selectors.EVENT_READ)
-            selector.register(self._instance.takeover.socket, selectors.EVENT_READ)
-            if self._control.link is not None:
-                selector.register(self._control.link, selectors.EVENT_READ)
-            for worker in self._workers.running:
+            selector.register(self.instance.takeover.socket, selectors.EVENT_READ)
+            if self.staff.control.link is not None:
+                selector.register(self.staff.control.link, selectors.EVENT_READ)
+            for worker in self.workers.running:
                 if worker.pidfd >= 0:
                     selector.register(worker.pidfd, selectors.EVENT_READ)
                 if worker.line.socket is not None:
@@ -199,54 +202,54 @@ class Master:
                         selectors.EVENT_READ | (selectors.EVENT_WRITE * worker.line.waiting),
                     )
             selector.select(self._time_left())
-        for worker in self._workers.running:
+        for worker in self.workers.running:
             worker.line.flush()
-            self._workers.receive(worker)
+            self.workers.receive(worker)
         for number in signals.take():
             self._signal(number)
         self._reap()
-        self._workers.look_for_dead(draining=self._draining)
-        self._control.serve(self._request, self._push_names)
+        self.workers.look_for_dead(draining=self.draining)
+        self.staff.control.serve(self._requests.answer, self._control_is_ready)
         self._refuse_takeover()
         self._due(time.monotonic())
 
     def _time_left(self) -> float | None:
         due = [
-            self._control.next_start(),
+            self.staff.next_start(),
             self._drain_deadline,
             self._kill_deadline,
-            self._upgrade.next_look(),
-            self._supervisor.next_look(),
+            self.upgrade.next_look(),
+            self.supervisor.next_look(),
             self._reload_by,
         ]
-        if self._draining:
+        if self.draining:
             due.append(self._next_report)
         else:
-            due += [self._workers.next_start(), self._balance.next_look()]
+            due += [self.workers.next_start(), self._balance.next_look()]
         times = [moment for moment in due if moment is not None]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _due(self, now: float) -> None:
-        self._start_control(now)
-        self._upgrade.look(now)
-        self._supervisor.look(now)
-        self._workers.remind(self._listeners)
+        self.staff.start_due(now)
+        self.upgrade.look(now)
+        self.supervisor.look(now)
+        self.workers.remind(self._listeners)
         if self._reload_by is not None and now >= self._reload_by:
             log.warning("control does not look host names up: reloading without the new ones")
-            self._try(lambda: self._log_changes(self._reload()), "reload")
-        if not self._draining:
-            self._workers.start_due(self._listeners, now)
+            self._try(lambda: self.log_changes(self.reload(), "reload", "SIGHUP"), "reload")
+        if not self.draining:
+            self.workers.start_due(self._listeners, now)
             self._balance.look(now)
             return
         if self._kill_deadline is not None and now >= self._kill_deadline:
-            self._workers.kill_all()
+            self.workers.kill_all()
             self._kill_deadline = None
         elif self._drain_deadline is not None and now >= self._drain_deadline:
             self._stop_now("the drain timeout is over")
         if now >= self._next_report:
             self._next_report = now + REPORT_EVERY
-            left = sum(worker.live.connections for worker in self._workers.running)
-            self._supervisor.status(f"draining, {left} connections left")
+            left = sum(worker.live.connections for worker in self.workers.running)
+            self.supervisor.status(f"draining, {left} connections left")
             if left:
                 log.info("draining: %d connections left", left)
 
@@ -258,26 +261,26 @@ class Master:
                 return
             if pid == 0:
                 return
-            if self._workers.died(pid, status, draining=self._draining):
+            if self.workers.died(pid, status, draining=self.draining):
                 continue
-            if self._control.died(pid, status, wanted=False):
+            if self.staff.died(pid, status):
                 continue
-            if self._upgrade.child_ended(pid, status):
+            if self.upgrade.child_ended(pid, status):
                 self._become_next_build()
 
     def _end(self) -> None:
         """Leaves nothing behind: no process, no socket, no file."""
-        self._workers.kill_all()
-        self._control.end(KILL_TIME)
+        self.workers.kill_all()
+        self.staff.end(KILL_TIME)
         while True:
             try:
                 os.waitpid(-1, 0)
             except ChildProcessError:
                 break
-        for worker in self._workers.running:
+        for worker in self.workers.running:
             worker.ended()
-        self._listeners.close_all(keep_files=self._supervisor.has_store)
-        for own in (self._instance.admin, self._instance.takeover):
+        self._listeners.close_all(keep_files=self.supervisor.has_store)
+        for own in (self.instance.admin, self.instance.takeover):
             own.socket.close()
             unlink_socket(own.path, own.inode)
 
@@ -285,7 +288,7 @@ class Master:
         """Somebody started a second tcpmux for this admin socket, or wonders if we live."""
         with suppress(BlockingIOError):
             while True:
-                line, _ = self._instance.takeover.socket.accept()
+                line, _ = self.instance.takeover.socket.accept()
                 with line, suppress(OSError):
                     line.send(MESSAGE.pack(BUSY, 0, 0, 0, os.getpid()))
 
@@ -293,30 +296,37 @@ class Master:
 
     def _signal(self, number: signal.Signals) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
-            if self._draining:
+            if self.draining:
                 self._stop_now(f"a second {number.name}")
             else:
-                self._drain(number.name)
+                self.drain(number.name)
         elif number == signal.SIGQUIT:
-            self._drain("SIGQUIT", now=True)
+            self.drain("SIGQUIT", now=True)
+        elif number == signal.SIGUSR1:
+            self.staff.reopen_log()
         elif number == signal.SIGHUP:
             self._reload_by_signal()
         elif number in (signal.SIGTTIN, signal.SIGTTOU):
             step = 1 if number == signal.SIGTTIN else -1
-            self._try(lambda: self._change_workers(self._workers.count + step), number.name)
+            self._try(
+                lambda: self.change_workers(self.workers.count + step, number.name), number.name
+            )
         elif number == signal.SIGUSR2:
-            self._try(self._begin_upgrade, number.name)
-        elif number != signal.SIGCHLD:
-            log.warning("%s means nothing to this version of tcpmux", number.name)
+            self._try(self.begin_upgrade, number.name)
 
     def _try(self, act: Callable[[], object], what: str) -> None:
-        if self._draining:
+        if self.draining:
             log.warning("%s refused: draining", what)
             return
         try:
             act()
         except TcpmuxError as error:
-            log.error("%s refused, nothing changed: %s", what, _one_line(error))  # noqa: TRY400
+            log.error(  # noqa: TRY400
+                "%s refused, nothing changed: %s",
+                what,
+                one_line(error),
+                extra={"event": "refused", "by": "a signal"},
+            )
 
     def _reload_by_signal(self) -> None:
         self._try(self._look_up_and_reload, "reload")
@@ -324,51 +334,74 @@ class Master:
     def _look_up_and_reload(self) -> None:
         """If there are names that nobody has looked up, control does that first, and then asks
         for the reload; without control it is done as it is."""
-        with self._reloading():
-            config = self._routing.read(self._sources)
-            if self._routing.unknown_names(config) and self._control.push({"push": "reload"}):
+        with self.reloading():
+            config = self.routing.read(self.sources)
+            if self.routing.unknown_names(config) and self.staff.control.push({"push": "reload"}):
                 self._reload_by = time.monotonic() + LOOKUP_TIME + PROGRAM_TIME
                 return
-            self._log_changes(self._change_to(config))
+            self.log_changes(self.change_to(config), "reload", "SIGHUP")
 
-    def _reload(self) -> list[str]:
-        with self._reloading():
-            return self._change_to(self._routing.read(self._sources))
+    def reload(self) -> list[str]:
+        with self.reloading():
+            return self.change_to(self.routing.read(self.sources))
 
     @contextmanager
-    def _reloading(self) -> Iterator[None]:
+    def reloading(self) -> Iterator[None]:
+        """Around each reload: tells the service manager, and counts."""
         self._reload_by = None
-        self._supervisor.reloading()
+        self.supervisor.reloading()
+        done, refused = self.table.reloads
         try:
             yield
+            self.table.reloads = done + 1, refused
+        except BaseException:
+            self.table.reloads = done, refused + 1
+            raise
         finally:
             self._say_ready()  # refused or not: it serves
 
-    def _change_to(self, config: Config) -> list[str]:
-        changes = self._routing.reload(config)
-        count = wanted_workers(config, self._table.shard_count)
+    def change_to(self, config: Config) -> list[str]:
+        """All or nothing. Raises TcpmuxError."""
+        staff_change = self.staff.prepare(config)
+        before = self.routing.image
+        try:
+            changes = self.routing.reload(config)
+        except BaseException:
+            staff_change.take_back()
+            raise
+        self.steering.note_weights(before, self.routing.image)
+        count = wanted_workers(config, self.table.shard_count)
         self._push_names()
-        return [*changes, *self._set_workers(count)]
+        return [*changes, *self.staff.commit(staff_change), *self._set_workers(count)]
+
+    def _tell_of_event(self, _event: Event) -> None:
+        self.staff.control.push({"push": "event"})  # control asks for it
+
+    def _control_is_ready(self) -> None:
+        self._push_names()
+        self.staff.push_log_level()
+        self.staff.control.push({"push": "event"})
 
     def _push_names(self) -> None:
-        routing = self._routing
-        self._control.push(to_push(routing.addresses, routing.config.dns_servers))
+        routing = self.routing
+        self.staff.control.push(to_push(routing.addresses, routing.config.dns_servers))
 
     # --- workers and builds -----------------------------------------------------------------
 
     def _set_workers(self, count: int) -> list[str]:
         """Has `count` workers from now on; returns what changed."""
-        before = self._workers.count
+        before = self.workers.count
         if count == before:
             return []
-        self._workers.want(count)
-        self._table.worker_count = count
-        self._workers.start_due(self._listeners, time.monotonic())
-        self._workers.retire_surplus()
+        self.workers.want(count)
+        self.table.worker_count = count
+        self.workers.start_due(self._listeners, time.monotonic())
+        self.workers.retire_surplus()
         return [f"workers {before}->{count}"]
 
-    def _change_workers(self, count: int) -> list[str]:
-        most = self._table.shard_count
+    def change_workers(self, count: object, by: str) -> list[str]:
+        """Raises Refusal."""
+        most = self.table.shard_count
         if type(count) is not int or not 1 <= count <= most:
             raise Refusal(
                 "invalid",
@@ -376,50 +409,53 @@ class Master:
                 "listening sockets; more need a restart with `workers` in the file)",
             )
         changes = self._set_workers(count)
-        self._log_changes(changes)
+        self.log_changes(changes, "workers", by)
         return changes
 
-    def _begin_upgrade(self) -> dict[str, Any]:
-        self._upgrade.rehearse(self._instance.estate())
-        return {"pid": os.getpid(), "count": self._upgrade.number}
+    def begin_upgrade(self) -> None:
+        """Raises Refusal; how it goes on is in the table."""
+        self.upgrade.rehearse(self.instance.estate())
 
     def _become_next_build(self) -> None:
         """Does not return if all goes well."""
-        waiting = [worker.id for worker in self._workers.running if worker.line.waiting]
-        if waiting or self._draining:
-            self._upgrade.failed("draining" if self._draining else f"worker {waiting} hangs")
+        waiting = [worker.id for worker in self.workers.running if worker.line.waiting]
+        if waiting or self.draining:
+            self.upgrade.failed("draining" if self.draining else f"worker {waiting} hangs")
             return
-        log.info("upgrade %d: the new build takes over", self._upgrade.number)
-        self._control.end(KILL_TIME)
+        log.info("upgrade %d: the new build takes over", self.upgrade.number)
+        self.staff.end(KILL_TIME)
         try:
-            self._upgrade.become(self._instance.estate())
+            self.upgrade.become(replace(self.instance.estate(), events=self.events.saved()))
         except OSError as error:
-            self._upgrade.failed(str(error))
+            self.upgrade.failed(str(error))
 
-    def _log_changes(self, changes: Sequence[str]) -> None:
-        generation = self._table.generation
+    def log_changes(self, changes: Sequence[str], kind: str, by: str) -> None:
+        """In the log and among the events. by: who asked for it."""
+        generation = self.table.generation
+        extra = {"event": kind, "by": by}
         for change in changes:
-            log.info("%s, generation %d", change, generation)
+            log.info("%s, generation %d", change, generation, extra=extra)
         if not changes:
-            log.info("reloaded: nothing changed, generation %d", generation)
+            log.info("reloaded: nothing changed, generation %d", generation, extra=extra)
 
     # --- stopping ---------------------------------------------------------------------------
 
-    def _drain(self, why: str, *, now: bool = False) -> None:
+    def drain(self, why: str, *, now: bool = False) -> None:
         """Serves what is queued, stops listening, and waits for connections to end."""
-        if not self._draining:
-            timeout = self._routing.config.drain_timeout
+        if not self.draining:
+            timeout = self.routing.config.drain_timeout
             log.info(
                 "%s: no new connections; %s",
                 why,
                 "ending at once" if now else f"waiting up to {timeout:g} s for open ones",
+                extra={"event": "stop"},
             )
-            self._supervisor.stopping(f"{why}: draining", timeout + STOP_MARGIN)
-            self._table.set_state(DRAINING_STATE)
+            self.supervisor.stopping(f"{why}: draining", timeout + STOP_MARGIN)
+            self.table.set_state(DRAINING_STATE)
             every = list(self._listeners.by_address.values())
-            self._workers.remove_listeners(every, QUEUE_TIME)
-            self._listeners.close_all(keep_files=self._supervisor.has_store)
-            self._workers.drain()
+            self.workers.remove_listeners(every, QUEUE_TIME)
+            self._listeners.close_all(keep_files=self.supervisor.has_store)
+            self.workers.drain()
             self._drain_deadline = time.monotonic() + timeout
             self._next_report = time.monotonic() + REPORT_EVERY
         if now:
@@ -427,88 +463,11 @@ class Master:
 
     def _stop_now(self, why: str) -> None:
         if self._kill_deadline is None:
-            left = sum(worker.live.connections for worker in self._workers.running)
+            left = sum(worker.live.connections for worker in self.workers.running)
             log.info("%s: resetting %d connections", why, left)
-            self._workers.signal_workers(signal.SIGQUIT)
+            self.workers.signal_workers(signal.SIGQUIT)
             self._kill_deadline = time.monotonic() + KILL_TIME
             self._drain_deadline = float("inf")
-
-    # --- control ----------------------------------------------------------------------------
-
-    def _request(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Carries out what control asks for. Raises TcpmuxError to refuse."""
-        verb = request.get("verb")
-        if verb == "stop":
-            self._drain("stop asked for", now=bool(request.get("now")))
-            return {"pid": os.getpid()}
-        if self._draining:
-            raise Refusal("refused", "tcpmux is draining and takes no changes")
-        if verb == "diff":
-            return {"changes": self._difference(request)[:MOST_CHANGES]}
-        if verb == "reload":
-            return self._reload_by_request(look_up=bool(request.get("look_up")))
-        if verb == "addresses":
-            changes = self._routing.set_addresses(from_request(request["found"]))
-            if changes:
-                self._log_changes(changes)
-        elif verb == "set_weights":
-            changes = self._changed_by_request(
-                lambda: self._routing.set_weights(request["route"], request["weights"])
-            )
-        elif verb == "set_workers":
-            changes = self._change_workers(request["count"])
-        elif verb == "upgrade":
-            return self._begin_upgrade()
-        else:
-            raise Refusal("invalid", f"unknown verb {verb!r}")
-        return self._routing.applied(changes)
-
-    def _difference(self, request: dict[str, Any]) -> list[str]:
-        """What a reload of these files would change."""
-        sources = Sources(tuple(request["files"]), tuple(request["endpoints"]))
-        config = self._routing.read(sources)
-        changes = self._routing.difference(config)
-        before, count = self._workers.count, wanted_workers(config, self._table.shard_count)
-        return changes if count == before else [*changes, f"workers {before}->{count}"]
-
-    def _reload_by_request(self, *, look_up: bool) -> dict[str, Any]:
-        """With look_up, names that nobody has looked up come back instead: to be told as
-        `addresses` first."""
-        unknown: list[HostName] = []
-
-        def reload() -> list[str]:
-            with self._reloading():
-                config = self._routing.read(self._sources)
-                unknown.extend(self._routing.unknown_names(config) if look_up else ())
-                return [] if unknown else self._change_to(config)
-
-        changes = self._changed_by_request(reload, quiet=lambda: bool(unknown))
-        if unknown:
-            servers = self._routing.read(self._sources).dns_servers
-            return {"unknown": list(map(str, unknown)), "servers": list(map(str, servers))}
-        return self._routing.applied(changes)
-
-    def _changed_by_request(
-        self, change: Callable[[], list[str]], quiet: Callable[[], bool] = lambda: False
-    ) -> list[str]:
-        try:
-            changes = change()
-        except TcpmuxError as error:
-            log.error("refused, nothing changed: %s", _one_line(error))  # noqa: TRY400
-            raise
-        if quiet():
-            return changes
-        self._log_changes(changes)
-        try:
-            self._routing.await_workers()
-        except WorkersBusy as error:  # in force even so; the answer says in which workers
-            log.warning("%s", error)
-        return changes
-
-
-def _one_line(error: TcpmuxError) -> str:
-    first, *more = str(error).splitlines()
-    return f"{first} (and {len(more)} more: see `tcpmux check`)" if more else first
 
 
 def run(paths: Sequence[str], endpoints: Sequence[str] = ()) -> int:
@@ -518,10 +477,7 @@ def run(paths: Sequence[str], endpoints: Sequence[str] = ()) -> int:
     TcpmuxError if it can't start: ConfigError for a bad file, ListenError for an address
     or the admin socket, Occupied if another master is there.
     """
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s tcpmux %(levelname)s %(message)s",
-    )
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     inherited = inherited_sockets(os.environ)
     sources = Sources(tuple(paths), tuple(endpoints))
     config = load(sources.paths, sources.endpoints)
@@ -548,5 +504,5 @@ def _rehearse(config: Config, estate: estates.Estate | None) -> int:
         names = Names.new(lambda _: True)
         names.restore(image, table.numbers_given)
         listeners = dict.fromkeys((a for route in config.routes for a in route.listen), 0)
-        build_image(config, {}, names, listeners, generation + 1, {})
+        build_image(config, {}, names, listeners, generation + 1, {}, {})
     return 0

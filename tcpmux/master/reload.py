@@ -13,19 +13,24 @@ from typing import Any
 
 from tcpmux.config import Address, Config, HostName, load
 from tcpmux.errors import TcpmuxError
-from tcpmux.master.control import Refusal
 from tcpmux.master.listeners import Listener, Listeners
 from tcpmux.master.supervisor import Supervisor, stored_name
 from tcpmux.master.workers import Workers
 from tcpmux.shm._shm import Table
 from tcpmux.shm.image import Image
-from tcpmux.shm.routes import Names, build_image, describe_changes, with_addresses, with_weights
+from tcpmux.shm.routes import (
+    Key,
+    Names,
+    build_image,
+    describe_changes,
+    states_of,
+    with_addresses,
+)
 
 log = logging.getLogger("tcpmux.master")
 
 WORKER_ANSWER_TIME = 5.0  # s, for the generation in force; a worker needs microseconds
 QUEUE_TIME = 1.0  # s, to serve the queue of a listener that goes away
-MAX_WEIGHT = 1_000_000
 POLL_AUTO = -1  # csrc/waiter.h: TM_POLL_AUTO
 MOST_CHANGES = 100  # in an answer: it has to fit into one packet
 
@@ -57,6 +62,10 @@ def _busy_poll_text(busy_poll: int) -> str:
     return {POLL_AUTO: "auto", 0: "off"}.get(busy_poll, f"{busy_poll} us")
 
 
+def _access_log_text(config: Config) -> str:
+    return config.access_log.path if config.access_log else "off"
+
+
 @dataclass(slots=True)
 class Routing:
     """The configuration in force, and the way to the next one."""
@@ -69,6 +78,7 @@ class Routing:
     supervisor: Supervisor
     image: Image = field(default_factory=lambda: Image((), ()))
     weights: dict[str, dict[str, int]] = field(default_factory=dict)  # set at run time
+    states: dict[Key, int] = field(default_factory=dict)  # of those that are not READY
     addresses: dict[HostName, tuple[Address, ...]] = field(default_factory=dict)  # in DNS
 
     def start(self) -> None:
@@ -86,6 +96,7 @@ class Routing:
         self._store(self.listeners.by_address.values())
         self.image = with_addresses(image)
         self.names.restore(self.image, self.table.numbers_given)
+        self.states = states_of(self.image)
         in_file = {
             (route.name, destination.name): destination.weight
             for route in self.config.routes
@@ -117,7 +128,8 @@ class Routing:
         addresses = [address for route in config.routes for address in route.listen]
         ids = dict.fromkeys(addresses, 0)
         generation = self.table.generation + 1
-        image = build_image(config, {}, self.names.copy(), ids, generation, self.addresses)
+        names = self.names.copy()
+        image = build_image(config, {}, names, ids, generation, self.addresses, self.states)
         return [*describe_changes(self.image, image), *self._other_changes(config)]
 
     def set_addresses(self, found: Mapping[HostName, tuple[Address, ...]]) -> list[str]:
@@ -135,6 +147,12 @@ class Routing:
         if config.busy_poll != self.config.busy_poll:
             old, new = (_busy_poll_text(_poll(c)) for c in (self.config, config))
             changes.append(f"busy_poll {old}->{new}")
+        old_http, new_http = (c.admin.http or "off" for c in (self.config, config))
+        if old_http != new_http:
+            changes.append(f"admin.http {old_http}->{new_http}")
+        if config.access_log != self.config.access_log:
+            old, new = (_access_log_text(c) for c in (self.config, config))
+            changes.append(f"access_log {old}->{new}" if old != new else "access_log changed")
         return changes
 
     def reload(self, config: Config) -> list[str]:
@@ -169,37 +187,14 @@ class Routing:
         self.addresses = {name: a for name, a in self.addresses.items() if name in in_use}
         return [*changes, *overridden, *notes]
 
-    def set_weights(self, route_name: str, weights: Mapping[str, int]) -> list[str]:
-        """Changes weights until the next reload; returns what changed. Raises Refusal."""
-        route = next((r for r in self.config.routes if r.name == route_name), None)
-        if route is None:
-            known = ", ".join(r.name for r in self.config.routes) or "none"
-            raise Refusal("not_found", f"no route named {route_name!r}; there are: {known}")
-        in_file = {d.name: d.weight for d in route.destinations}
-        for name, weight in weights.items():
-            if name not in in_file:
-                raise Refusal(
-                    "not_found",
-                    f"route {route_name} has no destination {name!r}; "
-                    f"there are: {', '.join(in_file)}",
-                )
-            if type(weight) is not int or not 0 <= weight <= MAX_WEIGHT:
-                raise Refusal("invalid", f"{name}: a weight is 0..{MAX_WEIGHT}, got {weight!r}")
-        if not weights:
-            raise Refusal("invalid", "no weight given")
-        merged = {**self.weights.get(route_name, {}), **weights}
-        differing = {name: weight for name, weight in merged.items() if in_file[name] != weight}
-        new = {**self.weights, route_name: differing}
-        if not differing:
-            del new[route_name]
-        image = with_weights(self.image, route_name, {**in_file, **differing})
-        changes = describe_changes(self.image, image)
-        if changes:
+    def publish(self, image: Image) -> None:
+        """Puts an image with the same names in force, if it differs. Raises WorkersBusy with
+        everything as it was."""
+        if image != self.image:
             self.workers.await_generation(self.table.generation, WORKER_ANSWER_TIME)
             self.table.publish(image)
             self.workers.wake()
-        self.weights, self.image = new, image
-        return changes
+        self.image = image
 
     def applied(self, changes: Sequence[str]) -> dict[str, Any]:
         """What is in force and in which workers, as the API tells it."""
@@ -233,7 +228,9 @@ class Routing:
         try:
             names = self.names.copy()
             ids = self.listeners.ids(opened)
-            image = build_image(config, weights, names, ids, in_force + 1, self.addresses)
+            image = build_image(
+                config, weights, names, ids, in_force + 1, self.addresses, self.states
+            )
             changes = describe_changes(self.image, image)
             changed = image != self.image
             if changed:
@@ -255,6 +252,7 @@ class Routing:
         self.workers.add_listeners(opened)
         self._store(opened)
         self.config, self.weights, self.image, self.names = config, weights, image, names
+        self.states = states_of(image)  # without what has gone
         self.table.busy_poll = _poll(config)
         if changed:
             self.workers.wake()

@@ -29,6 +29,7 @@ from tcpmux.master.workers import Workers
 from tcpmux.shm._shm import PRESENT, Table
 
 log = logging.getLogger("tcpmux.master")
+_EVENT = {"event": "upgrade"}
 
 REHEARSAL = "TCPMUX_REHEARSAL"  # in the environment of the child
 REHEARSAL_TIME = 30.0  # s
@@ -73,7 +74,7 @@ class Upgrade:
         if self.under_way:
             raise Refusal("refused", f"upgrade {self.number} is under way")
         self._table.upgrade = (self.number + 1, RUNNING, "")
-        log.info("upgrade %d: checking the new build", self.number)
+        log.info("upgrade %d: checking the new build", self.number, extra=_EVENT)
         saved = estate.save()
         environment = {**os.environ, VARIABLE: str(saved), REHEARSAL: "1"}
         try:
@@ -109,7 +110,7 @@ class Upgrade:
         return False
 
     def failed(self, reason: str) -> None:
-        log.error("upgrade refused: %s; nothing changed", reason)
+        log.error("upgrade refused: %s; nothing changed", reason, extra=_EVENT)
         self._note(FAILED, reason)
 
     def become(self, estate: Estate) -> NoReturn:
@@ -147,7 +148,12 @@ class Upgrade:
         while self._left and not self._left[0].guardian:
             del self._left[0]
         if not self._left:
-            log.info("upgrade %d: done, %d connections kept", self.number, self._connections)
+            log.info(
+                "upgrade %d: done, %d connections kept",
+                self.number,
+                self._connections,
+                extra=_EVENT,
+            )
             self._note(NONE)
             return
         worker = self._left[0]

@@ -260,6 +260,7 @@ class Workers:
             how,
             worker.live.connections,
             f"in {worker.delay:.1f} s" if worker.delay else "at once",
+            extra={"event": "worker"},
         )
         _start_later(worker)
 

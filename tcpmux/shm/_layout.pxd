@@ -34,6 +34,7 @@ cdef extern from "route_table.h" nogil:
     const uint32_t TM_NONE
     enum:
         TM_NAME_SIZE
+        TM_LABEL_SIZE
         TM_MAX_DESTINATIONS
         TM_MAX_ROUTES
         TM_MAX_LISTENERS
@@ -54,6 +55,7 @@ cdef extern from "route_table.h" nogil:
     cdef struct tm_endpoint:
         tm_address address
         uint32_t slot
+        uint32_t admin_state
         uint64_t born
 
     cdef struct tm_destination:
@@ -63,6 +65,8 @@ cdef extern from "route_table.h" nogil:
         uint32_t effective_weight
         uint32_t first_endpoint
         uint32_t endpoint_count
+        uint32_t resting_count
+        uint32_t admin_state
         uint32_t ticket
         uint32_t slot
         uint32_t connect_timeout_ms
@@ -112,12 +116,15 @@ cdef extern from "route_table.h" nogil:
         int64_t started_at
         int32_t master_pid
         int32_t control_pid
+        int32_t logger_pid
         uint32_t shard_count
         uint32_t slots_given
         uint32_t tickets_given
         uint32_t upgrades
         uint32_t upgrade_state
         char upgrade_error[512]
+        uint64_t reloads_done, reloads_refused
+        char labels[135168][120]
 
     cdef struct tm_ticket:
         pass
@@ -127,6 +134,9 @@ cdef extern from "route_table.h" nogil:
     uint64_t tm_table_generation(const tm_table *table)
     const tm_image *tm_table_image(const tm_table *table, uint64_t generation)
     int32_t tm_table_shard_owner(const tm_table *table, uint32_t shard)
+    uint32_t tm_table_log_kinds(const tm_table *table)
+    uint32_t tm_table_log_capacity(const tm_table *table)
+    void tm_table_set_log(tm_table *table, uint32_t kinds, uint32_t capacity)
     uint64_t tm_ticket_take(tm_ticket *ticket)
     void tm_table_init(tm_table *table, uint32_t workers, uint32_t shards, int32_t master_pid,
                        int64_t started_at)
@@ -151,7 +161,7 @@ cdef extern from "pipe_pool.h" nogil:
         int32_t from_ "out"
 
     cdef struct tm_pipe_pool:
-        pass
+        uint32_t open
 
     void tm_pipe_pool_init(tm_pipe_pool *pool, uint32_t limit)
     void tm_pipe_pool_adopt(tm_pipe_pool *pool)
@@ -225,7 +235,70 @@ cdef extern from "pump.h" nogil:
                         bint we_connected)
 
 
+cdef extern from "histogram.h" nogil:
+    enum:
+        TM_BOUNDS
+
+    cdef struct tm_histogram:
+        uint64_t sum_us
+        uint64_t buckets[17]
+
+    const uint64_t *tm_latency_bounds_us
+    const uint64_t *tm_duration_bounds_us
+    void tm_histogram_add(tm_histogram *histogram, const uint64_t *bounds, uint64_t us)
+
+
+cdef extern from "access_log.h" nogil:
+    enum:
+        TM_LOG_ENTRIES
+        TM_LOG_START
+        TM_LOG_END
+        TM_LOG_ENDS
+        TM_LOG_STARTS
+
+    cdef struct tm_peer:
+        uint16_t family
+        uint16_t port
+        uint8_t ip[16]
+
+    cdef struct tm_log_entry:
+        uint8_t kind
+        uint8_t close_reason
+        uint8_t pick_reason
+        uint8_t attempts
+        uint32_t route_slot
+        uint32_t destination_slot
+        uint32_t endpoint_slot
+        uint32_t index
+        uint32_t generation
+        uint32_t connect_us
+        uint32_t first_byte_us
+        uint64_t table_generation
+        uint64_t accepted_at_us
+        uint64_t at_us
+        uint64_t bytes[2]
+        tm_peer client
+        tm_peer endpoint
+        tm_peer client_local
+        tm_peer endpoint_local
+
+    cdef struct tm_log:
+        uint64_t dropped
+        tm_log_entry entries[16384]
+
+    tm_log_entry *tm_log_place(tm_log *log, uint32_t capacity)
+    void tm_log_commit(tm_log *log)
+    uint64_t tm_log_written(const tm_log *log)
+    uint64_t tm_log_taken(const tm_log *log)
+    void tm_log_take(tm_log *log, uint64_t taken)
+
+
 cdef extern from "live.h" nogil:
+    enum:
+        TM_PICKED_weighted
+        TM_PICKED_only
+        TM_PICK_REASONS
+
     enum:
         TM_OPEN
         TM_CLOSED_finished
@@ -237,6 +310,7 @@ cdef extern from "live.h" nogil:
         TM_CLOSED_idle_timeout
         TM_CLOSED_local_error
         TM_CLOSED_shutdown
+        TM_CLOSED_killed
         TM_CLOSED_worker_lost
         TM_CLOSE_REASONS
 
@@ -293,11 +367,6 @@ cdef extern from "live.h" nogil:
         TM_READ_UNWATCHED
         TM_UNPACED
 
-    cdef struct tm_peer:
-        uint16_t family
-        uint16_t port
-        uint8_t ip[16]
-
     cdef struct tm_conn:
         uint32_t generation
         uint8_t state
@@ -326,11 +395,14 @@ cdef extern from "live.h" nogil:
         uint32_t connect_timeout_ms
         uint64_t table_generation
         uint64_t deadline_ms
-        uint64_t accepted_at_ms
-        uint64_t established_at_ms
+        uint64_t accepted_at_us
+        uint32_t connect_us
+        uint32_t first_byte_us
         tm_peer client
         tm_peer endpoint
         tm_origin origin
+        uint16_t local_port[2]
+        uint8_t pick_reason
 
     cdef struct tm_slot:
         uint64_t opened
@@ -340,7 +412,13 @@ cdef extern from "live.h" nogil:
         uint64_t moved_out
         uint64_t bytes_in
         uint64_t bytes_out
-        uint64_t closed[11]
+        uint64_t closed[12]
+        uint64_t picked[3]
+
+    cdef struct tm_times:
+        tm_histogram connect
+        tm_histogram first_byte
+        tm_histogram duration
 
     cdef struct tm_worker_counters:
         uint64_t accepted
@@ -365,9 +443,12 @@ cdef extern from "live.h" nogil:
         uint32_t listening_count
         tm_journal journal
         tm_worker_counters counters
+        uint32_t pipes
         tm_slot slots[135168]
         unsigned char buffer[65536]
         tm_listening listening[262144]
+        tm_times times[135168]
+        tm_log log
         tm_conn records[1]
 
     size_t tm_live_size(uint32_t capacity)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tcpmux.shm.image import Image, SlotCounters
+from tcpmux.shm.image import Image
 
 LAYOUT: str
 UPGRADE_STATES: tuple[str, ...]
@@ -20,6 +20,12 @@ MAX_SHARDS: int
 MAX_SLOTS: int
 MAX_TICKETS: int
 CLOSE_REASONS: tuple[str, ...]
+PICK_REASONS: tuple[str, ...]
+WORKER_COUNTERS: tuple[str, ...]
+LOG_ENTRIES: int
+LOG_ENTRY_SIZE: int
+LOG_ENDS: int
+LOG_STARTS: int
 
 def counter_rows() -> list[tuple[str, str, str, str]]: ...
 def pick_plan(weights: Sequence[int]) -> tuple[int, int, tuple[int, ...]]: ...
@@ -37,9 +43,11 @@ class Table(Region):
     shard_count: int
     master_pid: int
     control_pid: int
+    logger_pid: int
     busy_poll: int
     numbers_given: tuple[int, int]
     upgrade: tuple[int, int, str]
+    reloads: tuple[int, int]
     started_at: int
     draining: bool
     @staticmethod
@@ -51,6 +59,9 @@ class Table(Region):
     def set_shard_owner(self, shard: int, worker: int) -> None: ...
     def publish(self, image: Image) -> int: ...
     def read(self) -> tuple[int, Image]: ...
+    logged: tuple[int, int]
+    def log(self, kinds: int, capacity: int) -> None: ...
+    def label(self, slot: int) -> str: ...
 
 class Tickets(Region):
     @staticmethod
@@ -82,6 +93,7 @@ class Live(Region):
     def attach(fd: int, writable: bool = False) -> Live: ...
     records_used: int
     def record_offset(self, index: int) -> int: ...
-    def slot(self, slot: int) -> SlotCounters: ...
     def slot_active(self, slot: int) -> int: ...
     def counters(self) -> dict[str, int]: ...
+    pipes: int
+    log_dropped: int

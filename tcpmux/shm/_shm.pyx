@@ -17,42 +17,39 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, mun
 from posix.types cimport off_t
 
 from tcpmux.shm._layout cimport (
-    AF_INET, AF_INET6, AF_UNIX, htons, ntohs, sockaddr_in, sockaddr_in6, tm_address,
-    TM_CLOSE_REASONS, tm_conn, tm_counter_read, tm_destination, tm_endpoint, TM_ERROR_SIZE,
-    tm_image, tm_listener, tm_listening, tm_live, tm_live_at_fault, tm_live_connections,
-    tm_live_ending, TM_LIVE_FORMAT, tm_live_generation_seen, tm_live_guardian_pid,
-    tm_live_heartbeat, tm_live_init, tm_live_pid, tm_live_presence, tm_live_set_at_fault,
-    tm_live_set_guardian_pid, tm_live_set_pid, tm_live_set_presence, tm_live_size,
-    tm_live_starts, tm_live_valid, TM_MAX_ALL_DESTINATIONS, TM_MAX_DESTINATIONS,
-    TM_MAX_ENDPOINTS, TM_MAX_LINES, TM_MAX_LISTENERS, TM_MAX_LISTENING, TM_MAX_ROUTES,
-    TM_MAX_SHARDS, TM_MAX_SLOTS, TM_MAX_TICKETS, TM_NAME_SIZE, TM_NONE, TM_ORDER_DRAIN,
-    TM_ORDER_RETIRE, tm_pick, tm_pick_plan, tm_route, TM_RUNNING, tm_slot, tm_slot_active,
-    tm_state, tm_table, tm_table_busy_poll, TM_TABLE_FORMAT, tm_table_generation,
-    tm_table_idle_image, tm_table_image, tm_table_init, tm_table_publish,
-    tm_table_set_busy_poll, tm_table_set_shard_owner, tm_table_set_state, tm_table_shard_owner,
+    AF_INET, AF_INET6, AF_UNIX, htons, ntohs, sockaddr_in, sockaddr_in6, tm_address, tm_conn,
+    tm_counter_read, tm_destination, tm_endpoint, TM_ERROR_SIZE, tm_image, TM_LABEL_SIZE,
+    tm_listener, tm_listening, tm_live, tm_live_at_fault, tm_live_connections, tm_live_ending,
+    TM_LIVE_FORMAT, tm_live_generation_seen, tm_live_guardian_pid, tm_live_heartbeat,
+    tm_live_init, tm_live_pid, tm_live_presence, tm_live_set_at_fault, tm_live_set_guardian_pid,
+    tm_live_set_pid, tm_live_set_presence, tm_live_size, tm_live_starts, tm_live_valid,
+    TM_LOG_ENDS, TM_LOG_ENTRIES, tm_log_entry, TM_LOG_STARTS, TM_MAX_ALL_DESTINATIONS,
+    TM_MAX_DESTINATIONS, TM_MAX_ENDPOINTS, TM_MAX_LINES, TM_MAX_LISTENERS, TM_MAX_LISTENING,
+    TM_MAX_ROUTES, TM_MAX_SHARDS, TM_MAX_SLOTS, TM_MAX_TICKETS, TM_NAME_SIZE, TM_NONE,
+    TM_ORDER_DRAIN, TM_ORDER_RETIRE, tm_pick, tm_pick_plan, tm_route, TM_RUNNING, tm_slot,
+    tm_slot_active, tm_state, tm_table, tm_table_busy_poll, TM_TABLE_FORMAT,
+    tm_table_generation, tm_table_idle_image, tm_table_image, tm_table_init,
+    tm_table_log_capacity, tm_table_log_kinds, tm_table_publish, tm_table_set_busy_poll,
+    tm_table_set_log, tm_table_set_shard_owner, tm_table_set_state, tm_table_shard_owner,
     tm_table_state, tm_table_valid, tm_ticket,
 )
-from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow, SlotCounters
+from tcpmux.shm.image import READY, DestinationRow, EndpointRow, Image, ListenerRow, RouteRow
 
 cdef extern from *:
     """
     #include "live.h"
-    static const char *const tm_close_names[] = {
-        "open",
-    #define TM_CLOSE(name, flag, help) #name,
-    #include "counters.def"
-    };
     struct tm_counter_row { const char *kind, *name, *unit, *help; };
     static const struct tm_counter_row tm_counter_rows[] = {
     #define TM_SLOT(name, unit, help) {"slot", #name, unit, help},
     #define TM_CLOSE(name, flag, help) {"close", #name, flag, help},
+    #define TM_PICK(name, help) {"pick", #name, "", help},
+    #define TM_TIME(name, bounds, help) {"time", #name, #bounds, help},
     #define TM_WORKER(name, unit, help) {"worker", #name, unit, help},
     #include "counters.def"
     };
     static const unsigned tm_counter_row_count =
         sizeof(tm_counter_rows) / sizeof(tm_counter_rows[0]);
     """
-    const char *tm_close_names[]
     struct tm_counter_row:
         const char *kind
         const char *name
@@ -74,13 +71,25 @@ MAX_LISTENERS = TM_MAX_LISTENERS
 MAX_SHARDS = TM_MAX_SHARDS
 MAX_SLOTS = TM_MAX_SLOTS
 MAX_TICKETS = TM_MAX_TICKETS
-CLOSE_REASONS = tuple(tm_close_names[i].decode() for i in range(1, TM_CLOSE_REASONS))
+LOG_ENTRIES = TM_LOG_ENTRIES
+LOG_ENTRY_SIZE = sizeof(tm_log_entry)
+LOG_ENDS, LOG_STARTS = TM_LOG_ENDS, TM_LOG_STARTS
 
 
 def counter_rows():
-    """(kind, name, unit or response flag, help) of every counter, in order."""
+    """(kind, name, unit, help) of every counter, in order. Of kind close the unit is the response
+    flag, of kind time the name of the bounds."""
     return [(row.kind.decode(), row.name.decode(), row.unit.decode(), row.help.decode())
             for row in tm_counter_rows[:tm_counter_row_count]]
+
+
+def _names(wanted):
+    return tuple(name for kind, name, _, _ in counter_rows() if kind == wanted)
+
+
+CLOSE_REASONS = _names("close")
+PICK_REASONS = _names("pick")
+WORKER_COUNTERS = _names("worker")
 
 
 def pick_plan(weights):
@@ -165,6 +174,13 @@ cdef void put_name(char *place, str name):
 
 cdef str name_text(const char *place):
     return (<bytes>place[:TM_NAME_SIZE]).split(b"\0", 1)[0].decode("ascii")
+
+
+cdef void put_label(tm_table *table, uint32_t slot, str label):
+    cdef bytes encoded = os.fsencode(label)[:TM_LABEL_SIZE - 1]
+    assert slot < TM_MAX_SLOTS
+    memset(table.labels[slot], 0, TM_LABEL_SIZE)
+    memcpy(table.labels[slot], <char *>encoded, len(encoded))
 
 
 cdef int put_address(tm_address *place, address) except -1:
@@ -263,6 +279,14 @@ cdef class Table(Region):
         self.table().control_pid = pid
 
     @property
+    def logger_pid(self):
+        return self.table().logger_pid
+
+    @logger_pid.setter
+    def logger_pid(self, int32_t pid):
+        self.table().logger_pid = pid
+
+    @property
     def numbers_given(self):
         """(slots, tickets) that have belonged to some name: those from there on are fresh."""
         return self.table().slots_given, self.table().tickets_given
@@ -288,6 +312,15 @@ cdef class Table(Region):
         table.upgrades, table.upgrade_state = number, state
 
     @property
+    def reloads(self):
+        """(carried out, refused) since the start."""
+        return self.table().reloads_done, self.table().reloads_refused
+
+    @reloads.setter
+    def reloads(self, value):
+        self.table().reloads_done, self.table().reloads_refused = value
+
+    @property
     def busy_poll(self):
         """How long a worker looks for events before it sleeps, in microseconds; -1 = as it pays."""
         return tm_table_busy_poll(self.table())
@@ -295,6 +328,23 @@ cdef class Table(Region):
     @busy_poll.setter
     def busy_poll(self, int32_t busy_poll):
         tm_table_set_busy_poll(self.table(), busy_poll)
+
+    def log(self, uint32_t kinds, uint32_t capacity):
+        """Has workers log from now on. kinds: LOG_ENDS and LOG_STARTS, 0 = nothing; capacity:
+        entries of each that may wait to be written."""
+        assert capacity <= TM_LOG_ENTRIES
+        tm_table_set_log(self.table(), kinds, capacity)
+
+    @property
+    def logged(self):
+        """(kinds, capacity): see log()."""
+        return tm_table_log_kinds(self.table()), tm_table_log_capacity(self.table())
+
+    def label(self, uint32_t slot):
+        """The name or address that a counter slot belongs to, or last did; "" = none."""
+        if slot >= TM_MAX_SLOTS:
+            return ""
+        return os.fsdecode((<bytes>self.table().labels[slot][:TM_LABEL_SIZE]).split(b"\0", 1)[0])
 
     @property
     def started_at(self):
@@ -324,6 +374,8 @@ cdef class Table(Region):
         cdef tm_image *out = tm_table_idle_image(self.table())
         cdef tm_route *route
         cdef uint32_t at
+        # Before anybody counts in their slots.
+        put_new_labels(self.table(), image, tm_table_generation(self.table()))
         for row in image.routes:
             assert out.route_count < TM_MAX_ROUTES
             route = &out.routes[out.route_count]
@@ -357,6 +409,20 @@ cdef class Table(Region):
                 return generation, image
 
 
+cdef int put_new_labels(tm_table *table, image, uint64_t before) except -1:
+    """Of names that have been given their slots since that generation."""
+    for route in image.routes:
+        if route.born > before:
+            put_label(table, route.slot, route.name)
+        for destination in route.destinations:
+            if destination.born > before:
+                put_label(table, destination.slot, destination.name)
+            for endpoint in destination.endpoints:
+                if endpoint.born > before:
+                    put_label(table, endpoint.slot, str(endpoint.address))
+    return 0
+
+
 cdef int put_route(tm_image *out, tm_route *route, row) except -1:
     cdef tm_destination *destination
     cdef uint32_t i
@@ -386,9 +452,13 @@ cdef int put_route(tm_image *out, tm_route *route, row) except -1:
         destination.slot = source.slot
         destination.born = source.born
         destination.first_endpoint = out.endpoint_count
-        destination.endpoint_count = len(source.endpoints)
-        for endpoint in source.endpoints:
+        destination.admin_state = source.state
+        destination.endpoint_count = sum(row.state == READY for row in source.endpoints)
+        destination.resting_count = len(source.endpoints) - destination.endpoint_count
+        for i, endpoint in enumerate(source.endpoints):
             assert out.endpoint_count < TM_MAX_ENDPOINTS
+            assert (endpoint.state == READY) == (i < destination.endpoint_count)
+            out.endpoints[out.endpoint_count].admin_state = endpoint.state
             put_address(&out.endpoints[out.endpoint_count].address, endpoint.address)
             out.endpoints[out.endpoint_count].slot = endpoint.slot
             out.endpoints[out.endpoint_count].born = endpoint.born
@@ -415,16 +485,17 @@ cdef object read_image(const tm_image *image):
                           TM_MAX_ALL_DESTINATIONS):
             destination = &image.destinations[<uint32_t>d]
             endpoints = []
-            for e in slice_of(destination.first_endpoint, destination.endpoint_count,
+            for e in slice_of(destination.first_endpoint,
+                              destination.endpoint_count + destination.resting_count,
                               TM_MAX_ENDPOINTS):
                 endpoint = &image.endpoints[<uint32_t>e]
                 endpoints.append(EndpointRow(address_text(&endpoint.address), endpoint.slot,
-                                             endpoint.born))
+                                             endpoint.born, endpoint.admin_state))
             destinations.append(DestinationRow(
                 name_text(destination.name), destination.weight, destination.file_weight,
                 destination.effective_weight, destination.connect_timeout_ms,
                 destination.idle_timeout_ms, destination.ticket, destination.slot,
-                destination.born, tuple(endpoints)))
+                destination.born, tuple(endpoints), destination.admin_state))
         routes.append(RouteRow(
             name_text(route.name), route.connect_timeout_ms, route.idle_timeout_ms,
             route.ticket, route.slot, route.born, tuple(destinations)))
@@ -606,20 +677,6 @@ cdef class Live(Region):
         """Where a record begins in the region, bytes."""
         return <char *>&self.live().records[index] - self.base
 
-    def slot(self, uint32_t slot):
-        """The SlotCounters of one route, destination or endpoint."""
-        cdef const tm_slot *at
-        if slot >= TM_MAX_SLOTS:
-            raise IndexError(slot)
-        at = &self.live().slots[slot]
-        # Closed before opened: a connection that ends in between must not count as minus one.
-        closed = tuple(tm_counter_read(&at.closed[i]) for i in range(1, TM_CLOSE_REASONS))
-        return SlotCounters(
-            tm_counter_read(&at.opened), tm_counter_read(&at.connect_failures),
-            tm_counter_read(&at.connect_timeouts), tm_counter_read(&at.moved_in),
-            tm_counter_read(&at.moved_out), tm_counter_read(&at.bytes_in),
-            tm_counter_read(&at.bytes_out), closed)
-
     def slot_active(self, uint32_t slot):
         """Connections of this worker that are open in a slot."""
         if slot >= TM_MAX_SLOTS:
@@ -629,5 +686,14 @@ cdef class Live(Region):
     def counters(self):
         """The worker's own counters, by name."""
         cdef const uint64_t *first = <const uint64_t *>&self.live().counters
-        names = [name for kind, name, _, _ in counter_rows() if kind == "worker"]
-        return {name: tm_counter_read(&first[i]) for i, name in enumerate(names)}
+        return {name: tm_counter_read(&first[i]) for i, name in enumerate(WORKER_COUNTERS)}
+
+    @property
+    def pipes(self):
+        """How many it has open."""
+        return self.live().pipes
+
+    @property
+    def log_dropped(self):
+        """Log entries for which there was no room."""
+        return self.live().log.dropped

@@ -12,11 +12,16 @@ if TYPE_CHECKING:
     from tcpmux.config import Address
 
 
+READY, DRAINING, DISABLED = range(3)  # csrc/route_table.h: enum tm_admin_state
+ADMIN_STATES = ("ready", "draining", "disabled")
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointRow:
     address: Address | str
     slot: int
     born: int  # generation that gave it its counter slot
+    state: int = READY  # what an operator wants of it; those that are READY come first
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class DestinationRow:
     slot: int
     born: int
     endpoints: tuple[EndpointRow, ...]
+    state: int = READY
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,8 @@ class Image:
 class SlotCounters:
     """Counts of one route, destination or endpoint in one worker, since the start.
 
-    closed: by reason, in the order of CLOSE_REASONS. Bytes are whole; the rest are events.
+    closed: by reason, in the order of CLOSE_REASONS; picked: in that of PICK_REASONS. Bytes are
+    whole; the rest are events.
     """
 
     opened: int
@@ -72,20 +79,26 @@ class SlotCounters:
     bytes_in: int
     bytes_out: int
     closed: tuple[int, ...]
+    picked: tuple[int, ...]
 
     @property
     def active(self) -> int:
         """Open now. Sums over all workers are right even while connections move."""
         return max(0, self.opened + self.moved_in - self.moved_out - sum(self.closed))
 
-    def __add__(self, other: SlotCounters) -> SlotCounters:
-        return SlotCounters(
-            self.opened + other.opened,
-            self.connect_failures + other.connect_failures,
-            self.connect_timeouts + other.connect_timeouts,
-            self.moved_in + other.moved_in,
-            self.moved_out + other.moved_out,
-            self.bytes_in + other.bytes_in,
-            self.bytes_out + other.bytes_out,
-            tuple(a + b for a, b in zip(self.closed, other.closed, strict=True)),
-        )
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Times of connections. buckets: how many were in each, the last above all bounds."""
+
+    sum_us: int
+    buckets: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Of one destination, over all workers: csrc/counters.def says from when to when."""
+
+    connect: Histogram
+    first_byte: Histogram
+    duration: Histogram

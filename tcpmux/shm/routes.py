@@ -13,11 +13,20 @@ from dataclasses import dataclass, field, replace
 from tcpmux.config import Address, Config, Destination, Endpoint, HostName, Route
 from tcpmux.errors import TcpmuxError
 from tcpmux.shm._shm import MAX_SLOTS, MAX_TICKETS
-from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow
+from tcpmux.shm.image import (
+    ADMIN_STATES,
+    READY,
+    DestinationRow,
+    EndpointRow,
+    Image,
+    ListenerRow,
+    RouteRow,
+)
 
 Key = tuple[str, ...]  # (route,), (route, destination) or (route, destination, endpoint)
 Weights = Mapping[str, Mapping[str, int]]  # route -> destination -> weight
 Addresses = Mapping[HostName, Sequence[Address]]
+States = Mapping[Key, int]  # of destinations and endpoints that are not READY
 
 
 class TableFull(TcpmuxError):
@@ -142,11 +151,12 @@ def build_image(
     listener_ids: Mapping[Address, int],
     generation: int,
     addresses: Addresses,
+    states: States,
 ) -> Image:
     """The image for `config` with run-time `weights` on top, to be published as `generation`.
 
     addresses: those of each host name, as often as they take turns; a name that is not in it
-    has none.
+    has none. A destination that is not READY has no effective weight, such an endpoint no turn.
 
     Gives numbers to new names in `names` and retires those no longer used: hand in a copy,
     and keep it when the image is published. Raises TableFull.
@@ -158,29 +168,34 @@ def build_image(
         return kind.of(key, generation)
 
     def endpoint_row(route: Route, destination: Destination, address: Address) -> EndpointRow:
-        slot, born = number(names.slots, (route.name, destination.name, str(address)))
-        return EndpointRow(address, slot, born)
+        key = (route.name, destination.name, str(address))
+        return EndpointRow(address, *number(names.slots, key), states.get(key, READY))
 
     def destination_row(route: Route, destination: Destination) -> DestinationRow:
         key = (route.name, destination.name)
         slot, born = number(names.slots, key)
         weight = weights.get(route.name, {}).get(destination.name, destination.weight)
-        endpoints = tuple(
-            endpoint_row(route, destination, address)
-            for endpoint in destination.endpoints
-            for address in _addresses_of(endpoint, addresses)
+        state = states.get(key, READY)
+        endpoints = sorted(
+            (
+                endpoint_row(route, destination, address)
+                for endpoint in destination.endpoints
+                for address in _addresses_of(endpoint, addresses)
+            ),
+            key=lambda row: row.state != READY,
         )
         return DestinationRow(
             destination.name,
             weight,
             destination.weight,
-            weight,
+            weight if state == READY else 0,
             milliseconds(destination.connect_timeout),
             milliseconds(destination.idle_timeout),
             names.tickets.of(key, generation)[0],
             slot,
             born,
-            endpoints,
+            tuple(endpoints),
+            state,
         )
 
     def route_row(route: Route) -> RouteRow:
@@ -239,7 +254,7 @@ def with_weights(image: Image, route_name: str, weights: Mapping[str, int]) -> I
         weight = weights.get(row.name, row.weight)
         if weight == row.weight:
             return row
-        return replace(row, weight=weight, effective_weight=weight)
+        return replace(row, weight=weight, effective_weight=weight if row.state == READY else 0)
 
     return replace(
         image,
@@ -250,6 +265,49 @@ def with_weights(image: Image, route_name: str, weights: Mapping[str, int]) -> I
             for route in image.routes
         ),
     )
+
+
+def with_state(image: Image, key: Key, state: int) -> Image:
+    """The same image, but for the state of one destination or endpoint."""
+
+    def endpoints_of(row: DestinationRow) -> tuple[EndpointRow, ...]:
+        changed = (
+            replace(endpoint, state=state) if str(endpoint.address) == key[2] else endpoint
+            for endpoint in row.endpoints
+        )
+        return tuple(sorted(changed, key=lambda endpoint: endpoint.state != READY))
+
+    def changed(row: DestinationRow) -> DestinationRow:
+        if row.name != key[1]:
+            return row
+        if len(key) > 2:
+            return replace(row, endpoints=endpoints_of(row))
+        return replace(row, state=state, effective_weight=row.weight if state == READY else 0)
+
+    return replace(
+        image,
+        routes=tuple(
+            replace(route, destinations=tuple(map(changed, route.destinations)))
+            if route.name == key[0]
+            else route
+            for route in image.routes
+        ),
+    )
+
+
+def states_of(image: Image) -> dict[Key, int]:
+    """Those of destinations and endpoints that are not READY."""
+    found: dict[Key, int] = {}
+    for route in image.routes:
+        for destination in route.destinations:
+            key = (route.name, destination.name)
+            if destination.state != READY:
+                found[key] = destination.state
+            for endpoint in destination.endpoints:
+                if endpoint.state != READY:
+                    address = str(endpoint.address)
+                    found[route.name, destination.name, address] = endpoint.state
+    return found
 
 
 def _order(row: DestinationRow) -> list[str]:
@@ -286,11 +344,19 @@ def _destination_changes(
             for change in _timeout_changes(before[name], row)
             if change not in of_route
         ]
-        was = {str(e.address) for e in before[name].endpoints}
-        now = {str(e.address) for e in row.endpoints}
+        if before[name].state != row.state:
+            changes.append(f"{name} {ADMIN_STATES[row.state]}")
+        old_states = {str(e.address): e.state for e in before[name].endpoints}
+        states = {str(e.address): e.state for e in row.endpoints}
+        changes.extend(
+            f"{name} endpoint {address} {ADMIN_STATES[state]}"
+            for address, state in states.items()
+            if old_states.get(address, READY) != state
+        )
+        was, now = old_states.keys(), states.keys()
         changes.extend(f"{name} endpoint {address} added" for address in sorted(now - was))
         changes.extend(f"{name} endpoint {address} removed" for address in sorted(was - now))
-        if was == now and _order(before[name]) != _order(row):
+        if old_states == states and _order(before[name]) != _order(row):
             changes.append(f"{name} endpoints take other turns")
     changes.extend(f"{name} removed" for name in before if name not in after)
     return changes

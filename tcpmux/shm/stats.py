@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,21 @@ from tcpmux.shm._shm import (
     ABSENT,
     CLOSE_REASONS,
     ORDER_RETIRE,
+    PICK_REASONS,
     PRESENT,
     UPGRADE_STATES,
     Live,
-    Table,
 )
-from tcpmux.shm.image import DestinationRow, Image, RouteRow, SlotCounters
+from tcpmux.shm.image import (
+    ADMIN_STATES,
+    READY,
+    DestinationRow,
+    EndpointRow,
+    Image,
+    RouteRow,
+    SlotCounters,
+)
+from tcpmux.shm.view import View
 
 # Ends of a connection that never reached an endpoint.
 REJECTED = ("connect_failed", "connect_timeout", "no_endpoint", "local_error")
@@ -26,54 +34,63 @@ def _closed_by_reason(counters: SlotCounters) -> dict[str, int]:
     return dict(zip(CLOSE_REASONS, counters.closed, strict=True))
 
 
+def is_running(live: Live) -> bool:
+    """Whether a worker is there now: its region outlives it."""
+    return live.presence != ABSENT and Path(f"/proc/{live.pid}").exists()
+
+
+def worker_state(live: Live) -> str:
+    """running, away (stopped, hanging or dead) or retiring."""
+    if live.orders & ORDER_RETIRE:
+        return "retiring"
+    return "running" if live.presence == PRESENT else "away"
+
+
+def turns_of(row: DestinationRow) -> list[tuple[EndpointRow, int]]:
+    """The endpoints of a destination, each once, and how many turns it takes in a round: those
+    that are out of service take none."""
+    return [
+        (endpoint, count if endpoint.state == READY else 0)
+        for endpoint, count in Counter(row.endpoints).items()
+    ]
+
+
 class StatusReader:
-    """Reads the route table and the workers' regions, given as descriptors of their memfds.
+    """Counters count since the start of the instance, over all lives of all workers; bytes are
+    counted while a connection lives."""
 
-    Counters count since the start of the instance, over all lives of all workers; bytes
-    are counted while a connection lives. Raises ValueError for a descriptor that is not
-    a region of this build.
-    """
-
-    def __init__(self, table_fd: int, live_fds: Sequence[int]) -> None:
-        self._table = Table.attach(table_fd)
-        self._lives = [Live.attach(fd) for fd in live_fds]
-
-    def _sum(self, slot: int) -> SlotCounters:
-        total = self._lives[0].slot(slot)
-        for live in self._lives[1:]:
-            total += live.slot(slot)
-        return total
+    def __init__(self, view: View) -> None:
+        self._view = view
 
     def read(self) -> dict[str, Any]:
         """The status object without version, config and admin, which are not in memory."""
-        generation, image = self._table.read()
+        table = self._view.table
+        generation, image = self._view.image()
         return {
-            "pid": self._table.master_pid,
-            "state": "draining" if self._table.draining else "running",
+            "pid": table.master_pid,
+            "state": "draining" if table.draining else "running",
             "generation": generation,
-            "started_at": self._table.started_at,
+            "started_at": table.started_at,
             "upgrade": self._upgrade(),
-            "workers": [self._worker(live) for live in self._lives if live.guardian_pid],
+            "workers": self.workers(),
             "routes": [self._route(image, index) for index in range(len(image.routes))],
         }
 
+    def workers(self) -> list[dict[str, Any]]:
+        """Those that there are, whether or not they run at the moment."""
+        return [self._worker(live) for live in self._view.lives if live.guardian_pid]
+
     def _upgrade(self) -> dict[str, Any]:
-        count, state, error = self._table.upgrade
+        count, state, error = self._view.table.upgrade
         return {"count": count, "state": UPGRADE_STATES[state], "error": error}
 
     @staticmethod
     def _worker(live: Live) -> dict[str, Any]:
-        # Its region outlives a worker: 0 says that there is none at the moment.
-        running = live.presence != ABSENT and Path(f"/proc/{live.pid}").exists()
-        if live.orders & ORDER_RETIRE:
-            state = "retiring"
-        else:
-            state = "running" if live.presence == PRESENT else "away"
         return {
             "id": live.worker,
-            "pid": live.pid if running else 0,
+            "pid": live.pid if is_running(live) else 0,
             "guardian_pid": live.guardian_pid,
-            "state": state,
+            "state": worker_state(live),
             "generation": live.generation_seen,
             "connections": live.connections,
             "connections_limit": live.capacity,
@@ -83,7 +100,7 @@ class StatusReader:
 
     def _route(self, image: Image, index: int) -> dict[str, Any]:
         route: RouteRow = image.routes[index]
-        counters = self._sum(route.slot)
+        counters = self._view.counters.slot(route.slot)
         closed = _closed_by_reason(counters)
         return {
             "name": route.name,
@@ -98,12 +115,13 @@ class StatusReader:
         }
 
     def _destination(self, row: DestinationRow) -> dict[str, Any]:
-        counters = self._sum(row.slot)
+        counters = self._view.counters.slot(row.slot)
         return {
             "name": row.name,
             "weight": row.weight,
             "file_weight": row.file_weight,
             "effective_weight": row.effective_weight,
+            "state": ADMIN_STATES[row.state],
             "connect_timeout_ms": row.connect_timeout_ms,
             "idle_timeout_ms": row.idle_timeout_ms,
             "connections_active": counters.active,
@@ -113,15 +131,17 @@ class StatusReader:
             "bytes_in_total": counters.bytes_in,
             "bytes_out_total": counters.bytes_out,
             "closed": _closed_by_reason(counters),
+            "picked": dict(zip(PICK_REASONS, counters.picked, strict=True)),
             "endpoints": [
                 {
                     "address": str(endpoint.address),
+                    "state": ADMIN_STATES[endpoint.state],
                     "turns": turns,
                     "connections_active": own.active,
                     "connections_total": own.opened,
                     "connect_failures_total": own.connect_failures,
                 }
-                for endpoint, turns in Counter(row.endpoints).items()
-                for own in (self._sum(endpoint.slot),)
+                for endpoint, turns in turns_of(row)
+                for own in (self._view.counters.slot(endpoint.slot),)
             ],
         }

@@ -16,6 +16,7 @@ cdef struct Worker:
     uint32_t id
     int epoll
     uint64_t now_ms              # monotonic, read once a turn
+    uint64_t now_us              # the same moment
     # Shared memory. The image is the one of `generation`.
     const tm_table *table
     const tm_image *image
@@ -51,6 +52,8 @@ cdef void connection_timer(Worker *w, uint32_t index) noexcept nogil
 cdef bint connections_resume(Worker *w) noexcept nogil
 # Frees what has ended in this batch: the one place where records become free.
 cdef void connections_free(Worker *w) noexcept nogil
+# Resets one by order of an operator, if it is still there.
+cdef void connection_kill(Worker *w, uint32_t index, uint32_t generation) noexcept nogil
 # Resets every connection: the end of the worker.
 cdef void connections_reset_all(Worker *w) noexcept nogil
 

@@ -18,29 +18,33 @@ taken.
 from libc.errno cimport EAGAIN, ENOTCONN
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close
 
 from tcpmux.shm._layout cimport (
     AF_UNIX, TM_BIG_READ, TM_BULK_RUN, TM_CLIENT, TM_CLOSED_client_reset,
     TM_CLOSED_connect_failed, TM_CLOSED_connect_timeout, TM_CLOSED_endpoint_reset,
-    TM_CLOSED_finished, TM_CLOSED_idle_timeout, TM_CLOSED_local_error, TM_CLOSED_no_endpoint,
-    TM_CLOSED_shutdown, tm_conn, tm_conn_state, TM_CONNECT, TM_CONNECTING, tm_count, TM_DEAD,
-    tm_destination, TM_ENDING, tm_endpoint, TM_ENDPOINT, TM_FREE, tm_half, TM_HALF_ABORTED,
-    TM_HALF_OPEN, TM_HALF_SHUT, TM_HUNG_UP, tm_journal_note, tm_live_set_connections,
-    TM_MAX_LINES, TM_NONE, TM_NOTHING, TM_OPEN, tm_peer, tm_pick, tm_pipe_give_back,
-    TM_PUMP_BLOCKED, TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED, TM_PUMP_EOF,
-    TM_PUMP_HOST_ERROR, tm_pump_release, tm_pump_result, tm_pump_run, TM_PUMP_SOURCE_ERROR,
-    TM_PUMP_YIELD, TM_READ_UNWATCHED, TM_RELAYING, TM_RESET, TM_RESETTING, tm_route, TM_SHUT,
-    tm_slot, tm_ticket_take, TM_UNCOUNTED_DESTINATION, TM_UNCOUNTED_SOURCE, TM_UNPACED,
-    TM_WRITE_WATCHED,
+    TM_CLOSED_finished, TM_CLOSED_idle_timeout, TM_CLOSED_killed, TM_CLOSED_local_error,
+    TM_CLOSED_no_endpoint, TM_CLOSED_shutdown, tm_conn, tm_conn_state, TM_CONNECT,
+    TM_CONNECTING, tm_count, TM_DEAD, tm_destination, tm_duration_bounds_us, TM_ENDING,
+    tm_endpoint, TM_ENDPOINT, TM_FREE, tm_half, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT,
+    tm_histogram_add, TM_HUNG_UP, tm_journal_note, tm_latency_bounds_us,
+    tm_live_set_connections, tm_log_commit, TM_LOG_END, tm_log_entry, tm_log_place,
+    TM_LOG_START, TM_LOG_STARTS, TM_MAX_LINES, TM_NONE, TM_NOTHING, TM_OPEN, tm_peer, tm_pick,
+    TM_PICKED_only, TM_PICKED_weighted, tm_pipe_give_back, TM_PUMP_BLOCKED,
+    TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED, TM_PUMP_EOF, TM_PUMP_HOST_ERROR,
+    tm_pump_release, tm_pump_result, tm_pump_run, TM_PUMP_SOURCE_ERROR, TM_PUMP_YIELD,
+    TM_READ_UNWATCHED, TM_RELAYING, TM_RESET, TM_RESETTING, tm_route, TM_SHUT, tm_slot,
+    tm_table_log_capacity, tm_table_log_kinds, tm_ticket_take, TM_UNCOUNTED_DESTINATION,
+    TM_UNCOUNTED_SOURCE, TM_UNPACED, TM_WRITE_WATCHED,
 )
 from tcpmux.worker._mechanism cimport (
     epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_MOD, epoll_event, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN,
     EPOLLOUT, EPOLLPRI, EPOLLRDHUP, TM_EXPECT_ANSWER, TM_EXPECT_ANY, TM_EXPECT_BULK,
     TM_EXPECT_CLIENT, tm_peer_from, tm_sock_acknowledge, tm_sock_closed_by_peer,
     tm_sock_connect, tm_sock_do_not_pace, tm_sock_error, tm_sock_established,
-    tm_sock_has_answered, tm_sock_local_failure, tm_sock_shut_write, tm_sock_unacknowledged,
-    tm_sock_will_reset, tm_wheel_arm, tm_wheel_disarm,
+    tm_sock_has_answered, tm_sock_local, tm_sock_local_failure, tm_sock_shut_write,
+    tm_sock_unacknowledged, tm_sock_will_reset, tm_wheel_arm, tm_wheel_disarm,
 )
 
 cdef extern from "<assert.h>" nogil:
@@ -59,6 +63,17 @@ cdef enum:
 
 cdef tm_slot *slot_of(Worker *w, uint32_t slot) noexcept nogil:
     return &w.live.slots[slot]
+
+
+cdef inline uint64_t clock_us() noexcept nogil:
+    """Where a turn of the loop is too coarse: 20 ns, no system call."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <uint64_t>now.tv_sec * 1000000 + <uint64_t>now.tv_nsec // 1000
+
+
+cdef inline uint32_t at_most_32_bits(uint64_t us) noexcept nogil:
+    return <uint32_t>us if us < TM_NONE else <uint32_t>TM_NONE
 
 
 cdef inline void set_state(tm_conn *conn, tm_conn_state state) noexcept nogil:
@@ -152,6 +167,55 @@ cdef void push_ready(Worker *w, uint32_t index, int side) noexcept nogil:
         w.ready = index
 
 
+# --- the log ----------------------------------------------------------------------------------
+
+cdef void local_address(int fd, uint16_t port, tm_peer *local) noexcept nogil:
+    tm_sock_local(fd, local)
+    if local.port == 0:
+        local.port = port
+
+
+cdef void write_log(Worker *w, uint32_t index, int kind) noexcept nogil:
+    """For the log process, if it keeps up; its sockets must be open still."""
+    cdef tm_conn *conn = &w.records[index]
+    cdef tm_log_entry *entry = tm_log_place(&w.live.log, tm_table_log_capacity(w.table))
+    if entry == NULL:
+        return
+    entry.kind = <uint8_t>kind
+    entry.close_reason = conn.close_reason
+    entry.pick_reason = conn.pick_reason
+    entry.attempts = <uint8_t>(conn.attempts if conn.attempts < 255 else 255)
+    entry.route_slot = conn.route_slot
+    entry.destination_slot = conn.destination_slot
+    entry.endpoint_slot = conn.endpoint_slot
+    entry.index = index
+    entry.generation = conn.generation
+    entry.connect_us = 0 if conn.state == TM_CONNECTING else conn.connect_us
+    entry.first_byte_us = conn.first_byte_us
+    entry.table_generation = conn.table_generation
+    entry.accepted_at_us = conn.accepted_at_us
+    entry.at_us = w.now_us
+    entry.bytes[TM_CLIENT] = conn.half[TM_CLIENT].bytes
+    entry.bytes[TM_ENDPOINT] = conn.half[TM_ENDPOINT].bytes
+    entry.client = conn.client
+    entry.endpoint = conn.endpoint
+    local_address(conn.fd[TM_CLIENT], conn.local_port[TM_CLIENT], &entry.client_local)
+    local_address(conn.fd[TM_ENDPOINT], conn.local_port[TM_ENDPOINT], &entry.endpoint_local)
+    tm_log_commit(&w.live.log)
+
+
+cdef void log_start(Worker *w, uint32_t index, uint32_t kinds) noexcept nogil:
+    """Also notes what the kernel forgets when a socket is reset."""
+    cdef tm_conn *conn = &w.records[index]
+    cdef tm_peer local
+    cdef int side
+    for side in range(2):
+        tm_sock_local(conn.fd[side], &local)
+        conn.local_port[side] = local.port
+    if kinds & TM_LOG_STARTS:
+        write_log(w, index, TM_LOG_START)
+
+
 # --- the end ----------------------------------------------------------------------------------
 
 cdef void end(Worker *w, uint32_t index, int reason, bint reset) noexcept nogil:
@@ -159,12 +223,16 @@ cdef void end(Worker *w, uint32_t index, int reason, bint reset) noexcept nogil:
     cdef tm_conn *conn = &w.records[index]
     conn.close_reason = <uint8_t>reason
     conn.by_reset = reset
+    if tm_table_log_kinds(w.table):
+        write_log(w, index, TM_LOG_END)
     set_state(conn, TM_ENDING)
     connection_finish(w, index)
     release(w, index)
     tm_count(&slot_of(w, conn.route_slot).closed[reason], 1)
     if conn.destination_slot != TM_NONE:
         tm_count(&slot_of(w, conn.destination_slot).closed[reason], 1)
+        tm_histogram_add(&w.live.times[conn.destination_slot].duration, tm_duration_bounds_us,
+                         w.now_us - conn.accepted_at_us)
     if conn.endpoint_slot != TM_NONE:
         tm_count(&slot_of(w, conn.endpoint_slot).closed[reason], 1)
 
@@ -258,6 +326,12 @@ cdef void count_bytes(Worker *w, tm_conn *conn, int side) noexcept nogil:
     half.counted = half.bytes
 
 
+cdef void first_byte(Worker *w, tm_conn *conn) noexcept nogil:
+    cdef uint64_t us = clock_us() - conn.accepted_at_us
+    conn.first_byte_us = at_most_32_bits(us) or 1
+    tm_histogram_add(&w.live.times[conn.destination_slot].first_byte, tm_latency_bounds_us, us)
+
+
 cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
     """Moves bytes from `side` to the other one as far as it goes now, and acts on the outcome."""
     cdef tm_conn *conn = &w.records[index]
@@ -273,6 +347,8 @@ cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
             tm_sock_do_not_pace(
                 conn.fd[other], &conn.client if other == TM_CLIENT else &conn.endpoint)
         conn.last_activity_ms = w.now_ms
+        if side == TM_ENDPOINT and conn.first_byte_us == 0:
+            first_byte(w, conn)
         w.expecting = (TM_EXPECT_BULK if half.bytes - half.counted >= TM_BIG_READ
                        else TM_EXPECT_ANSWER if side == TM_CLIENT else TM_EXPECT_CLIENT)
         count_bytes(w, conn, side)
@@ -422,9 +498,12 @@ cdef void established(Worker *w, uint32_t index) noexcept nogil:
     cdef tm_conn *conn = &w.records[index]
     cdef bint unix_client = conn.client.family == AF_UNIX
     cdef bint unix_endpoint = conn.endpoint.family == AF_UNIX
+    cdef uint32_t kinds = tm_table_log_kinds(w.table)
     conn.close_reason = 0
     conn.deadline_ms = 0
-    conn.established_at_ms = w.now_ms
+    conn.connect_us = (<uint32_t>clock_us() - conn.connect_us) or 1
+    tm_histogram_add(&w.live.times[conn.destination_slot].connect, tm_latency_bounds_us,
+                     conn.connect_us)
     conn.last_activity_ms = w.now_ms
     conn.half[TM_CLIENT].uncounted |= <uint8_t>(
         (TM_UNCOUNTED_SOURCE if unix_client else 0)
@@ -433,6 +512,8 @@ cdef void established(Worker *w, uint32_t index) noexcept nogil:
         (TM_UNCOUNTED_SOURCE if unix_endpoint else 0)
         | (TM_UNCOUNTED_DESTINATION if unix_client else 0))
     set_state(conn, TM_RELAYING)
+    if kinds:
+        log_start(w, index, kinds)
     if conn.idle_timeout_ms:
         arm(w, index, w.now_ms + conn.idle_timeout_ms)
     else:
@@ -476,6 +557,7 @@ cdef void connect_next(Worker *w, uint32_t index) noexcept nogil:
         conn.endpoint_slot = endpoint.slot
         tm_peer_from(&conn.endpoint, &endpoint.address)
         tm_count(&slot_of(w, endpoint.slot).opened, 1)
+        conn.connect_us = <uint32_t>clock_us()
         tm_journal_note(w.pump.journal, TM_CONNECT)
         fd = tm_sock_connect(&endpoint.address)
         conn.fd[TM_ENDPOINT] = fd if fd >= 0 else -1
@@ -566,7 +648,7 @@ cdef uint32_t connection_record(Worker *w, int fd, const tm_peer *peer,
     conn.timer_slot = TM_NONE
     conn.client = peer[0]
     conn.side_flags[TM_CLIENT] = always_read_on(peer.family)
-    conn.accepted_at_ms = w.now_ms
+    conn.accepted_at_us = w.now_us
     conn.table_generation = w.generation
     conn.route_slot = chosen.slot
     conn.destination_slot = TM_NONE
@@ -603,6 +685,9 @@ cdef void connection_route(Worker *w, uint32_t index, const tm_route *chosen) no
     conn.destination_slot = destination.slot
     conn.connect_timeout_ms = destination.connect_timeout_ms
     conn.idle_timeout_ms = destination.idle_timeout_ms
+    # A period of 1 is all weight on one destination: csrc/pick.h.
+    conn.pick_reason = TM_PICKED_only if chosen.period == 1 else TM_PICKED_weighted
+    tm_count(&slot_of(w, destination.slot).picked[conn.pick_reason], 1)
     tm_count(&slot_of(w, destination.slot).opened, 1)
     connect_next(w, index)
 
@@ -679,6 +764,19 @@ cdef bint connections_resume(Worker *w) noexcept nogil:
                 pump_half(w, index, side)
         index = next
     return w.ready != TM_NONE
+
+
+cdef void connection_kill(Worker *w, uint32_t index, uint32_t generation) noexcept nogil:
+    cdef tm_conn *conn
+    if index >= w.live.records_used:
+        return
+    conn = &w.records[index]
+    if conn.generation != generation or conn.moving:
+        return
+    w.pump.journal.current = index
+    if (conn.state == TM_CONNECTING or conn.state == TM_RELAYING
+            or conn.state == TM_RESETTING):
+        end(w, index, TM_CLOSED_killed, True)
 
 
 cdef void connections_reset_all(Worker *w) noexcept nogil:

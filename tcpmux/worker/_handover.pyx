@@ -26,7 +26,7 @@ from tcpmux.worker._recovery cimport take_up
 cdef enum:
     BUDGET = 64        # connections given in one turn
     RETRY_MS = 100     # after all others were full
-    OLD_MS = 100
+    OLD_US = 100000
 
 
 # --- giving -----------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ cdef bint handover_some(Worker *w, Handover *handover) noexcept nogil:
 cdef bint is_old(Worker *w, const tm_conn *conn) noexcept nogil:
     """Likely to stay: most connections that live this long do."""
     return (conn.state == TM_RELAYING and not conn.moving
-            and conn.established_at_ms + OLD_MS <= w.now_ms)
+            and conn.accepted_at_us + OLD_US <= w.now_us)
 
 
 cdef bint handover_quota(Worker *w, Handover *handover) noexcept nogil:

@@ -25,6 +25,7 @@ cdef extern from "sock.h" nogil:
     bint tm_sock_is_connection(int fd, tm_peer *peer)
     bint tm_sock_local_failure(int error)
     void tm_peer_from(tm_peer *peer, const tm_address *address)
+    void tm_sock_local(int fd, tm_peer *peer)
 
 
 cdef extern from "wheel.h" nogil:
@@ -53,6 +54,7 @@ cdef extern from "channel.h" nogil:
         TM_MESSAGE_SYNC
         TM_MESSAGE_SYNCED
         TM_MESSAGE_UNLINED
+        TM_MESSAGE_KILL
         TM_GIVE_ALL
         TM_MESSAGE_REPLACE
         TM_MESSAGE_GUARD

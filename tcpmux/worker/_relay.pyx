@@ -29,11 +29,11 @@ from tcpmux.shm._layout cimport (
     tm_live_set_presence, TM_MAX_LINES, TM_MAX_LISTENING, TM_NONE, TM_NOTHING, TM_ORDER_DRAIN,
     TM_ORDER_RETIRE, TM_OVER, tm_peer, tm_pipe_pool_destroy, tm_pipe_pool_init, TM_PRESENT,
     TM_REPLACED, tm_slot, tm_table_busy_poll, tm_table_generation, tm_table_image,
-    tm_table_shard_owner, TM_UNENDED,
+    tm_table_shard_owner, tm_times, TM_UNENDED,
 )
 from tcpmux.shm._shm cimport Live, Table, Tickets
 from tcpmux.worker._connection cimport (
-    connection_event, connection_open, connection_timer, connections_free,
+    connection_event, connection_kill, connection_open, connection_timer, connections_free,
     connections_reset_all, connections_resume, Worker,
 )
 from tcpmux.worker._descriptors cimport (
@@ -47,12 +47,12 @@ from tcpmux.worker._mechanism cimport (
     EPOLLEXCLUSIVE, EPOLLIN, SFD_CLOEXEC, SFD_NONBLOCK, signalfd, signalfd_siginfo,
     tm_channel_receive, tm_channel_send, tm_channel_send_fds, TM_EXPECT_ANY, TM_GIVE_ALL,
     tm_message, TM_MESSAGE_ADD, TM_MESSAGE_CLAIM, TM_MESSAGE_DRAIN, TM_MESSAGE_FDS,
-    TM_MESSAGE_FULL, TM_MESSAGE_GIVE, TM_MESSAGE_GREW, TM_MESSAGE_GUARD, TM_MESSAGE_LINE,
-    TM_MESSAGE_OFFER, TM_MESSAGE_REMOVE, TM_MESSAGE_REMOVED, TM_MESSAGE_REPLACE,
-    TM_MESSAGE_RETIRE, TM_MESSAGE_ROOM, TM_MESSAGE_SEEN, TM_MESSAGE_STARTED, TM_MESSAGE_SYNC,
-    TM_MESSAGE_SYNCED, TM_MESSAGE_UNLINED, tm_sock_accept, tm_sock_look_at_host, tm_sock_reset,
-    tm_sock_same_user, tm_waiter, tm_waiter_init, tm_waiter_wait, tm_wheel_init, tm_wheel_pop,
-    tm_wheel_wait,
+    TM_MESSAGE_FULL, TM_MESSAGE_GIVE, TM_MESSAGE_GREW, TM_MESSAGE_GUARD, TM_MESSAGE_KILL,
+    TM_MESSAGE_LINE, TM_MESSAGE_OFFER, TM_MESSAGE_REMOVE, TM_MESSAGE_REMOVED,
+    TM_MESSAGE_REPLACE, TM_MESSAGE_RETIRE, TM_MESSAGE_ROOM, TM_MESSAGE_SEEN, TM_MESSAGE_STARTED,
+    TM_MESSAGE_SYNC, TM_MESSAGE_SYNCED, TM_MESSAGE_UNLINED, tm_sock_accept,
+    tm_sock_look_at_host, tm_sock_reset, tm_sock_same_user, tm_waiter, tm_waiter_init,
+    tm_waiter_wait, tm_wheel_init, tm_wheel_pop, tm_wheel_wait,
 )
 from tcpmux.worker._recovery cimport recover_connections, recover_records
 
@@ -307,6 +307,7 @@ cdef void look_at_table(Loop *loop) noexcept nogil:
     for i in range(image.destination_count):
         if image.destinations[i].born > before:
             memset(&w.live.slots[image.destinations[i].slot], 0, sizeof(tm_slot))
+            memset(&w.live.times[image.destinations[i].slot], 0, sizeof(tm_times))
     for i in range(image.endpoint_count):
         if image.endpoints[i].born > before:
             memset(&w.live.slots[image.endpoints[i].slot], 0, sizeof(tm_slot))
@@ -468,6 +469,8 @@ cdef void channel_message(Loop *loop, const tm_message *message, const int *fds,
         return
     elif message.type == TM_MESSAGE_GIVE:
         give_to(loop, message.listener, message.value)
+    elif message.type == TM_MESSAGE_KILL:
+        connection_kill(&loop.worker, message.listener, <uint32_t>message.value)
     elif message.type == TM_MESSAGE_SYNC:
         tell(loop, TM_MESSAGE_SYNCED, 0, message.value)
     elif message.type == TM_MESSAGE_CLAIM:
@@ -513,10 +516,11 @@ cdef void signal_event(Loop *loop) noexcept nogil:
 
 # --- the loop ---------------------------------------------------------------------------------
 
-cdef inline uint64_t monotonic_ms() noexcept nogil:
+cdef inline void look_at_clock(Worker *w) noexcept nogil:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
-    return <uint64_t>now.tv_sec * 1000 + <uint64_t>now.tv_nsec // 1000000
+    w.now_us = <uint64_t>now.tv_sec * 1000000 + <uint64_t>now.tv_nsec // 1000
+    w.now_ms = w.now_us // 1000
 
 
 cdef int wait_time(Loop *loop, bint unfinished) noexcept nogil:
@@ -576,7 +580,7 @@ cdef int run_loop(Loop *loop) noexcept nogil:
         count = tm_waiter_wait(
             &loop.waiter, w.epoll, events, EVENTS, wait_time(loop, unfinished),
             tm_table_busy_poll(w.table), w.expecting)
-        w.now_ms = monotonic_ms()
+        look_at_clock(w)
         tm_live_set_heartbeat(w.live, w.now_ms)
         if count < 0 and errno != EINTR:
             return -errno
@@ -619,6 +623,7 @@ cdef int run_loop(Loop *loop) noexcept nogil:
         if w.pump.fallbacks:
             tm_count(&w.live.counters.pipe_fallbacks, w.pump.fallbacks)
             w.pump.fallbacks = 0
+        w.live.pipes = w.pump.pool.open
     if tm_live_ending(w.live) == TM_UNENDED:
         connections_reset_all(w)
         tm_pipe_pool_destroy(&w.pump.pool)
@@ -656,7 +661,7 @@ cdef int begin(Loop *loop, uint32_t pipes, const int *kept, uint32_t kept_count)
     cdef tm_descriptors all
     cdef int other
     w.capacity = w.live.capacity
-    w.now_ms = monotonic_ms()
+    look_at_clock(w)
     w.pump.buffer_size = TM_BUFFER_SIZE
     w.pump.budget = PUMP_BUDGET
     w.pump.buffer = w.live.buffer

@@ -68,7 +68,8 @@ MESSAGE = struct.Struct("=IIIIQ")
     SYNC,
     SYNCED,
     UNLINED,
-) = range(1, 24)
+    KILL,
+) = range(1, 25)
 GIVE_ALL = (1 << 64) - 1
 
 # A death by one of these says something about the worker; by another, about who sent it.

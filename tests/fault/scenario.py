@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tcpmux.shm._readings import Counters
 from tcpmux.shm._shm import PRESENT
 from tcpmux.worker.process import MESSAGE, WAKE
 from tests.fault.cases import Case
@@ -167,7 +168,7 @@ class Stage:
         """Counters balance and no descriptor is left; pipes are kept up to a number."""
         worker = self.worker
         for slot in range(worker.slots):
-            counters = worker.live.slot(slot)
+            counters = Counters([worker.live]).slot(slot)
             if counters.opened != sum(counters.closed):
                 outcome.problems.append(f"slot {slot} is not balanced: {counters}")
         outcome.closed = worker.closed()

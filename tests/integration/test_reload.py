@@ -193,7 +193,7 @@ def test_run_time_weights_last_until_the_next_reload(
     ("arguments", "complaint"),
     [
         (("nope", "v1=1"), "no route named 'nope'; there are: r"),
-        (("r", "v9=1"), "no destination 'v9'; there are: v1"),
+        (("r", "v9=1"), "no destination of route r named 'v9'; there are: v1"),
     ],
 )
 def test_a_wrong_weight_request_changes_nothing(

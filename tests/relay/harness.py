@@ -21,6 +21,7 @@ from termios import TIOCOUTQ
 from typing import Literal
 
 from tcpmux.config import Address
+from tcpmux.shm._readings import Counters
 from tcpmux.shm._shm import CLOSE_REASONS, PRESENT, Live, Table, Tickets
 from tcpmux.shm.image import (
     DestinationRow,
@@ -112,6 +113,7 @@ class RelayWorker:
     pipes: int = 64
     pid: int = field(init=False, default=0)
     live: Live = field(init=False)
+    counters: Counters = field(init=False)
     listeners: dict[Family, socket.socket] = field(init=False, default_factory=dict)
     _regions: tuple[Table, Tickets] = field(init=False)
     _channel: socket.socket = field(init=False)
@@ -122,6 +124,7 @@ class RelayWorker:
         tickets = Tickets.create()
         self._regions = table, tickets
         self.live = Live.create(0, self.capacity)
+        self.counters = Counters([self.live])
         for family in FAMILIES:
             sock = listen(family, self.directory, receive_buffer=self.receive_buffer)
             sock.setblocking(False)
@@ -201,20 +204,20 @@ class RelayWorker:
         return 1 + sum(1 + len(destination.endpoints) for destination in self.destinations)
 
     def route(self) -> SlotCounters:
-        return self.live.slot(0)
+        return self.counters.slot(0)
 
     def destination(self, number: int = 0) -> SlotCounters:
-        return self.live.slot(1 + number)
+        return self.counters.slot(1 + number)
 
     def endpoint(self, number: int = 0) -> SlotCounters:
         """Of the endpoints of all destinations, in order."""
-        return self.live.slot(1 + len(self.destinations) + number)
+        return self.counters.slot(1 + len(self.destinations) + number)
 
     def closed(self, slot: int = 0) -> dict[str, int]:
         """Why connections of a slot ended: the reasons that occurred."""
         return {
             reason: count
-            for reason, count in zip(CLOSE_REASONS, self.live.slot(slot).closed, strict=True)
+            for reason, count in zip(CLOSE_REASONS, self.counters.slot(slot).closed, strict=True)
             if count
         }
 
@@ -310,7 +313,7 @@ class RelayWorker:
         assert os.waitstatus_to_exitcode(status) == 0
         assert self.live.connections == 0
         for slot in range(self.slots):
-            counters = self.live.slot(slot)
+            counters = self.counters.slot(slot)
             assert counters.opened == sum(counters.closed), (slot, counters)
 
     def stop(self) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tcpmux.shm._readings import Counters
 from tests.relay.cases import drive_into_splice, fill, filling, link_directly
 from tests.relay.conftest import OpenEndpoint, StartWorker
 from tests.relay.harness import FAMILIES, Family, Link, RelayWorker, await_idle
@@ -145,7 +146,7 @@ def test_what_cannot_be_passed_on_does_not_wake_the_worker(
 
 def passed_on(worker: RelayWorker) -> int:
     """Bytes from clients."""
-    return int(worker.live.slot(1).bytes_in)
+    return int(Counters([worker.live]).slot(1).bytes_in)
 
 
 def has_passed_on(worker: RelayWorker, count: int) -> bool:

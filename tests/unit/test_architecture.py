@@ -24,6 +24,7 @@ ALLOWED = {
     "worker": {"shm"},
     "master": {"config", "shm", "worker"},
     "control": {"config", "shm"},
+    "logger": {"config", "shm"},
     "demo": {"config", "control"},
     "cli": {"config", "control", "demo"},
 }

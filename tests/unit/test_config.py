@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tcpmux.config import Address, ConfigError, load
 from tcpmux.config.duration import format_duration, parse_duration
+from tcpmux.config.schema import AccessLogModel
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ROUTE = """
@@ -38,11 +39,15 @@ def test_the_least_gets_the_defaults() -> None:
 
 def test_the_reference_states_the_defaults() -> None:
     least, reference = load([CONFIGS / "minimal.yaml"]), load([CONFIGS / "reference.yaml"])
-    assert (reference.workers, reference.admin, reference.drain_timeout) == (
+    assert (reference.workers, reference.admin.socket, reference.drain_timeout) == (
         least.workers,
-        least.admin,
+        least.admin.socket,
         least.drain_timeout,
     )
+    log = AccessLogModel(path="/x")
+    assert reference.access_log is not None
+    for name in ("format", "start", "interval", "buffer"):
+        assert getattr(reference.access_log, name) == getattr(log, name)
     for name in ("name", "listen", "connect_timeout", "idle_timeout"):
         assert getattr(reference.routes[0], name) == getattr(least.routes[0], name)
 

@@ -9,6 +9,7 @@ import asyncio
 import http.client
 import json
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -21,14 +22,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tcpmux.control.client import AdminClient, AdminError, NotRunning, Refused
+from tcpmux.control.connections import Connections
+from tcpmux.control.event_log import EventLog
+from tcpmux.control.metrics import Metrics
 from tcpmux.control.orphans import is_worker
 from tcpmux.control.process import Control
-from tcpmux.control.server import Identity
+from tcpmux.control.server import Identity, Readings
+from tcpmux.control.stream import Stream
+from tcpmux.shm._shm import Live, Table
+from tcpmux.shm.view import View
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
 DEADLINE = 10.0  # s
+US = f"{pwd.getpwuid(os.getuid()).pw_name} (pid {os.getpid()})"
 
 
 class FakeSource:
@@ -65,8 +73,13 @@ class Running:
         admin.bind(self.path)
         admin.listen()
         identity = Identity("9.9", ["/etc/routes.yaml"], self.path)
+        self.table, self.live = Table.create(1, 1, os.getpid(), 5), Live.create(0, 16)
+        view, events = View(self.table.fd, [self.live.fd]), EventLog()
+        stream = Stream(view, events, {"version": "9.9"})
+        metrics = Metrics(view, "9.9")
+        readings = Readings(source, Connections(view), events, metrics, stream)
         self.client = AdminClient(self.path, DEADLINE)
-        self.task = asyncio.create_task(Control(admin, theirs, source, identity).serve())
+        self.task = asyncio.create_task(Control(admin, theirs, readings, identity).serve())
 
     async def received(self) -> Any:
         receiving = asyncio.get_running_loop().sock_recv(self.master, 65536)
@@ -144,17 +157,28 @@ def test_changes_are_asked_of_the_master(tmp_path: Path) -> None:
             request, answer = await control.answering(
                 control.client.reload, ok=True, result=applied
             )
-            assert (request, answer) == ({"verb": "reload", "look_up": True}, applied)
+            assert (request, answer) == (
+                {"verb": "reload", "look_up": True, "by": US},
+                applied,
+            )
             request, answer = await control.answering(
                 lambda: control.client.set_weights("a.b", {"v1": 50}), ok=True, result=applied
             )
-            assert request == {"verb": "set_weights", "route": "a.b", "weights": {"v1": 50}}
+            assert request == {
+                "verb": "set_weights",
+                "route": "a.b",
+                "weights": {"v1": 50},
+                "by": US,
+            }
             assert answer == applied
             for now in (False, True):
                 request, answer = await control.answering(
                     partial(control.client.stop, now=now), ok=True, result={"pid": 4}
                 )
-                assert (request, answer) == ({"verb": "stop", "now": now}, {"pid": 4})
+                assert (request, answer) == (
+                    {"verb": "stop", "now": now, "by": US},
+                    {"pid": 4},
+                )
 
     asyncio.run(scenario())
 
@@ -175,7 +199,21 @@ def test_a_refusal_becomes_its_http_status(tmp_path: Path, kind: str, status: in
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "error"),
     [
-        ("GET", "/", b"", 404, "nothing at /"),
+        ("GET", "/v1/nothing", b"", 404, "nothing at /v1/nothing"),
+        ("GET", "/static/../server.py", b"", 404, "nothing at"),
+        ("GET", "/v1/connections?route=r", b"", 404, "no route named 'r'"),
+        ("GET", "/v1/connections?colour=red", b"", 404, "no filter named 'colour'"),
+        ("GET", "/v1/connections?client=1.2.3", b"", 400, "client: expected an address"),
+        ("GET", "/v1/connections?older=long", b"", 400, "older: expected a time"),
+        ("GET", "/v1/connections?sort=--age", b"", 400, "sort: expected one of"),
+        ("GET", "/v1/connections?limit=-1", b"", 400, "limit: expected 0..20000"),
+        ("GET", "/v1/connections?destination=v1", b"", 400, "say of which route"),
+        ("GET", "/v1/events?since=x", b"", 400, "since: expected the number"),
+        ("POST", "/v1/connections/kill", b'{"ids": ["0-x-1"]}', 400, "is not the id"),
+        ("POST", "/v1/connections/kill", b'{"ids": ["9-0-1"]}', 400, "is not the id"),
+        ("POST", "/v1/connections/kill", b'{"ids": "all"}', 400, "the body is"),
+        ("PUT", "/v1/log-level", b'{"level": 3}', 400, "the body is"),
+        ("PUT", "/v1/routes/r/destinations/v1/state", b"{}", 400, "the body is"),
         ("DELETE", "/v1/status", b"", 405, "DELETE: use GET"),
         ("POST", "/v1/stop", b"{", 400, "the body is not JSON"),
         ("POST", "/v1/stop", b'{"now": 1}', 400, "the body is {} or"),

@@ -30,7 +30,7 @@ def route(name: str, port: int, **weights: int) -> Route:
 
 def image(names: Names, generation: int, *routes: Route) -> Image:
     ids = {a: i for i, a in enumerate(a for r in routes for a in r.listen)}
-    return build_image(config(*routes), {}, names, ids, generation, {})
+    return build_image(config(*routes), {}, names, ids, generation, {}, {})
 
 
 def test_numbers_stay_with_their_names() -> None:

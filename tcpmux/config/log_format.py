@@ -1,0 +1,50 @@
+"""The keys of the access log, and what it may be written as. Used by every process.
+
+Names and meaning are those of Istio's and Envoy's default log for TCP where these have one.
+"""
+
+from __future__ import annotations
+
+import string
+
+KEYS = (
+    "event",  # end, or start and alive if asked for
+    "start_time",  # of the connection, UTC
+    "duration",  # ms
+    "bytes_received",  # from the client
+    "bytes_sent",  # to the client
+    "response_flags",
+    "connection_termination_details",  # why it ended: a reason of the counters
+    "closed_by",  # client, endpoint, proxy or both
+    "downstream_remote_address",
+    "downstream_local_address",
+    "upstream_host",
+    "upstream_cluster",  # route/destination
+    "upstream_local_address",
+    "route",
+    "destination",
+    "generation",
+    "pick_reason",
+    "attempts",
+    "connect_ms",
+    "first_byte_ms",
+    "worker",
+    "connection_id",
+)
+
+
+def check_template(template: str) -> None:
+    """Raises ValueError if it is not a text with {KEY} in it."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"{error} (write a brace as {{{{ or }}}})") from None
+    for _, key, spec, conversion in parts:
+        if key is None:
+            continue
+        if key not in KEYS:
+            raise ValueError(f"there is no {{{key}}}; there are {', '.join(KEYS)}")
+        if spec or conversion:
+            raise ValueError(f"expected {{{key}}} alone, without a format after it")
+    if not any(key for _, key, _, _ in parts):
+        raise ValueError("there is no {KEY} in it, so that every line would be the same")

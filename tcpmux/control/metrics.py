@@ -1,0 +1,353 @@
+"""GET /metrics: what Prometheus reads. Runs in control.
+
+Text format 0.0.4, or OpenMetrics 1.0 for those who ask for it. Written here and not by the client
+library: 1,000 routes are 150,000 lines, and every one of them has its labels made ready when
+routes change. Names: Istio's, whose boards work as they are, and ours, tcpmux_*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from tcpmux.control.machine import accept_queues, descriptors
+from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
+from tcpmux.shm._shm import CLOSE_REASONS, PICK_REASONS, WORKER_COUNTERS, Live, counter_rows
+from tcpmux.shm.image import READY, DestinationRow, Histogram, Image, SlotCounters, Times
+from tcpmux.shm.stats import REJECTED, is_running
+from tcpmux.shm.view import View
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+_FLAG_OF = {name: unit for kind, name, unit, _ in counter_rows() if kind == "close"}
+_FLAGS = tuple(dict.fromkeys(_FLAG_OF.values()))
+_REASONS_OF_FLAG = [
+    [i for i, reason in enumerate(CLOSE_REASONS) if _FLAG_OF[reason] == flag] for flag in _FLAGS
+]
+_HELP = {name: text for kind, name, _, text in counter_rows() if kind == "worker"}
+# What the parser of a text file would take for its own.
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+
+Values = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """One metric. kind: counter, gauge or histogram. labels: of its samples, besides those that
+    say what it is of. values: as many as labels, of one destination."""
+
+    name: str
+    kind: str
+    help: str
+    labels: tuple[str, ...] = ("",)
+    values: Callable[[DestinationRow, SlotCounters, Times], Values] = lambda *_: ()
+
+    def head(self, *, open_metrics: bool) -> str:
+        name = self.name.removesuffix("_total") if open_metrics else self.name
+        return f"# HELP {name} {self.help}\n# TYPE {name} {self.kind}\n"
+
+
+def _by(label: str, values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f'{label}="{value}"' for value in values)
+
+
+def _seconds(us: int) -> str:
+    """Exact: 2500 -> 0.0025."""
+    return f"{us // 1_000_000}.{us % 1_000_000:06d}".rstrip("0").removesuffix(".")
+
+
+def _histogram_values(histogram: Histogram) -> Values:
+    counts = tuple(accumulate(histogram.buckets))
+    return (*counts, histogram.sum_us // 1_000_000, histogram.sum_us % 1_000_000, counts[-1])
+
+
+def _histogram_template(name: str, labels: str, bounds_us: Sequence[int]) -> str:
+    lines = [f'{name}_bucket{{{labels},le="{_seconds(b)}"}} %d\n' for b in bounds_us]
+    lines.append(f'{name}_bucket{{{labels},le="+Inf"}} %d\n')
+    return "".join([*lines, f"{name}_sum{{{labels}}} %d.%06d\n{name}_count{{{labels}}} %d\n"])
+
+
+_ISTIO = (
+    _Family(
+        "istio_tcp_connections_opened_total",
+        "counter",
+        "Connections given to a destination.",
+        _by("response_flags", "-"),
+        lambda _, c, __: (c.opened,),
+    ),
+    _Family(
+        "istio_tcp_connections_closed_total",
+        "counter",
+        "Connections that have ended, by response flag.",
+        _by("response_flags", _FLAGS),
+        lambda _, c, __: tuple(sum([c.closed[i] for i in of]) for of in _REASONS_OF_FLAG),
+    ),
+    _Family(
+        "istio_tcp_received_bytes_total",
+        "counter",
+        "Bytes from clients, passed on; counted while a connection lives.",
+        _by("response_flags", "-"),
+        lambda _, c, __: (c.bytes_in,),
+    ),
+    _Family(
+        "istio_tcp_sent_bytes_total",
+        "counter",
+        "Bytes to clients; counted while a connection lives.",
+        _by("response_flags", "-"),
+        lambda _, c, __: (c.bytes_out,),
+    ),
+)
+_OWN = (
+    _Family(
+        "tcpmux_connections_active",
+        "gauge",
+        "Connections that are open.",
+        values=lambda _, c, __: (c.active,),
+    ),
+    _Family(
+        "tcpmux_connections_closed_total",
+        "counter",
+        "Connections that have ended, by reason.",
+        _by("reason", CLOSE_REASONS),
+        lambda _, c, __: c.closed,
+    ),
+    _Family(
+        "tcpmux_connect_failures_total",
+        "counter",
+        "Connects to an endpoint that were refused, unreachable or timed out.",
+        values=lambda _, c, __: (c.connect_failures,),
+    ),
+    _Family(
+        "tcpmux_connect_timeouts_total",
+        "counter",
+        "Those of the failures that timed out.",
+        values=lambda _, c, __: (c.connect_timeouts,),
+    ),
+    _Family(
+        "tcpmux_picks_total",
+        "counter",
+        "Times the destination was picked, by reason.",
+        _by("reason", PICK_REASONS),
+        lambda _, c, __: c.picked,
+    ),
+    _Family(
+        "tcpmux_destination_weight",
+        "gauge",
+        "Weight asked for: by the file or, later, by an operator.",
+        values=lambda row, _, __: (row.weight,),
+    ),
+    _Family(
+        "tcpmux_destination_effective_weight",
+        "gauge",
+        "Weight in force; its share of the route's sum is its share of connections.",
+        values=lambda row, _, __: (row.effective_weight,),
+    ),
+    _Family(
+        "tcpmux_destination_ready",
+        "gauge",
+        "1, or 0 while an operator has it drained or disabled.",
+        values=lambda row, _, __: (int(row.state == READY),),
+    ),
+)
+_HISTOGRAMS: tuple[tuple[_Family, tuple[int, ...], Callable[[Times], Histogram]], ...] = (
+    (
+        _Family("tcpmux_connect_seconds", "histogram", "From connect to an open connection."),
+        LATENCY_BOUNDS_US,
+        lambda times: times.connect,
+    ),
+    (
+        _Family(
+            "tcpmux_first_byte_seconds",
+            "histogram",
+            "From accept to the first byte that the client got.",
+        ),
+        LATENCY_BOUNDS_US,
+        lambda times: times.first_byte,
+    ),
+    (
+        _Family("tcpmux_connection_duration_seconds", "histogram", "From accept to the end."),
+        DURATION_BOUNDS_US,
+        lambda times: times.duration,
+    ),
+)
+_ENDPOINT = (
+    _Family("tcpmux_endpoint_connections_active", "gauge", "Connections that are open."),
+    _Family("tcpmux_endpoint_connections_total", "counter", "Connects started."),
+    _Family("tcpmux_endpoint_connect_failures_total", "counter", "Connects that failed."),
+)
+_ROUTE = (
+    _Family("tcpmux_route_connections_total", "counter", "Connections that came in."),
+    _Family(
+        "tcpmux_route_connections_rejected_total",
+        "counter",
+        "Connections that reached no endpoint, and were reset.",
+    ),
+)
+
+
+def _label(value: object) -> str:
+    return str(value).translate(_ESCAPES)
+
+
+def _templates(families: Iterable[_Family], labels: str) -> list[str]:
+    return [
+        "".join(
+            f"{family.name}{{{labels}{',' if more else ''}{more}}} %d\n" for more in family.labels
+        )
+        for family in families
+    ]
+
+
+class _Prepared:
+    """The lines of everything in an image, but for the numbers."""
+
+    def __init__(self, image: Image) -> None:
+        self.destinations: list[tuple[DestinationRow, list[str], list[str]]] = []
+        self.endpoints: list[tuple[int, list[str]]] = []  # counter slot
+        self.routes: list[tuple[int, list[str]]] = []
+        for route in image.routes:
+            name = _label(route.name)
+            self.routes.append((route.slot, _templates(_ROUTE, f'route="{name}"')))
+            for row in route.destinations:
+                version = _label(row.name)
+                istio = f'destination_service="{name}",destination_version="{version}"'
+                own = f'route="{name}",destination="{version}"'
+                lines = [*_templates(_ISTIO, istio), *_templates(_OWN, own)]
+                histograms = [
+                    _histogram_template(family.name, own, bounds)
+                    for family, bounds, _ in _HISTOGRAMS
+                ]
+                self.destinations.append((row, lines, histograms))
+                for endpoint in dict.fromkeys(row.endpoints):
+                    labels = f'{own},endpoint="{_label(endpoint.address)}"'
+                    self.endpoints.append((endpoint.slot, _templates(_ENDPOINT, labels)))
+
+
+class Metrics:
+    """Makes the text of what a View shows. version: of tcpmux."""
+
+    def __init__(self, view: View, version: str) -> None:
+        self._view = view
+        self._version = version
+        self._prepared: tuple[int, _Prepared] | None = None
+
+    def text(self, *, open_metrics: bool = False) -> str:
+        generation, image = self._view.image()
+        if self._prepared is None or self._prepared[0] != generation:
+            self._prepared = generation, _Prepared(image)
+        parts: list[str] = []
+        self._put_traffic(parts, self._prepared[1], open_metrics=open_metrics)
+        self._put_instance(parts, generation, open_metrics=open_metrics)
+        self._put_queues(parts, image, open_metrics=open_metrics)
+        self._put_workers(parts, open_metrics=open_metrics)
+        if open_metrics:
+            parts.append("# EOF\n")
+        return "".join(parts)
+
+    def _put_traffic(self, parts: list[str], of: _Prepared, *, open_metrics: bool) -> None:
+        counters = self._view.counters
+        read = [
+            (row, lines, histograms, counters.slot(row.slot), counters.times(row.slot))
+            for row, lines, histograms in of.destinations
+        ]
+        for i, family in enumerate((*_ISTIO, *_OWN)):
+            parts.append(family.head(open_metrics=open_metrics))
+            values = family.values
+            parts += [lines[i] % values(row, c, times) for row, lines, _, c, times in read]
+        for i, (family, _, histogram_of) in enumerate(_HISTOGRAMS):
+            parts.append(family.head(open_metrics=open_metrics))
+            for _, _, histograms, _, times in read:
+                histogram = histogram_of(times)
+                if any(histogram.buckets):  # most of many routes are silent
+                    parts.append(histograms[i] % _histogram_values(histogram))
+        slots = [(counters.slot(slot), lines) for slot, lines in of.endpoints]
+        for i, family in enumerate(_ENDPOINT):
+            parts.append(family.head(open_metrics=open_metrics))
+            parts += [lines[i] % (c.active, c.opened, c.connect_failures)[i] for c, lines in slots]
+        routes = [(counters.slot(slot), lines) for slot, lines in of.routes]
+        rejected = [CLOSE_REASONS.index(reason) for reason in REJECTED]
+        for i, family in enumerate(_ROUTE):
+            parts.append(family.head(open_metrics=open_metrics))
+            parts += [
+                lines[i] % (c.opened, sum(c.closed[reason] for reason in rejected))[i]
+                for c, lines in routes
+            ]
+
+    def _put_instance(self, parts: list[str], generation: int, *, open_metrics: bool) -> None:
+        table = self._view.table
+        done, refused = table.reloads
+
+        def put(name: str, kind: str, text: str, *samples: tuple[str, int]) -> None:
+            _put(parts, _Family(name, kind, text), samples, open_metrics=open_metrics)
+
+        put("tcpmux_info", "gauge", "Always 1.", (f'version="{_label(self._version)}"', 1))
+        put("tcpmux_generation", "gauge", "Of the routes in force.", ("", generation))
+        put("tcpmux_start_time_seconds", "gauge", "Unix time.", ("", table.started_at))
+        put("tcpmux_workers", "gauge", "Workers that there are to be.", ("", table.worker_count))
+        put(
+            "tcpmux_reloads_total",
+            "counter",
+            "Reloads, by result.",
+            ('result="done"', done),
+            ('result="refused"', refused),
+        )
+        put("tcpmux_upgrades_total", "counter", "Upgrades begun.", ("", table.upgrade[0]))
+
+    def _put_queues(self, parts: list[str], image: Image, *, open_metrics: bool) -> None:
+        listening = []
+        for row in image.listeners:
+            host, _, port = str(row.address).rpartition(":")
+            if port.isdecimal() and not host.startswith("unix"):
+                name = _label(image.routes[row.route].name)
+                labels = f'route="{name}",listen="{row.address}"'
+                listening.append(((host.strip("[]"), int(port)), labels))
+        queues = accept_queues(port for (_, port), _ in listening) if listening else {}
+        for i, (name, text) in enumerate(
+            (
+                ("tcpmux_accept_queue_length", "Connections that wait to be accepted."),
+                ("tcpmux_accept_queue_limit", "The most that can wait; more are dropped."),
+            )
+        ):
+            samples = [(labels, queues[key][i]) for key, labels in listening if key in queues]
+            _put(parts, _Family(name, "gauge", text), samples, open_metrics=open_metrics)
+
+    def _put_workers(self, parts: list[str], *, open_metrics: bool) -> None:
+        lives = [live for live in self._view.lives if live.starts]
+
+        def put(name: str, kind: str, text: str, value: Callable[[Live], int]) -> None:
+            samples = [(f'worker="{live.worker}"', value(live)) for live in lives]
+            _put(parts, _Family(name, kind, text), samples, open_metrics=open_metrics)
+
+        put("tcpmux_worker_up", "gauge", "1 while its process runs.", is_running)
+        put("tcpmux_worker_generation", "gauge", "It uses.", lambda w: w.generation_seen)
+        put("tcpmux_worker_connections", "gauge", "It has open.", lambda w: w.connections)
+        put("tcpmux_worker_connections_limit", "gauge", "It can have.", lambda w: w.capacity)
+        put("tcpmux_worker_starts_total", "counter", "Lives of it.", lambda w: w.starts)
+        put("tcpmux_worker_pipes", "gauge", "Pipes it has.", lambda w: w.pipes)
+        put("tcpmux_worker_open_fds", "gauge", "Open descriptors.", lambda w: descriptors(w.pid))
+        put(
+            "tcpmux_worker_log_dropped_total",
+            "counter",
+            "Lines of the access log for which there was no room.",
+            lambda w: w.log_dropped,
+        )
+        counted = [live.counters() for live in lives]
+        for name in WORKER_COUNTERS:
+            samples = [
+                (f'worker="{live.worker}"', counts[name])
+                for live, counts in zip(lives, counted, strict=True)
+            ]
+            family = _Family(f"tcpmux_worker_{name}_total", "counter", f"{_HELP[name]}.")
+            _put(parts, family, samples, open_metrics=open_metrics)
+
+
+def _put(
+    parts: list[str], family: _Family, samples: Iterable[tuple[str, int]], *, open_metrics: bool
+) -> None:
+    parts.append(family.head(open_metrics=open_metrics))
+    for labels, value in samples:
+        name = f"{family.name}{{{labels}}}" if labels else family.name
+        parts.append(f"{name} {value:d}\n")

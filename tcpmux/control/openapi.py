@@ -1,0 +1,125 @@
+"""The OpenAPI document of the admin API, made of its table of operations. Runs in control."""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args, get_origin, get_type_hints
+
+Schema = dict[str, Any]
+_PLAIN: dict[Any, Schema] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    bool: {"type": "boolean"},
+}
+_REFUSALS = {
+    400: "The request can't be meant.",
+    401: "Over TCP, with a token file: without its token.",
+    403: "Not for this user, or from another site.",
+    404: "There is no such thing.",
+    405: "Not with this method.",
+    408: "The body did not arrive.",
+    409: "Refused as things are now; nothing has changed.",
+    413: "The body is too large.",
+    422: "The configuration files have a mistake; nothing has changed.",
+    500: "A fault in tcpmux.",
+    503: "The master is gone, or there are too many streams.",
+    504: "The master has not answered in time.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """handler: name of the method of AdminApi. answer: a TypedDict, or a media type. body: JSON
+    schema of the request's. query: of its parameters."""
+
+    method: str
+    path: str
+    handler: str
+    summary: str
+    answer: Any
+    status: int = 200
+    body: Schema | None = None
+    query: dict[str, Schema] = field(default_factory=dict)
+
+
+def closed_object(required: Sequence[str] = (), **properties: Schema) -> Schema:
+    """The schema of an object with these and no others."""
+    made: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return {**made, "required": list(required)} if required else made
+
+
+def _schema(kind: Any, components: dict[str, Schema]) -> Schema:
+    if kind in _PLAIN:
+        return _PLAIN[kind]
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is list:
+        return {"type": "array", "items": _schema(arguments[0], components)}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _schema(arguments[1], components)}
+    if origin is types.UnionType:
+        (inner,) = (argument for argument in arguments if argument is not type(None))
+        return {"anyOf": [_schema(inner, components), {"type": "null"}]}
+    name: str = kind.__name__
+    if name not in components:
+        components[name] = {}  # itself may be in it
+        hints = get_type_hints(kind)
+        components[name] = {
+            "type": "object",
+            "properties": {key: _schema(hint, components) for key, hint in hints.items()},
+            "required": sorted(kind.__required_keys__),
+        }
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _content(answer: Any, components: dict[str, Schema]) -> Schema:
+    if isinstance(answer, str):
+        schema: Schema = {"type": "object"} if answer == "application/json" else {"type": "string"}
+        return {answer: {"schema": schema}}
+    return {"application/json": {"schema": _schema(answer, components)}}
+
+
+def document(operations: Iterable[Operation], version: str) -> dict[str, Any]:
+    """OpenAPI 3.1."""
+    error = closed_object(["error"], error={"type": "string"})
+    components: dict[str, Schema] = {"Error": error}
+    refusals = {
+        str(status): {
+            "description": text,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+        }
+        for status, text in _REFUSALS.items()
+    }
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        answer = {
+            "description": operation.summary,
+            "content": _content(operation.answer, components),
+        }
+        parameters = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in re.findall(r"\{(\w+)\}", operation.path)
+        ]
+        parameters += [
+            {"name": name, "in": "query", "schema": schema}
+            for name, schema in operation.query.items()
+        ]
+        made: dict[str, Any] = {
+            "operationId": operation.handler,
+            "summary": operation.summary,
+            "parameters": parameters,
+            "responses": {str(operation.status): answer, **refusals},
+        }
+        if operation.body is not None:
+            content = {"application/json": {"schema": operation.body}}
+            made["requestBody"] = {"required": "required" in operation.body, "content": content}
+        paths.setdefault(operation.path, {})[operation.method.lower()] = made
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "tcpmux", "version": version, "description": "The admin API."},
+        "paths": paths,
+        "components": {"schemas": components},
+    }

@@ -1,0 +1,54 @@
+// Requests to the admin API, with the bearer token if one is needed.
+
+const TOKEN_KEY = "tcpmux-token";
+
+export class ApiError extends Error {}
+
+export class Unauthorized extends ApiError {}
+
+// Tells of "unauthorized", whichever request it was.
+export const refusals = new EventTarget();
+
+export function setToken(token) {
+  sessionStorage.setItem(TOKEN_KEY, token);
+}
+
+export function hasToken() {
+  return sessionStorage.getItem(TOKEN_KEY) !== null;
+}
+
+async function refusal(response) {
+  let reason = `${response.status} ${response.statusText}`.trim();
+  try {
+    reason = (await response.json()).error ?? reason;
+  } catch {
+    // Not from the API but from something in between: its status has to do.
+  }
+  return response.status === 401 ? new Unauthorized(reason) : new ApiError(reason);
+}
+
+// The response, once its head is there. Raises ApiError for everything but success.
+export async function open(path, { method = "GET", body, signal, headers = {} } = {}) {
+  const token = sessionStorage.getItem(TOKEN_KEY);
+  const sent = { ...headers };
+  if (token) sent.Authorization = `Bearer ${token}`;
+  if (body !== undefined) sent["Content-Type"] = "application/json";
+  const response = await fetch(path, {
+    method,
+    headers: sent,
+    body: body === undefined ? undefined : JSON.stringify(body),
+    cache: "no-store",
+    signal,
+  });
+  if (response.status === 401) refusals.dispatchEvent(new Event("unauthorized"));
+  if (!response.ok) throw await refusal(response);
+  return response;
+}
+
+export async function call(path, options) {
+  return (await open(path, options)).json();
+}
+
+export function routePath(route, action) {
+  return `/v1/routes/${encodeURIComponent(route)}/${action}`;
+}

@@ -1,0 +1,228 @@
+// The weights of the chosen route: what the user would have, what that means, and the change.
+//
+// What the user has touched (a draft) is the user's until it is applied or discarded, whatever
+// happens elsewhere; everything else follows the table.
+
+import { call, routePath } from "./api.js";
+import { byId, element, KeyedNodes, setAttribute, setText } from "./dom.js";
+import * as format from "./format.js";
+
+const LARGEST_WEIGHT = 1_000_000;
+
+// Shares as they would be with other weights. A destination that is not ready keeps what it has.
+function sharesWith(destinations, weightOf) {
+  const weights = destinations.map((d) => (d.state === "ready" ? weightOf(d) : d.effective_weight));
+  const total = weights.reduce((all, weight) => all + weight, 0);
+  return new Map(destinations.map((d, i) => [d.name, total ? weights[i] / total : NaN]));
+}
+
+function sharesNow(destinations) {
+  const total = destinations.reduce((all, d) => all + d.effective_weight, 0);
+  return new Map(destinations.map((d) => [d.name, total ? d.effective_weight / total : NaN]));
+}
+
+// What the drafts come to: a line for each destination, and what there is to send.
+function planOf(route, drafts) {
+  const draftOf = (d) => drafts.get(d.name) ?? d.weight;
+  const now = sharesNow(route.destinations);
+  const then = sharesWith(route.destinations, draftOf);
+  const lines = route.destinations.map((d) => {
+    const wanted = draftOf(d);
+    const shares = `(${format.percent(now.get(d.name))} → ${format.percent(then.get(d.name))})`;
+    const valid = !Number.isNaN(wanted);
+    const changed = valid && wanted !== d.weight;
+    const moved = valid && now.get(d.name) !== then.get(d.name);
+    let text = `${d.name} ${format.count(d.weight)}`;
+    if (changed) text += ` → ${format.count(wanted)} ${shares}`;
+    else if (moved && !Number.isNaN(then.get(d.name))) text += ` ${shares}`;
+    else text += ` (${format.percent(now.get(d.name))})`;
+    return { destination: d, wanted, valid, changed, moved, text };
+  });
+  return {
+    lines,
+    valid: lines.every((line) => line.valid),
+    changed: lines.filter((line) => line.changed),
+    nobody: lines.every((line) => line.wanted === 0),
+  };
+}
+
+function textIn(list, items) {
+  list.replaceChildren(...items.map((text) => element("li", {}, text)));
+}
+
+export class Weights {
+  #route = null;
+  #drafts = new Map(); // by route, then by destination; NaN for what is no weight
+  #rows = null;
+  #rowsOf = null;
+  #greatest = 0; // what the sliders reach to; never less while they may be being dragged
+  #report;
+  #dialog = byId("weights-dialog");
+  #shown = ""; // what the dialog lists
+
+  // report(text, failed) tells the result.
+  constructor(report) {
+    this.#report = report;
+    byId("weight-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (!byId("apply-weights").disabled) this.#ask();
+    });
+    byId("discard-weights").addEventListener("click", () => this.#discard());
+    byId("undo-weights").addEventListener("click", () => this.#undo());
+    this.#dialog.addEventListener("close", () => {
+      if (this.#dialog.returnValue === "confirm") this.#apply();
+    });
+  }
+
+  // With each table, and when another route is chosen.
+  update(route) {
+    if (this.#rowsOf !== route.name) {
+      byId("weight-rows").replaceChildren();
+      this.#rows = new KeyedNodes(
+        byId("weight-rows"), ({ line }) => line.destination.name, ({ line }) => this.#row(line.destination.name),
+      );
+      this.#rowsOf = route.name;
+      this.#greatest = 100;
+    }
+    if (this.#dialog.open && this.#route?.name !== route.name) this.#dialog.close("cancel");
+    this.#route = route;
+    const drafts = this.#draftsOfRoute();
+    const weights = new Map(route.destinations.map((d) => [d.name, d.weight]));
+    for (const [name, wanted] of drafts) {
+      if (!weights.has(name) || weights.get(name) === wanted) drafts.delete(name);
+    }
+    this.#show();
+    if (this.#dialog.open) this.#relist();
+  }
+
+  #draftsOfRoute() {
+    const { name } = this.#route;
+    if (!this.#drafts.has(name)) this.#drafts.set(name, new Map());
+    return this.#drafts.get(name);
+  }
+
+  #show() {
+    const plan = planOf(this.#route, this.#draftsOfRoute());
+    const values = plan.lines.flatMap((line) => [line.destination.weight, line.wanted || 0]);
+    this.#greatest = Math.max(this.#greatest, ...values);
+    this.#rows.show(plan.lines.map((line) => ({ line, greatest: this.#greatest })));
+    const touched = this.#draftsOfRoute().size > 0;
+    byId("apply-weights").disabled = !plan.valid || plan.changed.length === 0;
+    byId("discard-weights").disabled = !touched;
+    const warning = !plan.valid
+      ? `A weight is a whole number from 0 to ${format.count(LARGEST_WEIGHT)}.`
+      : plan.changed.length && plan.nobody
+        ? "With all weights 0 no destination gets connections."
+        : "";
+    setText(byId("weights-warning"), warning);
+    byId("weights-warning").hidden = !warning;
+  }
+
+  #row(name) {
+    const slider = element("input", {
+      type: "range", min: 0, step: 1, id: `weight-range-${name}`, "aria-label": `${name}: weight, slider`,
+    });
+    const number = element("input", {
+      type: "number", min: 0, max: LARGEST_WEIGHT, step: 1, required: true, inputmode: "numeric",
+      id: `weight-number-${name}`, "aria-describedby": `weight-preview-${name}`,
+    });
+    const preview = element("output", {
+      id: `weight-preview-${name}`, for: `weight-range-${name} weight-number-${name}`, "aria-live": "off",
+    });
+    const label = element("label", { for: number.id, title: name }, name);
+    const node = element(
+      "div", { class: "weight-row", "data-destination": name }, label, slider, number, preview,
+    );
+    slider.addEventListener("input", () => this.#touch(name, Number(slider.value)));
+    number.addEventListener("input", () =>
+      this.#touch(name, number.checkValidity() ? Number(number.value) : NaN),
+    );
+    return {
+      node,
+      update({ line, greatest }) {
+        setAttribute(slider, "max", greatest);
+        // Of a range in the hundred thousands nobody wants to step by one.
+        setAttribute(slider, "step", Math.max(1, 10 ** Math.floor(Math.log10(greatest)) / 100));
+        if (line.valid) {
+          slider.value = line.wanted;
+          // Also not while it is being typed: 050 is 50 already, but not to be cut short.
+          if (Number(number.value) !== line.wanted || !number.value) number.value = line.wanted;
+        }
+        setAttribute(number, "aria-invalid", !line.valid && "true");
+        setAttribute(slider, "aria-valuetext", line.text);
+        setAttribute(node, "data-changed", line.changed);
+        setText(preview, line.valid ? line.text : `${name}: not a weight`);
+      },
+    };
+  }
+
+  #touch(name, wanted) {
+    const { weight } = this.#route.destinations.find((d) => d.name === name);
+    if (wanted === weight) this.#draftsOfRoute().delete(name);
+    else this.#draftsOfRoute().set(name, wanted);
+    this.#show();
+  }
+
+  #discard() {
+    this.#draftsOfRoute().clear();
+    this.#show();
+    // The button that had the focus cannot keep it now that it is disabled.
+    byId("weight-rows").querySelector("input")?.focus();
+  }
+
+  #list() {
+    const plan = planOf(this.#route, this.#draftsOfRoute());
+    textIn(byId("weights-changes"), plan.changed.map((line) => line.text));
+    const others = plan.lines.filter((line) => !line.changed && line.moved).map((line) => line.text);
+    const consequences = others.length ? `Weight not changed, but share: ${others.join("; ")}.` : "";
+    setText(byId("weights-consequences"), plan.nobody ? byId("weights-warning").textContent : consequences);
+    this.#shown = JSON.stringify(plan.lines.map((line) => line.text));
+    return plan;
+  }
+
+  #ask() {
+    setText(byId("weights-dialog-title"), `Change weights of ${this.#route.name}?`);
+    setText(byId("weights-meanwhile"), "");
+    this.#list();
+    this.#dialog.returnValue = "cancel";
+    this.#dialog.showModal();
+  }
+
+  // The list is what will be sent, also if somebody else has changed weights in the meantime.
+  #relist() {
+    const before = this.#shown;
+    const plan = this.#list();
+    if (!plan.changed.length) this.#dialog.close("cancel");
+    else if (this.#shown !== before) {
+      setText(byId("weights-meanwhile"), "The weights have been changed meanwhile. This is the new list.");
+    }
+  }
+
+  #apply() {
+    const plan = planOf(this.#route, this.#draftsOfRoute());
+    const body = Object.fromEntries(plan.changed.map((l) => [l.destination.name, l.wanted]));
+    this.#send("PUT", "weights", body);
+  }
+
+  #undo() {
+    this.#send("POST", "undo", {});
+  }
+
+  // Drafts that were applied end with the table that comes with the change.
+  async #send(method, action, body) {
+    const buttons = [byId("apply-weights"), byId("undo-weights")];
+    buttons.forEach((button) => setAttribute(button, "aria-busy", "true"));
+    try {
+      const answer = await call(routePath(this.#route.name, action), { method, body });
+      const reached = answer.workers.filter((w) => w.generation >= answer.generation).length;
+      this.#report(
+        `${answer.changes.join("; ") || "Nothing changed"}: generation ${answer.generation} ` +
+          `in ${reached} of ${format.plural(answer.workers.length, "worker")}`,
+      );
+    } catch (error) {
+      this.#report(error.message, true);
+    } finally {
+      buttons.forEach((button) => setAttribute(button, "aria-busy", null));
+    }
+  }
+}

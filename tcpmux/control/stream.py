@@ -1,0 +1,201 @@
+"""What the page shows, second by second, as server-sent events. Runs in control.
+
+    table    the routes and what belongs to them: at first, and after each change
+    sample   every second: counters of every destination, workers; for one route its histograms
+    events   what has happened
+
+A client that reads slowly is told less, never late: nothing is kept for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from contextlib import suppress
+from typing import Any
+
+from tcpmux.control.event_log import EventLog
+from tcpmux.control.machine import descriptors
+from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
+from tcpmux.shm._shm import CLOSE_REASONS
+from tcpmux.shm.image import ADMIN_STATES, DestinationRow, Histogram, Image, SlotCounters
+from tcpmux.shm.stats import is_running, turns_of, worker_state
+from tcpmux.shm.view import View
+
+EVERY = 1.0  # s
+COLUMNS = (
+    "connections_total",
+    "connections_active",
+    "bytes_in_total",
+    "bytes_out_total",
+    "connect_failures_total",
+    "errors_total",
+)
+# Ends that are nobody's wish.
+ERRORS = ("connect_failed", "connect_timeout", "no_endpoint", "local_error", "worker_lost")
+_ERRORS = [CLOSE_REASONS.index(reason) for reason in ERRORS]
+
+
+def _seconds(bounds_us: tuple[int, ...]) -> list[float]:
+    return [bound / 1e6 for bound in bounds_us]
+
+
+BUCKETS = {
+    "connect_seconds": _seconds(LATENCY_BOUNDS_US),
+    "first_byte_seconds": _seconds(LATENCY_BOUNDS_US),
+    "duration_seconds": _seconds(DURATION_BOUNDS_US),
+}
+
+
+def packed(name: str, data: object) -> bytes:
+    """One event of the stream."""
+    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+
+
+class Stream:
+    """Makes the events. identity: the fields of `table` that no memory has."""
+
+    def __init__(self, view: View, events: EventLog, identity: dict[str, Any]) -> None:
+        self._view = view
+        self._events = events
+        self._identity = identity
+        self._sample: tuple[float, dict[str, Any]] = (0.0, {})
+        self._packed_table: tuple[object, bytes] = (None, b"")
+
+    async def send(self, write: Any, route: str | None) -> None:
+        """Until it is cancelled, or write(bytes) raises. It waits while the client reads slowly."""
+        sent_table: object = None
+        seq = 0
+        due = 0.0
+        while True:
+            key = (self._view.table.generation, self._view.table.draining)
+            if key != sent_table:
+                sent_table = key
+                await write(self._table(key))
+            new = self._events.after(seq)
+            if new:
+                seq = new[-1]["seq"]
+                await write(packed("events", new))
+            now = time.monotonic()
+            if now >= due:
+                due = due + EVERY if due + EVERY > now else now + EVERY
+                await write(packed("sample", self._sample_for(route)))
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._events.wait(), max(0.0, due - time.monotonic()))
+
+    # --- table ------------------------------------------------------------------------------
+
+    def _table(self, key: object) -> bytes:
+        if self._packed_table[0] != key:
+            self._packed_table = key, packed("table", self._make_table())
+        return self._packed_table[1]
+
+    def _make_table(self) -> dict[str, Any]:
+        table = self._view.table
+        generation, image = self._view.image()
+        listen: list[list[str]] = [[] for _ in image.routes]
+        for row in image.listeners:
+            listen[row.route].append(str(row.address))
+        return {
+            **self._identity,
+            "time": time.time(),
+            "pid": table.master_pid,
+            "state": "draining" if table.draining else "running",
+            "generation": generation,
+            "started_at": table.started_at,
+            "columns": COLUMNS,
+            "buckets": BUCKETS,
+            "routes": [
+                {
+                    "name": route.name,
+                    "listen": addresses,
+                    "destinations": [_destination(row) for row in route.destinations],
+                }
+                for route, addresses in zip(image.routes, listen, strict=True)
+            ],
+        }
+
+    # --- sample -----------------------------------------------------------------------------
+
+    def _sample_for(self, route: str | None) -> dict[str, Any]:
+        now = time.monotonic()
+        if now - self._sample[0] > EVERY / 2:  # one for all that are connected
+            self._sample = now, self._make_sample()
+        if route is None:
+            return self._sample[1]
+        return {**self._sample[1], "histograms": self._histograms(route)}
+
+    def _make_sample(self) -> dict[str, Any]:
+        generation, image = self._view.image()
+        return {
+            "time": time.time(),
+            "generation": generation,
+            "workers": [
+                {
+                    "id": live.worker,
+                    "pid": live.pid if is_running(live) else 0,
+                    "state": worker_state(live),
+                    "generation": live.generation_seen,
+                    "connections": live.connections,
+                    "connections_limit": live.capacity,
+                    "starts": live.starts,
+                    "fds": descriptors(live.pid),
+                }
+                for live in self._view.lives
+                if live.guardian_pid
+            ],
+            "routes": self._counts(image),
+        }
+
+    def _counts(self, image: Image) -> list[list[tuple[int, ...]]]:
+        return [
+            [_numbers(self._view.counters.slot(row.slot)) for row in route.destinations]
+            for route in image.routes
+        ]
+
+    def _histograms(self, name: str) -> dict[str, Any] | None:
+        _, image = self._view.image()
+        route = next((route for route in image.routes if route.name == name), None)
+        if route is None:
+            return None
+        made = []
+        for row in route.destinations:
+            times = self._view.counters.times(row.slot)
+            made.append(
+                {
+                    "name": row.name,
+                    "connect_seconds": _counts_of(times.connect),
+                    "first_byte_seconds": _counts_of(times.first_byte),
+                    "duration_seconds": _counts_of(times.duration),
+                }
+            )
+        return {"route": name, "destinations": made}
+
+
+def _numbers(c: SlotCounters) -> tuple[int, ...]:
+    """In the order of COLUMNS."""
+    errors = sum([c.closed[i] for i in _ERRORS])
+    return c.opened, c.active, c.bytes_in, c.bytes_out, c.connect_failures, errors
+
+
+def _counts_of(histogram: Histogram) -> tuple[int, ...]:
+    return histogram.buckets
+
+
+def _destination(row: DestinationRow) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "weight": row.weight,
+        "file_weight": row.file_weight,
+        "effective_weight": row.effective_weight,
+        "state": ADMIN_STATES[row.state],
+        "endpoints": [
+            {
+                "address": str(endpoint.address),
+                "turns": turns,
+                "state": ADMIN_STATES[endpoint.state],
+            }
+            for endpoint, turns in turns_of(row)
+        ],
+    }

@@ -1,0 +1,155 @@
+"""`python -m tcpmux.logger`: how the master starts the log process. Not for the shell.
+
+SIGTERM   writes what there is, and ends
+SIGUSR1   opens the file again
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from tcpmux.logger.lines import Line, writer
+from tcpmux.logger.source import Source
+from tcpmux.logger.targets import Target, open_target
+from tcpmux.shm._shm import ABSENT
+from tcpmux.shm.view import View
+
+log = logging.getLogger("tcpmux.log")
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # of a terminal; meant for the master
+SHORTEST, LONGEST = 0.02, 0.25  # s between two looks, by how much there was to write
+BUSY = 100  # lines at one look
+RETRY = 1.0  # s after an error
+SAY_EVERY = 10.0  # s between two words about lines that were dropped
+LAST_WORDS = 1.5  # s to write what is left; the master waits 2 s for our end
+
+
+class Log:
+    """Takes from a source and writes to a target, until told to end."""
+
+    def __init__(
+        self, source: Source, target: Target, text: Callable[[Line], str], interval: float
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._text = text
+        self._interval = interval
+        self._next_interval = time.monotonic() + interval
+        self._next_word = 0.0
+        self._lost = 0  # lines that could not be written, and have not been told of
+        self._failing = False
+
+    def step(self) -> int:
+        """Writes what there is; returns how many lines. Never raises OSError: what can't be
+        written is counted, and lost."""
+        lines = self._source.take()
+        if self._interval and time.monotonic() >= self._next_interval:
+            self._next_interval = time.monotonic() + self._interval
+            lines += self._source.open_connections()
+        if lines:
+            self._write([self._text(line) for line in lines])
+        self._tell()
+        return len(lines)
+
+    def _write(self, lines: list[str]) -> None:
+        try:
+            self._target.write(lines)
+        except OSError as error:
+            self._lost += len(lines)
+            if not self._failing:
+                log.error(  # noqa: TRY400
+                    "the access log can't be written: %s; lines are dropped, traffic goes on",
+                    error.strerror,
+                )
+            self._failing = True
+            return
+        if self._failing:
+            log.info("the access log is written again")
+        self._failing = False
+
+    def _tell(self) -> None:
+        self._lost += self._source.dropped()
+        if self._lost and time.monotonic() >= self._next_word:
+            self._next_word = time.monotonic() + SAY_EVERY
+            log.warning("%d lines of the access log were dropped", self._lost)
+            self._lost = 0
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tcpmux.logger", allow_abbrev=False)
+    parser.add_argument("--table-fd", type=int, required=True)
+    parser.add_argument("--live-fd", type=int, action="append", required=True)
+    parser.add_argument("--path", required=True)
+    parser.add_argument("--format", required=True)
+    parser.add_argument("--interval", type=float, default=0.0)
+    return parser.parse_args(arguments)
+
+
+def _take_over(fd: int) -> bool:
+    """Waits until the log process before this one has ended: only one may take entries. False if
+    told to end meanwhile. The lock is on an open file of our own: the region's is shared by all."""
+    own = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+    while True:
+        try:
+            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if _signal(LONGEST) == signal.SIGTERM:
+                return False
+        else:
+            return True
+
+
+def _signal(timeout: float) -> int:
+    """The next of SIGNALS; 0 = none within `timeout` s."""
+    found = signal.sigtimedwait(SIGNALS, timeout)
+    return found.si_signo if found else 0
+
+
+def _is_orphan(view: View, master: int) -> bool:
+    """Neither the master nor any worker is there to wait for."""
+    return os.getppid() != master and all(
+        live.presence == ABSENT or not os.path.exists(f"/proc/{live.pid}") for live in view.lives
+    )
+
+
+def main() -> int:
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # taken between two steps
+    from setproctitle import setproctitle
+
+    setproctitle("tcpmux: log")
+    options = parse_arguments(sys.argv[1:])
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s tcpmux %(levelname)s %(message)s")
+    if not _take_over(options.live_fd[0]):
+        return 0
+    master = os.getppid()
+    view = View(options.table_fd, options.live_fd, writable=True)
+    source, target = Source(view), open_target(options.path)
+    source.forget_dropped()
+    written = Log(source, target, writer(options.format), options.interval)
+    wait = SHORTEST
+    while not _is_orphan(view, master):
+        wait = SHORTEST if written.step() >= BUSY else min(LONGEST, wait * 2)
+        found = _signal(wait)
+        if found == signal.SIGTERM:
+            break
+        if found == signal.SIGUSR1:
+            written.step()
+            target.reopen()
+    deadline = time.monotonic() + LAST_WORDS
+    while written.step() and time.monotonic() < deadline:
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

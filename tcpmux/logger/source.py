@@ -1,0 +1,124 @@
+"""From the shared memory to lines: entries that workers have written, and open connections."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tcpmux.logger.lines import FLAGS, Clock, Line, closed_by
+from tcpmux.shm._readings import connections, take_log
+from tcpmux.shm._shm import MAX_SLOTS
+from tcpmux.shm.view import View
+
+if TYPE_CHECKING:
+    from tcpmux.shm._readings import LogEntry
+
+MOST_AT_ONCE = 4096  # entries of one worker
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _address(view: View, peer: str, slot: int) -> str | None:
+    """Of an endpoint: as configured if it is a UNIX socket."""
+    if peer and not peer.startswith("unix:"):
+        return peer
+    return view.table.label(slot) if slot < MAX_SLOTS else None
+
+
+class Source:
+    """Gives the lines that are due. The regions must be mapped writable; nobody else takes."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._dropped = 0
+
+    def take(self) -> list[Line]:
+        """What workers have written since the last call, in the order of each worker."""
+        clock = Clock.now()
+        return [
+            self._line(entry, clock)
+            for live in self._view.lives
+            for entry in take_log(live, MOST_AT_ONCE)
+        ]
+
+    def dropped(self) -> int:
+        """Entries that found no room since the last call."""
+        total = sum(live.log_dropped for live in self._view.lives)
+        new, self._dropped = total - self._dropped, total
+        return new
+
+    def forget_dropped(self) -> None:
+        """Those until now are an earlier log process's to tell."""
+        self._dropped = sum(live.log_dropped for live in self._view.lives)
+
+    def open_connections(self) -> Iterator[Line]:
+        """A line for each, as it is now."""
+        clock = Clock.now()
+        label = self._view.table.label
+        now = time.monotonic()
+        for row in connections(self._view.lives)[1]:
+            (number, route, destination, endpoint, client, peer, worker, _, age) = row[:9]
+            (_, bytes_in, bytes_out, generation, picked, attempts, connect, first_byte) = row[9:]
+            destination_name = label(destination) if destination < MAX_SLOTS else None
+            route_name = label(route)
+            yield {
+                "event": "alive",
+                "start_time": clock.text(now - age),
+                "duration": _ms(age),
+                "bytes_received": bytes_in,
+                "bytes_sent": bytes_out,
+                "response_flags": "-",
+                "connection_termination_details": None,
+                "closed_by": None,
+                "downstream_remote_address": client,
+                "downstream_local_address": None,
+                "upstream_host": _address(self._view, peer, endpoint),
+                "upstream_cluster": destination_name and f"{route_name}/{destination_name}",
+                "upstream_local_address": None,
+                "route": route_name,
+                "destination": destination_name,
+                "generation": generation,
+                "pick_reason": picked or None,
+                "attempts": attempts,
+                "connect_ms": round(connect * 1000, 3) if connect else None,
+                "first_byte_ms": round(first_byte * 1000, 3) if first_byte else None,
+                "worker": worker,
+                "connection_id": number,
+            }
+
+    def _line(self, entry: LogEntry, clock: Clock) -> Line:
+        (start, route, destination, endpoint, client, peer, client_local, endpoint_local) = entry[
+            :8
+        ]
+        (accepted, at, bytes_in, bytes_out, closed, picked, generation, attempts) = entry[8:16]
+        (connect, first_byte, number) = entry[16:]
+        label = self._view.table.label
+        route_name = label(route)
+        destination_name = label(destination) if destination < MAX_SLOTS else None
+        return {
+            "event": "start" if start else "end",
+            "start_time": clock.text(accepted),
+            "duration": _ms(at - accepted),
+            "bytes_received": bytes_in,
+            "bytes_sent": bytes_out,
+            "response_flags": FLAGS.get(closed, "-"),
+            "connection_termination_details": closed or None,
+            "closed_by": closed_by(closed) if closed else None,
+            "downstream_remote_address": client or None,
+            "downstream_local_address": client_local or None,
+            "upstream_host": _address(self._view, peer, endpoint),
+            "upstream_cluster": destination_name and f"{route_name}/{destination_name}",
+            "upstream_local_address": endpoint_local or None,
+            "route": route_name,
+            "destination": destination_name,
+            "generation": generation,
+            "pick_reason": picked or None,
+            "attempts": attempts,
+            "connect_ms": round(connect * 1000, 3) if connect else None,
+            "first_byte_ms": round(first_byte * 1000, 3) if first_byte else None,
+            "worker": int(number.partition("-")[0]),
+            "connection_id": number,
+        }

@@ -1,0 +1,71 @@
+"""What has happened to the instance, for those who ask later. Runs in the master."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+MOST = 1000  # kept
+MOST_AT_ONCE = 200  # in an answer: it has to fit into one packet
+LONGEST_TEXT = 500  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """kind: start, stop, reload, refused, weights, state, workers, worker, control, log, upgrade,
+    kill, names, log_level or, for any other warning, warning. time: Unix time, s. by: who asked
+    for it, "" = nobody."""
+
+    seq: int
+    time: float
+    kind: str
+    text: str
+    by: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Events:
+    """The last MOST of them. on_event is called with each new one."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque(maxlen=MOST)
+        self.on_event: Callable[[Event], object] = lambda _: None
+
+    def note(self, kind: str, text: str, by: str = "") -> None:
+        """Writes down one line of text."""
+        number = self._events[-1].seq + 1 if self._events else 1
+        text = " ".join(text.split())[:LONGEST_TEXT]
+        event = Event(number, round(time.time(), 3), kind, text, by)
+        self._events.append(event)
+        self.on_event(event)
+
+    def after(self, seq: int) -> list[Event]:
+        """Those later than number `seq`, the oldest first; MOST_AT_ONCE at most."""
+        return [event for event in self._events if event.seq > seq][:MOST_AT_ONCE]
+
+    def saved(self) -> list[dict[str, Any]]:
+        """For the master after this one."""
+        return [event.as_json() for event in self._events]
+
+    def restore(self, saved: list[dict[str, Any]]) -> None:
+        self._events.extend(Event(**fields) for fields in saved)
+
+
+class EventHandler(logging.Handler):
+    """Notes what is logged: each warning, and each record with an `event`, which is its kind, and
+    maybe a `by`."""
+
+    def __init__(self, events: Events) -> None:
+        super().__init__()
+        self._events = events
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind = getattr(record, "event", "warning" if record.levelno >= logging.WARNING else "")
+        if kind:
+            self._events.note(kind, record.getMessage(), getattr(record, "by", ""))

@@ -1,0 +1,143 @@
+"""A program of tcpmux that the master runs beside the workers: started, restarted, ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from tcpmux import programs
+from tcpmux.master.line import describe_exit
+from tcpmux.worker.process import FIRST_DELAY, GROWN_UP, LONGEST_DELAY
+
+log = logging.getLogger("tcpmux.master")
+
+# A command line after the module's name, and the descriptors that it names.
+Arguments = tuple[Sequence[str], Sequence[int]]
+
+
+class Program:
+    """`python -m module`, run as long as arguments() returns any; asked before each start.
+
+    A program of its own, so that nothing it imports is ever in the master. name: as in its title
+    and in the log.
+    """
+
+    def __init__(self, name: str, module: str, arguments: Callable[[], Arguments | None]) -> None:
+        self._name = name
+        self._module = module
+        self._arguments = arguments
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._delay = 0.0
+        self._start_at = 0.0
+        self._expected = False  # its end
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    def next_start(self) -> float | None:
+        """Monotonic time at which start_due() has something to do; None = nothing to start."""
+        return None if self._process or self._arguments() is None else self._start_at
+
+    def start_due(self, now: float) -> None:
+        """Starts it if it is to run, does not, and its delay is over."""
+        if self._process or now < self._start_at:
+            return
+        wanted = self._arguments()
+        if wanted is None:
+            return
+        own, inherited = self._open_link()
+        arguments, fds = wanted
+        try:
+            self._process = subprocess.Popen(
+                programs.command(self._module, [*own, *arguments]),
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+                close_fds=True,
+                pass_fds=[*inherited, *fds],
+                env=programs.environment(),
+            )
+        except OSError as error:
+            self._close_link()
+            log.error("can't start %s: %s", self._name, error)  # noqa: TRY400
+            self._fell(now)
+            return
+        finally:
+            for fd in inherited:
+                os.close(fd)
+        self._started = now
+        self._expected = False
+
+    def _open_link(self) -> tuple[list[str], list[int]]:
+        """What a program needs besides: arguments, and descriptors that are closed here after
+        the start."""
+        return [], []
+
+    def _close_link(self) -> None:
+        pass
+
+    def restart(self) -> None:
+        """Has it end; start_due() starts the next one, if there is to be any, when it has."""
+        self._start_at = self._delay = 0.0
+        self.tell(signal.SIGTERM)
+        self._expected = True
+
+    def tell(self, number: signal.Signals) -> None:
+        """Sends it a signal, if it runs."""
+        if self._process is not None:
+            # Not by Popen, which would reap it if it has just ended.
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
+
+    def end(self, timeout: float) -> None:
+        """Ends it if it runs; by force after `timeout` s."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+        self._close_link()
+
+    def died(self, pid: int, status: int) -> bool:
+        """Takes note of a child's end; False if it was not this one."""
+        if self._process is None or pid != self._process.pid:
+            return False
+        self._process.returncode = os.waitstatus_to_exitcode(status)  # reaped by the loop
+        self._process = None
+        self._close_link()
+        if not self._expected:
+            now = time.monotonic()
+            if now - self._started >= GROWN_UP:
+                self._delay = 0.0
+            log.error(
+                "%s (pid %d) %s; traffic does not depend on it; a new one starts in %.1f s",
+                self._name,
+                pid,
+                describe_exit(status),
+                self._delay,
+                extra={"event": self._name},
+            )
+            self._fell(now)
+        return True
+
+    def _fell(self, now: float) -> None:
+        self._start_at = now + self._delay
+        self._delay = min(LONGEST_DELAY, self._delay * 2 or FIRST_DELAY)
+
+
+def end_other(pid: int, name: str) -> None:
+    """Ends a program of the master before this one, if that is what the pid still means."""
+    with suppress(OSError):
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(f"tcpmux: {name}".encode()):
+            os.kill(pid, signal.SIGTERM)

@@ -1,0 +1,215 @@
+"""What control may ask of the master: one method a verb. Runs in the master.
+
+    reload       look_up            the files again
+    diff         files, endpoints   what that would change
+    addresses    found              what host names mean now
+    set_weights  route, weights     numbers, or steps such as "+5"
+    undo         route              the weights before the last change
+    set_state    route, destination, endpoint, state, force
+    set_workers  count
+    kill         ids                resets connections
+    events       since              what has happened after that number
+    log_level    level
+    upgrade
+    stop         now
+
+Each may say `by`: who asked for it. A request is carried out as a whole or refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tcpmux.config import HostName
+from tcpmux.errors import TcpmuxError, one_line
+from tcpmux.master.control import Refusal
+from tcpmux.master.instance import wanted_workers
+from tcpmux.master.names import from_request
+from tcpmux.master.reload import MOST_CHANGES, Sources
+from tcpmux.master.staff import LOG_LEVELS
+from tcpmux.master.workers import WorkersBusy
+from tcpmux.worker.process import KILL
+
+if TYPE_CHECKING:
+    from tcpmux.master.process import Master
+
+log = logging.getLogger("tcpmux.master")
+
+Request = dict[str, Any]
+_CONNECTION = re.compile(r"(\d{1,4})-(\d{1,9})-(\d{1,10})", re.ASCII)
+
+
+class Requests:
+    """Carries them out for one master."""
+
+    def __init__(self, master: Master) -> None:
+        self._master = master
+        self._verbs: dict[str, Callable[[Request], dict[str, Any]]] = {
+            "reload": self._reload,
+            "diff": self._diff,
+            "addresses": self._addresses,
+            "set_weights": self._set_weights,
+            "undo": self._undo,
+            "set_state": self._set_state,
+            "set_workers": self._set_workers,
+            "kill": self._kill,
+            "log_level": self._log_level,
+            "upgrade": self._upgrade,
+        }
+
+    def answer(self, request: Request) -> dict[str, Any]:
+        """Raises TcpmuxError to refuse."""
+        verb = request.get("verb", "")
+        if verb == "events":
+            events = self._master.events.after(request["since"])
+            return {"events": [event.as_json() for event in events]}
+        if verb == "stop":
+            self._master.drain(f"stop asked for{_by(request)}", now=bool(request.get("now")))
+            return {"pid": os.getpid()}
+        if self._master.draining:
+            raise Refusal("refused", "tcpmux is draining and takes no changes")
+        if verb not in self._verbs:
+            raise Refusal("invalid", f"unknown verb {verb!r}")
+        return self._verbs[verb](request)
+
+    # --- the files --------------------------------------------------------------------------
+
+    def _reload(self, request: Request) -> dict[str, Any]:
+        """With look_up, names that nobody has looked up come back instead: to be told as
+        `addresses` first."""
+        master = self._master
+        unknown: list[HostName] = []
+
+        def reload() -> list[str]:
+            config = master.routing.read(master.sources)
+            unknown.extend(master.routing.unknown_names(config) if request.get("look_up") else ())
+            return [] if unknown else master.change_to(config)
+
+        def counted() -> list[str]:
+            with master.reloading():
+                return reload()
+
+        changes = self._changed(counted, "reload", request, quiet=lambda: bool(unknown))
+        if unknown:
+            servers = master.routing.read(master.sources).dns_servers
+            return {"unknown": list(map(str, unknown)), "servers": list(map(str, servers))}
+        return master.routing.applied(changes)
+
+    def _diff(self, request: Request) -> dict[str, Any]:
+        master = self._master
+        sources = Sources(tuple(request["files"]), tuple(request["endpoints"]))
+        config = master.routing.read(sources)
+        changes = master.routing.difference(config)
+        before = master.workers.count
+        count = wanted_workers(config, master.table.shard_count)
+        if count != before:
+            changes = [*changes, f"workers {before}->{count}"]
+        return {"changes": changes[:MOST_CHANGES]}
+
+    def _addresses(self, request: Request) -> dict[str, Any]:
+        changes = self._master.routing.set_addresses(from_request(request["found"]))
+        if changes:
+            self._master.log_changes(changes, "names", "")
+        return self._master.routing.applied(changes)
+
+    # --- steering ---------------------------------------------------------------------------
+
+    def _set_weights(self, request: Request) -> dict[str, Any]:
+        steering = self._master.steering
+        return self._steered(
+            lambda: steering.set_weights(request["route"], request["weights"]), "weights", request
+        )
+
+    def _undo(self, request: Request) -> dict[str, Any]:
+        steering = self._master.steering
+        return self._steered(lambda: steering.undo(request["route"]), "weights", request)
+
+    def _set_state(self, request: Request) -> dict[str, Any]:
+        steering = self._master.steering
+        return self._steered(
+            lambda: steering.set_state(
+                request["route"],
+                request["destination"],
+                request.get("endpoint"),
+                request["state"],
+                force=bool(request.get("force")),
+            ),
+            "state",
+            request,
+        )
+
+    def _steered(
+        self, change: Callable[[], list[str]], kind: str, request: Request
+    ) -> dict[str, Any]:
+        return self._master.routing.applied(self._changed(change, kind, request))
+
+    def _set_workers(self, request: Request) -> dict[str, Any]:
+        by = request.get("by", "")
+        return self._master.routing.applied(self._master.change_workers(request["count"], by))
+
+    def _kill(self, request: Request) -> dict[str, Any]:
+        """Orders only: a connection that has ended by then, or moved to another worker, is left
+        alone. Whoever asks looks again."""
+        workers = {worker.id: worker for worker in self._master.workers}
+        orders = []
+        for text in request["ids"]:
+            found = _CONNECTION.fullmatch(text) if isinstance(text, str) else None
+            if found is None or int(found[1]) not in workers:
+                raise Refusal("invalid", f"{text!r} is not the id of a connection")
+            orders.append(tuple(map(int, found.groups())))
+        for number, index, generation in orders:
+            workers[number].line.post(KILL, index, value=generation)
+        if orders:
+            log.info(
+                "%d connections are to be reset%s",
+                len(orders),
+                _by(request),
+                extra={"event": "kill", "by": request.get("by", "")},
+            )
+        return {"ordered": len(orders)}
+
+    # --- the rest ---------------------------------------------------------------------------
+
+    def _log_level(self, request: Request) -> dict[str, Any]:
+        level = request["level"]
+        if level not in LOG_LEVELS:
+            raise Refusal("invalid", f"level: expected one of {', '.join(LOG_LEVELS)}")
+        extra = {"event": "log_level", "by": request.get("by", "")}
+        log.info("log level %s", level, extra=extra)
+        self._master.staff.set_log_level(level)
+        return {"level": level}
+
+    def _upgrade(self, _request: Request) -> dict[str, Any]:
+        self._master.begin_upgrade()
+        return {"pid": os.getpid(), "count": self._master.upgrade.number}
+
+    def _changed(
+        self,
+        change: Callable[[], list[str]],
+        kind: str,
+        request: Request,
+        quiet: Callable[[], bool] = lambda: False,
+    ) -> list[str]:
+        by = request.get("by", "")
+        try:
+            changes = change()
+        except TcpmuxError as error:
+            extra = {"event": "refused", "by": by}
+            log.error("refused, nothing changed: %s", one_line(error), extra=extra)  # noqa: TRY400
+            raise
+        if quiet():
+            return changes
+        self._master.log_changes(changes, kind, by)
+        try:
+            self._master.routing.await_workers()
+        except WorkersBusy as error:  # in force even so; the answer says in which workers
+            log.warning("%s", error)
+        return changes
+
+
+def _by(request: Request) -> str:
+    return f" by {request['by']}" if request.get("by") else ""

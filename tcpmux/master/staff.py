@@ -1,0 +1,199 @@
+"""The programs beside the workers, control and the log process, and what they are given.
+
+Runs in the master. A configuration is prepared, which may fail, and then committed, which may not.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tcpmux.config import AccessLog, Admin, Config
+from tcpmux.errors import TcpmuxError
+from tcpmux.master.control import ControlProcess
+from tcpmux.master.http_socket import bind_http
+from tcpmux.master.instance import Instance
+from tcpmux.master.program import Arguments, Program
+from tcpmux.master.reload import Sources
+from tcpmux.shm._shm import LOG_ENDS, LOG_ENTRIES, LOG_ENTRY_SIZE, LOG_STARTS
+
+log = logging.getLogger("tcpmux.master")
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LEAST_TOKEN = 16  # characters
+
+
+@dataclass(slots=True)
+class Change:
+    """What prepare() has found to be possible. http: the socket to serve on from then on."""
+
+    config: Config
+    http: socket.socket | None
+    http_is_new: bool
+
+    def take_back(self) -> None:
+        if self.http_is_new and self.http is not None:
+            self.http.close()
+
+
+class Staff:
+    """Control and the log process of an instance."""
+
+    def __init__(self, instance: Instance, sources: Sources, config: Config) -> None:
+        self._instance = instance
+        self._sources = sources
+        self._config = config
+        self._http: socket.socket | None = None
+        self._level = "info"
+        self._started = False
+        self.control = ControlProcess(self._control_arguments)
+        self._logger = Program("log", "tcpmux.logger", self._logger_arguments)
+
+    # --- what they are given ----------------------------------------------------------------
+
+    def _control_arguments(self) -> Arguments:
+        instance = self._instance
+        fds = {
+            "--admin-fd": [instance.admin.socket.fileno()],
+            "--table-fd": [instance.table.fd],
+            "--live-fd": instance.workers.live_fds,
+            "--http-fd": [] if self._http is None else [self._http.fileno()],
+        }
+        arguments = ["--admin-path", instance.admin.path]
+        for option, numbers in fds.items():
+            for number in numbers:
+                arguments += [option, str(number)]
+        for path in self._sources.paths:
+            arguments += ["--config", path]
+        admin = self._config.admin
+        if admin.http is not None:
+            arguments += ["--http-address", str(admin.http)]
+            arguments += ["--token-file", admin.token_file] if admin.token_file else []
+            for host in admin.hosts:
+                arguments += ["--http-host", host]
+        return arguments, [number for numbers in fds.values() for number in numbers]
+
+    def _logger_arguments(self) -> Arguments | None:
+        wanted = self._config.access_log
+        if wanted is None:
+            return None
+        instance = self._instance
+        fds = [instance.table.fd, *instance.workers.live_fds]
+        arguments = ["--table-fd", str(fds[0])]
+        for fd in fds[1:]:
+            arguments += ["--live-fd", str(fd)]
+        arguments += ["--path", wanted.path, "--format", wanted.format]
+        return [*arguments, "--interval", f"{wanted.interval:g}"], fds
+
+    # --- life -------------------------------------------------------------------------------
+
+    def open_http(self) -> None:
+        """For a start: as the configuration says. Raises TcpmuxError."""
+        self.commit(self.prepare(self._config))
+
+    def start_due(self, now: float) -> None:
+        self._started = True
+        self.control.start_due(now)
+        self._logger.start_due(now)
+        self._instance.table.control_pid = self.control.pid
+        self._instance.table.logger_pid = self._logger.pid
+
+    def next_start(self) -> float | None:
+        times = [self.control.next_start(), self._logger.next_start()]
+        return min((moment for moment in times if moment is not None), default=None)
+
+    def died(self, pid: int, status: int) -> bool:
+        """Takes note of a child's end; False if it was neither of them."""
+        return self.control.died(pid, status) or self._logger.died(pid, status)
+
+    def end(self, timeout: float) -> None:
+        """Ends both; by force after `timeout` s each. The log process writes what there is."""
+        self.control.end(timeout)
+        self._logger.end(timeout)
+        if self._http is not None:
+            self._http.close()
+            self._http = None
+
+    def reopen_log(self) -> None:
+        """Has the access log's file opened anew, as after it was moved away."""
+        if self._config.access_log is None:
+            log.warning("SIGUSR1 opens the access log again, and there is none: see access_log")
+        self._logger.tell(signal.SIGUSR1)
+
+    def set_log_level(self, level: str) -> None:
+        """Of the diagnostic log, in the master and in control, until the next start."""
+        self._level = level
+        number = getattr(logging, level.upper())
+        logging.getLogger().setLevel(min(number, logging.INFO))  # events are noted at any level
+        for handler in logging.getLogger().handlers:
+            handler.setLevel(number)
+        self.push_log_level()
+
+    def push_log_level(self) -> None:
+        self.control.push({"push": "log_level", "level": self._level})
+
+    # --- configuration ----------------------------------------------------------------------
+
+    def prepare(self, config: Config) -> Change:
+        """Raises TcpmuxError if it can't be done, with everything as it was."""
+        _check_token(config.admin)
+        _check_log(config.access_log)
+        if self._http is not None and config.admin.http == self._config.admin.http:
+            return Change(config, self._http, http_is_new=False)
+        if config.admin.http is None:
+            return Change(config, None, http_is_new=False)
+        return Change(config, bind_http(config.admin.http), http_is_new=True)
+
+    def commit(self, change: Change) -> Sequence[str]:
+        """Does it; returns what else there is to tell."""
+        old, new = self._config, change.config
+        if self._http is not None and self._http is not change.http:
+            self._http.close()
+        self._http, self._config = change.http, new
+        if self._started and (old.admin.http, old.admin.token_file, old.admin.hosts) != (
+            new.admin.http,
+            new.admin.token_file,
+            new.admin.hosts,
+        ):
+            self.control.restart()
+        wanted = new.access_log
+        kinds = LOG_ENDS | (LOG_STARTS if wanted and wanted.start else 0)
+        places = min(wanted.buffer // LOG_ENTRY_SIZE, LOG_ENTRIES) if wanted else 0
+        self._instance.table.log(kinds if wanted else 0, places)
+        if self._started and old.access_log != wanted:
+            self._logger.restart()
+        return []
+
+
+def _check_token(admin: Admin) -> None:
+    if admin.http is None or not admin.token_file:
+        return
+    try:
+        with open(admin.token_file, encoding="ascii") as file:
+            token = file.read().strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
+        raise TcpmuxError(f"admin.token_file {admin.token_file}: {reason}") from None
+    if len(token) < LEAST_TOKEN or not token.isprintable() or " " in token:
+        raise TcpmuxError(
+            f"admin.token_file {admin.token_file}: expected one line of {LEAST_TOKEN} or more "
+            "characters without blanks, as from: openssl rand -hex 32"
+        )
+
+
+def _check_log(wanted: AccessLog | None) -> None:
+    if wanted is None or not wanted.path.startswith("/"):
+        return
+    try:
+        os.close(
+            os.open(wanted.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o640)
+        )
+    except OSError as error:
+        raise TcpmuxError(
+            f"access_log.path {wanted.path}: {error.strerror}: name a file in a directory that "
+            "tcpmux may write to"
+        ) from None

@@ -1,0 +1,158 @@
+"""What operators change at run time: weights, and who takes new connections. Runs in the master.
+
+Each change is checked as a whole and then is one new generation, or nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+
+from tcpmux.master.control import Refusal
+from tcpmux.master.reload import Routing
+from tcpmux.shm.image import ADMIN_STATES, READY, DestinationRow, Image, RouteRow
+from tcpmux.shm.routes import describe_changes, with_state, with_weights
+
+MAX_WEIGHT = 1_000_000
+MOST_NAMES = 20  # listed in a message
+_STEP = re.compile(r"[+-][0-9]{1,7}", re.ASCII)
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> Refusal:
+    """`no route named 'tcp-ecoh': did you mean tcp-echo? There are: ...`."""
+    names = list(known)
+    near = difflib.get_close_matches(str(name), names, 1)
+    hint = f": did you mean {near[0]}?" if near else ";"
+    listed = ", ".join(names[:MOST_NAMES]) or "none"
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    there = "There" if near else "there"
+    return Refusal("not_found", f"no {what} named {str(name)!r}{hint} {there} are: {listed}{more}")
+
+
+class Steering:
+    """Changes what Routing has in force. Every method raises Refusal, or WorkersBusy, with nothing
+    changed, and returns what changed, a line a route."""
+
+    def __init__(self, routing: Routing) -> None:
+        self._routing = routing
+        self._before: dict[str, dict[str, int]] = {}  # weights before the last change, by route
+
+    def set_weights(self, route_name: str, weights: Mapping[str, object]) -> list[str]:
+        """Changes weights until the next reload. A weight is a number or, as a text, a step: +5."""
+        row = self._route(route_name)
+        current = {d.name: d.weight for d in row.destinations}
+        for name in weights:
+            if name not in current:
+                raise unknown(f"destination of route {route_name}", name, current)
+        if not weights:
+            raise Refusal("invalid", "no weight given")
+        wanted = {name: _weight(name, value, current[name]) for name, value in weights.items()}
+        return self._put_weights(row, {**current, **wanted})
+
+    def undo(self, route_name: str) -> list[str]:
+        """Back to the weights before the last change of them; a second time: forth again."""
+        row = self._route(route_name)
+        before = self._before.get(route_name, {})
+        weights = {d.name: before.get(d.name, d.weight) for d in row.destinations}
+        if weights == {d.name: d.weight for d in row.destinations}:
+            raise Refusal("refused", f"{route_name}: nothing to undo: its weights were not changed")
+        return self._put_weights(row, weights)
+
+    def set_state(
+        self, route_name: str, name: str, address: str | None, state: str, *, force: bool
+    ) -> list[str]:
+        """Takes a destination, or one of its endpoints, out of service or back into it. Unless
+        forced, what is left must be able to take connections if it is now."""
+        row = self._route(route_name)
+        destination = next((d for d in row.destinations if d.name == name), None)
+        if destination is None:
+            known = [d.name for d in row.destinations]
+            raise unknown(f"destination of route {route_name}", name, known)
+        if state not in ADMIN_STATES:
+            raise Refusal("invalid", f"state: expected one of {', '.join(ADMIN_STATES)}")
+        key: tuple[str, ...] = (route_name, name)
+        if address is not None:
+            known = list(dict.fromkeys(str(e.address) for e in destination.endpoints))
+            if address not in known:
+                raise unknown(f"endpoint of {route_name}/{name}", address, known)
+            key = (*key, address)
+        image = with_state(self._routing.image, key, ADMIN_STATES.index(state))
+        if state != ADMIN_STATES[READY] and not force:
+            _keep_some(route_name, row, _row(image, route_name))
+        changes = describe_changes(self._routing.image, image)
+        self._routing.publish(image)
+        if state == ADMIN_STATES[READY]:
+            self._routing.states.pop(key, None)
+        else:
+            self._routing.states[key] = ADMIN_STATES.index(state)
+        return changes
+
+    def note_weights(self, old: Image, new: Image) -> None:
+        """Remembers, for undo(), the weights of routes that another change, as a reload, gives
+        others."""
+        before = {r.name: {d.name: d.weight for d in r.destinations} for r in old.routes}
+        for route in new.routes:
+            was = before.get(route.name)
+            if was is not None and was != {d.name: d.weight for d in route.destinations}:
+                self._before[route.name] = was
+        for name in self._before.keys() - {route.name for route in new.routes}:
+            del self._before[name]
+
+    def _put_weights(self, row: RouteRow, weights: dict[str, int]) -> list[str]:
+        routing = self._routing
+        old, new = routing.image, with_weights(routing.image, row.name, weights)
+        changes = describe_changes(old, new)
+        routing.publish(new)
+        in_file = {d.name: d.file_weight for d in row.destinations}
+        differing = {name: weight for name, weight in weights.items() if in_file[name] != weight}
+        routing.weights.pop(row.name, None)
+        if differing:
+            routing.weights[row.name] = differing
+        self.note_weights(old, new)
+        return changes
+
+    def _route(self, name: str) -> RouteRow:
+        row = _row(self._routing.image, name)
+        if row is None:
+            raise unknown("route", name, [route.name for route in self._routing.image.routes])
+        return row
+
+
+def _row(image: Image, name: str) -> RouteRow | None:
+    return next((route for route in image.routes if route.name == name), None)
+
+
+def _weight(name: str, value: object, current: int) -> int:
+    weight = value
+    if isinstance(value, str) and _STEP.fullmatch(value):
+        weight = current + int(value)
+        if not 0 <= weight <= MAX_WEIGHT:
+            raise Refusal("invalid", f"{name}: {current}{value} is {weight}, not 0..{MAX_WEIGHT}")
+    if type(weight) is not int or not 0 <= weight <= MAX_WEIGHT:
+        raise Refusal(
+            "invalid", f"{name}: a weight is 0..{MAX_WEIGHT}, or a step such as +5; got {value!r}"
+        )
+    return weight
+
+
+def _serves(destination: DestinationRow) -> bool:
+    return destination.effective_weight > 0 and any(e.state == READY for e in destination.endpoints)
+
+
+def _keep_some(route: str, old: RouteRow, new: RouteRow | None) -> None:
+    assert new is not None
+    for before, after in zip(old.destinations, new.destinations, strict=True):
+        if _serves(before) and after.effective_weight > 0 and not _serves(after):
+            raise Refusal(
+                "refused",
+                f"{route}/{after.name} would keep its share of connections and have no endpoint "
+                f"for them: drain {route}/{after.name} itself, so that others get its share, or "
+                "use --force",
+            )
+    if any(map(_serves, old.destinations)) and not any(map(_serves, new.destinations)):
+        raise Refusal(
+            "refused",
+            f"{route} would have nobody left to take connections, and reset every one: give "
+            "another destination weight first, or use --force",
+        )

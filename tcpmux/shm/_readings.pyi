@@ -1,0 +1,40 @@
+"""Types of the compiled module; what things mean is said there."""
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network, IPv6Network
+
+from tcpmux.shm._shm import Live
+from tcpmux.shm.image import SlotCounters, Times
+
+LATENCY_BOUNDS_US: tuple[int, ...]
+DURATION_BOUNDS_US: tuple[int, ...]
+SORT_KEYS: tuple[str, ...]
+
+Row = tuple[
+    str, int, int, int, str, str, int, str, float, float, int, int, int, str, int, float, float
+]
+LogEntry = tuple[
+    bool, int, int, int, str, str, str, str,
+    float, float, int, int, str, str, int, int, float, float, str,
+]  # fmt: skip
+
+class Counters:
+    def __init__(self, lives: Iterable[Live]) -> None: ...
+    def slot(self, slot: int) -> SlotCounters: ...
+    def times(self, slot: int) -> Times: ...
+
+def connections(
+    lives: Sequence[Live],
+    *,
+    route: int | None = None,
+    destination: int | None = None,
+    endpoint: int | None = None,
+    network: IPv4Network | IPv6Network | None = None,
+    older: float = 0.0,
+    idle: float = 0.0,
+    sort: str = "age",
+    ascending: bool = False,
+    limit: int | None = None,
+) -> tuple[int, list[Row]]: ...
+def is_open(live: Live, index: int, generation: int) -> bool: ...
+def take_log(live: Live, most: int) -> list[LogEntry]: ...

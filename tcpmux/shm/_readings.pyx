@@ -1,0 +1,276 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""What workers have written down, read by others: counters, connections, log entries.
+
+Runs in control and in the log process. Nothing here is locked: a counter was true a moment ago,
+and a record that changed while it was copied is left out.
+"""
+
+import os
+import socket
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from tcpmux.shm._layout cimport (
+    AF_INET, AF_INET6, TM_BOUNDS, TM_CLIENT, TM_CLOSE_REASONS, tm_conn, TM_CONNECTING,
+    tm_counter_read, tm_duration_bounds_us, TM_ENDPOINT, tm_histogram, tm_latency_bounds_us,
+    tm_live, TM_LOG_ENTRIES, tm_log_entry, TM_LOG_START, tm_log_take, tm_log_taken,
+    tm_log_written, TM_MAX_SLOTS, TM_NONE, tm_peer, TM_PICK_REASONS, TM_RELAYING, TM_RESETTING,
+    tm_slot, tm_times,
+)
+from tcpmux.shm._shm cimport Live
+from tcpmux.shm._shm import CLOSE_REASONS, PICK_REASONS
+from tcpmux.shm.image import Histogram, SlotCounters, Times
+
+LATENCY_BOUNDS_US = tuple(tm_latency_bounds_us[i] for i in range(TM_BOUNDS))
+DURATION_BOUNDS_US = tuple(tm_duration_bounds_us[i] for i in range(TM_BOUNDS))
+STATES = {TM_CONNECTING: "connecting", TM_RELAYING: "relaying", TM_RESETTING: "resetting"}
+SORT_KEYS = ("age", "idle", "bytes_in", "bytes_out", "client")
+_PICKED = ("", *PICK_REASONS)
+_CLOSED = ("", *CLOSE_REASONS)
+
+
+cdef inline uint64_t now_us() noexcept:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <uint64_t>now.tv_sec * 1000000 + <uint64_t>now.tv_nsec // 1000
+
+
+cdef str peer_text(const tm_peer *peer):
+    """127.0.0.1:80, [::1]:80; unix: for a UNIX socket without a name; "" for none."""
+    if peer.family == AF_INET:
+        return f"{peer.ip[0]}.{peer.ip[1]}.{peer.ip[2]}.{peer.ip[3]}:{peer.port}"
+    if peer.family == AF_INET6:
+        return f"[{socket.inet_ntop(socket.AF_INET6, <bytes>(<char *>peer.ip)[:16])}]:{peer.port}"
+    return "unix:" if peer.family else ""
+
+
+cdef class Counters:
+    """Sums over the regions of all workers."""
+
+    cdef list lives
+
+    def __init__(self, lives):
+        self.lives = list(lives)
+
+    def slot(self, uint32_t slot):
+        """The SlotCounters of one route, destination or endpoint."""
+        cdef uint64_t closed[TM_CLOSE_REASONS]
+        cdef uint64_t picked[TM_PICK_REASONS]
+        cdef uint64_t opened = 0, failures = 0, timeouts = 0, came = 0, went = 0
+        cdef uint64_t bytes_in = 0, bytes_out = 0
+        cdef const tm_slot *at
+        cdef Live live
+        cdef int i
+        if slot >= TM_MAX_SLOTS:
+            raise IndexError(slot)
+        memset(closed, 0, sizeof(closed))
+        memset(picked, 0, sizeof(picked))
+        # All that leaves before all that comes: a connection that ends or moves in between must
+        # not count as minus one.
+        for live in self.lives:
+            at = &live.live().slots[slot]
+            for i in range(1, TM_CLOSE_REASONS):
+                closed[i] += tm_counter_read(&at.closed[i])
+            went += tm_counter_read(&at.moved_out)
+        for live in self.lives:
+            at = &live.live().slots[slot]
+            for i in range(1, TM_PICK_REASONS):
+                picked[i] += tm_counter_read(&at.picked[i])
+            came += tm_counter_read(&at.moved_in)
+            failures += tm_counter_read(&at.connect_failures)
+            timeouts += tm_counter_read(&at.connect_timeouts)
+            bytes_in += tm_counter_read(&at.bytes_in)
+            bytes_out += tm_counter_read(&at.bytes_out)
+            opened += tm_counter_read(&at.opened)
+        return SlotCounters(
+            opened, failures, timeouts, came, went, bytes_in, bytes_out,
+            tuple([closed[i] for i in range(1, TM_CLOSE_REASONS)]),
+            tuple([picked[i] for i in range(1, TM_PICK_REASONS)]))
+
+    def times(self, uint32_t slot):
+        """The Times of one destination."""
+        cdef tm_times total
+        cdef uint64_t *sums = <uint64_t *>&total
+        cdef const uint64_t *words
+        cdef Live live
+        cdef size_t i
+        if slot >= TM_MAX_SLOTS:
+            raise IndexError(slot)
+        memset(&total, 0, sizeof(total))
+        for live in self.lives:
+            words = <const uint64_t *>&live.live().times[slot]
+            for i in range(sizeof(tm_times) // sizeof(uint64_t)):
+                sums[i] += tm_counter_read(&words[i])
+        return Times(histogram(&total.connect), histogram(&total.first_byte),
+                     histogram(&total.duration))
+
+
+cdef object histogram(const tm_histogram *of):
+    return Histogram(of.sum_us, tuple([of.buckets[i] for i in range(TM_BOUNDS + 1)]))
+
+
+# --- connections ------------------------------------------------------------------------------
+
+cdef struct Wanted:
+    uint64_t now_us
+    uint64_t older_us, idle_us
+    uint32_t route, destination, endpoint  # slots; TM_NONE = any
+    bint any_client
+    uint16_t family
+    uint8_t network[16]
+    int prefix  # bits
+
+
+cdef bint in_network(const Wanted *wanted, const tm_peer *peer) noexcept:
+    cdef int whole = wanted.prefix // 8
+    cdef int rest = wanted.prefix % 8
+    if wanted.any_client:
+        return True
+    if peer.family != wanted.family or memcmp(peer.ip, wanted.network, whole) != 0:
+        return False
+    return rest == 0 or (peer.ip[whole] ^ wanted.network[whole]) >> (8 - rest) == 0
+
+
+cdef bint copy_record(const tm_conn *at, tm_conn *copy) noexcept:
+    """False if there is no connection in it, or another one came meanwhile."""
+    cdef uint32_t generation = (<const volatile tm_conn *>at).generation
+    cdef uint8_t state = (<const volatile tm_conn *>at).state
+    if state != TM_CONNECTING and state != TM_RELAYING and state != TM_RESETTING:
+        return False
+    memcpy(copy, at, sizeof(tm_conn))
+    return ((<const volatile tm_conn *>at).generation == generation
+            and copy.generation == generation and copy.state == state)
+
+
+cdef uint64_t idle_us(const tm_conn *conn, uint64_t now) noexcept:
+    cdef uint64_t last = conn.last_activity_ms * 1000
+    if last < conn.accepted_at_us:
+        last = conn.accepted_at_us
+    return now - last if now > last else 0
+
+
+cdef bint is_wanted(const Wanted *wanted, const tm_conn *conn) noexcept:
+    return ((wanted.route == TM_NONE or conn.route_slot == wanted.route)
+            and (wanted.destination == TM_NONE or conn.destination_slot == wanted.destination)
+            and (wanted.endpoint == TM_NONE or conn.endpoint_slot == wanted.endpoint)
+            and conn.accepted_at_us + wanted.older_us <= wanted.now_us
+            and idle_us(conn, wanted.now_us) >= wanted.idle_us
+            and not conn.moving  # its taker has it, or will
+            and in_network(wanted, &conn.client))
+
+
+cdef object sort_value(const tm_conn *conn, int key, uint64_t now):
+    if key == 0:
+        return now - conn.accepted_at_us if now > conn.accepted_at_us else 0
+    if key == 1:
+        return idle_us(conn, now)
+    if key == 2:
+        return conn.half[TM_CLIENT].bytes
+    if key == 3:
+        return conn.half[TM_ENDPOINT].bytes
+    return (conn.client.family, <bytes>(<char *>conn.client.ip)[:16], conn.client.port)
+
+
+cdef tuple row_of(const tm_conn *conn, uint32_t worker, uint32_t index, uint64_t now):
+    age = now - conn.accepted_at_us if now > conn.accepted_at_us else 0
+    return (
+        f"{worker}-{index}-{conn.generation}", conn.route_slot, conn.destination_slot,
+        conn.endpoint_slot, peer_text(&conn.client), peer_text(&conn.endpoint), worker,
+        STATES[conn.state], age / 1e6, idle_us(conn, now) / 1e6,
+        conn.half[TM_CLIENT].bytes, conn.half[TM_ENDPOINT].bytes, conn.table_generation,
+        _PICKED[conn.pick_reason if conn.pick_reason < TM_PICK_REASONS else 0], conn.attempts,
+        (conn.connect_us if conn.state != TM_CONNECTING else 0) / 1e6, conn.first_byte_us / 1e6)
+
+
+def connections(lives, *, route=None, destination=None, endpoint=None, network=None,
+                double older=0.0, double idle=0.0, str sort="age", bint ascending=False,
+                limit=None):
+    """(how many match, rows of those to be shown). route, destination, endpoint: counter slots,
+    network: an ipaddress network of clients; None = any. older, idle: at least, in s. sort: one
+    of SORT_KEYS, the largest first unless ascending. limit: rows; None = all.
+
+    A row: id, slots of route, destination and endpoint, client, endpoint's address (as it was
+    when tried; UNIX sockets have none), worker, state, age s, idle s, bytes in, bytes out,
+    generation and reason of the pick, endpoints tried, connect s, first byte s.
+    """
+    cdef Wanted wanted
+    cdef tm_conn conn
+    cdef tm_live *region
+    cdef Live live
+    cdef uint32_t index
+    cdef int key = SORT_KEYS.index(sort)
+    memset(&wanted, 0, sizeof(wanted))
+    wanted.now_us = now_us()
+    wanted.older_us = <uint64_t>(older * 1e6)
+    wanted.idle_us = <uint64_t>(idle * 1e6)
+    wanted.route = TM_NONE if route is None else route
+    wanted.destination = TM_NONE if destination is None else destination
+    wanted.endpoint = TM_NONE if endpoint is None else endpoint
+    wanted.any_client = network is None
+    if network is not None:
+        wanted.family = AF_INET if network.version == 4 else AF_INET6
+        packed = network.network_address.packed
+        memcpy(wanted.network, <const char *>packed, len(packed))
+        wanted.prefix = network.prefixlen
+    found = []
+    for number, live in enumerate(lives):
+        region = live.live()
+        for index in range(min(region.records_used, region.capacity)):
+            if copy_record(&region.records[index], &conn) and is_wanted(&wanted, &conn):
+                found.append((sort_value(&conn, key, wanted.now_us), number, index))
+    found.sort(reverse=not ascending)
+    rows = []
+    for _, number, index in found if limit is None else found[:limit]:
+        live = lives[number]
+        region = live.live()
+        # It may have ended since, or even be another one: then it is not shown.
+        if copy_record(&region.records[index], &conn) and is_wanted(&wanted, &conn):
+            rows.append(row_of(&conn, region.worker, index, wanted.now_us))
+    return len(found), rows
+
+
+def is_open(Live live not None, uint32_t index, uint32_t generation):
+    """Whether a connection that was told of is still in that record."""
+    cdef tm_conn conn
+    if index >= live.live().records_used or index >= live.live().capacity:
+        return False
+    return copy_record(&live.live().records[index], &conn) and conn.generation == generation
+
+
+# --- log entries ------------------------------------------------------------------------------
+
+def take_log(Live live not None, uint32_t most):
+    """Up to `most` entries that the worker has written, the oldest first; they are taken out. The
+    region must be mapped writable. The caller is the only one who takes.
+
+    An entry: start of a connection (or its end), route, destination and endpoint slot, client,
+    endpoint, own address towards each, accepted at and this entry at (monotonic s), bytes in,
+    bytes out, reason of the end ("" at a start), reason and generation of the pick, endpoints
+    tried, connect s, first byte s, id.
+    """
+    cdef tm_live *region = live.live()
+    cdef uint64_t taken = tm_log_taken(&region.log)
+    cdef uint64_t end = tm_log_written(&region.log)
+    cdef const tm_log_entry *entry
+    if end - taken > TM_LOG_ENTRIES:
+        raise ValueError("the log of a worker is corrupt")
+    if end - taken > most:
+        end = taken + most
+    found = []
+    while taken < end:
+        entry = &region.log.entries[taken % TM_LOG_ENTRIES]
+        found.append((
+            entry.kind == TM_LOG_START, entry.route_slot, entry.destination_slot,
+            entry.endpoint_slot, peer_text(&entry.client), peer_text(&entry.endpoint),
+            peer_text(&entry.client_local), peer_text(&entry.endpoint_local),
+            entry.accepted_at_us / 1e6, entry.at_us / 1e6, entry.bytes[TM_CLIENT],
+            entry.bytes[TM_ENDPOINT],
+            _CLOSED[entry.close_reason if entry.close_reason < TM_CLOSE_REASONS else 0],
+            _PICKED[entry.pick_reason if entry.pick_reason < TM_PICK_REASONS else 0],
+            entry.table_generation, entry.attempts, entry.connect_us / 1e6,
+            entry.first_byte_us / 1e6, f"{region.worker}-{entry.index}-{entry.generation}"))
+        taken += 1
+    tm_log_take(&region.log, taken)
+    return found

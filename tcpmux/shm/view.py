@@ -1,0 +1,28 @@
+"""An instance as its shared memory shows it. Used in control and in the log process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tcpmux.shm._readings import Counters
+from tcpmux.shm._shm import Live, Table
+from tcpmux.shm.image import Image
+
+
+class View:
+    """The route table and the workers' regions, given as descriptors of their memfds.
+
+    Raises ValueError for a descriptor that is not a region of this build.
+    """
+
+    def __init__(self, table_fd: int, live_fds: Sequence[int], *, writable: bool = False) -> None:
+        self.table = Table.attach(table_fd)
+        self.lives = [Live.attach(fd, writable=writable) for fd in live_fds]
+        self.counters = Counters(self.lives)
+        self._image: tuple[int, Image] = (0, Image((), ()))
+
+    def image(self) -> tuple[int, Image]:
+        """The generation in force, and its image; read only when it has changed."""
+        if self._image[0] != self.table.generation:
+            self._image = self.table.read()
+        return self._image
