@@ -32,7 +32,7 @@ from bench.instance import Instance, free_ports, route, running
 from bench.load import LoadError, LoadGenerator
 from bench.measure import CpuMeter, settle
 from tcpmux.config import load as read_config
-from tcpmux.control.client import AdminClient
+from tcpmux.control.client import Client
 from tcpmux.shm._shm import Live
 from tcpmux.shm._shm import Table as RouteTable
 from tcpmux.shm.routes import Names, build_image
@@ -72,9 +72,9 @@ def apply_time(load: LoadGenerator, rounds: int) -> list[Row]:
 
             with running(config(80)) as instance:
                 lives = instance.lives()
-                client = AdminClient(instance.admin)
+                client = Client(instance.admin)
 
-                def ask(i: int, client: AdminClient = client) -> None:
+                def ask(i: int, client: Client = client) -> None:
                     client.set_weights("r0", {"v0": 50 + i % 2})
 
                 def hang_up(_: int, pid: int = instance.pid) -> None:

@@ -1,13 +1,38 @@
-"""tcpmux splits TCP connections between destinations by weight, and shifts it while they flow."""
+"""tcpmux splits TCP connections between destinations by weight, and shifts it while they flow.
+
+For programs: Client and AsyncClient talk to a running instance, as the commands do; what goes
+wrong is a TcpmuxError.
+
+    from tcpmux import Client
+    Client().set_weights("tcp-echo", {"v1": 50, "v2": 50})
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
 
-def __getattr__(name: str) -> str:
+if TYPE_CHECKING:
+    from tcpmux.control.client import AsyncClient, Client
+    from tcpmux.errors import TcpmuxError
+
+    __version__: str
+
+__all__ = ["AsyncClient", "Client", "TcpmuxError", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
     # Looked up when asked for: it takes longer than everything else a worker has to import,
     # and during an upgrade connections wait for that.
     if name == "__version__":
         from importlib.metadata import version
 
         return version("tcpmux")
+    if name in ("Client", "AsyncClient"):
+        from tcpmux.control import client
+
+        return getattr(client, name)
+    if name == "TcpmuxError":
+        from tcpmux.errors import TcpmuxError
+
+        return TcpmuxError
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,33 +1,131 @@
-"""`tcpmux drain`: no new connections; the open ones may end by themselves."""
+"""`tcpmux drain`, `disable` and `enable`: who takes new connections; the open ones stay."""
 
 from __future__ import annotations
 
+import time
+
 import click
 
+from tcpmux.cli import targets
 from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.output import plural, print_applied
 from tcpmux.cli.stop import STATUS_TIME, waiting_for
-from tcpmux.control.client import AdminClient
+from tcpmux.control.client import Client
+from tcpmux.errors import TcpmuxError, UsageError
+
+LOOK_EVERY = 0.2  # s
+
+force_option = click.option(
+    "--force",
+    is_flag=True,
+    help="Even if nobody is left to take the connections: they are reset then.",
+)
 
 
 @click.command("drain")
+@click.argument("target", metavar="[TARGET|all]", required=False)
 @admin_option
-@click.option("--wait", is_flag=True, help="Show what remains, until the instance has ended.")
-def drain(admin: str | None, wait: bool) -> int:
-    """Take no new connections, let the open ones end until drain_timeout, then end.
+@click.option("--wait", is_flag=True, help="Show what remains, until nothing does.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer than that."
+)
+@force_option
+def drain(
+    admin: str | None, target: str | None, wait: bool, timeout: float | None, force: bool
+) -> int:
+    """Give no new connections to TARGET, and let the open ones end.
 
-    The same as SIGTERM to the master. Returns at once, or with --wait when it is over;
-    Ctrl-C then ends the waiting, not the draining.
+    TARGET is DESTINATION, ROUTE/DESTINATION or the ADDRESS of an endpoint. Others get its share
+    at once; `tcpmux enable` takes it back. It outlives reloads.
+
+    `all`, or nothing, is the instance itself: no new connections, the open ones may end until
+    drain_timeout, then it ends, as with SIGTERM.
 
     \b
     Examples:
-        tcpmux drain
-        tcpmux drain --wait
+        tcpmux drain v1 --wait --timeout 600
+        tcpmux drain 10.0.0.7:9000
+        tcpmux drain all --wait
     """
+    if timeout is not None and not wait:
+        raise UsageError("--timeout goes with --wait")
     instance = client(admin)
+    if target not in (None, "all"):
+        assert target is not None
+        found = _change(instance, target, "drain", force=force)
+        return _wait(instance, found, timeout) if wait else 0
+    if timeout is not None or force:
+        raise UsageError("--timeout and --force go with a TARGET; drain_timeout is in the file")
     pid = instance.stop()["pid"]
     if not wait:
         click.echo(f"tcpmux (pid {pid}) is draining")
         return 0
-    waiting_for(AdminClient(instance.path, STATUS_TIME), pid)
+    waiting_for(Client(instance.path, STATUS_TIME), pid)
     click.echo(f"drained (pid {pid})")
     return 0
+
+
+@click.command("disable")
+@click.argument("target")
+@admin_option
+@force_option
+def disable(admin: str | None, target: str, force: bool) -> int:
+    """Take TARGET out of service: no new connections; open ones stay.
+
+    As `tcpmux drain`, but shown as disabled: out on purpose, and not about to be empty.
+
+    \b
+    Examples:
+        tcpmux disable tcp-echo/v2
+        tcpmux disable 10.0.0.7:9000
+    """
+    _change(client(admin), target, "disable", force=force)
+    return 0
+
+
+@click.command("enable")
+@click.argument("target")
+@admin_option
+def enable(admin: str | None, target: str) -> int:
+    """Give TARGET new connections again.
+
+    \b
+    Example:
+        tcpmux enable tcp-echo/v2
+    """
+    _change(client(admin), target, "enable", force=False)
+    return 0
+
+
+def _change(instance: Client, text: str, verb: str, *, force: bool) -> list[targets.Target]:
+    """Does it for all that is meant; says what changed."""
+    found = targets.find(instance.routes(), text)
+    for target in found:
+        names = (target.route, target.destination, target.endpoint)
+        if verb == "enable":
+            applied = instance.enable(*names)
+        elif verb == "drain":
+            applied = instance.drain(*names, force=force)
+        else:
+            applied = instance.disable(*names, force=force)
+        print_applied(applied, f"{target}: it was so already")
+    return found
+
+
+def _wait(instance: Client, found: list[targets.Target], timeout: float | None) -> int:
+    deadline = None if timeout is None else time.monotonic() + timeout
+    shown = -1
+    while True:
+        left = targets.active(instance.routes(), found)
+        if not left:
+            click.echo("drained: no connection is left")
+            return 0
+        if left != shown:
+            click.echo(f"waiting for {plural(left, 'connection')}")
+            shown = left
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TcpmuxError(
+                f"{plural(left, 'connection')} left after {timeout:g} s: look at them with "
+                "`tcpmux conns`, end them with `tcpmux kill`"
+            )
+        time.sleep(LOOK_EVERY)

@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tcpmux.control.client import TIMEOUT, AdminClient, AdminError, PermissionDenied
+from tcpmux.control.client import (
+    DEFAULT_SOCKET,
+    TIMEOUT,
+    VARIABLE,
+    AdminError,
+    Client,
+    PermissionDenied,
+)
 from tcpmux.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-DEFAULT_SOCKET = "/run/tcpmux.sock"
 MASTER = "tcpmux: master"
 CONTROL = "tcpmux: control"
 PROBE_TIME = 1.0  # s
@@ -24,7 +30,7 @@ PROBE_TIME = 1.0  # s
 admin_option = click.option(
     "--admin",
     metavar="SOCKET",
-    envvar="TCPMUX_ADMIN",
+    envvar=VARIABLE,
     default=None,
     help="Admin socket of the instance. [default: $TCPMUX_ADMIN, or the one that is running]",
 )
@@ -85,7 +91,7 @@ def _bound_sockets(process: Any) -> tuple[str, ...]:
 def is_admin_socket(path: str) -> bool:
     """Whether the admin API answers there."""
     try:
-        AdminClient(path, PROBE_TIME).status()
+        Client(path, PROBE_TIME).status()
     except PermissionDenied:
         return True  # the command itself will say whose it is
     except AdminError:
@@ -147,9 +153,9 @@ def choose(
     return default
 
 
-def client(admin: str | None, timeout: float = TIMEOUT) -> AdminClient:
+def client(admin: str | None, timeout: float = TIMEOUT) -> Client:
     """The way to the instance that --admin or TCPMUX_ADMIN names, or else the running one.
 
     timeout: s for an answer.
     """
-    return AdminClient(admin or choose(candidates()), timeout)
+    return Client(admin or choose(candidates()), timeout)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import itertools
 import sys
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
     from rich.console import Console
     from rich.table import Table
 
@@ -55,6 +59,51 @@ def percent(part: int, whole: int) -> str:
     if share in (0.0, 100.0):
         return f"{share:.0f}%"
     return f"{min(max(share, 0.1), 99.9):.1f}".removesuffix(".0") + "%"
+
+
+def duration_text(seconds: float) -> str:
+    """As human_seconds(), and `0.42s` below ten seconds."""
+    return f"{seconds:.2f}s" if seconds < 9.995 else human_seconds(seconds)
+
+
+def columns(rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> Iterator[str]:
+    """Lines of a table without lines, the first row being the heads; for many rows. numbers: the
+    columns that end at the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if at in numbers else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="The answer as JSON.")
+watch_option = click.option(
+    "--watch",
+    metavar="[SECONDS]",
+    is_flag=False,
+    flag_value=1.0,
+    type=click.FloatRange(0.1, 3600),
+    default=None,
+    help="Show it again every so many seconds (1), until Ctrl-C.",
+)
+
+
+def watching(every: float | None, show: Callable[[], object]) -> int:
+    """Calls show() once or, if asked to, again and again; returns the exit code."""
+    if every is None:
+        show()
+        return 0
+    terminal = sys.stdout.isatty()
+    with suppress(KeyboardInterrupt):
+        while True:
+            if terminal:
+                click.clear()
+            show()
+            sys.stdout.flush()
+            time.sleep(every)
+    return 0
 
 
 def console() -> Console:

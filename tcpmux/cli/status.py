@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 import click
 
 from tcpmux.cli.instance import admin_option, client
-from tcpmux.cli.output import console, human_bytes, human_seconds, percent, plural, table
+from tcpmux.cli.output import (
+    console,
+    human_bytes,
+    human_seconds,
+    percent,
+    plural,
+    table,
+    watch_option,
+    watching,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,7 +57,9 @@ def _weight(destination: DestinationStatus) -> str:
     marks = []
     if destination["file_weight"] != destination["weight"]:
         marks.append(f"file: {destination['file_weight']}")
-    if destination["effective_weight"] != destination["weight"]:
+    if destination["state"] != "ready":
+        marks.append(destination["state"])
+    elif destination["effective_weight"] != destination["weight"]:
         marks.append(f"effective: {destination['effective_weight']}")
     return f"{destination['weight']} ({', '.join(marks)})" if marks else str(destination["weight"])
 
@@ -109,7 +120,8 @@ def print_status(status: Status, now: float) -> None:
     is_flag=True,
     help="The whole answer as JSON, with endpoints and more counters.",
 )
-def status(admin: str | None, as_json: bool) -> int:
+@watch_option
+def status(admin: str | None, as_json: bool, watch: float | None) -> int:
     """Show the workers, the routes and how connections were split.
 
     "weight" is marked "(file: N)" when it was set by `tcpmux weight` and the file says
@@ -120,9 +132,13 @@ def status(admin: str | None, as_json: bool) -> int:
         tcpmux status
         tcpmux status --json | jq '.routes[0].destinations[] | {name, connections_total}'
     """
-    found = client(admin, ANSWER_TIME).status()
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-    else:
-        print_status(found, time.time())
-    return 0
+    instance = client(admin, ANSWER_TIME)
+
+    def show() -> None:
+        found = instance.status()
+        if as_json:
+            click.echo(json.dumps(found, indent=2))
+        else:
+            print_status(found, time.time())
+
+    return watching(watch, show)

@@ -12,7 +12,7 @@ import click
 
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import plural
-from tcpmux.control.client import AdminClient, AdminError
+from tcpmux.control.client import AdminError, Client
 from tcpmux.errors import TcpmuxError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _remaining(status: Status) -> str:
     return plural(left, "connection") + (f" ({parts})" if parts else "")
 
 
-def wait_until_gone(instance: AdminClient, pid: int) -> None:
+def wait_until_gone(instance: Client, pid: int) -> None:
     """Returns when the process has ended; prints what keeps it, as that changes."""
     shown = ""
     first = True
@@ -87,7 +87,7 @@ def wait_until_gone(instance: AdminClient, pid: int) -> None:
         end.close()
 
 
-def waiting_for(instance: AdminClient, pid: int) -> None:
+def waiting_for(instance: Client, pid: int) -> None:
     """As wait_until_gone(); Ctrl-C ends the waiting with a word about what goes on."""
     try:
         wait_until_gone(instance, pid)
@@ -119,6 +119,6 @@ def stop(admin: str | None, now: bool, no_wait: bool) -> int:
     if no_wait:
         click.echo(f"tcpmux (pid {pid}) is stopping")
         return 0
-    waiting_for(AdminClient(instance.path, STATUS_TIME), pid)
+    waiting_for(Client(instance.path, STATUS_TIME), pid)
     click.echo(f"stopped (pid {pid})")
     return 0

@@ -9,7 +9,7 @@ import click
 
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import plural
-from tcpmux.control.client import AdminClient, AdminError
+from tcpmux.control.client import AdminError, Client
 from tcpmux.errors import TcpmuxError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ LOOK_EVERY = 0.1  # s
 LOOK_TIME = 2.0  # s for one answer
 
 
-def _look(instance: AdminClient) -> Status | None:
+def _look(instance: Client) -> Status | None:
     """None while control, too, is being replaced."""
     try:
         return instance.status()
@@ -28,7 +28,7 @@ def _look(instance: AdminClient) -> Status | None:
         return None
 
 
-def wait_until_done(instance: AdminClient, count: int, patience: float = PATIENCE) -> Status:
+def wait_until_done(instance: Client, count: int, patience: float = PATIENCE) -> Status:
     """The status after upgrade number `count`. Raises TcpmuxError if it failed."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
@@ -65,7 +65,7 @@ def upgrade(admin: str | None, no_wait: bool) -> int:
     if no_wait:
         click.echo(f"upgrade {begun['count']} has begun")
         return 0
-    status = wait_until_done(AdminClient(instance.path, LOOK_TIME), begun["count"])
+    status = wait_until_done(Client(instance.path, LOOK_TIME), begun["count"])
     kept = sum(worker["connections"] for worker in status["workers"])
     click.echo(
         f"upgraded to {status['version']}: {plural(len(status['workers']), 'worker')} replaced, "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -13,53 +15,80 @@ from tcpmux.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tcpmux.control.client import Applied, Client
+
 MAX_WEIGHT = 1_000_000
 
 
-def parse_weights(pairs: Sequence[str]) -> dict[str, int]:
-    """`v1=80 v2=20` as a dict. Raises UsageError."""
-    weights: dict[str, int] = {}
+WAIT_TIME = 30.0  # s for workers that are behind
+LOOK_EVERY = 0.05  # s
+_WEIGHT = re.compile(r"[+-]?[0-9]{1,7}", re.ASCII)
+
+
+def parse_weights(pairs: Sequence[str]) -> dict[str, int | str]:
+    """`v1=80 v2=+5` as {"v1": 80, "v2": "+5"}. Raises UsageError."""
+    weights: dict[str, int | str] = {}
     for pair in pairs:
         name, equals, number = pair.partition("=")
         if not name or not equals:
             raise UsageError(f"expected DESTINATION=WEIGHT, as in v1=80, got {pair!r}")
-        # isdecimal would take digits of every script, and int() signs, blanks and underscores.
-        if (
-            not (number.isascii() and number.isdecimal())
-            or len(number) > 7
-            or int(number) > MAX_WEIGHT
-        ):
-            raise UsageError(f"{name}: a weight is a whole number 0..{MAX_WEIGHT}, got {number!r}")
+        if not _WEIGHT.fullmatch(number) or abs(int(number)) > MAX_WEIGHT:
+            raise UsageError(
+                f"{name}: a weight is a whole number 0..{MAX_WEIGHT}, or a step such as +5; "
+                f"got {number!r}"
+            )
         if name in weights:
             raise UsageError(f"{name} is given twice")
-        weights[name] = int(number)
+        weights[name] = number if number[0] in "+-" else int(number)
     return weights
+
+
+def _await_workers(instance: Client, applied: Applied) -> None:
+    """Until all of them use what was applied, or WAIT_TIME is over."""
+    deadline = time.monotonic() + WAIT_TIME
+    while any(w["generation"] < applied["generation"] for w in applied["workers"]):
+        if time.monotonic() >= deadline:
+            return
+        time.sleep(LOOK_EVERY)
+        applied["workers"] = [
+            {"id": w["id"], "pid": w["pid"], "generation": w["generation"]}
+            for w in instance.status()["workers"]
+        ]
 
 
 @click.command("weight")
 @click.argument("route")
 @click.argument("weights", metavar="DESTINATION=WEIGHT...", nargs=-1, required=True)
 @click.option("--save", is_flag=True, help="Write the weights into the file as well.")
+@click.option("--wait", is_flag=True, help="Wait for workers that are behind; exit 1 if one stays.")
 @admin_option
-def weight(admin: str | None, route: str, weights: tuple[str, ...], save: bool) -> int:
+def weight(admin: str | None, route: str, weights: tuple[str, ...], save: bool, wait: bool) -> int:
     """Shift the traffic of a route, at once.
 
     Sets weights of its destinations, for new connections; open ones stay where they are. A
     destination gets weight / sum of weights of the connections, exactly; 0 is none.
-    Destinations not named keep their weight. Without --save the file stays as it is, and the
-    next reload goes back to what it says; with it only these numbers change in it.
+    Destinations not named keep their weight; +5 and -5 are steps from the weight of now. Without
+    --save the file stays as it is, and the next reload goes back to what it says; with it only
+    these numbers change in it.
 
     \b
     Examples:
         tcpmux weight tcp-echo v1=80 v2=20     every fifth connection to v2
         tcpmux weight tcp-echo v1=0 v2=1       all of them to v2
+        tcpmux weight tcp-echo v2=+5 --wait    a little more, and certain
     """
     wanted = parse_weights(weights)
     instance = client(admin)
     applied = instance.set_weights(route, wanted)
+    if wait:
+        _await_workers(instance, applied)
     print_applied(applied, f"{route}: the weights were so already")
     if save:
         from tcpmux.config.edit import save_weights
 
-        click.echo(f"saved in {save_weights(instance.status()['config'], route, wanted)}")
-    return 0
+        status = instance.status()
+        (found,) = (r for r in status["routes"] if r["name"] == route)
+        now = {d["name"]: d["weight"] for d in found["destinations"] if d["name"] in wanted}
+        click.echo(f"saved in {save_weights(status['config'], route, now)}")
+    late = any(w["generation"] < applied["generation"] for w in applied["workers"])
+    return 1 if wait and late else 0

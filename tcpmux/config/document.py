@@ -10,7 +10,15 @@ from typing import Any
 
 import yaml
 
-from tcpmux.config.problems import ConfigError, Location, Problem, describe, one_line, path_text
+from tcpmux.config.problems import (
+    ConfigError,
+    Location,
+    Problem,
+    describe,
+    one_line,
+    path_text,
+    printable,
+)
 
 # libyaml is about ten times faster; not every build of PyYAML has it.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -119,6 +127,8 @@ def _read_text(file: str) -> str:
             data = stream.read(LARGEST_FILE + 1)
     except OSError as error:
         raise _fail(file, 0, 0, f"can't be read: {error.strerror or error}") from None
+    except ValueError:  # a NUL or half a character in it
+        raise _fail(printable(file), 0, 0, "can't be read: no file has such a name") from None
     if len(data) > LARGEST_FILE:
         raise _fail(file, 0, 0, f"larger than {LARGEST_FILE >> 20} MiB, the most that is read")
     try:

@@ -113,7 +113,7 @@ def _load(paths: Sequence[str | Path], given: Sequence[str]) -> Config:
 
 def expand(paths: Sequence[str | Path], problems: list[Problem]) -> Iterable[Path]:
     for path in map(Path, paths):
-        if not path.is_dir():
+        if not _is_directory(path):
             yield path
             continue
         try:
@@ -200,6 +200,13 @@ def _check_translated(files: Sequence[_File], translated: Sequence[tuple[Route, 
         routes.add(made.name, resource.document, resource.location)
         for address in made.listen:
             listens.add(address, resource.document, resource.location)
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that can't be: reading it says so
+        return False
 
 
 def _merge(

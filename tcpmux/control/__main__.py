@@ -28,6 +28,14 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _is_fault(record: logging.LogRecord) -> bool:
+    """Not what a client does wrong: that is an answer to it, and no business of the log."""
+    from aiohttp.http_exceptions import HttpProcessingError
+
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, (HttpProcessingError, ConnectionError))
+
+
 def main() -> int:
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
@@ -39,6 +47,7 @@ def main() -> int:
         level=logging.INFO,
         format="%(asctime)s tcpmux %(levelname)s %(message)s",
     )
+    logging.getLogger("aiohttp.server").addFilter(_is_fault)
     from tcpmux import __version__
     from tcpmux.control.connections import Connections
     from tcpmux.control.door import Rules

@@ -1,21 +1,28 @@
-"""A blocking client of the admin API. Runs in the command line tool, never in the server."""
+"""Clients of the admin API, for the command line tool and for programs of others: `from tcpmux
+import Client, AsyncClient`. Never in the server."""
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
+import os
 import pwd
 import socket
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+from urllib.parse import quote, urlencode
 
 from tcpmux.control.schema import (
     Applied,
     AppliedWorker,
+    Connection,
+    ConnectionList,
     DestinationStatus,
     EndpointStatus,
+    Event,
+    Killed,
     RouteStatus,
     Status,
     Stopping,
@@ -26,16 +33,21 @@ from tcpmux.control.schema import (
 from tcpmux.errors import TcpmuxError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = [
     "TIMEOUT",
-    "AdminClient",
     "AdminError",
     "Applied",
     "AppliedWorker",
+    "AsyncClient",
+    "Client",
+    "Connection",
+    "ConnectionList",
     "DestinationStatus",
     "EndpointStatus",
+    "Event",
+    "Killed",
     "NotRunning",
     "PermissionDenied",
     "Refused",
@@ -49,6 +61,8 @@ __all__ = [
 
 # A little longer than control waits for the master, so that control's reason arrives.
 TIMEOUT = 35.0  # s
+DEFAULT_SOCKET = "/run/tcpmux.sock"
+VARIABLE = "TCPMUX_ADMIN"
 
 
 BAD_FILE = 422  # HTTP status
@@ -94,30 +108,141 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = sock
 
 
-class AdminClient:
+def _route_path(route: str, what: str) -> str:
+    return f"/v1/routes/{quote(route, safe='')}/{what}"
+
+
+class Client:
     """Asks the instance whose admin socket is at `path`; one connection a request.
 
-    timeout: seconds without a byte of the answer. Every method raises NotRunning,
-    PermissionDenied, Refused, or AdminError for an answer that does not come or makes no
-    sense.
+    path: by default what $TCPMUX_ADMIN says, or else /run/tcpmux.sock. timeout: seconds without a
+    byte of the answer. Every method raises NotRunning, PermissionDenied, Refused, or AdminError
+    for an answer that does not come or makes no sense; all are TcpmuxError.
     """
 
-    def __init__(self, path: str | Path, timeout: float = TIMEOUT) -> None:
-        self.path = str(path)
+    def __init__(self, path: str | Path | None = None, timeout: float = TIMEOUT) -> None:
+        self.path = str(path or os.environ.get(VARIABLE) or DEFAULT_SOCKET)
         self._timeout = timeout
 
     def status(self) -> Status:
         """State, workers, routes and their counters."""
         return cast("Status", self._ask("GET", "/v1/status"))
 
+    def routes(self) -> list[RouteStatus]:
+        """The routes of status()."""
+        return self.status()["routes"]
+
+    def connections(
+        self,
+        *,
+        route: str | None = None,
+        destination: str | None = None,
+        endpoint: str | None = None,
+        client: str | None = None,
+        older: float = 0.0,
+        idle: float = 0.0,
+        sort: str = "age",
+        limit: int = 1000,
+    ) -> ConnectionList:
+        """Those that are open. client: an address or a network. older, idle: at least so many
+        seconds. sort: age, idle, bytes_in, bytes_out or client, greatest first; after a "-" the
+        least first. limit: 0..20000 rows; `total` counts all."""
+        query: dict[str, Any] = {
+            "route": route,
+            "destination": destination,
+            "endpoint": endpoint,
+            "client": client,
+            "older": f"{round(older * 1000)}ms" if older else None,
+            "idle": f"{round(idle * 1000)}ms" if idle else None,
+            "sort": sort,
+            "limit": limit,
+        }
+        asked = urlencode({key: value for key, value in query.items() if value is not None})
+        return cast("ConnectionList", self._ask("GET", f"/v1/connections?{asked}"))
+
+    def kill(self, ids: Sequence[str], rate: float | None = None) -> Killed:
+        """Resets these connections (`id` of connections()), on both sides. rate: no more than so
+        many per second."""
+        body: dict[str, Any] = {"ids": list(ids)}
+        if rate is not None:
+            body["rate"] = rate
+        return cast("Killed", self._ask("POST", "/v1/connections/kill", body))
+
+    def events(self, since: int = 0) -> list[Event]:
+        """What has happened after event number `since`, the oldest first; the last 1,000."""
+        answer = cast("dict[str, list[Event]]", self._ask("GET", f"/v1/events?since={since}"))
+        return answer["events"]
+
+    def stream(self, route: str | None = None) -> Iterator[tuple[str, Any]]:
+        """(kind, data) as they come, without end: `table` when routes change, `sample` every
+        second, `events`. With a route its histograms are in the samples. The connection is closed
+        when the iterator is."""
+        asked = f"/v1/stream?{urlencode({'route': route})}" if route else "/v1/stream"
+        connection = _UnixConnection(self.path, self._timeout)
+        try:
+            connection.request("GET", asked)
+            response = connection.getresponse()
+            if response.status >= 400:
+                self._refuse(json.loads(response.read()), response.status)
+            kind = ""
+            for line in response:
+                name, _, value = line.decode().rstrip("\n").partition(": ")
+                if name == "event":
+                    kind = value
+                elif name == "data":
+                    yield kind, json.loads(value)
+        except OSError as error:
+            raise self._unreachable(error) from error
+        except (http.client.HTTPException, ValueError) as error:
+            raise AdminError(f"what answers at {self.path} is not tcpmux ({error!r})") from error
+        finally:
+            connection.close()
+
     def reload(self) -> Applied:
         """Has the configuration read again; returns when the workers use it."""
         return cast("Applied", self._ask("POST", "/v1/reload", {}))
 
-    def set_weights(self, route: str, weights: Mapping[str, int]) -> Applied:
-        """Sets weights (0..1000000) until the next reload; those not named stay."""
-        path = f"/v1/routes/{quote(route, safe='')}/weights"
-        return cast("Applied", self._ask("PUT", path, dict(weights)))
+    def set_weights(self, route: str, weights: Mapping[str, int | str]) -> Applied:
+        """Sets weights until the next reload; those not named stay. A weight is 0..1000000 or, as
+        a text, a step: "+5"."""
+        return cast("Applied", self._ask("PUT", _route_path(route, "weights"), dict(weights)))
+
+    def undo(self, route: str) -> Applied:
+        """Back to the weights before the last change of them."""
+        return cast("Applied", self._ask("POST", _route_path(route, "undo"), {}))
+
+    def drain(
+        self, route: str, destination: str, endpoint: str | None = None, *, force: bool = False
+    ) -> Applied:
+        """No new connections for a destination, or one of its endpoints; others get its share.
+        Open ones stay. Unless forced, refused if nobody would be left to take connections."""
+        return self._set_state(route, destination, endpoint, "draining", force=force)
+
+    def disable(
+        self, route: str, destination: str, endpoint: str | None = None, *, force: bool = False
+    ) -> Applied:
+        """As drain(), to say that it is out of service on purpose."""
+        return self._set_state(route, destination, endpoint, "disabled", force=force)
+
+    def enable(self, route: str, destination: str, endpoint: str | None = None) -> Applied:
+        """Has it take connections again."""
+        return self._set_state(route, destination, endpoint, "ready", force=False)
+
+    def _set_state(
+        self, route: str, destination: str, endpoint: str | None, state: str, *, force: bool
+    ) -> Applied:
+        path = _route_path(route, f"destinations/{quote(destination, safe='')}/state")
+        body: dict[str, Any] = {"state": state}
+        if endpoint is not None:
+            body["endpoint"] = endpoint
+        if force:
+            body["force"] = True
+        return cast("Applied", self._ask("PUT", path, body))
+
+    def set_log_level(self, level: str) -> str:
+        """debug, info, warning or error, until the next start; returns it."""
+        answer = cast("dict[str, str]", self._ask("PUT", "/v1/log-level", {"level": level}))
+        return answer["level"]
 
     def diff(self, files: Sequence[str], endpoints: Sequence[str] = ()) -> list[str]:
         """What a reload of these files (absolute paths) would change, a line a route."""
@@ -155,11 +280,17 @@ class AdminClient:
         finally:
             connection.close()
         if response.status >= 400:
-            reason = answer.get("error") if isinstance(answer, dict) else None
-            raise Refused(str(reason or f"HTTP status {response.status}"), response.status)
+            self._refuse(answer, response.status)
+        if isinstance(answer, dict) and "error" in answer:
+            self._refuse(answer, response.status)
         if not isinstance(answer, dict):
             raise AdminError(f"what answers at {self.path} is not tcpmux: got {answer!r}")
         return answer
+
+    @staticmethod
+    def _refuse(answer: object, status: int) -> NoReturn:
+        reason = answer.get("error") if isinstance(answer, dict) else None
+        raise Refused(str(reason or f"HTTP status {status}"), status)
 
     def _unreachable(self, error: OSError) -> AdminError:
         if isinstance(error, TimeoutError):
@@ -195,3 +326,62 @@ class AdminClient:
             owner = f"uid {found.st_uid}"
         mode = stat.S_IMODE(found.st_mode)
         return f"the socket is {owner}'s, mode {mode:04o}: use sudo, or be that user"
+
+
+class AsyncClient:
+    """As Client, for programs with an event loop: each request waits in a thread of its own."""
+
+    def __init__(self, path: str | Path | None = None, timeout: float = TIMEOUT) -> None:
+        self._client = Client(path, timeout)
+
+    @property
+    def path(self) -> str:
+        return self._client.path
+
+    async def status(self) -> Status:
+        return await asyncio.to_thread(self._client.status)
+
+    async def routes(self) -> list[RouteStatus]:
+        return await asyncio.to_thread(self._client.routes)
+
+    async def connections(self, **filters: Any) -> ConnectionList:
+        """filters: as of Client.connections()."""
+        return await asyncio.to_thread(self._client.connections, **filters)
+
+    async def kill(self, ids: Sequence[str], rate: float | None = None) -> Killed:
+        return await asyncio.to_thread(self._client.kill, ids, rate)
+
+    async def events(self, since: int = 0) -> list[Event]:
+        return await asyncio.to_thread(self._client.events, since)
+
+    async def set_weights(self, route: str, weights: Mapping[str, int | str]) -> Applied:
+        return await asyncio.to_thread(self._client.set_weights, route, weights)
+
+    async def undo(self, route: str) -> Applied:
+        return await asyncio.to_thread(self._client.undo, route)
+
+    async def drain(
+        self, route: str, destination: str, endpoint: str | None = None, *, force: bool = False
+    ) -> Applied:
+        return await asyncio.to_thread(
+            self._client.drain, route, destination, endpoint, force=force
+        )
+
+    async def disable(
+        self, route: str, destination: str, endpoint: str | None = None, *, force: bool = False
+    ) -> Applied:
+        return await asyncio.to_thread(
+            self._client.disable, route, destination, endpoint, force=force
+        )
+
+    async def enable(self, route: str, destination: str, endpoint: str | None = None) -> Applied:
+        return await asyncio.to_thread(self._client.enable, route, destination, endpoint)
+
+    async def reload(self) -> Applied:
+        return await asyncio.to_thread(self._client.reload)
+
+    async def set_workers(self, count: int) -> Applied:
+        return await asyncio.to_thread(self._client.set_workers, count)
+
+    async def stop(self, *, now: bool = False) -> Stopping:
+        return await asyncio.to_thread(self._client.stop, now=now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 MOST = 20_000  # rows in an answer
 DEFAULT_LIMIT = 1000
+_ID = re.compile(r"(\d{1,4})-(\d{1,9})-(\d{1,10})", re.ASCII)
 _FILTERS = ("route", "destination", "endpoint", "client", "older", "idle", "sort", "limit")
 
 
@@ -151,12 +153,12 @@ class Connections:
         lives = {live.worker: live for live in self._view.lives}
         found = []
         for text in ids:
-            try:
-                worker, index, generation = map(int, text.split("-"))
-                if is_open(lives[worker], index, generation):
-                    found.append(text)
-            except (ValueError, KeyError, OverflowError):
-                raise invalid(f"{text!r} is not the id of a connection") from None
+            matched = _ID.fullmatch(text)
+            if matched is None:
+                raise invalid(f"{text!r} is not the id of a connection")
+            worker, index, generation = map(int, matched.groups())
+            if worker in lives and generation < 1 << 32:
+                found += [text] * is_open(lives[worker], index, generation)
         return found
 
 

@@ -32,6 +32,7 @@ from tcpmux.control.schema import (
     Stopping,
     Upgrading,
 )
+from tcpmux.errors import TcpmuxError
 
 if TYPE_CHECKING:
     from tcpmux.control.connections import Connections
@@ -46,7 +47,10 @@ log = logging.getLogger("tcpmux.control")
 LARGEST_BODY = 1024 * 1024  # bytes
 BODY_TIME = 10.0  # s
 MOST_STREAMS = 64
+MOST_EVENTS = 10**15
 IDS_AT_ONCE = 1000  # in one request to the master
+MOST_RATE = 100_000  # per second
+SIGN_OF_LIFE = 1.0  # s
 KILL_TIME = 1.0  # s to see them gone
 LOOK_EVERY = 0.02  # s
 # By kind of refusal.
@@ -58,6 +62,7 @@ _TEXT = {"type": "string"}
 _DURATION = {"type": "string", "examples": ["10m"]}
 _WEIGHT = {"type": "integer", "minimum": 0, "maximum": 1_000_000}
 _STEP = {"type": "string", "pattern": "^[+-][0-9]{1,7}$"}
+_ID = {"type": "string", "pattern": "^[0-9]{1,4}-[0-9]{1,9}-[0-9]{1,10}$"}
 _TEXTS = {"type": "array", "items": _TEXT}
 _NOTHING = closed_object()
 OPERATIONS = (
@@ -85,7 +90,11 @@ OPERATIONS = (
         "kill",
         "Resets connections.",
         Killed,
-        body=closed_object(["ids"], ids={**_TEXTS, "maxItems": 20000}),
+        body=closed_object(
+            ["ids"],
+            ids={"type": "array", "items": _ID, "maxItems": 20000},
+            rate={"type": "number", "exclusiveMinimum": 0, "maximum": 100000},
+        ),
     ),
     Operation(
         "GET",
@@ -93,7 +102,7 @@ OPERATIONS = (
         "events",
         "What has happened.",
         EventList,
-        query={"since": {"type": "integer", "minimum": 0}},
+        query={"since": {"type": "integer", "minimum": 0, "maximum": MOST_EVENTS}},
     ),
     Operation(
         "GET",
@@ -335,7 +344,7 @@ class AdminApi:
 
     async def _events(self, request: web.Request) -> web.Response:
         since = request.query.get("since", "0")
-        if not (since.isascii() and since.isdecimal() and len(since) < 18):
+        if not (since.isascii() and since.isdecimal()) or int(since[:20]) > MOST_EVENTS:
             raise MasterRefused("invalid", f"since: expected the number of an event, got {since!r}")
         events = self._readings.events
         if not self._master.gone:
@@ -424,25 +433,60 @@ class AdminApi:
         )
         return web.json_response(answer)
 
-    async def _kill(self, request: web.Request) -> web.Response:
+    async def _kill(self, request: web.Request) -> web.StreamResponse:
         body = await _json_object(request)
-        ids = body.pop("ids", None)
+        paced = "rate" in body
+        ids, rate = body.pop("ids", None), body.pop("rate", None)
         if body or not _is_texts(ids):
-            raise MasterRefused("invalid", 'the body is {"ids": ["0-17-4"]}')
+            raise MasterRefused("invalid", 'the body is {"ids": ["0-17-4"], "rate": 10}')
+        if paced and (type(rate) not in (int, float) or not 0 < rate <= MOST_RATE):
+            raise MasterRefused("invalid", f"rate: expected a number up to {MOST_RATE}, per second")
         wanted = list(dict.fromkeys(ids))
-        connections = self._readings.connections
-        found = connections.open_among(wanted)
-        for at in range(0, len(found), IDS_AT_ONCE):
-            await self._ask(request, "kill", ids=found[at : at + IDS_AT_ONCE])
-        left = found
+        found = self._readings.connections.open_among(wanted)
+        gone = len(wanted) - len(found)
+        by = self._who(request)
+        if not paced:
+            left = await self._reset(found, by)
+            killed = len(found) - len(left)
+            return web.json_response({"killed": killed, "gone": gone, "left": len(left)})
+        return await self._kill_slowly(request, found, gone, rate, by)
+
+    async def _reset(self, ids: list[str], by: str, told: int | None = None) -> list[str]:
+        """Returns those that are there even so. told: how many the events are to speak of."""
+        for at in range(0, len(ids), IDS_AT_ONCE):
+            part = ids[at : at + IDS_AT_ONCE]
+            number = (len(ids) if at == 0 else 0) if told is None else told
+            await self._master.request("kill", ids=part, by=by, told=number)
+        left = ids
         for _ in range(int(KILL_TIME / LOOK_EVERY)):
-            left = connections.open_among(left)
+            left = self._readings.connections.open_among(left)
             if not left:
                 break
             await asyncio.sleep(LOOK_EVERY)
-        gone = len(wanted) - len(found)
-        killed = len(found) - len(left)
-        return web.json_response({"killed": killed, "gone": gone, "left": len(left)})
+        return left
+
+    async def _kill_slowly(
+        self, request: web.Request, ids: list[str], gone: int, rate: float, by: str
+    ) -> web.StreamResponse:
+        """Ends when the client goes. Blanks, which JSON allows, say that it goes on."""
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        loop = asyncio.get_running_loop()
+        step = max(1, int(rate / 10))
+        start = loop.time()
+        left: list[str] = []
+        try:
+            for at in range(0, len(ids), step):
+                while (pause := start + at / rate - loop.time()) > 0:
+                    await asyncio.sleep(min(pause, SIGN_OF_LIFE))
+                    await response.write(b" ")
+                left += await self._reset(ids[at : at + step], by, len(ids) if at == 0 else 0)
+            killed = len(ids) - len(left)
+            answer: dict[str, Any] = {"killed": killed, "gone": gone, "left": len(left)}
+        except TcpmuxError as error:  # the head has been sent
+            answer = {"error": str(error)}
+        await response.write(json.dumps(answer).encode())
+        return response
 
     async def _set_workers(self, request: web.Request) -> web.Response:
         body = await _json_object(request)

@@ -20,7 +20,7 @@ import click
 import yaml
 
 from tcpmux.config import Address, ConfigError, load
-from tcpmux.control.client import AdminClient, AdminError
+from tcpmux.control.client import AdminError, Client
 from tcpmux.demo.echo import LISTENING
 from tcpmux.demo.processes import Child, DemoFailed, check_free
 
@@ -56,8 +56,8 @@ class Scene:
         return self.directory / "tcpmux.sock"
 
     @property
-    def client(self) -> AdminClient:
-        return AdminClient(self.admin, ANSWER_TIME)
+    def client(self) -> Client:
+        return Client(self.admin, ANSWER_TIME)
 
     @property
     def addresses(self) -> list[Address]:

@@ -79,7 +79,8 @@ class ControlProcess(Program):
         try:
             self._link.send(json.dumps(message).encode())
         except OSError as error:
-            log.warning("control could not be told: %s", error)
+            # Not an event: that would be told as well.
+            log.warning("control could not be told: %s", error, extra={"event": ""})
             return False
         return True
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tcpmux.config.problems import printable
+
 MOST = 1000  # kept
 MOST_AT_ONCE = 200  # in an answer: it has to fit into one packet
 LONGEST_TEXT = 500  # characters
@@ -40,7 +42,7 @@ class Events:
     def note(self, kind: str, text: str, by: str = "") -> None:
         """Writes down one line of text."""
         number = self._events[-1].seq + 1 if self._events else 1
-        text = " ".join(text.split())[:LONGEST_TEXT]
+        text = printable(" ".join(text.split()))[:LONGEST_TEXT]
         event = Event(number, round(time.time(), 3), kind, text, by)
         self._events.append(event)
         self.on_event(event)
@@ -69,3 +71,13 @@ class EventHandler(logging.Handler):
         kind = getattr(record, "event", "warning" if record.levelno >= logging.WARNING else "")
         if kind:
             self._events.note(kind, record.getMessage(), getattr(record, "by", ""))
+
+
+class LogFormatter(logging.Formatter):
+    """Says who asked for it as well, and keeps a message, which may have text from outside in it,
+    on its line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        by = getattr(record, "by", "")
+        text = printable(super().formatMessage(record))
+        return f"{text} [{by}]" if by else text

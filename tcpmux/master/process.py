@@ -26,7 +26,7 @@ from tcpmux.errors import TcpmuxError, one_line
 from tcpmux.master import estate as estates
 from tcpmux.master.balance import Balance
 from tcpmux.master.control import Refusal
-from tcpmux.master.events import Event, EventHandler, Events
+from tcpmux.master.events import Event, EventHandler, Events, LogFormatter
 from tcpmux.master.instance import Instance, make, resume, wanted_workers
 from tcpmux.master.listeners import unlink_socket
 from tcpmux.master.names import LOOKUP_TIME, PROGRAM_TIME, Known, look_up, to_push
@@ -38,6 +38,7 @@ from tcpmux.master.staff import Staff
 from tcpmux.master.steering import Steering
 from tcpmux.master.supervisor import Supervisor, inherited_sockets
 from tcpmux.master.upgrade import REHEARSAL, Upgrade
+from tcpmux.shm._shm import MAX_SHARDS
 from tcpmux.shm.routes import Names, build_image
 from tcpmux.worker._guardian import adopt_orphans
 from tcpmux.worker.process import BUSY, MESSAGE
@@ -404,7 +405,7 @@ class Master:
         most = self.table.shard_count
         if type(count) is not int or not 1 <= count <= most:
             raise Refusal(
-                "invalid",
+                "refused" if type(count) is int and most < count <= MAX_SHARDS else "invalid",
                 f"workers: 1 to {most}, got {count!r} (each address was opened with {most} "
                 "listening sockets; more need a restart with `workers` in the file)",
             )
@@ -436,11 +437,12 @@ class Master:
         for change in changes:
             log.info("%s, generation %d", change, generation, extra=extra)
         if not changes:
-            log.info("reloaded: nothing changed, generation %d", generation, extra=extra)
+            what = "reloaded: nothing changed" if kind == "reload" else "nothing changed"
+            log.info("%s, generation %d", what, generation, extra=extra)
 
     # --- stopping ---------------------------------------------------------------------------
 
-    def drain(self, why: str, *, now: bool = False) -> None:
+    def drain(self, why: str, *, now: bool = False, by: str = "") -> None:
         """Serves what is queued, stops listening, and waits for connections to end."""
         if not self.draining:
             timeout = self.routing.config.drain_timeout
@@ -448,7 +450,7 @@ class Master:
                 "%s: no new connections; %s",
                 why,
                 "ending at once" if now else f"waiting up to {timeout:g} s for open ones",
-                extra={"event": "stop"},
+                extra={"event": "stop", "by": by},
             )
             self.supervisor.stopping(f"{why}: draining", timeout + STOP_MARGIN)
             self.table.set_state(DRAINING_STATE)
@@ -477,7 +479,9 @@ def run(paths: Sequence[str], endpoints: Sequence[str] = ()) -> int:
     TcpmuxError if it can't start: ConfigError for a bad file, ListenError for an address
     or the admin socket, Occupied if another master is there.
     """
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter(LOG_FORMAT))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     inherited = inherited_sockets(os.environ)
     sources = Sources(tuple(paths), tuple(endpoints))
     config = load(sources.paths, sources.endpoints)

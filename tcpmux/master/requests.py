@@ -7,7 +7,7 @@
     undo         route              the weights before the last change
     set_state    route, destination, endpoint, state, force
     set_workers  count
-    kill         ids                resets connections
+    kill         ids, told          resets connections; the events speak of so many
     events       since              what has happened after that number
     log_level    level
     upgrade
@@ -68,7 +68,9 @@ class Requests:
             events = self._master.events.after(request["since"])
             return {"events": [event.as_json() for event in events]}
         if verb == "stop":
-            self._master.drain(f"stop asked for{_by(request)}", now=bool(request.get("now")))
+            self._master.drain(
+                "stop asked for", by=request.get("by", ""), now=bool(request.get("now"))
+            )
             return {"pid": os.getpid()}
         if self._master.draining:
             raise Refusal("refused", "tcpmux is draining and takes no changes")
@@ -163,13 +165,9 @@ class Requests:
             orders.append(tuple(map(int, found.groups())))
         for number, index, generation in orders:
             workers[number].line.post(KILL, index, value=generation)
-        if orders:
-            log.info(
-                "%d connections are to be reset%s",
-                len(orders),
-                _by(request),
-                extra={"event": "kill", "by": request.get("by", "")},
-            )
+        if request["told"]:  # of many, in several requests, the first tells
+            extra = {"event": "kill", "by": request.get("by", "")}
+            log.info("%d connections are to be reset", request["told"], extra=extra)
         return {"ordered": len(orders)}
 
     # --- the rest ---------------------------------------------------------------------------
@@ -209,7 +207,3 @@ class Requests:
         except WorkersBusy as error:  # in force even so; the answer says in which workers
             log.warning("%s", error)
         return changes
-
-
-def _by(request: Request) -> str:
-    return f" by {request['by']}" if request.get("by") else ""

@@ -39,6 +39,7 @@ PROGRAMS = {
     "test_waiter": ("waiter.c",),
     "test_channel": ("channel.c",),
     "test_live": (),
+    "test_access_log": (),
 }
 
 COMPILE_SECONDS = 60

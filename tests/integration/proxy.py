@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import yaml
 
-from tcpmux.control.client import AdminClient, AdminError, Status
+from tcpmux.control.client import AdminError, Client, Status
 from tests.support import DEADLINE, wait_for
 
 
@@ -48,7 +48,7 @@ class Proxy:
         self.write(config)
         self._limit = ["prlimit", f"--nofile={nofile}"] if nofile else []
         self._more = more
-        self.client = AdminClient(self.admin)
+        self.client = Client(self.admin)
         self.children: set[int] = set()
         self.log_file.touch()
         self.start()

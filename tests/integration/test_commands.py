@@ -13,7 +13,7 @@ import psutil
 import pytest
 import yaml
 
-from tcpmux.control.client import AdminClient, PermissionDenied
+from tcpmux.control.client import Client, PermissionDenied
 from tests.integration.conftest import StartProxy
 from tests.integration.proxy import tcpmux
 from tests.integration.routes import route, routes
@@ -117,7 +117,7 @@ def test_somebody_else_may_not_talk_to_it(start_proxy: StartProxy, one: EchoServ
         try:
             os.setgid(65534)
             os.setuid(65534)
-            AdminClient(proxy.admin).status()
+            Client(proxy.admin).status()
         except PermissionDenied as error:
             os.write(write_end, str(error).encode())
         finally:

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tcpmux.control.client import AdminClient, AdminError
+from tcpmux.control.client import AdminError, Client
 from tests.integration.conftest import StartProxy
 from tests.integration.few_ports import PORTS
 from tests.integration.proxy import Proxy
@@ -200,7 +200,7 @@ def test_no_room_for_the_log_from_the_start(tmp_path: Path, one: EchoServer) -> 
             stdout=full,
             stderr=full,
         )
-    client = AdminClient(admin)
+    client = Client(admin)
 
     def generation() -> int:
         assert process.poll() is None, f"it has ended: {process.returncode}"

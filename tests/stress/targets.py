@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from tcpmux.control.client import AdminClient, AdminError, Refused, Status
+from tcpmux.control.client import AdminError, Client, Refused, Status
 from tcpmux.shm._shm import PRESENT, Live
 from tests.support import wait_for
 
@@ -212,7 +212,7 @@ class Tcpmux(Target):
 
     def status(self) -> Status | None:
         with suppress(AdminError):
-            return AdminClient(self.directory / "admin.sock").status()
+            return Client(self.directory / "admin.sock").status()
         return None
 
     def wait_until_ready(self) -> None:
@@ -250,7 +250,7 @@ class Tcpmux(Target):
         return list(dict.fromkeys(found))
 
     def set_workers(self, count: int) -> None:
-        AdminClient(self.directory / "admin.sock").set_workers(count)
+        Client(self.directory / "admin.sock").set_workers(count)
 
     def upgrade(self) -> None:
         status = wait_for(self.status, "the state before the upgrade")

@@ -35,6 +35,7 @@ def destination(name: str, weight: int, file_weight: int, **counters: int) -> di
         "weight": weight,
         "file_weight": file_weight,
         "effective_weight": weight,
+        "state": "ready",
         "connections_active": 0,
         "connections_total": 0,
         "connect_failures_total": 0,
@@ -159,11 +160,14 @@ def test_a_route_is_quoted(admin: FakeAdmin) -> None:
     [
         (["v1"], "expected DESTINATION=WEIGHT, as in v1=80, got 'v1'"),
         (["=5"], "expected DESTINATION=WEIGHT, as in v1=80, got '=5'"),
-        (["v1=-5"], "v1: a weight is a whole number 0..1000000, got '-5'"),
-        (["v1=1000001"], "v1: a weight is a whole number 0..1000000, got '1000001'"),
-        (["v1=80%"], "v1: a weight is a whole number 0..1000000, got '80%'"),
-        (["v1=1_0"], "v1: a weight is a whole number 0..1000000, got '1_0'"),
-        (["v1=²"], "v1: a weight is a whole number 0..1000000, got '²'"),
+        (["v1=--5"], "v1: a weight is a whole number 0..1000000, or a step such as +5; got '--5'"),
+        (
+            ["v1=1000001"],
+            "v1: a weight is a whole number 0..1000000, or a step such as +5; got '1000001'",
+        ),
+        (["v1=80%"], "v1: a weight is a whole number 0..1000000, or a step such as +5; got '80%'"),
+        (["v1=1_0"], "v1: a weight is a whole number 0..1000000, or a step such as +5; got '1_0'"),
+        (["v1=²"], "v1: a weight is a whole number 0..1000000, or a step such as +5; got '²'"),
         (["v1=1", "v1=2"], "v1 is given twice"),
     ],
 )
@@ -243,9 +247,9 @@ def test_a_path_no_socket_can_have_is_one_line_too() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become somebody else")
 def test_somebody_elses_socket_is_named_with_owner_and_mode() -> None:
     program = (
-        "import os, sys; from tcpmux.control.client import AdminClient, PermissionDenied\n"
+        "import os, sys; from tcpmux.control.client import Client, PermissionDenied\n"
         "os.setuid(65534)\n"
-        "try: AdminClient(sys.argv[1], 5).status()\n"
+        "try: Client(sys.argv[1], 5).status()\n"
         "except PermissionDenied as error: print(error)\n"
     )
     # Not tmp_path: pytest's directories are closed to others.

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tcpmux.control.client import AdminClient, AdminError, NotRunning, Refused
+from tcpmux.control.client import AdminError, Client, NotRunning, Refused
 from tcpmux.control.connections import Connections
 from tcpmux.control.event_log import EventLog
 from tcpmux.control.metrics import Metrics
@@ -78,7 +78,7 @@ class Running:
         stream = Stream(view, events, {"version": "9.9"})
         metrics = Metrics(view, "9.9")
         readings = Readings(source, Connections(view), events, metrics, stream)
-        self.client = AdminClient(self.path, DEADLINE)
+        self.client = Client(self.path, DEADLINE)
         self.task = asyncio.create_task(Control(admin, theirs, readings, identity).serve())
 
     async def received(self) -> Any:
@@ -93,7 +93,7 @@ class Running:
         return request, await calling
 
     def raw(self, method: str, path: str, body: bytes = b"") -> tuple[int, Any]:
-        """A request that AdminClient would not send; returns the status and the JSON."""
+        """A request that Client would not send; returns the status and the JSON."""
         connection = http.client.HTTPConnection("tcpmux", timeout=DEADLINE)
         connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.sock.settimeout(DEADLINE)
@@ -210,7 +210,7 @@ def test_a_refusal_becomes_its_http_status(tmp_path: Path, kind: str, status: in
         ("GET", "/v1/connections?destination=v1", b"", 400, "say of which route"),
         ("GET", "/v1/events?since=x", b"", 400, "since: expected the number"),
         ("POST", "/v1/connections/kill", b'{"ids": ["0-x-1"]}', 400, "is not the id"),
-        ("POST", "/v1/connections/kill", b'{"ids": ["9-0-1"]}', 400, "is not the id"),
+        ("POST", "/v1/connections/kill", b'{"ids": [], "rate": 0}', 400, "rate: expected"),
         ("POST", "/v1/connections/kill", b'{"ids": "all"}', 400, "the body is"),
         ("PUT", "/v1/log-level", b'{"level": 3}', 400, "the body is"),
         ("PUT", "/v1/routes/r/destinations/v1/state", b"{}", 400, "the body is"),
@@ -335,7 +335,7 @@ def test_the_client_knows_a_stranger(tmp_path: Path, answer: bytes, message: str
         server = await asyncio.start_unix_server(stranger, str(path))
         try:
             with pytest.raises(AdminError, match=message):
-                await asyncio.to_thread(AdminClient(path, DEADLINE).status)
+                await asyncio.to_thread(Client(path, DEADLINE).status)
         finally:
             server.close()
 

@@ -129,7 +129,7 @@ export class Plot {
           values: (plot, splits) => splits.map(clockTick),
         },
         {
-          stroke: axis, grid, ticks: grid, size: 62, space: 34,
+          stroke: axis, grid, ticks: grid, size: 72, space: 34,
           ...(kind.increments && { incrs: kind.increments }),
           ...(kind.range === "share" && { incrs: [0.1, 0.2, 0.25, 0.5] }),
           values: (plot, splits) => splits.map((v) => (v === null ? "" : (kind.tick ?? kind.format)(v))),

@@ -1,0 +1,211 @@
+"""`tcpmux conns` and `tcpmux kill`: the live connections, and their end."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.output import (
+    columns,
+    duration_text,
+    human_bytes,
+    json_option,
+    plural,
+    watch_option,
+    watching,
+)
+from tcpmux.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tcpmux.control.client import Connection, ConnectionList
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+HEADS = (
+    "CLIENT",
+    "ROUTE/DESTINATION",
+    "ENDPOINT",
+    "STATE",
+    "AGE",
+    "IDLE",
+    "IN",
+    "OUT",
+    "W",
+    "GEN",
+    "PICK",
+    "ID",
+)
+NUMBERS = (4, 5, 6, 7, 8, 9)
+SHOWN = 10  # of those that kill is about
+MOST = 20_000  # of one listing
+SORT_KEYS = ("age", "idle", "bytes_in", "bytes_out", "client")
+
+
+def _seconds(_ctx: click.Context, _option: click.Parameter, text: str) -> float:
+    """`10m`, `1h30m`, `250ms`, or seconds."""
+    from tcpmux.config.duration import parse_duration
+
+    try:
+        return float(text) if text.isdecimal() else parse_duration(text)
+    except ValueError:
+        raise click.BadParameter(f"expected a time such as 10m, got {text!r}") from None
+
+
+_TIME: dict[str, Any] = {"metavar": "TIME", "default": "0s", "callback": _seconds}
+
+
+def filter_options(command: F) -> F:
+    """Which connections; as of Client.connections()."""
+    for option in reversed(
+        (
+            click.option("--route", metavar="NAME", help="Of this route."),
+            click.option("--destination", metavar="NAME", help="Of this destination of --route."),
+            click.option("--endpoint", metavar="ADDRESS", help="Of this one of --destination."),
+            click.option("--src", "client", metavar="CIDR", help="From there: 10.0.0.0/8."),
+            click.option(
+                "--older",
+                metavar="TIME",
+                default="0s",
+                callback=_seconds,
+                help="Open for at least: 10m.",
+            ),
+            click.option(
+                "--idle",
+                metavar="TIME",
+                default="0s",
+                callback=_seconds,
+                help="Without a byte for: 1m.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _row(connection: Connection) -> tuple[str, ...]:
+    return (
+        connection["client"],
+        f"{connection['route']}/{connection['destination'] or '-'}",
+        connection["endpoint"] or "-",
+        connection["state"],
+        duration_text(connection["age"]),
+        duration_text(connection["idle"]),
+        human_bytes(connection["bytes_in"]),
+        human_bytes(connection["bytes_out"]),
+        str(connection["worker"]),
+        str(connection["generation"]),
+        connection["pick_reason"] or "-",
+        connection["id"],
+    )
+
+
+def print_connections(connections: Sequence[Connection]) -> None:
+    click.echo("\n".join(columns([HEADS, *map(_row, connections)], NUMBERS)))
+
+
+def _print(found: ConnectionList) -> None:
+    print_connections(found["connections"])
+    left = found["total"] - len(found["connections"])
+    if left:
+        click.echo(f"and {left} more of {found['total']}: raise --limit, or filter")
+
+
+@click.command("conns")
+@filter_options
+@click.option("--sort", type=click.Choice(SORT_KEYS), default="age", help="Greatest first.")
+@click.option("--reverse", is_flag=True, help="Least first.")
+@click.option("--limit", type=click.IntRange(0, MOST), default=1000, show_default=True)
+@json_option
+@watch_option
+@admin_option
+def conns(
+    admin: str | None,
+    *,
+    sort: str,
+    reverse: bool,
+    limit: int,
+    as_json: bool,
+    watch: float | None,
+    **filters: Any,
+) -> int:
+    """List the live connections.
+
+    IN is from the client, OUT to it; both move while the connection lives. W is the worker, GEN
+    the generation of the routes that gave the connection its destination, PICK why: by weight, or
+    as the only one that had any.
+
+    \b
+    Examples:
+        tcpmux conns --sort bytes_out --limit 20 --watch
+        tcpmux conns --route tcp-echo --destination v1 --idle 10m
+        tcpmux conns --src 10.1.0.0/16 --json | jq -r '.connections[].id'
+    """
+    instance = client(admin)
+    order = f"-{sort}" if reverse else sort
+
+    def show() -> None:
+        found = instance.connections(sort=order, limit=limit, **filters)
+        if as_json:
+            click.echo(json.dumps(found, indent=2))
+        else:
+            _print(found)
+
+    return watching(watch, show)
+
+
+def _rate(_ctx: click.Context, _option: click.Parameter, text: str | None) -> float | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,6})(?:/(s|m))?", text, re.ASCII)
+    if found is None or int(found[1]) == 0:
+        raise click.BadParameter(f"expected a rate such as 10/s, got {text!r}")
+    return int(found[1]) / (60.0 if found[2] == "m" else 1.0)
+
+
+@click.command("kill")
+@click.argument("ids", metavar="[ID...]", nargs=-1)
+@filter_options
+@click.option("--rate", callback=_rate, metavar="N/s", help="No more than so many: 10/s, 30/m.")
+@click.option("--yes", is_flag=True, help="Do it; without, only show what would be done.")
+@admin_option
+def kill(
+    admin: str | None, ids: tuple[str, ...], *, rate: float | None, yes: bool, **filters: Any
+) -> int:
+    """Reset live connections, on both sides.
+
+    Those that are named, by the ID that `tcpmux conns` shows, or all that the filters match. At
+    least one of both is needed. Clients that reconnect get a destination by the weights of now.
+
+    \b
+    Examples:
+        tcpmux kill --route tcp-echo --destination v1 --older 1h
+        tcpmux kill --route tcp-echo --destination v1 --older 1h --rate 10/s --yes
+        tcpmux kill 0-17-4 --yes
+    """
+    instance = client(admin)
+    if bool(ids) == any(filters.values()):
+        raise UsageError("name connections by ID, or give a filter such as --destination")
+    wanted = list(ids)
+    if not ids:
+        found = instance.connections(limit=MOST, **filters)
+        wanted = [connection["id"] for connection in found["connections"]]
+        if not yes:
+            print_connections(found["connections"][:SHOWN])
+            if found["total"] > SHOWN:
+                click.echo(f"and {found['total'] - SHOWN} more")
+    if not yes:
+        count = plural(len(wanted), "connection")
+        click.echo(f"would reset {count}: repeat it with --yes to do so")
+        return 0
+    answer = instance.kill(wanted, rate=rate)
+    gone = f"; {answer['gone']} were gone" if answer["gone"] else ""
+    click.echo(f"reset {plural(answer['killed'], 'connection')}{gone}")
+    if answer["left"]:
+        click.echo(f"{answer['left']} are still there: their worker may be stopped; try again")
+    return 1 if answer["left"] else 0

@@ -1,0 +1,154 @@
+"""`tcpmux routes`, `stats` and `events`: what there is, and what has happened."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.output import columns, human_bytes, json_option, percent, watch_option, watching
+
+if TYPE_CHECKING:
+    from tcpmux.control.client import Event, RouteStatus, Status
+
+
+def _route_rows(routes: list[RouteStatus]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [
+        ("ROUTE", "LISTEN", "DESTINATION", "WEIGHT", "SHARE", "STATE", "ENDPOINTS")
+    ]
+    for route in routes:
+        whole = sum(d["effective_weight"] for d in route["destinations"])
+        name, listen = route["name"], ",".join(route["listen"])
+        for d in route["destinations"]:
+            endpoints = [
+                e["address"] if e["state"] == "ready" else f"{e['address']} ({e['state']})"
+                for e in d["endpoints"]
+            ]
+            weight = str(d["weight"])
+            if d["weight"] != d["file_weight"]:
+                weight += f" (file: {d['file_weight']})"
+            share = percent(d["effective_weight"], whole)
+            text = ",".join(endpoints) or "none"
+            rows.append((name, listen, d["name"], weight, share, d["state"], text))
+            name = listen = ""
+    return rows
+
+
+@click.command("routes")
+@json_option
+@watch_option
+@admin_option
+def routes(admin: str | None, as_json: bool, watch: float | None) -> int:
+    """Show the routes: where they listen, and who gets which share.
+
+    \b
+    Example:
+        tcpmux routes
+    """
+    instance = client(admin)
+
+    def show() -> None:
+        found = instance.routes()
+        if as_json:
+            click.echo(json.dumps(found, indent=2))
+        else:
+            click.echo("\n".join(columns(_route_rows(found), (3, 4))))
+
+    return watching(watch, show)
+
+
+def _stats_rows(status: Status) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [
+        ("ROUTE/DESTINATION", "ACTIVE", "TOTAL", "FAILURES", "IN", "OUT", "ENDED")
+    ]
+    for route in status["routes"]:
+        for d in route["destinations"]:
+            ended = ", ".join(f"{reason} {n}" for reason, n in d["closed"].items() if n)
+            rows.append(
+                (
+                    f"{route['name']}/{d['name']}",
+                    str(d["connections_active"]),
+                    str(d["connections_total"]),
+                    str(d["connect_failures_total"]),
+                    human_bytes(d["bytes_in_total"]),
+                    human_bytes(d["bytes_out_total"]),
+                    ended or "-",
+                )
+            )
+    return rows
+
+
+def _worker_rows(status: Status) -> list[tuple[str, ...]]:
+    names = list(status["workers"][0]["counters"]) if status["workers"] else []
+    rows = [("WORKER", *(name.upper() for name in names))]
+    rows += [
+        (str(worker["id"]), *(str(worker["counters"][name]) for name in names))
+        for worker in status["workers"]
+    ]
+    return rows
+
+
+@click.command("stats")
+@json_option
+@watch_option
+@admin_option
+def stats(admin: str | None, as_json: bool, watch: float | None) -> int:
+    """Show the counters: of every destination, with the reasons of ends, and of every worker.
+
+    They count since the start of the instance, through reloads and upgrades.
+
+    \b
+    Example:
+        tcpmux stats --watch
+    """
+    instance = client(admin)
+
+    def show() -> None:
+        found = instance.status()
+        if as_json:
+            shown = {"routes": found["routes"], "workers": found["workers"]}
+            click.echo(json.dumps(shown, indent=2))
+            return
+        click.echo("\n".join(columns(_stats_rows(found), range(1, 6))))
+        click.echo()
+        click.echo("\n".join(columns(_worker_rows(found), range(1, 99))))
+
+    return watching(watch, show)
+
+
+def _event_line(event: Event) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
+    by = f" [{event['by']}]" if event["by"] else ""
+    return f"{when} {event['kind']:<9} {event['text']}{by}"
+
+
+@click.command("events")
+@click.option("--since", type=click.IntRange(min=0), default=0, help="After this event's number.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=1000, help="The last so many.")
+@json_option
+@watch_option
+@admin_option
+def events(admin: str | None, since: int, limit: int, as_json: bool, watch: float | None) -> int:
+    """Show what has happened: reloads, weight changes, deaths, with who and when.
+
+    The last 1,000, which an upgrade keeps. Who: the user and process that asked, or a signal.
+
+    \b
+    Examples:
+        tcpmux events --limit 20
+        tcpmux events --json | jq '.[] | select(.kind == "weights")'
+    """
+    instance = client(admin)
+
+    def show() -> None:
+        found = instance.events(since)[-limit:]
+        if as_json:
+            click.echo(json.dumps(found, indent=2))
+        else:
+            for event in found:
+                click.echo(_event_line(event))
+
+    return watching(watch, show)

@@ -1,0 +1,63 @@
+"""`tcpmux undo`, `log-level` and `completion`."""
+
+from __future__ import annotations
+
+import click
+
+from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.output import print_applied
+from tcpmux.errors import TcpmuxError
+
+LEVELS = ("debug", "info", "warning", "error")
+SHELLS = ("bash", "zsh", "fish")
+
+
+@click.command("undo")
+@click.argument("route")
+@admin_option
+def undo(admin: str | None, route: str) -> int:
+    """Go back to the weights ROUTE had before they were last changed.
+
+    By whomever, or by a reload. A second undo goes forth again.
+
+    \b
+    Example:
+        tcpmux undo tcp-echo
+    """
+    print_applied(client(admin).undo(route), f"{route}: the weights were so already")
+    return 0
+
+
+@click.command("log-level")
+@click.argument("level", type=click.Choice(LEVELS))
+@admin_option
+def log_level(admin: str | None, level: str) -> int:
+    """Set how much is logged, until the next start.
+
+    \b
+    Example:
+        tcpmux log-level warning
+    """
+    click.echo(f"log level {client(admin).set_log_level(level)}")
+    return 0
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(SHELLS))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> int:
+    """Print what makes SHELL complete commands and options.
+
+    \b
+    Examples:
+        tcpmux completion bash > /etc/bash_completion.d/tcpmux
+        tcpmux completion fish > ~/.config/fish/completions/tcpmux.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    if found is None:
+        raise TcpmuxError(f"there is no completion for {shell}")
+    root = ctx.find_root()
+    click.echo(found(root.command, {}, "tcpmux", "_TCPMUX_COMPLETE").source())
+    return 0

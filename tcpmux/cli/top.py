@@ -1,0 +1,336 @@
+"""`tcpmux top`: a live view on a terminal."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+import threading
+import time
+import tty
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.output import duration_text, human_bytes, human_seconds, percent
+from tcpmux.errors import TcpmuxError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tcpmux.control.client import Client, Connection
+
+BARS = " ▁▂▃▄▅▆▇█"
+HISTORY = 60  # s
+WINDOW = 10  # s over which the split is measured
+CONNECTIONS = 200  # fetched for the list
+CONNECTION_SORTS = ("age", "idle", "bytes_in", "bytes_out", "client")
+DESTINATION_SORTS = ("name", "conn/s", "active", "bytes/s", "errors")
+TOTAL, ACTIVE, IN, OUT, FAILURES, ERRORS = range(6)  # columns of a sample
+HELP = "q quit  s sort routes  c sort connections  r reverse  / pause"
+
+
+def sparkline(values: Iterator[float] | list[float], width: int) -> str:
+    """One character for each of the last `width` values, between nothing and the greatest."""
+    shown = list(values)[-width:]
+    most = max(shown, default=0.0)
+    if most <= 0:
+        return (BARS[0] * len(shown)).rjust(width)
+    steps = len(BARS) - 1
+    return "".join(BARS[round(v / most * steps) if v > 0 else 0] for v in shown).rjust(width)
+
+
+@dataclass(slots=True)
+class Figures:
+    """Of one destination. Rates per second."""
+
+    route: str
+    name: str
+    weight: int
+    asked: float | None  # of its route's connections
+    state: str
+    measured: tuple[int, int]  # new connections of it and of its route, in the window
+    connections: float
+    active: int
+    bytes: float
+    errors: float
+    trend: list[float]
+
+
+@dataclass(slots=True)
+class Model:
+    """What the stream has told: the table, and the samples of the last minute."""
+
+    table: dict[str, Any] = field(default_factory=dict)
+    samples: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=HISTORY + 1))
+
+    def take(self, kind: str, data: Any) -> None:
+        if kind == "table":
+            names = [(r["name"], [d["name"] for d in r["destinations"]]) for r in data["routes"]]
+            if names != self._names():
+                self.samples.clear()  # rows are told by their place
+            self.table = data
+        elif kind == "sample" and self.table:
+            sizes = [len(route["destinations"]) for route in self.table["routes"]]
+            if [len(route) for route in data["routes"]] == sizes:
+                self.samples.append(data)
+
+    def _names(self) -> list[tuple[str, list[str]]]:
+        routes = self.table.get("routes", ())
+        return [(r["name"], [d["name"] for d in r["destinations"]]) for r in routes]
+
+    def rows(self, sort: str, most: int, *, reverse: bool) -> list[Figures]:
+        """The first `most` by `sort`; the dear part is done for those alone."""
+        if not self.samples:
+            return []
+        now = self.samples[-1]["routes"]
+        last = self.samples[-2]["routes"] if len(self.samples) > 1 else now
+        at: dict[str, Any] = {
+            "conn/s": lambda r, d: now[r][d][TOTAL] - last[r][d][TOTAL],
+            "active": lambda r, d: now[r][d][ACTIVE],
+            "bytes/s": lambda r, d: sum(now[r][d][IN : OUT + 1]) - sum(last[r][d][IN : OUT + 1]),
+            "errors": lambda r, d: now[r][d][ERRORS] - last[r][d][ERRORS],
+        }
+        places = [(r, d) for r, route in enumerate(now) for d in range(len(route))]
+        if sort in at:
+            places.sort(key=lambda place: at[sort](*place), reverse=not reverse)
+        elif reverse:
+            places.reverse()
+        return [self._figures(r, d) for r, d in places[:most]]
+
+    def _figures(self, r: int, d: int) -> Figures:
+        route = self.table["routes"][r]
+        row = route["destinations"][d]
+        whole = sum(other["effective_weight"] for other in route["destinations"])
+        samples = list(self.samples)
+        now, last = samples[-1], samples[-2] if len(samples) > 1 else samples[-1]
+        first = samples[max(0, len(samples) - 1 - WINDOW)]
+        seconds = max(now["time"] - last["time"], 1e-3) if last is not now else 1.0
+
+        def grown(column: int) -> float:
+            return float(now["routes"][r][d][column] - last["routes"][r][d][column])
+
+        news = [
+            one[TOTAL] - before[TOTAL]
+            for one, before in zip(now["routes"][r], first["routes"][r], strict=True)
+        ]
+        totals = [sample["routes"][r][d][TOTAL] for sample in samples]
+        return Figures(
+            route["name"],
+            row["name"],
+            row["weight"],
+            row["effective_weight"] / whole if whole else None,
+            row["state"],
+            (news[d], sum(news)),
+            grown(TOTAL) / seconds,
+            now["routes"][r][d][ACTIVE],
+            (grown(IN) + grown(OUT)) / seconds,
+            grown(ERRORS) / seconds,
+            [float(after - before) for before, after in pairwise(totals)],
+        )
+
+
+@dataclass(slots=True)
+class View:
+    """What the user has chosen, and how it is drawn."""
+
+    model: Model
+    sort: int = 0
+    reverse: bool = False
+    connection_sort: int = 0
+    paused: bool = False
+    connections: list[Connection] = field(default_factory=list)
+    connections_total: int = 0
+    trouble: str = ""
+
+    def key(self, key: str) -> bool:
+        """False: the user wants to go."""
+        if key in ("q", "Q", "\x03", "\x1b"):
+            return False
+        if key == "s":
+            self.sort = (self.sort + 1) % len(DESTINATION_SORTS)
+        elif key == "c":
+            self.connection_sort = (self.connection_sort + 1) % len(CONNECTION_SORTS)
+        elif key == "r":
+            self.reverse = not self.reverse
+        elif key in ("/", "p", " "):
+            self.paused = not self.paused
+        return True
+
+    def draw(self, width: int, height: int) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        lines = [self._head(width)]
+        room = height - 5
+        rows = max(3, min(room * 3 // 5, self._destinations()))
+        lines += self._routes(width, rows)
+        lines.append(Text(""))
+        lines += self._connection_lines(width, max(0, height - len(lines) - 2))
+        order = f"sorted by {DESTINATION_SORTS[self.sort]}{' reversed' * self.reverse}"
+        lines.append(Text(f"{HELP}  ({order})"[:width], style="dim"))
+        return Group(*lines)
+
+    def _destinations(self) -> int:
+        return sum(len(route["destinations"]) for route in self.model.table.get("routes", ()))
+
+    def _head(self, width: int) -> Any:
+        from rich.text import Text
+
+        table = self.model.table
+        if not table:
+            return Text(f"tcpmux: {self.trouble or 'connecting'}"[:width], style="bold")
+        nothing: dict[str, Any] = {"workers": [], "time": 0}
+        sample = self.model.samples[-1] if self.model.samples else nothing
+        workers = sample["workers"]
+        current = sum(worker["generation"] >= table["generation"] for worker in workers)
+        up = human_seconds(sample["time"] - table["started_at"])
+        text = (
+            f"tcpmux {table['state']}, generation {table['generation']} in {current} of "
+            f"{len(workers)} workers, {sum(w['connections'] for w in workers)} connections, up {up}"
+        )
+        marks = [self.trouble] if self.trouble else []
+        marks += ["paused"] if self.paused else []
+        return Text(" | ".join([text, *marks])[:width], style="bold")
+
+    def _routes(self, width: int, rows: int) -> list[Any]:
+        from rich.text import Text
+
+        wide = width - 62  # what the columns after the name leave
+        trend = max(6, min(30, wide - 20))
+        name = max(14, width - 56 - trend)
+        head = (
+            f"{'ROUTE/DESTINATION':<{name}} {'WEIGHT':>7} {'ASKED':>6} {'SEEN':>6} "
+            f"{'CONN/S':>7} {'ACTIVE':>6} {'BYTES/S':>9} {'ERR/S':>5} {'':>{trend}}"
+        )
+        made = [Text(head[:width].ljust(width), style="reverse")]
+        for row in self.model.rows(DESTINATION_SORTS[self.sort], rows, reverse=self.reverse):
+            label = f"{row.route}/{row.name}"
+            label = label if len(label) <= name else "…" + label[1 - name :]
+            asked = "-" if row.asked is None else percent(round(row.asked * 10000), 10000)
+            text = (
+                f"{label:<{name}} {row.weight:>7} {asked:>6} {percent(*row.measured):>6} "
+                f"{row.connections:>7.0f} {row.active:>6} {human_bytes(int(row.bytes)):>9} "
+                f"{row.errors:>5.0f} {sparkline(row.trend, trend)}"
+            )
+            style = "red" if row.errors else "dim" if row.state != "ready" else ""
+            made.append(Text(text[:width], style=style))
+        return made
+
+    def _connection_lines(self, width: int, rows: int) -> list[Any]:
+        from rich.text import Text
+
+        sort = CONNECTION_SORTS[self.connection_sort]
+        head = f"{'CLIENT':<21} {'TO':<21} {'AGE':>7} {'IDLE':>7} {'IN':>9} {'OUT':>9}  "
+        title = f"{head}{self.connections_total} open, by {sort}"
+        made = [Text(title[:width].ljust(width), style="reverse")]
+        for row in self.connections[: max(0, rows - 1)]:
+            to = f"{row['route']}/{row['destination'] or '-'}"
+            text = (
+                f"{row['client'][:21]:<21} {to[:21]:<21} {duration_text(row['age']):>7} "
+                f"{duration_text(row['idle']):>7} {human_bytes(row['bytes_in']):>9} "
+                f"{human_bytes(row['bytes_out']):>9}"
+            )
+            made.append(Text(text[:width]))
+        return made
+
+
+@contextmanager
+def _keys() -> Iterator[int]:
+    """Keys come one by one, not lines; yields the descriptor to read from, -1 = none."""
+    if not sys.stdin.isatty():
+        yield -1
+        return
+    fd = sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+    tty.setcbreak(fd)
+    try:
+        yield fd
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+class _Reader(threading.Thread):
+    """Fills the model from the stream, and comes back when the line is lost. wake: a descriptor
+    that gets a byte for each event."""
+
+    def __init__(self, instance: Client, view: View, wake: int) -> None:
+        super().__init__(daemon=True)
+        self._instance = instance
+        self._view = view
+        self._wake = wake
+
+    def run(self) -> None:
+        while True:
+            try:
+                for kind, data in self._instance.stream():
+                    self._view.trouble = ""
+                    if self._view.paused:
+                        continue
+                    self._view.model.take(kind, data)
+                    if kind == "sample":
+                        self._look_at_connections()
+                    os.write(self._wake, b".")
+                self._view.trouble = "the line is lost"
+            except TcpmuxError as error:
+                self._view.trouble = str(error)
+            os.write(self._wake, b".")
+            time.sleep(1.0)
+
+    def _look_at_connections(self) -> None:
+        sort = CONNECTION_SORTS[self._view.connection_sort]
+        found = self._instance.connections(sort=sort, limit=CONNECTIONS)
+        self._view.connections = found["connections"]
+        self._view.connections_total = found["total"]
+
+
+@click.command("top")
+@click.option("--once", is_flag=True, help="Draw once, after two samples, and end.")
+@admin_option
+def top(admin: str | None, once: bool) -> int:
+    """Watch the split, the rates and the connections, live.
+
+    ASKED is the share the weights ask for, SEEN what new connections of the last 10 seconds got.
+    Made for 80x24 and more. Keys: q ends, s and c change what routes and connections are sorted
+    by, r turns the order round, / pauses.
+
+    \b
+    Example:
+        tcpmux top
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    instance = client(admin)
+    instance.events(1 << 40)  # so that what is wrong is said before the screen is taken
+    view = View(Model())
+    ours, theirs = os.pipe()
+    _Reader(instance, view, theirs).start()
+    console = Console(markup=False, highlight=False, emoji=False)
+    if once:
+        while len(view.model.samples) < 3:
+            os.read(ours, 100)
+        console.print(view.draw(console.width, 24), soft_wrap=True)
+        return 0
+    if not console.is_terminal:
+        raise TcpmuxError("top needs a terminal: use --once, or `tcpmux status --watch`")
+    with (
+        _keys() as keys,
+        Live(console=console, screen=True, auto_refresh=False) as live,
+        suppress(KeyboardInterrupt),
+    ):
+        while True:
+            live.update(view.draw(console.width, console.height), refresh=True)
+            ready, _, _ = select.select([ours, *([keys] if keys >= 0 else [])], [], [])
+            if ours in ready:
+                os.read(ours, 100)
+            if keys in ready and not view.key(os.read(keys, 1).decode("ascii", "replace")):
+                return 0
+    return 0

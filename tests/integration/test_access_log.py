@@ -1,0 +1,175 @@
+"""The access log of a running instance: every end is a line, and traffic never waits for one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.integration.conftest import StartProxy
+from tests.integration.proxy import Proxy
+from tests.integration.routes import route, routes
+from tests.support import DEADLINE, EchoServer, ask, free_port, wait_for
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def logger_pid(proxy: Proxy) -> int:
+    """0 = there is none at the moment."""
+    return next((pid for pid, title in titles(proxy).items() if title == "tcpmux: log"), 0)
+
+
+def titles(proxy: Proxy) -> dict[int, str]:
+    found = {}
+    for pid in proxy.tree():
+        with suppress(psutil.Error, IndexError):
+            found[pid] = psutil.Process(pid).cmdline()[0]
+    return found
+
+
+def test_a_line_for_each_end_with_its_reason(
+    start_proxy: StartProxy, one: EchoServer, tmp_path: Path
+) -> None:
+    ports = free_port(), free_port(), free_port()
+    log = tmp_path / "access.log"
+    with socket.socket() as refusing:
+        refusing.bind(("127.0.0.1", 0))
+        nobody = f"127.0.0.1:{refusing.getsockname()[1]}"
+        start_proxy(
+            routes(
+                route("good", ports[0], v1=(1, one.address)),
+                route("bad", ports[1], v1=(1, nobody)),
+                route("none", ports[2], v1=(0, one.address)),
+                access_log={"path": str(log), "start": True},
+            )
+        )
+        assert ask(("127.0.0.1", ports[0])) == "one hello\n"
+        for port in ports[1:]:
+            with pytest.raises((ConnectionResetError, BrokenPipeError)):
+                ask(("127.0.0.1", port))
+        wait_for(lambda: len([x for x in lines(log) if x["event"] == "end"]) == 3, "three ends")
+    assert oct(log.stat().st_mode & 0o777) == "0o640"
+    by_route = {line["route"]: line for line in lines(log) if line["event"] == "end"}
+    good = by_route["good"]
+    assert (good["bytes_received"], good["bytes_sent"]) == (6, 10)
+    assert (good["response_flags"], good["connection_termination_details"]) == ("-", "finished")
+    assert (good["upstream_host"], good["upstream_cluster"]) == (one.address, "good/v1")
+    assert good["downstream_local_address"] == f"127.0.0.1:{ports[0]}"
+    assert good["connect_ms"] > 0
+    assert good["first_byte_ms"] >= good["connect_ms"]
+    assert (by_route["bad"]["response_flags"], by_route["bad"]["closed_by"]) == ("UF", "proxy")
+    assert by_route["none"]["response_flags"] == "UH"
+    assert by_route["none"]["destination"] is None
+    starts = {line["connection_id"]: line for line in lines(log) if line["event"] == "start"}
+    assert starts[good["connection_id"]]["start_time"] == good["start_time"]
+
+
+def test_open_connections_have_a_line_every_so_often(
+    start_proxy: StartProxy, one: EchoServer, tmp_path: Path
+) -> None:
+    port, log = free_port(), tmp_path / "access.log"
+    start_proxy(
+        routes(
+            route("r", port, v1=(1, one.address)), access_log={"path": str(log), "interval": "1s"}
+        )
+    )
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as sock:
+        sock.sendall(b"hello\n")
+        sock.recv(100)
+        wait_for(lambda: len(lines(log)) >= 2, "two lines")
+        sock.sendall(b"hello\n")
+        wait_for(lambda: lines(log)[-1]["bytes_received"] == 12, "its bytes to move")
+        assert {line["event"] for line in lines(log)} == {"alive"}
+
+
+def test_rotation_reload_and_a_killed_writer_lose_nothing(
+    start_proxy: StartProxy, one: EchoServer, tmp_path: Path
+) -> None:
+    port, log, other = free_port(), tmp_path / "access.log", tmp_path / "other.log"
+    config = routes(route("r", port, v1=(1, one.address)), access_log=str(log))
+    proxy = start_proxy(config)
+
+    def asked(count: int) -> int:
+        return sum(len(ask(("127.0.0.1", port))) for _ in range(count))
+
+    asked(5)
+    wait_for(lambda: len(lines(log)) == 5, "five lines")
+    log.rename(tmp_path / "old.log")
+    proxy.signal(signal.SIGUSR1)
+    wait_for(lambda: asked(1) and log.exists(), "the file to be made anew")
+    pid = logger_pid(proxy)
+    os.kill(pid, signal.SIGKILL)
+    asked(7)
+    wait_for(lambda: f"log (pid {pid}) killed by SIGKILL" in proxy.log, "its end to be seen")
+    wait_for(lambda: logger_pid(proxy) not in (0, pid), "another writer")
+    proxy.children |= proxy.tree()
+    opened = proxy.destination("v1")["connections_total"]
+    wait_for(lambda: len(lines(log)) + len(lines(tmp_path / "old.log")) == opened, "every line")
+    proxy.reload({**config, "access_log": {"path": str(other), "format": "{route} {duration}"}})
+    wait_for(lambda: asked(1) and other.exists() and other.read_text(), "the other file")
+    assert other.read_text().startswith("r ")
+    proxy.reload({**config, "access_log": "off"})
+    wait_for(lambda: not logger_pid(proxy), "the writer to end")
+    proxy.children |= proxy.tree()
+
+
+def test_a_disk_that_hangs_costs_lines_and_no_traffic(
+    start_proxy: StartProxy, one: EchoServer, tmp_path: Path
+) -> None:
+    port, fifo = free_port(), tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        proxy = start_proxy(
+            routes(
+                route("r", port, v1=(1, one.address)),
+                access_log={"path": str(fifo), "buffer": "64KiB"},
+            )
+        )
+        for _ in range(20):
+            for _ in range(500):
+                assert ask(("127.0.0.1", port)) == "one hello\n"
+            if metric_of_workers(proxy, "tcpmux_worker_log_dropped_total"):
+                break
+        else:
+            pytest.fail("10,000 lines were neither read nor dropped")
+    finally:
+        os.close(reader)
+
+
+def metric_of_workers(proxy: Proxy, name: str) -> float:
+    from http.client import HTTPConnection
+
+    from prometheus_client.parser import text_string_to_metric_families
+
+    connection = HTTPConnection("tcpmux", timeout=DEADLINE)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(proxy.admin)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name
+    )
+
+
+def test_a_path_that_cant_be_written_is_refused(
+    start_proxy: StartProxy, one: EchoServer, tmp_path: Path
+) -> None:
+    config = routes(route("r", free_port(), v1=(1, one.address)))
+    proxy = start_proxy(config)
+    proxy.reload({**config, "access_log": str(tmp_path / "none/access.log")})
+    assert "No such file or directory: name a file in a directory that tcpmux may" in proxy.log
+    assert proxy.status()["generation"] == 1

@@ -1,0 +1,421 @@
+"""Seeing what a running instance does, and steering it: with commands, over HTTP, in metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tcpmux import AsyncClient, Client
+from tcpmux.control.client import Refused
+from tests.integration.conftest import StartProxy
+from tests.integration.proxy import Proxy
+from tests.integration.routes import route, routes
+from tests.support import DEADLINE, EchoServer, ask, free_port, wait_for
+
+
+@contextmanager
+def connected(port: int) -> Iterator[socket.socket]:
+    """A connection that has got an answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as sock:
+        talk(sock)
+        yield sock
+
+
+def talk(sock: socket.socket, size: int = 10) -> bytes:
+    sock.sendall(b"x" * (size - 1) + b"\n")
+    return sock.recv(65536)
+
+
+def get(address: str, path: str, method: str = "GET", body: str = "", **headers: str) -> Any:
+    """(status, text) over TCP."""
+    connection = http.client.HTTPConnection(address, timeout=DEADLINE)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, body or None, named)
+    response = connection.getresponse()
+    text = response.read().decode()
+    connection.close()
+    return response.status, text
+
+
+def metric(address: str, name: str, **labels: str) -> float:
+    """The sum of the samples with these labels."""
+    _, text = get(address, "/metrics")
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+def with_http(*parts: dict[str, Any], **top: Any) -> tuple[dict[str, Any], str]:
+    """A configuration with admin.http, to be completed by Proxy; and its address."""
+    address = f"127.0.0.1:{free_port()}"
+    return routes(*parts, **top), address
+
+
+def start(start_proxy: StartProxy, config: dict[str, Any], address: str, **admin: Any) -> Proxy:
+    """Names the admin socket, which only a proxy's directory tells, beside admin.http."""
+    proxy = start_proxy(config)
+    full = {"workers": 2, "admin": {"socket": proxy.admin, "http": address, **admin}, **config}
+    before = proxy.control_pid()
+    proxy.reload(json.dumps(full))
+    proxy.log_file.read_text()
+    wait_for(lambda: proxy.log.count("control is ready") > 1, "another control")
+    assert proxy.control_pid() != before
+    proxy.children |= proxy.tree()
+    return proxy
+
+
+def test_bytes_move_in_every_view_while_a_connection_lives(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    port = free_port()
+    config, address = with_http(route("r", port, v1=(1, one.address)))
+    proxy = start(start_proxy, config, address)
+    with connected(port) as sock:
+        for total in (10, 1010, 2010):
+            if total > 10:
+                talk(sock, 1000)
+            labels = {"destination_service": "r", "destination_version": "v1"}
+            wait_for(
+                lambda: metric(address, "istio_tcp_received_bytes_total", **labels) == total,  # noqa: B023
+                "the metric to move",
+            )
+            listed = proxy.client.connections()
+            assert [c["bytes_in"] for c in listed["connections"]] == [total]
+            (found,) = json.loads(proxy.run("conns", "--json").stdout)["connections"]
+            assert found["bytes_in"] == total
+        (found,) = listed["connections"]
+        name, our_port = sock.getsockname()
+        assert found["client"] == f"{name}:{our_port}"
+        assert (found["route"], found["destination"]) == ("r", "v1")
+        assert (found["endpoint"], found["state"]) == (one.address, "relaying")
+        assert found["pick_reason"] == "only"
+        assert found["connect_seconds"] is not None
+        assert metric(address, "tcpmux_connections_active", destination="v1") == 1
+        assert metric(address, "tcpmux_first_byte_seconds_count", destination="v1") == 1
+        assert metric(address, "tcpmux_connection_duration_seconds_count") == 0
+    wait_for(
+        lambda: metric(address, "tcpmux_connection_duration_seconds_count") == 1, "its duration"
+    )
+    assert metric(address, "tcpmux_connections_closed_total", reason="finished") == 1
+
+
+def test_filters_sort_and_limit(start_proxy: StartProxy, one: EchoServer, two: EchoServer) -> None:
+    ports = free_port(), free_port()
+    proxy = start_proxy(
+        routes(
+            route("a", ports[0], v1=(1, one.address), v2=(1, two.address)),
+            route("b", ports[1], v1=(1, one.address)),
+        )
+    )
+    with ExitStack() as stack:
+        socks = [stack.enter_context(connected(port)) for port in (*ports, *ports, ports[0])]
+        talk(socks[3], 5000)
+
+        def count(**filters: Any) -> int:
+            return proxy.client.connections(**filters)["total"]
+
+        assert count() == 5
+        assert (count(route="a"), count(route="b")) == (3, 2)
+        assert count(route="a", destination="v1") + count(route="a", destination="v2") == 3
+        assert count(route="b", destination="v1", endpoint=one.address) == 2
+        assert (count(client="127.0.0.0/8"), count(client="10.0.0.0/8")) == (5, 0)
+        assert (count(older=3600.0), count(idle=3600.0)) == (0, 0)
+        found = proxy.client.connections(sort="bytes_in", limit=1)
+        assert (found["total"], len(found["connections"])) == (5, 1)
+        assert found["connections"][0]["bytes_in"] == 5010
+        for sort in ("age", "-age", "idle", "-bytes_out", "client"):
+            assert len(proxy.client.connections(sort=sort)["connections"]) == 5
+        printed = proxy.run("conns", "--route", "b", "--limit", "1").stdout
+        assert "and 1 more of 2" in printed
+    wrong = proxy.run("conns", "--route", "aa")
+    assert (wrong.returncode, wrong.stderr) == (
+        1,
+        "tcpmux: error: no route named 'aa': did you mean a?\n",
+    )
+
+
+def test_kill_shows_first_and_then_resets(start_proxy: StartProxy, one: EchoServer) -> None:
+    port = free_port()
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
+    with ExitStack() as stack:
+        socks = [stack.enter_context(connected(port)) for _ in range(6)]
+        dry = proxy.run("kill", "--route", "r")
+        assert "would reset 6 connections" in dry.stdout
+        assert all(talk(sock) for sock in socks)
+        oldest = proxy.client.connections(limit=1)["connections"][0]
+        named = proxy.run("kill", oldest["id"], "--yes")
+        assert named.stdout == "reset 1 connection\n"
+        again = proxy.client.kill([oldest["id"]])
+        assert again == {"killed": 0, "gone": 1, "left": 0}
+        began = time.monotonic()
+        rest = proxy.run("kill", "--route", "r", "--rate", "10/s", "--yes")
+        assert rest.stdout == "reset 5 connections\n"
+        assert time.monotonic() - began >= 0.4
+        for sock in socks:
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+    (route_status,) = proxy.client.routes()
+    assert route_status["closed"]["killed"] == 6
+    kinds = [event["kind"] for event in proxy.client.events()]
+    assert kinds.count("kill") == 2
+    bare = proxy.run("kill", "--yes")
+    assert bare.returncode == 2
+
+
+def test_weights_by_steps_and_back(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    port = free_port()
+    proxy = start_proxy(routes(route("r", port, v1=(80, one.address), v2=(20, two.address))))
+
+    def weights() -> list[int]:
+        return [d["weight"] for d in proxy.client.routes()[0]["destinations"]]
+
+    said = proxy.run("weight", "r", "v2=+5", "--wait")
+    assert said.stdout == "r: v2 20->25\ngeneration 2 in 2 of 2 workers\n"
+    assert weights() == [80, 25]
+    refused = proxy.run("weight", "r", "v1=-81", "v2=7")
+    assert "v1: 80-81 is -1, not 0..1000000" in refused.stderr
+    assert weights() == [80, 25]
+    assert proxy.run("undo", "r").returncode == 0
+    assert weights() == [80, 20]
+    assert proxy.run("undo", "r").returncode == 0
+    assert weights() == [80, 25]
+    near = proxy.run("weight", "rr", "v1=1")
+    assert "no route named 'rr': did you mean r?" in near.stderr
+    events = proxy.client.events()
+    assert [e["text"] for e in events if e["kind"] == "weights"] == [
+        "r: v2 20->25, generation 2",
+        "r: v2 25->20, generation 3",
+        "r: v2 20->25, generation 4",
+    ]
+    assert all("(pid " in event["by"] for event in events if event["kind"] == "weights")
+
+
+def test_a_drained_destination_gets_nothing_new(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    port = free_port()
+    config = routes(route("r", port, v1=(1, one.address), v2=(1, two.address)))
+    proxy = start_proxy(config)
+    with ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(connected(port))
+        late = proxy.run("drain", "v1", "--wait", "--timeout", "0.2")
+        assert late.returncode == 1
+        assert "2 connections left" in late.stderr
+        assert {ask(("127.0.0.1", port)) for _ in range(10)} == {"two hello\n"}
+        proxy.reload({**config, "drain_timeout": "44s"})
+        assert {ask(("127.0.0.1", port)) for _ in range(4)} == {"two hello\n"}
+        assert "v1" in proxy.run("routes").stdout
+        (status,) = proxy.client.routes()
+        assert [d["state"] for d in status["destinations"]] == ["draining", "ready"]
+        nobody = proxy.run("disable", "v2")
+        assert "nobody left to take connections" in nobody.stderr
+    done = proxy.run("drain", "v1", "--wait")
+    assert done.stdout.endswith("drained: no connection is left\n")
+    assert proxy.run("enable", "v1").returncode == 0
+    assert {ask(("127.0.0.1", port)) for _ in range(4)} == {"one hello\n", "two hello\n"}
+
+
+def test_an_endpoint_can_be_taken_out(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    port = free_port()
+    part = route("r", port, v1=(1, one.address))
+    part["destinations"][0]["endpoints"].append(two.address)
+    proxy = start_proxy(routes(part))
+    assert proxy.run("disable", two.address).returncode == 0
+    assert {ask(("127.0.0.1", port)) for _ in range(8)} == {"one hello\n"}
+    refused = proxy.run("disable", one.address)
+    assert "have no endpoint for them" in refused.stderr
+    forced = proxy.run("disable", one.address, "--force")
+    assert forced.returncode == 0
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        ask(("127.0.0.1", port))
+    proxy.client.enable("r", "v1", one.address)
+    proxy.client.enable("r", "v1", two.address)
+    assert {ask(("127.0.0.1", port)) for _ in range(8)} == {"one hello\n", "two hello\n"}
+
+
+def test_counters_and_events_outlive_control(start_proxy: StartProxy, one: EchoServer) -> None:
+    port = free_port()
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
+    with connected(port) as sock:
+        proxy.client.set_weights("r", {"v1": 7})
+        before = proxy.client.events()
+        pid = proxy.control_pid()
+        os.kill(pid, signal.SIGKILL)
+        assert talk(sock)
+
+        def back() -> bool:
+            with suppress(Exception):
+                return proxy.control_pid() != pid and proxy.status()["generation"] == 2
+            return False
+
+        wait_for(back, "another control")
+        assert talk(sock)
+        proxy.children |= proxy.tree()
+        assert proxy.destination("v1")["bytes_in_total"] == 30
+        after = proxy.client.events()
+        assert after[: len(before)] == before
+        assert [event["kind"] for event in after[len(before) :]] == ["control"]
+
+
+def test_events_and_states_outlive_an_upgrade(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    port = free_port()
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address), v2=(1, two.address))))
+    proxy.client.drain("r", "v1")
+    before = proxy.client.events()
+    proxy.client.upgrade()
+    wait_for(lambda: "done" in proxy.log, "the upgrade")
+    proxy.children |= proxy.tree()
+    wait_for(lambda: proxy.log.count("control is ready") == 2, "control")
+    after = proxy.client.events()
+    assert after[: len(before)] == before
+    assert after[-1]["text"].startswith("upgrade 1: done")
+    assert [d["state"] for d in proxy.client.routes()[0]["destinations"]] == ["draining", "ready"]
+    assert {ask(("127.0.0.1", port)) for _ in range(4)} == {"two hello\n"}
+
+
+def test_over_http_only_who_may(start_proxy: StartProxy, one: EchoServer, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("s3cret-s3cret-s3cret\n")
+    config, address = with_http(route("r", free_port(), v1=(1, one.address)))
+    proxy = start(start_proxy, config, address, token_file=str(token), hosts=["mux.example"])
+    bearer = {"Authorization": "Bearer s3cret-s3cret-s3cret"}
+    assert get(address, "/")[0] == 200
+    assert get(address, "/static/app.js")[0] == 200
+    assert get(address, "/static/../server.py")[0] == 404
+    assert get(address, "/v1/status")[0] == 401
+    assert get(address, "/v1/status", Authorization="Bearer wrong")[0] == 401
+    assert get(address, "/v1/status", **bearer)[0] == 200
+    assert get(address, "/metrics", **bearer)[0] == 200
+    assert get(address, "/v1/status", Host="mux.example:80", **bearer)[0] == 200
+    assert get(address, "/v1/status", Host="localhost", **bearer)[0] == 200
+    for host in ("evil.example", "", "127.0.0.2.evil.example", "[::"):
+        assert get(address, "/v1/status", Host=host, **bearer)[0] == 403
+    port = address.rpartition(":")[2]
+    for foreign in (
+        {"Origin": "http://evil.example"},
+        {"Origin": f"http://127.0.0.1:{int(port) ^ 1}"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+    ):
+        path = "/v1/routes/r/weights"
+        assert get(address, path, "PUT", '{"v1": 5}', **foreign, **bearer)[0] == 403
+    assert proxy.destination("v1")["weight"] == 1
+    own = {"Origin": f"http://{address}", "Sec_Fetch_Site": "same-origin"}
+    assert get(address, "/v1/routes/r/weights", "PUT", '{"v1": 5}', **own, **bearer)[0] == 200
+    assert proxy.client.events()[-1]["by"] == "127.0.0.1 over HTTP"
+    for path in ("/v1/reload", "/v1/stop", "/v1/routes/r/undo", "/v1/connections/kill"):
+        assert get(address, path, **bearer)[0] == 405
+
+
+def test_an_http_address_that_is_taken_refuses_the_reload(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    config = routes(route("r", free_port(), v1=(1, one.address)))
+    proxy = start_proxy(config)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        full = {"workers": 1, "admin": {"socket": proxy.admin, "http": address}, **config}
+        proxy.reload(json.dumps(full))
+        assert f"can't listen on {address}, which admin.http names" in proxy.log
+        assert len(proxy.status()["workers"]) == 2
+    proxy.reload(json.dumps(full))
+    wait_for(lambda: _answers(address), "the page")
+    proxy.children |= proxy.tree()
+
+
+def _answers(address: str) -> bool:
+    with suppress(OSError):
+        return bool(get(address, "/")[0] == 200)
+    return False
+
+
+def test_garbage_and_idle_clients_do_not_keep_others_out(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    proxy = start_proxy(routes(route("r", free_port(), v1=(1, one.address))))
+    with ExitStack() as stack:
+        for number in range(2000):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.settimeout(DEADLINE)
+            sock.connect(proxy.admin)
+            with suppress(BrokenPipeError, ConnectionResetError):
+                if number % 3 == 1:
+                    sock.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n")
+                elif number % 3 == 2:
+                    sock.sendall(os.urandom(200))
+            if number % 500 == 0:
+                assert proxy.status()["state"] == "running"
+        assert proxy.status()["state"] == "running"
+        descriptors = len(os.listdir(f"/proc/{proxy.control_pid()}/fd"))
+        assert descriptors < 1200
+    assert "Traceback" not in proxy.log
+
+
+def test_a_client_that_does_not_read_the_stream_holds_nothing_up(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    proxy = start_proxy(routes(route("r", free_port(), v1=(1, one.address))))
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(proxy.admin)
+        sock.sendall(b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        kinds = []
+        for kind, data in Client(proxy.admin).stream("r"):
+            kinds.append(kind)
+            if kinds.count("sample") == 2:
+                assert data["histograms"]["route"] == "r"
+                break
+        assert kinds == ["table", "events", "sample", "sample"]
+
+
+def test_the_client_for_programs_with_a_loop(start_proxy: StartProxy, one: EchoServer) -> None:
+    port = free_port()
+    proxy = start_proxy(routes(route("r", port, v1=(3, one.address))))
+
+    async def scenario() -> None:
+        client = AsyncClient(proxy.admin)
+        assert (await client.status())["generation"] == 1
+        applied = await client.set_weights("r", {"v1": "+2"})
+        assert applied["changes"] == ["r: v1 3->5"]
+        assert (await client.undo("r"))["generation"] == 3
+        with connected(port):
+            found = await client.connections(route="r")
+            assert (await client.kill([found["connections"][0]["id"]]))["killed"] == 1
+        with pytest.raises(Refused, match="nobody left"):
+            await client.drain("r", "v1")
+        assert [event["kind"] for event in await client.events()][:2] == ["start", "weights"]
+
+    asyncio.run(scenario())
+
+
+def test_the_log_level_is_set_everywhere(start_proxy: StartProxy, one: EchoServer) -> None:
+    proxy = start_proxy(routes(route("r", free_port(), v1=(1, one.address))))
+    assert proxy.run("log-level", "error").stdout == "log level error\n"
+    length = len(proxy.log)
+    proxy.client.set_weights("r", {"v1": 9})
+    assert len(proxy.log) == length
+    assert proxy.client.events()[-1]["text"] == "r: v1 1->9, generation 2"
+    assert proxy.run("log-level", "info").returncode == 0
+    proxy.client.set_weights("r", {"v1": 8})
+    assert "r: v1 9->8" in proxy.log

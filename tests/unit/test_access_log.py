@@ -1,0 +1,116 @@
+"""Lines of the access log: whatever is in them, each is one line, and means what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tcpmux.config.log_format import KEYS
+from tcpmux.logger.__main__ import Log
+from tcpmux.logger.lines import FLAGS, Clock, Line, closed_by, writer
+from tcpmux.logger.targets import Datagrams, open_target, write_all
+from tcpmux.shm._shm import CLOSE_REASONS
+
+EVERYTHING = "".join(map(chr, range(256))) + "\u2028\u2029\ud800\U0001f600"
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("template", ["json", "{KEY} {event} x", '"{KEY}"\t[{event}]'])
+def test_no_character_can_forge_or_split_a_line(key: str, template: str) -> None:
+    line: Line = {**dict.fromkeys(KEYS, "y"), key: EVERYTHING}
+    text = writer(template.replace("KEY", key))(line)
+    assert all(" " <= character <= "~" for character in text.replace("\\t", ""))
+    if template == "json":
+        assert json.loads(text) == line
+
+
+def test_a_template_is_filled_in() -> None:
+    line: Line = {**dict.fromkeys(KEYS), "route": "r", "duration": 12, "destination": ""}
+    text = writer('{{{route}}} "{duration}" {destination} {upstream_host}')(line)
+    assert text == '{r} "12" - -'
+
+
+def test_every_reason_has_a_flag_and_somebody_who_did_it() -> None:
+    assert FLAGS.keys() == set(CLOSE_REASONS)
+    assert {closed_by(reason) for reason in CLOSE_REASONS} == {
+        "both",
+        "client",
+        "endpoint",
+        "proxy",
+    }
+
+
+def test_times_are_utc_with_milliseconds() -> None:
+    assert Clock(1_700_000_000.0).text(0.1234) == "2023-11-14T22:13:20.123Z"
+    assert Clock(0.0).text(59.9996) == "1970-01-01T00:01:00.000Z"
+
+
+def test_a_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    target = open_target(str(path))
+    target.write(["a"])
+    path.rename(tmp_path / "old")
+    target.write(["b"])
+    target.reopen()
+    target.write(["c", "d"])
+    assert (tmp_path / "old").read_text() == "a\nb\n"
+    assert path.read_text() == "c\nd\n"
+
+
+def test_syslog_and_the_journal_get_a_packet_a_line(tmp_path: Path) -> None:
+    import socket
+
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reader:
+        reader.bind(path)
+        syslog, journal = Datagrams(path, journal=False), Datagrams(path, journal=True)
+        syslog.write(["one", "two"])
+        journal.write(["one"])
+        assert reader.recv(1000) == f"<30>tcpmux[{os.getppid()}]: one".encode()
+        assert reader.recv(1000) == f"<30>tcpmux[{os.getppid()}]: two".encode()
+        assert reader.recv(1000) == b"MESSAGE=one\nPRIORITY=6\nSYSLOG_IDENTIFIER=tcpmux\n"
+        syslog.reopen()
+        journal.reopen()
+
+
+def test_long_writes_are_whole(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    with open(read_end, "rb") as reader:
+        lines = ["x" * 30_000]
+        write_all(write_end, lines)
+        os.close(write_end)
+        assert reader.read() == b"x" * 30_000 + b"\n"
+
+
+class FakeSource:
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self.lost = 0
+
+    def take(self) -> list[Line]:
+        taken, self.lines = self.lines, []
+        return taken
+
+    def dropped(self) -> int:
+        lost, self.lost = self.lost, 0
+        return lost
+
+    def open_connections(self) -> list[Line]:
+        return []
+
+
+def test_what_cant_be_written_is_counted_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    source = FakeSource()
+    log = Log(source, open_target("/dev/full"), str, 0.0)  # type: ignore[arg-type]
+    source.lines = [{"event": "end"}] * 3
+    source.lost = 4
+    assert log.step() == 3
+    assert [r.getMessage() for r in caplog.records] == [
+        "the access log can't be written: No space left on device; "  # noqa: ISC004
+        "lines are dropped, traffic goes on",
+        "7 lines of the access log were dropped",
+    ]

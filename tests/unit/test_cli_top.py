@@ -1,0 +1,157 @@
+"""What `top` draws, and how commands take the names of destinations and endpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tcpmux.cli import targets
+from tcpmux.cli.targets import Target
+from tcpmux.cli.top import Model, View, sparkline
+from tcpmux.errors import TcpmuxError
+
+
+def table(routes: int, weights: tuple[int, ...] = (80, 20)) -> dict[str, Any]:
+    return {
+        "state": "running",
+        "generation": 3,
+        "started_at": 0,
+        "routes": [
+            {
+                "name": f"route-{i}",
+                "destinations": [
+                    {"name": f"v{d}", "weight": w, "effective_weight": w, "state": "ready"}
+                    for d, w in enumerate(weights, 1)
+                ],
+            }
+            for i in range(routes)
+        ],
+    }
+
+
+def sample(second: int, routes: int, per_second: tuple[int, ...] = (8, 2)) -> dict[str, Any]:
+    return {
+        "time": 1000.0 + second,
+        "workers": [{"generation": 3, "connections": 7}],
+        "routes": [
+            [[n * second * (i + 1), n, 0, 1024 * second, 0, 0] for n in per_second]
+            for i in range(routes)
+        ],
+    }
+
+
+def filled(routes: int) -> Model:
+    model = Model()
+    model.take("table", table(routes))
+    for second in range(15):
+        model.take("sample", sample(second, routes))
+    return model
+
+
+def test_the_split_seen_is_that_of_the_last_seconds() -> None:
+    first, second = filled(1).rows("name", 10, reverse=False)
+    assert (first.asked, first.measured) == (0.8, (80, 100))
+    assert (second.asked, second.measured) == (0.2, (20, 100))
+    assert (first.connections, first.bytes, first.active) == (8.0, 1024.0, 8)
+
+
+def test_the_busiest_come_first_and_no_more_than_fit() -> None:
+    rows = filled(50).rows("conn/s", 3, reverse=False)
+    assert [(row.route, row.name) for row in rows] == [
+        ("route-49", "v1"),
+        ("route-48", "v1"),
+        ("route-47", "v1"),
+    ]
+
+
+def test_a_sample_of_other_routes_is_not_taken() -> None:
+    model = filled(2)
+    model.take("sample", sample(16, 3))
+    assert len(model.samples) == 15
+    model.take("table", table(3))
+    assert not model.samples
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 50), (200, 24)])
+@pytest.mark.parametrize("routes", [0, 1, 1000])
+def test_it_fits_the_terminal(width: int, height: int, routes: int) -> None:
+    view = View(filled(routes))
+    view.connections = [
+        {
+            "client": "[2001:db8:1111:2222:3333:4444:5555:6666]:65535",
+            "route": "a-route-with-a-name-that-is-long",
+            "destination": "v1",
+            "age": 1e6,
+            "idle": 1e6,
+            "bytes_in": 1 << 50,
+            "bytes_out": 1 << 50,
+        }  # type: ignore[typeddict-item]
+    ] * 200
+    console = Console(width=width, height=height, color_system=None)
+    with console.capture() as capture:
+        console.print(view.draw(width, height), soft_wrap=True)
+    lines = capture.get().splitlines()
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= width
+    if routes:
+        assert any("80%" in line for line in lines)
+
+
+def test_keys() -> None:
+    view = View(Model())
+    assert view.key("s")
+    assert view.key("c")
+    assert view.key("r")
+    assert view.key(" ")
+    assert (view.sort, view.connection_sort, view.reverse, view.paused) == (1, 1, True, True)
+    assert not view.key("q")
+
+
+def test_sparklines_are_between_nothing_and_the_greatest() -> None:
+    assert sparkline([0, 1, 4, 8], 6) == "   ▁▄█"
+    assert sparkline([0, 0], 4) == "    "
+    assert sparkline([1, 2, 3], 2) == "▅█"
+
+
+ROUTES: Any = [
+    {
+        "name": route,
+        "destinations": [
+            {
+                "name": name,
+                "connections_active": 5,
+                "endpoints": [
+                    {"address": "10.0.0.7:9000", "connections_active": 2},
+                    {"address": f"unix:/{route}", "connections_active": 3},
+                ],
+            }
+            for name in names
+        ],
+    }
+    for route, names in (("shop", ("v1", "v2")), ("mail", ("v1",)))
+]
+
+
+def test_targets_are_found_by_every_name() -> None:
+    assert targets.find(ROUTES, "v2") == [Target("shop", "v2")]
+    assert targets.find(ROUTES, "shop/v1") == [Target("shop", "v1")]
+    assert targets.find(ROUTES, "mail/v1/unix:/mail") == [Target("mail", "v1", "unix:/mail")]
+    assert len(targets.find(ROUTES, "10.0.0.7:9000")) == 3
+    assert targets.active(ROUTES, targets.find(ROUTES, "10.0.0.7:9000")) == 6
+    assert targets.active(ROUTES, targets.find(ROUTES, "v2")) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("v1", "v1 is in 2 routes: say which: shop/v1, mail/v1"),
+        ("shop/v3", "there is no destination or endpoint 'shop/v3': did you mean shop/v"),
+        ("zzzzzz", "there is no destination or endpoint 'zzzzzz': `tcpmux status --json`"),
+    ],
+)
+def test_a_target_that_is_not_clear_is_refused(text: str, message: str) -> None:
+    with pytest.raises(TcpmuxError) as caught:
+        targets.find(ROUTES, text)
+    assert str(caught.value).startswith(message)
