@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -72,6 +73,9 @@ def main() -> int:
     rules = Rules(options.http_address, tuple(options.http_host), options.token_file)
     path = options.admin_path or str(admin.getsockname())
     identity = Identity(__version__, config, path, rules)
+    # What has been made by now stays; the collector need not look at it again and again.
+    gc.freeze()
+    gc.set_threshold(50_000)
     http = None if options.http_fd is None else socket.socket(fileno=options.http_fd)
     master = socket.socket(fileno=options.master_fd)
     asyncio.run(Control(admin, master, readings, identity, http).serve())

@@ -31,6 +31,7 @@ _HELP = {name: text for kind, name, _, text in counter_rows() if kind == "worker
 # What the parser of a text file would take for its own.
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
+_LABELS = "\0"  # where they go in a template; no label can hold it
 Values = tuple[Any, ...]
 
 
@@ -64,10 +65,10 @@ def _histogram_values(histogram: Histogram) -> Values:
     return (*counts, histogram.sum_us // 1_000_000, histogram.sum_us % 1_000_000, counts[-1])
 
 
-def _histogram_template(name: str, labels: str, bounds_us: Sequence[int]) -> str:
-    lines = [f'{name}_bucket{{{labels},le="{_seconds(b)}"}} %d\n' for b in bounds_us]
-    lines.append(f'{name}_bucket{{{labels},le="+Inf"}} %d\n')
-    return "".join([*lines, f"{name}_sum{{{labels}}} %d.%06d\n{name}_count{{{labels}}} %d\n"])
+def _histogram_template(name: str, bounds_us: Sequence[int]) -> str:
+    lines = [f'{name}_bucket{{{_LABELS},le="{_seconds(b)}"}} %d\n' for b in bounds_us]
+    lines.append(f'{name}_bucket{{{_LABELS},le="+Inf"}} %d\n')
+    return "".join([*lines, f"{name}_sum{{{_LABELS}}} %d.%06d\n{name}_count{{{_LABELS}}} %d\n"])
 
 
 _ISTIO = (
@@ -192,13 +193,22 @@ def _label(value: object) -> str:
     return str(value).translate(_ESCAPES)
 
 
-def _templates(families: Iterable[_Family], labels: str) -> list[str]:
-    return [
-        "".join(
-            f"{family.name}{{{labels}{',' if more else ''}{more}}} %d\n" for more in family.labels
-        )
-        for family in families
-    ]
+def _template(family: _Family) -> str:
+    return "".join(
+        f"{family.name}{{{_LABELS}{',' if more else ''}{more}}} %d\n" for more in family.labels
+    )
+
+
+# With numbers to be filled in, and labels before that.
+_ISTIO_LINES, _OWN_LINES, _ENDPOINT_LINES, _ROUTE_LINES = (
+    [_template(family) for family in families] for families in (_ISTIO, _OWN, _ENDPOINT, _ROUTE)
+)
+_HISTOGRAM_LINES = [_histogram_template(family.name, bounds) for family, bounds, _ in _HISTOGRAMS]
+
+
+def _labelled(lines: Iterable[str], labels: str) -> list[str]:
+    labels = labels.replace("%", "%%")  # of an IPv6 zone, say: no place for a number
+    return [line.replace(_LABELS, labels) for line in lines]
 
 
 class _Prepared:
@@ -210,20 +220,16 @@ class _Prepared:
         self.routes: list[tuple[int, list[str]]] = []
         for route in image.routes:
             name = _label(route.name)
-            self.routes.append((route.slot, _templates(_ROUTE, f'route="{name}"')))
+            self.routes.append((route.slot, _labelled(_ROUTE_LINES, f'route="{name}"')))
             for row in route.destinations:
                 version = _label(row.name)
                 istio = f'destination_service="{name}",destination_version="{version}"'
                 own = f'route="{name}",destination="{version}"'
-                lines = [*_templates(_ISTIO, istio), *_templates(_OWN, own)]
-                histograms = [
-                    _histogram_template(family.name, own, bounds)
-                    for family, bounds, _ in _HISTOGRAMS
-                ]
-                self.destinations.append((row, lines, histograms))
+                lines = [*_labelled(_ISTIO_LINES, istio), *_labelled(_OWN_LINES, own)]
+                self.destinations.append((row, lines, _labelled(_HISTOGRAM_LINES, own)))
                 for endpoint in dict.fromkeys(row.endpoints):
                     labels = f'{own},endpoint="{_label(endpoint.address)}"'
-                    self.endpoints.append((endpoint.slot, _templates(_ENDPOINT, labels)))
+                    self.endpoints.append((endpoint.slot, _labelled(_ENDPOINT_LINES, labels)))
 
 
 class Metrics:

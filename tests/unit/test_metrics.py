@@ -26,7 +26,7 @@ LISTEN = Address("127.0.0.1", 31400, "")
 
 @pytest.fixture
 def view() -> View:
-    endpoints = (Address("127.0.0.1", 9001, ""), Address("", 0, '/odd"\\path'))
+    endpoints = (Address("127.0.0.1", 9001, ""), Address("", 0, '/odd"\\%d%path'))
     destinations = (
         Destination("v1", 80, endpoints, 10.0, 0.0),
         Destination("v2", 20, endpoints[:1], 10.0, 0.0),
@@ -74,7 +74,7 @@ def test_every_reason_and_every_counter_is_there(view: View) -> None:
 
 def test_labels_are_escaped(view: View) -> None:
     endpoints = families(view)["tcpmux_endpoint_connections_active"].samples
-    assert {s.labels["endpoint"] for s in endpoints} == {"127.0.0.1:9001", 'unix:/odd"\\path'}
+    assert {s.labels["endpoint"] for s in endpoints} == {"127.0.0.1:9001", 'unix:/odd"\\%d%path'}
 
 
 def test_it_is_open_metrics_too(view: View) -> None:
