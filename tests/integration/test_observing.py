@@ -8,10 +8,13 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -419,3 +422,96 @@ def test_the_log_level_is_set_everywhere(start_proxy: StartProxy, one: EchoServe
     assert proxy.run("log-level", "info").returncode == 0
     proxy.client.set_weights("r", {"v1": 8})
     assert "r: v1 9->8" in proxy.log
+
+
+def test_a_change_is_whole_or_absent_when_control_is_killed_meanwhile(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    proxy = start_proxy(routes(route("r", free_port(), v1=(0, one.address), v2=(0, two.address))))
+    applied = 0
+    for number in range(1, 9):
+        pid = proxy.control_pid()
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(proxy.admin)
+            body = json.dumps({"v1": number, "v2": number})
+            head = f"PUT /v1/routes/r/weights HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
+            sock.sendall(f"{head}\r\n\r\n{body}".encode())
+            time.sleep(number * 0.0005)
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: _another_control(proxy, pid), "another control")  # noqa: B023
+        proxy.children |= proxy.tree()
+        weights = {d["weight"] for d in proxy.client.routes()[0]["destinations"]}
+        assert weights in ({number}, {applied})
+        applied = weights.pop()
+        # Its next life waits longer the younger it dies.
+        proxy.client.set_weights("r", {"v1": applied, "v2": applied})
+
+
+def _another_control(proxy: Proxy, pid: int) -> bool:
+    with suppress(Exception):
+        return proxy.control_pid() != pid and bool(proxy.status())
+    return False
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+def test_another_user_is_refused_whatever_the_mode_of_the_socket(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    proxy = start_proxy(routes(route("r", free_port(), v1=(1, one.address))))
+    # In a directory that anybody may enter.
+    with TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)  # noqa: S103
+        path = f"{directory}/admin.sock"
+        os.link(proxy.admin, path)
+        os.chmod(path, 0o666)  # noqa: S103
+        program = (
+            "import socket; s = socket.socket(socket.AF_UNIX); s.connect(%r); "
+            "s.sendall(b'GET /v1/status HTTP/1.0\\r\\n\\r\\n'); print(s.recv(4096).decode())"
+        )
+        done = subprocess.run(
+            ["/usr/bin/python3", "-c", program % path],
+            user=65534,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=True,
+            cwd="/",
+        )
+    assert done.stdout.startswith("HTTP/1.0 403")
+    assert "user 65534 may not: tcpmux belongs to user 0" in done.stdout
+    assert proxy.status()["state"] == "running"
+
+
+def test_every_reading_command_has_json_and_tables(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    port = free_port()
+    proxy = start_proxy(routes(route("shop", port, v1=(1, one.address))))
+    assert ask(("127.0.0.1", port)) == "one hello\n"
+    for command in ("status", "routes", "stats", "conns", "events", "workers"):
+        found = json.loads(proxy.run(command, "--json").stdout)
+        assert found, command
+        table = proxy.run(command).stdout
+        assert table.strip(), command
+    assert "finished 1" in proxy.run("stats").stdout
+    assert one.address in proxy.run("routes").stdout
+    drawn = proxy.run("top", "--once").stdout
+    assert "shop/v1" in drawn
+
+
+def test_watch_shows_again_until_it_is_interrupted(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    proxy = start_proxy(routes(route("r", free_port(), v1=(1, one.address))))
+    with subprocess.Popen(
+        [sys.executable, "-m", "tcpmux", "routes", "--watch", "0.1", "--admin", proxy.admin],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        heads = 0
+        while heads < 3:
+            heads += process.stdout.readline().startswith("ROUTE")
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.wait(DEADLINE) == 0

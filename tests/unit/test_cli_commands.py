@@ -437,3 +437,27 @@ def test_drain_shows_what_remains(admin: FakeAdmin) -> None:
         f"drained (pid {process.pid})",
     ]
     assert result.exit_code == 0
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_printed_for_the_shell(shell: str) -> None:
+    result = tcpmux("completion", shell)
+    assert result.exit_code == 0
+    assert f"_TCPMUX_COMPLETE={shell}_complete" in result.stdout
+
+
+def test_the_shell_is_told_what_goes_on() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("tcpmux")],
+        env={
+            **os.environ,
+            "_TCPMUX_COMPLETE": "bash_complete",
+            "COMP_WORDS": "tcpmux we",
+            "COMP_CWORD": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.stdout == "plain,weight\n"
