@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import subprocess
 import time
@@ -16,6 +17,8 @@ from tcpmux.master.line import describe_exit
 from tcpmux.worker.process import FIRST_DELAY, GROWN_UP, LONGEST_DELAY
 
 log = logging.getLogger("tcpmux.master")
+
+END_TIME = 2.0  # s
 
 # A command line after the module's name, and the descriptors that it names.
 Arguments = tuple[Sequence[str], Sequence[int]]
@@ -137,7 +140,16 @@ class Program:
 
 
 def end_other(pid: int, name: str) -> None:
-    """Ends a program of the master before this one, if that is what the pid still means."""
+    """Ends a program of the master before this one, if that is what the pid still means, and waits
+    for it: it may have an address that is to be bound again."""
     with suppress(OSError):
-        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(f"tcpmux: {name}".encode()):
-            os.kill(pid, signal.SIGTERM)
+        pidfd = os.pidfd_open(pid)
+        try:
+            if not Path(f"/proc/{pid}/cmdline").read_bytes().startswith(f"tcpmux: {name}".encode()):
+                return
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                signal.pidfd_send_signal(pidfd, number)
+                if select.select([pidfd], [], [], END_TIME)[0]:
+                    return
+        finally:
+            os.close(pidfd)

@@ -16,7 +16,7 @@ import pytest
 from tests.integration.conftest import StartProxy
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
-from tests.support import DEADLINE, EchoServer, ask, free_port, wait_for
+from tests.support import DEADLINE, EchoServer, ask, free_port, listening, wait_for
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -173,3 +173,45 @@ def test_a_path_that_cant_be_written_is_refused(
     proxy.reload({**config, "access_log": str(tmp_path / "none/access.log")})
     assert "No such file or directory: name a file in a directory that tcpmux may" in proxy.log
     assert proxy.status()["generation"] == 1
+
+
+def test_another_master_goes_on_with_the_log_and_the_page(
+    start_proxy: StartProxy, one: EchoServer, tmp_path: Path
+) -> None:
+    port, log, http = free_port(), tmp_path / "access.log", f"127.0.0.1:{free_port()}"
+    config = routes(route("r", port, v1=(1, one.address)), access_log=str(log))
+    proxy = start_proxy(config)
+    full = {"workers": 2, "admin": {"socket": proxy.admin, "http": http}, **config}
+    proxy.reload(json.dumps(full))
+    wait_for(lambda: listening(int(http.rpartition(":")[2])), "the page")
+    proxy.children |= proxy.tree()
+    proxy.process.kill()
+    proxy.process.wait()
+    for _ in range(5):
+        assert ask(("127.0.0.1", port)) == "one hello\n"
+    proxy.start()
+    for _ in range(5):
+        assert ask(("127.0.0.1", port)) == "one hello\n"
+    wait_for(lambda: len(lines(log)) == 10, "every line")
+    wait_for(lambda: listening(int(http.rpartition(":")[2])), "the page again")
+    assert "can't listen" not in proxy.log
+    proxy.client.upgrade()
+    wait_for(lambda: "upgrade 1: done" in proxy.log, "the upgrade")
+    wait_for(lambda: listening(int(http.rpartition(":")[2])), "the page after an upgrade")
+    for _ in range(5):
+        assert ask(("127.0.0.1", port)) == "one hello\n"
+    wait_for(lambda: len(lines(log)) == 15, "every line")
+    wait_for(lambda: logger_pid(proxy), "the writer")
+    proxy.children |= proxy.tree()
+
+
+def test_a_template_on_standard_output(start_proxy: StartProxy, one: EchoServer) -> None:
+    port = free_port()
+    proxy = start_proxy(
+        routes(
+            route("r", port, v1=(1, one.address)),
+            access_log={"path": "stdout", "format": "{event} {route} {upstream_host} {closed_by}"},
+        )
+    )
+    assert ask(("127.0.0.1", port)) == "one hello\n"
+    wait_for(lambda: f"end r {one.address} both\n" in proxy.log, "the line")
