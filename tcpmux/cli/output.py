@@ -70,12 +70,11 @@ def columns(rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> Ite
     """Lines of a table without lines, the first row being the heads; for many rows. numbers: the
     columns that end at the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    line = "  ".join(
+        f"{{:{'>' if at in numbers else '<'}{width}}}" for at, width in enumerate(widths)
+    )
     for row in rows:
-        cells = [
-            cell.rjust(width) if at in numbers else cell.ljust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()
+        yield line.format(*row).rstrip()
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="The answer as JSON.")
