@@ -174,7 +174,8 @@ class View:
         lines += self._routes(width, rows)
         lines.append(Text(""))
         lines += self._connection_lines(width, max(0, height - len(lines) - 2))
-        order = f"sorted by {DESTINATION_SORTS[self.sort]}{' reversed' * self.reverse}"
+        orders = DESTINATION_SORTS[self.sort], CONNECTION_SORTS[self.connection_sort]
+        order = f"by {' and '.join(orders)}{' reversed' * self.reverse}"
         lines.append(Text(f"{HELP}  ({order})"[:width], style="dim"))
         return Group(*lines)
 
