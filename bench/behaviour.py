@@ -1,27 +1,30 @@
 """`python -m bench.behaviour`: how soon a change works, how even the workers are, how one that is
-stopped is felt, what waiting costs, and how the cost grows. Figures of tcpmux alone; the comparison
-with others is `python -m bench`. Exit codes: 0 measured, 2 usage.
+stopped is felt, what waiting and being watched cost, and how the cost grows. Figures of tcpmux
+alone; the comparison with others is `python -m bench`. Exit codes: 0 measured, 2 usage.
 """
 
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import signal
 import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -334,6 +337,85 @@ def _cost(
     return statistics.median(costs)
 
 
+def watching(load: LoadGenerator, rounds: int) -> list[Row]:
+    """What it costs to be watched, with 1,000 routes: ms of a scrape of /metrics (the first one,
+    then the median, and those after a change), and the percent of a CPU that control takes while
+    somebody has the page or `top` open. ms to list 8,000 connections, from the API and by the
+    command."""
+    with load.backend("echo") as backend:
+        ports = free_ports(1000)
+        parts = [route(f"r{n}", port, [backend], [80, 20]) for n, port in enumerate(ports)]
+        with running({"workers": 2, "routes": parts}) as instance:
+            for port in ports:
+                with _sockets(port, 5) as socks:
+                    _exchange(socks)
+            scrapes = [_scrape(instance.admin) for _ in range(2 * rounds + 1)]
+            changed = []
+            for number in range(rounds):
+                Client(instance.admin).set_weights("r0", {"v0": number + 1})
+                time.sleep(1)
+                changed.append(_scrape(instance.admin))
+            (control,) = (p for p in instance.program.family() if _is_control(p))
+            before, began = sum(control.cpu_times()[:2]), time.monotonic()
+            for _ in Client(instance.admin).stream("r0"):
+                if time.monotonic() - began > 2 * rounds:
+                    break
+            taken = sum(control.cpu_times()[:2]) - before
+            share = 100 * taken / (time.monotonic() - began)
+        part = route("r", free_ports(1)[0], [backend], [1])
+        with running({"workers": 2, "routes": [part]}) as instance, ExitStack() as stack:
+            for _ in range(40):
+                stack.enter_context(_sockets(instance.port, 200))
+            client = Client(instance.admin)
+            listed = [_ms(lambda: client.connections(limit=20_000)) for _ in range(rounds)]
+            command = [sys.executable, "-m", "tcpmux", "conns", "--limit", "20000"]
+            command += ["--admin", str(instance.admin)]
+            told = [
+                _ms(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True))
+                for _ in range(rounds)
+            ]
+    return [
+        {
+            "first scrape": scrapes[0],
+            "scrape": statistics.median(scrapes[1:]),
+            "after a change": statistics.median(changed),
+            "control %": share,
+            "8,000 listed": statistics.median(listed),
+            "tcpmux conns": statistics.median(told),
+        }
+    ]
+
+
+def _exchange(socks: Sequence[socket.socket]) -> None:
+    for sock in socks:
+        sock.sendall(b"x" * 64)
+        sock.recv(64, socket.MSG_WAITALL)
+
+
+def _is_control(process: psutil.Process) -> bool:
+    return process.cmdline()[0].startswith("tcpmux: control")
+
+
+def _ms(act: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    act()
+    return (time.perf_counter() - began) * 1e3
+
+
+def _scrape(admin: Path) -> float:
+    """ms until all of it has been read."""
+
+    def read() -> None:
+        connection = http.client.HTTPConnection("tcpmux", timeout=10)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(str(admin))
+        connection.request("GET", "/metrics")
+        connection.getresponse().read()
+        connection.close()
+
+    return _ms(read)
+
+
 PARTS: dict[str, Callable[..., list[Row]]] = {
     "apply": apply_time,
     "load": load_time,
@@ -341,6 +423,7 @@ PARTS: dict[str, Callable[..., list[Row]]] = {
     "tail": tail,
     "waiting": waiting,
     "growth": growth,
+    "watching": watching,
 }
 ON_ITS_CPU = ("waiting", "growth")  # one worker, on the CPU that is not the load's
 

@@ -240,12 +240,23 @@ class Metrics:
         self._version = version
         self._prepared: tuple[int, _Prepared] | None = None
 
-    def text(self, *, open_metrics: bool = False) -> str:
+    def note_change(self) -> None:
+        """Prepares for the next scrape, if there has been any."""
+        if self._prepared is not None:
+            self._prepare()
+
+    def _prepare(self) -> _Prepared:
         generation, image = self._view.image()
         if self._prepared is None or self._prepared[0] != generation:
             self._prepared = generation, _Prepared(image)
+        return self._prepared[1]
+
+    def text(self, *, open_metrics: bool = False) -> str:
+        """The whole exposition, as of now."""
+        prepared = self._prepare()
+        generation, image = self._view.image()
         parts: list[str] = []
-        self._put_traffic(parts, self._prepared[1], open_metrics=open_metrics)
+        self._put_traffic(parts, prepared, open_metrics=open_metrics)
         self._put_instance(parts, generation, open_metrics=open_metrics)
         self._put_queues(parts, image, open_metrics=open_metrics)
         self._put_workers(parts, open_metrics=open_metrics)

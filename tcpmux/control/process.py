@@ -97,3 +97,4 @@ class Control:
         with suppress(TcpmuxError):  # it is going; what it had to say is in its log
             await self.readings.events.update(link)
         self.readings.events.pushed()
+        self.readings.metrics.note_change()

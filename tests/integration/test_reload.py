@@ -185,7 +185,8 @@ def test_run_time_weights_last_until_the_next_reload(
     assert (found["weight"], found["file_weight"], found["effective_weight"]) == (50, 80, 50)
     assert "80" in proxy.run("status").stdout
     proxy.reload(config)
-    assert "the file's weights replace the ones set at run time (v1=50, v2=50)" in proxy.log
+    told = "the file's weights replace the ones set at run time (v1=50, v2=50)"
+    wait_for(lambda: told in proxy.log, "it to be said")  # on a line of its own, after the change
     assert split(port, 20) == {"one": 16, "two": 4}
 
 
