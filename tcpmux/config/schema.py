@@ -6,8 +6,9 @@ Private to the package: what others see are the frozen types in model.py.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -45,6 +46,7 @@ MAX_ENDPOINTS = 65536
 MAX_LOG_BUFFER = 3 << 20  # bytes of each worker; what csrc/access_log.h has room for
 MIN_LOG_BUFFER = 64 << 10
 HOUR, DAY = 3600.0, 86400.0
+N = TypeVar("N", int, float)
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", re.ASCII)
 LOG_TARGETS = ("stdout", "stderr", "syslog", "journal")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
@@ -137,19 +139,30 @@ def _endpoint_weight(value: Any) -> int:
     return _whole(value, 1, MAX_ENDPOINT_WEIGHT)
 
 
-def _duration(value: Any, low: float, high: float) -> float:
-    text = str(value) if type(value) is int else value
-    if not isinstance(text, str):
-        raise ValueError(f"expected a duration such as 10s, 250ms or 1h30m, got {describe(value)}")
+def _measure(
+    value: Any,
+    parse: Callable[[str], N],
+    show: Callable[[N], str],
+    range_: tuple[N, N],
+    example: str,
+) -> N:
+    """A number that is written with its unit."""
+    if not isinstance(value, str):
+        raise ValueError(f"expected a {example}, got {describe(value)}")
     try:
-        seconds = parse_duration(text)
+        number = parse(value)
     except ValueError as error:
         raise ValueError(f"{error}, got {describe(value)}") from None
-    if not low <= seconds <= high:
-        raise ValueError(
-            f"expected {format_duration(low)}..{format_duration(high)}, got {describe(value)}"
-        )
-    return seconds
+    low, high = range_
+    if not low <= number <= high:
+        raise ValueError(f"expected {show(low)}..{show(high)}, got {describe(value)}")
+    return number
+
+
+def _duration(value: Any, low: float, high: float) -> float:
+    text = str(value) if type(value) is int else value
+    example = "duration such as 10s, 250ms or 1h30m"
+    return _measure(text, parse_duration, format_duration, (low, high), example)
 
 
 def connect_timeout(value: Any) -> float:
@@ -172,16 +185,8 @@ def _interval(value: Any) -> float:
 
 
 def _log_buffer(value: Any) -> int:
-    low, high = format_size(MIN_LOG_BUFFER), format_size(MAX_LOG_BUFFER)
-    if not isinstance(value, str):
-        raise ValueError(f"expected a size such as 1MiB, got {describe(value)}")
-    try:
-        size = parse_size(value)
-    except ValueError as error:
-        raise ValueError(f"{error}, got {describe(value)}") from None
-    if not MIN_LOG_BUFFER <= size <= MAX_LOG_BUFFER:
-        raise ValueError(f"expected {low}..{high}, got {describe(value)}")
-    return size
+    range_ = MIN_LOG_BUFFER, MAX_LOG_BUFFER
+    return _measure(value, parse_size, format_size, range_, "size such as 1MiB")
 
 
 def _log_path(value: Any) -> str:

@@ -17,10 +17,10 @@ from typing import Any
 
 from tcpmux.control.event_log import EventLog
 from tcpmux.control.machine import descriptors
+from tcpmux.shm import stats
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
 from tcpmux.shm._shm import CLOSE_REASONS
-from tcpmux.shm.image import ADMIN_STATES, DestinationRow, Histogram, Image, SlotCounters
-from tcpmux.shm.stats import is_running, turns_of, worker_state
+from tcpmux.shm.image import DestinationRow, Image, SlotCounters
 from tcpmux.shm.view import View
 
 EVERY = 1.0  # s
@@ -132,16 +132,7 @@ class Stream:
             "time": time.time(),
             "generation": generation,
             "workers": [
-                {
-                    "id": live.worker,
-                    "pid": live.pid if is_running(live) else 0,
-                    "state": worker_state(live),
-                    "generation": live.generation_seen,
-                    "connections": live.connections,
-                    "connections_limit": live.capacity,
-                    "starts": live.starts,
-                    "fds": descriptors(live.pid),
-                }
+                {**stats.worker(live), "fds": descriptors(live.pid)}
                 for live in self._view.lives
                 if live.guardian_pid
             ],
@@ -165,9 +156,9 @@ class Stream:
             made.append(
                 {
                     "name": row.name,
-                    "connect_seconds": _counts_of(times.connect),
-                    "first_byte_seconds": _counts_of(times.first_byte),
-                    "duration_seconds": _counts_of(times.duration),
+                    "connect_seconds": times.connect.buckets,
+                    "first_byte_seconds": times.first_byte.buckets,
+                    "duration_seconds": times.duration.buckets,
                 }
             )
         return {"route": name, "destinations": made}
@@ -179,23 +170,5 @@ def _numbers(c: SlotCounters) -> tuple[int, ...]:
     return c.opened, c.active, c.bytes_in, c.bytes_out, c.connect_failures, errors
 
 
-def _counts_of(histogram: Histogram) -> tuple[int, ...]:
-    return histogram.buckets
-
-
 def _destination(row: DestinationRow) -> dict[str, Any]:
-    return {
-        "name": row.name,
-        "weight": row.weight,
-        "file_weight": row.file_weight,
-        "effective_weight": row.effective_weight,
-        "state": ADMIN_STATES[row.state],
-        "endpoints": [
-            {
-                "address": str(endpoint.address),
-                "turns": turns,
-                "state": ADMIN_STATES[endpoint.state],
-            }
-            for endpoint, turns in turns_of(row)
-        ],
-    }
+    return {**stats.destination(row), "endpoints": [shown for _, shown in stats.endpoints(row)]}

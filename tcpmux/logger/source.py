@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 MOST_AT_ONCE = 4096  # entries of one worker
 
 
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
-
-
 def _address(view: View, peer: str, slot: int) -> str | None:
     """Of an endpoint: as configured if it is a UNIX socket."""
     if peer and not peer.startswith("unix:"):
@@ -57,56 +53,46 @@ class Source:
     def open_connections(self) -> Iterator[Line]:
         """A line for each, as it is now."""
         clock = Clock.now()
-        label = self._view.table.label
         now = time.monotonic()
         for row in connections(self._view.lives)[1]:
-            (number, route, destination, endpoint, client, peer, worker, _, age) = row[:9]
-            (_, bytes_in, bytes_out, generation, picked, attempts, connect, first_byte) = row[9:]
-            destination_name = label(destination) if destination < MAX_SLOTS else None
-            route_name = label(route)
+            number, route, destination, endpoint, client, peer, _, _, age, _ = row[:10]
             yield {
                 "event": "alive",
-                "start_time": clock.text(now - age),
-                "duration": _ms(age),
-                "bytes_received": bytes_in,
-                "bytes_sent": bytes_out,
-                "response_flags": "-",
-                "connection_termination_details": None,
-                "closed_by": None,
-                "downstream_remote_address": client,
-                "downstream_local_address": None,
-                "upstream_host": _address(self._view, peer, endpoint),
-                "upstream_cluster": destination_name and f"{route_name}/{destination_name}",
-                "upstream_local_address": None,
-                "route": route_name,
-                "destination": destination_name,
-                "generation": generation,
-                "pick_reason": picked or None,
-                "attempts": attempts,
-                "connect_ms": round(connect * 1000, 3) if connect else None,
-                "first_byte_ms": round(first_byte * 1000, 3) if first_byte else None,
-                "worker": worker,
-                "connection_id": number,
+                **_times(clock, now - age, age),
+                **_traffic(*row[10:12], ""),
+                **self._places(route, destination, endpoint, client, peer),
+                **_origin(number, *row[12:17]),
             }
 
     def _line(self, entry: LogEntry, clock: Clock) -> Line:
-        (start, route, destination, endpoint, client, peer, client_local, endpoint_local) = entry[
-            :8
-        ]
-        (accepted, at, bytes_in, bytes_out, closed, picked, generation, attempts) = entry[8:16]
-        (connect, first_byte, number) = entry[16:]
+        start, route, destination, endpoint, client, peer = entry[:6]
+        client_local, endpoint_local, accepted, at, bytes_in, bytes_out, closed = entry[6:13]
+        picked, generation, attempts, connect, first_byte, number = entry[13:]
+        return {
+            "event": "start" if start else "end",
+            **_times(clock, accepted, at - accepted),
+            **_traffic(bytes_in, bytes_out, closed),
+            **self._places(
+                route, destination, endpoint, client, peer, client_local, endpoint_local
+            ),
+            **_origin(number, generation, picked, attempts, connect, first_byte),
+        }
+
+    def _places(
+        self,
+        route: int,
+        destination: int,
+        endpoint: int,
+        client: str,
+        peer: str,
+        client_local: str = "",
+        endpoint_local: str = "",
+    ) -> Line:
+        """From where to where. route, destination, endpoint: counter slots."""
         label = self._view.table.label
         route_name = label(route)
         destination_name = label(destination) if destination < MAX_SLOTS else None
         return {
-            "event": "start" if start else "end",
-            "start_time": clock.text(accepted),
-            "duration": _ms(at - accepted),
-            "bytes_received": bytes_in,
-            "bytes_sent": bytes_out,
-            "response_flags": FLAGS.get(closed, "-"),
-            "connection_termination_details": closed or None,
-            "closed_by": closed_by(closed) if closed else None,
             "downstream_remote_address": client or None,
             "downstream_local_address": client_local or None,
             "upstream_host": _address(self._view, peer, endpoint),
@@ -114,11 +100,34 @@ class Source:
             "upstream_local_address": endpoint_local or None,
             "route": route_name,
             "destination": destination_name,
-            "generation": generation,
-            "pick_reason": picked or None,
-            "attempts": attempts,
-            "connect_ms": round(connect * 1000, 3) if connect else None,
-            "first_byte_ms": round(first_byte * 1000, 3) if first_byte else None,
-            "worker": int(number.partition("-")[0]),
-            "connection_id": number,
         }
+
+
+def _times(clock: Clock, accepted: float, duration: float) -> Line:
+    return {"start_time": clock.text(accepted), "duration": round(duration * 1000)}
+
+
+def _traffic(bytes_in: int, bytes_out: int, closed: str) -> Line:
+    """closed: the reason of the end; "" = it has not ended."""
+    return {
+        "bytes_received": bytes_in,
+        "bytes_sent": bytes_out,
+        "response_flags": FLAGS.get(closed, "-"),
+        "connection_termination_details": closed or None,
+        "closed_by": closed_by(closed) if closed else None,
+    }
+
+
+def _origin(
+    number: str, generation: int, picked: str, attempts: int, connect: float, first_byte: float
+) -> Line:
+    """Why and how it came to its endpoint. number: its id, which begins with its worker's."""
+    return {
+        "generation": generation,
+        "pick_reason": picked or None,
+        "attempts": attempts,
+        "connect_ms": round(connect * 1000, 3) if connect else None,
+        "first_byte_ms": round(first_byte * 1000, 3) if first_byte else None,
+        "worker": int(number.partition("-")[0]),
+        "connection_id": number,
+    }

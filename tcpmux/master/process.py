@@ -348,14 +348,14 @@ class Master:
 
     @contextmanager
     def reloading(self) -> Iterator[None]:
-        """Around each reload: tells the service manager, and counts."""
+        """Around each reload, and each look whether there is to be one: tells the service manager,
+        and counts refusals."""
         self._reload_by = None
         self.supervisor.reloading()
-        done, refused = self.table.reloads
         try:
             yield
-            self.table.reloads = done + 1, refused
         except BaseException:
+            done, refused = self.table.reloads
             self.table.reloads = done, refused + 1
             raise
         finally:
@@ -373,7 +373,10 @@ class Master:
         self.steering.note_weights(before, self.routing.image)
         count = wanted_workers(config, self.table.shard_count)
         self._push_names()
-        return [*changes, *self.staff.commit(staff_change), *self._set_workers(count)]
+        self.staff.commit(staff_change)
+        done, refused = self.table.reloads
+        self.table.reloads = done + 1, refused
+        return [*changes, *self._set_workers(count)]
 
     def _tell_of_event(self, _event: Event) -> None:
         self.staff.control.push({"push": "event"})  # control asks for it

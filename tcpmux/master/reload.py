@@ -78,8 +78,12 @@ class Routing:
     supervisor: Supervisor
     image: Image = field(default_factory=lambda: Image((), ()))
     weights: dict[str, dict[str, int]] = field(default_factory=dict)  # set at run time
-    states: dict[Key, int] = field(default_factory=dict)  # of those that are not READY
     addresses: dict[HostName, tuple[Address, ...]] = field(default_factory=dict)  # in DNS
+
+    @property
+    def states(self) -> dict[Key, int]:
+        """Of the destinations and endpoints that are not READY."""
+        return states_of(self.image)
 
     def start(self) -> None:
         """Binds and publishes for the first time, before there are workers. Raises TcpmuxError."""
@@ -96,7 +100,6 @@ class Routing:
         self._store(self.listeners.by_address.values())
         self.image = with_addresses(image)
         self.names.restore(self.image, self.table.numbers_given)
-        self.states = states_of(self.image)
         in_file = {
             (route.name, destination.name): destination.weight
             for route in self.config.routes
@@ -252,7 +255,6 @@ class Routing:
         self.workers.add_listeners(opened)
         self._store(opened)
         self.config, self.weights, self.image, self.names = config, weights, image, names
-        self.states = states_of(image)  # without what has gone
         self.table.busy_poll = _poll(config)
         if changed:
             self.workers.wake()

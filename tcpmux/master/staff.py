@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tcpmux.config import AccessLog, Admin, Config
@@ -148,8 +147,8 @@ class Staff:
             return Change(config, None, http_is_new=False)
         return Change(config, bind_http(config.admin.http), http_is_new=True)
 
-    def commit(self, change: Change) -> Sequence[str]:
-        """Does it; returns what else there is to tell."""
+    def commit(self, change: Change) -> None:
+        """Does it."""
         old, new = self._config, change.config
         if self._http is not None and self._http is not change.http:
             self._http.close()
@@ -166,7 +165,6 @@ class Staff:
         self._instance.table.log(kinds if wanted else 0, places)
         if self._started and old.access_log != wanted:
             self._logger.restart()
-        return []
 
 
 def _check_token(admin: Admin) -> None:

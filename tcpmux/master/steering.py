@@ -9,12 +9,12 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 
+from tcpmux.config.schema import MAX_WEIGHT
 from tcpmux.master.control import Refusal
 from tcpmux.master.reload import Routing
 from tcpmux.shm.image import ADMIN_STATES, READY, DestinationRow, Image, RouteRow
 from tcpmux.shm.routes import describe_changes, with_state, with_weights
 
-MAX_WEIGHT = 1_000_000
 MOST_NAMES = 20  # listed in a message
 _STEP = re.compile(r"[+-][0-9]{1,7}", re.ASCII)
 
@@ -82,10 +82,6 @@ class Steering:
             _keep_some(route_name, row, _row(image, route_name))
         changes = describe_changes(self._routing.image, image)
         self._routing.publish(image)
-        if state == ADMIN_STATES[READY]:
-            self._routing.states.pop(key, None)
-        else:
-            self._routing.states[key] = ADMIN_STATES.index(state)
         return changes
 
     def note_weights(self, old: Image, new: Image) -> None:

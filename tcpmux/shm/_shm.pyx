@@ -29,8 +29,7 @@ from tcpmux.shm._layout cimport (
     TM_ORDER_DRAIN, TM_ORDER_RETIRE, tm_pick, tm_pick_plan, tm_route, TM_RUNNING, tm_slot,
     tm_slot_active, tm_state, tm_table, tm_table_busy_poll, TM_TABLE_FORMAT,
     tm_table_generation, tm_table_idle_image, tm_table_image, tm_table_init,
-    tm_table_log_capacity, tm_table_log_kinds, tm_table_publish, tm_table_set_busy_poll,
-    tm_table_set_log, tm_table_set_shard_owner, tm_table_set_state, tm_table_shard_owner,
+    tm_table_publish, tm_table_set_busy_poll, tm_table_set_log, tm_table_set_shard_owner, tm_table_set_state, tm_table_shard_owner,
     tm_table_state, tm_table_valid, tm_ticket,
 )
 from tcpmux.shm.image import READY, DestinationRow, EndpointRow, Image, ListenerRow, RouteRow
@@ -334,11 +333,6 @@ cdef class Table(Region):
         entries of each that may wait to be written."""
         assert capacity <= TM_LOG_ENTRIES
         tm_table_set_log(self.table(), kinds, capacity)
-
-    @property
-    def logged(self):
-        """(kinds, capacity): see log()."""
-        return tm_table_log_kinds(self.table()), tm_table_log_capacity(self.table())
 
     def label(self, uint32_t slot):
         """The name or address that a counter slot belongs to, or last did; "" = none."""

@@ -176,25 +176,22 @@ def build_image(
         slot, born = number(names.slots, key)
         weight = weights.get(route.name, {}).get(destination.name, destination.weight)
         state = states.get(key, READY)
-        endpoints = sorted(
-            (
-                endpoint_row(route, destination, address)
-                for endpoint in destination.endpoints
-                for address in _addresses_of(endpoint, addresses)
-            ),
-            key=lambda row: row.state != READY,
+        endpoints = _ready_first(
+            endpoint_row(route, destination, address)
+            for endpoint in destination.endpoints
+            for address in _addresses_of(endpoint, addresses)
         )
         return DestinationRow(
             destination.name,
             weight,
             destination.weight,
-            weight if state == READY else 0,
+            _effective(weight, state),
             milliseconds(destination.connect_timeout),
             milliseconds(destination.idle_timeout),
             names.tickets.of(key, generation)[0],
             slot,
             born,
-            tuple(endpoints),
+            endpoints,
             state,
         )
 
@@ -254,45 +251,48 @@ def with_weights(image: Image, route_name: str, weights: Mapping[str, int]) -> I
         weight = weights.get(row.name, row.weight)
         if weight == row.weight:
             return row
-        return replace(row, weight=weight, effective_weight=weight if row.state == READY else 0)
+        return replace(row, weight=weight, effective_weight=_effective(weight, row.state))
 
-    return replace(
-        image,
-        routes=tuple(
-            replace(route, destinations=tuple(changed(row) for row in route.destinations))
-            if route.name == route_name
-            else route
-            for route in image.routes
-        ),
-    )
+    return _with_destinations(image, route_name, changed)
 
 
 def with_state(image: Image, key: Key, state: int) -> Image:
     """The same image, but for the state of one destination or endpoint."""
 
-    def endpoints_of(row: DestinationRow) -> tuple[EndpointRow, ...]:
-        changed = (
-            replace(endpoint, state=state) if str(endpoint.address) == key[2] else endpoint
-            for endpoint in row.endpoints
-        )
-        return tuple(sorted(changed, key=lambda endpoint: endpoint.state != READY))
-
     def changed(row: DestinationRow) -> DestinationRow:
         if row.name != key[1]:
             return row
-        if len(key) > 2:
-            return replace(row, endpoints=endpoints_of(row))
-        return replace(row, state=state, effective_weight=row.weight if state == READY else 0)
+        if len(key) == 2:
+            return replace(row, state=state, effective_weight=_effective(row.weight, state))
+        endpoints = (
+            replace(endpoint, state=state) if str(endpoint.address) == key[2] else endpoint
+            for endpoint in row.endpoints
+        )
+        return replace(row, endpoints=_ready_first(endpoints))
 
-    return replace(
-        image,
-        routes=tuple(
-            replace(route, destinations=tuple(map(changed, route.destinations)))
-            if route.name == key[0]
-            else route
-            for route in image.routes
-        ),
+    return _with_destinations(image, key[0], changed)
+
+
+def _with_destinations(
+    image: Image, route_name: str, changed: Callable[[DestinationRow], DestinationRow]
+) -> Image:
+    """The same image, but for the destinations of one route."""
+    routes = (
+        replace(route, destinations=tuple(map(changed, route.destinations)))
+        if route.name == route_name
+        else route
+        for route in image.routes
     )
+    return replace(image, routes=tuple(routes))
+
+
+def _effective(weight: int, state: int) -> int:
+    return weight if state == READY else 0
+
+
+def _ready_first(endpoints: Iterable[EndpointRow]) -> tuple[EndpointRow, ...]:
+    """As the table wants them: those that take turns before the others."""
+    return tuple(sorted(endpoints, key=lambda row: row.state != READY))
 
 
 def states_of(image: Image) -> dict[Key, int]:

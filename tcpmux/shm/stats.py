@@ -19,7 +19,6 @@ from tcpmux.shm.image import (
     ADMIN_STATES,
     READY,
     DestinationRow,
-    EndpointRow,
     Image,
     RouteRow,
     SlotCounters,
@@ -39,18 +38,46 @@ def is_running(live: Live) -> bool:
     return live.presence != ABSENT and Path(f"/proc/{live.pid}").exists()
 
 
-def worker_state(live: Live) -> str:
-    """running, away (stopped, hanging or dead) or retiring."""
+def worker(live: Live) -> dict[str, Any]:
+    """What every view shows of a worker."""
     if live.orders & ORDER_RETIRE:
-        return "retiring"
-    return "running" if live.presence == PRESENT else "away"
+        state = "retiring"
+    else:
+        state = "running" if live.presence == PRESENT else "away"  # stopped, hanging or dead
+    return {
+        "id": live.worker,
+        "pid": live.pid if is_running(live) else 0,
+        "state": state,
+        "generation": live.generation_seen,
+        "connections": live.connections,
+        "connections_limit": live.capacity,
+        "starts": live.starts,
+    }
 
 
-def turns_of(row: DestinationRow) -> list[tuple[EndpointRow, int]]:
-    """The endpoints of a destination, each once, and how many turns it takes in a round: those
-    that are out of service take none."""
+def destination(row: DestinationRow) -> dict[str, Any]:
+    """What every view shows of a destination: how it is configured."""
+    return {
+        "name": row.name,
+        "weight": row.weight,
+        "file_weight": row.file_weight,
+        "effective_weight": row.effective_weight,
+        "state": ADMIN_STATES[row.state],
+    }
+
+
+def endpoints(row: DestinationRow) -> list[tuple[int, dict[str, Any]]]:
+    """(counter slot, what every view shows) of each endpoint, once. turns: how many it takes in a
+    round; out of service it takes none."""
     return [
-        (endpoint, count if endpoint.state == READY else 0)
+        (
+            endpoint.slot,
+            {
+                "address": str(endpoint.address),
+                "state": ADMIN_STATES[endpoint.state],
+                "turns": count if endpoint.state == READY else 0,
+            },
+        )
         for endpoint, count in Counter(row.endpoints).items()
     ]
 
@@ -72,13 +99,9 @@ class StatusReader:
             "generation": generation,
             "started_at": table.started_at,
             "upgrade": self._upgrade(),
-            "workers": self.workers(),
+            "workers": [self._worker(live) for live in self._view.lives if live.guardian_pid],
             "routes": [self._route(image, index) for index in range(len(image.routes))],
         }
-
-    def workers(self) -> list[dict[str, Any]]:
-        """Those that there are, whether or not they run at the moment."""
-        return [self._worker(live) for live in self._view.lives if live.guardian_pid]
 
     def _upgrade(self) -> dict[str, Any]:
         count, state, error = self._view.table.upgrade
@@ -86,17 +109,7 @@ class StatusReader:
 
     @staticmethod
     def _worker(live: Live) -> dict[str, Any]:
-        return {
-            "id": live.worker,
-            "pid": live.pid if is_running(live) else 0,
-            "guardian_pid": live.guardian_pid,
-            "state": worker_state(live),
-            "generation": live.generation_seen,
-            "connections": live.connections,
-            "connections_limit": live.capacity,
-            "starts": live.starts,
-            "counters": live.counters(),
-        }
+        return {**worker(live), "guardian_pid": live.guardian_pid, "counters": live.counters()}
 
     def _route(self, image: Image, index: int) -> dict[str, Any]:
         route: RouteRow = image.routes[index]
@@ -117,11 +130,7 @@ class StatusReader:
     def _destination(self, row: DestinationRow) -> dict[str, Any]:
         counters = self._view.counters.slot(row.slot)
         return {
-            "name": row.name,
-            "weight": row.weight,
-            "file_weight": row.file_weight,
-            "effective_weight": row.effective_weight,
-            "state": ADMIN_STATES[row.state],
+            **destination(row),
             "connect_timeout_ms": row.connect_timeout_ms,
             "idle_timeout_ms": row.idle_timeout_ms,
             "connections_active": counters.active,
@@ -134,14 +143,12 @@ class StatusReader:
             "picked": dict(zip(PICK_REASONS, counters.picked, strict=True)),
             "endpoints": [
                 {
-                    "address": str(endpoint.address),
-                    "state": ADMIN_STATES[endpoint.state],
-                    "turns": turns,
+                    **shown,
                     "connections_active": own.active,
                     "connections_total": own.opened,
                     "connect_failures_total": own.connect_failures,
                 }
-                for endpoint, turns in turns_of(row)
-                for own in (self._view.counters.slot(endpoint.slot),)
+                for slot, shown in endpoints(row)
+                for own in (self._view.counters.slot(slot),)
             ],
         }
