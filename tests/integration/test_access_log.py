@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from tests.integration.conftest import StartProxy
+from tests.integration.looking import metric
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.support import DEADLINE, EchoServer, ask, free_port, listening, wait_for
@@ -138,31 +139,12 @@ def test_a_disk_that_hangs_costs_lines_and_no_traffic(
         for _ in range(20):
             for _ in range(500):
                 assert ask(("127.0.0.1", port)) == "one hello\n"
-            if metric_of_workers(proxy, "tcpmux_worker_log_dropped_total"):
+            if metric(proxy.admin, "tcpmux_worker_log_dropped_total"):
                 break
         else:
             pytest.fail("10,000 lines were neither read nor dropped")
     finally:
         os.close(reader)
-
-
-def metric_of_workers(proxy: Proxy, name: str) -> float:
-    from http.client import HTTPConnection
-
-    from prometheus_client.parser import text_string_to_metric_families
-
-    connection = HTTPConnection("tcpmux", timeout=DEADLINE)
-    connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.connect(proxy.admin)
-    connection.request("GET", "/metrics")
-    text = connection.getresponse().read().decode()
-    connection.close()
-    return sum(
-        sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == name
-    )
 
 
 def test_a_path_that_cant_be_written_is_refused(

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from tests.integration.conftest import StartProxy
+from tests.integration.looking import get, start, with_http
 from tests.integration.routes import route
-from tests.integration.test_observing import get, start, with_http
 from tests.support import EchoServer, free_port
 
 # Not asked: what would end the instance or the test.

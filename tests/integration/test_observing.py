@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import os
 import signal
@@ -11,75 +10,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from tcpmux import AsyncClient, Client
 from tcpmux.control.client import Refused
 from tests.integration.conftest import StartProxy
+from tests.integration.looking import connected, get, metric, start, talk, with_http
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.support import DEADLINE, EchoServer, ask, free_port, wait_for
-
-
-@contextmanager
-def connected(port: int) -> Iterator[socket.socket]:
-    """A connection that has got an answer."""
-    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as sock:
-        talk(sock)
-        yield sock
-
-
-def talk(sock: socket.socket, size: int = 10) -> bytes:
-    sock.sendall(b"x" * (size - 1) + b"\n")
-    return sock.recv(65536)
-
-
-def get(address: str, path: str, method: str = "GET", body: str = "", **headers: str) -> Any:
-    """(status, text) over TCP."""
-    connection = http.client.HTTPConnection(address, timeout=DEADLINE)
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request(method, path, body or None, named)
-    response = connection.getresponse()
-    text = response.read().decode()
-    connection.close()
-    return response.status, text
-
-
-def metric(address: str, name: str, **labels: str) -> float:
-    """The sum of the samples with these labels."""
-    _, text = get(address, "/metrics")
-    return sum(
-        sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == name and labels.items() <= sample.labels.items()
-    )
-
-
-def with_http(*parts: dict[str, Any], **top: Any) -> tuple[dict[str, Any], str]:
-    """A configuration with admin.http, to be completed by Proxy; and its address."""
-    address = f"127.0.0.1:{free_port()}"
-    return routes(*parts, **top), address
-
-
-def start(start_proxy: StartProxy, config: dict[str, Any], address: str, **admin: Any) -> Proxy:
-    """Names the admin socket, which only a proxy's directory tells, beside admin.http."""
-    proxy = start_proxy(config)
-    full = {"workers": 2, "admin": {"socket": proxy.admin, "http": address, **admin}, **config}
-    before = proxy.control_pid()
-    proxy.reload(json.dumps(full))
-    proxy.log_file.read_text()
-    wait_for(lambda: proxy.log.count("control is ready") > 1, "another control")
-    assert proxy.control_pid() != before
-    proxy.children |= proxy.tree()
-    return proxy
 
 
 def test_bytes_move_in_every_view_while_a_connection_lives(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import StartProxy
+from tests.integration.looking import connected, start, with_http
 from tests.integration.routes import route
-from tests.integration.test_observing import connected, start, with_http
 from tests.support import EchoServer, ask, free_port, wait_for
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -107,7 +106,8 @@ def test_a_weight_is_changed_by_the_slider_and_seen_in_the_traffic(
         answers = traffic[0].answers[seen : seen + 40]
         assert 19 <= answers.count("two") <= 21
         page.locator("#event-rows li", has_text="v2 20->80").wait_for()
-        time.sleep(3)  # so that the picture shows what the traffic did
+        row = page.locator("#destination-table tr.destination", has_text="v2")
+        wait_for(lambda: _percent(row) > 30, "the split that is shown to follow", 30)
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=ARTEFACTS / f"page-{scheme}.png", full_page=True)
         page.locator("#undo-weights").click()
@@ -120,6 +120,12 @@ def test_a_weight_is_changed_by_the_slider_and_seen_in_the_traffic(
             sock.recv(1)
     assert wrong == []
     assert asked_elsewhere == []
+
+
+def _percent(row: Any) -> float:
+    """The measured share of a destination; 0.0 while the page has seen too little of it."""
+    text = row.locator("td.measured span").first.inner_text()
+    return float(text.split()[0]) if text.endswith("%") else 0.0
 
 
 def _painted(page: Any) -> bool:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.dns_server import DnsServer
 from tests.integration.conftest import StartProxy
+from tests.integration.looking import metric
 from tests.integration.proxy import Proxy, tcpmux
 from tests.integration.routes import route, routes
 from tests.integration.test_shifting import split
@@ -243,6 +244,7 @@ def test_new_names_of_a_reload_are_looked_up_before_it(
     assert proxy.run("reload").returncode == 0
     assert split(port, 3) == {"one": 3}
     assert proxy.destination("v1")["closed"]["no_endpoint"] == 0
+    assert metric(proxy.admin, "tcpmux_reloads_total", result="done") == 2
 
 
 def test_srv_says_host_port_and_weight(
