@@ -15,6 +15,11 @@ class UsageError(TcpmuxError):
     exit_code = 2
 
 
+def printable(text: str) -> str:
+    """Nothing in it can forge or split a line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def one_line(error: TcpmuxError) -> str:
     """The first of the lines of an error, and how many there are."""
     first, *more = str(error).splitlines()

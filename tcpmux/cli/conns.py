@@ -18,6 +18,7 @@ from tcpmux.cli.output import (
     watch_option,
     watching,
 )
+from tcpmux.control.schema import SORT_KEYS
 from tcpmux.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ HEADS = (
 NUMBERS = (4, 5, 6, 7, 8, 9)
 SHOWN = 10  # of those that kill is about
 MOST = 20_000  # of one listing
-SORT_KEYS = ("age", "idle", "bytes_in", "bytes_out", "client")
 
 
 def _seconds(_ctx: click.Context, _option: click.Parameter, text: str) -> float:

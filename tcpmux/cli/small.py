@@ -6,9 +6,9 @@ import click
 
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import print_applied
+from tcpmux.control.schema import LOG_LEVELS
 from tcpmux.errors import TcpmuxError
 
-LEVELS = ("debug", "info", "warning", "error")
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -29,7 +29,7 @@ def undo(admin: str | None, route: str) -> int:
 
 
 @click.command("log-level")
-@click.argument("level", type=click.Choice(LEVELS))
+@click.argument("level", type=click.Choice(LOG_LEVELS))
 @admin_option
 def log_level(admin: str | None, level: str) -> int:
     """Set how much is logged, until the next start.

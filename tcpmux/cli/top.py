@@ -20,6 +20,7 @@ import click
 
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import duration_text, human_bytes, human_seconds, percent
+from tcpmux.control.schema import SORT_KEYS
 from tcpmux.errors import TcpmuxError
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ BARS = " ▁▂▃▄▅▆▇█"
 HISTORY = 60  # s
 WINDOW = 10  # s over which the split is measured
 CONNECTIONS = 200  # fetched for the list
-CONNECTION_SORTS = ("age", "idle", "bytes_in", "bytes_out", "client")
 DESTINATION_SORTS = ("name", "conn/s", "active", "bytes/s", "errors")
 TOTAL, ACTIVE, IN, OUT, FAILURES, ERRORS = range(6)  # columns of a sample
 HELP = "q quit  s sort routes  c sort connections  r reverse  / pause"
@@ -157,7 +157,7 @@ class View:
         if key == "s":
             self.sort = (self.sort + 1) % len(DESTINATION_SORTS)
         elif key == "c":
-            self.connection_sort = (self.connection_sort + 1) % len(CONNECTION_SORTS)
+            self.connection_sort = (self.connection_sort + 1) % len(SORT_KEYS)
         elif key == "r":
             self.reverse = not self.reverse
         elif key in ("/", "p", " "):
@@ -174,7 +174,7 @@ class View:
         lines += self._routes(width, rows)
         lines.append(Text(""))
         lines += self._connection_lines(width, max(0, height - len(lines) - 2))
-        orders = DESTINATION_SORTS[self.sort], CONNECTION_SORTS[self.connection_sort]
+        orders = DESTINATION_SORTS[self.sort], SORT_KEYS[self.connection_sort]
         order = f"by {' and '.join(orders)}{' reversed' * self.reverse}"
         lines.append(Text(f"{HELP}  ({order})"[:width], style="dim"))
         return Group(*lines)
@@ -228,7 +228,7 @@ class View:
     def _connection_lines(self, width: int, rows: int) -> list[Any]:
         from rich.text import Text
 
-        sort = CONNECTION_SORTS[self.connection_sort]
+        sort = SORT_KEYS[self.connection_sort]
         head = f"{'CLIENT':<21} {'TO':<21} {'AGE':>7} {'IDLE':>7} {'IN':>9} {'OUT':>9}  "
         title = f"{head}{self.connections_total} open, by {sort}"
         made = [Text(title[:width].ljust(width), style="reverse")]
@@ -286,7 +286,7 @@ class _Reader(threading.Thread):
             time.sleep(1.0)
 
     def _look_at_connections(self) -> None:
-        sort = CONNECTION_SORTS[self._view.connection_sort]
+        sort = SORT_KEYS[self._view.connection_sort]
         found = self._instance.connections(sort=sort, limit=CONNECTIONS)
         self._view.connections = found["connections"]
         self._view.connections_total = found["total"]

@@ -17,8 +17,8 @@ from tcpmux.config.problems import (
     describe,
     one_line,
     path_text,
-    printable,
 )
+from tcpmux.errors import printable
 
 # libyaml is about ten times faster; not every build of PyYAML has it.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tcpmux.errors import TcpmuxError
+from tcpmux.errors import TcpmuxError, printable
 
 Location = tuple[str | int, ...]
 SHOWN = 60  # characters of a value in a message
@@ -46,11 +46,6 @@ def path_text(location: Location) -> str:
         else:
             text += f".{one_line(step)}" if text else one_line(step)
     return text
-
-
-def printable(text: str) -> str:
-    """Nothing in it can forge or split a line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def one_line(text: str) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 from tcpmux.config.address import Endpoint, parse_endpoint
 from tcpmux.config.document import Document
-from tcpmux.config.problems import Location, Problem, describe, one_line, printable
+from tcpmux.config.problems import Location, Problem, describe, one_line
+from tcpmux.errors import printable
 
 CORE, DISCOVERY = "", "discovery.k8s.io"
 ISTIO, GATEWAY_API = "networking.istio.io", "gateway.networking.k8s.io"

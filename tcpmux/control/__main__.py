@@ -10,6 +10,8 @@ import signal
 import socket
 import sys
 
+from tcpmux.logs import begin_log
+
 # A terminal sends these to the whole process group; they are meant for the master.
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
@@ -44,10 +46,7 @@ def main() -> int:
 
     setproctitle("tcpmux: control")
     options = parse_arguments(sys.argv[1:])
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s tcpmux %(levelname)s %(message)s",
-    )
+    begin_log()
     logging.getLogger("aiohttp.server").addFilter(_is_fault)
     from tcpmux import __version__
     from tcpmux.control.connections import Connections

@@ -20,6 +20,7 @@ from tcpmux.control.names import HostNames
 from tcpmux.control.orphans import OrphanedWorkers
 from tcpmux.control.server import AdminApi, Identity, Readings
 from tcpmux.errors import TcpmuxError
+from tcpmux.logs import set_level
 
 if TYPE_CHECKING:
     import socket
@@ -58,8 +59,7 @@ class Control:
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
             elif message["push"] == "log_level":
-                for handler in logging.getLogger().handlers:
-                    handler.setLevel(message["level"].upper())
+                set_level(message["level"])
             else:
                 names.pushed(message)
 

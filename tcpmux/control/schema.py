@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
+# What connections can be listed by.
+SORT_KEYS = ("age", "idle", "bytes_in", "bytes_out", "client")
+
 
 class EndpointStatus(TypedDict):
     address: str

@@ -1,6 +1,6 @@
 """The admin API over HTTP, and the page. Runs in control.
 
-OPERATIONS lists what there is. What changes something is asked of the master; nothing is changed
+operations.py lists what there is. What changes something is asked of the master; nothing is changed
 here. Answers of the API are JSON, errors are {"error": "one line"}.
 """
 
@@ -20,24 +20,13 @@ from aiohttp import web
 from tcpmux.control import openapi, pages
 from tcpmux.control.door import Door, Forbidden, Rules, who
 from tcpmux.control.master_link import MasterGone, MasterLink, MasterRefused, MasterSilent
-from tcpmux.control.openapi import Operation, closed_object
-from tcpmux.control.schema import (
-    Applied,
-    ConnectionList,
-    Difference,
-    EventList,
-    Killed,
-    LogLevel,
-    Status,
-    Stopping,
-    Upgrading,
-)
+from tcpmux.control.metrics import OPEN_METRICS, TEXT, Metrics
+from tcpmux.control.operations import MOST_EVENTS, MOST_RATE, OPERATIONS
 from tcpmux.errors import TcpmuxError
 
 if TYPE_CHECKING:
     from tcpmux.control.connections import Connections
     from tcpmux.control.event_log import EventLog
-    from tcpmux.control.metrics import Metrics
     from tcpmux.control.names import HostNames
     from tcpmux.control.orphans import OrphanedWorkers
     from tcpmux.control.stream import Stream
@@ -47,9 +36,7 @@ log = logging.getLogger("tcpmux.control")
 LARGEST_BODY = 1024 * 1024  # bytes
 BODY_TIME = 10.0  # s
 MOST_STREAMS = 64
-MOST_EVENTS = 10**15
 IDS_AT_ONCE = 1000  # in one request to the master
-MOST_RATE = 100_000  # per second
 SIGN_OF_LIFE = 1.0  # s
 KILL_TIME = 1.0  # s to see them gone
 LOOK_EVERY = 0.02  # s
@@ -57,141 +44,6 @@ LOOK_EVERY = 0.02  # s
 HTTP_STATUS = {"invalid": 400, "not_found": 404, "refused": 409, "bad_file": 422}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-_TEXT = {"type": "string"}
-_DURATION = {"type": "string", "examples": ["10m"]}
-_WEIGHT = {"type": "integer", "minimum": 0, "maximum": 1_000_000}
-_STEP = {"type": "string", "pattern": "^[+-][0-9]{1,7}$"}
-_ID = {"type": "string", "pattern": "^[0-9]{1,4}-[0-9]{1,9}-[0-9]{1,10}$"}
-_TEXTS = {"type": "array", "items": _TEXT}
-_NOTHING = closed_object()
-OPERATIONS = (
-    Operation("GET", "/v1/status", "status", "State, workers, routes and their counters.", Status),
-    Operation(
-        "GET",
-        "/v1/connections",
-        "connections",
-        "The live connections.",
-        ConnectionList,
-        query={
-            "route": _TEXT,
-            "destination": _TEXT,
-            "endpoint": _TEXT,
-            "client": _TEXT,
-            "older": _DURATION,
-            "idle": _DURATION,
-            "sort": {"type": "string", "examples": ["-bytes_in"]},
-            "limit": {"type": "integer", "minimum": 0, "maximum": 20000},
-        },
-    ),
-    Operation(
-        "POST",
-        "/v1/connections/kill",
-        "kill",
-        "Resets connections.",
-        Killed,
-        body=closed_object(
-            ["ids"],
-            ids={"type": "array", "items": _ID, "maxItems": 20000},
-            rate={"type": "number", "exclusiveMinimum": 0, "maximum": 100000},
-        ),
-    ),
-    Operation(
-        "GET",
-        "/v1/events",
-        "events",
-        "What has happened.",
-        EventList,
-        query={"since": {"type": "integer", "minimum": 0, "maximum": MOST_EVENTS}},
-    ),
-    Operation(
-        "GET",
-        "/v1/stream",
-        "stream",
-        "Counters every second, as server-sent events.",
-        "text/event-stream",
-        query={"route": _TEXT},
-    ),
-    Operation(
-        "PUT",
-        "/v1/routes/{route}/weights",
-        "set_weights",
-        "Sets weights, until the next reload; those not named stay.",
-        Applied,
-        body={
-            "type": "object",
-            "additionalProperties": {"anyOf": [_WEIGHT, _STEP]},
-            "minProperties": 1,
-            "required": [],
-        },
-    ),
-    Operation(
-        "POST",
-        "/v1/routes/{route}/undo",
-        "undo",
-        "Back to the weights before the last change.",
-        Applied,
-        body=_NOTHING,
-    ),
-    Operation(
-        "PUT",
-        "/v1/routes/{route}/destinations/{destination}/state",
-        "set_state",
-        "Takes a destination, or one of its endpoints, out of service or back into it.",
-        Applied,
-        body=closed_object(
-            ["state"],
-            state={"enum": ["ready", "draining", "disabled"]},
-            endpoint=_TEXT,
-            force={"type": "boolean"},
-        ),
-    ),
-    Operation("POST", "/v1/reload", "reload", "Reads the files again.", Applied, body=_NOTHING),
-    Operation(
-        "POST",
-        "/v1/diff",
-        "diff",
-        "What a reload of these files would change.",
-        Difference,
-        body=closed_object(["files"], files={**_TEXTS, "minItems": 1}, endpoints=_TEXTS),
-    ),
-    Operation(
-        "PUT",
-        "/v1/workers",
-        "set_workers",
-        "Sets how many workers there are, until the next reload.",
-        Applied,
-        body=closed_object(["count"], count={"type": "integer", "minimum": 1, "maximum": 64}),
-    ),
-    Operation(
-        "PUT",
-        "/v1/log-level",
-        "set_log_level",
-        "Sets how much is logged, until the next start.",
-        LogLevel,
-        body=closed_object(["level"], level={"enum": ["debug", "info", "warning", "error"]}),
-    ),
-    Operation(
-        "POST",
-        "/v1/upgrade",
-        "upgrade",
-        "The build that is installed now takes over.",
-        Upgrading,
-        status=202,
-        body=_NOTHING,
-    ),
-    Operation(
-        "POST",
-        "/v1/stop",
-        "stop",
-        "Drains and ends; with now, ends at once.",
-        Stopping,
-        status=202,
-        body=closed_object(now={"type": "boolean"}),
-    ),
-    Operation("GET", "/v1/openapi.json", "openapi", "This document.", "application/json"),
-    Operation("GET", "/metrics", "metrics", "For Prometheus.", "text/plain"),
-)
 
 
 class StatusSource(Protocol):
@@ -354,8 +206,6 @@ class AdminApi:
     async def _metrics(self, request: web.Request) -> web.Response:
         wanted = "application/openmetrics-text" in request.headers.get("Accept", "")
         text = self._readings.metrics.text(open_metrics=wanted)
-        from tcpmux.control.metrics import OPEN_METRICS, TEXT
-
         kind = OPEN_METRICS if wanted else TEXT
         return web.Response(body=text.encode(), headers={"Content-Type": kind})
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from tcpmux.logger.lines import Line, writer
 from tcpmux.logger.source import Source
 from tcpmux.logger.targets import Target, open_target
+from tcpmux.logs import begin_log
 from tcpmux.shm._shm import ABSENT
 from tcpmux.shm.view import View
 
@@ -128,7 +129,7 @@ def main() -> int:
 
     setproctitle("tcpmux: log")
     options = parse_arguments(sys.argv[1:])
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s tcpmux %(levelname)s %(message)s")
+    begin_log()
     if not _take_over(options.live_fd[0]):
         return 0
     master = os.getppid()

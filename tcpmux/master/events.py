@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tcpmux.config.problems import printable
+from tcpmux.errors import printable
 
 MOST = 1000  # kept
 MOST_AT_ONCE = 200  # in an answer: it has to fit into one packet
@@ -71,13 +71,3 @@ class EventHandler(logging.Handler):
         kind = getattr(record, "event", "warning" if record.levelno >= logging.WARNING else "")
         if kind:
             self._events.note(kind, record.getMessage(), getattr(record, "by", ""))
-
-
-class LogFormatter(logging.Formatter):
-    """Says who asked for it as well, and keeps a message, which may have text from outside in it,
-    on its line."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        by = getattr(record, "by", "")
-        text = printable(super().formatMessage(record))
-        return f"{text} [{by}]" if by else text

@@ -23,10 +23,11 @@ from setproctitle import setproctitle
 
 from tcpmux.config import Config, load
 from tcpmux.errors import TcpmuxError, one_line
+from tcpmux.logs import begin_log
 from tcpmux.master import estate as estates
 from tcpmux.master.balance import Balance
 from tcpmux.master.control import Refusal
-from tcpmux.master.events import Event, EventHandler, Events, LogFormatter
+from tcpmux.master.events import Event, EventHandler, Events
 from tcpmux.master.instance import Instance, make, resume, wanted_workers
 from tcpmux.master.listeners import unlink_socket
 from tcpmux.master.names import LOOKUP_TIME, PROGRAM_TIME, Known, look_up, to_push
@@ -48,7 +49,6 @@ log = logging.getLogger("tcpmux.master")
 KILL_TIME = 2.0  # s between SIGQUIT and SIGKILL for a worker that has to end
 STOP_MARGIN = 15.0  # s to end in, on top of drain_timeout
 RUNNING_STATE, DRAINING_STATE = 1, 2  # csrc/route_table.h: enum tm_state
-LOG_FORMAT = "%(asctime)s tcpmux %(levelname)s %(message)s"
 REPORT_EVERY = 5.0  # s, while draining
 FAULT_PAUSE = 0.5  # s, so that a fault that repeats does not fill a CPU and the log
 
@@ -482,9 +482,7 @@ def run(paths: Sequence[str], endpoints: Sequence[str] = ()) -> int:
     TcpmuxError if it can't start: ConfigError for a bad file, ListenError for an address
     or the admin socket, Occupied if another master is there.
     """
-    handler = logging.StreamHandler()
-    handler.setFormatter(LogFormatter(LOG_FORMAT))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    begin_log()
     inherited = inherited_sockets(os.environ)
     sources = Sources(tuple(paths), tuple(endpoints))
     config = load(sources.paths, sources.endpoints)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from tcpmux.config import AccessLog, Admin, Config
 from tcpmux.errors import TcpmuxError
+from tcpmux.logs import set_level
 from tcpmux.master.control import ControlProcess
 from tcpmux.master.http_socket import bind_http
 from tcpmux.master.instance import Instance
@@ -126,10 +127,7 @@ class Staff:
     def set_log_level(self, level: str) -> None:
         """Of the diagnostic log, in the master and in control, until the next start."""
         self._level = level
-        number = getattr(logging, level.upper())
-        logging.getLogger().setLevel(min(number, logging.INFO))  # events are noted at any level
-        for handler in logging.getLogger().handlers:
-            handler.setLevel(number)
+        set_level(level)  # events are noted at any
         self.push_log_level()
 
     def push_log_level(self) -> None:

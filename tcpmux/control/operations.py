@@ -1,0 +1,160 @@
+"""What can be asked of the admin API: its paths, and what goes in and out. Runs in control.
+
+The server has a method for each, and the OpenAPI document is made of this.
+"""
+
+from __future__ import annotations
+
+from tcpmux.control.connections import MOST
+from tcpmux.control.openapi import Operation, closed_object
+from tcpmux.control.schema import (
+    LOG_LEVELS,
+    Applied,
+    ConnectionList,
+    Difference,
+    EventList,
+    Killed,
+    LogLevel,
+    Status,
+    Stopping,
+    Upgrading,
+)
+from tcpmux.shm.image import ADMIN_STATES
+
+MOST_EVENTS = 10**15  # no event has a greater number
+MOST_RATE = 100_000  # per second
+
+_TEXT = {"type": "string"}
+_DURATION = {"type": "string", "examples": ["10m"]}
+_WEIGHT = {"type": "integer", "minimum": 0, "maximum": 1_000_000}
+_STEP = {"type": "string", "pattern": "^[+-][0-9]{1,7}$"}
+_ID = {"type": "string", "pattern": "^[0-9]{1,4}-[0-9]{1,9}-[0-9]{1,10}$"}
+_TEXTS = {"type": "array", "items": _TEXT}
+_NOTHING = closed_object()
+OPERATIONS = (
+    Operation("GET", "/v1/status", "status", "State, workers, routes and their counters.", Status),
+    Operation(
+        "GET",
+        "/v1/connections",
+        "connections",
+        "The live connections.",
+        ConnectionList,
+        query={
+            "route": _TEXT,
+            "destination": _TEXT,
+            "endpoint": _TEXT,
+            "client": _TEXT,
+            "older": _DURATION,
+            "idle": _DURATION,
+            "sort": {"type": "string", "examples": ["-bytes_in"]},
+            "limit": {"type": "integer", "minimum": 0, "maximum": MOST},
+        },
+    ),
+    Operation(
+        "POST",
+        "/v1/connections/kill",
+        "kill",
+        "Resets connections.",
+        Killed,
+        body=closed_object(
+            ["ids"],
+            ids={"type": "array", "items": _ID, "maxItems": MOST},
+            rate={"type": "number", "exclusiveMinimum": 0, "maximum": MOST_RATE},
+        ),
+    ),
+    Operation(
+        "GET",
+        "/v1/events",
+        "events",
+        "What has happened.",
+        EventList,
+        query={"since": {"type": "integer", "minimum": 0, "maximum": MOST_EVENTS}},
+    ),
+    Operation(
+        "GET",
+        "/v1/stream",
+        "stream",
+        "Counters every second, as server-sent events.",
+        "text/event-stream",
+        query={"route": _TEXT},
+    ),
+    Operation(
+        "PUT",
+        "/v1/routes/{route}/weights",
+        "set_weights",
+        "Sets weights, until the next reload; those not named stay.",
+        Applied,
+        body={
+            "type": "object",
+            "additionalProperties": {"anyOf": [_WEIGHT, _STEP]},
+            "minProperties": 1,
+            "required": [],
+        },
+    ),
+    Operation(
+        "POST",
+        "/v1/routes/{route}/undo",
+        "undo",
+        "Back to the weights before the last change.",
+        Applied,
+        body=_NOTHING,
+    ),
+    Operation(
+        "PUT",
+        "/v1/routes/{route}/destinations/{destination}/state",
+        "set_state",
+        "Takes a destination, or one of its endpoints, out of service or back into it.",
+        Applied,
+        body=closed_object(
+            ["state"],
+            state={"enum": list(ADMIN_STATES)},
+            endpoint=_TEXT,
+            force={"type": "boolean"},
+        ),
+    ),
+    Operation("POST", "/v1/reload", "reload", "Reads the files again.", Applied, body=_NOTHING),
+    Operation(
+        "POST",
+        "/v1/diff",
+        "diff",
+        "What a reload of these files would change.",
+        Difference,
+        body=closed_object(["files"], files={**_TEXTS, "minItems": 1}, endpoints=_TEXTS),
+    ),
+    Operation(
+        "PUT",
+        "/v1/workers",
+        "set_workers",
+        "Sets how many workers there are, until the next reload.",
+        Applied,
+        body=closed_object(["count"], count={"type": "integer", "minimum": 1, "maximum": 64}),
+    ),
+    Operation(
+        "PUT",
+        "/v1/log-level",
+        "set_log_level",
+        "Sets how much is logged, until the next start.",
+        LogLevel,
+        body=closed_object(["level"], level={"enum": list(LOG_LEVELS)}),
+    ),
+    Operation(
+        "POST",
+        "/v1/upgrade",
+        "upgrade",
+        "The build that is installed now takes over.",
+        Upgrading,
+        status=202,
+        body=_NOTHING,
+    ),
+    Operation(
+        "POST",
+        "/v1/stop",
+        "stop",
+        "Drains and ends; with now, ends at once.",
+        Stopping,
+        status=202,
+        body=closed_object(now={"type": "boolean"}),
+    ),
+    Operation("GET", "/v1/openapi.json", "openapi", "This document.", "application/json"),
+    Operation("GET", "/metrics", "metrics", "For Prometheus.", "text/plain"),
+)
