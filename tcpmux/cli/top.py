@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tcpmux.cli.instance import admin_option, client
-from tcpmux.cli.output import duration_text, human_bytes, human_seconds, percent
+from tcpmux.cli.output import duration_text, human_bytes, human_seconds, percent, plural
 from tcpmux.control.schema import SORT_KEYS
 from tcpmux.errors import TcpmuxError
 
@@ -193,9 +193,10 @@ class View:
         workers = sample["workers"]
         current = sum(worker["generation"] >= table["generation"] for worker in workers)
         up = human_seconds(sample["time"] - table["started_at"])
+        connections = plural(sum(w["connections"] for w in workers), "connection")
         text = (
             f"tcpmux {table['state']}, generation {table['generation']} in {current} of "
-            f"{len(workers)} workers, {sum(w['connections'] for w in workers)} connections, up {up}"
+            f"{plural(len(workers), 'worker')}, {connections}, up {up}"
         )
         marks = [self.trouble] if self.trouble else []
         marks += ["paused"] if self.paused else []
