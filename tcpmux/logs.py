@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
+import sys
 
 from tcpmux.errors import printable
 
@@ -24,6 +27,16 @@ def begin_log() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(LogFormatter(FORMAT))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    atexit.register(_give_up)
+
+
+def _give_up() -> None:
+    """What could not be written until now never will be. Python would try once more, and make its
+    failure the exit code of the process (120)."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stderr.fileno())
 
 
 def set_level(name: str) -> None:

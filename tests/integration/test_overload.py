@@ -199,6 +199,8 @@ def test_no_room_for_the_log_from_the_start(tmp_path: Path, one: EchoServer) -> 
             stdin=subprocess.DEVNULL,
             stdout=full,
             stderr=full,
+            # With it Python keeps nothing back, and nothing can go wrong at the end.
+            env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
         )
     client = Client(admin)
 
