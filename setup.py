@@ -8,6 +8,7 @@ Makefile). TCPMUX_WERROR=1 makes a compiler warning an error, as all development
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -31,10 +32,13 @@ GENERATED_CODE_WARNINGS = [
     "-Wno-unused-but-set-variable",
 ]
 
+# csrc/commons.h. On other machines the compiler needs not be told.
+SIXTEEN_BYTE_SWAP = ["-mcx16"] if platform.machine() in ("x86_64", "AMD64") else []
+
 MODULES = {
     "tcpmux.shm._shm": ["route_table.c", "pick.c"],
     "tcpmux.shm._readings": [],
-    "tcpmux.worker._connection": ["pump.c", "pipe_pool.c", "kernel_count.c", "sock.c", "wheel.c"],
+    "tcpmux.worker._connection": ["commons.c", "pump.c", "pipe_pool.c", "kernel_count.c", "sock.c", "wheel.c"],
     "tcpmux.worker._recovery": [
         "pump.c",
         "pipe_pool.c",
@@ -78,6 +82,7 @@ def extensions() -> list[Extension]:
                 "-Wall",
                 "-Wextra",
                 *werror,
+                *SIXTEEN_BYTE_SWAP,
                 *GENERATED_CODE_WARNINGS,
                 *compile_args,
             ],

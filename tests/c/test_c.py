@@ -7,6 +7,7 @@ randomised one, set TCPMUX_TEST_SEED to the seed it printed.
 from __future__ import annotations
 
 import os
+import platform
 import shlex
 import subprocess
 from pathlib import Path
@@ -21,13 +22,14 @@ FLAGS = [
     "-std=gnu11", "-D_GNU_SOURCE", "-g", "-O1", "-fno-omit-frame-pointer",
     "-Wall", "-Wextra", "-Werror",
     "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
-    "-pthread",
+    "-pthread", *(["-mcx16"] if platform.machine() == "x86_64" else []),
 ]  # fmt: skip
 
 # Test program -> the sources of csrc/ that go into it.
 PROGRAMS = {
     "test_route_table": ("route_table.c",),
     "test_pick": ("pick.c",),
+    "test_commons": ("commons.c",),
     "test_pipe_pool": ("pipe_pool.c",),
     "test_pump": ("pump.c", "pipe_pool.c", "kernel_count.c"),
     "test_pump_recover": ("pump.c", "pipe_pool.c", "kernel_count.c"),

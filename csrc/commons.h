@@ -1,0 +1,315 @@
+/* What all workers write: tickets, who has how many connections, token buckets.
+ *
+ * WRITERS  every worker, by atomic operations alone. READERS  workers, control.
+ *
+ * COUNTS. A limit over all workers is exact only if one number decides, so there is one: a
+ * worker adds 1 by compare-and-swap if the limit allows, and writes into the connection's
+ * record (live.h: holds) that it has to be given back. But a worker may be killed between
+ * the two, and nobody could tell afterwards whether it has added or not. Therefore a count
+ * bears the signature of its last change:
+ *
+ *     count (24 bits) | worker + 1 (8) | number of that worker's change (32)
+ *
+ * and whoever changes it next first notes that the one before has come through, in
+ * acknowledged[worker]. A worker writes down what it is about to do (struct tm_author in its
+ * region) before it does it; its next life finds its signature or the acknowledgement, or
+ * neither: then it did not happen (a detectable compare-and-swap: Attiya, Ben-Baruch and
+ * Hendler, "Nesting-Safe Recoverable Linearizability", PODC 2018).
+ *
+ * SOURCES. Connections by client address, in a table of fixed size: eight places for each value
+ * of a hash. A place has the whole hash as its key beside its count, and both change in one
+ * 16-byte compare-and-swap, so a place is never counted up for the wrong client. Two workers
+ * may give the same new client two places at the same time. So each looks at all eight again
+ * afterwards, and whoever finds a second one takes its own change back and begins anew.
+ */
+#ifndef TM_COMMONS_H
+#define TM_COMMONS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "route_table.h"
+
+#define TM_SOURCE_WAYS 8u
+#define TM_SOURCE_SETS 16384u
+#define TM_MAX_SOURCES (TM_SOURCE_WAYS * TM_SOURCE_SETS)
+#define TM_NO_LIMIT 0xffffffu /* the most that a count can be */
+#define TM_SOURCE_FULL (-1)   /* the limit is reached */
+#define TM_SOURCE_NO_ROOM (-2)
+
+/* 16 bytes that change together. */
+struct tm_counted {
+    _Alignas(16) uint64_t key; /* of a source; else 0 */
+    uint64_t cell;             /* count and signature */
+};
+
+/* What is counted of one route, destination or endpoint, by its slot. */
+struct tm_common {
+    _Alignas(TM_CACHE_LINE) struct tm_counted connections; /* open, in all workers */
+    struct tm_counted waiting;        /* of a destination: for a place */
+    _Atomic uint64_t connects_ns;     /* of a route: bucket of new connections */
+    _Atomic uint64_t avoid_until_ms;  /* of an endpoint: it has just failed; monotonic */
+    _Atomic uint32_t failures;        /* of an endpoint: in a row */
+    _Atomic uint32_t failures_all;    /* and since the start */
+    _Atomic int64_t retries;          /* of a destination: used of its budget, in percent of one */
+    _Atomic uint64_t bytes_ns[2];     /* of a route: buckets of bytes, by enum tm_side */
+};
+
+struct tm_source {
+    struct tm_counted connections;
+    _Atomic uint64_t connects_ns;
+    uint64_t unused;
+};
+
+struct tm_acknowledged {
+    _Alignas(TM_CACHE_LINE) _Atomic uint32_t change;
+};
+
+struct tm_commons {
+    uint64_t secret[2]; /* of the hash that sources are found by */
+    struct tm_ticket tickets[TM_MAX_TICKETS];
+    struct tm_acknowledged acknowledged[TM_MAX_SHARDS];
+    struct tm_common slots[TM_MAX_SLOTS];
+    struct tm_counted listeners[TM_MAX_LISTENERS]; /* by listener id */
+    struct tm_source sources[TM_MAX_SOURCES];
+};
+
+/* What a worker is about to count; in its region. */
+struct tm_author {
+    uint64_t change; /* number of the last one over all lives << 8 | enum tm_counting: one store */
+    uint32_t worker;
+    uint32_t source; /* index, if it is one */
+    uint8_t what;    /* bit of tm_conn.holds */
+};
+
+enum tm_counting { TM_COUNT_NOTHING = 0, TM_COUNT_UP, TM_COUNT_DOWN };
+
+static inline uint32_t tm_author_change(const struct tm_author *author)
+{
+    return (uint32_t)(author->change >> 8);
+}
+
+static inline enum tm_counting tm_author_step(const struct tm_author *author)
+{
+    return (enum tm_counting)(author->change & 0xff);
+}
+
+static inline uint32_t tm_counted_now(const struct tm_counted *at)
+{
+    return (uint32_t)(__atomic_load_n(&at->cell, __ATOMIC_RELAXED) & TM_NO_LIMIT);
+}
+
+static inline void tm_author_note(struct tm_author *author, uint64_t change)
+{
+    atomic_signal_fence(memory_order_seq_cst);
+    __atomic_store_n(&author->change, change, __ATOMIC_RELAXED);
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+static inline void tm_author_begin(struct tm_author *author, enum tm_counting step, uint8_t what)
+{
+    author->what = what;
+    tm_author_note(author, ((author->change >> 8) + 1) << 8 | step);
+}
+
+/* The record says it now. */
+static inline void tm_author_end(struct tm_author *author)
+{
+    tm_author_note(author, author->change & ~(uint64_t)0xff);
+}
+
+static inline bool tm_counted_swap(struct tm_counted *at, struct tm_counted was,
+                                   struct tm_counted now)
+{
+    __extension__ typedef unsigned __int128 pair;
+    pair before, after;
+    memcpy(&before, &was, sizeof(before));
+    memcpy(&after, &now, sizeof(after));
+    return __sync_bool_compare_and_swap((pair *)at, before, after);
+}
+
+static inline void tm_acknowledge(struct tm_commons *commons, uint64_t cell)
+{
+    uint32_t worker = (uint32_t)(cell >> 24 & 0xff), change = (uint32_t)(cell >> 32);
+    if (worker == 0)
+        return;
+    _Atomic uint32_t *at = &commons->acknowledged[worker - 1].change;
+    uint32_t known = atomic_load_explicit(at, memory_order_relaxed);
+    while ((int32_t)(change - known) > 0 && !atomic_compare_exchange_weak(at, &known, change))
+        ;
+}
+
+static inline uint64_t tm_signed_count(const struct tm_author *author, uint64_t count)
+{
+    return count | (uint64_t)(author->worker + 1) << 24 |
+           (uint64_t)tm_author_change(author) << 32;
+}
+
+/* One attempt to make `now` of `was`, signed. */
+static inline bool tm_counted_sign(struct tm_commons *commons, struct tm_counted *at,
+                                   struct tm_counted was, uint64_t key, uint64_t count,
+                                   const struct tm_author *author)
+{
+    tm_acknowledge(commons, was.cell);
+    return tm_counted_swap(at, was, (struct tm_counted){key, tm_signed_count(author, count)});
+}
+
+/* The two words may be of different moments: then a swap fails. */
+static inline struct tm_counted tm_counted_read(const struct tm_counted *at)
+{
+    return (struct tm_counted){__atomic_load_n(&at->key, __ATOMIC_ACQUIRE),
+                               __atomic_load_n(&at->cell, __ATOMIC_ACQUIRE)};
+}
+
+/* One more, if that is not more than `limit`. False: it is full, and nothing happened.
+ * Between tm_author_begin(UP) and tm_author_end(). */
+static inline bool tm_count_up(struct tm_commons *commons, struct tm_counted *at, uint64_t limit,
+                               const struct tm_author *author)
+{
+    struct tm_counted was;
+    do {
+        was = tm_counted_read(at);
+        if ((was.cell & TM_NO_LIMIT) >= limit)
+            return false;
+    } while (!tm_counted_sign(commons, at, was, was.key, (was.cell & TM_NO_LIMIT) + 1, author));
+    return true;
+}
+
+/* One less. Between tm_author_begin(DOWN) and tm_author_end(). */
+static inline void tm_count_down(struct tm_commons *commons, struct tm_counted *at,
+                                 const struct tm_author *author)
+{
+    struct tm_counted was;
+    uint64_t count;
+    do {
+        was = tm_counted_read(at);
+        count = was.cell & TM_NO_LIMIT;
+    } while (!tm_counted_sign(commons, at, was, was.key, count ? count - 1 : 0, author));
+}
+
+/* In a worker's next life: whether what the author was about to do has happened. */
+static inline bool tm_author_did(const struct tm_commons *commons, const struct tm_counted *at,
+                                 const struct tm_author *author)
+{
+    uint64_t cell = __atomic_load_n(&at->cell, __ATOMIC_ACQUIRE);
+    uint32_t change = tm_author_change(author);
+    if ((cell >> 24 & 0xff) == author->worker + 1 && (uint32_t)(cell >> 32) == change)
+        return true;
+    /* Whoever has signed over it has acknowledged before. */
+    uint32_t known = atomic_load(&commons->acknowledged[author->worker].change);
+    return (int32_t)(known - change) >= 0;
+}
+
+/* A token from a bucket that gets one every `interval_ns` and holds `burst` (>= 1).
+ * False: it is empty. (The generic cell rate algorithm, ITU-T I.371.) */
+static inline bool tm_bucket_take(_Atomic uint64_t *next_ns, uint64_t now_ns, uint64_t interval_ns,
+                                  uint64_t burst)
+{
+    uint64_t next = atomic_load_explicit(next_ns, memory_order_relaxed), from;
+    do {
+        from = next > now_ns ? next : now_ns;
+        if (from - now_ns > interval_ns * (burst - 1))
+            return false;
+    } while (!atomic_compare_exchange_weak_explicit(next_ns, &next, from + interval_ns,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    return true;
+}
+
+/* Puts `cost_ns` on a bucket's account; returns how far it is ahead of now, in ns. */
+static inline uint64_t tm_bucket_charge(_Atomic uint64_t *next_ns, uint64_t now_ns,
+                                        uint64_t cost_ns)
+{
+    uint64_t next = atomic_load_explicit(next_ns, memory_order_relaxed), to;
+    do {
+        to = (next > now_ns ? next : now_ns) + cost_ns;
+    } while (!atomic_compare_exchange_weak_explicit(next_ns, &next, to, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    return to - now_ns;
+}
+
+/* An account in hundredths of a retry. Each first connect pays `percent` in, each retry takes
+ * 100 out; at most `burst` retries are saved up. Counted from a full account downwards, so that
+ * a new one is full. */
+static inline void tm_retries_earn(_Atomic int64_t *used, uint64_t percent)
+{
+    int64_t now = atomic_load_explicit(used, memory_order_relaxed), less;
+    do {
+        if (now <= 0)
+            return;
+        less = now > (int64_t)percent ? now - (int64_t)percent : 0;
+    } while (!atomic_compare_exchange_weak_explicit(used, &now, less, memory_order_relaxed,
+                                                    memory_order_relaxed));
+}
+
+static inline bool tm_retries_take(_Atomic int64_t *used, uint64_t burst)
+{
+    int64_t now = atomic_load_explicit(used, memory_order_relaxed);
+    do {
+        if (now + 100 > (int64_t)burst * 100)
+            return false;
+    } while (!atomic_compare_exchange_weak_explicit(used, &now, now + 100, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    return true;
+}
+
+/* SipHash-1-3 (Aumasson and Bernstein) of `length` bytes: nobody can choose addresses that meet. */
+uint64_t tm_keyed_hash(const uint64_t secret[2], const unsigned char *bytes, uint32_t length);
+
+/* The key of a client of a route: its IPv4 address, or the first 64 bits of IPv6. Never 0.
+ * ip: 16 bytes of which IPv4 uses four. */
+uint64_t tm_source_key(const struct tm_commons *commons, uint32_t route_slot, uint16_t family,
+                       const unsigned char ip[16]);
+
+/* One more connection of that client: index of its place, TM_SOURCE_FULL or, if there are too many
+ * clients, TM_SOURCE_NO_ROOM. Writes the place into author->source before it is taken. Between
+ * tm_author_begin(UP) and tm_author_end(). */
+int tm_source_up(struct tm_commons *commons, uint64_t key, uint64_t limit, uint64_t now_ns,
+                 struct tm_author *author) __attribute__((warn_unused_result));
+
+/* Relaxed accessors, so that Cython need not know about _Atomic. */
+static inline void tm_avoid(struct tm_common *endpoint, uint64_t until_ms)
+{
+    atomic_store_explicit(&endpoint->avoid_until_ms, until_ms, memory_order_relaxed);
+}
+static inline bool tm_avoided(const struct tm_common *endpoint, uint64_t now_ms)
+{
+    return atomic_load_explicit(&endpoint->avoid_until_ms, memory_order_relaxed) > now_ms;
+}
+static inline uint64_t tm_avoided_until(const struct tm_common *endpoint)
+{
+    return atomic_load_explicit(&endpoint->avoid_until_ms, memory_order_relaxed);
+}
+static inline void tm_note_failure(struct tm_common *endpoint)
+{
+    atomic_fetch_add_explicit(&endpoint->failures, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&endpoint->failures_all, 1, memory_order_relaxed);
+}
+static inline void tm_note_success(struct tm_common *endpoint)
+{
+    /* Looked at first: the line stays shared among the workers as long as all is well. */
+    if (atomic_load_explicit(&endpoint->failures, memory_order_relaxed))
+        atomic_store_explicit(&endpoint->failures, 0, memory_order_relaxed);
+}
+static inline uint32_t tm_failures(const struct tm_common *endpoint)
+{
+    return atomic_load_explicit(&endpoint->failures, memory_order_relaxed);
+}
+static inline uint32_t tm_failures_all(const struct tm_common *endpoint)
+{
+    return atomic_load_explicit(&endpoint->failures_all, memory_order_relaxed);
+}
+/* For a slot that another name gets. Nothing counts in it. */
+static inline void tm_common_forget(struct tm_common *slot)
+{
+    atomic_store_explicit(&slot->connects_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->avoid_until_ms, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->failures, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->failures_all, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->retries, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->bytes_ns[0], 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->bytes_ns[1], 0, memory_order_relaxed);
+}
+
+#endif

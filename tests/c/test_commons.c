@@ -1,0 +1,306 @@
+/* Counts over all workers: exact in a race, and whole after a death at any instruction. */
+#include "commons.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+
+enum { RACERS = 8, ATTEMPTS = 1000000 / RACERS, PLACES = 5, HOLD = 4 };
+
+static struct tm_commons *commons;
+
+static struct tm_commons *shared_commons(void)
+{
+    void *base = mmap(NULL, sizeof(struct tm_commons), PROT_READ | PROT_WRITE,
+                      MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(base != MAP_FAILED);
+    return base;
+}
+
+static void renew(void)
+{
+    if (commons)
+        munmap(commons, sizeof(struct tm_commons));
+    commons = shared_commons();
+    commons->secret[0] = 1, commons->secret[1] = 2;
+}
+
+/* --- races --- */
+
+static _Atomic uint32_t inside, most_inside, taken_in_all, over;
+
+static void enter(uint32_t limit)
+{
+    uint32_t now = atomic_fetch_add(&inside, 1) + 1, most = atomic_load(&most_inside);
+    while (now > most && !atomic_compare_exchange_weak(&most_inside, &most, now))
+        ;
+    if (now > limit)
+        atomic_fetch_add(&over, 1);
+    atomic_fetch_add(&taken_in_all, 1);
+}
+
+static void *race_for_slot(void *number)
+{
+    struct tm_author author = {.worker = (uint32_t)(uintptr_t)number};
+    struct tm_counted *at = &commons->slots[7].connections;
+    for (int i = 0; i < ATTEMPTS; i++) {
+        tm_author_begin(&author, TM_COUNT_UP, 1);
+        bool taken = tm_count_up(commons, at, PLACES, &author);
+        tm_author_end(&author);
+        if (!taken)
+            continue;
+        enter(PLACES);
+        for (volatile int wait = 0; wait < i % HOLD; wait++)
+            ;
+        atomic_fetch_sub(&inside, 1);
+        tm_author_begin(&author, TM_COUNT_DOWN, 1);
+        tm_count_down(commons, at, &author);
+        tm_author_end(&author);
+    }
+    return NULL;
+}
+
+static void *race_for_source(void *number)
+{
+    struct tm_author author = {.worker = (uint32_t)(uintptr_t)number};
+    unsigned char ip[16] = {10, 0, 0, 1};
+    uint64_t key = tm_source_key(commons, 3, AF_INET, ip);
+    for (int i = 0; i < ATTEMPTS; i++) {
+        tm_author_begin(&author, TM_COUNT_UP, 1);
+        int place = tm_source_up(commons, key, PLACES, (uint64_t)i, &author);
+        tm_author_end(&author);
+        CHECK(place >= 0 || place == TM_SOURCE_FULL);
+        if (place < 0)
+            continue;
+        enter(PLACES);
+        atomic_fetch_sub(&inside, 1);
+        tm_author_begin(&author, TM_COUNT_DOWN, 1);
+        tm_count_down(commons, &commons->sources[place].connections, &author);
+        tm_author_end(&author);
+    }
+    return NULL;
+}
+
+static void race(void *(*racer)(void *))
+{
+    pthread_t threads[RACERS];
+    inside = most_inside = taken_in_all = over = 0;
+    renew();
+    for (uintptr_t i = 0; i < RACERS; i++)
+        CHECK(pthread_create(&threads[i], NULL, racer, (void *)i) == 0);
+    for (int i = 0; i < RACERS; i++)
+        CHECK(pthread_join(threads[i], NULL) == 0);
+    CHECK_EQUAL(over, 0);
+    CHECK(most_inside > 1);
+    CHECK(taken_in_all > RACERS);
+}
+
+static void nobody_is_over_the_limit(void)
+{
+    race(race_for_slot);
+    CHECK_EQUAL(tm_counted_now(&commons->slots[7].connections), 0);
+}
+
+static void no_client_is_over_the_limit(void)
+{
+    race(race_for_source);
+    uint32_t left = 0;
+    for (uint32_t i = 0; i < TM_MAX_SOURCES; i++)
+        left += tm_counted_now(&commons->sources[i].connections);
+    CHECK_EQUAL(left, 0);
+}
+
+/* --- deaths --- */
+
+/* What a worker keeps: as many bits in `holds` as it has counted. */
+struct life {
+    struct tm_author author;
+    uint32_t holds;
+    uint32_t source;
+    uint64_t rounds;
+};
+
+static struct tm_counted *place_of(struct life *life, struct tm_commons *all, uint32_t bit)
+{
+    return bit == 1 ? &all->slots[1].connections : &all->sources[life->source].connections;
+}
+
+static void live_on(struct life *life, struct tm_commons *all, uint64_t key)
+{
+    for (;;) {
+        for (uint32_t bit = 1; bit <= 2; bit *= 2) {
+            if (!(life->holds & bit))
+                continue;
+            tm_author_begin(&life->author, TM_COUNT_DOWN, (uint8_t)bit);
+            tm_count_down(all, place_of(life, all, bit), &life->author);
+            life->holds &= ~bit;
+            tm_author_end(&life->author);
+        }
+        life->rounds++;
+        for (uint32_t bit = 1; bit <= 2; bit *= 2) {
+            tm_author_begin(&life->author, TM_COUNT_UP, (uint8_t)bit);
+            if (bit == 1 ? tm_count_up(all, place_of(life, all, 1), TM_NO_LIMIT, &life->author)
+                         : tm_source_up(all, key, TM_NO_LIMIT, life->rounds, &life->author) >= 0) {
+                if (bit == 2)
+                    life->source = life->author.source;
+                life->holds |= bit;
+            }
+            tm_author_end(&life->author);
+        }
+    }
+}
+
+/* As a worker's next life does it: tcpmux/worker/_limits.pyx. */
+static void recover(struct life *life, struct tm_commons *all)
+{
+    struct tm_author *author = &life->author;
+    if (tm_author_step(author) == TM_COUNT_NOTHING)
+        return;
+    bool is_up = tm_author_step(author) == TM_COUNT_UP;
+    if (author->what == 2 && is_up)
+        life->source = author->source;
+    if (tm_author_did(all, place_of(life, all, author->what), author) == is_up) {
+        life->holds |= author->what;
+    } else {
+        life->holds &= ~(uint32_t)author->what;
+    }
+    tm_author_end(author);
+}
+
+/* While others count in the same places. */
+static void a_death_anywhere_loses_nothing(void)
+{
+    enum { DEATHS = 1500, OTHERS = 2 };
+    struct tm_commons *all = shared_commons();
+    struct life *lives = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    unsigned char ip[16] = {10, 9, 8, 7};
+    uint64_t seed = 0, key = tm_source_key(all, 1, AF_INET, ip);
+    pid_t others[OTHERS], child = 0;
+    CHECK(lives != MAP_FAILED);
+    for (uint32_t i = 0; i <= OTHERS; i++)
+        lives[i].author.worker = i;
+    for (uint32_t i = 0; i < OTHERS; i++) {
+        others[i] = fork();
+        CHECK(others[i] >= 0);
+        if (others[i] == 0) {
+            alarm(50);
+            live_on(&lives[i + 1], all, key);
+        }
+    }
+    for (int death = 0; death < DEATHS; death++) {
+        struct timespec wait = {0, (long)(seed >> 48) & 0x3ffff};
+        seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+        child = fork();
+        CHECK(child >= 0);
+        if (child == 0)
+            live_on(&lives[0], all, key);
+        nanosleep(&wait, NULL);
+        CHECK(kill(child, SIGKILL) == 0);
+        CHECK(waitpid(child, NULL, 0) == child);
+        recover(&lives[0], all);
+    }
+    CHECK(lives[0].rounds > 0);
+    for (uint32_t i = 0; i < OTHERS; i++) {
+        CHECK(kill(others[i], SIGKILL) == 0);
+        CHECK(waitpid(others[i], NULL, 0) == others[i]);
+        recover(&lives[i + 1], all);
+    }
+    uint32_t slots = 0, sources = 0, counted = 0;
+    for (uint32_t i = 0; i <= OTHERS; i++) {
+        slots += lives[i].holds & 1;
+        sources += lives[i].holds >> 1 & 1;
+    }
+    for (uint32_t i = 0; i < TM_MAX_SOURCES; i++)
+        counted += tm_counted_now(&all->sources[i].connections);
+    fprintf(stderr, "    %llu rounds between %d deaths\n", (unsigned long long)lives[0].rounds,
+            DEATHS);
+    CHECK_EQUAL(tm_counted_now(&all->slots[1].connections), slots);
+    CHECK_EQUAL(counted, sources);
+}
+
+/* --- the rest --- */
+
+static void a_bucket_gives_what_it_gets(void)
+{
+    _Atomic uint64_t bucket = 0;
+    uint64_t now = 1000000000, given = 0;
+    for (int i = 0; i < 50; i++)
+        given += tm_bucket_take(&bucket, now, 1000000, 10);
+    CHECK_EQUAL(given, 10); /* the burst */
+    for (int i = 0; i < 100000; i++) {
+        now += 10000; /* in a second a thousand */
+        given += tm_bucket_take(&bucket, now, 1000000, 10);
+    }
+    CHECK_EQUAL(given, 1010);
+}
+
+static void retries_have_a_budget(void)
+{
+    _Atomic int64_t used = 0;
+    uint32_t retries = 0;
+    for (int i = 0; i < 1000; i++) {
+        tm_retries_earn(&used, 20);
+        retries += tm_retries_take(&used, 10);
+    }
+    CHECK(retries >= 200 + 9 && retries <= 200 + 10);
+}
+
+static void clients_are_told_apart(void)
+{
+    unsigned char four[16] = {192, 0, 2, 1}, other[16] = {192, 0, 2, 2};
+    unsigned char mapped[16] = {[10] = 0xff, [11] = 0xff, 192, 0, 2, 1};
+    unsigned char six[16] = {0x20, 1, 0xd, 0xb8, 0, 0, 0, 1, 1}, same[16], next[16];
+    memcpy(same, six, 16), memcpy(next, six, 16);
+    same[15] = 9, next[7] = 2;
+    renew();
+    CHECK(tm_source_key(commons, 1, AF_INET, four) != tm_source_key(commons, 1, AF_INET, other));
+    CHECK(tm_source_key(commons, 1, AF_INET, four) != tm_source_key(commons, 2, AF_INET, four));
+    CHECK(tm_source_key(commons, 1, AF_INET, four) == tm_source_key(commons, 1, AF_INET6, mapped));
+    CHECK(tm_source_key(commons, 1, AF_INET6, six) == tm_source_key(commons, 1, AF_INET6, same));
+    CHECK(tm_source_key(commons, 1, AF_INET6, six) != tm_source_key(commons, 1, AF_INET6, next));
+}
+
+/* From SipHash's reference implementation: the key 00..0f, the input 00..0e. */
+static void the_hash_is_keyed(void)
+{
+    uint64_t secret[2] = {0x0706050403020100ull, 0x0f0e0d0c0b0a0908ull}, other[2] = {1, 2};
+    unsigned char input[15];
+    for (unsigned char i = 0; i < sizeof(input); i++)
+        input[i] = i;
+    CHECK(tm_keyed_hash(secret, input, 15) == tm_keyed_hash(secret, input, 15));
+    CHECK(tm_keyed_hash(secret, input, 15) != tm_keyed_hash(other, input, 15));
+    CHECK(tm_keyed_hash(secret, input, 15) != tm_keyed_hash(secret, input, 14));
+    CHECK(tm_keyed_hash(secret, input, 8) != tm_keyed_hash(secret, input, 7));
+}
+
+static void many_clients_have_room(void)
+{
+    struct tm_author author = {.worker = 0};
+    uint32_t taken = 0;
+    renew();
+    for (uint32_t i = 0; i < TM_MAX_SOURCES / 2; i++) {
+        unsigned char ip[16] = {10, (unsigned char)(i >> 16), (unsigned char)(i >> 8), (unsigned char)i};
+        tm_author_begin(&author, TM_COUNT_UP, 1);
+        taken += tm_source_up(commons, tm_source_key(commons, 1, AF_INET, ip), 1, 1, &author) >= 0;
+        tm_author_end(&author);
+    }
+    /* Half full: a set of eight overflows now and then. */
+    CHECK(taken > TM_MAX_SOURCES / 2 - TM_MAX_SOURCES / 100);
+}
+
+int main(void)
+{
+    RUN(nobody_is_over_the_limit);
+    RUN(no_client_is_over_the_limit);
+    RUN(a_death_anywhere_loses_nothing);
+    RUN(a_bucket_gives_what_it_gets);
+    RUN(retries_have_a_budget);
+    RUN(clients_are_told_apart);
+    RUN(the_hash_is_keyed);
+    RUN(many_clients_have_room);
+    return 0;
+}
