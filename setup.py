@@ -38,7 +38,9 @@ SIXTEEN_BYTE_SWAP = ["-mcx16"] if platform.machine() in ("x86_64", "AMD64") else
 MODULES = {
     "tcpmux.shm._shm": ["route_table.c", "pick.c"],
     "tcpmux.shm._readings": [],
-    "tcpmux.worker._connection": ["commons.c", "pump.c", "pipe_pool.c", "kernel_count.c", "sock.c", "wheel.c"],
+    "tcpmux.worker._limits": ["commons.c"],
+    "tcpmux.worker._choice": [],
+    "tcpmux.worker._connection": ["pump.c", "pipe_pool.c", "kernel_count.c", "sock.c", "wheel.c"],
     "tcpmux.worker._recovery": [
         "pump.c",
         "pipe_pool.c",

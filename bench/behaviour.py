@@ -130,7 +130,7 @@ def load_time(_load: LoadGenerator, rounds: int) -> list[Row]:
                 read = time.perf_counter()
                 addresses = {a: i for i, r in enumerate(config.routes) for a in r.listen}
                 names = Names.new(lambda _: True)
-                image = build_image(config, {}, names, addresses, 1, {}, {})
+                image = build_image(config, {}, names, addresses, 1, {})
                 RouteTable.create(1, 1, 1, 1).publish(image)
                 reading.append((read - began) * 1e3)
                 publishing.append((time.perf_counter() - read) * 1e3)

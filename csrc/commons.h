@@ -80,6 +80,7 @@ struct tm_commons {
 struct tm_author {
     uint64_t change; /* number of the last one over all lives << 8 | enum tm_counting: one store */
     uint32_t worker;
+    uint32_t record; /* index of the connection */
     uint32_t source; /* index, if it is one */
     uint8_t what;    /* bit of tm_conn.holds */
 };
@@ -217,16 +218,19 @@ static inline bool tm_bucket_take(_Atomic uint64_t *next_ns, uint64_t now_ns, ui
     return true;
 }
 
-/* Puts `cost_ns` on a bucket's account; returns how far it is ahead of now, in ns. */
+/* Puts `cost_ns` on a bucket's account; returns how far it is ahead of now, in ns. Time of up to
+ * TM_CREDIT_NS that was not used before is not lost. */
+#define TM_CREDIT_NS 100000000ull
 static inline uint64_t tm_bucket_charge(_Atomic uint64_t *next_ns, uint64_t now_ns,
                                         uint64_t cost_ns)
 {
     uint64_t next = atomic_load_explicit(next_ns, memory_order_relaxed), to;
+    uint64_t least = now_ns > TM_CREDIT_NS ? now_ns - TM_CREDIT_NS : 0;
     do {
-        to = (next > now_ns ? next : now_ns) + cost_ns;
+        to = (next > least ? next : least) + cost_ns;
     } while (!atomic_compare_exchange_weak_explicit(next_ns, &next, to, memory_order_relaxed,
                                                     memory_order_relaxed));
-    return to - now_ns;
+    return to > now_ns ? to - now_ns : 0;
 }
 
 /* An account in hundredths of a retry. Each first connect pays `percent` in, each retry takes
@@ -268,7 +272,30 @@ uint64_t tm_source_key(const struct tm_commons *commons, uint32_t route_slot, ui
 int tm_source_up(struct tm_commons *commons, uint64_t key, uint64_t limit, uint64_t now_ns,
                  struct tm_author *author) __attribute__((warn_unused_result));
 
-/* Relaxed accessors, so that Cython need not know about _Atomic. */
+/* So that Cython need not know about _Atomic. */
+static inline bool tm_connect_allowed(struct tm_common *route, uint64_t now_ns,
+                                      uint64_t interval_ns, uint64_t burst)
+{
+    return tm_bucket_take(&route->connects_ns, now_ns, interval_ns, burst);
+}
+static inline bool tm_source_allowed(struct tm_source *source, uint64_t now_ns,
+                                     uint64_t interval_ns, uint64_t burst)
+{
+    return tm_bucket_take(&source->connects_ns, now_ns, interval_ns, burst);
+}
+static inline uint64_t tm_bytes_charge(struct tm_common *route, int side, uint64_t now_ns,
+                                       uint64_t cost_ns)
+{
+    return tm_bucket_charge(&route->bytes_ns[side], now_ns, cost_ns);
+}
+static inline void tm_retry_earn(struct tm_common *destination, uint64_t percent)
+{
+    tm_retries_earn(&destination->retries, percent);
+}
+static inline bool tm_retry_take(struct tm_common *destination, uint64_t burst)
+{
+    return tm_retries_take(&destination->retries, burst);
+}
 static inline void tm_avoid(struct tm_common *endpoint, uint64_t until_ms)
 {
     atomic_store_explicit(&endpoint->avoid_until_ms, until_ms, memory_order_relaxed);

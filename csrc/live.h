@@ -22,13 +22,14 @@
 #include <stdint.h>
 
 #include "access_log.h"
+#include "commons.h"
 #include "histogram.h"
 #include "journal.h"
 #include "pump.h"
 #include "route_table.h"
 
 #define TM_LIVE_MAGIC 0x6576696c78757463ull /* "ctuxlive", little endian */
-#define TM_LIVE_FORMAT 3u
+#define TM_LIVE_FORMAT 4u
 
 #define TM_BUFFER_SIZE 65536u /* bytes of one recv; at most TM_PIPE_MIN, so that any rest fits a pipe */
 #define TM_MAX_LISTENING (TM_MAX_LISTENERS * TM_MAX_SHARDS)
@@ -61,6 +62,16 @@ enum tm_conn_state {
     TM_DEAD,        /* descriptors closed; free at the end of this batch of events */
 };
 
+/* Counts in commons.h of which a connection is one. Bits of tm_conn.holds. */
+enum tm_holding {
+    TM_HOLDS_LISTENER = 1,
+    TM_HOLDS_ROUTE = 2,
+    TM_HOLDS_SOURCE = 4,
+    TM_HOLDS_DESTINATION = 8,
+    TM_HOLDS_ENDPOINT = 16,
+    TM_HOLDS_QUEUE = 32, /* it waits for a place in its destination */
+};
+
 /* What the events have told about a side so far. Bits of tm_conn.side_flags[]. */
 enum tm_side_flag {
     TM_HUNG_UP = 1, /* FIN, RST, an error or urgent data is there: a short read is no proof of
@@ -69,6 +80,7 @@ enum tm_side_flag {
     TM_WRITE_WATCHED = 4, /* EPOLLOUT is among its events, from the first time it was full */
     TM_READ_UNWATCHED = 8, /* EPOLLIN and EPOLLPRI are not, as what it sends can't be passed on */
     TM_UNPACED = 16, /* it has been given bulk; sock.h: tm_sock_do_not_pace() */
+    TM_KEPT_ALIVE = 32, /* its connection lives long enough for keepalive; on both sides */
 };
 
 /* Whether a worker is at work. Written by its guardian. */
@@ -133,9 +145,11 @@ struct tm_conn {
     uint8_t by_reset;                /* ENDING: with RST, not FIN */
     uint8_t kept;                    /* DEAD, and not free before its giver says GONE */
     uint8_t faults;                  /* lives of the worker that ended by a fault while at it */
-    uint32_t attempts;               /* endpoints tried */
+    uint8_t attempts;                /* endpoints tried, at most 255 */
+    uint16_t first_turn;             /* of the destination's turns, the one it was given */
     uint32_t destination;            /* index in the image; valid while its slot is the same */
-    uint32_t first_endpoint;         /* index in the destination of the first one tried */
+    uint32_t tried;                  /* endpoints of the destination that need not be tried, a bit
+                                      * each: index % 32 */
     uint32_t connect_timeout_ms;
     uint64_t table_generation;       /* of the pick */
     uint64_t deadline_ms;            /* of connect or reset, monotonic; 0 = none */
@@ -148,6 +162,9 @@ struct tm_conn {
     struct tm_origin origin;
     uint16_t local_port[2];          /* of our ends, by enum tm_side; 0 = not asked for: for the log */
     uint8_t pick_reason;             /* enum tm_pick_reason */
+    uint8_t holds;                   /* where it counts: enum tm_holding */
+    uint16_t listener;               /* id of the one it came from */
+    uint32_t source;                 /* index of its client in commons.sources */
 };
 
 _Static_assert(sizeof(struct tm_conn) <= 256, "a connection record is at most 256 bytes");
@@ -194,6 +211,7 @@ struct tm_live {
     _Atomic uint64_t heartbeat_ms; /* monotonic; last turn of the loop */
     _Atomic uint32_t awake;        /* at work since then; 0 = waiting for events */
     struct tm_journal journal;
+    struct tm_author author; /* commons.h */
     struct tm_worker_counters counters;
     uint32_t pipes; /* open */
     _Alignas(TM_CACHE_LINE) struct tm_slot slots[TM_MAX_SLOTS];
@@ -226,6 +244,7 @@ static inline void tm_live_init(struct tm_live *live, uint32_t worker, uint32_t 
     for (int line = 0; line < TM_MAX_LINES; line++)
         live->lines[line] = -1;
     live->journal.current = TM_NONE;
+    live->author.worker = worker;
 }
 
 /* The single writer's way to count: no lock prefix, and no torn value for readers. */

@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <stdbool.h>
+#include <string.h>
 
 enum {
     CANDIDATES = 48, /* strides tried, outwards from S / golden ratio */
@@ -88,4 +89,34 @@ void tm_pick_plan(const uint32_t *weights, uint32_t count, uint32_t *period, uin
     *period = sum;
     if (positive > 1)
         *stride = best_stride(cumulative, count, sum);
+}
+
+uint32_t tm_maglev_size(uint32_t turns)
+{
+    /* A hundred places for each, up to what is in use elsewhere; all are primes. */
+    static const uint32_t SIZES[] = {1021, 4093, 16381, 65521};
+    for (unsigned i = 0; i < sizeof(SIZES) / sizeof(SIZES[0]); i++)
+        if (SIZES[i] / 100 >= turns)
+            return SIZES[i];
+    return 65521;
+}
+
+void tm_maglev_fill(uint16_t *places, uint32_t size, const uint64_t *hashes, uint32_t count,
+                    uint32_t *next, uint64_t *steps)
+{
+    enum { NOBODY = 0xffff };
+    uint32_t filled = 0;
+    assert(count > 0 && count < NOBODY && count <= size);
+    memset(places, 0xff, size * sizeof(*places));
+    for (uint32_t turn = 0; turn < count; turn++) {
+        next[turn] = (uint32_t)(hashes[turn] % size);
+        steps[turn] = tm_mix(hashes[turn]) % (size - 1) + 1;
+    }
+    /* Each takes the next free place of its own order, one after the other. */
+    for (uint32_t turn = 0; filled < size; turn = turn + 1 < count ? turn + 1 : 0) {
+        while (places[next[turn]] != NOBODY)
+            next[turn] = (uint32_t)((next[turn] + steps[turn]) % size);
+        places[next[turn]] = (uint16_t)turn;
+        filled++;
+    }
 }

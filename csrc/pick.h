@@ -18,6 +18,7 @@
 
 #include <assert.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "route_table.h"
 
@@ -36,6 +37,78 @@ static inline uint32_t tm_pick(const struct tm_route *route, uint64_t n)
     assert(i < route->destination_count);
     return i;
 }
+
+/* A good mix of all bits (the finaliser of MurmurHash3). */
+static inline uint64_t tm_mix(uint64_t value)
+{
+    value ^= value >> 33;
+    value *= 0xff51afd7ed558ccdull;
+    value ^= value >> 33;
+    value *= 0xc4ceb9fe1a85ec53ull;
+    return value ^ value >> 33;
+}
+
+/* Of a client's address, without its port. The same everywhere and for ever: two hosts in front of
+ * the same endpoints choose alike. */
+static inline uint64_t tm_client_hash(uint16_t family, const unsigned char ip[16])
+{
+    uint64_t words[2] = {0, 0};
+    memcpy(words, ip, family == AF_INET ? 4 : 16);
+    return tm_mix(tm_mix(words[0] + 0x9e3779b97f4a7c15ull) ^ words[1]);
+}
+
+static inline uint64_t tm_turn_hash(const struct tm_image *image,
+                                    const struct tm_destination *destination, uint32_t turn)
+{
+    const struct tm_turn *of = &image->turns[destination->first_turn + turn];
+    uint64_t hash = image->endpoints[destination->first_endpoint + of->endpoint].hash;
+    return tm_mix(hash + of->number * 0x9e3779b97f4a7c15ull);
+}
+
+/* source_hash: the turn that goes with `key` best (rendezvous hashing, Thaler and Ravishankar 1998).
+ * If one goes away, only its own keys go to others. turn_count must not be 0. */
+static inline uint32_t tm_best_place(const struct tm_image *image,
+                                     const struct tm_destination *destination, uint64_t key)
+{
+    uint32_t best = 0;
+    uint64_t highest = 0;
+    for (uint32_t turn = 0; turn < destination->turn_count; turn++) {
+        uint64_t score = tm_mix(key ^ tm_turn_hash(image, destination, turn));
+        if (score >= highest) {
+            highest = score;
+            best = turn;
+        }
+    }
+    return best;
+}
+
+/* Whether a route lets a client in. Those that have no address are. */
+static inline bool tm_admitted(const struct tm_image *image, const struct tm_route *route,
+                               uint16_t family, const unsigned char ip[16])
+{
+    unsigned char wide[16] = {[10] = 0xff, [11] = 0xff};
+    uint32_t low = 0, high = route->range_count;
+    if (high == TM_NONE || (family != AF_INET && family != AF_INET6))
+        return true;
+    memcpy(family == AF_INET ? wide + 12 : wide, ip, family == AF_INET ? 4 : 16);
+    while (low < high) { /* the first range that ends at or after it */
+        uint32_t middle = low + (high - low) / 2;
+        if (memcmp(image->ranges[route->first_range + middle].last, wide, 16) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < route->range_count &&
+           memcmp(image->ranges[route->first_range + low].first, wide, 16) <= 0;
+}
+
+/* maglev: a table that is looked up by the key, size places that belong to turns evenly (Eisenbud
+ * et al., NSDI 2016). The number of places for so many turns, a prime. */
+uint32_t tm_maglev_size(uint32_t turns);
+
+/* hashes: one of each turn. next, steps: room for `count` numbers. pick.c; the master's. */
+void tm_maglev_fill(uint16_t *places, uint32_t size, const uint64_t *hashes, uint32_t count,
+                    uint32_t *next, uint64_t *steps);
 
 /* Works out period, stride and cumulative[count] for `weights`.
  * All weights 0 (or count 0): *period = 0, nothing may be picked.

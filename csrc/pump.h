@@ -45,8 +45,10 @@ struct tm_half {
     uint8_t splicing; /* 0 = copy */
     uint8_t streak;   /* consecutive reads that spoke for the other mode */
     uint8_t blocked;  /* the last call ended with BLOCKED */
-    int32_t error;    /* errno of the last *_ERROR, or of one that is still to be told */
+    int16_t error;    /* errno of the last *_ERROR, or of one that is still to be told */
     uint8_t uncounted; /* enum tm_uncounted: where the kernel's counts are of no use */
+    uint8_t paused;    /* not read before paid_us: its rate is limited */
+    uint32_t paid_us;  /* up to when its bytes are paid for; monotonic, the low bits */
     uint64_t bytes;   /* passed on */
     uint64_t counted; /* those of them that are in the counters */
 };

@@ -35,6 +35,9 @@ struct tm_image *tm_table_idle_image(struct tm_table *table)
     image->destination_count = 0;
     image->endpoint_count = 0;
     image->listener_count = 0;
+    image->turn_count = 0;
+    image->place_count = 0;
+    image->range_count = 0;
     memset(image->route_of_listener, 0xff, sizeof(image->route_of_listener));
     return image;
 }

@@ -33,7 +33,7 @@
 #include <sys/un.h>
 
 #define TM_TABLE_MAGIC 0x656c626174787574ull /* "tuxtable", little endian */
-#define TM_TABLE_FORMAT 4u
+#define TM_TABLE_FORMAT 5u
 
 #define TM_CACHE_LINE 64
 #define TM_NAME_SIZE 64           /* with its NUL */
@@ -43,6 +43,9 @@
 #define TM_MAX_LISTENERS 4096
 #define TM_MAX_ALL_DESTINATIONS 65536
 #define TM_MAX_ENDPOINTS 65536
+#define TM_MAX_TURNS (1u << 20)   /* of all destinations together */
+#define TM_MAX_PLACES (1u << 20)  /* of all maglev tables together; pick.h */
+#define TM_MAX_RANGES (1u << 18)  /* of addresses, of all routes together */
 #define TM_MAX_SHARDS 64          /* also the most workers there can be */
 #define TM_MAX_WEIGHT 1000000u
 #define TM_NONE UINT32_MAX        /* "no index" */
@@ -70,27 +73,80 @@ enum tm_admin_state {
     TM_DISABLED,     /* the same, and it is out of service on purpose */
 };
 
+/* How an endpoint is, as far as control knows. */
+enum tm_health {
+    TM_WELL = 0,
+    TM_DOWN,    /* by its checks */
+    TM_EJECTED, /* by what connections have met with there */
+};
+
+/* How a destination's endpoints are chosen. */
+enum tm_balance {
+    TM_ROUND_ROBIN = 0,
+    TM_LEAST_CONNECTIONS,
+    TM_RANDOM_TWO,
+    TM_SOURCE_HASH,
+    TM_MAGLEV,
+};
+
+/* What a destination does that has max_connections already. */
+enum tm_on_full { TM_FULL_REJECT = 0, TM_FULL_SPILL, TM_FULL_QUEUE };
+
+/* Who gets the share of a destination with no endpoint that can take it, and what happens when
+ * that is every one. */
+enum tm_on_unavailable { TM_REDISTRIBUTE = 0, TM_REJECT_SHARE, TM_FALL_BACK };
+enum tm_on_all_unavailable { TM_RESET_ALL = 0, TM_HOLD, TM_REFUSE };
+
+struct tm_route_rules {
+#define TM_ROUTE_RULE(name, unit, help) uint64_t name;
+#include "rules.def"
+};
+
+struct tm_destination_rules {
+#define TM_DESTINATION_RULE(name, unit, help) uint64_t name;
+#include "rules.def"
+};
+
 struct tm_endpoint {
     struct tm_address address;
     uint32_t slot;
     uint32_t admin_state; /* enum tm_admin_state */
     uint64_t born; /* generation that gave it this slot: its counters start at 0 there */
+    uint64_t hash; /* of its address: the same everywhere */
+    uint32_t weight;          /* turns where another takes one */
+    uint32_t health;          /* enum tm_health */
+    uint32_t ramp;            /* percent of its share that it gets now */
+    uint32_t priority;        /* it takes turns when none of a lower number can */
+    uint32_t max_connections; /* 0 = no limit */
+};
+
+/* One of the turns that a destination's endpoints take. */
+struct tm_turn {
+    uint32_t endpoint; /* index in the destination */
+    uint32_t number;   /* of its turns so far: each has a hash of its own */
 };
 
 struct tm_destination {
     char name[TM_NAME_SIZE];
     uint32_t weight;           /* asked for, now */
     uint32_t file_weight;      /* asked for by the configuration file */
-    uint32_t effective_weight; /* what the pick uses */
+    uint32_t effective_weight; /* what the pick uses; only their ratio in the route matters */
+    uint32_t ramp;             /* percent of its share that it gets now */
     uint32_t first_endpoint;   /* index into image.endpoints */
-    uint32_t endpoint_count;   /* those that take turns; others that are configured follow them */
-    uint32_t resting_count;    /* how many do */
+    uint32_t endpoint_count;   /* all that are configured */
+    uint32_t first_turn;       /* index into image.turns */
+    uint32_t turn_count;       /* 0 = none can take a connection */
+    uint32_t first_place;      /* index into image.places: of maglev */
+    uint32_t place_count;
+    uint32_t panic;            /* too few are well, so health counts for nothing */
     uint32_t admin_state;      /* enum tm_admin_state */
+    uint32_t route;            /* index into image.routes */
     uint32_t ticket;           /* for endpoint turns */
     uint32_t slot;
     uint32_t connect_timeout_ms;
     uint32_t idle_timeout_ms;  /* 0 = off */
     uint64_t born;
+    struct tm_destination_rules rules;
 };
 
 struct tm_route {
@@ -105,6 +161,15 @@ struct tm_route {
     uint32_t period;            /* S of pick.h; 0 = nothing to pick, reject */
     uint32_t stride;
     uint32_t cumulative[TM_MAX_DESTINATIONS];
+    uint32_t first_range;       /* index into image.ranges: clients that are let in */
+    uint32_t range_count;       /* TM_NONE = all are */
+    struct tm_route_rules rules;
+};
+
+/* Client addresses, both ends included; IPv4 as ::ffff:a.b.c.d. Those of a route are in order and
+ * do not meet. */
+struct tm_range {
+    unsigned char first[16], last[16];
 };
 
 struct tm_listener {
@@ -124,6 +189,12 @@ struct tm_image {
     struct tm_route routes[TM_MAX_ROUTES];
     struct tm_destination destinations[TM_MAX_ALL_DESTINATIONS];
     struct tm_endpoint endpoints[TM_MAX_ENDPOINTS];
+    uint32_t turn_count;
+    uint32_t place_count;
+    uint32_t range_count;
+    struct tm_turn turns[TM_MAX_TURNS];
+    uint16_t places[TM_MAX_PLACES]; /* turn of each, within its destination */
+    struct tm_range ranges[TM_MAX_RANGES];
 };
 
 enum tm_state { TM_RUNNING = 1, TM_DRAINING = 2 };

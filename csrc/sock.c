@@ -188,6 +188,22 @@ void tm_sock_reset(int fd)
     close(fd);
 }
 
+void tm_sock_keep_alive(int fd, int idle_s, int interval_s, int count, int user_timeout_ms)
+{
+    int on = 1;
+    unsigned int timeout = (unsigned int)user_timeout_ms;
+    if (is_unix(fd))
+        return;
+    if (idle_s) {
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+        setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    }
+    if (timeout)
+        setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
+}
+
 bool tm_sock_is_connection(int fd, struct tm_peer *peer)
 {
     struct tm_address from = {.length = sizeof(from) - offsetof(struct tm_address, any)};

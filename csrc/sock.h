@@ -66,6 +66,10 @@ void tm_sock_will_reset(int fd);
 /* That, and close. */
 void tm_sock_reset(int fd);
 
+/* TCP's questions to a silent peer, and how long sent data may stay unacknowledged (0: as the
+ * system has it). A socket that refuses them goes on without. */
+void tm_sock_keep_alive(int fd, int idle_s, int interval_s, int count, int user_timeout_ms);
+
 /* Whether this is a connection (no listening socket), and with whom. */
 bool tm_sock_is_connection(int fd, struct tm_peer *peer);
 

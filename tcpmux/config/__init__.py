@@ -2,19 +2,43 @@
 
 from tcpmux.config.address import Address, Endpoint, HostName
 from tcpmux.config.load import load
-from tcpmux.config.model import AccessLog, Admin, Config, Destination, Route
+from tcpmux.config.model import (
+    AccessLog,
+    Admin,
+    Bandwidth,
+    Check,
+    Config,
+    Destination,
+    DestinationPolicy,
+    EndpointPolicy,
+    Keepalive,
+    Network,
+    Passive,
+    Rate,
+    Route,
+    RoutePolicy,
+)
 from tcpmux.config.problems import ConfigError, Problem
 
 __all__ = [
     "AccessLog",
     "Address",
     "Admin",
+    "Bandwidth",
+    "Check",
     "Config",
     "ConfigError",
     "Destination",
+    "DestinationPolicy",
     "Endpoint",
+    "EndpointPolicy",
     "HostName",
+    "Keepalive",
+    "Network",
+    "Passive",
     "Problem",
+    "Rate",
     "Route",
+    "RoutePolicy",
     "load",
 ]

@@ -6,12 +6,34 @@ import gc
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from tcpmux.config.document import Document, read_documents
-from tcpmux.config.model import AccessLog, Admin, Config, Destination, Route
+from tcpmux.config.model import (
+    AccessLog,
+    Admin,
+    Config,
+    Destination,
+    DestinationPolicy,
+    EndpointPolicy,
+    Keepalive,
+    Route,
+    RoutePolicy,
+)
+from tcpmux.config.policy import (
+    BandwidthModel,
+    CheckModel,
+    FallbackModel,
+    FullModel,
+    HoldModel,
+    KeepaliveModel,
+    LifetimeModel,
+    PassiveModel,
+    SharedModel,
+    WarmupModel,
+)
 from tcpmux.config.problems import ConfigError, Location, Problem, describe
 from tcpmux.config.resources import Given, Resource, resources_in
 from tcpmux.config.schema import (
@@ -22,6 +44,7 @@ from tcpmux.config.schema import (
     AccessLogModel,
     AdminModel,
     DefaultsModel,
+    DestinationModel,
     FileModel,
     RouteModel,
 )
@@ -29,6 +52,7 @@ from tcpmux.config.translate import translate
 from tcpmux.config.turns import turns
 from tcpmux.config.validation import add_problems
 
+T = TypeVar("T")
 SUFFIXES = (".yaml", ".yml", ".json")  # of the files of a directory
 
 
@@ -162,6 +186,7 @@ def _check_together(files: Sequence[_File]) -> None:
                     listens.add(address, document, (*here, "listen", at))
                 listeners += len(addresses)
             _check_destinations(route, document, here)
+            _check_fallback(route, document, here)
             route_count += 1
             destinations += len(route.destinations)
             endpoints += sum(len(d.endpoints) for d in route.destinations)
@@ -184,6 +209,17 @@ def _check_destinations(route: RouteModel, document: Document, here: Location) -
         endpoints = _Names("the endpoint")
         for e, endpoint in enumerate(destination.endpoints):
             endpoints.add(endpoint.address, document, (*here, "destinations", d, "endpoints", e))
+
+
+def _check_fallback(route: RouteModel, document: Document, here: Location) -> None:
+    if not isinstance(route.on_unavailable, FallbackModel):
+        return
+    names = [destination.name for destination in route.destinations]
+    if route.on_unavailable.fallback not in names:
+        document.problem(
+            (*here, "on_unavailable", "fallback"),
+            f"expected one of {', '.join(names)}, got {describe(route.on_unavailable.fallback)}",
+        )
 
 
 def _check_translated(files: Sequence[_File], translated: Sequence[tuple[Route, Resource]]) -> None:
@@ -245,8 +281,13 @@ def _access_log(model: AccessLogModel | None) -> AccessLog | None:
     return AccessLog(model.path, model.format, model.start, model.interval, model.buffer)
 
 
-def _first(*values: float | None) -> float:
+def _first(*values: T | None) -> T:
     return next(value for value in values if value is not None)
+
+
+def _nearest(key: str, default: T, *models: SharedModel) -> T:
+    """What the first of the models says that says something."""
+    return _first(*(getattr(model, key) for model in models), default)
 
 
 def _route(model: RouteModel, defaults: DefaultsModel) -> Route:
@@ -264,7 +305,66 @@ def _route(model: RouteModel, defaults: DefaultsModel) -> Route:
                 turns([(e.address, e.weight) for e in d.endpoints]),
                 _first(d.connect_timeout, connect),
                 _first(d.idle_timeout, idle),
+                _destination_policy(d, model, defaults),
+                tuple((e.address, e.made()) for e in d.endpoints if e.made() != EndpointPolicy()),
             )
             for d in model.destinations
         ),
+        policy=_route_policy(model),
     )
+
+
+def _route_policy(model: RouteModel) -> RoutePolicy:
+    unavailable, all_unavailable = model.on_unavailable, model.on_all_unavailable
+    fallback = unavailable.fallback if isinstance(unavailable, FallbackModel) else ""
+    hold = all_unavailable.hold if isinstance(all_unavailable, HoldModel) else 0.0
+    return RoutePolicy(
+        max_connections=model.max_connections or 0,
+        listener_max_connections=model.listener_max_connections or 0,
+        source_max_connections=model.source.max_connections or 0,
+        rate=model.rate.made() if model.rate else None,
+        source_rate=model.source.rate.made() if model.source.rate else None,
+        max_connect_attempts=model.retry.attempts or 0,
+        retry_percent=model.retry.budget,
+        retry_burst=model.retry.burst,
+        across=model.retry.across,
+        on_unavailable="fallback" if fallback else str(unavailable),
+        fallback=fallback,
+        on_all_unavailable="hold" if hold else str(all_unavailable),
+        hold=hold,
+        bandwidth=model.bandwidth.made(),
+        allow=tuple(model.allow),
+        deny=tuple(model.deny),
+    )
+
+
+def _destination_policy(
+    model: DestinationModel, route: RouteModel, defaults: DefaultsModel
+) -> DestinationPolicy:
+    shared = model, route, defaults
+    check: CheckModel | None = _nearest("check", _NO_CHECK, *shared)
+    warmup = _nearest("warmup", WarmupModel(duration=0), *shared)
+    lifetime = _nearest("max_connection_duration", LifetimeModel(duration=0), *shared)
+    keepalive = _nearest("keepalive", KeepaliveModel(), *shared)
+    queue = model.on_full.queue if isinstance(model.on_full, FullModel) else None
+    return DestinationPolicy(
+        balance=_nearest("balance", "round_robin", *shared),
+        max_connections=model.max_connections or 0,
+        on_full="queue" if queue else str(model.on_full),
+        queue_size=queue.size if queue else 0,
+        queue_timeout=queue.timeout if queue else 0.0,
+        panic_threshold=_nearest("panic_threshold", 0, *shared),
+        warmup=warmup.duration,
+        warmup_floor=max(1, warmup.floor),
+        check=check.made() if check else None,
+        passive=_nearest("passive", PassiveModel(), *shared).made(),
+        lifetime=lifetime.duration,
+        jitter=lifetime.jitter,
+        half_open_timeout=_nearest("half_open_timeout", 0.0, *shared),
+        keepalive=keepalive.made() if isinstance(keepalive, KeepaliveModel) else Keepalive(0),
+        user_timeout=_nearest("tcp_user_timeout", 0.0, *shared),
+        bandwidth=_nearest("connection_bandwidth", BandwidthModel(), *shared).made(),
+    )
+
+
+_NO_CHECK = CheckModel(type="off")

@@ -6,19 +6,14 @@ Private to the package: what others see are the frozen types in model.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    GetJsonSchemaHandler,
     WithJsonSchema,
 )
-from pydantic_core import CoreSchema
 
 from tcpmux.config.address import (
     ENDPOINT_FORMS,
@@ -28,11 +23,25 @@ from tcpmux.config.address import (
     parse_endpoint,
     parse_listen,
 )
-from tcpmux.config.document import Substituted
-from tcpmux.config.duration import format_duration, parse_duration
 from tcpmux.config.log_format import check_template
+from tcpmux.config.policy import (
+    DestinationPolicyModel,
+    EndpointLimits,
+    RoutePolicyModel,
+    SharedModel,
+)
 from tcpmux.config.problems import describe
 from tcpmux.config.size import format_size, parse_size
+from tcpmux.config.values import (
+    DURATION_SCHEMA,
+    OrText,
+    Strict,
+    boolean,
+    duration,
+    measure,
+    number,
+    whole,
+)
 
 MAX_WEIGHT = 1_000_000
 MAX_WORKERS = 64
@@ -46,7 +55,6 @@ MAX_ENDPOINTS = 65536
 MAX_LOG_BUFFER = 3 << 20  # bytes of each worker; what csrc/access_log.h has room for
 MIN_LOG_BUFFER = 64 << 10
 HOUR, DAY = 3600.0, 86400.0
-N = TypeVar("N", int, float)
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", re.ASCII)
 LOG_TARGETS = ("stdout", "stderr", "syslog", "journal")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
@@ -64,24 +72,12 @@ def _name(value: Any) -> str:
     return value
 
 
-def _number(value: Any) -> Any:
-    digits = isinstance(value, Substituted) and value.isascii() and value.isdigit()
-    return int(value[:20]) if digits else value
-
-
-def _whole(value: Any, low: int, high: int) -> int:
-    value = _number(value)
-    if type(value) is not int or not low <= value <= high:
-        raise ValueError(f"expected {low}..{high}, got {describe(value)}")
-    return value
-
-
 def _weight(value: Any) -> int:
-    return _whole(value, 0, MAX_WEIGHT)
+    return whole(value, 0, MAX_WEIGHT)
 
 
 def _workers(value: Any) -> int | None:
-    value = _number(value)
+    value = number(value)
     if value == "auto":
         return None
     if type(value) is not int or not 1 <= value <= MAX_WORKERS:
@@ -90,7 +86,7 @@ def _workers(value: Any) -> int | None:
 
 
 def _busy_poll(value: Any) -> int | None:
-    value = _number(value)
+    value = number(value)
     if value == "auto":
         return None
     if value == "off" or value is False:  # YAML 1.1 reads off as false
@@ -136,49 +132,23 @@ def _endpoint_entry(value: Any) -> Any:
 
 
 def _endpoint_weight(value: Any) -> int:
-    return _whole(value, 1, MAX_ENDPOINT_WEIGHT)
-
-
-def _measure(
-    value: Any,
-    parse: Callable[[str], N],
-    show: Callable[[N], str],
-    range_: tuple[N, N],
-    example: str,
-) -> N:
-    """A number that is written with its unit."""
-    if not isinstance(value, str):
-        raise ValueError(f"expected a {example}, got {describe(value)}")
-    try:
-        number = parse(value)
-    except ValueError as error:
-        raise ValueError(f"{error}, got {describe(value)}") from None
-    low, high = range_
-    if not low <= number <= high:
-        raise ValueError(f"expected {show(low)}..{show(high)}, got {describe(value)}")
-    return number
-
-
-def _duration(value: Any, low: float, high: float) -> float:
-    text = str(value) if type(value) is int else value
-    example = "duration such as 10s, 250ms or 1h30m"
-    return _measure(text, parse_duration, format_duration, (low, high), example)
+    return whole(value, 1, MAX_ENDPOINT_WEIGHT)
 
 
 def connect_timeout(value: Any) -> float:
-    return _duration(value, 0.001, HOUR)
+    return duration(value, 0.001, HOUR)
 
 
 def idle_timeout(value: Any) -> float:
-    return _duration(value, 0.0, 30 * DAY)
+    return duration(value, 0.0, 30 * DAY)
 
 
 def _drain_timeout(value: Any) -> float:
-    return _duration(value, 0.0, 7 * DAY)
+    return duration(value, 0.0, 7 * DAY)
 
 
 def _interval(value: Any) -> float:
-    seconds = _duration(value, 0.0, DAY)
+    seconds = duration(value, 0.0, DAY)
     if 0.0 < seconds < 1.0:
         raise ValueError(f"expected 0s or 1s..1d, got {describe(value)}")
     return seconds
@@ -186,7 +156,7 @@ def _interval(value: Any) -> float:
 
 def _log_buffer(value: Any) -> int:
     range_ = MIN_LOG_BUFFER, MAX_LOG_BUFFER
-    return _measure(value, parse_size, format_size, range_, "size such as 1MiB")
+    return measure(value, parse_size, format_size, range_, "size such as 1MiB")
 
 
 def _log_path(value: Any) -> str:
@@ -204,15 +174,6 @@ def _log_format(value: Any) -> str:
         raise ValueError(f"expected json or a text with {{KEY}} in it, got {describe(value)}")
     if value != "json":
         check_template(value)
-    return value
-
-
-def _boolean(value: Any) -> bool:
-    texts = {"true": True, "false": False}
-    if isinstance(value, Substituted) and value in texts:
-        return texts[value]
-    if not isinstance(value, bool):
-        raise ValueError(f"expected true or false, got {describe(value)}")
     return value
 
 
@@ -263,22 +224,11 @@ def _socket_path(value: Any) -> str:
     return value
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-
 Name = Annotated[
     str, BeforeValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME.pattern}$"})
 ]
-_DURATION_SCHEMA = {
-    "type": ["string", "integer"],
-    "pattern": r"^(0|([0-9]+([.][0-9]+)?(ms|[dhms]))+)$",
-    "examples": ["250ms", "10s", "1h30m"],
-}
-ConnectTimeout = Annotated[
-    float, BeforeValidator(connect_timeout), WithJsonSchema(_DURATION_SCHEMA)
-]
-IdleTimeout = Annotated[float, BeforeValidator(idle_timeout), WithJsonSchema(_DURATION_SCHEMA)]
+ConnectTimeout = Annotated[float, BeforeValidator(connect_timeout), WithJsonSchema(DURATION_SCHEMA)]
+IdleTimeout = Annotated[float, BeforeValidator(idle_timeout), WithJsonSchema(DURATION_SCHEMA)]
 EndpointAddress = Annotated[
     Endpoint, BeforeValidator(_endpoint), WithJsonSchema({"type": "string"})
 ]
@@ -290,16 +240,7 @@ _CONNECT_TIMEOUT = (
 _IDLE_TIMEOUT = "A connection on which no byte moved for so long is closed: 1ms..30d, 0s = never."
 
 
-class _OrText:
-    """In the JSON Schema: the short form as well."""
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {"anyOf": [{"type": "string"}, handler(schema)]}
-
-
-class EndpointModel(_Strict):
+class EndpointModel(EndpointLimits):
     address: EndpointAddress = Field(
         description=f"{ENDPOINT_FORMS}. A name stands for all its addresses, and is looked up "
         "again and again; srv: for hosts, ports and weights from DNS."
@@ -311,7 +252,7 @@ class EndpointModel(_Strict):
     ] = Field(default=1, description="Turns it takes where another takes one.")
 
 
-class DestinationModel(_Strict):
+class DestinationModel(DestinationPolicyModel, SharedModel):
     name: Name = Field(description="A version of the service. Counters stay with the name.")
     weight: Annotated[
         int,
@@ -322,14 +263,14 @@ class DestinationModel(_Strict):
         description="Its share is weight / sum of weights, exactly. 0 = no connections; all 0 = "
         "every connection is reset.",
     )
-    endpoints: list[Annotated[EndpointModel, BeforeValidator(_endpoint_entry), _OrText()]] = Field(
+    endpoints: list[Annotated[EndpointModel, BeforeValidator(_endpoint_entry), OrText()]] = Field(
         description="They take turns. With none the destination's share of connections is reset."
     )
     connect_timeout: ConnectTimeout | None = Field(default=None, description=_CONNECT_TIMEOUT)
     idle_timeout: IdleTimeout | None = Field(default=None, description=_IDLE_TIMEOUT)
 
 
-class RouteModel(_Strict):
+class RouteModel(RoutePolicyModel, SharedModel):
     name: Name = Field(description="Counters stay with the name across reloads.")
     listen: Annotated[
         list[
@@ -358,12 +299,12 @@ class RouteModel(_Strict):
     destinations: list[DestinationModel] = Field(min_length=1, max_length=MAX_DESTINATIONS)
 
 
-class DefaultsModel(_Strict):
+class DefaultsModel(SharedModel):
     connect_timeout: ConnectTimeout = Field(default=10.0, description=_CONNECT_TIMEOUT)
     idle_timeout: IdleTimeout = Field(default=3600.0, description=_IDLE_TIMEOUT)
 
 
-class AdminModel(_Strict):
+class AdminModel(Strict):
     socket: Annotated[
         str,
         BeforeValidator(_socket_path),
@@ -397,7 +338,7 @@ class AdminModel(_Strict):
     )
 
 
-class AccessLogModel(_Strict):
+class AccessLogModel(Strict):
     path: Annotated[
         str, BeforeValidator(_log_path), WithJsonSchema({"type": "string", "minLength": 1})
     ] = Field(
@@ -406,14 +347,12 @@ class AccessLogModel(_Strict):
     format: Annotated[
         str, BeforeValidator(_log_format), WithJsonSchema({"type": "string", "minLength": 1})
     ] = Field(default="json", description="json, or a text such as {start_time} {route}.")
-    start: Annotated[bool, BeforeValidator(_boolean), WithJsonSchema({"type": "boolean"})] = Field(
+    start: Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"type": "boolean"})] = Field(
         default=False, description="A line at the start of each connection as well."
     )
-    interval: Annotated[float, BeforeValidator(_interval), WithJsonSchema(_DURATION_SCHEMA)] = (
-        Field(
-            default=0.0,
-            description="A line for each open connection so often, 1s..1d; 0s = none.",
-        )
+    interval: Annotated[float, BeforeValidator(_interval), WithJsonSchema(DURATION_SCHEMA)] = Field(
+        default=0.0,
+        description="A line for each open connection so often, 1s..1d; 0s = none.",
     )
     buffer: Annotated[
         int,
@@ -426,7 +365,7 @@ class AccessLogModel(_Strict):
     )
 
 
-class DnsModel(_Strict):
+class DnsModel(Strict):
     servers: list[
         Annotated[Address, BeforeValidator(_dns_server), WithJsonSchema({"type": "string"})]
     ] = Field(
@@ -436,7 +375,7 @@ class DnsModel(_Strict):
     )
 
 
-class FileModel(_Strict):
+class FileModel(Strict):
     workers: Annotated[
         int | None,
         BeforeValidator(_workers),
@@ -469,7 +408,7 @@ class FileModel(_Strict):
         "sleeps; auto = up to 100 where that has lately been worth it.",
     )
     drain_timeout: Annotated[
-        float, BeforeValidator(_drain_timeout), WithJsonSchema(_DURATION_SCHEMA)
+        float, BeforeValidator(_drain_timeout), WithJsonSchema(DURATION_SCHEMA)
     ] = Field(
         default=45.0,
         description="How long a stop waits for open connections: 0s..7d. What is open then is "
@@ -479,7 +418,7 @@ class FileModel(_Strict):
     access_log: Annotated[
         AccessLogModel | None,
         BeforeValidator(_access_log_entry),
-        _OrText(),
+        OrText(),
     ] = Field(default=None, description="A line for each connection; off, a path, or a mapping.")
     dns: DnsModel = DnsModel()
     defaults: DefaultsModel = Field(

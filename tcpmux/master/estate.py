@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tcpmux.errors import TcpmuxError
-from tcpmux.shm._shm import LAYOUT, Live, Table, Tickets
+from tcpmux.shm._shm import LAYOUT, Live, Table, Commons
 from tcpmux.worker.process import BUSY, CLAIM, MESSAGE, OFFER
 
 log = logging.getLogger("tcpmux.master")
@@ -54,7 +54,7 @@ class Estate:
     workers: id -> (pid of the guardian, pid of the worker, descriptor of the line to it)."""
 
     table: int
-    tickets: int
+    commons: int
     takeover: int
     admin: int
     lives: list[int]
@@ -68,7 +68,7 @@ class Estate:
 
     @property
     def _single(self) -> tuple[int, ...]:
-        return self.table, self.tickets, self.takeover, self.admin, self.lock
+        return self.table, self.commons, self.takeover, self.admin, self.lock
 
     @property
     def descriptors(self) -> list[int]:
@@ -105,14 +105,14 @@ class Estate:
         return estate
 
 
-def attach(estate: Estate) -> tuple[Table, Tickets, list[Live]] | None:
+def attach(estate: Estate) -> tuple[Table, Commons, list[Live]] | None:
     """The regions, to go on with; None if they are of another layout than this build's."""
     if estate.layout != LAYOUT:
         return None
     try:
         table = Table.attach(estate.table, writable=True)
-        tickets = Tickets.attach(estate.tickets)
-        return table, tickets, [Live.attach(fd, writable=True) for fd in estate.lives]
+        commons = Commons.attach(estate.commons, writable=True)
+        return table, commons, [Live.attach(fd, writable=True) for fd in estate.lives]
     except ValueError:
         return None
 
@@ -215,8 +215,8 @@ def _claim_from(first: socket.socket, path: str, admin_path: str, deadline: floa
             "`tcpmux stop`, have it read its files again with `tcpmux reload`, or set another "
             "admin.socket"
         )
-    table, tickets, takeover, admin, *lives = answer.fds
-    estate = Estate(table, tickets, takeover, admin, lives, admin_path=admin_path)
+    table, commons, takeover, admin, *lives = answer.fds
+    estate = Estate(table, commons, takeover, admin, lives, admin_path=admin_path)
     try:
         estate.listeners = _listeners(first, deadline)
         estate.lock = lock(table)

@@ -18,7 +18,7 @@ from tcpmux.master.estate import Estate
 from tcpmux.master.limits import raise_nofile, shard_count, usable_cpus, worker_limits
 from tcpmux.master.listeners import ListenError, Listeners, bind_unix
 from tcpmux.master.workers import Workers
-from tcpmux.shm._shm import Live, Table, Tickets
+from tcpmux.shm._shm import Live, Table, Commons
 
 log = logging.getLogger("tcpmux.master")
 
@@ -35,7 +35,7 @@ class UnixListener:
 @dataclass(slots=True)
 class Instance:
     table: Table
-    tickets: Tickets
+    commons: Commons
     workers: Workers
     listeners: Listeners
     admin: UnixListener
@@ -50,7 +50,7 @@ class Instance:
         """All of it, for the next master."""
         return Estate(
             self.table.fd,
-            self.tickets.fd,
+            self.commons.fd,
             self.takeover.socket.fileno(),
             self.admin.socket.fileno(),
             self.workers.live_fds,
@@ -87,16 +87,16 @@ def make(config: Config) -> Instance:
     limits = worker_limits(nofile, addresses * shards)
     table = Table.create(count, shards, os.getpid(), int(time.time()))
     lock = estates.lock(table.fd)
-    tickets = Tickets.create()
+    commons = Commons.create()
     lives = [Live.create(number, limits.connections) for number in range(shards)]
     admin = _bind_admin(config.admin.socket, socket.SOCK_STREAM)
     takeover = _bind_admin(config.admin.socket + estates.SUFFIX, socket.SOCK_SEQPACKET)
     keepsakes = takeover.socket.fileno(), admin.socket.fileno()
-    workers = Workers((table, tickets), lives, limits, cpus, keepsakes)
+    workers = Workers((table, commons), lives, limits, cpus, keepsakes)
     workers.want(count)
     return Instance(
         table,
-        tickets,
+        commons,
         workers,
         Listeners(shards),
         admin,
@@ -113,12 +113,12 @@ def resume(config: Config, estate: Estate) -> Instance:
     regions = estates.attach(estate)
     if regions is None:
         return _succeed(config, estate)
-    table, tickets, lives = regions
+    table, commons, lives = regions
     nofile = raise_nofile()
     listeners = Listeners(table.shard_count)
     limits = worker_limits(nofile, len(estate.listeners))
     keepsakes = estate.takeover, estate.admin
-    workers = Workers((table, tickets), lives, limits, usable_cpus(), keepsakes)
+    workers = Workers((table, commons), lives, limits, usable_cpus(), keepsakes)
     workers.want(table.worker_count)
     _, image = table.read()
     addresses = {row.id: Address.parse(str(row.address)) for row in image.listeners}
@@ -130,7 +130,7 @@ def resume(config: Config, estate: Estate) -> Instance:
         log.warning("admin.socket changes with the next start, not now: it stays %s", path)
     return Instance(
         table,
-        tickets,
+        commons,
         workers,
         listeners,
         _taken(path, estate.admin),

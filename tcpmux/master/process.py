@@ -509,5 +509,5 @@ def _rehearse(config: Config, estate: estates.Estate | None) -> int:
         names = Names.new(lambda _: True)
         names.restore(image, table.numbers_given)
         listeners = dict.fromkeys((a for route in config.routes for a in route.listen), 0)
-        build_image(config, {}, names, listeners, generation + 1, {}, {})
+        build_image(config, {}, names, listeners, generation + 1, {})
     return 0

@@ -19,11 +19,9 @@ from tcpmux.master.workers import Workers
 from tcpmux.shm._shm import Table
 from tcpmux.shm.image import Image
 from tcpmux.shm.routes import (
-    Key,
     Names,
     build_image,
     describe_changes,
-    states_of,
     with_addresses,
 )
 
@@ -80,11 +78,6 @@ class Routing:
     weights: dict[str, dict[str, int]] = field(default_factory=dict)  # set at run time
     addresses: dict[HostName, tuple[Address, ...]] = field(default_factory=dict)  # in DNS
 
-    @property
-    def states(self) -> dict[Key, int]:
-        """Of the destinations and endpoints that are not READY."""
-        return states_of(self.image)
-
     def start(self) -> None:
         """Binds and publishes for the first time, before there are workers. Raises TcpmuxError."""
         self._store(self.listeners.by_address.values())
@@ -132,7 +125,7 @@ class Routing:
         ids = dict.fromkeys(addresses, 0)
         generation = self.table.generation + 1
         names = self.names.copy()
-        image = build_image(config, {}, names, ids, generation, self.addresses, self.states)
+        image = build_image(config, {}, names, ids, generation, self.addresses, self.image)
         return [*describe_changes(self.image, image), *self._other_changes(config)]
 
     def set_addresses(self, found: Mapping[HostName, tuple[Address, ...]]) -> list[str]:
@@ -232,7 +225,7 @@ class Routing:
             names = self.names.copy()
             ids = self.listeners.ids(opened)
             image = build_image(
-                config, weights, names, ids, in_force + 1, self.addresses, self.states
+                config, weights, names, ids, in_force + 1, self.addresses, self.image
             )
             changes = describe_changes(self.image, image)
             changed = image != self.image

@@ -13,7 +13,7 @@ from tcpmux.config.schema import MAX_WEIGHT
 from tcpmux.master.control import Refusal
 from tcpmux.master.reload import Routing
 from tcpmux.shm.image import ADMIN_STATES, READY, DestinationRow, Image, RouteRow
-from tcpmux.shm.routes import describe_changes, with_state, with_weights
+from tcpmux.shm.routes import describe_changes, serves, with_state, with_weights
 
 MOST_NAMES = 20  # listed in a message
 _STEP = re.compile(r"[+-][0-9]{1,7}", re.ASCII)
@@ -133,7 +133,7 @@ def _weight(name: str, value: object, current: int) -> int:
 
 
 def _serves(destination: DestinationRow) -> bool:
-    return destination.effective_weight > 0 and any(e.state == READY for e in destination.endpoints)
+    return destination.effective_weight > 0 and serves(destination)
 
 
 def _keep_some(route: str, old: RouteRow, new: RouteRow | None) -> None:

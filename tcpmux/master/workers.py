@@ -21,7 +21,7 @@ from tcpmux.errors import TcpmuxError
 from tcpmux.master.limits import WorkerLimits
 from tcpmux.master.line import Line, Worker, describe_exit, wait_for_all
 from tcpmux.master.listeners import Listener, Listeners
-from tcpmux.shm._shm import MAX_SHARDS, ORDER_DRAIN, ORDER_RETIRE, OVER, Live, Table, Tickets
+from tcpmux.shm._shm import MAX_SHARDS, ORDER_DRAIN, ORDER_RETIRE, OVER, Live, Table, Commons
 from tcpmux.worker.process import (
     ADD,
     BLOCKED,
@@ -63,13 +63,13 @@ class Workers:
 
     def __init__(
         self,
-        regions: tuple[Table, Tickets],
+        regions: tuple[Table, Commons],
         lives: Sequence[Live],
         limits: WorkerLimits,
         cpus: Sequence[int],
         keepsakes: tuple[int, int],
     ) -> None:
-        self._table, self._tickets = regions
+        self._table, self._commons = regions
         self._limits = limits
         self._cpus = list(cpus)
         self._keepsakes = keepsakes
@@ -176,7 +176,7 @@ class Workers:
         inheritance = Inheritance(
             worker.id,
             self._table.fd,
-            self._tickets.fd,
+            self._commons.fd,
             tuple(self.live_fds),
             theirs.fileno(),
             tuple(

@@ -1,6 +1,6 @@
 """The shared-memory layout of csrc/, as far as Cython code touches it."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "<netinet/in.h>" nogil:
@@ -52,26 +52,96 @@ cdef extern from "route_table.h" nogil:
         sockaddr_in6 in6
         sockaddr_un un
 
+    enum:
+        TM_MAX_TURNS
+        TM_MAX_PLACES
+        TM_MAX_RANGES
+        TM_ROUND_ROBIN
+        TM_LEAST_CONNECTIONS
+        TM_RANDOM_TWO
+        TM_SOURCE_HASH
+        TM_MAGLEV
+        TM_FULL_REJECT
+        TM_FULL_SPILL
+        TM_FULL_QUEUE
+        TM_HOLD
+
+    cdef struct tm_route_rules:
+        uint64_t max_connections
+        uint64_t listener_max_connections
+        uint64_t source_max_connections
+        uint64_t interval_ns
+        uint64_t burst
+        uint64_t source_interval_ns
+        uint64_t source_burst
+        uint64_t max_attempts
+        uint64_t retry_percent
+        uint64_t retry_burst
+        uint64_t across
+        uint64_t on_unavailable
+        uint64_t fallback
+        uint64_t on_all_unavailable
+        uint64_t hold_ms
+        uint64_t up
+        uint64_t down
+
+    cdef struct tm_destination_rules:
+        uint64_t balance
+        uint64_t max_connections
+        uint64_t on_full
+        uint64_t queue_size
+        uint64_t queue_ms
+        uint64_t panic_percent
+        uint64_t warmup_ms
+        uint64_t warmup_floor
+        uint64_t early_close_ms
+        uint64_t lifetime_ms
+        uint64_t lifetime_jitter
+        uint64_t half_open_ms
+        uint64_t keepalive_s
+        uint64_t keepalive_interval_s
+        uint64_t keepalive_count
+        uint64_t user_timeout_ms
+        uint64_t up
+        uint64_t down
+
     cdef struct tm_endpoint:
         tm_address address
         uint32_t slot
         uint32_t admin_state
         uint64_t born
+        uint64_t hash
+        uint32_t weight
+        uint32_t health
+        uint32_t ramp
+        uint32_t priority
+        uint32_t max_connections
+
+    cdef struct tm_turn:
+        uint32_t endpoint
+        uint32_t number
 
     cdef struct tm_destination:
         char name[64]
         uint32_t weight
         uint32_t file_weight
         uint32_t effective_weight
+        uint32_t ramp
         uint32_t first_endpoint
         uint32_t endpoint_count
-        uint32_t resting_count
+        uint32_t first_turn
+        uint32_t turn_count
+        uint32_t first_place
+        uint32_t place_count
+        uint32_t panic
         uint32_t admin_state
+        uint32_t route
         uint32_t ticket
         uint32_t slot
         uint32_t connect_timeout_ms
         uint32_t idle_timeout_ms
         uint64_t born
+        tm_destination_rules rules
 
     cdef struct tm_route:
         char name[64]
@@ -85,6 +155,13 @@ cdef extern from "route_table.h" nogil:
         uint32_t period
         uint32_t stride
         uint32_t cumulative[64]
+        uint32_t first_range
+        uint32_t range_count
+        tm_route_rules rules
+
+    cdef struct tm_range:
+        unsigned char first[16]
+        unsigned char last[16]
 
     cdef struct tm_listener:
         tm_address address
@@ -102,6 +179,12 @@ cdef extern from "route_table.h" nogil:
         tm_route routes[4096]
         tm_destination destinations[65536]
         tm_endpoint endpoints[65536]
+        uint32_t turn_count
+        uint32_t place_count
+        uint32_t range_count
+        tm_turn turns[1048576]
+        uint16_t places[1048576]
+        tm_range ranges[262144]
 
     enum:
         TM_TABLE_FORMAT
@@ -152,6 +235,76 @@ cdef extern from "pick.h" nogil:
     uint32_t tm_pick(const tm_route *route, uint64_t n)
     void tm_pick_plan(const uint32_t *weights, uint32_t count, uint32_t *period,
                       uint32_t *stride, uint32_t *cumulative)
+    uint64_t tm_mix(uint64_t value)
+    uint64_t tm_turn_hash(const tm_image *image, const tm_destination *destination, uint32_t turn)
+    uint32_t tm_best_place(const tm_image *image, const tm_destination *destination, uint64_t key)
+    uint64_t tm_client_hash(uint16_t family, const unsigned char *ip)
+    bint tm_admitted(const tm_image *image, const tm_route *route, uint16_t family,
+                     const unsigned char *ip)
+    uint32_t tm_maglev_size(uint32_t turns)
+    void tm_maglev_fill(uint16_t *places, uint32_t size, const uint64_t *hashes, uint32_t count,
+                        uint32_t *next, uint64_t *steps)
+
+
+cdef extern from "commons.h" nogil:
+    enum:
+        TM_NO_LIMIT
+        TM_SOURCE_FULL
+        TM_SOURCE_NO_ROOM
+        TM_MAX_SOURCES
+
+    enum tm_counting:
+        TM_COUNT_NOTHING
+        TM_COUNT_UP
+        TM_COUNT_DOWN
+
+    cdef struct tm_counted:
+        pass
+
+    cdef struct tm_common:
+        tm_counted connections
+        tm_counted waiting
+
+    cdef struct tm_source:
+        tm_counted connections
+
+    cdef struct tm_author:
+        uint32_t worker
+        uint32_t record
+        uint32_t source
+        uint8_t what
+
+    cdef struct tm_commons:
+        uint64_t secret[2]
+        tm_ticket tickets[69632]
+        tm_common slots[135168]
+        tm_counted listeners[4096]
+        tm_source sources[131072]
+
+    uint32_t tm_counted_now(const tm_counted *at)
+    tm_counting tm_author_step(const tm_author *author)
+    void tm_author_begin(tm_author *author, tm_counting step, uint8_t what)
+    void tm_author_end(tm_author *author)
+    bint tm_author_did(const tm_commons *commons, const tm_counted *at, const tm_author *author)
+    bint tm_count_up(tm_commons *commons, tm_counted *at, uint64_t limit, const tm_author *author)
+    void tm_count_down(tm_commons *commons, tm_counted *at, const tm_author *author)
+    uint64_t tm_source_key(const tm_commons *commons, uint32_t route_slot, uint16_t family,
+                           const unsigned char *ip)
+    int tm_source_up(tm_commons *commons, uint64_t key, uint64_t limit, uint64_t now_ns,
+                     tm_author *author)
+    bint tm_connect_allowed(tm_common *slot, uint64_t now_ns, uint64_t interval_ns, uint64_t burst)
+    bint tm_source_allowed(tm_source *source, uint64_t now_ns, uint64_t interval_ns, uint64_t burst)
+    uint64_t tm_bytes_charge(tm_common *slot, int side, uint64_t now_ns, uint64_t cost_ns)
+    void tm_retry_earn(tm_common *slot, uint64_t percent)
+    bint tm_retry_take(tm_common *slot, uint64_t burst)
+    void tm_avoid(tm_common *endpoint, uint64_t until_ms)
+    bint tm_avoided(const tm_common *endpoint, uint64_t now_ms)
+    uint64_t tm_avoided_until(const tm_common *endpoint)
+    void tm_note_failure(tm_common *endpoint)
+    void tm_note_success(tm_common *endpoint)
+    uint32_t tm_failures(const tm_common *endpoint)
+    uint32_t tm_failures_all(const tm_common *endpoint)
+    void tm_common_forget(tm_common *slot)
 
 
 cdef extern from "pipe_pool.h" nogil:
@@ -199,8 +352,10 @@ cdef extern from "pump.h" nogil:
         uint8_t splicing
         uint8_t streak
         uint8_t blocked
-        int32_t error
+        int16_t error
         uint8_t uncounted
+        uint8_t paused
+        uint32_t paid_us
         uint64_t bytes
         uint64_t counted
 
@@ -297,6 +452,8 @@ cdef extern from "live.h" nogil:
     enum:
         TM_PICKED_weighted
         TM_PICKED_only
+        TM_PICKED_spilled
+        TM_PICKED_failed_over
         TM_PICK_REASONS
 
     enum:
@@ -307,6 +464,10 @@ cdef extern from "live.h" nogil:
         TM_CLOSED_connect_failed
         TM_CLOSED_connect_timeout
         TM_CLOSED_no_endpoint
+        TM_CLOSED_retries_used_up
+        TM_CLOSED_overflow
+        TM_CLOSED_rate_limited
+        TM_CLOSED_lifetime
         TM_CLOSED_idle_timeout
         TM_CLOSED_local_error
         TM_CLOSED_shutdown
@@ -366,6 +527,15 @@ cdef extern from "live.h" nogil:
         TM_WRITE_WATCHED
         TM_READ_UNWATCHED
         TM_UNPACED
+        TM_KEPT_ALIVE
+
+    enum:
+        TM_HOLDS_LISTENER
+        TM_HOLDS_ROUTE
+        TM_HOLDS_SOURCE
+        TM_HOLDS_DESTINATION
+        TM_HOLDS_ENDPOINT
+        TM_HOLDS_QUEUE
 
     cdef struct tm_conn:
         uint32_t generation
@@ -389,9 +559,10 @@ cdef extern from "live.h" nogil:
         uint8_t faults
         uint8_t by_reset
         uint8_t kept
-        uint32_t attempts
+        uint8_t attempts
+        uint16_t first_turn
         uint32_t destination
-        uint32_t first_endpoint
+        uint32_t tried
         uint32_t connect_timeout_ms
         uint64_t table_generation
         uint64_t deadline_ms
@@ -403,17 +574,22 @@ cdef extern from "live.h" nogil:
         tm_origin origin
         uint16_t local_port[2]
         uint8_t pick_reason
+        uint8_t holds
+        uint16_t listener
+        uint32_t source
 
     cdef struct tm_slot:
         uint64_t opened
         uint64_t connect_failures
         uint64_t connect_timeouts
+        uint64_t retries
+        uint64_t denied
         uint64_t moved_in
         uint64_t moved_out
         uint64_t bytes_in
         uint64_t bytes_out
-        uint64_t closed[12]
-        uint64_t picked[3]
+        uint64_t closed[16]
+        uint64_t picked[5]
 
     cdef struct tm_times:
         tm_histogram connect
@@ -429,6 +605,7 @@ cdef extern from "live.h" nogil:
         uint64_t stale_events
         uint64_t recovered
         uint64_t abandoned
+        uint64_t sources_untracked
         uint64_t wakeups
 
     cdef struct tm_live:
@@ -442,6 +619,7 @@ cdef extern from "live.h" nogil:
         uint32_t builds
         uint32_t listening_count
         tm_journal journal
+        tm_author author
         tm_worker_counters counters
         uint32_t pipes
         tm_slot slots[135168]

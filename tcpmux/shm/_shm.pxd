@@ -1,6 +1,8 @@
 """Mapped regions, for the Cython code of a worker."""
 
-from tcpmux.shm._layout cimport tm_live, tm_table, tm_ticket
+from libc.stdint cimport uint32_t
+
+from tcpmux.shm._layout cimport tm_common, tm_commons, tm_live, tm_table
 
 
 cdef class Region:
@@ -15,8 +17,9 @@ cdef class Table(Region):
     cdef tm_table *table(self)
 
 
-cdef class Tickets(Region):
-    cdef tm_ticket *tickets(self)
+cdef class Commons(Region):
+    cdef tm_commons *commons(self)
+    cdef tm_common *of(self, uint32_t slot) except NULL
 
 
 cdef class Live(Region):

@@ -8,31 +8,40 @@ control (reads). Layout and rules: csrc/route_table.h and csrc/live.h.
 import fcntl
 import os
 import socket
+from dataclasses import fields
+from hashlib import blake2b
 
 from libc.errno cimport errno
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset, strlen
+from libc.stdlib cimport calloc, free
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.types cimport off_t
 
 from tcpmux.shm._layout cimport (
-    AF_INET, AF_INET6, AF_UNIX, htons, ntohs, sockaddr_in, sockaddr_in6, tm_address, tm_conn,
-    tm_counter_read, tm_destination, tm_endpoint, TM_ERROR_SIZE, tm_image, TM_LABEL_SIZE,
-    tm_listener, tm_listening, tm_live, tm_live_at_fault, tm_live_connections, tm_live_ending,
-    TM_LIVE_FORMAT, tm_live_generation_seen, tm_live_guardian_pid, tm_live_heartbeat,
-    tm_live_init, tm_live_pid, tm_live_presence, tm_live_set_at_fault, tm_live_set_guardian_pid,
-    tm_live_set_pid, tm_live_set_presence, tm_live_size, tm_live_starts, tm_live_valid,
-    TM_LOG_ENDS, TM_LOG_ENTRIES, tm_log_entry, TM_LOG_STARTS, TM_MAX_ALL_DESTINATIONS,
-    TM_MAX_DESTINATIONS, TM_MAX_ENDPOINTS, TM_MAX_LINES, TM_MAX_LISTENERS, TM_MAX_LISTENING,
-    TM_MAX_ROUTES, TM_MAX_SHARDS, TM_MAX_SLOTS, TM_MAX_TICKETS, TM_NAME_SIZE, TM_NONE,
-    TM_ORDER_DRAIN, TM_ORDER_RETIRE, tm_pick, tm_pick_plan, tm_route, TM_RUNNING, tm_slot,
-    tm_slot_active, tm_state, tm_table, tm_table_busy_poll, TM_TABLE_FORMAT,
-    tm_table_generation, tm_table_idle_image, tm_table_image, tm_table_init,
-    tm_table_publish, tm_table_set_busy_poll, tm_table_set_log, tm_table_set_shard_owner, tm_table_set_state, tm_table_shard_owner,
-    tm_table_state, tm_table_valid, tm_ticket,
+    AF_INET, AF_INET6, AF_UNIX, htons, ntohs, sockaddr_in, sockaddr_in6, tm_address,
+    tm_avoided_until, tm_common, tm_common_forget, tm_commons, tm_conn, tm_counted_now,
+    tm_counter_read, tm_destination, tm_destination_rules, tm_endpoint, TM_ERROR_SIZE,
+    tm_failures, tm_failures_all, tm_image, TM_LABEL_SIZE, tm_listener, tm_listening, tm_live,
+    tm_live_at_fault, tm_live_connections, tm_live_ending, TM_LIVE_FORMAT,
+    tm_live_generation_seen, tm_live_guardian_pid, tm_live_heartbeat, tm_live_init, tm_live_pid,
+    tm_live_presence, tm_live_set_at_fault, tm_live_set_guardian_pid, tm_live_set_pid,
+    tm_live_set_presence, tm_live_size, tm_live_starts, tm_live_valid, TM_LOG_ENDS,
+    TM_LOG_ENTRIES, tm_log_entry, TM_LOG_STARTS, TM_MAGLEV, tm_maglev_fill, tm_maglev_size,
+    TM_MAX_ALL_DESTINATIONS, TM_MAX_DESTINATIONS, TM_MAX_ENDPOINTS, TM_MAX_LINES,
+    TM_MAX_LISTENERS, TM_MAX_LISTENING, TM_MAX_PLACES, TM_MAX_RANGES, TM_MAX_ROUTES,
+    TM_MAX_SHARDS, TM_MAX_SLOTS, TM_MAX_TICKETS, TM_MAX_TURNS, TM_NAME_SIZE, TM_NONE,
+    TM_ORDER_DRAIN, TM_ORDER_RETIRE, tm_pick, tm_pick_plan, tm_range, tm_route, tm_route_rules,
+    TM_RUNNING, tm_slot, tm_slot_active, tm_state, tm_table, tm_table_busy_poll,
+    TM_TABLE_FORMAT, tm_table_generation, tm_table_idle_image, tm_table_image, tm_table_init,
+    tm_table_publish, tm_table_set_busy_poll, tm_table_set_log, tm_table_set_shard_owner,
+    tm_table_set_state, tm_table_shard_owner, tm_table_state, tm_table_valid, tm_ticket,
+    tm_turn, tm_turn_hash,
 )
-from tcpmux.shm.image import READY, DestinationRow, EndpointRow, Image, ListenerRow, RouteRow
+from tcpmux.shm.image import (
+    DestinationRow, DestinationRules, EndpointRow, Image, ListenerRow, RouteRow, RouteRules,
+)
 
 cdef extern from *:
     """
@@ -48,6 +57,13 @@ cdef extern from *:
     };
     static const unsigned tm_counter_row_count =
         sizeof(tm_counter_rows) / sizeof(tm_counter_rows[0]);
+    struct tm_rule_row { const char *kind, *name; };
+    static const struct tm_rule_row tm_rule_rows[] = {
+    #define TM_ROUTE_RULE(name, unit, help) {"RouteRules", #name},
+    #define TM_DESTINATION_RULE(name, unit, help) {"DestinationRules", #name},
+    #include "rules.def"
+    };
+    static const unsigned tm_rule_row_count = sizeof(tm_rule_rows) / sizeof(tm_rule_rows[0]);
     """
     struct tm_counter_row:
         const char *kind
@@ -57,10 +73,16 @@ cdef extern from *:
     const tm_counter_row tm_counter_rows[]
     const unsigned tm_counter_row_count
 
+    struct tm_rule_row:
+        const char *kind
+        const char *name
+    const tm_rule_row tm_rule_rows[]
+    const unsigned tm_rule_row_count
+
 # Two builds with the same layout can work on the same memory, and speak on the same lines.
 LAYOUT = ".".join(map(str, (
     TM_TABLE_FORMAT, TM_LIVE_FORMAT, sizeof(tm_table), sizeof(tm_live), sizeof(tm_conn),
-    sizeof(tm_ticket), tm_counter_row_count, 1)))
+    sizeof(tm_commons), tm_counter_row_count, 1)))
 UPGRADE_STATES = ("idle", "running", "failed")  # enum tm_upgrade
 PRESENCES = ("absent", "present", "stopped", "hanging")  # enum tm_presence
 ABSENT, PRESENT, STOPPED, HANGING = range(4)
@@ -70,6 +92,8 @@ MAX_LISTENERS = TM_MAX_LISTENERS
 MAX_SHARDS = TM_MAX_SHARDS
 MAX_SLOTS = TM_MAX_SLOTS
 MAX_TICKETS = TM_MAX_TICKETS
+MAX_TURNS = TM_MAX_TURNS
+MAX_RANGES = TM_MAX_RANGES
 LOG_ENTRIES = TM_LOG_ENTRIES
 LOG_ENTRY_SIZE = sizeof(tm_log_entry)
 LOG_ENDS, LOG_STARTS = TM_LOG_ENDS, TM_LOG_STARTS
@@ -86,6 +110,18 @@ def _names(wanted):
     return tuple(name for kind, name, _, _ in counter_rows() if kind == wanted)
 
 
+def _rules(kind, size_t size):
+    """Names of the rules, which have to be those of the C layout."""
+    cdef size_t i
+    rows = [tm_rule_rows[i].name.decode() for i in range(tm_rule_row_count)
+            if (<bytes>tm_rule_rows[i].kind).decode() == kind.__name__]
+    names = tuple(field.name for field in fields(kind))
+    assert list(names) == rows and len(rows) * sizeof(uint64_t) == size, f"{kind} and rules.def"
+    return names
+
+
+ROUTE_RULES = _rules(RouteRules, sizeof(tm_route_rules))
+DESTINATION_RULES = _rules(DestinationRules, sizeof(tm_destination_rules))
 CLOSE_REASONS = _names("close")
 PICK_REASONS = _names("pick")
 WORKER_COUNTERS = _names("worker")
@@ -432,11 +468,14 @@ cdef int put_route(tm_image *out, tm_route *route, row) except -1:
     route.period, route.stride, thresholds = pick_plan(weights)
     for i in range(route.destination_count):
         route.cumulative[i] = thresholds[i]
+    put_rules(<uint64_t *>&route.rules, row.rules, ROUTE_RULES)
+    put_ranges(out, route, row.admitted)
     for source in row.destinations:
         assert out.destination_count < TM_MAX_ALL_DESTINATIONS
         destination = &out.destinations[out.destination_count]
         out.destination_count += 1
         put_name(destination.name, source.name)
+        destination.route = out.route_count - 1
         destination.weight = source.weight
         destination.file_weight = source.file_weight
         destination.effective_weight = source.effective_weight
@@ -445,18 +484,95 @@ cdef int put_route(tm_image *out, tm_route *route, row) except -1:
         destination.ticket = source.ticket
         destination.slot = source.slot
         destination.born = source.born
-        destination.first_endpoint = out.endpoint_count
         destination.admin_state = source.state
-        destination.endpoint_count = sum(row.state == READY for row in source.endpoints)
-        destination.resting_count = len(source.endpoints) - destination.endpoint_count
-        for i, endpoint in enumerate(source.endpoints):
-            assert out.endpoint_count < TM_MAX_ENDPOINTS
-            assert (endpoint.state == READY) == (i < destination.endpoint_count)
-            out.endpoints[out.endpoint_count].admin_state = endpoint.state
-            put_address(&out.endpoints[out.endpoint_count].address, endpoint.address)
-            out.endpoints[out.endpoint_count].slot = endpoint.slot
-            out.endpoints[out.endpoint_count].born = endpoint.born
-            out.endpoint_count += 1
+        destination.ramp = source.ramp
+        destination.panic = source.panic
+        put_rules(<uint64_t *>&destination.rules, source.rules, DESTINATION_RULES)
+        put_endpoints(out, destination, source)
+        put_turns(out, destination, source.turns)
+    return 0
+
+
+cdef int put_rules(uint64_t *place, rules, tuple names) except -1:
+    for i, name in enumerate(names):
+        place[<size_t>i] = getattr(rules, name)
+    return 0
+
+
+cdef int put_ranges(tm_image *out, tm_route *route, bytes admitted) except -1:
+    cdef uint32_t count = 0 if admitted is None else len(admitted) // sizeof(tm_range)
+    assert out.range_count + count <= TM_MAX_RANGES
+    route.first_range = out.range_count
+    route.range_count = TM_NONE if admitted is None else count
+    if count:
+        memcpy(&out.ranges[out.range_count], <const char *>admitted, count * sizeof(tm_range))
+    out.range_count += count
+    return 0
+
+
+cdef int put_endpoints(tm_image *out, tm_destination *destination, row) except -1:
+    cdef tm_endpoint *endpoint
+    destination.first_endpoint = out.endpoint_count
+    destination.endpoint_count = len(row.endpoints)
+    for source in row.endpoints:
+        assert out.endpoint_count < TM_MAX_ENDPOINTS
+        endpoint = &out.endpoints[out.endpoint_count]
+        out.endpoint_count += 1
+        put_address(&endpoint.address, source.address)
+        endpoint.slot = source.slot
+        endpoint.born = source.born
+        endpoint.admin_state = source.state
+        endpoint.weight = source.weight
+        endpoint.health = source.health
+        endpoint.ramp = source.ramp
+        endpoint.max_connections = source.max_connections
+        endpoint.priority = source.priority
+        endpoint.hash = address_hash(source.address)
+    return 0
+
+
+def address_hash(address):
+    """64 bits that are the same for an address everywhere and in every release."""
+    return int.from_bytes(blake2b(os.fsencode(str(address)), digest_size=8).digest(), "little")
+
+
+cdef int put_turns(tm_image *out, tm_destination *destination, tuple turns) except -1:
+    cdef tm_turn *turn
+    cdef dict taken = {}
+    assert out.turn_count + len(turns) <= TM_MAX_TURNS
+    destination.first_turn = out.turn_count
+    destination.turn_count = len(turns)
+    destination.first_place = out.place_count
+    destination.place_count = 0
+    for index in turns:
+        turn = &out.turns[out.turn_count]
+        out.turn_count += 1
+        turn.endpoint = index
+        turn.number = taken.get(index, 0)
+        taken[index] = turn.number + 1
+    if destination.rules.balance == TM_MAGLEV and turns:
+        put_places(out, destination)
+    return 0
+
+
+cdef int put_places(tm_image *out, tm_destination *destination) except -1:
+    """The table of maglev. With too many of them it is looked for without: as source_hash."""
+    cdef uint32_t size = tm_maglev_size(destination.turn_count)
+    cdef uint32_t count = destination.turn_count
+    cdef uint64_t *hashes
+    cdef uint32_t turn
+    if size < count or out.place_count + size > TM_MAX_PLACES:
+        return 0
+    hashes = <uint64_t *>calloc(count, 2 * sizeof(uint64_t) + sizeof(uint32_t))
+    if hashes == NULL:
+        raise MemoryError
+    for turn in range(count):
+        hashes[turn] = tm_turn_hash(out, destination, turn)
+    tm_maglev_fill(&out.places[out.place_count], size, hashes, count,
+                   <uint32_t *>(hashes + 2 * count), hashes + count)
+    free(hashes)
+    destination.place_count = size
+    out.place_count += size
     return 0
 
 
@@ -466,33 +582,54 @@ cdef list slice_of(uint32_t first, uint32_t count, uint32_t most):
     return list(range(first, first + count))
 
 
-cdef object read_image(const tm_image *image):
-    cdef const tm_route *route
-    cdef const tm_destination *destination
-    cdef const tm_endpoint *endpoint
-    cdef const tm_listener *listener
-    routes = []
-    for r in slice_of(0, image.route_count, TM_MAX_ROUTES):
-        route = &image.routes[<uint32_t>r]
-        destinations = []
+cdef object read_rules(const uint64_t *place, object kind, tuple names):
+    return kind(*[place[<size_t>i] for i in range(len(names))])
+
+
+cdef object read_endpoint(const tm_endpoint *endpoint):
+    return EndpointRow(
+        address_text(&endpoint.address), endpoint.slot, endpoint.born, endpoint.admin_state,
+        endpoint.weight, endpoint.health, endpoint.ramp, endpoint.max_connections,
+        endpoint.priority)
+
+
+cdef object read_destination(const tm_image *image, const tm_destination *destination):
+    endpoints = [
+        read_endpoint(&image.endpoints[<uint32_t>e])
+        for e in slice_of(destination.first_endpoint, destination.endpoint_count,
+                          TM_MAX_ENDPOINTS)]
+    turns = [
+        image.turns[<uint32_t>t].endpoint
+        for t in slice_of(destination.first_turn, destination.turn_count, TM_MAX_TURNS)]
+    return DestinationRow(
+        name_text(destination.name), destination.weight, destination.file_weight,
+        destination.effective_weight, destination.connect_timeout_ms,
+        destination.idle_timeout_ms, destination.ticket, destination.slot, destination.born,
+        tuple(endpoints), destination.admin_state, destination.ramp,
+        read_rules(<const uint64_t *>&destination.rules, DestinationRules, DESTINATION_RULES),
+        tuple(turns), bool(destination.panic))
+
+
+cdef object read_route(const tm_image *image, const tm_route *route):
+    cdef uint32_t count = route.range_count
+    admitted = None
+    if count != TM_NONE:
+        slice_of(route.first_range, count, TM_MAX_RANGES)
+        admitted = (<const char *>&image.ranges[route.first_range])[:count * sizeof(tm_range)]
+    destinations = [
+        read_destination(image, &image.destinations[<uint32_t>d])
         for d in slice_of(route.first_destination, route.destination_count,
-                          TM_MAX_ALL_DESTINATIONS):
-            destination = &image.destinations[<uint32_t>d]
-            endpoints = []
-            for e in slice_of(destination.first_endpoint,
-                              destination.endpoint_count + destination.resting_count,
-                              TM_MAX_ENDPOINTS):
-                endpoint = &image.endpoints[<uint32_t>e]
-                endpoints.append(EndpointRow(address_text(&endpoint.address), endpoint.slot,
-                                             endpoint.born, endpoint.admin_state))
-            destinations.append(DestinationRow(
-                name_text(destination.name), destination.weight, destination.file_weight,
-                destination.effective_weight, destination.connect_timeout_ms,
-                destination.idle_timeout_ms, destination.ticket, destination.slot,
-                destination.born, tuple(endpoints), destination.admin_state))
-        routes.append(RouteRow(
-            name_text(route.name), route.connect_timeout_ms, route.idle_timeout_ms,
-            route.ticket, route.slot, route.born, tuple(destinations)))
+                          TM_MAX_ALL_DESTINATIONS)]
+    return RouteRow(
+        name_text(route.name), route.connect_timeout_ms, route.idle_timeout_ms, route.ticket,
+        route.slot, route.born, tuple(destinations),
+        read_rules(<const uint64_t *>&route.rules, RouteRules, ROUTE_RULES), admitted)
+
+
+cdef object read_image(const tm_image *image):
+    cdef const tm_listener *listener
+    routes = [read_route(image, &image.routes[<uint32_t>r])
+              for r in slice_of(0, image.route_count, TM_MAX_ROUTES)]
     listeners = []
     for at in slice_of(0, image.listener_count, TM_MAX_LISTENERS):
         listener = &image.listeners[<uint32_t>at]
@@ -501,26 +638,55 @@ cdef object read_image(const tm_image *image):
     return Image(tuple(routes), tuple(listeners))
 
 
-cdef class Tickets(Region):
-    """One cell per route and destination, added to by all workers."""
+cdef class Commons(Region):
+    """What all workers write: tickets, counts over all of them, token buckets. csrc/commons.h."""
 
-    cdef tm_ticket *tickets(self):
+    cdef tm_commons *commons(self):
         assert self.base != NULL
-        return <tm_ticket *>self.base
+        return <tm_commons *>self.base
 
     @staticmethod
     def create():
-        cdef Tickets self = Tickets()
-        self._create("tickets", TM_MAX_TICKETS * sizeof(tm_ticket))
+        cdef Commons self = Commons()
+        self._create("commons", sizeof(tm_commons))
+        self.commons().secret[0] = int.from_bytes(os.urandom(8), "little")
+        self.commons().secret[1] = int.from_bytes(os.urandom(8), "little")
         return self
 
     @staticmethod
     def attach(int fd, bint writable=False):
-        cdef Tickets self = Tickets()
-        if os.fstat(fd).st_size != <Py_ssize_t>(TM_MAX_TICKETS * sizeof(tm_ticket)):
-            raise ValueError("not a tcpmux tickets region of this format")
-        self._map(fd, TM_MAX_TICKETS * sizeof(tm_ticket), writable)
+        """Raises ValueError for anything that is not such a region of this build."""
+        cdef Commons self = Commons()
+        if os.fstat(fd).st_size != <Py_ssize_t>sizeof(tm_commons):
+            raise ValueError("not a tcpmux commons region of this format")
+        self._map(fd, sizeof(tm_commons), writable)
         return self
+
+    cdef tm_common *of(self, uint32_t slot) except NULL:
+        if slot >= TM_MAX_SLOTS:
+            raise IndexError(slot)
+        return &self.commons().slots[slot]
+
+    def connections(self, uint32_t slot):
+        """Open in all workers, as limits count them."""
+        return tm_counted_now(&self.of(slot).connections)
+
+    def waiting(self, uint32_t slot):
+        """Connections that wait for a place in a destination."""
+        return tm_counted_now(&self.of(slot).waiting)
+
+    def failures(self, uint32_t slot):
+        """(in a row, since the start) of an endpoint, as connections have met with them."""
+        cdef tm_common *at = self.of(slot)
+        return tm_failures(at), tm_failures_all(at)
+
+    def avoided_until(self, uint32_t slot):
+        """Monotonic s until which workers pass an endpoint over; it has failed just before."""
+        return tm_avoided_until(self.of(slot)) / 1000
+
+    def forget(self, uint32_t slot):
+        """Before another name gets the slot, which nothing counts in."""
+        tm_common_forget(self.of(slot))
 
 
 cdef class Live(Region):

@@ -14,6 +14,61 @@ if TYPE_CHECKING:
 
 READY, DRAINING, DISABLED = range(3)  # csrc/route_table.h: enum tm_admin_state
 ADMIN_STATES = ("ready", "draining", "disabled")
+WELL, DOWN, EJECTED = range(3)  # enum tm_health
+HEALTHS = ("up", "down", "ejected")
+BALANCES = ("round_robin", "least_connections", "random_two", "source_hash", "maglev")
+ON_FULL = ("reject", "spill", "queue")  # enum tm_on_full
+FULL_REJECT, FULL_SPILL, FULL_QUEUE = range(3)
+REDISTRIBUTE, REJECT, FALLBACK = range(3)  # enum tm_on_unavailable
+RESET, HOLD, REFUSE = range(3)  # enum tm_on_all_unavailable
+FULL_RAMP = 100  # percent
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRules:
+    """csrc/rules.def, which says what each is: the same names in the same order."""
+
+    max_connections: int = 0
+    listener_max_connections: int = 0
+    source_max_connections: int = 0
+    interval_ns: int = 0
+    burst: int = 1
+    source_interval_ns: int = 0
+    source_burst: int = 1
+    max_attempts: int = 0
+    retry_percent: int = 20
+    retry_burst: int = 100
+    across: int = 0
+    on_unavailable: int = 0
+    fallback: int = 0
+    on_all_unavailable: int = 0
+    hold_ms: int = 0
+    up: int = 0
+    down: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationRules:
+    """csrc/rules.def, which says what each is: the same names in the same order."""
+
+    balance: int = 0
+    max_connections: int = 0
+    on_full: int = 0
+    queue_size: int = 0
+    queue_ms: int = 0
+    panic_percent: int = 0
+    warmup_ms: int = 0
+    warmup_floor: int = 10
+    early_close_ms: int = 0
+    lifetime_ms: int = 0
+    lifetime_jitter: int = 0
+    half_open_ms: int = 0
+    keepalive_s: int = 60
+    keepalive_interval_s: int = 15
+    keepalive_count: int = 4
+    user_timeout_ms: int = 0
+    up: int = 0
+    down: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +76,12 @@ class EndpointRow:
     address: Address | str
     slot: int
     born: int  # generation that gave it its counter slot
-    state: int = READY  # what an operator wants of it; those that are READY come first
+    state: int = READY  # what an operator wants of it
+    weight: int = 1  # turns where another takes one
+    health: int = WELL
+    ramp: int = FULL_RAMP  # percent of its share that it gets now
+    max_connections: int = 0  # 0 = no limit
+    priority: int = 0  # it takes turns when none of a lower number can
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +89,7 @@ class DestinationRow:
     name: str
     weight: int  # asked for, now
     file_weight: int  # asked for by the configuration file
-    effective_weight: int  # what the pick uses
+    effective_weight: int  # what the pick uses; only their ratio in the route matters
     connect_timeout_ms: int
     idle_timeout_ms: int  # 0 = off
     ticket: int
@@ -37,6 +97,10 @@ class DestinationRow:
     born: int
     endpoints: tuple[EndpointRow, ...]
     state: int = READY
+    ramp: int = FULL_RAMP
+    rules: DestinationRules = DestinationRules()
+    turns: tuple[int, ...] = ()  # that endpoints take, by their index; none = it serves nobody
+    panic: bool = False  # too few are well, so health counts for nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +112,8 @@ class RouteRow:
     slot: int
     born: int
     destinations: tuple[DestinationRow, ...]
+    rules: RouteRules = RouteRules()
+    admitted: bytes | None = None  # ranges of clients as csrc/route_table.h has them; None = all
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +140,8 @@ class SlotCounters:
     opened: int
     connect_failures: int
     connect_timeouts: int
+    retries: int
+    denied: int
     moved_in: int
     moved_out: int
     bytes_in: int

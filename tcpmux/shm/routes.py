@@ -7,26 +7,52 @@ nobody until they are needed again.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from math import gcd
 
-from tcpmux.config import Address, Config, Destination, Endpoint, HostName, Route
+from tcpmux.config import (
+    Address,
+    Config,
+    Destination,
+    Endpoint,
+    EndpointPolicy,
+    HostName,
+    Network,
+    Rate,
+    Route,
+)
+from tcpmux.config.policy import ON_ALL_UNAVAILABLE, ON_UNAVAILABLE
+from tcpmux.config.schema import MAX_WEIGHT
+from tcpmux.config.turns import turns
 from tcpmux.errors import TcpmuxError
-from tcpmux.shm._shm import MAX_SLOTS, MAX_TICKETS
+from tcpmux.shm._shm import MAX_RANGES, MAX_SLOTS, MAX_TICKETS, MAX_TURNS
 from tcpmux.shm.image import (
     ADMIN_STATES,
+    BALANCES,
+    FALLBACK,
+    FULL_RAMP,
+    ON_FULL,
     READY,
+    REJECT,
+    RESET,
+    WELL,
     DestinationRow,
+    DestinationRules,
     EndpointRow,
     Image,
     ListenerRow,
     RouteRow,
+    RouteRules,
 )
 
 Key = tuple[str, ...]  # (route,), (route, destination) or (route, destination, endpoint)
 Weights = Mapping[str, Mapping[str, int]]  # route -> destination -> weight
 Addresses = Mapping[HostName, Sequence[Address]]
-States = Mapping[Key, int]  # of destinations and endpoints that are not READY
+Condition = tuple[int, int]  # health, ramp in percent; of a destination the ramp alone counts
+RANGE = 32  # bytes of one range of clients
+_EMPTY = Image((), ())
 
 
 class TableFull(TcpmuxError):
@@ -144,6 +170,120 @@ def _addresses_of(endpoint: Endpoint, addresses: Addresses) -> Sequence[Address]
     return (endpoint,) if isinstance(endpoint, Address) else addresses.get(endpoint, ())
 
 
+class _Before:
+    """What goes on from the image in force: states, health, and who is new."""
+
+    def __init__(self, image: Image) -> None:
+        self.routes = {route.name for route in image.routes}
+        self.destinations = {
+            (route.name, row.name): row for route in image.routes for row in route.destinations
+        }
+        self.endpoints = {
+            (*key, str(endpoint.address)): endpoint
+            for key, row in self.destinations.items()
+            for endpoint in row.endpoints
+        }
+
+
+_NO_POLICY = EndpointPolicy()
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Makes the rows of one image."""
+
+    weights: Weights
+    names: Names
+    generation: int
+    addresses: Addresses
+    before: _Before
+    used: set[Key] = field(default_factory=set)
+
+    def number(self, key: Key) -> tuple[int, int]:
+        """Slot, and generation in which it was given."""
+        self.used.add(key)
+        return self.names.slots.of(key, self.generation)
+
+    def route(self, route: Route) -> RouteRow:
+        key = (route.name,)
+        slot, born = self.number(key)
+        return settled(
+            RouteRow(
+                route.name,
+                milliseconds(route.connect_timeout),
+                milliseconds(route.idle_timeout),
+                self.names.tickets.of(key, self.generation)[0],
+                slot,
+                born,
+                tuple(self.destination(route, d) for d in route.destinations),
+                route_rules(route),
+                admitted(route.policy.allow, route.policy.deny),
+            )
+        )
+
+    def destination(self, route: Route, destination: Destination) -> DestinationRow:
+        key = (route.name, destination.name)
+        slot, born = self.number(key)
+        before = self.before.destinations.get(key)
+        rules = destination_rules(destination)
+        weight = self.weights.get(route.name, {}).get(destination.name, destination.weight)
+        count = Counter(
+            address
+            for endpoint in destination.endpoints
+            for address in _addresses_of(endpoint, self.addresses)
+        )
+        policies = {
+            address: policy
+            for endpoint, policy in destination.endpoint_policies
+            for address in _addresses_of(endpoint, self.addresses)
+        }
+        # What is new beside others that serve gets its share by and by; if all is new, at once.
+        has_begun = before is not None and bool(before.endpoints)
+        return DestinationRow(
+            destination.name,
+            weight,
+            destination.weight,
+            0,
+            milliseconds(destination.connect_timeout),
+            milliseconds(destination.idle_timeout),
+            self.names.tickets.of(key, self.generation)[0],
+            slot,
+            born,
+            tuple(
+                self.endpoint(
+                    (*key, str(address)),
+                    address,
+                    weight,
+                    policies.get(address, _NO_POLICY),
+                    _first_ramp(rules, has_begun),
+                )
+                for address, weight in count.items()
+            ),
+            before.state if before else READY,
+            before.ramp if before else _first_ramp(rules, route.name in self.before.routes),
+            rules,
+        )
+
+    def endpoint(
+        self, key: Key, address: Address, weight: int, policy: EndpointPolicy, first_ramp: int
+    ) -> EndpointRow:
+        before = self.before.endpoints.get(key)
+        return EndpointRow(
+            address,
+            *self.number(key),
+            before.state if before else READY,
+            weight,
+            before.health if before else WELL,
+            before.ramp if before else first_ramp,
+            policy.max_connections,
+            policy.priority,
+        )
+
+
+def _first_ramp(rules: DestinationRules, others_serve: bool) -> int:
+    return rules.warmup_floor if others_serve and rules.warmup_ms else FULL_RAMP
+
+
 def build_image(
     config: Config,
     weights: Weights,
@@ -151,71 +291,210 @@ def build_image(
     listener_ids: Mapping[Address, int],
     generation: int,
     addresses: Addresses,
-    states: States,
+    before: Image = _EMPTY,
 ) -> Image:
     """The image for `config` with run-time `weights` on top, to be published as `generation`.
 
-    addresses: those of each host name, as often as they take turns; a name that is not in it
-    has none. A destination that is not READY has no effective weight, such an endpoint no turn.
+    listener_ids: of the addresses that are listened on; those of a route may be missing while
+    it refuses connections. addresses: those of each host name, as often as they take turns; a name
+    that is not in it has none. before: the image in force; the states and the health of its
+    names go on.
 
     Gives numbers to new names in `names` and retires those no longer used: hand in a copy,
     and keep it when the image is published. Raises TableFull.
     """
-    used: set[Key] = set()
-
-    def number(kind: Numbers, key: Key) -> tuple[int, int]:
-        used.add(key)
-        return kind.of(key, generation)
-
-    def endpoint_row(route: Route, destination: Destination, address: Address) -> EndpointRow:
-        key = (route.name, destination.name, str(address))
-        return EndpointRow(address, *number(names.slots, key), states.get(key, READY))
-
-    def destination_row(route: Route, destination: Destination) -> DestinationRow:
-        key = (route.name, destination.name)
-        slot, born = number(names.slots, key)
-        weight = weights.get(route.name, {}).get(destination.name, destination.weight)
-        state = states.get(key, READY)
-        endpoints = _ready_first(
-            endpoint_row(route, destination, address)
-            for endpoint in destination.endpoints
-            for address in _addresses_of(endpoint, addresses)
-        )
-        return DestinationRow(
-            destination.name,
-            weight,
-            destination.weight,
-            _effective(weight, state),
-            milliseconds(destination.connect_timeout),
-            milliseconds(destination.idle_timeout),
-            names.tickets.of(key, generation)[0],
-            slot,
-            born,
-            endpoints,
-            state,
-        )
-
-    def route_row(route: Route) -> RouteRow:
-        slot, born = number(names.slots, (route.name,))
-        return RouteRow(
-            route.name,
-            milliseconds(route.connect_timeout),
-            milliseconds(route.idle_timeout),
-            names.tickets.of((route.name,), generation)[0],
-            slot,
-            born,
-            tuple(destination_row(route, d) for d in route.destinations),
-        )
-
-    routes = tuple(route_row(route) for route in config.routes)
+    builder = _Builder(weights, names, generation, addresses, _Before(before))
+    routes = tuple(builder.route(route) for route in config.routes)
+    turns_taken = sum(len(d.turns) for route in routes for d in route.destinations)
+    ranges = sum(len(route.admitted or b"") for route in routes) // RANGE
+    for what, count, most in (
+        ("turns of endpoints", turns_taken, MAX_TURNS),
+        ("ranges of client addresses", ranges, MAX_RANGES),
+    ):
+        if count > most:
+            raise TableFull(f"the configuration needs {count} {what}: at most {most} can be")
     listeners = tuple(
         ListenerRow(address, listener_ids[address], index)
         for index, route in enumerate(config.routes)
         for address in route.listen
+        if address in listener_ids
     )
-    names.slots.keep_only(used)
-    names.tickets.keep_only(used)
+    names.slots.keep_only(builder.used)
+    names.tickets.keep_only(builder.used)
     return Image(routes, listeners)
+
+
+# --- rules ----------------------------------------------------------------------------------
+
+
+def route_rules(route: Route) -> RouteRules:
+    """In the units of csrc/rules.def."""
+    policy = route.policy
+    names = [destination.name for destination in route.destinations]
+    interval, burst = _bucket(policy.rate)
+    source_interval, source_burst = _bucket(policy.source_rate)
+    return RouteRules(
+        max_connections=policy.max_connections,
+        listener_max_connections=policy.listener_max_connections,
+        source_max_connections=policy.source_max_connections,
+        interval_ns=interval,
+        burst=burst,
+        source_interval_ns=source_interval,
+        source_burst=source_burst,
+        max_attempts=policy.max_connect_attempts,
+        retry_percent=policy.retry_percent,
+        retry_burst=policy.retry_burst,
+        across=int(policy.across),
+        on_unavailable=ON_UNAVAILABLE.index(policy.on_unavailable),
+        fallback=names.index(policy.fallback) if policy.fallback else 0,
+        on_all_unavailable=ON_ALL_UNAVAILABLE.index(policy.on_all_unavailable),
+        hold_ms=milliseconds(policy.hold),
+        up=policy.bandwidth.up,
+        down=policy.bandwidth.down,
+    )
+
+
+def destination_rules(destination: Destination) -> DestinationRules:
+    """In the units of csrc/rules.def."""
+    policy = destination.policy
+    return DestinationRules(
+        balance=BALANCES.index(policy.balance),
+        max_connections=policy.max_connections,
+        on_full=ON_FULL.index(policy.on_full),
+        queue_size=policy.queue_size,
+        queue_ms=milliseconds(policy.queue_timeout),
+        panic_percent=policy.panic_threshold,
+        warmup_ms=milliseconds(policy.warmup),
+        warmup_floor=policy.warmup_floor,
+        early_close_ms=milliseconds(policy.passive.early_close),
+        lifetime_ms=milliseconds(policy.lifetime),
+        lifetime_jitter=policy.jitter,
+        half_open_ms=milliseconds(policy.half_open_timeout),
+        keepalive_s=policy.keepalive.idle,
+        keepalive_interval_s=policy.keepalive.interval,
+        keepalive_count=policy.keepalive.count,
+        user_timeout_ms=milliseconds(policy.user_timeout),
+        up=policy.bandwidth.up,
+        down=policy.bandwidth.down,
+    )
+
+
+def _bucket(rate: Rate | None) -> tuple[int, int]:
+    return (round(1e9 / rate.per_second), rate.burst) if rate else (0, 1)
+
+
+_LAST = (1 << 128) - 1
+_MAPPED = 0xFFFF << 32  # IPv4 as ::ffff:a.b.c.d
+
+
+def admitted(allow: Sequence[Network], deny: Sequence[Network]) -> bytes | None:
+    """The clients that are let in, as csrc/route_table.h has them: ranges in order that don't
+    meet. None = all. deny wins."""
+    if not allow and not deny:
+        return None
+    outside = [*_merged(deny), (_LAST + 1, _LAST + 1)]
+    ranges = []
+    at = 0
+    for first, last in _merged(allow) if allow else [(0, _LAST)]:
+        rest = first
+        while outside[at][1] < rest:
+            at += 1
+        here = at
+        while outside[here][0] <= last:
+            if outside[here][0] > rest:
+                ranges.append((rest, outside[here][0] - 1))
+            rest = outside[here][1] + 1
+            here += 1
+        if rest <= last:
+            ranges.append((rest, last))
+    return b"".join(first.to_bytes(16, "big") + last.to_bytes(16, "big") for first, last in ranges)
+
+
+def _merged(networks: Iterable[Network]) -> list[tuple[int, int]]:
+    """In order, and as few as there can be."""
+    spans = []
+    for network in networks:
+        base = _MAPPED if network.version == 4 else 0
+        first, last = int(network.network_address), int(network.broadcast_address)
+        spans.append((base + first, base + last))
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = merged[-1][0], max(last, merged[-1][1])
+        else:
+            merged.append((first, last))
+    return merged
+
+
+# --- who serves -----------------------------------------------------------------------------
+
+
+def settled(route: RouteRow) -> RouteRow:
+    """The same route with what follows from states, health, ramps and weights: whose turns they
+    are in each destination, and effective weights."""
+    rows = [_with_turns(row) for row in route.destinations]
+    effective = _effective_weights(route.rules, rows)
+    return replace(
+        route,
+        destinations=tuple(
+            row if row.effective_weight == weight else replace(row, effective_weight=weight)
+            for row, weight in zip(rows, effective, strict=True)
+        ),
+    )
+
+
+def serves(row: DestinationRow) -> bool:
+    """Whether it can take connections, apart from its weight."""
+    return row.state == READY and bool(row.turns)
+
+
+def is_unavailable(route: RouteRow) -> bool:
+    """Whether connections would go somewhere if anything there were well."""
+    return any(d.weight and d.endpoints and d.state == READY for d in route.destinations) and not (
+        any(d.effective_weight and d.turns for d in route.destinations)
+    )
+
+
+def _with_turns(row: DestinationRow) -> DestinationRow:
+    ready = [i for i, endpoint in enumerate(row.endpoints) if endpoint.state == READY]
+    well = [i for i in ready if row.endpoints[i].health == WELL]
+    panic = len(well) * 100 < len(ready) * row.rules.panic_percent
+    usable = ready if panic else well
+    first = min((row.endpoints[i].priority for i in usable), default=0)
+    takers = [i for i in usable if row.endpoints[i].priority == first]
+    taken = turns([(i, row.endpoints[i].weight * row.endpoints[i].ramp) for i in takers])
+    if taken == row.turns and panic == row.panic:
+        return row
+    return replace(row, turns=taken, panic=panic)
+
+
+def _effective_weights(rules: RouteRules, rows: Sequence[DestinationRow]) -> list[int]:
+    """The share of a destination that has endpoints, of which none can take a connection, goes
+    where on_unavailable says. One without endpoints keeps it: it is to be reset."""
+    weights = [row.weight if row.state == READY else 0 for row in rows]
+    if any(weight and row.ramp != FULL_RAMP for row, weight in zip(rows, weights, strict=True)):
+        weights = [weight * row.ramp for row, weight in zip(rows, weights, strict=True)]
+    failed = [i for i, row in enumerate(rows) if weights[i] and row.endpoints and not row.turns]
+    fallback = rules.fallback if rules.on_unavailable == FALLBACK else -1
+    if fallback >= 0 and serves(rows[fallback]):
+        weights[fallback] += sum(weights[i] for i in failed)
+    served = any(weight and serves(row) for row, weight in zip(rows, weights, strict=True))
+    if rules.on_unavailable != REJECT or (not served and rules.on_all_unavailable != RESET):
+        for i in failed:
+            weights[i] = 0
+    return _within_bounds(weights)
+
+
+def _within_bounds(weights: list[int]) -> list[int]:
+    """In the same ratio, as far as whole numbers up to the largest weight can be."""
+    if max(weights, default=0) <= MAX_WEIGHT:
+        return weights
+    divisor = gcd(*weights)
+    weights = [weight // divisor for weight in weights]
+    largest = max(weights)
+    if largest <= MAX_WEIGHT:
+        return weights
+    return [max(1, weight * MAX_WEIGHT // largest) if weight else 0 for weight in weights]
 
 
 def with_addresses(image: Image) -> Image:
@@ -249,11 +528,9 @@ def with_weights(image: Image, route_name: str, weights: Mapping[str, int]) -> I
 
     def changed(row: DestinationRow) -> DestinationRow:
         weight = weights.get(row.name, row.weight)
-        if weight == row.weight:
-            return row
-        return replace(row, weight=weight, effective_weight=_effective(weight, row.state))
+        return row if weight == row.weight else replace(row, weight=weight)
 
-    return _with_destinations(image, route_name, changed)
+    return _with_destinations(image, {route_name: changed})
 
 
 def with_state(image: Image, key: Key, state: int) -> Image:
@@ -263,55 +540,59 @@ def with_state(image: Image, key: Key, state: int) -> Image:
         if row.name != key[1]:
             return row
         if len(key) == 2:
-            return replace(row, state=state, effective_weight=_effective(row.weight, state))
+            return replace(row, state=state)
         endpoints = (
             replace(endpoint, state=state) if str(endpoint.address) == key[2] else endpoint
             for endpoint in row.endpoints
         )
-        return replace(row, endpoints=_ready_first(endpoints))
+        return replace(row, endpoints=tuple(endpoints))
 
-    return _with_destinations(image, key[0], changed)
+    return _with_destinations(image, {key[0]: changed})
+
+
+def with_conditions(image: Image, conditions: Mapping[Key, Condition]) -> Image:
+    """The same image, but for the health and the ramps of some endpoints and destinations. Those
+    that are not in it any more are passed over."""
+    by_route: dict[str, set[str]] = {}
+    for key in conditions:
+        by_route.setdefault(key[0], set()).add(key[1])
+
+    def change_of(route: str) -> Callable[[DestinationRow], DestinationRow]:
+        def changed(row: DestinationRow) -> DestinationRow:
+            if row.name not in by_route[route]:
+                return row
+            key = (route, row.name)
+            _, ramp = conditions.get(key, (WELL, row.ramp))
+            return replace(
+                row,
+                ramp=ramp,
+                endpoints=tuple(
+                    _conditioned(e, conditions.get((*key, str(e.address)))) for e in row.endpoints
+                ),
+            )
+
+        return changed
+
+    return _with_destinations(image, {route: change_of(route) for route in by_route})
+
+
+def _conditioned(row: EndpointRow, condition: Condition | None) -> EndpointRow:
+    if condition is None or condition == (row.health, row.ramp):
+        return row
+    return replace(row, health=condition[0], ramp=condition[1])
 
 
 def _with_destinations(
-    image: Image, route_name: str, changed: Callable[[DestinationRow], DestinationRow]
+    image: Image, changes: Mapping[str, Callable[[DestinationRow], DestinationRow]]
 ) -> Image:
-    """The same image, but for the destinations of one route."""
+    """The same image, but for the destinations of some routes."""
     routes = (
-        replace(route, destinations=tuple(map(changed, route.destinations)))
-        if route.name == route_name
+        settled(replace(route, destinations=tuple(map(changes[route.name], route.destinations))))
+        if route.name in changes
         else route
         for route in image.routes
     )
     return replace(image, routes=tuple(routes))
-
-
-def _effective(weight: int, state: int) -> int:
-    return weight if state == READY else 0
-
-
-def _ready_first(endpoints: Iterable[EndpointRow]) -> tuple[EndpointRow, ...]:
-    """As the table wants them: those that take turns before the others."""
-    return tuple(sorted(endpoints, key=lambda row: row.state != READY))
-
-
-def states_of(image: Image) -> dict[Key, int]:
-    """Those of destinations and endpoints that are not READY."""
-    found: dict[Key, int] = {}
-    for route in image.routes:
-        for destination in route.destinations:
-            key = (route.name, destination.name)
-            if destination.state != READY:
-                found[key] = destination.state
-            for endpoint in destination.endpoints:
-                if endpoint.state != READY:
-                    address = str(endpoint.address)
-                    found[route.name, destination.name, address] = endpoint.state
-    return found
-
-
-def _order(row: DestinationRow) -> list[str]:
-    return [str(endpoint.address) for endpoint in row.endpoints]
 
 
 TIMEOUTS = ("connect_timeout", "idle_timeout")
@@ -356,10 +637,29 @@ def _destination_changes(
         was, now = old_states.keys(), states.keys()
         changes.extend(f"{name} endpoint {address} added" for address in sorted(now - was))
         changes.extend(f"{name} endpoint {address} removed" for address in sorted(was - now))
-        if old_states == states and _order(before[name]) != _order(row):
-            changes.append(f"{name} endpoints take other turns")
+        changes += _other_changes(before[name], row)
     changes.extend(f"{name} removed" for name in before if name not in after)
     return changes
+
+
+def _other_changes(old: DestinationRow, new: DestinationRow) -> list[str]:
+    """Of its endpoints that stay, and of its rules."""
+    was = {str(endpoint.address): endpoint for endpoint in old.endpoints}
+    changes = []
+    for endpoint in new.endpoints:
+        before = was.get(str(endpoint.address), endpoint)
+        for what in ("weight", "max_connections", "priority"):
+            then, now = getattr(before, what), getattr(endpoint, what)
+            if then != now:
+                changes.append(f"endpoint {endpoint.address} {what} {then}->{now}")
+    return [f"{new.name} {change}" for change in (*changes, *_rule_changes(old.rules, new.rules))]
+
+
+def _rule_changes(
+    old: RouteRules | DestinationRules, new: RouteRules | DestinationRules
+) -> list[str]:
+    values = [(rule.name, getattr(old, rule.name), getattr(new, rule.name)) for rule in fields(new)]
+    return [f"{name} {then}->{now}" for name, then, now in values if then != now]
 
 
 def _listens(image: Image) -> dict[str, set[Address | str]]:
@@ -377,7 +677,11 @@ def _route_changes(old: RouteRow, new: RouteRow) -> list[str]:
     if old == new:
         return []
     of_route = _timeout_changes(old, new)
-    return [*_destination_changes(old.destinations, new.destinations, of_route), *of_route]
+    changes = _destination_changes(old.destinations, new.destinations, of_route)
+    changes += [*of_route, *_rule_changes(old.rules, new.rules)]
+    if old.admitted != new.admitted:
+        changes.append("allow or deny changed")
+    return changes
 
 
 def describe_changes(old: Image, new: Image) -> list[str]:

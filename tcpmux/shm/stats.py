@@ -17,7 +17,7 @@ from tcpmux.shm._shm import (
 )
 from tcpmux.shm.image import (
     ADMIN_STATES,
-    READY,
+    HEALTHS,
     DestinationRow,
     Image,
     RouteRow,
@@ -26,7 +26,15 @@ from tcpmux.shm.image import (
 from tcpmux.shm.view import View
 
 # Ends of a connection that never reached an endpoint.
-REJECTED = ("connect_failed", "connect_timeout", "no_endpoint", "local_error")
+REJECTED = (
+    "connect_failed",
+    "connect_timeout",
+    "no_endpoint",
+    "local_error",
+    "retries_used_up",
+    "overflow",
+    "rate_limited",
+)
 
 
 def _closed_by_reason(counters: SlotCounters) -> dict[str, int]:
@@ -69,16 +77,19 @@ def destination(row: DestinationRow) -> dict[str, Any]:
 def endpoints(row: DestinationRow) -> list[tuple[int, dict[str, Any]]]:
     """(counter slot, what every view shows) of each endpoint, once. turns: how many it takes in a
     round; out of service it takes none."""
+    taken = Counter(row.turns)
     return [
         (
             endpoint.slot,
             {
                 "address": str(endpoint.address),
                 "state": ADMIN_STATES[endpoint.state],
-                "turns": count if endpoint.state == READY else 0,
+                "health": HEALTHS[endpoint.health],
+                "ramp": endpoint.ramp,
+                "turns": taken[index],
             },
         )
-        for endpoint, count in Counter(row.endpoints).items()
+        for index, endpoint in enumerate(row.endpoints)
     ]
 
 

@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from tcpmux.shm._layout cimport (
     TM_HUNG_UP, TM_RESET, tm_conn, tm_conn_state, tm_image, tm_live, tm_peer, tm_pump, tm_route,
-    tm_slot, tm_table, tm_ticket,
+    tm_slot, tm_table, tm_commons,
 )
 from tcpmux.worker._mechanism cimport (
     EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLPRI, EPOLLRDHUP, tm_expecting,
@@ -21,7 +21,7 @@ cdef struct Worker:
     const tm_table *table
     const tm_image *image
     uint64_t generation
-    tm_ticket *tickets
+    tm_commons *commons
     tm_live *live
     tm_conn *records
     # Records: never-used ones lie behind live.records_used; the rest are in a list.
@@ -31,6 +31,8 @@ cdef struct Worker:
     uint32_t dead
     uint32_t ready
     tm_expecting expecting       # what the last thing done is likely to bring
+    uint64_t random              # state of _choice's generator; not 0
+    bint shapes                  # some route or destination limits bytes per second
     tm_pump pump
     tm_wheel wheel
 
@@ -67,7 +69,9 @@ cdef uint32_t connection_record(Worker *w, int fd, const tm_peer *peer,
                                 const tm_route *chosen) noexcept nogil
 cdef void side_was_reset(Worker *w, uint32_t index, int side) noexcept nogil
 cdef void connection_route(Worker *w, uint32_t index, const tm_route *chosen) noexcept nogil
-cdef void attempt_failed(Worker *w, tm_conn *conn, int error, bint timed_out) noexcept nogil
+cdef void go_on_waiting(Worker *w, uint32_t index) noexcept nogil
+cdef uint64_t next_look(Worker *w, uint32_t index) noexcept nogil
+cdef void attempt_failed(Worker *w, uint32_t index, int error, bint timed_out) noexcept nogil
 cdef void connect_next(Worker *w, uint32_t index) noexcept nogil
 cdef void connection_finish(Worker *w, uint32_t index) noexcept nogil
 cdef void end(Worker *w, uint32_t index, int reason, bint reset) noexcept nogil

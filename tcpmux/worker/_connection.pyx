@@ -16,34 +16,39 @@ taken.
 """
 
 from libc.errno cimport EAGAIN, ENOTCONN
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close
 
 from tcpmux.shm._layout cimport (
-    AF_UNIX, TM_BIG_READ, TM_BULK_RUN, TM_CLIENT, TM_CLOSED_client_reset,
-    TM_CLOSED_connect_failed, TM_CLOSED_connect_timeout, TM_CLOSED_endpoint_reset,
-    TM_CLOSED_finished, TM_CLOSED_idle_timeout, TM_CLOSED_killed, TM_CLOSED_local_error,
-    TM_CLOSED_no_endpoint, TM_CLOSED_shutdown, tm_conn, tm_conn_state, TM_CONNECT,
-    TM_CONNECTING, tm_count, TM_DEAD, tm_destination, tm_duration_bounds_us, TM_ENDING,
-    tm_endpoint, TM_ENDPOINT, TM_FREE, tm_half, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT,
-    tm_histogram_add, TM_HUNG_UP, tm_journal_note, tm_latency_bounds_us,
-    tm_live_set_connections, tm_log_commit, TM_LOG_END, tm_log_entry, tm_log_place,
-    TM_LOG_START, TM_LOG_STARTS, TM_MAX_LINES, TM_NONE, TM_NOTHING, TM_OPEN, tm_peer, tm_pick,
-    TM_PICKED_only, TM_PICKED_weighted, tm_pipe_give_back, TM_PUMP_BLOCKED,
-    TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED, TM_PUMP_EOF, TM_PUMP_HOST_ERROR,
-    tm_pump_release, tm_pump_result, tm_pump_run, TM_PUMP_SOURCE_ERROR, TM_PUMP_YIELD,
-    TM_READ_UNWATCHED, TM_RELAYING, TM_RESET, TM_RESETTING, tm_route, TM_SHUT, tm_slot,
-    tm_table_log_capacity, tm_table_log_kinds, tm_ticket_take, TM_UNCOUNTED_DESTINATION,
-    TM_UNCOUNTED_SOURCE, TM_UNPACED, TM_WRITE_WATCHED,
+    AF_UNIX, tm_avoid, TM_BIG_READ, TM_BULK_RUN, tm_bytes_charge, TM_CLIENT,
+    TM_CLOSED_client_reset, TM_CLOSED_connect_failed, TM_CLOSED_connect_timeout,
+    TM_CLOSED_endpoint_reset, TM_CLOSED_finished, TM_CLOSED_idle_timeout, TM_CLOSED_killed,
+    TM_CLOSED_lifetime, TM_CLOSED_local_error, TM_CLOSED_no_endpoint, TM_CLOSED_overflow,
+    TM_CLOSED_retries_used_up, TM_CLOSED_shutdown, tm_common, tm_conn, tm_conn_state,
+    TM_CONNECT, TM_CONNECTING, tm_count, TM_DEAD, tm_destination, tm_duration_bounds_us,
+    TM_ENDING, TM_ENDPOINT, tm_endpoint, TM_FREE, TM_FULL_QUEUE, TM_FULL_SPILL, tm_half,
+    TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, tm_histogram_add, TM_HOLD,
+    TM_HOLDS_DESTINATION, TM_HOLDS_ENDPOINT, TM_HOLDS_QUEUE, TM_HUNG_UP, tm_journal_note,
+    TM_KEPT_ALIVE, tm_latency_bounds_us, tm_live_set_connections, tm_log_commit, TM_LOG_END,
+    tm_log_entry, tm_log_place, TM_LOG_START, TM_LOG_STARTS, TM_MAX_LINES, tm_mix, TM_NONE,
+    tm_note_failure, tm_note_success, TM_NOTHING, TM_OPEN, tm_peer, tm_pick,
+    TM_PICKED_failed_over, TM_PICKED_only, TM_PICKED_spilled, TM_PICKED_weighted,
+    tm_pipe_give_back, TM_PUMP_BLOCKED, TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED, TM_PUMP_EOF,
+    TM_PUMP_HOST_ERROR, tm_pump_release, tm_pump_result, tm_pump_run, TM_PUMP_SOURCE_ERROR,
+    TM_PUMP_YIELD, TM_READ_UNWATCHED, TM_RELAYING, TM_RESET, TM_RESETTING, tm_retry_earn,
+    tm_retry_take, tm_route, TM_SHUT, tm_slot, tm_table_log_capacity, tm_table_log_kinds,
+    tm_ticket_take, TM_UNCOUNTED_DESTINATION, TM_UNCOUNTED_SOURCE, TM_UNPACED, TM_WRITE_WATCHED,
 )
+from tcpmux.worker._choice cimport choose_turn, next_endpoint
+from tcpmux.worker._limits cimport hold, let_go_of, let_go_of_all, let_in
 from tcpmux.worker._mechanism cimport (
     epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_MOD, epoll_event, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN,
     EPOLLOUT, EPOLLPRI, EPOLLRDHUP, TM_EXPECT_ANSWER, TM_EXPECT_ANY, TM_EXPECT_BULK,
     TM_EXPECT_CLIENT, tm_peer_from, tm_sock_acknowledge, tm_sock_closed_by_peer,
     tm_sock_connect, tm_sock_do_not_pace, tm_sock_error, tm_sock_established,
-    tm_sock_has_answered, tm_sock_local, tm_sock_local_failure, tm_sock_shut_write,
+    tm_sock_has_answered, tm_sock_keep_alive, tm_sock_local, tm_sock_local_failure, tm_sock_shut_write,
     tm_sock_unacknowledged, tm_sock_will_reset, tm_wheel_arm, tm_wheel_disarm,
 )
 
@@ -55,8 +60,24 @@ cdef enum:
     # receiver is not reading, and a direct sender's RST would not have waited.
     RESET_WAIT_MS = 1000
     RESET_RECHECK_MS = 10
+    # An endpoint that has just failed is passed over for so long, while there are others.
+    AVOID_MS = 1000
+    # How often a connection looks whether what it waits for is there.
+    WAIT_LOOK_MS = 10
+    # Connections that live so long have their peers looked after by TCP.
+    KEEPALIVE_AFTER_MS = 15000
+    # Of a limited rate at most one part in so many is moved at once, but so many bytes.
+    SHAPED_PARTS = 50
+    LEAST_BUDGET = 2048
+    LEAST_PAUSE_US = 5000
+    MOST_PAUSE_US = 10000000
+    PUMP_BUDGET = 1 << 20   # bytes per half and turn
+    CREDIT_US = 100000  # unused time that is not lost; csrc/commons.h: TM_CREDIT_NS
     # What says that a short read does not mean "drained".
     READ_TO_THE_END = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI
+
+
+cdef uint64_t NEVER = <uint64_t>1 << 62
 
 
 # --- small parts ------------------------------------------------------------------------------
@@ -218,9 +239,28 @@ cdef void log_start(Worker *w, uint32_t index, uint32_t kinds) noexcept nogil:
 
 # --- the end ----------------------------------------------------------------------------------
 
+cdef void judge(Worker *w, const tm_conn *conn, int reason) noexcept nogil:
+    """What the end says about the endpoint, which control may eject for it."""
+    cdef const tm_destination *destination
+    cdef tm_common *endpoint
+    if conn.endpoint_slot == TM_NONE or conn.first_byte_us or conn.state == TM_CONNECTING:
+        return  # with a first byte it has been found well
+    endpoint = &w.commons.slots[conn.endpoint_slot]
+    if reason == TM_CLOSED_endpoint_reset:
+        tm_note_failure(endpoint)
+    elif reason == TM_CLOSED_finished:
+        destination = destination_of(w, conn)
+        if destination != NULL and (
+                w.now_us - conn.accepted_at_us < destination.rules.early_close_ms * 1000):
+            tm_note_failure(endpoint)
+        else:
+            tm_note_success(endpoint)
+
+
 cdef void end(Worker *w, uint32_t index, int reason, bint reset) noexcept nogil:
     """Closes both sides, by RST if `reset`, and counts why. The record is free after this batch."""
     cdef tm_conn *conn = &w.records[index]
+    judge(w, conn, reason)
     conn.close_reason = <uint8_t>reason
     conn.by_reset = reset
     if tm_table_log_kinds(w.table):
@@ -276,6 +316,8 @@ cdef void connection_finish(Worker *w, uint32_t index) noexcept nogil:
             tm_pump_release(&w.pump, &conn.half[side])
         close_side(conn, side, conn.by_reset)
     tm_wheel_disarm(&w.wheel, w.records, index)
+    if conn.close_reason != TM_OPEN:  # else it counts where it goes on
+        let_go_of_all(w, index)
     set_state(conn, TM_DEAD)
 
 
@@ -330,6 +372,79 @@ cdef void first_byte(Worker *w, tm_conn *conn) noexcept nogil:
     cdef uint64_t us = clock_us() - conn.accepted_at_us
     conn.first_byte_us = at_most_32_bits(us) or 1
     tm_histogram_add(&w.live.times[conn.destination_slot].first_byte, tm_latency_bounds_us, us)
+    tm_note_success(&w.commons.slots[conn.endpoint_slot])
+
+
+cdef inline uint64_t lower(uint64_t one, uint64_t other) noexcept nogil:
+    """Of two limits, where 0 is none."""
+    return other if one == 0 or (other and other < one) else one
+
+
+cdef void set_budget(Worker *w, const tm_conn *conn, int side) noexcept nogil:
+    """What a half may move at once, so that a limited one is not far ahead afterwards."""
+    cdef const tm_destination *destination = destination_of(w, conn)
+    cdef const tm_route *route
+    cdef uint64_t rate, budget = PUMP_BUDGET
+    if destination != NULL:
+        route = &w.image.routes[destination.route]
+        rate = (lower(destination.rules.up, route.rules.up) if side == TM_CLIENT
+                else lower(destination.rules.down, route.rules.down))
+        if rate:
+            budget = rate // SHAPED_PARTS
+    w.pump.budget = <uint32_t>(
+        PUMP_BUDGET if budget > PUMP_BUDGET else LEAST_BUDGET if budget < LEAST_BUDGET
+        else budget)
+
+
+cdef void pay(Worker *w, uint32_t index, int side, uint64_t moved) noexcept nogil:
+    """Puts bytes on the accounts of their half and their route; a half that is too far ahead is
+    not read until its time has come."""
+    cdef tm_conn *conn = &w.records[index]
+    cdef tm_half *half = &conn.half[side]
+    cdef const tm_destination *destination = destination_of(w, conn)
+    cdef const tm_route *route
+    cdef uint32_t now = <uint32_t>w.now_us
+    cdef int32_t ahead
+    cdef uint64_t rate, behind
+    if destination == NULL:
+        return
+    route = &w.image.routes[destination.route]
+    rate = destination.rules.up if side == TM_CLIENT else destination.rules.down
+    ahead = 0
+    if rate:
+        ahead = <int32_t>(half.paid_us - now)
+        if ahead < -CREDIT_US or ahead > MOST_PAUSE_US:
+            ahead = -CREDIT_US
+        ahead += <int32_t>(moved * 1000000 // rate)
+        half.paid_us = now + <uint32_t>ahead
+    rate = route.rules.up if side == TM_CLIENT else route.rules.down
+    if rate:
+        behind = tm_bytes_charge(&w.commons.slots[conn.route_slot], side, w.now_us * 1000,
+                                 moved * 1000000000 // rate) // 1000
+        if behind > MOST_PAUSE_US:
+            behind = MOST_PAUSE_US
+        if ahead < <int32_t>behind:
+            ahead = <int32_t>behind
+            half.paid_us = now + <uint32_t>ahead
+    if ahead > LEAST_PAUSE_US:
+        half.paused = 1
+        unwatch_read(w, index, side)
+        arm(w, index, next_look(w, index))
+
+
+cdef bint resume_paused(Worker *w, uint32_t index) noexcept nogil:
+    """Reads again what may be read again. False: the connection is over."""
+    cdef tm_conn *conn = &w.records[index]
+    cdef int side
+    for side in range(2):
+        if conn.half[side].paused and <int32_t>(
+                conn.half[side].paid_us - <uint32_t>w.now_us) <= LEAST_PAUSE_US:
+            conn.half[side].paused = 0
+            if conn.half[side].state == TM_HALF_OPEN:
+                pump_half(w, index, side)
+                if conn.state != TM_RELAYING:
+                    return False
+    return True
 
 
 cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
@@ -338,6 +453,10 @@ cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
     cdef tm_half *half = &conn.half[side]
     cdef int other = 1 - side
     cdef tm_pump_result result
+    if half.paused:
+        return
+    if w.shapes:
+        set_budget(w, conn, side)
     w.pump.journal.side = <uint8_t>side
     result = tm_pump_run(
         &w.pump, half, conn.fd[side], conn.fd[other], conn.side_flags[side] & TM_HUNG_UP)
@@ -351,14 +470,18 @@ cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
             first_byte(w, conn)
         w.expecting = (TM_EXPECT_BULK if half.bytes - half.counted >= TM_BIG_READ
                        else TM_EXPECT_ANSWER if side == TM_CLIENT else TM_EXPECT_CLIENT)
+        if w.shapes:
+            pay(w, index, side, half.bytes - half.counted)
         count_bytes(w, conn, side)
     if result == TM_PUMP_DRAINED:
-        watch_read(w, index, side)
+        if not half.paused:
+            watch_read(w, index, side)
         return
     if result == TM_PUMP_BLOCKED:
         watch_write(w, index, other)
     elif result == TM_PUMP_YIELD:
-        push_ready(w, index, side)
+        if not half.paused:
+            push_ready(w, index, side)
     elif result == TM_PUMP_EOF:
         half_ended(w, index, side)
     elif result == TM_PUMP_SOURCE_ERROR:
@@ -371,6 +494,17 @@ cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
     else:
         check(result == TM_PUMP_DESTINATION_ERROR)
         destination_failed(w, index, side)
+
+
+cdef void shorten_idle(Worker *w, uint32_t index) noexcept nogil:
+    """One side has ended: from here on half_open_timeout."""
+    cdef tm_conn *conn = &w.records[index]
+    cdef const tm_destination *destination = destination_of(w, conn)
+    cdef uint64_t half_open = destination.rules.half_open_ms if destination != NULL else 0
+    if half_open and lower(conn.idle_timeout_ms, half_open) == half_open:
+        conn.idle_timeout_ms = <uint32_t>half_open
+        conn.last_activity_ms = w.now_ms
+        arm(w, index, next_look(w, index))
 
 
 cdef void half_ended(Worker *w, uint32_t index, int side) noexcept nogil:
@@ -390,6 +524,7 @@ cdef void half_ended(Worker *w, uint32_t index, int side) noexcept nogil:
         error = tm_sock_shut_write(conn.fd[other])
         if error == 0:
             conn.half[side].state = TM_HALF_SHUT
+            shorten_idle(w, index)
         tm_journal_note(w.pump.journal, TM_NOTHING)
         if error < 0:
             check(error == -ENOTCONN)  # reset meanwhile
@@ -441,12 +576,14 @@ cdef void relay_event(Worker *w, uint32_t index, int side, uint32_t events) noex
         conn.side_flags[side] |= TM_HUNG_UP
         if events & EPOLLPRI:  # the kernel counts urgent bytes, which are not passed on
             conn.half[side].uncounted |= TM_UNCOUNTED_SOURCE
+    if events & EPOLLERR:  # what is there to be read is so for the last time
+        conn.half[side].paused = conn.half[other].paused = 0
     if events & EPOLLOUT and conn.half[other].blocked and conn.half[other].state == TM_HALF_OPEN:
         pump_half(w, index, other)
         if conn.state != TM_RELAYING:
             return
     if conn.half[side].state == TM_HALF_OPEN:
-        if conn.half[side].blocked:
+        if conn.half[side].blocked or conn.half[side].paused:
             if events & EPOLLIN:
                 unwatch_read(w, index, side)
         elif events & (EPOLLIN | READ_TO_THE_END):
@@ -461,7 +598,7 @@ cdef void relay_event(Worker *w, uint32_t index, int side, uint32_t events) noex
 
 # --- connecting -------------------------------------------------------------------------------
 
-cdef const tm_destination *destination_of(Worker *w, tm_conn *conn) noexcept nogil:
+cdef const tm_destination *destination_of(Worker *w, const tm_conn *conn) noexcept nogil:
     """Its destination in the image in force; NULL if a reload has removed it."""
     cdef uint32_t i
     if (conn.destination < w.image.destination_count
@@ -469,13 +606,14 @@ cdef const tm_destination *destination_of(Worker *w, tm_conn *conn) noexcept nog
         return &w.image.destinations[conn.destination]
     for i in range(w.image.destination_count):
         if w.image.destinations[i].slot == conn.destination_slot:
-            conn.destination = i
+            (<tm_conn *>conn).destination = i
             return &w.image.destinations[i]
     return NULL
 
 
-cdef void attempt_failed(Worker *w, tm_conn *conn, int error, bint timed_out) noexcept nogil:
+cdef void attempt_failed(Worker *w, uint32_t index, int error, bint timed_out) noexcept nogil:
     """Counts a failed connect. A failure of this host is not held against the endpoint."""
+    cdef tm_conn *conn = &w.records[index]
     cdef tm_slot *destination = slot_of(w, conn.destination_slot)
     cdef tm_slot *endpoint = slot_of(w, conn.endpoint_slot)
     if timed_out:
@@ -489,7 +627,10 @@ cdef void attempt_failed(Worker *w, tm_conn *conn, int error, bint timed_out) no
     if conn.close_reason != TM_CLOSED_local_error:
         tm_count(&destination.connect_failures, 1)
         tm_count(&endpoint.connect_failures, 1)
+        tm_note_failure(&w.commons.slots[conn.endpoint_slot])
+        tm_avoid(&w.commons.slots[conn.endpoint_slot], w.now_ms + AVOID_MS)
     tm_count(&endpoint.closed[conn.close_reason], 1)
+    let_go_of(w, index, TM_HOLDS_ENDPOINT)
     conn.endpoint_slot = TM_NONE
     close_side(conn, TM_ENDPOINT, False)
 
@@ -514,25 +655,25 @@ cdef void established(Worker *w, uint32_t index) noexcept nogil:
     set_state(conn, TM_RELAYING)
     if kinds:
         log_start(w, index, kinds)
-    if conn.idle_timeout_ms:
-        arm(w, index, w.now_ms + conn.idle_timeout_ms)
-    else:
-        tm_wheel_disarm(&w.wheel, w.records, index)
+    arm(w, index, next_look(w, index))
     pump_half(w, index, TM_CLIENT)
     if not unix_endpoint and conn.state == TM_RELAYING:
         tm_sock_acknowledge(conn.fd[TM_ENDPOINT])
 
 
-cdef bint tried(Worker *w, tm_conn *conn, const tm_destination *destination,
-                uint32_t slot) noexcept nogil:
-    """Whether an endpoint has been tried: one of a higher weight is in the list several times."""
-    cdef uint32_t i
-    for i in range(conn.attempts):
-        if slot == w.image.endpoints[
-                destination.first_endpoint
-                + (conn.first_endpoint + i) % destination.endpoint_count].slot:
-            return True
-    return False
+cdef bint may_retry(Worker *w, tm_conn *conn, const tm_destination *destination) noexcept nogil:
+    """Whether its route lets it try another endpoint. The first one pays for others' retries."""
+    cdef const tm_route *route = &w.image.routes[destination.route]
+    cdef tm_common *account = &w.commons.slots[destination.slot]
+    if conn.attempts == 0:
+        tm_retry_earn(account, route.rules.retry_percent)
+        return True
+    if ((route.rules.max_attempts and conn.attempts >= route.rules.max_attempts)
+            or not tm_retry_take(account, route.rules.retry_burst)):
+        conn.close_reason = TM_CLOSED_retries_used_up
+        return False
+    tm_count(&slot_of(w, destination.slot).retries, 1)
+    return True
 
 
 cdef void connect_next(Worker *w, uint32_t index) noexcept nogil:
@@ -543,18 +684,28 @@ cdef void connect_next(Worker *w, uint32_t index) noexcept nogil:
     cdef tm_conn *conn = &w.records[index]
     cdef const tm_destination *destination = destination_of(w, conn)
     cdef const tm_endpoint *endpoint
-    cdef uint32_t count = destination.endpoint_count if destination != NULL else 0
+    cdef uint32_t at
     cdef uint32_t events
+    cdef bint full = False
     cdef int fd, state
     cdef uint8_t flags
-    while conn.attempts < count:
-        endpoint = &w.image.endpoints[
-            destination.first_endpoint + (conn.first_endpoint + conn.attempts) % count]
-        if conn.attempts and tried(w, conn, destination, endpoint.slot):
-            conn.attempts += 1
-            continue
-        conn.attempts += 1
+    while destination != NULL and destination.turn_count:
+        at = next_endpoint(w, conn, destination)
+        if at == TM_NONE:
+            break
+        endpoint = &w.image.endpoints[destination.first_endpoint + at]
+        conn.tried |= <uint32_t>1 << (at % 32)
         conn.endpoint_slot = endpoint.slot
+        if not hold(w, index, TM_HOLDS_ENDPOINT, endpoint.max_connections):
+            conn.endpoint_slot = TM_NONE
+            full = True
+            continue
+        if not may_retry(w, conn, destination):
+            let_go_of(w, index, TM_HOLDS_ENDPOINT)
+            conn.endpoint_slot = TM_NONE
+            break
+        if conn.attempts < 255:
+            conn.attempts += 1
         tm_peer_from(&conn.endpoint, &endpoint.address)
         tm_count(&slot_of(w, endpoint.slot).opened, 1)
         conn.connect_us = <uint32_t>clock_us()
@@ -563,14 +714,14 @@ cdef void connect_next(Worker *w, uint32_t index) noexcept nogil:
         conn.fd[TM_ENDPOINT] = fd if fd >= 0 else -1
         tm_journal_note(w.pump.journal, TM_NOTHING)
         if fd < 0:
-            attempt_failed(w, conn, -fd, False)
+            attempt_failed(w, index, -fd, False)
             continue
         # On this host or a fast network the handshake is over by now: no need to wait for it.
         state = tm_sock_established(fd)
         flags = always_read_on(conn.endpoint.family)
         if state < 0:
             if not tm_sock_has_answered(fd):
-                attempt_failed(w, conn, -state, False)
+                attempt_failed(w, index, -state, False)
                 continue
             flags |= ANSWERED_AND_RESET
         events = BASE_EVENTS if state else BASE_EVENTS | EPOLLOUT
@@ -583,7 +734,10 @@ cdef void connect_next(Worker *w, uint32_t index) noexcept nogil:
             conn.deadline_ms = w.now_ms + conn.connect_timeout_ms
             arm(w, index, conn.deadline_ms)
         return
-    end(w, index, (conn.close_reason or TM_CLOSED_no_endpoint), True)
+    if full and conn.attempts == 0:
+        wait_or_go(w, index, destination)
+    elif not fail_over(w, index, destination):
+        end(w, index, (conn.close_reason or TM_CLOSED_no_endpoint), True)
 
 
 cdef void connect_event(Worker *w, uint32_t index, int side, uint32_t events) noexcept nogil:
@@ -595,6 +749,8 @@ cdef void connect_event(Worker *w, uint32_t index, int side, uint32_t events) no
             conn.side_flags[TM_CLIENT] |= TM_HUNG_UP
             if events & EPOLLPRI:
                 conn.half[TM_CLIENT].uncounted |= TM_UNCOUNTED_SOURCE
+            if events & EPOLLERR and conn.fd[TM_ENDPOINT] < 0:  # it waits no longer
+                end(w, index, TM_CLOSED_client_reset, True)
         return
     if not events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
         return
@@ -603,7 +759,7 @@ cdef void connect_event(Worker *w, uint32_t index, int side, uint32_t events) no
         return
     if error < 0:
         if not tm_sock_has_answered(conn.fd[TM_ENDPOINT]):
-            attempt_failed(w, conn, -error, False)
+            attempt_failed(w, index, -error, False)
             connect_next(w, index)
             return
         conn.side_flags[TM_ENDPOINT] |= ANSWERED_AND_RESET
@@ -648,6 +804,7 @@ cdef uint32_t connection_record(Worker *w, int fd, const tm_peer *peer,
     conn.timer_slot = TM_NONE
     conn.client = peer[0]
     conn.side_flags[TM_CLIENT] = always_read_on(peer.family)
+    conn.listener = <uint16_t>w.pump.journal.listener
     conn.accepted_at_us = w.now_us
     conn.table_generation = w.generation
     conn.route_slot = chosen.slot
@@ -672,24 +829,181 @@ cdef void connection_open(Worker *w, int fd, const tm_peer *peer, uint32_t route
 
 cdef void connection_route(Worker *w, uint32_t index, const tm_route *chosen) noexcept nogil:
     cdef tm_conn *conn = &w.records[index]
-    cdef const tm_destination *destination
-    if chosen.period == 0:
-        end(w, index, TM_CLOSED_no_endpoint, True)
-        return
-    conn.destination = chosen.first_destination + tm_pick(
-        chosen, tm_ticket_take(&w.tickets[chosen.ticket]))
-    destination = &w.image.destinations[conn.destination]
-    if destination.endpoint_count > 1:
-        conn.first_endpoint = <uint32_t>(
-            tm_ticket_take(&w.tickets[destination.ticket]) % destination.endpoint_count)
+    cdef int reason
+    if not let_in(w, index, chosen, &reason):
+        end(w, index, reason, True)
+    elif chosen.period == 0:
+        await_destination(w, index, chosen)
+    else:
+        conn.deadline_ms = 0
+        # A period of 1 is all weight on one destination: csrc/pick.h.
+        give_destination(
+            w, index, chosen.first_destination + tm_pick(
+                chosen, tm_ticket_take(&w.commons.tickets[chosen.ticket])),
+            TM_PICKED_only if chosen.period == 1 else TM_PICKED_weighted)
+
+
+cdef bint has_room(Worker *w, uint32_t index, uint32_t at) noexcept nogil:
+    """Takes a place in a destination, if it has one."""
+    cdef tm_conn *conn = &w.records[index]
+    cdef const tm_destination *destination = &w.image.destinations[at]
+    conn.destination = at
+    conn.destination_slot = destination.slot
+    if hold(w, index, TM_HOLDS_DESTINATION, destination.rules.max_connections):
+        return True
+    conn.destination_slot = TM_NONE
+    return False
+
+
+cdef uint32_t another(Worker *w, uint32_t index, uint32_t but) noexcept nogil:
+    """Takes a place in another destination of the route, the next one that has weight, endpoints
+    and room; TM_NONE: there is none."""
+    cdef const tm_destination *destination = &w.image.destinations[but]
+    cdef const tm_route *route = &w.image.routes[destination.route]
+    cdef uint32_t step, at
+    for step in range(1, route.destination_count):
+        at = route.first_destination + (
+            but - route.first_destination + step) % route.destination_count
+        destination = &w.image.destinations[at]
+        if destination.effective_weight and destination.turn_count and has_room(w, index, at):
+            return at
+    return TM_NONE
+
+
+cdef void give_destination(Worker *w, uint32_t index, uint32_t at, int reason) noexcept nogil:
+    cdef tm_conn *conn = &w.records[index]
+    cdef const tm_destination *destination = &w.image.destinations[at]
+    cdef bint room = has_room(w, index, at)
+    cdef uint32_t other = TM_NONE
+    if not room and destination.rules.on_full == TM_FULL_SPILL:
+        other = another(w, index, at)
+        if other != TM_NONE:
+            room = True
+            reason = TM_PICKED_spilled
+            at = other
+    begin_with(w, index, at, reason)
+    if room:
+        connect_first(w, index)
+    else:
+        wait_or_go(w, index, destination)
+
+
+cdef void begin_with(Worker *w, uint32_t index, uint32_t at, int reason) noexcept nogil:
+    """From here on it is a connection of this destination."""
+    cdef tm_conn *conn = &w.records[index]
+    cdef const tm_destination *destination = &w.image.destinations[at]
+    conn.destination = at
     conn.destination_slot = destination.slot
     conn.connect_timeout_ms = destination.connect_timeout_ms
     conn.idle_timeout_ms = destination.idle_timeout_ms
-    # A period of 1 is all weight on one destination: csrc/pick.h.
-    conn.pick_reason = TM_PICKED_only if chosen.period == 1 else TM_PICKED_weighted
+    conn.pick_reason = <uint8_t>reason
+    conn.tried = 0
     tm_count(&slot_of(w, destination.slot).picked[conn.pick_reason], 1)
     tm_count(&slot_of(w, destination.slot).opened, 1)
+
+
+cdef void connect_first(Worker *w, uint32_t index) noexcept nogil:
+    cdef tm_conn *conn = &w.records[index]
+    cdef const tm_destination *destination = destination_of(w, conn)
+    if destination != NULL and destination.turn_count:
+        conn.first_turn = <uint16_t>choose_turn(w, conn, destination)
     connect_next(w, index)
+
+
+cdef bint fail_over(Worker *w, uint32_t index, const tm_destination *destination) noexcept nogil:
+    """To another destination, once and if the route says so."""
+    cdef tm_conn *conn = &w.records[index]
+    cdef uint32_t slot = conn.destination_slot
+    cdef int reason = conn.close_reason or TM_CLOSED_no_endpoint
+    cdef uint32_t from_, to
+    if (destination == NULL or conn.pick_reason == TM_PICKED_failed_over
+            or not w.image.routes[destination.route].rules.across
+            or reason == TM_CLOSED_local_error):
+        return False
+    from_ = conn.destination
+    let_go_of(w, index, TM_HOLDS_DESTINATION)
+    to = another(w, index, from_)
+    if to == TM_NONE:
+        conn.destination = from_
+        conn.destination_slot = slot
+        return False
+    tm_count(&slot_of(w, slot).closed[reason], 1)
+    begin_with(w, index, to, TM_PICKED_failed_over)
+    connect_first(w, index)
+    return True
+
+
+# --- waiting ----------------------------------------------------------------------------------
+
+cdef void await_destination(Worker *w, uint32_t index, const tm_route *route) noexcept nogil:
+    """No destination can take it: some time may pass until one can."""
+    cdef tm_conn *conn = &w.records[index]
+    if route.rules.on_all_unavailable != TM_HOLD:
+        end(w, index, TM_CLOSED_no_endpoint, True)
+        return
+    if conn.deadline_ms == 0:
+        conn.deadline_ms = w.now_ms + route.rules.hold_ms
+    conn.destination = <uint32_t>(route - w.image.routes)
+    if w.now_ms < conn.deadline_ms:
+        arm(w, index, w.now_ms + WAIT_LOOK_MS)
+    else:
+        end(w, index, TM_CLOSED_no_endpoint, True)
+
+
+cdef void wait_or_go(Worker *w, uint32_t index, const tm_destination *destination) noexcept nogil:
+    """The destination, or each of its endpoints, is full."""
+    cdef tm_conn *conn = &w.records[index]
+    if (destination == NULL or destination.rules.on_full != TM_FULL_QUEUE
+            or not hold(w, index, TM_HOLDS_QUEUE, destination.rules.queue_size)):
+        end(w, index, TM_CLOSED_overflow, True)
+        return
+    if conn.deadline_ms == 0:
+        conn.deadline_ms = w.now_ms + destination.rules.queue_ms
+    if w.now_ms < conn.deadline_ms:
+        arm(w, index, w.now_ms + WAIT_LOOK_MS)
+    else:
+        end(w, index, TM_CLOSED_overflow, True)
+
+
+cdef const tm_route *route_of(Worker *w, const tm_conn *conn) noexcept nogil:
+    """Of one that has no destination yet; NULL: a reload has removed it."""
+    cdef uint32_t i
+    if (conn.destination < w.image.route_count
+            and w.image.routes[conn.destination].slot == conn.route_slot):
+        return &w.image.routes[conn.destination]
+    for i in range(w.image.route_count):
+        if w.image.routes[i].slot == conn.route_slot:
+            return &w.image.routes[i]
+    return NULL
+
+
+cdef void go_on_waiting(Worker *w, uint32_t index) noexcept nogil:
+    """For whatever it waits: a destination, a place in one, or the next endpoint."""
+    cdef tm_conn *conn = &w.records[index]
+    cdef const tm_destination *destination
+    cdef const tm_route *route
+    if conn.destination_slot == TM_NONE:
+        route = route_of(w, conn)
+        if route == NULL:
+            end(w, index, TM_CLOSED_no_endpoint, True)
+        else:
+            connection_route(w, index, route)
+        return
+    destination = destination_of(w, conn)
+    if destination == NULL:
+        end(w, index, TM_CLOSED_no_endpoint, True)
+    elif not hold(w, index, TM_HOLDS_DESTINATION, destination.rules.max_connections):
+        wait_or_go(w, index, destination)
+    elif conn.holds & TM_HOLDS_QUEUE:
+        conn.tried = 0
+        if w.now_ms >= conn.deadline_ms:
+            end(w, index, TM_CLOSED_overflow, True)
+            return
+        connect_first(w, index)
+        if conn.state != TM_DEAD and conn.endpoint_slot != TM_NONE:
+            let_go_of(w, index, TM_HOLDS_QUEUE)
+    else:
+        connect_next(w, index)
 
 
 # --- what the loop calls ----------------------------------------------------------------------
@@ -722,23 +1036,96 @@ cdef void connection_timer(Worker *w, uint32_t index) noexcept nogil:
         else:
             arm(w, index, w.now_ms + RESET_RECHECK_MS)
         return
-    check(conn.state == TM_CONNECTING or conn.state == TM_RELAYING)
+    if conn.state == TM_CONNECTING:
+        if conn.fd[TM_ENDPOINT] < 0:
+            go_on_waiting(w, index)
+        elif w.now_ms < deadline:
+            arm(w, index, deadline)
+        else:
+            attempt_failed(w, index, 0, True)
+            connect_next(w, index)
+        return
+    check(conn.state == TM_RELAYING)
     if deadline == 0:
-        deadline = conn.last_activity_ms + conn.idle_timeout_ms
-    elif conn.state == TM_RELAYING and conn.last_activity_ms + RESET_WAIT_MS > deadline:
+        relaying_timer(w, index)
+        return
+    # await_reset()
+    if conn.last_activity_ms + RESET_WAIT_MS > deadline:
         deadline = conn.last_activity_ms + RESET_WAIT_MS
     if w.now_ms < deadline:
         arm(w, index, deadline)
-    elif conn.state == TM_CONNECTING:
-        attempt_failed(w, conn, 0, True)
-        connect_next(w, index)
-    elif conn.deadline_ms:  # await_reset()
+    else:
         end(w, index, TM_CLOSED_client_reset if conn.side_flags[TM_CLIENT] & TM_RESET
             else TM_CLOSED_endpoint_reset, True)
+
+
+cdef uint64_t lifetime_ends_ms(Worker *w, uint32_t index,
+                               const tm_destination *destination) noexcept nogil:
+    """Monotonic; 0 = never. Jitter is the same whenever it is asked for."""
+    cdef const tm_conn *conn = &w.records[index]
+    cdef uint64_t most = destination.rules.lifetime_ms
+    cdef uint64_t part
+    if most == 0:
+        return 0
+    part = tm_mix(conn.accepted_at_us ^ (<uint64_t>conn.client.port << 48)) & 0xffff
+    return (conn.accepted_at_us // 1000 + most
+            - most * destination.rules.lifetime_jitter * part // (100 * 0xffff))
+
+
+cdef uint64_t next_look(Worker *w, uint32_t index) noexcept nogil:
+    """When a relaying connection has to be looked at next, if nothing happens to it."""
+    cdef const tm_conn *conn = &w.records[index]
+    cdef const tm_destination *destination = destination_of(w, conn)
+    cdef uint64_t look = 0
+    cdef int32_t ahead
+    cdef int side
+    if conn.deadline_ms:
+        return conn.deadline_ms
+    if conn.idle_timeout_ms:
+        look = conn.last_activity_ms + conn.idle_timeout_ms
+    if destination != NULL:
+        look = lower(look, lifetime_ends_ms(w, index, destination))
+        if not conn.side_flags[TM_CLIENT] & TM_KEPT_ALIVE and (
+                destination.rules.keepalive_s or destination.rules.user_timeout_ms):
+            look = lower(look, conn.accepted_at_us // 1000 + KEEPALIVE_AFTER_MS)
+    for side in range(2):
+        if conn.half[side].paused:
+            ahead = <int32_t>(conn.half[side].paid_us - <uint32_t>w.now_us)
+            look = lower(look, w.now_ms + (ahead // 1000 if ahead > 0 else 0) + 1)
+    return look if look else NEVER
+
+
+cdef void relaying_timer(Worker *w, uint32_t index) noexcept nogil:
+    cdef tm_conn *conn = &w.records[index]
+    cdef const tm_destination *destination = destination_of(w, conn)
+    cdef uint64_t ends = 0
+    cdef int side
+    if not resume_paused(w, index):
+        return
+    if destination != NULL:
+        ends = lifetime_ends_ms(w, index, destination)
+        if (not conn.side_flags[TM_CLIENT] & TM_KEPT_ALIVE
+                and w.now_ms >= conn.accepted_at_us // 1000 + KEEPALIVE_AFTER_MS):
+            conn.side_flags[TM_CLIENT] |= TM_KEPT_ALIVE
+            for side in range(2):
+                tm_sock_keep_alive(
+                    conn.fd[side], <int>destination.rules.keepalive_s,
+                    <int>destination.rules.keepalive_interval_s,
+                    <int>destination.rules.keepalive_count,
+                    <int>destination.rules.user_timeout_ms)
+    if ends and w.now_ms >= ends:
+        end_whole(w, index, TM_CLOSED_lifetime)
+    elif (conn.idle_timeout_ms
+            and w.now_ms >= conn.last_activity_ms + conn.idle_timeout_ms):
+        end_whole(w, index, TM_CLOSED_idle_timeout)
     else:
-        # A clean FIN would pretend that all was delivered: reset if something is left.
-        end(w, index, TM_CLOSED_idle_timeout,
-            conn.half[0].queued != 0 or conn.half[1].queued != 0)
+        arm(w, index, next_look(w, index))
+
+
+cdef void end_whole(Worker *w, uint32_t index, int reason) noexcept nogil:
+    """A clean FIN would pretend that all was delivered: reset if something is left."""
+    cdef const tm_conn *conn = &w.records[index]
+    end(w, index, reason, conn.half[0].queued != 0 or conn.half[1].queued != 0)
 
 
 cdef bint connections_resume(Worker *w) noexcept nogil:

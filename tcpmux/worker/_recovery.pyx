@@ -18,23 +18,24 @@ from libc.stdlib cimport calloc, free
 from posix.unistd cimport close
 
 from tcpmux.shm._layout cimport (
-    TM_ACCEPT, TM_CLIENT, TM_CLOSED_client_reset, TM_CLOSED_local_error, TM_CLOSED_no_endpoint,
+    TM_ACCEPT, tm_admitted, TM_CLIENT, TM_CLOSED_client_reset, TM_CLOSED_local_error,
     TM_CLOSED_worker_lost, tm_conn, TM_CONNECT, TM_CONNECTING, tm_count, TM_DEAD, TM_ENDING,
-    TM_ENDPOINT, TM_FREE, tm_half, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, TM_HUNG_UP,
+    TM_ENDPOINT, TM_FREE, tm_half, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, TM_HOLDS_ENDPOINT, TM_HUNG_UP,
     tm_image, tm_journal_note, tm_live_at_fault, tm_live_set_connections, TM_MAX_LISTENERS,
     TM_MAX_SLOTS, TM_NONE, TM_NOTHING, TM_OPEN, tm_peer, tm_pipe_pool_adopt, tm_pump_recover,
-    TM_READ_UNWATCHED, TM_RELAYING, TM_RESET, TM_RESETTING, tm_route, TM_SHUT, tm_slot,
+    TM_READ_UNWATCHED, TM_RELAYING, TM_RESET, TM_RESETTING, TM_SHUT, tm_slot,
     tm_slot_active, TM_TAKE, TM_UNCOUNTED_SOURCE, TM_WRITE_WATCHED,
 )
 from tcpmux.worker._connection cimport (
     ANSWERED_AND_RESET, arm, attempt_failed, BASE_EVENTS, close_side, connect_next,
-    connection_finish, connection_record, connection_route, count_bytes, end, push_ready,
+    connection_finish, connection_record, count_bytes, end, go_on_waiting, next_look, push_ready,
     side_was_reset, slot_of, watch, Worker,
 )
 from tcpmux.worker._descriptors cimport (
     tm_descriptors, tm_descriptors_claim, tm_descriptors_next, tm_is_pipe, tm_is_socket,
     tm_kernel_fin_sent, tm_kernel_piped, tm_kernel_untouched, tm_kernel_was_reset,
 )
+from tcpmux.worker._limits cimport let_go_of, let_go_of_all, recover_counting
 from tcpmux.worker._mechanism cimport (
     EPOLL_CTL_ADD, EPOLLOUT, tm_sock_connect_failed, tm_sock_error, tm_sock_has_answered,
     tm_sock_is_connection, tm_sock_reset, tm_sock_will_reset,
@@ -117,6 +118,8 @@ cdef void give_up(Worker *w, tm_conn *conn) noexcept nogil:
     cdef int i
     cdef bint by_reset = not conn.moving  # else another worker may have the same sockets
     tm_count(&w.live.counters.abandoned, 1)
+    if by_reset:  # else it counts in the other worker
+        let_go_of_all(w, <uint32_t>(conn - w.records))
     conn.state = TM_FREE
     conn.moving = 0
     close_side(conn, TM_CLIENT, by_reset)
@@ -136,7 +139,8 @@ cdef bint place_accepted(Worker *w, int fd) noexcept nogil:
     if not tm_sock_is_connection(fd, &peer) or not tm_kernel_untouched(fd, False):
         return False
     route = w.image.route_of_listener[w.pump.journal.listener % TM_MAX_LISTENERS]
-    if route == TM_NONE:
+    if route == TM_NONE or not tm_admitted(
+            w.image, &w.image.routes[route], peer.family, peer.ip):
         return False
     connection_record(w, fd, &peer, &w.image.routes[route])
     return True
@@ -186,6 +190,7 @@ cdef void recover_records(Worker *w, tm_descriptors *all) noexcept nogil:
     w.connections = 0
     if w.live.records_used > w.capacity:
         w.live.records_used = w.capacity
+    recover_counting(w)
     for index in range(w.live.records_used):
         conn = &w.records[index]
         conn.timer_slot = TM_NONE
@@ -273,9 +278,11 @@ cdef bint finish_operation(Worker *w, tm_conn *conn) noexcept nogil:
     cdef int operation = w.pump.journal.operation
     if conn.state == TM_CONNECTING:
         if conn.fd[TM_ENDPOINT] < 0:
+            let_go_of(w, w.pump.journal.current, TM_HOLDS_ENDPOINT)
             conn.endpoint_slot = TM_NONE
             if operation == TM_CONNECT and conn.attempts:
                 conn.attempts -= 1  # whether it was made nobody knows: once more
+                conn.tried = 0
         return True
     if conn.state != TM_RELAYING:
         return True
@@ -302,14 +309,6 @@ cdef bint was_reset(tm_conn *conn, int side) noexcept nogil:
     return conn.half[1 - side].state == TM_HALF_OPEN and tm_kernel_fin_sent(conn.fd[side])
 
 
-cdef const tm_route *route_of(Worker *w, uint32_t slot) noexcept nogil:
-    cdef uint32_t i
-    for i in range(w.image.route_count):
-        if w.image.routes[i].slot == slot:
-            return &w.image.routes[i]
-    return NULL
-
-
 cdef bint refused_before(tm_conn *conn) noexcept nogil:
     """Whether the connect has failed. The dead life may have been told, and a socket tells an
     error once: without it, it looks established."""
@@ -323,17 +322,10 @@ cdef bint refused_before(tm_conn *conn) noexcept nogil:
 
 cdef void go_on_connecting(Worker *w, uint32_t index) noexcept nogil:
     cdef tm_conn *conn = &w.records[index]
-    cdef const tm_route *route
-    if conn.destination_slot == TM_NONE:
-        route = route_of(w, conn.route_slot)
-        if route == NULL:
-            end(w, index, TM_CLOSED_no_endpoint, True)
-        else:
-            connection_route(w, index, route)
-    elif conn.fd[TM_ENDPOINT] < 0:
-        connect_next(w, index)
+    if conn.fd[TM_ENDPOINT] < 0:
+        go_on_waiting(w, index)
     elif refused_before(conn):
-        attempt_failed(w, conn, -tm_sock_error(conn.fd[TM_ENDPOINT]) or ECONNREFUSED, False)
+        attempt_failed(w, index, -tm_sock_error(conn.fd[TM_ENDPOINT]) or ECONNREFUSED, False)
         connect_next(w, index)
     else:
         if conn.deadline_ms == 0:
@@ -348,10 +340,8 @@ cdef void go_on_relaying(Worker *w, uint32_t index) noexcept nogil:
     """Events that the dead life had been given will not come again: each half is pumped once."""
     cdef tm_conn *conn = &w.records[index]
     cdef int side
-    if conn.deadline_ms:
-        arm(w, index, conn.deadline_ms)
-    elif conn.idle_timeout_ms:
-        arm(w, index, conn.last_activity_ms + conn.idle_timeout_ms)
+    conn.half[0].paused = conn.half[1].paused = 0
+    arm(w, index, next_look(w, index))
     for side in range(2):
         conn.half[side].blocked = 0
         if conn.half[side].state == TM_HALF_OPEN:

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from tcpmux.shm._shm import Live, Table, Tickets
+from tcpmux.shm._shm import Live, Table, Commons
 
 def adopt(live: Live, channel: int, listeners: Sequence[tuple[int, int, int, bool]]) -> None: ...
 def listening(live: Live) -> list[int]: ...
 def run(
     worker: int,
     table: Table,
-    tickets: Tickets,
+    commons: Commons,
     live: Live,
     kept: Sequence[int],
     estate: Sequence[int],

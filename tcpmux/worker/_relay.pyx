@@ -23,7 +23,7 @@ from posix.types cimport pid_t
 from posix.unistd cimport close, getpid, getppid, read
 
 from tcpmux.shm._layout cimport (
-    TM_ACCEPT, TM_ANY_WORKER, TM_BUFFER_SIZE, tm_count, tm_image, tm_journal_note, tm_listening,
+    TM_ACCEPT, tm_admitted, TM_ANY_WORKER, TM_BUFFER_SIZE, tm_count, tm_image, tm_journal_note, tm_listening,
     tm_live_begin, tm_live_ending, tm_live_generation_seen, tm_live_guardian_pid, tm_live_rest,
     tm_live_set_ending, tm_live_set_generation_seen, tm_live_set_heartbeat,
     tm_live_set_presence, TM_MAX_LINES, TM_MAX_LISTENING, TM_NONE, TM_NOTHING, TM_ORDER_DRAIN,
@@ -31,7 +31,7 @@ from tcpmux.shm._layout cimport (
     TM_REPLACED, tm_slot, tm_table_busy_poll, tm_table_generation, tm_table_image,
     tm_table_shard_owner, tm_times, TM_UNENDED,
 )
-from tcpmux.shm._shm cimport Live, Table, Tickets
+from tcpmux.shm._shm cimport Live, Table, Commons
 from tcpmux.worker._connection cimport (
     connection_event, connection_kill, connection_open, connection_timer, connections_free,
     connections_reset_all, connections_resume, Worker,
@@ -210,6 +210,10 @@ cdef bint accept_some(Loop *loop, uint32_t place, uint32_t budget) noexcept nogi
             tm_count(&w.live.counters.no_route, 1)
             tm_sock_reset(fd)
             tm_journal_note(w.pump.journal, TM_NOTHING)
+        elif not tm_admitted(w.image, &w.image.routes[route], peer.family, peer.ip):
+            tm_count(&w.live.slots[w.image.routes[route].slot].denied, 1)
+            tm_sock_reset(fd)
+            tm_journal_note(w.pump.journal, TM_NOTHING)
         else:
             connection_open(w, fd, &peer, route)
     return False
@@ -311,6 +315,13 @@ cdef void look_at_table(Loop *loop) noexcept nogil:
     for i in range(image.endpoint_count):
         if image.endpoints[i].born > before:
             memset(&w.live.slots[image.endpoints[i].slot], 0, sizeof(tm_slot))
+    w.shapes = False
+    for i in range(image.route_count):
+        w.shapes |= image.routes[i].rules.up or image.routes[i].rules.down
+    for i in range(image.destination_count):
+        w.shapes |= image.destinations[i].rules.up or image.destinations[i].rules.down
+    if not w.shapes:
+        w.pump.budget = PUMP_BUDGET
     w.image = image
     w.generation = generation
     tm_live_set_generation_seen(w.live, generation)
@@ -670,6 +681,7 @@ cdef int begin(Loop *loop, uint32_t pipes, const int *kept, uint32_t kept_count)
     tm_wheel_init(&w.wheel, w.now_ms)
     tm_sock_look_at_host()
     tm_waiter_init(&loop.waiter)
+    w.random = w.now_us * <uint64_t>0x9e3779b97f4a7c15 + w.id + 1
     w.expecting = TM_EXPECT_ANY
     if claim_own(loop, &all, kept, kept_count) < 0:
         return -ENOMEM
@@ -733,7 +745,7 @@ def listening(Live live not None):
             if live.live().listening[place].fd >= 0]
 
 
-def run(int worker, Table table not None, Tickets tickets not None, Live live not None,
+def run(int worker, Table table not None, Commons commons not None, Live live not None,
         kept, estate, int takeover, uint32_t pipes):
     """Relays until told to stop; the live region says how it ended.
 
@@ -755,7 +767,7 @@ def run(int worker, Table table not None, Tickets tickets not None, Live live no
     try:
         loop.worker.id = worker
         loop.worker.table = table.table()
-        loop.worker.tickets = tickets.tickets()
+        loop.worker.commons = commons.commons()
         loop.worker.live = live.live()
         loop.worker.records = live.live().records
         loop.takeover = takeover

@@ -26,7 +26,7 @@ from typing import NoReturn
 from setproctitle import setproctitle
 
 from tcpmux.programs import start_program
-from tcpmux.shm._shm import ABSENT, OVER, REPLACED, Live, Table, Tickets
+from tcpmux.shm._shm import ABSENT, OVER, REPLACED, Live, Table, Commons
 from tcpmux.worker import _guardian, _relay
 
 # The master's signals. A worker hears of what matters over its channel; a terminal's
@@ -106,7 +106,7 @@ class Inheritance:
 
     worker: int
     table: int
-    tickets: int
+    commons: int
     lives: tuple[int, ...]  # of all workers, by id
     channel: int
     sockets: tuple[ListeningSocket, ...]
@@ -129,7 +129,7 @@ class Inheritance:
     @property
     def estate(self) -> list[int]:
         """What a new master gets, in this order."""
-        return [self.table, self.tickets, self.takeover, self.admin, *self.lives]
+        return [self.table, self.commons, self.takeover, self.admin, *self.lives]
 
     @property
     def kept(self) -> list[int]:
@@ -193,7 +193,7 @@ def guard(inheritance: Inheritance, live: Live, watched: int = 0) -> None:
     begin with; 0 starts one. Returns in the guardian only."""
     regions = (
         Table.attach(inheritance.table),
-        Tickets.attach(inheritance.tickets, writable=True),
+        Commons.attach(inheritance.commons, writable=True),
     )
     setproctitle(f"tcpmux: guardian {inheritance.worker}")
     signal.set_wakeup_fd(-1)
@@ -273,7 +273,7 @@ def _tell_master(live: Live, kind: int, value: int) -> None:
             os.write(live.channel, MESSAGE.pack(kind, 0, 0, 0, value))
 
 
-def _work(inheritance: Inheritance, regions: tuple[Table, Tickets], live: Live) -> NoReturn:
+def _work(inheritance: Inheritance, regions: tuple[Table, Commons], live: Live) -> NoReturn:
     """Becomes the worker."""
     code = 1
     try:

@@ -22,7 +22,7 @@ from typing import Literal
 
 from tcpmux.config import Address
 from tcpmux.shm._readings import Counters
-from tcpmux.shm._shm import CLOSE_REASONS, PRESENT, Live, Table, Tickets
+from tcpmux.shm._shm import CLOSE_REASONS, PRESENT, Commons, Live, Table
 from tcpmux.shm.image import (
     DestinationRow,
     EndpointRow,
@@ -31,6 +31,7 @@ from tcpmux.shm.image import (
     RouteRow,
     SlotCounters,
 )
+from tcpmux.shm.routes import settled
 from tcpmux.worker.process import (
     BLOCKED,
     MESSAGE,
@@ -115,14 +116,14 @@ class RelayWorker:
     live: Live = field(init=False)
     counters: Counters = field(init=False)
     listeners: dict[Family, socket.socket] = field(init=False, default_factory=dict)
-    _regions: tuple[Table, Tickets] = field(init=False)
+    _regions: tuple[Table, Commons] = field(init=False)
     _channel: socket.socket = field(init=False)
     _sockets: list[socket.socket] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         table = Table.create(1, 1, os.getpid(), int(time.time()))
-        tickets = Tickets.create()
-        self._regions = table, tickets
+        commons = Commons.create()
+        self._regions = table, commons
         self.live = Live.create(0, self.capacity)
         self.counters = Counters([self.live])
         for family in FAMILIES:
@@ -134,12 +135,12 @@ class RelayWorker:
 
     def start(self) -> None:
         """Forks the guardian, which starts the worker."""
-        table, tickets = self._regions
+        table, commons = self._regions
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         inheritance = Inheritance(
             0,
             table.fd,
-            tickets.fd,
+            commons.fd,
             (self.live.fd,),
             theirs.fileno(),
             tuple(
@@ -195,7 +196,7 @@ class RelayWorker:
             ListenerRow(address_of(sock), number, 0)
             for number, sock in enumerate(self.listeners.values())
         )
-        return Image((route,), listeners)
+        return Image((settled(route),), listeners)
 
     # --- looking at it ------------------------------------------------------------------------
 

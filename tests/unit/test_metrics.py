@@ -35,7 +35,7 @@ def view() -> View:
     config = Config(None, None, Admin("/x"), 45.0, (route,), ())
     names = Names.new(lambda _: True)
     table, live = Table.create(1, 1, os.getpid(), 1_700_000_000), Live.create(0, 16)
-    table.publish(build_image(config, {}, names, {LISTEN: 0}, 1, {}, {}))
+    table.publish(build_image(config, {}, names, {LISTEN: 0}, 1, {}))
     return View(table.fd, [live.fd])
 
 

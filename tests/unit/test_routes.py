@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tcpmux.config import Address, Admin, Config, Destination, Route
-from tcpmux.shm._shm import Live, Table, Tickets
+from tcpmux.shm._shm import Live, Table, Commons
 from tcpmux.shm.image import Image
 from tcpmux.shm.routes import Names, Numbers, TableFull, build_image, describe_changes, with_weights
 
@@ -30,7 +30,7 @@ def route(name: str, port: int, **weights: int) -> Route:
 
 def image(names: Names, generation: int, *routes: Route) -> Image:
     ids = {a: i for i, a in enumerate(a for r in routes for a in r.listen)}
-    return build_image(config(*routes), {}, names, ids, generation, {}, {})
+    return build_image(config(*routes), {}, names, ids, generation, {})
 
 
 def test_numbers_stay_with_their_names() -> None:
@@ -83,12 +83,12 @@ def test_a_published_image_is_read_back() -> None:
 
 
 def test_regions_of_another_kind_are_refused() -> None:
-    tickets = Tickets.create()
+    commons = Commons.create()
     with pytest.raises(ValueError, match="not a tcpmux"):
-        Table.attach(tickets.fd)
+        Table.attach(commons.fd)
     with pytest.raises(ValueError, match="not a tcpmux"):
-        Live.attach(tickets.fd)
-    tickets.close()
+        Live.attach(commons.fd)
+    commons.close()
 
 
 def test_changes_in_words() -> None:
