@@ -113,6 +113,7 @@ struct tm_endpoint {
     uint32_t admin_state; /* enum tm_admin_state */
     uint64_t born; /* generation that gave it this slot: its counters start at 0 there */
     uint64_t hash; /* of its address: the same everywhere */
+    uint64_t state_until; /* seconds since the epoch: then it is ready again; 0 = for ever */
     uint32_t weight;          /* turns where another takes one */
     uint32_t health;          /* enum tm_health */
     uint32_t ramp;            /* percent of its share that it gets now */

@@ -287,7 +287,8 @@ def _first(*values: T | None) -> T:
 
 def _nearest(key: str, default: T, *models: SharedModel) -> T:
     """What the first of the models says that says something."""
-    return _first(*(getattr(model, key) for model in models), default)
+    found: list[T | None] = [getattr(model, key) for model in models]
+    return _first(*found, default)
 
 
 def _route(model: RouteModel, defaults: DefaultsModel) -> Route:
@@ -342,10 +343,10 @@ def _destination_policy(
     model: DestinationModel, route: RouteModel, defaults: DefaultsModel
 ) -> DestinationPolicy:
     shared = model, route, defaults
-    check: CheckModel | None = _nearest("check", _NO_CHECK, *shared)
+    check = _nearest("check", _NO_CHECK, *shared)
     warmup = _nearest("warmup", WarmupModel(duration=0), *shared)
     lifetime = _nearest("max_connection_duration", LifetimeModel(duration=0), *shared)
-    keepalive = _nearest("keepalive", KeepaliveModel(), *shared)
+    keepalive: KeepaliveModel | str = _nearest("keepalive", KeepaliveModel(), *shared)
     queue = model.on_full.queue if isinstance(model.on_full, FullModel) else None
     return DestinationPolicy(
         balance=_nearest("balance", "round_robin", *shared),
@@ -356,7 +357,7 @@ def _destination_policy(
         panic_threshold=_nearest("panic_threshold", 0, *shared),
         warmup=warmup.duration,
         warmup_floor=max(1, warmup.floor),
-        check=check.made() if check else None,
+        check=check.made(),
         passive=_nearest("passive", PassiveModel(), *shared).made(),
         lifetime=lifetime.duration,
         jitter=lifetime.jitter,

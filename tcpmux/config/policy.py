@@ -119,18 +119,17 @@ def _status(value: Any) -> tuple[int, int]:
 
 def _network(value: Any) -> Network:
     try:
-        if not isinstance(value, str):
-            raise TypeError
-        return ip_network(value)
-    except (TypeError, ValueError):
+        return ip_network(value if isinstance(value, str) else "")
+    except ValueError:
         raise ValueError(f"expected {_network_hint(value)}, got {describe(value)}") from None
 
 
 def _network_hint(value: Any) -> str:
     try:
-        return f"{ip_network(value, strict=False)} (bits after the prefix must be 0)"
-    except (TypeError, ValueError):
+        network = ip_network(value if isinstance(value, str) else "", strict=False)
+    except ValueError:
         return "an address or a network such as 10.0.0.0/8"
+    return f"{network} (bits after the prefix must be 0)"
 
 
 def _entry(key: str) -> Callable[[Any], Any]:
@@ -150,7 +149,7 @@ def _off_or(key: str, off: Any) -> Callable[[Any], Any]:
 _PERCENT_SCHEMA = {"type": "string", "pattern": "^[0-9]{1,3}%$"}
 _RATE_SCHEMA = {"type": "string", "pattern": r"^[0-9]+([.][0-9]+)?/[smh]$"}
 _BANDWIDTH_SCHEMA = {"type": "string", "pattern": "^[0-9]+([.][0-9]+)?(B|KiB|MiB|GiB)/s$"}
-_NETWORKS_SCHEMA = {"type": "array", "items": {"type": "string", "examples": ["10.0.0.0/8"]}}
+_NETWORK_SCHEMA = {"type": "string", "examples": ["10.0.0.0/8"]}
 Percent = Annotated[int, BeforeValidator(_percent), WithJsonSchema(_PERCENT_SCHEMA)]
 Seconds = Annotated[float, BeforeValidator(_from_to(0.001, DAY)), WithJsonSchema(DURATION_SCHEMA)]
 OffOrSeconds = Annotated[
@@ -180,8 +179,8 @@ def _enum(names: tuple[str, ...]) -> Any:
 
 class CheckModel(Strict):
     type: _enum(("off", *CHECK_KINDS)) = Field(  # type: ignore[valid-type]
-        description="tcp (connect), send (and expect), tls (handshake), http (GET); redis, postgres "
-        "and mysql: what a client says first."
+        description="tcp (connect), send (and expect), tls (handshake), http (GET); redis, "
+        "postgres and mysql: what a client says first."
     )
     interval: Seconds = Field(default=2.0, description="Between two checks of an endpoint.")
     fast_interval: Seconds = Field(
@@ -295,7 +294,8 @@ class PassiveModel(Strict):
     )
     most_ejected: Percent = Field(
         default=10,
-        description="Of a destination's endpoints; one may always be, unless it is the route's last.",
+        description="Of a destination's endpoints; one may always be, unless it is "
+        "the route's last.",
     )
     early_close: OffOrSeconds = Field(
         default=0.0, description="A close so soon, with nothing sent, is an error; 0s = it is not."
@@ -453,6 +453,11 @@ class RetryModel(Strict):
     )
 
 
+NetworkText = Annotated[
+    IPv4Network | IPv6Network, BeforeValidator(_network), WithJsonSchema(_NETWORK_SCHEMA)
+]
+
+
 class RoutePolicyModel(Strict):
     max_connections: Connections | None = Field(
         default=None, description="At the same time, over all workers. Further ones are reset."
@@ -469,15 +474,13 @@ class RoutePolicyModel(Strict):
     bandwidth: BandwidthModel = Field(
         default=BandwidthModel(), description="Of all connections together."
     )
-    allow: list[Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]] = Field(
+    allow: list[NetworkText] = Field(
         default=[],
         description="Clients that may connect; none named = all.",
-        json_schema_extra=_NETWORKS_SCHEMA,
     )
-    deny: list[Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]] = Field(
+    deny: list[NetworkText] = Field(
         default=[],
         description="Clients that may not, even if allowed.",
-        json_schema_extra=_NETWORKS_SCHEMA,
     )
     retry: RetryModel = Field(
         default=RetryModel(), description="Of connects that fail, before any byte was passed on."

@@ -19,7 +19,7 @@ IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The command line the master gives: descriptors it hands down, and what to show."""
     parser = argparse.ArgumentParser(prog="tcpmux.control", allow_abbrev=False)
-    for name in ("admin", "master", "table"):
+    for name in ("admin", "master", "table", "commons"):
         parser.add_argument(f"--{name}-fd", type=int, required=True)
     parser.add_argument("--live-fd", type=int, action="append", required=True)
     parser.add_argument("--config", action="append", required=True, nargs="+")
@@ -52,6 +52,7 @@ def main() -> int:
     from tcpmux.control.connections import Connections
     from tcpmux.control.door import Rules
     from tcpmux.control.event_log import EventLog
+    from tcpmux.control.health import Health
     from tcpmux.control.metrics import Metrics
     from tcpmux.control.process import Control
     from tcpmux.control.server import Identity, Readings
@@ -59,13 +60,18 @@ def main() -> int:
     from tcpmux.shm.stats import StatusReader
     from tcpmux.shm.view import View
 
-    view, events = View(options.table_fd, options.live_fd), EventLog()
+    view, events = (
+        View(options.table_fd, options.live_fd, commons_fd=options.commons_fd),
+        EventLog(),
+    )
+    health = Health(view)
     readings = Readings(
-        StatusReader(view),
+        StatusReader(view, health.detail),
         Connections(view),
         events,
         Metrics(view, __version__),
-        Stream(view, events, {"version": __version__}),
+        Stream(view, events, {"version": __version__}, health.detail),
+        health,
     )
     admin = socket.socket(fileno=options.admin_fd)
     config = [path for paths in options.config for path in paths]

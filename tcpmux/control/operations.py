@@ -22,6 +22,7 @@ from tcpmux.control.schema import (
 from tcpmux.shm.image import ADMIN_STATES
 
 MOST_EVENTS = 10**15  # no event has a greater number
+MOST_SECONDS = 30 * 86400  # that an endpoint's state may last
 MOST_RATE = 100_000  # per second
 
 _TEXT = {"type": "string"}
@@ -110,6 +111,7 @@ OPERATIONS = (
             state={"enum": list(ADMIN_STATES)},
             endpoint=_TEXT,
             force={"type": "boolean"},
+            seconds={"type": "number", "minimum": 0, "maximum": MOST_SECONDS},
         ),
     ),
     Operation("POST", "/v1/reload", "reload", "Reads the files again.", Applied, body=_NOTHING),

@@ -58,6 +58,8 @@ class Control:
                 task = asyncio.get_running_loop().create_task(self._hear(link))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
+            elif message["push"] == "checks":
+                self.readings.health.pushed()
             elif message["push"] == "log_level":
                 set_level(message["level"])
             else:
@@ -80,10 +82,12 @@ class Control:
             for sock in filter(None, (self.admin, self.http)):
                 await door.serve(runner.server, sock, BACKLOG)
             await link.start()
+            self.readings.health.start(link)
             await over.wait()
         finally:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
             door.close()
+            await self.readings.health.close()
             await names.close()
             for task in tasks:
                 task.cancel()

@@ -12,6 +12,15 @@ SORT_KEYS = ("age", "idle", "bytes_in", "bytes_out", "client")
 class EndpointStatus(TypedDict):
     address: str
     state: str  # ready, draining or disabled, as an operator wants it
+    health: str  # up, down (by its checks) or ejected (for what connections met with)
+    health_reason: str
+    health_since: float | None  # Unix time, s; None = it was never looked at
+    next_try: float | None  # Unix time, s, when it is looked at again, or used, if it is not up
+    check: str  # how it is checked; off = not at all
+    ramp: int  # percent of its share that it gets now
+    state_until: int | None  # Unix time, s, when it is ready again; None = if somebody says so
+    priority: int  # it takes turns when none of a lower number can
+    max_connections: int  # 0 = no limit
     turns: int  # how many it takes in a round of its destination; out of service: none
     connections_active: int
     connections_total: int  # connects started
@@ -24,12 +33,17 @@ class DestinationStatus(TypedDict):
     file_weight: int
     effective_weight: int  # what the pick uses
     state: str  # ready, draining or disabled, as an operator wants it
+    ramp: int  # percent of its share that it gets now
+    panic: bool  # too few endpoints are well: all are used
+    balance: str
+    max_connections: int  # 0 = no limit
     connect_timeout_ms: int  # of destinations that say nothing else
     idle_timeout_ms: int
     connections_active: int
     connections_total: int
     connect_failures_total: int
     connect_timeouts_total: int  # those of the failures that timed out
+    retries_total: int  # connects to another endpoint, after one that failed
     bytes_in_total: int  # from the client
     bytes_out_total: int  # to the client
     closed: dict[str, int]  # by reason
@@ -44,6 +58,9 @@ class RouteStatus(TypedDict):
     idle_timeout_ms: int
     connections_active: int
     connections_total: int
+    max_connections: int  # 0 = no limit
+    available: bool  # False: no destination can take connections
+    connections_denied_total: int  # by allow and deny
     connections_rejected_total: int
     closed: dict[str, int]
     destinations: list[DestinationStatus]

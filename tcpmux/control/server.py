@@ -21,12 +21,13 @@ from tcpmux.control import openapi, pages
 from tcpmux.control.door import Door, Forbidden, Rules, who
 from tcpmux.control.master_link import MasterGone, MasterLink, MasterRefused, MasterSilent
 from tcpmux.control.metrics import OPEN_METRICS, TEXT, Metrics
-from tcpmux.control.operations import MOST_EVENTS, MOST_RATE, OPERATIONS
+from tcpmux.control.operations import MOST_EVENTS, MOST_RATE, MOST_SECONDS, OPERATIONS
 from tcpmux.errors import TcpmuxError
 
 if TYPE_CHECKING:
     from tcpmux.control.connections import Connections
     from tcpmux.control.event_log import EventLog
+    from tcpmux.control.health import Health
     from tcpmux.control.names import HostNames
     from tcpmux.control.orphans import OrphanedWorkers
     from tcpmux.control.stream import Stream
@@ -62,6 +63,7 @@ class Readings:
     events: EventLog
     metrics: Metrics
     stream: Stream
+    health: Health
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,16 +272,24 @@ class AdminApi:
     async def _set_state(self, request: web.Request) -> web.Response:
         body = await _json_object(request)
         state, endpoint = body.pop("state", None), body.pop("endpoint", None)
-        force = body.pop("force", False)
+        force, seconds = body.pop("force", False), body.pop("seconds", 0)
         if body or not isinstance(state, str) or not isinstance(force, bool):
             raise MasterRefused(
                 "invalid", 'the body is {"state": "draining", "endpoint": "...", "force": false}'
             )
+        if type(seconds) not in (int, float) or not 0 <= seconds <= MOST_SECONDS:
+            raise MasterRefused("invalid", f"seconds: expected a number up to {MOST_SECONDS}")
         if endpoint is not None and not isinstance(endpoint, str):
             raise MasterRefused("invalid", "endpoint: expected an address as the status has it")
         names = {name: request.match_info[name] for name in ("route", "destination")}
         answer = await self._ask(
-            request, "set_state", **names, endpoint=endpoint, state=state, force=force
+            request,
+            "set_state",
+            **names,
+            endpoint=endpoint,
+            state=state,
+            force=force,
+            seconds=seconds,
         )
         return web.json_response(answer)
 

@@ -20,7 +20,7 @@ from tcpmux.control.machine import descriptors
 from tcpmux.shm import stats
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
 from tcpmux.shm._shm import CLOSE_REASONS
-from tcpmux.shm.image import DestinationRow, Image, SlotCounters
+from tcpmux.shm.image import Image, SlotCounters
 from tcpmux.shm.view import View
 
 EVERY = 1.0  # s
@@ -56,8 +56,15 @@ def packed(name: str, data: object) -> bytes:
 class Stream:
     """Makes the events. identity: the fields of `table` that no memory has."""
 
-    def __init__(self, view: View, events: EventLog, identity: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        view: View,
+        events: EventLog,
+        identity: dict[str, Any],
+        health: stats.HealthDetail = stats.no_detail,
+    ) -> None:
         self._view = view
+        self._health = health
         self._events = events
         self._identity = identity
         self._sample: tuple[float, dict[str, Any]] = (0.0, {})
@@ -110,7 +117,10 @@ class Stream:
                 {
                     "name": route.name,
                     "listen": addresses,
-                    "destinations": [_destination(row) for row in route.destinations],
+                    "destinations": [
+                        stats.with_endpoints(route.name, row, self._health)
+                        for row in route.destinations
+                    ],
                 }
                 for route, addresses in zip(image.routes, listen, strict=True)
             ],
@@ -168,7 +178,3 @@ def _numbers(c: SlotCounters) -> tuple[int, ...]:
     """In the order of COLUMNS."""
     errors = sum([c.closed[i] for i in _ERRORS])
     return c.opened, c.active, c.bytes_in, c.bytes_out, c.connect_failures, errors
-
-
-def _destination(row: DestinationRow) -> dict[str, Any]:
-    return {**stats.destination(row), "endpoints": [shown for _, shown in stats.endpoints(row)]}

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tcpmux.errors import TcpmuxError
-from tcpmux.shm._shm import LAYOUT, Live, Table, Commons
+from tcpmux.shm._shm import LAYOUT, Commons, Live, Table
 from tcpmux.worker.process import BUSY, CLAIM, MESSAGE, OFFER
 
 log = logging.getLogger("tcpmux.master")

@@ -18,7 +18,7 @@ from tcpmux.master.estate import Estate
 from tcpmux.master.limits import raise_nofile, shard_count, usable_cpus, worker_limits
 from tcpmux.master.listeners import ListenError, Listeners, bind_unix
 from tcpmux.master.workers import Workers
-from tcpmux.shm._shm import Live, Table, Commons
+from tcpmux.shm._shm import Commons, Live, Table
 
 log = logging.getLogger("tcpmux.master")
 

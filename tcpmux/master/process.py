@@ -226,7 +226,12 @@ class Master:
         if self.draining:
             due.append(self._next_report)
         else:
-            due += [self.workers.next_start(), self._balance.next_look()]
+            due += [
+                self.workers.next_start(),
+                self._balance.next_look(),
+                self.steering.next_look(),
+                self.routing.next_look(),
+            ]
         times = [moment for moment in due if moment is not None]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
@@ -241,6 +246,7 @@ class Master:
         if not self.draining:
             self.workers.start_due(self._listeners, now)
             self._balance.look(now)
+            self._look_at_states(now)
             return
         if self._kill_deadline is not None and now >= self._kill_deadline:
             self.workers.kill_all()
@@ -253,6 +259,17 @@ class Master:
             self.supervisor.status(f"draining, {left} connections left")
             if left:
                 log.info("draining: %d connections left", left)
+
+    def _look_at_states(self, now: float) -> None:
+        """States that are over, and listeners that a route has or has not while it refuses."""
+        try:
+            changes = self.steering.look()
+            if changes:
+                self.log_changes(changes, "state", "its time is over")
+            self.routing.follow_refusals(now)
+        except TcpmuxError as error:  # once more, later
+            log.warning("%s", error)
+            time.sleep(FAULT_PAUSE)
 
     def _reap(self) -> None:
         while True:
@@ -373,6 +390,7 @@ class Master:
         self.steering.note_weights(before, self.routing.image)
         count = wanted_workers(config, self.table.shard_count)
         self._push_names()
+        self.staff.control.push({"push": "checks"})  # control asks for them
         self.staff.commit(staff_change)
         done, refused = self.table.reloads
         self.table.reloads = done + 1, refused
@@ -383,6 +401,7 @@ class Master:
 
     def _control_is_ready(self) -> None:
         self._push_names()
+        self.staff.control.push({"push": "checks"})
         self.staff.push_log_level()
         self.staff.control.push({"push": "event"})
 

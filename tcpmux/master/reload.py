@@ -17,11 +17,12 @@ from tcpmux.master.listeners import Listener, Listeners
 from tcpmux.master.supervisor import Supervisor, stored_name
 from tcpmux.master.workers import Workers
 from tcpmux.shm._shm import Table
-from tcpmux.shm.image import Image
+from tcpmux.shm.image import REFUSE, Image
 from tcpmux.shm.routes import (
     Names,
     build_image,
     describe_changes,
+    is_unavailable,
     with_addresses,
 )
 
@@ -29,6 +30,7 @@ log = logging.getLogger("tcpmux.master")
 
 WORKER_ANSWER_TIME = 5.0  # s, for the generation in force; a worker needs microseconds
 QUEUE_TIME = 1.0  # s, to serve the queue of a listener that goes away
+REFUSE_AGAIN = 1.0  # s, after it could not be done
 POLL_AUTO = -1  # csrc/waiter.h: TM_POLL_AUTO
 MOST_CHANGES = 100  # in an answer: it has to fit into one packet
 
@@ -77,6 +79,9 @@ class Routing:
     image: Image = field(default_factory=lambda: Image((), ()))
     weights: dict[str, dict[str, int]] = field(default_factory=dict)  # set at run time
     addresses: dict[HostName, tuple[Address, ...]] = field(default_factory=dict)  # in DNS
+    refusing: frozenset[str] = frozenset()  # routes that don't listen for now
+    _refuse_again: float = 0.0  # monotonic; not before
+    _unavailable: tuple[Image | None, frozenset[str]] = (None, frozenset())  # in that image
 
     def start(self) -> None:
         """Binds and publishes for the first time, before there are workers. Raises TcpmuxError."""
@@ -92,6 +97,7 @@ class Routing:
             return
         self._store(self.listeners.by_address.values())
         self.image = with_addresses(image)
+        self.refusing = self._to_refuse()
         self.names.restore(self.image, self.table.numbers_given)
         in_file = {
             (route.name, destination.name): destination.weight
@@ -121,8 +127,7 @@ class Routing:
 
     def difference(self, config: Config) -> list[str]:
         """What a reload with this would change, a line a route. Raises TcpmuxError."""
-        addresses = [address for route in config.routes for address in route.listen]
-        ids = dict.fromkeys(addresses, 0)
+        ids = dict.fromkeys(self._wanted(config), 0)
         generation = self.table.generation + 1
         names = self.names.copy()
         image = build_image(config, {}, names, ids, generation, self.addresses, self.image)
@@ -206,8 +211,47 @@ class Routing:
             ],
         }
 
+    def _wanted(self, config: Config) -> list[Address]:
+        return [
+            address
+            for route in config.routes
+            if route.name not in self.refusing
+            for address in route.listen
+        ]
+
+    def _to_refuse(self) -> frozenset[str]:
+        if self._unavailable[0] is not self.image:
+            names = (
+                route.name
+                for route in self.image.routes
+                if route.rules.on_all_unavailable == REFUSE and is_unavailable(route)
+            )
+            self._unavailable = self.image, frozenset(names)
+        return self._unavailable[1]
+
+    def next_look(self) -> float | None:
+        """Monotonic time when follow_refusals() has something to do; None = nothing."""
+        return self._refuse_again if self._to_refuse() != self.refusing else None
+
+    def follow_refusals(self, now: float) -> None:
+        """Stops listening for routes with on_all_unavailable: refuse that nobody can serve, and
+        listens again when somebody can. Raises TcpmuxError, to be tried again later."""
+        before, wanted = self.refusing, self._to_refuse()
+        if wanted == before or now < self._refuse_again:
+            return
+        self._refuse_again = now + REFUSE_AGAIN
+        self.refusing = wanted
+        try:
+            changes = self._apply(self.config, self.weights, self._unwanted(self.config))
+        except BaseException:
+            self.refusing = before
+            raise
+        self._refuse_again = 0.0
+        for change in changes:
+            log.info("%s", change, extra={"event": "health", "by": ""})
+
     def _unwanted(self, config: Config) -> list[Listener]:
-        wanted = {address for route in config.routes for address in route.listen}
+        wanted = set(self._wanted(config))
         return [
             listener
             for address, listener in self.listeners.by_address.items()
@@ -219,11 +263,12 @@ class Routing:
     ) -> list[str]:
         # Checks: each may raise, and leaves nothing behind if it does.
         in_force = self.table.generation
-        addresses = [address for route in config.routes for address in route.listen]
+        addresses = self._wanted(config)
         opened = self.listeners.open_missing(addresses)
         try:
             names = self.names.copy()
-            ids = self.listeners.ids(opened)
+            every = self.listeners.ids(opened)
+            ids = {address: every[address] for address in addresses}
             image = build_image(
                 config, weights, names, ids, in_force + 1, self.addresses, self.image
             )

@@ -5,7 +5,9 @@
     addresses    found              what host names mean now
     set_weights  route, weights     numbers, or steps such as "+5"
     undo         route              the weights before the last change
-    set_state    route, destination, endpoint, state, force
+    set_state    route, destination, endpoint, state, force, seconds
+    conditions   conditions, texts  [route, destination, endpoint or null, health, ramp], ...
+    checks       first              how endpoints are to be watched, from that destination on
     set_workers  count
     kill         ids, told          resets connections; the events speak of so many
     events       since              what has happened after that number
@@ -24,7 +26,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tcpmux.config import HostName
+from tcpmux.config import HostName, checks
 from tcpmux.errors import TcpmuxError, one_line
 from tcpmux.master.control import Refusal
 from tcpmux.master.instance import wanted_workers
@@ -32,6 +34,7 @@ from tcpmux.master.names import from_request
 from tcpmux.master.reload import MOST_CHANGES, Sources
 from tcpmux.master.staff import LOG_LEVELS
 from tcpmux.master.workers import WorkersBusy
+from tcpmux.shm.routes import Condition, Key
 from tcpmux.worker.process import KILL
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tcpmux.master")
 
 Request = dict[str, Any]
+CHECKS_AT_ONCE = 500  # destinations
 _CONNECTION = re.compile(r"(\d{1,4})-(\d{1,9})-(\d{1,10})", re.ASCII)
 
 
@@ -55,6 +59,8 @@ class Requests:
             "set_weights": self._set_weights,
             "undo": self._undo,
             "set_state": self._set_state,
+            "conditions": self._conditions,
+            "checks": self._checks,
             "set_workers": self._set_workers,
             "kill": self._kill,
             "log_level": self._log_level,
@@ -139,10 +145,40 @@ class Requests:
                 request.get("endpoint"),
                 request["state"],
                 force=bool(request.get("force")),
+                seconds=float(request.get("seconds") or 0.0),
             ),
             "state",
             request,
         )
+
+    # --- health -----------------------------------------------------------------------------
+
+    def _conditions(self, request: Request) -> dict[str, Any]:
+        conditions: dict[Key, Condition] = {}
+        for route, destination, endpoint, health, ramp in request["conditions"]:
+            key = (route, destination) if endpoint is None else (route, destination, endpoint)
+            conditions[key] = health, ramp
+        consequences = self._master.steering.set_conditions(conditions)
+        for text in (*request["texts"], *consequences):
+            log.info("%s", text, extra={"event": "health", "by": ""})
+        return {"generation": self._master.table.generation}
+
+    def _checks(self, request: Request) -> dict[str, Any]:
+        """A part of them, as an answer has to fit into one packet; next: where the rest begins."""
+        rows = [
+            (route.name, destination.name, destination.policy)
+            for route in self._master.routing.config.routes
+            for destination in route.destinations
+        ]
+        first = request["first"]
+        last = first + CHECKS_AT_ONCE
+        return {
+            "checks": [
+                {"route": route, "destination": name, **checks.to_message(policy)}
+                for route, name, policy in rows[first:last]
+            ],
+            "next": last if last < len(rows) else None,
+        }
 
     def _steered(
         self, change: Callable[[], list[str]], kind: str, request: Request

@@ -60,6 +60,7 @@ class Staff:
         fds = {
             "--admin-fd": [instance.admin.socket.fileno()],
             "--table-fd": [instance.table.fd],
+            "--commons-fd": [instance.commons.fd],
             "--live-fd": instance.workers.live_fds,
             "--http-fd": [] if self._http is None else [self._http.fileno()],
         }

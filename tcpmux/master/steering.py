@@ -7,13 +7,24 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from math import ceil
 
 from tcpmux.config.schema import MAX_WEIGHT
 from tcpmux.master.control import Refusal
 from tcpmux.master.reload import Routing
-from tcpmux.shm.image import ADMIN_STATES, READY, DestinationRow, Image, RouteRow
-from tcpmux.shm.routes import describe_changes, serves, with_state, with_weights
+from tcpmux.shm.image import ADMIN_STATES, READY, WELL, DestinationRow, Image, RouteRow
+from tcpmux.shm.routes import (
+    Condition,
+    Key,
+    describe_changes,
+    is_unavailable,
+    serves,
+    with_conditions,
+    with_state,
+    with_weights,
+)
 
 MOST_NAMES = 20  # listed in a message
 _STEP = re.compile(r"[+-][0-9]{1,7}", re.ASCII)
@@ -36,6 +47,7 @@ class Steering:
 
     def __init__(self, routing: Routing) -> None:
         self._routing = routing
+        self._first_end: tuple[Image, int] = (routing.image, 0)  # in that image; Unix time, s
         self._before: dict[str, dict[str, int]] = {}  # weights before the last change, by route
 
     def set_weights(self, route_name: str, weights: Mapping[str, object]) -> list[str]:
@@ -60,10 +72,18 @@ class Steering:
         return self._put_weights(row, weights)
 
     def set_state(
-        self, route_name: str, name: str, address: str | None, state: str, *, force: bool
+        self,
+        route_name: str,
+        name: str,
+        address: str | None,
+        state: str,
+        *,
+        force: bool,
+        seconds: float = 0.0,
     ) -> list[str]:
-        """Takes a destination, or one of its endpoints, out of service or back into it. Unless
-        forced, what is left must be able to take connections if it is now."""
+        """Takes a destination, or one of its endpoints, out of service or back into it; an endpoint
+        for so many seconds, if that is not 0. Unless forced, what is left must be able to take
+        connections if it is now."""
         row = self._route(route_name)
         destination = next((d for d in row.destinations if d.name == name), None)
         if destination is None:
@@ -77,9 +97,49 @@ class Steering:
             if address not in known:
                 raise unknown(f"endpoint of {route_name}/{name}", address, known)
             key = (*key, address)
-        image = with_state(self._routing.image, key, ADMIN_STATES.index(state))
+        elif seconds:
+            raise Refusal("invalid", "seconds go with an endpoint")
+        until = ceil(time.time() + seconds) if seconds and state != ADMIN_STATES[READY] else 0
+        image = with_state(self._routing.image, key, ADMIN_STATES.index(state), until)
         if state != ADMIN_STATES[READY] and not force:
             _keep_some(route_name, row, _row(image, route_name))
+        changes = describe_changes(self._routing.image, image)
+        self._routing.publish(image)
+        return changes
+
+    # --- health -----------------------------------------------------------------------------
+
+    def set_conditions(self, conditions: Mapping[Key, Condition]) -> list[str]:
+        """What control has found out about endpoints, and how far they and their destinations are
+        with their share. Returns what follows for destinations and routes, a line each."""
+        old = self._routing.image
+        new = with_conditions(old, conditions)
+        self._routing.publish(new)
+        return list(_consequences(old, new))
+
+    def next_look(self) -> float | None:
+        """Monotonic time when an endpoint's state is over; None = none ends by itself."""
+        image = self._routing.image
+        if self._first_end[0] is not image:
+            ends = [e.until for r in image.routes for d in r.destinations for e in d.endpoints]
+            self._first_end = image, min(filter(None, ends), default=0)
+        end = self._first_end[1]
+        return time.monotonic() + max(0.0, end - time.time()) if end else None
+
+    def look(self) -> list[str]:
+        """Makes endpoints ready whose state is over; returns what changed."""
+        end, now = self.next_look(), time.time()
+        image = self._routing.image
+        if end is None or end > time.monotonic():
+            return []
+        for route in image.routes:
+            for destination in route.destinations:
+                for endpoint in destination.endpoints:
+                    if endpoint.until and endpoint.until <= now:
+                        key = (route.name, destination.name, str(endpoint.address))
+                        image = with_state(image, key, READY)
+        if image is self._routing.image:
+            return []
         changes = describe_changes(self._routing.image, image)
         self._routing.publish(image)
         return changes
@@ -113,6 +173,37 @@ class Steering:
         if row is None:
             raise unknown("route", name, [route.name for route in self._routing.image.routes])
         return row
+
+
+def _consequences(old: Image, new: Image) -> Iterator[str]:
+    for before, after in zip(old.routes, new.routes, strict=True):
+        if before is after:
+            continue
+        for was, now in zip(before.destinations, after.destinations, strict=True):
+            name = f"{after.name}/{now.name}"
+            well = sum(endpoint.health == WELL for endpoint in now.endpoints)
+            if now.panic and not was.panic:
+                yield (
+                    f"{name}: only {well} of {len(now.endpoints)} endpoints are well, fewer than "
+                    f"panic_threshold {now.rules.panic_percent}%: all of them are used"
+                )
+            if was.panic and not now.panic:
+                yield f"{name}: {well} of {len(now.endpoints)} endpoints are well: they alone are used"
+            if was.turns and not now.turns:
+                share = _SHARES[after.rules.on_unavailable]
+                yield f"{name}: no endpoint is well: {share if now.weight else 'it had no share'}"
+            if now.turns and not was.turns:
+                yield f"{name}: has endpoints that are well again"
+        if is_unavailable(after) and not is_unavailable(before):
+            end = _ENDS[after.rules.on_all_unavailable]
+            yield f"{after.name}: no destination can take connections: they are {end}"
+        if is_unavailable(before) and not is_unavailable(after):
+            yield f"{after.name}: takes connections again"
+
+
+# By on_unavailable and on_all_unavailable.
+_SHARES = ("the others get its share", "its share is reset", "its fallback gets its share")
+_ENDS = ("reset", "held", "refused")
 
 
 def _row(image: Image, name: str) -> RouteRow | None:

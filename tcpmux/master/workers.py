@@ -21,7 +21,7 @@ from tcpmux.errors import TcpmuxError
 from tcpmux.master.limits import WorkerLimits
 from tcpmux.master.line import Line, Worker, describe_exit, wait_for_all
 from tcpmux.master.listeners import Listener, Listeners
-from tcpmux.shm._shm import MAX_SHARDS, ORDER_DRAIN, ORDER_RETIRE, OVER, Live, Table, Commons
+from tcpmux.shm._shm import MAX_SHARDS, ORDER_DRAIN, ORDER_RETIRE, OVER, Commons, Live, Table
 from tcpmux.worker.process import (
     ADD,
     BLOCKED,

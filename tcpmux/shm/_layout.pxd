@@ -111,6 +111,7 @@ cdef extern from "route_table.h" nogil:
         uint32_t admin_state
         uint64_t born
         uint64_t hash
+        uint64_t state_until
         uint32_t weight
         uint32_t health
         uint32_t ramp

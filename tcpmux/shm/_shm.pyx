@@ -527,6 +527,7 @@ cdef int put_endpoints(tm_image *out, tm_destination *destination, row) except -
         endpoint.ramp = source.ramp
         endpoint.max_connections = source.max_connections
         endpoint.priority = source.priority
+        endpoint.state_until = source.until
         endpoint.hash = address_hash(source.address)
     return 0
 
@@ -590,7 +591,7 @@ cdef object read_endpoint(const tm_endpoint *endpoint):
     return EndpointRow(
         address_text(&endpoint.address), endpoint.slot, endpoint.born, endpoint.admin_state,
         endpoint.weight, endpoint.health, endpoint.ramp, endpoint.max_connections,
-        endpoint.priority)
+        endpoint.priority, endpoint.state_until)
 
 
 cdef object read_destination(const tm_image *image, const tm_destination *destination):

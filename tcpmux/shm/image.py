@@ -82,6 +82,7 @@ class EndpointRow:
     ramp: int = FULL_RAMP  # percent of its share that it gets now
     max_connections: int = 0  # 0 = no limit
     priority: int = 0  # it takes turns when none of a lower number can
+    until: int = 0  # Unix time, s: then it is READY again; 0 = when somebody says so
 
 
 @dataclass(frozen=True, slots=True)

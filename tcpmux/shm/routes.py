@@ -175,10 +175,10 @@ class _Before:
 
     def __init__(self, image: Image) -> None:
         self.routes = {route.name for route in image.routes}
-        self.destinations = {
+        self.destinations: dict[Key, DestinationRow] = {
             (route.name, row.name): row for route in image.routes for row in route.destinations
         }
-        self.endpoints = {
+        self.endpoints: dict[Key, EndpointRow] = {
             (*key, str(endpoint.address)): endpoint
             for key, row in self.destinations.items()
             for endpoint in row.endpoints
@@ -277,6 +277,7 @@ class _Builder:
             before.ramp if before else first_ramp,
             policy.max_connections,
             policy.priority,
+            before.until if before else 0,
         )
 
 
@@ -533,8 +534,9 @@ def with_weights(image: Image, route_name: str, weights: Mapping[str, int]) -> I
     return _with_destinations(image, {route_name: changed})
 
 
-def with_state(image: Image, key: Key, state: int) -> Image:
-    """The same image, but for the state of one destination or endpoint."""
+def with_state(image: Image, key: Key, state: int, until: int = 0) -> Image:
+    """The same image, but for the state of one destination or endpoint. until: Unix time, s, when
+    an endpoint is to be READY again; 0 = not by itself."""
 
     def changed(row: DestinationRow) -> DestinationRow:
         if row.name != key[1]:
@@ -542,7 +544,9 @@ def with_state(image: Image, key: Key, state: int) -> Image:
         if len(key) == 2:
             return replace(row, state=state)
         endpoints = (
-            replace(endpoint, state=state) if str(endpoint.address) == key[2] else endpoint
+            replace(endpoint, state=state, until=until)
+            if str(endpoint.address) == key[2]
+            else endpoint
             for endpoint in row.endpoints
         )
         return replace(row, endpoints=tuple(endpoints))
@@ -561,15 +565,12 @@ def with_conditions(image: Image, conditions: Mapping[Key, Condition]) -> Image:
         def changed(row: DestinationRow) -> DestinationRow:
             if row.name not in by_route[route]:
                 return row
-            key = (route, row.name)
-            _, ramp = conditions.get(key, (WELL, row.ramp))
-            return replace(
-                row,
-                ramp=ramp,
-                endpoints=tuple(
-                    _conditioned(e, conditions.get((*key, str(e.address)))) for e in row.endpoints
-                ),
+            _, ramp = conditions.get((route, row.name), (WELL, row.ramp))
+            endpoints = (
+                _conditioned(endpoint, conditions.get((route, row.name, str(endpoint.address))))
+                for endpoint in row.endpoints
             )
+            return replace(row, ramp=ramp, endpoints=tuple(endpoints))
 
         return changed
 

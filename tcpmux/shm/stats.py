@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from tcpmux.shm._shm import (
 )
 from tcpmux.shm.image import (
     ADMIN_STATES,
+    BALANCES,
     HEALTHS,
     DestinationRow,
     Image,
     RouteRow,
     SlotCounters,
 )
+from tcpmux.shm.routes import is_unavailable
 from tcpmux.shm.view import View
 
 # Ends of a connection that never reached an endpoint.
@@ -71,6 +74,10 @@ def destination(row: DestinationRow) -> dict[str, Any]:
         "file_weight": row.file_weight,
         "effective_weight": row.effective_weight,
         "state": ADMIN_STATES[row.state],
+        "ramp": row.ramp,
+        "panic": row.panic,
+        "balance": BALANCES[row.rules.balance],
+        "max_connections": row.rules.max_connections,
     }
 
 
@@ -86,6 +93,9 @@ def endpoints(row: DestinationRow) -> list[tuple[int, dict[str, Any]]]:
                 "state": ADMIN_STATES[endpoint.state],
                 "health": HEALTHS[endpoint.health],
                 "ramp": endpoint.ramp,
+                "state_until": endpoint.until or None,
+                "priority": endpoint.priority,
+                "max_connections": endpoint.max_connections,
                 "turns": taken[index],
             },
         )
@@ -93,12 +103,31 @@ def endpoints(row: DestinationRow) -> list[tuple[int, dict[str, Any]]]:
     ]
 
 
+HealthDetail = Callable[[str, str, str], dict[str, Any]]  # route, destination, address
+
+
+def no_detail(_route: str, _destination: str, _address: str) -> dict[str, Any]:
+    """Where nobody knows more of an endpoint than the route table."""
+    return {}
+
+
+def with_endpoints(route: str, row: DestinationRow, health: HealthDetail) -> dict[str, Any]:
+    """A destination and its endpoints, without counters."""
+    return {
+        **destination(row),
+        "endpoints": [
+            {**shown, **health(route, row.name, shown["address"])} for _, shown in endpoints(row)
+        ],
+    }
+
+
 class StatusReader:
     """Counters count since the start of the instance, over all lives of all workers; bytes are
     counted while a connection lives."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, health: HealthDetail = no_detail) -> None:
         self._view = view
+        self._health = health
 
     def read(self) -> dict[str, Any]:
         """The status object without version, config and admin, which are not in memory."""
@@ -133,12 +162,15 @@ class StatusReader:
             "idle_timeout_ms": route.idle_timeout_ms,
             "connections_active": counters.active,
             "connections_total": counters.opened,
+            "max_connections": route.rules.max_connections,
+            "available": not is_unavailable(route),
+            "connections_denied_total": counters.denied,
             "connections_rejected_total": sum(closed[reason] for reason in REJECTED),
             "closed": closed,
-            "destinations": [self._destination(row) for row in route.destinations],
+            "destinations": [self._destination(route.name, row) for row in route.destinations],
         }
 
-    def _destination(self, row: DestinationRow) -> dict[str, Any]:
+    def _destination(self, route: str, row: DestinationRow) -> dict[str, Any]:
         counters = self._view.counters.slot(row.slot)
         return {
             **destination(row),
@@ -148,6 +180,7 @@ class StatusReader:
             "connections_total": counters.opened,
             "connect_failures_total": counters.connect_failures,
             "connect_timeouts_total": counters.connect_timeouts,
+            "retries_total": counters.retries,
             "bytes_in_total": counters.bytes_in,
             "bytes_out_total": counters.bytes_out,
             "closed": _closed_by_reason(counters),
@@ -155,6 +188,7 @@ class StatusReader:
             "endpoints": [
                 {
                     **shown,
+                    **self._health(route, row.name, shown["address"]),
                     "connections_active": own.active,
                     "connections_total": own.opened,
                     "connect_failures_total": own.connect_failures,

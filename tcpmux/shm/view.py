@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcpmux.shm._readings import Counters
-from tcpmux.shm._shm import Live, Table
+from tcpmux.shm._shm import Commons, Live, Table
 from tcpmux.shm.image import Image
 
 
@@ -15,11 +15,25 @@ class View:
     Raises ValueError for a descriptor that is not a region of this build.
     """
 
-    def __init__(self, table_fd: int, live_fds: Sequence[int], *, writable: bool = False) -> None:
+    def __init__(
+        self,
+        table_fd: int,
+        live_fds: Sequence[int],
+        *,
+        commons_fd: int = -1,
+        writable: bool = False,
+    ) -> None:
         self.table = Table.attach(table_fd)
+        self._commons = Commons.attach(commons_fd) if commons_fd >= 0 else None
         self.lives = [Live.attach(fd, writable=writable) for fd in live_fds]
         self.counters = Counters(self.lives)
         self._image: tuple[int, Image] = (0, Image((), ()))
+
+    @property
+    def commons(self) -> Commons:
+        """Only where its descriptor was given."""
+        assert self._commons is not None
+        return self._commons
 
     def image(self) -> tuple[int, Image]:
         """The generation in force, and its image; read only when it has changed."""

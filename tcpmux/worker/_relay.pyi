@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tcpmux.shm._shm import Live, Table, Commons
+from tcpmux.shm._shm import Commons, Live, Table
 
 def adopt(live: Live, channel: int, listeners: Sequence[tuple[int, int, int, bool]]) -> None: ...
 def listening(live: Live) -> list[int]: ...

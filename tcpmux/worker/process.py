@@ -26,7 +26,7 @@ from typing import NoReturn
 from setproctitle import setproctitle
 
 from tcpmux.programs import start_program
-from tcpmux.shm._shm import ABSENT, OVER, REPLACED, Live, Table, Commons
+from tcpmux.shm._shm import ABSENT, OVER, REPLACED, Commons, Live, Table
 from tcpmux.worker import _guardian, _relay
 
 # The master's signals. A worker hears of what matters over its channel; a terminal's

@@ -24,12 +24,13 @@ import pytest
 from tcpmux.control.client import AdminError, Client, NotRunning, Refused
 from tcpmux.control.connections import Connections
 from tcpmux.control.event_log import EventLog
+from tcpmux.control.health import Health
 from tcpmux.control.metrics import Metrics
 from tcpmux.control.orphans import is_worker
 from tcpmux.control.process import Control
 from tcpmux.control.server import Identity, Readings
 from tcpmux.control.stream import Stream
-from tcpmux.shm._shm import Live, Table
+from tcpmux.shm._shm import Commons, Live, Table
 from tcpmux.shm.view import View
 
 if TYPE_CHECKING:
@@ -73,11 +74,12 @@ class Running:
         admin.bind(self.path)
         admin.listen()
         identity = Identity("9.9", ["/etc/routes.yaml"], self.path)
+        self.commons = Commons.create()
         self.table, self.live = Table.create(1, 1, os.getpid(), 5), Live.create(0, 16)
-        view, events = View(self.table.fd, [self.live.fd]), EventLog()
+        view, events = View(self.table.fd, [self.live.fd], commons_fd=self.commons.fd), EventLog()
         stream = Stream(view, events, {"version": "9.9"})
         metrics = Metrics(view, "9.9")
-        readings = Readings(source, Connections(view), events, metrics, stream)
+        readings = Readings(source, Connections(view), events, metrics, stream, Health(view))
         self.client = Client(self.path, DEADLINE)
         self.task = asyncio.create_task(Control(admin, theirs, readings, identity).serve())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tcpmux.config import Address, Admin, Config, Destination, Route
-from tcpmux.shm._shm import Live, Table, Commons
+from tcpmux.shm._shm import Commons, Live, Table
 from tcpmux.shm.image import Image
 from tcpmux.shm.routes import Names, Numbers, TableFull, build_image, describe_changes, with_weights
 

@@ -1,0 +1,48 @@
+"""How endpoints are to be watched, on its way from the master to control."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tcpmux.config.model import Check, DestinationPolicy, Passive
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What control has to know of a destination. warmup: s; warmup_floor: percent."""
+
+    check: Check | None
+    passive: Passive
+    warmup: float
+    warmup_floor: int
+
+
+def to_message(policy: DestinationPolicy) -> dict[str, Any]:
+    """For JSON: bytes as hexadecimal digits."""
+    check = None
+    if policy.check is not None:
+        check = asdict(policy.check)
+        check.update(send=policy.check.send.hex(), expect=policy.check.expect.hex())
+    return {
+        "check": check,
+        "passive": asdict(policy.passive),
+        "warmup": policy.warmup,
+        "warmup_floor": policy.warmup_floor,
+    }
+
+
+def from_message(message: dict[str, Any]) -> Watch:
+    """What to_message() has made."""
+    check = message["check"]
+    if check is not None:
+        check = Check(
+            **{
+                **check,
+                "send": bytes.fromhex(check["send"]),
+                "expect": bytes.fromhex(check["expect"]),
+                "status": tuple(check["status"]),
+            }
+        )
+    passive = Passive(**message["passive"])
+    return Watch(check, passive, message["warmup"], message["warmup_floor"])

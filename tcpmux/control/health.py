@@ -1,0 +1,442 @@
+"""Who is well: decides it from checks and from what connections meet with. Runs in control.
+
+Every TICK it looks at what has happened, and tells the master all that changes in one request:
+
+    checks      fall failures in a row take an endpoint out, rise successes bring it back
+    failures    workers count them (csrc/commons.h); too many in a row, and it is ejected for a time
+    ramps       what is back, or new, gets its share by and by
+
+What is in force is in the route table; a new control process goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import random
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tcpmux.config import Address, Check, Passive
+from tcpmux.config.checks import Watch, from_message
+from tcpmux.control.probes import ProbeFailed, knock, probe
+from tcpmux.errors import TcpmuxError
+from tcpmux.shm.image import (
+    DOWN,
+    EJECTED,
+    FULL_RAMP,
+    READY,
+    REJECT,
+    WELL,
+    DestinationRow,
+    EndpointRow,
+    Image,
+    RouteRow,
+)
+
+if TYPE_CHECKING:
+    from tcpmux.control.master_link import MasterLink
+    from tcpmux.shm.view import View
+
+log = logging.getLogger("tcpmux.control")
+
+TICK = 0.1  # s
+AT_ONCE = 512  # checks under way
+JITTER = 0.1  # of an interval, so that checks don't come in step
+RAMP_STEP = 10  # percent, of an endpoint: its turns are whole numbers
+MOST_CONDITIONS = 300  # in one request: it has to fit into one packet
+MOST_EJECTIONS = 10  # that ejection_time is multiplied by
+NO_WATCH = Watch(None, Passive(errors=0), 0.0, 10)
+Key = tuple[str, str, str | None]  # route, destination, endpoint
+
+
+@dataclass(slots=True, eq=False)
+class Ramp:
+    """The way to a full share. began: monotonic, as if it had been at the floor then."""
+
+    began: float
+    percent: int
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    """What is known of one. Times are monotonic unless they say otherwise."""
+
+    key: Key
+    slot: int
+    address: Address
+    health: int
+    ramp: Ramp | None = None
+    row: EndpointRow | None = None
+    watch: Watch = NO_WATCH
+    # checks
+    is_down: bool = False
+    streak: int = 0  # results in a row that speak against is_down
+    due: float = 0.0
+    is_checking: bool = False
+    checked: int = 0
+    # failures of connections
+    failures_before: int = 0  # of those in a row, that count no more
+    ejected_until: float = 0.0
+    ejections: int = 0
+    calm_since: float = 0.0
+    # for people
+    reason: str = ""
+    since: float = field(default_factory=time.time)  # Unix time
+
+    def now_is(self) -> int:
+        if self.is_down:
+            return DOWN
+        return EJECTED if self.ejected_until else WELL
+
+
+def ramp_at(elapsed: float, watch: Watch, step: int) -> int:
+    """Percent of its share after so many seconds; never less than the floor."""
+    if elapsed >= watch.warmup:
+        return FULL_RAMP
+    percent = watch.warmup_floor + (FULL_RAMP - watch.warmup_floor) * elapsed / watch.warmup
+    return max(watch.warmup_floor, int(percent) // step * step)
+
+
+class Health:
+    """Watches the endpoints of the route table."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._master: MasterLink | None = None
+        self._watches: dict[tuple[str, str], Watch] = {}
+        self._endpoints: dict[Key, Endpoint] = {}
+        self._destinations: dict[Key, Ramp] = {}
+        self._seen: Image | None = None
+        self._queue: list[tuple[float, int, Endpoint]] = []  # heap of checks that are due
+        self._order = 0
+        self._checking: set[asyncio.Task[None]] = set()
+        self._texts: list[str] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._asking = False
+
+    def start(self, master: MasterLink) -> None:
+        self._master = master
+        self._spawn(self._run())
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        for task in [*self._tasks, *self._checking]:
+            task.cancel()
+        for task in [*self._tasks, *self._checking]:
+            with suppress(asyncio.CancelledError, TcpmuxError):
+                await task
+
+    # --- for people -------------------------------------------------------------------------
+
+    def detail(self, route: str, destination: str, address: str) -> dict[str, Any]:
+        """Of an endpoint, what the status shows of its health: reason, since and next_try in
+        Unix time (None = there is no next)."""
+        known = self._endpoints.get((route, destination, address))
+        if known is None:
+            return {"health_reason": "", "health_since": None, "next_try": None, "check": "off"}
+        now = time.monotonic()
+        tries = [at for at in (known.ejected_until, known.due) if at > now]
+        check = known.watch.check
+        return {
+            "health_reason": known.reason,
+            "health_since": known.since,
+            "next_try": time.time() + max(tries) - now if tries and known.health != WELL else None,
+            "check": check.kind if check else "off",
+        }
+
+    # --- what is to be watched --------------------------------------------------------------
+
+    def pushed(self) -> None:
+        """The master says that it has something new to be asked for."""
+        if not self._asking:
+            self._asking = True
+            self._spawn(self._ask())
+
+    async def _ask(self) -> None:
+        assert self._master is not None
+        self._asking = False
+        watches: dict[tuple[str, str], Watch] = {}
+        first: int | None = 0
+        try:
+            while first is not None:
+                answer = await self._master.request("checks", first=first)
+                for row in answer["checks"]:
+                    watches[row["route"], row["destination"]] = from_message(row)
+                first = answer["next"]
+        except TcpmuxError as error:
+            log.warning("how endpoints are to be checked is not known: %s", error)
+            return
+        self._watches = watches
+        self._seen = None  # look at every endpoint again
+
+    def _look_at_image(self, now: float) -> None:
+        _, image = self._view.image()
+        if image is self._seen:
+            return
+        self._seen = image
+        before, self._endpoints = self._endpoints, {}
+        ramps, self._destinations = self._destinations, {}
+        for route in image.routes:
+            for row in route.destinations:
+                watch = self._watches.get((route.name, row.name), NO_WATCH)
+                whole: Key = (route.name, row.name, None)
+                if row.ramp < FULL_RAMP:
+                    self._destinations[whole] = ramps.get(whole) or _going_on(row.ramp, watch, now)
+                for endpoint in row.endpoints:
+                    key: Key = (route.name, row.name, str(endpoint.address))
+                    known = before.get(key)
+                    if known is None or known.slot != endpoint.slot:
+                        known = self._new(key, endpoint, now)
+                    self._endpoints[key] = known
+                    self._take_note(known, endpoint, watch, now)
+
+    def _new(self, key: Key, row: EndpointRow, now: float) -> Endpoint:
+        known = Endpoint(key, row.slot, Address.parse(str(row.address)), row.health)
+        known.calm_since = now
+        known.failures_before = self._view.commons.failures(row.slot)[0]
+        if row.health != WELL:
+            known.reason = "found out before this control process began"
+        return known
+
+    def _take_note(self, known: Endpoint, row: EndpointRow, watch: Watch, now: float) -> None:
+        if known.row is None:
+            known.is_down = row.health == DOWN
+            if row.health == EJECTED:
+                known.ejected_until = now + watch.passive.ejection_time
+        known.row = row
+        if row.ramp < FULL_RAMP and known.ramp is None:
+            known.ramp = _going_on(row.ramp, watch, now)
+        if watch.check != known.watch.check:
+            known.streak = 0
+            if watch.check is None:
+                known.is_down, known.due = False, 0.0
+            else:  # soon, but not all at the same time
+                self._plan(known, now + random.uniform(0, min(1.0, watch.check.interval)))
+        if not watch.passive.errors:
+            known.ejected_until = 0.0
+        known.watch = watch
+
+    # --- the loop ---------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        assert self._master is not None
+        while not self._master.gone:
+            now = time.monotonic()
+            try:
+                self._look_at_image(now)
+                self._begin_checks(now)
+                self._look_at_failures(now)
+                await self._tell(now)
+            except TcpmuxError as error:
+                log.warning("the master does not take the health of endpoints: %s", error)
+                await asyncio.sleep(1.0)
+            except Exception:
+                log.exception("a fault while looking at endpoints")
+                await asyncio.sleep(1.0)
+            await asyncio.sleep(max(0.0, TICK - (time.monotonic() - now)))
+
+    def _plan(self, endpoint: Endpoint, due: float) -> None:
+        endpoint.due = due
+        self._order += 1
+        heapq.heappush(self._queue, (due, self._order, endpoint))
+
+    def _begin_checks(self, now: float) -> None:
+        while self._queue and self._queue[0][0] <= now and len(self._checking) < AT_ONCE:
+            due, _, endpoint = heapq.heappop(self._queue)
+            if (
+                due != endpoint.due  # another has been planned
+                or endpoint.is_checking
+                or self._endpoints.get(endpoint.key) is not endpoint
+                or endpoint.watch.check is None
+            ):
+                continue
+            check = endpoint.watch.check
+            if check.kind == "tcp" and not check.port:
+                try:
+                    if knock(endpoint.address):
+                        self._result(endpoint, check, "")
+                        continue
+                except ProbeFailed as error:
+                    self._result(endpoint, check, str(error))
+                    continue
+                except OSError as error:  # no descriptor left: not the endpoint's fault
+                    log.warning("no check of %s: %s", endpoint.key[2], error)
+                    self._plan(endpoint, now + check.interval)
+                    continue
+            endpoint.is_checking = True
+            task = asyncio.get_running_loop().create_task(self._check(endpoint, check))
+            self._checking.add(task)
+            task.add_done_callback(self._checking.discard)
+
+    async def _check(self, endpoint: Endpoint, check: Check) -> None:
+        reason = ""
+        try:
+            await probe(endpoint.address, check)
+        except ProbeFailed as error:
+            reason = str(error)
+        finally:
+            endpoint.is_checking = False
+        if endpoint.watch.check == check:
+            self._result(endpoint, check, reason)
+
+    def _result(self, endpoint: Endpoint, check: Check, reason: str) -> None:
+        """reason: "" = it is well."""
+        endpoint.checked += 1
+        endpoint.streak = endpoint.streak + 1 if bool(reason) != endpoint.is_down else 0
+        needed = check.rise if endpoint.is_down else check.fall
+        if reason:
+            endpoint.reason = reason
+        if endpoint.streak >= needed:
+            endpoint.is_down = not endpoint.is_down
+            said = f"{check.kind} check: {reason}" if reason else f"{check.kind} check"
+            endpoint.reason = said
+            self._say(endpoint, f"{'down' if reason else 'up'}, {said}, {needed} in a row")
+            endpoint.streak = 0
+        elif not reason and not endpoint.is_down:
+            endpoint.reason = "" if endpoint.now_is() == WELL else endpoint.reason
+        undecided = endpoint.streak > 0 and not endpoint.is_down
+        interval = check.fast_interval if undecided else check.interval
+        self._plan(endpoint, time.monotonic() + interval * random.uniform(1 - JITTER, 1))
+
+    def _say(self, endpoint: Endpoint, what: str) -> None:
+        endpoint.since = time.time()
+        route, destination, address = endpoint.key
+        self._texts.append(f"{route}/{destination}: endpoint {address} is {what}")
+
+    # --- what connections meet with ---------------------------------------------------------
+
+    def _look_at_failures(self, now: float) -> None:
+        image = self._seen
+        assert image is not None
+        routes = {route.name: route for route in image.routes}
+        for endpoint in self._endpoints.values():
+            passive = endpoint.watch.passive
+            if not passive.errors:
+                continue
+            if endpoint.ejected_until:
+                if now >= endpoint.ejected_until:
+                    endpoint.ejected_until = 0.0
+                    endpoint.calm_since = now
+                    endpoint.failures_before = self._view.commons.failures(endpoint.slot)[0]
+                    if not endpoint.is_down:
+                        endpoint.reason = ""
+                    self._say(endpoint, "tried again after its ejection")
+                continue
+            in_a_row, _ = self._view.commons.failures(endpoint.slot)
+            if in_a_row < endpoint.failures_before:  # a success in between
+                endpoint.failures_before = 0
+            count = in_a_row - endpoint.failures_before
+            if count == 0 and endpoint.ejections and now - endpoint.calm_since >= passive.interval:
+                endpoint.ejections -= 1
+                endpoint.calm_since = now
+            if count >= passive.errors and not endpoint.is_down:
+                self._eject(endpoint, routes[endpoint.key[0]], count, now)
+
+    def _eject(self, endpoint: Endpoint, route: RouteRow, count: int, now: float) -> None:
+        passive = endpoint.watch.passive
+        row = next(d for d in route.destinations if d.name == endpoint.key[1])
+        same = [self._endpoints[route.name, row.name, str(e.address)] for e in row.endpoints]
+        ejected = sum(1 for other in same if other.ejected_until)
+        if ejected + 1 > max(1, len(same) * passive.most_ejected // 100):
+            return
+        if not self._others_serve(endpoint, route, row):
+            return
+        endpoint.ejections = min(endpoint.ejections + 1, MOST_EJECTIONS)
+        seconds = passive.ejection_time * endpoint.ejections
+        endpoint.ejected_until = now + seconds
+        endpoint.reason = f"{count} connections in a row failed"
+        self._say(endpoint, f"ejected for {seconds:g} s: {endpoint.reason}")
+
+    def _others_serve(self, endpoint: Endpoint, route: RouteRow, row: DestinationRow) -> bool:
+        """Without the last one nothing would be better."""
+
+        def served(destination: DestinationRow) -> bool:
+            return destination.state == READY and any(
+                e.state == READY
+                and (other := self._endpoints[route.name, destination.name, str(e.address)])
+                is not endpoint
+                and other.now_is() == WELL
+                for e in destination.endpoints
+            )
+
+        if route.rules.on_unavailable == REJECT:
+            return served(row)
+        return any(d.weight and served(d) for d in route.destinations) or served(row)
+
+    # --- the master -------------------------------------------------------------------------
+
+    async def _tell(self, now: float) -> None:
+        changes = list(self._changes(now))
+        texts, self._texts = self._texts, []
+        if not changes and not texts:
+            return
+        assert self._master is not None
+        for at in range(0, max(len(changes), 1), MOST_CONDITIONS):
+            part = changes[at : at + MOST_CONDITIONS]
+            try:
+                await self._master.request(
+                    "conditions", conditions=part, texts=texts[:MOST_CONDITIONS]
+                )
+            except TcpmuxError:
+                self._texts = texts + self._texts
+                raise
+            texts = texts[MOST_CONDITIONS:]
+        self._texts = texts + self._texts
+
+    def _changes(self, now: float) -> Iterator[list[Any]]:
+        """Against the route table, which is what is in force."""
+        for key, known in self._endpoints.items():
+            row, health = known.row, known.now_is()
+            assert row is not None
+            if health != WELL:
+                known.ramp = None
+            elif row.health != WELL and known.watch.warmup and known.ramp is None:
+                known.ramp = Ramp(now, known.watch.warmup_floor)
+            percent = FULL_RAMP
+            if known.ramp is not None:
+                percent = ramp_at(now - known.ramp.began, known.watch, RAMP_STEP)
+                if percent == FULL_RAMP:
+                    known.ramp = None
+            known.health = health
+            if health != row.health or (percent != row.ramp and health == WELL):
+                yield [*key, health, percent if health == WELL else row.ramp]
+        yield from self._destination_changes(now)
+
+    def _destination_changes(self, now: float) -> Iterator[list[Any]]:
+        assert self._seen is not None
+        for route in self._seen.routes:
+            for row in route.destinations:
+                key: Key = (route.name, row.name, None)
+                watch = self._watches.get((route.name, row.name), NO_WATCH)
+                # It begins anew as soon as one of its endpoints is back.
+                if watch.warmup and not row.turns and self._is_coming_back(route, row):
+                    self._destinations[key] = Ramp(now, watch.warmup_floor)
+                ramp = self._destinations.get(key)
+                percent = ramp_at(now - ramp.began, watch, 1) if ramp else FULL_RAMP
+                if percent == FULL_RAMP:
+                    self._destinations.pop(key, None)
+                if percent != row.ramp:
+                    yield [*key, WELL, percent]
+
+    def _is_coming_back(self, route: RouteRow, row: DestinationRow) -> bool:
+        return any(
+            endpoint.health != WELL
+            and self._endpoints[route.name, row.name, str(endpoint.address)].now_is() == WELL
+            for endpoint in row.endpoints
+        )
+
+
+def _going_on(percent: int, watch: Watch, now: float) -> Ramp:
+    """From a share that another control process has told of."""
+    span = max(1, FULL_RAMP - watch.warmup_floor)
+    done = max(0, percent - watch.warmup_floor) / span
+    return Ramp(now - done * watch.warmup, percent)
