@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tcpmux.cli.endpoint import health_text, state_text
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import (
     console,
@@ -21,6 +22,8 @@ from tcpmux.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.table import Table
 
     from tcpmux.control.client import DestinationStatus, RouteStatus, Status, WorkerStatus
@@ -59,9 +62,32 @@ def _weight(destination: DestinationStatus) -> str:
         marks.append(f"file: {destination['file_weight']}")
     if destination["state"] != "ready":
         marks.append(destination["state"])
-    elif destination["effective_weight"] != destination["weight"]:
-        marks.append(f"effective: {destination['effective_weight']}")
+    elif destination["weight"] and destination["endpoints"] and not _serves(destination):
+        marks.append("no endpoint is well")
+    elif destination["ramp"] < 100:
+        marks.append(f"warming up: {destination['ramp']}%")
+    if destination["panic"]:
+        marks.append("panic: health is ignored")
     return f"{destination['weight']} ({', '.join(marks)})" if marks else str(destination["weight"])
+
+
+def _serves(destination: DestinationStatus) -> bool:
+    return any(endpoint["turns"] for endpoint in destination["endpoints"])
+
+
+def _remarks(route: RouteStatus, now: float) -> Iterator[str]:
+    """A line for each endpoint that does not have its full share, and why."""
+    if not route["available"]:
+        yield "no destination can take connections"
+    for destination in route["destinations"]:
+        for endpoint in destination["endpoints"]:
+            where = f"{destination['name']}: {endpoint['address']}"
+            if endpoint["health"] != "up":
+                yield f"{where} is {health_text(endpoint, now)}"
+            if endpoint["state"] != "ready":
+                yield f"{where} is {state_text(endpoint, now)}"
+            if endpoint["health"] == "up" and endpoint["ramp"] < 100:
+                yield f"{where} is warming up: {endpoint['ramp']}% of its share"
 
 
 def _route(route: RouteStatus) -> Table:
@@ -108,6 +134,8 @@ def print_status(status: Status, now: float) -> None:
     for route in status["routes"]:
         out.print()
         out.print(_route(route))
+        for remark in _remarks(route, now):
+            out.print(remark, soft_wrap=True)
     if not status["routes"]:
         out.print(f"\n{plural(0, 'route')}")
 

@@ -70,7 +70,7 @@ def main() -> int:
         Connections(view),
         events,
         Metrics(view, __version__),
-        Stream(view, events, {"version": __version__}, health.detail),
+        Stream(view, events, {"version": __version__}, health),
         health,
     )
     admin = socket.socket(fileno=options.admin_fd)

@@ -212,24 +212,43 @@ class Client:
         return cast("Applied", self._ask("POST", _route_path(route, "undo"), {}))
 
     def drain(
-        self, route: str, destination: str, endpoint: str | None = None, *, force: bool = False
+        self,
+        route: str,
+        destination: str,
+        endpoint: str | None = None,
+        *,
+        force: bool = False,
+        seconds: float = 0.0,
     ) -> Applied:
         """No new connections for a destination, or one of its endpoints; others get its share.
-        Open ones stay. Unless forced, refused if nobody would be left to take connections."""
-        return self._set_state(route, destination, endpoint, "draining", force=force)
+        Open ones stay. Unless forced, refused if nobody would be left to take connections.
+        seconds: an endpoint is ready again after them; 0 = not by itself."""
+        return self._set_state(route, destination, endpoint, "draining", force, seconds)
 
     def disable(
-        self, route: str, destination: str, endpoint: str | None = None, *, force: bool = False
+        self,
+        route: str,
+        destination: str,
+        endpoint: str | None = None,
+        *,
+        force: bool = False,
+        seconds: float = 0.0,
     ) -> Applied:
         """As drain(), to say that it is out of service on purpose."""
-        return self._set_state(route, destination, endpoint, "disabled", force=force)
+        return self._set_state(route, destination, endpoint, "disabled", force, seconds)
 
     def enable(self, route: str, destination: str, endpoint: str | None = None) -> Applied:
         """Has it take connections again."""
-        return self._set_state(route, destination, endpoint, "ready", force=False)
+        return self._set_state(route, destination, endpoint, "ready", False, 0.0)
 
     def _set_state(
-        self, route: str, destination: str, endpoint: str | None, state: str, *, force: bool
+        self,
+        route: str,
+        destination: str,
+        endpoint: str | None,
+        state: str,
+        force: bool,
+        seconds: float,
     ) -> Applied:
         path = _route_path(route, f"destinations/{quote(destination, safe='')}/state")
         body: dict[str, Any] = {"state": state}
@@ -237,6 +256,8 @@ class Client:
             body["endpoint"] = endpoint
         if force:
             body["force"] = True
+        if seconds:
+            body["seconds"] = seconds
         return cast("Applied", self._ask("PUT", path, body))
 
     def set_log_level(self, level: str) -> str:
@@ -361,17 +382,29 @@ class AsyncClient:
         return await asyncio.to_thread(self._client.undo, route)
 
     async def drain(
-        self, route: str, destination: str, endpoint: str | None = None, *, force: bool = False
+        self,
+        route: str,
+        destination: str,
+        endpoint: str | None = None,
+        *,
+        force: bool = False,
+        seconds: float = 0.0,
     ) -> Applied:
         return await asyncio.to_thread(
-            self._client.drain, route, destination, endpoint, force=force
+            self._client.drain, route, destination, endpoint, force=force, seconds=seconds
         )
 
     async def disable(
-        self, route: str, destination: str, endpoint: str | None = None, *, force: bool = False
+        self,
+        route: str,
+        destination: str,
+        endpoint: str | None = None,
+        *,
+        force: bool = False,
+        seconds: float = 0.0,
     ) -> Applied:
         return await asyncio.to_thread(
-            self._client.disable, route, destination, endpoint, force=force
+            self._client.disable, route, destination, endpoint, force=force, seconds=seconds
         )
 
     async def enable(self, route: str, destination: str, endpoint: str | None = None) -> Applied:

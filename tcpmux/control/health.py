@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tcpmux.config import Address, Check, Passive
@@ -29,6 +30,7 @@ from tcpmux.shm.image import (
     DOWN,
     EJECTED,
     FULL_RAMP,
+    HEALTHS,
     READY,
     REJECT,
     WELL,
@@ -48,6 +50,7 @@ TICK = 0.1  # s
 AT_ONCE = 512  # checks under way
 JITTER = 0.1  # of an interval, so that checks don't come in step
 RAMP_STEP = 10  # percent, of an endpoint: its turns are whole numbers
+MOST_TROUBLES = 200
 MOST_CONDITIONS = 300  # in one request: it has to fit into one packet
 MOST_EJECTIONS = 10  # that ejection_time is multiplied by
 NO_WATCH = Watch(None, Passive(errors=0), 0.0, 10)
@@ -152,6 +155,22 @@ class Health:
             "next_try": time.time() + max(tries) - now if tries and known.health != WELL else None,
             "check": check.kind if check else "off",
         }
+
+    def troubles(self) -> list[dict[str, Any]]:
+        """Those that are not up or don't have their full share yet, at most MOST_TROUBLES."""
+        found = (
+            {
+                "route": known.key[0],
+                "destination": known.key[1],
+                "address": known.key[2],
+                "health": HEALTHS[known.health],
+                "ramp": known.row.ramp,
+                **self.detail(known.key[0], known.key[1], str(known.address)),
+            }
+            for known in self._endpoints.values()
+            if known.row and (known.health != WELL or known.row.ramp < FULL_RAMP)
+        )
+        return list(islice(found, MOST_TROUBLES))
 
     # --- what is to be watched --------------------------------------------------------------
 

@@ -15,7 +15,17 @@ from typing import Any
 from tcpmux.control.machine import accept_queues, descriptors
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
 from tcpmux.shm._shm import CLOSE_REASONS, PICK_REASONS, WORKER_COUNTERS, Live, counter_rows
-from tcpmux.shm.image import READY, DestinationRow, Histogram, Image, SlotCounters, Times
+from tcpmux.shm.image import (
+    READY,
+    WELL,
+    DestinationRow,
+    EndpointRow,
+    Histogram,
+    Image,
+    SlotCounters,
+    Times,
+)
+from tcpmux.shm.routes import serves
 from tcpmux.shm.stats import REJECTED, is_running
 from tcpmux.shm.view import View
 
@@ -128,6 +138,12 @@ _OWN = (
         values=lambda _, c, __: (c.connect_timeouts,),
     ),
     _Family(
+        "tcpmux_retries_total",
+        "counter",
+        "Connects to another endpoint after one that failed, for the same connection.",
+        values=lambda _, c, __: (c.retries,),
+    ),
+    _Family(
         "tcpmux_picks_total",
         "counter",
         "Times the destination was picked, by reason.",
@@ -151,6 +167,30 @@ _OWN = (
         "gauge",
         "1, or 0 while an operator has it drained or disabled.",
         values=lambda row, _, __: (int(row.state == READY),),
+    ),
+    _Family(
+        "tcpmux_destination_available",
+        "gauge",
+        "1 while it has an endpoint that can take connections.",
+        values=lambda row, _, __: (int(serves(row)),),
+    ),
+    _Family(
+        "tcpmux_destination_ramp_percent",
+        "gauge",
+        "Percent of its share that it gets now: less than 100 while it warms up.",
+        values=lambda row, _, __: (row.ramp,),
+    ),
+    _Family(
+        "tcpmux_destination_panic",
+        "gauge",
+        "1 while too few of its endpoints are well and all are used.",
+        values=lambda row, _, __: (int(row.panic),),
+    ),
+    _Family(
+        "tcpmux_destination_max_connections",
+        "gauge",
+        "Its limit; 0 = none.",
+        values=lambda row, _, __: (row.rules.max_connections,),
     ),
 )
 _HISTOGRAMS: tuple[tuple[_Family, tuple[int, ...], Callable[[Times], Histogram]], ...] = (
@@ -178,6 +218,8 @@ _ENDPOINT = (
     _Family("tcpmux_endpoint_connections_active", "gauge", "Connections that are open."),
     _Family("tcpmux_endpoint_connections_total", "counter", "Connects started."),
     _Family("tcpmux_endpoint_connect_failures_total", "counter", "Connects that failed."),
+    _Family("tcpmux_endpoint_up", "gauge", "1, or 0 while it is down or ejected."),
+    _Family("tcpmux_endpoint_ramp_percent", "gauge", "Percent of its share that it gets now."),
 )
 _ROUTE = (
     _Family("tcpmux_route_connections_total", "counter", "Connections that came in."),
@@ -185,6 +227,11 @@ _ROUTE = (
         "tcpmux_route_connections_rejected_total",
         "counter",
         "Connections that reached no endpoint, and were reset.",
+    ),
+    _Family(
+        "tcpmux_route_connections_denied_total",
+        "counter",
+        "Connections that were reset at once, as their client is denied or not allowed.",
     ),
 )
 
@@ -216,7 +263,7 @@ class _Prepared:
 
     def __init__(self, image: Image) -> None:
         self.destinations: list[tuple[DestinationRow, list[str], list[str]]] = []
-        self.endpoints: list[tuple[int, list[str]]] = []  # counter slot
+        self.endpoints: list[tuple[EndpointRow, list[str]]] = []
         self.routes: list[tuple[int, list[str]]] = []
         for route in image.routes:
             name = _label(route.name)
@@ -227,9 +274,9 @@ class _Prepared:
                 own = f'route="{name}",destination="{version}"'
                 lines = [*_labelled(_ISTIO_LINES, istio), *_labelled(_OWN_LINES, own)]
                 self.destinations.append((row, lines, _labelled(_HISTOGRAM_LINES, own)))
-                for endpoint in dict.fromkeys(row.endpoints):
+                for endpoint in row.endpoints:
                     labels = f'{own},endpoint="{_label(endpoint.address)}"'
-                    self.endpoints.append((endpoint.slot, _labelled(_ENDPOINT_LINES, labels)))
+                    self.endpoints.append((endpoint, _labelled(_ENDPOINT_LINES, labels)))
 
 
 class Metrics:
@@ -280,16 +327,18 @@ class Metrics:
                 histogram = histogram_of(times)
                 if any(histogram.buckets):  # most of many routes are silent
                     parts.append(histograms[i] % _histogram_values(histogram))
-        slots = [(counters.slot(slot), lines) for slot, lines in of.endpoints]
+        endpoints = [
+            (_endpoint_values(row, counters.slot(row.slot)), lines) for row, lines in of.endpoints
+        ]
         for i, family in enumerate(_ENDPOINT):
             parts.append(family.head(open_metrics=open_metrics))
-            parts += [lines[i] % (c.active, c.opened, c.connect_failures)[i] for c, lines in slots]
+            parts += [lines[i] % values[i] for values, lines in endpoints]
         routes = [(counters.slot(slot), lines) for slot, lines in of.routes]
         rejected = [CLOSE_REASONS.index(reason) for reason in REJECTED]
         for i, family in enumerate(_ROUTE):
             parts.append(family.head(open_metrics=open_metrics))
             parts += [
-                lines[i] % (c.opened, sum(c.closed[reason] for reason in rejected))[i]
+                lines[i] % (c.opened, sum(c.closed[reason] for reason in rejected), c.denied)[i]
                 for c, lines in routes
             ]
 
@@ -359,6 +408,11 @@ class Metrics:
             ]
             family = _Family(f"tcpmux_worker_{name}_total", "counter", f"{_HELP[name]}.")
             _put(parts, family, samples, open_metrics=open_metrics)
+
+
+def _endpoint_values(row: EndpointRow, c: SlotCounters) -> tuple[int, ...]:
+    """In the order of _ENDPOINT."""
+    return c.active, c.opened, c.connect_failures, int(row.health == WELL), row.ramp
 
 
 def _put(

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from tcpmux.control.event_log import EventLog
+from tcpmux.control.health import Health
 from tcpmux.control.machine import descriptors
 from tcpmux.shm import stats
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
@@ -33,7 +34,7 @@ COLUMNS = (
     "errors_total",
 )
 # Ends that are nobody's wish.
-ERRORS = ("connect_failed", "connect_timeout", "no_endpoint", "local_error", "worker_lost")
+ERRORS = (*stats.REJECTED, "worker_lost")
 _ERRORS = [CLOSE_REASONS.index(reason) for reason in ERRORS]
 
 
@@ -61,7 +62,7 @@ class Stream:
         view: View,
         events: EventLog,
         identity: dict[str, Any],
-        health: stats.HealthDetail = stats.no_detail,
+        health: Health,
     ) -> None:
         self._view = view
         self._health = health
@@ -118,7 +119,7 @@ class Stream:
                     "name": route.name,
                     "listen": addresses,
                     "destinations": [
-                        stats.with_endpoints(route.name, row, self._health)
+                        stats.with_endpoints(route.name, row, self._health.detail)
                         for row in route.destinations
                     ],
                 }
@@ -147,6 +148,7 @@ class Stream:
                 if live.guardian_pid
             ],
             "routes": self._counts(image),
+            "troubles": self._health.troubles(),
         }
 
     def _counts(self, image: Image) -> list[list[tuple[int, ...]]]:

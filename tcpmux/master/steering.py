@@ -181,14 +181,13 @@ def _consequences(old: Image, new: Image) -> Iterator[str]:
             continue
         for was, now in zip(before.destinations, after.destinations, strict=True):
             name = f"{after.name}/{now.name}"
-            well = sum(endpoint.health == WELL for endpoint in now.endpoints)
+            healths = [endpoint.health for endpoint in now.endpoints]
+            well = f"{healths.count(WELL)} of {len(healths)} endpoints are well"
             if now.panic and not was.panic:
-                yield (
-                    f"{name}: only {well} of {len(now.endpoints)} endpoints are well, fewer than "
-                    f"panic_threshold {now.rules.panic_percent}%: all of them are used"
-                )
+                threshold = now.rules.panic_percent
+                yield f"{name}: only {well}, panic_threshold is {threshold}%: all are used"
             if was.panic and not now.panic:
-                yield f"{name}: {well} of {len(now.endpoints)} endpoints are well: they alone are used"
+                yield f"{name}: {well}: they alone are used"
             if was.turns and not now.turns:
                 share = _SHARES[after.rules.on_unavailable]
                 yield f"{name}: no endpoint is well: {share if now.weight else 'it had no share'}"

@@ -77,9 +77,10 @@ class Running:
         self.commons = Commons.create()
         self.table, self.live = Table.create(1, 1, os.getpid(), 5), Live.create(0, 16)
         view, events = View(self.table.fd, [self.live.fd], commons_fd=self.commons.fd), EventLog()
-        stream = Stream(view, events, {"version": "9.9"})
+        health = Health(view)
+        stream = Stream(view, events, {"version": "9.9"}, health)
         metrics = Metrics(view, "9.9")
-        readings = Readings(source, Connections(view), events, metrics, stream, Health(view))
+        readings = Readings(source, Connections(view), events, metrics, stream, health)
         self.client = Client(self.path, DEADLINE)
         self.task = asyncio.create_task(Control(admin, theirs, readings, identity).serve())
 

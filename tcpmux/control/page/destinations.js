@@ -11,9 +11,12 @@ function weightText(destination) {
   if (destination.file_weight !== destination.weight) {
     marks.push(`file: ${format.count(destination.file_weight)}`);
   }
-  if (destination.effective_weight !== destination.weight) {
-    marks.push(`effective: ${format.count(destination.effective_weight)}`);
+  if (destination.weight && destination.endpoints.length && !destination.endpoints.some((e) => e.turns)) {
+    marks.push("no endpoint is well");
+  } else if (destination.ramp < 100) {
+    marks.push(`warming up: ${destination.ramp}%`);
   }
+  if (destination.panic) marks.push("panic: health is ignored");
   const weight = format.count(destination.weight);
   return marks.length ? `${weight} (${marks.join(", ")})` : weight;
 }
@@ -25,16 +28,37 @@ function measuredNow(route, history) {
   return new Map(route.destinations.map((d, i) => [d.name, shares[i].at(-1) ?? NaN]));
 }
 
+// Why an endpoint does not have its full share: since when, and when it is tried again.
+function healthText(endpoint, trouble, now) {
+  const texts = [];
+  if (trouble && trouble.health !== "up") {
+    let text = trouble.health;
+    if (trouble.health_since) text += ` for ${format.duration(now - trouble.health_since)}`;
+    if (trouble.health_reason) text += `: ${trouble.health_reason}`;
+    if (trouble.next_try) text += `; tried again in ${format.duration(trouble.next_try - now)}`;
+    texts.push(text);
+  } else if (trouble?.ramp < 100) {
+    texts.push(`warming up: ${trouble.ramp}% of its share`);
+  }
+  if (endpoint.state_until) {
+    texts.push(`ready again in ${format.duration(endpoint.state_until - now)}`);
+  }
+  return texts.join("; ");
+}
+
 function endpointRow() {
   const address = element("th", { scope: "row", class: "endpoint" });
   const turns = element("td", { colspan: 3 });
   const state = element("td", { class: "state" });
+  const health = element("td", { colspan: 5, class: "health" });
   return {
-    node: element("tr", { class: "endpoint" }, address, turns, state, element("td", { colspan: 5 })),
-    update({ endpoint, turns: all }) {
+    node: element("tr", { class: "endpoint" }, address, turns, state, health),
+    update({ endpoint, turns: all, trouble, now }) {
       setText(address, endpoint.address);
       setText(turns, `${format.count(endpoint.turns)} of ${format.plural(all, "turn")}`);
-      showState(state, endpoint.state);
+      const isDown = trouble && trouble.health !== "up";
+      showState(state, isDown && endpoint.state === "ready" ? trouble.health : endpoint.state);
+      setText(health, healthText(endpoint, trouble, now));
     },
   };
 }
@@ -66,7 +90,7 @@ function destinationGroup() {
   ];
   return {
     nodes: [node, endpoints],
-    update({ destination, counters, askedShare, measuredShare }) {
+    update({ destination, counters, askedShare, measuredShare, troubleOf, now }) {
       setText(name, destination.name);
       setText(weight, weightText(destination));
       setText(asked, format.percent(askedShare));
@@ -77,7 +101,9 @@ function destinationGroup() {
       for (const [cell, column, write] of figures) setText(cell, write(counters?.[column]));
       setAttribute(failures, "class", counters?.connect_failures_total > 0 ? "bad" : null);
       const turns = destination.endpoints.reduce((all, endpoint) => all + endpoint.turns, 0);
-      rows.show(destination.endpoints.map((endpoint) => ({ endpoint, turns })));
+      rows.show(destination.endpoints.map((endpoint) => (
+        { endpoint, turns, now, trouble: troubleOf(endpoint.address) }
+      )));
     },
   };
 }
@@ -107,6 +133,8 @@ export class Destinations {
         destination,
         counters: this.#model.counters(route.name, position),
         askedShare: total ? destination[WEIGHT] / total : NaN,
+        now: this.#model.sample?.time ?? this.#model.table.time,
+        troubleOf: (address) => this.#model.trouble(route.name, destination.name, address),
         measuredShare: measured.get(destination.name) ?? NaN,
       });
     });

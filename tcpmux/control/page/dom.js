@@ -28,7 +28,7 @@ export function setAttribute(node, name, value) {
 const MARKS = {
   ready: "●", running: "●", live: "●",
   draining: "◐", retiring: "◐", away: "◐", orphaned: "◐", connecting: "◐", reconnecting: "◐",
-  disabled: "○", refused: "○",
+  disabled: "○", refused: "○", down: "○", ejected: "○",
 };
 
 export function showState(node, state) {

@@ -42,6 +42,13 @@ export class Model {
     return this.#histories.get(name);
   }
 
+  // What the last sample says of an endpoint that is not well, or warms up; else undefined.
+  trouble(route, destination, address) {
+    return this.sample?.troubles?.find(
+      (t) => t.route === route && t.destination === destination && t.address === address,
+    );
+  }
+
   // The row of a destination in the last sample, as {column: value}, or null.
   counters(routeName, position) {
     const row = this.sample?.routes[this.#indexes.get(routeName)]?.[position];

@@ -1,0 +1,164 @@
+"""`tcpmux endpoint`: who is well and why, and taking one out of service for a time."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from tcpmux.cli import targets
+from tcpmux.cli.drain import force_option
+from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.output import (
+    columns,
+    human_seconds,
+    json_option,
+    print_applied,
+    watch_option,
+    watching,
+)
+from tcpmux.config.duration import parse_duration
+from tcpmux.errors import TcpmuxError, UsageError
+
+if TYPE_CHECKING:
+    from tcpmux.control.client import Client, EndpointStatus
+
+VERBS = ("drain", "disable", "enable", "ready")
+HEADS = (
+    "ENDPOINT",
+    "DESTINATION",
+    "HEALTH",
+    "SHARE",
+    "STATE",
+    "ACTIVE",
+    "SINCE",
+    "NEXT TRY",
+    "REASON",
+)
+
+
+def health_text(endpoint: EndpointStatus, now: float) -> str:
+    """`down for 12s (connection refused), tried again in 2s`. now: Unix time, s."""
+    since, reason = endpoint["health_since"], endpoint["health_reason"]
+    text = endpoint["health"]
+    if since is not None:
+        text += f" for {human_seconds(now - since)}"
+    if reason:
+        text += f" ({reason})"
+    if endpoint["next_try"] is not None:
+        text += f", tried again in {human_seconds(endpoint['next_try'] - now)}"
+    return text
+
+
+def state_text(endpoint: EndpointStatus, now: float) -> str:
+    """`draining, for another 9m 12s`."""
+    until = endpoint["state_until"]
+    return endpoint["state"] + (f", {human_seconds(until - now)} more" if until else "")
+
+
+def _rows(instance: Client, address: str | None) -> list[dict[str, object]]:
+    found = [
+        {"route": route["name"], "destination": destination["name"], **endpoint}
+        for route in instance.routes()
+        for destination in route["destinations"]
+        for endpoint in destination["endpoints"]
+        if address in (None, endpoint["address"])
+    ]
+    if address is not None and not found:
+        raise TcpmuxError(f"there is no endpoint {address}: `tcpmux endpoint` lists them")
+    return found
+
+
+def _show(found: list[dict[str, object]], now: float) -> None:
+    rows: list[tuple[str, ...]] = [HEADS]
+    for row in found:
+        endpoint: EndpointStatus = row  # type: ignore[assignment]
+        since, next_try = endpoint["health_since"], endpoint["next_try"]
+        rows.append(
+            (
+                endpoint["address"],
+                f"{row['route']}/{row['destination']}",
+                endpoint["health"],
+                f"{endpoint['ramp']}%" if endpoint["turns"] else "-",
+                state_text(endpoint, now),
+                str(endpoint["connections_active"]),
+                human_seconds(now - since) if since else "-",
+                human_seconds(next_try - now) if next_try else "-",
+                endpoint["health_reason"] or "-",
+            )
+        )
+    click.echo("\n".join(columns(rows, (3, 5, 6, 7))))
+
+
+@click.command("endpoint")
+@click.argument("address", required=False)
+@click.argument("verb", metavar="[drain|disable|enable]", required=False)
+@click.option("--for", "for_", metavar="DURATION", help="Then it is ready again: 90s, 10m, 2h.")
+@force_option
+@json_option
+@watch_option
+@admin_option
+def endpoint(
+    admin: str | None,
+    address: str | None,
+    verb: str | None,
+    for_: str | None,
+    force: bool,
+    as_json: bool,
+    watch: float | None,
+) -> int:
+    """Show endpoints and their health, or take one out of service.
+
+    With nothing, all are shown: whether they are well, since when, why not, and when they will be
+    tried again. ADDRESS is one of them, in whichever routes it is. drain and disable give it no
+    new connections; with --for it is ready again after that time. enable (or ready) takes it back.
+
+    \b
+    Examples:
+        tcpmux endpoint
+        tcpmux endpoint 10.0.0.7:9000 drain --for 10m
+        tcpmux endpoint 10.0.0.7:9000 ready
+    """
+    instance = client(admin)
+    if verb is not None:
+        assert address is not None
+        return _change(instance, address, verb, for_, force=force)
+    if for_ or force:
+        raise UsageError("--for and --force go with drain or disable")
+
+    def show() -> None:
+        found = _rows(instance, address)
+        if as_json:
+            click.echo(json.dumps(found, indent=2))
+        else:
+            _show(found, time.time())
+
+    return watching(watch, show)
+
+
+def _change(instance: Client, address: str, verb: str, for_: str | None, *, force: bool) -> int:
+    if verb not in VERBS:
+        raise UsageError(f"expected one of {', '.join(VERBS)}, got {verb}")
+    seconds = 0.0
+    if for_ is not None:
+        if verb not in ("drain", "disable"):
+            raise UsageError("--for goes with drain or disable")
+        try:
+            seconds = parse_duration(for_)
+        except ValueError as error:
+            raise UsageError(f"--for: {error}, got {for_}") from None
+    found = [target for target in targets.find(instance.routes(), address) if target.endpoint]
+    if not found:
+        raise TcpmuxError(f"{address} is no endpoint: use `tcpmux {verb} {address}`")
+    for target in found:
+        names = (target.route, target.destination, target.endpoint)
+        if verb in ("enable", "ready"):
+            applied = instance.enable(*names)
+        elif verb == "drain":
+            applied = instance.drain(*names, force=force, seconds=seconds)
+        else:
+            applied = instance.disable(*names, force=force, seconds=seconds)
+        print_applied(applied, f"{target}: it was so already")
+    return 0
