@@ -44,7 +44,7 @@
 #define TM_MAX_ALL_DESTINATIONS 65536
 #define TM_MAX_ENDPOINTS 65536
 #define TM_MAX_TURNS (1u << 20)   /* of all destinations together */
-#define TM_MAX_PLACES (1u << 20)  /* of all maglev tables together; pick.h */
+#define TM_MAX_PLACES (1u << 24)  /* of all maglev tables together; pick.h */
 #define TM_MAX_RANGES (1u << 18)  /* of addresses, of all routes together */
 #define TM_MAX_SHARDS 64          /* also the most workers there can be */
 #define TM_MAX_WEIGHT 1000000u

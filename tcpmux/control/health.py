@@ -121,9 +121,11 @@ class Health:
         self._texts: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking = False
+        self._has_asked = asyncio.Event()  # else there is nothing to go by
 
     def start(self, master: MasterLink) -> None:
         self._master = master
+        self.pushed()
         self._spawn(self._run())
 
     def _spawn(self, work: Any) -> None:
@@ -176,7 +178,7 @@ class Health:
 
     def pushed(self) -> None:
         """The master says that it has something new to be asked for."""
-        if not self._asking:
+        if not self._asking and self._master is not None:
             self._asking = True
             self._spawn(self._ask())
 
@@ -196,6 +198,7 @@ class Health:
             return
         self._watches = watches
         self._seen = None  # look at every endpoint again
+        self._has_asked.set()
 
     def _look_at_image(self, now: float) -> None:
         _, image = self._view.image()
@@ -234,12 +237,12 @@ class Health:
         known.row = row
         if row.ramp < FULL_RAMP and known.ramp is None:
             known.ramp = _going_on(row.ramp, watch, now)
-        if watch.check != known.watch.check:
+        if watch.check is None:
+            known.is_down, known.due = False, 0.0
+        elif watch.check != known.watch.check:
             known.streak = 0
-            if watch.check is None:
-                known.is_down, known.due = False, 0.0
-            else:  # soon, but not all at the same time
-                self._plan(known, now + random.uniform(0, min(1.0, watch.check.interval)))
+            # Soon, but not all at the same time.
+            self._plan(known, now + random.uniform(0, min(1.0, watch.check.interval)))
         if not watch.passive.errors:
             known.ejected_until = 0.0
         known.watch = watch
@@ -248,6 +251,7 @@ class Health:
 
     async def _run(self) -> None:
         assert self._master is not None
+        await self._has_asked.wait()
         while not self._master.gone:
             now = time.monotonic()
             try:

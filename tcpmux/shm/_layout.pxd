@@ -184,7 +184,7 @@ cdef extern from "route_table.h" nogil:
         uint32_t place_count
         uint32_t range_count
         tm_turn turns[1048576]
-        uint16_t places[1048576]
+        uint16_t places[16777216]
         tm_range ranges[262144]
 
     enum:

@@ -190,7 +190,7 @@ def test_an_endpoint_can_be_taken_out(
     assert proxy.run("disable", two.address).returncode == 0
     assert {ask(("127.0.0.1", port)) for _ in range(8)} == {"one hello\n"}
     refused = proxy.run("disable", one.address)
-    assert "have no endpoint for them" in refused.stderr
+    assert "nobody left to take connections" in refused.stderr
     forced = proxy.run("disable", one.address, "--force")
     assert forced.returncode == 0
     with pytest.raises((ConnectionResetError, BrokenPipeError)):

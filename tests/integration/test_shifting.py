@@ -148,7 +148,8 @@ def test_every_family_reaches_every_family(start_proxy: StartProxy, tmp_path: Pa
 
 
 def test_a_refusing_endpoint_is_passed_over(start_proxy: StartProxy, one: EchoServer) -> None:
-    """The destination's other endpoints are tried; with none left the client is reset."""
+    """The destination's other endpoints are tried, and it is left alone for a second; with none
+    left the client is reset."""
     port = free_port()
     with refusing_port() as dead:
         check_refusing_endpoint(start_proxy, one, port, dead)
@@ -160,7 +161,9 @@ def check_refusing_endpoint(start_proxy: StartProxy, one: EchoServer, port: int,
     all_dead = route("dead", free_port(), v1=(1, f"127.0.0.1:{dead}"))
     proxy = start_proxy(routes(part, all_dead))
     assert split(port, 10) == {"one": 10}
-    assert proxy.destination("v1")["connect_failures_total"] == 5
+    failures = proxy.destination("v1")["connect_failures_total"]
+    assert 1 <= failures <= 2  # a second may have passed
+    assert proxy.destination("v1")["retries_total"] == failures
     host, dead_port = all_dead["listen"].split(":")
     # The reset may be there before connect returns.
     with (

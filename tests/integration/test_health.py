@@ -1,0 +1,406 @@
+"""An endpoint dies, hangs, lies or comes back; a version does; and what clients notice of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tcpmux.control.client import AdminError
+from tests.integration.conftest import StartProxy
+from tests.integration.proxy import Proxy
+from tests.integration.routes import route, routes
+from tests.integration.servers import black_hole, hanging, resetting, saying, serving
+from tests.support import DEADLINE, EchoServer, ask, free_port, refusing_port, wait_for
+
+CHECK = {"type": "tcp", "interval": "100ms", "fast_interval": "50ms", "timeout": "500ms"}
+
+
+def answers(port: int, connections: int) -> Counter[str]:
+    """First word of each answer; "reset" for none."""
+    found: Counter[str] = Counter()
+    for _ in range(connections):
+        try:
+            found[ask(("127.0.0.1", port)).split(" ")[0]] += 1
+        except (ConnectionError, OSError):
+            found["reset"] += 1
+    return found
+
+
+def endpoint(proxy: Proxy, address: str) -> dict[str, Any]:
+    return next(
+        e
+        for r in proxy.status()["routes"]
+        for d in r["destinations"]
+        for e in d["endpoints"]
+        if e["address"] == address
+    )
+
+
+def health_is(proxy: Proxy, address: str, health: str) -> bool:
+    return bool(endpoint(proxy, address)["health"] == health)
+
+
+def await_health(proxy: Proxy, address: str, health: str) -> None:
+    wait_for(partial(health_is, proxy, address, health), f"{address} to be {health}")
+
+
+def said(proxy: Proxy, text: str) -> bool:
+    return any(text in event["text"] for event in proxy.client.events())
+
+
+def three(port: int, one: EchoServer, two: EchoServer, last: str, **more: Any) -> dict[str, Any]:
+    part = route("r", port, v1=(50, one.address), v2=(30, two.address), v3=(20, last))
+    return {**part, "check": CHECK, "passive": "off", **more}
+
+
+# --- a version dies ---------------------------------------------------------------------------
+
+
+def test_the_share_of_a_dead_version_goes_to_the_others_exactly(
+    start_proxy: StartProxy,
+    one: EchoServer,
+    two: EchoServer,
+    echo_servers: Callable[..., EchoServer],
+) -> None:
+    port = free_port()
+    last = echo_servers("three")
+    proxy = start_proxy(routes(three(port, one, two, last.address)))
+    assert answers(port, 100) == {"one": 50, "two": 30, "three": 20}
+    dead = last.address
+    last.close()
+    await_health(proxy, dead, "down")
+    assert answers(port, 80) == {"one": 50, "two": 30}
+    found = endpoint(proxy, dead)
+    assert "connection refused" in found["health_reason"]
+    assert found["check"] == "tcp"
+    assert found["next_try"] is not None
+    assert said(proxy, "r/v3: no endpoint is well: the others get its share")
+    shown = proxy.run("status").stdout
+    assert f"v3: {dead} is down" in shown
+    assert "no endpoint is well" in shown
+
+
+def test_or_it_is_reset_exactly(start_proxy: StartProxy, one: EchoServer, two: EchoServer) -> None:
+    port = free_port()
+    with refusing_port() as dead:
+        part = three(port, one, two, f"127.0.0.1:{dead}", on_unavailable="reject")
+        proxy = start_proxy(routes(part))
+        await_health(proxy, f"127.0.0.1:{dead}", "down")
+        assert answers(port, 100) == {"one": 50, "two": 30, "reset": 20}
+        assert proxy.destination("v3")["closed"]["no_endpoint"] == 20
+
+
+def test_or_one_of_the_others_gets_it(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    port = free_port()
+    with refusing_port() as dead:
+        part = three(port, one, two, f"127.0.0.1:{dead}", on_unavailable={"fallback": "v2"})
+        proxy = start_proxy(routes(part))
+        await_health(proxy, f"127.0.0.1:{dead}", "down")
+        assert answers(port, 100) == {"one": 50, "two": 50}
+
+
+def test_a_version_without_weight_is_known_to_be_well_before_it_gets_any(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    port = free_port()
+    with refusing_port() as dead:
+        part = route("r", port, v1=(1, one.address), v2=(0, f"127.0.0.1:{dead}"))
+        proxy = start_proxy(routes({**part, "check": CHECK}))
+        await_health(proxy, f"127.0.0.1:{dead}", "down")
+        proxy.client.set_weights("r", {"v2": 1})
+        assert answers(port, 10) == {"one": 10}
+
+
+# --- all are dead -----------------------------------------------------------------------------
+
+
+def test_a_client_waits_for_an_endpoint_to_come_back(
+    start_proxy: StartProxy, echo_servers: Callable[..., EchoServer]
+) -> None:
+    port, behind = free_port(), free_port()
+    part = route("r", port, v1=(1, f"127.0.0.1:{behind}"))
+    part = {**part, "check": CHECK, "on_all_unavailable": {"hold": "30s"}}
+    proxy = start_proxy(routes(part))
+    await_health(proxy, f"127.0.0.1:{behind}", "down")
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as client:
+        client.sendall(b"hello\n")
+        wait_for(lambda: proxy.active() == 1, "the client to be held")
+        with serving(saying(b"back\n"), behind):
+            assert client.recv(64) == b"back\n"
+    assert proxy.destination("v1")["closed"]["no_endpoint"] == 0
+
+
+def test_one_that_waits_in_vain_is_reset(start_proxy: StartProxy) -> None:
+    port = free_port()
+    with refusing_port() as dead:
+        part = route("r", port, v1=(1, f"127.0.0.1:{dead}"))
+        part = {**part, "check": CHECK, "on_all_unavailable": {"hold": "100ms"}}
+        proxy = start_proxy(routes(part))
+        await_health(proxy, f"127.0.0.1:{dead}", "down")
+        assert answers(port, 3) == {"reset": 3}
+        assert proxy.status()["routes"][0]["closed"]["no_endpoint"] == 3
+
+
+def refuses(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=DEADLINE).close()
+    except ConnectionRefusedError:
+        return True
+    except ConnectionResetError:  # it is about to
+        return False
+    return False
+
+
+def test_a_route_can_stop_listening_until_somebody_is_well(start_proxy: StartProxy) -> None:
+    port, behind = free_port(), free_port()
+    part = route("r", port, v1=(1, f"127.0.0.1:{behind}"))
+    part = {**part, "check": CHECK, "on_all_unavailable": "refuse"}
+    proxy = start_proxy(routes(part))
+    for _ in range(2):
+        wait_for(partial(refuses, port), "connections to be refused")
+        assert proxy.status()["routes"][0]["listen"] == []
+        assert not proxy.status()["routes"][0]["available"]
+        with serving(saying(b"back\n"), behind):
+            wait_for(lambda: not refuses(port), "connections to be taken")
+            assert ask(("127.0.0.1", port)) == "back\n"
+    assert said(proxy, "r: no destination can take connections: they are refused")
+
+
+# --- endpoints --------------------------------------------------------------------------------
+
+
+def test_an_endpoint_that_refuses_is_noticed_by_nobody(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    port = free_port()
+    with refusing_port() as dead:
+        part = route("r", port, v1=(1, one.address))
+        part["destinations"][0]["endpoints"].append(f"127.0.0.1:{dead}")
+        proxy = start_proxy(routes(part, workers=2))
+        assert answers(port, 200) == {"one": 200}
+        # Workers pass it over for a second after each failure; five in a row eject it.
+        assert proxy.destination("v1")["connect_failures_total"] < 50
+
+
+def test_clients_of_a_black_hole_wait_no_longer_than_connect_timeout(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    port = free_port()
+    with black_hole() as hole:
+        part = route("r", port, v1=(1, one.address))
+        part["destinations"][0]["endpoints"].append(f"127.0.0.1:{hole}")
+        part = {**part, "check": {**CHECK, "timeout": "200ms"}, "connect_timeout": "300ms"}
+        proxy = start_proxy(routes(part))
+        assert answers(port, 20) == {"one": 20}
+        await_health(proxy, f"127.0.0.1:{hole}", "down")
+        assert endpoint(proxy, f"127.0.0.1:{hole}")["health_reason"].endswith(
+            "no answer within 0.2 s"
+        )
+        before = proxy.destination("v1")["connect_timeouts_total"]
+        assert answers(port, 20) == {"one": 20}
+        assert proxy.destination("v1")["connect_timeouts_total"] == before
+
+
+@pytest.mark.parametrize(
+    ("handle", "reason"),
+    [
+        (hanging(), "no answer within 0.3 s"),
+        (saying(b"-ERR go away\r\n"), "answered '-ERR go away"),
+        (resetting, "connection reset by peer"),
+    ],
+    ids=["hangs", "lies", "resets"],
+)
+def test_one_that_accepts_and_is_not_well_is_found_out(
+    start_proxy: StartProxy, handle: Callable[[socket.socket], None], reason: str
+) -> None:
+    check = {**CHECK, "type": "redis", "timeout": "300ms"}
+    with serving(handle) as bad, serving(saying(b"+PONG\r\n")) as good:
+        part = route("r", free_port(), v1=(1, good.address))
+        part["destinations"][0]["endpoints"].append(bad.address)
+        proxy = start_proxy(routes({**part, "check": check}))
+        await_health(proxy, bad.address, "down")
+        assert reason in endpoint(proxy, bad.address)["health_reason"]
+        assert health_is(proxy, good.address, "up")
+
+
+def test_endpoints_that_reset_are_ejected_but_never_too_many(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    """All but one fail: with a tenth of five that may be out, that is one at a time."""
+    port = free_port()
+    passive = {"errors": 3, "ejection_time": "1s", "interval": "1s", "most_ejected": "10%"}
+    with serving(resetting) as a, serving(resetting) as b, serving(resetting) as c:
+        bad = [a.address, b.address, c.address]
+        part = route("r", port, v1=(1, one.address))
+        part["destinations"][0]["endpoints"] += bad
+        proxy = start_proxy(routes({**part, "passive": passive}))
+
+        def ejected() -> list[str]:
+            return [address for address in bad if health_is(proxy, address, "ejected")]
+
+        def has_ejected() -> bool:
+            answers(port, 8)
+            found = ejected()
+            assert len(found) <= 1
+            return bool(found)
+
+        wait_for(has_ejected, "an endpoint to be ejected")
+        out = ejected()[0]
+        assert "connections in a row failed" in endpoint(proxy, out)["health_reason"]
+        wait_for(lambda: not health_is(proxy, out, "ejected"), "its ejection to be over")
+        assert said(proxy, f"endpoint {out} is tried again after its ejection")
+        wait_for(has_ejected, "another ejection")
+
+
+def test_the_last_endpoint_of_a_route_is_never_ejected(start_proxy: StartProxy) -> None:
+    port = free_port()
+    with serving(resetting) as bad:
+        part = route("r", port, v1=(1, bad.address))
+        proxy = start_proxy(routes({**part, "passive": {"errors": 1}}))
+        assert answers(port, 10) == {"reset": 10}
+        assert health_is(proxy, bad.address, "up")
+        assert proxy.destination("v1")["closed"]["endpoint_reset"] == 10
+
+
+def test_with_too_few_well_all_are_used_and_that_is_said(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    port = free_port()
+    with refusing_port() as dead, black_hole() as hole:
+        part = route("r", port, v1=(1, one.address))
+        part["destinations"][0]["endpoints"] += [f"127.0.0.1:{dead}", f"127.0.0.1:{hole}"]
+        check = {**CHECK, "timeout": "100ms"}
+        part = {**part, "check": check, "panic_threshold": "50%", "connect_timeout": "50ms"}
+        proxy = start_proxy(routes(part))
+        wait_for(lambda: proxy.destination("v1")["panic"], "panic")
+        assert said(proxy, "only 1 of 3 endpoints are well, panic_threshold is 50%: all are used")
+        assert [e["turns"] for e in proxy.destination("v1")["endpoints"]] == [1, 1, 1]
+        assert answers(port, 12) == {"one": 12}
+
+
+def test_a_backup_serves_only_while_the_others_can_not(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    port = free_port()
+    part = route("r", port, v1=(1, one.address))
+    part["destinations"][0]["endpoints"].append({"address": two.address, "backup": True})
+    proxy = start_proxy(routes({**part, "check": CHECK}))
+    assert answers(port, 10) == {"one": 10}
+    dead = one.address
+    one.close()
+    await_health(proxy, dead, "down")
+    assert answers(port, 10) == {"two": 10}
+
+
+def test_a_connect_fails_over_to_another_destination_if_asked(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    port = free_port()
+    with refusing_port() as dead:
+        part = route("r", port, v1=(1, one.address), v2=(1, f"127.0.0.1:{dead}"))
+        part = {**part, "retry": {"across": True}, "passive": "off"}
+        proxy = start_proxy(routes(part))
+        assert answers(port, 40) == {"one": 40}
+        assert proxy.destination("v1")["picked"] == {
+            "weighted": 20, "only": 0, "spilled": 0, "failed_over": 20,
+        }  # fmt: skip
+        assert proxy.destination("v2")["closed"]["connect_failed"] == 20
+        wait_for(lambda: proxy.active() == 0, "connections to end")
+
+
+def test_retries_have_a_budget(start_proxy: StartProxy, one: EchoServer) -> None:
+    """None at all: the first failure is the client's."""
+    port = free_port()
+    with refusing_port() as dead:
+        part = route("r", port, v1=(1, f"127.0.0.1:{dead}"))
+        part["destinations"][0]["endpoints"].append({"address": one.address, "backup": True})
+        part["destinations"][0]["endpoints"].append(one.address.replace("127.0.0.1", "127.0.0.2"))
+        retry = {"budget": "0%", "burst": 0}
+        proxy = start_proxy(routes({**part, "retry": retry, "passive": "off"}))
+        assert answers(port, 1) == {"reset": 1}
+        assert proxy.destination("v1")["closed"]["retries_used_up"] == 1
+
+
+# --- and what goes on -------------------------------------------------------------------------
+
+
+def test_health_outlives_control_and_reloads(start_proxy: StartProxy, one: EchoServer) -> None:
+    port = free_port()
+    with refusing_port() as dead:
+        part = route("r", port, v1=(1, one.address), v2=(1, f"127.0.0.1:{dead}"))
+        config = routes({**part, "check": CHECK, "passive": "off"})
+        proxy = start_proxy(config)
+        await_health(proxy, f"127.0.0.1:{dead}", "down")
+        pid = proxy.control_pid()
+        os.kill(pid, signal.SIGKILL)
+        assert answers(port, 10) == {"one": 10}
+
+        def is_back() -> bool:
+            with suppress(AdminError, ValueError):
+                return proxy.control_pid() != pid and bool(proxy.status())
+            return False
+
+        wait_for(is_back, "another control process")
+        assert answers(port, 10) == {"one": 10}
+        config["routes"][0]["destinations"][0]["weight"] = 3
+        proxy.reload(config)
+        assert answers(port, 10) == {"one": 10}
+        assert health_is(proxy, f"127.0.0.1:{dead}", "down")
+        # Without a check nobody knows it to be down.
+        del config["routes"][0]["check"]
+        proxy.reload(config)
+        await_health(proxy, f"127.0.0.1:{dead}", "up")
+
+
+def test_what_is_back_gets_its_share_by_and_by(
+    start_proxy: StartProxy, one: EchoServer, echo_servers: Callable[..., EchoServer]
+) -> None:
+    """Never less than before, and at each step exactly what the weights in force say."""
+    port, behind = free_port(), free_port()
+    part = route("r", port, v1=(1, one.address), v2=(1, f"127.0.0.1:{behind}"))
+    warmup = {"duration": "2s", "floor": "10%"}
+    proxy = start_proxy(routes({**part, "check": CHECK, "passive": "off", "warmup": warmup}))
+    await_health(proxy, f"127.0.0.1:{behind}", "down")
+    with serving(saying(b"two\n"), behind):
+        shares: list[float] = []
+        while not shares or shares[-1] < 1:
+            v1, v2 = proxy.status()["routes"][0]["destinations"]
+            if v2["effective_weight"]:
+                assert 10 <= v2["ramp"] <= 100
+                assert v2["effective_weight"] * 100 == v1["effective_weight"] * v2["ramp"]
+                shares.append(v2["effective_weight"] / v1["effective_weight"])
+        assert shares == sorted(shares)
+        assert shares[0] < 0.5
+        assert len(set(shares)) > 3
+
+
+def test_an_endpoint_can_be_taken_out_for_a_time(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    port = free_port()
+    part = route("r", port, v1=(1, one.address))
+    part["destinations"][0]["endpoints"].append(two.address)
+    proxy = start_proxy(routes(part))
+    done = proxy.run("endpoint", two.address, "drain", "--for", "1s")
+    assert done.returncode == 0, done.stderr
+    assert "draining" in endpoint(proxy, two.address)["state"]
+    assert endpoint(proxy, two.address)["state_until"] is not None
+    assert answers(port, 4) == {"one": 4}
+    wait_for(lambda: endpoint(proxy, two.address)["state"] == "ready", "it to be ready again")
+    assert answers(port, 4) == {"one": 2, "two": 2}
+    listed = proxy.run("endpoint").stdout
+    assert one.address in listed
+    assert "r/v1" in listed
+    wrong = proxy.run("endpoint", two.address, "drain", "--for", "soon")
+    assert wrong.returncode == 2
+    assert "expected a duration" in wrong.stderr
