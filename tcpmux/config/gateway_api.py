@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tcpmux.config.address import Address, Endpoint
 from tcpmux.config.hosts import Hosts, NoEndpoints
 from tcpmux.config.istio import CONNECT_TIMEOUT, IDLE_TIMEOUT
-from tcpmux.config.model import Destination, Route
+from tcpmux.config.model import Destination, Route, RoutePolicy
 from tcpmux.config.resources import GATEWAY_API, Resource
 from tcpmux.config.specs import (
     ApiGatewaySpec,
@@ -54,6 +54,7 @@ def gateway_api_routes(resources: Sequence[Resource], hosts: Hosts) -> list[tupl
                 IDLE_TIMEOUT,
                 destinations,
                 str(resource),
+                RoutePolicy(on_unavailable="reject"),  # the specification demands it
             )
             found.append((made, resource))
     return found

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from tcpmux.config.address import Address
 from tcpmux.config.hosts import Hosts, NoEndpoints
-from tcpmux.config.model import Destination, Route
+from tcpmux.config.model import Destination, DestinationPolicy, Keepalive, Passive, Route
+from tcpmux.config.policy import MOST_CONNECTIONS
 from tcpmux.config.resources import ISTIO, Resource
 from tcpmux.config.specs import (
     DestinationRuleSpec,
     GatewaySpec,
+    OutlierDetection,
     Server,
+    TcpKeepalive,
     TcpRule,
     TrafficPolicy,
     VirtualServiceSpec,
@@ -20,10 +24,19 @@ from tcpmux.config.specs import (
     read,
 )
 
+T = TypeVar("T")
 CONNECT_TIMEOUT, IDLE_TIMEOUT = 10.0, 3600.0  # s; Istio's defaults
 ONLY_DESTINATION = 100  # its weight says nothing
 MESH = "mesh"  # the gateway of the sidecars
-TURNS = ("ROUND_ROBIN", "UNSPECIFIED")  # load balancers that mean what is done here
+# Its LEAST_REQUEST is the better of two at random; here it is the best of all.
+BALANCES = {
+    "ROUND_ROBIN": "round_robin",
+    "UNSPECIFIED": "round_robin",
+    "LEAST_REQUEST": "least_connections",
+    "LEAST_CONN": "least_connections",
+    "RANDOM": "random_two",
+}
+OUTLIERS = Passive()  # Istio's defaults are ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +208,7 @@ def _check_policy(resource: Resource, policy: TrafficPolicy, *inside: str | int)
     if policy.tls.mode != "DISABLE":
         resource.problem("TLS is not there yet: expected DISABLE", *where, "tls", "mode")
     simple = policy.loadBalancer.simple
-    if simple is not None and simple not in TURNS:
+    if simple is not None and simple not in BALANCES:
         resource.warn(
             f"{simple} is not there yet: endpoints take turns", *where, "loadBalancer", "simple"
         )
@@ -208,6 +221,59 @@ def _timeouts(*policies: TrafficPolicy) -> _Timeouts:
     idle = next((p.idleTimeout for p in pools if p.idleTimeout is not None), None)
     return _Timeouts(
         CONNECT_TIMEOUT if connect is None else connect, IDLE_TIMEOUT if idle is None else idle
+    )
+
+
+def _first(*values: T | None) -> T | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _policy(*policies: TrafficPolicy) -> DestinationPolicy:
+    """What else they say, of the subset first, then of the whole host."""
+    pools = [policy.connectionPool.tcp for policy in policies]
+    balancers = [policy.loadBalancer for policy in policies]
+    alive = _first(*(pool.tcpKeepalive for pool in pools)) or TcpKeepalive()
+    simple = _first(*(balancer.simple for balancer in balancers)) or ""
+    hashed = _first(*(balancer.consistentHash for balancer in balancers))
+    balance = BALANCES.get(simple, "round_robin")
+    if hashed is not None and hashed.useSourceIp:
+        balance = "maglev" if hashed.maglev is not None else "source_hash"
+    warmup = _first(*(balancer.warmup for balancer in balancers))
+    seconds = _first(*(balancer.warmupDurationSecs for balancer in balancers)) or 0.0
+    outliers = _first(*(policy.outlierDetection for policy in policies)) or OutlierDetection()
+    most = _first(*(pool.maxConnections for pool in pools)) or 0
+    plain = DestinationPolicy()
+    return replace(
+        plain,
+        balance=balance,
+        max_connections=min(most, MOST_CONNECTIONS),
+        panic_threshold=outliers.minHealthPercent or 0,
+        warmup=warmup.duration if warmup else seconds,
+        warmup_floor=max(1, (warmup and warmup.minimumPercent) or plain.warmup_floor),
+        passive=_passive(outliers),
+        lifetime=_first(*(pool.maxConnectionDuration for pool in pools)) or 0.0,
+        keepalive=Keepalive(
+            round(alive.time or plain.keepalive.idle) or 1,
+            round(alive.interval or plain.keepalive.interval) or 1,
+            alive.probes or plain.keepalive.count,
+        ),
+    )
+
+
+def _passive(of: OutlierDetection) -> Passive:
+    errors = _first(
+        of.consecutiveLocalOriginFailures,
+        of.consecutiveGatewayErrors,
+        of.consecutive5xxErrors,
+        of.consecutiveErrors,
+        OUTLIERS.errors,
+    )
+    most = OUTLIERS.most_ejected if of.maxEjectionPercent is None else of.maxEjectionPercent
+    return Passive(
+        min(errors or 0, 1000),
+        of.interval or OUTLIERS.interval,
+        of.baseEjectionTime or OUTLIERS.ejection_time,
+        most,
     )
 
 
@@ -278,4 +344,4 @@ def _destination(
     except NoEndpoints as error:
         resource.problem(str(error), *here)
         return None
-    return Destination("", 0, endpoints, timeouts.connect, timeouts.idle)
+    return Destination("", 0, endpoints, timeouts.connect, timeouts.idle, _policy(*policies))

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tcpmux.config.address import Endpoint
 from tcpmux.config.duration import format_duration
-from tcpmux.config.model import Config, Destination, Route
+from tcpmux.config.model import (
+    Bandwidth,
+    Check,
+    Config,
+    Destination,
+    DestinationPolicy,
+    EndpointPolicy,
+    Passive,
+    Rate,
+    Route,
+    RoutePolicy,
+)
 from tcpmux.config.schema import FileModel
 from tcpmux.config.size import format_size
 
@@ -90,12 +101,15 @@ def _route(route: Route) -> Iterator[str]:
     several = f"[{', '.join(listen)}]"
     yield f"    listen: {listen[0] if len(listen) == 1 else several}"
     yield from _timeouts(route, _DEFAULTS.defaults.connect_timeout, _DEFAULTS.defaults.idle_timeout)
+    yield from (f"    {key}: {value}" for key, value in _route_policy(route.policy))
     yield "    destinations:"
     for destination in route.destinations:
         yield f"      - name: {scalar(destination.name)}"
         yield f"        weight: {destination.weight}"
         yield from _timeouts(destination, route.connect_timeout, route.idle_timeout, "        ")
-        yield from _endpoints(destination.endpoints)
+        for key, value in _destination_policy(destination.policy):
+            yield f"        {key}: {value}"
+        yield from _endpoints(destination.endpoints, dict(destination.endpoint_policies))
 
 
 def _timeouts(
@@ -107,7 +121,9 @@ def _timeouts(
         yield f"{indent}idle_timeout: {format_duration(part.idle_timeout)}"
 
 
-def _endpoints(endpoints: Sequence[Endpoint]) -> Iterable[str]:
+def _endpoints(
+    endpoints: Sequence[Endpoint], policies: Mapping[Endpoint, EndpointPolicy]
+) -> Iterable[str]:
     turns = Counter(endpoints)
     if not endpoints:
         yield "        endpoints: []  # its share of connections is reset"
@@ -115,7 +131,158 @@ def _endpoints(endpoints: Sequence[Endpoint]) -> Iterable[str]:
     yield "        endpoints:"
     for endpoint, weight in turns.items():
         address = scalar(str(endpoint))
-        if weight == 1:
-            yield f"          - {address}"
-        else:
-            yield f"          - {{address: {address}, weight: {weight}}}"
+        policy = policies.get(endpoint, EndpointPolicy())
+        others = {
+            "weight": weight if weight != 1 else 0,
+            "max_connections": policy.max_connections,
+            "priority": policy.priority,
+        }
+        more = "".join(f", {key}: {value}" for key, value in others.items() if value)
+        yield f"          - {{address: {address}{more}}}" if more else f"          - {address}"
+
+
+Pairs = Iterator[tuple[str, str]]
+
+
+def _flow(pairs: Iterable[tuple[str, str]]) -> str:
+    return f"{{{', '.join(f'{key}: {value}' for key, value in pairs)}}}"
+
+
+def _durations(of: object, defaults: object, *keys: str) -> Pairs:
+    for key in keys:
+        if getattr(of, key) != getattr(defaults, key):
+            yield key, format_duration(getattr(of, key))
+
+
+def _numbers(of: object, defaults: object, *keys: str, unit: str = "") -> Pairs:
+    for key in keys:
+        if getattr(of, key) != getattr(defaults, key):
+            yield key, f"{getattr(of, key)}{unit}"
+
+
+def _rate(rate: Rate) -> str:
+    hourly = rate.per_second * 3600
+    text = f"{rate.per_second:.6f}".rstrip("0").rstrip(".") + "/s"
+    if abs(rate.per_second - round(rate.per_second, 6)) > 1e-9 and hourly == round(hourly):
+        text = f"{hourly:.0f}/h"
+    return _flow([("rate", text), ("burst", str(rate.burst))])
+
+
+def _bandwidth(bandwidth: Bandwidth) -> Pairs:
+    for key in ("up", "down"):
+        if getattr(bandwidth, key):
+            yield key, f"{format_size(getattr(bandwidth, key))}/s"
+
+
+def _route_policy(policy: RoutePolicy) -> Pairs:
+    plain = RoutePolicy()
+    yield from _numbers(policy, plain, "max_connections", "listener_max_connections")
+    if policy.rate:
+        yield "rate", _rate(policy.rate)
+    yield from _mapped("source", _source(policy))
+    yield from _mapped("bandwidth", _bandwidth(policy.bandwidth))
+    for key, networks in (("allow", policy.allow), ("deny", policy.deny)):
+        if networks:
+            yield key, f"[{', '.join(scalar(str(network)) for network in networks)}]"
+    yield from _mapped("retry", _retry(policy))
+    if policy.on_unavailable == "fallback":
+        yield "on_unavailable", _flow([("fallback", scalar(policy.fallback))])
+    else:
+        yield from _numbers(policy, plain, "on_unavailable")
+    if policy.on_all_unavailable == "hold":
+        yield "on_all_unavailable", _flow([("hold", format_duration(policy.hold))])
+    else:
+        yield from _numbers(policy, plain, "on_all_unavailable")
+
+
+def _mapped(key: str, pairs: Iterable[tuple[str, str]]) -> Pairs:
+    """As a mapping, if there is anything in it."""
+    found = list(pairs)
+    if found:
+        yield key, _flow(found)
+
+
+def _source(policy: RoutePolicy) -> Pairs:
+    if policy.source_max_connections:
+        yield "max_connections", str(policy.source_max_connections)
+    if policy.source_rate:
+        yield "rate", _rate(policy.source_rate)
+
+
+def _retry(policy: RoutePolicy) -> Pairs:
+    plain = RoutePolicy()
+    if policy.max_connect_attempts:
+        yield "attempts", str(policy.max_connect_attempts)
+    if policy.retry_percent != plain.retry_percent:
+        yield "budget", f"{policy.retry_percent}%"
+    if policy.retry_burst != plain.retry_burst:
+        yield "burst", str(policy.retry_burst)
+    if policy.across:
+        yield "across", "true"
+
+
+def _destination_policy(policy: DestinationPolicy) -> Pairs:
+    plain = DestinationPolicy()
+    yield from _numbers(policy, plain, "max_connections")
+    if policy.on_full == "queue":
+        wait = format_duration(policy.queue_timeout)
+        queue = _flow([("size", str(policy.queue_size)), ("timeout", wait)])
+        yield "on_full", _flow([("queue", queue)])
+    else:
+        yield from _numbers(policy, plain, "on_full")
+    yield from _numbers(policy, plain, "balance")
+    if policy.check is not None:
+        yield "check", _flow(_check(policy.check))
+    if policy.passive.errors:
+        yield from _mapped("passive", _passive(policy.passive))
+    else:
+        yield "passive", "off"
+    yield from _numbers(policy, plain, "panic_threshold", unit="%")
+    yield from _times(policy)
+
+
+def _times(policy: DestinationPolicy) -> Pairs:
+    plain = DestinationPolicy()
+    for key, duration, part, percent in (
+        ("warmup", policy.warmup, "floor", policy.warmup_floor),
+        ("max_connection_duration", policy.lifetime, "jitter", policy.jitter),
+    ):
+        if duration:
+            yield key, _flow([("duration", format_duration(duration)), (part, f"{percent}%")])
+    yield from _durations(policy, plain, "half_open_timeout")
+    if policy.keepalive.idle:
+        alive = _durations(policy.keepalive, plain.keepalive, "idle", "interval")
+        count = _numbers(policy.keepalive, plain.keepalive, "count")
+        yield from _mapped("keepalive", [*alive, *count])
+    else:
+        yield "keepalive", "off"
+    if policy.user_timeout:
+        yield "tcp_user_timeout", format_duration(policy.user_timeout)
+    yield from _mapped("connection_bandwidth", _bandwidth(policy.bandwidth))
+
+
+def _passive(passive: Passive) -> Pairs:
+    plain = Passive()
+    yield from _numbers(passive, plain, "errors")
+    yield from _durations(passive, plain, "interval", "ejection_time", "early_close")
+    yield from _numbers(passive, plain, "most_ejected", unit="%")
+
+
+def _check(check: Check) -> Pairs:
+    plain = Check(check.kind)
+    yield "type", check.kind
+    yield from _durations(check, plain, "interval", "fast_interval", "timeout")
+    yield from _numbers(check, plain, "fall", "rise", "port")
+    if check.send:
+        yield "send_hex", scalar(check.send.hex())
+    if check.expect and check.is_pattern:
+        yield "expect_regex", scalar(check.expect.decode("utf-8", "surrogateescape"))
+    elif check.expect:
+        yield "expect_hex", scalar(check.expect.hex())
+    for key in ("path", "host"):
+        if getattr(check, key) != getattr(plain, key):
+            yield key, scalar(getattr(check, key))
+    if check.status != plain.status:
+        yield "status", f"{check.status[0]}-{check.status[1]}"
+    if check.tls:
+        yield "tls", "true"

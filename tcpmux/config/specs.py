@@ -15,6 +15,7 @@ from tcpmux.config.problems import Location, describe
 from tcpmux.config.resources import Resource
 from tcpmux.config.schema import MAX_WEIGHT, connect_timeout, idle_timeout
 from tcpmux.config.validation import add_problems
+from tcpmux.config.values import duration
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -102,6 +103,18 @@ def _weight(value: Any) -> int:
     return value
 
 
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 31:
+        raise ValueError(f"expected a number from 0 on, got {describe(value)}")
+    return value
+
+
+def _share(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= 100:
+        raise ValueError(f"expected 0..100, got {describe(value)}")
+    return value
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"expected a text, got {describe(value)}")
@@ -120,9 +133,13 @@ Text = Annotated[str, BeforeValidator(_text)]
 Labels = Annotated[dict[str, str], BeforeValidator(_labels)]
 ConnectTimeout = Annotated[float, BeforeValidator(connect_timeout)]
 IdleTimeout = Annotated[float, BeforeValidator(idle_timeout)]
+Count = Annotated[int, BeforeValidator(_count)]
+Share = Annotated[int, BeforeValidator(_share)]
+KeepaliveTime = Annotated[float, BeforeValidator(lambda value: duration(value, 0.001, 86400.0))]
 Ignored = Any  # says nothing about traffic here
 
 _ONLY_TCP = "tcpmux relays TCP: expected tcp"
+_ONLY_SOURCE = "tcpmux does not look into connections: expected useSourceIp"
 _NO_EFFECT = "is not there yet, and has no effect"
 
 
@@ -191,12 +208,18 @@ class VirtualServiceSpec(Strict):
     exportTo: Ignored = None
 
 
+class TcpKeepalive(Strict):
+    probes: Count | None = None
+    time: KeepaliveTime | None = None
+    interval: KeepaliveTime | None = None
+
+
 class TcpPool(Strict):
     connectTimeout: ConnectTimeout | None = None
     idleTimeout: IdleTimeout | None = None
-    maxConnections: Annotated[Any, Later(_NO_EFFECT)] = None
-    tcpKeepalive: Annotated[Any, Later(_NO_EFFECT)] = None
-    maxConnectionDuration: Annotated[Any, Later(_NO_EFFECT)] = None
+    maxConnections: Count | None = None
+    tcpKeepalive: TcpKeepalive | None = None
+    maxConnectionDuration: IdleTimeout | None = None
 
 
 class PoolModel(Strict):
@@ -204,12 +227,43 @@ class PoolModel(Strict):
     http: Annotated[Any, Later("is about HTTP, and has no effect")] = None
 
 
+class ConsistentHash(Strict):
+    useSourceIp: bool = False
+    maglev: Any = None
+    ringHash: Ignored = None
+    minimumRingSize: Ignored = None
+    httpHeaderName: Annotated[Any, Refused(_ONLY_SOURCE)] = None
+    httpCookie: Annotated[Any, Refused(_ONLY_SOURCE)] = None
+    httpQueryParameterName: Annotated[Any, Refused(_ONLY_SOURCE)] = None
+
+
+class WarmupModel(Strict):
+    duration: IdleTimeout
+    minimumPercent: Share | None = None
+    aggression: Annotated[Any, Later("has no effect: the share grows evenly")] = None
+
+
+class OutlierDetection(Strict):
+    """Istio's consecutive5xxErrors and consecutiveGatewayErrors count connections that fail, where
+    the protocol is TCP."""
+
+    consecutiveErrors: Count | None = None
+    consecutive5xxErrors: Count | None = None
+    consecutiveGatewayErrors: Count | None = None
+    consecutiveLocalOriginFailures: Count | None = None
+    splitExternalLocalOriginErrors: Ignored = None
+    interval: KeepaliveTime | None = None
+    baseEjectionTime: KeepaliveTime | None = None
+    maxEjectionPercent: Share | None = None
+    minHealthPercent: Share | None = None
+
+
 class LoadBalancer(Strict):
     simple: Text | None = None
-    consistentHash: Annotated[Any, Later(f"{_NO_EFFECT}: endpoints take turns")] = None
+    consistentHash: ConsistentHash | None = None
     localityLbSetting: Annotated[Any, Later(_NO_EFFECT)] = None
-    warmup: Annotated[Any, Later(_NO_EFFECT)] = None
-    warmupDurationSecs: Annotated[Any, Later(_NO_EFFECT)] = None
+    warmup: WarmupModel | None = None
+    warmupDurationSecs: IdleTimeout | None = None
 
 
 class TlsPolicy(Strict):
@@ -220,7 +274,7 @@ class TlsPolicy(Strict):
 class TrafficPolicy(Strict):
     connectionPool: PoolModel = PoolModel()
     loadBalancer: LoadBalancer = LoadBalancer()
-    outlierDetection: Annotated[Any, Later(f"{_NO_EFFECT}: no endpoint is ejected")] = None
+    outlierDetection: OutlierDetection | None = None
     portLevelSettings: Annotated[Any, Later(_NO_EFFECT)] = None
     tls: TlsPolicy = TlsPolicy()
     tunnel: Annotated[Any, Refused("tunnels are not there yet")] = None

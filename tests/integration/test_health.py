@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tcpmux.control.client import AdminError
+from tcpmux.control.client import AdminError, EndpointStatus
 from tests.integration.conftest import StartProxy
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
@@ -34,7 +34,7 @@ def answers(port: int, connections: int) -> Counter[str]:
     return found
 
 
-def endpoint(proxy: Proxy, address: str) -> dict[str, Any]:
+def endpoint(proxy: Proxy, address: str) -> EndpointStatus:
     return next(
         e
         for r in proxy.status()["routes"]

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -97,7 +98,7 @@ def test_max_connections_over_all_workers(
 
 
 def test_a_limit_survives_the_deaths_of_workers(start_proxy: StartProxy, one: EchoServer) -> None:
-    """Workers are killed while clients come and go: afterwards there is room for exactly as many."""
+    """They are killed while clients come and go: afterwards there is room for exactly as many."""
     port = free_port()
     part = {**route("r", port, v1=(1, one.address)), "max_connections": 20}
     part["source"] = {"max_connections": 15}
@@ -123,6 +124,10 @@ def test_a_limit_survives_the_deaths_of_workers(start_proxy: StartProxy, one: Ec
     assert len(race(port, 30)) == 15
 
 
+def has_workers(proxy: Proxy, count: int) -> bool:
+    return len(proxy.status()["workers"]) == count
+
+
 def test_limits_move_with_connections(start_proxy: StartProxy, one: EchoServer) -> None:
     """From four workers to one and back: the count is neither lost nor doubled."""
     port = free_port()
@@ -131,7 +136,7 @@ def test_limits_move_with_connections(start_proxy: StartProxy, one: EchoServer) 
     clients = [hold(port) for _ in range(10)]
     for count in (1, 4, 2):
         proxy.client.set_workers(count)
-        wait_for(lambda count=count: len(proxy.status()["workers"]) == count, f"{count} workers")
+        wait_for(partial(has_workers, proxy, count), f"{count} workers")
         more = race(port, 10)
         assert len(more) == 2
         for client in more:

@@ -92,7 +92,9 @@ def test_every_command_and_counter_is_in_the_documentation() -> None:
         assert f"`{name}`" in architecture, name
 
 
-@pytest.mark.parametrize("module", ["_connection", "_handover", "_recovery", "_relay"])
+@pytest.mark.parametrize(
+    "module", ["_choice", "_connection", "_handover", "_limits", "_recovery", "_relay"]
+)
 def test_the_hot_loop_is_free_of_python(module: str, tmp_path: Path) -> None:
     """In the C that Cython makes of the relay, no function of the loop calls Python's API."""
     source, made = PACKAGE / f"worker/{module}.pyx", tmp_path / f"{module}.c"
@@ -101,7 +103,7 @@ def test_the_hot_loop_is_free_of_python(module: str, tmp_path: Path) -> None:
             r"^cdef [^\n(]*?(\w+)\([^)]*\) noexcept nogil:", source.read_text(), re.MULTILINE
         )
     )
-    assert len(declared) > 10
+    assert len(declared) > 5
     result = subprocess.run(
         [
             sys.executable,

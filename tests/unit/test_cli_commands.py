@@ -42,6 +42,8 @@ def destination(name: str, weight: int, file_weight: int, **counters: int) -> di
         "bytes_in_total": 0,
         "bytes_out_total": 0,
         "closed": {},
+        "ramp": 100,
+        "panic": False,
         "endpoints": [],
         **counters,
     }
@@ -86,6 +88,7 @@ STATUS: dict[str, Any] = {
             "listen": ["127.0.0.1:31400", "[::1]:31400"],
             "connections_active": 3,
             "connections_total": 40,
+            "available": True,
             "connections_rejected_total": 2,
             "destinations": [
                 destination("v1", 50, 80, connections_total=36, bytes_in_total=2048),

@@ -114,6 +114,9 @@ class Running:
 async def running(directory: Path, source: FakeSource | None = None) -> AsyncIterator[Running]:
     control = Running(directory, source or FakeSource())
     assert await control.received() == {"verb": "ready"}
+    checks = await control.received()
+    assert checks.pop("id")
+    assert checks == {"verb": "checks", "first": 0}  # and no answer: there are none to watch
     try:
         yield control
     finally:

@@ -194,10 +194,6 @@ CASES = [
         GW + VS + DR,
         warned=(
             "r.yaml:31:13: spec.trafficPolicy.connectionPool.http: is about HTTP, and has no effect",
-            "r.yaml:30:29: spec.trafficPolicy.connectionPool.tcp.maxConnections: is not there yet, and has no effect",
-            "r.yaml:30:66: spec.trafficPolicy.connectionPool.tcp.tcpKeepalive: is not there yet, and has no effect",
-            "r.yaml:33:23: spec.trafficPolicy.outlierDetection: is not there yet, and has no effect: no endpoint is ejected",
-            "r.yaml:32:28: spec.trafficPolicy.loadBalancer.simple: LEAST_REQUEST is not there yet: endpoints take turns",
         ),
     ),
     Case(
