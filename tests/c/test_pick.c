@@ -316,6 +316,112 @@ static void processes_together_are_exact(void)
     check_totals(shared);
 }
 
+/* --- endpoints, by client --- */
+
+enum { TURNS = 500, KEYS = 20000 };
+
+static struct tm_image *image_with(uint32_t turns, const uint64_t *hashes, uint32_t but)
+{
+    struct tm_image *image = calloc(1, sizeof(*image));
+    CHECK(image);
+    struct tm_destination *destination = &image->destinations[0];
+    destination->endpoint_count = turns;
+    for (uint32_t i = 0; i < turns; i++) {
+        image->endpoints[i].hash = hashes[i];
+        if (i != but)
+            image->turns[destination->turn_count++].endpoint = i;
+    }
+    return image;
+}
+
+static void a_turn_that_goes_takes_only_its_own_keys(void)
+{
+    static uint64_t hashes[TURNS];
+    for (uint32_t i = 0; i < TURNS; i++)
+        hashes[i] = tm_mix(i + 1);
+    for (uint32_t turns = 2; turns <= 50; turns += 16) {
+        uint32_t gone = turns / 2, own = 0;
+        struct tm_image *whole = image_with(turns, hashes, TM_NONE);
+        struct tm_image *less = image_with(turns, hashes, gone);
+        for (uint64_t key = 0; key < KEYS; key++) {
+            uint64_t hash = tm_mix(key);
+            uint32_t before = tm_best_place(whole, &whole->destinations[0], hash);
+            uint32_t after = tm_best_place(less, &less->destinations[0], hash);
+            before = whole->turns[before].endpoint, after = less->turns[after].endpoint;
+            own += before == gone;
+            CHECK(before == after || before == gone);
+        }
+        CHECK(own > KEYS / turns / 2 && own < KEYS / turns * 2);
+        free(whole);
+        free(less);
+    }
+}
+
+static void maglev_is_even_and_moves_few_others(void)
+{
+    static uint16_t before[65521], after[65521];
+    static uint64_t hashes[TURNS], rest[TURNS], steps[TURNS];
+    static uint32_t next[TURNS], count[TURNS];
+    static const uint32_t SIZES[] = {2, 3, 10, 11, 50, 200, TURNS};
+    for (size_t i = 0; i < sizeof(SIZES) / sizeof(SIZES[0]); i++) {
+        uint32_t turns = SIZES[i], size = tm_maglev_size(turns), gone = turns / 3;
+        uint32_t moved = 0, others = 0, least = size, most = 0;
+        for (uint32_t t = 0; t < turns; t++)
+            hashes[t] = tm_mix(t + 100 * turns), count[t] = 0;
+        memcpy(rest, hashes, gone * sizeof(*rest));
+        memcpy(rest + gone, hashes + gone + 1, (turns - gone - 1) * sizeof(*rest));
+        tm_maglev_fill(before, size, hashes, turns, next, steps);
+        tm_maglev_fill(after, size, rest, turns - 1, next, steps);
+        for (uint32_t place = 0; place < size; place++) {
+            CHECK(before[place] < turns && after[place] < turns - 1);
+            count[before[place]]++;
+            if (before[place] != gone) {
+                others++;
+                moved += hashes[before[place]] != rest[after[place]];
+            }
+        }
+        for (uint32_t t = 0; t < turns; t++) {
+            least = count[t] < least ? count[t] : least;
+            most = count[t] > most ? count[t] : most;
+        }
+        CHECK(most - least <= 1 + size / turns / 50);
+        CHECK(moved * 100 <= others);
+    }
+}
+
+static void only_admitted_clients_come_in(void)
+{
+    struct tm_image *image = calloc(1, sizeof(*image));
+    CHECK(image);
+    struct tm_route *route = &image->routes[0];
+    unsigned char ip[16] = {0};
+    route->range_count = TM_NONE;
+    CHECK(tm_admitted(image, route, AF_INET, ip));
+    route->range_count = 0;
+    CHECK(!tm_admitted(image, route, AF_INET, ip));
+    CHECK(tm_admitted(image, route, AF_UNIX, ip));
+    /* 10.0.x.16 - 10.0.x.31, for every even x */
+    route->first_range = 3;
+    for (uint32_t x = 0; x < 256; x += 2) {
+        struct tm_range *range = &image->ranges[3 + route->range_count++];
+        unsigned char first[16] = {[10] = 0xff, [11] = 0xff, 10, 0, (unsigned char)x, 16};
+        memcpy(range->first, first, 16);
+        memcpy(range->last, first, 16);
+        range->last[15] = 31;
+    }
+    for (uint32_t x = 0; x < 256; x++)
+        for (uint32_t y = 0; y < 256; y++) {
+            unsigned char four[16] = {10, 0, (unsigned char)x, (unsigned char)y};
+            unsigned char six[16] = {[10] = 0xff, [11] = 0xff, 10, 0, (unsigned char)x, (unsigned char)y};
+            bool in = x % 2 == 0 && y >= 16 && y <= 31;
+            CHECK(tm_admitted(image, route, AF_INET, four) == in);
+            CHECK(tm_admitted(image, route, AF_INET6, six) == in);
+            four[1] = 1;
+            CHECK(!tm_admitted(image, route, AF_INET, four));
+        }
+    free(image);
+}
+
 int main(void)
 {
     random_seed();
@@ -329,5 +435,8 @@ int main(void)
     RUN(random_splits_stay_close);
     RUN(threads_together_are_exact);
     RUN(processes_together_are_exact);
+    RUN(a_turn_that_goes_takes_only_its_own_keys);
+    RUN(maglev_is_even_and_moves_few_others);
+    RUN(only_admitted_clients_come_in);
     return 0;
 }
