@@ -88,8 +88,20 @@ class Endpoint:
     ejections: int = 0
     calm_since: float = 0.0
     # for people
-    reason: str = ""
+    failed_check: str = ""  # what the last one that failed met with
+    ejected_for: str = ""
     since: float = field(default_factory=time.time)  # Unix time
+
+    @property
+    def reason(self) -> str:
+        check = self.watch.check
+        if self.is_down:
+            return f"{check.kind} check: {self.failed_check}" if check else self.failed_check
+        if self.ejected_until:
+            return self.ejected_for
+        if self.streak and check:
+            return f"{self.streak} of {check.fall} checks failed: {self.failed_check}"
+        return ""
 
     def now_is(self) -> int:
         if self.is_down:
@@ -149,12 +161,13 @@ class Health:
         if known is None:
             return {"health_reason": "", "health_since": None, "next_try": None, "check": "off"}
         now = time.monotonic()
-        tries = [at for at in (known.ejected_until, known.due) if at > now]
         check = known.watch.check
+        tries = [known.due if known.is_down else known.ejected_until]
+        tries = [at for at in tries if at > now]
         return {
             "health_reason": known.reason,
             "health_since": known.since,
-            "next_try": time.time() + max(tries) - now if tries and known.health != WELL else None,
+            "next_try": time.time() + tries[0] - now if tries else None,
             "check": check.kind if check else "off",
         }
 
@@ -226,7 +239,7 @@ class Health:
         known.calm_since = now
         known.failures_before = self._view.commons.failures(row.slot)[0]
         if row.health != WELL:
-            known.reason = "found out before this control process began"
+            known.failed_check = known.ejected_for = "found out before control began anew"
         return known
 
     def _take_note(self, known: Endpoint, row: EndpointRow, watch: Watch, now: float) -> None:
@@ -317,15 +330,14 @@ class Health:
         endpoint.streak = endpoint.streak + 1 if bool(reason) != endpoint.is_down else 0
         needed = check.rise if endpoint.is_down else check.fall
         if reason:
-            endpoint.reason = reason
+            endpoint.failed_check = reason
         if endpoint.streak >= needed:
             endpoint.is_down = not endpoint.is_down
-            said = f"{check.kind} check: {reason}" if reason else f"{check.kind} check"
-            endpoint.reason = said
-            self._say(endpoint, f"{'down' if reason else 'up'}, {said}, {needed} in a row")
             endpoint.streak = 0
-        elif not reason and not endpoint.is_down:
-            endpoint.reason = "" if endpoint.now_is() == WELL else endpoint.reason
+            said = f"{check.kind} check: {reason}" if reason else f"{check.kind} check"
+            self._say(endpoint, f"{'down' if reason else 'up'}, {said}, {needed} in a row")
+            if not reason and endpoint.ejected_until:  # it was for the same trouble
+                self._take_back(endpoint, time.monotonic())
         undecided = endpoint.streak > 0 and not endpoint.is_down
         interval = check.fast_interval if undecided else check.interval
         self._plan(endpoint, time.monotonic() + interval * random.uniform(1 - JITTER, 1))
@@ -347,11 +359,7 @@ class Health:
                 continue
             if endpoint.ejected_until:
                 if now >= endpoint.ejected_until:
-                    endpoint.ejected_until = 0.0
-                    endpoint.calm_since = now
-                    endpoint.failures_before = self._view.commons.failures(endpoint.slot)[0]
-                    if not endpoint.is_down:
-                        endpoint.reason = ""
+                    self._take_back(endpoint, now)
                     self._say(endpoint, "tried again after its ejection")
                 continue
             in_a_row, _ = self._view.commons.failures(endpoint.slot)
@@ -363,6 +371,11 @@ class Health:
                 endpoint.calm_since = now
             if count >= passive.errors and not endpoint.is_down:
                 self._eject(endpoint, routes[endpoint.key[0]], count, now)
+
+    def _take_back(self, endpoint: Endpoint, now: float) -> None:
+        endpoint.ejected_until = 0.0
+        endpoint.calm_since = now
+        endpoint.failures_before = self._view.commons.failures(endpoint.slot)[0]
 
     def _eject(self, endpoint: Endpoint, route: RouteRow, count: int, now: float) -> None:
         passive = endpoint.watch.passive
@@ -376,8 +389,8 @@ class Health:
         endpoint.ejections = min(endpoint.ejections + 1, MOST_EJECTIONS)
         seconds = passive.ejection_time * endpoint.ejections
         endpoint.ejected_until = now + seconds
-        endpoint.reason = f"{count} connections in a row failed"
-        self._say(endpoint, f"ejected for {seconds:g} s: {endpoint.reason}")
+        endpoint.ejected_for = f"{count} connections in a row failed"
+        self._say(endpoint, f"ejected for {seconds:g} s: {endpoint.ejected_for}")
 
     def _others_serve(self, endpoint: Endpoint, route: RouteRow, row: DestinationRow) -> bool:
         """Without the last one nothing would be better."""
