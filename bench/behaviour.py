@@ -9,6 +9,7 @@ import argparse
 import http.client
 import json
 import os
+import selectors
 import signal
 import socket
 import statistics
@@ -18,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -386,6 +387,111 @@ def watching(load: LoadGenerator, rounds: int) -> list[Row]:
     ]
 
 
+def choosing(load: LoadGenerator, rounds: int, cpu: int | None = None) -> list[Row]:
+    """What it costs to choose one of four endpoints: worker CPU of a connection (us), and how much
+    that is of round_robin's in the same round (median). limits: a limit on everything, for every
+    client too, that is never reached."""
+    with ExitStack() as stack:
+        backends = [stack.enter_context(load.backend("echo")) for _ in range(4)]
+        ends = [f"127.0.0.1:{backend}" for backend in backends]
+        ways: dict[str, dict[str, Any]] = {
+            "round_robin": {},
+            "least_connections": {"balance": "least_connections"},
+            "random_two": {"balance": "random_two"},
+            "source_hash": {"balance": "source_hash"},
+            "maglev": {"balance": "maglev"},
+            "limits": {
+                "max_connections": 100_000,
+                "listener_max_connections": 100_000,
+                "source": {"max_connections": 100_000, "rate": "1000000/s"},
+                "rate": "1000000/s",
+                "allow": ["127.0.0.0/8"],
+            },
+        }
+        taken: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(rounds):
+            for name, more in ways.items():
+                part = {**route("r", free_ports(1)[0], backends, [1]), **more}
+                part["destinations"][0]["endpoints"] = ends
+                with running({"workers": 1, "routes": [part]}, cpu) as instance:
+                    taken[name].append(_cost(load, instance, 3, "connect", 16, "--limit", "8000"))
+    first = taken["round_robin"]
+    return [
+        {
+            "choice": name,
+            "CPU of a connection": statistics.median(values),
+            "of round_robin": statistics.median(
+                [one / other for one, other in zip(values, first, strict=True)]
+            ),
+        }
+        for name, values in taken.items()
+    ]
+
+
+def checking(_load: LoadGenerator, rounds: int) -> list[Row]:
+    """2,000 endpoints that are checked every 2 s: percent of a CPU that control takes, and checks
+    per second that have come."""
+    found = []
+    with _servers(2000) as (ports, accepted):
+        for kind in ("tcp", "send"):
+            parts = []
+            for number, listen in enumerate(free_ports(20)):
+                part = route(f"r{number}", listen, ports[:1], [1])
+                mine = ports[number * 100 : number * 100 + 100]
+                part["destinations"][0]["endpoints"] = [f"127.0.0.1:{port}" for port in mine]
+                parts.append({**part, "check": kind})
+            with running({"workers": 1, "routes": parts}) as instance:
+                (control,) = (p for p in instance.program.family() if _is_control(p))
+                time.sleep(4)
+                shares, rates = [], []
+                for _ in range(rounds):
+                    before, began = sum(control.cpu_times()[:2]), time.monotonic()
+                    count = len(accepted)
+                    time.sleep(4)
+                    seconds = time.monotonic() - began
+                    shares.append(100 * (sum(control.cpu_times()[:2]) - before) / seconds)
+                    rates.append((len(accepted) - count) / seconds)
+                found.append(
+                    {
+                        "check": kind,
+                        "control %": statistics.median(shares),
+                        "checks/s": statistics.median(rates),
+                    }
+                )
+    return found
+
+
+@contextmanager
+def _servers(count: int) -> Iterator[tuple[list[int], list[None]]]:
+    """Ports of 127.0.0.1 where connections are accepted and closed; the list grows by one each."""
+    accepted: list[None] = []
+    over = threading.Event()
+    with ExitStack() as stack, selectors.DefaultSelector() as selector:
+        ports = []
+        for _ in range(count):
+            server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            server.setblocking(False)
+            selector.register(server, selectors.EVENT_READ)
+            ports.append(server.getsockname()[1])
+
+        def take() -> None:
+            while not over.is_set():
+                for key, _ in selector.select(0.1):
+                    server = key.fileobj
+                    assert isinstance(server, socket.socket)
+                    with suppress(OSError):
+                        server.accept()[0].close()
+                        accepted.append(None)
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        try:
+            yield ports, accepted
+        finally:
+            over.set()
+            thread.join()
+
+
 def _exchange(socks: Sequence[socket.socket]) -> None:
     for sock in socks:
         sock.sendall(b"x" * 64)
@@ -424,8 +530,10 @@ PARTS: dict[str, Callable[..., list[Row]]] = {
     "waiting": waiting,
     "growth": growth,
     "watching": watching,
+    "choosing": choosing,
+    "checking": checking,
 }
-ON_ITS_CPU = ("waiting", "growth")  # one worker, on the CPU that is not the load's
+ON_ITS_CPU = ("waiting", "growth", "choosing")  # one worker, on the CPU that is not the load's
 
 
 def show(name: str, rows: Sequence[Row]) -> Table:
