@@ -14,7 +14,7 @@ import pytest
 from tests.integration.conftest import StartProxy
 from tests.integration.looking import connected, start, with_http
 from tests.integration.routes import route
-from tests.support import EchoServer, ask, free_port, wait_for
+from tests.support import EchoServer, ask, free_port, refusing_port, wait_for
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt-get install)")
@@ -158,3 +158,25 @@ def test_the_page_comes_back_when_control_does(
     page.locator("#live-state", has_text="reconnecting").wait_for()
     page.locator("#live-state", has_text="live").wait_for()
     proxy.children |= proxy.tree()
+
+
+def test_the_page_says_who_is_out_and_why(
+    start_proxy: StartProxy, one: EchoServer, browser: Any
+) -> None:
+    with refusing_port() as dead:
+        part = route("shop", free_port(), v1=(80, one.address), v2=(20, f"127.0.0.1:{dead}"))
+        config, address = with_http(
+            {**part, "check": {"type": "tcp", "interval": "100ms", "fast_interval": "50ms"}}
+        )
+        start(start_proxy, config, address)
+        page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+        page.goto(f"http://{address}/")
+        row = page.locator("tr.endpoint", has_text=f"127.0.0.1:{dead}")
+        row.get_by_text("tcp check: connection refused").wait_for()
+        assert "down" in row.locator("td.state").inner_text()
+        assert "tried again in" in row.locator("td.health").inner_text()
+        whole = page.locator("tr.destination", has_text="v2")
+        assert "no endpoint is well" in whole.inner_text()
+        page.get_by_text("the others get its share").first.wait_for()
+        ARTEFACTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=ARTEFACTS / "page-health.png")
