@@ -78,6 +78,7 @@ class Master:
         self.routing = Routing(
             config,
             self.table,
+            instance.commons,
             self.workers,
             self._listeners,
             Names.new(self.workers.slot_is_idle),

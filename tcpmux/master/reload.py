@@ -16,13 +16,14 @@ from tcpmux.errors import TcpmuxError
 from tcpmux.master.listeners import Listener, Listeners
 from tcpmux.master.supervisor import Supervisor, stored_name
 from tcpmux.master.workers import Workers
-from tcpmux.shm._shm import Table
+from tcpmux.shm._shm import Commons, Table
 from tcpmux.shm.image import REFUSE, Image
 from tcpmux.shm.routes import (
     Names,
     build_image,
     describe_changes,
     is_unavailable,
+    slots_given,
     with_addresses,
 )
 
@@ -72,6 +73,7 @@ class Routing:
 
     config: Config
     table: Table
+    commons: Commons
     workers: Workers
     listeners: Listeners
     names: Names
@@ -288,6 +290,8 @@ class Routing:
                 self.supervisor.forget(stored_name(listener.address))
         if changed:
             self.table.numbers_given = names.given
+            for slot in slots_given(image, in_force):
+                self.commons.forget(slot)
             self.table.publish(image)
         self.listeners.add(opened)
         self.workers.add_listeners(opened)

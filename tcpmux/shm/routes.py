@@ -8,7 +8,7 @@ nobody until they are needed again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import gcd
 
@@ -323,6 +323,14 @@ def build_image(
     names.slots.keep_only(builder.used)
     names.tickets.keep_only(builder.used)
     return Image(routes, listeners)
+
+
+def slots_given(image: Image, before: int) -> Iterator[int]:
+    """Slots of names that have got them since that generation."""
+    rows: list[RouteRow | DestinationRow | EndpointRow] = [*image.routes]
+    rows += [row for route in image.routes for row in route.destinations]
+    rows += [e for route in image.routes for row in route.destinations for e in row.endpoints]
+    return (row.slot for row in rows if row.born > before)
 
 
 # --- rules ----------------------------------------------------------------------------------

@@ -405,7 +405,7 @@ cdef void pay(Worker *w, uint32_t index, int side, uint64_t moved) noexcept nogi
     cdef const tm_route *route
     cdef uint32_t now = <uint32_t>w.now_us
     cdef int32_t ahead
-    cdef uint64_t rate, behind
+    cdef uint64_t rate, beyond
     if destination == NULL:
         return
     route = &w.image.routes[destination.route]
@@ -413,18 +413,19 @@ cdef void pay(Worker *w, uint32_t index, int side, uint64_t moved) noexcept nogi
     ahead = 0
     if rate:
         ahead = <int32_t>(half.paid_us - now)
-        if ahead < -CREDIT_US or ahead > MOST_PAUSE_US:
+        # After a long silence the low bits say nothing.
+        if ahead < -CREDIT_US or w.now_ms - conn.last_activity_ms > MOST_PAUSE_US // 1000:
             ahead = -CREDIT_US
         ahead += <int32_t>(moved * 1000000 // rate)
         half.paid_us = now + <uint32_t>ahead
     rate = route.rules.up if side == TM_CLIENT else route.rules.down
     if rate:
-        behind = tm_bytes_charge(&w.commons.slots[conn.route_slot], side, w.now_us * 1000,
+        beyond = tm_bytes_charge(&w.commons.slots[conn.route_slot], side, w.now_us * 1000,
                                  moved * 1000000000 // rate) // 1000
-        if behind > MOST_PAUSE_US:
-            behind = MOST_PAUSE_US
-        if ahead < <int32_t>behind:
-            ahead = <int32_t>behind
+        if beyond > MOST_PAUSE_US:
+            beyond = MOST_PAUSE_US
+        if ahead < <int32_t>beyond:
+            ahead = <int32_t>beyond
             half.paid_us = now + <uint32_t>ahead
     if ahead > LEAST_PAUSE_US:
         half.paused = 1
@@ -465,13 +466,13 @@ cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
             conn.side_flags[other] |= TM_UNPACED
             tm_sock_do_not_pace(
                 conn.fd[other], &conn.client if other == TM_CLIENT else &conn.endpoint)
+        if w.shapes:
+            pay(w, index, side, half.bytes - half.counted)
         conn.last_activity_ms = w.now_ms
         if side == TM_ENDPOINT and conn.first_byte_us == 0:
             first_byte(w, conn)
         w.expecting = (TM_EXPECT_BULK if half.bytes - half.counted >= TM_BIG_READ
                        else TM_EXPECT_ANSWER if side == TM_CLIENT else TM_EXPECT_CLIENT)
-        if w.shapes:
-            pay(w, index, side, half.bytes - half.counted)
         count_bytes(w, conn, side)
     if result == TM_PUMP_DRAINED:
         if not half.paused:
@@ -577,7 +578,7 @@ cdef void relay_event(Worker *w, uint32_t index, int side, uint32_t events) noex
         if events & EPOLLPRI:  # the kernel counts urgent bytes, which are not passed on
             conn.half[side].uncounted |= TM_UNCOUNTED_SOURCE
     if events & EPOLLERR:  # what is there to be read is so for the last time
-        conn.half[side].paused = conn.half[other].paused = 0
+        conn.half[side].paused = 0
     if events & EPOLLOUT and conn.half[other].blocked and conn.half[other].state == TM_HALF_OPEN:
         pump_half(w, index, other)
         if conn.state != TM_RELAYING:
@@ -646,6 +647,7 @@ cdef void established(Worker *w, uint32_t index) noexcept nogil:
     tm_histogram_add(&w.live.times[conn.destination_slot].connect, tm_latency_bounds_us,
                      conn.connect_us)
     conn.last_activity_ms = w.now_ms
+    conn.half[0].paid_us = conn.half[1].paid_us = <uint32_t>w.now_us - CREDIT_US
     conn.half[TM_CLIENT].uncounted |= <uint8_t>(
         (TM_UNCOUNTED_SOURCE if unix_client else 0)
         | (TM_UNCOUNTED_DESTINATION if unix_endpoint else 0))
@@ -918,7 +920,7 @@ cdef bint fail_over(Worker *w, uint32_t index, const tm_destination *destination
     cdef uint32_t from_, to
     if (destination == NULL or conn.pick_reason == TM_PICKED_failed_over
             or not w.image.routes[destination.route].rules.across
-            or reason == TM_CLOSED_local_error):
+            or reason == TM_CLOSED_local_error or reason == TM_CLOSED_retries_used_up):
         return False
     from_ = conn.destination
     let_go_of(w, index, TM_HOLDS_DESTINATION)
@@ -996,9 +998,6 @@ cdef void go_on_waiting(Worker *w, uint32_t index) noexcept nogil:
         wait_or_go(w, index, destination)
     elif conn.holds & TM_HOLDS_QUEUE:
         conn.tried = 0
-        if w.now_ms >= conn.deadline_ms:
-            end(w, index, TM_CLOSED_overflow, True)
-            return
         connect_first(w, index)
         if conn.state != TM_DEAD and conn.endpoint_slot != TM_NONE:
             let_go_of(w, index, TM_HOLDS_QUEUE)
