@@ -201,7 +201,7 @@ static enum tm_pump_result step_splice(struct tm_pump *pump, struct tm_half *hal
 {
     ssize_t moved;
     do
-        moved = splice(source, NULL, half->pipe.in, NULL, TM_PIPE_SIZE,
+        moved = splice(source, NULL, half->pipe.in, NULL, pump->splice_size,
                        SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
     while (moved < 0 && errno == EINTR);
     /* EAGAIN with an empty pipe: the source is empty. With a filled one it would

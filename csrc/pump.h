@@ -80,7 +80,8 @@ struct tm_pump {
     struct tm_pipe_pool pool;
     struct tm_journal *journal; /* shared memory, like the buffer */
     unsigned char *buffer;
-    size_t buffer_size;   /* bytes of one recv */
+    size_t buffer_size;   /* bytes of one recv; at most those of the buffer */
+    size_t splice_size;   /* bytes of one splice from a source */
     uint32_t budget;      /* bytes read in one call, before YIELD */
     uint64_t fallbacks;   /* times no pipe was to be had */
 };

@@ -16,6 +16,7 @@ import heapq
 import logging
 import random
 import time
+from array import array
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcpmux.config import Address, Check, Passive
 from tcpmux.config.checks import Watch, from_message
-from tcpmux.control.probes import ProbeFailed, knock, probe
+from tcpmux.control.probes import ProbeFailed, ProbeImpossible, knock, probe
 from tcpmux.errors import TcpmuxError
 from tcpmux.shm.image import (
     DOWN,
@@ -51,6 +52,7 @@ AT_ONCE = 512  # checks under way
 JITTER = 0.1  # of an interval, so that checks don't come in step
 RAMP_STEP = 10  # percent, of an endpoint: its turns are whole numbers
 MOST_TROUBLES = 200
+IMPOSSIBLE_AGAIN = 10.0  # s
 MOST_CONDITIONS = 300  # in one request: it has to fit into one packet
 MOST_EJECTIONS = 10  # that ejection_time is multiplied by
 NO_WATCH = Watch(None, Passive(errors=0), 0.0, 10)
@@ -127,12 +129,19 @@ class Health:
         self._endpoints: dict[Key, Endpoint] = {}
         self._destinations: dict[Key, Ramp] = {}
         self._seen: Image | None = None
+        # Of what is seen, what has to be looked at each time; most are well and are not.
+        self._routes: dict[str, RouteRow] = {}
+        self._slots = array("I")  # of endpoints that may be ejected
+        self._by_slot: dict[int, Endpoint] = {}
+        self._warming: list[tuple[RouteRow, DestinationRow, Watch]] = []
+        self._restless: set[Endpoint] = set()  # not up, or not yet as if nothing had been
         self._queue: list[tuple[float, int, Endpoint]] = []  # heap of checks that are due
         self._order = 0
         self._checking: set[asyncio.Task[None]] = set()
         self._texts: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking = False
+        self._say_impossible = 0.0  # monotonic; not again before
         self._has_asked = asyncio.Event()  # else there is nothing to go by
 
     def start(self, master: MasterLink) -> None:
@@ -182,7 +191,7 @@ class Health:
                 "ramp": known.row.ramp,
                 **self.detail(known.key[0], known.key[1], str(known.address)),
             }
-            for known in self._endpoints.values()
+            for known in self._restless
             if known.row and (known.health != WELL or known.row.ramp < FULL_RAMP)
         )
         return list(islice(found, MOST_TROUBLES))
@@ -220,9 +229,14 @@ class Health:
         self._seen = image
         before, self._endpoints = self._endpoints, {}
         ramps, self._destinations = self._destinations, {}
+        self._routes = {route.name: route for route in image.routes}
+        self._by_slot, self._warming = {}, []
+        restless, self._restless = self._restless, set()
         for route in image.routes:
             for row in route.destinations:
                 watch = self._watches.get((route.name, row.name), NO_WATCH)
+                if watch.warmup or row.ramp < FULL_RAMP:
+                    self._warming.append((route, row, watch))
                 whole: Key = (route.name, row.name, None)
                 if row.ramp < FULL_RAMP:
                     self._destinations[whole] = ramps.get(whole) or _going_on(row.ramp, watch, now)
@@ -233,6 +247,11 @@ class Health:
                         known = self._new(key, endpoint, now)
                     self._endpoints[key] = known
                     self._take_note(known, endpoint, watch, now)
+                    if known in restless:
+                        self._restless.add(known)
+                    if watch.passive.errors:
+                        self._by_slot[known.slot] = known
+        self._slots = array("I", self._by_slot)
 
     def _new(self, key: Key, row: EndpointRow, now: float) -> Endpoint:
         known = Endpoint(key, row.slot, Address.parse(str(row.address)), row.health)
@@ -259,6 +278,8 @@ class Health:
         if not watch.passive.errors:
             known.ejected_until = 0.0
         known.watch = watch
+        if row.health != WELL or row.ramp < FULL_RAMP:
+            self._restless.add(known)
 
     # --- the loop ---------------------------------------------------------------------------
 
@@ -304,9 +325,8 @@ class Health:
                 except ProbeFailed as error:
                     self._result(endpoint, check, str(error))
                     continue
-                except OSError as error:  # no descriptor left: not the endpoint's fault
-                    log.warning("no check of %s: %s", endpoint.key[2], error)
-                    self._plan(endpoint, now + check.interval)
+                except ProbeImpossible as error:
+                    self._put_off(endpoint, check, error)
                     continue
             endpoint.is_checking = True
             task = asyncio.get_running_loop().create_task(self._check(endpoint, check))
@@ -319,10 +339,21 @@ class Health:
             await probe(endpoint.address, check)
         except ProbeFailed as error:
             reason = str(error)
+        except ProbeImpossible as error:
+            self._put_off(endpoint, check, error)
+            return
         finally:
             endpoint.is_checking = False
         if endpoint.watch.check == check:
             self._result(endpoint, check, reason)
+
+    def _put_off(self, endpoint: Endpoint, check: Check, error: ProbeImpossible) -> None:
+        """Nothing has been found out."""
+        now = time.monotonic()
+        if now >= self._say_impossible:
+            self._say_impossible = now + IMPOSSIBLE_AGAIN
+            log.warning("endpoints can't be checked: %s", error)
+        self._plan(endpoint, now + check.interval)
 
     def _result(self, endpoint: Endpoint, check: Check, reason: str) -> None:
         """reason: "" = it is well."""
@@ -334,6 +365,7 @@ class Health:
         if endpoint.streak >= needed:
             endpoint.is_down = not endpoint.is_down
             endpoint.streak = 0
+            self._restless.add(endpoint)
             said = f"{check.kind} check: {reason}" if reason else f"{check.kind} check"
             self._say(endpoint, f"{'down' if reason else 'up'}, {said}, {needed} in a row")
             if not reason and endpoint.ejected_until:  # it was for the same trouble
@@ -350,27 +382,24 @@ class Health:
     # --- what connections meet with ---------------------------------------------------------
 
     def _look_at_failures(self, now: float) -> None:
-        image = self._seen
-        assert image is not None
-        routes = {route.name: route for route in image.routes}
-        for endpoint in self._endpoints.values():
-            passive = endpoint.watch.passive
-            if not passive.errors:
-                continue
+        for endpoint in self._restless:
+            if endpoint.ejected_until and now >= endpoint.ejected_until:
+                self._take_back(endpoint, now)
+                self._say(endpoint, "tried again after its ejection")
+            calm = now - endpoint.calm_since >= endpoint.watch.passive.interval
+            if endpoint.ejections and calm and not endpoint.ejected_until:
+                endpoint.ejections -= 1
+                endpoint.calm_since = now
+        for slot in self._view.commons.failing(self._slots):
+            endpoint = self._by_slot[slot]
             if endpoint.ejected_until:
-                if now >= endpoint.ejected_until:
-                    self._take_back(endpoint, now)
-                    self._say(endpoint, "tried again after its ejection")
                 continue
-            in_a_row, _ = self._view.commons.failures(endpoint.slot)
+            in_a_row, _ = self._view.commons.failures(slot)
             if in_a_row < endpoint.failures_before:  # a success in between
                 endpoint.failures_before = 0
             count = in_a_row - endpoint.failures_before
-            if count == 0 and endpoint.ejections and now - endpoint.calm_since >= passive.interval:
-                endpoint.ejections -= 1
-                endpoint.calm_since = now
-            if count >= passive.errors and not endpoint.is_down:
-                self._eject(endpoint, routes[endpoint.key[0]], count, now)
+            if count >= endpoint.watch.passive.errors and not endpoint.is_down:
+                self._eject(endpoint, self._routes[endpoint.key[0]], count, now)
 
     def _take_back(self, endpoint: Endpoint, now: float) -> None:
         endpoint.ejected_until = 0.0
@@ -389,6 +418,7 @@ class Health:
         endpoint.ejections = min(endpoint.ejections + 1, MOST_EJECTIONS)
         seconds = passive.ejection_time * endpoint.ejections
         endpoint.ejected_until = now + seconds
+        self._restless.add(endpoint)
         endpoint.ejected_for = f"{count} connections in a row failed"
         self._say(endpoint, f"ejected for {seconds:g} s: {endpoint.ejected_for}")
 
@@ -430,7 +460,7 @@ class Health:
 
     def _changes(self, now: float) -> Iterator[list[Any]]:
         """Against the route table, which is what is in force."""
-        for key, known in self._endpoints.items():
+        for known in list(self._restless):
             row, health = known.row, known.now_is()
             assert row is not None
             if health != WELL:
@@ -444,24 +474,23 @@ class Health:
                     known.ramp = None
             known.health = health
             if health != row.health or (percent != row.ramp and health == WELL):
-                yield [*key, health, percent if health == WELL else row.ramp]
+                yield [*known.key, health, percent if health == WELL else row.ramp]
+            elif health == WELL and percent == FULL_RAMP and not known.ejections:
+                self._restless.discard(known)
         yield from self._destination_changes(now)
 
     def _destination_changes(self, now: float) -> Iterator[list[Any]]:
-        assert self._seen is not None
-        for route in self._seen.routes:
-            for row in route.destinations:
-                key: Key = (route.name, row.name, None)
-                watch = self._watches.get((route.name, row.name), NO_WATCH)
-                # It begins anew as soon as one of its endpoints is back.
-                if watch.warmup and not row.turns and self._is_coming_back(route, row):
-                    self._destinations[key] = Ramp(now, watch.warmup_floor)
-                ramp = self._destinations.get(key)
-                percent = ramp_at(now - ramp.began, watch, 1) if ramp else FULL_RAMP
-                if percent == FULL_RAMP:
-                    self._destinations.pop(key, None)
-                if percent != row.ramp:
-                    yield [*key, WELL, percent]
+        for route, row, watch in self._warming:
+            key: Key = (route.name, row.name, None)
+            # It begins anew as soon as one of its endpoints is back.
+            if watch.warmup and not row.turns and self._is_coming_back(route, row):
+                self._destinations[key] = Ramp(now, watch.warmup_floor)
+            ramp = self._destinations.get(key)
+            percent = ramp_at(now - ramp.began, watch, 1) if ramp else FULL_RAMP
+            if percent == FULL_RAMP:
+                self._destinations.pop(key, None)
+            if percent != row.ramp:
+                yield [*key, WELL, percent]
 
     def _is_coming_back(self, route: RouteRow, row: DestinationRow) -> bool:
         return any(

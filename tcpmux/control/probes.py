@@ -34,9 +34,36 @@ class ProbeFailed(Exception):
     """The endpoint is not well. Its text says why, in a few words."""
 
 
+class ProbeImpossible(Exception):
+    """This host could not do it: out of descriptors, ports or memory. It says nothing of the
+    endpoint."""
+
+
+# As csrc/sock.c: tm_sock_local_failure().
+LOCAL = frozenset(
+    {
+        errno.EADDRNOTAVAIL,
+        errno.EADDRINUSE,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOBUFS,
+        errno.ENOMEM,
+        errno.EAFNOSUPPORT,
+        errno.EACCES,
+        errno.EPERM,
+    }
+)
+
+
 def shown(answer: bytes) -> str:
     text = repr(answer[:SHOWN])[1:]
     return text + ("..." if len(answer) > SHOWN else "")
+
+
+def _failed(error: OSError) -> ProbeFailed | ProbeImpossible:
+    # An SSLError has a number of its own in errno.
+    is_ours = error.errno in LOCAL and not isinstance(error, ssl.SSLError)
+    return ProbeImpossible(_reason(error)) if is_ours else ProbeFailed(_reason(error))
 
 
 def _reason(error: OSError) -> str:
@@ -77,16 +104,16 @@ def _begin(sock: socket.socket, address: Address) -> bool:
 
 def knock(address: Address) -> bool:
     """A connect that can be decided at once: True, it is well; False, it takes longer. Raises
-    ProbeFailed. Most checks are of this kind, and need no task."""
-    with _socket(address) as sock:
-        try:
+    ProbeFailed and ProbeImpossible. Most checks are of this kind, and need no task."""
+    try:
+        with _socket(address) as sock:
             return _begin(sock, address)
-        except OSError as error:
-            raise ProbeFailed(_reason(error)) from None
+    except OSError as error:
+        raise _failed(error) from None
 
 
 async def probe(address: Address, check: Check) -> None:
-    """Raises ProbeFailed."""
+    """Raises ProbeFailed and ProbeImpossible."""
     if check.port and not address.path:
         address = replace(address, port=check.port)
     try:
@@ -94,7 +121,7 @@ async def probe(address: Address, check: Check) -> None:
     except asyncio.TimeoutError:
         raise ProbeFailed(f"no answer within {check.timeout:g} s") from None
     except OSError as error:
-        raise ProbeFailed(_reason(error)) from None
+        raise _failed(error) from None
     except asyncio.IncompleteReadError as error:
         got = f" after {shown(error.partial)}" if error.partial else " without an answer"
         raise ProbeFailed(f"closed{got}") from None
@@ -193,7 +220,7 @@ async def _http(address: Address, check: Check) -> None:
         raise ProbeFailed(f"answered {shown(line)}" if line else "closed without an answer")
     first, last = check.status
     if not first <= int(found[1]) <= last:
-        raise ProbeFailed(f"answered {line.strip().decode('ascii', 'replace')[:SHOWN]}")
+        raise ProbeFailed(f"answered {shown(line.strip())}")
 
 
 async def _redis(address: Address, check: Check) -> None:

@@ -40,6 +40,7 @@ class DestinationStatus(TypedDict):
     connect_timeout_ms: int  # of destinations that say nothing else
     idle_timeout_ms: int
     connections_active: int
+    connections_waiting: int  # those of them that wait for a place: on_full queue
     connections_total: int
     connect_failures_total: int
     connect_timeouts_total: int  # those of the failures that timed out

@@ -361,6 +361,7 @@ cdef extern from "pump.h" nogil:
         uint64_t counted
 
     enum:
+        TM_PIPE_SIZE
         TM_BIG_READ
         TM_BULK_RUN
         TM_HALF_OPEN
@@ -381,6 +382,7 @@ cdef extern from "pump.h" nogil:
         tm_journal *journal
         unsigned char *buffer
         size_t buffer_size
+        size_t splice_size
         uint32_t budget
         uint64_t fallbacks
 

@@ -681,6 +681,13 @@ cdef class Commons(Region):
         cdef tm_common *at = self.of(slot)
         return tm_failures(at), tm_failures_all(at)
 
+    def failing(self, slots):
+        """Those among these slots (an array of type I) of endpoints with failures in a row."""
+        cdef const uint32_t[::1] all = slots
+        cdef Py_ssize_t i
+        return [all[i] for i in range(all.shape[0])
+                if all[i] < TM_MAX_SLOTS and tm_failures(&self.commons().slots[all[i]])]
+
     def avoided_until(self, uint32_t slot):
         """Monotonic s until which workers pass an endpoint over; it has failed just before."""
         return tm_avoided_until(self.of(slot)) / 1000

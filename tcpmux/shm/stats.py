@@ -177,6 +177,7 @@ class StatusReader:
             "connect_timeout_ms": row.connect_timeout_ms,
             "idle_timeout_ms": row.idle_timeout_ms,
             "connections_active": counters.active,
+            "connections_waiting": self._view.waiting(row.slot),
             "connections_total": counters.opened,
             "connect_failures_total": counters.connect_failures,
             "connect_timeouts_total": counters.connect_timeouts,

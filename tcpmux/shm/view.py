@@ -35,6 +35,10 @@ class View:
         assert self._commons is not None
         return self._commons
 
+    def waiting(self, slot: int) -> int:
+        """Connections that wait for a place in a destination, or for one of its endpoints."""
+        return 0 if self._commons is None else self._commons.waiting(slot)
+
     def image(self) -> tuple[int, Image]:
         """The generation in force, and its image; read only when it has changed."""
         if self._image[0] != self.table.generation:

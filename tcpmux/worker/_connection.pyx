@@ -22,7 +22,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close
 
 from tcpmux.shm._layout cimport (
-    AF_UNIX, tm_avoid, TM_BIG_READ, TM_BULK_RUN, tm_bytes_charge, TM_CLIENT,
+    AF_UNIX, tm_avoid, TM_BIG_READ, TM_BUFFER_SIZE, TM_BULK_RUN, tm_bytes_charge, TM_CLIENT,
     TM_CLOSED_client_reset, TM_CLOSED_connect_failed, TM_CLOSED_connect_timeout,
     TM_CLOSED_endpoint_reset, TM_CLOSED_finished, TM_CLOSED_idle_timeout, TM_CLOSED_killed,
     TM_CLOSED_lifetime, TM_CLOSED_local_error, TM_CLOSED_no_endpoint, TM_CLOSED_overflow,
@@ -35,7 +35,7 @@ from tcpmux.shm._layout cimport (
     tm_log_entry, tm_log_place, TM_LOG_START, TM_LOG_STARTS, TM_MAX_LINES, tm_mix, TM_NONE,
     tm_note_failure, tm_note_success, TM_NOTHING, TM_OPEN, tm_peer, tm_pick,
     TM_PICKED_failed_over, TM_PICKED_only, TM_PICKED_spilled, TM_PICKED_weighted,
-    tm_pipe_give_back, TM_PUMP_BLOCKED, TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED, TM_PUMP_EOF,
+    tm_pipe_give_back, TM_PIPE_SIZE, TM_PUMP_BLOCKED, TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED, TM_PUMP_EOF,
     TM_PUMP_HOST_ERROR, tm_pump_release, tm_pump_result, tm_pump_run, TM_PUMP_SOURCE_ERROR,
     TM_PUMP_YIELD, TM_READ_UNWATCHED, TM_RELAYING, TM_RESET, TM_RESETTING, tm_retry_earn,
     tm_retry_take, tm_route, TM_SHUT, tm_slot, tm_table_log_capacity, tm_table_log_kinds,
@@ -384,16 +384,24 @@ cdef void set_budget(Worker *w, const tm_conn *conn, int side) noexcept nogil:
     """What a half may move at once, so that a limited one is not far ahead afterwards."""
     cdef const tm_destination *destination = destination_of(w, conn)
     cdef const tm_route *route
-    cdef uint64_t rate, budget = PUMP_BUDGET
+    cdef uint64_t rate = 0
     if destination != NULL:
         route = &w.image.routes[destination.route]
         rate = (lower(destination.rules.up, route.rules.up) if side == TM_CLIENT
                 else lower(destination.rules.down, route.rules.down))
-        if rate:
-            budget = rate // SHAPED_PARTS
-    w.pump.budget = <uint32_t>(
-        PUMP_BUDGET if budget > PUMP_BUDGET else LEAST_BUDGET if budget < LEAST_BUDGET
-        else budget)
+    allow_at_once(w, rate)
+
+
+cdef void allow_at_once(Worker *w, uint64_t rate) noexcept nogil:
+    """rate: bytes/s; 0 = no limit."""
+    cdef uint64_t budget = rate // SHAPED_PARTS if rate else <uint64_t>PUMP_BUDGET
+    if budget > PUMP_BUDGET:
+        budget = PUMP_BUDGET
+    elif budget < LEAST_BUDGET:
+        budget = LEAST_BUDGET
+    w.pump.budget = <uint32_t>budget
+    w.pump.buffer_size = TM_BUFFER_SIZE if budget > TM_BUFFER_SIZE else <size_t>budget
+    w.pump.splice_size = TM_PIPE_SIZE if rate == 0 or budget > TM_PIPE_SIZE else <size_t>budget
 
 
 cdef void pay(Worker *w, uint32_t index, int side, uint64_t moved) noexcept nogil:

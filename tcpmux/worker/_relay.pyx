@@ -23,7 +23,7 @@ from posix.types cimport pid_t
 from posix.unistd cimport close, getpid, getppid, read
 
 from tcpmux.shm._layout cimport (
-    TM_ACCEPT, tm_admitted, TM_ANY_WORKER, TM_BUFFER_SIZE, tm_count, tm_image, tm_journal_note, tm_listening,
+    TM_ACCEPT, tm_admitted, TM_ANY_WORKER, tm_count, tm_image, tm_journal_note, tm_listening,
     tm_live_begin, tm_live_ending, tm_live_generation_seen, tm_live_guardian_pid, tm_live_rest,
     tm_live_set_ending, tm_live_set_generation_seen, tm_live_set_heartbeat,
     tm_live_set_presence, TM_MAX_LINES, TM_MAX_LISTENING, TM_NONE, TM_NOTHING, TM_ORDER_DRAIN,
@@ -33,7 +33,7 @@ from tcpmux.shm._layout cimport (
 )
 from tcpmux.shm._shm cimport Live, Table, Commons
 from tcpmux.worker._connection cimport (
-    connection_event, connection_kill, connection_open, connection_timer, connections_free,
+    allow_at_once, connection_event, connection_kill, connection_open, connection_timer, connections_free,
     connections_reset_all, connections_resume, Worker,
 )
 from tcpmux.worker._descriptors cimport (
@@ -69,7 +69,6 @@ cdef extern from "sharing.h" nogil:
 cdef enum:
     EVENTS = 256            # taken from the kernel at once
     ACCEPT_BUDGET = 16      # per listener and wake-up: connections that exist come first
-    PUMP_BUDGET = 1 << 20   # bytes per half and turn
     ACCEPT_RETRY_MS = 100   # after EMFILE and the like
     GROWTH = 8              # connections, and one in so many, that are worth a message
     GROWTH_MS = 100         # between two of them
@@ -321,7 +320,7 @@ cdef void look_at_table(Loop *loop) noexcept nogil:
     for i in range(image.destination_count):
         w.shapes |= image.destinations[i].rules.up or image.destinations[i].rules.down
     if not w.shapes:
-        w.pump.budget = PUMP_BUDGET
+        allow_at_once(w, 0)
     w.image = image
     w.generation = generation
     tm_live_set_generation_seen(w.live, generation)
@@ -673,8 +672,7 @@ cdef int begin(Loop *loop, uint32_t pipes, const int *kept, uint32_t kept_count)
     cdef int other
     w.capacity = w.live.capacity
     look_at_clock(w)
-    w.pump.buffer_size = TM_BUFFER_SIZE
-    w.pump.budget = PUMP_BUDGET
+    allow_at_once(w, 0)
     w.pump.buffer = w.live.buffer
     w.pump.journal = &w.live.journal
     tm_pipe_pool_init(&w.pump.pool, pipes)

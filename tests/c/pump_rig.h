@@ -43,7 +43,7 @@ static inline struct rig *open_rig(struct shape shape)
     rig->descriptors = open_descriptors();
     /* The buffer is on the heap and exactly its size: the sanitizer watches its edges. */
     rig->pump = (struct tm_pump){
-        .journal = &rig->journal, .buffer = malloc(BUFFER_SIZE), .buffer_size = BUFFER_SIZE, .budget = BUDGET};
+        .journal = &rig->journal, .buffer = malloc(BUFFER_SIZE), .buffer_size = BUFFER_SIZE, .splice_size = TM_PIPE_SIZE, .budget = BUDGET};
     CHECK(rig->pump.buffer);
     tm_pipe_pool_init(&rig->pump.pool, shape.pipes);
     rig->half.pipe = (struct tm_pipe){-1, -1};

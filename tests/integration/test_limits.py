@@ -183,7 +183,8 @@ def test_others_wait_for_a_place(start_proxy: StartProxy, one: EchoServer) -> No
     proxy = start_proxy(routes(part, workers=2))
     served = [hold(port) for _ in range(2)]
     waiting = [socket.create_connection(("127.0.0.1", port), DEADLINE) for _ in range(2)]
-    wait_for(lambda: proxy.active() == 4, "two to wait")
+    wait_for(lambda: proxy.destination("v1")["connections_waiting"] == 2, "two to wait")
+    assert proxy.destination("v1")["connections_active"] == 4
     assert try_to_hold(port) is None
     for client in waiting:
         client.sendall(b"hello\n")
@@ -254,7 +255,7 @@ def test_a_connection_has_a_lifetime(start_proxy: StartProxy, one: EchoServer) -
     proxy = start_proxy(routes(part))
     with hold(port) as client:
         assert read_all(client) == b""
-    assert proxy.destination("v1")["closed"]["lifetime"] == 1
+    wait_for(lambda: proxy.destination("v1")["closed"]["lifetime"] == 1, "its reason")
 
 
 def test_half_open_timeout(start_proxy: StartProxy, one: EchoServer) -> None:
@@ -271,7 +272,7 @@ def test_half_open_timeout(start_proxy: StartProxy, one: EchoServer) -> None:
         with socket.create_connection(("127.0.0.1", port), DEADLINE) as client:
             client.shutdown(socket.SHUT_WR)
             assert read_all(client) == b""
-        assert proxy.destination("v1")["closed"]["idle_timeout"] == 1
+        wait_for(lambda: proxy.destination("v1")["closed"]["idle_timeout"] == 1, "its reason")
 
 
 @pytest.mark.parametrize("where", ["bandwidth", "connection_bandwidth"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import socket
 import ssl
 import subprocess
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tcpmux.config import Address, Check
-from tcpmux.control.probes import ProbeFailed, knock, probe
+from tcpmux.control.probes import ProbeFailed, ProbeImpossible, knock, probe
 from tests.support import refusing_port
 
 
@@ -97,7 +99,10 @@ def test_servers_of_a_kind(
     [
         (b"HTTP/1.1 204 No Content\r\n\r\n", ""),
         (b"HTTP/1.0 302 Found\r\n\r\n", ""),
-        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", "answered HTTP/1.1 503 Service Unavailable"),
+        (
+            b"HTTP/1.1 503 Service Unavailable\r\n\r\n",
+            "answered 'HTTP/1.1 503 Service Unavailable'",
+        ),
         (b"\x15\x03\x01\x00\x02\x02P", "answered '\\x15"),
         (b"", "closed without an answer"),
     ],
@@ -165,6 +170,21 @@ def test_nobody_there_and_nobody_answers(tmp_path: Path) -> None:
         assert why(quiet, Check("redis", timeout=0.1)) == "no answer within 0.1 s"
         other = Address("127.0.0.1", 1, "")
         assert why(other, Check("tcp", port=quiet.port)) == ""
+
+
+def test_a_lack_on_this_host_is_not_held_against_the_endpoint() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as well:
+        address = Address("127.0.0.1", well.getsockname()[1], "")
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            with pytest.raises(ProbeImpossible, match="too many open files"):
+                knock(address)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert knock(address)
 
 
 def test_a_check_leaves_nothing_behind() -> None:
