@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
+
+_kill = os.kill
+
+
+def _kill_one(pid: int, number: int) -> None:
+    """A status says pid 0 of a worker that is between two lives; kill(2) takes that for the whole
+    process group, which is the test run itself."""
+    if pid <= 0:
+        raise ValueError(f"a test wants to signal pid {pid}")
+    _kill(pid, number)
 
 
 def pytest_configure() -> None:
@@ -10,3 +21,4 @@ def pytest_configure() -> None:
     tests send them."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    os.kill = _kill_one

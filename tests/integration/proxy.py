@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import yaml
@@ -96,10 +96,18 @@ class Proxy:
         return {child.pid for child in psutil.Process(self.process.pid).children(recursive=True)}
 
     def worker_pids(self) -> list[int]:
-        return [worker["pid"] for worker in self.status()["workers"]]
+        """Of all workers, once each of them runs: between two lives a worker has pid 0."""
+        return self._pids("pid")
 
     def guardian_pids(self) -> list[int]:
-        return [worker["guardian_pid"] for worker in self.status()["workers"]]
+        return self._pids("guardian_pid")
+
+    def _pids(self, which: Literal["pid", "guardian_pid"]) -> list[int]:
+        def found() -> list[int]:
+            pids = [worker[which] for worker in self.status()["workers"]]
+            return pids if all(pids) else []
+
+        return wait_for(found, "every worker to run")
 
     def control_pid(self) -> int:
         (pid,) = (
