@@ -266,8 +266,7 @@ cdef void end(Worker *w, uint32_t index, int reason, bint reset) noexcept nogil:
     if tm_table_log_kinds(w.table):
         write_log(w, index, TM_LOG_END)
     set_state(conn, TM_ENDING)
-    connection_finish(w, index)
-    release(w, index)
+    # Before its sockets are closed: who sees the end finds it counted.
     tm_count(&slot_of(w, conn.route_slot).closed[reason], 1)
     if conn.destination_slot != TM_NONE:
         tm_count(&slot_of(w, conn.destination_slot).closed[reason], 1)
@@ -275,6 +274,8 @@ cdef void end(Worker *w, uint32_t index, int reason, bint reset) noexcept nogil:
                          w.now_us - conn.accepted_at_us)
     if conn.endpoint_slot != TM_NONE:
         tm_count(&slot_of(w, conn.endpoint_slot).closed[reason], 1)
+    connection_finish(w, index)
+    release(w, index)
 
 
 cdef void release(Worker *w, uint32_t index) noexcept nogil:

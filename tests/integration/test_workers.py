@@ -187,6 +187,10 @@ def test_workers_hold_no_descriptor_that_is_not_theirs(
     """No leak from the master, and none from the connections that came and went."""
     port = free_port()
     proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
+    wait_for(
+        lambda: all(worker["state"] == "running" for worker in proxy.status()["workers"]),
+        "every worker to have opened what it needs",
+    )
     pids = proxy.worker_pids()
 
     def descriptors() -> list[int]:
