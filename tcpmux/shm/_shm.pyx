@@ -31,7 +31,7 @@ from tcpmux.shm._layout cimport (
     TM_LOG_ENTRIES, tm_log_entry, TM_LOG_STARTS, TM_MAGLEV, tm_maglev_fill, tm_maglev_size,
     TM_MAX_ALL_DESTINATIONS, TM_MAX_DESTINATIONS, TM_MAX_ENDPOINTS, TM_MAX_LINES,
     TM_MAX_LISTENERS, TM_MAX_LISTENING, TM_MAX_PLACES, TM_MAX_RANGES, TM_MAX_ROUTES,
-    TM_MAX_SHARDS, TM_MAX_SLOTS, TM_MAX_TICKETS, TM_MAX_TURNS, TM_NAME_SIZE, TM_NONE,
+    TM_MAX_SHARDS, TM_MAX_SLOTS, TM_MAX_SOURCES, TM_MAX_TICKETS, TM_MAX_TURNS, TM_NAME_SIZE, TM_NONE,
     TM_ORDER_DRAIN, TM_ORDER_RETIRE, tm_pick, tm_pick_plan, tm_range, tm_route, tm_route_rules,
     TM_RUNNING, tm_slot, tm_slot_active, tm_state, tm_table, tm_table_busy_poll,
     TM_TABLE_FORMAT, tm_table_generation, tm_table_idle_image, tm_table_image, tm_table_init,
@@ -687,6 +687,21 @@ cdef class Commons(Region):
         cdef Py_ssize_t i
         return [all[i] for i in range(all.shape[0])
                 if all[i] < TM_MAX_SLOTS and tm_failures(&self.commons().slots[all[i]])]
+
+    def totals(self):
+        """(by listeners, by slots, waiting, by clients): how many connections are counted in all.
+        Of connections that rest in one place it is a sum of as many ones."""
+        cdef tm_commons *all = self.commons()
+        cdef uint64_t listeners = 0, slots = 0, waiting = 0, sources = 0
+        cdef uint32_t i
+        for i in range(<uint32_t>TM_MAX_LISTENERS):
+            listeners += tm_counted_now(&all.listeners[i])
+        for i in range(<uint32_t>TM_MAX_SLOTS):
+            slots += tm_counted_now(&all.slots[i].connections)
+            waiting += tm_counted_now(&all.slots[i].waiting)
+        for i in range(<uint32_t>TM_MAX_SOURCES):
+            sources += tm_counted_now(&all.sources[i].connections)
+        return listeners, slots, waiting, sources
 
     def avoided_until(self, uint32_t slot):
         """Monotonic s until which workers pass an endpoint over; it has failed just before."""

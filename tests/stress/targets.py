@@ -23,7 +23,7 @@ import psutil
 import yaml
 
 from tcpmux.control.client import AdminError, Client, Refused, Status
-from tcpmux.shm._shm import PRESENT, Live
+from tcpmux.shm._shm import PRESENT, Commons, Live
 from tests.support import wait_for
 
 END_TIME = 15.0  # s
@@ -200,6 +200,7 @@ class Tcpmux(Target):
             "name": "stress",
             "listen": f"127.0.0.1:{self.port}",
             "destinations": destinations,
+            "source": {"max_connections": 100_000},  # not reached: that all are counted, and right
         }
         config = {
             "workers": workers,
@@ -237,6 +238,14 @@ class Tcpmux(Target):
                         found[name] = Live.attach(fd)
             self._regions = list(found.values())
         return self._regions
+
+    def _commons(self) -> Commons:
+        """Mapped anew, to look at once."""
+        for entry in Path(f"/proc/{self.pid}/fd").iterdir():
+            with suppress(OSError):
+                if "tcpmux-commons" in os.readlink(entry):
+                    return Commons.attach(os.open(entry, os.O_RDONLY | os.O_CLOEXEC))
+        raise AssertionError("the master has no commons region")
 
     def workers(self) -> list[int]:
         return [live.pid for live in self.regions() if live.pid and live.guardian_pid]
@@ -304,6 +313,9 @@ class Tcpmux(Target):
         if ends.total() != total:
             found.append(f"counts {ends.total()} ends of {total} connections")
         found += [f"ended {n} as {why}" for why, n in ends.items() if why != "finished" and n]
+        counted = self._commons().totals()
+        if any(counted):
+            found.append(f"holds {counted} in counts of open connections, and none is open")
         if status["upgrade"]["state"] == "running":
             found.append("an upgrade is still under way")
         counters = [live.counters() for live in self.regions()]
