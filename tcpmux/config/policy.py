@@ -132,6 +132,15 @@ def _network_hint(value: Any) -> str:
     return f"{network} (bits after the prefix must be 0)"
 
 
+def _word_or_mapping(words: tuple[str, ...], example: str) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if isinstance(value, dict) or (isinstance(value, str) and value in words):
+            return value
+        raise ValueError(f"expected {', '.join(words)} or {example}, got {describe(value)}")
+
+    return check
+
+
 def _entry(key: str) -> Callable[[Any], Any]:
     """A mapping, or a text that stands for its one key."""
     return lambda value: value if isinstance(value, dict) else {key: value}
@@ -487,9 +496,7 @@ class RoutePolicyModel(Strict):
     )
     on_unavailable: Annotated[
         FallbackModel | str,
-        BeforeValidator(
-            lambda value: value if isinstance(value, dict) else _one_of(ON_UNAVAILABLE[:2])(value)
-        ),
+        BeforeValidator(_word_or_mapping(ON_UNAVAILABLE[:2], "{fallback: NAME}")),
     ] = Field(
         default="redistribute",
         description="The share of a destination with nothing well: redistribute (to the others in "
@@ -497,9 +504,7 @@ class RoutePolicyModel(Strict):
     )
     on_all_unavailable: Annotated[
         HoldModel | str,
-        BeforeValidator(
-            lambda value: value if isinstance(value, dict) else _one_of(("reset", "refuse"))(value)
-        ),
+        BeforeValidator(_word_or_mapping(("reset", "refuse"), "{hold: 5s}")),
     ] = Field(
         default="reset",
         description="When that is every destination: reset, refuse (stop listening), or "
@@ -524,9 +529,7 @@ class DestinationPolicyModel(Strict):
     )
     on_full: Annotated[
         FullModel | str,
-        BeforeValidator(
-            lambda value: value if isinstance(value, dict) else _one_of(ON_FULL[:2])(value)
-        ),
+        BeforeValidator(_word_or_mapping(ON_FULL[:2], "{queue: {size: 100, timeout: 5s}}")),
     ] = Field(
         default="reject",
         description="What happens to more: reject (reset), spill (to the route's others), or "

@@ -46,6 +46,8 @@ def _add_problem(
     inside: Location = tuple(details["loc"])
     location = (*root, *inside)
     kind, got = details["type"], describe(details["input"])
+    if kind in ("literal_error", "string_type") and isinstance(details["input"], dict):
+        return  # a word or a mapping: what is wrong in the mapping is told
     context = details.get("ctx", {})
     if path_text(document.nearest(location)) in known and kind not in (
         "missing",

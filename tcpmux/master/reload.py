@@ -7,7 +7,7 @@ the first step that can be seen from outside; after it nothing is left that may 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +65,22 @@ def _busy_poll_text(busy_poll: int) -> str:
 
 def _access_log_text(config: Config) -> str:
     return config.access_log.path if config.access_log else "off"
+
+
+def _watch_changes(old: Config, new: Config) -> Iterator[str]:
+    """How endpoints are watched is for control alone, and not in the image."""
+    before = {(r.name, d.name): d.policy for r in old.routes for d in r.destinations}
+    for route in new.routes:
+        for destination in route.destinations:
+            was, now = before.get((route.name, destination.name)), destination.policy
+            if was is None:
+                continue
+            if was.check != now.check:
+                kinds = [policy.check.kind if policy.check else "off" for policy in (was, now)]
+                what = "->".join(kinds) if kinds[0] != kinds[1] else "changed"
+                yield f"{route.name}: {destination.name} check {what}"
+            if was.passive != now.passive:
+                yield f"{route.name}: {destination.name} passive changed"
 
 
 @dataclass(slots=True)
@@ -156,7 +172,7 @@ class Routing:
         if config.access_log != self.config.access_log:
             old, new = (_access_log_text(c) for c in (self.config, config))
             changes.append(f"access_log {old}->{new}" if old != new else "access_log changed")
-        return changes
+        return [*changes, *_watch_changes(self.config, config)]
 
     def reload(self, config: Config) -> list[str]:
         """Applies what the files say now; returns what changed, a line a route.

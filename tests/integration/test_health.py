@@ -359,6 +359,7 @@ def test_health_outlives_control_and_reloads(start_proxy: StartProxy, one: EchoS
         # Without a check nobody knows it to be down.
         del config["routes"][0]["check"]
         proxy.reload(config)
+        assert said(proxy, "r: v2 check tcp->off")
         await_health(proxy, f"127.0.0.1:{dead}", "up")
 
 

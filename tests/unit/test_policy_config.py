@@ -1,0 +1,144 @@
+"""The keys for health, balancing and limits: what they become, and what is said of mistakes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tcpmux.config import ConfigError, load
+from tcpmux.config.model import Check, DestinationPolicy, EndpointPolicy, Keepalive, RoutePolicy
+from tcpmux.config.native import to_text
+
+HEAD = """
+routes:
+  - name: r
+    listen: 127.0.0.1:1
+"""
+TAIL = """
+    destinations:
+      - {name: v1, weight: 3, endpoints: [127.0.0.1:2]}
+      - name: v2
+        endpoints:
+          - {address: 127.0.0.1:3, max_connections: 5, backup: true}
+          - {address: 127.0.0.1:4, priority: 7, weight: 2}
+"""
+
+
+def problems(tmp_path: Path, lines: str, tail: str = TAIL) -> list[str]:
+    file = tmp_path / "r.yaml"
+    file.write_text(HEAD + lines + tail)
+    with pytest.raises(ConfigError) as found:
+        load([file])
+    return [f"{problem.where}: {problem.message}" for problem in found.value.problems]
+
+
+MISTAKES = {
+    "    check: htp": "expected one of off, tcp, send, tls, http, redis, postgres, mysql, got htp",
+    "    check: {type: tcp, path: /}": "path is not for checks of type tcp",
+    "    check: {type: send, expect: a, expect_regex: b}": "expected one of expect, expect_hex",
+    "    check: {type: send, expect_regex: '('}": "expected a regular expression, got one that",
+    "    check: {type: http, status: 400-200}": "expected a status such as 200 or 200-399",
+    "    on_all_unavailable: hold": "expected reset, refuse or {hold: 5s}, got hold",
+    "    on_unavailable: {fallback: v9}": "expected one of v1, v2, got v9",
+    "    on_unavailable: {fall: v1}": "unknown key fall: did you mean fallback?",
+    "    keepalive: {idle: 0s}": "expected 1s..",
+    "    rate: 5": "expected a rate such as 100/s or 30/m, got 5",
+    "    rate: {rate: 5/s, burst: 0}": "expected 1..1000000, got 0",
+    "    allow: [10.0.0.1/8]": "expected 10.0.0.0/8 (bits after the prefix must be 0), got 10.0.0.1/8",
+    "    deny: [everybody]": "expected an address or a network such as 10.0.0.0/8, got everybody",
+    "    bandwidth: {up: 5MB}": "expected a rate such as 10MiB/s, got 5MB",
+    "    bandwidth: {up: 1B/s}": "expected 1KiB..",
+    "    panic_threshold: 101%": "expected 0%..100%, got 101%",
+    "    warmup: {floor: 5%}": "duration is missing",
+    "    max_connections: 0": "expected 1..10000000, got 0",
+}
+
+
+@pytest.mark.parametrize("lines", MISTAKES)
+def test_one_line_says_what_is_wrong(tmp_path: Path, lines: str) -> None:
+    found = problems(tmp_path, lines)
+    assert len(found) == 1, found
+    assert MISTAKES[lines] in found[0]
+
+
+def test_the_nearest_says_it(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(
+        "defaults: {check: redis, balance: random_two, keepalive: off, warmup: 9s}\n"
+        + HEAD
+        + "    check: {type: tcp, interval: 7s}\n"
+        + TAIL.replace("name: v2\n", "name: v2\n        check: off\n        balance: maglev\n")
+    )
+    one, two = load([file]).routes[0].destinations
+    assert one.policy.check == Check("tcp", interval=7.0)
+    assert two.policy.check is None
+    assert (one.policy.balance, two.policy.balance) == ("random_two", "maglev")
+    assert one.policy.keepalive == Keepalive(0)
+    assert (one.policy.warmup, one.policy.warmup_floor) == (9.0, 10)
+    assert [policy for _, policy in two.endpoint_policies] == [
+        EndpointPolicy(5, 1),
+        EndpointPolicy(0, 7),
+    ]
+
+
+def test_nothing_said_is_the_default(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(HEAD + TAIL)
+    route = load([file]).routes[0]
+    assert route.policy == RoutePolicy()
+    assert route.destinations[0].policy == DestinationPolicy()
+
+
+WHOLE = """
+    max_connections: 10
+    listener_max_connections: 9
+    source: {max_connections: 3, rate: 7/h}
+    rate: {rate: 100/s, burst: 5}
+    bandwidth: {up: 1MiB/s}
+    allow: [10.0.0.0/8, "fd00::/8"]
+    deny: [10.1.0.0/16]
+    retry: {attempts: 3, budget: 5%, burst: 0, across: true}
+    on_unavailable: {fallback: v2}
+    on_all_unavailable: {hold: 1500ms}
+    balance: least_connections
+    check:
+      type: send
+      send: "a\\r\\n\\x00: #"
+      expect_regex: "^[a-z]+: \\"x\\"$"
+      interval: 3s
+      fast_interval: 500ms
+      timeout: 250ms
+      fall: 2
+      rise: 4
+      port: 99
+    passive: {errors: 2, interval: 1s, ejection_time: 2s, most_ejected: 50%, early_close: 5ms}
+    panic_threshold: 30%
+    warmup: {duration: 1m, floor: 1%}
+    max_connection_duration: {duration: 1h, jitter: 10%}
+    half_open_timeout: 5m
+    keepalive: {idle: 10s, interval: 5s, count: 2}
+    tcp_user_timeout: 30s
+    connection_bandwidth: {up: 64KiB/s, down: 1MiB/s}
+"""
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    """As `tcpmux convert` does."""
+    file, again = tmp_path / "r.yaml", tmp_path / "again.yaml"
+    more = "        max_connections: 4\n        on_full: {queue: {size: 7, timeout: 9s}}\n"
+    file.write_text(HEAD + WHOLE + TAIL.replace("name: v2\n", "name: v2\n" + more))
+    first = load([file])
+    again.write_text(to_text(first))
+    second = load([again])
+    assert second.routes[0].policy == first.routes[0].policy
+    for one, two in zip(first.routes[0].destinations, second.routes[0].destinations, strict=True):
+        assert replace(one, endpoints=(), endpoint_policies=()) == replace(
+            two, endpoints=(), endpoint_policies=()
+        )
+        assert set(one.endpoint_policies) == set(two.endpoint_policies)
+    check = first.routes[0].destinations[0].policy.check
+    assert check is not None
+    assert check.send == b"a\r\n\x00: #"
+    assert check.is_pattern
