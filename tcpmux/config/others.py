@@ -193,7 +193,11 @@ class _Haproxy(_Reader):
             if option == "weight" and at + 1 < len(options) and options[at + 1].isdigit():
                 weight = int(options[at + 1])
             elif option in ("backup", "disabled"):
-                self.note(number, f"server {name} {option}", "not there yet: it gets weight 0")
+                self.note(
+                    number,
+                    f"server {name} {option}",
+                    "it gets weight 0: see on_unavailable",
+                )
                 weight = 0
                 break
             elif not (option.isdigit() and at and options[at - 1] == "weight"):
@@ -357,7 +361,11 @@ class _Nginx(_Reader):
                 if option.startswith("weight=") and option[7:].isdigit():
                     weight = int(option[7:])
                 elif option in ("backup", "down"):
-                    self.note(part.line, option, "not there yet: it gets weight 0")
+                    self.note(
+                        part.line,
+                        option,
+                        "it gets weight 0: see on_unavailable",
+                    )
                     weight = 0
                 else:
                     self.note(part.line, option, "has no counterpart")

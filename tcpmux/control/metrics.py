@@ -16,6 +16,7 @@ from tcpmux.control.machine import accept_queues, descriptors
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
 from tcpmux.shm._shm import CLOSE_REASONS, PICK_REASONS, WORKER_COUNTERS, Live, counter_rows
 from tcpmux.shm.image import (
+    FULL_QUEUE,
     READY,
     WELL,
     DestinationRow,
@@ -306,6 +307,7 @@ class Metrics:
         self._put_traffic(parts, prepared, open_metrics=open_metrics)
         self._put_instance(parts, generation, open_metrics=open_metrics)
         self._put_queues(parts, image, open_metrics=open_metrics)
+        self._put_waiting(parts, image, open_metrics=open_metrics)
         self._put_workers(parts, open_metrics=open_metrics)
         if open_metrics:
             parts.append("# EOF\n")
@@ -379,6 +381,19 @@ class Metrics:
         ):
             samples = [(labels, queues[key][i]) for key, labels in listening if key in queues]
             _put(parts, _Family(name, "gauge", text), samples, open_metrics=open_metrics)
+
+    def _put_waiting(self, parts: list[str], image: Image, *, open_metrics: bool) -> None:
+        samples = [
+            (
+                f'route="{_label(route.name)}",destination="{_label(row.name)}"',
+                self._view.waiting(row.slot),
+            )
+            for route in image.routes
+            for row in route.destinations
+            if row.rules.on_full == FULL_QUEUE
+        ]
+        name, text = "tcpmux_destination_connections_waiting", "Connections that wait for a place."
+        _put(parts, _Family(name, "gauge", text), samples, open_metrics=open_metrics)
 
     def _put_workers(self, parts: list[str], *, open_metrics: bool) -> None:
         lives = [live for live in self._view.lives if live.starts]

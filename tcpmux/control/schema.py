@@ -136,7 +136,7 @@ class Connection(TypedDict):
     endpoint: str | None  # None: not connected to any yet
     client: str
     worker: int
-    state: str  # connecting, relaying or resetting
+    state: str  # connecting, waiting (for a destination or a place in one), relaying or resetting
     age: float
     idle: float
     bytes_in: int  # from the client

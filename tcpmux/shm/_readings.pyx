@@ -13,7 +13,7 @@ from libc.string cimport memcmp, memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from tcpmux.shm._layout cimport (
-    AF_INET, AF_INET6, TM_BOUNDS, TM_CLIENT, TM_CLOSE_REASONS, tm_conn, TM_CONNECTING,
+    AF_INET, AF_INET6, TM_BOUNDS, TM_CLIENT, TM_CLOSE_REASONS, tm_conn, TM_HOLDS_QUEUE, TM_CONNECTING,
     tm_counter_read, tm_duration_bounds_us, TM_ENDPOINT, tm_histogram, tm_latency_bounds_us,
     tm_live, TM_LOG_ENTRIES, tm_log_entry, TM_LOG_START, tm_log_take, tm_log_taken,
     tm_log_written, TM_MAX_SLOTS, TM_NONE, tm_peer, TM_PICK_REASONS, TM_RELAYING, TM_RESETTING,
@@ -176,12 +176,18 @@ cdef object sort_value(const tm_conn *conn, int key, uint64_t now):
     return (conn.client.family, <bytes>(<char *>conn.client.ip)[:16], conn.client.port)
 
 
+cdef bint is_waiting(const tm_conn *conn) noexcept:
+    """For a destination, or for a place in one."""
+    return conn.state == TM_CONNECTING and (
+        conn.destination_slot == TM_NONE or conn.holds & TM_HOLDS_QUEUE)
+
+
 cdef tuple row_of(const tm_conn *conn, uint32_t worker, uint32_t index, uint64_t now):
     age = now - conn.accepted_at_us if now > conn.accepted_at_us else 0
     return (
         f"{worker}-{index}-{conn.generation}", conn.route_slot, conn.destination_slot,
         conn.endpoint_slot, peer_text(&conn.client), peer_text(&conn.endpoint), worker,
-        STATES[conn.state], age / 1e6, idle_us(conn, now) / 1e6,
+        "waiting" if is_waiting(conn) else STATES[conn.state], age / 1e6, idle_us(conn, now) / 1e6,
         conn.half[TM_CLIENT].bytes, conn.half[TM_ENDPOINT].bytes, conn.table_generation,
         _PICKED[conn.pick_reason if conn.pick_reason < TM_PICK_REASONS else 0], conn.attempts,
         (conn.connect_us if conn.state != TM_CONNECTING else 0) / 1e6, conn.first_byte_us / 1e6)

@@ -185,6 +185,8 @@ def test_others_wait_for_a_place(start_proxy: StartProxy, one: EchoServer) -> No
     waiting = [socket.create_connection(("127.0.0.1", port), DEADLINE) for _ in range(2)]
     wait_for(lambda: proxy.destination("v1")["connections_waiting"] == 2, "two to wait")
     assert proxy.destination("v1")["connections_active"] == 4
+    states = [each["state"] for each in proxy.client.connections()["connections"]]
+    assert sorted(states) == ["relaying", "relaying", "waiting", "waiting"]
     assert try_to_hold(port) is None
     for client in waiting:
         client.sendall(b"hello\n")

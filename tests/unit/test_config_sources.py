@@ -303,7 +303,7 @@ frontend web
     assert (route.connect_timeout, route.idle_timeout) == (5.0, 1800.0)
     assert [str(w) for w in found.warnings] == [
         "haproxy.cfg:11:1: server v1 check: has no counterpart",
-        "haproxy.cfg:13:1: server v3 backup: not there yet: it gets weight 0",
+        "haproxy.cfg:13:1: server v3 backup: it gets weight 0: see on_unavailable",
         "haproxy.cfg:14:1: web: mode http: only tcp is relayed",
     ]
     nginx = """stream {

@@ -46,7 +46,7 @@ MISTAKES = {
     "    keepalive: {idle: 0s}": "expected 1s..",
     "    rate: 5": "expected a rate such as 100/s or 30/m, got 5",
     "    rate: {rate: 5/s, burst: 0}": "expected 1..1000000, got 0",
-    "    allow: [10.0.0.1/8]": "expected 10.0.0.0/8 (bits after the prefix must be 0), got 10.0.0.1/8",
+    "    allow: [10.0.0.1/8]": "expected 10.0.0.0/8 (bits after the prefix must be 0)",
     "    deny: [everybody]": "expected an address or a network such as 10.0.0.0/8, got everybody",
     "    bandwidth: {up: 5MB}": "expected a rate such as 10MiB/s, got 5MB",
     "    bandwidth: {up: 1B/s}": "expected 1KiB..",
