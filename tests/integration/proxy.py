@@ -111,7 +111,9 @@ class Proxy:
 
     def control_pid(self) -> int:
         (pid,) = (
-            pid for pid in self.tree() if psutil.Process(pid).cmdline()[0] == "tcpmux: control"
+            pid
+            for pid in self.tree()
+            if psutil.Process(pid).cmdline()[:1] == ["tcpmux: control"]  # none: it is ending
         )
         return pid
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import psutil
 import pytest
 
 from tcpmux.control.client import AdminError, EndpointStatus
@@ -346,7 +347,7 @@ def test_health_outlives_control_and_reloads(start_proxy: StartProxy, one: EchoS
         assert answers(port, 10) == {"one": 10}
 
         def is_back() -> bool:
-            with suppress(AdminError, ValueError):
+            with suppress(AdminError, ValueError, psutil.Error):
                 return proxy.control_pid() != pid and bool(proxy.status())
             return False
 
