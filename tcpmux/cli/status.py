@@ -63,7 +63,7 @@ def _weight(destination: DestinationStatus) -> str:
     if destination["state"] != "ready":
         marks.append(destination["state"])
     elif destination["weight"] and destination["endpoints"] and not _serves(destination):
-        marks.append("no endpoint is well")
+        marks.append("no endpoint is left")
     elif destination["ramp"] < 100:
         marks.append(f"warming up: {destination['ramp']}%")
     if destination["panic"]:

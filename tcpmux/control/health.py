@@ -50,7 +50,7 @@ log = logging.getLogger("tcpmux.control")
 TICK = 0.1  # s
 AT_ONCE = 512  # checks under way
 JITTER = 0.1  # of an interval, so that checks don't come in step
-RAMP_STEP = 10  # percent, of an endpoint: its turns are whole numbers
+MOST_RAMP_STEP = 10  # percent
 MOST_TROUBLES = 200
 IMPOSSIBLE_AGAIN = 10.0  # s
 MOST_CONDITIONS = 300  # in one request: it has to fit into one packet
@@ -77,6 +77,7 @@ class Endpoint:
     health: int
     ramp: Ramp | None = None
     row: EndpointRow | None = None
+    ramp_step: int = MOST_RAMP_STEP  # percent
     watch: Watch = NO_WATCH
     # checks
     is_down: bool = False
@@ -117,6 +118,12 @@ def ramp_at(elapsed: float, watch: Watch, step: int) -> int:
         return FULL_RAMP
     percent = watch.warmup_floor + (FULL_RAMP - watch.warmup_floor) * elapsed / watch.warmup
     return max(watch.warmup_floor, int(percent) // step * step)
+
+
+def ramp_step(endpoints: int) -> int:
+    """Percent. Turns are whole numbers: with finer steps a large destination's list of them would
+    be too long (tcpmux.config.turns: MOST_TURNS)."""
+    return min(max(1, -(-endpoints // 10)), MOST_RAMP_STEP)
 
 
 class Health:
@@ -246,6 +253,7 @@ class Health:
                     if known is None or known.slot != endpoint.slot:
                         known = self._new(key, endpoint, now)
                     self._endpoints[key] = known
+                    known.ramp_step = ramp_step(len(row.endpoints))
                     self._take_note(known, endpoint, watch, now)
                     if known in restless:
                         self._restless.add(known)
@@ -443,8 +451,8 @@ class Health:
     async def _tell(self, now: float) -> None:
         changes = list(self._changes(now))
         texts, self._texts = self._texts, []
-        if not changes and not texts:
-            return
+        if self._view.table.draining or not (changes or texts):
+            return  # draining, it takes no more connections, and no changes
         assert self._master is not None
         for at in range(0, max(len(changes), 1), MOST_CONDITIONS):
             part = changes[at : at + MOST_CONDITIONS]
@@ -469,7 +477,7 @@ class Health:
                 known.ramp = Ramp(now, known.watch.warmup_floor)
             percent = FULL_RAMP
             if known.ramp is not None:
-                percent = ramp_at(now - known.ramp.began, known.watch, RAMP_STEP)
+                percent = ramp_at(now - known.ramp.began, known.watch, known.ramp_step)
                 if percent == FULL_RAMP:
                     known.ramp = None
             known.health = health

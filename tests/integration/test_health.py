@@ -86,7 +86,7 @@ def test_the_share_of_a_dead_version_goes_to_the_others_exactly(
     assert said(proxy, "r/v3: no endpoint is well: the others get its share")
     shown = proxy.run("status").stdout
     assert f"v3: {dead} is down" in shown
-    assert "no endpoint is well" in shown
+    assert "no endpoint is left" in shown
 
 
 def test_or_it_is_reset_exactly(start_proxy: StartProxy, one: EchoServer, two: EchoServer) -> None:

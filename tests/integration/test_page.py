@@ -176,7 +176,7 @@ def test_the_page_says_who_is_out_and_why(
         assert "down" in row.locator("td.state").inner_text()
         assert "tried again in" in row.locator("td.health").inner_text()
         whole = page.locator("tr.destination", has_text="v2")
-        assert "no endpoint is well" in whole.inner_text()
+        assert "no endpoint is left" in whole.inner_text()
         page.get_by_text("the others get its share").first.wait_for()
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=ARTEFACTS / "page-health.png")

@@ -12,7 +12,7 @@ function weightText(destination) {
     marks.push(`file: ${format.count(destination.file_weight)}`);
   }
   if (destination.weight && destination.endpoints.length && !destination.endpoints.some((e) => e.turns)) {
-    marks.push("no endpoint is well");
+    marks.push("no endpoint is left");
   } else if (destination.ramp < 100) {
     marks.push(`warming up: ${destination.ramp}%`);
   }
