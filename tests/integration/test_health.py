@@ -19,6 +19,7 @@ from tests.integration.conftest import StartProxy
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.integration.servers import black_hole, hanging, resetting, saying, serving
+from tests.integration.test_reload import refused
 from tests.support import DEADLINE, EchoServer, ask, free_port, refusing_port, wait_for
 
 CHECK = {"type": "tcp", "interval": "100ms", "fast_interval": "50ms", "timeout": "500ms"}
@@ -152,27 +153,17 @@ def test_one_that_waits_in_vain_is_reset(start_proxy: StartProxy) -> None:
         assert proxy.status()["routes"][0]["closed"]["no_endpoint"] == 3
 
 
-def refuses(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=DEADLINE).close()
-    except ConnectionRefusedError:
-        return True
-    except ConnectionResetError:  # it is about to
-        return False
-    return False
-
-
 def test_a_route_can_stop_listening_until_somebody_is_well(start_proxy: StartProxy) -> None:
     port, behind = free_port(), free_port()
     part = route("r", port, v1=(1, f"127.0.0.1:{behind}"))
     part = {**part, "check": CHECK, "on_all_unavailable": "refuse"}
     proxy = start_proxy(routes(part))
     for _ in range(2):
-        wait_for(partial(refuses, port), "connections to be refused")
+        wait_for(partial(refused, port), "connections to be refused")
         assert proxy.status()["routes"][0]["listen"] == []
         assert not proxy.status()["routes"][0]["available"]
         with serving(saying(b"back\n"), behind):
-            wait_for(lambda: not refuses(port), "connections to be taken")
+            wait_for(lambda: not refused(port), "connections to be taken")
             assert ask(("127.0.0.1", port)) == "back\n"
     assert said(proxy, "r: no destination can take connections: they are refused")
 
