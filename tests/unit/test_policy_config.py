@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tcpmux.config import ConfigError, load
+from tcpmux.config import ConfigError, load, policy
 from tcpmux.config.model import Check, DestinationPolicy, EndpointPolicy, Keepalive, RoutePolicy
 from tcpmux.config.native import to_text
+from tcpmux.shm import image
 
 HEAD = """
 routes:
@@ -142,3 +143,17 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert check is not None
     assert check.send == b"a\r\n\x00: #"
     assert check.is_pattern
+
+
+def test_words_and_numbers_go_together() -> None:
+    """What the files say and what the table says are in the same order."""
+    assert policy.BALANCES == image.BALANCES
+    assert policy.ON_FULL == image.ON_FULL
+    words = policy.ON_UNAVAILABLE
+    assert words.index("reject") == image.REJECT
+    assert words.index("fallback") == image.FALLBACK
+    assert words.index("redistribute") == image.REDISTRIBUTE
+    words = policy.ON_ALL_UNAVAILABLE
+    assert words.index("hold") == image.HOLD
+    assert words.index("refuse") == image.REFUSE
+    assert words.index("reset") == image.RESET
