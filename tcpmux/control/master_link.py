@@ -84,8 +84,9 @@ class MasterLink:
             self._lost()
 
     def close(self) -> None:
-        if self._loop is not None:
-            self._loop.remove_reader(self._sock)
+        """Nobody is to be told of anything any more; what still waits for an answer fails."""
+        self._on_gone = lambda: None
+        self._lost()
         self._sock.close()
 
     async def request(self, verb: str, **arguments: object) -> dict[str, Any]:

@@ -91,6 +91,7 @@ class Control:
             await names.close()
             for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await runner.cleanup()
             link.close()
             orphans.close()
