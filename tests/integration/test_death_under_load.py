@@ -59,7 +59,7 @@ def test_a_version_dies_under_load(
             client.join()
     before, after = seen
     assert before["three"] > 0
-    assert sum(after.values()) > 100
+    assert sum(after.values()) > 20
     assert after["three"] == 0
     if policy == "redistribute":
         assert after["error"] == 0

@@ -206,7 +206,7 @@ def test_clients_of_a_black_hole_wait_no_longer_than_connect_timeout(
 @pytest.mark.parametrize(
     ("handle", "reason"),
     [
-        (hanging(), "no answer within 0.3 s"),
+        (hanging(), "no answer within 1 s"),
         (saying(b"-ERR go away\r\n"), "answered '-ERR go away"),
         (resetting, "connection reset by peer"),
     ],
@@ -215,7 +215,7 @@ def test_clients_of_a_black_hole_wait_no_longer_than_connect_timeout(
 def test_one_that_accepts_and_is_not_well_is_found_out(
     start_proxy: StartProxy, handle: Callable[[socket.socket], None], reason: str
 ) -> None:
-    check = {**CHECK, "type": "redis", "timeout": "300ms"}
+    check = {**CHECK, "type": "redis", "timeout": "1s"}
     with serving(handle) as bad, serving(saying(b"+PONG\r\n")) as good:
         part = route("r", free_port(), v1=(1, good.address))
         part["destinations"][0]["endpoints"].append(bad.address)
@@ -238,7 +238,8 @@ def test_endpoints_that_reset_are_ejected_but_never_too_many(
         proxy = start_proxy(routes({**part, "passive": passive}))
 
         def ejected() -> list[str]:
-            return [address for address in bad if health_is(proxy, address, "ejected")]
+            found = proxy.destination("v1")["endpoints"]  # all at one moment
+            return [each["address"] for each in found if each["health"] == "ejected"]
 
         def has_ejected() -> bool:
             answers(port, 8)
@@ -361,7 +362,7 @@ def test_what_is_back_gets_its_share_by_and_by(
     """Never less than before, and at each step exactly what the weights in force say."""
     port, behind = free_port(), free_port()
     part = route("r", port, v1=(1, one.address), v2=(1, f"127.0.0.1:{behind}"))
-    warmup = {"duration": "2s", "floor": "10%"}
+    warmup = {"duration": "4s", "floor": "10%"}
     proxy = start_proxy(routes({**part, "check": CHECK, "passive": "off", "warmup": warmup}))
     await_health(proxy, f"127.0.0.1:{behind}", "down")
     with serving(saying(b"two\n"), behind):
@@ -384,7 +385,7 @@ def test_an_endpoint_can_be_taken_out_for_a_time(
     part = route("r", port, v1=(1, one.address))
     part["destinations"][0]["endpoints"].append(two.address)
     proxy = start_proxy(routes(part))
-    done = proxy.run("endpoint", two.address, "drain", "--for", "1s")
+    done = proxy.run("endpoint", two.address, "drain", "--for", "4s")
     assert done.returncode == 0, done.stderr
     assert "draining" in endpoint(proxy, two.address)["state"]
     assert endpoint(proxy, two.address)["state_until"] is not None
