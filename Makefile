@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ASAN_VENV := .venv-asan
 ASAN_READY := $(ASAN_VENV)/.ready
+# Most tests wait for processes rather than for a CPU.
+AT_ONCE ?= $(shell echo $$(( $$(nproc) + 1 )))
+PYTEST := -m pytest -n $(AT_ONCE) --dist worksteal
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*) \
 	$(shell find tcpmux -name '*.pyx' -o -name '*.pxd')
 
@@ -47,7 +50,7 @@ fmt: $(READY)
 	$(BIN)/ruff format .
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 prove: $(READY)
 	$(BIN)/python -m tests.stress
@@ -76,7 +79,7 @@ $(ASAN_READY): $(SOURCES)
 asan: $(ASAN_READY)
 	cd build/asan && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-		../../$(ASAN_VENV)/bin/python -m pytest tests/relay tests/integration
+		../../$(ASAN_VENV)/bin/python $(PYTEST) tests/relay tests/integration
 
 clean:
 	rm -rf build dist *.egg-info $(VENV) $(ASAN_VENV)
