@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import random
 import socket
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
+
+from tcpmux.frames import Inbox, Message
 
 T = TypeVar("T")
 DEADLINE = 15.0  # s; generous: these machines are shared
@@ -133,6 +136,21 @@ def ask(address: tuple[str, int], line: str = "hello", timeout: float = DEADLINE
                 raise
             raise ConnectionResetError(*error.args) from error
         return read_all(sock).decode()
+
+
+async def next_message(sock: socket.socket, inbox: Inbox) -> Message:
+    """The next one that the other end of a link sends. Raises EOFError at its end."""
+    loop = asyncio.get_running_loop()
+    while (message := inbox.take()) is None:
+        readable = asyncio.Event()
+        loop.add_reader(sock, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(sock)
+        if not inbox.receive(sock):
+            raise EOFError
+    return message
 
 
 def read_all(sock: socket.socket) -> bytes:

@@ -18,17 +18,21 @@ class Watch:
     warmup_floor: int
 
 
-def to_message(policy: DestinationPolicy) -> dict[str, Any]:
+def watch_of(policy: DestinationPolicy) -> Watch:
+    return Watch(policy.check, policy.passive, policy.warmup, policy.warmup_floor)
+
+
+def to_message(watch: Watch) -> dict[str, Any]:
     """For JSON: bytes as hexadecimal digits."""
     check = None
-    if policy.check is not None:
-        check = asdict(policy.check)
-        check.update(send=policy.check.send.hex(), expect=policy.check.expect.hex())
+    if watch.check is not None:
+        check = asdict(watch.check)
+        check.update(send=watch.check.send.hex(), expect=watch.check.expect.hex())
     return {
         "check": check,
-        "passive": asdict(policy.passive),
-        "warmup": policy.warmup,
-        "warmup_floor": policy.warmup_floor,
+        "passive": asdict(watch.passive),
+        "warmup": watch.warmup,
+        "warmup_floor": watch.warmup_floor,
     }
 
 

@@ -53,7 +53,10 @@ JITTER = 0.1  # of an interval, so that checks don't come in step
 MOST_RAMP_STEP = 10  # percent
 MOST_TROUBLES = 200
 IMPOSSIBLE_AGAIN = 10.0  # s
-MOST_CONDITIONS = 300  # in one request: it has to fit into one packet
+MOST_CONDITIONS = 10_000  # in one request, of which the master makes one generation
+MOST_TEXTS = 1000  # in one request
+MOST_UNTOLD = 10_000  # that wait because the master does not take them
+ASK_AGAIN = 1.0  # s
 MOST_EJECTIONS = 10  # that ejection_time is multiplied by
 NO_WATCH = Watch(None, Passive(errors=0), 0.0, 10)
 Key = tuple[str, str, str | None]  # route, destination, endpoint
@@ -147,13 +150,14 @@ class Health:
         self._checking: set[asyncio.Task[None]] = set()
         self._texts: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._asking = False
+        self._to_ask = asyncio.Event()
         self._say_impossible = 0.0  # monotonic; not again before
         self._has_asked = asyncio.Event()  # else there is nothing to go by
 
     def start(self, master: MasterLink) -> None:
         self._master = master
         self.pushed()
+        self._spawn(self._ask())
         self._spawn(self._run())
 
     def _spawn(self, work: Any) -> None:
@@ -207,27 +211,38 @@ class Health:
 
     def pushed(self) -> None:
         """The master says that it has something new to be asked for."""
-        if not self._asking and self._master is not None:
-            self._asking = True
-            self._spawn(self._ask())
+        self._to_ask.set()
 
     async def _ask(self) -> None:
+        """How endpoints are to be watched; again whenever that has changed, and until it is
+        known."""
         assert self._master is not None
-        self._asking = False
+        while not self._master.gone:
+            await self._to_ask.wait()
+            self._to_ask.clear()
+            try:
+                watches = await self._asked(self._master)
+            except TcpmuxError as error:
+                log.warning("how endpoints are to be checked is not known: %s", error)
+                self._to_ask.set()
+                await asyncio.sleep(ASK_AGAIN)
+                continue
+            if self._to_ask.is_set():
+                continue  # parts of it may be older than others
+            self._watches = watches
+            self._seen = None  # look at every endpoint again
+            self._has_asked.set()
+
+    async def _asked(self, master: MasterLink) -> dict[tuple[str, str], Watch]:
         watches: dict[tuple[str, str], Watch] = {}
         first: int | None = 0
-        try:
-            while first is not None:
-                answer = await self._master.request("checks", first=first)
-                for row in answer["checks"]:
-                    watches[row["route"], row["destination"]] = from_message(row)
-                first = answer["next"]
-        except TcpmuxError as error:
-            log.warning("how endpoints are to be checked is not known: %s", error)
-            return
-        self._watches = watches
-        self._seen = None  # look at every endpoint again
-        self._has_asked.set()
+        while first is not None:
+            answer = await master.request("checks", first=first)
+            told = list(map(from_message, answer["watches"]))
+            for route, destination, number in answer["checks"]:
+                watches[route, destination] = told[number]
+            first = answer["next"]
+        return watches
 
     def _look_at_image(self, now: float) -> None:
         _, image = self._view.image()
@@ -454,17 +469,22 @@ class Health:
         if self._view.table.draining or not (changes or texts):
             return  # draining, it takes no more connections, and no changes
         assert self._master is not None
-        for at in range(0, max(len(changes), 1), MOST_CONDITIONS):
-            part = changes[at : at + MOST_CONDITIONS]
-            try:
+        at, told = 0, 0
+        try:
+            while at < len(changes) or told < len(texts):
                 await self._master.request(
-                    "conditions", conditions=part, texts=texts[:MOST_CONDITIONS]
+                    "conditions",
+                    conditions=changes[at : at + MOST_CONDITIONS],
+                    texts=texts[told : told + MOST_TEXTS],
                 )
-            except TcpmuxError:
-                self._texts = texts + self._texts
-                raise
-            texts = texts[MOST_CONDITIONS:]
-        self._texts = texts + self._texts
+                at, told = at + MOST_CONDITIONS, told + MOST_TEXTS
+        except TcpmuxError:
+            untold = texts[told:] + self._texts
+            self._texts = untold[-MOST_UNTOLD:]
+            if len(untold) > MOST_UNTOLD:
+                left_out = len(untold) - MOST_UNTOLD
+                log.warning("%d changes of endpoints' health are not told of", left_out)
+            raise
 
     def _changes(self, now: float) -> Iterator[list[Any]]:
         """Against the route table, which is what is in force."""

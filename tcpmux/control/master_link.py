@@ -1,24 +1,23 @@
 """Control's line to the master. Runs in control.
 
-    ask     {"id": 3, "verb": "reload"}             one JSON object a packet, SOCK_SEQPACKET
+    ask     {"id": 3, "verb": "reload"}             in frames: tcpmux/frames.py
     answer  {"id": 3, "ok": true, "result": {...}}
             {"id": 3, "ok": false, "kind": "refused", "error": "one line"}
     push    {"push": "names", ...}                 from the master, unasked
 
-The master serves one request after the other, and answers in any order we like: ids match
-answers to requests. When the master ends, the kernel reports EOF and every request that
-waits, or comes later, fails with MasterGone.
+The master serves one request after the other; ids match answers to requests. When the master
+ends, the kernel reports EOF and every request that waits, or comes later, fails with MasterGone.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import socket
 from typing import TYPE_CHECKING, Any
 
 from tcpmux.errors import TcpmuxError
+from tcpmux.frames import FrameError, Inbox, Outbox, packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tcpmux.control")
 
 ANSWER_TIME = 30.0  # s
-LARGEST_REQUEST = 64 * 1024  # bytes; the weights of a route with 64 destinations take 6 KiB
-LARGEST_ANSWER = 1024 * 1024  # bytes
+MOST_WAITING = 16 << 20  # bytes of requests that the master has not read
 
 
 class MasterGone(TcpmuxError):
@@ -66,7 +64,7 @@ class MasterLink:
         self._on_push = on_push
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pending: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._sending = asyncio.Lock()
+        self._inbox, self._outbox = Inbox(), Outbox()
         self._last_id = 0
         self._gone = False
 
@@ -78,10 +76,7 @@ class MasterLink:
         """Begins to listen, and tells the master that requests may come."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._sock, self._receive)
-        try:
-            await self._send({"verb": "ready"})
-        except OSError:
-            self._lost()
+        self._send({"verb": "ready"})
 
     def close(self) -> None:
         """Nobody is to be told of anything any more; what still waits for an answer fails."""
@@ -99,7 +94,8 @@ class MasterLink:
         answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._pending[number] = answer
         try:
-            return await asyncio.wait_for(self._ask(number, verb, arguments), self._answer_time)
+            self._send({"id": number, "verb": verb, **arguments})
+            return await asyncio.wait_for(answer, self._answer_time)
         except asyncio.TimeoutError:
             raise MasterSilent(
                 f"the master has not answered within {self._answer_time:g} s; it may still "
@@ -110,43 +106,60 @@ class MasterLink:
             if answer.done() and not answer.cancelled():
                 answer.exception()  # seen, even if the request was given up meanwhile
 
-    async def _ask(self, number: int, verb: str, arguments: dict[str, object]) -> dict[str, Any]:
+    def _send(self, message: dict[str, object]) -> None:
+        """A frame is sent as a whole, whoever gives up waiting meanwhile."""
+        if self._outbox.waiting > MOST_WAITING:
+            raise MasterSilent("the master reads nothing: it has too many requests to read already")
         try:
-            await self._send({"id": number, "verb": verb, **arguments})
+            self._outbox.put(packed(message))
+        except FrameError as error:
+            raise MasterRefused("invalid", f"the request: {error}") from None
+        self._flush()
+
+    def _flush(self) -> None:
+        assert self._loop is not None
+        try:
+            self._outbox.flush(self._sock)
         except OSError:
             self._lost()
-        return await self._pending[number]
-
-    async def _send(self, message: dict[str, object]) -> None:
-        packet = json.dumps(message).encode()
-        if len(packet) > LARGEST_REQUEST:
-            raise MasterRefused("invalid", f"the request is too large: {len(packet)} bytes")
-        assert self._loop is not None
-        async with self._sending:  # the loop keeps one writer a descriptor
-            await self._loop.sock_sendall(self._sock, packet)
+            return
+        if self._outbox.waiting:
+            self._loop.add_writer(self._sock, self._flush)
+        else:
+            self._loop.remove_writer(self._sock)
 
     def _receive(self) -> None:
+        """One part, so that a large message does not keep others waiting."""
         try:
-            packet, _, flags, _ = self._sock.recvmsg(LARGEST_ANSWER)
+            there = self._inbox.receive(self._sock)
+            while (message := self._inbox.take()) is not None:
+                self._take(message)
+                if self._gone:
+                    return
         except (BlockingIOError, InterruptedError):
             return
-        except OSError:
-            packet, flags = b"", 0
-        if not packet:
+        except FrameError as error:
+            # It sees an end of the link, and has another control process talk to it.
+            log.error("the master sent %s", error)  # noqa: TRY400
+            self._sock.shutdown(socket.SHUT_RDWR)
+            there = False
+        if not there:
             self._lost()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "push" in message:
+            try:
+                self._on_push(message)
+            except Exception:
+                log.exception("a fault while hearing of %s", message["push"])
             return
-        assert not flags & socket.MSG_TRUNC, "an answer is at most LARGEST_ANSWER"
-        answer = json.loads(packet)
-        if "push" in answer:
-            self._on_push(answer)
-            return
-        future = self._pending.get(answer["id"])
+        future = self._pending.get(message["id"])
         if future is None or future.done():
-            log.warning("the master answered too late: %.200s", packet.decode())
-        elif answer["ok"]:
-            future.set_result(answer["result"])
+            log.warning("the master answered too late: %.200s", message)
+        elif message["ok"]:
+            future.set_result(message["result"])
         else:
-            future.set_exception(MasterRefused(answer["kind"], answer["error"]))
+            future.set_exception(MasterRefused(message["kind"], message["error"]))
 
     def _lost(self) -> None:
         if self._gone:
@@ -154,6 +167,8 @@ class MasterLink:
         self._gone = True
         if self._loop is not None:
             self._loop.remove_reader(self._sock)
+            self._loop.remove_writer(self._sock)
+        self._outbox.clear()
         for future in self._pending.values():
             if not future.done():
                 future.set_exception(MasterGone("the master is gone"))

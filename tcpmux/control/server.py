@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tcpmux.control")
 
 LARGEST_BODY = 1024 * 1024  # bytes
+LARGEST_WEIGHTS = 64 * 1024  # bytes; those of a route with 64 destinations take 6 KiB
 BODY_TIME = 10.0  # s
 MOST_STREAMS = 64
 IDS_AT_ONCE = 1000  # in one request to the master
@@ -260,6 +261,9 @@ class AdminApi:
 
     async def _set_weights(self, request: web.Request) -> web.Response:
         weights = await _json_object(request)  # what is in it is for the master to judge
+        size = len(await request.read())
+        if size > LARGEST_WEIGHTS:
+            raise MasterRefused("invalid", f"the request is too large: {size} bytes")
         route = request.match_info["route"]
         answer = await self._ask(request, "set_weights", route=route, weights=weights)
         return web.json_response(answer)

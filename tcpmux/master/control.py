@@ -1,24 +1,32 @@
 """The master's line to the control process: served and answered. Runs in the master.
 
-The protocol is narrow on purpose: one JSON object a packet; requests.py has the verbs.
+The protocol is narrow on purpose: JSON objects in frames; requests.py has the verbs. The master
+waits for control in nothing. What control does not read waits here, and while too much does, no
+request of it is served; a control process that reads nothing at all for STALLED s is replaced.
 """
 
 from __future__ import annotations
 
-import json
 import logging
+import selectors
+import signal
 import socket
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from tcpmux.config import ConfigError
 from tcpmux.errors import TcpmuxError
-from tcpmux.master.program import Arguments, Program
+from tcpmux.frames import FrameError, Inbox, Outbox, packed
+from tcpmux.master.program import END_TIME, Arguments, Program
 
 log = logging.getLogger("tcpmux.master")
 
-LARGEST_REQUEST = 256 * 1024  # bytes
+MOST_WAITING = 4 << 20  # bytes of answers, and then it is asked nothing until some are read
+SERVE_TIME = 0.02  # s of one turn of the master's loop
+STALLED = 10.0  # s
 Answer = Mapping[str, Any]
+_EVENT = {"event": "control"}
 
 
 class Refusal(TcpmuxError):
@@ -29,20 +37,131 @@ class Refusal(TcpmuxError):
         self.kind = kind
 
 
+class ControlLink:
+    """The master's end of the socketpair; owns the socket. Closed once the other end is gone."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.socket: socket.socket | None = sock
+        self._inbox, self._outbox = Inbox(), Outbox()
+        # What it has not asked for, by what it is about: only the latest of a kind counts.
+        self._pushes: dict[str, Mapping[str, Any]] = {}
+        self._progress = time.monotonic()  # when it has last read something, or all was read
+
+    @property
+    def events(self) -> int:
+        """What to wait for, as selectors have it."""
+        waiting = self._outbox.waiting
+        reading = selectors.EVENT_READ if waiting < MOST_WAITING else 0
+        return reading | (selectors.EVENT_WRITE if waiting or self._pushes else 0)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether serve() has requests that are here already."""
+        return self._outbox.waiting < MOST_WAITING and self._inbox.has_message
+
+    @property
+    def stalls_at(self) -> float | None:
+        """Monotonic time when it has read nothing for too long; None: nothing waits for it."""
+        waits = self._outbox.waiting or self._pushes
+        return self._progress + STALLED if waits and self.socket is not None else None
+
+    def close(self) -> None:
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
+        self._pushes.clear()
+        self._outbox.clear()
+
+    def push(self, message: Mapping[str, Any]) -> bool:
+        """Tells control something that it has not asked for; one of a kind that it has not read
+        yet is replaced. False: there is nobody to tell."""
+        if self.socket is None:
+            return False
+        if not (self._outbox.waiting or self._pushes):
+            self._progress = time.monotonic()
+        self._pushes[message["push"]] = message
+        self.flush()
+        return self.socket is not None
+
+    def flush(self) -> None:
+        """Sends what waits, as far as it is taken."""
+        while self.socket is not None:
+            try:
+                if self._outbox.flush(self.socket) or not self._outbox.waiting:
+                    self._progress = time.monotonic()
+            except OSError:  # it is going; SIGCHLD will tell
+                self.close()
+                return
+            if self._outbox.waiting or not self._pushes:
+                return
+            self._put(self._pushes.pop(next(iter(self._pushes))))
+
+    def _put(self, message: Mapping[str, Any]) -> None:
+        try:
+            self._outbox.put(packed(message))
+        except FrameError as error:
+            # Not an event: that would be pushed as well.
+            log.error(  # noqa: TRY400
+                "control can't be told of %s: %s", message.get("push"), error, extra={"event": ""}
+            )
+
+    def serve(
+        self, handle: Callable[[dict[str, Any]], Answer], on_ready: Callable[[], object]
+    ) -> None:
+        """Answers what has been asked, for SERVE_TIME at most. handle() raises TcpmuxError to
+        refuse. Raises FrameError if what came is no request."""
+        end = time.monotonic() + SERVE_TIME
+        self.flush()
+        while self.socket is not None and self._outbox.waiting < MOST_WAITING:
+            request = self._inbox.take()
+            if request is None:
+                try:
+                    if not self._inbox.receive(self.socket):
+                        self.close()  # it is going; SIGCHLD will tell
+                except (BlockingIOError, InterruptedError):
+                    return
+            elif request.get("verb") == "ready":
+                on_ready()
+            elif not isinstance(request.get("id"), int):
+                raise FrameError("a request without a number")
+            else:
+                self._answer(request, handle)
+            if time.monotonic() >= end:
+                return
+
+    def _answer(self, request: dict[str, Any], handle: Callable[[dict[str, Any]], Answer]) -> None:
+        number = request["id"]
+        try:
+            frame = packed({"id": number, "ok": True, "result": handle(request)})
+        except TcpmuxError as error:
+            kind = "bad_file" if isinstance(error, ConfigError) else "refused"
+            kind = error.kind if isinstance(error, Refusal) else kind
+            frame = packed({"id": number, "ok": False, "kind": kind, "error": str(error)})
+        except Exception as error:
+            log.exception("a fault in the master")
+            message = f"a fault in tcpmux: {error!r}; its log has the details"
+            frame = packed({"id": number, "ok": False, "kind": "refused", "error": message})
+        self._outbox.put(frame)
+        self.flush()
+
+
 class ControlProcess(Program):
-    """The control process and the socketpair to it. arguments: as of Program."""
+    """The control process and the link to it. arguments: as of Program."""
 
     def __init__(self, arguments: Callable[[], Arguments | None]) -> None:
         super().__init__("control", "tcpmux.control", arguments)
-        self._link: socket.socket | None = None
+        self._link: ControlLink | None = None
+        self._end_by = 0.0  # monotonic; once it has closed the link
 
     @property
-    def link(self) -> socket.socket | None:
-        return self._link
+    def link(self) -> ControlLink | None:
+        """None: there is none that could be used."""
+        return self._link if self._link is not None and self._link.socket is not None else None
 
     def _open_link(self) -> tuple[list[str], list[int]]:
-        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._link.setblocking(False)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._link = ControlLink(ours)
         fd = theirs.detach()
         return ["--master-fd", str(fd)], [fd]
 
@@ -51,53 +170,51 @@ class ControlProcess(Program):
             self._link.close()
             self._link = None
 
+    def next_look(self) -> float | None:
+        """Monotonic time when serve() has something to do without a word from control."""
+        if self.link is None:
+            return self._end_by if self._link is not None else None
+        return 0.0 if self.link.has_more else self.link.stalls_at
+
     def serve(
         self, handle: Callable[[dict[str, Any]], Answer], on_ready: Callable[[], object]
     ) -> None:
         """Answers what has been asked. handle() raises TcpmuxError to refuse."""
-        while self._link is not None:
-            try:
-                packet = self._link.recv(LARGEST_REQUEST)
-            except BlockingIOError:
-                return
-            except OSError:
-                packet = b""
-            if not packet:  # it is going; SIGCHLD will tell
-                self._close_link()
-                return
-            request = json.loads(packet)
-            if request.get("verb") == "ready":
-                log.info("control is ready (pid %d)", self.pid)
-                on_ready()
-                continue
-            self._answer(request, handle)
+
+        def ready() -> None:
+            log.info("control is ready (pid %d)", self.pid)
+            on_ready()
+
+        link = self._link
+        if link is None:
+            return
+        if link.socket is None:
+            if time.monotonic() >= self._end_by:
+                log.error("control (pid %d) lives on without a link", self.pid, extra=_EVENT)
+                self._replace()
+            return
+        try:
+            link.serve(handle, ready)
+        except FrameError as error:
+            log.error("control (pid %d) sent %s: it is replaced", self.pid, error, extra=_EVENT)  # noqa: TRY400
+            self._replace()
+            return
+        if link.socket is None:
+            self._end_by = time.monotonic() + END_TIME
+        elif link.stalls_at is not None and time.monotonic() >= link.stalls_at:
+            log.error(
+                "control (pid %d) has read nothing for %g s: it is replaced",
+                self.pid,
+                STALLED,
+                extra=_EVENT,
+            )
+            self._replace()
+
+    def _replace(self) -> None:
+        """It can't be talked to; the next one is started when it has ended."""
+        self._close_link()
+        self.tell(signal.SIGKILL)
 
     def push(self, message: Mapping[str, Any]) -> bool:
-        """Tells control something that it has not asked for. False if it can't be told now."""
-        if self._link is None:
-            return False
-        try:
-            self._link.send(json.dumps(message).encode())
-        except OSError as error:
-            # Not an event: that would be told as well.
-            log.warning("control could not be told: %s", error, extra={"event": ""})
-            return False
-        return True
-
-    def _answer(self, request: dict[str, Any], handle: Callable[[dict[str, Any]], Answer]) -> None:
-        answer: dict[str, Any]
-        try:
-            answer = {"id": request["id"], "ok": True, "result": handle(request)}
-        except TcpmuxError as error:
-            kind = "bad_file" if isinstance(error, ConfigError) else "refused"
-            kind = error.kind if isinstance(error, Refusal) else kind
-            answer = {"id": request["id"], "ok": False, "kind": kind, "error": str(error)}
-        except Exception as error:
-            log.exception("a fault in the master")
-            message = f"a fault in tcpmux: {error!r}; its log has the details"
-            answer = {"id": request["id"], "ok": False, "kind": "refused", "error": message}
-        if self._link is not None:
-            try:
-                self._link.send(json.dumps(answer).encode())
-            except OSError as error:
-                log.warning("control did not take an answer: %s", error)
+        """As ControlLink.push()."""
+        return self._link is not None and self._link.push(message)

@@ -12,7 +12,7 @@ from typing import Any
 from tcpmux.errors import printable
 
 MOST = 1000  # kept
-MOST_AT_ONCE = 200  # in an answer: it has to fit into one packet
+MOST_AT_ONCE = 200  # in an answer, so that none takes long
 LONGEST_TEXT = 500  # characters
 
 

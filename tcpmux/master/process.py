@@ -1,6 +1,6 @@
 """The master: one loop, one thread. It starts, watches and replaces the others.
 
-    wait for a signal, a packet from control, a worker's message or a due time
+    wait for a signal, a request of control, a worker's message or a due time
     take signals one by one; reap; restart what is due; end what is over
 
 No work is done in a signal handler, nothing here touches traffic, and whatever happens to
@@ -193,8 +193,9 @@ class Master:
             # Few descriptors, and they come and go: registering anew is the simple way.
             selector.register(signals, selectors.EVENT_READ)
             selector.register(self.instance.takeover.socket, selectors.EVENT_READ)
-            if self.staff.control.link is not None:
-                selector.register(self.staff.control.link, selectors.EVENT_READ)
+            link = self.staff.control.link
+            if link is not None and link.socket is not None:
+                selector.register(link.socket, link.events)
             for worker in self.workers.running:
                 if worker.pidfd >= 0:
                     selector.register(worker.pidfd, selectors.EVENT_READ)
@@ -218,6 +219,7 @@ class Master:
     def _time_left(self) -> float | None:
         due = [
             self.staff.next_start(),
+            self.staff.control.next_look(),
             self._drain_deadline,
             self._kill_deadline,
             self.upgrade.next_look(),

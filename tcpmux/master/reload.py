@@ -33,7 +33,7 @@ WORKER_ANSWER_TIME = 5.0  # s, for the generation in force; a worker needs micro
 QUEUE_TIME = 1.0  # s, to serve the queue of a listener that goes away
 REFUSE_AGAIN = 1.0  # s, after it could not be done
 POLL_AUTO = -1  # csrc/waiter.h: TM_POLL_AUTO
-MOST_CHANGES = 100  # in an answer: it has to fit into one packet
+MOST_CHANGES = 100  # in an answer; the log has all
 
 
 @dataclass(frozen=True, slots=True)

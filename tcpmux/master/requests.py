@@ -26,7 +26,8 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tcpmux.config import HostName, checks
+from tcpmux.config import Config, HostName, checks
+from tcpmux.config.checks import Watch
 from tcpmux.errors import TcpmuxError, one_line
 from tcpmux.master.control import Refusal
 from tcpmux.master.instance import wanted_workers
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("tcpmux.master")
 
 Request = dict[str, Any]
-CHECKS_AT_ONCE = 500  # destinations
+CHECKS_AT_ONCE = 1000  # destinations
+CHECKS_SIZE = 1 << 20  # bytes, about
 _CONNECTION = re.compile(r"(\d{1,4})-(\d{1,9})-(\d{1,10})", re.ASCII)
 
 
@@ -52,6 +54,7 @@ class Requests:
 
     def __init__(self, master: Master) -> None:
         self._master = master
+        self._watches: tuple[Config | None, list[tuple[str, str, Watch]]] = (None, [])
         self._verbs: dict[str, Callable[[Request], dict[str, Any]]] = {
             "reload": self._reload,
             "diff": self._diff,
@@ -164,21 +167,37 @@ class Requests:
         return {"generation": self._master.table.generation}
 
     def _checks(self, request: Request) -> dict[str, Any]:
-        """A part of them, as an answer has to fit into one packet; next: where the rest begins."""
-        rows = [
-            (route.name, destination.name, destination.policy)
-            for route in self._master.routing.config.routes
-            for destination in route.destinations
-        ]
+        """A part of them, so that no turn of the loop is long; next: where the rest begins. What
+        many destinations have in common is told once: watches, and each destination's by index."""
+        rows = self._watched()
         first = request["first"]
-        last = first + CHECKS_AT_ONCE
+        at, size = first, 0
+        told: dict[Watch, int] = {}
+        listed = []
+        while at < len(rows) and at - first < CHECKS_AT_ONCE and size < CHECKS_SIZE:
+            route, name, watch = rows[at]
+            if watch not in told:
+                told[watch] = len(told)
+                size += 2 * len(watch.check.send + watch.check.expect) if watch.check else 0
+            listed.append((route, name, told[watch]))
+            size += len(route) + len(name)
+            at += 1
         return {
-            "checks": [
-                {"route": route, "destination": name, **checks.to_message(policy)}
-                for route, name, policy in rows[first:last]
-            ],
-            "next": last if last < len(rows) else None,
+            "watches": list(map(checks.to_message, told)),
+            "checks": listed,
+            "next": at if at < len(rows) else None,
         }
+
+    def _watched(self) -> list[tuple[str, str, Watch]]:
+        config = self._master.routing.config
+        if self._watches[0] is not config:
+            rows = [
+                (route.name, destination.name, checks.watch_of(destination.policy))
+                for route in config.routes
+                for destination in route.destinations
+            ]
+            self._watches = config, rows
+        return self._watches[1]
 
     def _steered(
         self, change: Callable[[], list[str]], kind: str, request: Request

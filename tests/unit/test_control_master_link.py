@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tcpmux.control.master_link import (
-    LARGEST_REQUEST,
     MasterGone,
     MasterLink,
     MasterRefused,
     MasterSilent,
 )
+from tcpmux.frames import LARGEST, Inbox, packed
+from tests.support import next_message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,14 +28,14 @@ class FakeMaster:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.sock = sock
+        self.inbox = Inbox()
         self.gone_calls = 0
 
     async def receive(self) -> Any:
-        packet = await asyncio.get_running_loop().sock_recv(self.sock, LARGEST_REQUEST)
-        return json.loads(packet)
+        return await next_message(self.sock, self.inbox)
 
     def answer(self, **message: object) -> None:
-        self.sock.send(json.dumps(message).encode())
+        self.sock.send(packed(message))
 
     def note_gone(self) -> None:
         self.gone_calls += 1
@@ -43,7 +43,7 @@ class FakeMaster:
 
 @asynccontextmanager
 async def linked(answer_time: float = 30.0) -> AsyncIterator[tuple[MasterLink, FakeMaster]]:
-    theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     master = FakeMaster(theirs)
     link = MasterLink(ours, master.note_gone, answer_time)
     await link.start()
@@ -121,7 +121,7 @@ def test_the_masters_end_fails_what_waits_and_what_comes_later() -> None:
 
 def test_a_master_that_ended_before_the_start_is_noticed() -> None:
     async def scenario() -> None:
-        theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         theirs.close()
         gone = asyncio.Event()
         link = MasterLink(ours, gone.set)
@@ -136,7 +136,7 @@ def test_a_request_that_is_too_large_is_refused_here() -> None:
     async def scenario() -> None:
         async with linked() as (link, _master):
             with pytest.raises(MasterRefused, match="too large") as caught:
-                await link.request("set_weights", route="r", weights={"x" * LARGEST_REQUEST: 1})
+                await link.request("set_weights", route="r", weights={"x" * LARGEST: 1})
             assert caught.value.kind == "invalid"
 
     asyncio.run(scenario())

@@ -30,8 +30,10 @@ from tcpmux.control.orphans import is_worker
 from tcpmux.control.process import Control
 from tcpmux.control.server import Identity, Readings
 from tcpmux.control.stream import Stream
+from tcpmux.frames import Inbox, packed
 from tcpmux.shm._shm import Commons, Live, Table
 from tcpmux.shm.view import View
+from tests.support import next_message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -68,7 +70,8 @@ class Running:
     def __init__(self, directory: Path, source: FakeSource) -> None:
         self.path = str(directory / "admin.sock")
         self.source = source
-        self.master, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.master, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.inbox = Inbox()
         self.master.setblocking(False)
         admin = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         admin.bind(self.path)
@@ -85,14 +88,13 @@ class Running:
         self.task = asyncio.create_task(Control(admin, theirs, readings, identity).serve())
 
     async def received(self) -> Any:
-        receiving = asyncio.get_running_loop().sock_recv(self.master, 65536)
-        return json.loads(await asyncio.wait_for(receiving, DEADLINE))
+        return await asyncio.wait_for(next_message(self.master, self.inbox), DEADLINE)
 
     async def answering(self, call: Callable[[], Any], **answer: object) -> tuple[Any, Any]:
         """What the call asks of the master, and what it returns when that answers so."""
         calling = asyncio.create_task(asyncio.to_thread(call))
         request = await self.received()
-        self.master.send(json.dumps({"id": request.pop("id"), **answer}).encode())
+        self.master.send(packed({"id": request.pop("id"), **answer}))
         return request, await calling
 
     def raw(self, method: str, path: str, body: bytes = b"") -> tuple[int, Any]:
