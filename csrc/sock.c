@@ -20,10 +20,7 @@ void tm_peer_from(struct tm_peer *peer, const struct tm_address *address)
     }
 }
 
-/* Set once, before the first connection. */
-static bool congestion_is_paced;
-
-bool tm_sock_look_at_host(void)
+bool tm_sock_host_paces(void)
 {
     char name[16] = ""; /* TCP_CA_NAME_MAX */
     socklen_t size = sizeof(name) - 1;
@@ -31,9 +28,8 @@ bool tm_sock_look_at_host(void)
     if (fd < 0)
         return false;
     bool known = getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &size) == 0;
-    congestion_is_paced = known && strcmp(name, "reno") != 0 && strcmp(name, "cubic") != 0;
     close(fd);
-    return congestion_is_paced;
+    return known && strcmp(name, "reno") != 0 && strcmp(name, "cubic") != 0;
 }
 
 static bool is_loopback(const struct tm_peer *peer)
@@ -49,7 +45,7 @@ static bool is_loopback(const struct tm_peer *peer)
 void tm_sock_do_not_pace(int fd, const struct tm_peer *peer)
 {
     /* Reno is in every kernel and allowed to everybody; where it is not, nothing is lost. */
-    if (congestion_is_paced && is_loopback(peer))
+    if (is_loopback(peer))
         setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
 }
 

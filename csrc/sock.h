@@ -12,12 +12,12 @@
 #include "live.h"
 #include "route_table.h"
 
-/* To be called once, first. Learns, and returns, whether congestion control paces connections, as
- * BBR does. */
-bool tm_sock_look_at_host(void);
+/* Whether the congestion control that new sockets have paces them, as BBR does. To be asked once. */
+bool tm_sock_host_paces(void);
 
-/* For bulk to a peer on this host: between two of its processes there is no network to be careful
- * with, and pacing only keeps data waiting and costs timers. Others are left as they are. */
+/* Where the host paces, for bulk to a peer on it: between two of its processes there is no network
+ * to be careful with, and pacing only keeps data waiting and costs timers. Peers elsewhere are left
+ * as they are. */
 void tm_sock_do_not_pace(int fd, const struct tm_peer *peer);
 
 /* A connection from the queue: non-blocking; who it is in *peer.

@@ -471,7 +471,8 @@ cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
     result = tm_pump_run(
         &w.pump, half, conn.fd[side], conn.fd[other], conn.side_flags[side] & TM_HUNG_UP)
     if half.bytes != half.counted:
-        if half.bytes - half.counted >= TM_BULK_RUN and not conn.side_flags[other] & TM_UNPACED:
+        if (w.paced and half.bytes - half.counted >= TM_BULK_RUN
+                and not conn.side_flags[other] & TM_UNPACED):
             conn.side_flags[other] |= TM_UNPACED
             tm_sock_do_not_pace(
                 conn.fd[other], &conn.client if other == TM_CLIENT else &conn.endpoint)

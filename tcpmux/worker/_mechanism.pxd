@@ -7,7 +7,7 @@ from tcpmux.shm._layout cimport tm_address, tm_conn, tm_peer
 
 
 cdef extern from "sock.h" nogil:
-    bint tm_sock_look_at_host()
+    bint tm_sock_host_paces()
     void tm_sock_do_not_pace(int fd, const tm_peer *peer)
     int tm_sock_accept(int listener, tm_peer *peer)
     int tm_sock_connect(const tm_address *address)

@@ -51,7 +51,7 @@ from tcpmux.worker._mechanism cimport (
     TM_MESSAGE_LINE, TM_MESSAGE_OFFER, TM_MESSAGE_REMOVE, TM_MESSAGE_REMOVED,
     TM_MESSAGE_REPLACE, TM_MESSAGE_RETIRE, TM_MESSAGE_ROOM, TM_MESSAGE_SEEN, TM_MESSAGE_STARTED,
     TM_MESSAGE_SYNC, TM_MESSAGE_SYNCED, TM_MESSAGE_UNLINED, tm_sock_accept,
-    tm_sock_look_at_host, tm_sock_reset, tm_sock_same_user, tm_waiter, tm_waiter_init,
+    tm_sock_host_paces, tm_sock_reset, tm_sock_same_user, tm_waiter, tm_waiter_init,
     tm_waiter_wait, tm_wheel_init, tm_wheel_pop, tm_wheel_wait,
 )
 from tcpmux.worker._recovery cimport recover_connections, recover_records
@@ -677,7 +677,7 @@ cdef int begin(Loop *loop, uint32_t pipes, const int *kept, uint32_t kept_count)
     w.pump.journal = &w.live.journal
     tm_pipe_pool_init(&w.pump.pool, pipes)
     tm_wheel_init(&w.wheel, w.now_ms)
-    tm_sock_look_at_host()
+    w.paced = tm_sock_host_paces()
     tm_waiter_init(&loop.waiter)
     w.random = w.now_us * <uint64_t>0x9e3779b97f4a7c15 + w.id + 1
     w.expecting = TM_EXPECT_ANY

@@ -87,6 +87,31 @@ def test_c_module(name: str, tmp_path: Path) -> None:
         pytest.fail(f"{name}: exit status {done.returncode}\n{said}", pytrace=False)
 
 
+def mutable(source: Path, directory: Path) -> set[str]:
+    """Variables of a C source that outlive a call and can be written."""
+    compiled = directory / f"{source.stem}.o"
+    plain = [flag for flag in FLAGS if "sanitize" not in flag]
+    subprocess.run(
+        [*COMPILER, *plain, f"-I{CSRC}", "-c", "-o", str(compiled), str(source)],
+        timeout=COMPILE_SECONDS, check=True,
+    )  # fmt: skip
+    listed = subprocess.run(
+        ["nm", str(compiled)], capture_output=True, text=True, timeout=30, check=True
+    ).stdout
+    symbols = [line.split()[-2:] for line in listed.splitlines()]
+    return {name for kind, name in symbols if kind in "bBdDcCsS"}
+
+
+def test_no_module_keeps_state_of_its_own(tmp_path: Path) -> None:
+    """A source of csrc/ is linked into several extension modules, and each would have a copy of
+    such a variable: set in one, it stays unset in the others."""
+    found = {path.name: mutable(path, tmp_path) for path in sorted(CSRC.glob("*.c"))}
+    assert {name for name, variables in found.items() if variables} == set()
+    state = tmp_path / "state.c"
+    state.write_text("static int calls; int count(void) { return ++calls; }\n")
+    assert mutable(state, tmp_path) == {"calls"}
+
+
 def test_every_module_has_a_program() -> None:
     """A source of csrc/ without a test program, or a program that is never run, is a mistake."""
     tested = {source for sources in PROGRAMS.values() for source in sources}
