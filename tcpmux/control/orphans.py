@@ -1,8 +1,10 @@
 """The workers of a master that is gone: watched, and told to end. Runs in control.
 
 While the master lives, all this is its business. After a SIGKILL of the master workers go
-on with the table as it is, and control is the last one who knows them. A pidfd makes sure
-that the process that gets the signal is the one that was looked at.
+on with the table as it is, and control is the last one who knows them. A worker that dies has
+another life as long as its guardian is there, so both are watched, and looked for again each time
+one of them ends. A pidfd makes sure that the process that gets the signal is the one that was
+looked at.
 """
 
 from __future__ import annotations
@@ -20,71 +22,119 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tcpmux.control")
 
-TITLE = b"tcpmux: worker"
+WORKER, GUARDIAN = b"tcpmux: worker", b"tcpmux: guardian"
+LOOK_EVERY = 0.5  # s: a worker may have a new life, or another guardian
+
+
+def is_called(pid: int, title: bytes) -> bool:
+    """Whether the process with this pid is of our user and has this title."""
+    process = Path(f"/proc/{pid}")
+    try:
+        fields = (process / "status").read_text().partition("\nUid:")[2].split()
+        return int(fields[0]) == os.getuid() and (process / "cmdline").read_bytes().startswith(
+            title
+        )
+    except (OSError, ValueError, IndexError):
+        return False
 
 
 def is_worker(pid: int) -> bool:
     """Whether the process with this pid calls itself a worker."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(TITLE)
-    except OSError:
-        return False
+    return is_called(pid, WORKER)
+
+
+def is_guardian(pid: int) -> bool:
+    return is_called(pid, GUARDIAN)
 
 
 class OrphanedWorkers:
-    """Workers by pid, each held by a pidfd until it ends.
+    """Workers and guardians by pid, each held by a pidfd until it ends.
 
     on_none_left is called once, from the loop, when watch() has been called and the last
     one has ended.
     """
 
-    def __init__(
-        self, on_none_left: Callable[[], None], recognise: Callable[[int], bool] = is_worker
-    ) -> None:
+    def __init__(self, on_none_left: Callable[[], None]) -> None:
         self._on_none_left = on_none_left
-        self._recognise = recognise
+        self._look: Callable[[], Iterable[tuple[int, int]]] = tuple
         self._pidfds: dict[int, int] = {}  # pid -> pidfd
+        self._workers: set[int] = set()  # those of them that are workers
+        self._order: signal.Signals | None = None
+        self._next_look: asyncio.TimerHandle | None = None
+        self._over = False
 
     @property
     def pids(self) -> list[int]:
-        return sorted(self._pidfds)
+        """Of the workers."""
+        return sorted(self._workers)
 
-    def watch(self, pids: Iterable[int]) -> None:
-        """Takes over those that still run. OSError if pidfds are not permitted here."""
-        loop = asyncio.get_running_loop()
-        for pid in pids:
-            if pid <= 0 or pid in self._pidfds:
-                continue
-            try:
-                pidfd = os.pidfd_open(pid)
-            except ProcessLookupError:
-                continue
-            # Asked after it is held: from here on the pid can't come to mean another process.
-            if not self._recognise(pid):
-                os.close(pidfd)
-                continue
-            self._pidfds[pid] = pidfd
-            loop.add_reader(pidfd, self._ended, pid)
-        if not self._pidfds:
-            loop.call_soon(self._on_none_left)
+    def watch(self, look: Callable[[], Iterable[tuple[int, int]]]) -> None:
+        """Takes over those that still run. look: the (guardian's, worker's) pid of each worker as
+        it is now; 0 = none. OSError if pidfds are not permitted here."""
+        self._look = look
+        self._look_again()
 
     def end(self, *, now: bool) -> None:
-        """Has them drain, or with `now` end at once."""
-        for pidfd in self._pidfds.values():
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGQUIT if now else signal.SIGTERM)
+        """Has them drain, or with `now` end at once; those whose next life is still to come,
+        then."""
+        self._order = signal.SIGQUIT if now else signal.SIGTERM
+        for pid in self._workers:
+            self._send(pid)
 
     def close(self) -> None:
-        for pid in self.pids:
+        self._over = True
+        if self._next_look is not None:
+            self._next_look.cancel()
+        for pid in list(self._pidfds):
             self._forget(pid)
 
+    def _look_again(self) -> None:
+        if self._over:
+            return
+        for guardian, worker in self._look():
+            self._hold(guardian, is_guardian)
+            if self._hold(worker, is_worker):
+                self._workers.add(worker)
+                self._send(worker)
+        loop = asyncio.get_running_loop()
+        if self._next_look is not None:
+            self._next_look.cancel()
+        if self._pidfds:
+            self._next_look = loop.call_later(LOOK_EVERY, self._look_again)
+        else:
+            self._over = True
+            loop.call_soon(self._on_none_left)
+
+    def _hold(self, pid: int, recognise: Callable[[int], bool]) -> bool:
+        """True: it runs, and was not known yet."""
+        if pid <= 0 or pid in self._pidfds:
+            return False
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return False
+        # Asked after it is held: from here on the pid can't come to mean another process.
+        if not recognise(pid):
+            os.close(pidfd)
+            return False
+        self._pidfds[pid] = pidfd
+        asyncio.get_running_loop().add_reader(pidfd, self._ended, pid)
+        return True
+
+    def _send(self, worker: int) -> None:
+        if self._order is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfds[worker], self._order)
+
     def _ended(self, pid: int) -> None:
+        was_worker = pid in self._workers
         self._forget(pid)
-        log.info("worker %d has ended, %d left", pid, len(self._pidfds))
-        if not self._pidfds:
-            self._on_none_left()
+        self._look_again()
+        if was_worker:
+            log.info("worker %d has ended, %d left", pid, len(self._workers))
 
     def _forget(self, pid: int) -> None:
         pidfd = self._pidfds.pop(pid)
+        self._workers.discard(pid)
         asyncio.get_running_loop().remove_reader(pidfd)
         os.close(pidfd)

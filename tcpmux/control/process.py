@@ -48,7 +48,12 @@ class Control:
 
         def master_gone() -> None:
             log.warning("the master is gone; workers go on as they are")
-            orphans.watch(worker["pid"] for worker in self.readings.status.read()["workers"])
+            orphans.watch(
+                lambda: [
+                    (worker["guardian_pid"], worker["pid"])
+                    for worker in self.readings.status.read()["workers"]
+                ]
+            )
 
         names = HostNames()
         tasks: set[asyncio.Task[None]] = set()

@@ -19,7 +19,6 @@ from tcpmux.logger.lines import Line, writer
 from tcpmux.logger.source import Source
 from tcpmux.logger.targets import Target, open_target
 from tcpmux.logs import begin_log
-from tcpmux.shm._shm import ABSENT
 from tcpmux.shm.view import View
 
 log = logging.getLogger("tcpmux.log")
@@ -116,8 +115,10 @@ def _signal(timeout: float) -> int:
 
 def _is_orphan(view: View, master: int) -> bool:
     """Neither the master nor any worker is there to wait for."""
-    return os.getppid() != master and all(
-        live.presence == ABSENT or not os.path.exists(f"/proc/{live.pid}") for live in view.lives
+    return os.getppid() != master and not any(
+        pid > 0 and os.path.exists(f"/proc/{pid}")
+        for live in view.lives
+        for pid in (live.guardian_pid, live.pid)  # between two lives only the guardian is there
     )
 
 

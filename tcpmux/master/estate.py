@@ -18,6 +18,7 @@ import fcntl
 import json
 import logging
 import os
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -35,6 +36,7 @@ VARIABLE = "TCPMUX_ESTATE"  # in the environment of a master that another one be
 SUFFIX = ".takeover"  # of the admin socket's path
 NO_LISTENER = 0xFFFFFFFF  # TM_NONE
 MOST_FDS = 128  # TM_MESSAGE_FDS
+REGIONS = 4  # descriptors of an offer before those of the workers' regions
 LOCK_TIME = 3.0  # s
 LOOK_AGAIN = 0.5  # s: is the one that is asked still there?
 ANSWER_TIME = 10.0  # s for all workers: a guardian ends a hanging one in half of that
@@ -46,6 +48,10 @@ class Occupied(TcpmuxError):
 
 class NoAnswer(TcpmuxError):
     """The worker that was asked has died, or takes too long."""
+
+
+class Incomplete(TcpmuxError):
+    """What a worker handed over has not arrived whole; it is as before."""
 
 
 @dataclass(slots=True)
@@ -159,10 +165,18 @@ def _ask(line: socket.socket, place: int, deadline: float) -> _Answer:
             line.send(MESSAGE.pack(CLAIM, 0, 0, 0, place))
         while True:
             try:
-                data, fds, _, _ = socket.recv_fds(line, MESSAGE.size, MOST_FDS)
+                data, fds, flags, _ = socket.recv_fds(line, MESSAGE.size, MOST_FDS)
             except ConnectionResetError:  # told before what was sent ahead of it
-                data, fds, _, _ = socket.recv_fds(line, MESSAGE.size, MOST_FDS)
+                data, fds, flags, _ = socket.recv_fds(line, MESSAGE.size, MOST_FDS)
+            if flags & socket.MSG_CTRUNC:
+                _close(fds)
+                raise Incomplete(
+                    "can't take over the instance: RLIMIT_NOFILE is "
+                    f"{resource.getrlimit(resource.RLIMIT_NOFILE)[0]}, too low for its "
+                    "descriptors: raise it (ulimit -n, LimitNOFILE=); its workers go on meanwhile"
+                )
             if len(data) != MESSAGE.size:
+                _close(fds)
                 raise NoAnswer
             kind, listener, first, shared, value = MESSAGE.unpack(data)
             answer = _Answer(kind, listener, first, shared, value, list(fds))
@@ -215,10 +229,13 @@ def _claim_from(first: socket.socket, path: str, admin_path: str, deadline: floa
             "`tcpmux stop`, have it read its files again with `tcpmux reload`, or set another "
             "admin.socket"
         )
+    if len(answer.fds) <= REGIONS:
+        _close(answer.fds)
+        raise NoAnswer
     table, commons, takeover, admin, *lives = answer.fds
     estate = Estate(table, commons, takeover, admin, lives, admin_path=admin_path)
     try:
-        estate.listeners = _listeners(first, deadline)
+        _take_listeners(first, deadline, estate.listeners)
         estate.lock = lock(table)
     except TcpmuxError:
         _close(estate.descriptors)
@@ -278,15 +295,19 @@ def _claim_others(path: str, estate: Estate, wanting: Callable[[], bool], deadli
         estate.workers[answer.first] = (0, answer.shared, line.detach())
 
 
-def _listeners(line: socket.socket, deadline: float) -> list[tuple[int, int, int, bool]]:
-    found = []
+def _take_listeners(
+    line: socket.socket, deadline: float, found: list[tuple[int, int, int, bool]]
+) -> None:
+    """Adds each listening socket that the worker has to `found`."""
     place = 1
     while place:
         answer = _ask(line, place, deadline)
-        if answer.listener != NO_LISTENER:
+        if answer.listener != NO_LISTENER and len(answer.fds) == 1:
             found.append((answer.listener, answer.first, answer.fds[0], bool(answer.shared)))
+        elif answer.listener != NO_LISTENER or answer.fds:
+            _close(answer.fds)
+            raise NoAnswer
         place = answer.value
-    return found
 
 
 def _close(fds: Iterable[int]) -> None:

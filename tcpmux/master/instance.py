@@ -149,6 +149,9 @@ def _succeed(config: Config, estate: Estate) -> Instance:
     Its workers go on with the connections they have, share the queues until these are
     empty, and end with their last connection.
     """
+    for fd in (estate.table, estate.commons, estate.lock, *estate.lives):
+        if fd >= 0:
+            os.close(fd)
     admin, takeover = estate.admin_path, estate.admin_path + estates.SUFFIX
     for fd, path in ((estate.admin, admin), (estate.takeover, takeover)):
         os.close(fd)

@@ -29,6 +29,7 @@ from tcpmux.master.balance import Balance
 from tcpmux.master.control import Refusal
 from tcpmux.master.events import Event, EventHandler, Events
 from tcpmux.master.instance import Instance, make, resume, wanted_workers
+from tcpmux.master.limits import raise_nofile
 from tcpmux.master.listeners import unlink_socket
 from tcpmux.master.names import LOOKUP_TIME, PROGRAM_TIME, Known, look_up, to_push
 from tcpmux.master.program import end_other
@@ -505,6 +506,7 @@ def run(paths: Sequence[str], endpoints: Sequence[str] = ()) -> int:
     or the admin socket, Occupied if another master is there.
     """
     begin_log()
+    raise_nofile()  # first: an instance that is taken over comes as descriptors
     inherited = inherited_sockets(os.environ)
     sources = Sources(tuple(paths), tuple(endpoints))
     config = load(sources.paths, sources.endpoints)

@@ -46,7 +46,7 @@ class Proxy:
         self.admin = str(directory / "admin.sock")
         self.log_file = directory / "log"
         self.write(config)
-        self._limit = ["prlimit", f"--nofile={nofile}"] if nofile else []
+        self.limit = ["prlimit", f"--nofile={nofile}"] if nofile else []
         self._more = more
         self.client = Client(self.admin)
         self.children: set[int] = set()
@@ -58,7 +58,7 @@ class Proxy:
         self._controls = self.log.count("control is ready")
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self._limit, sys.executable, "-m", "tcpmux", "-c", str(self.file), *self._more],
+                [*self.limit, sys.executable, "-m", "tcpmux", "-c", str(self.file), *self._more],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

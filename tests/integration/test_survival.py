@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -120,6 +122,52 @@ def test_masters_can_die_any_number_of_times(proxy: Proxy, port: int) -> None:
             proxy.start()
             all_talk(clients)
     assert split(port, 4) == {"one": 4}
+
+
+def test_a_master_takes_over_with_few_descriptors_at_first(
+    start_proxy: StartProxy, proxy: Proxy, port: int
+) -> None:
+    """It raises its soft limit before it asks for the instance's descriptors. If the hard limit is
+    too low, that is one line, and the workers go on and wait for another master."""
+    with conversations(port, 2) as clients:
+        kill_master(proxy)
+        few = ["prlimit", "--nofile=12:12", sys.executable, "-m", "tcpmux", "-c", str(proxy.file)]
+        result = subprocess.run(few, capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == 1
+        assert "RLIMIT_NOFILE is 12, too low" in result.stderr
+        assert "Traceback" not in result.stderr
+        all_talk(clients)
+        proxy.limit = ["prlimit", "--nofile=12:4096"]
+        proxy.start()
+        all_talk(clients)
+        assert split(port, 4) == {"one": 4}
+
+
+def test_control_outlives_the_pause_between_two_lives(proxy: Proxy, port: int) -> None:
+    """A guardian that has no worker at the moment will have one: without a master, control waits
+    for that."""
+    control, guardians = proxy.control_pid(), proxy.guardian_pids()
+    with conversations(port, 1) as clients:
+        kill_master(proxy)
+        wait_for(lambda: proxy.status()["state"] == "orphaned", "control to notice")
+        for pid in guardians:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            for pid in proxy.worker_pids():
+                os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: "worker" in proxy.log and "0 left" in proxy.log, "control to see that")
+            assert not none_lives({control})
+        finally:
+            for pid in guardians:
+                os.kill(pid, signal.SIGCONT)
+        all_talk(clients)
+        assert not none_lives({control})
+        assert proxy.run("stop", "--no-wait").returncode == 0
+        all_talk(clients)
+    wait_for(lambda: not proxy.left(), "all to end")
+    for name in (proxy.admin, proxy.admin + ".takeover"):
+        os.unlink(name)
+    proxy.process.returncode = 0
 
 
 def test_without_its_master_it_can_be_stopped(proxy: Proxy, port: int) -> None:

@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,13 +45,21 @@ US = f"{pwd.getpwuid(os.getuid()).pw_name} (pid {os.getpid()})"
 class FakeSource:
     def __init__(self, pids: tuple[int, ...] = ()) -> None:
         self.pids = pids
+        self.guardian = 0
         self.broken = False
 
     def read(self) -> dict[str, Any]:
         if self.broken:
             raise RuntimeError("torn")
         workers = [
-            {"id": place, "pid": pid, "generation": 1, "connections": 0, "starts": 1}
+            {
+                "id": place,
+                "pid": pid,
+                "guardian_pid": self.guardian,
+                "generation": 1,
+                "connections": 0,
+                "starts": 1,
+            }
             for place, pid in enumerate(self.pids)
         ]
         return {
@@ -127,12 +135,12 @@ async def running(directory: Path, source: FakeSource | None = None) -> AsyncIte
         control.master.close()
 
 
-@pytest.fixture
-def worker() -> Iterator[subprocess.Popen[str]]:
-    """A process that calls itself a worker."""
+@contextmanager
+def titled(title: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that calls itself so."""
     program = (
         "import setproctitle, signal\n"
-        "setproctitle.setproctitle('tcpmux: worker 0')\n"
+        f"setproctitle.setproctitle({title!r})\n"
         "print('ready', flush=True)\n"
         "signal.pause()\n"
     )
@@ -143,6 +151,13 @@ def worker() -> Iterator[subprocess.Popen[str]]:
         assert process.stdout.readline() == "ready\n"
         yield process
         process.kill()
+
+
+@pytest.fixture
+def worker() -> Iterator[subprocess.Popen[str]]:
+    """A process that calls itself a worker."""
+    with titled("tcpmux: worker 0") as process:
+        yield process
 
 
 def test_status_is_what_memory_says_and_who_we_are(tmp_path: Path) -> None:
@@ -302,6 +317,28 @@ def test_without_a_master_stop_ends_the_workers_and_then_control(
             assert answer == {"pid": os.getpid()}
             await asyncio.wait_for(control.task, DEADLINE)
             assert worker.wait(DEADLINE) == -number
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_between_two_lives_is_told_to_stop_when_it_lives_again(
+    tmp_path: Path, worker: subprocess.Popen[str]
+) -> None:
+    """While its guardian is there control goes on, and a stop is not lost."""
+
+    async def scenario() -> None:
+        with titled("tcpmux: guardian 0") as guardian:
+            source = FakeSource((0,))
+            source.guardian = guardian.pid
+            async with running(tmp_path, source) as control:
+                control.master.close()
+                await asyncio.to_thread(control.client.stop, now=False)
+                assert not control.task.done()
+                source.pids = (worker.pid,)
+                assert await asyncio.to_thread(worker.wait, DEADLINE) == -signal.SIGTERM
+                assert not control.task.done()
+                guardian.kill()
+                await asyncio.wait_for(control.task, DEADLINE)
 
     asyncio.run(scenario())
 
