@@ -20,6 +20,7 @@ from tcpmux.config.model import (
     Passive,
     Rate,
 )
+from tcpmux.config.patterns import compiled
 from tcpmux.config.problems import describe
 from tcpmux.config.size import format_size, parse_size
 from tcpmux.config.values import (
@@ -42,6 +43,7 @@ MOST_PRIORITY = 100
 DAY = 86400.0
 MOST_RATE = 1_000_000.0  # per second
 MOST_BANDWIDTH = 1 << 40  # bytes per second
+MOST_BYTES = 64 * 1024  # that a check sends or expects
 _RATE = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)/(s|m|h)", re.ASCII)
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -81,22 +83,33 @@ def _number_from_to(low: int, high: int) -> Callable[[Any], int]:
 def _text(value: Any) -> bytes:
     if not isinstance(value, str):
         raise ValueError(f"expected a text, got {describe(value)}")
-    return value.encode("utf-8", "surrogateescape")
+    return _not_too_long(value.encode("utf-8", "surrogateescape"))
 
 
 def _hex(value: Any) -> bytes:
     try:
-        return bytes.fromhex(value)
+        found = bytes.fromhex(value)
     except (TypeError, ValueError):
         raise ValueError(f"expected hexadecimal digits, got {describe(value)}") from None
+    return _not_too_long(found)
+
+
+def _not_too_long(value: bytes) -> bytes:
+    """As much as is looked at of an answer."""
+    if len(value) > MOST_BYTES:
+        raise ValueError(f"expected at most {MOST_BYTES} bytes, got {len(value)}")
+    return value
 
 
 def _pattern(value: Any) -> bytes:
     pattern = _text(value)
     try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"expected a regular expression, got one that fails: {error}") from None
+        compiled(pattern)
+    except ValueError as error:
+        raise ValueError(
+            "expected a regular expression as RE2 has them (no look-around, no backreferences), "
+            f"got one that fails: {error}"
+        ) from None
     return pattern
 
 
@@ -219,7 +232,7 @@ class CheckModel(Strict):
     ) = Field(default=None, description="send: bytes that the answer has in it.")
     expect_regex: (
         Annotated[bytes, BeforeValidator(_pattern), WithJsonSchema({"type": "string"})] | None
-    ) = Field(default=None, description="send: what is found in the answer.")
+    ) = Field(default=None, description="send: what is found in the answer; as RE2 has it.")
     path: Annotated[
         str,
         BeforeValidator(_plain(r"/[!-~]{0,1023}", "a path such as /health")),

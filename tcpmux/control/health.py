@@ -17,8 +17,7 @@ import logging
 import random
 import time
 from array import array
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from tcpmux.config import Address, Check, Passive
 from tcpmux.config.checks import Watch, from_message
 from tcpmux.control.probes import ProbeFailed, ProbeImpossible, knock, probe
+from tcpmux.control.tasks import Tasks
 from tcpmux.errors import TcpmuxError
 from tcpmux.shm.image import (
     DOWN,
@@ -147,30 +147,24 @@ class Health:
         self._restless: set[Endpoint] = set()  # not up, or not yet as if nothing had been
         self._queue: list[tuple[float, int, Endpoint]] = []  # heap of checks that are due
         self._order = 0
-        self._checking: set[asyncio.Task[None]] = set()
+        self.looks = 0  # turns of the loop
+        self._checking = 0  # checks under way that have a task
         self._texts: list[str] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._to_ask = asyncio.Event()
         self._say_impossible = 0.0  # monotonic; not again before
         self._has_asked = asyncio.Event()  # else there is nothing to go by
 
-    def start(self, master: MasterLink) -> None:
+    def start(self, master: MasterLink, tell: Callable[[str], object] = lambda _: None) -> None:
+        """tell: gets a line for each fault in here."""
         self._master = master
+        self._tasks = Tasks(tell)
         self.pushed()
-        self._spawn(self._ask())
-        self._spawn(self._run())
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.keep("health: asking the master", self._ask)
+        self._tasks.keep("health", self._run)
 
     async def close(self) -> None:
-        for task in [*self._tasks, *self._checking]:
-            task.cancel()
-        for task in [*self._tasks, *self._checking]:
-            with suppress(asyncio.CancelledError, TcpmuxError):
-                await task
+        await self._tasks.close()
 
     # --- for people -------------------------------------------------------------------------
 
@@ -316,12 +310,10 @@ class Health:
                 self._begin_checks(now)
                 self._look_at_failures(now)
                 await self._tell(now)
+                self.looks += 1
             except TcpmuxError as error:
                 log.warning("the master does not take the health of endpoints: %s", error)
-                await asyncio.sleep(1.0)
-            except Exception:
-                log.exception("a fault while looking at endpoints")
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(ASK_AGAIN)
             await asyncio.sleep(max(0.0, TICK - (time.monotonic() - now)))
 
     def _plan(self, endpoint: Endpoint, due: float) -> None:
@@ -330,7 +322,7 @@ class Health:
         heapq.heappush(self._queue, (due, self._order, endpoint))
 
     def _begin_checks(self, now: float) -> None:
-        while self._queue and self._queue[0][0] <= now and len(self._checking) < AT_ONCE:
+        while self._queue and self._queue[0][0] <= now and self._checking < AT_ONCE:
             due, _, endpoint = heapq.heappop(self._queue)
             if (
                 due != endpoint.due  # another has been planned
@@ -339,22 +331,23 @@ class Health:
                 or endpoint.watch.check is None
             ):
                 continue
-            check = endpoint.watch.check
-            if check.kind == "tcp" and not check.port:
-                try:
-                    if knock(endpoint.address):
-                        self._result(endpoint, check, "")
-                        continue
-                except ProbeFailed as error:
-                    self._result(endpoint, check, str(error))
-                    continue
-                except ProbeImpossible as error:
-                    self._put_off(endpoint, check, error)
-                    continue
-            endpoint.is_checking = True
-            task = asyncio.get_running_loop().create_task(self._check(endpoint, check))
-            self._checking.add(task)
-            task.add_done_callback(self._checking.discard)
+            self._begin_check(endpoint, endpoint.watch.check)
+
+    def _begin_check(self, endpoint: Endpoint, check: Check) -> None:
+        if check.kind == "tcp" and not check.port:
+            try:
+                if knock(endpoint.address):
+                    self._result(endpoint, check, "")
+                    return
+            except ProbeFailed as error:
+                self._result(endpoint, check, str(error))
+                return
+            except ProbeImpossible as error:
+                self._put_off(endpoint, check, error)
+                return
+        endpoint.is_checking = True
+        self._checking += 1
+        self._tasks.once("a check", self._check(endpoint, check))
 
     async def _check(self, endpoint: Endpoint, check: Check) -> None:
         reason = ""
@@ -367,8 +360,11 @@ class Health:
             return
         finally:
             endpoint.is_checking = False
+            self._checking -= 1
         if endpoint.watch.check == check:
             self._result(endpoint, check, reason)
+        elif endpoint.watch.check is not None:  # another one, which has waited for this to end
+            self._plan(endpoint, time.monotonic())
 
     def _put_off(self, endpoint: Endpoint, check: Check, error: ProbeImpossible) -> None:
         """Nothing has been found out."""

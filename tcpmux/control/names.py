@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from tcpmux.config import Address, HostName
 from tcpmux.control.master_link import MasterLink
+from tcpmux.control.tasks import Tasks
 from tcpmux.errors import TcpmuxError
 
 log = logging.getLogger("tcpmux.control")
@@ -23,25 +23,22 @@ class HostNames:
     def __init__(self) -> None:
         self._master: MasterLink | None = None
         self._watch: Any = None  # NameWatch
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks()
 
-    def start(self, master: MasterLink) -> None:
+    def start(self, master: MasterLink, tell: Callable[[str], object] = lambda _: None) -> None:
+        """tell: gets a line for each fault in here."""
         self._master = master
+        self._tasks = Tasks(tell)
 
     async def close(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-            with suppress(asyncio.CancelledError, TcpmuxError):
-                await task
+        await self._tasks.close()
         if self._watch is not None:
             await self._watch.close()
 
     def pushed(self, message: dict[str, Any]) -> None:
         """Of what the master says unasked, {"push": "names", ...} and {"push": "reload"}."""
         act = self._reload_quietly() if message["push"] == "reload" else self._follow(message)
-        task = asyncio.get_running_loop().create_task(act)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.once("host names", act)
 
     async def reload(self, by: str) -> dict[str, Any]:
         """Asks the master for a reload, once the new names of its files have been looked up.

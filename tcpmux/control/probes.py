@@ -1,28 +1,44 @@
 """One look at one endpoint: whether it is well. Runs in control.
 
 Each probe is what a client of that kind says first, and no more: nothing is changed, nobody logs
-in. A failure is a ProbeFailed whose text says what was met with.
+in. A failure is a ProbeFailed whose text says what was met with. Nobody trusts an endpoint: of its
+answer so much is looked at, and whatever else it brings about is a failure as well.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import re
 import socket
 import ssl
 import struct
+import time
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from tcpmux.config.patterns import compiled
+from tcpmux.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
 
     from tcpmux.config import Address, Check
 
+log = logging.getLogger("tcpmux.control")
+
 MOST_ANSWER = 64 * 1024  # bytes looked at
+MOST_LINE = 4096  # bytes of a line that is waited for
+# A match that takes longer (s) is followed by a pause of so many times that.
+LONG_MATCH, PAUSE = 0.005, 9.0
+# A timeout is waited for in so many parts; one that took too long (s) does not count, as the loop
+# was busy with something else. It is given up after so many times the timeout in any case.
+PARTS, LATE, MOST_PATIENCE = 4, 0.03, 10.0
+CANCEL_TIME = 1.0  # s for a probe to end when it is cancelled
 SHOWN = 60  # characters of an answer in a message
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close sends RST, and leaves no TIME_WAIT
 # PostgreSQL, "Message Formats": SSLRequest. The server answers with S or N before any log in.
@@ -31,7 +47,10 @@ MYSQL_PROTOCOL, MYSQL_ERROR = 10, 0xFF  # first byte of the server's first packe
 
 
 class ProbeFailed(Exception):
-    """The endpoint is not well. Its text says why, in a few words."""
+    """The endpoint is not well. Its text, which is never empty, says why, in a few words."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason or "it failed")
 
 
 class ProbeImpossible(Exception):
@@ -69,7 +88,11 @@ def _failed(error: OSError) -> ProbeFailed | ProbeImpossible:
 def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason or error}"
-    return os.strerror(error.errno).lower() if error.errno else str(error)
+    if error.errno:
+        return os.strerror(error.errno).lower()
+    # As of asyncio, for one that closes in the middle of a handshake.
+    known = "connection reset by peer" if isinstance(error, ConnectionResetError) else ""
+    return str(error) or known or type(error).__name__
 
 
 def _socket(address: Address) -> socket.socket:
@@ -104,20 +127,26 @@ def _begin(sock: socket.socket, address: Address) -> bool:
 
 def knock(address: Address) -> bool:
     """A connect that can be decided at once: True, it is well; False, it takes longer. Raises
-    ProbeFailed and ProbeImpossible. Most checks are of this kind, and need no task."""
+    ProbeFailed and ProbeImpossible, and nothing else. Most checks are of this kind, and need no
+    task."""
     try:
         with _socket(address) as sock:
             return _begin(sock, address)
     except OSError as error:
         raise _failed(error) from None
+    except Exception as error:
+        log.exception("a check of %s failed by a fault", address)
+        raise ProbeFailed(f"a fault in the check: {error!r:.100}") from error
 
 
 async def probe(address: Address, check: Check) -> None:
-    """Raises ProbeFailed and ProbeImpossible."""
+    """Raises ProbeFailed and ProbeImpossible, and nothing else."""
     if check.port and not address.path:
         address = replace(address, port=check.port)
     try:
-        await asyncio.wait_for(_PROBES[check.kind](address, check), check.timeout)
+        await _patiently(_PROBES[check.kind](address, check), check.timeout)
+    except (ProbeFailed, ProbeImpossible):
+        raise
     except asyncio.TimeoutError:
         raise ProbeFailed(f"no answer within {check.timeout:g} s") from None
     except OSError as error:
@@ -125,6 +154,35 @@ async def probe(address: Address, check: Check) -> None:
     except asyncio.IncompleteReadError as error:
         got = f" after {shown(error.partial)}" if error.partial else " without an answer"
         raise ProbeFailed(f"closed{got}") from None
+    except ValueError as error:  # a name that can't be one in TLS, for instance
+        raise ProbeFailed(printable(str(error))) from None
+    except Exception as error:
+        log.exception("a check of %s at %s failed by a fault", check.kind, address)
+        raise ProbeFailed(f"a fault in the check: {error!r:.100}") from error
+
+
+async def _patiently(work: Coroutine[Any, Any, None], seconds: float) -> None:
+    """Raises TimeoutError once `seconds` of listening have been in vain: a time in which the loop
+    was busy elsewhere, and heard nobody, does not count."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    give_up = loop.time() + MOST_PATIENCE * seconds
+    part = seconds / PARTS
+    heard = 0
+    try:
+        while heard < PARTS and loop.time() < give_up:
+            began = loop.time()
+            done, _ = await asyncio.wait({task}, timeout=part)
+            if task.cancelled():
+                raise ProbeFailed("the check was cancelled")
+            if done:
+                return task.result()
+            heard += loop.time() - began < part + LATE
+        raise asyncio.TimeoutError
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=CANCEL_TIME)
 
 
 async def _connected(address: Address) -> socket.socket:
@@ -173,7 +231,10 @@ class _Talk:
             await self._writer.wait_closed()
 
 
+@lru_cache
 def _tls_context(*, verify: bool) -> ssl.SSLContext:
+    """Made once for each setting: to read the certificates that are trusted takes longer than a
+    check."""
     context = ssl.create_default_context()
     if not verify:  # whether it talks TLS at all
         context.check_hostname = False
@@ -192,16 +253,41 @@ async def _send(address: Address, check: Check) -> None:
         if not check.expect:
             await writer.drain()
             return
+        matches = _matcher(check)
         answer = b""
         while len(answer) < MOST_ANSWER:
             part = await reader.read(MOST_ANSWER - len(answer))
             answer += part
-            found = re.search(check.expect, answer) if check.is_pattern else check.expect in answer
-            if found:
+            began = time.perf_counter()
+            if matches(answer):
                 return
             if not part:
                 break
+            took = time.perf_counter() - began
+            if took > LONG_MATCH:  # what comes meanwhile is matched at once
+                await asyncio.sleep(took * PAUSE)
         raise ProbeFailed(f"answered {shown(answer)}" if answer else "closed without an answer")
+
+
+def _matcher(check: Check) -> Callable[[bytes], bool]:
+    if not check.is_pattern:
+        return lambda answer: check.expect in answer
+    try:
+        pattern = compiled(check.expect)
+    except ValueError as error:
+        raise ProbeFailed(f"expect_regex can't be used: {error}") from None
+    return lambda answer: pattern.search(answer) is not None
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    """The first line with its end, or what there is of it."""
+    line = b""
+    while b"\n" not in line and len(line) < MOST_LINE:
+        part = await reader.read(MOST_LINE - len(line))
+        if not part:
+            break
+        line += part
+    return line[: line.find(b"\n") + 1 or len(line)]
 
 
 async def _http(address: Address, check: Check) -> None:
@@ -214,8 +300,8 @@ async def _http(address: Address, check: Check) -> None:
     )
     async with _Talk(address, check, tls=check.tls) as (reader, writer):
         writer.write(request.encode())
-        line = await reader.readline()
-    found = re.match(rb"HTTP/1\.[01] ([1-5]\d\d)( |\r?\n)", line)
+        line = await _line(reader)
+    found = re.match(rb"HTTP/1\.[01] ([1-5]\d\d)( .*)?\r?\n", line)
     if found is None:
         raise ProbeFailed(f"answered {shown(line)}" if line else "closed without an answer")
     first, last = check.status
@@ -226,7 +312,7 @@ async def _http(address: Address, check: Check) -> None:
 async def _redis(address: Address, check: Check) -> None:
     async with _Talk(address, check) as (reader, writer):
         writer.write(b"PING\r\n")
-        line = await reader.readline()
+        line = await _line(reader)
     # One that wants a password is at work.
     if not line.startswith((b"+PONG", b"-NOAUTH")):
         raise ProbeFailed(f"answered {shown(line)}" if line else "closed without an answer")
@@ -251,7 +337,7 @@ async def _mysql(address: Address, check: Check) -> None:
         raise ProbeFailed(f"answered {shown(head)}")
 
 
-_PROBES: dict[str, Callable[[Address, Check], Awaitable[None]]] = {
+_PROBES: dict[str, Callable[[Address, Check], Coroutine[Any, Any, None]]] = {
     "tcp": _tcp,
     "send": _send,
     "tls": _tls,

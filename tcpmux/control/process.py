@@ -19,6 +19,7 @@ from tcpmux.control.master_link import MasterLink
 from tcpmux.control.names import HostNames
 from tcpmux.control.orphans import OrphanedWorkers
 from tcpmux.control.server import AdminApi, Identity, Readings
+from tcpmux.control.tasks import Tasks
 from tcpmux.errors import TcpmuxError
 from tcpmux.logs import set_level
 
@@ -55,14 +56,15 @@ class Control:
                 ]
             )
 
+        def tell(text: str) -> None:
+            tasks.once("telling the master of a fault", self._tell(link, text))
+
         names = HostNames()
-        tasks: set[asyncio.Task[None]] = set()
+        tasks = Tasks(tell)
 
         def pushed(message: dict[str, Any]) -> None:
             if message["push"] == "event":
-                task = asyncio.get_running_loop().create_task(self._hear(link))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+                tasks.once("hearing of an event", self._hear(link))
             elif message["push"] == "checks":
                 self.readings.health.pushed()
             elif message["push"] == "log_level":
@@ -71,7 +73,7 @@ class Control:
                 names.pushed(message)
 
         link = MasterLink(self.master, master_gone, on_push=pushed)
-        names.start(link)
+        names.start(link, tell)
         door = Door()
         app = AdminApi(self.readings, self.identity, link, orphans, names).app(door)
         runner = web.AppRunner(
@@ -87,20 +89,22 @@ class Control:
             for sock in filter(None, (self.admin, self.http)):
                 await door.serve(runner.server, sock, BACKLOG)
             await link.start()
-            self.readings.health.start(link)
+            self.readings.health.start(link, tell)
             await over.wait()
         finally:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
             door.close()
             await self.readings.health.close()
             await names.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await tasks.close()
             await runner.cleanup()
             link.close()
             orphans.close()
             self.admin.close()
+
+    async def _tell(self, link: MasterLink, text: str) -> None:
+        with suppress(TcpmuxError):  # our own log has it
+            await link.request("fault", text=text)
 
     async def _hear(self, link: MasterLink) -> None:
         """The master has an event to tell."""

@@ -11,6 +11,7 @@
     set_workers  count
     kill         ids, told          resets connections; the events speak of so many
     events       since              what has happened after that number
+    fault        text               of control itself: an event
     log_level    level
     upgrade
     stop         now
@@ -28,8 +29,9 @@ from typing import TYPE_CHECKING, Any
 
 from tcpmux.config import Config, HostName, checks
 from tcpmux.config.checks import Watch
-from tcpmux.errors import TcpmuxError, one_line
+from tcpmux.errors import TcpmuxError, one_line, printable
 from tcpmux.master.control import Refusal
+from tcpmux.master.events import LONGEST_TEXT
 from tcpmux.master.instance import wanted_workers
 from tcpmux.master.names import from_request
 from tcpmux.master.reload import MOST_CHANGES, Sources
@@ -76,6 +78,10 @@ class Requests:
         if verb == "events":
             events = self._master.events.after(request["since"])
             return {"events": [event.as_json() for event in events]}
+        if verb == "fault":
+            text = printable(str(request.get("text")))[:LONGEST_TEXT]
+            log.error("control: %s", text, extra={"event": "control"})
+            return {}
         if verb == "stop":
             self._master.drain(
                 "stop asked for", by=request.get("by", ""), now=bool(request.get("now"))

@@ -7,15 +7,19 @@ import os
 import resource
 import socket
 import ssl
+import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tcpmux.config import Address, Check
+from tcpmux.control import probes
 from tcpmux.control.probes import ProbeFailed, ProbeImpossible, knock, probe
 from tests.support import refusing_port
 
@@ -185,6 +189,183 @@ def test_a_lack_on_this_host_is_not_held_against_the_endpoint() -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert knock(address)
+
+
+# --- endpoints that mean harm, or know no better ----------------------------------------------
+
+KINDS = {
+    "tcp": Check("tcp", port=1),
+    "send": Check("send", send=b"hi", expect=b"hello"),
+    "regex": Check("send", send=b"hi", expect=rb"(\w+\s?)+#$", is_pattern=True),
+    "tls": Check("tls"),
+    "http": Check("http"),
+    "https": Check("http", tls=True),
+    "redis": Check("redis"),
+    "postgres": Check("postgres"),
+    "mysql": Check("mysql"),
+}
+
+
+def all_of(data: bytes) -> Callable[[socket.socket], None]:
+    return lambda client: client.sendall(data)
+
+
+def without_end(data: bytes) -> Callable[[socket.socket], None]:
+    def talk(client: socket.socket) -> None:
+        while True:
+            client.sendall(data)
+
+    return talk
+
+
+def drop_by_drop(data: bytes) -> Callable[[socket.socket], None]:
+    def talk(client: socket.socket) -> None:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.settimeout(0.01)
+        for byte in data * 1000:
+            client.sendall(bytes([byte]))
+            with suppress(TimeoutError):
+                if not client.recv(1):
+                    return
+
+    return talk
+
+
+def reset(client: socket.socket) -> None:
+    client.sendall(b"HTTP/1.1")
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+HOSTILE = {
+    "garbage": all_of(os.urandom(5000)),
+    "zeros": all_of(bytes(5000)),
+    "no newline in 70,000 bytes": all_of(b"x" * 70_000),
+    "no newline in 1 MiB": all_of(b"HTTP/1.1 200 " + b"x" * (1 << 20)),
+    "huge": all_of(b"no\n" * 500_000),
+    "endless": without_end(b"x" * 65536),
+    "endless lines": without_end(b"\r\n" * 1000),
+    "slow": drop_by_drop(b"+"),
+    "half": all_of(b"HTTP/1.1 2"),
+    "half of mysql": all_of(b"\xff\xff\xff\x00\xff\x10"),
+    "mysql of no length": all_of(b"\x00\x00\x00\x00\xff"),
+    "words that never end a match": all_of(b"word " * 14_000 + b"!"),
+    "half of TLS": all_of(b"\x16\x03\x03\xff\xff\x02"),
+    "TLS alerts": without_end(b"\x15\x03\x03\x00\x02\x01\x00"),
+    "nothing": all_of(b""),
+    "a reset": reset,
+}
+GOOD = {("tcp", name) for name in HOSTILE}  # it takes a connection, and that is all that is asked
+
+
+@contextmanager
+def talking(talk: Callable[[socket.socket], None]) -> Iterator[Address]:
+    """Each connection is talked to by a thread of its own, which reads nothing before."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    clients: list[socket.socket] = []
+
+    def serve(client: socket.socket) -> None:
+        with client, suppress(OSError):
+            talk(client)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                clients.append(listener.accept()[0])
+                threading.Thread(target=serve, args=(clients[-1],), daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield Address("127.0.0.1", listener.getsockname()[1], "")
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_whatever_is_answered_a_probe_fails_and_says_why(what: str) -> None:
+    """No kind ends by another exception, whatever it meets with, and none waits for ever."""
+    with talking(HOSTILE[what]) as address:
+        for kind, plain in KINDS.items():
+            check = replace(plain, timeout=0.3, port=address.port if kind == "tcp" else 0)
+            reason = why(address, check)
+            assert (reason == "") == ((kind, what) in GOOD), (kind, what, reason)
+            assert len(reason) < 300
+            assert reason.isprintable()
+            assert "fault" not in reason
+
+
+def test_a_name_that_can_not_be_one_is_a_failure_with_a_reason() -> None:
+    with server() as (address, _):
+        for host in (".", "a" * 255, "a..b"):
+            assert why(address, Check("tls", host=host)) not in ("", "fault")
+
+
+def test_an_answer_that_is_matched_for_long_leaves_room_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a match that took long there is a pause, in which more is gathered: the loop is free
+    nine tenths of the time."""
+
+    class Slow:
+        looks = 0
+
+        def search(self, _: bytes) -> None:
+            self.looks += 1
+            time.sleep(0.02)  # as a machine that is busy
+
+    slow = Slow()
+    monkeypatch.setattr(probes, "compiled", lambda _: slow)
+    with talking(drop_by_drop(b"x")) as address:
+        check = Check("send", send=b"hi", expect=b"y", is_pattern=True, timeout=0.5)
+        assert why(address, check)
+    assert 1 <= slow.looks <= 5
+
+
+def test_tls_settings_are_made_once(certificate: Path) -> None:
+    """To read the certificates of the host takes longer than a check."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with server(context=context) as (address, _):
+        assert why(address, Check("tls")) == ""
+        made = probes._tls_context.cache_info().misses
+        for _ in range(3):
+            assert why(address, Check("tls")) == ""
+            assert why(address, Check("http", tls=True))
+        assert probes._tls_context.cache_info().misses == made
+
+
+# --- time ---------------------------------------------------------------------------------------
+
+
+def in_a_busy_loop(address: Address, check: Check, blocked: float) -> str:
+    """The same as why(), while something else in the loop takes all of its time but moments."""
+
+    async def busy() -> None:
+        while True:
+            time.sleep(blocked)
+            await asyncio.sleep(0.001)
+
+    async def scenario() -> str:
+        other = asyncio.create_task(busy())
+        try:
+            await probe(address, check)
+        except ProbeFailed as error:
+            return str(error)
+        finally:
+            other.cancel()
+        return ""
+
+    return asyncio.run(scenario())
+
+
+def test_time_in_which_nobody_listened_is_not_held_against_an_endpoint() -> None:
+    """Something else in control takes twice the timeout, again and again."""
+    with server(b"HTTP/1.1 200 OK\r\n\r\n") as (address, _):
+        assert in_a_busy_loop(address, Check("http", timeout=0.1), 0.2) == ""
+    with talking(drop_by_drop(b"+")) as silent:
+        assert in_a_busy_loop(silent, Check("redis", timeout=0.1), 0.2) != ""
 
 
 def test_a_check_leaves_nothing_behind() -> None:
