@@ -58,7 +58,7 @@ MODULES = {
         "waiter.c",
     ],
     "tcpmux.worker._handover": ["handover.c", "pipe_pool.c", "wheel.c"],
-    "tcpmux.worker._guardian": ["channel.c"],
+    "tcpmux.worker._guardian": ["channel.c", "watch.c"],
 }
 
 

@@ -29,7 +29,7 @@
 #include "route_table.h"
 
 #define TM_LIVE_MAGIC 0x6576696c78757463ull /* "ctuxlive", little endian */
-#define TM_LIVE_FORMAT 4u
+#define TM_LIVE_FORMAT 5u
 
 #define TM_BUFFER_SIZE 65536u /* bytes of one recv; at most TM_PIPE_MIN, so that any rest fits a pipe */
 #define TM_MAX_LISTENING (TM_MAX_LISTENERS * TM_MAX_SHARDS)
@@ -210,6 +210,7 @@ struct tm_live {
     _Alignas(TM_CACHE_LINE) _Atomic uint64_t generation_seen;
     _Atomic uint64_t heartbeat_ms; /* monotonic; last turn of the loop */
     _Atomic uint32_t awake;        /* at work since then; 0 = waiting for events */
+    _Atomic uint64_t progress;     /* turns and, within them, events and connections dealt with */
     struct tm_journal journal;
     struct tm_author author; /* commons.h */
     struct tm_worker_counters counters;
@@ -320,8 +321,19 @@ static inline uint64_t tm_live_heartbeat(const struct tm_live *live)
 {
     return atomic_load_explicit(&live->heartbeat_ms, memory_order_relaxed);
 }
+static inline uint64_t tm_live_progress(const struct tm_live *live)
+{
+    return atomic_load_explicit(&live->progress, memory_order_relaxed);
+}
+/* A piece of work of bounded size is done: not more often than there is any, and never within one. */
+static inline void tm_live_advance(struct tm_live *live)
+{
+    uint64_t progress = atomic_load_explicit(&live->progress, memory_order_relaxed);
+    atomic_store_explicit(&live->progress, progress + 1, memory_order_relaxed);
+}
 static inline void tm_live_set_heartbeat(struct tm_live *live, uint64_t now_ms)
 {
+    tm_live_advance(live);
     atomic_store_explicit(&live->heartbeat_ms, now_ms, memory_order_relaxed);
     atomic_store_explicit(&live->awake, 1, memory_order_relaxed);
 }

@@ -651,6 +651,8 @@ cdef extern from "live.h" nogil:
     void tm_live_set_pid(tm_live *live, int32_t pid)
     void tm_live_rest(tm_live *live)
     bint tm_live_awake(const tm_live *live)
+    uint64_t tm_live_progress(const tm_live *live)
+    void tm_live_advance(tm_live *live)
     uint32_t tm_live_presence(const tm_live *live)
     void tm_live_set_presence(tm_live *live, int presence)
     int32_t tm_live_guardian_pid(const tm_live *live)

@@ -100,6 +100,7 @@ class Live(Region):
     connections: int
     generation_seen: int
     heartbeat_ms: int
+    progress: int
     @staticmethod
     def create(worker: int, capacity: int) -> Live: ...
     @staticmethod

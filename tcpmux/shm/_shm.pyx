@@ -26,7 +26,7 @@ from tcpmux.shm._layout cimport (
     tm_failures, tm_failures_all, tm_image, TM_LABEL_SIZE, tm_listener, tm_listening, tm_live,
     tm_live_at_fault, tm_live_connections, tm_live_ending, TM_LIVE_FORMAT,
     tm_live_generation_seen, tm_live_guardian_pid, tm_live_heartbeat, tm_live_init, tm_live_pid,
-    tm_live_presence, tm_live_set_at_fault, tm_live_set_guardian_pid, tm_live_set_pid,
+    tm_live_presence, tm_live_progress, tm_live_set_at_fault, tm_live_set_guardian_pid, tm_live_set_pid,
     tm_live_set_presence, tm_live_size, tm_live_starts, tm_live_valid, TM_LOG_ENDS,
     TM_LOG_ENTRIES, tm_log_entry, TM_LOG_STARTS, TM_MAGLEV, tm_maglev_fill, tm_maglev_size,
     TM_MAX_ALL_DESTINATIONS, TM_MAX_DESTINATIONS, TM_MAX_ENDPOINTS, TM_MAX_LINES,
@@ -850,6 +850,11 @@ cdef class Live(Region):
     def heartbeat_ms(self):
         """Monotonic milliseconds of the last turn of its loop."""
         return tm_live_heartbeat(self.live())
+
+    @property
+    def progress(self):
+        """How many turns, events and connections it has dealt with; only a change means something."""
+        return tm_live_progress(self.live())
 
     @property
     def records_used(self):

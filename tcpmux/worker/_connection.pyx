@@ -26,20 +26,20 @@ from tcpmux.shm._layout cimport (
     TM_CLOSED_client_reset, TM_CLOSED_connect_failed, TM_CLOSED_connect_timeout,
     TM_CLOSED_endpoint_reset, TM_CLOSED_finished, TM_CLOSED_idle_timeout, TM_CLOSED_killed,
     TM_CLOSED_lifetime, TM_CLOSED_local_error, TM_CLOSED_no_endpoint, TM_CLOSED_overflow,
-    TM_CLOSED_retries_used_up, TM_CLOSED_shutdown, tm_common, tm_conn, tm_conn_state,
-    TM_CONNECT, TM_CONNECTING, tm_count, TM_DEAD, tm_destination, tm_duration_bounds_us,
-    TM_ENDING, TM_ENDPOINT, tm_endpoint, TM_FREE, TM_FULL_QUEUE, TM_FULL_SPILL, tm_half,
-    TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, tm_histogram_add, TM_HOLD,
-    TM_HOLDS_DESTINATION, TM_HOLDS_ENDPOINT, TM_HOLDS_QUEUE, TM_HUNG_UP, tm_journal_note,
-    TM_KEPT_ALIVE, tm_latency_bounds_us, tm_live_set_connections, tm_log_commit, TM_LOG_END,
-    tm_log_entry, tm_log_place, TM_LOG_START, TM_LOG_STARTS, TM_MAX_LINES, tm_mix, TM_NONE,
-    tm_note_failure, tm_note_success, TM_NOTHING, TM_OPEN, tm_peer, tm_pick,
-    TM_PICKED_failed_over, TM_PICKED_only, TM_PICKED_spilled, TM_PICKED_weighted,
-    tm_pipe_give_back, TM_PIPE_SIZE, TM_PUMP_BLOCKED, TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED, TM_PUMP_EOF,
-    TM_PUMP_HOST_ERROR, tm_pump_release, tm_pump_result, tm_pump_run, TM_PUMP_SOURCE_ERROR,
-    TM_PUMP_YIELD, TM_READ_UNWATCHED, TM_RELAYING, TM_RESET, TM_RESETTING, tm_retry_earn,
-    tm_retry_take, tm_route, TM_SHUT, tm_slot, tm_table_log_capacity, tm_table_log_kinds,
-    tm_ticket_take, TM_UNCOUNTED_DESTINATION, TM_UNCOUNTED_SOURCE, TM_UNPACED, TM_WRITE_WATCHED,
+    TM_CLOSED_retries_used_up, TM_CLOSED_shutdown, tm_common, tm_conn, tm_conn_state, TM_CONNECT,
+    TM_CONNECTING, tm_count, TM_DEAD, tm_destination, tm_duration_bounds_us, TM_ENDING,
+    TM_ENDPOINT, tm_endpoint, TM_FREE, TM_FULL_QUEUE, TM_FULL_SPILL, tm_half, TM_HALF_ABORTED,
+    TM_HALF_OPEN, TM_HALF_SHUT, tm_histogram_add, TM_HOLD, TM_HOLDS_DESTINATION, TM_HOLDS_ENDPOINT,
+    TM_HOLDS_QUEUE, TM_HUNG_UP, tm_journal_note, TM_KEPT_ALIVE, tm_latency_bounds_us,
+    tm_live_advance, tm_live_set_connections, tm_log_commit, TM_LOG_END, tm_log_entry,
+    tm_log_place, TM_LOG_START, TM_LOG_STARTS, TM_MAX_LINES, tm_mix, TM_NONE, tm_note_failure,
+    tm_note_success, TM_NOTHING, TM_OPEN, tm_peer, tm_pick, TM_PICKED_failed_over, TM_PICKED_only,
+    TM_PICKED_spilled, TM_PICKED_weighted, tm_pipe_give_back, TM_PIPE_SIZE, TM_PUMP_BLOCKED,
+    TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED, TM_PUMP_EOF, TM_PUMP_HOST_ERROR, tm_pump_release,
+    tm_pump_result, tm_pump_run, TM_PUMP_SOURCE_ERROR, TM_PUMP_YIELD, TM_READ_UNWATCHED,
+    TM_RELAYING, TM_RESET, TM_RESETTING, tm_retry_earn, tm_retry_take, tm_route, TM_SHUT, tm_slot,
+    tm_table_log_capacity, tm_table_log_kinds, tm_ticket_take, TM_UNCOUNTED_DESTINATION,
+    TM_UNCOUNTED_SOURCE, TM_UNPACED, TM_WRITE_WATCHED,
 )
 from tcpmux.worker._choice cimport choose_turn, next_endpoint
 from tcpmux.worker._limits cimport hold, let_go_of, let_go_of_all, let_in
@@ -1145,6 +1145,7 @@ cdef bint connections_resume(Worker *w) noexcept nogil:
     cdef int side
     w.ready = TM_NONE
     while index != TM_NONE:
+        tm_live_advance(w.live)
         conn = &w.records[index]
         next = conn.next
         sides = conn.ready
@@ -1179,6 +1180,7 @@ cdef void connections_reset_all(Worker *w) noexcept nogil:
     cdef uint32_t index
     for index in range(w.live.records_used):
         if w.records[index].state != TM_FREE and w.records[index].state != TM_DEAD:
+            tm_live_advance(w.live)
             end(w, index, TM_CLOSED_shutdown, True)
     connections_resume(w)
     connections_free(w)

@@ -4,16 +4,15 @@ over it. Runs in the guardian, which does little else, so that nothing in it can
 """
 
 from libc.errno cimport errno
-from libc.stdint cimport int32_t, uint64_t
-from libc.stdio cimport snprintf
-from libc.string cimport memset, strrchr
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.string cimport memset
 from posix.signal cimport kill, sigaddset, sigemptyset, sigset_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.types cimport pid_t
-from posix.unistd cimport close, read
+from posix.unistd cimport close
 
 from tcpmux.shm._layout cimport (
-    TM_ABSENT, TM_HANGING, tm_live, tm_live_awake, tm_live_heartbeat, tm_live_presence,
+    TM_ABSENT, TM_HANGING, tm_live, tm_live_awake, tm_live_presence, tm_live_progress,
     tm_live_set_presence, TM_PRESENT, TM_STOPPED,
 )
 from tcpmux.shm._shm cimport Live
@@ -40,9 +39,21 @@ cdef extern from "<sys/syscall.h>" nogil:
     enum: SYS_pidfd_open
     long syscall(long number, ...)
 
-cdef extern from "<fcntl.h>" nogil:
-    enum: O_CLOEXEC, O_RDONLY
-    int open_file "open" (const char *path, int flags, ...)
+cdef extern from "watch.h" nogil:
+    enum tm_verdict: TM_AT_WORK, TM_SEEN_STOPPED, TM_SEEN_HANGING
+    struct tm_watch_limits:
+        uint32_t tick_ms, busy_ms, blocked_ms, patience_ms
+    struct tm_watch_sample:
+        uint64_t now_ms, step, cpu_us
+        bint resting, stopped, runnable
+    struct tm_watch:
+        bint overdue
+    void tm_watch_begin(tm_watch *watch, const tm_watch_sample *sample)
+    tm_verdict tm_watch_judge(tm_watch *watch, const tm_watch_limits *limits,
+                              const tm_watch_sample *sample)
+    bint tm_watch_wonders(const tm_watch *watch, const tm_watch_sample *sample)
+    uint64_t tm_process_cpu_us(pid_t pid, uint64_t otherwise)
+    char tm_process_state(pid_t pid)
 
 cdef extern from "<poll.h>" nogil:
     cdef struct pollfd:
@@ -57,9 +68,9 @@ cdef extern from "Python.h":
     void PyOS_AfterFork_Parent()
 
 cdef enum:
-    TICK_MS = 25       # between two looks at the heartbeat
-    HANGING_MS = 75    # without a turn of its loop; a full one takes about 50
-    PATIENCE_MS = 2000 # stopped or hanging for longer, it is killed
+    TICK_MS = 25       # between two looks at its progress
+    HANGING_MS = 75    # at one event: of CPU time, or blocked; watch.h
+    PATIENCE_MS = 2000 # stopped or hanging for longer, it is killed; also to take up its work
 
 
 def spawn():
@@ -102,13 +113,11 @@ cdef void note_presence(tm_live *live, int presence) noexcept nogil:
 
 cdef struct Watch:
     tm_live *live
+    tm_watch state
     pid_t pid
     bint is_child       # else it is only known by its pid
     bint stopped
     bint killed         # by this guardian, for hanging
-    uint64_t started_ms
-    uint64_t looked_ms  # last look at it
-    uint64_t since_ms   # when it was first seen stopped or hanging; 0 = all is well
 
 
 cdef bint has_ended(pid_t pid) noexcept nogil:
@@ -125,24 +134,8 @@ cdef bint has_ended(pid_t pid) noexcept nogil:
     return over
 
 
-cdef bint is_stopped(pid_t pid) noexcept nogil:
-    """By a signal. Of a process that is no child only /proc tells (proc_pid_stat(5)); it does not
-    if it is not mounted."""
-    cdef char text[64]
-    cdef char *end
-    cdef ssize_t size
-    cdef int fd
-    snprintf(text, sizeof(text), "/proc/%d/stat", <int>pid)
-    fd = open_file(text, O_RDONLY | O_CLOEXEC)
-    if fd < 0:
-        return False
-    size = read(fd, text, sizeof(text) - 1)
-    close(fd)
-    if size <= 0:
-        return False
-    text[size] = 0
-    end = strrchr(text, c")")  # its name, which may have any character in it
-    return end != NULL and end[1] == c" " and (end[2] == c"T" or end[2] == c"t")
+cdef bint is_stopped_state(char state) noexcept nogil:
+    return state == c"T" or state == c"t"
 
 
 cdef bint look(Watch *watch, int *status) noexcept nogil:
@@ -150,7 +143,7 @@ cdef bint look(Watch *watch, int *status) noexcept nogil:
     cdef pid_t got
     if not watch.is_child:
         status[0] = 0
-        watch.stopped = is_stopped(watch.pid)
+        watch.stopped = is_stopped_state(tm_process_state(watch.pid))
         return has_ended(watch.pid)
     got = waitpid(watch.pid, status, WNOHANG | WUNTRACED | WCONTINUED)
     while got == watch.pid:
@@ -164,31 +157,36 @@ cdef bint look(Watch *watch, int *status) noexcept nogil:
     return False
 
 
+cdef void sample(const Watch *watch, tm_watch_sample *taken) noexcept nogil:
+    taken.now_ms = monotonic_ms()
+    taken.step = tm_live_progress(watch.live)
+    taken.cpu_us = tm_process_cpu_us(watch.pid, taken.now_ms * 1000)
+    taken.stopped = watch.stopped
+    taken.runnable = False
+    taken.resting = tm_live_presence(watch.live) != TM_ABSENT and not tm_live_awake(watch.live)
+
+
 cdef void judge(Watch *watch) noexcept nogil:
     """Is it at work? Says so when that changes, and ends it when it has not been for long."""
-    cdef uint64_t now = monotonic_ms()
-    cdef bint slept = watch.looked_ms + HANGING_MS < now
-    cdef uint64_t heartbeat = tm_live_heartbeat(watch.live)
-    cdef bint hanging
-    if tm_live_presence(watch.live) == TM_ABSENT:  # has not taken up its work yet
-        hanging = watch.started_ms + PATIENCE_MS < now
-    else:
-        hanging = tm_live_awake(watch.live) and heartbeat + HANGING_MS < now
-    watch.looked_ms = now
-    if slept:
-        # This process has not run either: the machine stood still, and the worker with it.
-        watch.since_ms = 0
-        return
-    if not watch.stopped and not hanging:
-        watch.since_ms = 0
-        if tm_live_presence(watch.live) != TM_ABSENT:
+    cdef tm_watch_limits limits
+    cdef tm_watch_sample taken
+    cdef tm_verdict verdict
+    cdef bint absent = tm_live_presence(watch.live) == TM_ABSENT  # has not taken up its work yet
+    limits.tick_ms = TICK_MS
+    limits.busy_ms = limits.blocked_ms = PATIENCE_MS if absent else HANGING_MS
+    limits.patience_ms = PATIENCE_MS
+    sample(watch, &taken)
+    # Not before it has looked its descriptors over: one of ours would be a stranger there.
+    if not absent and tm_watch_wonders(&watch.state, &taken):
+        taken.runnable = tm_process_state(watch.pid) == c"R"
+    verdict = tm_watch_judge(&watch.state, &limits, &taken)
+    if verdict == TM_AT_WORK:
+        if not absent:
             note_presence(watch.live, TM_PRESENT)
         return
-    if watch.since_ms == 0:
-        watch.since_ms = now
-    note_presence(watch.live, TM_STOPPED if watch.stopped else TM_HANGING)
-    if now - watch.since_ms > PATIENCE_MS and not watch.killed:
-        watch.killed = not watch.stopped
+    note_presence(watch.live, TM_STOPPED if verdict == TM_SEEN_STOPPED else TM_HANGING)
+    if watch.state.overdue and not watch.killed:
+        watch.killed = verdict == TM_SEEN_HANGING
         kill(watch.pid, SIGKILL)
 
 
@@ -207,6 +205,7 @@ def wait_for_end(Live live not None, int32_t pid, bint is_child):
     is not, the status is 0.
     """
     cdef Watch watch
+    cdef tm_watch_sample begun
     cdef sigset_t signals
     cdef timespec tick
     cdef int status = 0
@@ -214,8 +213,8 @@ def wait_for_end(Live live not None, int32_t pid, bint is_child):
     watch.pid = pid
     watch.is_child = is_child
     watch.stopped = watch.killed = False
-    watch.since_ms = 0
-    watch.started_ms = watch.looked_ms = monotonic_ms()
+    sample(&watch, &begun)
+    tm_watch_begin(&watch.state, &begun)
     tick.tv_sec = 0
     tick.tv_nsec = TICK_MS * 1000000
     sigemptyset(&signals)

@@ -20,11 +20,11 @@ from posix.unistd cimport close
 from tcpmux.shm._layout cimport (
     TM_ACCEPT, tm_admitted, TM_CLIENT, TM_CLOSED_client_reset, TM_CLOSED_local_error,
     TM_CLOSED_worker_lost, tm_conn, TM_CONNECT, TM_CONNECTING, tm_count, TM_DEAD, TM_ENDING,
-    TM_ENDPOINT, TM_FREE, tm_half, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, TM_HOLDS_ENDPOINT, TM_HUNG_UP,
-    tm_image, tm_journal_note, tm_live_at_fault, tm_live_set_connections, TM_MAX_LISTENERS,
-    TM_MAX_SLOTS, TM_NONE, TM_NOTHING, TM_OPEN, tm_peer, tm_pipe_pool_adopt, tm_pump_recover,
-    TM_READ_UNWATCHED, TM_RELAYING, TM_RESET, TM_RESETTING, TM_SHUT, tm_slot,
-    tm_slot_active, TM_TAKE, TM_UNCOUNTED_SOURCE, TM_WRITE_WATCHED,
+    TM_ENDPOINT, TM_FREE, tm_half, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, TM_HOLDS_ENDPOINT,
+    TM_HUNG_UP, tm_image, tm_journal_note, tm_live_advance, tm_live_at_fault,
+    tm_live_set_connections, TM_MAX_LISTENERS, TM_MAX_SLOTS, TM_NONE, TM_NOTHING, TM_OPEN, tm_peer,
+    tm_pipe_pool_adopt, tm_pump_recover, TM_READ_UNWATCHED, TM_RELAYING, TM_RESET, TM_RESETTING,
+    TM_SHUT, tm_slot, tm_slot_active, TM_TAKE, TM_UNCOUNTED_SOURCE, TM_WRITE_WATCHED,
 )
 from tcpmux.worker._connection cimport (
     ANSWERED_AND_RESET, arm, attempt_failed, BASE_EVENTS, close_side, connect_next,
@@ -193,6 +193,7 @@ cdef void recover_records(Worker *w, tm_descriptors *all) noexcept nogil:
     recover_counting(w)
     for index in range(w.live.records_used):
         conn = &w.records[index]
+        tm_live_advance(w.live)
         conn.timer_slot = TM_NONE
         conn.listed = conn.ready = conn.kept = 0
         if index == current and tm_live_at_fault(w.live) and conn.faults < MOST_FAULTS:
@@ -405,6 +406,7 @@ cdef void recover_connections(Worker *w) noexcept nogil:
     reconcile_all(w)
     for index in range(w.live.records_used):
         conn = &w.records[index]
+        tm_live_advance(w.live)
         w.pump.journal.current = index
         if conn.state == TM_ENDING:
             conn.moving = 0

@@ -24,8 +24,8 @@ from posix.unistd cimport close, getpid, getppid, read
 
 from tcpmux.shm._layout cimport (
     TM_ACCEPT, tm_admitted, TM_ANY_WORKER, tm_count, tm_image, tm_journal_note, tm_listening,
-    tm_live_begin, tm_live_ending, tm_live_generation_seen, tm_live_guardian_pid, tm_live_rest,
-    tm_live_set_ending, tm_live_set_generation_seen, tm_live_set_heartbeat,
+    tm_live_advance, tm_live_begin, tm_live_ending, tm_live_generation_seen, tm_live_guardian_pid,
+    tm_live_rest, tm_live_set_ending, tm_live_set_generation_seen, tm_live_set_heartbeat,
     tm_live_set_presence, TM_MAX_LINES, TM_MAX_LISTENING, TM_NONE, TM_NOTHING, TM_ORDER_DRAIN,
     TM_ORDER_RETIRE, TM_OVER, tm_peer, tm_pipe_pool_destroy, tm_pipe_pool_init, TM_PRESENT,
     TM_REPLACED, tm_slot, tm_table_busy_poll, tm_table_generation, tm_table_image,
@@ -191,6 +191,7 @@ cdef bint accept_some(Loop *loop, uint32_t place, uint32_t budget) noexcept nogi
             if w.free == TM_NONE:
                 pause(loop, 0)
                 return False
+        tm_live_advance(w.live)
         w.pump.journal.listener = listener.id
         tm_journal_note(w.pump.journal, TM_ACCEPT)
         fd = tm_sock_accept(listener.fd, &peer)
@@ -548,6 +549,7 @@ cdef int wait_time(Loop *loop, bint unfinished) noexcept nogil:
 cdef void dispatch(Loop *loop, const epoll_event *event) noexcept nogil:
     cdef uint32_t generation = <uint32_t>(event.data.u64 >> 32)
     cdef uint32_t low = <uint32_t>event.data.u64
+    tm_live_advance(loop.worker.live)
     if generation:
         connection_event(&loop.worker, low >> 1, generation, <int>(low & 1), event.events)
     elif low == TAG_CHANNEL:
@@ -602,6 +604,7 @@ cdef int run_loop(Loop *loop) noexcept nogil:
         # is tried again under the same tag, which no event of this batch may meet.
         index = tm_wheel_pop(&w.wheel, w.records, w.now_ms)
         while index != TM_NONE:
+            tm_live_advance(w.live)
             connection_timer(w, index)
             index = tm_wheel_pop(&w.wheel, w.records, w.now_ms)
         connections_resume(w)

@@ -39,6 +39,7 @@ PROGRAMS = {
     "test_sock": ("sock.c",),
     "test_wheel": ("wheel.c",),
     "test_waiter": ("waiter.c",),
+    "test_watch": ("watch.c",),
     "test_channel": ("channel.c",),
     "test_live": (),
     "test_access_log": (),

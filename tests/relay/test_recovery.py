@@ -3,7 +3,9 @@ connection, and no byte is lost, doubled or moved."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import random
 import signal
 import socket
@@ -28,6 +30,9 @@ from tests.relay.harness import (
     transfer,
 )
 from tests.support import wait_for
+
+# Machine code that jumps to itself.
+ENDLESS_LOOPS = {"x86_64": b"\xeb\xfe", "aarch64": b"\x00\x00\x00\x14"}
 
 BLOCK = bytes(n * 7 % 251 for n in range(1 << 16))
 
@@ -318,6 +323,45 @@ def test_a_hanging_worker_is_killed_and_taken_up(
     wait_for(lambda: worker.live.presence == 2, "the guardian to notice")
     transfer(Flow(link.client, link.server, b"question"))
     assert worker.live.starts == 2
+
+
+@pytest.mark.skipif(platform.machine() not in ENDLESS_LOOPS, reason="no loop for this machine")
+def test_a_worker_that_goes_round_in_circles_is_killed_and_taken_up(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    """In the middle of one event, taking nothing but CPU time."""
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    link = worker.link(endpoint)
+    transfer(Flow(link.client, link.server, b"question"))
+    # The guardian's copy of the C library stays whole, and the next life begins with that.
+    with open(f"/proc/{worker.live.pid}/mem", "r+b", buffering=0) as memory:
+        memory.seek(ctypes.cast(ctypes.CDLL(None).recv, ctypes.c_void_p).value or 0)
+        memory.write(ENDLESS_LOOPS[platform.machine()])
+    link.client.sendall(b"question")
+    wait_for(lambda: worker.live.presence == 3, "the guardian to notice")
+    wait_for(lambda: worker.live.starts == 2, "the next life")
+    assert link.server.recv(100) == b"question"
+    transfer(Flow(link.server, link.client, b"answer"))
+
+
+def test_each_event_of_a_turn_counts_as_progress(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    """However long the turn is as a whole, which is what may take long, its guardian sees it."""
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    links = [worker.link(endpoint) for _ in range(50)]
+    worker.send_signal(signal.SIGSTOP)
+    wait_for(lambda: worker.live.presence == 2, "the stop")
+    before, turns = worker.live.progress, worker.live.counters()["wakeups"]
+    for link in links:
+        link.client.sendall(b"x")
+    worker.send_signal(signal.SIGCONT)
+    for link in links:
+        assert link.server.recv(1) == b"x"
+    wait_for(lambda: worker.live.progress - before >= 50, "the progress")
+    assert worker.live.counters()["wakeups"] - turns < 50
 
 
 def test_stopped_for_a_while_is_no_harm(

@@ -1,0 +1,67 @@
+/* Is another process at work? Runs in a guardian (over its worker) and in the master (over control
+ * and the log process).
+ *
+ * The watched one counts its steps in shared memory. What is judged is a stretch without a step, and
+ * not by the clock on the wall alone, which says nothing where others want the same CPU:
+ *
+ *   stopped  by a signal or a debugger
+ *   busy     it has had `busy_ms` of CPU time since its last step: it goes round in circles
+ *   blocked  at every look for `blocked_ms` it neither had CPU time nor waited for any: it waits in
+ *            the kernel for something that does not come
+ *
+ * One that waits for a CPU is none of these, however long. After `patience_ms` of being any of them
+ * it may be killed. Time in which the watching process itself did not run counts for nothing.
+ */
+#ifndef TM_WATCH_H
+#define TM_WATCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum tm_verdict { TM_AT_WORK = 0, TM_SEEN_STOPPED, TM_SEEN_HANGING };
+
+struct tm_watch_limits {
+    uint32_t tick_ms; /* between two looks */
+    uint32_t busy_ms;
+    uint32_t blocked_ms;
+    uint32_t patience_ms;
+};
+
+/* What one look at it has shown. */
+struct tm_watch_sample {
+    uint64_t now_ms;  /* monotonic */
+    uint64_t step;    /* its count of steps: any other value than before is a step */
+    uint64_t cpu_us;  /* CPU time it has had */
+    bool resting;     /* it waits for others, as it should */
+    bool stopped;
+    bool runnable;    /* running, or waiting for a CPU */
+};
+
+struct tm_watch {
+    uint64_t looked_ms;  /* last look */
+    uint64_t step;
+    uint64_t cpu_us;     /* at the last look, */
+    uint64_t step_cpu_us; /* and at the last step */
+    uint64_t moved_ms;   /* when it last had CPU time, wanted some, or rested */
+    uint64_t since_ms;   /* when it was first seen stopped or hanging; 0 = it is at work */
+    bool overdue;        /* it has been what the last verdict says for `patience_ms` */
+};
+
+/* Begins with what a first look has shown. */
+void tm_watch_begin(struct tm_watch *watch, const struct tm_watch_sample *sample);
+
+/* One more look. The sample's `runnable` matters only when tm_watch_wonders() about the rest of it. */
+enum tm_verdict tm_watch_judge(struct tm_watch *watch, const struct tm_watch_limits *limits,
+                               const struct tm_watch_sample *sample);
+
+/* Whether it has neither made a step nor had CPU time since the last look, and does not rest. */
+bool tm_watch_wonders(const struct tm_watch *watch, const struct tm_watch_sample *sample);
+
+/* CPU time of a process, us; `otherwise` if the kernel does not say. Opens no descriptor. */
+uint64_t tm_process_cpu_us(pid_t pid, uint64_t otherwise);
+
+/* Its state as in proc_pid_stat(5): R, S, D, T ...; 0 if /proc does not say. */
+char tm_process_state(pid_t pid);
+
+#endif
