@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
+from hypothesis import settings
+
 _kill = os.kill
 
 
@@ -19,6 +21,9 @@ def _kill_one(pid: int, number: int) -> None:
 def pytest_configure() -> None:
     """A shell has its background jobs ignore these, and what they start ignores them too; some
     tests send them."""
+    # How long an example takes says more about the machine than about what is tested.
+    settings.register_profile("tcpmux", deadline=None)
+    settings.load_profile("tcpmux")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     os.kill = _kill_one
