@@ -16,7 +16,10 @@ class UsageError(TcpmuxError):
 
 
 def printable(text: str) -> str:
-    """Nothing in it can forge or split a line."""
+    """With everything escaped that could forge or split a line, or act on a terminal: control
+    characters, what turns the direction of writing round, and blanks that are none."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -31,13 +31,13 @@ from tcpmux.cli import (
     weight,
     workers,
 )
-from tcpmux.cli.output import show_place
+from tcpmux.cli.output import say, show_place
 from tcpmux.errors import TcpmuxError
 
 
 def _report(message: str) -> None:
     for line in message.splitlines():
-        click.echo(f"tcpmux: error: {line}", err=True)
+        say(f"tcpmux: error: {line}", err=True)
 
 
 def _report_error(error: TcpmuxError) -> None:
@@ -46,7 +46,7 @@ def _report_error(error: TcpmuxError) -> None:
         _report(str(error))
         return
     for problem in problems:
-        click.echo(f"tcpmux: error: {problem}", err=True)
+        say(f"tcpmux: error: {problem}", err=True)
         show_place(problem)
 
 

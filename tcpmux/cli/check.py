@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tcpmux.cli.output import plural, show_place
+from tcpmux.cli.output import plural, say, say_json, show_place
 from tcpmux.cli.run import config_option, endpoint_option
 
 if TYPE_CHECKING:
@@ -39,15 +38,15 @@ def check(config: tuple[str, ...], endpoints: tuple[str, ...], as_json: bool) ->
         found = load(config, endpoints)
     except ConfigError as error:
         if as_json:
-            click.echo(json.dumps({"ok": False, "problems": _plain(error.problems)}, indent=2))
+            say_json({"ok": False, "problems": _plain(error.problems)})
         else:
             for problem in error.problems:
-                click.echo(str(problem), err=True)
+                say(str(problem), err=True)
                 show_place(problem)
         return error.exit_code
     names = _look_up(found)
     if as_json:
-        click.echo(json.dumps(_as_json(found, names), indent=2))
+        say_json(_as_json(found, names))
     else:
         _print(found, names, ", ".join(config))
     return 0
@@ -72,18 +71,18 @@ def _look_up(found: Config) -> dict[str, list[str] | str]:
 
 def _print(found: Config, names: dict[str, list[str] | str], files: str) -> None:
     for warning in found.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)
     for name, result in names.items():
         if isinstance(result, str):
-            click.echo(f"warning: {name} can't be looked up: {result}", err=True)
+            say(f"warning: {name} can't be looked up: {result}", err=True)
     destinations = [d for route in found.routes for d in route.destinations]
     count = sum(len(destination.endpoints) for destination in destinations)
-    click.echo(
+    say(
         f"{files}: ok: {plural(len(found.routes), 'route')}, "
         f"{plural(len(destinations), 'destination')}, {plural(count, 'endpoint')}"
     )
     for route in found.routes:
-        click.echo(f"{route.name} on {', '.join(map(str, route.listen))}")
+        say(f"{route.name} on {', '.join(map(str, route.listen))}")
         for destination in route.destinations:
             ends = [
                 f"{endpoint} ({', '.join(found_)})"
@@ -92,7 +91,7 @@ def _print(found: Config, names: dict[str, list[str] | str], files: str) -> None
                 for endpoint in dict.fromkeys(destination.endpoints)
             ]
             where = ", ".join(ends) or "no endpoint: its share is reset"
-            click.echo(f"  {destination.name} {destination.weight}: {where}")
+            say(f"  {destination.name} {destination.weight}: {where}")
 
 
 def _as_json(found: Config, names: dict[str, list[str] | str]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +14,9 @@ from tcpmux.cli.output import (
     human_bytes,
     json_option,
     plural,
+    say,
+    say_all,
+    say_json,
     watch_option,
     watching,
 )
@@ -108,14 +110,14 @@ def _row(connection: Connection) -> tuple[str, ...]:
 
 
 def print_connections(connections: Sequence[Connection]) -> None:
-    click.echo("\n".join(columns([HEADS, *map(_row, connections)], NUMBERS)))
+    say_all(columns([HEADS, *map(_row, connections)], NUMBERS))
 
 
 def _print(found: ConnectionList) -> None:
     print_connections(found["connections"])
     left = found["total"] - len(found["connections"])
     if left:
-        click.echo(f"and {left} more of {found['total']}: raise --limit, or filter")
+        say(f"and {left} more of {found['total']}: raise --limit, or filter")
 
 
 @click.command("conns")
@@ -154,7 +156,7 @@ def conns(
     def show() -> None:
         found = instance.connections(sort=order, limit=limit, **filters)
         if as_json:
-            click.echo(json.dumps(found, indent=2))
+            say_json(found)
         else:
             _print(found)
 
@@ -200,14 +202,14 @@ def kill(
         if not yes:
             print_connections(found["connections"][:SHOWN])
             if found["total"] > SHOWN:
-                click.echo(f"and {found['total'] - SHOWN} more")
+                say(f"and {found['total'] - SHOWN} more")
     if not yes:
         count = plural(len(wanted), "connection")
-        click.echo(f"would reset {count}: repeat it with --yes to do so")
+        say(f"would reset {count}: repeat it with --yes to do so")
         return 0
     answer = instance.kill(wanted, rate=rate)
     gone = f"; {answer['gone']} were gone" if answer["gone"] else ""
-    click.echo(f"reset {plural(answer['killed'], 'connection')}{gone}")
+    say(f"reset {plural(answer['killed'], 'connection')}{gone}")
     if answer["left"]:
-        click.echo(f"{answer['left']} are still there: their worker may be stopped; try again")
+        say(f"{answer['left']} are still there: their worker may be stopped; try again")
     return 1 if answer["left"] else 0

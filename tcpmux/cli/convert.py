@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from tcpmux.cli.output import say
 from tcpmux.cli.run import config_option, endpoint_option
 
 
@@ -33,6 +34,6 @@ def convert(config: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
         raise click.UsageError("convert them one by one: these are of different kinds")
     found = load_other(others) if others else load(config, endpoints)
     for warning in found.warnings:
-        click.echo(f"tcpmux: warning: {warning}", err=True)
+        say(f"tcpmux: warning: {warning}", err=True)
     click.echo(to_text(found), nl=False)
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.output import say
 from tcpmux.cli.run import config_option, endpoint_option
 
 DIFFERENT = 3  # exit code
@@ -33,5 +34,5 @@ def diff(admin: str | None, config: tuple[str, ...], endpoints: tuple[str, ...])
     paths = [str(Path(path).absolute()) for path in config]
     changes = client(admin).diff(paths, list(endpoints))
     for change in changes:
-        click.echo(change)
+        say(change)
     return DIFFERENT if changes else 0

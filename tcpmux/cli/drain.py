@@ -8,7 +8,7 @@ import click
 
 from tcpmux.cli import targets
 from tcpmux.cli.instance import admin_option, client
-from tcpmux.cli.output import plural, print_applied
+from tcpmux.cli.output import plural, print_applied, say
 from tcpmux.cli.stop import STATUS_TIME, waiting_for
 from tcpmux.control.client import Client
 from tcpmux.errors import TcpmuxError, UsageError
@@ -58,10 +58,10 @@ def drain(
         raise UsageError("--timeout and --force go with a TARGET; drain_timeout is in the file")
     pid = instance.stop()["pid"]
     if not wait:
-        click.echo(f"tcpmux (pid {pid}) is draining")
+        say(f"tcpmux (pid {pid}) is draining")
         return 0
-    waiting_for(Client(instance.path, STATUS_TIME), pid)
-    click.echo(f"drained (pid {pid})")
+    waiting_for(instance.with_timeout(STATUS_TIME), pid)
+    say(f"drained (pid {pid})")
     return 0
 
 
@@ -118,10 +118,10 @@ def _wait(instance: Client, found: list[targets.Target], timeout: float | None) 
     while True:
         left = targets.active(instance.routes(), found)
         if not left:
-            click.echo("drained: no connection is left")
+            say("drained: no connection is left")
             return 0
         if left != shown:
-            click.echo(f"waiting for {plural(left, 'connection')}")
+            say(f"waiting for {plural(left, 'connection')}")
             shown = left
         if deadline is not None and time.monotonic() >= deadline:
             raise TcpmuxError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,8 @@ from tcpmux.cli.output import (
     human_seconds,
     json_option,
     print_applied,
+    say_all,
+    say_json,
     watch_option,
     watching,
 )
@@ -89,7 +90,7 @@ def _show(found: list[dict[str, object]], now: float) -> None:
                 endpoint["health_reason"] or "-",
             )
         )
-    click.echo("\n".join(columns(rows, (3, 5, 6, 7))))
+    say_all(columns(rows, (3, 5, 6, 7)))
 
 
 @click.command("endpoint")
@@ -131,7 +132,7 @@ def endpoint(
     def show() -> None:
         found = _rows(instance, address)
         if as_json:
-            click.echo(json.dumps(found, indent=2))
+            say_json(found)
         else:
             _show(found, time.time())
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from tcpmux.cli.output import plural
+from tcpmux.cli.output import plural, say
 from tcpmux.cli.run import config_option
 from tcpmux.errors import TcpmuxError
 
@@ -52,9 +52,9 @@ def fmt(config: tuple[str, ...], check: bool) -> int:
 
     changed = [path for path in expand(config, []) if _format(path, check=check)]
     for path in changed:
-        click.echo(f"{path}: {'would be' if check else 'is'} formatted")
+        say(f"{path}: {'would be' if check else 'is'} formatted")
     if not changed:
-        click.echo(f"{plural(len(config), 'file')}: nothing to do")
+        say(f"{plural(len(config), 'file')}: nothing to do")
     return DIFFERENT if changed and check else 0
 
 

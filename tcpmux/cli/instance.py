@@ -1,31 +1,35 @@
-"""Which running instance a command talks to: named, or found among the processes."""
+"""Which running instance a command talks to: named, or found among the sockets of this machine.
+
+An instance listens on its admin socket and, beside it, on its takeover socket, and the kernel lists
+both. Anybody can listen under such names, so one counts only if its file and whoever listens on it
+belong to root or to the user who asks. What processes call themselves counts for nothing.
+"""
 
 from __future__ import annotations
 
 import os
-import socket
+import pwd
+import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from tcpmux.control.client import (
-    DEFAULT_SOCKET,
-    TIMEOUT,
-    VARIABLE,
-    AdminError,
-    Client,
-    PermissionDenied,
-)
-from tcpmux.errors import UsageError
+from tcpmux.control.client import DEFAULT_SOCKET, TIMEOUT, VARIABLE, AdminError, Client
+from tcpmux.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-MASTER = "tcpmux: master"
-CONTROL = "tcpmux: control"
+TABLE = "/proc/net/unix"
+TAKEOVER = ".takeover"  # after the path of the admin socket
+LISTENING = 0x10000  # __SO_ACCEPTCON in the kernel's table
+STREAM, PACKETS = 1, 5  # SOCK_STREAM, SOCK_SEQPACKET
+# Only root makes directories there: what is in /run/tcpmux* is the machine's, whoever owns it.
+RUNTIME = (Path("/run"), Path("/run/private"))
 PROBE_TIME = 1.0  # s
+MOST_LISTED = 10
 
 admin_option = click.option(
     "--admin",
@@ -37,120 +41,116 @@ admin_option = click.option(
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A process that calls itself tcpmux. sockets None: we may not look at them."""
+class Found:
+    """An admin socket by its name. owner: of its file. trusted: root's, ours or the machine's."""
 
-    pid: int
-    title: str
-    user: str
-    sockets: tuple[str, ...] | None
+    path: str
+    owner: int
+    trusted: bool
+    usable: bool  # we may connect to it
 
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    pid: int
-    title: str
-    socket: str
+    @property
+    def peers(self) -> frozenset[int]:
+        """Who may be the one that listens there."""
+        return frozenset({0, os.geteuid(), self.owner})
 
 
-def candidates() -> list[Candidate]:
-    """The masters and control processes on this machine, by pid."""
-    import psutil
-
-    found = []
-    for process in psutil.process_iter(["pid", "cmdline", "username"]):
-        # A title set by the process has no argument boundaries: psutil splits it at blanks.
-        title = " ".join(process.info["cmdline"] or ()).strip()
-        if not title.startswith((MASTER, CONTROL)):
-            continue
-        try:
-            sockets = _bound_sockets(process)
-        except psutil.AccessDenied:
-            sockets = None
-        except psutil.NoSuchProcess:
-            continue
-        found.append(Candidate(process.pid, title, str(process.info["username"]), sockets))
-    return sorted(found, key=lambda candidate: candidate.pid)
+def _listening() -> Iterator[tuple[int, str]]:
+    """Type and path of each UNIX socket that is listened on, as the kernel lists them."""
+    with open(TABLE, encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            fields = line.rstrip("\n").split(maxsplit=7)
+            try:
+                flags, kind = int(fields[3], 16), int(fields[4], 16)
+            except (IndexError, ValueError):  # the heads, or a part of somebody's name
+                continue
+            if flags & LISTENING and len(fields) == 8 and fields[7].startswith("/"):
+                yield kind, fields[7]
 
 
-def _bound_sockets(process: Any) -> tuple[str, ...]:
-    """Paths of the UNIX stream sockets of a psutil.Process. Raises psutil.Error."""
-    paths = {
-        connection.laddr
-        for connection in process.net_connections(kind="unix")
-        if connection.type == socket.SOCK_STREAM
-        and connection.laddr
-        and not connection.laddr.startswith("@")  # abstract: never an admin socket
-    }
-    if any(not path.startswith("/") for path in paths):
-        directory = Path(process.cwd())  # the kernel shows a path as it was bound
-        paths = {str(directory / path) for path in paths}
-    return tuple(sorted(paths))
-
-
-def is_admin_socket(path: str) -> bool:
-    """Whether the admin API answers there."""
+def candidates() -> list[Found]:
+    """What looks like an admin socket, each once, in order of their paths."""
     try:
-        Client(path, PROBE_TIME).status()
-    except PermissionDenied:
-        return True  # the command itself will say whose it is
-    except AdminError:
+        every = set(_listening())
+    except OSError:
+        return []
+    found: dict[tuple[int, int], Found] = {}
+    for kind, path in sorted(every, key=lambda one: one[1]):
+        if kind == STREAM and (PACKETS, path + TAKEOVER) in every:
+            try:
+                real = os.path.realpath(path)
+                file = os.lstat(real)
+            except (OSError, ValueError):
+                continue  # of another mount namespace, or in a directory that is closed to us
+            if stat.S_ISSOCK(file.st_mode):
+                one = Found(real, file.st_uid, _is_trusted(real, file.st_uid), _usable(real))
+                found.setdefault((file.st_dev, file.st_ino), one)
+    return list(found.values())
+
+
+def _usable(path: str) -> bool:
+    return os.access(path, os.W_OK)
+
+
+def _is_trusted(path: str, owner: int) -> bool:
+    """Whether only root, we, or whom root has given the place to can have put it there."""
+    try:
+        parents = [(parent, parent.stat()) for parent in Path(path).parents]
+    except OSError:
         return False
-    return True
+    for _, directory in parents:
+        if directory.st_mode & stat.S_IWOTH and not directory.st_mode & stat.S_ISVTX:
+            return False
+    if owner in (0, os.geteuid()):
+        return True
+    place, directory = parents[0]
+    return place.parent in RUNTIME and place.name.startswith("tcpmux") and directory.st_uid == owner
 
 
-def instances(
-    found: Iterable[Candidate], answers: Callable[[str], bool] = is_admin_socket
-) -> list[Instance]:
-    """The instances that these processes make up.
-
-    A master may listen on UNIX sockets for its routes besides the admin socket. Control
-    holds only the admin socket, so what both hold is it; a master's sockets are tried one
-    by one only while it has no control process, as that shows in a route's counters.
-    """
-    held_by_control: dict[str, Candidate] = {}
-    masters = []
-    for candidate in found:
-        if candidate.title.startswith(MASTER):
-            masters.append(candidate)
-        else:
-            held_by_control.update(dict.fromkeys(candidate.sockets or (), candidate))
-    by_socket: dict[str, Instance] = {}
-    for master in masters:
-        sockets: Sequence[str] = master.sockets or ()
-        own = [path for path in sockets if path in held_by_control]
-        if not own:
-            own = list(sockets) if len(sockets) == 1 else [p for p in sockets if answers(p)]
-        for path in own:
-            by_socket.setdefault(path, Instance(master.pid, master.title, path))
-    for path, control in held_by_control.items():  # whose master is gone
-        by_socket.setdefault(path, Instance(control.pid, control.title, path))
-    return sorted(by_socket.values(), key=lambda instance: instance.pid)
-
-
-def choose(
-    found: Sequence[Candidate],
-    answers: Callable[[str], bool] = is_admin_socket,
-    default: str = DEFAULT_SOCKET,
-) -> str:
+def choose(found: Sequence[Found], default: str = DEFAULT_SOCKET) -> Found:
     """The admin socket to talk to. Raises UsageError if that is not clear."""
-    running = instances(found, answers)
-    if len(running) == 1:
-        return running[0].socket
-    if running:
-        listed = "; ".join(f"pid {i.pid} ({i.title}) at {i.socket}" for i in running)
+    usable = [one for one in found if one.trusted and one.usable]
+    if len(usable) == 1:
+        return usable[0]
+    if usable:
         raise UsageError(
-            f"{len(running)} instances of tcpmux are running: choose one with --admin SOCKET: "
-            f"{listed}"
+            f"{len(usable)} instances of tcpmux are running: choose one with --admin SOCKET: "
+            + _listed(_with_config(one) for one in usable)
         )
-    hidden = [c for c in found if c.sockets is None and c.title.startswith(MASTER)]
-    if hidden and not os.path.lexists(default):
-        listed = "; ".join(f"pid {c.pid} ({c.title}) of user {c.user}" for c in hidden)
+    if found and not os.path.lexists(default):
+        hidden = [one for one in found if one.trusted]
+        if hidden:
+            raise UsageError(
+                f"may not talk to the tcpmux that is running: use sudo, or be its user: "
+                f"{_listed(map(_with_owner, hidden))}"
+            )
         raise UsageError(
-            f"may not look for the admin socket of {listed}: use sudo, be that user, "
-            "or name the socket with --admin"
+            "no tcpmux of root or of yours is running; name the one you mean with --admin if you "
+            f"trust its user: {_listed(map(_with_owner, found))}"
         )
-    return default
+    return Found(default, 0, trusted=True, usable=True)
+
+
+def _listed(texts: Iterable[str]) -> str:
+    every = list(texts)
+    more = [f"and {len(every) - MOST_LISTED} more"] if len(every) > MOST_LISTED else []
+    return "; ".join([*every[:MOST_LISTED], *more])
+
+
+def _with_owner(one: Found) -> str:
+    try:
+        owner = pwd.getpwuid(one.owner).pw_name
+    except KeyError:
+        owner = str(one.owner)
+    return f"{printable(one.path)} of user {owner}"
+
+
+def _with_config(one: Found) -> str:
+    try:
+        files = Client(one.path, PROBE_TIME, one.peers).status()["config"]
+    except AdminError:
+        return printable(one.path)
+    return f"{printable(one.path)} (with {printable(', '.join(map(str, files)))})"
 
 
 def client(admin: str | None, timeout: float = TIMEOUT) -> Client:
@@ -158,4 +158,7 @@ def client(admin: str | None, timeout: float = TIMEOUT) -> Client:
 
     timeout: s for an answer.
     """
-    return Client(admin or choose(candidates()), timeout)
+    if admin:
+        return Client(admin, timeout)
+    found = choose(candidates())
+    return Client(found.path, timeout, found.peers)

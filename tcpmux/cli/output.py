@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from tcpmux.cli.text import cut, padded, width
+from tcpmux.errors import printable
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from tcpmux.config.problems import Problem
     from tcpmux.control.client import Applied
@@ -69,12 +74,26 @@ def duration_text(seconds: float) -> str:
 def columns(rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> Iterator[str]:
     """Lines of a table without lines, the first row being the heads; for many rows. numbers: the
     columns that end at the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    line = "  ".join(
-        f"{{:{'>' if at in numbers else '<'}{width}}}" for at, width in enumerate(widths)
-    )
-    for row in rows:
-        yield line.format(*row).rstrip()
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(width, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
+        cells = (padded(cell, widths[at], right=at in numbers) for at, cell in enumerate(row))
+        yield "  ".join(cells).rstrip()
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Prints one line. Whatever is in it stays on that line, and does nothing to a terminal."""
+    click.echo(printable(text), err=err)
+
+
+def say_all(lines: Iterable[str]) -> None:
+    """As say(), many of them."""
+    click.echo("\n".join(map(printable, lines)))
+
+
+def say_json(value: object) -> None:
+    """Prints it as JSON, in ASCII: as it is, and nothing for a terminal to act on."""
+    click.echo(json.dumps(value, indent=2))
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="The answer as JSON.")
@@ -106,10 +125,14 @@ def watching(every: float | None, show: Callable[[], object]) -> int:
 
 
 def console() -> Console:
-    """For tables on standard output. Names from outside are never taken as markup."""
+    """For tables on standard output. Text from outside is never taken as markup, and is escaped."""
     from rich.console import Console
 
-    return Console(
+    class Escaping(Console):
+        def render_str(self, text: str, **how: Any) -> Text:
+            return super().render_str(printable(text), **how)
+
+    return Escaping(
         markup=False,
         highlight=False,
         emoji=False,
@@ -124,7 +147,7 @@ def table(title: str, text_column: str, *number_columns: str) -> Table:
     from rich.text import Text
 
     made = Table(
-        title=Text(title, style="bold"),
+        title=Text(printable(title), style="bold"),
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -139,15 +162,15 @@ def table(title: str, text_column: str, *number_columns: str) -> Table:
 def print_applied(applied: Applied, if_nothing: str) -> None:
     """What changed, and the workers that use it already."""
     for change in applied["changes"] or [if_nothing]:
-        click.echo(change)
+        say(change)
     generation = applied["generation"]
     behind = [worker for worker in applied["workers"] if worker["generation"] < generation]
     total = len(applied["workers"])
-    click.echo(f"generation {generation} in {total - len(behind)} of {plural(total, 'worker')}")
+    say(f"generation {generation} in {total - len(behind)} of {plural(total, 'worker')}")
     for worker in behind:
         runs = f"pid {worker['pid']}, generation {worker['generation']}"
         where = runs if worker["pid"] else "not running"
-        click.echo(f"not yet in worker {worker['id']} ({where})")
+        say(f"not yet in worker {worker['id']} ({where})")
 
 
 def show_place(problem: Problem) -> None:
@@ -159,5 +182,6 @@ def show_place(problem: Problem) -> None:
             line = next(itertools.islice(file, problem.line - 1, None), "").rstrip("\n")
     except OSError:
         return
-    shown = "".join(c if c.isprintable() else " " for c in line)[:WIDTH_OF_A_PIPE]
-    click.echo(f"  {shown}\n  {' ' * (problem.column - 1)}^", err=True)
+    shown = "".join(c if c.isprintable() else " " for c in line)
+    say(f"  {cut(shown, WIDTH_OF_A_PIPE)}", err=True)
+    say(f"  {' ' * width(shown[: problem.column - 1])}^", err=True)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING
 
 import click
 
 from tcpmux.cli.instance import admin_option, client
-from tcpmux.cli.output import columns, human_bytes, json_option, percent, watch_option, watching
+from tcpmux.cli.output import (
+    columns,
+    human_bytes,
+    json_option,
+    percent,
+    say,
+    say_all,
+    say_json,
+    watch_option,
+    watching,
+)
 
 if TYPE_CHECKING:
     from tcpmux.control.client import Event, RouteStatus, Status
@@ -53,9 +62,9 @@ def routes(admin: str | None, as_json: bool, watch: float | None) -> int:
     def show() -> None:
         found = instance.routes()
         if as_json:
-            click.echo(json.dumps(found, indent=2))
+            say_json(found)
         else:
-            click.echo("\n".join(columns(_route_rows(found), (3, 4))))
+            say_all(columns(_route_rows(found), (3, 4)))
 
     return watching(watch, show)
 
@@ -110,11 +119,11 @@ def stats(admin: str | None, as_json: bool, watch: float | None) -> int:
         found = instance.status()
         if as_json:
             shown = {"routes": found["routes"], "workers": found["workers"]}
-            click.echo(json.dumps(shown, indent=2))
+            say_json(shown)
             return
-        click.echo("\n".join(columns(_stats_rows(found), range(1, 6))))
-        click.echo()
-        click.echo("\n".join(columns(_worker_rows(found), range(1, 99))))
+        say_all(columns(_stats_rows(found), range(1, 6)))
+        say("")
+        say_all(columns(_worker_rows(found), range(1, 99)))
 
     return watching(watch, show)
 
@@ -146,9 +155,9 @@ def events(admin: str | None, since: int, limit: int, as_json: bool, watch: floa
     def show() -> None:
         found = instance.events(since)[-limit:]
         if as_json:
-            click.echo(json.dumps(found, indent=2))
+            say_json(found)
         else:
             for event in found:
-                click.echo(_event_line(event))
+                say(_event_line(event))
 
     return watching(watch, show)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
+
+from tcpmux.cli.output import say_json
 
 
 @click.command("schema")
@@ -23,5 +23,5 @@ def schema() -> int:
     """
     from tcpmux.config.schema import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    say_json(json_schema())
     return 0

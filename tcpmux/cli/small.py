@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from tcpmux.cli.instance import admin_option, client
-from tcpmux.cli.output import print_applied
+from tcpmux.cli.output import print_applied, say
 from tcpmux.control.schema import LOG_LEVELS
 from tcpmux.errors import TcpmuxError
 
@@ -38,7 +38,7 @@ def log_level(admin: str | None, level: str) -> int:
     Example:
         tcpmux log-level warning
     """
-    click.echo(f"log level {client(admin).set_log_level(level)}")
+    say(f"log level {client(admin).set_log_level(level)}")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from tcpmux.cli.output import (
     human_seconds,
     percent,
     plural,
+    say_json,
     table,
     watch_option,
     watching,
@@ -137,7 +137,8 @@ def print_status(status: Status, now: float) -> None:
         for remark in _remarks(route, now):
             out.print(remark, soft_wrap=True)
     if not status["routes"]:
-        out.print(f"\n{plural(0, 'route')}")
+        out.print()
+        out.print(plural(0, "route"))
 
 
 @click.command("status")
@@ -165,7 +166,7 @@ def status(admin: str | None, as_json: bool, watch: float | None) -> int:
     def show() -> None:
         found = instance.status()
         if as_json:
-            click.echo(json.dumps(found, indent=2))
+            say_json(found)
         else:
             print_status(found, time.time())
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tcpmux.cli.instance import admin_option, client
-from tcpmux.cli.output import plural
+from tcpmux.cli.output import plural, say
 from tcpmux.control.client import AdminError, Client
 from tcpmux.errors import TcpmuxError
 
@@ -81,7 +81,7 @@ def wait_until_gone(instance: Client, pid: int) -> None:
                 continue
             first = False
             if left and left != shown:
-                click.echo(f"waiting for {left}")
+                say(f"waiting for {left}")
             shown = left
     finally:
         end.close()
@@ -117,8 +117,8 @@ def stop(admin: str | None, now: bool, no_wait: bool) -> int:
     instance = client(admin)
     pid = instance.stop(now=now)["pid"]
     if no_wait:
-        click.echo(f"tcpmux (pid {pid}) is stopping")
+        say(f"tcpmux (pid {pid}) is stopping")
         return 0
-    waiting_for(Client(instance.path, STATUS_TIME), pid)
-    click.echo(f"stopped (pid {pid})")
+    waiting_for(instance.with_timeout(STATUS_TIME), pid)
+    say(f"stopped (pid {pid})")
     return 0

@@ -20,8 +20,9 @@ import click
 
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import duration_text, human_bytes, human_seconds, percent, plural
+from tcpmux.cli.text import cut, fitted, fitted_end, padded
 from tcpmux.control.schema import SORT_KEYS
-from tcpmux.errors import TcpmuxError
+from tcpmux.errors import TcpmuxError, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -176,18 +177,16 @@ class View:
         lines += self._connection_lines(width, max(0, height - len(lines) - 2))
         orders = DESTINATION_SORTS[self.sort], SORT_KEYS[self.connection_sort]
         order = f"by {' and '.join(orders)}{' reversed' * self.reverse}"
-        lines.append(Text(f"{HELP}  ({order})"[:width], style="dim"))
+        lines.append(_line(f"{HELP}  ({order})", width, "dim"))
         return Group(*lines)
 
     def _destinations(self) -> int:
         return sum(len(route["destinations"]) for route in self.model.table.get("routes", ()))
 
     def _head(self, width: int) -> Any:
-        from rich.text import Text
-
         table = self.model.table
         if not table:
-            return Text(f"tcpmux: {self.trouble or 'connecting'}"[:width], style="bold")
+            return _line(f"tcpmux: {self.trouble or 'connecting'}", width, "bold")
         nothing: dict[str, Any] = {"workers": [], "time": 0}
         sample = self.model.samples[-1] if self.model.samples else nothing
         workers = sample["workers"]
@@ -200,11 +199,9 @@ class View:
         )
         marks = [self.trouble] if self.trouble else []
         marks += ["paused"] if self.paused else []
-        return Text(" | ".join([text, *marks])[:width], style="bold")
+        return _line(" | ".join([text, *marks]), width, "bold")
 
     def _routes(self, width: int, rows: int) -> list[Any]:
-        from rich.text import Text
-
         wide = width - 62  # what the columns after the name leave
         trend = max(6, min(30, wide - 20))
         name = max(14, width - 56 - trend)
@@ -212,36 +209,41 @@ class View:
             f"{'ROUTE/DESTINATION':<{name}} {'WEIGHT':>7} {'ASKED':>6} {'SEEN':>6} "
             f"{'CONN/S':>7} {'ACTIVE':>6} {'BYTES/S':>9} {'ERR/S':>5} {'':>{trend}}"
         )
-        made = [Text(head[:width].ljust(width), style="reverse")]
+        made = [_line(head, width, "reverse")]
         for row in self.model.rows(DESTINATION_SORTS[self.sort], rows, reverse=self.reverse):
-            label = f"{row.route}/{row.name}"
-            label = label if len(label) <= name else "…" + label[1 - name :]
+            label = fitted_end(f"{row.route}/{row.name}", name)
             asked = "-" if row.asked is None else percent(round(row.asked * 10000), 10000)
             text = (
-                f"{label:<{name}} {row.weight:>7} {asked:>6} {percent(*row.measured):>6} "
+                f"{label} {row.weight:>7} {asked:>6} {percent(*row.measured):>6} "
                 f"{row.connections:>7.0f} {row.active:>6} {human_bytes(int(row.bytes)):>9} "
                 f"{row.errors:>5.0f} {sparkline(row.trend, trend)}"
             )
             style = "red" if row.errors else "dim" if row.state != "ready" else ""
-            made.append(Text(text[:width], style=style))
+            made.append(_line(text, width, style))
         return made
 
     def _connection_lines(self, width: int, rows: int) -> list[Any]:
-        from rich.text import Text
-
         sort = SORT_KEYS[self.connection_sort]
         head = f"{'CLIENT':<21} {'TO':<21} {'AGE':>7} {'IDLE':>7} {'IN':>9} {'OUT':>9}  "
         title = f"{head}{self.connections_total} open, by {sort}"
-        made = [Text(title[:width].ljust(width), style="reverse")]
+        made = [_line(title, width, "reverse")]
         for row in self.connections[: max(0, rows - 1)]:
             to = f"{row['route']}/{row['destination'] or '-'}"
             text = (
-                f"{row['client'][:21]:<21} {to[:21]:<21} {duration_text(row['age']):>7} "
+                f"{fitted(row['client'], 21)} {fitted(to, 21)} {duration_text(row['age']):>7} "
                 f"{duration_text(row['idle']):>7} {human_bytes(row['bytes_in']):>9} "
                 f"{human_bytes(row['bytes_out']):>9}"
             )
-            made.append(Text(text[:width]))
+            made.append(_line(text, width))
         return made
+
+
+def _line(text: str, columns: int, style: str = "") -> Any:
+    """One row of the screen, whatever is in the text."""
+    from rich.text import Text
+
+    shown = cut(printable(text), columns)
+    return Text(padded(shown, columns) if style == "reverse" else shown, style=style)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tcpmux.cli.instance import admin_option, client
-from tcpmux.cli.output import plural
+from tcpmux.cli.output import plural, say
 from tcpmux.control.client import AdminError, Client
 from tcpmux.errors import TcpmuxError
 
@@ -63,11 +63,11 @@ def upgrade(admin: str | None, no_wait: bool) -> int:
     instance = client(admin)
     begun = instance.upgrade()
     if no_wait:
-        click.echo(f"upgrade {begun['count']} has begun")
+        say(f"upgrade {begun['count']} has begun")
         return 0
-    status = wait_until_done(Client(instance.path, LOOK_TIME), begun["count"])
+    status = wait_until_done(instance.with_timeout(LOOK_TIME), begun["count"])
     kept = sum(worker["connections"] for worker in status["workers"])
-    click.echo(
+    say(
         f"upgraded to {status['version']}: {plural(len(status['workers']), 'worker')} replaced, "
         f"{plural(kept, 'connection')} open"
     )

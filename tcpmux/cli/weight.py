@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tcpmux.cli.instance import admin_option, client
-from tcpmux.cli.output import print_applied
+from tcpmux.cli.output import print_applied, say
 from tcpmux.errors import UsageError
 
 if TYPE_CHECKING:
@@ -89,6 +89,6 @@ def weight(admin: str | None, route: str, weights: tuple[str, ...], save: bool, 
         status = instance.status()
         (found,) = (r for r in status["routes"] if r["name"] == route)
         now = {d["name"]: d["weight"] for d in found["destinations"] if d["name"] in wanted}
-        click.echo(f"saved in {save_weights(status['config'], route, now)}")
+        say(f"saved in {save_weights(status['config'], route, now)}")
     late = any(w["generation"] < applied["generation"] for w in applied["workers"])
     return 1 if wait and late else 0

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from tcpmux.cli.instance import admin_option, client
-from tcpmux.cli.output import console, print_applied, table
+from tcpmux.cli.output import console, print_applied, say_json, table
 from tcpmux.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def workers(admin: str | None, count: int | None, as_json: bool) -> int:
     if count is None:
         found = client(admin).status()["workers"]
         if as_json:
-            click.echo(json.dumps(found, indent=2))
+            say_json(found)
         else:
             print_workers(found)
         return 0

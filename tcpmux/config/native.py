@@ -22,6 +22,7 @@ from tcpmux.config.model import (
 )
 from tcpmux.config.schema import FileModel
 from tcpmux.config.size import format_size
+from tcpmux.errors import printable
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*(:[0-9]+)?", re.ASCII)
 _DEFAULTS = FileModel()
@@ -95,7 +96,7 @@ def _mapping(key: str, values: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 def _route(route: Route) -> Iterator[str]:
     if route.source:
-        yield f"  # {route.source}"
+        yield f"  # {printable(route.source)}"
     yield f"  - name: {scalar(route.name)}"
     listen = [scalar(str(address)) for address in route.listen]
     several = f"[{', '.join(listen)}]"

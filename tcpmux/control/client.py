@@ -10,6 +10,7 @@ import os
 import pwd
 import socket
 import stat
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 from urllib.parse import quote, urlencode
@@ -93,19 +94,41 @@ class Refused(AdminError):
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a UNIX socket."""
 
-    def __init__(self, path: str, timeout: float) -> None:
+    def __init__(self, path: str, timeout: float, peers: frozenset[int]) -> None:
         super().__init__("tcpmux", timeout=timeout)  # for the Host header only
         self._path = path
+        self._peers = peers
 
     def connect(self) -> None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.settimeout(self.timeout)
             sock.connect(self._path)
+            if self._peers:
+                self._check_peer(sock)
         except BaseException:
             sock.close()
             raise
         self.sock = sock
+
+    def _check_peer(self, sock: socket.socket) -> None:
+        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        _, uid, _ = _CREDENTIALS.unpack(raw)
+        if uid not in self._peers:
+            raise PermissionDenied(
+                f"user {_user_name(uid)} listens at {self._path}, whom the socket does not belong "
+                "to: name it with --admin if that is meant"
+            )
+
+
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _route_path(route: str, what: str) -> str:
@@ -116,13 +139,24 @@ class Client:
     """Asks the instance whose admin socket is at `path`; one connection a request.
 
     path: by default what $TCPMUX_ADMIN says, or else /run/tcpmux.sock. timeout: seconds without a
-    byte of the answer. Every method raises NotRunning, PermissionDenied, Refused, or AdminError
+    byte of the answer. peers: the users who may have opened that socket; none named = any. Every
+    method raises NotRunning, PermissionDenied, Refused, or AdminError
     for an answer that does not come or makes no sense; all are TcpmuxError.
     """
 
-    def __init__(self, path: str | Path | None = None, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        timeout: float = TIMEOUT,
+        peers: frozenset[int] = frozenset(),
+    ) -> None:
         self.path = str(path or os.environ.get(VARIABLE) or DEFAULT_SOCKET)
         self._timeout = timeout
+        self._peers = peers
+
+    def with_timeout(self, timeout: float) -> Client:
+        """The same instance, asked with more or less patience."""
+        return Client(self.path, timeout, self._peers)
 
     def status(self) -> Status:
         """State, workers, routes and their counters."""
@@ -178,7 +212,7 @@ class Client:
         second, `events`. With a route its histograms are in the samples. The connection is closed
         when the iterator is."""
         asked = f"/v1/stream?{urlencode({'route': route})}" if route else "/v1/stream"
-        connection = _UnixConnection(self.path, self._timeout)
+        connection = _UnixConnection(self.path, self._timeout, self._peers)
         try:
             connection.request("GET", asked)
             response = connection.getresponse()
@@ -284,7 +318,7 @@ class Client:
         return cast("Stopping", self._ask("POST", "/v1/stop", {"now": True} if now else {}))
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> object:
-        connection = _UnixConnection(self.path, self._timeout)
+        connection = _UnixConnection(self.path, self._timeout, self._peers)
         headers = {"Accept": "application/json", "Connection": "close"}
         content = None
         if body is not None:
@@ -341,11 +375,7 @@ class Client:
             found = Path(self.path).stat()
         except OSError:
             return "its directory is closed to you: use sudo"
-        try:
-            owner = pwd.getpwuid(found.st_uid).pw_name
-        except KeyError:
-            owner = f"uid {found.st_uid}"
-        mode = stat.S_IMODE(found.st_mode)
+        owner, mode = _user_name(found.st_uid), stat.S_IMODE(found.st_mode)
         return f"the socket is {owner}'s, mode {mode:04o}: use sudo, or be that user"
 
 

@@ -13,6 +13,7 @@ import psutil
 import pytest
 import yaml
 
+from tcpmux.cli.instance import candidates
 from tcpmux.control.client import Client, PermissionDenied
 from tests.integration.conftest import StartProxy
 from tests.integration.proxy import tcpmux
@@ -84,12 +85,8 @@ def test_nothing_runs(tmp_path: Path, command: list[str]) -> None:
 def test_a_single_instance_is_found_and_several_are_listed(
     start_proxy: StartProxy, one: EchoServer
 ) -> None:
-    """Without --admin: by its processes, wherever its admin socket is."""
-    others = [
-        p.pid
-        for p in psutil.process_iter(["cmdline"])
-        if (p.info["cmdline"] or [""])[0].startswith("tcpmux: master")
-    ]
+    """Without --admin: by its sockets, wherever they are."""
+    others = [one.path for one in candidates() if one.trusted]
     if others:
         pytest.skip(f"other instances run on this machine: {others}")
     environment = {k: v for k, v in os.environ.items() if k != "TCPMUX_ADMIN"}

@@ -70,6 +70,18 @@ def test_the_check_sees_what_it_should() -> None:
     assert "config" in imports(PACKAGE / "shm/routes.py")
 
 
+# Help, and what is meant for a file or a shell.
+MAY_ECHO = {"output.py": 3, "app.py": 2, "convert.py": 1, "small.py": 1}
+
+
+def test_what_commands_print_is_escaped() -> None:
+    """They say() it, which does that."""
+    for path in sorted((PACKAGE / "cli").glob("*.py")):
+        text = path.read_text()
+        assert len(re.findall(r"\bclick\.s?echo\(", text)) <= MAY_ECHO.get(path.name, 0), path
+        assert not re.search(r"^\s*print\(|sys\.stdout\.write", text, re.MULTILINE), path
+
+
 def test_c_knows_nothing_of_python() -> None:
     for path in (ROOT / "csrc").iterdir():
         assert "Python.h" not in path.read_text()

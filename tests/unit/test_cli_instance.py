@@ -2,96 +2,182 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tcpmux.cli.instance import Candidate, Instance, candidates, choose, instances, is_admin_socket
+from tcpmux.cli import instance
+from tcpmux.cli.instance import Found, candidates, choose
+from tcpmux.control.client import Client, NotRunning, PermissionDenied
 from tcpmux.errors import UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
-MASTER = Candidate(10, "tcpmux: master a.yaml", "root", ("/run/a.sock",))
-CONTROL = Candidate(11, "tcpmux: control", "root", ("/run/a.sock",))
-OTHER = Candidate(20, "tcpmux: master b.yaml", "root", ("/run/b.sock",))
-HIDDEN = Candidate(30, "tcpmux: master c.yaml", "alice", None)
+US = os.geteuid()
+STRANGER = 65534
+OWN = Found("/run/a.sock", US, trusted=True, usable=True)
+OTHER = Found("/run/b.sock", US, trusted=True, usable=True)
+HIDDEN = Found("/run/c.sock", 0, trusted=True, usable=False)
+FOREIGN = Found("/tmp/d.sock", STRANGER, trusted=False, usable=True)
+TITLED = r"""
+import os, setproctitle, signal, socket, sys
+kinds = {"": socket.SOCK_STREAM, ".takeover": socket.SOCK_SEQPACKET}
+for suffix, kind in kinds.items():
+    sock = socket.socket(socket.AF_UNIX, kind)
+    sock.bind(sys.argv[1] + suffix)
+    os.chmod(sys.argv[1] + suffix, 0o777)
+    sock.listen()
+    sock.detach()
+setproctitle.setproctitle("tcpmux: master \x1b]0;owned\x07routes.yaml")
+print("ready", flush=True)
+signal.pause()
+"""
 
 
-def never(path: str) -> bool:
-    raise AssertionError(f"{path} was tried")
+@contextmanager
+def listening(path: Path, *, takeover: bool = True) -> Iterator[None]:
+    """As an instance does, in this process."""
+    with ExitStack() as opened:
+        kinds = [(str(path), socket.SOCK_STREAM)]
+        kinds += [(f"{path}.takeover", socket.SOCK_SEQPACKET)] * takeover
+        for name, kind in kinds:
+            sock = opened.enter_context(socket.socket(socket.AF_UNIX, kind))
+            sock.bind(name)
+            sock.listen()
+        yield
+
+
+@contextmanager
+def by_a_stranger(path: Path) -> Iterator[None]:
+    """A process of another user, with the title of a master."""
+    command = [sys.executable, "-c", TITLED, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, user=STRANGER) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory that everybody may write to, as /tmp is."""
+    made = Path(tempfile.mkdtemp(dir="/tmp"))
+    made.chmod(0o1777)
+    yield made
+    shutil.rmtree(made)
+
+
+def below(directory: Path) -> list[Found]:
+    return [one for one in candidates() if one.path.startswith(f"{directory}/")]
 
 
 def test_one_instance_is_the_one() -> None:
-    assert choose([MASTER, CONTROL], never) == "/run/a.sock"
-    assert choose([MASTER], never) == "/run/a.sock"
+    assert choose([OWN]) == OWN
 
 
-def test_a_routes_socket_is_told_from_the_admin_socket_without_a_connection_to_it() -> None:
-    both = Candidate(10, MASTER.title, "root", ("/run/a.sock", "/run/route.sock"))
-    assert choose([both, CONTROL], never) == "/run/a.sock"
-
-
-def test_without_control_the_sockets_are_tried() -> None:
-    both = Candidate(10, MASTER.title, "root", ("/run/a.sock", "/run/route.sock"))
-    assert choose([both], lambda path: path == "/run/a.sock") == "/run/a.sock"
-
-
-def test_control_alone_is_an_instance_too() -> None:
-    assert instances([CONTROL], never) == [Instance(11, "tcpmux: control", "/run/a.sock")]
+def test_one_that_we_may_not_talk_to_and_a_strangers_are_passed_over() -> None:
+    assert choose([HIDDEN, FOREIGN, OTHER]) == OTHER
 
 
 def test_several_are_listed() -> None:
     with pytest.raises(UsageError) as caught:
-        choose([MASTER, CONTROL, OTHER], never)
+        choose([OWN, OTHER])
     assert str(caught.value) == (
         "2 instances of tcpmux are running: choose one with --admin SOCKET: "
-        "pid 10 (tcpmux: master a.yaml) at /run/a.sock; "
-        "pid 20 (tcpmux: master b.yaml) at /run/b.sock"
+        "/run/a.sock; /run/b.sock"
     )
 
 
 def test_none_means_the_default_socket() -> None:
-    assert choose([], never) == "/run/tcpmux.sock"
+    assert choose([]).path == "/run/tcpmux.sock"
 
 
-def test_somebody_elses_instance_is_named(tmp_path: Path) -> None:
+def test_one_that_we_may_not_talk_to_is_named(tmp_path: Path) -> None:
     default = tmp_path / "tcpmux.sock"
-    with pytest.raises(UsageError, match=r"pid 30 \(tcpmux: master c.yaml\) of user alice"):
-        choose([HIDDEN], never, str(default))
+    with pytest.raises(UsageError, match=r"use sudo, or be its user: /run/c.sock of user root"):
+        choose([HIDDEN, FOREIGN], str(default))
     default.touch()
-    assert choose([HIDDEN], never, str(default)) == str(default)
-    assert choose([HIDDEN, OTHER], never, str(default)) == "/run/b.sock"
+    assert choose([HIDDEN], str(default)).path == str(default)
 
 
-def test_a_socket_that_says_nothing_is_no_admin_socket(tmp_path: Path) -> None:
-    path = str(tmp_path / "left-over.sock")
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(path)
-    assert not is_admin_socket(path)
-    assert not is_admin_socket(str(tmp_path / "missing.sock"))
+def test_a_strangers_is_named_and_not_used(tmp_path: Path) -> None:
+    evil = Found("/tmp/\x1b[2J\u202e\n.sock", STRANGER, trusted=False, usable=True)
+    with pytest.raises(UsageError, match=r"no tcpmux of root or of yours is running") as caught:
+        choose([evil], str(tmp_path / "tcpmux.sock"))
+    assert "/tmp/\\x1b[2J\\u202e\\n.sock" in str(caught.value)
 
 
-def test_masters_are_found_by_title_with_the_sockets_they_hold(tmp_path: Path) -> None:
-    program = (
-        "import setproctitle, signal, socket\n"
-        "listener = socket.socket(socket.AF_UNIX); listener.bind('admin.sock'); listener.listen()\n"
-        "setproctitle.setproctitle('tcpmux: master found.yaml')\n"
-        "print('ready', flush=True)\n"
-        "signal.pause()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=tmp_path
-    ) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            found = {candidate.pid: candidate for candidate in candidates()}
-            master = found[process.pid]
-            assert master.title == "tcpmux: master found.yaml"
-            assert master.sockets == (str(tmp_path / "admin.sock"),)
-        finally:
-            process.kill()
+def test_an_instance_is_found_by_its_two_sockets_wherever_they_are(tmp_path: Path) -> None:
+    with listening(tmp_path / "an admin.sock"), listening(tmp_path / "route", takeover=False):
+        found = below(tmp_path)
+    assert found == [Found(str(tmp_path / "an admin.sock"), US, trusted=True, usable=True)]
+    assert below(tmp_path) == []  # left over: nobody listens
+
+
+def test_an_instance_is_found_once_by_whatever_names_it_has(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with listening(tmp_path / "real/a.sock"), listening(tmp_path / "link/b.sock"):
+        paths = [one.path for one in below(tmp_path)]
+    assert paths == [str(tmp_path / "real/b.sock"), str(tmp_path / "real/a.sock")]
+
+
+def test_a_directory_that_all_may_write_to_without_the_sticky_bit_is_not_trusted(
+    public: Path,
+) -> None:
+    with listening(public / "a.sock"):
+        assert [one.trusted for one in below(public)] == [True]
+        public.chmod(0o777)
+        assert [one.trusted for one in below(public)] == [False]
+
+
+@pytest.mark.skipif(US != 0, reason="needs root, to be two users")
+def test_a_process_of_another_user_with_our_title_is_not_an_instance(public: Path) -> None:
+    with by_a_stranger(public / "a.sock"):
+        (found,) = below(public)
+        assert (found.owner, found.trusted) == (STRANGER, False)
+        with pytest.raises(UsageError, match="of user nobody"):
+            choose([found], str(public / "none"))
+
+
+@pytest.mark.skipif(US != 0, reason="needs root, to be two users")
+def test_a_directory_of_run_that_root_has_given_away_is_the_machines(
+    public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RuntimeDirectory= of a unit with User= or DynamicUser=."""
+    monkeypatch.setattr(instance, "RUNTIME", (public,))
+    for name, trusted in (("tcpmux", True), ("other", False)):
+        (public / name).mkdir()
+        os.chown(public / name, STRANGER, STRANGER)
+        with by_a_stranger(public / name / "a.sock"):
+            (found,) = below(public / name)
+            assert found.trusted is trusted
+            assert STRANGER in found.peers
+
+
+@pytest.mark.skipif(US != 0, reason="needs root, to be two users")
+def test_who_listens_is_asked_of_the_kernel_not_of_the_file(public: Path) -> None:
+    """A socket file can be given to anybody by whoever made it."""
+    path = public / "a.sock"
+    with by_a_stranger(path):
+        os.chown(path, US, US)
+        (found,) = below(public)
+        assert found.trusted
+        with pytest.raises(PermissionDenied, match="user nobody listens at"):
+            Client(found.path, 5.0, found.peers).status()
+
+
+def test_a_socket_that_is_named_may_be_anybodys(tmp_path: Path) -> None:
+    with pytest.raises(NotRunning):
+        instance.client(str(tmp_path / "missing")).status()

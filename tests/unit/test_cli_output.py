@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import logging
+from typing import Any
+
 import pytest
 
-from tcpmux.cli.output import human_bytes, human_seconds, percent, plural, print_applied
+from tcpmux.cli.output import (
+    columns,
+    console,
+    human_bytes,
+    human_seconds,
+    percent,
+    plural,
+    print_applied,
+    say,
+    say_all,
+    say_json,
+    table,
+)
+from tcpmux.cli.text import cut, fitted, fitted_end, width
+from tcpmux.logs import FORMAT, LONGEST_LINE, LogFormatter
 
 
 @pytest.mark.parametrize(
@@ -76,3 +94,92 @@ def test_a_worker_that_lags_is_named(capsys: pytest.CaptureFixture[str]) -> None
         "not yet in worker 1 (pid 11, generation 6)",
         "not yet in worker 2 (not running)",
     ]
+
+
+# What a title, a name, a reason or a path of somebody else may have in it: a terminal's title, a
+# screen cleared, a line forged, writing turned round, a blank that is none, an 8-bit CSI.
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\r\nforged\u202eevil\u200b\x9b31m\x7f\u2028"
+
+
+def acting(text: str) -> list[str]:
+    """What in it does something to a terminal, or to a line."""
+    return [c for c in text.replace("\n", "") if not c.isprintable()]
+
+
+def test_a_line_stays_a_line_and_does_nothing_to_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    say(HOSTILE)
+    say(HOSTILE, err=True)
+    say_all([HOSTILE, "second"])
+    shown, errors = capsys.readouterr()
+    assert (shown.count("\n"), errors.count("\n")) == (3, 1)
+    assert acting(shown + errors) == []
+    assert "\\x1b]0;owned\\x07" in shown
+    assert "\\u202e" in shown
+
+
+def test_json_has_it_as_it_is_in_ascii(capsys: pytest.CaptureFixture[str]) -> None:
+    say_json({"name": HOSTILE})
+    shown = capsys.readouterr().out
+    assert shown.isascii()
+    assert "\x1b" not in shown
+    assert json.loads(shown) == {"name": HOSTILE}
+
+
+def test_tables_escape_what_is_in_them(capsys: pytest.CaptureFixture[str]) -> None:
+    made = table(HOSTILE, HOSTILE, "n")
+    made.add_row(HOSTILE, HOSTILE)
+    out = console()
+    out.print(made)
+    out.print(HOSTILE, soft_wrap=True)
+    assert acting(capsys.readouterr().out) == []
+
+
+def test_columns_stay_columns_whatever_is_in_them() -> None:
+    rows = [("NAME", "N"), (HOSTILE, "1"), ("名前", "22"), ("e\u0301", "333"), ("plain", "4")]
+    lines = list(columns(rows, (1,)))
+    assert acting("".join(lines)) == []
+    assert len({width(line) for line in lines}) == 1
+    assert lines[2].startswith("名前  ")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("ab", "ab  "),
+        ("abcdef", "abcd"),
+        ("a名前", "a名 "),
+        ("\x1b[2J", "\\x1b"),
+        ("e\u0301e\u0301", "e\u0301e\u0301  "),
+    ],
+)
+def test_a_text_fits_into_its_columns(text: str, shown: str) -> None:
+    assert fitted(text, 4) == shown
+    assert width(fitted(text, 4)) == 4
+    assert cut(text, 0) == ""
+
+
+def test_a_name_is_cut_at_its_beginning_if_its_end_tells_more() -> None:
+    assert fitted_end("route/v1", 5) == "…e/v1"
+    assert fitted_end("v1", 5) == "v1   "
+    assert width(fitted_end("名前名前/名前", 6)) == 6
+
+
+def test_the_log_keeps_lines_apart_bounds_them_and_indents_tracebacks() -> None:
+    formatter = LogFormatter(FORMAT)
+
+    def logged(text: str, **extra: Any) -> str:
+        record = logging.LogRecord("t", logging.INFO, "f", 1, "%s", (text,), extra.pop("exc", None))
+        vars(record).update(extra)
+        return formatter.format(record)
+
+    assert acting(logged(HOSTILE, by=HOSTILE)) == []
+    assert "\n" not in logged(HOSTILE, by=HOSTILE)
+    assert len(logged("x" * 10**6)) < LONGEST_LINE + 50
+    error = ValueError("2026-01-01 00:00:00,000 tcpmux INFO forged\n" + HOSTILE + "x" * 10**6)
+    lines = logged("m", exc=(ValueError, error, None)).split("\n")
+    assert len(lines) > 3
+    assert all(line.startswith("    ") for line in lines[1:])
+    assert acting("".join(lines)) == []
+    assert max(map(len, lines)) < LONGEST_LINE + 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from tcpmux.cli import targets
 from tcpmux.cli.targets import Target
+from tcpmux.cli.text import width
 from tcpmux.cli.top import Model, View, sparkline
 from tcpmux.errors import TcpmuxError
 
@@ -155,3 +157,21 @@ def test_a_target_that_is_not_clear_is_refused(text: str, message: str) -> None:
     with pytest.raises(TcpmuxError) as caught:
         targets.find(ROUTES, text)
     assert str(caught.value).startswith(message)
+
+
+def test_whatever_the_names_are_the_screen_stays_as_wide_as_it_is() -> None:
+    hostile = "\x1b[2J\u202e名前" * 10
+    model = Model()
+    made = table(1)
+    made["routes"][0]["name"] = hostile
+    model.take("table", made)
+    for second in range(3):
+        model.take("sample", sample(second, 1))
+    row: Any = {"client": hostile, "route": hostile, "destination": hostile, "age": 1.0}
+    row |= {"idle": 1.0, "bytes_in": 1, "bytes_out": 1}
+    view = View(model, connections=[row], connections_total=1, trouble=hostile)
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    console.print(view.draw(80, 24), soft_wrap=True)
+    drawn = console.file.getvalue()  # type: ignore[attr-defined]
+    assert [c for c in drawn if not c.isprintable() and c != "\n"] == []
+    assert max(width(line) for line in drawn.splitlines()) <= 80
