@@ -40,7 +40,14 @@ MODULES = {
     "tcpmux.shm._readings": [],
     "tcpmux.worker._limits": ["commons.c"],
     "tcpmux.worker._choice": [],
-    "tcpmux.worker._connection": ["pump.c", "pipe_pool.c", "kernel_count.c", "sock.c", "wheel.c"],
+    "tcpmux.worker._connection": [
+        "pump.c",
+        "pick.c",
+        "pipe_pool.c",
+        "kernel_count.c",
+        "sock.c",
+        "wheel.c",
+    ],
     "tcpmux.worker._recovery": [
         "pump.c",
         "pipe_pool.c",

@@ -55,6 +55,8 @@ struct tm_common {
     _Atomic uint32_t failures_all;    /* and since the start */
     _Atomic int64_t retries;          /* of a destination: used of its budget, in percent of one */
     _Atomic uint64_t bytes_ns[2];     /* of a route: buckets of bytes, by enum tm_side */
+    struct tm_rota rota; /* of an endpoint: turns of a later tier that begins with it; of a
+                          * destination: who gets the connections that it can't take */
 };
 
 struct tm_source {

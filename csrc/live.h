@@ -146,10 +146,10 @@ struct tm_conn {
     uint8_t kept;                    /* DEAD, and not free before its giver says GONE */
     uint8_t faults;                  /* lives of the worker that ended by a fault while at it */
     uint8_t attempts;                /* endpoints tried, at most 255 */
-    uint16_t first_turn;             /* of the destination's turns, the one it was given */
+    uint16_t passed;                 /* endpoints of the destination that were tried or full */
     uint32_t destination;            /* index in the image; valid while its slot is the same */
-    uint32_t tried;                  /* endpoints of the destination that need not be tried, a bit
-                                      * each: index % 32 */
+    uint32_t tried;                  /* which these are, a bit each: index % 32. With more than 32
+                                      * endpoints a bit may be another's: `passed` tells */
     uint32_t connect_timeout_ms;
     uint64_t table_generation;       /* of the pick */
     uint64_t deadline_ms;            /* of connect or reset, monotonic; 0 = none */

@@ -47,10 +47,14 @@ static uint64_t worst_deviation(const uint32_t *cumulative, uint32_t count, uint
     return worst;
 }
 
+static uint32_t golden_part(uint32_t period)
+{
+    return (uint32_t)((uint64_t)period * 2654435769u >> 32); /* 2^32 / golden ratio */
+}
+
 static uint32_t best_stride(const uint32_t *cumulative, uint32_t count, uint32_t period)
 {
-    /* 2^32 / golden ratio = 2654435769 */
-    uint32_t centre = (uint32_t)((uint64_t)period * 2654435769u >> 32);
+    uint32_t centre = golden_part(period);
     uint32_t best = 1, tried = 0;
     uint64_t least = UINT64_MAX;
     for (uint32_t distance = 0; distance < period && tried < CANDIDATES; distance++) {
@@ -89,6 +93,31 @@ void tm_pick_plan(const uint32_t *weights, uint32_t count, uint32_t *period, uin
     *period = sum;
     if (positive > 1)
         *stride = best_stride(cumulative, count, sum);
+}
+
+uint32_t tm_pick_other(const struct tm_image *image, const struct tm_route *route,
+                       uint64_t not_these, uint64_t n)
+{
+    uint32_t weights[TM_MAX_DESTINATIONS] = {0}, divisor = 0, period = 0, stride, x;
+    for (uint32_t i = 0; i < route->destination_count; i++) {
+        const struct tm_destination *other = &image->destinations[route->first_destination + i];
+        if (!(not_these >> i & 1) && other->turn_count)
+            weights[i] = other->effective_weight;
+        divisor = gcd(divisor, weights[i]);
+    }
+    if (divisor == 0)
+        return TM_NONE;
+    for (uint32_t i = 0; i < route->destination_count; i++)
+        period += weights[i] / divisor;
+    stride = golden_part(period);
+    while (gcd(stride, period) != 1) /* 1 is, of 1 too */
+        stride = stride < period ? stride + 1 : 1;
+    x = tm_pick_position(n, period, stride);
+    for (uint32_t i = 0;; i++) {
+        if (x < weights[i] / divisor)
+            return i;
+        x -= weights[i] / divisor;
+    }
 }
 
 uint32_t tm_maglev_size(uint32_t turns)

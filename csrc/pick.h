@@ -38,6 +38,12 @@ static inline uint32_t tm_pick(const struct tm_route *route, uint64_t n)
     return i;
 }
 
+/* A destination by weight, index within the route, but none of `not_these` (a bit each) and none that
+ * can't serve; TM_NONE = there is no other. Exact over consecutive `n` while those are the same.
+ * For what a destination can't take; pick.c. */
+uint32_t tm_pick_other(const struct tm_image *image, const struct tm_route *route,
+                       uint64_t not_these, uint64_t n);
+
 /* A good mix of all bits (the finaliser of MurmurHash3). */
 static inline uint64_t tm_mix(uint64_t value)
 {
@@ -65,21 +71,13 @@ static inline uint64_t tm_turn_hash(const struct tm_image *image,
     return tm_mix(hash + of->number * 0x9e3779b97f4a7c15ull);
 }
 
-/* source_hash: the turn that goes with `key` best (rendezvous hashing, Thaler and Ravishankar 1998).
- * If one goes away, only its own keys go to others. turn_count must not be 0. */
-static inline uint32_t tm_best_place(const struct tm_image *image,
-                                     const struct tm_destination *destination, uint64_t key)
+/* source_hash: how well a turn goes with `key`; the best of all gets it (rendezvous hashing, Thaler
+ * and Ravishankar 1998). If one goes away, only its own keys go to others. */
+static inline uint64_t tm_turn_score(const struct tm_image *image,
+                                     const struct tm_destination *destination, uint32_t turn,
+                                     uint64_t key)
 {
-    uint32_t best = 0;
-    uint64_t highest = 0;
-    for (uint32_t turn = 0; turn < destination->turn_count; turn++) {
-        uint64_t score = tm_mix(key ^ tm_turn_hash(image, destination, turn));
-        if (score >= highest) {
-            highest = score;
-            best = turn;
-        }
-    }
-    return best;
+    return tm_mix(key ^ tm_turn_hash(image, destination, turn));
 }
 
 /* Whether a route lets a client in. Those that have no address are. */

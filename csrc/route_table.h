@@ -33,7 +33,7 @@
 #include <sys/un.h>
 
 #define TM_TABLE_MAGIC 0x656c626174787574ull /* "tuxtable", little endian */
-#define TM_TABLE_FORMAT 5u
+#define TM_TABLE_FORMAT 6u
 
 #define TM_CACHE_LINE 64
 #define TM_NAME_SIZE 64           /* with its NUL */
@@ -117,11 +117,11 @@ struct tm_endpoint {
     uint32_t weight;          /* turns where another takes one */
     uint32_t health;          /* enum tm_health */
     uint32_t ramp;            /* percent of its share that it gets now */
-    uint32_t priority;        /* it takes turns when none of a lower number can */
+    uint32_t priority;        /* its tier: it is used when none of a lower number can be */
     uint32_t max_connections; /* 0 = no limit */
 };
 
-/* One of the turns that a destination's endpoints take. */
+/* One of the turns that a destination's endpoints take. A tier is those of one priority. */
 struct tm_turn {
     uint32_t endpoint; /* index in the destination */
     uint32_t number;   /* of its turns so far: each has a hash of its own */
@@ -136,7 +136,8 @@ struct tm_destination {
     uint32_t first_endpoint;   /* index into image.endpoints */
     uint32_t endpoint_count;   /* all that are configured */
     uint32_t first_turn;       /* index into image.turns */
-    uint32_t turn_count;       /* 0 = none can take a connection */
+    uint32_t turn_count;       /* of the first tier; 0 = none can take a connection */
+    uint32_t reserve_count;    /* of the tiers after it, which come next in image.turns, in order */
     uint32_t first_place;      /* index into image.places: of maglev */
     uint32_t place_count;
     uint32_t panic;            /* too few are well, so health counts for nothing */
@@ -233,9 +234,14 @@ struct tm_table {
     char labels[TM_MAX_SLOTS][TM_LABEL_SIZE];
 };
 
-/* A ticket has a cache line to itself: workers add to it at the same time. */
+/* Whose turn is next: taken by workers at the same time. */
+struct tm_rota {
+    _Atomic uint64_t next;
+};
+
+/* One with a cache line to itself. */
 struct tm_ticket {
-    _Alignas(TM_CACHE_LINE) _Atomic uint64_t next;
+    _Alignas(TM_CACHE_LINE) struct tm_rota rota;
 };
 
 static inline uint64_t tm_table_generation(const struct tm_table *table)
@@ -279,9 +285,27 @@ static inline void tm_table_set_log(struct tm_table *table, uint32_t kinds, uint
     atomic_store_explicit(&table->log_kinds, kinds, memory_order_relaxed);
 }
 
+static inline uint64_t tm_rota_take(struct tm_rota *rota)
+{
+    return atomic_fetch_add_explicit(&rota->next, 1, memory_order_relaxed);
+}
+
+static inline uint64_t tm_rota_next(const struct tm_rota *rota)
+{
+    return atomic_load_explicit(&rota->next, memory_order_relaxed);
+}
+
+/* Takes number *next + skipped, and with it all before, which nobody can use. False: another worker
+ * was faster, and *next is what is next now. */
+static inline bool tm_rota_skip(struct tm_rota *rota, uint64_t *next, uint64_t skipped)
+{
+    return atomic_compare_exchange_strong_explicit(
+        &rota->next, next, *next + skipped + 1, memory_order_relaxed, memory_order_relaxed);
+}
+
 static inline uint64_t tm_ticket_take(struct tm_ticket *ticket)
 {
-    return atomic_fetch_add_explicit(&ticket->next, 1, memory_order_relaxed);
+    return tm_rota_take(&ticket->rota);
 }
 
 /* The master's side; route_table.c. */

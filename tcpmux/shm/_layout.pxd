@@ -64,6 +64,8 @@ cdef extern from "route_table.h" nogil:
         TM_FULL_REJECT
         TM_FULL_SPILL
         TM_FULL_QUEUE
+        TM_READY
+        TM_FALL_BACK
         TM_HOLD
 
     cdef struct tm_route_rules:
@@ -132,6 +134,7 @@ cdef extern from "route_table.h" nogil:
         uint32_t endpoint_count
         uint32_t first_turn
         uint32_t turn_count
+        uint32_t reserve_count
         uint32_t first_place
         uint32_t place_count
         uint32_t panic
@@ -210,8 +213,11 @@ cdef extern from "route_table.h" nogil:
         uint64_t reloads_done, reloads_refused
         char labels[135168][120]
 
-    cdef struct tm_ticket:
+    cdef struct tm_rota:
         pass
+
+    cdef struct tm_ticket:
+        tm_rota rota
 
     int32_t tm_table_busy_poll(const tm_table *table)
     void tm_table_set_busy_poll(tm_table *table, int32_t busy_poll)
@@ -221,6 +227,9 @@ cdef extern from "route_table.h" nogil:
     uint32_t tm_table_log_kinds(const tm_table *table)
     uint32_t tm_table_log_capacity(const tm_table *table)
     void tm_table_set_log(tm_table *table, uint32_t kinds, uint32_t capacity)
+    uint64_t tm_rota_take(tm_rota *rota)
+    uint64_t tm_rota_next(const tm_rota *rota)
+    bint tm_rota_skip(tm_rota *rota, uint64_t *next, uint64_t skipped)
     uint64_t tm_ticket_take(tm_ticket *ticket)
     void tm_table_init(tm_table *table, uint32_t workers, uint32_t shards, int32_t master_pid,
                        int64_t started_at)
@@ -238,7 +247,10 @@ cdef extern from "pick.h" nogil:
                       uint32_t *stride, uint32_t *cumulative)
     uint64_t tm_mix(uint64_t value)
     uint64_t tm_turn_hash(const tm_image *image, const tm_destination *destination, uint32_t turn)
-    uint32_t tm_best_place(const tm_image *image, const tm_destination *destination, uint64_t key)
+    uint64_t tm_turn_score(const tm_image *image, const tm_destination *destination, uint32_t turn,
+                           uint64_t key)
+    uint32_t tm_pick_other(const tm_image *image, const tm_route *route, uint64_t not_these,
+                           uint64_t n)
     uint64_t tm_client_hash(uint16_t family, const unsigned char *ip)
     bint tm_admitted(const tm_image *image, const tm_route *route, uint16_t family,
                      const unsigned char *ip)
@@ -265,6 +277,7 @@ cdef extern from "commons.h" nogil:
     cdef struct tm_common:
         tm_counted connections
         tm_counted waiting
+        tm_rota rota
 
     cdef struct tm_source:
         tm_counted connections
@@ -563,7 +576,7 @@ cdef extern from "live.h" nogil:
         uint8_t by_reset
         uint8_t kept
         uint8_t attempts
-        uint16_t first_turn
+        uint16_t passed
         uint32_t destination
         uint32_t tried
         uint32_t connect_timeout_ms

@@ -489,7 +489,7 @@ cdef int put_route(tm_image *out, tm_route *route, row) except -1:
         destination.panic = source.panic
         put_rules(<uint64_t *>&destination.rules, source.rules, DESTINATION_RULES)
         put_endpoints(out, destination, source)
-        put_turns(out, destination, source.turns)
+        put_turns(out, destination, source.turns, source.reserves)
     return 0
 
 
@@ -537,15 +537,17 @@ def address_hash(address):
     return int.from_bytes(blake2b(os.fsencode(str(address)), digest_size=8).digest(), "little")
 
 
-cdef int put_turns(tm_image *out, tm_destination *destination, tuple turns) except -1:
+cdef int put_turns(tm_image *out, tm_destination *destination, tuple turns,
+                   tuple reserves) except -1:
     cdef tm_turn *turn
     cdef dict taken = {}
-    assert out.turn_count + len(turns) <= TM_MAX_TURNS
+    assert out.turn_count + len(turns) + len(reserves) <= TM_MAX_TURNS
     destination.first_turn = out.turn_count
     destination.turn_count = len(turns)
+    destination.reserve_count = len(reserves)
     destination.first_place = out.place_count
     destination.place_count = 0
-    for index in turns:
+    for index in turns + reserves:
         turn = &out.turns[out.turn_count]
         out.turn_count += 1
         turn.endpoint = index
@@ -601,14 +603,16 @@ cdef object read_destination(const tm_image *image, const tm_destination *destin
                           TM_MAX_ENDPOINTS)]
     turns = [
         image.turns[<uint32_t>t].endpoint
-        for t in slice_of(destination.first_turn, destination.turn_count, TM_MAX_TURNS)]
+        for t in slice_of(destination.first_turn,
+                          destination.turn_count + destination.reserve_count, TM_MAX_TURNS)]
     return DestinationRow(
         name_text(destination.name), destination.weight, destination.file_weight,
         destination.effective_weight, destination.connect_timeout_ms,
         destination.idle_timeout_ms, destination.ticket, destination.slot, destination.born,
         tuple(endpoints), destination.admin_state, destination.ramp,
         read_rules(<const uint64_t *>&destination.rules, DestinationRules, DESTINATION_RULES),
-        tuple(turns), bool(destination.panic))
+        tuple(turns[:destination.turn_count]), tuple(turns[destination.turn_count:]),
+        bool(destination.panic))
 
 
 cdef object read_route(const tm_image *image, const tm_route *route):

@@ -81,7 +81,7 @@ class EndpointRow:
     health: int = WELL
     ramp: int = FULL_RAMP  # percent of its share that it gets now
     max_connections: int = 0  # 0 = no limit
-    priority: int = 0  # it takes turns when none of a lower number can
+    priority: int = 0  # its tier: it is used when none of a lower number can be
     until: int = 0  # Unix time, s: then it is READY again; 0 = when somebody says so
 
 
@@ -101,6 +101,7 @@ class DestinationRow:
     ramp: int = FULL_RAMP
     rules: DestinationRules = DestinationRules()
     turns: tuple[int, ...] = ()  # that endpoints take, by their index; none = it serves nobody
+    reserves: tuple[int, ...] = ()  # those of later tiers, for what the first can't take; in order
     panic: bool = False  # too few are well, so health counts for nothing
 
 

@@ -306,7 +306,9 @@ def build_image(
     """
     builder = _Builder(weights, names, generation, addresses, _Before(before))
     routes = tuple(builder.route(route) for route in config.routes)
-    turns_taken = sum(len(d.turns) for route in routes for d in route.destinations)
+    turns_taken = sum(
+        len(d.turns) + len(d.reserves) for route in routes for d in route.destinations
+    )
     ranges = sum(len(route.admitted or b"") for route in routes) // RANGE
     for what, count, most in (
         ("turns of endpoints", turns_taken, MAX_TURNS),
@@ -469,12 +471,15 @@ def _with_turns(row: DestinationRow) -> DestinationRow:
     well = [i for i in ready if row.endpoints[i].health == WELL]
     panic = len(well) * 100 < len(ready) * row.rules.panic_percent
     usable = ready if panic else well
-    first = min((row.endpoints[i].priority for i in usable), default=0)
-    takers = [i for i in usable if row.endpoints[i].priority == first]
-    taken = turns([(i, row.endpoints[i].weight * row.endpoints[i].ramp) for i in takers])
-    if taken == row.turns and panic == row.panic:
+    tiers: dict[int, list[tuple[int, int]]] = {}
+    for i in usable:
+        endpoint = row.endpoints[i]
+        tiers.setdefault(endpoint.priority, []).append((i, endpoint.weight * endpoint.ramp))
+    first, *others = [turns(tiers[priority]) for priority in sorted(tiers)] or [()]
+    reserves = tuple(i for tier in others for i in tier)
+    if (first, reserves, panic) == (row.turns, row.reserves, row.panic):
         return row
-    return replace(row, turns=taken, panic=panic)
+    return replace(row, turns=first, reserves=reserves, panic=panic)
 
 
 def _effective_weights(rules: RouteRules, rows: Sequence[DestinationRow]) -> list[int]:

@@ -27,21 +27,24 @@ from tcpmux.shm._layout cimport (
     TM_CLOSED_endpoint_reset, TM_CLOSED_finished, TM_CLOSED_idle_timeout, TM_CLOSED_killed,
     TM_CLOSED_lifetime, TM_CLOSED_local_error, TM_CLOSED_no_endpoint, TM_CLOSED_overflow,
     TM_CLOSED_retries_used_up, TM_CLOSED_shutdown, tm_common, tm_conn, tm_conn_state, TM_CONNECT,
-    TM_CONNECTING, tm_count, TM_DEAD, tm_destination, tm_duration_bounds_us, TM_ENDING,
-    TM_ENDPOINT, tm_endpoint, TM_FREE, TM_FULL_QUEUE, TM_FULL_SPILL, tm_half, TM_HALF_ABORTED,
-    TM_HALF_OPEN, TM_HALF_SHUT, tm_histogram_add, TM_HOLD, TM_HOLDS_DESTINATION, TM_HOLDS_ENDPOINT,
-    TM_HOLDS_QUEUE, TM_HUNG_UP, tm_journal_note, TM_KEPT_ALIVE, tm_latency_bounds_us,
-    tm_live_advance, tm_live_set_connections, tm_log_commit, TM_LOG_END, tm_log_entry,
-    tm_log_place, TM_LOG_START, TM_LOG_STARTS, TM_MAX_LINES, tm_mix, TM_NONE, tm_note_failure,
-    tm_note_success, TM_NOTHING, TM_OPEN, tm_peer, tm_pick, TM_PICKED_failed_over, TM_PICKED_only,
-    TM_PICKED_spilled, TM_PICKED_weighted, tm_pipe_give_back, TM_PIPE_SIZE, TM_PUMP_BLOCKED,
-    TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED, TM_PUMP_EOF, TM_PUMP_HOST_ERROR, tm_pump_release,
-    tm_pump_result, tm_pump_run, TM_PUMP_SOURCE_ERROR, TM_PUMP_YIELD, TM_READ_UNWATCHED,
-    TM_RELAYING, TM_RESET, TM_RESETTING, tm_retry_earn, tm_retry_take, tm_route, TM_SHUT, tm_slot,
+    TM_CONNECTING, tm_count, tm_counted_now, TM_DEAD, tm_destination, tm_duration_bounds_us,
+    TM_ENDING, TM_ENDPOINT, tm_endpoint, TM_FALL_BACK, TM_FREE, TM_FULL_QUEUE, TM_FULL_SPILL,
+    tm_half, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, tm_histogram_add, TM_HOLD,
+    TM_HOLDS_DESTINATION, TM_HOLDS_ENDPOINT, TM_HOLDS_QUEUE, TM_HUNG_UP, tm_journal_note,
+    TM_KEPT_ALIVE, tm_latency_bounds_us, tm_live_advance, tm_live_set_connections, tm_log_commit,
+    TM_LOG_END, tm_log_entry, tm_log_place, TM_LOG_START, TM_LOG_STARTS, TM_MAX_LINES, tm_mix,
+    TM_NONE, tm_note_failure, tm_note_success, TM_NOTHING, TM_OPEN, tm_peer, tm_pick,
+    tm_pick_other, TM_PICKED_failed_over, TM_PICKED_only, TM_PICKED_spilled, TM_PICKED_weighted,
+    tm_pipe_give_back, TM_PIPE_SIZE, TM_PUMP_BLOCKED, TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED,
+    TM_PUMP_EOF, TM_PUMP_HOST_ERROR, tm_pump_release, tm_pump_result, tm_pump_run,
+    TM_PUMP_SOURCE_ERROR, TM_PUMP_YIELD, TM_READ_UNWATCHED, TM_READY, TM_RELAYING, TM_RESET,
+    TM_RESETTING, tm_retry_earn, tm_retry_take, tm_rota_take, tm_route, TM_SHUT, tm_slot,
     tm_table_log_capacity, tm_table_log_kinds, tm_ticket_take, TM_UNCOUNTED_DESTINATION,
     TM_UNCOUNTED_SOURCE, TM_UNPACED, TM_WRITE_WATCHED,
 )
-from tcpmux.worker._choice cimport choose_turn, next_endpoint
+from tcpmux.worker._choice cimport (
+    first_tier, is_promising, is_untried, next_endpoint, Tier, tier_after,
+)
 from tcpmux.worker._limits cimport hold, let_go_of, let_go_of_all, let_in
 from tcpmux.worker._mechanism cimport (
     epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_MOD, epoll_event, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN,
@@ -673,15 +676,34 @@ cdef void established(Worker *w, uint32_t index) noexcept nogil:
         tm_sock_acknowledge(conn.fd[TM_ENDPOINT])
 
 
-cdef bint may_retry(Worker *w, tm_conn *conn, const tm_destination *destination) noexcept nogil:
-    """Whether its route lets it try another endpoint. The first one pays for others' retries."""
+cdef bint has_used_up(const tm_conn *conn, const tm_route *route) noexcept nogil:
+    """Whether the route allows no further connect for this connection, to whomever."""
+    return conn.attempts != 0 and (
+        (route.rules.max_attempts and conn.attempts >= route.rules.max_attempts)
+        or (route.rules.retry_percent == 0 and route.rules.retry_burst == 0))
+
+
+cdef bint is_replaced(const tm_conn *conn, const tm_route *route) noexcept nogil:
+    """Whether it is with the fallback, as its own destination can't be reached."""
+    return (route.rules.on_unavailable == TM_FALL_BACK
+            and conn.pick_reason == TM_PICKED_failed_over
+            and conn.destination == route.first_destination + route.rules.fallback)
+
+
+cdef bint may_try(Worker *w, tm_conn *conn, const tm_destination *destination,
+                  Tier tier, bint is_first) noexcept nogil:
+    """Whether its route lets it connect to one of this tier. The first connect of all pays for
+    others' retries. The first one to a later tier or to the fallback, which are there to take
+    over, needs no budget: there is one of those for each connection at the most."""
     cdef const tm_route *route = &w.image.routes[destination.route]
     cdef tm_common *account = &w.commons.slots[destination.slot]
     if conn.attempts == 0:
         tm_retry_earn(account, route.rules.retry_percent)
         return True
-    if ((route.rules.max_attempts and conn.attempts >= route.rules.max_attempts)
-            or not tm_retry_take(account, route.rules.retry_burst)):
+    if conn.pick_reason == TM_PICKED_failed_over and tier.first == 0:
+        is_first = is_first and is_replaced(conn, route)
+    if has_used_up(conn, route) or not (
+            is_first or tm_retry_take(account, route.rules.retry_burst)):
         conn.close_reason = TM_CLOSED_retries_used_up
         return False
     tm_count(&slot_of(w, destination.slot).retries, 1)
@@ -689,7 +711,8 @@ cdef bint may_retry(Worker *w, tm_conn *conn, const tm_destination *destination)
 
 
 cdef void connect_next(Worker *w, uint32_t index) noexcept nogil:
-    """Tries the destination's endpoints in turn, each once, until one takes the connect.
+    """Tries the destination's endpoints, each once, until one takes the connect: tier by tier those
+    that have not just failed, then its fallback, then those that have.
 
     No byte of the client has been read so far, so any endpoint will do.
     """
@@ -698,24 +721,40 @@ cdef void connect_next(Worker *w, uint32_t index) noexcept nogil:
     cdef const tm_endpoint *endpoint
     cdef uint32_t at
     cdef uint32_t events
-    cdef bint full = False
+    cdef bint full = False, all = False, is_first
+    cdef bint queues = destination != NULL and destination.rules.on_full == TM_FULL_QUEUE
     cdef int fd, state
     cdef uint8_t flags
+    cdef Tier tier
+    if destination != NULL:
+        tier = first_tier(destination)
     while destination != NULL and destination.turn_count:
-        at = next_endpoint(w, conn, destination)
+        at = next_endpoint(w, conn, destination, &tier, all)
         if at == TM_NONE:
-            break
+            if all or (full and queues):
+                break
+            if not full and fall_back(w, index, destination):
+                return
+            all = True
+            tier = first_tier(destination)
+            continue
         endpoint = &w.image.endpoints[destination.first_endpoint + at]
+        is_first = conn.tried == 0 or is_untried(w, conn, destination, tier)
         conn.tried |= <uint32_t>1 << (at % 32)
+        if conn.passed < 0xffff:
+            conn.passed += 1
         conn.endpoint_slot = endpoint.slot
         if not hold(w, index, TM_HOLDS_ENDPOINT, endpoint.max_connections):
             conn.endpoint_slot = TM_NONE
             full = True
             continue
-        if not may_retry(w, conn, destination):
+        if not may_try(w, conn, destination, tier, is_first):
             let_go_of(w, index, TM_HOLDS_ENDPOINT)
             conn.endpoint_slot = TM_NONE
-            break
+            if all or has_used_up(conn, &w.image.routes[destination.route]):
+                break
+            tier = tier_after(w, destination, tier)
+            continue
         if conn.attempts < 255:
             conn.attempts += 1
         tm_peer_from(&conn.endpoint, &endpoint.address)
@@ -746,8 +785,9 @@ cdef void connect_next(Worker *w, uint32_t index) noexcept nogil:
             conn.deadline_ms = w.now_ms + conn.connect_timeout_ms
             arm(w, index, conn.deadline_ms)
         return
-    if full and conn.attempts == 0:
-        wait_or_go(w, index, destination)
+    if full and (conn.attempts == 0 or queues):
+        if destination.rules.on_full != TM_FULL_SPILL or not spill(w, index, destination):
+            wait_or_go(w, index, destination)
     elif not fail_over(w, index, destination):
         end(w, index, (conn.close_reason or TM_CLOSED_no_endpoint), True)
 
@@ -867,19 +907,40 @@ cdef bint has_room(Worker *w, uint32_t index, uint32_t at) noexcept nogil:
     return False
 
 
+cdef bint seems_to_have_room(Worker *w, uint32_t at) noexcept nogil:
+    cdef const tm_destination *destination = &w.image.destinations[at]
+    cdef uint64_t limit = destination.rules.max_connections
+    return limit == 0 or tm_counted_now(&w.commons.slots[destination.slot].connections) < limit
+
+
+cdef bint somebody_has_room(Worker *w, uint32_t but) noexcept nogil:
+    """Whether another() would find one now."""
+    cdef const tm_route *route = &w.image.routes[w.image.destinations[but].route]
+    cdef const tm_destination *destination
+    cdef uint32_t at
+    for at in range(route.first_destination,
+                    route.first_destination + route.destination_count):
+        destination = &w.image.destinations[at]
+        if (at != but and destination.effective_weight and destination.turn_count
+                and seems_to_have_room(w, at)):
+            return True
+    return False
+
+
 cdef uint32_t another(Worker *w, uint32_t index, uint32_t but) noexcept nogil:
-    """Takes a place in another destination of the route, the next one that has weight, endpoints
-    and room; TM_NONE: there is none."""
+    """Takes a place in another destination of the route that has weight, endpoints and room: by
+    their weights, exactly, while they have. TM_NONE: there is none."""
     cdef const tm_destination *destination = &w.image.destinations[but]
     cdef const tm_route *route = &w.image.routes[destination.route]
-    cdef uint32_t step, at
-    for step in range(1, route.destination_count):
-        at = route.first_destination + (
-            but - route.first_destination + step) % route.destination_count
-        destination = &w.image.destinations[at]
-        if destination.effective_weight and destination.turn_count and has_room(w, index, at):
-            return at
-    return TM_NONE
+    cdef uint64_t not_these = <uint64_t>1 << (but - route.first_destination)
+    cdef uint32_t other
+    while True:
+        other = tm_pick_other(w.image, route, not_these,
+                              tm_rota_take(&w.commons.slots[destination.slot].rota))
+        if other == TM_NONE or has_room(w, index, route.first_destination + other):
+            break
+        not_these |= <uint64_t>1 << other
+    return other if other == TM_NONE else route.first_destination + other
 
 
 cdef void give_destination(Worker *w, uint32_t index, uint32_t at, int reason) noexcept nogil:
@@ -895,7 +956,7 @@ cdef void give_destination(Worker *w, uint32_t index, uint32_t at, int reason) n
             at = other
     begin_with(w, index, at, reason)
     if room:
-        connect_first(w, index)
+        connect_next(w, index)
     else:
         wait_or_go(w, index, destination)
 
@@ -910,38 +971,72 @@ cdef void begin_with(Worker *w, uint32_t index, uint32_t at, int reason) noexcep
     conn.idle_timeout_ms = destination.idle_timeout_ms
     conn.pick_reason = <uint8_t>reason
     conn.tried = 0
+    conn.passed = 0
     tm_count(&slot_of(w, destination.slot).picked[conn.pick_reason], 1)
     tm_count(&slot_of(w, destination.slot).opened, 1)
-
-
-cdef void connect_first(Worker *w, uint32_t index) noexcept nogil:
-    cdef tm_conn *conn = &w.records[index]
-    cdef const tm_destination *destination = destination_of(w, conn)
-    if destination != NULL and destination.turn_count:
-        conn.first_turn = <uint16_t>choose_turn(w, conn, destination)
-    connect_next(w, index)
 
 
 cdef bint fail_over(Worker *w, uint32_t index, const tm_destination *destination) noexcept nogil:
     """To another destination, once and if the route says so."""
     cdef tm_conn *conn = &w.records[index]
-    cdef uint32_t slot = conn.destination_slot
     cdef int reason = conn.close_reason or TM_CLOSED_no_endpoint
-    cdef uint32_t from_, to
     if (destination == NULL or conn.pick_reason == TM_PICKED_failed_over
             or not w.image.routes[destination.route].rules.across
             or reason == TM_CLOSED_local_error or reason == TM_CLOSED_retries_used_up):
         return False
-    from_ = conn.destination
-    let_go_of(w, index, TM_HOLDS_DESTINATION)
-    to = another(w, index, from_)
-    if to == TM_NONE:
-        conn.destination = from_
-        conn.destination_slot = slot
+    return leave_for(w, index, TM_NONE, reason, TM_PICKED_failed_over)
+
+
+cdef bint spill(Worker *w, uint32_t index, const tm_destination *destination) noexcept nogil:
+    """Each of its endpoints is full: to another destination, once."""
+    cdef const tm_conn *conn = &w.records[index]
+    if conn.pick_reason == TM_PICKED_failed_over or conn.pick_reason == TM_PICKED_spilled:
         return False
-    tm_count(&slot_of(w, slot).closed[reason], 1)
-    begin_with(w, index, to, TM_PICKED_failed_over)
-    connect_first(w, index)
+    return leave_for(w, index, TM_NONE, TM_CLOSED_overflow, TM_PICKED_spilled)
+
+
+cdef bint fall_back(Worker *w, uint32_t index, const tm_destination *destination) noexcept nogil:
+    """To the destination that takes over where this one can't, if its route names one and somebody
+    there can be expected to answer."""
+    cdef const tm_conn *conn = &w.records[index]
+    cdef const tm_route *route = &w.image.routes[destination.route]
+    cdef uint32_t to = route.first_destination + <uint32_t>route.rules.fallback
+    cdef const tm_destination *other = &w.image.destinations[to]
+    if (route.rules.on_unavailable != TM_FALL_BACK or to == conn.destination
+            or conn.pick_reason == TM_PICKED_failed_over
+            or conn.close_reason == TM_CLOSED_local_error or has_used_up(conn, route)
+            or other.admin_state != TM_READY or not is_promising(w, other)):
+        return False
+    return leave_for(w, index, to, conn.close_reason or TM_CLOSED_no_endpoint,
+                     TM_PICKED_failed_over)
+
+
+cdef bint leave_for(Worker *w, uint32_t index, uint32_t to, int reason, int pick) noexcept nogil:
+    """Goes on with another destination, TM_NONE: whichever has room. False: none has, and nothing
+    has changed. reason: why it ends in the one that it had."""
+    cdef tm_conn *conn = &w.records[index]
+    cdef uint32_t slot = conn.destination_slot
+    cdef uint32_t before = conn.destination
+    if not (somebody_has_room(w, before) if to == TM_NONE else seems_to_have_room(w, to)):
+        return False
+    let_go_of(w, index, TM_HOLDS_QUEUE)
+    let_go_of(w, index, TM_HOLDS_DESTINATION)
+    if to == TM_NONE:
+        to = another(w, index, before)
+    elif not has_room(w, index, to):
+        to = TM_NONE
+    if to != TM_NONE:
+        tm_count(&slot_of(w, slot).closed[reason], 1)
+        begin_with(w, index, to, pick)
+        connect_next(w, index)
+        return True
+    # Somebody was faster. Whether its own place is left is not certain either.
+    conn.destination = before
+    conn.destination_slot = slot
+    if hold(w, index, TM_HOLDS_DESTINATION,
+            w.image.destinations[before].rules.max_connections):
+        return False
+    end(w, index, TM_CLOSED_overflow, True)
     return True
 
 
@@ -969,7 +1064,9 @@ cdef void wait_or_go(Worker *w, uint32_t index, const tm_destination *destinatio
             or not hold(w, index, TM_HOLDS_QUEUE, destination.rules.queue_size)):
         end(w, index, TM_CLOSED_overflow, True)
         return
-    if conn.deadline_ms == 0:
+    if conn.attempts:  # then deadline_ms is that of a connect
+        conn.deadline_ms = conn.accepted_at_us // 1000 + destination.rules.queue_ms
+    elif conn.deadline_ms == 0:
         conn.deadline_ms = w.now_ms + destination.rules.queue_ms
     if w.now_ms < conn.deadline_ms:
         arm(w, index, w.now_ms + WAIT_LOOK_MS)
@@ -1008,7 +1105,8 @@ cdef void go_on_waiting(Worker *w, uint32_t index) noexcept nogil:
         wait_or_go(w, index, destination)
     elif conn.holds & TM_HOLDS_QUEUE:
         conn.tried = 0
-        connect_first(w, index)
+        conn.passed = 0
+        connect_next(w, index)
         if conn.state != TM_DEAD and conn.endpoint_slot != TM_NONE:
             let_go_of(w, index, TM_HOLDS_QUEUE)
     else:

@@ -273,7 +273,7 @@ static void check_totals(struct shared *shared)
 {
     static const uint64_t reduced[] = {4, 1, 0, 3};
     uint64_t periods = TAKERS * PICKS_EACH / 8;
-    CHECK_EQUAL(atomic_load(&shared->ticket.next), TAKERS * PICKS_EACH);
+    CHECK_EQUAL(atomic_load(&shared->ticket.rota.next), TAKERS * PICKS_EACH);
     for (int i = 0; i < 4; i++) {
         uint64_t total = 0;
         for (int taker = 0; taker < TAKERS; taker++)
@@ -295,6 +295,80 @@ static void threads_together_are_exact(void)
     for (int i = 0; i < TAKERS; i++)
         CHECK(pthread_join(threads[i], NULL) == 0);
     check_totals(shared);
+}
+
+/* Turns 0 to 3, of which 1 and 2 can't be used: as worker/_choice.pyx takes them. */
+static void *skip(void *argument)
+{
+    struct taker *taker = argument;
+    struct tm_rota *rota = &taker->shared->ticket.rota;
+    for (int k = 0; k < PICKS_EACH; k++) {
+        uint64_t n = tm_rota_take(rota), skipped;
+        if (n % 4 == 1 || n % 4 == 2) {
+            n = tm_rota_next(rota);
+            do {
+                for (skipped = 0; (n + skipped) % 4 == 1 || (n + skipped) % 4 == 2;)
+                    skipped++;
+            } while (!tm_rota_skip(rota, &n, skipped));
+            n += skipped;
+        }
+        taker->shared->picked[taker->number][n % 4]++;
+    }
+    return NULL;
+}
+
+static void turns_that_are_lost_are_spread_exactly_by_all_together(void)
+{
+    struct shared *shared = map_shared();
+    struct taker takers[TAKERS];
+    pthread_t threads[TAKERS];
+    uint64_t total[4] = {0};
+    for (int i = 0; i < TAKERS; i++) {
+        takers[i] = (struct taker){shared, i};
+        CHECK(pthread_create(&threads[i], NULL, skip, &takers[i]) == 0);
+    }
+    for (int i = 0; i < TAKERS; i++)
+        CHECK(pthread_join(threads[i], NULL) == 0);
+    for (int turn = 0; turn < 4; turn++)
+        for (int taker = 0; taker < TAKERS; taker++)
+            total[turn] += shared->picked[taker][turn];
+    CHECK_EQUAL(total[0], TAKERS * PICKS_EACH / 2);
+    CHECK_EQUAL(total[1] + total[2], 0);
+    CHECK_EQUAL(total[3], TAKERS * PICKS_EACH / 2);
+    CHECK(munmap(shared, sizeof(*shared)) == 0);
+}
+
+static void what_one_can_t_take_the_others_get_by_weight(void)
+{
+    static const uint32_t WEIGHTS[] = {60, 10, 0, 20, 30, 1000000};
+    struct tm_image *image = calloc(1, sizeof(*image));
+    CHECK(image);
+    struct tm_route *route = &image->routes[0];
+    route->first_destination = 7;
+    route->destination_count = 6;
+    for (int i = 0; i < 6; i++) {
+        image->destinations[7 + i].effective_weight = WEIGHTS[i];
+        image->destinations[7 + i].turn_count = i != 5; /* nobody serves there */
+    }
+    uint64_t first = random_below(1ull << 62);
+    uint32_t got[6] = {0};
+    for (uint64_t n = first; n < first + 60; n++) /* the first one is out */
+        got[tm_pick_other(image, route, 1, n)]++;
+    CHECK_EQUAL(got[1], 10);
+    CHECK_EQUAL(got[3], 20);
+    CHECK_EQUAL(got[4], 30);
+    CHECK_EQUAL(got[0] + got[2] + got[5], 0);
+    CHECK_EQUAL(tm_pick_other(image, route, 1 | 1 << 1 | 1 << 3, first), 4);
+    CHECK_EQUAL(tm_pick_other(image, route, ~(uint64_t)0, first), TM_NONE);
+    /* The most there can be. */
+    route->destination_count = TM_MAX_DESTINATIONS;
+    for (uint32_t i = 0; i < TM_MAX_DESTINATIONS; i++) {
+        image->destinations[7 + i].effective_weight = TM_MAX_WEIGHT - i;
+        image->destinations[7 + i].turn_count = 1;
+    }
+    for (uint64_t n = 0; n < 1000; n++)
+        CHECK(tm_pick_other(image, route, 2, random_below(1ull << 62)) < TM_MAX_DESTINATIONS);
+    free(image);
 }
 
 static void processes_together_are_exact(void)
@@ -334,6 +408,17 @@ static struct tm_image *image_with(uint32_t turns, const uint64_t *hashes, uint3
     return image;
 }
 
+static uint32_t best_turn(const struct tm_image *image, uint64_t key)
+{
+    const struct tm_destination *destination = &image->destinations[0];
+    uint32_t best = 0;
+    for (uint32_t turn = 1; turn < destination->turn_count; turn++)
+        if (tm_turn_score(image, destination, turn, key) >
+            tm_turn_score(image, destination, best, key))
+            best = turn;
+    return best;
+}
+
 static void a_turn_that_goes_takes_only_its_own_keys(void)
 {
     static uint64_t hashes[TURNS];
@@ -345,8 +430,8 @@ static void a_turn_that_goes_takes_only_its_own_keys(void)
         struct tm_image *less = image_with(turns, hashes, gone);
         for (uint64_t key = 0; key < KEYS; key++) {
             uint64_t hash = tm_mix(key);
-            uint32_t before = tm_best_place(whole, &whole->destinations[0], hash);
-            uint32_t after = tm_best_place(less, &less->destinations[0], hash);
+            uint32_t before = best_turn(whole, hash);
+            uint32_t after = best_turn(less, hash);
             before = whole->turns[before].endpoint, after = less->turns[after].endpoint;
             own += before == gone;
             CHECK(before == after || before == gone);
@@ -435,6 +520,8 @@ int main(void)
     RUN(random_splits_stay_close);
     RUN(threads_together_are_exact);
     RUN(processes_together_are_exact);
+    RUN(turns_that_are_lost_are_spread_exactly_by_all_together);
+    RUN(what_one_can_t_take_the_others_get_by_weight);
     RUN(a_turn_that_goes_takes_only_its_own_keys);
     RUN(maglev_is_even_and_moves_few_others);
     RUN(only_admitted_clients_come_in);

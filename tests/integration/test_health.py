@@ -295,6 +295,46 @@ def test_a_backup_serves_only_while_the_others_can_not(
     assert answers(port, 10) == {"two": 10}
 
 
+def test_a_backup_serves_before_anybody_knows(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    """Without checks: nobody is reset until the primary is ejected, nor when that is over. Over all
+    workers the backups take turns exactly."""
+    port = free_port()
+    with refusing_port() as dead:
+        part = route("r", port, v1=(1, f"127.0.0.1:{dead}"))
+        part["destinations"][0]["endpoints"] += [
+            {"address": server.address, "backup": True} for server in (one, two)
+        ]
+        passive = {"errors": 1, "ejection_time": "1s"}
+        proxy = start_proxy(routes({**part, "passive": passive}, workers=2))
+        assert answers(port, 40) == {"one": 20, "two": 20}
+
+        def is_tried_again() -> bool:
+            assert "reset" not in answers(port, 4)
+            return said(proxy, f"endpoint 127.0.0.1:{dead} is tried again after its ejection")
+
+        wait_for(is_tried_again, "an ejection to be over")
+        failures = proxy.destination("v1")["connect_failures_total"]
+
+        def has_failed_again() -> bool:
+            assert "reset" not in answers(port, 4)
+            return bool(proxy.destination("v1")["connect_failures_total"] > failures)
+
+        wait_for(has_failed_again, "another failure")
+
+
+def test_a_fallback_serves_before_anybody_knows(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    port = free_port()
+    with refusing_port() as dead:
+        part = three(port, one, two, f"127.0.0.1:{dead}", on_unavailable={"fallback": "v2"})
+        proxy = start_proxy(routes({**part, "check": "off", "passive": "off"}, workers=2))
+        assert answers(port, 100) == {"one": 50, "two": 50}
+        assert proxy.destination("v2")["picked"]["failed_over"] == 20
+
+
 def test_a_connect_fails_over_to_another_destination_if_asked(
     start_proxy: StartProxy, one: EchoServer
 ) -> None:

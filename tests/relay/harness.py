@@ -16,19 +16,22 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fcntl import ioctl
+from itertools import zip_longest
 from pathlib import Path
 from termios import TIOCOUTQ
 from typing import Literal
 
 from tcpmux.config import Address
 from tcpmux.shm._readings import Counters
-from tcpmux.shm._shm import CLOSE_REASONS, PRESENT, Commons, Live, Table
+from tcpmux.shm._shm import CLOSE_REASONS, PICK_REASONS, PRESENT, Commons, Live, Table
 from tcpmux.shm.image import (
     DestinationRow,
+    DestinationRules,
     EndpointRow,
     Image,
     ListenerRow,
     RouteRow,
+    RouteRules,
     SlotCounters,
 )
 from tcpmux.shm.routes import settled
@@ -45,6 +48,7 @@ from tests.support import DEADLINE, wait_for
 
 Family = Literal["v4", "v6", "unix"]
 FAMILIES: tuple[Family, ...] = ("v4", "v6", "unix")
+NO_DESTINATION_RULES, NO_ROUTE_RULES = DestinationRules(), RouteRules()
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger
 
 
@@ -80,8 +84,15 @@ def address_of(sock: socket.socket) -> Address:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
+    """endpoint_weights, priorities, limits: of its endpoints, in order; what is missing is as by
+    default."""
+
     endpoints: tuple[Address, ...]
     weight: int = 1
+    endpoint_weights: tuple[int, ...] = ()
+    priorities: tuple[int, ...] = ()
+    limits: tuple[int, ...] = ()
+    rules: DestinationRules = NO_DESTINATION_RULES
 
 
 @dataclass(slots=True)
@@ -102,7 +113,7 @@ class RelayWorker:
 
     Slots: 0 is the route's, then one per destination, then one per endpoint, in order.
     Times in milliseconds; receive_buffer in bytes, of the sockets it accepts (0 = the
-    kernel's way); pipes as in Inheritance.
+    kernel's way); pipes as in Inheritance; rules: of the route.
     """
 
     directory: Path
@@ -112,6 +123,7 @@ class RelayWorker:
     idle_timeout: int = 0
     receive_buffer: int = 0
     pipes: int = 64
+    rules: RouteRules = NO_ROUTE_RULES
     pid: int = field(init=False, default=0)
     live: Live = field(init=False)
     counters: Counters = field(init=False)
@@ -173,8 +185,21 @@ class RelayWorker:
         rows = []
         for number, destination in enumerate(self.destinations):
             endpoints = []
-            for address in destination.endpoints:
-                endpoints.append(EndpointRow(address, endpoint_slot, 1))
+            for address, endpoint_weight, priority, limit in zip_longest(
+                destination.endpoints,
+                destination.endpoint_weights,
+                destination.priorities,
+                destination.limits,
+            ):
+                row = EndpointRow(
+                    address,
+                    endpoint_slot,
+                    1,
+                    weight=1 if endpoint_weight is None else endpoint_weight,
+                    priority=priority or 0,
+                    max_connections=limit or 0,
+                )
+                endpoints.append(row)
                 endpoint_slot += 1
             weight = destination.weight
             rows.append(
@@ -189,9 +214,12 @@ class RelayWorker:
                     1 + number,
                     1,
                     tuple(endpoints),
+                    rules=destination.rules,
                 )
             )
-        route = RouteRow("route", self.connect_timeout, self.idle_timeout, 0, 0, 1, tuple(rows))
+        route = RouteRow(
+            "route", self.connect_timeout, self.idle_timeout, 0, 0, 1, tuple(rows), self.rules
+        )
         listeners = tuple(
             ListenerRow(address_of(sock), number, 0)
             for number, sock in enumerate(self.listeners.values())
@@ -222,6 +250,11 @@ class RelayWorker:
             if count
         }
 
+    def picked(self, slot: int) -> dict[str, int]:
+        """Why connections came to a destination: the reasons that occurred."""
+        counts = self.counters.slot(slot).picked
+        return {name: n for name, n in zip(PICK_REASONS, counts, strict=True) if n}
+
     def memory(self) -> int:
         """Resident bytes of the worker."""
         for line in Path(f"/proc/{self.live.pid}/smaps_rollup").read_text().splitlines():
@@ -235,11 +268,14 @@ class RelayWorker:
 
     # --- acting on it -------------------------------------------------------------------------
 
-    def connect(self, family: Family = "v4") -> socket.socket:
-        """A client; it may still wait in the listen queue. Closed at the end of the test."""
+    def connect(self, family: Family = "v4", source: str = "") -> socket.socket:
+        """A client, from that address; it may still wait in the listen queue. Closed at the end of
+        the test."""
         listener = self.listeners[family]
         sock = self.own(socket.socket(listener.family, socket.SOCK_STREAM))
         sock.settimeout(DEADLINE)
+        if source:
+            sock.bind((source, 0))
         sock.connect(listener.getsockname())
         return sock
 

@@ -113,6 +113,26 @@ def test_priorities_and_panic() -> None:
     assert (made.turns, made.panic) == ((0, 2), True)
 
 
+def test_later_tiers_are_in_reserve_in_order() -> None:
+    """Of those that are well; each with its own turns."""
+    tiers = [
+        endpoint(1, priority=5),
+        endpoint(2, priority=3, weight=2),
+        endpoint(3, priority=3),
+        endpoint(4, priority=9, health=DOWN),
+        endpoint(5, priority=9, state=DRAINING),
+        endpoint(6, priority=1),
+        endpoint(7, priority=100),
+    ]
+    made = route(destination("a", 1, *tiers)).destinations[0]
+    assert (made.turns, made.reserves) == ((5,), (1, 2, 1, 0, 6))
+    tiers[5] = endpoint(6, priority=1, health=DOWN)
+    made = route(destination("a", 1, *tiers)).destinations[0]
+    assert (made.turns, made.reserves) == ((1, 2, 1), (0, 6))
+    nobody = route(destination("a", 1, endpoint(1, priority=1, health=DOWN))).destinations[0]
+    assert (nobody.turns, nobody.reserves) == ((), ())
+
+
 def test_ramps_make_shares_smaller_exactly() -> None:
     made = route(
         destination("a", 80, endpoint()),
