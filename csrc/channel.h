@@ -16,6 +16,7 @@
  *                      SYNC     answer with SYNCED when all before this has been done
  *                      KILL     reset the connection in record `listener`, if that is still of
  *                               generation `value`
+ *                      QUIT     reset what is open, and exit now
  *                      CLAIM    by a new master: hand out what you hold, from place `value`
  *   worker -> master   SEEN     generation `value` is in use here
  *                      REMOVED  `listener` is closed here
@@ -28,7 +29,7 @@
  *                      OFFER    the answer to CLAIM; `value` = the next place, 0 = that was all
  *   guardian -> master DIED     the worker, with wait status `value`
  *                      PRESENCE of the worker is `value` now (enum tm_presence)
- *                      GUARD    process `value` guards the worker now
+ *                      GUARD    the sender guards the worker now; to each new master, too
  *   master -> another  BUSY     the answer to CLAIM while the master `value` lives
  *
  * One packet is one message; TM_MESSAGE_FDS descriptors at most travel with it.
@@ -65,6 +66,7 @@ enum tm_message_type {
     TM_MESSAGE_SYNCED,
     TM_MESSAGE_UNLINED,
     TM_MESSAGE_KILL,
+    TM_MESSAGE_QUIT,
 };
 
 #define TM_GIVE_ALL UINT64_MAX

@@ -1,7 +1,8 @@
 /* A worker's region: heartbeat, counters and its connections, in shared memory.
  *
  * WRITER  one worker alone, and after its death its next life. The fields of the guardian
- *         (guardian_pid, presence, at_fault, builds) are the guardian's.
+ *         (guardian_pid, presence, at_fault, builds) are the guardian's. Neither pid is ever
+ *         signalled: who may be is what the kernel says of a sender (channel.h).
  * READERS master (generation_seen), control (everything).
  *
  * Every field is written with plain or relaxed stores and read without a lock:
@@ -204,6 +205,7 @@ struct tm_live {
     uint32_t listening_count;    /* places of listening[] in use, free ones among them */
     _Atomic uint32_t ending; /* why this life ends by itself (enum tm_ending); 0 = it does not */
     _Atomic int32_t guardian_pid;
+    _Atomic uint32_t masters; /* that have taken this worker over; its guardian greets each */
     uint32_t builds; /* times that a guardian has become the next build */
     _Atomic uint32_t presence; /* enum tm_presence */
     _Atomic uint32_t at_fault; /* the life before ended by a fault of its own, not by a kill */
@@ -360,6 +362,15 @@ static inline int32_t tm_live_guardian_pid(const struct tm_live *live)
 static inline void tm_live_set_guardian_pid(struct tm_live *live, int32_t pid)
 {
     atomic_store_explicit(&live->guardian_pid, pid, memory_order_relaxed);
+}
+static inline uint32_t tm_live_masters(const struct tm_live *live)
+{
+    return atomic_load_explicit(&live->masters, memory_order_acquire);
+}
+static inline void tm_live_add_master(struct tm_live *live)
+{
+    /* Release: who sees it sees the line to that master. */
+    atomic_fetch_add_explicit(&live->masters, 1, memory_order_release);
 }
 static inline bool tm_live_at_fault(const struct tm_live *live)
 {

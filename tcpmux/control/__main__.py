@@ -83,7 +83,10 @@ def main() -> int:
     gc.set_threshold(50_000)
     http = None if options.http_fd is None else socket.socket(fileno=options.http_fd)
     master = socket.socket(fileno=options.master_fd)
-    asyncio.run(Control(admin, master, readings, identity, http).serve())
+    control = Control(
+        admin, master, readings, identity, http, master_pid=lambda: view.table.master_pid
+    )
+    asyncio.run(control.serve())
     return 0
 
 

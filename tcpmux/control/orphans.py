@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tcpmux.processes import is_alive
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -27,13 +29,16 @@ LOOK_EVERY = 0.5  # s: a worker may have a new life, or another guardian
 
 
 def is_called(pid: int, title: bytes) -> bool:
-    """Whether the process with this pid is of our user and has this title."""
+    """Whether the process with this pid is of our user and has this title. True where /proc hides
+    it: only those of our user can be signalled from here."""
     process = Path(f"/proc/{pid}")
     try:
         fields = (process / "status").read_text().partition("\nUid:")[2].split()
         return int(fields[0]) == os.getuid() and (process / "cmdline").read_bytes().startswith(
             title
         )
+    except FileNotFoundError:
+        return is_alive(pid)
     except (OSError, ValueError, IndexError):
         return False
 

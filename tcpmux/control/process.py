@@ -25,11 +25,13 @@ from tcpmux.logs import set_level
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
 log = logging.getLogger("tcpmux.control")
 
 SHUTDOWN_TIME = 1.0  # s for requests under way; the master waits 2 s for our end
 BACKLOG = 1024
+MASTER_LOOK = 0.05  # s, without a master: is there another one?
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Control:
     readings: Readings
     identity: Identity
     http: socket.socket | None = None  # listening, TCP
+    master_pid: Callable[[], int] = int  # of the master that the table names
 
     async def serve(self) -> None:
         """Serves until SIGTERM, or until the master and then all workers have ended."""
@@ -49,6 +52,7 @@ class Control:
 
         def master_gone() -> None:
             log.warning("the master is gone; workers go on as they are")
+            tasks.keep("waiting for a master", lambda: self._await_master(over))
             orphans.watch(
                 lambda: [
                     (worker["guardian_pid"], worker["pid"])
@@ -105,6 +109,14 @@ class Control:
     async def _tell(self, link: MasterLink, text: str) -> None:
         with suppress(TcpmuxError):  # our own log has it
             await link.request("fault", text=text)
+
+    async def _await_master(self, over: asyncio.Event) -> None:
+        """Ends when another master has taken over: it starts a control of its own."""
+        gone = self.master_pid()
+        while self.master_pid() == gone:
+            await asyncio.sleep(MASTER_LOOK)
+        log.info("another master has taken over")
+        over.set()
 
     async def _hear(self, link: MasterLink) -> None:
         """The master has an event to tell."""

@@ -19,6 +19,7 @@ from tcpmux.logger.lines import Line, writer
 from tcpmux.logger.source import Source
 from tcpmux.logger.targets import Target, open_target
 from tcpmux.logs import begin_log
+from tcpmux.processes import is_alive
 from tcpmux.shm.view import View
 
 log = logging.getLogger("tcpmux.log")
@@ -114,9 +115,12 @@ def _signal(timeout: float) -> int:
 
 
 def _is_orphan(view: View, master: int) -> bool:
-    """Neither the master nor any worker is there to wait for."""
-    return os.getppid() != master and not any(
-        pid > 0 and os.path.exists(f"/proc/{pid}")
+    """There is no master and no worker to wait for, or another master, with a log process of its
+    own."""
+    if os.getppid() == master:
+        return False
+    return view.table.master_pid != master or not any(
+        is_alive(pid)
         for live in view.lives
         for pid in (live.guardian_pid, live.pid)  # between two lives only the guardian is there
     )

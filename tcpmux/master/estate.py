@@ -27,7 +27,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tcpmux.errors import TcpmuxError
-from tcpmux.shm._shm import LAYOUT, Commons, Live, Table
+from tcpmux.master.held import Held, is_called, is_own_child
+from tcpmux.master.places import user_name
+from tcpmux.processes import (
+    CREDENTIALS,
+    Sender,
+    Truncated,
+    close_all,
+    identify_senders,
+    is_alive,
+    receive,
+)
+from tcpmux.shm._shm import LAYOUT, MAX_LISTENERS, MAX_SHARDS, Commons, Live, Table
 from tcpmux.worker.process import BUSY, CLAIM, MESSAGE, OFFER
 
 log = logging.getLogger("tcpmux.master")
@@ -36,6 +47,7 @@ VARIABLE = "TCPMUX_ESTATE"  # in the environment of a master that another one be
 SUFFIX = ".takeover"  # of the admin socket's path
 NO_LISTENER = 0xFFFFFFFF  # TM_NONE
 MOST_FDS = 128  # TM_MESSAGE_FDS
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 REGIONS = 4  # descriptors of an offer before those of the workers' regions
 LOCK_TIME = 3.0  # s
 LOOK_AGAIN = 0.5  # s: is the one that is asked still there?
@@ -57,7 +69,8 @@ class Incomplete(TcpmuxError):
 @dataclass(slots=True)
 class Estate:
     """Descriptors are open in this process. listeners: (id, shard, descriptor, shared).
-    workers: id -> (pid of the guardian, pid of the worker, descriptor of the line to it)."""
+    workers: id -> (pid of the guardian, pid of the worker, descriptor of the line to it); pid 0 =
+    not known. pidfds: id -> of the guardian, of the worker; -1 = none."""
 
     table: int
     commons: int
@@ -71,6 +84,7 @@ class Estate:
     admin_path: str = ""
     addresses: dict[int, str] = field(default_factory=dict)  # of listeners, by id
     events: list[dict[str, Any]] = field(default_factory=list)  # of events.py
+    pidfds: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def _single(self) -> tuple[int, ...]:
@@ -83,7 +97,20 @@ class Estate:
             *self.lives,
             *(fd for _, _, fd, _ in self.listeners),
             *(fd for _, _, fd in self.workers.values()),
+            *(fd for pair in self.pidfds.values() for fd in pair if fd >= 0),
         ]
+
+    def held(self, number: int) -> tuple[Held | None, Held | None]:
+        """The guardian and the worker `number`, which own their pidfds from here on."""
+        guardian, worker, _ = self.workers[number]
+        if number not in self.pidfds:
+            # Of a build that knew numbers only: its guardians are our children.
+            return (Held.child(guardian) if is_own_child(guardian) else None), None
+        pidfds = self.pidfds.pop(number)
+        return (
+            Held(guardian, pidfds[0]) if guardian else None,
+            Held(worker, pidfds[1]) if worker else None,
+        )
 
     # --- through exec -----------------------------------------------------------------------
 
@@ -104,6 +131,7 @@ class Estate:
         fields = json.loads(text)
         fields["listeners"] = [(i, shard, n, shared) for i, shard, n, shared in fields["listeners"]]
         fields["workers"] = {int(i): tuple(of) for i, of in fields["workers"].items()}
+        fields["pidfds"] = {int(i): tuple(of) for i, of in fields.get("pidfds", {}).items()}
         fields["addresses"] = {int(i): text for i, text in fields["addresses"].items()}
         estate = cls(**fields)
         for number in estate.descriptors:
@@ -115,12 +143,21 @@ def attach(estate: Estate) -> tuple[Table, Commons, list[Live]] | None:
     """The regions, to go on with; None if they are of another layout than this build's."""
     if estate.layout != LAYOUT:
         return None
+    if not all(map(_is_sealed, (estate.table, estate.commons, *estate.lives))):
+        return None  # one that is cut short would end who reads it
     try:
         table = Table.attach(estate.table, writable=True)
         commons = Commons.attach(estate.commons, writable=True)
         return table, commons, [Live.attach(fd, writable=True) for fd in estate.lives]
     except ValueError:
         return None
+
+
+def _is_sealed(fd: int) -> bool:
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS == SEALS
+    except OSError:
+        return False
 
 
 def lock(table_fd: int) -> int:
@@ -155,6 +192,7 @@ class _Answer:
     shared: int
     value: int
     fds: list[int]
+    sender: Sender | None  # to be closed
 
 
 def _ask(line: socket.socket, place: int, deadline: float) -> _Answer:
@@ -165,33 +203,50 @@ def _ask(line: socket.socket, place: int, deadline: float) -> _Answer:
             line.send(MESSAGE.pack(CLAIM, 0, 0, 0, place))
         while True:
             try:
-                data, fds, flags, _ = socket.recv_fds(line, MESSAGE.size, MOST_FDS)
+                data, fds, sender = receive(line, MESSAGE.size, MOST_FDS)
             except ConnectionResetError:  # told before what was sent ahead of it
-                data, fds, flags, _ = socket.recv_fds(line, MESSAGE.size, MOST_FDS)
-            if flags & socket.MSG_CTRUNC:
-                _close(fds)
-                raise Incomplete(
-                    "can't take over the instance: RLIMIT_NOFILE is "
-                    f"{resource.getrlimit(resource.RLIMIT_NOFILE)[0]}, too low for its "
-                    "descriptors: raise it (ulimit -n, LimitNOFILE=); its workers go on meanwhile"
-                )
+                data, fds, sender = receive(line, MESSAGE.size, MOST_FDS)
             if len(data) != MESSAGE.size:
-                _close(fds)
+                close_all(fds)
+                _forget(sender)
                 raise NoAnswer
             kind, listener, first, shared, value = MESSAGE.unpack(data)
-            answer = _Answer(kind, listener, first, shared, value, list(fds))
-            if answer.kind in (OFFER, BUSY):
-                return answer
-            _close(fds)  # what a worker had to tell meanwhile is in its region as well
-    except OSError:
+            if kind in (OFFER, BUSY):
+                return _Answer(kind, listener, first, shared, value, fds, sender)
+            close_all(fds)  # what a worker had to tell meanwhile is in its region as well
+            _forget(sender)
+    except Truncated:
+        raise Incomplete(
+            "can't take over the instance: RLIMIT_NOFILE is "
+            f"{resource.getrlimit(resource.RLIMIT_NOFILE)[0]}, too low for its "
+            "descriptors: raise it (ulimit -n, LimitNOFILE=); its workers go on meanwhile"
+        ) from None
+    except (OSError, ValueError):
         raise NoAnswer from None
 
 
+def _forget(sender: Sender | None) -> None:
+    if sender is not None:
+        sender.close()
+
+
 def _connect(path: str) -> socket.socket | None:
+    """The line to whoever answers there. Raises Occupied if the socket was not made by a master
+    of ours: who listens on it would get what belongs to us, and say who is to be signalled."""
     line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
+        identify_senders(line)
         line.settimeout(ANSWER_TIME)
         line.connect(path)
+        # Of who called listen(), which a master does: the kernel keeps it (unix(7)).
+        raw = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+        _, uid, _ = CREDENTIALS.unpack(raw)
+        if uid != os.geteuid():
+            line.close()
+            raise Occupied(
+                f"{path} was made by {user_name(uid)}, and only its own user takes an instance "
+                "over: set another admin.socket"
+            )
     except OSError as error:
         line.close()
         if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
@@ -224,23 +279,29 @@ def _claim_from(first: socket.socket, path: str, admin_path: str, deadline: floa
     answer = _ask(first, 0, deadline)
     if answer.kind == BUSY:
         first.close()
+        pid = answer.sender.pid if answer.sender is not None else answer.value
+        close_all(answer.fds)
+        _forget(answer.sender)
         raise Occupied(
-            f"another tcpmux (pid {answer.value}) runs with this admin socket: stop it with "
+            f"another tcpmux (pid {pid}) runs with this admin socket: stop it with "
             "`tcpmux stop`, have it read its files again with `tcpmux reload`, or set another "
             "admin.socket"
         )
     if len(answer.fds) <= REGIONS:
-        _close(answer.fds)
+        close_all(answer.fds)
+        _forget(answer.sender)
         raise NoAnswer
     table, commons, takeover, admin, *lives = answer.fds
     estate = Estate(table, commons, takeover, admin, lives, admin_path=admin_path)
     try:
+        _check_sockets(estate)
         _take_listeners(first, deadline, estate.listeners)
         estate.lock = lock(table)
-    except TcpmuxError:
-        _close(estate.descriptors)
+        _enter(estate, answer, first)
+    except BaseException:
+        close_all(estate.descriptors)
+        _forget(answer.sender)
         raise
-    estate.workers[answer.first] = (0, answer.shared, first.detach())
     regions = attach(estate)
     if regions is None:  # nor can be read how many there are
         _claim_others(path, estate, lambda: len(estate.workers) < len(lives), time.monotonic() + 1)
@@ -248,14 +309,45 @@ def _claim_from(first: socket.socket, path: str, admin_path: str, deadline: floa
     _claim_others(path, estate, lambda: bool(_missing(regions[2], estate)), deadline)
     missing = _missing(regions[2], estate)
     if missing:
-        _close(estate.descriptors)
+        close_all(estate.descriptors)
         names = ", ".join(f"worker {live.worker} (pid {live.pid})" for live in missing)
         raise Occupied(f"{names} of the instance to be taken over does not answer: try again")
-    for live in regions[2]:
-        if live.worker in estate.workers:
-            _, pid, line = estate.workers[live.worker]
-            estate.workers[live.worker] = (live.guardian_pid, pid, line)
     return estate
+
+
+def _enter(estate: Estate, answer: _Answer, line: socket.socket) -> None:
+    """Writes down the worker that has answered; takes the line. Raises NoAnswer if it can't be
+    one of the instance."""
+    number, sender = answer.first, answer.sender
+    if sender is None or number >= len(estate.lives) or number in estate.workers:
+        raise NoAnswer
+    if sender.uid != os.geteuid():
+        raise Occupied(
+            f"a worker of the instance to be taken over runs as {user_name(sender.uid)}: stop it "
+            "first (tcpmux stop)"
+        )
+    held = Held.sender(sender, sender.uid)
+    if held is None:
+        raise NoAnswer
+    estate.workers[number] = (0, held.pid, line.detach())
+    estate.pidfds[number] = (-1, held.pidfd)
+
+
+def _check_sockets(estate: Estate) -> None:
+    """Raises NoAnswer unless the admin and the takeover socket are those of the path, listening."""
+    for fd, path in (
+        (estate.admin, estate.admin_path),
+        (estate.takeover, estate.admin_path + SUFFIX),
+    ):
+        try:
+            with socket.socket(fileno=os.dup(fd)) as sock:
+                right = sock.getsockname() == path and sock.getsockopt(
+                    socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+                )
+        except OSError:
+            right = False
+        if not right:
+            raise NoAnswer
 
 
 def _missing(lives: Iterable[Live], estate: Estate) -> list[Live]:
@@ -263,18 +355,13 @@ def _missing(lives: Iterable[Live], estate: Estate) -> list[Live]:
     return [
         live
         for live in lives
-        if live.worker not in estate.workers and (_lives(live.guardian_pid) or _lives(live.pid))
+        if live.worker not in estate.workers
+        and (_is_there(live.guardian_pid, "guardian") or _is_there(live.pid, "worker"))
     ]
 
 
-def _lives(pid: int) -> bool:
-    if not pid:
-        return False
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+def _is_there(pid: int, name: str) -> bool:
+    return is_alive(pid) and is_called(pid, name, os.geteuid()) is not False
 
 
 def _claim_others(path: str, estate: Estate, wanting: Callable[[], bool], deadline: float) -> None:
@@ -288,11 +375,16 @@ def _claim_others(path: str, estate: Estate, wanting: Callable[[], bool], deadli
         except NoAnswer:  # its next life, or another one, answers the next time
             line.close()
             continue
+        close_all(answer.fds)
         if answer.kind != OFFER:
             line.close()
+            _forget(answer.sender)
             return
-        _close(answer.fds)
-        estate.workers[answer.first] = (0, answer.shared, line.detach())
+        try:
+            _enter(estate, answer, line)
+        except NoAnswer:
+            line.close()
+            _forget(answer.sender)
 
 
 def _take_listeners(
@@ -302,15 +394,12 @@ def _take_listeners(
     place = 1
     while place:
         answer = _ask(line, place, deadline)
+        _forget(answer.sender)
+        if len(found) > MAX_LISTENERS * MAX_SHARDS:
+            raise NoAnswer
         if answer.listener != NO_LISTENER and len(answer.fds) == 1:
             found.append((answer.listener, answer.first, answer.fds[0], bool(answer.shared)))
         elif answer.listener != NO_LISTENER or answer.fds:
-            _close(answer.fds)
+            close_all(answer.fds)
             raise NoAnswer
         place = answer.value
-
-
-def _close(fds: Iterable[int]) -> None:
-    for fd in fds:
-        with suppress(OSError):
-            os.close(fd)

@@ -45,6 +45,7 @@ class Instance:
     is_new: bool  # nothing is published or running yet
     leaving: list[int]  # pids of another build's workers, which drain by themselves
     events: list[dict[str, Any]] = field(default_factory=list)  # of the master before this one
+    uid: int = field(default_factory=os.geteuid)  # as whom its processes run
 
     def estate(self) -> Estate:
         """All of it, for the next master."""
@@ -60,7 +61,11 @@ class Instance:
                 for shard, sock in enumerate(listener.sockets)
             ],
             {
-                worker.id: (worker.guardian, worker.live.pid, worker.line.socket.fileno())
+                worker.id: (
+                    worker.guardian,
+                    worker.held.pid if worker.held is not None else 0,
+                    worker.line.socket.fileno(),
+                )
                 for worker in self.workers.running
                 if worker.line.socket is not None
             },
@@ -68,6 +73,11 @@ class Instance:
             admin_path=self.admin.path,
             addresses={
                 listener.id: str(address) for address, listener in self.listeners.by_address.items()
+            },
+            pidfds={
+                worker.id: (worker.pidfd, worker.held.pidfd if worker.held is not None else -1)
+                for worker in self.workers.running
+                if worker.line.socket is not None
             },
         )
 
@@ -123,8 +133,8 @@ def resume(config: Config, estate: Estate) -> Instance:
     _, image = table.read()
     addresses = {row.id: Address.parse(str(row.address)) for row in image.listeners}
     listeners.adopt(estate.listeners, addresses)
-    for number, (guardian, _, line) in estate.workers.items():
-        workers.adopt(number, guardian, socket.socket(fileno=line))
+    for number, (_, _, line) in estate.workers.items():
+        workers.adopt(number, socket.socket(fileno=line), *estate.held(number))
     path = estate.admin_path
     if path != config.admin.socket:
         log.warning("admin.socket changes with the next start, not now: it stays %s", path)
@@ -159,11 +169,15 @@ def _succeed(config: Config, estate: Estate) -> Instance:
             os.unlink(path)
     instance = make(config)
     instance.listeners.adopt(estate.listeners, _bound_addresses(estate))
-    for _, pid, line in estate.workers.values():
+    for number, (_, pid, line) in estate.workers.items():
         os.close(line)  # without a master, SIGTERM means drain
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-        instance.leaving.append(pid)
+        for held, is_worker in zip(estate.held(number), (False, True), strict=True):
+            if held is not None:
+                if is_worker:
+                    held.signal(signal.SIGTERM)
+                held.close()
+        if pid:
+            instance.leaving.append(pid)
     log.warning(
         "the running workers are of a build whose memory this one can't share: they keep "
         "their connections to the end (pids %s); new ones come here",

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from tcpmux.master.held import Held
+from tcpmux.processes import Sender, close_all, identify_senders, receive
 from tcpmux.shm._shm import ABSENT, HANGING, PRESENCES, PRESENT, Live
 from tcpmux.worker.process import (
     DIED,
@@ -22,9 +24,11 @@ from tcpmux.worker.process import (
     GREW,
     GUARD,
     MESSAGE,
+    OFFER,
     PRESENCE,
     REMOVED,
     ROOM,
+    SEEN,
     STARTED,
     SYNCED,
     UNLINED,
@@ -33,14 +37,20 @@ from tcpmux.worker.process import (
 log = logging.getLogger("tcpmux.master")
 _EVENT = {"event": "worker"}
 
+# Sent by the worker itself; all else on the line is its guardian's.
+BY_WORKER = (SEEN, REMOVED, STARTED, FULL, ROOM, SYNCED, UNLINED, GREW, OFFER)
+
 
 def describe_exit(status: int) -> str:
     """A wait status in words: `killed by SIGKILL`, `exited with code 1`. 0 = not known."""
-    if status == 0:
-        return "died"
+    status &= 0xFFFF  # a guardian's word may be any number
+    if os.WIFEXITED(status) and status:
+        return f"exited with code {os.WEXITSTATUS(status)}"
     if os.WIFSIGNALED(status):
-        return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
-    return f"exited with code {os.waitstatus_to_exitcode(status)}"
+        number = os.WTERMSIG(status)
+        known = number in set(signal.Signals)
+        return f"killed by {signal.Signals(number).name if known else f'signal {number}'}"
+    return "died"
 
 
 class Line:
@@ -50,6 +60,8 @@ class Line:
     """
 
     def __init__(self, sock: socket.socket | None = None) -> None:
+        if sock is not None:
+            identify_senders(sock)
         self.socket = sock
         self._outbox: deque[tuple[bytes, list[int], bool]] = deque()
 
@@ -88,37 +100,36 @@ class Line:
                 return
             self._outbox.popleft()
             if close:
-                _close(fds)
+                close_all(fds)
 
-    def receive(self) -> tuple[int, int, int, int, int] | None:
-        """The next message as (kind, listener, first, shared, value); None = none for now."""
+    def receive(self) -> tuple[int, int, int, Sender | None] | None:
+        """The next message as (kind, listener, value, who sent it); None = none for now. The
+        sender is the caller's to close."""
         if self.socket is None:
             return None
+        sender = None
         try:
-            data = self.socket.recv(MESSAGE.size)
+            data, _, sender = receive(self.socket, MESSAGE.size)
         except BlockingIOError:
             return None
-        except OSError:
+        except (OSError, ValueError):
             data = b""
         if len(data) != MESSAGE.size:  # it has ended, or is about to
+            if sender is not None:
+                sender.close()
             self.close()
             return None
-        kind, listener, first, shared, value = MESSAGE.unpack(data)
-        return kind, listener, first, shared, value
+        kind, listener, _, _, value = MESSAGE.unpack(data)
+        return kind, listener, value, sender
 
     def close(self) -> None:
         while self._outbox:
             _, fds, close = self._outbox.popleft()
             if close:
-                _close(fds)
+                close_all(fds)
         if self.socket is not None:
             self.socket.close()
             self.socket = None
-
-
-def _close(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)
 
 
 @dataclass(slots=True)
@@ -127,9 +138,11 @@ class Worker:
 
     id: int
     live: Live
+    uid: int  # as whom it and its guardian run
     wanted: bool = False
-    guardian: int = 0  # its pid; 0 = not running
-    pidfd: int = -1  # of the guardian
+    is_running: bool = False  # there is a line to it, so it or its guardian lives
+    held_guardian: Held | None = None  # None = not known, or ended
+    held: Held | None = None  # the worker itself, as it was when it last said something
     line: Line = field(default_factory=Line)
     retiring: bool = False
     replaced_from: int | None = None  # live.builds when it was told to give way to another build
@@ -154,31 +167,40 @@ class Worker:
     def is_present(self) -> bool:
         return self.live.presence == PRESENT and self.replaced_from is None
 
-    def begin(self, guardian: int, channel: socket.socket) -> None:
-        self._watch(guardian)
+    @property
+    def guardian(self) -> int:
+        """Its pid, to be shown and compared; 0 = not known."""
+        return self.held_guardian.pid if self.held_guardian is not None else 0
+
+    @property
+    def pidfd(self) -> int:
+        """Of the guardian; -1 = none."""
+        return self.held_guardian.pidfd if self.held_guardian is not None else -1
+
+    def begin(self, channel: socket.socket, guardian: Held | None, worker: Held | None) -> None:
+        """It runs. None: not known yet; what they say on the line tells."""
+        self.is_running = True
+        self.held_guardian, self.held = guardian, worker
+        self.unguarded = guardian is None  # if one lives, the worker knows, and makes no other
         self.line = Line(channel)
         self.started = time.monotonic()
 
-    def _watch(self, guardian: int) -> None:
-        self.guardian_ended()
-        self.guardian = guardian
-        try:
-            self.pidfd = os.pidfd_open(guardian)
-        except ProcessLookupError:
-            self.unguarded = True
-        except OSError:  # not permitted in some containers: SIGCHLD tells
-            pass
-
     def guardian_ended(self) -> None:
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-        self.pidfd = -1
+        if self.held_guardian is not None:
+            self.held_guardian.close()
+        self.held_guardian = None
+
+    def _life_ended(self) -> None:
+        if self.held is not None:
+            self.held.close()
+        self.held = None
 
     def ended(self) -> None:
         """Both are gone."""
         self.guardian_ended()
+        self._life_ended()
         self.line.close()
-        self.guardian = 0
+        self.is_running = False
         self.live.guardian_pid = 0
         self.live.pid = 0
         self.live.presence = ABSENT
@@ -191,7 +213,10 @@ class Worker:
         """Reads what there is to read. True: which shards it should have may have changed."""
         changed = False
         while (message := self.line.receive()) is not None:
-            kind, listener, _, _, value = message
+            kind, listener, value, sender = message
+            if sender is not None:
+                self._heard_of(kind, sender)
+                sender.close()
             if kind == REMOVED:
                 self.removed.add(listener)
             elif kind == GREW:
@@ -200,13 +225,22 @@ class Worker:
                 self.answered = value
             elif kind == UNLINED:
                 self.uncertain, self.in_order = True, False
-            elif kind == GUARD:
-                self._watch(value)
-                log.info("worker %d has a new guardian (pid %d)", self.id, value)
             elif kind in (FULL, ROOM, DIED, STARTED, PRESENCE):
                 self._note(kind, value)
                 changed = True
         return changed
+
+    def _heard_of(self, kind: int, sender: Sender) -> None:
+        """Holds who sends: the number in a message, and those in its region, are its own word."""
+        if kind in BY_WORKER and (self.held is None or self.held.pid != sender.pid):
+            self._life_ended()
+            self.held = Held.sender(sender, self.uid)
+        elif kind == GUARD and self.guardian != sender.pid:
+            self.guardian_ended()
+            self.held_guardian = Held.sender(sender, self.uid)
+            if self.held_guardian is not None:
+                self.unguarded = False
+                log.info("worker %d has guardian (pid %d)", self.id, sender.pid)
 
     def _note(self, kind: int, value: int) -> None:
         """What bears on whether it can be given work."""
@@ -214,6 +248,7 @@ class Worker:
             self.full = kind == FULL
         elif kind == DIED:
             self.dead = True
+            self._life_ended()
             log.error(
                 "worker %d %s; its guardian starts it again, with %d connections",
                 self.id,

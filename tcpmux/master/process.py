@@ -32,6 +32,7 @@ from tcpmux.master.instance import Instance, make, resume, wanted_workers
 from tcpmux.master.limits import raise_nofile
 from tcpmux.master.listeners import unlink_socket
 from tcpmux.master.names import LOOKUP_TIME, PROGRAM_TIME, Known, look_up, to_push
+from tcpmux.master.places import check_socket
 from tcpmux.master.program import end_other
 from tcpmux.master.reload import QUEUE_TIME, Routing, Sources
 from tcpmux.master.requests import Requests
@@ -131,9 +132,9 @@ class Master:
             self.staff.open_http()
             self.routing.start()
         else:
-            end_other(self.table.control_pid, "control")
-            end_other(self.table.logger_pid, "log")
-            self.table.master_pid = os.getpid()
+            self.table.master_pid = os.getpid()  # which those of a master before look at
+            end_other(self.table.control_pid, "control", self.instance.uid)
+            end_other(self.table.logger_pid, "log", self.instance.uid)
             self.table.set_state(RUNNING_STATE)  # whatever the last one was about to do
             self._open_http_again()
             self.routing.resume()
@@ -493,7 +494,7 @@ class Master:
         if self._kill_deadline is None:
             left = sum(worker.live.connections for worker in self.workers.running)
             log.info("%s: resetting %d connections", why, left)
-            self.workers.signal_workers(signal.SIGQUIT)
+            self.workers.quit()
             self._kill_deadline = time.monotonic() + KILL_TIME
             self._drain_deadline = float("inf")
 
@@ -511,6 +512,8 @@ def run(paths: Sequence[str], endpoints: Sequence[str] = ()) -> int:
     sources = Sources(tuple(paths), tuple(endpoints))
     config = load(sources.paths, sources.endpoints)
     saved = os.environ.pop(estates.VARIABLE, None)
+    if not saved:
+        check_socket(config.admin.socket)
     rehearsal = os.environ.pop(REHEARSAL, None)
     estate = estates.Estate.load(int(saved)) if saved else estates.claim(config.admin.socket)
     if rehearsal:

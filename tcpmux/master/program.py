@@ -10,9 +10,9 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from tcpmux import programs
+from tcpmux.master.held import is_called
 from tcpmux.master.line import describe_exit
 from tcpmux.worker.process import FIRST_DELAY, GROWN_UP, LONGEST_DELAY
 
@@ -139,17 +139,26 @@ class Program:
         self._delay = min(LONGEST_DELAY, self._delay * 2 or FIRST_DELAY)
 
 
-def end_other(pid: int, name: str) -> None:
-    """Ends a program of the master before this one, if that is what the pid still means, and waits
-    for it: it may have an address that is to be bound again."""
+def end_other(pid: int, name: str, uid: int) -> None:
+    """Waits for the end of a program of the master before this one: it may have an address that
+    is to be bound again. It ends by itself, when it sees another master in the table.
+
+    One that does not is ended, if that is what the pid still means: the number is from shared
+    memory, so it has to have the name, and to run as our processes do (`uid`).
+    """
+    if pid <= 0:
+        return
     with suppress(OSError):
         pidfd = os.pidfd_open(pid)
         try:
-            if not Path(f"/proc/{pid}/cmdline").read_bytes().startswith(f"tcpmux: {name}".encode()):
+            if is_called(pid, name, uid) is False:
                 return
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                signal.pidfd_send_signal(pidfd, number)
+            for number in (None, signal.SIGTERM, signal.SIGKILL):
+                if number is not None:
+                    signal.pidfd_send_signal(pidfd, number)
                 if select.select([pidfd], [], [], END_TIME)[0]:
+                    return
+                if not is_called(pid, name, uid):
                     return
         finally:
             os.close(pidfd)

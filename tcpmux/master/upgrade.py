@@ -145,7 +145,7 @@ class Upgrade:
         self._replace_next()
 
     def _replace_next(self) -> None:
-        while self._left and not self._left[0].guardian:
+        while self._left and not self._left[0].is_running:
             del self._left[0]
         if not self._left:
             log.info(
@@ -168,7 +168,7 @@ class Upgrade:
         if not self._left:
             return
         worker = self._left[0]
-        if not worker.guardian or (
+        if not worker.is_running or (
             worker.live.builds != worker.replaced_from and worker.live.presence == PRESENT
         ):
             worker.replaced_from = None

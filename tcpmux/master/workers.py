@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import select
 import signal
 import socket
 import time
@@ -18,9 +17,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from tcpmux.errors import TcpmuxError
+from tcpmux.master.held import Held
 from tcpmux.master.limits import WorkerLimits
 from tcpmux.master.line import Line, Worker, describe_exit, wait_for_all
 from tcpmux.master.listeners import Listener, Listeners
+from tcpmux.processes import identify_senders
 from tcpmux.shm._shm import MAX_SHARDS, ORDER_DRAIN, ORDER_RETIRE, OVER, Commons, Live, Table
 from tcpmux.worker.process import (
     ADD,
@@ -33,6 +34,7 @@ from tcpmux.worker.process import (
     GUARD,
     LINE,
     LONGEST_DELAY,
+    QUIT,
     REMOVE,
     REPLACE,
     RETIRE,
@@ -73,7 +75,7 @@ class Workers:
         self._limits = limits
         self._cpus = list(cpus)
         self._keepsakes = keepsakes
-        self._workers = [Worker(number, live) for number, live in enumerate(lives)]
+        self._workers = [Worker(number, live, os.geteuid()) for number, live in enumerate(lives)]
         self._draining = False
 
     def __iter__(self) -> Iterator[Worker]:
@@ -85,8 +87,8 @@ class Workers:
 
     @property
     def running(self) -> list[Worker]:
-        """Those that have a guardian."""
-        return [worker for worker in self._workers if worker.guardian]
+        """Those that live, or whose guardian does."""
+        return [worker for worker in self._workers if worker.is_running]
 
     @property
     def serving(self) -> list[Worker]:
@@ -113,13 +115,13 @@ class Workers:
     def start_due(self, listeners: Listeners, now: float) -> None:
         """Starts every wanted worker that has no guardian and whose delay is over."""
         for worker in self._workers:
-            if worker.wanted and not worker.guardian and now >= worker.start_at:
+            if worker.wanted and not worker.is_running and now >= worker.start_at:
                 self._start(worker, listeners)
         self.place_shards()
 
     def next_start(self) -> float | None:
         """Monotonic time at which start_due() has something to do; None = nothing to start."""
-        waiting = [w.start_at for w in self._workers if w.wanted and not w.guardian]
+        waiting = [w.start_at for w in self._workers if w.wanted and not w.is_running]
         return min(waiting, default=None)
 
     def retire_surplus(self) -> None:
@@ -173,6 +175,7 @@ class Workers:
     def _start(self, worker: Worker, listeners: Listeners) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
+        identify_senders(ours)  # before anything is sent
         inheritance = Inheritance(
             worker.id,
             self._table.fd,
@@ -203,13 +206,15 @@ class Workers:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
             theirs.close()
-        worker.begin(pid, ours)
+        worker.begin(ours, Held.child(pid), None)
 
-    def adopt(self, number: int, guardian: int, channel: socket.socket) -> None:
+    def adopt(
+        self, number: int, channel: socket.socket, guardian: Held | None, process: Held | None
+    ) -> None:
         """Takes over a worker that another master started."""
         channel.setblocking(False)
         worker = self._workers[number]
-        worker.begin(guardian, channel)
+        worker.begin(channel, guardian, process)
         worker.retiring = bool(worker.live.orders & ORDER_RETIRE)
 
     # --- ends -------------------------------------------------------------------------------
@@ -238,7 +243,7 @@ class Workers:
                 worker.unguarded = False
                 worker.line.post(GUARD)
                 # One that is stopped can't make any, and nobody is left to end its stop.
-                _signal(signal.SIGCONT, [worker.live.pid])
+                _signal(signal.SIGCONT, [worker.held])
 
     def _ended(self, worker: Worker, status: int | None, *, draining: bool) -> None:
         retired = worker.retiring and worker.live.ending == OVER
@@ -269,7 +274,7 @@ class Workers:
         none any more."""
         self.guard_all()
         for worker in self.running:
-            if worker.pidfd >= 0 and _is_readable(worker.pidfd):
+            if worker.held_guardian is not None and worker.held_guardian.has_ended:
                 status = None
                 with suppress(ChildProcessError):
                     ended = os.waitid(os.P_PIDFD, worker.pidfd, os.WEXITED | os.WNOHANG)
@@ -390,14 +395,20 @@ class Workers:
                 worker.line.post(REMOVE, number)
         wait_for_all(self.running, lambda worker: worker.removed >= ids, timeout)
 
-    def signal_workers(self, number: signal.Signals) -> None:
-        _signal(number, [worker.live.pid for worker in self.running])
+    def quit(self) -> None:
+        """Has each worker reset what is open, and end. One that looks at neither the line nor
+        its signals is for kill_all()."""
+        for worker in self.running:
+            worker.line.post(QUIT)
+        _signal(signal.SIGQUIT, [worker.held for worker in self.running])
 
     def kill_all(self) -> None:
         """Guardians first, so that none starts a worker again."""
-        pids = [(worker.guardian, worker.live.pid) for worker in self.running]
-        _signal(signal.SIGKILL, [guardian for guardian, _ in pids])
-        _signal(signal.SIGKILL, [worker for _, worker in pids])
+        for worker in self.running:
+            worker.receive()  # its pid may be on its way
+            worker.line.post(QUIT)  # for one whose pid is not
+        _signal(signal.SIGKILL, [worker.held_guardian for worker in self.running])
+        _signal(signal.SIGKILL, [worker.held for worker in self.running])
 
     # --- generations ------------------------------------------------------------------------
 
@@ -410,7 +421,7 @@ class Workers:
         late = self._late(generation, min(PATIENCE, timeout))
         if late:
             log.warning("killing %s: no answer for %g s", _names(late), PATIENCE)
-            _signal(signal.SIGKILL, [worker.live.pid for worker in late])
+            _signal(signal.SIGKILL, [worker.held for worker in late])
             late = self._late(generation, timeout - PATIENCE)
         if late:
             raise WorkersBusy(
@@ -435,17 +446,10 @@ def _start_later(worker: Worker) -> None:
     worker.delay = min(LONGEST_DELAY, worker.delay * 2 or FIRST_DELAY)
 
 
-def _is_readable(fd: int) -> bool:
-    poll = select.poll()  # select() knows no number from 1024 on
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def _signal(number: signal.Signals, pids: Iterable[int]) -> None:
-    for pid in pids:
-        if pid:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
+def _signal(number: signal.Signals, processes: Iterable[Held | None]) -> None:
+    for process in processes:
+        if process is not None:
+            process.signal(number)
 
 
 __all__ = ["Line", "Worker", "Workers", "WorkersBusy", "describe_exit"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from tcpmux.processes import is_alive
 from tcpmux.shm._shm import (
     ABSENT,
     CLOSE_REASONS,
@@ -46,7 +46,7 @@ def _closed_by_reason(counters: SlotCounters) -> dict[str, int]:
 
 def is_running(live: Live) -> bool:
     """Whether a worker is there now: its region outlives it."""
-    return live.presence != ABSENT and Path(f"/proc/{live.pid}").exists()
+    return live.presence != ABSENT and is_alive(live.pid)
 
 
 def worker(live: Live) -> dict[str, Any]:

@@ -4,19 +4,21 @@ over it. Runs in the guardian, which does little else, so that nothing in it can
 """
 
 from libc.errno cimport errno
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.signal cimport kill, sigaddset, sigemptyset, sigset_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.types cimport pid_t
-from posix.unistd cimport close
+from posix.unistd cimport close, getpid, getppid
 
 from tcpmux.shm._layout cimport (
-    TM_ABSENT, TM_HANGING, tm_live, tm_live_awake, tm_live_presence, tm_live_progress,
-    tm_live_set_presence, TM_PRESENT, TM_STOPPED,
+    TM_ABSENT, TM_HANGING, tm_live, tm_live_awake, tm_live_masters, tm_live_presence,
+    tm_live_progress, tm_live_set_presence, TM_PRESENT, TM_STOPPED,
 )
 from tcpmux.shm._shm cimport Live
-from tcpmux.worker._mechanism cimport TM_MESSAGE_PRESENCE, tm_channel_send, tm_message
+from tcpmux.worker._mechanism cimport (
+    tm_channel_send, tm_message, TM_MESSAGE_GUARD, TM_MESSAGE_PRESENCE,
+)
 
 cdef extern from *:
     """
@@ -36,7 +38,7 @@ cdef extern from *:
     enum: SIG_BLOCK, SIGCHLD, SIGKILL, WCONTINUED, WNOHANG, WUNTRACED
 
 cdef extern from "<sys/syscall.h>" nogil:
-    enum: SYS_pidfd_open
+    enum: SYS_pidfd_open, SYS_pidfd_send_signal
     long syscall(long number, ...)
 
 cdef extern from "watch.h" nogil:
@@ -54,13 +56,6 @@ cdef extern from "watch.h" nogil:
     bint tm_watch_wonders(const tm_watch *watch, const tm_watch_sample *sample)
     uint64_t tm_process_cpu_us(pid_t pid, uint64_t otherwise)
     char tm_process_state(pid_t pid)
-
-cdef extern from "<poll.h>" nogil:
-    cdef struct pollfd:
-        int fd
-        short events
-    enum: POLLIN
-    int poll(pollfd *fds, unsigned long count, int timeout)
 
 cdef extern from "Python.h":
     void PyOS_BeforeFork()
@@ -111,27 +106,47 @@ cdef void note_presence(tm_live *live, int presence) noexcept nogil:
         tm_channel_send(live.channel, &message)
 
 
+# The number of the master that has been told who guards, as tm_live_masters(). -1 = none.
+cdef int64_t greeted = -1
+
+
+cdef void greet(tm_live *live) noexcept nogil:
+    """Tells a master that does not know yet that this process is the guardian. The kernel tells
+    it who that is."""
+    global greeted
+    cdef tm_message message
+    cdef int64_t masters = tm_live_masters(live)
+    if greeted == masters or live.channel < 0:
+        return
+    memset(&message, 0, sizeof(message))
+    message.type = TM_MESSAGE_GUARD
+    message.value = <uint64_t>getpid()
+    if tm_channel_send(live.channel, &message) == 0:
+        greeted = masters
+
+
 cdef struct Watch:
     tm_live *live
     tm_watch state
     pid_t pid
-    bint is_child       # else it is only known by its pid
+    bint is_child       # else it is the parent, and has made this process
     bint stopped
     bint killed         # by this guardian, for hanging
 
 
-cdef bint has_ended(pid_t pid) noexcept nogil:
-    """Also of one that nobody has reaped. The descriptor is there for a moment only: in the table
-    that is shared with the worker nothing may be that neither of them knows about."""
-    cdef pollfd ended
-    cdef bint over
-    ended.fd = <int>syscall(SYS_pidfd_open, pid, 0)
-    if ended.fd < 0:
-        return kill(pid, 0) < 0
-    ended.events = POLLIN
-    over = poll(&ended, 1, 0) == 1
-    close(ended.fd)
-    return over
+cdef void end_parent(pid_t pid) noexcept nogil:
+    """Kills the worker that made this process. A parent that ends is followed by another at once,
+    so while it is the parent its number is its own; and the descriptor, got before that is asked,
+    can mean nobody else afterwards. It is there for a moment only: in the table that is shared
+    with the worker nothing may be that neither of them knows about."""
+    cdef int pidfd = <int>syscall(SYS_pidfd_open, pid, 0)
+    if getppid() == pid:
+        if pidfd >= 0:
+            syscall(SYS_pidfd_send_signal, pidfd, <int>SIGKILL, NULL, 0)
+        else:  # not permitted in some containers
+            kill(pid, SIGKILL)
+    if pidfd >= 0:
+        close(pidfd)
 
 
 cdef bint is_stopped_state(char state) noexcept nogil:
@@ -144,7 +159,7 @@ cdef bint look(Watch *watch, int *status) noexcept nogil:
     if not watch.is_child:
         status[0] = 0
         watch.stopped = is_stopped_state(tm_process_state(watch.pid))
-        return has_ended(watch.pid)
+        return getppid() != watch.pid
     got = waitpid(watch.pid, status, WNOHANG | WUNTRACED | WCONTINUED)
     while got == watch.pid:
         if WIFSTOPPED(status[0]):
@@ -187,7 +202,10 @@ cdef void judge(Watch *watch) noexcept nogil:
     note_presence(watch.live, TM_STOPPED if verdict == TM_SEEN_STOPPED else TM_HANGING)
     if watch.state.overdue and not watch.killed:
         watch.killed = verdict == TM_SEEN_HANGING
-        kill(watch.pid, SIGKILL)
+        if watch.is_child:
+            kill(watch.pid, SIGKILL)  # not reaped yet, so the number is its own
+        else:
+            end_parent(watch.pid)
 
 
 def hold_signals():
@@ -202,7 +220,7 @@ def wait_for_end(Live live not None, int32_t pid, bint is_child):
     """Watches over the worker `pid` until it ends; (wait status, killed for hanging).
 
     One that hangs or is stopped for PATIENCE_MS is killed. is_child: of this process; if it
-    is not, the status is 0.
+    is not, it is the parent, and the status is 0.
     """
     cdef Watch watch
     cdef tm_watch_sample begun
@@ -220,7 +238,9 @@ def wait_for_end(Live live not None, int32_t pid, bint is_child):
     sigemptyset(&signals)
     sigaddset(&signals, SIGCHLD)
     with nogil:
+        greet(watch.live)
         while not look(&watch, &status):
+            greet(watch.live)
             judge(&watch)
             sigtimedwait(&signals, NULL, &tick)
     return status, watch.killed

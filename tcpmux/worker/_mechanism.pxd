@@ -56,6 +56,7 @@ cdef extern from "channel.h" nogil:
         TM_MESSAGE_SYNCED
         TM_MESSAGE_UNLINED
         TM_MESSAGE_KILL
+        TM_MESSAGE_QUIT
         TM_GIVE_ALL
         TM_MESSAGE_REPLACE
         TM_MESSAGE_GUARD

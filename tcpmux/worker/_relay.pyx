@@ -24,8 +24,9 @@ from posix.unistd cimport close, getpid, getppid, read
 
 from tcpmux.shm._layout cimport (
     TM_ACCEPT, tm_admitted, TM_ANY_WORKER, tm_count, tm_image, tm_journal_note, tm_listening,
-    tm_live_advance, tm_live_begin, tm_live_ending, tm_live_generation_seen, tm_live_guardian_pid,
-    tm_live_rest, tm_live_set_ending, tm_live_set_generation_seen, tm_live_set_heartbeat,
+    tm_live_add_master, tm_live_advance, tm_live_begin, tm_live_ending, tm_live_generation_seen,
+    tm_live_guardian_pid, tm_live_rest, tm_live_set_ending, tm_live_set_generation_seen,
+    tm_live_set_heartbeat,
     tm_live_set_presence, TM_MAX_LINES, TM_MAX_LISTENING, TM_NONE, TM_NOTHING, TM_ORDER_DRAIN,
     TM_ORDER_RETIRE, TM_OVER, tm_peer, tm_pipe_pool_destroy, tm_pipe_pool_init, TM_PRESENT,
     TM_REPLACED, tm_slot, tm_table_busy_poll, tm_table_generation, tm_table_image,
@@ -48,7 +49,7 @@ from tcpmux.worker._mechanism cimport (
     tm_channel_receive, tm_channel_send, tm_channel_send_fds, TM_EXPECT_ANY, TM_GIVE_ALL,
     tm_message, TM_MESSAGE_ADD, TM_MESSAGE_CLAIM, TM_MESSAGE_DRAIN, TM_MESSAGE_FDS,
     TM_MESSAGE_FULL, TM_MESSAGE_GIVE, TM_MESSAGE_GREW, TM_MESSAGE_GUARD, TM_MESSAGE_KILL,
-    TM_MESSAGE_LINE, TM_MESSAGE_OFFER, TM_MESSAGE_REMOVE, TM_MESSAGE_REMOVED,
+    TM_MESSAGE_LINE, TM_MESSAGE_OFFER, TM_MESSAGE_QUIT, TM_MESSAGE_REMOVE, TM_MESSAGE_REMOVED,
     TM_MESSAGE_REPLACE, TM_MESSAGE_RETIRE, TM_MESSAGE_ROOM, TM_MESSAGE_SEEN, TM_MESSAGE_STARTED,
     TM_MESSAGE_SYNC, TM_MESSAGE_SYNCED, TM_MESSAGE_UNLINED, tm_sock_accept,
     tm_sock_host_paces, tm_sock_reset, tm_sock_same_user, tm_waiter, tm_waiter_init,
@@ -370,6 +371,7 @@ cdef void takeover_event(Loop *loop) noexcept nogil:
         close(fd)
         return
     loop.worker.live.channel = fd
+    tm_live_add_master(loop.worker.live)
     watch_takeover(loop, False)
     loop.told_full = False
     if watch_channel(loop) < 0:
@@ -490,6 +492,8 @@ cdef void channel_message(Loop *loop, const tm_message *message, const int *fds,
         loop.unguarded = True
     elif message.type == TM_MESSAGE_REPLACE:
         loop.to_be_replaced = True
+    elif message.type == TM_MESSAGE_QUIT:
+        loop.quit = True
     for i in range(count):
         close(fds[i])
 

@@ -69,7 +69,8 @@ MESSAGE = struct.Struct("=IIIIQ")
     SYNCED,
     UNLINED,
     KILL,
-) = range(1, 25)
+    QUIT,
+) = range(1, 26)
 GIVE_ALL = (1 << 64) - 1
 
 # A death by one of these says something about the worker; by another, about who sent it.
@@ -204,8 +205,6 @@ def guard(inheritance: Inheritance, live: Live, watched: int = 0) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
     _guardian.hold_signals()
     live.guardian_pid = os.getpid()
-    if watched:
-        _tell_master(live, GUARD, os.getpid())
     # From here on a collection would only touch pages shared with others.
     gc.disable()
     restarts = Restarts()

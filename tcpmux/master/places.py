@@ -1,0 +1,119 @@
+"""Whether another user could change what is found at a path. Runs in the master.
+
+What the master connects to, binds or writes as root must be where nobody else may put something
+of his own: each directory on the way, and each symbolic link, belongs to root or to the user that
+tcpmux was started as, and others may not write there. A directory with the sticky bit, as /tmp,
+is good enough on the way: what is in it belongs to its owner.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from tcpmux.errors import TcpmuxError
+
+MOST_LINKS = 40  # as the kernel follows
+
+
+def danger(path: str, *, sticky: bool) -> str:
+    """Why the file of this absolute path is not safe from others; "" = it is. sticky: whether the
+    directory that it is in may be one where everybody can make files."""
+    owners = _trusted()
+    try:
+        for here, found in _walk(os.path.dirname(os.path.normpath(path))):
+            why = _danger(here, found, owners)
+            if why:
+                return why
+    except FileNotFoundError:
+        return ""  # and so can't be used, which whoever wants to says best
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    if not sticky and _others_write(found):
+        return f"everybody may make files in {here}"
+    return ""
+
+
+def _walk(directory: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Each directory and symbolic link on the way, the last one last. Raises OSError."""
+    left = [part for part in reversed(directory.split("/")) if part]
+    here, links = "/", 0
+    yield here, os.lstat(here)
+    while left:
+        part = left.pop()
+        here = os.path.dirname(here) if part == ".." else os.path.join(here, part)
+        found = os.lstat(here)
+        yield here, found
+        if stat.S_ISLNK(found.st_mode):
+            links += 1
+            if links > MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), here)
+            target = os.readlink(here)
+            left += [name for name in reversed(target.split("/")) if name not in ("", ".")]
+            here = "/" if target.startswith("/") else os.path.dirname(here)
+            yield here, os.lstat(here)
+
+
+def check_socket(path: str) -> None:
+    """For a UNIX socket of the instance itself. Raises TcpmuxError."""
+    why = danger(os.path.abspath(path), sticky=True)
+    if not why:
+        with suppress(OSError):
+            owner = os.lstat(path).st_uid
+            if owner not in _trusted():
+                why = f"the file that is there belongs to {user_name(owner)}"
+    if why:
+        raise TcpmuxError(
+            f"admin.socket {path}: {why}, who could answer in its place: set one in a directory "
+            f"that only {user_name(os.geteuid())} may write to"
+        )
+
+
+def user_name(uid: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _danger(here: str, found: os.stat_result, owners: frozenset[int]) -> str:
+    if found.st_uid not in owners:
+        return f"{here} belongs to {user_name(found.st_uid)}"
+    if stat.S_ISLNK(found.st_mode):
+        return ""
+    if _others_write(found) and not found.st_mode & stat.S_ISVTX:
+        return f"others may write to {here} (mode {stat.S_IMODE(found.st_mode):04o})"
+    return ""
+
+
+def _others_write(found: os.stat_result) -> bool:
+    if found.st_mode & stat.S_IWOTH:
+        return True
+    return bool(found.st_mode & stat.S_IWGRP) and not _is_private(found.st_gid, found.st_uid)
+
+
+def _is_private(gid: int, uid: int) -> bool:
+    """Whether a group is its owner's own, as distributions give one to each user."""
+    try:
+        group, user = grp.getgrgid(gid), pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
+
+
+def _trusted() -> frozenset[int]:
+    """Owners who can do everything here anyway. In a user namespace what is the host's seems to
+    belong to a user that nobody in it can become."""
+    owners = {0, os.geteuid()}
+    with suppress(OSError, ValueError):
+        overflow = int(Path("/proc/sys/kernel/overflowuid").read_text())
+        rows = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
+        if not any(int(first) <= overflow < int(first) + int(n) for first, _, n in rows):
+            owners.add(overflow)
+    return frozenset(owners)

@@ -1,0 +1,39 @@
+"""Another user of the machine, to have things done as. Tests that need one run as root."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+OTHER = 4242  # a user and a group that nobody has
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+
+
+@contextmanager
+def as_other(act: Callable[[], object], uid: int = OTHER) -> Iterator[int]:
+    """A child process of user `uid` that has done act() and stays; yields its pid, ends it."""
+    ready, told = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            act()
+            os.write(told, b"1")
+            signal.pause()
+        finally:
+            os._exit(1)
+    try:
+        os.close(told)
+        assert os.read(ready, 1) == b"1", "the other user could not do it"
+        yield pid
+    finally:
+        os.close(ready)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
