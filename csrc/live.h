@@ -30,7 +30,7 @@
 #include "route_table.h"
 
 #define TM_LIVE_MAGIC 0x6576696c78757463ull /* "ctuxlive", little endian */
-#define TM_LIVE_FORMAT 5u
+#define TM_LIVE_FORMAT 6u
 
 #define TM_BUFFER_SIZE 65536u /* bytes of one recv; at most TM_PIPE_MIN, so that any rest fits a pipe */
 #define TM_MAX_LISTENING (TM_MAX_LISTENERS * TM_MAX_SHARDS)

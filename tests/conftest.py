@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 _kill = os.kill
@@ -27,3 +31,11 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     os.kill = _kill_one
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """As tmp_path, and other users may look into it: tcpmux runs as one when tests run as root."""
+    with tempfile.TemporaryDirectory(prefix="tcpmux-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)

@@ -67,12 +67,10 @@ def listen(path: str) -> None:
 
 
 @needs_root
-def test_a_socket_that_another_user_has_made_is_not_asked(tmp_path: Path) -> None:
+def test_a_socket_that_another_user_has_made_is_not_asked(open_path: Path) -> None:
     """In a shared directory: whoever answers there would get listeners and name pids."""
-    tmp_path.chmod(0o1777)
-    for parent in (tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(0o755)
-    path = f"{tmp_path}/admin.sock"
+    open_path.chmod(0o1777)
+    path = f"{open_path}/admin.sock"
     with as_other(lambda: listen(path + estate.SUFFIX)):
         with pytest.raises(TcpmuxError, match=f"belongs to uid {OTHER}"):
             check_socket(path + estate.SUFFIX)
