@@ -63,9 +63,15 @@ def _look_up(found: Config) -> dict[str, list[str] | str]:
     from tcpmux.control.resolver import look_up_now
 
     servers = [str(server) for server in found.dns_servers]
+    results = look_up_now(found.host_names, servers)
+    for name, result in results.items():
+        for note in () if isinstance(result, str) else result.notes:
+            click.echo(f"warning: {name}: {note}", err=True)
     return {
-        str(name): result if isinstance(result, str) else list(dict.fromkeys(map(str, result)))
-        for name, result in look_up_now(found.host_names, servers).items()
+        str(name): result
+        if isinstance(result, str)
+        else list(dict.fromkeys(map(str, result.addresses)))
+        for name, result in results.items()
     }
 
 

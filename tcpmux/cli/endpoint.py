@@ -24,7 +24,7 @@ from tcpmux.config.duration import parse_duration
 from tcpmux.errors import TcpmuxError, UsageError
 
 if TYPE_CHECKING:
-    from tcpmux.control.client import Client, EndpointStatus
+    from tcpmux.control.client import Client, EndpointStatus, NameStatus
 
 VERBS = ("drain", "disable", "enable", "ready")
 HEADS = (
@@ -53,6 +53,16 @@ def health_text(endpoint: EndpointStatus, now: float) -> str:
     return text
 
 
+def name_text(name: NameStatus, now: float) -> str:
+    """`Domain name not found for 12s, looked up again in 2s`. now: Unix time, s."""
+    text = name["error"]
+    if name["since"] is not None:
+        text += f" for {human_seconds(now - name['since'])}"
+    if name["next_look"] is not None:
+        text += f", looked up again in {human_seconds(name['next_look'] - now)}"
+    return text
+
+
 def state_text(endpoint: EndpointStatus, now: float) -> str:
     """`draining, for another 9m 12s`."""
     until = endpoint["state_until"]
@@ -64,12 +74,35 @@ def _rows(instance: Client, address: str | None) -> list[dict[str, object]]:
         {"route": route["name"], "destination": destination["name"], **endpoint}
         for route in instance.routes()
         for destination in route["destinations"]
-        for endpoint in destination["endpoints"]
-        if address in (None, endpoint["address"])
+        for endpoint in [*destination["endpoints"], *map(_unresolved, destination["names"])]
+        if endpoint is not None and address in (None, endpoint["address"])
     ]
     if address is not None and not found:
         raise TcpmuxError(f"there is no endpoint {address}: `tcpmux endpoint` lists them")
     return found
+
+
+def _unresolved(name: NameStatus) -> EndpointStatus | None:
+    """A name that can't be looked up stands where its addresses would."""
+    if not name["error"]:
+        return None
+    return {
+        "address": name["name"],
+        "state": "ready",
+        "health": "unresolved",
+        "health_reason": name["error"],
+        "health_since": name["since"],
+        "next_try": name["next_look"],
+        "check": "off",
+        "ramp": 100,
+        "state_until": None,
+        "priority": 0,
+        "max_connections": 0,
+        "turns": 0,
+        "connections_active": 0,
+        "connections_total": 0,
+        "connect_failures_total": 0,
+    }
 
 
 def _show(found: list[dict[str, object]], now: float) -> None:

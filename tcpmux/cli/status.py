@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tcpmux.cli.endpoint import health_text, state_text
+from tcpmux.cli.endpoint import health_text, name_text, state_text
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import (
     console,
@@ -64,6 +64,8 @@ def _weight(destination: DestinationStatus) -> str:
         marks.append(destination["state"])
     elif destination["weight"] and destination["endpoints"] and not _serves(destination):
         marks.append("no endpoint is left")
+    elif destination["weight"] and destination["unresolved"] and not _serves(destination):
+        marks.append("no address")
     elif destination["ramp"] < 100:
         marks.append(f"warming up: {destination['ramp']}%")
     if destination["panic"]:
@@ -80,6 +82,9 @@ def _remarks(route: RouteStatus, now: float) -> Iterator[str]:
     if not route["available"]:
         yield "no destination can take connections"
     for destination in route["destinations"]:
+        for name in destination["names"]:
+            if name["error"]:
+                yield f"{destination['name']}: {name['name']}: {name_text(name, now)}"
         for endpoint in destination["endpoints"]:
             where = f"{destination['name']}: {endpoint['address']}"
             if endpoint["health"] != "up":

@@ -54,6 +54,7 @@ def main() -> int:
     from tcpmux.control.event_log import EventLog
     from tcpmux.control.health import Health
     from tcpmux.control.metrics import Metrics
+    from tcpmux.control.names import HostNames
     from tcpmux.control.process import Control
     from tcpmux.control.server import Identity, Readings
     from tcpmux.control.stream import Stream
@@ -64,14 +65,15 @@ def main() -> int:
         View(options.table_fd, options.live_fd, commons_fd=options.commons_fd),
         EventLog(),
     )
-    health = Health(view)
+    health, names = Health(view), HostNames()
     readings = Readings(
-        StatusReader(view, health.detail),
+        StatusReader(view, health.detail, names.detail),
         Connections(view),
         events,
         Metrics(view, __version__),
-        Stream(view, events, {"version": __version__}, health),
+        Stream(view, events, {"version": __version__}, health, names),
         health,
+        names,
     )
     admin = socket.socket(fileno=options.admin_fd)
     config = [path for paths in options.config for path in paths]

@@ -1,8 +1,9 @@
 """`python -m tcpmux.control.lookup`: how a master that starts learns what host names mean.
 
 A program of its own, so that nothing of it is ever in the master. In: {"names": [...],
-"servers": [...], "seconds": 5}, on standard input. Out: {"name:80": ["192.0.2.1:80"], ...} or,
-for a name without addresses, its reason as a text. Not for the shell.
+"servers": [...], "seconds": 5}, on standard input. Out: {"name:80": {"addresses":
+["192.0.2.1:80"], "notes": []}, ...} or, for a name that can't be looked up, the reason as a text.
+Not for the shell.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ def main() -> int:
     names = [parse_name(name) for name in asked["names"]]
     found = asyncio.run(look_up_all(names, asked["servers"], asked["seconds"]))
     answer = {
-        str(name): result if isinstance(result, str) else list(map(str, result))
+        str(name): result
+        if isinstance(result, str)
+        else {"addresses": list(map(str, result.addresses)), "notes": result.notes}
         for name, result in found.items()
     }
     print(json.dumps(answer))

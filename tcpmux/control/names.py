@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from tcpmux.config import Address, HostName
+from tcpmux.config.address import parse_endpoint
 from tcpmux.control.master_link import MasterLink
 from tcpmux.control.tasks import Tasks
 from tcpmux.errors import TcpmuxError
@@ -15,6 +17,7 @@ from tcpmux.errors import TcpmuxError
 log = logging.getLogger("tcpmux.control")
 
 LOOKUP_TIME = 5.0  # s, for all new names of a reload
+MOST_TROUBLES = 50  # told to the page each second
 
 
 class HostNames:
@@ -24,6 +27,8 @@ class HostNames:
         self._master: MasterLink | None = None
         self._watch: Any = None  # NameWatch
         self._tasks = Tasks()
+        self._following = asyncio.Lock()
+        self._used: dict[tuple[str, str], list[HostName]] = {}  # by route and destination
 
     def start(self, master: MasterLink, tell: Callable[[str], object] = lambda _: None) -> None:
         """tell: gets a line for each fault in here."""
@@ -34,6 +39,41 @@ class HostNames:
         await self._tasks.close()
         if self._watch is not None:
             await self._watch.close()
+
+    # --- for people -------------------------------------------------------------------------
+
+    def detail(self, route: str, destination: str) -> list[dict[str, Any]]:
+        """What the status shows of the names of a destination."""
+        return [
+            {"name": str(name), **self._watch.detail(name)}
+            for name in self._used.get((route, destination), ())
+        ]
+
+    def troubles(self) -> list[dict[str, Any]]:
+        """Names that can't be looked up, at most MOST_TROUBLES: as Health.troubles()."""
+        found: list[dict[str, Any]] = []
+        for (route, destination), names in self._used.items():
+            for name in names:
+                detail = self._watch.detail(name)
+                if detail["error"]:
+                    found.append(
+                        {
+                            "route": route,
+                            "destination": destination,
+                            "address": str(name),
+                            "health": "unresolved",
+                            "ramp": 100,
+                            "health_reason": detail["error"],
+                            "health_since": detail["since"],
+                            "next_try": detail["next_look"],
+                            "check": "off",
+                        }
+                    )
+                    if len(found) == MOST_TROUBLES:
+                        return found
+        return found
+
+    # --- the master -------------------------------------------------------------------------
 
     def pushed(self, message: dict[str, Any]) -> None:
         """Of what the master says unasked, {"push": "names", ...} and {"push": "reload"}."""
@@ -50,12 +90,16 @@ class HostNames:
         from tcpmux.control.resolver import look_up_all, parse_name
 
         names = [parse_name(text) for text in answer["unknown"]]
-        for name, found in (await look_up_all(names, answer["servers"], LOOKUP_TIME)).items():
+        results = await look_up_all(names, answer["servers"], LOOKUP_TIME)
+        for name, found in results.items():
+            addresses: Sequence[Address] = ()
             if isinstance(found, str):
-                log.error(
-                    "%s can't be looked up (%s): its share of connections is reset", name, found
-                )
-            await self._tell(name, () if isinstance(found, str) else found)
+                await self._say(logging.ERROR, f"{name} can't be looked up ({found})")
+            else:
+                addresses = found.addresses
+                for note in found.notes:
+                    await self._say(logging.WARNING, f"{name}: {note}")
+            await self._tell(name, addresses)
         return await self._master.request("reload", by=by)
 
     async def _reload_quietly(self) -> None:
@@ -63,21 +107,33 @@ class HostNames:
             await self.reload("SIGHUP")
 
     async def _tell(self, name: HostName, addresses: Sequence[Address]) -> None:
+        """Raises TcpmuxError if the master does not take them."""
+        assert self._master is not None
+        await self._master.request("addresses", found={str(name): list(map(str, addresses))})
+
+    async def _say(self, level: int, text: str) -> None:
+        """In the master's log, and so among the events; without a master in our own."""
         assert self._master is not None
         try:
-            await self._master.request("addresses", found={str(name): list(map(str, addresses))})
-        except TcpmuxError as error:
-            log.warning("the master does not take the addresses of %s: %s", name, error)
+            await self._master.request("addresses", found={}, level=level, text=text)
+        except TcpmuxError:
+            log.log(level, "%s", text)
 
     async def _follow(self, message: dict[str, Any]) -> None:
         if self._watch is None and not message["names"]:
             return
-        from tcpmux.control.resolver import NameWatch, parse_name
+        from tcpmux.control.name_watch import NameWatch
+        from tcpmux.control.resolver import parse_name
 
         if self._watch is None:
-            self._watch = NameWatch(self._tell)
+            self._watch = NameWatch(self._tell, self._say)
         known = {
             parse_name(name): tuple(map(Address.parse, addresses))
             for name, addresses in message["names"].items()
         }
-        await self._watch.watch(known, message["servers"])
+        self._used = {
+            (route, destination): [name for name in map(parse_endpoint, names) if name in known]
+            for route, destination, names in message["used"]
+        }
+        async with self._following:  # one message after the other
+            await self._watch.watch(known, message["servers"])

@@ -16,7 +16,6 @@ from aiohttp import web
 
 from tcpmux.control.door import IDLE_TIME, Door
 from tcpmux.control.master_link import MasterLink
-from tcpmux.control.names import HostNames
 from tcpmux.control.orphans import OrphanedWorkers
 from tcpmux.control.server import AdminApi, Identity, Readings
 from tcpmux.control.tasks import Tasks
@@ -63,7 +62,7 @@ class Control:
         def tell(text: str) -> None:
             tasks.once("telling the master of a fault", self._tell(link, text))
 
-        names = HostNames()
+        names = self.readings.names
         tasks = Tasks(tell)
 
         def pushed(message: dict[str, Any]) -> None:
@@ -79,7 +78,7 @@ class Control:
         link = MasterLink(self.master, master_gone, on_push=pushed)
         names.start(link, tell)
         door = Door()
-        app = AdminApi(self.readings, self.identity, link, orphans, names).app(door)
+        app = AdminApi(self.readings, self.identity, link, orphans).app(door)
         runner = web.AppRunner(
             app,
             access_log=None,

@@ -1,6 +1,7 @@
-"""Looks up the host names of endpoints, again and again. Runs in control.
+"""Looks host names of endpoints up, once. Runs in control, and in programs without one.
 
-aiodns (c-ares) does it: it knows /etc/hosts, and tells how long an answer is good for.
+aiodns (c-ares) asks; /etc/hosts comes first. What an answer says is not trusted: numbers are
+bounded, and what can't be an endpoint is left out with a note.
 """
 
 from __future__ import annotations
@@ -8,93 +9,372 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, ip_address
+from typing import Any
 
 import aiodns
 import pycares
 
 from tcpmux.config import Address, HostName
-from tcpmux.config.address import parse_endpoint
+from tcpmux.config.address import is_host_name, parse_endpoint
 from tcpmux.config.turns import turns
+from tcpmux.control.hosts_file import HostsFile
+from tcpmux.errors import printable
 
 log = logging.getLogger("tcpmux.control")
 
 QUERY_TIME = 2.0  # s for one server's answer
 TRIES = 2
+LOOK_UP_TIME = 20.0  # s for all that one name takes
+OTHER_FAMILY_TIME = 1.0  # s that IPv4 waits for IPv6, or the other way round
 LEAST_TTL, MOST_TTL = 1.0, 3600.0  # s
-UNKNOWN_TTL = 10.0  # s; of what /etc/hosts says
-FIRST_RETRY, LAST_RETRY = 1.0, 30.0  # s
-AT_ONCE = 50  # lookups
+UNKNOWN_TTL = 10.0  # s; of what /etc/hosts says, and of records that say 0
+# s; for a name that has no records of one family, a target that does not exist. The answer tells a
+# time for that (RFC 2308), which the library keeps to itself.
+NEGATIVE_TTL = 30.0
+AT_ONCE = 50  # hosts that are being looked up
+MOST_ADDRESSES = 4096  # of one name; no more A records fit into an answer
+MOST_TARGETS = 256  # SRV records of one name
+MOST_NOTES = 10
+# c-ares answers from a cache of its own, which takes an answer without records as good for an hour
+# (github.com/c-ares/c-ares/issues/1293) and can't be turned off from here. It is a channel's, so a
+# channel is for lookups that begin at the same time: less than LEAST_TTL and any retry.
+CHANNEL_TIME = 0.5  # s
+
+_DNS_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+_NOT_THERE = (pycares.errno.ARES_ENODATA, pycares.errno.ARES_ENOTFOUND)
+
+# The addresses that a host had, by host and family: what is kept if one family can't be asked for.
+Memory = dict[tuple[str, socket.AddressFamily], tuple[str, ...]]
 
 
 class LookupFailed(Exception):
     """A name has no address now, or nobody could be asked. The text is the reason."""
 
 
+class _NotThere(LookupFailed):
+    """Who was asked has answered: there is no such name, or it has no address."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Addresses as often as they take turns, and for how many s they are good."""
+    """Addresses as often as they take turns, and for how many s they are good. None: the name says
+    that there is no service. notes: what was left out, or went wrong, and why."""
 
     addresses: tuple[Address, ...]
     ttl: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Channel:
+    dns: aiodns.DNSResolver
+    began: float  # monotonic
+    users: int = 0
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One lookup under way."""
+
+    before: Memory
+    now: Memory = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    ttl: float = MOST_TTL
+
+    def good_for(self, seconds: float) -> None:
+        self.ttl = min(self.ttl, seconds)
 
 
 class Resolver:
-    """One lookup. servers: IP:port; none = those of /etc/resolv.conf."""
+    """servers: IP:port; none = those of /etc/resolv.conf."""
 
     def __init__(self, servers: Sequence[str] = ()) -> None:
-        self._dns = aiodns.DNSResolver(
-            nameservers=list(servers) or None, timeout=QUERY_TIME, tries=TRIES
-        )
+        self._servers = list(dict.fromkeys(servers)) or None
+        self._hosts_file = HostsFile()
+        self._current: _Channel | None = None
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
     async def close(self) -> None:
-        await self._dns.close()
+        channel, self._current = self._current, None
+        if channel is not None and not channel.users:
+            await channel.dns.close()
 
-    async def look_up(self, name: HostName) -> Found:
-        """Raises LookupFailed."""
-        async with self._at_once:
-            if name.port:
-                return await self._hosts([(name.name, name.port, 1)])
-            return await self._service(name.name)
-
-    async def _service(self, name: str) -> Found:
+    async def look_up(self, name: HostName, memory: Memory | None = None) -> Found:
+        """memory: what it fills for the next time. Raises LookupFailed."""
+        asked = _Asked(memory if memory is not None else {})
         try:
-            answer = await self._dns.query_dns(name, "SRV")
+            found = await asyncio.wait_for(self._look_up(name, asked), LOOK_UP_TIME)
+        except asyncio.TimeoutError:
+            raise LookupFailed(f"no answer within {LOOK_UP_TIME:g} s") from None
+        except LookupFailed:
+            raise
+        except Exception as error:  # whatever an answer makes the library do
+            log.debug("%s", name, exc_info=True)
+            raise LookupFailed(f"the answer can't be used: {error!r:.200}") from error
+        if memory is not None:
+            memory.clear()
+            memory.update(asked.now)
+        return found
+
+    async def _look_up(self, name: HostName, asked: _Asked) -> Found:
+        async with self._channel() as dns:
+            if name.port:
+                ips = await self._host(dns, name.name, asked)
+                weighted = [(Address.of_ip(ip, name.port), 1) for ip in ips]
+            else:
+                weighted = await self._service(dns, name.name, asked)
+        if len(weighted) > MOST_ADDRESSES:
+            asked.notes.insert(
+                0, f"it has {len(weighted)} addresses: only the first {MOST_ADDRESSES} are used"
+            )
+            weighted = weighted[:MOST_ADDRESSES]
+        if len(asked.notes) > MOST_NOTES:
+            more = len(asked.notes) - MOST_NOTES
+            asked.notes[MOST_NOTES:] = [f"and {more} more such things"]
+        return Found(turns(weighted), asked.ttl, tuple(asked.notes))
+
+    @asynccontextmanager
+    async def _channel(self) -> AsyncIterator[aiodns.DNSResolver]:
+        channel = self._current
+        now = time.monotonic()
+        if channel is None or now - channel.began > CHANNEL_TIME:
+            self._current = None
+            if channel is not None and not channel.users:
+                await channel.dns.close()
+            dns = aiodns.DNSResolver(nameservers=self._servers, timeout=QUERY_TIME, tries=TRIES)
+            channel = self._current = _Channel(dns, now)
+        channel.users += 1
+        try:
+            yield channel.dns
+        finally:
+            channel.users -= 1
+            if not channel.users and channel is not self._current:
+                await channel.dns.close()
+
+    # --- SRV --------------------------------------------------------------------------------
+
+    async def _service(
+        self, dns: aiodns.DNSResolver, name: str, asked: _Asked
+    ) -> list[tuple[Address, int]]:
+        """Of the lowest priority that has an address (RFC 2782); whether it can be reached, a
+        health check knows."""
+        records = await self._srv_records(dns, name, asked)
+        if not records:
+            return []
+        by_priority: dict[int, list[pycares.SRVRecordData]] = {}
+        for record in records:
+            by_priority.setdefault(record.priority, []).append(record)
+        failures: dict[str, LookupFailed] = {}
+        for priority in sorted(by_priority):
+            weighted = await self._targets(dns, by_priority[priority], asked, failures)
+            if weighted:
+                return weighted
+        told = ", ".join(f"{printable(host)}: {why}" for host, why in list(failures.items())[:3])
+        raise LookupFailed(f"none of its {len(records)} SRV targets has an address ({told})")
+
+    async def _srv_records(
+        self, dns: aiodns.DNSResolver, name: str, asked: _Asked
+    ) -> list[pycares.SRVRecordData]:
+        """Those that can be used; none: there is no service."""
+        try:
+            answer = await dns.query_dns(name, "SRV")
         except aiodns.error.DNSError as error:
             raise LookupFailed(_reason(error)) from None
-        records = [
+        found = [
             (record.data, record.ttl)
             for record in answer.answer
             if isinstance(record.data, pycares.SRVRecordData)
         ]
-        if not records:
+        if not found:
             raise LookupFailed("it has no SRV record")
-        # RFC 2782: the lowest priority that can be reached; whether it can, a health check knows.
-        first = min(data.priority for data, _ in records)
-        chosen = [(data, ttl) for data, ttl in records if data.priority == first]
-        found = await self._hosts([(data.target, data.port, data.weight) for data, _ in chosen])
-        return Found(found.addresses, min(found.ttl, _ttl(min(ttl for _, ttl in chosen))))
+        asked.good_for(_ttl(min(ttl for _, ttl in found)))
+        if [data.target for data, _ in found] in (["."], [""]):
+            asked.notes.append('its SRV record says ".": there is no such service')
+            return []
+        usable = []
+        for data in sorted((data for data, _ in found), key=_rank):
+            why = _why_not(data)
+            if why:
+                asked.notes.append(f"the SRV target {_shown(data.target)} {why}: it is not used")
+            else:
+                usable.append(data)
+        if not usable:
+            raise LookupFailed(f"its SRV records can't be used: {asked.notes[-1]}")
+        if len(usable) > MOST_TARGETS:
+            asked.notes.insert(
+                0, f"it has {len(usable)} SRV records: only the first {MOST_TARGETS} are used"
+            )
+        return usable[:MOST_TARGETS]
 
-    async def _hosts(self, hosts: Sequence[tuple[str, int, int]]) -> Found:
-        """Of (name, port, weight)."""
-        weighted: list[tuple[Address, int]] = []
-        ttl = MOST_TTL
-        for host, port, weight in hosts:
-            try:
-                answer = await self._dns.getaddrinfo(
-                    host.removesuffix("."), family=socket.AF_UNSPEC, type=socket.SOCK_STREAM
-                )
-            except aiodns.error.DNSError as error:
-                raise LookupFailed(_reason(error)) from None
-            texts = dict.fromkeys(node.addr[0].decode() for node in answer.nodes)
-            weighted += [(Address.of_ip(text, port), weight) for text in sorted(texts)]
-            ttl = min(ttl, _ttl(min((node.ttl for node in answer.nodes), default=0)))
-        if not weighted:
-            raise LookupFailed("it has no address")
-        return Found(turns(weighted), ttl)
+    async def _targets(
+        self,
+        dns: aiodns.DNSResolver,
+        records: Sequence[pycares.SRVRecordData],
+        asked: _Asked,
+        failures: dict[str, LookupFailed],
+    ) -> list[tuple[Address, int]]:
+        hosts = list(dict.fromkeys(record.target.removesuffix(".").lower() for record in records))
+        answers = await asyncio.gather(
+            *(self._host(dns, host, asked) for host in hosts), return_exceptions=True
+        )
+        ips: dict[str, Sequence[str]] = {}
+        for host, answer in zip(hosts, answers, strict=True):
+            if isinstance(answer, LookupFailed):
+                failures[host] = answer
+                asked.good_for(NEGATIVE_TTL)
+                asked.notes.append(f"its SRV target {host} can't be looked up: {answer}")
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                ips[host] = answer
+        return [
+            (Address.of_ip(ip, record.port), record.weight)
+            for record in records
+            for ip in ips.get(record.target.removesuffix(".").lower(), ())
+        ]
+
+    # --- hosts ------------------------------------------------------------------------------
+
+    async def _host(self, dns: aiodns.DNSResolver, name: str, asked: _Asked) -> list[str]:
+        """Its addresses, in order. Raises LookupFailed."""
+        host = name.removesuffix(".")
+        async with self._at_once:
+            texts = self._hosts_file.addresses(host)
+            if texts:
+                asked.good_for(UNKNOWN_TTL)
+            else:
+                texts = await self._in_dns(dns, host, asked)
+        usable = []
+        for text in texts:
+            why = _unusable(text)
+            if why:
+                asked.notes.append(f"{host} has the address {text}, {why}: it is not used")
+            else:
+                usable.append(text)
+        if not usable:
+            raise _NotThere(asked.notes[-1] if texts else "it has no address")
+        return usable
+
+    async def _in_dns(self, dns: aiodns.DNSResolver, host: str, asked: _Asked) -> list[str]:
+        """Each family is asked for by itself: one that fails must not hide the other, nor take away
+        the addresses that it had."""
+        tasks = {
+            family: asyncio.ensure_future(self._family(dns, host, family))
+            for family in _DNS_FAMILIES
+        }
+        for task in tasks.values():
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            await _first_success(list(tasks.values()))
+            answers = [
+                (family, _outcome(task, "no answer in time")) for family, task in tasks.items()
+            ]
+        finally:
+            for task in tasks.values():
+                task.cancel()
+        failed = [answer for _, answer in answers if isinstance(answer, LookupFailed)]
+        if len(failed) == len(answers):
+            # If one of them knows, it is the better reason.
+            reasons = sorted(failed, key=lambda failure: isinstance(failure, _NotThere))
+            raise reasons[0]
+        texts: list[str] = []
+        for family, answer in answers:
+            if not isinstance(answer, LookupFailed):
+                ips, ttl = answer
+                asked.good_for(ttl)
+            else:
+                asked.good_for(NEGATIVE_TTL)
+                ips = ()
+                if not isinstance(answer, _NotThere):
+                    ips = asked.before.get((host, family), ())
+                    kind = "A" if family == socket.AF_INET else "AAAA"
+                    if ips:
+                        asked.notes.append(
+                            f"{host}: its {kind} records can't be looked up ({answer}): it keeps "
+                            f"the {len(ips)} it had"
+                        )
+            asked.now[host, family] = tuple(ips)
+            texts += ips
+        return texts
+
+    @staticmethod
+    async def _family(
+        dns: aiodns.DNSResolver, host: str, family: socket.AddressFamily
+    ) -> tuple[tuple[str, ...], float]:
+        try:
+            answer = await dns.getaddrinfo(host, family=family, type=socket.SOCK_STREAM)
+        except aiodns.error.DNSError as error:
+            kind = _NotThere if error.args[0] in _NOT_THERE else LookupFailed
+            raise kind(_reason(error)) from None
+        texts = sorted({node.addr[0].decode("ascii") for node in answer.nodes})
+        if not texts:
+            raise _NotThere("it has no address")
+        ttls = [node.ttl for node in answer.nodes] + [cname.ttl for cname in answer.cnames]
+        return tuple(texts), _ttl(min(ttls))
+
+
+async def _first_success(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    """Until all are over, or OTHER_FAMILY_TIME after one has succeeded."""
+    waiting: set[asyncio.Future[Any]] = set(tasks)
+    patience: float | None = None
+    while waiting:
+        done, waiting = await asyncio.wait(
+            waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not done:
+            return
+        if any(not task.exception() for task in done):
+            patience = OTHER_FAMILY_TIME
+
+
+def _outcome(
+    task: asyncio.Future[tuple[tuple[str, ...], float]], late: str
+) -> tuple[tuple[str, ...], float] | LookupFailed:
+    if not task.done():
+        return LookupFailed(late)
+    error = task.exception()
+    if error is None:
+        return task.result()
+    if isinstance(error, LookupFailed):
+        return error
+    raise error
+
+
+def _rank(data: pycares.SRVRecordData) -> tuple[int, int, str, int]:
+    return data.priority, -data.weight, str(data.target), data.port
+
+
+def _why_not(data: pycares.SRVRecordData) -> str:
+    """Why an SRV record can't be used; "" = it can."""
+    if not data.port:
+        return "has port 0"
+    # The library gives bytes for what is not ASCII, which then begins with b'.
+    return "" if is_host_name(str(data.target)) else "is no host name"
+
+
+def _shown(target: object) -> str:
+    return printable(str(target))[:80]
+
+
+def _unusable(text: str) -> str:
+    """Why no endpoint can have this address; "" = one can."""
+    ip = ip_address(text)
+    mapped = None if isinstance(ip, IPv4Address) else ip.ipv4_mapped
+    ip = mapped or ip
+    if ip.is_unspecified or (isinstance(ip, IPv4Address) and ip.packed[0] == 0):
+        return "which is no host's"
+    if ip.is_multicast:
+        return "which is multicast"
+    if text == "255.255.255.255" or str(ip) == "255.255.255.255":
+        return "which is broadcast"
+    if ip.version == 6 and ip.is_link_local:
+        return "which is good on one link only"
+    return ""
 
 
 def _ttl(seconds: int) -> float:
@@ -105,88 +385,17 @@ def _reason(error: Exception) -> str:
     return str(error.args[1] if len(error.args) > 1 else error)
 
 
-Tell = Callable[[HostName, Sequence[Address]], Awaitable[None]]
-
-
-class NameWatch:
-    """Keeps the addresses of the names in use up to date. tell() gets every change."""
-
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-        self._servers: tuple[str, ...] = ()
-        self._resolver: Resolver | None = None
-        self._known: dict[HostName, tuple[Address, ...]] = {}
-        self._tasks: dict[HostName, asyncio.Task[None]] = {}
-
-    async def watch(
-        self, known: dict[HostName, tuple[Address, ...]], servers: Sequence[str]
-    ) -> None:
-        """From now on these names, with the addresses in force, and no others."""
-        if tuple(servers) != self._servers or self._resolver is None:
-            await self.close()
-            self._servers = tuple(servers)
-            self._resolver = Resolver(servers)
-        for name in self._tasks.keys() - known.keys():
-            self._tasks.pop(name).cancel()
-            self._known.pop(name, None)
-        for name, addresses in known.items():
-            self._known[name] = addresses
-            if name not in self._tasks:
-                self._tasks[name] = asyncio.create_task(self._follow(name))
-
-    async def close(self) -> None:
-        for task in self._tasks.values():
-            task.cancel()
-        for task in self._tasks.values():
-            with suppress(asyncio.CancelledError):
-                await task
-        self._tasks.clear()
-        if self._resolver is not None:
-            await self._resolver.close()
-            self._resolver = None
-
-    async def _follow(self, name: HostName) -> None:
-        assert self._resolver is not None
-        retry = FIRST_RETRY
-        failing = False
-        while True:
-            try:
-                found = await self._resolver.look_up(name)
-            except LookupFailed as error:
-                if not failing:
-                    failing = True
-                    kept = self._known.get(name, ())
-                    log.warning(
-                        "%s can't be looked up (%s): %s",
-                        name,
-                        error,
-                        f"it keeps {', '.join(map(str, dict.fromkeys(kept)))}"
-                        if kept
-                        else "its share of connections is reset until it can",
-                    )
-                await asyncio.sleep(retry)
-                retry = min(retry * 2, LAST_RETRY)
-                continue
-            if failing:
-                log.info("%s can be looked up again", name)
-            failing, retry = False, FIRST_RETRY
-            if found.addresses != self._known.get(name):
-                self._known[name] = found.addresses
-                await self._tell(name, found.addresses)
-            await asyncio.sleep(found.ttl)
-
-
 async def look_up_all(
     names: Iterable[HostName], servers: Sequence[str], seconds: float
-) -> dict[HostName, tuple[Address, ...] | str]:
-    """For each name its addresses, or why there are none after `seconds`."""
+) -> dict[HostName, Found | str]:
+    """For each name what it means, or why that is not known after `seconds`."""
     names = list(names)
     resolver = Resolver(servers)
     try:
         tasks = {name: asyncio.create_task(resolver.look_up(name)) for name in names}
         if tasks:
             await asyncio.wait(tasks.values(), timeout=seconds)
-        found: dict[HostName, tuple[Address, ...] | str] = {}
+        found: dict[HostName, Found | str] = {}
         for name, task in tasks.items():
             if not task.done():
                 task.cancel()
@@ -194,7 +403,8 @@ async def look_up_all(
             elif (error := task.exception()) is not None:
                 found[name] = str(error) if isinstance(error, LookupFailed) else repr(error)
             else:
-                found[name] = task.result().addresses
+                found[name] = task.result()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
         return found
     finally:
         await resolver.close()
@@ -202,7 +412,7 @@ async def look_up_all(
 
 def look_up_now(
     names: Iterable[HostName], servers: Sequence[str], seconds: float = 5.0
-) -> dict[HostName, tuple[Address, ...] | str]:
+) -> dict[HostName, Found | str]:
     """As look_up_all(), for programs without an event loop."""
     return asyncio.run(look_up_all(names, servers, seconds))
 

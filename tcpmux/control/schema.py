@@ -27,6 +27,15 @@ class EndpointStatus(TypedDict):
     connect_failures_total: int
 
 
+class NameStatus(TypedDict):
+    """A host name among a destination's endpoints."""
+
+    name: str
+    error: str  # why it can't be looked up, or its addresses are not taken; "" = all is well
+    since: float | None  # Unix time, s, of the error
+    next_look: float | None  # Unix time, s, when it is looked up again after an error
+
+
 class DestinationStatus(TypedDict):
     name: str
     weight: int  # as configured or, later, set at run time
@@ -35,6 +44,7 @@ class DestinationStatus(TypedDict):
     state: str  # ready, draining or disabled, as an operator wants it
     ramp: int  # percent of its share that it gets now
     panic: bool  # too few endpoints are well: all are used
+    unresolved: int  # endpoints by name that have no address now
     balance: str
     max_connections: int  # 0 = no limit
     connect_timeout_ms: int  # of destinations that say nothing else
@@ -49,6 +59,7 @@ class DestinationStatus(TypedDict):
     bytes_out_total: int  # to the client
     closed: dict[str, int]  # by reason
     picked: dict[str, int]  # by reason
+    names: list[NameStatus]
     endpoints: list[EndpointStatus]
 
 

@@ -65,6 +65,7 @@ class Readings:
     metrics: Metrics
     stream: Stream
     health: Health
+    names: HostNames
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +147,7 @@ class AdminApi:
         identity: Identity,
         master: MasterLink,
         orphans: OrphanedWorkers,
-        names: HostNames,
     ) -> None:
-        self._names = names
         self._readings = readings
         self._identity = identity
         self._master = master
@@ -250,7 +249,7 @@ class AdminApi:
 
     async def _reload(self, request: web.Request) -> web.Response:
         await _no_body(request)
-        return web.json_response(await self._names.reload(self._who(request)))
+        return web.json_response(await self._readings.names.reload(self._who(request)))
 
     async def _diff(self, request: web.Request) -> web.Response:
         body = await _json_object(request)

@@ -18,6 +18,7 @@ from typing import Any
 from tcpmux.control.event_log import EventLog
 from tcpmux.control.health import Health
 from tcpmux.control.machine import descriptors
+from tcpmux.control.names import HostNames
 from tcpmux.shm import stats
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
 from tcpmux.shm._shm import CLOSE_REASONS
@@ -63,7 +64,9 @@ class Stream:
         events: EventLog,
         identity: dict[str, Any],
         health: Health,
+        names: HostNames,
     ) -> None:
+        self._names = names
         self._view = view
         self._health = health
         self._events = events
@@ -148,7 +151,7 @@ class Stream:
                 if live.guardian_pid
             ],
             "routes": self._counts(image),
-            "troubles": self._health.troubles(),
+            "troubles": [*self._health.troubles(), *self._names.troubles()],
         }
 
     def _counts(self, image: Image) -> list[list[tuple[int, ...]]]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tcpmux import programs
 from tcpmux.config import Address, Config, HostName
 from tcpmux.config.address import parse_endpoint
+from tcpmux.shm.image import Image
+from tcpmux.shm.routes import is_unavailable
 
 log = logging.getLogger("tcpmux.master")
 
@@ -22,6 +24,9 @@ LOOKUP_TIME = 5.0  # s, at a start
 PROGRAM_TIME = 5.0  # s more, for the program to load and end
 
 Known = dict[HostName, tuple[Address, ...]]
+# By on_unavailable and on_all_unavailable.
+SHARES = ("the others get its share", "its share is reset", "its fallback gets its share")
+ENDS = ("reset", "held", "refused")
 
 
 def look_up(config: Config) -> Known:
@@ -53,12 +58,38 @@ def look_up(config: Config) -> Known:
 
 
 def _addresses(name: HostName, answer: object) -> tuple[Address, ...]:
-    if isinstance(answer, list):
-        return tuple(Address.parse(text) for text in answer)
-    log.error(
-        "%s can't be looked up (%s): its share of connections is reset until it can", name, answer
-    )
+    if isinstance(answer, dict):
+        for note in answer["notes"]:
+            log.warning("%s: %s", name, note)
+        return tuple(Address.parse(text) for text in answer["addresses"])
+    log.error("%s can't be looked up (%s): it has no address until it can", name, answer)
     return ()
+
+
+def without_addresses(config: Config, image: Image, known: Known) -> Iterator[str]:
+    """Of each destination with a name that has no address now: which, and what follows."""
+    named = {
+        (route.name, destination.name): destination
+        for route in config.routes
+        for destination in route.destinations
+    }
+    for route in image.routes:
+        for row in route.destinations:
+            if not row.unresolved or (route.name, row.name) not in named:
+                continue
+            endpoints = named[route.name, row.name].endpoints
+            names = [
+                str(endpoint)
+                for endpoint in dict.fromkeys(endpoints)
+                if isinstance(endpoint, HostName) and not known.get(endpoint)
+            ]
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+            then = "its other endpoints take its share"
+            if not row.endpoints:
+                then = SHARES[route.rules.on_unavailable] if row.weight else "it had no share"
+                if is_unavailable(route):
+                    then = f"connections are {ENDS[route.rules.on_all_unavailable]}"
+            yield f"{route.name}/{row.name}: no address for {shown}: {then}"
 
 
 def from_request(found: Mapping[str, Any]) -> Known:
@@ -71,12 +102,20 @@ def from_request(found: Mapping[str, Any]) -> Known:
     return known
 
 
-def to_push(
-    known: Mapping[HostName, Sequence[Address]], servers: Iterable[Address]
-) -> dict[str, Any]:
-    """What control has to know to look them up from now on."""
+def to_push(known: Mapping[HostName, Sequence[Address]], config: Config) -> dict[str, Any]:
+    """What control has to know to look them up from now on, and to tell whose they are."""
+    used = [
+        [
+            route.name,
+            destination.name,
+            [str(e) for e in dict.fromkeys(destination.endpoints) if isinstance(e, HostName)],
+        ]
+        for route in config.routes
+        for destination in route.destinations
+    ]
     return {
         "push": "names",
         "names": {str(name): list(map(str, addresses)) for name, addresses in known.items()},
-        "servers": [str(server) for server in servers],
+        "servers": [str(server) for server in config.dns_servers],
+        "used": [row for row in used if row[2]],
     }

@@ -164,6 +164,8 @@ class Master:
             log.info(
                 "%s: listening on %s, %s", route.name, ", ".join(map(str, route.listen)), shares
             )
+        for text in self.routing.without_addresses():
+            log.error("%s", text, extra={"event": "names", "by": ""})
         log.info(
             "%s: %d workers, generation %d, at most %d connections each, admin %s",
             "ready" if self.instance.is_new else "taken over",
@@ -412,7 +414,7 @@ class Master:
 
     def _push_names(self) -> None:
         routing = self.routing
-        self.staff.control.push(to_push(routing.addresses, routing.config.dns_servers))
+        self.staff.control.push(to_push(routing.addresses, routing.config))
 
     # --- workers and builds -----------------------------------------------------------------
 

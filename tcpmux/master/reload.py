@@ -14,6 +14,7 @@ from typing import Any
 from tcpmux.config import Address, Config, HostName, load
 from tcpmux.errors import TcpmuxError
 from tcpmux.master.listeners import Listener, Listeners
+from tcpmux.master.names import without_addresses
 from tcpmux.master.supervisor import Supervisor, stored_name
 from tcpmux.master.workers import Workers
 from tcpmux.shm._shm import Commons, Table
@@ -200,11 +201,16 @@ class Routing:
                 )
         others = self._other_changes(config)
         changes = [*self._apply(config, {}, self._unwanted(config)), *others]
+        in_use = self.config.host_names
+        self.addresses = {name: self.addresses.get(name, ()) for name in in_use}
+        notes += self.without_addresses()
         for note in [*notes, *map(str, config.warnings)]:
             log.warning(note)
-        in_use = self.config.host_names
-        self.addresses = {name: a for name, a in self.addresses.items() if name in in_use}
         return [*changes, *overridden, *notes]
+
+    def without_addresses(self) -> list[str]:
+        """Of each destination with a name that has no address now: which, and what follows."""
+        return list(without_addresses(self.config, self.image, self.addresses))
 
     def publish(self, image: Image) -> None:
         """Puts an image with the same names in force, if it differs. Raises WorkersBusy with

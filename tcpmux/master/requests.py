@@ -2,7 +2,7 @@
 
     reload       look_up            the files again
     diff         files, endpoints   what that would change
-    addresses    found              what host names mean now
+    addresses    found, level, text what host names mean now, and what is to be said of them
     set_weights  route, weights     numbers, or steps such as "+5"
     undo         route              the weights before the last change
     set_state    route, destination, endpoint, state, force, seconds
@@ -36,6 +36,7 @@ from tcpmux.master.instance import wanted_workers
 from tcpmux.master.names import from_request
 from tcpmux.master.reload import MOST_CHANGES, Sources
 from tcpmux.master.staff import LOG_LEVELS
+from tcpmux.master.steering import consequences
 from tcpmux.master.workers import WorkersBusy
 from tcpmux.shm.routes import Condition, Key
 from tcpmux.worker.process import KILL
@@ -128,10 +129,19 @@ class Requests:
         return {"changes": changes[:MOST_CHANGES]}
 
     def _addresses(self, request: Request) -> dict[str, Any]:
-        changes = self._master.routing.set_addresses(from_request(request["found"]))
+        """text: what control has to say of names, for the log and the events."""
+        routing = self._master.routing
+        if request.get("text"):
+            log.log(request["level"], "%s", request["text"], extra={"event": "names", "by": ""})
+        if not request["found"]:
+            return {}
+        before = routing.image
+        changes = routing.set_addresses(from_request(request["found"]))
         if changes:
             self._master.log_changes(changes, "names", "")
-        return self._master.routing.applied(changes)
+        for text in consequences(before, routing.image):
+            log.info("%s", text, extra={"event": "health", "by": ""})
+        return routing.applied(changes)
 
     # --- steering ---------------------------------------------------------------------------
 

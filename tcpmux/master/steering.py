@@ -13,6 +13,7 @@ from math import ceil
 
 from tcpmux.config.schema import MAX_WEIGHT
 from tcpmux.master.control import Refusal
+from tcpmux.master.names import ENDS, SHARES
 from tcpmux.master.reload import Routing
 from tcpmux.shm.image import ADMIN_STATES, READY, WELL, DestinationRow, Image, RouteRow
 from tcpmux.shm.routes import (
@@ -115,7 +116,7 @@ class Steering:
         old = self._routing.image
         new = with_conditions(old, conditions)
         self._routing.publish(new)
-        return list(_consequences(old, new))
+        return list(consequences(old, new))
 
     def next_look(self) -> float | None:
         """Monotonic time when an endpoint's state is over; None = none ends by itself."""
@@ -175,7 +176,8 @@ class Steering:
         return row
 
 
-def _consequences(old: Image, new: Image) -> Iterator[str]:
+def consequences(old: Image, new: Image) -> Iterator[str]:
+    """What follows for destinations and routes, a line each; of images of the same names."""
     for before, after in zip(old.routes, new.routes, strict=True):
         if before is after:
             continue
@@ -189,20 +191,17 @@ def _consequences(old: Image, new: Image) -> Iterator[str]:
             if was.panic and not now.panic:
                 yield f"{name}: {well}: they alone are used"
             if was.turns and not now.turns:
-                share = _SHARES[after.rules.on_unavailable]
-                yield f"{name}: no endpoint is well: {share if now.weight else 'it had no share'}"
+                share = SHARES[after.rules.on_unavailable]
+                why = "no endpoint is well" if now.endpoints else "it has no address any more"
+                yield f"{name}: {why}: {share if now.weight else 'it had no share'}"
             if now.turns and not was.turns:
-                yield f"{name}: has endpoints that are well again"
+                is_known = "has an address now" if was.unresolved and not was.endpoints else ""
+                yield f"{name}: {is_known or 'has endpoints that are well again'}"
         if is_unavailable(after) and not is_unavailable(before):
-            end = _ENDS[after.rules.on_all_unavailable]
+            end = ENDS[after.rules.on_all_unavailable]
             yield f"{after.name}: no destination can take connections: they are {end}"
         if is_unavailable(before) and not is_unavailable(after):
             yield f"{after.name}: takes connections again"
-
-
-# By on_unavailable and on_all_unavailable.
-_SHARES = ("the others get its share", "its share is reset", "its fallback gets its share")
-_ENDS = ("reset", "held", "refused")
 
 
 def _row(image: Image, name: str) -> RouteRow | None:

@@ -138,6 +138,7 @@ cdef extern from "route_table.h" nogil:
         uint32_t first_place
         uint32_t place_count
         uint32_t panic
+        uint32_t unresolved
         uint32_t admin_state
         uint32_t route
         uint32_t ticket

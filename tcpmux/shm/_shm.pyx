@@ -487,6 +487,7 @@ cdef int put_route(tm_image *out, tm_route *route, row) except -1:
         destination.admin_state = source.state
         destination.ramp = source.ramp
         destination.panic = source.panic
+        destination.unresolved = source.unresolved
         put_rules(<uint64_t *>&destination.rules, source.rules, DESTINATION_RULES)
         put_endpoints(out, destination, source)
         put_turns(out, destination, source.turns, source.reserves)
@@ -612,7 +613,7 @@ cdef object read_destination(const tm_image *image, const tm_destination *destin
         tuple(endpoints), destination.admin_state, destination.ramp,
         read_rules(<const uint64_t *>&destination.rules, DestinationRules, DESTINATION_RULES),
         tuple(turns[:destination.turn_count]), tuple(turns[destination.turn_count:]),
-        bool(destination.panic))
+        bool(destination.panic), destination.unresolved)
 
 
 cdef object read_route(const tm_image *image, const tm_route *route):

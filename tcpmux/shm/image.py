@@ -103,6 +103,12 @@ class DestinationRow:
     turns: tuple[int, ...] = ()  # that endpoints take, by their index; none = it serves nobody
     reserves: tuple[int, ...] = ()  # those of later tiers, for what the first can't take; in order
     panic: bool = False  # too few are well, so health counts for nothing
+    unresolved: int = 0  # endpoints by name that have no address now
+
+    @property
+    def is_meant_to_serve(self) -> bool:
+        """It has endpoints, be it one whose address is not known now."""
+        return bool(self.endpoints) or self.unresolved > 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -262,6 +262,11 @@ class _Builder:
             before.state if before else READY,
             before.ramp if before else _first_ramp(rules, route.name in self.before.routes),
             rules,
+            unresolved=sum(
+                not self.addresses.get(endpoint)
+                for endpoint in set(destination.endpoints)
+                if isinstance(endpoint, HostName)
+            ),
         )
 
     def endpoint(
@@ -461,9 +466,8 @@ def serves(row: DestinationRow) -> bool:
 
 def is_unavailable(route: RouteRow) -> bool:
     """Whether connections would go somewhere if anything there were well."""
-    return any(d.weight and d.endpoints and d.state == READY for d in route.destinations) and not (
-        any(d.effective_weight and d.turns for d in route.destinations)
-    )
+    wanted = (d.weight and d.is_meant_to_serve and d.state == READY for d in route.destinations)
+    return any(wanted) and not any(d.effective_weight and d.turns for d in route.destinations)
 
 
 def _with_turns(row: DestinationRow) -> DestinationRow:
@@ -484,11 +488,14 @@ def _with_turns(row: DestinationRow) -> DestinationRow:
 
 def _effective_weights(rules: RouteRules, rows: Sequence[DestinationRow]) -> list[int]:
     """The share of a destination that has endpoints, of which none can take a connection, goes
-    where on_unavailable says. One without endpoints keeps it: it is to be reset."""
+    where on_unavailable says, be it that the address of none is known. One for which no endpoint is
+    configured keeps it: it is to be reset."""
     weights = [row.weight if row.state == READY else 0 for row in rows]
     if any(weight and row.ramp != FULL_RAMP for row, weight in zip(rows, weights, strict=True)):
         weights = [weight * row.ramp for row, weight in zip(rows, weights, strict=True)]
-    failed = [i for i, row in enumerate(rows) if weights[i] and row.endpoints and not row.turns]
+    failed = [
+        i for i, row in enumerate(rows) if weights[i] and row.is_meant_to_serve and not row.turns
+    ]
     fallback = rules.fallback if rules.on_unavailable == FALLBACK else -1
     if fallback >= 0 and serves(rows[fallback]):
         weights[fallback] += sum(weights[i] for i in failed)

@@ -76,6 +76,7 @@ def destination(row: DestinationRow) -> dict[str, Any]:
         "state": ADMIN_STATES[row.state],
         "ramp": row.ramp,
         "panic": row.panic,
+        "unresolved": row.unresolved,
         "balance": BALANCES[row.rules.balance],
         "max_connections": row.rules.max_connections,
     }
@@ -104,6 +105,7 @@ def endpoints(row: DestinationRow) -> list[tuple[int, dict[str, Any]]]:
 
 
 HealthDetail = Callable[[str, str, str], dict[str, Any]]  # route, destination, address
+NameDetail = Callable[[str, str], list[dict[str, Any]]]  # route, destination
 
 
 def no_detail(_route: str, _destination: str, _address: str) -> dict[str, Any]:
@@ -125,9 +127,15 @@ class StatusReader:
     """Counters count since the start of the instance, over all lives of all workers; bytes are
     counted while a connection lives."""
 
-    def __init__(self, view: View, health: HealthDetail = no_detail) -> None:
+    def __init__(
+        self,
+        view: View,
+        health: HealthDetail = no_detail,
+        names: NameDetail = lambda _route, _destination: [],
+    ) -> None:
         self._view = view
         self._health = health
+        self._names = names
 
     def read(self) -> dict[str, Any]:
         """The status object without version, config and admin, which are not in memory."""
@@ -186,6 +194,7 @@ class StatusReader:
             "bytes_out_total": counters.bytes_out,
             "closed": _closed_by_reason(counters),
             "picked": dict(zip(PICK_REASONS, counters.picked, strict=True)),
+            "names": self._names(route, row.name),
             "endpoints": [
                 {
                     **shown,

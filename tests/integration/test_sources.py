@@ -218,16 +218,79 @@ def test_a_name_follows_dns_and_keeps_what_it_had(
     wait_for(lambda: "can be looked up again" in proxy.log, "the name to be back")
 
 
-def test_a_name_that_nobody_knows_at_start_disables_its_destination_loudly(
+def test_a_name_that_nobody_knows_gives_its_share_to_the_others(
+    start_proxy: StartProxy, dns: DnsServer, one: EchoServer, two: EchoServer
+) -> None:
+    """From the first moment, and every view says so; until it is known."""
+    port = free_port()
+    dns.set_empty("shop.test")
+    config = named(port, dns, one.address)
+    lost = {"name": "v2", "weight": 1, "endpoints": [f"shop.test:{two.port}"]}
+    config["routes"][0]["destinations"].append(lost)
+    proxy = start_proxy(config)
+    follows = f"r/v2: no address for shop.test:{two.port}: the others get its share"
+    assert follows in proxy.log
+    assert split(port, 6) == {"one": 6}
+    assert proxy.destination("v2")["unresolved"] == 1
+    wait_for(lambda: proxy.destination("v2")["names"][0]["error"] != "", "control to look")
+    assert "no data" in proxy.run("status").stdout
+    assert f"shop.test:{two.port}" in proxy.run("endpoint").stdout
+    assert follows in proxy.run("reload").stdout
+    assert any(follows in event["text"] for event in proxy.client.events())
+    assert proxy.destination("v2")["closed"]["no_endpoint"] == 0
+    dns.set_a("shop.test", "127.0.0.1")
+    wait_for(lambda: proxy.destination("v2")["effective_weight"] == 1, "the name to be known")
+    assert split(port, 6) == {"one": 3, "two": 3}
+    assert proxy.destination("v2")["unresolved"] == 0
+    assert "r/v2: has an address now" in proxy.log
+
+
+def test_a_route_whose_only_name_is_unknown_does_as_it_says(
+    start_proxy: StartProxy, dns: DnsServer, one: EchoServer
+) -> None:
+    """on_all_unavailable: connections are held, and served as soon as there is an address. One
+    with no endpoints written down is none of that: its share is reset."""
+    port, other, bare = free_port(), free_port(), free_port()
+    config = named(port, dns, f"shop.test:{one.port}")
+    held = route("s", other, v1=(1, f"shop.test:{one.port}"))
+    config["routes"] += [held | {"on_all_unavailable": {"hold": "30s"}}]
+    nobody = route("n", bare, v1=(1, one.address), v2=(1, "x"))
+    nobody["destinations"][1]["endpoints"] = []
+    config["routes"].append(nobody)
+    proxy = start_proxy(config)
+    assert served(port, 3) == {"": 3}
+    assert served(bare, 4) == {"one": 2, "": 2}
+    assert "r: no destination can take" in proxy.log or "connections are reset" in proxy.log
+    with socket.create_connection(("127.0.0.1", other)) as waiting:
+        waiting.sendall(b"hello\n")
+        wait_for(lambda: proxy.destination("v1", 1)["connections_total"] == 0, "it to wait")
+        dns.set_a("shop.test", "127.0.0.1")
+        waiting.settimeout(30)
+        assert waiting.recv(100).startswith(b"one")
+    assert split(port, 3) == {"one": 3}
+
+
+def test_thousands_of_addresses_reach_the_workers(
+    start_proxy: StartProxy, dns: DnsServer, one: EchoServer
+) -> None:
+    """A name that grows to as many as an answer has room for."""
+    port = free_port()
+    dns.set_a("shop.test", "127.0.0.1")
+    proxy = start_proxy(named(port, dns, f"shop.test:{one.port}"))
+    dns.set_a("shop.test", *(f"127.0.{i // 250}.{i % 250 + 1}" for i in range(4000)))
+    wait_for(lambda: len(addresses(proxy)) == 4000, "all of them")
+    assert split(port, 8) == {"one": 8}
+
+
+def test_a_name_with_records_learns_new_ones_of_the_other_family(
     start_proxy: StartProxy, dns: DnsServer, one: EchoServer
 ) -> None:
     port = free_port()
-    proxy = start_proxy(named(port, dns, f"shop.test:{one.port}"))
-    assert "shop.test" in proxy.log
-    assert served(port, 3) == {"": 3}
     dns.set_a("shop.test", "127.0.0.1")
-    wait_for(lambda: addresses(proxy) != [], "the name to be known")
-    assert split(port, 3) == {"one": 3}
+    proxy = start_proxy(named(port, dns, f"shop.test:{one.port}"))
+    dns.set_aaaa("shop.test", "::1")
+    expected = [f"127.0.0.1:{one.port}", f"[::1]:{one.port}"]
+    wait_for(lambda: addresses(proxy) == expected, "the AAAA record")
 
 
 def test_new_names_of_a_reload_are_looked_up_before_it(

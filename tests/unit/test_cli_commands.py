@@ -44,6 +44,8 @@ def destination(name: str, weight: int, file_weight: int, **counters: int) -> di
         "closed": {},
         "ramp": 100,
         "panic": False,
+        "unresolved": 0,
+        "names": [],
         "endpoints": [],
         **counters,
     }

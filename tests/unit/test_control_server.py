@@ -26,6 +26,7 @@ from tcpmux.control.connections import Connections
 from tcpmux.control.event_log import EventLog
 from tcpmux.control.health import Health
 from tcpmux.control.metrics import Metrics
+from tcpmux.control.names import HostNames
 from tcpmux.control.orphans import is_worker
 from tcpmux.control.process import Control
 from tcpmux.control.server import Identity, Readings
@@ -89,9 +90,10 @@ class Running:
         self.table, self.live = Table.create(1, 1, os.getpid(), 5), Live.create(0, 16)
         view, events = View(self.table.fd, [self.live.fd], commons_fd=self.commons.fd), EventLog()
         health = Health(view)
-        stream = Stream(view, events, {"version": "9.9"}, health)
+        names = HostNames()
+        stream = Stream(view, events, {"version": "9.9"}, health, names)
         metrics = Metrics(view, "9.9")
-        readings = Readings(source, Connections(view), events, metrics, stream, health)
+        readings = Readings(source, Connections(view), events, metrics, stream, health, names)
         self.client = Client(self.path, DEADLINE)
         self.task = asyncio.create_task(Control(admin, theirs, readings, identity).serve())
 

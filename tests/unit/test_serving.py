@@ -92,6 +92,20 @@ def test_one_without_endpoints_keeps_its_share_to_be_reset() -> None:
     assert not serves(made.destinations[1])
 
 
+def test_one_whose_names_have_no_address_is_as_one_that_is_down() -> None:
+    """That nobody knows where it is is no reason to reset what others could serve."""
+    rows = destination("a", 50, endpoint()), destination("b", 50, unresolved=1)
+    assert effective(route(*rows)) == [50, 0]
+    assert effective(route(*rows, on_unavailable=REJECT)) == [50, 50]
+    assert effective(route(*rows, on_unavailable=FALLBACK, fallback=0)) == [100, 0]
+    alone = destination("b", 50, unresolved=1)
+    for policy in (RESET, HOLD):
+        made = route(alone, on_all_unavailable=policy)
+        assert effective(made) == [0]
+        assert is_unavailable(made)
+    assert not is_unavailable(route(destination("b", 50))), "nobody ever was there"
+
+
 def test_a_drained_destination_has_none() -> None:
     rows = destination("a", 5, endpoint()), destination("b", 3, endpoint(2), state=DRAINING)
     for policy in (REDISTRIBUTE, REJECT):

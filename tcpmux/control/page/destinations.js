@@ -90,7 +90,7 @@ function destinationGroup() {
   ];
   return {
     nodes: [node, endpoints],
-    update({ destination, counters, askedShare, measuredShare, troubleOf, now }) {
+    update({ destination, counters, askedShare, measuredShare, troubleOf, unresolved, now }) {
       setText(name, destination.name);
       setText(weight, weightText(destination));
       setText(asked, format.percent(askedShare));
@@ -101,7 +101,9 @@ function destinationGroup() {
       for (const [cell, column, write] of figures) setText(cell, write(counters?.[column]));
       setAttribute(failures, "class", counters?.connect_failures_total > 0 ? "bad" : null);
       const turns = destination.endpoints.reduce((all, endpoint) => all + endpoint.turns, 0);
-      rows.show(destination.endpoints.map((endpoint) => (
+      // Names that can't be looked up stand where their addresses would.
+      const names = unresolved.map(({ address }) => ({ address, turns: 0, state: "ready" }));
+      rows.show([...destination.endpoints, ...names].map((endpoint) => (
         { endpoint, turns, now, trouble: troubleOf(endpoint.address) }
       )));
     },
@@ -135,6 +137,7 @@ export class Destinations {
         askedShare: total ? destination[WEIGHT] / total : NaN,
         now: this.#model.sample?.time ?? this.#model.table.time,
         troubleOf: (address) => this.#model.trouble(route.name, destination.name, address),
+        unresolved: this.#model.unresolved(route.name, destination.name),
         measuredShare: measured.get(destination.name) ?? NaN,
       });
     });

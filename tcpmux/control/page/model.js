@@ -42,6 +42,13 @@ export class Model {
     return this.#histories.get(name);
   }
 
+  // Host names of a destination that can't be looked up now.
+  unresolved(route, destination) {
+    return (this.sample?.troubles ?? []).filter(
+      (t) => t.route === route && t.destination === destination && t.health === "unresolved",
+    );
+  }
+
   // What the last sample says of an endpoint that is not well, or warms up; else undefined.
   trouble(route, destination, address) {
     return this.sample?.troubles?.find(

@@ -1,0 +1,170 @@
+"""Looks the names in use up again and again. Runs in control."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tcpmux.config import Address, HostName
+from tcpmux.control.resolver import LookupFailed, Memory, Resolver
+from tcpmux.errors import TcpmuxError
+
+if TYPE_CHECKING:
+    from tcpmux.control.resolver import Found
+
+log = logging.getLogger("tcpmux.control")
+
+FIRST_RETRY, LAST_RETRY = 1.0, 30.0  # s
+
+Addresses = tuple[Address, ...]
+Tell = Callable[[HostName, Sequence[Address]], Awaitable[None]]  # raises TcpmuxError: not taken
+Say = Callable[[int, str], Awaitable[None]]  # a level of logging, and what is to be in the log
+
+
+@dataclass(slots=True, eq=False)
+class _Name:
+    """What is known of one. known: the addresses that the master uses."""
+
+    name: HostName
+    known: Addresses
+    task: asyncio.Task[None] | None = None
+    memory: Memory = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    error: str = ""  # why it can't be looked up, or why the master does not take what was found
+    since: float = field(default_factory=time.time)  # Unix time, s, of error
+    next_look: float = 0.0  # monotonic
+    retry: float = FIRST_RETRY  # s
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def failed(self, error: str) -> bool:
+        """Whether that is new."""
+        is_new = not self.error
+        if is_new:
+            self.since = time.time()
+        self.error = error
+        return is_new
+
+
+class NameWatch:
+    """Keeps the addresses of the names in use up to date. tell() gets every change, say() what
+    people should know."""
+
+    def __init__(self, tell: Tell, say: Say) -> None:
+        self._tell = tell
+        self._say = say
+        self._servers: tuple[str, ...] = ()
+        self._resolver: Resolver | None = None
+        self._names: dict[HostName, _Name] = {}
+
+    async def watch(self, known: Mapping[HostName, Addresses], servers: Sequence[str]) -> None:
+        """From now on these names, with the addresses in force, and no others. Those that could
+        not be looked up are tried at once."""
+        if tuple(servers) != self._servers or self._resolver is None:
+            await self.close()
+            self._servers = tuple(servers)
+            self._resolver = Resolver(servers)
+        for name in self._names.keys() - known.keys():
+            task = self._names.pop(name).task
+            assert task is not None
+            task.cancel()
+        for name, addresses in known.items():
+            one = self._names.get(name)
+            if one is None:
+                one = self._names[name] = _Name(name, addresses)
+                one.task = asyncio.create_task(self._follow(one, self._resolver))
+            one.known = addresses
+            if one.error:
+                one.retry = FIRST_RETRY
+                one.hurry.set()
+
+    async def close(self) -> None:
+        tasks = [one.task for one in self._names.values() if one.task is not None]
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+        self._names.clear()
+        if self._resolver is not None:
+            await self._resolver.close()
+            self._resolver = None
+
+    def detail(self, name: HostName) -> dict[str, Any]:
+        """What the status shows of a name; error "" = none. since, next_look: Unix time, s."""
+        one = self._names.get(name)
+        if one is None:
+            return {"error": "", "since": None, "next_look": None}
+        wait = one.next_look - time.monotonic()
+        return {
+            "error": one.error,
+            "since": one.since if one.error else None,
+            "next_look": time.time() + wait if one.error and wait > 0 else None,
+        }
+
+    async def _follow(self, one: _Name, resolver: Resolver) -> None:
+        while True:
+            try:
+                pause = await self._look(one, resolver)
+            except Exception:
+                # Whatever it is, ending here would leave the name as it is for ever.
+                log.exception("a fault while looking up %s", one.name)
+                pause = LAST_RETRY
+            one.next_look = time.monotonic() + pause
+            one.hurry.clear()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(one.hurry.wait(), pause)
+
+    async def _look(self, one: _Name, resolver: Resolver) -> float:
+        """Returns for how many s that will do."""
+        try:
+            found = await resolver.look_up(one.name, one.memory)
+        except LookupFailed as error:
+            if one.failed(str(error)):
+                await self._say_lost(one)
+            return self._later(one)
+        await self._say_notes(one, found)
+        if found.addresses != one.known:
+            try:
+                await self._tell(one.name, found.addresses)
+            except TcpmuxError as error:
+                if one.failed(f"its new addresses are not taken: {error}"):
+                    await self._say(
+                        logging.ERROR,
+                        f"{one.name}: its {len(found.addresses)} new addresses are not taken, it "
+                        f"keeps {_shown(one.known) or 'none'}: {error}",
+                    )
+                return self._later(one)
+            one.known = found.addresses
+        if one.error:
+            await self._say(logging.INFO, f"{one.name} can be looked up again")
+        one.error, one.retry = "", FIRST_RETRY
+        return found.ttl
+
+    @staticmethod
+    def _later(one: _Name) -> float:
+        pause, one.retry = one.retry, min(one.retry * 2, LAST_RETRY)
+        return pause
+
+    async def _say_lost(self, one: _Name) -> None:
+        level, then = logging.ERROR, "it has no address until it can"
+        if one.known:
+            level, then = logging.WARNING, f"it keeps {_shown(one.known)}"
+        await self._say(level, f"{one.name} can't be looked up ({one.error}): {then}")
+
+    async def _say_notes(self, one: _Name, found: Found) -> None:
+        level = logging.WARNING if found.addresses else logging.ERROR
+        before, one.notes = one.notes, found.notes
+        for note in found.notes:
+            if note not in before:
+                await self._say(level, f"{one.name}: {note}")
+
+
+def _shown(addresses: Sequence[Address], most: int = 5) -> str:
+    different = [str(address) for address in dict.fromkeys(addresses)]
+    more = f" and {len(different) - most} more" if len(different) > most else ""
+    return ", ".join(different[:most]) + more
