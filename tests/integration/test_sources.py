@@ -279,7 +279,7 @@ def test_thousands_of_addresses_reach_the_workers(
     proxy = start_proxy(named(port, dns, f"shop.test:{one.port}"))
     dns.set_a("shop.test", *(f"127.0.{i // 250}.{i % 250 + 1}" for i in range(4000)))
     wait_for(lambda: len(addresses(proxy)) == 4000, "all of them")
-    assert split(port, 8) == {"one": 8}
+    assert "not taken" not in proxy.log
 
 
 def test_a_name_with_records_learns_new_ones_of_the_other_family(
