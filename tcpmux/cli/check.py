@@ -66,7 +66,7 @@ def _look_up(found: Config) -> dict[str, list[str] | str]:
     results = look_up_now(found.host_names, servers)
     for name, result in results.items():
         for note in () if isinstance(result, str) else result.notes:
-            click.echo(f"warning: {name}: {note}", err=True)
+            say(f"warning: {name}: {note}", err=True)
     return {
         str(name): result
         if isinstance(result, str)
