@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+from contextlib import suppress
 
 A, SRV, AAAA, CNAME = 1, 33, 28, 5
 SERVFAIL, NXDOMAIN, REFUSED = 2, 3, 5
@@ -84,7 +85,8 @@ class DnsServer:
                 (flags,) = struct.unpack("!H", answer[2:4])
                 question = query[12 : query.index(0, 12) + 5]
                 answer = query[:2] + struct.pack("!HHHHH", flags | 0x0200, 1, 0, 0, 0) + question
-            self._sock.sendto(answer, peer)
+            with suppress(OSError):  # closed meanwhile, or nobody waits for it any more
+                self._sock.sendto(answer, peer)
 
     def _serve_tcp(self) -> None:
         while True:
@@ -92,7 +94,7 @@ class DnsServer:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            with connection, connection.makefile("rwb") as stream:
+            with suppress(OSError), connection, connection.makefile("rwb") as stream:
                 while head := stream.read(2):
                     answer = self._answer(stream.read(*struct.unpack("!H", head)))
                     if answer is None:
