@@ -26,6 +26,7 @@
  *                      SYNCED   see SYNC
  *                      UNLINED  there is no line to worker `listener` any more
  *                      GREW     it has many more connections than when it last said so
+ *                      LOOPED   on `listener` came a connection that had been in its route
  *                      OFFER    the answer to CLAIM; `value` = the next place, 0 = that was all
  *   guardian -> master DIED     the worker, with wait status `value`
  *                      PRESENCE of the worker is `value` now (enum tm_presence)
@@ -67,6 +68,7 @@ enum tm_message_type {
     TM_MESSAGE_UNLINED,
     TM_MESSAGE_KILL,
     TM_MESSAGE_QUIT,
+    TM_MESSAGE_LOOPED,
 };
 
 #define TM_GIVE_ALL UINT64_MAX

@@ -69,6 +69,11 @@ struct tm_acknowledged {
     _Alignas(TM_CACHE_LINE) _Atomic uint32_t change;
 };
 
+/* Notes of connections that this instance makes, by their local ports: trace.h. */
+struct tm_traces {
+    _Atomic uint64_t by_port[65536];
+};
+
 struct tm_commons {
     uint64_t secret[2]; /* of the hash that sources are found by */
     struct tm_ticket tickets[TM_MAX_TICKETS];
@@ -76,6 +81,7 @@ struct tm_commons {
     struct tm_common slots[TM_MAX_SLOTS];
     struct tm_counted listeners[TM_MAX_LISTENERS]; /* by listener id */
     struct tm_source sources[TM_MAX_SOURCES];
+    struct tm_traces traces;
 };
 
 /* What a worker is about to count; in its region. */

@@ -75,12 +75,30 @@ def _look_up(found: Config) -> dict[str, list[str] | str]:
     }
 
 
+def _loops(found: Config, names: dict[str, list[str] | str]) -> list[str]:
+    """Addresses of names that would be left out, as they lead back."""
+    from tcpmux.config import Address
+    from tcpmux.config.loops import left_out
+
+    known = {
+        name: [Address.parse(text) for text in result]
+        for name in found.host_names
+        if isinstance(result := names.get(str(name)), list)
+    }
+    return [
+        f"{loop.leg.route}: {loop.leg.place}: {loop}: it would be left out"
+        for loop in left_out(found, known).values()
+    ]
+
+
 def _print(found: Config, names: dict[str, list[str] | str], files: str) -> None:
     for warning in found.warnings:
         say(f"warning: {warning}", err=True)
     for name, result in names.items():
         if isinstance(result, str):
             say(f"warning: {name} can't be looked up: {result}", err=True)
+    for loop in _loops(found, names):
+        say(f"warning: {loop}", err=True)
     destinations = [d for route in found.routes for d in route.destinations]
     count = sum(len(destination.endpoints) for destination in destinations)
     say(
@@ -106,6 +124,7 @@ def _as_json(found: Config, names: dict[str, list[str] | str]) -> dict[str, Any]
         "problems": [],
         "warnings": _plain(found.warnings),
         "names": names,
+        "loops": _loops(found, names),
         "routes": [
             {
                 "name": route.name,

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from tcpmux.config.address import Address
 from tcpmux.config.document import Document, read_documents
+from tcpmux.config.loops import Leg, find_loops
 from tcpmux.config.model import (
     AccessLog,
     Admin,
@@ -119,6 +121,7 @@ def _load(paths: Sequence[str | Path], given: Sequence[str]) -> Config:
     translated = translate(resources, endpoints)
     _check_translated(files, translated)
     if not problems and not any(document.problems for document in documents):
+        _check_loops(files, translated)
         # A mistake elsewhere would explain these.
         if resources and not translated:
             resources[0].problem("no route comes of it: expected a VirtualService or a TCPRoute")
@@ -236,6 +239,44 @@ def _check_translated(files: Sequence[_File], translated: Sequence[tuple[Route, 
         routes.add(made.name, resource.document, resource.location)
         for address in made.listen:
             listens.add(address, resource.document, resource.location)
+
+
+def _check_loops(files: Sequence[_File], translated: Sequence[tuple[Route, Resource]]) -> None:
+    """Routes that lead back to themselves. Names have to be unique."""
+    listens = {
+        address: route.name
+        for file in files
+        for route in file.model.routes
+        for addresses in route.listen
+        for address in addresses
+    }
+    listens |= {address: made.name for made, _ in translated for address in made.listen}
+    for loop in find_loops(listens, [*_native_legs(files), *_translated_legs(translated)]):
+        if isinstance(loop.leg.place, Resource):
+            resource = loop.leg.place
+            resource.document.problem(resource.location, f"route {loop.leg.route}: {loop}")
+        else:
+            assert isinstance(loop.leg.place, tuple)
+            document, location = loop.leg.place
+            document.problem(location, str(loop))
+
+
+def _native_legs(files: Iterable[_File]) -> Iterable[Leg]:
+    for file in files:
+        for r, route in enumerate(file.model.routes):
+            for d, destination in enumerate(route.destinations):
+                for e, endpoint in enumerate(destination.endpoints):
+                    if isinstance(endpoint.address, Address):
+                        location = ("routes", r, "destinations", d, "endpoints", e)
+                        yield Leg(route.name, endpoint.address, (file.document, location))
+
+
+def _translated_legs(translated: Iterable[tuple[Route, Resource]]) -> Iterable[Leg]:
+    for route, resource in translated:
+        for destination in route.destinations:
+            for endpoint in dict.fromkeys(destination.endpoints):
+                if isinstance(endpoint, Address):
+                    yield Leg(route.name, endpoint, resource)
 
 
 def _is_directory(path: Path) -> bool:

@@ -234,6 +234,11 @@ _ROUTE = (
         "counter",
         "Connections that were reset at once, as their client is denied or not allowed.",
     ),
+    _Family(
+        "tcpmux_route_connections_looped_total",
+        "counter",
+        "Connections that were reset at once, as they had been in the route before.",
+    ),
 )
 
 
@@ -340,7 +345,8 @@ class Metrics:
         for i, family in enumerate(_ROUTE):
             parts.append(family.head(open_metrics=open_metrics))
             parts += [
-                lines[i] % (c.opened, sum(c.closed[reason] for reason in rejected), c.denied)[i]
+                lines[i]
+                % (c.opened, sum(c.closed[reason] for reason in rejected), c.denied, c.looped)[i]
                 for c, lines in routes
             ]
 

@@ -73,6 +73,7 @@ class RouteStatus(TypedDict):
     max_connections: int  # 0 = no limit
     available: bool  # False: no destination can take connections
     connections_denied_total: int  # by allow and deny
+    connections_looped_total: int  # that came back from this instance itself
     connections_rejected_total: int
     closed: dict[str, int]
     destinations: list[DestinationStatus]

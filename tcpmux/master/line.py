@@ -23,6 +23,7 @@ from tcpmux.worker.process import (
     FULL,
     GREW,
     GUARD,
+    LOOPED,
     MESSAGE,
     OFFER,
     PRESENCE,
@@ -158,6 +159,7 @@ class Worker:
     in_order: bool = False  # it has all that it was told, or is about to
     lines: set[int] = field(default_factory=set)  # workers it has a line to
     grew: bool = False  # it has said so
+    looped: int | None = None  # listener on which it has met with a loop, not told yet
     removed: set[int] = field(default_factory=set)  # listeners it has told to have closed
     started: float = 0.0  # monotonic, s
     delay: float = 0.0  # s, before the next start
@@ -221,6 +223,8 @@ class Worker:
                 self.removed.add(listener)
             elif kind == GREW:
                 self.grew = True
+            elif kind == LOOPED:
+                self.looped = listener
             elif kind == SYNCED:
                 self.answered = value
             elif kind == UNLINED:

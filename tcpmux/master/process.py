@@ -31,6 +31,7 @@ from tcpmux.master.events import Event, EventHandler, Events
 from tcpmux.master.instance import Instance, make, resume, wanted_workers
 from tcpmux.master.limits import raise_nofile
 from tcpmux.master.listeners import unlink_socket
+from tcpmux.master.loops import Loops
 from tcpmux.master.names import LOOKUP_TIME, PROGRAM_TIME, Known, look_up, to_push
 from tcpmux.master.places import check_socket
 from tcpmux.master.program import end_other
@@ -76,6 +77,7 @@ class Master:
         self._upgraded = upgraded
         self.upgrade = Upgrade(self.table, self.workers)
         self._balance = Balance(self.workers)
+        self._loops = Loops(self.workers)
         self.supervisor = Supervisor.from_environment(os.environ)
         self.routing = Routing(
             config,
@@ -214,6 +216,7 @@ class Master:
             self.workers.receive(worker)
         for number in signals.take():
             self._signal(number)
+        self._loops.look(self.routing.image)
         self._reap()
         self.workers.look_for_dead(draining=self.draining)
         self.staff.control.serve(self._requests.answer, self._control_is_ready)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tcpmux.config import Address, Config, HostName, load
+from tcpmux.config.loops import LeftOut, left_out
 from tcpmux.errors import TcpmuxError
 from tcpmux.master.listeners import Listener, Listeners
 from tcpmux.master.names import without_addresses
@@ -99,6 +100,7 @@ class Routing:
     weights: dict[str, dict[str, int]] = field(default_factory=dict)  # set at run time
     addresses: dict[HostName, tuple[Address, ...]] = field(default_factory=dict)  # in DNS
     refusing: frozenset[str] = frozenset()  # routes that don't listen for now
+    _loops: LeftOut = field(default_factory=dict)  # what names stand for, and is not used
     _refuse_again: float = 0.0  # monotonic; not before
     _unavailable: tuple[Image | None, frozenset[str]] = (None, frozenset())  # in that image
 
@@ -149,7 +151,8 @@ class Routing:
         ids = dict.fromkeys(self._wanted(config), 0)
         generation = self.table.generation + 1
         names = self.names.copy()
-        image = build_image(config, {}, names, ids, generation, self.addresses, self.image)
+        loops = left_out(config, self.addresses)
+        image = build_image(config, {}, names, ids, generation, self.addresses, self.image, loops)
         return [*describe_changes(self.image, image), *self._other_changes(config)]
 
     def set_addresses(self, found: Mapping[HostName, tuple[Address, ...]]) -> list[str]:
@@ -293,8 +296,9 @@ class Routing:
             names = self.names.copy()
             every = self.listeners.ids(opened)
             ids = {address: every[address] for address in addresses}
+            loops = left_out(config, self.addresses)
             image = build_image(
-                config, weights, names, ids, in_force + 1, self.addresses, self.image
+                config, weights, names, ids, in_force + 1, self.addresses, self.image, loops
             )
             changes = describe_changes(self.image, image)
             changed = image != self.image
@@ -318,11 +322,21 @@ class Routing:
         self.listeners.add(opened)
         self.workers.add_listeners(opened)
         self._store(opened)
+        self._say_loops(loops)
         self.config, self.weights, self.image, self.names = config, weights, image, names
         self.table.busy_poll = _poll(config)
         if changed:
             self.workers.wake()
         return changes
+
+    def _say_loops(self, loops: LeftOut) -> None:
+        """Those that are new: clients would go round in them until every place is taken."""
+        new = [loop for key, loop in loops.items() if key not in self._loops]
+        for loop in new[:MOST_CHANGES]:
+            log.error("%s: %s: %s: left out", loop.leg.route, loop.leg.place, loop)
+        if len(new) > MOST_CHANGES:
+            log.error("and %d more addresses that lead back", len(new) - MOST_CHANGES)
+        self._loops = loops
 
     def _store(self, listeners: Iterable[Listener]) -> None:
         for listener in listeners:

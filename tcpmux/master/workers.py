@@ -168,6 +168,18 @@ class Workers:
             worker.grew = False
         return grew
 
+    @property
+    def lives(self) -> list[Live]:
+        """The regions of all workers there can be."""
+        return [worker.live for worker in self._workers]
+
+    def take_loops(self) -> set[int]:
+        """Listeners on which workers have met with a loop since the last call."""
+        found = {worker.looped for worker in self._workers if worker.looped is not None}
+        for worker in self._workers:
+            worker.looped = None
+        return found
+
     def _pin(self, worker: Worker) -> int | None:
         # With more workers than CPUs, a fixed place would only stand in the scheduler's way.
         return self._cpus[worker.id] if self.count <= len(self._cpus) else None

@@ -289,12 +289,16 @@ cdef extern from "commons.h" nogil:
         uint32_t source
         uint8_t what
 
+    cdef struct tm_traces:
+        pass
+
     cdef struct tm_commons:
         uint64_t secret[2]
         tm_ticket tickets[69632]
         tm_common slots[135168]
         tm_counted listeners[4096]
         tm_source sources[131072]
+        tm_traces traces
 
     uint32_t tm_counted_now(const tm_counted *at)
     tm_counting tm_author_step(const tm_author *author)
@@ -601,6 +605,7 @@ cdef extern from "live.h" nogil:
         uint64_t connect_timeouts
         uint64_t retries
         uint64_t denied
+        uint64_t looped
         uint64_t moved_in
         uint64_t moved_out
         uint64_t bytes_in

@@ -59,7 +59,7 @@ cdef class Counters:
         cdef uint64_t closed[TM_CLOSE_REASONS]
         cdef uint64_t picked[TM_PICK_REASONS]
         cdef uint64_t opened = 0, failures = 0, timeouts = 0, came = 0, went = 0
-        cdef uint64_t retries = 0, denied = 0
+        cdef uint64_t retries = 0, denied = 0, looped = 0
         cdef uint64_t bytes_in = 0, bytes_out = 0
         cdef const tm_slot *at
         cdef Live live
@@ -84,11 +84,12 @@ cdef class Counters:
             timeouts += tm_counter_read(&at.connect_timeouts)
             retries += tm_counter_read(&at.retries)
             denied += tm_counter_read(&at.denied)
+            looped += tm_counter_read(&at.looped)
             bytes_in += tm_counter_read(&at.bytes_in)
             bytes_out += tm_counter_read(&at.bytes_out)
             opened += tm_counter_read(&at.opened)
         return SlotCounters(
-            opened, failures, timeouts, retries, denied, came, went, bytes_in, bytes_out,
+            opened, failures, timeouts, retries, denied, looped, came, went, bytes_in, bytes_out,
             tuple([closed[i] for i in range(1, TM_CLOSE_REASONS)]),
             tuple([picked[i] for i in range(1, TM_PICK_REASONS)]))
 

@@ -150,6 +150,7 @@ class SlotCounters:
     connect_timeouts: int
     retries: int
     denied: int
+    looped: int
     moved_in: int
     moved_out: int
     bytes_in: int

@@ -23,6 +23,7 @@ from tcpmux.config import (
     Rate,
     Route,
 )
+from tcpmux.config.loops import without
 from tcpmux.config.policy import ON_ALL_UNAVAILABLE, ON_UNAVAILABLE
 from tcpmux.config.schema import MAX_WEIGHT
 from tcpmux.config.turns import turns
@@ -50,6 +51,7 @@ from tcpmux.shm.image import (
 Key = tuple[str, ...]  # (route,), (route, destination) or (route, destination, endpoint)
 Weights = Mapping[str, Mapping[str, int]]  # route -> destination -> weight
 Addresses = Mapping[HostName, Sequence[Address]]
+Loops = Collection[tuple[str, Address]]  # a route, and what leads back to it
 Condition = tuple[int, int]  # health, ramp in percent; of a destination the ramp alone counts
 RANGE = 32  # bytes of one range of clients
 _EMPTY = Image((), ())
@@ -166,8 +168,12 @@ def milliseconds(seconds: float) -> int:
     return max(1, round(seconds * 1000)) if seconds > 0 else 0
 
 
-def _addresses_of(endpoint: Endpoint, addresses: Addresses) -> Sequence[Address]:
-    return (endpoint,) if isinstance(endpoint, Address) else addresses.get(endpoint, ())
+def _addresses_of(
+    route: Route, endpoint: Endpoint, addresses: Addresses, loops: Loops
+) -> Sequence[Address]:
+    if isinstance(endpoint, Address):
+        return (endpoint,)
+    return without(route.name, addresses.get(endpoint, ()), loops)
 
 
 class _Before:
@@ -197,6 +203,7 @@ class _Builder:
     generation: int
     addresses: Addresses
     before: _Before
+    loops: Loops
     used: set[Key] = field(default_factory=set)
 
     def number(self, key: Key) -> tuple[int, int]:
@@ -230,12 +237,12 @@ class _Builder:
         count = Counter(
             address
             for endpoint in destination.endpoints
-            for address in _addresses_of(endpoint, self.addresses)
+            for address in _addresses_of(route, endpoint, self.addresses, self.loops)
         )
         policies = {
             address: policy
             for endpoint, policy in destination.endpoint_policies
-            for address in _addresses_of(endpoint, self.addresses)
+            for address in _addresses_of(route, endpoint, self.addresses, self.loops)
         }
         # What is new beside others that serve gets its share by and by; if all is new, at once.
         has_begun = before is not None and bool(before.endpoints)
@@ -298,18 +305,19 @@ def build_image(
     generation: int,
     addresses: Addresses,
     before: Image = _EMPTY,
+    loops: Loops = (),
 ) -> Image:
     """The image for `config` with run-time `weights` on top, to be published as `generation`.
 
     listener_ids: of the addresses that are listened on; those of a route may be missing while
     it refuses connections. addresses: those of each host name, as often as they take turns; a name
     that is not in it has none. before: the image in force; the states and the health of its
-    names go on.
+    names go on. loops: of a route and an address that a name stands for: those are left out.
 
     Gives numbers to new names in `names` and retires those no longer used: hand in a copy,
     and keep it when the image is published. Raises TableFull.
     """
-    builder = _Builder(weights, names, generation, addresses, _Before(before))
+    builder = _Builder(weights, names, generation, addresses, _Before(before), loops)
     routes = tuple(builder.route(route) for route in config.routes)
     turns_taken = sum(
         len(d.turns) + len(d.reserves) for route in routes for d in route.destinations

@@ -173,6 +173,7 @@ class StatusReader:
             "max_connections": route.rules.max_connections,
             "available": not is_unavailable(route),
             "connections_denied_total": counters.denied,
+            "connections_looped_total": counters.looped,
             "connections_rejected_total": sum(closed[reason] for reason in REJECTED),
             "closed": closed,
             "destinations": [self._destination(route.name, row) for row in route.destinations],

@@ -33,6 +33,7 @@ cdef struct Worker:
     tm_expecting expecting       # what the last thing done is likely to bring
     uint64_t random              # state of _choice's generator; not 0
     bint paced                   # the host's congestion control paces bulk: csrc/sock.h
+    uint32_t connects            # started in this life: csrc/trace.h
     bint shapes                  # some route or destination limits bytes per second
     tm_pump pump
     tm_wheel wheel

@@ -52,7 +52,7 @@ from tcpmux.worker._mechanism cimport (
     TM_EXPECT_CLIENT, tm_peer_from, tm_sock_acknowledge, tm_sock_closed_by_peer,
     tm_sock_connect, tm_sock_do_not_pace, tm_sock_error, tm_sock_established,
     tm_sock_has_answered, tm_sock_keep_alive, tm_sock_local, tm_sock_local_failure, tm_sock_shut_write,
-    tm_sock_unacknowledged, tm_sock_will_reset, tm_wheel_arm, tm_wheel_disarm,
+    tm_sock_unacknowledged, tm_sock_will_reset, tm_trace_connect, tm_wheel_arm, tm_wheel_disarm,
 )
 
 cdef extern from "<assert.h>" nogil:
@@ -767,6 +767,9 @@ cdef void connect_next(Worker *w, uint32_t index) noexcept nogil:
         if fd < 0:
             attempt_failed(w, index, -fd, False)
             continue
+        tm_trace_connect(&w.commons.traces, conn.fd[TM_CLIENT], &conn.client, fd, &conn.endpoint,
+                         conn.route_slot, w.connects)
+        w.connects += 1
         # On this host or a fast network the handshake is over by now: no need to wait for it.
         state = tm_sock_established(fd)
         flags = always_read_on(conn.endpoint.family)

@@ -3,7 +3,13 @@
 from libc.stdint cimport uint32_t, uint64_t
 from posix.signal cimport sigset_t
 
-from tcpmux.shm._layout cimport tm_address, tm_conn, tm_peer
+from tcpmux.shm._layout cimport tm_address, tm_conn, tm_peer, tm_traces
+
+
+cdef extern from "trace.h" nogil:
+    bint tm_trace_is_loop(tm_traces *traces, int fd, const tm_peer *client, uint32_t route)
+    void tm_trace_connect(tm_traces *traces, int client_fd, const tm_peer *client, int fd,
+                          const tm_peer *endpoint, uint32_t route, uint32_t connects)
 
 
 cdef extern from "sock.h" nogil:
@@ -57,6 +63,7 @@ cdef extern from "channel.h" nogil:
         TM_MESSAGE_UNLINED
         TM_MESSAGE_KILL
         TM_MESSAGE_QUIT
+        TM_MESSAGE_LOOPED
         TM_GIVE_ALL
         TM_MESSAGE_REPLACE
         TM_MESSAGE_GUARD

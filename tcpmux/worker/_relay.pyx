@@ -49,11 +49,11 @@ from tcpmux.worker._mechanism cimport (
     tm_channel_receive, tm_channel_send, tm_channel_send_fds, TM_EXPECT_ANY, TM_GIVE_ALL,
     tm_message, TM_MESSAGE_ADD, TM_MESSAGE_CLAIM, TM_MESSAGE_DRAIN, TM_MESSAGE_FDS,
     TM_MESSAGE_FULL, TM_MESSAGE_GIVE, TM_MESSAGE_GREW, TM_MESSAGE_GUARD, TM_MESSAGE_KILL,
-    TM_MESSAGE_LINE, TM_MESSAGE_OFFER, TM_MESSAGE_QUIT, TM_MESSAGE_REMOVE, TM_MESSAGE_REMOVED,
-    TM_MESSAGE_REPLACE, TM_MESSAGE_RETIRE, TM_MESSAGE_ROOM, TM_MESSAGE_SEEN, TM_MESSAGE_STARTED,
-    TM_MESSAGE_SYNC, TM_MESSAGE_SYNCED, TM_MESSAGE_UNLINED, tm_sock_accept,
-    tm_sock_host_paces, tm_sock_reset, tm_sock_same_user, tm_waiter, tm_waiter_init,
-    tm_waiter_wait, tm_wheel_init, tm_wheel_pop, tm_wheel_wait,
+    TM_MESSAGE_LINE, TM_MESSAGE_LOOPED, TM_MESSAGE_OFFER, TM_MESSAGE_QUIT, TM_MESSAGE_REMOVE,
+    TM_MESSAGE_REMOVED, TM_MESSAGE_REPLACE, TM_MESSAGE_RETIRE, TM_MESSAGE_ROOM, TM_MESSAGE_SEEN,
+    TM_MESSAGE_STARTED, TM_MESSAGE_SYNC, TM_MESSAGE_SYNCED, TM_MESSAGE_UNLINED, tm_sock_accept,
+    tm_sock_host_paces, tm_sock_reset, tm_sock_same_user, tm_trace_is_loop, tm_waiter,
+    tm_waiter_init, tm_waiter_wait, tm_wheel_init, tm_wheel_pop, tm_wheel_wait,
 )
 from tcpmux.worker._recovery cimport recover_connections, recover_records
 
@@ -73,6 +73,7 @@ cdef enum:
     ACCEPT_RETRY_MS = 100   # after EMFILE and the like
     GROWTH = 8              # connections, and one in so many, that are worth a message
     GROWTH_MS = 100         # between two of them
+    LOOP_MS = 1000          # between two messages of connections that go round
 
     # Tags of events that are no connection's: a connection's generation is never 0.
     TAG_CHANNEL = 0
@@ -94,6 +95,7 @@ cdef struct Loop:
     bint told_full
     uint32_t told_connections # when the master was last told of growth, or fewer since
     uint64_t tell_growth_ms   # not before; monotonic
+    uint64_t tell_loop_ms     # the same
     uint64_t accept_retry_ms  # do not resume before; monotonic
     bint unguarded            # the guardian may be dead: if so, another is to be made
     pid_t guardian            # made by this worker; 0 = none
@@ -178,6 +180,12 @@ cdef void close_listener(Loop *loop, uint32_t place) noexcept nogil:
     tell(loop, TM_MESSAGE_REMOVED, id, 0)
 
 
+cdef void tell_loop(Loop *loop, uint32_t listener) noexcept nogil:
+    if loop.worker.now_ms >= loop.tell_loop_ms:
+        loop.tell_loop_ms = loop.worker.now_ms + LOOP_MS
+        tell(loop, TM_MESSAGE_LOOPED, listener, 0)
+
+
 cdef bint accept_some(Loop *loop, uint32_t place, uint32_t budget) noexcept nogil:
     """Accepts up to `budget` connections. True: the queue is empty."""
     cdef Worker *w = &loop.worker
@@ -215,6 +223,11 @@ cdef bint accept_some(Loop *loop, uint32_t place, uint32_t budget) noexcept nogi
             tm_count(&w.live.slots[w.image.routes[route].slot].denied, 1)
             tm_sock_reset(fd)
             tm_journal_note(w.pump.journal, TM_NOTHING)
+        elif tm_trace_is_loop(&w.commons.traces, fd, &peer, w.image.routes[route].slot):
+            tm_count(&w.live.slots[w.image.routes[route].slot].looped, 1)
+            tm_sock_reset(fd)
+            tm_journal_note(w.pump.journal, TM_NOTHING)
+            tell_loop(loop, listener.id)
         else:
             connection_open(w, fd, &peer, route)
     return False

@@ -70,7 +70,8 @@ MESSAGE = struct.Struct("=IIIIQ")
     UNLINED,
     KILL,
     QUIT,
-) = range(1, 26)
+    LOOPED,
+) = range(1, 27)
 GIVE_ALL = (1 << 64) - 1
 
 # A death by one of these says something about the worker; by another, about who sent it.

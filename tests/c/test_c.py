@@ -37,6 +37,7 @@ PROGRAMS = {
     "test_descriptors": ("descriptors.c",),
     "test_handover": ("handover.c",),
     "test_sock": ("sock.c",),
+    "test_trace": ("sock.c",),
     "test_wheel": ("wheel.c",),
     "test_waiter": ("waiter.c",),
     "test_watch": ("watch.c",),

@@ -335,6 +335,24 @@ def test_a_fallback_serves_before_anybody_knows(
         assert proxy.destination("v2")["picked"]["failed_over"] == 20
 
 
+def test_a_name_that_leads_back_is_left_out(start_proxy: StartProxy, one: EchoServer) -> None:
+    """No connection goes round, and the log says why the endpoint is not there."""
+    port = free_port()
+    part = route("r", f":{port}", v1=(1, one.address))
+    part["destinations"][0]["endpoints"].append(f"localhost:{port}")
+    proxy = start_proxy(routes(part))
+    assert answers(port, 10) == {"one": 10}
+    own = f"127.0.0.1:{port} is the route's own listener [::]:{port}"
+    assert f"ERROR r: localhost:{port}: {own}: left out" in proxy.log
+    assert {e["address"] for e in proxy.destination("v1")["endpoints"]} == {one.address}
+    # What a file says is refused.
+    part["destinations"][0]["endpoints"].append(f"127.0.0.1:{port}")
+    proxy.reload(routes(part))
+    assert "reload refused, nothing changed" in proxy.log
+    assert f"routes[0].destinations[0].endpoints[2]: {own}" in proxy.log
+    assert answers(port, 10) == {"one": 10}
+
+
 def test_a_connect_fails_over_to_another_destination_if_asked(
     start_proxy: StartProxy, one: EchoServer
 ) -> None:

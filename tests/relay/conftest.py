@@ -50,7 +50,10 @@ def start_worker(directory: Path) -> Iterator[StartWorker]:
     started: list[RelayWorker] = []
 
     def start(*endpoints: socket.socket, **options: Any) -> RelayWorker:
-        options.setdefault("destinations", [Destination(tuple(map(address_of, endpoints)))])
+        made = [Destination(tuple(map(address_of, endpoints)))] if endpoints else []
+        if not (made or "loop" in options):
+            made = [Destination(())]
+        options.setdefault("destinations", made)
         started.append(RelayWorker(directory, **options))
         return started[-1]
 

@@ -113,7 +113,8 @@ class RelayWorker:
 
     Slots: 0 is the route's, then one per destination, then one per endpoint, in order.
     Times in milliseconds; receive_buffer in bytes, of the sockets it accepts (0 = the
-    kernel's way); pipes as in Inheritance; rules: of the route.
+    kernel's way); pipes as in Inheritance; rules: of the route. loop: a last destination has this
+    listener of the worker itself for an endpoint.
     """
 
     directory: Path
@@ -124,6 +125,7 @@ class RelayWorker:
     receive_buffer: int = 0
     pipes: int = 64
     rules: RouteRules = NO_ROUTE_RULES
+    loop: Family | None = None
     pid: int = field(init=False, default=0)
     live: Live = field(init=False)
     counters: Counters = field(init=False)
@@ -142,6 +144,9 @@ class RelayWorker:
             sock = listen(family, self.directory, receive_buffer=self.receive_buffer)
             sock.setblocking(False)
             self.listeners[family] = sock
+        if self.loop:
+            own = Destination((address_of(self.listeners[self.loop]),))
+            self.destinations = [*self.destinations, own]
         table.publish(self._image())
         self.start()
 
@@ -314,14 +319,17 @@ class RelayWorker:
         """Tells the worker to serve the listener's queue and let go of it."""
         self._channel.send(MESSAGE.pack(REMOVE, FAMILIES.index(family), 0, 0, 0))
 
-    def await_removed(self, family: Family) -> None:
-        """Until the worker says that it has let go of the listener."""
+    def await_told(self, what: int) -> int:
+        """Until the worker sends such a message to its master; which listener it is about."""
         self._channel.settimeout(DEADLINE)
         while True:
             kind, listener, _, _, _ = MESSAGE.unpack(self._channel.recv(MESSAGE.size))
-            if kind == REMOVED:
-                assert listener == FAMILIES.index(family)
-                return
+            if kind == what:
+                return int(listener)
+
+    def await_removed(self, family: Family) -> None:
+        """Until the worker says that it has let go of the listener."""
+        assert self.await_told(REMOVED) == FAMILIES.index(family)
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Ends this life of the worker, and waits for the next one."""

@@ -72,7 +72,7 @@ def test_anchors_and_a_weight_without_a_weight(tmp_path: Path) -> None:
 def test_files_are_put_together(tmp_path: Path) -> None:
     one, two = tmp_path / "1.yaml", tmp_path / "2.yaml"
     one.write_text("workers: 3\nroutes:" + ROUTE.format(name="a", port=1))
-    two.write_text("drain_timeout: 1s\nroutes:" + ROUTE.format(name="b", port=2))
+    two.write_text("drain_timeout: 1s\nroutes:" + ROUTE.format(name="b", port=3))
     config = load([one, two])
     assert [route.name for route in config.routes] == ["a", "b"]
     assert (config.workers, config.drain_timeout) == (3, 1.0)

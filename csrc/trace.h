@@ -1,0 +1,150 @@
+/* Whether a connection comes from this instance itself, and how it got there: what no file shows,
+ * such as a NAT that leads an endpoint's address back to a listener, makes one client's connection
+ * go round until every place is taken.
+ *
+ * WRITERS and READERS  every worker; struct tm_traces in the commons, by single stores and loads.
+ *
+ * A worker that connects notes under the local port of its socket between whom the connection is,
+ * how many times it has been through here, and a route that it has been in. Whoever accepts it
+ * finds that note, and so does what it connects then, and so on. A chain of routes never comes back
+ * to one of them, so a connection that does is in a loop. With one route noted a tail before the
+ * loop would hide it; therefore the note is replaced after 1, 2, 4, 8, ... steps (R. P. Brent, "An
+ * improved Monte Carlo factorization algorithm", BIT 1980).
+ *
+ * Only one connect in TM_TRACE_EVERY of each worker begins a trace: that costs nothing to speak of,
+ * and a loop is found after some more steps all the same.
+ *
+ * A note may be overwritten by another connection with the same port, or outlive its own. Nothing
+ * but a connection between the same two addresses takes it for its own; whoever finds a loop wipes
+ * it out.
+ */
+#ifndef TM_TRACE_H
+#define TM_TRACE_H
+
+#include <netinet/in.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "access_log.h"
+#include "pick.h"
+#include "route_table.h"
+#include "sock.h"
+
+#ifndef SO_ORIGINAL_DST
+#define SO_ORIGINAL_DST 80 /* linux/netfilter_ipv4.h, which does not go with netinet/in.h */
+#endif
+
+#define TM_TRACE_EVERY 8u
+#define TM_TRACE_STEPS 0xfffu   /* the most that are counted */
+#define TM_TRACE_ROUTE 0xfffffu /* slots are below */
+
+_Static_assert(TM_MAX_SLOTS <= TM_TRACE_ROUTE, "a route's slot has 20 bits of a note");
+
+/* Where a connection comes from; steps 0 = from elsewhere, as far as is known. */
+struct tm_trace {
+    uint32_t steps;
+    uint32_t route; /* slot of one that it has been in */
+};
+
+/* The 32 bits before the 32 of the trace: who with whom. Never 0. IPv4 is the same as ::ffff:a.b.c.d. */
+static inline uint64_t tm_trace_ends(const struct tm_peer *from, const struct tm_peer *to)
+{
+    const struct tm_peer *ends[2] = {from, to};
+    uint64_t hash = (uint64_t)from->port << 16 | to->port;
+    for (int i = 0; i < 2; i++) {
+        unsigned char wide[16] = {[10] = 0xff, [11] = 0xff};
+        uint64_t words[2];
+        memcpy(ends[i]->family == AF_INET ? wide + 12 : wide, ends[i]->ip,
+               ends[i]->family == AF_INET ? 4 : 16);
+        memcpy(words, wide, sizeof(words));
+        hash = tm_mix(tm_mix(hash ^ words[0]) ^ words[1]);
+    }
+    return hash >> 32 ? hash & ~(uint64_t)UINT32_MAX : (uint64_t)1 << 32;
+}
+
+static inline uint64_t tm_trace_note(uint64_t ends, struct tm_trace trace)
+{
+    uint32_t steps = trace.steps < TM_TRACE_STEPS ? trace.steps : TM_TRACE_STEPS;
+    return ends | steps << 20 | (trace.route & TM_TRACE_ROUTE);
+}
+
+static inline struct tm_trace tm_trace_of(uint64_t note)
+{
+    return (struct tm_trace){note >> 20 & TM_TRACE_STEPS, note & TM_TRACE_ROUTE};
+}
+
+/* What is to be noted of the connect of a connection of this route that came with `trace`. */
+static inline struct tm_trace tm_trace_step(struct tm_trace trace, uint32_t route)
+{
+    uint32_t steps = trace.steps + 1;
+    return (struct tm_trace){steps, steps & trace.steps ? trace.route : route};
+}
+
+/* As the address was before a NAT of this host changed it. False: it did not. */
+static inline bool tm_trace_meant(int fd, uint16_t family, struct tm_peer *meant)
+{
+    struct tm_address address = {.length = sizeof(address) - offsetof(struct tm_address, any)};
+    if (getsockopt(fd, family == AF_INET ? SOL_IP : SOL_IPV6, SO_ORIGINAL_DST, &address.any,
+                   &address.length) < 0)
+        return false;
+    tm_peer_from(meant, &address);
+    return true;
+}
+
+/* Where an accepted connection comes from. Without a note under its port, which is the rule, that is
+ * one load; else a system call or two. wipe: a note that is its own goes. */
+static inline struct tm_trace tm_trace_find(struct tm_traces *traces, int fd,
+                                            const struct tm_peer *client, bool wipe)
+{
+    static const struct tm_trace NOWHERE = {0, 0};
+    struct tm_peer local;
+    uint64_t note;
+    if (client->family != AF_INET && client->family != AF_INET6)
+        return NOWHERE;
+    note = atomic_load_explicit(&traces->by_port[client->port], memory_order_relaxed);
+    if (note == 0)
+        return NOWHERE;
+    tm_sock_local(fd, &local);
+    if ((note ^ tm_trace_ends(client, &local)) >> 32 &&
+        (!tm_trace_meant(fd, client->family, &local) ||
+         (note ^ tm_trace_ends(client, &local)) >> 32))
+        return NOWHERE;
+    if (wipe)
+        atomic_store_explicit(&traces->by_port[client->port], 0, memory_order_relaxed);
+    return tm_trace_of(note);
+}
+
+/* Whether an accepted connection has been in this route before. */
+static inline bool tm_trace_is_loop(struct tm_traces *traces, int fd, const struct tm_peer *client,
+                                    uint32_t route)
+{
+    struct tm_trace trace = tm_trace_find(traces, fd, client, false);
+    if (trace.steps == 0 || trace.route != route)
+        return false;
+    tm_trace_find(traces, fd, client, true);
+    return true;
+}
+
+/* After a connect for a connection of this route. connects: that this worker has made. */
+static inline void tm_trace_connect(struct tm_traces *traces, int client_fd,
+                                    const struct tm_peer *client, int fd,
+                                    const struct tm_peer *endpoint, uint32_t route,
+                                    uint32_t connects)
+{
+    struct tm_peer local;
+    struct tm_trace trace;
+    if (endpoint->family != AF_INET && endpoint->family != AF_INET6)
+        return;
+    trace = tm_trace_find(traces, client_fd, client, false);
+    if (trace.steps == 0 && connects % TM_TRACE_EVERY)
+        return;
+    tm_sock_local(fd, &local);
+    atomic_store_explicit(&traces->by_port[local.port],
+                          tm_trace_note(tm_trace_ends(&local, endpoint), tm_trace_step(trace, route)),
+                          memory_order_relaxed);
+}
+
+#endif

@@ -1,0 +1,85 @@
+"""Connections that come back to the worker that made them."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from tcpmux.worker.process import LOOPED
+from tests.relay.conftest import OpenEndpoint, StartWorker
+from tests.relay.harness import FAMILIES, Destination, Family, address_of, await_idle
+from tests.support import DEADLINE, wait_for
+
+EVERY = 8  # connects, of which one begins a trace: csrc/trace.h
+
+
+def from_port(port: int) -> socket.socket:
+    """A client with that port of its own, as soon as the kernel has done with the one before."""
+
+    def bound() -> socket.socket | None:
+        sock = socket.socket()
+        sock.settimeout(DEADLINE)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            sock.close()
+            return None
+        return sock
+
+    sock = wait_for(bound, "the port to be free")
+    assert sock is not None
+    return sock
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
+def test_a_loop_ends_after_some_steps(start_worker: StartWorker, family: Family) -> None:
+    """The worker's own listener is its endpoint: one client takes some places, not all, and not for
+    long."""
+    worker = start_worker(loop=family)
+    for count in range(1, 4):
+        before = worker.route().opened
+        worker.assert_turns_away(family)
+        await_idle(worker)
+        assert worker.route().looped == count
+        assert worker.route().opened - before <= EVERY + 1
+    assert FAMILIES[worker.await_told(LOOPED)] == family
+
+
+def test_a_loop_that_takes_every_second_connection_leaves_the_others_alone(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    serving = open_endpoint()
+    worker = start_worker(loop="v4", destinations=[Destination((address_of(serving),))])
+    for _ in range(40):
+        # From the client, or after a step or two through the loop.
+        link = worker.link(serving)
+        link.server.sendall(b"served")
+        assert link.client.recv(10) == b"served"
+        link.close()
+        await_idle(worker)
+
+
+def test_clients_whose_ports_have_been_seen_are_served(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    """A note under the port of a client, of a connection that is over, is not taken for its own."""
+    serving = open_endpoint()
+    worker = start_worker(serving)
+    for _ in range(2 * EVERY):
+        link = worker.link(serving)
+        port = link.server.getpeername()[1]  # the worker's own
+        link.server.close()
+        assert link.client.recv(1) == b""
+        link.client.close()
+        await_idle(worker)
+        again = worker.own(from_port(port))
+        again.connect(worker.listeners["v4"].getsockname())
+        server = worker.own(serving.accept()[0])
+        server.sendall(b"served")
+        assert again.recv(10) == b"served"
+        again.close()
+        server.close()
+        await_idle(worker)
+    assert worker.route().looped == 0
