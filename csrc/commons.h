@@ -51,12 +51,18 @@ struct tm_common {
     struct tm_counted waiting;        /* of a destination: for a place */
     _Atomic uint64_t connects_ns;     /* of a route: bucket of new connections */
     _Atomic uint64_t avoid_until_ms;  /* of an endpoint: it has just failed; monotonic */
-    _Atomic uint32_t failures;        /* of an endpoint: in a row */
+    _Atomic uint32_t failures;        /* of an endpoint: connects in a row that failed */
     _Atomic uint32_t failures_all;    /* and since the start */
     _Atomic int64_t retries;          /* of a destination: used of its budget, in percent of one */
     _Atomic uint64_t bytes_ns[2];     /* of a route: buckets of bytes, by enum tm_side */
     struct tm_rota rota; /* of an endpoint: turns of a later tier that begins with it; of a
                           * destination: who gets the connections that it can't take */
+    /* Of an endpoint: connections in a row that it ended without a byte. What a client says can
+     * bring that about, so they are no failures. suspects: a bit for each value of a hash of the
+     * client's address, so that one client is not taken for many. */
+    _Atomic uint32_t suspicions;
+    _Atomic uint32_t suspicions_all; /* and since the start */
+    _Atomic uint64_t suspects;
 };
 
 struct tm_source {
@@ -327,6 +333,35 @@ static inline void tm_note_success(struct tm_common *endpoint)
     if (atomic_load_explicit(&endpoint->failures, memory_order_relaxed))
         atomic_store_explicit(&endpoint->failures, 0, memory_order_relaxed);
 }
+static inline void tm_note_suspicion(struct tm_common *endpoint, uint64_t source_key)
+{
+    atomic_fetch_or_explicit(&endpoint->suspects, 1ull << (source_key >> 58),
+                             memory_order_relaxed);
+    atomic_fetch_add_explicit(&endpoint->suspicions, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&endpoint->suspicions_all, 1, memory_order_relaxed);
+}
+/* The endpoint has said something. */
+static inline void tm_note_answer(struct tm_common *endpoint)
+{
+    if (atomic_load_explicit(&endpoint->suspicions, memory_order_relaxed)) {
+        atomic_store_explicit(&endpoint->suspicions, 0, memory_order_relaxed);
+        atomic_store_explicit(&endpoint->suspects, 0, memory_order_relaxed);
+    }
+}
+static inline uint32_t tm_suspicions(const struct tm_common *endpoint)
+{
+    return atomic_load_explicit(&endpoint->suspicions, memory_order_relaxed);
+}
+static inline uint32_t tm_suspicions_all(const struct tm_common *endpoint)
+{
+    return atomic_load_explicit(&endpoint->suspicions_all, memory_order_relaxed);
+}
+/* How many different clients they are of, at least. */
+static inline uint32_t tm_suspecting(const struct tm_common *endpoint)
+{
+    return (uint32_t)__builtin_popcountll(
+        atomic_load_explicit(&endpoint->suspects, memory_order_relaxed));
+}
 static inline uint32_t tm_failures(const struct tm_common *endpoint)
 {
     return atomic_load_explicit(&endpoint->failures, memory_order_relaxed);
@@ -342,6 +377,9 @@ static inline void tm_common_forget(struct tm_common *slot)
     atomic_store_explicit(&slot->avoid_until_ms, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->failures, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->failures_all, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->suspicions, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->suspicions_all, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->suspects, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->retries, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->bytes_ns[0], 0, memory_order_relaxed);
     atomic_store_explicit(&slot->bytes_ns[1], 0, memory_order_relaxed);

@@ -89,6 +89,8 @@ def _remarks(route: RouteStatus, now: float) -> Iterator[str]:
             where = f"{destination['name']}: {endpoint['address']}"
             if endpoint["health"] != "up":
                 yield f"{where} is {health_text(endpoint, now)}"
+            elif endpoint["health_reason"]:
+                yield f"{where}: {endpoint['health_reason']}"
             if endpoint["state"] != "ready":
                 yield f"{where} is {state_text(endpoint, now)}"
             if endpoint["health"] == "up" and endpoint["ramp"] < 100:

@@ -45,9 +45,11 @@ CHECK_KINDS = ("tcp", "send", "tls", "http", "redis", "postgres", "mysql")
 class Passive:
     """When endpoints are ejected for what connections meet with there; Istio's outlierDetection.
 
-    errors: in a row, 0 = never. ejection_time: s, times the number of ejections so far; each
-    interval (s) without one takes one off. most_ejected: percent of a destination's endpoints,
-    and always one. early_close: a close so soon (s) with nothing sent is an error; 0.0 = never.
+    errors: connects in a row that fail, 0 = never. ejection_time: s, times the number of ejections
+    so far; each interval (s) without one takes one off. most_ejected: percent of a destination's
+    endpoints, and always one. resets: one before the first byte is a suspicion; early_close: so is
+    a close so soon (s) with nothing sent, 0.0 = never. So many suspicions in a row of different
+    clients, and control looks for itself.
     """
 
     errors: int = 5
@@ -55,6 +57,7 @@ class Passive:
     ejection_time: float = 30.0
     most_ejected: int = 10
     early_close: float = 0.0
+    resets: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -267,6 +267,8 @@ def _passive(passive: Passive) -> Pairs:
     yield from _numbers(passive, plain, "errors")
     yield from _durations(passive, plain, "interval", "ejection_time", "early_close")
     yield from _numbers(passive, plain, "most_ejected", unit="%")
+    if passive.resets:
+        yield "resets", "on"
 
 
 def _check(check: Check) -> Pairs:

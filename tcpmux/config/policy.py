@@ -305,8 +305,7 @@ class CheckModel(Strict):
 class PassiveModel(Strict):
     errors: _whole(0, 1000) = Field(  # type: ignore[valid-type]
         default=5,
-        description="In a row, and an endpoint is ejected: connects that fail, resets before the "
-        "first byte. 0 = never.",
+        description="Connects that fail in a row, and an endpoint is ejected. 0 = never.",
     )
     interval: Seconds = Field(
         default=10.0, description="Each such time without an ejection takes one off the count."
@@ -319,13 +318,24 @@ class PassiveModel(Strict):
         description="Of a destination's endpoints; one may always be, unless it is "
         "the route's last.",
     )
+    resets: Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"type": "boolean"})] = Field(
+        default=False,
+        description="A reset before the first byte is a suspicion: so many `errors` of different "
+        "clients, and it is ejected if a check of our own fails as well.",
+    )
     early_close: OffOrSeconds = Field(
-        default=0.0, description="A close so soon, with nothing sent, is an error; 0s = it is not."
+        default=0.0,
+        description="A close so soon, with nothing sent, is a suspicion, too; 0s = it is not.",
     )
 
     def made(self) -> Passive:
         return Passive(
-            self.errors, self.interval, self.ejection_time, self.most_ejected, self.early_close
+            self.errors,
+            self.interval,
+            self.ejection_time,
+            self.most_ejected,
+            self.early_close,
+            self.resets,
         )
 
 

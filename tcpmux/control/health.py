@@ -3,7 +3,7 @@
 Every TICK it looks at what has happened, and tells the master all that changes in one request:
 
     checks      fall failures in a row take an endpoint out, rise successes bring it back
-    failures    workers count them (csrc/commons.h); too many in a row, and it is ejected for a time
+    ejection    for what connections meet with (ejection.py)
     ramps       what is back, or new, gets its share by and by
 
 What is in force is in the route table; a new control process goes on from there.
@@ -16,14 +16,14 @@ import heapq
 import logging
 import random
 import time
-from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from tcpmux.config import Address, Check, Passive
+from tcpmux.config import Address, Check
 from tcpmux.config.checks import Watch, from_message
+from tcpmux.control.ejection import Ejection
+from tcpmux.control.endpoint import NO_WATCH, Endpoint, Key, Ramp, going_on, ramp_at, ramp_step
 from tcpmux.control.probes import ProbeFailed, ProbeImpossible, knock, probe
 from tcpmux.control.tasks import Tasks
 from tcpmux.errors import TcpmuxError
@@ -32,8 +32,6 @@ from tcpmux.shm.image import (
     EJECTED,
     FULL_RAMP,
     HEALTHS,
-    READY,
-    REJECT,
     WELL,
     DestinationRow,
     EndpointRow,
@@ -50,83 +48,12 @@ log = logging.getLogger("tcpmux.control")
 TICK = 0.1  # s
 AT_ONCE = 512  # checks under way
 JITTER = 0.1  # of an interval, so that checks don't come in step
-MOST_RAMP_STEP = 10  # percent
 MOST_TROUBLES = 200
 IMPOSSIBLE_AGAIN = 10.0  # s
 MOST_CONDITIONS = 10_000  # in one request, of which the master makes one generation
 MOST_TEXTS = 1000  # in one request
 MOST_UNTOLD = 10_000  # that wait because the master does not take them
 ASK_AGAIN = 1.0  # s
-MOST_EJECTIONS = 10  # that ejection_time is multiplied by
-NO_WATCH = Watch(None, Passive(errors=0), 0.0, 10)
-Key = tuple[str, str, str | None]  # route, destination, endpoint
-
-
-@dataclass(slots=True, eq=False)
-class Ramp:
-    """The way to a full share. began: monotonic, as if it had been at the floor then."""
-
-    began: float
-    percent: int
-
-
-@dataclass(slots=True, eq=False)
-class Endpoint:
-    """What is known of one. Times are monotonic unless they say otherwise."""
-
-    key: Key
-    slot: int
-    address: Address
-    health: int
-    ramp: Ramp | None = None
-    row: EndpointRow | None = None
-    ramp_step: int = MOST_RAMP_STEP  # percent
-    watch: Watch = NO_WATCH
-    # checks
-    is_down: bool = False
-    streak: int = 0  # results in a row that speak against is_down
-    due: float = 0.0
-    is_checking: bool = False
-    checked: int = 0
-    # failures of connections
-    failures_before: int = 0  # of those in a row, that count no more
-    ejected_until: float = 0.0
-    ejections: int = 0
-    calm_since: float = 0.0
-    # for people
-    failed_check: str = ""  # what the last one that failed met with
-    ejected_for: str = ""
-    since: float = field(default_factory=time.time)  # Unix time
-
-    @property
-    def reason(self) -> str:
-        check = self.watch.check
-        if self.is_down:
-            return f"{check.kind} check: {self.failed_check}" if check else self.failed_check
-        if self.ejected_until:
-            return self.ejected_for
-        if self.streak and check:
-            return f"{self.streak} of {check.fall} checks failed: {self.failed_check}"
-        return ""
-
-    def now_is(self) -> int:
-        if self.is_down:
-            return DOWN
-        return EJECTED if self.ejected_until else WELL
-
-
-def ramp_at(elapsed: float, watch: Watch, step: int) -> int:
-    """Percent of its share after so many seconds; never less than the floor."""
-    if elapsed >= watch.warmup:
-        return FULL_RAMP
-    percent = watch.warmup_floor + (FULL_RAMP - watch.warmup_floor) * elapsed / watch.warmup
-    return max(watch.warmup_floor, int(percent) // step * step)
-
-
-def ramp_step(endpoints: int) -> int:
-    """Percent. Turns are whole numbers: with finer steps a large destination's list of them would
-    be too long (tcpmux.config.turns: MOST_TURNS)."""
-    return min(max(1, -(-endpoints // 10)), MOST_RAMP_STEP)
 
 
 class Health:
@@ -141,8 +68,6 @@ class Health:
         self._seen: Image | None = None
         # Of what is seen, what has to be looked at each time; most are well and are not.
         self._routes: dict[str, RouteRow] = {}
-        self._slots = array("I")  # of endpoints that may be ejected
-        self._by_slot: dict[int, Endpoint] = {}
         self._warming: list[tuple[RouteRow, DestinationRow, Watch]] = []
         self._restless: set[Endpoint] = set()  # not up, or not yet as if nothing had been
         self._queue: list[tuple[float, int, Endpoint]] = []  # heap of checks that are due
@@ -151,6 +76,7 @@ class Health:
         self._checking = 0  # checks under way that have a task
         self._texts: list[str] = []
         self._tasks = Tasks()
+        self._ejection = Ejection(view, self._say, self._unsettle)
         self._to_ask = asyncio.Event()
         self._say_impossible = 0.0  # monotonic; not again before
         self._has_asked = asyncio.Event()  # else there is nothing to go by
@@ -158,7 +84,7 @@ class Health:
     def start(self, master: MasterLink, tell: Callable[[str], object] = lambda _: None) -> None:
         """tell: gets a line for each fault in here."""
         self._master = master
-        self._tasks = Tasks(tell)
+        self._tasks = self._ejection.tasks = Tasks(tell)
         self.pushed()
         self._tasks.keep("health: asking the master", self._ask)
         self._tasks.keep("health", self._run)
@@ -173,7 +99,13 @@ class Health:
         Unix time (None = there is no next)."""
         known = self._endpoints.get((route, destination, address))
         if known is None:
-            return {"health_reason": "", "health_since": None, "next_try": None, "check": "off"}
+            return {
+                "health_reason": "",
+                "health_since": None,
+                "next_try": None,
+                "check": "off",
+                "suspected": False,
+            }
         now = time.monotonic()
         check = known.watch.check
         tries = [known.due if known.is_down else known.ejected_until]
@@ -183,10 +115,13 @@ class Health:
             "health_since": known.since,
             "next_try": time.time() + tries[0] - now if tries else None,
             "check": check.kind if check else "off",
+            "suspected": bool(known.suspected),
         }
 
     def troubles(self) -> list[dict[str, Any]]:
-        """Those that are not up or don't have their full share yet, at most MOST_TROUBLES."""
+        """Those that are not up, don't have their full share yet, are suspected or would be ejected
+        if others served; at most MOST_TROUBLES."""
+        noted = self._ejection.noted
         found = (
             {
                 "route": known.key[0],
@@ -196,8 +131,8 @@ class Health:
                 "ramp": known.row.ramp,
                 **self.detail(known.key[0], known.key[1], str(known.address)),
             }
-            for known in self._restless
-            if known.row and (known.health != WELL or known.row.ramp < FULL_RAMP)
+            for known in self._restless | noted
+            if known.row and (known.health != WELL or known.row.ramp < FULL_RAMP or known in noted)
         )
         return list(islice(found, MOST_TROUBLES))
 
@@ -246,7 +181,7 @@ class Health:
         before, self._endpoints = self._endpoints, {}
         ramps, self._destinations = self._destinations, {}
         self._routes = {route.name: route for route in image.routes}
-        self._by_slot, self._warming = {}, []
+        self._warming = []
         restless, self._restless = self._restless, set()
         for route in image.routes:
             for row in route.destinations:
@@ -255,7 +190,7 @@ class Health:
                     self._warming.append((route, row, watch))
                 whole: Key = (route.name, row.name, None)
                 if row.ramp < FULL_RAMP:
-                    self._destinations[whole] = ramps.get(whole) or _going_on(row.ramp, watch, now)
+                    self._destinations[whole] = ramps.get(whole) or going_on(row.ramp, watch, now)
                 for endpoint in row.endpoints:
                     key: Key = (route.name, row.name, str(endpoint.address))
                     known = before.get(key)
@@ -266,9 +201,7 @@ class Health:
                     self._take_note(known, endpoint, watch, now)
                     if known in restless:
                         self._restless.add(known)
-                    if watch.passive.errors:
-                        self._by_slot[known.slot] = known
-        self._slots = array("I", self._by_slot)
+        self._ejection.watch(self._routes, self._endpoints)
 
     def _new(self, key: Key, row: EndpointRow, now: float) -> Endpoint:
         known = Endpoint(key, row.slot, Address.parse(str(row.address)), row.health)
@@ -285,7 +218,7 @@ class Health:
                 known.ejected_until = now + watch.passive.ejection_time
         known.row = row
         if row.ramp < FULL_RAMP and known.ramp is None:
-            known.ramp = _going_on(row.ramp, watch, now)
+            known.ramp = going_on(row.ramp, watch, now)
         if watch.check is None:
             known.is_down, known.due = False, 0.0
         elif watch.check != known.watch.check:
@@ -308,7 +241,7 @@ class Health:
             try:
                 self._look_at_image(now)
                 self._begin_checks(now)
-                self._look_at_failures(now)
+                self._ejection.look(now, self._restless)
                 await self._tell(now)
                 self.looks += 1
             except TcpmuxError as error:
@@ -388,74 +321,19 @@ class Health:
             said = f"{check.kind} check: {reason}" if reason else f"{check.kind} check"
             self._say(endpoint, f"{'down' if reason else 'up'}, {said}, {needed} in a row")
             if not reason and endpoint.ejected_until:  # it was for the same trouble
-                self._take_back(endpoint, time.monotonic())
+                self._ejection.take_back(endpoint, time.monotonic())
         undecided = endpoint.streak > 0 and not endpoint.is_down
         interval = check.fast_interval if undecided else check.interval
         self._plan(endpoint, time.monotonic() + interval * random.uniform(1 - JITTER, 1))
 
+    def _unsettle(self, endpoint: Endpoint) -> None:
+        self._restless.add(endpoint)
+
     def _say(self, endpoint: Endpoint, what: str) -> None:
-        endpoint.since = time.time()
+        if endpoint.now_is() != endpoint.health:
+            endpoint.since = time.time()
         route, destination, address = endpoint.key
         self._texts.append(f"{route}/{destination}: endpoint {address} is {what}")
-
-    # --- what connections meet with ---------------------------------------------------------
-
-    def _look_at_failures(self, now: float) -> None:
-        for endpoint in self._restless:
-            if endpoint.ejected_until and now >= endpoint.ejected_until:
-                self._take_back(endpoint, now)
-                self._say(endpoint, "tried again after its ejection")
-            calm = now - endpoint.calm_since >= endpoint.watch.passive.interval
-            if endpoint.ejections and calm and not endpoint.ejected_until:
-                endpoint.ejections -= 1
-                endpoint.calm_since = now
-        for slot in self._view.commons.failing(self._slots):
-            endpoint = self._by_slot[slot]
-            if endpoint.ejected_until:
-                continue
-            in_a_row, _ = self._view.commons.failures(slot)
-            if in_a_row < endpoint.failures_before:  # a success in between
-                endpoint.failures_before = 0
-            count = in_a_row - endpoint.failures_before
-            if count >= endpoint.watch.passive.errors and not endpoint.is_down:
-                self._eject(endpoint, self._routes[endpoint.key[0]], count, now)
-
-    def _take_back(self, endpoint: Endpoint, now: float) -> None:
-        endpoint.ejected_until = 0.0
-        endpoint.calm_since = now
-        endpoint.failures_before = self._view.commons.failures(endpoint.slot)[0]
-
-    def _eject(self, endpoint: Endpoint, route: RouteRow, count: int, now: float) -> None:
-        passive = endpoint.watch.passive
-        row = next(d for d in route.destinations if d.name == endpoint.key[1])
-        same = [self._endpoints[route.name, row.name, str(e.address)] for e in row.endpoints]
-        ejected = sum(1 for other in same if other.ejected_until)
-        if ejected + 1 > max(1, len(same) * passive.most_ejected // 100):
-            return
-        if not self._others_serve(endpoint, route, row):
-            return
-        endpoint.ejections = min(endpoint.ejections + 1, MOST_EJECTIONS)
-        seconds = passive.ejection_time * endpoint.ejections
-        endpoint.ejected_until = now + seconds
-        self._restless.add(endpoint)
-        endpoint.ejected_for = f"{count} connections in a row failed"
-        self._say(endpoint, f"ejected for {seconds:g} s: {endpoint.ejected_for}")
-
-    def _others_serve(self, endpoint: Endpoint, route: RouteRow, row: DestinationRow) -> bool:
-        """Without the last one nothing would be better."""
-
-        def served(destination: DestinationRow) -> bool:
-            return destination.state == READY and any(
-                e.state == READY
-                and (other := self._endpoints[route.name, destination.name, str(e.address)])
-                is not endpoint
-                and other.now_is() == WELL
-                for e in destination.endpoints
-            )
-
-        if route.rules.on_unavailable == REJECT:
-            return served(row)
-        return any(d.weight and served(d) for d in route.destinations) or served(row)
 
     # --- the master -------------------------------------------------------------------------
 
@@ -522,10 +400,3 @@ class Health:
             and self._endpoints[route.name, row.name, str(endpoint.address)].now_is() == WELL
             for endpoint in row.endpoints
         )
-
-
-def _going_on(percent: int, watch: Watch, now: float) -> Ramp:
-    """From a share that another control process has told of."""
-    span = max(1, FULL_RAMP - watch.warmup_floor)
-    done = max(0, percent - watch.warmup_floor) / span
-    return Ramp(now - done * watch.warmup, percent)

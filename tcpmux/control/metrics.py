@@ -221,6 +221,11 @@ _ENDPOINT = (
     _Family("tcpmux_endpoint_connect_failures_total", "counter", "Connects that failed."),
     _Family("tcpmux_endpoint_up", "gauge", "1, or 0 while it is down or ejected."),
     _Family("tcpmux_endpoint_ramp_percent", "gauge", "Percent of its share that it gets now."),
+    _Family(
+        "tcpmux_endpoint_suspicions_total",
+        "counter",
+        "Connections that it ended without a byte, where passive has that counted.",
+    ),
 )
 _ROUTE = (
     _Family("tcpmux_route_connections_total", "counter", "Connections that came in."),
@@ -335,7 +340,11 @@ class Metrics:
                 if any(histogram.buckets):  # most of many routes are silent
                     parts.append(histograms[i] % _histogram_values(histogram))
         endpoints = [
-            (_endpoint_values(row, counters.slot(row.slot)), lines) for row, lines in of.endpoints
+            (
+                (*_endpoint_values(row, counters.slot(row.slot)), self._view.suspicions(row.slot)),
+                lines,
+            )
+            for row, lines in of.endpoints
         ]
         for i, family in enumerate(_ENDPOINT):
             parts.append(family.head(open_metrics=open_metrics))
@@ -432,7 +441,7 @@ class Metrics:
 
 
 def _endpoint_values(row: EndpointRow, c: SlotCounters) -> tuple[int, ...]:
-    """In the order of _ENDPOINT."""
+    """In the order of _ENDPOINT, but for the last, which is counted elsewhere."""
     return c.active, c.opened, c.connect_failures, int(row.health == WELL), row.ramp
 
 

@@ -17,6 +17,7 @@ class EndpointStatus(TypedDict):
     health_since: float | None  # Unix time, s; None = it was never looked at
     next_try: float | None  # Unix time, s, when it is looked at again, or used, if it is not up
     check: str  # how it is checked; off = not at all
+    suspected: bool  # connections there had no answer, but checks succeed: nothing follows from it
     ramp: int  # percent of its share that it gets now
     state_until: int | None  # Unix time, s, when it is ready again; None = if somebody says so
     priority: int  # it takes turns when none of a lower number can

@@ -96,6 +96,7 @@ cdef extern from "route_table.h" nogil:
         uint64_t panic_percent
         uint64_t warmup_ms
         uint64_t warmup_floor
+        uint64_t resets
         uint64_t early_close_ms
         uint64_t lifetime_ms
         uint64_t lifetime_jitter
@@ -321,6 +322,11 @@ cdef extern from "commons.h" nogil:
     uint64_t tm_avoided_until(const tm_common *endpoint)
     void tm_note_failure(tm_common *endpoint)
     void tm_note_success(tm_common *endpoint)
+    void tm_note_suspicion(tm_common *endpoint, uint64_t source_key)
+    void tm_note_answer(tm_common *endpoint)
+    uint32_t tm_suspicions(const tm_common *endpoint)
+    uint32_t tm_suspicions_all(const tm_common *endpoint)
+    uint32_t tm_suspecting(const tm_common *endpoint)
     uint32_t tm_failures(const tm_common *endpoint)
     uint32_t tm_failures_all(const tm_common *endpoint)
     void tm_common_forget(tm_common *slot)

@@ -23,7 +23,9 @@ from tcpmux.shm._layout cimport (
     AF_INET, AF_INET6, AF_UNIX, htons, ntohs, sockaddr_in, sockaddr_in6, tm_address,
     tm_avoided_until, tm_common, tm_common_forget, tm_commons, tm_conn, tm_counted_now,
     tm_counter_read, tm_destination, tm_destination_rules, tm_endpoint, TM_ERROR_SIZE,
-    tm_failures, tm_failures_all, tm_image, TM_LABEL_SIZE, tm_listener, tm_listening, tm_live,
+    tm_failures, tm_failures_all,
+    tm_note_answer, tm_note_failure, tm_note_success, tm_note_suspicion, tm_suspecting,
+    tm_suspicions, tm_suspicions_all, tm_image, TM_LABEL_SIZE, tm_listener, tm_listening, tm_live,
     tm_live_at_fault, tm_live_connections, tm_live_ending, TM_LIVE_FORMAT,
     tm_live_generation_seen, tm_live_guardian_pid, tm_live_heartbeat, tm_live_init, tm_live_pid,
     tm_live_presence, tm_live_progress, tm_live_set_at_fault, tm_live_set_guardian_pid, tm_live_set_pid,
@@ -82,7 +84,7 @@ cdef extern from *:
 # Two builds with the same layout can work on the same memory, and speak on the same lines.
 LAYOUT = ".".join(map(str, (
     TM_TABLE_FORMAT, TM_LIVE_FORMAT, sizeof(tm_table), sizeof(tm_live), sizeof(tm_conn),
-    sizeof(tm_commons), tm_counter_row_count, 1)))
+    sizeof(tm_commons), tm_counter_row_count, 2)))
 UPGRADE_STATES = ("idle", "running", "failed")  # enum tm_upgrade
 PRESENCES = ("absent", "present", "stopped", "hanging")  # enum tm_presence
 ABSENT, PRESENT, STOPPED, HANGING = range(4)
@@ -686,12 +688,34 @@ cdef class Commons(Region):
         cdef tm_common *at = self.of(slot)
         return tm_failures(at), tm_failures_all(at)
 
+    def suspicions(self, uint32_t slot):
+        """(in a row, since the start, clients they are of at least) of an endpoint: connections
+        that it has ended without a byte."""
+        cdef tm_common *at = self.of(slot)
+        return tm_suspicions(at), tm_suspicions_all(at), tm_suspecting(at)
+
+    def note(self, uint32_t slot, *, bint failure=False, bint success=False, bint answer=False,
+             suspicion=None):
+        """As workers do; suspicion: a client's key, 64 bits."""
+        cdef tm_common *at = self.of(slot)
+        if failure:
+            tm_note_failure(at)
+        if success:
+            tm_note_success(at)
+        if answer:
+            tm_note_answer(at)
+        if suspicion is not None:
+            tm_note_suspicion(at, suspicion)
+
     def failing(self, slots):
-        """Those among these slots (an array of type I) of endpoints with failures in a row."""
+        """Those among these slots (an array of type I) of endpoints with failures or suspicions in
+        a row."""
         cdef const uint32_t[::1] all = slots
         cdef Py_ssize_t i
         return [all[i] for i in range(all.shape[0])
-                if all[i] < TM_MAX_SLOTS and tm_failures(&self.commons().slots[all[i]])]
+                if all[i] < TM_MAX_SLOTS and (
+                    tm_failures(&self.commons().slots[all[i]])
+                    or tm_suspicions(&self.commons().slots[all[i]]))]
 
     def totals(self):
         """(by listeners, by slots, waiting, by clients): how many connections are counted in all.

@@ -59,6 +59,7 @@ class DestinationRules:
     panic_percent: int = 0
     warmup_ms: int = 0
     warmup_floor: int = 10
+    resets: int = 0
     early_close_ms: int = 0
     lifetime_ms: int = 0
     lifetime_jitter: int = 0

@@ -390,6 +390,7 @@ def destination_rules(destination: Destination) -> DestinationRules:
         panic_percent=policy.panic_threshold,
         warmup_ms=milliseconds(policy.warmup),
         warmup_floor=policy.warmup_floor,
+        resets=int(policy.passive.resets),
         early_close_ms=milliseconds(policy.passive.early_close),
         lifetime_ms=milliseconds(policy.lifetime),
         lifetime_jitter=policy.jitter,

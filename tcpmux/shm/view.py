@@ -39,6 +39,10 @@ class View:
         """Connections that wait for a place in a destination, or for one of its endpoints."""
         return 0 if self._commons is None else self._commons.waiting(slot)
 
+    def suspicions(self, slot: int) -> int:
+        """Connections that an endpoint has ended without a byte, since the start."""
+        return 0 if self._commons is None else self._commons.suspicions(slot)[1]
+
     def image(self) -> tuple[int, Image]:
         """The generation in force, and its image; read only when it has changed."""
         if self._image[0] != self.table.generation:

@@ -33,7 +33,7 @@ from tcpmux.shm._layout cimport (
     TM_HOLDS_DESTINATION, TM_HOLDS_ENDPOINT, TM_HOLDS_QUEUE, TM_HUNG_UP, tm_journal_note,
     TM_KEPT_ALIVE, tm_latency_bounds_us, tm_live_advance, tm_live_set_connections, tm_log_commit,
     TM_LOG_END, tm_log_entry, tm_log_place, TM_LOG_START, TM_LOG_STARTS, TM_MAX_LINES, tm_mix,
-    TM_NONE, tm_note_failure, tm_note_success, TM_NOTHING, TM_OPEN, tm_peer, tm_pick,
+    TM_NONE, tm_note_answer, tm_note_failure, tm_note_success, TM_NOTHING, TM_OPEN, tm_peer, tm_pick,
     tm_pick_other, TM_PICKED_failed_over, TM_PICKED_only, TM_PICKED_spilled, TM_PICKED_weighted,
     tm_pipe_give_back, TM_PIPE_SIZE, TM_PUMP_BLOCKED, TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED,
     TM_PUMP_EOF, TM_PUMP_HOST_ERROR, tm_pump_release, tm_pump_result, tm_pump_run,
@@ -45,7 +45,7 @@ from tcpmux.shm._layout cimport (
 from tcpmux.worker._choice cimport (
     first_tier, is_promising, is_untried, next_endpoint, Tier, tier_after,
 )
-from tcpmux.worker._limits cimport hold, let_go_of, let_go_of_all, let_in
+from tcpmux.worker._limits cimport hold, let_go_of, let_go_of_all, let_in, suspect
 from tcpmux.worker._mechanism cimport (
     epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_MOD, epoll_event, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN,
     EPOLLOUT, EPOLLPRI, EPOLLRDHUP, TM_EXPECT_ANSWER, TM_EXPECT_ANY, TM_EXPECT_BULK,
@@ -243,21 +243,22 @@ cdef void log_start(Worker *w, uint32_t index, uint32_t kinds) noexcept nogil:
 # --- the end ----------------------------------------------------------------------------------
 
 cdef void judge(Worker *w, const tm_conn *conn, int reason) noexcept nogil:
-    """What the end says about the endpoint, which control may eject for it."""
+    """What the end says about the endpoint. What a client sends can bring it about, so it is a
+    suspicion at the most, and only where the configuration asks for it."""
     cdef const tm_destination *destination
-    cdef tm_common *endpoint
     if conn.endpoint_slot == TM_NONE or conn.first_byte_us or conn.state == TM_CONNECTING:
-        return  # with a first byte it has been found well
-    endpoint = &w.commons.slots[conn.endpoint_slot]
+        return
+    destination = destination_of(w, conn)
+    if destination == NULL:
+        return
     if reason == TM_CLOSED_endpoint_reset:
-        tm_note_failure(endpoint)
+        if destination.rules.resets:
+            suspect(w, conn)
     elif reason == TM_CLOSED_finished:
-        destination = destination_of(w, conn)
-        if destination != NULL and (
-                w.now_us - conn.accepted_at_us < destination.rules.early_close_ms * 1000):
-            tm_note_failure(endpoint)
+        if w.now_us - conn.accepted_at_us < destination.rules.early_close_ms * 1000:
+            suspect(w, conn)
         else:
-            tm_note_success(endpoint)
+            tm_note_answer(&w.commons.slots[conn.endpoint_slot])
 
 
 cdef void end(Worker *w, uint32_t index, int reason, bint reset) noexcept nogil:
@@ -376,7 +377,7 @@ cdef void first_byte(Worker *w, tm_conn *conn) noexcept nogil:
     cdef uint64_t us = clock_us() - conn.accepted_at_us
     conn.first_byte_us = at_most_32_bits(us) or 1
     tm_histogram_add(&w.live.times[conn.destination_slot].first_byte, tm_latency_bounds_us, us)
-    tm_note_success(&w.commons.slots[conn.endpoint_slot])
+    tm_note_answer(&w.commons.slots[conn.endpoint_slot])
 
 
 cdef inline uint64_t lower(uint64_t one, uint64_t other) noexcept nogil:
@@ -654,6 +655,7 @@ cdef void established(Worker *w, uint32_t index) noexcept nogil:
     cdef bint unix_client = conn.client.family == AF_UNIX
     cdef bint unix_endpoint = conn.endpoint.family == AF_UNIX
     cdef uint32_t kinds = tm_table_log_kinds(w.table)
+    tm_note_success(&w.commons.slots[conn.endpoint_slot])
     conn.close_reason = 0
     conn.deadline_ms = 0
     conn.connect_us = (<uint32_t>clock_us() - conn.connect_us) or 1

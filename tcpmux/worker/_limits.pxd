@@ -13,5 +13,7 @@ cdef void let_go_of_all(Worker *w, uint32_t index) noexcept nogil
 # The limits of its route that concern all its connections. False: one is reached; *reason says
 # for which reason it is to be closed.
 cdef bint let_in(Worker *w, uint32_t index, const tm_route *route, int *reason) noexcept nogil
+# The endpoint has ended the connection without a byte.
+cdef void suspect(Worker *w, const tm_conn *conn) noexcept nogil
 # In a worker's next life: what the dead one was counting.
 cdef void recover_counting(Worker *w) noexcept nogil

@@ -225,44 +225,136 @@ def test_one_that_accepts_and_is_not_well_is_found_out(
         assert health_is(proxy, good.address, "up")
 
 
-def test_endpoints_that_reset_are_ejected_but_never_too_many(
+def greeted(word: bytes) -> Callable[[socket.socket], None]:
+    """Wants to be greeted, and else closes at once, with data unread: the kernel makes that RST."""
+
+    def talk(client: socket.socket) -> None:
+        if client.recv(5) == b"hello":
+            client.sendall(word)
+            client.recv(64)
+
+    return talk
+
+
+def closing(client: socket.socket) -> None:
+    """Ends what it does not like by FIN."""
+    client.recv(4096)
+
+
+def send_garbage(port: int, clients: int = 8) -> None:
+    """Each from an address of its own."""
+    for number in range(clients):
+        with socket.create_connection(
+            ("127.0.0.1", port), DEADLINE, (f"127.0.1.{number + 1}", 0)
+        ) as sock:
+            sock.sendall(b"garbage" * 100)
+            with suppress(OSError):
+                while sock.recv(64):
+                    pass
+
+
+def test_what_clients_send_moves_no_traffic(start_proxy: StartProxy) -> None:
+    """One version resets whoever does not greet it: that is between the two."""
+    port = free_port()
+    with serving(greeted(b"one \n")) as one, serving(saying(b"two \n")) as two:
+        proxy = start_proxy(routes(route("r", port, v1=(95, one.address), v2=(5, two.address))))
+        for _ in range(3):
+            send_garbage(port)
+        wait_for(lambda: proxy.active() == 0, "the garbage to end")
+        assert proxy.destination("v1")["closed"]["endpoint_reset"] >= 20
+        found: Counter[str] = Counter()
+        for _ in range(100):
+            with socket.create_connection(("127.0.0.1", port), DEADLINE) as sock:
+                sock.sendall(b"hello")
+                found[sock.recv(64).decode().split()[0]] += 1
+        assert found == {"one": 95, "two": 5}
+        assert health_is(proxy, one.address, "up")
+        assert endpoint(proxy, one.address)["health_reason"] == ""
+
+
+def test_what_clients_bring_about_is_shown_where_that_is_asked_for(
     start_proxy: StartProxy, one: EchoServer
 ) -> None:
-    """All but one fail: with a tenth of five that may be out, that is one at a time."""
-    port = free_port()
-    passive = {"errors": 3, "ejection_time": "1s", "interval": "1s", "most_ejected": "10%"}
-    with serving(resetting) as a, serving(resetting) as b, serving(resetting) as c:
-        bad = [a.address, b.address, c.address]
-        part = route("r", port, v1=(1, one.address))
-        part["destinations"][0]["endpoints"] += bad
-        proxy = start_proxy(routes({**part, "passive": passive}))
+    """And only if a check fails as well does anything follow from it."""
+    ports = [free_port() for _ in range(3)]
+    never = {"type": "redis", "interval": "1h", "fast_interval": "1h", "fall": 100}
+    kinds: list[dict[str, Any]] = [
+        {"passive": {"resets": True}},
+        {"passive": {"early_close": "1h"}},
+        {"passive": {"resets": True}, "check": never},
+    ]
+    with (
+        serving(greeted(b"")) as resets,
+        serving(closing) as closes,
+        serving(greeted(b"")) as sick,
+    ):
+        servers = [resets, closes, sick]
+        parts = [
+            {**route(f"r{n}", port, v1=(1, server.address), v2=(0, one.address)), **kind}
+            for n, (port, server, kind) in enumerate(zip(ports, servers, kinds, strict=True))
+        ]
+        for part in parts:
+            part["destinations"][0]["endpoints"].append({"address": one.address, "backup": True})
+        proxy = start_proxy(routes(*parts))
+        for port in ports:
+            send_garbage(port)
+        for server in (resets, closes):
+            wait_for(lambda s=server: endpoint(proxy, s.address)["suspected"], "a suspicion")  # type: ignore[misc]
+            found = endpoint(proxy, server.address)
+            assert found["health"] == "up"
+            assert "a check of it succeeds, so it stays" in found["health_reason"]
+        await_health(proxy, sick.address, "ejected")
+        assert "and a check of it fails" in endpoint(proxy, sick.address)["health_reason"]
+        assert said(proxy, "is suspected: ")
+        assert "suspected: " in proxy.run("endpoint").stdout
+        assert f"v1: {resets.address}: suspected: " in proxy.run("status").stdout
 
-        def ejected() -> list[str]:
-            found = proxy.destination("v1")["endpoints"]  # all at one moment
-            return [each["address"] for each in found if each["health"] == "ejected"]
 
-        def has_ejected() -> bool:
-            answers(port, 8)
-            found = ejected()
-            assert len(found) <= 1
-            return bool(found)
+def test_at_the_end_of_an_ejection_no_client_finds_out_that_it_is_dead_still(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    """A backup and a fallback serve, for as long as it takes."""
+    ports = free_port(), free_port()
+    passive = {"ejection_time": "200ms"}
+    with refusing_port() as dead:
+        address = f"127.0.0.1:{dead}"
+        backed = route("backed", ports[0], v1=(1, address))
+        backed["destinations"][0]["endpoints"].append({"address": one.address, "backup": True})
+        fallen = route("fallen", ports[1], v1=(1, address), v2=(0, two.address))
+        fallen["on_unavailable"] = {"fallback": "v2"}
+        proxy = start_proxy(routes({**backed, "passive": passive}, {**fallen, "passive": passive}))
 
-        wait_for(has_ejected, "an endpoint to be ejected")
-        out = ejected()[0]
-        assert "connections in a row failed" in endpoint(proxy, out)["health_reason"]
-        wait_for(lambda: not health_is(proxy, out, "ejected"), "its ejection to be over")
-        assert said(proxy, f"endpoint {out} is tried again after its ejection")
-        wait_for(has_ejected, "another ejection")
+        def are_ejected() -> bool:
+            for port in ports:
+                answers(port, 1)
+            shown = [r["destinations"][0]["endpoints"][0] for r in proxy.status()["routes"]]
+            return all(each["health"] == "ejected" for each in shown)
+
+        wait_for(are_ejected, "both to be ejected")
+        found: Counter[str] = Counter()
+
+        def have_ended_twice() -> bool:
+            for port in ports:
+                found.update(answers(port, 5))
+            texts = [event["text"] for event in proxy.client.events()]
+            return all(
+                any(f"{name}/v1" in text and "another 0.6 s" in text for text in texts)
+                for name in ("backed", "fallen")
+            )
+
+        wait_for(have_ended_twice, "two ejections to have ended")
+        assert found.keys() == {"one", "two"}
 
 
 def test_the_last_endpoint_of_a_route_is_never_ejected(start_proxy: StartProxy) -> None:
     port = free_port()
-    with serving(resetting) as bad:
-        part = route("r", port, v1=(1, bad.address))
+    with refusing_port() as dead:
+        address = f"127.0.0.1:{dead}"
+        part = route("r", port, v1=(1, address))
         proxy = start_proxy(routes({**part, "passive": {"errors": 1}}))
         assert answers(port, 10) == {"reset": 10}
-        assert health_is(proxy, bad.address, "up")
-        assert proxy.destination("v1")["closed"]["endpoint_reset"] == 10
+        wait_for(lambda: said(proxy, "failing, and stays: nobody else serves"), "that to be said")
+        assert health_is(proxy, address, "up")
 
 
 def test_with_too_few_well_all_are_used_and_that_is_said(

@@ -120,7 +120,8 @@ WHOLE = """
       fall: 2
       rise: 4
       port: 99
-    passive: {errors: 2, interval: 1s, ejection_time: 2s, most_ejected: 50%, early_close: 5ms}
+    passive: {errors: 2, interval: 1s, ejection_time: 2s, most_ejected: 50%, early_close: 5ms,
+      resets: on}
     panic_threshold: 30%
     warmup: {duration: 1m, floor: 1%}
     max_connection_duration: {duration: 1h, jitter: 10%}

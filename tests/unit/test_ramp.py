@@ -7,7 +7,7 @@ import pytest
 from tcpmux.config import Passive
 from tcpmux.config.checks import Watch
 from tcpmux.config.turns import MOST_TURNS, turns
-from tcpmux.control.health import ramp_at, ramp_step
+from tcpmux.control.endpoint import ramp_at, ramp_step
 from tcpmux.shm._shm import pick
 
 WATCH = Watch(None, Passive(), 20.0, 10)

@@ -37,8 +37,9 @@ function healthText(endpoint, trouble, now) {
     if (trouble.health_reason) text += `: ${trouble.health_reason}`;
     if (trouble.next_try) text += `; tried again in ${format.duration(trouble.next_try - now)}`;
     texts.push(text);
-  } else if (trouble?.ramp < 100) {
-    texts.push(`warming up: ${trouble.ramp}% of its share`);
+  } else if (trouble) {
+    if (trouble.ramp < 100) texts.push(`warming up: ${trouble.ramp}% of its share`);
+    if (trouble.health_reason) texts.push(trouble.health_reason);
   }
   if (endpoint.state_until) {
     texts.push(`ready again in ${format.duration(endpoint.state_until - now)}`);

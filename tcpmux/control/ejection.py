@@ -1,0 +1,276 @@
+"""Takes endpoints out for what connections meet with there, and back. Runs in control.
+
+    connects that fail      workers count them in a row (csrc/commons.h); enough, and it is ejected
+    resets, early closes    only where asked for; what a client sends can bring them about, so after
+                            enough of different clients control looks for itself, and acts on that
+    the end of an ejection  control looks for itself first: no client is sent there before it has
+                            been found healthy; then the first failure ejects it again
+
+To look is a connect, and the check that is configured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from array import array
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tcpmux.config import Check
+from tcpmux.control.endpoint import Endpoint, Key
+from tcpmux.control.probes import ProbeFailed, ProbeImpossible, probe
+from tcpmux.control.tasks import Tasks
+from tcpmux.shm.image import FALLBACK, READY, REJECT, WELL, DestinationRow, RouteRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tcpmux.shm.view import View
+
+MOST_EJECTIONS = 10  # that ejection_time is multiplied by
+AT_ONCE = 256  # looks under way
+LOOK_TWICE = 2  # at one that is only suspected
+IMPOSSIBLE_AGAIN = 10.0  # s
+SUSPECTING = 3  # different clients
+CONNECT = Check("tcp")
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Of a destination's endpoints."""
+
+    ejected: int
+    healthy: int  # and wanted
+
+
+class Ejection:
+    """Of all endpoints. say: tells what an endpoint is from now on. unsettle: has one looked at
+    until it is as if nothing had been."""
+
+    def __init__(
+        self,
+        view: View,
+        say: Callable[[Endpoint, str], None],
+        unsettle: Callable[[Endpoint], None],
+    ) -> None:
+        self.tasks = Tasks()
+        self.noted: set[Endpoint] = set()  # spared or suspected
+        self._view = view
+        self._say = say
+        self._unsettle = unsettle
+        self._routes: Mapping[str, RouteRow] = {}
+        self._endpoints: Mapping[Key, Endpoint] = {}
+        self._by_slot: dict[int, Endpoint] = {}
+        self._slots = array("I")
+        self._tallies: dict[tuple[str, str], _Tally] = {}
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+
+    def watch(self, routes: Mapping[str, RouteRow], endpoints: Mapping[Key, Endpoint]) -> None:
+        """From now on these."""
+        self._routes, self._endpoints = routes, endpoints
+        watched = (known for known in endpoints.values() if known.watch.passive.errors)
+        self._by_slot = {known.slot: known for known in watched}
+        self._slots = array("I", self._by_slot)
+        for known in list(self.noted):
+            if self._by_slot.get(known.slot) is not known:
+                known.spared = known.suspected = ""
+                self.noted.discard(known)
+
+    def look(self, now: float, restless: Iterable[Endpoint]) -> None:
+        """restless: all that are ejected or have been not long ago."""
+        for endpoint in restless:
+            self._go_on_with(endpoint, now)
+        self._tallies.clear()
+        failing = self._view.commons.failing(self._slots)
+        for slot in failing:
+            self._look_at(self._by_slot[slot], now)
+        if self.noted:
+            unremarkable = self.noted - {self._by_slot[slot] for slot in failing}
+            for endpoint in unremarkable:
+                self._note(endpoint, spared="", suspected="")
+
+    def take_back(self, endpoint: Endpoint, now: float) -> None:
+        """It is no longer ejected."""
+        endpoint.ejected_until = 0.0
+        endpoint.calm_since = now
+        endpoint.failures_before = self._view.commons.failures(endpoint.slot)[0]
+        endpoint.on_trial = True
+
+    # --- what workers have counted ----------------------------------------------------------
+
+    def _go_on_with(self, endpoint: Endpoint, now: float) -> None:
+        if endpoint.ejected_until:
+            if now >= endpoint.ejected_until and not endpoint.is_looked_at:
+                self._begin(endpoint, "a look after an ejection", self._look_after_ejection)
+            return
+        self._count(endpoint)
+        if endpoint.ejections and now - endpoint.calm_since >= endpoint.watch.passive.interval:
+            endpoint.ejections -= 1
+            endpoint.calm_since = now
+            if not endpoint.failures_before:  # else a success shows
+                endpoint.on_trial = False
+
+    def _count(self, endpoint: Endpoint) -> int:
+        """Failures in a row that count."""
+        in_a_row = self._view.commons.failures(endpoint.slot)[0]
+        if in_a_row < endpoint.failures_before:  # a success in between
+            endpoint.failures_before = 0
+            endpoint.on_trial = False
+        return in_a_row - endpoint.failures_before
+
+    def _look_at(self, endpoint: Endpoint, now: float) -> None:
+        if endpoint.ejected_until or endpoint.is_down:
+            return
+        errors = endpoint.watch.passive.errors
+        count = self._count(endpoint)
+        if count >= (1 if endpoint.on_trial else errors):
+            what = "connects in a row" if count > 1 else "connect after the last ejection"
+            self._eject(endpoint, f"{count} {what} failed", now)
+            return
+        in_a_row, _, clients = self._view.commons.suspicions(endpoint.slot)
+        if in_a_row < errors or clients < min(SUSPECTING, errors):
+            self._note(endpoint, spared="", suspected="")
+        elif now >= endpoint.look_again and not endpoint.is_looked_at:
+            self._begin(endpoint, "a look at a suspect", self._look_at_suspect)
+
+    def _note(self, endpoint: Endpoint, *, spared: str, suspected: str) -> None:
+        if spared and spared != endpoint.spared:
+            self._say(endpoint, spared)
+        if suspected and not endpoint.suspected:
+            self._say(endpoint, suspected)
+        endpoint.spared, endpoint.suspected = spared, suspected
+        if spared or suspected:
+            self.noted.add(endpoint)
+        else:
+            self.noted.discard(endpoint)
+
+    # --- a look of our own ------------------------------------------------------------------
+
+    def _begin(
+        self, endpoint: Endpoint, name: str, work: Callable[[Endpoint], Coroutine[None, None, None]]
+    ) -> None:
+        async def looked() -> None:
+            try:
+                await work(endpoint)
+            finally:
+                endpoint.is_looked_at = False
+
+        endpoint.is_looked_at = True
+        self.tasks.once(name, looked())
+
+    async def _found(self, endpoint: Endpoint) -> str | None:
+        """What is wrong with it: "" = nothing; None = this host could not look."""
+        check = endpoint.watch.check or CONNECT
+        async with self._at_once:
+            try:
+                if check.port:  # what is checked is not where clients go
+                    await probe(endpoint.address, replace(CONNECT, timeout=check.timeout))
+                await probe(endpoint.address, check)
+            except ProbeFailed as error:
+                return str(error)
+            except ProbeImpossible:
+                return None
+        return ""
+
+    def _is_current(self, endpoint: Endpoint) -> bool:
+        return self._endpoints.get(endpoint.key) is endpoint
+
+    async def _look_after_ejection(self, endpoint: Endpoint) -> None:
+        wrong = await self._found(endpoint)
+        now = time.monotonic()
+        if not self._is_current(endpoint) or not endpoint.ejected_until:
+            return
+        if wrong is None:
+            endpoint.ejected_until = now + IMPOSSIBLE_AGAIN
+        elif wrong:
+            endpoint.ejected_for = f"still after an ejection: {wrong}"
+            seconds = self._extend(endpoint, now)
+            self._say(endpoint, f"ejected for another {seconds:g} s: {wrong}")
+        else:
+            self.take_back(endpoint, now)
+            self._say(endpoint, "tried again after its ejection: a check of it has succeeded")
+
+    async def _look_at_suspect(self, endpoint: Endpoint) -> None:
+        for _ in range(LOOK_TWICE):
+            wrong = await self._found(endpoint)
+            if not wrong:
+                break
+        now = time.monotonic()
+        endpoint.look_again = now + endpoint.watch.passive.interval
+        in_a_row, _, clients = self._view.commons.suspicions(endpoint.slot)
+        if (
+            wrong is None
+            or endpoint.ejected_until
+            or endpoint.is_down
+            or in_a_row < endpoint.watch.passive.errors  # it has answered meanwhile
+            or not self._is_current(endpoint)
+        ):
+            return
+        what = f"{in_a_row} connections in a row, of {clients} clients or more, had no answer"
+        if wrong:
+            self._tallies.clear()
+            self._eject(endpoint, f"{what}, and a check of it fails: {wrong}", now)
+        else:
+            suspected = f"suspected: {what}; a check of it succeeds, so it stays"
+            self._note(endpoint, spared="", suspected=suspected)
+
+    # --- out --------------------------------------------------------------------------------
+
+    def _extend(self, endpoint: Endpoint, now: float) -> float:
+        endpoint.ejections = min(endpoint.ejections + 1, MOST_EJECTIONS)
+        seconds = endpoint.watch.passive.ejection_time * endpoint.ejections
+        endpoint.ejected_until = now + seconds
+        return seconds
+
+    def _eject(self, endpoint: Endpoint, why: str, now: float) -> None:
+        route = self._routes[endpoint.key[0]]
+        row = next(d for d in route.destinations if d.name == endpoint.key[1])
+        tally = self._tally(route, row)
+        most = endpoint.watch.passive.most_ejected
+        if tally.ejected + 1 > max(1, len(row.endpoints) * most // 100):
+            self._note(
+                endpoint, spared=f"failing, and stays: most_ejected is {most}%", suspected=""
+            )
+        elif not self._others_serve(endpoint, route, row):
+            self._note(endpoint, spared="failing, and stays: nobody else serves", suspected="")
+        else:
+            self._note(endpoint, spared="", suspected="")
+            tally.ejected += 1
+            tally.healthy -= self._serves(endpoint)
+            seconds = self._extend(endpoint, now)
+            endpoint.ejected_for = why
+            self._unsettle(endpoint)
+            self._say(endpoint, f"ejected for {seconds:g} s: {why}")
+
+    def _serves(self, endpoint: Endpoint) -> bool:
+        row = endpoint.row
+        return row is not None and row.state == READY and endpoint.now_is() == WELL
+
+    def _tally(self, route: RouteRow, row: DestinationRow) -> _Tally:
+        """Worked out once for all that fail at the same time."""
+        key = route.name, row.name
+        if key not in self._tallies:
+            same = [self._endpoints[route.name, row.name, str(e.address)] for e in row.endpoints]
+            self._tallies[key] = _Tally(
+                sum(1 for each in same if each.ejected_until), sum(map(self._serves, same))
+            )
+        return self._tallies[key]
+
+    def _others_serve(self, endpoint: Endpoint, route: RouteRow, row: DestinationRow) -> bool:
+        """Whether somebody gets its connections: another of its destination, backups among them,
+        or another destination that gets its share. Else nothing would be better."""
+
+        def serve(destination: DestinationRow, but: int = 0) -> bool:
+            return destination.state == READY and self._tally(route, destination).healthy - but > 0
+
+        if serve(row, but=int(self._serves(endpoint))):
+            return True
+        if route.rules.on_unavailable == REJECT:
+            return False
+        fallback = route.rules.fallback if route.rules.on_unavailable == FALLBACK else -1
+        return any(
+            other is not row and (other.weight or place == fallback) and serve(other)
+            for place, other in enumerate(route.destinations)
+        )
