@@ -108,12 +108,11 @@ class Health:
             }
         now = time.monotonic()
         check = known.watch.check
-        tries = [known.due if known.is_down else known.ejected_until]
-        tries = [at for at in tries if at > now]
+        next_try = known.due if known.is_down else known.ejected_until
         return {
             "health_reason": known.reason,
             "health_since": known.since,
-            "next_try": time.time() + tries[0] - now if tries else None,
+            "next_try": time.time() + max(0.0, next_try - now) if next_try else None,
             "check": check.kind if check else "off",
             "suspected": bool(known.suspected),
         }
