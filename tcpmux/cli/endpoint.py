@@ -94,6 +94,7 @@ def _unresolved(name: NameStatus) -> EndpointStatus | None:
         "health_since": name["since"],
         "next_try": name["next_look"],
         "check": "off",
+        "suspected": False,
         "ramp": 100,
         "state_until": None,
         "priority": 0,
