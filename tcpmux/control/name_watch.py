@@ -8,16 +8,16 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tcpmux.config import Address, HostName
 from tcpmux.control.resolver import LookupFailed, Memory, Resolver
+from tcpmux.control.tasks import Tasks
 from tcpmux.errors import TcpmuxError
 
 if TYPE_CHECKING:
     from tcpmux.control.resolver import Found
-
-log = logging.getLogger("tcpmux.control")
 
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0  # s
 
@@ -52,9 +52,10 @@ class _Name:
 
 class NameWatch:
     """Keeps the addresses of the names in use up to date. tell() gets every change, say() what
-    people should know."""
+    people should know; a fault in a lookup is told as tasks do."""
 
-    def __init__(self, tell: Tell, say: Say) -> None:
+    def __init__(self, tell: Tell, say: Say, tasks: Tasks | None = None) -> None:
+        self._tasks = tasks or Tasks()
         self._tell = tell
         self._say = say
         self._servers: tuple[str, ...] = ()
@@ -76,7 +77,8 @@ class NameWatch:
             one = self._names.get(name)
             if one is None:
                 one = self._names[name] = _Name(name, addresses)
-                one.task = asyncio.create_task(self._follow(one, self._resolver))
+                follow = partial(self._follow, one, self._resolver)
+                one.task = self._tasks.keep(f"looking up {name}", follow)
             one.known = addresses
             if one.error:
                 one.retry = FIRST_RETRY
@@ -110,9 +112,9 @@ class NameWatch:
         while True:
             try:
                 pause = await self._look(one, resolver)
-            except Exception:
+            except Exception as error:
                 # Whatever it is, ending here would leave the name as it is for ever.
-                log.exception("a fault while looking up %s", one.name)
+                self._tasks.fault(f"looking up {one.name}", error, "it is tried again")
                 pause = LAST_RETRY
             one.next_look = time.monotonic() + pause
             one.hurry.clear()

@@ -67,6 +67,7 @@ class HostNames:
                             "health_since": detail["since"],
                             "next_try": detail["next_look"],
                             "check": "off",
+                            "suspected": False,
                         }
                     )
                     if len(found) == MOST_TROUBLES:
@@ -126,7 +127,7 @@ class HostNames:
         from tcpmux.control.resolver import parse_name
 
         if self._watch is None:
-            self._watch = NameWatch(self._tell, self._say)
+            self._watch = NameWatch(self._tell, self._say, self._tasks)
         known = {
             parse_name(name): tuple(map(Address.parse, addresses))
             for name, addresses in message["names"].items()
