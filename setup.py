@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import platform
+import runpy
+import sysconfig
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -35,10 +37,14 @@ GENERATED_CODE_WARNINGS = [
 # csrc/commons.h. On other machines the compiler needs not be told.
 SIXTEEN_BYTE_SWAP = ["-mcx16"] if platform.machine() in ("x86_64", "AMD64") else []
 
+# Made of the headers: csrc/fields.py.
+FIELDS = Path("build/generated/fields.rows")
+COMPILER = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+
 MODULES = {
-    "tcpmux.shm._shm": ["route_table.c", "pick.c"],
+    "tcpmux.shm._shm": ["route_table.c", "pick.c", "trust.c", "commons.c"],
     "tcpmux.shm._readings": [],
-    "tcpmux.worker._limits": ["commons.c"],
+    "tcpmux.worker._limits": ["commons.c", "trust.c"],
     "tcpmux.worker._choice": [],
     "tcpmux.worker._connection": [
         "pump.c",
@@ -55,6 +61,8 @@ MODULES = {
         "sock.c",
         "wheel.c",
         "descriptors.c",
+        "trust.c",
+        "commons.c",
     ],
     "tcpmux.worker._relay": [
         "pipe_pool.c",
@@ -63,9 +71,18 @@ MODULES = {
         "channel.c",
         "descriptors.c",
         "waiter.c",
+        "trust.c",
+        "commons.c",
     ],
-    "tcpmux.worker._handover": ["handover.c", "pipe_pool.c", "wheel.c"],
-    "tcpmux.worker._guardian": ["channel.c", "watch.c"],
+    "tcpmux.worker._handover": [
+        "handover.c",
+        "pipe_pool.c",
+        "wheel.c",
+        "descriptors.c",
+        "trust.c",
+        "commons.c",
+    ],
+    "tcpmux.worker._guardian": ["channel.c", "watch.c", "descriptors.c"],
 }
 
 
@@ -75,13 +92,14 @@ def extensions() -> list[Extension]:
         raise SystemExit(f"TCPMUX_BUILD: expected one of {', '.join(VARIANTS)}, got {variant}")
     compile_args, link_args = VARIANTS[variant]
     werror = ["-Werror"] if os.environ.get("TCPMUX_WERROR") == "1" else []
-    headers = sorted(str(path) for path in Path("csrc").glob("*.[hd]*"))
+    runpy.run_path("csrc/fields.py")["write"](COMPILER, FIELDS)
+    headers = sorted(str(path) for path in [*Path("csrc").glob("*.[hd]*"), FIELDS])
     return [
         Extension(
             name,
             [name.replace(".", "/") + ".pyx", *(f"csrc/{source}" for source in sources)],
             depends=headers,
-            include_dirs=["csrc"],
+            include_dirs=["csrc", str(FIELDS.parent)],
             # Python's own flags switch assertions off. Ours stay on: a worker that finds
             # the impossible must die and be replaced, not go on.
             undef_macros=["NDEBUG"],

@@ -30,6 +30,7 @@
  *                      OFFER    the answer to CLAIM; `value` = the next place, 0 = that was all
  *   guardian -> master DIED     the worker, with wait status `value`
  *                      PRESENCE of the worker is `value` now (enum tm_presence)
+ *                      RENEWED  its region was corrupt and begins anew; `value` connections lost
  *                      GUARD    the sender guards the worker now; to each new master, too
  *   master -> another  BUSY     the answer to CLAIM while the master `value` lives
  *
@@ -69,6 +70,7 @@ enum tm_message_type {
     TM_MESSAGE_KILL,
     TM_MESSAGE_QUIT,
     TM_MESSAGE_LOOPED,
+    TM_MESSAGE_RENEWED,
 };
 
 #define TM_GIVE_ALL UINT64_MAX

@@ -59,21 +59,21 @@ uint64_t tm_source_key(const struct tm_commons *commons, uint32_t route_slot, ui
     } else {
         memcpy(bytes + 5, ip, 8);
     }
-    uint64_t key = tm_keyed_hash(commons->secret, bytes, sizeof(bytes));
+    uint64_t key = tm_keyed_hash(commons->secret, bytes, sizeof(bytes)) & TM_KEY_MASK;
     return key ? key : 1;
 }
 
 static bool is_free(const struct tm_source *source, const struct tm_counted *read, uint64_t now_ns)
 {
     return (read->cell & TM_NO_LIMIT) == 0 &&
-           (read->key == 0 ||
+           ((read->key & TM_KEY_MASK) == 0 ||
             atomic_load_explicit(&source->connects_ns, memory_order_relaxed) <= now_ns);
 }
 
 static bool has_double(const struct tm_source *set, uint64_t key, uint32_t own)
 {
     for (uint32_t way = 0; way < TM_SOURCE_WAYS; way++)
-        if (way != own && tm_counted_read(&set[way].connections).key == key)
+        if (way != own && (tm_counted_read(&set[way].connections).key & TM_KEY_MASK) == key)
             return true;
     return false;
 }
@@ -102,7 +102,7 @@ int tm_source_up(struct tm_commons *commons, uint64_t key, uint64_t limit, uint6
         bool is_new = true;
         for (uint32_t way = 0; way < TM_SOURCE_WAYS; way++) {
             struct tm_counted read = tm_counted_read(&set[way].connections);
-            if (read.key == key) {
+            if ((read.key & TM_KEY_MASK) == key) {
                 place = way, was = read, is_new = false;
                 break;
             }

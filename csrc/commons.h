@@ -8,19 +8,27 @@
  * the two, and nobody could tell afterwards whether it has added or not. Therefore a count
  * bears the signature of its last change:
  *
- *     count (24 bits) | worker + 1 (8) | number of that worker's change (32)
+ *     count (24 bits) | worker + 1 (8) | number of that worker's change (32 and, in the key, 16)
  *
  * and whoever changes it next first notes that the one before has come through, in
- * acknowledged[worker]. A worker writes down what it is about to do (struct tm_author in its
+ * acknowledged[worker]. A signature may stay for as long as nobody counts there, so numbers never
+ * begin anew: 48 bits last for nine years at a million changes a second. A worker writes down what it is about to do (struct tm_author in its
  * region) before it does it; its next life finds its signature or the acknowledgement, or
  * neither: then it did not happen (a detectable compare-and-swap: Attiya, Ben-Baruch and
  * Hendler, "Nesting-Safe Recoverable Linearizability", PODC 2018).
  *
  * SOURCES. Connections by client address, in a table of fixed size: eight places for each value
- * of a hash. A place has the whole hash as its key beside its count, and both change in one
+ * of a hash. A place has 48 bits of the hash as its key beside its count, and both change in one
  * 16-byte compare-and-swap, so a place is never counted up for the wrong client. Two workers
  * may give the same new client two places at the same time. So each looks at all eight again
  * afterwards, and whoever finds a second one takes its own change back and begins anew.
+ *
+ * ORDER. The 16-byte swap and the acknowledgement before it are full barriers, so who reads a cell
+ * by acquire finds acknowledged what was there before. The first life reads tm_author of a process
+ * that has ended. Buckets, tickets and failures stand for themselves: relaxed.
+ *
+ * TRUST. One worker's fault must not stop the others: what is read here is bounded where it is
+ * used, and a time or an account that can't be is one that has not begun.
  */
 #ifndef TM_COMMONS_H
 #define TM_COMMONS_H
@@ -41,9 +49,13 @@
 
 /* 16 bytes that change together. */
 struct tm_counted {
-    _Alignas(16) uint64_t key; /* of a source; else 0 */
-    uint64_t cell;             /* count and signature */
+    _Alignas(16) uint64_t key; /* of a source, else 0; above it 16 bits of the signature */
+    uint64_t cell;             /* count and the rest of the signature */
 };
+
+#define TM_KEY_BITS 48
+#define TM_KEY_MASK ((UINT64_C(1) << TM_KEY_BITS) - 1)
+#define TM_CHANGE_MASK ((UINT64_C(1) << 48) - 1)
 
 /* What is counted of one route, destination or endpoint, by its slot. */
 struct tm_common {
@@ -72,7 +84,7 @@ struct tm_source {
 };
 
 struct tm_acknowledged {
-    _Alignas(TM_CACHE_LINE) _Atomic uint32_t change;
+    _Alignas(TM_CACHE_LINE) _Atomic uint64_t change; /* the highest number known to have happened */
 };
 
 /* Notes of connections that this instance makes, by their local ports: trace.h. */
@@ -101,9 +113,9 @@ struct tm_author {
 
 enum tm_counting { TM_COUNT_NOTHING = 0, TM_COUNT_UP, TM_COUNT_DOWN };
 
-static inline uint32_t tm_author_change(const struct tm_author *author)
+static inline uint64_t tm_author_change(const struct tm_author *author)
 {
-    return (uint32_t)(author->change >> 8);
+    return author->change >> 8 & TM_CHANGE_MASK;
 }
 
 static inline enum tm_counting tm_author_step(const struct tm_author *author)
@@ -145,21 +157,38 @@ static inline bool tm_counted_swap(struct tm_counted *at, struct tm_counted was,
     return __sync_bool_compare_and_swap((pair *)at, before, after);
 }
 
-static inline void tm_acknowledge(struct tm_commons *commons, uint64_t cell)
+/* Worker + 1 of the last change; 0: nobody has changed it, or it says a worker that can't be. */
+static inline uint32_t tm_counted_by(struct tm_counted counted)
 {
-    uint32_t worker = (uint32_t)(cell >> 24 & 0xff), change = (uint32_t)(cell >> 32);
-    if (worker == 0)
+    uint32_t by = (uint32_t)(counted.cell >> 24 & 0xff);
+    return by <= TM_MAX_SHARDS ? by : 0;
+}
+
+static inline uint64_t tm_counted_change(struct tm_counted counted)
+{
+    return counted.cell >> 32 | counted.key >> TM_KEY_BITS << 32;
+}
+
+static inline void tm_acknowledge(struct tm_commons *commons, struct tm_counted was)
+{
+    uint32_t by = tm_counted_by(was);
+    uint64_t change = tm_counted_change(was);
+    if (by == 0)
         return;
-    _Atomic uint32_t *at = &commons->acknowledged[worker - 1].change;
-    uint32_t known = atomic_load_explicit(at, memory_order_relaxed);
-    while ((int32_t)(change - known) > 0 && !atomic_compare_exchange_weak(at, &known, change))
+    _Atomic uint64_t *at = &commons->acknowledged[by - 1].change;
+    uint64_t known = atomic_load_explicit(at, memory_order_relaxed);
+    while (change > known && !atomic_compare_exchange_weak(at, &known, change))
         ;
 }
 
-static inline uint64_t tm_signed_count(const struct tm_author *author, uint64_t count)
+static inline struct tm_counted tm_signed(const struct tm_author *author, uint64_t key,
+                                          uint64_t count)
 {
-    return count | (uint64_t)(author->worker + 1) << 24 |
-           (uint64_t)tm_author_change(author) << 32;
+    uint64_t change = tm_author_change(author);
+    return (struct tm_counted){
+        .key = (key & TM_KEY_MASK) | change >> 32 << TM_KEY_BITS,
+        .cell = (count & TM_NO_LIMIT) | (uint64_t)(author->worker + 1) << 24 | change << 32,
+    };
 }
 
 /* One attempt to make `now` of `was`, signed. */
@@ -167,8 +196,8 @@ static inline bool tm_counted_sign(struct tm_commons *commons, struct tm_counted
                                    struct tm_counted was, uint64_t key, uint64_t count,
                                    const struct tm_author *author)
 {
-    tm_acknowledge(commons, was.cell);
-    return tm_counted_swap(at, was, (struct tm_counted){key, tm_signed_count(author, count)});
+    tm_acknowledge(commons, was);
+    return tm_counted_swap(at, was, tm_signed(author, key, count));
 }
 
 /* The two words may be of different moments: then a swap fails. */
@@ -178,17 +207,21 @@ static inline struct tm_counted tm_counted_read(const struct tm_counted *at)
                                __atomic_load_n(&at->cell, __ATOMIC_ACQUIRE)};
 }
 
-/* One more, if that is not more than `limit`. False: it is full, and nothing happened.
+/* One more, if that is not more than `limit`. False: it is full, and nothing happened. Without a
+ * limit (TM_NO_LIMIT) never: a count that can't be true turns nobody away.
  * Between tm_author_begin(UP) and tm_author_end(). */
 static inline bool tm_count_up(struct tm_commons *commons, struct tm_counted *at, uint64_t limit,
                                const struct tm_author *author)
 {
     struct tm_counted was;
+    uint64_t count;
     do {
         was = tm_counted_read(at);
-        if ((was.cell & TM_NO_LIMIT) >= limit)
+        count = was.cell & TM_NO_LIMIT;
+        if (count >= limit && limit < TM_NO_LIMIT)
             return false;
-    } while (!tm_counted_sign(commons, at, was, was.key, (was.cell & TM_NO_LIMIT) + 1, author));
+    } while (!tm_counted_sign(commons, at, was, was.key,
+                              count < TM_NO_LIMIT ? count + 1 : count, author));
     return true;
 }
 
@@ -208,14 +241,30 @@ static inline void tm_count_down(struct tm_commons *commons, struct tm_counted *
 static inline bool tm_author_did(const struct tm_commons *commons, const struct tm_counted *at,
                                  const struct tm_author *author)
 {
-    uint64_t cell = __atomic_load_n(&at->cell, __ATOMIC_ACQUIRE);
-    uint32_t change = tm_author_change(author);
-    if ((cell >> 24 & 0xff) == author->worker + 1 && (uint32_t)(cell >> 32) == change)
+    uint64_t change = tm_author_change(author);
+    struct tm_counted now = tm_counted_read(at);
+    if (tm_counted_by(now) == author->worker + 1 && tm_counted_change(now) == change)
         return true;
-    /* Whoever has signed over it has acknowledged before. */
-    uint32_t known = atomic_load(&commons->acknowledged[author->worker].change);
-    return (int32_t)(known - change) >= 0;
+    /* Whoever has signed over it, be it one of the two words read, has acknowledged before. */
+    return atomic_load(&commons->acknowledged[author->worker].change) >= change;
 }
+
+/* At the start of a life, before anything else is done with an author that may be corrupt: what it
+ * says can be true afterwards, and its numbers go on above all that were ever seen. */
+static inline void tm_author_mend(struct tm_author *author, struct tm_commons *commons,
+                                  uint32_t worker)
+{
+    _Atomic uint64_t *at = &commons->acknowledged[worker].change;
+    uint64_t known = atomic_load(at), number = author->change >> 8;
+    author->worker = worker;
+    if (known > TM_CHANGE_MASK / 2)
+        atomic_store(at, known = 0);
+    if (number > TM_CHANGE_MASK / 2 || number < known || (author->change & 0xff) > TM_COUNT_DOWN)
+        tm_author_note(author, (known + 1) << 8 | TM_COUNT_NOTHING);
+}
+
+/* Workers look at the clock once a turn, which may take long. */
+#define TM_CLOCKS_DIFFER_NS 10000000000ull
 
 /* A token from a bucket that gets one every `interval_ns` and holds `burst` (>= 1).
  * False: it is empty. (The generic cell rate algorithm, ITU-T I.371.) */
@@ -225,6 +274,10 @@ static inline bool tm_bucket_take(_Atomic uint64_t *next_ns, uint64_t now_ns, ui
     uint64_t next = atomic_load_explicit(next_ns, memory_order_relaxed), from;
     do {
         from = next > now_ns ? next : now_ns;
+        /* Further ahead than takes could bring it, and clocks differ by: corrupt, or of a limit
+         * that was changed. */
+        if (from - now_ns > interval_ns * burst + TM_CLOCKS_DIFFER_NS)
+            from = now_ns;
         if (from - now_ns > interval_ns * (burst - 1))
             return false;
     } while (!atomic_compare_exchange_weak_explicit(next_ns, &next, from + interval_ns,
@@ -235,13 +288,14 @@ static inline bool tm_bucket_take(_Atomic uint64_t *next_ns, uint64_t now_ns, ui
 /* Puts `cost_ns` on a bucket's account; returns how far it is ahead of now, in ns. Time of up to
  * TM_CREDIT_NS that was not used before is not lost. */
 #define TM_CREDIT_NS 100000000ull
+#define TM_MOST_AHEAD_NS 86400000000000ull /* a day: an account further ahead is corrupt */
 static inline uint64_t tm_bucket_charge(_Atomic uint64_t *next_ns, uint64_t now_ns,
                                         uint64_t cost_ns)
 {
     uint64_t next = atomic_load_explicit(next_ns, memory_order_relaxed), to;
     uint64_t least = now_ns > TM_CREDIT_NS ? now_ns - TM_CREDIT_NS : 0;
     do {
-        to = (next > least ? next : least) + cost_ns;
+        to = (next > least && next - least <= TM_MOST_AHEAD_NS ? next : least) + cost_ns;
     } while (!atomic_compare_exchange_weak_explicit(next_ns, &next, to, memory_order_relaxed,
                                                     memory_order_relaxed));
     return to > now_ns ? to - now_ns : 0;
@@ -263,19 +317,23 @@ static inline void tm_retries_earn(_Atomic int64_t *used, uint64_t percent)
 
 static inline bool tm_retries_take(_Atomic int64_t *used, uint64_t burst)
 {
-    int64_t now = atomic_load_explicit(used, memory_order_relaxed);
+    int64_t now = atomic_load_explicit(used, memory_order_relaxed), most = (int64_t)burst * 100, more;
+    bool taken;
     do {
-        if (now + 100 > (int64_t)burst * 100)
-            return false;
-    } while (!atomic_compare_exchange_weak_explicit(used, &now, now + 100, memory_order_relaxed,
-                                                    memory_order_relaxed));
-    return true;
+        /* Between nothing and all of it, also after a change of the burst. */
+        more = now < 0 ? 0 : now > most ? most : now;
+        taken = more + 100 <= most;
+        more = taken ? more + 100 : more;
+    } while (more != now && !atomic_compare_exchange_weak_explicit(
+                                used, &now, more, memory_order_relaxed, memory_order_relaxed));
+    return taken;
 }
 
 /* SipHash-1-3 (Aumasson and Bernstein) of `length` bytes: nobody can choose addresses that meet. */
 uint64_t tm_keyed_hash(const uint64_t secret[2], const unsigned char *bytes, uint32_t length);
 
-/* The key of a client of a route: its IPv4 address, or the first 64 bits of IPv6. Never 0.
+/* The key of a client of a route: its IPv4 address, or the first 64 bits of IPv6; TM_KEY_BITS,
+ * never 0.
  * ip: 16 bytes of which IPv4 uses four. */
 uint64_t tm_source_key(const struct tm_commons *commons, uint32_t route_slot, uint16_t family,
                        const unsigned char ip[16]);
@@ -314,9 +372,11 @@ static inline void tm_avoid(struct tm_common *endpoint, uint64_t until_ms)
 {
     atomic_store_explicit(&endpoint->avoid_until_ms, until_ms, memory_order_relaxed);
 }
+#define TM_AVOID_MOST_MS 60000 /* longer than any endpoint is avoided */
 static inline bool tm_avoided(const struct tm_common *endpoint, uint64_t now_ms)
 {
-    return atomic_load_explicit(&endpoint->avoid_until_ms, memory_order_relaxed) > now_ms;
+    uint64_t until = atomic_load_explicit(&endpoint->avoid_until_ms, memory_order_relaxed);
+    return until > now_ms && until - now_ms <= TM_AVOID_MOST_MS;
 }
 static inline uint64_t tm_avoided_until(const struct tm_common *endpoint)
 {
@@ -335,7 +395,7 @@ static inline void tm_note_success(struct tm_common *endpoint)
 }
 static inline void tm_note_suspicion(struct tm_common *endpoint, uint64_t source_key)
 {
-    atomic_fetch_or_explicit(&endpoint->suspects, 1ull << (source_key >> 58),
+    atomic_fetch_or_explicit(&endpoint->suspects, 1ull << (source_key >> (TM_KEY_BITS - 6)),
                              memory_order_relaxed);
     atomic_fetch_add_explicit(&endpoint->suspicions, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&endpoint->suspicions_all, 1, memory_order_relaxed);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 enum { CLOSED = 0, UNCLAIMED, CLAIMED };
@@ -61,9 +62,14 @@ int tm_descriptors_list(struct tm_descriptors *all)
     return error;
 }
 
+bool tm_descriptors_free_to_claim(const struct tm_descriptors *all, int fd)
+{
+    return fd >= 0 && fd < all->size && all->states[fd] == UNCLAIMED;
+}
+
 bool tm_descriptors_claim(struct tm_descriptors *all, int fd)
 {
-    if (fd < 0 || fd >= all->size || all->states[fd] != UNCLAIMED)
+    if (!tm_descriptors_free_to_claim(all, fd))
         return false;
     all->states[fd] = CLAIMED;
     return true;
@@ -94,7 +100,35 @@ bool tm_is_socket(int fd)
     return kind(fd) == S_IFSOCK;
 }
 
-bool tm_is_pipe(int fd)
+static int option(int fd, int name)
 {
-    return kind(fd) == S_IFIFO;
+    int value = -1;
+    socklen_t size = sizeof(value);
+    return getsockopt(fd, SOL_SOCKET, name, &value, &size) < 0 ? -1 : value;
+}
+
+int tm_stream_family(int fd)
+{
+    int family = option(fd, SO_DOMAIN);
+    if (option(fd, SO_TYPE) != SOCK_STREAM || option(fd, SO_ACCEPTCONN) != 0)
+        return -1;
+    return family == AF_INET || family == AF_INET6 || family == AF_UNIX ? family : -1;
+}
+
+bool tm_is_listening(int fd)
+{
+    return option(fd, SO_TYPE) == SOCK_STREAM && option(fd, SO_ACCEPTCONN) == 1;
+}
+
+bool tm_is_line(int fd)
+{
+    return option(fd, SO_DOMAIN) == AF_UNIX && option(fd, SO_TYPE) == SOCK_SEQPACKET &&
+           option(fd, SO_ACCEPTCONN) == 0;
+}
+
+bool tm_is_pipe(int in, int out)
+{
+    struct stat one, other;
+    return fstat(in, &one) == 0 && fstat(out, &other) == 0 && S_ISFIFO(one.st_mode) &&
+           S_ISFIFO(other.st_mode) && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
 }

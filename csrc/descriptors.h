@@ -2,6 +2,7 @@
  * table of descriptors lives on, to find those that nobody knows about.
  *
  *     tm_descriptors_list(&all)           what is open now
+ *     tm_descriptors_free_to_claim(&all, fd)
  *     tm_descriptors_claim(&all, fd)      false: not open, or somebody else's already
  *     for (fd = tm_descriptors_next(&all, 0); fd >= 0; fd = tm_descriptors_next(&all, fd + 1))
  *         ...                             nobody's
@@ -23,12 +24,19 @@ struct tm_descriptors {
 
 /* 0 or -errno. */
 int tm_descriptors_list(struct tm_descriptors *all) __attribute__((warn_unused_result));
+bool tm_descriptors_free_to_claim(const struct tm_descriptors *all, int fd);
 bool tm_descriptors_claim(struct tm_descriptors *all, int fd);
 int tm_descriptors_next(const struct tm_descriptors *all, int from);
 void tm_descriptors_free(struct tm_descriptors *all);
 
-/* What it is. */
+/* What it is, whatever a record says of it. */
 bool tm_is_socket(int fd);
-bool tm_is_pipe(int fd);
+/* AF_INET, AF_INET6 or AF_UNIX of a connection's socket; -1: it is none. */
+int tm_stream_family(int fd);
+bool tm_is_listening(int fd);
+/* An end of a line to the master or to another worker, which no client's or endpoint's socket is. */
+bool tm_is_line(int fd);
+/* The two ends of one pipe. */
+bool tm_is_pipe(int in, int out);
 
 #endif

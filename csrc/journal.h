@@ -21,6 +21,12 @@
  * SIOCOUTQ), and what is in a pipe (FIONREAD). It does not count for UNIX sockets, nor past
  * TCP urgent data; there recvmmsg and sendmmsg are used, which write the length into
  * `received` and `passed` here before they return.
+ *
+ * No fences are needed: the reader begins after the writer's process has ended, and the kernel
+ * has ordered the two (wait, clone). The compiler is held by signal fences.
+ *
+ * An operation is stored with its complement, so that a corrupt one is noticed and not acted on:
+ * bytes would be lost or another connection's delivered.
  */
 #ifndef TM_JOURNAL_H
 #define TM_JOURNAL_H
@@ -41,6 +47,8 @@ enum tm_operation {
     TM_PEEK_SEND, /* as SEND; the bytes are still in the source as well */
     TM_PEEK_TAKE, /* dropping `sent` bytes from the source */
     TM_TAKE,      /* what another worker gives may not be in a record yet: it has it as well */
+    TM_OPERATIONS,
+    TM_GARBLED = TM_OPERATIONS, /* never stored: the journal does not say what it was */
 };
 
 #define TM_UNKNOWN UINT32_MAX /* in a cell: the call has not returned a length */
@@ -54,7 +62,7 @@ struct tm_cell {
 
 struct tm_journal {
     uint32_t current;   /* record being worked on, TM_NONE = none */
-    uint8_t operation;  /* enum tm_operation */
+    uint16_t sealed;    /* enum tm_operation and, in the high byte, its complement */
     uint8_t side;       /* of the half that it is about */
     uint32_t listener;  /* ACCEPT: from which */
     uint32_t read;      /* bytes in the buffer */
@@ -67,8 +75,17 @@ struct tm_journal {
 static inline void tm_journal_note(struct tm_journal *journal, enum tm_operation operation)
 {
     atomic_signal_fence(memory_order_seq_cst);
-    __atomic_store_n(&journal->operation, (uint8_t)operation, __ATOMIC_RELAXED);
+    __atomic_store_n(&journal->sealed, (uint16_t)(operation | (~operation & 0xff) << 8),
+                     __ATOMIC_RELAXED);
     atomic_signal_fence(memory_order_seq_cst);
+}
+
+static inline enum tm_operation tm_journal_operation(const struct tm_journal *journal)
+{
+    uint32_t operation = journal->sealed & 0xff;
+    if ((journal->sealed >> 8 ^ operation) != 0xff || operation >= TM_OPERATIONS)
+        return TM_GARBLED;
+    return (enum tm_operation)operation;
 }
 
 #endif

@@ -30,11 +30,12 @@
 #include "route_table.h"
 
 #define TM_LIVE_MAGIC 0x6576696c78757463ull /* "ctuxlive", little endian */
-#define TM_LIVE_FORMAT 6u
+#define TM_LIVE_FORMAT 7u
 
 #define TM_BUFFER_SIZE 65536u /* bytes of one recv; at most TM_PIPE_MIN, so that any rest fits a pipe */
 #define TM_MAX_LISTENING (TM_MAX_LISTENERS * TM_MAX_SHARDS)
 #define TM_MAX_LINES TM_MAX_SHARDS /* to other workers, one each */
+#define TM_MAX_RECORDS (1u << 24)  /* of a worker: far above any RLIMIT_NOFILE */
 
 enum tm_close_reason {
     TM_OPEN = 0,
@@ -115,6 +116,8 @@ struct tm_listening {
     uint8_t polled;   /* in epoll now */
 };
 
+#define TM_UNARMED UINT16_MAX
+
 /* Where a connection came from that another worker handed over: tells a second delivery of
  * the same one. */
 struct tm_origin {
@@ -138,7 +141,8 @@ struct tm_conn {
     uint32_t idle_timeout_ms; /* as configured when it was picked; 0 = off */
 
     uint32_t timer_next, timer_prev; /* indexes, TM_NONE = end; wheel.h */
-    uint32_t timer_slot;             /* TM_NONE = not armed */
+    uint16_t timer_place;            /* wheel.h; TM_UNARMED = none */
+    uint8_t sealed[2];               /* of fd[]: tm_seal() */
     uint32_t next;                   /* in the free, ready or dead list */
     uint8_t ready;                   /* halves waiting in the ready list, a bit each */
     uint8_t listed;                  /* in the ready list */
@@ -199,8 +203,11 @@ struct tm_live {
     _Atomic uint32_t connections; /* records in use */
     uint32_t records_used; /* records[] beyond were never touched, and have no memory yet */
     uint32_t orders;       /* enum tm_order */
+    uint32_t orders_again; /* the complement; if it is not, there are none, and the master
+                            * repeats them */
     int32_t channel;       /* line to the master; -1 = it is gone */
     int32_t lines[TM_MAX_LINES]; /* to other workers, for handing connections over; -1 = none */
+    uint32_t records_again; /* as records_used: one of the two is right, and not side by side */
     uint64_t gives_to;           /* the lines, a bit each, over which this worker gives its own */
     uint32_t listening_count;    /* places of listening[] in use, free ones among them */
     _Atomic uint32_t ending; /* why this life ends by itself (enum tm_ending); 0 = it does not */
@@ -230,24 +237,78 @@ static inline size_t tm_live_size(uint32_t capacity)
     return sizeof(struct tm_live) + (size_t)capacity * sizeof(struct tm_conn);
 }
 
-static inline bool tm_live_valid(const struct tm_live *live, size_t size)
+/* How many records a region of that size has; -1: it can't be one. What the region itself says is
+ * not asked: its worker writes it. */
+static inline int64_t tm_live_capacity(size_t size)
 {
-    return size >= sizeof(*live) && live->magic == TM_LIVE_MAGIC && live->format == TM_LIVE_FORMAT &&
-           live->size == size && live->size == tm_live_size(live->capacity);
+    if (size < tm_live_size(0) || (size - tm_live_size(0)) % sizeof(struct tm_conn) != 0 ||
+        size > tm_live_size(TM_MAX_RECORDS))
+        return -1;
+    return (int64_t)((size - tm_live_size(0)) / sizeof(struct tm_conn));
 }
 
-static inline void tm_live_init(struct tm_live *live, uint32_t worker, uint32_t capacity)
+/* The words that never change. */
+static inline void tm_live_head(struct tm_live *live, uint32_t worker, uint32_t capacity)
 {
     live->magic = TM_LIVE_MAGIC;
     live->format = TM_LIVE_FORMAT;
     live->worker = worker;
     live->capacity = capacity;
     live->size = tm_live_size(capacity);
+    live->author.worker = worker;
+}
+
+static inline void tm_live_order(struct tm_live *live, uint32_t orders)
+{
+    live->orders = orders;
+    live->orders_again = ~orders;
+}
+
+/* The number of a record that was never used; the caller knows that there is one. */
+static inline uint32_t tm_live_next_record(struct tm_live *live)
+{
+    uint32_t index = live->records_used;
+    live->records[index].state = TM_FREE; /* whatever has got there */
+    live->records_again = index + 1;
+    atomic_signal_fence(memory_order_seq_cst);
+    live->records_used = index + 1;
+    return index;
+}
+
+static inline void tm_live_init(struct tm_live *live, uint32_t worker, uint32_t capacity)
+{
+    tm_live_head(live, worker, capacity);
+    tm_live_order(live, 0);
     live->channel = -1;
     for (int line = 0; line < TM_MAX_LINES; line++)
         live->lines[line] = -1;
     live->journal.current = TM_NONE;
-    live->author.worker = worker;
+    tm_journal_note(&live->journal, TM_NOTHING);
+}
+
+/* --- descriptors of a record ---
+ *
+ * A corrupt number may be that of another connection's socket, and bytes would go to somebody
+ * else. So each has a seal. A death can come between the two stores, and so the seal is there
+ * first and goes last: where the number is -1 the seal says nothing. */
+static inline uint8_t tm_seal(int32_t fd)
+{
+    return (uint8_t)((((uint32_t)fd + 1) * 0x9e3779b1u >> 24) ^ 0xa5);
+}
+
+static inline void tm_conn_set_fd(struct tm_conn *conn, int side, int32_t fd)
+{
+    if (fd >= 0) {
+        conn->sealed[side] = tm_seal(fd);
+        atomic_signal_fence(memory_order_seq_cst);
+    }
+    __atomic_store_n(&conn->fd[side], fd, __ATOMIC_RELAXED);
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+static inline bool tm_conn_fd_sealed(const struct tm_conn *conn, int side)
+{
+    return conn->sealed[side] == tm_seal(conn->fd[side]);
 }
 
 /* The single writer's way to count: no lock prefix, and no torn value for readers. */

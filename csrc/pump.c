@@ -269,6 +269,7 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
                                 int destination, bool source_hung_up)
 {
     size_t read = 0;
+    half->blocked = TM_PUMPING;
     enum tm_pump_result result = flush(half, destination);
     while (result == TM_PUMP_DRAINED || result == TM_PUMP_YIELD) {
         size_t got = 0;
@@ -329,11 +330,41 @@ static void recount(struct tm_half *half, int source, int destination, bool we_c
         half->bytes += more - half->queued;
 }
 
+/* What the journal says of bytes is said a second time: by the record, and by the kernel where it
+ * counts. A corrupt number must not pass on bytes of another connection. */
+static bool is_confirmed(const struct tm_pump *pump, const struct tm_half *half, int source,
+                         int destination, bool we_connected, uint64_t sent)
+{
+    const struct tm_journal *journal = pump->journal;
+    enum tm_operation operation = tm_journal_operation(journal);
+    bool counted = half->bytes == journal->before + sent;
+    bool not_yet = half->bytes == journal->before;
+    uint64_t seen = 0;
+    switch (operation) {
+    case TM_RECEIVE:
+        return not_yet;
+    case TM_PEEK_SEND:
+        return counted || not_yet; /* an earlier recovery may have come so far */
+    case TM_SEND:
+        if (!counted && !not_yet)
+            return false;
+        return bytes_received(pump, half, source, &seen) != 0 || seen == journal->read;
+    case TM_QUEUE:
+        if (!counted || (bytes_received(pump, half, source, &seen) == 0 && seen != journal->read))
+            return false;
+        return bytes_sent(pump, half, destination, we_connected, &seen) != 0 || seen == sent;
+    default:
+        if (!counted && !not_yet)
+            return false;
+        return bytes_sent(pump, half, destination, we_connected, &seen) != 0 || seen == sent;
+    }
+}
+
 int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int destination,
                     bool we_connected)
 {
     struct tm_journal *journal = pump->journal;
-    enum tm_operation operation = journal->operation;
+    enum tm_operation operation = tm_journal_operation(journal);
     uint64_t read = journal->read, sent = 0, taken = 0;
     int error = 0;
     switch (operation) {
@@ -350,13 +381,16 @@ int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int 
         sent = journal->sent;
         error = bytes_received(pump, half, source, &taken);
         break;
+    case TM_GARBLED:
+        return -EUCLEAN;
     default:
         recount(half, source, destination, we_connected);
         return 0;
     }
     if (error)
         return error;
-    if (read > pump->buffer_size || sent > read || taken > sent || half->queued > read - sent)
+    if (read > pump->buffer_size || sent > read || taken > sent || half->queued > read - sent ||
+        !is_confirmed(pump, half, source, destination, we_connected, sent))
         return -EUCLEAN;
     half->bytes = journal->before + sent;
     if (operation == TM_PEEK_SEND) {

@@ -44,7 +44,7 @@ struct tm_half {
     uint8_t state;    /* enum tm_half_state */
     uint8_t splicing; /* 0 = copy */
     uint8_t streak;   /* consecutive reads that spoke for the other mode */
-    uint8_t blocked;  /* the last call ended with BLOCKED */
+    uint8_t blocked;  /* the last call ended with BLOCKED; TM_PUMPING while there is one */
     int16_t error;    /* errno of the last *_ERROR, or of one that is still to be told */
     uint8_t uncounted; /* enum tm_uncounted: where the kernel's counts are of no use */
     uint8_t paused;    /* not read before paid_us: its rate is limited */
@@ -58,6 +58,8 @@ enum tm_uncounted {
     TM_UNCOUNTED_SOURCE = 1,      /* UNIX, or urgent data has been seen */
     TM_UNCOUNTED_DESTINATION = 2, /* UNIX */
 };
+
+#define TM_PUMPING 2 /* tells recovery whose bytes are in the buffer, if the journal does not */
 
 enum tm_half_state {
     TM_HALF_OPEN = 0,
@@ -101,7 +103,8 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
  * half that the journal names, before anything else is done with it; half.queued is what the
  * pipe holds by the kernel's count. we_connected: the
  * destination is a socket that connect() was called on. 0, or -errno if that can't be told or
- * done: then bytes would be lost or doubled, and the connection has to be reset. */
+ * done, or if journal, record and kernel disagree: then bytes would be lost or doubled, and the
+ * connection has to be reset. */
 int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int destination,
                     bool we_connected) __attribute__((warn_unused_result));
 

@@ -210,6 +210,7 @@ struct tm_table {
     uint32_t format;
     uint32_t worker_count;
     uint64_t size;
+    uint64_t layout;     /* of all regions, by the build that made them */
     int64_t started_at;  /* seconds since the epoch */
     int32_t master_pid;
     int32_t control_pid;

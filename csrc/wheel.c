@@ -50,7 +50,7 @@ void tm_wheel_arm(struct tm_wheel *wheel, struct tm_conn *records, uint32_t inde
     uint32_t slot = deadline_ms < fine_horizon_ms
                         ? slot_for(&FINE, wheel->fine_tick, deadline_ms)
                         : slot_for(&COARSE, wheel->coarse_tick, deadline_ms);
-    conn->timer_slot = slot;
+    conn->timer_place = (uint16_t)slot;
     conn->timer_prev = TM_NONE;
     conn->timer_next = wheel->heads[slot];
     if (conn->timer_next != TM_NONE)
@@ -63,18 +63,18 @@ void tm_wheel_arm(struct tm_wheel *wheel, struct tm_conn *records, uint32_t inde
 void tm_wheel_disarm(struct tm_wheel *wheel, struct tm_conn *records, uint32_t index)
 {
     struct tm_conn *conn = &records[index];
-    if (conn->timer_slot == TM_NONE)
+    if (conn->timer_place == TM_UNARMED)
         return;
-    assert(conn->timer_slot < TM_WHEEL_SLOTS);
+    assert(conn->timer_place < TM_WHEEL_SLOTS);
     if (conn->timer_prev != TM_NONE)
         records[conn->timer_prev].timer_next = conn->timer_next;
     else
-        wheel->heads[conn->timer_slot] = conn->timer_next;
+        wheel->heads[conn->timer_place] = conn->timer_next;
     if (conn->timer_next != TM_NONE)
         records[conn->timer_next].timer_prev = conn->timer_prev;
-    if (wheel->heads[conn->timer_slot] == TM_NONE)
-        mark(wheel, conn->timer_slot, 0);
-    conn->timer_slot = TM_NONE;
+    if (wheel->heads[conn->timer_place] == TM_NONE)
+        mark(wheel, conn->timer_place, 0);
+    conn->timer_place = TM_UNARMED;
     wheel->armed--;
 }
 

@@ -148,7 +148,14 @@ def attach(estate: Estate) -> tuple[Table, Commons, list[Live]] | None:
     try:
         table = Table.attach(estate.table, writable=True)
         commons = Commons.attach(estate.commons, writable=True)
-        return table, commons, [Live.attach(fd, writable=True) for fd in estate.lives]
+        return (
+            table,
+            commons,
+            [
+                Live.attach(fd, writable=True, worker=number)
+                for number, fd in enumerate(estate.lives)
+            ],
+        )
     except ValueError:
         return None
 

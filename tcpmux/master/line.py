@@ -28,6 +28,7 @@ from tcpmux.worker.process import (
     OFFER,
     PRESENCE,
     REMOVED,
+    RENEWED,
     ROOM,
     SEEN,
     STARTED,
@@ -229,6 +230,14 @@ class Worker:
                 self.answered = value
             elif kind == UNLINED:
                 self.uncertain, self.in_order = True, False
+            elif kind == RENEWED:
+                log.error(
+                    "worker %d: its shared memory was corrupt and has ended its lives at their "
+                    "start; it begins anew, and %d connections are lost",
+                    self.id,
+                    value,
+                    extra=_EVENT,
+                )
             elif kind in (FULL, ROOM, DIED, STARTED, PRESENCE):
                 self._note(kind, value)
                 changed = True

@@ -442,9 +442,10 @@ class Workers:
             )
 
     def _late(self, generation: int, timeout: float) -> list[Worker]:
-        late = wait_for_all(
-            self.running, lambda worker: worker.live.generation_seen >= generation, timeout
-        )
+        def has_seen(worker: Worker) -> bool:
+            return generation <= worker.live.generation_seen <= self._table.generation
+
+        late = wait_for_all(self.running, has_seen, timeout)
         self.place_shards()  # messages may have come in meanwhile
         return late
 

@@ -212,6 +212,7 @@ cdef extern from "route_table.h" nogil:
         uint32_t upgrades
         uint32_t upgrade_state
         char upgrade_error[512]
+        uint64_t layout
         uint64_t reloads_done, reloads_refused
         char labels[135168][120]
 
@@ -358,11 +359,11 @@ cdef extern from "journal.h" nogil:
 
     cdef struct tm_journal:
         uint32_t current
-        uint8_t operation
         uint8_t side
         uint32_t listener
 
     void tm_journal_note(tm_journal *journal, tm_operation operation)
+    tm_operation tm_journal_operation(const tm_journal *journal)
 
 
 cdef extern from "pump.h" nogil:
@@ -534,6 +535,7 @@ cdef extern from "live.h" nogil:
         TM_BUFFER_SIZE
         TM_MAX_LISTENING
         TM_MAX_LINES
+        TM_UNARMED
 
     cdef struct tm_listening:
         int32_t fd
@@ -578,7 +580,7 @@ cdef extern from "live.h" nogil:
         uint32_t idle_timeout_ms
         uint32_t timer_next
         uint32_t timer_prev
-        uint32_t timer_slot
+        uint16_t timer_place
         uint32_t next
         uint8_t ready
         uint8_t listed
@@ -658,7 +660,11 @@ cdef extern from "live.h" nogil:
         tm_conn records[1]
 
     size_t tm_live_size(uint32_t capacity)
-    bint tm_live_valid(const tm_live *live, size_t size)
+    int64_t tm_live_capacity(size_t size)
+    void tm_live_order(tm_live *live, uint32_t orders)
+    uint32_t tm_live_next_record(tm_live *live)
+    void tm_conn_set_fd(tm_conn *conn, int side, int32_t fd)
+    bint tm_conn_fd_sealed(const tm_conn *conn, int side)
     void tm_live_init(tm_live *live, uint32_t worker, uint32_t capacity)
     void tm_count(uint64_t *counter, uint64_t n)
     uint64_t tm_counter_read(const uint64_t *counter)
@@ -688,3 +694,21 @@ cdef extern from "live.h" nogil:
     void tm_live_set_at_fault(tm_live *live, bint at_fault)
     uint64_t tm_live_heartbeat(const tm_live *live)
     void tm_live_set_heartbeat(tm_live *live, uint64_t now_ms)
+
+
+cdef extern from "trust.h" nogil:
+    bint tm_is_slot(uint32_t slot)
+    uint8_t tm_close_reason_checked(uint8_t reason)
+    uint8_t tm_pick_reason_checked(uint8_t reason)
+    uint32_t tm_records_checked(const tm_live *live, uint32_t capacity)
+    uint32_t tm_listening_checked(const tm_live *live)
+    uint32_t tm_orders_checked(const tm_live *live)
+    bint tm_listening_possible(const tm_listening *listening)
+    bint tm_conn_in_use(const tm_conn *conn)
+    bint tm_conn_possible(tm_conn *conn, uint64_t now_us)
+    void tm_live_mend(tm_live *live, tm_commons *commons, uint32_t worker, uint32_t capacity)
+    void tm_journal_mend(tm_live *live, uint32_t records)
+    void tm_source_mend(const tm_commons *commons, tm_conn *conn)
+    tm_counted *tm_place_of(tm_commons *commons, const tm_conn *conn, int what)
+    uint32_t tm_live_renew(tm_live *live, tm_commons *commons, uint32_t worker,
+                           uint32_t capacity, uint32_t slots)

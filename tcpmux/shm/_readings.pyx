@@ -13,10 +13,11 @@ from libc.string cimport memcmp, memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from tcpmux.shm._layout cimport (
-    AF_INET, AF_INET6, TM_BOUNDS, TM_CLIENT, TM_CLOSE_REASONS, tm_conn, TM_HOLDS_QUEUE, TM_CONNECTING,
+    AF_INET, AF_INET6, TM_BOUNDS, TM_CLIENT, tm_close_reason_checked, TM_CLOSE_REASONS, tm_conn, TM_HOLDS_QUEUE, TM_CONNECTING,
     tm_counter_read, tm_duration_bounds_us, TM_ENDPOINT, tm_histogram, tm_latency_bounds_us,
     tm_live, TM_LOG_ENTRIES, tm_log_entry, TM_LOG_START, tm_log_take, tm_log_taken,
-    tm_log_written, TM_MAX_SLOTS, TM_NONE, tm_peer, TM_PICK_REASONS, TM_RELAYING, TM_RESETTING,
+    tm_log_written, TM_MAX_SLOTS, TM_NONE, tm_peer, tm_pick_reason_checked, TM_PICK_REASONS,
+    tm_records_checked, TM_RELAYING, TM_RESETTING,
     tm_slot, tm_times,
 )
 from tcpmux.shm._shm cimport Live
@@ -190,7 +191,7 @@ cdef tuple row_of(const tm_conn *conn, uint32_t worker, uint32_t index, uint64_t
         conn.endpoint_slot, peer_text(&conn.client), peer_text(&conn.endpoint), worker,
         "waiting" if is_waiting(conn) else STATES[conn.state], age / 1e6, idle_us(conn, now) / 1e6,
         conn.half[TM_CLIENT].bytes, conn.half[TM_ENDPOINT].bytes, conn.table_generation,
-        _PICKED[conn.pick_reason if conn.pick_reason < TM_PICK_REASONS else 0], conn.attempts,
+        _PICKED[tm_pick_reason_checked(conn.pick_reason)], conn.attempts,
         (conn.connect_us if conn.state != TM_CONNECTING else 0) / 1e6, conn.first_byte_us / 1e6)
 
 
@@ -227,7 +228,7 @@ def connections(lives, *, route=None, destination=None, endpoint=None, network=N
     found = []
     for number, live in enumerate(lives):
         region = live.live()
-        for index in range(min(region.records_used, region.capacity)):
+        for index in range(tm_records_checked(region, live.capacity)):
             if copy_record(&region.records[index], &conn) and is_wanted(&wanted, &conn):
                 found.append((sort_value(&conn, key, wanted.now_us), number, index))
     found.sort(reverse=not ascending)
@@ -237,14 +238,14 @@ def connections(lives, *, route=None, destination=None, endpoint=None, network=N
         region = live.live()
         # It may have ended since, or even be another one: then it is not shown.
         if copy_record(&region.records[index], &conn) and is_wanted(&wanted, &conn):
-            rows.append(row_of(&conn, region.worker, index, wanted.now_us))
+            rows.append(row_of(&conn, live.worker, index, wanted.now_us))
     return len(found), rows
 
 
 def is_open(Live live not None, uint32_t index, uint32_t generation):
     """Whether a connection that was told of is still in that record."""
     cdef tm_conn conn
-    if index >= live.live().records_used or index >= live.live().capacity:
+    if index >= tm_records_checked(live.live(), live.capacity):
         return False
     return copy_record(&live.live().records[index], &conn) and conn.generation == generation
 
@@ -265,7 +266,9 @@ def take_log(Live live not None, uint32_t most):
     cdef uint64_t end = tm_log_written(&region.log)
     cdef const tm_log_entry *entry
     if end - taken > TM_LOG_ENTRIES:
-        raise ValueError("the log of a worker is corrupt")
+        # Corrupt: what is there can't be told from what is not. It goes on from here.
+        tm_log_take(&region.log, end)
+        return []
     if end - taken > most:
         end = taken + most
     found = []
@@ -277,10 +280,10 @@ def take_log(Live live not None, uint32_t most):
             peer_text(&entry.client_local), peer_text(&entry.endpoint_local),
             entry.accepted_at_us / 1e6, entry.at_us / 1e6, entry.bytes[TM_CLIENT],
             entry.bytes[TM_ENDPOINT],
-            _CLOSED[entry.close_reason if entry.close_reason < TM_CLOSE_REASONS else 0],
-            _PICKED[entry.pick_reason if entry.pick_reason < TM_PICK_REASONS else 0],
+            _CLOSED[tm_close_reason_checked(entry.close_reason)],
+            _PICKED[tm_pick_reason_checked(entry.pick_reason)],
             entry.table_generation, entry.attempts, entry.connect_us / 1e6,
-            entry.first_byte_us / 1e6, f"{region.worker}-{entry.index}-{entry.generation}"))
+            entry.first_byte_us / 1e6, f"{live.worker}-{entry.index}-{entry.generation}"))
         taken += 1
     tm_log_take(&region.log, taken)
     return found

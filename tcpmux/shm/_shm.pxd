@@ -23,4 +23,6 @@ cdef class Commons(Region):
 
 
 cdef class Live(Region):
+    cdef readonly uint32_t worker
+    cdef readonly uint32_t capacity
     cdef tm_live *live(self)

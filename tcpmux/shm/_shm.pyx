@@ -28,14 +28,15 @@ from tcpmux.shm._layout cimport (
     tm_suspicions, tm_suspicions_all, tm_image, TM_LABEL_SIZE, tm_listener, tm_listening, tm_live,
     tm_live_at_fault, tm_live_connections, tm_live_ending, TM_LIVE_FORMAT,
     tm_live_generation_seen, tm_live_guardian_pid, tm_live_heartbeat, tm_live_init, tm_live_pid,
-    tm_live_presence, tm_live_progress, tm_live_set_at_fault, tm_live_set_guardian_pid, tm_live_set_pid,
-    tm_live_set_presence, tm_live_size, tm_live_starts, tm_live_valid, TM_LOG_ENDS,
+    tm_live_capacity, tm_live_order, tm_live_presence, tm_live_progress, tm_live_renew,
+    tm_live_set_at_fault, tm_live_set_guardian_pid, tm_live_set_pid, tm_live_set_presence,
+    tm_live_size, tm_live_starts, tm_listening_checked, tm_listening_possible, TM_LOG_ENDS,
     TM_LOG_ENTRIES, tm_log_entry, TM_LOG_STARTS, TM_MAGLEV, tm_maglev_fill, tm_maglev_size,
     TM_MAX_ALL_DESTINATIONS, TM_MAX_DESTINATIONS, TM_MAX_ENDPOINTS, TM_MAX_LINES,
-    TM_MAX_LISTENERS, TM_MAX_LISTENING, TM_MAX_PLACES, TM_MAX_RANGES, TM_MAX_ROUTES,
+    TM_MAX_LISTENERS, TM_MAX_PLACES, TM_MAX_RANGES, TM_MAX_ROUTES,
     TM_MAX_SHARDS, TM_MAX_SLOTS, TM_MAX_SOURCES, TM_MAX_TICKETS, TM_MAX_TURNS, TM_NAME_SIZE, TM_NONE,
-    TM_ORDER_DRAIN, TM_ORDER_RETIRE, tm_pick, tm_pick_plan, tm_range, tm_route, tm_route_rules,
-    TM_RUNNING, tm_slot, tm_slot_active, tm_state, tm_table, tm_table_busy_poll,
+    TM_ORDER_DRAIN, TM_ORDER_RETIRE, tm_orders_checked, tm_pick, tm_pick_plan, tm_range, tm_route, tm_route_rules,
+    TM_RUNNING, tm_records_checked, tm_slot, tm_slot_active, tm_state, tm_table, tm_table_busy_poll,
     TM_TABLE_FORMAT, tm_table_generation, tm_table_idle_image, tm_table_image, tm_table_init,
     tm_table_publish, tm_table_set_busy_poll, tm_table_set_log, tm_table_set_shard_owner,
     tm_table_set_state, tm_table_shard_owner, tm_table_state, tm_table_valid, tm_ticket,
@@ -66,7 +67,23 @@ cdef extern from *:
     #include "rules.def"
     };
     static const unsigned tm_rule_row_count = sizeof(tm_rule_rows) / sizeof(tm_rule_rows[0]);
+    #include "handover.h"
+    #include "channel.h"
+    struct tm_field_row { const char *owner, *declaration, *name; size_t offset, size; };
+    static const struct tm_field_row tm_field_rows[] = {
+    #include "fields.rows"
+    };
+    static const unsigned tm_field_row_count = sizeof(tm_field_rows) / sizeof(tm_field_rows[0]);
     """
+    struct tm_field_row:
+        const char *owner
+        const char *declaration
+        const char *name
+        size_t offset
+        size_t size
+    const tm_field_row tm_field_rows[]
+    const unsigned tm_field_row_count
+
     struct tm_counter_row:
         const char *kind
         const char *name
@@ -81,10 +98,28 @@ cdef extern from *:
     const tm_rule_row tm_rule_rows[]
     const unsigned tm_rule_row_count
 
-# Two builds with the same layout can work on the same memory, and speak on the same lines.
-LAYOUT = ".".join(map(str, (
-    TM_TABLE_FORMAT, TM_LIVE_FORMAT, sizeof(tm_table), sizeof(tm_live), sizeof(tm_conn),
-    sizeof(tm_commons), tm_counter_row_count, 2)))
+
+def field_rows():
+    """(struct, declaration, name, offset, size) of every field that processes share, and the text
+    of every enum: csrc/fields.py."""
+    return [(row.owner.decode(), row.declaration.decode(), row.name.decode(), row.offset, row.size)
+            for row in tm_field_rows[:tm_field_row_count]]
+
+
+def fields_of(owner):
+    """{name: (offset, size)} of the fields of a struct."""
+    return {name: (offset, size) for struct, _, name, offset, size in field_rows()
+            if struct == owner}
+
+
+def layout_of(rows, protocol):
+    """What two builds have to have in common, as 16 characters."""
+    return blake2b(repr((rows, protocol)).encode(), digest_size=8).hexdigest()
+
+
+# Two builds with the same layout can work on the same memory, and speak on the same lines. The
+# number is for what changes without a field: in what order is written, what a message means.
+LAYOUT = layout_of(field_rows(), (TM_TABLE_FORMAT, TM_LIVE_FORMAT, 2))
 UPGRADE_STATES = ("idle", "running", "failed")  # enum tm_upgrade
 PRESENCES = ("absent", "present", "stopped", "hanging")  # enum tm_presence
 ABSENT, PRESENT, STOPPED, HANGING = range(4)
@@ -268,6 +303,7 @@ cdef class Table(Region):
         cdef Table self = Table()
         self._create("table", sizeof(tm_table))
         tm_table_init(self.table(), workers, shards, master_pid, started_at)
+        self.table().layout = int(LAYOUT, 16)
         return self
 
     @staticmethod
@@ -278,7 +314,7 @@ cdef class Table(Region):
         if size < <Py_ssize_t>sizeof(tm_table):
             raise ValueError("not a tcpmux route table")
         self._map(fd, size, writable)
-        if not tm_table_valid(self.table(), size):
+        if not tm_table_valid(self.table(), size) or self.table().layout != int(LAYOUT, 16):
             raise ValueError("not a tcpmux route table of this format")
         return self
 
@@ -754,27 +790,29 @@ cdef class Live(Region):
         cdef Live self = Live()
         self._create(f"live-{worker}", tm_live_size(capacity))
         tm_live_init(self.live(), worker, capacity)
+        self.worker, self.capacity = worker, capacity
         return self
 
     @staticmethod
-    def attach(int fd, bint writable=False):
-        """Raises ValueError for anything that is not a live region of this build."""
+    def attach(int fd, bint writable=False, *, int worker=-1):
+        """Raises ValueError for anything that can't be a live region of this build.
+
+        worker: whose it is, where that is known: the region says so too, but its worker writes
+        it. Which build it is of says the table.
+        """
         cdef Live self = Live()
         size = os.fstat(fd).st_size
-        if size < <Py_ssize_t>tm_live_size(0):
+        if tm_live_capacity(size) < 0:
             raise ValueError("not a tcpmux live region")
         self._map(fd, size, writable)
-        if not tm_live_valid(self.live(), size):
-            raise ValueError("not a tcpmux live region of this format")
+        self.capacity = <uint32_t>tm_live_capacity(size)
+        self.worker = <uint32_t>worker if worker >= 0 else self.live().worker % TM_MAX_SHARDS
         return self
 
-    @property
-    def worker(self):
-        return self.live().worker
-
-    @property
-    def capacity(self):
-        return self.live().capacity
+    def renew(self, Commons commons not None, uint32_t slots):
+        """Begins anew with a region whose lives die at their start; returns how many connections
+        were lost. slots: those from there on have never been used. csrc/trust.h."""
+        return tm_live_renew(self.live(), commons.commons(), self.worker, self.capacity, slots)
 
     @property
     def pid(self):
@@ -828,11 +866,11 @@ cdef class Live(Region):
     @property
     def orders(self):
         """Bits of enum tm_order."""
-        return self.live().orders
+        return tm_orders_checked(self.live())
 
     @orders.setter
     def orders(self, uint32_t orders):
-        self.live().orders = orders
+        tm_live_order(self.live(), orders)
 
     @property
     def builds(self):
@@ -849,9 +887,9 @@ cdef class Live(Region):
         cdef const tm_listening *place
         cdef uint32_t i
         found = set()
-        for i in range(min(self.live().listening_count, <uint32_t>TM_MAX_LISTENING)):
+        for i in range(tm_listening_checked(self.live())):
             place = &self.live().listening[i]
-            if place.fd >= 0:
+            if tm_listening_possible(place):
                 found.add((place.id, place.shard))
         return found
 
@@ -869,7 +907,8 @@ cdef class Live(Region):
 
     @property
     def connections(self):
-        return tm_live_connections(self.live())
+        """How many it has; at most capacity."""
+        return min(tm_live_connections(self.live()), self.capacity)
 
     @property
     def generation_seen(self):
@@ -888,10 +927,11 @@ cdef class Live(Region):
     @property
     def records_used(self):
         """Records from here on have never been used."""
-        return self.live().records_used
+        return tm_records_checked(self.live(), self.capacity)
 
     def record_offset(self, uint32_t index):
         """Where a record begins in the region, bytes."""
+        assert index < self.capacity
         return <char *>&self.live().records[index] - self.base
 
     def slot_active(self, uint32_t slot):

@@ -25,7 +25,9 @@ class View:
     ) -> None:
         self.table = Table.attach(table_fd)
         self._commons = Commons.attach(commons_fd) if commons_fd >= 0 else None
-        self.lives = [Live.attach(fd, writable=writable) for fd in live_fds]
+        self.lives = [
+            Live.attach(fd, writable=writable, worker=number) for number, fd in enumerate(live_fds)
+        ]
         self.counters = Counters(self.lives)
         self._image: tuple[int, Image] = (0, Image((), ()))
 

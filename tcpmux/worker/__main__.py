@@ -12,7 +12,7 @@ from tcpmux.worker.process import Inheritance, guard
 
 def main() -> int:
     inheritance = Inheritance.from_json(sys.argv[1])
-    live = Live.attach(inheritance.live, writable=True)
+    live = Live.attach(inheritance.live, writable=True, worker=inheritance.worker)
     live.builds += 1
     guard(inheritance, live)
     return 0

@@ -26,12 +26,14 @@ from tcpmux.shm._layout cimport (
     TM_CLOSED_client_reset, TM_CLOSED_connect_failed, TM_CLOSED_connect_timeout,
     TM_CLOSED_endpoint_reset, TM_CLOSED_finished, TM_CLOSED_idle_timeout, TM_CLOSED_killed,
     TM_CLOSED_lifetime, TM_CLOSED_local_error, TM_CLOSED_no_endpoint, TM_CLOSED_overflow,
-    TM_CLOSED_retries_used_up, TM_CLOSED_shutdown, tm_common, tm_conn, tm_conn_state, TM_CONNECT,
+    TM_CLOSED_retries_used_up, TM_CLOSED_shutdown, tm_common, tm_conn, tm_conn_set_fd,
+    tm_conn_state, TM_CONNECT,
     TM_CONNECTING, tm_count, tm_counted_now, TM_DEAD, tm_destination, tm_duration_bounds_us,
     TM_ENDING, TM_ENDPOINT, tm_endpoint, TM_FALL_BACK, TM_FREE, TM_FULL_QUEUE, TM_FULL_SPILL,
     tm_half, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, tm_histogram_add, TM_HOLD,
     TM_HOLDS_DESTINATION, TM_HOLDS_ENDPOINT, TM_HOLDS_QUEUE, TM_HUNG_UP, tm_journal_note,
-    TM_KEPT_ALIVE, tm_latency_bounds_us, tm_live_advance, tm_live_set_connections, tm_log_commit,
+    TM_KEPT_ALIVE, tm_latency_bounds_us, tm_live_advance, tm_live_next_record,
+    tm_live_set_connections, tm_log_commit,
     TM_LOG_END, tm_log_entry, tm_log_place, TM_LOG_START, TM_LOG_STARTS, TM_MAX_LINES, tm_mix,
     TM_NONE, tm_note_answer, tm_note_failure, tm_note_success, TM_NOTHING, TM_OPEN, tm_peer, tm_pick,
     tm_pick_other, TM_PICKED_failed_over, TM_PICKED_only, TM_PICKED_spilled, TM_PICKED_weighted,
@@ -39,8 +41,8 @@ from tcpmux.shm._layout cimport (
     TM_PUMP_EOF, TM_PUMP_HOST_ERROR, tm_pump_release, tm_pump_result, tm_pump_run,
     TM_PUMP_SOURCE_ERROR, TM_PUMP_YIELD, TM_READ_UNWATCHED, TM_READY, TM_RELAYING, TM_RESET,
     TM_RESETTING, tm_retry_earn, tm_retry_take, tm_rota_take, tm_route, TM_SHUT, tm_slot,
-    tm_table_log_capacity, tm_table_log_kinds, tm_ticket_take, TM_UNCOUNTED_DESTINATION,
-    TM_UNCOUNTED_SOURCE, TM_UNPACED, TM_WRITE_WATCHED,
+    tm_table_log_capacity, tm_table_log_kinds, tm_ticket_take, TM_UNARMED,
+    TM_UNCOUNTED_DESTINATION, TM_UNCOUNTED_SOURCE, TM_UNPACED, TM_WRITE_WATCHED,
 )
 from tcpmux.worker._choice cimport (
     first_tier, is_promising, is_untried, next_endpoint, Tier, tier_after,
@@ -172,7 +174,7 @@ cdef void close_side(tm_conn *conn, int side, bint reset) noexcept nogil:
     if fd >= 0:
         if reset:
             tm_sock_will_reset(fd)
-        conn.fd[side] = -1
+        tm_conn_set_fd(conn, side, -1)
         close(fd)
 
 
@@ -764,7 +766,7 @@ cdef void connect_next(Worker *w, uint32_t index) noexcept nogil:
         conn.connect_us = <uint32_t>clock_us()
         tm_journal_note(w.pump.journal, TM_CONNECT)
         fd = tm_sock_connect(&endpoint.address)
-        conn.fd[TM_ENDPOINT] = fd if fd >= 0 else -1
+        tm_conn_set_fd(conn, TM_ENDPOINT, fd if fd >= 0 else -1)
         tm_journal_note(w.pump.journal, TM_NOTHING)
         if fd < 0:
             attempt_failed(w, index, -fd, False)
@@ -834,8 +836,7 @@ cdef uint32_t connection_place(Worker *w) noexcept nogil:
     if index != TM_NONE:
         w.free = w.records[index].next
     elif w.live.records_used < w.capacity:
-        index = w.live.records_used
-        w.live.records_used += 1
+        index = tm_live_next_record(w.live)
     else:
         return TM_NONE
     check(w.records[index].state == TM_FREE)
@@ -854,11 +855,11 @@ cdef uint32_t connection_record(Worker *w, int fd, const tm_peer *peer,
     generation = conn.generation + 1
     memset(conn, 0, sizeof(tm_conn))
     conn.generation = generation or 1
-    conn.fd[TM_CLIENT] = fd
-    conn.fd[TM_ENDPOINT] = -1
+    tm_conn_set_fd(conn, TM_CLIENT, fd)
+    tm_conn_set_fd(conn, TM_ENDPOINT, -1)
     conn.half[0].pipe.to = conn.half[0].pipe.from_ = -1
     conn.half[1].pipe.to = conn.half[1].pipe.from_ = -1
-    conn.timer_slot = TM_NONE
+    conn.timer_place = TM_UNARMED
     conn.client = peer[0]
     conn.side_flags[TM_CLIENT] = always_read_on(peer.family)
     conn.listener = <uint16_t>w.pump.journal.listener

@@ -10,10 +10,14 @@ cdef extern from "descriptors.h" nogil:
 
     int tm_descriptors_list(tm_descriptors *all)
     bint tm_descriptors_claim(tm_descriptors *all, int fd)
+    bint tm_descriptors_free_to_claim(const tm_descriptors *all, int fd)
     int tm_descriptors_next(const tm_descriptors *all, int start)
     void tm_descriptors_free(tm_descriptors *all)
     bint tm_is_socket(int fd)
-    bint tm_is_pipe(int fd)
+    int tm_stream_family(int fd)
+    bint tm_is_listening(int fd)
+    bint tm_is_line(int fd)
+    bint tm_is_pipe(int to, int from_)
 
 
 cdef extern from "kernel_count.h" nogil:

@@ -16,6 +16,7 @@ from tcpmux.shm._layout cimport (
     tm_live_progress, tm_live_set_presence, TM_PRESENT, TM_STOPPED,
 )
 from tcpmux.shm._shm cimport Live
+from tcpmux.worker._descriptors cimport tm_is_line
 from tcpmux.worker._mechanism cimport (
     tm_channel_send, tm_message, TM_MESSAGE_GUARD, TM_MESSAGE_PRESENCE,
 )
@@ -94,16 +95,29 @@ cdef uint64_t monotonic_ms() noexcept nogil:
     return <uint64_t>now.tv_sec * 1000 + <uint64_t>now.tv_nsec // 1000000
 
 
-cdef void note_presence(tm_live *live, int presence) noexcept nogil:
+cdef bint tell(tm_live *live, uint32_t kind, uint64_t value) noexcept nogil:
+    """False: not told. If the line is full or gone, the master finds what matters in the live region. A corrupt
+    number may be that of a client's socket, which must not get a word of this."""
     cdef tm_message message
+    cdef int channel = live.channel
+    if not tm_is_line(channel):
+        return False
+    memset(&message, 0, sizeof(message))
+    message.type = kind
+    message.value = value
+    return tm_channel_send(channel, &message) == 0
+
+
+def tell_master(Live live not None, uint32_t kind, uint64_t value):
+    """Sends a message (tcpmux.worker.process has the kinds) to the master, if there is one."""
+    tell(live.live(), kind, value)
+
+
+cdef void note_presence(tm_live *live, int presence) noexcept nogil:
     if <int>tm_live_presence(live) == presence:
         return
     tm_live_set_presence(live, presence)
-    if live.channel >= 0:
-        memset(&message, 0, sizeof(message))
-        message.type = TM_MESSAGE_PRESENCE
-        message.value = <uint64_t>presence
-        tm_channel_send(live.channel, &message)
+    tell(live, TM_MESSAGE_PRESENCE, <uint64_t>presence)
 
 
 # The number of the master that has been told who guards, as tm_live_masters(). -1 = none.
@@ -114,14 +128,8 @@ cdef void greet(tm_live *live) noexcept nogil:
     """Tells a master that does not know yet that this process is the guardian. The kernel tells
     it who that is."""
     global greeted
-    cdef tm_message message
     cdef int64_t masters = tm_live_masters(live)
-    if greeted == masters or live.channel < 0:
-        return
-    memset(&message, 0, sizeof(message))
-    message.type = TM_MESSAGE_GUARD
-    message.value = <uint64_t>getpid()
-    if tm_channel_send(live.channel, &message) == 0:
+    if greeted != masters and tell(live, TM_MESSAGE_GUARD, <uint64_t>getpid()):
         greeted = masters
 
 
@@ -132,6 +140,7 @@ cdef struct Watch:
     bint is_child       # else it is the parent, and has made this process
     bint stopped
     bint killed         # by this guardian, for hanging
+    bint began          # it has taken up its work
 
 
 cdef void end_parent(pid_t pid) noexcept nogil:
@@ -187,6 +196,7 @@ cdef void judge(Watch *watch) noexcept nogil:
     cdef tm_watch_sample taken
     cdef tm_verdict verdict
     cdef bint absent = tm_live_presence(watch.live) == TM_ABSENT  # has not taken up its work yet
+    watch.began |= tm_live_presence(watch.live) == TM_PRESENT
     limits.tick_ms = TICK_MS
     limits.busy_ms = limits.blocked_ms = PATIENCE_MS if absent else HANGING_MS
     limits.patience_ms = PATIENCE_MS
@@ -217,7 +227,8 @@ def hold_signals():
 
 
 def wait_for_end(Live live not None, int32_t pid, bint is_child):
-    """Watches over the worker `pid` until it ends; (wait status, killed for hanging).
+    """Watches over the worker `pid` until it ends; (wait status, killed for hanging, whether it
+    had taken up its work).
 
     One that hangs or is stopped for PATIENCE_MS is killed. is_child: of this process; if it
     is not, it is the parent, and the status is 0.
@@ -230,7 +241,7 @@ def wait_for_end(Live live not None, int32_t pid, bint is_child):
     watch.live = live.live()
     watch.pid = pid
     watch.is_child = is_child
-    watch.stopped = watch.killed = False
+    watch.stopped = watch.killed = watch.began = False
     sample(&watch, &begun)
     tm_watch_begin(&watch.state, &begun)
     tick.tv_sec = 0
@@ -243,4 +254,5 @@ def wait_for_end(Live live not None, int32_t pid, bint is_child):
             greet(watch.live)
             judge(&watch)
             sigtimedwait(&signals, NULL, &tick)
-    return status, watch.killed
+    return status, watch.killed, bool(
+        watch.began or tm_live_presence(watch.live) == TM_PRESENT)

@@ -13,9 +13,11 @@ from libc.string cimport memset
 from posix.unistd cimport close
 
 from tcpmux.shm._layout cimport (
-    tm_conn, TM_CONNECTING, tm_count, TM_FREE, tm_journal_note, tm_live_set_connections,
-    TM_MAX_LINES, TM_NONE, TM_NOTHING, tm_pipe_pool_adopt, TM_RELAYING, TM_RESETTING, TM_TAKE,
+    TM_CLIENT, tm_conn, tm_conn_possible, tm_conn_set_fd, TM_CONNECTING, tm_count, TM_ENDING,
+    TM_FREE, tm_journal_note, tm_live_set_connections, TM_MAX_LINES, TM_NONE, TM_NOTHING,
+    tm_pipe_pool_adopt, TM_RELAYING, TM_RESETTING, TM_TAKE, TM_UNARMED,
 )
+from tcpmux.worker._descriptors cimport tm_is_pipe, tm_stream_family
 from tcpmux.worker._connection cimport Worker, connection_leave, connection_place, connection_retire, slot_of, watch
 from tcpmux.worker._mechanism cimport (
     EPOLL_CTL_DEL, TM_AGAIN, tm_gift, tm_gift_close, tm_gift_receive, tm_gift_send, TM_GIVE,
@@ -181,6 +183,27 @@ cdef uint32_t find(Worker *w, uint32_t giver, const tm_gift *gift) noexcept nogi
     return TM_NONE
 
 
+cdef bint can_be_taken(Worker *w, tm_conn *conn) noexcept nogil:
+    """The giver's word is not enough: what can't be true stays there."""
+    cdef int side
+    if not tm_conn_possible(conn, w.now_us) or conn.state == TM_ENDING:
+        return False
+    for side in range(2):
+        if conn.fd[side] < 0:
+            if conn.state == TM_RELAYING or (conn.state == TM_CONNECTING and side == TM_CLIENT):
+                return False
+        elif tm_stream_family(conn.fd[side]) != (
+                conn.client.family if side == TM_CLIENT else conn.endpoint.family):
+            return False
+        tm_conn_set_fd(conn, side, conn.fd[side])  # here it has another number: seals it
+        if conn.half[side].pipe.to >= 0 or conn.half[side].pipe.from_ >= 0:
+            if not tm_is_pipe(conn.half[side].pipe.to, conn.half[side].pipe.from_):
+                return False
+        elif conn.half[side].queued:
+            return False
+    return True
+
+
 cdef uint32_t take(Worker *w, uint32_t giver, tm_gift *gift) noexcept nogil:
     """The record it is in; TM_NONE: there is no room for it."""
     cdef tm_conn *conn
@@ -192,6 +215,8 @@ cdef uint32_t take(Worker *w, uint32_t giver, tm_gift *gift) noexcept nogil:
         return index
     if gift.conn.fd[0] < 0 and gift.conn.fd[1] < 0:
         return TM_NONE  # descriptors have run out on the way
+    if not can_be_taken(w, &gift.conn):
+        return TM_NONE
     index = connection_place(w)
     if index == TM_NONE:
         return TM_NONE
@@ -201,7 +226,7 @@ cdef uint32_t take(Worker *w, uint32_t giver, tm_gift *gift) noexcept nogil:
     conn = &w.records[index]
     w.pump.journal.current = index
     gift.conn.generation = (conn.generation + 1) or 1
-    gift.conn.timer_slot = TM_NONE
+    gift.conn.timer_place = TM_UNARMED
     gift.conn.next = TM_NONE
     gift.conn.ready = gift.conn.listed = gift.conn.moving = gift.conn.kept = gift.conn.faults = 0
     state = gift.conn.state

@@ -14,8 +14,8 @@ from tcpmux.shm._layout cimport (
     tm_author_end, tm_author_step, tm_conn, tm_connect_allowed, tm_count, TM_COUNT_DOWN,
     tm_count_down, TM_COUNT_NOTHING, TM_COUNT_UP, tm_count_up, tm_counted, tm_destination,
     TM_HOLDS_DESTINATION, TM_HOLDS_ENDPOINT, TM_HOLDS_LISTENER, TM_HOLDS_QUEUE, TM_HOLDS_ROUTE,
-    TM_HOLDS_SOURCE, TM_MAX_LISTENERS, TM_MAX_SLOTS, TM_MAX_SOURCES, TM_NO_LIMIT,
-    tm_note_suspicion, tm_route,
+    TM_HOLDS_SOURCE, TM_MAX_SLOTS, TM_MAX_SOURCES, TM_NO_LIMIT, tm_note_suspicion, tm_place_of,
+    tm_route,
     tm_source_allowed, TM_SOURCE_FULL, tm_source_key, TM_SOURCE_NO_ROOM, tm_source_up,
 )
 from tcpmux.worker._connection cimport Worker
@@ -31,33 +31,17 @@ cdef void suspect(Worker *w, const tm_conn *conn) noexcept nogil:
             tm_source_key(w.commons, conn.route_slot, conn.client.family, conn.client.ip))
 
 
-cdef tm_counted *place_of(Worker *w, const tm_conn *conn, int what) noexcept nogil:
-    """NULL: the record names none that there is."""
-    cdef uint32_t slot
-    if what == TM_HOLDS_LISTENER:
-        return &w.commons.listeners[conn.listener] if conn.listener < TM_MAX_LISTENERS else NULL
-    if what == TM_HOLDS_SOURCE:
-        return (&w.commons.sources[conn.source].connections if conn.source < TM_MAX_SOURCES
-                else NULL)
-    slot = (conn.route_slot if what == TM_HOLDS_ROUTE
-            else conn.endpoint_slot if what == TM_HOLDS_ENDPOINT else conn.destination_slot)
-    if slot >= TM_MAX_SLOTS:
-        return NULL
-    if what == TM_HOLDS_QUEUE:
-        return &w.commons.slots[slot].waiting
-    return &w.commons.slots[slot].connections
-
-
 cdef bint hold(Worker *w, uint32_t index, int what, uint64_t limit) noexcept nogil:
     cdef tm_conn *conn = &w.records[index]
     cdef tm_author *author = &w.live.author
+    cdef tm_counted *place = tm_place_of(w.commons, conn, what)
     cdef bint held
-    if conn.holds & what:
-        return True  # since before this life
+    if conn.holds & what or place == NULL:
+        return True  # since before this life; or it has forgotten where
     author.record = index
     tm_author_begin(author, TM_COUNT_UP, <uint8_t>what)
     held = tm_count_up(
-        w.commons, place_of(w, conn, what), limit if limit else TM_NO_LIMIT, author)
+        w.commons, place, limit if limit else TM_NO_LIMIT, author)
     if held:
         conn.holds |= <uint8_t>what
     tm_author_end(author)
@@ -66,7 +50,7 @@ cdef bint hold(Worker *w, uint32_t index, int what, uint64_t limit) noexcept nog
 
 cdef void let_go_of(Worker *w, uint32_t index, int what) noexcept nogil:
     cdef tm_conn *conn = &w.records[index]
-    cdef tm_counted *place = place_of(w, conn, what)
+    cdef tm_counted *place = tm_place_of(w.commons, conn, what)
     if not conn.holds & what:
         return
     if place != NULL:
@@ -146,9 +130,9 @@ cdef void recover_counting(Worker *w) noexcept nogil:
         return
     if author.record < w.live.records_used:
         conn = &w.records[author.record]
-        if author.what == TM_HOLDS_SOURCE and was_up:
+        if author.what == TM_HOLDS_SOURCE and was_up and author.source < TM_MAX_SOURCES:
             conn.source = author.source
-        place = place_of(w, conn, author.what)
+        place = tm_place_of(w.commons, conn, author.what)
         if place != NULL:
             # It counts if the step up has happened, or the one down has not.
             if tm_author_did(w.commons, place, author) == was_up:

@@ -15,16 +15,19 @@ In a first life there are no records, and nothing happens.
 from libc.errno cimport ECONNREFUSED
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp
 from posix.unistd cimport close
 
 from tcpmux.shm._layout cimport (
-    TM_ACCEPT, tm_admitted, TM_CLIENT, TM_CLOSED_client_reset, TM_CLOSED_local_error,
-    TM_CLOSED_worker_lost, tm_conn, TM_CONNECT, TM_CONNECTING, tm_count, TM_DEAD, TM_ENDING,
-    TM_ENDPOINT, TM_FREE, tm_half, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, TM_HOLDS_ENDPOINT,
-    TM_HUNG_UP, tm_image, tm_journal_note, tm_live_advance, tm_live_at_fault,
-    tm_live_set_connections, TM_MAX_LISTENERS, TM_MAX_SLOTS, TM_NONE, TM_NOTHING, TM_OPEN, tm_peer,
-    tm_pipe_pool_adopt, tm_pump_recover, TM_READ_UNWATCHED, TM_RELAYING, TM_RESET, TM_RESETTING,
-    TM_SHUT, tm_slot, tm_slot_active, TM_TAKE, TM_UNCOUNTED_SOURCE, TM_WRITE_WATCHED,
+    AF_UNIX, TM_ACCEPT, tm_admitted, TM_CLIENT, TM_CLOSED_client_reset, TM_CLOSED_local_error,
+    TM_CLOSED_worker_lost, tm_close_reason_checked, tm_conn, tm_conn_fd_sealed,
+    tm_conn_possible, tm_conn_set_fd, TM_CONNECT, TM_CONNECTING, tm_count, TM_DEAD, TM_ENDING,
+    TM_ENDPOINT, TM_FREE, tm_half, TM_HALF_OPEN, TM_HALF_SHUT, TM_HOLDS_ENDPOINT, TM_HUNG_UP,
+    tm_image, tm_journal_mend, tm_journal_note, tm_journal_operation, tm_live_advance, tm_live_at_fault,
+    tm_live_set_connections, TM_MAX_SLOTS, TM_NONE, TM_NOTHING, TM_OPEN, tm_peer,
+    tm_pipe_pool_adopt, tm_pump_recover, TM_READ_UNWATCHED, TM_RELAYING, TM_RESET,
+    TM_RESETTING, TM_SHUT, tm_slot, tm_slot_active, tm_source_mend, TM_TAKE, TM_UNARMED,
+    TM_UNCOUNTED_DESTINATION, TM_UNCOUNTED_SOURCE, TM_WRITE_WATCHED,
 )
 from tcpmux.worker._connection cimport (
     ANSWERED_AND_RESET, arm, attempt_failed, BASE_EVENTS, close_side, connect_next,
@@ -32,13 +35,14 @@ from tcpmux.worker._connection cimport (
     side_was_reset, slot_of, watch, Worker,
 )
 from tcpmux.worker._descriptors cimport (
-    tm_descriptors, tm_descriptors_claim, tm_descriptors_next, tm_is_pipe, tm_is_socket,
-    tm_kernel_fin_sent, tm_kernel_piped, tm_kernel_untouched, tm_kernel_was_reset,
+    tm_descriptors, tm_descriptors_claim, tm_descriptors_free_to_claim, tm_descriptors_next,
+    tm_is_pipe, tm_is_socket, tm_stream_family, tm_kernel_fin_sent, tm_kernel_piped, tm_kernel_untouched, tm_kernel_was_reset,
 )
 from tcpmux.worker._limits cimport let_go_of, let_go_of_all, recover_counting
 from tcpmux.worker._mechanism cimport (
     EPOLL_CTL_ADD, EPOLLOUT, tm_sock_connect_failed, tm_sock_error, tm_sock_has_answered,
-    tm_sock_is_connection, tm_sock_reset, tm_sock_will_reset,
+    tm_sock_closed_by_peer, tm_sock_is_connection, tm_sock_local, tm_sock_reset,
+    tm_sock_will_reset,
 )
 
 cdef enum:
@@ -47,62 +51,77 @@ cdef enum:
 
 # --- who has what -----------------------------------------------------------------------------
 
-cdef bint valid_slot(uint32_t slot) noexcept nogil:
-    return slot == TM_NONE or slot < TM_MAX_SLOTS
-
-
-cdef bint claim_one(int32_t *place, tm_descriptors *all) noexcept nogil:
-    """False, and out of the record, if the number is not open or is another's."""
-    if tm_descriptors_claim(all, place[0]):
-        return True
-    place[0] = -1
-    return False
-
-
-cdef bint claim_pipe(tm_half *half, tm_descriptors *all) noexcept nogil:
+cdef bint claim_pipe(const tm_conn *conn, tm_half *half, tm_descriptors *all) noexcept nogil:
     """False: what the record says of its pipe can't be true."""
-    cdef bint whole
+    cdef bint lost = False
     cdef int queued
     if half.pipe.to < 0 or half.pipe.from_ < 0:
         # Never taken, or being given back, which only an empty one is without an end.
-        half.pipe.to = half.pipe.from_ = -1
-        half.queued = 0
-        return True
-    whole = claim_one(&half.pipe.to, all)
-    if not claim_one(&half.pipe.from_, all) or not whole:
-        return False
-    queued = tm_kernel_piped(half.pipe.from_)
-    half.queued = <uint32_t>queued
-    return tm_is_pipe(half.pipe.to) and tm_is_pipe(half.pipe.from_) and queued >= 0
+        lost = conn.state == TM_RELAYING and half.state == TM_HALF_OPEN and half.queued != 0
+    elif not (tm_is_pipe(half.pipe.to, half.pipe.from_)
+              and tm_descriptors_free_to_claim(all, half.pipe.to)
+              and tm_descriptors_free_to_claim(all, half.pipe.from_)):
+        lost = True
+    else:
+        queued = tm_kernel_piped(half.pipe.from_)
+        tm_descriptors_claim(all, half.pipe.to)
+        tm_descriptors_claim(all, half.pipe.from_)
+        half.queued = <uint32_t>queued if queued >= 0 else 0
+        return queued >= 0
+    half.pipe.to = half.pipe.from_ = -1
+    half.queued = 0
+    return not lost
 
 
 cdef bint claim_socket(tm_conn *conn, int side, tm_descriptors *all) noexcept nogil:
+    """False: the record has no right socket where it must have one."""
+    cdef int family = conn.client.family if side == TM_CLIENT else conn.endpoint.family
+    if side == TM_ENDPOINT and conn.state == TM_CONNECTING and conn.endpoint_slot == TM_NONE:
+        tm_conn_set_fd(conn, side, -1)  # a failed attempt, whose socket was about to be closed
     if conn.fd[side] < 0:
         return not (conn.state == TM_RELAYING
                     or (conn.state == TM_CONNECTING and side == TM_CLIENT))
-    return claim_one(&conn.fd[side], all) and tm_is_socket(conn.fd[side])
+    if (tm_conn_fd_sealed(conn, side) and tm_stream_family(conn.fd[side]) == family
+            and tm_descriptors_claim(all, conn.fd[side])):
+        return True
+    tm_conn_set_fd(conn, side, -1)
+    return False
 
 
-cdef bint in_bounds(const tm_conn *conn) noexcept nogil:
-    if (conn.state != TM_CONNECTING and conn.state != TM_RELAYING and conn.state != TM_RESETTING
-            and conn.state != TM_ENDING):
-        return False
-    if conn.state == TM_RELAYING and conn.destination_slot == TM_NONE:
-        return False
-    return (conn.generation != 0 and conn.route_slot < TM_MAX_SLOTS
-            and valid_slot(conn.destination_slot) and valid_slot(conn.endpoint_slot)
-            and conn.half[0].state <= TM_HALF_ABORTED and conn.half[1].state <= TM_HALF_ABORTED)
-
-
-cdef bint claim(tm_conn *conn, tm_descriptors *all) noexcept nogil:
+cdef bint claim(Worker *w, tm_conn *conn, tm_descriptors *all) noexcept nogil:
     """Whether the record can be true: its fields in bounds, its descriptors its own. Afterwards
     it names only what it has claimed."""
-    cdef bint whole = in_bounds(conn)
+    cdef bint whole = tm_conn_possible(conn, w.now_us)
     cdef int side
     for side in range(2):
         whole = claim_socket(conn, side, all) and whole
-        whole = claim_pipe(&conn.half[side], all) and whole
+        whole = claim_pipe(conn, &conn.half[side], all) and whole
     return whole
+
+
+cdef bint shut_is_true(const tm_conn *conn) noexcept nogil:
+    """A half that is shut is not read any more: its FIN must have gone out."""
+    cdef int side
+    for side in range(2):
+        if (conn.state == TM_RELAYING and conn.half[side].state == TM_HALF_SHUT
+                and not tm_kernel_fin_sent(conn.fd[1 - side])
+                and not tm_sock_closed_by_peer(conn.fd[1 - side])):  # or by us, of UNIX
+            return False
+    return True
+
+
+cdef void mend_sides(tm_conn *conn) noexcept nogil:
+    """What follows from the kinds of its sockets."""
+    cdef bint unix_client = conn.client.family == AF_UNIX
+    cdef bint unix_endpoint = conn.endpoint.family == AF_UNIX
+    if unix_client:
+        conn.side_flags[TM_CLIENT] |= TM_HUNG_UP
+        conn.half[TM_CLIENT].uncounted |= TM_UNCOUNTED_SOURCE
+        conn.half[TM_ENDPOINT].uncounted |= TM_UNCOUNTED_DESTINATION
+    if unix_endpoint and conn.fd[TM_ENDPOINT] >= 0:
+        conn.side_flags[TM_ENDPOINT] |= TM_HUNG_UP
+        conn.half[TM_ENDPOINT].uncounted |= TM_UNCOUNTED_SOURCE
+        conn.half[TM_CLIENT].uncounted |= TM_UNCOUNTED_DESTINATION
 
 
 cdef void adopt_pipes(Worker *w, const tm_conn *conn) noexcept nogil:
@@ -132,13 +151,27 @@ cdef void give_up(Worker *w, tm_conn *conn) noexcept nogil:
             ends[i][0] = -1
 
 
+cdef bint came_from(Worker *w, int fd, uint32_t listener) noexcept nogil:
+    """Whether a listener that this worker has is at the address that the client has come to: one
+    of another route must not get it."""
+    cdef tm_peer here, there
+    cdef uint32_t place
+    tm_sock_local(fd, &here)
+    for place in range(w.live.listening_count):
+        if (w.live.listening[place].fd >= 0 and w.live.listening[place].id == listener):
+            tm_sock_local(w.live.listening[place].fd, &there)
+            return here.family == there.family and here.port == there.port
+    return False
+
+
 cdef bint place_accepted(Worker *w, int fd) noexcept nogil:
     """A record for a socket that was accepted and not written down."""
     cdef tm_peer peer
-    cdef uint32_t route
-    if not tm_sock_is_connection(fd, &peer) or not tm_kernel_untouched(fd, False):
+    cdef uint32_t route, listener = w.pump.journal.listener
+    if (not tm_sock_is_connection(fd, &peer) or not tm_kernel_untouched(fd, False)
+            or not came_from(w, fd, listener)):
         return False
-    route = w.image.route_of_listener[w.pump.journal.listener % TM_MAX_LISTENERS]
+    route = w.image.route_of_listener[listener]
     if route == TM_NONE or not tm_admitted(
             w.image, &w.image.routes[route], peer.family, peer.ip):
         return False
@@ -152,14 +185,15 @@ cdef bint place_connected(Worker *w, int fd) noexcept nogil:
     cdef tm_peer peer
     if (current >= w.live.records_used or w.records[current].state != TM_CONNECTING
             or w.records[current].fd[TM_ENDPOINT] >= 0 or not tm_sock_is_connection(fd, &peer)
-            or not tm_kernel_untouched(fd, True)):
+            or not tm_kernel_untouched(fd, True)
+            or memcmp(&peer, &w.records[current].endpoint, sizeof(tm_peer)) != 0):
         return False
-    w.records[current].fd[TM_ENDPOINT] = fd
+    tm_conn_set_fd(&w.records[current], TM_ENDPOINT, fd)
     return True
 
 
 cdef void close_unclaimed(Worker *w, tm_descriptors *all) noexcept nogil:
-    cdef int operation = w.pump.journal.operation
+    cdef int operation = tm_journal_operation(w.pump.journal)
     cdef uint32_t current = w.pump.journal.current
     cdef int fd = tm_descriptors_next(all, 0)
     # Of a connection that was ending well, a socket is closed as it would have been; one that
@@ -184,24 +218,26 @@ cdef void close_unclaimed(Worker *w, tm_descriptors *all) noexcept nogil:
 
 
 cdef void recover_records(Worker *w, tm_descriptors *all) noexcept nogil:
-    cdef uint32_t index, current = w.pump.journal.current
+    cdef uint32_t index, current
     cdef tm_conn *conn
     w.free = w.dead = w.ready = TM_NONE
     w.connections = 0
-    if w.live.records_used > w.capacity:
-        w.live.records_used = w.capacity
+    tm_journal_mend(w.live, w.live.records_used)
+    current = w.pump.journal.current
     recover_counting(w)
     for index in range(w.live.records_used):
         conn = &w.records[index]
         tm_live_advance(w.live)
-        conn.timer_slot = TM_NONE
+        conn.timer_place = TM_UNARMED
         conn.listed = conn.ready = conn.kept = 0
         if index == current and tm_live_at_fault(w.live) and conn.faults < MOST_FAULTS:
             conn.faults += 1
         if conn.state != TM_FREE and conn.state != TM_DEAD:
-            if not claim(conn, all) or conn.faults >= MOST_FAULTS:
+            if not claim(w, conn, all) or not shut_is_true(conn) or conn.faults >= MOST_FAULTS:
                 give_up(w, conn)
             else:
+                mend_sides(conn)
+                tm_source_mend(w.commons, conn)
                 adopt_pipes(w, conn)
         if conn.state == TM_FREE:
             conn.next = w.free
@@ -244,7 +280,7 @@ cdef void reconcile_all(Worker *w) noexcept nogil:
     if current < w.live.records_used:
         taken_over = w.records[current].origin.worker != 0
         if w.records[current].state == TM_DEAD:
-            reason = w.records[current].close_reason
+            reason = tm_close_reason_checked(w.records[current].close_reason)
     for i in range(w.live.records_used):
         conn = &w.records[i]
         if conn.state != TM_FREE and conn.state != TM_DEAD and conn.state != TM_ENDING:
@@ -276,7 +312,7 @@ cdef bint finish_operation(Worker *w, tm_conn *conn) noexcept nogil:
     """What the journal says was under way for this connection. False: it can't be finished."""
     cdef int side = w.pump.journal.side & 1
     cdef int other = 1 - side
-    cdef int operation = w.pump.journal.operation
+    cdef int operation = tm_journal_operation(w.pump.journal)
     if conn.state == TM_CONNECTING:
         if conn.fd[TM_ENDPOINT] < 0:
             let_go_of(w, w.pump.journal.current, TM_HOLDS_ENDPOINT)
@@ -397,6 +433,8 @@ cdef void recover_connections(Worker *w) noexcept nogil:
     cdef tm_conn *conn
     cdef bint whole = True
     if w.live.records_used == 0:
+        tm_live_set_connections(w.live, 0)
+        tm_journal_note(w.pump.journal, TM_NOTHING)
         return
     # The one that the journal is about comes first, and keeps the journal until it is done: a
     # death in here is then put down to it as well.
@@ -416,4 +454,5 @@ cdef void recover_connections(Worker *w) noexcept nogil:
             w.dead = index
         elif conn.state != TM_FREE:
             go_on(w, index, whole or index != current)
+    w.pump.journal.current = TM_NONE
     tm_live_set_connections(w.live, w.connections)

@@ -24,10 +24,11 @@ from posix.unistd cimport close, getpid, getppid, read
 
 from tcpmux.shm._layout cimport (
     TM_ACCEPT, tm_admitted, TM_ANY_WORKER, tm_count, tm_image, tm_journal_note, tm_listening,
-    tm_live_add_master, tm_live_advance, tm_live_begin, tm_live_ending, tm_live_generation_seen,
-    tm_live_guardian_pid, tm_live_rest, tm_live_set_ending, tm_live_set_generation_seen,
-    tm_live_set_heartbeat,
-    tm_live_set_presence, TM_MAX_LINES, TM_MAX_LISTENING, TM_NONE, TM_NOTHING, TM_ORDER_DRAIN,
+    tm_listening_checked, tm_listening_possible, tm_live_add_master, tm_live_advance,
+    tm_live_begin, tm_live_ending, tm_live_generation_seen, tm_live_guardian_pid, tm_live_mend,
+    tm_live_order, tm_live_rest, tm_live_set_ending, tm_live_set_generation_seen,
+    tm_live_set_heartbeat, tm_live_set_presence, TM_MAX_LINES, TM_MAX_LISTENERS,
+    TM_MAX_LISTENING, TM_MAX_SHARDS, TM_NONE, TM_NOTHING, TM_ORDER_DRAIN,
     TM_ORDER_RETIRE, TM_OVER, tm_peer, tm_pipe_pool_destroy, tm_pipe_pool_init, TM_PRESENT,
     TM_REPLACED, tm_slot, tm_table_busy_poll, tm_table_generation, tm_table_image,
     tm_table_shard_owner, tm_times, TM_UNENDED,
@@ -38,7 +39,8 @@ from tcpmux.worker._connection cimport (
     connections_reset_all, connections_resume, Worker,
 )
 from tcpmux.worker._descriptors cimport (
-    tm_descriptors, tm_descriptors_claim, tm_descriptors_free, tm_descriptors_list,
+    tm_descriptors, tm_descriptors_claim, tm_descriptors_free, tm_descriptors_free_to_claim,
+    tm_descriptors_list, tm_descriptors_next, tm_is_line, tm_is_listening,
 )
 from tcpmux.worker._handover cimport (
     Handover, handover_event, handover_line, handover_quota, handover_recover, handover_some,
@@ -51,9 +53,10 @@ from tcpmux.worker._mechanism cimport (
     TM_MESSAGE_FULL, TM_MESSAGE_GIVE, TM_MESSAGE_GREW, TM_MESSAGE_GUARD, TM_MESSAGE_KILL,
     TM_MESSAGE_LINE, TM_MESSAGE_LOOPED, TM_MESSAGE_OFFER, TM_MESSAGE_QUIT, TM_MESSAGE_REMOVE,
     TM_MESSAGE_REMOVED, TM_MESSAGE_REPLACE, TM_MESSAGE_RETIRE, TM_MESSAGE_ROOM, TM_MESSAGE_SEEN,
-    TM_MESSAGE_STARTED, TM_MESSAGE_SYNC, TM_MESSAGE_SYNCED, TM_MESSAGE_UNLINED, tm_sock_accept,
-    tm_sock_host_paces, tm_sock_reset, tm_sock_same_user, tm_trace_is_loop, tm_waiter,
-    tm_waiter_init, tm_waiter_wait, tm_wheel_init, tm_wheel_pop, tm_wheel_wait,
+    TM_MESSAGE_STARTED, TM_MESSAGE_SYNC, TM_MESSAGE_SYNCED, TM_MESSAGE_UNLINED, tm_peer_from,
+    tm_sock_accept, tm_sock_host_paces, tm_sock_local, tm_sock_reset, tm_sock_same_user,
+    tm_trace_is_loop, tm_waiter, tm_waiter_init, tm_waiter_wait, tm_wheel_init, tm_wheel_pop,
+    tm_wheel_wait,
 )
 from tcpmux.worker._recovery cimport recover_connections, recover_records
 
@@ -291,6 +294,9 @@ cdef int add_listener(Loop *loop, uint32_t id, uint32_t shard, int fd,
         if all[place].fd >= 0 and all[place].id == id and all[place].shard == shard:
             close(fd)  # told twice, as the first time might have been lost with a life
             return 0
+    if id >= TM_MAX_LISTENERS or shard >= TM_MAX_SHARDS:
+        close(fd)
+        return -ENOSPC
     place = 0
     while place < count and all[place].fd >= 0:
         place += 1
@@ -487,9 +493,9 @@ cdef void channel_message(Loop *loop, const tm_message *message, const int *fds,
     if message.type == TM_MESSAGE_REMOVE:
         remove_listener(loop, message.listener, False)
     elif message.type == TM_MESSAGE_DRAIN:
-        loop.worker.live.orders |= TM_ORDER_DRAIN
+        tm_live_order(loop.worker.live, loop.worker.live.orders | TM_ORDER_DRAIN)
     elif message.type == TM_MESSAGE_RETIRE:
-        loop.worker.live.orders |= TM_ORDER_RETIRE
+        tm_live_order(loop.worker.live, loop.worker.live.orders | TM_ORDER_RETIRE)
     elif message.type == TM_MESSAGE_LINE and count == 1:
         add_line(loop, message.listener, fds[0])
         return
@@ -538,7 +544,7 @@ cdef void signal_event(Loop *loop) noexcept nogil:
             continue
         channel_event(loop)  # its end may be waiting behind this signal
         if loop.worker.live.channel < 0:
-            loop.worker.live.orders |= TM_ORDER_DRAIN
+            tm_live_order(loop.worker.live, loop.worker.live.orders | TM_ORDER_DRAIN)
             remove_listener(loop, 0, True)
 
 
@@ -661,25 +667,57 @@ cdef int run_loop(Loop *loop) noexcept nogil:
     return 0
 
 
+cdef bint is_at_its_address(const tm_image *image, const tm_listening *listener) noexcept nogil:
+    """False: it is another's or nobody's id, whose route its clients would get."""
+    cdef tm_peer here, there
+    cdef uint32_t i
+    for i in range(image.listener_count):
+        if image.listeners[i].id == listener.id:
+            tm_sock_local(listener.fd, &here)
+            tm_peer_from(&there, &image.listeners[i].address)
+            return here.family == there.family and here.port == there.port
+    return False
+
+
+cdef void claim_listener(Loop *loop, tm_listening *listener, tm_descriptors *all) noexcept nogil:
+    """What is not claimed will be closed; the master gives it once more."""
+    listener.polled = False
+    if not (tm_listening_possible(listener)
+            and tm_descriptors_free_to_claim(all, listener.fd)
+            and tm_is_listening(listener.fd)
+            and is_at_its_address(tm_table_image(
+                loop.worker.table, tm_table_generation(loop.worker.table)), listener)
+            and tm_descriptors_claim(all, listener.fd)):
+        listener.fd = -1
+
+
+cdef void claim_lines(Worker *w, tm_descriptors *all) noexcept nogil:
+    """To the master and to other workers: nothing that a client can write to is taken for one."""
+    cdef int line, fd
+    if not (tm_is_line(w.live.channel) and tm_descriptors_claim(all, w.live.channel)):
+        w.live.channel = -1
+    for line in range(TM_MAX_LINES):
+        if not (tm_is_line(w.live.lines[line]) and tm_descriptors_claim(all, w.live.lines[line])):
+            w.live.lines[line] = -1
+    # A line that nobody names is that to the master: a corrupt number must not lose it, and one
+    # just accepted may not have been written down.
+    fd = tm_descriptors_next(all, 0)
+    while fd >= 0 and w.live.channel < 0:
+        if tm_is_line(fd) and tm_descriptors_claim(all, fd):
+            w.live.channel = fd
+        fd = tm_descriptors_next(all, fd + 1)
+
+
 cdef int claim_own(Loop *loop, tm_descriptors *all, const int *kept, uint32_t count) noexcept nogil:
     """What this worker holds besides connections. -ENOMEM when that can't be found out."""
-    cdef tm_listening *listener
     cdef uint32_t i
-    cdef int line
     if tm_descriptors_list(all) < 0:
         return -ENOMEM
     for i in range(count):
         tm_descriptors_claim(all, kept[i])
-    if not tm_descriptors_claim(all, loop.worker.live.channel):
-        loop.worker.live.channel = -1
+    claim_lines(&loop.worker, all)
     for i in range(loop.worker.live.listening_count):
-        listener = &loop.worker.live.listening[i]
-        listener.polled = False
-        if not tm_descriptors_claim(all, listener.fd):
-            listener.fd = -1
-    for line in range(TM_MAX_LINES):
-        if not tm_descriptors_claim(all, loop.worker.live.lines[line]):
-            loop.worker.live.lines[line] = -1
+        claim_listener(loop, &loop.worker.live.listening[i], all)
     return 0
 
 
@@ -690,7 +728,7 @@ cdef int begin(Loop *loop, uint32_t pipes, const int *kept, uint32_t kept_count)
     cdef sigset_t watched
     cdef tm_descriptors all
     cdef int other
-    w.capacity = w.live.capacity
+    tm_live_mend(w.live, w.commons, w.id, w.capacity)
     look_at_clock(w)
     allow_at_once(w, 0)
     w.pump.buffer = w.live.buffer
@@ -759,8 +797,9 @@ def adopt(Live live not None, int channel, listeners):
 def listening(Live live not None):
     """Descriptors of the listening sockets that a worker holds; numbers in its process."""
     cdef uint32_t place
-    return [live.live().listening[place].fd for place in range(live.live().listening_count)
-            if live.live().listening[place].fd >= 0]
+    return [live.live().listening[place].fd
+            for place in range(tm_listening_checked(live.live()))
+            if tm_is_listening(live.live().listening[place].fd)]
 
 
 def run(int worker, Table table not None, Commons commons not None, Live live not None,
@@ -788,6 +827,7 @@ def run(int worker, Table table not None, Commons commons not None, Live live no
         loop.worker.commons = commons.commons()
         loop.worker.live = live.live()
         loop.worker.records = live.live().records
+        loop.worker.capacity = live.capacity
         loop.takeover = takeover
         loop.estate_count = len(estate)
         for i, fd in enumerate(estate):

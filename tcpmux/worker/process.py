@@ -71,7 +71,8 @@ MESSAGE = struct.Struct("=IIIIQ")
     KILL,
     QUIT,
     LOOPED,
-) = range(1, 27)
+    RENEWED,
+) = range(1, 28)
 GIVE_ALL = (1 << 64) - 1
 
 # A death by one of these says something about the worker; by another, about who sent it.
@@ -92,6 +93,9 @@ FIRST_DELAY = 0.1
 LONGEST_DELAY = 10.0
 AFTER_KILL = 0.005
 NO_PROCESS_DELAY = 0.1
+# Lives in a row that end by their own fault before they have taken up their work: then it is what
+# they find in shared memory that ends them, and it begins anew.
+MOST_STILLBORN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,7 @@ def serve(inheritance: Inheritance) -> NoReturn:
         _close_all_but(
             [*inheritance.kept, inheritance.channel, *(s.fd for s in inheritance.sockets)]
         )
-        live = Live.attach(inheritance.live, writable=True)
+        live = Live.attach(inheritance.live, writable=True, worker=inheritance.worker)
         live.orders = 0
         _relay.adopt(
             live,
@@ -209,25 +213,45 @@ def guard(inheritance: Inheritance, live: Live, watched: int = 0) -> None:
     # From here on a collection would only touch pages shared with others.
     gc.disable()
     restarts = Restarts()
+    stillborn = 0
     while True:
+        live.guardian_pid = os.getpid()
         started = time.monotonic()
         pid = watched or _start_life(inheritance.worker)
         if pid == 0:
             _work(inheritance, regions, live)
-        status, hung = _guardian.wait_for_end(live, pid, not watched)
+        status, hung, began = _guardian.wait_for_end(live, pid, not watched)
         watched = 0
         live.presence = ABSENT
         live.pid = 0
         at_fault = hung or (os.WIFSIGNALED(status) and os.WTERMSIG(status) in FAULTS)
         live.at_fault = at_fault
-        if live.ending == OVER:
+        # One that was killed has not ended by itself, whatever its region says.
+        ending = live.ending if status == 0 else 0
+        if ending == OVER:
             live.guardian_pid = 0
             return
-        if live.ending == REPLACED:
+        if ending == REPLACED:
             become_next_build(inheritance)
             continue  # it could not be had; this one goes on
-        _tell_master(live, DIED, status)
+        _guardian.tell_master(live, DIED, status)
+        stillborn = stillborn + 1 if at_fault and not began else 0
+        if stillborn == MOST_STILLBORN:
+            _renew(inheritance.worker, live, regions)
+            stillborn = 0
         time.sleep(restarts.after(time.monotonic() - started, at_fault or os.WIFEXITED(status)))
+
+
+def _renew(worker: int, live: Live, regions: tuple[Table, Commons]) -> None:
+    """Has the region begin anew: what is in it has ended one life after the other."""
+    table, commons = regions
+    lost = live.renew(commons, table.numbers_given[0])
+    _say(
+        worker,
+        f"ERROR: {MOST_STILLBORN} lives in a row have ended at their start: the worker's shared "
+        f"memory is corrupt and begins anew, {lost} connections are lost",
+    )
+    _guardian.tell_master(live, RENEWED, lost)
 
 
 def _start_life(worker: int) -> int:
@@ -258,19 +282,13 @@ def become_next_build(inheritance: Inheritance) -> None:
     """
     live = Live.attach(inheritance.live)
     for fd in [*inheritance.kept, live.channel, *_relay.listening(live)]:
-        if fd >= 0:
+        with suppress(OSError):  # a number that stands for nothing
             os.set_inheritable(fd, True)
     try:
         os.chdir("/")
         start_program("tcpmux.worker", [json.dumps(asdict(inheritance))])
     except OSError as error:
         _say(inheritance.worker, f"can't start the new build: {error}")
-
-
-def _tell_master(live: Live, kind: int, value: int) -> None:
-    if live.channel >= 0:
-        with suppress(OSError):  # full or gone; it finds what matters in the live region
-            os.write(live.channel, MESSAGE.pack(kind, 0, 0, 0, value))
 
 
 def _work(inheritance: Inheritance, regions: tuple[Table, Commons], live: Live) -> NoReturn:

@@ -35,6 +35,7 @@ PROGRAMS = {
     "test_pump_recover": ("pump.c", "pipe_pool.c", "kernel_count.c"),
     "test_kernel_count": ("kernel_count.c",),
     "test_descriptors": ("descriptors.c",),
+    "test_trust": ("trust.c", "commons.c"),
     "test_handover": ("handover.c",),
     "test_sock": ("sock.c",),
     "test_trace": ("sock.c",),

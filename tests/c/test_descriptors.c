@@ -43,14 +43,24 @@ static void a_claim_is_for_one_and_for_what_is_open(void)
 
 static void kinds_are_told_apart(void)
 {
-    int ends[2], pipe_ends[2];
+    int ends[2], pipe_ends[2], others[2], line[2];
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
     make_pair(AF_INET, ends, 0);
     CHECK(pipe(pipe_ends) == 0);
-    CHECK(tm_is_socket(ends[0]) && !tm_is_pipe(ends[0]));
-    CHECK(tm_is_pipe(pipe_ends[0]) && tm_is_pipe(pipe_ends[1]) && !tm_is_socket(pipe_ends[0]));
-    CHECK(close(ends[0]) == 0 && close(ends[1]) == 0);
+    CHECK(pipe(others) == 0 && socketpair(AF_UNIX, SOCK_SEQPACKET, 0, line) == 0);
+    CHECK(tm_is_socket(ends[0]) && !tm_is_pipe(ends[0], ends[1]));
+    CHECK(tm_is_pipe(pipe_ends[1], pipe_ends[0]) && !tm_is_socket(pipe_ends[0]));
+    CHECK(!tm_is_pipe(pipe_ends[1], others[0]) && !tm_is_pipe(others[1], pipe_ends[0]));
+    CHECK(tm_stream_family(ends[0]) == AF_INET && tm_stream_family(pipe_ends[0]) < 0);
+    CHECK(tm_is_line(line[0]) && tm_stream_family(line[0]) < 0 && !tm_is_line(ends[0]));
+    CHECK(listen(listener, 1) == 0 && tm_is_listening(listener));
+    CHECK(tm_stream_family(listener) < 0 && !tm_is_listening(ends[0]) && !tm_is_line(listener));
+    CHECK(close(ends[0]) == 0 && close(ends[1]) == 0 && close(listener) == 0);
     CHECK(close(pipe_ends[0]) == 0 && close(pipe_ends[1]) == 0);
-    CHECK(!tm_is_socket(ends[0]) && !tm_is_pipe(pipe_ends[0]));
+    CHECK(close(others[0]) == 0 && close(others[1]) == 0);
+    CHECK(close(line[0]) == 0 && close(line[1]) == 0);
+    CHECK(!tm_is_socket(ends[0]) && !tm_is_pipe(pipe_ends[1], pipe_ends[0]));
+    CHECK(tm_stream_family(-1) < 0 && !tm_is_line(-1) && !tm_is_listening(1 << 30));
 }
 
 int main(void)

@@ -28,6 +28,7 @@ static struct shared *share(struct rig *rig)
     rig->pump.journal = &shared->journal;
     free(rig->pump.buffer);
     rig->pump.buffer = shared->buffer;
+    tm_journal_note(&shared->journal, TM_NOTHING);
     return shared;
 }
 
@@ -74,7 +75,7 @@ static void recover(struct rig *rig, struct shared *shared, struct tm_pipe lent)
     half->pipe = lent; /* as recovery of the worker finds it by the record */
     half->queued = lent.in >= 0 ? (uint32_t)tm_kernel_piped(lent.out) : 0;
     CHECK(tm_pump_recover(&rig->pump, half, rig->source, rig->destination, false) == 0);
-    shared->journal.operation = TM_NOTHING;
+    tm_journal_note(&shared->journal, TM_NOTHING);
 }
 
 static void kill_and_go_on(struct shape shape, bool splicing)
@@ -125,17 +126,17 @@ static void every_entry_by_hand(void)
         client_sends(rig, 5000);
         wait_readable_bytes(rig->source, 5000);
         journal->before = 0;
-        journal->operation = TM_RECEIVE;
+        tm_journal_note(journal, TM_RECEIVE);
         CHECK_EQUAL(recv(rig->source, rig->pump.buffer, BUFFER_SIZE, 0), 5000);
         if (sent_first) {
             journal->read = 5000;
-            journal->operation = TM_SEND;
+            tm_journal_note(journal, TM_SEND);
             CHECK_EQUAL(send(rig->destination, rig->pump.buffer, 1200, 0), 1200);
         }
         CHECK(tm_pump_recover(&rig->pump, &rig->half, rig->source, rig->destination, false) == 0);
         CHECK_EQUAL(rig->half.bytes, sent_first ? 1200 : 0);
         CHECK_EQUAL(rig->half.queued, sent_first ? 3800 : 5000);
-        journal->operation = TM_NOTHING;
+        tm_journal_note(journal, TM_NOTHING);
         pump_once(rig, &rig->half, false);
         wait_readable_bytes(rig->server, 5000);
         CHECK_EQUAL(server_receives(rig, EVERYTHING), 5000);
@@ -146,13 +147,13 @@ static void every_entry_by_hand(void)
 static void what_can_not_be_is_refused(void)
 {
     struct rig *rig = open_rig((struct shape){AF_INET, AF_INET, 0, PIPES});
-    rig->journal.operation = TM_QUEUE;
+    tm_journal_note(&rig->journal, TM_QUEUE);
     rig->journal.read = 10;
     rig->journal.sent = 11; /* more than there were */
     CHECK(tm_pump_recover(&rig->pump, &rig->half, rig->source, rig->destination, false) < 0);
     rig->journal.read = BUFFER_SIZE + 1; /* more than the buffer holds */
     CHECK(tm_pump_recover(&rig->pump, &rig->half, rig->source, rig->destination, false) < 0);
-    rig->journal.operation = TM_NOTHING;
+    tm_journal_note(&rig->journal, TM_NOTHING);
     close_rig(rig);
 }
 

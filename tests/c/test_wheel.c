@@ -34,7 +34,7 @@ static struct bench *new_bench(uint64_t now_ms)
     struct bench *bench = calloc(1, sizeof(*bench));
     CHECK(bench);
     for (uint32_t i = 0; i < RECORDS; i++)
-        bench->records[i].timer_slot = TM_NONE;
+        bench->records[i].timer_place = TM_UNARMED;
     tm_wheel_init(&bench->wheel, now_ms);
     bench->now_ms = bench->drained_ms = now_ms;
     return bench;
@@ -57,7 +57,7 @@ static void arm(struct bench *bench, uint32_t index, uint64_t deadline_ms)
         .latest_ms = from + (fine ? TM_FINE_TICK_MS : TM_COARSE_TICK_MS) * (beyond ? 2 : 1),
     };
     tm_wheel_arm(&bench->wheel, bench->records, index, deadline_ms);
-    CHECK(bench->records[index].timer_slot != TM_NONE);
+    CHECK(bench->records[index].timer_place != TM_UNARMED);
     CHECK_EQUAL(bench->wheel.armed, bench->armed);
 }
 
@@ -66,7 +66,7 @@ static void disarm(struct bench *bench, uint32_t index)
     bench->armed -= bench->models[index].armed;
     bench->models[index].armed = 0;
     tm_wheel_disarm(&bench->wheel, bench->records, index);
-    CHECK(bench->records[index].timer_slot == TM_NONE);
+    CHECK(bench->records[index].timer_place == TM_UNARMED);
     CHECK_EQUAL(bench->wheel.armed, bench->armed);
 }
 
@@ -77,7 +77,7 @@ static uint32_t pop(struct bench *bench)
         return index;
     CHECK(index < RECORDS && bench->models[index].armed);
     CHECK(bench->now_ms >= bench->models[index].earliest_ms);
-    CHECK(bench->records[index].timer_slot == TM_NONE);
+    CHECK(bench->records[index].timer_place == TM_UNARMED);
     bench->models[index].armed = 0;
     bench->armed--;
     CHECK_EQUAL(bench->wheel.armed, bench->armed);

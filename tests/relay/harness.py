@@ -6,6 +6,7 @@ connection itself and moves their bytes with poll().
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import select
 import signal
@@ -36,6 +37,7 @@ from tcpmux.shm.image import (
 )
 from tcpmux.shm.routes import settled
 from tcpmux.worker.process import (
+    ADD,
     BLOCKED,
     MESSAGE,
     REMOVE,
@@ -148,6 +150,7 @@ class RelayWorker:
             own = Destination((address_of(self.listeners[self.loop]),))
             self.destinations = [*self.destinations, own]
         table.publish(self._image())
+        table.numbers_given = self.slots, 1 + len(self.destinations)
         self.start()
 
     def start(self) -> None:
@@ -172,6 +175,7 @@ class RelayWorker:
             self.pid = os.fork()
             if self.pid == 0:
                 table.unmap()  # the worker maps it again, read-only
+                faulthandler.disable()  # pytest's writes to a number that is a client's here
                 serve(inheritance)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
@@ -315,9 +319,33 @@ class RelayWorker:
         self.orphan()
         self.send_signal(signal.SIGTERM)
 
+    def give_listeners(self) -> None:
+        """As a master does after each life: hands out those that the worker does not have."""
+        has = {number for number, _ in self.live.listening}
+        for number, sock in enumerate(self.listeners.values()):
+            if number not in has:
+                shared = sock.family == socket.AF_UNIX
+                message = MESSAGE.pack(ADD, number, 0, shared, 0)
+                socket.send_fds(self._channel, [message], [sock.fileno()])
+
     def remove_listener(self, family: Family) -> None:
         """Tells the worker to serve the listener's queue and let go of it."""
         self._channel.send(MESSAGE.pack(REMOVE, FAMILIES.index(family), 0, 0, 0))
+
+    def told(self, kind: int) -> list[int]:
+        """The values of all messages of a kind that have come to the master so far."""
+        found = []
+        self._channel.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                got, _, _, _, value = MESSAGE.unpack(self._channel.recv(MESSAGE.size))
+                if got == kind:
+                    found.append(value)
+        return found
+
+    def counted(self) -> tuple[int, int, int, int]:
+        """What is counted over all workers: Commons.totals()."""
+        return self._regions[1].totals()
 
     def await_told(self, what: int) -> int:
         """Until the worker sends such a message to its master; which listener it is about."""
@@ -361,6 +389,17 @@ class RelayWorker:
             counters = self.counters.slot(slot)
             assert counters.opened == sum(counters.closed), (slot, counters)
 
+    def abandon(self) -> None:
+        """Ends the worker in whatever state it is: its books are not looked at."""
+        for sock in self._sockets:
+            sock.close()
+        self._sockets.clear()
+        os.kill(self.pid, signal.SIGKILL)
+        if self.live.pid > 0:
+            os.kill(self.live.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        self.pid = 0
+
     def stop(self) -> None:
         """Closes every socket it knows of, ends the worker and checks what it leaves behind."""
         try:
@@ -396,7 +435,7 @@ def ends_by_reset(sock: socket.socket) -> bool:
         data = sock.recv(1)
     except ConnectionResetError:
         return True
-    assert data == b"", "data instead of the end"
+    assert data == b"", f"{data!r} instead of the end"
     return False
 
 

@@ -4,6 +4,7 @@ connection, and no byte is lost, doubled or moved."""
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import platform
 import random
@@ -14,9 +15,13 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, suppress
+from typing import Any, NoReturn
 
 import pytest
 
+from tcpmux.shm._shm import fields_of
+from tcpmux.worker import process
+from tcpmux.worker.process import RENEWED
 from tests.relay.conftest import OpenEndpoint, StartWorker
 from tests.relay.harness import (
     FAMILIES,
@@ -214,8 +219,13 @@ def test_descriptors_do_not_leak(start_worker: StartWorker, open_endpoint: OpenE
 # --- records that can't be true, or that kill -------------------------------------------------
 
 # struct tm_conn of csrc/live.h: offset, format
-STATE, CLIENT_FD, ENDPOINT_FD = (4, "=B"), (8, "=i"), (12, "=i")
-ROUTE_SLOT, CLIENT_PORT = (108, "=I"), (194, "=H")
+PLACES = {name: offset for name, (offset, _) in fields_of("tm_conn").items()}
+STATE, CLIENT_FD, ENDPOINT_FD = (
+    (PLACES["state"], "=B"),
+    (PLACES["fd"], "=i"),
+    (PLACES["fd"] + 4, "=i"),
+)
+ROUTE_SLOT, CLIENT_PORT = (PLACES["route_slot"], "=I"), (PLACES["client"] + 2, "=H")
 
 
 FLOOD = (
@@ -374,3 +384,46 @@ def test_stopped_for_a_while_is_no_harm(
     worker.send_signal(signal.SIGCONT)
     wait_for(lambda: worker.live.presence == 1, "the guardian to notice")
     assert worker.live.starts == 1
+
+
+@pytest.mark.parametrize("deaths", [2, 3])
+def test_a_region_whose_lives_die_at_their_start_begins_anew(
+    start_worker: StartWorker,
+    open_endpoint: OpenEndpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    deaths: int,
+) -> None:
+    """After three of them, not after two: its connections are reset, and it serves again."""
+    begin, left = process._work, mmap.mmap(-1, 1)
+
+    def stillborn(*arguments: Any) -> NoReturn:
+        if left[0]:
+            left[0] -= 1
+            os.kill(os.getpid(), signal.SIGSEGV)
+        begin(*arguments)
+
+    monkeypatch.setattr(process, "_work", stillborn)
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    links = [worker.link(endpoint) for _ in range(3)]
+    for link in links:
+        transfer(Flow(link.client, link.server, b"question"))
+    left[0] = deaths
+    worker.kill()
+    renewed = deaths == 3
+    for link in links:
+        if renewed:
+            assert_reset(link.client)
+            assert_reset(link.server)
+        else:
+            transfer(Flow(link.client, link.server, b"question"))
+        link.close()
+    assert worker.told(RENEWED) == ([3] if renewed else [])
+    another = worker.link(endpoint)
+    transfer(Flow(another.client, another.server, BLOCK))
+    another.close()
+    await_idle(worker)
+    closed = worker.closed()
+    assert closed.get("worker_lost", 0) == (3 if renewed else 0)
+    assert sum(closed.values()) == 4
+    assert worker.counted() == (0, 0, 0, 0)

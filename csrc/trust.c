@@ -1,0 +1,210 @@
+/* Regions that may be corrupt. Runs in a worker at the start of each life, and in its guardian. */
+#include "trust.h"
+
+#include <string.h>
+
+enum {
+    LONGEST_WAIT_MS = 86400000, /* no deadline but a configured one is further off */
+    MOST_UNCOUNTED = 4 << 20,   /* bytes that one turn of a half moves at most: pump.h */
+    ALL_HOLDS = TM_HOLDS_LISTENER | TM_HOLDS_ROUTE | TM_HOLDS_SOURCE | TM_HOLDS_DESTINATION |
+                TM_HOLDS_ENDPOINT | TM_HOLDS_QUEUE,
+    ALL_FLAGS = TM_HUNG_UP | TM_RESET | TM_WRITE_WATCHED | TM_READ_UNWATCHED | TM_UNPACED |
+                TM_KEPT_ALIVE,
+};
+
+static bool half_possible(const struct tm_conn *conn, int side)
+{
+    const struct tm_half *half = &conn->half[side];
+    if (half->state > TM_HALF_ABORTED)
+        return false;
+    /* One that is relayed is given up only when one of the sides was reset. */
+    return conn->state != TM_RELAYING || half->state != TM_HALF_ABORTED ||
+           (conn->side_flags[0] | conn->side_flags[1]) & TM_RESET;
+}
+
+static bool slots_possible(const struct tm_conn *conn)
+{
+    if (!tm_is_slot(conn->route_slot) || !tm_is_slot_or_none(conn->destination_slot) ||
+        !tm_is_slot_or_none(conn->endpoint_slot))
+        return false;
+    if (conn->state == TM_RELAYING || conn->state == TM_RESETTING)
+        return tm_is_slot(conn->destination_slot) && tm_is_slot(conn->endpoint_slot);
+    return conn->endpoint_slot == TM_NONE || tm_is_slot(conn->destination_slot);
+}
+
+static void mend_half(struct tm_half *half)
+{
+    if (half->bytes - half->counted > MOST_UNCOUNTED)
+        half->counted = half->bytes;
+    half->splicing = half->splicing != 0;
+    half->uncounted &= TM_UNCOUNTED_SOURCE | TM_UNCOUNTED_DESTINATION;
+}
+
+bool tm_conn_possible(struct tm_conn *conn, uint64_t now_us)
+{
+    uint64_t now_ms = now_us / 1000, furthest = now_ms + LONGEST_WAIT_MS;
+    if (!tm_conn_in_use(conn) || conn->generation == 0 || !slots_possible(conn) ||
+        !half_possible(conn, TM_CLIENT) || !half_possible(conn, TM_ENDPOINT))
+        return false;
+    conn->close_reason = tm_close_reason_checked(conn->close_reason);
+    conn->pick_reason = tm_pick_reason_checked(conn->pick_reason);
+    for (int side = 0; side < 2; side++) {
+        conn->side_flags[side] &= ALL_FLAGS;
+        mend_half(&conn->half[side]);
+    }
+    conn->holds &= ALL_HOLDS;
+    if (conn->accepted_at_us > now_us)
+        conn->accepted_at_us = now_us;
+    if (conn->last_activity_ms > now_ms)
+        conn->last_activity_ms = now_ms;
+    if (conn->deadline_ms > furthest)
+        conn->deadline_ms = furthest;
+    if (conn->origin.worker > TM_MAX_LINES)
+        conn->origin.worker = 0;
+    if (conn->moving > TM_MAX_LINES)
+        conn->moving = 0;
+    return true;
+}
+
+static void mend_log(struct tm_log *log)
+{
+    uint64_t written = atomic_load_explicit(&log->written, memory_order_relaxed);
+    uint64_t taken = atomic_load_explicit(&log->taken, memory_order_acquire);
+    if (written - taken > TM_LOG_ENTRIES)
+        atomic_store_explicit(&log->written, taken, memory_order_release);
+}
+
+void tm_live_mend(struct tm_live *live, struct tm_commons *commons, uint32_t worker,
+                  uint32_t capacity)
+{
+    uint32_t records = tm_records_checked(live, capacity);
+    tm_live_head(live, worker, capacity);
+    tm_author_mend(&live->author, commons, worker);
+    tm_live_order(live, tm_orders_checked(live));
+    live->records_used = live->records_again = records;
+    live->listening_count = tm_listening_checked(live);
+    mend_log(&live->log);
+}
+
+static bool is_pumping(const struct tm_live *live, uint32_t index, int side)
+{
+    return live->records[index].half[side].blocked == TM_PUMPING;
+}
+
+void tm_journal_mend(struct tm_live *live, uint32_t records)
+{
+    struct tm_journal *journal = &live->journal;
+    enum tm_operation operation = tm_journal_operation(journal);
+    bool moves = operation == TM_RECEIVE || operation == TM_SEND || operation == TM_QUEUE ||
+                 operation == TM_PEEK_SEND || operation == TM_PEEK_TAKE ||
+                 operation == TM_GARBLED;
+    journal->side &= 1;
+    if (journal->current >= records)
+        journal->current = TM_NONE;
+    if (!moves || (journal->current != TM_NONE &&
+                   is_pumping(live, journal->current, journal->side)))
+        return;
+    /* Then one of them is wrong; what a half says of itself is nearer to the bytes. */
+    for (uint32_t index = 0; index < records; index++) {
+        for (int side = 0; side < 2; side++) {
+            if (live->records[index].state == TM_RELAYING && is_pumping(live, index, side)) {
+                journal->current = index;
+                journal->side = (uint8_t)side;
+                return;
+            }
+        }
+    }
+}
+
+struct tm_counted *tm_place_of(struct tm_commons *commons, const struct tm_conn *conn, int what)
+{
+    uint32_t slot;
+    switch (what) {
+    case TM_HOLDS_LISTENER:
+        return conn->listener < TM_MAX_LISTENERS ? &commons->listeners[conn->listener] : NULL;
+    case TM_HOLDS_SOURCE:
+        return conn->source < TM_MAX_SOURCES ? &commons->sources[conn->source].connections : NULL;
+    case TM_HOLDS_ROUTE:
+        slot = conn->route_slot;
+        break;
+    case TM_HOLDS_ENDPOINT:
+        slot = conn->endpoint_slot;
+        break;
+    case TM_HOLDS_DESTINATION:
+    case TM_HOLDS_QUEUE:
+        slot = conn->destination_slot;
+        break;
+    default:
+        return NULL;
+    }
+    if (!tm_is_slot(slot))
+        return NULL;
+    return what == TM_HOLDS_QUEUE ? &commons->slots[slot].waiting
+                                  : &commons->slots[slot].connections;
+}
+
+static bool is_place_of(const struct tm_commons *commons, uint32_t source, uint64_t key)
+{
+    return source < TM_MAX_SOURCES &&
+           (tm_counted_read(&commons->sources[source].connections).key & TM_KEY_MASK) == key;
+}
+
+void tm_source_mend(const struct tm_commons *commons, struct tm_conn *conn)
+{
+    if (!(conn->holds & TM_HOLDS_SOURCE))
+        return;
+    uint64_t key = tm_source_key(commons, conn->route_slot, conn->client.family, conn->client.ip);
+    uint32_t first = (uint32_t)(key % TM_SOURCE_SETS) * TM_SOURCE_WAYS;
+    if (is_place_of(commons, conn->source, key))
+        return;
+    for (uint32_t way = 0; way < TM_SOURCE_WAYS; way++)
+        if (is_place_of(commons, first + way, key))
+            conn->source = first + way;
+    /* Not found: it is the client's address that is not right. */
+}
+
+static void give_back(struct tm_live *live, struct tm_commons *commons, struct tm_conn *conn)
+{
+    for (int what = 1; what <= ALL_HOLDS; what <<= 1) {
+        struct tm_counted *at = conn->holds & what ? tm_place_of(commons, conn, what) : NULL;
+        if (!at)
+            continue;
+        tm_author_begin(&live->author, TM_COUNT_DOWN, (uint8_t)what);
+        tm_count_down(commons, at, &live->author);
+        tm_author_end(&live->author);
+    }
+}
+
+uint32_t tm_live_renew(struct tm_live *live, struct tm_commons *commons, uint32_t worker,
+                       uint32_t capacity, uint32_t slots)
+{
+    uint32_t lost = 0, records;
+    tm_live_mend(live, commons, worker, capacity);
+    tm_author_end(&live->author);
+    records = live->records_used;
+    for (uint32_t index = 0; index < records; index++) {
+        struct tm_conn *conn = &live->records[index];
+        uint32_t generation = conn->generation;
+        if (tm_conn_in_use(conn)) {
+            lost++;
+            if (!conn->moving) /* else it counts where it goes */
+                give_back(live, commons, conn);
+        }
+        memset(conn, 0, sizeof(*conn));
+        conn->generation = generation; /* no reader takes the next one for this one */
+    }
+    for (uint32_t slot = 0; slot < slots && slot < TM_MAX_SLOTS; slot++) {
+        struct tm_slot *counters = &live->slots[slot];
+        uint64_t open = tm_slot_active(counters);
+        if (open)
+            tm_count(&counters->closed[TM_CLOSED_worker_lost], open);
+    }
+    memset(&live->journal, 0, sizeof(live->journal));
+    live->journal.current = TM_NONE;
+    tm_journal_note(&live->journal, TM_NOTHING);
+    live->records_used = live->records_again = 0;
+    live->gives_to = 0;
+    live->pipes = 0;
+    tm_live_set_connections(live, 0);
+    return lost;
+}

@@ -1,0 +1,109 @@
+/* What a worker's region says, before it is believed.
+ *
+ * The region outlives the worker, and a worker may be at fault, or not even be ours any more. So
+ * whoever reads a number there bounds it where it is read:
+ *
+ *     a life, at its start    tm_live_mend(), tm_listening_possible() and tm_conn_possible() look at
+ *                             every word that the life before has left; afterwards this life is
+ *                             the only one that writes them
+ *     all others              one of the inlines below, for each kind of number
+ *
+ * A record that can't be true is given up alone. What costs nothing to repair is repaired. If the
+ * start of a life fails all the same, again and again, the guardian has the region begin anew:
+ * tm_live_renew().
+ *
+ * Not found out: numbers that say what could be true (a counter, an address that is only shown);
+ * bytes in the copy buffer; and the length that the kernel has written down for a UNIX socket, which
+ * it keeps nowhere else.
+ */
+#ifndef TM_TRUST_H
+#define TM_TRUST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "live.h"
+
+static inline bool tm_is_slot(uint32_t slot)
+{
+    return slot < TM_MAX_SLOTS;
+}
+
+static inline bool tm_is_slot_or_none(uint32_t slot)
+{
+    return slot == TM_NONE || slot < TM_MAX_SLOTS;
+}
+
+/* For arrays by reason. */
+static inline uint8_t tm_close_reason_checked(uint8_t reason)
+{
+    return reason < TM_CLOSE_REASONS ? reason : (uint8_t)TM_CLOSED_worker_lost;
+}
+
+static inline uint8_t tm_pick_reason_checked(uint8_t reason)
+{
+    return reason < TM_PICK_REASONS ? reason : (uint8_t)TM_UNPICKED;
+}
+
+/* How many records there are to look at in a region with room for `capacity`. */
+static inline uint32_t tm_records_checked(const struct tm_live *live, uint32_t capacity)
+{
+    uint32_t used = __atomic_load_n(&live->records_used, __ATOMIC_ACQUIRE);
+    uint32_t again = __atomic_load_n(&live->records_again, __ATOMIC_RELAXED);
+    used = used <= capacity ? used : 0;
+    again = again <= capacity ? again : 0;
+    return used > again ? used : again;
+}
+
+static inline uint32_t tm_listening_checked(const struct tm_live *live)
+{
+    uint32_t count = __atomic_load_n(&live->listening_count, __ATOMIC_RELAXED);
+    return count < TM_MAX_LISTENING ? count : (uint32_t)TM_MAX_LISTENING;
+}
+
+static inline uint32_t tm_orders_checked(const struct tm_live *live)
+{
+    return live->orders_again == ~live->orders ? live->orders & (TM_ORDER_DRAIN | TM_ORDER_RETIRE)
+                                               : 0;
+}
+
+/* A place that is in use and can be true by its numbers. Its socket is another question. */
+static inline bool tm_listening_possible(const struct tm_listening *listening)
+{
+    return listening->fd >= 0 && listening->id < TM_MAX_LISTENERS &&
+           listening->shard < TM_MAX_SHARDS;
+}
+
+/* A record that is neither free nor dead. */
+static inline bool tm_conn_in_use(const struct tm_conn *conn)
+{
+    return conn->state >= TM_CONNECTING && conn->state <= TM_ENDING;
+}
+
+/* Whether it can be true, descriptors left aside. Repairs what is only of use for a moment or
+ * has one possible value. now_us: monotonic. */
+bool tm_conn_possible(struct tm_conn *conn, uint64_t now_us);
+
+/* Puts all of a region in bounds but listeners, lines and records. */
+void tm_live_mend(struct tm_live *live, struct tm_commons *commons, uint32_t worker,
+                  uint32_t capacity);
+
+/* Of which record the journal is, after a death: mends journal.current and journal.side by what the
+ * records say if they do not fit. */
+void tm_journal_mend(struct tm_live *live, uint32_t records);
+
+/* What a connection counts in, by one bit of enum tm_holding; NULL: the record names none that
+ * there is. */
+struct tm_counted *tm_place_of(struct tm_commons *commons, const struct tm_conn *conn, int what);
+
+/* Where its client is counted, if it is: by the client if the index can't be right. */
+void tm_source_mend(const struct tm_commons *commons, struct tm_conn *conn);
+
+/* Makes a region new whose lives die at their start. Its connections are lost, and counted as
+ * such; what they counted in the commons is given back as far as records can say. Counters and the
+ * log go on; listeners and lines stay, and are looked at by the next life. slots: those from there
+ * on have never been used. Returns how many connections it had. */
+uint32_t tm_live_renew(struct tm_live *live, struct tm_commons *commons, uint32_t worker,
+                       uint32_t capacity, uint32_t slots);
+
+#endif

@@ -1,0 +1,241 @@
+/* csrc/trust.c: a region with any bytes in it is in bounds afterwards, and what was right is as it
+ * was. Runs alone, under sanitizers. */
+#include "trust.h"
+
+#include <sys/mman.h>
+
+#include "check.h"
+
+enum { CAPACITY = 32, WORKER = 3, SLOTS = 64, ROUNDS = 3000 };
+static const uint64_t NOW_US = 5000000000;
+
+static struct tm_commons *commons;
+
+static void *fresh(size_t size)
+{
+    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                      MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(base != MAP_FAILED);
+    return base;
+}
+
+static struct tm_live *new_live(void)
+{
+    struct tm_live *live = fresh(tm_live_size(CAPACITY));
+    tm_live_init(live, WORKER, CAPACITY);
+    return live;
+}
+
+/* A connection in the midst of its life, and counted. */
+static struct tm_conn *add_connection(struct tm_live *live, uint32_t endpoint)
+{
+    struct tm_conn *conn = &live->records[tm_live_next_record(live)];
+    conn->generation = 1;
+    conn->route_slot = 0, conn->destination_slot = 1, conn->endpoint_slot = endpoint;
+    conn->accepted_at_us = conn->last_activity_ms = 1000;
+    conn->client.family = conn->endpoint.family = AF_INET;
+    for (int side = 0; side < 2; side++) {
+        tm_conn_set_fd(conn, side, (int32_t)(10 + 2 * live->records_used + side));
+        conn->half[side].pipe.in = conn->half[side].pipe.out = -1;
+    }
+    conn->timer_place = TM_UNARMED;
+    for (int what = TM_HOLDS_LISTENER; what <= TM_HOLDS_ENDPOINT; what <<= 1) {
+        if (what == TM_HOLDS_SOURCE)
+            continue;
+        tm_author_begin(&live->author, TM_COUNT_UP, (uint8_t)what);
+        CHECK(tm_count_up(commons, tm_place_of(commons, conn, what), TM_NO_LIMIT, &live->author));
+        conn->holds |= (uint8_t)what;
+        tm_author_end(&live->author);
+    }
+    conn->state = TM_RELAYING;
+    tm_count(&live->slots[0].opened, 1);
+    return conn;
+}
+
+static void a_true_record_is_possible_and_unchanged(void)
+{
+    struct tm_live *live = new_live();
+    struct tm_conn *conn = add_connection(live, 2), before = *conn;
+    CHECK(tm_conn_possible(conn, NOW_US));
+    CHECK(memcmp(conn, &before, sizeof(before)) == 0);
+    CHECK(munmap(live, tm_live_size(CAPACITY)) == 0);
+}
+
+static void what_would_lead_out_of_an_array_is_not(void)
+{
+    struct tm_live *live = new_live();
+    struct tm_conn *conn = add_connection(live, 2), whole = *conn;
+    conn->state = 99;
+    CHECK(!tm_conn_possible(conn, NOW_US));
+    *conn = whole, conn->route_slot = TM_MAX_SLOTS;
+    CHECK(!tm_conn_possible(conn, NOW_US));
+    *conn = whole, conn->destination_slot = TM_NONE; /* relaying to nobody */
+    CHECK(!tm_conn_possible(conn, NOW_US));
+    *conn = whole, conn->endpoint_slot = TM_NONE;
+    CHECK(!tm_conn_possible(conn, NOW_US));
+    *conn = whole, conn->half[1].state = 3;
+    CHECK(!tm_conn_possible(conn, NOW_US));
+    *conn = whole, conn->half[0].state = TM_HALF_ABORTED; /* and neither side was reset */
+    CHECK(!tm_conn_possible(conn, NOW_US));
+    *conn = whole, conn->close_reason = conn->pick_reason = 200;
+    conn->deadline_ms = conn->last_activity_ms = UINT64_MAX, conn->origin.worker = UINT32_MAX;
+    CHECK(tm_conn_possible(conn, NOW_US));
+    CHECK(conn->close_reason < TM_CLOSE_REASONS && conn->pick_reason < TM_PICK_REASONS);
+    CHECK(conn->last_activity_ms <= NOW_US / 1000 && conn->origin.worker <= TM_MAX_LINES);
+    CHECK(munmap(live, tm_live_size(CAPACITY)) == 0);
+}
+
+static void a_seal_tells_another_number(void)
+{
+    struct tm_conn conn = {0};
+    for (int32_t fd = 0; fd < 5000; fd++) {
+        tm_conn_set_fd(&conn, TM_CLIENT, fd);
+        CHECK(tm_conn_fd_sealed(&conn, TM_CLIENT));
+        for (int32_t other = fd - 2; other <= fd + 2; other++) {
+            conn.fd[TM_CLIENT] = other;
+            CHECK(tm_conn_fd_sealed(&conn, TM_CLIENT) == (other == fd));
+        }
+    }
+}
+
+static void records_and_orders_are_known_twice(void)
+{
+    struct tm_live *live = new_live();
+    for (uint32_t i = 0; i < 5; i++)
+        add_connection(live, 2);
+    CHECK_EQUAL(tm_records_checked(live, CAPACITY), 5);
+    live->records_used = 0;
+    CHECK_EQUAL(tm_records_checked(live, CAPACITY), 5);
+    live->records_used = 5, live->records_again = UINT32_MAX;
+    CHECK_EQUAL(tm_records_checked(live, CAPACITY), 5);
+    tm_live_order(live, TM_ORDER_RETIRE);
+    CHECK_EQUAL(tm_orders_checked(live), TM_ORDER_RETIRE);
+    live->orders = TM_ORDER_DRAIN;
+    CHECK_EQUAL(tm_orders_checked(live), 0);
+    CHECK(munmap(live, tm_live_size(CAPACITY)) == 0);
+}
+
+static void a_garbled_journal_finds_its_record(void)
+{
+    struct tm_live *live = new_live();
+    for (uint32_t i = 0; i < 5; i++)
+        add_connection(live, 2);
+    tm_journal_note(&live->journal, TM_QUEUE);
+    live->records[3].half[1].blocked = TM_PUMPING;
+    live->journal.current = 1; /* corrupt */
+    live->journal.side = 0;
+    tm_journal_mend(live, 5);
+    CHECK(live->journal.current == 3 && live->journal.side == 1);
+    live->journal.sealed ^= 1;
+    CHECK(tm_journal_operation(&live->journal) == TM_GARBLED);
+    live->journal.current = TM_NONE;
+    tm_journal_mend(live, 5);
+    CHECK_EQUAL(live->journal.current, 3);
+    live->journal.sealed = 0;
+    CHECK(tm_journal_operation(&live->journal) == TM_GARBLED);
+    CHECK(munmap(live, tm_live_size(CAPACITY)) == 0);
+}
+
+static uint64_t odd_value(uint64_t was)
+{
+    switch (random_below(6)) {
+    case 0: return 0;
+    case 1: return UINT64_MAX;
+    case 2: return was + 1;
+    case 3: return was - 1;
+    case 4: return random_below(300);
+    default: return random_below(UINT64_MAX);
+    }
+}
+
+/* What a life does with a region, without sockets. */
+static void take_up(struct tm_live *live)
+{
+    tm_live_mend(live, commons, WORKER, CAPACITY);
+    CHECK(live->worker == WORKER && live->capacity == CAPACITY);
+    CHECK(live->records_used <= CAPACITY && live->listening_count <= TM_MAX_LISTENING);
+    tm_journal_mend(live, live->records_used);
+    CHECK(live->journal.current == TM_NONE || live->journal.current < live->records_used);
+    for (uint32_t i = 0; i < live->listening_count; i++)
+        if (tm_listening_possible(&live->listening[i]))
+            CHECK(live->listening[i].id < TM_MAX_LISTENERS && live->listening[i].shard < TM_MAX_SHARDS);
+    for (uint32_t i = 0; i < live->records_used; i++) {
+        struct tm_conn *conn = &live->records[i];
+        if (!tm_conn_possible(conn, NOW_US))
+            continue;
+        tm_source_mend(commons, conn);
+        tm_count(&live->slots[conn->route_slot].closed[conn->close_reason], 1);
+        for (int what = 1; what < 64; what <<= 1) {
+            struct tm_counted *at = tm_place_of(commons, conn, what);
+            if (at && conn->holds & what)
+                CHECK(tm_counted_now(at) <= TM_NO_LIMIT);
+        }
+    }
+}
+
+/* Every word in its turn, and many of them at random; then all words at once. */
+static void any_bytes_can_be_taken_up(void)
+{
+    struct tm_live *live = new_live(), *whole = fresh(tm_live_size(CAPACITY));
+    size_t head = offsetof(struct tm_live, slots), records = offsetof(struct tm_live, records);
+    for (uint32_t i = 0; i < 20; i++)
+        add_connection(live, 2 + i % 3);
+    memcpy(whole, live, head);
+    memcpy(whole->records, live->records, CAPACITY * sizeof(struct tm_conn));
+    for (uint32_t round = 0; round < ROUNDS; round++) {
+        size_t end = random_below(2) ? head : CAPACITY * sizeof(struct tm_conn);
+        size_t words = round < ROUNDS - 100 ? 1 : end / 8;
+        while (words--) {
+            size_t offset = random_below(end / 4) * 4;
+            char *at = (char *)live + (end == head ? 0 : records) + offset;
+            uint64_t value;
+            size_t size = offset + 8 <= end && random_below(2) ? 8 : 4;
+            memcpy(&value, at, size);
+            value = odd_value(value);
+            memcpy(at, &value, size);
+        }
+        take_up(live);
+        if (random_below(4) == 0)
+            CHECK(tm_live_renew(live, commons, WORKER, CAPACITY, SLOTS) <= CAPACITY);
+        memcpy(live, whole, head);
+        memcpy(live->records, whole->records, CAPACITY * sizeof(struct tm_conn));
+    }
+    CHECK(munmap(live, tm_live_size(CAPACITY)) == 0 && munmap(whole, tm_live_size(CAPACITY)) == 0);
+}
+
+static void a_renewed_region_gives_back_what_it_counted(void)
+{
+    struct tm_live *live = new_live();
+    memset(commons->slots, 0, SLOTS * sizeof(commons->slots[0]));
+    memset(commons->listeners, 0, 16 * sizeof(commons->listeners[0]));
+    for (uint32_t i = 0; i < 20; i++)
+        add_connection(live, 2);
+    CHECK_EQUAL(tm_counted_now(&commons->slots[0].connections), 20);
+    atomic_store(&live->log.taken, 7);
+    atomic_store(&live->log.written, UINT64_MAX / 2);
+    CHECK_EQUAL(tm_live_renew(live, commons, WORKER, CAPACITY, SLOTS), 20);
+    for (uint32_t slot = 0; slot < SLOTS; slot++) {
+        CHECK_EQUAL(tm_counted_now(&commons->slots[slot].connections), 0);
+        CHECK_EQUAL(tm_slot_active(&live->slots[slot]), 0);
+    }
+    CHECK_EQUAL(tm_counted_now(&commons->listeners[0]), 0);
+    CHECK_EQUAL(live->slots[0].closed[TM_CLOSED_worker_lost], 20);
+    CHECK_EQUAL(tm_log_written(&live->log), 7);
+    CHECK(live->records_used == 0 && live->records[0].state == TM_FREE);
+    CHECK_EQUAL(live->records[0].generation, 1);
+    CHECK(munmap(live, tm_live_size(CAPACITY)) == 0);
+}
+
+int main(void)
+{
+    random_seed();
+    commons = fresh(sizeof(*commons));
+    RUN(a_true_record_is_possible_and_unchanged);
+    RUN(what_would_lead_out_of_an_array_is_not);
+    RUN(a_seal_tells_another_number);
+    RUN(records_and_orders_are_known_twice);
+    RUN(a_garbled_journal_finds_its_record);
+    RUN(any_bytes_can_be_taken_up);
+    RUN(a_renewed_region_gives_back_what_it_counted);
+    return 0;
+}
