@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -175,7 +176,9 @@ class RelayWorker:
             self.pid = os.fork()
             if self.pid == 0:
                 table.unmap()  # the worker maps it again, read-only
-                faulthandler.disable()  # pytest's writes to a number that is a client's here
+                # pytest's write to numbers that may be a client's here.
+                faulthandler.disable()
+                sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
                 serve(inheritance)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
