@@ -299,8 +299,9 @@ def test_one_corrupt_word_under_traffic(
         os.kill(pid, signal.SIGKILL)
         worker.await_life(starts + 1)
         tried += 1
-        lost += busy.step(0.01)
         what = f"{name_of(worker, word)}: {was:#x} -> {value:#x}"
+        print(what)
+        lost += busy.step(0.01)
         assert worker.live.starts == starts + 1, f"died of {what}"
         assert lost <= tried, f"{lost} connections were lost by {tried} words, the last {what}"
     print(f"{tried} words, {lost} connections lost")
