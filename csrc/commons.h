@@ -395,7 +395,7 @@ static inline void tm_note_success(struct tm_common *endpoint)
 }
 static inline void tm_note_suspicion(struct tm_common *endpoint, uint64_t source_key)
 {
-    atomic_fetch_or_explicit(&endpoint->suspects, 1ull << (source_key >> (TM_KEY_BITS - 6)),
+    atomic_fetch_or_explicit(&endpoint->suspects, 1ull << (source_key >> 58),
                              memory_order_relaxed);
     atomic_fetch_add_explicit(&endpoint->suspicions, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&endpoint->suspicions_all, 1, memory_order_relaxed);

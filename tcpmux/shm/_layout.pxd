@@ -268,6 +268,7 @@ cdef extern from "commons.h" nogil:
         TM_SOURCE_FULL
         TM_SOURCE_NO_ROOM
         TM_MAX_SOURCES
+        TM_KEY_BITS
 
     enum tm_counting:
         TM_COUNT_NOTHING

@@ -14,7 +14,7 @@ from tcpmux.shm._layout cimport (
     tm_author_end, tm_author_step, tm_conn, tm_connect_allowed, tm_count, TM_COUNT_DOWN,
     tm_count_down, TM_COUNT_NOTHING, TM_COUNT_UP, tm_count_up, tm_counted, tm_destination,
     TM_HOLDS_DESTINATION, TM_HOLDS_ENDPOINT, TM_HOLDS_LISTENER, TM_HOLDS_QUEUE, TM_HOLDS_ROUTE,
-    TM_HOLDS_SOURCE, TM_MAX_SLOTS, TM_MAX_SOURCES, TM_NO_LIMIT, tm_note_suspicion, tm_place_of,
+    TM_HOLDS_SOURCE, TM_KEY_BITS, TM_MAX_SLOTS, TM_MAX_SOURCES, TM_NO_LIMIT, tm_note_suspicion, tm_place_of,
     tm_route,
     tm_source_allowed, TM_SOURCE_FULL, tm_source_key, TM_SOURCE_NO_ROOM, tm_source_up,
 )
@@ -28,7 +28,8 @@ cdef void suspect(Worker *w, const tm_conn *conn) noexcept nogil:
     if conn.endpoint_slot < TM_MAX_SLOTS:
         tm_note_suspicion(
             &w.commons.slots[conn.endpoint_slot],
-            tm_source_key(w.commons, conn.route_slot, conn.client.family, conn.client.ip))
+            tm_source_key(w.commons, conn.route_slot, conn.client.family, conn.client.ip)
+            << (64 - TM_KEY_BITS))
 
 
 cdef bint hold(Worker *w, uint32_t index, int what, uint64_t limit) noexcept nogil:
