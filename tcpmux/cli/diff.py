@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 import click
 
@@ -22,6 +22,7 @@ def diff(admin: str | None, config: tuple[str, ...], endpoints: tuple[str, ...])
 
     A line for each route that is added, removed or changed, as the log of a reload has it.
     Weights that were set at run time count as changed, as a reload goes back to the file's.
+    The files are read here and now, with what the environment of this command has for ${NAME}.
     Exits with 0 if nothing would change, with 3 if something would.
 
     \b
@@ -31,8 +32,16 @@ def diff(admin: str | None, config: tuple[str, ...], endpoints: tuple[str, ...])
     """
     if not config:
         raise click.UsageError("which file? Name it with -c", click.get_current_context())
-    paths = [str(Path(path).absolute()) for path in config]
-    changes = client(admin).diff(paths, list(endpoints))
+    from tcpmux.config import ConfigError, Problem, read_texts, variables_in
+
+    problems: list[Problem] = []
+    texts = list(read_texts(config, problems))
+    if problems:
+        raise ConfigError(problems)
+    names = set().union(*(variables_in(text.content) for text in texts))
+    variables = {name: os.environ[name] for name in names if name in os.environ}
+    files = [(text.name, text.content) for text in texts]
+    changes = client(admin).diff(files, list(endpoints), variables)
     for change in changes:
         say(change)
     return DIFFERENT if changes else 0

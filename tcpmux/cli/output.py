@@ -13,6 +13,7 @@ import click
 
 from tcpmux.cli.text import cut, padded, width
 from tcpmux.errors import printable
+from tcpmux.files import Unreadable, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -178,10 +179,10 @@ def show_place(problem: Problem) -> None:
     if not problem.line or not sys.stderr.isatty():
         return
     try:
-        with open(problem.file, encoding="utf-8-sig", errors="replace") as file:
-            line = next(itertools.islice(file, problem.line - 1, None), "").rstrip("\n")
-    except OSError:
+        text = read_file(problem.file).data.decode("utf-8-sig", "replace")
+    except Unreadable:
         return
+    line = next(itertools.islice(text.split("\n"), problem.line - 1, None), "")
     shown = "".join(c if c.isprintable() else " " for c in line)
     say(f"  {cut(shown, WIDTH_OF_A_PIPE)}", err=True)
     say(f"  {' ' * width(shown[: problem.column - 1])}^", err=True)

@@ -1,7 +1,8 @@
 """Configuration: files in, frozen values or a list of mistakes out. Used by every process."""
 
 from tcpmux.config.address import Address, Endpoint, HostName
-from tcpmux.config.load import load
+from tcpmux.config.document import Text, variables_in
+from tcpmux.config.load import load, load_texts, read_texts
 from tcpmux.config.model import (
     AccessLog,
     Admin,
@@ -40,5 +41,9 @@ __all__ = [
     "Rate",
     "Route",
     "RoutePolicy",
+    "Text",
     "load",
+    "load_texts",
+    "read_texts",
+    "variables_in",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,11 @@ from tcpmux.config.problems import (
     path_text,
 )
 from tcpmux.errors import printable
+from tcpmux.files import Unreadable, read_file
 
 # libyaml is about ten times faster; not every build of PyYAML has it.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-LARGEST_FILE = 16 * 1024 * 1024  # bytes
 MOST_NODES = 1_000_000  # after aliases are expanded: a few lines of them can mean billions
 DEEPEST = 32
 
@@ -41,6 +42,15 @@ class Substituted(str):
     __slots__ = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A file's content, and the name it has in messages. environment: what ${NAME} stands for."""
+
+    name: str
+    content: str
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+
+
 @dataclass(slots=True)
 class Document:
     """One file. marks: where each value stands; keys: where each key of a mapping stands."""
@@ -53,6 +63,7 @@ class Document:
     warnings: list[Problem] = field(default_factory=list)
     nodes: int = 0
     is_native: bool = True  # not a resource of Kubernetes, with apiVersion and kind
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
     def nearest(self, location: Location) -> Location:
         """What is in the file there, or around it: what a short form stands for is not."""
@@ -92,18 +103,33 @@ def read_documents(path: str | Path) -> list[Document]:
 
     Raises ConfigError if it can't be read, is not YAML or has nothing in it.
     """
+    return documents_of(read_text(path))
+
+
+def documents_of(text: Text) -> list[Document]:
+    """As read_documents(), of what has been read."""
     found = []
     nodes = 0
-    for root in _compose(str(path), _read_text(str(path))):
+    for root in _compose(text.name, text.content):
         if _is_nothing(root):
             continue
-        document = Document(str(path), is_native=not _is_resource(root), nodes=nodes)
+        document = Document(
+            text.name,
+            is_native=not _is_resource(root),
+            nodes=nodes,
+            environment=text.environment,
+        )
         document.value = _Builder(document).build(root, (), 0)
         nodes = document.nodes
         found.append(document)
     if not found:
-        raise ConfigError([Problem(str(path), 0, 0, "", "the file is empty")])
+        raise ConfigError([Problem(text.name, 0, 0, "", "the file is empty")])
     return found
+
+
+def variables_in(content: str) -> set[str]:
+    """The names that documents_of() may ask the environment for."""
+    return {found[1] for found in _VARIABLE.finditer(content) if found[1]}
 
 
 def _is_nothing(root: yaml.Node) -> bool:
@@ -121,22 +147,19 @@ def _fail(file: str, line: int, column: int, message: str) -> ConfigError:
     return ConfigError([Problem(file, line, column, "", message)])
 
 
-def _read_text(file: str) -> str:
+def read_text(path: str | Path) -> Text:
+    """A file as text. Raises ConfigError."""
     try:
-        with Path(file).open("rb") as stream:
-            data = stream.read(LARGEST_FILE + 1)
-    except OSError as error:
-        raise _fail(file, 0, 0, f"can't be read: {error.strerror or error}") from None
-    except ValueError:  # a NUL or half a character in it
-        raise _fail(printable(file), 0, 0, "can't be read: no file has such a name") from None
-    if len(data) > LARGEST_FILE:
-        raise _fail(file, 0, 0, f"larger than {LARGEST_FILE >> 20} MiB, the most that is read")
+        data = read_file(path).data
+    except Unreadable as error:
+        raise _fail(printable(str(path)), 0, 0, str(error)) from None
     try:
-        return data.decode("utf-8-sig")
+        return Text(str(path), data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
-        raise _fail(file, line, column, f"not UTF-8: byte 0x{data[error.start]:02x}") from None
+        message = f"not UTF-8: byte 0x{data[error.start]:02x}"
+        raise _fail(str(path), line, column, message) from None
 
 
 def _compose(file: str, text: str) -> list[yaml.Node]:
@@ -307,6 +330,7 @@ class _Builder:
     def _substituted(self, text: str, location: Location, mark: Mark) -> str | None:
         """With what the environment has for ${NAME}; None if it hasn't, which is noted."""
         wrong: list[str] = []
+        environment = self._document.environment
 
         def value(found: re.Match[str]) -> str:
             name, default, unreadable = found.groups()
@@ -315,12 +339,12 @@ class _Builder:
                     "expected ${NAME} or ${NAME:-default} ($$ is a dollar sign), "
                     f"got {describe(found[0])}"
                 )
-            elif name is not None and not os.environ.get(name) and default is None:
+            elif name is not None and not environment.get(name) and default is None:
                 wrong.append(
                     f"the environment has no {name}: set it, or write ${{{name}:-default}}"
                 )
             else:
-                return "$" if name is None else os.environ.get(name) or default or ""
+                return "$" if name is None else environment.get(name) or default or ""
             return ""
 
         substituted = _VARIABLE.sub(value, text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from tcpmux.config.address import Address
-from tcpmux.config.document import Document, read_documents
+from tcpmux.config.document import Document, Text, documents_of, read_text
 from tcpmux.config.loops import Leg, find_loops
 from tcpmux.config.model import (
     AccessLog,
@@ -88,25 +88,53 @@ def load(paths: Sequence[str | Path], given: Sequence[str] = ()) -> Config:
     Documents with apiVersion and kind are resources of Istio and of the Gateway API.
     given: HOST=ENDPOINT or HOST/SUBSET=ENDPOINT, for hosts whose endpoints are in no file.
     """
+    problems: list[Problem] = []
+    return _loaded(read_texts(paths, problems), paths, given, problems)
+
+
+def load_texts(texts: Sequence[Text], given: Sequence[str] = ()) -> Config:
+    """As load(), of files that somebody else has read. No file is opened."""
+    return _loaded(texts, [text.name for text in texts], given, [])
+
+
+def read_texts(paths: Sequence[str | Path], problems: list[Problem]) -> Iterator[Text]:
+    """What is in the files, one by one; those that can't be read become problems."""
+    for path in expand(paths, problems):
+        try:
+            yield read_text(path)
+        except ConfigError as error:
+            problems.extend(error.problems)
+
+
+def _loaded(
+    texts: Iterable[Text],
+    names: Sequence[str | Path],
+    given: Sequence[str],
+    problems: list[Problem],
+) -> Config:
     # A large file makes hundreds of thousands of objects, all alive: looking for garbage among
     # them again and again takes a third of the time.
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        return _load(paths, given)
+        return _load(texts, names, given, problems)
     finally:
         if was_enabled:
             gc.enable()
 
 
-def _load(paths: Sequence[str | Path], given: Sequence[str]) -> Config:
-    problems: list[Problem] = []
+def _load(
+    texts: Iterable[Text],
+    names: Sequence[str | Path],
+    given: Sequence[str],
+    problems: list[Problem],
+) -> Config:
     documents: list[Document] = []
     files: list[_File] = []
     resources: list[Resource] = []
-    for path in expand(paths, problems):
+    for text in texts:
         try:
-            found = read_documents(path)
+            found = documents_of(text)
         except ConfigError as error:
             problems.extend(error.problems)
             continue
@@ -131,11 +159,11 @@ def _load(paths: Sequence[str | Path], given: Sequence[str]) -> Config:
         problems.extend(sorted(document.problems, key=lambda p: (p.line, p.column)))
     has_routes = any("routes" in file.model.model_fields_set for file in files)
     if not problems and not resources and not has_routes:
-        problems.append(Problem(str(paths[0]) if paths else "", 0, 0, "", "routes is missing"))
+        problems.append(Problem(str(names[0]) if names else "", 0, 0, "", "routes is missing"))
     if problems:
         raise ConfigError(problems)
     warnings = [warning for document in documents for warning in document.warnings]
-    return _merge(files, [route for route, _ in translated], paths, warnings)
+    return _merge(files, [route for route, _ in translated], names, warnings)
 
 
 def expand(paths: Sequence[str | Path], problems: list[Problem]) -> Iterable[Path]:

@@ -14,6 +14,7 @@ from tcpmux.config.address import Address, Endpoint, parse_endpoint, parse_liste
 from tcpmux.config.model import Admin, Config, Destination, Route
 from tcpmux.config.problems import ConfigError, Problem, one_line
 from tcpmux.config.schema import MAX_WEIGHT, FileModel
+from tcpmux.files import Unreadable, read_file
 
 DEFAULTS = FileModel()
 CONNECT_TIMEOUT, IDLE_TIMEOUT = 10.0, 3600.0  # s
@@ -30,8 +31,10 @@ def load_other(paths: Sequence[str]) -> Config:
     routes: list[Route] = []
     for path in paths:
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_file(path).data.decode("utf-8")
+        except Unreadable as error:
+            raise ConfigError([Problem(path, 0, 0, "", str(error))]) from None
+        except UnicodeDecodeError as error:
             raise ConfigError([Problem(path, 0, 0, "", f"can't be read: {error}")]) from None
         kind = _Haproxy if Path(path).suffix == ".cfg" else _Nginx
         routes += kind(path, warnings).routes(text)

@@ -301,9 +301,19 @@ class Client:
         answer = cast("dict[str, str]", self._ask("PUT", "/v1/log-level", {"level": level}))
         return answer["level"]
 
-    def diff(self, files: Sequence[str], endpoints: Sequence[str] = ()) -> list[str]:
-        """What a reload of these files (absolute paths) would change, a line a route."""
-        body = {"files": list(files), "endpoints": list(endpoints)}
+    def diff(
+        self,
+        files: Sequence[tuple[str, str]],
+        endpoints: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> list[str]:
+        """What a reload would change if these were the files, a line a route. files: a name, for
+        messages, and the content of each. variables: what ${NAME} stands for in them."""
+        body = {
+            "files": [{"name": name, "content": content} for name, content in files],
+            "variables": dict(variables or {}),
+            "endpoints": list(endpoints),
+        }
         answer = cast("dict[str, list[str]]", self._ask("POST", "/v1/diff", body))
         return answer["changes"]
 

@@ -17,11 +17,12 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
+
+from tcpmux.files import Unreadable, read_file
 
 MOST_CLIENTS = 1024  # connections at a time, over both sockets
 IDLE_TIME = 15.0  # s a connection may be open without a request under way
@@ -112,8 +113,8 @@ def _check_token(request: web.Request, path: str) -> None:
     if not path:
         return
     try:
-        token = Path(path).read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
+        token = read_file(path, 4096).data.decode("ascii").strip()
+    except (Unreadable, ValueError):
         token = ""
     if not token:
         raise Forbidden(403, "the token file can't be read: nobody may come in over HTTP")

@@ -24,6 +24,8 @@ from tcpmux.shm.image import ADMIN_STATES
 MOST_EVENTS = 10**15  # no event has a greater number
 MOST_SECONDS = 30 * 86400  # that an endpoint's state may last
 MOST_RATE = 100_000  # per second
+MOST_FILES = 1000  # in a diff
+LONGEST_NAME = 4096  # characters, of such a file
 
 _TEXT = {"type": "string"}
 _DURATION = {"type": "string", "examples": ["10m"]}
@@ -31,6 +33,7 @@ _WEIGHT = {"type": "integer", "minimum": 0, "maximum": 1_000_000}
 _STEP = {"type": "string", "pattern": "^[+-][0-9]{1,7}$"}
 _ID = {"type": "string", "pattern": "^[0-9]{1,4}-[0-9]{1,9}-[0-9]{1,10}$"}
 _TEXTS = {"type": "array", "items": _TEXT}
+_NAME = {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME}
 _NOTHING = closed_object()
 OPERATIONS = (
     Operation("GET", "/v1/status", "status", "State, workers, routes and their counters.", Status),
@@ -119,9 +122,19 @@ OPERATIONS = (
         "POST",
         "/v1/diff",
         "diff",
-        "What a reload of these files would change.",
+        "What a reload would change if the files had these contents.",
         Difference,
-        body=closed_object(["files"], files={**_TEXTS, "minItems": 1}, endpoints=_TEXTS),
+        body=closed_object(
+            ["files"],
+            files={
+                "type": "array",
+                "items": closed_object(["name", "content"], name=_NAME, content=_TEXT),
+                "minItems": 1,
+                "maxItems": MOST_FILES,
+            },
+            variables={"type": "object", "additionalProperties": _TEXT},
+            endpoints=_TEXTS,
+        ),
     ),
     Operation(
         "PUT",

@@ -21,7 +21,14 @@ from tcpmux.control import openapi, pages
 from tcpmux.control.door import Door, Forbidden, Rules, who
 from tcpmux.control.master_link import MasterGone, MasterLink, MasterRefused, MasterSilent
 from tcpmux.control.metrics import OPEN_METRICS, TEXT, Metrics
-from tcpmux.control.operations import MOST_EVENTS, MOST_RATE, MOST_SECONDS, OPERATIONS
+from tcpmux.control.operations import (
+    LONGEST_NAME,
+    MOST_EVENTS,
+    MOST_FILES,
+    MOST_RATE,
+    MOST_SECONDS,
+    OPERATIONS,
+)
 from tcpmux.errors import TcpmuxError
 
 if TYPE_CHECKING:
@@ -34,7 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tcpmux.control")
 
-LARGEST_BODY = 1024 * 1024  # bytes
+LARGEST_BODY = 8 << 20  # bytes
 LARGEST_WEIGHTS = 64 * 1024  # bytes; those of a route with 64 destinations take 6 KiB
 BODY_TIME = 10.0  # s
 MOST_STREAMS = 64
@@ -133,6 +140,24 @@ def _is_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
+def _is_files(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and 0 < len(value) <= MOST_FILES
+        and all(
+            isinstance(file, dict)
+            and file.keys() == {"name", "content"}
+            and _is_texts(list(file.values()))
+            and 0 < len(file["name"]) <= LONGEST_NAME
+            for file in value
+        )
+    )
+
+
+def _is_variables(value: object) -> bool:
+    return isinstance(value, dict) and _is_texts(list(value.values()))
+
+
 async def _no_body(request: web.Request) -> None:
     if await _json_object(request):
         raise MasterRefused("invalid", "the body is {}, or none")
@@ -153,6 +178,7 @@ class AdminApi:
         self._master = master
         self._orphans = orphans
         self._streams = 0
+        self._one_diff = asyncio.Lock()  # the master does one at a time
         self._files = pages.load()
 
     def app(self, door: Door) -> web.Application:
@@ -252,11 +278,21 @@ class AdminApi:
         return web.json_response(await self._readings.names.reload(self._who(request)))
 
     async def _diff(self, request: web.Request) -> web.Response:
+        """Of contents, and never of paths: what is read is what the client has read."""
         body = await _json_object(request)
         files, endpoints = body.pop("files", None), body.pop("endpoints", [])
-        if body or not files or not _is_texts(files) or not _is_texts(endpoints):
-            raise MasterRefused("invalid", 'the body is {"files": ["/path"], "endpoints": []}')
-        return web.json_response(await self._ask(request, "diff", files=files, endpoints=endpoints))
+        variables = body.pop("variables", {})
+        if body or not _is_files(files) or not _is_texts(endpoints) or not _is_variables(variables):
+            raise MasterRefused(
+                "invalid",
+                'the body is {"files": [{"name": "routes.yaml", "content": "..."}], '
+                '"variables": {}, "endpoints": []}',
+            )
+        async with self._one_diff:
+            answer = await self._ask(
+                request, "diff", files=files, variables=variables, endpoints=endpoints
+            )
+        return web.json_response(answer)
 
     async def _set_weights(self, request: web.Request) -> web.Response:
         weights = await _json_object(request)  # what is in it is for the master to judge

@@ -25,7 +25,6 @@ log = logging.getLogger("tcpmux.master")
 MOST_WAITING = 4 << 20  # bytes of answers, and then it is asked nothing until some are read
 SERVE_TIME = 0.02  # s of one turn of the master's loop
 STALLED = 10.0  # s
-Answer = Mapping[str, Any]
 _EVENT = {"event": "control"}
 
 
@@ -35,6 +34,23 @@ class Refusal(TcpmuxError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class Later:
+    """An answer that is not there yet. Whoever works it out calls come()."""
+
+    def __init__(self) -> None:
+        self._take: Callable[[Mapping[str, Any]], None] = lambda _: None
+
+    def then(self, take: Callable[[Mapping[str, Any]], None]) -> None:
+        self._take = take
+
+    def come(self, outcome: Mapping[str, Any]) -> None:
+        """ok and result, or ok, kind and error, as control gets them."""
+        self._take(outcome)
+
+
+Answer = Mapping[str, Any] | Later
 
 
 class ControlLink:
@@ -133,7 +149,11 @@ class ControlLink:
     def _answer(self, request: dict[str, Any], handle: Callable[[dict[str, Any]], Answer]) -> None:
         number = request["id"]
         try:
-            frame = packed({"id": number, "ok": True, "result": handle(request)})
+            result = handle(request)
+            if isinstance(result, Later):
+                result.then(lambda outcome: self._send(packed({**outcome, "id": number})))
+                return
+            frame = packed({"id": number, "ok": True, "result": result})
         except TcpmuxError as error:
             kind = "bad_file" if isinstance(error, ConfigError) else "refused"
             kind = error.kind if isinstance(error, Refusal) else kind
@@ -142,8 +162,12 @@ class ControlLink:
             log.exception("a fault in the master")
             message = f"a fault in tcpmux: {error!r}; its log has the details"
             frame = packed({"id": number, "ok": False, "kind": "refused", "error": message})
-        self._outbox.put(frame)
-        self.flush()
+        self._send(frame)
+
+    def _send(self, frame: bytes) -> None:
+        if self.socket is not None:
+            self._outbox.put(frame)
+            self.flush()
 
 
 class ControlProcess(Program):

@@ -25,6 +25,7 @@ from tcpmux.config import Config, load
 from tcpmux.errors import TcpmuxError, one_line
 from tcpmux.logs import begin_log
 from tcpmux.master import estate as estates
+from tcpmux.master.aside import Aside
 from tcpmux.master.balance import Balance
 from tcpmux.master.control import Refusal
 from tcpmux.master.events import Event, EventHandler, Events
@@ -76,6 +77,7 @@ class Master:
         self._listeners = instance.listeners
         self._upgraded = upgraded
         self.upgrade = Upgrade(self.table, self.workers)
+        self.aside = Aside()
         self._balance = Balance(self.workers)
         self._loops = Loops(self.workers)
         self.supervisor = Supervisor.from_environment(os.environ)
@@ -210,6 +212,7 @@ class Master:
                         worker.line.socket,
                         selectors.EVENT_READ | (selectors.EVENT_WRITE * worker.line.waiting),
                     )
+            self.aside.register(selector)
             selector.select(self._time_left())
         for worker in self.workers.running:
             worker.line.flush()
@@ -230,6 +233,7 @@ class Master:
             self._drain_deadline,
             self._kill_deadline,
             self.upgrade.next_look(),
+            self.aside.next_look(),
             self.supervisor.next_look(),
             self._reload_by,
         ]
@@ -248,6 +252,7 @@ class Master:
     def _due(self, now: float) -> None:
         self.staff.start_due(now)
         self.upgrade.look(now)
+        self.aside.look(now)
         self.supervisor.look(now)
         self.workers.remind(self._listeners)
         if self._reload_by is not None and now >= self._reload_by:
@@ -291,7 +296,7 @@ class Master:
                 return
             if self.workers.died(pid, status, draining=self.draining):
                 continue
-            if self.staff.died(pid, status):
+            if self.staff.died(pid, status) or self.aside.child_ended(pid):
                 continue
             if self.upgrade.child_ended(pid, status):
                 self._become_next_build()
@@ -299,6 +304,7 @@ class Master:
     def _end(self) -> None:
         """Leaves nothing behind: no process, no socket, no file."""
         self.workers.kill_all()
+        self.aside.end()
         self.staff.end(KILL_TIME)
         while True:
             try:
@@ -456,6 +462,7 @@ class Master:
             self.upgrade.failed("draining" if self.draining else f"worker {waiting} hangs")
             return
         log.info("upgrade %d: the new build takes over", self.upgrade.number)
+        self.aside.end()
         self.staff.end(KILL_TIME)
         try:
             self.upgrade.become(replace(self.instance.estate(), events=self.events.saved()))

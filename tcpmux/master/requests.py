@@ -1,7 +1,8 @@
 """What control may ask of the master: one method a verb. Runs in the master.
 
     reload       look_up            the files again
-    diff         files, endpoints   what that would change
+    diff         files, variables, endpoints
+                                    what that would change: contents, and what ${NAME} stands for
     addresses    found, level, text what host names mean now, and what is to be said of them
     set_weights  route, weights     numbers, or steps such as "+5"
     undo         route              the weights before the last change
@@ -27,14 +28,14 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tcpmux.config import Config, HostName, checks
+from tcpmux.config import Config, HostName, Text, checks, load_texts
 from tcpmux.config.checks import Watch
 from tcpmux.errors import TcpmuxError, one_line, printable
-from tcpmux.master.control import Refusal
+from tcpmux.master.control import Answer, Later, Refusal
 from tcpmux.master.events import LONGEST_TEXT
 from tcpmux.master.instance import wanted_workers
 from tcpmux.master.names import from_request
-from tcpmux.master.reload import MOST_CHANGES, Sources
+from tcpmux.master.reload import MOST_CHANGES
 from tcpmux.master.staff import LOG_LEVELS
 from tcpmux.master.steering import consequences
 from tcpmux.master.workers import WorkersBusy
@@ -58,7 +59,7 @@ class Requests:
     def __init__(self, master: Master) -> None:
         self._master = master
         self._watches: tuple[Config | None, list[tuple[str, str, Watch]]] = (None, [])
-        self._verbs: dict[str, Callable[[Request], dict[str, Any]]] = {
+        self._verbs: dict[str, Callable[[Request], Answer]] = {
             "reload": self._reload,
             "diff": self._diff,
             "addresses": self._addresses,
@@ -73,7 +74,7 @@ class Requests:
             "upgrade": self._upgrade,
         }
 
-    def answer(self, request: Request) -> dict[str, Any]:
+    def answer(self, request: Request) -> Answer:
         """Raises TcpmuxError to refuse."""
         verb = request.get("verb", "")
         if verb == "events":
@@ -117,10 +118,18 @@ class Requests:
             return {"unknown": list(map(str, unknown)), "servers": list(map(str, servers))}
         return master.routing.applied(changes)
 
-    def _diff(self, request: Request) -> dict[str, Any]:
+    def _diff(self, request: Request) -> Later:
+        """Whoever may ask may send anything, so it is read by a child that can do nothing else."""
+        variables = {str(name): str(value) for name, value in request["variables"].items()}
+        texts = [
+            Text(printable(str(file["name"])), str(file["content"]), variables)
+            for file in request["files"]
+        ]
+        endpoints = [str(endpoint) for endpoint in request["endpoints"]]
+        return self._master.aside.start(lambda: self._difference(load_texts(texts, endpoints)))
+
+    def _difference(self, config: Config) -> dict[str, Any]:
         master = self._master
-        sources = Sources(tuple(request["files"]), tuple(request["endpoints"]))
-        config = master.routing.read(sources)
         changes = master.routing.difference(config)
         before = master.workers.count
         count = wanted_workers(config, master.table.shard_count)

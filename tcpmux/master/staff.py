@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from tcpmux.config import AccessLog, Admin, Config
 from tcpmux.errors import TcpmuxError
+from tcpmux.files import Unreadable, read_file
 from tcpmux.logs import set_level
 from tcpmux.master.control import ControlProcess
 from tcpmux.master.http_socket import bind_http
@@ -25,6 +26,7 @@ log = logging.getLogger("tcpmux.master")
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LEAST_TOKEN = 16  # characters
+LARGEST_TOKEN_FILE = 4096  # bytes
 
 
 @dataclass(slots=True)
@@ -170,10 +172,9 @@ def _check_token(admin: Admin) -> None:
     if admin.http is None or not admin.token_file:
         return
     try:
-        with open(admin.token_file, encoding="ascii") as file:
-            token = file.read().strip()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
+        token = read_file(admin.token_file, LARGEST_TOKEN_FILE).data.decode("ascii").strip()
+    except (Unreadable, ValueError) as error:
+        reason = error if isinstance(error, Unreadable) else "it is not ASCII text"
         raise TcpmuxError(f"admin.token_file {admin.token_file}: {reason}") from None
     if len(token) < LEAST_TOKEN or not token.isprintable() or " " in token:
         raise TcpmuxError(

@@ -3,7 +3,10 @@ that look at files."""
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +15,14 @@ from typing import Any
 
 import pytest
 
+from tcpmux.control.client import Refused
 from tests.dns_server import DnsServer
 from tests.integration.conftest import StartProxy
 from tests.integration.looking import metric
 from tests.integration.proxy import Proxy, tcpmux
 from tests.integration.routes import route, routes
 from tests.integration.test_shifting import split
-from tests.support import EchoServer, ask, free_port, wait_for
+from tests.support import DEADLINE, EchoServer, ask, free_port, wait_for
 
 SAMPLES = Path(__file__).resolve().parents[2] / "configs/istio"
 
@@ -419,3 +423,88 @@ def test_a_file_that_is_wrong_is_refused_by_a_diff_too(
     result = proxy.run("diff", "-c", str(wrong))
     assert result.returncode == 2
     assert f"{wrong}:1:20: routes[0]: unknown key lisen: did you mean listen?" in result.stderr
+
+
+def test_the_api_opens_no_file_and_has_nothing_of_the_masters_environment(
+    start_proxy: StartProxy, one: EchoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OF_THE_MASTER", "secret-of-the-master")
+    proxy = start_proxy(routes(route("r", free_port(), v1=(1, one.address))))
+    secret = tmp_path / "secret"
+    secret.write_text("root:hash-of-root\n")
+    os.mkfifo(tmp_path / "fifo")
+    bodies: list[dict[str, Any]] = [
+        {"files": [str(secret)]},
+        {"files": [str(tmp_path / "fifo")]},
+        {"files": [{"name": str(secret), "content": None}]},
+        {"files": [{"name": str(secret)}]},
+        {"files": [{"path": str(secret), "name": "a", "content": ""}]},
+        {"files": [{"name": str(secret), "content": "workers: ${OF_THE_MASTER}"}]},
+        {"files": [{"name": str(secret), "content": "workers: x"}], "endpoints": [str(secret)]},
+    ]
+    for body in bodies:
+        with pytest.raises(Refused) as caught:
+            proxy.client._ask("POST", "/v1/diff", body)
+        assert caught.value.status in (400, 422)
+        assert "hash-of-root" not in str(caught.value)
+        assert "secret-of-the-master" not in str(caught.value)
+    assert proxy.status()["state"] == "running"
+
+
+def test_a_diff_has_what_the_commands_environment_says(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    proxy = start_proxy(routes(route("r", free_port(), v1=(1, one.address))))
+    file = proxy.directory / "other.yaml"
+    file.write_text(proxy.file.read_text().replace("workers: 2", "workers: ${COUNT}"))
+    result = tcpmux(
+        "diff", "--admin", proxy.admin, "-c", str(file), env={**os.environ, "COUNT": "3"}
+    )
+    assert (result.returncode, result.stdout) == (3, "workers 2->3\n")
+    result = proxy.run("diff", "-c", str(file))
+    assert result.returncode == 2
+    assert "the environment has no COUNT" in result.stderr
+
+
+def test_a_diff_that_takes_long_keeps_the_master_from_nothing(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    """Ranges of ranges of ports: a megabyte that would take gigabytes. Meanwhile weights change."""
+    config = routes(route("r", free_port(), v1=(80, one.address), v2=(20, two.address)))
+    proxy = start_proxy(config)
+    ranges = ", ".join(['":1024-5119"'] * 200)
+    content = "routes:\n" + "".join(
+        f"- {{name: r{i}, listen: [{ranges}], destinations: []}}\n" for i in range(400)
+    )
+    outcome: list[str] = []
+
+    def ask_for_it() -> None:
+        try:
+            proxy.client.diff([("a.yaml", content)])
+        except Refused as error:
+            outcome.append(str(error))
+
+    asking = threading.Thread(target=ask_for_it)
+    asking.start()
+    (child,) = wait_for(lambda: proxy.tree() - proxy.children, "the child that reads it")
+    os.kill(child, signal.SIGSTOP)
+    assert proxy.client.set_weights("r", {"v1": 1})["changes"] == ["r: v1 80->1"]
+    assert outcome == []
+    os.kill(child, signal.SIGKILL)
+    asking.join(DEADLINE)
+    assert "given up" in outcome[0]
+    assert proxy.client.diff([("a.yaml", proxy.file.read_text())]) == ["r: v1 1->80"]
+
+
+def test_a_fifo_in_place_of_the_file_is_refused_and_blocks_nothing(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    config = routes(route("r", free_port(), v1=(80, one.address), v2=(20, two.address)))
+    proxy = start_proxy(config)
+    proxy.file.unlink()
+    os.mkfifo(proxy.file)
+    with pytest.raises(Refused, match="expected a regular file, and it is a FIFO"):
+        proxy.client.reload()
+    proxy.signal(signal.SIGHUP)
+    wait_for(lambda: proxy.log.count("it is a FIFO") == 2, "the reload to be refused")
+    assert proxy.client.set_weights("r", {"v1": 1})["changes"] == ["r: v1 80->1"]

@@ -247,7 +247,7 @@ def test_a_refusal_becomes_its_http_status(tmp_path: Path, kind: str, status: in
         ("PUT", "/v1/routes/r/weights", b"[" * 100_000, 400, "the body is not JSON"),
         ("PUT", "/v1/routes/r/weights", b"\xff\xfe\x00", 400, "the body is not JSON"),
         ("PUT", "/v1/routes/r/weights", b'{"x": "' + b"y" * 70_000 + b'"}', 400, "too large"),
-        ("PUT", "/v1/routes/r/weights", b" " * 1_100_000, 413, ""),
+        ("PUT", "/v1/routes/r/weights", b" " * 8_500_000, 413, ""),
     ],
 )
 def test_wrong_requests_get_a_reason_as_json(

@@ -1,0 +1,195 @@
+"""Work that others may make long, done by a child so that the master does not wait. Runs in the
+master.
+
+The child is a copy of the master that can open nothing, has no descriptor but its answer and the
+log, may not grow beyond MOST_MEMORY, and ends with its answer or after TIME. Whatever it does or
+whatever becomes of it, nothing of the master changes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from tcpmux.config import ConfigError
+from tcpmux.errors import TcpmuxError
+from tcpmux.master.control import Later, Refusal
+
+log = logging.getLogger("tcpmux.master")
+
+TIME = 20.0  # s; control waits for an answer a little longer
+MOST_MEMORY = 1 << 30  # bytes of its own
+LARGEST_ANSWER = 1 << 20  # bytes
+MOST_PROBLEMS = 100  # of a file, in an answer
+NOBODY = 65534
+NICENESS = 10
+_ANSWER = 3  # descriptor of the child
+
+
+class Aside:
+    """One piece of work at a time."""
+
+    def __init__(self, limit: float = TIME) -> None:
+        self._limit = limit
+        self._pid = 0  # 0 = nothing is under way, or it is over and reaped
+        self._answer = -1  # read end of the pipe
+        self._data = b""
+        self._deadline = 0.0
+        self._later: Later | None = None
+
+    def start(self, work: Callable[[], Mapping[str, Any]]) -> Later:
+        """Has it done; what it raises is the outcome as well. Raises Refusal while another piece
+        of work is under way, or if there is no child to be had."""
+        if self._later is not None:
+            raise Refusal("refused", "another such request is under way: try again")
+        try:
+            read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise Refusal("refused", f"no pipe can be had: {error.strerror}") from None
+        sys.stderr.flush()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.close(read_end)
+            os.close(write_end)
+            raise Refusal("refused", f"no process can be had: {error.strerror}") from None
+        if pid == 0:
+            _be_the_child(work, write_end, self._limit)
+        os.close(write_end)
+        self._pid, self._answer, self._data = pid, read_end, b""
+        self._deadline = time.monotonic() + self._limit
+        self._later = Later()
+        return self._later
+
+    def register(self, selector: selectors.BaseSelector) -> None:
+        """For the turn of the loop that look() follows."""
+        if self._answer >= 0:
+            selector.register(self._answer, selectors.EVENT_READ)
+
+    def next_look(self) -> float | None:
+        """Monotonic time of the next look(); None = nothing is under way."""
+        return self._deadline if self._later is not None else None
+
+    def look(self, now: float) -> None:
+        """Takes what has come of the answer; when it is there, or never will be, says so."""
+        if self._answer < 0:
+            return
+        while len(self._data) <= LARGEST_ANSWER:
+            try:
+                part = os.read(self._answer, 65536)
+            except BlockingIOError:
+                if now < self._deadline:
+                    return
+                self._finish(_refused(f"given up: it took longer than {self._limit:g} s"))
+                return
+            if not part:
+                break
+            self._data += part
+        self._finish(self._outcome())
+
+    def _outcome(self) -> dict[str, Any]:
+        with suppress(ValueError, RecursionError):
+            outcome = json.loads(self._data)
+            if isinstance(outcome, dict) and "ok" in outcome:
+                return outcome
+        return _refused("given up: it took too much memory or time")
+
+    def _finish(self, outcome: Mapping[str, Any]) -> None:
+        later, self._later = self._later, None
+        self._close()
+        if later is not None:
+            later.come(outcome)
+
+    def _close(self) -> None:
+        os.close(self._answer)
+        self._answer, self._data = -1, b""
+        if self._pid:  # not reaped yet, so that it is still this child's
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+
+    def child_ended(self, pid: int) -> bool:
+        """Takes note of it; False if it was another child. What it has written comes by look()."""
+        if not pid or pid != self._pid:
+            return False
+        self._pid = 0
+        return True
+
+    def end(self) -> None:
+        """Whoever waits is told that nothing comes of it."""
+        if self._answer >= 0:
+            self._finish(_refused("given up: tcpmux ends"))
+
+
+def _refused(error: str, kind: str = "refused") -> dict[str, Any]:
+    return {"ok": False, "kind": kind, "error": error}
+
+
+def _be_the_child(work: Callable[[], Mapping[str, Any]], answer: int, limit: float) -> NoReturn:
+    code = 1
+    try:
+        _confine(answer, limit)
+        text = json.dumps(_outcome_of(work)).encode()
+        while text:
+            text = text[os.write(_ANSWER, text) :]
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _confine(answer: int, limit: float) -> None:
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)  # a terminal's, to the whole group
+    signal.setitimer(signal.ITIMER_REAL, limit + 1.0)  # if the master is not there to end it
+    log.handlers.clear()  # those that tell control
+    os.dup2(answer, _ANSWER, inheritable=False)
+    os.set_blocking(_ANSWER, True)
+    # The lock that says who is the master among them: it must not outlive the master here.
+    os.closerange(_ANSWER + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    with suppress(OSError):
+        os.nice(NICENESS)
+    seconds = int(limit) + 1
+    for kind, most in (
+        (resource.RLIMIT_DATA, MOST_MEMORY),
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        with suppress(OSError, ValueError):
+            resource.setrlimit(kind, (most, most))
+    if os.geteuid() == 0:
+        with suppress(OSError):
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+
+
+def _outcome_of(work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    try:
+        return {"ok": True, "result": dict(work())}
+    except ConfigError as error:
+        lines = str(error).splitlines()
+        if len(lines) > MOST_PROBLEMS:
+            lines[MOST_PROBLEMS:] = [f"and {len(lines) - MOST_PROBLEMS} more"]
+        return _refused("\n".join(lines), "bad_file")
+    except Refusal as error:
+        return _refused(str(error), error.kind)
+    except TcpmuxError as error:
+        return _refused(str(error))
+    except MemoryError:
+        return _refused(f"given up: it took more than {MOST_MEMORY >> 20} MiB of memory")
+    except Exception as error:
+        log.error("a fault in tcpmux, in work for the API: %r", error)  # noqa: TRY400
+        return _refused(f"a fault in tcpmux: {error!r:.200}")
