@@ -45,6 +45,7 @@ MODULES = {
     "tcpmux.shm._shm": ["route_table.c", "pick.c", "trust.c", "commons.c"],
     "tcpmux.shm._readings": [],
     "tcpmux.worker._limits": ["commons.c", "trust.c"],
+    "tcpmux.worker._shape": ["sock.c"],
     "tcpmux.worker._choice": [],
     "tcpmux.worker._connection": [
         "pump.c",

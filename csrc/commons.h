@@ -39,6 +39,7 @@
 #include <string.h>
 
 #include "route_table.h"
+#include "shape.h"
 
 #define TM_SOURCE_WAYS 8u
 #define TM_SOURCE_SETS 16384u
@@ -66,7 +67,7 @@ struct tm_common {
     _Atomic uint32_t failures;        /* of an endpoint: connects in a row that failed */
     _Atomic uint32_t failures_all;    /* and since the start */
     _Atomic int64_t retries;          /* of a destination: used of its budget, in percent of one */
-    _Atomic uint64_t bytes_ns[2];     /* of a route: buckets of bytes, by enum tm_side */
+    _Atomic uint64_t bytes_ns[2];     /* of a route: accounts of bytes, by enum tm_side: shape.h */
     struct tm_rota rota; /* of an endpoint: turns of a later tier that begins with it; of a
                           * destination: who gets the connections that it can't take */
     /* Of an endpoint: connections in a row that it ended without a byte. What a client says can
@@ -285,22 +286,6 @@ static inline bool tm_bucket_take(_Atomic uint64_t *next_ns, uint64_t now_ns, ui
     return true;
 }
 
-/* Puts `cost_ns` on a bucket's account; returns how far it is ahead of now, in ns. Time of up to
- * TM_CREDIT_NS that was not used before is not lost. */
-#define TM_CREDIT_NS 100000000ull
-#define TM_MOST_AHEAD_NS 86400000000000ull /* a day: an account further ahead is corrupt */
-static inline uint64_t tm_bucket_charge(_Atomic uint64_t *next_ns, uint64_t now_ns,
-                                        uint64_t cost_ns)
-{
-    uint64_t next = atomic_load_explicit(next_ns, memory_order_relaxed), to;
-    uint64_t least = now_ns > TM_CREDIT_NS ? now_ns - TM_CREDIT_NS : 0;
-    do {
-        to = (next > least && next - least <= TM_MOST_AHEAD_NS ? next : least) + cost_ns;
-    } while (!atomic_compare_exchange_weak_explicit(next_ns, &next, to, memory_order_relaxed,
-                                                    memory_order_relaxed));
-    return to > now_ns ? to - now_ns : 0;
-}
-
 /* An account in hundredths of a retry. Each first connect pays `percent` in, each retry takes
  * 100 out; at most `burst` retries are saved up. Counted from a full account downwards, so that
  * a new one is full. */
@@ -355,10 +340,22 @@ static inline bool tm_source_allowed(struct tm_source *source, uint64_t now_ns,
 {
     return tm_bucket_take(&source->connects_ns, now_ns, interval_ns, burst);
 }
-static inline uint64_t tm_bytes_charge(struct tm_common *route, int side, uint64_t now_ns,
-                                       uint64_t cost_ns)
+static inline uint64_t tm_bytes_ahead(const struct tm_common *route, int side, uint64_t now_ns)
 {
-    return tm_bucket_charge(&route->bytes_ns[side], now_ns, cost_ns);
+    return tm_shape_ahead(&route->bytes_ns[side], now_ns);
+}
+static inline uint64_t tm_bytes_reserve(struct tm_common *route, int side, uint64_t now_ns,
+                                        uint64_t cost)
+{
+    return tm_shape_reserve(&route->bytes_ns[side], now_ns, cost);
+}
+static inline void tm_bytes_settle(struct tm_common *route, int side, int64_t more)
+{
+    tm_shape_settle(&route->bytes_ns[side], more);
+}
+static inline void tm_bytes_forgive(struct tm_common *route, int side, uint64_t now_ns)
+{
+    tm_shape_forgive(&route->bytes_ns[side], now_ns);
 }
 static inline void tm_retry_earn(struct tm_common *destination, uint64_t percent)
 {

@@ -134,8 +134,11 @@ static int queue_rest(struct tm_pump *pump, struct tm_half *half, const unsigned
     return 0;
 }
 
-static void note_read_size(struct tm_half *half, size_t got)
+/* size: what was asked for. Where that was little, it says nothing of the source. */
+static void note_read_size(struct tm_half *half, size_t got, size_t size)
 {
+    if (got == size && size < TM_BIG_READ)
+        return;
     bool for_other_mode = (got >= TM_BIG_READ) != (half->splicing != 0);
     half->streak = for_other_mode ? (uint8_t)(half->streak + 1) : 0;
     if (half->streak >= TM_STREAK) {
@@ -144,8 +147,13 @@ static void note_read_size(struct tm_half *half, size_t got)
     }
 }
 
-/* The three steps below read once and pass on. They return DRAINED when the
- * source has no more for now, YIELD when there may be more. */
+static size_t lower(size_t one, size_t other)
+{
+    return one < other ? one : other;
+}
+
+/* The three steps below read once, at most `most` bytes, and pass on. They return DRAINED when
+ * the source has no more for now, YIELD when there may be more. */
 
 static enum tm_pump_result end_of_read(struct tm_half *half, ssize_t got)
 {
@@ -155,11 +163,13 @@ static enum tm_pump_result end_of_read(struct tm_half *half, ssize_t got)
 }
 
 static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half, int source,
-                                     int destination, bool source_hung_up, size_t *got)
+                                     int destination, bool source_hung_up, size_t most,
+                                     size_t *got)
 {
     struct tm_journal *journal = pump->journal;
+    most = lower(most, pump->buffer_size);
     begin(pump, half, TM_RECEIVE);
-    ssize_t read = receive(pump, half, source, pump->buffer_size, 0);
+    ssize_t read = receive(pump, half, source, most, 0);
     if (read <= 0) {
         tm_journal_note(journal, TM_NOTHING);
         return end_of_read(half, read);
@@ -168,7 +178,7 @@ static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half,
     journal->read = (uint32_t)size;
     tm_journal_note(journal, TM_SEND);
     *got += size;
-    note_read_size(half, size);
+    note_read_size(half, size, most);
     ssize_t sent = send_some(pump, half, destination, size);
     if (sent > 0)
         half->bytes += (uint64_t)sent;
@@ -180,7 +190,7 @@ static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half,
     }
     if ((size_t)sent == size) {
         tm_journal_note(journal, TM_NOTHING);
-        return size < pump->buffer_size && !source_hung_up ? TM_PUMP_DRAINED : TM_PUMP_YIELD;
+        return size < most && !source_hung_up ? TM_PUMP_DRAINED : TM_PUMP_YIELD;
     }
     journal->sent = (uint32_t)sent;
     tm_journal_note(journal, TM_QUEUE);
@@ -197,11 +207,13 @@ static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half,
 }
 
 static enum tm_pump_result step_splice(struct tm_pump *pump, struct tm_half *half, int source,
-                                       int destination, bool source_hung_up, size_t *got)
+                                       int destination, bool source_hung_up, size_t most,
+                                       size_t *got)
 {
+    size_t size = lower(most, pump->splice_size);
     ssize_t moved;
     do
-        moved = splice(source, NULL, half->pipe.in, NULL, pump->splice_size,
+        moved = splice(source, NULL, half->pipe.in, NULL, size,
                        SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
     while (moved < 0 && errno == EINTR);
     /* EAGAIN with an empty pipe: the source is empty. With a filled one it would
@@ -210,12 +222,12 @@ static enum tm_pump_result step_splice(struct tm_pump *pump, struct tm_half *hal
      * and after a FIN "end of input", with bytes left behind it. recv steps over
      * it, so recv has the last word. */
     if (moved == 0 || (moved < 0 && would_block(errno)))
-        return step_copy(pump, half, source, destination, source_hung_up, got);
+        return step_copy(pump, half, source, destination, source_hung_up, most, got);
     if (moved < 0)
         return fail(half, TM_PUMP_SOURCE_ERROR);
     *got = (size_t)moved;
     half->queued = (uint32_t)moved;
-    note_read_size(half, *got);
+    note_read_size(half, *got, size);
     enum tm_pump_result flushed = flush(half, destination);
     if (flushed != TM_PUMP_DRAINED)
         return flushed;
@@ -223,8 +235,8 @@ static enum tm_pump_result step_splice(struct tm_pump *pump, struct tm_half *hal
      * there are 256 in a large one. But one shorter than they hold in full packets
      * has most likely emptied the source: then recv, which has the last word anyway,
      * spares a splice that says "empty". */
-    if (*got < SHORT_SPLICE && half->splicing)
-        return step_copy(pump, half, source, destination, source_hung_up, got);
+    if (*got < SHORT_SPLICE && *got < most && half->splicing)
+        return step_copy(pump, half, source, destination, source_hung_up, most - *got, got);
     return TM_PUMP_YIELD;
 }
 
@@ -242,10 +254,10 @@ static bool take(struct tm_pump *pump, struct tm_half *half, int source, size_t 
 }
 
 static enum tm_pump_result step_peek(struct tm_pump *pump, struct tm_half *half, int source,
-                                     int destination, size_t *got)
+                                     int destination, size_t most, size_t *got)
 {
     struct tm_journal *journal = pump->journal;
-    ssize_t seen = receive(pump, half, source, pump->buffer_size, MSG_PEEK);
+    ssize_t seen = receive(pump, half, source, lower(most, pump->buffer_size), MSG_PEEK);
     if (seen <= 0)
         return end_of_read(half, seen);
     journal->read = (uint32_t)seen;
@@ -272,16 +284,16 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
     half->blocked = TM_PUMPING;
     enum tm_pump_result result = flush(half, destination);
     while (result == TM_PUMP_DRAINED || result == TM_PUMP_YIELD) {
-        size_t got = 0;
+        size_t got = 0, most = pump->budget - read;
         if (half->splicing && half->pipe.in < 0 && !tm_pipe_take(&pump->pool, &half->pipe))
             half->splicing = 0;
         if (half->splicing) {
-            result = step_splice(pump, half, source, destination, source_hung_up, &got);
+            result = step_splice(pump, half, source, destination, source_hung_up, most, &got);
         } else if (half->pipe.in >= 0 || tm_pipe_ready(&pump->pool)) {
-            result = step_copy(pump, half, source, destination, source_hung_up, &got);
+            result = step_copy(pump, half, source, destination, source_hung_up, most, &got);
         } else {
             pump->fallbacks++;
-            result = step_peek(pump, half, source, destination, &got);
+            result = step_peek(pump, half, source, destination, most, &got);
         }
         read += got;
         if (result == TM_PUMP_DRAINED || (result == TM_PUMP_YIELD && read >= pump->budget))

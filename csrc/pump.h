@@ -47,10 +47,10 @@ struct tm_half {
     uint8_t blocked;  /* the last call ended with BLOCKED; TM_PUMPING while there is one */
     int16_t error;    /* errno of the last *_ERROR, or of one that is still to be told */
     uint8_t uncounted; /* enum tm_uncounted: where the kernel's counts are of no use */
-    uint8_t paused;    /* not read before paid_us: its rate is limited */
-    uint32_t paid_us;  /* up to when its bytes are paid for; monotonic, the low bits */
+    uint8_t paused;    /* shape.h: enum tm_paused. If so, it is not read before paid_ns */
+    uint32_t counted; /* those of `bytes` that are in the counters, the low bits */
+    uint64_t paid_ns; /* up to when its bytes are paid for: shape.h */
     uint64_t bytes;   /* passed on */
-    uint64_t counted; /* those of them that are in the counters */
 };
 
 /* Bits of tm_half.uncounted. */
@@ -84,7 +84,7 @@ struct tm_pump {
     unsigned char *buffer;
     size_t buffer_size;   /* bytes of one recv; at most those of the buffer */
     size_t splice_size;   /* bytes of one splice from a source */
-    uint32_t budget;      /* bytes read in one call, before YIELD */
+    uint32_t budget;      /* bytes read in one call at the most, before YIELD */
     uint64_t fallbacks;   /* times no pipe was to be had */
 };
 

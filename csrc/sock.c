@@ -168,6 +168,20 @@ uint32_t tm_sock_unacknowledged(int fd)
     return ioctl(fd, SIOCOUTQ, &bytes) < 0 || bytes < 0 ? 0 : (uint32_t)bytes;
 }
 
+uint32_t tm_sock_unread(int fd)
+{
+    int bytes = 0;
+    return ioctl(fd, SIOCINQ, &bytes) < 0 || bytes < 0 ? 0 : (uint32_t)bytes;
+}
+
+uint32_t tm_sock_sent_ago(int fd)
+{
+    struct tcp_info info;
+    socklen_t size = sizeof(info);
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0 ? UINT32_MAX
+                                                                  : info.tcpi_last_data_sent;
+}
+
 void tm_sock_will_reset(int fd)
 {
     struct linger now = {.l_onoff = 1, .l_linger = 0};

@@ -61,6 +61,13 @@ bool tm_sock_closed_by_peer(int fd);
  * whose bytes are in the peer's queue at once and stay there after a close. */
 uint32_t tm_sock_unacknowledged(int fd);
 
+/* Bytes that its peer has sent and nobody has read. */
+uint32_t tm_sock_unread(int fd);
+
+/* How long ago data was last sent, in ms: also such as waited in the send queue, not a mere question
+ * whether the peer takes some by now. UINT32_MAX: that can't be told. */
+uint32_t tm_sock_sent_ago(int fd);
+
 /* Makes close() send RST: pending data on either side is thrown away. A UNIX socket just closes. */
 void tm_sock_will_reset(int fd);
 /* That, and close. */

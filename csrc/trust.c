@@ -34,8 +34,10 @@ static bool slots_possible(const struct tm_conn *conn)
 
 static void mend_half(struct tm_half *half)
 {
-    if (half->bytes - half->counted > MOST_UNCOUNTED)
-        half->counted = half->bytes;
+    if ((uint32_t)half->bytes - half->counted > MOST_UNCOUNTED)
+        half->counted = (uint32_t)half->bytes;
+    if (half->paused > TM_RESERVED + TM_SHAPE_MOST_POWER)
+        half->paused = TM_PAUSED; /* for how long is looked at again and again */
     half->splicing = half->splicing != 0;
     half->uncounted &= TM_UNCOUNTED_SOURCE | TM_UNCOUNTED_DESTINATION;
 }

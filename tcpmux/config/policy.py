@@ -374,7 +374,7 @@ def _bandwidth(value: Any) -> int:
     text = value[:-2] if isinstance(value, str) and value.endswith("/s") else value
     if text is value and isinstance(value, str):
         raise ValueError(f"expected a rate such as 10MiB/s, got {describe(value)}")
-    return measure(text, parse_size, format_size, (1024, MOST_BANDWIDTH), "rate such as 10MiB/s")
+    return measure(text, parse_size, format_size, (1, MOST_BANDWIDTH), "rate such as 10MiB/s")
 
 
 BytesPerSecond = Annotated[int, BeforeValidator(_bandwidth), WithJsonSchema(_BANDWIDTH_SCHEMA)]

@@ -316,7 +316,10 @@ cdef extern from "commons.h" nogil:
                      tm_author *author)
     bint tm_connect_allowed(tm_common *slot, uint64_t now_ns, uint64_t interval_ns, uint64_t burst)
     bint tm_source_allowed(tm_source *source, uint64_t now_ns, uint64_t interval_ns, uint64_t burst)
-    uint64_t tm_bytes_charge(tm_common *slot, int side, uint64_t now_ns, uint64_t cost_ns)
+    uint64_t tm_bytes_ahead(const tm_common *route, int side, uint64_t now_ns)
+    uint64_t tm_bytes_reserve(tm_common *route, int side, uint64_t now_ns, uint64_t cost)
+    void tm_bytes_settle(tm_common *route, int side, int64_t more)
+    void tm_bytes_forgive(tm_common *route, int side, uint64_t now_ns)
     void tm_retry_earn(tm_common *slot, uint64_t percent)
     bint tm_retry_take(tm_common *slot, uint64_t burst)
     void tm_avoid(tm_common *endpoint, uint64_t until_ms)
@@ -367,6 +370,19 @@ cdef extern from "journal.h" nogil:
     tm_operation tm_journal_operation(const tm_journal *journal)
 
 
+cdef extern from "shape.h" nogil:
+    enum:
+        TM_SHAPE_EARLY
+        TM_SHAPE_MOST_POWER
+        TM_UNPAUSED
+        TM_PAUSED
+        TM_RESERVED
+
+    uint64_t tm_shape_cost(uint64_t bytes, uint64_t rate)
+    uint32_t tm_shape_power(uint64_t rate, uint64_t ahead)
+    uint64_t tm_shape_pay(uint64_t paid_ns, uint64_t now_ns, uint64_t cost)
+
+
 cdef extern from "pump.h" nogil:
     enum:
         TM_UNCOUNTED_SOURCE
@@ -382,9 +398,9 @@ cdef extern from "pump.h" nogil:
         int16_t error
         uint8_t uncounted
         uint8_t paused
-        uint32_t paid_us
+        uint32_t counted
+        uint64_t paid_ns
         uint64_t bytes
-        uint64_t counted
 
     enum:
         TM_PIPE_SIZE

@@ -35,6 +35,7 @@ cdef struct Worker:
     bint paced                   # the host's congestion control paces bulk: csrc/sock.h
     uint32_t connects            # started in this life: csrc/trace.h
     bint shapes                  # some route or destination limits bytes per second
+    uint64_t reserved_ns         # on its route's account, for the half that is being read
     tm_pump pump
     tm_wheel wheel
 
@@ -75,8 +76,6 @@ cdef void go_on_waiting(Worker *w, uint32_t index) noexcept nogil
 cdef uint64_t next_look(Worker *w, uint32_t index) noexcept nogil
 cdef void attempt_failed(Worker *w, uint32_t index, int error, bint timed_out) noexcept nogil
 cdef void connect_next(Worker *w, uint32_t index) noexcept nogil
-# What a half may move at once, for a limit in bytes/s; 0 = none.
-cdef void allow_at_once(Worker *w, uint64_t rate) noexcept nogil
 cdef void connection_finish(Worker *w, uint32_t index) noexcept nogil
 cdef void end(Worker *w, uint32_t index, int reason, bint reset) noexcept nogil
 cdef void count_bytes(Worker *w, tm_conn *conn, int side) noexcept nogil

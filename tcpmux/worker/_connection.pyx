@@ -22,7 +22,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close
 
 from tcpmux.shm._layout cimport (
-    AF_UNIX, tm_avoid, TM_BIG_READ, TM_BUFFER_SIZE, TM_BULK_RUN, tm_bytes_charge, TM_CLIENT,
+    AF_UNIX, tm_avoid, TM_BIG_READ, TM_BULK_RUN, TM_CLIENT,
     TM_CLOSED_client_reset, TM_CLOSED_connect_failed, TM_CLOSED_connect_timeout,
     TM_CLOSED_endpoint_reset, TM_CLOSED_finished, TM_CLOSED_idle_timeout, TM_CLOSED_killed,
     TM_CLOSED_lifetime, TM_CLOSED_local_error, TM_CLOSED_no_endpoint, TM_CLOSED_overflow,
@@ -37,24 +37,26 @@ from tcpmux.shm._layout cimport (
     TM_LOG_END, tm_log_entry, tm_log_place, TM_LOG_START, TM_LOG_STARTS, TM_MAX_LINES, tm_mix,
     TM_NONE, tm_note_answer, tm_note_failure, tm_note_success, TM_NOTHING, TM_OPEN, tm_peer, tm_pick,
     tm_pick_other, TM_PICKED_failed_over, TM_PICKED_only, TM_PICKED_spilled, TM_PICKED_weighted,
-    tm_pipe_give_back, TM_PIPE_SIZE, TM_PUMP_BLOCKED, TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED,
+    tm_pipe_give_back, TM_PUMP_BLOCKED, TM_PUMP_DESTINATION_ERROR, TM_PUMP_DRAINED,
     TM_PUMP_EOF, TM_PUMP_HOST_ERROR, tm_pump_release, tm_pump_result, tm_pump_run,
     TM_PUMP_SOURCE_ERROR, TM_PUMP_YIELD, TM_READ_UNWATCHED, TM_READY, TM_RELAYING, TM_RESET,
     TM_RESETTING, tm_retry_earn, tm_retry_take, tm_rota_take, tm_route, TM_SHUT, tm_slot,
     tm_table_log_capacity, tm_table_log_kinds, tm_ticket_take, TM_UNARMED,
-    TM_UNCOUNTED_DESTINATION, TM_UNCOUNTED_SOURCE, TM_UNPACED, TM_WRITE_WATCHED,
+    TM_UNCOUNTED_DESTINATION, TM_UNCOUNTED_SOURCE, TM_UNPACED, TM_UNPAUSED, TM_WRITE_WATCHED,
 )
 from tcpmux.worker._choice cimport (
     first_tier, is_promising, is_untried, next_endpoint, Tier, tier_after,
 )
 from tcpmux.worker._limits cimport hold, let_go_of, let_go_of_all, let_in, suspect
+from tcpmux.worker._shape cimport end_pause, is_due, look_ms, may_read, pay, shorten_pause
 from tcpmux.worker._mechanism cimport (
     epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_MOD, epoll_event, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN,
     EPOLLOUT, EPOLLPRI, EPOLLRDHUP, TM_EXPECT_ANSWER, TM_EXPECT_ANY, TM_EXPECT_BULK,
     TM_EXPECT_CLIENT, tm_peer_from, tm_sock_acknowledge, tm_sock_closed_by_peer,
     tm_sock_connect, tm_sock_do_not_pace, tm_sock_error, tm_sock_established,
-    tm_sock_has_answered, tm_sock_keep_alive, tm_sock_local, tm_sock_local_failure, tm_sock_shut_write,
-    tm_sock_unacknowledged, tm_sock_will_reset, tm_trace_connect, tm_wheel_arm, tm_wheel_disarm,
+    tm_sock_has_answered, tm_sock_keep_alive, tm_sock_local, tm_sock_local_failure, tm_sock_sent_ago,
+    tm_sock_shut_write, tm_sock_unacknowledged, tm_sock_unread, tm_sock_will_reset,
+    tm_trace_connect, tm_wheel_arm, tm_wheel_disarm,
 )
 
 cdef extern from "<assert.h>" nogil:
@@ -65,19 +67,14 @@ cdef enum:
     # receiver is not reading, and a direct sender's RST would not have waited.
     RESET_WAIT_MS = 1000
     RESET_RECHECK_MS = 10
+    # How long the end of a lifetime waits for a moment when nothing is under way.
+    END_WAIT_MS = 1000
     # An endpoint that has just failed is passed over for so long, while there are others.
     AVOID_MS = 1000
     # How often a connection looks whether what it waits for is there.
     WAIT_LOOK_MS = 10
     # Connections that live so long have their peers looked after by TCP.
     KEEPALIVE_AFTER_MS = 15000
-    # Of a limited rate at most one part in so many is moved at once, but so many bytes.
-    SHAPED_PARTS = 50
-    LEAST_BUDGET = 2048
-    LEAST_PAUSE_US = 5000
-    MOST_PAUSE_US = 10000000
-    PUMP_BUDGET = 1 << 20   # bytes per half and turn
-    CREDIT_US = 100000  # unused time that is not lost; csrc/commons.h: TM_CREDIT_NS
     # What says that a short read does not mean "drained".
     READ_TO_THE_END = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI
 
@@ -266,7 +263,11 @@ cdef void judge(Worker *w, const tm_conn *conn, int reason) noexcept nogil:
 cdef void end(Worker *w, uint32_t index, int reason, bint reset) noexcept nogil:
     """Closes both sides, by RST if `reset`, and counts why. The record is free after this batch."""
     cdef tm_conn *conn = &w.records[index]
+    cdef int side
     judge(w, conn, reason)
+    for side in range(2):
+        if conn.half[side].paused:
+            end_pause(w, conn, destination_of(w, conn), side)
     conn.close_reason = <uint8_t>reason
     conn.by_reset = reset
     if tm_table_log_kinds(w.table):
@@ -371,8 +372,9 @@ cdef void count_bytes(Worker *w, tm_conn *conn, int side) noexcept nogil:
     """Brings the counters up to what has been passed on from `side`."""
     cdef tm_half *half = &conn.half[side]
     cdef tm_slot *slot = slot_of(w, conn.destination_slot)
-    tm_count(&slot.bytes_in if side == TM_CLIENT else &slot.bytes_out, half.bytes - half.counted)
-    half.counted = half.bytes
+    tm_count(&slot.bytes_in if side == TM_CLIENT else &slot.bytes_out,
+             <uint32_t>half.bytes - half.counted)
+    half.counted = <uint32_t>half.bytes
 
 
 cdef void first_byte(Worker *w, tm_conn *conn) noexcept nogil:
@@ -387,80 +389,25 @@ cdef inline uint64_t lower(uint64_t one, uint64_t other) noexcept nogil:
     return other if one == 0 or (other and other < one) else one
 
 
-cdef void set_budget(Worker *w, const tm_conn *conn, int side) noexcept nogil:
-    """What a half may move at once, so that a limited one is not far ahead afterwards."""
-    cdef const tm_destination *destination = destination_of(w, conn)
-    cdef const tm_route *route
-    cdef uint64_t rate = 0
-    if destination != NULL:
-        route = &w.image.routes[destination.route]
-        rate = (lower(destination.rules.up, route.rules.up) if side == TM_CLIENT
-                else lower(destination.rules.down, route.rules.down))
-    allow_at_once(w, rate)
-
-
-cdef void allow_at_once(Worker *w, uint64_t rate) noexcept nogil:
-    """rate: bytes/s; 0 = no limit."""
-    cdef uint64_t budget = rate // SHAPED_PARTS if rate else <uint64_t>PUMP_BUDGET
-    if budget > PUMP_BUDGET:
-        budget = PUMP_BUDGET
-    elif budget < LEAST_BUDGET:
-        budget = LEAST_BUDGET
-    w.pump.budget = <uint32_t>budget
-    w.pump.buffer_size = TM_BUFFER_SIZE if budget > TM_BUFFER_SIZE else <size_t>budget
-    w.pump.splice_size = TM_PIPE_SIZE if rate == 0 or budget > TM_PIPE_SIZE else <size_t>budget
-
-
-cdef void pay(Worker *w, uint32_t index, int side, uint64_t moved) noexcept nogil:
-    """Puts bytes on the accounts of their half and their route; a half that is too far ahead is
-    not read until its time has come."""
-    cdef tm_conn *conn = &w.records[index]
-    cdef tm_half *half = &conn.half[side]
-    cdef const tm_destination *destination = destination_of(w, conn)
-    cdef const tm_route *route
-    cdef uint32_t now = <uint32_t>w.now_us
-    cdef int32_t ahead
-    cdef uint64_t rate, beyond
-    if destination == NULL:
-        return
-    route = &w.image.routes[destination.route]
-    rate = destination.rules.up if side == TM_CLIENT else destination.rules.down
-    ahead = 0
-    if rate:
-        ahead = <int32_t>(half.paid_us - now)
-        # After a long silence the low bits say nothing.
-        if ahead < -CREDIT_US or w.now_ms - conn.last_activity_ms > MOST_PAUSE_US // 1000:
-            ahead = -CREDIT_US
-        ahead += <int32_t>(moved * 1000000 // rate)
-        half.paid_us = now + <uint32_t>ahead
-    rate = route.rules.up if side == TM_CLIENT else route.rules.down
-    if rate:
-        beyond = tm_bytes_charge(&w.commons.slots[conn.route_slot], side, w.now_us * 1000,
-                                 moved * 1000000000 // rate) // 1000
-        if beyond > MOST_PAUSE_US:
-            beyond = MOST_PAUSE_US
-        if ahead < <int32_t>beyond:
-            ahead = <int32_t>beyond
-            half.paid_us = now + <uint32_t>ahead
-    if ahead > LEAST_PAUSE_US:
-        half.paused = 1
-        unwatch_read(w, index, side)
-        arm(w, index, next_look(w, index))
-
-
 cdef bint resume_paused(Worker *w, uint32_t index) noexcept nogil:
     """Reads again what may be read again. False: the connection is over."""
     cdef tm_conn *conn = &w.records[index]
+    cdef const tm_destination *destination = destination_of(w, conn)
     cdef int side
     for side in range(2):
-        if conn.half[side].paused and <int32_t>(
-                conn.half[side].paid_us - <uint32_t>w.now_us) <= LEAST_PAUSE_US:
-            conn.half[side].paused = 0
-            if conn.half[side].state == TM_HALF_OPEN:
+        if conn.half[side].paused:
+            shorten_pause(w, conn, destination, &conn.half[side], side)
+            if conn.half[side].state == TM_HALF_OPEN and is_due(w, &conn.half[side]):
                 pump_half(w, index, side)
                 if conn.state != TM_RELAYING:
                     return False
     return True
+
+
+cdef void pause(Worker *w, uint32_t index, int side) noexcept nogil:
+    """Its rate is limited: _shape has written down until when it is not read."""
+    unwatch_read(w, index, side)
+    arm(w, index, next_look(w, index))
 
 
 cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
@@ -468,26 +415,31 @@ cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
     cdef tm_conn *conn = &w.records[index]
     cdef tm_half *half = &conn.half[side]
     cdef int other = 1 - side
+    cdef uint64_t moved
     cdef tm_pump_result result
-    if half.paused:
+    if half.paused and not is_due(w, half):
         return
-    if w.shapes:
-        set_budget(w, conn, side)
+    if not w.shapes:
+        half.paused = TM_UNPAUSED
+    elif not may_read(w, conn, destination_of(w, conn), side):
+        pause(w, index, side)
+        return
     w.pump.journal.side = <uint8_t>side
     result = tm_pump_run(
         &w.pump, half, conn.fd[side], conn.fd[other], conn.side_flags[side] & TM_HUNG_UP)
-    if half.bytes != half.counted:
-        if (w.paced and half.bytes - half.counted >= TM_BULK_RUN
+    moved = <uint32_t>half.bytes - half.counted
+    if w.shapes and pay(w, conn, destination_of(w, conn), side, moved):
+        pause(w, index, side)
+    if moved:
+        if (w.paced and moved >= TM_BULK_RUN
                 and not conn.side_flags[other] & TM_UNPACED):
             conn.side_flags[other] |= TM_UNPACED
             tm_sock_do_not_pace(
                 conn.fd[other], &conn.client if other == TM_CLIENT else &conn.endpoint)
-        if w.shapes:
-            pay(w, index, side, half.bytes - half.counted)
         conn.last_activity_ms = w.now_ms
         if side == TM_ENDPOINT and conn.first_byte_us == 0:
             first_byte(w, conn)
-        w.expecting = (TM_EXPECT_BULK if half.bytes - half.counted >= TM_BIG_READ
+        w.expecting = (TM_EXPECT_BULK if moved >= TM_BIG_READ
                        else TM_EXPECT_ANSWER if side == TM_CLIENT else TM_EXPECT_CLIENT)
         count_bytes(w, conn, side)
     if result == TM_PUMP_DRAINED:
@@ -593,8 +545,9 @@ cdef void relay_event(Worker *w, uint32_t index, int side, uint32_t events) noex
         conn.side_flags[side] |= TM_HUNG_UP
         if events & EPOLLPRI:  # the kernel counts urgent bytes, which are not passed on
             conn.half[side].uncounted |= TM_UNCOUNTED_SOURCE
-    if events & EPOLLERR:  # what is there to be read is so for the last time
-        conn.half[side].paused = 0
+    if events & EPOLLERR and conn.half[side].paused:
+        # What is there to be read is so for the last time.
+        end_pause(w, conn, destination_of(w, conn), side)
     if events & EPOLLOUT and conn.half[other].blocked and conn.half[other].state == TM_HALF_OPEN:
         pump_half(w, index, other)
         if conn.state != TM_RELAYING:
@@ -664,7 +617,6 @@ cdef void established(Worker *w, uint32_t index) noexcept nogil:
     tm_histogram_add(&w.live.times[conn.destination_slot].connect, tm_latency_bounds_us,
                      conn.connect_us)
     conn.last_activity_ms = w.now_ms
-    conn.half[0].paid_us = conn.half[1].paid_us = <uint32_t>w.now_us - CREDIT_US
     conn.half[TM_CLIENT].uncounted |= <uint8_t>(
         (TM_UNCOUNTED_SOURCE if unix_client else 0)
         | (TM_UNCOUNTED_DESTINATION if unix_endpoint else 0))
@@ -1190,7 +1142,6 @@ cdef uint64_t next_look(Worker *w, uint32_t index) noexcept nogil:
     cdef const tm_conn *conn = &w.records[index]
     cdef const tm_destination *destination = destination_of(w, conn)
     cdef uint64_t look = 0
-    cdef int32_t ahead
     cdef int side
     if conn.deadline_ms:
         return conn.deadline_ms
@@ -1203,8 +1154,7 @@ cdef uint64_t next_look(Worker *w, uint32_t index) noexcept nogil:
             look = lower(look, conn.accepted_at_us // 1000 + KEEPALIVE_AFTER_MS)
     for side in range(2):
         if conn.half[side].paused:
-            ahead = <int32_t>(conn.half[side].paid_us - <uint32_t>w.now_us)
-            look = lower(look, w.now_ms + (ahead // 1000 if ahead > 0 else 0) + 1)
+            look = lower(look, look_ms(w, &conn.half[side]))
     return look if look else NEVER
 
 
@@ -1227,18 +1177,51 @@ cdef void relaying_timer(Worker *w, uint32_t index) noexcept nogil:
                     <int>destination.rules.keepalive_count,
                     <int>destination.rules.user_timeout_ms)
     if ends and w.now_ms >= ends:
-        end_whole(w, index, TM_CLOSED_lifetime)
-    elif (conn.idle_timeout_ms
-            and w.now_ms >= conn.last_activity_ms + conn.idle_timeout_ms):
-        end_whole(w, index, TM_CLOSED_idle_timeout)
+        end_in_time(w, index, ends + END_WAIT_MS)
+    elif is_idle(w, conn):
+        end(w, index, TM_CLOSED_idle_timeout, is_undelivered(conn))
     else:
         arm(w, index, next_look(w, index))
 
 
-cdef void end_whole(Worker *w, uint32_t index, int reason) noexcept nogil:
-    """A clean FIN would pretend that all was delivered: reset if something is left."""
-    cdef const tm_conn *conn = &w.records[index]
-    end(w, index, reason, conn.half[0].queued != 0 or conn.half[1].queued != 0)
+cdef void end_in_time(Worker *w, uint32_t index, uint64_t latest_ms) noexcept nogil:
+    """Its lifetime is over: at a moment when nothing is under way, or at the latest then."""
+    cdef bint undelivered = is_undelivered(&w.records[index])
+    if undelivered and w.now_ms < latest_ms:
+        arm(w, index, w.now_ms + RESET_RECHECK_MS)
+    else:
+        end(w, index, TM_CLOSED_lifetime, undelivered)
+
+
+cdef bint is_undelivered(const tm_conn *conn) noexcept nogil:
+    """Whether an end now cuts something off, and has to be a reset: a FIN would pretend that all
+    was delivered. It may be in a pipe, before us as it could not or must not be read yet, or
+    behind us as the peer has not acknowledged it."""
+    cdef int side
+    for side in range(2):
+        if conn.half[side].queued or tm_sock_unacknowledged(conn.fd[side]):
+            return True
+        if conn.half[side].state == TM_HALF_OPEN and tm_sock_unread(conn.fd[side]):
+            return True
+    return False
+
+
+cdef bint is_idle(Worker *w, tm_conn *conn) noexcept nogil:
+    """What we hold back is not idle, nor is what goes on from a send queue."""
+    cdef uint64_t since = conn.last_activity_ms, ago
+    cdef int side
+    if conn.idle_timeout_ms == 0 or w.now_ms < since + conn.idle_timeout_ms:
+        return False
+    for side in range(2):
+        if conn.half[side].paused and conn.half[side].state == TM_HALF_OPEN and (
+                conn.side_flags[side] & TM_HUNG_UP or tm_sock_unread(conn.fd[side])):
+            since = w.now_ms
+        if tm_sock_unacknowledged(conn.fd[side]):
+            ago = tm_sock_sent_ago(conn.fd[side])
+            if since + ago < w.now_ms:
+                since = w.now_ms - ago
+    conn.last_activity_ms = since
+    return w.now_ms >= since + conn.idle_timeout_ms
 
 
 cdef bint connections_resume(Worker *w) noexcept nogil:

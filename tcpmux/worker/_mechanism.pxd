@@ -14,6 +14,8 @@ cdef extern from "trace.h" nogil:
 
 cdef extern from "sock.h" nogil:
     bint tm_sock_host_paces()
+    uint32_t tm_sock_unread(int fd)
+    uint32_t tm_sock_sent_ago(int fd)
     void tm_sock_do_not_pace(int fd, const tm_peer *peer)
     int tm_sock_accept(int listener, tm_peer *peer)
     int tm_sock_connect(const tm_address *address)

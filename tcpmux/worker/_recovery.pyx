@@ -377,7 +377,6 @@ cdef void go_on_relaying(Worker *w, uint32_t index) noexcept nogil:
     """Events that the dead life had been given will not come again: each half is pumped once."""
     cdef tm_conn *conn = &w.records[index]
     cdef int side
-    conn.half[0].paused = conn.half[1].paused = 0
     arm(w, index, next_look(w, index))
     for side in range(2):
         conn.half[side].blocked = 0

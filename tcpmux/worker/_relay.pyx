@@ -30,12 +30,12 @@ from tcpmux.shm._layout cimport (
     tm_live_set_heartbeat, tm_live_set_presence, TM_MAX_LINES, TM_MAX_LISTENERS,
     TM_MAX_LISTENING, TM_MAX_SHARDS, TM_NONE, TM_NOTHING, TM_ORDER_DRAIN,
     TM_ORDER_RETIRE, TM_OVER, tm_peer, tm_pipe_pool_destroy, tm_pipe_pool_init, TM_PRESENT,
-    TM_REPLACED, tm_slot, tm_table_busy_poll, tm_table_generation, tm_table_image,
+    TM_REPLACED, TM_SHAPE_MOST_POWER, tm_slot, tm_table_busy_poll, tm_table_generation, tm_table_image,
     tm_table_shard_owner, tm_times, TM_UNENDED,
 )
 from tcpmux.shm._shm cimport Live, Table, Commons
 from tcpmux.worker._connection cimport (
-    allow_at_once, connection_event, connection_kill, connection_open, connection_timer, connections_free,
+    connection_event, connection_kill, connection_open, connection_timer, connections_free,
     connections_reset_all, connections_resume, Worker,
 )
 from tcpmux.worker._descriptors cimport (
@@ -59,6 +59,7 @@ from tcpmux.worker._mechanism cimport (
     tm_wheel_wait,
 )
 from tcpmux.worker._recovery cimport recover_connections, recover_records
+from tcpmux.worker._shape cimport allow_at_once, look_at_rates
 
 cdef extern from "<signal.h>" nogil:
     enum: SIGQUIT, SIGTERM
@@ -335,13 +336,7 @@ cdef void look_at_table(Loop *loop) noexcept nogil:
     for i in range(image.endpoint_count):
         if image.endpoints[i].born > before:
             memset(&w.live.slots[image.endpoints[i].slot], 0, sizeof(tm_slot))
-    w.shapes = False
-    for i in range(image.route_count):
-        w.shapes |= image.routes[i].rules.up or image.routes[i].rules.down
-    for i in range(image.destination_count):
-        w.shapes |= image.destinations[i].rules.up or image.destinations[i].rules.down
-    if not w.shapes:
-        allow_at_once(w, 0)
+    look_at_rates(w, image)
     w.image = image
     w.generation = generation
     tm_live_set_generation_seen(w.live, generation)
@@ -730,7 +725,7 @@ cdef int begin(Loop *loop, uint32_t pipes, const int *kept, uint32_t kept_count)
     cdef int other
     tm_live_mend(w.live, w.commons, w.id, w.capacity)
     look_at_clock(w)
-    allow_at_once(w, 0)
+    allow_at_once(w, TM_SHAPE_MOST_POWER)
     w.pump.buffer = w.live.buffer
     w.pump.journal = &w.live.journal
     tm_pipe_pool_init(&w.pump.pool, pipes)

@@ -44,6 +44,7 @@ PROGRAMS = {
     "test_watch": ("watch.c",),
     "test_channel": ("channel.c",),
     "test_live": (),
+    "test_shape": (),
     "test_access_log": (),
 }
 

@@ -56,7 +56,7 @@ MISTAKES = {
     "    allow: [10.0.0.1/8]": "expected 10.0.0.0/8 (bits after the prefix must be 0)",
     "    deny: [everybody]": "expected an address or a network such as 10.0.0.0/8, got everybody",
     "    bandwidth: {up: 5MB}": "expected a rate such as 10MiB/s, got 5MB",
-    "    bandwidth: {up: 1B/s}": "expected 1KiB..",
+    "    bandwidth: {up: 0.4B/s}": "expected 1B..",
     "    panic_threshold: 101%": "expected 0%..100%, got 101%",
     "    warmup: {floor: 5%}": "duration is missing",
     "    max_connections: 0": "expected 1..10000000, got 0",

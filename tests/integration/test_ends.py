@@ -1,0 +1,187 @@
+"""Whatever tcpmux itself ends while anything is undelivered is reset, so that nobody takes it for
+complete."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import StartProxy
+from tests.integration.proxy import Proxy
+from tests.integration.routes import route, routes
+from tests.support import DEADLINE, free_port, read_all, wait_for
+
+BULK = 64 << 20  # bytes: more than all queues hold
+SMALL = 1 << 16  # of a receive buffer
+THROTTLES: dict[str, dict[str, Any]] = {
+    "unlimited": {},
+    "bandwidth": {"bandwidth": {"down": "64KiB/s", "up": "64KiB/s"}},
+    "connection_bandwidth": {"connection_bandwidth": {"down": "64KiB/s", "up": "64KiB/s"}},
+    "both": {"bandwidth": {"down": "80KiB/s"}, "connection_bandwidth": {"down": "64KiB/s"}},
+}
+
+
+class Answers(socketserver.BaseRequestHandler):
+    """Says as many bytes as it is asked for in a line, and ends."""
+
+    def handle(self) -> None:
+        with suppress(OSError):
+            count = int(self.request.makefile("rb").readline())
+            self.request.sendall(b"x" * count)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Answers) as listening:
+        thread = threading.Thread(target=listening.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listening.server_address[1]}"
+        listening.shutdown()
+        thread.join()
+
+
+def asking(port: int, count: int, buffer: int = 0) -> socket.socket:
+    client = socket.socket()
+    if buffer:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    client.settimeout(DEADLINE)
+    client.connect(("127.0.0.1", port))
+    client.sendall(b"%d\n" % count)
+    return client
+
+
+def received(client: socket.socket) -> int:
+    """Bytes until the reset. Fails at a FIN."""
+    count = 0
+    try:
+        while data := client.recv(1 << 16):
+            count += len(data)
+    except ConnectionResetError:
+        return count
+    raise AssertionError(f"a clean end after {count} bytes")
+
+
+@pytest.mark.parametrize("throttle", THROTTLES)
+@pytest.mark.parametrize("end", ["lifetime", "kill", "stop"])
+def test_what_is_cut_off_is_reset(
+    start_proxy: StartProxy, server: str, throttle: str, end: str
+) -> None:
+    """Much is on its way to clients that read, as far as they are let, and to one that does not."""
+    port = free_port()
+    part = {**route("r", port, v1=(1, server)), **THROTTLES[throttle]}
+    if end == "lifetime":
+        part["max_connection_duration"] = "2s"
+    proxy = start_proxy(routes(part, workers=1))
+    clients = [asking(port, BULK, SMALL)]
+    if throttle != "unlimited":
+        clients += [asking(port, BULK), asking(port, BULK)]
+    assert all(client.recv(1) for client in clients)
+    if end == "kill":
+        proxy.client.kill([each["id"] for each in proxy.client.connections()["connections"]])
+    elif end == "stop":
+        proxy.client.stop(now=True)
+        proxy.process.wait(DEADLINE)
+    for client in reversed(clients):  # the first one reads last
+        if client is not clients[0]:
+            assert received(client) < BULK
+        elif end != "stop":  # it reads nothing before all is over
+            wait_for(lambda: proxy.active() == 0, "all to end")
+            reason = {"lifetime": "lifetime", "kill": "killed"}[end]
+            assert proxy.destination("v1")["closed"][reason] == len(clients)
+    assert received(clients[0]) < BULK
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.parametrize("timeout", ["idle_timeout", "half_open_timeout"])
+def test_a_stalled_reader_that_is_idle_is_reset(
+    start_proxy: StartProxy, server: str, timeout: str
+) -> None:
+    port = free_port()
+    part = {**route("r", port, v1=(1, server)), timeout: "400ms"}
+    proxy = start_proxy(routes(part, workers=1))
+    with asking(port, BULK, SMALL) as client:
+        if timeout == "half_open_timeout":
+            client.shutdown(socket.SHUT_WR)
+        wait_for(lambda: proxy.destination("v1")["closed"]["idle_timeout"] == 1, "its reason")
+        assert received(client) < BULK
+
+
+@pytest.mark.parametrize("throttle", ["bandwidth", "connection_bandwidth"])
+def test_what_waits_for_its_rate_is_not_idle(
+    start_proxy: StartProxy, server: str, throttle: str
+) -> None:
+    """Five healthy transfers share 1 KiB/s, or have 5 bytes/s each; each waits for longer than
+    idle_timeout between two turns."""
+    port = free_port()
+    rate, count = ("1KiB/s", 400) if throttle == "bandwidth" else ("5B/s", 10)
+    part = {**route("r", port, v1=(1, server)), throttle: {"down": rate}, "idle_timeout": "150ms"}
+    proxy = start_proxy(routes(part, workers=2))
+
+    def fetch(_: int) -> int:
+        with asking(port, count) as client:
+            return len(read_all(client))
+
+    with ThreadPoolExecutor(5) as pool:
+        found = list(pool.map(fetch, range(5)))
+    assert found == [count] * 5
+    wait_for(lambda: proxy.active() == 0, "all to end")
+    closed = proxy.destination("v1")["closed"]
+    assert closed["finished"] == 5, closed
+
+
+def test_what_is_being_delivered_is_not_idle(start_proxy: StartProxy, server: str) -> None:
+    """All is in the kernel's queues, and a slow client reads it for longer than idle_timeout."""
+    port = free_port()
+    part = {**route("r", port, v1=(1, server)), "half_open_timeout": "300ms"}
+    start_proxy(routes(part, workers=1))
+    count, got = 512 << 10, 0
+    with asking(port, count, 1 << 14) as client:
+        while data := client.recv(16 << 10):
+            got += len(data)
+            select.select([], [], [], 0.03)
+    assert got == count
+
+
+def test_small_rates(start_proxy: StartProxy, server: str) -> None:
+    """20 bytes at 10 bytes/s take two seconds, also when the worker dies meanwhile."""
+    port = free_port()
+    part = {**route("r", port, v1=(1, server)), "connection_bandwidth": {"down": "10B/s"}}
+    proxy = start_proxy(routes(part, workers=1))
+    with asking(port, 21) as client:
+        assert client.recv(1)
+        begin = time.monotonic()
+        os.kill(proxy.worker_pids()[0], signal.SIGKILL)
+        assert len(read_all(client)) == 20
+        assert time.monotonic() - begin >= 1.8
+
+
+def test_a_rate_that_is_lifted_holds_back_nobody(start_proxy: StartProxy, server: str) -> None:
+    """Whoever waits for his turn, for minutes by the old rate, goes on after a reload."""
+    port = free_port()
+    slow = {**route("r", port, v1=(1, server)), "bandwidth": {"down": "1B/s"}}
+    proxy = start_proxy(routes(slow, workers=2))
+    clients = [asking(port, 300) for _ in range(10)]
+
+    def waiting(proxy: Proxy) -> bool:
+        return proxy.active() == len(clients) and proxy.destination("v1")["bytes_out_total"] > 0
+
+    wait_for(lambda: waiting(proxy), "all to wait")
+    proxy.reload(routes({**slow, "bandwidth": {"down": "1MiB/s"}}, workers=2))
+    for client in clients:
+        with client:
+            assert len(read_all(client)) == 300
