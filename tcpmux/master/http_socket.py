@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 
 from tcpmux.config import Address
-from tcpmux.master.listeners import ListenError, hint_of
+from tcpmux.master.listeners import hint_of
+from tcpmux.master.port_guard import ListenError
 
 BACKLOG = 128
 

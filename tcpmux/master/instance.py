@@ -16,7 +16,8 @@ from tcpmux.config import Address, Config
 from tcpmux.master import estate as estates
 from tcpmux.master.estate import Estate
 from tcpmux.master.limits import raise_nofile, shard_count, usable_cpus, worker_limits
-from tcpmux.master.listeners import ListenError, Listeners, bind_unix
+from tcpmux.master.listeners import Listeners, bind_unix
+from tcpmux.master.port_guard import ListenError
 from tcpmux.master.workers import Workers
 from tcpmux.shm._shm import Commons, Live, Table
 

@@ -3,6 +3,9 @@
 For each TCP address there is a fixed number of SO_REUSEPORT sockets, the shards. Closing
 one of those resets every connection that waits in its queue, so none is closed while its
 address is configured, whatever becomes of the workers.
+
+SO_REUSEPORT would let another tcpmux of the same user in beside us, or us beside it, each with a
+part of the connections. So nobody else may listen on an address or on one that it overlaps.
 """
 
 from __future__ import annotations
@@ -12,23 +15,27 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 
 from tcpmux.config import Address
-from tcpmux.errors import TcpmuxError
+from tcpmux.master.port_guard import (
+    ANY_V4,
+    ANY_V6,
+    ListenError,
+    overlap,
+    refuse_others,
+    v6_only,
+    who_has,
+)
 from tcpmux.master.supervisor import Inherited
 from tcpmux.shm._shm import MAX_LISTENERS, MAX_SHARDS
 
 log = logging.getLogger("tcpmux.master")
 
 BACKLOG = 65535  # the kernel lowers it to net.core.somaxconn
-
-
-class ListenError(TcpmuxError):
-    """An address can't be listened on; the text says which and why."""
 
 
 class Origin(Enum):
@@ -104,7 +111,14 @@ def bind_unix(
 
 
 def _tcp_socket(address: Address, *, reuse_port: bool, v6_only: bool) -> socket.socket:
-    sock = socket.socket(address.family, socket.SOCK_STREAM)
+    try:
+        sock = socket.socket(address.family, socket.SOCK_STREAM)
+    except OSError as error:
+        if error.errno != errno.EAFNOSUPPORT or address.host != ANY_V6 or v6_only:
+            raise
+        # Every address, on a host without IPv6.
+        address = Address(ANY_V4, address.port, "")
+        sock = socket.socket(address.family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -138,21 +152,40 @@ class Listeners:
         All or none: raises ListenError and leaves nothing bound if one can't be had.
         """
         wanted = list(addresses)
+        missing = [address for address in wanted if address not in self.by_address]
+        to_bind = [one for one in missing if not one.path and one not in self.inherited]
         taken = {listener.id for listener in self.by_address.values()}
         free_ids = (number for number in range(MAX_LISTENERS) if number not in taken)
+        ours = self._inodes()
         opened: list[Listener] = []
         try:
-            for address in wanted:
-                if address not in self.by_address:
-                    number = next(free_ids, None)
-                    if number is None:
-                        raise ListenError(f"more than {MAX_LISTENERS} listen addresses")  # noqa: TRY301
-                    opened.append(self._open(number, address, wanted))
+            self._open_all([one for one in missing if one not in to_bind], free_ids, wanted, opened)
+            own = [*self.by_address, *self.inherited, *(one.address for one in opened)]
+            for address in to_bind:
+                _check_free(address, wanted, own)
+            refuse_others(to_bind, wanted, ours)
+            self._open_all(to_bind, free_ids, wanted, opened)
+            # Once more: another one may have done the same at the same time.
+            ours |= {inode for listener in opened for inode in _inodes(listener.sockets)}
+            refuse_others(to_bind, wanted, ours)
         except BaseException:
             for listener in opened:
                 listener.take_back()
             raise
         return opened
+
+    def _open_all(
+        self,
+        addresses: Iterable[Address],
+        free_ids: Iterator[int],
+        wanted: list[Address],
+        opened: list[Listener],
+    ) -> None:
+        for address in addresses:
+            number = next(free_ids, None)
+            if number is None:
+                raise ListenError(f"more than {MAX_LISTENERS} listen addresses")
+            opened.append(self._open(number, address, wanted))
 
     def add(self, opened: Iterable[Listener]) -> None:
         for listener in opened:
@@ -270,20 +303,31 @@ class Listeners:
                 return Listener(number, address, [sock], shared=True, inode=inode)
             return Listener(number, address, self._open_shards(address, wanted), shared=False)
         except OSError as error:
-            raise ListenError(
-                f"can't listen on {address}: {error.strerror or error}{hint_of(error, address)}"
-            ) from None
+            raise _listen_error(error, address) from None
+
+    def _inodes(self) -> set[int]:
+        """Of all TCP sockets here, and of those that a service manager gave and keeps."""
+        every = [sock for listener in self.by_address.values() for sock in listener.sockets]
+        every += [one.socket for found in self.inherited.values() for one in found]
+        return _inodes(every)
 
     def _open_shards(self, address: Address, wanted: list[Address]) -> list[socket.socket]:
-        # [::] takes IPv4 too, unless that is asked for by itself.
-        v6_only = address.host != "::" or Address("0.0.0.0", address.port, "") in wanted  # noqa: S104
-        if not any(
-            own.port == address.port for own in [*self.by_address, *wanted] if own is not address
-        ):
-            # SO_REUSEPORT would let us in beside another tcpmux of the same user, each
-            # with half of the connections. A bind without it tells.
-            _tcp_socket(address, reuse_port=False, v6_only=v6_only).close()
-        return _bind_shards(self.shards, address, v6_only=v6_only)
+        return _bind_shards(self.shards, address, v6_only=v6_only(address, wanted))
+
+
+def _check_free(address: Address, wanted: list[Address], own: Iterable[Address]) -> None:
+    """Raises ListenError if somebody else has it, as a bind without SO_REUSEPORT tells. If one of
+    our `own` addresses overlaps it, that would fail on ourselves."""
+    if any(overlap(address, other) for other in own):
+        return
+    try:
+        _tcp_socket(address, reuse_port=False, v6_only=v6_only(address, wanted)).close()
+    except OSError as error:
+        raise _listen_error(error, address) from None
+
+
+def _inodes(sockets: Iterable[socket.socket]) -> set[int]:
+    return {os.fstat(sock.fileno()).st_ino for sock in sockets}
 
 
 def _bind_shards(count: int, address: Address, *, v6_only: bool) -> list[socket.socket]:
@@ -299,6 +343,8 @@ def _bind_shards(count: int, address: Address, *, v6_only: bool) -> list[socket.
         for sock in sockets:
             sock.close()
         raise
+    if any(sock.family != address.family for sock in sockets):
+        log.warning("this host has no IPv6: %s is listened on as %s", address, ANY_V4)
     return sockets
 
 
@@ -310,10 +356,18 @@ def _inode(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def _listen_error(error: OSError, address: Address) -> ListenError:
+    return ListenError(
+        f"can't listen on {address}: {error.strerror or error}{hint_of(error, address)}"
+    )
+
+
 def hint_of(error: OSError, address: Address) -> str:
     """What to do about an address that can't be had; "" = the error says it."""
     if error.errno == errno.EADDRINUSE:
-        return " (another process has it)" if not address.path else ""
+        return f" ({who_has(address)})" if not address.path else ""
+    if error.errno == errno.EAFNOSUPPORT:
+        return " (this host has no IPv6)" if address.family == socket.AF_INET6 else ""
     if error.errno == errno.EACCES and 0 < address.port < 1024:
         return " (ports below 1024 need root or CAP_NET_BIND_SERVICE)"
     if error.errno == errno.EADDRNOTAVAIL:

@@ -16,7 +16,8 @@ import pytest
 from tcpmux import programs
 from tcpmux.config import Address
 from tcpmux.errors import TcpmuxError
-from tcpmux.master.listeners import ListenError, Listeners, Origin
+from tcpmux.master.listeners import Listeners, Origin
+from tcpmux.master.port_guard import ListenError
 from tcpmux.master.supervisor import (
     LONGEST_NAME,
     MOST_FDS,
