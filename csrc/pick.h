@@ -80,15 +80,21 @@ static inline uint64_t tm_turn_score(const struct tm_image *image,
     return tm_mix(key ^ tm_turn_hash(image, destination, turn));
 }
 
-/* Whether a route lets a client in. Those that have no address are. */
+/* Whether a route lets a client in. One without an IP, as of a UNIX socket, goes by ::, which no
+ * client of TCP can have. */
 static inline bool tm_admitted(const struct tm_image *image, const struct tm_route *route,
                                uint16_t family, const unsigned char ip[16])
 {
-    unsigned char wide[16] = {[10] = 0xff, [11] = 0xff};
+    unsigned char wide[16] = {0};
     uint32_t low = 0, high = route->range_count;
-    if (high == TM_NONE || (family != AF_INET && family != AF_INET6))
+    if (high == TM_NONE)
         return true;
-    memcpy(family == AF_INET ? wide + 12 : wide, ip, family == AF_INET ? 4 : 16);
+    if (family == AF_INET) {
+        wide[10] = wide[11] = 0xff;
+        memcpy(wide + 12, ip, 4);
+    } else if (family == AF_INET6) {
+        memcpy(wide, ip, 16);
+    }
     while (low < high) { /* the first range that ends at or after it */
         uint32_t middle = low + (high - low) / 2;
         if (memcmp(image->ranges[route->first_range + middle].last, wide, 16) < 0)

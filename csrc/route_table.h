@@ -169,7 +169,7 @@ struct tm_route {
     struct tm_route_rules rules;
 };
 
-/* Client addresses, both ends included; IPv4 as ::ffff:a.b.c.d. Those of a route are in order and
+/* Client addresses, both ends included; IPv4 as ::ffff:a.b.c.d, clients of UNIX sockets as ::. Those of a route are in order and
  * do not meet. */
 struct tm_range {
     unsigned char first[16], last[16];

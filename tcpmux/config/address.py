@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 UNIX_PATH_MAX = 107  # bytes; sun_path of unix(7) less its NUL
 NAME_MAX = 253  # characters of a DNS name (RFC 1035, without the root's dot)
+_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", re.ASCII)
 
 
@@ -55,7 +56,7 @@ class Address:
         host, colon, port = text.rpartition(":")
         if not colon:
             raise ValueError("expected IP:port, [IPv6]:port or unix:/path")
-        if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535):
+        if not _PORT.fullmatch(port) or not 1 <= int(port) <= 65535:
             raise ValueError("expected a port from 1 to 65535 after the last colon")
         return cls(cls._host(host), int(port), "")
 

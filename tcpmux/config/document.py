@@ -53,12 +53,14 @@ class Text:
 
 @dataclass(slots=True)
 class Document:
-    """One file. marks: where each value stands; keys: where each key of a mapping stands."""
+    """One file. marks: where each value stands; keys: where each key of a mapping stands.
+    written: values that would be shown otherwise than they stand there, such as 007 and yes."""
 
     file: str
     value: Any = None
     marks: dict[Location, Mark] = field(default_factory=dict)
     keys: dict[Location, Mark] = field(default_factory=dict)
+    written: dict[Location, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     nodes: int = 0
@@ -367,7 +369,10 @@ class _Builder:
         if tag not in _SCALARS:
             message = f"tags are not used here, got {describe(node.tag)}"
             self._document.problem(location, message, mark)
-        return _value(tag, text)
+        value = _value(tag, text)
+        if isinstance(value, int) and describe(value) != text:
+            self._document.written[location] = text
+        return value
 
 
 def _value(tag: str, text: str) -> Any:

@@ -129,6 +129,11 @@ def _destinations(
             name = f"{name}-{backend.port}"
         endpoints = _endpoints(resource, at, backend, hosts)
         found.append(Destination(name, backend.weight, endpoints, CONNECT_TIMEOUT, IDLE_TIMEOUT))
+    if not any(destination.weight for destination in found):
+        resource.warn(
+            "all weights are 0: every connection is reset until one has weight",
+            *("spec", "rules", 0, "backendRefs"),
+        )
     if len({destination.name for destination in found}) < len(found):
         resource.problem("the same backend is here twice", "spec", "rules", 0, "backendRefs")
     return tuple(found)

@@ -218,6 +218,11 @@ def _check_together(files: Sequence[_File]) -> None:
                 listeners += len(addresses)
             _check_destinations(route, document, here)
             _check_fallback(route, document, here)
+            if not any(destination.weight for destination in route.destinations):
+                document.warn(
+                    (*here, "destinations"),
+                    "all weights are 0: every connection is reset until one has weight",
+                )
             route_count += 1
             destinations += len(route.destinations)
             endpoints += sum(len(d.endpoints) for d in route.destinations)

@@ -10,6 +10,8 @@ from tcpmux.config.address import Address, Endpoint, HostName
 from tcpmux.config.problems import Problem
 
 Network = IPv4Network | IPv6Network
+UNIX = "unix"  # in lists of clients: those of UNIX sockets
+Clients = Network | str  # str: UNIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +141,8 @@ class RoutePolicy:
     on_all_unavailable: str = "reset"  # reset, hold or refuse
     hold: float = 0.0
     bandwidth: Bandwidth = Bandwidth()
-    allow: tuple[Network, ...] = ()
-    deny: tuple[Network, ...] = ()
+    allow: tuple[Clients, ...] = ()
+    deny: tuple[Clients, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

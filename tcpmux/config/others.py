@@ -11,14 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tcpmux.config.address import Address, Endpoint, parse_endpoint, parse_listen
+from tcpmux.config.duration import format_duration
 from tcpmux.config.model import Admin, Config, Destination, Route
-from tcpmux.config.problems import ConfigError, Problem, one_line
-from tcpmux.config.schema import MAX_WEIGHT, FileModel
+from tcpmux.config.problems import ConfigError, Problem, describe, one_line
+from tcpmux.config.schema import DAY, HOUR, MAX_WEIGHT, FileModel
+from tcpmux.config.values import MOST_DIGITS
+from tcpmux.errors import printable
 from tcpmux.files import Unreadable, read_file
 
 DEFAULTS = FileModel()
 CONNECT_TIMEOUT, IDLE_TIMEOUT = 10.0, 3600.0  # s
-_UNITS = {"us": 1e-6, "ms": 1e-3, "": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+_PART = re.compile(r"([0-9]{1,20})(us|ms|[smhd]|)")
+_TIME = re.compile(r"(?:[0-9]{1,20}(?:us|ms|[smhd]))*[0-9]{1,20}(?:us|ms|[smhd]|)")
 
 
 def is_other(path: str) -> bool:
@@ -28,6 +34,7 @@ def is_other(path: str) -> bool:
 def load_other(paths: Sequence[str]) -> Config:
     """One configuration of all files. Raises ConfigError."""
     warnings: list[Problem] = []
+    problems: list[Problem] = []
     routes: list[Route] = []
     for path in paths:
         try:
@@ -37,7 +44,9 @@ def load_other(paths: Sequence[str]) -> Config:
         except UnicodeDecodeError as error:
             raise ConfigError([Problem(path, 0, 0, "", f"can't be read: {error}")]) from None
         kind = _Haproxy if Path(path).suffix == ".cfg" else _Nginx
-        routes += kind(path, warnings).routes(text)
+        routes += kind(path, warnings, problems).routes(text)
+    if problems:
+        raise ConfigError(problems)
     if not routes:
         message = "no TCP proxy with a destination is in it"
         raise ConfigError([*warnings, Problem(", ".join(paths), 0, 0, "", message)])
@@ -61,9 +70,47 @@ def plain_name(text: str) -> str:
 class _Reader:
     path: str
     warnings: list[Problem]
+    problems: list[Problem]
 
     def note(self, line: int, what: str, why: str) -> None:
-        self.warnings.append(Problem(self.path, line, 1, one_line(what), why))
+        self.warnings.append(Problem(self.path, line, 1, one_line(what), printable(why)))
+
+    def wrong(self, line: int, what: str, why: str) -> None:
+        """A mistake: nothing is made of the file."""
+        self.problems.append(Problem(self.path, line, 1, one_line(what), printable(why)))
+
+    def weight(self, line: int, text: str) -> int:
+        """As in the file; with a problem if it is none of ours."""
+        digits = text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS
+        if not digits or int(text) > MAX_WEIGHT:
+            self.wrong(line, "weight", f"expected 0..{MAX_WEIGHT}, got {describe(text)}")
+            return 0
+        return int(text)
+
+    def seconds(self, line: int, what: str, text: str, unit: float, most: float) -> float:
+        """text: such as 30s, 1h30m or a number alone, whose unit is `unit` (s). A problem if it is
+        more than `most` s. 0 is no limit there, too."""
+        if not _TIME.fullmatch(text):
+            self.wrong(line, what, f"expected a time such as 10s, got {describe(text)}")
+            return most
+        seconds = sum(int(count) * _UNITS.get(name, unit) for count, name in _PART.findall(text))
+        if seconds > most:
+            expected = f"expected at most {format_duration(most)}"
+            self.wrong(line, what, f"{expected}, got {describe(text)}")
+        return max(seconds, 0.001) if seconds else 0.0
+
+    def connect(self, line: int, what: str, text: str, unit: float) -> float:
+        seconds = self.seconds(line, what, text, unit, HOUR)
+        if not seconds:
+            self.note(
+                line,
+                f"{what} {text}",
+                f"no limit has no counterpart: it is {format_duration(HOUR)}",
+            )
+        return seconds or HOUR
+
+    def idle(self, line: int, what: str, text: str, unit: float) -> float:
+        return self.seconds(line, what, text, unit, 30 * DAY)
 
     def listen(self, line: int, text: str) -> list[Address]:
         text = re.sub(r"^\*:", ":", text)
@@ -171,13 +218,10 @@ class _Haproxy(_Reader):
             self.note(number, " ".join(words), "has no counterpart")
 
     def _timeout(self, section: _Section, number: int, what: str, text: str) -> None:
-        found = re.fullmatch(r"(\d+)(us|ms|s|m|h|d|)", text)
-        if found is None:
-            self.note(number, text, "expected a time such as 10s")
-        elif what == "connect":
-            section.connect = int(found[1]) * _UNITS[found[2]]
+        if what == "connect":
+            section.connect = self.connect(number, "timeout connect", text, 1e-3)
         elif what in ("client", "server", "tunnel"):
-            section.idle = int(found[1]) * _UNITS[found[2]]
+            section.idle = self.idle(number, f"timeout {what}", text, 1e-3)
         else:
             self.note(number, f"timeout {what}", "has no counterpart")
 
@@ -193,8 +237,8 @@ class _Haproxy(_Reader):
         endpoint = self.endpoint(number, self._address(address))
         weight = 1
         for at, option in enumerate(options):
-            if option == "weight" and at + 1 < len(options) and options[at + 1].isdigit():
-                weight = int(options[at + 1])
+            if option == "weight" and at + 1 < len(options):
+                weight = self.weight(number, options[at + 1])
             elif option in ("backup", "disabled"):
                 self.note(
                     number,
@@ -203,7 +247,7 @@ class _Haproxy(_Reader):
                 )
                 weight = 0
                 break
-            elif not (option.isdigit() and at and options[at - 1] == "weight"):
+            elif not (at and options[at - 1] == "weight"):
                 self.note(number, f"server {name} {option}", "has no counterpart")
         if endpoint is not None:
             section.servers.append((plain_name(name), weight, endpoint))
@@ -248,13 +292,13 @@ class _Nginx(_Reader):
     @staticmethod
     def _tokens(text: str) -> Iterator[tuple[int, str, bool]]:
         """(line, text, is punctuation)"""
-        at = 0
+        at, line, end = 0, 1, 0
         while at < len(text):
             found = _TOKEN.match(text, at)
             if found is None:  # a quote that does not end
                 return
-            line = text.count("\n", 0, at) + 1
-            at = found.end()
+            line += text.count("\n", end, at)
+            end, at = at, found.end()
             if found[1]:
                 yield line, found[1], True
             elif found.lastindex:
@@ -307,9 +351,9 @@ class _Nginx(_Reader):
             elif part.name == "proxy_pass":
                 target = part.argument
             elif part.name == "proxy_connect_timeout":
-                connect = self._time(part, connect)
+                connect = self.connect(part.line, part.name, part.argument, 1.0)
             elif part.name == "proxy_timeout":
-                idle = self._time(part, idle)
+                idle = self.idle(part.line, part.name, part.argument, 1.0)
             elif part.name not in self.SILENT:
                 self.note(part.line, " ".join(part.words), "has no counterpart")
         destinations = tuple(
@@ -343,7 +387,10 @@ class _Nginx(_Reader):
             return []
         shares, left = [], 10000
         for part in split.inside:
-            share = re.fullmatch(r"(\d+(?:\.\d{1,2})?)%", part.name)
+            share = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,2})?)%", part.name)
+            if share is None and part.name != "*":
+                expected = "expected a share such as 20% or 0.5%"
+                self.wrong(part.line, "split_clients", f"{expected}, got {describe(part.name)}")
             weight = round(float(share[1]) * 100) if share else left
             left -= weight
             shares.append((part.argument, min(max(weight, 0), MAX_WEIGHT)))
@@ -361,8 +408,8 @@ class _Nginx(_Reader):
         for part in servers:
             weight = 1
             for option in part.words[2:]:
-                if option.startswith("weight=") and option[7:].isdigit():
-                    weight = int(option[7:])
+                if option.startswith("weight="):
+                    weight = self.weight(part.line, option[7:])
                 elif option in ("backup", "down"):
                     self.note(
                         part.line,
@@ -380,10 +427,3 @@ class _Nginx(_Reader):
             if part.name not in ("server", *self.SILENT):
                 self.note(part.line, " ".join(part.words), "has no counterpart")
         return found
-
-    def _time(self, part: _Block, otherwise: float) -> float:
-        found = re.fullmatch(r"(\d+)(ms|s|m|h|d|)", part.argument)
-        if found is None:
-            self.note(part.line, " ".join(part.words), "expected a time such as 10s")
-            return otherwise
-        return int(found[1]) * (_UNITS[found[2]] if found[2] else 1.0)

@@ -12,11 +12,12 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from tcpmux.config.model import (
     CHECK_KINDS,
+    UNIX,
     Bandwidth,
     Check,
+    Clients,
     EndpointPolicy,
     Keepalive,
-    Network,
     Passive,
     Rate,
 )
@@ -25,6 +26,7 @@ from tcpmux.config.problems import describe
 from tcpmux.config.size import format_size, parse_size
 from tcpmux.config.values import (
     DURATION_SCHEMA,
+    Name,
     OrText,
     Strict,
     boolean,
@@ -54,7 +56,7 @@ def _is_off(value: Any) -> bool:
 
 def _percent(value: Any, low: int = 0, high: int = 100) -> int:
     text = value[:-1] if isinstance(value, str) and value.endswith("%") else ""
-    if not (text.isascii() and text.isdigit()) or not low <= int(text[:9]) <= high:
+    if not re.fullmatch("[0-9]{1,3}", text, re.ASCII) or not low <= int(text) <= high:
         raise ValueError(f"expected {low}%..{high}%, got {describe(value)}")
     return int(text)
 
@@ -130,7 +132,9 @@ def _status(value: Any) -> tuple[int, int]:
     return first, last
 
 
-def _network(value: Any) -> Network:
+def _clients(value: Any) -> Clients:
+    if value == UNIX:
+        return UNIX
     try:
         return ip_network(value if isinstance(value, str) else "")
     except ValueError:
@@ -141,7 +145,7 @@ def _network_hint(value: Any) -> str:
     try:
         network = ip_network(value if isinstance(value, str) else "", strict=False)
     except ValueError:
-        return "an address or a network such as 10.0.0.0/8"
+        return "an address, a network such as 10.0.0.0/8, or unix"
     return f"{network} (bits after the prefix must be 0)"
 
 
@@ -171,7 +175,7 @@ def _off_or(key: str, off: Any) -> Callable[[Any], Any]:
 _PERCENT_SCHEMA = {"type": "string", "pattern": "^[0-9]{1,3}%$"}
 _RATE_SCHEMA = {"type": "string", "pattern": r"^[0-9]+([.][0-9]+)?/[smh]$"}
 _BANDWIDTH_SCHEMA = {"type": "string", "pattern": "^[0-9]+([.][0-9]+)?(B|KiB|MiB|GiB)/s$"}
-_NETWORK_SCHEMA = {"type": "string", "examples": ["10.0.0.0/8"]}
+_CLIENTS_SCHEMA = {"type": "string", "examples": ["10.0.0.0/8", UNIX]}
 Percent = Annotated[int, BeforeValidator(_percent), WithJsonSchema(_PERCENT_SCHEMA)]
 Seconds = Annotated[float, BeforeValidator(_from_to(0.001, DAY)), WithJsonSchema(DURATION_SCHEMA)]
 OffOrSeconds = Annotated[
@@ -463,7 +467,7 @@ class SourceModel(Strict):
 
 
 class FallbackModel(Strict):
-    fallback: str = Field(description="The destination that takes over.")
+    fallback: Name = Field(description="The destination that takes over.")
 
 
 class HoldModel(Strict):
@@ -485,8 +489,8 @@ class RetryModel(Strict):
     )
 
 
-NetworkText = Annotated[
-    IPv4Network | IPv6Network, BeforeValidator(_network), WithJsonSchema(_NETWORK_SCHEMA)
+ClientsText = Annotated[
+    IPv4Network | IPv6Network | str, BeforeValidator(_clients), WithJsonSchema(_CLIENTS_SCHEMA)
 ]
 
 
@@ -506,11 +510,12 @@ class RoutePolicyModel(Strict):
     bandwidth: BandwidthModel = Field(
         default=BandwidthModel(), description="Of all connections together."
     )
-    allow: list[NetworkText] = Field(
+    allow: list[ClientsText] = Field(
         default=[],
-        description="Clients that may connect; none named = all.",
+        description="Clients that may connect; none named = all. Addresses, networks, and unix for "
+        "all of UNIX sockets.",
     )
-    deny: list[NetworkText] = Field(
+    deny: list[ClientsText] = Field(
         default=[],
         description="Clients that may not, even if allowed.",
     )

@@ -34,12 +34,14 @@ from tcpmux.config.problems import describe
 from tcpmux.config.size import format_size, parse_size
 from tcpmux.config.values import (
     DURATION_SCHEMA,
+    Name,
     OrText,
     Strict,
     boolean,
     duration,
     measure,
     number,
+    unlike_number,
     whole,
 )
 
@@ -57,19 +59,6 @@ MIN_LOG_BUFFER = 64 << 10
 HOUR, DAY = 3600.0, 86400.0
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", re.ASCII)
 LOG_TARGETS = ("stdout", "stderr", "syslog", "journal")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
-
-
-def _name(value: Any) -> str:
-    if not isinstance(value, str):
-        hint = "" if value is None or isinstance(value, (dict, list)) else " (put it in quotes)"
-        raise ValueError(f"expected a name, got {describe(value)}{hint}")
-    if not _NAME.fullmatch(value):
-        raise ValueError(
-            "expected 1 to 63 letters, digits, '.', '_' or '-', beginning with a "
-            f"letter or digit, got {describe(value)}"
-        )
-    return value
 
 
 def _weight(value: Any) -> int:
@@ -81,7 +70,7 @@ def _workers(value: Any) -> int | None:
     if value == "auto":
         return None
     if type(value) is not int or not 1 <= value <= MAX_WORKERS:
-        raise ValueError(f"expected auto or 1..{MAX_WORKERS}, got {describe(value)}")
+        raise ValueError(f"expected auto or 1..{MAX_WORKERS}, got {unlike_number(value)}")
     return value
 
 
@@ -93,7 +82,7 @@ def _busy_poll(value: Any) -> int | None:
         return 0
     if type(value) is not int or not 1 <= value <= MAX_BUSY_POLL:
         raise ValueError(
-            f"expected auto, off or 1..{MAX_BUSY_POLL} (microseconds), got {describe(value)}"
+            f"expected auto, off or 1..{MAX_BUSY_POLL} (microseconds), got {unlike_number(value)}"
         )
     return value
 
@@ -224,9 +213,6 @@ def _socket_path(value: Any) -> str:
     return value
 
 
-Name = Annotated[
-    str, BeforeValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME.pattern}$"})
-]
 ConnectTimeout = Annotated[float, BeforeValidator(connect_timeout), WithJsonSchema(DURATION_SCHEMA)]
 IdleTimeout = Annotated[float, BeforeValidator(idle_timeout), WithJsonSchema(DURATION_SCHEMA)]
 EndpointAddress = Annotated[

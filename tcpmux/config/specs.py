@@ -15,7 +15,7 @@ from tcpmux.config.problems import Location, describe
 from tcpmux.config.resources import Resource
 from tcpmux.config.schema import MAX_WEIGHT, connect_timeout, idle_timeout
 from tcpmux.config.validation import add_problems
-from tcpmux.config.values import duration
+from tcpmux.config.values import duration, unlike_number
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -93,25 +93,25 @@ def _say(resource: Resource, model: BaseModel, location: Location) -> None:
 
 def _port(value: Any) -> int:
     if type(value) is not int or not 1 <= value <= 65535:
-        raise ValueError(f"expected a port, 1..65535, got {describe(value)}")
+        raise ValueError(f"expected a port, 1..65535, got {unlike_number(value)}")
     return value
 
 
 def _weight(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= MAX_WEIGHT:
-        raise ValueError(f"expected 0..{MAX_WEIGHT}, got {describe(value)}")
+        raise ValueError(f"expected 0..{MAX_WEIGHT}, got {unlike_number(value)}")
     return value
 
 
 def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 1 << 31:
-        raise ValueError(f"expected a number from 0 on, got {describe(value)}")
+        raise ValueError(f"expected a number from 0 on, got {unlike_number(value)}")
     return value
 
 
 def _share(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= 100:
-        raise ValueError(f"expected 0..100, got {describe(value)}")
+        raise ValueError(f"expected 0..100, got {unlike_number(value)}")
     return value
 
 
@@ -127,7 +127,13 @@ def _labels(value: Any) -> dict[str, str]:
     return {str(key): str(label) for key, label in value.items()}
 
 
+def _target_port(value: Any) -> int | str | None:
+    """A number, or the name of a container's port."""
+    return value if value is None or isinstance(value, str) else _port(value)
+
+
 Port = Annotated[int, BeforeValidator(_port)]
+TargetPort = Annotated[int | str | None, BeforeValidator(_target_port)]
 Weight = Annotated[int, BeforeValidator(_weight)]
 Text = Annotated[str, BeforeValidator(_text)]
 Labels = Annotated[dict[str, str], BeforeValidator(_labels)]
@@ -406,7 +412,7 @@ class TcpRouteSpec(Strict):
 class ServicePort(Loose):
     name: str = ""
     port: Port
-    targetPort: int | str | None = None
+    targetPort: TargetPort = None
     protocol: str = "TCP"
 
 

@@ -46,6 +46,8 @@ def _add_problem(
     inside: Location = tuple(details["loc"])
     location = (*root, *inside)
     kind, got = details["type"], describe(details["input"])
+    here = _in_file(document, location)
+    written = document.written.get(here)
     if kind in ("literal_error", "string_type") and isinstance(details["input"], dict):
         return  # a word or a mapping: what is wrong in the mapping is told
     context = details.get("ctx", {})
@@ -65,21 +67,52 @@ def _add_problem(
             location[:-1], f"unknown key {one_line(key)}: {hint}", document.keys.get(location)
         )
     elif kind == "value_error":
-        document.problem(location, str(context["error"]))
+        shown = got if written is None else one_line(written)
+        document.problem(here, str(context["error"]).replace(f"got {got}", f"got {shown}", 1))
     elif kind in ("model_type", "dict_type", "model_attributes_type"):
-        document.problem(location, f"expected a mapping, got {got}")
+        document.problem(here, f"expected a mapping, got {got}")
     elif kind == "list_type":
-        document.problem(location, f"expected a list, got {got}")
+        document.problem(here, f"expected a list, got {got}")
     elif kind == "too_short":
-        document.problem(location, "expected at least one entry, got none")
+        document.problem(here, "expected at least one entry, got none")
     elif kind == "too_long":
         most = context["max_length"]
         entries = "entry" if most == 1 else "entries"
-        document.problem(
-            location, f"expected at most {most} {entries}, got {context['actual_length']}"
-        )
+        document.problem(here, f"expected at most {most} {entries}, got {context['actual_length']}")
     else:
-        document.problem(location, f"{details['msg']}, got {got}")
+        document.problem(here, _said(details, got if written is None else one_line(written)))
+
+
+def _said(details: Any, got: str) -> str:
+    """Of the kinds that pydantic has words of its own for."""
+    kind = details["type"]
+    expected = _EXPECTED.get(kind, details["msg"])
+    if kind == "literal_error":
+        expected = f"expected {details['ctx']['expected']}"
+    is_scalar = isinstance(details["input"], (int, float))
+    hint = " (put it in quotes)" if kind == "string_type" and is_scalar else ""
+    return f"{expected}, got {got}{hint}"
+
+
+# By pydantic's kinds of mistakes.
+_EXPECTED = {
+    "string_type": "expected a text",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_parsing_size": "expected a whole number",
+    "int_from_float": "expected a whole number",
+}
+
+
+def _in_file(document: Document, location: Location) -> Location:
+    """Without the steps that a union of models adds."""
+    found: Location = ()
+    for step in location:
+        if (*found, step) in document.marks:
+            found = (*found, step)
+    return found
 
 
 def known_keys(model: type[BaseModel], location: Location) -> list[str]:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
 from pydantic_core import CoreSchema
 
 from tcpmux.config.document import Substituted
@@ -13,6 +20,9 @@ from tcpmux.config.duration import format_duration, parse_duration
 from tcpmux.config.problems import describe
 
 N = TypeVar("N", int, float)
+MOST_DIGITS = 20
+_LIKE_NUMBER = re.compile(r"[+-]?[0-9][0-9_]*", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 DURATION_SCHEMA = {
     "type": ["string", "integer"],
     "pattern": r"^(0|([0-9]+([.][0-9]+)?(ms|[dhms]))+)$",
@@ -36,14 +46,22 @@ class OrText:
 def number(value: Any) -> Any:
     """What the environment has put in is a text."""
     digits = isinstance(value, Substituted) and value.isascii() and value.isdigit()
-    return int(value[:20]) if digits else value
+    return int(value) if digits and len(value) <= MOST_DIGITS else value
+
+
+def unlike_number(value: Any) -> str:
+    """As describe(), of what stands where a number belongs: one in quotes is a text."""
+    # One with more digits than Python reads is a text, too, however it is written.
+    if isinstance(value, str) and len(value) <= MOST_DIGITS and _LIKE_NUMBER.fullmatch(value):
+        return f'the text "{describe(value)}": write it without quotes'
+    return describe(value)
 
 
 def whole(value: Any, low: int, high: int) -> int:
     """A number within bounds. Raises ValueError."""
     value = number(value)
     if type(value) is not int or not low <= value <= high:
-        raise ValueError(f"expected {low}..{high}, got {describe(value)}")
+        raise ValueError(f"expected {low}..{high}, got {unlike_number(value)}")
     return value
 
 
@@ -80,5 +98,25 @@ def boolean(value: Any) -> bool:
     if isinstance(value, Substituted) and value in texts:
         return texts[value]
     if not isinstance(value, bool):
-        raise ValueError(f"expected true or false, got {describe(value)}")
+        in_quotes = isinstance(value, str) and value in texts
+        got = f'the text "{value}": write it without quotes' if in_quotes else describe(value)
+        raise ValueError(f"expected true or false, got {got}")
     return value
+
+
+def name(value: Any) -> str:
+    """Of a route or a destination. Raises ValueError."""
+    if not isinstance(value, str):
+        hint = "" if value is None or isinstance(value, (dict, list)) else " (put it in quotes)"
+        raise ValueError(f"expected a name, got {describe(value)}{hint}")
+    if not _NAME.fullmatch(value):
+        raise ValueError(
+            "expected 1 to 63 letters, digits, '.', '_' or '-', beginning with a "
+            f"letter or digit, got {describe(value)}"
+        )
+    return value
+
+
+Name = Annotated[
+    str, BeforeValidator(name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME.pattern}$"})
+]

@@ -14,12 +14,12 @@ from math import gcd
 
 from tcpmux.config import (
     Address,
+    Clients,
     Config,
     Destination,
     Endpoint,
     EndpointPolicy,
     HostName,
-    Network,
     Rate,
     Route,
 )
@@ -412,7 +412,7 @@ _LAST = (1 << 128) - 1
 _MAPPED = 0xFFFF << 32  # IPv4 as ::ffff:a.b.c.d
 
 
-def admitted(allow: Sequence[Network], deny: Sequence[Network]) -> bytes | None:
+def admitted(allow: Sequence[Clients], deny: Sequence[Clients]) -> bytes | None:
     """The clients that are let in, as csrc/route_table.h has them: ranges in order that don't
     meet. None = all. deny wins."""
     if not allow and not deny:
@@ -435,13 +435,17 @@ def admitted(allow: Sequence[Network], deny: Sequence[Network]) -> bytes | None:
     return b"".join(first.to_bytes(16, "big") + last.to_bytes(16, "big") for first, last in ranges)
 
 
-def _merged(networks: Iterable[Network]) -> list[tuple[int, int]]:
+def _merged(clients: Iterable[Clients]) -> list[tuple[int, int]]:
     """In order, and as few as there can be."""
     spans = []
-    for network in networks:
-        base = _MAPPED if network.version == 4 else 0
-        first, last = int(network.network_address), int(network.broadcast_address)
-        spans.append((base + first, base + last))
+    for some in clients:
+        if isinstance(some, str):  # those of UNIX sockets
+            spans.append((0, 0))
+            continue
+        base = _MAPPED if some.version == 4 else 0
+        first, last = int(some.network_address), int(some.broadcast_address)
+        if base + last:  # :: stands for UNIX sockets, and is in no network
+            spans.append((max(base + first, 1), base + last))
     merged: list[tuple[int, int]] = []
     for first, last in sorted(spans):
         if merged and first <= merged[-1][1] + 1:

@@ -484,7 +484,14 @@ static void only_admitted_clients_come_in(void)
     CHECK(tm_admitted(image, route, AF_INET, ip));
     route->range_count = 0;
     CHECK(!tm_admitted(image, route, AF_INET, ip));
-    CHECK(tm_admitted(image, route, AF_UNIX, ip));
+    CHECK(!tm_admitted(image, route, AF_UNIX, ip));
+    /* :: alone: a client of a UNIX socket, of which nothing else is looked at */
+    unsigned char some[16] = {1, 2, 3, 4};
+    route->range_count = 1;
+    CHECK(tm_admitted(image, route, AF_UNIX, some));
+    CHECK(!tm_admitted(image, route, AF_INET, ip));
+    CHECK(!tm_admitted(image, route, AF_INET6, some));
+    route->range_count = 0;
     /* 10.0.x.16 - 10.0.x.31, for every even x */
     route->first_range = 3;
     for (uint32_t x = 0; x < 256; x += 2) {

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -245,6 +246,42 @@ def test_allow_and_deny(start_proxy: StartProxy, one: EchoServer) -> None:
     part["deny"] = ["127.0.0.0/8"]
     proxy.reload(routes(part))
     assert try_to_hold(port) is None
+
+
+def test_allow_and_deny_of_clients_of_unix_sockets(
+    start_proxy: StartProxy, one: EchoServer, tmp_path: Path
+) -> None:
+    """unix is a word of both lists; a list of networks alone does not let them in."""
+    path, port = tmp_path / "r.sock", free_port()
+    part = route("r", f"127.0.0.1:{port}", v1=(1, one.address))
+    part["listen"] = [part["listen"], f"unix:{path}"]
+    proxy = start_proxy(routes(part))
+
+    def served(allow: list[str], deny: list[str]) -> tuple[bool, bool]:
+        part.update(allow=allow, deny=deny)
+        proxy.reload(routes(part))
+        found = []
+        for family, address in ((socket.AF_UNIX, str(path)), (socket.AF_INET, ("127.0.0.1", port))):
+            try:
+                with socket.socket(family, socket.SOCK_STREAM) as client:
+                    client.settimeout(DEADLINE)
+                    client.connect(address)
+                    client.sendall(b"x\n")
+                    client.shutdown(socket.SHUT_WR)
+                    found.append(read_all(client) != b"")
+            except ConnectionError:
+                found.append(False)
+        return found[0], found[1]
+
+    assert served([], []) == (True, True)
+    assert served(["127.0.0.0/8"], []) == (False, True)
+    assert served(["127.0.0.0/8", "unix"], []) == (True, True)
+    assert served(["unix"], []) == (True, False)
+    assert served([], ["unix"]) == (False, True)
+    assert served(["unix"], ["unix"]) == (False, False)
+    assert served(["::/0"], []) == (False, True), "which has ::ffff:0:0/96 in it, IPv4"
+    assert served([], ["::/0", "0.0.0.0/0"]) == (True, False)
+    assert proxy.status()["routes"][0]["connections_denied_total"] == 7
 
 
 # --- time -------------------------------------------------------------------------------------

@@ -128,7 +128,57 @@ CASES = [
     Case(
         "name bool",
         GOOD.replace("name: r", "name: yes"),
-        "r.yaml:2:11: routes[0].name: expected a name, got true (put it in quotes)",
+        "r.yaml:2:11: routes[0].name: expected a name, got yes (put it in quotes)",
+    ),
+    Case(
+        "name digits",
+        GOOD.replace("name: r", "name: 007"),
+        "r.yaml:2:11: routes[0].name: expected a name, got 007 (put it in quotes)",
+    ),
+    Case(
+        "fallback digits",
+        rt("    on_unavailable: {fallback: 007}\n"),
+        "r.yaml:4:32: routes[0].on_unavailable.fallback: expected a name, got 007 (put it in quotes)",
+    ),
+    Case(
+        "weight in quotes",
+        dest("        weight: '5'\n        endpoints: []\n"),
+        'r.yaml:6:17: routes[0].destinations[0].weight: expected 0..1000000, got the text "5": write it without quotes',
+    ),
+    Case(
+        "weight as it stands there",
+        dest("        weight: 1_000_000_000\n        endpoints: []\n"),
+        "r.yaml:6:17: routes[0].destinations[0].weight: expected 0..1000000, got 1_000_000_000",
+    ),
+    Case(
+        "workers in quotes",
+        top("workers: '2'\n"),
+        'r.yaml:1:10: workers: expected auto or 1..64, got the text "2": write it without quotes',
+    ),
+    Case(
+        "boolean in quotes",
+        top("access_log: {path: /x, start: 'true'}\n"),
+        'r.yaml:1:31: access_log.start: expected true or false, got the text "true": write it without quotes',
+    ),
+    Case(
+        "port with many digits",
+        GOOD.replace("127.0.0.1:1\n", "127.0.0.1:00000999999\n"),
+        "r.yaml:3:13: routes[0].listen: expected a port from 1 to 65535 after the last colon, got 127.0.0.1:00000999999",
+    ),
+    Case(
+        "percent with many digits",
+        rt("    retry: {budget: 00000000199999%}\n"),
+        "r.yaml:4:21: routes[0].retry.budget: expected 0%..100%, got 00000000199999%",
+    ),
+    Case(
+        "weight with many digits",
+        dest(f"        weight: {'9' * 5001}\n        endpoints: []\n"),
+        f"r.yaml:6:17: routes[0].destinations[0].weight: expected 0..1000000, got {'9' * 57}...",
+    ),
+    Case(
+        "duration with many digits",
+        rt(f"    idle_timeout: {'9' * 5001}s\n"),
+        f"r.yaml:4:19: routes[0].idle_timeout: expected a duration such as 10s, 250ms or 1h30m, got {'9' * 57}...",
     ),
     Case(
         "name chars",

@@ -326,6 +326,94 @@ frontend web
         load_other([write("events {}", "empty.conf")])
 
 
+HAPROXY = """frontend f
+    mode tcp
+    bind :31400
+    timeout client 10s
+    default_backend b
+backend b
+    timeout connect 1s
+    server v1 127.0.0.1:9001 weight 80
+"""
+NGINX = """stream {
+  split_clients "$remote_addr" $up { 12.5% v2; * v1; }
+  upstream v1 { server 127.0.0.1:9001 weight=3; server 127.0.0.1:9003; }
+  upstream v2 { server 127.0.0.1:9002; }
+  server { listen 31400; proxy_pass $up; proxy_timeout 1m; proxy_connect_timeout 3; }
+}
+"""
+NINES = "9" * 5001
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        (
+            "h.cfg",
+            "10s",
+            f"{NINES}s",
+            "h.cfg:4:1: timeout client: expected a time such as 10s",
+        ),
+        ("h.cfg", "10s", "31d", "h.cfg:4:1: timeout client: expected at most 30d, got 31d"),
+        (
+            "h.cfg",
+            "10s",
+            "soon",
+            "h.cfg:4:1: timeout client: expected a time such as 10s",
+        ),
+        ("h.cfg", "1s", "61m", "h.cfg:7:1: timeout connect: expected at most 1h, got 61m"),
+        ("h.cfg", "80\n", NINES, "h.cfg:8:1: weight: expected 0..1000000, got 999"),
+        ("h.cfg", "80\n", "1000001\n", "h.cfg:8:1: weight: expected 0..1000000, got 1000001"),
+        ("h.cfg", "80\n", "\u0662\n", "h.cfg:8:1: weight: expected 0..1000000, got \u0662"),
+        ("n.conf", "1m", f"{NINES}", "n.conf:5:1: proxy_timeout: expected a time such as 10s"),
+        (
+            "n.conf",
+            "1m",
+            "99999999999999999999d",
+            "n.conf:5:1: proxy_timeout: expected at most",
+        ),
+        (
+            "n.conf",
+            "timeout 3",
+            "timeout 2h",
+            "n.conf:5:1: proxy_connect_timeout: expected",
+        ),
+        ("n.conf", "12.5%", f"{NINES}%", "n.conf:2:1: split_clients: expected a share such"),
+        ("n.conf", "12.5%", "some", "n.conf:2:1: split_clients: expected a share such"),
+        ("n.conf", "=3", f"={NINES}", "n.conf:3:1: weight: expected 0..1000000, got 999"),
+        ("n.conf", "=3", "=\u00b2", "n.conf:3:1: weight: expected 0..1000000, got \u00b2"),
+        ("n.conf", "=3", "=", "n.conf:3:1: weight: expected 0..1000000, got an empty text"),
+    ],
+)
+def test_numbers_of_other_files_have_bounds(file: str, old: str, new: str, said: str) -> None:
+    """One line, and the exit code of a bad file."""
+    text = HAPROXY if file == "h.cfg" else NGINX
+    assert text.count(old) == 1
+    write(text.replace(old, new), file)
+    with pytest.raises(ConfigError) as caught:
+        load_other([file])
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_times_without_a_limit_and_of_several_parts() -> None:
+    found = load_other([write(NGINX.replace("1m", "1h30m"), "n.conf")])
+    assert found.routes[0].idle_timeout == 5400.0
+    assert found.routes[0].connect_timeout == 3.0
+    found = load_other([write(HAPROXY.replace("1s", "0").replace("10s", "0"), "h.cfg")])
+    assert (found.routes[0].connect_timeout, found.routes[0].idle_timeout) == (3600.0, 0.0)
+    assert "no limit has no counterpart: it is 1h" in str(found.warnings[0])
+
+
+def test_all_weights_0_is_said() -> None:
+    found = load([write(GOOD.replace("80", "0").replace("20", "0"))])
+    (warning,) = found.warnings
+    assert str(warning).endswith(
+        "routes[0].destinations: all weights are 0: every connection is reset until one has weight"
+    )
+
+
 # --- changing ---------------------------------------------------------------------------------
 
 

@@ -54,7 +54,7 @@ MISTAKES = {
     "    rate: 5": "expected a rate such as 100/s or 30/m, got 5",
     "    rate: {rate: 5/s, burst: 0}": "expected 1..1000000, got 0",
     "    allow: [10.0.0.1/8]": "expected 10.0.0.0/8 (bits after the prefix must be 0)",
-    "    deny: [everybody]": "expected an address or a network such as 10.0.0.0/8, got everybody",
+    "    deny: [everybody]": "an address, a network such as 10.0.0.0/8, or unix, got everybody",
     "    bandwidth: {up: 5MB}": "expected a rate such as 10MiB/s, got 5MB",
     "    bandwidth: {up: 0.4B/s}": "expected 1B..",
     "    panic_threshold: 101%": "expected 0%..100%, got 101%",

@@ -10,6 +10,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tcpmux.config import Clients
 from tcpmux.shm._shm import pick, pick_plan
 from tcpmux.shm.image import (
     DOWN,
@@ -214,8 +215,8 @@ def test_ranges_of_clients_against_the_plain_rule() -> None:
         return found
 
     for _ in range(60):
-        allow = networks(chance.randrange(6))
-        deny = networks(chance.randrange(6))
+        allow: list[Clients] = [*networks(chance.randrange(6)), *["unix"] * chance.randrange(2)]
+        deny: list[Clients] = [*networks(chance.randrange(6)), *["unix"] * chance.randrange(2)]
         ranges = admitted(allow, deny)
         if ranges is None:
             assert not allow
@@ -225,11 +226,26 @@ def test_ranges_of_clients_against_the_plain_rule() -> None:
         spans = list(zip(ends[::2], ends[1::2], strict=True))
         assert ends == sorted(ends)
         assert all(last + 1 < first for last, first in zip(ends[1::2], ends[2::2], strict=False))
+        unix_is_in = any(first == 0 for first, _ in spans)
+        assert unix_is_in == ((not allow or "unix" in allow) and "unix" not in deny)
         for _ in range(200):
             address = ip_address(address_text())
             number = int(address) + (0xFFFF << 32 if address.version == 4 else 0)
             is_in = any(first <= number <= last for first, last in spans)
-            expected = (not allow or any(address in n for n in allow)) and not any(
-                address in n for n in deny
+            expected = (not allow or any(address in n for n in allow if n != "unix")) and not any(
+                address in n for n in deny if n != "unix"
             )
             assert is_in == expected, (address, allow, deny)
+
+
+def test_every_network_does_not_mean_unix_sockets() -> None:
+    """Whose clients go by the address :: in the table."""
+    every = [ip_network("::/0"), ip_network("0.0.0.0/0")]
+    last = bytes([255] * 16)
+    assert admitted(every, []) == bytes(15) + b"\1" + last
+    assert admitted([], every) == bytes(32)
+    assert admitted([*every, "unix"], []) == bytes(16) + last
+    assert admitted([], ["unix"]) == bytes(15) + b"\1" + last
+    assert admitted(["unix"], []) == bytes(32)
+    assert admitted([ip_network("::/128")], []) == b""
+    assert admitted([], ["unix", *every]) == b""
