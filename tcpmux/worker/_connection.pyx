@@ -31,7 +31,8 @@ from tcpmux.shm._layout cimport (
     TM_CONNECTING, tm_count, tm_counted_now, TM_DEAD, tm_destination, tm_duration_bounds_us,
     TM_ENDING, TM_ENDPOINT, tm_endpoint, TM_FALL_BACK, TM_FREE, TM_FULL_QUEUE, TM_FULL_SPILL,
     tm_half, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, tm_histogram_add, TM_HOLD,
-    TM_HOLDS_DESTINATION, TM_HOLDS_ENDPOINT, TM_HOLDS_QUEUE, TM_HUNG_UP, tm_journal_note,
+    TM_HOLDS_DESTINATION, TM_HOLDS_ENDPOINT, TM_HOLDS_LISTENER, TM_HOLDS_QUEUE, TM_HOLDS_ROUTE,
+    TM_HOLDS_SOURCE, TM_HUNG_UP, tm_journal_note,
     TM_KEPT_ALIVE, tm_latency_bounds_us, tm_live_advance, tm_live_next_record,
     tm_live_set_connections, tm_log_commit,
     TM_LOG_END, tm_log_entry, tm_log_place, TM_LOG_START, TM_LOG_STARTS, TM_MAX_LINES, tm_mix,
@@ -73,6 +74,8 @@ cdef enum:
     AVOID_MS = 1000
     # How often a connection looks whether what it waits for is there.
     WAIT_LOOK_MS = 10
+    # A connection that finds a limit reached looks again for so long.
+    NEW_US = 200000
     # Connections that live so long have their peers looked after by TCP.
     KEEPALIVE_AFTER_MS = 15000
     # What says that a short read does not mean "drained".
@@ -317,15 +320,16 @@ cdef void close_pipe(Worker *w, tm_half *half) noexcept nogil:
 cdef void connection_finish(Worker *w, uint32_t index) noexcept nogil:
     cdef tm_conn *conn = &w.records[index]
     cdef int side
+    if conn.close_reason != TM_OPEN:  # else it counts where it goes on
+        # Before its sockets are closed: who sees the end may come again at once.
+        let_go_of_all(w, index)
     for side in range(2):
-        if conn.close_reason == TM_OPEN:  # it goes on in another worker
+        if conn.close_reason == TM_OPEN:
             close_pipe(w, &conn.half[side])
         else:
             tm_pump_release(&w.pump, &conn.half[side])
         close_side(conn, side, conn.by_reset)
     tm_wheel_disarm(&w.wheel, w.records, index)
-    if conn.close_reason != TM_OPEN:  # else it counts where it goes on
-        let_go_of_all(w, index)
     set_state(conn, TM_DEAD)
 
 
@@ -346,6 +350,17 @@ cdef void connections_free(Worker *w) noexcept nogil:
         index = next
 
 
+cdef void has_gone(Worker *w, uint32_t index, int side) noexcept nogil:
+    """`side` has reset it: for that one it is over, whatever the other side has still to get."""
+    if side == TM_CLIENT:
+        let_go_of(w, index, TM_HOLDS_LISTENER)
+        let_go_of(w, index, TM_HOLDS_ROUTE)
+        let_go_of(w, index, TM_HOLDS_SOURCE)
+    else:
+        let_go_of(w, index, TM_HOLDS_DESTINATION)
+        let_go_of(w, index, TM_HOLDS_ENDPOINT)
+
+
 cdef void side_was_reset(Worker *w, uint32_t index, int side) noexcept nogil:
     """`side` is gone and all it sent is passed on: reset the other one, after that has arrived."""
     cdef tm_conn *conn = &w.records[index]
@@ -359,6 +374,7 @@ cdef void side_was_reset(Worker *w, uint32_t index, int side) noexcept nogil:
     if conn.side_flags[other] & TM_RESET or tm_sock_unacknowledged(conn.fd[other]) == 0:
         end(w, index, reason, True)
         return
+    has_gone(w, index, side)
     conn.close_reason = <uint8_t>reason
     conn.deadline_ms = w.now_ms + RESET_WAIT_MS
     set_state(conn, TM_RESETTING)
@@ -521,6 +537,10 @@ cdef void await_reset(Worker *w, uint32_t index) noexcept nogil:
     """A side was reset while the other one does not read: after RESET_WAIT_MS without progress
     that one is reset too, as it would have been by a direct peer."""
     cdef tm_conn *conn = &w.records[index]
+    cdef int side
+    for side in range(2):
+        if conn.side_flags[side] & TM_RESET:
+            has_gone(w, index, side)
     if conn.deadline_ms == 0:
         conn.deadline_ms = w.now_ms + RESET_WAIT_MS
         arm(w, index, conn.deadline_ms)
@@ -841,7 +861,12 @@ cdef void connection_route(Worker *w, uint32_t index, const tm_route *chosen) no
     cdef tm_conn *conn = &w.records[index]
     cdef int reason
     if not let_in(w, index, chosen, &reason):
-        end(w, index, reason, True)
+        if reason == TM_CLOSED_overflow and is_new(w, conn):
+            let_go_of_all(w, index)  # meanwhile it stands in nobody's way
+            conn.destination = <uint32_t>(chosen - w.image.routes)
+            arm(w, index, w.now_ms + WAIT_LOOK_MS)
+        else:
+            end(w, index, reason, True)
     elif chosen.period == 0:
         await_destination(w, index, chosen)
     else:
@@ -851,6 +876,13 @@ cdef void connection_route(Worker *w, uint32_t index, const tm_route *chosen) no
             w, index, chosen.first_destination + tm_pick(
                 chosen, tm_ticket_take(&w.commons.tickets[chosen.ticket])),
             TM_PICKED_only if chosen.period == 1 else TM_PICKED_weighted)
+
+
+cdef bint is_new(Worker *w, const tm_conn *conn) noexcept nogil:
+    """A limit is reached, but perhaps by one that is over: its client has seen that, or ended it,
+    and another worker is about to hear of it. Not while there are many: they would fill this one."""
+    return (w.now_us < conn.accepted_at_us + NEW_US
+            and w.connections < w.capacity // 2)
 
 
 cdef bint has_room(Worker *w, uint32_t index, uint32_t at) noexcept nogil:
@@ -1018,6 +1050,9 @@ cdef void await_destination(Worker *w, uint32_t index, const tm_route *route) no
 cdef void wait_or_go(Worker *w, uint32_t index, const tm_destination *destination) noexcept nogil:
     """The destination, or each of its endpoints, is full."""
     cdef tm_conn *conn = &w.records[index]
+    if destination != NULL and destination.rules.on_full != TM_FULL_QUEUE and is_new(w, conn):
+        arm(w, index, w.now_ms + WAIT_LOOK_MS)
+        return
     if (destination == NULL or destination.rules.on_full != TM_FULL_QUEUE
             or not hold(w, index, TM_HOLDS_QUEUE, destination.rules.queue_size)):
         end(w, index, TM_CLOSED_overflow, True)
@@ -1068,6 +1103,9 @@ cdef void go_on_waiting(Worker *w, uint32_t index) noexcept nogil:
         if conn.state != TM_DEAD and conn.endpoint_slot != TM_NONE:
             let_go_of(w, index, TM_HOLDS_QUEUE)
     else:
+        if conn.attempts == 0:  # each was full
+            conn.tried = 0
+            conn.passed = 0
         connect_next(w, index)
 
 

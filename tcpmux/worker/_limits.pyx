@@ -94,25 +94,27 @@ cdef int hold_source(Worker *w, uint32_t index, const tm_route *route) noexcept 
 cdef bint let_in(Worker *w, uint32_t index, const tm_route *route, int *reason) noexcept nogil:
     cdef tm_conn *conn = &w.records[index]
     cdef uint64_t now_ns = w.now_us * 1000
-    cdef int source
+    cdef int source = TM_SOURCE_NO_ROOM
+    cdef bint has_source = conn.client.family != AF_UNIX and (
+        route.rules.source_max_connections or route.rules.source_interval_ns)
     if conn.holds & TM_HOLDS_ROUTE:
         return True  # the last step: all have been taken
     reason[0] = TM_CLOSED_overflow
     if not hold(w, index, TM_HOLDS_LISTENER, route.rules.listener_max_connections):
         return False
-    if ((route.rules.source_max_connections or route.rules.source_interval_ns)
-            and conn.client.family != AF_UNIX):
+    if has_source:
         source = hold_source(w, index, route)
         if source == TM_SOURCE_FULL:
             return False
-        if source == TM_SOURCE_NO_ROOM:
-            tm_count(&w.live.counters.sources_untracked, 1)
-        elif route.rules.source_interval_ns and not tm_source_allowed(
-                &w.commons.sources[conn.source], now_ns, route.rules.source_interval_ns,
-                route.rules.source_burst):
-            reason[0] = TM_CLOSED_rate_limited
-            return False
     if not hold(w, index, TM_HOLDS_ROUTE, route.rules.max_connections):
+        return False
+    # Rates come last: whoever finds a limit reached looks again, and pays once.
+    if has_source and source == TM_SOURCE_NO_ROOM:
+        tm_count(&w.live.counters.sources_untracked, 1)
+    elif has_source and route.rules.source_interval_ns and not tm_source_allowed(
+            &w.commons.sources[conn.source], now_ns, route.rules.source_interval_ns,
+            route.rules.source_burst):
+        reason[0] = TM_CLOSED_rate_limited
         return False
     if route.rules.interval_ns and not tm_connect_allowed(
             &w.commons.slots[conn.route_slot], now_ns, route.rules.interval_ns,

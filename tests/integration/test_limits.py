@@ -20,7 +20,7 @@ import pytest
 from tests.integration.conftest import StartProxy
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
-from tests.integration.servers import saying, serving
+from tests.integration.servers import RESET, Server, saying, serving
 from tests.integration.test_shifting import held, split, talk
 from tests.support import DEADLINE, EchoServer, ask, free_port, read_all, wait_for
 
@@ -96,6 +96,69 @@ def test_max_connections_over_all_workers(
         close_all(clients, proxy)
     assert proxy.status()["routes"][0]["closed"]["overflow"] == 3 * 23
     assert try_to_hold(port) is not None
+
+
+def visit(port: int, half_close: bool) -> bool:
+    """Asks, reads to the end and closes. False: it was refused."""
+    with socket.create_connection(("127.0.0.1", port), DEADLINE) as sock:
+        try:
+            sock.sendall(b"hello\n")
+            if half_close:
+                sock.shutdown(socket.SHUT_WR)
+            answer = read_all(sock)
+        except ConnectionError:
+            return False
+    assert answer
+    return True
+
+
+@pytest.mark.parametrize("who_ends", ["client", "endpoint"])
+@pytest.mark.parametrize("where", ["route", "source", "destination", "endpoint"])
+def test_who_has_seen_the_end_may_come_again_at_once(
+    start_proxy: StartProxy, one: EchoServer, who_ends: str, where: str
+) -> None:
+    """A single place, two workers: the next connection is mostly another worker's, and finds the
+    place free, whether its client or its endpoint ended the one before."""
+    port = free_port()
+    with serving(saying(b"bye\n")) as ending:
+        server = one if who_ends == "client" else ending
+        part = route("r", port, v1=(1, server.address))
+        if where == "route":
+            part["max_connections"] = 1
+        elif where == "source":
+            part["source"] = {"max_connections": 1}
+        elif where == "destination":
+            part["destinations"][0]["max_connections"] = 1
+        else:
+            part["destinations"][0]["endpoints"] = [
+                {"address": server.address, "max_connections": 1}
+            ]
+        proxy = start_proxy(routes(part, workers=2))
+        visits = [visit(port, half_close=who_ends == "client") for _ in range(300)]
+        assert visits.count(False) == 0
+        wait_for(lambda: proxy.active() == 0, "connections to end")
+
+
+def has_accepted(server: Server, count: int) -> bool:
+    return server.accepted == count
+
+
+def test_a_client_that_resets_has_gone(start_proxy: StartProxy) -> None:
+    """Its place is free at once, although what it sent has not arrived at its endpoint yet."""
+    port = free_port()
+    with serving(lambda client: OPEN.append(client.dup())) as server:
+        part = {**route("r", port, v1=(1, server.address)), "source": {"max_connections": 1}}
+        proxy = start_proxy(routes(part, workers=2))
+        for number in range(1, 6):
+            with socket.create_connection(("127.0.0.1", port), DEADLINE) as sock:
+                sock.setblocking(False)
+                with suppress(BlockingIOError):
+                    while True:
+                        sock.send(bytes(1 << 16))
+                wait_for(partial(has_accepted, server, number), "the endpoint to have it")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        wait_for(lambda: proxy.active() == 0, "connections to end")
+        assert proxy.destination("v1")["closed"]["overflow"] == 0
 
 
 def test_a_limit_survives_the_deaths_of_workers(start_proxy: StartProxy, one: EchoServer) -> None:
