@@ -26,7 +26,7 @@ from tcpmux.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tcpmux.control.client import Connection, ConnectionList
+    from tcpmux.control.client import Client, Connection, ConnectionList
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -56,7 +56,7 @@ def _seconds(_ctx: click.Context, _option: click.Parameter, text: str) -> float:
     from tcpmux.config.duration import parse_duration
 
     try:
-        return float(text) if text.isdecimal() else parse_duration(text)
+        return float(text) if re.fullmatch("[0-9]{1,9}", text) else parse_duration(text)
     except ValueError:
         raise click.BadParameter(f"expected a time such as 10m, got {text!r}") from None
 
@@ -163,6 +163,15 @@ def conns(
     return watching(watch, show)
 
 
+def _say_what_would_be(instance: Client, wanted: Sequence[str]) -> int:
+    found = instance.kill(wanted, dry_run=True)
+    count = plural(found["left"], "connection")
+    gone = f"; {found['gone']} of those named {'is' if found['gone'] == 1 else 'are'} not there"
+    again = ": repeat it with --yes to do so" if found["left"] else ""
+    say(f"would reset {count}{gone if found['gone'] else ''}{again}")
+    return 0 if found["left"] or not wanted else 1
+
+
 def _rate(_ctx: click.Context, _option: click.Parameter, text: str | None) -> float | None:
     if text is None:
         return None
@@ -204,9 +213,7 @@ def kill(
             if found["total"] > SHOWN:
                 say(f"and {found['total'] - SHOWN} more")
     if not yes:
-        count = plural(len(wanted), "connection")
-        say(f"would reset {count}: repeat it with --yes to do so")
-        return 0
+        return _say_what_would_be(instance, wanted)
     answer = instance.kill(wanted, rate=rate)
     gone = f"; {answer['gone']} were gone" if answer["gone"] else ""
     say(f"reset {plural(answer['killed'], 'connection')}{gone}")

@@ -8,7 +8,7 @@ import click
 
 from tcpmux.cli import targets
 from tcpmux.cli.instance import admin_option, client
-from tcpmux.cli.output import plural, print_applied, say
+from tcpmux.cli.output import plural, say
 from tcpmux.cli.stop import STATUS_TIME, waiting_for
 from tcpmux.control.client import Client
 from tcpmux.errors import TcpmuxError, UsageError
@@ -98,17 +98,9 @@ def enable(admin: str | None, target: str) -> int:
 
 
 def _change(instance: Client, text: str, verb: str, *, force: bool) -> list[targets.Target]:
-    """Does it for all that is meant; says what changed."""
+    """Does it for all that is meant, or for none; says what changed."""
     found = targets.find(instance.routes(), text)
-    for target in found:
-        names = (target.route, target.destination, target.endpoint)
-        if verb == "enable":
-            applied = instance.enable(*names)
-        elif verb == "drain":
-            applied = instance.drain(*names, force=force)
-        else:
-            applied = instance.disable(*names, force=force)
-        print_applied(applied, f"{target}: it was so already")
+    targets.change(instance, found, verb, force=force)
     return found
 
 

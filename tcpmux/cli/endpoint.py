@@ -14,7 +14,6 @@ from tcpmux.cli.output import (
     columns,
     human_seconds,
     json_option,
-    print_applied,
     say_all,
     say_json,
     watch_option,
@@ -187,13 +186,5 @@ def _change(instance: Client, address: str, verb: str, for_: str | None, *, forc
     found = [target for target in targets.find(instance.routes(), address) if target.endpoint]
     if not found:
         raise TcpmuxError(f"{address} is no endpoint: use `tcpmux {verb} {address}`")
-    for target in found:
-        names = (target.route, target.destination, target.endpoint)
-        if verb in ("enable", "ready"):
-            applied = instance.enable(*names)
-        elif verb == "drain":
-            applied = instance.drain(*names, force=force, seconds=seconds)
-        else:
-            applied = instance.disable(*names, force=force, seconds=seconds)
-        print_applied(applied, f"{target}: it was so already")
+    targets.change(instance, found, verb, force=force, seconds=seconds)
     return 0

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +37,7 @@ def fmt(config: tuple[str, ...], check: bool) -> int:
     """Give configuration files one layout.
 
     Indentation by two, lists by two more; comments, order and quotes stay. A file is replaced as
-    a whole, and only if it means the same as before.
+    a whole, and only if it means the same as before; where it is a link, the file it leads to.
 
     \b
     Examples:
@@ -60,24 +58,20 @@ def fmt(config: tuple[str, ...], check: bool) -> int:
 
 def _format(path: Path, *, check: bool) -> bool:
     from tcpmux.config.document import read_documents
+    from tcpmux.config.rewrite import Target, rewrite
+    from tcpmux.files import read_file
 
     before = [document.value for document in read_documents(path)]
-    text = path.read_bytes().decode("utf-8-sig")
+    target = Target.of(path)
+    text = read_file(target.path).data.decode("utf-8-sig")
     new = formatted(text)
     if new == text:
         return False
-    if check:
-        return True
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(new.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
+
+    def means_the_same(name: str) -> None:
         if [document.value for document in read_documents(name)] != before:
             raise TcpmuxError(f"{path}: can't be formatted without changing what it means")
-        Path(name).chmod(path.stat().st_mode & 0o7777)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+
+    if not check:
+        rewrite(target, new.encode(), means_the_same)
     return True

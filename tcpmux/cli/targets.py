@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tcpmux.cli.output import print_applied
 from tcpmux.errors import TcpmuxError
 
 if TYPE_CHECKING:
-    from tcpmux.control.client import RouteStatus
+    from tcpmux.control.client import Client, RouteStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,11 @@ class Target:
     route: str
     destination: str
     endpoint: str | None = None
+
+    def as_json(self) -> dict[str, str]:
+        """As the API wants it."""
+        found = {"route": self.route, "destination": self.destination}
+        return found if self.endpoint is None else {**found, "endpoint": self.endpoint}
 
     def __str__(self) -> str:
         whole = f"{self.route}/{self.destination}"
@@ -56,6 +62,21 @@ def find(routes: Sequence[RouteStatus], text: str) -> list[Target]:
         listed = ", ".join(map(str, found[:10]))
         raise TcpmuxError(f"{text} is in {len(found)} routes: say which: {listed}")
     return found
+
+
+STATES = {"drain": "draining", "disable": "disabled", "enable": "ready", "ready": "ready"}
+
+
+def change(
+    instance: Client, found: Sequence[Target], verb: str, *, force: bool, seconds: float = 0.0
+) -> None:
+    """Does it for all of them or for none, and says what changed. verb: of STATES. Raises
+    TcpmuxError."""
+    applied = instance.set_states(
+        [target.as_json() for target in found], STATES[verb], force=force, seconds=seconds
+    )
+    names = ", ".join(map(str, found))
+    print_applied(applied, f"{names}: it was so already")
 
 
 def active(routes: Sequence[RouteStatus], targets: Sequence[Target]) -> int:

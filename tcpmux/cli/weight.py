@@ -10,10 +10,10 @@ import click
 
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import print_applied, say
-from tcpmux.errors import UsageError
+from tcpmux.errors import TcpmuxError, UsageError, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from tcpmux.control.client import Applied, Client
 
@@ -56,20 +56,48 @@ def _await_workers(instance: Client, applied: Applied) -> None:
         ]
 
 
+def _save(instance: Client, route: str, wanted: Collection[str]) -> None:
+    """Raises TcpmuxError, and says that they are in force even so."""
+    from tcpmux.config.edit import save_weights
+
+    try:
+        status = instance.status()
+        routes = [r for r in status["routes"] if r["name"] == route]
+        now = {d["name"]: d["weight"] for r in routes for d in r["destinations"]}
+        now = {name: now[name] for name in wanted if name in now}
+        path = save_weights(status["config"], route, now)
+    except TcpmuxError as error:
+        raise TcpmuxError(
+            "the weights are in force, but not saved, and the next reload goes back to those of "
+            f"the file: {one_line(error)}"
+        ) from None
+    say(f"saved in {path}")
+
+
 @click.command("weight")
 @click.argument("route")
 @click.argument("weights", metavar="DESTINATION=WEIGHT...", nargs=-1, required=True)
 @click.option("--save", is_flag=True, help="Write the weights into the file as well.")
+@click.option("--force", is_flag=True, help="Even if nobody is left to take connections.")
 @click.option("--wait", is_flag=True, help="Wait for workers that are behind; exit 1 if one stays.")
 @admin_option
-def weight(admin: str | None, route: str, weights: tuple[str, ...], save: bool, wait: bool) -> int:
+def weight(
+    admin: str | None,
+    route: str,
+    weights: tuple[str, ...],
+    *,
+    save: bool,
+    force: bool,
+    wait: bool,
+) -> int:
     """Shift the traffic of a route, at once.
 
     Sets weights of its destinations, for new connections; open ones stay where they are. A
     destination gets weight / sum of weights of the connections, exactly; 0 is none.
     Destinations not named keep their weight; +5 and -5 are steps from the weight of now. Without
     --save the file stays as it is, and the next reload goes back to what it says; with it only
-    these numbers change in it.
+    these numbers change in it. Weights that leave nobody to take connections, such as all 0, are
+    refused without --force.
 
     \b
     Examples:
@@ -79,16 +107,11 @@ def weight(admin: str | None, route: str, weights: tuple[str, ...], save: bool, 
     """
     wanted = parse_weights(weights)
     instance = client(admin)
-    applied = instance.set_weights(route, wanted)
+    applied = instance.set_weights(route, wanted, force=force)
     if wait:
         _await_workers(instance, applied)
     print_applied(applied, f"{route}: the weights were so already")
     if save:
-        from tcpmux.config.edit import save_weights
-
-        status = instance.status()
-        (found,) = (r for r in status["routes"] if r["name"] == route)
-        now = {d["name"]: d["weight"] for d in found["destinations"] if d["name"] in wanted}
-        say(f"saved in {save_weights(status['config'], route, now)}")
+        _save(instance, route, wanted)
     late = any(w["generation"] < applied["generation"] for w in applied["workers"])
     return 1 if wait and late else 0

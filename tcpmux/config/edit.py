@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import stat
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +11,9 @@ from typing import Any, NamedTuple
 from tcpmux.config.document import Document, read_documents
 from tcpmux.config.load import expand
 from tcpmux.config.problems import ConfigError
+from tcpmux.config.rewrite import NotWritten, Target, rewrite
 from tcpmux.errors import TcpmuxError
+from tcpmux.files import Unreadable, read_file
 
 
 class NotSaved(TcpmuxError):
@@ -34,14 +33,15 @@ def save_weights(paths: Sequence[str], route: str, weights: Mapping[str, int]) -
     """Writes weights of a route's destinations into the file that has it; returns that file.
 
     All else in it stays as it is, to the byte. It is replaced as a whole or not at all, and only
-    if nobody has written to it meanwhile. Raises NotSaved, ConfigError.
+    if nobody has written to it meanwhile; where its path is a link, the file that it leads to.
+    Raises NotSaved, ConfigError.
     """
     path, number, place = _find(paths, route)
     try:
-        identity = _identity(path)
-        text = path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise NotSaved(f"{path}: {error.strerror}") from None
+        target = Target.of(path)
+        text = read_file(target.path).data.decode("utf-8")
+    except (NotWritten, Unreadable) as error:
+        raise NotSaved(str(error)) from None
     documents = read_documents(path)
     lines = text.split("\n")
     edits = _edits(documents[number], lines, place, weights)
@@ -52,7 +52,7 @@ def save_weights(paths: Sequence[str], route: str, weights: Mapping[str, int]) -
     for destination in values[number]["routes"][place]["destinations"]:
         if destination["name"] in weights:
             destination["weight"] = weights[destination["name"]]
-    _replace(path, "\n".join(lines), identity, values)
+    _replace(target, "\n".join(lines), values)
     return path
 
 
@@ -114,39 +114,17 @@ def _plain_scalar(rest: str) -> str:
     return rest[:end]
 
 
-def _identity(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
-    return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _replace(
-    path: Path, text: str, identity: tuple[int, int, int], expected: Sequence[Any]
-) -> None:
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise NotSaved(f"{path.parent}: {error.strerror}") from None
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(text.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-        found = path.stat()
-        os.chmod(name, stat.S_IMODE(found.st_mode))
-        if os.geteuid() == 0:
-            os.chown(name, found.st_uid, found.st_gid)
+def _replace(target: Target, text: str, expected: Sequence[Any]) -> None:
+    def check(name: str) -> None:
         with suppress(ConfigError):
             if [document.value for document in read_documents(name)] == expected:
-                if _identity(path) != identity:
-                    raise NotSaved(f"{path} has been changed meanwhile: look at it, try again")
-                os.replace(name, path)
                 return
         raise NotSaved(
-            f"{path}: the weights can't be changed alone there, as it uses anchors for them: "
-            "change them by hand"
+            f"{target.path}: the weights can't be changed alone there, as it uses anchors for "
+            "them: change them by hand"
         )
-    except OSError as error:
-        raise NotSaved(f"{path}: {error.strerror}") from None
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
+
+    try:
+        rewrite(target, text.encode(), check)
+    except NotWritten as error:
+        raise NotSaved(str(error)) from None

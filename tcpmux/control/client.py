@@ -196,10 +196,14 @@ class Client:
         asked = urlencode({key: value for key, value in query.items() if value is not None})
         return cast("ConnectionList", self._ask("GET", f"/v1/connections?{asked}"))
 
-    def kill(self, ids: Sequence[str], rate: float | None = None) -> Killed:
+    def kill(
+        self, ids: Sequence[str], rate: float | None = None, *, dry_run: bool = False
+    ) -> Killed:
         """Resets these connections (`id` of connections()), on both sides. rate: no more than so
-        many per second."""
+        many per second. dry_run: resets none, and tells how many are `left` and `gone`."""
         body: dict[str, Any] = {"ids": list(ids)}
+        if dry_run:
+            body["dry_run"] = True
         if rate is not None:
             body["rate"] = rate
         return cast("Killed", self._ask("POST", "/v1/connections/kill", body))
@@ -238,10 +242,30 @@ class Client:
         """Has the configuration read again; returns when the workers use it."""
         return cast("Applied", self._ask("POST", "/v1/reload", {}))
 
-    def set_weights(self, route: str, weights: Mapping[str, int | str]) -> Applied:
+    def set_weights(
+        self, route: str, weights: Mapping[str, int | str], *, force: bool = False
+    ) -> Applied:
         """Sets weights until the next reload; those not named stay. A weight is 0..1000000 or, as
-        a text, a step: "+5"."""
-        return cast("Applied", self._ask("PUT", _route_path(route, "weights"), dict(weights)))
+        a text, a step: "+5". Unless forced, refused if nobody would be left to take connections."""
+        path = _route_path(route, "weights") + ("?force=true" if force else "")
+        return cast("Applied", self._ask("PUT", path, dict(weights)))
+
+    def set_states(
+        self,
+        targets: Sequence[Mapping[str, str]],
+        state: str,
+        *,
+        force: bool = False,
+        seconds: float = 0.0,
+    ) -> Applied:
+        """As drain(), disable() and enable(), of several at once: of all or of none. state:
+        draining, disabled or ready; a target has a route, a destination, perhaps an endpoint."""
+        body: dict[str, Any] = {"state": state, "targets": [dict(target) for target in targets]}
+        if force:
+            body["force"] = True
+        if seconds:
+            body["seconds"] = seconds
+        return cast("Applied", self._ask("PUT", "/v1/states", body))
 
     def undo(self, route: str) -> Applied:
         """Back to the weights before the last change of them."""
@@ -417,8 +441,10 @@ class AsyncClient:
     async def events(self, since: int = 0) -> list[Event]:
         return await asyncio.to_thread(self._client.events, since)
 
-    async def set_weights(self, route: str, weights: Mapping[str, int | str]) -> Applied:
-        return await asyncio.to_thread(self._client.set_weights, route, weights)
+    async def set_weights(
+        self, route: str, weights: Mapping[str, int | str], *, force: bool = False
+    ) -> Applied:
+        return await asyncio.to_thread(self._client.set_weights, route, weights, force=force)
 
     async def undo(self, route: str) -> Applied:
         return await asyncio.to_thread(self._client.undo, route)

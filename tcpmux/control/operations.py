@@ -22,6 +22,7 @@ from tcpmux.control.schema import (
 from tcpmux.shm.image import ADMIN_STATES
 
 MOST_EVENTS = 10**15  # no event has a greater number
+MOST_TARGETS = 4096  # of one request
 MOST_SECONDS = 30 * 86400  # that an endpoint's state may last
 MOST_RATE = 100_000  # per second
 MOST_FILES = 1000  # in a diff
@@ -64,6 +65,7 @@ OPERATIONS = (
             ["ids"],
             ids={"type": "array", "items": _ID, "maxItems": MOST},
             rate={"type": "number", "exclusiveMinimum": 0, "maximum": MOST_RATE},
+            dry_run={"type": "boolean"},
         ),
     ),
     Operation(
@@ -88,6 +90,7 @@ OPERATIONS = (
         "set_weights",
         "Sets weights, until the next reload; those not named stay.",
         Applied,
+        query={"force": {"type": "boolean"}},
         body={
             "type": "object",
             "additionalProperties": {"anyOf": [_WEIGHT, _STEP]},
@@ -113,6 +116,27 @@ OPERATIONS = (
             ["state"],
             state={"enum": list(ADMIN_STATES)},
             endpoint=_TEXT,
+            force={"type": "boolean"},
+            seconds={"type": "number", "minimum": 0, "maximum": MOST_SECONDS},
+        ),
+    ),
+    Operation(
+        "PUT",
+        "/v1/states",
+        "set_states",
+        "The same of several at once: of all or of none.",
+        Applied,
+        body=closed_object(
+            ["state", "targets"],
+            state={"enum": list(ADMIN_STATES)},
+            targets={
+                "type": "array",
+                "minItems": 1,
+                "maxItems": MOST_TARGETS,
+                "items": closed_object(
+                    ["route", "destination"], route=_TEXT, destination=_TEXT, endpoint=_TEXT
+                ),
+            },
             force={"type": "boolean"},
             seconds={"type": "number", "minimum": 0, "maximum": MOST_SECONDS},
         ),

@@ -27,6 +27,7 @@ from tcpmux.control.operations import (
     MOST_FILES,
     MOST_RATE,
     MOST_SECONDS,
+    MOST_TARGETS,
     OPERATIONS,
 )
 from tcpmux.errors import TcpmuxError
@@ -156,6 +157,12 @@ def _is_files(value: object) -> bool:
 
 def _is_variables(value: object) -> bool:
     return isinstance(value, dict) and _is_texts(list(value.values()))
+
+
+def _is_target(value: dict[str, Any]) -> bool:
+    return {"route", "destination"} <= value.keys() <= {"route", "destination", "endpoint"} and all(
+        isinstance(name, str) for name in value.values()
+    )
 
 
 async def _no_body(request: web.Request) -> None:
@@ -300,7 +307,12 @@ class AdminApi:
         if size > LARGEST_WEIGHTS:
             raise MasterRefused("invalid", f"the request is too large: {size} bytes")
         route = request.match_info["route"]
-        answer = await self._ask(request, "set_weights", route=route, weights=weights)
+        force = request.query.get("force", "false")
+        if force not in ("true", "false"):
+            raise MasterRefused("invalid", f"force: expected true or false, got {force!r}")
+        answer = await self._ask(
+            request, "set_weights", route=route, weights=weights, force=force == "true"
+        )
         return web.json_response(answer)
 
     async def _undo(self, request: web.Request) -> web.Response:
@@ -310,25 +322,39 @@ class AdminApi:
 
     async def _set_state(self, request: web.Request) -> web.Response:
         body = await _json_object(request)
-        state, endpoint = body.pop("state", None), body.pop("endpoint", None)
+        target = {name: request.match_info[name] for name in ("route", "destination")}
+        endpoint = body.pop("endpoint", None)
+        if endpoint is not None:
+            target["endpoint"] = endpoint
+        example = '{"state": "draining", "endpoint": "...", "force": false}'
+        return await self._put_states(request, body, [target], example)
+
+    async def _set_states(self, request: web.Request) -> web.Response:
+        body = await _json_object(request)
+        targets = body.pop("targets", None)
+        example = '{"state": "draining", "targets": [{"route": "...", "destination": "..."}]}'
+        if not isinstance(targets, list) or not 1 <= len(targets) <= MOST_TARGETS:
+            raise MasterRefused("invalid", f"the body is {example}")
+        return await self._put_states(request, body, targets, example)
+
+    async def _put_states(
+        self, request: web.Request, body: dict[str, Any], targets: list[Any], example: str
+    ) -> web.Response:
+        state = body.pop("state", None)
         force, seconds = body.pop("force", False), body.pop("seconds", 0)
         if body or not isinstance(state, str) or not isinstance(force, bool):
-            raise MasterRefused(
-                "invalid", 'the body is {"state": "draining", "endpoint": "...", "force": false}'
-            )
+            raise MasterRefused("invalid", f"the body is {example}")
         if type(seconds) not in (int, float) or not 0 <= seconds <= MOST_SECONDS:
             raise MasterRefused("invalid", f"seconds: expected a number up to {MOST_SECONDS}")
-        if endpoint is not None and not isinstance(endpoint, str):
-            raise MasterRefused("invalid", "endpoint: expected an address as the status has it")
-        names = {name: request.match_info[name] for name in ("route", "destination")}
+        for target in targets:
+            if not isinstance(target, dict) or not _is_target(target):
+                raise MasterRefused(
+                    "invalid",
+                    "a target has a route, a destination and perhaps an endpoint, as the status "
+                    "has them",
+                )
         answer = await self._ask(
-            request,
-            "set_state",
-            **names,
-            endpoint=endpoint,
-            state=state,
-            force=force,
-            seconds=seconds,
+            request, "set_states", targets=targets, state=state, force=force, seconds=seconds
         )
         return web.json_response(answer)
 
@@ -336,13 +362,16 @@ class AdminApi:
         body = await _json_object(request)
         paced = "rate" in body
         ids, rate = body.pop("ids", None), body.pop("rate", None)
-        if body or not _is_texts(ids):
+        dry_run = body.pop("dry_run", False)
+        if body or not _is_texts(ids) or not isinstance(dry_run, bool):
             raise MasterRefused("invalid", 'the body is {"ids": ["0-17-4"], "rate": 10}')
         if paced and (type(rate) not in (int, float) or not 0 < rate <= MOST_RATE):
             raise MasterRefused("invalid", f"rate: expected a number up to {MOST_RATE}, per second")
         wanted = list(dict.fromkeys(ids))
         found = self._readings.connections.open_among(wanted)
         gone = len(wanted) - len(found)
+        if dry_run:
+            return web.json_response({"killed": 0, "gone": gone, "left": len(found)})
         by = self._who(request)
         if not paced:
             left = await self._reset(found, by)

@@ -4,9 +4,11 @@
     diff         files, variables, endpoints
                                     what that would change: contents, and what ${NAME} stands for
     addresses    found, level, text what host names mean now, and what is to be said of them
-    set_weights  route, weights     numbers, or steps such as "+5"
+    set_weights  route, weights, force
+                                    numbers, or steps such as "+5"
     undo         route              the weights before the last change
-    set_state    route, destination, endpoint, state, force, seconds
+    set_states   targets, state, force, seconds
+                                    each target has a route, a destination, perhaps an endpoint
     conditions   conditions, texts  [route, destination, endpoint or null, health, ramp], ...
     checks       first              how endpoints are to be watched, from that destination on
     set_workers  count
@@ -65,7 +67,7 @@ class Requests:
             "addresses": self._addresses,
             "set_weights": self._set_weights,
             "undo": self._undo,
-            "set_state": self._set_state,
+            "set_states": self._set_states,
             "conditions": self._conditions,
             "checks": self._checks,
             "set_workers": self._set_workers,
@@ -157,20 +159,23 @@ class Requests:
     def _set_weights(self, request: Request) -> dict[str, Any]:
         steering = self._master.steering
         return self._steered(
-            lambda: steering.set_weights(request["route"], request["weights"]), "weights", request
+            lambda: steering.set_weights(
+                request["route"], request["weights"], force=bool(request.get("force"))
+            ),
+            "weights",
+            request,
         )
 
     def _undo(self, request: Request) -> dict[str, Any]:
         steering = self._master.steering
         return self._steered(lambda: steering.undo(request["route"]), "weights", request)
 
-    def _set_state(self, request: Request) -> dict[str, Any]:
+    def _set_states(self, request: Request) -> dict[str, Any]:
         steering = self._master.steering
+        targets = [(t["route"], t["destination"], t.get("endpoint")) for t in request["targets"]]
         return self._steered(
-            lambda: steering.set_state(
-                request["route"],
-                request["destination"],
-                request.get("endpoint"),
+            lambda: steering.set_states(
+                targets,
                 request["state"],
                 force=bool(request.get("force")),
                 seconds=float(request.get("seconds") or 0.0),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil
 
 from tcpmux.config.schema import MAX_WEIGHT
@@ -27,6 +27,7 @@ from tcpmux.shm.routes import (
     with_weights,
 )
 
+Target = tuple[str, str, str | None]  # route, destination, endpoint (None = all of them)
 MOST_NAMES = 20  # listed in a message
 _STEP = re.compile(r"[+-][0-9]{1,7}", re.ASCII)
 
@@ -51,8 +52,11 @@ class Steering:
         self._first_end: tuple[Image, int] = (routing.image, 0)  # in that image; Unix time, s
         self._before: dict[str, dict[str, int]] = {}  # weights before the last change, by route
 
-    def set_weights(self, route_name: str, weights: Mapping[str, object]) -> list[str]:
-        """Changes weights until the next reload. A weight is a number or, as a text, a step: +5."""
+    def set_weights(
+        self, route_name: str, weights: Mapping[str, object], *, force: bool = False
+    ) -> list[str]:
+        """Changes weights until the next reload. A weight is a number or, as a text, a step: +5.
+        Unless forced, somebody must be left to take connections."""
         row = self._route(route_name)
         current = {d.name: d.weight for d in row.destinations}
         for name in weights:
@@ -61,7 +65,12 @@ class Steering:
         if not weights:
             raise Refusal("invalid", "no weight given")
         wanted = {name: _weight(name, value, current[name]) for name, value in weights.items()}
-        return self._put_weights(row, {**current, **wanted})
+        new = {**current, **wanted}
+        if not force:
+            if not any(new.values()):
+                raise Refusal("refused", f"all weights would be 0: {_nobody(route_name)}")
+            _keep_anybody(row, _row(with_weights(self._routing.image, route_name, new), route_name))
+        return self._put_weights(row, new)
 
     def undo(self, route_name: str) -> list[str]:
         """Back to the weights before the last change of them; a second time: forth again."""
@@ -72,41 +81,45 @@ class Steering:
             raise Refusal("refused", f"{route_name}: nothing to undo: its weights were not changed")
         return self._put_weights(row, weights)
 
-    def set_state(
+    def set_states(
         self,
-        route_name: str,
-        name: str,
-        address: str | None,
+        targets: Sequence[Target],
         state: str,
         *,
         force: bool,
         seconds: float = 0.0,
     ) -> list[str]:
-        """Takes a destination, or one of its endpoints, out of service or back into it; an endpoint
-        for so many seconds, if that is not 0. Unless forced, what is left must be able to take
-        connections if it is now."""
+        """Takes destinations, or single endpoints of them, out of service or back into it: all of
+        these or none. Endpoints for so many seconds, if that is not 0. Unless forced, what is left
+        must be able to take connections if it is now."""
+        if state not in ADMIN_STATES:
+            raise Refusal("invalid", f"state: expected one of {', '.join(ADMIN_STATES)}")
+        old = image = self._routing.image
+        until = ceil(time.time() + seconds) if seconds and state != ADMIN_STATES[READY] else 0
+        keys = [self._key(*target, is_for_a_time=seconds > 0) for target in targets]
+        for key in keys:
+            image = with_state(image, key, ADMIN_STATES.index(state), until)
+        if state != ADMIN_STATES[READY] and not force:
+            for route in dict.fromkeys(key[0] for key in keys):
+                _keep_some(route, self._route(route), _row(image, route))
+        changes = describe_changes(old, image)
+        self._routing.publish(image)
+        return changes
+
+    def _key(self, route_name: str, name: str, address: str | None, *, is_for_a_time: bool) -> Key:
         row = self._route(route_name)
         destination = next((d for d in row.destinations if d.name == name), None)
         if destination is None:
             known = [d.name for d in row.destinations]
             raise unknown(f"destination of route {route_name}", name, known)
-        if state not in ADMIN_STATES:
-            raise Refusal("invalid", f"state: expected one of {', '.join(ADMIN_STATES)}")
-        key: tuple[str, ...] = (route_name, name)
-        if address is not None:
-            known = list(dict.fromkeys(str(e.address) for e in destination.endpoints))
-            if address not in known:
-                raise unknown(f"endpoint of {route_name}/{name}", address, known)
-            key = (*key, address)
-        elif seconds:
-            raise Refusal("invalid", "seconds go with an endpoint")
-        until = ceil(time.time() + seconds) if seconds and state != ADMIN_STATES[READY] else 0
-        image = with_state(self._routing.image, key, ADMIN_STATES.index(state), until)
-        if state != ADMIN_STATES[READY] and not force:
-            _keep_some(route_name, row, _row(image, route_name))
-        changes = describe_changes(self._routing.image, image)
-        self._routing.publish(image)
-        return changes
+        if address is None:
+            if is_for_a_time:
+                raise Refusal("invalid", "seconds go with an endpoint")
+            return route_name, name
+        known = list(dict.fromkeys(str(e.address) for e in destination.endpoints))
+        if address not in known:
+            raise unknown(f"endpoint of {route_name}/{name}", address, known)
+        return route_name, name, address
 
     # --- health -----------------------------------------------------------------------------
 
@@ -235,9 +248,17 @@ def _keep_some(route: str, old: RouteRow, new: RouteRow | None) -> None:
                 f"for them: drain {route}/{after.name} itself, so that others get its share, or "
                 "use --force",
             )
+    _keep_anybody(old, new)
+
+
+def _keep_anybody(old: RouteRow, new: RouteRow | None) -> None:
+    assert new is not None
     if any(map(_serves, old.destinations)) and not any(map(_serves, new.destinations)):
-        raise Refusal(
-            "refused",
-            f"{route} would have nobody left to take connections, and reset every one: give "
-            "another destination weight first, or use --force",
-        )
+        raise Refusal("refused", _nobody(new.name))
+
+
+def _nobody(route: str) -> str:
+    return (
+        f"{route} would have nobody left to take connections, and reset every one: give another "
+        "destination weight first, or use --force"
+    )

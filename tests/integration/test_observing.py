@@ -96,6 +96,65 @@ def test_filters_sort_and_limit(start_proxy: StartProxy, one: EchoServer, two: E
     )
 
 
+def test_kill_takes_only_ids_of_connections(start_proxy: StartProxy, one: EchoServer) -> None:
+    proxy = start_proxy(routes(route("r", free_port(), v1=(1, one.address))))
+    for more in ((), ("--yes",)):
+        nonsense = proxy.run("kill", "9-9-9", "nonsense", *more)
+        assert nonsense.returncode == 1
+        assert "'nonsense' is not the id of a connection" in nonsense.stderr
+    gone = proxy.run("kill", "9-9-9")
+    assert "would reset 0 connections; 1 of those named is not there" in gone.stdout
+    assert gone.returncode == 1
+
+
+def test_an_endpoint_of_several_routes_is_drained_in_all_or_in_none(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    """And what was done is said."""
+    parts = [route(name, free_port(), v1=(1, "x")) for name in "abc"]
+    for part in parts:
+        part["destinations"][0]["endpoints"] = [one.address, two.address]
+    parts[1]["destinations"][0]["endpoints"] = [one.address]
+    proxy = start_proxy(routes(*parts))
+
+    def states() -> list[str]:
+        return [r["destinations"][0]["endpoints"][0]["state"] for r in proxy.status()["routes"]]
+
+    for verb in ("endpoint", "drain"):
+        order = (one.address, "drain") if verb == "endpoint" else (one.address,)
+        refused = proxy.run(verb, *order)
+        assert refused.returncode == 1
+        assert "b/v1 would keep its share" in refused.stderr or "b would have" in refused.stderr
+        assert states() == ["ready"] * 3
+    forced = proxy.run("endpoint", one.address, "drain", "--force")
+    assert forced.returncode == 0
+    for name in "abc":
+        assert f"{name}: v1 endpoint {one.address} draining" in forced.stdout
+    assert forced.stdout.count("generation") == 1, "one change"
+    assert states() == ["draining"] * 3
+    assert proxy.run("enable", one.address).returncode == 0
+    assert states() == ["ready"] * 3
+
+
+def test_weights_that_leave_nobody_need_force(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    port = free_port()
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address), v2=(1, two.address))))
+    refused = proxy.run("weight", "r", "v1=0", "v2=0")
+    assert refused.returncode == 1
+    assert "all weights would be 0: r would have nobody left" in refused.stderr
+    assert proxy.run("drain", "v2").returncode == 0
+    refused = proxy.run("weight", "r", "v1=0")
+    assert "r would have nobody left" in refused.stderr
+    assert proxy.run("weight", "r", "v1=0", "v2=0", "--force").returncode == 0
+    assert proxy.destination("v1")["weight"] == 0
+    assert proxy.run("weight", "r", "v1=1").returncode == 0
+    config = routes(route("r", port, v1=(0, one.address), v2=(0, two.address)))
+    proxy.reload(config)
+    assert "all weights are 0: every connection is reset" in proxy.log
+
+
 def test_kill_shows_first_and_then_resets(start_proxy: StartProxy, one: EchoServer) -> None:
     port = free_port()
     proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))

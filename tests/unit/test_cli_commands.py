@@ -146,6 +146,38 @@ def tcpmux(*arguments: str, **environment: str) -> click.testing.Result:
     return click.testing.CliRunner().invoke(cli, arguments, env=environment, prog_name="tcpmux")
 
 
+def test_weights_that_can_t_be_saved_are_in_force_and_that_is_said(
+    admin: FakeAdmin, tmp_path: Path
+) -> None:
+    """Exit 1: a script that saves must know."""
+    admin.answers["PUT /v1/routes/tcp-echo/weights"] = (200, APPLIED)
+    admin.answers["GET /v1/status"] = (200, {**STATUS, "config": [str(tmp_path / "gone.yaml")]})
+    result = tcpmux("weight", "tcp-echo", "v1=50", "--save", "--admin", admin.path)
+    assert result.exit_code == 1
+    assert "the weights are in force, but not saved" in result.stderr
+    assert "gone.yaml: can't be read: No such file or directory" in result.stderr
+
+
+def test_weight_force(admin: FakeAdmin) -> None:
+    admin.answers["PUT /v1/routes/tcp-echo/weights?force=true"] = (200, APPLIED)
+    result = tcpmux("weight", "tcp-echo", "v1=0", "--force", "--admin", admin.path)
+    assert result.exit_code == 0
+
+
+def test_kill_counts_what_there_is(admin: FakeAdmin) -> None:
+    """Not what was named."""
+    answer = {"killed": 0, "gone": 2, "left": 0}
+    admin.answers["POST /v1/connections/kill"] = lambda: (200, answer)
+    result = tcpmux("kill", "9-9-9", "8-8-8", "--admin", admin.path)
+    assert result.stdout == "would reset 0 connections; 2 of those named are not there\n"
+    assert result.exit_code == 1
+    assert admin.requests[-1][1] == {"ids": ["9-9-9", "8-8-8"], "dry_run": True}
+    answer.update(gone=1, left=1)
+    result = tcpmux("kill", "9-9-9", "8-8-8", "--admin", admin.path)
+    assert "would reset 1 connection; 1 of those named is not there: repeat" in result.stdout
+    assert result.exit_code == 0
+
+
 def test_weight_prints_the_change_and_where_it_is_in_force(admin: FakeAdmin) -> None:
     admin.answers["PUT /v1/routes/tcp-echo/weights"] = (200, APPLIED)
     result = tcpmux("weight", "tcp-echo", "v1=50", "v2=50", "--admin", admin.path)

@@ -21,6 +21,7 @@ from tcpmux.config import ConfigError, edit, load
 from tcpmux.config.edit import NotSaved, save_weights
 from tcpmux.config.native import scalar, to_text
 from tcpmux.config.others import load_other
+from tcpmux.config.rewrite import Target
 from tcpmux.config.schema import json_schema
 from tcpmux.config.turns import MOST_TURNS, turns
 
@@ -468,9 +469,9 @@ def test_a_file_that_somebody_else_changes_meanwhile_is_left_alone(
     write(GOOD)
     replace = edit._replace
 
-    def after_somebody_else(path: Path, *more: Any) -> None:
-        path.write_text(GOOD + "# mine\n")
-        replace(path, *more)
+    def after_somebody_else(target: Target, *more: Any) -> None:
+        target.path.write_text(GOOD + "# mine\n")
+        replace(target, *more)
 
     monkeypatch.setattr(edit, "_replace", after_somebody_else)
     with pytest.raises(NotSaved, match="has been changed meanwhile"):

@@ -193,6 +193,7 @@ def test_changes_are_asked_of_the_master(tmp_path: Path) -> None:
                 "verb": "set_weights",
                 "route": "a.b",
                 "weights": {"v1": 50},
+                "force": False,
                 "by": US,
             }
             assert answer == applied
