@@ -16,7 +16,6 @@ import json
 import os
 import signal
 import struct
-import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -25,6 +24,7 @@ from typing import NoReturn
 
 from setproctitle import setproctitle
 
+from tcpmux.logs import say
 from tcpmux.programs import start_program
 from tcpmux.shm._shm import ABSENT, OVER, REPLACED, Commons, Live, Table
 from tcpmux.worker import _guardian, _relay
@@ -270,8 +270,7 @@ def _start_life(worker: int) -> int:
 
 def _say(worker: int, text: str) -> None:
     """On stderr, unless that takes nothing."""
-    with suppress(OSError):
-        print(f"tcpmux: guardian {worker}: {text}", file=sys.stderr, flush=True)
+    say(f"guardian {worker}: {text}")
 
 
 def become_next_build(inheritance: Inheritance) -> None:
@@ -311,6 +310,6 @@ def _work(inheritance: Inheritance, regions: tuple[Table, Commons], live: Live) 
             guard(inheritance, live, made_by)
         code = 0
     except BaseException as error:
-        print(f"tcpmux: worker {inheritance.worker}: {error!r}", file=sys.stderr, flush=True)
+        say(f"worker {inheritance.worker}: {error!r}")
     finally:
         os._exit(code)
