@@ -194,7 +194,7 @@ def test_one_corrupt_word_costs_at_most_one_connection(
         value = odd_value(chance, was, word.size)
         what = f"{name_of(worker, word)}: {was:#x} -> {value:#x}"
         pid = worker.live.pid
-        if word.offset <= starts_at < word.offset + word.size:
+        if word.offset < starts_at + 4 and starts_at < word.offset + word.size:
             os.kill(pid, signal.SIGCONT)
             continue  # what this test counts by
         word.write(value)
@@ -289,7 +289,7 @@ def test_one_corrupt_word_under_traffic(
         word = any_word(chance, worker, live)
         pid, starts = worker.live.pid, worker.live.starts
         if buffer <= word.offset < buffer + size or (
-            word.offset <= starts_at < word.offset + word.size
+            word.offset < starts_at + 4 and starts_at < word.offset + word.size
         ):
             os.kill(pid, signal.SIGCONT)
             continue  # bytes of a client; what this test counts by
