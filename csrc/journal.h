@@ -64,6 +64,7 @@ struct tm_journal {
     uint32_t current;   /* record being worked on, TM_NONE = none */
     uint16_t sealed;    /* enum tm_operation and, in the high byte, its complement */
     uint8_t side;       /* of the half that it is about */
+    uint8_t uncounted;  /* as the half has it: whether the cells or the kernel's counts are right */
     uint32_t listener;  /* ACCEPT: from which */
     uint32_t read;      /* bytes in the buffer */
     uint32_t sent;      /* bytes of them that the destination took */

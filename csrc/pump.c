@@ -88,6 +88,7 @@ static void begin(struct tm_pump *pump, const struct tm_half *half, enum tm_oper
 {
     struct tm_journal *journal = pump->journal;
     journal->before = half->bytes;
+    journal->uncounted = half->uncounted;
     if (half->uncounted)
         journal->received.message.msg_len = journal->passed.message.msg_len = TM_UNKNOWN;
     tm_journal_note(journal, operation);
@@ -352,6 +353,8 @@ static bool is_confirmed(const struct tm_pump *pump, const struct tm_half *half,
     bool counted = half->bytes == journal->before + sent;
     bool not_yet = half->bytes == journal->before;
     uint64_t seen = 0;
+    if (journal->uncounted != half->uncounted)
+        return false;
     switch (operation) {
     case TM_RECEIVE:
         return not_yet;

@@ -239,6 +239,8 @@ cdef void recover_records(Worker *w, tm_descriptors *all) noexcept nogil:
                 mend_sides(conn)
                 tm_source_mend(w.commons, conn)
                 adopt_pipes(w, conn)
+        if conn.state == TM_FREE or conn.state == TM_DEAD:
+            conn.moving = 0
         if conn.state == TM_FREE:
             conn.next = w.free
             w.free = index

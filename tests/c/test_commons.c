@@ -2,6 +2,7 @@
 #include "commons.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -56,6 +57,8 @@ static void *race_for_slot(void *number)
         enter(PLACES);
         for (volatile int wait = 0; wait < i % HOLD; wait++)
             ;
+        if (i % 512 == 0)
+            sched_yield(); /* on one CPU they would never meet */
         atomic_fetch_sub(&inside, 1);
         tm_author_begin(&author, TM_COUNT_DOWN, 1);
         tm_count_down(commons, at, &author);
@@ -77,6 +80,8 @@ static void *race_for_source(void *number)
         if (place < 0)
             continue;
         enter(PLACES);
+        if (i % 512 == 0)
+            sched_yield();
         atomic_fetch_sub(&inside, 1);
         tm_author_begin(&author, TM_COUNT_DOWN, 1);
         tm_count_down(commons, &commons->sources[place].connections, &author);
@@ -112,6 +117,107 @@ static void no_client_is_over_the_limit(void)
     for (uint32_t i = 0; i < TM_MAX_SOURCES; i++)
         left += tm_counted_now(&commons->sources[i].connections);
     CHECK_EQUAL(left, 0);
+}
+
+/* --- signatures --- */
+
+static bool count(struct tm_author *author, struct tm_counted *at, enum tm_counting step)
+{
+    bool counted = true;
+    tm_author_begin(author, step, 1);
+    if (step == TM_COUNT_UP)
+        counted = tm_count_up(commons, at, TM_NO_LIMIT, author);
+    else
+        tm_count_down(commons, at, author);
+    tm_author_end(author);
+    return counted;
+}
+
+/* A place may keep a signature for as long as nobody counts there, however many others its worker
+ * has made meanwhile. */
+static void an_old_signature_is_not_taken_for_a_newer_one(void)
+{
+    static const uint64_t AGES[] = {1, 1ull << 31, 1ull << 32, (1ull << 32) + 5, 1ull << 40};
+    for (size_t i = 0; i < sizeof(AGES) / sizeof(AGES[0]); i++) {
+        struct tm_author old = {.worker = 3}, other = {.worker = 4};
+        struct tm_counted *rare = &commons->slots[1].connections;
+        struct tm_counted *often = &commons->slots[2].connections;
+        renew();
+        rare = &commons->slots[1].connections, often = &commons->slots[2].connections;
+        CHECK(count(&old, rare, TM_COUNT_UP));
+        old.change += AGES[i] << 8; /* so many changes elsewhere */
+        CHECK(count(&old, often, TM_COUNT_UP));
+        CHECK(count(&other, often, TM_COUNT_UP)); /* acknowledges the new one */
+        CHECK(tm_author_did(commons, often, &old));
+        CHECK(count(&other, rare, TM_COUNT_UP)); /* and then the old one */
+        CHECK(tm_author_did(commons, often, &old));
+        /* What the worker is about to do next has not happened yet. */
+        tm_author_begin(&old, TM_COUNT_UP, 1);
+        CHECK(!tm_author_did(commons, rare, &old));
+        tm_author_end(&old);
+    }
+}
+
+/* Whatever a word of it is, nobody writes outside, and no count without a limit turns anybody away. */
+static void any_word_can_be_counted_on(void)
+{
+    struct tm_author author = {.worker = TM_MAX_SHARDS - 1};
+    struct tm_counted *at;
+    renew();
+    at = &commons->slots[5].connections;
+    for (uint32_t round = 0; round < 100000; round++) {
+        at->key = random_below(3) ? random_below(UINT64_MAX) : UINT64_MAX;
+        at->cell = random_below(3) ? random_below(UINT64_MAX) : UINT64_MAX;
+        CHECK(count(&author, at, TM_COUNT_UP));
+        CHECK_EQUAL(tm_counted_by(*at), TM_MAX_SHARDS);
+        count(&author, at, TM_COUNT_DOWN);
+    }
+}
+
+static void an_author_goes_on_whatever_it_was(void)
+{
+    static const uint64_t CHANGES[] = {0, 1, UINT64_MAX, 77ull << 8 | 99, 1ull << 60};
+    renew();
+    for (size_t i = 0; i < sizeof(CHANGES) / sizeof(CHANGES[0]); i++) {
+        struct tm_author author = {.worker = 200, .change = CHANGES[i]};
+        struct tm_counted *at = &commons->slots[5].connections;
+        struct tm_counted before = *at;
+        tm_author_mend(&author, commons, 7);
+        CHECK(author.worker == 7 && tm_author_step(&author) <= TM_COUNT_DOWN);
+        CHECK(count(&author, at, TM_COUNT_UP));
+        CHECK(tm_counted_now(at) == tm_counted_now(&before) + 1);
+        CHECK(tm_author_change(&author) >= atomic_load(&commons->acknowledged[7].change));
+        CHECK(tm_author_did(commons, at, &author));
+    }
+    atomic_store(&commons->acknowledged[7].change, UINT64_MAX); /* not one that can be */
+    struct tm_author author = {.worker = 7, .change = 5 << 8};
+    tm_author_mend(&author, commons, 7);
+    tm_author_begin(&author, TM_COUNT_UP, 1);
+    CHECK(!tm_author_did(commons, &commons->slots[6].connections, &author));
+}
+
+/* An account, a bucket, a time to avoid that can't be true do not last. */
+static void what_can_not_be_is_forgotten(void)
+{
+    uint64_t now = 1000000000;
+    _Atomic uint64_t bucket = UINT64_MAX;
+    _Atomic int64_t used = INT64_MAX;
+    CHECK(tm_bucket_take(&bucket, now, 1000, 10));
+    atomic_store(&bucket, UINT64_MAX);
+    CHECK(tm_bucket_charge(&bucket, now, 5) == 0);
+    for (int i = 0; i < 10; i++)
+        CHECK(!tm_retries_take(&used, 10));
+    tm_retries_earn(&used, 100);
+    CHECK(tm_retries_take(&used, 10));
+    atomic_store(&used, INT64_MIN);
+    for (int i = 0; i < 10; i++)
+        CHECK(tm_retries_take(&used, 10));
+    CHECK(!tm_retries_take(&used, 10));
+    renew();
+    tm_avoid(&commons->slots[1], UINT64_MAX);
+    CHECK(!tm_avoided(&commons->slots[1], 1000));
+    tm_avoid(&commons->slots[1], 2000);
+    CHECK(tm_avoided(&commons->slots[1], 1000) && !tm_avoided(&commons->slots[1], 2000));
 }
 
 /* --- deaths --- */
@@ -296,6 +402,11 @@ int main(void)
 {
     RUN(nobody_is_over_the_limit);
     RUN(no_client_is_over_the_limit);
+    random_seed();
+    RUN(an_old_signature_is_not_taken_for_a_newer_one);
+    RUN(any_word_can_be_counted_on);
+    RUN(an_author_goes_on_whatever_it_was);
+    RUN(what_can_not_be_is_forgotten);
     RUN(a_death_anywhere_loses_nothing);
     RUN(a_bucket_gives_what_it_gets);
     RUN(retries_have_a_budget);
