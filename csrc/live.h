@@ -5,10 +5,22 @@
  *         signalled: who may be is what the kernel says of a sender (channel.h).
  * READERS master (generation_seen), control (everything).
  *
- * Every field is written with plain or relaxed stores and read without a lock:
- * a counter is a 64-bit word that only grows, so a reader gets a value that was
- * true a moment ago. "active" = opened - closed: read closed first, or a
- * connection that ends in between would count as minus one.
+ * Nothing is locked, and a reader gets what was true a moment ago. What goes with what:
+ *
+ *     worker                                    reader
+ *     ------                                    ------
+ *     a counter: release (tm_count)             acquire (tm_counter_read). "active" = opened -
+ *                                               closed: who reads closed first finds what was
+ *                                               opened before, and never minus one
+ *     a record, to be another connection's:     tm_conn_copy(): generation and state by acquire,
+ *     state FREE, the new generation, release   the rest, acquire fence, generation once more. The
+ *     fence, the rest (tm_conn_replace), state  same: no word is of another connection. Words of
+ *     by release (tm_conn_enter)                one connection may be of different moments
+ *     generation_seen: release, after the       acquire (master): the older image is not read any
+ *     last read of the older image              more
+ *     the log: access_log.h
+ *
+ * All else stands for itself: relaxed. On x86 none of this costs an instruction.
  *
  * A connection *is* its record here, its descriptors and its pipes: the worker
  * keeps nothing else about it.
@@ -21,6 +33,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "access_log.h"
 #include "commons.h"
@@ -314,12 +327,60 @@ static inline bool tm_conn_fd_sealed(const struct tm_conn *conn, int side)
 /* The single writer's way to count: no lock prefix, and no torn value for readers. */
 static inline void tm_count(uint64_t *counter, uint64_t n)
 {
-    __atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+    __atomic_store_n(counter, *counter + n, __ATOMIC_RELEASE);
 }
 
 static inline uint64_t tm_counter_read(const uint64_t *counter)
 {
-    return __atomic_load_n(counter, __ATOMIC_RELAXED);
+    return __atomic_load_n(counter, __ATOMIC_ACQUIRE);
+}
+
+/* --- records: one writer, and readers that do not hold it up --- */
+
+typedef uint64_t __attribute__((may_alias)) tm_word;
+enum { TM_CONN_WORDS = sizeof(struct tm_conn) / sizeof(tm_word) };
+_Static_assert(TM_CONN_WORDS * sizeof(tm_word) == sizeof(struct tm_conn), "whole words");
+_Static_assert(offsetof(struct tm_conn, generation) == 0 && offsetof(struct tm_conn, state) == 4,
+               "generation and state are the first word");
+
+/* Makes a free record a copy of `from`, or all zero without one, but of the next generation and still
+ * free, until tm_conn_enter(). */
+static inline void tm_conn_replace(struct tm_conn *conn, const struct tm_conn *from)
+{
+    tm_word *to = (tm_word *)conn;
+    const tm_word *words = (const tm_word *)from;
+    uint32_t generation = conn->generation + 1;
+    __atomic_store_n(&conn->generation, generation ? generation : 1, __ATOMIC_RELEASE);
+    atomic_thread_fence(memory_order_release);
+    for (int i = 1; i < TM_CONN_WORDS; i++)
+        __atomic_store_n(&to[i], from ? words[i] : 0, __ATOMIC_RELAXED);
+    /* What else is in the first word. */
+    __atomic_store_n(&conn->close_reason, from ? from->close_reason : 0, __ATOMIC_RELAXED);
+    for (int side = 0; side < 2; side++)
+        __atomic_store_n(&conn->side_flags[side], from ? from->side_flags[side] : 0,
+                         __ATOMIC_RELAXED);
+}
+
+/* Stored last: who finds it finds what was written before. */
+static inline void tm_conn_enter(struct tm_conn *conn, enum tm_conn_state state)
+{
+    __atomic_store_n(&conn->state, (uint8_t)state, __ATOMIC_RELEASE);
+}
+
+/* False if there is no connection in it, or another one came meanwhile. */
+static inline bool tm_conn_copy(const struct tm_conn *conn, struct tm_conn *copy)
+{
+    uint32_t generation = __atomic_load_n(&conn->generation, __ATOMIC_ACQUIRE);
+    uint8_t state = __atomic_load_n(&conn->state, __ATOMIC_ACQUIRE);
+    const tm_word *words = (const tm_word *)conn;
+    tm_word *to = (tm_word *)copy;
+    if (state != TM_CONNECTING && state != TM_RELAYING && state != TM_RESETTING)
+        return false;
+    for (int i = 0; i < TM_CONN_WORDS; i++)
+        to[i] = __atomic_load_n(&words[i], __ATOMIC_RELAXED);
+    atomic_thread_fence(memory_order_acquire);
+    return __atomic_load_n(&conn->generation, __ATOMIC_RELAXED) == generation &&
+           copy->generation == generation && copy->state == state;
 }
 
 static inline uint64_t tm_slot_closed_total(const struct tm_slot *slot)

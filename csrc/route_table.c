@@ -30,6 +30,8 @@ struct tm_image *tm_table_idle_image(struct tm_table *table)
 {
     uint64_t next = atomic_load_explicit(&table->generation, memory_order_relaxed) + 1;
     struct tm_image *image = &table->images[next & 1];
+    /* The generation in force is visible before the first change of what was in force before it. */
+    atomic_thread_fence(memory_order_release);
     image->generation = next;
     image->route_count = 0;
     image->destination_count = 0;

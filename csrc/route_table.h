@@ -16,7 +16,9 @@
  * connection picked then was accepted "before the change".
  * Control holds no image: it copies, and keeps the copy only if the generation
  * is still the same afterwards (the image it read is refilled only after the
- * next generation is out).
+ * next generation is out). The release fence at the start of filling goes with the
+ * acquire fence in tm_table_is_still(): who has read a word of the refilled image
+ * finds the next generation.
  *
  * Nothing here holds a pointer: offsets and indexes only, as each process maps
  * the region where it likes.
@@ -251,6 +253,13 @@ static inline uint64_t tm_table_generation(const struct tm_table *table)
     return atomic_load_explicit(&table->generation, memory_order_acquire);
 }
 
+/* After a copy was made of the image of that generation: whether it is whole. */
+static inline bool tm_table_is_still(const struct tm_table *table, uint64_t generation)
+{
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(&table->generation, memory_order_relaxed) == generation;
+}
+
 static inline const struct tm_image *tm_table_image(const struct tm_table *table, uint64_t generation)
 {
     return &table->images[generation & 1];
@@ -271,9 +280,10 @@ static inline void tm_table_set_busy_poll(struct tm_table *table, int32_t busy_p
     atomic_store_explicit(&table->busy_poll, busy_poll, memory_order_relaxed);
 }
 
+/* Acquire: with it comes the capacity that was set before. */
 static inline uint32_t tm_table_log_kinds(const struct tm_table *table)
 {
-    return atomic_load_explicit(&table->log_kinds, memory_order_relaxed);
+    return atomic_load_explicit(&table->log_kinds, memory_order_acquire);
 }
 
 static inline uint32_t tm_table_log_capacity(const struct tm_table *table)
@@ -284,7 +294,7 @@ static inline uint32_t tm_table_log_capacity(const struct tm_table *table)
 static inline void tm_table_set_log(struct tm_table *table, uint32_t kinds, uint32_t capacity)
 {
     atomic_store_explicit(&table->log_capacity, capacity, memory_order_relaxed);
-    atomic_store_explicit(&table->log_kinds, kinds, memory_order_relaxed);
+    atomic_store_explicit(&table->log_kinds, kinds, memory_order_release);
 }
 
 static inline uint64_t tm_rota_take(struct tm_rota *rota)

@@ -237,6 +237,7 @@ cdef extern from "route_table.h" nogil:
     void tm_table_init(tm_table *table, uint32_t workers, uint32_t shards, int32_t master_pid,
                        int64_t started_at)
     bint tm_table_valid(const tm_table *table, size_t size)
+    bint tm_table_is_still(const tm_table *table, uint64_t generation)
     tm_image *tm_table_idle_image(tm_table *table)
     uint64_t tm_table_publish(tm_table *table)
     void tm_table_set_shard_owner(tm_table *table, uint32_t shard, int32_t worker)
@@ -680,6 +681,9 @@ cdef extern from "live.h" nogil:
     int64_t tm_live_capacity(size_t size)
     void tm_live_order(tm_live *live, uint32_t orders)
     uint32_t tm_live_next_record(tm_live *live)
+    void tm_conn_replace(tm_conn *conn, const tm_conn *source)
+    void tm_conn_enter(tm_conn *conn, tm_conn_state state)
+    bint tm_conn_copy(const tm_conn *conn, tm_conn *copy)
     void tm_conn_set_fd(tm_conn *conn, int side, int32_t fd)
     bint tm_conn_fd_sealed(const tm_conn *conn, int side)
     void tm_live_init(tm_live *live, uint32_t worker, uint32_t capacity)

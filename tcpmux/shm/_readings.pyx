@@ -13,7 +13,7 @@ from libc.string cimport memcmp, memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from tcpmux.shm._layout cimport (
-    AF_INET, AF_INET6, TM_BOUNDS, TM_CLIENT, tm_close_reason_checked, TM_CLOSE_REASONS, tm_conn, TM_HOLDS_QUEUE, TM_CONNECTING,
+    AF_INET, AF_INET6, TM_BOUNDS, TM_CLIENT, tm_close_reason_checked, TM_CLOSE_REASONS, tm_conn, tm_conn_copy, TM_HOLDS_QUEUE, TM_CONNECTING,
     tm_counter_read, tm_duration_bounds_us, TM_ENDPOINT, tm_histogram, tm_latency_bounds_us,
     tm_live, TM_LOG_ENTRIES, tm_log_entry, TM_LOG_START, tm_log_take, tm_log_taken,
     tm_log_written, TM_MAX_SLOTS, TM_NONE, tm_peer, tm_pick_reason_checked, TM_PICK_REASONS,
@@ -138,17 +138,6 @@ cdef bint in_network(const Wanted *wanted, const tm_peer *peer) noexcept:
     return rest == 0 or (peer.ip[whole] ^ wanted.network[whole]) >> (8 - rest) == 0
 
 
-cdef bint copy_record(const tm_conn *at, tm_conn *copy) noexcept:
-    """False if there is no connection in it, or another one came meanwhile."""
-    cdef uint32_t generation = (<const volatile tm_conn *>at).generation
-    cdef uint8_t state = (<const volatile tm_conn *>at).state
-    if state != TM_CONNECTING and state != TM_RELAYING and state != TM_RESETTING:
-        return False
-    memcpy(copy, at, sizeof(tm_conn))
-    return ((<const volatile tm_conn *>at).generation == generation
-            and copy.generation == generation and copy.state == state)
-
-
 cdef uint64_t idle_us(const tm_conn *conn, uint64_t now) noexcept:
     cdef uint64_t last = conn.last_activity_ms * 1000
     if last < conn.accepted_at_us:
@@ -229,7 +218,7 @@ def connections(lives, *, route=None, destination=None, endpoint=None, network=N
     for number, live in enumerate(lives):
         region = live.live()
         for index in range(tm_records_checked(region, live.capacity)):
-            if copy_record(&region.records[index], &conn) and is_wanted(&wanted, &conn):
+            if tm_conn_copy(&region.records[index], &conn) and is_wanted(&wanted, &conn):
                 found.append((sort_value(&conn, key, wanted.now_us), number, index))
     found.sort(reverse=not ascending)
     rows = []
@@ -237,7 +226,7 @@ def connections(lives, *, route=None, destination=None, endpoint=None, network=N
         live = lives[number]
         region = live.live()
         # It may have ended since, or even be another one: then it is not shown.
-        if copy_record(&region.records[index], &conn) and is_wanted(&wanted, &conn):
+        if tm_conn_copy(&region.records[index], &conn) and is_wanted(&wanted, &conn):
             rows.append(row_of(&conn, live.worker, index, wanted.now_us))
     return len(found), rows
 
@@ -247,7 +236,7 @@ def is_open(Live live not None, uint32_t index, uint32_t generation):
     cdef tm_conn conn
     if index >= tm_records_checked(live.live(), live.capacity):
         return False
-    return copy_record(&live.live().records[index], &conn) and conn.generation == generation
+    return tm_conn_copy(&live.live().records[index], &conn) and conn.generation == generation
 
 
 # --- log entries ------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ from tcpmux.shm._layout cimport (
     TM_MAX_SHARDS, TM_MAX_SLOTS, TM_MAX_SOURCES, TM_MAX_TICKETS, TM_MAX_TURNS, TM_NAME_SIZE, TM_NONE,
     TM_ORDER_DRAIN, TM_ORDER_RETIRE, tm_orders_checked, tm_pick, tm_pick_plan, tm_range, tm_route, tm_route_rules,
     TM_RUNNING, tm_records_checked, tm_slot, tm_slot_active, tm_state, tm_table, tm_table_busy_poll,
-    TM_TABLE_FORMAT, tm_table_generation, tm_table_idle_image, tm_table_image, tm_table_init,
+    TM_TABLE_FORMAT, tm_table_generation, tm_table_idle_image, tm_table_image, tm_table_init, tm_table_is_still,
     tm_table_publish, tm_table_set_busy_poll, tm_table_set_log, tm_table_set_shard_owner,
     tm_table_set_state, tm_table_shard_owner, tm_table_state, tm_table_valid, tm_ticket,
     tm_turn, tm_turn_hash,
@@ -470,10 +470,10 @@ cdef class Table(Region):
                 image = read_image(tm_table_image(self.table(), generation))
             except (UnicodeDecodeError, ValueError, IndexError):
                 # Torn: two generations came out while reading. If not, it is corrupt.
-                if tm_table_generation(self.table()) == generation:
+                if tm_table_is_still(self.table(), generation):
                     raise
                 continue
-            if tm_table_generation(self.table()) == generation:
+            if tm_table_is_still(self.table(), generation):
                 return generation, image
 
 

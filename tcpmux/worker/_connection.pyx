@@ -17,7 +17,6 @@ taken.
 
 from libc.errno cimport EAGAIN, ENOTCONN
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close
 
@@ -26,7 +25,8 @@ from tcpmux.shm._layout cimport (
     TM_CLOSED_client_reset, TM_CLOSED_connect_failed, TM_CLOSED_connect_timeout,
     TM_CLOSED_endpoint_reset, TM_CLOSED_finished, TM_CLOSED_idle_timeout, TM_CLOSED_killed,
     TM_CLOSED_lifetime, TM_CLOSED_local_error, TM_CLOSED_no_endpoint, TM_CLOSED_overflow,
-    TM_CLOSED_retries_used_up, TM_CLOSED_shutdown, tm_common, tm_conn, tm_conn_set_fd,
+    TM_CLOSED_retries_used_up, TM_CLOSED_shutdown, tm_common, tm_conn, tm_conn_enter, tm_conn_replace,
+    tm_conn_set_fd,
     tm_conn_state, TM_CONNECT,
     TM_CONNECTING, tm_count, tm_counted_now, TM_DEAD, tm_destination, tm_duration_bounds_us,
     TM_ENDING, TM_ENDPOINT, tm_endpoint, TM_FALL_BACK, TM_FREE, TM_FULL_QUEUE, TM_FULL_SPILL,
@@ -111,7 +111,7 @@ cdef inline void set_state(tm_conn *conn, tm_conn_state state) noexcept nogil:
                                       or conn.state == TM_RESETTING))
           or (state == TM_DEAD and conn.state == TM_ENDING)
           or (state == TM_FREE and conn.state == TM_DEAD))
-    conn.state = <uint8_t>state
+    tm_conn_enter(conn, state)
 
 
 cdef int watch(Worker *w, uint32_t index, int side, int operation,
@@ -819,14 +819,11 @@ cdef uint32_t connection_record(Worker *w, int fd, const tm_peer *peer,
                                 const tm_route *chosen) noexcept nogil:
     """A record for an accepted socket; its index."""
     cdef uint32_t index = connection_place(w)
-    cdef uint32_t generation
     cdef tm_conn *conn
     check(index != TM_NONE)
     conn = &w.records[index]
     w.pump.journal.current = index
-    generation = conn.generation + 1
-    memset(conn, 0, sizeof(tm_conn))
-    conn.generation = generation or 1
+    tm_conn_replace(conn, NULL)
     tm_conn_set_fd(conn, TM_CLIENT, fd)
     tm_conn_set_fd(conn, TM_ENDPOINT, -1)
     conn.half[0].pipe.to = conn.half[0].pipe.from_ = -1

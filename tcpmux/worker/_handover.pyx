@@ -13,8 +13,9 @@ from libc.string cimport memset
 from posix.unistd cimport close
 
 from tcpmux.shm._layout cimport (
-    TM_CLIENT, tm_conn, tm_conn_possible, tm_conn_set_fd, TM_CONNECTING, tm_count, TM_ENDING,
-    TM_FREE, tm_journal_note, tm_live_set_connections, TM_MAX_LINES, TM_NONE, TM_NOTHING,
+    TM_CLIENT, tm_conn, tm_conn_enter, tm_conn_possible, tm_conn_replace, tm_conn_set_fd,
+    tm_conn_state, TM_CONNECTING, tm_count, TM_ENDING,
+    tm_journal_note, tm_live_set_connections, TM_MAX_LINES, TM_NONE, TM_NOTHING,
     tm_pipe_pool_adopt, TM_RELAYING, TM_RESETTING, TM_TAKE, TM_UNARMED,
 )
 from tcpmux.worker._descriptors cimport tm_is_pipe, tm_stream_family
@@ -225,17 +226,15 @@ cdef uint32_t take(Worker *w, uint32_t giver, tm_gift *gift) noexcept nogil:
     gift.conn.origin.generation = gift.generation
     conn = &w.records[index]
     w.pump.journal.current = index
-    gift.conn.generation = (conn.generation + 1) or 1
     gift.conn.timer_place = TM_UNARMED
     gift.conn.next = TM_NONE
     gift.conn.ready = gift.conn.listed = gift.conn.moving = gift.conn.kept = gift.conn.faults = 0
     state = gift.conn.state
-    gift.conn.state = TM_FREE
-    conn[0] = gift.conn
+    tm_conn_replace(conn, &gift.conn)
     for side in range(2):
         if conn.half[side].pipe.to >= 0:
             tm_pipe_pool_adopt(&w.pump.pool)
-    conn.state = state  # from here on it is there, whatever happens
+    tm_conn_enter(conn, <tm_conn_state>state)  # from here on it is there, whatever happens
     tm_journal_note(w.pump.journal, TM_NOTHING)
     tm_count(&slot_of(w, conn.route_slot).moved_in, 1)
     if conn.destination_slot != TM_NONE:

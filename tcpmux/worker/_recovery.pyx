@@ -20,7 +20,8 @@ from posix.unistd cimport close
 
 from tcpmux.shm._layout cimport (
     AF_UNIX, TM_ACCEPT, tm_admitted, TM_CLIENT, TM_CLOSED_client_reset, TM_CLOSED_local_error,
-    TM_CLOSED_worker_lost, tm_close_reason_checked, tm_conn, tm_conn_fd_sealed,
+    TM_CLOSED_worker_lost, tm_close_reason_checked, tm_conn, tm_conn_enter,
+    tm_conn_fd_sealed,
     tm_conn_possible, tm_conn_set_fd, TM_CONNECT, TM_CONNECTING, tm_count, TM_DEAD, TM_ENDING,
     TM_ENDPOINT, TM_FREE, tm_half, TM_HALF_OPEN, TM_HALF_SHUT, TM_HOLDS_ENDPOINT, TM_HUNG_UP,
     tm_image, tm_journal_mend, tm_journal_note, tm_journal_operation, tm_live_advance, tm_live_at_fault,
@@ -139,7 +140,7 @@ cdef void give_up(Worker *w, tm_conn *conn) noexcept nogil:
     tm_count(&w.live.counters.abandoned, 1)
     if by_reset:  # else it counts in the other worker
         let_go_of_all(w, <uint32_t>(conn - w.records))
-    conn.state = TM_FREE
+    tm_conn_enter(conn, TM_FREE)
     conn.moving = 0
     close_side(conn, TM_CLIENT, by_reset)
     close_side(conn, TM_ENDPOINT, by_reset)

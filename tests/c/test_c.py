@@ -52,11 +52,20 @@ COMPILE_SECONDS = 60
 RUN_SECONDS = 60
 
 
-def compile_program(name: str, sources: tuple[str, ...], directory: Path) -> Path:
+# A sanitizer of its own: what several processes do at the same time, as threads.
+THREADED = {"test_protocols": ("route_table.c", "commons.c")}
+THREAD_FLAGS = [flag for flag in FLAGS if "sanitize" not in flag] + [
+    "-fsanitize=thread", "-Wno-tsan",  # which says that it takes no notice of fences
+]  # fmt: skip
+
+
+def compile_program(
+    name: str, sources: tuple[str, ...], directory: Path, flags: list[str] = FLAGS
+) -> Path:
     """Builds one test program into `directory`; fails the test with the compiler's output."""
     program = directory / name
     command = [
-        *COMPILER, *FLAGS, f"-I{CSRC}", f"-I{HERE}", "-o", str(program),
+        *COMPILER, *flags, f"-I{CSRC}", f"-I{HERE}", "-o", str(program),
         str(HERE / f"{name}.c"), *(str(CSRC / source) for source in sources),
     ]  # fmt: skip
     done = subprocess.run(
@@ -70,17 +79,43 @@ def compile_program(name: str, sources: tuple[str, ...], directory: Path) -> Pat
 @pytest.mark.parametrize("name", sorted(PROGRAMS))
 def test_c_module(name: str, tmp_path: Path) -> None:
     """Every check of the module's program holds, and no sanitizer has anything to say."""
-    program = compile_program(name, PROGRAMS[name], tmp_path)
+    run(compile_program(name, PROGRAMS[name], tmp_path), tmp_path)
+
+
+def has_thread_sanitizer(directory: Path) -> bool:
+    """Whether it is installed, and can run here: it wants its memory where it wants it."""
+    source = directory / "empty.c"
+    source.write_text("int main(void) { return 0; }\n")
+    program = directory / "empty"
+    made = subprocess.run(
+        [*COMPILER, "-fsanitize=thread", "-o", str(program), str(source)],
+        capture_output=True, timeout=COMPILE_SECONDS, check=False,
+    )  # fmt: skip
+    return made.returncode == 0 and subprocess.run([str(program)], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", sorted(THREADED))
+def test_protocols_have_no_races(name: str, tmp_path: Path) -> None:
+    """Table, records, counters, log, counts and buckets, each with its writers and readers."""
+    if not has_thread_sanitizer(tmp_path):
+        pytest.skip("the compiler has no thread sanitizer that runs here")
+    run(compile_program(name, THREADED[name], tmp_path, THREAD_FLAGS), tmp_path)
+
+
+def run(program: Path, directory: Path) -> None:
+    """Fails with what the program said if it does not end with 0."""
+    name = program.name
     environment = {
         **os.environ,
         "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0",
         "UBSAN_OPTIONS": "print_stacktrace=1",
+        "TSAN_OPTIONS": "halt_on_error=1",
     }
     # libasan has to come first, and the seat may be taken: the asan build preloads its own.
     environment.pop("LD_PRELOAD", None)
     try:
         done = subprocess.run(
-            [str(program)], env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL,
+            [str(program)], env=environment, cwd=directory, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=RUN_SECONDS, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired as late:
@@ -120,4 +155,4 @@ def test_every_module_has_a_program() -> None:
     """A source of csrc/ without a test program, or a program that is never run, is a mistake."""
     tested = {source for sources in PROGRAMS.values() for source in sources}
     assert tested == {path.name for path in CSRC.glob("*.c")}
-    assert set(PROGRAMS) == {path.stem for path in HERE.glob("test_*.c")}
+    assert {*PROGRAMS, *THREADED} == {path.stem for path in HERE.glob("test_*.c")}
