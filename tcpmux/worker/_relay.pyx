@@ -74,6 +74,7 @@ cdef extern from "sharing.h" nogil:
 cdef enum:
     EVENTS = 256            # taken from the kernel at once
     ACCEPT_BUDGET = 16      # per listener and wake-up: connections that exist come first
+    LEAVING_BUDGET = 128    # for all listeners that leave together, before others have their turn
     ACCEPT_RETRY_MS = 100   # after EMFILE and the like
     GROWTH = 8              # connections, and one in so many, that are worth a message
     GROWTH_MS = 100         # between two of them
@@ -96,6 +97,7 @@ cdef struct Loop:
     bint taking               # the takeover socket is in epoll
     bint paused               # at the connection limit, or out of something
     bint unwatched            # epoll had no memory for a listener or a line: try again
+    bint leaving              # listeners that are being removed have more in their queues
     bint told_full
     uint32_t told_connections # when the master was last told of growth, or fewer since
     uint64_t tell_growth_ms   # not before; monotonic
@@ -190,14 +192,15 @@ cdef void tell_loop(Loop *loop, uint32_t listener) noexcept nogil:
         tell(loop, TM_MESSAGE_LOOPED, listener, 0)
 
 
-cdef bint accept_some(Loop *loop, uint32_t place, uint32_t budget) noexcept nogil:
-    """Accepts up to `budget` connections. True: the queue is empty."""
+cdef bint accept_some(Loop *loop, uint32_t place, uint32_t *budget) noexcept nogil:
+    """Accepts up to `budget` connections, and takes them off it. True: the queue is empty."""
     cdef Worker *w = &loop.worker
     cdef tm_listening *listener = &loop.worker.live.listening[place]
     cdef tm_peer peer
     cdef uint32_t route
     cdef int fd
-    while budget:
+    while budget[0]:
+        w.pump.journal.current = TM_NONE  # a fault in here is not the last one's
         if w.free == TM_NONE and w.live.records_used == w.capacity:
             # Some may have ended in this batch. Their events can be told by generation.
             connections_free(w)
@@ -216,7 +219,7 @@ cdef bint accept_some(Loop *loop, uint32_t place, uint32_t budget) noexcept nogi
             tm_count(&w.live.counters.accept_errors, 1)
             pause(loop, w.now_ms + ACCEPT_RETRY_MS)
             return False
-        budget -= 1
+        budget[0] -= 1
         tm_count(&w.live.counters.accepted, 1)
         route = w.image.route_of_listener[listener.id]
         if route == TM_NONE:
@@ -239,23 +242,30 @@ cdef bint accept_some(Loop *loop, uint32_t place, uint32_t budget) noexcept nogi
 
 cdef void listener_event(Loop *loop, uint32_t place) noexcept nogil:
     cdef tm_listening *listener = &loop.worker.live.listening[place]
+    cdef uint32_t budget = ACCEPT_BUDGET
     if listener.fd >= 0 and listener.polled:
-        if accept_some(loop, place, ACCEPT_BUDGET) and listener.leaving:
+        if accept_some(loop, place, &budget) and listener.leaving:
             close_listener(loop, place)
 
 
 cdef void serve_leaving(Loop *loop) noexcept nogil:
     """Serves the queues of listeners that are being removed, and closes those it has emptied.
 
-    A pause interrupts it. An empty queue makes no event, so the end of the pause calls again.
+    A pause interrupts it. An empty queue makes no event, so the end of the pause calls again; and
+    so does the next turn of the loop, if this one's budget was not enough.
     """
     cdef tm_listening *listener
+    cdef uint32_t budget = LEAVING_BUDGET
     cdef uint32_t place
+    loop.leaving = False
     for place in range(loop.worker.live.listening_count):
         listener = &loop.worker.live.listening[place]
-        if listener.fd >= 0 and listener.leaving:
-            if not loop.paused and accept_some(loop, place, TM_NONE):
-                close_listener(loop, place)
+        if listener.fd < 0 or not listener.leaving or loop.paused:
+            continue
+        if accept_some(loop, place, &budget):
+            close_listener(loop, place)
+        elif not loop.paused:
+            loop.leaving = True
     sync_listeners(loop)
 
 
@@ -570,7 +580,10 @@ cdef void dispatch(Loop *loop, const epoll_event *event) noexcept nogil:
     tm_live_advance(loop.worker.live)
     if generation:
         connection_event(&loop.worker, low >> 1, generation, <int>(low & 1), event.events)
-    elif low == TAG_CHANNEL:
+        return
+    # A fault from here on is not that of the connection before.
+    loop.worker.pump.journal.current = TM_NONE
+    if low == TAG_CHANNEL:
         channel_event(loop)
     elif low == TAG_SIGNALS:
         signal_event(loop)
@@ -585,7 +598,7 @@ cdef void dispatch(Loop *loop, const epoll_event *event) noexcept nogil:
 cdef bint is_over(const Loop *loop) noexcept nogil:
     # While paused, queues that are to be served before the end may not have been.
     return loop.quit or (loop.worker.live.orders and loop.worker.connections == 0
-                         and not loop.paused)
+                         and not loop.paused and not loop.leaving)
 
 
 cdef bint is_guarded(Loop *loop) noexcept nogil:
@@ -608,7 +621,7 @@ cdef int run_loop(Loop *loop) noexcept nogil:
         w.pump.journal.current = TM_NONE
         tm_live_rest(w.live)
         count = tm_waiter_wait(
-            &loop.waiter, w.epoll, events, EVENTS, wait_time(loop, unfinished),
+            &loop.waiter, w.epoll, events, EVENTS, wait_time(loop, unfinished or loop.leaving),
             tm_table_busy_poll(w.table), w.expecting)
         look_at_clock(w)
         tm_live_set_heartbeat(w.live, w.now_ms)
@@ -627,6 +640,9 @@ cdef int run_loop(Loop *loop) noexcept nogil:
             index = tm_wheel_pop(&w.wheel, w.records, w.now_ms)
         connections_resume(w)
         connections_free(w)
+        w.pump.journal.current = TM_NONE
+        if loop.leaving:
+            serve_leaving(loop)
         maybe_resume(loop)
         if loop.unwatched:
             watch_again(loop)

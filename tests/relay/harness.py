@@ -43,6 +43,7 @@ from tcpmux.worker.process import (
     MESSAGE,
     REMOVE,
     REMOVED,
+    SYNC,
     Inheritance,
     ListeningSocket,
     serve,
@@ -334,6 +335,10 @@ class RelayWorker:
     def remove_listener(self, family: Family) -> None:
         """Tells the worker to serve the listener's queue and let go of it."""
         self._channel.send(MESSAGE.pack(REMOVE, FAMILIES.index(family), 0, 0, 0))
+
+    def ask(self) -> None:
+        """Has the worker answer, which changes nothing."""
+        self._channel.send(MESSAGE.pack(SYNC, 0, 0, 0, 1))
 
     def told(self, kind: int) -> list[int]:
         """The values of all messages of a kind that have come to the master so far."""

@@ -22,6 +22,7 @@ import pytest
 from tcpmux.shm._shm import fields_of
 from tcpmux.worker import process
 from tcpmux.worker.process import RENEWED
+from tests.relay.cases import drive_into_splice
 from tests.relay.conftest import OpenEndpoint, StartWorker
 from tests.relay.harness import (
     FAMILIES,
@@ -34,16 +35,26 @@ from tests.relay.harness import (
     reset,
     transfer,
 )
-from tests.support import wait_for
+from tests.support import DEADLINE, wait_for
 
 # Machine code that jumps to itself.
 ENDLESS_LOOPS = {"x86_64": b"\xeb\xfe", "aarch64": b"\x00\x00\x00\x14"}
+
+FAULTS = {"x86_64": b"\x0f\x0b", "aarch64": b"\x00\x00\x00\x00"}  # ud2, udf #0: SIGILL
 
 BLOCK = bytes(n * 7 % 251 for n in range(1 << 16))
 
 families = pytest.mark.parametrize(
     ("client", "server"), [(client, server) for client in FAMILIES for server in FAMILIES]
 )
+
+
+def spoil(worker: RelayWorker, call: str, codes: dict[str, bytes]) -> None:
+    """Has a function of the C library do something else, in this life of the worker: the
+    guardian's copy stays whole, and the next life begins with that."""
+    with open(f"/proc/{worker.live.pid}/mem", "r+b", buffering=0) as memory:
+        memory.seek(ctypes.cast(getattr(ctypes.CDLL(None), call), ctypes.c_void_p).value or 0)
+        memory.write(codes[platform.machine()])
 
 
 def descriptors(worker: RelayWorker) -> int:
@@ -344,15 +355,71 @@ def test_a_worker_that_goes_round_in_circles_is_killed_and_taken_up(
     worker = start_worker(endpoint)
     link = worker.link(endpoint)
     transfer(Flow(link.client, link.server, b"question"))
-    # The guardian's copy of the C library stays whole, and the next life begins with that.
-    with open(f"/proc/{worker.live.pid}/mem", "r+b", buffering=0) as memory:
-        memory.seek(ctypes.cast(ctypes.CDLL(None).recv, ctypes.c_void_p).value or 0)
-        memory.write(ENDLESS_LOOPS[platform.machine()])
+    spoil(worker, "recv", ENDLESS_LOOPS)
     link.client.sendall(b"question")
     wait_for(lambda: worker.live.presence == 3, "the guardian to notice")
     wait_for(lambda: worker.live.starts == 2, "the next life")
     assert link.server.recv(100) == b"question"
     transfer(Flow(link.server, link.client, b"answer"))
+
+
+@pytest.mark.skipif(platform.machine() not in FAULTS, reason="no fault for this machine")
+@pytest.mark.parametrize("call", ["accept4", "recvmsg"])
+def test_a_fault_that_is_no_connections_resets_none(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint, call: str
+) -> None:
+    """Three lives end while they accept, or read what the master says: in the same turn as an event
+    of a connection, which has nothing to do with it."""
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    link = worker.link(endpoint)
+    waiting = []
+    for life in range(2, 5):
+        transfer(Flow(link.client, link.server, b"question"))
+        spoil(worker, call, FAULTS)
+        worker.send_signal(signal.SIGSTOP)
+        wait_for(lambda: worker.live.presence == 2, "the stop")
+        link.client.sendall(b"first")
+        if call == "accept4":
+            waiting.append(worker.connect())
+        else:
+            worker.ask()
+        worker.send_signal(signal.SIGCONT)
+        worker.await_life(life)
+        assert link.server.recv(5) == b"first"
+    assert worker.live.counters()["abandoned"] == 0
+    for client in waiting:
+        server = worker.own(endpoint.accept()[0])
+        transfer(Flow(client, server, b"question"))
+    transfer(Flow(link.client, link.server, b"question"), Flow(link.server, link.client, BLOCK))
+
+
+@pytest.mark.skipif(platform.machine() not in ENDLESS_LOOPS, reason="no loop for this machine")
+def test_a_queue_that_is_served_to_its_end_keeps_nobody_waiting(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    """A listener with 300 clients in its queue is removed: those of other events have their turn
+    after some of them. Seen with a worker that goes no further than the event of a connection."""
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    link = worker.link(endpoint)
+    drive_into_splice(link)
+    spoil(worker, "splice", ENDLESS_LOOPS)
+    worker.send_signal(signal.SIGSTOP)
+    wait_for(lambda: worker.live.presence == 2, "the stop")
+    queued = [worker.connect("v6") for _ in range(300)]
+    worker.remove_listener("v6")
+    link.client.sendall(BLOCK)
+    worker.send_signal(signal.SIGCONT)
+    wait_for(lambda: worker.live.presence == 3, "the worker to come to the connection")
+    assert 1 < worker.live.counters()["accepted"] <= 1 + 16 + 128
+    for client in queued:
+        client.sendall(b"x")
+    for _ in queued:
+        server = worker.own(endpoint.accept()[0])
+        server.settimeout(DEADLINE)
+        assert server.recv(1) == b"x"
+    worker.await_removed("v6")
 
 
 def test_each_event_of_a_turn_counts_as_progress(
