@@ -375,7 +375,8 @@ class FileModel(Strict):
         ),
     ] = Field(
         default=None,
-        description="Worker processes: auto = one for each CPU that tcpmux may run on, or 1..64.",
+        description="Worker processes: auto = one for each CPU that tcpmux may run on, and no more "
+        "than its CPU quota keeps busy; or 1..64.",
     )
     busy_poll: Annotated[
         int | None,

@@ -84,16 +84,24 @@ class Instance:
 
 
 def wanted_workers(config: Config, most: int) -> int:
-    """How many workers the configuration asks for. auto: one per usable CPU."""
-    return min(config.workers or len(usable_cpus()), most)
+    """How many workers the configuration asks for. auto: one per usable CPU, or as many as a CPU
+    quota keeps busy."""
+    return min(config.workers or usable_cpus().workers, most)
 
 
 def make(config: Config) -> Instance:
     """A new instance: nothing is bound yet but its own sockets. Raises TcpmuxError."""
     nofile = raise_nofile()
     cpus = usable_cpus()
-    shards = shard_count(config.workers or len(cpus), len(cpus), nofile)
+    shards = shard_count(config.workers or cpus.workers, len(cpus.numbers), nofile)
     count = wanted_workers(config, shards)
+    if cpus.is_limited:
+        log.info(
+            "the CPU quota of this process is %g of %d CPUs: %s",
+            cpus.quota,
+            len(cpus.numbers),
+            f"{count} workers, not pinned" if config.workers else f"workers: auto is {count}",
+        )
     addresses = sum(len(route.listen) for route in config.routes)
     limits = worker_limits(nofile, addresses * shards)
     table = Table.create(count, shards, os.getpid(), int(time.time()))
@@ -103,7 +111,7 @@ def make(config: Config) -> Instance:
     admin = _bind_admin(config.admin.socket, socket.SOCK_STREAM)
     takeover = _bind_admin(config.admin.socket + estates.SUFFIX, socket.SOCK_SEQPACKET)
     keepsakes = takeover.socket.fileno(), admin.socket.fileno()
-    workers = Workers((table, commons), lives, limits, cpus, keepsakes)
+    workers = Workers((table, commons), lives, limits, cpus.to_pin, keepsakes)
     workers.want(count)
     return Instance(
         table,
@@ -129,7 +137,7 @@ def resume(config: Config, estate: Estate) -> Instance:
     listeners = Listeners(table.shard_count)
     limits = worker_limits(nofile, len(estate.listeners))
     keepsakes = estate.takeover, estate.admin
-    workers = Workers((table, commons), lives, limits, usable_cpus(), keepsakes)
+    workers = Workers((table, commons), lives, limits, usable_cpus().to_pin, keepsakes)
     workers.want(table.worker_count)
     _, image = table.read()
     addresses = {row.id: Address.parse(str(row.address)) for row in image.listeners}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 from dataclasses import dataclass
 
 from tcpmux.errors import TcpmuxError
+from tcpmux.master.cpu_quota import cpu_quota
 from tcpmux.shm._shm import MAX_SHARDS
 
 # Descriptors a worker needs besides connections and listeners: standard streams, epoll, its
@@ -58,6 +60,28 @@ def worker_limits(nofile: int, listening_sockets: int) -> WorkerLimits:
     return WorkerLimits(connections, max(1, connections // 4))
 
 
-def usable_cpus() -> list[int]:
-    """The CPUs this process may run on, in order."""
-    return sorted(os.sched_getaffinity(0))
+@dataclass(frozen=True, slots=True)
+class Cpus:
+    """numbers: the CPUs that this process may run on. quota: how many of them it may use at a time;
+    infinite if nothing limits that."""
+
+    numbers: tuple[int, ...]
+    quota: float = math.inf
+
+    @property
+    def is_limited(self) -> bool:
+        return self.quota < len(self.numbers)
+
+    @property
+    def workers(self) -> int:
+        """As many as can be busy, the last one in part."""
+        return max(1, min(len(self.numbers), math.ceil(min(self.quota, MAX_SHARDS))))
+
+    @property
+    def to_pin(self) -> tuple[int, ...]:
+        """Each for one worker. Under a quota none: others that have one would take the same."""
+        return () if self.is_limited else self.numbers
+
+
+def usable_cpus() -> Cpus:
+    return Cpus(tuple(sorted(os.sched_getaffinity(0))), cpu_quota())

@@ -10,6 +10,7 @@ from functools import partial
 import psutil
 import pytest
 
+from tcpmux.master.limits import usable_cpus
 from tests.integration.conftest import StartProxy
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
@@ -142,6 +143,7 @@ def test_every_process_says_what_it_is(start_proxy: StartProxy, one: EchoServer)
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+@pytest.mark.skipif(usable_cpus().is_limited, reason="a CPU quota holds here: none is pinned")
 def test_each_worker_has_a_cpu_of_its_own(start_proxy: StartProxy, one: EchoServer) -> None:
     proxy = start_proxy(routes(route("r", free_port(), v1=(1, one.address))))
     pins = [os.sched_getaffinity(pid) for pid in proxy.worker_pids()]
