@@ -137,10 +137,10 @@ def test_a_bad_file_does_not_start(tmp_path: Path) -> None:
         assert f"{file}:3:5: routes[0]: unknown key wieght" in result.stderr + result.stdout
 
 
-def test_an_address_in_use_does_not_start(tmp_path: Path, one: EchoServer) -> None:
+def test_an_address_in_use_does_not_start(tmp_path: Path, one: EchoServer, two: EchoServer) -> None:
     config = {
         "admin": {"socket": str(tmp_path / "admin.sock")},
-        **routes(route("r", one.port, v1=(1, one.address))),
+        **routes(route("r", one.port, v1=(1, two.address))),
     }
     result = tcpmux("-c", str(write(tmp_path / "routes.yaml", config)))
     assert result.returncode == 1
