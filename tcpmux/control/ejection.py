@@ -43,6 +43,7 @@ class _Tally:
 
     ejected: int
     healthy: int  # and wanted
+    is_dead: bool  # all of those fail
 
 
 class Ejection:
@@ -124,8 +125,8 @@ class Ejection:
         if endpoint.ejected_until or endpoint.is_down:
             return
         errors = endpoint.watch.passive.errors
-        count = self._count(endpoint)
-        if count >= (1 if endpoint.on_trial else errors):
+        if self._is_failing(endpoint):
+            count = self._count(endpoint)
             what = "connects in a row" if count > 1 else "connect after the last ejection"
             self._eject(endpoint, f"{count} {what} failed", now)
             return
@@ -229,7 +230,9 @@ class Ejection:
         row = next(d for d in route.destinations if d.name == endpoint.key[1])
         tally = self._tally(route, row)
         most = endpoint.watch.passive.most_ejected
-        if tally.ejected + 1 > max(1, len(row.endpoints) * most // 100):
+        is_too_many = tally.ejected + 1 > max(1, len(row.endpoints) * most // 100)
+        # The limit keeps those that stay from being overrun. If they all fail it has clients lose.
+        if is_too_many and not (tally.is_dead and self._is_relieved(route, row)):
             self._note(
                 endpoint, spared=f"failing, and stays: most_ejected is {most}%", suspected=""
             )
@@ -253,24 +256,36 @@ class Ejection:
         key = route.name, row.name
         if key not in self._tallies:
             same = [self._endpoints[route.name, row.name, str(e.address)] for e in row.endpoints]
+            serving = list(filter(self._serves, same))
             self._tallies[key] = _Tally(
-                sum(1 for each in same if each.ejected_until), sum(map(self._serves, same))
+                sum(1 for each in same if each.ejected_until),
+                len(serving),
+                all(map(self._is_failing, serving)),
             )
         return self._tallies[key]
+
+    def _is_failing(self, endpoint: Endpoint) -> bool:
+        errors = endpoint.watch.passive.errors
+        return errors > 0 and self._count(endpoint) >= (1 if endpoint.on_trial else errors)
 
     def _others_serve(self, endpoint: Endpoint, route: RouteRow, row: DestinationRow) -> bool:
         """Whether somebody gets its connections: another of its destination, backups among them,
         or another destination that gets its share. Else nothing would be better."""
 
-        def serve(destination: DestinationRow, but: int = 0) -> bool:
-            return destination.state == READY and self._tally(route, destination).healthy - but > 0
+        tally = self._tally(route, row)
+        others = tally.healthy - self._serves(endpoint)
+        return (row.state == READY and others > 0) or self._is_relieved(route, row)
 
-        if serve(row, but=int(self._serves(endpoint))):
-            return True
+    def _is_relieved(self, route: RouteRow, row: DestinationRow) -> bool:
+        """Whether another destination gets its share once none of its endpoints is healthy."""
+
+        def serves(destination: DestinationRow) -> bool:
+            return destination.state == READY and self._tally(route, destination).healthy > 0
+
         if route.rules.on_unavailable == REJECT:
             return False
         fallback = route.rules.fallback if route.rules.on_unavailable == FALLBACK else -1
         return any(
-            other is not row and (other.weight or place == fallback) and serve(other)
+            other is not row and (other.weight or place == fallback) and serves(other)
             for place, other in enumerate(route.destinations)
         )

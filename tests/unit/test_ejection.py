@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tcpmux.config import Check, Passive
@@ -142,6 +144,40 @@ def test_of_a_large_destination_so_many_percent_are_ejected_and_no_more() -> Non
 
     watching = watched(route(destination(1, "v1", 1, *endpoints)), scenario, passive=LONG)
     assert watching.said("is failing, and stays: most_ejected is 10%")
+
+
+def three_beside_another(**rules: Any) -> RouteRow:
+    dead = [endpoint(10 + n, f"127.0.0.1:{n + 1}") for n in range(3)]
+    v2 = destination(4, "v2", 1, endpoint(OTHER, "127.0.0.2:1"))
+    return route(destination(1, "v1", 1, *dead), v2, **rules)
+
+
+def test_all_are_ejected_if_all_fail_and_another_destination_gets_their_share() -> None:
+    """Those that most_ejected keeps have no client of theirs served."""
+
+    async def scenario(watching: Watching) -> None:
+        await watching.looks()
+        for slot in (10, 11):
+            fail(watching, 5, slot)
+        await watching.until(lambda: watching.said("most_ejected is 10%"), "one to be spared")
+        assert watching.healths() == ["ejected", "up", "up", "up"]  # the third takes connects
+        fail(watching, 5, 12)
+        await watching.until(lambda: watching.healths() == ["ejected"] * 3 + ["up"], "all out")
+        assert watching.shares() == [0, 1]
+
+    watched(three_beside_another(), scenario, passive=LONG)
+
+
+def test_and_stay_if_nobody_gets_their_share() -> None:
+    async def scenario(watching: Watching) -> None:
+        await watching.looks()
+        for slot in (10, 11, 12):
+            fail(watching, 5, slot)
+        await watching.until(lambda: "ejected" in watching.healths(), "one to be out")
+        await watching.looks(10)
+        assert watching.healths() == ["ejected", "up", "up", "up"]
+
+    watched(three_beside_another(on_unavailable=REJECT), scenario, passive=LONG)
 
 
 # --- the end of an ejection ---------------------------------------------------------------------
