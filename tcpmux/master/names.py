@@ -67,7 +67,8 @@ def _addresses(name: HostName, answer: object) -> tuple[Address, ...]:
 
 
 def without_addresses(config: Config, image: Image, known: Known) -> Iterator[str]:
-    """Of each destination with a name that has no address now: which, and what follows."""
+    """Of each destination with a name that has no address now, or none that can be used: which,
+    and what follows."""
     named = {
         (route.name, destination.name): destination
         for route in config.routes
@@ -78,10 +79,12 @@ def without_addresses(config: Config, image: Image, known: Known) -> Iterator[st
             if not row.unresolved or (route.name, row.name) not in named:
                 continue
             endpoints = named[route.name, row.name].endpoints
+            used = {str(endpoint.address) for endpoint in row.endpoints}
             names = [
                 str(endpoint)
                 for endpoint in dict.fromkeys(endpoints)
-                if isinstance(endpoint, HostName) and not known.get(endpoint)
+                if isinstance(endpoint, HostName)
+                and used.isdisjoint(map(str, known.get(endpoint, ())))
             ]
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
             then = "its other endpoints take its share"

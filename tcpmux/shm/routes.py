@@ -270,7 +270,7 @@ class _Builder:
             before.ramp if before else _first_ramp(rules, route.name in self.before.routes),
             rules,
             unresolved=sum(
-                not self.addresses.get(endpoint)
+                not _addresses_of(route, endpoint, self.addresses, self.loops)
                 for endpoint in set(destination.endpoints)
                 if isinstance(endpoint, HostName)
             ),

@@ -12,6 +12,7 @@ import yaml
 
 from tcpmux.config import Address, ConfigError, HostName, load
 from tcpmux.config.loops import is_local, left_out
+from tcpmux.master.names import Known, without_addresses
 from tcpmux.shm.routes import Names, build_image
 from tests.integration.routes import routes
 
@@ -159,6 +160,23 @@ def test_what_names_mean_is_left_out_where_it_leads_back(tmp_path: Path) -> None
         ["192.0.2.9:80", "192.0.2.1:1"],
         ["127.0.0.1:80", "192.0.2.9:80"],
     ]
+
+
+def test_a_name_of_which_nothing_is_left_gives_its_share_away(tmp_path: Path) -> None:
+    """As one that has no address, and that is said."""
+    destinations = [
+        {"name": "v1", "endpoints": ["name.test:80"]},
+        {"name": "v2", "endpoints": ["192.0.2.1:1"]},
+    ]
+    part: dict[str, object] = {"name": "a", "listen": ":80", "destinations": destinations}
+    config = load([written(tmp_path, part)])
+    known: Known = {HostName("name.test", 80): (Address.parse("127.0.0.1:80"),)}
+    loops = left_out(config, known)
+    image = build_image(config, {}, Names.new(lambda _: True), {}, 1, known, loops=loops)
+    lost, other = image.routes[0].destinations
+    assert (lost.endpoints, lost.effective_weight, other.effective_weight) == ((), 0, 1)
+    (text,) = without_addresses(config, image, known)
+    assert text == "a/v1: no address for name.test:80: the others get its share"
 
 
 def test_names_in_a_circle_are_left_out_until_there_is_none(tmp_path: Path) -> None:
