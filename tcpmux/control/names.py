@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,11 +20,50 @@ LOOKUP_TIME = 5.0  # s, for all new names of a reload
 MOST_TROUBLES = 50  # told to the page each second
 
 
+class _Telling:
+    """Tells the master what names mean: one request at a time, with all that is known by then. With
+    a thousand routes one takes a second, and after an outage a thousand names are back at once."""
+
+    def __init__(self, request: Callable[..., Awaitable[Any]]) -> None:
+        self._request = request
+        self._one_at_a_time = asyncio.Lock()
+        self._waiting: dict[str, list[str]] = {}
+        self._sending: asyncio.Task[dict[str, TcpmuxError]] | None = None  # what waits
+
+    async def tell(self, name: str, addresses: list[str]) -> None:
+        """Raises TcpmuxError if the master does not take them."""
+        self._waiting[name] = addresses
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send_waiting())
+        refused = await asyncio.shield(self._sending)
+        if name in refused:
+            raise refused[name]
+
+    async def _send_waiting(self) -> dict[str, TcpmuxError]:
+        async with self._one_at_a_time:
+            found, self._waiting, self._sending = self._waiting, {}, None
+            return await self._send(found)
+
+    async def _send(self, found: dict[str, list[str]]) -> dict[str, TcpmuxError]:
+        """Returns those that are refused. One that is must not take others with it."""
+        try:
+            await self._request("addresses", found=found)
+        except TcpmuxError as error:
+            if len(found) == 1:
+                return dict.fromkeys(found, error)
+            names = list(found)
+            half = len(names) // 2
+            first = await self._send({name: found[name] for name in names[:half]})
+            return first | await self._send({name: found[name] for name in names[half:]})
+        return {}
+
+
 class HostNames:
     """The names in use. aiodns is loaded with the first of them: most have none."""
 
     def __init__(self) -> None:
         self._master: MasterLink | None = None
+        self._telling: _Telling | None = None
         self._watch: Any = None  # NameWatch
         self._tasks = Tasks()
         self._following = asyncio.Lock()
@@ -33,6 +72,7 @@ class HostNames:
     def start(self, master: MasterLink, tell: Callable[[str], object] = lambda _: None) -> None:
         """tell: gets a line for each fault in here."""
         self._master = master
+        self._telling = _Telling(master.request)
         self._tasks = Tasks(tell)
 
     async def close(self) -> None:
@@ -109,8 +149,8 @@ class HostNames:
 
     async def _tell(self, name: HostName, addresses: Sequence[Address]) -> None:
         """Raises TcpmuxError if the master does not take them."""
-        assert self._master is not None
-        await self._master.request("addresses", found={str(name): list(map(str, addresses))})
+        assert self._telling is not None
+        await self._telling.tell(str(name), list(map(str, addresses)))
 
     async def _say(self, level: int, text: str) -> None:
         """In the master's log, and so among the events; without a master in our own."""
