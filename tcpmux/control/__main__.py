@@ -82,7 +82,8 @@ def main() -> int:
     identity = Identity(__version__, config, path, rules)
     # What has been made by now stays; the collector need not look at it again and again.
     gc.freeze()
-    gc.set_threshold(50_000)
+    # Checks leave circles behind, and those of TLS are large: so many objects are some 20 MB.
+    gc.set_threshold(4_000, 10, 100)
     http = None if options.http_fd is None else socket.socket(fileno=options.http_fd)
     master = socket.socket(fileno=options.master_fd)
     control = Control(

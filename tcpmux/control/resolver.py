@@ -358,7 +358,7 @@ def _why_not(data: pycares.SRVRecordData) -> str:
 
 
 def _shown(target: object) -> str:
-    return printable(str(target))[:80]
+    return printable(str(target))[:80] or '"."'
 
 
 def _unusable(text: str) -> str:

@@ -301,8 +301,10 @@ def test_a_dot_as_target_means_that_there_is_no_service(dns: DnsServer) -> None:
 
 def test_a_target_that_is_no_host_name_is_left_out(dns: DnsServer) -> None:
     dns.set_a("a.test", "192.0.2.1")
-    dns.set_srv("_shop._tcp.test", (0, 1, 80, "10.0.0.1"), (0, 1, 80, "a.test"))
-    assert "is no host name" in found(SERVICE, dns).notes[0]
+    dns.set_srv("_shop._tcp.test", (0, 1, 80, "10.0.0.1"), (0, 1, 80, ""), (0, 1, 80, "a.test"))
+    notes = "\n".join(found(SERVICE, dns).notes)
+    assert "10.0.0.1 is no host name" in notes
+    assert 'target "." is no host name' in notes
 
 
 def test_the_number_of_targets_is_bounded_loudly(dns: DnsServer) -> None:
