@@ -42,6 +42,7 @@ FIELDS = Path("build/generated/fields.rows")
 COMPILER = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
 
 MODULES = {
+    "tcpmux._privileges": ["privileges.c"],
     "tcpmux.shm._shm": ["route_table.c", "pick.c", "trust.c", "commons.c"],
     "tcpmux.shm._readings": [],
     "tcpmux.worker._limits": ["commons.c", "trust.c"],

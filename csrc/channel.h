@@ -27,6 +27,8 @@
  *                      UNLINED  there is no line to worker `listener` any more
  *                      GREW     it has many more connections than when it last said so
  *                      LOOPED   on `listener` came a connection that had been in its route
+ *                      DENIED   this user may not connect to the UNIX socket that is the endpoint
+ *                               with counter slot `listener`
  *                      OFFER    the answer to CLAIM; `value` = the next place, 0 = that was all
  *   guardian -> master DIED     the worker, with wait status `value`
  *                      PRESENCE of the worker is `value` now (enum tm_presence)
@@ -71,6 +73,7 @@ enum tm_message_type {
     TM_MESSAGE_QUIT,
     TM_MESSAGE_LOOPED,
     TM_MESSAGE_RENEWED,
+    TM_MESSAGE_DENIED,
 };
 
 #define TM_GIVE_ALL UINT64_MAX

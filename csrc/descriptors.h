@@ -29,6 +29,9 @@ bool tm_descriptors_claim(struct tm_descriptors *all, int fd);
 int tm_descriptors_next(const struct tm_descriptors *all, int from);
 void tm_descriptors_free(struct tm_descriptors *all);
 
+/* How many are open in this process; 0 = not known (Linux 6.2 counts them). */
+uint32_t tm_descriptors_count(void);
+
 /* What it is, whatever a record says of it. */
 bool tm_is_socket(int fd);
 /* AF_INET, AF_INET6 or AF_UNIX of a connection's socket; -1: it is none. */

@@ -43,7 +43,7 @@
 #include "route_table.h"
 
 #define TM_LIVE_MAGIC 0x6576696c78757463ull /* "ctuxlive", little endian */
-#define TM_LIVE_FORMAT 7u
+#define TM_LIVE_FORMAT 8u
 
 #define TM_BUFFER_SIZE 65536u /* bytes of one recv; at most TM_PIPE_MIN, so that any rest fits a pipe */
 #define TM_MAX_LISTENING (TM_MAX_LISTENERS * TM_MAX_SHARDS)
@@ -225,6 +225,7 @@ struct tm_live {
     uint32_t listening_count;    /* places of listening[] in use, free ones among them */
     _Atomic uint32_t ending; /* why this life ends by itself (enum tm_ending); 0 = it does not */
     _Atomic int32_t guardian_pid;
+    _Atomic uint32_t descriptors; /* open in this worker a second ago; 0 = the kernel does not say */
     _Atomic uint32_t masters; /* that have taken this worker over; its guardian greets each */
     uint32_t builds; /* times that a guardian has become the next build */
     _Atomic uint32_t presence; /* enum tm_presence */
@@ -484,6 +485,14 @@ static inline int32_t tm_live_guardian_pid(const struct tm_live *live)
 static inline void tm_live_set_guardian_pid(struct tm_live *live, int32_t pid)
 {
     atomic_store_explicit(&live->guardian_pid, pid, memory_order_relaxed);
+}
+static inline uint32_t tm_live_descriptors(const struct tm_live *live)
+{
+    return atomic_load_explicit(&live->descriptors, memory_order_relaxed);
+}
+static inline void tm_live_set_descriptors(struct tm_live *live, uint32_t count)
+{
+    atomic_store_explicit(&live->descriptors, count, memory_order_relaxed);
 }
 static inline uint32_t tm_live_masters(const struct tm_live *live)
 {

@@ -231,12 +231,12 @@ void tm_sock_local(int fd, struct tm_peer *local)
         tm_peer_from(local, &address);
 }
 
-bool tm_sock_same_user(int fd)
+bool tm_sock_peer_is(int fd, uid_t uid)
 {
     struct ucred peer;
     socklen_t size = sizeof(peer);
     return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
-           (peer.uid == 0 || peer.uid == geteuid());
+           (peer.uid == 0 || peer.uid == uid);
 }
 
 bool tm_sock_local_failure(int error)

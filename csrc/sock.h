@@ -83,8 +83,8 @@ bool tm_sock_is_connection(int fd, struct tm_peer *peer);
 /* True for failures of this host, which say nothing about the endpoint. */
 bool tm_sock_local_failure(int error);
 
-/* The process at the other end of a UNIX connection has our user id, or root's. */
-bool tm_sock_same_user(int fd);
+/* The process that made a UNIX connection runs as this user, or as root. */
+bool tm_sock_peer_is(int fd, uid_t uid);
 
 void tm_peer_from(struct tm_peer *peer, const struct tm_address *address);
 /* The own address of a socket. Of one that was reset the kernel has given up the port: 0 then. */

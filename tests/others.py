@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+NOBODY = 65534  # as whom all but the master run, if root runs the tests
 OTHER = 4242  # a user and a group that nobody has
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
@@ -37,3 +38,20 @@ def as_other(act: Callable[[], object], uid: int = OTHER) -> Iterator[int]:
         os.close(ready)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def why_unreachable() -> str:
+    """Why user nobody could not run this interpreter and this checkout; "" = it can."""
+    if os.geteuid() != 0:
+        return ""
+    import sys
+
+    import tcpmux
+    from tcpmux.privileges import User, unreachable
+
+    path = unreachable(User(NOBODY, NOBODY), [sys.executable, os.__file__, tcpmux.__file__])
+    return f"user nobody may not read {path}" if path else ""
+
+
+# An upgrade has the processes of user nobody become the build that is installed.
+needs_reachable = pytest.mark.skipif(bool(why_unreachable()), reason=why_unreachable() or "-")

@@ -9,6 +9,7 @@ import click
 
 from tcpmux.cli.output import plural, say, say_json, show_place
 from tcpmux.cli.run import config_option, endpoint_option
+from tcpmux.errors import printable
 
 if TYPE_CHECKING:
     from tcpmux.config import Config, Problem
@@ -44,12 +45,30 @@ def check(config: tuple[str, ...], endpoints: tuple[str, ...], as_json: bool) ->
                 say(str(problem), err=True)
                 show_place(problem)
         return error.exit_code
+    _warn_of_user(found)
     names = _look_up(found)
     if as_json:
         say_json(_as_json(found, names))
     else:
         _print(found, names, ", ".join(config))
     return 0
+
+
+def _warn_of_user(found: Config) -> None:
+    """What a start would refuse or could not reach, as far as this user can tell."""
+    from tcpmux.privileges import UserError, denied_sockets, resolve
+
+    try:
+        user = resolve(found.user, found.group)
+    except UserError as error:
+        say(f"warning: {error}", err=True)
+        return
+    for path in denied_sockets(user, found.unix_endpoints):
+        say(
+            f"warning: user {user.name} may not connect to unix:{printable(path)}: connections to "
+            "that endpoint will fail",
+            err=True,
+        )
 
 
 def _plain(problems: tuple[Problem, ...]) -> list[dict[str, Any]]:

@@ -342,6 +342,8 @@ def _merge(
         dns_servers=tuple(setting("dns").servers),
         warnings=tuple(warnings),
         access_log=_access_log(setting("access_log")),
+        user=setting("user"),
+        group=setting("group"),
     )
 
 

@@ -211,6 +211,21 @@ class Config:
     dns_servers: tuple[Address, ...] = ()  # none = those of the host
     warnings: tuple[Problem, ...] = ()
     access_log: AccessLog | None = None
+    user: str = ""  # name or number; "" = the default
+    group: str = ""
+
+    @property
+    def unix_endpoints(self) -> list[str]:
+        """Paths of the endpoints that are UNIX sockets."""
+        return sorted(
+            {
+                endpoint.path
+                for route in self.routes
+                for destination in route.destinations
+                for endpoint in destination.endpoints
+                if isinstance(endpoint, Address) and endpoint.path
+            }
+        )
 
     @property
     def host_names(self) -> frozenset[HostName]:

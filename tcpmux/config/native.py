@@ -52,6 +52,9 @@ def _lines(config: Config) -> Iterator[str]:
         yield f"busy_poll: {config.busy_poll or 'off'}"
     if config.drain_timeout != _DEFAULTS.drain_timeout:
         yield f"drain_timeout: {format_duration(config.drain_timeout)}"
+    for key, account in (("user", config.user), ("group", config.group)):
+        if account:
+            yield f"{key}: {account if account.isdecimal() else scalar(account)}"
     yield from _mapping("admin", _admin(config))
     yield from _mapping("access_log", _access_log(config))
     if config.dns_servers:

@@ -47,6 +47,7 @@ from tcpmux.config.values import (
 
 MAX_WEIGHT = 1_000_000
 MAX_WORKERS = 64
+MAX_ID = (1 << 32) - 2  # of a user or a group; the one beyond means none
 MAX_BUSY_POLL = 10_000  # us
 MAX_ENDPOINT_WEIGHT = 100
 MAX_DESTINATIONS = 64  # of a route
@@ -85,6 +86,18 @@ def _busy_poll(value: Any) -> int | None:
             f"expected auto, off or 1..{MAX_BUSY_POLL} (microseconds), got {unlike_number(value)}"
         )
     return value
+
+
+def _account(value: Any) -> str:
+    """The name or the number of a user or a group."""
+    if type(value) is int and 0 <= value <= MAX_ID:
+        return str(value)
+    is_name = isinstance(value, str) and re.fullmatch(
+        r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,254}[$]?", value, re.ASCII
+    )
+    if is_name and (not value.isdecimal() or int(value) <= MAX_ID):
+        return str(value)
+    raise ValueError(f"expected a name or 0..{MAX_ID}, got {describe(value)}")
 
 
 def _listen_address(value: Any) -> list[Address]:
@@ -151,6 +164,8 @@ def _log_buffer(value: Any) -> int:
 def _log_path(value: Any) -> str:
     if value in LOG_TARGETS:
         return str(value)
+    if value in ("/dev/stdout", "/dev/stderr"):  # as containers have it; no files of their own
+        return str(value).removeprefix("/dev/")
     if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
         raise ValueError(
             f"expected an absolute path or one of {', '.join(LOG_TARGETS)}, got {describe(value)}"
@@ -361,6 +376,11 @@ class DnsModel(Strict):
     )
 
 
+ACCOUNT_SCHEMA: dict[str, Any] = {
+    "anyOf": [{"type": "string"}, {"type": "integer", "minimum": 0, "maximum": MAX_ID}]
+}
+
+
 class FileModel(Strict):
     workers: Annotated[
         int | None,
@@ -400,6 +420,14 @@ class FileModel(Strict):
         default=45.0,
         description="How long a stop waits for open connections: 0s..7d. What is open then is "
         "reset.",
+    )
+    user: Annotated[str, BeforeValidator(_account), WithJsonSchema(ACCOUNT_SCHEMA)] = Field(
+        default="",
+        description="The user that everything but the master runs as; default nobody, if tcpmux "
+        "is started as root. Else it is the one who started it.",
+    )
+    group: Annotated[str, BeforeValidator(_account), WithJsonSchema(ACCOUNT_SCHEMA)] = Field(
+        default="", description="Its group; default the primary one of the user."
     )
     admin: AdminModel = AdminModel()
     access_log: Annotated[

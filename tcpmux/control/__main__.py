@@ -1,4 +1,4 @@
-"""`python -m tcpmux.control`: how the master starts the control process. Not for the shell."""
+"""The program tcpmux.control, which the master starts (tcpmux/programs.py)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import gc
 import logging
 import signal
 import socket
+import struct
 import sys
 
 from tcpmux.logs import begin_log
@@ -48,9 +49,10 @@ def main() -> int:
     options = parse_arguments(sys.argv[1:])
     begin_log()
     logging.getLogger("aiohttp.server").addFilter(_is_fault)
-    from tcpmux import __version__
+    from tcpmux import __version__, programs
+    from tcpmux.control.ahead import load_all
     from tcpmux.control.connections import Connections
-    from tcpmux.control.door import Rules
+    from tcpmux.control.door import Rules, read_token
     from tcpmux.control.event_log import EventLog
     from tcpmux.control.health import Health
     from tcpmux.control.metrics import Metrics
@@ -77,7 +79,10 @@ def main() -> int:
     )
     admin = socket.socket(fileno=options.admin_fd)
     config = [path for paths in options.config for path in paths]
-    rules = Rules(options.http_address, tuple(options.http_host), options.token_file)
+    # Of who made the socket, a master.
+    owner = struct.unpack("3i", admin.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+    token = read_token(options.token_file)
+    rules = Rules(options.http_address, tuple(options.http_host), token, owner)
     path = options.admin_path or str(admin.getsockname())
     identity = Identity(__version__, config, path, rules)
     # What has been made by now stays; the collector need not look at it again and again.
@@ -86,12 +91,10 @@ def main() -> int:
     gc.set_threshold(4_000, 10, 100)
     http = None if options.http_fd is None else socket.socket(fileno=options.http_fd)
     master = socket.socket(fileno=options.master_fd)
+    load_all()
+    programs.drop()
     control = Control(
         admin, master, readings, identity, http, master_pid=lambda: view.table.master_pid
     )
     asyncio.run(control.serve())
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -42,11 +42,13 @@ class Forbidden(Exception):
 @dataclass(frozen=True, slots=True)
 class Rules:
     """For requests over TCP. address: IP:port as configured. hosts: more names for it, lower
-    case. token_file: "" = none."""
+    case. token: what requests must carry; None = nothing, "" = it could not be read. owner: who may
+    do all over the UNIX socket, besides root."""
 
     address: str = ""
     hosts: tuple[str, ...] = ()
-    token_file: str = ""
+    token: str | None = None
+    owner: int = field(default_factory=os.geteuid)
 
 
 def who(request: web.Request, rules: Rules) -> str:
@@ -57,20 +59,20 @@ def who(request: web.Request, rules: Rules) -> str:
     if sock is None:
         raise Forbidden(403, "the connection is gone")
     if sock.family == socket.AF_UNIX:
-        return _local_user(sock)
+        return _local_user(sock, rules.owner)
     _check_host(request, rules)
     _check_origin(request)
     if request.path == "/" or request.path.startswith("/static/"):
         return ""  # the page itself tells nothing; it asks for the token
-    _check_token(request, rules.token_file)
+    _check_token(request, rules.token)
     return f"{request.remote} over HTTP"
 
 
-def _local_user(sock: Any) -> str:
+def _local_user(sock: Any, owner: int) -> str:
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, uid, _ = struct.unpack("3i", raw)
-    if uid not in (0, os.geteuid()):
-        raise Forbidden(403, f"user {uid} may not: tcpmux belongs to user {os.geteuid()}")
+    if uid not in (0, owner):
+        raise Forbidden(403, f"user {uid} may not: tcpmux belongs to user {owner}")
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -109,13 +111,19 @@ def _check_origin(request: web.Request) -> None:
         raise Forbidden(403, "a request from another site")
 
 
-def _check_token(request: web.Request, path: str) -> None:
+def read_token(path: str) -> str | None:
+    """For Rules. None: there is no such file to be read."""
     if not path:
-        return
+        return None
     try:
-        token = read_file(path, 4096).data.decode("ascii").strip()
+        return read_file(path, 4096).data.decode("ascii").strip()
     except (Unreadable, ValueError):
-        token = ""
+        return ""
+
+
+def _check_token(request: web.Request, token: str | None) -> None:
+    if token is None:
+        return
     if not token:
         raise Forbidden(403, "the token file can't be read: nobody may come in over HTTP")
     kind, _, given = request.headers.get("Authorization", "").partition(" ")

@@ -1,4 +1,4 @@
-"""`python -m tcpmux.control.lookup`: how a master that starts learns what host names mean.
+"""The program tcpmux.control.lookup: how a master that starts learns what host names mean.
 
 A program of its own, so that nothing of it is ever in the master. In: {"names": [...],
 "servers": [...], "seconds": 5}, on standard input. Out: {"name:80": {"addresses":
@@ -14,8 +14,12 @@ import sys
 
 
 def main() -> int:
+    from tcpmux import programs
+    from tcpmux.control.ahead import load_all
     from tcpmux.control.resolver import look_up_all, parse_name
 
+    load_all()
+    programs.drop()
     asked = json.load(sys.stdin)
     names = [parse_name(name) for name in asked["names"]]
     found = asyncio.run(look_up_all(names, asked["servers"], asked["seconds"]))
@@ -27,7 +31,3 @@ def main() -> int:
     }
     print(json.dumps(answer))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

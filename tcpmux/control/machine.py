@@ -1,22 +1,11 @@
-"""What only the kernel knows of an instance: open descriptors, queues of connections that wait
+"""What only the kernel knows of an instance: queues of connections that wait
 to be accepted. Runs in control."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 from tcpmux import sock_diag
-
-
-def descriptors(pid: int) -> int:
-    """How many a process has open; 0 if that can't be seen."""
-    path = f"/proc/{pid}/fd"
-    try:
-        # Linux 6.2 counts them for us.
-        return os.stat(path).st_size or len(os.listdir(path))
-    except OSError:
-        return 0
 
 
 def accept_queues(ports: Iterable[int]) -> dict[tuple[str, int], tuple[int, int]]:

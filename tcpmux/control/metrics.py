@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from tcpmux.control.machine import accept_queues, descriptors
+from tcpmux.control.machine import accept_queues
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
 from tcpmux.shm._shm import CLOSE_REASONS, PICK_REASONS, WORKER_COUNTERS, Live, counter_rows
 from tcpmux.shm.image import (
@@ -423,7 +423,7 @@ class Metrics:
         put("tcpmux_worker_connections_limit", "gauge", "It can have.", lambda w: w.capacity)
         put("tcpmux_worker_starts_total", "counter", "Lives of it.", lambda w: w.starts)
         put("tcpmux_worker_pipes", "gauge", "Pipes it has.", lambda w: w.pipes)
-        put("tcpmux_worker_open_fds", "gauge", "Open descriptors.", lambda w: descriptors(w.pid))
+        put("tcpmux_worker_open_fds", "gauge", "Open descriptors.", lambda w: w.descriptors)
         put(
             "tcpmux_worker_log_dropped_total",
             "counter",

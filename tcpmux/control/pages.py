@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class File:
     headers: dict[str, str]
 
 
+@cache
 def load() -> dict[str, File]:
     """By path below the page's directory. Files come with the package: OSError is a fault."""
     found = {}

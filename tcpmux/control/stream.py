@@ -17,7 +17,6 @@ from typing import Any
 
 from tcpmux.control.event_log import EventLog
 from tcpmux.control.health import Health
-from tcpmux.control.machine import descriptors
 from tcpmux.control.names import HostNames
 from tcpmux.shm import stats
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
@@ -146,7 +145,7 @@ class Stream:
             "time": time.time(),
             "generation": generation,
             "workers": [
-                {**stats.worker(live), "fds": descriptors(live.pid)}
+                {**stats.worker(live), "fds": live.descriptors}
                 for live in self._view.lives
                 if live.guardian_pid
             ],

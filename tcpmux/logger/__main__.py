@@ -1,4 +1,4 @@
-"""`python -m tcpmux.logger`: how the master starts the log process. Not for the shell.
+"""The program tcpmux.logger, which the master starts (tcpmux/programs.py).
 
 SIGTERM   writes what there is, and ends
 SIGUSR1   opens the file again
@@ -11,10 +11,13 @@ import fcntl
 import logging
 import os
 import signal
+import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable
 
+from tcpmux import programs
 from tcpmux.logger.lines import Line, writer
 from tcpmux.logger.source import Source
 from tcpmux.logger.targets import Target, open_target
@@ -91,13 +94,19 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--path", required=True)
     parser.add_argument("--format", required=True)
     parser.add_argument("--interval", type=float, default=0.0)
+    parser.add_argument("--link-fd", type=int, required=True)
+    parser.add_argument("--file-fd", type=int, default=-1)
     return parser.parse_args(arguments)
 
 
-def _take_over(fd: int) -> bool:
+def _own_file(fd: int) -> int:
+    """Of the same memory, for a lock: the region's open file is shared by all processes."""
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+
+
+def _take_over(own: int) -> bool:
     """Waits until the log process before this one has ended: only one may take entries. False if
-    told to end meanwhile. The lock is on an open file of our own: the region's is shared by all."""
-    own = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+    told to end meanwhile. own: of _own_file()."""
     while True:
         try:
             fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -126,6 +135,15 @@ def _is_orphan(view: View, master: int) -> bool:
     )
 
 
+def _reopen(target: Target) -> None:
+    try:
+        target.reopen()
+    except OSError as error:
+        log.error(  # noqa: TRY400
+            "the access log is not opened again, lines go where they went: %s", error.strerror
+        )
+
+
 def main() -> int:
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
@@ -135,11 +153,15 @@ def main() -> int:
     setproctitle("tcpmux: log")
     options = parse_arguments(sys.argv[1:])
     begin_log()
-    if not _take_over(options.live_fd[0]):
+    own = _own_file(options.live_fd[0])
+    view = View(options.table_fd, options.live_fd, writable=True)
+    link = socket.socket(fileno=options.link_fd)
+    source, target = Source(view), open_target(options.path, options.file_fd, link)
+    traceback.format_stack()  # loads what a fault would be told with
+    programs.drop()
+    if not _take_over(own):
         return 0
     master = os.getppid()
-    view = View(options.table_fd, options.live_fd, writable=True)
-    source, target = Source(view), open_target(options.path)
     source.forget_dropped()
     written = Log(source, target, writer(options.format), options.interval)
     wait = SHORTEST
@@ -150,12 +172,8 @@ def main() -> int:
             break
         if found == signal.SIGUSR1:
             written.step()
-            target.reopen()
+            _reopen(target)
     deadline = time.monotonic() + LAST_WORDS
     while written.step() and time.monotonic() < deadline:
         pass
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

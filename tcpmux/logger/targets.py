@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
+from tcpmux.log_file import open_log
+
 log = logging.getLogger("tcpmux.log")
 
 SYSLOG = "/dev/log"
@@ -22,30 +24,46 @@ class Target(Protocol):
         """Blocks until all lines are written. Raises OSError; some may have been written."""
 
     def reopen(self) -> None:
-        """As a file that was moved away wants it."""
+        """As a file that was moved away wants it. Raises OSError, and goes on as before."""
 
 
 class File:
-    """Appends to a file. Opened at the first write, and again after an error."""
+    """Appends to a file. link: over which the master sends a descriptor of it for each reopen();
+    fd: the first of them. Without a descriptor it is opened here."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, fd: int = -1, link: socket.socket | None = None) -> None:
         self._path = path
-        self._fd = -1
+        self._fd = fd
+        self._link = None if fd < 0 else link
 
     def write(self, lines: Sequence[str]) -> None:
         if self._fd < 0:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            self._fd = os.open(self._path, flags, 0o640)
-        try:
-            write_all(self._fd, lines)
-        except OSError:
-            self.reopen()
-            raise
+            self._fd = open_log(self._path)
+        write_all(self._fd, lines)
 
     def reopen(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd = open_log(self._path) if self._link is None else _received(self._link)
+        if fd >= 0:
+            if self._fd >= 0:
+                os.close(self._fd)
+            self._fd = fd
+
+
+def _received(link: socket.socket) -> int:
+    """The last descriptor that came; -1 = none."""
+    link.setblocking(False)  # recv_fds() passes no flags on
+    last = -1
+    while True:
+        try:
+            data, fds, _, _ = socket.recv_fds(link, 16, 1)
+        except OSError:
+            return last
+        if not data and not fds:
+            return last
+        for fd in fds:
+            if last >= 0:
+                os.close(last)
+            last = fd
 
 
 class Stream:
@@ -97,8 +115,8 @@ def write_all(fd: int, lines: Sequence[str]) -> None:
         data = data[os.write(fd, data) :]
 
 
-def open_target(path: str) -> Target:
-    """By what the configuration says."""
+def open_target(path: str, fd: int = -1, link: socket.socket | None = None) -> Target:
+    """By what the configuration says. fd, link: as of File."""
     if path == "stdout":
         return Stream(sys.stdout.fileno())
     if path == "stderr":
@@ -106,4 +124,4 @@ def open_target(path: str) -> Target:
     if path in ("syslog", "journal"):
         journal = path == "journal"
         return Datagrams(JOURNAL if journal else SYSLOG, journal=journal)
-    return File(path)
+    return File(path, fd, link)

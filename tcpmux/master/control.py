@@ -19,6 +19,7 @@ from tcpmux.config import ConfigError
 from tcpmux.errors import TcpmuxError
 from tcpmux.frames import FrameError, Inbox, Outbox, packed
 from tcpmux.master.program import END_TIME, Arguments, Program
+from tcpmux.privileges import User
 
 log = logging.getLogger("tcpmux.master")
 
@@ -173,8 +174,8 @@ class ControlLink:
 class ControlProcess(Program):
     """The control process and the link to it. arguments: as of Program."""
 
-    def __init__(self, arguments: Callable[[], Arguments | None]) -> None:
-        super().__init__("control", "tcpmux.control", arguments)
+    def __init__(self, user: User, arguments: Callable[[], Arguments | None]) -> None:
+        super().__init__("control", "tcpmux.control.__main__", user, arguments)
         self._link: ControlLink | None = None
         self._end_by = 0.0  # monotonic; once it has closed the link
 

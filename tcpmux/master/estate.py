@@ -29,6 +29,7 @@ from typing import Any
 from tcpmux.errors import TcpmuxError
 from tcpmux.master.held import Held, is_called, is_own_child
 from tcpmux.master.places import user_name
+from tcpmux.privileges import User, oneself
 from tcpmux.processes import (
     CREDENTIALS,
     Sender,
@@ -85,6 +86,12 @@ class Estate:
     addresses: dict[int, str] = field(default_factory=dict)  # of listeners, by id
     events: list[dict[str, Any]] = field(default_factory=list)  # of events.py
     pidfds: dict[int, tuple[int, int]] = field(default_factory=dict)
+    user: str = ""  # of privileges.User; "" = the master's
+
+    @property
+    def runs_as(self) -> User:
+        """As whom all processes but the master run."""
+        return User.parse(self.user) if self.user else oneself()
 
     @property
     def _single(self) -> tuple[int, ...]:
@@ -328,14 +335,17 @@ def _enter(estate: Estate, answer: _Answer, line: socket.socket) -> None:
     number, sender = answer.first, answer.sender
     if sender is None or number >= len(estate.lives) or number in estate.workers:
         raise NoAnswer
-    if sender.uid != os.geteuid():
+    own = User(sender.uid, sender.gid)
+    # Root made the takeover socket, and nobody gets at it but who was given it: so a root may take
+    # over whatever user answers there, and all have to be the same.
+    if (own != estate.runs_as) if estate.user else os.geteuid() not in (0, sender.uid):
         raise Occupied(
-            f"a worker of the instance to be taken over runs as {user_name(sender.uid)}: stop it "
-            "first (tcpmux stop)"
+            f"a worker of the instance to be taken over runs as {own}: stop it first (tcpmux stop)"
         )
     held = Held.sender(sender, sender.uid)
     if held is None:
         raise NoAnswer
+    estate.user = own.text
     estate.workers[number] = (0, held.pid, line.detach())
     estate.pidfds[number] = (-1, held.pidfd)
 
@@ -363,12 +373,11 @@ def _missing(lives: Iterable[Live], estate: Estate) -> list[Live]:
         live
         for live in lives
         if live.worker not in estate.workers
-        and (_is_there(live.guardian_pid, "guardian") or _is_there(live.pid, "worker"))
+        and any(
+            is_alive(pid) and is_called(pid, name, estate.runs_as.uid) is not False
+            for pid, name in ((live.guardian_pid, "guardian"), (live.pid, "worker"))
+        )
     ]
-
-
-def _is_there(pid: int, name: str) -> bool:
-    return is_alive(pid) and is_called(pid, name, os.geteuid()) is not False
 
 
 def _claim_others(path: str, estate: Estate, wanting: Callable[[], bool], deadline: float) -> None:

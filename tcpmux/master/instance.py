@@ -19,6 +19,7 @@ from tcpmux.master.limits import raise_nofile, shard_count, usable_cpus, worker_
 from tcpmux.master.listeners import Listeners, bind_unix
 from tcpmux.master.port_guard import ListenError
 from tcpmux.master.workers import Workers
+from tcpmux.privileges import User
 from tcpmux.shm._shm import Commons, Live, Table
 
 log = logging.getLogger("tcpmux.master")
@@ -45,8 +46,8 @@ class Instance:
     lock: int  # descriptor
     is_new: bool  # nothing is published or running yet
     leaving: list[int]  # pids of another build's workers, which drain by themselves
+    user: User  # as whom its processes run
     events: list[dict[str, Any]] = field(default_factory=list)  # of the master before this one
-    uid: int = field(default_factory=os.geteuid)  # as whom its processes run
 
     def estate(self) -> Estate:
         """All of it, for the next master."""
@@ -71,6 +72,7 @@ class Instance:
                 if worker.line.socket is not None
             },
             lock=self.lock,
+            user=self.user.text,
             admin_path=self.admin.path,
             addresses={
                 listener.id: str(address) for address, listener in self.listeners.by_address.items()
@@ -89,8 +91,9 @@ def wanted_workers(config: Config, most: int) -> int:
     return min(config.workers or usable_cpus().workers, most)
 
 
-def make(config: Config) -> Instance:
-    """A new instance: nothing is bound yet but its own sockets. Raises TcpmuxError."""
+def make(config: Config, user: User) -> Instance:
+    """A new instance: nothing is bound yet but its own sockets. user: as whom its processes are to
+    run. Raises TcpmuxError."""
     nofile = raise_nofile()
     cpus = usable_cpus()
     shards = shard_count(config.workers or cpus.workers, len(cpus.numbers), nofile)
@@ -111,7 +114,7 @@ def make(config: Config) -> Instance:
     admin = _bind_admin(config.admin.socket, socket.SOCK_STREAM)
     takeover = _bind_admin(config.admin.socket + estates.SUFFIX, socket.SOCK_SEQPACKET)
     keepsakes = takeover.socket.fileno(), admin.socket.fileno()
-    workers = Workers((table, commons), lives, limits, cpus.to_pin, keepsakes)
+    workers = Workers((table, commons), lives, limits, cpus.to_pin, keepsakes, user)
     workers.want(count)
     return Instance(
         table,
@@ -124,6 +127,7 @@ def make(config: Config) -> Instance:
         lock,
         True,
         [],
+        user,
     )
 
 
@@ -137,7 +141,7 @@ def resume(config: Config, estate: Estate) -> Instance:
     listeners = Listeners(table.shard_count)
     limits = worker_limits(nofile, len(estate.listeners))
     keepsakes = estate.takeover, estate.admin
-    workers = Workers((table, commons), lives, limits, usable_cpus().to_pin, keepsakes)
+    workers = Workers((table, commons), lives, limits, usable_cpus().to_pin, keepsakes, estate.runs_as)
     workers.want(table.worker_count)
     _, image = table.read()
     addresses = {row.id: Address.parse(str(row.address)) for row in image.listeners}
@@ -158,6 +162,7 @@ def resume(config: Config, estate: Estate) -> Instance:
         estate.lock,
         False,
         [],
+        estate.runs_as,
         estate.events,
     )
 
@@ -176,7 +181,7 @@ def _succeed(config: Config, estate: Estate) -> Instance:
         os.close(fd)
         with suppress(FileNotFoundError):
             os.unlink(path)
-    instance = make(config)
+    instance = make(config, estate.runs_as)
     instance.listeners.adopt(estate.listeners, _bound_addresses(estate))
     for number, (_, pid, line) in estate.workers.items():
         os.close(line)  # without a master, SIGTERM means drain

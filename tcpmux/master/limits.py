@@ -26,6 +26,9 @@ class WorkerLimits:
 
 def raise_nofile() -> int:
     """Raises RLIMIT_NOFILE to its hard limit, as proxies do; returns the limit in force."""
+    # Of processes as well: those of an unprivileged user are counted, root's are not.
+    _, most = resource.getrlimit(resource.RLIMIT_NPROC)
+    resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

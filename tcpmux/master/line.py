@@ -19,6 +19,7 @@ from tcpmux.master.held import Held
 from tcpmux.processes import Sender, close_all, identify_senders, receive
 from tcpmux.shm._shm import ABSENT, HANGING, PRESENCES, PRESENT, Live
 from tcpmux.worker.process import (
+    DENIED,
     DIED,
     FULL,
     GREW,
@@ -40,7 +41,7 @@ log = logging.getLogger("tcpmux.master")
 _EVENT = {"event": "worker"}
 
 # Sent by the worker itself; all else on the line is its guardian's.
-BY_WORKER = (SEEN, REMOVED, STARTED, FULL, ROOM, SYNCED, UNLINED, GREW, OFFER)
+BY_WORKER = (SEEN, REMOVED, STARTED, FULL, ROOM, SYNCED, UNLINED, GREW, OFFER, LOOPED, DENIED)
 
 
 def describe_exit(status: int) -> str:
@@ -160,6 +161,7 @@ class Worker:
     in_order: bool = False  # it has all that it was told, or is about to
     lines: set[int] = field(default_factory=set)  # workers it has a line to
     grew: bool = False  # it has said so
+    denied: int | None = None  # counter slot of an endpoint that does not let it in
     looped: int | None = None  # listener on which it has met with a loop, not told yet
     removed: set[int] = field(default_factory=set)  # listeners it has told to have closed
     started: float = 0.0  # monotonic, s
@@ -220,28 +222,35 @@ class Worker:
             if sender is not None:
                 self._heard_of(kind, sender)
                 sender.close()
-            if kind == REMOVED:
-                self.removed.add(listener)
-            elif kind == GREW:
-                self.grew = True
-            elif kind == LOOPED:
-                self.looped = listener
-            elif kind == SYNCED:
-                self.answered = value
-            elif kind == UNLINED:
-                self.uncertain, self.in_order = True, False
-            elif kind == RENEWED:
-                log.error(
-                    "worker %d: its shared memory was corrupt and has ended its lives at their "
-                    "start; it begins anew, and %d connections are lost",
-                    self.id,
-                    value,
-                    extra=_EVENT,
-                )
-            elif kind in (FULL, ROOM, DIED, STARTED, PRESENCE):
+            if kind in (FULL, ROOM, DIED, STARTED, PRESENCE):
                 self._note(kind, value)
                 changed = True
+            else:
+                self._write_down(kind, listener, value)
         return changed
+
+    def _write_down(self, kind: int, listener: int, value: int) -> None:
+        """What is looked at when its time has come."""
+        if kind == REMOVED:
+            self.removed.add(listener)
+        elif kind == GREW:
+            self.grew = True
+        elif kind == DENIED:
+            self.denied = listener
+        elif kind == LOOPED:
+            self.looped = listener
+        elif kind == SYNCED:
+            self.answered = value
+        elif kind == UNLINED:
+            self.uncertain, self.in_order = True, False
+        elif kind == RENEWED:
+            log.error(
+                "worker %d: its shared memory was corrupt and has ended its lives at their "
+                "start; it begins anew, and %d connections are lost",
+                self.id,
+                value,
+                extra=_EVENT,
+            )
 
     def _heard_of(self, kind: int, sender: Sender) -> None:
         """Holds who sends: the number in a message, and those in its region, are its own word."""

@@ -15,6 +15,7 @@ from typing import Any
 from tcpmux import programs
 from tcpmux.config import Address, Config, HostName
 from tcpmux.config.address import parse_endpoint
+from tcpmux.privileges import User
 from tcpmux.shm.image import Image
 from tcpmux.shm.routes import is_unavailable
 
@@ -29,8 +30,9 @@ SHARES = ("the others get its share", "its share is reset", "its fallback gets i
 ENDS = ("reset", "held", "refused")
 
 
-def look_up(config: Config) -> Known:
-    """What all names of a configuration mean; one that can't be looked up has no addresses."""
+def look_up(config: Config, user: User) -> Known:
+    """What all names of a configuration mean; one that can't be looked up has no addresses.
+    user: as whom the program runs."""
     names = sorted(config.host_names, key=str)
     if not names:
         return {}
@@ -41,7 +43,7 @@ def look_up(config: Config) -> Known:
     }
     try:
         finished = subprocess.run(
-            programs.command("tcpmux.control.lookup", []),
+            programs.command("tcpmux.control.lookup", [], user),
             input=json.dumps(asked),
             capture_output=True,
             text=True,

@@ -22,10 +22,11 @@ from tcpmux.errors import TcpmuxError
 MOST_LINKS = 40  # as the kernel follows
 
 
-def danger(path: str, *, sticky: bool) -> str:
+def danger(path: str, *, sticky: bool, also: int = 0) -> str:
     """Why the file of this absolute path is not safe from others; "" = it is. sticky: whether the
-    directory that it is in may be one where everybody can make files."""
-    owners = _trusted()
+    directory that it is in may be one where everybody can make files. also: one more user who is
+    no danger."""
+    owners = _trusted() | {also}
     try:
         for here, found in _walk(os.path.dirname(os.path.normpath(path))):
             why = _danger(here, found, owners)

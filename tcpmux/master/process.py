@@ -22,7 +22,7 @@ from pathlib import Path
 from setproctitle import setproctitle
 
 from tcpmux.config import Config, load
-from tcpmux.errors import TcpmuxError, one_line
+from tcpmux.errors import TcpmuxError, one_line, printable
 from tcpmux.logs import begin_log
 from tcpmux.master import estate as estates
 from tcpmux.master.aside import Aside
@@ -42,7 +42,8 @@ from tcpmux.master.signals import SignalQueue
 from tcpmux.master.staff import Staff
 from tcpmux.master.steering import Steering
 from tcpmux.master.supervisor import Supervisor, inherited_sockets
-from tcpmux.master.upgrade import REHEARSAL, Upgrade
+from tcpmux.master.upgrade import REHEARSAL, Upgrade, check_program
+from tcpmux.privileges import User, denied_sockets, keep_for_master, resolve, try_out
 from tcpmux.shm._shm import MAX_SHARDS
 from tcpmux.shm.routes import Names, build_image
 from tcpmux.worker._guardian import adopt_orphans
@@ -137,8 +138,8 @@ class Master:
             self.routing.start()
         else:
             self.table.master_pid = os.getpid()  # which those of a master before look at
-            end_other(self.table.control_pid, "control", self.instance.uid)
-            end_other(self.table.logger_pid, "log", self.instance.uid)
+            end_other(self.table.control_pid, "control", self.instance.user.uid)
+            end_other(self.table.logger_pid, "log", self.instance.user.uid)
             self.table.set_state(RUNNING_STATE)  # whatever the last one was about to do
             self._open_http_again()
             self.routing.resume()
@@ -404,6 +405,7 @@ class Master:
             staff_change.take_back()
             raise
         self.steering.note_weights(before, self.routing.image)
+        _say_denied(config, self.instance.user)
         count = wanted_workers(config, self.table.shard_count)
         self._push_names()
         self.staff.control.push({"push": "checks"})  # control asks for them
@@ -523,6 +525,7 @@ def run(paths: Sequence[str], endpoints: Sequence[str] = ()) -> int:
     inherited = inherited_sockets(os.environ)
     sources = Sources(tuple(paths), tuple(endpoints))
     config = load(sources.paths, sources.endpoints)
+    user = _give_up_rights(config)
     saved = os.environ.pop(estates.VARIABLE, None)
     if not saved:
         check_socket(config.admin.socket)
@@ -532,15 +535,49 @@ def run(paths: Sequence[str], endpoints: Sequence[str] = ()) -> int:
         return _rehearse(config, estate)
     for warning in config.warnings:
         log.warning("%s", warning)
-    known = look_up(config)
-    instance = make(config) if estate is None else resume(config, estate)
+    user = _say_user(user, user if estate is None else estate.runs_as)
+    _say_denied(config, user)
+    known = look_up(config, user)
+    instance = make(config, user) if estate is None else resume(config, estate)
     instance.listeners.inherit(inherited)
     return Master(sources, config, instance, known, upgraded=saved is not None).run()
+
+
+def _give_up_rights(config: Config) -> User:
+    """Returns as whom all other processes are to run. Raises UserError."""
+    user = resolve(config.user, config.group)
+    try_out(user)
+    try:
+        keep_for_master(user)
+    except OSError as error:
+        raise TcpmuxError(f"can't give up what is not needed: {error.strerror}") from None
+    return user
+
+
+def _say_denied(config: Config, user: User) -> None:
+    for path in denied_sockets(user, config.unix_endpoints):
+        log.error(
+            "user %s may not connect to unix:%s: connections to that endpoint fail until it may",
+            user.name,
+            printable(path),
+            extra={"event": "denied"},
+        )
+
+
+def _say_user(wanted: User, user: User) -> User:
+    if wanted != user:
+        log.warning("user and group change with the next start, not now: they stay %s", user)
+    if user.is_root:
+        log.warning("all processes run as root, with all its rights (user: root)")
+    else:
+        log.info("all processes but the master run as %s, without any rights", user)
+    return user
 
 
 def _rehearse(config: Config, estate: estates.Estate | None) -> int:
     """Looks at what an upgrade would take over, and touches nothing of it."""
     assert estate is not None
+    check_program(estate.runs_as)
     regions = estates.attach(estate)
     if regions is not None:
         table = regions[0]

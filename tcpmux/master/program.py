@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from tcpmux import programs
+from tcpmux.errors import TcpmuxError
 from tcpmux.master.held import is_called
 from tcpmux.master.line import describe_exit
+from tcpmux.privileges import User
 from tcpmux.worker.process import FIRST_DELAY, GROWN_UP, LONGEST_DELAY
 
 log = logging.getLogger("tcpmux.master")
@@ -25,15 +27,19 @@ Arguments = tuple[Sequence[str], Sequence[int]]
 
 
 class Program:
-    """`python -m module`, run as long as arguments() returns any; asked before each start.
+    """A program (tcpmux/programs.py), run as long as arguments() returns any; asked before each
+    start.
 
     A program of its own, so that nothing it imports is ever in the master. name: as in its title
-    and in the log.
+    and in the log. user: whom it becomes when it has loaded what it needs.
     """
 
-    def __init__(self, name: str, module: str, arguments: Callable[[], Arguments | None]) -> None:
+    def __init__(
+        self, name: str, module: str, user: User, arguments: Callable[[], Arguments | None]
+    ) -> None:
         self._name = name
         self._module = module
+        self._user = user
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
@@ -56,11 +62,16 @@ class Program:
         wanted = self._arguments()
         if wanted is None:
             return
-        own, inherited = self._open_link()
+        try:
+            own, inherited = self._open_link()
+        except (OSError, TcpmuxError) as error:
+            log.error("can't start %s: %s", self._name, error)  # noqa: TRY400
+            self._fell(now)
+            return
         arguments, fds = wanted
         try:
             self._process = subprocess.Popen(
-                programs.command(self._module, [*own, *arguments]),
+                programs.command(self._module, [*own, *arguments], self._user),
                 stdin=subprocess.DEVNULL,
                 cwd="/",
                 close_fds=True,
@@ -80,7 +91,7 @@ class Program:
 
     def _open_link(self) -> tuple[list[str], list[int]]:
         """What a program needs besides: arguments, and descriptors that are closed here after
-        the start."""
+        the start. Raises OSError, TcpmuxError."""
         return [], []
 
     def _close_link(self) -> None:

@@ -186,7 +186,11 @@ class Routing:
         """
         notes = [
             f"{what} changes with the next start, not with a reload"
-            for what, old, new in (("admin.socket", self.config.admin.socket, config.admin.socket),)
+            for what, old, new in (
+                ("admin.socket", self.config.admin.socket, config.admin.socket),
+                ("user", self.config.user, config.user),
+                ("group", self.config.group, config.group),
+            )
             if old != new
         ]
         in_file = {

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
 from dataclasses import dataclass
 
@@ -18,8 +17,10 @@ from tcpmux.logs import set_level
 from tcpmux.master.control import ControlProcess
 from tcpmux.master.http_socket import bind_http
 from tcpmux.master.instance import Instance
-from tcpmux.master.program import Arguments, Program
+from tcpmux.master.log_process import LogProcess, open_for
+from tcpmux.master.program import Arguments
 from tcpmux.master.reload import Sources
+from tcpmux.privileges import User
 from tcpmux.shm._shm import LOG_ENDS, LOG_ENTRIES, LOG_ENTRY_SIZE, LOG_STARTS
 
 log = logging.getLogger("tcpmux.master")
@@ -31,11 +32,13 @@ LARGEST_TOKEN_FILE = 4096  # bytes
 
 @dataclass(slots=True)
 class Change:
-    """What prepare() has found to be possible. http: the socket to serve on from then on."""
+    """What prepare() has found to be possible. http: the socket to serve on from then on.
+    token: what admin.token_file holds, "" = none."""
 
     config: Config
     http: socket.socket | None
     http_is_new: bool
+    token: str
 
     def take_back(self) -> None:
         if self.http_is_new and self.http is not None:
@@ -52,8 +55,9 @@ class Staff:
         self._http: socket.socket | None = None
         self._level = "info"
         self._started = False
-        self.control = ControlProcess(self._control_arguments)
-        self._logger = Program("log", "tcpmux.logger", self._logger_arguments)
+        self._token = ""
+        self.control = ControlProcess(instance.user, self._control_arguments)
+        self._logger = LogProcess(instance.user, self._log_path, self._logger_arguments)
 
     # --- what they are given ----------------------------------------------------------------
 
@@ -79,6 +83,10 @@ class Staff:
             for host in admin.hosts:
                 arguments += ["--http-host", host]
         return arguments, [number for numbers in fds.values() for number in numbers]
+
+    def _log_path(self) -> str:
+        wanted = self._config.access_log
+        return wanted.path if wanted is not None else ""
 
     def _logger_arguments(self) -> Arguments | None:
         wanted = self._config.access_log
@@ -125,7 +133,8 @@ class Staff:
         """Has the access log's file opened anew, as after it was moved away."""
         if self._config.access_log is None:
             log.warning("SIGUSR1 opens the access log again, and there is none: see access_log")
-        self._logger.tell(signal.SIGUSR1)
+            return
+        self._logger.reopen()
 
     def set_log_level(self, level: str) -> None:
         """Of the diagnostic log, in the master and in control, until the next start."""
@@ -140,13 +149,13 @@ class Staff:
 
     def prepare(self, config: Config) -> Change:
         """Raises TcpmuxError if it can't be done, with everything as it was."""
-        _check_token(config.admin)
-        _check_log(config.access_log)
+        token = _token(config.admin)
+        _check_log(config.access_log, self._instance.user)
         if self._http is not None and config.admin.http == self._config.admin.http:
-            return Change(config, self._http, http_is_new=False)
+            return Change(config, self._http, http_is_new=False, token=token)
         if config.admin.http is None:
-            return Change(config, None, http_is_new=False)
-        return Change(config, bind_http(config.admin.http), http_is_new=True)
+            return Change(config, None, http_is_new=False, token=token)
+        return Change(config, bind_http(config.admin.http), http_is_new=True, token=token)
 
     def commit(self, change: Change) -> None:
         """Does it."""
@@ -154,10 +163,13 @@ class Staff:
         if self._http is not None and self._http is not change.http:
             self._http.close()
         self._http, self._config = change.http, new
-        if self._started and (old.admin.http, old.admin.token_file, old.admin.hosts) != (
+        before = old.admin.http, old.admin.token_file, old.admin.hosts, self._token
+        self._token = change.token
+        if self._started and before != (
             new.admin.http,
             new.admin.token_file,
             new.admin.hosts,
+            change.token,
         ):
             self.control.restart()
         wanted = new.access_log
@@ -168,9 +180,10 @@ class Staff:
             self._logger.restart()
 
 
-def _check_token(admin: Admin) -> None:
+def _token(admin: Admin) -> str:
+    """What the file holds; control reads it as well, when it starts. Raises TcpmuxError."""
     if admin.http is None or not admin.token_file:
-        return
+        return ""
     try:
         token = read_file(admin.token_file, LARGEST_TOKEN_FILE).data.decode("ascii").strip()
     except (Unreadable, ValueError) as error:
@@ -181,17 +194,11 @@ def _check_token(admin: Admin) -> None:
             f"admin.token_file {admin.token_file}: expected one line of {LEAST_TOKEN} or more "
             "characters without blanks, as from: openssl rand -hex 32"
         )
+    return token
 
 
-def _check_log(wanted: AccessLog | None) -> None:
-    if wanted is None or not wanted.path.startswith("/"):
-        return
-    try:
-        os.close(
-            os.open(wanted.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o640)
-        )
-    except OSError as error:
-        raise TcpmuxError(
-            f"access_log.path {wanted.path}: {error.strerror}: name a file in a directory that "
-            "tcpmux may write to"
-        ) from None
+def _check_log(wanted: AccessLog | None, user: User) -> None:
+    """Raises TcpmuxError if it could not be written."""
+    fd = None if wanted is None else open_for(user, wanted.path)
+    if fd is not None:
+        os.close(fd)

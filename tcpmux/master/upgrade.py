@@ -18,18 +18,25 @@ import signal
 import subprocess
 import sys
 import time
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import tcpmux
+from tcpmux import programs
 from tcpmux.errors import TcpmuxError
 from tcpmux.master.control import Refusal
 from tcpmux.master.estate import VARIABLE, Estate
 from tcpmux.master.line import Worker
 from tcpmux.master.signals import HANDLED
 from tcpmux.master.workers import Workers
+from tcpmux.privileges import User, oneself, unreachable
 from tcpmux.shm._shm import PRESENT, Table
+from tcpmux.worker import _guardian
+from tcpmux.worker.__main__ import TRY
 
 log = logging.getLogger("tcpmux.master")
 _EVENT = {"event": "upgrade"}
+
+TRY_TIME = 20.0  # s
 
 REHEARSAL = "TCPMUX_REHEARSAL"  # in the environment of the child
 REHEARSAL_TIME = 30.0  # s
@@ -39,6 +46,48 @@ NONE, RUNNING, FAILED = range(3)  # csrc/route_table.h: enum tm_upgrade
 
 class UpgradeError(TcpmuxError):
     """The new build can't take over; the text is its reason."""
+
+
+def check_program(user: User) -> None:
+    """In the child: guardians become this build as the user that they are, long after they could
+    read what only root can. Raises UpgradeError."""
+    files = [sys.executable, os.__file__, tcpmux.__file__, _guardian.__file__]
+    try:
+        path = unreachable(user, files)
+        if not path:
+            _start_as(user)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UpgradeError(f"the new build can't be started as {user}: {error}") from None
+    if path:
+        raise UpgradeError(
+            f"{user} may not read {path}: workers become the new build as that user, so it has to "
+            "be readable for it (or restart instead: systemctl restart tcpmux)"
+        )
+
+
+def _start_as(user: User) -> None:
+    command = programs.command("tcpmux.worker.__main__", [TRY], user)
+    ids: dict[str, Any] = (
+        {} if user == oneself() else {"user": user.uid, "group": user.gid, "extra_groups": []}
+    )
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=TRY_TIME,
+        check=False,
+        cwd="/",
+        env=programs.environment(),
+        **ids,
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise UpgradeError(
+            f"the new build does not start as {user}: "
+            f"{said[-1] if said else f'exit code {done.returncode}'}"
+        )
 
 
 class Upgrade:

@@ -16,13 +16,23 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
-from tcpmux.errors import TcpmuxError
+from tcpmux.errors import TcpmuxError, printable
 from tcpmux.master.held import Held
 from tcpmux.master.limits import WorkerLimits
 from tcpmux.master.line import Line, Worker, describe_exit, wait_for_all
 from tcpmux.master.listeners import Listener, Listeners
+from tcpmux.privileges import User
 from tcpmux.processes import identify_senders
-from tcpmux.shm._shm import MAX_SHARDS, ORDER_DRAIN, ORDER_RETIRE, OVER, Commons, Live, Table
+from tcpmux.shm._shm import (
+    MAX_SHARDS,
+    MAX_SLOTS,
+    ORDER_DRAIN,
+    ORDER_RETIRE,
+    OVER,
+    Commons,
+    Live,
+    Table,
+)
 from tcpmux.worker.process import (
     ADD,
     BLOCKED,
@@ -48,6 +58,7 @@ from tcpmux.worker.process import (
 log = logging.getLogger("tcpmux.master")
 
 REPLACE_ORDERS = 4  # then it is not the message that was lost: the new build can't be started
+DENIED_EVERY = 30.0  # s between two words about an endpoint that lets nobody in
 PATIENCE = 1.0  # s for a worker to take up a generation; then it is killed and recovered
 
 
@@ -59,8 +70,8 @@ class Workers:
     """All workers of the instance, those that are not wanted at the moment among them.
 
     Regions exist from the start, for as many workers as there can be, and outlive any worker:
-    a new life counts on where the last one ended. takeover, admin: descriptors that each
-    worker keeps for a master to come.
+    a new life counts on where the last one ended. keepsakes: descriptors of the takeover and the
+    admin socket, which each worker keeps for a master to come. user: as whom they run.
     """
 
     def __init__(
@@ -70,13 +81,16 @@ class Workers:
         limits: WorkerLimits,
         cpus: Sequence[int],
         keepsakes: tuple[int, int],
+        user: User,
     ) -> None:
         self._table, self._commons = regions
         self._limits = limits
         self._cpus = list(cpus)
         self._keepsakes = keepsakes
-        self._workers = [Worker(number, live, os.geteuid()) for number, live in enumerate(lives)]
+        self._workers = [Worker(number, live, user.uid) for number, live in enumerate(lives)]
+        self._user = user
         self._draining = False
+        self._denied: dict[int, float] = {}  # counter slot -> when it is told again; monotonic
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(self._workers)
@@ -202,6 +216,8 @@ class Workers:
             self._limits.pipes,
             self._pin(worker),
             *self._keepsakes,
+            user=self._user.text,
+            owner=os.geteuid(),
         )
         gc.freeze()  # keeps the child's collector away from pages shared with us
         signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
@@ -325,6 +341,23 @@ class Workers:
         """Reads what a worker and its guardian have to tell."""
         if worker.receive():
             self.place_shards()
+        if worker.denied is not None:
+            self._tell_denied(worker.denied)
+            worker.denied = None
+
+    def _tell_denied(self, slot: int) -> None:
+        now = time.monotonic()
+        if slot >= MAX_SLOTS or now < self._denied.get(slot, 0.0):
+            return
+        self._denied = {known: until for known, until in self._denied.items() if until > now}
+        self._denied[slot] = now + DENIED_EVERY
+        log.error(
+            "user %s may not connect to endpoint %s: permission denied, connections to it fail; "
+            "open the socket and the directories on its way to that user, or set `user`",
+            self._user.name,
+            printable(self._table.label(slot)),
+            extra={"event": "denied"},
+        )
 
     # --- messages to all --------------------------------------------------------------------
 

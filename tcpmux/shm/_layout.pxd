@@ -710,6 +710,8 @@ cdef extern from "live.h" nogil:
     int32_t tm_live_guardian_pid(const tm_live *live)
     void tm_live_set_guardian_pid(tm_live *live, int32_t pid)
     uint32_t tm_live_masters(const tm_live *live)
+    uint32_t tm_live_descriptors(const tm_live *live)
+    void tm_live_set_descriptors(tm_live *live, uint32_t count)
     void tm_live_add_master(tm_live *live)
     bint tm_live_at_fault(const tm_live *live)
     void tm_live_set_at_fault(tm_live *live, bint at_fault)

@@ -102,6 +102,8 @@ class Live(Region):
     capacity: int
     pid: int
     guardian_pid: int
+    @property
+    def descriptors(self) -> int: ...
     presence: int
     ending: int
     at_fault: bool

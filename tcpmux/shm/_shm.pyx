@@ -26,7 +26,7 @@ from tcpmux.shm._layout cimport (
     tm_failures, tm_failures_all,
     tm_note_answer, tm_note_failure, tm_note_success, tm_note_suspicion, tm_suspecting,
     tm_suspicions, tm_suspicions_all, tm_image, TM_LABEL_SIZE, tm_listener, tm_listening, tm_live,
-    tm_live_at_fault, tm_live_connections, tm_live_ending, TM_LIVE_FORMAT,
+    tm_live_at_fault, tm_live_connections, tm_live_descriptors, tm_live_ending, TM_LIVE_FORMAT,
     tm_live_generation_seen, tm_live_guardian_pid, tm_live_heartbeat, tm_live_init, tm_live_pid,
     tm_live_capacity, tm_live_order, tm_live_presence, tm_live_progress, tm_live_renew,
     tm_live_set_at_fault, tm_live_set_guardian_pid, tm_live_set_pid, tm_live_set_presence,
@@ -826,6 +826,11 @@ cdef class Live(Region):
     def guardian_pid(self):
         """0 = there is none: this worker is not wanted at the moment."""
         return tm_live_guardian_pid(self.live())
+
+    @property
+    def descriptors(self):
+        """Open in the worker, a second ago; 0 = the kernel does not say."""
+        return tm_live_descriptors(self.live())
 
     @guardian_pid.setter
     def guardian_pid(self, int32_t pid):

@@ -17,6 +17,8 @@ cdef struct Worker:
     int epoll
     uint64_t now_ms              # monotonic, read once a turn
     uint64_t now_us              # the same moment
+    bint denied                  # by the UNIX socket of `denied_slot`; the master is to be told
+    uint32_t denied_slot
     # Shared memory. The image is the one of `generation`.
     const tm_table *table
     const tm_image *image

@@ -15,7 +15,7 @@ number is taken out first. And each step is in the record, or in the journal, be
 taken.
 """
 
-from libc.errno cimport EAGAIN, ENOTCONN
+from libc.errno cimport EACCES, EAGAIN, ENOTCONN, EPERM
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close
@@ -606,11 +606,16 @@ cdef void attempt_failed(Worker *w, uint32_t index, int error, bint timed_out) n
     cdef tm_conn *conn = &w.records[index]
     cdef tm_slot *destination = slot_of(w, conn.destination_slot)
     cdef tm_slot *endpoint = slot_of(w, conn.endpoint_slot)
+    # Of UNIX sockets these are about who may connect, of others about this host's firewall.
+    cdef bint denied = conn.endpoint.family == AF_UNIX and (error == EACCES or error == EPERM)
+    if denied:
+        w.denied = True
+        w.denied_slot = conn.endpoint_slot
     if timed_out:
         conn.close_reason = TM_CLOSED_connect_timeout
         tm_count(&destination.connect_timeouts, 1)
         tm_count(&endpoint.connect_timeouts, 1)
-    elif tm_sock_local_failure(error):
+    elif tm_sock_local_failure(error) and not denied:
         conn.close_reason = TM_CLOSED_local_error
     else:
         conn.close_reason = TM_CLOSED_connect_failed

@@ -1,6 +1,6 @@
 """The C mechanism that only recovery uses: csrc/descriptors.h and csrc/kernel_count.h."""
 
-from libc.stdint cimport int32_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 
 cdef extern from "descriptors.h" nogil:
@@ -12,6 +12,7 @@ cdef extern from "descriptors.h" nogil:
     bint tm_descriptors_claim(tm_descriptors *all, int fd)
     bint tm_descriptors_free_to_claim(const tm_descriptors *all, int fd)
     int tm_descriptors_next(const tm_descriptors *all, int start)
+    uint32_t tm_descriptors_count()
     void tm_descriptors_free(tm_descriptors *all)
     bint tm_is_socket(int fd)
     int tm_stream_family(int fd)

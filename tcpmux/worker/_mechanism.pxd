@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 from posix.signal cimport sigset_t
+from posix.types cimport uid_t
 
 from tcpmux.shm._layout cimport tm_address, tm_conn, tm_peer, tm_traces
 
@@ -30,7 +31,7 @@ cdef extern from "sock.h" nogil:
     void tm_sock_keep_alive(int fd, int idle_s, int interval_s, int count, int user_timeout_ms)
     void tm_sock_will_reset(int fd)
     void tm_sock_reset(int fd)
-    bint tm_sock_same_user(int fd)
+    bint tm_sock_peer_is(int fd, uid_t uid)
     bint tm_sock_is_connection(int fd, tm_peer *peer)
     bint tm_sock_local_failure(int error)
     void tm_peer_from(tm_peer *peer, const tm_address *address)
@@ -66,6 +67,7 @@ cdef extern from "channel.h" nogil:
         TM_MESSAGE_KILL
         TM_MESSAGE_QUIT
         TM_MESSAGE_LOOPED
+        TM_MESSAGE_DENIED
         TM_GIVE_ALL
         TM_MESSAGE_REPLACE
         TM_MESSAGE_GUARD

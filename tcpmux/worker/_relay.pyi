@@ -14,5 +14,6 @@ def run(
     kept: Sequence[int],
     estate: Sequence[int],
     takeover: int,
+    owner: int,
     pipes: int,
 ) -> int: ...

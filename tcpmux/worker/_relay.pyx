@@ -19,11 +19,12 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from posix.signal cimport sigaddset, sigemptyset, sigset_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
-from posix.types cimport pid_t
+from posix.types cimport pid_t, uid_t
 from posix.unistd cimport close, getpid, getppid, read
 
 from tcpmux.shm._layout cimport (
     TM_ACCEPT, tm_admitted, TM_ANY_WORKER, tm_count, tm_image, tm_journal_note, tm_listening,
+    tm_live_set_descriptors,
     tm_listening_checked, tm_listening_possible, tm_live_add_master, tm_live_advance,
     tm_live_begin, tm_live_ending, tm_live_generation_seen, tm_live_guardian_pid, tm_live_mend,
     tm_live_order, tm_live_rest, tm_live_set_ending, tm_live_set_generation_seen,
@@ -39,7 +40,7 @@ from tcpmux.worker._connection cimport (
     connections_reset_all, connections_resume, Worker,
 )
 from tcpmux.worker._descriptors cimport (
-    tm_descriptors, tm_descriptors_claim, tm_descriptors_free, tm_descriptors_free_to_claim,
+    tm_descriptors_count, tm_descriptors, tm_descriptors_claim, tm_descriptors_free, tm_descriptors_free_to_claim,
     tm_descriptors_list, tm_descriptors_next, tm_is_line, tm_is_listening,
 )
 from tcpmux.worker._handover cimport (
@@ -50,11 +51,12 @@ from tcpmux.worker._mechanism cimport (
     EPOLLEXCLUSIVE, EPOLLIN, SFD_CLOEXEC, SFD_NONBLOCK, signalfd, signalfd_siginfo,
     tm_channel_receive, tm_channel_send, tm_channel_send_fds, TM_EXPECT_ANY, TM_GIVE_ALL,
     tm_message, TM_MESSAGE_ADD, TM_MESSAGE_CLAIM, TM_MESSAGE_DRAIN, TM_MESSAGE_FDS,
-    TM_MESSAGE_FULL, TM_MESSAGE_GIVE, TM_MESSAGE_GREW, TM_MESSAGE_GUARD, TM_MESSAGE_KILL,
+    TM_MESSAGE_DENIED, TM_MESSAGE_FULL, TM_MESSAGE_GIVE, TM_MESSAGE_GREW, TM_MESSAGE_GUARD,
+    TM_MESSAGE_KILL,
     TM_MESSAGE_LINE, TM_MESSAGE_LOOPED, TM_MESSAGE_OFFER, TM_MESSAGE_QUIT, TM_MESSAGE_REMOVE,
     TM_MESSAGE_REMOVED, TM_MESSAGE_REPLACE, TM_MESSAGE_RETIRE, TM_MESSAGE_ROOM, TM_MESSAGE_SEEN,
     TM_MESSAGE_STARTED, TM_MESSAGE_SYNC, TM_MESSAGE_SYNCED, TM_MESSAGE_UNLINED, tm_peer_from,
-    tm_sock_accept, tm_sock_host_paces, tm_sock_local, tm_sock_reset, tm_sock_same_user,
+    tm_sock_accept, tm_sock_host_paces, tm_sock_local, tm_sock_peer_is, tm_sock_reset,
     tm_trace_is_loop, tm_waiter, tm_waiter_init, tm_waiter_wait, tm_wheel_init, tm_wheel_pop,
     tm_wheel_wait,
 )
@@ -77,6 +79,8 @@ cdef enum:
     LEAVING_BUDGET = 128    # for all listeners that leave together, before others have their turn
     ACCEPT_RETRY_MS = 100   # after EMFILE and the like
     GROWTH = 8              # connections, and one in so many, that are worth a message
+    COUNT_MS = 1000         # between two counts of open descriptors, while there is work
+    DENIED_MS = 1000        # between two messages of that kind
     GROWTH_MS = 100         # between two of them
     LOOP_MS = 1000          # between two messages of connections that go round
 
@@ -92,6 +96,7 @@ cdef struct Loop:
     int signals
     # For a master that takes over: the descriptors that any worker can hand out.
     int takeover              # listening socket where it asks; -1 = none
+    uid_t owner               # as whom masters run
     int estate[TM_MESSAGE_FDS]
     uint32_t estate_count
     bint taking               # the takeover socket is in epoll
@@ -103,6 +108,8 @@ cdef struct Loop:
     uint64_t tell_growth_ms   # not before; monotonic
     uint64_t tell_loop_ms     # the same
     uint64_t accept_retry_ms  # do not resume before; monotonic
+    uint64_t count_fds_ms     # when to count descriptors again; monotonic
+    uint64_t tell_denied_ms   # the same of what an endpoint does not permit
     bint unguarded            # the guardian may be dead: if so, another is to be made
     pid_t guardian            # made by this worker; 0 = none
     bint to_be_replaced       # by the next build
@@ -391,7 +398,7 @@ cdef void takeover_event(Loop *loop) noexcept nogil:
     fd = tm_sock_accept(loop.takeover, &peer)
     if fd < 0:
         return
-    if not tm_sock_same_user(fd):
+    if not tm_sock_peer_is(fd, loop.owner):
         close(fd)
         return
     loop.worker.live.channel = fd
@@ -667,6 +674,13 @@ cdef int run_loop(Loop *loop) noexcept nogil:
         if loop.handover.lost:
             tell_lost_lines(loop)
         tell_growth(loop)
+        if w.now_ms >= loop.count_fds_ms:
+            loop.count_fds_ms = w.now_ms + COUNT_MS
+            tm_live_set_descriptors(w.live, tm_descriptors_count())
+        if w.denied and w.now_ms >= loop.tell_denied_ms:
+            w.denied = False
+            loop.tell_denied_ms = w.now_ms + DENIED_MS
+            tell(loop, TM_MESSAGE_DENIED, w.denied_slot, 0)
         if w.pump.fallbacks:
             tm_count(&w.live.counters.pipe_fallbacks, w.pump.fallbacks)
             w.pump.fallbacks = 0
@@ -814,15 +828,15 @@ def listening(Live live not None):
 
 
 def run(int worker, Table table not None, Commons commons not None, Live live not None,
-        kept, estate, int takeover, uint32_t pipes):
+        kept, estate, int takeover, uid_t owner, uint32_t pipes):
     """Relays until told to stop; the live region says how it ended.
 
     Returns 0, or in another process, a copy of this one, the pid of the worker that made it to
     be its guardian.
 
     kept: descriptors that are always there besides those in the live region. estate: those
-    of them that a new master gets. takeover: where it asks, -1 = nowhere. pipes: how many
-    the worker may open. SIGQUIT means end at once and, when the master is gone, SIGTERM
+    of them that a new master gets. takeover: where it asks, -1 = nowhere. owner: its user. pipes:
+    how many the worker may open. SIGQUIT means end at once and, when the master is gone, SIGTERM
     drain, then end; both must be blocked. Raises OSError when the loop can't start or go on.
     """
     cdef Loop *loop = <Loop *>calloc(1, sizeof(Loop))
@@ -840,6 +854,7 @@ def run(int worker, Table table not None, Commons commons not None, Live live no
         loop.worker.records = live.live().records
         loop.worker.capacity = live.capacity
         loop.takeover = takeover
+        loop.owner = owner
         loop.estate_count = len(estate)
         for i, fd in enumerate(estate):
             loop.estate[i] = fd

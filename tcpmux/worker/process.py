@@ -19,12 +19,13 @@ import struct
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import NoReturn
 
 from setproctitle import setproctitle
 
 from tcpmux.logs import say
+from tcpmux.privileges import User, drop, oneself
 from tcpmux.programs import start_program
 from tcpmux.shm._shm import ABSENT, OVER, REPLACED, Commons, Live, Table
 from tcpmux.worker import _guardian, _relay
@@ -72,7 +73,8 @@ MESSAGE = struct.Struct("=IIIIQ")
     QUIT,
     LOOPED,
     RENEWED,
-) = range(1, 28)
+    DENIED,
+) = range(1, 29)
 GIVE_ALL = (1 << 64) - 1
 
 # A death by one of these says something about the worker; by another, about who sent it.
@@ -120,6 +122,8 @@ class Inheritance:
     cpu: int | None  # the one it is pinned to
     takeover: int = -1  # listening socket where a new master asks; -1 = none
     admin: int = -1  # listening socket of control, for a new master; -1 = none
+    user: str = ""  # of privileges.User, as whom they run; "" = whoever they are
+    owner: int = field(default_factory=os.geteuid)  # uid of the masters
 
     @classmethod
     def from_json(cls, text: str) -> Inheritance:
@@ -127,6 +131,10 @@ class Inheritance:
         fields["lives"] = tuple(fields["lives"])
         fields["sockets"] = tuple(ListeningSocket(**of) for of in fields["sockets"])
         return cls(**fields)
+
+    @property
+    def runs_as(self) -> User:
+        return User.parse(self.user) if self.user else oneself()
 
     @property
     def live(self) -> int:
@@ -174,6 +182,7 @@ def serve(inheritance: Inheritance) -> NoReturn:
     when the worker has nothing left to do, or 1 after a line on stderr."""
     code = 1
     try:
+        drop(inheritance.runs_as)  # before anything that others may have had their hands on
         _close_all_but(
             [*inheritance.kept, inheritance.channel, *(s.fd for s in inheritance.sockets)]
         )
@@ -285,7 +294,9 @@ def become_next_build(inheritance: Inheritance) -> None:
             os.set_inheritable(fd, True)
     try:
         os.chdir("/")
-        start_program("tcpmux.worker", [json.dumps(asdict(inheritance))])
+        start_program(
+            "tcpmux.worker.__main__", [json.dumps(asdict(inheritance))], inheritance.runs_as
+        )
     except OSError as error:
         _say(inheritance.worker, f"can't start the new build: {error}")
 
@@ -304,6 +315,7 @@ def _work(inheritance: Inheritance, regions: tuple[Table, Commons], live: Live) 
             inheritance.kept,
             [fd for fd in inheritance.estate if fd >= 0],
             inheritance.takeover,
+            inheritance.owner,
             inheritance.pipes,
         )
         if made_by:

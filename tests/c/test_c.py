@@ -43,6 +43,7 @@ PROGRAMS = {
     "test_waiter": ("waiter.c",),
     "test_watch": ("watch.c",),
     "test_channel": ("channel.c",),
+    "test_privileges": ("privileges.c",),
     "test_live": (),
     "test_shape": (),
     "test_access_log": (),

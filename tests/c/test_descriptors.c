@@ -63,8 +63,19 @@ static void kinds_are_told_apart(void)
     CHECK(tm_stream_family(-1) < 0 && !tm_is_line(-1) && !tm_is_listening(1 << 30));
 }
 
+static void what_is_open_is_counted(void)
+{
+    uint32_t before = tm_descriptors_count();
+    int fd = dup(0);
+    CHECK(fd >= 0);
+    if (before) /* Linux 6.2 */
+        CHECK_EQUAL(tm_descriptors_count(), before + 1);
+    CHECK(close(fd) == 0);
+}
+
 int main(void)
 {
+    RUN(what_is_open_is_counted);
     RUN(everything_open_is_listed);
     RUN(a_claim_is_for_one_and_for_what_is_open);
     RUN(kinds_are_told_apart);

@@ -17,17 +17,19 @@ StartProxy = Callable[..., Proxy]
 @pytest.fixture
 def start_proxy(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[StartProxy]:
     """start_proxy(config) runs a proxy; all are stopped and checked at the end. more: arguments
-    after those for the file.
+    after those for the file. prefix: a command that becomes tcpmux.
 
     A parameter {"nofile": N} starts it with that RLIMIT_NOFILE.
     """
     started: list[Proxy] = []
     options: dict[str, Any] = getattr(request, "param", {})
 
-    def start(config: dict[str, Any], more: Sequence[str] = ()) -> Proxy:
+    def start(
+        config: dict[str, Any], more: Sequence[str] = (), prefix: Sequence[str] = ()
+    ) -> Proxy:
         directory = tmp_path / f"proxy{len(started)}"
         directory.mkdir()
-        started.append(Proxy(directory, config, more=more, **options))
+        started.append(Proxy(directory, config, more=more, prefix=prefix, **options))
         return started[-1]
 
     yield start

@@ -40,13 +40,15 @@ class Proxy:
         config: dict[str, Any],
         nofile: int = 0,
         more: Sequence[str] = (),
+        prefix: Sequence[str] = (),
     ) -> None:
         self.directory = directory
         self.file = directory / "routes.yaml"
         self.admin = str(directory / "admin.sock")
         self.log_file = directory / "log"
         self.write(config)
-        self.limit = ["prlimit", f"--nofile={nofile}"] if nofile else []
+        # A command that becomes tcpmux.
+        self.limit = ["prlimit", f"--nofile={nofile}"] if nofile else list(prefix)
         self._more = more
         self.client = Client(self.admin)
         self.children: set[int] = set()

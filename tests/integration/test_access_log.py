@@ -17,6 +17,7 @@ from tests.integration.conftest import StartProxy
 from tests.integration.looking import metric
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
+from tests.others import NOBODY, needs_root
 from tests.support import DEADLINE, EchoServer, ask, free_port, listening, wait_for
 
 
@@ -126,6 +127,7 @@ def test_rotation_reload_and_a_killed_writer_lose_nothing(
 def test_a_disk_that_hangs_costs_lines_and_no_traffic(
     start_proxy: StartProxy, one: EchoServer, tmp_path: Path
 ) -> None:
+    """Here it is standard output that nobody reads."""
     port, fifo = free_port(), tmp_path / "fifo"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
@@ -133,8 +135,9 @@ def test_a_disk_that_hangs_costs_lines_and_no_traffic(
         proxy = start_proxy(
             routes(
                 route("r", port, v1=(1, one.address)),
-                access_log={"path": str(fifo), "buffer": "64KiB"},
-            )
+                access_log={"path": "stdout", "buffer": "64KiB"},
+            ),
+            prefix=["sh", "-c", f'exec "$@" >{fifo}', "sh"],
         )
         for _ in range(20):
             for _ in range(500):
@@ -153,7 +156,7 @@ def test_a_path_that_cant_be_written_is_refused(
     config = routes(route("r", free_port(), v1=(1, one.address)))
     proxy = start_proxy(config)
     proxy.reload({**config, "access_log": str(tmp_path / "none/access.log")})
-    assert "No such file or directory: name a file in a directory that tcpmux may" in proxy.log
+    assert "No such file or directory: name a file in a directory that only root" in proxy.log
     assert proxy.status()["generation"] == 1
 
 
@@ -197,3 +200,83 @@ def test_a_template_on_standard_output(start_proxy: StartProxy, one: EchoServer)
     )
     assert ask(("127.0.0.1", port)) == "one hello\n"
     wait_for(lambda: f"end r {one.address} both\n" in proxy.log, "the line")
+
+
+# --- where it may be ------------------------------------------------------------------------------
+
+
+def refusal(start_proxy: StartProxy, one: EchoServer, path: Path) -> str:
+    """What a reload that brings this path is refused with."""
+    config = routes(route("r", free_port(), v1=(1, one.address)))
+    proxy = start_proxy(config)
+    proxy.reload({**config, "access_log": str(path)})
+    assert proxy.status()["generation"] == 1
+    assert f"refused, nothing changed: access_log.path {path}: " in proxy.log
+    return proxy.log.rpartition(f"access_log.path {path}: ")[2]
+
+
+def test_a_link_is_not_followed(start_proxy: StartProxy, one: EchoServer, tmp_path: Path) -> None:
+    """Lines hold what clients want: who could choose where they go would be root."""
+    target, link, name = tmp_path / "precious", tmp_path / "link", tmp_path / "name"
+    target.write_text("as it was\n")
+    link.symlink_to(target)
+    assert "it is a symbolic link, which is not followed" in refusal(start_proxy, one, link)
+    name.hardlink_to(target)
+    assert "the file has 2 names (hard links)" in refusal(start_proxy, one, name)
+    name.unlink()
+    os.mkfifo(name)
+    assert "it is not a regular file" in refusal(start_proxy, one, name)
+    assert target.read_text() == "as it was\n"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+def test_a_directory_where_others_write_is_refused(
+    start_proxy: StartProxy, one: EchoServer, tmp_path: Path, mode: int
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    place.chmod(mode)
+    assert f"{place}" in refusal(start_proxy, one, place / "access.log")
+    assert list(place.iterdir()) == []
+
+
+@needs_root
+def test_in_a_directory_of_its_user_the_log_process_opens_it_itself(
+    start_proxy: StartProxy, one: EchoServer, open_path: Path
+) -> None:
+    """So a link that this user puts there leads no further than that user gets."""
+    port, place = free_port(), open_path / "logs"
+    place.mkdir()
+    os.chown(place, NOBODY, NOBODY)
+    log, precious = place / "access.log", open_path / "precious"
+    precious.write_text("as it was\n")
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address)), access_log=str(log)))
+    assert ask(("127.0.0.1", port)) == "one hello\n"
+    wait_for(lambda: len(lines(log)) == 1, "a line")
+    assert log.stat().st_uid == NOBODY
+    log.rename(place / "old.log")
+    log.symlink_to(precious)
+    proxy.signal(signal.SIGUSR1)
+    wait_for(lambda: "the access log is not opened again" in proxy.log, "it to be said")
+    assert ask(("127.0.0.1", port)) == "one hello\n"
+    wait_for(lambda: len(lines(place / "old.log")) == 2, "the line in the file that it has")
+    assert precious.read_text() == "as it was\n"
+
+
+def test_logrotate_may_make_the_file(
+    start_proxy: StartProxy, one: EchoServer, tmp_path: Path
+) -> None:
+    """Its `create`: the new file is there before the signal, with an owner and a mode."""
+    port, log = free_port(), tmp_path / "access.log"
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address)), access_log=str(log)))
+    assert ask(("127.0.0.1", port)) == "one hello\n"
+    wait_for(lambda: len(lines(log)) == 1, "a line")
+    assert log.stat().st_mode & 0o777 == 0o640
+    for number in range(3):
+        log.rename(tmp_path / f"old{number}.log")
+        log.touch(0o600)
+        proxy.signal(signal.SIGUSR1)
+        wait_for(lambda: bool(ask(("127.0.0.1", port)) and lines(log)), "a line in the new file")
+        assert log.stat().st_mode & 0o777 == 0o600
+    opened = proxy.destination("v1")["connections_total"]
+    wait_for(lambda: sum(len(lines(f)) for f in tmp_path.glob("*.log")) == opened, "every line")

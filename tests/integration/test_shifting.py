@@ -121,16 +121,16 @@ def test_counters_move_while_a_connection_lives(start_proxy: StartProxy, one: Ec
     wait_for(lambda: proxy.active() == 0, "the end to be counted")
 
 
-def test_every_family_reaches_every_family(start_proxy: StartProxy, tmp_path: Path) -> None:
+def test_every_family_reaches_every_family(start_proxy: StartProxy, open_path: Path) -> None:
     """IPv4, IPv6 and UNIX sockets on both sides."""
     servers = [
         EchoServer("v4"),
         EchoServer("v6", socket.AF_INET6),
-        EchoServer("ux", socket.AF_UNIX, f"{tmp_path}/server.sock"),
+        EchoServer("ux", socket.AF_UNIX, f"{open_path}/server.sock"),
     ]
     parts, listens = [], []
     for server in servers:
-        v4, v6, path = free_port(), free_port(), f"{tmp_path}/{server.prefix.decode()}.sock"
+        v4, v6, path = free_port(), free_port(), f"{open_path}/{server.prefix.decode()}.sock"
         part = route(server.prefix.decode(), v4, v1=(1, server.address))
         part["listen"] = [f"127.0.0.1:{v4}", f"[::1]:{v6}", f"unix:{path}"]
         parts.append(part)

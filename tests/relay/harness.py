@@ -171,6 +171,7 @@ class RelayWorker:
             ),
             self.pipes,
             None,
+            user="65534:65534" if os.geteuid() == 0 else "",
         )
         signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
         try:

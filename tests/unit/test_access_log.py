@@ -105,7 +105,8 @@ class FakeSource:
 
 def test_what_cant_be_written_is_counted_and_said(caplog: pytest.LogCaptureFixture) -> None:
     source = FakeSource()
-    log = Log(source, open_target("/dev/full"), str, 0.0)  # type: ignore[arg-type]
+    full = os.open("/dev/full", os.O_WRONLY)
+    log = Log(source, open_target("/log", full), str, 0.0)  # type: ignore[arg-type]
     source.lines = [{"event": "end"}] * 3
     source.lost = 4
     assert log.step() == 3
@@ -114,3 +115,27 @@ def test_what_cant_be_written_is_counted_and_said(caplog: pytest.LogCaptureFixtu
         "lines are dropped, traffic goes on",
         "7 lines of the access log were dropped",
     ]
+    os.close(full)
+
+
+def test_the_last_file_that_was_handed_over_is_written(tmp_path: Path) -> None:
+    """Signals that come together are one, so several may wait."""
+    import socket
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    files = [tmp_path / name for name in ("first", "second", "third")]
+    fds = [os.open(file, os.O_CREAT | os.O_WRONLY) for file in files]
+    with ours, theirs:
+        target = open_target("/nowhere/log", fds[0], theirs)
+        target.write(["a"])
+        target.reopen()  # nothing has come
+        target.write(["b"])
+        before = len(os.listdir("/proc/self/fd"))
+        for fd in fds[1:]:
+            socket.send_fds(ours, [b"file"], [fd])
+        target.reopen()
+        target.write(["c"])
+        assert len(os.listdir("/proc/self/fd")) == before  # the first one is closed
+    assert [file.read_text() for file in files] == ["a\nb\n", "", "c\n"]
+    for fd in fds[1:]:
+        os.close(fd)

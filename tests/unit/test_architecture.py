@@ -28,7 +28,19 @@ ALLOWED = {
     "demo": {"config", "control"},
     "cli": {"config", "control", "demo"},
 }
-FOR_ALL = {"errors", "files", "frames", "logs", "output", "processes", "programs", "sock_diag"}
+FOR_ALL = {
+    "_privileges",
+    "errors",
+    "files",
+    "frames",
+    "log_file",
+    "logs",
+    "output",
+    "privileges",
+    "processes",
+    "programs",
+    "sock_diag",
+}
 EXCEPTIONS = {"cli/run.py": {"master"}}  # `run` is the one verb that becomes the master
 
 

@@ -80,7 +80,7 @@ CASES = [
     Case(
         "unknown far",
         top("frobnicate: 2\n"),
-        "r.yaml:1:1: unknown key frobnicate: there are: workers, busy_poll, drain_timeout, admin, access_log, dns, defaults, routes",
+        "r.yaml:1:1: unknown key frobnicate: there are: workers, busy_poll, drain_timeout, user, group, admin, access_log, dns, defaults, routes",
     ),
     Case(
         "unknown in route",

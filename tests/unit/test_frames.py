@@ -27,6 +27,7 @@ from tcpmux.frames import HEAD, FrameError, Inbox, packed
 from tcpmux.master import control as master_control
 from tcpmux.master.control import MOST_WAITING, ControlLink, ControlProcess
 from tcpmux.master.requests import Requests
+from tcpmux.privileges import oneself
 from tests.support import DEADLINE
 
 ENDLESS = "e" * 253  # a name as long as DNS has them
@@ -357,7 +358,7 @@ class Control(ControlProcess):
     """One whose program is another, with the far end of the link in our hands."""
 
     def __init__(self) -> None:
-        super().__init__(lambda: ([], []))
+        super().__init__(oneself(), lambda: ([], []))
         _, (fd,) = self._open_link()
         self.far = socket.socket(fileno=fd)
         self._process = subprocess.Popen(["sleep", "60"])
