@@ -141,7 +141,9 @@ def resume(config: Config, estate: Estate) -> Instance:
     listeners = Listeners(table.shard_count)
     limits = worker_limits(nofile, len(estate.listeners))
     keepsakes = estate.takeover, estate.admin
-    workers = Workers((table, commons), lives, limits, usable_cpus().to_pin, keepsakes, estate.runs_as)
+    workers = Workers(
+        (table, commons), lives, limits, usable_cpus().to_pin, keepsakes, estate.runs_as
+    )
     workers.want(table.worker_count)
     _, image = table.read()
     addresses = {row.id: Address.parse(str(row.address)) for row in image.listeners}
