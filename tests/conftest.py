@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.support import short_directory
 
 _kill = os.kill
 
@@ -36,6 +37,5 @@ def pytest_configure() -> None:
 @pytest.fixture
 def open_path() -> Iterator[Path]:
     """As tmp_path, and other users may look into it: tcpmux runs as one when tests run as root."""
-    with tempfile.TemporaryDirectory(prefix="tcpmux-test-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
+    with short_directory() as directory:
+        yield directory

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from tcpmux.frames import Inbox, Message
@@ -29,6 +30,15 @@ def wait_for(condition: Callable[[], T], what: str, deadline: float = DEADLINE) 
         if time.monotonic() >= end:
             raise AssertionError(f"waited {deadline:g} s in vain for {what}; last: {value!r}")
         time.sleep(0.005)
+
+
+@contextmanager
+def short_directory() -> Iterator[Path]:
+    """A directory for socket files, with a name that leaves room in a UNIX address; a worker that
+    runs as another user may look into it."""
+    with TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 _given_out: set[int] = set()

@@ -10,14 +10,13 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Timer
 from typing import IO
 
 from tests.fault.cases import Case
 from tests.fault.control import Control, build
 from tests.fault.sites import name_of
+from tests.support import short_directory
 
 PATIENCE = 60.0  # s, for one case: above the sum of all deadlines in it
 
@@ -106,8 +105,7 @@ class Scenario:
 @contextmanager
 def shim() -> Iterator[Control]:
     """Built, and off."""
-    with TemporaryDirectory() as name:
-        directory = Path(name)
+    with short_directory() as directory:
         yield Control.create(build(directory), directory)
 
 

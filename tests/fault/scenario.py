@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from tcpmux.shm._readings import Counters
 from tcpmux.shm._shm import PRESENT
@@ -30,7 +29,7 @@ from tests.fault.control import Control
 from tests.fault.conversations import KINDS, RECEIVE_BUFFER, Talk
 from tests.fault.sites import DEATHS, INDISPENSABLE, SHORT, SITES, UNCOUNTED
 from tests.relay.harness import Destination, RelayWorker, address_of, bound, listen
-from tests.support import wait_for
+from tests.support import short_directory, wait_for
 
 DEADLINE = 4.0  # s, for conversations that take a fraction of one
 IDLE_PIPES = 64  # csrc/pipe_pool.h: TM_PIPES_IDLE
@@ -246,8 +245,8 @@ def play(cases: Iterator[Case], control: Control, directory: Path) -> Iterator[O
 def main() -> None:
     control = Control.of_this_process()
     cases = (Case.load(line) for line in iter(sys.stdin.readline, ""))
-    with TemporaryDirectory() as name:
-        for outcome in play(cases, control, Path(name)):
+    with short_directory() as directory:
+        for outcome in play(cases, control, directory):
             print(json.dumps(asdict(outcome)), flush=True)
 
 

@@ -12,8 +12,6 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from tests.fault.control import ALWAYS, Control, Rule
 from tests.relay.harness import (
@@ -26,7 +24,7 @@ from tests.relay.harness import (
     listen,
     transfer,
 )
-from tests.support import wait_for
+from tests.support import short_directory, wait_for
 
 CLIENTS = 5
 YEARS = 10 * 365 * 86400  # s
@@ -151,8 +149,7 @@ def main() -> None:
     kind, site, error = sys.argv[1], sys.argv[2], int(sys.argv[3])
     control = Control.of_this_process()
     actions = {"connects": connects, "accepts": accepts, "pipes": pipes, "clock": clock}
-    with TemporaryDirectory() as name:
-        directory = Path(name)
+    with short_directory() as directory:
         endpoints = [listen("v4", directory) for _ in range(2)]
         worker = RelayWorker(directory, [Destination(tuple(map(address_of, endpoints)))])
         for endpoint in endpoints:

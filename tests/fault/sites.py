@@ -127,9 +127,19 @@ HARMLESS: Final[dict[str, str]] = {
     "getsockname": "without it a line of the access log lacks an address",
     "clock_gettime": "wrapped for its clocks; the ones in use always exist",
     **dict.fromkeys(
-        ["kill", "open", "open64", "poll", "prctl", "sigtimedwait", "sigprocmask"],
+        [
+            "clock_getcpuclockid",
+            "kill",
+            "open",
+            "open64",
+            "poll",
+            "prctl",
+            "sigtimedwait",
+            "sigprocmask",
+        ],
         "made by the guardian only",
     ),
+    "stat": "of /proc/self/fd; without it a count is missing",
     "waitpid": "does not wait, and asks for a child alone",
 }
 

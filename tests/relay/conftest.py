@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from tests.relay.harness import Destination, Family, RelayWorker, address_of, bound, listen
+from tests.support import short_directory
 
 StartWorker = Callable[..., RelayWorker]
 OpenEndpoint = Callable[..., socket.socket]
@@ -19,8 +19,8 @@ OpenEndpoint = Callable[..., socket.socket]
 @pytest.fixture
 def directory() -> Iterator[Path]:
     """For socket files. Not tmp_path: its names may exceed what a UNIX address holds."""
-    with TemporaryDirectory() as name:
-        yield Path(name)
+    with short_directory() as directory:
+        yield directory
 
 
 @pytest.fixture

@@ -73,7 +73,9 @@ def bound(family: Family, directory: Path) -> socket.socket:
     sock = socket.socket(kind, socket.SOCK_STREAM)
     sock.settimeout(DEADLINE)
     if family == "unix":
-        sock.bind(str(directory / f"{len(list(directory.iterdir()))}.sock"))
+        path = directory / f"{len(list(directory.iterdir()))}.sock"
+        sock.bind(str(path))
+        path.chmod(0o666)  # a worker may run as another user
     else:
         sock.bind(("127.0.0.1" if family == "v4" else "::1", 0))
     return sock

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 import pytest
@@ -42,6 +41,7 @@ from tests.relay.harness import (
     listen,
     transfer,
 )
+from tests.support import short_directory
 
 Actor = Literal["client", "endpoint"]
 Start = Literal["copy", "splice"]
@@ -180,8 +180,8 @@ class Direct:
 
 @pytest.fixture(scope="module")
 def directory() -> Iterator[Path]:
-    with TemporaryDirectory() as name:
-        yield Path(name)
+    with short_directory() as directory:
+        yield directory
 
 
 @pytest.fixture(scope="module")

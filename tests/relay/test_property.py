@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 import pytest
@@ -28,7 +27,7 @@ from tests.relay.harness import (
     listen,
     reset,
 )
-from tests.support import DEADLINE
+from tests.support import DEADLINE, short_directory
 
 PATTERN_SIZE = 65_521  # prime: a lost or doubled block of a round size shows
 PATTERNS = tuple(bytes((n * factor) % 251 for n in range(PATTERN_SIZE)) * 2 for factor in (7, 11))
@@ -214,8 +213,8 @@ def execute(connect: Connect, schedule: Sequence[Step]) -> Run:
 
 @pytest.fixture(scope="module")
 def directory() -> Iterator[Path]:
-    with TemporaryDirectory() as name:
-        yield Path(name)
+    with short_directory() as directory:
+        yield directory
 
 
 @pytest.fixture(scope="module")
