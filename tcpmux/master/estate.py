@@ -48,7 +48,6 @@ VARIABLE = "TCPMUX_ESTATE"  # in the environment of a master that another one be
 SUFFIX = ".takeover"  # of the admin socket's path
 NO_LISTENER = 0xFFFFFFFF  # TM_NONE
 MOST_FDS = 128  # TM_MESSAGE_FDS
-SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 REGIONS = 4  # descriptors of an offer before those of the workers' regions
 LOCK_TIME = 3.0  # s
 LOOK_AGAIN = 0.5  # s: is the one that is asked still there?
@@ -147,11 +146,10 @@ class Estate:
 
 
 def attach(estate: Estate) -> tuple[Table, Commons, list[Live]] | None:
-    """The regions, to go on with; None if they are of another layout than this build's."""
+    """The regions, to go on with; None if they are of another layout than this build's. Raises
+    Occupied if they can't be written."""
     if estate.layout != LAYOUT:
         return None
-    if not all(map(_is_sealed, (estate.table, estate.commons, *estate.lives))):
-        return None  # one that is cut short would end who reads it
     try:
         table = Table.attach(estate.table, writable=True)
         commons = Commons.attach(estate.commons, writable=True)
@@ -165,13 +163,11 @@ def attach(estate: Estate) -> tuple[Table, Commons, list[Live]] | None:
         )
     except ValueError:
         return None
-
-
-def _is_sealed(fd: int) -> bool:
-    try:
-        return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS == SEALS
-    except OSError:
-        return False
+    except OSError as error:
+        raise Occupied(
+            f"can't take over the memory of the instance that is there: {error.strerror}: start "
+            "as the user that it was started as"
+        ) from None
 
 
 def lock(table_fd: int) -> int:

@@ -65,9 +65,9 @@ class Staff:
         instance = self._instance
         fds = {
             "--admin-fd": [instance.admin.socket.fileno()],
-            "--table-fd": [instance.table.fd],
-            "--commons-fd": [instance.commons.fd],
-            "--live-fd": instance.workers.live_fds,
+            "--table-fd": [instance.table.reader_fd],
+            "--commons-fd": [instance.commons.reader_fd],
+            "--live-fd": [worker.live.reader_fd for worker in instance.workers],
             "--http-fd": [] if self._http is None else [self._http.fileno()],
         }
         arguments = ["--admin-path", instance.admin.path]
@@ -93,7 +93,7 @@ class Staff:
         if wanted is None:
             return None
         instance = self._instance
-        fds = [instance.table.fd, *instance.workers.live_fds]
+        fds = [instance.table.reader_fd, *instance.workers.live_fds]
         arguments = ["--table-fd", str(fds[0])]
         for fd in fds[1:]:
             arguments += ["--live-fd", str(fd)]

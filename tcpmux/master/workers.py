@@ -204,9 +204,9 @@ class Workers:
         identify_senders(ours)  # before anything is sent
         inheritance = Inheritance(
             worker.id,
-            self._table.fd,
+            self._table.reader_fd,
             self._commons.fd,
-            tuple(self.live_fds),
+            tuple(w.live.fd if w is worker else w.live.reader_fd for w in self._workers),
             theirs.fileno(),
             tuple(
                 ListeningSocket(listener.id, shard, sock.fileno(), listener.shared)
@@ -224,7 +224,9 @@ class Workers:
         try:
             pid = os.fork()
             if pid == 0:
-                self._table.unmap()  # the worker maps it again, read-only
+                # The worker maps what it needs again: the table and other workers' read-only.
+                for region in (self._table, self._commons, *(w.live for w in self._workers)):
+                    region.unmap()
                 serve(inheritance)
         except OSError as error:
             ours.close()

@@ -9,7 +9,9 @@ cdef class Region:
     cdef char *base
     cdef readonly size_t size
     cdef readonly int fd
+    cdef int reading  # reader_fd, once it was asked for
     cdef int _map(self, int fd, size_t size, bint writable) except -1
+    cdef int _attach(self, int fd, size_t size, bint writable) except -1
     cdef int _create(self, str name, size_t size) except -1
 
 
@@ -26,3 +28,4 @@ cdef class Live(Region):
     cdef readonly uint32_t worker
     cdef readonly uint32_t capacity
     cdef tm_live *live(self)
+    cdef void _keep_from_dumps(self)

@@ -18,10 +18,11 @@ from libc.string cimport memcpy, memset, strlen
 from libc.stdlib cimport calloc, free
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.types cimport off_t
+from posix.unistd cimport _SC_PAGESIZE, sysconf
 
 from tcpmux.shm._layout cimport (
     AF_INET, AF_INET6, AF_UNIX, htons, ntohs, sockaddr_in, sockaddr_in6, tm_address,
-    tm_avoided_until, tm_common, tm_common_forget, tm_commons, tm_conn, tm_counted_now,
+    tm_avoided_until, TM_BUFFER_SIZE, tm_common, tm_common_forget, tm_commons, tm_conn, tm_counted_now,
     tm_counter_read, tm_destination, tm_destination_rules, tm_endpoint, TM_ERROR_SIZE,
     tm_failures, tm_failures_all,
     tm_note_answer, tm_note_failure, tm_note_success, tm_note_suspicion, tm_suspecting,
@@ -45,6 +46,10 @@ from tcpmux.shm._layout cimport (
 from tcpmux.shm.image import (
     DestinationRow, DestinationRules, EndpointRow, Image, ListenerRow, RouteRow, RouteRules,
 )
+
+cdef extern from "<sys/mman.h>" nogil:
+    enum: MADV_DONTDUMP
+    int madvise(void *start, size_t length, int advice)
 
 cdef extern from *:
     """
@@ -193,11 +198,45 @@ def pick(weights, uint64_t ticket):
     return tm_pick(&route, ticket)
 
 
+# No process that has it can take the memory away from under another one, nor keep a later master
+# from writing it. Whoever must not write gets a descriptor that can't: Region.reader_fd.
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+MFD_NOEXEC_SEAL = 8  # Linux 6.3; sysctl vm.memfd_noexec may ask for it
+
+
+def sealed_memory(str name, size_t size):
+    """A memfd of its final size that only its own user can open anew. Raises OSError."""
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        fd = os.memfd_create(name, flags | MFD_NOEXEC_SEAL)
+    except OSError:
+        fd = os.memfd_create(name, flags)
+    try:
+        os.fchmod(fd, 0o600)
+        os.ftruncate(fd, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def check_memory(int fd):
+    """Raises ValueError unless it is memory that nobody can take away: whoever reads it would be
+    killed by SIGBUS."""
+    try:
+        seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        raise ValueError("not a tcpmux region: no memory at all") from None
+    if seals & SEALS != SEALS:
+        raise ValueError("not a tcpmux region: its size is not fixed")
+
+
 cdef class Region:
     """A memfd mapped into this process until unmap() or the end of the object."""
 
     def __cinit__(self):
-        self.fd = -1
+        self.fd = self.reading = -1
 
     def __dealloc__(self):
         self.unmap()
@@ -213,15 +252,36 @@ cdef class Region:
         return 0
 
     cdef int _create(self, str name, size_t size) except -1:
-        fd = os.memfd_create(f"tcpmux-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fd = sealed_memory(f"tcpmux-{name}", size)
         try:
-            os.ftruncate(fd, size)
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
             self._map(fd, size, True)
         except BaseException:
             os.close(fd)
             raise
         return 0
+
+    cdef int _attach(self, int fd, size_t size, bint writable) except -1:
+        """Of a descriptor that another process may have made. One that can only read is opened
+        anew, in the same place, for a master that takes over."""
+        check_memory(fd)
+        if writable and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            again = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.dup2(again, fd, inheritable=os.get_inheritable(fd))
+            finally:
+                os.close(again)
+        return self._map(fd, size, writable)
+
+    @property
+    def reader_fd(self):
+        """Another descriptor of the same memory, which can't be used to write: for processes of
+        which this one is not the writer. As fd where /proc is not mounted."""
+        if self.reading < 0:
+            try:
+                self.reading = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return self.fd
+        return self.reading
 
     def unmap(self):
         """Takes the region out of this process's memory; the descriptor stays open."""
@@ -232,9 +292,10 @@ cdef class Region:
     def close(self):
         """Unmaps, and closes the descriptor."""
         self.unmap()
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        for fd in (self.fd, self.reading):
+            if fd >= 0:
+                os.close(fd)
+        self.fd = self.reading = -1
 
 
 cdef void put_name(char *place, str name):
@@ -313,7 +374,7 @@ cdef class Table(Region):
         size = os.fstat(fd).st_size
         if size < <Py_ssize_t>sizeof(tm_table):
             raise ValueError("not a tcpmux route table")
-        self._map(fd, size, writable)
+        self._attach(fd, size, writable)
         if not tm_table_valid(self.table(), size) or self.table().layout != int(LAYOUT, 16):
             raise ValueError("not a tcpmux route table of this format")
         return self
@@ -703,7 +764,7 @@ cdef class Commons(Region):
         cdef Commons self = Commons()
         if os.fstat(fd).st_size != <Py_ssize_t>sizeof(tm_commons):
             raise ValueError("not a tcpmux commons region of this format")
-        self._map(fd, sizeof(tm_commons), writable)
+        self._attach(fd, sizeof(tm_commons), writable)
         return self
 
     cdef tm_common *of(self, uint32_t slot) except NULL:
@@ -789,6 +850,7 @@ cdef class Live(Region):
         """capacity: the most connections this worker may have."""
         cdef Live self = Live()
         self._create(f"live-{worker}", tm_live_size(capacity))
+        self._keep_from_dumps()
         tm_live_init(self.live(), worker, capacity)
         self.worker, self.capacity = worker, capacity
         return self
@@ -804,10 +866,18 @@ cdef class Live(Region):
         size = os.fstat(fd).st_size
         if tm_live_capacity(size) < 0:
             raise ValueError("not a tcpmux live region")
-        self._map(fd, size, writable)
+        self._attach(fd, size, writable)
+        self._keep_from_dumps()
         self.capacity = <uint32_t>tm_live_capacity(size)
         self.worker = <uint32_t>worker if worker >= 0 else self.live().worker % TM_MAX_SHARDS
         return self
+
+    cdef void _keep_from_dumps(self):
+        """Bytes of clients don't get into a core file. What is on the same pages does not, either."""
+        cdef size_t page = <size_t>sysconf(_SC_PAGESIZE)
+        cdef size_t start = (<char *>self.live().buffer - self.base) // page * page
+        cdef size_t end = <char *>self.live().buffer - self.base + TM_BUFFER_SIZE
+        madvise(self.base + start, end - start, MADV_DONTDUMP)
 
     def renew(self, Commons commons not None, uint32_t slots):
         """Begins anew with a region whose lives die at their start; returns how many connections

@@ -163,7 +163,7 @@ class RelayWorker:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         inheritance = Inheritance(
             0,
-            table.fd,
+            table.reader_fd,
             commons.fd,
             (self.live.fd,),
             theirs.fileno(),
