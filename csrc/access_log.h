@@ -5,7 +5,7 @@
  *     worker                                     log process
  *     ------                                     -----------
  *     written - taken < capacity?                w = load_acquire(written)
- *     no: dropped + 1, and that is all           format entries [taken, w)
+ *     no: dropped + 1, and that is all           write entries [taken, w)
  *     fill entries[written % TM_LOG_ENTRIES]     store_release(taken, w)
  *     store_release(written, written + 1)
  *

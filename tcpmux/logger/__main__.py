@@ -2,6 +2,8 @@
 
 SIGTERM   writes what there is, and ends
 SIGUSR1   opens the file again
+
+Both are blocked when it is started, so that none comes too early.
 """
 
 from __future__ import annotations
@@ -31,9 +33,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # of a terminal; meant for the master
 SHORTEST, LONGEST = 0.02, 0.25  # s between two looks, by how much there was to write
 BUSY = 100  # lines at one look
-RETRY = 1.0  # s after an error
 SAY_EVERY = 10.0  # s between two words about lines that were dropped
-LAST_WORDS = 1.5  # s to write what is left; the master waits 2 s for our end
+LAST_WORDS = 1.5  # s to wait for room at the end,
+LONGEST_END = 8.0  # s, and for all that is left; the master waits 10 s for our end
 
 
 class Log:
@@ -52,20 +54,43 @@ class Log:
         self._failing = False
 
     def step(self) -> int:
-        """Writes what there is; returns how many lines. Never raises OSError: what can't be
-        written is counted, and lost."""
-        lines = self._source.take()
+        """Writes what there is and finds room; returns how many lines. Never raises OSError: what
+        can't be written is counted, and lost; what finds no room stays with the workers, until
+        they have none either."""
+        written = 0
+        if self._target.wait(0.0):
+            for batch in self._source.batches():
+                done = self._write([self._text(line) for line in batch.lines])
+                batch.release(done)
+                written += done
+                if done < len(batch.lines):
+                    break
         if self._interval and time.monotonic() >= self._next_interval:
             self._next_interval = time.monotonic() + self._interval
-            lines += self._source.open_connections()
-        if lines:
-            self._write([self._text(line) for line in lines])
+            lines = [self._text(line) for line in self._source.open_connections()]
+            self._lost += len(lines) - self._write(lines)
         self._tell()
-        return len(lines)
+        return written
 
-    def _write(self, lines: list[str]) -> None:
+    def finish(self) -> None:
+        """Writes what is left, as long as there is room again within LAST_WORDS. What is not
+        written then stays for the next log process, or for the master to count."""
+        progress = time.monotonic()
+        end = progress + LONGEST_END
+        while (now := time.monotonic()) < min(end, progress + LAST_WORDS):
+            if self.step():
+                progress = now
+            elif not self._source.unwritten():
+                break
+            else:
+                self._target.wait(LONGEST)
+        self._next_word = 0.0
+        self._tell()
+
+    def _write(self, lines: list[str]) -> int:
+        """How many are done with: written or, after an error, lost."""
         try:
-            self._target.write(lines)
+            written = self._target.write(lines)
         except OSError as error:
             self._lost += len(lines)
             if not self._failing:
@@ -74,10 +99,11 @@ class Log:
                     error.strerror,
                 )
             self._failing = True
-            return
-        if self._failing:
+            return len(lines)
+        if self._failing and written:
             log.info("the access log is written again")
-        self._failing = False
+            self._failing = False
+        return written
 
     def _tell(self) -> None:
         self._lost += self._source.dropped()
@@ -104,17 +130,20 @@ def _own_file(fd: int) -> int:
     return os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
 
 
-def _take_over(own: int) -> bool:
-    """Waits until the log process before this one has ended: only one may take entries. False if
-    told to end meanwhile. own: of _own_file()."""
-    while True:
+def _take_over(own: int) -> int:
+    """Waits until the log process before this one has ended: only one may take entries. Returns
+    SIGTERM if that came meanwhile, else 0. own: of _own_file()."""
+    told = 0
+    end = float("inf")
+    while time.monotonic() < end:
         try:
             fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if _signal(LONGEST) == signal.SIGTERM:
-                return False
+            if _signal(LONGEST) == signal.SIGTERM and not told:
+                told, end = signal.SIGTERM, time.monotonic() + LONGEST_END
         else:
-            return True
+            return told
+    raise TimeoutError("another log process does not end")
 
 
 def _signal(timeout: float) -> int:
@@ -159,21 +188,28 @@ def main() -> int:
     source, target = Source(view), open_target(options.path, options.file_fd, link)
     traceback.format_stack()  # loads what a fault would be told with
     programs.drop()
-    if not _take_over(own):
-        return 0
+    try:
+        told = _take_over(own)
+    except TimeoutError as error:
+        log.error("%s", error)  # noqa: TRY400
+        return 1
     master = os.getppid()
     source.forget_dropped()
     written = Log(source, target, writer(options.format), options.interval)
     wait = SHORTEST
-    while not _is_orphan(view, master):
-        wait = SHORTEST if written.step() >= BUSY else min(LONGEST, wait * 2)
-        found = _signal(wait)
-        if found == signal.SIGTERM:
-            break
-        if found == signal.SIGUSR1:
+    while told != signal.SIGTERM and not _is_orphan(view, master):
+        busy = written.step() >= BUSY or source.unwritten()
+        wait = SHORTEST if busy else min(LONGEST, wait * 2)
+        told = _signal(wait)
+        if told == signal.SIGUSR1:
             written.step()
             _reopen(target)
-    deadline = time.monotonic() + LAST_WORDS
-    while written.step() and time.monotonic() < deadline:
-        pass
+    written.finish()
+    left = source.unwritten()
+    if left and os.getppid() != master:
+        log.error("%d lines of the access log are not written", left)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tcpmux.logger.lines import FLAGS, Clock, Line, closed_by
-from tcpmux.shm._readings import connections, take_log
+from tcpmux.shm._readings import connections, read_log, release_log, unwritten_log
 from tcpmux.shm._shm import MAX_SLOTS
 from tcpmux.shm.view import View
 
 if TYPE_CHECKING:
     from tcpmux.shm._readings import LogEntry
 
-MOST_AT_ONCE = 4096  # entries of one worker
+MOST_AT_ONCE = 1024  # entries of one worker
 
 
 def _address(view: View, peer: str, slot: int) -> str | None:
@@ -24,6 +26,14 @@ def _address(view: View, peer: str, slot: int) -> str | None:
     return view.table.label(slot) if slot < MAX_SLOTS else None
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Lines that are due. release(n): the first n are done with, and their places free."""
+
+    lines: list[Line]
+    release: Callable[[int], None]
+
+
 class Source:
     """Gives the lines that are due. The regions must be mapped writable; nobody else takes."""
 
@@ -31,14 +41,18 @@ class Source:
         self._view = view
         self._dropped = 0
 
-    def take(self) -> list[Line]:
-        """What workers have written since the last call, in the order of each worker."""
-        clock = Clock.now()
-        return [
-            self._line(entry, clock)
-            for live in self._view.lives
-            for entry in take_log(live, MOST_AT_ONCE)
-        ]
+    def batches(self) -> Iterator[Batch]:
+        """What each worker has written down and nobody has taken, in its order."""
+        for live in self._view.lives:
+            entries = read_log(live, MOST_AT_ONCE)
+            if entries:
+                clock = Clock.now()
+                lines = [self._line(entry, clock) for entry in entries]
+                yield Batch(lines, partial(release_log, live))
+
+    def unwritten(self) -> int:
+        """How many lines are due."""
+        return sum(unwritten_log(live) for live in self._view.lives)
 
     def dropped(self) -> int:
         """Entries that found no room since the last call."""

@@ -29,7 +29,8 @@ class LogProcess(Program):
     def __init__(
         self, user: User, path: Callable[[], str], arguments: Callable[[], Arguments | None]
     ) -> None:
-        super().__init__("log", "tcpmux.logger.__main__", user, arguments)
+        held = (signal.SIGTERM, signal.SIGUSR1)
+        super().__init__("log", "tcpmux.logger.__main__", user, arguments, held)
         self._path = path
         self._link: socket.socket | None = None
 

@@ -306,7 +306,7 @@ class Master:
         """Leaves nothing behind: no process, no socket, no file."""
         self.workers.kill_all()
         self.aside.end()
-        self.staff.end(KILL_TIME)
+        self.staff.end(KILL_TIME, for_good=True)
         while True:
             try:
                 os.waitpid(-1, 0)
@@ -465,7 +465,7 @@ class Master:
             return
         log.info("upgrade %d: the new build takes over", self.upgrade.number)
         self.aside.end()
-        self.staff.end(KILL_TIME)
+        self.staff.end(KILL_TIME, for_good=False)
         try:
             self.upgrade.become(replace(self.instance.estate(), events=self.events.saved()))
         except OSError as error:

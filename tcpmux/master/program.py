@@ -31,16 +31,23 @@ class Program:
     start.
 
     A program of its own, so that nothing it imports is ever in the master. name: as in its title
-    and in the log. user: whom it becomes when it has loaded what it needs.
+    and in the log. user: whom it becomes when it has loaded what it needs. held: signals that wait
+    until it takes them, also if it is not ready for them.
     """
 
     def __init__(
-        self, name: str, module: str, user: User, arguments: Callable[[], Arguments | None]
+        self,
+        name: str,
+        module: str,
+        user: User,
+        arguments: Callable[[], Arguments | None],
+        held: Sequence[signal.Signals] = (),
     ) -> None:
         self._name = name
         self._module = module
         self._user = user
         self._arguments = arguments
+        self._held = held
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._delay = 0.0
@@ -69,6 +76,7 @@ class Program:
             self._fell(now)
             return
         arguments, fds = wanted
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._held)  # a child inherits that
         try:
             self._process = subprocess.Popen(
                 programs.command(self._module, [*own, *arguments], self._user),
@@ -84,6 +92,7 @@ class Program:
             self._fell(now)
             return
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             for fd in inherited:
                 os.close(fd)
         self._started = now
@@ -114,10 +123,12 @@ class Program:
         """Ends it if it runs; by force after `timeout` s."""
         if self._process is None:
             return
-        self._process.terminate()
+        self.tell(signal.SIGTERM)
+        self.tell(signal.SIGCONT)
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
+            log.warning("killing %s (pid %d): no end after %g s", self._name, self.pid, timeout)
             self._process.kill()
             self._process.wait()
         self._process = None

@@ -21,12 +21,14 @@ from tcpmux.master.log_process import LogProcess, open_for
 from tcpmux.master.program import Arguments
 from tcpmux.master.reload import Sources
 from tcpmux.privileges import User
+from tcpmux.shm._readings import unwritten_log
 from tcpmux.shm._shm import LOG_ENDS, LOG_ENTRIES, LOG_ENTRY_SIZE, LOG_STARTS
 
 log = logging.getLogger("tcpmux.master")
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LEAST_TOKEN = 16  # characters
+LOG_TIME = 10.0  # s for the log process to write what is left
 LARGEST_TOKEN_FILE = 4096  # bytes
 
 
@@ -119,15 +121,32 @@ class Staff:
 
     def died(self, pid: int, status: int) -> bool:
         """Takes note of a child's end; False if it was neither of them."""
-        return self.control.died(pid, status) or self._logger.died(pid, status)
+        if self._logger.died(pid, status):
+            if self._config.access_log is None:
+                self._count_unwritten()
+            return True
+        return self.control.died(pid, status)
 
-    def end(self, timeout: float) -> None:
-        """Ends both; by force after `timeout` s each. The log process writes what there is."""
+    def end(self, timeout: float, *, for_good: bool) -> None:
+        """Ends both; by force, control after `timeout` s. The log process writes what there is;
+        for_good: no other one comes after it."""
         self.control.end(timeout)
-        self._logger.end(timeout)
+        if for_good and self._unwritten():
+            self._logger.start_due(float("inf"))
+        self._logger.end(LOG_TIME)
+        if for_good:
+            self._count_unwritten()
         if self._http is not None:
             self._http.close()
             self._http = None
+
+    def _unwritten(self) -> int:
+        return sum(unwritten_log(worker.live) for worker in self._instance.workers)
+
+    def _count_unwritten(self) -> None:
+        left = self._unwritten()
+        if left:
+            log.error("%d lines of the access log are not written", left)
 
     def reopen_log(self) -> None:
         """Has the access log's file opened anew, as after it was moved away."""

@@ -241,9 +241,23 @@ def is_open(Live live not None, uint32_t index, uint32_t generation):
 
 # --- log entries ------------------------------------------------------------------------------
 
-def take_log(Live live not None, uint32_t most):
-    """Up to `most` entries that the worker has written, the oldest first; they are taken out. The
-    region must be mapped writable. The caller is the only one who takes.
+def release_log(Live live not None, uint32_t count):
+    """Takes out the `count` oldest entries. The region must be mapped writable; the caller is the
+    only one who takes."""
+    cdef tm_live *region = live.live()
+    cdef uint64_t taken = tm_log_taken(&region.log)
+    tm_log_take(&region.log, taken + min(<uint64_t>count, tm_log_written(&region.log) - taken))
+
+
+def unwritten_log(Live live not None):
+    """How many entries nobody has taken yet."""
+    cdef tm_live *region = live.live()
+    return min(tm_log_written(&region.log) - tm_log_taken(&region.log), <uint64_t>TM_LOG_ENTRIES)
+
+
+def read_log(Live live not None, uint32_t most):
+    """Up to `most` entries that the worker has written, the oldest first; they stay until
+    release_log(). The region must be mapped writable.
 
     An entry: start of a connection (or its end), route, destination and endpoint slot, client,
     endpoint, own address towards each, accepted at and this entry at (monotonic s), bytes in,
@@ -274,5 +288,4 @@ def take_log(Live live not None, uint32_t most):
             entry.table_generation, entry.attempts, entry.connect_us / 1e6,
             entry.first_byte_us / 1e6, f"{live.worker}-{entry.index}-{entry.generation}"))
         taken += 1
-    tm_log_take(&region.log, taken)
     return found

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,58 @@ def test_a_disk_that_hangs_costs_lines_and_no_traffic(
                 break
         else:
             pytest.fail("10,000 lines were neither read nor dropped")
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.parametrize("numbers", [("TERM",), ("TERM", "TERM"), ("QUIT",)], ids="-".join)
+def test_a_stop_writes_what_has_ended_before(
+    start_proxy: StartProxy, one: EchoServer, tmp_path: Path, numbers: tuple[str, ...]
+) -> None:
+    """Also if the log process has only just been started, or has just died, and connections that
+    the stop itself resets."""
+    port, log = free_port(), tmp_path / "access.log"
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address)), access_log=str(log)))
+    os.kill(wait_for(lambda: logger_pid(proxy), "the writer"), signal.SIGKILL)
+    for _ in range(10):
+        assert ask(("127.0.0.1", port)) == "one hello\n"
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        if numbers != ("TERM",):
+            sock.sendall(b"hello\n")
+            sock.recv(100)
+        else:
+            sock.close()
+            wait_for(lambda: not proxy.active(), "its end")
+        proxy.children |= proxy.tree()
+        for name in numbers:
+            seen = len(proxy.log)
+            proxy.signal(signal.Signals[f"SIG{name}"])
+            wait_for(lambda seen=seen: "SIG" in proxy.log[seen:], "it to be taken")  # type: ignore[misc]
+        proxy.process.wait(DEADLINE)
+    ends = Counter(line["connection_termination_details"] for line in lines(log))
+    open_one = "finished" if numbers == ("TERM",) else "shutdown"
+    assert ends == Counter({"finished": 10}) + Counter([open_one])
+
+
+def test_a_stop_says_what_could_not_be_written(
+    start_proxy: StartProxy, one: EchoServer, tmp_path: Path
+) -> None:
+    """A reader that does not read any more gets no more time than a moment."""
+    port, fifo = free_port(), tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(reader, b"x" * 4096)
+    try:
+        proxy = start_proxy(
+            routes(route("r", port, v1=(1, one.address)), access_log="stdout"),
+            prefix=["sh", "-c", f'exec "$@" >{fifo}', "sh"],
+        )
+        for _ in range(10):
+            assert ask(("127.0.0.1", port)) == "one hello\n"
+        proxy.stop()
+        assert "10 lines of the access log are not written" in proxy.log
     finally:
         os.close(reader)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ import pytest
 from tcpmux.config.log_format import KEYS
 from tcpmux.logger.__main__ import Log
 from tcpmux.logger.lines import FLAGS, Clock, Line, closed_by, writer
-from tcpmux.logger.targets import Datagrams, open_target, write_all
+from tcpmux.logger.source import Batch
+from tcpmux.logger.targets import Bytes, Datagrams, Stream, open_target
 from tcpmux.shm._shm import CLOSE_REASONS
 
 EVERYTHING = "".join(map(chr, range(256))) + "\u2028\u2029\ud800\U0001f600"
@@ -76,14 +79,22 @@ def test_syslog_and_the_journal_get_a_packet_a_line(tmp_path: Path) -> None:
         journal.reopen()
 
 
-def test_long_writes_are_whole(tmp_path: Path) -> None:
-    read_end, write_end = os.pipe()
-    os.set_blocking(read_end, False)
+@pytest.mark.parametrize("at_once", [16, 4096])
+def test_lines_on_a_pipe_stay_whole_and_wait_for_room(at_once: int) -> None:
+    """What is written and what is left make up all of it, whatever the sizes are."""
+    read_end, write_end = os.pipe2(os.O_NONBLOCK)
+    chance = random.Random(at_once)
+    given = [str(n) * chance.choice((1, 10, 3000, 30_000)) for n in range(200)]
+    target, done, got = Bytes(at_once), 0, b""
+    while done < len(given):
+        done += target.write(write_end, given[done:])
+        got += os.read(read_end, chance.randrange(1, 100_000))
+    while target.write(write_end, ["the end"]) == 0:
+        got += os.read(read_end, 1 << 20)
+    os.close(write_end)
     with open(read_end, "rb") as reader:
-        lines = ["x" * 30_000]
-        write_all(write_end, lines)
-        os.close(write_end)
-        assert reader.read() == b"x" * 30_000 + b"\n"
+        got += reader.read()
+    assert got.decode().splitlines() == [*given, "the end"]
 
 
 class FakeSource:
@@ -91,9 +102,14 @@ class FakeSource:
         self.lines: list[Line] = []
         self.lost = 0
 
-    def take(self) -> list[Line]:
-        taken, self.lines = self.lines, []
-        return taken
+    def batches(self) -> Iterator[Batch]:
+        yield Batch(list(self.lines), self._release)
+
+    def _release(self, count: int) -> None:
+        del self.lines[:count]
+
+    def unwritten(self) -> int:
+        return len(self.lines)
 
     def dropped(self) -> int:
         lost, self.lost = self.lost, 0
@@ -101,6 +117,25 @@ class FakeSource:
 
     def open_connections(self) -> list[Line]:
         return []
+
+
+def test_what_finds_no_room_is_written_later_and_not_twice() -> None:
+    """It stays where the workers have it; a reader that comes back gets all."""
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    source = FakeSource()
+    log = Log(source, Stream(writer), str, 0.0)  # type: ignore[arg-type]
+    source.lines = [{"event": f"{n:05}"} for n in range(10_000)]
+    assert 0 < log.step() < 10_000
+    assert log.step() == 0
+    assert 0 < source.unwritten() < 10_000
+    got = b""
+    while source.unwritten():
+        got += os.read(reader, 1 << 20)
+        log.step()
+    got += os.read(reader, 1 << 20)
+    os.close(reader)
+    os.close(writer)
+    assert got.decode().splitlines() == [str({"event": f"{n:05}"}) for n in range(10_000)]
 
 
 def test_what_cant_be_written_is_counted_and_said(caplog: pytest.LogCaptureFixture) -> None:

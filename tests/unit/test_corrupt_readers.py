@@ -19,7 +19,7 @@ from tcpmux.control.metrics import Metrics
 from tcpmux.logger.lines import writer
 from tcpmux.logger.source import Source
 from tcpmux.master.balance import plan_moves
-from tcpmux.shm._readings import SORT_KEYS, connections, is_open, take_log
+from tcpmux.shm._readings import SORT_KEYS, connections, is_open, read_log
 from tcpmux.shm._shm import MAX_SHARDS, Commons, Live, Table, fields_of
 from tcpmux.shm.routes import Names, build_image
 from tcpmux.shm.stats import StatusReader
@@ -99,7 +99,8 @@ def read_all(view: View) -> None:
     source.dropped()
     for template in ("json", "{start_time} {duration} {route} {upstream_host}"):
         text = writer(template)
-        for line in (*source.take(), *source.open_connections()):
+        batches = [line for batch in source.batches() for line in batch.lines]
+        for line in (*batches, *source.open_connections()):
             assert "\n" not in text(line)
     for slot in range(4):
         view.commons.connections(slot)
@@ -143,7 +144,7 @@ def test_a_corrupt_log_goes_on_behind_what_is_lost(view: View) -> None:
     written = LIVE["log"][0]
     with mmap.mmap(view.lives[0].fd, view.lives[0].size) as memory:
         memory[written : written + 8] = (1 << 60).to_bytes(8, "little")
-    assert take_log(view.lives[0], 100) == []
+    assert read_log(view.lives[0], 100) == []
     with mmap.mmap(view.lives[0].fd, view.lives[0].size) as memory:
         memory[written : written + 8] = ((1 << 60) + 2).to_bytes(8, "little")
-    assert len(take_log(view.lives[0], 100)) == 2
+    assert len(read_log(view.lives[0], 100)) == 2
