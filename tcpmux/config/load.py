@@ -209,6 +209,7 @@ def _check_together(files: Sequence[_File]) -> None:
         document = file.document
         for key in file.model.model_fields_set - {"routes"}:
             keys.add(key, document, (key,))
+        _check_admin(file.model.admin, document)
         for r, route in enumerate(file.model.routes):
             here: Location = ("routes", r)
             routes.add(route.name, document, (*here, "name"))
@@ -236,6 +237,19 @@ def _check_together(files: Sequence[_File]) -> None:
             files[-1].document.problem(
                 ("routes",), f"expected at most {most} {what} in all, got {count}"
             )
+
+
+def _check_admin(admin: AdminModel, document: Document) -> None:
+    if admin.http is None:
+        return
+    if admin.token_file is None and not admin.insecure:
+        document.problem(
+            ("admin", "http"),
+            "over TCP anybody could change things: name a token_file, or say insecure: true if all "
+            f"who reach {admin.http} may",
+        )
+    elif admin.token_file is not None and admin.insecure:
+        document.problem(("admin", "insecure"), "expected either this or a token_file, got both")
 
 
 def _check_destinations(route: RouteModel, document: Document, here: Location) -> None:
@@ -348,7 +362,9 @@ def _merge(
 
 
 def _admin(model: AdminModel) -> Admin:
-    return Admin(model.socket, model.http, model.token_file or "", tuple(model.hosts))
+    return Admin(
+        model.socket, model.http, model.token_file or "", tuple(model.hosts), model.insecure
+    )
 
 
 def _access_log(model: AccessLogModel | None) -> AccessLog | None:

@@ -177,12 +177,14 @@ class Route:
 @dataclass(frozen=True, slots=True)
 class Admin:
     """socket: path of the UNIX socket of the admin API. http: the TCP address for it, None = none;
-    over that, requests carry what token_file holds ("" = nothing) and ask for one of hosts."""
+    over that, requests carry what token_file holds ("" = nothing) and ask for one of hosts.
+    insecure: there may be none."""
 
     socket: str
     http: Address | None = None
     token_file: str = ""
     hosts: tuple[str, ...] = ()
+    insecure: bool = False
 
 
 @dataclass(frozen=True, slots=True)

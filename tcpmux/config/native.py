@@ -74,6 +74,8 @@ def _admin(config: Config) -> Iterator[tuple[str, str]]:
         yield "token_file", scalar(admin.token_file)
     if admin.hosts:
         yield "hosts", f"[{', '.join(map(scalar, admin.hosts))}]"
+    if admin.insecure:
+        yield "insecure", "true"
 
 
 def _access_log(config: Config) -> Iterator[tuple[str, str]]:

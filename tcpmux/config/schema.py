@@ -320,8 +320,8 @@ class AdminModel(Strict):
         Address | None, BeforeValidator(_http), WithJsonSchema({"type": ["string", "boolean"]})
     ] = Field(
         default=None,
-        description="IP:port for the page, /metrics and the API over TCP as well; off. Whoever "
-        "reaches it may change things, unless there is a token_file.",
+        description="IP:port for the page, /metrics and the API over TCP as well; off. Needs a "
+        "token_file, or insecure: true.",
     )
     token_file: Annotated[
         str | None,
@@ -330,7 +330,14 @@ class AdminModel(Strict):
     ] = Field(
         default=None,
         description="A file with one line that requests over TCP must carry, as Authorization: "
-        "Bearer LINE.",
+        "Bearer LINE. Nobody but root and the user that starts tcpmux may read it. Read at a start "
+        "and at each reload.",
+    )
+    insecure: Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"type": "boolean"})] = (
+        Field(
+            default=False,
+            description="Instead of a token_file: whoever reaches `http` may change everything.",
+        )
     )
     hosts: list[Annotated[str, BeforeValidator(_host), WithJsonSchema({"type": "string"})]] = Field(
         default=[],

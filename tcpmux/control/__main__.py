@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 import struct
@@ -28,7 +29,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--http-fd", type=int)
     parser.add_argument("--http-address", default="")
     parser.add_argument("--http-host", action="append", default=[])
-    parser.add_argument("--token-file", default="")
+    parser.add_argument("--token-fd", type=int)
+    parser.add_argument("--insecure", action="store_true")
+    parser.add_argument("--uid", type=int, action="append", required=True)
     return parser.parse_args(arguments)
 
 
@@ -52,7 +55,7 @@ def main() -> int:
     from tcpmux import __version__, programs
     from tcpmux.control.ahead import load_all
     from tcpmux.control.connections import Connections
-    from tcpmux.control.door import Rules, read_token
+    from tcpmux.control.door import Rules
     from tcpmux.control.event_log import EventLog
     from tcpmux.control.health import Health
     from tcpmux.control.metrics import Metrics
@@ -81,8 +84,13 @@ def main() -> int:
     config = [path for paths in options.config for path in paths]
     # Of who made the socket, a master.
     owner = struct.unpack("3i", admin.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
-    token = read_token(options.token_file)
-    rules = Rules(options.http_address, tuple(options.http_host), token, owner)
+    rules = Rules(
+        frozenset({owner, *options.uid}),
+        options.http_address,
+        tuple(options.http_host),
+        b"" if options.token_fd is None else os.pread(options.token_fd, 64, 0),
+        options.insecure,
+    )
     path = options.admin_path or str(admin.getsockname())
     identity = Identity(__version__, config, path, rules)
     # What has been made by now stays; the collector need not look at it again and again.

@@ -1,89 +1,106 @@
 """Who may come in, and how many at a time. Runs in control.
 
-Over the UNIX socket: root and the user tcpmux runs as. Over TCP, where admin.http names an
-address: whoever asks for one of its own names and, if there is a token, has it. A page of another
-site may do neither: browsers tell what a request is from.
+Over the UNIX socket: the users that the master names. Over TCP, where admin.http names an address:
+whoever asks for one of its own names and has the token. A page of another site may do neither:
+browsers tell what a request is from.
+
+Each socket has a room of its own (connections, requests and bodies at a time), so that whatever
+happens in one keeps nobody out of the other; and what comes over TCP waits for its turn: in a turn
+of the loop little of it is looked at, and one request is begun; and less while somebody on this
+host asks.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import hmac
-import os
+import logging
 import pwd
+import resource
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from tcpmux.files import Unreadable, read_file
+from tcpmux.control.guest import SAFE, Guest, State
+from tcpmux.control.head import Head, Refused
 
-MOST_CLIENTS = 1024  # connections at a time, over both sockets
-IDLE_TIME = 15.0  # s a connection may be open without a request under way
-LOOK_EVERY = 5.0  # s
+log = logging.getLogger("tcpmux.control")
+
+LOOK_EVERY = 1.0  # s
+FIRST = 0.02  # s after a word over the UNIX socket in which others wait
+MEANWHILE = 0.005  # s between turns of theirs in that time
+TURN_TIME = 0.002  # s for what comes over TCP, in a turn of the loop
+PAUSE = 0.2  # s after this host had no descriptor or memory for a connection
+SAY_EVERY = 60.0  # s
+SEND_BUFFER = 256 << 10  # bytes that the kernel keeps for a client over TCP that reads slowly
+LARGEST_BODY = 64 << 10  # bytes; of what is about many things more
+LARGEST_BODIES = {"/v1/diff": 8 << 20, "/v1/connections/kill": 1 << 20}
+SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Forbidden(Exception):
-    """status: 401 or 403, HTTP. The text says why, in one line."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """For requests over TCP. address: IP:port as configured. hosts: more names for it, lower
-    case. token: what requests must carry; None = nothing, "" = it could not be read. owner: who may
-    do all over the UNIX socket, besides root."""
+    """uids: who may ask over the UNIX socket; nobody else. The rest is for requests over TCP.
+    address: IP:port as configured. hosts: more names for it, lower case. token: SHA-256 of what
+    they have to know; without one everybody is refused, unless insecure."""
 
+    uids: frozenset[int]
     address: str = ""
     hosts: tuple[str, ...] = ()
-    token: str | None = None
-    owner: int = field(default_factory=os.geteuid)
+    token: bytes = b""
+    insecure: bool = False
 
 
-def who(request: web.Request, rules: Rules) -> str:
-    """Says who asks, for the log; raises Forbidden. GET changes nothing, so that only what a
+# --- who ---------------------------------------------------------------------------------------
+
+
+def who(head: Head, sock: Any, rules: Rules) -> str:
+    """Says who asks, for the log; raises Refused. GET changes nothing, so that only what a
     browser says of other requests' origin matters."""
-    transport = request.transport
-    sock = None if transport is None else transport.get_extra_info("socket")
-    if sock is None:
-        raise Forbidden(403, "the connection is gone")
     if sock.family == socket.AF_UNIX:
-        return _local_user(sock, rules.owner)
-    _check_host(request, rules)
-    _check_origin(request)
-    if request.path == "/" or request.path.startswith("/static/"):
-        return ""  # the page itself tells nothing; it asks for the token
-    _check_token(request, rules.token)
-    return f"{request.remote} over HTTP"
+        return _local_user(sock, rules.uids)
+    _check_host(head, rules)
+    _check_origin(head)
+    if head.path != "/" and not head.path.startswith("/static/"):  # it tells nothing, and asks
+        _check_token(head, rules)
+    return f"{sock.getpeername()[0]} over HTTP"
 
 
-def _local_user(sock: Any, owner: int) -> str:
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def _local_user(sock: Any, uids: frozenset[int]) -> str:
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, uid, _ = struct.unpack("3i", raw)
-    if uid not in (0, owner):
-        raise Forbidden(403, f"user {uid} may not: tcpmux belongs to user {owner}")
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        name = f"user {uid}"
+    if uid not in uids:
+        allowed = " and ".join(_user_name(uid) for uid in sorted(uids)) or "nobody"
+        raise Refused(403, f"user {uid} may not: only {allowed} may")
+    name = _user_name(uid)
     return f"{name} (pid {pid})" if pid else name
 
 
-def _check_host(request: web.Request, rules: Rules) -> None:
+def _check_host(head: Head, rules: Rules) -> None:
     """Against DNS rebinding: a name that somebody else has pointed here is not ours."""
     try:
-        name = (urlsplit(f"//{request.headers.get('Host', '')}").hostname or "").lower()
+        name = (urlsplit(f"//{head.headers.get('host', '')}").hostname or "").lower()
     except ValueError:
         name = ""
     allowed = {"localhost", *rules.hosts}
@@ -97,140 +114,245 @@ def _check_host(request: web.Request, rules: Rules) -> None:
         own = ip_address(urlsplit(f"//{rules.address}").hostname or "0.0.0.0")  # noqa: S104
         if own.is_unspecified or asked == own or (asked.is_loopback and own.is_loopback):
             return
-    raise Forbidden(403, f"host {name!r} is not one of ours: list it in admin.hosts")
+    raise Refused(403, f"host {name[:100]!r} is not one of ours: list it in admin.hosts")
 
 
-def _check_origin(request: web.Request) -> None:
-    site = request.headers.get("Sec-Fetch-Site")
-    if request.method in ("GET", "HEAD") and request.headers.get("Sec-Fetch-Mode") == "navigate":
+def _check_origin(head: Head) -> None:
+    site = head.headers.get("sec-fetch-site")
+    reads = head.method in ("GET", "HEAD")
+    if reads and head.headers.get("sec-fetch-mode") == "navigate":
         return
     if site not in (None, "same-origin", "none"):
-        raise Forbidden(403, "a request from another site")
-    origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
-        raise Forbidden(403, "a request from another site")
-
-
-def read_token(path: str) -> str | None:
-    """For Rules. None: there is no such file to be read."""
-    if not path:
-        return None
+        raise Refused(403, "a request from another site")
+    origin = head.headers.get("origin")
     try:
-        return read_file(path, 4096).data.decode("ascii").strip()
-    except (Unreadable, ValueError):
-        return ""
+        if origin is None or urlsplit(origin).netloc == head.headers.get("host"):
+            return
+    except ValueError:
+        pass
+    raise Refused(403, "a request from another site")
 
 
-def _check_token(request: web.Request, token: str | None) -> None:
-    if token is None:
-        return
-    if not token:
-        raise Forbidden(403, "the token file can't be read: nobody may come in over HTTP")
-    kind, _, given = request.headers.get("Authorization", "").partition(" ")
-    if kind.lower() != "bearer" or not hmac.compare_digest(
-        given.strip().encode("utf-8", "surrogateescape"), token.encode()
-    ):
-        raise Forbidden(401, "this needs the token of admin.token_file: Authorization: Bearer ...")
+def _check_token(head: Head, rules: Rules) -> None:
+    if not rules.token:
+        if rules.insecure:
+            return
+        raise Refused(403, "there is no token: nobody may come in over HTTP")
+    kind, _, given = head.headers.get("authorization", "").partition(" ")
+    digest = sha256(given.strip().encode("latin-1")).digest()
+    if not hmac.compare_digest(digest, rules.token) or kind.lower() != "bearer":
+        raise Refused(
+            401,
+            "this needs the token of admin.token_file: Authorization: Bearer ...",
+            WWW_Authenticate="Bearer",
+        )
 
 
-@dataclass(slots=True, eq=False)
-class _Guest(asyncio.Protocol):
-    """A connection, in front of the protocol that serves it."""
+# --- how many ----------------------------------------------------------------------------------
 
-    inner: Any
+
+@dataclass(eq=False, slots=True)
+class Room:
+    """The guests of one listening socket. fair: they wait for turns."""
+
     door: Door
-    transport: asyncio.Transport | None = None
-    since: float = field(default_factory=time.monotonic)  # the end of the last request
-    requests: int = 0  # under way
+    fair: bool
+    most: int  # connections
+    most_served: int  # requests that are being answered
+    most_streams: int
+    most_held: int  # bytes of bodies on their way
+    accepts: int  # in a turn of the loop
+    guests: set[Guest] = field(default_factory=set)
+    served: int = 0
+    streams: int = 0
+    held: int = 0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        self.door.came(self)
-        self.inner.connection_made(transport)
+    def who(self, head: Head, transport: asyncio.Transport) -> str:
+        try:
+            return who(head, transport.get_extra_info("socket"), self.door.rules)
+        except OSError:
+            raise Refused(403, "the connection is gone") from None
 
-    def connection_lost(self, error: Exception | None) -> None:
-        self.door.went(self)
-        self.inner.connection_lost(error)
+    def largest_body(self, head: Head) -> int:
+        return LARGEST_BODIES.get(head.path, LARGEST_BODY)
 
-    def data_received(self, data: bytes) -> None:
-        self.inner.data_received(data)
+    def came(self, guest: Guest) -> None:
+        """When there are too many, the one that has been idle longest goes: those who ask
+        something are served."""
+        self.heard()
+        self.guests.add(guest)
+        if len(self.guests) > self.most:
+            idle = [g for g in self.guests if g.state is not State.SERVED and g is not guest]
+            min(idle, key=lambda one: one.since, default=guest).dismiss()
 
-    def eof_received(self) -> bool | None:
-        return bool(self.inner.eof_received())
+    def heard(self) -> None:
+        """Somebody here asks for something."""
+        if not self.fair:
+            self.door.local_until = time.monotonic() + FIRST
 
-    def pause_writing(self) -> None:
-        self.inner.pause_writing()
+    def went(self, guest: Guest) -> None:
+        if guest in self.guests:
+            self.guests.remove(guest)
+            self.served -= guest.state is State.SERVED
 
-    def resume_writing(self) -> None:
-        self.inner.resume_writing()
+    def complain(self, error: Exception) -> None:
+        self.door.say("a fault in the admin API", error)
+
+    def take_turn(self, guest: Guest, step: Callable[[], None]) -> None:
+        if self.fair:
+            self.door.queue(guest, step)
+        else:
+            step()
 
 
 class Door:
-    """Counts connections. When there are too many, or one is idle for too long, the one that has
-    been idle longest is closed: those who ask something are served.
+    """serve() accepts on a listening socket; middleware() is told when a request is answered."""
 
-    serve() accepts on a listening socket; middleware() marks who is being served.
-    """
-
-    def __init__(self, most: int = MOST_CLIENTS, idle_time: float = IDLE_TIME) -> None:
-        self._most = most
-        self._idle_time = idle_time
-        self._guests: dict[asyncio.Transport, _Guest] = {}
-        self._servers: list[asyncio.Server] = []
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        most = min(512, descriptors // 4)
+        self.local = Room(self, False, most, most, 64, 64 << 20, 64)
+        self.remote = Room(self, True, most // 2, 96, 64, 16 << 20, 8)
+        self._turns: deque[tuple[Guest, Callable[[], None]]] = deque()
+        self.local_until = 0.0  # monotonic; local requests come first
+        self._planned = False  # that turns are taken
+        self._listening: list[tuple[socket.socket, Room, Callable[[], Any]]] = []
+        self._welcomes: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._said = -SAY_EVERY
 
-    async def serve(self, server: Callable[[], Any], sock: socket.socket, backlog: int) -> None:
-        loop = asyncio.get_running_loop()
+    # --- coming -----------------------------------------------------------------------------
 
-        def make() -> asyncio.Protocol:
-            return _Guest(server(), self)
-
-        if sock.family == socket.AF_UNIX:
-            listening = await loop.create_unix_server(make, sock=sock, backlog=backlog)
-        else:
-            listening = await loop.create_server(make, sock=sock, backlog=backlog)
-        self._servers.append(listening)
+    def serve(self, server: Callable[[], Any], sock: socket.socket) -> None:
+        """Accepts from now on. server: makes the protocol behind a guest."""
+        sock.setblocking(False)
+        room = self.local if sock.family == socket.AF_UNIX else self.remote
+        self._listening.append((sock, room, server))
+        self._listen(sock, room, server)
         if self._timer is None:
             self._look()
 
     def close(self) -> None:
-        for server in self._servers:
-            server.close()
+        loop = asyncio.get_running_loop()
+        for sock, _, _ in self._listening:
+            loop.remove_reader(sock)
+        self._listening.clear()
+        self._turns.clear()
+        for task in self._welcomes:
+            task.cancel()
         if self._timer is not None:
             self._timer.cancel()
+        for guest in [*self.local.guests, *self.remote.guests]:
+            if guest.state is not State.SERVED:
+                guest.dismiss()
+
+    def _listen(self, sock: socket.socket, room: Room, server: Callable[[], Any]) -> None:
+        if any(sock is listening for listening, _, _ in self._listening):
+            asyncio.get_running_loop().add_reader(sock, self._accept, sock, room, server)
+
+    def _accept(self, sock: socket.socket, room: Room, server: Callable[[], Any]) -> None:
+        loop = asyncio.get_running_loop()
+        if room.fair and time.monotonic() < self.local_until:
+            self._pause(MEANWHILE, sock, room, server)
+        for _ in range(room.accepts):
+            try:
+                connection, _address = sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in SHORTAGE:
+                    self.say(f"the admin API takes no connections for now: {error.strerror}")
+                    self._pause(PAUSE, sock, room, server)
+                    return
+                continue  # that client has gone
+            task = loop.create_task(self._welcome(connection, room, server))
+            self._welcomes.add(task)
+            task.add_done_callback(self._welcomes.discard)
+
+    def _pause(
+        self, seconds: float, sock: socket.socket, room: Room, server: Callable[[], Any]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(sock)
+        loop.call_later(seconds, self._listen, sock, room, server)
+
+    def say(self, text: str, error: Exception | None = None) -> None:
+        """In the log, and not again and again."""
+        now = time.monotonic()
+        if now - self._said >= SAY_EVERY:
+            self._said = now
+            log.error("%s", text, exc_info=error)
+
+    async def _welcome(
+        self, connection: socket.socket, room: Room, server: Callable[[], Any]
+    ) -> None:
+        connection.setblocking(False)
+        if room is self.remote:
+            with suppress(OSError):
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(lambda: Guest(server(), room), connection)
+        except OSError:
+            connection.close()
+
+    # --- turns ------------------------------------------------------------------------------
+
+    def queue(self, guest: Guest, step: Callable[[], None]) -> None:
+        self._turns.append((guest, step))
+        self._plan_turns()
+
+    def _plan_turns(self) -> None:
+        if self._turns and not self._planned:
+            self._planned = True
+            pause = MEANWHILE if time.monotonic() < self.local_until else 0.0
+            asyncio.get_running_loop().call_later(pause, self._take_turns)
+
+    def _take_turns(self) -> None:
+        """For TURN_TIME, and until a request has begun: it takes a turn of the loop by itself."""
+        self._planned = False
+        end = time.monotonic() + TURN_TIME
+        try:
+            while self._turns and time.monotonic() < end:
+                guest, step = self._turns.popleft()
+                if guest.state is State.QUEUED and not guest.transport.is_closing():
+                    guest.do(step)
+                if guest.state is State.SERVED:
+                    break
+        finally:
+            self._plan_turns()
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        for guest in [*self.local.guests, *self.remote.guests]:
+            guest.do(partial(guest.look, now))
+        self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY, self._look)
+
+    # --- requests ---------------------------------------------------------------------------
+
+    def guest(self, request: web.Request) -> Guest:
+        """Whose request it is. Raises Refused."""
+        protocol = request.transport and request.transport.get_protocol()
+        if not isinstance(protocol, Guest):
+            raise Refused(403, "the connection is gone")
+        return protocol
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        transport = request.transport
-        guest = self._guests.get(transport) if transport is not None else None
-        if guest is None:
-            return await handler(request)
-        guest.requests += 1
+        guest = self.guest(request)
         try:
-            return await handler(request)
+            response = await handler(request)
+            # Here, and not when we have returned: only then may the next request be looked at.
+            await response.prepare(request)
+            await response.write_eof()
+            return response
         finally:
-            guest.requests -= 1
-            guest.since = time.monotonic()
+            guest.answered()
 
-    def came(self, guest: _Guest) -> None:
-        assert guest.transport is not None
-        self._guests[guest.transport] = guest
-        if len(self._guests) > self._most:
-            idle = [g for g in self._guests.values() if not g.requests]
-            self._dismiss(min(idle or [guest], key=lambda guest: guest.since))
 
-    def went(self, guest: _Guest) -> None:
-        if guest.transport is not None:
-            self._guests.pop(guest.transport, None)
-
-    def _dismiss(self, guest: _Guest) -> None:
-        assert guest.transport is not None
-        self._guests.pop(guest.transport, None)
-        guest.transport.abort()
-
-    def _look(self) -> None:
-        before = time.monotonic() - self._idle_time
-        for guest in [g for g in self._guests.values() if not g.requests and g.since < before]:
-            self._dismiss(guest)
-        self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY, self._look)
+async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    """To every answer: nothing of it is kept, guessed at or framed, nor says what made it."""
+    for name, value in SAFE.items():
+        response.headers.setdefault(name, value)
+    response.headers.pop("Server", None)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from tcpmux.control.door import IDLE_TIME, Door
+from tcpmux.control.guest import IDLE_TIME
 from tcpmux.control.master_link import MasterLink
 from tcpmux.control.orphans import OrphanedWorkers
 from tcpmux.control.server import AdminApi, Identity, Readings
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tcpmux.control")
 
 SHUTDOWN_TIME = 1.0  # s for requests under way; the master waits 2 s for our end
-BACKLOG = 1024
+READ_BUFFER = 16 << 20  # bytes; more than any body: what is passed on is complete
 MASTER_LOOK = 0.05  # s, without a master: is there another one?
 
 
@@ -77,12 +77,14 @@ class Control:
 
         link = MasterLink(self.master, master_gone, on_push=pushed)
         names.start(link, tell)
-        door = Door()
-        app = AdminApi(self.readings, self.identity, link, orphans).app(door)
+        api = AdminApi(self.readings, self.identity, link, orphans)
+        door = api.door
         runner = web.AppRunner(
-            app,
+            api.app(),
             access_log=None,
-            keepalive_timeout=IDLE_TIME,
+            keepalive_timeout=2 * IDLE_TIME,  # a guest has gone before
+            auto_decompress=False,
+            read_bufsize=READ_BUFFER,
             shutdown_timeout=SHUTDOWN_TIME,
         )
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
@@ -90,7 +92,7 @@ class Control:
             await runner.setup()
             assert runner.server is not None
             for sock in filter(None, (self.admin, self.http)):
-                await door.serve(runner.server, sock, BACKLOG)
+                door.serve(runner.server, sock)
             await link.start()
             self.readings.health.start(link, tell)
             await over.wait()

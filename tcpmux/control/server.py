@@ -12,13 +12,14 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
 from tcpmux.control import openapi, pages
-from tcpmux.control.door import Door, Forbidden, Rules, who
+from tcpmux.control.door import Door, Rules, add_headers
+from tcpmux.control.head import Refused
 from tcpmux.control.master_link import MasterGone, MasterLink, MasterRefused, MasterSilent
 from tcpmux.control.metrics import OPEN_METRICS, TEXT, Metrics
 from tcpmux.control.operations import (
@@ -83,7 +84,7 @@ class Identity:
     version: str
     config: Sequence[str]  # paths
     admin: str  # path of the socket
-    rules: Rules = field(default_factory=Rules)
+    rules: Rules
 
 
 def _error(status: int, message: str) -> web.Response:
@@ -101,11 +102,8 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
         if allow:
             response.headers["Allow"] = allow
         return response
-    except Forbidden as error:
-        refusal = _error(error.status, str(error))
-        if error.status == web.HTTPUnauthorized.status_code:
-            refusal.headers["WWW-Authenticate"] = "Bearer"
-        return refusal
+    except Refused as error:
+        return _error(error.status, str(error))
     except MasterRefused as error:
         return _error(HTTP_STATUS[error.kind], str(error))
     except (MasterGone, MasterSilent) as error:
@@ -124,10 +122,7 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
 
 async def _json_object(request: web.Request) -> dict[str, Any]:
     """The request's body; no body counts as {}. Raises MasterRefused for anything else."""
-    try:
-        body = await asyncio.wait_for(request.read(), BODY_TIME)
-    except asyncio.TimeoutError:
-        raise web.HTTPRequestTimeout(text="the body of the request did not arrive") from None
+    body = await request.read()  # it is here: see guest.py
     try:
         value = json.loads(body) if body.strip() else {}
     except (ValueError, RecursionError) as error:
@@ -138,7 +133,15 @@ async def _json_object(request: web.Request) -> dict[str, Any]:
 
 
 def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_text(value: object) -> bool:
+    """JSON has half characters, and nothing else does."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_files(value: object) -> bool:
@@ -184,15 +187,20 @@ class AdminApi:
         self._identity = identity
         self._master = master
         self._orphans = orphans
-        self._streams = 0
+        self._door = Door(identity.rules)
         self._one_diff = asyncio.Lock()  # the master does one at a time
         self._files = pages.load()
 
-    def app(self, door: Door) -> web.Application:
+    @property
+    def door(self) -> Door:
+        return self._door
+
+    def app(self) -> web.Application:
         app = web.Application(
-            middlewares=[_errors_as_json, self._admit, door.middleware],
-            client_max_size=LARGEST_BODY,
+            middlewares=[self._door.middleware, _errors_as_json],
+            client_max_size=0,  # the door knows what may come
         )
+        app.on_response_prepare.append(add_headers)
         for operation in OPERATIONS:
             handler = getattr(self, f"_{operation.handler}")
             app.router.add_route(operation.method, operation.path, handler)
@@ -200,13 +208,8 @@ class AdminApi:
         app.router.add_get("/static/{path:.+}", self._file, allow_head=False)
         return app
 
-    @web.middleware
-    async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        self._who(request)
-        return await handler(request)
-
     def _who(self, request: web.Request) -> str:
-        return who(request, self._identity.rules)
+        return self._door.guest(request).by
 
     async def _ask(self, request: web.Request, verb: str, **arguments: object) -> dict[str, Any]:
         return await self._master.request(verb, by=self._who(request), **arguments)
@@ -248,13 +251,12 @@ class AdminApi:
         return web.json_response(openapi.document(OPERATIONS, self._identity.version))
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        if self._streams >= MOST_STREAMS:
-            return _error(503, f"{MOST_STREAMS} streams are open already: close one")
-        self._streams += 1
+        room = self._door.guest(request).room
+        if room.streams >= room.most_streams:
+            return _error(503, f"{room.most_streams} streams are open already: close one")
+        room.streams += 1
         try:
-            response = web.StreamResponse(
-                headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
-            )
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
             await response.prepare(request)
             if not self._master.gone:
                 await self._readings.events.update(self._master)
@@ -262,7 +264,7 @@ class AdminApi:
                 await self._readings.stream.send(response.write, request.query.get("route"))
             return response
         finally:
-            self._streams -= 1
+            room.streams -= 1
 
     async def _page(self, request: web.Request) -> web.Response:
         return self._answer_file(request, "index.html")
@@ -295,6 +297,9 @@ class AdminApi:
                 'the body is {"files": [{"name": "routes.yaml", "content": "..."}], '
                 '"variables": {}, "endpoints": []}',
             )
+        if self._one_diff.locked() and self._door.guest(request).room is self._door.remote:
+            # Who asks over TCP has nobody wait who is on this host.
+            raise MasterRefused("refused", "another diff is being worked out: try again")
         async with self._one_diff:
             answer = await self._ask(
                 request, "diff", files=files, variables=variables, endpoints=endpoints

@@ -70,7 +70,9 @@ class Stream:
         self._health = health
         self._events = events
         self._identity = identity
-        self._sample: tuple[float, dict[str, Any]] = (0.0, {})
+        self._made = 0.0  # monotonic
+        self._sample: dict[str, Any] = {}
+        self._packed_sample = b""
         self._packed_table: tuple[object, bytes] = (None, b"")
 
     async def send(self, write: Any, route: str | None) -> None:
@@ -90,7 +92,7 @@ class Stream:
             now = time.monotonic()
             if now >= due:
                 due = due + EVERY if due + EVERY > now else now + EVERY
-                await write(packed("sample", self._sample_for(route)))
+                await write(self._sample_for(route))
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._events.wait(), max(0.0, due - time.monotonic()))
 
@@ -131,13 +133,14 @@ class Stream:
 
     # --- sample -----------------------------------------------------------------------------
 
-    def _sample_for(self, route: str | None) -> dict[str, Any]:
+    def _sample_for(self, route: str | None) -> bytes:
         now = time.monotonic()
-        if now - self._sample[0] > EVERY / 2:  # one for all that are connected
-            self._sample = now, self._make_sample()
+        if now - self._made > EVERY / 2:  # one for all that are connected
+            self._made, self._sample = now, self._make_sample()
+            self._packed_sample = packed("sample", self._sample)
         if route is None:
-            return self._sample[1]
-        return {**self._sample[1], "histograms": self._histograms(route)}
+            return self._packed_sample
+        return packed("sample", {**self._sample, "histograms": self._histograms(route)})
 
     def _make_sample(self) -> dict[str, Any]:
         generation, image = self._view.image()

@@ -8,7 +8,7 @@ from tcpmux.config import Address
 from tcpmux.master.listeners import hint_of
 from tcpmux.master.port_guard import ListenError
 
-BACKLOG = 128
+BACKLOG = 1024
 
 
 def bind_http(address: Address) -> socket.socket:

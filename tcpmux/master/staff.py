@@ -11,8 +11,6 @@ import socket
 from dataclasses import dataclass
 
 from tcpmux.config import AccessLog, Admin, Config
-from tcpmux.errors import TcpmuxError
-from tcpmux.files import Unreadable, read_file
 from tcpmux.logs import set_level
 from tcpmux.master.control import ControlProcess
 from tcpmux.master.http_socket import bind_http
@@ -20,6 +18,7 @@ from tcpmux.master.instance import Instance
 from tcpmux.master.log_process import LogProcess, open_for
 from tcpmux.master.program import Arguments
 from tcpmux.master.reload import Sources
+from tcpmux.master.token import hash_descriptor, token_hash
 from tcpmux.privileges import User
 from tcpmux.shm._readings import unwritten_log
 from tcpmux.shm._shm import LOG_ENDS, LOG_ENTRIES, LOG_ENTRY_SIZE, LOG_STARTS
@@ -27,20 +26,18 @@ from tcpmux.shm._shm import LOG_ENDS, LOG_ENTRIES, LOG_ENTRY_SIZE, LOG_STARTS
 log = logging.getLogger("tcpmux.master")
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
-LEAST_TOKEN = 16  # characters
 LOG_TIME = 10.0  # s for the log process to write what is left
-LARGEST_TOKEN_FILE = 4096  # bytes
 
 
 @dataclass(slots=True)
 class Change:
     """What prepare() has found to be possible. http: the socket to serve on from then on.
-    token: what admin.token_file holds, "" = none."""
+    token: the hash of what admin.token_file holds; empty = none."""
 
     config: Config
+    token: bytes
     http: socket.socket | None
     http_is_new: bool
-    token: str
 
     def take_back(self) -> None:
         if self.http_is_new and self.http is not None:
@@ -55,9 +52,10 @@ class Staff:
         self._sources = sources
         self._config = config
         self._http: socket.socket | None = None
+        self._token = b""
+        self._token_fd = -1  # what control reads it from
         self._level = "info"
         self._started = False
-        self._token = ""
         self.control = ControlProcess(instance.user, self._control_arguments)
         self._logger = LogProcess(instance.user, self._log_path, self._logger_arguments)
 
@@ -71,8 +69,11 @@ class Staff:
             "--commons-fd": [instance.commons.reader_fd],
             "--live-fd": [worker.live.reader_fd for worker in instance.workers],
             "--http-fd": [] if self._http is None else [self._http.fileno()],
+            "--token-fd": [self._token_fd] if self._token else [],
         }
         arguments = ["--admin-path", instance.admin.path]
+        for uid in sorted({0, os.geteuid()}):
+            arguments += ["--uid", str(uid)]
         for option, numbers in fds.items():
             for number in numbers:
                 arguments += [option, str(number)]
@@ -81,7 +82,7 @@ class Staff:
         admin = self._config.admin
         if admin.http is not None:
             arguments += ["--http-address", str(admin.http)]
-            arguments += ["--token-file", admin.token_file] if admin.token_file else []
+            arguments += ["--insecure"] if admin.insecure else []
             for host in admin.hosts:
                 arguments += ["--http-host", host]
         return arguments, [number for numbers in fds.values() for number in numbers]
@@ -168,28 +169,29 @@ class Staff:
 
     def prepare(self, config: Config) -> Change:
         """Raises TcpmuxError if it can't be done, with everything as it was."""
-        token = _token(config.admin)
+        token = _token_of(config.admin)
         _check_log(config.access_log, self._instance.user)
         if self._http is not None and config.admin.http == self._config.admin.http:
-            return Change(config, self._http, http_is_new=False, token=token)
+            return Change(config, token, self._http, http_is_new=False)
         if config.admin.http is None:
-            return Change(config, None, http_is_new=False, token=token)
-        return Change(config, bind_http(config.admin.http), http_is_new=True, token=token)
+            return Change(config, token, None, http_is_new=False)
+        return Change(config, token, bind_http(config.admin.http), http_is_new=True)
 
     def commit(self, change: Change) -> None:
         """Does it."""
         old, new = self._config, change.config
+        old_token, self._token = self._token, change.token
         if self._http is not None and self._http is not change.http:
             self._http.close()
         self._http, self._config = change.http, new
-        before = old.admin.http, old.admin.token_file, old.admin.hosts, self._token
-        self._token = change.token
-        if self._started and before != (
-            new.admin.http,
-            new.admin.token_file,
-            new.admin.hosts,
-            change.token,
-        ):
+        if self._token_fd >= 0:
+            os.close(self._token_fd)
+        self._token_fd = hash_descriptor(self._token) if self._token else -1
+        if new.admin.http is not None and new.admin.insecure:
+            log.warning(
+                "admin.insecure: whoever reaches %s may see and change everything", new.admin.http
+            )
+        if self._started and (old_token, _door(old.admin)) != (change.token, _door(new.admin)):
             self.control.restart()
         wanted = new.access_log
         kinds = LOG_ENDS | (LOG_STARTS if wanted and wanted.start else 0)
@@ -199,21 +201,14 @@ class Staff:
             self._logger.restart()
 
 
-def _token(admin: Admin) -> str:
-    """What the file holds; control reads it as well, when it starts. Raises TcpmuxError."""
-    if admin.http is None or not admin.token_file:
-        return ""
-    try:
-        token = read_file(admin.token_file, LARGEST_TOKEN_FILE).data.decode("ascii").strip()
-    except (Unreadable, ValueError) as error:
-        reason = error if isinstance(error, Unreadable) else "it is not ASCII text"
-        raise TcpmuxError(f"admin.token_file {admin.token_file}: {reason}") from None
-    if len(token) < LEAST_TOKEN or not token.isprintable() or " " in token:
-        raise TcpmuxError(
-            f"admin.token_file {admin.token_file}: expected one line of {LEAST_TOKEN} or more "
-            "characters without blanks, as from: openssl rand -hex 32"
-        )
-    return token
+def _door(admin: Admin) -> tuple[object, ...]:
+    """What control has to be started anew for."""
+    return admin.http, admin.hosts, admin.insecure
+
+
+def _token_of(admin: Admin) -> bytes:
+    """The hash that control compares with; empty: there is none. Raises TcpmuxError."""
+    return token_hash(admin.token_file) if admin.http is not None and admin.token_file else b""
 
 
 def _check_log(wanted: AccessLog | None, user: User) -> None:

@@ -16,6 +16,8 @@ from tests.integration.proxy import Proxy
 from tests.integration.routes import routes
 from tests.support import DEADLINE, free_port, wait_for
 
+OPEN = {"insecure": True}
+
 
 @contextmanager
 def connected(port: int) -> Iterator[socket.socket]:
@@ -65,7 +67,8 @@ def with_http(*parts: dict[str, Any], **top: Any) -> tuple[dict[str, Any], str]:
 def start(start_proxy: StartProxy, config: dict[str, Any], address: str, **admin: Any) -> Proxy:
     """Names the admin socket, which only a proxy's directory tells, beside admin.http."""
     proxy = start_proxy(config)
-    full = {"workers": 2, "admin": {"socket": proxy.admin, "http": address, **admin}, **config}
+    own = {"socket": proxy.admin, "http": address, **({} if "token_file" in admin else OPEN)}
+    full = {"workers": 2, "admin": {**own, **admin}, **config}
     before = proxy.control_pid()
     proxy.reload(json.dumps(full))
     proxy.log_file.read_text()

@@ -20,7 +20,7 @@ import pytest
 from tcpmux import AsyncClient, Client
 from tcpmux.control.client import Refused
 from tests.integration.conftest import StartProxy
-from tests.integration.looking import connected, get, metric, start, talk, with_http
+from tests.integration.looking import OPEN, connected, get, metric, start, talk, with_http
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.support import DEADLINE, EchoServer, ask, free_port, wait_for
@@ -304,6 +304,7 @@ def test_events_and_states_outlive_an_upgrade(
 def test_over_http_only_who_may(start_proxy: StartProxy, one: EchoServer, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("s3cret-s3cret-s3cret\n")
+    token.chmod(0o600)
     config, address = with_http(route("r", free_port(), v1=(1, one.address)))
     proxy = start(start_proxy, config, address, token_file=str(token), hosts=["mux.example"])
     bearer = {"Authorization": "Bearer s3cret-s3cret-s3cret"}
@@ -342,7 +343,7 @@ def test_an_http_address_that_is_taken_refuses_the_reload(
     proxy = start_proxy(config)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        full = {"workers": 1, "admin": {"socket": proxy.admin, "http": address}, **config}
+        full = {"workers": 1, "admin": {"socket": proxy.admin, "http": address, **OPEN}, **config}
         proxy.reload(json.dumps(full))
         assert f"can't listen on {address}, which admin.http names" in proxy.log
         assert len(proxy.status()["workers"]) == 2
@@ -480,7 +481,7 @@ def test_another_user_is_refused_whatever_the_mode_of_the_socket(
             check=True,
             cwd="/",
         )
-    assert done.stdout.startswith("HTTP/1.0 403")
+    assert done.stdout.startswith("HTTP/1.1 403")
     assert "user 65534 may not: tcpmux belongs to user 0" in done.stdout
     assert proxy.status()["state"] == "running"
 

@@ -277,6 +277,21 @@ CASES = [
         "r.yaml:1:17: admin.socket: expected an absolute path of at most 107 bytes, got tcpmux.sock",
     ),
     Case(
+        "http without a token",
+        top("admin:\n  http: 127.0.0.1:9901\n"),
+        "r.yaml:2:9: admin.http: over TCP anybody could change things: name a token_file, or say insecure: true if all who reach 127.0.0.1:9901 may",
+    ),
+    Case(
+        "token and insecure",
+        top("admin: {http: ':9901', insecure: true, token_file: /t}\n"),
+        "r.yaml:1:34: admin.insecure: expected either this or a token_file, got both",
+    ),
+    Case(
+        "insecure text",
+        top("admin: {insecure: maybe}\n"),
+        "r.yaml:1:19: admin.insecure: expected true or false, got maybe",
+    ),
+    Case(
         "admin text",
         top("admin: /run/x.sock\n"),
         "r.yaml:1:8: admin: expected a mapping, got /run/x.sock",

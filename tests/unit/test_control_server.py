@@ -23,6 +23,7 @@ import pytest
 
 from tcpmux.control.client import AdminError, Client, NotRunning, Refused
 from tcpmux.control.connections import Connections
+from tcpmux.control.door import Rules
 from tcpmux.control.event_log import EventLog
 from tcpmux.control.health import Health
 from tcpmux.control.metrics import Metrics
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
 DEADLINE = 10.0  # s
+OURS = Rules(frozenset({os.getuid()}))
 US = f"{pwd.getpwuid(os.getuid()).pw_name} (pid {os.getpid()})"
 
 
@@ -76,7 +78,7 @@ class FakeSource:
 class Running:
     """A control process's innards in this event loop, with the master's end in our hands."""
 
-    def __init__(self, directory: Path, source: FakeSource) -> None:
+    def __init__(self, directory: Path, source: FakeSource, rules: Rules) -> None:
         self.path = str(directory / "admin.sock")
         self.source = source
         self.master, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -85,7 +87,7 @@ class Running:
         admin = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         admin.bind(self.path)
         admin.listen()
-        identity = Identity("9.9", ["/etc/routes.yaml"], self.path)
+        identity = Identity("9.9", ["/etc/routes.yaml"], self.path, rules)
         self.commons = Commons.create()
         self.table, self.live = Table.create(1, 1, os.getpid(), 5), Live.create(0, 16)
         view, events = View(self.table.fd, [self.live.fd], commons_fd=self.commons.fd), EventLog()
@@ -123,8 +125,10 @@ class Running:
 
 
 @asynccontextmanager
-async def running(directory: Path, source: FakeSource | None = None) -> AsyncIterator[Running]:
-    control = Running(directory, source or FakeSource())
+async def running(
+    directory: Path, source: FakeSource | None = None, rules: Rules = OURS
+) -> AsyncIterator[Running]:
+    control = Running(directory, source or FakeSource(), rules)
     assert await control.received() == {"verb": "ready"}
     checks = await control.received()
     assert checks.pop("id")
@@ -245,10 +249,16 @@ def test_a_refusal_becomes_its_http_status(tmp_path: Path, kind: str, status: in
         ("POST", "/v1/stop", b'{"now": 1}', 400, "the body is {} or"),
         ("POST", "/v1/stop", b'{"later": true}', 400, "the body is {} or"),
         ("PUT", "/v1/routes/r/weights", b"[1]", 400, "not a JSON object"),
-        ("PUT", "/v1/routes/r/weights", b"[" * 100_000, 400, "the body is not JSON"),
+        ("PUT", "/v1/routes/r/weights", b"[" * 60_000, 400, "the body is not JSON"),
         ("PUT", "/v1/routes/r/weights", b"\xff\xfe\x00", 400, "the body is not JSON"),
-        ("PUT", "/v1/routes/r/weights", b'{"x": "' + b"y" * 70_000 + b'"}', 400, "too large"),
-        ("PUT", "/v1/routes/r/weights", b" " * 8_500_000, 413, ""),
+        (
+            "PUT",
+            "/v1/routes/r/weights",
+            b'{"x": "' + b"y" * 70_000 + b'"}',
+            413,
+            "larger than 65536",
+        ),
+        ("PUT", "/v1/routes/r/weights", b" " * 8_500_000, 413, "larger than"),
     ],
 )
 def test_wrong_requests_get_a_reason_as_json(

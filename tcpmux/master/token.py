@@ -1,0 +1,84 @@
+"""The token of admin.token_file, and whose the file may be. Runs in the master.
+
+Control never sees the token, and nor does anybody who reads a command line or an environment: what
+it is given, in a descriptor, is the token's hash.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from hashlib import sha256
+from pathlib import Path
+
+from tcpmux.errors import TcpmuxError, printable
+from tcpmux.files import Unreadable, read_file
+
+LEAST_TOKEN = 16  # characters
+LARGEST_FILE = 4096  # bytes
+DIRECTORY = "CREDENTIALS_DIRECTORY"  # in the environment, of a service with LoadCredential=
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def token_hash(path: str) -> bytes:
+    """SHA-256 of the one line in that file. Raises TcpmuxError if others may know it."""
+    try:
+        found = read_file(path, LARGEST_FILE)
+        _check_owner(path, found.status)
+        return sha256(_line(found.data)).digest()
+    except (Unreadable, _Wrong) as error:
+        raise TcpmuxError(f"admin.token_file {printable(path)}: {error}") from None
+
+
+def hash_descriptor(digest: bytes) -> int:
+    """A descriptor from which the hash is read, and which its reader can't change."""
+    fd = os.memfd_create("tcpmux-token", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(fd, digest)
+    os.fchmod(fd, 0o400)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    return fd
+
+
+class _Wrong(Exception):
+    pass
+
+
+def _check_owner(path: str, file: os.stat_result) -> None:
+    if file.st_uid not in (0, os.geteuid()):
+        raise _Wrong(f"it belongs to user {file.st_uid}, who could change it: chown it to root")
+    # systemd gives a service's credentials to a user of the moment by an access list, whose mask is
+    # what the mode shows for the group, in a directory that nobody else may enter.
+    others = stat.S_IWGRP | stat.S_IXGRP | stat.S_IRWXO if _is_credential(path) else OTHERS
+    mode = stat.S_IMODE(file.st_mode)
+    if mode & others:
+        raise _Wrong(
+            f"others may read it (mode {mode:04o}): chmod 600, or 400 for a mounted secret"
+        )
+
+
+def _is_credential(path: str) -> bool:
+    name = os.environ.get(DIRECTORY, "")
+    if not name.startswith("/"):
+        return False
+    try:
+        directory = Path(name).resolve(strict=True)
+        found = directory.stat()
+        inside = Path(path).resolve(strict=True).parent == directory
+    except (OSError, RuntimeError):
+        return False
+    open_to_others = found.st_mode & (stat.S_IWGRP | stat.S_IRWXO)
+    return inside and found.st_uid in (0, os.geteuid()) and not open_to_others
+
+
+def _line(data: bytes) -> bytes:
+    token = data.strip()
+    if not token.isascii():
+        raise _Wrong("it is not ASCII text")
+    text = token.decode("ascii")
+    if len(text) < LEAST_TOKEN or not text.isprintable() or " " in text:
+        raise _Wrong(
+            f"expected one line of {LEAST_TOKEN} or more characters without blanks, as from: "
+            "openssl rand -hex 32"
+        )
+    return token

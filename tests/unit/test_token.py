@@ -1,0 +1,132 @@
+"""Whose the token's file may be, and what may be in it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from tcpmux.errors import TcpmuxError
+from tcpmux.master.token import hash_descriptor, token_hash
+
+TOKEN = "s3cret-" * 3
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    made = tmp_path / "token"
+    made.write_text(f"{TOKEN}\n")
+    made.chmod(0o600)
+    return made
+
+
+@pytest.fixture
+def credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As systemd makes it for a service: of a user of the moment, by access lists."""
+    made = tmp_path / "tcpmux.service"
+    made.mkdir()
+    made.chmod(0o550)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(made))
+    return made
+
+
+def put(directory: Path, mode: int) -> str:
+    directory.chmod(0o750)
+    path = directory / "token"
+    path.write_text(TOKEN)
+    path.chmod(mode)
+    directory.chmod(0o550)
+    return str(path)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o700])
+def test_a_file_of_ours_that_others_may_not_read(file: Path, mode: int) -> None:
+    file.chmod(mode)
+    assert token_hash(str(file)) == sha256(TOKEN.encode()).digest()
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o440, 0o620, 0o601])
+def test_one_that_others_may_read_is_refused(file: Path, mode: int) -> None:
+    file.chmod(mode)
+    with pytest.raises(TcpmuxError, match=rf"others may read it \(mode {mode:04o}\)"):
+        token_hash(str(file))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file away")
+def test_one_that_belongs_to_another_user_is_refused(file: Path) -> None:
+    os.chown(file, 65534, 65534)
+    with pytest.raises(TcpmuxError, match="it belongs to user 65534"):
+        token_hash(str(file))
+
+
+def test_credentials_of_a_service_are_told_by_their_directory(
+    credentials: Path, file: Path
+) -> None:
+    assert token_hash(put(credentials, 0o400))
+    credentials.chmod(0o750)
+    (credentials / "token").unlink()
+    path = put(credentials, 0o440)
+    assert token_hash(path)
+    file.unlink()
+    file.symlink_to(path)
+    assert token_hash(str(file))
+
+
+def test_what_is_no_credential_is_not_let_pass_as_one(credentials: Path, file: Path) -> None:
+    file.chmod(0o440)
+    credentials.chmod(0o750)
+    (credentials / "token").symlink_to(file)
+    with pytest.raises(TcpmuxError, match="others may read it"):
+        token_hash(str(credentials / "token"))
+    (credentials / "token").unlink()
+    path = put(credentials, 0o444)
+    with pytest.raises(TcpmuxError, match="others may read it"):
+        token_hash(path)
+    Path(path).chmod(0o440)
+    credentials.chmod(0o555)
+    with pytest.raises(TcpmuxError, match="others may read it"):
+        token_hash(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "expected one line of 16"),
+        (b"short\n", "expected one line of 16"),
+        (b"two words that are long\n", "expected one line of 16"),
+        (b"line-line-line-line\nline-line-line-line\n", "expected one line of 16"),
+        ("größer-als-sechzehn-zeichen".encode(), "it is not ASCII text"),
+        (b"x" * 5000, "larger than 4096 bytes"),
+    ],
+)
+def test_what_is_no_token_is_refused_and_not_quoted(
+    file: Path, content: bytes, reason: str
+) -> None:
+    file.write_bytes(content)
+    with pytest.raises(TcpmuxError, match=reason) as caught:
+        token_hash(str(file))
+    assert str(caught.value).startswith(f"admin.token_file {file}: ")
+    for word in content.decode().split():
+        assert word not in str(caught.value)
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "socket"))
+    for path in ("fifo", "socket", ".", "missing"):
+        with pytest.raises(TcpmuxError, match="can't be read"):
+            token_hash(str(tmp_path / path))
+
+
+def test_control_is_given_the_hash_alone() -> None:
+    digest = sha256(b"x").digest()
+    fd = hash_descriptor(digest)
+    try:
+        assert os.pread(fd, 64, 0) == digest
+        assert not os.get_inheritable(fd)
+    finally:
+        os.close(fd)
