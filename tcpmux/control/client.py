@@ -11,6 +11,7 @@ import pwd
 import socket
 import stat
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 from urllib.parse import quote, urlencode
@@ -361,7 +362,8 @@ class Client:
             content = json.dumps(body)
             headers["Content-Type"] = "application/json"
         try:
-            connection.request(method, path, content, headers)
+            with suppress(BrokenPipeError):  # refused before all was read: the answer says why
+                connection.request(method, path, content, headers)
             response = connection.getresponse()
             answer = json.loads(response.read())
         except OSError as error:  # first: http.client's RemoteDisconnected is both

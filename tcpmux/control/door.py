@@ -161,6 +161,7 @@ class Room:
     most_served: int  # requests that are being answered
     most_streams: int
     most_held: int  # bytes of bodies on their way
+    most_ignored: int  # bytes that are read of a refused client, for it to come to the answer
     accepts: int  # in a turn of the loop
     guests: set[Guest] = field(default_factory=set)
     served: int = 0
@@ -212,8 +213,8 @@ class Door:
         self.rules = rules
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         most = min(512, descriptors // 4)
-        self.local = Room(self, False, most, most, 64, 64 << 20, 64)
-        self.remote = Room(self, True, most // 2, 96, 64, 16 << 20, 8)
+        self.local = Room(self, False, most, most, 64, 64 << 20, 64 << 20, 64)
+        self.remote = Room(self, True, most // 2, 96, 64, 16 << 20, 64 << 10, 8)
         self._turns: deque[tuple[Guest, Callable[[], None]]] = deque()
         self.local_until = 0.0  # monotonic; local requests come first
         self._planned = False  # that turns are taken

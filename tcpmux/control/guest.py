@@ -30,7 +30,6 @@ SLOWEST = 100 << 10  # bytes
 LEAVING_TIME = 2.0  # s in which a refused client may read why
 WRITE_TIME = 10.0  # s in which a client has to take something of what waits for it
 AT_ONCE = 16 << 10  # bytes of one read
-MOST_IGNORED = 64 << 10  # bytes that are read of a refused client, for it to see the answer
 END = b"\r\n\r\n"
 SAFE = {
     "Cache-Control": "no-store",
@@ -86,7 +85,7 @@ class Guest(asyncio.BufferedProtocol):
         self.room.heard()
         if self.state is State.LEAVING:
             self._ignored += nbytes
-            if self._ignored > MOST_IGNORED:
+            if self._ignored > self.room.most_ignored:
                 self.transport.pause_reading()
             return
         self._data += self._buffer[:nbytes]
