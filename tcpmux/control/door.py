@@ -46,7 +46,7 @@ PAUSE = 0.2  # s after this host had no descriptor or memory for a connection
 SAY_EVERY = 60.0  # s
 SEND_BUFFER = 256 << 10  # bytes that the kernel keeps for a client over TCP that reads slowly
 LARGEST_BODY = 64 << 10  # bytes; of what is about many things more
-LARGEST_BODIES = {"/v1/diff": 8 << 20, "/v1/connections/kill": 1 << 20}
+LARGEST_BODIES = {"/v1/diff": 8 << 20, "/v1/connections/kill": 1 << 20, "/v1/states": 8 << 20}
 SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

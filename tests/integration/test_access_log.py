@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.integration.conftest import StartProxy
-from tests.integration.looking import metric
+from tests.integration.looking import OPEN, metric
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.others import NOBODY, needs_root
@@ -219,7 +219,7 @@ def test_another_master_goes_on_with_the_log_and_the_page(
     port, log, http = free_port(), tmp_path / "access.log", f"127.0.0.1:{free_port()}"
     config = routes(route("r", port, v1=(1, one.address)), access_log=str(log))
     proxy = start_proxy(config)
-    full = {"workers": 2, "admin": {"socket": proxy.admin, "http": http}, **config}
+    full = {"workers": 2, "admin": {"socket": proxy.admin, "http": http, **OPEN}, **config}
     proxy.reload(json.dumps(full))
     wait_for(lambda: listening(int(http.rpartition(":")[2])), "the page")
     proxy.children |= proxy.tree()
