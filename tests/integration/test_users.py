@@ -248,7 +248,7 @@ def test_who_runs_as_the_user_may_neither_claim_nor_command(
         os.chmod(path, 0o666)  # noqa: S103
     said = tell_from(partial(status_over, proxy.admin))
     assert b" 403 " in said
-    assert b"tcpmux belongs to user 0" in said
+    assert b"user 65534 may not: only root may" in said
     kill_master(proxy)
     wait_for(lambda: proxy.status()["state"] == "orphaned", "control to notice")
     assert tell_from(partial(claim_over, proxy.admin + SUFFIX)) == b"refused"
