@@ -210,7 +210,8 @@ static void *count_and_pay(void *number)
             tm_author_end(&author);
         }
         tm_connect_allowed(&commons->slots[1], i * 1000, 1000, 10);
-        tm_bytes_charge(&commons->slots[1], i & 1, i * 1000, 50);
+        tm_bytes_reserve(&commons->slots[1], i & 1, i * 1000, 50);
+        tm_bytes_settle(&commons->slots[1], i & 1, -20);
         tm_retry_earn(&commons->slots[1], 20);
         tm_retry_take(&commons->slots[1], 10);
         tm_ticket_take(&commons->tickets[0]);
