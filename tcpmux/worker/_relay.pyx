@@ -519,6 +519,8 @@ cdef void channel_message(Loop *loop, const tm_message *message, const int *fds,
         tell(loop, TM_MESSAGE_SYNCED, 0, message.value)
     elif message.type == TM_MESSAGE_CLAIM:
         offer(loop, message.value)
+        # What the guardian has said before this answer, the new master has not listened to.
+        tm_live_add_master(loop.worker.live)
     elif message.type == TM_MESSAGE_GUARD:
         loop.unguarded = True
     elif message.type == TM_MESSAGE_REPLACE:

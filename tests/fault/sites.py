@@ -149,6 +149,8 @@ AT_START = frozenset(
 )
 # A life that ends there is not counted yet as begun.
 UNCOUNTED = frozenset({"opendir", "fcntl", "getrlimit"})
+# Made before a life is counted, and after: a death there may count or not.
+COUNTED_OR_NOT = frozenset({"getsockopt", "getsockname", "fstat"})
 # Without these a life can't begin: the guardian starts another.
 INDISPENSABLE = frozenset({"epoll_create1", "signalfd", "epoll_ctl_add"})
 # As AT_START, and only if the dead life was just accepting or connecting.
