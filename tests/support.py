@@ -91,6 +91,7 @@ class EchoServer:
         self._sock = socket.socket(family, socket.SOCK_STREAM)
         if family == socket.AF_UNIX:
             self._sock.bind(path)
+            Path(path).chmod(0o666)  # tcpmux may be another user
         else:
             self._sock.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
         self._sock.listen(4096)

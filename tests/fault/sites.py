@@ -52,7 +52,7 @@ SITES: Final[dict[str, frozenset[int]]] = {
     # Only where a control group has a program attached to the call.
     "setsockopt_nodelay": frozenset({codes.ENOMEM, codes.EPERM}),
     "setsockopt_linger": frozenset({codes.ENOMEM, codes.EPERM}),
-    "getsockopt": frozenset({codes.ENOMEM, codes.EPERM}),
+    "getsockopt": frozenset(),
     "getpeername": frozenset({codes.ENOTCONN}),
     "recv": READING | SHORT,
     "recv_peek": READING | SHORT,
@@ -92,6 +92,7 @@ SITES: Final[dict[str, frozenset[int]]] = {
 OTHERWISE: Final[dict[str, str]] = {
     "epoll_ctl_mod": "needs memory only for EPOLLWAKEUP",
     "epoll_ctl_del": "needs nothing",
+    "getsockopt": "needs nothing; a descriptor of which the kind is not told is given up",
     "fcntl": "F_GETFD and F_GETPIPE_SZ need nothing",
     "ioctl": "SIOCINQ, SIOCOUTQ and FIONREAD need nothing",
     "fstat": "needs nothing for a socket or a pipe",
@@ -150,7 +151,7 @@ AT_START = frozenset(
 # A life that ends there is not counted yet as begun.
 UNCOUNTED = frozenset({"opendir", "fcntl", "getrlimit"})
 # Made before a life is counted, and after: a death there may count or not.
-COUNTED_OR_NOT = frozenset({"getsockopt", "getsockname", "fstat"})
+COUNTED_OR_NOT = frozenset({"getsockopt", "fstat"})
 # Without these a life can't begin: the guardian starts another.
 INDISPENSABLE = frozenset({"epoll_create1", "signalfd", "epoll_ctl_add"})
 # As AT_START, and only if the dead life was just accepting or connecting.

@@ -89,6 +89,17 @@ LIMITS = (
 )
 
 
+# A UNIX socket hears ECONNRESET only of bytes that its very peer has not read. When one is blocked in
+# writing, the worker may or may not have read the last ones as the reset comes.
+EITHER = (cases.reset_during_the_answer, cases.reset_while_the_other_is_blocked)
+
+
+def without_reset(lines: list[str]) -> list[str]:
+    return [
+        line.replace(" ERR", "").replace("read says ECONNRESET", "end of input") for line in lines
+    ]
+
+
 def kind(family: Family) -> Kind:
     return "unix" if family == "unix" else "tcp"
 
@@ -233,10 +244,17 @@ def test_both_ends_observe_what_they_would_of_each_other(
     before = relay.worker.closed()
     expected_client, expected_endpoint = case.expected(direct)
     observed = case.run(relay.link(case.client))
+    if case.script in EITHER and "unix" in (case.client, case.endpoint):
+        expected_client, expected_endpoint, observed = map(
+            without_reset, (expected_client, expected_endpoint, observed)
+        )
     assert [line for line in observed if line.startswith("client")] == expected_client
     assert [line for line in observed if line.startswith("endpoint")] == expected_endpoint
     if case.client == case.endpoint and case.limit is None:
-        assert observed == direct.observed(case, case.client)
+        directly = direct.observed(case, case.client)
+        if case.script in EITHER and case.client == "unix":
+            directly = without_reset(directly)
+        assert observed == directly
     await_idle(relay.worker)
     after = relay.worker.closed()
     counted = {reason for reason, count in after.items() if count != before.get(reason, 0)}
