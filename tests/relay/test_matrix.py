@@ -89,8 +89,8 @@ LIMITS = (
 )
 
 
-# A UNIX socket hears ECONNRESET only of bytes that its very peer has not read. When one is blocked in
-# writing, the worker may or may not have read the last ones as the reset comes.
+# A UNIX socket hears ECONNRESET only of bytes that its very peer has not read. When one is blocked
+# in writing, the worker may or may not have read the last ones as the reset comes.
 EITHER = (cases.reset_during_the_answer, cases.reset_while_the_other_is_blocked)
 
 
