@@ -107,18 +107,29 @@ bool tm_kernel_was_reset(int fd, uint64_t received)
     return now.received - now.unread == received;
 }
 
-bool tm_kernel_fin_sent(int fd)
+/* 1, 0, or -1: that can't be told. */
+static int fin_sent(int fd)
 {
     struct tcp_info info;
     socklen_t size = sizeof(info);
     if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
-        return false;
+        return -1;
     switch (info.tcpi_state) {
     case FIN_WAIT1: case FIN_WAIT2: case TIME_WAIT: case CLOSED: case LAST_ACK: case CLOSING:
-        return true;
+        return 1;
     default:
-        return false;
+        return 0;
     }
+}
+
+bool tm_kernel_fin_sent(int fd)
+{
+    return fin_sent(fd) == 1;
+}
+
+bool tm_kernel_fin_missing(int fd)
+{
+    return fin_sent(fd) == 0;
 }
 
 bool tm_kernel_untouched(int fd, bool we_connected)

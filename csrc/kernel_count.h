@@ -26,6 +26,9 @@ bool tm_kernel_was_reset(int fd, uint64_t received);
 /* A FIN of ours is on its way or has arrived. */
 bool tm_kernel_fin_sent(int fd);
 
+/* It is certain that there has been no FIN of ours; false of a UNIX socket. */
+bool tm_kernel_fin_missing(int fd);
+
 /* Nothing has been read from it or written to it yet. Always true of a UNIX socket, of which that
  * can't be told. */
 bool tm_kernel_untouched(int fd, bool we_connected);

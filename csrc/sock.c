@@ -160,6 +160,11 @@ bool tm_sock_closed_by_peer(int fd)
     return is_unix(fd) && send(fd, "", 0, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno == EPIPE;
 }
 
+bool tm_sock_not_shut(int fd)
+{
+    return is_unix(fd) && send(fd, "", 0, MSG_NOSIGNAL | MSG_DONTWAIT) == 0;
+}
+
 uint32_t tm_sock_unacknowledged(int fd)
 {
     int bytes = 0;

@@ -57,6 +57,10 @@ int tm_sock_shut_write(int fd);
  * closes says so at once; TCP says FIN, which may be a half-close: false. Sends nothing. */
 bool tm_sock_closed_by_peer(int fd);
 
+/* Of a UNIX socket: whether it is certain that its own end has not been shut. A call that fails for
+ * another reason proves nothing. */
+bool tm_sock_not_shut(int fd);
+
 /* Bytes sent that a reset would overtake: not yet acknowledged. Always 0 for a UNIX socket,
  * whose bytes are in the peer's queue at once and stay there after a close. */
 uint32_t tm_sock_unacknowledged(int fd);

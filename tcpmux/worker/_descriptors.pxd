@@ -25,5 +25,6 @@ cdef extern from "kernel_count.h" nogil:
     int tm_kernel_consumed(int fd, uint64_t before, uint64_t *bytes)
     bint tm_kernel_was_reset(int fd, uint64_t received)
     bint tm_kernel_fin_sent(int fd)
+    bint tm_kernel_fin_missing(int fd)
     bint tm_kernel_untouched(int fd, bint we_connected)
     int tm_kernel_piped(int fd)

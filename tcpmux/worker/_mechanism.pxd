@@ -27,6 +27,7 @@ cdef extern from "sock.h" nogil:
     int tm_sock_error(int fd)
     int tm_sock_shut_write(int fd)
     bint tm_sock_closed_by_peer(int fd)
+    bint tm_sock_not_shut(int fd)
     uint32_t tm_sock_unacknowledged(int fd)
     void tm_sock_keep_alive(int fd, int idle_s, int interval_s, int count, int user_timeout_ms)
     void tm_sock_will_reset(int fd)

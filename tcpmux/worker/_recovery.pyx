@@ -37,12 +37,13 @@ from tcpmux.worker._connection cimport (
 )
 from tcpmux.worker._descriptors cimport (
     tm_descriptors, tm_descriptors_claim, tm_descriptors_free_to_claim, tm_descriptors_next,
-    tm_is_pipe, tm_is_socket, tm_stream_family, tm_kernel_fin_sent, tm_kernel_piped, tm_kernel_untouched, tm_kernel_was_reset,
+    tm_is_pipe, tm_is_socket, tm_kernel_fin_missing, tm_kernel_fin_sent, tm_kernel_piped,
+    tm_kernel_untouched, tm_kernel_was_reset, tm_stream_family,
 )
 from tcpmux.worker._limits cimport let_go_of, let_go_of_all, recover_counting
 from tcpmux.worker._mechanism cimport (
     EPOLL_CTL_ADD, EPOLLOUT, tm_sock_connect_failed, tm_sock_error, tm_sock_has_answered,
-    tm_sock_closed_by_peer, tm_sock_is_connection, tm_sock_local, tm_sock_reset,
+    tm_sock_is_connection, tm_sock_local, tm_sock_not_shut, tm_sock_reset,
     tm_sock_will_reset,
 )
 
@@ -101,12 +102,14 @@ cdef bint claim(Worker *w, tm_conn *conn, tm_descriptors *all) noexcept nogil:
 
 
 cdef bint shut_is_true(const tm_conn *conn) noexcept nogil:
-    """A half that is shut is not read any more: its FIN must have gone out."""
-    cdef int side
+    """A half that is shut is not read any more: its FIN must have gone out. Only what is certain
+    speaks against the record: a call that tells nothing must not cost a connection."""
+    cdef int side, fd
     for side in range(2):
-        if (conn.state == TM_RELAYING and conn.half[side].state == TM_HALF_SHUT
-                and not tm_kernel_fin_sent(conn.fd[1 - side])
-                and not tm_sock_closed_by_peer(conn.fd[1 - side])):  # or by us, of UNIX
+        if conn.state != TM_RELAYING or conn.half[side].state != TM_HALF_SHUT:
+            continue
+        fd = conn.fd[1 - side]
+        if tm_sock_not_shut(fd) or tm_kernel_fin_missing(fd):
             return False
     return True
 

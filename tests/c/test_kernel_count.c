@@ -101,9 +101,10 @@ static void ends_of_input_are_no_bytes(void)
         char byte;
         write_some(&link, first, 3000);
         read_some(&link, second, 1000);
-        CHECK(!tm_kernel_fin_sent(link.ends[first]));
+        CHECK(!tm_kernel_fin_sent(link.ends[first]) && tm_kernel_fin_missing(link.ends[first]));
         CHECK(shutdown(link.ends[first], SHUT_WR) == 0);
         CHECK(tm_kernel_fin_sent(link.ends[first]) && !tm_kernel_fin_sent(link.ends[second]));
+        CHECK(!tm_kernel_fin_missing(link.ends[first]));
         struct pollfd half = {.fd = link.ends[second], .events = POLLRDHUP};
         CHECK(poll(&half, 1, DEADLINE_MS) == 1);
         uint64_t bytes = 0;
@@ -170,6 +171,7 @@ static void unix_sockets_are_not_counted(void)
     CHECK(tm_kernel_consumed(ends[0], 0, &bytes) < 0);
     CHECK(tm_kernel_written(ends[0], true, 0, &bytes) < 0);
     CHECK(!tm_kernel_was_reset(ends[0], 0) && !tm_kernel_fin_sent(ends[0]));
+    CHECK(!tm_kernel_fin_missing(ends[0])); /* that can't be told */
     CHECK(tm_kernel_untouched(ends[0], true));
     CHECK(close(ends[0]) == 0 && close(ends[1]) == 0);
 }

@@ -398,14 +398,16 @@ static void only_a_close_of_a_unix_peer_is_told_from_a_half_close(void)
         int ends[2];
         make_pair(families[k], ends, 0);
         CHECK(!tm_sock_closed_by_peer(ends[0]));
+        CHECK(tm_sock_not_shut(ends[1]) == (families[k] == AF_UNIX));
         CHECK(tm_sock_shut_write(ends[1]) == 0);
+        CHECK(!tm_sock_not_shut(ends[1])); /* and of TCP it is not for this to say */
         CHECK(wait_events(ends[0], POLLIN) & POLLIN);
         CHECK(!tm_sock_closed_by_peer(ends[0]));
         close(ends[1]);
         CHECK(tm_sock_closed_by_peer(ends[0]) == (families[k] == AF_UNIX));
         close(ends[0]);
     }
-    CHECK(!tm_sock_closed_by_peer(-1));
+    CHECK(!tm_sock_closed_by_peer(-1) && !tm_sock_not_shut(-1));
 }
 
 static void what_is_under_way_is_counted(void)

@@ -8,14 +8,16 @@ connection at all. `python -m tests.fault` tries all of it.
 
 from __future__ import annotations
 
+import errno as codes
 import random
 
 import pytest
 
 from tests.fault.cases import Case, once_each, sample
-from tests.fault.control import Control
+from tests.fault.control import Control, Rule
 from tests.fault.runner import run
 from tests.fault.sites import AFTER_ACCEPT, SITES
+from tests.relay.harness import Family
 
 SAMPLE = 120
 PARTS = 4
@@ -44,6 +46,20 @@ def test_every_call_fails_once(control: Control, part: int) -> None:
     never = {site for site, times in fired.items() if times == 0}
     assert never <= {"write", "epoll_ctl_mod", "shutdown", "read", "recvmsg", *AFTER_ACCEPT}
     assert fired.keys() <= SITES.keys()
+
+
+@pytest.mark.parametrize("client", ["v4", "v6", "unix"])
+def test_a_half_close_outlives_deaths_when_the_kernel_tells_nothing(
+    control: Control, client: Family
+) -> None:
+    """The next life asks a UNIX endpoint's socket whether its FIN has gone out. No answer is no
+    reason to give the connection up."""
+    rule = Rule("send_nothing", codes.EAGAIN, every=2, count=20)
+    cases = [
+        Case((rule,), client=client, server="unix", deaths=2, seed=seed)
+        for seed in (557349521, 1, 2, 3)
+    ]
+    assert play(cases, control)["send_nothing"]
 
 
 def test_some_of_all_the_rest(control: Control) -> None:

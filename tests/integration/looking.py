@@ -71,8 +71,10 @@ def start(start_proxy: StartProxy, config: dict[str, Any], address: str, **admin
     full = {"workers": 2, "admin": {**own, **admin}, **config}
     before = proxy.control_pid()
     proxy.reload(json.dumps(full))
-    proxy.log_file.read_text()
-    wait_for(lambda: proxy.log.count("control is ready") > 1, "another control")
+    try:
+        wait_for(lambda: proxy.log.count("control is ready") > 1, "another control")
+    except AssertionError as error:
+        raise AssertionError(f"{error}:\n{proxy.log}") from None
     assert proxy.control_pid() != before
     proxy.children |= proxy.tree()
     return proxy

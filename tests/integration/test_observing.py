@@ -431,8 +431,8 @@ def test_the_log_level_is_set_everywhere(start_proxy: StartProxy, one: EchoServe
 def test_a_change_is_whole_or_absent_when_control_is_killed_meanwhile(
     start_proxy: StartProxy, one: EchoServer, two: EchoServer
 ) -> None:
-    proxy = start_proxy(routes(route("r", free_port(), v1=(0, one.address), v2=(0, two.address))))
-    applied = 0
+    proxy = start_proxy(routes(route("r", free_port(), v1=(9, one.address), v2=(9, two.address))))
+    applied = 9
     for number in range(1, 9):
         pid = proxy.control_pid()
         with socket.socket(socket.AF_UNIX) as sock:
