@@ -32,6 +32,7 @@
 #define TM_JOURNAL_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -50,6 +51,12 @@ enum tm_operation {
     TM_OPERATIONS,
     TM_GARBLED = TM_OPERATIONS, /* never stored: the journal does not say what it was */
 };
+
+/* Only a connection that is relayed has bytes on their way. */
+static inline bool tm_moves_bytes(enum tm_operation operation)
+{
+    return operation >= TM_SHUT && operation <= TM_PEEK_TAKE;
+}
 
 #define TM_UNKNOWN UINT32_MAX /* in a cell: the call has not returned a length */
 

@@ -343,35 +343,38 @@ static void recount(struct tm_half *half, int source, int destination, bool we_c
         half->bytes += more - half->queued;
 }
 
+/* A count that says more or less disproves; one that can't be had does not. */
+static bool agrees(int error, uint64_t seen, uint64_t expected)
+{
+    return error ? error != -EUCLEAN : seen == expected;
+}
+
 /* What the journal says of bytes is said a second time: by the record, and by the kernel where it
- * counts. A corrupt number must not pass on bytes of another connection. */
+ * counts. A corrupt number must not pass on bytes of another connection. `before` is the record's own
+ * `bytes`, so where a length is worked out from one socket, the other one is asked as well. */
 static bool is_confirmed(const struct tm_pump *pump, const struct tm_half *half, int source,
                          int destination, bool we_connected, uint64_t sent)
 {
     const struct tm_journal *journal = pump->journal;
-    enum tm_operation operation = tm_journal_operation(journal);
     bool counted = half->bytes == journal->before + sent;
     bool not_yet = half->bytes == journal->before;
-    uint64_t seen = 0;
+    uint64_t taken = 0, passed = 0;
     if (journal->uncounted != half->uncounted)
         return false;
-    switch (operation) {
-    case TM_RECEIVE:
-        return not_yet;
-    case TM_PEEK_SEND:
-        return counted || not_yet; /* an earlier recovery may have come so far */
+    int no_taken = bytes_received(pump, half, source, &taken);
+    int no_passed = bytes_sent(pump, half, destination, we_connected, &passed);
+    switch (tm_journal_operation(journal)) {
+    case TM_RECEIVE: /* nothing is on its way to the destination */
+        return not_yet && agrees(no_passed, passed, 0);
+    case TM_PEEK_SEND: /* an earlier recovery may have come so far; nothing is taken yet */
+        return (counted || not_yet) && agrees(no_taken, taken, 0);
     case TM_SEND:
-        if (!counted && !not_yet)
-            return false;
-        return bytes_received(pump, half, source, &seen) != 0 || seen == journal->read;
+        return (counted || not_yet) && agrees(no_taken, taken, journal->read);
     case TM_QUEUE:
-        if (!counted || (bytes_received(pump, half, source, &seen) == 0 && seen != journal->read))
-            return false;
-        return bytes_sent(pump, half, destination, we_connected, &seen) != 0 || seen == sent;
+        return counted && agrees(no_taken, taken, journal->read) &&
+               agrees(no_passed, passed, sent);
     default:
-        if (!counted && !not_yet)
-            return false;
-        return bytes_sent(pump, half, destination, we_connected, &seen) != 0 || seen == sent;
+        return (counted || not_yet) && agrees(no_passed, passed, sent);
     }
 }
 

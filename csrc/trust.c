@@ -48,6 +48,9 @@ bool tm_conn_possible(struct tm_conn *conn, uint64_t now_us)
     if (!tm_conn_in_use(conn) || conn->generation == 0 || !slots_possible(conn) ||
         !half_possible(conn, TM_CLIENT) || !half_possible(conn, TM_ENDPOINT))
         return false;
+    /* What has passed bytes on is not connected anew: its next ones would be taken for the first. */
+    if (conn->state == TM_CONNECTING && (conn->half[0].bytes || conn->half[1].bytes))
+        return false;
     conn->close_reason = tm_close_reason_checked(conn->close_reason);
     conn->pick_reason = tm_pick_reason_checked(conn->pick_reason);
     for (int side = 0; side < 2; side++) {

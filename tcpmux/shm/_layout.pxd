@@ -369,6 +369,7 @@ cdef extern from "journal.h" nogil:
 
     void tm_journal_note(tm_journal *journal, tm_operation operation)
     tm_operation tm_journal_operation(const tm_journal *journal)
+    bint tm_moves_bytes(tm_operation operation)
 
 
 cdef extern from "shape.h" nogil:

@@ -25,7 +25,7 @@ from tcpmux.shm._layout cimport (
     tm_conn_possible, tm_conn_set_fd, TM_CONNECT, TM_CONNECTING, tm_count, TM_DEAD, TM_ENDING,
     TM_ENDPOINT, TM_FREE, tm_half, TM_HALF_OPEN, TM_HALF_SHUT, TM_HOLDS_ENDPOINT, TM_HUNG_UP,
     tm_image, tm_journal_mend, tm_journal_note, tm_journal_operation, tm_live_advance, tm_live_at_fault,
-    tm_live_set_connections, TM_MAX_SLOTS, TM_NONE, TM_NOTHING, TM_OPEN, tm_peer,
+    tm_live_set_connections, tm_moves_bytes, tm_operation, TM_MAX_SLOTS, TM_NONE, TM_NOTHING, TM_OPEN, tm_peer,
     tm_pipe_pool_adopt, tm_pump_recover, TM_READ_UNWATCHED, TM_RELAYING, TM_RESET,
     TM_RESETTING, TM_SHUT, tm_slot, tm_slot_active, tm_source_mend, TM_TAKE, TM_UNARMED,
     TM_UNCOUNTED_DESTINATION, TM_UNCOUNTED_SOURCE, TM_WRITE_WATCHED,
@@ -320,6 +320,8 @@ cdef bint finish_operation(Worker *w, tm_conn *conn) noexcept nogil:
     cdef int other = 1 - side
     cdef int operation = tm_journal_operation(w.pump.journal)
     if conn.state == TM_CONNECTING:
+        if tm_moves_bytes(<tm_operation>operation):
+            return False  # one of the two is corrupt, and bytes in the buffer would be lost
         if conn.fd[TM_ENDPOINT] < 0:
             let_go_of(w, w.pump.journal.current, TM_HOLDS_ENDPOINT)
             conn.endpoint_slot = TM_NONE

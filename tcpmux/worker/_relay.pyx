@@ -762,7 +762,6 @@ cdef int begin(Loop *loop, uint32_t pipes, const int *kept, uint32_t kept_count)
     w.pump.journal = &w.live.journal
     tm_pipe_pool_init(&w.pump.pool, pipes)
     tm_wheel_init(&w.wheel, w.now_ms)
-    w.paced = tm_sock_host_paces()
     tm_waiter_init(&loop.waiter)
     w.random = w.now_us * <uint64_t>0x9e3779b97f4a7c15 + w.id + 1
     w.expecting = TM_EXPECT_ANY
@@ -771,6 +770,7 @@ cdef int begin(Loop *loop, uint32_t pipes, const int *kept, uint32_t kept_count)
     # From here on the table's image is in use and this worker counts as started.
     tm_live_set_ending(w.live, TM_UNENDED)
     tm_live_begin(w.live, getpid())
+    w.paced = tm_sock_host_paces()
     look_at_table(loop)
     recover_records(w, &all)
     tm_descriptors_free(&all)

@@ -157,12 +157,44 @@ static void what_can_not_be_is_refused(void)
     close_rig(rig);
 }
 
+/* What a record says was passed on is wrong, and the journal has copied it: the lengths worked out
+ * from it would be wrong as well, and bytes of another connection could go out. */
+static void a_wrong_count_of_bytes_is_noticed(void)
+{
+    static const enum tm_operation operations[] = {TM_RECEIVE, TM_SEND, TM_PEEK_SEND};
+    for (int k = 0; k < 3; k++) {
+        for (int wrong = -1; wrong <= 1; wrong++) {
+            struct rig *rig = open_rig((struct shape){AF_INET, AF_INET, 0, PIPES});
+            struct tm_journal *journal = &rig->journal;
+            client_sends(rig, 5000);
+            wait_readable_bytes(rig->source, 5000);
+            pump_once(rig, &rig->half, false); /* 5,000 are passed on and counted */
+            wait_readable_bytes(rig->server, 5000);
+            CHECK_EQUAL(server_receives(rig, EVERYTHING), 5000);
+            client_sends(rig, 700);
+            wait_readable_bytes(rig->source, 700);
+            rig->half.bytes += (uint64_t)wrong;
+            journal->before = rig->half.bytes;
+            journal->read = 700;
+            tm_journal_note(journal, operations[k]);
+            int flags = operations[k] == TM_PEEK_SEND ? MSG_PEEK : 0;
+            CHECK_EQUAL(recv(rig->source, rig->pump.buffer, BUFFER_SIZE, flags), 700);
+            int result = tm_pump_recover(&rig->pump, &rig->half, rig->source, rig->destination,
+                                         false);
+            CHECK_EQUAL(result, wrong ? -EUCLEAN : 0);
+            tm_journal_note(journal, TM_NOTHING);
+            close_rig(rig);
+        }
+    }
+}
+
 int main(void)
 {
     random_seed();
     CHECK(signal(SIGPIPE, SIG_IGN) != SIG_ERR);
     RUN(every_entry_by_hand);
     RUN(what_can_not_be_is_refused);
+    RUN(a_wrong_count_of_bytes_is_noticed);
     RUN(killed_while_pumping);
     return 0;
 }

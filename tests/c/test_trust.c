@@ -77,6 +77,8 @@ static void what_would_lead_out_of_an_array_is_not(void)
     CHECK(!tm_conn_possible(conn, NOW_US));
     *conn = whole, conn->half[0].state = TM_HALF_ABORTED; /* and neither side was reset */
     CHECK(!tm_conn_possible(conn, NOW_US));
+    *conn = whole, conn->half[1].bytes = 1, conn->state = TM_CONNECTING; /* after bytes passed */
+    CHECK(!tm_conn_possible(conn, NOW_US));
     *conn = whole, conn->close_reason = conn->pick_reason = 200;
     conn->deadline_ms = conn->last_activity_ms = UINT64_MAX, conn->origin.worker = UINT32_MAX;
     CHECK(tm_conn_possible(conn, NOW_US));
