@@ -16,6 +16,7 @@ import logging
 import socket
 from typing import TYPE_CHECKING, Any
 
+from tcpmux.control.timeouts import within
 from tcpmux.errors import TcpmuxError
 from tcpmux.frames import FrameError, Inbox, Outbox, packed
 
@@ -95,7 +96,8 @@ class MasterLink:
         self._pending[number] = answer
         try:
             self._send({"id": number, "verb": verb, **arguments})
-            return await asyncio.wait_for(answer, self._answer_time)
+            async with within(self._answer_time):
+                return await answer
         except asyncio.TimeoutError:
             raise MasterSilent(
                 f"the master has not answered within {self._answer_time:g} s; it may still "

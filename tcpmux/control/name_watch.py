@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from tcpmux.config import Address, HostName
 from tcpmux.control.resolver import LookupFailed, Memory, Resolver
-from tcpmux.control.tasks import Tasks
+from tcpmux.control.tasks import Tasks, end_all
+from tcpmux.control.timeouts import within
 from tcpmux.errors import TcpmuxError
 
 if TYPE_CHECKING:
@@ -85,12 +86,7 @@ class NameWatch:
                 one.hurry.set()
 
     async def close(self) -> None:
-        tasks = [one.task for one in self._names.values() if one.task is not None]
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        await end_all({one.task for one in self._names.values() if one.task is not None})
         self._names.clear()
         if self._resolver is not None:
             await self._resolver.close()
@@ -119,7 +115,8 @@ class NameWatch:
             one.next_look = time.monotonic() + pause
             one.hurry.clear()
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(one.hurry.wait(), pause)
+                async with within(pause):
+                    await one.hurry.wait()
 
     async def _look(self, one: _Name, resolver: Resolver) -> float:
         """Returns for how many s that will do."""

@@ -23,6 +23,7 @@ from tcpmux.config import Address, HostName
 from tcpmux.config.address import is_host_name, parse_endpoint
 from tcpmux.config.turns import turns
 from tcpmux.control.hosts_file import HostsFile
+from tcpmux.control.timeouts import within
 from tcpmux.errors import printable
 
 log = logging.getLogger("tcpmux.control")
@@ -108,7 +109,8 @@ class Resolver:
         """memory: what it fills for the next time. Raises LookupFailed."""
         asked = _Asked(memory if memory is not None else {})
         try:
-            found = await asyncio.wait_for(self._look_up(name, asked), LOOK_UP_TIME)
+            async with within(LOOK_UP_TIME):
+                found = await self._look_up(name, asked)
         except asyncio.TimeoutError:
             raise LookupFailed(f"no answer within {LOOK_UP_TIME:g} s") from None
         except LookupFailed:

@@ -18,6 +18,7 @@ from typing import Any
 from tcpmux.control.event_log import EventLog
 from tcpmux.control.health import Health
 from tcpmux.control.names import HostNames
+from tcpmux.control.timeouts import within
 from tcpmux.shm import stats
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
 from tcpmux.shm._shm import CLOSE_REASONS
@@ -94,7 +95,8 @@ class Stream:
                 due = due + EVERY if due + EVERY > now else now + EVERY
                 await write(self._sample_for(route))
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._events.wait(), max(0.0, due - time.monotonic()))
+                async with within(max(0.0, due - time.monotonic())):
+                    await self._events.wait()
 
     # --- table ------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ log = logging.getLogger("tcpmux.control")
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # s before a task is started again
 CALM = 60.0  # s without a fault, and the next delay is the first one again
+CANCEL_AGAIN = 0.1  # s; a library may swallow a cancellation
 TELL_AGAIN = 10.0  # s; of the same task not before
 Work = Coroutine[Any, Any, None]
 
@@ -24,6 +25,14 @@ def _was_cancelled() -> bool:
     task = asyncio.current_task()
     cancelling = getattr(task, "cancelling", None)  # Python 3.11
     return cancelling is None or cancelling() > 0
+
+
+async def end_all(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancels them, and waits for their ends. One that goes on is cancelled again."""
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=CANCEL_AGAIN)
 
 
 class Tasks:
@@ -44,10 +53,8 @@ class Tasks:
 
     async def close(self) -> None:
         """Cancels all, and waits for their ends."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while self._tasks:
+            await end_all(set(self._tasks))
 
     def fault(self, name: str, error: BaseException, then: str) -> None:
         """Logs and tells of an exception that has been caught elsewhere. then: what follows."""

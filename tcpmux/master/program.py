@@ -53,6 +53,7 @@ class Program:
         self._delay = 0.0
         self._start_at = 0.0
         self._expected = False  # its end
+        self._kill_at: float | None = None  # monotonic; it has been asked to end
 
     @property
     def pid(self) -> int:
@@ -60,10 +61,17 @@ class Program:
 
     def next_start(self) -> float | None:
         """Monotonic time at which start_due() has something to do; None = nothing to start."""
-        return None if self._process or self._arguments() is None else self._start_at
+        if self._process:
+            return self._kill_at
+        return None if self._arguments() is None else self._start_at
 
     def start_due(self, now: float) -> None:
-        """Starts it if it is to run, does not, and its delay is over."""
+        """Starts it if it is to run, does not, and its delay is over; has one that is to end,
+        and does not, end by force."""
+        if self._process and self._kill_at is not None and now >= self._kill_at:
+            log.warning("killing %s (pid %d): it does not end", self._name, self.pid)
+            self._kill_at = None
+            self.tell(signal.SIGKILL)
         if self._process or now < self._start_at:
             return
         wanted = self._arguments()
@@ -97,6 +105,7 @@ class Program:
                 os.close(fd)
         self._started = now
         self._expected = False
+        self._kill_at = None
 
     def _open_link(self) -> tuple[list[str], list[int]]:
         """What a program needs besides: arguments, and descriptors that are closed here after
@@ -106,10 +115,12 @@ class Program:
     def _close_link(self) -> None:
         pass
 
-    def restart(self) -> None:
-        """Has it end; start_due() starts the next one, if there is to be any, when it has."""
+    def restart(self, timeout: float) -> None:
+        """Has it end, by force after `timeout` s; start_due() starts the next one, if there is to
+        be any, when it has."""
         self._start_at = self._delay = 0.0
         self.tell(signal.SIGTERM)
+        self._kill_at = time.monotonic() + timeout
         self._expected = True
 
     def tell(self, number: signal.Signals) -> None:

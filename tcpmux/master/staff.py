@@ -26,6 +26,7 @@ from tcpmux.shm._shm import LOG_ENDS, LOG_ENTRIES, LOG_ENTRY_SIZE, LOG_STARTS
 log = logging.getLogger("tcpmux.master")
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
+CONTROL_TIME = 2.0  # s for control to answer what it has been asked
 LOG_TIME = 10.0  # s for the log process to write what is left
 
 
@@ -192,13 +193,13 @@ class Staff:
                 "admin.insecure: whoever reaches %s may see and change everything", new.admin.http
             )
         if self._started and (old_token, _door(old.admin)) != (change.token, _door(new.admin)):
-            self.control.restart()
+            self.control.restart(CONTROL_TIME)
         wanted = new.access_log
         kinds = LOG_ENDS | (LOG_STARTS if wanted and wanted.start else 0)
         places = min(wanted.buffer // LOG_ENTRY_SIZE, LOG_ENTRIES) if wanted else 0
         self._instance.table.log(kinds if wanted else 0, places)
         if self._started and old.access_log != wanted:
-            self._logger.restart()
+            self._logger.restart(LOG_TIME)
 
 
 def _door(admin: Admin) -> tuple[object, ...]:

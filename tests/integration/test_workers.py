@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -98,6 +99,21 @@ def test_a_worker_that_keeps_failing_is_started_ever_more_slowly(
         assert talk(long_lived) == "one hello\n"
     assert proxy.log.count("worker 0 killed by SIGABRT") == 4
     assert proxy.status()["workers"][1]["starts"] == 1
+
+
+def test_control_that_does_not_end_for_a_reload_is_ended(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    config = routes(route("r", free_port(), v1=(1, one.address)))
+    proxy = start_proxy(config)
+    old = proxy.control_pid()
+    os.kill(old, signal.SIGSTOP)
+    admin = {"socket": proxy.admin, "http": f"127.0.0.1:{free_port()}", "insecure": True}
+    proxy.reload(json.dumps({"workers": 2, "admin": admin, **config}))
+    wait_for(lambda: f"killing control (pid {old})" in proxy.log, "it to be ended")
+    assert proxy.status()["pid"]
+    assert proxy.control_pid() != old
+    proxy.children.add(old)
 
 
 def test_control_is_replaced_and_traffic_does_not_notice(

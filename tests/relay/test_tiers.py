@@ -45,6 +45,12 @@ def destination(
 def visit(worker: RelayWorker, endpoints: Sequence[socket.socket], source: str = "") -> int:
     """One connection, to its end: which of the listening endpoints got it; -1 = it was reset."""
     open_before = worker.live.connections
+    reached = _reached(worker, endpoints, source)
+    wait_for(lambda: worker.live.connections == open_before, "the connection to end")
+    return reached
+
+
+def _reached(worker: RelayWorker, endpoints: Sequence[socket.socket], source: str) -> int:
     try:
         client = worker.connect(source=source)
     except ConnectionResetError:
@@ -57,7 +63,6 @@ def visit(worker: RelayWorker, endpoints: Sequence[socket.socket], source: str =
     (endpoint,) = ready
     endpoint.accept()[0].close()
     client.close()
-    wait_for(lambda: worker.live.connections == open_before, "the connection to end")
     return endpoints.index(endpoint)
 
 

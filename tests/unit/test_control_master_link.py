@@ -102,6 +102,30 @@ def test_silence_ends_in_an_error_and_a_late_answer_does_no_harm() -> None:
     asyncio.run(scenario())
 
 
+def test_an_answer_that_comes_with_a_cancellation_does_not_undo_it() -> None:
+    """Else the task that has asked goes on, and control never ends."""
+
+    async def scenario() -> None:
+        theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        master = FakeMaster(theirs)
+
+        def cancel(_push: dict[str, Any]) -> None:
+            request.cancel()
+
+        link = MasterLink(ours, master.note_gone, on_push=cancel)
+        await link.start()
+        await master.receive()
+        request = asyncio.create_task(link.request("reload"))
+        number = (await master.receive())["id"]
+        theirs.send(packed({"id": number, "ok": True, "result": {}}) + packed({"push": "cancel"}))
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        link.close()
+        theirs.close()
+
+    asyncio.run(scenario())
+
+
 def test_the_masters_end_fails_what_waits_and_what_comes_later() -> None:
     async def scenario() -> None:
         async with linked() as (link, master):

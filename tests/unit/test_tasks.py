@@ -97,6 +97,31 @@ def test_one_that_returns_is_done_and_one_that_is_cancelled_ends(
     assert caplog.records == []
 
 
+def test_one_that_swallows_a_cancellation_is_cancelled_again() -> None:
+    """Else nobody would see the end of control, which waits for it."""
+
+    async def scenario() -> int:
+        tasks = Tasks()
+        swallowed = 0
+
+        async def work() -> None:
+            nonlocal swallowed
+            while swallowed < 2:
+                try:
+                    await asyncio.sleep(DEADLINE)
+                except asyncio.CancelledError:
+                    swallowed += 1
+            await asyncio.sleep(DEADLINE)
+
+        task = tasks.keep("the work", work)
+        await asyncio.sleep(0)
+        await asyncio.wait_for(tasks.close(), DEADLINE)
+        assert task.cancelled()
+        return swallowed
+
+    assert asyncio.run(scenario()) == 2
+
+
 def test_what_is_done_once_is_told_of_too(caplog: pytest.LogCaptureFixture) -> None:
     told: list[str] = []
 
