@@ -84,6 +84,7 @@ MODULES = {
         "trust.c",
         "commons.c",
     ],
+    "tcpmux.master._watch": ["watch.c"],
     "tcpmux.worker._guardian": ["channel.c", "watch.c", "descriptors.c"],
 }
 

@@ -207,6 +207,16 @@ enum tm_state { TM_RUNNING = 1, TM_DRAINING = 2 };
 enum tm_upgrade { TM_UPGRADE_NONE = 0, TM_UPGRADE_RUNNING, TM_UPGRADE_FAILED };
 #define TM_ERROR_SIZE 512 /* with its NUL */
 
+/* The programs that the master runs beside the workers. */
+enum tm_program_id { TM_CONTROL = 0, TM_LOGGER, TM_PROGRAMS };
+
+struct tm_program {
+    int32_t pid;       /* 0 = it does not run */
+    uint32_t presence; /* enum tm_presence (live.h), as the master sees it; absent = not wanted */
+    uint64_t starts;   /* processes of it since the start of the instance */
+    uint64_t hangs;    /* times that it was found stopped or hanging */
+};
+
 struct tm_table {
     uint64_t magic;
     uint32_t format;
@@ -215,8 +225,6 @@ struct tm_table {
     uint64_t layout;     /* of all regions, by the build that made them */
     int64_t started_at;  /* seconds since the epoch */
     int32_t master_pid;
-    int32_t control_pid;
-    int32_t logger_pid;
     uint32_t shard_count;   /* fixed: of each TCP listener, and the most workers there can be */
     uint32_t slots_given;   /* slots and tickets up to these have belonged to some name, */
     uint32_t tickets_given; /* for a master that takes over */
@@ -224,6 +232,7 @@ struct tm_table {
     uint32_t upgrade_state; /* enum tm_upgrade */
     char upgrade_error[TM_ERROR_SIZE]; /* of the last one; "" = none */
     uint64_t reloads_done, reloads_refused;
+    struct tm_program programs[TM_PROGRAMS];
     _Atomic uint32_t state; /* enum tm_state */
     _Atomic int32_t busy_poll; /* for workers: waiter.h */
     _Atomic uint32_t log_kinds;    /* for workers: enum tm_log_wanted */

@@ -15,6 +15,7 @@
 #ifndef TM_WATCH_H
 #define TM_WATCH_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -47,6 +48,23 @@ struct tm_watch {
     uint64_t since_ms;   /* when it was first seen stopped or hanging; 0 = it is at work */
     bool overdue;        /* it has been what the last verdict says for `patience_ms` */
 };
+
+/* The count of steps of a program that the master has started, in memory that only the two of them
+ * have. Who writes it may be in strangers' hands: any change is a step, and nothing else is read into
+ * it. */
+struct tm_beat {
+    _Atomic uint64_t steps;
+};
+
+static inline void tm_beat_step(struct tm_beat *beat)
+{
+    atomic_fetch_add_explicit(&beat->steps, 1, memory_order_relaxed);
+}
+
+static inline uint64_t tm_beat_steps(const struct tm_beat *beat)
+{
+    return atomic_load_explicit(&beat->steps, memory_order_relaxed);
+}
 
 /* Begins with what a first look has shown. */
 void tm_watch_begin(struct tm_watch *watch, const struct tm_watch_sample *sample);

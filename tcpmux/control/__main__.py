@@ -21,7 +21,7 @@ IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The command line the master gives: descriptors it hands down, and what to show."""
     parser = argparse.ArgumentParser(prog="tcpmux.control", allow_abbrev=False)
-    for name in ("admin", "master", "table", "commons"):
+    for name in ("admin", "beat", "master", "table", "commons"):
         parser.add_argument(f"--{name}-fd", type=int, required=True)
     parser.add_argument("--live-fd", type=int, action="append", required=True)
     parser.add_argument("--config", action="append", required=True, nargs="+")
@@ -63,6 +63,7 @@ def main() -> int:
     from tcpmux.control.process import Control
     from tcpmux.control.server import Identity, Readings
     from tcpmux.control.stream import Stream
+    from tcpmux.shm._shm import Beat
     from tcpmux.shm.stats import StatusReader
     from tcpmux.shm.view import View
 
@@ -80,6 +81,7 @@ def main() -> int:
         health,
         names,
     )
+    beat = Beat.attach(options.beat_fd)
     admin = socket.socket(fileno=options.admin_fd)
     config = [path for paths in options.config for path in paths]
     # Of who made the socket, a master.
@@ -102,7 +104,13 @@ def main() -> int:
     load_all()
     programs.drop()
     control = Control(
-        admin, master, readings, identity, http, master_pid=lambda: view.table.master_pid
+        admin,
+        master,
+        readings,
+        identity,
+        http,
+        master_pid=lambda: view.table.master_pid,
+        goes_on=beat.step,
     )
     asyncio.run(control.serve())
     return 0

@@ -31,6 +31,7 @@ log = logging.getLogger("tcpmux.control")
 SHUTDOWN_TIME = 1.0  # s for requests under way; the master waits 2 s for our end
 READ_BUFFER = 16 << 20  # bytes; more than any body: what is passed on is complete
 MASTER_LOOK = 0.05  # s, without a master: is there another one?
+BEAT = 0.5  # s; the master wonders after some more
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,12 @@ class Control:
     identity: Identity
     http: socket.socket | None = None  # listening, TCP
     master_pid: Callable[[], int] = int  # of the master that the table names
+    goes_on: Callable[[], object] = int  # called again and again, as long as the loop goes round
 
     async def serve(self) -> None:
         """Serves until SIGTERM, or until the master and then all workers have ended."""
         over = asyncio.Event()
+        self._beat()
         orphans = OrphanedWorkers(over.set)
 
         def master_gone() -> None:
@@ -106,6 +109,10 @@ class Control:
             link.close()
             orphans.close()
             self.admin.close()
+
+    def _beat(self) -> None:
+        self.goes_on()
+        asyncio.get_running_loop().call_later(BEAT, self._beat)
 
     async def _tell(self, link: MasterLink, text: str) -> None:
         with suppress(TcpmuxError):  # our own log has it

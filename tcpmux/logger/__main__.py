@@ -25,6 +25,7 @@ from tcpmux.logger.source import Source
 from tcpmux.logger.targets import Target, open_target
 from tcpmux.logs import begin_log
 from tcpmux.processes import is_alive
+from tcpmux.shm._shm import Beat
 from tcpmux.shm.view import View
 
 log = logging.getLogger("tcpmux.log")
@@ -39,14 +40,21 @@ LONGEST_END = 8.0  # s, and for all that is left; the master waits 10 s for our 
 
 
 class Log:
-    """Takes from a source and writes to a target, until told to end."""
+    """Takes from a source and writes to a target, until told to end. goes_on: called for each line,
+    and at each look, so that the master sees that this goes on."""
 
     def __init__(
-        self, source: Source, target: Target, text: Callable[[Line], str], interval: float
+        self,
+        source: Source,
+        target: Target,
+        text: Callable[[Line], str],
+        interval: float,
+        goes_on: Callable[[], object] = lambda: None,
     ) -> None:
         self._source = source
         self._target = target
-        self._text = text
+        self._line_text = text
+        self._goes_on = goes_on
         self._interval = interval
         self._next_interval = time.monotonic() + interval
         self._next_word = 0.0
@@ -57,6 +65,7 @@ class Log:
         """Writes what there is and finds room; returns how many lines. Never raises OSError: what
         can't be written is counted, and lost; what finds no room stays with the workers, until
         they have none either."""
+        self._goes_on()
         written = 0
         if self._target.wait(0.0):
             for batch in self._source.batches():
@@ -87,6 +96,10 @@ class Log:
         self._next_word = 0.0
         self._tell()
 
+    def _text(self, line: Line) -> str:
+        self._goes_on()
+        return self._line_text(line)
+
     def _write(self, lines: list[str]) -> int:
         """How many are done with: written or, after an error, lost."""
         try:
@@ -115,6 +128,7 @@ class Log:
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tcpmux.logger", allow_abbrev=False)
+    parser.add_argument("--beat-fd", type=int, required=True)
     parser.add_argument("--table-fd", type=int, required=True)
     parser.add_argument("--live-fd", type=int, action="append", required=True)
     parser.add_argument("--path", required=True)
@@ -130,12 +144,13 @@ def _own_file(fd: int) -> int:
     return os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
 
 
-def _take_over(own: int) -> int:
+def _take_over(own: int, goes_on: Callable[[], object]) -> int:
     """Waits until the log process before this one has ended: only one may take entries. Returns
     SIGTERM if that came meanwhile, else 0. own: of _own_file()."""
     told = 0
     end = float("inf")
     while time.monotonic() < end:
+        goes_on()
         try:
             fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -182,6 +197,7 @@ def main() -> int:
     setproctitle("tcpmux: log")
     options = parse_arguments(sys.argv[1:])
     begin_log()
+    beat = Beat.attach(options.beat_fd)
     own = _own_file(options.live_fd[0])
     view = View(options.table_fd, options.live_fd, writable=True)
     link = socket.socket(fileno=options.link_fd)
@@ -189,13 +205,13 @@ def main() -> int:
     traceback.format_stack()  # loads what a fault would be told with
     programs.drop()
     try:
-        told = _take_over(own)
+        told = _take_over(own, beat.step)
     except TimeoutError as error:
         log.error("%s", error)  # noqa: TRY400
         return 1
     master = os.getppid()
     source.forget_dropped()
-    written = Log(source, target, writer(options.format), options.interval)
+    written = Log(source, target, writer(options.format), options.interval, beat.step)
     wait = SHORTEST
     while told != signal.SIGTERM and not _is_orphan(view, master):
         busy = written.step() >= BUSY or source.unwritten()

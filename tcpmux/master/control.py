@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import selectors
-import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -174,6 +173,8 @@ class ControlLink:
 class ControlProcess(Program):
     """The control process and the link to it. arguments: as of Program."""
 
+    without_it = "no endpoint is checked, no name looked up, and the admin API does not answer"
+
     def __init__(self, user: User, arguments: Callable[[], Arguments | None]) -> None:
         super().__init__("control", "tcpmux.control.__main__", user, arguments)
         self._link: ControlLink | None = None
@@ -234,11 +235,6 @@ class ControlProcess(Program):
                 extra=_EVENT,
             )
             self._replace()
-
-    def _replace(self) -> None:
-        """It can't be talked to; the next one is started when it has ended."""
-        self._close_link()
-        self.tell(signal.SIGKILL)
 
     def push(self, message: Mapping[str, Any]) -> bool:
         """As ControlLink.push()."""

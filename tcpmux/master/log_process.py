@@ -26,6 +26,9 @@ log = logging.getLogger("tcpmux.master")
 class LogProcess(Program):
     """path: what access_log.path says now. user, arguments: as of Program."""
 
+    hang_time = 30.0  # it may wait for a disk that is slow, as the next one would
+    without_it = "lines of the access log wait, and those beyond access_log.buffer are dropped"
+
     def __init__(
         self, user: User, path: Callable[[], str], arguments: Callable[[], Arguments | None]
     ) -> None:

@@ -44,7 +44,7 @@ from tcpmux.master.steering import Steering
 from tcpmux.master.supervisor import Supervisor, inherited_sockets
 from tcpmux.master.upgrade import REHEARSAL, Upgrade, check_program
 from tcpmux.privileges import User, denied_sockets, keep_for_master, resolve, try_out
-from tcpmux.shm._shm import MAX_SHARDS
+from tcpmux.shm._shm import MAX_SHARDS, PROGRAMS
 from tcpmux.shm.routes import Names, build_image
 from tcpmux.worker._guardian import adopt_orphans
 from tcpmux.worker.process import BUSY, MESSAGE
@@ -138,8 +138,8 @@ class Master:
             self.routing.start()
         else:
             self.table.master_pid = os.getpid()  # which those of a master before look at
-            end_other(self.table.control_pid, "control", self.instance.user.uid)
-            end_other(self.table.logger_pid, "log", self.instance.user.uid)
+            for number, name in enumerate(PROGRAMS):
+                end_other(self.table.program(number)[0], name, self.instance.user.uid)
             self.table.set_state(RUNNING_STATE)  # whatever the last one was about to do
             self._open_http_again()
             self.routing.resume()
@@ -230,6 +230,7 @@ class Master:
     def _time_left(self) -> float | None:
         due = [
             self.staff.next_start(),
+            self.staff.next_watch(),
             self.staff.control.next_look(),
             self._drain_deadline,
             self._kill_deadline,
@@ -252,6 +253,7 @@ class Master:
 
     def _due(self, now: float) -> None:
         self.staff.start_due(now)
+        self.staff.watch(now)
         self.upgrade.look(now)
         self.aside.look(now)
         self.supervisor.look(now)

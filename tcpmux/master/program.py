@@ -15,12 +15,15 @@ from tcpmux import programs
 from tcpmux.errors import TcpmuxError
 from tcpmux.master.held import is_called
 from tcpmux.master.line import describe_exit
+from tcpmux.master.program_watch import ProgramWatch
 from tcpmux.privileges import User
+from tcpmux.shm._shm import PRESENT, Beat
 from tcpmux.worker.process import FIRST_DELAY, GROWN_UP, LONGEST_DELAY
 
 log = logging.getLogger("tcpmux.master")
 
 END_TIME = 2.0  # s
+KILLED_TIME = 5.0  # s; what has not ended by then waits in the kernel
 
 # A command line after the module's name, and the descriptors that it names.
 Arguments = tuple[Sequence[str], Sequence[int]]
@@ -34,6 +37,9 @@ class Program:
     and in the log. user: whom it becomes when it has loaded what it needs. held: signals that wait
     until it takes them, also if it is not ready for them.
     """
+
+    hang_time = 10.0  # s; hanging for longer, it is replaced
+    without_it = "what it does is not done"  # while it is stopped or hangs
 
     def __init__(
         self,
@@ -54,10 +60,19 @@ class Program:
         self._start_at = 0.0
         self._expected = False  # its end
         self._kill_at: float | None = None  # monotonic; it has been asked to end
+        self._watch: ProgramWatch | None = None
+        self._dead_by: float | None = None  # monotonic; it has been killed
+        self.starts = 0
+        self.hangs = 0  # times that it was found stopped or hanging
 
     @property
     def pid(self) -> int:
         return self._process.pid if self._process else 0
+
+    @property
+    def presence(self) -> int:
+        """PRESENT, STOPPED or HANGING."""
+        return self._watch.presence if self._watch else PRESENT
 
     def next_start(self) -> float | None:
         """Monotonic time at which start_due() has something to do; None = nothing to start."""
@@ -78,34 +93,42 @@ class Program:
         if wanted is None:
             return
         try:
-            own, inherited = self._open_link()
+            self._start(*wanted)
         except (OSError, TcpmuxError) as error:
+            self._close_link()
             log.error("can't start %s: %s", self._name, error)  # noqa: TRY400
             self._fell(now)
             return
-        arguments, fds = wanted
+        self._started = now
+        self._expected = False
+        self._kill_at = self._dead_by = None
+        self.starts += 1
+
+    def _start(self, arguments: Sequence[str], fds: Sequence[int]) -> None:
+        """Raises OSError, TcpmuxError."""
+        beat = Beat.create()
+        inherited: list[int] = []
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._held)  # a child inherits that
         try:
+            own, inherited = self._open_link()
+            own = ["--beat-fd", str(beat.fd), *own]
             self._process = subprocess.Popen(
                 programs.command(self._module, [*own, *arguments], self._user),
                 stdin=subprocess.DEVNULL,
                 cwd="/",
                 close_fds=True,
-                pass_fds=[*inherited, *fds],
+                pass_fds=[beat.fd, *inherited, *fds],
                 env=programs.environment(),
             )
-        except OSError as error:
-            self._close_link()
-            log.error("can't start %s: %s", self._name, error)  # noqa: TRY400
-            self._fell(now)
-            return
+        except BaseException:
+            beat.close()
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             for fd in inherited:
                 os.close(fd)
-        self._started = now
-        self._expected = False
-        self._kill_at = None
+        beat.give_away()  # from now on only that process can write it
+        self._watch = ProgramWatch(self._process.pid, beat, self.hang_time)
 
     def _open_link(self) -> tuple[list[str], list[int]]:
         """What a program needs besides: arguments, and descriptors that are closed here after
@@ -122,6 +145,71 @@ class Program:
         self.tell(signal.SIGTERM)
         self._kill_at = time.monotonic() + timeout
         self._expected = True
+
+    # --- whether it goes on -----------------------------------------------------------------
+
+    def next_watch(self) -> float | None:
+        """Monotonic time at which watch() has something to do; None = it does not run."""
+        return self._watch.next_look if self._watch else None
+
+    def watch(self, now: float) -> None:
+        """Looks whether it goes on with its work; says so when that changes, and has one that has
+        been stopped, or hanging, for too long ended."""
+        watch = self._watch
+        if watch is None or now < watch.next_look:
+            return
+        if watch.look():
+            self._say_what_it_does(watch)
+        if self._dead_by is not None:
+            if now >= self._dead_by:
+                log.error(
+                    "%s (pid %d) has been killed and does not end: it waits in the kernel; there "
+                    "can be no other before it has ended",
+                    self._name,
+                    self.pid,
+                    extra={"event": self._name},
+                )
+                self._dead_by = float("inf")
+        elif watch.overdue:
+            log.error(
+                "%s (pid %d) %s, for longer than %g s: it is replaced",
+                self._name,
+                self.pid,
+                watch.describe(),
+                watch.patience,
+                extra={"event": self._name},
+            )
+            self._replace()
+
+    def _say_what_it_does(self, watch: ProgramWatch) -> None:
+        extra = {"event": self._name}
+        if watch.presence == PRESENT:
+            log.info("%s (pid %d) goes on", self._name, self.pid, extra=extra)
+            return
+        self.hangs += 1
+        log.warning(
+            "%s (pid %d) %s: %s meanwhile; traffic goes on",
+            self._name,
+            self.pid,
+            watch.describe(),
+            self.without_it,
+            extra=extra,
+        )
+
+    def _replace(self) -> None:
+        """Ends it at once; the next one is started when it has ended."""
+        self._close_link()
+        self.tell(signal.SIGKILL)
+        self._dead_by = time.monotonic() + KILLED_TIME
+
+    def _is_gone(self) -> None:
+        self._process = None
+        self._close_link()
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    # --- its end ----------------------------------------------------------------------------
 
     def tell(self, number: signal.Signals) -> None:
         """Sends it a signal, if it runs."""
@@ -142,19 +230,18 @@ class Program:
             log.warning("killing %s (pid %d): no end after %g s", self._name, self.pid, timeout)
             self._process.kill()
             self._process.wait()
-        self._process = None
-        self._close_link()
+        self._is_gone()
 
     def died(self, pid: int, status: int) -> bool:
         """Takes note of a child's end; False if it was not this one."""
         if self._process is None or pid != self._process.pid:
             return False
         self._process.returncode = os.waitstatus_to_exitcode(status)  # reaped by the loop
-        self._process = None
-        self._close_link()
+        now = time.monotonic()
+        worked_until = self._watch.away_since if self._watch else None
+        self._is_gone()
         if not self._expected:
-            now = time.monotonic()
-            if now - self._started >= GROWN_UP:
+            if (worked_until or now) - self._started >= GROWN_UP:
                 self._delay = 0.0
             log.error(
                 "%s (pid %d) %s; traffic does not depend on it; a new one starts in %.1f s",

@@ -16,12 +16,20 @@ from tcpmux.master.control import ControlProcess
 from tcpmux.master.http_socket import bind_http
 from tcpmux.master.instance import Instance
 from tcpmux.master.log_process import LogProcess, open_for
-from tcpmux.master.program import Arguments
+from tcpmux.master.program import Arguments, Program
 from tcpmux.master.reload import Sources
 from tcpmux.master.token import hash_descriptor, token_hash
 from tcpmux.privileges import User
 from tcpmux.shm._readings import unwritten_log
-from tcpmux.shm._shm import LOG_ENDS, LOG_ENTRIES, LOG_ENTRY_SIZE, LOG_STARTS
+from tcpmux.shm._shm import (
+    ABSENT,
+    CONTROL,
+    LOG_ENDS,
+    LOG_ENTRIES,
+    LOG_ENTRY_SIZE,
+    LOG_STARTS,
+    LOGGER,
+)
 
 log = logging.getLogger("tcpmux.master")
 
@@ -59,6 +67,9 @@ class Staff:
         self._started = False
         self.control = ControlProcess(instance.user, self._control_arguments)
         self._logger = LogProcess(instance.user, self._log_path, self._logger_arguments)
+        self._programs: dict[int, Program] = {CONTROL: self.control, LOGGER: self._logger}
+        for number, program in self._programs.items():
+            program.starts, program.hangs = instance.table.program(number)[2:]
 
     # --- what they are given ----------------------------------------------------------------
 
@@ -114,8 +125,26 @@ class Staff:
         self._started = True
         self.control.start_due(now)
         self._logger.start_due(now)
-        self._instance.table.control_pid = self.control.pid
-        self._instance.table.logger_pid = self._logger.pid
+        self._note()
+
+    def watch(self, now: float) -> None:
+        """Looks whether both go on with their work, and replaces one that does not."""
+        self.control.watch(now)
+        self._logger.watch(now)
+        self._note()
+
+    def next_watch(self) -> float | None:
+        times = [self.control.next_watch(), self._logger.next_watch()]
+        return min((moment for moment in times if moment is not None), default=None)
+
+    def _note(self) -> None:
+        """In the table, for control to show and for a master to come."""
+        for number, program in self._programs.items():
+            wanted = program.pid or number == CONTROL or self._config.access_log is not None
+            presence = program.presence if wanted else ABSENT
+            self._instance.table.set_program(
+                number, program.pid, presence, program.starts, program.hangs
+            )
 
     def next_start(self) -> float | None:
         times = [self.control.next_start(), self._logger.next_start()]

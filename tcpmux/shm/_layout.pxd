@@ -200,12 +200,21 @@ cdef extern from "route_table.h" nogil:
         TM_RUNNING
         TM_DRAINING
 
+    enum tm_program_id:
+        TM_CONTROL
+        TM_LOGGER
+        TM_PROGRAMS
+
+    cdef struct tm_program:
+        int32_t pid
+        uint32_t presence
+        uint64_t starts
+        uint64_t hangs
+
     cdef struct tm_table:
         uint32_t worker_count
         int64_t started_at
         int32_t master_pid
-        int32_t control_pid
-        int32_t logger_pid
         uint32_t shard_count
         uint32_t slots_given
         uint32_t tickets_given
@@ -214,6 +223,7 @@ cdef extern from "route_table.h" nogil:
         char upgrade_error[512]
         uint64_t layout
         uint64_t reloads_done, reloads_refused
+        tm_program programs[2]
         char labels[135168][120]
 
     cdef struct tm_rota:

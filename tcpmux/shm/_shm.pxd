@@ -15,6 +15,10 @@ cdef class Region:
     cdef int _create(self, str name, size_t size) except -1
 
 
+cdef class Beat(Region):
+    pass
+
+
 cdef class Table(Region):
     cdef tm_table *table(self)
 

@@ -18,6 +18,9 @@ ABSENT: int
 PRESENT: int
 STOPPED: int
 HANGING: int
+PROGRAMS: tuple[str, ...]
+CONTROL: int
+LOGGER: int
 OVER: int
 REPLACED: int
 ORDER_DRAIN: int
@@ -52,13 +55,21 @@ class Region:
     def unmap(self) -> None: ...
     def close(self) -> None: ...
 
+class Beat(Region):
+    @staticmethod
+    def create() -> Beat: ...
+    @staticmethod
+    def attach(fd: int) -> Beat: ...
+    def give_away(self) -> None: ...
+    def step(self) -> None: ...
+    @property
+    def steps(self) -> int: ...
+
 class Table(Region):
     generation: int
     worker_count: int
     shard_count: int
     master_pid: int
-    control_pid: int
-    logger_pid: int
     busy_poll: int
     numbers_given: tuple[int, int]
     upgrade: tuple[int, int, str]
@@ -67,6 +78,10 @@ class Table(Region):
     draining: bool
     @staticmethod
     def create(workers: int, shards: int, master_pid: int, started_at: int) -> Table: ...
+    def program(self, number: int) -> tuple[int, int, int, int]: ...
+    def set_program(
+        self, number: int, pid: int, presence: int, starts: int, hangs: int
+    ) -> None: ...
     @staticmethod
     def attach(fd: int, writable: bool = False) -> Table: ...
     def set_state(self, state: int) -> None: ...

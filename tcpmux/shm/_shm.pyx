@@ -36,6 +36,7 @@ from tcpmux.shm._layout cimport (
     TM_MAX_ALL_DESTINATIONS, TM_MAX_DESTINATIONS, TM_MAX_ENDPOINTS, TM_MAX_LINES,
     TM_MAX_LISTENERS, TM_MAX_PLACES, TM_MAX_RANGES, TM_MAX_ROUTES,
     TM_MAX_SHARDS, TM_MAX_SLOTS, TM_MAX_SOURCES, TM_MAX_TICKETS, TM_MAX_TURNS, TM_NAME_SIZE, TM_NONE,
+    TM_CONTROL, TM_LOGGER, tm_program, TM_PROGRAMS,
     TM_ORDER_DRAIN, TM_ORDER_RETIRE, tm_orders_checked, tm_pick, tm_pick_plan, tm_range, tm_route, tm_route_rules,
     TM_RUNNING, tm_records_checked, tm_slot, tm_slot_active, tm_state, tm_table, tm_table_busy_poll,
     TM_TABLE_FORMAT, tm_table_generation, tm_table_idle_image, tm_table_image, tm_table_init, tm_table_is_still,
@@ -50,6 +51,12 @@ from tcpmux.shm.image import (
 cdef extern from "<sys/mman.h>" nogil:
     enum: MADV_DONTDUMP
     int madvise(void *start, size_t length, int advice)
+
+cdef extern from "watch.h" nogil:
+    struct tm_beat:
+        pass
+    void tm_beat_step(tm_beat *beat)
+    uint64_t tm_beat_steps(const tm_beat *beat)
 
 cdef extern from *:
     """
@@ -128,6 +135,8 @@ LAYOUT = layout_of(field_rows(), (TM_TABLE_FORMAT, TM_LIVE_FORMAT, 2))
 UPGRADE_STATES = ("idle", "running", "failed")  # enum tm_upgrade
 PRESENCES = ("absent", "present", "stopped", "hanging")  # enum tm_presence
 ABSENT, PRESENT, STOPPED, HANGING = range(4)
+PROGRAMS = ("control", "log")  # enum tm_program_id
+CONTROL, LOGGER = TM_CONTROL, TM_LOGGER
 OVER, REPLACED = 1, 2  # enum tm_ending
 ORDER_DRAIN, ORDER_RETIRE = TM_ORDER_DRAIN, TM_ORDER_RETIRE
 MAX_LISTENERS = TM_MAX_LISTENERS
@@ -298,6 +307,47 @@ cdef class Region:
         self.fd = self.reading = -1
 
 
+cdef class Beat(Region):
+    """By which the master sees that a program of its own goes on. One for each process."""
+
+    @staticmethod
+    def create():
+        """In the master, which only reads: the descriptor that can write is for the program.
+        Raises OSError."""
+        cdef Beat self = Beat()
+        cdef int fd = sealed_memory("tcpmux-beat", sizeof(tm_beat))
+        try:
+            self._map(fd, sizeof(tm_beat), False)
+        except BaseException:
+            os.close(fd)
+            raise
+        return self
+
+    @staticmethod
+    def attach(int fd):
+        """In the program; takes the descriptor. Raises OSError, ValueError."""
+        cdef Beat self = Beat()
+        self._attach(fd, sizeof(tm_beat), True)
+        self.give_away()
+        return self
+
+    def give_away(self):
+        """Closes the descriptor; the memory stays mapped."""
+        os.close(self.fd)
+        self.fd = -1
+
+    def step(self):
+        """Says that it goes on. In the program only."""
+        assert self.base != NULL
+        tm_beat_step(<tm_beat *>self.base)
+
+    @property
+    def steps(self):
+        """How many there have been, if the program is to be believed."""
+        assert self.base != NULL
+        return tm_beat_steps(<const tm_beat *>self.base)
+
+
 cdef void put_name(char *place, str name):
     cdef bytes encoded = name.encode("ascii")
     assert 0 < len(encoded) < TM_NAME_SIZE
@@ -404,21 +454,19 @@ cdef class Table(Region):
     def master_pid(self, int32_t pid):
         self.table().master_pid = pid
 
-    @property
-    def control_pid(self):
-        return self.table().control_pid
+    def program(self, uint32_t number):
+        """(pid, presence, starts, hangs) of a program beside the workers: an index of PROGRAMS."""
+        assert number < TM_PROGRAMS
+        cdef tm_program *program = &self.table().programs[number]
+        return program.pid, program.presence, program.starts, program.hangs
 
-    @control_pid.setter
-    def control_pid(self, int32_t pid):
-        self.table().control_pid = pid
-
-    @property
-    def logger_pid(self):
-        return self.table().logger_pid
-
-    @logger_pid.setter
-    def logger_pid(self, int32_t pid):
-        self.table().logger_pid = pid
+    def set_program(self, uint32_t number, int32_t pid, uint32_t presence, uint64_t starts,
+                    uint64_t hangs):
+        """As program() returns it."""
+        assert number < TM_PROGRAMS
+        cdef tm_program *program = &self.table().programs[number]
+        program.pid, program.presence = pid, presence
+        program.starts, program.hangs = starts, hangs
 
     @property
     def numbers_given(self):

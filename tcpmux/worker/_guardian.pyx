@@ -20,6 +20,11 @@ from tcpmux.worker._descriptors cimport tm_is_line
 from tcpmux.worker._mechanism cimport (
     tm_channel_send, tm_message, TM_MESSAGE_GUARD, TM_MESSAGE_PRESENCE,
 )
+from tcpmux.worker._watch cimport (
+    TM_AT_WORK, tm_process_cpu_us, tm_process_state, TM_SEEN_HANGING, TM_SEEN_STOPPED,
+    tm_verdict, tm_watch, tm_watch_begin, tm_watch_judge, tm_watch_limits, tm_watch_sample,
+    tm_watch_wonders,
+)
 
 cdef extern from *:
     """
@@ -41,22 +46,6 @@ cdef extern from *:
 cdef extern from "<sys/syscall.h>" nogil:
     enum: SYS_pidfd_open, SYS_pidfd_send_signal
     long syscall(long number, ...)
-
-cdef extern from "watch.h" nogil:
-    enum tm_verdict: TM_AT_WORK, TM_SEEN_STOPPED, TM_SEEN_HANGING
-    struct tm_watch_limits:
-        uint32_t tick_ms, busy_ms, blocked_ms, patience_ms
-    struct tm_watch_sample:
-        uint64_t now_ms, step, cpu_us
-        bint resting, stopped, runnable
-    struct tm_watch:
-        bint overdue
-    void tm_watch_begin(tm_watch *watch, const tm_watch_sample *sample)
-    tm_verdict tm_watch_judge(tm_watch *watch, const tm_watch_limits *limits,
-                              const tm_watch_sample *sample)
-    bint tm_watch_wonders(const tm_watch *watch, const tm_watch_sample *sample)
-    uint64_t tm_process_cpu_us(pid_t pid, uint64_t otherwise)
-    char tm_process_state(pid_t pid)
 
 cdef extern from "Python.h":
     void PyOS_BeforeFork()
