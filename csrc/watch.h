@@ -49,11 +49,12 @@ struct tm_watch {
     bool overdue;        /* it has been what the last verdict says for `patience_ms` */
 };
 
-/* The count of steps of a program that the master has started, in memory that only the two of them
- * have. Who writes it may be in strangers' hands: any change is a step, and nothing else is read into
- * it. */
+/* What a program that the master has started writes down for it, in memory that only the two of them
+ * have. Who writes it may be in strangers' hands: any change of `steps` is a step, and nothing else
+ * is read into it. */
 struct tm_beat {
     _Atomic uint64_t steps;
+    _Atomic uint64_t told; /* by the log process: lines dropped of which its log has told */
 };
 
 static inline void tm_beat_step(struct tm_beat *beat)
@@ -64,6 +65,16 @@ static inline void tm_beat_step(struct tm_beat *beat)
 static inline uint64_t tm_beat_steps(const struct tm_beat *beat)
 {
     return atomic_load_explicit(&beat->steps, memory_order_relaxed);
+}
+
+static inline void tm_beat_tell(struct tm_beat *beat, uint64_t told)
+{
+    atomic_store_explicit(&beat->told, told, memory_order_relaxed);
+}
+
+static inline uint64_t tm_beat_told(const struct tm_beat *beat)
+{
+    return atomic_load_explicit(&beat->told, memory_order_relaxed);
 }
 
 /* Begins with what a first look has shown. */

@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from tcpmux.control.client import DestinationStatus, RouteStatus, Status, WorkerStatus
+    from tcpmux.control.client import (
+        DestinationStatus,
+        ProgramStatus,
+        RouteStatus,
+        Status,
+        WorkerStatus,
+    )
 
 
 ANSWER_TIME = 10.0  # s; it asks nobody, but control may just be starting again
@@ -53,6 +59,15 @@ def _workers(workers: list[WorkerStatus]) -> Table:
             str(worker["starts"]),
         )
     return made
+
+
+def _trouble(program: ProgramStatus) -> str:
+    """ "" = none."""
+    if program["state"] == "running":
+        return ""
+    what = "is stopped or hangs" if program["pid"] else "does not run"
+    pid = f" (pid {program['pid']})" if program["pid"] else ""
+    return f"The {program['name']} process{pid} {what}; the log says more."
 
 
 def _weight(destination: DestinationStatus) -> str:
@@ -136,6 +151,8 @@ def print_status(status: Status, now: float) -> None:
         out.print(f"The last upgrade failed: {status['upgrade']['error']}", soft_wrap=True)
     elif status["upgrade"]["state"] == "running":
         out.print(f"Upgrade {status['upgrade']['count']} is under way.", soft_wrap=True)
+    for trouble in filter(None, map(_trouble, status["programs"])):
+        out.print(trouble, soft_wrap=True)
     out.print()
     out.print(_workers(status["workers"]))
     for route in status["routes"]:

@@ -27,7 +27,7 @@ from tcpmux.shm.image import (
     Times,
 )
 from tcpmux.shm.routes import serves
-from tcpmux.shm.stats import REJECTED, is_running
+from tcpmux.shm.stats import REJECTED, Program, is_running, programs
 from tcpmux.shm.view import View
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -319,6 +319,7 @@ class Metrics:
         self._put_queues(parts, image, open_metrics=open_metrics)
         self._put_waiting(parts, image, open_metrics=open_metrics)
         self._put_workers(parts, open_metrics=open_metrics)
+        self._put_programs(parts, open_metrics=open_metrics)
         if open_metrics:
             parts.append("# EOF\n")
         return "".join(parts)
@@ -438,6 +439,26 @@ class Metrics:
             ]
             family = _Family(f"tcpmux_worker_{name}_total", "counter", f"{_HELP[name]}.")
             _put(parts, family, samples, open_metrics=open_metrics)
+
+    def _put_programs(self, parts: list[str], *, open_metrics: bool) -> None:
+        found = list(programs(self._view.table))
+
+        def put(name: str, kind: str, text: str, value: Callable[[Program], int]) -> None:
+            samples = [(f'program="{program.name}"', value(program)) for program in found]
+            _put(parts, _Family(name, kind, text), samples, open_metrics=open_metrics)
+
+        put("tcpmux_program_up", "gauge", "1 while it runs and does its work.", _is_at_work)
+        put("tcpmux_program_starts_total", "counter", "Processes of it.", lambda p: p.starts)
+        put(
+            "tcpmux_program_hangs_total",
+            "counter",
+            "Times that it was found stopped or hanging.",
+            lambda p: p.hangs,
+        )
+
+
+def _is_at_work(program: Program) -> bool:
+    return program.is_at_work
 
 
 def _endpoint_values(row: EndpointRow, c: SlotCounters) -> tuple[int, ...]:

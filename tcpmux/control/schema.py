@@ -92,6 +92,16 @@ class WorkerStatus(TypedDict):
     counters: dict[str, int]
 
 
+class ProgramStatus(TypedDict):
+    """A process beside the workers."""
+
+    name: str  # control, or log: who writes the access log
+    pid: int  # 0 = not running
+    state: str  # running, or away (stopped, hanging or dead)
+    starts: int
+    hangs: int  # times that it was found stopped or hanging
+
+
 class UpgradeStatus(TypedDict):
     count: int  # upgrades begun since the start
     state: str  # of the last one: idle (done, or none yet), running or failed
@@ -110,6 +120,7 @@ class Status(TypedDict):
     admin: str
     upgrade: UpgradeStatus
     workers: list[WorkerStatus]
+    programs: list[ProgramStatus]  # that there are to be
     routes: list[RouteStatus]
 
 

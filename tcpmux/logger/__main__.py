@@ -40,8 +40,8 @@ LONGEST_END = 8.0  # s, and for all that is left; the master waits 10 s for our 
 
 
 class Log:
-    """Takes from a source and writes to a target, until told to end. goes_on: called for each line,
-    and at each look, so that the master sees that this goes on."""
+    """Takes from a source and writes to a target, until told to end. beat: makes a step for
+    each line, and at each look."""
 
     def __init__(
         self,
@@ -49,12 +49,12 @@ class Log:
         target: Target,
         text: Callable[[Line], str],
         interval: float,
-        goes_on: Callable[[], object] = lambda: None,
+        beat: Beat,
     ) -> None:
         self._source = source
         self._target = target
         self._line_text = text
-        self._goes_on = goes_on
+        self._beat = beat
         self._interval = interval
         self._next_interval = time.monotonic() + interval
         self._next_word = 0.0
@@ -65,7 +65,7 @@ class Log:
         """Writes what there is and finds room; returns how many lines. Never raises OSError: what
         can't be written is counted, and lost; what finds no room stays with the workers, until
         they have none either."""
-        self._goes_on()
+        self._beat.step()
         written = 0
         if self._target.wait(0.0):
             for batch in self._source.batches():
@@ -97,7 +97,7 @@ class Log:
         self._tell()
 
     def _text(self, line: Line) -> str:
-        self._goes_on()
+        self._beat.step()
         return self._line_text(line)
 
     def _write(self, lines: list[str]) -> int:
@@ -124,6 +124,8 @@ class Log:
             self._next_word = time.monotonic() + SAY_EVERY
             log.warning("%d lines of the access log were dropped", self._lost)
             self._lost = 0
+        if not self._lost:
+            self._beat.told = self._source.counted_dropped
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -134,6 +136,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--path", required=True)
     parser.add_argument("--format", required=True)
     parser.add_argument("--interval", type=float, default=0.0)
+    parser.add_argument("--told", type=int, default=0)
     parser.add_argument("--link-fd", type=int, required=True)
     parser.add_argument("--file-fd", type=int, default=-1)
     return parser.parse_args(arguments)
@@ -201,7 +204,7 @@ def main() -> int:
     own = _own_file(options.live_fd[0])
     view = View(options.table_fd, options.live_fd, writable=True)
     link = socket.socket(fileno=options.link_fd)
-    source, target = Source(view), open_target(options.path, options.file_fd, link)
+    source, target = Source(view, options.told), open_target(options.path, options.file_fd, link)
     traceback.format_stack()  # loads what a fault would be told with
     programs.drop()
     try:
@@ -210,8 +213,7 @@ def main() -> int:
         log.error("%s", error)  # noqa: TRY400
         return 1
     master = os.getppid()
-    source.forget_dropped()
-    written = Log(source, target, writer(options.format), options.interval, beat.step)
+    written = Log(source, target, writer(options.format), options.interval, beat)
     wait = SHORTEST
     while told != signal.SIGTERM and not _is_orphan(view, master):
         busy = written.step() >= BUSY or source.unwritten()

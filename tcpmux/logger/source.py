@@ -35,11 +35,12 @@ class Batch:
 
 
 class Source:
-    """Gives the lines that are due. The regions must be mapped writable; nobody else takes."""
+    """Gives the lines that are due. The regions must be mapped writable; nobody else takes.
+    dropped: how many entries had found no room when dropped() first counts."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, dropped: int) -> None:
         self._view = view
-        self._dropped = 0
+        self.counted_dropped = dropped  # by dropped(), or before this process
 
     def batches(self) -> Iterator[Batch]:
         """What each worker has written down and nobody has taken, in its order."""
@@ -57,12 +58,8 @@ class Source:
     def dropped(self) -> int:
         """Entries that found no room since the last call."""
         total = sum(live.log_dropped for live in self._view.lives)
-        new, self._dropped = total - self._dropped, total
+        new, self.counted_dropped = max(0, total - self.counted_dropped), total
         return new
-
-    def forget_dropped(self) -> None:
-        """Those until now are an earlier log process's to tell."""
-        self._dropped = sum(live.log_dropped for live in self._view.lives)
 
     def open_connections(self) -> Iterator[Line]:
         """A line for each, as it is now."""

@@ -19,27 +19,40 @@ from tcpmux.log_file import open_log
 from tcpmux.master.places import danger
 from tcpmux.master.program import Arguments, Program
 from tcpmux.privileges import User, as_user
+from tcpmux.shm._shm import HANGING
 
 log = logging.getLogger("tcpmux.master")
 
 
 class LogProcess(Program):
-    """path: what access_log.path says now. user, arguments: as of Program."""
+    """path: what access_log.path says now. dropped: how many lines have found no room, of all
+    workers. user, arguments: as of Program."""
 
     hang_time = 30.0  # it may wait for a disk that is slow, as the next one would
     without_it = "lines of the access log wait, and those beyond access_log.buffer are dropped"
 
     def __init__(
-        self, user: User, path: Callable[[], str], arguments: Callable[[], Arguments | None]
+        self,
+        user: User,
+        path: Callable[[], str],
+        dropped: Callable[[], int],
+        arguments: Callable[[], Arguments | None],
     ) -> None:
         held = (signal.SIGTERM, signal.SIGUSR1)
         super().__init__("log", "tcpmux.logger.__main__", user, arguments, held)
         self._path = path
         self._link: socket.socket | None = None
+        self._opened: tuple[str, int | None] | None = None  # by open_for(), for the last process
+        self._hung = False
+        self._dropped = dropped
+        self.told = dropped()  # lines dropped of which the log has told; before: others' to tell
+
+    def _replace(self) -> None:
+        self._hung = self.presence == HANGING
+        super()._replace()
 
     def _open_link(self) -> tuple[list[str], list[int]]:
-        path = self._path()
-        fd = open_for(self._user, path)
+        fd = self._open(self._path())
         self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._link.setblocking(False)
         link = theirs.detach()
@@ -47,6 +60,34 @@ class LogProcess(Program):
         if fd is None:
             return arguments, [link]
         return [*arguments, "--file-fd", str(fd)], [link, fd]
+
+    def _open(self, path: str) -> int | None:
+        """As open_for(). After one that hung, maybe in the file system of the log, nothing is asked
+        of that: the master must not hang there, too."""
+        hung, self._hung = self._hung, False
+        if not (hung and self._opened is not None and self._opened[0] == path):
+            self._keep(path, open_for(self._user, path))
+        assert self._opened is not None
+        kept = self._opened[1]
+        return None if kept is None else os.dup(kept)
+
+    def _open_again(self, path: str) -> int | None:
+        """As open_for()."""
+        if self.presence == HANGING:  # maybe there
+            raise TcpmuxError(f"{path}: the log process hangs: try again when it does not")
+        return open_for(self._user, path)
+
+    def _keep(self, path: str, fd: int | None) -> None:
+        if self._opened is not None and self._opened[1] is not None:
+            os.close(self._opened[1])
+        self._opened = path, fd
+
+    def _is_gone(self) -> None:
+        if self._watch is not None:
+            self.told = max(self.told, min(self._watch.told, self._dropped()))
+        super()._is_gone()
+        if not self._path():
+            self._keep("", None)
 
     def _close_link(self) -> None:
         if self._link is not None:
@@ -57,7 +98,7 @@ class LogProcess(Program):
         """Has it write to the file that is there now; if that can't be, to the one it has."""
         path = self._path()
         try:
-            fd = open_for(self._user, path)
+            fd = self._open_again(path)
         except TcpmuxError as error:
             log.error(  # noqa: TRY400
                 "the access log is not opened again, lines go where they went: %s", error
@@ -66,8 +107,7 @@ class LogProcess(Program):
         if fd is not None and self._link is not None:
             with suppress(OSError):  # it is ending, or has many of them to look at
                 socket.send_fds(self._link, [b"file"], [fd])
-        if fd is not None:
-            os.close(fd)
+        self._keep(path, fd)
         self.tell(signal.SIGUSR1)
 
 

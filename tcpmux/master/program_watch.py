@@ -24,6 +24,7 @@ UNSEEN = 10.0  # s
 # A stop is seen as such, and workers get no more time either. That it hangs is a conclusion, and
 # what it waits for may come: how long it gets is said for each program.
 STOP_TIME = 2.0  # s; then it is overdue
+STOPS = ("T", "t")  # proc_pid_stat(5)
 
 
 class ProgramWatch:
@@ -38,7 +39,7 @@ class ProgramWatch:
         self._cpu_us = process_cpu_us(pid, 0)
         self._watch = Watch(self._looked_ms, self._first, self._cpu_us)
         self._state = ""
-        self.next_look = time.monotonic() + TICK  # monotonic
+        self.next_look = _next(time.monotonic(), TICK)  # monotonic
         self.presence = PRESENT  # or STOPPED, HANGING
         self.away_since: float | None = None  # monotonic
 
@@ -52,6 +53,11 @@ class ProgramWatch:
         """It has been stopped or hanging for as long as it may."""
         return self._watch.overdue
 
+    @property
+    def told(self) -> int:
+        """What the program claims: Beat.told."""
+        return self._beat.told
+
     def close(self) -> None:
         self._beat.close()
 
@@ -63,7 +69,7 @@ class ProgramWatch:
         calm = self.judge(
             round(now * 1000), self._beat.steps, self._cpu_us, process_state(self._pid)
         )
-        self.next_look = now + (TICK if calm else SOON)
+        self.next_look = _next(now, TICK if calm else SOON)
         if self.presence == PRESENT:
             self.away_since = None
         elif self.away_since is None:
@@ -74,16 +80,17 @@ class ProgramWatch:
         """By what one look has shown. Returns whether all is as it should be. steps: whatever the
         program says; state: of the process, "" = not known."""
         paused = now_ms - self._looked_ms > 2000 * TICK  # this process, and maybe the machine
+        is_idle = self._watch.look(now_ms, steps, cpu_us, state)
+        is_stopped = state in STOPS
+        seems_stopped = is_stopped and is_idle and (not paused or self._state in STOPS)
         self._looked_ms = now_ms
         self._state = state
-        is_idle = self._watch.look(now_ms, steps, cpu_us, state)
-        is_stopped = state in ("T", "t")
         loading = steps == self._first
         blocked = LOADING_BLOCKED if loading else BLOCKED if state else UNSEEN
         self.presence = self._watch.judge(
             # Between two steps a debugger that lets it go on stops it, too; and what has stopped
             # this process as well may not have let go of that one yet.
-            is_stopped and is_idle and not paused,
+            seems_stopped,
             round(TICK * 1000),
             round((LOADING_BUSY if loading else BUSY) * 1000),
             round(blocked * 1000),
@@ -105,3 +112,8 @@ class ProgramWatch:
         if self._state == "D":
             return "hangs: it waits for a disk, or for a file system elsewhere"
         return "hangs: it waits in the kernel for something that does not come"
+
+
+def _next(now: float, every: float) -> float:
+    """At the same times for all programs, so that the master wakes up once."""
+    return (now // every + 1) * every

@@ -66,7 +66,9 @@ class Staff:
         self._level = "info"
         self._started = False
         self.control = ControlProcess(instance.user, self._control_arguments)
-        self._logger = LogProcess(instance.user, self._log_path, self._logger_arguments)
+        self._logger = LogProcess(
+            instance.user, self._log_path, self._dropped, self._logger_arguments
+        )
         self._programs: dict[int, Program] = {CONTROL: self.control, LOGGER: self._logger}
         for number, program in self._programs.items():
             program.starts, program.hangs = instance.table.program(number)[2:]
@@ -113,6 +115,7 @@ class Staff:
         for fd in fds[1:]:
             arguments += ["--live-fd", str(fd)]
         arguments += ["--path", wanted.path, "--format", wanted.format]
+        arguments += ["--told", str(self._logger.told)]
         return [*arguments, "--interval", f"{wanted.interval:g}"], fds
 
     # --- life -------------------------------------------------------------------------------
@@ -173,6 +176,9 @@ class Staff:
 
     def _unwritten(self) -> int:
         return sum(unwritten_log(worker.live) for worker in self._instance.workers)
+
+    def _dropped(self) -> int:
+        return sum(worker.live.log_dropped for worker in self._instance.workers)
 
     def _count_unwritten(self) -> None:
         left = self._unwritten()

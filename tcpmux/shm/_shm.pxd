@@ -16,7 +16,7 @@ cdef class Region:
 
 
 cdef class Beat(Region):
-    pass
+    cdef bint can_write
 
 
 cdef class Table(Region):

@@ -64,6 +64,7 @@ class Beat(Region):
     def step(self) -> None: ...
     @property
     def steps(self) -> int: ...
+    told: int
 
 class Table(Region):
     generation: int

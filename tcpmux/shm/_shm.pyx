@@ -57,6 +57,8 @@ cdef extern from "watch.h" nogil:
         pass
     void tm_beat_step(tm_beat *beat)
     uint64_t tm_beat_steps(const tm_beat *beat)
+    void tm_beat_tell(tm_beat *beat, uint64_t told)
+    uint64_t tm_beat_told(const tm_beat *beat)
 
 cdef extern from *:
     """
@@ -328,6 +330,7 @@ cdef class Beat(Region):
         """In the program; takes the descriptor. Raises OSError, ValueError."""
         cdef Beat self = Beat()
         self._attach(fd, sizeof(tm_beat), True)
+        self.can_write = True
         self.give_away()
         return self
 
@@ -338,7 +341,7 @@ cdef class Beat(Region):
 
     def step(self):
         """Says that it goes on. In the program only."""
-        assert self.base != NULL
+        assert self.base != NULL and self.can_write
         tm_beat_step(<tm_beat *>self.base)
 
     @property
@@ -346,6 +349,17 @@ cdef class Beat(Region):
         """How many there have been, if the program is to be believed."""
         assert self.base != NULL
         return tm_beat_steps(<const tm_beat *>self.base)
+
+    @property
+    def told(self):
+        """Of how many lines dropped the log process has told, if it is to be believed."""
+        assert self.base != NULL
+        return tm_beat_told(<const tm_beat *>self.base)
+
+    @told.setter
+    def told(self, uint64_t count):
+        assert self.base != NULL and self.can_write
+        tm_beat_tell(<tm_beat *>self.base, count)
 
 
 cdef void put_name(char *place, str name):

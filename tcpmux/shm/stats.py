@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from tcpmux.processes import is_alive
@@ -13,8 +14,10 @@ from tcpmux.shm._shm import (
     ORDER_RETIRE,
     PICK_REASONS,
     PRESENT,
+    PROGRAMS,
     UPGRADE_STATES,
     Live,
+    Table,
 )
 from tcpmux.shm.image import (
     ADMIN_STATES,
@@ -63,6 +66,36 @@ def worker(live: Live) -> dict[str, Any]:
         "connections": live.connections,
         "connections_limit": live.capacity,
         "starts": live.starts,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program beside the workers, as the master sees it. pid: 0 = it does not run."""
+
+    name: str
+    pid: int
+    is_at_work: bool
+    starts: int
+    hangs: int
+
+
+def programs(table: Table) -> Iterator[Program]:
+    """Those that there are to be."""
+    for number, name in enumerate(PROGRAMS):
+        pid, presence, starts, hangs = table.program(number)
+        if presence != ABSENT:
+            pid = pid if is_alive(pid) else 0
+            yield Program(name, pid, presence == PRESENT and pid > 0, starts, hangs)
+
+
+def _program(program: Program) -> dict[str, Any]:
+    return {
+        "name": program.name,
+        "pid": program.pid,
+        "state": "running" if program.is_at_work else "away",
+        "starts": program.starts,
+        "hangs": program.hangs,
     }
 
 
@@ -148,6 +181,7 @@ class StatusReader:
             "started_at": table.started_at,
             "upgrade": self._upgrade(),
             "workers": [self._worker(live) for live in self._view.lives if live.guardian_pid],
+            "programs": [_program(program) for program in programs(table)],
             "routes": [self._route(image, index) for index in range(len(image.routes))],
         }
 

@@ -15,7 +15,7 @@ from tcpmux.logger.__main__ import Log
 from tcpmux.logger.lines import FLAGS, Clock, Line, closed_by, writer
 from tcpmux.logger.source import Batch
 from tcpmux.logger.targets import Bytes, Datagrams, Stream, open_target
-from tcpmux.shm._shm import CLOSE_REASONS
+from tcpmux.shm._shm import CLOSE_REASONS, Beat
 
 EVERYTHING = "".join(map(chr, range(256))) + "\u2028\u2029\ud800\U0001f600"
 
@@ -97,7 +97,13 @@ def test_lines_on_a_pipe_stay_whole_and_wait_for_room(at_once: int) -> None:
     assert got.decode().splitlines() == [*given, "the end"]
 
 
+def beat() -> Beat:
+    return Beat.attach(os.dup(Beat.create().fd))
+
+
 class FakeSource:
+    counted_dropped = 0
+
     def __init__(self) -> None:
         self.lines: list[Line] = []
         self.lost = 0
@@ -123,7 +129,7 @@ def test_what_finds_no_room_is_written_later_and_not_twice() -> None:
     """It stays where the workers have it; a reader that comes back gets all."""
     reader, writer = os.pipe2(os.O_NONBLOCK)
     source = FakeSource()
-    log = Log(source, Stream(writer), str, 0.0)  # type: ignore[arg-type]
+    log = Log(source, Stream(writer), str, 0.0, beat())  # type: ignore[arg-type]
     source.lines = [{"event": f"{n:05}"} for n in range(10_000)]
     assert 0 < log.step() < 10_000
     assert log.step() == 0
@@ -141,7 +147,7 @@ def test_what_finds_no_room_is_written_later_and_not_twice() -> None:
 def test_what_cant_be_written_is_counted_and_said(caplog: pytest.LogCaptureFixture) -> None:
     source = FakeSource()
     full = os.open("/dev/full", os.O_WRONLY)
-    log = Log(source, open_target("/log", full), str, 0.0)  # type: ignore[arg-type]
+    log = Log(source, open_target("/log", full), str, 0.0, beat())  # type: ignore[arg-type]
     source.lines = [{"event": "end"}] * 3
     source.lost = 4
     assert log.step() == 3

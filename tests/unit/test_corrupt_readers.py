@@ -95,7 +95,7 @@ def read_all(view: View) -> None:
     reader = Connections(view)
     shown = reader.rows(reader.filter({}))["connections"]
     reader.open_among([row["id"] for row in shown])
-    source = Source(view)
+    source = Source(view, 0)
     source.dropped()
     for template in ("json", "{start_time} {duration} {route} {upstream_host}"):
         text = writer(template)
