@@ -151,7 +151,7 @@ def print_status(status: Status, now: float) -> None:
         out.print(f"The last upgrade failed: {status['upgrade']['error']}", soft_wrap=True)
     elif status["upgrade"]["state"] == "running":
         out.print(f"Upgrade {status['upgrade']['count']} is under way.", soft_wrap=True)
-    for trouble in filter(None, map(_trouble, status["programs"])):
+    for trouble in filter(None, map(_trouble, status.get("programs", []))):
         out.print(trouble, soft_wrap=True)
     out.print()
     out.print(_workers(status["workers"]))

@@ -248,6 +248,22 @@ def test_status_shows_workers_routes_and_weights_that_differ_from_the_file(
     assert "v2 25 33.3% 0 0 4 0 B 0 B" in lines
 
 
+def test_status_names_a_process_beside_the_workers_that_is_away(admin: FakeAdmin) -> None:
+    """And nothing while all are at work."""
+    log = {"name": "log", "pid": 9, "state": "away", "starts": 1, "hangs": 1}
+    control = {"name": "control", "pid": 8, "state": "running", "starts": 1, "hangs": 0}
+    found = []
+    for programs in ([control, log], [control, {**log, "pid": 0}], [control]):
+        admin.answers["GET /v1/status"] = (200, {**STATUS, "programs": programs})
+        output = tcpmux("status", "--admin", admin.path).output
+        found.append([line for line in output.splitlines() if "process" in line])
+    assert found == [
+        ["The log process (pid 9) is stopped or hangs; the log says more."],
+        ["The log process does not run; the log says more."],
+        [],
+    ]
+
+
 def test_status_json_is_the_answer_itself(admin: FakeAdmin) -> None:
     admin.answers["GET /v1/status"] = (200, STATUS)
     result = tcpmux("status", "--json", "--admin", admin.path)

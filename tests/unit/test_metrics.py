@@ -17,7 +17,19 @@ from tcpmux.config import Address, Config, Route
 from tcpmux.config.model import Admin, Destination
 from tcpmux.control.metrics import Metrics, _seconds
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
-from tcpmux.shm._shm import CLOSE_REASONS, PICK_REASONS, WORKER_COUNTERS, Live, Table
+from tcpmux.shm._shm import (
+    ABSENT,
+    CLOSE_REASONS,
+    CONTROL,
+    HANGING,
+    LOGGER,
+    PICK_REASONS,
+    PRESENT,
+    STOPPED,
+    WORKER_COUNTERS,
+    Live,
+    Table,
+)
 from tcpmux.shm.routes import Names, build_image
 from tcpmux.shm.view import View
 
@@ -70,6 +82,30 @@ def test_every_reason_and_every_counter_is_there(view: View) -> None:
     for name in WORKER_COUNTERS:
         assert found[f"tcpmux_worker_{name}"].type == "counter"
     assert found["tcpmux_info"].samples[0].labels == {"version": '1.0"x'}
+
+
+def test_a_program_is_up_while_it_does_its_work() -> None:
+    """A log process that is not wanted is left out, one that does not run is not."""
+    table, live = Table.create(1, 1, os.getpid(), 1_700_000_000), Live.create(0, 16)
+    view = View(table.fd, [live.fd])
+
+    def ups() -> dict[str, float]:
+        found = families(view)["tcpmux_program_up"].samples
+        return {sample.labels["program"]: sample.value for sample in found}
+
+    table.set_program(CONTROL, os.getpid(), PRESENT, 3, 2)
+    assert ups() == {"control": 1}
+    starts, hangs = (
+        families(view)[f"tcpmux_program_{name}"].samples for name in ("starts", "hangs")
+    )
+    assert (starts[0].value, hangs[0].value) == (3, 2)
+    for presence in (STOPPED, HANGING):
+        table.set_program(LOGGER, os.getpid(), presence, 1, 1)
+        assert ups() == {"control": 1, "log": 0}
+    table.set_program(LOGGER, 0, PRESENT, 1, 1)
+    assert ups() == {"control": 1, "log": 0}
+    table.set_program(LOGGER, 0, ABSENT, 1, 1)
+    assert ups() == {"control": 1}
 
 
 def test_labels_are_escaped(view: View) -> None:
