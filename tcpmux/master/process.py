@@ -29,6 +29,7 @@ from tcpmux.master.aside import Aside
 from tcpmux.master.balance import Balance
 from tcpmux.master.control import Refusal
 from tcpmux.master.events import Event, EventHandler, Events
+from tcpmux.master.guardian_watch import GuardianWatch
 from tcpmux.master.instance import Instance, make, resume, wanted_workers
 from tcpmux.master.limits import raise_nofile
 from tcpmux.master.listeners import unlink_socket
@@ -81,6 +82,7 @@ class Master:
         self.aside = Aside()
         self._balance = Balance(self.workers)
         self._loops = Loops(self.workers)
+        self._guardians = GuardianWatch(self.workers)
         self.supervisor = Supervisor.from_environment(os.environ)
         self.routing = Routing(
             config,
@@ -231,6 +233,7 @@ class Master:
         due = [
             self.staff.next_start(),
             self.staff.next_watch(),
+            self._guardians.next_look(),
             self.staff.control.next_look(),
             self._drain_deadline,
             self._kill_deadline,
@@ -254,6 +257,7 @@ class Master:
     def _due(self, now: float) -> None:
         self.staff.start_due(now)
         self.staff.watch(now)
+        self._guardians.look(now)
         self.upgrade.look(now)
         self.aside.look(now)
         self.supervisor.look(now)

@@ -39,7 +39,7 @@ class ProgramWatch:
         self._cpu_us = process_cpu_us(pid, 0)
         self._watch = Watch(self._looked_ms, self._first, self._cpu_us)
         self._state = ""
-        self.next_look = _next(time.monotonic(), TICK)  # monotonic
+        self.next_look = next_tick(time.monotonic(), TICK)  # monotonic
         self.presence = PRESENT  # or STOPPED, HANGING
         self.away_since: float | None = None  # monotonic
 
@@ -69,7 +69,7 @@ class ProgramWatch:
         calm = self.judge(
             round(now * 1000), self._beat.steps, self._cpu_us, process_state(self._pid)
         )
-        self.next_look = _next(now, TICK if calm else SOON)
+        self.next_look = next_tick(now, TICK if calm else SOON)
         if self.presence == PRESENT:
             self.away_since = None
         elif self.away_since is None:
@@ -114,6 +114,6 @@ class ProgramWatch:
         return "hangs: it waits in the kernel for something that does not come"
 
 
-def _next(now: float, every: float) -> float:
-    """At the same times for all programs, so that the master wakes up once."""
+def next_tick(now: float, every: float) -> float:
+    """At the same times for all that is watched, so that the master wakes up once. Monotonic."""
     return (now // every + 1) * every

@@ -32,9 +32,12 @@ def memory(pid: int) -> dict[str, set[int]]:
     """Regions that a process has open: name -> access modes of its descriptors."""
     found: dict[str, set[int]] = {}
     for fd in Path(f"/proc/{pid}/fd").iterdir():
-        name = os.readlink(fd)
-        if name.startswith("/memfd:tcpmux-"):
+        try:
+            name = os.readlink(fd)
             text = Path(f"/proc/{pid}/fdinfo/{fd.name}").read_text()
+        except FileNotFoundError:  # the master has one for each turn of its loop
+            continue
+        if name.startswith("/memfd:tcpmux-"):
             flags = int(text.partition("flags:")[2].split()[0], 8)
             region = name.removeprefix("/memfd:tcpmux-").split()[0]
             found.setdefault(region, set()).add(flags & os.O_ACCMODE)

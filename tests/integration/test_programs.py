@@ -1,5 +1,5 @@
-"""Control and the log process are watched: one that is stopped is told of and replaced, and neither
-traffic nor what is known of it is any the worse."""
+"""Control, the log process and guardians are watched: one that is stopped is told of and replaced,
+or goes on, and neither traffic nor what is known of it is any the worse."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psutil
 
 from tcpmux.control.client import AdminError
 from tests.integration.conftest import StartProxy
-from tests.integration.looking import metric
+from tests.integration.looking import connected, metric, talk
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.support import DEADLINE, EchoServer, ask, free_port, refusing_port, wait_for
@@ -131,3 +131,19 @@ def test_another_master_goes_on_counting(start_proxy: StartProxy, one: EchoServe
     proxy.start()
     (program,) = proxy.status()["programs"]
     assert (program["starts"], program["hangs"]) == (3, 1)
+
+
+def test_a_stopped_guardian_goes_on_and_so_do_connections_of_a_worker_that_died_meanwhile(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    """Nobody else could start that worker again."""
+    port = free_port()
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address)), workers=1))
+    (guardian,), (worker,) = proxy.guardian_pids(), proxy.worker_pids()
+    with connected(port) as sock:
+        stop(guardian)
+        os.kill(worker, signal.SIGKILL)
+        assert talk(sock).startswith(b"one ")
+        assert f"WARNING guardian 0 (pid {guardian}) is stopped, by a signal or a debu" in proxy.log
+        assert proxy.guardian_pids() == [guardian]
+    proxy.children |= proxy.tree()
