@@ -12,10 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tcpmux.control.client import AsyncClient, Client
+    from tcpmux.control.async_client import AsyncClient
+    from tcpmux.control.client import Client
     from tcpmux.errors import TcpmuxError
 
-    __version__: str
+__version__ = "0.1.0"
 
 __all__ = ["AsyncClient", "Client", "TcpmuxError", "__version__"]
 
@@ -23,14 +24,14 @@ __all__ = ["AsyncClient", "Client", "TcpmuxError", "__version__"]
 def __getattr__(name: str) -> Any:
     # Looked up when asked for: it takes longer than everything else a worker has to import,
     # and during an upgrade connections wait for that.
-    if name == "__version__":
-        from importlib.metadata import version
+    if name == "AsyncClient":
+        from tcpmux.control.async_client import AsyncClient
 
-        return version("tcpmux")
-    if name in ("Client", "AsyncClient"):
-        from tcpmux.control import client
+        return AsyncClient
+    if name == "Client":
+        from tcpmux.control.client import Client
 
-        return getattr(client, name)
+        return Client
     if name == "TcpmuxError":
         from tcpmux.errors import TcpmuxError
 

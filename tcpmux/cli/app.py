@@ -10,27 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from tcpmux.cli import (
-    check,
-    conns,
-    convert,
-    demo,
-    diff,
-    drain,
-    endpoint,
-    fmt,
-    readings,
-    reload,
-    run,
-    schema,
-    small,
-    status,
-    stop,
-    top,
-    upgrade,
-    weight,
-    workers,
-)
+from tcpmux.cli import commands, run
 from tcpmux.cli.output import say, show_place
 from tcpmux.errors import TcpmuxError
 
@@ -55,6 +35,13 @@ class Tcpmux(click.Group):
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Loads the command that is to be run or completed."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and commands.named(name or ""), rest
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Parses, runs and exits; never returns."""
@@ -144,35 +131,8 @@ def cli(ctx: click.Context, config: tuple[str, ...], endpoints: tuple[str, ...])
     return run.run_instance(config, endpoints)
 
 
-for command in (
-    run.run,
-    check.check,
-    diff.diff,
-    convert.convert,
-    fmt.fmt,
-    schema.schema,
-    status.status,
-    readings.routes,
-    conns.conns,
-    readings.stats,
-    readings.events,
-    top.top,
-    weight.weight,
-    small.undo,
-    drain.drain,
-    drain.disable,
-    drain.enable,
-    endpoint.endpoint,
-    conns.kill,
-    reload.reload_,
-    workers.workers,
-    small.log_level,
-    upgrade.upgrade,
-    stop.stop,
-    small.completion,
-    demo.demo,
-):
-    cli.add_command(command)
+for stand_in in commands.stand_ins():
+    cli.add_command(stand_in)
 
 
 def main() -> NoReturn:

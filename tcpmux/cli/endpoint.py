@@ -19,7 +19,6 @@ from tcpmux.cli.output import (
     watch_option,
     watching,
 )
-from tcpmux.config.duration import parse_duration
 from tcpmux.errors import TcpmuxError, UsageError
 
 if TYPE_CHECKING:
@@ -179,6 +178,8 @@ def _change(instance: Client, address: str, verb: str, for_: str | None, *, forc
     if for_ is not None:
         if verb not in ("drain", "disable"):
             raise UsageError("--for goes with drain or disable")
+        from tcpmux.config.duration import parse_duration
+
         try:
             seconds = parse_duration(for_)
         except ValueError as error:

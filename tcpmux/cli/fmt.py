@@ -46,7 +46,7 @@ def fmt(config: tuple[str, ...], check: bool) -> int:
     """
     if not config:
         raise click.UsageError("which file? Name it with -c", click.get_current_context())
-    from tcpmux.config.load import expand
+    from tcpmux.config.loader import expand
 
     changed = [path for path in expand(config, []) if _format(path, check=check)]
     for path in changed:

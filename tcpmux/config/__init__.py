@@ -1,8 +1,11 @@
 """Configuration: files in, frozen values or a list of mistakes out. Used by every process."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from tcpmux.config.address import Address, Endpoint, HostName
-from tcpmux.config.document import Text, variables_in
-from tcpmux.config.load import load, load_texts, read_texts
 from tcpmux.config.model import (
     AccessLog,
     Admin,
@@ -21,6 +24,19 @@ from tcpmux.config.model import (
     RoutePolicy,
 )
 from tcpmux.config.problems import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from tcpmux.config.document import Text, variables_in
+    from tcpmux.config.loader import load, load_texts, read_texts
+
+# Loaded when asked for, with pydantic and a YAML parser: most commands and control read no file.
+_READING = {
+    "Text": "document",
+    "load": "loader",
+    "load_texts": "loader",
+    "read_texts": "loader",
+    "variables_in": "document",
+}
 
 __all__ = [
     "AccessLog",
@@ -49,3 +65,11 @@ __all__ = [
     "read_texts",
     "variables_in",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _READING:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{_READING[name]}")
+    found = globals()[name] = getattr(module, name)
+    return found

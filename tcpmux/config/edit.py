@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tcpmux.config.document import Document, read_documents
-from tcpmux.config.load import expand
+from tcpmux.config.loader import expand
 from tcpmux.config.problems import ConfigError
 from tcpmux.config.rewrite import NotWritten, Target, rewrite
 from tcpmux.errors import TcpmuxError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import pytest
 
 from tcpmux import __version__
 from tcpmux.cli.app import cli
+from tcpmux.cli.commands import COMMANDS, Row, named
 from tcpmux.errors import TcpmuxError
 
 if TYPE_CHECKING:
@@ -93,6 +95,62 @@ def test_help_of_every_command_has_an_example(command: str) -> None:
     result = tcpmux(command, "--help")
     assert result.exit_code == 0
     assert f"    tcpmux {command}" in result.output
+
+
+@pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row.name)
+def test_the_list_of_commands_says_what_each_says_of_itself(row: Row) -> None:
+    command = named(row.name)
+    assert command.name == row.name
+    assert command.get_short_help_str(1000) == row.summary
+    assert not command.hidden
+
+
+LOADED = """
+import subprocess
+import sys
+before = set(sys.modules)
+from tcpmux.cli import main
+sys.argv = ["tcpmux", *sys.argv[1:]]
+try:
+    main()
+finally:
+    print(*(set(sys.modules) - before), file=sys.stderr)
+"""
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """Modules that a command loads, in an interpreter of its own."""
+    command = [sys.executable, "-I", "-c", LOADED, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    return set(ended.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"]])
+def test_what_says_little_loads_little(arguments: list[str]) -> None:
+    loaded = loaded_by(*arguments)
+    ours = {name for name in loaded if name.partition(".")[0] == "tcpmux"}
+    assert ours == {
+        "tcpmux",
+        "tcpmux.cli",
+        "tcpmux.cli.app",
+        "tcpmux.cli.commands",
+        "tcpmux.cli.output",
+        "tcpmux.cli.run",
+        "tcpmux.cli.text",
+        "tcpmux.errors",
+        "tcpmux.files",
+    }
+    assert not loaded & {"asyncio", "http.client", "pydantic", "rich", "yaml"}
+
+
+@pytest.mark.parametrize("command", ["status", "weight", "conns", "reload", "stop"])
+def test_a_command_to_an_instance_loads_nothing_that_reads_files(
+    command: str, tmp_path: Path
+) -> None:
+    arguments = {"weight": ["r", "v1=1"]}.get(command, [])
+    loaded = loaded_by(command, *arguments, "--admin", str(tmp_path / "none"))
+    assert "tcpmux.control.client" in loaded
+    assert not loaded & {"aiohttp", "asyncio", "pydantic", "re2", "yaml"}
 
 
 def test_version() -> None:
