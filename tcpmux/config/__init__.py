@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,9 @@ from tcpmux.config.problems import ConfigError, Problem
 if TYPE_CHECKING:
     from tcpmux.config.document import Text, variables_in
     from tcpmux.config.loader import load, load_texts, read_texts
+
+# Else pydantic looks for plugins in all that is installed, and runs them, in the master too.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 # Loaded when asked for, with pydantic and a YAML parser: most commands and control read no file.
 _READING = {

@@ -50,7 +50,6 @@ from tcpmux.config.schema import (
     FileModel,
     RouteModel,
 )
-from tcpmux.config.translate import translate
 from tcpmux.config.turns import turns
 from tcpmux.config.validation import add_problems
 
@@ -146,7 +145,7 @@ def _load(
                 resources.extend(resources_in(document))
     _check_together(files)
     endpoints = Given.parse(given, problems)
-    translated = translate(resources, endpoints)
+    translated = _translate(resources, endpoints)
     _check_translated(files, translated)
     if not problems and not any(document.problems for document in documents):
         _check_loops(files, translated)
@@ -270,6 +269,15 @@ def _check_fallback(route: RouteModel, document: Document, here: Location) -> No
             (*here, "on_unavailable", "fallback"),
             f"expected one of {', '.join(names)}, got {describe(route.on_unavailable.fallback)}",
         )
+
+
+def _translate(resources: Sequence[Resource], given: Given) -> list[tuple[Route, Resource]]:
+    """Translates them, if there are any: the schemas that takes are as many as all others."""
+    if not resources:
+        return []
+    from tcpmux.config.translate import translate
+
+    return translate(resources, given)
 
 
 def _check_translated(files: Sequence[_File], translated: Sequence[tuple[Route, Resource]]) -> None:

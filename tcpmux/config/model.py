@@ -10,6 +10,10 @@ from tcpmux.config.address import Address, Endpoint, HostName
 from tcpmux.config.problems import Problem
 
 Network = IPv4Network | IPv6Network
+MAX_WEIGHT = 1_000_000
+# In the order of csrc/route_table.h.
+ON_UNAVAILABLE = ("redistribute", "reject", "fallback")
+ON_ALL_UNAVAILABLE = ("reset", "hold", "refuse")
 UNIX = "unix"  # in lists of clients: those of UNIX sockets
 Clients = Network | str  # str: UNIX
 

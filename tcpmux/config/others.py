@@ -12,9 +12,9 @@ from pathlib import Path
 
 from tcpmux.config.address import Address, Endpoint, parse_endpoint, parse_listen
 from tcpmux.config.duration import format_duration
-from tcpmux.config.model import Admin, Config, Destination, Route
+from tcpmux.config.model import MAX_WEIGHT, Admin, Config, Destination, Route
 from tcpmux.config.problems import ConfigError, Problem, describe, one_line
-from tcpmux.config.schema import DAY, HOUR, MAX_WEIGHT, FileModel
+from tcpmux.config.schema import DAY, HOUR, FileModel
 from tcpmux.config.values import MOST_DIGITS
 from tcpmux.errors import printable
 from tcpmux.files import Unreadable, read_file

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from tcpmux.config.model import (
     CHECK_KINDS,
+    ON_UNAVAILABLE,
     UNIX,
     Bandwidth,
     Check,
@@ -37,8 +38,6 @@ from tcpmux.config.values import (
 )
 
 BALANCES = ("round_robin", "least_connections", "random_two", "source_hash", "maglev")
-ON_UNAVAILABLE = ("redistribute", "reject", "fallback")
-ON_ALL_UNAVAILABLE = ("reset", "hold", "refuse")
 ON_FULL = ("reject", "spill", "queue")
 MOST_CONNECTIONS = 10_000_000
 MOST_PRIORITY = 100

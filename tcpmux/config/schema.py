@@ -24,6 +24,7 @@ from tcpmux.config.address import (
     parse_listen,
 )
 from tcpmux.config.log_format import check_template
+from tcpmux.config.model import MAX_WEIGHT
 from tcpmux.config.policy import (
     DestinationPolicyModel,
     EndpointLimits,
@@ -45,7 +46,6 @@ from tcpmux.config.values import (
     whole,
 )
 
-MAX_WEIGHT = 1_000_000
 MAX_WORKERS = 64
 MAX_ID = (1 << 32) - 2  # of a user or a group; the one beyond means none
 MAX_BUSY_POLL = 10_000  # us

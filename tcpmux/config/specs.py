@@ -11,9 +11,10 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from tcpmux.config.model import MAX_WEIGHT
 from tcpmux.config.problems import Location, describe
 from tcpmux.config.resources import Resource
-from tcpmux.config.schema import MAX_WEIGHT, connect_timeout, idle_timeout
+from tcpmux.config.schema import connect_timeout, idle_timeout
 from tcpmux.config.validation import add_problems
 from tcpmux.config.values import duration, unlike_number
 

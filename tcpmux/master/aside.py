@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib import import_module
 from typing import Any, NoReturn
 
 from tcpmux.config import ConfigError
@@ -136,6 +137,7 @@ def _refused(error: str, kind: str = "refused") -> dict[str, Any]:
 def _be_the_child(work: Callable[[], Mapping[str, Any]], answer: int, limit: float) -> NoReturn:
     code = 1
     try:
+        import_module("tcpmux.config.translate")  # a child that is confined opens no file
         _confine(answer, limit)
         text = json.dumps(_outcome_of(work)).encode()
         while text:

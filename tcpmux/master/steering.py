@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil
 
-from tcpmux.config.schema import MAX_WEIGHT
+from tcpmux.config.model import MAX_WEIGHT
 from tcpmux.master.control import Refusal
 from tcpmux.master.names import ENDS, SHARES
 from tcpmux.master.reload import Routing

@@ -24,8 +24,7 @@ from tcpmux.config import (
     Route,
 )
 from tcpmux.config.loops import without
-from tcpmux.config.policy import ON_ALL_UNAVAILABLE, ON_UNAVAILABLE
-from tcpmux.config.schema import MAX_WEIGHT
+from tcpmux.config.model import MAX_WEIGHT, ON_ALL_UNAVAILABLE, ON_UNAVAILABLE
 from tcpmux.config.turns import turns
 from tcpmux.errors import TcpmuxError
 from tcpmux.shm._shm import MAX_RANGES, MAX_SLOTS, MAX_TICKETS, MAX_TURNS

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tcpmux.config import ConfigError, load, policy
+from tcpmux.config import ConfigError, load, model, policy
 from tcpmux.config.model import Check, DestinationPolicy, EndpointPolicy, Keepalive, RoutePolicy
 from tcpmux.config.native import to_text
 from tcpmux.shm import image
@@ -156,11 +156,11 @@ def test_words_and_numbers_go_together() -> None:
     """What the files say and what the table says are in the same order."""
     assert policy.BALANCES == image.BALANCES
     assert policy.ON_FULL == image.ON_FULL
-    words = policy.ON_UNAVAILABLE
+    words = model.ON_UNAVAILABLE
     assert words.index("reject") == image.REJECT
     assert words.index("fallback") == image.FALLBACK
     assert words.index("redistribute") == image.REDISTRIBUTE
-    words = policy.ON_ALL_UNAVAILABLE
+    words = model.ON_ALL_UNAVAILABLE
     assert words.index("hold") == image.HOLD
     assert words.index("refuse") == image.REFUSE
     assert words.index("reset") == image.RESET
