@@ -2,7 +2,11 @@
 
 TCPMUX_BUILD chooses the variant: release (default), debug (no optimisation, symbols) or
 asan (address and undefined-behaviour sanitizers; run it with libasan preloaded, see the
-Makefile). TCPMUX_WERROR=1 makes a compiler warning an error, as all development builds do.
+Makefile). TCPMUX_WERROR=1 makes a compiler warning an error, as all development builds do, and
+a protection that the compiler lacks (csrc/hardening.py).
+
+The same source makes the same modules, in whatever folder, with the same compiler, Python and
+Cython; the wheel around them is the same if SOURCE_DATE_EPOCH is.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 VARIANTS = {
     "release": (["-O2", "-g"], []),
@@ -40,6 +45,7 @@ SIXTEEN_BYTE_SWAP = ["-mcx16"] if platform.machine() in ("x86_64", "AMD64") else
 # Made of the headers: csrc/fields.py.
 FIELDS = Path("build/generated/fields.rows")
 COMPILER = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+STRICT = os.environ.get("TCPMUX_WERROR") == "1"
 
 MODULES = {
     "tcpmux._privileges": ["privileges.c"],
@@ -89,12 +95,33 @@ MODULES = {
 }
 
 
+def protections(variant: str) -> tuple[list[str], list[str]]:
+    """(for the compiler, for the linker)"""
+    hardening = runpy.run_path("csrc/hardening.py")
+    folder = hardening["without_folder"](COMPILER, Path.cwd())
+    if variant != "release":
+        return [*hardening["UNFORTIFIED"], *folder], []
+    compiler, linker = hardening["flags"](COMPILER, STRICT)
+    return [*compiler, *folder], linker
+
+
+class WithoutRunPath(build_ext):  # type: ignore[misc]
+    """The modules need the C library alone: folders that Python was linked with (pyenv names
+    its own) are not where they should look for it."""
+
+    def build_extensions(self) -> None:
+        linker = self.compiler.linker_so
+        self.compiler.linker_so = [arg for arg in linker if not arg.startswith("-Wl,-rpath")]
+        super().build_extensions()
+
+
 def extensions() -> list[Extension]:
     variant = os.environ.get("TCPMUX_BUILD", "release")
     if variant not in VARIANTS:
         raise SystemExit(f"TCPMUX_BUILD: expected one of {', '.join(VARIANTS)}, got {variant}")
     compile_args, link_args = VARIANTS[variant]
-    werror = ["-Werror"] if os.environ.get("TCPMUX_WERROR") == "1" else []
+    protection, link_protection = protections(variant)
+    werror = ["-Werror"] if STRICT else []
     runpy.run_path("csrc/fields.py")["write"](COMPILER, FIELDS)
     headers = sorted(str(path) for path in [*Path("csrc").glob("*.[hd]*"), FIELDS])
     return [
@@ -115,18 +142,20 @@ def extensions() -> list[Extension]:
                 *SIXTEEN_BYTE_SWAP,
                 *GENERATED_CODE_WARNINGS,
                 *compile_args,
+                *protection,
             ],
-            extra_link_args=link_args,
+            extra_link_args=[*link_args, *link_protection],
         )
         for name, sources in MODULES.items()
     ]
 
 
 setup(
+    cmdclass={"build_ext": WithoutRunPath},
     ext_modules=cythonize(  # type: ignore[no-untyped-call]
         extensions(),
         build_dir="build/cython",
         annotate=True,
         compiler_directives={"language_level": 3},
-    )
+    ),
 )
