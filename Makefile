@@ -5,7 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LOCK := requirements.lock
+LOCKED := $(VENV)/.locked
 ASAN_VENV := .venv-asan
+ASAN_LOCKED := $(ASAN_VENV)/.locked
 ASAN_READY := $(ASAN_VENV)/.ready
 # Most tests wait for processes rather than for a CPU.
 AT_ONCE ?= $(shell echo $$(( $$(nproc) + 1 )))
@@ -16,7 +19,7 @@ SOURCES := setup.py pyproject.toml $(wildcard csrc/*) \
 export TCPMUX_WERROR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help build demo test prove bench bench-peers bench-behaviour lint fmt asan clean
+.PHONY: help build demo test prove bench bench-peers bench-behaviour lint fmt asan lock wheel clean
 
 help:
 	@echo "make demo    show traffic being shifted between two embedded servers"
@@ -28,11 +31,25 @@ help:
 	@echo "make lint    ruff and mypy          make fmt    format"
 	@echo "make asan    the tests with every C module under the sanitizers"
 	@echo "make build   the virtual environment and the extension modules"
+	@echo "make wheel   dist/*.whl, the same to the byte for the same commit"
+	@echo "make lock    $(LOCK) anew, after a change of dependencies; UPGRADE=--upgrade for the newest"
 
-$(READY): $(SOURCES)
+# $(call install-locked,PYTHON): what the lock names and nothing else, by its hashes. No source
+# distributions, which would run build tools that no hash is known of.
+define install-locked
+$(1) -m pip install --quiet --require-hashes --only-binary :all: --requirement $(LOCK) || { \
+	echo "make: could not install what $(LOCK) names; pip says above what is missing, or does not match." >&2; \
+	echo "make: without a network, wheels in a folder will do: PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER make $(MAKECMDGOALS)" >&2; \
+	exit 1; }
+endef
+
+$(LOCKED): $(LOCK)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet 'setuptools>=77' 'cython>=3.1,<4'
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
+	@$(call install-locked,$(BIN)/python)
+	@touch $@
+
+$(READY): $(LOCKED) $(SOURCES)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 build: $(READY)
@@ -66,13 +83,16 @@ bench-peers: $(READY)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[bench]'
 
 # A second environment, so that instrumented modules never end up in the first one.
-$(ASAN_READY): $(SOURCES)
+$(ASAN_LOCKED): $(LOCK)
 	test -x $(ASAN_VENV)/bin/python || $(PYTHON) -m venv $(ASAN_VENV)
-	$(ASAN_VENV)/bin/python -m pip install --quiet 'setuptools>=77' 'cython>=3.1,<4'
+	@$(call install-locked,$(ASAN_VENV)/bin/python)
+	@touch $@
+
+$(ASAN_READY): $(ASAN_LOCKED) $(SOURCES)
 	rm -rf build/asan && mkdir -p build/asan
 	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -P -t build/asan
 	cd build/asan && TCPMUX_BUILD=asan ../../$(ASAN_VENV)/bin/python -m pip install --quiet \
-		--no-build-isolation --editable '.[dev]'
+		--no-deps --no-build-isolation --editable .
 	@touch $@
 
 # Python itself leaks by design at exit; leaks in C are watched by tests/c.
@@ -80,6 +100,22 @@ asan: $(ASAN_READY)
 	cd build/asan && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 		../../$(ASAN_VENV)/bin/python $(PYTEST) tests/relay tests/integration
+
+# From the commit alone: what is in the folder besides, or changed, stays out, and its time is
+# the commit's.
+wheel: $(READY)
+	rm -rf build/wheel && mkdir -p build/wheel dist
+	git archive HEAD | tar -x -C build/wheel
+	cd build/wheel && SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" ../../$(BIN)/python -m pip wheel \
+		--quiet --no-deps --no-build-isolation --wheel-dir ../../dist .
+	@ls dist/*.whl
+
+# For every Python from the oldest that pyproject.toml allows. Releases that are in the lock and
+# still fit stay, without UPGRADE.
+lock:
+	test -x build/uv/bin/uv || { $(PYTHON) -m venv build/uv && build/uv/bin/python -m pip install --quiet 'uv>=0.9,<1'; }
+	build/uv/bin/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes $(UPGRADE) \
+		--custom-compile-command 'make lock' --extra dev --output-file $(LOCK) pyproject.toml
 
 clean:
 	rm -rf build dist *.egg-info $(VENV) $(ASAN_VENV)

@@ -1,0 +1,176 @@
+"""What pyproject.toml asks for and what requirements.lock installs, in CI too, agree."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+MACHINES = ("x86_64", "aarch64")
+HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Locked:
+    """An entry of the lock: what it installs, where, and how many files it may be."""
+
+    requirement: Requirement
+    hashes: int
+
+
+def project() -> dict[str, Any]:
+    return tomli.loads((ROOT / "pyproject.toml").read_text())
+
+
+def declared() -> list[Requirement]:
+    """What the package, its build and its tests need."""
+    found = project()
+    texts = [
+        *found["build-system"]["requires"],
+        *found["project"]["dependencies"],
+        *found["project"]["optional-dependencies"]["dev"],
+    ]
+    return [Requirement(text) for text in texts]
+
+
+def entries(text: str) -> list[Locked]:
+    """Raises ValueError for anything but requirements with hashes, such as an index or a URL."""
+    found = []
+    for line in re.sub(r"\\\n", " ", re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE)).split(
+        "\n"
+    ):
+        said, *hashes = line.split("--hash=")
+        rest = HASH.sub("", line.removeprefix(said)).strip()
+        if not line.strip():
+            continue
+        requirement = Requirement(said)
+        exact = re.fullmatch(r"==[\w.]+", str(requirement.specifier))
+        if rest or not hashes or not exact or requirement.url or requirement.extras:
+            raise ValueError(f"not a release with its hashes: {line}")
+        found.append(Locked(requirement, len(hashes)))
+    return found
+
+
+def lock() -> list[Locked]:
+    return entries((ROOT / "requirements.lock").read_text())
+
+
+def environment(python: str, machine: str) -> dict[str, str]:
+    return {
+        "python_version": python,
+        "python_full_version": f"{python}.4",
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "os_name": "posix",
+        "platform_machine": machine,
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+        "extra": "",
+    }
+
+
+def applies(requirement: Requirement, where: dict[str, str]) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate(where)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_lock_has_what_is_asked_for(python: str, machine: str) -> None:
+    """One release of each for every Python, within the bounds. If not: `make lock`."""
+    where = environment(python, machine)
+    versions: dict[str, list[str]] = {}
+    for locked in lock():
+        if applies(locked.requirement, where):
+            (exact,) = locked.requirement.specifier
+            versions.setdefault(canonicalize_name(locked.requirement.name), []).append(
+                exact.version
+            )
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
+    for asked in declared():
+        if applies(asked, where):
+            (version,) = versions.get(canonicalize_name(asked.name), ["nothing"])
+            assert version != "nothing", f"{asked.name} is not in the lock"
+            assert asked.specifier.contains(version), f"{asked}: the lock has {version}"
+
+
+def test_the_lock_holds_for_every_python_that_the_package_allows() -> None:
+    """`make lock` is told of the oldest."""
+    oldest = PYTHONS[0]
+    assert project()["project"]["requires-python"] == f">={oldest}"
+    assert f"--python-version {oldest} " in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize("asked", declared(), ids=lambda asked: asked.name)
+def test_every_dependency_has_a_floor(asked: Requirement) -> None:
+    """The first release that is good enough; pip may have an older one in the environment."""
+    assert [one for one in asked.specifier if one.operator == ">="], str(asked)
+
+
+def test_a_build_needs_the_same_with_and_without_the_lock() -> None:
+    """build-system.requires is what pip takes where it isolates a build, dev what the lock has."""
+    found = project()
+    dev = [Requirement(text) for text in found["project"]["optional-dependencies"]["dev"]]
+    bounds: dict[str, SpecifierSet] = {one.name: one.specifier for one in dev}
+    for text in found["build-system"]["requires"]:
+        asked = Requirement(text)
+        assert bounds[asked.name] == asked.specifier
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "--index-url https://example.org/simple\n",
+        "--extra-index-url https://example.org/simple\n",
+        "click==8.3.3\n",
+        "click>=8.3.3 --hash=sha256:" + "0" * 64 + "\n",
+        "click==8.* --hash=sha256:" + "0" * 64 + "\n",
+        "click==8.3.3 --hash=md5:" + "0" * 32 + "\n",
+        "click==8.3.3 \\\n    --hash=sha256:" + "0" * 63 + "\n",
+        "click @ https://example.org/click.whl --hash=sha256:" + "0" * 64 + "\n",
+        "-e .\n",
+    ],
+)
+def test_nothing_else_can_stand_in_the_lock(text: str) -> None:
+    """Neither where to get it, nor something without a hash."""
+    with pytest.raises(ValueError, match=r"not a release|Expected|Invalid"):
+        entries(text)
+
+
+def test_an_entry_is_read_whole() -> None:
+    (found,) = entries(
+        "# a comment\nclick==8.3.3 ; python_full_version < '3.11' \\\n"
+        f"    --hash=sha256:{'0' * 64} \\\n    --hash=sha256:{'1' * 64}\n    # via tcpmux\n"
+    )
+    assert found.hashes == 2
+    assert str(found.requirement.specifier) == "==8.3.3"
+    assert not applies(found.requirement, environment("3.12", "x86_64"))
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_installs_by_hashes_alone() -> None:
+    """Nothing else is fetched on the way to the tests: not by the project's own install, and not
+    for a build of it."""
+    outside = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+    planned = subprocess.run(
+        ["make", "--dry-run", "--always-make", "build", "asan"],
+        cwd=ROOT, env=outside, capture_output=True, text=True, timeout=60, check=True,
+    ).stdout.replace("\\\n", " ")  # fmt: skip
+    installs = [line for line in planned.splitlines() if "pip install" in line]
+    assert len(installs) == 4
+    for line in installs:
+        hashed = "--require-hashes --only-binary :all: --requirement requirements.lock" in line
+        own = re.search(r"--no-deps\s+--no-build-isolation --editable \.$", line)
+        assert hashed or own, line
+    assert "pip install" not in (ROOT / ".ci/run").read_text()
