@@ -98,11 +98,8 @@ MODULES = {
 def protections(variant: str) -> tuple[list[str], list[str]]:
     """(for the compiler, for the linker)"""
     hardening = runpy.run_path("csrc/hardening.py")
-    folder = hardening["without_folder"](COMPILER, Path.cwd())
-    if variant != "release":
-        return [*hardening["UNFORTIFIED"], *folder], []
-    compiler, linker = hardening["flags"](COMPILER, STRICT)
-    return [*compiler, *folder], linker
+    compiler, linker = hardening["flags"](COMPILER, variant, STRICT)
+    return [*compiler, *hardening["without_folder"](COMPILER, Path.cwd())], linker
 
 
 class WithoutRunPath(build_ext):  # type: ignore[misc]

@@ -50,7 +50,7 @@ FORTIFY = tuple(
     )
 )
 # Where the code is not optimised, the macro makes glibc warn, and sanitizers check the same.
-UNFORTIFIED = ("-U_FORTIFY_SOURCE", "-Wp,-U_FORTIFY_SOURCE")
+UNFORTIFIED = Protection("-U_FORTIFY_SOURCE", ("-U_FORTIFY_SOURCE", "-Wp,-U_FORTIFY_SOURCE"))
 
 BRANCHES = {
     # The linker's flag, as glibc's own start files may lack the mark and so take it from all.
@@ -60,10 +60,10 @@ BRANCHES = {
 }
 
 
-def wanted(machine: str) -> list[tuple[Protection, ...]]:
+def wanted(machine: str, optimised: bool) -> list[tuple[Protection, ...]]:
     """Each protection, as the ways to ask for it, best first."""
     return [
-        FORTIFY,
+        FORTIFY if optimised else (UNFORTIFIED,),
         (Protection("-fstack-protector-strong", ("-fstack-protector-strong",)),),
         (Protection("-z relro -z now", linker=("-Wl,-z,relro", "-Wl,-z,now")),),
         (Protection("-z noexecstack", linker=("-Wl,-z,noexecstack",)),),
@@ -95,15 +95,16 @@ def works(compiler: str, protections: Sequence[Protection]) -> bool:
     return done.returncode == 0
 
 
-def chosen(compiler: str, machine: str, strict: bool) -> list[Protection]:
+def chosen(compiler: str, optimised: bool, strict: bool) -> list[Protection]:
     """Those that work here, in a form that does. Raises SystemExit if one fails and `strict`."""
-    best = [ways[0] for ways in wanted(machine)]
+    asked = wanted(platform.machine(), optimised)
+    best = [ways[0] for ways in asked]
     if works(compiler, best):
         return best
     if not works(compiler, [Protection("nothing")]):
         raise SystemExit(f"setup.py: {compiler} does not compile even an empty C function")
     found: list[Protection] = []
-    for ways in wanted(machine):
+    for ways in asked:
         way = next((one for one in ways if works(compiler, [one])), None)
         if way is not None:
             found.append(way)
@@ -116,9 +117,11 @@ def chosen(compiler: str, machine: str, strict: bool) -> list[Protection]:
     return found
 
 
-def flags(compiler: str, strict: bool) -> tuple[list[str], list[str]]:
-    """(for the compiler, for the linker) of an optimised build."""
-    protections = chosen(compiler, platform.machine(), strict)
+def flags(compiler: str, variant: str, strict: bool) -> tuple[list[str], list[str]]:
+    """(for the compiler, for the linker) of a build: setup.py has the variants."""
+    if variant == "asan":
+        return list(UNFORTIFIED.compiler), []
+    protections = chosen(compiler, variant == "release", strict)
     return (
         [flag for one in protections for flag in one.compiler],
         [flag for one in protections for flag in one.linker],

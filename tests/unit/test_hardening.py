@@ -105,7 +105,7 @@ def test_lengths_are_checked_by_libc() -> None:
     if any(name.startswith("__asan") for name in names):
         pytest.skip("built with sanitizers")
     checked = {name for name in names if re.fullmatch(r"__\w+_chk", name)}
-    assert "__memcpy_chk" in checked
+    assert "__memcpy_chk" in checked, "is it a debug build?"
 
 
 def test_libraries_are_looked_for_in_no_other_folder(module: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_protection_that_is_missing_is_named(
 ) -> None:
     """The others stay."""
     compiler = compiler_without(tmp_path, "-Wl,-z,now", "-Wl,-z,noexecstack")
-    compile_flags, link_flags = hardening("flags")(compiler, False)
+    compile_flags, link_flags = hardening("flags")(compiler, "release", False)
     assert any("_FORTIFY_SOURCE=3" in flag for flag in compile_flags)
     assert "-fstack-protector-strong" in compile_flags
     assert not {"-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"} & set(link_flags)
@@ -194,7 +194,7 @@ def test_a_lower_level_is_taken_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     compiler = compiler_without(tmp_path, "*_FORTIFY_SOURCE=3*")
-    compile_flags, _ = hardening("flags")(compiler, False)
+    compile_flags, _ = hardening("flags")(compiler, "release", False)
     assert "-D_FORTIFY_SOURCE=2" in compile_flags
     assert "compiled with -D_FORTIFY_SOURCE=2 instead" in capsys.readouterr().err
 
@@ -208,7 +208,7 @@ def test_the_level_of_pythons_own_flags_is_replaced(
 ) -> None:
     """Without the warning that a macro is defined anew."""
     monkeypatch.setenv("CFLAGS", own)
-    compile_flags, _ = hardening("flags")(COMPILER, True)
+    compile_flags, _ = hardening("flags")(COMPILER, "release", True)
     source = tmp_path / "level.c"
     source.write_text("int level = _FORTIFY_SOURCE;\n")
     done = subprocess.run(
@@ -219,16 +219,25 @@ def test_the_level_of_pythons_own_flags_is_replaced(
     assert capsys.readouterr().err == ""
 
 
+def test_what_is_not_optimised_has_all_the_rest() -> None:
+    """glibc would warn of -D_FORTIFY_SOURCE; sanitizers look after everything themselves."""
+    debug, linker = hardening("flags")(COMPILER, "debug", True)
+    assert "-fstack-protector-strong" in debug
+    assert "-Wl,-z,now" in linker
+    assert not [flag for flag in debug if "-D_FORTIFY_SOURCE" in flag]
+    assert hardening("flags")(COMPILER, "asan", True) == (debug[:2], [])
+
+
 def test_a_development_build_has_all_or_ends(tmp_path: Path) -> None:
     """TCPMUX_WERROR=1: what CI tests is not weaker than it looks."""
     compiler = compiler_without(tmp_path, "-Wl,-z,now")
     with pytest.raises(SystemExit, match=r"can't do -z relro -z now: .* does not allow"):
-        hardening("flags")(compiler, True)
+        hardening("flags")(compiler, "release", True)
 
 
 def test_a_compiler_that_is_not_there_is_named() -> None:
     with pytest.raises(SystemExit, match="no-such-cc does not compile even an empty C function"):
-        hardening("flags")("no-such-cc", False)
+        hardening("flags")("no-such-cc", "release", False)
 
 
 def test_the_name_by_which_the_shell_came_here_is_kept_out_too(
