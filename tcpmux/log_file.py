@@ -25,6 +25,14 @@ def open_log(path: str) -> int:
     directory, name = os.path.split(path)
     place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        return open_log_in(place, name)
+    finally:
+        os.close(place)
+
+
+def open_log_in(place: int, name: str) -> int:
+    """The same, of the directory that a descriptor stands for."""
+    try:
         fd = os.open(name, FLAGS, MODE, dir_fd=place)
     except OSError as error:
         if error.errno == errno.ELOOP:
@@ -32,8 +40,6 @@ def open_log(path: str) -> int:
         if error.errno == errno.ENXIO:
             raise OSError(error.errno, "it is not a regular file") from None
         raise
-    finally:
-        os.close(place)
     found = os.fstat(fd)
     problem = ""
     if not stat.S_ISREG(found.st_mode):

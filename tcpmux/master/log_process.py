@@ -15,8 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from tcpmux.errors import TcpmuxError
-from tcpmux.log_file import open_log
-from tcpmux.master.places import danger
+from tcpmux.log_file import open_log, open_log_in
+from tcpmux.master.places import Unsafe, danger, open_directory
 from tcpmux.master.program import Arguments, Program
 from tcpmux.privileges import User, as_user
 from tcpmux.shm._shm import HANGING
@@ -116,12 +116,12 @@ def open_for(user: User, path: str) -> int | None:
     TcpmuxError."""
     if not path.startswith("/"):
         return None
-    why = danger(path, sticky=False)
-    if not why:
-        try:
-            return open_log(path)
-        except OSError as error:
-            raise _refusal(path, error.strerror or str(error)) from None
+    try:
+        return _open_as_root(path)
+    except Unsafe as error:
+        why = str(error)
+    except OSError as error:
+        raise _refusal(path, error.strerror or str(error)) from None
     # What only that user can change is safe for what runs as that user.
     if user.is_root or danger(path, sticky=False, also=user.uid):
         raise _refusal(path, why)
@@ -132,6 +132,15 @@ def open_for(user: User, path: str) -> int | None:
     if problem:
         raise _refusal(path, problem)
     return None
+
+
+def _open_as_root(path: str) -> int:
+    """By way of the directory's descriptor: what was found to be safe is what is opened."""
+    place = open_directory(path, sticky=False)
+    try:
+        return open_log_in(place, os.path.basename(os.path.normpath(path)))
+    finally:
+        os.close(place)
 
 
 def _try(path: str) -> str:

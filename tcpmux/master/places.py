@@ -20,45 +20,95 @@ from pathlib import Path
 from tcpmux.errors import TcpmuxError
 
 MOST_LINKS = 40  # as the kernel follows
+PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Unsafe(OSError):
+    """Another user could change what is found at a path; the text says why."""
 
 
 def danger(path: str, *, sticky: bool, also: int = 0) -> str:
-    """Why the file of this absolute path is not safe from others; "" = it is. sticky: whether the
-    directory that it is in may be one where everybody can make files. also: one more user who is
-    no danger."""
-    owners = _trusted() | {also}
+    """Why the file of this absolute path is not safe from others; "" = it is. Else as
+    open_directory()."""
     try:
-        for here, found in _walk(os.path.dirname(os.path.normpath(path))):
-            why = _danger(here, found, owners)
-            if why:
-                return why
+        os.close(open_directory(path, sticky=sticky, also=also))
+    except Unsafe as error:
+        return str(error)
     except FileNotFoundError:
         return ""  # and so can't be used, which whoever wants to says best
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
-    if not sticky and _others_write(found):
-        return f"everybody may make files in {here}"
     return ""
 
 
-def _walk(directory: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Each directory and symbolic link on the way, the last one last. Raises OSError."""
+def open_directory(path: str, *, sticky: bool, also: int = 0) -> int:
+    """A descriptor of the directory that the file of this absolute path is in. Raises Unsafe if it
+    is not safe from others, and other OSErrors.
+
+    sticky: the directory may be one where everybody can make files, which are to be opened by their
+    path. Else a group may write to one on the way, as to /var/log of Debian and Ubuntu (root:syslog,
+    0775): below it no link is followed, and what is opened by the descriptor is what was looked at.
+    also: one more user who is no danger.
+    """
+    owners = _trusted() | {also}
+    exposed = ""  # where others may have put what comes next
+    at = -1
+    try:
+        for here, descriptor, found in _walk(os.path.dirname(os.path.normpath(path))):
+            if at >= 0:
+                os.close(at)
+            at = descriptor
+            if exposed and stat.S_ISLNK(found.st_mode):
+                raise Unsafe(f"{here} is a symbolic link, and others may write to {exposed}")
+            why = _danger(here, found, owners)
+            if why and (sticky or not _is_exposed(found, owners)):
+                raise Unsafe(why)
+            exposed = here if why else exposed
+        if not sticky and _others_write(found):
+            raise Unsafe(why or f"everybody may make files in {here}")
+    except BaseException:
+        if at >= 0:
+            os.close(at)
+        raise
+    return at
+
+
+def _walk(directory: str) -> Iterator[tuple[str, int, os.stat_result]]:
+    """Each directory and symbolic link on the way, the last one last: its path, a descriptor, which
+    is the caller's, and what it is. The next one is looked up below the last that was no link. Raises
+    OSError."""
     left = [part for part in reversed(directory.split("/")) if part]
     here, links = "/", 0
-    yield here, os.lstat(here)
-    while left:
-        part = left.pop()
-        here = os.path.dirname(here) if part == ".." else os.path.join(here, part)
-        found = os.lstat(here)
-        yield here, found
-        if stat.S_ISLNK(found.st_mode):
-            links += 1
-            if links > MOST_LINKS:
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), here)
-            target = os.readlink(here)
-            left += [name for name in reversed(target.split("/")) if name not in ("", ".")]
-            here = "/" if target.startswith("/") else os.path.dirname(here)
-            yield here, os.lstat(here)
+    base = os.open("/", PLACE)
+    try:
+        yield here, os.dup(base), os.fstat(base)
+        while left:
+            part = left.pop()
+            here = os.path.dirname(here) if part == ".." else os.path.join(here, part)
+            try:
+                descriptor = os.open(part, PLACE, dir_fd=base)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, here) from None
+            found = os.fstat(descriptor)
+            if stat.S_ISLNK(found.st_mode):
+                target = os.readlink("", dir_fd=descriptor)
+                yield here, descriptor, found
+                links += 1
+                if links > MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), here)
+                left += [name for name in reversed(target.split("/")) if name not in ("", ".")]
+                absolute = target.startswith("/")
+                here = "/" if absolute else os.path.dirname(here)
+                if absolute:
+                    os.close(base)
+                    base = os.open("/", PLACE)
+                descriptor, found = os.dup(base), os.fstat(base)
+            else:
+                os.close(base)
+                base = os.dup(descriptor)
+            yield here, descriptor, found
+    finally:
+        os.close(base)
 
 
 def check_socket(path: str) -> None:
@@ -91,6 +141,11 @@ def _danger(here: str, found: os.stat_result, owners: frozenset[int]) -> str:
     if _others_write(found) and not found.st_mode & stat.S_ISVTX:
         return f"others may write to {here} (mode {stat.S_IMODE(found.st_mode):04o})"
     return ""
+
+
+def _is_exposed(found: os.stat_result, owners: frozenset[int]) -> bool:
+    """Whether only that a group may write there speaks against it."""
+    return found.st_uid in owners and not found.st_mode & stat.S_IWOTH
 
 
 def _others_write(found: os.stat_result) -> bool:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tcpmux.errors import TcpmuxError
-from tcpmux.master import estate
+from tcpmux.master import estate, log_process
 from tcpmux.master.places import check_socket, danger
+from tcpmux.privileges import User
 from tests.others import OTHER, as_other, needs_root
 
 
@@ -35,7 +36,45 @@ def test_where_others_write_is_not(place: Path, mode: int) -> None:
     (place / "below").mkdir()
     assert str(place) in danger(f"{place}/file", sticky=False)
     assert (danger(f"{place}/file", sticky=True) == "") == (mode == 0o1777)
-    assert (danger(f"{place}/below/file", sticky=False) == "") == (mode == 0o1777)
+    on_the_way = danger(f"{place}/below/file", sticky=False) == ""
+    assert on_the_way == (mode in (0o1777, 0o775))
+
+
+@needs_root
+def test_where_a_group_may_write_on_the_way_nothing_of_others_is_taken(open_path: Path) -> None:
+    """/var/log is root:syslog, 0775, on Debian and Ubuntu: a log has to be possible below it, and
+    whoever is in that group must not lead it elsewhere."""
+    log_directory = open_path / "log"
+    log_directory.mkdir()
+    os.chown(log_directory, 0, OTHER)
+    log_directory.chmod(0o775)
+    (log_directory / "tcpmux").mkdir(mode=0o755)
+    path = f"{log_directory}/tcpmux/access.log"
+    fd = log_process.open_for(User(OTHER, OTHER), path)
+    assert fd is not None
+    os.write(fd, b"a line\n")
+    os.close(fd)
+    assert Path(path).read_bytes() == b"a line\n"
+
+    elsewhere = open_path / "elsewhere"
+    elsewhere.mkdir(mode=0o755)
+    (log_directory / "tcpmux").rename(log_directory / "before")
+    (log_directory / "tcpmux").symlink_to(elsewhere)
+    os.lchown(log_directory / "tcpmux", OTHER, OTHER)
+    with pytest.raises(TcpmuxError, match="symbolic link"):
+        log_process.open_for(User(OTHER + 1, OTHER + 1), path)
+    os.lchown(log_directory / "tcpmux", 0, 0)
+    with pytest.raises(TcpmuxError, match=f"others may write to {log_directory}"):
+        log_process.open_for(User(OTHER + 1, OTHER + 1), path)
+    (log_directory / "tcpmux").unlink()
+    (log_directory / "tcpmux").mkdir()
+    os.chown(log_directory / "tcpmux", OTHER, OTHER)
+    with pytest.raises(TcpmuxError, match=f"belongs to uid {OTHER}"):
+        log_process.open_for(User(OTHER + 1, OTHER + 1), path)
+    assert not list(elsewhere.iterdir())
+    # What a directory of the group's own would lead to, as the log's, is still refused.
+    with pytest.raises(TcpmuxError, match="others may write"):
+        log_process.open_for(User(OTHER + 1, OTHER + 1), f"{log_directory}/access.log")
 
 
 @needs_root
