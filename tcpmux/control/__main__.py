@@ -26,6 +26,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--live-fd", type=int, action="append", required=True)
     parser.add_argument("--config", action="append", required=True, nargs="+")
     parser.add_argument("--admin-path", default="")
+    parser.add_argument("--master-pid", type=int, required=True)
     parser.add_argument("--http-fd", type=int)
     parser.add_argument("--http-address", default="")
     parser.add_argument("--http-host", action="append", default=[])
@@ -109,6 +110,7 @@ def main() -> int:
         readings,
         identity,
         http,
+        started_by=options.master_pid,
         master_pid=lambda: view.table.master_pid,
         goes_on=beat.step,
     )

@@ -43,6 +43,7 @@ class Control:
     readings: Readings
     identity: Identity
     http: socket.socket | None = None  # listening, TCP
+    started_by: int = 0  # pid of the master that has the other end
     master_pid: Callable[[], int] = int  # of the master that the table names
     goes_on: Callable[[], object] = int  # called again and again, as long as the loop goes round
 
@@ -120,8 +121,7 @@ class Control:
 
     async def _await_master(self, over: asyncio.Event) -> None:
         """Ends when another master has taken over: it starts a control of its own."""
-        gone = self.master_pid()
-        while self.master_pid() == gone:
+        while self.master_pid() == self.started_by:
             await asyncio.sleep(MASTER_LOOK)
         log.info("another master has taken over")
         over.set()

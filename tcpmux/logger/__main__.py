@@ -133,6 +133,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--beat-fd", type=int, required=True)
     parser.add_argument("--table-fd", type=int, required=True)
     parser.add_argument("--live-fd", type=int, action="append", required=True)
+    parser.add_argument("--master-pid", type=int, required=True)
     parser.add_argument("--path", required=True)
     parser.add_argument("--format", required=True)
     parser.add_argument("--interval", type=float, default=0.0)
@@ -147,13 +148,18 @@ def _own_file(fd: int) -> int:
     return os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
 
 
-def _take_over(own: int, goes_on: Callable[[], object]) -> int:
+def _take_over(
+    own: int, goes_on: Callable[[], object], is_orphan: Callable[[], bool]
+) -> int | None:
     """Waits until the log process before this one has ended: only one may take entries. Returns
-    SIGTERM if that came meanwhile, else 0. own: of _own_file()."""
+    SIGTERM if that came meanwhile, else 0; None if there is nothing to wait for any more. own: of
+    _own_file()."""
     told = 0
     end = float("inf")
     while time.monotonic() < end:
         goes_on()
+        if is_orphan():
+            return None
         try:
             fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -208,14 +214,16 @@ def main() -> int:
     traceback.format_stack()  # loads what a fault would be told with
     programs.drop()
     try:
-        told = _take_over(own, beat.step)
+        # The pid is what the master says of itself: it may have died before it could be asked for.
+        told = _take_over(own, beat.step, lambda: _is_orphan(view, options.master_pid))
     except TimeoutError as error:
         log.error("%s", error)  # noqa: TRY400
         return 1
-    master = os.getppid()
+    if told is None:
+        return 0
     written = Log(source, target, writer(options.format), options.interval, beat)
     wait = SHORTEST
-    while told != signal.SIGTERM and not _is_orphan(view, master):
+    while told != signal.SIGTERM and not _is_orphan(view, options.master_pid):
         busy = written.step() >= BUSY or source.unwritten()
         wait = SHORTEST if busy else min(LONGEST, wait * 2)
         told = _signal(wait)
@@ -224,7 +232,7 @@ def main() -> int:
             _reopen(target)
     written.finish()
     left = source.unwritten()
-    if left and os.getppid() != master:
+    if left and os.getppid() != options.master_pid:
         log.error("%d lines of the access log are not written", left)
     return 0
 

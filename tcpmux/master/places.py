@@ -16,6 +16,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from tcpmux.errors import TcpmuxError
 
@@ -45,10 +46,10 @@ def open_directory(path: str, *, sticky: bool, also: int = 0) -> int:
     """A descriptor of the directory that the file of this absolute path is in. Raises Unsafe if it
     is not safe from others, and other OSErrors.
 
-    sticky: the directory may be one where everybody can make files, which are to be opened by their
-    path. Else a group may write to one on the way, as to /var/log of Debian and Ubuntu (root:syslog,
-    0775): below it no link is followed, and what is opened by the descriptor is what was looked at.
-    also: one more user who is no danger.
+    sticky: the directory may be one where everybody can make files, which are to be opened by
+    their path. Else a group may write to one on the way, as to Ubuntu's /var/log (root:syslog,
+    0775): below it no link is followed, and what is opened by the descriptor is what was looked
+    at. also: one more user who is no danger.
     """
     owners = _trusted() | {also}
     exposed = ""  # where others may have put what comes next
@@ -58,14 +59,14 @@ def open_directory(path: str, *, sticky: bool, also: int = 0) -> int:
             if at >= 0:
                 os.close(at)
             at = descriptor
-            if exposed and stat.S_ISLNK(found.st_mode):
-                raise Unsafe(f"{here} is a symbolic link, and others may write to {exposed}")
             why = _danger(here, found, owners)
-            if why and (sticky or not _is_exposed(found, owners)):
-                raise Unsafe(why)
+            if exposed and stat.S_ISLNK(found.st_mode):
+                _refuse(f"{here} is a symbolic link, and others may write to {exposed}")
+            elif why and (sticky or not _is_exposed(found, owners)):
+                _refuse(why)
             exposed = here if why else exposed
         if not sticky and _others_write(found):
-            raise Unsafe(why or f"everybody may make files in {here}")
+            _refuse(why or f"everybody may make files in {here}")
     except BaseException:
         if at >= 0:
             os.close(at)
@@ -73,10 +74,13 @@ def open_directory(path: str, *, sticky: bool, also: int = 0) -> int:
     return at
 
 
+def _refuse(why: str) -> NoReturn:
+    raise Unsafe(why)
+
+
 def _walk(directory: str) -> Iterator[tuple[str, int, os.stat_result]]:
     """Each directory and symbolic link on the way, the last one last: its path, a descriptor, which
-    is the caller's, and what it is. The next one is looked up below the last that was no link. Raises
-    OSError."""
+    is the caller's, and what it is. Raises OSError."""
     left = [part for part in reversed(directory.split("/")) if part]
     here, links = "/", 0
     base = os.open("/", PLACE)

@@ -85,7 +85,7 @@ class Staff:
             "--http-fd": [] if self._http is None else [self._http.fileno()],
             "--token-fd": [self._token_fd] if self._token else [],
         }
-        arguments = ["--admin-path", instance.admin.path]
+        arguments = ["--admin-path", instance.admin.path, "--master-pid", str(os.getpid())]
         for uid in sorted({0, os.geteuid()}):
             arguments += ["--uid", str(uid)]
         for option, numbers in fds.items():
@@ -111,7 +111,7 @@ class Staff:
             return None
         instance = self._instance
         fds = [instance.table.reader_fd, *instance.workers.live_fds]
-        arguments = ["--table-fd", str(fds[0])]
+        arguments = ["--table-fd", str(fds[0]), "--master-pid", str(os.getpid())]
         for fd in fds[1:]:
             arguments += ["--live-fd", str(fd)]
         arguments += ["--path", wanted.path, "--format", wanted.format]

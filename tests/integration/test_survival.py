@@ -93,6 +93,43 @@ def test_a_new_master_takes_over_from_a_killed_one(proxy: Proxy, port: int) -> N
     assert "taken over: 2 workers" in proxy.log
 
 
+def programs_of(proxy: Proxy) -> list[psutil.Process]:
+    """Control and the log process that a master has just started, while they load."""
+    found = []
+    for child in psutil.Process(proxy.process.pid).children():
+        with suppress(psutil.Error):  # it ends
+            if {"tcpmux.control.__main__", "tcpmux.logger.__main__"} & {*child.cmdline()}:
+                found.append(child)
+    return found if len(found) == 2 else []
+
+
+def test_what_a_master_started_at_its_end_does_not_outlive_it(
+    start_proxy: StartProxy, one: EchoServer, port: int, tmp_path: Path
+) -> None:
+    """Its control would answer that there is no master, and its log process keep the entries from
+    that of the next."""
+    log = tmp_path / "access.log"
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address)), access_log=str(log)))
+    kill_master(proxy)
+    with proxy.log_file.open("ab") as output:
+        proxy.process = subprocess.Popen(
+            [sys.executable, "-m", "tcpmux", "-c", str(proxy.file)], stderr=output
+        )
+    programs = wait_for(lambda: programs_of(proxy), "control and log to be started")
+    for program in programs:
+        program.suspend()
+    kill_master(proxy)
+    proxy.start()
+    for program in programs:
+        with suppress(psutil.NoSuchProcess):
+            program.resume()
+    pids = {program.pid for program in programs}
+    proxy.children |= pids
+    wait_for(lambda: pids.isdisjoint(proxy.left()), "the programs of before to end")
+    assert split(port, 2) == {"one": 2}
+    wait_for(log.read_text, "the lines of connections")
+
+
 def test_a_take_over_keeps_run_time_weights_and_reads_the_file(
     proxy: Proxy, port: int, two: EchoServer
 ) -> None:
