@@ -312,12 +312,14 @@ class Master:
         """Leaves nothing behind: no process, no socket, no file."""
         self.workers.kill_all()
         self.aside.end()
+        self.upgrade.end()
+        self.workers.await_ends(KILL_TIME)
         self.staff.end(KILL_TIME, for_good=True)
-        while True:
-            try:
-                os.waitpid(-1, 0)
-            except ChildProcessError:
-                break
+        # Not those of others: what was started before us in this process, or lost its parent in
+        # our container, may run for ever.
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         for worker in self.workers.running:
             worker.ended()
         self._listeners.close_all(keep_files=self.supervisor.has_store)

@@ -116,6 +116,11 @@ class Upgrade:
         """Monotonic time of the next look(), None = nothing is under way."""
         return time.monotonic() + 0.005 if self._left else self._deadline if self._child else None
 
+    def end(self) -> None:
+        """Nothing comes of it any more."""
+        if self._child is not None:
+            self._child.kill()
+
     # --- before the exec --------------------------------------------------------------------
 
     def rehearse(self, estate: Estate) -> None:

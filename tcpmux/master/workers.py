@@ -457,6 +457,14 @@ class Workers:
         _signal(signal.SIGKILL, [worker.held_guardian for worker in self.running])
         _signal(signal.SIGKILL, [worker.held for worker in self.running])
 
+    def await_ends(self, timeout: float) -> None:
+        """Until every worker that was killed has ended, and its guardian; says which has not
+        after `timeout` s."""
+        # Both hold the other end of the line.
+        left = wait_for_all(self.running, lambda worker: worker.line.socket is None, timeout)
+        if left:
+            log.error("%s has been killed and does not end", _names(left))
+
     # --- generations ------------------------------------------------------------------------
 
     def await_generation(self, generation: int, timeout: float) -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 from functools import partial
 
+import psutil
 import pytest
 
 from tests.integration.conftest import StartProxy
@@ -38,6 +39,24 @@ def test_open_connections_may_end(
         assert result.returncode == 1
         assert "draining" in result.stderr
     assert proxy.process.wait(15) == 0
+
+
+def test_children_of_others_are_not_waited_for(start_proxy: StartProxy, one: EchoServer) -> None:
+    """A start script may have begun something and become tcpmux, and in a container the first
+    process gets the orphans of all others."""
+    proxy = start_proxy(
+        routes(route("r", free_port(), v1=(1, one.address))),
+        prefix=["sh", "-c", 'sleep 600 & exec "$@"', "sh"],
+    )
+    children = psutil.Process(proxy.process.pid).children()
+    (stranger,) = (child for child in children if child.name() == "sleep")
+    proxy.children |= proxy.tree()
+    proxy.signal(signal.SIGTERM)
+    try:
+        assert proxy.process.wait(15) == 0
+        assert proxy.left() == [stranger.pid]
+    finally:
+        stranger.kill()
 
 
 def test_what_is_queued_is_served(start_proxy: StartProxy, one: EchoServer) -> None:
