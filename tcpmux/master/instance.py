@@ -24,6 +24,8 @@ from tcpmux.shm._shm import Commons, Live, Table
 
 log = logging.getLogger("tcpmux.master")
 
+NO_FILE = (0, 0)  # (device, inode) of none
+
 
 @dataclass(slots=True)
 class UnixListener:
@@ -211,8 +213,20 @@ def _bound_addresses(estate: Estate) -> dict[int, Address]:
 
 
 def _taken(path: str, fd: int) -> UnixListener:
-    found = os.stat(path)
-    return UnixListener(path, socket.socket(fileno=fd), (found.st_dev, found.st_ino))
+    """One whose file somebody has removed, as cleaners of /tmp do, listens on: an instance does not
+    end for the lack of a name."""
+    try:
+        found = os.lstat(path)
+        inode = found.st_dev, found.st_ino
+    except OSError as error:
+        inode = NO_FILE
+        log.error(  # noqa: TRY400
+            "the socket %s can't be reached any more: %s: `tcpmux` finds this instance again after "
+            "a restart; traffic goes on",
+            path,
+            error.strerror,
+        )
+    return UnixListener(path, socket.socket(fileno=fd), inode)
 
 
 def _bind_admin(path: str, kind: socket.SocketKind) -> UnixListener:

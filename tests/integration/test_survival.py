@@ -399,6 +399,19 @@ def none_lives(pids: set[int]) -> bool:
     return not any(psutil.pid_exists(pid) for pid in pids)
 
 
+def test_an_upgrade_without_the_files_of_its_sockets_goes_on(proxy: Proxy, port: int) -> None:
+    """As when something has cleaned up /tmp: nothing but commands depends on them."""
+    with conversations(port, 2) as clients:
+        proxy.children |= proxy.tree()
+        for name in (proxy.admin, f"{proxy.admin}.takeover"):
+            Path(name).unlink()
+        proxy.signal(signal.SIGUSR2)
+        wait_for(lambda: "upgrade 1: done, 2 connections kept" in proxy.log, "the upgrade")
+        assert f"ERROR the socket {proxy.admin} can't be reached any more" in proxy.log
+        all_talk(clients)
+    assert proxy.process.poll() is None
+
+
 def test_an_upgrade_with_a_bad_file_is_refused(proxy: Proxy, port: int) -> None:
     """The old build goes on; the reason is in the log and in status. A good file then works."""
     good = proxy.file.read_text()
