@@ -259,9 +259,16 @@ def _connect(path: str) -> socket.socket | None:
             )
     except OSError as error:
         line.close()
-        if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED):
             return None
-        raise
+        raise Occupied(
+            f"can't ask at {path} whether an instance is there: {error.strerror or error}: "
+            + (
+                "it belongs to another user: set another admin.socket"
+                if error.errno in (errno.EACCES, errno.EPERM)
+                else "set another admin.socket, or end what listens there"
+            )
+        ) from None
     return line
 
 

@@ -118,3 +118,26 @@ def test_a_socket_that_another_user_has_made_is_not_asked(open_path: Path) -> No
         # The file is root's, and still the kernel knows who listens.
         with pytest.raises(estate.Occupied, match=f"was made by uid {OTHER}"):
             estate.claim(path)
+
+
+@needs_root
+def test_an_instance_of_another_user_is_told(open_path: Path) -> None:
+    """Without a traceback: so it goes for whoever starts tcpmux with the default admin socket
+    while that of root runs."""
+    path = f"{open_path}/admin.sock"
+    listen(path + estate.SUFFIX)
+    os.chmod(path + estate.SUFFIX, 0o600)
+
+    def ask() -> None:
+        with pytest.raises(estate.Occupied, match=r"Permission denied: it belongs to another user"):
+            estate.claim(path)
+
+    with as_other(ask):
+        pass
+    os.close(200)
+
+
+def test_where_no_instance_can_be_there_is_none(place: Path) -> None:
+    (place / "file").touch()
+    assert estate.claim(f"{place}/none/admin.sock") is None
+    assert estate.claim(f"{place}/file/admin.sock") is None
