@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -32,8 +33,11 @@ int tm_channel_receive(int channel, struct tm_message *message, int *fds, uint32
     if ((size_t)got == sizeof(*message) && !(header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
         return 1;
     /* The caller learns of no message, so it would not know whose these are. */
+    bool fitting = *count < TM_MESSAGE_FDS;
     while (*count)
         close(fds[--*count]);
+    if ((size_t)got == sizeof(*message) && !(header.msg_flags & MSG_TRUNC) && fitting)
+        return -EMFILE;
     /* The master is of the same build and in the same trust: a short packet is a bug. */
     return got == 0 ? 0 : -EPROTO;
 }

@@ -29,6 +29,7 @@
  *                      LOOPED   on `listener` came a connection that had been in its route
  *                      DENIED   this user may not connect to the UNIX socket that is the endpoint
  *                               with counter slot `listener`
+ *                      CRAMPED  there was no room for descriptors of a message: it missed them
  *                      OFFER    the answer to CLAIM; `value` = the next place, 0 = that was all
  *   guardian -> master DIED     the worker, with wait status `value`
  *                      PRESENCE of the worker is `value` now (enum tm_presence)
@@ -74,6 +75,7 @@ enum tm_message_type {
     TM_MESSAGE_LOOPED,
     TM_MESSAGE_RENEWED,
     TM_MESSAGE_DENIED,
+    TM_MESSAGE_CRAMPED,
 };
 
 #define TM_GIVE_ALL UINT64_MAX
@@ -89,7 +91,8 @@ struct tm_message {
     uint64_t value;
 };
 
-/* 1 a message, 0 the master is gone, -EAGAIN none now, other -errno.
+/* 1 a message, 0 the master is gone, -EAGAIN none now, -EMFILE a message whose descriptors found no
+ * room in this process, other -errno.
  * fds holds TM_MESSAGE_FDS; *count says how many came; they are the caller's.
  * Without a message *count is 0: what came with a malformed packet is closed. */
 int tm_channel_receive(int channel, struct tm_message *message, int *fds, uint32_t *count)

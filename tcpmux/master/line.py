@@ -19,6 +19,7 @@ from tcpmux.master.held import Held
 from tcpmux.processes import Sender, close_all, identify_senders, receive
 from tcpmux.shm._shm import ABSENT, HANGING, PRESENCES, PRESENT, Live
 from tcpmux.worker.process import (
+    CRAMPED,
     DENIED,
     DIED,
     FULL,
@@ -41,7 +42,20 @@ log = logging.getLogger("tcpmux.master")
 _EVENT = {"event": "worker"}
 
 # Sent by the worker itself; all else on the line is its guardian's.
-BY_WORKER = (SEEN, REMOVED, STARTED, FULL, ROOM, SYNCED, UNLINED, GREW, OFFER, LOOPED, DENIED)
+BY_WORKER = (
+    SEEN,
+    REMOVED,
+    STARTED,
+    FULL,
+    ROOM,
+    SYNCED,
+    UNLINED,
+    GREW,
+    OFFER,
+    LOOPED,
+    DENIED,
+    CRAMPED,
+)
 
 
 def describe_exit(status: int) -> str:
@@ -162,6 +176,7 @@ class Worker:
     lines: set[int] = field(default_factory=set)  # workers it has a line to
     grew: bool = False  # it has said so
     denied: int | None = None  # counter slot of an endpoint that does not let it in
+    cramped: bool = False  # it had no room for descriptors that it was sent, not told yet
     looped: int | None = None  # listener on which it has met with a loop, not told yet
     removed: set[int] = field(default_factory=set)  # listeners it has told to have closed
     started: float = 0.0  # monotonic, s
@@ -241,8 +256,9 @@ class Worker:
             self.looped = listener
         elif kind == SYNCED:
             self.answered = value
-        elif kind == UNLINED:
+        elif kind in (UNLINED, CRAMPED):
             self.uncertain, self.in_order = True, False
+            self.cramped |= kind == CRAMPED
         elif kind == RENEWED:
             log.error(
                 "worker %d: its shared memory was corrupt and has ended its lives at their "

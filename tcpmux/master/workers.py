@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import time
@@ -59,6 +60,7 @@ log = logging.getLogger("tcpmux.master")
 
 REPLACE_ORDERS = 4  # then it is not the message that was lost: the new build can't be started
 DENIED_EVERY = 30.0  # s between two words about an endpoint that lets nobody in
+CRAMPED_EVERY = 30.0  # s between two words about workers without room for listeners
 PATIENCE = 1.0  # s for a worker to take up a generation; then it is killed and recovered
 
 
@@ -90,6 +92,7 @@ class Workers:
         self._workers = [Worker(number, live, user.uid) for number, live in enumerate(lives)]
         self._user = user
         self._draining = False
+        self._next_cramped = 0.0  # monotonic
         self._denied: dict[int, float] = {}  # counter slot -> when it is told again; monotonic
 
     def __iter__(self) -> Iterator[Worker]:
@@ -346,6 +349,23 @@ class Workers:
         if worker.denied is not None:
             self._tell_denied(worker.denied)
             worker.denied = None
+        if worker.cramped:
+            self._tell_cramped(worker)
+            worker.cramped = False
+
+    def _tell_cramped(self, worker: Worker) -> None:
+        now = time.monotonic()
+        if now < self._next_cramped:
+            return
+        self._next_cramped = now + CRAMPED_EVERY
+        log.error(
+            "worker %d has no descriptors left for all listening sockets: clients of some wait "
+            "until connections have ended; RLIMIT_NOFILE is %d, raise it (ulimit -n, "
+            "LimitNOFILE=) and restart",
+            worker.id,
+            resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            extra={"event": "worker"},
+        )
 
     def _tell_denied(self, slot: int) -> None:
         now = time.monotonic()

@@ -69,6 +69,7 @@ cdef extern from "channel.h" nogil:
         TM_MESSAGE_QUIT
         TM_MESSAGE_LOOPED
         TM_MESSAGE_DENIED
+        TM_MESSAGE_CRAMPED
         TM_GIVE_ALL
         TM_MESSAGE_REPLACE
         TM_MESSAGE_GUARD

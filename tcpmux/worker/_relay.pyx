@@ -13,7 +13,7 @@ Runs in a worker, without the GIL from start to end: nothing in here can wait fo
         pump what used up its budget; free what ended
 """
 
-from libc.errno cimport EAGAIN, EEXIST, EINTR, ENOMEM, ENOSPC, errno
+from libc.errno cimport EAGAIN, EEXIST, EINTR, EMFILE, ENOMEM, ENOSPC, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
@@ -51,7 +51,7 @@ from tcpmux.worker._mechanism cimport (
     EPOLLEXCLUSIVE, EPOLLIN, SFD_CLOEXEC, SFD_NONBLOCK, signalfd, signalfd_siginfo,
     tm_channel_receive, tm_channel_send, tm_channel_send_fds, TM_EXPECT_ANY, TM_GIVE_ALL,
     tm_message, TM_MESSAGE_ADD, TM_MESSAGE_CLAIM, TM_MESSAGE_DRAIN, TM_MESSAGE_FDS,
-    TM_MESSAGE_DENIED, TM_MESSAGE_FULL, TM_MESSAGE_GIVE, TM_MESSAGE_GREW, TM_MESSAGE_GUARD,
+    TM_MESSAGE_CRAMPED, TM_MESSAGE_DENIED, TM_MESSAGE_FULL, TM_MESSAGE_GIVE, TM_MESSAGE_GREW, TM_MESSAGE_GUARD,
     TM_MESSAGE_KILL,
     TM_MESSAGE_LINE, TM_MESSAGE_LOOPED, TM_MESSAGE_OFFER, TM_MESSAGE_QUIT, TM_MESSAGE_REMOVE,
     TM_MESSAGE_REMOVED, TM_MESSAGE_REPLACE, TM_MESSAGE_RETIRE, TM_MESSAGE_ROOM, TM_MESSAGE_SEEN,
@@ -79,8 +79,10 @@ cdef enum:
     LEAVING_BUDGET = 128    # for all listeners that leave together, before others have their turn
     ACCEPT_RETRY_MS = 100   # after EMFILE and the like
     GROWTH = 8              # connections, and one in so many, that are worth a message
+    CRAMPED_MS = 1000       # between two messages of that kind
     COUNT_MS = 1000         # between two counts of open descriptors, while there is work
     DENIED_MS = 1000        # between two messages of that kind
+    GUARDED_MS = 250        # without a master: between two looks whether the guardian lives
     GROWTH_MS = 100         # between two of them
     LOOP_MS = 1000          # between two messages of connections that go round
 
@@ -110,6 +112,10 @@ cdef struct Loop:
     uint64_t accept_retry_ms  # do not resume before; monotonic
     uint64_t count_fds_ms     # when to count descriptors again; monotonic
     uint64_t tell_denied_ms   # the same of what an endpoint does not permit
+    bint cramped              # a message of the master found no room here for its descriptors
+    uint64_t tell_cramped_ms  # not before; monotonic
+    pid_t parent              # when this life began: the guardian, unless that has been made here
+    uint64_t look_guarded_ms  # not before; monotonic
     bint unguarded            # the guardian may be dead: if so, another is to be made
     pid_t guardian            # made by this worker; 0 = none
     bint to_be_replaced       # by the next build
@@ -540,6 +546,9 @@ cdef void channel_event(Loop *loop) noexcept nogil:
         got = tm_channel_receive(loop.worker.live.channel, &message, fds, &count)
         if got == -EAGAIN:
             break
+        if got == -EMFILE:
+            loop.cramped = True
+            continue
         if got <= 0:
             lose_channel(loop)
             break
@@ -576,10 +585,12 @@ cdef int wait_time(Loop *loop, bint unfinished) noexcept nogil:
     cdef int wait = tm_wheel_wait(&loop.worker.wheel, loop.worker.now_ms)
     if unfinished:
         return 0
-    if (loop.paused or loop.unwatched or loop.unguarded
+    if (loop.paused or loop.unwatched or loop.unguarded or loop.cramped
             or loop.worker.live.orders & TM_ORDER_RETIRE) and (
             wait < 0 or wait > ACCEPT_RETRY_MS):
         return ACCEPT_RETRY_MS
+    if loop.worker.live.channel < 0 and (wait < 0 or wait > GUARDED_MS):
+        return GUARDED_MS
     return wait
 
 
@@ -616,6 +627,24 @@ cdef bint is_guarded(Loop *loop) noexcept nogil:
     have written its pid down yet."""
     return (getppid() == tm_live_guardian_pid(loop.worker.live)
             or (loop.guardian > 0 and waitpid(loop.guardian, NULL, WNOHANG) == 0))
+
+
+cdef void look_after_guardian(Loop *loop) noexcept nogil:
+    """Without a master nobody tells this worker that its guardian has died. What the kernel says is
+    asked first, so that a corrupt number in the region does not make another one."""
+    if loop.worker.live.channel >= 0 or loop.worker.now_ms < loop.look_guarded_ms:
+        return
+    loop.look_guarded_ms = loop.worker.now_ms + GUARDED_MS
+    if getppid() != loop.parent:
+        loop.unguarded = True
+
+
+cdef void tell_cramped(Loop *loop) noexcept nogil:
+    """The master gives once more what has not arrived, and again until there is room."""
+    if loop.cramped and loop.worker.now_ms >= loop.tell_cramped_ms:
+        loop.cramped = False
+        loop.tell_cramped_ms = loop.worker.now_ms + CRAMPED_MS
+        tell(loop, TM_MESSAGE_CRAMPED, 0, 0)
 
 
 cdef int run_loop(Loop *loop) noexcept nogil:
@@ -655,6 +684,7 @@ cdef int run_loop(Loop *loop) noexcept nogil:
         maybe_resume(loop)
         if loop.unwatched:
             watch_again(loop)
+        look_after_guardian(loop)
         if loop.unguarded or loop.to_be_replaced:
             loop.unguarded = not is_guarded(loop)
         if loop.unguarded:
@@ -675,6 +705,7 @@ cdef int run_loop(Loop *loop) noexcept nogil:
             unfinished = handover_quota(w, &loop.handover) or w.ready != TM_NONE
         if loop.handover.lost:
             tell_lost_lines(loop)
+        tell_cramped(loop)
         tell_growth(loop)
         if w.now_ms >= loop.count_fds_ms:
             loop.count_fds_ms = w.now_ms + COUNT_MS
@@ -755,6 +786,7 @@ cdef int begin(Loop *loop, uint32_t pipes, const int *kept, uint32_t kept_count)
     cdef sigset_t watched
     cdef tm_descriptors all
     cdef int other
+    loop.parent = getppid()
     tm_live_mend(w.live, w.commons, w.id, w.capacity)
     look_at_clock(w)
     allow_at_once(w, TM_SHAPE_MOST_POWER)

@@ -74,7 +74,8 @@ MESSAGE = struct.Struct("=IIIIQ")
     LOOPED,
     RENEWED,
     DENIED,
-) = range(1, 29)
+    CRAMPED,
+) = range(1, 30)
 GIVE_ALL = (1 << 64) - 1
 
 # A death by one of these says something about the worker; by another, about who sent it.

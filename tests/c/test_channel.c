@@ -3,6 +3,7 @@
 #include "channel.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -186,6 +187,31 @@ static void malformed_packets_are_refused_and_leak_nothing(void)
     expect_refused(data, 0, 3, 0);
 }
 
+static void descriptors_without_room_are_told_and_leak_nothing(void)
+{
+    int line[2], fds[TM_MESSAGE_FDS];
+    struct tm_message sent = {.type = TM_MESSAGE_ADD, .listener = 9}, got;
+    struct rlimit limit, few;
+    uint32_t count = 99;
+    open_channel(line);
+    send_packet(line[MASTER], &sent, sizeof(sent), line[MASTER], 5);
+    send_packet(line[MASTER], &sent, sizeof(sent), line[MASTER], 1);
+    uint32_t before = open_descriptors();
+    CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    few = limit;
+    few.rlim_cur = (rlim_t)(line[0] > line[1] ? line[0] : line[1]) + 3; /* room for two */
+    CHECK(setrlimit(RLIMIT_NOFILE, &few) == 0);
+    int told = tm_channel_receive(line[WORKER], &got, fds, &count);
+    int after = tm_channel_receive(line[WORKER], &got, fds, &count);
+    CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    CHECK_EQUAL(told, -EMFILE);
+    CHECK_EQUAL(after, 1);
+    CHECK_EQUAL(count, 1);
+    CHECK(close(fds[0]) == 0);
+    CHECK_EQUAL(open_descriptors(), before);
+    close_both(line);
+}
+
 static void more_descriptors_than_shards_are_refused(void)
 {
     struct tm_message message = {.type = TM_MESSAGE_ADD};
@@ -213,6 +239,7 @@ int main(void)
     RUN(the_end_comes_after_what_was_sent);
     RUN(a_master_that_died_with_mail_unread_is_the_end_too);
     RUN(malformed_packets_are_refused_and_leak_nothing);
+    RUN(descriptors_without_room_are_told_and_leak_nothing);
     RUN(more_descriptors_than_shards_are_refused);
     RUN(a_broken_descriptor_is_an_error);
     CHECK_EQUAL(open_descriptors(), before);

@@ -252,6 +252,24 @@ def test_a_killed_guardian_is_replaced(proxy: Proxy, port: int) -> None:
             proxy.children |= proxy.tree()
 
 
+def test_a_guardian_that_dies_without_a_master_is_replaced(proxy: Proxy, port: int) -> None:
+    """So the worker may die afterwards, too: its connections go on."""
+    with conversations(port, 4) as clients:
+        kill_master(proxy)
+        for _ in range(2):
+            before = worker(proxy, 0)
+            os.kill(before["guardian_pid"], signal.SIGKILL)
+            wait_for(partial(has_other_guardian, proxy, before["guardian_pid"]), "another one")
+            proxy.children.add(worker(proxy, 0)["guardian_pid"])
+            assert worker(proxy, 0)["pid"] == before["pid"]
+            os.kill(before["pid"], signal.SIGKILL)
+            all_talk(clients)
+            wait_for(partial(has_next_life, proxy, before["pid"]), "its next life")
+            proxy.children.add(worker(proxy, 0)["pid"])
+        proxy.start()
+        all_talk(clients)
+
+
 def has_next_life(proxy: Proxy, before: int) -> bool:
     return worker(proxy, 0)["pid"] not in (0, before) and count_is(proxy, 2)
 
@@ -366,6 +384,30 @@ def test_a_full_worker_leaves_its_queue_to_those_with_room(
         extra = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15))
         clients.pop().close()
         all_talk([extra])
+
+
+@pytest.mark.parametrize("start_proxy", [{"nofile": 120}], indirect=True)
+def test_listeners_that_find_no_room_in_a_full_worker_come_later(
+    start_proxy: StartProxy, one: EchoServer, port: int
+) -> None:
+    """A reload adds more than it has descriptors left: that is said, and they are served when
+    connections have ended. Nothing else is missed meanwhile."""
+    first = route("r", port, v1=(1, one.address))
+    proxy = start_proxy(routes(first, workers=1))
+    limit = proxy.status()["workers"][0]["connections_limit"]
+    ports = [free_port() for _ in range(40)]
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15))
+            for _ in range(limit - 1)
+        ]
+        all_talk(clients)
+        addresses = [f"127.0.0.1:{number}" for number in (port, *ports)]
+        proxy.reload(routes({**first, "listen": addresses}, workers=1))
+        wait_for(lambda: "ERROR worker 0 has no descriptors left" in proxy.log, "the word")
+        all_talk(clients)
+    for number in ports:
+        assert split(number, 1) == {"one": 1}
 
 
 # --- builds -----------------------------------------------------------------------------------
