@@ -76,6 +76,27 @@ int tm_sock_accept(int listener, struct tm_peer *peer)
     }
 }
 
+/* Whether it is a loopback address that this host does not have, as ::1 where IPv6 is switched off.
+ * connect tells that by the error that means out of ports. */
+static bool is_missing_loopback(const struct tm_address *address)
+{
+    struct tm_address any_port = *address;
+    struct tm_peer peer;
+    tm_peer_from(&peer, address);
+    if (!is_loopback(&peer))
+        return false;
+    if (peer.family == AF_INET)
+        any_port.in.sin_port = 0;
+    else
+        any_port.in6.sin6_port = 0;
+    int fd = socket(peer.family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return false;
+    bool missing = bind(fd, &any_port.any, any_port.length) < 0 && errno == EADDRNOTAVAIL;
+    close(fd);
+    return missing;
+}
+
 int tm_sock_connect(const struct tm_address *address)
 {
     int on = 1, off = 0, error;
@@ -92,7 +113,7 @@ int tm_sock_connect(const struct tm_address *address)
 fail:
     error = errno;
     close(fd);
-    return -error;
+    return error == EADDRNOTAVAIL && is_missing_loopback(address) ? -ENETUNREACH : -error;
 }
 
 void tm_sock_acknowledge(int fd)
@@ -248,7 +269,7 @@ bool tm_sock_local_failure(int error)
 {
     switch (error) {
     case EADDRNOTAVAIL: case EADDRINUSE: case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM:
-    case EAFNOSUPPORT: case EACCES: case EPERM:
+    case EACCES: case EPERM:
         return true;
     default:
         return false;

@@ -19,6 +19,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from tcpmux.config.patterns import compiled
@@ -67,7 +68,6 @@ LOCAL = frozenset(
         errno.ENFILE,
         errno.ENOBUFS,
         errno.ENOMEM,
-        errno.EAFNOSUPPORT,
         errno.EACCES,
         errno.EPERM,
     }
@@ -108,9 +108,23 @@ def _target(address: Address) -> str | tuple[str, int]:
     return address.path or (address.host, address.port)
 
 
+def _is_missing_loopback(address: Address) -> bool:
+    """As csrc/sock.c: is_missing_loopback()."""
+    if address.path or not ip_address(address.host).is_loopback:
+        return False
+    with socket.socket(address.family, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.bind((address.host, 0))
+        except OSError as error:
+            return error.errno == errno.EADDRNOTAVAIL
+    return False
+
+
 def _begin(sock: socket.socket, address: Address) -> bool:
     """True: connected at once, as on this host. Raises OSError."""
     error = sock.connect_ex(_target(address))
+    if error == errno.EADDRNOTAVAIL and _is_missing_loopback(address):
+        error = errno.ENETUNREACH
     if error not in (0, errno.EINPROGRESS):
         raise OSError(error, os.strerror(error))
     if error == 0:

@@ -16,14 +16,14 @@ Runs in a worker, without the GIL from start to end: nothing in here can wait fo
 from libc.errno cimport EAGAIN, EEXIST, EINTR, EMFILE, ENOMEM, ENOSPC, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.string cimport memcmp, memset
 from posix.signal cimport sigaddset, sigemptyset, sigset_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.types cimport pid_t, uid_t
 from posix.unistd cimport close, getpid, getppid, read
 
 from tcpmux.shm._layout cimport (
-    TM_ACCEPT, tm_admitted, TM_ANY_WORKER, tm_count, tm_image, tm_journal_note, tm_listening,
+    AF_INET, TM_ACCEPT, tm_admitted, TM_ANY_WORKER, tm_count, tm_image, tm_journal_note, tm_listening,
     tm_live_set_descriptors,
     tm_listening_checked, tm_listening_possible, tm_live_add_master, tm_live_advance,
     tm_live_begin, tm_live_ending, tm_live_generation_seen, tm_live_guardian_pid, tm_live_mend,
@@ -733,7 +733,10 @@ cdef bint is_at_its_address(const tm_image *image, const tm_listening *listener)
         if image.listeners[i].id == listener.id:
             tm_sock_local(listener.fd, &here)
             tm_peer_from(&there, &image.listeners[i].address)
-            return here.family == there.family and here.port == there.port
+            return here.port == there.port and (
+                here.family == there.family
+                # [::] is 0.0.0.0 on a host without IPv6.
+                or (here.family == AF_INET and memcmp(there.ip, here.ip, 16) == 0))
     return False
 
 

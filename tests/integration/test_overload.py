@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import resource
 import select
 import signal
@@ -23,6 +24,7 @@ import pytest
 from tcpmux.control.client import AdminError, Client
 from tests.integration.conftest import StartProxy
 from tests.integration.few_ports import PORTS
+from tests.integration.no_ipv6 import NUMBER_OF_SOCKET
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.support import EchoServer, ask, free_port, wait_for
@@ -151,6 +153,25 @@ def test_out_of_ports(tmp_path: Path) -> None:
     assert found["again"] == 5
     assert found["blamed"] == [0]
     assert found["starts"] == [1, 1]
+
+
+@pytest.mark.parametrize("how", ["off", "absent"])
+def test_without_ipv6(tmp_path: Path, how: str) -> None:
+    """An address of it, as localhost may have one, is an endpoint that fails like any other: found
+    down, and no client notices. A listener on every address outlives the workers."""
+    if os.geteuid() != 0:
+        pytest.skip("a network namespace needs root")
+    if how == "absent" and platform.machine() not in NUMBER_OF_SOCKET:
+        pytest.skip("which system call is socket() here?")
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, "-m", "tests.integration.no_ipv6", str(tmp_path), how],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"at_first": 60, "without_master": 20, "again": 20}
 
 
 def size_limit(pids: set[int], size: int) -> None:
