@@ -163,8 +163,22 @@ def as_user(user: User, ask: Callable[[], str]) -> str:
     return text
 
 
+def has_capability(number: int) -> bool:
+    """Whether this process has it, linux/capability.h; True if that can't be seen."""
+    with suppress(OSError, ValueError), open("/proc/self/status", encoding="utf-8") as status:
+        for line in status:
+            if line.startswith("CapEff:"):
+                return bool(int(line.split()[1], 16) >> number & 1)
+    return True
+
+
 def try_out(user: User) -> None:
-    """Raises UserError if no process of ours can become that user."""
+    """Raises UserError if no process of ours can become that user, or be ended by us then."""
+    if user.uid != os.geteuid() and not has_capability(KEPT["CAP_KILL"]):
+        raise UserError(
+            f"user: this root lacks CAP_KILL, without which it could not end processes of {user}: "
+            "give it that (--cap-add KILL), or `user: root` has all processes run as root"
+        )
     try:
         as_user(user, str)
     except OSError as error:

@@ -148,14 +148,21 @@ def test_who_is_not_there_is_refused(open_path: Path, text: str, said: str) -> N
 
 
 @needs_root
-def test_a_root_without_the_right_to_change_is_told(open_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("right", "said"),
+    [
+        ("setuid", "can't become user nobody"),
+        ("kill", "lacks CAP_KILL, without which it could not end processes of user nobody"),
+    ],
+)
+def test_a_root_without_the_right_to_it_is_told(open_path: Path, right: str, said: str) -> None:
     """As in a container that has dropped it."""
     file = open_path / "routes.yaml"
     file.write_text("routes: []\n")
     refused(open_path, "user: no-such-user")
     result = subprocess.run(
         [
-            *("setpriv", "--bounding-set=-setuid", sys.executable, "-m", "tcpmux"),
+            *("setpriv", f"--bounding-set=-{right}", sys.executable, "-m", "tcpmux"),
             *("-c", str(write(open_path, "user: nobody"))),
         ],
         capture_output=True,
@@ -164,7 +171,7 @@ def test_a_root_without_the_right_to_change_is_told(open_path: Path) -> None:
         check=False,
     )
     assert result.returncode == 2
-    assert "can't become user nobody" in result.stderr
+    assert said in result.stderr
     assert "`user: root`" in result.stderr
 
 
