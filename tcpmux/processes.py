@@ -24,9 +24,14 @@ CREDENTIALS = struct.Struct("=iII")  # struct ucred
 
 def has_ended(pidfd: int) -> bool:
     """Also if nobody has reaped it yet."""
+    return ends_within(pidfd, 0.0)
+
+
+def ends_within(pidfd: int, timeout: float) -> bool:
+    """The same, after waiting for it for up to `timeout` s."""
     poll = select.poll()  # select() knows no number from 1024 on
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(timeout * 1000))
 
 
 def is_alive(pid: int) -> bool:

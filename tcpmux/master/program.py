@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import signal
 import subprocess
 import time
@@ -17,6 +16,7 @@ from tcpmux.master.held import is_called
 from tcpmux.master.line import describe_exit
 from tcpmux.master.program_watch import ProgramWatch
 from tcpmux.privileges import User
+from tcpmux.processes import ends_within
 from tcpmux.shm._shm import PRESENT, Beat
 from tcpmux.worker.process import FIRST_DELAY, GROWN_UP, LONGEST_DELAY
 
@@ -276,7 +276,7 @@ def end_other(pid: int, name: str, uid: int) -> None:
             for number in (None, signal.SIGTERM, signal.SIGKILL):
                 if number is not None:
                     signal.pidfd_send_signal(pidfd, number)
-                if select.select([pidfd], [], [], END_TIME)[0]:
+                if ends_within(pidfd, END_TIME):
                     return
                 if not is_called(pid, name, uid):
                     return

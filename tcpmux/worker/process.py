@@ -19,7 +19,7 @@ import struct
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import NoReturn
 
 from setproctitle import setproctitle
@@ -295,9 +295,9 @@ def become_next_build(inheritance: Inheritance) -> None:
             os.set_inheritable(fd, True)
     try:
         os.chdir("/")
-        start_program(
-            "tcpmux.worker.__main__", [json.dumps(asdict(inheritance))], inheritance.runs_as
-        )
+        # Listening sockets stand in the region; so many would be too long for a command line.
+        text = json.dumps(asdict(replace(inheritance, sockets=())))
+        start_program("tcpmux.worker.__main__", [text], inheritance.runs_as)
     except OSError as error:
         _say(inheritance.worker, f"can't start the new build: {error}")
 

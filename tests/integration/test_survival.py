@@ -4,6 +4,7 @@ queues do not notice."""
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -439,6 +440,28 @@ def test_an_upgrade_keeps_everything_but_the_processes(proxy: Proxy, port: int) 
 
 def none_lives(pids: set[int]) -> bool:
     return not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_very_many_listening_sockets_come_along(
+    start_proxy: StartProxy, one: EchoServer, port: int
+) -> None:
+    """More than a command line could name, and with descriptors beyond those that select() knows:
+    an upgrade takes all of them over, and so does a new master."""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 10_000:
+        pytest.skip("needs a higher RLIMIT_NOFILE")
+    addresses = [f"127.1.{number // 250}.{number % 250 + 1}:{port}" for number in range(400)]
+    part = {**route("r", port, v1=(1, one.address)), "listen": [f"127.0.0.1:{port}", *addresses]}
+    proxy = start_proxy(routes(part))
+    with conversations(port, 4) as clients:
+        proxy.children |= proxy.tree()
+        proxy.signal(signal.SIGUSR2)
+        wait_for(partial(upgraded, proxy, 1), "the upgrade")
+        found = proxy.status()["upgrade"]
+        assert (found["state"], found["error"]) == ("idle", "")
+        kill_master(proxy)
+        proxy.start()
+        all_talk(clients)
+    assert split(port, 8) == {"one": 8}
 
 
 def test_an_upgrade_without_the_files_of_its_sockets_goes_on(proxy: Proxy, port: int) -> None:
