@@ -6,21 +6,23 @@
     the end of an ejection  control looks for itself first: no client is sent there before it has
                             been found healthy; then the first failure ejects it again
 
-To look is a connect, and the check that is configured.
+To look is a connect that has to stay open for a moment with nothing sent on it (a plain one
+succeeds at an endpoint that accepts and resets), and the check that is configured.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from array import array
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tcpmux.config import Check
 from tcpmux.control.endpoint import Endpoint, Key
-from tcpmux.control.probes import ProbeFailed, ProbeImpossible, probe
+from tcpmux.control.probes import ProbeFailed, ProbeImpossible, hold, probe
 from tcpmux.control.tasks import Tasks
 from tcpmux.shm.image import FALLBACK, READY, REJECT, WELL, DestinationRow, RouteRow
 
@@ -47,13 +49,13 @@ class _Tally:
 
 
 class Ejection:
-    """Of all endpoints. say: tells what an endpoint is from now on. unsettle: has one looked at
-    until it is as if nothing had been."""
+    """Of all endpoints. say: tells what an endpoint is from now on, with the level of that in the
+    log. unsettle: has one looked at until it is as if nothing had been."""
 
     def __init__(
         self,
         view: View,
-        say: Callable[[Endpoint, str], None],
+        say: Callable[[int, Endpoint, str], None],
         unsettle: Callable[[Endpoint], None],
     ) -> None:
         self.tasks = Tasks()
@@ -136,11 +138,13 @@ class Ejection:
         elif now >= endpoint.look_again and not endpoint.is_looked_at:
             self._begin(endpoint, "a look at a suspect", self._look_at_suspect)
 
-    def _note(self, endpoint: Endpoint, *, spared: str, suspected: str) -> None:
+    def _note(
+        self, endpoint: Endpoint, *, spared: str, suspected: str, level: int = logging.WARNING
+    ) -> None:
         if spared and spared != endpoint.spared:
-            self._say(endpoint, spared)
+            self._say(level, endpoint, spared)
         if suspected and not endpoint.suspected:
-            self._say(endpoint, suspected)
+            self._say(level, endpoint, suspected)
         endpoint.spared, endpoint.suspected = spared, suspected
         if spared or suspected:
             self.noted.add(endpoint)
@@ -166,9 +170,12 @@ class Ejection:
         check = endpoint.watch.check or CONNECT
         async with self._at_once:
             try:
-                if check.port:  # what is checked is not where clients go
-                    await probe(endpoint.address, replace(CONNECT, timeout=check.timeout))
-                await probe(endpoint.address, check)
+                if (
+                    check.kind == "tcp" or check.port
+                ):  # else it goes where clients go, and says more
+                    await hold(endpoint.address, check, endpoint.watch.passive.early_close)
+                if check.kind != "tcp" or check.port:
+                    await probe(endpoint.address, check)
             except ProbeFailed as error:
                 return str(error)
             except ProbeImpossible:
@@ -188,10 +195,11 @@ class Ejection:
         elif wrong:
             endpoint.ejected_for = f"still after an ejection: {wrong}"
             seconds = self._extend(endpoint, now)
-            self._say(endpoint, f"ejected for another {seconds:g} s: {wrong}")
+            self._say(logging.WARNING, endpoint, f"ejected for another {seconds:g} s: {wrong}")
         else:
             self.take_back(endpoint, now)
-            self._say(endpoint, "tried again after its ejection: a check of it has succeeded")
+            what = "tried again after its ejection: a check of it has succeeded"
+            self._say(logging.INFO, endpoint, what)
 
     async def _look_at_suspect(self, endpoint: Endpoint) -> None:
         for _ in range(LOOK_TWICE):
@@ -233,11 +241,11 @@ class Ejection:
         is_too_many = tally.ejected + 1 > max(1, len(row.endpoints) * most // 100)
         # The limit keeps those that stay from being overrun. If they all fail it has clients lose.
         if is_too_many and not (tally.is_dead and self._is_relieved(route, row)):
-            self._note(
-                endpoint, spared=f"failing, and stays: most_ejected is {most}%", suspected=""
-            )
+            spared = f"failing, and stays in use: most_ejected is {most}%"
+            self._note(endpoint, spared=spared, suspected="")
         elif not self._others_serve(endpoint, route, row):
-            self._note(endpoint, spared="failing, and stays: nobody else serves", suspected="")
+            spared = "failing, and stays in use: nobody else serves its connections"
+            self._note(endpoint, spared=spared, suspected="", level=logging.ERROR)
         else:
             self._note(endpoint, spared="", suspected="")
             tally.ejected += 1
@@ -245,7 +253,7 @@ class Ejection:
             seconds = self._extend(endpoint, now)
             endpoint.ejected_for = why
             self._unsettle(endpoint)
-            self._say(endpoint, f"ejected for {seconds:g} s: {why}")
+            self._say(logging.WARNING, endpoint, f"ejected for {seconds:g} s: {why}")
 
     def _serves(self, endpoint: Endpoint) -> bool:
         row = endpoint.row

@@ -74,7 +74,7 @@ class Health:
         self._order = 0
         self.looks = 0  # turns of the loop
         self._checking = 0  # checks under way that have a task
-        self._texts: list[str] = []
+        self._texts: list[tuple[int, str]] = []  # with the level that each has in the log
         self._tasks = Tasks()
         self._ejection = Ejection(view, self._say, self._unsettle)
         self._to_ask = asyncio.Event()
@@ -318,7 +318,8 @@ class Health:
             endpoint.streak = 0
             self._restless.add(endpoint)
             said = f"{check.kind} check: {reason}" if reason else f"{check.kind} check"
-            self._say(endpoint, f"{'down' if reason else 'up'}, {said}, {needed} in a row")
+            level = logging.WARNING if reason else logging.INFO
+            self._say(level, endpoint, f"{'down' if reason else 'up'}, {said}, {needed} in a row")
             if not reason and endpoint.ejected_until:  # it was for the same trouble
                 self._ejection.take_back(endpoint, time.monotonic())
         undecided = endpoint.streak > 0 and not endpoint.is_down
@@ -328,11 +329,11 @@ class Health:
     def _unsettle(self, endpoint: Endpoint) -> None:
         self._restless.add(endpoint)
 
-    def _say(self, endpoint: Endpoint, what: str) -> None:
+    def _say(self, level: int, endpoint: Endpoint, what: str) -> None:
         if endpoint.now_is() != endpoint.health:
             endpoint.since = time.time()
         route, destination, address = endpoint.key
-        self._texts.append(f"{route}/{destination}: endpoint {address} is {what}")
+        self._texts.append((level, f"{route}/{destination}: endpoint {address} is {what}"))
 
     # --- the master -------------------------------------------------------------------------
 

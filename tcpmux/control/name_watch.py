@@ -36,10 +36,11 @@ class _Name:
     task: asyncio.Task[None] | None = None
     memory: Memory = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    is_said: bool = False  # that it can't be looked up
     error: str = ""  # why it can't be looked up, or why the master does not take what was found
     since: float = field(default_factory=time.time)  # Unix time, s, of error
     next_look: float = 0.0  # monotonic
-    retry: float = FIRST_RETRY  # s
+    retry: float = field(default_factory=lambda: FIRST_RETRY)  # s
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
 
     def failed(self, error: str) -> bool:
@@ -77,7 +78,8 @@ class NameWatch:
         for name, addresses in known.items():
             one = self._names.get(name)
             if one is None:
-                one = self._names[name] = _Name(name, addresses)
+                # Whoever hands a name over without an address has said so, and why.
+                one = self._names[name] = _Name(name, addresses, is_said=not addresses)
                 follow = partial(self._follow, one, self._resolver)
                 one.task = self._tasks.keep(f"looking up {name}", follow)
             one.known = addresses
@@ -123,9 +125,10 @@ class NameWatch:
         try:
             found = await resolver.look_up(one.name, one.memory)
         except LookupFailed as error:
-            if one.failed(str(error)):
+            if one.failed(str(error)) and not one.is_said:
                 await self._say_lost(one)
             return self._later(one)
+        one.is_said = False
         await self._say_notes(one, found)
         if found.addresses != one.known:
             try:
@@ -150,10 +153,9 @@ class NameWatch:
         return pause
 
     async def _say_lost(self, one: _Name) -> None:
-        level, then = logging.ERROR, "it has no address until it can"
-        if one.known:
-            level, then = logging.WARNING, f"it keeps {_shown(one.known)}"
-        await self._say(level, f"{one.name} can't be looked up ({one.error}): {then}")
+        kept = _shown(one.known)
+        then = f"it keeps {kept}" if kept else "it has no address until it can"
+        await self._say(logging.WARNING, f"{one.name} can't be looked up ({one.error}): {then}")
 
     async def _say_notes(self, one: _Name, found: Found) -> None:
         level = logging.WARNING if found.addresses else logging.ERROR

@@ -135,7 +135,7 @@ class HostNames:
         for name, found in results.items():
             addresses: Sequence[Address] = ()
             if isinstance(found, str):
-                await self._say(logging.ERROR, f"{name} can't be looked up ({found})")
+                await self._say(logging.WARNING, f"{name} can't be looked up ({found})")
             else:
                 addresses = found.addresses
                 for note in found.notes:

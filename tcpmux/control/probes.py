@@ -40,6 +40,8 @@ LONG_MATCH, PAUSE = 0.005, 9.0
 # was busy with something else. It is given up after so many times the timeout in any case.
 PARTS, LATE, MOST_PATIENCE = 4, 0.03, 10.0
 CANCEL_TIME = 1.0  # s for a probe to end when it is cancelled
+HOLD, MOST_HOLD = 0.25, 0.8  # s; of the time that is left
+RESETS = "it resets a connection before anything is sent on it"
 SHOWN = 60  # characters of an answer in a message
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close sends RST, and leaves no TIME_WAIT
 # PostgreSQL, "Message Formats": SSLRequest. The server answers with S or N before any log in.
@@ -135,8 +137,17 @@ def _begin(sock: socket.socket, address: Address) -> bool:
     try:
         sock.getpeername()
     except OSError:
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error)) from None
         return False
     return True
+
+
+def _has_accepted(error: OSError) -> bool:
+    """Whether that connect was reset only after it had succeeded, and it depends on who is faster
+    whether that is seen: a reset in answer to a SYN is ECONNREFUSED (Linux: tcp_reset())."""
+    return error.errno in (errno.ECONNRESET, errno.EPIPE)
 
 
 def knock(address: Address) -> bool:
@@ -147,6 +158,8 @@ def knock(address: Address) -> bool:
         with _socket(address) as sock:
             return _begin(sock, address)
     except OSError as error:
+        if _has_accepted(error):
+            return True
         raise _failed(error) from None
     except Exception as error:
         log.exception("a check of %s failed by a fault", address)
@@ -157,8 +170,18 @@ async def probe(address: Address, check: Check) -> None:
     """Raises ProbeFailed and ProbeImpossible, and nothing else."""
     if check.port and not address.path:
         address = replace(address, port=check.port)
+    await _told(_PROBES[check.kind](address, check), address, check)
+
+
+async def hold(address: Address, check: Check, early_close: float = 0.0) -> None:
+    """A connect, after which nothing is said for a moment: whether it stays open. Of the check only
+    the timeout counts. early_close: a close so soon (s) is a failure, too. Raises as probe()."""
+    await _told(_hold(address, check, early_close), address, check)
+
+
+async def _told(work: Coroutine[Any, Any, None], address: Address, check: Check) -> None:
     try:
-        await _patiently(_PROBES[check.kind](address, check), check.timeout)
+        await _patiently(work, check.timeout)
     except (ProbeFailed, ProbeImpossible):
         raise
     except asyncio.TimeoutError:
@@ -211,7 +234,36 @@ async def _connected(address: Address) -> socket.socket:
 
 
 async def _tcp(address: Address, _check: Check) -> None:
-    (await _connected(address)).close()
+    try:
+        (await _connected(address)).close()
+    except OSError as error:
+        if not _has_accepted(error):
+            raise
+
+
+async def _hold(address: Address, check: Check, early_close: float) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    try:
+        sock = await _connected(address)
+    except OSError as error:
+        if _has_accepted(error):
+            raise ProbeFailed(RESETS) from None
+        raise
+    with sock:
+        took = loop.time() - began
+        # Its reset may need as long as its handshake did.
+        seconds = min(max(HOLD + 2 * took, early_close), MOST_HOLD * (check.timeout - took))
+        try:
+            data = await asyncio.wait_for(loop.sock_recv(sock, 1), max(0.0, seconds))
+        except asyncio.TimeoutError:
+            if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in (0, errno.EAGAIN):
+                return
+            raise ProbeFailed(RESETS) from None
+        except ConnectionResetError:
+            raise ProbeFailed(RESETS) from None
+        if not data and loop.time() - began <= early_close:
+            raise ProbeFailed("it closes a connection before anything is sent on it")
 
 
 class _Talk:

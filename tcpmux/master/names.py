@@ -15,9 +15,10 @@ from typing import Any
 from tcpmux import programs
 from tcpmux.config import Address, Config, HostName
 from tcpmux.config.address import parse_endpoint
+from tcpmux.levels import Line
 from tcpmux.privileges import User
-from tcpmux.shm.image import Image
-from tcpmux.shm.routes import is_unavailable
+from tcpmux.shm.image import FALLBACK, READY, DestinationRow, Image, RouteRow
+from tcpmux.shm.routes import is_unavailable, serves
 
 log = logging.getLogger("tcpmux.master")
 
@@ -25,8 +26,7 @@ LOOKUP_TIME = 5.0  # s, at a start
 PROGRAM_TIME = 5.0  # s more, for the program to load and end
 
 Known = dict[HostName, tuple[Address, ...]]
-# By on_unavailable and on_all_unavailable.
-SHARES = ("the others get its share", "its share is reset", "its fallback gets its share")
+# By on_all_unavailable.
 ENDS = ("reset", "held", "refused")
 
 
@@ -64,11 +64,11 @@ def _addresses(name: HostName, answer: object) -> tuple[Address, ...]:
         for note in answer["notes"]:
             log.warning("%s: %s", name, note)
         return tuple(Address.parse(text) for text in answer["addresses"])
-    log.error("%s can't be looked up (%s): it has no address until it can", name, answer)
+    log.warning("%s can't be looked up (%s): it has no address until it can", name, answer)
     return ()
 
 
-def without_addresses(config: Config, image: Image, known: Known) -> Iterator[str]:
+def without_addresses(config: Config, image: Image, known: Known) -> Iterator[Line]:
     """Of each destination with a name that has no address now, or none that can be used: which,
     and what follows."""
     named = {
@@ -89,12 +89,26 @@ def without_addresses(config: Config, image: Image, known: Known) -> Iterator[st
                 and used.isdisjoint(map(str, known.get(endpoint, ())))
             ]
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
-            then = "its other endpoints take its share"
+            level, then = logging.WARNING, "its other endpoints take its share"
             if not row.endpoints:
-                then = SHARES[route.rules.on_unavailable] if row.weight else "it had no share"
+                level, then = share_of(route, row)
                 if is_unavailable(route):
-                    then = f"connections are {ENDS[route.rules.on_all_unavailable]}"
-            yield f"{route.name}/{row.name}: no address for {shown}: {then}"
+                    end = ENDS[route.rules.on_all_unavailable]
+                    level, then = logging.ERROR, f"new connections are {end}"
+            yield Line(level, f"{route.name}/{row.name}: no address for {shown}: {then}")
+
+
+def share_of(route: RouteRow, row: DestinationRow) -> tuple[int, str]:
+    """Where the share of a destination goes that can't take connections; how serious that is."""
+    if not row.weight or row.state != READY:
+        return logging.WARNING, "it had no share"
+    if row.effective_weight:
+        return logging.ERROR, "its share is reset"
+    if is_unavailable(route):  # which is said besides
+        return logging.WARNING, "nobody is left to take its share"
+    if route.rules.on_unavailable == FALLBACK and serves(route.destinations[route.rules.fallback]):
+        return logging.WARNING, "its fallback gets its share"
+    return logging.WARNING, "the others get its share"
 
 
 def from_request(found: Mapping[str, Any]) -> Known:

@@ -23,6 +23,7 @@ from setproctitle import setproctitle
 
 from tcpmux.config import Config, load
 from tcpmux.errors import TcpmuxError, one_line, printable
+from tcpmux.levels import level_of
 from tcpmux.logs import begin_log
 from tcpmux.master import estate as estates
 from tcpmux.master.aside import Aside
@@ -171,8 +172,8 @@ class Master:
             log.info(
                 "%s: listening on %s, %s", route.name, ", ".join(map(str, route.listen)), shares
             )
-        for text in self.routing.without_addresses():
-            log.error("%s", text, extra={"event": "names", "by": ""})
+        for line in self.routing.without_addresses():
+            log.log(line.level, "%s", line, extra={"event": "names", "by": ""})
         log.info(
             "%s: %d workers, generation %d, at most %d connections each, admin %s",
             "ready" if self.instance.is_new else "taken over",
@@ -484,7 +485,7 @@ class Master:
         generation = self.table.generation
         extra = {"event": kind, "by": by}
         for change in changes:
-            log.info("%s, generation %d", change, generation, extra=extra)
+            log.log(level_of(change), "%s, generation %d", change, generation, extra=extra)
         if not changes:
             what = "reloaded: nothing changed" if kind == "reload" else "nothing changed"
             log.info("%s, generation %d", what, generation, extra=extra)
@@ -515,7 +516,8 @@ class Master:
     def _stop_now(self, why: str) -> None:
         if self._kill_deadline is None:
             left = sum(worker.live.connections for worker in self.workers.running)
-            log.info("%s: resetting %d connections", why, left)
+            level = logging.WARNING if left else logging.INFO
+            log.log(level, "%s: resetting %d connections", why, left)
             self.workers.quit()
             self._kill_deadline = time.monotonic() + KILL_TIME
             self._drain_deadline = float("inf")

@@ -14,6 +14,7 @@ from typing import Any
 from tcpmux.config import Address, Config, HostName, load
 from tcpmux.config.loops import LeftOut, left_out
 from tcpmux.errors import TcpmuxError
+from tcpmux.levels import Line
 from tcpmux.master.listeners import Listener, Listeners
 from tcpmux.master.names import without_addresses
 from tcpmux.master.supervisor import Supervisor, stored_name
@@ -185,7 +186,7 @@ class Routing:
         everything as it was.
         """
         notes = [
-            f"{what} changes with the next start, not with a reload"
+            Line(logging.WARNING, f"{what} changes with the next start, not with a reload")
             for what, old, new in (
                 ("admin.socket", self.config.admin.socket, config.admin.socket),
                 ("user", self.config.user, config.user),
@@ -211,11 +212,11 @@ class Routing:
         in_use = self.config.host_names
         self.addresses = {name: self.addresses.get(name, ()) for name in in_use}
         notes += self.without_addresses()
-        for note in [*notes, *map(str, config.warnings)]:
-            log.warning(note)
+        for warning in config.warnings:
+            log.warning("%s", warning)
         return [*changes, *overridden, *notes]
 
-    def without_addresses(self) -> list[str]:
+    def without_addresses(self) -> list[Line]:
         """Of each destination with a name that has no address now: which, and what follows."""
         return list(without_addresses(self.config, self.image, self.addresses))
 

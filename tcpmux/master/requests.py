@@ -9,7 +9,8 @@
     undo         route              the weights before the last change
     set_states   targets, state, force, seconds
                                     each target has a route, a destination, perhaps an endpoint
-    conditions   conditions, texts  [route, destination, endpoint or null, health, ramp], ...
+    conditions   conditions, texts  [route, destination, endpoint or null, health, ramp], ...;
+                                    [level, line for the log], ...
     checks       first              how endpoints are to be watched, from that destination on
     set_workers  count
     kill         ids, told          resets connections; the events speak of so many
@@ -27,12 +28,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from tcpmux.config import Config, HostName, Text, checks, load_texts
 from tcpmux.config.checks import Watch
 from tcpmux.errors import TcpmuxError, one_line, printable
+from tcpmux.levels import Line, level_from
 from tcpmux.master.control import Answer, Later, Refusal
 from tcpmux.master.events import LONGEST_TEXT
 from tcpmux.master.instance import wanted_workers
@@ -143,15 +145,16 @@ class Requests:
         """text: what control has to say of names, for the log and the events."""
         routing = self._master.routing
         if request.get("text"):
-            log.log(request["level"], "%s", request["text"], extra={"event": "names", "by": ""})
+            text = printable(str(request["text"]))[:LONGEST_TEXT]
+            level = level_from(request["level"])
+            log.log(level, "%s", text, extra={"event": "names", "by": ""})
         if not request["found"]:
             return {}
         before = routing.image
         changes = routing.set_addresses(from_request(request["found"]))
         if changes:
             self._master.log_changes(changes, "names", "")
-        for text in consequences(before, routing.image):
-            log.info("%s", text, extra={"event": "health", "by": ""})
+        self._say_health(consequences(before, routing.image))
         return routing.applied(changes)
 
     # --- steering ---------------------------------------------------------------------------
@@ -192,9 +195,16 @@ class Requests:
             key = (route, destination) if endpoint is None else (route, destination, endpoint)
             conditions[key] = health, ramp
         consequences = self._master.steering.set_conditions(conditions)
-        for text in (*request["texts"], *consequences):
-            log.info("%s", text, extra={"event": "health", "by": ""})
+        told = (
+            Line(level_from(level), str(text)[:LONGEST_TEXT]) for level, text in request["texts"]
+        )
+        self._say_health((*told, *consequences))
         return {"generation": self._master.table.generation}
+
+    @staticmethod
+    def _say_health(lines: Iterable[Line]) -> None:
+        for line in lines:
+            log.log(line.level, "%s", line, extra={"event": "health", "by": ""})
 
     def _checks(self, request: Request) -> dict[str, Any]:
         """A part of them, so that no turn of the loop is long; next: where the rest begins. What
@@ -282,7 +292,9 @@ class Requests:
             changes = change()
         except TcpmuxError as error:
             extra = {"event": "refused", "by": by}
-            log.error("refused, nothing changed: %s", one_line(error), extra=extra)  # noqa: TRY400
+            # Then what is in force is not what the files say, until somebody mends them.
+            level = logging.ERROR if kind == "reload" else logging.WARNING
+            log.log(level, "refused, nothing changed: %s", one_line(error), extra=extra)
             raise
         if quiet():
             return changes

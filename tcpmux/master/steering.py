@@ -6,14 +6,16 @@ Each change is checked as a whole and then is one new generation, or nothing.
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil
 
 from tcpmux.config.model import MAX_WEIGHT
+from tcpmux.levels import Line
 from tcpmux.master.control import Refusal
-from tcpmux.master.names import ENDS, SHARES
+from tcpmux.master.names import ENDS, share_of
 from tcpmux.master.reload import Routing
 from tcpmux.shm.image import ADMIN_STATES, READY, WELL, DestinationRow, Image, RouteRow
 from tcpmux.shm.routes import (
@@ -123,7 +125,7 @@ class Steering:
 
     # --- health -----------------------------------------------------------------------------
 
-    def set_conditions(self, conditions: Mapping[Key, Condition]) -> list[str]:
+    def set_conditions(self, conditions: Mapping[Key, Condition]) -> list[Line]:
         """What control has found out about endpoints, and how far they and their destinations are
         with their share. Returns what follows for destinations and routes, a line each."""
         old = self._routing.image
@@ -189,32 +191,45 @@ class Steering:
         return row
 
 
-def consequences(old: Image, new: Image) -> Iterator[str]:
+def consequences(old: Image, new: Image) -> Iterator[Line]:
     """What follows for destinations and routes, a line each; of images of the same names."""
     for before, after in zip(old.routes, new.routes, strict=True):
         if before is after:
             continue
         for was, now in zip(before.destinations, after.destinations, strict=True):
-            name = f"{after.name}/{now.name}"
-            healths = [endpoint.health for endpoint in now.endpoints]
-            well = f"{healths.count(WELL)} of {len(healths)} endpoints are well"
-            if now.panic and not was.panic:
-                threshold = now.rules.panic_percent
-                yield f"{name}: only {well}, panic_threshold is {threshold}%: all are used"
-            if was.panic and not now.panic:
-                yield f"{name}: {well}: they alone are used"
-            if was.turns and not now.turns:
-                share = SHARES[after.rules.on_unavailable]
-                why = "no endpoint is well" if now.endpoints else "it has no address any more"
-                yield f"{name}: {why}: {share if now.weight else 'it had no share'}"
-            if now.turns and not was.turns:
-                is_known = "has an address now" if was.unresolved and not was.endpoints else ""
-                yield f"{name}: {is_known or 'has endpoints that are well again'}"
+            yield from _destination_consequences(after, was, now)
         if is_unavailable(after) and not is_unavailable(before):
             end = ENDS[after.rules.on_all_unavailable]
-            yield f"{after.name}: no destination can take connections: they are {end}"
+            yield Line(
+                logging.ERROR,
+                f"{after.name}: no destination has a healthy endpoint: new connections are {end}; "
+                "`tcpmux endpoint` says why",
+            )
         if is_unavailable(before) and not is_unavailable(after):
-            yield f"{after.name}: takes connections again"
+            yield Line(logging.INFO, f"{after.name}: takes connections again")
+
+
+def _destination_consequences(
+    route: RouteRow, was: DestinationRow, now: DestinationRow
+) -> Iterator[Line]:
+    name = f"{route.name}/{now.name}"
+    healths = [endpoint.health for endpoint in now.endpoints]
+    healthy = f"{healths.count(WELL)} of {len(healths)} endpoints are healthy"
+    if now.panic and not was.panic:
+        threshold = now.rules.panic_percent
+        yield Line(
+            logging.WARNING,
+            f"{name}: only {healthy}, panic_threshold is {threshold}%: all are used",
+        )
+    if was.panic and not now.panic:
+        yield Line(logging.INFO, f"{name}: {healthy}: only these are used")
+    if was.turns and not now.turns:
+        why = "no endpoint is healthy" if now.endpoints else "it no longer has any address"
+        level, share = share_of(route, now)
+        yield Line(level, f"{name}: {why}: {share}")
+    if now.turns and not was.turns:
+        is_known = "has an address now" if was.unresolved and not was.endpoints else ""
+        yield Line(logging.INFO, f"{name}: {is_known or 'has healthy endpoints again'}")
 
 
 def _row(image: Image, name: str) -> RouteRow | None:

@@ -265,7 +265,7 @@ class Workers:
             worker.guardian_ended()
             worker.unguarded = True
             if not draining:
-                log.error("guardian %d (pid %d) died; its worker makes another", worker.id, pid)
+                log.warning("guardian %d (pid %d) died; its worker makes another", worker.id, pid)
             self.guard_all()
         return True
 

@@ -84,7 +84,8 @@ def test_the_share_of_a_dead_version_goes_to_the_others_exactly(
     assert "connection refused" in found["health_reason"]
     assert found["check"] == "tcp"
     assert found["next_try"] is not None
-    assert said(proxy, "r/v3: no endpoint is well: the others get its share")
+    assert said(proxy, "r/v3: no endpoint is healthy: the others get its share")
+    assert f"WARNING r/v3: endpoint {dead} is down" in proxy.log
     shown = proxy.run("status").stdout
     assert f"v3: {dead} is down" in shown
     assert "no endpoint is left" in shown
@@ -151,6 +152,7 @@ def test_one_that_waits_in_vain_is_reset(start_proxy: StartProxy) -> None:
         await_health(proxy, f"127.0.0.1:{dead}", "down")
         assert answers(port, 3) == {"reset": 3}
         assert proxy.status()["routes"][0]["closed"]["no_endpoint"] == 3
+        assert "ERROR r: no destination has a healthy endpoint: new connections are" in proxy.log
 
 
 def test_a_route_can_stop_listening_until_somebody_is_well(start_proxy: StartProxy) -> None:
@@ -165,7 +167,7 @@ def test_a_route_can_stop_listening_until_somebody_is_well(start_proxy: StartPro
         with serving(saying(b"back\n"), behind):
             wait_for(lambda: not refused(port), "connections to be taken")
             assert ask(("127.0.0.1", port)) == "back\n"
-    assert said(proxy, "r: no destination can take connections: they are refused")
+    assert said(proxy, "r: no destination has a healthy endpoint: new connections are refused")
 
 
 # --- endpoints --------------------------------------------------------------------------------
@@ -353,7 +355,9 @@ def test_the_last_endpoint_of_a_route_is_never_ejected(start_proxy: StartProxy) 
         part = route("r", port, v1=(1, address))
         proxy = start_proxy(routes({**part, "passive": {"errors": 1}}))
         assert answers(port, 10) == {"reset": 10}
-        wait_for(lambda: said(proxy, "failing, and stays: nobody else serves"), "that to be said")
+        wait_for(
+            lambda: said(proxy, "failing, and stays in use: nobody else serves"), "that to be said"
+        )
         assert health_is(proxy, address, "up")
 
 
@@ -368,7 +372,9 @@ def test_with_too_few_well_all_are_used_and_that_is_said(
         part = {**part, "check": check, "panic_threshold": "50%", "connect_timeout": "50ms"}
         proxy = start_proxy(routes(part))
         wait_for(lambda: proxy.destination("v1")["panic"], "panic")
-        assert said(proxy, "only 1 of 3 endpoints are well, panic_threshold is 50%: all are used")
+        assert said(
+            proxy, "only 1 of 3 endpoints are healthy, panic_threshold is 50%: all are used"
+        )
         assert [e["turns"] for e in proxy.destination("v1")["endpoints"]] == [1, 1, 1]
         assert answers(port, 12) == {"one": 12}
 

@@ -233,13 +233,16 @@ def test_a_name_that_nobody_knows_gives_its_share_to_the_others(
     config["routes"][0]["destinations"].append(lost)
     proxy = start_proxy(config)
     follows = f"r/v2: no address for shop.test:{two.port}: the others get its share"
-    assert follows in proxy.log
+    assert f"WARNING {follows}" in proxy.log
     assert split(port, 6) == {"one": 6}
     assert proxy.destination("v2")["unresolved"] == 1
     wait_for(lambda: proxy.destination("v2")["names"][0]["error"] != "", "control to look")
     assert "no data" in proxy.run("status").stdout
     assert f"shop.test:{two.port}" in proxy.run("endpoint").stdout
+    said = proxy.log.count(follows)
     assert follows in proxy.run("reload").stdout
+    assert proxy.log.count(follows) == said + 1
+    assert proxy.log.count(f"shop.test:{two.port} can't be looked up") == 1
     assert any(follows in event["text"] for event in proxy.client.events())
     assert proxy.destination("v2")["closed"]["no_endpoint"] == 0
     dns.set_a("shop.test", "127.0.0.1")
@@ -264,7 +267,9 @@ def test_a_route_whose_only_name_is_unknown_does_as_it_says(
     proxy = start_proxy(config)
     assert served(port, 3) == {"": 3}
     assert served(bare, 4) == {"one": 2, "": 2}
-    assert "r: no destination can take" in proxy.log or "connections are reset" in proxy.log
+    assert (
+        f"ERROR r/v1: no address for shop.test:{one.port}: new connections are reset" in proxy.log
+    )
     with socket.create_connection(("127.0.0.1", other)) as waiting:
         waiting.sendall(b"hello\n")
         wait_for(lambda: proxy.destination("v1", 1)["connections_total"] == 0, "it to wait")

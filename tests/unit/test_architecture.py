@@ -33,6 +33,7 @@ FOR_ALL = {
     "errors",
     "files",
     "frames",
+    "levels",
     "log_file",
     "logs",
     "output",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,12 +13,13 @@ from tcpmux.config import Check, Passive
 from tcpmux.control import ejection, health
 from tcpmux.control.probes import ProbeImpossible
 from tcpmux.shm.image import FALLBACK, REJECT, RouteRow
-from tests.integration.servers import resetting, saying, serving
+from tests.integration.servers import RESET, resetting, saying, serving
 from tests.support import refusing_port
 from tests.unit.watching import PASSIVE, Watching, destination, endpoint, route, watched
 
 DEAD, OTHER = 2, 3  # slots
 LONG = Passive(ejection_time=600.0)
+STAYS = "failing, and stays in use: nobody else serves its connections"
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +56,8 @@ def test_five_connects_in_a_row_that_fail_eject_and_a_success_between_does_not()
         destination(1, "v1", 1, endpoint(DEAD, "127.0.0.1:1"), endpoint(OTHER, "127.0.0.1:2"))
     )
     watching = watched(row, scenario, passive=LONG)
-    assert watching.said("127.0.0.1:1 is ejected for 600 s: 5 connects in a row failed")
+    text = "127.0.0.1:1 is ejected for 600 s: 5 connects in a row failed"
+    assert watching.said(text, logging.WARNING)
 
 
 def alone_with_a_fallback() -> RouteRow:
@@ -118,7 +123,7 @@ def test_one_that_nobody_else_stands_in_for_stays_and_that_is_said(row: RouteRow
         await watching.looks(10)
         assert watching.healths() == ["up", "up"]
         detail = watching.health.detail("r", "v1", "127.0.0.1:1")
-        assert detail["health_reason"] == "failing, and stays: nobody else serves"
+        assert detail["health_reason"] == STAYS
         assert [each["address"] for each in watching.health.troubles()] == ["127.0.0.1:1"]
         watching.commons.note(DEAD, success=True)
         await watching.looks()
@@ -126,9 +131,7 @@ def test_one_that_nobody_else_stands_in_for_stays_and_that_is_said(row: RouteRow
         assert watching.health.troubles() == []
 
     watching = watched(row, scenario, passive=LONG)
-    assert watching.texts == [
-        "r/v1: endpoint 127.0.0.1:1 is failing, and stays: nobody else serves"
-    ]
+    assert watching.levels == [(logging.ERROR, f"r/v1: endpoint 127.0.0.1:1 is {STAYS}")]
 
 
 def test_of_a_large_destination_so_many_percent_are_ejected_and_no_more() -> None:
@@ -143,7 +146,7 @@ def test_of_a_large_destination_so_many_percent_are_ejected_and_no_more() -> Non
         assert watching.healths().count("ejected") == 3
 
     watching = watched(route(destination(1, "v1", 1, *endpoints)), scenario, passive=LONG)
-    assert watching.said("is failing, and stays: most_ejected is 10%")
+    assert watching.said("is failing, and stays in use: most_ejected is 10%", logging.WARNING)
 
 
 def three_beside_another(**rules: Any) -> RouteRow:
@@ -207,7 +210,7 @@ def test_one_that_is_still_dead_gets_no_client_and_is_out_for_longer() -> None:
     with refusing_port() as port:
         watching = watched(behind(port), scenario)
     assert in_force == {"ejected"}
-    assert watching.said("is ejected for another 0.1 s: connection refused")
+    assert watching.said("is ejected for another 0.1 s: connection refused", logging.WARNING)
 
 
 @pytest.mark.parametrize("succeeds", [True, False])
@@ -219,7 +222,8 @@ def test_one_that_is_back_is_out_by_the_first_failure_until_a_connect_has_succee
         fail(watching, 5)
         await watching.until(lambda: watching.healths()[0] == "ejected", "it to be out")
         await watching.until(lambda: watching.healths()[0] == "up", "it to be back")
-        assert watching.said("tried again after its ejection: a check of it has succeeded")
+        text = "tried again after its ejection: a check of it has succeeded"
+        assert watching.said(text, logging.INFO)
         if succeeds:
             watching.commons.note(DEAD, success=True)
             await watching.looks()
@@ -281,7 +285,7 @@ def test_resets_and_closes_alone_eject_nobody_and_are_shown() -> None:
         address = server.address
         watching = watched(behind(server.port), scenario, passive=LONG)
     assert len(watching.texts) == 1
-    assert watching.said("a check of it succeeds, so it stays")
+    assert watching.said("a check of it succeeds, so it stays", logging.WARNING)
 
 
 def test_one_client_makes_nobody_suspicious() -> None:
@@ -312,6 +316,46 @@ def test_a_suspect_is_ejected_if_a_look_of_our_own_fails_as_well() -> None:
     assert watching.said("connection reset by peer")
 
 
+def resetting_at_once(client: socket.socket) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+
+def closing_at_once(_: socket.socket) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("server_does", "passive", "reason"),
+    [
+        (resetting_at_once, Passive(resets=True, ejection_time=0.01), "it resets a connection"),
+        (closing_at_once, Passive(early_close=60.0, ejection_time=0.01), "it closes a connection"),
+    ],
+)
+def test_one_that_accepts_and_ends_all_is_out_and_stays_out(
+    server_does: Callable[[socket.socket], None], passive: Passive, reason: str
+) -> None:
+    """A plain connect to it succeeds: it would come back at the end of each ejection, and take
+    clients with it until it is out again."""
+    in_force: list[str] = []
+
+    async def scenario(watching: Watching) -> None:
+        await watching.looks()
+        suspect(watching, 5, 5)
+        await watching.until(lambda: watching.healths() == ["ejected", "up"], "it to be out")
+
+        def seen() -> bool:
+            in_force.append(watching.healths()[0])
+            return watching.said("for another 0.03 s")
+
+        await watching.until(seen, "the third ejection")
+
+    with serving(server_does) as server:
+        watching = watched(behind(server.port), scenario, passive=passive)
+    assert set(in_force) == {"ejected"}
+    assert watching.said(f"and a check of it fails: {reason}")
+    assert watching.said(f"ejected for another 0.02 s: {reason}")
+
+
 def test_and_stays_if_nobody_else_serves() -> None:
     async def scenario(watching: Watching) -> None:
         await watching.looks()
@@ -321,7 +365,7 @@ def test_and_stays_if_nobody_else_serves() -> None:
 
     row = no_others()
     watching = watched(row, scenario, passive=LONG)
-    assert watching.said("nobody else serves")
+    assert watching.said("nobody else serves", logging.ERROR)
 
 
 def test_what_this_host_can_not_look_at_is_not_ejected(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +374,7 @@ def test_what_this_host_can_not_look_at_is_not_ejected(monkeypatch: pytest.Monke
         raise ProbeImpossible("too many open files")
 
     looks: list[int] = []
-    monkeypatch.setattr(ejection, "probe", impossible)
+    monkeypatch.setattr(ejection, "hold", impossible)
 
     async def scenario(watching: Watching) -> None:
         await watching.looks()

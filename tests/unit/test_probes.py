@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import resource
+import select
 import socket
 import ssl
 import struct
@@ -20,8 +22,8 @@ import pytest
 
 from tcpmux.config import Address, Check
 from tcpmux.control import probes
-from tcpmux.control.probes import ProbeFailed, ProbeImpossible, knock, probe
-from tests.support import refusing_port
+from tcpmux.control.probes import ProbeFailed, ProbeImpossible, hold, knock, probe
+from tests.support import DEADLINE, refusing_port, wait_for
 
 
 @contextmanager
@@ -191,6 +193,52 @@ def test_a_lack_on_this_host_is_not_held_against_the_endpoint() -> None:
         assert knock(address)
 
 
+class _Late(socket.socket):
+    """Nobody looks before the other side has reset it."""
+
+    def connect_ex(self, address: object) -> int:
+        error = super().connect_ex(address)  # type: ignore[arg-type]
+        poll = select.poll()
+        poll.register(self, 0)
+        assert poll.poll(DEADLINE * 1000)
+        return error
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_one_that_accepts_and_resets_takes_connections_and_does_not_hold_them(
+    monkeypatch: pytest.MonkeyPatch, is_late: bool
+) -> None:
+    """Whoever is faster: that a connect is reset may be seen by it, or later, or never."""
+    if is_late:
+        late = lambda _: _Late(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)  # noqa: E731
+        monkeypatch.setattr(probes, "_socket", late)
+    with talking(reset) as address:
+        assert knock(address)
+        assert why(address, Check("tcp")) == ""
+        assert why(address, Check("postgres")) != ""
+    with talking(at_once) as address:
+        for _ in range(20):
+            with pytest.raises(ProbeFailed, match="resets a connection before anything is sent"):
+                asyncio.run(hold(address, Check("tcp")))
+
+
+def test_one_that_holds_or_answers_or_closes_a_connection_is_not_one_that_resets() -> None:
+    check = Check("tcp")
+    with talking(drop_by_drop(b"220 ")) as speaks, talking(without_end(b"x")) as endless:
+        asyncio.run(hold(speaks, check))
+        asyncio.run(hold(endless, check, 60.0))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        asyncio.run(hold(Address("127.0.0.1", silent.getsockname()[1], ""), check, 0.1))
+        assert time.monotonic() - began >= probes.HOLD
+    with talking(all_of(b"")) as closes:
+        asyncio.run(hold(closes, check))
+        with pytest.raises(ProbeFailed, match="closes a connection before anything is sent"):
+            asyncio.run(hold(closes, check, 60.0))
+    with refusing_port() as port, pytest.raises(ProbeFailed, match="connection refused"):
+        asyncio.run(hold(Address("127.0.0.1", port, ""), check))
+
+
 # --- endpoints that mean harm, or know no better ----------------------------------------------
 
 KINDS = {
@@ -231,13 +279,17 @@ def drop_by_drop(data: bytes) -> Callable[[socket.socket], None]:
     return talk
 
 
-def reset(client: socket.socket) -> None:
-    client.sendall(b"HTTP/1.1")
+def at_once(client: socket.socket) -> None:
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+def reset(client: socket.socket) -> None:
+    client.sendall(b"HTTP/1.1")
+    at_once(client)
+
+
 HOSTILE = {
-    "garbage": all_of(os.urandom(5000)),
+    "garbage": all_of(b"\x00" + random.Random(14).randbytes(5000)),
     "zeros": all_of(bytes(5000)),
     "no newline in 70,000 bytes": all_of(b"x" * 70_000),
     "no newline in 1 MiB": all_of(b"HTTP/1.1 200 " + b"x" * (1 << 20)),
@@ -368,6 +420,10 @@ def test_time_in_which_nobody_listened_is_not_held_against_an_endpoint() -> None
         assert in_a_busy_loop(silent, Check("redis", timeout=0.1), 0.2) != ""
 
 
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_a_check_leaves_nothing_behind() -> None:
     """No descriptor here, and no TIME_WAIT there: thousands are made every second."""
     kinds: list[Callable[[Address], object]] = [
@@ -375,13 +431,12 @@ def test_a_check_leaves_nothing_behind() -> None:
         lambda address: why(address, Check("redis")),
     ]
     with server(b"+PONG\r\n") as (address, _):
-        for look in kinds:
-            look(address)
-        before = len(list(Path("/proc/self/fd").iterdir()))
+        before = descriptors()
         for look in kinds:
             for _ in range(5):
                 look(address)
-        assert len(list(Path("/proc/self/fd").iterdir())) == before
+        # The server is of this process as well, and may not have closed its ends yet.
+        wait_for(lambda: descriptors() == before, "all to be closed")
         text = Path("/proc/net/tcp").read_text(encoding="ascii")
         lines = [line.split() for line in text.splitlines()[1:]]
         waiting = [f for f in lines if f[3] == "06" and f[2].endswith(f":{address.port:04X}")]

@@ -61,6 +61,7 @@ class Watching:
         self.gone = False
         self.refuses = False
         self.texts: list[str] = []
+        self.levels: list[tuple[int, str]] = []  # the texts, with the level of each
         self.faults: list[str] = []
 
     async def request(self, verb: str, **arguments: Any) -> dict[str, Any]:
@@ -83,7 +84,8 @@ class Watching:
         if image != self.image:
             self.table.publish(image)
         self.image = image
-        self.texts += arguments["texts"]
+        self.texts += [text for _, text in arguments["texts"]]
+        self.levels += arguments["texts"]
         return {}
 
     def watch_anew(self, watches: dict[str, Watch]) -> None:
@@ -98,8 +100,8 @@ class Watching:
     def shares(self) -> list[int]:
         return [d.effective_weight for d in self.image.routes[0].destinations]
 
-    def said(self, text: str) -> bool:
-        return any(text in each for each in self.texts)
+    def said(self, text: str, level: int | None = None) -> bool:
+        return any(text in each and level in (None, at) for at, each in self.levels)
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
         end = asyncio.get_running_loop().time() + DEADLINE

@@ -1,0 +1,85 @@
+"""How serious a line of the log is, and that what another process says of it is bounded."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from tcpmux.levels import Line, level_from, level_of
+from tcpmux.master.steering import consequences
+from tcpmux.shm.image import DOWN, FALLBACK, HOLD, REFUSE, REJECT, WELL, Image, RouteRow
+from tcpmux.shm.routes import with_conditions
+from tests.unit.watching import destination, endpoint, route
+
+FIRST, SECOND = ("r", "v1", "127.0.0.1:1"), ("r", "v2", "127.0.0.1:2")
+BOTH = (FIRST, SECOND)
+
+
+def two(**rules: Any) -> RouteRow:
+    weight = rules.pop("weight", 1)
+    v1 = destination(1, "v1", weight, endpoint(2, "127.0.0.1:1"))
+    return route(v1, destination(4, "v2", 1, endpoint(3, "127.0.0.1:2")), **rules)
+
+
+def told(row: RouteRow, *down: tuple[str, str, str]) -> list[tuple[int, str]]:
+    """What follows when these go down, and that all is information when they are back."""
+    before = Image((row,), ())
+    after = with_conditions(before, dict.fromkeys(down, (DOWN, 100)))
+    back = with_conditions(after, dict.fromkeys(down, (WELL, 100)))
+    assert {line.level for line in consequences(after, back)} == {logging.INFO}
+    return [(line.level, str(line)) for line in consequences(before, after)]
+
+
+@pytest.mark.parametrize(
+    ("rules", "level", "share"),
+    [
+        ({}, logging.WARNING, "the others get its share"),
+        ({"weight": 0}, logging.WARNING, "it had no share"),
+        ({"on_unavailable": REJECT}, logging.ERROR, "its share is reset"),
+        (
+            {"on_unavailable": FALLBACK, "fallback": 1},
+            logging.WARNING,
+            "its fallback gets its share",
+        ),
+    ],
+)
+def test_a_destination_that_is_out_is_an_error_only_if_clients_lose_by_it(
+    rules: dict[str, Any], level: int, share: str
+) -> None:
+    assert told(two(**rules), FIRST) == [(level, f"r/v1: no endpoint is healthy: {share}")]
+
+
+@pytest.mark.parametrize(
+    ("rules", "end"),
+    [
+        ({}, "reset"),
+        ({"on_all_unavailable": HOLD}, "held"),
+        ({"on_all_unavailable": REFUSE}, "refused"),
+        ({"on_unavailable": FALLBACK, "fallback": 1}, "reset"),
+    ],
+)
+def test_a_route_that_nobody_serves_is_an_error(rules: dict[str, Any], end: str) -> None:
+    """And nobody is said to get a share that nobody gets."""
+    lines = told(two(**rules), *BOTH)
+    text = "r: no destination has a healthy endpoint: new connections are "
+    assert lines[-1] == (logging.ERROR, f"{text}{end}; `tcpmux endpoint` says why")
+    for _, line in lines[:-1]:
+        assert "get" not in line
+
+
+def test_panic_is_a_warning() -> None:
+    rows = [endpoint(2 + n, f"127.0.0.1:{n}") for n in (1, 2, 3)]
+    row = route(destination(1, "v1", 1, *rows, panic_percent=50))
+    ((level, text),) = told(row, ("r", "v1", "127.0.0.1:1"), ("r", "v1", "127.0.0.1:2"))
+    assert level == logging.WARNING
+    assert text == "r/v1: only 1 of 3 endpoints are healthy, panic_threshold is 50%: all are used"
+
+
+def test_what_another_process_takes_for_a_level_is_bounded() -> None:
+    assert level_from(logging.WARNING) == logging.WARNING
+    for value in (None, "INFO", 20.0, True, 10**30, -1, 50, [20]):
+        assert level_from(value) == logging.ERROR
+    assert level_of("plain") == logging.INFO
+    assert level_of(Line(logging.ERROR, "worse")) == logging.ERROR
