@@ -530,6 +530,7 @@ cdef extern from "live.h" nogil:
         TM_CLOSED_shutdown
         TM_CLOSED_killed
         TM_CLOSED_worker_lost
+        TM_CLOSED_passed_on
         TM_CLOSE_REASONS
 
     enum:

@@ -25,9 +25,8 @@ from tcpmux.shm._layout cimport (
     TM_CLOSED_client_reset, TM_CLOSED_connect_failed, TM_CLOSED_connect_timeout,
     TM_CLOSED_endpoint_reset, TM_CLOSED_finished, TM_CLOSED_idle_timeout, TM_CLOSED_killed,
     TM_CLOSED_lifetime, TM_CLOSED_local_error, TM_CLOSED_no_endpoint, TM_CLOSED_overflow,
-    TM_CLOSED_retries_used_up, TM_CLOSED_shutdown, tm_common, tm_conn, tm_conn_enter, tm_conn_replace,
-    tm_conn_set_fd,
-    tm_conn_state, TM_CONNECT,
+    TM_CLOSED_passed_on, TM_CLOSED_retries_used_up, TM_CLOSED_shutdown, tm_common, tm_conn,
+    tm_conn_enter, tm_conn_replace, tm_conn_set_fd, tm_conn_state, TM_CONNECT,
     TM_CONNECTING, tm_count, tm_counted_now, TM_DEAD, tm_destination, tm_duration_bounds_us,
     TM_ENDING, TM_ENDPOINT, tm_endpoint, TM_FALL_BACK, TM_FREE, TM_FULL_QUEUE, TM_FULL_SPILL,
     tm_half, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, tm_histogram_add, TM_HOLD,
@@ -976,7 +975,7 @@ cdef bint fail_over(Worker *w, uint32_t index, const tm_destination *destination
             or not w.image.routes[destination.route].rules.across
             or reason == TM_CLOSED_local_error or reason == TM_CLOSED_retries_used_up):
         return False
-    return leave_for(w, index, TM_NONE, reason, TM_PICKED_failed_over)
+    return leave_for(w, index, TM_NONE, TM_PICKED_failed_over)
 
 
 cdef bint spill(Worker *w, uint32_t index, const tm_destination *destination) noexcept nogil:
@@ -984,7 +983,7 @@ cdef bint spill(Worker *w, uint32_t index, const tm_destination *destination) no
     cdef const tm_conn *conn = &w.records[index]
     if conn.pick_reason == TM_PICKED_failed_over or conn.pick_reason == TM_PICKED_spilled:
         return False
-    return leave_for(w, index, TM_NONE, TM_CLOSED_overflow, TM_PICKED_spilled)
+    return leave_for(w, index, TM_NONE, TM_PICKED_spilled)
 
 
 cdef bint fall_back(Worker *w, uint32_t index, const tm_destination *destination) noexcept nogil:
@@ -999,13 +998,12 @@ cdef bint fall_back(Worker *w, uint32_t index, const tm_destination *destination
             or conn.close_reason == TM_CLOSED_local_error or has_used_up(conn, route)
             or other.admin_state != TM_READY or not is_promising(w, other)):
         return False
-    return leave_for(w, index, to, conn.close_reason or TM_CLOSED_no_endpoint,
-                     TM_PICKED_failed_over)
+    return leave_for(w, index, to, TM_PICKED_failed_over)
 
 
-cdef bint leave_for(Worker *w, uint32_t index, uint32_t to, int reason, int pick) noexcept nogil:
+cdef bint leave_for(Worker *w, uint32_t index, uint32_t to, int pick) noexcept nogil:
     """Goes on with another destination, TM_NONE: whichever has room. False: none has, and nothing
-    has changed. reason: why it ends in the one that it had."""
+    has changed."""
     cdef tm_conn *conn = &w.records[index]
     cdef uint32_t slot = conn.destination_slot
     cdef uint32_t before = conn.destination
@@ -1018,7 +1016,7 @@ cdef bint leave_for(Worker *w, uint32_t index, uint32_t to, int reason, int pick
     elif not has_room(w, index, to):
         to = TM_NONE
     if to != TM_NONE:
-        tm_count(&slot_of(w, slot).closed[reason], 1)
+        tm_count(&slot_of(w, slot).closed[TM_CLOSED_passed_on], 1)
         begin_with(w, index, to, pick)
         connect_next(w, index)
         return True
