@@ -463,6 +463,9 @@ cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
         return
     if result == TM_PUMP_BLOCKED:
         watch_write(w, index, other)
+        if conn.side_flags[side] & TM_HUNG_UP:
+            # Its reset may have been told while a budget was used up; it is not told again.
+            side_error(w, index, side)
     elif result == TM_PUMP_YIELD:
         if not half.paused:
             push_ready(w, index, side)

@@ -3,9 +3,14 @@ what is under way is in kernel buffers of limited size."""
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import struct
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +33,7 @@ PAIRS: tuple[tuple[Family, Family], ...] = (
 BUFFER = 1 << 18  # bytes that both ends ask for; the kernel doubles them
 PIPE = 1 << 20  # bytes, of the half's pipe (csrc/pipe_pool.h)
 WORKER_MEMORY = 1 << 20  # bytes; what it may grow by is not a buffer for each connection
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER
 QUIET = 0.3  # s; longer than TCP waits before it asks again for a window (200 ms)
 
 
@@ -157,3 +163,52 @@ def context_switches(pid: int) -> int:
     """How often it has gone to sleep of itself (proc(5): voluntary_ctxt_switches)."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
+def test_a_sender_that_resets_in_the_middle_of_bulk_has_gone(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    """Its reset comes while a turn's budget is used up, and only then is the reader's side full:
+    nothing more ever comes from either, and it must not be waited for. Several, of which each has
+    room for another part of it."""
+    endpoint = open_endpoint("v4")
+    worker = start_worker(endpoint)
+    most, count = largest("tcp_wmem"), 6
+    links = [worker.link(endpoint, "v4") for _ in range(count)]
+    for number, link in enumerate(links, start=1):
+        link.server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+        send_through(link, 32 << 20)  # the kernel has learned by then to buffer much for the worker
+        before, size = passed_on(worker), most * number // (2 * count)
+        link.client.sendall(bytes(size))
+        wait_for(partial(has_passed_on, worker, before + size), "the reader's side to fill")
+    with suspended(worker):
+        for link in links:
+            link.client.setblocking(False)
+            with suppress(BlockingIOError):
+                while True:
+                    link.client.send(bytes(1 << 16))
+            link.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            link.client.close()
+    await_idle(worker)
+    assert worker.closed() == {"client_reset": count}
+
+
+def send_through(link: Link, size: int) -> None:
+    def read() -> None:
+        left = size
+        while left:
+            left -= len(link.server.recv(min(left, 1 << 20)))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    link.client.sendall(bytes(size))
+    reader.join()
+
+
+@contextmanager
+def suspended(worker: RelayWorker) -> Iterator[None]:
+    os.kill(worker.live.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(worker.live.pid, signal.SIGCONT)
