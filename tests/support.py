@@ -133,6 +133,17 @@ class EchoServer:
             client.shutdown(socket.SHUT_WR)
 
 
+def shut_write(sock: socket.socket) -> None:
+    """Half-closes. Raises ConnectionResetError if it has been reset, for which the kernel says
+    ENOTCONN here."""
+    try:
+        sock.shutdown(socket.SHUT_WR)
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise
+        raise ConnectionResetError(*error.args) from error
+
+
 def ask(address: tuple[str, int], line: str = "hello", timeout: float = DEADLINE) -> str:
     """One connection: sends a line, half-closes, and returns the whole answer.
 
@@ -140,12 +151,7 @@ def ask(address: tuple[str, int], line: str = "hello", timeout: float = DEADLINE
     """
     with socket.create_connection(address, timeout=timeout) as sock:
         sock.sendall(line.encode() + b"\n")
-        try:
-            sock.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            if error.errno != errno.ENOTCONN:
-                raise
-            raise ConnectionResetError(*error.args) from error
+        shut_write(sock)
         return read_all(sock).decode()
 
 
