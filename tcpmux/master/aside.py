@@ -1,9 +1,9 @@
 """Work that others may make long, done by a child so that the master does not wait. Runs in the
 master.
 
-The child is a copy of the master that can open nothing, has no descriptor but its answer and the
-log, may not grow beyond MOST_MEMORY, and ends with its answer or after TIME. Whatever it does or
-whatever becomes of it, nothing of the master changes.
+The child is a copy of the master that has no rights, can open nothing, has no descriptor but its
+answer and the log, may not grow beyond MOST_MEMORY, and ends with its answer or after TIME.
+Whatever it does or whatever becomes of it, nothing of the master changes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 from tcpmux.config import ConfigError
 from tcpmux.errors import TcpmuxError
 from tcpmux.master.control import Later, Refusal
+from tcpmux.privileges import User, drop
 
 log = logging.getLogger("tcpmux.master")
 
@@ -31,15 +32,16 @@ TIME = 20.0  # s; control waits for an answer a little longer
 MOST_MEMORY = 1 << 30  # bytes of its own
 LARGEST_ANSWER = 1 << 20  # bytes
 MOST_PROBLEMS = 100  # of a file, in an answer
-NOBODY = 65534
+NOBODY = User(65534, 65534)
 NICENESS = 10
 _ANSWER = 3  # descriptor of the child
 
 
 class Aside:
-    """One piece of work at a time."""
+    """One piece of work at a time. user: as whom the child runs."""
 
-    def __init__(self, limit: float = TIME) -> None:
+    def __init__(self, user: User, limit: float = TIME) -> None:
+        self._user = user
         self._limit = limit
         self._pid = 0  # 0 = nothing is under way, or it is over and reaped
         self._answer = -1  # read end of the pipe
@@ -64,7 +66,7 @@ class Aside:
             os.close(write_end)
             raise Refusal("refused", f"no process can be had: {error.strerror}") from None
         if pid == 0:
-            _be_the_child(work, write_end, self._limit)
+            _be_the_child(work, write_end, self._limit, self._user)
         os.close(write_end)
         self._pid, self._answer, self._data = pid, read_end, b""
         self._deadline = time.monotonic() + self._limit
@@ -134,12 +136,18 @@ def _refused(error: str, kind: str = "refused") -> dict[str, Any]:
     return {"ok": False, "kind": kind, "error": error}
 
 
-def _be_the_child(work: Callable[[], Mapping[str, Any]], answer: int, limit: float) -> NoReturn:
+def _be_the_child(
+    work: Callable[[], Mapping[str, Any]], answer: int, limit: float, user: User
+) -> NoReturn:
     code = 1
     try:
         import_module("tcpmux.config.translate")  # a child that is confined opens no file
-        _confine(answer, limit)
-        text = json.dumps(_outcome_of(work)).encode()
+        try:
+            _confine(answer, limit, user)
+            outcome = _outcome_of(work)
+        except OSError as error:
+            outcome = _refused(f"a process for it can't become {user.text}: {error.strerror}")
+        text = json.dumps(outcome).encode()
         while text:
             text = text[os.write(_ANSWER, text) :]
         code = 0
@@ -147,7 +155,8 @@ def _be_the_child(work: Callable[[], Mapping[str, Any]], answer: int, limit: flo
         os._exit(code)
 
 
-def _confine(answer: int, limit: float) -> None:
+def _confine(answer: int, limit: float, user: User) -> None:
+    """Raises OSError if it can't become that user."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
@@ -170,11 +179,10 @@ def _confine(answer: int, limit: float) -> None:
     ):
         with suppress(OSError, ValueError):
             resource.setrlimit(kind, (most, most))
-    if os.geteuid() == 0:
+    if user.is_root:  # as all run then; this needs nothing of it, but a host may have no other user
         with suppress(OSError):
-            os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
+            drop(NOBODY)
+    drop(user)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
 
 

@@ -80,7 +80,7 @@ class Master:
         self._listeners = instance.listeners
         self._upgraded = upgraded
         self.upgrade = Upgrade(self.table, self.workers)
-        self.aside = Aside()
+        self.aside = Aside(instance.user)
         self._balance = Balance(self.workers)
         self._loops = Loops(self.workers)
         self._guardians = GuardianWatch(self.workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import selectors
@@ -17,7 +18,11 @@ from tcpmux.config import ConfigError, Problem, Text, load_texts
 from tcpmux.errors import TcpmuxError
 from tcpmux.master.aside import Aside
 from tcpmux.master.control import Refusal
+from tcpmux.privileges import User, oneself
+from tests.others import NOBODY, needs_root
 from tests.support import DEADLINE
+
+USER = User(NOBODY, NOBODY) if os.geteuid() == 0 else oneself()
 
 LAUGHS = "\n".join(
     ["a0: &a0 [x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))]
@@ -28,7 +33,7 @@ PORTS = "".join(f"- {{name: r{i}, listen: [{RANGES}], destinations: []}}\n" for 
 
 def outcome(work: Callable[[], Any], limit: float = DEADLINE) -> Mapping[str, Any]:
     """As the master's loop gets it."""
-    aside = Aside(limit)
+    aside = Aside(USER, limit)
     came: list[Mapping[str, Any]] = []
     begun = time.monotonic()
     aside.start(work).then(came.append)
@@ -123,8 +128,49 @@ def test_it_can_open_nothing_and_has_nothing_of_the_master(tmp_path: Path) -> No
     assert result["uid"] != 0
 
 
+NO_NEW_PRIVS, BOUNDING_SET = 39, 23  # linux/prctl.h: PR_GET_NO_NEW_PRIVS, PR_CAPBSET_READ
+
+
+def test_it_has_no_rights_and_can_get_none() -> None:
+    prctl = ctypes.CDLL(None).prctl
+
+    def look() -> dict[str, Any]:
+        return {
+            "uids": os.getresuid(),
+            "groups": os.getgroups(),
+            "no_new_privs": prctl(NO_NEW_PRIVS, 0, 0, 0, 0),
+            "bounds": [number for number in range(41) if prctl(BOUNDING_SET, number, 0, 0, 0) == 1],
+        }
+
+    found = outcome(look)["result"]
+    assert found["no_new_privs"] == 1
+    assert found["uids"] == [USER.uid] * 3
+    if os.geteuid() == 0:
+        assert (found["groups"], found["bounds"]) == ([], [])
+
+
+@needs_root
+def test_one_that_can_not_become_its_user_does_nothing(tmp_path: Path) -> None:
+    no_id = (1 << 32) - 1  # "leave it as it is", for the kernel
+    done = tmp_path / "done"
+    aside = Aside(User(no_id, no_id))
+    came: list[Mapping[str, Any]] = []
+
+    def work() -> dict[str, Any]:
+        done.touch()
+        return {}
+
+    aside.start(work).then(came.append)
+    while not came:
+        aside.look(time.monotonic())
+    os.wait()
+    assert not came[0]["ok"]
+    assert "can't become" in came[0]["error"]
+    assert not done.exists()
+
+
 def test_only_one_piece_of_work_is_under_way() -> None:
-    aside = Aside()
+    aside = Aside(USER)
     came: list[Mapping[str, Any]] = []
     aside.start(forever).then(came.append)
     with pytest.raises(Refusal, match="another such request"):
