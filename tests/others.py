@@ -50,7 +50,7 @@ def why_unreachable() -> str:
     from tcpmux.privileges import User, unreachable
 
     path = unreachable(User(NOBODY, NOBODY), [sys.executable, os.__file__, tcpmux.__file__])
-    return f"user nobody may not read {path}" if path else ""
+    return f"user nobody may not read {path}, and an upgrade wants that" if path else ""
 
 
 # An upgrade has the processes of user nobody become the build that is installed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from tcpmux.cli.drain import force_option
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import print_applied, say
 from tcpmux.control.schema import LOG_LEVELS
@@ -14,17 +15,20 @@ SHELLS = ("bash", "zsh", "fish")
 
 @click.command("undo")
 @click.argument("route")
+@force_option
 @admin_option
-def undo(admin: str | None, route: str) -> int:
+def undo(admin: str | None, route: str, *, force: bool) -> int:
     """Go back to the weights ROUTE had before they were last changed.
 
-    By whomever, or by a reload. A second undo goes forth again.
+    It does not matter who changed them, or whether a reload did. A second undo brings the newer
+    weights back. Weights that leave nobody to take connections, such as all 0, are refused without
+    --force.
 
     \b
     Example:
         tcpmux undo tcp-echo
     """
-    print_applied(client(admin).undo(route), f"{route}: the weights were so already")
+    print_applied(client(admin).undo(route, force=force), f"{route}: the weights were so already")
     return 0
 
 

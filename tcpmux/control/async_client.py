@@ -54,8 +54,8 @@ class AsyncClient:
     ) -> Applied:
         return await asyncio.to_thread(self._client.set_weights, route, weights, force=force)
 
-    async def undo(self, route: str) -> Applied:
-        return await asyncio.to_thread(self._client.undo, route)
+    async def undo(self, route: str, *, force: bool = False) -> Applied:
+        return await asyncio.to_thread(self._client.undo, route, force=force)
 
     async def drain(
         self,

@@ -268,9 +268,11 @@ class Client:
             body["seconds"] = seconds
         return cast("Applied", self._ask("PUT", "/v1/states", body))
 
-    def undo(self, route: str) -> Applied:
-        """Back to the weights before the last change of them."""
-        return cast("Applied", self._ask("POST", _route_path(route, "undo"), {}))
+    def undo(self, route: str, *, force: bool = False) -> Applied:
+        """Back to the weights before the last change of them. Unless forced, refused if nobody
+        would be left to take connections."""
+        path = _route_path(route, "undo") + ("?force=true" if force else "")
+        return cast("Applied", self._ask("POST", path, {}))
 
     def drain(
         self,

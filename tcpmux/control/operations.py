@@ -104,6 +104,7 @@ OPERATIONS = (
         "undo",
         "Back to the weights before the last change.",
         Applied,
+        query={"force": {"type": "boolean"}},
         body=_NOTHING,
     ),
     Operation(

@@ -168,6 +168,14 @@ def _is_target(value: dict[str, Any]) -> bool:
     )
 
 
+def _is_forced(request: web.Request) -> bool:
+    """Raises MasterRefused."""
+    force = request.query.get("force", "false")
+    if force not in ("true", "false"):
+        raise MasterRefused("invalid", f"force: expected true or false, got {force!r}")
+    return force == "true"
+
+
 async def _no_body(request: web.Request) -> None:
     if await _json_object(request):
         raise MasterRefused("invalid", "the body is {}, or none")
@@ -311,18 +319,14 @@ class AdminApi:
         size = len(await request.read())
         if size > LARGEST_WEIGHTS:
             raise MasterRefused("invalid", f"the request is too large: {size} bytes")
-        route = request.match_info["route"]
-        force = request.query.get("force", "false")
-        if force not in ("true", "false"):
-            raise MasterRefused("invalid", f"force: expected true or false, got {force!r}")
-        answer = await self._ask(
-            request, "set_weights", route=route, weights=weights, force=force == "true"
-        )
+        route, force = request.match_info["route"], _is_forced(request)
+        answer = await self._ask(request, "set_weights", route=route, weights=weights, force=force)
         return web.json_response(answer)
 
     async def _undo(self, request: web.Request) -> web.Response:
         await _no_body(request)
-        answer = await self._ask(request, "undo", route=request.match_info["route"])
+        route, force = request.match_info["route"], _is_forced(request)
+        answer = await self._ask(request, "undo", route=route, force=force)
         return web.json_response(answer)
 
     async def _set_state(self, request: web.Request) -> web.Response:

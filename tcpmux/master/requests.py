@@ -6,7 +6,7 @@
     addresses    found, level, text what host names mean now, and what is to be said of them
     set_weights  route, weights, force
                                     numbers, or steps such as "+5"
-    undo         route              the weights before the last change
+    undo         route, force       the weights before the last change
     set_states   targets, state, force, seconds
                                     each target has a route, a destination, perhaps an endpoint
     conditions   conditions, texts  [route, destination, endpoint or null, health, ramp], ...;
@@ -171,7 +171,10 @@ class Requests:
 
     def _undo(self, request: Request) -> dict[str, Any]:
         steering = self._master.steering
-        return self._steered(lambda: steering.undo(request["route"]), "weights", request)
+        force = bool(request.get("force"))
+        return self._steered(
+            lambda: steering.undo(request["route"], force=force), "weights", request
+        )
 
     def _set_states(self, request: Request) -> dict[str, Any]:
         steering = self._master.steering

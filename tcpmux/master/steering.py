@@ -69,18 +69,19 @@ class Steering:
         wanted = {name: _weight(name, value, current[name]) for name, value in weights.items()}
         new = {**current, **wanted}
         if not force:
-            if not any(new.values()):
-                raise Refusal("refused", f"all weights would be 0: {_nobody(route_name)}")
-            _keep_anybody(row, _row(with_weights(self._routing.image, route_name, new), route_name))
+            self._keep_served(row, new)
         return self._put_weights(row, new)
 
-    def undo(self, route_name: str) -> list[str]:
-        """Back to the weights before the last change of them; a second time: forth again."""
+    def undo(self, route_name: str, *, force: bool = False) -> list[str]:
+        """Back to the weights before the last change of them; a second time: forth again. Unless
+        forced, somebody must be left to take connections."""
         row = self._route(route_name)
         before = self._before.get(route_name, {})
         weights = {d.name: before.get(d.name, d.weight) for d in row.destinations}
         if weights == {d.name: d.weight for d in row.destinations}:
             raise Refusal("refused", f"{route_name}: nothing to undo: its weights were not changed")
+        if not force:
+            self._keep_served(row, weights)
         return self._put_weights(row, weights)
 
     def set_states(
@@ -170,6 +171,11 @@ class Steering:
                 self._before[route.name] = was
         for name in self._before.keys() - {route.name for route in new.routes}:
             del self._before[name]
+
+    def _keep_served(self, row: RouteRow, weights: dict[str, int]) -> None:
+        if not any(weights.values()):
+            raise Refusal("refused", f"all weights would be 0: {_nobody(row.name)}")
+        _keep_anybody(row, _row(with_weights(self._routing.image, row.name, weights), row.name))
 
     def _put_weights(self, row: RouteRow, weights: dict[str, int]) -> list[str]:
         routing = self._routing

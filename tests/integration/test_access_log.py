@@ -18,7 +18,7 @@ from tests.integration.conftest import StartProxy
 from tests.integration.looking import OPEN, metric
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
-from tests.others import NOBODY, needs_root
+from tests.others import NOBODY, needs_reachable, needs_root
 from tests.support import DEADLINE, EchoServer, ask, free_port, listening, wait_for
 
 
@@ -213,6 +213,7 @@ def test_a_path_that_cant_be_written_is_refused(
     assert proxy.status()["generation"] == 1
 
 
+@needs_reachable
 def test_another_master_goes_on_with_the_log_and_the_page(
     start_proxy: StartProxy, one: EchoServer, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from tests.integration.conftest import StartProxy
 from tests.integration.looking import OPEN, connected, get, metric, start, talk, with_http
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
+from tests.others import needs_reachable
 from tests.support import DEADLINE, EchoServer, ask, free_port, wait_for
 
 
@@ -149,6 +150,24 @@ def test_weights_that_leave_nobody_need_force(
     assert "r would have nobody left" in refused.stderr
     assert proxy.run("weight", "r", "v1=0", "v2=0", "--force").returncode == 0
     assert proxy.destination("v1")["weight"] == 0
+
+
+def test_an_undo_that_leaves_nobody_needs_force(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    """As a change of weights does: whichever way they come to be all 0."""
+    port = free_port()
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address), v2=(1, two.address))))
+    assert proxy.run("weight", "r", "v1=0", "v2=0", "--force").returncode == 0
+    assert proxy.run("weight", "r", "v1=3").returncode == 0
+    refused = proxy.run("undo", "r")
+    assert refused.returncode == 1
+    assert "all weights would be 0: r would have nobody left" in refused.stderr
+    assert ask(("127.0.0.1", port)) == "one hello\n"
+    assert proxy.run("undo", "r", "--force").returncode == 0
+    assert proxy.destination("v1")["weight"] == 0
+    assert proxy.run("undo", "r").returncode == 0
+    assert proxy.destination("v1")["weight"] == 3
     assert proxy.run("weight", "r", "v1=1").returncode == 0
     config = routes(route("r", port, v1=(0, one.address), v2=(0, two.address)))
     proxy.reload(config)
@@ -283,6 +302,7 @@ def test_counters_and_events_outlive_control(start_proxy: StartProxy, one: EchoS
         assert [event["kind"] for event in after[len(before) :]] == ["control"]
 
 
+@needs_reachable
 def test_events_and_states_outlive_an_upgrade(
     start_proxy: StartProxy, one: EchoServer, two: EchoServer
 ) -> None:

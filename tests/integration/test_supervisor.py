@@ -19,6 +19,7 @@ from tests.integration.manager import Manager, launch, start_with
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.integration.test_shifting import split, talk
+from tests.others import needs_reachable
 from tests.support import DEADLINE, EchoServer, free_port, read_all, wait_for
 
 
@@ -108,6 +109,7 @@ def test_nothing_is_lost_while_the_manager_does_not_read(
     assert said[-1]["READY"] == "1"
 
 
+@needs_reachable
 @pytest.mark.usefixtures("environment")
 def test_an_upgraded_master_goes_on_telling(
     start_proxy: StartProxy, manager: Manager, one: EchoServer, port: int

@@ -23,6 +23,7 @@ from tests.integration.conftest import StartProxy
 from tests.integration.proxy import Proxy, tcpmux
 from tests.integration.routes import route, routes
 from tests.integration.test_shifting import held, split, talk
+from tests.others import needs_reachable
 from tests.support import EchoServer, ask, free_port, wait_for
 
 
@@ -414,6 +415,7 @@ def test_listeners_that_find_no_room_in_a_full_worker_come_later(
 # --- builds -----------------------------------------------------------------------------------
 
 
+@needs_reachable
 def test_an_upgrade_keeps_everything_but_the_processes(proxy: Proxy, port: int) -> None:
     """The master stays the process it is; workers, guardians and control are new ones."""
     with conversations(port, 8) as clients:
@@ -442,6 +444,7 @@ def none_lives(pids: set[int]) -> bool:
     return not any(psutil.pid_exists(pid) for pid in pids)
 
 
+@needs_reachable
 def test_very_many_listening_sockets_come_along(
     start_proxy: StartProxy, one: EchoServer, port: int
 ) -> None:
@@ -464,6 +467,7 @@ def test_very_many_listening_sockets_come_along(
     assert split(port, 8) == {"one": 8}
 
 
+@needs_reachable
 def test_an_upgrade_without_the_files_of_its_sockets_goes_on(proxy: Proxy, port: int) -> None:
     """As when something has cleaned up /tmp: nothing but commands depends on them."""
     with conversations(port, 2) as clients:
@@ -477,6 +481,7 @@ def test_an_upgrade_without_the_files_of_its_sockets_goes_on(proxy: Proxy, port:
     assert proxy.process.poll() is None
 
 
+@needs_reachable
 def test_an_upgrade_with_a_bad_file_is_refused(proxy: Proxy, port: int) -> None:
     """The old build goes on; the reason is in the log and in status. A good file then works."""
     good = proxy.file.read_text()
@@ -497,6 +502,7 @@ def test_an_upgrade_with_a_bad_file_is_refused(proxy: Proxy, port: int) -> None:
         all_talk(clients)
 
 
+@needs_reachable
 def test_a_second_upgrade_at_the_same_time_is_refused(proxy: Proxy) -> None:
     proxy.signal(signal.SIGUSR2)
     wait_for(lambda: "upgrade 1: checking" in proxy.log, "the upgrade to begin")
@@ -506,6 +512,7 @@ def test_a_second_upgrade_at_the_same_time_is_refused(proxy: Proxy) -> None:
     assert proxy.status()["upgrade"]["state"] == "idle"
 
 
+@needs_reachable
 def test_a_build_of_another_layout_lets_the_old_workers_finish(proxy: Proxy, port: int) -> None:
     """What can't be shared is not: old connections end where they are, new ones come to new
     workers, and the listening sockets stay the same."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
+from tests.others import needs_reachable
 from tests.stress.__main__ import again, run_event
 from tests.stress.catalogue import EVENTS
 from tests.stress.load import Load
@@ -13,7 +15,11 @@ from tests.stress.load import Load
 LIGHT = Load(bulk=8, small=40, rate=200)
 
 
-@pytest.mark.parametrize("name", [name for name in EVENTS if name != "calm"])
+def _event(name: str) -> Any:
+    return pytest.param(name, marks=[needs_reachable] if "upgrade" in name else [])
+
+
+@pytest.mark.parametrize("name", [_event(name) for name in EVENTS if name != "calm"])
 def test_nothing_is_lost(name: str) -> None:
     """No connection, no byte, under what must not harm any; and tcpmux counts each once."""
     seed = random.randrange(1 << 32)
