@@ -19,7 +19,7 @@ SOURCES := setup.py pyproject.toml $(wildcard csrc/*) \
 export TCPMUX_WERROR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help build demo test prove bench bench-peers bench-behaviour lint fmt asan lock wheel clean
+.PHONY: help build demo test prove bench bench-peers bench-behaviour lint fmt asan fuzz lock wheel clean
 
 help:
 	@echo "make demo    show traffic being shifted between two embedded servers"
@@ -30,6 +30,7 @@ help:
 	@echo "make bench-behaviour  how soon weights work, balance, tail, cost of waiting, growth"
 	@echo "make lint    ruff and mypy          make fmt    format"
 	@echo "make asan    the tests with every C module under the sanitizers"
+	@echo "make fuzz    corrupt words of shared memory under the sanitizers; FUZZ_SECONDS=60 each test"
 	@echo "make build   the virtual environment and the extension modules"
 	@echo "make wheel   dist/*.whl, the same to the byte for the same commit"
 	@echo "make lock    $(LOCK) anew, after a change of dependencies; UPGRADE=--upgrade for the newest"
@@ -96,10 +97,19 @@ $(ASAN_READY): $(ASAN_LOCKED) $(SOURCES)
 	@touch $@
 
 # Python itself leaks by design at exit; leaks in C are watched by tests/c.
+INSTRUMENTED := cd build/asan && \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+
 asan: $(ASAN_READY)
-	cd build/asan && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-		ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-		../../$(ASAN_VENV)/bin/python $(PYTEST) tests/relay tests/integration
+	$(INSTRUMENTED) ../../$(ASAN_VENV)/bin/python $(PYTEST) tests/relay tests/integration
+
+FUZZ_SECONDS ?= 60
+
+fuzz: $(ASAN_READY)
+	$(INSTRUMENTED) TCPMUX_FUZZ_SECONDS=$(FUZZ_SECONDS) ../../$(ASAN_VENV)/bin/python \
+		$(PYTEST) --timeout $$(( 4 * $(FUZZ_SECONDS) + 120 )) \
+		tests/relay/test_corrupt.py tests/unit/test_corrupt_readers.py
 
 # From the commit alone: what is in the folder besides, or changed, stays out, and its time is
 # the commit's.

@@ -41,7 +41,8 @@ def short_directory() -> Iterator[Path]:
         yield Path(name)
 
 
-_given_out: set[int] = set()
+DEMO_PORTS = (31400, 9001, 9002)  # tcpmux/demo/demo.yaml
+_given_out: set[int] = set(DEMO_PORTS)
 
 
 def _beside_the_ephemeral() -> range:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -19,7 +22,7 @@ from tests.integration.conftest import StartProxy
 from tests.integration.proxy import tcpmux
 from tests.integration.routes import route, routes
 from tests.integration.test_shifting import split
-from tests.support import EchoServer, free_port, listening, wait_for
+from tests.support import DEMO_PORTS, EchoServer, free_port, listening, wait_for
 
 STATUS_KEYS = {"pid", "version", "generation", "workers", "routes"}
 WORKER_KEYS = {"id", "pid", "generation", "connections"}
@@ -174,10 +177,27 @@ def test_two_instances_do_not_share_a_port(
     assert f"can't listen on 127.0.0.1:{port}" in result.stderr
 
 
+@pytest.fixture
+def demo_ports() -> Iterator[None]:
+    """The ports of the demo, which are the same for everybody: one test after the other has them,
+    also of other processes. The lock is a name that is of this network, as they are."""
+
+    def is_ours() -> bool:
+        with suppress(OSError):
+            lock.bind("\0tcpmux tests: the demo's ports")
+            return True
+        return False
+
+    with socket.socket(socket.AF_UNIX) as lock:
+        wait_for(is_ours, "another test with the demo's ports to end", 100)
+        busy = [port for port in DEMO_PORTS if listening(port)]
+        if busy:
+            pytest.skip(f"the demo's ports are in use: {busy}")
+        yield
+
+
+@pytest.mark.usefixtures("demo_ports")
 def test_the_demo_shows_16_to_4_and_leaves_nothing() -> None:
-    busy = [port for port in (31400, 9001, 9002) if listening(port)]
-    if busy:
-        pytest.skip(f"the demo's ports are in use: {busy}")
     result = tcpmux("demo")
     assert result.returncode == 0, result.stdout + result.stderr
     rows = [line.split() for line in result.stdout.splitlines()]
@@ -185,6 +205,7 @@ def test_the_demo_shows_16_to_4_and_leaves_nothing() -> None:
     assert ["v2", "0", "0", "4", "4"] in rows
 
 
+@pytest.mark.usefixtures("demo_ports")
 def test_demo_serve_stays_until_interrupted(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("wb") as out:

@@ -2,7 +2,7 @@
 those who read along lose nothing.
 
 TCPMUX_FUZZ_SECONDS: how long to try (default 4). To repeat a run, set TCPMUX_TEST_SEED to the seed
-it printed. `make fuzz` does this with all C and Cython code under sanitizers.
+it printed. `make fuzz` does this for longer, with all C and Cython code under sanitizers.
 """
 
 from __future__ import annotations
