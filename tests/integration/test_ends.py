@@ -112,9 +112,10 @@ def test_a_stalled_reader_that_is_idle_is_reset(
     start_proxy: StartProxy, server: str, timeout: str
 ) -> None:
     port = free_port()
-    part = {**route("r", port, v1=(1, server)), timeout: "400ms"}
+    part = {**route("r", port, v1=(1, server)), timeout: "2s"}
     proxy = start_proxy(routes(part, workers=1))
     with asking(port, BULK, SMALL) as client:
+        assert client.recv(1), "idle before the server's first byte"
         if timeout == "half_open_timeout":
             client.shutdown(socket.SHUT_WR)
         wait_for(lambda: proxy.destination("v1")["closed"]["idle_timeout"] == 1, "its reason")
