@@ -101,6 +101,7 @@ OTHERWISE: Final[dict[str, str]] = {
 
 # What the modules link against besides the sites: no system call, or none that can fail.
 HARMLESS: Final[dict[str, str]] = {
+    "bind": "asks whether the host has an address: that it fails is the answer",
     **dict.fromkeys(
         [
             "memcmp",

@@ -397,16 +397,18 @@ def test_a_backup_serves_before_anybody_knows(
     start_proxy: StartProxy, one: EchoServer, two: EchoServer
 ) -> None:
     """Without checks: nobody is reset until the primary is ejected, nor when that is over. Over all
-    workers the backups take turns exactly."""
+    workers the backups take turns exactly, while nobody knows and when all know."""
     port = free_port()
     with refusing_port() as dead:
         part = route("r", port, v1=(1, f"127.0.0.1:{dead}"))
         part["destinations"][0]["endpoints"] += [
             {"address": server.address, "backup": True} for server in (one, two)
         ]
-        passive = {"errors": 1, "ejection_time": "1s"}
-        proxy = start_proxy(routes({**part, "passive": passive}, workers=2))
+        proxy = start_proxy(routes({**part, "passive": "off"}, workers=2))
         assert answers(port, 40) == {"one": 20, "two": 20}
+        passive = {"errors": 1, "ejection_time": "1s"}
+        proxy.reload(routes({**part, "passive": passive}, workers=2))
+        assert "reset" not in answers(port, 4)
 
         def is_over() -> bool:
             assert "reset" not in answers(port, 4)
