@@ -386,7 +386,7 @@ static inline void tm_note_failure(struct tm_common *endpoint)
 }
 static inline void tm_note_success(struct tm_common *endpoint)
 {
-    /* Looked at first: the line stays shared among the workers as long as all is well. */
+    /* Looked at first: the line stays shared among the workers as long as nothing fails. */
     if (atomic_load_explicit(&endpoint->failures, memory_order_relaxed))
         atomic_store_explicit(&endpoint->failures, 0, memory_order_relaxed);
 }

@@ -30,7 +30,7 @@ static int note_open(struct tm_descriptors *all, int fd)
     return 0;
 }
 
-/* Where /proc is not to be had: asks for every number. */
+/* Where /proc is not available: asks for every number. */
 static int list_one_by_one(struct tm_descriptors *all)
 {
     struct rlimit limit;

@@ -1,5 +1,5 @@
 /* What the kernel has counted on a TCP socket. Used after the death of a worker, to find out
- * what its last system call did; never while all is well.
+ * what its last system call did; never as long as nothing fails.
  *
  * Only one process may use the socket meanwhile. 0 or -errno: -ECONNRESET when the connection
  * is gone, -EUCLEAN when the counts make no sense together.

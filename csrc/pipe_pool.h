@@ -1,7 +1,7 @@
 /* Pipes, taken when needed and given back empty. One pool a worker.
  *
- *     tm_pipe_ready(pool)             is one to be had? (makes one if none is idle)
- *     tm_pipe_take(pool, &pipe)       false: none to be had; pipe stays {-1, -1}
+ *     tm_pipe_ready(pool)             is one available? (makes one if none is idle)
+ *     tm_pipe_take(pool, &pipe)       false: none available; pipe stays {-1, -1}
  *     tm_pipe_give_back(pool, &pipe, empty)   not empty: destroyed, never pooled
  *
  * A pipe is made as large as the system lets us: TM_PIPE_SIZE, or what it gives.

@@ -85,7 +85,7 @@ struct tm_pump {
     size_t buffer_size;   /* bytes of one recv; at most those of the buffer */
     size_t splice_size;   /* bytes of one splice from a source */
     uint32_t budget;      /* bytes read in one call at the most, before YIELD */
-    uint64_t fallbacks;   /* times no pipe was to be had */
+    uint64_t fallbacks;   /* times no pipe was available */
 };
 
 /* Reads of at least TM_BIG_READ bytes speak for splice, smaller ones for copy. */

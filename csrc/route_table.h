@@ -142,7 +142,7 @@ struct tm_destination {
     uint32_t reserve_count;    /* of the tiers after it, which come next in image.turns, in order */
     uint32_t first_place;      /* index into image.places: of maglev */
     uint32_t place_count;
-    uint32_t panic;            /* too few are well, so health counts for nothing */
+    uint32_t panic;            /* too few are healthy, so health is ignored */
     uint32_t unresolved;       /* endpoints by name that have no address now */
     uint32_t admin_state;      /* enum tm_admin_state */
     uint32_t route;            /* index into image.routes */

@@ -66,8 +66,8 @@ class Inbox:
         return size is not None and (size > LARGEST or self._end(size) <= len(self._data))
 
     def take(self) -> Message | None:
-        """The next message; None: it has not arrived in full. Raises FrameError, and then there
-        is nothing more to be had from this stream."""
+        """The next message; None: it has not arrived in full. Raises FrameError, and then
+        nothing more can be read from this stream."""
         size = self._size()
         if size is not None and size > LARGEST:
             raise FrameError(f"a message of {size} bytes is too large: at most {LARGEST}")

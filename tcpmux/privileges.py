@@ -87,7 +87,9 @@ def resolve(user: str, group: str) -> User:
     if group:
         gid = _group(group)
     elif gid < 0:
-        raise UserError(f"user: uid {uid} is in no list of users: `group` has to be set, too")
+        raise UserError(
+            f"user: uid {uid} has no entry among the users of this host: set `group` as well"
+        )
     return User(uid, gid)
 
 
@@ -159,7 +161,7 @@ def as_user(user: User, ask: Callable[[], str]) -> str:
     _, status = os.waitpid(pid, 0)
     if status:
         number = int(text) if text.isdecimal() else 0
-        raise OSError(number, os.strerror(number) if number else "a process of it has died")
+        raise OSError(number, os.strerror(number) if number else "its process died")
     return text
 
 

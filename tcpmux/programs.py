@@ -82,4 +82,4 @@ def drop() -> None:
         (user,) = _to_become
         privileges.drop(user)
     except (OSError, ValueError) as error:
-        sys.exit(f"{sys.argv[0]}: can't give up privileges: {error}")
+        sys.exit(f"{sys.argv[0]}: can't give up its rights: {error}")

@@ -71,20 +71,20 @@ def filter_options(command: F) -> F:
             click.option("--route", metavar="NAME", help="Of this route."),
             click.option("--destination", metavar="NAME", help="Of this destination of --route."),
             click.option("--endpoint", metavar="ADDRESS", help="Of this one of --destination."),
-            click.option("--src", "client", metavar="CIDR", help="From there: 10.0.0.0/8."),
+            click.option("--src", "client", metavar="CIDR", help="From this network: 10.0.0.0/8."),
             click.option(
                 "--older",
                 metavar="TIME",
                 default="0s",
                 callback=_seconds,
-                help="Open for at least: 10m.",
+                help="Open for at least this long: 10m.",
             ),
             click.option(
                 "--idle",
                 metavar="TIME",
                 default="0s",
                 callback=_seconds,
-                help="Without a byte for: 1m.",
+                help="Without a byte for at least this long: 1m.",
             ),
         )
     ):
@@ -122,8 +122,10 @@ def _print(found: ConnectionList) -> None:
 
 @click.command("conns")
 @filter_options
-@click.option("--sort", type=click.Choice(SORT_KEYS), default="age", help="Greatest first.")
-@click.option("--reverse", is_flag=True, help="Least first.")
+@click.option(
+    "--sort", type=click.Choice(SORT_KEYS), default="age", help="Sort by this, greatest first."
+)
+@click.option("--reverse", is_flag=True, help="Smallest first.")
 @click.option("--limit", type=click.IntRange(0, MOST), default=1000, show_default=True)
 @json_option
 @watch_option
@@ -184,16 +186,18 @@ def _rate(_ctx: click.Context, _option: click.Parameter, text: str | None) -> fl
 @click.command("kill")
 @click.argument("ids", metavar="[ID...]", nargs=-1)
 @filter_options
-@click.option("--rate", callback=_rate, metavar="N/s", help="No more than so many: 10/s, 30/m.")
-@click.option("--yes", is_flag=True, help="Do it; without, only show what would be done.")
+@click.option(
+    "--rate", callback=_rate, metavar="N/s", help="At most this many at a time: 10/s, 30/m."
+)
+@click.option("--yes", is_flag=True, help="Really reset them; without it, only show which.")
 @admin_option
 def kill(
     admin: str | None, ids: tuple[str, ...], *, rate: float | None, yes: bool, **filters: Any
 ) -> int:
     """Reset live connections, on both sides.
 
-    Those that are named, by the ID that `tcpmux conns` shows, or all that the filters match. At
-    least one of both is needed. Clients that reconnect get a destination by the weights of now.
+    Those whose ID is given, as `tcpmux conns` shows it, or all that the filters match; one of the
+    two is needed. Clients that reconnect get a destination by the current weights.
 
     \b
     Examples:

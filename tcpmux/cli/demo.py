@@ -6,7 +6,9 @@ import click
 
 
 @click.command("demo")
-@click.option("--serve", is_flag=True, help="Start, say how to play with it, stay until Ctrl-C.")
+@click.option(
+    "--serve", is_flag=True, help="Start it, print commands to try, and keep running until Ctrl-C."
+)
 def demo(serve: bool) -> int:
     """Watch traffic being shifted, in seconds.
 

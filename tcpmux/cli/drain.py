@@ -18,16 +18,18 @@ LOOK_EVERY = 0.2  # s
 force_option = click.option(
     "--force",
     is_flag=True,
-    help="Even if nobody is left to take the connections: they are reset then.",
+    help="Even if no destination is left for the connections: they are then reset.",
 )
 
 
 @click.command("drain")
 @click.argument("target", metavar="[TARGET|all]", required=False)
 @admin_option
-@click.option("--wait", is_flag=True, help="Show what remains, until nothing does.")
 @click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer than that."
+    "--wait", is_flag=True, help="Show the connections that are left until there are none."
+)
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait at most this long."
 )
 @force_option
 def drain(

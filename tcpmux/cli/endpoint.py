@@ -1,4 +1,4 @@
-"""`tcpmux endpoint`: who is well and why, and taking one out of service for a time."""
+"""`tcpmux endpoint`: which are healthy and why, and taking one out of service for a time."""
 
 from __future__ import annotations
 
@@ -128,7 +128,9 @@ def _show(found: list[dict[str, object]], now: float) -> None:
 @click.command("endpoint")
 @click.argument("address", required=False)
 @click.argument("verb", metavar="[drain|disable|enable]", required=False)
-@click.option("--for", "for_", metavar="DURATION", help="Then it is ready again: 90s, 10m, 2h.")
+@click.option(
+    "--for", "for_", metavar="DURATION", help="Make it ready again after this time: 90s, 10m, 2h."
+)
 @force_option
 @json_option
 @watch_option
@@ -144,9 +146,9 @@ def endpoint(
 ) -> int:
     """Show endpoints and their health, or take one out of service.
 
-    With nothing, all are shown: whether they are well, since when, why not, and when they will be
-    tried again. ADDRESS is one of them, in whichever routes it is. drain and disable give it no
-    new connections; with --for it is ready again after that time. enable (or ready) takes it back.
+    Without ADDRESS all are shown: whether they are healthy, since when, why not, and when they will
+    be tried again. ADDRESS is one of them, in all routes that have it. drain and disable give it no
+    new connections; with --for it is ready again after that time. enable (or ready) puts it back.
 
     \b
     Examples:

@@ -121,12 +121,12 @@ def choose(found: Sequence[Found], default: str = DEFAULT_SOCKET) -> Found:
         hidden = [one for one in found if one.trusted]
         if hidden:
             raise UsageError(
-                f"may not talk to the tcpmux that is running: use sudo, or be its user: "
+                f"not allowed to talk to the running tcpmux: use sudo, or become its user: "
                 f"{_listed(map(_with_owner, hidden))}"
             )
         raise UsageError(
-            "no tcpmux of root or of yours is running; name the one you mean with --admin if you "
-            f"trust its user: {_listed(map(_with_owner, found))}"
+            "no tcpmux of root or of your own user is running; if you trust the user of another, "
+            f"name its socket with --admin: {_listed(map(_with_owner, found))}"
         )
     return Found(default, 0, trusted=True, usable=True)
 

@@ -105,7 +105,7 @@ watch_option = click.option(
     flag_value=1.0,
     type=click.FloatRange(0.1, 3600),
     default=None,
-    help="Show it again every so many seconds (1), until Ctrl-C.",
+    help="Show it again every SECONDS (default 1), until Ctrl-C.",
 )
 
 

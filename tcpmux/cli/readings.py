@@ -1,4 +1,4 @@
-"""`tcpmux routes`, `stats` and `events`: what there is, and what has happened."""
+"""`tcpmux routes`, `stats` and `events`: the routes, the counters, and what has happened."""
 
 from __future__ import annotations
 
@@ -135,8 +135,12 @@ def _event_line(event: Event) -> str:
 
 
 @click.command("events")
-@click.option("--since", type=click.IntRange(min=0), default=0, help="After this event's number.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=1000, help="The last so many.")
+@click.option(
+    "--since", type=click.IntRange(min=0), default=0, help="Only events after this number."
+)
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=1000, help="At most this many of the latest."
+)
 @json_option
 @watch_option
 @admin_option

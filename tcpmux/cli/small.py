@@ -28,7 +28,9 @@ def undo(admin: str | None, route: str, *, force: bool) -> int:
     Example:
         tcpmux undo tcp-echo
     """
-    print_applied(client(admin).undo(route, force=force), f"{route}: the weights were so already")
+    print_applied(
+        client(admin).undo(route, force=force), f"{route}: the weights are already like that"
+    )
     return 0
 
 

@@ -101,7 +101,7 @@ def waiting_for(instance: Client, pid: int) -> None:
 @click.command("stop")
 @admin_option
 @click.option("--now", is_flag=True, help="Cut open connections instead of letting them end.")
-@click.option("--no-wait", is_flag=True, help="Ask only; don't wait for the end.")
+@click.option("--no-wait", is_flag=True, help="Only ask for it; don't wait for the end.")
 def stop(admin: str | None, now: bool, no_wait: bool) -> int:
     """End the instance, and wait for it.
 

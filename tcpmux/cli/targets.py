@@ -56,7 +56,7 @@ def find(routes: Sequence[RouteStatus], text: str) -> list[Target]:
     found = known.get(text)
     if found is None:
         near = difflib.get_close_matches(text, [*known, *endpoints], 1)
-        hint = f"did you mean {near[0]}?" if near else "`tcpmux status --json` lists what there is"
+        hint = f"did you mean {near[0]}?" if near else "`tcpmux status --json` lists them all"
         raise TcpmuxError(f"there is no destination or endpoint {text!r}: {hint}")
     if len(found) > 1:
         listed = ", ".join(map(str, found[:10]))
@@ -76,7 +76,7 @@ def change(
         [target.as_json() for target in found], STATES[verb], force=force, seconds=seconds
     )
     names = ", ".join(map(str, found))
-    print_applied(applied, f"{names}: it was so already")
+    print_applied(applied, f"{names}: it is already like that")
 
 
 def active(routes: Sequence[RouteStatus], targets: Sequence[Target]) -> int:

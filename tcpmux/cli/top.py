@@ -262,7 +262,7 @@ def _keys() -> Iterator[int]:
 
 
 class _Reader(threading.Thread):
-    """Fills the model from the stream, and comes back when the line is lost. wake: a descriptor
+    """Fills the model from the stream, and comes back when connection lost. wake: a descriptor
     that gets a byte for each event."""
 
     def __init__(self, instance: Client, view: View, wake: int) -> None:
@@ -282,7 +282,7 @@ class _Reader(threading.Thread):
                     if kind == "sample":
                         self._look_at_connections()
                     os.write(self._wake, b".")
-                self._view.trouble = "the line is lost"
+                self._view.trouble = "connection lost"
             except TcpmuxError as error:
                 self._view.trouble = str(error)
             os.write(self._wake, b".")
@@ -303,7 +303,7 @@ def top(admin: str | None, once: bool) -> int:
 
     ASKED is the share the weights ask for, SEEN what new connections of the last 10 seconds got.
     Made for 80x24 and more. Keys: q ends, s and c change what routes and connections are sorted
-    by, r turns the order round, / pauses.
+    by, r reverses the order, / pauses.
 
     \b
     Example:

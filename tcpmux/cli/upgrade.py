@@ -47,7 +47,7 @@ def wait_until_done(instance: Client, count: int, patience: float = PATIENCE) ->
 
 @click.command("upgrade")
 @admin_option
-@click.option("--no-wait", is_flag=True, help="Ask only; don't wait for the outcome.")
+@click.option("--no-wait", is_flag=True, help="Only ask for it; don't wait for the outcome.")
 def upgrade(admin: str | None, no_wait: bool) -> int:
     """Change to the build of tcpmux that is installed now, without dropping a connection.
 

@@ -78,8 +78,10 @@ def _save(instance: Client, route: str, wanted: Collection[str]) -> None:
 @click.argument("route")
 @click.argument("weights", metavar="DESTINATION=WEIGHT...", nargs=-1, required=True)
 @click.option("--save", is_flag=True, help="Write the weights into the file as well.")
-@click.option("--force", is_flag=True, help="Even if nobody is left to take connections.")
-@click.option("--wait", is_flag=True, help="Wait for workers that are behind; exit 1 if one stays.")
+@click.option("--force", is_flag=True, help="Even if no destination is left to take connections.")
+@click.option(
+    "--wait", is_flag=True, help="Wait until every worker uses them; exit 1 if one does not."
+)
 @admin_option
 def weight(
     admin: str | None,
@@ -94,7 +96,7 @@ def weight(
 
     Sets weights of its destinations, for new connections; open ones stay where they are. A
     destination gets weight / sum of weights of the connections, exactly; 0 is none.
-    Destinations not named keep their weight; +5 and -5 are steps from the weight of now. Without
+    Destinations not named keep their weight; +5 and -5 are steps from the current weight. Without
     --save the file stays as it is, and the next reload goes back to what it says; with it only
     these numbers change in it. Weights that leave nobody to take connections, such as all 0, are
     refused without --force.
@@ -103,14 +105,14 @@ def weight(
     Examples:
         tcpmux weight tcp-echo v1=80 v2=20     every fifth connection to v2
         tcpmux weight tcp-echo v1=0 v2=1       all of them to v2
-        tcpmux weight tcp-echo v2=+5 --wait    a little more, and certain
+        tcpmux weight tcp-echo v2=+5 --wait    a little more, once all workers use it
     """
     wanted = parse_weights(weights)
     instance = client(admin)
     applied = instance.set_weights(route, wanted, force=force)
     if wait:
         _await_workers(instance, applied)
-    print_applied(applied, f"{route}: the weights were so already")
+    print_applied(applied, f"{route}: the weights are already like that")
     if save:
         _save(instance, route, wanted)
     late = any(w["generation"] < applied["generation"] for w in applied["workers"])

@@ -275,7 +275,7 @@ class _Builder:
             raise _fail(document.file, *mark, f"nested more than {DEEPEST} levels deep")
         expected = {"MappingNode": "map", "SequenceNode": "seq"}.get(type(node).__name__)
         if expected and node.tag != _TAG + expected:
-            document.problem(location, f"tags are not used here, got {one_line(node.tag)}", mark)
+            document.problem(location, f"tags are not supported, got {one_line(node.tag)}", mark)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, location, depth)
         if isinstance(node, yaml.SequenceNode):
@@ -367,7 +367,7 @@ class _Builder:
             # Plain: as if it had stood in the file.
             tag = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False)).removeprefix(_TAG)
         if tag not in _SCALARS:
-            message = f"tags are not used here, got {describe(node.tag)}"
+            message = f"tags are not supported, got {describe(node.tag)}"
             self._document.problem(location, message, mark)
         value = _value(tag, text)
         if isinstance(value, int) and describe(value) != text:

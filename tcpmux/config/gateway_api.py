@@ -135,7 +135,7 @@ def _destinations(
             *("spec", "rules", 0, "backendRefs"),
         )
     if len({destination.name for destination in found}) < len(found):
-        resource.problem("the same backend is here twice", "spec", "rules", 0, "backendRefs")
+        resource.problem("the same backend is listed twice", "spec", "rules", 0, "backendRefs")
     return tuple(found)
 
 
@@ -148,7 +148,7 @@ def _endpoints(
     namespace = backend.namespace or resource.namespace
     why = ""
     if (backend.group, backend.kind) != ("", "Service"):
-        why = f"a {backend.kind} as backend is not known here"
+        why = f"a {backend.kind} as backend is not supported"
     elif not hosts.is_known(backend.name, namespace):
         why = f"no Service {backend.name} in the files, and no --endpoint {backend.name}=IP:port"
     else:

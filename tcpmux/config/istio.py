@@ -105,7 +105,7 @@ def _gateway(resource: Resource) -> GatewaySpec | None:
     for place, server in enumerate(spec.servers):
         protocol = server.port.protocol
         if protocol != "TCP" and server.tls is None:
-            word = "TLS is not there yet" if protocol == "TLS" else "tcpmux relays TCP"
+            word = "TLS is not supported yet" if protocol == "TLS" else "tcpmux relays TCP"
             resource.problem(
                 f"{word}: expected TCP, got {protocol}",
                 *("spec", "servers", place, "port", "protocol"),
@@ -135,9 +135,9 @@ def _used(
                 listens.setdefault(place, []).append(address)
     for place in range(len(spec.tcp)):
         if place not in listens and listens:
-            resource.warn("no connection comes to this rule", "spec", "tcp", place)
+            resource.warn("no connection can reach this rule", "spec", "tcp", place)
     if spec.tcp and not listens and not resource.document.problems:
-        resource.problem("no port of its gateways comes to any of these rules", "spec", "tcp")
+        resource.problem("no port of its gateways leads to any of these rules", "spec", "tcp")
     return [(place, spec.tcp[place], listens[place]) for place in sorted(listens)]
 
 
@@ -206,11 +206,11 @@ def _long(host: str, namespace: str) -> str:
 def _check_policy(resource: Resource, policy: TrafficPolicy, *inside: str | int) -> None:
     where = (*inside, "trafficPolicy")
     if policy.tls.mode != "DISABLE":
-        resource.problem("TLS is not there yet: expected DISABLE", *where, "tls", "mode")
+        resource.problem("TLS is not supported yet: expected DISABLE", *where, "tls", "mode")
     simple = policy.loadBalancer.simple
     if simple is not None and simple not in BALANCES:
         resource.warn(
-            f"{simple} is not there yet: endpoints take turns", *where, "loadBalancer", "simple"
+            f"{simple} is not supported yet: endpoints take turns", *where, "loadBalancer", "simple"
         )
 
 
@@ -286,7 +286,7 @@ def _route(
         resource.problem("expected a weight above 0 at one of them", *here)
     names = _destination_names(rule.route)
     if len(set(names)) < len(names):
-        resource.problem("the same destination is here twice", *here)
+        resource.problem("the same destination is listed twice", *here)
     destinations = []
     for at, (name, target) in enumerate(zip(names, rule.route, strict=True)):
         made = _destination(resource, (*here, at, "destination"), target, hosts, rules)

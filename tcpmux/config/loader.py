@@ -151,7 +151,7 @@ def _load(
         _check_loops(files, translated)
         # A mistake elsewhere would explain these.
         if resources and not translated:
-            resources[0].problem("no route comes of it: expected a VirtualService or a TCPRoute")
+            resources[0].problem("it defines no route: expected a VirtualService or a TCPRoute")
         else:
             endpoints.complain_of_unused(problems)
     for document in documents:

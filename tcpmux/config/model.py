@@ -20,7 +20,7 @@ Clients = Network | str  # str: UNIX
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """How control looks whether an endpoint is well: CHECK_KINDS. Times in s; fast_interval from
+    """How control looks whether an endpoint is healthy: CHECK_KINDS. Times in s; fast_interval from
     the first failure on, until it is decided. fall, rise: results in a row that decide.
 
     port: 0 = the endpoint's own. send, expect: of kind send; expect is found anywhere in the

@@ -256,7 +256,7 @@ class CheckModel(Strict):
         tuple[int, int],
         BeforeValidator(_status),
         WithJsonSchema({"type": ["string", "integer"], "examples": ["200-399"]}),
-    ] = Field(default=(200, 399), description="http: that is well.")
+    ] = Field(default=(200, 399), description="http: the answers that count as healthy.")
     tls: Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"type": "boolean"})] = Field(
         default=False, description="http: over TLS."
     )
@@ -404,10 +404,11 @@ class SharedModel(Strict):
     ) = Field(default=None, description="How endpoints are checked; off, or a type.")
     passive: (
         Annotated[PassiveModel, BeforeValidator(_off_or("", {"errors": 0})), OrText()] | None
-    ) = Field(default=None, description="What connections meet with, as a check; or off.")
+    ) = Field(default=None, description="Ejection of endpoints where connections fail; or off.")
     panic_threshold: Percent | None = Field(
         default=None,
-        description="With fewer of a destination's endpoints well all are used; 0% = never.",
+        description="With fewer of a destination's endpoints healthy than this, all are used; "
+        "0% = never.",
     )
     warmup: Annotated[WarmupModel, BeforeValidator(_entry("duration")), OrText()] | None = Field(
         default=None, description="Until a new or recovered endpoint or destination has its share."
@@ -526,8 +527,8 @@ class RoutePolicyModel(Strict):
         BeforeValidator(_word_or_mapping(ON_UNAVAILABLE[:2], "{fallback: NAME}")),
     ] = Field(
         default="redistribute",
-        description="The share of a destination with nothing well: redistribute (to the others in "
-        "proportion), reject (it is reset), or {fallback: NAME}.",
+        description="The share of a destination without a healthy endpoint: redistribute (to the "
+        "others in proportion), reject (it is reset), or {fallback: NAME}.",
     )
     on_all_unavailable: Annotated[
         HoldModel | str,

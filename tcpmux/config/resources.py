@@ -185,7 +185,7 @@ class Given:
     def complain_of_unused(self, problems: list[Problem]) -> None:
         for host, subset in sorted(self.endpoints.keys() - self.used):
             target = one_line(f"{host}/{subset}" if subset else host)
-            message = "nothing in the files is about that host"
+            message = "nothing in the files mentions that host"
             if any(host == other for other, _ in self.used):
                 message = f"no DestinationRule gives {one_line(host)} that subset"
             problems.append(Problem(f"--endpoint {target}", 0, 0, "", message))

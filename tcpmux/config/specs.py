@@ -147,7 +147,7 @@ Ignored = Any  # says nothing about traffic here
 
 _ONLY_TCP = "tcpmux relays TCP: expected tcp"
 _ONLY_SOURCE = "tcpmux does not look into connections: expected useSourceIp"
-_NO_EFFECT = "is not there yet, and has no effect"
+_NO_EFFECT = "is not supported yet, and has no effect"
 
 
 # --- Istio (istio.io/latest/docs/reference/config/networking) ----------------------------------
@@ -165,7 +165,9 @@ class Server(Strict):
     hosts: list[Text]
     name: Ignored = None
     bind: Text | None = None
-    tls: Annotated[Any, Refused("TLS is not there yet: expected a server of protocol TCP")] = None
+    tls: Annotated[Any, Refused("TLS is not supported yet: expected a server of protocol TCP")] = (
+        None
+    )
     defaultEndpoint: Annotated[Any, Later(_NO_EFFECT)] = None
 
 
@@ -189,13 +191,13 @@ class WeightedTarget(Strict):
     weight: Weight = 0
 
 
-_BY_SOURCE = "matching by where a connection comes from is not there yet"
+_BY_SOURCE = "matching by where a connection comes from is not supported yet"
 
 
 class MatchModel(Strict):
     port: Port | None = None
     gateways: list[Text] | None = None
-    destinationSubnets: Annotated[Any, Refused("matching by address is not there yet")] = None
+    destinationSubnets: Annotated[Any, Refused("matching by address is not supported yet")] = None
     sourceSubnet: Annotated[Any, Refused(_BY_SOURCE)] = None
     sourceLabels: Annotated[Any, Refused(_BY_SOURCE)] = None
     sourceNamespace: Annotated[Any, Refused(_BY_SOURCE)] = None
@@ -284,8 +286,8 @@ class TrafficPolicy(Strict):
     outlierDetection: OutlierDetection | None = None
     portLevelSettings: Annotated[Any, Later(_NO_EFFECT)] = None
     tls: TlsPolicy = TlsPolicy()
-    tunnel: Annotated[Any, Refused("tunnels are not there yet")] = None
-    proxyProtocol: Annotated[Any, Refused("the PROXY protocol is not there yet")] = None
+    tunnel: Annotated[Any, Refused("tunnels are not supported yet")] = None
+    proxyProtocol: Annotated[Any, Refused("the PROXY protocol is not supported yet")] = None
     retryBudget: Annotated[Any, Later(_NO_EFFECT)] = None
 
 
@@ -364,7 +366,9 @@ class ListenerModel(Strict):
     port: Port
     protocol: Text
     hostname: Ignored = None
-    tls: Annotated[Any, Refused("TLS is not there yet: expected a listener of protocol TCP")] = None
+    tls: Annotated[
+        Any, Refused("TLS is not supported yet: expected a listener of protocol TCP")
+    ] = None
     allowedRoutes: AllowedRoutes = AllowedRoutes()
 
 
@@ -374,8 +378,8 @@ class ApiGatewaySpec(Strict):
     gatewayClassName: Ignored = None
     infrastructure: Ignored = None
     allowedListeners: Ignored = None
-    backendTLS: Annotated[Any, Refused("TLS is not there yet")] = None
-    tls: Annotated[Any, Refused("TLS is not there yet")] = None
+    backendTLS: Annotated[Any, Refused("TLS is not supported yet")] = None
+    tls: Annotated[Any, Refused("TLS is not supported yet")] = None
 
 
 class ParentRef(Strict):

@@ -416,4 +416,4 @@ class Client:
         except OSError:
             return "its directory is closed to you: use sudo"
         owner, mode = _user_name(found.st_uid), stat.S_IMODE(found.st_mode)
-        return f"the socket is {owner}'s, mode {mode:04o}: use sudo, or be that user"
+        return f"the socket is {owner}'s, mode {mode:04o}: use sudo, or become that user"

@@ -243,11 +243,11 @@ class Guest(asyncio.BufferedProtocol):
             raise Refused(413, f"the body is larger than {most} bytes")
         self._hold(head.length)
         if self.room.held > self.room.most_held:
-            raise Refused(503, "too many bodies are on their way: try again")
+            raise Refused(503, "too many request bodies are being received: try again")
 
     def _serve(self) -> None:
         if self.room.served >= self.room.most_served:
-            self.refuse(Refused(503, "too much is being asked at the same time: try again"))
+            self.refuse(Refused(503, "too many requests at the same time: try again"))
             return
         body = bytes(self._data[: self._head.length])
         del self._data[: len(body)]

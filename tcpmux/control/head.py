@@ -79,12 +79,12 @@ def parse_head(data: bytes) -> Head:
     first, *lines = data.split(b"\r\n")
     found = _REQUEST.fullmatch(first)
     if found is None:
-        raise Refused(400, "that is no HTTP request")
+        raise Refused(400, "this is not an HTTP request")
     method, target = found[1].decode(), found[2].decode()
     if found[3] != b"1":
         raise Refused(505, "HTTP/1.1 is spoken here")
     if method not in METHODS:
-        raise Refused(405, "that method is not used here", Allow=ALLOW)
+        raise Refused(405, "this method is not supported", Allow=ALLOW)
     headers = _headers(lines)
     minor = min(int(found[4]), 1)
     if "host" not in headers and minor > 0:
@@ -108,11 +108,11 @@ def _headers(lines: list[bytes]) -> dict[str, str]:
     for line in lines:
         found = _HEADER.fullmatch(line)
         if found is None:
-            raise Refused(400, "a header that is none")
+            raise Refused(400, "a malformed header")
         name, value = found[1].decode().lower(), found[2].decode("latin-1").strip(" \t")
         if name in headers:
             if name in ONCE:
-                raise Refused(400, f"{name} is there twice")
+                raise Refused(400, f"{name} is given twice")
             value = f"{headers[name]}, {value}"
         headers[name] = value
     return headers

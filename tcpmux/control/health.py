@@ -1,10 +1,10 @@
-"""Who is well: decides it from checks and from what connections meet with. Runs in control.
+"""Decides which endpoints are healthy, from checks and from connects that fail. Runs in control.
 
 Every TICK it looks at what has happened, and tells the master all that changes in one request:
 
     checks      fall failures in a row take an endpoint out, rise successes bring it back
     ejection    for what connections meet with (ejection.py)
-    ramps       what is back, or new, gets its share by and by
+    ramps       what is back, or new, gets its share gradually
 
 What is in force is in the route table; a new control process goes on from there.
 """
@@ -66,7 +66,7 @@ class Health:
         self._endpoints: dict[Key, Endpoint] = {}
         self._destinations: dict[Key, Ramp] = {}
         self._seen: Image | None = None
-        # Of what is seen, what has to be looked at each time; most are well and are not.
+        # Of what is seen, what has to be looked at each time; most are healthy and are not.
         self._routes: dict[str, RouteRow] = {}
         self._warming: list[tuple[RouteRow, DestinationRow, Watch]] = []
         self._restless: set[Endpoint] = set()  # not up, or not yet as if nothing had been
@@ -151,7 +151,11 @@ class Health:
             try:
                 watches = await self._asked(self._master)
             except TcpmuxError as error:
-                log.warning("how endpoints are to be checked is not known: %s", error)
+                log.warning(
+                    "the master does not tell how to check endpoints, and none is checked until it "
+                    "does: %s",
+                    error,
+                )
                 self._to_ask.set()
                 await asyncio.sleep(ASK_AGAIN)
                 continue
@@ -207,7 +211,9 @@ class Health:
         known.calm_since = now
         known.failures_before = self._view.commons.failures(row.slot)[0]
         if row.health != WELL:
-            known.failed_check = known.ejected_for = "found out before control began anew"
+            known.failed_check = known.ejected_for = (
+                "found before the control process was restarted"
+            )
         return known
 
     def _take_note(self, known: Endpoint, row: EndpointRow, watch: Watch, now: float) -> None:
@@ -244,7 +250,10 @@ class Health:
                 await self._tell(now)
                 self.looks += 1
             except TcpmuxError as error:
-                log.warning("the master does not take the health of endpoints: %s", error)
+                log.warning(
+                    "the master does not take changes of endpoints' health, it is told again: %s",
+                    error,
+                )
                 await asyncio.sleep(ASK_AGAIN)
             await asyncio.sleep(max(0.0, TICK - (time.monotonic() - now)))
 
@@ -307,7 +316,7 @@ class Health:
         self._plan(endpoint, now + check.interval)
 
     def _result(self, endpoint: Endpoint, check: Check, reason: str) -> None:
-        """reason: "" = it is well."""
+        """reason: "" = it is healthy."""
         endpoint.checked += 1
         endpoint.streak = endpoint.streak + 1 if bool(reason) != endpoint.is_down else 0
         needed = check.rise if endpoint.is_down else check.fall
@@ -357,7 +366,9 @@ class Health:
             self._texts = untold[-MOST_UNTOLD:]
             if len(untold) > MOST_UNTOLD:
                 left_out = len(untold) - MOST_UNTOLD
-                log.warning("%d changes of endpoints' health are not told of", left_out)
+                log.warning(
+                    "%d lines about changes of endpoints' health are left out of the log", left_out
+                )
             raise
 
     def _changes(self, now: float) -> Iterator[list[Any]]:

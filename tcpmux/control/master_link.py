@@ -111,7 +111,9 @@ class MasterLink:
     def _send(self, message: dict[str, object]) -> None:
         """A frame is sent as a whole, whoever gives up waiting meanwhile."""
         if self._outbox.waiting > MOST_WAITING:
-            raise MasterSilent("the master reads nothing: it has too many requests to read already")
+            raise MasterSilent(
+                "the master does not read: too many requests are waiting for it already"
+            )
         try:
             self._outbox.put(packed(message))
         except FrameError as error:

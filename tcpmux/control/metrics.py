@@ -184,7 +184,7 @@ _OWN = (
     _Family(
         "tcpmux_destination_panic",
         "gauge",
-        "1 while too few of its endpoints are well and all are used.",
+        "1 while too few of its endpoints are healthy and all are used.",
         values=lambda row, _, __: (int(row.panic),),
     ),
     _Family(
@@ -370,7 +370,7 @@ class Metrics:
         put("tcpmux_info", "gauge", "Always 1.", (f'version="{_label(self._version)}"', 1))
         put("tcpmux_generation", "gauge", "Of the routes in force.", ("", generation))
         put("tcpmux_start_time_seconds", "gauge", "Unix time.", ("", table.started_at))
-        put("tcpmux_workers", "gauge", "Workers that there are to be.", ("", table.worker_count))
+        put("tcpmux_workers", "gauge", "Workers that should be running.", ("", table.worker_count))
         put(
             "tcpmux_reloads_total",
             "counter",

@@ -16,10 +16,10 @@ _PLAIN: dict[Any, Schema] = {
     bool: {"type": "boolean"},
 }
 _REFUSALS = {
-    400: "The request can't be meant.",
+    400: "The request is invalid.",
     401: "Over TCP, with a token file: without its token.",
     403: "Not for this user, or from another site.",
-    404: "There is no such thing.",
+    404: "Not found.",
     405: "Not with this method.",
     408: "The body did not arrive.",
     409: "Refused as things are now; nothing has changed.",

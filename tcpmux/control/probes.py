@@ -1,4 +1,4 @@
-"""One look at one endpoint: whether it is well. Runs in control.
+"""One look at one endpoint: whether it is healthy. Runs in control.
 
 Each probe is what a client of that kind says first, and no more: nothing is changed, nobody logs
 in. A failure is a ProbeFailed whose text says what was met with. Nobody trusts an endpoint: of its
@@ -50,7 +50,7 @@ MYSQL_PROTOCOL, MYSQL_ERROR = 10, 0xFF  # first byte of the server's first packe
 
 
 class ProbeFailed(Exception):
-    """The endpoint is not well. Its text, which is never empty, says why, in a few words."""
+    """The endpoint is not healthy. Its text, which is never empty, says why, in a few words."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason or "it failed")
@@ -151,7 +151,7 @@ def _has_accepted(error: OSError) -> bool:
 
 
 def knock(address: Address) -> bool:
-    """A connect that can be decided at once: True, it is well; False, it takes longer. Raises
+    """A connect that can be decided at once: True, it is healthy; False, it takes longer. Raises
     ProbeFailed and ProbeImpossible, and nothing else. Most checks are of this kind, and need no
     task."""
     try:
@@ -346,7 +346,7 @@ def _matcher(check: Check) -> Callable[[bytes], bool]:
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:
-    """The first line with its end, or what there is of it."""
+    """The first line with its end, or as much of it as has come."""
     line = b""
     while b"\n" not in line and len(line) < MOST_LINE:
         part = await reader.read(MOST_LINE - len(line))

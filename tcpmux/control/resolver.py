@@ -137,7 +137,7 @@ class Resolver:
             weighted = weighted[:MOST_ADDRESSES]
         if len(asked.notes) > MOST_NOTES:
             more = len(asked.notes) - MOST_NOTES
-            asked.notes[MOST_NOTES:] = [f"and {more} more such things"]
+            asked.notes[MOST_NOTES:] = [f"and {more} more notes of this kind"]
         return Found(turns(weighted), asked.ttl, tuple(asked.notes))
 
     @asynccontextmanager
@@ -369,13 +369,13 @@ def _unusable(text: str) -> str:
     mapped = None if isinstance(ip, IPv4Address) else ip.ipv4_mapped
     ip = mapped or ip
     if ip.is_unspecified or (isinstance(ip, IPv4Address) and ip.packed[0] == 0):
-        return "which is no host's"
+        return "which cannot be a host's"
     if ip.is_multicast:
         return "which is multicast"
     if text == "255.255.255.255" or str(ip) == "255.255.255.255":
         return "which is broadcast"
     if ip.version == 6 and ip.is_link_local:
-        return "which is good on one link only"
+        return "which is valid on one link only"
     return ""
 
 

@@ -32,7 +32,7 @@ class NameStatus(TypedDict):
     """A host name among a destination's endpoints."""
 
     name: str
-    error: str  # why it can't be looked up, or its addresses are not taken; "" = all is well
+    error: str  # why it can't be looked up, or its addresses are not taken; "" = nothing
     since: float | None  # Unix time, s, of the error
     next_look: float | None  # Unix time, s, when it is looked up again after an error
 
@@ -44,7 +44,7 @@ class DestinationStatus(TypedDict):
     effective_weight: int  # what the pick uses
     state: str  # ready, draining or disabled, as an operator wants it
     ramp: int  # percent of its share that it gets now
-    panic: bool  # too few endpoints are well: all are used
+    panic: bool  # too few endpoints are healthy: all are used
     unresolved: int  # endpoints by name that have no address now
     balance: str
     max_connections: int  # 0 = no limit
@@ -134,7 +134,7 @@ class Applied(TypedDict):
     """Answer to a change: what is in force now, and in which workers."""
 
     generation: int
-    changes: list[str]  # a line a route; empty: it was so already
+    changes: list[str]  # a line a route; empty: it is already like that
     workers: list[AppliedWorker]
 
 

@@ -1,7 +1,7 @@
 """The admin API over HTTP, and the page. Runs in control.
 
-operations.py lists what there is. What changes something is asked of the master; nothing is changed
-here. Answers of the API are JSON, errors are {"error": "one line"}.
+operations.py lists all operations. The master is asked for whatever changes something; nothing is
+changed here. Answers of the API are JSON, errors are {"error": "one line"}.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class Tasks:
                 return
             if loop.time() - began >= CALM:
                 delay = FIRST_DELAY
-            self.fault(name, fault, f"it begins anew in {delay:g} s")
+            self.fault(name, fault, f"it is restarted in {delay:g} s")
             await asyncio.sleep(delay)
             delay = min(delay * 2, LONGEST_DELAY)
 
@@ -97,6 +97,6 @@ class Tasks:
         except asyncio.CancelledError as error:
             if _was_cancelled():
                 raise
-            self.fault(name, error, "it has not been done")
+            self.fault(name, error, "it was not done")
         except Exception as error:
-            self.fault(name, error, "it has not been done")
+            self.fault(name, error, "it was not done")

@@ -1,6 +1,6 @@
 """The program tcpmux.logger, which the master starts (tcpmux/programs.py).
 
-SIGTERM   writes what there is, and ends
+SIGTERM   writes what is left, and ends
 SIGUSR1   opens the file again
 
 Both are blocked when it is started, so that none comes too early.
@@ -62,7 +62,7 @@ class Log:
         self._failing = False
 
     def step(self) -> int:
-        """Writes what there is and finds room; returns how many lines. Never raises OSError: what
+        """Writes what is there and finds room; returns how many lines. Never raises OSError: what
         can't be written is counted, and lost; what finds no room stays with the workers, until
         they have none either."""
         self._beat.step()
@@ -114,7 +114,7 @@ class Log:
             self._failing = True
             return len(lines)
         if self._failing and written:
-            log.info("the access log is written again")
+            log.info("the access log can be written again")
             self._failing = False
         return written
 
@@ -193,7 +193,8 @@ def _reopen(target: Target) -> None:
         target.reopen()
     except OSError as error:
         log.error(  # noqa: TRY400
-            "the access log is not opened again, lines go where they went: %s", error.strerror
+            "the access log can't be opened again, lines still go to the old file: %s",
+            error.strerror,
         )
 
 
@@ -233,7 +234,7 @@ def main() -> int:
     written.finish()
     left = source.unwritten()
     if left and os.getppid() != options.master_pid:
-        log.error("%d lines of the access log are not written", left)
+        log.error("%d lines of the access log were lost at the end", left)
     return 0
 
 

@@ -51,20 +51,20 @@ class Aside:
 
     def start(self, work: Callable[[], Mapping[str, Any]]) -> Later:
         """Has it done; what it raises is the outcome as well. Raises Refusal while another piece
-        of work is under way, or if there is no child to be had."""
+        of work is under way, or if no child can be started."""
         if self._later is not None:
             raise Refusal("refused", "another such request is under way: try again")
         try:
             read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            raise Refusal("refused", f"no pipe can be had: {error.strerror}") from None
+            raise Refusal("refused", f"no pipe can be made: {error.strerror}") from None
         sys.stderr.flush()
         try:
             pid = os.fork()
         except OSError as error:
             os.close(read_end)
             os.close(write_end)
-            raise Refusal("refused", f"no process can be had: {error.strerror}") from None
+            raise Refusal("refused", f"no process can be started: {error.strerror}") from None
         if pid == 0:
             _be_the_child(work, write_end, self._limit, self._user)
         os.close(write_end)
@@ -104,7 +104,7 @@ class Aside:
             outcome = json.loads(self._data)
             if isinstance(outcome, dict) and "ok" in outcome:
                 return outcome
-        return _refused("given up: it took too much memory or time")
+        return _refused("given up: it needed too much memory or time")
 
     def _finish(self, outcome: Mapping[str, Any]) -> None:
         later, self._later = self._later, None

@@ -59,7 +59,7 @@ class Balance:
         self._looks = 0
 
     def next_look(self) -> float | None:
-        """Monotonic time of the next look(); None = all is well."""
+        """Monotonic time of the next look(); None = nothing is uneven."""
         return self._due
 
     def look(self, now: float) -> None:

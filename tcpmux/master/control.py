@@ -216,7 +216,11 @@ class ControlProcess(Program):
             return
         if link.socket is None:
             if time.monotonic() >= self._end_by:
-                log.error("control (pid %d) lives on without a link", self.pid, extra=_EVENT)
+                log.error(
+                    "control (pid %d) goes on without its connection to the master: it is replaced",
+                    self.pid,
+                    extra=_EVENT,
+                )
                 self._replace()
             return
         try:

@@ -289,7 +289,9 @@ def claim(admin_path: str) -> Estate | None:
         except NoAnswer:
             first.close()
         if time.monotonic() >= deadline:
-            raise Occupied(f"an instance of tcpmux is there ({path}), and nobody in it answers")
+            raise Occupied(
+                f"an instance of tcpmux is running ({path}), and none of its processes answers"
+            )
 
 
 def _claim_from(first: socket.socket, path: str, admin_path: str, deadline: float) -> Estate:

@@ -197,8 +197,8 @@ def _succeed(config: Config, estate: Estate) -> Instance:
         if pid:
             instance.leaving.append(pid)
     log.warning(
-        "the running workers are of a build whose memory this one can't share: they keep "
-        "their connections to the end (pids %s); new ones come here",
+        "the running workers are of a build with which this one can't share memory: they keep "
+        "their connections to the end (pids %s); new ones are served by new workers",
         ", ".join(map(str, instance.leaving)) or "none",
     )
     return instance

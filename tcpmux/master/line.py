@@ -230,7 +230,7 @@ class Worker:
         self.removed.clear()
 
     def receive(self) -> bool:
-        """Reads what there is to read. True: which shards it should have may have changed."""
+        """Reads all that has come. True: which shards it should have may have changed."""
         changed = False
         while (message := self.line.receive()) is not None:
             kind, listener, value, sender = message
@@ -261,8 +261,8 @@ class Worker:
             self.cramped |= kind == CRAMPED
         elif kind == RENEWED:
             log.error(
-                "worker %d: its shared memory was corrupt and has ended its lives at their "
-                "start; it begins anew, and %d connections are lost",
+                "worker %d: its shared memory was corrupt and made it fail at its "
+                "starts; it is made anew, and %d connections are lost",
                 self.id,
                 value,
                 extra=_EVENT,
@@ -297,7 +297,7 @@ class Worker:
         elif kind == STARTED:
             if self.dead or value:
                 log.info(
-                    "worker %d lives again (pid %d): %d connections go on",
+                    "worker %d runs again (pid %d): %d connections go on",
                     self.id,
                     self.live.pid,
                     value,

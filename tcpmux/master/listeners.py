@@ -344,7 +344,7 @@ def _bind_shards(count: int, address: Address, *, v6_only: bool) -> list[socket.
             sock.close()
         raise
     if any(sock.family != address.family for sock in sockets):
-        log.warning("this host has no IPv6: %s is listened on as %s", address, ANY_V4)
+        log.warning("this host has no IPv6: listening on %s as %s", address, ANY_V4)
     return sockets
 
 

@@ -264,7 +264,10 @@ class Master:
         self.supervisor.look(now)
         self.workers.remind(self._listeners)
         if self._reload_by is not None and now >= self._reload_by:
-            log.warning("control does not look host names up: reloading without the new ones")
+            log.warning(
+                "control does not look up host names: reloading without the new ones, which have "
+                "no address until it does"
+            )
             self._try(lambda: self.log_changes(self.reload(), "reload", "SIGHUP"), "reload")
         if not self.draining:
             self.workers.start_due(self._listeners, now)
@@ -560,7 +563,9 @@ def _give_up_rights(config: Config) -> User:
     try:
         keep_for_master(user)
     except OSError as error:
-        raise TcpmuxError(f"can't give up what is not needed: {error.strerror}") from None
+        raise TcpmuxError(
+            f"can't give up the rights that are not needed: {error.strerror}"
+        ) from None
     return user
 
 

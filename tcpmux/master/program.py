@@ -227,7 +227,9 @@ class Program:
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
-            log.warning("killing %s (pid %d): no end after %g s", self._name, self.pid, timeout)
+            log.warning(
+                "killing %s (pid %d): it has not ended after %g s", self._name, self.pid, timeout
+            )
             self._process.kill()
             self._process.wait()
         self._is_gone()

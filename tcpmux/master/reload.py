@@ -340,7 +340,9 @@ class Routing:
         for loop in new[:MOST_CHANGES]:
             log.error("%s: %s: %s: left out", loop.leg.route, loop.leg.place, loop)
         if len(new) > MOST_CHANGES:
-            log.error("and %d more addresses that lead back", len(new) - MOST_CHANGES)
+            log.error(
+                "and %d more addresses that lead back to a route: left out", len(new) - MOST_CHANGES
+            )
         self._loops = loops
 
     def _store(self, listeners: Iterable[Listener]) -> None:

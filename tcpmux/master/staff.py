@@ -162,7 +162,7 @@ class Staff:
         return self.control.died(pid, status)
 
     def end(self, timeout: float, *, for_good: bool) -> None:
-        """Ends both; by force, control after `timeout` s. The log process writes what there is;
+        """Ends both; by force, control after `timeout` s. The log process writes what is left;
         for_good: no other one comes after it."""
         self.control.end(timeout)
         if for_good and self._unwritten():
@@ -183,7 +183,7 @@ class Staff:
     def _count_unwritten(self) -> None:
         left = self._unwritten()
         if left:
-            log.error("%d lines of the access log are not written", left)
+            log.error("%d lines of the access log were lost at the end", left)
 
     def reopen_log(self) -> None:
         """Has the access log's file opened anew, as after it was moved away."""

@@ -156,7 +156,10 @@ class Supervisor:
             for fd in fds:
                 kept.append(os.dup(fd))
         except OSError as error:
-            log.warning("can't have listening sockets stored: %s", error)
+            log.warning(
+                "the service manager can't store listening sockets, so a restart closes them: %s",
+                error,
+            )
             for fd in kept:
                 os.close(fd)
         else:
@@ -174,7 +177,9 @@ class Supervisor:
             if error.errno in NO_ROOM:
                 return False
             if not self._silent:
-                log.warning("the service manager does not listen: %s", error)
+                log.warning(
+                    "the service manager can't be told of the state (NOTIFY_SOCKET): %s", error
+                )
             self._silent = True
         else:
             self._silent = False

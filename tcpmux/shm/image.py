@@ -103,7 +103,7 @@ class DestinationRow:
     rules: DestinationRules = DestinationRules()
     turns: tuple[int, ...] = ()  # that endpoints take, by their index; none = it serves nobody
     reserves: tuple[int, ...] = ()  # those of later tiers, for what the first can't take; in order
-    panic: bool = False  # too few are well, so health counts for nothing
+    panic: bool = False  # too few are healthy, so health is ignored
     unresolved: int = 0  # endpoints by name that have no address now
 
     @property

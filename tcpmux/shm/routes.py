@@ -243,7 +243,7 @@ class _Builder:
             for endpoint, policy in destination.endpoint_policies
             for address in _addresses_of(route, endpoint, self.addresses, self.loops)
         }
-        # What is new beside others that serve gets its share by and by; if all is new, at once.
+        # What is new beside others that serve gets its share gradually; if all is new, at once.
         has_begun = before is not None and bool(before.endpoints)
         return DestinationRow(
             destination.name,
@@ -477,7 +477,7 @@ def serves(row: DestinationRow) -> bool:
 
 
 def is_unavailable(route: RouteRow) -> bool:
-    """Whether connections would go somewhere if anything there were well."""
+    """Whether connections would go somewhere if any endpoint there were healthy."""
     wanted = (d.weight and d.is_meant_to_serve and d.state == READY for d in route.destinations)
     return any(wanted) and not any(d.effective_weight and d.turns for d in route.destinations)
 

@@ -258,8 +258,8 @@ def _renew(worker: int, live: Live, regions: tuple[Table, Commons]) -> None:
     lost = live.renew(commons, table.numbers_given[0])
     _say(
         worker,
-        f"ERROR: {MOST_STILLBORN} lives in a row have ended at their start: the worker's shared "
-        f"memory is corrupt and begins anew, {lost} connections are lost",
+        f"ERROR: {MOST_STILLBORN} starts in a row have failed: the worker's shared "
+        f"memory is corrupt and is made anew, {lost} connections are lost",
     )
     _guardian.tell_master(live, RENEWED, lost)
 

@@ -134,7 +134,7 @@ def test_without_a_listener_at_the_socket_it_runs_all_the_same(
     monkeypatch.setenv("NOTIFY_SOCKET", "@nobody-listens-here")
     proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
     assert split(port, 4) == {"one": 4}
-    assert proxy.log.count("the service manager does not listen") == 1
+    assert proxy.log.count("the service manager can't be told of the state") == 1
 
 
 # --- what it has kept -----------------------------------------------------------------------------

@@ -140,7 +140,10 @@ def refused(open_path: Path, text: str, **extra: Any) -> str:
     [
         ("user: no-such-user", "user: there is no user no-such-user on this host"),
         ("group: no-such-group", "group: there is no group no-such-group on this host"),
-        ("user: 4242", "user: uid 4242 is in no list of users: `group` has to be set, too"),
+        (
+            "user: 4242",
+            "user: uid 4242 has no entry among the users of this host: set `group` as well",
+        ),
     ],
 )
 def test_who_is_not_there_is_refused(open_path: Path, text: str, said: str) -> None:
@@ -492,7 +495,7 @@ def test_a_place_that_only_root_can_read_will_do(
     assert json.loads(log.read_text().splitlines()[-1])["event"] == "end"
     for pid in proxy.worker_pids():
         os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: proxy.log.count("lives again") == 2, "the workers' next lives")
+    wait_for(lambda: proxy.log.count("runs again") == 2, "the workers' next lives")
     proxy.signal(signal.SIGUSR2)
     wait_for(partial(upgraded, proxy, 1), "the refusal")
     assert "user nobody (uid 65534), group nogroup (gid 65534) may not read" in proxy.log

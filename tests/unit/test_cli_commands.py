@@ -321,7 +321,7 @@ def test_somebody_elses_socket_is_named_with_owner_and_mode() -> None:
         )
         assert done.stdout == (
             f"may not talk to tcpmux at {path}: the socket is root's, mode 0600: use sudo, "
-            "or be that user\n"
+            "or become that user\n"
         )
         Path(directory).chmod(0o700)
         done = subprocess.run(

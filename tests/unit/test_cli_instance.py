@@ -105,7 +105,7 @@ def test_none_means_the_default_socket() -> None:
 
 def test_one_that_we_may_not_talk_to_is_named(tmp_path: Path) -> None:
     default = tmp_path / "tcpmux.sock"
-    with pytest.raises(UsageError, match=r"use sudo, or be its user: /run/c.sock of user root"):
+    with pytest.raises(UsageError, match=r"use sudo, or become its user: /run/c.sock of user root"):
         choose([HIDDEN, FOREIGN], str(default))
     default.touch()
     assert choose([HIDDEN], str(default)).path == str(default)
@@ -113,7 +113,9 @@ def test_one_that_we_may_not_talk_to_is_named(tmp_path: Path) -> None:
 
 def test_a_strangers_is_named_and_not_used(tmp_path: Path) -> None:
     evil = Found("/tmp/\x1b[2J\u202e\n.sock", STRANGER, trusted=False, usable=True)
-    with pytest.raises(UsageError, match=r"no tcpmux of root or of yours is running") as caught:
+    with pytest.raises(
+        UsageError, match=r"no tcpmux of root or of your own user is running"
+    ) as caught:
         choose([evil], str(tmp_path / "tcpmux.sock"))
     assert "/tmp/\\x1b[2J\\u202e\\n.sock" in str(caught.value)
 

@@ -65,10 +65,10 @@ CASES = [
     Case(
         "python tag",
         "routes: !!python/object/apply:os.system ['true']",
-        "r.yaml:1:9: routes: tags are not used here, got tag:yaml.org,2002:python/object/apply:os.system",
+        "r.yaml:1:9: routes: tags are not supported, got tag:yaml.org,2002:python/object/apply:os.system",
         "r.yaml:1:42: routes[0]: expected a mapping, got true",
     ),
-    Case("own tag", "routes: !mine []", "r.yaml:1:9: routes: tags are not used here, got !mine"),
+    Case("own tag", "routes: !mine []", "r.yaml:1:9: routes: tags are not supported, got !mine"),
     Case(
         "duplicate key",
         top("workers: 1\nworkers: 2\n"),
@@ -279,7 +279,7 @@ CASES = [
     Case(
         "http without a token",
         top("admin:\n  http: 127.0.0.1:9901\n"),
-        "r.yaml:2:9: admin.http: over TCP anybody could change things: name a token_file, or say insecure: true if all who reach 127.0.0.1:9901 may",
+        "r.yaml:2:9: admin.http: over TCP anybody could change things: name a token_file, or set insecure: true if everybody who reaches 127.0.0.1:9901 may",
     ),
     Case(
         "token and insecure",

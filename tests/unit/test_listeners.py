@@ -195,7 +195,7 @@ def test_every_address_of_a_host_without_ipv6_is_ipv4(
         listeners = instance(port, "::")
     (listener,) = listeners.by_address.values()
     assert [sock.getsockname() for sock in listener.sockets] == [("0.0.0.0", port)] * 2
-    assert f"no IPv6: [::]:{port} is listened on as 0.0.0.0" in caplog.text
+    assert f"no IPv6: listening on [::]:{port} as 0.0.0.0" in caplog.text
     for hosts in (["::1"], ["0.0.0.0", "::"]):
         with pytest.raises(ListenError, match="this host has no IPv6"):
             instance(free_port(), *hosts)

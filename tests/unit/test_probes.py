@@ -1,4 +1,4 @@
-"""Each kind of check against servers that are well, and against those that are not."""
+"""Each kind of check against servers that are healthy, and against those that are not."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def server(
 
 
 def why(address: Address, check: Check) -> str:
-    """ "" = it is well."""
+    """ "" = it is healthy."""
     try:
         asyncio.run(probe(address, check))
     except ProbeFailed as error:

@@ -1,4 +1,4 @@
-"""What is new or back gets its share by and by: as planned, never less than before."""
+"""What is new or back gets its share gradually: as planned, never less than before."""
 
 from __future__ import annotations
 

@@ -205,15 +205,15 @@ def test_the_number_of_addresses_of_a_name_is_bounded_loudly(dns: DnsServer) -> 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("0.0.0.0", "no host's"),
-        ("0.1.2.3", "no host's"),
+        ("0.0.0.0", "cannot be a host's"),
+        ("0.1.2.3", "cannot be a host's"),
         ("224.0.0.1", "multicast"),
         ("255.255.255.255", "broadcast"),
-        ("::", "no host's"),
+        ("::", "cannot be a host's"),
         ("ff02::1", "multicast"),
         ("fe80::1", "one link"),
         ("::ffff:224.0.0.1", "multicast"),
-        ("::ffff:0.0.0.0", "no host's"),
+        ("::ffff:0.0.0.0", "cannot be a host's"),
     ],
 )
 def test_an_address_that_no_endpoint_can_have_is_left_out(
@@ -233,7 +233,7 @@ def test_an_address_that_no_endpoint_can_have_is_left_out(
 
 def test_a_name_with_nothing_but_such_addresses_has_none(dns: DnsServer) -> None:
     dns.set_a("shop.test", "0.0.0.0")
-    assert "no host's" in failure(SHOP, dns)
+    assert "cannot be a host's" in failure(SHOP, dns)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_many_bad_things_are_told_in_a_few_notes(dns: DnsServer) -> None:
     answer = found(SERVICE, dns)
     assert addresses(answer) == ["192.0.2.1:80"]
     assert len(answer.notes) == resolver.MOST_NOTES + 1
-    assert answer.notes[-1] == "and 40 more such things"
+    assert answer.notes[-1] == "and 40 more notes of this kind"
 
 
 def test_weights_of_many_addresses_cost_no_time(dns: DnsServer) -> None:

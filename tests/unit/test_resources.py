@@ -111,7 +111,7 @@ CASES = [
     Case(
         "mesh only",
         GW + VS.replace("[gw]", "[mesh]"),
-        refused=("r.yaml:1:1: no route comes of it: expected a VirtualService or a TCPRoute",),
+        refused=("r.yaml:1:1: it defines no route: expected a VirtualService or a TCPRoute",),
     ),
     Case(
         "http",
@@ -122,7 +122,7 @@ CASES = [
         "tls server",
         GW.replace("protocol: TCP", "protocol: TLS") + VS,
         refused=(
-            "r.yaml:6:48: spec.servers[0].port.protocol: TLS is not there yet: expected TCP, got TLS",
+            "r.yaml:6:48: spec.servers[0].port.protocol: TLS is not supported yet: expected TCP, got TLS",
         ),
     ),
     Case(
@@ -135,7 +135,7 @@ CASES = [
     Case(
         "port unmatched",
         GW + VS.replace("port: 31400", "port: 31401"),
-        refused=("r.yaml:16:3: spec.tcp: no port of its gateways comes to any of these rules",),
+        refused=("r.yaml:16:3: spec.tcp: no port of its gateways leads to any of these rules",),
     ),
     Case(
         "weights 0",
@@ -157,19 +157,19 @@ CASES = [
     Case(
         "same dest",
         GW + VS.replace("host: b", "host: a"),
-        refused=("r.yaml:18:5: spec.tcp[0].route: the same destination is here twice",),
+        refused=("r.yaml:18:5: spec.tcp[0].route: the same destination is listed twice",),
     ),
     Case(
         "source",
         GW + VS.replace("{port: 31400}", "{port: 31400, sourceSubnet: 10.0.0.0/8}"),
         refused=(
-            "r.yaml:16:41: spec.tcp[0].match[0].sourceSubnet: matching by where a connection comes from is not there yet",
+            "r.yaml:16:41: spec.tcp[0].match[0].sourceSubnet: matching by where a connection comes from is not supported yet",
         ),
     ),
     Case(
         "two rules",
         GW + VS + "  - route: [{destination: {host: a}}]\n",
-        warned=("r.yaml:22:5: spec.tcp[1]: no connection comes to this rule",),
+        warned=("r.yaml:22:5: spec.tcp[1]: no connection can reach this rule",),
     ),
     Case(
         "no name",
@@ -200,14 +200,14 @@ CASES = [
         "DR tls",
         GW + VS + DR + "    tls: {mode: SIMPLE}\n",
         refused=(
-            "r.yaml:34:17: spec.trafficPolicy.tls.mode: TLS is not there yet: expected DISABLE",
+            "r.yaml:34:17: spec.trafficPolicy.tls.mode: TLS is not supported yet: expected DISABLE",
         ),
     ),
     Case(
         "given unknown",
         GW + VS,
         (*GIVEN, "c=127.0.0.1:1"),
-        refused=("--endpoint c: nothing in the files is about that host",),
+        refused=("--endpoint c: nothing in the files mentions that host",),
     ),
     Case(
         "given bad",
@@ -227,7 +227,7 @@ CASES = [
     Case(
         "only gateway",
         GW,
-        refused=("r.yaml:1:1: no route comes of it: expected a VirtualService or a TCPRoute",),
+        refused=("r.yaml:1:1: it defines no route: expected a VirtualService or a TCPRoute",),
     ),
     Case("gwapi", AG + TR, warned=()),
     Case(

@@ -129,7 +129,7 @@ def test_priorities_and_panic() -> None:
 
 
 def test_later_tiers_are_in_reserve_in_order() -> None:
-    """Of those that are well; each with its own turns."""
+    """Of those that are healthy; each with its own turns."""
     tiers = [
         endpoint(1, priority=5),
         endpoint(2, priority=3, weight=2),

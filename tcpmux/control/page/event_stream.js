@@ -1,5 +1,5 @@
 // Reads text/event-stream with fetch, which EventSource could not do with a token, and comes back
-// when the line is lost.
+// when connection lost.
 
 import { open, Unauthorized } from "./api.js";
 

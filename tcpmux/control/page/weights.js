@@ -21,7 +21,7 @@ function sharesNow(destinations) {
   return new Map(destinations.map((d) => [d.name, total ? d.effective_weight / total : NaN]));
 }
 
-// What the drafts come to: a line for each destination, and what there is to send.
+// What the drafts come to: a line for each destination, and what is to be sent.
 function planOf(route, drafts) {
   const draftOf = (d) => drafts.get(d.name) ?? d.weight;
   const now = sharesNow(route.destinations);
