@@ -244,8 +244,8 @@ def _check_admin(admin: AdminModel, document: Document) -> None:
     if admin.token_file is None and not admin.insecure:
         document.problem(
             ("admin", "http"),
-            "over TCP anybody could change things: name a token_file, or say insecure: true if all "
-            f"who reach {admin.http} may",
+            "over TCP anybody could change things: name a token_file, or set insecure: true if all "
+            f"who reach {admin.http} may do everything",
         )
     elif admin.token_file is not None and admin.insecure:
         document.problem(("admin", "insecure"), "expected either this or a token_file, got both")

@@ -279,7 +279,7 @@ CASES = [
     Case(
         "http without a token",
         top("admin:\n  http: 127.0.0.1:9901\n"),
-        "r.yaml:2:9: admin.http: over TCP anybody could change things: name a token_file, or set insecure: true if everybody who reaches 127.0.0.1:9901 may",
+        "r.yaml:2:9: admin.http: over TCP anybody could change things: name a token_file, or set insecure: true if all who reach 127.0.0.1:9901 may do everything",
     ),
     Case(
         "token and insecure",
