@@ -117,7 +117,7 @@ def accepts(setting: Setting) -> object:
 
 
 def pipes(setting: Setting) -> object:
-    """Bulk both ways with no pipe to be had."""
+    """Bulk both ways with no pipe available."""
     with setting.control.armed([setting.rule]):
         for _ in range(CLIENTS):
             converse(setting.link(), BLOCK * 40, BLOCK * 40)

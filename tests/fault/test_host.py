@@ -45,7 +45,7 @@ def ask(control: Control, *arguments: object) -> dict[str, object]:
     ("site", "error"), SHORTAGES, ids=[f"{site}-{name_of(error)}" for site, error in SHORTAGES]
 )
 def test_no_endpoint_is_blamed(control: Control, site: str, error: int) -> None:
-    """While it lasts each client is reset and counted as local_error; then all is well."""
+    """While it lasts each client is reset and counted as local_error; then all work again."""
     found = ask(control, "connects", site, error)
     assert found == {
         "closed": {"local_error": 5, "finished": 5},
