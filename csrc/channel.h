@@ -30,6 +30,8 @@
  *                      DENIED   this user may not connect to the UNIX socket that is the endpoint
  *                               with counter slot `listener`
  *                      CRAMPED  there was no room for descriptors of a message: it missed them
+ *                      UNREAD   `value` connections were reset: `listener` of them as their client had
+ *                               used up buffers.per_source, the others as buffers.total was
  *                      OFFER    the answer to CLAIM; `value` = the next place, 0 = that was all
  *   guardian -> master DIED     the worker, with wait status `value`
  *                      PRESENCE of the worker is `value` now (enum tm_presence)
@@ -76,6 +78,7 @@ enum tm_message_type {
     TM_MESSAGE_RENEWED,
     TM_MESSAGE_DENIED,
     TM_MESSAGE_CRAMPED,
+    TM_MESSAGE_UNREAD,
 };
 
 #define TM_GIVE_ALL UINT64_MAX

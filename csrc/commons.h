@@ -38,6 +38,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "pinned.h"
 #include "route_table.h"
 #include "shape.h"
 
@@ -101,6 +102,7 @@ struct tm_commons {
     struct tm_counted listeners[TM_MAX_LISTENERS]; /* by listener id */
     struct tm_source sources[TM_MAX_SOURCES];
     struct tm_traces traces;
+    struct tm_pinned pinned;
 };
 
 /* What a worker is about to count; in its region. */

@@ -38,7 +38,7 @@ static bool make(struct tm_pipe_pool *pool, struct tm_pipe *pipe)
     }
     pool->open++;
     *pipe = (struct tm_pipe){.in = ends[1], .out = ends[0]};
-    if (fcntl(pipe->in, F_SETPIPE_SZ, TM_PIPE_SIZE) < 0 &&
+    if (fcntl(pipe->in, F_SETPIPE_SZ, pool->size) < 0 &&
         fcntl(pipe->in, F_GETPIPE_SZ) < (int)TM_PIPE_MIN) {
         destroy(pool, pipe);
         pool->refused_until_ms = coarse_ms() + REFUSAL_MS;
@@ -49,7 +49,7 @@ static bool make(struct tm_pipe_pool *pool, struct tm_pipe *pipe)
 
 void tm_pipe_pool_init(struct tm_pipe_pool *pool, uint32_t limit)
 {
-    *pool = (struct tm_pipe_pool){.limit = limit};
+    *pool = (struct tm_pipe_pool){.limit = limit, .size = TM_PIPE_SIZE};
 }
 
 bool tm_pipe_ready(struct tm_pipe_pool *pool)

@@ -27,6 +27,7 @@ struct tm_pipe {
 struct tm_pipe_pool {
     uint32_t idle;
     uint32_t open;          /* idle and lent */
+    uint32_t size;          /* of those that are made, bytes */
     uint32_t limit;         /* of open: the share of RLIMIT_NOFILE that is for pipes */
     uint64_t refused_until_ms; /* monotonic */
     struct tm_pipe pipes[TM_PIPES_IDLE];

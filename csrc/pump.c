@@ -286,9 +286,11 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
     enum tm_pump_result result = flush(half, destination);
     while (result == TM_PUMP_DRAINED || result == TM_PUMP_YIELD) {
         size_t got = 0, most = pump->budget - read;
-        if (half->splicing && half->pipe.in < 0 && !tm_pipe_take(&pump->pool, &half->pipe))
+        if (half->splicing && !pump->bounded && half->pipe.in < 0 && !tm_pipe_take(&pump->pool, &half->pipe))
             half->splicing = 0;
-        if (half->splicing) {
+        if (pump->bounded) {
+            result = step_peek(pump, half, source, destination, most, &got);
+        } else if (half->splicing) {
             result = step_splice(pump, half, source, destination, source_hung_up, most, &got);
         } else if (half->pipe.in >= 0 || tm_pipe_ready(&pump->pool)) {
             result = step_copy(pump, half, source, destination, source_hung_up, most, &got);

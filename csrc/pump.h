@@ -6,7 +6,7 @@
  *         copy mode:   recv into the worker's buffer, send; what send would not
  *                      take goes into the pipe -> BLOCKED
  *         splice mode: splice(source -> pipe), then from the top
- *         no pipe:     recv(MSG_PEEK), send, recv(MSG_TRUNC) what was sent: the
+ *         no pipe, or bounded: recv(MSG_PEEK), send, recv(MSG_TRUNC) what was sent: the
  *                      source's own receive queue is the buffer
  *
  * Between two calls no byte is in process memory, and
@@ -45,7 +45,8 @@ struct tm_half {
     uint8_t splicing; /* 0 = copy */
     uint8_t streak;   /* consecutive reads that spoke for the other mode */
     uint8_t blocked;  /* the last call ended with BLOCKED; TM_PUMPING while there is one */
-    int16_t error;    /* errno of the last *_ERROR, or of one that is still to be told */
+    uint8_t error;    /* errno of the last *_ERROR, or of one that is still to be told */
+    uint8_t bound;    /* its source's receive buffer does not grow, by our doing: sock.h */
     uint8_t uncounted; /* enum tm_uncounted: where the kernel's counts are of no use */
     uint8_t paused;    /* shape.h: enum tm_paused. If so, it is not read before paid_ns */
     uint32_t counted; /* those of `bytes` that are in the counters, the low bits */
@@ -85,6 +86,7 @@ struct tm_pump {
     size_t buffer_size;   /* bytes of one recv; at most those of the buffer */
     size_t splice_size;   /* bytes of one splice from a source */
     uint32_t budget;      /* bytes read in one call at the most, before YIELD */
+    bool bounded;         /* what the destination does not take stays in the source's queue */
     uint64_t fallbacks;   /* times no pipe was available */
 };
 

@@ -35,7 +35,7 @@
 #include <sys/un.h>
 
 #define TM_TABLE_MAGIC 0x656c626174787574ull /* "tuxtable", little endian */
-#define TM_TABLE_FORMAT 6u
+#define TM_TABLE_FORMAT 7u
 
 #define TM_CACHE_LINE 64
 #define TM_NAME_SIZE 64           /* with its NUL */
@@ -217,6 +217,16 @@ struct tm_program {
     uint64_t hangs;    /* times that it was found stopped or hanging */
 };
 
+/* What the key `buffers` says. */
+enum tm_buffers {
+    TM_BUFFER_CLIENT = 0, /* may wait for a client that has not shown that it reads */
+    TM_BUFFER_ENDPOINT,   /* the same for an endpoint: as enum tm_side */
+    TM_BUFFER_PIPE,       /* size of a pipe */
+    TM_BUFFER_PER_SOURCE, /* of what one client does not read; 0 = no limit */
+    TM_BUFFER_TOTAL,      /* of what nobody reads; 0 = no limit */
+    TM_BUFFERS,
+};
+
 struct tm_table {
     uint64_t magic;
     uint32_t format;
@@ -237,6 +247,8 @@ struct tm_table {
     _Atomic int32_t busy_poll; /* for workers: waiter.h */
     _Atomic uint32_t log_kinds;    /* for workers: enum tm_log_wanted */
     _Atomic uint32_t log_capacity; /* entries of each worker */
+    /* For workers: what connections may hold whose peer does not read, in bytes. */
+    _Atomic uint64_t buffers[TM_BUFFERS];
     /* Who polls which shard of every TCP listener: a worker's id. One relaxed
      * store moves a shard; a worker looks when it is woken. */
     _Atomic int32_t shard_owner[TM_MAX_SHARDS];
@@ -298,6 +310,16 @@ static inline uint32_t tm_table_log_kinds(const struct tm_table *table)
 static inline uint32_t tm_table_log_capacity(const struct tm_table *table)
 {
     return atomic_load_explicit(&table->log_capacity, memory_order_relaxed);
+}
+
+static inline uint64_t tm_table_buffer(const struct tm_table *table, int which)
+{
+    return atomic_load_explicit(&table->buffers[which], memory_order_relaxed);
+}
+
+static inline void tm_table_set_buffer(struct tm_table *table, int which, uint64_t bytes)
+{
+    atomic_store_explicit(&table->buffers[which], bytes, memory_order_relaxed);
 }
 
 static inline void tm_table_set_log(struct tm_table *table, uint32_t kinds, uint32_t capacity)

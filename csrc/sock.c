@@ -194,6 +194,44 @@ uint32_t tm_sock_unacknowledged(int fd)
     return ioctl(fd, SIOCOUTQ, &bytes) < 0 || bytes < 0 ? 0 : (uint32_t)bytes;
 }
 
+void tm_sock_bound_unsent(int fd, uint32_t unsent)
+{
+    setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
+}
+
+/* Linux 5.14: what SO_SNDBUF and SO_RCVBUF set besides the size, alone and to be undone. */
+enum { BUF_LOCK = 72, RCVBUF_LOCK = 2 };
+
+bool tm_sock_bound_unread(int fd)
+{
+    int lock = 0;
+    socklen_t size = sizeof(lock);
+    if (getsockopt(fd, SOL_SOCKET, BUF_LOCK, &lock, &size) < 0 || lock & RCVBUF_LOCK)
+        return false;
+    lock |= RCVBUF_LOCK;
+    return setsockopt(fd, SOL_SOCKET, BUF_LOCK, &lock, sizeof(lock)) == 0;
+}
+
+void tm_sock_unbind_unread(int fd)
+{
+    int lock = 0;
+    socklen_t size = sizeof(lock);
+    if (getsockopt(fd, SOL_SOCKET, BUF_LOCK, &lock, &size) == 0) {
+        lock &= ~RCVBUF_LOCK;
+        setsockopt(fd, SOL_SOCKET, BUF_LOCK, &lock, sizeof(lock));
+    }
+}
+
+uint64_t tm_sock_held(int fd)
+{
+    enum { MEMINFO = 55, RECEIVED = 0, WRITTEN = 5, WORDS = 9 }; /* linux/sock_diag.h */
+    uint32_t words[WORDS] = {0};
+    socklen_t size = sizeof(words);
+    if (getsockopt(fd, SOL_SOCKET, MEMINFO, words, &size) < 0)
+        return 0;
+    return (uint64_t)words[RECEIVED] + words[WRITTEN];
+}
+
 uint32_t tm_sock_unread(int fd)
 {
     int bytes = 0;

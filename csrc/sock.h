@@ -65,6 +65,18 @@ bool tm_sock_not_shut(int fd);
  * whose bytes are in the peer's queue at once and stay there after a close. */
 uint32_t tm_sock_unacknowledged(int fd);
 
+/* Until its peer has shown that it reads: no more than `unsent` bytes wait in the send queue for it,
+ * besides what is under way (0: as the kernel has it); and the receive queue that fills it does not
+ * grow. False: that one has a size already that somebody chose, or the socket refuses. UNIX ones
+ * have limits anyway. */
+void tm_sock_bound_unsent(int fd, uint32_t unsent);
+bool tm_sock_bound_unread(int fd);
+/* The kernel's way again, after true. */
+void tm_sock_unbind_unread(int fd);
+
+/* Bytes of kernel memory in its queues; 0 if that can't be told. */
+uint64_t tm_sock_held(int fd);
+
 /* Bytes that its peer has sent and nobody has read. */
 uint32_t tm_sock_unread(int fd);
 

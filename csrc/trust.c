@@ -9,7 +9,7 @@ enum {
     ALL_HOLDS = TM_HOLDS_LISTENER | TM_HOLDS_ROUTE | TM_HOLDS_SOURCE | TM_HOLDS_DESTINATION |
                 TM_HOLDS_ENDPOINT | TM_HOLDS_QUEUE,
     ALL_FLAGS = TM_HUNG_UP | TM_RESET | TM_WRITE_WATCHED | TM_READ_UNWATCHED | TM_UNPACED |
-                TM_KEPT_ALIVE,
+                TM_KEPT_ALIVE | TM_BOUNDED | TM_PROVEN,
 };
 
 static bool half_possible(const struct tm_conn *conn, int side)

@@ -366,6 +366,7 @@ def _merge(
         access_log=_access_log(setting("access_log")),
         user=setting("user"),
         group=setting("group"),
+        buffers=setting("buffers").made(),
     )
 
 

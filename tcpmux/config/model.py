@@ -204,6 +204,18 @@ class AccessLog:
 
 
 @dataclass(frozen=True, slots=True)
+class Buffers:
+    """What connections may hold whose peer does not read, in bytes. per_source, total: 0 = no
+    limit; total None = by the memory that the host has for TCP."""
+
+    client: int = 16 << 10
+    endpoint: int = 16 << 10
+    pipe: int = 1 << 20
+    per_source: int = 256 << 20
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All files together. workers: None = as many as usable CPUs. busy_poll: how long a worker
     looks for events before it sleeps, in us; None = as it pays. drain_timeout in s."""
@@ -217,6 +229,7 @@ class Config:
     dns_servers: tuple[Address, ...] = ()  # none = those of the host
     warnings: tuple[Problem, ...] = ()
     access_log: AccessLog | None = None
+    buffers: Buffers = Buffers()
     user: str = ""  # name or number; "" = the default
     group: str = ""
 

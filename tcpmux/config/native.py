@@ -10,6 +10,7 @@ from tcpmux.config.address import Endpoint
 from tcpmux.config.duration import format_duration
 from tcpmux.config.model import (
     Bandwidth,
+    Buffers,
     Check,
     Config,
     Destination,
@@ -57,11 +58,20 @@ def _lines(config: Config) -> Iterator[str]:
             yield f"{key}: {account if account.isdecimal() else scalar(account)}"
     yield from _mapping("admin", _admin(config))
     yield from _mapping("access_log", _access_log(config))
+    yield from _mapping("buffers", _buffers(config))
     if config.dns_servers:
         yield f"dns: {{servers: [{', '.join(scalar(str(s)) for s in config.dns_servers)}]}}"
     yield "routes:"
     for route in config.routes:
         yield from _route(route)
+
+
+def _buffers(config: Config) -> Iterator[tuple[str, str]]:
+    buffers, default = config.buffers, Buffers()
+    for key in ("client", "endpoint", "pipe", "per_source", "total"):
+        size = getattr(buffers, key)
+        if size != getattr(default, key):
+            yield key, "auto" if size is None else format_size(size) if size else "off"
 
 
 def _admin(config: Config) -> Iterator[tuple[str, str]]:

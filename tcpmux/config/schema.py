@@ -6,7 +6,9 @@ Private to the package: what others see are the frozen types in model.py.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import (
@@ -24,7 +26,7 @@ from tcpmux.config.address import (
     parse_listen,
 )
 from tcpmux.config.log_format import check_template
-from tcpmux.config.model import MAX_WEIGHT
+from tcpmux.config.model import MAX_WEIGHT, Buffers
 from tcpmux.config.policy import (
     DestinationPolicyModel,
     EndpointLimits,
@@ -373,6 +375,48 @@ class AccessLogModel(Strict):
     )
 
 
+def _buffer(low: int, high: int, others: Mapping[str, int | None] = MappingProxyType({})) -> Any:
+    """A size from `low` to `high`, or one of some words."""
+
+    def check(value: Any) -> int | None:
+        word = "off" if value is False else value  # YAML 1.1 reads off as false
+        if isinstance(word, str) and word in others:
+            return others[word]
+        example = "size such as 1MiB" + (f", {' or '.join(others)}" if others else "")
+        return measure(value, parse_size, format_size, (low, high), example)
+
+    size = {"type": "string", "pattern": "^[0-9]+([.][0-9]+)?(B|KiB|MiB|GiB)$"}
+    words = [*others, *([False] if "off" in others else [])]
+    schema = {"anyOf": [{"enum": words}, size]} if others else size
+    return Annotated[int | None, BeforeValidator(check), WithJsonSchema(schema)]
+
+
+class BuffersModel(Strict):
+    client: _buffer(4 << 10, 1 << 30) = Field(  # type: ignore[valid-type]
+        default=16 << 10,
+        description="May wait to be sent to a client that has not taken 256 KiB yet.",
+    )
+    endpoint: _buffer(4 << 10, 1 << 30) = Field(  # type: ignore[valid-type]
+        default=16 << 10, description="The same for an endpoint."
+    )
+    pipe: _buffer(64 << 10, 1 << 20) = Field(  # type: ignore[valid-type]
+        default=1 << 20, description="Size of the pipe of a connection whose reader is slower."
+    )
+    per_source: _buffer(64 << 10, 1 << 40, {"off": 0}) = Field(  # type: ignore[valid-type]
+        default=256 << 20,
+        description="Memory of all connections of a client that it does not read, before they are "
+        "reset.",
+    )
+    total: _buffer(64 << 10, 1 << 40, {"off": 0, "auto": None}) = Field(  # type: ignore[valid-type]
+        default=None,
+        description="The same of all connections that nobody reads. auto = a "
+        "quarter of what the host gives TCP before it saves memory.",
+    )
+
+    def made(self) -> Buffers:
+        return Buffers(self.client, self.endpoint, self.pipe, self.per_source, self.total)
+
+
 class DnsModel(Strict):
     servers: list[
         Annotated[Address, BeforeValidator(_dns_server), WithJsonSchema({"type": "string"})]
@@ -442,6 +486,9 @@ class FileModel(Strict):
         BeforeValidator(_access_log_entry),
         OrText(),
     ] = Field(default=None, description="A line for each connection; off, a path, or a mapping.")
+    buffers: BuffersModel = Field(
+        default=BuffersModel(), description="Of connections whose peer does not read."
+    )
     dns: DnsModel = DnsModel()
     defaults: DefaultsModel = Field(
         default=DefaultsModel(), description="For every route of all files that says nothing else."

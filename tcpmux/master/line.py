@@ -36,6 +36,7 @@ from tcpmux.worker.process import (
     STARTED,
     SYNCED,
     UNLINED,
+    UNREAD,
 )
 
 log = logging.getLogger("tcpmux.master")
@@ -55,6 +56,7 @@ BY_WORKER = (
     LOOPED,
     DENIED,
     CRAMPED,
+    UNREAD,
 )
 
 
@@ -229,6 +231,27 @@ class Worker:
         self.lines.clear()
         self.removed.clear()
 
+    def _say_lost(self, kind: int, count: int, by_source: int) -> None:
+        """Clients have lost connections by it."""
+        if kind == RENEWED:
+            log.error(
+                "worker %d: its shared memory was corrupt and made it fail at its "
+                "starts; it is made anew, and %d connections are lost",
+                self.id,
+                count,
+                extra=_EVENT,
+            )
+        else:
+            log.error(
+                "worker %d: %d connections whose peer had stopped reading were reset: %d as "
+                "their client had used up buffers.per_source, %d as buffers.total was used up",
+                self.id,
+                count,
+                by_source,
+                count - by_source,
+                extra=_EVENT,
+            )
+
     def receive(self) -> bool:
         """Reads all that has come. True: which shards it should have may have changed."""
         changed = False
@@ -259,14 +282,8 @@ class Worker:
         elif kind in (UNLINED, CRAMPED):
             self.uncertain, self.in_order = True, False
             self.cramped |= kind == CRAMPED
-        elif kind == RENEWED:
-            log.error(
-                "worker %d: its shared memory was corrupt and made it fail at its "
-                "starts; it is made anew, and %d connections are lost",
-                self.id,
-                value,
-                extra=_EVENT,
-            )
+        elif kind in (UNREAD, RENEWED):
+            self._say_lost(kind, value, min(listener, value))
 
     def _heard_of(self, kind: int, sender: Sender) -> None:
         """Holds who sends: the number in a message, and those in its region, are its own word."""

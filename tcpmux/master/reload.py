@@ -7,8 +7,10 @@ the first step that can be seen from outside; after it nothing is left that may 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tcpmux.config import Address, Config, HostName, load
@@ -60,6 +62,23 @@ def _load(sources: Sources) -> Config:
 
 def _poll(config: Config) -> int:
     return POLL_AUTO if config.busy_poll is None else config.busy_poll
+
+
+def _tcp_memory() -> int:
+    """Bytes that TCP's sockets of this host may hold before the kernel saves memory (tcp_mem(7));
+    where that can't be told, a sixteenth of all."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    try:
+        return int(Path("/proc/sys/net/ipv4/tcp_mem").read_text().split()[1]) * page
+    except (OSError, ValueError, IndexError):
+        return os.sysconf("SC_PHYS_PAGES") * page // 16
+
+
+def _buffer_sizes(config: Config) -> tuple[int, int, int, int, int]:
+    """As the table has them."""
+    sizes = config.buffers
+    total = _tcp_memory() // 4 if sizes.total is None else sizes.total
+    return sizes.client, sizes.endpoint, sizes.pipe, sizes.per_source, total
 
 
 def _busy_poll_text(busy_poll: int) -> str:
@@ -171,6 +190,8 @@ class Routing:
         if config.busy_poll != self.config.busy_poll:
             old, new = (_busy_poll_text(_poll(c)) for c in (self.config, config))
             changes.append(f"busy_poll {old}->{new}")
+        if config.buffers != self.config.buffers:
+            changes.append("buffers changed")
         old_http, new_http = (c.admin.http or "off" for c in (self.config, config))
         if old_http != new_http:
             changes.append(f"admin.http {old_http}->{new_http}")
@@ -330,6 +351,7 @@ class Routing:
         self._say_loops(loops)
         self.config, self.weights, self.image, self.names = config, weights, image, names
         self.table.busy_poll = _poll(config)
+        self.table.buffers = _buffer_sizes(config)
         if changed:
             self.workers.wake()
         return changes

@@ -240,6 +240,13 @@ cdef extern from "route_table.h" nogil:
     uint32_t tm_table_log_kinds(const tm_table *table)
     uint32_t tm_table_log_capacity(const tm_table *table)
     void tm_table_set_log(tm_table *table, uint32_t kinds, uint32_t capacity)
+    enum:
+        TM_BUFFER_PIPE
+        TM_BUFFER_PER_SOURCE
+        TM_BUFFER_TOTAL
+        TM_BUFFERS
+    uint64_t tm_table_buffer(const tm_table *table, int which)
+    void tm_table_set_buffer(tm_table *table, int which, uint64_t bytes)
     uint64_t tm_rota_take(tm_rota *rota)
     uint64_t tm_rota_next(const tm_rota *rota)
     bint tm_rota_skip(tm_rota *rota, uint64_t *next, uint64_t skipped)
@@ -306,6 +313,19 @@ cdef extern from "commons.h" nogil:
     cdef struct tm_traces:
         pass
 
+    cdef struct tm_pinned:
+        uint64_t account  # an atomic: for the functions below alone
+
+    enum:
+        TM_PINNED_EPOCH_MS
+
+    uint64_t tm_pinned_epoch(uint64_t now_ms)
+    # Accounts, which are atomics.
+    void *tm_pinned_by(tm_pinned *pinned, uint64_t key, uint64_t epoch)
+    uint64_t tm_pinned_sum(const void *account, uint64_t epoch)
+    void tm_pinned_add(void *account, uint64_t epoch, uint64_t bytes)
+    void tm_pinned_free(void *account, uint64_t epoch, uint64_t bytes)
+
     cdef struct tm_commons:
         uint64_t secret[2]
         tm_ticket tickets[69632]
@@ -313,6 +333,7 @@ cdef extern from "commons.h" nogil:
         tm_counted listeners[4096]
         tm_source sources[131072]
         tm_traces traces
+        tm_pinned pinned
 
     uint32_t tm_counted_now(const tm_counted *at)
     tm_counting tm_author_step(const tm_author *author)
@@ -355,6 +376,7 @@ cdef extern from "pipe_pool.h" nogil:
         int32_t from_ "out"
 
     cdef struct tm_pipe_pool:
+        uint32_t size
         uint32_t open
 
     void tm_pipe_pool_init(tm_pipe_pool *pool, uint32_t limit)
@@ -407,7 +429,8 @@ cdef extern from "pump.h" nogil:
         uint8_t splicing
         uint8_t streak
         uint8_t blocked
-        int16_t error
+        uint8_t error
+        uint8_t bound
         uint8_t uncounted
         uint8_t paused
         uint32_t counted
@@ -438,6 +461,7 @@ cdef extern from "pump.h" nogil:
         size_t buffer_size
         size_t splice_size
         uint32_t budget
+        bint bounded
         uint64_t fallbacks
 
     tm_pump_result tm_pump_run(tm_pump *pump, tm_half *half, int source, int destination,
@@ -531,6 +555,7 @@ cdef extern from "live.h" nogil:
         TM_CLOSED_killed
         TM_CLOSED_worker_lost
         TM_CLOSED_passed_on
+        TM_CLOSED_unread
         TM_CLOSE_REASONS
 
     enum:
@@ -587,6 +612,8 @@ cdef extern from "live.h" nogil:
         TM_READ_UNWATCHED
         TM_UNPACED
         TM_KEPT_ALIVE
+        TM_BOUNDED
+        TM_PROVEN
 
     enum:
         TM_HOLDS_LISTENER

@@ -5,6 +5,7 @@ Runs in the master (creates all, writes the table), in workers (map what they ne
 control (reads). Layout and rules: csrc/route_table.h and csrc/live.h.
 """
 
+import time
 import fcntl
 import os
 import socket
@@ -38,9 +39,9 @@ from tcpmux.shm._layout cimport (
     TM_MAX_SHARDS, TM_MAX_SLOTS, TM_MAX_SOURCES, TM_MAX_TICKETS, TM_MAX_TURNS, TM_NAME_SIZE, TM_NONE,
     TM_CONTROL, TM_LOGGER, tm_program, TM_PROGRAMS,
     TM_ORDER_DRAIN, TM_ORDER_RETIRE, tm_orders_checked, tm_pick, tm_pick_plan, tm_range, tm_route, tm_route_rules,
-    TM_RUNNING, tm_records_checked, tm_slot, tm_slot_active, tm_state, tm_table, tm_table_busy_poll,
+    TM_RUNNING, tm_records_checked, tm_slot, tm_slot_active, tm_state, tm_table, TM_BUFFERS, tm_pinned_epoch, tm_pinned_sum, tm_table_buffer, tm_table_busy_poll,
     TM_TABLE_FORMAT, tm_table_generation, tm_table_idle_image, tm_table_image, tm_table_init, tm_table_is_still,
-    tm_table_publish, tm_table_set_busy_poll, tm_table_set_log, tm_table_set_shard_owner,
+    tm_table_publish, tm_table_set_buffer, tm_table_set_busy_poll, tm_table_set_log, tm_table_set_shard_owner,
     tm_table_set_state, tm_table_shard_owner, tm_table_state, tm_table_valid, tm_ticket,
     tm_turn, tm_turn_hash,
 )
@@ -525,6 +526,17 @@ cdef class Table(Region):
     def busy_poll(self, int32_t busy_poll):
         tm_table_set_busy_poll(self.table(), busy_poll)
 
+    @property
+    def buffers(self):
+        """What connections may hold whose peer does not read, in bytes: client, endpoint, pipe,
+        per_source, total (0 = no limit)."""
+        return tuple(tm_table_buffer(self.table(), which) for which in range(TM_BUFFERS))
+
+    @buffers.setter
+    def buffers(self, sizes):
+        for which, size in zip(range(TM_BUFFERS), sizes, strict=True):
+            tm_table_set_buffer(self.table(), which, size)
+
     def log(self, uint32_t kinds, uint32_t capacity):
         """Has workers log from now on. kinds: LOG_ENDS and LOG_STARTS, 0 = nothing; capacity:
         entries of each that may wait to be written."""
@@ -875,6 +887,13 @@ cdef class Commons(Region):
                 if all[i] < TM_MAX_SLOTS and (
                     tm_failures(&self.commons().slots[all[i]])
                     or tm_suspicions(&self.commons().slots[all[i]]))]
+
+    @property
+    def pinned(self):
+        """Bytes of kernel memory of all connections that nobody has read for a second: half a
+        second to a second ago."""
+        return tm_pinned_sum(&self.commons().pinned.account,
+                             tm_pinned_epoch(time.monotonic_ns() // 1000000))
 
     def totals(self):
         """(by listeners, by slots, waiting, by clients): how many connections are counted in all.

@@ -34,6 +34,15 @@ cdef struct Worker:
     uint32_t ready
     tm_expecting expecting       # what the last thing done is likely to bring
     uint64_t random              # state of _choice's generator; not 0
+    # _stall: connections whose peer does not read.
+    uint64_t look_ms             # when they are looked at next; 0 = there are none
+    uint32_t look_cursor         # the next record to look at
+    bint has_blocked             # in this look: some that may stall
+    uint32_t stalled, stalled_before  # how many, in this look and the last one
+    uint64_t pinned, pinned_before    # and the bytes that they hold
+    uint32_t too_much            # sums in a row that are above the limit
+    uint32_t unread, unread_by_source # reset since the master was told: all, for their client
+    uint32_t whole_budget        # bytes that a half may move whose peer reads
     bint paced                   # the host's congestion control paces bulk: csrc/sock.h
     uint32_t connects            # started in this life: csrc/trace.h
     bint shapes                  # some route or destination limits bytes per second

@@ -32,7 +32,8 @@ from tcpmux.shm._layout cimport (
     tm_half, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, tm_histogram_add, TM_HOLD,
     TM_HOLDS_DESTINATION, TM_HOLDS_ENDPOINT, TM_HOLDS_LISTENER, TM_HOLDS_QUEUE, TM_HOLDS_ROUTE,
     TM_HOLDS_SOURCE, TM_HUNG_UP, tm_journal_note,
-    TM_KEPT_ALIVE, tm_latency_bounds_us, tm_live_advance, tm_live_next_record,
+    TM_KEPT_ALIVE, TM_BOUNDED, TM_PINNED_EPOCH_MS, TM_PROVEN, TM_SHAPE_MOST_POWER,
+    tm_table_buffer, tm_latency_bounds_us, tm_live_advance, tm_live_next_record,
     tm_live_set_connections, tm_log_commit,
     TM_LOG_END, tm_log_entry, tm_log_place, TM_LOG_START, TM_LOG_STARTS, TM_MAX_LINES, tm_mix,
     TM_NONE, tm_note_answer, tm_note_failure, tm_note_success, TM_NOTHING, TM_OPEN, tm_peer, tm_pick,
@@ -48,12 +49,12 @@ from tcpmux.worker._choice cimport (
     first_tier, is_promising, is_untried, next_endpoint, Tier, tier_after,
 )
 from tcpmux.worker._limits cimport hold, let_go_of, let_go_of_all, let_in, suspect
-from tcpmux.worker._shape cimport end_pause, is_due, look_ms, may_read, pay, shorten_pause
+from tcpmux.worker._shape cimport allow_at_once, end_pause, is_due, look_ms, may_read, pay, shorten_pause
 from tcpmux.worker._mechanism cimport (
     epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_MOD, epoll_event, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN,
     EPOLLOUT, EPOLLPRI, EPOLLRDHUP, TM_EXPECT_ANSWER, TM_EXPECT_ANY, TM_EXPECT_BULK,
     TM_EXPECT_CLIENT, tm_peer_from, tm_sock_acknowledge, tm_sock_closed_by_peer,
-    tm_sock_connect, tm_sock_do_not_pace, tm_sock_error, tm_sock_established,
+    tm_sock_bound_unread, tm_sock_bound_unsent, tm_sock_unbind_unread, tm_sock_connect, tm_sock_do_not_pace, tm_sock_error, tm_sock_established,
     tm_sock_has_answered, tm_sock_keep_alive, tm_sock_local, tm_sock_local_failure, tm_sock_sent_ago,
     tm_sock_shut_write, tm_sock_unacknowledged, tm_sock_unread, tm_sock_will_reset,
     tm_trace_connect, tm_wheel_arm, tm_wheel_disarm,
@@ -67,6 +68,12 @@ cdef enum:
     # receiver is not reading, and a direct sender's RST would not have waited.
     RESET_WAIT_MS = 1000
     RESET_RECHECK_MS = 10
+    # Until a peer has taken PROOF bytes it may be one that never reads: it is given so much at once.
+    AT_ONCE_POWER = 14
+    AT_ONCE = 1 << AT_ONCE_POWER
+    PROOF = 1 << 18
+    DEFAULT_BOUND = 1 << 14
+    UNBOUNDED = 1 << 30
     # How long the end of a lifetime waits for a moment when nothing is under way.
     END_WAIT_MS = 1000
     # An endpoint that has just failed is passed over for so long, while there are others.
@@ -425,6 +432,39 @@ cdef void pause(Worker *w, uint32_t index, int side) noexcept nogil:
     arm(w, index, next_look(w, index))
 
 
+cdef void bound(Worker *w, tm_conn *conn, int side) noexcept nogil:
+    """Before what `side` sends is passed on to a peer that may not read it: first a message, and
+    then little at once, and only what it takes, so that the rest stays where it comes from."""
+    cdef int other = 1 - side
+    cdef tm_half *half = &conn.half[side]
+    cdef uint64_t most = tm_table_buffer(w.table, other) or DEFAULT_BOUND
+    w.whole_budget = w.pump.budget
+    if w.pump.budget > AT_ONCE:
+        allow_at_once(w, AT_ONCE_POWER)
+    if half.bytes + half.queued < AT_ONCE or most >= UNBOUNDED:
+        return
+    w.pump.bounded = True
+    if not conn.side_flags[other] & TM_BOUNDED:
+        tm_sock_bound_unsent(conn.fd[other], <uint32_t>most)
+        half.bound = tm_sock_bound_unread(conn.fd[side])
+        conn.side_flags[other] |= TM_BOUNDED
+
+
+cdef void unbind(Worker *w, tm_conn *conn, int side) noexcept nogil:
+    """After that: perhaps its peer has read enough by now to be trusted."""
+    cdef int other = 1 - side
+    cdef tm_half *half = &conn.half[side]
+    w.pump.bounded = False
+    if w.whole_budget > AT_ONCE:
+        allow_at_once(w, TM_SHAPE_MOST_POWER)
+    if half.bytes >= PROOF and half.bytes - tm_sock_unacknowledged(conn.fd[other]) >= PROOF:
+        tm_sock_bound_unsent(conn.fd[other], 0)
+        if half.bound:
+            half.bound = 0
+            tm_sock_unbind_unread(conn.fd[side])
+        conn.side_flags[other] |= TM_PROVEN
+
+
 cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
     """Moves bytes from `side` to the other one as far as it goes now, and acts on the outcome."""
     cdef tm_conn *conn = &w.records[index]
@@ -439,10 +479,14 @@ cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
     elif not may_read(w, conn, destination_of(w, conn), side):
         pause(w, index, side)
         return
+    if not conn.side_flags[other] & TM_PROVEN:
+        bound(w, conn, side)
     w.pump.journal.side = <uint8_t>side
     result = tm_pump_run(
         &w.pump, half, conn.fd[side], conn.fd[other], conn.side_flags[side] & TM_HUNG_UP)
     moved = <uint32_t>half.bytes - half.counted
+    if not conn.side_flags[other] & TM_PROVEN:
+        unbind(w, conn, side)
     if w.shapes and pay(w, conn, destination_of(w, conn), side, moved):
         pause(w, index, side)
     if moved:
@@ -466,6 +510,8 @@ cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
         if conn.side_flags[side] & TM_HUNG_UP:
             # Its reset may have been told while a budget was used up; it is not told again.
             side_error(w, index, side)
+        if w.look_ms == 0:
+            w.look_ms = w.now_ms + TM_PINNED_EPOCH_MS
     elif result == TM_PUMP_YIELD:
         if not half.paused:
             push_ready(w, index, side)

@@ -15,7 +15,11 @@ cdef extern from "trace.h" nogil:
 
 cdef extern from "sock.h" nogil:
     bint tm_sock_host_paces()
+    void tm_sock_bound_unsent(int fd, uint32_t unsent)
+    bint tm_sock_bound_unread(int fd)
+    void tm_sock_unbind_unread(int fd)
     uint32_t tm_sock_unread(int fd)
+    uint64_t tm_sock_held(int fd)
     uint32_t tm_sock_sent_ago(int fd)
     void tm_sock_do_not_pace(int fd, const tm_peer *peer)
     int tm_sock_accept(int listener, tm_peer *peer)
@@ -70,6 +74,7 @@ cdef extern from "channel.h" nogil:
         TM_MESSAGE_LOOPED
         TM_MESSAGE_DENIED
         TM_MESSAGE_CRAMPED
+        TM_MESSAGE_UNREAD
         TM_GIVE_ALL
         TM_MESSAGE_REPLACE
         TM_MESSAGE_GUARD

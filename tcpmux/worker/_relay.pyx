@@ -31,7 +31,8 @@ from tcpmux.shm._layout cimport (
     tm_live_set_heartbeat, tm_live_set_presence, TM_MAX_LINES, TM_MAX_LISTENERS,
     TM_MAX_LISTENING, TM_MAX_SHARDS, TM_NONE, TM_NOTHING, TM_ORDER_DRAIN,
     TM_ORDER_RETIRE, TM_OVER, tm_peer, tm_pipe_pool_destroy, tm_pipe_pool_init, TM_PRESENT,
-    TM_REPLACED, TM_SHAPE_MOST_POWER, tm_slot, tm_table_busy_poll, tm_table_generation, tm_table_image,
+    TM_BUFFER_PIPE, TM_PIPE_SIZE, TM_REPLACED, TM_SHAPE_MOST_POWER, tm_slot,
+    tm_table_buffer, tm_table_busy_poll, tm_table_generation, tm_table_image,
     tm_table_shard_owner, tm_times, TM_UNENDED,
 )
 from tcpmux.shm._shm cimport Live, Table, Commons
@@ -53,7 +54,7 @@ from tcpmux.worker._mechanism cimport (
     tm_message, TM_MESSAGE_ADD, TM_MESSAGE_CLAIM, TM_MESSAGE_DRAIN, TM_MESSAGE_FDS,
     TM_MESSAGE_CRAMPED, TM_MESSAGE_DENIED, TM_MESSAGE_FULL, TM_MESSAGE_GIVE, TM_MESSAGE_GREW, TM_MESSAGE_GUARD,
     TM_MESSAGE_KILL,
-    TM_MESSAGE_LINE, TM_MESSAGE_LOOPED, TM_MESSAGE_OFFER, TM_MESSAGE_QUIT, TM_MESSAGE_REMOVE,
+    TM_MESSAGE_LINE, TM_MESSAGE_LOOPED, TM_MESSAGE_UNREAD, TM_MESSAGE_OFFER, TM_MESSAGE_QUIT, TM_MESSAGE_REMOVE,
     TM_MESSAGE_REMOVED, TM_MESSAGE_REPLACE, TM_MESSAGE_RETIRE, TM_MESSAGE_ROOM, TM_MESSAGE_SEEN,
     TM_MESSAGE_STARTED, TM_MESSAGE_SYNC, TM_MESSAGE_SYNCED, TM_MESSAGE_UNLINED, tm_peer_from,
     tm_sock_accept, tm_sock_host_paces, tm_sock_local, tm_sock_peer_is, tm_sock_reset,
@@ -62,6 +63,7 @@ from tcpmux.worker._mechanism cimport (
 )
 from tcpmux.worker._recovery cimport recover_connections, recover_records
 from tcpmux.worker._shape cimport allow_at_once, look_at_rates
+from tcpmux.worker._stall cimport look_at_stalled
 
 cdef extern from "<signal.h>" nogil:
     enum: SIGQUIT, SIGTERM
@@ -84,6 +86,7 @@ cdef enum:
     DENIED_MS = 1000        # between two messages of that kind
     GUARDED_MS = 250        # without a master: between two looks whether the guardian lives
     GROWTH_MS = 100         # between two of them
+    UNREAD_MS = 1000        # between two messages of connections that were not read
     LOOP_MS = 1000          # between two messages of connections that go round
 
     # Tags of events that are no connection's: a connection's generation is never 0.
@@ -107,6 +110,7 @@ cdef struct Loop:
     bint leaving              # listeners that are being removed have more in their queues
     bint told_full
     uint32_t told_connections # when the master was last told of growth, or fewer since
+    uint64_t tell_unread_ms
     uint64_t tell_growth_ms   # not before; monotonic
     uint64_t tell_loop_ms     # the same
     uint64_t accept_retry_ms  # do not resume before; monotonic
@@ -360,6 +364,7 @@ cdef void look_at_table(Loop *loop) noexcept nogil:
         if image.endpoints[i].born > before:
             memset(&w.live.slots[image.endpoints[i].slot], 0, sizeof(tm_slot))
     look_at_rates(w, image)
+    w.pump.pool.size = <uint32_t>tm_table_buffer(w.table, TM_BUFFER_PIPE) or TM_PIPE_SIZE
     w.image = image
     w.generation = generation
     tm_live_set_generation_seen(w.live, generation)
@@ -489,6 +494,21 @@ cdef void tell_lost_lines(Loop *loop) noexcept nogil:
     loop.handover.lost = 0
 
 
+cdef void tell_unread(Loop *loop) noexcept nogil:
+    """Clients have lost their connections: for the log, once a second."""
+    cdef Worker *w = &loop.worker
+    cdef tm_message message
+    if w.unread == 0 or w.now_ms < loop.tell_unread_ms or w.live.channel < 0:
+        return
+    loop.tell_unread_ms = w.now_ms + UNREAD_MS
+    memset(&message, 0, sizeof(message))
+    message.type = TM_MESSAGE_UNREAD
+    message.listener = w.unread_by_source
+    message.value = w.unread
+    if tm_channel_send(w.live.channel, &message) == 0:
+        w.unread = w.unread_by_source = 0
+
+
 cdef void tell_growth(Loop *loop) noexcept nogil:
     """That there may be something to be shared out, if there is, and not too often."""
     cdef Worker *w = &loop.worker
@@ -583,8 +603,11 @@ cdef inline void look_at_clock(Worker *w) noexcept nogil:
 cdef int wait_time(Loop *loop, bint unfinished) noexcept nogil:
     """How long epoll may wait, ms; -1 = for ever."""
     cdef int wait = tm_wheel_wait(&loop.worker.wheel, loop.worker.now_ms)
-    if unfinished:
+    cdef uint64_t look = loop.worker.look_ms, now = loop.worker.now_ms
+    if unfinished or (look and (look <= now or loop.worker.look_cursor)):
         return 0
+    if look and (wait < 0 or <uint64_t>wait > look - now):
+        wait = <int>(look - now)
     if (loop.paused or loop.unwatched or loop.unguarded or loop.cramped
             or loop.worker.live.orders & TM_ORDER_RETIRE) and (
             wait < 0 or wait > ACCEPT_RETRY_MS):
@@ -677,6 +700,8 @@ cdef int run_loop(Loop *loop) noexcept nogil:
             connection_timer(w, index)
             index = tm_wheel_pop(&w.wheel, w.records, w.now_ms)
         connections_resume(w)
+        if w.look_ms and w.now_ms >= w.look_ms:
+            look_at_stalled(w)
         connections_free(w)
         w.pump.journal.current = TM_NONE
         if loop.leaving:
@@ -707,6 +732,7 @@ cdef int run_loop(Loop *loop) noexcept nogil:
             tell_lost_lines(loop)
         tell_cramped(loop)
         tell_growth(loop)
+        tell_unread(loop)
         if w.now_ms >= loop.count_fds_ms:
             loop.count_fds_ms = w.now_ms + COUNT_MS
             tm_live_set_descriptors(w.live, tm_descriptors_count())

@@ -75,7 +75,8 @@ MESSAGE = struct.Struct("=IIIIQ")
     RENEWED,
     DENIED,
     CRAMPED,
-) = range(1, 30)
+    UNREAD,
+) = range(1, 31)
 GIVE_ALL = (1 << 64) - 1
 
 # A death by one of these says something about the worker; by another, about who sent it.

@@ -46,6 +46,7 @@ PROGRAMS = {
     "test_privileges": ("privileges.c",),
     "test_live": (),
     "test_shape": (),
+    "test_pinned": (),
     "test_access_log": (),
 }
 

@@ -44,6 +44,7 @@ from tcpmux.worker.process import (
     REMOVE,
     REMOVED,
     SYNC,
+    UNREAD,
     Inheritance,
     ListeningSocket,
     serve,
@@ -339,6 +340,18 @@ class RelayWorker:
         """Tells the worker to serve the listener's queue and let go of it."""
         self._channel.send(MESSAGE.pack(REMOVE, FAMILIES.index(family), 0, 0, 0))
 
+    @property
+    def buffers(self) -> tuple[int, int, int, int, int]:
+        return self._regions[0].buffers
+
+    @buffers.setter
+    def buffers(self, sizes: tuple[int, int, int, int, int]) -> None:
+        self._regions[0].buffers = sizes
+
+    def pinned(self) -> int:
+        """Bytes that connections held a moment ago which nobody reads."""
+        return self._regions[1].pinned
+
     def ask(self) -> None:
         """Has the worker answer, which changes nothing."""
         self._channel.send(MESSAGE.pack(SYNC, 0, 0, 0, 1))
@@ -365,6 +378,18 @@ class RelayWorker:
             kind, listener, _, _, _ = MESSAGE.unpack(self._channel.recv(MESSAGE.size))
             if kind == what:
                 return int(listener)
+
+    def await_unread(self, count: int) -> int:
+        """Until the worker has told its master that it has reset so many connections that were not
+        read; how many of them for their client's sake."""
+        told = by_source = 0
+        self._channel.settimeout(DEADLINE)
+        while told < count:
+            kind, one, _, _, value = MESSAGE.unpack(self._channel.recv(MESSAGE.size))
+            if kind == UNREAD:
+                told, by_source = told + value, by_source + one
+        assert told == count
+        return by_source
 
     def await_removed(self, family: Family) -> None:
         """Until the worker says that it has let go of the listener."""

@@ -117,7 +117,8 @@ def test_every_command_and_counter_is_in_the_documentation() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["_choice", "_connection", "_handover", "_limits", "_recovery", "_relay", "_shape"]
+    "module",
+    ["_choice", "_connection", "_handover", "_limits", "_recovery", "_relay", "_shape", "_stall"],
 )
 def test_the_hot_loop_is_free_of_python(module: str, tmp_path: Path) -> None:
     """In the C that Cython makes of the relay, no function of the loop calls Python's API."""

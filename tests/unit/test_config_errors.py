@@ -80,7 +80,22 @@ CASES = [
     Case(
         "unknown far",
         top("frobnicate: 2\n"),
-        "r.yaml:1:1: unknown key frobnicate: there are: workers, busy_poll, drain_timeout, user, group, admin, access_log, dns, defaults, routes",
+        "r.yaml:1:1: unknown key frobnicate: there are: workers, busy_poll, drain_timeout, user, group, admin, access_log, buffers, dns, defaults, routes",
+    ),
+    Case(
+        "buffer of a client",
+        top("buffers: {client: 1KiB}\n"),
+        "r.yaml:1:19: buffers.client: expected 4KiB..1GiB, got 1KiB",
+    ),
+    Case(
+        "buffer of a pipe",
+        top("buffers: {pipe: 2MiB}\n"),
+        "r.yaml:1:17: buffers.pipe: expected 64KiB..1MiB, got 2MiB",
+    ),
+    Case(
+        "all buffers",
+        top("buffers: {total: 5}\n"),
+        "r.yaml:1:18: buffers.total: expected a size such as 1MiB, off or auto, got 5",
     ),
     Case(
         "unknown in route",

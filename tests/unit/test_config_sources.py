@@ -237,6 +237,7 @@ def test_turns_are_bounded() -> None:
 def test_a_config_written_out_is_the_same() -> None:
     text = """workers: 3
 busy_poll: 'off'
+buffers: {client: 64KiB, per_source: off, total: 1GiB}
 drain_timeout: 5s
 admin: {socket: "/tmp/a $$x.sock"}
 dns: {servers: [127.0.0.1:5300]}
@@ -259,12 +260,14 @@ routes:
         after.drain_timeout,
         after.admin,
         after.dns_servers,
+        after.buffers,
     ) == (
         before.workers,
         before.busy_poll,
         before.drain_timeout,
         before.admin,
         before.dns_servers,
+        before.buffers,
     )
 
 

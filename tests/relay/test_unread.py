@@ -1,0 +1,165 @@
+"""What connections pin whose peer does not read: little at first, and no more than the limits."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from functools import partial
+
+import pytest
+
+from tests.relay.cases import BLOCK, fill, filling
+from tests.relay.conftest import OpenEndpoint, StartWorker
+from tests.relay.harness import Flow, Link, RelayWorker, assert_reset, await_idle, transfer
+from tests.support import read_all, wait_for
+
+KIB, MIB = 1 << 10, 1 << 20
+SMALL = 64 * KIB  # of the peers' buffers
+QUIET = 0.3  # s
+MOST = 768 * KIB  # bytes that the ends take and what is between them, together
+SO_MEMINFO = 55
+
+
+def small_link(worker: RelayWorker, endpoint: socket.socket, sender: str) -> Link:
+    """Ends that hold next to nothing themselves."""
+    link = worker.link(endpoint)
+    writes, reads = ends(link, sender)
+    writes.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
+    reads.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+    return link
+
+
+def ends(link: Link, sender: str) -> tuple[socket.socket, socket.socket]:
+    return (link.client, link.server) if sender == "client" else (link.server, link.client)
+
+
+def limit(worker: RelayWorker, per_source: int = 0, total: int = 0) -> None:
+    worker.buffers = (16 * KIB, 16 * KIB, MIB, per_source, total)
+
+
+@pytest.mark.parametrize("sender", ["client", "server"])
+def test_a_peer_that_never_reads_is_given_little(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint, sender: str
+) -> None:
+    """Neither the worker's buffers nor a pipe fill up for it; and once it reads all of it comes."""
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    link = small_link(worker, endpoint, sender)
+    writes, reads = ends(link, sender)
+    (taken,) = fill([writes], QUIET)
+    assert taken < MOST
+    assert worker.live.pipes <= 1  # one is kept for whoever needs it next
+    writes.shutdown(socket.SHUT_WR)
+    assert read_all(reads) == filling(taken)
+    link.close()
+    await_idle(worker)
+    assert worker.closed() == {"finished": 1}
+
+
+@pytest.mark.parametrize("sender", ["client", "server"])
+def test_a_peer_that_has_read_gets_all_the_kernel_gives(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint, sender: str
+) -> None:
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    link = worker.link(endpoint)
+    writes, reads = ends(link, sender)
+    transfer(Flow(writes, reads, BLOCK * 8))
+    writes.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
+    (taken,) = fill([writes], QUIET)
+    assert taken > MIB
+    writes.shutdown(socket.SHUT_WR)
+    assert len(read_all(reads)) == taken
+
+
+def test_the_bound_outlives_the_worker(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    link = small_link(worker, endpoint, "server")
+    (taken,) = fill([link.server], QUIET)
+    worker.kill()
+    (more,) = fill([link.server], QUIET)
+    assert taken + more < MOST
+    link.server.shutdown(socket.SHUT_WR)
+    got = read_all(link.client)
+    assert len(got) == taken + more
+    assert got == filling(taken) + filling(more)
+
+
+def stalled(worker: RelayWorker, endpoint: socket.socket, count: int) -> list[Link]:
+    links = [small_link(worker, endpoint, "server") for _ in range(count)]
+    fill([link.server for link in links], QUIET)
+    return links
+
+
+@pytest.mark.parametrize("which", ["per_source", "total"])
+def test_what_is_too_much_is_reset(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint, which: str
+) -> None:
+    """Of ten that do not read some stay, those that read are not touched, and the reason is
+    counted and told."""
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    limit(worker, **{which: MIB // 2})
+    healthy = worker.link(endpoint)
+    links = stalled(worker, endpoint, 10)
+    wait_for(lambda: worker.closed().get("unread", 0), "one to be reset")
+    transfer(
+        Flow(healthy.client, healthy.server, BLOCK), Flow(healthy.server, healthy.client, BLOCK)
+    )
+    wait_for(partial(is_below, worker, MIB // 2), "the memory to be below the limit")
+    ended = worker.closed()["unread"]
+    assert 1 <= ended < 10
+    assert worker.live.connections == 11 - ended
+    assert worker.await_unread(ended) == (ended if which == "per_source" else 0)
+    gone = [link for link in links if is_reset(link.client)]
+    assert len(gone) == ended
+    for link in gone:
+        assert_reset(link.server)
+    transfer(Flow(healthy.server, healthy.client, BLOCK))
+
+
+def is_below(worker: RelayWorker, most: int) -> bool:
+    """The client sockets that remain, by their memory."""
+    return worker.pinned() <= most
+
+
+def is_reset(client: socket.socket) -> bool:
+    """Of a client that has not read anything: its socket's error."""
+    state = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    return state == b"\7"  # TCP_CLOSE
+
+
+def test_without_limits_nobody_is_reset(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    limit(worker)
+    links = stalled(worker, endpoint, 5)
+    wait_for(lambda: worker.pinned() > 0, "them to be seen")
+    assert worker.live.connections == 5
+    for link in links:
+        link.server.shutdown(socket.SHUT_WR)
+        assert read_all(link.client)
+
+
+def test_a_slow_reader_is_not_stalled(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    """It reads a little, again and again, and is not touched whatever the limit."""
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    limit(worker, per_source=64 * KIB, total=64 * KIB)
+    link = small_link(worker, endpoint, "server")
+    data = BLOCK * 4
+    link.server.setblocking(False)
+    sent = got = 0
+    while got < len(data):
+        if sent < len(data):
+            with suppress(BlockingIOError):
+                sent += link.server.send(data[sent:])
+        got += len(link.client.recv(16 * KIB))
+    assert worker.closed() == {}
