@@ -53,7 +53,7 @@ MODULES = {
     "tcpmux.shm._readings": [],
     "tcpmux.worker._limits": ["commons.c", "trust.c"],
     "tcpmux.worker._shape": ["sock.c"],
-    "tcpmux.worker._stall": ["commons.c", "sock.c"],
+    "tcpmux.worker._stall": ["commons.c", "pipe_pool.c", "sock.c"],
     "tcpmux.worker._choice": [],
     "tcpmux.worker._connection": [
         "pump.c",

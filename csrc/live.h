@@ -240,6 +240,7 @@ struct tm_live {
     struct tm_author author; /* commons.h */
     struct tm_worker_counters counters;
     uint32_t pipes; /* open */
+    uint64_t pipe_bytes; /* their size, not what is in them */
     _Alignas(TM_CACHE_LINE) struct tm_slot slots[TM_MAX_SLOTS];
     _Alignas(TM_CACHE_LINE) unsigned char buffer[TM_BUFFER_SIZE]; /* of the copy path; journal.h */
     struct tm_listening listening[TM_MAX_LISTENING];

@@ -40,6 +40,12 @@ static inline uint64_t tm_pinned_epoch(uint64_t now_ms)
     return now_ms / TM_PINNED_EPOCH_MS & 0xffff;
 }
 
+/* When the next one begins: then each worker looks, so that it counts once in each. */
+static inline uint64_t tm_pinned_next(uint64_t now_ms)
+{
+    return (now_ms / TM_PINNED_EPOCH_MS + 1) * TM_PINNED_EPOCH_MS;
+}
+
 static inline uint64_t tm_pinned_units(uint64_t bytes)
 {
     uint64_t units = (bytes + (1u << TM_PINNED_UNIT_BITS) - 1) >> TM_PINNED_UNIT_BITS;

@@ -9,8 +9,6 @@
 
 #include "kernel_count.h"
 
-enum { SHORT_SPLICE = 256 * 1024 }; /* bytes */
-
 static bool would_block(int error)
 {
     return error == EAGAIN || error == EWOULDBLOCK;
@@ -232,11 +230,11 @@ static enum tm_pump_result step_splice(struct tm_pump *pump, struct tm_half *hal
     enum tm_pump_result flushed = flush(half, destination);
     if (flushed != TM_PUMP_DRAINED)
         return flushed;
-    /* A short splice proves nothing: it also ends at the pipe's segments, of which
-     * there are 256 in a large one. But one shorter than they hold in full packets
-     * has most likely emptied the source: then recv, which has the last word anyway,
-     * spares a splice that says "empty". */
-    if (*got < SHORT_SPLICE && *got < most && half->splicing)
+    /* A short splice proves nothing: it also ends at the pipe's segments, of which there is one for
+     * each page of its size. But one shorter than they hold in full packets, a kilobyte each, has
+     * most likely emptied the source: then recv, which has the last word anyway, spares a splice
+     * that says "empty". */
+    if (*got < tm_pipe_smallest(&pump->pool) / 4 && *got < most && half->splicing)
         return step_copy(pump, half, source, destination, source_hung_up, most - *got, got);
     return TM_PUMP_YIELD;
 }
@@ -286,7 +284,10 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
     enum tm_pump_result result = flush(half, destination);
     while (result == TM_PUMP_DRAINED || result == TM_PUMP_YIELD) {
         size_t got = 0, most = pump->budget - read;
-        if (half->splicing && !pump->bounded && half->pipe.in < 0 && !tm_pipe_take(&pump->pool, &half->pipe))
+        if (half->pipe.in >= 0 && tm_pipe_is_tight(&pump->pool))
+            tm_pipe_shrink(&pump->pool, &half->pipe);
+        if (half->splicing && !pump->bounded && half->pipe.in < 0 &&
+            !tm_pipe_take(&pump->pool, &half->pipe))
             half->splicing = 0;
         if (pump->bounded) {
             result = step_peek(pump, half, source, destination, most, &got);

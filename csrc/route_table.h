@@ -217,13 +217,14 @@ struct tm_program {
     uint64_t hangs;    /* times that it was found stopped or hanging */
 };
 
-/* What the key `buffers` says. */
+/* What the key `buffers` says, and the host. */
 enum tm_buffers {
     TM_BUFFER_CLIENT = 0, /* may wait for a client that has not shown that it reads */
     TM_BUFFER_ENDPOINT,   /* the same for an endpoint: as enum tm_side */
     TM_BUFFER_PIPE,       /* size of a pipe */
     TM_BUFFER_PER_SOURCE, /* of what one client does not read; 0 = no limit */
     TM_BUFFER_TOTAL,      /* of what nobody reads; 0 = no limit */
+    TM_BUFFER_PIPES,      /* size of the pipes of all workers together: pipe_pool.h; 0 = no limit */
     TM_BUFFERS,
 };
 

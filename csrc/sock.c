@@ -3,7 +3,7 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
-#include <netinet/tcp.h>
+#include <linux/tcp.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -148,12 +148,13 @@ int tm_sock_established(int fd)
 
 bool tm_sock_connect_failed(int fd)
 {
+    enum { CLOSED = 7 }; /* include/net/tcp_states.h; <netinet/tcp.h> does not know all of tcp_info */
     struct tcp_info info;
     struct tm_address peer = {.length = sizeof(peer) - offsetof(struct tm_address, any)};
     socklen_t size = sizeof(info);
     if (is_unix(fd))
         return getpeername(fd, &peer.any, &peer.length) < 0;
-    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 && info.tcpi_state == TCP_CLOSE;
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 && info.tcpi_state == CLOSED;
 }
 
 int tm_sock_error(int fd)
@@ -244,6 +245,16 @@ uint32_t tm_sock_sent_ago(int fd)
     socklen_t size = sizeof(info);
     return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0 ? UINT32_MAX
                                                                   : info.tcpi_last_data_sent;
+}
+
+bool tm_sock_acknowledged(int fd, uint32_t *bytes)
+{
+    struct tcp_info info = {0};
+    socklen_t size = sizeof(info);
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
+        return false;
+    *bytes = (uint32_t)info.tcpi_bytes_acked;
+    return true;
 }
 
 void tm_sock_will_reset(int fd)

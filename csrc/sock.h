@@ -77,6 +77,9 @@ void tm_sock_unbind_unread(int fd);
 /* Bytes of kernel memory in its queues; 0 if that can't be told. */
 uint64_t tm_sock_held(int fd);
 
+/* How much its peer has taken of what it was sent: low bits. False: that can't be told. */
+bool tm_sock_acknowledged(int fd, uint32_t *bytes);
+
 /* Bytes that its peer has sent and nobody has read. */
 uint32_t tm_sock_unread(int fd);
 

@@ -210,6 +210,7 @@ uint32_t tm_live_renew(struct tm_live *live, struct tm_commons *commons, uint32_
     live->records_used = live->records_again = 0;
     live->gives_to = 0;
     live->pipes = 0;
+    live->pipe_bytes = 0;
     tm_live_set_connections(live, 0);
     return lost;
 }

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tcpmux.control.client import (
+        BuffersStatus,
         DestinationStatus,
         ProgramStatus,
         RouteStatus,
@@ -68,6 +69,19 @@ def _trouble(program: ProgramStatus) -> str:
     what = "is stopped or hangs" if program["pid"] else "does not run"
     pid = f" (pid {program['pid']})" if program["pid"] else ""
     return f"The {program['name']} process{pid} {what}; the log says more."
+
+
+def _buffers(buffers: BuffersStatus) -> Iterator[str]:
+    """What there is to be said of memory."""
+    pinned, most = buffers["pinned_bytes"], buffers["pinned_bytes_limit"]
+    if pinned:
+        of = f" of at most {human_bytes(most)}" if most else ""
+        yield f"Connections whose peer has stopped reading hold {human_bytes(pinned)}{of}."
+    if buffers["pipe_fallbacks_total"]:
+        yield (
+            f"Bulk was copied {plural(buffers['pipe_fallbacks_total'], 'time')} rather than spliced, "
+            "as no pipe could be had: raise fs.pipe-user-pages-soft, or the limit of open files."
+        )
 
 
 def _weight(destination: DestinationStatus) -> str:
@@ -153,6 +167,8 @@ def print_status(status: Status, now: float) -> None:
         out.print(f"Upgrade {status['upgrade']['count']} is under way.", soft_wrap=True)
     for trouble in filter(None, map(_trouble, status.get("programs", []))):
         out.print(trouble, soft_wrap=True)
+    for remark in _buffers(status["buffers"]):
+        out.print(remark, soft_wrap=True)
     out.print()
     out.print(_workers(status["workers"]))
     for route in status["routes"]:

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode
 from tcpmux.control.schema import (
     Applied,
     AppliedWorker,
+    BuffersStatus,
     Connection,
     ConnectionList,
     DestinationStatus,
@@ -43,6 +44,7 @@ __all__ = [
     "AdminError",
     "Applied",
     "AppliedWorker",
+    "BuffersStatus",
     "Client",
     "Connection",
     "ConnectionList",

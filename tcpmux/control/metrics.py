@@ -379,6 +379,26 @@ class Metrics:
             ('result="refused"', refused),
         )
         put("tcpmux_upgrades_total", "counter", "Upgrades begun.", ("", table.upgrade[0]))
+        *_, per_source, total, pipes = table.buffers
+        put(
+            "tcpmux_pinned_bytes",
+            "gauge",
+            "Kernel memory of connections whose peer has stopped reading.",
+            ("", self._view.pinned),
+        )
+        put(
+            "tcpmux_pinned_bytes_limit",
+            "gauge",
+            "The most of them, of all and of one client, before they are reset; 0 = no limit.",
+            ('of="all"', total),
+            ('of="source"', per_source),
+        )
+        put(
+            "tcpmux_pipe_bytes_limit",
+            "gauge",
+            "Size of all pipes together, beyond which each is smaller; 0 = no limit.",
+            ("", pipes),
+        )
 
     def _put_queues(self, parts: list[str], image: Image, *, open_metrics: bool) -> None:
         listening = []
@@ -424,6 +444,7 @@ class Metrics:
         put("tcpmux_worker_connections_limit", "gauge", "It can have.", lambda w: w.capacity)
         put("tcpmux_worker_starts_total", "counter", "Lives of it.", lambda w: w.starts)
         put("tcpmux_worker_pipes", "gauge", "Pipes it has.", lambda w: w.pipes)
+        put("tcpmux_worker_pipe_bytes", "gauge", "Size of its pipes.", lambda w: w.pipe_bytes)
         put("tcpmux_worker_open_fds", "gauge", "Open descriptors.", lambda w: w.descriptors)
         put(
             "tcpmux_worker_log_dropped_total",

@@ -89,6 +89,8 @@ class WorkerStatus(TypedDict):
     connections: int
     connections_limit: int
     starts: int
+    pipes: int  # open
+    pipe_bytes: int  # their size, as the kernel counts it, not what is in them
     counters: dict[str, int]
 
 
@@ -108,6 +110,17 @@ class UpgradeStatus(TypedDict):
     error: str  # why it failed, in one line
 
 
+class BuffersStatus(TypedDict):
+    """What is held for peers that do not read; limits of 0 are none."""
+
+    pinned_bytes: int  # by connections that have stalled, half a second to a second ago
+    pinned_bytes_limit: int  # buffers.total; beyond it, stalled connections are reset
+    pinned_bytes_limit_per_source: int  # buffers.per_source
+    pipe_bytes: int  # size of all pipes
+    pipe_bytes_limit: int  # with more each pipe is smaller
+    pipe_fallbacks_total: int  # times bulk was copied, as no pipe was to be had
+
+
 class Status(TypedDict):
     """Answer of GET /v1/status."""
 
@@ -119,6 +132,7 @@ class Status(TypedDict):
     config: list[str]
     admin: str
     upgrade: UpgradeStatus
+    buffers: BuffersStatus
     workers: list[WorkerStatus]
     programs: list[ProgramStatus]  # that there are to be
     routes: list[RouteStatus]

@@ -38,6 +38,7 @@ WORKER_ANSWER_TIME = 5.0  # s, for the generation in force; a worker needs micro
 QUEUE_TIME = 1.0  # s, to serve the queue of a listener that goes away
 REFUSE_AGAIN = 1.0  # s, after it could not be done
 POLL_AUTO = -1  # csrc/waiter.h: TM_POLL_AUTO
+DEFAULT_PIPE_PAGES = 16384  # pipe-user-pages-soft, where it can't be told
 MOST_CHANGES = 100  # in an answer; the log has all
 
 
@@ -74,11 +75,21 @@ def _tcp_memory() -> int:
         return os.sysconf("SC_PHYS_PAGES") * page // 16
 
 
-def _buffer_sizes(config: Config) -> tuple[int, int, int, int, int]:
+def _pipe_memory() -> int:
+    """Bytes of pipes that workers may have together: three quarters of what the kernel lets a user
+    have (pipe(7)), as others may be of the same user. 0 = as many as they like."""
+    try:
+        pages = int(Path("/proc/sys/fs/pipe-user-pages-soft").read_text())
+    except (OSError, ValueError):
+        pages = DEFAULT_PIPE_PAGES
+    return pages * os.sysconf("SC_PAGE_SIZE") * 3 // 4
+
+
+def _buffer_sizes(config: Config) -> tuple[int, int, int, int, int, int]:
     """As the table has them."""
     sizes = config.buffers
     total = _tcp_memory() // 4 if sizes.total is None else sizes.total
-    return sizes.client, sizes.endpoint, sizes.pipe, sizes.per_source, total
+    return sizes.client, sizes.endpoint, sizes.pipe, sizes.per_source, total, _pipe_memory()
 
 
 def _busy_poll_text(busy_poll: int) -> str:

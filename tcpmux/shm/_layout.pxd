@@ -244,6 +244,7 @@ cdef extern from "route_table.h" nogil:
         TM_BUFFER_PIPE
         TM_BUFFER_PER_SOURCE
         TM_BUFFER_TOTAL
+        TM_BUFFER_PIPES
         TM_BUFFERS
     uint64_t tm_table_buffer(const tm_table *table, int which)
     void tm_table_set_buffer(tm_table *table, int which, uint64_t bytes)
@@ -320,6 +321,7 @@ cdef extern from "commons.h" nogil:
         TM_PINNED_EPOCH_MS
 
     uint64_t tm_pinned_epoch(uint64_t now_ms)
+    uint64_t tm_pinned_next(uint64_t now_ms)
     # Accounts, which are atomics.
     void *tm_pinned_by(tm_pinned *pinned, uint64_t key, uint64_t epoch)
     uint64_t tm_pinned_sum(const void *account, uint64_t epoch)
@@ -376,11 +378,14 @@ cdef extern from "pipe_pool.h" nogil:
         int32_t from_ "out"
 
     cdef struct tm_pipe_pool:
-        uint32_t size
         uint32_t open
+        uint64_t held
 
     void tm_pipe_pool_init(tm_pipe_pool *pool, uint32_t limit)
-    void tm_pipe_pool_adopt(tm_pipe_pool *pool)
+    void tm_pipe_pool_adopt(tm_pipe_pool *pool, const tm_pipe *pipe)
+    void tm_pipe_pool_bound(tm_pipe_pool *pool, uint32_t most, uint64_t room)
+    bint tm_pipe_is_tight(tm_pipe_pool *pool)
+    void tm_pipe_shrink(tm_pipe_pool *pool, const tm_pipe *pipe)
     void tm_pipe_give_back(tm_pipe_pool *pool, tm_pipe *pipe, bint empty)
     void tm_pipe_pool_destroy(tm_pipe_pool *pool)
 
@@ -709,6 +714,7 @@ cdef extern from "live.h" nogil:
         tm_author author
         tm_worker_counters counters
         uint32_t pipes
+        uint64_t pipe_bytes
         tm_slot slots[135168]
         unsigned char buffer[65536]
         tm_listening listening[262144]

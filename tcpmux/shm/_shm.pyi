@@ -72,7 +72,7 @@ class Table(Region):
     shard_count: int
     master_pid: int
     busy_poll: int
-    buffers: tuple[int, int, int, int, int]
+    buffers: tuple[int, int, int, int, int, int]
     numbers_given: tuple[int, int]
     upgrade: tuple[int, int, str]
     reloads: tuple[int, int]
@@ -150,4 +150,5 @@ class Live(Region):
     def slot_active(self, slot: int) -> int: ...
     def counters(self) -> dict[str, int]: ...
     pipes: int
+    pipe_bytes: int
     log_dropped: int

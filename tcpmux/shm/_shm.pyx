@@ -529,7 +529,7 @@ cdef class Table(Region):
     @property
     def buffers(self):
         """What connections may hold whose peer does not read, in bytes: client, endpoint, pipe,
-        per_source, total (0 = no limit)."""
+        per_source, total (0 = no limit); and what all pipes may have together (0 = no limit)."""
         return tuple(tm_table_buffer(self.table(), which) for which in range(TM_BUFFERS))
 
     @buffers.setter
@@ -1105,6 +1105,11 @@ cdef class Live(Region):
     def pipes(self):
         """How many it has open."""
         return self.live().pipes
+
+    @property
+    def pipe_bytes(self):
+        """What they can hold together, as pipe-user-pages-soft counts it."""
+        return self.live().pipe_bytes
 
     @property
     def log_dropped(self):

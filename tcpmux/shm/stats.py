@@ -180,6 +180,7 @@ class StatusReader:
             "generation": generation,
             "started_at": table.started_at,
             "upgrade": self._upgrade(),
+            "buffers": self._buffers(),
             "workers": [self._worker(live) for live in self._view.lives if live.guardian_pid],
             "programs": [_program(program) for program in programs(table)],
             "routes": [self._route(image, index) for index in range(len(image.routes))],
@@ -189,9 +190,27 @@ class StatusReader:
         count, state, error = self._view.table.upgrade
         return {"count": count, "state": UPGRADE_STATES[state], "error": error}
 
+    def _buffers(self) -> dict[str, int]:
+        *_, per_source, total, pipes = self._view.table.buffers
+        lives = [live for live in self._view.lives if live.guardian_pid]
+        return {
+            "pinned_bytes": self._view.pinned,
+            "pinned_bytes_limit": total,
+            "pinned_bytes_limit_per_source": per_source,
+            "pipe_bytes": sum(live.pipe_bytes for live in lives),
+            "pipe_bytes_limit": pipes,
+            "pipe_fallbacks_total": sum(live.counters()["pipe_fallbacks"] for live in lives),
+        }
+
     @staticmethod
     def _worker(live: Live) -> dict[str, Any]:
-        return {**worker(live), "guardian_pid": live.guardian_pid, "counters": live.counters()}
+        return {
+            **worker(live),
+            "guardian_pid": live.guardian_pid,
+            "pipes": live.pipes,
+            "pipe_bytes": live.pipe_bytes,
+            "counters": live.counters(),
+        }
 
     def _route(self, image: Image, index: int) -> dict[str, Any]:
         route: RouteRow = image.routes[index]

@@ -41,6 +41,11 @@ class View:
         """Connections that wait for a place in a destination, or for one of its endpoints."""
         return 0 if self._commons is None else self._commons.waiting(slot)
 
+    @property
+    def pinned(self) -> int:
+        """Bytes of kernel memory that connections hold which nobody reads."""
+        return 0 if self._commons is None else self._commons.pinned
+
     def suspicions(self, slot: int) -> int:
         """Connections that an endpoint has ended without a byte, since the start."""
         return 0 if self._commons is None else self._commons.suspicions(slot)[1]

@@ -12,6 +12,13 @@ from tcpmux.worker._mechanism cimport (
 )
 
 
+# What the last look at a connection has seen of it (_stall).
+cdef struct Looked:
+    uint32_t generation          # of the connection
+    uint32_t acknowledged[2]     # by each side, the low bits
+    uint8_t slow                 # how many looks in a row, at least
+
+
 cdef struct Worker:
     uint32_t id
     int epoll
@@ -35,6 +42,7 @@ cdef struct Worker:
     tm_expecting expecting       # what the last thing done is likely to bring
     uint64_t random              # state of _choice's generator; not 0
     # _stall: connections whose peer does not read.
+    Looked *looked               # by record; NULL = none was blocked so far in this life
     uint64_t look_ms             # when they are looked at next; 0 = there are none
     uint32_t look_cursor         # the next record to look at
     bint has_blocked             # in this look: some that may stall

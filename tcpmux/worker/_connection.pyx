@@ -32,7 +32,7 @@ from tcpmux.shm._layout cimport (
     tm_half, TM_HALF_ABORTED, TM_HALF_OPEN, TM_HALF_SHUT, tm_histogram_add, TM_HOLD,
     TM_HOLDS_DESTINATION, TM_HOLDS_ENDPOINT, TM_HOLDS_LISTENER, TM_HOLDS_QUEUE, TM_HOLDS_ROUTE,
     TM_HOLDS_SOURCE, TM_HUNG_UP, tm_journal_note,
-    TM_KEPT_ALIVE, TM_BOUNDED, TM_PINNED_EPOCH_MS, TM_PROVEN, TM_SHAPE_MOST_POWER,
+    TM_KEPT_ALIVE, TM_BOUNDED, tm_pinned_next, TM_PROVEN, TM_SHAPE_MOST_POWER,
     tm_table_buffer, tm_latency_bounds_us, tm_live_advance, tm_live_next_record,
     tm_live_set_connections, tm_log_commit,
     TM_LOG_END, tm_log_entry, tm_log_place, TM_LOG_START, TM_LOG_STARTS, TM_MAX_LINES, tm_mix,
@@ -437,7 +437,9 @@ cdef void bound(Worker *w, tm_conn *conn, int side) noexcept nogil:
     then little at once, and only what it takes, so that the rest stays where it comes from."""
     cdef int other = 1 - side
     cdef tm_half *half = &conn.half[side]
-    cdef uint64_t most = tm_table_buffer(w.table, other) or DEFAULT_BOUND
+    cdef uint64_t most = tm_table_buffer(w.table, other)
+    if most == 0:
+        most = DEFAULT_BOUND
     w.whole_budget = w.pump.budget
     if w.pump.budget > AT_ONCE:
         allow_at_once(w, AT_ONCE_POWER)
@@ -446,7 +448,10 @@ cdef void bound(Worker *w, tm_conn *conn, int side) noexcept nogil:
     w.pump.bounded = True
     if not conn.side_flags[other] & TM_BOUNDED:
         tm_sock_bound_unsent(conn.fd[other], <uint32_t>most)
-        half.bound = tm_sock_bound_unread(conn.fd[side])
+        if not half.bound:  # else by an earlier life, which went no further
+            half.bound = 1
+            if not tm_sock_bound_unread(conn.fd[side]):
+                half.bound = 0
         conn.side_flags[other] |= TM_BOUNDED
 
 
@@ -460,8 +465,8 @@ cdef void unbind(Worker *w, tm_conn *conn, int side) noexcept nogil:
     if half.bytes >= PROOF and half.bytes - tm_sock_unacknowledged(conn.fd[other]) >= PROOF:
         tm_sock_bound_unsent(conn.fd[other], 0)
         if half.bound:
-            half.bound = 0
             tm_sock_unbind_unread(conn.fd[side])
+            half.bound = 0
         conn.side_flags[other] |= TM_PROVEN
 
 
@@ -511,7 +516,7 @@ cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
             # Its reset may have been told while a budget was used up; it is not told again.
             side_error(w, index, side)
         if w.look_ms == 0:
-            w.look_ms = w.now_ms + TM_PINNED_EPOCH_MS
+            w.look_ms = tm_pinned_next(w.now_ms)
     elif result == TM_PUMP_YIELD:
         if not half.paused:
             push_ready(w, index, side)

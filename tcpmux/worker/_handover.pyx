@@ -233,7 +233,7 @@ cdef uint32_t take(Worker *w, uint32_t giver, tm_gift *gift) noexcept nogil:
     tm_conn_replace(conn, &gift.conn)
     for side in range(2):
         if conn.half[side].pipe.to >= 0:
-            tm_pipe_pool_adopt(&w.pump.pool)
+            tm_pipe_pool_adopt(&w.pump.pool, &conn.half[side].pipe)
     tm_conn_enter(conn, <tm_conn_state>state)  # from here on it is there, whatever happens
     tm_journal_note(w.pump.journal, TM_NOTHING)
     tm_count(&slot_of(w, conn.route_slot).moved_in, 1)

@@ -20,6 +20,7 @@ cdef extern from "sock.h" nogil:
     void tm_sock_unbind_unread(int fd)
     uint32_t tm_sock_unread(int fd)
     uint64_t tm_sock_held(int fd)
+    bint tm_sock_acknowledged(int fd, uint32_t *count)
     uint32_t tm_sock_sent_ago(int fd)
     void tm_sock_do_not_pace(int fd, const tm_peer *peer)
     int tm_sock_accept(int listener, tm_peer *peer)

@@ -132,7 +132,7 @@ cdef void adopt_pipes(Worker *w, const tm_conn *conn) noexcept nogil:
     cdef int side
     for side in range(2):
         if conn.half[side].pipe.to >= 0:
-            tm_pipe_pool_adopt(&w.pump.pool)
+            tm_pipe_pool_adopt(&w.pump.pool, &conn.half[side].pipe)
 
 
 cdef void give_up(Worker *w, tm_conn *conn) noexcept nogil:

@@ -31,7 +31,7 @@ from tcpmux.shm._layout cimport (
     tm_live_set_heartbeat, tm_live_set_presence, TM_MAX_LINES, TM_MAX_LISTENERS,
     TM_MAX_LISTENING, TM_MAX_SHARDS, TM_NONE, TM_NOTHING, TM_ORDER_DRAIN,
     TM_ORDER_RETIRE, TM_OVER, tm_peer, tm_pipe_pool_destroy, tm_pipe_pool_init, TM_PRESENT,
-    TM_BUFFER_PIPE, TM_PIPE_SIZE, TM_REPLACED, TM_SHAPE_MOST_POWER, tm_slot,
+    TM_BUFFER_PIPE, TM_BUFFER_PIPES, tm_pipe_pool_bound, TM_PIPE_SIZE, TM_REPLACED, TM_SHAPE_MOST_POWER, tm_slot,
     tm_table_buffer, tm_table_busy_poll, tm_table_generation, tm_table_image,
     tm_table_shard_owner, tm_times, TM_UNENDED,
 )
@@ -95,6 +95,9 @@ cdef enum:
     TAG_TAKEOVER = 2
     TAG_LINES = 3
     TAG_LISTENERS = TAG_LINES + TM_MAX_LINES
+
+cdef uint64_t NO_BOUND = <uint64_t>-1
+
 
 cdef struct Loop:
     Worker worker
@@ -340,6 +343,15 @@ cdef int add_listener(Loop *loop, uint32_t id, uint32_t shard, int fd,
 
 # --- the master -------------------------------------------------------------------------------
 
+cdef inline void look_at_buffers(Worker *w) noexcept nogil:
+    """A change of these, or of the number of workers, makes no new generation."""
+    cdef uint64_t most = tm_table_buffer(w.table, TM_BUFFER_PIPE)
+    cdef uint64_t all = tm_table_buffer(w.table, TM_BUFFER_PIPES)
+    cdef uint32_t workers = w.table.worker_count
+    tm_pipe_pool_bound(&w.pump.pool, <uint32_t>most if most else TM_PIPE_SIZE,
+                       all // (workers or 1) if all else NO_BOUND)
+
+
 cdef void look_at_table(Loop *loop) noexcept nogil:
     """Takes a new generation into use, if there is one, and tells so."""
     cdef Worker *w = &loop.worker
@@ -348,6 +360,7 @@ cdef void look_at_table(Loop *loop) noexcept nogil:
     cdef uint64_t before = tm_live_generation_seen(w.live)
     cdef const tm_image *image
     cdef uint32_t i
+    look_at_buffers(w)
     if generation == w.generation:
         return
     image = tm_table_image(w.table, generation)
@@ -364,7 +377,6 @@ cdef void look_at_table(Loop *loop) noexcept nogil:
         if image.endpoints[i].born > before:
             memset(&w.live.slots[image.endpoints[i].slot], 0, sizeof(tm_slot))
     look_at_rates(w, image)
-    w.pump.pool.size = <uint32_t>tm_table_buffer(w.table, TM_BUFFER_PIPE) or TM_PIPE_SIZE
     w.image = image
     w.generation = generation
     tm_live_set_generation_seen(w.live, generation)
@@ -744,6 +756,7 @@ cdef int run_loop(Loop *loop) noexcept nogil:
             tm_count(&w.live.counters.pipe_fallbacks, w.pump.fallbacks)
             w.pump.fallbacks = 0
         w.live.pipes = w.pump.pool.open
+        w.live.pipe_bytes = w.pump.pool.held
     if tm_live_ending(w.live) == TM_UNENDED:
         connections_reset_all(w)
         tm_pipe_pool_destroy(&w.pump.pool)
@@ -930,6 +943,7 @@ def run(int worker, Table table not None, Commons commons not None, Live live no
         guards = loop.guards
     finally:
         free(fds)
+        free(loop.worker.looked)
         free(loop)
     if result < 0:
         raise OSError(-result, "the worker's loop failed")

@@ -2,27 +2,31 @@
 # cython: initializedcheck=False
 """What connections pin whose peer has stopped reading. Runs in a worker, without the GIL.
 
-A half that is blocked, and of which nothing was sent for a second, has stalled. What it holds in the
-kernel (both sockets' queues, a pipe) goes on accounts that all workers share (csrc/pinned.h): one for
-each client that does not read, one for all. When an account is used up, stalled connections are reset,
-none of them much smaller than the others.
+A half that is blocked has stalled if, at the rate at which its reader takes bytes, what the connection
+holds in the kernel (both sockets' queues, pipes) would take it more than ten seconds: two looks in a
+row, so half a second at least. So who reads a little now and then does not get around it. What those
+hold goes on accounts that all workers share (csrc/pinned.h): one for each client that does not read, one
+for all. When an account is used up, stalled connections are reset, none of them much smaller than
+the others.
 """
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc
 
 from tcpmux.shm._layout cimport (
     AF_UNIX, TM_BUFFER_PER_SOURCE, TM_BUFFER_TOTAL, TM_CLIENT, TM_CLOSED_unread, tm_conn,
     TM_ENDPOINT, TM_HALF_OPEN, tm_pinned_add, tm_pinned_by, tm_pinned_epoch,
-    TM_PINNED_EPOCH_MS, tm_pinned_free, tm_pinned_sum, TM_RELAYING, tm_source_key,
-    tm_table_buffer,
+    tm_pinned_free, tm_pinned_next, tm_pinned_sum, tm_pipe_is_tight, tm_pipe_shrink, TM_RELAYING,
+    tm_source_key, tm_table_buffer,
 )
-from tcpmux.worker._connection cimport end, Worker
-from tcpmux.worker._mechanism cimport tm_sock_held, tm_sock_sent_ago
+from tcpmux.worker._connection cimport end, Looked, Worker
+from tcpmux.worker._mechanism cimport tm_sock_acknowledged, tm_sock_held
 
 cdef enum:
     PART = 512        # records looked at in one turn
-    STALLED_MS = 1000
+    SLOW_EPOCHS = 20  # what takes longer to be read than so many is not being read
+    STALLED = 2       # looks in a row
     # Parts of the average: smaller ones are spared, as they are not what uses up the memory.
     SPARED_PARTS = 4
     # Sums of so many epochs say that it is too much before anything is done about it.
@@ -30,21 +34,61 @@ cdef enum:
     ANY_ROUTE = 0xffffffff
 
 
-cdef bint has_stalled(Worker *w, const tm_conn *conn, int side) noexcept nogil:
-    """Whether what `side` sends has found no reader for a while."""
-    cdef int other = 1 - side
-    cdef uint16_t family = conn.client.family if other == TM_CLIENT else conn.endpoint.family
-    if conn.half[side].blocked != 1 or conn.half[side].state != TM_HALF_OPEN:
-        return False
-    if family == AF_UNIX:
-        return w.now_ms >= conn.last_activity_ms + STALLED_MS
-    return tm_sock_sent_ago(conn.fd[other]) >= STALLED_MS
+cdef bint is_blocked(const tm_conn *conn, int side) noexcept nogil:
+    """Whether what `side` sends finds no room at the other one."""
+    return conn.half[side].blocked == 1 and conn.half[side].state == TM_HALF_OPEN
+
+
+cdef uint32_t taken_by(const tm_conn *conn, int side) noexcept nogil:
+    """Bytes, the low bits. A UNIX socket has what it was sent at once, and little room."""
+    cdef uint16_t family = conn.client.family if side == TM_CLIENT else conn.endpoint.family
+    cdef uint32_t count
+    if family != AF_UNIX and tm_sock_acknowledged(conn.fd[side], &count):
+        return count
+    return <uint32_t>conn.half[1 - side].bytes
+
+
+cdef bint has_stalled(Worker *w, uint32_t index, uint64_t held) noexcept nogil:
+    """Whether a reader has taken next to nothing of it for a while. Compares with the look before."""
+    cdef const tm_conn *conn = &w.records[index]
+    cdef Looked *looked = &w.looked[index]
+    cdef bint is_new = looked.generation != conn.generation, slow = False
+    cdef uint32_t taken
+    cdef int side
+    for side in range(2):
+        if is_blocked(conn, 1 - side):
+            taken = taken_by(conn, side)
+            slow |= (<uint64_t>(<uint32_t>(taken - looked.acknowledged[side])) * SLOW_EPOCHS
+                     < held)
+            looked.acknowledged[side] = taken
+    looked.generation = conn.generation
+    if is_new or not slow:
+        looked.slow = 0
+    elif looked.slow < STALLED:
+        looked.slow += 1
+    return looked.slow >= STALLED
 
 
 cdef uint64_t held_by(const tm_conn *conn) noexcept nogil:
     """Bytes of memory."""
     return (tm_sock_held(conn.fd[TM_CLIENT]) + tm_sock_held(conn.fd[TM_ENDPOINT])
             + conn.half[0].queued + conn.half[1].queued)
+
+
+cdef void give_back_pages(Worker *w, const tm_conn *conn) noexcept nogil:
+    """What its pipes do not need of what a user's pipes may have, others do."""
+    cdef int side
+    if tm_pipe_is_tight(&w.pump.pool):
+        for side in range(2):
+            if conn.half[side].pipe.to >= 0:
+                tm_pipe_shrink(&w.pump.pool, &conn.half[side].pipe)
+
+
+cdef bint is_used_up(const void *client, const void *all_of_them, uint64_t most,
+                     uint64_t epoch) noexcept nogil:
+    """A client has no more than all have: else its account is corrupt."""
+    cdef uint64_t sum = tm_pinned_sum(client, epoch)
+    return most < sum <= tm_pinned_sum(all_of_them, epoch)
 
 
 cdef bint is_small(Worker *w, uint64_t bytes) noexcept nogil:
@@ -62,11 +106,14 @@ cdef void look_at(Worker *w, uint32_t index, uint64_t epoch) noexcept nogil:
     cdef bint by_client
     if conn.state != TM_RELAYING or conn.moving:
         return
-    w.has_blocked |= conn.half[0].blocked == 1 or conn.half[1].blocked == 1
-    by_client = has_stalled(w, conn, TM_ENDPOINT)
-    if not by_client and not has_stalled(w, conn, TM_CLIENT):
+    by_client = is_blocked(conn, TM_ENDPOINT)
+    if not by_client and not is_blocked(conn, TM_CLIENT):
         return
+    w.has_blocked = True
     bytes = held_by(conn)
+    if not has_stalled(w, index, bytes):
+        return
+    give_back_pages(w, conn)
     w.stalled += 1
     w.pinned += bytes
     tm_pinned_add(all_of_them, epoch, bytes)
@@ -78,7 +125,7 @@ cdef void look_at(Worker *w, uint32_t index, uint64_t epoch) noexcept nogil:
             tm_pinned_add(client, epoch, bytes)
     if is_small(w, bytes):
         return
-    if client != NULL and tm_pinned_sum(client, epoch) > most_of_one:
+    if client != NULL and is_used_up(client, all_of_them, most_of_one, epoch):
         w.unread_by_source += 1
     elif not (most and w.too_much >= CERTAIN and tm_pinned_sum(all_of_them, epoch) > most):
         return
@@ -90,7 +137,8 @@ cdef void look_at(Worker *w, uint32_t index, uint64_t epoch) noexcept nogil:
     end(w, index, TM_CLOSED_unread, True)
 
 
-cdef void begin_look(Worker *w) noexcept nogil:
+cdef bint begin_look(Worker *w) noexcept nogil:
+    """False: there is no memory for what it sees."""
     cdef uint64_t most = tm_table_buffer(w.table, TM_BUFFER_TOTAL)
     w.stalled_before, w.pinned_before = w.stalled, w.pinned
     w.stalled = w.pinned = 0
@@ -100,17 +148,21 @@ cdef void begin_look(Worker *w) noexcept nogil:
         w.too_much += 1
     else:
         w.too_much = 0
+    if w.looked == NULL:
+        w.looked = <Looked *>calloc(w.capacity, sizeof(Looked))
+    return w.looked != NULL
 
 
 cdef void look_at_stalled(Worker *w) noexcept nogil:
     cdef uint64_t epoch = tm_pinned_epoch(w.now_ms)
     cdef int part
-    if w.look_cursor == 0:
-        begin_look(w)
+    if w.look_cursor == 0 and not begin_look(w):
+        w.look_ms = tm_pinned_next(w.now_ms)
+        return
     for part in range(PART):
         if w.look_cursor >= w.live.records_used:
             w.look_cursor = 0
-            w.look_ms = w.now_ms + TM_PINNED_EPOCH_MS if w.has_blocked else 0
+            w.look_ms = tm_pinned_next(w.now_ms) if w.has_blocked else 0
             return
         look_at(w, w.look_cursor, epoch)
         w.look_cursor += 1

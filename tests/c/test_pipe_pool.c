@@ -9,7 +9,7 @@
 
 #include "check.h"
 
-enum { NOBODY = 65534, SLACK_MS = 60 };
+enum { NOBODY = 65534, SOMEBODY = 65111, SLACK_MS = 60 };
 
 static const struct tm_pipe NO_PIPE = {-1, -1};
 
@@ -159,6 +159,141 @@ static void only_so_many_are_kept_idle(void)
     CHECK_EQUAL(open_descriptors(), before);
 }
 
+/* --- sizes ---------------------------------------------------------------------------------- */
+
+enum { MIB = 1 << 20, MANY = 80 };
+
+static uint32_t size_of_pipe(const struct tm_pipe *pipe)
+{
+    return (uint32_t)fcntl(pipe->in, F_GETPIPE_SZ);
+}
+
+static void take_all(struct tm_pipe_pool *pool, struct tm_pipe *pipes, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        pipes[i] = NO_PIPE;
+        CHECK(tm_pipe_take(pool, &pipes[i]));
+    }
+}
+
+static void give_all(struct tm_pipe_pool *pool, struct tm_pipe *pipes, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        tm_pipe_give_back(pool, &pipes[i], true);
+}
+
+/* What the pump does between two splices. */
+static void shrink_all(struct tm_pipe_pool *pool, struct tm_pipe *pipes, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (tm_pipe_is_tight(pool))
+            tm_pipe_shrink(pool, &pipes[i]);
+}
+
+static uint64_t held_by(const struct tm_pipe *pipes, uint32_t count)
+{
+    uint64_t held = 0;
+    for (uint32_t i = 0; i < count; i++)
+        held += size_of_pipe(&pipes[i]);
+    return held;
+}
+
+static void the_more_the_smaller(void)
+{
+    struct tm_pipe_pool pool;
+    struct tm_pipe pipes[MANY];
+    uint32_t before = open_descriptors();
+    tm_pipe_pool_init(&pool, MANY);
+    tm_pipe_pool_bound(&pool, MIB, 4 * MIB);
+    take_all(&pool, pipes, 4);
+    for (uint32_t i = 0; i < 4; i++)
+        CHECK_EQUAL(size_of_pipe(&pipes[i]), MIB);
+    CHECK(!tm_pipe_is_tight(&pool));
+    take_all(&pool, pipes + 4, 1);
+    CHECK_EQUAL(size_of_pipe(&pipes[4]), MIB / 2);
+    CHECK(tm_pipe_is_tight(&pool));
+    shrink_all(&pool, pipes, 5);
+    CHECK(!tm_pipe_is_tight(&pool));
+    CHECK(held_by(pipes, 5) <= 4 * MIB);
+    CHECK_EQUAL(pool.held, held_by(pipes, 5));
+    for (uint32_t count = 6; count <= 64; count++) {
+        take_all(&pool, pipes + count - 1, 1);
+        shrink_all(&pool, pipes, count);
+        CHECK(held_by(pipes, count) <= 4 * MIB);
+        CHECK_EQUAL(pool.held, held_by(pipes, count));
+    }
+    /* There are no smaller ones: that of the room more are made is for the kernel to say. */
+    take_all(&pool, pipes + 64, MANY - 64);
+    shrink_all(&pool, pipes, MANY);
+    CHECK_EQUAL(held_by(pipes, MANY), (uint64_t)MANY * TM_PIPE_MIN);
+    give_all(&pool, pipes, MANY);
+    CHECK(pool.held <= 4 * MIB);
+    /* And the fewer the larger. */
+    take_all(&pool, pipes, 1);
+    CHECK_EQUAL(size_of_pipe(&pipes[0]), MIB);
+    give_all(&pool, pipes, 1);
+    tm_pipe_pool_destroy(&pool);
+    CHECK_EQUAL(open_descriptors(), before);
+}
+
+static void a_filled_one_keeps_what_it_needs(void)
+{
+    enum { FILLED = 300 << 10 };
+    static char data[FILLED];
+    struct tm_pipe_pool pool;
+    struct tm_pipe pipes[32];
+    tm_pipe_pool_init(&pool, 32);
+    tm_pipe_pool_bound(&pool, MIB, 2 * MIB);
+    take_all(&pool, pipes, 1);
+    CHECK(write(pipes[0].in, data, FILLED) == FILLED);
+    take_all(&pool, pipes + 1, 31);
+    shrink_all(&pool, pipes, 32);
+    CHECK_EQUAL(size_of_pipe(&pipes[0]), MIB / 2);
+    CHECK_EQUAL(size_of_pipe(&pipes[31]), TM_PIPE_MIN);
+    CHECK_EQUAL(pool.held, held_by(pipes, 32));
+    CHECK(read(pipes[0].out, data, FILLED) == FILLED);
+    tm_pipe_shrink(&pool, &pipes[0]);
+    CHECK_EQUAL(size_of_pipe(&pipes[0]), TM_PIPE_MIN);
+    give_all(&pool, pipes, 32);
+    tm_pipe_pool_destroy(&pool);
+}
+
+static void one_of_an_earlier_life_counts(void)
+{
+    struct tm_pipe_pool earlier, pool;
+    struct tm_pipe pipes[3];
+    tm_pipe_pool_init(&earlier, 3);
+    take_all(&earlier, pipes, 3);
+    CHECK(fcntl(pipes[0].in, F_SETPIPE_SZ, 4096) == 4096); /* a size that we never give */
+    tm_pipe_pool_init(&pool, 3);
+    tm_pipe_pool_bound(&pool, MIB, MIB);
+    for (uint32_t i = 0; i < 3; i++)
+        tm_pipe_pool_adopt(&pool, &pipes[i]);
+    CHECK_EQUAL(pool.held, 2 * MIB + TM_PIPE_MIN);
+    CHECK(tm_pipe_is_tight(&pool));
+    shrink_all(&pool, pipes, 3);
+    CHECK(!tm_pipe_is_tight(&pool));
+    give_all(&pool, pipes, 3);
+    tm_pipe_pool_destroy(&pool);
+}
+
+static void sizes_are_rounded_up(void)
+{
+    struct tm_pipe_pool pool;
+    struct tm_pipe pipe[1];
+    static const uint32_t ASKED[][2] = {
+        {1, 64 << 10}, {64 << 10, 64 << 10}, {100 << 10, 128 << 10}, {MIB, MIB}, {9 * MIB, MIB},
+    };
+    for (size_t i = 0; i < sizeof(ASKED) / sizeof(*ASKED); i++) {
+        tm_pipe_pool_init(&pool, 1);
+        tm_pipe_pool_bound(&pool, ASKED[i][0], 100 * MIB);
+        take_all(&pool, pipe, 1);
+        CHECK_EQUAL(size_of_pipe(pipe), ASKED[i][1]);
+        give_all(&pool, pipe, 1);
+        tm_pipe_pool_destroy(&pool);
+    }
+}
+
 /* --- refusals, each in a process of its own ------------------------------------------------- */
 
 static void in_child(void (*test)(void))
@@ -248,6 +383,48 @@ static void out_of_pipe_pages(void)
     CHECK_EQUAL(open_descriptors(), before);
 }
 
+/* Others of the same user have what this worker was to have. */
+static void others_have_the_pages(void)
+{
+    enum { MOST = 512 };
+    static struct tm_pipe pipes[MOST];
+    struct tm_pipe_pool others, pool;
+    uint32_t hoarded = 0, got = 0;
+    static struct tm_pipe hoard[64];
+    tm_pipe_pool_init(&others, 64);
+    long pages = pages_allowed();
+    while (hoarded < 64 && (hoarded + 17) * 256L < pages)
+        take_all(&others, hoard + hoarded++, 1);
+    /* 16 MiB are left; it reckons with as much as it likes. */
+    tm_pipe_pool_init(&pool, MOST);
+    for (uint64_t until = now_ms() + 5000; got < 200 && now_ms() < until;) {
+        pipes[got] = NO_PIPE;
+        if (tm_pipe_take(&pool, &pipes[got]))
+            got++;
+        shrink_all(&pool, pipes, got);
+    }
+    CHECK_EQUAL(got, 200);
+    give_all(&pool, pipes, got);
+    tm_pipe_pool_destroy(&pool);
+    give_all(&others, hoard, hoarded);
+    tm_pipe_pool_destroy(&others);
+}
+
+static void as_somebody(void)
+{
+    if (geteuid() == 0)
+        CHECK(setresuid(SOMEBODY, SOMEBODY, SOMEBODY) == 0);
+    others_have_the_pages();
+}
+
+static void what_others_have_is_made_up_for(void)
+{
+    long pages = pages_allowed();
+    if (pages < 8192 || pages > 32768)
+        return; /* not what this reckons with */
+    in_child(as_somebody);
+}
+
 static void as_nobody(void)
 {
     if (geteuid() == 0)
@@ -275,8 +452,13 @@ int main(void)
     RUN(a_limit_of_zero_gives_none);
     RUN(ready_makes_one_and_keeps_it);
     RUN(only_so_many_are_kept_idle);
+    RUN(the_more_the_smaller);
+    RUN(a_filled_one_keeps_what_it_needs);
+    RUN(one_of_an_earlier_life_counts);
+    RUN(sizes_are_rounded_up);
     RUN(a_refusal_is_remembered_and_then_forgotten);
     RUN(pipes_too_small_are_refused);
+    RUN(what_others_have_is_made_up_for);
     CHECK_EQUAL(open_descriptors(), before);
     return 0;
 }

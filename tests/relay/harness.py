@@ -341,11 +341,11 @@ class RelayWorker:
         self._channel.send(MESSAGE.pack(REMOVE, FAMILIES.index(family), 0, 0, 0))
 
     @property
-    def buffers(self) -> tuple[int, int, int, int, int]:
+    def buffers(self) -> tuple[int, int, int, int, int, int]:
         return self._regions[0].buffers
 
     @buffers.setter
-    def buffers(self, sizes: tuple[int, int, int, int, int]) -> None:
+    def buffers(self, sizes: tuple[int, int, int, int, int, int]) -> None:
         self._regions[0].buffers = sizes
 
     def pinned(self) -> int:

@@ -34,7 +34,7 @@ def ends(link: Link, sender: str) -> tuple[socket.socket, socket.socket]:
 
 
 def limit(worker: RelayWorker, per_source: int = 0, total: int = 0) -> None:
-    worker.buffers = (16 * KIB, 16 * KIB, MIB, per_source, total)
+    worker.buffers = (16 * KIB, 16 * KIB, MIB, per_source, total, 0)
 
 
 @pytest.mark.parametrize("sender", ["client", "server"])

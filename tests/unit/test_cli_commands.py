@@ -60,6 +60,14 @@ STATUS: dict[str, Any] = {
     "config": ["/etc/[red]routes.yaml"],
     "admin": "/run/a.sock",
     "upgrade": {"count": 0, "state": "idle", "error": ""},
+    "buffers": {
+        "pinned_bytes": 0,
+        "pinned_bytes_limit": 400 << 20,
+        "pinned_bytes_limit_per_source": 256 << 20,
+        "pipe_bytes": 1 << 20,
+        "pipe_bytes_limit": 48 << 20,
+        "pipe_fallbacks_total": 0,
+    },
     "workers": [
         {
             "id": 0,
