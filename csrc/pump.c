@@ -256,9 +256,12 @@ static enum tm_pump_result step_peek(struct tm_pump *pump, struct tm_half *half,
                                      int destination, size_t most, size_t *got)
 {
     struct tm_journal *journal = pump->journal;
-    ssize_t seen = receive(pump, half, source, lower(most, pump->buffer_size), MSG_PEEK);
+    most = lower(most, pump->buffer_size);
+    ssize_t seen = receive(pump, half, source, most, MSG_PEEK);
     if (seen <= 0)
         return end_of_read(half, seen);
+    if (pump->bounded) /* else there is no pipe for the other mode */
+        note_read_size(half, (size_t)seen, most);
     journal->read = (uint32_t)seen;
     begin(pump, half, TM_PEEK_SEND);
     ssize_t sent = send_some(pump, half, destination, (size_t)seen);

@@ -69,9 +69,10 @@ cdef enum:
     RESET_WAIT_MS = 1000
     RESET_RECHECK_MS = 10
     # Until a peer has taken PROOF bytes it may be one that never reads: it is given so much at once.
+    # What kernels take for a program that does not read is half of that.
     AT_ONCE_POWER = 14
     AT_ONCE = 1 << AT_ONCE_POWER
-    PROOF = 1 << 18
+    PROOF = 1 << 17
     DEFAULT_BOUND = 1 << 14
     UNBOUNDED = 1 << 30
     # How long the end of a lifetime waits for a moment when nothing is under way.
@@ -432,6 +433,22 @@ cdef void pause(Worker *w, uint32_t index, int side) noexcept nogil:
     arm(w, index, next_look(w, index))
 
 
+cdef inline void do_not_pace(Worker *w, tm_conn *conn, int side) noexcept nogil:
+    """`side` is given bulk."""
+    if w.paced and not conn.side_flags[side] & TM_UNPACED:
+        conn.side_flags[side] |= TM_UNPACED
+        tm_sock_do_not_pace(
+            conn.fd[side], &conn.client if side == TM_CLIENT else &conn.endpoint)
+
+
+cdef inline int power_at_once(const tm_half *half) noexcept nogil:
+    """More for who has taken more: calls cost more than bytes."""
+    cdef int power = AT_ONCE_POWER
+    while power < AT_ONCE_POWER + 2 and half.bytes >> (power + 1):
+        power += 1
+    return power
+
+
 cdef void bound(Worker *w, tm_conn *conn, int side) noexcept nogil:
     """Before what `side` sends is passed on to a peer that may not read it: first a message, and
     then little at once, and only what it takes, so that the rest stays where it comes from."""
@@ -441,8 +458,8 @@ cdef void bound(Worker *w, tm_conn *conn, int side) noexcept nogil:
     if most == 0:
         most = DEFAULT_BOUND
     w.whole_budget = w.pump.budget
-    if w.pump.budget > AT_ONCE:
-        allow_at_once(w, AT_ONCE_POWER)
+    if w.pump.budget >> power_at_once(half):
+        allow_at_once(w, power_at_once(half))
     if half.bytes + half.queued < AT_ONCE or most >= UNBOUNDED:
         return
     w.pump.bounded = True
@@ -460,7 +477,7 @@ cdef void unbind(Worker *w, tm_conn *conn, int side) noexcept nogil:
     cdef int other = 1 - side
     cdef tm_half *half = &conn.half[side]
     w.pump.bounded = False
-    if w.whole_budget > AT_ONCE:
+    if w.pump.budget < w.whole_budget:
         allow_at_once(w, TM_SHAPE_MOST_POWER)
     if half.bytes >= PROOF and half.bytes - tm_sock_unacknowledged(conn.fd[other]) >= PROOF:
         tm_sock_bound_unsent(conn.fd[other], 0)
@@ -468,6 +485,8 @@ cdef void unbind(Worker *w, tm_conn *conn, int side) noexcept nogil:
             tm_sock_unbind_unread(conn.fd[side])
             half.bound = 0
         conn.side_flags[other] |= TM_PROVEN
+        # So far it was given little at once, and paced it may never be given much.
+        do_not_pace(w, conn, other)
 
 
 cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
@@ -495,11 +514,8 @@ cdef void pump_half(Worker *w, uint32_t index, int side) noexcept nogil:
     if w.shapes and pay(w, conn, destination_of(w, conn), side, moved):
         pause(w, index, side)
     if moved:
-        if (w.paced and moved >= TM_BULK_RUN
-                and not conn.side_flags[other] & TM_UNPACED):
-            conn.side_flags[other] |= TM_UNPACED
-            tm_sock_do_not_pace(
-                conn.fd[other], &conn.client if other == TM_CLIENT else &conn.endpoint)
+        if moved >= TM_BULK_RUN:
+            do_not_pace(w, conn, other)
         conn.last_activity_ms = w.now_ms
         if side == TM_ENDPOINT and conn.first_byte_us == 0:
             first_byte(w, conn)

@@ -163,3 +163,58 @@ def test_a_slow_reader_is_not_stalled(
                 sent += link.server.send(data[sent:])
         got += len(link.client.recv(16 * KIB))
     assert worker.closed() == {}
+
+
+def proven(worker: RelayWorker, endpoint: socket.socket) -> Link:
+    """One whose client has read enough to be given all there is."""
+    link = small_link(worker, endpoint, "server")
+    transfer(Flow(link.server, link.client, BLOCK * 8))
+    return link
+
+
+def test_a_reader_that_takes_a_little_now_and_then_does_not_get_around_it(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    """What it is sent would take it longer than anybody waits."""
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    link = proven(worker, endpoint)
+    fill([link.server], QUIET)
+    wait_for(lambda: link.client.recv(KIB) and worker.pinned(), "it to be counted")
+    limit(worker, per_source=64 * KIB)
+    wait_for(lambda: is_reset(link.client) or not link.client.recv(KIB), "it to be reset")
+    assert worker.closed() == {"unread": 1}
+
+
+# --- pipes ------------------------------------------------------------------------------------
+
+
+def test_the_more_pipes_there_are_the_smaller_they_get(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    """Together they have about what they may, also those that are filled and stay so, and every
+    byte arrives."""
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    worker.buffers = (16 * KIB, 16 * KIB, MIB, 0, 0, 2 * MIB)
+    links = [proven(worker, endpoint) for _ in range(12)]
+    taken = fill([link.server for link in links], QUIET)
+    wait_for(lambda: worker.live.pipes >= len(links), "each to have one")
+    wait_for(lambda: worker.live.pipe_bytes <= 6 * MIB, "them to be smaller")
+    for link, length in zip(links, taken, strict=True):
+        link.server.shutdown(socket.SHUT_WR)
+        assert read_all(link.client) == filling(length)
+    assert worker.live.counters()["pipe_fallbacks"] == 0
+
+
+def test_another_size_of_pipes_is_used_at_once(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    """Though the routes are the same, so that there is no new generation of them."""
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    worker.buffers = (16 * KIB, 16 * KIB, 128 * KIB, 0, 0, 0)
+    link = proven(worker, endpoint)
+    fill([link.server], QUIET)
+    wait_for(lambda: worker.live.pipes, "a pipe")
+    assert worker.live.pipe_bytes == worker.live.pipes * 128 * KIB
