@@ -1,6 +1,6 @@
 /* What connections pin whose peer has stopped reading: kernel memory, by client and over all.
  *
- * WRITERS  every worker, by atomic operations alone; part of commons.h. READERS  workers.
+ * WRITERS  every worker, by atomic operations alone; part of commons.h. READERS  workers, control.
  *
  * Nothing is counted up and down, as a worker may die in between. Each worker looks at its own stalled
  * connections once an epoch, and puts what they pin on an account:

@@ -77,9 +77,10 @@ def _buffers(buffers: BuffersStatus) -> Iterator[str]:
     if pinned:
         of = f" of at most {human_bytes(most)}" if most else ""
         yield f"Connections whose peer has stopped reading hold {human_bytes(pinned)}{of}."
-    if buffers["pipe_fallbacks_total"]:
+    fallbacks = buffers["pipe_fallbacks_total"]
+    if fallbacks:
         yield (
-            f"Bulk was copied {plural(buffers['pipe_fallbacks_total'], 'time')} rather than spliced, "
+            f"Bulk was copied {plural(fallbacks, 'time')} rather than spliced, "
             "as no pipe could be had: raise fs.pipe-user-pages-soft, or the limit of open files."
         )
 

@@ -394,13 +394,14 @@ def _buffer(low: int, high: int, others: Mapping[str, int | None] = MappingProxy
 class BuffersModel(Strict):
     client: _buffer(4 << 10, 1 << 30) = Field(  # type: ignore[valid-type]
         default=16 << 10,
-        description="May wait to be sent to a client that has not taken 256 KiB yet.",
+        description="May wait to be sent to a client that has not taken 128 KiB yet.",
     )
     endpoint: _buffer(4 << 10, 1 << 30) = Field(  # type: ignore[valid-type]
         default=16 << 10, description="The same for an endpoint."
     )
     pipe: _buffer(64 << 10, 1 << 20) = Field(  # type: ignore[valid-type]
-        default=1 << 20, description="Size of the pipe of a connection whose reader is slower."
+        default=1 << 20,
+        description="Size of the pipe of a connection in bulk, while there are few.",
     )
     per_source: _buffer(64 << 10, 1 << 40, {"off": 0}) = Field(  # type: ignore[valid-type]
         default=256 << 20,

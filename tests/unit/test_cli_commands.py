@@ -272,6 +272,16 @@ def test_status_names_a_process_beside_the_workers_that_is_away(admin: FakeAdmin
     ]
 
 
+def test_status_says_what_is_pinned_and_that_pipes_are_short(admin: FakeAdmin) -> None:
+    buffers = STATUS["buffers"] | {"pinned_bytes": 3 << 20, "pipe_fallbacks_total": 1}
+    admin.answers["GET /v1/status"] = (200, STATUS | {"buffers": buffers})
+    output = tcpmux("status", "--admin", admin.path).output
+    assert "has stopped reading hold 3.0 MiB of at most 400.0 MiB." in output
+    assert "Bulk was copied 1 time rather than spliced" in output
+    buffers["pinned_bytes_limit"] = 0
+    assert "hold 3.0 MiB.\n" in tcpmux("status", "--admin", admin.path).output
+
+
 def test_status_json_is_the_answer_itself(admin: FakeAdmin) -> None:
     admin.answers["GET /v1/status"] = (200, STATUS)
     result = tcpmux("status", "--json", "--admin", admin.path)
