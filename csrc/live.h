@@ -96,7 +96,7 @@ enum tm_side_flag {
     TM_READ_UNWATCHED = 8, /* EPOLLIN and EPOLLPRI are not, as what it sends can't be passed on */
     TM_UNPACED = 16, /* it has been given bulk; sock.h: tm_sock_do_not_pace() */
     TM_KEPT_ALIVE = 32, /* its connection lives long enough for keepalive; on both sides */
-    TM_BOUNDED = 64, /* it has been given more than a message, and may not read: sock.h, tm_sock_bound() */
+    TM_BOUNDED = 64, /* it has been given more than a message, and may not read: sock.h, tm_sock_bound_unsent() */
     TM_PROVEN = 128, /* it has read a good deal */
 };
 

@@ -195,6 +195,12 @@ uint32_t tm_sock_unacknowledged(int fd)
     return ioctl(fd, SIOCOUTQ, &bytes) < 0 || bytes < 0 ? 0 : (uint32_t)bytes;
 }
 
+uint32_t tm_sock_outstanding(int fd)
+{
+    int bytes = 0;
+    return ioctl(fd, SIOCOUTQ, &bytes) < 0 || bytes < 0 ? UINT32_MAX : (uint32_t)bytes;
+}
+
 void tm_sock_bound_unsent(int fd, uint32_t unsent)
 {
     setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));

@@ -65,6 +65,9 @@ bool tm_sock_not_shut(int fd);
  * whose bytes are in the peer's queue at once and stay there after a close. */
 uint32_t tm_sock_unacknowledged(int fd);
 
+/* The same, but of a UNIX socket the memory of what its peer has not read; UINT32_MAX: not known. */
+uint32_t tm_sock_outstanding(int fd);
+
 /* Until its peer has shown that it reads: no more than `unsent` bytes wait in the send queue for it,
  * besides what is under way (0: as the kernel has it); and the receive queue that fills it does not
  * grow. False: that one has a size already that somebody chose, or the socket refuses. UNIX ones

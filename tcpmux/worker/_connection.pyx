@@ -55,7 +55,7 @@ from tcpmux.worker._mechanism cimport (
     EPOLLOUT, EPOLLPRI, EPOLLRDHUP, TM_EXPECT_ANSWER, TM_EXPECT_ANY, TM_EXPECT_BULK,
     TM_EXPECT_CLIENT, tm_peer_from, tm_sock_acknowledge, tm_sock_closed_by_peer,
     tm_sock_bound_unread, tm_sock_bound_unsent, tm_sock_unbind_unread, tm_sock_connect, tm_sock_do_not_pace, tm_sock_error, tm_sock_established,
-    tm_sock_has_answered, tm_sock_keep_alive, tm_sock_local, tm_sock_local_failure, tm_sock_sent_ago,
+    tm_sock_has_answered, tm_sock_keep_alive, tm_sock_local, tm_sock_local_failure, tm_sock_outstanding, tm_sock_sent_ago,
     tm_sock_shut_write, tm_sock_unacknowledged, tm_sock_unread, tm_sock_will_reset,
     tm_trace_connect, tm_wheel_arm, tm_wheel_disarm,
 )
@@ -73,6 +73,7 @@ cdef enum:
     AT_ONCE_POWER = 14
     AT_ONCE = 1 << AT_ONCE_POWER
     PROOF = 1 << 17
+    NEXT_TO_NOTHING = AT_ONCE >> 2
     DEFAULT_BOUND = 1 << 14
     UNBOUNDED = 1 << 30
     # How long the end of a lifetime waits for a moment when nothing is under way.
@@ -462,6 +463,8 @@ cdef void bound(Worker *w, tm_conn *conn, int side) noexcept nogil:
         allow_at_once(w, power_at_once(half))
     if half.bytes + half.queued < AT_ONCE or most >= UNBOUNDED:
         return
+    if half.queued == 0 and tm_sock_outstanding(conn.fd[other]) < NEXT_TO_NOTHING:
+        return  # it has taken all so far, and there is room for what comes at once
     w.pump.bounded = True
     if not conn.side_flags[other] & TM_BOUNDED:
         tm_sock_bound_unsent(conn.fd[other], <uint32_t>most)

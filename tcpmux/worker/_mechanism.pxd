@@ -18,6 +18,7 @@ cdef extern from "sock.h" nogil:
     void tm_sock_bound_unsent(int fd, uint32_t unsent)
     bint tm_sock_bound_unread(int fd)
     void tm_sock_unbind_unread(int fd)
+    uint32_t tm_sock_outstanding(int fd)
     uint32_t tm_sock_unread(int fd)
     uint64_t tm_sock_held(int fd)
     bint tm_sock_acknowledged(int fd, uint32_t *count)
