@@ -207,9 +207,13 @@ cdef void judge(Watch *watch) noexcept nogil:
             end_parent(watch.pid)
 
 
-def hold_signals():
-    """Keeps the end of a child for wait_for_end() to be told of."""
+def begin():
+    """First of all, in each process that becomes a guardian. Keeps the end of a child for
+    wait_for_end() to be told of."""
+    global greeted
     cdef sigset_t signals
+    # What has been copied from the guardian before it, by way of the worker, is what that one told.
+    greeted = -1
     sigemptyset(&signals)
     sigaddset(&signals, SIGCHLD)
     sigprocmask(SIG_BLOCK, &signals, NULL)

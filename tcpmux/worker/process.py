@@ -219,7 +219,7 @@ def guard(inheritance: Inheritance, live: Live, watched: int = 0) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # splice has no MSG_NOSIGNAL
     signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
-    _guardian.hold_signals()
+    _guardian.begin()
     live.guardian_pid = os.getpid()
     # From here on a collection would only touch pages shared with others.
     gc.disable()

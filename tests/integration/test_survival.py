@@ -240,9 +240,10 @@ def has_other_guardian(proxy: Proxy, old: int) -> bool:
 
 
 def test_a_killed_guardian_is_replaced(proxy: Proxy, port: int) -> None:
-    """Its worker goes on and makes another, which guards it as well as the first."""
+    """Its worker goes on and makes another, which guards it as well as the first. So do those that
+    came of a guardian that such a worker had made."""
     with conversations(port, 4) as clients:
-        for _ in range(2):
+        for _ in range(3):
             before = worker(proxy, 0)
             os.kill(before["guardian_pid"], signal.SIGKILL)
             wait_for(partial(has_other_guardian, proxy, before["guardian_pid"]), "another one")
