@@ -17,6 +17,7 @@ cdef struct Looked:
     uint32_t generation          # of the connection
     uint32_t acknowledged[2]     # by each side, the low bits
     uint8_t slow                 # how many looks in a row, at least
+    uint8_t idle                 # the same: much slower
 
 
 cdef struct Worker:

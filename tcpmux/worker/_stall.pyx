@@ -6,8 +6,12 @@ A half that is blocked has stalled if, at the rate at which its reader takes byt
 holds in the kernel (both sockets' queues, pipes) would take it more than ten seconds: two looks in a
 row, so half a second at least. So who reads a little now and then does not get around it. What those
 hold goes on accounts that all workers share (csrc/pinned.h): one for each client that does not read, one
-for all. When an account is used up, stalled connections are reset, none of them much smaller than
-the others.
+for all.
+
+That a program pauses for some seconds (it collects garbage, writes to a disk) says nothing against it. So
+when an account is used up, those are reset that would take more than a minute and have done so
+for half a minute. At twice the limit these are all that have stalled, for a quarter of a minute, and
+so on: the more it is, the sooner. None of them is much smaller than the others.
 """
 
 from libc.stddef cimport size_t
@@ -27,6 +31,9 @@ cdef enum:
     PART = 512        # records looked at in one turn
     SLOW_EPOCHS = 20  # what takes longer to be read than so many is not being read
     STALLED = 2       # looks in a row
+    IDLE_EPOCHS = 120  # the same two of what is reset when a limit is reached,
+    IDLE = 60
+    TOO_SLOW = 2      # and so many times the limit is where those are that have stalled
     # Parts of the average: smaller ones are spared, as they are not what uses up the memory.
     SPARED_PARTS = 4
     # Sums of so many epochs say that it is too much before anything is done about it.
@@ -52,20 +59,26 @@ cdef bint has_stalled(Worker *w, uint32_t index, uint64_t held) noexcept nogil:
     """Whether a reader has taken next to nothing of it for a while. Compares with the look before."""
     cdef const tm_conn *conn = &w.records[index]
     cdef Looked *looked = &w.looked[index]
-    cdef bint is_new = looked.generation != conn.generation, slow = False
+    cdef bint is_new = looked.generation != conn.generation, slow = False, idle = False
     cdef uint32_t taken
+    cdef uint64_t lately
     cdef int side
     for side in range(2):
         if is_blocked(conn, 1 - side):
             taken = taken_by(conn, side)
-            slow |= (<uint64_t>(<uint32_t>(taken - looked.acknowledged[side])) * SLOW_EPOCHS
-                     < held)
+            lately = <uint32_t>(taken - looked.acknowledged[side])
+            slow |= lately * SLOW_EPOCHS < held
+            idle |= lately * IDLE_EPOCHS < held
             looked.acknowledged[side] = taken
     looked.generation = conn.generation
     if is_new or not slow:
         looked.slow = 0
-    elif looked.slow < STALLED:
+    elif looked.slow < IDLE:
         looked.slow += 1
+    if is_new or not idle:
+        looked.idle = 0
+    elif looked.idle < IDLE:
+        looked.idle += 1
     return looked.slow >= STALLED
 
 
@@ -84,11 +97,17 @@ cdef void give_back_pages(Worker *w, const tm_conn *conn) noexcept nogil:
                 tm_pipe_shrink(&w.pump.pool, &conn.half[side].pipe)
 
 
+cdef inline bint is_too_much(uint64_t sum, uint64_t most, const Looked *looked) noexcept nogil:
+    """For this connection to stay: the further above the limit, the less patience."""
+    cdef uint64_t looks = looked.slow if sum // TOO_SLOW > most else looked.idle
+    return sum > most and looks >= STALLED and looks * sum >= IDLE * most
+
+
 cdef bint is_used_up(const void *client, const void *all_of_them, uint64_t most,
-                     uint64_t epoch) noexcept nogil:
+                     uint64_t epoch, const Looked *looked) noexcept nogil:
     """A client has no more than all have: else its account is corrupt."""
     cdef uint64_t sum = tm_pinned_sum(client, epoch)
-    return most < sum <= tm_pinned_sum(all_of_them, epoch)
+    return is_too_much(sum, most, looked) and sum <= tm_pinned_sum(all_of_them, epoch)
 
 
 cdef bint is_small(Worker *w, uint64_t bytes) noexcept nogil:
@@ -125,9 +144,11 @@ cdef void look_at(Worker *w, uint32_t index, uint64_t epoch) noexcept nogil:
             tm_pinned_add(client, epoch, bytes)
     if is_small(w, bytes):
         return
-    if client != NULL and is_used_up(client, all_of_them, most_of_one, epoch):
+    if client != NULL and is_used_up(
+            client, all_of_them, most_of_one, epoch, &w.looked[index]):
         w.unread_by_source += 1
-    elif not (most and w.too_much >= CERTAIN and tm_pinned_sum(all_of_them, epoch) > most):
+    elif not (most and w.too_much >= CERTAIN
+              and is_too_much(tm_pinned_sum(all_of_them, epoch), most, &w.looked[index])):
         return
     w.unread += 1
     tm_pinned_free(all_of_them, epoch, bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from contextlib import suppress
 from functools import partial
 
@@ -16,6 +17,7 @@ from tests.support import read_all, wait_for
 KIB, MIB = 1 << 10, 1 << 20
 SMALL = 64 * KIB  # of the peers' buffers
 QUIET = 0.3  # s
+PAUSE = 2.5  # s: several looks of the worker
 MOST = 768 * KIB  # bytes that the ends take and what is between them, together
 SO_MEMINFO = 55
 
@@ -99,17 +101,17 @@ def test_what_is_too_much_is_reset(
     start_worker: StartWorker, open_endpoint: OpenEndpoint, which: str
 ) -> None:
     """Of ten that do not read some stay, those that read are not touched, and the reason is
-    counted and told."""
+    counted and told. It takes seconds, as it is much more than may be."""
     endpoint = open_endpoint()
     worker = start_worker(endpoint)
-    limit(worker, **{which: MIB // 2})
+    limit(worker, **{which: 64 * KIB})
     healthy = worker.link(endpoint)
     links = stalled(worker, endpoint, 10)
     wait_for(lambda: worker.closed().get("unread", 0), "one to be reset")
     transfer(
         Flow(healthy.client, healthy.server, BLOCK), Flow(healthy.server, healthy.client, BLOCK)
     )
-    wait_for(partial(is_below, worker, MIB // 2), "the memory to be below the limit")
+    wait_for(partial(is_below, worker, MIB // 2), "most of the memory to be free")
     ended = worker.closed()["unread"]
     assert 1 <= ended < 10
     assert worker.live.connections == 11 - ended
@@ -130,6 +132,30 @@ def is_reset(client: socket.socket) -> bool:
     """Of a client that has not read anything: its socket's error."""
     state = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
     return state == b"\7"  # TCP_CLOSE
+
+
+@pytest.mark.parametrize("which", ["per_source", "total"])
+def test_a_pause_is_no_end(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint, which: str
+) -> None:
+    """A program that has read a good deal stops for some seconds, as those do that collect garbage or
+    write to a disk. It is above the limit, but not far."""
+    endpoint = open_endpoint()
+    worker = start_worker(endpoint)
+    healthy = worker.link(endpoint)
+    link = proven(worker, endpoint)
+    fill([link.server], QUIET)
+    wait_for(worker.pinned, "it to be counted")
+    limit(worker, **{which: worker.pinned() * 3 // 4})
+    until = time.monotonic() + PAUSE
+    while time.monotonic() < until:
+        transfer(Flow(healthy.server, healthy.client, BLOCK))
+    assert worker.closed() == {}
+    link.server.shutdown(socket.SHUT_WR)
+    assert read_all(link.client)
+    link.close()
+    wait_for(worker.closed, "its end")
+    assert worker.closed() == {"finished": 1}
 
 
 def test_without_limits_nobody_is_reset(
