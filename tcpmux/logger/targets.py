@@ -78,7 +78,8 @@ class Bytes:
         return not self._begun
 
     def _put(self, fd: int, data: bytes) -> bytes:
-        """What is left of it."""
+        """What is left of it. Raises OSError if nothing of it was written; else the next one will,
+        and what was begun can still be ended."""
         left = memoryview(data)
         try:
             while left:
@@ -86,8 +87,8 @@ class Bytes:
         except BlockingIOError:
             pass
         except OSError:
-            self._begun = b"\n" if len(left) < len(data) else b""
-            raise
+            if len(left) == len(data):
+                raise
         return bytes(left)
 
 

@@ -138,8 +138,8 @@ def is_reset(client: socket.socket) -> bool:
 def test_a_pause_is_no_end(
     start_worker: StartWorker, open_endpoint: OpenEndpoint, which: str
 ) -> None:
-    """A program that has read a good deal stops for some seconds, as those do that collect garbage or
-    write to a disk. It is above the limit, but not far."""
+    """A program that has read a good deal stops for some seconds, as those do that collect garbage
+    or write to a disk. It is above the limit, but not far."""
     endpoint = open_endpoint()
     worker = start_worker(endpoint)
     healthy = worker.link(endpoint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -157,6 +158,39 @@ def test_what_cant_be_written_is_counted_and_said(caplog: pytest.LogCaptureFixtu
         "7 lines of the access log were dropped",
     ]
     os.close(full)
+
+
+def test_a_disk_that_gets_full_in_a_line_costs_none_but_those_that_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whenever there is room again, after however many tries: the line that was begun is ended, and
+    the next is a line of its own."""
+    room = 0
+
+    def write_now(fd: int, data: bytes | memoryview) -> int:
+        nonlocal room
+        if room == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = os.write(fd, data[:room])
+        room -= written
+        return written
+
+    monkeypatch.setattr("tcpmux.logger.targets.write_now", write_now)
+    monkeypatch.setattr("tcpmux.logger.__main__.SAY_EVERY", 0.0)
+    path = tmp_path / "log"
+    source, number = FakeSource(), 0
+    log = Log(source, open_target(str(path)), json.dumps, 0.0, beat())  # type: ignore[arg-type]
+    for found in (70, 0, 0, 1, 0, 45, 0, 1 << 20):
+        room = found
+        source.lines = [{"event": f"{number + n:02}"} for n in range(5)]
+        number += len(source.lines)
+        while source.unwritten():
+            log.step()
+    lines = [json.loads(line)["event"] for line in path.read_text().splitlines()]
+    lost = sum(r.args[0] for r in caplog.records if r.msg.startswith("%d lines"))  # type: ignore[index,misc]
+    assert len(lines) + lost == number
+    assert lines == sorted(set(lines))
+    assert lines[-5:] == ["35", "36", "37", "38", "39"]
 
 
 def test_the_last_file_that_was_handed_over_is_written(tmp_path: Path) -> None:
