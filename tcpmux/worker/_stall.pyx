@@ -11,7 +11,8 @@ for all.
 That a program pauses for some seconds (it collects garbage, writes to a disk) says nothing against it. So
 when an account is used up, those are reset that would take more than a minute and have done so
 for half a minute. At twice the limit these are all that have stalled, for a quarter of a minute, and
-so on: the more it is, the sooner. None of them is much smaller than the others.
+so on: the more it is, the sooner. At four times the limit (with `auto`, where the host starts to save memory)
+they are reset at once. None of them is much smaller than the others.
 """
 
 from libc.stddef cimport size_t
@@ -33,7 +34,8 @@ cdef enum:
     STALLED = 2       # looks in a row
     IDLE_EPOCHS = 120  # the same two of what is reset when a limit is reached,
     IDLE = 60
-    TOO_SLOW = 2      # and so many times the limit is where those are that have stalled
+    TOO_SLOW = 2      # and so many times the limit is where those are that have stalled,
+    AT_ONCE = 4       # and so many times, where they are reset at once
     # Parts of the average: smaller ones are spared, as they are not what uses up the memory.
     SPARED_PARTS = 4
     # Sums of so many epochs say that it is too much before anything is done about it.
@@ -100,7 +102,8 @@ cdef void give_back_pages(Worker *w, const tm_conn *conn) noexcept nogil:
 cdef inline bint is_too_much(uint64_t sum, uint64_t most, const Looked *looked) noexcept nogil:
     """For this connection to stay: the further above the limit, the less patience."""
     cdef uint64_t looks = looked.slow if sum // TOO_SLOW > most else looked.idle
-    return sum > most and looks >= STALLED and looks * sum >= IDLE * most
+    return sum > most and looks >= STALLED and (
+        looks * sum >= IDLE * most or sum // AT_ONCE > most)
 
 
 cdef bint is_used_up(const void *client, const void *all_of_them, uint64_t most,
