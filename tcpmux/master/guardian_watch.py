@@ -81,7 +81,7 @@ class GuardianWatch:
             seen.stopped_since = now
             log.warning(
                 "guardian %d (pid %d) is stopped, by a signal or a debugger: if its worker dies "
-                "meanwhile, the connections of that wait; traffic goes on",
+                "meanwhile, its connections wait; traffic goes on",
                 worker.id,
                 seen.pid,
                 extra=_EVENT,
