@@ -107,7 +107,9 @@ class Relay:
             writer.transport.abort()
         elif self.mistake == "end":
             writer.write_eof()
-            await writer.drain()
+            # Closed now, with something unread, it would be reset, and the end perhaps not seen.
+            await self.stopping.wait()
+            raise ConnectionAbortedError
         elif self.mistake == "stall":
             await self.stopping.wait()
         return data
