@@ -23,6 +23,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from tcpmux.config.patterns import compiled
+from tcpmux.control.timeouts import within
 from tcpmux.errors import printable
 
 if TYPE_CHECKING:
@@ -131,17 +132,20 @@ def _begin(sock: socket.socket, address: Address) -> bool:
         raise OSError(error, os.strerror(error))
     if error == 0:
         return True
-    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if error:
-        raise OSError(error, os.strerror(error))
+    _raise_pending(sock)
     try:
         sock.getpeername()
     except OSError:
-        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
-            raise OSError(error, os.strerror(error)) from None
+        _raise_pending(sock)
         return False
     return True
+
+
+def _raise_pending(sock: socket.socket) -> None:
+    """Raises the OSError that the socket has to tell, if there is one."""
+    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        raise OSError(error, os.strerror(error)) from None
 
 
 def _has_accepted(error: OSError) -> bool:
@@ -255,7 +259,8 @@ async def _hold(address: Address, check: Check, early_close: float) -> None:
         # Its reset may need as long as its handshake did.
         seconds = min(max(HOLD + 2 * took, early_close), MOST_HOLD * (check.timeout - took))
         try:
-            data = await asyncio.wait_for(loop.sock_recv(sock, 1), max(0.0, seconds))
+            async with within(max(0.0, seconds)):
+                data = await loop.sock_recv(sock, 1)
         except asyncio.TimeoutError:
             if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in (0, errno.EAGAIN):
                 return

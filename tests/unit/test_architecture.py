@@ -95,6 +95,13 @@ def test_what_commands_print_is_escaped() -> None:
         assert not re.search(r"^\s*print\(|sys\.stdout\.write", text, re.MULTILINE), path
 
 
+def test_no_time_limit_forgets_a_cancellation() -> None:
+    """asyncio.wait_for() does, before Python 3.12: control/timeouts.py is for that."""
+    for path in PACKAGE.rglob("*.py"):
+        if path.name != "timeouts.py":
+            assert "asyncio.wait_for(" not in path.read_text(), path
+
+
 def test_c_knows_nothing_of_python() -> None:
     for path in (ROOT / "csrc").iterdir():
         assert "Python.h" not in path.read_text()
