@@ -256,8 +256,8 @@ class Master:
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _due(self, now: float) -> None:
-        self.staff.start_due(now)
         self.staff.watch(now)
+        self.staff.start_due(now)
         self._guardians.look(now)
         self.upgrade.look(now)
         self.aside.look(now)

@@ -85,8 +85,7 @@ class Program:
         and does not, end by force."""
         if self._process and self._kill_at is not None and now >= self._kill_at:
             log.warning("killing %s (pid %d): it does not end", self._name, self.pid)
-            self._kill_at = None
-            self.tell(signal.SIGKILL)
+            self._replace()
         if self._process or now < self._start_at:
             return
         wanted = self._arguments()
@@ -200,7 +199,7 @@ class Program:
         """Ends it at once; the next one is started when it has ended."""
         self._close_link()
         self.tell(signal.SIGKILL)
-        self._dead_by = time.monotonic() + KILLED_TIME
+        self._kill_at, self._dead_by = None, time.monotonic() + KILLED_TIME
 
     def _is_gone(self) -> None:
         self._process = None

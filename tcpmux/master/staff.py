@@ -131,10 +131,10 @@ class Staff:
         self._note()
 
     def watch(self, now: float) -> None:
-        """Looks whether both go on with their work, and replaces one that does not."""
+        """Looks whether both go on with their work, and has one that does not ended; start_due(),
+        which comes next, notes it."""
         self.control.watch(now)
         self._logger.watch(now)
-        self._note()
 
     def next_watch(self) -> float | None:
         times = [self.control.next_watch(), self._logger.next_watch()]
