@@ -30,13 +30,14 @@ int tm_channel_receive(int channel, struct tm_message *message, int *fds, uint32
         *count = (uint32_t)((part->cmsg_len - CMSG_LEN(0)) / sizeof(int));
         memcpy(fds, CMSG_DATA(part), *count * sizeof(int));
     }
-    if ((size_t)got == sizeof(*message) && !(header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
+    bool whole = (size_t)got == sizeof(*message) && !(header.msg_flags & MSG_TRUNC);
+    if (whole && !(header.msg_flags & MSG_CTRUNC))
         return 1;
     /* The caller learns of no message, so it would not know whose these are. */
     bool fitting = *count < TM_MESSAGE_FDS;
     while (*count)
         close(fds[--*count]);
-    if ((size_t)got == sizeof(*message) && !(header.msg_flags & MSG_TRUNC) && fitting)
+    if (whole && fitting)
         return -EMFILE;
     /* The master is of the same build and in the same trust: a short packet is a bug. */
     return got == 0 ? 0 : -EPROTO;

@@ -67,7 +67,7 @@ def wanted(machine: str, optimised: bool) -> list[tuple[Protection, ...]]:
         (Protection("-fstack-protector-strong", ("-fstack-protector-strong",)),),
         (Protection("-z relro -z now", linker=("-Wl,-z,relro", "-Wl,-z,now")),),
         (Protection("-z noexecstack", linker=("-Wl,-z,noexecstack",)),),
-        *((BRANCHES[machine],) for machine in (machine,) if machine in BRANCHES),
+        *([(BRANCHES[machine],)] if machine in BRANCHES else []),
     ]
 
 

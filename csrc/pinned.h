@@ -52,10 +52,16 @@ static inline uint64_t tm_pinned_units(uint64_t bytes)
     return units < TM_PINNED_MOST ? units : TM_PINNED_MOST;
 }
 
+/* Epochs since it was written. */
+static inline uint64_t tm_pinned_age(uint64_t account, uint64_t epoch)
+{
+    return (epoch - (account >> 48)) & 0xffff;
+}
+
 /* The account as it is in this epoch. */
 static inline uint64_t tm_pinned_at(uint64_t account, uint64_t epoch)
 {
-    uint64_t age = (epoch - (account >> 48)) & 0xffff;
+    uint64_t age = tm_pinned_age(account, epoch);
     if (age == 0)
         return account;
     return epoch << 48 | (age == 1 ? (account & TM_PINNED_MOST) << 24 : 0);
@@ -63,7 +69,7 @@ static inline uint64_t tm_pinned_at(uint64_t account, uint64_t epoch)
 
 static inline bool tm_pinned_is_stale(uint64_t account, uint64_t epoch)
 {
-    return ((epoch - (account >> 48)) & 0xffff) > 1;
+    return tm_pinned_age(account, epoch) > 1;
 }
 
 /* Bytes of the last epoch. */

@@ -160,8 +160,6 @@ void tm_pipe_pool_bound(struct tm_pipe_pool *pool, uint32_t most, uint64_t all)
 
 bool tm_pipe_is_tight(struct tm_pipe_pool *pool)
 {
-    if (pool->held <= pool->room && !pool->squeezed_until_ms)
-        return false;
     return pool->held > room(pool);
 }
 

@@ -189,10 +189,8 @@ bool tm_sock_not_shut(int fd)
 
 uint32_t tm_sock_unacknowledged(int fd)
 {
-    int bytes = 0;
-    if (is_unix(fd))
-        return 0;
-    return ioctl(fd, SIOCOUTQ, &bytes) < 0 || bytes < 0 ? 0 : (uint32_t)bytes;
+    uint32_t bytes = is_unix(fd) ? 0 : tm_sock_outstanding(fd);
+    return bytes == UINT32_MAX ? 0 : bytes;
 }
 
 uint32_t tm_sock_outstanding(int fd)

@@ -132,17 +132,17 @@ cdef struct Loop:
     bint quit                 # exit now
 
 
-cdef void tell(Loop *loop, int type, uint32_t listener, uint64_t value) noexcept nogil:
-    """Sends a message to the master, if there is one. If the line is full, it finds what
-    matters in the live region."""
+cdef bint tell(Loop *loop, int type, uint32_t listener, uint64_t value) noexcept nogil:
+    """Sends a message to the master, if there is one; returns whether it took it. If the line is
+    full, the master finds what matters in the live region."""
     cdef tm_message message
     if loop.worker.live.channel < 0:
-        return
+        return False
     memset(&message, 0, sizeof(message))
     message.type = <uint32_t>type
     message.listener = listener
     message.value = value
-    tm_channel_send(loop.worker.live.channel, &message)
+    return tm_channel_send(loop.worker.live.channel, &message) == 0
 
 
 # --- listeners --------------------------------------------------------------------------------
@@ -509,15 +509,10 @@ cdef void tell_lost_lines(Loop *loop) noexcept nogil:
 cdef void tell_unread(Loop *loop) noexcept nogil:
     """Clients have lost their connections: for the log, once a second."""
     cdef Worker *w = &loop.worker
-    cdef tm_message message
     if w.unread == 0 or w.now_ms < loop.tell_unread_ms or w.live.channel < 0:
         return
     loop.tell_unread_ms = w.now_ms + UNREAD_MS
-    memset(&message, 0, sizeof(message))
-    message.type = TM_MESSAGE_UNREAD
-    message.listener = w.unread_by_source
-    message.value = w.unread
-    if tm_channel_send(w.live.channel, &message) == 0:
+    if tell(loop, TM_MESSAGE_UNREAD, w.unread_by_source, w.unread):
         w.unread = w.unread_by_source = 0
 
 

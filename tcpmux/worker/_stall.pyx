@@ -16,7 +16,7 @@ they are reset at once. None of them is much smaller than the others.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc
 
 from tcpmux.shm._layout cimport (
@@ -57,6 +57,10 @@ cdef uint32_t taken_by(const tm_conn *conn, int side) noexcept nogil:
     return <uint32_t>conn.half[1 - side].bytes
 
 
+cdef inline uint8_t one_more(uint8_t looks) noexcept nogil:
+    return looks + 1 if looks < IDLE else IDLE
+
+
 cdef bint has_stalled(Worker *w, uint32_t index, uint64_t held) noexcept nogil:
     """Whether a reader has taken next to nothing of it for a while. Compares with the look before."""
     cdef const tm_conn *conn = &w.records[index]
@@ -73,14 +77,8 @@ cdef bint has_stalled(Worker *w, uint32_t index, uint64_t held) noexcept nogil:
             idle |= lately * IDLE_EPOCHS < held
             looked.acknowledged[side] = taken
     looked.generation = conn.generation
-    if is_new or not slow:
-        looked.slow = 0
-    elif looked.slow < IDLE:
-        looked.slow += 1
-    if is_new or not idle:
-        looked.idle = 0
-    elif looked.idle < IDLE:
-        looked.idle += 1
+    looked.slow = one_more(looked.slow) if slow and not is_new else 0
+    looked.idle = one_more(looked.idle) if idle and not is_new else 0
     return looked.slow >= STALLED
 
 
