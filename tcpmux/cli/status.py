@@ -72,7 +72,7 @@ def _trouble(program: ProgramStatus) -> str:
 
 
 def _buffers(buffers: BuffersStatus) -> Iterator[str]:
-    """What there is to be said of memory."""
+    """Remarks about memory."""
     pinned, most = buffers["pinned_bytes"], buffers["pinned_bytes_limit"]
     if pinned:
         of = f" of at most {human_bytes(most)}" if most else ""

@@ -262,7 +262,7 @@ def _keys() -> Iterator[int]:
 
 
 class _Reader(threading.Thread):
-    """Fills the model from the stream, and comes back when connection lost. wake: a descriptor
+    """Fills the model from the stream, and returns when the connection is lost. wake: a descriptor
     that gets a byte for each event."""
 
     def __init__(self, instance: Client, view: View, wake: int) -> None:

@@ -468,7 +468,12 @@ class Metrics:
             samples = [(f'program="{program.name}"', value(program)) for program in found]
             _put(parts, _Family(name, kind, text), samples, open_metrics=open_metrics)
 
-        put("tcpmux_program_up", "gauge", "1 while it runs and does its work.", _is_at_work)
+        put(
+            "tcpmux_program_up",
+            "gauge",
+            "1 while it runs and does its work.",
+            lambda p: p.is_at_work,
+        )
         put("tcpmux_program_starts_total", "counter", "Processes of it.", lambda p: p.starts)
         put(
             "tcpmux_program_hangs_total",
@@ -476,10 +481,6 @@ class Metrics:
             "Times that it was found stopped or hanging.",
             lambda p: p.hangs,
         )
-
-
-def _is_at_work(program: Program) -> bool:
-    return program.is_at_work
 
 
 def _endpoint_values(row: EndpointRow, c: SlotCounters) -> tuple[int, ...]:

@@ -118,7 +118,7 @@ class BuffersStatus(TypedDict):
     pinned_bytes_limit_per_source: int  # buffers.per_source
     pipe_bytes: int  # size of all pipes
     pipe_bytes_limit: int  # with more each pipe is smaller
-    pipe_fallbacks_total: int  # times bulk was copied, as no pipe was to be had
+    pipe_fallbacks_total: int  # times bulk was copied, as no pipe was available
 
 
 class Status(TypedDict):
@@ -134,7 +134,7 @@ class Status(TypedDict):
     upgrade: UpgradeStatus
     buffers: BuffersStatus
     workers: list[WorkerStatus]
-    programs: list[ProgramStatus]  # that there are to be
+    programs: list[ProgramStatus]  # that should be running
     routes: list[RouteStatus]
 
 

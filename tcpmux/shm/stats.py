@@ -81,7 +81,7 @@ class Program:
 
 
 def programs(table: Table) -> Iterator[Program]:
-    """Those that there are to be."""
+    """Those that should be running."""
     for number, name in enumerate(PROGRAMS):
         pid, presence, starts, hangs = table.program(number)
         if presence != ABSENT:
@@ -174,14 +174,15 @@ class StatusReader:
         """The status object without version, config and admin, which are not in memory."""
         table = self._view.table
         generation, image = self._view.image()
+        workers = [self._worker(live) for live in self._view.lives if live.guardian_pid]
         return {
             "pid": table.master_pid,
             "state": "draining" if table.draining else "running",
             "generation": generation,
             "started_at": table.started_at,
             "upgrade": self._upgrade(),
-            "buffers": self._buffers(),
-            "workers": [self._worker(live) for live in self._view.lives if live.guardian_pid],
+            "buffers": self._buffers(workers),
+            "workers": workers,
             "programs": [_program(program) for program in programs(table)],
             "routes": [self._route(image, index) for index in range(len(image.routes))],
         }
@@ -190,16 +191,15 @@ class StatusReader:
         count, state, error = self._view.table.upgrade
         return {"count": count, "state": UPGRADE_STATES[state], "error": error}
 
-    def _buffers(self) -> dict[str, int]:
+    def _buffers(self, workers: list[dict[str, Any]]) -> dict[str, int]:
         *_, per_source, total, pipes = self._view.table.buffers
-        lives = [live for live in self._view.lives if live.guardian_pid]
         return {
             "pinned_bytes": self._view.pinned,
             "pinned_bytes_limit": total,
             "pinned_bytes_limit_per_source": per_source,
-            "pipe_bytes": sum(live.pipe_bytes for live in lives),
+            "pipe_bytes": sum(worker["pipe_bytes"] for worker in workers),
             "pipe_bytes_limit": pipes,
-            "pipe_fallbacks_total": sum(live.counters()["pipe_fallbacks"] for live in lives),
+            "pipe_fallbacks_total": sum(worker["counters"]["pipe_fallbacks"] for worker in workers),
         }
 
     @staticmethod
