@@ -13,13 +13,17 @@ ASAN_READY := $(ASAN_VENV)/.ready
 # Most tests wait for processes rather than for a CPU.
 AT_ONCE ?= $(shell echo $$(( $$(nproc) + 1 )))
 PYTEST := -m pytest -n $(AT_ONCE) --dist worksteal
+C_SOURCES := $(sort $(shell find csrc -name '*.[ch]'))
+# As setup.py compiles them, and with what code that Cython generates could not be compiled with.
+C_FLAGS := -std=gnu11 -D_GNU_SOURCE -Icsrc -Wall -Wextra -Wconversion \
+	-Wshadow -Wswitch-enum -Werror $(if $(filter x86_64,$(shell uname -m)),-mcx16)
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*) \
 	$(shell find tcpmux -name '*.pyx' -o -name '*.pxd')
 
 export TCPMUX_WERROR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help build demo test prove bench bench-peers bench-behaviour lint fmt asan fuzz lock wheel clean
+.PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze fmt asan fuzz lock wheel clean
 
 help:
 	@echo "make demo    show traffic being shifted between two embedded servers"
@@ -28,7 +32,9 @@ help:
 	@echo "make bench   CPU, latency and memory against nginx, haproxy, envoy and traefik, if installed"
 	@echo "make bench-peers      install them, and what draws charts"
 	@echo "make bench-behaviour  how soon weights work, balance, tail, cost of waiting, growth"
-	@echo "make lint    ruff and mypy          make fmt    format"
+	@echo "make lint    ruff, mypy, the compiler's warnings about csrc/"
+	@echo "make analyze gcc's analyzer and clang-tidy over csrc/"
+	@echo "make fmt     format"
 	@echo "make asan    the tests with every C module under the sanitizers"
 	@echo "make fuzz    corrupt words of shared memory under the sanitizers; FUZZ_SECONDS=60 each test"
 	@echo "make build   the virtual environment and the extension modules"
@@ -62,6 +68,24 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@echo "$(CC) -fsyntax-only $(C_FLAGS)"
+	@$(call each-of-csrc,$(CC) -fsyntax-only $(C_FLAGS) -x c -include {} /dev/null)
+
+# Each header is a file of its own as well: what it defines is checked though no .c includes it.
+# Says nothing of those that pass: clang counts warnings about the C library's headers.
+each-of-csrc = printf '%s\n' $(C_SOURCES) | xargs -P $$(nproc) -I {} \
+	sh -c 'said=$$($(1) 2>&1) || { echo "$$said"; exit 1; }'
+
+# What is not installed is not run, and said: both are the continuous integration's.
+analyze:
+	@if gcc --version >/dev/null 2>&1; then \
+		echo "gcc -fanalyzer over csrc/"; \
+		$(call each-of-csrc,gcc -O1 -fkeep-inline-functions $(C_FLAGS) -fanalyzer -S -o /dev/null -x c -include {} /dev/null); \
+	else echo "make analyze: no gcc, so no -fanalyzer" >&2; fi
+	@if clang-tidy --version >/dev/null 2>&1; then \
+		echo "clang-tidy over csrc/"; \
+		$(call each-of-csrc,clang-tidy --quiet {} -- -x c $(filter-out -W%,$(C_FLAGS))); \
+	else echo "make analyze: no clang-tidy, so not run" >&2; fi
 
 fmt: $(READY)
 	$(BIN)/ruff check --fix .

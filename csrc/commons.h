@@ -33,6 +33,7 @@
 #ifndef TM_COMMONS_H
 #define TM_COMMONS_H
 
+#include <assert.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -248,6 +249,7 @@ static inline bool tm_author_did(const struct tm_commons *commons, const struct 
     struct tm_counted now = tm_counted_read(at);
     if (tm_counted_by(now) == author->worker + 1 && tm_counted_change(now) == change)
         return true;
+    assert(author->worker < TM_MAX_SHARDS);
     /* Whoever has signed over it, be it one of the two words read, has acknowledged before. */
     return atomic_load(&commons->acknowledged[author->worker].change) >= change;
 }

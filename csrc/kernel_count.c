@@ -52,7 +52,7 @@ static int read_counts(int fd, struct counts *counts)
 
 int tm_kernel_consumed(int fd, uint64_t before, uint64_t *bytes)
 {
-    struct counts now;
+    struct counts now = {0};
     int error = read_counts(fd, &now), pending = 0;
     socklen_t size = sizeof(pending);
     if (error)
@@ -85,7 +85,7 @@ int tm_kernel_consumed(int fd, uint64_t before, uint64_t *bytes)
 
 int tm_kernel_written(int fd, bool we_connected, uint64_t before, uint64_t *bytes)
 {
-    struct counts now;
+    struct counts now = {0};
     int error = read_counts(fd, &now);
     if (error)
         return error;

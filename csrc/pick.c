@@ -109,6 +109,7 @@ uint32_t tm_pick_other(const struct tm_image *image, const struct tm_route *rout
         return TM_NONE;
     for (uint32_t i = 0; i < route->destination_count; i++)
         period += weights[i] / divisor;
+    assert(period != 0);
     stride = golden_part(period);
     while (gcd(stride, period) != 1) /* 1 is, of 1 too */
         stride = stride < period ? stride + 1 : 1;

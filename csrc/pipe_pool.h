@@ -50,7 +50,7 @@ void tm_pipe_give_back(struct tm_pipe_pool *pool, struct tm_pipe *pipe, bool emp
 void tm_pipe_pool_adopt(struct tm_pipe_pool *pool, const struct tm_pipe *pipe);
 /* How large one may be and all of them together, from now on. `most` is rounded up to a size
  * that there is. */
-void tm_pipe_pool_bound(struct tm_pipe_pool *pool, uint32_t most, uint64_t room);
+void tm_pipe_pool_bound(struct tm_pipe_pool *pool, uint32_t most, uint64_t all);
 /* Whether they have more than that: then lent ones are to shrink when that can be. */
 bool tm_pipe_is_tight(struct tm_pipe_pool *pool);
 void tm_pipe_shrink(struct tm_pipe_pool *pool, const struct tm_pipe *pipe);

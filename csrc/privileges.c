@@ -81,7 +81,7 @@ static int become(uid_t uid, gid_t gid)
 
 int tm_privileges_drop(uid_t uid, gid_t gid)
 {
-    struct capabilities left;
+    struct capabilities left = {0};
     int error;
     bound(0);
     (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); /* Linux 4.3 */
@@ -101,7 +101,7 @@ int tm_privileges_drop(uid_t uid, gid_t gid)
 
 int tm_privileges_keep(uint64_t wanted)
 {
-    struct capabilities has;
+    struct capabilities has = {0};
     int error = get(&has);
     if (error < 0)
         return error;

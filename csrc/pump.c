@@ -17,7 +17,7 @@ static bool would_block(int error)
 /* Of whom a call's error tells: of `side`, or of this host. */
 static enum tm_pump_result fail(struct tm_half *half, enum tm_pump_result side)
 {
-    half->error = errno;
+    half->error = (uint8_t)errno;
     return errno == ENOMEM || errno == ENOBUFS ? TM_PUMP_HOST_ERROR : side;
 }
 
@@ -68,7 +68,7 @@ static ssize_t receive(struct tm_pump *pump, struct tm_half *half, int source, s
             else if (got < 0 && errno != EINTR && !would_block(errno) && half->error == 0) {
                 /* Unlike recv, recvmmsg tells of an error before the bytes that came ahead of
                  * it: read those first. */
-                half->error = errno;
+                half->error = (uint8_t)errno;
                 continue;
             }
             if (got == 0 && half->error) {
@@ -197,7 +197,7 @@ static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half,
     int error = queue_rest(pump, half, pump->buffer + sent, size - (size_t)sent);
     if (error) {
         assert(error == -ENOMEM);
-        half->error = -error;
+        half->error = (uint8_t)-error;
         return TM_PUMP_HOST_ERROR;
     }
     tm_journal_note(journal, TM_NOTHING);
@@ -379,9 +379,12 @@ static bool is_confirmed(const struct tm_pump *pump, const struct tm_half *half,
     case TM_QUEUE:
         return counted && agrees(no_taken, taken, journal->read) &&
                agrees(no_passed, passed, sent);
-    default:
+    case TM_PEEK_TAKE:
         return (counted || not_yet) && agrees(no_passed, passed, sent);
+    case TM_NOTHING: case TM_ACCEPT: case TM_CONNECT: case TM_SHUT: case TM_TAKE: case TM_GARBLED:
+        break; /* these move no bytes */
     }
+    return false;
 }
 
 int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int destination,
@@ -407,7 +410,7 @@ int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int 
         break;
     case TM_GARBLED:
         return -EUCLEAN;
-    default:
+    case TM_NOTHING: case TM_ACCEPT: case TM_CONNECT: case TM_SHUT: case TM_TAKE:
         recount(half, source, destination, we_connected);
         return 0;
     }

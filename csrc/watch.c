@@ -70,7 +70,7 @@ uint64_t tm_process_cpu_us(pid_t pid, uint64_t otherwise)
 char tm_process_state(pid_t pid)
 {
     char text[128];
-    snprintf(text, sizeof(text), "/proc/%d/stat", (int)pid);
+    (void)snprintf(text, sizeof(text), "/proc/%d/stat", (int)pid);
     int fd = open(text, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return 0;
@@ -80,5 +80,7 @@ char tm_process_state(pid_t pid)
         return 0;
     text[size] = 0;
     const char *end = strrchr(text, ')'); /* of its name, which may have any character in it */
-    return end != NULL && end[1] == ' ' ? end[2] : 0;
+    if (end == NULL || end[1] != ' ')
+        return 0;
+    return end[2];
 }
