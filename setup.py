@@ -120,6 +120,7 @@ def extensions() -> list[Extension]:
     compile_args, link_args = VARIANTS[variant]
     protection, link_protection = protections(variant)
     werror = ["-Werror"] if STRICT else []
+    runpy.run_path("csrc/tables.py")["write"]()
     runpy.run_path("csrc/fields.py")["write"](COMPILER, FIELDS)
     headers = sorted(str(path) for path in [*Path("csrc").glob("*.[hd]*"), FIELDS])
     return [

@@ -84,11 +84,8 @@ enum tm_health {
 
 /* How a destination's endpoints are chosen. */
 enum tm_balance {
-    TM_ROUND_ROBIN = 0,
-    TM_LEAST_CONNECTIONS,
-    TM_RANDOM_TWO,
-    TM_SOURCE_HASH,
-    TM_MAGLEV,
+#define TM_BALANCE(name, symbol, help) symbol,
+#include "balances.def"
 };
 
 /* What a destination does that has max_connections already. */

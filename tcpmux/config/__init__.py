@@ -10,21 +10,23 @@ from tcpmux.config.address import Address, Endpoint, HostName
 from tcpmux.config.model import (
     AccessLog,
     Admin,
-    Bandwidth,
     Check,
-    Clients,
     Config,
     Destination,
-    DestinationPolicy,
     EndpointPolicy,
+    Route,
+)
+from tcpmux.config.problems import ConfigError, Problem
+from tcpmux.config.settings import (
+    Bandwidth,
+    Clients,
+    DestinationPolicy,
     Keepalive,
     Network,
     Passive,
     Rate,
-    Route,
     RoutePolicy,
 )
-from tcpmux.config.problems import ConfigError, Problem
 
 if TYPE_CHECKING:
     from tcpmux.config.document import Text, variables_in

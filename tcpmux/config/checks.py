@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tcpmux.config.model import Check, DestinationPolicy, Passive
+from tcpmux.config.model import Check
+from tcpmux.config.settings import DestinationPolicy, Passive
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Watch:
 
 
 def watch_of(policy: DestinationPolicy) -> Watch:
-    return Watch(policy.check, policy.passive, policy.warmup, policy.warmup_floor)
+    return Watch(policy.check, policy.passive, policy.warmup.duration, policy.warmup.floor)
 
 
 def to_message(watch: Watch) -> dict[str, Any]:

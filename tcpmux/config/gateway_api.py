@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from tcpmux.config.address import Address, Endpoint
 from tcpmux.config.hosts import Hosts, NoEndpoints
 from tcpmux.config.istio import CONNECT_TIMEOUT, IDLE_TIMEOUT
-from tcpmux.config.model import Destination, Route, RoutePolicy
+from tcpmux.config.model import Destination, Route
 from tcpmux.config.resources import GATEWAY_API, Resource
+from tcpmux.config.settings import RoutePolicy
 from tcpmux.config.specs import (
     ApiGatewaySpec,
     BackendRef,

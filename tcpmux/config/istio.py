@@ -8,9 +8,16 @@ from typing import TypeVar
 
 from tcpmux.config.address import Address
 from tcpmux.config.hosts import Hosts, NoEndpoints
-from tcpmux.config.model import Destination, DestinationPolicy, Keepalive, Passive, Route
-from tcpmux.config.policy import MOST_CONNECTIONS
+from tcpmux.config.model import Destination, Route
 from tcpmux.config.resources import ISTIO, Resource
+from tcpmux.config.settings import (
+    MAX_CONNECTIONS,
+    DestinationPolicy,
+    Keepalive,
+    Lifetime,
+    Passive,
+    Warmup,
+)
 from tcpmux.config.specs import (
     DestinationRuleSpec,
     GatewaySpec,
@@ -246,12 +253,16 @@ def _policy(*policies: TrafficPolicy) -> DestinationPolicy:
     return replace(
         plain,
         balance=balance,
-        max_connections=min(most, MOST_CONNECTIONS),
+        max_connections=min(most, MAX_CONNECTIONS),
         panic_threshold=outliers.minHealthPercent or 0,
-        warmup=warmup.duration if warmup else seconds,
-        warmup_floor=max(1, (warmup and warmup.minimumPercent) or plain.warmup_floor),
+        warmup=Warmup(
+            warmup.duration if warmup else seconds,
+            max(1, (warmup and warmup.minimumPercent) or plain.warmup.floor),
+        ),
         passive=_passive(outliers),
-        lifetime=_first(*(pool.maxConnectionDuration for pool in pools)) or 0.0,
+        max_connection_duration=Lifetime(
+            _first(*(pool.maxConnectionDuration for pool in pools)) or 0.0
+        ),
         keepalive=Keepalive(
             round(alive.time or plain.keepalive.idle) or 1,
             round(alive.interval or plain.keepalive.interval) or 1,

@@ -18,24 +18,10 @@ from tcpmux.config.model import (
     Admin,
     Config,
     Destination,
-    DestinationPolicy,
     EndpointPolicy,
-    Keepalive,
     Route,
-    RoutePolicy,
 )
-from tcpmux.config.policy import (
-    BandwidthModel,
-    CheckModel,
-    FallbackModel,
-    FullModel,
-    HoldModel,
-    KeepaliveModel,
-    LifetimeModel,
-    PassiveModel,
-    SharedModel,
-    WarmupModel,
-)
+from tcpmux.config.policy import FallbackModel
 from tcpmux.config.problems import ConfigError, Location, Problem, describe
 from tcpmux.config.resources import Given, Resource, resources_in
 from tcpmux.config.schema import (
@@ -46,7 +32,6 @@ from tcpmux.config.schema import (
     AccessLogModel,
     AdminModel,
     DefaultsModel,
-    DestinationModel,
     FileModel,
     RouteModel,
 )
@@ -386,12 +371,6 @@ def _first(*values: T | None) -> T:
     return next(value for value in values if value is not None)
 
 
-def _nearest(key: str, default: T, *models: SharedModel) -> T:
-    """What the first of the models says that says something."""
-    found: list[T | None] = [getattr(model, key) for model in models]
-    return _first(*found, default)
-
-
 def _route(model: RouteModel, defaults: DefaultsModel) -> Route:
     connect = _first(model.connect_timeout, defaults.connect_timeout)
     idle = _first(model.idle_timeout, defaults.idle_timeout)
@@ -407,66 +386,10 @@ def _route(model: RouteModel, defaults: DefaultsModel) -> Route:
                 turns([(e.address, e.weight) for e in d.endpoints]),
                 _first(d.connect_timeout, connect),
                 _first(d.idle_timeout, idle),
-                _destination_policy(d, model, defaults),
+                d.made((d, model, defaults)),
                 tuple((e.address, e.made()) for e in d.endpoints if e.made() != EndpointPolicy()),
             )
             for d in model.destinations
         ),
-        policy=_route_policy(model),
+        policy=model.made(),
     )
-
-
-def _route_policy(model: RouteModel) -> RoutePolicy:
-    unavailable, all_unavailable = model.on_unavailable, model.on_all_unavailable
-    fallback = unavailable.fallback if isinstance(unavailable, FallbackModel) else ""
-    hold = all_unavailable.hold if isinstance(all_unavailable, HoldModel) else 0.0
-    return RoutePolicy(
-        max_connections=model.max_connections or 0,
-        listener_max_connections=model.listener_max_connections or 0,
-        source_max_connections=model.source.max_connections or 0,
-        rate=model.rate.made() if model.rate else None,
-        source_rate=model.source.rate.made() if model.source.rate else None,
-        max_connect_attempts=model.retry.attempts or 0,
-        retry_percent=model.retry.budget,
-        retry_burst=model.retry.burst,
-        across=model.retry.across,
-        on_unavailable="fallback" if fallback else str(unavailable),
-        fallback=fallback,
-        on_all_unavailable="hold" if hold else str(all_unavailable),
-        hold=hold,
-        bandwidth=model.bandwidth.made(),
-        allow=tuple(model.allow),
-        deny=tuple(model.deny),
-    )
-
-
-def _destination_policy(
-    model: DestinationModel, route: RouteModel, defaults: DefaultsModel
-) -> DestinationPolicy:
-    shared = model, route, defaults
-    check = _nearest("check", _NO_CHECK, *shared)
-    warmup = _nearest("warmup", WarmupModel(duration=0), *shared)
-    lifetime = _nearest("max_connection_duration", LifetimeModel(duration=0), *shared)
-    keepalive: KeepaliveModel | str = _nearest("keepalive", KeepaliveModel(), *shared)
-    queue = model.on_full.queue if isinstance(model.on_full, FullModel) else None
-    return DestinationPolicy(
-        balance=_nearest("balance", "round_robin", *shared),
-        max_connections=model.max_connections or 0,
-        on_full="queue" if queue else str(model.on_full),
-        queue_size=queue.size if queue else 0,
-        queue_timeout=queue.timeout if queue else 0.0,
-        panic_threshold=_nearest("panic_threshold", 0, *shared),
-        warmup=warmup.duration,
-        warmup_floor=max(1, warmup.floor),
-        check=check.made(),
-        passive=_nearest("passive", PassiveModel(), *shared).made(),
-        lifetime=lifetime.duration,
-        jitter=lifetime.jitter,
-        half_open_timeout=_nearest("half_open_timeout", 0.0, *shared),
-        keepalive=keepalive.made() if isinstance(keepalive, KeepaliveModel) else Keepalive(0),
-        user_timeout=_nearest("tcp_user_timeout", 0.0, *shared),
-        bandwidth=_nearest("connection_bandwidth", BandwidthModel(), *shared).made(),
-    )
-
-
-_NO_CHECK = CheckModel(type="off")

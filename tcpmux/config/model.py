@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from tcpmux.config.address import Address, Endpoint, HostName
 from tcpmux.config.problems import Problem
+from tcpmux.config.settings import DestinationPolicy, RoutePolicy
 
-Network = IPv4Network | IPv6Network
 MAX_WEIGHT = 1_000_000
-# In the order of csrc/route_table.h.
-ON_UNAVAILABLE = ("redistribute", "reject", "fallback")
-ON_ALL_UNAVAILABLE = ("reset", "hold", "refuse")
-UNIX = "unix"  # in lists of clients: those of UNIX sockets
-Clients = Network | str  # str: UNIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,105 +42,11 @@ CHECK_KINDS = ("tcp", "send", "tls", "http", "redis", "postgres", "mysql")
 
 
 @dataclass(frozen=True, slots=True)
-class Passive:
-    """When endpoints are ejected for what connections meet with there; Istio's outlierDetection.
-
-    errors: connects in a row that fail, 0 = never. ejection_time: s, times the number of ejections
-    so far; each interval (s) without one takes one off. most_ejected: percent of a destination's
-    endpoints, and always one. resets: one before the first byte is a suspicion; early_close: so is
-    a close so soon (s) with nothing sent, 0.0 = never. So many suspicions in a row of different
-    clients, and control looks for itself.
-    """
-
-    errors: int = 5
-    interval: float = 10.0
-    ejection_time: float = 30.0
-    most_ejected: int = 10
-    early_close: float = 0.0
-    resets: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Keepalive:
-    """TCP's questions to a silent peer, on both sides. idle, interval: s; idle 0 = none."""
-
-    idle: int = 60
-    interval: int = 15
-    count: int = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """New connections per second, and how many may come at once."""
-
-    per_second: float
-    burst: int
-
-
-@dataclass(frozen=True, slots=True)
-class Bandwidth:
-    """Bytes per second from and to clients; 0 = no limit."""
-
-    up: int = 0
-    down: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class EndpointPolicy:
     """max_connections: 0 = no limit. priority: it is used when none of a lower number can be."""
 
     max_connections: int = 0
     priority: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class DestinationPolicy:
-    """How a destination's endpoints are chosen, watched and limited. Times in s, 0.0 = off;
-    numbers of connections 0 = no limit; panic_threshold, warmup_floor and jitter in percent."""
-
-    balance: str = "round_robin"
-    max_connections: int = 0
-    on_full: str = "reject"  # reject, spill or queue
-    queue_size: int = 0
-    queue_timeout: float = 0.0
-    panic_threshold: int = 0
-    warmup: float = 0.0
-    warmup_floor: int = 10
-    check: Check | None = None
-    passive: Passive = Passive()
-    lifetime: float = 0.0
-    jitter: int = 0
-    half_open_timeout: float = 0.0
-    keepalive: Keepalive = Keepalive()
-    user_timeout: float = 0.0
-    bandwidth: Bandwidth = Bandwidth()
-
-
-@dataclass(frozen=True, slots=True)
-class RoutePolicy:
-    """Limits of a route, and what happens when a destination, or every one, has nothing left.
-
-    allow, deny: of client addresses; no allow = everybody; deny wins. fallback: the destination
-    that takes over, with on_unavailable fallback. hold: s that a connection waits, with
-    on_all_unavailable hold. max_connect_attempts: 0 = each endpoint once.
-    """
-
-    max_connections: int = 0
-    listener_max_connections: int = 0
-    source_max_connections: int = 0
-    rate: Rate | None = None
-    source_rate: Rate | None = None
-    max_connect_attempts: int = 0
-    retry_percent: int = 20
-    retry_burst: int = 100
-    across: bool = False
-    on_unavailable: str = "redistribute"  # redistribute, reject or fallback
-    fallback: str = ""
-    on_all_unavailable: str = "reset"  # reset, hold or refuse
-    hold: float = 0.0
-    bandwidth: Bandwidth = Bandwidth()
-    allow: tuple[Clients, ...] = ()
-    deny: tuple[Clients, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

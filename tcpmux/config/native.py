@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from tcpmux.config.address import Endpoint
 from tcpmux.config.duration import format_duration
-from tcpmux.config.model import (
-    Bandwidth,
-    Buffers,
-    Check,
-    Config,
-    Destination,
-    DestinationPolicy,
-    EndpointPolicy,
-    Passive,
-    Rate,
-    Route,
-    RoutePolicy,
-)
+from tcpmux.config.model import Buffers, Check, Config, Destination, EndpointPolicy, Route
 from tcpmux.config.schema import FileModel
+from tcpmux.config.settings import DestinationPolicy, RoutePolicy
 from tcpmux.config.size import format_size
+from tcpmux.config.written import Pairs, flow, texts
 from tcpmux.errors import printable
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*(:[0-9]+)?", re.ASCII)
@@ -117,13 +107,13 @@ def _route(route: Route) -> Iterator[str]:
     several = f"[{', '.join(listen)}]"
     yield f"    listen: {listen[0] if len(listen) == 1 else several}"
     yield from _timeouts(route, _DEFAULTS.defaults.connect_timeout, _DEFAULTS.defaults.idle_timeout)
-    yield from (f"    {key}: {value}" for key, value in _route_policy(route.policy))
+    yield from (f"    {key}: {value}" for key, value in texts(route.policy, _OF_ROUTE))
     yield "    destinations:"
     for destination in route.destinations:
         yield f"      - name: {scalar(destination.name)}"
         yield f"        weight: {destination.weight}"
         yield from _timeouts(destination, route.connect_timeout, route.idle_timeout, "        ")
-        for key, value in _destination_policy(destination.policy):
+        for key, value in texts(destination.policy, _OF_DESTINATION):
             yield f"        {key}: {value}"
         yield from _endpoints(destination.endpoints, dict(destination.endpoint_policies))
 
@@ -157,133 +147,60 @@ def _endpoints(
         yield f"          - {{address: {address}{more}}}" if more else f"          - {address}"
 
 
-Pairs = Iterator[tuple[str, str]]
-
-
-def _flow(pairs: Iterable[tuple[str, str]]) -> str:
-    return f"{{{', '.join(f'{key}: {value}' for key, value in pairs)}}}"
-
-
 def _durations(of: object, defaults: object, *keys: str) -> Pairs:
     for key in keys:
         if getattr(of, key) != getattr(defaults, key):
             yield key, format_duration(getattr(of, key))
 
 
-def _numbers(of: object, defaults: object, *keys: str, unit: str = "") -> Pairs:
+def _numbers(of: object, defaults: object, *keys: str) -> Pairs:
     for key in keys:
         if getattr(of, key) != getattr(defaults, key):
-            yield key, f"{getattr(of, key)}{unit}"
+            yield key, f"{getattr(of, key)}"
 
 
-def _rate(rate: Rate) -> str:
-    hourly = rate.per_second * 3600
-    text = f"{rate.per_second:.6f}".rstrip("0").rstrip(".") + "/s"
-    if abs(rate.per_second - round(rate.per_second, 6)) > 1e-9 and hourly == round(hourly):
-        text = f"{hourly:.0f}/h"
-    return _flow([("rate", text), ("burst", str(rate.burst))])
+def _unavailable(policy: RoutePolicy) -> Pairs:
+    if policy.on_unavailable == "fallback":
+        yield "on_unavailable", flow([("fallback", scalar(policy.fallback))])
+    else:
+        yield from _numbers(policy, RoutePolicy(), "on_unavailable")
 
 
-def _bandwidth(bandwidth: Bandwidth) -> Pairs:
-    for key in ("up", "down"):
-        if getattr(bandwidth, key):
-            yield key, f"{format_size(getattr(bandwidth, key))}/s"
+def _all_unavailable(policy: RoutePolicy) -> Pairs:
+    if policy.on_all_unavailable == "hold":
+        yield "on_all_unavailable", flow([("hold", format_duration(policy.hold))])
+    else:
+        yield from _numbers(policy, RoutePolicy(), "on_all_unavailable")
 
 
-def _route_policy(policy: RoutePolicy) -> Pairs:
-    plain = RoutePolicy()
-    yield from _numbers(policy, plain, "max_connections", "listener_max_connections")
-    if policy.rate:
-        yield "rate", _rate(policy.rate)
-    yield from _mapped("source", _source(policy))
-    yield from _mapped("bandwidth", _bandwidth(policy.bandwidth))
-    for key, networks in (("allow", policy.allow), ("deny", policy.deny)):
+def _clients(key: str) -> Callable[[RoutePolicy], Pairs]:
+    def pairs(policy: RoutePolicy) -> Pairs:
+        networks = getattr(policy, key)
         if networks:
             yield key, f"[{', '.join(scalar(str(network)) for network in networks)}]"
-    yield from _mapped("retry", _retry(policy))
-    if policy.on_unavailable == "fallback":
-        yield "on_unavailable", _flow([("fallback", scalar(policy.fallback))])
-    else:
-        yield from _numbers(policy, plain, "on_unavailable")
-    if policy.on_all_unavailable == "hold":
-        yield "on_all_unavailable", _flow([("hold", format_duration(policy.hold))])
-    else:
-        yield from _numbers(policy, plain, "on_all_unavailable")
+
+    return pairs
 
 
-def _mapped(key: str, pairs: Iterable[tuple[str, str]]) -> Pairs:
-    """As a mapping, if there is anything in it."""
-    found = list(pairs)
-    if found:
-        yield key, _flow(found)
-
-
-def _source(policy: RoutePolicy) -> Pairs:
-    if policy.source_max_connections:
-        yield "max_connections", str(policy.source_max_connections)
-    if policy.source_rate:
-        yield "rate", _rate(policy.source_rate)
-
-
-def _retry(policy: RoutePolicy) -> Pairs:
-    plain = RoutePolicy()
-    if policy.max_connect_attempts:
-        yield "attempts", str(policy.max_connect_attempts)
-    if policy.retry_percent != plain.retry_percent:
-        yield "budget", f"{policy.retry_percent}%"
-    if policy.retry_burst != plain.retry_burst:
-        yield "burst", str(policy.retry_burst)
-    if policy.across:
-        yield "across", "true"
-
-
-def _destination_policy(policy: DestinationPolicy) -> Pairs:
-    plain = DestinationPolicy()
-    yield from _numbers(policy, plain, "max_connections")
+def _on_full(policy: DestinationPolicy) -> Pairs:
     if policy.on_full == "queue":
-        wait = format_duration(policy.queue_timeout)
-        queue = _flow([("size", str(policy.queue_size)), ("timeout", wait)])
-        yield "on_full", _flow([("queue", queue)])
+        yield "on_full", flow([("queue", flow(texts(policy.queue, {}, whole=True)))])
     else:
-        yield from _numbers(policy, plain, "on_full")
-    yield from _numbers(policy, plain, "balance")
+        yield from _numbers(policy, DestinationPolicy(), "on_full")
+
+
+def _checked(policy: DestinationPolicy) -> Pairs:
     if policy.check is not None:
-        yield "check", _flow(_check(policy.check))
-    if policy.passive.errors:
-        yield from _mapped("passive", _passive(policy.passive))
-    else:
-        yield "passive", "off"
-    yield from _numbers(policy, plain, "panic_threshold", unit="%")
-    yield from _times(policy)
+        yield "check", flow(_check(policy.check))
 
 
-def _times(policy: DestinationPolicy) -> Pairs:
-    plain = DestinationPolicy()
-    for key, duration, part, percent in (
-        ("warmup", policy.warmup, "floor", policy.warmup_floor),
-        ("max_connection_duration", policy.lifetime, "jitter", policy.jitter),
-    ):
-        if duration:
-            yield key, _flow([("duration", format_duration(duration)), (part, f"{percent}%")])
-    yield from _durations(policy, plain, "half_open_timeout")
-    if policy.keepalive.idle:
-        alive = _durations(policy.keepalive, plain.keepalive, "idle", "interval")
-        count = _numbers(policy.keepalive, plain.keepalive, "count")
-        yield from _mapped("keepalive", [*alive, *count])
-    else:
-        yield "keepalive", "off"
-    if policy.user_timeout:
-        yield "tcp_user_timeout", format_duration(policy.user_timeout)
-    yield from _mapped("connection_bandwidth", _bandwidth(policy.bandwidth))
-
-
-def _passive(passive: Passive) -> Pairs:
-    plain = Passive()
-    yield from _numbers(passive, plain, "errors")
-    yield from _durations(passive, plain, "interval", "ejection_time", "early_close")
-    yield from _numbers(passive, plain, "most_ejected", unit="%")
-    if passive.resets:
-        yield "resets", "on"
+_OF_ROUTE = {
+    "on_unavailable": _unavailable,
+    "on_all_unavailable": _all_unavailable,
+    "allow": _clients("allow"),
+    "deny": _clients("deny"),
+}
+_OF_DESTINATION = {"on_full": _on_full, "check": _checked}
 
 
 def _check(check: Check) -> Pairs:

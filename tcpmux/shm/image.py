@@ -5,8 +5,11 @@ When written, an address is a config Address; when read back, its text.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from typing import TYPE_CHECKING
+
+from tcpmux.config.settings import BALANCES as _BALANCES
+from tcpmux.config.settings import DestinationPolicy, RoutePolicy, numbers, rules_of
 
 if TYPE_CHECKING:
     from tcpmux.config import Address
@@ -16,60 +19,34 @@ READY, DRAINING, DISABLED = range(3)  # csrc/route_table.h: enum tm_admin_state
 ADMIN_STATES = ("ready", "draining", "disabled")
 WELL, DOWN, EJECTED = range(3)  # enum tm_health
 HEALTHS = ("up", "down", "ejected")
-BALANCES = ("round_robin", "least_connections", "random_two", "source_hash", "maglev")
-ON_FULL = ("reject", "spill", "queue")  # enum tm_on_full
-FULL_REJECT, FULL_SPILL, FULL_QUEUE = range(3)
+BALANCES = tuple(_BALANCES)  # enum tm_balance
+FULL_REJECT, FULL_SPILL, FULL_QUEUE = range(3)  # enum tm_on_full
 REDISTRIBUTE, REJECT, FALLBACK = range(3)  # enum tm_on_unavailable
 RESET, HOLD, REFUSE = range(3)  # enum tm_on_all_unavailable
 FULL_RAMP = 100  # percent
 
 
-@dataclass(frozen=True, slots=True)
-class RouteRules:
-    """csrc/rules.def, which says what each is: the same names in the same order."""
+if TYPE_CHECKING:
 
-    max_connections: int = 0
-    listener_max_connections: int = 0
-    source_max_connections: int = 0
-    interval_ns: int = 0
-    burst: int = 1
-    source_interval_ns: int = 0
-    source_burst: int = 1
-    max_attempts: int = 0
-    retry_percent: int = 20
-    retry_burst: int = 100
-    across: int = 0
-    on_unavailable: int = 0
-    fallback: int = 0
-    on_all_unavailable: int = 0
-    hold_ms: int = 0
-    up: int = 0
-    down: int = 0
+    class Rules:
+        """Numbers by name."""
 
+        def __init__(self, *in_order: int, **by_name: int) -> None: ...
+        def __getattr__(self, name: str) -> int: ...
 
-@dataclass(frozen=True, slots=True)
-class DestinationRules:
-    """csrc/rules.def, which says what each is: the same names in the same order."""
+    class RouteRules(Rules): ...
 
-    balance: int = 0
-    max_connections: int = 0
-    on_full: int = 0
-    queue_size: int = 0
-    queue_ms: int = 0
-    panic_percent: int = 0
-    warmup_ms: int = 0
-    warmup_floor: int = 10
-    resets: int = 0
-    early_close_ms: int = 0
-    lifetime_ms: int = 0
-    lifetime_jitter: int = 0
-    half_open_ms: int = 0
-    keepalive_s: int = 60
-    keepalive_interval_s: int = 15
-    keepalive_count: int = 4
-    user_timeout_ms: int = 0
-    up: int = 0
-    down: int = 0
+    class DestinationRules(Rules): ...
+else:
+
+    def _rules(name: str, table: type) -> type:
+        """The struct of csrc/rules.def: one number for each rule of the table."""
+        defaults = numbers(table())
+        rows = [(rule.name, int, defaults.get(rule.name, 0)) for rule in rules_of(table)]
+        return make_dataclass(name, rows, frozen=True, slots=True)
+
+    RouteRules = _rules("RouteRules", RoutePolicy)
+    DestinationRules = _rules("DestinationRules", DestinationPolicy)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from math import gcd
 
 from tcpmux.config import (
@@ -20,20 +20,26 @@ from tcpmux.config import (
     Endpoint,
     EndpointPolicy,
     HostName,
-    Rate,
     Route,
 )
 from tcpmux.config.loops import without
-from tcpmux.config.model import MAX_WEIGHT, ON_ALL_UNAVAILABLE, ON_UNAVAILABLE
+from tcpmux.config.model import MAX_WEIGHT
+from tcpmux.config.settings import (
+    DestinationPolicy,
+    RoutePolicy,
+    Rule,
+    milliseconds,
+    numbers,
+    rules_of,
+)
 from tcpmux.config.turns import turns
+from tcpmux.config.written import rule_text
 from tcpmux.errors import TcpmuxError
 from tcpmux.shm._shm import MAX_RANGES, MAX_SLOTS, MAX_TICKETS, MAX_TURNS
 from tcpmux.shm.image import (
     ADMIN_STATES,
-    BALANCES,
     FALLBACK,
     FULL_RAMP,
-    ON_FULL,
     READY,
     REJECT,
     RESET,
@@ -160,11 +166,6 @@ class Names:
 
     def copy(self) -> Names:
         return Names(self.slots.copy(), self.tickets.copy())
-
-
-def milliseconds(seconds: float) -> int:
-    """Whole milliseconds, at least 1 unless it is 0 (= off)."""
-    return max(1, round(seconds * 1000)) if seconds > 0 else 0
 
 
 def _addresses_of(
@@ -351,60 +352,16 @@ def slots_given(image: Image, before: int) -> Iterator[int]:
 
 
 def route_rules(route: Route) -> RouteRules:
-    """In the units of csrc/rules.def."""
+    """The numbers that workers read: csrc/rules.def."""
     policy = route.policy
     names = [destination.name for destination in route.destinations]
-    interval, burst = _bucket(policy.rate)
-    source_interval, source_burst = _bucket(policy.source_rate)
-    return RouteRules(
-        max_connections=policy.max_connections,
-        listener_max_connections=policy.listener_max_connections,
-        source_max_connections=policy.source_max_connections,
-        interval_ns=interval,
-        burst=burst,
-        source_interval_ns=source_interval,
-        source_burst=source_burst,
-        max_attempts=policy.max_connect_attempts,
-        retry_percent=policy.retry_percent,
-        retry_burst=policy.retry_burst,
-        across=int(policy.across),
-        on_unavailable=ON_UNAVAILABLE.index(policy.on_unavailable),
-        fallback=names.index(policy.fallback) if policy.fallback else 0,
-        on_all_unavailable=ON_ALL_UNAVAILABLE.index(policy.on_all_unavailable),
-        hold_ms=milliseconds(policy.hold),
-        up=policy.bandwidth.up,
-        down=policy.bandwidth.down,
-    )
+    fallback = names.index(policy.fallback) if policy.fallback else 0
+    return RouteRules(**numbers(policy), fallback=fallback)
 
 
 def destination_rules(destination: Destination) -> DestinationRules:
-    """In the units of csrc/rules.def."""
-    policy = destination.policy
-    return DestinationRules(
-        balance=BALANCES.index(policy.balance),
-        max_connections=policy.max_connections,
-        on_full=ON_FULL.index(policy.on_full),
-        queue_size=policy.queue_size,
-        queue_ms=milliseconds(policy.queue_timeout),
-        panic_percent=policy.panic_threshold,
-        warmup_ms=milliseconds(policy.warmup),
-        warmup_floor=policy.warmup_floor,
-        resets=int(policy.passive.resets),
-        early_close_ms=milliseconds(policy.passive.early_close),
-        lifetime_ms=milliseconds(policy.lifetime),
-        lifetime_jitter=policy.jitter,
-        half_open_ms=milliseconds(policy.half_open_timeout),
-        keepalive_s=policy.keepalive.idle,
-        keepalive_interval_s=policy.keepalive.interval,
-        keepalive_count=policy.keepalive.count,
-        user_timeout_ms=milliseconds(policy.user_timeout),
-        up=policy.bandwidth.up,
-        down=policy.bandwidth.down,
-    )
-
-
-def _bucket(rate: Rate | None) -> tuple[int, int]:
-    return (round(1e9 / rate.per_second), rate.burst) if rate else (0, 1)
+    """The numbers that workers read: csrc/rules.def."""
+    return DestinationRules(**numbers(destination.policy))
 
 
 _LAST = (1 << 128) - 1
@@ -685,14 +642,27 @@ def _other_changes(old: DestinationRow, new: DestinationRow) -> list[str]:
             then, now = getattr(before, what), getattr(endpoint, what)
             if then != now:
                 changes.append(f"endpoint {endpoint.address} {what} {then}->{now}")
-    return [f"{new.name} {change}" for change in (*changes, *_rule_changes(old.rules, new.rules))]
+    return [
+        f"{new.name} {change}"
+        for change in (*changes, *_rule_changes(_DESTINATION_RULES, old.rules, new.rules))
+    ]
+
+
+_ROUTE_RULES, _DESTINATION_RULES = (
+    tuple(rules_of(table)) for table in (RoutePolicy, DestinationPolicy)
+)
 
 
 def _rule_changes(
-    old: RouteRules | DestinationRules, new: RouteRules | DestinationRules
+    rules: Iterable[Rule], old: RouteRules | DestinationRules, new: RouteRules | DestinationRules
 ) -> list[str]:
-    values = [(rule.name, getattr(old, rule.name), getattr(new, rule.name)) for rule in fields(new)]
-    return [f"{name} {then}->{now}" for name, then, now in values if then != now]
+    """In the words of the file: `retry.budget 20%->5%`."""
+    values = [(rule, getattr(old, rule.name), getattr(new, rule.name)) for rule in rules]
+    return [
+        f"{'.'.join(rule.path)} {rule_text(rule, then)}->{rule_text(rule, now)}"
+        for rule, then, now in values
+        if then != now
+    ]
 
 
 def _listens(image: Image) -> dict[str, set[Address | str]]:
@@ -711,7 +681,7 @@ def _route_changes(old: RouteRow, new: RouteRow) -> list[str]:
         return []
     of_route = _timeout_changes(old, new)
     changes = _destination_changes(old.destinations, new.destinations, of_route)
-    changes += [*of_route, *_rule_changes(old.rules, new.rules)]
+    changes += [*of_route, *_rule_changes(_ROUTE_RULES, old.rules, new.rules)]
     if old.admitted != new.admitted:
         changes.append("allow or deny changed")
     return changes

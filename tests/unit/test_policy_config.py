@@ -7,9 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tcpmux.config import ConfigError, load, model, policy
-from tcpmux.config.model import Check, DestinationPolicy, EndpointPolicy, Keepalive, RoutePolicy
+from tcpmux.config import (
+    Check,
+    ConfigError,
+    DestinationPolicy,
+    EndpointPolicy,
+    Keepalive,
+    RoutePolicy,
+    load,
+    settings,
+)
 from tcpmux.config.native import to_text
+from tcpmux.config.settings import Warmup
 from tcpmux.shm import image
 
 HEAD = """
@@ -83,7 +92,7 @@ def test_the_nearest_says_it(tmp_path: Path) -> None:
     assert two.policy.check is None
     assert (one.policy.balance, two.policy.balance) == ("random_two", "maglev")
     assert one.policy.keepalive == Keepalive(0)
-    assert (one.policy.warmup, one.policy.warmup_floor) == (9.0, 10)
+    assert one.policy.warmup == Warmup(9.0, 10)
     assert [policy for _, policy in two.endpoint_policies] == [
         EndpointPolicy(5, 1),
         EndpointPolicy(0, 7),
@@ -154,13 +163,13 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 def test_words_and_numbers_go_together() -> None:
     """What the files say and what the table says are in the same order."""
-    assert policy.BALANCES == image.BALANCES
-    assert policy.ON_FULL == image.ON_FULL
-    words = model.ON_UNAVAILABLE
+    assert list(settings.ON_FULL) == ["reject", "spill", "queue"]
+    assert (image.FULL_REJECT, image.FULL_SPILL, image.FULL_QUEUE) == (0, 1, 2)
+    words = list(settings.ON_UNAVAILABLE)
     assert words.index("reject") == image.REJECT
     assert words.index("fallback") == image.FALLBACK
     assert words.index("redistribute") == image.REDISTRIBUTE
-    words = model.ON_ALL_UNAVAILABLE
+    words = list(settings.ON_ALL_UNAVAILABLE)
     assert words.index("hold") == image.HOLD
     assert words.index("refuse") == image.REFUSE
     assert words.index("reset") == image.RESET

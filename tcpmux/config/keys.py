@@ -1,0 +1,216 @@
+"""From the rows of settings.py to keys of routes.yaml: the models that pydantic checks, and
+their JSON Schema. Private to the package."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from functools import cache
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    create_model,
+)
+from pydantic_core import CoreSchema
+
+from tcpmux.config.problems import describe
+from tcpmux.config.settings import Kind, Rate, Row, rows_of
+from tcpmux.config.size import format_size, parse_size
+from tcpmux.config.values import (
+    DURATION_SCHEMA,
+    OrText,
+    Strict,
+    boolean,
+    duration,
+    measure,
+    whole,
+)
+
+T = TypeVar("T")
+MAX_RATE = 1_000_000.0  # per second
+_RATE = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)/(s|m|h)", re.ASCII)
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_TYPES = {Kind.SECONDS: float, Kind.FLAG: bool, Kind.WORD: str}  # of the others: int
+
+
+def is_off(value: Any) -> bool:
+    return value is False or value == "off"  # YAML 1.1 reads off as false
+
+
+def entry(key: str) -> Callable[[Any], Any]:
+    """A mapping, or a text that stands for its one key."""
+    return lambda value: value if isinstance(value, dict) else {key: value}
+
+
+class OrOff:
+    """In the JSON Schema: off as well."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [{"enum": ["off", False]}, handler(schema)]}
+
+
+# --- rates --------------------------------------------------------------------------------------
+
+
+def _rate(value: Any) -> float:
+    found = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f"expected a rate such as 100/s or 30/m, got {describe(value)}")
+    rate = float(found[1]) / _SECONDS[found[2]]
+    if not 1e-4 <= rate <= MAX_RATE:
+        raise ValueError(f"expected 1/h..{MAX_RATE:g}/s, got {describe(value)}")
+    return rate
+
+
+def _burst(value: Any) -> int:
+    return whole(value, 1, 1_000_000)
+
+
+class RateModel(Strict):
+    rate: Annotated[
+        float,
+        BeforeValidator(_rate),
+        WithJsonSchema({"type": "string", "pattern": r"^[0-9]+([.][0-9]+)?/[smh]$"}),
+    ] = Field(description="New connections: 100/s, 30/m or 10/h.")
+    burst: (
+        Annotated[
+            int,
+            BeforeValidator(_burst),
+            WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 1_000_000}),
+        ]
+        | None
+    ) = Field(default=None, description="That may come at once; those of a second, at least 1.")
+
+    def made(self) -> Rate:
+        return Rate(self.rate, self.burst or max(1, round(self.rate)))
+
+
+# --- one value ----------------------------------------------------------------------------------
+
+
+def _percent(value: Any, low: float, high: float) -> int:
+    text = value[:-1] if isinstance(value, str) and value.endswith("%") else ""
+    if not re.fullmatch("[0-9]{1,3}", text, re.ASCII) or not low <= int(text) <= high:
+        raise ValueError(f"expected {low}%..{high}%, got {describe(value)}")
+    return int(text)
+
+
+def _bandwidth(value: Any, low: int, high: int) -> int:
+    text = value[:-2] if isinstance(value, str) and value.endswith("/s") else value
+    if text is value and isinstance(value, str):
+        raise ValueError(f"expected a rate such as 10MiB/s, got {describe(value)}")
+    return measure(text, parse_size, format_size, (low, high), "rate such as 10MiB/s")
+
+
+def one_of(value: Any, words: Iterable[str]) -> str:
+    """Raises ValueError."""
+    if not isinstance(value, str) or value not in words:
+        raise ValueError(f"expected one of {', '.join(words)}, got {describe(value)}")
+    return value
+
+
+def parser(row: Row) -> Callable[[Any], Any]:
+    """Checks a value as it stands in a file. Raises ValueError."""
+    low, high = row.low, row.high
+    checks: dict[Kind, Callable[[Any], Any]] = {
+        Kind.WHOLE: lambda value: whole(value, int(low), int(high)),
+        Kind.LIMIT: lambda value: whole(value, int(low), int(high)),
+        Kind.PERCENT: lambda value: max(row.raised_to, _percent(value, low, high)),
+        Kind.SECONDS: lambda value: duration(value, low, high),
+        Kind.WHOLE_SECONDS: lambda value: round(duration(value, low, high)),
+        Kind.BANDWIDTH: lambda value: _bandwidth(value, int(low), int(high)),
+        Kind.FLAG: boolean,
+        Kind.WORD: lambda value: one_of(value, row.words),
+    }
+    return checks[row.kind]
+
+
+def _schema(row: Row) -> dict[str, Any]:
+    if row.kind in (Kind.WHOLE, Kind.LIMIT):
+        return {"type": "integer", "minimum": row.low, "maximum": row.high}
+    schemas: dict[Kind, dict[str, Any]] = {
+        Kind.PERCENT: {"type": "string", "pattern": "^[0-9]{1,3}%$"},
+        Kind.SECONDS: DURATION_SCHEMA,
+        Kind.WHOLE_SECONDS: DURATION_SCHEMA,
+        Kind.BANDWIDTH: {"type": "string", "pattern": "^[0-9]+([.][0-9]+)?(B|KiB|MiB|GiB)/s$"},
+        Kind.FLAG: {"type": "boolean"},
+        Kind.WORD: {"enum": list(row.words)},
+    }
+    return schemas[row.kind]
+
+
+# --- models -------------------------------------------------------------------------------------
+
+
+def _section(row: Row) -> Any:
+    model = model_of(row.table)
+    if row.off:
+        off: Any = model.model_construct(None, **{row.off: 0})
+
+        def check(value: Any) -> Any:
+            return off if is_off(value) else value
+
+        return Annotated[model, BeforeValidator(check), OrOff()]
+    if row.short:
+        return Annotated[model, BeforeValidator(entry(row.short)), OrText()]
+    return model
+
+
+def _type(row: Row) -> Any:
+    if row.kind is Kind.SECTION:
+        return _section(row)
+    if row.kind is Kind.RATE:
+        return Annotated[RateModel, BeforeValidator(entry("rate")), OrText()]
+    kind = _TYPES.get(row.kind, int)
+    return Annotated[kind, BeforeValidator(parser(row)), WithJsonSchema(_schema(row))]
+
+
+def fields_of(table: type, *, shared: bool | None = None) -> dict[str, Any]:
+    """For create_model(): a field for each key. shared: only those that may stand in `defaults`
+    as well, which then say nothing unless they are given; or only the others."""
+    found: dict[str, Any] = {}
+    defaults = {of.name: of.default for of in fields(table)}
+    for key, row in rows_of(table).items():
+        if row.kind is Kind.OTHER or (shared is not None and row.shared is not shared):
+            continue
+        default = defaults[key]
+        if row.required:
+            default = ...
+        elif shared or row.kind in (Kind.LIMIT, Kind.RATE):
+            default = None
+        elif row.kind is Kind.SECTION:
+            default = model_of(row.table)()
+        kind = _type(row)
+        found[key] = (
+            kind | None if default is None else kind,
+            Field(default=default, description=row.help),
+        )
+    return found
+
+
+@cache
+def model_of(table: type) -> type[Strict]:
+    """What a section may say."""
+    return create_model(f"{table.__name__}Model", __base__=Strict, **fields_of(table))
+
+
+def settings_of(table: type[T], models: Sequence[BaseModel], **others: Any) -> T:
+    """What the first of the models says that says something. others: what is not for all rows."""
+    values: dict[str, Any] = {}
+    for key, row in rows_of(table).items():
+        said = (getattr(model, key, None) for model in models)
+        value = None if row.kind is Kind.OTHER else next((v for v in said if v is not None), None)
+        if value is None:
+            continue
+        if row.kind is Kind.SECTION:
+            value = settings_of(row.table, [value])
+        values[key] = value.made() if isinstance(value, RateModel) else value
+    return table(**values, **others)

@@ -1,0 +1,436 @@
+"""Every setting of a route or a destination, one row each.
+
+A row is a field of a table below. It says the key of routes.yaml (its name), type, default, range,
+unit, help, and where its number goes in the route table that workers read (`rule`). From it follow:
+
+    the key and its JSON Schema       keys.py
+    the frozen configuration          the table itself
+    `tcpmux convert`                  written.py: texts()
+    the struct that workers read      csrc/rules.def, which csrc/tables.py makes of this file
+    its numbers                       numbers(), used by tcpmux/shm
+    what a reload changes, as text    written.py: rule_text()
+    configs/reference.yaml            tests/unit/test_settings.py compares, and adds what is missing
+
+Nothing but the standard library is imported: the build runs this file by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from ipaddress import IPv4Network, IPv6Network
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tcpmux.config.model import Check
+
+DAY = 86400.0
+MAX_CONNECTIONS = 10_000_000
+MAX_BANDWIDTH = 1 << 40  # bytes per second
+UNIX = "unix"  # in lists of clients: those of UNIX sockets
+Network = IPv4Network | IPv6Network
+Clients = Network | str  # str: UNIX
+
+# Words for a setting, with what each means, in the order of the enum in csrc/route_table.h.
+# That of BALANCES is made of this, and the function of each is in tcpmux/worker/_choice.pyx.
+BALANCES = {
+    "round_robin": "they take turns, exactly, over all workers",
+    "least_connections": "the one with the fewest open, over all workers",
+    "random_two": "the better of two at random: for hundreds of endpoints",
+    "source_hash": "by the client's address; if one goes away, only its own clients move",
+    "maglev": "the same, by a table: as fast with a thousand endpoints as with two",
+}
+ON_FULL = {
+    "reject": "reset",
+    "spill": "they go to the route's others, by weight",
+    "queue": "they wait for a place, and are reset after that",
+}
+ON_UNAVAILABLE = {
+    "redistribute": "to the others, in proportion",
+    "reject": "it is reset",
+    "fallback": "to the destination that is named",
+}
+ON_ALL_UNAVAILABLE = {
+    "reset": "connections are reset",
+    "hold": "they wait for one",
+    "refuse": "the route stops listening",
+}
+
+
+def listed(words: Mapping[str, str]) -> str:
+    return "; ".join(f"{name} ({text})" for name, text in words.items()) + "."
+
+
+class Kind(Enum):
+    """How a value is written, and of what type it is."""
+
+    WHOLE = "a number"
+    LIMIT = "a number; nothing said = 0 = no limit"
+    PERCENT = "20%; a whole number"
+    SECONDS = "a duration; float, s"
+    WHOLE_SECONDS = "a duration; int, s"
+    BANDWIDTH = "10MiB/s; int, 0 = no limit"
+    FLAG = "true or false; on and off are that in YAML 1.1"
+    WORD = "one of some words"
+    RATE = "100/s or a mapping; Rate or None"
+    SECTION = "a mapping: a table of its own"
+    OTHER = "written by hand in policy.py and native.py"
+
+
+UNITS = {  # in the route table
+    Kind.PERCENT: "%",
+    Kind.SECONDS: "ms",
+    Kind.WHOLE_SECONDS: "s",
+    Kind.FLAG: "0 or 1",
+    Kind.BANDWIDTH: "bytes/s",
+    Kind.LIMIT: "connections",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is known of a setting besides its name and its default.
+
+    rules: its numbers in the route table, with their units; none = workers do not read it.
+    shared: it may stand in `defaults` and in a route as well, for their destinations.
+    required: wherever its section is given.
+    raised_to: what is taken for smaller ones.
+    table: of a section.
+    short: of a section, the key that a text alone stands for.
+    off: of a section, the key that is 0 when `off` stands for it.
+    """
+
+    kind: Kind
+    help: str
+    low: float = 0
+    high: float = 0
+    rules: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
+    shared: bool = True
+    required: bool = False
+    raised_to: int = 0
+    table: type = object
+    short: str = ""
+    off: str = ""
+
+
+def _row(kind: Kind, text: str, default: Any, *, rule: str = "", **others: Any) -> Any:
+    unit = others.pop("unit", "") or UNITS.get(kind, "")
+    row = Row(kind, text, rules={rule: unit} if rule else {}, **others)
+    return field(default=default, metadata={"row": row})
+
+
+def whole(text: str, default: int, low: int, high: int, unit: str, **others: Any) -> Any:
+    return _row(Kind.WHOLE, text, default, low=low, high=high, unit=unit, **others)
+
+
+def limit(text: str, high: int = MAX_CONNECTIONS, **others: Any) -> Any:
+    return _row(Kind.LIMIT, text, 0, low=1, high=high, **others)
+
+
+def percent(text: str, default: int, **others: Any) -> Any:
+    return _row(Kind.PERCENT, text, default, low=0, high=100, **others)
+
+
+def seconds(
+    text: str, default: float, low: float = 0.0, high: float = 30 * DAY, **others: Any
+) -> Any:
+    return _row(Kind.SECONDS, text, default, low=low, high=high, **others)
+
+
+def whole_seconds(text: str, default: int, low: int, high: int, **others: Any) -> Any:
+    return _row(Kind.WHOLE_SECONDS, text, default, low=low, high=high, **others)
+
+
+def bandwidth(text: str, **others: Any) -> Any:
+    return _row(Kind.BANDWIDTH, text, 0, low=1, high=MAX_BANDWIDTH, **others)
+
+
+def flag(text: str, default: bool, **others: Any) -> Any:
+    return _row(Kind.FLAG, text, default, **others)
+
+
+def word(text: str, default: str, words: Mapping[str, str], **others: Any) -> Any:
+    return _row(Kind.WORD, text, default, words=words, **others)
+
+
+def rate(text: str, interval: str, burst: str) -> Any:
+    """interval, burst: its two numbers in the route table."""
+    rules = {interval: "ns", burst: "connections"}
+    return field(default=None, metadata={"row": Row(Kind.RATE, text, rules=rules)})
+
+
+def section(text: str, default: Any, **others: Any) -> Any:
+    return _row(Kind.SECTION, text, default, table=type(default), **others)
+
+
+def other(text: str, default: Any, **others: Any) -> Any:
+    return _row(Kind.OTHER, text, default, **others)
+
+
+# --- sections -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """New connections per second, and how many may come at once."""
+
+    per_second: float
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class Passive:
+    """When endpoints are ejected for what connections meet with there; Istio's outlierDetection.
+    Times in s. Control does it; workers count suspicions."""
+
+    errors: int = whole(
+        "Connects that fail in a row, and an endpoint is ejected. 0 = never.",
+        5,
+        0,
+        1000,
+        "connects",
+    )
+    interval: float = seconds(
+        "Each such time without an ejection takes one off the count.", 10.0, 0.001, DAY
+    )
+    ejection_time: float = seconds(
+        "How long it is out, times the number of ejections so far.", 30.0, 0.001, DAY
+    )
+    most_ejected: int = percent(
+        "Of a destination's endpoints; one may always be, unless it is the route's last.", 10
+    )
+    early_close: float = seconds(
+        "A close so soon, with nothing sent, is a suspicion, too; 0s = it is not.",
+        0.0, rule="early_close_ms",
+    )  # fmt: skip
+    resets: bool = flag(
+        "A reset before the first byte is a suspicion: so many `errors` of different clients, and "
+        "it is ejected if a check of our own fails as well.",
+        False, rule="resets",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Warmup:
+    """How the share of what is new or has recovered grows. duration in s, 0.0 = at once."""
+
+    duration: float = seconds(
+        "Until it has its full share; 0s = at once.", 0.0, rule="warmup_ms", required=True
+    )
+    floor: int = percent("Of its share that it begins with.", 10, rule="warmup_floor", raised_to=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """How long a connection may be open. duration in s, 0.0 = no limit."""
+
+    duration: float = seconds(
+        "A connection is closed then; 0s = never.", 0.0, rule="lifetime_ms", required=True
+    )
+    jitter: int = percent("By up to so much earlier, at random.", 0, rule="lifetime_jitter")
+
+
+@dataclass(frozen=True, slots=True)
+class Keepalive:
+    """TCP's questions to a silent peer, on both sides. idle, interval: s; idle 0 = none."""
+
+    idle: int = whole_seconds("Silence before TCP asks the peer.", 60, 1, 32767, rule="keepalive_s")
+    interval: int = whole_seconds(
+        "Between two questions.", 15, 1, 32767, rule="keepalive_interval_s"
+    )
+    count: int = whole(
+        "Questions without an answer: the peer is gone.",
+        4, 1, 127, "questions", rule="keepalive_count",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """Bytes per second from and to clients; 0 = no limit."""
+
+    up: int = bandwidth("From clients.", rule="up")
+    down: int = bandwidth("To clients.", rule="down")
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Of connections that wait for a place in a destination. timeout in s."""
+
+    size: int = whole(
+        "Connections that may wait, over all workers.",
+        1024, 1, MAX_CONNECTIONS, "connections", rule="queue_size",
+    )  # fmt: skip
+    timeout: float = seconds("How long; then they are reset.", 5.0, 0.001, DAY, rule="queue_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Limits of each client: an IPv4 address or an IPv6 /64."""
+
+    max_connections: int = limit("At the same time.", rule="source_max_connections")
+    rate: Rate | None = rate("New ones.", "source_interval_ns", "source_burst")
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Of connects that fail. attempts: 0 = each endpoint once."""
+
+    attempts: int = limit(
+        "Connects for one connection; each endpoint once.",
+        255,
+        rule="max_attempts",
+        unit="connects",
+    )
+    budget: int = percent(
+        "Of first connects that may be followed by another.", 20, rule="retry_percent"
+    )
+    burst: int = whole("Retries beyond that.", 100, 0, 1_000_000, "connects", rule="retry_burst")
+    across: bool = flag("Then another destination is tried.", False, rule="across")
+
+
+# --- of a route, of a destination ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePolicy:
+    """Limits of a route, and what happens when a destination, or every one, has nothing left.
+
+    allow, deny: of client addresses; no allow = everybody; deny wins. fallback: the destination
+    that takes over, with on_unavailable fallback. hold: s that a connection waits, with
+    on_all_unavailable hold.
+    """
+
+    max_connections: int = limit(
+        "At the same time, over all workers. Further ones are reset.", rule="max_connections"
+    )
+    listener_max_connections: int = limit(
+        "The same for each address that is listened on.", rule="listener_max_connections"
+    )
+    source: Source = section("Limits of each client: an IPv4 address or an IPv6 /64.", Source())
+    rate: Rate | None = rate("New connections. Further ones are reset.", "interval_ns", "burst")
+    bandwidth: Bandwidth = section("Of all connections together.", Bandwidth())
+    allow: tuple[Clients, ...] = other(
+        "Clients that may connect; none named = all. Addresses, networks, and unix for all of UNIX "
+        "sockets.",
+        (),
+    )
+    deny: tuple[Clients, ...] = other("Clients that may not, even if allowed.", ())
+    retry: Retry = section("Of connects that fail, before any byte was passed on.", Retry())
+    on_unavailable: str = other(
+        "The share of a destination without a healthy endpoint: redistribute (to the others in "
+        "proportion), reject (it is reset), or {fallback: NAME}.",
+        "redistribute", words=ON_UNAVAILABLE, rule="on_unavailable", unit="tm_on_unavailable",
+    )  # fmt: skip
+    fallback: str = other(
+        "The destination that takes over.", "", rule="fallback", unit="index of a destination"
+    )
+    on_all_unavailable: str = other(
+        "When that is every destination: reset, refuse (stop listening), or {hold: 5s} (wait for "
+        "one).",
+        "reset", words=ON_ALL_UNAVAILABLE, rule="on_all_unavailable", unit="tm_on_all_unavailable",
+    )  # fmt: skip
+    hold: float = other(
+        "How long a connection waits for a destination.", 0.0, rule="hold_ms", unit="ms"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationPolicy:
+    """How a destination's endpoints are chosen, watched and limited. Times in s, 0.0 = off;
+    numbers of connections 0 = no limit."""
+
+    balance: str = word(
+        "Which endpoint a connection is given: " + listed(BALANCES),
+        "round_robin", BALANCES, rule="balance", unit="tm_balance",
+    )  # fmt: skip
+    max_connections: int = limit(
+        "At the same time, over all workers.", rule="max_connections", shared=False
+    )
+    on_full: str = other(
+        "What happens to more: reject (reset), spill (to the route's others), or {queue: {size: "
+        "1024, timeout: 5s}}.",
+        "reject", words=ON_FULL, rule="on_full", unit="tm_on_full", shared=False,
+    )  # fmt: skip
+    queue: Queue = other("Wait for a place.", Queue(0, 0.0), table=Queue, shared=False)
+    check: Check | None = other("How endpoints are checked; off, or a type.", None)
+    passive: Passive = section(
+        "Ejection of endpoints where connections fail; or off.", Passive(), off="errors"
+    )
+    panic_threshold: int = percent(
+        "With fewer of a destination's endpoints healthy than this, all are used; 0% = never.",
+        0, rule="panic_percent",
+    )  # fmt: skip
+    warmup: Warmup = section(
+        "Until a new or recovered endpoint or destination has its share.",
+        Warmup(), short="duration",
+    )  # fmt: skip
+    max_connection_duration: Lifetime = section(
+        "A connection is closed after it; 0s = never.", Lifetime(), short="duration"
+    )
+    half_open_timeout: float = seconds(
+        "As idle_timeout, once one side has ended; 0s = as idle_timeout.", 0.0, rule="half_open_ms"
+    )
+    keepalive: Keepalive = section(
+        "TCP's questions to a silent peer, on both sides; or off.", Keepalive(), off="idle"
+    )
+    tcp_user_timeout: float = seconds(
+        "How long sent data may stay unacknowledged; 0s = as the system has it.",
+        0.0, rule="user_timeout_ms",
+    )  # fmt: skip
+    connection_bandwidth: Bandwidth = section(
+        "Of each connection; what is too much is not read.", Bandwidth()
+    )
+
+
+# --- what is made of them -----------------------------------------------------------------------
+
+
+def rows_of(table: type) -> dict[str, Row]:
+    """By key."""
+    return {of.name: of.metadata["row"] for of in fields(table) if "row" in of.metadata}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One number of the route table. path: of its setting, such as (retry, budget)."""
+
+    name: str
+    unit: str
+    row: Row
+    path: tuple[str, ...]
+
+
+def rules_of(table: type, *inside: str) -> Iterator[Rule]:
+    """The numbers that workers read of a table, in order."""
+    for key, row in rows_of(table).items():
+        for name, unit in row.rules.items():
+            yield Rule(name, unit, row, (*inside, key))
+        if row.table is not object:
+            yield from rules_of(row.table, *inside, key)
+
+
+def milliseconds(value: float) -> int:
+    """Whole milliseconds of seconds, at least 1 unless it is 0 (= off)."""
+    return max(1, round(value * 1000)) if value > 0 else 0
+
+
+def numbers(settings: Any) -> dict[str, int]:
+    """The numbers that workers read, by rule; of a RoutePolicy all but `fallback`."""
+    found: dict[str, int] = {}
+    for key, row in rows_of(type(settings)).items():
+        value = getattr(settings, key)
+        if row.table is not object:
+            found |= numbers(value)
+        elif row.kind is Kind.RATE:
+            interval, burst = (round(1e9 / value.per_second), value.burst) if value else (0, 1)
+            found |= dict(zip(row.rules, (interval, burst), strict=True))
+        elif row.words:
+            found |= dict.fromkeys(row.rules, list(row.words).index(value))
+        elif not isinstance(value, str):
+            found |= {
+                rule: milliseconds(value) if unit == "ms" else int(value)
+                for rule, unit in row.rules.items()
+            }
+    return found

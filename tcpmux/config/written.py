@@ -1,0 +1,72 @@
+"""Settings as text: as they stand in a file, and what a number of the route table stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from tcpmux.config.duration import format_duration
+from tcpmux.config.settings import Kind, Row, Rule, rows_of
+from tcpmux.config.size import format_size
+
+Pairs = Iterator[tuple[str, str]]
+
+
+def _per_second(rate: float) -> str:
+    hourly = rate * 3600
+    if abs(rate - round(rate, 6)) > 1e-9 and hourly == round(hourly):
+        return f"{hourly:.0f}/h"
+    return f"{rate:.6f}".rstrip("0").rstrip(".") + "/s"
+
+
+def text_of(row: Row, value: Any) -> str:
+    """As it stands in a file."""
+    if row.kind in (Kind.SECONDS, Kind.WHOLE_SECONDS):
+        return format_duration(value)
+    if row.kind is Kind.PERCENT:
+        return f"{value}%"
+    if row.kind is Kind.BANDWIDTH:
+        return f"{format_size(value)}/s"
+    if row.kind is Kind.FLAG:
+        return "true" if value else "false"
+    if row.kind is Kind.RATE:
+        return flow([("rate", _per_second(value.per_second)), ("burst", str(value.burst))])
+    return str(value)
+
+
+def rule_text(rule: Rule, number: int) -> str:
+    """A number of the route table as it stands in a file, as far as one stands there."""
+    row, unit = rule.row, rule.unit
+    if row.words:
+        return [*row.words][number] if number < len(row.words) else str(number)
+    if unit == "ms":
+        return format_duration(number / 1000)
+    if unit == "ns":
+        return _per_second(1e9 / number) if number else "off"
+    return str(number) if row.kind in (Kind.OTHER, Kind.RATE) else text_of(row, number)
+
+
+def flow(pairs: Iterable[tuple[str, str]]) -> str:
+    return f"{{{', '.join(f'{key}: {value}' for key, value in pairs)}}}"
+
+
+def texts(
+    settings: Any, others: Mapping[str, Callable[[Any], Pairs]], *, whole: bool = False
+) -> Pairs:
+    """The keys that say something else than the default, in order. others: how to write those
+    that are not for all rows. whole: the defaults as well."""
+    table = type(settings)
+    defaults = {of.name: of.default for of in fields(table)}
+    for key, row in rows_of(table).items():
+        value = getattr(settings, key)
+        if key in others:
+            yield from others[key](settings)
+        elif row.kind is Kind.OTHER or (value == defaults[key] and not whole):
+            continue
+        elif row.kind is not Kind.SECTION:
+            yield key, text_of(row, value)
+        elif row.off and not getattr(value, row.off):
+            yield key, "off"
+        else:
+            yield key, flow(texts(value, {}, whole=bool(row.short)))
