@@ -45,9 +45,8 @@ from tcpmux.shm._layout cimport (
     tm_table_set_state, tm_table_shard_owner, tm_table_state, tm_table_valid, tm_ticket,
     tm_turn, tm_turn_hash,
 )
-from tcpmux.shm.image import (
-    DestinationRow, DestinationRules, EndpointRow, Image, ListenerRow, RouteRow, RouteRules,
-)
+from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow
+from tcpmux.shm.rules import DestinationRules, RouteRules
 
 cdef extern from "<sys/mman.h>" nogil:
     enum: MADV_DONTDUMP

@@ -5,11 +5,11 @@ When written, an address is a config Address; when read back, its text.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tcpmux.config.settings import BALANCES as _BALANCES
-from tcpmux.config.settings import DestinationPolicy, RoutePolicy, numbers, rules_of
+from tcpmux.shm.rules import DestinationRules, RouteRules
 
 if TYPE_CHECKING:
     from tcpmux.config import Address
@@ -24,29 +24,6 @@ FULL_REJECT, FULL_SPILL, FULL_QUEUE = range(3)  # enum tm_on_full
 REDISTRIBUTE, REJECT, FALLBACK = range(3)  # enum tm_on_unavailable
 RESET, HOLD, REFUSE = range(3)  # enum tm_on_all_unavailable
 FULL_RAMP = 100  # percent
-
-
-if TYPE_CHECKING:
-
-    class Rules:
-        """Numbers by name."""
-
-        def __init__(self, *in_order: int, **by_name: int) -> None: ...
-        def __getattr__(self, name: str) -> int: ...
-
-    class RouteRules(Rules): ...
-
-    class DestinationRules(Rules): ...
-else:
-
-    def _rules(name: str, table: type) -> type:
-        """The struct of csrc/rules.def: one number for each rule of the table."""
-        defaults = numbers(table())
-        rows = [(rule.name, int, defaults.get(rule.name, 0)) for rule in rules_of(table)]
-        return make_dataclass(name, rows, frozen=True, slots=True)
-
-    RouteRules = _rules("RouteRules", RoutePolicy)
-    DestinationRules = _rules("DestinationRules", DestinationPolicy)
 
 
 @dataclass(frozen=True, slots=True)

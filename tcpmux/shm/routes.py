@@ -24,16 +24,8 @@ from tcpmux.config import (
 )
 from tcpmux.config.loops import without
 from tcpmux.config.model import MAX_WEIGHT
-from tcpmux.config.settings import (
-    DestinationPolicy,
-    RoutePolicy,
-    Rule,
-    milliseconds,
-    numbers,
-    rules_of,
-)
+from tcpmux.config.settings import milliseconds
 from tcpmux.config.turns import turns
-from tcpmux.config.written import rule_text
 from tcpmux.errors import TcpmuxError
 from tcpmux.shm._shm import MAX_RANGES, MAX_SLOTS, MAX_TICKETS, MAX_TURNS
 from tcpmux.shm.image import (
@@ -45,12 +37,17 @@ from tcpmux.shm.image import (
     RESET,
     WELL,
     DestinationRow,
-    DestinationRules,
     EndpointRow,
     Image,
     ListenerRow,
     RouteRow,
+)
+from tcpmux.shm.rules import (
+    DestinationRules,
     RouteRules,
+    destination_rules,
+    route_rules,
+    rule_changes,
 )
 
 Key = tuple[str, ...]  # (route,), (route, destination) or (route, destination, endpoint)
@@ -351,19 +348,6 @@ def slots_given(image: Image, before: int) -> Iterator[int]:
 # --- rules ----------------------------------------------------------------------------------
 
 
-def route_rules(route: Route) -> RouteRules:
-    """The numbers that workers read: csrc/rules.def."""
-    policy = route.policy
-    names = [destination.name for destination in route.destinations]
-    fallback = names.index(policy.fallback) if policy.fallback else 0
-    return RouteRules(**numbers(policy), fallback=fallback)
-
-
-def destination_rules(destination: Destination) -> DestinationRules:
-    """The numbers that workers read: csrc/rules.def."""
-    return DestinationRules(**numbers(destination.policy))
-
-
 _LAST = (1 << 128) - 1
 _MAPPED = 0xFFFF << 32  # IPv4 as ::ffff:a.b.c.d
 
@@ -642,27 +626,7 @@ def _other_changes(old: DestinationRow, new: DestinationRow) -> list[str]:
             then, now = getattr(before, what), getattr(endpoint, what)
             if then != now:
                 changes.append(f"endpoint {endpoint.address} {what} {then}->{now}")
-    return [
-        f"{new.name} {change}"
-        for change in (*changes, *_rule_changes(_DESTINATION_RULES, old.rules, new.rules))
-    ]
-
-
-_ROUTE_RULES, _DESTINATION_RULES = (
-    tuple(rules_of(table)) for table in (RoutePolicy, DestinationPolicy)
-)
-
-
-def _rule_changes(
-    rules: Iterable[Rule], old: RouteRules | DestinationRules, new: RouteRules | DestinationRules
-) -> list[str]:
-    """In the words of the file: `retry.budget 20%->5%`."""
-    values = [(rule, getattr(old, rule.name), getattr(new, rule.name)) for rule in rules]
-    return [
-        f"{'.'.join(rule.path)} {rule_text(rule, then)}->{rule_text(rule, now)}"
-        for rule, then, now in values
-        if then != now
-    ]
+    return [f"{new.name} {change}" for change in (*changes, *rule_changes(old.rules, new.rules))]
 
 
 def _listens(image: Image) -> dict[str, set[Address | str]]:
@@ -681,7 +645,7 @@ def _route_changes(old: RouteRow, new: RouteRow) -> list[str]:
         return []
     of_route = _timeout_changes(old, new)
     changes = _destination_changes(old.destinations, new.destinations, of_route)
-    changes += [*of_route, *_rule_changes(_ROUTE_RULES, old.rules, new.rules)]
+    changes += [*of_route, *rule_changes(old.rules, new.rules)]
     if old.admitted != new.admitted:
         changes.append("allow or deny changed")
     return changes

@@ -26,17 +26,9 @@ from typing import Literal
 from tcpmux.config import Address
 from tcpmux.shm._readings import Counters
 from tcpmux.shm._shm import CLOSE_REASONS, PICK_REASONS, PRESENT, Commons, Live, Table
-from tcpmux.shm.image import (
-    DestinationRow,
-    DestinationRules,
-    EndpointRow,
-    Image,
-    ListenerRow,
-    RouteRow,
-    RouteRules,
-    SlotCounters,
-)
+from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow, SlotCounters
 from tcpmux.shm.routes import settled
+from tcpmux.shm.rules import DestinationRules, RouteRules
 from tcpmux.worker.process import (
     ADD,
     BLOCKED,

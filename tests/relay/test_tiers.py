@@ -9,15 +9,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tcpmux.shm.image import (
-    BALANCES,
-    FALLBACK,
-    FULL_QUEUE,
-    FULL_REJECT,
-    FULL_SPILL,
-    DestinationRules,
-    RouteRules,
-)
+from tcpmux.shm.image import BALANCES, FALLBACK, FULL_QUEUE, FULL_REJECT, FULL_SPILL
+from tcpmux.shm.rules import DestinationRules, RouteRules
 from tests.relay.conftest import OpenEndpoint, StartWorker
 from tests.relay.harness import Destination, RelayWorker, address_of, await_idle, ends_by_reset
 from tests.support import DEADLINE, wait_for

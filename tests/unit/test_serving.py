@@ -23,13 +23,12 @@ from tcpmux.shm.image import (
     RESET,
     WELL,
     DestinationRow,
-    DestinationRules,
     EndpointRow,
     Image,
     RouteRow,
-    RouteRules,
 )
 from tcpmux.shm.routes import admitted, is_unavailable, serves, settled, with_conditions
+from tcpmux.shm.rules import DestinationRules, RouteRules
 
 
 def destination(name: str, weight: int, *endpoints: EndpointRow, **more: object) -> DestinationRow:

@@ -14,16 +14,9 @@ from tcpmux.config.checks import Watch, to_message
 from tcpmux.control.health import Health
 from tcpmux.control.master_link import MasterRefused
 from tcpmux.shm._shm import Commons, Live, Table
-from tcpmux.shm.image import (
-    HEALTHS,
-    DestinationRow,
-    DestinationRules,
-    EndpointRow,
-    Image,
-    RouteRow,
-    RouteRules,
-)
+from tcpmux.shm.image import HEALTHS, DestinationRow, EndpointRow, Image, RouteRow
 from tcpmux.shm.routes import Condition, Key, settled, with_conditions
+from tcpmux.shm.rules import DestinationRules, RouteRules
 from tcpmux.shm.view import View
 from tests.support import DEADLINE
 

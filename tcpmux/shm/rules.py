@@ -1,0 +1,66 @@
+"""The numbers of the route table that follow from the settings of a route or a destination: one for
+each rule of config/settings.py, in the order of csrc/rules.def."""
+
+from __future__ import annotations
+
+from dataclasses import make_dataclass
+from typing import TYPE_CHECKING
+
+from tcpmux.config.model import Destination, Route
+from tcpmux.config.settings import DestinationPolicy, RoutePolicy, numbers, rules_of
+from tcpmux.config.written import rule_text
+
+if TYPE_CHECKING:
+
+    class Rules:
+        """Numbers by name."""
+
+        def __init__(self, *in_order: int, **by_name: int) -> None: ...
+        def __getattr__(self, name: str) -> int: ...
+
+    class RouteRules(Rules): ...
+
+    class DestinationRules(Rules): ...
+else:
+
+    def _rules(name: str, table: type) -> type:
+        """The struct of csrc/rules.def: one number for each rule of the table."""
+        defaults = numbers(table())
+        rows = [(rule.name, int, defaults.get(rule.name, 0)) for rule in rules_of(table)]
+        return make_dataclass(name, rows, frozen=True, slots=True)
+
+    RouteRules = _rules("RouteRules", RoutePolicy)
+    DestinationRules = _rules("DestinationRules", DestinationPolicy)
+
+
+def route_rules(route: Route) -> RouteRules:
+    """The numbers that workers read: csrc/rules.def."""
+    policy = route.policy
+    names = [destination.name for destination in route.destinations]
+    fallback = names.index(policy.fallback) if policy.fallback else 0
+    return RouteRules(**numbers(policy), fallback=fallback)
+
+
+def destination_rules(destination: Destination) -> DestinationRules:
+    """The numbers that workers read: csrc/rules.def."""
+    return DestinationRules(**numbers(destination.policy))
+
+
+_OF_TYPE = {
+    RouteRules: tuple(rules_of(RoutePolicy)),
+    DestinationRules: tuple(rules_of(DestinationPolicy)),
+}
+
+
+def rule_changes(
+    old: RouteRules | DestinationRules, new: RouteRules | DestinationRules
+) -> list[str]:
+    """What is different, in the words of the file: `retry.budget 20%->5%`."""
+    values = [
+        (rule, getattr(old, rule.name), getattr(new, rule.name)) for rule in _OF_TYPE[type(new)]
+    ]
+    return [
+        f"{'.'.join(rule.path)} {rule_text(rule, then)}->{rule_text(rule, now)}"
+        for rule, then, now in values
+        if then != now
+    ]
