@@ -17,13 +17,14 @@ C_SOURCES := $(sort $(shell find csrc -name '*.[ch]'))
 # As setup.py compiles them, and with what code that Cython generates could not be compiled with.
 C_FLAGS := -std=gnu11 -D_GNU_SOURCE -Icsrc -Wall -Wextra -Wconversion \
 	-Wshadow -Wswitch-enum -Werror $(if $(filter x86_64,$(shell uname -m)),-mcx16)
-SOURCES := setup.py pyproject.toml $(wildcard csrc/*) \
+SOURCES := setup.py pyproject.toml tcpmux/config/settings.py \
+	$(filter-out csrc/rules.def csrc/balances.def,$(wildcard csrc/*)) \
 	$(shell find tcpmux -name '*.pyx' -o -name '*.pxd')
 
 export TCPMUX_WERROR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze fmt asan fuzz lock wheel clean
+.PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze tables fmt docs asan fuzz lock wheel clean
 
 help:
 	@echo "make demo    show traffic being shifted between two embedded servers"
@@ -35,6 +36,7 @@ help:
 	@echo "make lint    ruff, mypy, the compiler's warnings about csrc/"
 	@echo "make analyze gcc's analyzer and clang-tidy over csrc/"
 	@echo "make fmt     format"
+	@echo "make docs    what follows from the tables of settings and counters, and is in git"
 	@echo "make asan    the tests with every C module under the sanitizers"
 	@echo "make fuzz    corrupt words of shared memory under the sanitizers; FUZZ_SECONDS=60 each test"
 	@echo "make build   the virtual environment and the extension modules"
@@ -76,8 +78,12 @@ lint: $(READY)
 each-of-csrc = printf '%s\n' $(C_SOURCES) | xargs -P $$(nproc) -I {} \
 	sh -c 'said=$$($(1) 2>&1) || { echo "$$said"; exit 1; }'
 
+# Two headers are made by the build, and needed before it.
+tables:
+	@$(PYTHON) csrc/tables.py
+
 # What is not installed is not run, and said: both are the continuous integration's.
-analyze:
+analyze: tables
 	@if gcc --version >/dev/null 2>&1; then \
 		echo "gcc -fanalyzer over csrc/"; \
 		$(call each-of-csrc,gcc -O1 -fkeep-inline-functions $(C_FLAGS) -fanalyzer -S -o /dev/null -x c -include {} /dev/null); \
@@ -90,6 +96,10 @@ analyze:
 fmt: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)
+	TCPMUX_WRITE_DOCS=1 $(BIN)/python -m pytest -q -n 0 tests/unit/test_settings.py \
+		tests/unit/test_counters.py tests/unit/test_error_page.py
 
 test: lint
 	$(BIN)/python $(PYTEST)

@@ -1,6 +1,6 @@
 """docs/errors.md: what a typo in each place of reference.yaml is answered with.
 
-TCPMUX_WRITE_DOCS=1 python -m pytest tests/unit/test_error_page.py     writes it anew
+TCPMUX_WRITE_DOCS=1 python -m pytest tests/unit/test_error_page.py (or `make docs`) writes it anew.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tcpmux.config import ConfigError, load
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/errors.md"
-REFERENCE = (ROOT / "configs/reference.yaml").read_text()
+REFERENCE = ROOT / "configs/reference.yaml"
 HEAD = """# What a mistake is answered with
 
 A typo in each place of [reference.yaml](../configs/reference.yaml), and what `tcpmux check` says of
@@ -29,9 +29,9 @@ it, as do a start, a reload and the API. This page is made by `tests/unit/test_e
 
 def typos() -> Iterator[tuple[int, str, str]]:
     """(line, the line as it is written wrongly, the whole text): first keys, then values."""
-    lines = REFERENCE.splitlines()
+    lines = REFERENCE.read_text().splitlines()
     for number, line in enumerate(lines, 1):
-        found = re.match(r"^([ -]*)([a-z_]+)(:.*)$", line)
+        found = re.match(r"^([ -]*)([a-z_]+)(:.*?)(?:  # .*)?$", line)
         if found is None or line.lstrip().startswith("#"):
             continue
         indent, key, rest = found.groups()
