@@ -10,35 +10,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import attrgetter
 from typing import Any
 
 from tcpmux.control.machine import accept_queues
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
-from tcpmux.shm._shm import CLOSE_REASONS, PICK_REASONS, WORKER_COUNTERS, Live, counter_rows
+from tcpmux.shm._shm import CLOSE_REASONS, PICK_REASONS, Live
+from tcpmux.shm.counters import FLAGS, REJECTED, ROWS, Histogram, Row, SlotCounters, Times
 from tcpmux.shm.image import (
     FULL_QUEUE,
     READY,
     WELL,
     DestinationRow,
     EndpointRow,
-    Histogram,
     Image,
-    SlotCounters,
-    Times,
 )
 from tcpmux.shm.routes import serves
-from tcpmux.shm.stats import REJECTED, Program, is_running, programs
+from tcpmux.shm.stats import Program, is_running, programs
 from tcpmux.shm.view import View
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-_FLAG_OF = {name: unit for kind, name, unit, _ in counter_rows() if kind == "close"}
-_FLAGS = tuple(dict.fromkeys(_FLAG_OF.values()))
+_FLAGS = tuple(dict.fromkeys(FLAGS.values()))
 _REASONS_OF_FLAG = [
-    [i for i, reason in enumerate(CLOSE_REASONS) if _FLAG_OF[reason] == flag] for flag in _FLAGS
+    [i for i, reason in enumerate(CLOSE_REASONS) if FLAGS[reason] == flag] for flag in _FLAGS
 ]
-_HELP = {name: text for kind, name, _, text in counter_rows() if kind == "worker"}
+_OF_WORKERS = [row for row in ROWS if row.kind == "worker"]
+_OF_ROUTES = [row for row in ROWS if row.kind == "slot" and row.place == "route"]
 # What the parser of a text file would take for its own.
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
@@ -80,6 +79,17 @@ def _histogram_template(name: str, bounds_us: Sequence[int]) -> str:
     lines = [f'{name}_bucket{{{_LABELS},le="{_seconds(b)}"}} %d\n' for b in bounds_us]
     lines.append(f'{name}_bucket{{{_LABELS},le="+Inf"}} %d\n')
     return "".join([*lines, f"{name}_sum{{{_LABELS}}} %d.%06d\n{name}_count{{{_LABELS}}} %d\n"])
+
+
+def _help(row: Row) -> str:
+    """Connects: refused, unreachable or timed out."""
+    return f"{row.unit.capitalize()}: {row.help}."
+
+
+def _counted(row: Row) -> _Family:
+    """Of a counter that needs no words of its own."""
+    name = row.name
+    return _Family(row.metric, "counter", _help(row), values=lambda _, c, __: (getattr(c, name),))
 
 
 _ISTIO = (
@@ -126,24 +136,7 @@ _OWN = (
         _by("reason", CLOSE_REASONS),
         lambda _, c, __: c.closed,
     ),
-    _Family(
-        "tcpmux_connect_failures_total",
-        "counter",
-        "Connects to an endpoint that were refused, unreachable or timed out.",
-        values=lambda _, c, __: (c.connect_failures,),
-    ),
-    _Family(
-        "tcpmux_connect_timeouts_total",
-        "counter",
-        "Those of the failures that timed out.",
-        values=lambda _, c, __: (c.connect_timeouts,),
-    ),
-    _Family(
-        "tcpmux_retries_total",
-        "counter",
-        "Connects to another endpoint after one that failed, for the same connection.",
-        values=lambda _, c, __: (c.retries,),
-    ),
+    *(_counted(row) for row in ROWS if row.kind == "slot" and not row.place),
     _Family(
         "tcpmux_picks_total",
         "counter",
@@ -194,26 +187,15 @@ _OWN = (
         values=lambda row, _, __: (row.rules.max_connections,),
     ),
 )
-_HISTOGRAMS: tuple[tuple[_Family, tuple[int, ...], Callable[[Times], Histogram]], ...] = (
+_BOUNDS = {"latency": LATENCY_BOUNDS_US, "duration": DURATION_BOUNDS_US}
+_HISTOGRAMS: tuple[tuple[_Family, tuple[int, ...], Callable[[Times], Histogram]], ...] = tuple(
     (
-        _Family("tcpmux_connect_seconds", "histogram", "From connect to an open connection."),
-        LATENCY_BOUNDS_US,
-        lambda times: times.connect,
-    ),
-    (
-        _Family(
-            "tcpmux_first_byte_seconds",
-            "histogram",
-            "From accept to the first byte that the client got.",
-        ),
-        LATENCY_BOUNDS_US,
-        lambda times: times.first_byte,
-    ),
-    (
-        _Family("tcpmux_connection_duration_seconds", "histogram", "From accept to the end."),
-        DURATION_BOUNDS_US,
-        lambda times: times.duration,
-    ),
+        _Family(row.metric, "histogram", f"{row.help[0].upper()}{row.help[1:]}."),
+        _BOUNDS[row.unit],
+        attrgetter(row.name),
+    )
+    for row in ROWS
+    if row.kind == "time"
 )
 _ENDPOINT = (
     _Family("tcpmux_endpoint_connections_active", "gauge", "Connections that are open."),
@@ -234,16 +216,7 @@ _ROUTE = (
         "counter",
         "Connections that reached no endpoint, and were reset.",
     ),
-    _Family(
-        "tcpmux_route_connections_denied_total",
-        "counter",
-        "Connections that were reset at once, as their client is denied or not allowed.",
-    ),
-    _Family(
-        "tcpmux_route_connections_looped_total",
-        "counter",
-        "Connections that were reset at once, as they had been in the route before.",
-    ),
+    *(_Family(row.metric, "counter", _help(row)) for row in _OF_ROUTES),
 )
 
 
@@ -350,15 +323,10 @@ class Metrics:
         for i, family in enumerate(_ENDPOINT):
             parts.append(family.head(open_metrics=open_metrics))
             parts += [lines[i] % values[i] for values, lines in endpoints]
-        routes = [(counters.slot(slot), lines) for slot, lines in of.routes]
-        rejected = [CLOSE_REASONS.index(reason) for reason in REJECTED]
+        routes = [(_route_values(counters.slot(slot)), lines) for slot, lines in of.routes]
         for i, family in enumerate(_ROUTE):
             parts.append(family.head(open_metrics=open_metrics))
-            parts += [
-                lines[i]
-                % (c.opened, sum(c.closed[reason] for reason in rejected), c.denied, c.looped)[i]
-                for c, lines in routes
-            ]
+            parts += [lines[i] % values[i] for values, lines in routes]
 
     def _put_instance(self, parts: list[str], generation: int, *, open_metrics: bool) -> None:
         table = self._view.table
@@ -453,12 +421,12 @@ class Metrics:
             lambda w: w.log_dropped,
         )
         counted = [live.counters() for live in lives]
-        for name in WORKER_COUNTERS:
+        for row in _OF_WORKERS:
             samples = [
-                (f'worker="{live.worker}"', counts[name])
+                (f'worker="{live.worker}"', counts[row.name])
                 for live, counts in zip(lives, counted, strict=True)
             ]
-            family = _Family(f"tcpmux_worker_{name}_total", "counter", f"{_HELP[name]}.")
+            family = _Family(row.metric, "counter", _help(row))
             _put(parts, family, samples, open_metrics=open_metrics)
 
     def _put_programs(self, parts: list[str], *, open_metrics: bool) -> None:
@@ -481,6 +449,15 @@ class Metrics:
             "Times that it was found stopped or hanging.",
             lambda p: p.hangs,
         )
+
+
+_REJECTED = [CLOSE_REASONS.index(reason) for reason in REJECTED]
+
+
+def _route_values(c: SlotCounters) -> tuple[int, ...]:
+    """In the order of _ROUTE."""
+    rejected = sum([c.closed[reason] for reason in _REJECTED])
+    return c.opened, rejected, *(getattr(c, row.name) for row in _OF_ROUTES)
 
 
 def _endpoint_values(row: EndpointRow, c: SlotCounters) -> tuple[int, ...]:

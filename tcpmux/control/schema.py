@@ -58,6 +58,7 @@ class DestinationStatus(TypedDict):
     retries_total: int  # connects to another endpoint, after one that failed
     bytes_in_total: int  # from the client
     bytes_out_total: int  # to the client
+    counters: dict[str, int]  # every one that is of no reason, by name: docs/counters.md
     closed: dict[str, int]  # by reason
     picked: dict[str, int]  # by reason
     names: list[NameStatus]
@@ -76,6 +77,7 @@ class RouteStatus(TypedDict):
     connections_denied_total: int  # by allow and deny
     connections_looped_total: int  # that came back from this instance itself
     connections_rejected_total: int
+    counters: dict[str, int]  # as those of a destination
     closed: dict[str, int]
     destinations: list[DestinationStatus]
 

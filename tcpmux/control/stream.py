@@ -22,7 +22,8 @@ from tcpmux.control.timeouts import within
 from tcpmux.shm import stats
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
 from tcpmux.shm._shm import CLOSE_REASONS
-from tcpmux.shm.image import Image, SlotCounters
+from tcpmux.shm.counters import REJECTED, SlotCounters
+from tcpmux.shm.image import Image
 from tcpmux.shm.view import View
 
 EVERY = 1.0  # s
@@ -35,7 +36,7 @@ COLUMNS = (
     "errors_total",
 )
 # Ends that are nobody's wish.
-ERRORS = (*stats.REJECTED, "worker_lost")
+ERRORS = (*REJECTED, "worker_lost")
 _ERRORS = [CLOSE_REASONS.index(reason) for reason in ERRORS]
 
 

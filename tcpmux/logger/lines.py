@@ -8,12 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tcpmux.shm._shm import counter_rows
-
 Line = Mapping[str, "str | int | float | None"]
 
-# As Envoy has them; csrc/counters.def has the flag of each reason.
-FLAGS = {name: unit for kind, name, unit, _ in counter_rows() if kind == "close"}
 _CLOSED_BY = {
     "finished": "both",
     "client_reset": "client",

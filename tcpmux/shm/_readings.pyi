@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network
 
 from tcpmux.shm._shm import Live
-from tcpmux.shm.image import SlotCounters, Times
+from tcpmux.shm.counters import SlotCounters, Times
 
 LATENCY_BOUNDS_US: tuple[int, ...]
 DURATION_BOUNDS_US: tuple[int, ...]

@@ -21,8 +21,8 @@ from tcpmux.shm._layout cimport (
     tm_slot, tm_times,
 )
 from tcpmux.shm._shm cimport Live
-from tcpmux.shm._shm import CLOSE_REASONS, PICK_REASONS
-from tcpmux.shm.image import Histogram, SlotCounters, Times
+from tcpmux.shm._shm import CLOSE_REASONS, PICK_REASONS, SLOT_COUNTERS
+from tcpmux.shm.counters import Histogram, SlotCounters, Times
 
 LATENCY_BOUNDS_US = tuple(tm_latency_bounds_us[i] for i in range(TM_BOUNDS))
 DURATION_BOUNDS_US = tuple(tm_duration_bounds_us[i] for i in range(TM_BOUNDS))
@@ -30,6 +30,12 @@ STATES = {TM_CONNECTING: "connecting", TM_RELAYING: "relaying", TM_RESETTING: "r
 SORT_KEYS = ("age", "idle", "bytes_in", "bytes_out", "client")
 _PICKED = ("", *PICK_REASONS)
 _CLOSED = ("", *CLOSE_REASONS)
+
+cdef enum:
+    MAX_COUNTERS = 64  # of kind slot: csrc/counters.def
+cdef int COUNTERS = len(SLOT_COUNTERS)
+cdef int MOVED_OUT = SLOT_COUNTERS.index("moved_out")
+assert COUNTERS <= MAX_COUNTERS
 
 
 cdef inline uint64_t now_us() noexcept:
@@ -59,9 +65,7 @@ cdef class Counters:
         """The SlotCounters of one route, destination or endpoint."""
         cdef uint64_t closed[TM_CLOSE_REASONS]
         cdef uint64_t picked[TM_PICK_REASONS]
-        cdef uint64_t opened = 0, failures = 0, timeouts = 0, came = 0, went = 0
-        cdef uint64_t retries = 0, denied = 0, looped = 0
-        cdef uint64_t bytes_in = 0, bytes_out = 0
+        cdef uint64_t counts[MAX_COUNTERS]
         cdef const tm_slot *at
         cdef Live live
         cdef int i
@@ -69,28 +73,23 @@ cdef class Counters:
             raise IndexError(slot)
         memset(closed, 0, sizeof(closed))
         memset(picked, 0, sizeof(picked))
+        memset(counts, 0, sizeof(counts))
         # All that leaves before all that comes: a connection that ends or moves in between must
         # not count as minus one.
         for live in self.lives:
             at = &live.live().slots[slot]
             for i in range(1, TM_CLOSE_REASONS):
                 closed[i] += tm_counter_read(&at.closed[i])
-            went += tm_counter_read(&at.moved_out)
+            counts[MOVED_OUT] += tm_counter_read(&at.moved_out)
         for live in self.lives:
             at = &live.live().slots[slot]
             for i in range(1, TM_PICK_REASONS):
                 picked[i] += tm_counter_read(&at.picked[i])
-            came += tm_counter_read(&at.moved_in)
-            failures += tm_counter_read(&at.connect_failures)
-            timeouts += tm_counter_read(&at.connect_timeouts)
-            retries += tm_counter_read(&at.retries)
-            denied += tm_counter_read(&at.denied)
-            looped += tm_counter_read(&at.looped)
-            bytes_in += tm_counter_read(&at.bytes_in)
-            bytes_out += tm_counter_read(&at.bytes_out)
-            opened += tm_counter_read(&at.opened)
+            for i in range(COUNTERS):
+                if i != MOVED_OUT:
+                    counts[i] += tm_counter_read(<const uint64_t *>at + i)
         return SlotCounters(
-            opened, failures, timeouts, retries, denied, looped, came, went, bytes_in, bytes_out,
+            *[counts[i] for i in range(COUNTERS)],
             tuple([closed[i] for i in range(1, TM_CLOSE_REASONS)]),
             tuple([picked[i] for i in range(1, TM_PICK_REASONS)]))
 
@@ -108,8 +107,8 @@ cdef class Counters:
             words = <const uint64_t *>&live.live().times[slot]
             for i in range(sizeof(tm_times) // sizeof(uint64_t)):
                 sums[i] += tm_counter_read(&words[i])
-        return Times(histogram(&total.connect), histogram(&total.first_byte),
-                     histogram(&total.duration))
+        return Times(*[histogram(<const tm_histogram *>&total + i)
+                       for i in range(sizeof(tm_times) // sizeof(tm_histogram))])
 
 
 cdef object histogram(const tm_histogram *of):

@@ -63,13 +63,16 @@ cdef extern from "watch.h" nogil:
 cdef extern from *:
     """
     #include "live.h"
-    struct tm_counter_row { const char *kind, *name, *unit, *help; };
+    struct tm_counter_row { const char *kind, *place, *name, *unit, *help; };
     static const struct tm_counter_row tm_counter_rows[] = {
-    #define TM_SLOT(name, unit, help) {"slot", #name, unit, help},
-    #define TM_CLOSE(name, flag, help) {"close", #name, flag, help},
-    #define TM_PICK(name, help) {"pick", #name, "", help},
-    #define TM_TIME(name, bounds, help) {"time", #name, #bounds, help},
-    #define TM_WORKER(name, unit, help) {"worker", #name, unit, help},
+    #define TM_SLOT(name, unit, help) {"slot", "", #name, unit, help},
+    #define TM_SLOT_ROUTE(name, unit, help) {"slot", "route", #name, unit, help},
+    #define TM_SLOT_BASE(name, unit, help) {"slot", "base", #name, unit, help},
+    #define TM_CLOSE(name, flag, help) {"close", "", #name, flag, help},
+    #define TM_CLOSE_REJECTED(name, flag, help) {"close", "rejected", #name, flag, help},
+    #define TM_PICK(name, help) {"pick", "", #name, "", help},
+    #define TM_TIME(name, bounds, help) {"time", "", #name, #bounds, help},
+    #define TM_WORKER(name, unit, help) {"worker", "", #name, unit, help},
     #include "counters.def"
     };
     static const unsigned tm_counter_row_count =
@@ -100,6 +103,7 @@ cdef extern from *:
 
     struct tm_counter_row:
         const char *kind
+        const char *place
         const char *name
         const char *unit
         const char *help
@@ -153,14 +157,13 @@ LOG_ENDS, LOG_STARTS = TM_LOG_ENDS, TM_LOG_STARTS
 
 
 def counter_rows():
-    """(kind, name, unit, help) of every counter, in order. Of kind close the unit is the response
-    flag, of kind time the name of the bounds."""
-    return [(row.kind.decode(), row.name.decode(), row.unit.decode(), row.help.decode())
-            for row in tm_counter_rows[:tm_counter_row_count]]
+    """(kind, place, name, unit, help) of every counter, in order: tcpmux/shm/counters.py."""
+    return [(row.kind.decode(), row.place.decode(), row.name.decode(), row.unit.decode(),
+             row.help.decode()) for row in tm_counter_rows[:tm_counter_row_count]]
 
 
 def _names(wanted):
-    return tuple(name for kind, name, _, _ in counter_rows() if kind == wanted)
+    return tuple(name for kind, _, name, _, _ in counter_rows() if kind == wanted)
 
 
 def _rules(kind, size_t size):
@@ -178,6 +181,8 @@ DESTINATION_RULES = _rules(DestinationRules, sizeof(tm_destination_rules))
 CLOSE_REASONS = _names("close")
 PICK_REASONS = _names("pick")
 WORKER_COUNTERS = _names("worker")
+SLOT_COUNTERS = _names("slot")
+TIMES = _names("time")
 
 
 def pick_plan(weights):

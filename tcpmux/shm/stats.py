@@ -15,10 +15,12 @@ from tcpmux.shm._shm import (
     PICK_REASONS,
     PRESENT,
     PROGRAMS,
+    SLOT_COUNTERS,
     UPGRADE_STATES,
     Live,
     Table,
 )
+from tcpmux.shm.counters import REJECTED, SlotCounters
 from tcpmux.shm.image import (
     ADMIN_STATES,
     BALANCES,
@@ -26,21 +28,14 @@ from tcpmux.shm.image import (
     DestinationRow,
     Image,
     RouteRow,
-    SlotCounters,
 )
 from tcpmux.shm.routes import is_unavailable
 from tcpmux.shm.view import View
 
-# Ends of a connection that never reached an endpoint.
-REJECTED = (
-    "connect_failed",
-    "connect_timeout",
-    "no_endpoint",
-    "local_error",
-    "retries_used_up",
-    "overflow",
-    "rate_limited",
-)
+
+def _counters(counters: SlotCounters) -> dict[str, int]:
+    """All that are of no reason, by name."""
+    return {name: getattr(counters, name) for name in SLOT_COUNTERS}
 
 
 def _closed_by_reason(counters: SlotCounters) -> dict[str, int]:
@@ -228,6 +223,7 @@ class StatusReader:
             "connections_denied_total": counters.denied,
             "connections_looped_total": counters.looped,
             "connections_rejected_total": sum(closed[reason] for reason in REJECTED),
+            "counters": _counters(counters),
             "closed": closed,
             "destinations": [self._destination(route.name, row) for row in route.destinations],
         }
@@ -246,6 +242,7 @@ class StatusReader:
             "retries_total": counters.retries,
             "bytes_in_total": counters.bytes_in,
             "bytes_out_total": counters.bytes_out,
+            "counters": _counters(counters),
             "closed": _closed_by_reason(counters),
             "picked": dict(zip(PICK_REASONS, counters.picked, strict=True)),
             "names": self._names(route, row.name),

@@ -26,7 +26,8 @@ from typing import Literal
 from tcpmux.config import Address
 from tcpmux.shm._readings import Counters
 from tcpmux.shm._shm import CLOSE_REASONS, PICK_REASONS, PRESENT, Commons, Live, Table
-from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow, SlotCounters
+from tcpmux.shm.counters import SlotCounters
+from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow
 from tcpmux.shm.routes import settled
 from tcpmux.shm.rules import DestinationRules, RouteRules
 from tcpmux.worker.process import (

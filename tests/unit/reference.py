@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tcpmux.config.settings import DestinationPolicy, Kind, RoutePolicy, Row, rows_of
+from tcpmux.config.settings import BALANCES, DestinationPolicy, Kind, RoutePolicy, Row, rows_of
 from tcpmux.config.written import text_of
 
 Path = tuple[str | int, ...]
@@ -61,12 +61,10 @@ def entries(table: type, inside: Path) -> Iterator[Entry]:
             yield Entry(inside, key, row, defaults[key])
 
 
-def all_entries(
-    route: type = RoutePolicy, destination: type = DestinationPolicy
-) -> Iterator[Entry]:
-    for entry in entries(destination, DEFAULTS):
+def all_entries() -> Iterator[Entry]:
+    for entry in entries(DestinationPolicy, DEFAULTS):
         yield entry if entry.row.shared else Entry(DESTINATION, entry.key, entry.row, entry.default)
-    yield from entries(route, ROUTE)
+    yield from entries(RoutePolicy, ROUTE)
 
 
 def leaves(entry: Entry) -> Iterator[Entry]:
@@ -161,22 +159,37 @@ def with_ranges(text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def completed(text: str, route: type = RoutePolicy, destination: type = DestinationPolicy) -> str:
-    """The reference with all that is missing."""
-    for entry in all_entries(route, destination):
+def with_balances(text: str) -> str:
+    """With a line for each algorithm, above its key."""
+    lines = [f"  #   {name:<19} {said}\n" for name, said in BALANCES.items()]
+    return re.sub(
+        r"(connection is given:\n)(?:  #   .*\n)+(?=  balance: )", rf"\1{''.join(lines)}", text
+    )
+
+
+def made_of(text: str) -> str:
+    """The reference with all that follows from the rows."""
+    return with_balances(with_ranges(completed(text)))
+
+
+def completed(text: str) -> str:
+    """With the keys that are missing."""
+    for entry in all_entries():
         for leaf in [entry] if entry.path not in nodes_of(text) else leaves(entry):
             nodes = nodes_of(text)
             if leaf.path not in nodes:
                 table = [path[-1] for path in nodes if path[:-1] == leaf.inside]
-                text = with_entry(text, leaf, str(_before(leaf, table, route, destination)))
+                text = with_entry(text, leaf, str(_before(leaf, table)))
     return text
 
 
-def _before(entry: Entry, there: list[Any], *tables: type) -> Any:
+def _before(entry: Entry, there: list[Any]) -> Any:
     """The key after which it belongs: the one before it in its table that is there."""
-    for table in (*tables, *(e.row.table for e in all_entries(*tables))):
-        keys = list(rows_of(table)) if table is not object else []
-        if entry.key in keys and rows_of(table)[entry.key] is entry.row:
+    sections = [e.row.table for e in all_entries() if e.row.kind is Kind.SECTION]
+    for table in (RoutePolicy, DestinationPolicy, *sections):
+        rows = rows_of(table)
+        if rows.get(entry.key) is entry.row:
+            keys = list(rows)
             earlier = [key for key in keys[: keys.index(entry.key)] if key in there]
             return earlier[-1] if earlier else there[-1]
     raise LookupError(entry.key)

@@ -13,10 +13,11 @@ import pytest
 
 from tcpmux.config.log_format import KEYS
 from tcpmux.logger.__main__ import Log
-from tcpmux.logger.lines import FLAGS, Clock, Line, closed_by, writer
+from tcpmux.logger.lines import Clock, Line, closed_by, writer
 from tcpmux.logger.source import Batch
 from tcpmux.logger.targets import Bytes, Datagrams, Stream, open_target
 from tcpmux.shm._shm import CLOSE_REASONS, Beat
+from tcpmux.shm.counters import FLAGS
 
 EVERYTHING = "".join(map(chr, range(256))) + "\u2028\u2029\ud800\U0001f600"
 
