@@ -47,53 +47,18 @@ FIELDS = Path("build/generated/fields.rows")
 COMPILER = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
 STRICT = os.environ.get("TCPMUX_WERROR") == "1"
 
+# What is not the worker's has only what it needs of csrc/.
 MODULES = {
     "tcpmux._privileges": ["privileges.c"],
     "tcpmux.shm._shm": ["route_table.c", "pick.c", "trust.c", "commons.c"],
     "tcpmux.shm._readings": [],
-    "tcpmux.worker._limits": ["commons.c", "trust.c"],
-    "tcpmux.worker._shape": ["sock.c"],
-    "tcpmux.worker._stall": ["commons.c", "pipe_pool.c", "sock.c"],
-    "tcpmux.worker._choice": [],
-    "tcpmux.worker._connection": [
-        "pump.c",
-        "pick.c",
-        "pipe_pool.c",
-        "kernel_count.c",
-        "sock.c",
-        "wheel.c",
-    ],
-    "tcpmux.worker._recovery": [
-        "pump.c",
-        "pipe_pool.c",
-        "kernel_count.c",
-        "sock.c",
-        "wheel.c",
-        "descriptors.c",
-        "trust.c",
-        "commons.c",
-    ],
-    "tcpmux.worker._relay": [
-        "pipe_pool.c",
-        "sock.c",
-        "wheel.c",
-        "channel.c",
-        "descriptors.c",
-        "waiter.c",
-        "trust.c",
-        "commons.c",
-    ],
-    "tcpmux.worker._handover": [
-        "handover.c",
-        "pipe_pool.c",
-        "wheel.c",
-        "descriptors.c",
-        "trust.c",
-        "commons.c",
-    ],
     "tcpmux.master._watch": ["watch.c"],
-    "tcpmux.worker._guardian": ["channel.c", "watch.c", "descriptors.c"],
 }
+# One file, so that there is one copy of csrc/ in a worker; tcpmux/worker/__init__.py tells where
+# Python finds the others in it.
+WORKER = "tcpmux.worker._loop"
+IN_WORKER = [WORKER, *(f"tcpmux.worker.{name}" for name in ("_listeners", "_master_line", "_guardian"))]
+NOT_IN_WORKER = {"privileges.c"}
 
 
 def protections(variant: str) -> tuple[list[str], list[str]]:
@@ -113,48 +78,64 @@ class WithoutRunPath(build_ext):  # type: ignore[misc]
         super().build_extensions()
 
 
+def extension(name: str, sources: list[str], compile_args: list[str], link_args: list[str]) -> Extension:
+    return Extension(
+        name,
+        sources,
+        depends=sorted(str(path) for path in [*Path("csrc").rglob("*.[hd]*"), FIELDS]),
+        include_dirs=["csrc", str(FIELDS.parent)],
+        # Python's own flags switch assertions off. Ours stay on: a worker that finds
+        # the impossible must die and be replaced, not go on.
+        undef_macros=["NDEBUG"],
+        define_macros=[("_GNU_SOURCE", "1")],
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+    )
+
+
+def in_c(extensions: list[Extension]) -> list[Extension]:
+    made: list[Extension] = cythonize(  # type: ignore[no-untyped-call]
+        extensions,
+        build_dir="build/cython",
+        annotate=True,
+        compiler_directives={"language_level": 3},
+    )
+    return made
+
+
+def pyx(name: str) -> str:
+    return name.replace(".", "/") + ".pyx"
+
+
 def extensions() -> list[Extension]:
     variant = os.environ.get("TCPMUX_BUILD", "release")
     if variant not in VARIANTS:
         raise SystemExit(f"TCPMUX_BUILD: expected one of {', '.join(VARIANTS)}, got {variant}")
     compile_args, link_args = VARIANTS[variant]
     protection, link_protection = protections(variant)
-    werror = ["-Werror"] if STRICT else []
+    flags = [
+        "-std=gnu11",
+        "-Wall",
+        "-Wextra",
+        *(["-Werror"] if STRICT else []),
+        *SIXTEEN_BYTE_SWAP,
+        *GENERATED_CODE_WARNINGS,
+        *compile_args,
+        *protection,
+    ]
+    link_flags = [*link_args, *link_protection]
     runpy.run_path("csrc/tables.py")["write"]()
     runpy.run_path("csrc/fields.py")["write"](COMPILER, FIELDS)
-    headers = sorted(str(path) for path in [*Path("csrc").glob("*.[hd]*"), FIELDS])
-    return [
-        Extension(
-            name,
-            [name.replace(".", "/") + ".pyx", *(f"csrc/{source}" for source in sources)],
-            depends=headers,
-            include_dirs=["csrc", str(FIELDS.parent)],
-            # Python's own flags switch assertions off. Ours stay on: a worker that finds
-            # the impossible must die and be replaced, not go on.
-            undef_macros=["NDEBUG"],
-            define_macros=[("_GNU_SOURCE", "1")],
-            extra_compile_args=[
-                "-std=gnu11",
-                "-Wall",
-                "-Wextra",
-                *werror,
-                *SIXTEEN_BYTE_SWAP,
-                *GENERATED_CODE_WARNINGS,
-                *compile_args,
-                *protection,
-            ],
-            extra_link_args=[*link_args, *link_protection],
-        )
-        for name, sources in MODULES.items()
-    ]
+    made = in_c(
+        [
+            extension(name, [pyx(name), *(f"csrc/{source}" for source in sources)], flags, link_flags)
+            for name, sources in MODULES.items()
+        ]
+    )
+    generated = in_c([extension(name, [pyx(name)], flags, link_flags) for name in IN_WORKER])
+    own = sorted(str(path) for path in Path("csrc").rglob("*.c") if path.name not in NOT_IN_WORKER)
+    sources = [*(source for one in generated for source in one.sources), *own]
+    return [*made, extension(WORKER, sources, flags, link_flags)]
 
 
-setup(
-    cmdclass={"build_ext": WithoutRunPath},
-    ext_modules=cythonize(  # type: ignore[no-untyped-call]
-        extensions(),
-        build_dir="build/cython",
-        annotate=True,
-        compiler_directives={"language_level": 3},
-    ),
-)
+setup(cmdclass={"build_ext": WithoutRunPath}, ext_modules=extensions())

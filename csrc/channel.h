@@ -44,8 +44,10 @@
 #ifndef TM_CHANNEL_H
 #define TM_CHANNEL_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
+#include "rights.h"
 #include "route_table.h"
 
 enum tm_message_type {
@@ -83,8 +85,7 @@ enum tm_message_type {
 
 #define TM_GIVE_ALL UINT64_MAX
 
-#define TM_MESSAGE_FDS 128 /* the kernel's limit is 253 */
-
+#define TM_MESSAGE_FDS TM_RIGHTS_MOST
 
 struct tm_message {
     uint32_t type; /* enum tm_message_type */
@@ -101,9 +102,13 @@ struct tm_message {
 int tm_channel_receive(int channel, struct tm_message *message, int *fds, uint32_t *count)
     __attribute__((warn_unused_result));
 /* 0 or -errno. */
-int tm_channel_send(int channel, const struct tm_message *message);
+int tm_channel_send(int channel, const struct tm_message *message)
+    __attribute__((warn_unused_result));
+/* A message without more than these. False: the line is full or gone, and the other end finds what
+ * matters in the live region. */
+bool tm_channel_tell(int channel, enum tm_message_type type, uint32_t listener, uint64_t value);
 /* With descriptors, which stay the caller's too. */
 int tm_channel_send_fds(int channel, const struct tm_message *message, const int *fds,
-                        uint32_t count);
+                        uint32_t count) __attribute__((warn_unused_result));
 
 #endif

@@ -18,7 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PRIVATE = ("tm_pump", "tm_pipe_pool")  # of one process
-HEADERS = ("route_table.h", "commons.h", "live.h", "handover.h", "channel.h")
+HEADERS = ("route_table.h", "commons.h", "live.h", "handoff_message.h", "channel.h")
 
 
 def preprocessed(compiler: str) -> str:

@@ -48,6 +48,7 @@ enum tm_operation {
     TM_PEEK_SEND, /* as SEND; the bytes are still in the source as well */
     TM_PEEK_TAKE, /* dropping `sent` bytes from the source */
     TM_TAKE,      /* what another worker gives may not be in a record yet: it has it as well */
+    TM_CONSUME,   /* dropping `read` bytes from the source, which nobody gets */
     TM_OPERATIONS,
     TM_GARBLED = TM_OPERATIONS, /* never stored: the journal does not say what it was */
 };

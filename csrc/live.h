@@ -22,12 +22,13 @@
  *
  * All else stands for itself: relaxed. On x86 none of this costs an instruction.
  *
- * A connection *is* its record here, its descriptors and its pipes: the worker
- * keeps nothing else about it.
+ * A connection *is* its record here (hot and cold, and an annex if it needs one), its descriptors and
+ * its pipes: the worker keeps nothing else about it.
  */
 #ifndef TM_LIVE_H
 #define TM_LIVE_H
 
+#include <assert.h>
 #include <netinet/in.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -43,7 +44,7 @@
 #include "route_table.h"
 
 #define TM_LIVE_MAGIC 0x6576696c78757463ull /* "ctuxlive", little endian */
-#define TM_LIVE_FORMAT 8u
+#define TM_LIVE_FORMAT 9u
 
 #define TM_BUFFER_SIZE 65536u /* bytes of one recv; at most TM_PIPE_MIN, so that any rest fits a pipe */
 #define TM_MAX_LISTENING (TM_MAX_LISTENERS * TM_MAX_SHARDS)
@@ -67,14 +68,33 @@ enum tm_pick_reason {
 
 enum tm_side { TM_CLIENT = 0, TM_ENDPOINT = 1 };
 
-/* Life of a record. Moved on by set_state() in worker/_connection.pyx alone. */
+/* What a record's connection does now. Changed by tm_conn_enter() alone. */
 enum tm_conn_state {
     TM_FREE = 0,
-    TM_CONNECTING,  /* client accepted, connect to an endpoint under way */
-    TM_RELAYING,    /* both sides established */
-    TM_RESETTING,   /* over; waiting until what was sent has arrived, to reset after it */
-    TM_ENDING,      /* its descriptors are being closed */
-    TM_DEAD,        /* descriptors closed; free at the end of this batch of events */
+    TM_ACCEPTED,   /* it has a client; the stages of conn/stage.h run */
+    TM_READING,    /* waits for what its client sends first */
+    TM_HOLDING,    /* waits for a destination: none can take it now */
+    TM_WAITING,    /* waits for a place: a limit is reached */
+    TM_CONNECTING, /* a connect to an endpoint is under way, or is about to be */
+    TM_RELAYING,   /* both sides are established */
+    TM_RESETTING,  /* over; waits until what was sent has arrived, to reset after it */
+    TM_ENDING,     /* its descriptors are being closed */
+    TM_DEAD,       /* descriptors closed; free at the end of this batch of events */
+    TM_CONN_STATES
+};
+
+/* Where a connection has got to before it is relayed: conn/stages.def. */
+enum tm_stage {
+#define TM_STAGE(NAME, run) TM_STAGE_##NAME,
+#include "conn/stages.def"
+    TM_STAGES
+};
+
+/* What the stage PREFACE reads, one after the other: conn/preface.h. */
+enum tm_preface_part {
+#define TM_PREFACE(NAME, run) TM_PREFACE_##NAME,
+#include "conn/prefaces.def"
+    TM_PREFACES
 };
 
 /* Counts in commons.h of which a connection is one. Bits of tm_conn.holds. */
@@ -141,53 +161,76 @@ struct tm_origin {
     uint32_t generation;
 };
 
+/* What events need of a connection: two cache lines. The rest of it is in tm_cold, in a second array
+ * with the same indexes. */
 struct tm_conn {
-    /* Read by every event: first cache line and a half. */
-    uint32_t generation;   /* of this record; events of an older one are stale. Never 0 */
-    uint8_t state;         /* enum tm_conn_state */
-    uint8_t close_reason;  /* enum tm_close_reason */
-    uint8_t side_flags[2]; /* enum tm_side_flag */
-    int32_t fd[2];         /* by enum tm_side; -1 = none */
+    uint32_t generation;    /* of this record; events of an older one are stale. Never 0 */
+    uint8_t state;          /* enum tm_conn_state */
+    uint8_t moving;         /* offered to another worker, by this line + 1; 0 = no */
+    uint8_t side_flags[2];  /* enum tm_side_flag */
+    int32_t fd[2];          /* by enum tm_side; -1 = none */
     struct tm_half half[2]; /* by source: half[TM_CLIENT] carries client -> endpoint */
-    uint64_t last_activity_ms; /* monotonic */
-    uint32_t destination_slot;
-    uint32_t route_slot;
-    uint32_t endpoint_slot; /* TM_NONE = none tried */
-    uint32_t idle_timeout_ms; /* as configured when it was picked; 0 = off */
-
+    uint64_t last_activity_ms;       /* monotonic */
+    uint32_t destination_slot;       /* TM_NONE = not picked yet */
+    uint32_t first_byte_us;          /* after accept, from the endpoint; 0 = none yet */
     uint32_t timer_next, timer_prev; /* indexes, TM_NONE = end; wheel.h */
     uint16_t timer_place;            /* wheel.h; TM_UNARMED = none */
-    uint8_t sealed[2];               /* of fd[]: tm_seal() */
-    uint32_t next;                   /* in the free, ready or dead list */
     uint8_t ready;                   /* halves waiting in the ready list, a bit each */
     uint8_t listed;                  /* in the ready list */
-    uint8_t moving;                  /* offered to another worker, by this line + 1; 0 = no */
-    uint8_t by_reset;                /* ENDING: with RST, not FIN */
-    uint8_t kept;                    /* DEAD, and not free before its giver says GONE */
-    uint8_t faults;                  /* lives of the worker that ended by a fault while at it */
-    uint8_t attempts;                /* endpoints tried, at most 255 */
-    uint16_t passed;                 /* endpoints of the destination that were tried or full */
-    uint32_t destination;            /* index in the image; valid while its slot is the same */
-    uint32_t tried;                  /* which these are, a bit each: index % 32. With more than 32
-                                      * endpoints a bit may be another's: `passed` tells */
+    uint32_t next;                   /* in the free, ready or dead list */
+};
+
+_Static_assert(sizeof(struct tm_conn) == (size_t)2 * TM_CACHE_LINE, "two cache lines");
+
+struct tm_cold {
+    uint8_t stage;                /* enum tm_stage: the next one to run, or to run again */
+    uint8_t preface;              /* of the stage PREFACE: which of its parts */
+    uint8_t failure;              /* enum tm_close_reason: of the last connect; TM_OPEN = none failed */
+    uint8_t close_reason;         /* enum tm_close_reason: RESETTING and from then on */
+    uint8_t by_reset;             /* ENDING: with RST, not FIN */
+    uint8_t kept;                 /* DEAD, and not free before its giver says GONE */
+    uint8_t faults;               /* lives of the worker that ended by a fault while at it */
+    uint8_t pick_reason;          /* enum tm_pick_reason */
+    uint8_t holds;                /* where it counts: enum tm_holding */
+    uint8_t attempts;             /* endpoints tried, at most 255 */
+    uint8_t sealed[2];            /* of fd[]: tm_seal() */
+    uint16_t passed;              /* endpoints of the destination that were tried or full */
+    uint16_t listener;            /* id of the one it came from */
+    uint32_t tried;               /* which these are, a bit each: index % 32. With more than 32
+                                   * endpoints a bit may be another's: `passed` tells */
+    uint32_t route_slot;
+    uint32_t endpoint_slot;       /* TM_NONE = none tried */
+    uint32_t route, destination;  /* indexes in the image; valid while their slots are the same */
+    uint32_t idle_timeout_ms;     /* as configured when it was picked; 0 = off */
     uint32_t connect_timeout_ms;
-    uint64_t table_generation;       /* of the pick */
-    uint64_t deadline_ms;            /* of connect or reset, monotonic; 0 = none */
-    uint64_t accepted_at_us;         /* monotonic */
-    uint32_t connect_us;             /* CONNECTING: when the last connect began, the low bits;
-                                      * later: what it took, at least 1 */
-    uint32_t first_byte_us;          /* after accept, from the endpoint; 0 = none yet */
+    uint32_t connect_started_us;  /* the last connect, the low bits */
+    uint32_t connect_us;          /* what it took, at least 1; 0 = not established */
+    uint32_t source;              /* index of its client in commons.sources */
+    uint32_t annex;               /* index + 1 of its annex; 0 = it has none */
+    uint16_t local_port[2];       /* of our ends, by enum tm_side; 0 = not asked for: for the log */
+    uint64_t until_ms;            /* when its state ends at the latest, monotonic; 0 = it has no end */
+    uint64_t accepted_at_us;      /* monotonic */
+    uint64_t table_generation;    /* of the pick */
+    uint64_t paid_ns[2];          /* up to when the bytes of half[] are paid for: shape.h */
     struct tm_peer client;
     struct tm_peer endpoint;
     struct tm_origin origin;
-    uint16_t local_port[2];          /* of our ends, by enum tm_side; 0 = not asked for: for the log */
-    uint8_t pick_reason;             /* enum tm_pick_reason */
-    uint8_t holds;                   /* where it counts: enum tm_holding */
-    uint16_t listener;               /* id of the one it came from */
-    uint32_t source;                 /* index of its client in commons.sources */
 };
 
-_Static_assert(sizeof(struct tm_conn) <= 256, "a connection record is at most 256 bytes");
+/* What few connections need, taken when they need it: conn/annex.h. */
+#define TM_ANNEX_SIZE 512
+#define TM_ANNEX_FDS 4
+#define TM_ANNEX_BYTES (TM_ANNEX_SIZE - 12 - 4 * TM_ANNEX_FDS)
+
+struct tm_annex {
+    uint32_t owner;           /* index of the record that has it */
+    uint32_t generation;      /* and that record's: an annex without its owner is free */
+    uint32_t length;          /* bytes of it in use */
+    int32_t fd[TM_ANNEX_FDS]; /* -1 = none; closed with it, and go where it goes */
+    unsigned char bytes[TM_ANNEX_BYTES];
+};
+
+_Static_assert(sizeof(struct tm_annex) == TM_ANNEX_SIZE, "whole");
 
 struct tm_slot {
 #define TM_SLOT(name, unit, help) uint64_t name;
@@ -223,6 +266,7 @@ struct tm_live {
     int32_t channel;       /* line to the master; -1 = it is gone */
     int32_t lines[TM_MAX_LINES]; /* to other workers, for handing connections over; -1 = none */
     uint32_t records_again; /* as records_used: one of the two is right, and not side by side */
+    uint32_t annexes_used;  /* annexes beyond were never touched, and have no memory yet */
     uint64_t gives_to;           /* the lines, a bit each, over which this worker gives its own */
     uint32_t listening_count;    /* places of listening[] in use, free ones among them */
     _Atomic uint32_t ending; /* why this life ends by itself (enum tm_ending); 0 = it does not */
@@ -246,22 +290,36 @@ struct tm_live {
     struct tm_listening listening[TM_MAX_LISTENING];
     struct tm_times times[TM_MAX_SLOTS]; /* of the slots of destinations */
     struct tm_log log;
-    _Alignas(TM_CACHE_LINE) struct tm_conn records[];
+    _Alignas(TM_CACHE_LINE) struct tm_conn records[]; /* `capacity` of them; tm_cold, tm_annex follow */
 };
+
+#define TM_RECORD_SIZE (sizeof(struct tm_conn) + sizeof(struct tm_cold) + sizeof(struct tm_annex))
 
 static inline size_t tm_live_size(uint32_t capacity)
 {
-    return sizeof(struct tm_live) + (size_t)capacity * sizeof(struct tm_conn);
+    return sizeof(struct tm_live) + (size_t)capacity * TM_RECORD_SIZE;
+}
+
+/* The second array. capacity: of the region, as tm_live_capacity() says. */
+static inline struct tm_cold *tm_live_colds(const struct tm_live *live, uint32_t capacity)
+{
+    return (struct tm_cold *)(uintptr_t)&live->records[capacity];
+}
+
+/* And the third. */
+static inline struct tm_annex *tm_live_annexes(const struct tm_live *live, uint32_t capacity)
+{
+    return (struct tm_annex *)(void *)&tm_live_colds(live, capacity)[capacity];
 }
 
 /* How many records a region of that size has; -1: it can't be one. What the region itself says is
  * not asked: its worker writes it. */
 static inline int64_t tm_live_capacity(size_t size)
 {
-    if (size < tm_live_size(0) || (size - tm_live_size(0)) % sizeof(struct tm_conn) != 0 ||
+    if (size < tm_live_size(0) || (size - tm_live_size(0)) % TM_RECORD_SIZE != 0 ||
         size > tm_live_size(TM_MAX_RECORDS))
         return -1;
-    return (int64_t)((size - tm_live_size(0)) / sizeof(struct tm_conn));
+    return (int64_t)((size - tm_live_size(0)) / TM_RECORD_SIZE);
 }
 
 /* The words that never change. */
@@ -313,19 +371,19 @@ static inline uint8_t tm_seal(int32_t fd)
     return (uint8_t)((((uint32_t)fd + 1) * 0x9e3779b1u >> 24) ^ 0xa5);
 }
 
-static inline void tm_conn_set_fd(struct tm_conn *conn, int side, int32_t fd)
+static inline void tm_conn_set_fd(struct tm_conn *conn, struct tm_cold *cold, int side, int32_t fd)
 {
     if (fd >= 0) {
-        conn->sealed[side] = tm_seal(fd);
+        cold->sealed[side] = tm_seal(fd);
         atomic_signal_fence(memory_order_seq_cst);
     }
     __atomic_store_n(&conn->fd[side], fd, __ATOMIC_RELAXED);
     atomic_signal_fence(memory_order_seq_cst);
 }
 
-static inline bool tm_conn_fd_sealed(const struct tm_conn *conn, int side)
+static inline bool tm_conn_fd_sealed(const struct tm_conn *conn, const struct tm_cold *cold, int side)
 {
-    return conn->sealed[side] == tm_seal(conn->fd[side]);
+    return cold->sealed[side] == tm_seal(conn->fd[side]);
 }
 
 /* The single writer's way to count: no lock prefix, and no torn value for readers. */
@@ -342,49 +400,128 @@ static inline uint64_t tm_counter_read(const uint64_t *counter)
 /* --- records: one writer, and readers that do not hold it up --- */
 
 typedef uint64_t __attribute__((may_alias)) tm_word;
-enum { TM_CONN_WORDS = sizeof(struct tm_conn) / sizeof(tm_word) };
+enum {
+    TM_CONN_WORDS = sizeof(struct tm_conn) / sizeof(tm_word),
+    TM_COLD_WORDS = sizeof(struct tm_cold) / sizeof(tm_word),
+};
 _Static_assert(TM_CONN_WORDS * sizeof(tm_word) == sizeof(struct tm_conn), "whole words");
+_Static_assert(TM_COLD_WORDS * sizeof(tm_word) == sizeof(struct tm_cold), "whole words");
 _Static_assert(offsetof(struct tm_conn, generation) == 0 && offsetof(struct tm_conn, state) == 4,
                "generation and state are the first word");
 
-/* Makes a free record a copy of `from`, or all zero without one, but of the next generation and still
- * free, until tm_conn_enter(). */
-static inline void tm_conn_replace(struct tm_conn *conn, const struct tm_conn *from)
+static inline void tm_words_store(void *to, const void *from, int first, int count)
 {
-    tm_word *to = (tm_word *)conn;
-    const tm_word *words = (const tm_word *)from;
+    tm_word *words = (tm_word *)to;
+    const tm_word *source = (const tm_word *)from;
+    for (int i = first; i < count; i++)
+        __atomic_store_n(&words[i], source ? source[i] : 0, __ATOMIC_RELAXED);
+}
+
+static inline void tm_words_load(void *to, const void *from, int count)
+{
+    tm_word *words = (tm_word *)to;
+    const tm_word *source = (const tm_word *)from;
+    for (int i = 0; i < count; i++)
+        words[i] = __atomic_load_n(&source[i], __ATOMIC_RELAXED);
+}
+
+/* Makes a free record a copy of another one, or all zero (both NULL), but of the next generation and
+ * still free, until tm_conn_enter(). */
+static inline void tm_conn_replace(struct tm_conn *conn, struct tm_cold *cold,
+                                   const struct tm_conn *from, const struct tm_cold *from_cold)
+{
     uint32_t generation = conn->generation + 1;
     __atomic_store_n(&conn->generation, generation ? generation : 1, __ATOMIC_RELEASE);
     atomic_thread_fence(memory_order_release);
-    for (int i = 1; i < TM_CONN_WORDS; i++)
-        __atomic_store_n(&to[i], from ? words[i] : 0, __ATOMIC_RELAXED);
+    tm_words_store(conn, from, 1, TM_CONN_WORDS);
+    tm_words_store(cold, from_cold, 0, TM_COLD_WORDS);
     /* What else is in the first word. */
-    __atomic_store_n(&conn->close_reason, from ? from->close_reason : 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&conn->moving, from ? from->moving : 0, __ATOMIC_RELAXED);
     for (int side = 0; side < 2; side++)
         __atomic_store_n(&conn->side_flags[side], from ? from->side_flags[side] : 0,
                          __ATOMIC_RELAXED);
 }
 
-/* Stored last: who finds it finds what was written before. */
+/* Not relayed yet. */
+static inline bool tm_is_opening(uint8_t state)
+{
+    return state >= TM_ACCEPTED && state <= TM_CONNECTING;
+}
+
+/* It is a connection, and not about to end at once. */
+static inline bool tm_is_open(uint8_t state)
+{
+    return state >= TM_ACCEPTED && state <= TM_RESETTING;
+}
+
+/* A record that is neither free nor dead. */
+static inline bool tm_is_in_use(uint8_t state)
+{
+    return state >= TM_ACCEPTED && state <= TM_ENDING;
+}
+
+#define TM_STATE_BIT(state) (1u << (state))
+/* What waits before the relay may come to wait for something else, or go on. */
+#define TM_OPENING_MOVES                                                                        \
+    (TM_STATE_BIT(TM_READING) | TM_STATE_BIT(TM_HOLDING) | TM_STATE_BIT(TM_WAITING) |           \
+     TM_STATE_BIT(TM_CONNECTING) | TM_STATE_BIT(TM_ENDING))
+
+/* The states that may follow, a bit each. A record that is given up after a death can have been
+ * anything. */
+static inline uint32_t tm_conn_moves(enum tm_conn_state from)
+{
+    switch (from) {
+    case TM_FREE: /* accepted here, or come from another worker in whatever state it was there */
+        return TM_STATE_BIT(TM_ACCEPTED) | (TM_OPENING_MOVES & ~TM_STATE_BIT(TM_ENDING)) |
+               TM_STATE_BIT(TM_RELAYING) | TM_STATE_BIT(TM_RESETTING);
+    case TM_ACCEPTED:
+    case TM_READING:
+    case TM_HOLDING:
+    case TM_WAITING:
+        return TM_OPENING_MOVES;
+    case TM_CONNECTING:
+        return TM_STATE_BIT(TM_WAITING) | TM_STATE_BIT(TM_RELAYING) | TM_STATE_BIT(TM_ENDING);
+    case TM_RELAYING:
+        return TM_STATE_BIT(TM_RESETTING) | TM_STATE_BIT(TM_ENDING);
+    case TM_RESETTING:
+        return TM_STATE_BIT(TM_ENDING);
+    case TM_ENDING:
+        return TM_STATE_BIT(TM_DEAD);
+    case TM_DEAD:
+    case TM_CONN_STATES:
+        break;
+    }
+    return 0;
+}
+
+/* The one way to another state. Stored last: who finds it finds what was written before. Anything but
+ * a legal move is a bug, and the worker must not go on with it. */
 static inline void tm_conn_enter(struct tm_conn *conn, enum tm_conn_state state)
 {
+    assert(state == TM_FREE || tm_conn_moves((enum tm_conn_state)conn->state) & TM_STATE_BIT(state));
     __atomic_store_n(&conn->state, (uint8_t)state, __ATOMIC_RELEASE);
 }
 
+/* A record as somebody else reads it. */
+struct tm_copy {
+    struct tm_conn conn;
+    struct tm_cold cold;
+};
+
 /* False if there is no connection in it, or another one came meanwhile. */
-static inline bool tm_conn_copy(const struct tm_conn *conn, struct tm_conn *copy)
+static inline bool tm_conn_copy(const struct tm_live *live, uint32_t capacity, uint32_t index,
+                                struct tm_copy *copy)
 {
+    const struct tm_conn *conn = &live->records[index];
     uint32_t generation = __atomic_load_n(&conn->generation, __ATOMIC_ACQUIRE);
     uint8_t state = __atomic_load_n(&conn->state, __ATOMIC_ACQUIRE);
-    const tm_word *words = (const tm_word *)conn;
-    tm_word *to = (tm_word *)copy;
-    if (state != TM_CONNECTING && state != TM_RELAYING && state != TM_RESETTING)
+    if (!tm_is_open(state))
         return false;
-    for (int i = 0; i < TM_CONN_WORDS; i++)
-        to[i] = __atomic_load_n(&words[i], __ATOMIC_RELAXED);
+    tm_words_load(&copy->conn, conn, TM_CONN_WORDS);
+    tm_words_load(&copy->cold, &tm_live_colds(live, capacity)[index], TM_COLD_WORDS);
     atomic_thread_fence(memory_order_acquire);
     return __atomic_load_n(&conn->generation, __ATOMIC_RELAXED) == generation &&
-           copy->generation == generation && copy->state == state;
+           copy->conn.generation == generation && copy->conn.state == state;
 }
 
 static inline uint64_t tm_slot_closed_total(const struct tm_slot *slot)

@@ -7,89 +7,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "kernel_count.h"
-
-static bool would_block(int error)
-{
-    return error == EAGAIN || error == EWOULDBLOCK;
-}
+#include "pump_calls.h"
 
 /* Of whom a call's error tells: of `side`, or of this host. */
 static enum tm_pump_result fail(struct tm_half *half, enum tm_pump_result side)
 {
     half->error = (uint8_t)errno;
     return errno == ENOMEM || errno == ENOBUFS ? TM_PUMP_HOST_ERROR : side;
-}
-
-/* Makes a cell ready for recvmmsg or sendmmsg. */
-static struct mmsghdr *cell_for(struct tm_cell *cell, unsigned char *data, size_t size)
-{
-    cell->data = (struct iovec){.iov_base = data, .iov_len = size};
-    cell->message.msg_hdr = (struct msghdr){.msg_iov = &cell->data, .msg_iovlen = 1};
-    return &cell->message;
-}
-
-/* Bytes sent from the buffer, 0 if the destination is full, -1 on error. */
-static ssize_t send_some(struct tm_pump *pump, const struct tm_half *half, int destination,
-                         size_t size)
-{
-    struct tm_cell *cell = &pump->journal->passed;
-    for (;;) {
-        ssize_t sent;
-        if (half->uncounted & TM_UNCOUNTED_DESTINATION) {
-            sent = sendmmsg(destination, cell_for(cell, pump->buffer, size), 1, MSG_NOSIGNAL);
-            if (sent > 0)
-                sent = cell->message.msg_len;
-        } else {
-            sent = send(destination, pump->buffer, size, MSG_NOSIGNAL);
-        }
-        if (sent >= 0)
-            return sent;
-        if (would_block(errno))
-            return 0;
-        if (errno != EINTR)
-            return -1;
-    }
-}
-
-/* Bytes received into the buffer, 0 at the end of input, -1 on error or EAGAIN. */
-static ssize_t receive(struct tm_pump *pump, struct tm_half *half, int source, size_t size,
-                       int flags)
-{
-    struct tm_cell *cell = &pump->journal->received;
-    for (;;) {
-        ssize_t got;
-        if (!(half->uncounted & TM_UNCOUNTED_SOURCE)) {
-            got = recv(source, pump->buffer, size, flags);
-        } else {
-            got = recvmmsg(source, cell_for(cell, pump->buffer, size), 1, flags | MSG_DONTWAIT, NULL);
-            if (got > 0)
-                got = cell->message.msg_len;
-            else if (got < 0 && errno != EINTR && !would_block(errno) && half->error == 0) {
-                /* Unlike recv, recvmmsg tells of an error before the bytes that came ahead of
-                 * it: read those first. */
-                half->error = (uint8_t)errno;
-                continue;
-            }
-            if (got == 0 && half->error) {
-                errno = half->error;
-                return -1;
-            }
-        }
-        if (got >= 0 || errno != EINTR)
-            return got;
-    }
-}
-
-/* The first entry of a step. */
-static void begin(struct tm_pump *pump, const struct tm_half *half, enum tm_operation operation)
-{
-    struct tm_journal *journal = pump->journal;
-    journal->before = half->bytes;
-    journal->uncounted = half->uncounted;
-    if (half->uncounted)
-        journal->received.message.msg_len = journal->passed.message.msg_len = TM_UNKNOWN;
-    tm_journal_note(journal, operation);
 }
 
 /* Empties the pipe into the destination. DRAINED = the pipe is empty. */
@@ -104,7 +28,7 @@ static enum tm_pump_result flush(struct tm_half *half, int destination)
             assert((size_t)moved <= half->queued);
             half->queued -= (uint32_t)moved;
             half->bytes += (uint64_t)moved;
-        } else if (moved < 0 && would_block(errno)) {
+        } else if (moved < 0 && tm_would_block(errno)) {
             return TM_PUMP_BLOCKED;
         } else if (moved < 0 && errno != EINTR) {
             return fail(half, TM_PUMP_DESTINATION_ERROR);
@@ -113,24 +37,6 @@ static enum tm_pump_result flush(struct tm_half *half, int destination)
         assert(moved != 0);
     }
     return TM_PUMP_DRAINED;
-}
-
-/* Puts what `send` would not take into the pipe, which holds the first `half->queued` bytes of
- * it already. A pipe of the pool takes any rest of one buffer (pipe_pool.h: its size is at
- * least TM_PIPE_MIN). 0 or -errno. */
-static int queue_rest(struct tm_pump *pump, struct tm_half *half, const unsigned char *rest,
-                      size_t size)
-{
-    if (half->pipe.in < 0 && !tm_pipe_take(&pump->pool, &half->pipe))
-        return -ENFILE;
-    while (half->queued < size) {
-        ssize_t written = write(half->pipe.in, rest + half->queued, size - half->queued);
-        if (written >= 0)
-            half->queued += (uint32_t)written;
-        else if (errno != EINTR)
-            return -errno;
-    }
-    return 0;
 }
 
 /* size: what was asked for. Where that was little, it says nothing of the source. */
@@ -158,7 +64,7 @@ static enum tm_pump_result end_of_read(struct tm_half *half, ssize_t got)
 {
     if (got == 0)
         return TM_PUMP_EOF;
-    return would_block(errno) ? TM_PUMP_DRAINED : fail(half, TM_PUMP_SOURCE_ERROR);
+    return tm_would_block(errno) ? TM_PUMP_DRAINED : fail(half, TM_PUMP_SOURCE_ERROR);
 }
 
 static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half, int source,
@@ -167,8 +73,8 @@ static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half,
 {
     struct tm_journal *journal = pump->journal;
     most = lower(most, pump->buffer_size);
-    begin(pump, half, TM_RECEIVE);
-    ssize_t read = receive(pump, half, source, most, 0);
+    tm_pump_begin(pump, half, TM_RECEIVE, half->bytes);
+    ssize_t read = tm_pump_receive(pump, half, source, most, 0);
     if (read <= 0) {
         tm_journal_note(journal, TM_NOTHING);
         return end_of_read(half, read);
@@ -178,7 +84,7 @@ static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half,
     tm_journal_note(journal, TM_SEND);
     *got += size;
     note_read_size(half, size, most);
-    ssize_t sent = send_some(pump, half, destination, size);
+    ssize_t sent = tm_pump_send(pump, half, destination, size);
     if (sent > 0)
         half->bytes += (uint64_t)sent;
     if (sent < 0) {
@@ -194,7 +100,7 @@ static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half,
     journal->sent = (uint32_t)sent;
     tm_journal_note(journal, TM_QUEUE);
     /* There is a pipe: tm_pump_run() made sure before it read. But its pages take memory. */
-    int error = queue_rest(pump, half, pump->buffer + sent, size - (size_t)sent);
+    int error = tm_pump_queue(pump, half, pump->buffer + sent, size - (size_t)sent);
     if (error) {
         assert(error == -ENOMEM);
         half->error = (uint8_t)-error;
@@ -220,7 +126,7 @@ static enum tm_pump_result step_splice(struct tm_pump *pump, struct tm_half *hal
      * But splice never gets past TCP urgent data: it says "empty" there for ever,
      * and after a FIN "end of input", with bytes left behind it. recv steps over
      * it, so recv has the last word. */
-    if (moved == 0 || (moved < 0 && would_block(errno)))
+    if (moved == 0 || (moved < 0 && tm_would_block(errno)))
         return step_copy(pump, half, source, destination, source_hung_up, most, got);
     if (moved < 0)
         return fail(half, TM_PUMP_SOURCE_ERROR);
@@ -239,38 +145,25 @@ static enum tm_pump_result step_splice(struct tm_pump *pump, struct tm_half *hal
     return TM_PUMP_YIELD;
 }
 
-/* Drops from the source what has been passed on from the buffer. False: it is not there. */
-static bool take(struct tm_pump *pump, struct tm_half *half, int source, size_t size)
-{
-    while (size) {
-        /* TCP drops them without a copy; a UNIX socket ignores MSG_TRUNC and copies. */
-        ssize_t taken = receive(pump, half, source, size, MSG_TRUNC);
-        if (taken <= 0)
-            return false;
-        size -= (size_t)taken;
-    }
-    return true;
-}
-
 static enum tm_pump_result step_peek(struct tm_pump *pump, struct tm_half *half, int source,
                                      int destination, size_t most, size_t *got)
 {
     struct tm_journal *journal = pump->journal;
     most = lower(most, pump->buffer_size);
-    ssize_t seen = receive(pump, half, source, most, MSG_PEEK);
+    ssize_t seen = tm_pump_receive(pump, half, source, most, MSG_PEEK);
     if (seen <= 0)
         return end_of_read(half, seen);
     if (pump->bounded) /* else there is no pipe for the other mode */
         note_read_size(half, (size_t)seen, most);
     journal->read = (uint32_t)seen;
-    begin(pump, half, TM_PEEK_SEND);
-    ssize_t sent = send_some(pump, half, destination, (size_t)seen);
+    tm_pump_begin(pump, half, TM_PEEK_SEND, half->bytes);
+    ssize_t sent = tm_pump_send(pump, half, destination, (size_t)seen);
     if (sent > 0) {
         journal->sent = (uint32_t)sent;
         tm_journal_note(journal, TM_PEEK_TAKE);
         half->bytes += (uint64_t)sent;
         *got = (size_t)sent;
-        bool taken = take(pump, half, source, (size_t)sent);
+        bool taken = tm_pump_take(pump, half, source, (size_t)sent);
         assert(taken);
     }
     tm_journal_note(journal, TM_NOTHING);
@@ -313,123 +206,17 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
     return result;
 }
 
-/* --- after a death -------------------------------------------------------------------------- */
-
-static int bytes_received(const struct tm_pump *pump, const struct tm_half *half, int source,
-                          uint64_t *bytes)
-{
-    const struct tm_journal *journal = pump->journal;
-    if (!(half->uncounted & TM_UNCOUNTED_SOURCE))
-        return tm_kernel_consumed(source, journal->before, bytes);
-    uint32_t length = journal->received.message.msg_len;
-    *bytes = length == TM_UNKNOWN ? 0 : length;
-    return 0;
-}
-
-static int bytes_sent(const struct tm_pump *pump, const struct tm_half *half, int destination,
-                      bool we_connected, uint64_t *bytes)
-{
-    const struct tm_journal *journal = pump->journal;
-    if (!(half->uncounted & TM_UNCOUNTED_DESTINATION))
-        return tm_kernel_written(destination, we_connected, journal->before, bytes);
-    uint32_t length = journal->passed.message.msg_len;
-    *bytes = length == TM_UNKNOWN ? 0 : length;
-    return 0;
-}
-
-/* The last splice out of the pipe may have passed on bytes that nobody has counted. */
-static void recount(struct tm_half *half, int source, int destination, bool we_connected)
-{
-    uint64_t more = 0;
-    if (!(half->uncounted & TM_UNCOUNTED_DESTINATION) &&
-        tm_kernel_written(destination, we_connected, half->bytes, &more) == 0)
-        half->bytes += more;
-    else if (!(half->uncounted & TM_UNCOUNTED_SOURCE) &&
-             tm_kernel_consumed(source, half->bytes, &more) == 0 && more >= half->queued)
-        half->bytes += more - half->queued;
-}
-
-/* A count that says more or less disproves; one that can't be had does not. */
-static bool agrees(int error, uint64_t seen, uint64_t expected)
-{
-    return error ? error != -EUCLEAN : seen == expected;
-}
-
-/* What the journal says of bytes is said a second time: by the record, and by the kernel where it
- * counts. A corrupt number must not pass on bytes of another connection. `before` is the record's own
- * `bytes`, so where a length is worked out from one socket, the other one is asked as well. */
-static bool is_confirmed(const struct tm_pump *pump, const struct tm_half *half, int source,
-                         int destination, bool we_connected, uint64_t sent)
-{
-    const struct tm_journal *journal = pump->journal;
-    bool counted = half->bytes == journal->before + sent;
-    bool not_yet = half->bytes == journal->before;
-    uint64_t taken = 0, passed = 0;
-    if (journal->uncounted != half->uncounted)
-        return false;
-    int no_taken = bytes_received(pump, half, source, &taken);
-    int no_passed = bytes_sent(pump, half, destination, we_connected, &passed);
-    switch (tm_journal_operation(journal)) {
-    case TM_RECEIVE: /* nothing is on its way to the destination */
-        return not_yet && agrees(no_passed, passed, 0);
-    case TM_PEEK_SEND: /* an earlier recovery may have come so far; nothing is taken yet */
-        return (counted || not_yet) && agrees(no_taken, taken, 0);
-    case TM_SEND:
-        return (counted || not_yet) && agrees(no_taken, taken, journal->read);
-    case TM_QUEUE:
-        return counted && agrees(no_taken, taken, journal->read) &&
-               agrees(no_passed, passed, sent);
-    case TM_PEEK_TAKE:
-        return (counted || not_yet) && agrees(no_passed, passed, sent);
-    case TM_NOTHING: case TM_ACCEPT: case TM_CONNECT: case TM_SHUT: case TM_TAKE: case TM_GARBLED:
-        break; /* these move no bytes */
-    }
-    return false;
-}
-
-int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int destination,
-                    bool we_connected)
+bool tm_pump_consume(struct tm_pump *pump, struct tm_half *half, int source, uint32_t size)
 {
     struct tm_journal *journal = pump->journal;
-    enum tm_operation operation = tm_journal_operation(journal);
-    uint64_t read = journal->read, sent = 0, taken = 0;
-    int error = 0;
-    switch (operation) {
-    case TM_RECEIVE:
-        error = bytes_received(pump, half, source, &read);
-        break;
-    case TM_SEND: case TM_PEEK_SEND:
-        error = bytes_sent(pump, half, destination, we_connected, &sent);
-        break;
-    case TM_QUEUE:
-        sent = journal->sent;
-        break;
-    case TM_PEEK_TAKE:
-        sent = journal->sent;
-        error = bytes_received(pump, half, source, &taken);
-        break;
-    case TM_GARBLED:
-        return -EUCLEAN;
-    case TM_NOTHING: case TM_ACCEPT: case TM_CONNECT: case TM_SHUT: case TM_TAKE:
-        recount(half, source, destination, we_connected);
-        return 0;
-    }
-    if (error)
-        return error;
-    if (read > pump->buffer_size || sent > read || taken > sent || half->queued > read - sent ||
-        !is_confirmed(pump, half, source, destination, we_connected, sent))
-        return -EUCLEAN;
-    half->bytes = journal->before + sent;
-    if (operation == TM_PEEK_SEND) {
-        /* This life may end as well: what it takes must not be taken twice. */
-        journal->sent = (uint32_t)sent;
-        tm_journal_note(journal, TM_PEEK_TAKE);
-    }
-    if (operation == TM_PEEK_SEND || operation == TM_PEEK_TAKE)
-        return take(pump, half, source, (size_t)(sent - taken)) ? 0 : -EUCLEAN;
-    if (sent < read)
-        return queue_rest(pump, half, pump->buffer + sent, (size_t)(read - sent));
-    return 0;
+    half->blocked = TM_PUMPING;
+    journal->read = size;
+    tm_pump_begin(pump, half, TM_CONSUME, half->base.consumed);
+    bool whole = tm_pump_take(pump, half, source, size);
+    half->base.consumed += size;
+    tm_journal_note(journal, TM_NOTHING);
+    half->blocked = 0;
+    return whole;
 }
 
 void tm_pump_release(struct tm_pump *pump, struct tm_half *half)

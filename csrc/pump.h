@@ -37,6 +37,12 @@
 #include "journal.h"
 #include "pipe_pool.h"
 
+/* Bytes that the kernel counts and that are no payload: what was read from the source and not passed
+ * on, and what the destination was sent ahead of it. */
+struct tm_base {
+    uint32_t consumed, prepended;
+};
+
 /* One direction of a connection; part of its record in shared memory. */
 struct tm_half {
     struct tm_pipe pipe;
@@ -48,9 +54,9 @@ struct tm_half {
     uint8_t error;    /* errno of the last *_ERROR, or of one that is still to be told */
     uint8_t bound;    /* its source's receive buffer does not grow, by our doing: sock.h */
     uint8_t uncounted; /* enum tm_uncounted: where the kernel's counts are of no use */
-    uint8_t paused;    /* shape.h: enum tm_paused. If so, it is not read before paid_ns */
+    uint8_t paused;    /* shape.h: enum tm_paused. If so, it is not read before its time has come */
     uint32_t counted; /* those of `bytes` that are in the counters, the low bits */
-    uint64_t paid_ns; /* up to when its bytes are paid for: shape.h */
+    struct tm_base base;
     uint64_t bytes;   /* passed on */
 };
 
@@ -109,6 +115,16 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
  * connection has to be reset. */
 int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int destination,
                     bool we_connected) __attribute__((warn_unused_result));
+
+/* Reads `size` bytes, which are there, from a source of which nothing has been passed on yet, and drops
+ * them: they are no payload. False: the source has failed. The bytes of a UNIX socket have to have come
+ * in one piece. */
+bool tm_pump_consume(struct tm_pump *pump, struct tm_half *half, int source, uint32_t size)
+    __attribute__((warn_unused_result));
+
+/* As tm_pump_recover(), of that. */
+int tm_pump_recover_consume(struct tm_pump *pump, struct tm_half *half, int source)
+    __attribute__((warn_unused_result));
 
 /* Gives the half's pipe back: to the pool if empty, destroyed with what it holds if not. */
 void tm_pump_release(struct tm_pump *pump, struct tm_half *half);

@@ -22,14 +22,14 @@ static bool half_possible(const struct tm_conn *conn, int side)
            (conn->side_flags[0] | conn->side_flags[1]) & TM_RESET;
 }
 
-static bool slots_possible(const struct tm_conn *conn)
+static bool slots_possible(const struct tm_conn *conn, const struct tm_cold *cold)
 {
-    if (!tm_is_slot(conn->route_slot) || !tm_is_slot_or_none(conn->destination_slot) ||
-        !tm_is_slot_or_none(conn->endpoint_slot))
+    if (!tm_is_slot(cold->route_slot) || !tm_is_slot_or_none(conn->destination_slot) ||
+        !tm_is_slot_or_none(cold->endpoint_slot))
         return false;
     if (conn->state == TM_RELAYING || conn->state == TM_RESETTING)
-        return tm_is_slot(conn->destination_slot) && tm_is_slot(conn->endpoint_slot);
-    return conn->endpoint_slot == TM_NONE || tm_is_slot(conn->destination_slot);
+        return tm_is_slot(conn->destination_slot) && tm_is_slot(cold->endpoint_slot);
+    return cold->endpoint_slot == TM_NONE || tm_is_slot(conn->destination_slot);
 }
 
 static void mend_half(struct tm_half *half)
@@ -42,32 +42,50 @@ static void mend_half(struct tm_half *half)
     half->uncounted &= TM_UNCOUNTED_SOURCE | TM_UNCOUNTED_DESTINATION;
 }
 
-bool tm_conn_possible(struct tm_conn *conn, uint64_t now_us)
+/* Of one that is opening: its stage is one that can be in that state. */
+static bool stage_possible(const struct tm_conn *conn, const struct tm_cold *cold)
 {
-    uint64_t now_ms = now_us / 1000, furthest = now_ms + LONGEST_WAIT_MS;
-    if (!tm_conn_in_use(conn) || conn->generation == 0 || !slots_possible(conn) ||
-        !half_possible(conn, TM_CLIENT) || !half_possible(conn, TM_ENDPOINT))
+    if (!tm_is_opening(conn->state))
+        return true;
+    if (cold->stage >= TM_STAGES || cold->preface > TM_PREFACES)
+        return false;
+    /* A later one finds what it needs: it comes after the pick. */
+    return cold->stage <= TM_STAGE_PICK || tm_is_slot(conn->destination_slot);
+}
+
+static void mend_cold(struct tm_cold *cold, uint64_t now_us)
+{
+    uint64_t furthest = now_us / 1000 + LONGEST_WAIT_MS;
+    cold->close_reason = tm_close_reason_checked(cold->close_reason);
+    cold->failure = tm_close_reason_checked(cold->failure);
+    cold->pick_reason = tm_pick_reason_checked(cold->pick_reason);
+    cold->holds &= ALL_HOLDS;
+    if (cold->accepted_at_us > now_us)
+        cold->accepted_at_us = now_us;
+    if (cold->until_ms > furthest)
+        cold->until_ms = furthest;
+    if (cold->origin.worker > TM_MAX_LINES)
+        cold->origin.worker = 0;
+}
+
+bool tm_conn_possible(struct tm_conn *conn, struct tm_cold *cold, uint64_t now_us)
+{
+    if (!tm_is_in_use(conn->state) || conn->generation == 0 || !slots_possible(conn, cold) ||
+        !half_possible(conn, TM_CLIENT) || !half_possible(conn, TM_ENDPOINT) ||
+        !stage_possible(conn, cold))
         return false;
     /* What has passed bytes on is not connected anew: its next ones would be taken for the first. */
-    if (conn->state == TM_CONNECTING && (conn->half[0].bytes || conn->half[1].bytes))
+    if (tm_is_opening(conn->state) && (conn->half[0].bytes || conn->half[1].bytes))
         return false;
-    conn->close_reason = tm_close_reason_checked(conn->close_reason);
-    conn->pick_reason = tm_pick_reason_checked(conn->pick_reason);
     for (int side = 0; side < 2; side++) {
         conn->side_flags[side] &= ALL_FLAGS;
         mend_half(&conn->half[side]);
     }
-    conn->holds &= ALL_HOLDS;
-    if (conn->accepted_at_us > now_us)
-        conn->accepted_at_us = now_us;
-    if (conn->last_activity_ms > now_ms)
-        conn->last_activity_ms = now_ms;
-    if (conn->deadline_ms > furthest)
-        conn->deadline_ms = furthest;
-    if (conn->origin.worker > TM_MAX_LINES)
-        conn->origin.worker = 0;
+    if (conn->last_activity_ms > now_us / 1000)
+        conn->last_activity_ms = now_us / 1000;
     if (conn->moving > TM_MAX_LINES)
         conn->moving = 0;
+    mend_cold(cold, now_us);
     return true;
 }
 
@@ -87,6 +105,8 @@ void tm_live_mend(struct tm_live *live, struct tm_commons *commons, uint32_t wor
     tm_author_mend(&live->author, commons, worker);
     tm_live_order(live, tm_orders_checked(live));
     live->records_used = live->records_again = records;
+    if (live->annexes_used > capacity)
+        live->annexes_used = capacity;
     live->listening_count = tm_listening_checked(live);
     mend_log(&live->log);
 }
@@ -102,7 +122,7 @@ void tm_journal_mend(struct tm_live *live, uint32_t records)
     enum tm_operation operation = tm_journal_operation(journal);
     bool moves = operation == TM_RECEIVE || operation == TM_SEND || operation == TM_QUEUE ||
                  operation == TM_PEEK_SEND || operation == TM_PEEK_TAKE ||
-                 operation == TM_GARBLED;
+                 operation == TM_CONSUME || operation == TM_GARBLED;
     journal->side &= 1;
     if (journal->current >= records)
         journal->current = TM_NONE;
@@ -112,7 +132,7 @@ void tm_journal_mend(struct tm_live *live, uint32_t records)
     /* Then one of them is wrong; what a half says of itself is nearer to the bytes. */
     for (uint32_t index = 0; index < records; index++) {
         for (int side = 0; side < 2; side++) {
-            if (live->records[index].state == TM_RELAYING && is_pumping(live, index, side)) {
+            if (tm_is_open(live->records[index].state) && is_pumping(live, index, side)) {
                 journal->current = index;
                 journal->side = (uint8_t)side;
                 return;
@@ -121,19 +141,20 @@ void tm_journal_mend(struct tm_live *live, uint32_t records)
     }
 }
 
-struct tm_counted *tm_place_of(struct tm_commons *commons, const struct tm_conn *conn, int what)
+struct tm_counted *tm_place_of(struct tm_commons *commons, const struct tm_conn *conn,
+                               const struct tm_cold *cold, int what)
 {
     uint32_t slot;
     switch (what) {
     case TM_HOLDS_LISTENER:
-        return conn->listener < TM_MAX_LISTENERS ? &commons->listeners[conn->listener] : NULL;
+        return cold->listener < TM_MAX_LISTENERS ? &commons->listeners[cold->listener] : NULL;
     case TM_HOLDS_SOURCE:
-        return conn->source < TM_MAX_SOURCES ? &commons->sources[conn->source].connections : NULL;
+        return cold->source < TM_MAX_SOURCES ? &commons->sources[cold->source].connections : NULL;
     case TM_HOLDS_ROUTE:
-        slot = conn->route_slot;
+        slot = cold->route_slot;
         break;
     case TM_HOLDS_ENDPOINT:
-        slot = conn->endpoint_slot;
+        slot = cold->endpoint_slot;
         break;
     case TM_HOLDS_DESTINATION:
     case TM_HOLDS_QUEUE:
@@ -154,24 +175,25 @@ static bool is_place_of(const struct tm_commons *commons, uint32_t source, uint6
            (tm_counted_read(&commons->sources[source].connections).key & TM_KEY_MASK) == key;
 }
 
-void tm_source_mend(const struct tm_commons *commons, struct tm_conn *conn)
+void tm_source_mend(const struct tm_commons *commons, struct tm_cold *cold)
 {
-    if (!(conn->holds & TM_HOLDS_SOURCE))
+    if (!(cold->holds & TM_HOLDS_SOURCE))
         return;
-    uint64_t key = tm_source_key(commons, conn->route_slot, conn->client.family, conn->client.ip);
+    uint64_t key = tm_source_key(commons, cold->route_slot, cold->client.family, cold->client.ip);
     uint32_t first = (uint32_t)(key % TM_SOURCE_SETS) * TM_SOURCE_WAYS;
-    if (is_place_of(commons, conn->source, key))
+    if (is_place_of(commons, cold->source, key))
         return;
     for (uint32_t way = 0; way < TM_SOURCE_WAYS; way++)
         if (is_place_of(commons, first + way, key))
-            conn->source = first + way;
+            cold->source = first + way;
     /* Not found: it is the client's address that is not right. */
 }
 
-static void give_back(struct tm_live *live, struct tm_commons *commons, struct tm_conn *conn)
+static void give_back(struct tm_live *live, struct tm_commons *commons, const struct tm_conn *conn,
+                      const struct tm_cold *cold)
 {
     for (int what = 1; what <= ALL_HOLDS; what <<= 1) {
-        struct tm_counted *at = conn->holds & what ? tm_place_of(commons, conn, what) : NULL;
+        struct tm_counted *at = cold->holds & what ? tm_place_of(commons, conn, cold, what) : NULL;
         if (!at)
             continue;
         tm_author_begin(&live->author, TM_COUNT_DOWN, (uint8_t)what);
@@ -180,24 +202,38 @@ static void give_back(struct tm_live *live, struct tm_commons *commons, struct t
     }
 }
 
+/* Its connections are gone; the generations of the records go on, so that no reader takes the next one
+ * for the one before. Returns how many there were. */
+static uint32_t clear_records(struct tm_live *live, struct tm_commons *commons, uint32_t capacity)
+{
+    struct tm_cold *colds = tm_live_colds(live, capacity);
+    struct tm_annex *annexes = tm_live_annexes(live, capacity);
+    uint32_t lost = 0;
+    for (uint32_t index = 0; index < live->records_used; index++) {
+        struct tm_conn *conn = &live->records[index];
+        uint32_t generation = conn->generation;
+        if (tm_is_in_use(conn->state)) {
+            lost++;
+            if (!conn->moving) /* else it counts where it goes */
+                give_back(live, commons, conn, &colds[index]);
+        }
+        tm_conn_enter(conn, TM_FREE);
+        memset(conn, 0, sizeof(*conn));
+        memset(&colds[index], 0, sizeof(colds[index]));
+        conn->generation = generation;
+    }
+    for (uint32_t at = 0; at < live->annexes_used && at < capacity; at++)
+        memset(&annexes[at], 0, sizeof(annexes[at]));
+    return lost;
+}
+
 uint32_t tm_live_renew(struct tm_live *live, struct tm_commons *commons, uint32_t worker,
                        uint32_t capacity, uint32_t slots)
 {
-    uint32_t lost = 0, records;
+    uint32_t lost;
     tm_live_mend(live, commons, worker, capacity);
     tm_author_end(&live->author);
-    records = live->records_used;
-    for (uint32_t index = 0; index < records; index++) {
-        struct tm_conn *conn = &live->records[index];
-        uint32_t generation = conn->generation;
-        if (tm_conn_in_use(conn)) {
-            lost++;
-            if (!conn->moving) /* else it counts where it goes */
-                give_back(live, commons, conn);
-        }
-        memset(conn, 0, sizeof(*conn));
-        conn->generation = generation; /* no reader takes the next one for this one */
-    }
+    lost = clear_records(live, commons, capacity);
     for (uint32_t slot = 0; slot < slots && slot < TM_MAX_SLOTS; slot++) {
         struct tm_slot *counters = &live->slots[slot];
         uint64_t open = tm_slot_active(counters);
@@ -207,7 +243,7 @@ uint32_t tm_live_renew(struct tm_live *live, struct tm_commons *commons, uint32_
     memset(&live->journal, 0, sizeof(live->journal));
     live->journal.current = TM_NONE;
     tm_journal_note(&live->journal, TM_NOTHING);
-    live->records_used = live->records_again = 0;
+    live->records_used = live->records_again = live->annexes_used = 0;
     live->gives_to = 0;
     live->pipes = 0;
     live->pipe_bytes = 0;

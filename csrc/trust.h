@@ -74,15 +74,9 @@ static inline bool tm_listening_possible(const struct tm_listening *listening)
            listening->shard < TM_MAX_SHARDS;
 }
 
-/* A record that is neither free nor dead. */
-static inline bool tm_conn_in_use(const struct tm_conn *conn)
-{
-    return conn->state >= TM_CONNECTING && conn->state <= TM_ENDING;
-}
-
 /* Whether it can be true, descriptors left aside. Repairs what is only of use for a moment or
  * has one possible value. now_us: monotonic. */
-bool tm_conn_possible(struct tm_conn *conn, uint64_t now_us);
+bool tm_conn_possible(struct tm_conn *conn, struct tm_cold *cold, uint64_t now_us);
 
 /* Puts all of a region in bounds but listeners, lines and records. */
 void tm_live_mend(struct tm_live *live, struct tm_commons *commons, uint32_t worker,
@@ -94,10 +88,11 @@ void tm_journal_mend(struct tm_live *live, uint32_t records);
 
 /* What a connection counts in, by one bit of enum tm_holding; NULL: the record names none that
  * there is. */
-struct tm_counted *tm_place_of(struct tm_commons *commons, const struct tm_conn *conn, int what);
+struct tm_counted *tm_place_of(struct tm_commons *commons, const struct tm_conn *conn,
+                               const struct tm_cold *cold, int what);
 
 /* Where its client is counted, if it is: by the client if the index can't be right. */
-void tm_source_mend(const struct tm_commons *commons, struct tm_conn *conn);
+void tm_source_mend(const struct tm_commons *commons, struct tm_cold *cold);
 
 /* Makes a region new whose lives die at their start. Its connections are lost, and counted as
  * such; what they counted in the commons is given back as far as records can say. Counters and the

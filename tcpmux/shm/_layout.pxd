@@ -8,7 +8,7 @@ cdef extern from "<netinet/in.h>" nogil:
     cdef struct sockaddr:
         uint16_t sa_family
     cdef struct in_addr:
-        uint32_t s_addr
+        pass
     cdef struct sockaddr_in:
         uint16_t sin_family
         uint16_t sin_port
@@ -56,57 +56,14 @@ cdef extern from "route_table.h" nogil:
         TM_MAX_TURNS
         TM_MAX_PLACES
         TM_MAX_RANGES
-        TM_ROUND_ROBIN
-        TM_LEAST_CONNECTIONS
-        TM_RANDOM_TWO
-        TM_SOURCE_HASH
         TM_MAGLEV
-        TM_FULL_REJECT
-        TM_FULL_SPILL
-        TM_FULL_QUEUE
-        TM_READY
-        TM_FALL_BACK
-        TM_HOLD
 
     cdef struct tm_route_rules:
         uint64_t max_connections
-        uint64_t listener_max_connections
-        uint64_t source_max_connections
-        uint64_t interval_ns
-        uint64_t burst
-        uint64_t source_interval_ns
-        uint64_t source_burst
-        uint64_t max_attempts
-        uint64_t retry_percent
-        uint64_t retry_burst
-        uint64_t across
-        uint64_t on_unavailable
-        uint64_t fallback
-        uint64_t on_all_unavailable
-        uint64_t hold_ms
-        uint64_t up
-        uint64_t down
 
     cdef struct tm_destination_rules:
         uint64_t balance
         uint64_t max_connections
-        uint64_t on_full
-        uint64_t queue_size
-        uint64_t queue_ms
-        uint64_t panic_percent
-        uint64_t warmup_ms
-        uint64_t warmup_floor
-        uint64_t resets
-        uint64_t early_close_ms
-        uint64_t lifetime_ms
-        uint64_t lifetime_jitter
-        uint64_t half_open_ms
-        uint64_t keepalive_s
-        uint64_t keepalive_interval_s
-        uint64_t keepalive_count
-        uint64_t user_timeout_ms
-        uint64_t up
-        uint64_t down
 
     cdef struct tm_endpoint:
         tm_address address
@@ -167,7 +124,6 @@ cdef extern from "route_table.h" nogil:
 
     cdef struct tm_range:
         unsigned char first[16]
-        unsigned char last[16]
 
     cdef struct tm_listener:
         tm_address address
@@ -198,7 +154,6 @@ cdef extern from "route_table.h" nogil:
 
     enum tm_state:
         TM_RUNNING
-        TM_DRAINING
 
     enum tm_program_id:
         TM_CONTROL
@@ -230,28 +185,20 @@ cdef extern from "route_table.h" nogil:
         pass
 
     cdef struct tm_ticket:
-        tm_rota rota
+        pass
 
     int32_t tm_table_busy_poll(const tm_table *table)
     void tm_table_set_busy_poll(tm_table *table, int32_t busy_poll)
     uint64_t tm_table_generation(const tm_table *table)
     const tm_image *tm_table_image(const tm_table *table, uint64_t generation)
     int32_t tm_table_shard_owner(const tm_table *table, uint32_t shard)
-    uint32_t tm_table_log_kinds(const tm_table *table)
-    uint32_t tm_table_log_capacity(const tm_table *table)
     void tm_table_set_log(tm_table *table, uint32_t kinds, uint32_t capacity)
     enum:
         TM_BUFFER_PIPE
-        TM_BUFFER_PER_SOURCE
-        TM_BUFFER_TOTAL
         TM_BUFFER_PIPES
         TM_BUFFERS
     uint64_t tm_table_buffer(const tm_table *table, int which)
     void tm_table_set_buffer(tm_table *table, int which, uint64_t bytes)
-    uint64_t tm_rota_take(tm_rota *rota)
-    uint64_t tm_rota_next(const tm_rota *rota)
-    bint tm_rota_skip(tm_rota *rota, uint64_t *next, uint64_t skipped)
-    uint64_t tm_ticket_take(tm_ticket *ticket)
     void tm_table_init(tm_table *table, uint32_t workers, uint32_t shards, int32_t master_pid,
                        int64_t started_at)
     bint tm_table_valid(const tm_table *table, size_t size)
@@ -267,15 +214,7 @@ cdef extern from "pick.h" nogil:
     uint32_t tm_pick(const tm_route *route, uint64_t n)
     void tm_pick_plan(const uint32_t *weights, uint32_t count, uint32_t *period,
                       uint32_t *stride, uint32_t *cumulative)
-    uint64_t tm_mix(uint64_t value)
     uint64_t tm_turn_hash(const tm_image *image, const tm_destination *destination, uint32_t turn)
-    uint64_t tm_turn_score(const tm_image *image, const tm_destination *destination, uint32_t turn,
-                           uint64_t key)
-    uint32_t tm_pick_other(const tm_image *image, const tm_route *route, uint64_t not_these,
-                           uint64_t n)
-    uint64_t tm_client_hash(uint16_t family, const unsigned char *ip)
-    bint tm_admitted(const tm_image *image, const tm_route *route, uint16_t family,
-                     const unsigned char *ip)
     uint32_t tm_maglev_size(uint32_t turns)
     void tm_maglev_fill(uint16_t *places, uint32_t size, const uint64_t *hashes, uint32_t count,
                         uint32_t *next, uint64_t *steps)
@@ -283,16 +222,7 @@ cdef extern from "pick.h" nogil:
 
 cdef extern from "commons.h" nogil:
     enum:
-        TM_NO_LIMIT
-        TM_SOURCE_FULL
-        TM_SOURCE_NO_ROOM
         TM_MAX_SOURCES
-        TM_KEY_BITS
-
-    enum tm_counting:
-        TM_COUNT_NOTHING
-        TM_COUNT_UP
-        TM_COUNT_DOWN
 
     cdef struct tm_counted:
         pass
@@ -300,16 +230,12 @@ cdef extern from "commons.h" nogil:
     cdef struct tm_common:
         tm_counted connections
         tm_counted waiting
-        tm_rota rota
 
     cdef struct tm_source:
         tm_counted connections
 
     cdef struct tm_author:
         uint32_t worker
-        uint32_t record
-        uint32_t source
-        uint8_t what
 
     cdef struct tm_traces:
         pass
@@ -317,47 +243,18 @@ cdef extern from "commons.h" nogil:
     cdef struct tm_pinned:
         uint64_t account  # an atomic: for the functions below alone
 
-    enum:
-        TM_PINNED_EPOCH_MS
-
     uint64_t tm_pinned_epoch(uint64_t now_ms)
-    uint64_t tm_pinned_next(uint64_t now_ms)
     # Accounts, which are atomics.
-    void *tm_pinned_by(tm_pinned *pinned, uint64_t key, uint64_t epoch)
     uint64_t tm_pinned_sum(const void *account, uint64_t epoch)
-    void tm_pinned_add(void *account, uint64_t epoch, uint64_t bytes)
-    void tm_pinned_free(void *account, uint64_t epoch, uint64_t bytes)
 
     cdef struct tm_commons:
         uint64_t secret[2]
-        tm_ticket tickets[69632]
         tm_common slots[135168]
         tm_counted listeners[4096]
         tm_source sources[131072]
-        tm_traces traces
         tm_pinned pinned
 
     uint32_t tm_counted_now(const tm_counted *at)
-    tm_counting tm_author_step(const tm_author *author)
-    void tm_author_begin(tm_author *author, tm_counting step, uint8_t what)
-    void tm_author_end(tm_author *author)
-    bint tm_author_did(const tm_commons *commons, const tm_counted *at, const tm_author *author)
-    bint tm_count_up(tm_commons *commons, tm_counted *at, uint64_t limit, const tm_author *author)
-    void tm_count_down(tm_commons *commons, tm_counted *at, const tm_author *author)
-    uint64_t tm_source_key(const tm_commons *commons, uint32_t route_slot, uint16_t family,
-                           const unsigned char *ip)
-    int tm_source_up(tm_commons *commons, uint64_t key, uint64_t limit, uint64_t now_ns,
-                     tm_author *author)
-    bint tm_connect_allowed(tm_common *slot, uint64_t now_ns, uint64_t interval_ns, uint64_t burst)
-    bint tm_source_allowed(tm_source *source, uint64_t now_ns, uint64_t interval_ns, uint64_t burst)
-    uint64_t tm_bytes_ahead(const tm_common *route, int side, uint64_t now_ns)
-    uint64_t tm_bytes_reserve(tm_common *route, int side, uint64_t now_ns, uint64_t cost)
-    void tm_bytes_settle(tm_common *route, int side, int64_t more)
-    void tm_bytes_forgive(tm_common *route, int side, uint64_t now_ns)
-    void tm_retry_earn(tm_common *slot, uint64_t percent)
-    bint tm_retry_take(tm_common *slot, uint64_t burst)
-    void tm_avoid(tm_common *endpoint, uint64_t until_ms)
-    bint tm_avoided(const tm_common *endpoint, uint64_t now_ms)
     uint64_t tm_avoided_until(const tm_common *endpoint)
     void tm_note_failure(tm_common *endpoint)
     void tm_note_success(tm_common *endpoint)
@@ -371,109 +268,21 @@ cdef extern from "commons.h" nogil:
     void tm_common_forget(tm_common *slot)
 
 
-cdef extern from "pipe_pool.h" nogil:
-    cdef struct tm_pipe:
-        # write end and read end
-        int32_t to "in"
-        int32_t from_ "out"
-
-    cdef struct tm_pipe_pool:
-        uint32_t open
-        uint64_t held
-
-    void tm_pipe_pool_init(tm_pipe_pool *pool, uint32_t limit)
-    void tm_pipe_pool_adopt(tm_pipe_pool *pool, const tm_pipe *pipe)
-    void tm_pipe_pool_bound(tm_pipe_pool *pool, uint32_t most, uint64_t room)
-    bint tm_pipe_is_tight(tm_pipe_pool *pool)
-    void tm_pipe_shrink(tm_pipe_pool *pool, const tm_pipe *pipe)
-    void tm_pipe_give_back(tm_pipe_pool *pool, tm_pipe *pipe, bint empty)
-    void tm_pipe_pool_destroy(tm_pipe_pool *pool)
-
-
 cdef extern from "journal.h" nogil:
     enum tm_operation:
         TM_NOTHING
         TM_ACCEPT
-        TM_CONNECT
-        TM_SHUT
-        TM_TAKE
-        TM_RECEIVE
 
     cdef struct tm_journal:
         uint32_t current
-        uint8_t side
         uint32_t listener
 
     void tm_journal_note(tm_journal *journal, tm_operation operation)
-    tm_operation tm_journal_operation(const tm_journal *journal)
-    bint tm_moves_bytes(tm_operation operation)
-
-
-cdef extern from "shape.h" nogil:
-    enum:
-        TM_SHAPE_EARLY
-        TM_SHAPE_MOST_POWER
-        TM_UNPAUSED
-        TM_PAUSED
-        TM_RESERVED
-
-    uint64_t tm_shape_cost(uint64_t bytes, uint64_t rate)
-    uint32_t tm_shape_power(uint64_t rate, uint64_t ahead)
-    uint64_t tm_shape_pay(uint64_t paid_ns, uint64_t now_ns, uint64_t cost)
 
 
 cdef extern from "pump.h" nogil:
-    enum:
-        TM_UNCOUNTED_SOURCE
-        TM_UNCOUNTED_DESTINATION
-
     cdef struct tm_half:
-        tm_pipe pipe
-        uint32_t queued
-        uint8_t state
-        uint8_t splicing
-        uint8_t streak
-        uint8_t blocked
-        uint8_t error
-        uint8_t bound
-        uint8_t uncounted
-        uint8_t paused
-        uint32_t counted
-        uint64_t paid_ns
         uint64_t bytes
-
-    enum:
-        TM_PIPE_SIZE
-        TM_BIG_READ
-        TM_BULK_RUN
-        TM_HALF_OPEN
-        TM_HALF_SHUT
-        TM_HALF_ABORTED
-
-    enum tm_pump_result:
-        TM_PUMP_DRAINED
-        TM_PUMP_BLOCKED
-        TM_PUMP_YIELD
-        TM_PUMP_EOF
-        TM_PUMP_SOURCE_ERROR
-        TM_PUMP_DESTINATION_ERROR
-        TM_PUMP_HOST_ERROR
-
-    cdef struct tm_pump:
-        tm_pipe_pool pool
-        tm_journal *journal
-        unsigned char *buffer
-        size_t buffer_size
-        size_t splice_size
-        uint32_t budget
-        bint bounded
-        uint64_t fallbacks
-
-    tm_pump_result tm_pump_run(tm_pump *pump, tm_half *half, int source, int destination,
-                               bint source_hung_up)
-    void tm_pump_release(tm_pump *pump, tm_half *half)
-    int tm_pump_recover(tm_pump *pump, tm_half *half, int source, int destination,
-                        bint we_connected)
 
 
 cdef extern from "histogram.h" nogil:
@@ -486,14 +295,12 @@ cdef extern from "histogram.h" nogil:
 
     const uint64_t *tm_latency_bounds_us
     const uint64_t *tm_duration_bounds_us
-    void tm_histogram_add(tm_histogram *histogram, const uint64_t *bounds, uint64_t us)
 
 
 cdef extern from "access_log.h" nogil:
     enum:
         TM_LOG_ENTRIES
         TM_LOG_START
-        TM_LOG_END
         TM_LOG_ENDS
         TM_LOG_STARTS
 
@@ -527,8 +334,6 @@ cdef extern from "access_log.h" nogil:
         uint64_t dropped
         tm_log_entry entries[16384]
 
-    tm_log_entry *tm_log_place(tm_log *log, uint32_t capacity)
-    void tm_log_commit(tm_log *log)
     uint64_t tm_log_written(const tm_log *log)
     uint64_t tm_log_taken(const tm_log *log)
     void tm_log_take(tm_log *log, uint64_t taken)
@@ -536,31 +341,9 @@ cdef extern from "access_log.h" nogil:
 
 cdef extern from "live.h" nogil:
     enum:
-        TM_PICKED_weighted
-        TM_PICKED_only
-        TM_PICKED_spilled
-        TM_PICKED_failed_over
         TM_PICK_REASONS
 
     enum:
-        TM_OPEN
-        TM_CLOSED_finished
-        TM_CLOSED_client_reset
-        TM_CLOSED_endpoint_reset
-        TM_CLOSED_connect_failed
-        TM_CLOSED_connect_timeout
-        TM_CLOSED_no_endpoint
-        TM_CLOSED_retries_used_up
-        TM_CLOSED_overflow
-        TM_CLOSED_rate_limited
-        TM_CLOSED_lifetime
-        TM_CLOSED_idle_timeout
-        TM_CLOSED_local_error
-        TM_CLOSED_shutdown
-        TM_CLOSED_killed
-        TM_CLOSED_worker_lost
-        TM_CLOSED_passed_on
-        TM_CLOSED_unread
         TM_CLOSE_REASONS
 
     enum:
@@ -568,12 +351,13 @@ cdef extern from "live.h" nogil:
         TM_ENDPOINT
 
     enum tm_conn_state:
-        TM_FREE
+        TM_ACCEPTED
+        TM_READING
+        TM_HOLDING
+        TM_WAITING
         TM_CONNECTING
         TM_RELAYING
         TM_RESETTING
-        TM_ENDING
-        TM_DEAD
 
     enum:
         TM_ABSENT
@@ -595,7 +379,6 @@ cdef extern from "live.h" nogil:
         TM_BUFFER_SIZE
         TM_MAX_LISTENING
         TM_MAX_LINES
-        TM_UNARMED
 
     cdef struct tm_listening:
         int32_t fd
@@ -605,69 +388,30 @@ cdef extern from "live.h" nogil:
         uint8_t leaving
         uint8_t polled
 
-    cdef struct tm_origin:
-        uint32_t worker
-        uint32_t index
-        uint32_t generation
-
-    enum:
-        TM_HUNG_UP
-        TM_RESET
-        TM_WRITE_WATCHED
-        TM_READ_UNWATCHED
-        TM_UNPACED
-        TM_KEPT_ALIVE
-        TM_BOUNDED
-        TM_PROVEN
-
-    enum:
-        TM_HOLDS_LISTENER
-        TM_HOLDS_ROUTE
-        TM_HOLDS_SOURCE
-        TM_HOLDS_DESTINATION
-        TM_HOLDS_ENDPOINT
-        TM_HOLDS_QUEUE
-
     cdef struct tm_conn:
         uint32_t generation
         uint8_t state
-        uint8_t close_reason
-        uint8_t side_flags[2]
-        int32_t fd[2]
+        uint8_t moving
         tm_half half[2]
         uint64_t last_activity_ms
         uint32_t destination_slot
+        uint32_t first_byte_us
+
+    cdef struct tm_cold:
+        uint8_t pick_reason
+        uint8_t attempts
         uint32_t route_slot
         uint32_t endpoint_slot
-        uint32_t idle_timeout_ms
-        uint32_t timer_next
-        uint32_t timer_prev
-        uint16_t timer_place
-        uint32_t next
-        uint8_t ready
-        uint8_t listed
-        uint8_t moving
-        uint8_t faults
-        uint8_t by_reset
-        uint8_t kept
-        uint8_t attempts
-        uint16_t passed
-        uint32_t destination
-        uint32_t tried
-        uint32_t connect_timeout_ms
-        uint64_t table_generation
-        uint64_t deadline_ms
-        uint64_t accepted_at_us
         uint32_t connect_us
-        uint32_t first_byte_us
+        uint64_t accepted_at_us
+        uint64_t table_generation
         tm_peer client
         tm_peer endpoint
-        tm_origin origin
-        uint16_t local_port[2]
-        uint8_t pick_reason
-        uint8_t holds
-        uint16_t listener
-        uint32_t source
+
+    # A record as somebody else reads it.
+    cdef struct tm_copy:
+        tm_conn conn
+        tm_cold cold
 
     cdef struct tm_slot:
         uint64_t opened
@@ -690,20 +434,14 @@ cdef extern from "live.h" nogil:
 
     cdef struct tm_worker_counters:
         uint64_t accepted
-        uint64_t no_route
         uint64_t accept_errors
         uint64_t accept_pauses
         uint64_t pipe_fallbacks
-        uint64_t stale_events
-        uint64_t recovered
-        uint64_t abandoned
-        uint64_t sources_untracked
         uint64_t wakeups
 
     cdef struct tm_live:
         uint32_t worker
         uint32_t capacity
-        uint32_t records_used
         uint32_t orders
         int32_t channel
         int32_t lines[64]
@@ -711,7 +449,6 @@ cdef extern from "live.h" nogil:
         uint32_t builds
         uint32_t listening_count
         tm_journal journal
-        tm_author author
         tm_worker_counters counters
         uint32_t pipes
         uint64_t pipe_bytes
@@ -722,26 +459,20 @@ cdef extern from "live.h" nogil:
         tm_log log
         tm_conn records[1]
 
+    tm_cold *tm_live_colds(const tm_live *live, uint32_t capacity)
     size_t tm_live_size(uint32_t capacity)
     int64_t tm_live_capacity(size_t size)
     void tm_live_order(tm_live *live, uint32_t orders)
-    uint32_t tm_live_next_record(tm_live *live)
-    void tm_conn_replace(tm_conn *conn, const tm_conn *source)
-    void tm_conn_enter(tm_conn *conn, tm_conn_state state)
-    bint tm_conn_copy(const tm_conn *conn, tm_conn *copy)
-    void tm_conn_set_fd(tm_conn *conn, int side, int32_t fd)
-    bint tm_conn_fd_sealed(const tm_conn *conn, int side)
+    bint tm_conn_copy(const tm_live *live, uint32_t capacity, uint32_t index, tm_copy *copy)
     void tm_live_init(tm_live *live, uint32_t worker, uint32_t capacity)
     void tm_count(uint64_t *counter, uint64_t n)
     uint64_t tm_counter_read(const uint64_t *counter)
-    uint64_t tm_slot_closed_total(const tm_slot *slot)
     uint64_t tm_live_generation_seen(const tm_live *live)
     void tm_live_set_generation_seen(tm_live *live, uint64_t generation)
     int32_t tm_live_pid(const tm_live *live)
     uint32_t tm_live_starts(const tm_live *live)
     void tm_live_begin(tm_live *live, int32_t pid)
     uint32_t tm_live_connections(const tm_live *live)
-    void tm_live_set_connections(tm_live *live, uint32_t connections)
     uint64_t tm_slot_active(const tm_slot *slot)
     uint32_t tm_live_ending(const tm_live *live)
     void tm_live_set_ending(tm_live *live, int ending)
@@ -765,18 +496,12 @@ cdef extern from "live.h" nogil:
 
 
 cdef extern from "trust.h" nogil:
-    bint tm_is_slot(uint32_t slot)
     uint8_t tm_close_reason_checked(uint8_t reason)
     uint8_t tm_pick_reason_checked(uint8_t reason)
     uint32_t tm_records_checked(const tm_live *live, uint32_t capacity)
     uint32_t tm_listening_checked(const tm_live *live)
     uint32_t tm_orders_checked(const tm_live *live)
     bint tm_listening_possible(const tm_listening *listening)
-    bint tm_conn_in_use(const tm_conn *conn)
-    bint tm_conn_possible(tm_conn *conn, uint64_t now_us)
     void tm_live_mend(tm_live *live, tm_commons *commons, uint32_t worker, uint32_t capacity)
-    void tm_journal_mend(tm_live *live, uint32_t records)
-    void tm_source_mend(const tm_commons *commons, tm_conn *conn)
-    tm_counted *tm_place_of(tm_commons *commons, const tm_conn *conn, int what)
     uint32_t tm_live_renew(tm_live *live, tm_commons *commons, uint32_t worker,
                            uint32_t capacity, uint32_t slots)

@@ -13,7 +13,8 @@ from libc.string cimport memcmp, memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from tcpmux.shm._layout cimport (
-    AF_INET, AF_INET6, TM_BOUNDS, TM_CLIENT, tm_close_reason_checked, TM_CLOSE_REASONS, tm_conn, tm_conn_copy, TM_HOLDS_QUEUE, TM_CONNECTING,
+    AF_INET, AF_INET6, TM_BOUNDS, TM_CLIENT, tm_close_reason_checked, TM_CLOSE_REASONS, tm_conn_copy, TM_CONNECTING, tm_copy,
+    TM_ACCEPTED, TM_HOLDING, TM_READING, TM_WAITING,
     tm_counter_read, tm_duration_bounds_us, TM_ENDPOINT, tm_histogram, tm_latency_bounds_us,
     tm_live, TM_LOG_ENTRIES, tm_log_entry, TM_LOG_START, tm_log_take, tm_log_taken,
     tm_log_written, TM_MAX_SLOTS, TM_NONE, tm_peer, tm_pick_reason_checked, TM_PICK_REASONS,
@@ -26,7 +27,15 @@ from tcpmux.shm.counters import Histogram, SlotCounters, Times
 
 LATENCY_BOUNDS_US = tuple(tm_latency_bounds_us[i] for i in range(TM_BOUNDS))
 DURATION_BOUNDS_US = tuple(tm_duration_bounds_us[i] for i in range(TM_BOUNDS))
-STATES = {TM_CONNECTING: "connecting", TM_RELAYING: "relaying", TM_RESETTING: "resetting"}
+STATES = {
+    TM_ACCEPTED: "connecting",  # for a moment, before any other
+    TM_READING: "reading",
+    TM_HOLDING: "waiting",
+    TM_WAITING: "waiting",
+    TM_CONNECTING: "connecting",
+    TM_RELAYING: "relaying",
+    TM_RESETTING: "resetting",
+}
 SORT_KEYS = ("age", "idle", "bytes_in", "bytes_out", "client")
 _PICKED = ("", *PICK_REASONS)
 _CLOSED = ("", *CLOSE_REASONS)
@@ -137,50 +146,44 @@ cdef bint in_network(const Wanted *wanted, const tm_peer *peer) noexcept:
     return rest == 0 or (peer.ip[whole] ^ wanted.network[whole]) >> (8 - rest) == 0
 
 
-cdef uint64_t idle_us(const tm_conn *conn, uint64_t now) noexcept:
-    cdef uint64_t last = conn.last_activity_ms * 1000
-    if last < conn.accepted_at_us:
-        last = conn.accepted_at_us
+cdef uint64_t idle_us(const tm_copy *of, uint64_t now) noexcept:
+    cdef uint64_t last = of.conn.last_activity_ms * 1000
+    if last < of.cold.accepted_at_us:
+        last = of.cold.accepted_at_us
     return now - last if now > last else 0
 
 
-cdef bint is_wanted(const Wanted *wanted, const tm_conn *conn) noexcept:
-    return ((wanted.route == TM_NONE or conn.route_slot == wanted.route)
-            and (wanted.destination == TM_NONE or conn.destination_slot == wanted.destination)
-            and (wanted.endpoint == TM_NONE or conn.endpoint_slot == wanted.endpoint)
-            and conn.accepted_at_us + wanted.older_us <= wanted.now_us
-            and idle_us(conn, wanted.now_us) >= wanted.idle_us
-            and not conn.moving  # its taker has it, or will
-            and in_network(wanted, &conn.client))
+cdef bint is_wanted(const Wanted *wanted, const tm_copy *of) noexcept:
+    return ((wanted.route == TM_NONE or of.cold.route_slot == wanted.route)
+            and (wanted.destination == TM_NONE or of.conn.destination_slot == wanted.destination)
+            and (wanted.endpoint == TM_NONE or of.cold.endpoint_slot == wanted.endpoint)
+            and of.cold.accepted_at_us + wanted.older_us <= wanted.now_us
+            and idle_us(of, wanted.now_us) >= wanted.idle_us
+            and not of.conn.moving  # its taker has it, or will
+            and in_network(wanted, &of.cold.client))
 
 
-cdef object sort_value(const tm_conn *conn, int key, uint64_t now):
+cdef object sort_value(const tm_copy *of, int key, uint64_t now):
     if key == 0:
-        return now - conn.accepted_at_us if now > conn.accepted_at_us else 0
+        return now - of.cold.accepted_at_us if now > of.cold.accepted_at_us else 0
     if key == 1:
-        return idle_us(conn, now)
+        return idle_us(of, now)
     if key == 2:
-        return conn.half[TM_CLIENT].bytes
+        return of.conn.half[TM_CLIENT].bytes
     if key == 3:
-        return conn.half[TM_ENDPOINT].bytes
-    return (conn.client.family, <bytes>(<char *>conn.client.ip)[:16], conn.client.port)
+        return of.conn.half[TM_ENDPOINT].bytes
+    return (of.cold.client.family, <bytes>(<char *>of.cold.client.ip)[:16], of.cold.client.port)
 
 
-cdef bint is_waiting(const tm_conn *conn) noexcept:
-    """For a destination, or for a place in one."""
-    return conn.state == TM_CONNECTING and (
-        conn.destination_slot == TM_NONE or conn.holds & TM_HOLDS_QUEUE)
-
-
-cdef tuple row_of(const tm_conn *conn, uint32_t worker, uint32_t index, uint64_t now):
-    age = now - conn.accepted_at_us if now > conn.accepted_at_us else 0
+cdef tuple row_of(const tm_copy *of, uint32_t worker, uint32_t index, uint64_t now):
+    age = now - of.cold.accepted_at_us if now > of.cold.accepted_at_us else 0
     return (
-        f"{worker}-{index}-{conn.generation}", conn.route_slot, conn.destination_slot,
-        conn.endpoint_slot, peer_text(&conn.client), peer_text(&conn.endpoint), worker,
-        "waiting" if is_waiting(conn) else STATES[conn.state], age / 1e6, idle_us(conn, now) / 1e6,
-        conn.half[TM_CLIENT].bytes, conn.half[TM_ENDPOINT].bytes, conn.table_generation,
-        _PICKED[tm_pick_reason_checked(conn.pick_reason)], conn.attempts,
-        (conn.connect_us if conn.state != TM_CONNECTING else 0) / 1e6, conn.first_byte_us / 1e6)
+        f"{worker}-{index}-{of.conn.generation}", of.cold.route_slot, of.conn.destination_slot,
+        of.cold.endpoint_slot, peer_text(&of.cold.client), peer_text(&of.cold.endpoint), worker,
+        STATES[of.conn.state], age / 1e6, idle_us(of, now) / 1e6,
+        of.conn.half[TM_CLIENT].bytes, of.conn.half[TM_ENDPOINT].bytes, of.cold.table_generation,
+        _PICKED[tm_pick_reason_checked(of.cold.pick_reason)], of.cold.attempts,
+        of.cold.connect_us / 1e6, of.conn.first_byte_us / 1e6)
 
 
 def connections(lives, *, route=None, destination=None, endpoint=None, network=None,
@@ -195,7 +198,7 @@ def connections(lives, *, route=None, destination=None, endpoint=None, network=N
     generation and reason of the pick, endpoints tried, connect s, first byte s.
     """
     cdef Wanted wanted
-    cdef tm_conn conn
+    cdef tm_copy copy
     cdef tm_live *region
     cdef Live live
     cdef uint32_t index
@@ -217,25 +220,26 @@ def connections(lives, *, route=None, destination=None, endpoint=None, network=N
     for number, live in enumerate(lives):
         region = live.live()
         for index in range(tm_records_checked(region, live.capacity)):
-            if tm_conn_copy(&region.records[index], &conn) and is_wanted(&wanted, &conn):
-                found.append((sort_value(&conn, key, wanted.now_us), number, index))
+            if tm_conn_copy(region, live.capacity, index, &copy) and is_wanted(&wanted, &copy):
+                found.append((sort_value(&copy, key, wanted.now_us), number, index))
     found.sort(reverse=not ascending)
     rows = []
     for _, number, index in found if limit is None else found[:limit]:
         live = lives[number]
         region = live.live()
         # It may have ended since, or even be another one: then it is not shown.
-        if tm_conn_copy(&region.records[index], &conn) and is_wanted(&wanted, &conn):
-            rows.append(row_of(&conn, live.worker, index, wanted.now_us))
+        if tm_conn_copy(region, live.capacity, index, &copy) and is_wanted(&wanted, &copy):
+            rows.append(row_of(&copy, live.worker, index, wanted.now_us))
     return len(found), rows
 
 
 def is_open(Live live not None, uint32_t index, uint32_t generation):
     """Whether a connection that was told of is still in that record."""
-    cdef tm_conn conn
+    cdef tm_copy copy
     if index >= tm_records_checked(live.live(), live.capacity):
         return False
-    return tm_conn_copy(&live.live().records[index], &conn) and conn.generation == generation
+    return tm_conn_copy(live.live(), live.capacity, index, &copy) and (
+        copy.conn.generation == generation)
 
 
 # --- log entries ------------------------------------------------------------------------------

@@ -23,14 +23,14 @@ from posix.unistd cimport _SC_PAGESIZE, sysconf
 
 from tcpmux.shm._layout cimport (
     AF_INET, AF_INET6, AF_UNIX, htons, ntohs, sockaddr_in, sockaddr_in6, tm_address,
-    tm_avoided_until, TM_BUFFER_SIZE, tm_common, tm_common_forget, tm_commons, tm_conn, tm_counted_now,
+    tm_avoided_until, TM_BUFFER_SIZE, tm_common, tm_common_forget, tm_commons, tm_counted_now,
     tm_counter_read, tm_destination, tm_destination_rules, tm_endpoint, TM_ERROR_SIZE,
     tm_failures, tm_failures_all,
     tm_note_answer, tm_note_failure, tm_note_success, tm_note_suspicion, tm_suspecting,
     tm_suspicions, tm_suspicions_all, tm_image, TM_LABEL_SIZE, tm_listener, tm_listening, tm_live,
     tm_live_at_fault, tm_live_connections, tm_live_descriptors, tm_live_ending, TM_LIVE_FORMAT,
     tm_live_generation_seen, tm_live_guardian_pid, tm_live_heartbeat, tm_live_init, tm_live_pid,
-    tm_live_capacity, tm_live_order, tm_live_presence, tm_live_progress, tm_live_renew,
+    tm_live_capacity, tm_live_colds, tm_live_order, tm_live_presence, tm_live_progress, tm_live_renew,
     tm_live_set_at_fault, tm_live_set_guardian_pid, tm_live_set_pid, tm_live_set_presence,
     tm_live_size, tm_live_starts, tm_listening_checked, tm_listening_possible, TM_LOG_ENDS,
     TM_LOG_ENTRIES, tm_log_entry, TM_LOG_STARTS, TM_MAGLEV, tm_maglev_fill, tm_maglev_size,
@@ -84,7 +84,7 @@ cdef extern from *:
     #include "rules.def"
     };
     static const unsigned tm_rule_row_count = sizeof(tm_rule_rows) / sizeof(tm_rule_rows[0]);
-    #include "handover.h"
+    #include "handoff_message.h"
     #include "channel.h"
     struct tm_field_row { const char *owner, *declaration, *name; size_t offset, size; };
     static const struct tm_field_row tm_field_rows[] = {
@@ -1093,6 +1093,11 @@ cdef class Live(Region):
         """Where a record begins in the region, bytes."""
         assert index < self.capacity
         return <char *>&self.live().records[index] - self.base
+
+    def cold_offset(self, uint32_t index):
+        """The same of its other half, struct tm_cold."""
+        assert index < self.capacity
+        return <char *>&tm_live_colds(self.live(), self.capacity)[index] - self.base
 
     def slot_active(self, uint32_t slot):
         """Connections of this worker that are open in a slot."""

@@ -5,7 +5,6 @@ over it. Runs in the guardian, which does little else, so that nothing in it can
 
 from libc.errno cimport errno
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-from libc.string cimport memset
 from posix.signal cimport kill, sigaddset, sigemptyset, sigset_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.types cimport pid_t
@@ -16,9 +15,9 @@ from tcpmux.shm._layout cimport (
     tm_live_progress, tm_live_set_presence, TM_PRESENT, TM_STOPPED,
 )
 from tcpmux.shm._shm cimport Live
-from tcpmux.worker._descriptors cimport tm_is_line
-from tcpmux.worker._mechanism cimport (
-    tm_channel_send, tm_message, TM_MESSAGE_GUARD, TM_MESSAGE_PRESENCE,
+from tcpmux.worker._plane cimport (
+    tm_channel_tell, tm_clone_sharing_descriptors, tm_is_line, TM_MESSAGE_GUARD,
+    TM_MESSAGE_PRESENCE, tm_message_type,
 )
 from tcpmux.worker._watch cimport (
     TM_AT_WORK, tm_process_cpu_us, tm_process_state, TM_SEEN_HANGING, TM_SEEN_STOPPED,
@@ -31,9 +30,7 @@ cdef extern from *:
     #include <signal.h>
     #include <sys/prctl.h>
     #include <sys/wait.h>
-    #include "sharing.h"
     """
-    pid_t tm_clone_sharing_descriptors() nogil
     int sigtimedwait(const sigset_t *signals, void *info, const timespec *timeout) nogil
     int sigprocmask(int how, const sigset_t *signals, sigset_t *old) nogil
     pid_t waitpid(pid_t pid, int *status, int options) nogil
@@ -84,22 +81,16 @@ cdef uint64_t monotonic_ms() noexcept nogil:
     return <uint64_t>now.tv_sec * 1000 + <uint64_t>now.tv_nsec // 1000000
 
 
-cdef bint tell(tm_live *live, uint32_t kind, uint64_t value) noexcept nogil:
-    """False: not told. If the line is full or gone, the master finds what matters in the live region. A corrupt
-    number may be that of a client's socket, which must not get a word of this."""
-    cdef tm_message message
+cdef bint tell(tm_live *live, tm_message_type kind, uint64_t value) noexcept nogil:
+    """False: not told. A corrupt number may be that of a client's socket, which must not get a word of
+    this."""
     cdef int channel = live.channel
-    if not tm_is_line(channel):
-        return False
-    memset(&message, 0, sizeof(message))
-    message.type = kind
-    message.value = value
-    return tm_channel_send(channel, &message) == 0
+    return tm_is_line(channel) and tm_channel_tell(channel, kind, 0, value)
 
 
 def tell_master(Live live not None, uint32_t kind, uint64_t value):
     """Sends a message (tcpmux.worker.process has the kinds) to the master, if there is one."""
-    tell(live.live(), kind, value)
+    tell(live.live(), <tm_message_type>kind, value)
 
 
 cdef void note_presence(tm_live *live, int presence) noexcept nogil:

@@ -28,7 +28,7 @@ from tcpmux.logs import say
 from tcpmux.privileges import User, drop, oneself
 from tcpmux.programs import start_program
 from tcpmux.shm._shm import ABSENT, OVER, REPLACED, Commons, Live, Table
-from tcpmux.worker import _guardian, _relay
+from tcpmux.worker import _guardian, _listeners, _loop
 
 # The master's signals. A worker hears of what matters over its channel; a terminal's
 # Ctrl-C goes to the whole process group and must not end it.
@@ -190,7 +190,7 @@ def serve(inheritance: Inheritance) -> NoReturn:
         )
         live = Live.attach(inheritance.live, writable=True, worker=inheritance.worker)
         live.orders = 0
-        _relay.adopt(
+        _loop.adopt(
             live,
             inheritance.channel,
             [(s.listener, s.shard, s.fd, s.shared) for s in inheritance.sockets],
@@ -291,7 +291,7 @@ def become_next_build(inheritance: Inheritance) -> None:
     (csrc/sock.c), the rest is made so here.
     """
     live = Live.attach(inheritance.live)
-    for fd in [*inheritance.kept, live.channel, *_relay.listening(live)]:
+    for fd in [*inheritance.kept, live.channel, *_listeners.listening(live)]:
         with suppress(OSError):  # a number that stands for nothing
             os.set_inheritable(fd, True)
     try:
@@ -310,7 +310,7 @@ def _work(inheritance: Inheritance, regions: tuple[Table, Commons], live: Live) 
         setproctitle(f"tcpmux: worker {inheritance.worker}")
         if inheritance.cpu is not None:
             os.sched_setaffinity(0, {inheritance.cpu})
-        made_by = _relay.run(
+        made_by = _loop.run(
             inheritance.worker,
             *regions,
             live,

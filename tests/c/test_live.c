@@ -19,11 +19,17 @@ static void size_holds_every_record(void)
     enum { CAPACITY = 8 };
     struct tm_live *live = new_live(3, CAPACITY);
     CHECK_EQUAL(tm_live_size(0), sizeof(struct tm_live));
-    CHECK_EQUAL(tm_live_size(CAPACITY) - tm_live_size(CAPACITY - 1), sizeof(struct tm_conn));
+    CHECK_EQUAL(tm_live_size(CAPACITY) - tm_live_size(CAPACITY - 1), TM_RECORD_SIZE);
     /* No wrap for more connections than there can be descriptors. */
     CHECK(tm_live_size(UINT32_MAX) > (uint64_t)UINT32_MAX * 200);
+    struct tm_cold *colds = tm_live_colds(live, CAPACITY);
+    struct tm_annex *annexes = tm_live_annexes(live, CAPACITY);
     memset(&live->records[CAPACITY - 1], 0x5a, sizeof(struct tm_conn));
-    CHECK_EQUAL((size_t)((char *)&live->records[CAPACITY] - (char *)live), live->size);
+    memset(&colds[CAPACITY - 1], 0x5a, sizeof(struct tm_cold));
+    memset(&annexes[CAPACITY - 1], 0x5a, sizeof(struct tm_annex));
+    CHECK((char *)&live->records[CAPACITY] == (char *)colds);
+    CHECK((char *)&colds[CAPACITY] == (char *)annexes);
+    CHECK_EQUAL((size_t)((char *)&annexes[CAPACITY] - (char *)live), live->size);
     free(live);
 }
 
@@ -98,6 +104,34 @@ static void closed_total_is_over_every_reason(void)
     CHECK_EQUAL(tm_slot_closed_total(&slot), expected);
 }
 
+/* Whoever knows the names of the states can read this as the drawing of ARCHITECTURE.md. */
+static void only_these_moves_are_legal(void)
+{
+    static const struct {
+        enum tm_conn_state from, to;
+    } LEGAL[] = {
+        {TM_ACCEPTED, TM_READING}, {TM_ACCEPTED, TM_HOLDING}, {TM_ACCEPTED, TM_WAITING},
+        {TM_ACCEPTED, TM_CONNECTING}, {TM_ACCEPTED, TM_ENDING}, {TM_READING, TM_CONNECTING},
+        {TM_HOLDING, TM_WAITING}, {TM_WAITING, TM_HOLDING}, {TM_WAITING, TM_CONNECTING},
+        {TM_CONNECTING, TM_WAITING}, {TM_CONNECTING, TM_RELAYING}, {TM_CONNECTING, TM_ENDING},
+        {TM_RELAYING, TM_RESETTING}, {TM_RELAYING, TM_ENDING}, {TM_RESETTING, TM_ENDING},
+        {TM_ENDING, TM_DEAD},
+    };
+    static const struct {
+        enum tm_conn_state from, to;
+    } ILLEGAL[] = {
+        {TM_FREE, TM_ENDING}, {TM_FREE, TM_DEAD}, {TM_ACCEPTED, TM_RELAYING},
+        {TM_WAITING, TM_RELAYING}, {TM_CONNECTING, TM_READING}, {TM_CONNECTING, TM_RESETTING},
+        {TM_RELAYING, TM_CONNECTING}, {TM_RELAYING, TM_DEAD}, {TM_RESETTING, TM_RELAYING},
+        {TM_ENDING, TM_RELAYING}, {TM_DEAD, TM_ACCEPTED}, {TM_DEAD, TM_ENDING},
+    };
+    for (size_t i = 0; i < sizeof(LEGAL) / sizeof(LEGAL[0]); i++)
+        CHECK(tm_conn_moves(LEGAL[i].from) >> LEGAL[i].to & 1);
+    for (size_t i = 0; i < sizeof(ILLEGAL) / sizeof(ILLEGAL[0]); i++)
+        CHECK(!(tm_conn_moves(ILLEGAL[i].from) >> ILLEGAL[i].to & 1));
+    CHECK_EQUAL(tm_conn_moves((enum tm_conn_state)99), 0);
+}
+
 int main(void)
 {
     RUN(size_holds_every_record);
@@ -107,5 +141,6 @@ int main(void)
     RUN(accessors_keep_their_own_words);
     RUN(counters_grow_past_32_bits);
     RUN(closed_total_is_over_every_reason);
+    RUN(only_these_moves_are_legal);
     return 0;
 }

@@ -93,20 +93,23 @@ static _Atomic bool over;
 
 static void *live_through_connections(void *unused)
 {
-    struct tm_conn made = {.route_slot = 1};
+    struct tm_conn made = {.destination_slot = 1};
+    struct tm_cold made_cold = {.route_slot = 1};
     struct tm_conn *conn = &live->records[0];
+    struct tm_cold *cold = tm_live_colds(live, 1);
     (void)unused;
     for (uint32_t round = 1; atomic_load(&copies) < COPIES; round++) {
-        made.table_generation = made.accepted_at_us = made.deadline_ms = round;
-        made.source = made.destination = made.half[1].queued = round;
+        made_cold.table_generation = made_cold.accepted_at_us = made_cold.until_ms = round;
+        made_cold.source = made_cold.destination = made.half[1].queued = round;
         tm_count(&live->slots[0].opened, 1);
-        tm_conn_replace(conn, &made);
+        tm_conn_replace(conn, cold, &made, &made_cold);
         tm_conn_enter(conn, TM_CONNECTING);
         tm_conn_enter(conn, TM_RELAYING);
         if (round % 3 == 0)
             sched_yield();
         tm_conn_enter(conn, TM_ENDING);
         tm_count(&live->slots[0].closed[TM_CLOSED_finished], 1);
+        tm_conn_enter(conn, TM_DEAD);
         tm_conn_enter(conn, TM_FREE);
     }
     atomic_store(&over, true);
@@ -116,7 +119,7 @@ static void *live_through_connections(void *unused)
 static void a_copy_is_of_one_connection(void)
 {
     pthread_t writer;
-    struct tm_conn copy = {0};
+    struct tm_copy copy = {0};
     uint32_t last = 0;
     live = fresh(tm_live_size(1));
     tm_live_init(live, 0, 1);
@@ -124,17 +127,18 @@ static void a_copy_is_of_one_connection(void)
     start(&writer, live_through_connections, NULL);
     while (!atomic_load(&over)) {
         CHECK(tm_slot_active(&live->slots[0]) <= UINT32_MAX); /* and not minus one */
-        if (!tm_conn_copy(&live->records[0], &copy))
+        if (!tm_conn_copy(live, 1, 0, &copy))
             continue;
-        if (copy.generation != last)
+        if (copy.conn.generation != last)
             atomic_fetch_add(&copies, 1);
-        last = copy.generation;
-        CHECK(copy.accepted_at_us == copy.table_generation && copy.deadline_ms == copy.source);
-        CHECK(copy.source == copy.table_generation && copy.destination == copy.source);
-        CHECK(copy.half[1].queued == copy.source && copy.generation == copy.source);
+        last = copy.conn.generation;
+        const struct tm_cold *cold = &copy.cold;
+        CHECK(cold->accepted_at_us == cold->table_generation && cold->until_ms == cold->source);
+        CHECK(cold->source == cold->table_generation && cold->destination == cold->source);
+        CHECK(copy.conn.half[1].queued == cold->source && copy.conn.generation == cold->source);
     }
     finish(writer);
-    fprintf(stderr, "    of %u connections\n", copy.generation);
+    fprintf(stderr, "    of %u connections\n", copy.conn.generation);
     CHECK_EQUAL(tm_slot_active(&live->slots[0]), 0);
     CHECK(munmap(live, tm_live_size(1)) == 0);
 }

@@ -78,6 +78,23 @@ static void recover(struct rig *rig, struct shared *shared, struct tm_pipe lent)
     tm_journal_note(&shared->journal, TM_NOTHING);
 }
 
+/* A header of the client's that nobody gets, and one that the destination was sent ahead of all: kernel
+ * counts have both, payload has neither. */
+static void begin_with_headers(struct rig *rig, struct shared *shared, uint32_t consumed,
+                               uint32_t prepended)
+{
+    static const unsigned char header[4096];
+    unsigned char got[4096];
+    CHECK_EQUAL(send(rig->client, header, consumed, 0), consumed);
+    wait_readable_bytes(rig->source, consumed);
+    CHECK(tm_pump_consume(&rig->pump, &shared->half, rig->source, consumed));
+    CHECK_EQUAL(shared->half.base.consumed, consumed);
+    shared->half.base.prepended = prepended;
+    CHECK_EQUAL(send(rig->destination, header, prepended, 0), prepended);
+    wait_readable_bytes(rig->server, prepended);
+    CHECK_EQUAL(recv(rig->server, got, sizeof(got), 0), prepended);
+}
+
 static void kill_and_go_on(struct shape shape, bool splicing)
 {
     struct rig *rig = open_rig(shape);
@@ -87,6 +104,9 @@ static void kill_and_go_on(struct shape shape, bool splicing)
     if (shape.destination_family == AF_UNIX)
         shared->half.uncounted |= TM_UNCOUNTED_DESTINATION;
     shared->half.splicing = splicing;
+    if (random_below(2))
+        begin_with_headers(rig, shared, 1 + (uint32_t)random_below(4096),
+                           1 + (uint32_t)random_below(4096));
     for (int death = 0; death < DEATHS; death++) {
         lend_pipe(rig, shared, shape.pipes);
         struct tm_pipe lent = shared->half.pipe;
@@ -144,6 +164,77 @@ static void every_entry_by_hand(void)
     }
 }
 
+/* Its death may come before, in or behind the call, and once more in the recovery. */
+static void kill_while_consuming(int family)
+{
+    enum { HEADER = 1500, REST = 300 };
+    for (int death = 0; death < DEATHS; death++) {
+        struct rig *rig = open_rig((struct shape){family, AF_INET, 0, PIPES});
+        struct shared *shared = share(rig);
+        unsigned char rest[HEADER + REST];
+        struct timespec wait = {.tv_nsec = (long)random_below(MOST_NS / 8)};
+        if (family == AF_UNIX)
+            shared->half.uncounted |= TM_UNCOUNTED_SOURCE;
+        CHECK_EQUAL(send(rig->client, (unsigned char[HEADER + REST]){0}, HEADER + REST, 0),
+                    HEADER + REST);
+        wait_readable_bytes(rig->source, HEADER + REST);
+        pid_t child = fork();
+        CHECK(child >= 0);
+        if (child == 0)
+            _exit(!tm_pump_consume(&rig->pump, &shared->half, rig->source, HEADER));
+        nanosleep(&wait, NULL);
+        kill(child, SIGKILL);
+        CHECK(waitpid(child, NULL, 0) == child);
+        if (tm_journal_operation(&shared->journal) == TM_CONSUME) {
+            CHECK(tm_pump_recover_consume(&rig->pump, &shared->half, rig->source) == 0);
+            CHECK_EQUAL(shared->half.base.consumed, HEADER);
+        }
+        CHECK(shared->half.base.consumed == HEADER || shared->half.base.consumed == 0);
+        CHECK_EQUAL(recv(rig->source, rest, sizeof(rest), 0),
+                    HEADER + REST - shared->half.base.consumed);
+        unshare_all(rig, shared);
+        close_rig(rig);
+    }
+}
+
+static void killed_while_consuming(void)
+{
+    kill_while_consuming(AF_INET);
+    kill_while_consuming(AF_UNIX);
+}
+
+/* Each moment of it, as a worker leaves it that dies there. */
+static void every_moment_of_a_consume(void)
+{
+    enum { HEADER = 400 };
+    for (int moment = 0; moment < 4; moment++) {
+        struct rig *rig = open_rig((struct shape){AF_INET, AF_INET, 0, PIPES});
+        struct tm_half *half = &rig->half;
+        unsigned char bytes[1000] = {0};
+        uint32_t taken = moment == 0 ? 0 : moment == 1 ? 150 : HEADER;
+        CHECK_EQUAL(send(rig->client, bytes, sizeof(bytes), 0), (ssize_t)sizeof(bytes));
+        wait_readable_bytes(rig->source, sizeof(bytes));
+        half->blocked = TM_PUMPING;
+        half->base.consumed = 70; /* of another header before it */
+        CHECK_EQUAL(recv(rig->source, bytes, 70, 0), 70);
+        rig->journal.before = 70;
+        rig->journal.read = HEADER;
+        tm_journal_note(&rig->journal, TM_CONSUME);
+        if (taken)
+            CHECK_EQUAL(recv(rig->source, bytes, taken, 0), taken);
+        if (moment == 3)
+            half->base.consumed += HEADER;
+        CHECK(tm_pump_recover_consume(&rig->pump, half, rig->source) == 0);
+        CHECK_EQUAL(half->base.consumed, 70 + HEADER);
+        CHECK_EQUAL(recv(rig->source, bytes, sizeof(bytes), 0), 1000 - 70 - HEADER);
+        half->base.consumed = 71; /* corrupt: neither before nor after */
+        half->blocked = TM_PUMPING;
+        CHECK(tm_pump_recover_consume(&rig->pump, half, rig->source) == -EUCLEAN);
+        tm_journal_note(&rig->journal, TM_NOTHING);
+        close_rig(rig);
+    }
+}
+
 static void what_can_not_be_is_refused(void)
 {
     struct rig *rig = open_rig((struct shape){AF_INET, AF_INET, 0, PIPES});
@@ -195,6 +286,8 @@ int main(void)
     RUN(every_entry_by_hand);
     RUN(what_can_not_be_is_refused);
     RUN(a_wrong_count_of_bytes_is_noticed);
+    RUN(every_moment_of_a_consume);
+    RUN(killed_while_consuming);
     RUN(killed_while_pumping);
     return 0;
 }

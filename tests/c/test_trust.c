@@ -26,16 +26,22 @@ static struct tm_live *new_live(void)
     return live;
 }
 
+static struct tm_cold *cold_of(struct tm_live *live, const struct tm_conn *conn)
+{
+    return &tm_live_colds(live, CAPACITY)[conn - live->records];
+}
+
 /* A connection in the midst of its life, and counted. */
 static struct tm_conn *add_connection(struct tm_live *live, uint32_t endpoint)
 {
     struct tm_conn *conn = &live->records[tm_live_next_record(live)];
+    struct tm_cold *cold = cold_of(live, conn);
     conn->generation = 1;
-    conn->route_slot = 0, conn->destination_slot = 1, conn->endpoint_slot = endpoint;
-    conn->accepted_at_us = conn->last_activity_ms = 1000;
-    conn->client.family = conn->endpoint.family = AF_INET;
+    cold->route_slot = 0, conn->destination_slot = 1, cold->endpoint_slot = endpoint;
+    cold->accepted_at_us = conn->last_activity_ms = 1000;
+    cold->client.family = cold->endpoint.family = AF_INET;
     for (int side = 0; side < 2; side++) {
-        tm_conn_set_fd(conn, side, (int32_t)(10 + 2 * live->records_used + side));
+        tm_conn_set_fd(conn, cold, side, (int32_t)(10 + 2 * live->records_used + side));
         conn->half[side].pipe.in = conn->half[side].pipe.out = -1;
     }
     conn->timer_place = TM_UNARMED;
@@ -43,8 +49,9 @@ static struct tm_conn *add_connection(struct tm_live *live, uint32_t endpoint)
         if (what == TM_HOLDS_SOURCE)
             continue;
         tm_author_begin(&live->author, TM_COUNT_UP, (uint8_t)what);
-        CHECK(tm_count_up(commons, tm_place_of(commons, conn, what), TM_NO_LIMIT, &live->author));
-        conn->holds |= (uint8_t)what;
+        CHECK(tm_count_up(commons, tm_place_of(commons, conn, cold, what), TM_NO_LIMIT,
+                          &live->author));
+        cold->holds |= (uint8_t)what;
         tm_author_end(&live->author);
     }
     conn->state = TM_RELAYING;
@@ -56,8 +63,10 @@ static void a_true_record_is_possible_and_unchanged(void)
 {
     struct tm_live *live = new_live();
     struct tm_conn *conn = add_connection(live, 2), before = *conn;
-    CHECK(tm_conn_possible(conn, NOW_US));
+    struct tm_cold *cold = cold_of(live, conn), cold_before = *cold;
+    CHECK(tm_conn_possible(conn, cold, NOW_US));
     CHECK(memcmp(conn, &before, sizeof(before)) == 0);
+    CHECK(memcmp(cold, &cold_before, sizeof(cold_before)) == 0);
     CHECK(munmap(live, tm_live_size(CAPACITY)) == 0);
 }
 
@@ -65,37 +74,46 @@ static void what_would_lead_out_of_an_array_is_not(void)
 {
     struct tm_live *live = new_live();
     struct tm_conn *conn = add_connection(live, 2), whole = *conn;
-    conn->state = 99;
-    CHECK(!tm_conn_possible(conn, NOW_US));
-    *conn = whole, conn->route_slot = TM_MAX_SLOTS;
-    CHECK(!tm_conn_possible(conn, NOW_US));
-    *conn = whole, conn->destination_slot = TM_NONE; /* relaying to nobody */
-    CHECK(!tm_conn_possible(conn, NOW_US));
-    *conn = whole, conn->endpoint_slot = TM_NONE;
-    CHECK(!tm_conn_possible(conn, NOW_US));
-    *conn = whole, conn->half[1].state = 3;
-    CHECK(!tm_conn_possible(conn, NOW_US));
-    *conn = whole, conn->half[0].state = TM_HALF_ABORTED; /* and neither side was reset */
-    CHECK(!tm_conn_possible(conn, NOW_US));
-    *conn = whole, conn->half[1].bytes = 1, conn->state = TM_CONNECTING; /* after bytes passed */
-    CHECK(!tm_conn_possible(conn, NOW_US));
-    *conn = whole, conn->close_reason = conn->pick_reason = 200;
-    conn->deadline_ms = conn->last_activity_ms = UINT64_MAX, conn->origin.worker = UINT32_MAX;
-    CHECK(tm_conn_possible(conn, NOW_US));
-    CHECK(conn->close_reason < TM_CLOSE_REASONS && conn->pick_reason < TM_PICK_REASONS);
-    CHECK(conn->last_activity_ms <= NOW_US / 1000 && conn->origin.worker <= TM_MAX_LINES);
+    struct tm_cold *cold = cold_of(live, conn), cold_whole = *cold;
+#define IMPOSSIBLE(...)                                                                           \
+    do {                                                                                          \
+        *conn = whole, *cold = cold_whole;                                                        \
+        __VA_ARGS__;                                                                              \
+        CHECK(!tm_conn_possible(conn, cold, NOW_US));                                             \
+    } while (0)
+    IMPOSSIBLE(conn->state = 99);
+    IMPOSSIBLE(conn->state = TM_FREE);
+    IMPOSSIBLE(cold->route_slot = TM_MAX_SLOTS);
+    IMPOSSIBLE(conn->destination_slot = TM_NONE); /* relaying to nobody */
+    IMPOSSIBLE(cold->endpoint_slot = TM_NONE);
+    IMPOSSIBLE(conn->half[1].state = 3);
+    IMPOSSIBLE(conn->half[0].state = TM_HALF_ABORTED); /* and neither side was reset */
+    IMPOSSIBLE(conn->half[1].bytes = 1, conn->state = TM_CONNECTING); /* after bytes passed */
+    IMPOSSIBLE(conn->half[1].bytes = 1, conn->state = TM_WAITING);
+    IMPOSSIBLE(conn->state = TM_WAITING, cold->stage = TM_STAGES);
+    IMPOSSIBLE(conn->state = TM_READING, cold->preface = TM_PREFACES + 1);
+    IMPOSSIBLE(conn->state = TM_WAITING, cold->stage = TM_STAGE_PLACE, cold->endpoint_slot = TM_NONE,
+               conn->destination_slot = TM_NONE); /* after the pick */
+    *conn = whole, *cold = cold_whole;
+    cold->close_reason = cold->pick_reason = cold->failure = 200;
+    cold->until_ms = conn->last_activity_ms = UINT64_MAX, cold->origin.worker = UINT32_MAX;
+    CHECK(tm_conn_possible(conn, cold, NOW_US));
+    CHECK(cold->close_reason < TM_CLOSE_REASONS && cold->pick_reason < TM_PICK_REASONS);
+    CHECK(cold->failure < TM_CLOSE_REASONS);
+    CHECK(conn->last_activity_ms <= NOW_US / 1000 && cold->origin.worker <= TM_MAX_LINES);
     CHECK(munmap(live, tm_live_size(CAPACITY)) == 0);
 }
 
 static void a_seal_tells_another_number(void)
 {
     struct tm_conn conn = {0};
+    struct tm_cold cold = {0};
     for (int32_t fd = 0; fd < 5000; fd++) {
-        tm_conn_set_fd(&conn, TM_CLIENT, fd);
-        CHECK(tm_conn_fd_sealed(&conn, TM_CLIENT));
+        tm_conn_set_fd(&conn, &cold, TM_CLIENT, fd);
+        CHECK(tm_conn_fd_sealed(&conn, &cold, TM_CLIENT));
         for (int32_t other = fd - 2; other <= fd + 2; other++) {
             conn.fd[TM_CLIENT] = other;
-            CHECK(tm_conn_fd_sealed(&conn, TM_CLIENT) == (other == fd));
+            CHECK(tm_conn_fd_sealed(&conn, &cold, TM_CLIENT) == (other == fd));
         }
     }
 }
@@ -163,13 +181,14 @@ static void take_up(struct tm_live *live)
             CHECK(live->listening[i].id < TM_MAX_LISTENERS && live->listening[i].shard < TM_MAX_SHARDS);
     for (uint32_t i = 0; i < live->records_used; i++) {
         struct tm_conn *conn = &live->records[i];
-        if (!tm_conn_possible(conn, NOW_US))
+        struct tm_cold *cold = cold_of(live, conn);
+        if (!tm_conn_possible(conn, cold, NOW_US))
             continue;
-        tm_source_mend(commons, conn);
-        tm_count(&live->slots[conn->route_slot].closed[conn->close_reason], 1);
+        tm_source_mend(commons, cold);
+        tm_count(&live->slots[cold->route_slot].closed[cold->close_reason], 1);
         for (int what = 1; what < 64; what <<= 1) {
-            struct tm_counted *at = tm_place_of(commons, conn, what);
-            if (at && conn->holds & what)
+            struct tm_counted *at = tm_place_of(commons, conn, cold, what);
+            if (at && cold->holds & what)
                 CHECK(tm_counted_now(at) <= TM_NO_LIMIT);
         }
     }
@@ -180,12 +199,13 @@ static void any_bytes_can_be_taken_up(void)
 {
     struct tm_live *live = new_live(), *whole = fresh(tm_live_size(CAPACITY));
     size_t head = offsetof(struct tm_live, slots), records = offsetof(struct tm_live, records);
+    size_t records_size = CAPACITY * (sizeof(struct tm_conn) + sizeof(struct tm_cold));
     for (uint32_t i = 0; i < 20; i++)
         add_connection(live, 2 + i % 3);
     memcpy(whole, live, head);
-    memcpy(whole->records, live->records, CAPACITY * sizeof(struct tm_conn));
+    memcpy((char *)whole + records, (char *)live + records, records_size);
     for (uint32_t round = 0; round < ROUNDS; round++) {
-        size_t end = random_below(2) ? head : CAPACITY * sizeof(struct tm_conn);
+        size_t end = random_below(2) ? head : records_size;
         size_t words = round < ROUNDS - 100 ? 1 : end / 8;
         while (words--) {
             size_t offset = random_below(end / 4) * 4;
@@ -200,7 +220,7 @@ static void any_bytes_can_be_taken_up(void)
         if (random_below(4) == 0)
             CHECK(tm_live_renew(live, commons, WORKER, CAPACITY, SLOTS) <= CAPACITY);
         memcpy(live, whole, head);
-        memcpy(live->records, whole->records, CAPACITY * sizeof(struct tm_conn));
+        memcpy((char *)live + records, (char *)whole + records, records_size);
     }
     CHECK(munmap(live, tm_live_size(CAPACITY)) == 0 && munmap(whole, tm_live_size(CAPACITY)) == 0);
 }

@@ -25,8 +25,9 @@ from tests.relay.harness import FAMILIES, Link, RelayWorker
 from tests.support import DEADLINE, wait_for
 
 LIVE_FIELDS, RECORD_FIELDS = fields_of("tm_live"), fields_of("tm_conn")
+HALVES = ("tm_conn", "tm_cold")  # of a record
+OPEN = range(1, 8)  # enum tm_conn_state: TM_ACCEPTED to TM_RESETTING
 SECONDS = float(os.environ.get("TCPMUX_FUZZ_SECONDS", "4"))
-RECORD = 256
 LINKS = 9
 TOKEN = bytes(range(200))
 PATTERN = b"".join(number.to_bytes(4, "little") for number in range(1 << 14)) * 2
@@ -64,13 +65,28 @@ def odd_value(chance: random.Random, was: int, size: int) -> int:
     )  # fmt: skip
 
 
+def start_and_size(live: Live, half: str) -> tuple[int, int]:
+    """Of the halves of all records: where the first one begins, and the size of one, in bytes."""
+    offset = live.record_offset if half == "tm_conn" else live.cold_offset
+    return offset(0), offset(1) - offset(0)
+
+
+def half_of(live: Live, offset: int) -> tuple[str, int, int] | None:
+    """Which half of a record it is, of which one, and how far into that; None: of none."""
+    for half in HALVES:
+        first, size = start_and_size(live, half)
+        if first <= offset < first + live.capacity * size:
+            return half, (offset - first) // size, (offset - first) % size
+    return None
+
+
 def any_word(chance: random.Random, worker: RelayWorker, live: mmap.mmap) -> Word:
     """Of all the region, and more often of what a life begins with."""
     size = chance.choice([1, 4, 4, 8])
     where = chance.random()
     if where < 0.55:
-        start = worker.live.record_offset(0)
-        length = max(1, worker.live.records_used) * RECORD
+        start, record = start_and_size(worker.live, chance.choice(HALVES))
+        length = max(1, worker.live.records_used) * record
     elif where < 0.85:
         start, length = 0, LIVE_FIELDS["slots"][0]
     elif where < 0.95:
@@ -82,10 +98,12 @@ def any_word(chance: random.Random, worker: RelayWorker, live: mmap.mmap) -> Wor
 
 def name_of(worker: RelayWorker, word: Word) -> str:
     """Which field that is."""
-    first = worker.live.record_offset(0)
     fields, offset = LIVE_FIELDS, word.offset
-    if offset >= first:
-        fields, offset = RECORD_FIELDS, (offset - first) % RECORD
+    half = half_of(worker.live, offset)
+    if half is not None:
+        fields, offset = fields_of(half[0]), half[2]
+    elif offset >= worker.live.record_offset(0):
+        return f"an annex, {word.size} bytes at {word.offset}"
     at, name = max((at, name) for name, (at, _) in fields.items() if at <= offset)
     return f"{name} + {offset - at}, {word.size} bytes at {word.offset}"
 
@@ -120,11 +138,11 @@ class Bench:
     tainted: set[int] = field(default_factory=set)  # records that may end at any time by now
 
     def used(self) -> set[int]:
-        first, (at, _) = self.worker.live.record_offset(0), RECORD_FIELDS["state"]
+        live, (at, _) = self.worker.live, RECORD_FIELDS["state"]
         return {
             index
-            for index in range(self.worker.live.records_used)
-            if self.memory[first + index * RECORD + at] in (1, 2, 3)
+            for index in range(live.records_used)
+            if self.memory[live.record_offset(index) + at] in OPEN
         }
 
     def fill(self) -> None:
@@ -154,8 +172,8 @@ class Bench:
         return records
 
     def record_of(self, word: Word) -> int | None:
-        first = self.worker.live.record_offset(0)
-        return (word.offset - first) // RECORD if word.offset >= first else None
+        half = half_of(self.worker.live, word.offset)
+        return half[1] if half is not None else None
 
     def check(self, word: Word, starts: int, what: str) -> int:
         """After a life that has begun with a corrupt word; how many connections that cost."""

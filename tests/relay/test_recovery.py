@@ -229,14 +229,20 @@ def test_descriptors_do_not_leak(start_worker: StartWorker, open_endpoint: OpenE
 
 # --- records that can't be true, or that kill -------------------------------------------------
 
-# struct tm_conn of csrc/live.h: offset, format
-PLACES = {name: offset for name, (offset, _) in fields_of("tm_conn").items()}
-STATE, CLIENT_FD, ENDPOINT_FD = (
-    (PLACES["state"], "=B"),
-    (PLACES["fd"], "=i"),
-    (PLACES["fd"] + 4, "=i"),
-)
-ROUTE_SLOT, CLIENT_PORT = (PLACES["route_slot"], "=I"), (PLACES["client"] + 2, "=H")
+# Of a record (csrc/live.h): which half of it, the offset there, and the format.
+Place = tuple[str, int, str]
+
+
+def place(name: str, layout: str, further: int = 0) -> Place:
+    for half in ("tm_conn", "tm_cold"):
+        if name in fields_of(half):
+            return half, fields_of(half)[name][0] + further, layout
+    raise KeyError(name)
+
+
+STATE = place("state", "=B")
+CLIENT_FD, ENDPOINT_FD = place("fd", "=i"), place("fd", "=i", 4)
+ROUTE_SLOT, CLIENT_PORT = place("route_slot", "=I"), place("client", "=H", 2)
 
 
 FLOOD = (
@@ -249,10 +255,14 @@ DRAIN = (
 )
 
 
-def read_field(worker: RelayWorker, index: int, field: tuple[int, str]) -> int:
-    offset, layout = field
-    where = worker.live.record_offset(index) + offset
-    found = os.pread(worker.live.fd, struct.calcsize(layout), where)
+def where_is(worker: RelayWorker, index: int, field: Place) -> int:
+    live, (half, offset, _) = worker.live, field
+    return offset + (live.record_offset if half == "tm_conn" else live.cold_offset)(index)
+
+
+def read_field(worker: RelayWorker, index: int, field: Place) -> int:
+    layout = field[2]
+    found = os.pread(worker.live.fd, struct.calcsize(layout), where_is(worker, index, field))
     return int(struct.unpack(layout, found)[0])
 
 
@@ -265,10 +275,8 @@ def record_of(worker: RelayWorker, link: Link) -> int:
     raise AssertionError("no record of that connection")
 
 
-def write_field(worker: RelayWorker, index: int, field: tuple[int, str], value: int) -> None:
-    offset, layout = field
-    where = worker.live.record_offset(index) + offset
-    os.pwrite(worker.live.fd, struct.pack(layout, value), where)
+def write_field(worker: RelayWorker, index: int, field: Place, value: int) -> None:
+    os.pwrite(worker.live.fd, struct.pack(field[2], value), where_is(worker, index, field))
 
 
 @pytest.mark.parametrize(
@@ -283,7 +291,7 @@ def write_field(worker: RelayWorker, index: int, field: tuple[int, str], value: 
     ],
 )
 def test_a_corrupt_record_is_given_up_alone(
-    start_worker: StartWorker, open_endpoint: OpenEndpoint, field: tuple[int, str], value: int
+    start_worker: StartWorker, open_endpoint: OpenEndpoint, field: Place, value: int
 ) -> None:
     """Its peers are reset; the other connections go on."""
     endpoint = open_endpoint()

@@ -27,7 +27,6 @@ from tcpmux.shm.view import View
 
 CAPACITY = 64
 LIVE = fields_of("tm_live")
-RECORD = 256
 LISTEN = Address("127.0.0.1", 31400, "")
 
 
@@ -64,7 +63,8 @@ def noise(chance: random.Random, size: int) -> bytes:
 def spoil(live: Live, chance: random.Random) -> None:
     """All of a region that is not too long to be written again and again."""
     with mmap.mmap(live.fd, live.size) as memory:
-        first, size = live.record_offset(0), CAPACITY * RECORD
+        first = live.record_offset(0)
+        size = live.size - first
         memory[: LIVE["slots"][0]] = noise(chance, LIVE["slots"][0])
         memory[first : first + size] = noise(chance, size)
         for name, length in (
@@ -77,7 +77,7 @@ def spoil(live: Live, chance: random.Random) -> None:
             memory[start : start + length] = noise(chance, length)
         state = fields_of("tm_conn")["state"][0]
         for index in range(CAPACITY):  # most are in use
-            memory[first + index * RECORD + state] = chance.choice([1, 2, 2, 3, 77])
+            memory[live.record_offset(index) + state] = chance.choice([1, 4, 6, 6, 7, 77])
 
 
 def spoil_commons(view: View, chance: random.Random) -> None:

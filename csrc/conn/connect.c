@@ -1,0 +1,392 @@
+/* Endpoints in turn, and the retry budget. Runs in a worker.
+ *
+ * No byte of the client has been read so far, so any endpoint will do. */
+#include "conn/connect.h"
+
+#include <errno.h>
+
+#include "conn/endpoint.h"
+#include "conn/interest.h"
+#include "conn/occupy.h"
+#include "conn/outcome.h"
+#include "conn/destination.h"
+#include "conn/place.h"
+#include "conn/record.h"
+#include "conn/relay.h"
+#include "sock.h"
+#include "trace.h"
+
+enum {
+    AVOID_MS = 1000, /* an endpoint that has just failed is passed over for so long */
+};
+
+/* Of UNIX sockets these are about who may connect, of others about this host's firewall. */
+static bool is_denied(const struct tm_cold *cold, int error)
+{
+    return cold->endpoint.family == AF_UNIX && (error == EACCES || error == EPERM);
+}
+
+/* Counts a failed connect: timed out with error 0. A failure of this host is not held against the
+ * endpoint. */
+static void attempt_failed(struct tm_worker *w, uint32_t index, int error)
+{
+    struct tm_cold *cold = &w->colds[index];
+    struct tm_slot *destination = tm_slot_of(w, w->records[index].destination_slot);
+    struct tm_slot *endpoint = tm_slot_of(w, cold->endpoint_slot);
+    struct tm_common *common = &w->commons->slots[cold->endpoint_slot];
+    bool denied = is_denied(cold, error);
+    if (denied) {
+        w->denied = true;
+        w->denied_slot = cold->endpoint_slot;
+    }
+    cold->failure = (uint8_t)(error == 0 ? TM_CLOSED_connect_timeout
+                              : tm_sock_local_failure(error) && !denied ? TM_CLOSED_local_error
+                                                                        : TM_CLOSED_connect_failed);
+    if (error == 0) {
+        tm_count(&destination->connect_timeouts, 1);
+        tm_count(&endpoint->connect_timeouts, 1);
+    }
+    if (cold->failure != TM_CLOSED_local_error) {
+        tm_count(&destination->connect_failures, 1);
+        tm_count(&endpoint->connect_failures, 1);
+        tm_note_failure(common);
+        tm_avoid(common, w->now_ms + AVOID_MS);
+    }
+    tm_count(&endpoint->closed[cold->failure], 1);
+    tm_vacate(w, index, TM_HOLDS_ENDPOINT);
+    cold->endpoint_slot = TM_NONE;
+    tm_record_close_side(w, index, TM_ENDPOINT, false);
+}
+
+/* --- what its route allows ------------------------------------------------------------------ */
+
+/* Whether the route allows no further connect for this connection, to whomever. */
+static bool has_used_up(const struct tm_cold *cold, const struct tm_route *route)
+{
+    const struct tm_route_rules *rules = &route->rules;
+    return cold->attempts != 0 && ((rules->max_attempts && cold->attempts >= rules->max_attempts) ||
+                                   (rules->retry_percent == 0 && rules->retry_burst == 0));
+}
+
+/* Whether it is with the fallback, as its own destination can't be reached. */
+static bool is_replaced(const struct tm_cold *cold, const struct tm_route *route)
+{
+    return route->rules.on_unavailable == TM_FALL_BACK &&
+           cold->pick_reason == TM_PICKED_failed_over &&
+           cold->destination == route->first_destination + route->rules.fallback;
+}
+
+/* Whether its route lets it connect to one of this tier. The first connect of all pays for others'
+ * retries. The first one to a later tier or to the fallback, which are there to take over, needs no
+ * budget: there is one of those for each connection at the most. */
+static bool may_try(struct tm_worker *w, uint32_t index, const struct tm_destination *destination,
+                    struct tm_tier tier, bool is_first)
+{
+    struct tm_cold *cold = &w->colds[index];
+    const struct tm_route *route = &w->image->routes[destination->route];
+    struct tm_common *account = &w->commons->slots[destination->slot];
+    if (cold->attempts == 0) {
+        tm_retry_earn(account, route->rules.retry_percent);
+        return true;
+    }
+    if (cold->pick_reason == TM_PICKED_failed_over && tier.first == 0)
+        is_first = is_first && is_replaced(cold, route);
+    if (has_used_up(cold, route) || !(is_first || tm_retry_take(account, route->rules.retry_burst))) {
+        cold->failure = TM_CLOSED_retries_used_up;
+        return false;
+    }
+    tm_count(&tm_slot_of(w, destination->slot)->retries, 1);
+    return true;
+}
+
+/* To another destination, once and if the route says so. */
+static enum tm_change fail_over(struct tm_worker *w, uint32_t index,
+                                const struct tm_destination *destination)
+{
+    const struct tm_cold *cold = &w->colds[index];
+    if (!destination || cold->pick_reason == TM_PICKED_failed_over ||
+        !w->image->routes[destination->route].rules.across ||
+        cold->failure == TM_CLOSED_local_error || cold->failure == TM_CLOSED_retries_used_up)
+        return TM_UNCHANGED;
+    return tm_pick_change(w, index, TM_NONE, TM_PICKED_failed_over);
+}
+
+/* Each of its endpoints is full: to another destination, once. */
+static enum tm_change spill(struct tm_worker *w, uint32_t index,
+                            const struct tm_destination *destination)
+{
+    uint8_t reason = w->colds[index].pick_reason;
+    if (destination->rules.on_full != TM_FULL_SPILL || reason == TM_PICKED_failed_over ||
+        reason == TM_PICKED_spilled)
+        return TM_UNCHANGED;
+    return tm_pick_change(w, index, TM_NONE, TM_PICKED_spilled);
+}
+
+/* To the destination that takes over where this one can't, if its route names one and somebody there
+ * can be expected to answer. */
+static enum tm_change fall_back(struct tm_worker *w, uint32_t index,
+                                const struct tm_destination *destination)
+{
+    const struct tm_cold *cold = &w->colds[index];
+    const struct tm_route *route = &w->image->routes[destination->route];
+    uint32_t to = route->first_destination + (uint32_t)route->rules.fallback;
+    const struct tm_destination *other = &w->image->destinations[to];
+    if (route->rules.on_unavailable != TM_FALL_BACK || to == cold->destination ||
+        cold->pick_reason == TM_PICKED_failed_over || cold->failure == TM_CLOSED_local_error ||
+        has_used_up(cold, route) || other->admin_state != TM_READY || !tm_is_promising(w, other))
+        return TM_UNCHANGED;
+    return tm_pick_change(w, index, to, TM_PICKED_failed_over);
+}
+
+/* --- one endpoint --------------------------------------------------------------------------- */
+
+/* How trying endpoints has come out. */
+enum outcome {
+    ESTABLISHED,
+    UNDER_WAY,
+    FAILED,   /* this one; or, of a destination, all that it was allowed to try */
+    FULL,     /* each that is left has its max_connections */
+    UNPOLLED, /* this host has no room to watch the socket */
+    ELSEWHERE, /* it is a connection of the fallback now */
+    HOMELESS,  /* TM_HOMELESS */
+};
+
+/* The connect itself, and whether it is over at once: on this host or a fast network the handshake
+ * is. */
+static enum outcome connect_to(struct tm_worker *w, uint32_t index, const struct tm_endpoint *endpoint)
+{
+    struct tm_conn *conn = &w->records[index];
+    struct tm_cold *cold = &w->colds[index];
+    if (conn->state != TM_CONNECTING)
+        tm_conn_enter(conn, TM_CONNECTING);
+    if (cold->attempts < UINT8_MAX)
+        cold->attempts++;
+    tm_peer_from(&cold->endpoint, &endpoint->address);
+    tm_count(&tm_slot_of(w, endpoint->slot)->opened, 1);
+    cold->connect_started_us = (uint32_t)tm_clock_us();
+    tm_journal_note(w->pump.journal, TM_CONNECT);
+    int fd = tm_sock_connect(&endpoint->address);
+    tm_conn_set_fd(conn, cold, TM_ENDPOINT, fd >= 0 ? fd : -1);
+    tm_journal_note(w->pump.journal, TM_NOTHING);
+    if (fd < 0) {
+        attempt_failed(w, index, -fd);
+        return FAILED;
+    }
+    tm_trace_connect(&w->commons->traces, conn->fd[TM_CLIENT], &cold->client, fd, &cold->endpoint,
+                     cold->route_slot, w->connects++);
+    int state = tm_sock_established(fd);
+    uint8_t flags = tm_first_flags(cold->endpoint.family);
+    if (state < 0 && !tm_sock_has_answered(fd)) {
+        attempt_failed(w, index, -state);
+        return FAILED;
+    }
+    if (state < 0)
+        flags |= TM_ANSWERED_AND_RESET;
+    if (state == 0)
+        flags |= TM_WRITE_WATCHED;
+    conn->side_flags[TM_ENDPOINT] = flags;
+    if (tm_interest_add(w, index, TM_ENDPOINT,
+                        state ? TM_BASE_EVENTS : TM_BASE_EVENTS | EPOLLOUT) < 0)
+        return UNPOLLED;
+    return state ? ESTABLISHED : UNDER_WAY;
+}
+
+/* The endpoint is one of those that it need not try again. */
+static void note_tried(struct tm_cold *cold, uint32_t at)
+{
+    cold->tried |= (uint32_t)1 << (at % 32);
+    if (cold->passed < UINT16_MAX)
+        cold->passed++;
+}
+
+/* A place in it, and the connect. FULL: it has no place. *allowed: whether the route lets it. */
+static enum outcome try_one(struct tm_worker *w, uint32_t index,
+                            const struct tm_destination *destination, struct tm_tier tier,
+                            uint32_t at, bool *allowed)
+{
+    struct tm_cold *cold = &w->colds[index];
+    const struct tm_endpoint *endpoint = &w->image->endpoints[destination->first_endpoint + at];
+    bool is_first = cold->tried == 0 || tm_tier_is_untried(w, cold, destination, tier);
+    note_tried(cold, at);
+    cold->endpoint_slot = endpoint->slot;
+    *allowed = true;
+    if (!tm_occupy(w, index, TM_HOLDS_ENDPOINT, endpoint->max_connections)) {
+        cold->endpoint_slot = TM_NONE;
+        return FULL;
+    }
+    *allowed = may_try(w, index, destination, tier, is_first);
+    if (!*allowed) {
+        tm_vacate(w, index, TM_HOLDS_ENDPOINT);
+        cold->endpoint_slot = TM_NONE;
+        return FAILED;
+    }
+    return connect_to(w, index, endpoint);
+}
+
+/* The destination's endpoints, each once, until one takes the connect: tier by tier those that have not
+ * just failed, then its fallback, then those that have. */
+static enum outcome try_all(struct tm_worker *w, uint32_t index,
+                            const struct tm_destination *destination)
+{
+    struct tm_cold *cold = &w->colds[index];
+    bool full = false, all = false, allowed;
+    bool queues = destination->rules.on_full == TM_FULL_QUEUE;
+    struct tm_tier tier = tm_tier_first(destination);
+    while (destination->turn_count) {
+        uint32_t at = tm_endpoint_next(w, cold, destination, &tier, all);
+        if (at == TM_NONE) {
+            if (all || (full && queues))
+                break;
+            enum tm_change change = full ? TM_UNCHANGED : fall_back(w, index, destination);
+            if (change != TM_UNCHANGED)
+                return change == TM_CHANGED ? ELSEWHERE : HOMELESS;
+            all = true;
+            tier = tm_tier_first(destination);
+            continue;
+        }
+        enum outcome outcome = try_one(w, index, destination, tier, at, &allowed);
+        if (outcome == FULL) {
+            full = true;
+        } else if (outcome != FAILED) {
+            return outcome;
+        } else if (!allowed) {
+            if (all || has_used_up(cold, &w->image->routes[destination->route]))
+                break;
+            tier = tm_tier_after(w, destination, tier);
+        }
+    }
+    return full && (cold->attempts == 0 || queues) ? FULL : FAILED;
+}
+
+/* --- the stage ------------------------------------------------------------------------------ */
+
+static struct tm_answer no_endpoint(const struct tm_cold *cold)
+{
+    return tm_end_for(cold->failure ? (enum tm_close_reason)cold->failure : TM_CLOSED_no_endpoint);
+}
+
+/* It has a place at an endpoint, so it is not in the queue for one. */
+static void leave_queue(struct tm_worker *w, uint32_t index)
+{
+    if (w->colds[index].holds & TM_HOLDS_QUEUE)
+        tm_vacate(w, index, TM_HOLDS_QUEUE);
+}
+
+/* Whoever has waited tries every endpoint again. */
+static void forget_tried(struct tm_cold *cold)
+{
+    if (cold->holds & TM_HOLDS_QUEUE || cold->attempts == 0)
+        cold->tried = cold->passed = 0;
+}
+
+struct tm_answer tm_connect(struct tm_worker *w, uint32_t index)
+{
+    struct tm_cold *cold = &w->colds[index];
+    bool waited = w->records[index].state != TM_CONNECTING;
+    if (waited || cold->attempts == 0)
+        forget_tried(cold);
+    for (;;) {
+        const struct tm_destination *destination = tm_destination_of(w, index);
+        enum tm_change change;
+        if (!destination)
+            return waited ? tm_end_for(TM_CLOSED_no_endpoint) : no_endpoint(cold);
+        enum outcome outcome = try_all(w, index, destination);
+        switch (outcome) {
+        case ESTABLISHED:
+            leave_queue(w, index);
+            return tm_next();
+        case UNDER_WAY:
+            leave_queue(w, index);
+            cold->until_ms = w->now_ms + cold->connect_timeout_ms;
+            return tm_wait(TM_CONNECTING, cold->until_ms);
+        case UNPOLLED:
+            return tm_end_for(TM_CLOSED_local_error);
+        case ELSEWHERE:
+            continue;
+        case HOMELESS:
+            return tm_end_for(TM_CLOSED_overflow);
+        case FULL:
+        case FAILED:
+            change = outcome == FULL ? spill(w, index, destination)
+                                     : fail_over(w, index, destination);
+            if (change == TM_CHANGED)
+                continue;
+            if (change == TM_HOMELESS)
+                return tm_end_for(TM_CLOSED_overflow);
+            return outcome == FULL ? tm_place_full(w, index, destination) : no_endpoint(cold);
+        }
+    }
+}
+
+/* The connect has failed with `error`, 0 = it took too long: the next endpoint. */
+static void try_next(struct tm_worker *w, uint32_t index, int error)
+{
+    attempt_failed(w, index, error);
+    tm_stage_run(w, index);
+}
+
+static void established(struct tm_worker *w, uint32_t index)
+{
+    w->colds[index].stage = TM_STAGE_RELAY;
+    tm_stage_run(w, index);
+}
+
+void tm_connect_timeout(struct tm_worker *w, uint32_t index)
+{
+    uint64_t until_ms = w->colds[index].until_ms;
+    if (w->records[index].fd[TM_ENDPOINT] < 0)
+        tm_stage_run(w, index);
+    else if (w->now_ms < until_ms)
+        tm_arm(w, index, until_ms);
+    else
+        try_next(w, index, 0);
+}
+
+void tm_connect_event(struct tm_worker *w, uint32_t index, uint32_t events)
+{
+    struct tm_conn *conn = &w->records[index];
+    if (!(events & (EPOLLOUT | EPOLLERR | EPOLLHUP)))
+        return;
+    int error = tm_sock_error(conn->fd[TM_ENDPOINT]);
+    if (error == 0 && !(events & EPOLLOUT))
+        return;
+    if (error < 0) {
+        if (!tm_sock_has_answered(conn->fd[TM_ENDPOINT])) {
+            try_next(w, index, -error);
+            return;
+        }
+        conn->side_flags[TM_ENDPOINT] |= TM_ANSWERED_AND_RESET;
+    }
+    established(w, index);
+    if (conn->state == TM_RELAYING)
+        tm_relay_event(w, index, TM_ENDPOINT, events);
+}
+
+/* Whether the connect has failed. The dead life may have been told, and a socket tells an error once:
+ * without it, it looks established. */
+static bool was_refused(struct tm_conn *conn)
+{
+    if (!tm_sock_connect_failed(conn->fd[TM_ENDPOINT]))
+        return false;
+    if (!tm_sock_has_answered(conn->fd[TM_ENDPOINT]))
+        return true;
+    conn->side_flags[TM_ENDPOINT] |= TM_ANSWERED_AND_RESET;
+    return false;
+}
+
+void tm_connect_recover(struct tm_worker *w, uint32_t index)
+{
+    struct tm_conn *conn = &w->records[index];
+    struct tm_cold *cold = &w->colds[index];
+    if (was_refused(conn)) {
+        int error = -tm_sock_error(conn->fd[TM_ENDPOINT]);
+        try_next(w, index, error ? error : ECONNREFUSED);
+        return;
+    }
+    if (cold->until_ms == 0)
+        cold->until_ms = w->now_ms + cold->connect_timeout_ms;
+    tm_arm(w, index, cold->until_ms);
+    conn->side_flags[TM_ENDPOINT] |= TM_WRITE_WATCHED;
+    if (tm_interest_add(w, index, TM_ENDPOINT, TM_BASE_EVENTS | EPOLLOUT) < 0)
+        tm_outcome_end(w, index, TM_CLOSED_local_error, true);
+}

@@ -1,0 +1,166 @@
+/* Which destination. Runs in a worker. */
+#include "conn/destination.h"
+
+#include "conn/occupy.h"
+#include "conn/stage.h"
+
+const struct tm_route *tm_route_of(struct tm_worker *w, uint32_t index)
+{
+    struct tm_cold *cold = &w->colds[index];
+    const struct tm_image *image = w->image;
+    if (cold->route < image->route_count && image->routes[cold->route].slot == cold->route_slot)
+        return &image->routes[cold->route];
+    for (uint32_t i = 0; i < image->route_count; i++) {
+        if (image->routes[i].slot == cold->route_slot) {
+            cold->route = i;
+            return &image->routes[i];
+        }
+    }
+    return NULL;
+}
+
+const struct tm_destination *tm_destination_of(struct tm_worker *w, uint32_t index)
+{
+    struct tm_cold *cold = &w->colds[index];
+    const struct tm_image *image = w->image;
+    uint32_t slot = w->records[index].destination_slot;
+    if (cold->destination < image->destination_count &&
+        image->destinations[cold->destination].slot == slot)
+        return &image->destinations[cold->destination];
+    for (uint32_t i = 0; i < image->destination_count; i++) {
+        if (image->destinations[i].slot == slot) {
+            cold->destination = i;
+            return &image->destinations[i];
+        }
+    }
+    return NULL;
+}
+
+/* From here on the record names it. */
+static void name_destination(struct tm_worker *w, uint32_t index, uint32_t at)
+{
+    const struct tm_destination *destination = &w->image->destinations[at];
+    struct tm_cold *cold = &w->colds[index];
+    cold->destination = at;
+    cold->connect_timeout_ms = destination->connect_timeout_ms;
+    cold->idle_timeout_ms = destination->idle_timeout_ms;
+    w->records[index].destination_slot = destination->slot;
+}
+
+/* Takes a place in a destination, if it has one, and names it. */
+static bool has_room(struct tm_worker *w, uint32_t index, uint32_t at)
+{
+    name_destination(w, index, at);
+    if (tm_occupy(w, index, TM_HOLDS_DESTINATION, w->image->destinations[at].rules.max_connections))
+        return true;
+    w->records[index].destination_slot = TM_NONE;
+    return false;
+}
+
+static bool seems_to_have_room(const struct tm_worker *w, uint32_t at)
+{
+    const struct tm_destination *destination = &w->image->destinations[at];
+    uint64_t limit = destination->rules.max_connections;
+    return limit == 0 || tm_counted_now(&w->commons->slots[destination->slot].connections) < limit;
+}
+
+/* Whether another_with_room() would find one now. */
+static bool somebody_has_room(const struct tm_worker *w, uint32_t but)
+{
+    const struct tm_route *route = &w->image->routes[w->image->destinations[but].route];
+    for (uint32_t i = 0; i < route->destination_count; i++) {
+        uint32_t at = route->first_destination + i;
+        const struct tm_destination *destination = &w->image->destinations[at];
+        if (at != but && destination->effective_weight && destination->turn_count &&
+            seems_to_have_room(w, at))
+            return true;
+    }
+    return false;
+}
+
+/* Takes a place in another destination of the route that has weight, endpoints and room: by their
+ * weights, exactly, while they have. TM_NONE: there is none. */
+static uint32_t another_with_room(struct tm_worker *w, uint32_t index, uint32_t but)
+{
+    const struct tm_destination *destination = &w->image->destinations[but];
+    const struct tm_route *route = &w->image->routes[destination->route];
+    uint64_t not_these = (uint64_t)1 << (but - route->first_destination);
+    for (;;) {
+        uint32_t other = tm_pick_other(w->image, route, not_these,
+                                       tm_rota_take(&w->commons->slots[destination->slot].rota));
+        if (other == TM_NONE)
+            return TM_NONE;
+        if (has_room(w, index, route->first_destination + other))
+            return route->first_destination + other;
+        not_these |= (uint64_t)1 << other;
+    }
+}
+
+/* It is a connection of this destination now. */
+static void count_picked(struct tm_worker *w, uint32_t index, uint32_t at, enum tm_pick_reason reason)
+{
+    struct tm_cold *cold = &w->colds[index];
+    struct tm_slot *slot = tm_slot_of(w, w->image->destinations[at].slot);
+    name_destination(w, index, at);
+    cold->pick_reason = (uint8_t)reason;
+    cold->tried = 0;
+    cold->passed = 0;
+    tm_count(&slot->picked[reason], 1);
+    tm_count(&slot->opened, 1);
+}
+
+struct tm_answer tm_pick_stage(struct tm_worker *w, uint32_t index)
+{
+    const struct tm_route *route = tm_route_of(w, index);
+    uint32_t at;
+    if (w->records[index].destination_slot != TM_NONE)
+        return tm_next(); /* picked by an earlier life */
+    if (!route)
+        return tm_end_for(TM_CLOSED_no_endpoint);
+    if (route->period == 0) {
+        /* No destination can take it: some time may pass until one can. */
+        if (route->rules.on_all_unavailable != TM_HOLD)
+            return tm_end_for(TM_CLOSED_no_endpoint);
+        return tm_wait_until(w, index, TM_HOLDING, w->now_ms + route->rules.hold_ms,
+                             TM_CLOSED_no_endpoint);
+    }
+    /* A period of 1 is all weight on one destination: pick.h. */
+    enum tm_pick_reason reason = route->period == 1 ? TM_PICKED_only : TM_PICKED_weighted;
+    at = route->first_destination +
+         tm_pick(route, tm_ticket_take(&w->commons->tickets[route->ticket]));
+    if (!has_room(w, index, at) && w->image->destinations[at].rules.on_full == TM_FULL_SPILL) {
+        uint32_t other = another_with_room(w, index, at);
+        if (other != TM_NONE) {
+            at = other;
+            reason = TM_PICKED_spilled;
+        }
+    }
+    count_picked(w, index, at, reason);
+    return tm_next();
+}
+
+enum tm_change tm_pick_change(struct tm_worker *w, uint32_t index, uint32_t to,
+                              enum tm_pick_reason reason)
+{
+    struct tm_conn *conn = &w->records[index];
+    uint32_t slot = conn->destination_slot, before = w->colds[index].destination;
+    if (!(to == TM_NONE ? somebody_has_room(w, before) : seems_to_have_room(w, to)))
+        return TM_UNCHANGED;
+    tm_vacate(w, index, TM_HOLDS_QUEUE);
+    tm_vacate(w, index, TM_HOLDS_DESTINATION);
+    if (to == TM_NONE)
+        to = another_with_room(w, index, before);
+    else if (!has_room(w, index, to))
+        to = TM_NONE;
+    if (to != TM_NONE) {
+        tm_count(&tm_slot_of(w, slot)->closed[TM_CLOSED_passed_on], 1);
+        count_picked(w, index, to, reason);
+        return TM_CHANGED;
+    }
+    /* Somebody was faster. Whether its own place is left is not certain either. */
+    name_destination(w, index, before);
+    return tm_occupy(w, index, TM_HOLDS_DESTINATION,
+                     w->image->destinations[before].rules.max_connections)
+               ? TM_UNCHANGED
+               : TM_HOMELESS;
+}

@@ -1,0 +1,24 @@
+/* Which events of which socket a worker asks for. Each is registered once, edge-triggered: what is
+ * asked for changes only when a side is full or must not be read. */
+#ifndef TM_INTEREST_H
+#define TM_INTEREST_H
+
+#include "worker.h"
+
+/* EPOLLPRI: urgent data. A read stops short in front of it, with bytes left behind it. */
+#define TM_BASE_EVENTS (EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET)
+/* What says that a short read does not mean "drained". */
+#define TM_READ_TO_THE_END (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)
+
+/* 0 or -1 with errno, as epoll_ctl. */
+int tm_interest_add(struct tm_worker *w, uint32_t index, int side, uint32_t events);
+/* The socket lives on elsewhere, so that closing it here would leave it in epoll. */
+void tm_interest_remove(struct tm_worker *w, uint32_t index, int side);
+
+/* The socket is full. Asks for writable edges, once in a connection's life: most never fill one. */
+void tm_interest_write(struct tm_worker *w, uint32_t index, int side);
+/* Whatever arrives wakes the worker, and in bulk that is often, while the other side takes nothing. */
+void tm_interest_stop_reading(struct tm_worker *w, uint32_t index, int side);
+void tm_interest_read(struct tm_worker *w, uint32_t index, int side);
+
+#endif

@@ -1,0 +1,156 @@
+/* The end. Runs in a worker. */
+#include "conn/outcome.h"
+
+#include "conn/occupy.h"
+#include "conn/destination.h"
+#include "conn/rate.h"
+#include "conn/record.h"
+#include "conn/relay.h"
+#include "sock.h"
+#include "trust.h"
+
+/* --- the log -------------------------------------------------------------------------------- */
+
+static struct tm_peer local_address(int fd, uint16_t port)
+{
+    struct tm_peer local;
+    tm_sock_local(fd, &local);
+    if (local.port == 0)
+        local.port = port;
+    return local;
+}
+
+/* For the log process, if it keeps up; its sockets must be open still. */
+static void write_log(struct tm_worker *w, uint32_t index, enum tm_log_kind kind)
+{
+    const struct tm_conn *conn = &w->records[index];
+    const struct tm_cold *cold = &w->colds[index];
+    struct tm_log_entry *entry = tm_log_place(&w->live->log, tm_table_log_capacity(w->table));
+    if (!entry)
+        return;
+    *entry = (struct tm_log_entry){
+        .kind = (uint8_t)kind,
+        .close_reason = cold->close_reason,
+        .pick_reason = cold->pick_reason,
+        .attempts = cold->attempts,
+        .route_slot = cold->route_slot,
+        .destination_slot = conn->destination_slot,
+        .endpoint_slot = cold->endpoint_slot,
+        .index = index,
+        .generation = conn->generation,
+        .connect_us = cold->connect_us,
+        .first_byte_us = conn->first_byte_us,
+        .table_generation = cold->table_generation,
+        .accepted_at_us = cold->accepted_at_us,
+        .at_us = w->now_us,
+        .bytes = {conn->half[TM_CLIENT].bytes, conn->half[TM_ENDPOINT].bytes},
+        .client = cold->client,
+        .endpoint = cold->endpoint,
+        .client_local = local_address(conn->fd[TM_CLIENT], cold->local_port[TM_CLIENT]),
+        .endpoint_local = local_address(conn->fd[TM_ENDPOINT], cold->local_port[TM_ENDPOINT]),
+    };
+    tm_log_commit(&w->live->log);
+}
+
+void tm_outcome_log_start(struct tm_worker *w, uint32_t index)
+{
+    uint32_t kinds = tm_table_log_kinds(w->table);
+    if (!kinds)
+        return;
+    for (int side = 0; side < 2; side++) {
+        /* The kernel forgets it when a socket is reset. */
+        struct tm_peer local;
+        tm_sock_local(w->records[index].fd[side], &local);
+        w->colds[index].local_port[side] = local.port;
+    }
+    if (kinds & TM_LOG_STARTS)
+        write_log(w, index, TM_LOG_START);
+}
+
+/* --- what it says of the endpoint ----------------------------------------------------------- */
+
+static void suspect(struct tm_worker *w, const struct tm_cold *cold)
+{
+    if (tm_is_slot(cold->endpoint_slot))
+        tm_note_suspicion(&w->commons->slots[cold->endpoint_slot],
+                          tm_source_key(w->commons, cold->route_slot, cold->client.family,
+                                        cold->client.ip)
+                              << (64 - TM_KEY_BITS));
+}
+
+/* What a client sends can bring an end about, so it is a suspicion at the most, and only where the
+ * configuration asks for it. */
+static void assess_endpoint(struct tm_worker *w, uint32_t index, enum tm_close_reason reason)
+{
+    const struct tm_conn *conn = &w->records[index];
+    const struct tm_cold *cold = &w->colds[index];
+    if (cold->endpoint_slot == TM_NONE || conn->first_byte_us || tm_is_opening(conn->state))
+        return;
+    const struct tm_destination *destination = tm_destination_of(w, index);
+    if (!destination)
+        return;
+    if (reason == TM_CLOSED_endpoint_reset) {
+        if (destination->rules.resets)
+            suspect(w, cold);
+    } else if (reason == TM_CLOSED_finished) {
+        if (w->now_us - cold->accepted_at_us < destination->rules.early_close_ms * 1000)
+            suspect(w, cold);
+        else
+            tm_note_answer(&w->commons->slots[cold->endpoint_slot]);
+    }
+}
+
+/* --- the end -------------------------------------------------------------------------------- */
+
+static void count_closed(struct tm_worker *w, uint32_t slot, enum tm_close_reason reason)
+{
+    if (slot != TM_NONE)
+        tm_count(&tm_slot_of(w, slot)->closed[reason], 1);
+}
+
+void tm_outcome_end(struct tm_worker *w, uint32_t index, enum tm_close_reason reason, bool reset)
+{
+    struct tm_conn *conn = &w->records[index];
+    struct tm_cold *cold = &w->colds[index];
+    assess_endpoint(w, index, reason);
+    for (int side = 0; side < 2; side++)
+        if (conn->half[side].paused)
+            tm_rate_end_pause(w, index, tm_destination_of(w, index), side);
+    cold->close_reason = (uint8_t)reason;
+    cold->by_reset = reset;
+    if (tm_table_log_kinds(w->table))
+        write_log(w, index, TM_LOG_END);
+    tm_conn_enter(conn, TM_ENDING);
+    /* Before its sockets are closed: who sees the end finds it counted. */
+    count_closed(w, cold->route_slot, reason);
+    count_closed(w, conn->destination_slot, reason);
+    if (conn->destination_slot != TM_NONE)
+        tm_histogram_add(&w->live->times[conn->destination_slot].duration, tm_duration_bounds_us,
+                         w->now_us - cold->accepted_at_us);
+    count_closed(w, cold->endpoint_slot, reason);
+    tm_record_finish(w, index);
+    tm_record_release(w, index);
+}
+
+void tm_outcome_kill(struct tm_worker *w, uint32_t index, uint32_t generation)
+{
+    if (index >= w->live->records_used)
+        return;
+    const struct tm_conn *conn = &w->records[index];
+    if (conn->generation != generation || conn->moving || !tm_is_open(conn->state))
+        return;
+    w->pump.journal->current = index;
+    tm_outcome_end(w, index, TM_CLOSED_killed, true);
+}
+
+void tm_outcome_end_all(struct tm_worker *w)
+{
+    for (uint32_t index = 0; index < w->live->records_used; index++) {
+        if (!tm_is_in_use(w->records[index].state))
+            continue;
+        tm_live_advance(w->live);
+        tm_outcome_end(w, index, TM_CLOSED_shutdown, true);
+    }
+    tm_relay_resume(w);
+    tm_record_free_dead(w);
+}

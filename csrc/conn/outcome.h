@@ -1,0 +1,18 @@
+/* The end of a connection: why, what is counted and logged, and what it says of its endpoint. */
+#ifndef TM_OUTCOME_H
+#define TM_OUTCOME_H
+
+#include "worker.h"
+
+/* Closes both sides, by RST if `reset`. The record is free after this batch. */
+void tm_outcome_end(struct tm_worker *w, uint32_t index, enum tm_close_reason reason, bool reset);
+
+/* Resets one by order of an operator, if it is still there. */
+void tm_outcome_kill(struct tm_worker *w, uint32_t index, uint32_t generation);
+/* Resets every connection: the end of the worker. */
+void tm_outcome_end_all(struct tm_worker *w);
+
+/* It is relayed from now on: for the log, if that wants to know. */
+void tm_outcome_log_start(struct tm_worker *w, uint32_t index);
+
+#endif

@@ -1,0 +1,11 @@
+/* A place in a destination, or in one of its endpoints, and waiting for one. */
+#ifndef TM_PLACE_H
+#define TM_PLACE_H
+
+#include "stage.h"
+
+/* The destination, or each of its endpoints, is full: as its rule `on_full` says, waits or ends. */
+struct tm_answer tm_place_full(struct tm_worker *w, uint32_t index,
+                               const struct tm_destination *destination);
+
+#endif

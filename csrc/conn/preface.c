@@ -1,0 +1,49 @@
+/* What is read before the pick. Runs in a worker. */
+#include "conn/preface.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+struct tm_answer tm_preface(struct tm_worker *w, uint32_t index)
+{
+    struct tm_cold *cold = &w->colds[index];
+    while (cold->preface != TM_PREFACES) {
+        struct tm_answer answer = tm_next();
+        switch ((enum tm_preface_part)cold->preface) {
+#define TM_PREFACE(NAME, run)                                                                     \
+    case TM_PREFACE_##NAME:                                                                       \
+        answer = run(w, index);                                                                   \
+        break;
+#include "conn/prefaces.def"
+        case TM_PREFACES:
+            break;
+        }
+        if (answer.kind != TM_ANSWER_NEXT)
+            return answer;
+        cold->preface++;
+    }
+    return tm_next();
+}
+
+ssize_t tm_preface_peek(struct tm_worker *w, uint32_t index, unsigned char *bytes, size_t size)
+{
+    ssize_t got;
+    do
+        got = recv(w->records[index].fd[TM_CLIENT], bytes, size, MSG_PEEK | MSG_DONTWAIT);
+    while (got < 0 && errno == EINTR);
+    return got < 0 ? -errno : got;
+}
+
+struct tm_answer tm_preface_wait(struct tm_worker *w, uint32_t index, uint64_t timeout_ms,
+                                 enum tm_close_reason reason)
+{
+    uint64_t until_ms = w->colds[index].accepted_at_us / 1000 + timeout_ms;
+    return w->now_ms < until_ms ? tm_wait(TM_READING, until_ms) : tm_end_for(reason);
+}
+
+bool tm_preface_consume(struct tm_worker *w, uint32_t index, uint32_t size)
+{
+    struct tm_conn *conn = &w->records[index];
+    w->pump.journal->side = TM_CLIENT;
+    return tm_pump_consume(&w->pump, &conn->half[TM_CLIENT], conn->fd[TM_CLIENT], size);
+}

@@ -1,0 +1,79 @@
+/* Counters after a death. Runs in a worker, before its loop. */
+#include "conn/reconcile.h"
+
+#include <stdlib.h>
+
+#include "trust.h"
+
+/* What is known of the step that the death has cut off. */
+struct cut {
+    enum tm_close_reason reason; /* of an end; TM_OPEN: it was leaving for another worker */
+    bool taken_over;             /* of a begin: it came from another worker */
+};
+
+static void count_open(const struct tm_worker *w, uint32_t *open)
+{
+    for (uint32_t i = 0; i < w->live->records_used; i++) {
+        const struct tm_conn *conn = &w->records[i];
+        const struct tm_cold *cold = &w->colds[i];
+        if (!tm_is_open(conn->state))
+            continue;
+        open[cold->route_slot]++;
+        if (conn->destination_slot != TM_NONE)
+            open[conn->destination_slot]++;
+        if (cold->endpoint_slot != TM_NONE)
+            open[cold->endpoint_slot]++;
+    }
+}
+
+static struct cut what_was_cut(const struct tm_worker *w)
+{
+    struct cut cut = {.reason = TM_CLOSED_worker_lost};
+    uint32_t current = w->pump.journal->current;
+    if (current < w->live->records_used) {
+        const struct tm_cold *cold = &w->colds[current];
+        cut.taken_over = cold->origin.worker != 0;
+        if (w->records[current].state == TM_DEAD)
+            cut.reason = (enum tm_close_reason)tm_close_reason_checked(cold->close_reason);
+    }
+    for (uint32_t i = 0; i < w->live->records_used; i++)
+        if (w->records[i].state == TM_ENDING)
+            cut.reason = (enum tm_close_reason)w->colds[i].close_reason;
+    return cut;
+}
+
+static void reconcile(struct tm_worker *w, uint32_t slot, const uint32_t *open, struct cut cut)
+{
+    if (slot >= TM_MAX_SLOTS)
+        return;
+    struct tm_slot *counters = tm_slot_of(w, slot);
+    int64_t surplus = (int64_t)(tm_slot_active(counters) - open[slot]);
+    if (surplus > 0)
+        tm_count(cut.reason == TM_OPEN ? &counters->moved_out : &counters->closed[cut.reason],
+                 (uint64_t)surplus);
+    else if (surplus < 0)
+        tm_count(cut.taken_over ? &counters->moved_in : &counters->opened, (uint64_t)-surplus);
+}
+
+void tm_reconcile(struct tm_worker *w)
+{
+    const struct tm_image *image = w->image;
+    struct cut cut = what_was_cut(w);
+    uint32_t *open = calloc(TM_MAX_SLOTS, sizeof(*open));
+    if (!open)
+        return; /* counters stay off by one; connections matter more */
+    count_open(w, open);
+    /* Slots in use now, and those of a route that a reload has removed meanwhile. */
+    for (uint32_t i = 0; i < image->route_count; i++)
+        reconcile(w, image->routes[i].slot, open, cut);
+    for (uint32_t i = 0; i < image->destination_count; i++)
+        reconcile(w, image->destinations[i].slot, open, cut);
+    for (uint32_t i = 0; i < image->endpoint_count; i++)
+        reconcile(w, image->endpoints[i].slot, open, cut);
+    for (uint32_t i = 0; i < w->live->records_used; i++) {
+        reconcile(w, w->colds[i].route_slot, open, cut);
+        reconcile(w, w->records[i].destination_slot, open, cut);
+        reconcile(w, w->colds[i].endpoint_slot, open, cut);
+    }
+    free(open);
+}

@@ -1,0 +1,145 @@
+/* Records of connections. Runs in a worker. */
+#include "conn/record.h"
+
+#include <assert.h>
+#include <unistd.h>
+
+#include "conn/annex.h"
+#include "conn/occupy.h"
+#include "sock.h"
+
+bool tm_record_available(struct tm_worker *w)
+{
+    if (w->free == TM_NONE && w->live->records_used == w->capacity)
+        /* Some may have ended in this batch. Their events can be told by generation. */
+        tm_record_free_dead(w);
+    return w->free != TM_NONE || w->live->records_used < w->capacity;
+}
+
+uint32_t tm_record_take(struct tm_worker *w)
+{
+    uint32_t index;
+    if (!tm_record_available(w))
+        return TM_NONE;
+    index = w->free;
+    if (index != TM_NONE)
+        w->free = w->records[index].next;
+    else
+        index = tm_live_next_record(w->live);
+    assert(w->records[index].state == TM_FREE);
+    return index;
+}
+
+uint32_t tm_record_open(struct tm_worker *w, int fd, const struct tm_peer *peer,
+                        const struct tm_route *route)
+{
+    uint32_t index = tm_record_take(w);
+    assert(index != TM_NONE);
+    struct tm_conn *conn = &w->records[index];
+    struct tm_cold *cold = &w->colds[index];
+    w->pump.journal->current = index;
+    tm_conn_replace(conn, cold, NULL, NULL);
+    tm_conn_set_fd(conn, cold, TM_CLIENT, fd);
+    tm_conn_set_fd(conn, cold, TM_ENDPOINT, -1);
+    for (int side = 0; side < 2; side++)
+        conn->half[side].pipe = (struct tm_pipe){-1, -1};
+    conn->timer_place = TM_UNARMED;
+    conn->side_flags[TM_CLIENT] = tm_first_flags(peer->family);
+    conn->destination_slot = TM_NONE;
+    cold->client = *peer;
+    cold->listener = (uint16_t)w->pump.journal->listener;
+    cold->accepted_at_us = w->now_us;
+    cold->table_generation = w->generation;
+    cold->route = (uint32_t)(route - w->image->routes);
+    cold->route_slot = route->slot;
+    cold->endpoint_slot = TM_NONE;
+    tm_conn_enter(conn, TM_ACCEPTED);
+    tm_journal_note(w->pump.journal, TM_NOTHING); /* the record has the socket: no ACCEPT any more */
+    return index;
+}
+
+void tm_record_close_side(struct tm_worker *w, uint32_t index, int side, bool reset)
+{
+    struct tm_conn *conn = &w->records[index];
+    int fd = conn->fd[side];
+    if (fd < 0)
+        return;
+    if (reset)
+        tm_sock_will_reset(fd);
+    tm_conn_set_fd(conn, &w->colds[index], side, -1);
+    close(fd);
+}
+
+void tm_record_finish(struct tm_worker *w, uint32_t index)
+{
+    struct tm_conn *conn = &w->records[index];
+    struct tm_cold *cold = &w->colds[index];
+    bool goes_on = cold->close_reason == TM_OPEN;
+    if (!goes_on)
+        /* Before its sockets are closed: who sees the end may come again at once. */
+        tm_vacate_all(w, index);
+    for (int side = 0; side < 2; side++) {
+        struct tm_half *half = &conn->half[side];
+        if (!goes_on) {
+            tm_pump_release(&w->pump, half);
+        } else {
+            half->queued = 0;
+            if (half->pipe.in >= 0)
+                tm_pipe_give_back(&w->pump.pool, &half->pipe, false);
+        }
+        tm_record_close_side(w, index, side, cold->by_reset);
+    }
+    if (cold->annex)
+        tm_annex_release(w, index);
+    tm_wheel_disarm(&w->wheel, w->records, index);
+    tm_conn_enter(conn, TM_DEAD);
+}
+
+void tm_record_bury(struct tm_worker *w, uint32_t index)
+{
+    w->records[index].next = w->dead;
+    w->dead = index;
+}
+
+void tm_record_release(struct tm_worker *w, uint32_t index)
+{
+    w->expecting = TM_EXPECT_ANY;
+    w->connections--;
+    tm_live_set_connections(w->live, w->connections);
+    if (!w->records[index].listed) /* else tm_relay_resume() moves it on */
+        tm_record_bury(w, index);
+}
+
+static bool may_be_given_again(const struct tm_worker *w, const struct tm_cold *cold)
+{
+    uint32_t worker = cold->origin.worker;
+    return worker && w->live->lines[(worker - 1) % TM_MAX_LINES] >= 0;
+}
+
+void tm_record_free_dead(struct tm_worker *w)
+{
+    uint32_t index = w->dead, next;
+    w->dead = TM_NONE;
+    for (; index != TM_NONE; index = next) {
+        struct tm_conn *conn = &w->records[index];
+        next = conn->next;
+        if (may_be_given_again(w, &w->colds[index])) {
+            w->colds[index].kept = 1; /* handover.h */
+        } else {
+            tm_conn_enter(conn, TM_FREE);
+            conn->next = w->free;
+            w->free = index;
+        }
+    }
+}
+
+void tm_record_push_ready(struct tm_worker *w, uint32_t index, int side)
+{
+    struct tm_conn *conn = &w->records[index];
+    conn->ready |= (uint8_t)(1 << side);
+    if (!conn->listed) {
+        conn->listed = 1;
+        conn->next = w->ready;
+        w->ready = index;
+    }
+}

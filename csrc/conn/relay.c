@@ -1,0 +1,370 @@
+/* Relaying. Runs in a worker. */
+#include "conn/relay.h"
+
+#include <assert.h>
+#include <errno.h>
+
+#include "conn/bound.h"
+#include "conn/interest.h"
+#include "conn/occupy.h"
+#include "conn/outcome.h"
+#include "conn/destination.h"
+#include "conn/rate.h"
+#include "conn/record.h"
+#include "conn/stage.h"
+#include "conn/timeout.h"
+#include "pinned.h"
+#include "sock.h"
+
+/* Between UNIX sockets a close is more than an end of input: a peer that writes hears of it at once. A
+ * TCP peer learns it from the answer to what it writes, here as directly. */
+static bool both_unix(const struct tm_worker *w, uint32_t index)
+{
+    const struct tm_cold *cold = &w->colds[index];
+    return cold->client.family == AF_UNIX && cold->endpoint.family == AF_UNIX;
+}
+
+/* --- resets --------------------------------------------------------------------------------- */
+
+/* `side` has reset it: for that one it is over, whatever the other side has still to get. */
+static void vacate_side(struct tm_worker *w, uint32_t index, int side)
+{
+    if (side == TM_CLIENT) {
+        tm_vacate(w, index, TM_HOLDS_LISTENER);
+        tm_vacate(w, index, TM_HOLDS_ROUTE);
+        tm_vacate(w, index, TM_HOLDS_SOURCE);
+    } else {
+        tm_vacate(w, index, TM_HOLDS_DESTINATION);
+        tm_vacate(w, index, TM_HOLDS_ENDPOINT);
+    }
+}
+
+void tm_relay_side_was_reset(struct tm_worker *w, uint32_t index, int side)
+{
+    struct tm_conn *conn = &w->records[index];
+    struct tm_cold *cold = &w->colds[index];
+    int other = 1 - side;
+    enum tm_close_reason reason =
+        side == TM_CLIENT ? TM_CLOSED_client_reset : TM_CLOSED_endpoint_reset;
+    for (int half = 0; half < 2; half++) {
+        conn->half[half].state = TM_HALF_ABORTED;
+        tm_pump_release(&w->pump, &conn->half[half]);
+    }
+    if (conn->side_flags[other] & TM_RESET || tm_sock_unacknowledged(conn->fd[other]) == 0) {
+        tm_outcome_end(w, index, reason, true);
+        return;
+    }
+    vacate_side(w, index, side);
+    cold->close_reason = (uint8_t)reason;
+    cold->until_ms = w->now_ms + TM_RESET_WAIT_MS;
+    tm_conn_enter(conn, TM_RESETTING);
+    tm_record_close_side(w, index, side, true);
+    tm_arm(w, index, w->now_ms + TM_RESET_LOOK_MS);
+}
+
+/* A side was reset while the other one does not read. */
+static void await_delivery(struct tm_worker *w, uint32_t index)
+{
+    struct tm_cold *cold = &w->colds[index];
+    for (int side = 0; side < 2; side++)
+        if (w->records[index].side_flags[side] & TM_RESET)
+            vacate_side(w, index, side);
+    if (cold->until_ms == 0) {
+        cold->until_ms = w->now_ms + TM_RESET_WAIT_MS;
+        tm_arm(w, index, cold->until_ms);
+    }
+}
+
+/* What `side` sends can't be delivered any more: the other side has been reset. */
+static void destination_failed(struct tm_worker *w, uint32_t index, int side)
+{
+    struct tm_conn *conn = &w->records[index];
+    int other = 1 - side;
+    conn->side_flags[other] |= TM_RESET | TM_HUNG_UP;
+    conn->half[side].state = TM_HALF_ABORTED;
+    tm_pump_release(&w->pump, &conn->half[side]);
+    if (conn->half[other].state != TM_HALF_OPEN) {
+        tm_relay_side_was_reset(w, index, other);
+        return;
+    }
+    /* What it sent before is still to be delivered; its end of input resets `side`. */
+    if (!conn->half[other].blocked)
+        tm_relay_pump(w, index, other);
+    if (conn->state == TM_RELAYING && conn->half[other].blocked)
+        await_delivery(w, index);
+}
+
+/* EPOLLERR for a side that is not being read at the moment. */
+static void side_error(struct tm_worker *w, uint32_t index, int side)
+{
+    struct tm_conn *conn = &w->records[index];
+    if (!(conn->side_flags[side] & TM_RESET) && tm_sock_error(conn->fd[side]) == 0)
+        return;
+    conn->side_flags[side] |= TM_RESET | TM_HUNG_UP;
+    if (conn->half[side].state == TM_HALF_OPEN)
+        await_delivery(w, index);
+    else
+        tm_relay_side_was_reset(w, index, side);
+}
+
+/* --- an end of input ------------------------------------------------------------------------ */
+
+/* One side has ended: from here on half_open_timeout. */
+static void shorten_idle(struct tm_worker *w, uint32_t index)
+{
+    struct tm_cold *cold = &w->colds[index];
+    const struct tm_destination *destination = tm_destination_of(w, index);
+    uint64_t half_open = destination ? destination->rules.half_open_ms : 0;
+    if (half_open && tm_lower_limit(cold->idle_timeout_ms, half_open) == half_open) {
+        cold->idle_timeout_ms = (uint32_t)half_open;
+        w->records[index].last_activity_ms = w->now_ms;
+        tm_arm(w, index, tm_timeout_next(w, index));
+    }
+}
+
+static void pass_fin_on(struct tm_worker *w, uint32_t index, int side)
+{
+    struct tm_conn *conn = &w->records[index];
+    w->pump.journal->side = (uint8_t)side;
+    tm_journal_note(w->pump.journal, TM_SHUT);
+    int error = tm_sock_shut_write(conn->fd[1 - side]);
+    if (error == 0) {
+        conn->half[side].state = TM_HALF_SHUT;
+        shorten_idle(w, index);
+    }
+    tm_journal_note(w->pump.journal, TM_NOTHING);
+    if (error < 0) {
+        assert(error == -ENOTCONN); /* reset meanwhile */
+        destination_failed(w, index, side);
+    }
+}
+
+static void half_ended(struct tm_worker *w, uint32_t index, int side)
+{
+    struct tm_conn *conn = &w->records[index];
+    if (conn->side_flags[side] & TM_RESET)
+        /* An earlier call has taken the socket's error: this end of input is no FIN. */
+        tm_relay_side_was_reset(w, index, side);
+    else if (conn->half[1 - side].state == TM_HALF_SHUT)
+        tm_outcome_end(w, index, TM_CLOSED_finished, false); /* close sends the second FIN */
+    else if (both_unix(w, index) && tm_sock_closed_by_peer(conn->fd[side]))
+        tm_outcome_end(w, index, TM_CLOSED_finished, false);
+    else
+        pass_fin_on(w, index, side);
+}
+
+/* --- bytes ---------------------------------------------------------------------------------- */
+
+void tm_relay_count(struct tm_worker *w, uint32_t index, int side)
+{
+    struct tm_half *half = &w->records[index].half[side];
+    struct tm_slot *slot = tm_slot_of(w, w->records[index].destination_slot);
+    uint32_t more = (uint32_t)half->bytes - half->counted;
+    tm_count(side == TM_CLIENT ? &slot->bytes_in : &slot->bytes_out, more);
+    half->counted = (uint32_t)half->bytes;
+}
+
+static void note_first_byte(struct tm_worker *w, uint32_t index)
+{
+    struct tm_conn *conn = &w->records[index];
+    const struct tm_cold *cold = &w->colds[index];
+    uint64_t us = tm_clock_us() - cold->accepted_at_us;
+    conn->first_byte_us = us < TM_NONE ? (uint32_t)us : TM_NONE;
+    if (us == 0)
+        conn->first_byte_us = 1;
+    tm_histogram_add(&w->live->times[conn->destination_slot].first_byte, tm_latency_bounds_us, us);
+    tm_note_answer(&w->commons->slots[cold->endpoint_slot]);
+}
+
+/* Its rate is limited: rate.h has written down until when it is not read. */
+static void pause(struct tm_worker *w, uint32_t index, int side)
+{
+    tm_interest_stop_reading(w, index, side);
+    tm_arm(w, index, tm_timeout_next(w, index));
+}
+
+/* Bytes have been passed on. */
+static void note_moved(struct tm_worker *w, uint32_t index, int side, uint32_t moved)
+{
+    struct tm_conn *conn = &w->records[index];
+    if (moved >= TM_BULK_RUN)
+        tm_bound_do_not_pace(w, index, 1 - side);
+    conn->last_activity_ms = w->now_ms;
+    if (side == TM_ENDPOINT && conn->first_byte_us == 0)
+        note_first_byte(w, index);
+    w->expecting = moved >= TM_BIG_READ ? TM_EXPECT_BULK
+                   : side == TM_CLIENT  ? TM_EXPECT_ANSWER
+                                        : TM_EXPECT_CLIENT;
+    tm_relay_count(w, index, side);
+}
+
+static void act_on(struct tm_worker *w, uint32_t index, int side, enum tm_pump_result result)
+{
+    struct tm_conn *conn = &w->records[index];
+    switch (result) {
+    case TM_PUMP_DRAINED:
+        if (!conn->half[side].paused)
+            tm_interest_read(w, index, side);
+        return;
+    case TM_PUMP_BLOCKED:
+        tm_interest_write(w, index, 1 - side);
+        if (conn->side_flags[side] & TM_HUNG_UP)
+            /* Its reset may have been told while a budget was used up; it is not told again. */
+            side_error(w, index, side);
+        if (w->stall.look_ms == 0)
+            w->stall.look_ms = tm_pinned_next(w->now_ms);
+        return;
+    case TM_PUMP_YIELD:
+        if (!conn->half[side].paused)
+            tm_record_push_ready(w, index, side);
+        return;
+    case TM_PUMP_EOF:
+        half_ended(w, index, side);
+        return;
+    case TM_PUMP_SOURCE_ERROR:
+        conn->side_flags[side] |= TM_RESET;
+        tm_relay_side_was_reset(w, index, side);
+        return;
+    case TM_PUMP_HOST_ERROR:
+        /* Bytes may be in the buffer alone. The journal says so, until nobody waits for them. */
+        tm_outcome_end(w, index, TM_CLOSED_local_error, true);
+        tm_journal_note(w->pump.journal, TM_NOTHING);
+        return;
+    case TM_PUMP_DESTINATION_ERROR:
+        destination_failed(w, index, side);
+        return;
+    }
+}
+
+void tm_relay_pump(struct tm_worker *w, uint32_t index, int side)
+{
+    struct tm_conn *conn = &w->records[index];
+    struct tm_half *half = &conn->half[side];
+    int other = 1 - side;
+    if (half->paused && !tm_rate_is_due(w, index, side))
+        return;
+    if (!w->shapes) {
+        half->paused = TM_UNPAUSED;
+    } else if (!tm_rate_may_read(w, index, tm_destination_of(w, index), side)) {
+        pause(w, index, side);
+        return;
+    }
+    if (!(conn->side_flags[other] & TM_PROVEN))
+        tm_bound_before(w, index, side);
+    w->pump.journal->side = (uint8_t)side;
+    enum tm_pump_result result = tm_pump_run(&w->pump, half, conn->fd[side], conn->fd[other],
+                                             conn->side_flags[side] & TM_HUNG_UP);
+    uint32_t moved = (uint32_t)half->bytes - half->counted;
+    if (!(conn->side_flags[other] & TM_PROVEN))
+        tm_bound_after(w, index, side);
+    if (w->shapes && tm_rate_pay(w, index, tm_destination_of(w, index), side, moved))
+        pause(w, index, side);
+    if (moved)
+        note_moved(w, index, side, moved);
+    act_on(w, index, side, result);
+}
+
+/* --- events --------------------------------------------------------------------------------- */
+
+static bool is_readable(const struct tm_conn *conn, int side)
+{
+    return conn->half[side].state == TM_HALF_OPEN && !conn->half[side].blocked;
+}
+
+static void note_events(struct tm_worker *w, uint32_t index, int side, uint32_t events)
+{
+    struct tm_conn *conn = &w->records[index];
+    if (events & TM_READ_TO_THE_END) {
+        conn->side_flags[side] |= TM_HUNG_UP;
+        if (events & EPOLLPRI) /* the kernel counts urgent bytes, which are not passed on */
+            conn->half[side].uncounted |= TM_UNCOUNTED_SOURCE;
+    }
+    if (events & EPOLLERR && conn->half[side].paused)
+        /* What is there to be read is so for the last time. */
+        tm_rate_end_pause(w, index, tm_destination_of(w, index), side);
+}
+
+void tm_relay_event(struct tm_worker *w, uint32_t index, int side, uint32_t events)
+{
+    struct tm_conn *conn = &w->records[index];
+    struct tm_half *half = &conn->half[side];
+    int other = 1 - side;
+    note_events(w, index, side, events);
+    if (events & EPOLLOUT && conn->half[other].blocked && conn->half[other].state == TM_HALF_OPEN) {
+        tm_relay_pump(w, index, other);
+        if (conn->state != TM_RELAYING)
+            return;
+    }
+    if (half->state == TM_HALF_OPEN) {
+        if (half->blocked || half->paused) {
+            if (events & EPOLLIN)
+                tm_interest_stop_reading(w, index, side);
+        } else if (events & (EPOLLIN | TM_READ_TO_THE_END)) {
+            tm_relay_pump(w, index, side);
+        }
+    }
+    if (conn->state != TM_RELAYING)
+        return;
+    if (events & EPOLLERR) {
+        if (!is_readable(conn, side))
+            side_error(w, index, side);
+    } else if (events & EPOLLHUP && half->state == TM_HALF_SHUT && both_unix(w, index)) {
+        /* A half-close before, and now a close. */
+        tm_outcome_end(w, index, TM_CLOSED_finished, false);
+    }
+}
+
+bool tm_relay_resume(struct tm_worker *w)
+{
+    uint32_t index = w->ready, next;
+    w->ready = TM_NONE;
+    for (; index != TM_NONE; index = next) {
+        struct tm_conn *conn = &w->records[index];
+        uint8_t sides = conn->ready;
+        tm_live_advance(w->live);
+        next = conn->next;
+        w->pump.journal->current = index;
+        conn->listed = conn->ready = 0;
+        if (conn->state == TM_DEAD)
+            tm_record_bury(w, index);
+        for (int side = 0; side < 2; side++)
+            if (sides & 1 << side && conn->state == TM_RELAYING && !conn->moving &&
+                is_readable(conn, side))
+                tm_relay_pump(w, index, side);
+    }
+    return w->ready != TM_NONE;
+}
+
+/* --- the stage ------------------------------------------------------------------------------ */
+
+/* What follows from the kinds of its sockets. */
+static void note_uncounted(struct tm_conn *conn, const struct tm_cold *cold)
+{
+    uint8_t client = cold->client.family == AF_UNIX, endpoint = cold->endpoint.family == AF_UNIX;
+    conn->half[TM_CLIENT].uncounted |=
+        (uint8_t)(client * TM_UNCOUNTED_SOURCE | endpoint * TM_UNCOUNTED_DESTINATION);
+    conn->half[TM_ENDPOINT].uncounted |=
+        (uint8_t)(endpoint * TM_UNCOUNTED_SOURCE | client * TM_UNCOUNTED_DESTINATION);
+}
+
+struct tm_answer tm_relay(struct tm_worker *w, uint32_t index)
+{
+    struct tm_conn *conn = &w->records[index];
+    struct tm_cold *cold = &w->colds[index];
+    uint32_t connect_us = (uint32_t)tm_clock_us() - cold->connect_started_us;
+    tm_note_success(&w->commons->slots[cold->endpoint_slot]);
+    cold->failure = TM_OPEN;
+    cold->until_ms = 0;
+    cold->connect_us = connect_us ? connect_us : 1;
+    tm_histogram_add(&w->live->times[conn->destination_slot].connect, tm_latency_bounds_us,
+                     cold->connect_us);
+    conn->last_activity_ms = w->now_ms;
+    note_uncounted(conn, cold);
+    tm_conn_enter(conn, TM_RELAYING);
+    tm_outcome_log_start(w, index);
+    tm_arm(w, index, tm_timeout_next(w, index));
+    tm_relay_pump(w, index, TM_CLIENT);
+    if (cold->endpoint.family != AF_UNIX && conn->state == TM_RELAYING)
+        tm_sock_acknowledge(conn->fd[TM_ENDPOINT]);
+    return tm_over();
+}

@@ -1,0 +1,12 @@
+/* Going on with connections that are out of epoll and timers: after a death, or from another worker. */
+#ifndef TM_RESUME_H
+#define TM_RESUME_H
+
+#include "worker.h"
+
+/* With every connection of an earlier life. Needs the epoll instance. */
+void tm_resume_all(struct tm_worker *w);
+/* With one, in whatever state it is. */
+void tm_resume(struct tm_worker *w, uint32_t index);
+
+#endif

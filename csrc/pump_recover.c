@@ -1,0 +1,150 @@
+/* Finishing what a dead worker had begun. Runs in its next life. */
+#include <assert.h>
+
+#include "kernel_count.h"
+#include "pump_calls.h"
+
+static int bytes_received(const struct tm_pump *pump, const struct tm_half *half, int source,
+                          uint64_t *bytes)
+{
+    const struct tm_journal *journal = pump->journal;
+    if (!(half->uncounted & TM_UNCOUNTED_SOURCE))
+        return tm_kernel_consumed(source, journal->before + half->base.consumed, bytes);
+    uint32_t length = journal->received.message.msg_len;
+    *bytes = length == TM_UNKNOWN ? 0 : length;
+    return 0;
+}
+
+static int bytes_sent(const struct tm_pump *pump, const struct tm_half *half, int destination,
+                      bool we_connected, uint64_t *bytes)
+{
+    const struct tm_journal *journal = pump->journal;
+    if (!(half->uncounted & TM_UNCOUNTED_DESTINATION))
+        return tm_kernel_written(destination, we_connected, journal->before + half->base.prepended,
+                                 bytes);
+    uint32_t length = journal->passed.message.msg_len;
+    *bytes = length == TM_UNKNOWN ? 0 : length;
+    return 0;
+}
+
+/* The last splice out of the pipe may have passed on bytes that nobody has counted. */
+static void recount(struct tm_half *half, int source, int destination, bool we_connected)
+{
+    uint64_t more = 0;
+    if (!(half->uncounted & TM_UNCOUNTED_DESTINATION) &&
+        tm_kernel_written(destination, we_connected, half->bytes + half->base.prepended, &more) == 0)
+        half->bytes += more;
+    else if (!(half->uncounted & TM_UNCOUNTED_SOURCE) &&
+             tm_kernel_consumed(source, half->bytes + half->base.consumed, &more) == 0 &&
+             more >= half->queued)
+        half->bytes += more - half->queued;
+}
+
+/* A count that says more or less disproves; one that can't be had does not. */
+static bool agrees(int error, uint64_t seen, uint64_t expected)
+{
+    return error ? error != -EUCLEAN : seen == expected;
+}
+
+/* What the journal says of bytes is said a second time: by the record, and by the kernel where it
+ * counts. A corrupt number must not pass on bytes of another connection. `before` is the record's own
+ * `bytes`, so where a length is worked out from one socket, the other one is asked as well. */
+static bool is_confirmed(const struct tm_pump *pump, const struct tm_half *half, int source,
+                         int destination, bool we_connected, uint64_t sent)
+{
+    const struct tm_journal *journal = pump->journal;
+    bool counted = half->bytes == journal->before + sent;
+    bool not_yet = half->bytes == journal->before;
+    uint64_t taken = 0, passed = 0;
+    if (journal->uncounted != half->uncounted)
+        return false;
+    int no_taken = bytes_received(pump, half, source, &taken);
+    int no_passed = bytes_sent(pump, half, destination, we_connected, &passed);
+    switch (tm_journal_operation(journal)) {
+    case TM_RECEIVE: /* nothing is on its way to the destination */
+        return not_yet && agrees(no_passed, passed, 0);
+    case TM_PEEK_SEND: /* an earlier recovery may have come so far; nothing is taken yet */
+        return (counted || not_yet) && agrees(no_taken, taken, 0);
+    case TM_SEND:
+        return (counted || not_yet) && agrees(no_taken, taken, journal->read);
+    case TM_QUEUE:
+        return counted && agrees(no_taken, taken, journal->read) &&
+               agrees(no_passed, passed, sent);
+    case TM_PEEK_TAKE:
+        return (counted || not_yet) && agrees(no_passed, passed, sent);
+    case TM_NOTHING: case TM_ACCEPT: case TM_CONNECT: case TM_SHUT: case TM_TAKE: case TM_CONSUME:
+    case TM_GARBLED:
+        break; /* these move no bytes */
+    }
+    return false;
+}
+
+int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int destination,
+                    bool we_connected)
+{
+    struct tm_journal *journal = pump->journal;
+    enum tm_operation operation = tm_journal_operation(journal);
+    uint64_t read = journal->read, sent = 0, taken = 0;
+    int error = 0;
+    switch (operation) {
+    case TM_RECEIVE:
+        error = bytes_received(pump, half, source, &read);
+        break;
+    case TM_SEND: case TM_PEEK_SEND:
+        error = bytes_sent(pump, half, destination, we_connected, &sent);
+        break;
+    case TM_QUEUE:
+        sent = journal->sent;
+        break;
+    case TM_PEEK_TAKE:
+        sent = journal->sent;
+        error = bytes_received(pump, half, source, &taken);
+        break;
+    case TM_GARBLED:
+        return -EUCLEAN;
+    case TM_NOTHING: case TM_ACCEPT: case TM_CONNECT: case TM_SHUT: case TM_TAKE: case TM_CONSUME:
+        recount(half, source, destination, we_connected);
+        return 0;
+    }
+    if (error)
+        return error;
+    if (read > pump->buffer_size || sent > read || taken > sent || half->queued > read - sent ||
+        !is_confirmed(pump, half, source, destination, we_connected, sent))
+        return -EUCLEAN;
+    half->bytes = journal->before + sent;
+    if (operation == TM_PEEK_SEND) {
+        /* This life may end as well: what it takes must not be taken twice. */
+        journal->sent = (uint32_t)sent;
+        tm_journal_note(journal, TM_PEEK_TAKE);
+    }
+    if (operation == TM_PEEK_SEND || operation == TM_PEEK_TAKE)
+        return tm_pump_take(pump, half, source, (size_t)(sent - taken)) ? 0 : -EUCLEAN;
+    if (sent < read)
+        return tm_pump_queue(pump, half, pump->buffer + sent, (size_t)(read - sent));
+    return 0;
+}
+
+int tm_pump_recover_consume(struct tm_pump *pump, struct tm_half *half, int source)
+{
+    struct tm_journal *journal = pump->journal;
+    uint64_t before = journal->before, size = journal->read, taken = 0;
+    bool begun = half->base.consumed == before, done = half->base.consumed == before + size;
+    int error;
+    if (half->blocked != TM_PUMPING || journal->uncounted != half->uncounted || !(begun || done))
+        return -EUCLEAN;
+    if (half->uncounted & TM_UNCOUNTED_SOURCE) {
+        uint32_t length = journal->received.message.msg_len;
+        taken = length == TM_UNKNOWN ? 0 : length;
+    } else {
+        error = tm_kernel_consumed(source, before, &taken);
+        if (error)
+            return error;
+    }
+    if (taken > size || (done && taken != size))
+        return -EUCLEAN;
+    if (!tm_pump_take(pump, half, source, (size_t)(size - taken)))
+        return -EUCLEAN;
+    half->base.consumed = (uint32_t)(before + size);
+    half->blocked = 0;
+    return 0;
+}

@@ -1,0 +1,5 @@
+"""Types of the compiled module; what things mean is said there."""
+
+from tcpmux.shm._shm import Live
+
+def listening(live: Live) -> list[int]: ...

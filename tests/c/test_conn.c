@@ -1,0 +1,230 @@
+/* csrc/conn/: annexes, the runner of stages and the list of records, in a worker without a loop. Runs
+ * alone, under sanitizers. */
+#include <sys/mman.h>
+
+#include "conn/annex.h"
+#include "conn/connection.h"
+#include "conn/destination.h"
+#include "conn/record.h"
+#include "conn/recover.h"
+#include "conn/resume.h"
+#include "conn/stage.h"
+#include "conn/timeout.h"
+#include "pairs.h"
+
+enum { CAPACITY = 8 };
+
+static void *fresh(size_t size)
+{
+    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                      MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(base != MAP_FAILED);
+    return base;
+}
+
+static struct tm_table *table;
+static struct tm_commons *commons;
+
+/* One route of one destination, which holds what it can't serve. */
+static struct tm_image *make_image(void)
+{
+    struct tm_image *image = &table->images[0];
+    image->route_count = image->destination_count = 1;
+    image->routes[0] = (struct tm_route){.destination_count = 1, .range_count = TM_NONE};
+    image->routes[0].rules.on_all_unavailable = TM_HOLD;
+    image->routes[0].rules.hold_ms = 5000;
+    image->destinations[0] = (struct tm_destination){.slot = 1, .connect_timeout_ms = 1000};
+    return image;
+}
+
+static void set_clock(struct tm_worker *w, uint64_t now_ms)
+{
+    w->now_ms = now_ms;
+    w->now_us = now_ms * 1000;
+}
+
+static struct tm_worker *new_worker(struct tm_live *live)
+{
+    struct tm_worker *w = calloc(1, sizeof(*w));
+    CHECK(w);
+    set_clock(w, 1000000);
+    w->table = table;
+    w->image = make_image();
+    w->commons = commons;
+    tm_worker_use(w, live, CAPACITY);
+    w->pump.journal = &live->journal;
+    w->free = w->dead = w->ready = w->free_annex = TM_NONE;
+    tm_pipe_pool_init(&w->pump.pool, 4);
+    tm_wheel_init(&w->wheel, w->now_ms);
+    w->epoll = epoll_create1(EPOLL_CLOEXEC);
+    CHECK(w->epoll >= 0);
+    return w;
+}
+
+static struct tm_live *new_live(void)
+{
+    struct tm_live *live = fresh(tm_live_size(CAPACITY));
+    tm_live_init(live, 0, CAPACITY);
+    return live;
+}
+
+static void end_worker(struct tm_worker *w)
+{
+    CHECK(close(w->epoll) == 0);
+    CHECK(munmap(w->live, tm_live_size(CAPACITY)) == 0);
+    free(w);
+}
+
+/* A client's connection in its first stage; its other end. */
+static int open_connection(struct tm_worker *w, uint32_t *index)
+{
+    struct tm_peer peer = {.family = AF_UNIX};
+    int ends[2];
+    make_pair(AF_UNIX, ends, 0);
+    *index = w->free != TM_NONE ? w->free : w->live->records_used;
+    tm_connection_open(w, ends[1], &peer, 0);
+    return ends[0];
+}
+
+/* --- annexes -------------------------------------------------------------------------------- */
+
+static void annexes_are_taken_and_given_back(void)
+{
+    struct tm_worker *w = new_worker(new_live());
+    uint32_t before = open_descriptors(), index;
+    int clients[CAPACITY];
+    for (int i = 0; i < CAPACITY; i++) {
+        clients[i] = open_connection(w, &index);
+        struct tm_annex *annex = tm_annex_take(w, index);
+        CHECK(annex && annex == tm_annex_of(w, index) && annex->owner == index);
+        annex->fd[1] = dup(clients[i]);
+        CHECK(annex->fd[1] >= 0);
+    }
+    for (int i = 0; i < CAPACITY; i++) {
+        CHECK(w->colds[i].annex == (uint32_t)i + 1);
+        tm_annex_release(w, (uint32_t)i);
+        CHECK(w->colds[i].annex == 0 && !tm_annex_of(w, (uint32_t)i));
+    }
+    CHECK(tm_annex_take(w, 3) == &w->annexes[CAPACITY - 1]); /* the one given back last */
+    CHECK_EQUAL(w->live->annexes_used, CAPACITY);
+    for (int i = 0; i < CAPACITY; i++)
+        CHECK(close(clients[i]) == 0 && close(w->records[i].fd[TM_CLIENT]) == 0);
+    CHECK_EQUAL(open_descriptors(), before);
+    end_worker(w);
+}
+
+/* What a dead worker leaves of annexes: its own are known again, all else is free, and a wrong number
+ * costs the record that has it. */
+static void annexes_after_a_death(void)
+{
+    struct tm_worker *w = new_worker(new_live()), *next;
+    struct tm_descriptors all;
+    int clients[4];
+    uint32_t index;
+    for (int i = 0; i < 4; i++) {
+        clients[i] = open_connection(w, &index);
+        CHECK(tm_annex_take(w, index) != NULL);
+    }
+    w->annexes[0].bytes[0] = 'a';
+    w->annexes[0].length = 1;
+    w->annexes[0].fd[0] = dup(clients[0]);
+    w->colds[1].annex = 1;                  /* another one's */
+    w->annexes[2].length = TM_ANNEX_BYTES + 1;
+    w->annexes[3].fd[2] = 1000;             /* not open */
+    next = calloc(1, sizeof(*next));
+    CHECK(next);
+    *next = *w;
+    next->free_annex = 77; /* what it remembers is worth nothing */
+    CHECK(tm_descriptors_list(&all) == 0);
+    for (int i = 0; i < 4; i++)
+        CHECK(tm_annex_claim(next, (uint32_t)i, &all) == (i == 0));
+    CHECK(!tm_descriptors_free_to_claim(&all, w->annexes[0].fd[0]));
+    for (int i = 1; i < 4; i++) { /* as recovery does with such a record */
+        if (next->colds[i].annex)
+            tm_annex_release(next, (uint32_t)i);
+        next->records[i].state = TM_FREE;
+    }
+    tm_annex_recover(next);
+    CHECK(tm_annex_of(next, 0)->bytes[0] == 'a');
+    for (int i = 1; i < 4; i++) {
+        struct tm_annex *annex = tm_annex_take(next, (uint32_t)i);
+        CHECK(annex != NULL && annex != &next->annexes[0]);
+    }
+    CHECK_EQUAL(next->live->annexes_used, 4);
+    CHECK(close(w->annexes[0].fd[0]) == 0);
+    for (int i = 0; i < 4; i++)
+        CHECK(close(clients[i]) == 0 && close(w->records[i].fd[TM_CLIENT]) == 0);
+    tm_descriptors_free(&all);
+    free(next);
+    end_worker(w);
+}
+
+/* --- stages --------------------------------------------------------------------------------- */
+
+/* Without a destination the connection holds, and goes on when there is one; nothing is done twice. */
+static void a_stage_that_waits_goes_on_where_it_was(void)
+{
+    struct tm_worker *w = new_worker(new_live());
+    uint32_t index;
+    int client = open_connection(w, &index);
+    CHECK_EQUAL(w->records[index].state, TM_HOLDING);
+    CHECK_EQUAL(w->colds[index].stage, TM_STAGE_PICK);
+    uint64_t until_ms = w->colds[index].until_ms;
+    CHECK_EQUAL(until_ms, w->now_ms + 5000);
+    set_clock(w, w->now_ms + 3000);
+    tm_connection_deadlines(w);
+    CHECK(w->records[index].state == TM_HOLDING && w->colds[index].until_ms == until_ms);
+    CHECK_EQUAL(w->live->slots[0].opened, 1);
+    set_clock(w, until_ms);
+    tm_connection_deadlines(w);
+    CHECK_EQUAL(w->records[index].state, TM_DEAD);
+    CHECK_EQUAL(w->live->slots[0].closed[TM_CLOSED_no_endpoint], 1);
+    tm_record_free_dead(w);
+    CHECK(w->records[index].state == TM_FREE && w->free == index && w->connections == 0);
+    CHECK(close(client) == 0);
+    end_worker(w);
+}
+
+/* A pick is a step of the split: an earlier life's is not made again. */
+static void a_pick_is_made_once(void)
+{
+    struct tm_worker *w = new_worker(new_live());
+    struct tm_route *route = &((struct tm_image *)(uintptr_t)w->image)->routes[0];
+    uint64_t tickets = atomic_load(&commons->tickets[0].rota.next);
+    uint32_t index;
+    route->period = 1;
+    route->cumulative[0] = 1;
+    ((struct tm_image *)(uintptr_t)w->image)->destinations[0].rules.max_connections = 1;
+    int first = open_connection(w, &index); /* has no endpoint */
+    CHECK_EQUAL(w->records[index].state, TM_DEAD);
+    CHECK_EQUAL(atomic_load(&commons->tickets[0].rota.next), tickets + 1);
+    tm_record_free_dead(w);
+    commons->slots[1].connections.cell += 1; /* full */
+    int second = open_connection(w, &index);
+    CHECK_EQUAL(w->records[index].state, TM_WAITING);
+    CHECK_EQUAL(w->colds[index].stage, TM_STAGE_PLACE);
+    for (int look = 1; look <= 5; look++) {
+        set_clock(w, w->now_ms + TM_LOOK_MS);
+        w->colds[index].stage = TM_STAGE_PICK; /* as the next life may find it */
+        tm_timeout_due(w, index);
+        CHECK_EQUAL(w->records[index].state, TM_WAITING);
+    }
+    CHECK_EQUAL(atomic_load(&commons->tickets[0].rota.next), tickets + 2);
+    CHECK_EQUAL(w->live->slots[1].picked[TM_PICKED_only], 2);
+    commons->slots[1].connections.cell -= 1;
+    tm_timeout_due(w, index);
+    CHECK_EQUAL(w->live->slots[0].closed[TM_CLOSED_no_endpoint], 2);
+    CHECK(close(first) == 0 && close(second) == 0);
+    end_worker(w);
+}
+
+int main(void)
+{
+    table = fresh(sizeof(*table));
+    commons = fresh(sizeof(*commons));
+    RUN(annexes_are_taken_and_given_back);
+    RUN(annexes_after_a_death);
+    RUN(a_stage_that_waits_goes_on_where_it_was);
+    RUN(a_pick_is_made_once);
+    return 0;
+}

@@ -1,0 +1,175 @@
+"""What a stage that waits for its client's first bytes has to outlive. Run by test_preface.py, in a tree
+that has such a stage."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import StartProxy, echo_servers, one, start_proxy  # noqa: F401
+from tests.integration.proxy import Proxy
+from tests.integration.routes import route, routes
+from tests.others import needs_reachable
+from tests.support import EchoServer, free_port, wait_for
+
+CLIENTS = 40
+WORDS = (b"word", b"CUT!")  # peeked at and passed on; taken out
+
+
+@pytest.fixture
+def proxy(start_proxy: StartProxy, one: EchoServer) -> Proxy:  # noqa: F811
+    return start_proxy(routes(route("r", free_port(), v1=(1, one.address))))
+
+
+def address(proxy: Proxy) -> tuple[str, int]:
+    host, _, port = proxy.status()["routes"][0]["listen"][0].rpartition(":")
+    return host, int(port)
+
+
+@contextmanager
+def connected(proxy: Proxy, count: int) -> Iterator[list[socket.socket]]:
+    where = address(proxy)
+    with ExitStack() as stack:
+        clients = [socket.create_connection(where, timeout=30) for _ in range(count)]
+        yield [stack.enter_context(client) for client in clients]
+
+
+def states(proxy: Proxy) -> list[str]:
+    return [each["state"] for each in proxy.client.connections()["connections"]]
+
+
+def await_reading(proxy: Proxy, count: int) -> None:
+    wait_for(lambda: states(proxy) == ["reading"] * count, f"{count} that are read from")
+
+
+def closed(proxy: Proxy) -> dict[str, int]:
+    found: dict[str, Any] = proxy.status()["routes"][0]["connections_closed"]
+    return {reason: count for reason, count in found.items() if count}
+
+
+def finish(clients: list[socket.socket], words: list[bytes], sent: list[int]) -> None:
+    """Each says the rest of its word and a line: the endpoint answers what is left of both."""
+    for client, word, so_far in zip(clients, words, sent, strict=True):
+        client.sendall(word[so_far:] + b" hello\n")
+    for client, word in zip(clients, words, strict=True):
+        left = b"" if word == b"CUT!" else word
+        expected = b"one " + left + b" hello\n"
+        got = b""
+        while len(got) < len(expected):
+            part = client.recv(100)
+            assert part, f"{word!r}: ended after {got!r}"
+            got += part
+        assert got == expected
+
+
+def in_the_midst(proxy: Proxy, disturb: Callable[[int], None]) -> None:
+    """The clients say their words byte by byte, and between two bytes something happens."""
+    words = [WORDS[number % 2] for number in range(CLIENTS)]
+    with connected(proxy, CLIENTS) as clients:
+        for number in range(3):
+            for client, word in zip(clients, words, strict=True):
+                client.sendall(word[number : number + 1])
+            disturb(number)
+            await_reading(proxy, CLIENTS)
+        finish(clients, words, [3] * CLIENTS)
+    wait_for(lambda: closed(proxy) == {"finished": CLIENTS}, "every connection to end well")
+
+
+def kill_workers(proxy: Proxy, number: int) -> None:
+    lives = [worker["starts"] for worker in proxy.status()["workers"]]
+    for pid in proxy.worker_pids():
+        os.kill(pid, signal.SIGKILL)
+    wait_for(
+        lambda: all(
+            w["starts"] > before and w["pid"]
+            for w, before in zip(proxy.status()["workers"], lives, strict=True)
+        ),
+        "the next lives",
+    )
+
+
+def test_nothing_is_lost_without_a_disturbance(proxy: Proxy) -> None:
+    in_the_midst(proxy, lambda number: None)
+
+
+def test_kills(proxy: Proxy) -> None:
+    in_the_midst(proxy, partial(kill_workers, proxy))
+
+
+def test_kills_while_words_are_said(proxy: Proxy) -> None:
+    """At random moments, also in the midst of a word that is taken out of the stream."""
+    chance = random.Random(7)
+    for _ in range(10):
+        words = [WORDS[chance.randrange(2)] for _ in range(CLIENTS)]
+        with connected(proxy, CLIENTS) as clients:
+            for client, word in zip(clients, words, strict=True):
+                client.sendall(word[:2])
+                client.sendall(word[2:])
+                if chance.randrange(CLIENTS // 4) == 0:
+                    os.kill(chance.choice(proxy.worker_pids()), signal.SIGKILL)
+            finish(clients, words, [4] * CLIENTS)
+
+
+def test_handoff(proxy: Proxy, one: EchoServer) -> None:  # noqa: F811
+    """Workers come and go: those that stay have the connections, in the midst of their words."""
+    parts = route("r", address(proxy)[1], v1=(1, one.address))
+
+    def disturb(number: int) -> None:
+        workers = (1, 3, 2)[number]
+        proxy.reload(routes(parts, workers=workers))
+        wait_for(lambda: len(proxy.status()["workers"]) == workers, "so many workers")
+
+    in_the_midst(proxy, disturb)
+
+
+@needs_reachable
+def test_upgrade(proxy: Proxy) -> None:
+    def upgraded(number: int) -> bool:
+        try:
+            found = proxy.status()["upgrade"]
+        except Exception:
+            return False  # control is being replaced
+        return bool(found["count"] == number and found["state"] != "running")
+
+    def disturb(number: int) -> None:
+        proxy.children |= proxy.tree()
+        proxy.signal(signal.SIGUSR2)
+        wait_for(partial(upgraded, number + 1), "the upgrade")
+
+    in_the_midst(proxy, disturb)
+
+
+def test_deadline(proxy: Proxy) -> None:
+    """A client that says too little is reset when its time has come; also in a worker's next life."""
+    with connected(proxy, 4) as clients:
+        for client in clients[:2]:
+            client.sendall(b"wo")
+        kill_workers(proxy, 0)
+        for client in clients:
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+    wait_for(lambda: closed(proxy) == {"idle_timeout": 4}, "four timeouts")
+
+
+def test_ends(proxy: Proxy) -> None:
+    """A stage ends connections; so does a client that goes while it is waited for."""
+    with connected(proxy, 3) as (said, gone, reset):
+        said.sendall(b"END!")
+        with pytest.raises(ConnectionResetError):
+            said.recv(1)
+        gone.sendall(b"wo")
+        gone.shutdown(socket.SHUT_WR)
+        with pytest.raises(ConnectionResetError):
+            gone.recv(1)
+        reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        reset.close()
+        wait_for(lambda: closed(proxy) == {"killed": 1, "client_reset": 2}, "three ends")
+    assert proxy.active() == 0
