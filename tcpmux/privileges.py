@@ -11,7 +11,7 @@ import os
 import pwd
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tcpmux import _privileges
 from tcpmux.errors import TcpmuxError
@@ -39,8 +39,7 @@ class UserError(TcpmuxError):
     exit_code = 2
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(NamedTuple):  # not a dataclass: see worker/process.py
     """As whom processes run. Names are for people."""
 
     uid: int

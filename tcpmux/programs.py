@@ -12,8 +12,10 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
+from os.path import dirname
 from typing import NoReturn
+
+import setproctitle
 
 import tcpmux
 from tcpmux import privileges
@@ -41,18 +43,28 @@ BEGIN = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
     "from tcpmux.programs import begin; sys.exit(begin(*sys.argv[2:4]))"
 )
+# Without `site`, which an interpreter spends most of its start on (.pth files, finders of editable
+# installs): so there is one more argument, where to find what is not ours.
+QUICK_BEGIN = f"import sys; sys.path.append(sys.argv.pop(2)); {BEGIN}"
 
 _to_become: list[User] = []  # empty: this process was not started as a program
 
 
 def package() -> str:
     """The directory that our package is in."""
-    return str(Path(tcpmux.__file__).parent.parent)
+    return dirname(dirname(tcpmux.__file__))
 
 
 def command(module: str, arguments: Sequence[str], user: User) -> list[str]:
     """The command line for a program: its module has a main(), which calls drop()."""
     return [sys.executable, "-I", "-c", BEGIN, package(), module, user.text, *arguments]
+
+
+def quick_command(module: str, arguments: Sequence[str], user: User) -> list[str]:
+    """As command(), for a program that connections wait for. Of what is not ours it can import
+    setproctitle and what lies beside it."""
+    found = [package(), dirname(dirname(setproctitle.__file__))]
+    return [sys.executable, "-I", "-S", "-c", QUICK_BEGIN, *found, module, user.text, *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -64,8 +76,8 @@ def environment() -> dict[str, str]:
 
 
 def start_program(module: str, arguments: Sequence[str], user: User) -> NoReturn:
-    """Becomes that program. Raises OSError."""
-    os.execve(sys.executable, command(module, arguments, user), environment())  # noqa: S606
+    """Becomes that program, by quick_command(). Raises OSError."""
+    os.execve(sys.executable, quick_command(module, arguments, user), environment())  # noqa: S606
 
 
 def begin(module: str, user: str) -> object:

@@ -20,6 +20,8 @@ import sys
 import time
 from typing import Any, NoReturn
 
+import setproctitle
+
 import tcpmux
 from tcpmux import programs
 from tcpmux.errors import TcpmuxError
@@ -51,7 +53,8 @@ class UpgradeError(TcpmuxError):
 def check_program(user: User) -> None:
     """In the child: guardians become this build as the user that they are, long after they could
     read what only root can. Raises UpgradeError."""
-    files = [sys.executable, os.__file__, tcpmux.__file__, _guardian.__file__]
+    modules = os, tcpmux, _guardian, setproctitle
+    files = [sys.executable, *(str(module.__file__) for module in modules)]
     try:
         path = unreachable(user, files)
         if not path:
@@ -66,7 +69,7 @@ def check_program(user: User) -> None:
 
 
 def _start_as(user: User) -> None:
-    command = programs.command("tcpmux.worker.__main__", [TRY], user)
+    command = programs.quick_command("tcpmux.worker.__main__", [TRY], user)
     ids: dict[str, Any] = (
         {} if user == oneself() else {"user": user.uid, "group": user.gid, "extra_groups": []}
     )

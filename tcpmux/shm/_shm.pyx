@@ -9,8 +9,10 @@ import time
 import fcntl
 import os
 import socket
-from dataclasses import fields
-from hashlib import blake2b
+try:
+    from _blake2 import blake2b  # hashlib loads OpenSSL, for which connections would wait as well
+except ImportError:
+    from hashlib import blake2b
 
 from libc.errno cimport errno
 from libc.stddef cimport size_t
@@ -45,8 +47,6 @@ from tcpmux.shm._layout cimport (
     tm_table_set_state, tm_table_shard_owner, tm_table_state, tm_table_valid, tm_ticket,
     tm_turn, tm_turn_hash,
 )
-from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow
-from tcpmux.shm.rules import DestinationRules, RouteRules
 
 cdef extern from "<sys/mman.h>" nogil:
     enum: MADV_DONTDUMP
@@ -166,18 +166,17 @@ def _names(wanted):
     return tuple(name for kind, _, name, _, _ in counter_rows() if kind == wanted)
 
 
-def _rules(kind, size_t size):
-    """Names of the rules, which have to be those of the C layout."""
+def _rules(str kind, size_t size):
+    """Names of the rules, in the order of the C layout; those of the type `kind` of rules.py."""
     cdef size_t i
-    rows = [tm_rule_rows[i].name.decode() for i in range(tm_rule_row_count)
-            if (<bytes>tm_rule_rows[i].kind).decode() == kind.__name__]
-    names = tuple(field.name for field in fields(kind))
-    assert list(names) == rows and len(rows) * sizeof(uint64_t) == size, f"{kind} and rules.def"
+    names = tuple(tm_rule_rows[i].name.decode() for i in range(tm_rule_row_count)
+                  if (<bytes>tm_rule_rows[i].kind).decode() == kind)
+    assert len(names) * sizeof(uint64_t) == size, f"{kind} and rules.def"
     return names
 
 
-ROUTE_RULES = _rules(RouteRules, sizeof(tm_route_rules))
-DESTINATION_RULES = _rules(DestinationRules, sizeof(tm_destination_rules))
+ROUTE_RULES = _rules("RouteRules", sizeof(tm_route_rules))
+DESTINATION_RULES = _rules("DestinationRules", sizeof(tm_destination_rules))
 CLOSE_REASONS = _names("close")
 PICK_REASONS = _names("pick")
 WORKER_COUNTERS = _names("worker")
@@ -604,7 +603,7 @@ cdef class Table(Region):
         while True:
             generation = tm_table_generation(self.table())
             if generation == 0:
-                return 0, Image((), ())
+                return 0, image_types().Image((), ())
             try:
                 image = read_image(tm_table_image(self.table(), generation))
             except (UnicodeDecodeError, ValueError, IndexError):
@@ -763,12 +762,24 @@ cdef list slice_of(uint32_t first, uint32_t count, uint32_t most):
     return list(range(first, first + count))
 
 
+# tcpmux.shm.image, once an image has been read. Workers read none, and what a new build's worker
+# imports its connections wait for.
+cdef object types = None
+
+
+cdef object image_types():
+    global types
+    if types is None:
+        from tcpmux.shm import image as types
+    return types
+
+
 cdef object read_rules(const uint64_t *place, object kind, tuple names):
-    return kind(*[place[<size_t>i] for i in range(len(names))])
+    return kind(**{name: place[<size_t>i] for i, name in enumerate(names)})
 
 
 cdef object read_endpoint(const tm_endpoint *endpoint):
-    return EndpointRow(
+    return types.EndpointRow(
         address_text(&endpoint.address), endpoint.slot, endpoint.born, endpoint.admin_state,
         endpoint.weight, endpoint.health, endpoint.ramp, endpoint.max_connections,
         endpoint.priority, endpoint.state_until)
@@ -783,12 +794,12 @@ cdef object read_destination(const tm_image *image, const tm_destination *destin
         image.turns[<uint32_t>t].endpoint
         for t in slice_of(destination.first_turn,
                           destination.turn_count + destination.reserve_count, TM_MAX_TURNS)]
-    return DestinationRow(
+    return types.DestinationRow(
         name_text(destination.name), destination.weight, destination.file_weight,
         destination.effective_weight, destination.connect_timeout_ms,
         destination.idle_timeout_ms, destination.ticket, destination.slot, destination.born,
         tuple(endpoints), destination.admin_state, destination.ramp,
-        read_rules(<const uint64_t *>&destination.rules, DestinationRules, DESTINATION_RULES),
+        read_rules(<const uint64_t *>&destination.rules, types.DestinationRules, DESTINATION_RULES),
         tuple(turns[:destination.turn_count]), tuple(turns[destination.turn_count:]),
         bool(destination.panic), destination.unresolved)
 
@@ -803,22 +814,23 @@ cdef object read_route(const tm_image *image, const tm_route *route):
         read_destination(image, &image.destinations[<uint32_t>d])
         for d in slice_of(route.first_destination, route.destination_count,
                           TM_MAX_ALL_DESTINATIONS)]
-    return RouteRow(
+    return types.RouteRow(
         name_text(route.name), route.connect_timeout_ms, route.idle_timeout_ms, route.ticket,
         route.slot, route.born, tuple(destinations),
-        read_rules(<const uint64_t *>&route.rules, RouteRules, ROUTE_RULES), admitted)
+        read_rules(<const uint64_t *>&route.rules, types.RouteRules, ROUTE_RULES), admitted)
 
 
 cdef object read_image(const tm_image *image):
     cdef const tm_listener *listener
+    image_types()
     routes = [read_route(image, &image.routes[<uint32_t>r])
               for r in slice_of(0, image.route_count, TM_MAX_ROUTES)]
     listeners = []
     for at in slice_of(0, image.listener_count, TM_MAX_LISTENERS):
         listener = &image.listeners[<uint32_t>at]
-        listeners.append(ListenerRow(address_text(&listener.address), listener.id,
-                                     listener.route))
-    return Image(tuple(routes), tuple(listeners))
+        listeners.append(types.ListenerRow(address_text(&listener.address), listener.id,
+                                           listener.route))
+    return types.Image(tuple(routes), tuple(listeners))
 
 
 cdef class Commons(Region):
