@@ -68,7 +68,9 @@ def one_on_each(instance: Instance, workers: int) -> list[socket.socket]:
     for _ in range(MAX_TRIES):
         before = [live.connections for live in lives]
         sock = _connect(instance.port)
-        if [now for now, was in zip(lives, before, strict=True) if now.connections > was and not was]:
+        if [
+            now for now, was in zip(lives, before, strict=True) if now.connections > was and not was
+        ]:
             found.append(sock)
         else:
             sock.close()
@@ -89,7 +91,9 @@ class Echo:
     longest: float = 0.0
 
 
-def _turn(echoes: Sequence[Echo], selector: selectors.BaseSelector, *, ending: bool = False) -> None:
+def _turn(
+    echoes: Sequence[Echo], selector: selectors.BaseSelector, *, ending: bool = False
+) -> None:
     """Sends what is due, unless it is ending, and takes what has come."""
     now = time.monotonic()
     for echo in echoes:
