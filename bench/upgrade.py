@@ -17,9 +17,11 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from bench.instance import Instance, free_ports, route, running
 from bench.processes import wait_for
+from tcpmux.shm._shm import Live
 
 INTERVAL = 0.001  # s between two messages on a connection
 UPGRADE_SECONDS = 30.0
@@ -61,6 +63,10 @@ def _connect(port: int) -> socket.socket:
     return sock
 
 
+def _have(lives: Sequence[Live], connections: int) -> bool:
+    return sum(live.connections for live in lives) == connections
+
+
 def one_on_each(instance: Instance, workers: int) -> list[socket.socket]:
     """A connection on every worker."""
     lives = instance.lives()
@@ -74,8 +80,7 @@ def one_on_each(instance: Instance, workers: int) -> list[socket.socket]:
             found.append(sock)
         else:
             sock.close()
-            expected = len(found)
-            wait_for(lambda: sum(live.connections for live in lives) == expected, 1.0)
+            wait_for(partial(_have, lives, len(found)), 1.0)
         if len(found) == workers:
             return found
     raise RuntimeError("no connection on each worker")
