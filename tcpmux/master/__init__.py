@@ -1,5 +1,5 @@
 """The master process: owns the listening sockets and the shared memory, starts the others."""
 
-from tcpmux.master.process import run
+from tcpmux.master.start import run
 
 __all__ = ["run"]

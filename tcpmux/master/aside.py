@@ -23,7 +23,8 @@ from typing import Any, NoReturn
 
 from tcpmux.config import ConfigError
 from tcpmux.errors import TcpmuxError
-from tcpmux.master.control import Later, Refusal
+from tcpmux.master.answers import Later, Refusal
+from tcpmux.master.duty import Duty
 from tcpmux.privileges import User, drop
 
 log = logging.getLogger("tcpmux.master")
@@ -37,7 +38,7 @@ NICENESS = 10
 _ANSWER = 3  # descriptor of the child
 
 
-class Aside:
+class Aside(Duty):
     """One piece of work at a time. user: as whom the child runs."""
 
     def __init__(self, user: User, limit: float = TIME) -> None:
@@ -74,15 +75,13 @@ class Aside:
         return self._later
 
     def register(self, selector: selectors.BaseSelector) -> None:
-        """For the turn of the loop that look() follows."""
         if self._answer >= 0:
             selector.register(self._answer, selectors.EVENT_READ)
 
-    def next_look(self) -> float | None:
-        """Monotonic time of the next look(); None = nothing is under way."""
+    def due(self) -> float | None:
         return self._deadline if self._later is not None else None
 
-    def look(self, now: float) -> None:
+    def do(self, now: float) -> None:
         """Takes what has come of the answer; when it is there, or never will be, says so."""
         if self._answer < 0:
             return
@@ -119,8 +118,8 @@ class Aside:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
 
-    def child_ended(self, pid: int) -> bool:
-        """Takes note of it; False if it was another child. What it has written comes by look()."""
+    def child_ended(self, pid: int, _status: int) -> bool:
+        """Takes note of it; False if it was another child. What it has written comes by do()."""
         if not pid or pid != self._pid:
             return False
         self._pid = 0

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Mapping
 
+from tcpmux.master.duty import Duty
 from tcpmux.master.workers import Workers
 
 log = logging.getLogger("tcpmux.master")
@@ -50,19 +51,20 @@ def plan_moves(counts: Mapping[int, int]) -> list[tuple[int, int, int]]:
     return moves
 
 
-class Balance:
+class Balance(Duty):
     """When to look, and what to do then."""
+
+    rests_while_stopping = True
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
         self._due: float | None = None  # monotonic, s
         self._looks = 0
 
-    def next_look(self) -> float | None:
-        """Monotonic time of the next look(); None = nothing is uneven."""
+    def due(self) -> float | None:
         return self._due
 
-    def look(self, now: float) -> None:
+    def do(self, now: float) -> None:
         """Moves connections if it is time to and there is something to be moved."""
         if self._workers.take_growth():
             self._looks = MOST_LOOKS

@@ -2,7 +2,7 @@
 
 The protocol is narrow on purpose: JSON objects in frames; requests.py has the verbs. The master
 waits for control in nothing. What control does not read waits here, and while too much does, no
-request of it is served; a control process that reads nothing at all for STALLED s is replaced.
+request of it is served; a control process that reads nothing for STALLED_SECONDS is replaced.
 """
 
 from __future__ import annotations
@@ -17,40 +17,16 @@ from typing import Any
 from tcpmux.config import ConfigError
 from tcpmux.errors import TcpmuxError
 from tcpmux.frames import FrameError, Inbox, Outbox, packed
+from tcpmux.master.answers import Answer, Later, Refusal
 from tcpmux.master.program import END_TIME, Arguments, Program
 from tcpmux.privileges import User
 
 log = logging.getLogger("tcpmux.master")
 
-MOST_WAITING = 4 << 20  # bytes of answers, and then it is asked nothing until some are read
-SERVE_TIME = 0.02  # s of one turn of the master's loop
-STALLED = 10.0  # s
+MAX_WAITING = 4 << 20  # bytes of answers, and then it is asked nothing until some are read
+SERVE_SECONDS = 0.02  # s of one turn of the master's loop
+STALLED_SECONDS = 10.0  # s
 _EVENT = {"event": "control"}
-
-
-class Refusal(TcpmuxError):
-    """A request that can't be carried out. kind: invalid, not_found or refused."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-
-
-class Later:
-    """An answer that is not there yet. Whoever works it out calls come()."""
-
-    def __init__(self) -> None:
-        self._take: Callable[[Mapping[str, Any]], None] = lambda _: None
-
-    def then(self, take: Callable[[Mapping[str, Any]], None]) -> None:
-        self._take = take
-
-    def come(self, outcome: Mapping[str, Any]) -> None:
-        """ok and result, or ok, kind and error, as control gets them."""
-        self._take(outcome)
-
-
-Answer = Mapping[str, Any] | Later
 
 
 class ControlLink:
@@ -68,19 +44,19 @@ class ControlLink:
     def events(self) -> int:
         """What to wait for, as selectors have it."""
         waiting = self._outbox.waiting
-        reading = selectors.EVENT_READ if waiting < MOST_WAITING else 0
+        reading = selectors.EVENT_READ if waiting < MAX_WAITING else 0
         return reading | (selectors.EVENT_WRITE if waiting or self._pushes else 0)
 
     @property
     def has_more(self) -> bool:
         """Whether serve() has requests that are here already."""
-        return self._outbox.waiting < MOST_WAITING and self._inbox.has_message
+        return self._outbox.waiting < MAX_WAITING and self._inbox.has_message
 
     @property
     def stalls_at(self) -> float | None:
         """Monotonic time when it has read nothing for too long; None: nothing waits for it."""
         waits = self._outbox.waiting or self._pushes
-        return self._progress + STALLED if waits and self.socket is not None else None
+        return self._progress + STALLED_SECONDS if waits and self.socket is not None else None
 
     def close(self) -> None:
         if self.socket is not None:
@@ -125,11 +101,11 @@ class ControlLink:
     def serve(
         self, handle: Callable[[dict[str, Any]], Answer], on_ready: Callable[[], object]
     ) -> None:
-        """Answers what has been asked, for SERVE_TIME at most. handle() raises TcpmuxError to
+        """Answers what has been asked, for SERVE_SECONDS at most. handle() raises TcpmuxError to
         refuse. Raises FrameError if what came is no request."""
-        end = time.monotonic() + SERVE_TIME
+        end = time.monotonic() + SERVE_SECONDS
         self.flush()
-        while self.socket is not None and self._outbox.waiting < MOST_WAITING:
+        while self.socket is not None and self._outbox.waiting < MAX_WAITING:
             request = self._inbox.take()
             if request is None:
                 try:
@@ -196,7 +172,7 @@ class ControlProcess(Program):
             self._link.close()
             self._link = None
 
-    def next_look(self) -> float | None:
+    def next_serve(self) -> float | None:
         """Monotonic time when serve() has something to do without a word from control."""
         if self.link is None:
             return self._end_by if self._link is not None else None
@@ -235,7 +211,7 @@ class ControlProcess(Program):
             log.error(
                 "control (pid %d) has read nothing for %g s: it is replaced",
                 self.pid,
-                STALLED,
+                STALLED_SECONDS,
                 extra=_EVENT,
             )
             self._replace()

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 
 from tcpmux.master._watch import process_cpu_us, process_state
+from tcpmux.master.duty import Duty
 from tcpmux.master.line import Worker
 from tcpmux.master.program_watch import STOP_TIME, STOPS, TICK, next_tick
 from tcpmux.master.workers import Workers
@@ -33,25 +34,24 @@ class _Seen:
     is_told_of: bool = False  # that nothing can be done
 
 
-class GuardianWatch:
+class GuardianWatch(Duty):
     """Over the guardians of all workers."""
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
         self._seen: dict[int, _Seen] = {}  # by worker
-        self._looked = time.monotonic()
-        self._next_look = next_tick(self._looked, TICK)
+        self._done = time.monotonic()
+        self._due = next_tick(self._done, TICK)
 
-    def next_look(self) -> float:
-        """Monotonic."""
-        return self._next_look
+    def due(self) -> float:
+        return self._due
 
-    def look(self, now: float) -> None:
+    def do(self, now: float) -> None:
         """Says which are stopped, and has them go on or replaced."""
-        if now < self._next_look:
+        if now < self._due:
             return
-        paused = now - self._looked > 2 * TICK  # this process was stopped, and maybe all were
-        self._looked, self._next_look = now, next_tick(now, TICK)
+        paused = now - self._done > 2 * TICK  # this process was stopped, and maybe all were
+        self._done, self._due = now, next_tick(now, TICK)
         for worker in self._workers.running:
             guardian = worker.held_guardian
             if guardian is None:

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tcpmux.config import Address, Config
-from tcpmux.master import estate as estates
-from tcpmux.master.estate import Estate
+from tcpmux.master import handoff as handoffs
+from tcpmux.master.handoff import Handoff
 from tcpmux.master.limits import raise_nofile, shard_count, usable_cpus, worker_limits
 from tcpmux.master.listeners import Listeners, bind_unix
 from tcpmux.master.port_guard import ListenError
+from tcpmux.master.takeover import SUFFIX
+from tcpmux.master.worker_count import wanted_workers
 from tcpmux.master.workers import Workers
 from tcpmux.privileges import User
 from tcpmux.shm._shm import Commons, Live, Table
@@ -51,9 +53,9 @@ class Instance:
     user: User  # as whom its processes run
     events: list[dict[str, Any]] = field(default_factory=list)  # of the master before this one
 
-    def estate(self) -> Estate:
+    def handoff(self) -> Handoff:
         """All of it, for the next master."""
-        return Estate(
+        return Handoff(
             self.table.fd,
             self.commons.fd,
             self.takeover.socket.fileno(),
@@ -87,12 +89,6 @@ class Instance:
         )
 
 
-def wanted_workers(config: Config, most: int) -> int:
-    """How many workers the configuration asks for. auto: one per usable CPU, or as many as a CPU
-    quota keeps busy."""
-    return min(config.workers or usable_cpus().workers, most)
-
-
 def make(config: Config, user: User) -> Instance:
     """A new instance: nothing is bound yet but its own sockets. user: as whom its processes are to
     run. Raises TcpmuxError."""
@@ -110,11 +106,11 @@ def make(config: Config, user: User) -> Instance:
     addresses = sum(len(route.listen) for route in config.routes)
     limits = worker_limits(nofile, addresses * shards)
     table = Table.create(count, shards, os.getpid(), int(time.time()))
-    lock = estates.lock(table.fd)
+    lock = handoffs.lock(table.fd)
     commons = Commons.create()
     lives = [Live.create(number, limits.connections) for number in range(shards)]
     admin = _bind_admin(config.admin.socket, socket.SOCK_STREAM)
-    takeover = _bind_admin(config.admin.socket + estates.SUFFIX, socket.SOCK_SEQPACKET)
+    takeover = _bind_admin(config.admin.socket + SUFFIX, socket.SOCK_SEQPACKET)
     keepsakes = takeover.socket.fileno(), admin.socket.fileno()
     workers = Workers((table, commons), lives, limits, cpus.to_pin, keepsakes, user)
     workers.want(count)
@@ -133,26 +129,26 @@ def make(config: Config, user: User) -> Instance:
     )
 
 
-def resume(config: Config, estate: Estate) -> Instance:
+def resume(config: Config, left: Handoff) -> Instance:
     """The instance that another master has left. Raises TcpmuxError."""
-    regions = estates.attach(estate)
+    regions = handoffs.attach(left)
     if regions is None:
-        return _succeed(config, estate)
+        return _succeed(config, left)
     table, commons, lives = regions
     nofile = raise_nofile()
     listeners = Listeners(table.shard_count)
-    limits = worker_limits(nofile, len(estate.listeners))
-    keepsakes = estate.takeover, estate.admin
+    limits = worker_limits(nofile, len(left.listeners))
+    keepsakes = left.takeover, left.admin
     workers = Workers(
-        (table, commons), lives, limits, usable_cpus().to_pin, keepsakes, estate.runs_as
+        (table, commons), lives, limits, usable_cpus().to_pin, keepsakes, left.runs_as
     )
     workers.want(table.worker_count)
     _, image = table.read()
     addresses = {row.id: Address.parse(str(row.address)) for row in image.listeners}
-    listeners.adopt(estate.listeners, addresses)
-    for number, (_, _, line) in estate.workers.items():
-        workers.adopt(number, socket.socket(fileno=line), *estate.held(number))
-    path = estate.admin_path
+    listeners.adopt(left.listeners, addresses)
+    for number, (_, _, line) in left.workers.items():
+        workers.adopt(number, socket.socket(fileno=line), *left.held(number))
+    path = left.admin_path
     if path != config.admin.socket:
         log.warning("admin.socket changes with the next start, not now: it stays %s", path)
     return Instance(
@@ -160,36 +156,36 @@ def resume(config: Config, estate: Estate) -> Instance:
         commons,
         workers,
         listeners,
-        _taken(path, estate.admin),
-        _taken(path + estates.SUFFIX, estate.takeover),
+        _taken(path, left.admin),
+        _taken(path + SUFFIX, left.takeover),
         lives[0].capacity,
-        estate.lock,
+        left.lock,
         False,
         [],
-        estate.runs_as,
-        estate.events,
+        left.runs_as,
+        left.events,
     )
 
 
-def _succeed(config: Config, estate: Estate) -> Instance:
+def _succeed(config: Config, left: Handoff) -> Instance:
     """A new instance on the sockets of one whose memory is of another layout.
 
     Its workers go on with the connections they have, share the queues until these are
     empty, and end with their last connection.
     """
-    for fd in (estate.table, estate.commons, estate.lock, *estate.lives):
+    for fd in (left.table, left.commons, left.lock, *left.lives):
         if fd >= 0:
             os.close(fd)
-    admin, takeover = estate.admin_path, estate.admin_path + estates.SUFFIX
-    for fd, path in ((estate.admin, admin), (estate.takeover, takeover)):
+    admin, takeover = left.admin_path, left.admin_path + SUFFIX
+    for fd, path in ((left.admin, admin), (left.takeover, takeover)):
         os.close(fd)
         with suppress(FileNotFoundError):
             os.unlink(path)
-    instance = make(config, estate.runs_as)
-    instance.listeners.adopt(estate.listeners, _bound_addresses(estate))
-    for number, (_, pid, line) in estate.workers.items():
+    instance = make(config, left.runs_as)
+    instance.listeners.adopt(left.listeners, _bound_addresses(left))
+    for number, (_, pid, line) in left.workers.items():
         os.close(line)  # without a master, SIGTERM means drain
-        for held, is_worker in zip(estate.held(number), (False, True), strict=True):
+        for held, is_worker in zip(left.held(number), (False, True), strict=True):
             if held is not None:
                 if is_worker:
                     held.signal(signal.SIGTERM)
@@ -204,9 +200,9 @@ def _succeed(config: Config, estate: Estate) -> Instance:
     return instance
 
 
-def _bound_addresses(estate: Estate) -> dict[int, Address]:
+def _bound_addresses(left: Handoff) -> dict[int, Address]:
     found = {}
-    for number, _, fd, _ in estate.listeners:
+    for number, _, fd, _ in left.listeners:
         with socket.socket(fileno=os.dup(fd)) as sock:
             found[number] = Address.of_socket(sock)
     return found

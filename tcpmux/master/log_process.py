@@ -108,7 +108,7 @@ class LogProcess(Program):
             with suppress(OSError):  # it is ending, or has many of them to look at
                 socket.send_fds(self._link, [b"file"], [fd])
         self._keep(path, fd)
-        self.tell(signal.SIGUSR1)
+        self.signal(signal.SIGUSR1)
 
 
 def open_for(user: User, path: str) -> int | None:

@@ -9,25 +9,19 @@ from __future__ import annotations
 import json
 import logging
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tcpmux import programs
 from tcpmux.config import Address, Config, HostName
 from tcpmux.config.address import parse_endpoint
-from tcpmux.levels import Line
+from tcpmux.master.change import Known
 from tcpmux.privileges import User
-from tcpmux.shm.image import FALLBACK, READY, DestinationRow, Image, RouteRow
-from tcpmux.shm.routes import is_unavailable, serves
 
 log = logging.getLogger("tcpmux.master")
 
 LOOKUP_TIME = 5.0  # s, at a start
 PROGRAM_TIME = 5.0  # s more, for the program to load and end
-
-Known = dict[HostName, tuple[Address, ...]]
-# By on_all_unavailable.
-ENDS = ("reset", "held", "refused")
 
 
 def look_up(config: Config, user: User) -> Known:
@@ -68,52 +62,9 @@ def _addresses(name: HostName, answer: object) -> tuple[Address, ...]:
     return ()
 
 
-def without_addresses(config: Config, image: Image, known: Known) -> Iterator[Line]:
-    """Of each destination with a name that has no address now, or none that can be used: which,
-    and what follows."""
-    named = {
-        (route.name, destination.name): destination
-        for route in config.routes
-        for destination in route.destinations
-    }
-    for route in image.routes:
-        for row in route.destinations:
-            if not row.unresolved or (route.name, row.name) not in named:
-                continue
-            endpoints = named[route.name, row.name].endpoints
-            used = {str(endpoint.address) for endpoint in row.endpoints}
-            names = [
-                str(endpoint)
-                for endpoint in dict.fromkeys(endpoints)
-                if isinstance(endpoint, HostName)
-                and used.isdisjoint(map(str, known.get(endpoint, ())))
-            ]
-            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
-            level, then = logging.WARNING, "its other endpoints take its share"
-            if not row.endpoints:
-                level, then = share_of(route, row)
-                if is_unavailable(route):
-                    end = ENDS[route.rules.on_all_unavailable]
-                    level, then = logging.ERROR, f"new connections are {end}"
-            yield Line(level, f"{route.name}/{row.name}: no address for {shown}: {then}")
-
-
-def share_of(route: RouteRow, row: DestinationRow) -> tuple[int, str]:
-    """Where the share of a destination goes that can't take connections; how serious that is."""
-    if not row.weight or row.state != READY:
-        return logging.WARNING, "it had no share"
-    if row.effective_weight:
-        return logging.ERROR, "its share is reset"
-    if is_unavailable(route):  # which is said besides
-        return logging.WARNING, "nobody is left to take its share"
-    if route.rules.on_unavailable == FALLBACK and serves(route.destinations[route.rules.fallback]):
-        return logging.WARNING, "its fallback gets its share"
-    return logging.WARNING, "the others get its share"
-
-
 def from_request(found: Mapping[str, Any]) -> Known:
     """What control has found: {"shop.example.org:80": ["192.0.2.1:80"]}."""
-    known: Known = {}
+    known: dict[HostName, tuple[Address, ...]] = {}
     for text, addresses in found.items():
         name = parse_endpoint(text)
         assert isinstance(name, HostName)

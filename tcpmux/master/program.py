@@ -96,7 +96,7 @@ class Program:
         except (OSError, TcpmuxError) as error:
             self._close_link()
             log.error("can't start %s: %s", self._name, error)  # noqa: TRY400
-            self._fell(now)
+            self._start_later(now)
             return
         self._started = now
         self._expected = False
@@ -141,24 +141,24 @@ class Program:
         """Has it end, by force after `timeout` s; start_due() starts the next one, if there is to
         be any, when it has."""
         self._start_at = self._delay = 0.0
-        self.tell(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
         self._kill_at = time.monotonic() + timeout
         self._expected = True
 
     # --- whether it goes on -----------------------------------------------------------------
 
-    def next_watch(self) -> float | None:
-        """Monotonic time at which watch() has something to do; None = it does not run."""
+    def next_check(self) -> float | None:
+        """Monotonic time at which check() has something to do; None = it does not run."""
         return self._watch.next_look if self._watch else None
 
-    def watch(self, now: float) -> None:
+    def check(self, now: float) -> None:
         """Looks whether it goes on with its work; says so when that changes, and has one that has
         been stopped, or hanging, for too long ended."""
         watch = self._watch
         if watch is None or now < watch.next_look:
             return
         if watch.look():
-            self._say_what_it_does(watch)
+            self._log_presence(watch)
         if self._dead_by is not None:
             if now >= self._dead_by:
                 log.error(
@@ -180,7 +180,7 @@ class Program:
             )
             self._replace()
 
-    def _say_what_it_does(self, watch: ProgramWatch) -> None:
+    def _log_presence(self, watch: ProgramWatch) -> None:
         extra = {"event": self._name}
         if watch.presence == PRESENT:
             log.info("%s (pid %d) goes on", self._name, self.pid, extra=extra)
@@ -198,7 +198,7 @@ class Program:
     def _replace(self) -> None:
         """Ends it at once; the next one is started when it has ended."""
         self._close_link()
-        self.tell(signal.SIGKILL)
+        self.signal(signal.SIGKILL)
         self._kill_at, self._dead_by = None, time.monotonic() + KILLED_TIME
 
     def _is_gone(self) -> None:
@@ -210,7 +210,7 @@ class Program:
 
     # --- its end ----------------------------------------------------------------------------
 
-    def tell(self, number: signal.Signals) -> None:
+    def signal(self, number: signal.Signals) -> None:
         """Sends it a signal, if it runs."""
         if self._process is not None:
             # Not by Popen, which would reap it if it has just ended.
@@ -221,8 +221,8 @@ class Program:
         """Ends it if it runs; by force after `timeout` s."""
         if self._process is None:
             return
-        self.tell(signal.SIGTERM)
-        self.tell(signal.SIGCONT)
+        self.signal(signal.SIGTERM)
+        self.signal(signal.SIGCONT)
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -252,10 +252,10 @@ class Program:
                 self._delay,
                 extra={"event": self._name},
             )
-            self._fell(now)
+            self._start_later(now)
         return True
 
-    def _fell(self, now: float) -> None:
+    def _start_later(self, now: float) -> None:
         self._start_at = now + self._delay
         self._delay = min(LONGEST_DELAY, self._delay * 2 or FIRST_DELAY)
 

@@ -28,26 +28,29 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
-from tcpmux.config import Config, HostName, Text, checks, load_texts
+from tcpmux.config import Config, Text, checks, load_texts
 from tcpmux.config.checks import Watch
-from tcpmux.errors import TcpmuxError, one_line, printable
+from tcpmux.errors import printable
 from tcpmux.levels import Line, level_from
-from tcpmux.master.control import Answer, Later, Refusal
-from tcpmux.master.events import LONGEST_TEXT
-from tcpmux.master.instance import wanted_workers
+from tcpmux.master.answers import Answer, Later, Refusal
+from tcpmux.master.aside import Aside
+from tcpmux.master.change import Change, Done
+from tcpmux.master.changes import Changes
+from tcpmux.master.events import LONGEST_TEXT, Events
+from tcpmux.master.helper_programs import LOG_LEVELS, HelperPrograms
 from tcpmux.master.names import from_request
-from tcpmux.master.reload import MOST_CHANGES
-from tcpmux.master.staff import LOG_LEVELS
-from tcpmux.master.steering import consequences
-from tcpmux.master.workers import WorkersBusy
+from tcpmux.master.observed import SetAddresses, SetConditions
+from tcpmux.master.reloads import Reloads
+from tcpmux.master.states import SetStates
+from tcpmux.master.stopping import Stopping
+from tcpmux.master.upgrade import Upgrade
+from tcpmux.master.weights import SetWeights, UndoWeights
+from tcpmux.master.workers import Workers
 from tcpmux.shm.routes import Condition, Key
 from tcpmux.worker.process import KILL
-
-if TYPE_CHECKING:
-    from tcpmux.master.process import Master
 
 log = logging.getLogger("tcpmux.master")
 
@@ -57,10 +60,28 @@ CHECKS_SIZE = 1 << 20  # bytes, about
 _CONNECTION = re.compile(r"(\d{1,4})-(\d{1,9})-(\d{1,10})", re.ASCII)
 
 
+class Parts(Protocol):
+    """What they are carried out on: a master."""
+
+    aside: Aside
+    changes: Changes
+    events: Events
+    helpers: HelperPrograms
+    reloads: Reloads
+    stopping: Stopping
+    upgrade: Upgrade
+    workers: Workers
+
+    @property
+    def draining(self) -> bool: ...
+    def set_workers(self, count: object, by: str) -> Done: ...
+    def begin_upgrade(self) -> None: ...
+
+
 class Requests:
     """Carries them out for one master."""
 
-    def __init__(self, master: Master) -> None:
+    def __init__(self, master: Parts) -> None:
         self._master = master
         self._watches: tuple[Config | None, list[tuple[str, str, Watch]]] = (None, [])
         self._verbs: dict[str, Callable[[Request], Answer]] = {
@@ -89,8 +110,8 @@ class Requests:
             log.error("control: %s", text, extra={"event": "control"})
             return {}
         if verb == "stop":
-            self._master.drain(
-                "stop asked for", by=request.get("by", ""), now=bool(request.get("now"))
+            self._master.stopping.begin(
+                "stop asked for", by=request.get("by", ""), at_once=bool(request.get("now"))
             )
             return {"pid": os.getpid()}
         if self._master.draining:
@@ -104,23 +125,15 @@ class Requests:
     def _reload(self, request: Request) -> dict[str, Any]:
         """With look_up, names that nobody has looked up come back instead: to be told as
         `addresses` first."""
-        master = self._master
-        unknown: list[HostName] = []
-
-        def reload() -> list[str]:
-            config = master.routing.read(master.sources)
-            unknown.extend(master.routing.unknown_names(config) if request.get("look_up") else ())
-            return [] if unknown else master.change_to(config)
-
-        def counted() -> list[str]:
-            with master.reloading():
-                return reload()
-
-        changes = self._changed(counted, "reload", request, quiet=lambda: bool(unknown))
-        if unknown:
-            servers = master.routing.read(master.sources).dns_servers
-            return {"unknown": list(map(str, unknown)), "servers": list(map(str, servers))}
-        return master.routing.applied(changes)
+        done = self._master.reloads.asked(_by(request), look_up=bool(request.get("look_up")))
+        if isinstance(done, Done):
+            self._master.changes.log_late_workers()
+            return self._master.changes.applied(done.changes)
+        config, unknown = done
+        return {
+            "unknown": list(map(str, unknown)),
+            "servers": list(map(str, config.dns_servers)),
+        }
 
     def _diff(self, request: Request) -> Later:
         """Whoever may ask may send anything, so it is read by a child that can do nothing else."""
@@ -130,84 +143,67 @@ class Requests:
             for file in request["files"]
         ]
         endpoints = [str(endpoint) for endpoint in request["endpoints"]]
-        return self._master.aside.start(lambda: self._difference(load_texts(texts, endpoints)))
+        reloads = self._master.reloads
+        return self._master.aside.start(
+            lambda: {"changes": reloads.preview(load_texts(texts, endpoints))}
+        )
 
-    def _difference(self, config: Config) -> dict[str, Any]:
-        master = self._master
-        changes = master.routing.difference(config)
-        before = master.workers.count
-        count = wanted_workers(config, master.table.shard_count)
-        if count != before:
-            changes = [*changes, f"workers {before}->{count}"]
-        return {"changes": changes[:MOST_CHANGES]}
+    # --- run time ---------------------------------------------------------------------------
+
+    def _set_weights(self, request: Request) -> dict[str, Any]:
+        return self._asked(
+            SetWeights(
+                route=request["route"],
+                weights=request["weights"],
+                force=bool(request.get("force")),
+                by=_by(request),
+            )
+        )
+
+    def _undo(self, request: Request) -> dict[str, Any]:
+        force = bool(request.get("force"))
+        return self._asked(UndoWeights(route=request["route"], force=force, by=_by(request)))
+
+    def _set_states(self, request: Request) -> dict[str, Any]:
+        targets = [(t["route"], t["destination"], t.get("endpoint")) for t in request["targets"]]
+        return self._asked(
+            SetStates(
+                targets=targets,
+                state=request["state"],
+                force=bool(request.get("force")),
+                seconds=float(request.get("seconds") or 0.0),
+                by=_by(request),
+            )
+        )
+
+    def _asked(self, change: Change) -> dict[str, Any]:
+        changes = self._master.changes
+        return changes.applied(changes.ask(change).changes)
+
+    # --- what control has found out ---------------------------------------------------------
 
     def _addresses(self, request: Request) -> dict[str, Any]:
         """text: what control has to say of names, for the log and the events."""
-        routing = self._master.routing
         if request.get("text"):
             text = printable(str(request["text"]))[:LONGEST_TEXT]
             level = level_from(request["level"])
             log.log(level, "%s", text, extra={"event": "names", "by": ""})
         if not request["found"]:
             return {}
-        before = routing.image
-        changes = routing.set_addresses(from_request(request["found"]))
-        if changes:
-            self._master.log_changes(changes, "names", "")
-        self._say_health(consequences(before, routing.image))
-        return routing.applied(changes)
-
-    # --- steering ---------------------------------------------------------------------------
-
-    def _set_weights(self, request: Request) -> dict[str, Any]:
-        steering = self._master.steering
-        return self._steered(
-            lambda: steering.set_weights(
-                request["route"], request["weights"], force=bool(request.get("force"))
-            ),
-            "weights",
-            request,
-        )
-
-    def _undo(self, request: Request) -> dict[str, Any]:
-        steering = self._master.steering
-        force = bool(request.get("force"))
-        return self._steered(
-            lambda: steering.undo(request["route"], force=force), "weights", request
-        )
-
-    def _set_states(self, request: Request) -> dict[str, Any]:
-        steering = self._master.steering
-        targets = [(t["route"], t["destination"], t.get("endpoint")) for t in request["targets"]]
-        return self._steered(
-            lambda: steering.set_states(
-                targets,
-                request["state"],
-                force=bool(request.get("force")),
-                seconds=float(request.get("seconds") or 0.0),
-            ),
-            "state",
-            request,
-        )
-
-    # --- health -----------------------------------------------------------------------------
+        changes = self._master.changes
+        done = changes.apply(SetAddresses(found=from_request(request["found"])))
+        return changes.applied(done.changes)
 
     def _conditions(self, request: Request) -> dict[str, Any]:
         conditions: dict[Key, Condition] = {}
         for route, destination, endpoint, health, ramp in request["conditions"]:
             key = (route, destination) if endpoint is None else (route, destination, endpoint)
             conditions[key] = health, ramp
-        consequences = self._master.steering.set_conditions(conditions)
-        told = (
+        told = [
             Line(level_from(level), str(text)[:LONGEST_TEXT]) for level, text in request["texts"]
-        )
-        self._say_health((*told, *consequences))
-        return {"generation": self._master.table.generation}
-
-    @staticmethod
-    def _say_health(lines: Iterable[Line]) -> None:
-        for line in lines:
-            log.log(line.level, "%s", line, extra={"event": "health", "by": ""})
+        ]
+        done = self._master.changes.apply(SetConditions(conditions=conditions, told=told))
+        return {"generation": done.generation}
 
     def _checks(self, request: Request) -> dict[str, Any]:
         """A part of them, so that no turn of the loop is long; next: where the rest begins. What
@@ -232,7 +228,7 @@ class Requests:
         }
 
     def _watched(self) -> list[tuple[str, str, Watch]]:
-        config = self._master.routing.config
+        config = self._master.changes.in_force.config
         if self._watches[0] is not config:
             rows = [
                 (route.name, destination.name, checks.watch_of(destination.policy))
@@ -242,14 +238,9 @@ class Requests:
             self._watches = config, rows
         return self._watches[1]
 
-    def _steered(
-        self, change: Callable[[], list[str]], kind: str, request: Request
-    ) -> dict[str, Any]:
-        return self._master.routing.applied(self._changed(change, kind, request))
-
     def _set_workers(self, request: Request) -> dict[str, Any]:
-        by = request.get("by", "")
-        return self._master.routing.applied(self._master.change_workers(request["count"], by))
+        done = self._master.set_workers(request["count"], _by(request))
+        return self._master.changes.applied(done.changes)
 
     def _kill(self, request: Request) -> dict[str, Any]:
         """Orders only: a connection that has ended by then, or moved to another worker, is left
@@ -276,34 +267,15 @@ class Requests:
             raise Refusal("invalid", f"level: expected one of {', '.join(LOG_LEVELS)}")
         extra = {"event": "log_level", "by": request.get("by", "")}
         log.info("log level %s", level, extra=extra)
-        self._master.staff.set_log_level(level)
+        self._master.helpers.set_log_level(level)
         return {"level": level}
 
     def _upgrade(self, _request: Request) -> dict[str, Any]:
         self._master.begin_upgrade()
         return {"pid": os.getpid(), "count": self._master.upgrade.number}
 
-    def _changed(
-        self,
-        change: Callable[[], list[str]],
-        kind: str,
-        request: Request,
-        quiet: Callable[[], bool] = lambda: False,
-    ) -> list[str]:
-        by = request.get("by", "")
-        try:
-            changes = change()
-        except TcpmuxError as error:
-            extra = {"event": "refused", "by": by}
-            # Then what is in force is not what the files say, until somebody mends them.
-            level = logging.ERROR if kind == "reload" else logging.WARNING
-            log.log(level, "refused, nothing changed: %s", one_line(error), extra=extra)
-            raise
-        if quiet():
-            return changes
-        self._master.log_changes(changes, kind, by)
-        try:
-            self._master.routing.await_workers()
-        except WorkersBusy as error:  # in force even so; the answer says in which workers
-            log.warning("%s", error)
-        return changes
+
+def _by(request: Request) -> str:
+    """Who asked for it."""
+    by = request.get("by", "")
+    return by if isinstance(by, str) else ""

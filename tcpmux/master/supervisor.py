@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from tcpmux.config import Address
 from tcpmux.errors import TcpmuxError
+from tcpmux.master.duty import Duty
 
 log = logging.getLogger("tcpmux.master")
 
@@ -34,11 +35,11 @@ NO_ROOM = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)
 
 
 @dataclass(slots=True)
-class Supervisor:
+class Supervisor(Duty):
     """Tells the service manager how things are. Never blocks, never raises.
 
     A manager reads when it can, and its queue may be as short as 10 messages. So what it must
-    hear waits here, in order, until look() gets it sent; status and signs of life don't wait.
+    hear waits here, in order, until do() gets it sent; status and signs of life don't wait.
 
     address: of its datagram socket, "" = there is none. watchdog_interval: seconds between
     two signs of life, half of what it allows; None = it does not wait for any.
@@ -83,13 +84,12 @@ class Supervisor:
     def status(self, text: str) -> None:
         self._send(f"STATUS={text}".encode())
 
-    def next_look(self) -> float | None:
-        """Monotonic time of the next look(), None = nothing is due."""
+    def due(self) -> float | None:
         if self._waiting:
             return time.monotonic() + RETRY
         return None if self.watchdog_interval is None else self._next_sign
 
-    def look(self, now: float) -> None:
+    def do(self, now: float) -> None:
         """Gives the sign of life that is due, and sends what has waited."""
         while self._waiting:
             message, fds = self._waiting[0]

@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import setproctitle
@@ -25,8 +26,9 @@ import setproctitle
 import tcpmux
 from tcpmux import programs
 from tcpmux.errors import TcpmuxError
-from tcpmux.master.control import Refusal
-from tcpmux.master.estate import VARIABLE, Estate
+from tcpmux.master.answers import Refusal
+from tcpmux.master.duty import Duty
+from tcpmux.master.handoff import VARIABLE, Handoff
 from tcpmux.master.line import Worker
 from tcpmux.master.signals import HANDLED
 from tcpmux.master.workers import Workers
@@ -93,12 +95,14 @@ def _start_as(user: User) -> None:
         )
 
 
-class Upgrade:
+class Upgrade(Duty):
     """The upgrade under way, if any. What it says of itself is in the table."""
 
-    def __init__(self, table: Table, workers: Workers) -> None:
+    def __init__(self, table: Table, workers: Workers, on_checked: Callable[[], None]) -> None:
+        """on_checked: called when the new build has found nothing wrong."""
         self._table = table
         self._workers = workers
+        self._on_checked = on_checked
         self._child: subprocess.Popen[bytes] | None = None
         self._deadline = 0.0
         self._left: list[Worker] = []  # to be replaced, the first of them now
@@ -115,8 +119,7 @@ class Upgrade:
     def _note(self, state: int, error: str = "") -> None:
         self._table.upgrade = (self.number, state, error)
 
-    def next_look(self) -> float | None:
-        """Monotonic time of the next look(), None = nothing is under way."""
+    def due(self) -> float | None:
         return time.monotonic() + 0.005 if self._left else self._deadline if self._child else None
 
     def end(self) -> None:
@@ -126,13 +129,13 @@ class Upgrade:
 
     # --- before the exec --------------------------------------------------------------------
 
-    def rehearse(self, estate: Estate) -> None:
+    def rehearse(self, handoff: Handoff) -> None:
         """Starts the child. Raises Refusal if an upgrade is under way."""
         if self.under_way:
             raise Refusal("refused", f"upgrade {self.number} is under way")
         self._table.upgrade = (self.number + 1, RUNNING, "")
         log.info("upgrade %d: checking the new build", self.number, extra=_EVENT)
-        saved = estate.save()
+        saved = handoff.save()
         environment = {**os.environ, VARIABLE: str(saved), REHEARSAL: "1"}
         try:
             self._child = subprocess.Popen(
@@ -147,34 +150,35 @@ class Upgrade:
             self.failed(f"can't start it: {error}")
         finally:
             os.close(saved)
-            for fd in estate.descriptors:
+            for fd in handoff.descriptors:
                 os.set_inheritable(fd, False)
         self._deadline = time.monotonic() + REHEARSAL_TIME
 
-    def child_ended(self, pid: int, status: int) -> bool | None:
-        """None: not our child. True: it found nothing wrong, so go on."""
+    def child_ended(self, pid: int, status: int) -> bool:
+        """Takes note of it; False if it was another child."""
         if self._child is None or pid != self._child.pid:
-            return None
+            return False
         child, self._child = self._child, None
         child.returncode = os.waitstatus_to_exitcode(status)
         assert child.stderr is not None
         with child.stderr:
             said = child.stderr.read().decode("utf-8", "replace").strip()
         if child.returncode == 0:
-            return True
-        reason = said.splitlines()[-1] if said else f"exit code {child.returncode}"
-        self.failed(reason.removeprefix("tcpmux: error: "))
-        return False
+            self._on_checked()
+        else:
+            reason = said.splitlines()[-1] if said else f"exit code {child.returncode}"
+            self.failed(reason.removeprefix("tcpmux: error: "))
+        return True
 
     def failed(self, reason: str) -> None:
         log.error("upgrade refused: %s; nothing changed", reason, extra=_EVENT)
         self._note(FAILED, reason)
 
-    def become(self, estate: Estate) -> NoReturn:
+    def become(self, handoff: Handoff) -> NoReturn:
         """The master becomes the new build. Raises OSError if it can't."""
         # A signal that comes before the new one is ready for it waits.
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
-        saved = estate.save()
+        saved = handoff.save()
         try:
             os.execve(  # noqa: S606
                 sys.executable,
@@ -184,7 +188,7 @@ class Upgrade:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
             os.close(saved)
-            for fd in estate.descriptors:
+            for fd in handoff.descriptors:
                 os.set_inheritable(fd, False)
 
     # --- after it ---------------------------------------------------------------------------
@@ -195,7 +199,7 @@ class Upgrade:
             self._note(FAILED, "the master was killed meanwhile")
 
     def replace_workers(self) -> None:
-        """Begins with the first worker; look() does the rest."""
+        """Begins with the first worker; do() does the rest."""
         self._left = list(self._workers.running)
         self._connections = sum(worker.live.connections for worker in self._left)
         log.info("upgrade %d: replacing %d workers", self.number, len(self._left))
@@ -218,7 +222,7 @@ class Upgrade:
         self._workers.place_shards()
         self._deadline = time.monotonic() + REPLACE_TIME
 
-    def look(self, now: float) -> None:
+    def do(self, now: float) -> None:
         """Goes on when a worker has been replaced, ends what takes too long."""
         if self._child is not None and now >= self._deadline:
             self._child.kill()

@@ -252,7 +252,7 @@ class Workers:
 
     # --- ends -------------------------------------------------------------------------------
 
-    def died(self, pid: int, status: int | None, *, draining: bool) -> bool:
+    def died(self, pid: int, status: int | None) -> bool:
         """Takes note of a guardian's end; False if it was none. status: None = not known."""
         worker = next((w for w in self._workers if w.guardian == pid), None)
         if worker is None:
@@ -260,11 +260,11 @@ class Workers:
         worker.receive()
         # Both hold the other end of the line: while it is open, one of them lives.
         if worker.line.socket is None:
-            self._ended(worker, status, draining=draining)
+            self._ended(worker, status)
         else:
             worker.guardian_ended()
             worker.unguarded = True
-            if not draining:
+            if not self._draining:
                 log.warning("guardian %d (pid %d) died; its worker makes another", worker.id, pid)
             self.guard_all()
         return True
@@ -278,7 +278,7 @@ class Workers:
                 # One that is stopped can't make any, and nobody is left to end its stop.
                 _signal(signal.SIGCONT, [worker.held])
 
-    def _ended(self, worker: Worker, status: int | None, *, draining: bool) -> None:
+    def _ended(self, worker: Worker, status: int | None) -> None:
         retired = worker.retiring and worker.live.ending == OVER
         guardian = worker.guardian
         worker.ended()
@@ -286,7 +286,7 @@ class Workers:
             other.lines.discard(worker.id)
         if retired:
             log.info("worker %d has handed over and ended", worker.id)
-        if draining or retired or not worker.wanted:
+        if self._draining or retired or not worker.wanted:
             return
         if time.monotonic() - worker.started >= GROWN_UP:
             worker.delay = 0.0
@@ -302,7 +302,7 @@ class Workers:
         )
         _start_later(worker)
 
-    def look_for_dead(self, *, draining: bool) -> None:
+    def look_for_dead(self) -> None:
         """Notices the end of guardians that are no children of ours, and of workers that had
         none any more."""
         self.guard_all()
@@ -313,9 +313,9 @@ class Workers:
                     ended = os.waitid(os.P_PIDFD, worker.pidfd, os.WEXITED | os.WNOHANG)
                     if ended is not None:
                         status = ended.si_status
-                self.died(worker.guardian, status, draining=draining)
+                self.died(worker.guardian, status)
             elif worker.pidfd < 0 and worker.line.socket is None:
-                self._ended(worker, None, draining=draining)
+                self._ended(worker, None)
 
     # --- shards -----------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 import tcpmux as package
-from tcpmux.master.estate import SUFFIX
+from tcpmux.master.takeover import SUFFIX
 from tcpmux.privileges import KEPT
 from tcpmux.worker.process import CLAIM, MESSAGE
 from tests.integration.conftest import StartProxy

@@ -16,8 +16,8 @@ import pytest
 
 from tcpmux.config import ConfigError, Problem, Text, load_texts
 from tcpmux.errors import TcpmuxError
+from tcpmux.master.answers import Refusal
 from tcpmux.master.aside import Aside
-from tcpmux.master.control import Refusal
 from tcpmux.privileges import User, oneself
 from tests.others import NOBODY, needs_root
 from tests.support import DEADLINE
@@ -37,19 +37,19 @@ def outcome(work: Callable[[], Any], limit: float = DEADLINE) -> Mapping[str, An
     came: list[Mapping[str, Any]] = []
     begun = time.monotonic()
     aside.start(work).then(came.append)
-    assert aside.next_look() is not None
+    assert aside.due() is not None
     while not came:
         assert time.monotonic() - begun < limit + DEADLINE
         with selectors.DefaultSelector() as selector:
             aside.register(selector)
-            due = aside.next_look()
+            due = aside.due()
             assert due is not None
             selector.select(max(0.0, due - time.monotonic()))
-        aside.look(time.monotonic())
-    assert aside.next_look() is None
+        aside.do(time.monotonic())
+    assert aside.due() is None
     pid, _ = os.wait()
-    assert aside.child_ended(pid)
-    assert not aside.child_ended(pid)
+    assert aside.child_ended(pid, 0)
+    assert not aside.child_ended(pid, 0)
     return came[0]
 
 
@@ -162,7 +162,7 @@ def test_one_that_can_not_become_its_user_does_nothing(tmp_path: Path) -> None:
 
     aside.start(work).then(came.append)
     while not came:
-        aside.look(time.monotonic())
+        aside.do(time.monotonic())
     os.wait()
     assert not came[0]["ok"]
     assert "can't become" in came[0]["error"]

@@ -25,7 +25,7 @@ from tcpmux.control.health import MOST_CONDITIONS
 from tcpmux.control.master_link import MasterLink, MasterRefused
 from tcpmux.frames import HEAD, FrameError, Inbox, packed
 from tcpmux.master import control as master_control
-from tcpmux.master.control import MOST_WAITING, ControlLink, ControlProcess
+from tcpmux.master.control import MAX_WAITING, ControlLink, ControlProcess
 from tcpmux.master.requests import Requests
 from tcpmux.privileges import oneself
 from tests.support import DEADLINE
@@ -152,7 +152,8 @@ def test_checks_of_the_largest_configuration_come_through() -> None:
         for number, policy in enumerate(policies)
     ]
     master = SimpleNamespace(
-        draining=False, routing=SimpleNamespace(config=SimpleNamespace(routes=routes))
+        draining=False,
+        changes=SimpleNamespace(in_force=SimpleNamespace(config=SimpleNamespace(routes=routes))),
     )
 
     async def scenario(link: MasterLink, _master: Master) -> tuple[int, set[int], int]:
@@ -183,7 +184,9 @@ def test_one_check_that_is_large_makes_no_endless_answer() -> None:
         for place in range(8)
     ]
     config = SimpleNamespace(routes=[SimpleNamespace(name="r", destinations=destinations)])
-    master = SimpleNamespace(draining=False, routing=SimpleNamespace(config=config))
+    master = SimpleNamespace(
+        draining=False, changes=SimpleNamespace(in_force=SimpleNamespace(config=config))
+    )
 
     async def scenario(link: MasterLink, _master: Master) -> list[int]:
         sizes, first = [], 0
@@ -313,18 +316,18 @@ def test_a_control_that_reads_nothing_neither_blocks_the_master_nor_fills_it() -
             if not ask_until_full():
                 refused += 1
             link.serve(handle, lambda: None)
-        assert MOST_WAITING / 100_000 <= served < MOST_WAITING / 100_000 + 20
+        assert MAX_WAITING / 100_000 <= served < MAX_WAITING / 100_000 + 20
         assert link.events == selectors.EVENT_WRITE
         assert not link.has_more
         for number in range(10_000):
             assert link.push({"push": "event"})
             assert link.push({"push": "names", "names": number})
         assert link.stalls_at is not None
-        assert link.stalls_at <= time.monotonic() + master_control.STALLED
+        assert link.stalls_at <= time.monotonic() + master_control.STALLED_SECONDS
 
         # It reads again, and is served again: of each kind of push the latest has come.
         pushes, answers = read_until_pushed(theirs, link, handle)
-        assert answers >= MOST_WAITING / 100_000
+        assert answers >= MAX_WAITING / 100_000
         assert {"push": "names", "names": 9999} in pushes
         link.close()
 
@@ -412,7 +415,7 @@ def test_a_control_that_can_not_be_talked_to_is_replaced_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(master_control, "STALLED", 0.1)
+    monkeypatch.setattr(master_control, "STALLED_SECONDS", 0.1)
     monkeypatch.setattr(master_control, "END_TIME", 0.1)
     control = Control()
     with control.far:
@@ -422,4 +425,4 @@ def test_a_control_that_can_not_be_talked_to_is_replaced_and_that_is_said(
     assert record.levelno == logging.ERROR
     assert said in record.getMessage()
     assert control.link is None
-    assert control.next_look() is None
+    assert control.next_serve() is None

@@ -34,7 +34,7 @@ class Bench:
         monkeypatch.setattr(guardian_watch, "process_cpu_us", lambda pid, _: self.cpu_us[pid])
         fake: Any = SimpleNamespace(running=self.workers)
         self.watch = GuardianWatch(fake)
-        self.now = self.watch.next_look()
+        self.now = self.watch.due()
         self.turn()
 
     def _signal(self, pid: int) -> Callable[[signal.Signals], None]:
@@ -42,7 +42,7 @@ class Bench:
 
     def turn(self, seconds: float = 1.0) -> None:
         self.cpu_us = {pid: us + (self.states[pid] == "S") for pid, us in self.cpu_us.items()}
-        self.watch.look(self.now)
+        self.watch.do(self.now)
         self.now += seconds
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tcpmux.levels import Line, level_from, level_of
-from tcpmux.master.steering import consequences
+from tcpmux.master.consequences import consequences
 from tcpmux.shm.image import DOWN, FALLBACK, HOLD, REFUSE, REJECT, WELL, Image, RouteRow
 from tcpmux.shm.routes import with_conditions
 from tests.unit.watching import destination, endpoint, route

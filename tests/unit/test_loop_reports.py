@@ -19,13 +19,13 @@ def test_a_loop_is_said_once_in_a_while(caplog: pytest.LogCaptureFixture) -> Non
     routes = tuple(RouteRow(name, 1, 0, 0, slot, 1, ()) for slot, name in enumerate("ab"))
     listeners = ListenerRow("0.0.0.0:80", 3, 0), ListenerRow("[::]:81", 7, 1)
     image = Image(routes, listeners)
-    loops = Loops(cast("Workers", workers))
+    loops = Loops(cast("Workers", workers), lambda: image)
 
     def said(listener: int | None, now: float) -> list[str]:
         caplog.clear()
         if listener is not None:
             told.add(listener)
-        loops.look(image, now)
+        loops.do(now)
         assert all(record.levelno == logging.ERROR for record in caplog.records)
         return caplog.messages
 

@@ -12,7 +12,8 @@ import yaml
 
 from tcpmux.config import Address, ConfigError, HostName, load
 from tcpmux.config.loops import is_local, left_out
-from tcpmux.master.names import Known, without_addresses
+from tcpmux.master.change import Known
+from tcpmux.master.consequences import without_addresses
 from tcpmux.shm.routes import Names, build_image
 from tests.integration.routes import routes
 

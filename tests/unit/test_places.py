@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tcpmux.errors import TcpmuxError
-from tcpmux.master import estate, log_process
+from tcpmux.master import log_process, takeover
 from tcpmux.master.places import check_socket, danger
 from tcpmux.privileges import User
 from tests.others import OTHER, as_other, needs_root
@@ -110,14 +110,14 @@ def test_a_socket_that_another_user_has_made_is_not_asked(open_path: Path) -> No
     """In a shared directory: whoever answers there would get listeners and name pids."""
     open_path.chmod(0o1777)
     path = f"{open_path}/admin.sock"
-    with as_other(lambda: listen(path + estate.SUFFIX)):
+    with as_other(lambda: listen(path + takeover.SUFFIX)):
         with pytest.raises(TcpmuxError, match=f"belongs to uid {OTHER}"):
-            check_socket(path + estate.SUFFIX)
-        os.chown(path + estate.SUFFIX, 0, 0)
-        check_socket(path + estate.SUFFIX)
+            check_socket(path + takeover.SUFFIX)
+        os.chown(path + takeover.SUFFIX, 0, 0)
+        check_socket(path + takeover.SUFFIX)
         # The file is root's, and still the kernel knows who listens.
-        with pytest.raises(estate.Occupied, match=f"was made by uid {OTHER}"):
-            estate.claim(path)
+        with pytest.raises(takeover.Occupied, match=f"was made by uid {OTHER}"):
+            takeover.claim(path)
 
 
 @needs_root
@@ -125,12 +125,12 @@ def test_an_instance_of_another_user_is_told(open_path: Path) -> None:
     """Without a traceback: so it goes for whoever starts tcpmux with the default admin socket
     while that of root runs."""
     path = f"{open_path}/admin.sock"
-    listen(path + estate.SUFFIX)
-    os.chmod(path + estate.SUFFIX, 0o600)
+    listen(path + takeover.SUFFIX)
+    os.chmod(path + takeover.SUFFIX, 0o600)
 
     def ask() -> None:
-        with pytest.raises(estate.Occupied, match=r"Permission denied: it belongs to another user"):
-            estate.claim(path)
+        with pytest.raises(takeover.Occupied, match=r"Permission denied: it belongs to another user"):
+            takeover.claim(path)
 
     with as_other(ask):
         pass
@@ -139,5 +139,5 @@ def test_an_instance_of_another_user_is_told(open_path: Path) -> None:
 
 def test_where_no_instance_can_be_there_is_none(place: Path) -> None:
     (place / "file").touch()
-    assert estate.claim(f"{place}/none/admin.sock") is None
-    assert estate.claim(f"{place}/file/admin.sock") is None
+    assert takeover.claim(f"{place}/none/admin.sock") is None
+    assert takeover.claim(f"{place}/file/admin.sock") is None

@@ -209,7 +209,7 @@ class Started:
             assert self.program.died(pid, status)
         now = time.monotonic()
         self.program.start_due(now)
-        self.program.watch(now)
+        self.program.check(now)
         return False
 
 
@@ -297,7 +297,7 @@ def test_one_that_a_kill_does_not_end_is_told_of_once(
 ) -> None:
     """As it waits for a disk. Nothing else can be done: two of it would be worse."""
     monkeypatch.setattr(program, "KILLED_TIME", 0.1)
-    monkeypatch.setattr(Program, "tell", lambda *_: None)
+    monkeypatch.setattr(Program, "signal", lambda *_: None)
     started = Started(quick, "stop")
     wait_for(lambda: started.turn() or "does not end" in caplog.text, "it to be told")
     watch = started.program._watch

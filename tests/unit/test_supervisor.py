@@ -76,8 +76,8 @@ def test_without_a_manager_nothing_happens() -> None:
         supervisor.ready("up")
         supervisor.reloading()
         supervisor.store(ADDRESS, [sock.fileno()])
-        supervisor.look(time.monotonic())
-    assert supervisor.next_look() is None
+        supervisor.do(time.monotonic())
+    assert supervisor.due() is None
 
 
 @pytest.mark.parametrize(
@@ -101,11 +101,11 @@ def test_signs_of_life_are_half_as_far_apart_as_is_allowed(
 
 def test_a_sign_of_life_is_given_when_it_is_due(manager: socket.socket) -> None:
     supervisor = Supervisor(manager.getsockname(), 10.0)
-    supervisor.look(100.0)
-    assert supervisor.next_look() == 110.0
-    supervisor.look(109.9)
+    supervisor.do(100.0)
+    assert supervisor.due() == 110.0
+    supervisor.do(109.9)
     assert heard(manager) == [(["WATCHDOG=1"], 0)]
-    supervisor.look(110.1)
+    supervisor.do(110.1)
     assert heard(manager) == [(["WATCHDOG=1"], 0)]
 
 
@@ -157,13 +157,13 @@ def test_what_finds_no_room_is_sent_later_in_order(
             supervisor.store(Address("127.0.0.1", 1 + number, ""), [sock.fileno()])
     supervisor.status("left out: it would be stale")
     supervisor.ready("at last")
-    assert supervisor.next_look() is not None
+    assert supervisor.due() is not None
     found: list[tuple[list[str], int]] = []
-    while supervisor.next_look() is not None:
+    while supervisor.due() is not None:
         news = heard(manager)
         assert news, "nothing was sent although there was room"
         found += news
-        supervisor.look(time.monotonic())
+        supervisor.do(time.monotonic())
     found += heard(manager)
     expected = []
     for number in range(count):
@@ -190,7 +190,7 @@ def test_a_manager_that_is_gone_is_named_once(caplog: pytest.LogCaptureFixture) 
     (message,) = caplog.messages
     assert message.startswith("the service manager can't be told of the state (NOTIFY_SOCKET): ")
     assert message.endswith("[Errno 2] No such file or directory")
-    assert supervisor.next_look() is None
+    assert supervisor.due() is None
 
 
 def test_other_programs_do_not_learn_of_the_manager(monkeypatch: pytest.MonkeyPatch) -> None:

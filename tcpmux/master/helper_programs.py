@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import logging
 import os
+import selectors
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tcpmux.config import AccessLog, Admin, Config
 from tcpmux.logs import set_level
+from tcpmux.master.answers import Answer
 from tcpmux.master.control import ControlProcess
+from tcpmux.master.duty import Duty, earliest
 from tcpmux.master.http_socket import bind_http
 from tcpmux.master.instance import Instance
 from tcpmux.master.log_process import LogProcess, open_for
@@ -34,31 +39,45 @@ from tcpmux.shm._shm import (
 log = logging.getLogger("tcpmux.master")
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
-CONTROL_TIME = 2.0  # s for control to answer what it has been asked
-LOG_TIME = 10.0  # s for the log process to write what is left
+CONTROL_SECONDS = 2.0  # s for control to answer what it has been asked
+LOG_SECONDS = 10.0  # s for the log process to write what is left
 
 
 @dataclass(slots=True)
-class Change:
-    """What prepare() has found to be possible. http: the socket to serve on from then on.
-    token: the hash of what admin.token_file holds; empty = none."""
+class PreparedHelpers:
+    """What HelperPrograms.prepare() has found to be possible. http: the socket to serve on from
+    then on. token: the hash of what admin.token_file holds; empty = none."""
 
+    helpers: HelperPrograms
     config: Config
     token: bytes
     http: socket.socket | None
     http_is_new: bool
 
-    def take_back(self) -> None:
+    def commit(self) -> None:
+        self.helpers.commit(self)
+
+    def cancel(self) -> None:
         if self.http_is_new and self.http is not None:
             self.http.close()
 
 
-class Staff:
-    """Control and the log process of an instance."""
+class HelperPrograms(Duty):
+    """Control and the log process of an instance. answer: what control asks. on_ready: when control
+    serves."""
 
-    def __init__(self, instance: Instance, sources: Sources, config: Config) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        sources: Sources,
+        config: Config,
+        answer: Callable[[dict[str, Any]], Answer],
+        on_ready: Callable[[], object],
+    ) -> None:
         self._instance = instance
         self._sources = sources
+        self._answer = answer
+        self._on_ready = on_ready
         self._config = config
         self._http: socket.socket | None = None
         self._token = b""
@@ -122,23 +141,31 @@ class Staff:
 
     def open_http(self) -> None:
         """For a start: as the configuration says. Raises TcpmuxError."""
-        self.commit(self.prepare(self._config))
+        self.prepare(self._config).commit()
+
+    def register(self, selector: selectors.BaseSelector) -> None:
+        link = self.control.link
+        if link is not None and link.socket is not None:
+            selector.register(link.socket, link.events)
+
+    def due(self) -> float | None:
+        programs = self._programs.values()
+        times = [moment for one in programs for moment in (one.next_start(), one.next_check())]
+        return earliest(*times, self.control.next_serve())
+
+    def do(self, now: float) -> None:
+        """Answers control, has a program that does not go on ended, and starts those that are to
+        run."""
+        self.control.serve(self._answer, self._on_ready)
+        for program in self._programs.values():
+            program.check(now)
+        self.start_due(now)
 
     def start_due(self, now: float) -> None:
         self._started = True
-        self.control.start_due(now)
-        self._logger.start_due(now)
+        for program in self._programs.values():
+            program.start_due(now)
         self._note()
-
-    def watch(self, now: float) -> None:
-        """Looks whether both go on with their work, and has one that does not ended; start_due(),
-        which comes next, notes it."""
-        self.control.watch(now)
-        self._logger.watch(now)
-
-    def next_watch(self) -> float | None:
-        times = [self.control.next_watch(), self._logger.next_watch()]
-        return min((moment for moment in times if moment is not None), default=None)
 
     def _note(self) -> None:
         """In the table, for control to show and for a master to come."""
@@ -148,10 +175,6 @@ class Staff:
             self._instance.table.set_program(
                 number, program.pid, presence, program.starts, program.hangs
             )
-
-    def next_start(self) -> float | None:
-        times = [self.control.next_start(), self._logger.next_start()]
-        return min((moment for moment in times if moment is not None), default=None)
 
     def died(self, pid: int, status: int) -> bool:
         """Takes note of a child's end; False if it was neither of them."""
@@ -167,7 +190,7 @@ class Staff:
         self.control.end(timeout)
         if for_good and self._unwritten():
             self._logger.start_due(float("inf"))
-        self._logger.end(LOG_TIME)
+        self._logger.end(LOG_SECONDS)
         if for_good:
             self._count_unwritten()
         if self._http is not None:
@@ -203,18 +226,17 @@ class Staff:
 
     # --- configuration ----------------------------------------------------------------------
 
-    def prepare(self, config: Config) -> Change:
+    def prepare(self, config: Config) -> PreparedHelpers:
         """Raises TcpmuxError if it can't be done, with everything as it was."""
         token = _token_of(config.admin)
         _check_log(config.access_log, self._instance.user)
         if self._http is not None and config.admin.http == self._config.admin.http:
-            return Change(config, token, self._http, http_is_new=False)
+            return PreparedHelpers(self, config, token, self._http, http_is_new=False)
         if config.admin.http is None:
-            return Change(config, token, None, http_is_new=False)
-        return Change(config, token, bind_http(config.admin.http), http_is_new=True)
+            return PreparedHelpers(self, config, token, None, http_is_new=False)
+        return PreparedHelpers(self, config, token, bind_http(config.admin.http), http_is_new=True)
 
-    def commit(self, change: Change) -> None:
-        """Does it."""
+    def commit(self, change: PreparedHelpers) -> None:
         old, new = self._config, change.config
         old_token, self._token = self._token, change.token
         if self._http is not None and self._http is not change.http:
@@ -227,17 +249,17 @@ class Staff:
             log.warning(
                 "admin.insecure: whoever reaches %s may see and change everything", new.admin.http
             )
-        if self._started and (old_token, _door(old.admin)) != (change.token, _door(new.admin)):
-            self.control.restart(CONTROL_TIME)
+        if self._started and (old_token, _access(old.admin)) != (change.token, _access(new.admin)):
+            self.control.restart(CONTROL_SECONDS)
         wanted = new.access_log
         kinds = LOG_ENDS | (LOG_STARTS if wanted and wanted.start else 0)
         places = min(wanted.buffer // LOG_ENTRY_SIZE, LOG_ENTRIES) if wanted else 0
         self._instance.table.log(kinds if wanted else 0, places)
         if self._started and old.access_log != wanted:
-            self._logger.restart(LOG_TIME)
+            self._logger.restart(LOG_SECONDS)
 
 
-def _door(admin: Admin) -> tuple[object, ...]:
+def _access(admin: Admin) -> tuple[object, ...]:
     """What control has to be started anew for."""
     return admin.http, admin.hosts, admin.insecure
 

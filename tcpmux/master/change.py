@@ -1,0 +1,119 @@
+"""A change of what is in force, as a value: what is wanted, by whom, and what the log says of it.
+
+    weights.py       weights, at run time
+    states.py        who takes new connections: drained, disabled, ready again
+    observed.py      what control has found out: health, slow start, addresses of host names
+    reload.py        the configuration: a start, a reload, a takeover
+    worker_count.py  the number of workers
+
+changes.py checks each as a whole and then applies it. Runs in the master.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+from tcpmux.config import Address, Config, HostName
+from tcpmux.levels import Line, level_of
+from tcpmux.master.answers import Refusal
+from tcpmux.shm.image import Image, RouteRow
+
+Weights = Mapping[str, Mapping[str, int]]  # route -> destination -> weight
+Known = Mapping[HostName, tuple[Address, ...]]  # what host names mean
+
+MAX_NAMES = 20  # listed in a message
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What the instance does.
+
+    workers: how many there are to be. addresses: of host names. weights: those set at run time
+    that differ from the configuration's; previous_weights: of a route, before the last change of
+    them. refusing: routes that do not listen, as nobody could serve their clients.
+    """
+
+    config: Config
+    image: Image
+    workers: int
+    addresses: Known = field(default_factory=dict)
+    weights: Weights = field(default_factory=dict)
+    previous_weights: Weights = field(default_factory=dict)
+    refusing: frozenset[str] = frozenset()
+
+
+class Done(NamedTuple):
+    """A change that was applied. changes: what differs, a line each."""
+
+    before: InForce
+    after: InForce
+    changes: list[str]
+    generation: int
+
+
+class Told(NamedTuple):
+    """A line for the log. event: its kind, as events.py has them; "" = it is none."""
+
+    event: str
+    line: Line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """by: who asks for it; "" = nobody, it follows from what has happened."""
+
+    kind: ClassVar[str]  # of its event
+    # The image is made anew from the configuration. Else plan() changes that in force.
+    rebuilds: ClassVar[bool] = False
+    # Listeners that are not wanted any more are closed.
+    closes: ClassVar[bool] = True
+    # Weights that it changes can be brought back.
+    can_be_undone: ClassVar[bool] = False
+
+    by: str = ""
+
+    def plan(self, now: InForce) -> InForce:
+        """What is to be in force, but for an image that is made anew. Changes nothing. Raises
+        TcpmuxError if that can't be."""
+        raise NotImplementedError
+
+    def differences(self, before: InForce, after: InForce) -> Iterable[str]:
+        """What changes besides the image and the number of workers, a line each."""
+        return ()
+
+    def notes(self, before: InForce, after: InForce) -> Iterable[str]:
+        """What whoever asked for it should know besides."""
+        return ()
+
+    def report(self, done: Done) -> Iterator[Told]:
+        """What is said of it in the log once it is in force."""
+        for change in done.changes:
+            text = f"{change}, generation {done.generation}"
+            yield Told(self.kind, Line(level_of(change), text))
+        if not done.changes:
+            yield Told(
+                self.kind, Line(logging.INFO, f"nothing changed, generation {done.generation}")
+            )
+
+
+def route_of(image: Image, name: str) -> RouteRow:
+    """Raises Refusal if there is none of that name."""
+    for route in image.routes:
+        if route.name == name:
+            return route
+    raise unknown("route", name, [route.name for route in image.routes])
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> Refusal:
+    """`no route named 'tcp-ecoh': did you mean tcp-echo? There are: ...`."""
+    names = list(known)
+    near = difflib.get_close_matches(str(name), names, 1)
+    hint = f": did you mean {near[0]}?" if near else ";"
+    listed = ", ".join(names[:MAX_NAMES]) or "none"
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    there = "There" if near else "there"
+    return Refusal("not_found", f"no {what} named {str(name)!r}{hint} {there} are: {listed}{more}")

@@ -1,0 +1,100 @@
+"""What follows for destinations and routes when endpoints fail, come back, or have no address. Runs
+in the master."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from tcpmux.config import Config, HostName
+from tcpmux.levels import Line
+from tcpmux.master.change import Known
+from tcpmux.shm.image import FALLBACK, READY, WELL, DestinationRow, Image, RouteRow
+from tcpmux.shm.routes import is_unavailable, serves
+
+# What becomes of new connections, by on_all_unavailable.
+ENDS = ("reset", "held", "refused")
+
+
+def consequences(old: Image, new: Image) -> Iterator[Line]:
+    """What follows for destinations and routes, a line each; of images of the same names."""
+    for before, after in zip(old.routes, new.routes, strict=True):
+        if before is after:
+            continue
+        for was, now in zip(before.destinations, after.destinations, strict=True):
+            yield from _destination_consequences(after, was, now)
+        if is_unavailable(after) and not is_unavailable(before):
+            end = ENDS[after.rules.on_all_unavailable]
+            yield Line(
+                logging.ERROR,
+                f"{after.name}: no destination has a healthy endpoint: new connections are {end}; "
+                "`tcpmux endpoint` says why",
+            )
+        if is_unavailable(before) and not is_unavailable(after):
+            yield Line(logging.INFO, f"{after.name}: takes connections again")
+
+
+def _destination_consequences(
+    route: RouteRow, was: DestinationRow, now: DestinationRow
+) -> Iterator[Line]:
+    name = f"{route.name}/{now.name}"
+    healths = [endpoint.health for endpoint in now.endpoints]
+    healthy = f"{healths.count(WELL)} of {len(healths)} endpoints are healthy"
+    if now.panic and not was.panic:
+        threshold = now.rules.panic_percent
+        yield Line(
+            logging.WARNING,
+            f"{name}: only {healthy}, panic_threshold is {threshold}%: all are used",
+        )
+    if was.panic and not now.panic:
+        yield Line(logging.INFO, f"{name}: {healthy}: only these are used")
+    if was.turns and not now.turns:
+        why = "no endpoint is healthy" if now.endpoints else "it no longer has any address"
+        level, share = share_of(route, now)
+        yield Line(level, f"{name}: {why}: {share}")
+    if now.turns and not was.turns:
+        is_known = "has an address now" if was.unresolved and not was.endpoints else ""
+        yield Line(logging.INFO, f"{name}: {is_known or 'has healthy endpoints again'}")
+
+
+def without_addresses(config: Config, image: Image, known: Known) -> Iterator[Line]:
+    """Of each destination with a name that has no address now, or none that can be used: which,
+    and what follows."""
+    named = {
+        (route.name, destination.name): destination
+        for route in config.routes
+        for destination in route.destinations
+    }
+    for route in image.routes:
+        for row in route.destinations:
+            if not row.unresolved or (route.name, row.name) not in named:
+                continue
+            endpoints = named[route.name, row.name].endpoints
+            used = {str(endpoint.address) for endpoint in row.endpoints}
+            names = [
+                str(endpoint)
+                for endpoint in dict.fromkeys(endpoints)
+                if isinstance(endpoint, HostName)
+                and used.isdisjoint(map(str, known.get(endpoint, ())))
+            ]
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+            level, then = logging.WARNING, "its other endpoints take its share"
+            if not row.endpoints:
+                level, then = share_of(route, row)
+                if is_unavailable(route):
+                    end = ENDS[route.rules.on_all_unavailable]
+                    level, then = logging.ERROR, f"new connections are {end}"
+            yield Line(level, f"{route.name}/{row.name}: no address for {shown}: {then}")
+
+
+def share_of(route: RouteRow, row: DestinationRow) -> tuple[int, str]:
+    """Where the share of a destination goes that can't take connections; how serious that is."""
+    if not row.weight or row.state != READY:
+        return logging.WARNING, "it had no share"
+    if row.effective_weight:
+        return logging.ERROR, "its share is reset"
+    if is_unavailable(route):  # which is said besides
+        return logging.WARNING, "nobody is left to take its share"
+    if route.rules.on_unavailable == FALLBACK and serves(route.destinations[route.rules.fallback]):
+        return logging.WARNING, "its fallback gets its share"
+    return logging.WARNING, "the others get its share"

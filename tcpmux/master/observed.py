@@ -1,0 +1,77 @@
+"""Changes that nobody asks for: they follow from what control has found out. Runs in the master."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tcpmux.levels import Line
+from tcpmux.master.change import Change, Done, InForce, Known, Told
+from tcpmux.master.consequences import consequences
+from tcpmux.shm.image import REFUSE, Image
+from tcpmux.shm.routes import Condition, Key, is_unavailable, with_conditions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetConditions(Change):
+    """Health of endpoints, and how far they and their destinations are with their slow start.
+    told: what control has to say of it."""
+
+    kind = "health"
+
+    conditions: Mapping[Key, Condition]
+    told: Sequence[Line] = ()
+
+    def plan(self, now: InForce) -> InForce:
+        return replace(now, image=with_conditions(now.image, self.conditions))
+
+    def report(self, done: Done) -> Iterator[Told]:
+        for line in (*self.told, *consequences(done.before.image, done.after.image)):
+            yield Told(self.kind, line)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAddresses(Change):
+    """What host names mean from now on."""
+
+    kind = "names"
+    rebuilds = True
+
+    found: Known
+
+    def plan(self, now: InForce) -> InForce:
+        return replace(now, addresses={**now.addresses, **self.found})
+
+    def report(self, done: Done) -> Iterator[Told]:
+        if done.changes:
+            yield from Change.report(self, done)
+        for line in consequences(done.before.image, done.after.image):
+            yield Told("health", line)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetRefusing(Change):
+    """Stops listening for these routes alone: those with on_all_unavailable: refuse that nobody
+    can serve."""
+
+    kind = "health"
+    rebuilds = True
+
+    routes: frozenset[str]
+
+    def plan(self, now: InForce) -> InForce:
+        return replace(now, refusing=self.routes)
+
+    def report(self, done: Done) -> Iterator[Told]:
+        for change in done.changes:
+            yield Told(self.kind, Line(logging.INFO, change))
+
+
+def to_refuse(image: Image) -> frozenset[str]:
+    """The routes that are not to listen, for SetRefusing."""
+    return frozenset(
+        route.name
+        for route in image.routes
+        if route.rules.on_all_unavailable == REFUSE and is_unavailable(route)
+    )

@@ -1,0 +1,96 @@
+"""How a master begins: a new instance, one that another master has left, or an upgrade. Runs in the
+master, before its loop."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+
+from tcpmux.config import Config, load
+from tcpmux.errors import TcpmuxError
+from tcpmux.logs import begin_log
+from tcpmux.master import handoff
+from tcpmux.master.denied import log_denied
+from tcpmux.master.handoff import Handoff
+from tcpmux.master.instance import make, resume
+from tcpmux.master.limits import raise_nofile
+from tcpmux.master.names import look_up
+from tcpmux.master.places import check_socket
+from tcpmux.master.process import Master
+from tcpmux.master.reload import Sources
+from tcpmux.master.supervisor import inherited_sockets
+from tcpmux.master.takeover import claim
+from tcpmux.master.upgrade import REHEARSAL, check_program
+from tcpmux.privileges import User, keep_for_master, resolve, try_out
+from tcpmux.shm.routes import Names, build_image
+
+log = logging.getLogger("tcpmux.master")
+
+
+def run(paths: Sequence[str], endpoints: Sequence[str] = ()) -> int:
+    """Runs tcpmux on these configuration files until it is stopped; returns the exit code.
+
+    Takes over an instance with the same admin socket whose master has died. Raises
+    TcpmuxError if it can't start: ConfigError for a bad file, ListenError for an address
+    or the admin socket, Occupied if another master is there.
+    """
+    begin_log()
+    raise_nofile()  # first: an instance that is taken over comes as descriptors
+    inherited = inherited_sockets(os.environ)
+    sources = Sources(tuple(paths), tuple(endpoints))
+    config = load(sources.paths, sources.endpoints)
+    user = _give_up_rights(config)
+    saved = os.environ.pop(handoff.VARIABLE, None)
+    if not saved:
+        check_socket(config.admin.socket)
+    rehearsal = os.environ.pop(REHEARSAL, None)
+    left = Handoff.load(int(saved)) if saved else claim(config.admin.socket)
+    if rehearsal:
+        return _rehearse(config, left)
+    for warning in config.warnings:
+        log.warning("%s", warning)
+    user = _say_user(user, user if left is None else left.runs_as)
+    log_denied(config, user)
+    known = look_up(config, user)
+    instance = make(config, user) if left is None else resume(config, left)
+    instance.listeners.inherit(inherited)
+    return Master(sources, config, instance, known, upgraded=saved is not None).run()
+
+
+def _give_up_rights(config: Config) -> User:
+    """Returns as whom all other processes are to run. Raises UserError."""
+    user = resolve(config.user, config.group)
+    try_out(user)
+    try:
+        keep_for_master(user)
+    except OSError as error:
+        raise TcpmuxError(
+            f"can't give up the rights that are not needed: {error.strerror}"
+        ) from None
+    return user
+
+
+def _say_user(wanted: User, user: User) -> User:
+    if wanted != user:
+        log.warning("user and group change with the next start, not now: they stay %s", user)
+    if user.is_root:
+        log.warning("all processes run as root, with all its rights (user: root)")
+    else:
+        log.info("all processes but the master run as %s, without any rights", user)
+    return user
+
+
+def _rehearse(config: Config, left: Handoff | None) -> int:
+    """Looks at what an upgrade would take over, and touches nothing of it."""
+    assert left is not None
+    check_program(left.runs_as)
+    regions = handoff.attach(left)
+    if regions is not None:
+        table = regions[0]
+        generation, image = table.read()
+        names = Names.new(lambda _: True)
+        names.restore(image, table.numbers_given)
+        listeners = dict.fromkeys((a for route in config.routes for a in route.listen), 0)
+        build_image(config, {}, names, listeners, generation + 1, {})
+    return 0
