@@ -1,9 +1,15 @@
-"""What is imported: nothing that imports what it comes from, and little where somebody waits."""
+"""Who imports whom: nobody imports what imports it, and little is loaded where somebody waits."""
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
+from collections import defaultdict
+from collections.abc import Collection, Iterator
 from dataclasses import fields
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +18,115 @@ from tcpmux.privileges import oneself
 from tcpmux.shm._shm import DESTINATION_RULES, ROUTE_RULES
 from tcpmux.shm.image import DestinationRules, RouteRules
 
+ROOT = Path(__file__).parents[2]
 # Each of them takes long to import, or imports much.
 SLOW = {"aiohttp", "asyncio", "dataclasses", "inspect", "pathlib", "pydantic", "yaml", "site"}
+# Packages that every other may use have no arrows in the drawing.
+PACKAGES = {path.parent.name for path in (ROOT / "tcpmux").glob("*/__init__.py")}
+# Circles that there are, to be taken apart: a module of each.
+KNOWN = ({"tcpmux.worker._connection"}, {"tcpmux.control.guest"})
+
+Graph = dict[str, set[str]]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(text: str, modules: Collection[str], *, is_python: bool) -> set[str]:
+    """Those of the modules that it imports, wherever: in functions and for types alone as well."""
+    if is_python:
+        found = list(_imported_by_python(text))
+    else:
+        pattern = r"^\s*(?:from\s+(tcpmux[\w.]*)\s+)?c?import\s+(?:\(([^)]*)\)|([^\n(]+))"
+        found = [
+            (origin, name.split()[0])
+            for origin, inside, line in re.findall(pattern, text, re.MULTILINE)
+            for name in (inside or line).split(",")
+            if name.strip()
+        ]
+    full = {f"{origin}.{name}" if origin else name for origin, name in found}
+    return {name if name in modules else name.rpartition(".")[0] for name in full} & set(modules)
+
+
+def _imported_by_python(text: str) -> Iterator[tuple[str, str]]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (("", alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((str(node.module), alias.name) for alias in node.names)
+
+
+def read_graph() -> Graph:
+    paths = [p for p in (ROOT / "tcpmux").rglob("*") if p.suffix in (".py", ".pyx")]
+    names = {module_name(path): path for path in paths}
+    del names["tcpmux"]  # which comes with each of its modules, and says nothing of them
+    return {
+        name: imported(path.read_text(), names, is_python=path.suffix == ".py") - {name}
+        for name, path in names.items()
+    }
+
+
+def circles(graph: Graph) -> list[list[str]]:
+    """One after the other, until there are none without them."""
+    left, found = {name: set(used) for name, used in graph.items()}, []
+    while True:
+        try:
+            TopologicalSorter(left).prepare()
+        except CycleError as error:
+            circle = error.args[1]
+            found.append(sorted(set(circle)))
+            left[circle[1]].discard(circle[0])
+        else:
+            return found
+
+
+def test_nobody_imports_what_imports_it() -> None:
+    found = [
+        circle
+        for circle in circles(read_graph())
+        if not any(known & set(circle) for known in KNOWN)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("text", "is_python"),
+    [
+        ("import tcpmux.b", True),
+        ("def f():\n    from tcpmux import b", True),
+        ("if TYPE_CHECKING:\n    from tcpmux.b import C", True),
+        ("from tcpmux.b cimport (\n    C,\n)", False),
+        ("cdef f():\n    from tcpmux import b as c", False),
+        ("from tcpmux.c cimport D\nfrom tcpmux.b cimport (\n    C, E,\n)\n", False),
+        ("import tcpmux.b", False),
+    ],
+)
+def test_a_circle_is_seen(text: str, *, is_python: bool) -> None:
+    found = imported(text, {"tcpmux.b"}, is_python=is_python)
+    assert found == {"tcpmux.b"}
+    graph = {"tcpmux.a": found, "tcpmux.b": {"tcpmux.c"}, "tcpmux.c": {"tcpmux.a"}}
+    assert circles(graph) == [["tcpmux.a", "tcpmux.b", "tcpmux.c"]]
+    graph["tcpmux.c"] = set()
+    assert circles(graph) == []
+
+
+def test_the_drawing_is_true() -> None:
+    """ARCHITECTURE.md says which package imports which."""
+    arrows: dict[str, set[str]] = defaultdict(set)
+    for name, used in read_graph().items():
+        package = name.split(".")[1] if "." in name else ""
+        for other in used:
+            target = other.split(".")[1]
+            if package in PACKAGES and target in PACKAGES - {package}:
+                arrows[package].add(target)
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    drawn = {
+        package: set(targets.replace(",", " ").split()) - {"-"}
+        for package, targets in re.findall(r"^    (\w+) +-> ([\w, -]+)$", text, re.MULTILINE)
+    }
+    assert drawn == {package: arrows[package] for package in PACKAGES}
 
 
 def test_the_program_that_connections_wait_for_loads_little() -> None:

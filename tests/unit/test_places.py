@@ -10,6 +10,7 @@ import pytest
 
 from tcpmux.errors import TcpmuxError
 from tcpmux.master import log_process, takeover
+from tcpmux.master.handoff import Occupied
 from tcpmux.master.places import check_socket, danger
 from tcpmux.privileges import User
 from tests.others import OTHER, as_other, needs_root
@@ -116,7 +117,7 @@ def test_a_socket_that_another_user_has_made_is_not_asked(open_path: Path) -> No
         os.chown(path + takeover.SUFFIX, 0, 0)
         check_socket(path + takeover.SUFFIX)
         # The file is root's, and still the kernel knows who listens.
-        with pytest.raises(takeover.Occupied, match=f"was made by uid {OTHER}"):
+        with pytest.raises(Occupied, match=f"was made by uid {OTHER}"):
             takeover.claim(path)
 
 
@@ -129,7 +130,7 @@ def test_an_instance_of_another_user_is_told(open_path: Path) -> None:
     os.chmod(path + takeover.SUFFIX, 0o600)
 
     def ask() -> None:
-        with pytest.raises(takeover.Occupied, match=r"Permission denied: it belongs to another user"):
+        with pytest.raises(Occupied, match=r"Permission denied: it belongs to another user"):
             takeover.claim(path)
 
     with as_other(ask):
