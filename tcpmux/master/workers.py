@@ -7,27 +7,24 @@ others poll its shards. So a shard always belongs to a worker that is there and 
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
-import resource
 import signal
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
-from tcpmux.errors import TcpmuxError, printable
+from tcpmux.errors import TcpmuxError
 from tcpmux.master.held import Held
 from tcpmux.master.limits import WorkerLimits
 from tcpmux.master.line import Line, Worker, describe_exit, wait_for_all
 from tcpmux.master.listeners import Listener, Listeners
+from tcpmux.master.worker_reports import WorkerReports
+from tcpmux.master.worker_start import WorkerStarter, start_later
+from tcpmux.master.worker_sync import note_lines, place_shards, repeat_orders
 from tcpmux.privileges import User
-from tcpmux.processes import identify_senders
 from tcpmux.shm._shm import (
-    MAX_SHARDS,
-    MAX_SLOTS,
-    ORDER_DRAIN,
     ORDER_RETIRE,
     OVER,
     Commons,
@@ -36,31 +33,22 @@ from tcpmux.shm._shm import (
 )
 from tcpmux.worker.process import (
     ADD,
-    BLOCKED,
     DRAIN,
-    FIRST_DELAY,
     GIVE,
     GIVE_ALL,
     GROWN_UP,
     GUARD,
     LINE,
-    LONGEST_DELAY,
     QUIT,
     REMOVE,
     REPLACE,
     RETIRE,
     SYNC,
     WAKE,
-    Inheritance,
-    ListeningSocket,
-    serve,
 )
 
 log = logging.getLogger("tcpmux.master")
 
-REPLACE_ORDERS = 4  # then it is not the message that was lost: the new build can't be started
-DENIED_EVERY = 30.0  # s between two words about an endpoint that lets nobody in
-CRAMPED_EVERY = 30.0  # s between two words about workers without room for listeners
 PATIENCE = 1.0  # s for a worker to take up a generation; then it is killed and recovered
 
 
@@ -85,15 +73,11 @@ class Workers:
         keepsakes: tuple[int, int],
         user: User,
     ) -> None:
-        self._table, self._commons = regions
-        self._limits = limits
-        self._cpus = list(cpus)
-        self._keepsakes = keepsakes
+        self._table = regions[0]
+        self._starter = WorkerStarter(regions, limits, list(cpus), keepsakes, user)
         self._workers = [Worker(number, live, user.uid) for number, live in enumerate(lives)]
-        self._user = user
+        self._reports = WorkerReports(self._table, user)
         self._draining = False
-        self._next_cramped = 0.0  # monotonic
-        self._denied: dict[int, float] = {}  # counter slot -> when it is told again; monotonic
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(self._workers)
@@ -133,8 +117,13 @@ class Workers:
         """Starts every wanted worker that has no guardian and whose delay is over."""
         for worker in self._workers:
             if worker.wanted and not worker.is_running and now >= worker.start_at:
-                self._start(worker, listeners)
+                self._starter.start(worker, self._workers, listeners, pinned=self._pinned)
         self.place_shards()
+
+    @property
+    def _pinned(self) -> bool:
+        # With more workers than CPUs, a fixed place would only stand in the scheduler's way.
+        return self.count <= len(self._starter.cpus)
 
     def next_start(self) -> float | None:
         """Monotonic time at which start_due() has something to do; None = nothing to start."""
@@ -197,50 +186,6 @@ class Workers:
             worker.looped = None
         return found
 
-    def _pin(self, worker: Worker) -> int | None:
-        # With more workers than CPUs, a fixed place would only stand in the scheduler's way.
-        return self._cpus[worker.id] if self.count <= len(self._cpus) else None
-
-    def _start(self, worker: Worker, listeners: Listeners) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        identify_senders(ours)  # before anything is sent
-        inheritance = Inheritance(
-            worker.id,
-            self._table.reader_fd,
-            self._commons.fd,
-            tuple(w.live.fd if w is worker else w.live.reader_fd for w in self._workers),
-            theirs.fileno(),
-            tuple(
-                ListeningSocket(listener.id, shard, sock.fileno(), listener.shared)
-                for listener in listeners.by_address.values()
-                for shard, sock in enumerate(listener.sockets)
-            ),
-            self._limits.pipes,
-            self._pin(worker),
-            *self._keepsakes,
-            user=self._user.text,
-            owner=os.geteuid(),
-        )
-        gc.freeze()  # keeps the child's collector away from pages shared with us
-        signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
-        try:
-            pid = os.fork()
-            if pid == 0:
-                # The worker maps what it needs again: the table and other workers' read-only.
-                for region in (self._table, self._commons, *(w.live for w in self._workers)):
-                    region.unmap()
-                serve(inheritance)
-        except OSError as error:
-            ours.close()
-            log.error("can't start worker %d: %s", worker.id, error)  # noqa: TRY400
-            _start_later(worker)
-            return
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
-            theirs.close()
-        worker.begin(ours, Held.child(pid), None)
-
     def adopt(
         self, number: int, channel: socket.socket, guardian: Held | None, process: Held | None
     ) -> None:
@@ -300,7 +245,7 @@ class Workers:
             f"in {worker.delay:.1f} s" if worker.delay else "at once",
             extra={"event": "worker"},
         )
-        _start_later(worker)
+        start_later(worker)
 
     def look_for_dead(self) -> None:
         """Notices the end of guardians that are no children of ours, and of workers that had
@@ -320,66 +265,15 @@ class Workers:
     # --- shards -----------------------------------------------------------------------------
 
     def place_shards(self) -> None:
-        """Gives every shard to a worker that is there and has room: to its own one, or else
-        to the next in line."""
-        serving = self.serving
-        able = (
-            [w for w in serving if w.is_present and not w.full]
-            or [w for w in serving if w.is_present]
-            or serving
-        )
-        if not able:
-            return
-        ids = {worker.id for worker in able}
-        count = max(self.count, 1)
-        changed = False
-        for shard in range(MAX_SHARDS):
-            line = ((shard + step) % count for step in range(count))
-            owner = next((number for number in line if number in ids), able[0].id)
-            if self._table.shard_owner(shard) != owner:
-                self._table.set_shard_owner(shard, owner)
-                changed = True
-        if changed:
+        """Gives every shard to a worker that is there and has room."""
+        if place_shards(self._table, self.serving, max(self.count, 1)):
             self.wake()
 
     def receive(self, worker: Worker) -> None:
         """Reads what a worker and its guardian have to tell."""
         if worker.receive():
             self.place_shards()
-        if worker.denied is not None:
-            self._tell_denied(worker.denied)
-            worker.denied = None
-        if worker.cramped:
-            self._tell_cramped(worker)
-            worker.cramped = False
-
-    def _tell_cramped(self, worker: Worker) -> None:
-        now = time.monotonic()
-        if now < self._next_cramped:
-            return
-        self._next_cramped = now + CRAMPED_EVERY
-        log.error(
-            "worker %d has no descriptors left for all listening sockets: clients of some wait "
-            "until connections have ended; RLIMIT_NOFILE is %d, raise it (ulimit -n, "
-            "LimitNOFILE=) and restart",
-            worker.id,
-            resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-            extra={"event": "worker"},
-        )
-
-    def _tell_denied(self, slot: int) -> None:
-        now = time.monotonic()
-        if slot >= MAX_SLOTS or now < self._denied.get(slot, 0.0):
-            return
-        self._denied = {known: until for known, until in self._denied.items() if until > now}
-        self._denied[slot] = now + DENIED_EVERY
-        log.error(
-            "user %s may not connect to endpoint %s: permission denied, connections to it fail; "
-            "open the socket and the directories on its way to that user, or set `user`",
-            self._user.name,
-            printable(self._table.label(slot)),
-            extra={"event": "denied"},
-        )
+        self._reports.report(worker)
 
     # --- messages to all --------------------------------------------------------------------
 
@@ -410,38 +304,10 @@ class Workers:
         answered = [w for w in self.running if not w.in_order and w.answered == w.asked > 0]
         for worker in answered:
             worker.in_order = True
-            self._remind(worker, listeners)
-            self._look_at_lines(worker)
+            repeat_orders(worker, listeners, draining=self._draining)
+            note_lines(worker, self._workers)
         if answered:
             self.retire_surplus()
-
-    def _look_at_lines(self, one: Worker) -> None:
-        for other in self._workers:
-            if one.live.has_line(other.id):
-                one.lines.add(other.id)
-                other.lines.add(one.id)
-            else:
-                one.lines.discard(other.id)
-                other.lines.discard(one.id)
-
-    def _remind(self, worker: Worker, listeners: Listeners) -> None:
-        orders = worker.live.orders
-        if worker.retiring and not orders & ORDER_RETIRE:
-            worker.line.post(RETIRE)
-        if self._draining and not orders & ORDER_DRAIN:
-            worker.line.post(DRAIN)
-        if worker.replaced_from == worker.live.builds and worker.replace_orders < REPLACE_ORDERS:
-            worker.replace_orders += 1
-            worker.line.post(REPLACE)
-        has = worker.live.listening
-        current = {listener.id: listener for listener in listeners.by_address.values()}
-        for listener in current.values():
-            for shard, sock in enumerate(listener.sockets):
-                if (listener.id, shard) not in has:
-                    fds = [sock.fileno()]
-                    worker.line.post(ADD, listener.id, first=shard, shared=listener.shared, fds=fds)
-        for number in {number for number, _ in has} - current.keys():
-            worker.line.post(REMOVE, number)
 
     def add_listeners(self, opened: Sequence[Listener]) -> None:
         for worker in self.running:
@@ -515,11 +381,6 @@ class Workers:
 
 def _names(workers: Iterable[Worker]) -> str:
     return ", ".join(f"worker {worker.id} (pid {worker.live.pid})" for worker in workers)
-
-
-def _start_later(worker: Worker) -> None:
-    worker.start_at = time.monotonic() + worker.delay
-    worker.delay = min(LONGEST_DELAY, worker.delay * 2 or FIRST_DELAY)
 
 
 def _signal(number: signal.Signals, processes: Iterable[Held | None]) -> None:

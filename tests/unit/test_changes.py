@@ -1,0 +1,276 @@
+"""A change of what is in force takes place as a whole, or not at all; who asked for it is known."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tcpmux.config import Config, Text, load_texts
+from tcpmux.errors import TcpmuxError
+from tcpmux.master.answers import Refusal
+from tcpmux.master.change import Change, InForce
+from tcpmux.master.changes import Changes
+from tcpmux.master.listeners import Listener, Listeners
+from tcpmux.master.observed import SetConditions, SetRefusing
+from tcpmux.master.reload import Reload
+from tcpmux.master.states import EndStates, SetStates
+from tcpmux.master.supervisor import Supervisor
+from tcpmux.master.upkeep import RETRY_SECONDS, Upkeep
+from tcpmux.master.weights import SetWeights, UndoWeights
+from tcpmux.master.worker_count import SetWorkers
+from tcpmux.master.workers import WorkersBusy
+from tcpmux.shm._shm import Commons, Table
+from tcpmux.shm.image import DOWN, Image
+from tcpmux.shm.routes import Condition, Key
+
+V1 = ("r", "v1", "127.0.0.1:1")
+BY = "uid 7"
+
+
+class Workers:
+    """They do as they are told, or are busy."""
+
+    running = ()
+    lives = ()
+
+    def __init__(self) -> None:
+        self.busy = False
+        self.wakes = self.count = 0
+        self.told: list[str] = []
+
+    def slot_is_idle(self, _slot: int) -> bool:
+        return True
+
+    def await_generation(self, _generation: int, _timeout: float) -> None:
+        if self.busy:
+            raise WorkersBusy("busy")
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+    def want(self, count: int) -> None:
+        self.count = count
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: self.told.append(name)
+
+
+class Programs:
+    """The part that follows the configuration."""
+
+    def __init__(self) -> None:
+        self.fails = False
+        self.told: list[str] = []
+
+    def prepare(self, _config: Config) -> Programs:
+        if self.fails:
+            raise TcpmuxError("no room")
+        self.told.append("prepare")
+        return self
+
+    def commit(self) -> None:
+        self.told.append("commit")
+
+    def cancel(self) -> None:
+        self.told.append("cancel")
+
+
+class Bench:
+    """Changes with a table of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.table = Table.create(1, 1, os.getpid(), 0)
+        self.commons = Commons.create()
+        self.workers, self.programs = Workers(), Programs()
+        self.listeners = Listeners(1)
+        workers: Any = self.workers
+        self.changes = Changes(
+            InForce(self.config("a"), Image((), ()), 1),
+            (self.table, self.commons),
+            workers,
+            self.listeners,
+            Supervisor(),
+            self.programs,
+        )
+        self.changes.start()
+        self.programs.told.clear()
+        self.workers.told.clear()
+        self.workers.wakes = 0
+
+    def config(self, *listen: str, rules: str = "", weight: int = 90) -> Config:
+        addresses = ", ".join(f'"unix:{self.directory / name}"' for name in listen)
+        text = f"""\
+routes:
+- name: r
+  listen: [{addresses}]
+  {rules}
+  destinations:
+  - {{name: v1, weight: {weight}, endpoints: ["127.0.0.1:1"]}}
+  - {{name: v2, weight: 10, endpoints: ["127.0.0.1:2"]}}
+"""
+        return load_texts([Text("routes.yaml", text, {})])
+
+    def reload(self, *listen: str, **settings: Any) -> Reload:
+        return Reload(config=self.config(*listen, **settings), most_workers=4, by=BY)
+
+    def state(self) -> tuple[Any, ...]:
+        """All that a change could change."""
+        files = sorted(path.name for path in self.directory.iterdir())
+        return self.changes.in_force, self.table.read(), files, set(self.listeners.by_address)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.listeners.close_all(keep_files=False)
+    bench.table.close()
+    bench.commons.close()
+
+
+def every_change(bench: Bench) -> list[Change]:
+    """Each has something to change, and can be done after the ones before it."""
+    return [
+        SetWeights(route="r", weights={"v1": "-40"}, by=BY),
+        UndoWeights(route="r", by=BY),
+        SetStates(targets=[V1], state="draining", seconds=0.001, force=True, by=BY),
+        EndStates(now=time.time() + 2, by=BY),
+        SetConditions(conditions={V1: (DOWN, 100)}, by=BY),
+        SetRefusing(routes=frozenset("r"), by=BY),
+        bench.reload("a", "b", weight=1),
+    ]
+
+
+def test_each_change_publishes_once_and_says_who_asked(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for change in every_change(bench):
+        caplog.clear()
+        before = bench.table.generation
+        done = bench.changes.ask(change)
+        assert bench.table.generation == done.generation == before + 1, change
+        assert bench.changes.in_force is done.after
+        assert bench.table.read()[0] == before + 1
+        assert caplog.records, change
+        assert {record.__dict__["by"] for record in caplog.records} == {BY}
+        assert {record.__dict__["event"] for record in caplog.records} == {change.kind}
+    assert bench.workers.wakes == len(every_change(bench))
+
+
+def test_what_changes_nothing_publishes_nothing(bench: Bench) -> None:
+    bench.workers.busy = True  # nobody is asked
+    before = bench.table.generation
+    weights = SetWeights(route="r", weights={"v1": 90}, by=BY)
+    for change in (weights, bench.reload("a"), SetWorkers(count=1, most=4, by=BY)):
+        assert [text for text in bench.changes.apply(change).changes if "workers" not in text] == []
+    assert bench.table.generation == before
+    assert bench.workers.wakes == 0
+
+
+def test_busy_workers_leave_everything_as_it_was(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was prepared is taken back: the socket that was opened, the programs' part."""
+    before = bench.state()
+    bench.workers.busy = True
+    for change in (
+        SetWeights(route="r", weights={"v1": 1}, by=BY),
+        SetStates(targets=[V1], state="disabled", by=BY),
+        SetConditions(conditions={V1: (DOWN, 100)}, by=BY),
+        SetRefusing(routes=frozenset("r"), by=BY),
+        bench.reload("b", weight=1),
+    ):
+        caplog.clear()
+        with pytest.raises(WorkersBusy):
+            bench.changes.ask(change)
+        assert bench.state() == before, change
+        (record,) = caplog.records
+        assert record.getMessage() == "refused, nothing changed: busy"
+        assert record.levelno == (logging.ERROR if change.kind == "reload" else logging.WARNING)
+        assert record.__dict__["by"] == BY
+    assert bench.programs.told == ["prepare", "cancel"]
+    assert "remove_listeners" not in bench.workers.told
+
+
+@pytest.mark.parametrize("what", ["programs", "socket"])
+def test_a_reload_that_can_not_be_done_leaves_everything_as_it_was(bench: Bench, what: str) -> None:
+    bench.programs.fails = what == "programs"
+    listen = "c/none" if what == "socket" else "b"
+    before = bench.state()
+    with pytest.raises(TcpmuxError):
+        bench.changes.apply(bench.reload("b", listen, weight=1))
+    assert bench.state() == before
+    assert bench.programs.told == (["prepare", "cancel"] if what == "socket" else [])
+
+
+def test_what_is_refused_changes_nothing(bench: Bench) -> None:
+    before = bench.state()
+    for change in (
+        SetWeights(route="q", weights={"v1": 1}),
+        SetWeights(route="r", weights={"v3": 1}),
+        SetWeights(route="r", weights={}),
+        SetWeights(route="r", weights={"v1": True}),
+        SetWeights(route="r", weights={"v1": "-91"}),
+        SetWeights(route="r", weights={"v1": 0, "v2": 0}),
+        UndoWeights(route="r"),
+        SetStates(targets=[("r", "v1", "127.0.0.1:9")], state="draining"),
+        SetStates(targets=[("r", "v1", None), ("r", "v2", None)], state="draining"),
+        SetStates(targets=[("r", "v1", None)], state="draining", seconds=5),
+        SetStates(targets=[V1], state="gone"),
+        SetStates(targets=[V1, ("r", "v2", "127.0.0.1:2")], state="disabled"),
+        SetWorkers(count=5, most=4),
+        SetWorkers(count="2", most=4),
+    ):
+        with pytest.raises(Refusal):
+            bench.changes.apply(change)
+        assert bench.state() == before, change
+
+
+def test_a_preview_changes_nothing(bench: Bench) -> None:
+    before = bench.state()
+    bench.workers.busy = True
+    assert any("v1" in text for text in bench.changes.preview(bench.reload("b", weight=1)))
+    assert bench.state() == before
+
+
+def test_a_reload_takes_the_weights_of_the_file_and_can_be_undone(bench: Bench) -> None:
+    bench.changes.apply(SetWeights(route="r", weights={"v1": 10}))
+    assert bench.changes.in_force.weights == {"r": {"v1": 10}}
+    done = bench.changes.apply(bench.reload("a"))
+    assert bench.changes.in_force.weights == {}
+    assert any("set at run time (v1=10)" in text for text in done.changes)
+    bench.changes.apply(UndoWeights(route="r"))
+    assert bench.changes.in_force.weights == {"r": {"v1": 10}}
+
+
+def test_what_upkeep_can_not_do_it_does_later(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without waiting for it, and without a line each time."""
+    bench.changes.apply(bench.reload("a", rules="on_all_unavailable: refuse"))
+    upkeep = Upkeep(bench.changes)
+    assert upkeep.due() is None
+    every: dict[Key, Condition] = {V1: (DOWN, 100), ("r", "v2", "127.0.0.1:2"): (DOWN, 100)}
+    bench.changes.apply(SetConditions(conditions=every))
+    bench.workers.busy = True
+    caplog.clear()
+    now = time.monotonic()
+    assert upkeep.due() == 0.0
+    for moment in (now, now + RETRY_SECONDS / 2):
+        upkeep.do(moment)
+        assert upkeep.due() == now + RETRY_SECONDS
+    assert caplog.messages == ["busy"]
+    bench.workers.busy = False
+    upkeep.do(now + RETRY_SECONDS)
+    assert upkeep.due() is None
+    assert bench.changes.in_force.refusing == {"r"}
+    listeners: dict[Any, Listener] = bench.listeners.by_address
+    assert listeners == {}
