@@ -16,7 +16,7 @@ import pytest
 from tcpmux import programs
 from tcpmux.privileges import oneself
 from tcpmux.shm._shm import DESTINATION_RULES, ROUTE_RULES
-from tcpmux.shm.image import DestinationRules, RouteRules
+from tcpmux.shm.rules import DestinationRules, RouteRules
 
 ROOT = Path(__file__).parents[2]
 # Each of them takes long to import, or imports much.
