@@ -35,15 +35,15 @@ cdef class Watch:
         self.taken.now_ms, self.taken.step, self.taken.cpu_us = now_ms, steps, cpu_us
         tm_watch_begin(&self.state, &self.taken)
 
-    def look(self, uint64_t now_ms, uint64_t steps, uint64_t cpu_us, str process_state):
+    def check(self, uint64_t now_ms, uint64_t steps, uint64_t cpu_us, str process_state):
         """One more. Returns whether it has neither made a step nor had CPU time since the last;
-        judge() comes next."""
+        assess() comes next."""
         self.taken.now_ms, self.taken.step, self.taken.cpu_us = now_ms, steps, cpu_us
         self.taken.runnable = process_state == "R"
         self.taken.stopped = False
         return bool(tm_watch_wonders(&self.state, &self.taken))
 
-    def judge(self, bint stopped, uint32_t tick_ms, uint32_t busy_ms, uint32_t blocked_ms,
+    def assess(self, bint stopped, uint32_t tick_ms, uint32_t busy_ms, uint32_t blocked_ms,
               uint32_t patience_ms):
         """PRESENT, STOPPED or HANGING. stopped: what the state of the process means."""
         cdef tm_watch_limits limits
@@ -57,7 +57,7 @@ cdef class Watch:
 
     @property
     def overdue(self):
-        """Whether it has been what judge() said for patience_ms."""
+        """Whether it has been what assess() said for patience_ms."""
         return self.state.overdue
 
     @property

@@ -2,7 +2,7 @@
 master.
 
 The child is a copy of the master that has no rights, can open nothing, has no descriptor but its
-answer and the log, may not grow beyond MOST_MEMORY, and ends with its answer or after TIME.
+answer and the log, may not grow beyond MAX_MEMORY, and ends with its answer or after TIME.
 Whatever it does or whatever becomes of it, nothing of the master changes.
 """
 
@@ -30,9 +30,9 @@ from tcpmux.privileges import User, drop
 log = logging.getLogger("tcpmux.master")
 
 TIME = 20.0  # s; control waits for an answer a little longer
-MOST_MEMORY = 1 << 30  # bytes of its own
-LARGEST_ANSWER = 1 << 20  # bytes
-MOST_PROBLEMS = 100  # of a file, in an answer
+MAX_MEMORY = 1 << 30  # bytes of its own
+MAX_ANSWER = 1 << 20  # bytes
+MAX_PROBLEMS = 100  # of a file, in an answer
 NOBODY = User(65534, 65534)
 NICENESS = 10
 _ANSWER = 3  # descriptor of the child
@@ -85,7 +85,7 @@ class Aside(Duty):
         """Takes what has come of the answer; when it is there, or never will be, says so."""
         if self._answer < 0:
             return
-        while len(self._data) <= LARGEST_ANSWER:
+        while len(self._data) <= MAX_ANSWER:
             try:
                 part = os.read(self._answer, 65536)
             except BlockingIOError:
@@ -171,7 +171,7 @@ def _confine(answer: int, limit: float, user: User) -> None:
         os.nice(NICENESS)
     seconds = int(limit) + 1
     for kind, most in (
-        (resource.RLIMIT_DATA, MOST_MEMORY),
+        (resource.RLIMIT_DATA, MAX_MEMORY),
         (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
@@ -190,15 +190,15 @@ def _outcome_of(work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         return {"ok": True, "result": dict(work())}
     except ConfigError as error:
         lines = str(error).splitlines()
-        if len(lines) > MOST_PROBLEMS:
-            lines[MOST_PROBLEMS:] = [f"and {len(lines) - MOST_PROBLEMS} more"]
+        if len(lines) > MAX_PROBLEMS:
+            lines[MAX_PROBLEMS:] = [f"and {len(lines) - MAX_PROBLEMS} more"]
         return _refused("\n".join(lines), "bad_file")
     except Refusal as error:
         return _refused(str(error), error.kind)
     except TcpmuxError as error:
         return _refused(str(error))
     except MemoryError:
-        return _refused(f"given up: it took more than {MOST_MEMORY >> 20} MiB of memory")
+        return _refused(f"given up: it took more than {MAX_MEMORY >> 20} MiB of memory")
     except Exception as error:
         log.error("a fault in tcpmux, in work for the API: %r", error)  # noqa: TRY400
         return _refused(f"a fault in tcpmux: {error!r:.200}")

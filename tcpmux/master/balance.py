@@ -17,20 +17,20 @@ from tcpmux.master.workers import Workers
 log = logging.getLogger("tcpmux.master")
 
 SETTLE_TIME = 0.1  # s between two looks; what is moved is older than that
-MOST_LOOKS = 10  # after which it is left until a worker grows again
-LEAST_SURPLUS = 2  # connections
+MAX_ROUNDS = 10  # after which it is left until a worker grows again
+MIN_SURPLUS = 2  # connections
 SURPLUS_SHARE = 0.05  # of the mean
 
 
 def plan_moves(counts: Mapping[int, int]) -> list[tuple[int, int, int]]:
     """(giver, taker, how many connections), for the workers' counts by id.
 
-    Nothing is moved for a surplus of at most LEAST_SURPLUS or SURPLUS_SHARE of the mean.
+    Nothing is moved for a surplus of at most MIN_SURPLUS or SURPLUS_SHARE of the mean.
     """
     if len(counts) < 2:
         return []
     mean = sum(counts.values()) / len(counts)
-    slack = max(LEAST_SURPLUS, mean * SURPLUS_SHARE)
+    slack = max(MIN_SURPLUS, mean * SURPLUS_SHARE)
     if max(counts.values()) <= mean + slack:
         return []
     # The remainder stays with those that have most.
@@ -67,7 +67,7 @@ class Balance(Duty):
     def do(self, now: float) -> None:
         """Moves connections if it is time to and there is something to be moved."""
         if self._workers.take_growth():
-            self._looks = MOST_LOOKS
+            self._looks = MAX_ROUNDS
             self._due = self._due or now + SETTLE_TIME
         if self._due is None or now < self._due:
             return

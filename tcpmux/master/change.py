@@ -55,7 +55,7 @@ class Done(NamedTuple):
     generation: int
 
 
-class Told(NamedTuple):
+class LogLine(NamedTuple):
     """A line for the log. event: its kind, as events.py has them; "" = it is none."""
 
     event: str
@@ -89,13 +89,13 @@ class Change:
         """What whoever asked for it should know besides."""
         return ()
 
-    def report(self, done: Done) -> Iterator[Told]:
+    def report(self, done: Done) -> Iterator[LogLine]:
         """What is said of it in the log once it is in force."""
         for change in done.changes:
             text = f"{change}, generation {done.generation}"
-            yield Told(self.kind, Line(level_of(change), text))
+            yield LogLine(self.kind, Line(level_of(change), text))
         if not done.changes:
-            yield Told(
+            yield LogLine(
                 self.kind, Line(logging.INFO, f"nothing changed, generation {done.generation}")
             )
 

@@ -132,9 +132,9 @@ class Changes:
         changes += self._set_workers(before.workers, after.workers)
         done = Done(before, after, changes, self._table.generation)
         self._on_applied(done)
-        for told in change.report(done):
-            extra = {"event": told.event, "by": change.by}
-            log.log(told.line.level, "%s", told.line, extra=extra)
+        for one in change.report(done):
+            extra = {"event": one.event, "by": change.by}
+            log.log(one.line.level, "%s", one.line, extra=extra)
         return done
 
     def ask(self, change: Change) -> Done:
@@ -184,7 +184,7 @@ class Changes:
                 self._workers.await_generation(plan.generation, ANSWER_SECONDS)
         except BaseException:
             for listener in opened:
-                listener.take_back()
+                listener.discard()
             for part in parts:
                 part.cancel()
             raise
@@ -237,7 +237,7 @@ class Changes:
         self._listeners.add(plan.opened)
         self._workers.add_listeners(plan.opened)
         self._store(plan.opened)
-        self._say_loops(plan.loops)
+        self._log_loops(plan.loops)
         self._names = plan.names
         table.busy_poll = busy_poll(plan.after.config)
         table.buffers = buffer_sizes(plan.after.config)
@@ -254,7 +254,7 @@ class Changes:
             self._workers.retire_surplus()
         return _workers_changed(before, after)
 
-    def _say_loops(self, loops: LeftOut) -> None:
+    def _log_loops(self, loops: LeftOut) -> None:
         """Those that are new: clients would go round in them until every place is taken."""
         new = [loop for key, loop in loops.items() if key not in self._loops]
         for loop in new[:MAX_CHANGES]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-LONGEST = 1 << 20  # bytes of a file of /proc
+MAX_SIZE = 1 << 20  # bytes of a file of /proc
 
 
 def cpu_quota(process: Path = Path("/proc/self"), root: Path = Path("/")) -> float:
@@ -31,7 +31,7 @@ def cpu_quota(process: Path = Path("/proc/self"), root: Path = Path("/")) -> flo
 def _text(path: Path) -> str:
     try:
         with path.open(encoding="utf-8", errors="surrogateescape") as file:
-            return file.read(LONGEST)
+            return file.read(MAX_SIZE)
     except OSError:
         return ""
 

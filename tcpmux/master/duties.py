@@ -70,7 +70,7 @@ class Reap(Duty):
             if pid == 0:
                 break
             any(died(pid, status) for died in self._died)
-        self._workers.look_for_dead()
+        self._workers.notice_ends()
 
 
 class RefuseTakeover(Duty):

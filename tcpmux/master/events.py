@@ -11,9 +11,9 @@ from typing import Any
 
 from tcpmux.errors import printable
 
-MOST = 1000  # kept
-MOST_AT_ONCE = 200  # in an answer, so that none takes long
-LONGEST_TEXT = 500  # characters
+MAX_EVENTS = 1000  # kept
+MAX_AT_ONCE = 200  # in an answer, so that none takes long
+MAX_TEXT = 500  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,23 +33,23 @@ class Event:
 
 
 class Events:
-    """The last MOST of them. on_event is called with each new one."""
+    """The last MAX_EVENTS of them. on_event is called with each new one."""
 
     def __init__(self) -> None:
-        self._events: deque[Event] = deque(maxlen=MOST)
+        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self.on_event: Callable[[Event], object] = lambda _: None
 
     def note(self, kind: str, text: str, by: str = "") -> None:
         """Writes down one line of text."""
         number = self._events[-1].seq + 1 if self._events else 1
-        text = printable(" ".join(text.split()))[:LONGEST_TEXT]
+        text = printable(" ".join(text.split()))[:MAX_TEXT]
         event = Event(number, round(time.time(), 3), kind, text, by)
         self._events.append(event)
         self.on_event(event)
 
     def after(self, seq: int) -> list[Event]:
-        """Those later than number `seq`, the oldest first; MOST_AT_ONCE at most."""
-        return [event for event in self._events if event.seq > seq][:MOST_AT_ONCE]
+        """Those later than number `seq`, the oldest first; MAX_AT_ONCE at most."""
+        return [event for event in self._events if event.seq > seq][:MAX_AT_ONCE]
 
     def saved(self) -> list[dict[str, Any]]:
         """For the master after this one."""

@@ -15,7 +15,7 @@ from tcpmux.shm._shm import MAX_SHARDS
 # channel, signals, and room for listeners that a reload adds.
 RESERVED = 64
 FEW_DESCRIPTORS = 4096
-MOST_CONNECTIONS = 1_000_000  # a worker; beyond, address space is spent for nothing
+MAX_CONNECTIONS = 1_000_000  # a worker; beyond, address space is spent for nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def raise_nofile() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return MOST_CONNECTIONS * 4 if hard == resource.RLIM_INFINITY else hard
+    return MAX_CONNECTIONS * 4 if hard == resource.RLIM_INFINITY else hard
 
 
 def shard_count(workers: int, cpus: int, nofile: int) -> int:
@@ -53,7 +53,7 @@ def worker_limits(nofile: int, listening_sockets: int) -> WorkerLimits:
     TcpmuxError if that leaves no connection.
     """
     free = nofile - RESERVED - 2 * listening_sockets
-    connections = min(free * 2 // 5, MOST_CONNECTIONS)
+    connections = min(free * 2 // 5, MAX_CONNECTIONS)
     if connections < 1:
         raise TcpmuxError(
             f"RLIMIT_NOFILE is {nofile}, too low for {listening_sockets} listening sockets: "

@@ -231,7 +231,7 @@ class Worker:
         self.lines.clear()
         self.removed.clear()
 
-    def _say_lost(self, kind: int, count: int, by_source: int) -> None:
+    def _log_lost(self, kind: int, count: int, by_source: int) -> None:
         """Clients have lost connections by it."""
         if kind == RENEWED:
             log.error(
@@ -283,7 +283,7 @@ class Worker:
             self.uncertain, self.in_order = True, False
             self.cramped |= kind == CRAMPED
         elif kind in (UNREAD, RENEWED):
-            self._say_lost(kind, value, min(listener, value))
+            self._log_lost(kind, value, min(listener, value))
 
     def _heard_of(self, kind: int, sender: Sender) -> None:
         """Holds who sends: the number in a message, and those in its region, are its own word."""

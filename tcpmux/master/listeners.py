@@ -63,7 +63,7 @@ class Listener:
         if self.inode is not None and not keep_file and self.origin is not Origin.UNIT:
             unlink_socket(self.address.path, self.inode)
 
-    def take_back(self) -> None:
+    def discard(self) -> None:
         """Closes what came to nothing. What was inherited is there for another start."""
         self.close(keep_file=self.origin is not Origin.BOUND)
 
@@ -170,7 +170,7 @@ class Listeners:
             refuse_others(to_bind, wanted, ours)
         except BaseException:
             for listener in opened:
-                listener.take_back()
+                listener.discard()
             raise
         return opened
 

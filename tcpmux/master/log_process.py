@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from tcpmux.errors import TcpmuxError
 from tcpmux.log_file import open_log, open_log_in
-from tcpmux.master.places import Unsafe, danger, open_directory
+from tcpmux.master.path_safety import Unsafe, danger, open_directory
 from tcpmux.master.program import Arguments, Program
 from tcpmux.privileges import User, as_user
 from tcpmux.shm._shm import HANGING

@@ -12,7 +12,7 @@ from tcpmux.shm.image import Image
 
 log = logging.getLogger("tcpmux.master")
 
-SAY_AGAIN = 60.0  # s, of the same route
+REPEAT_SECONDS = 60.0  # s, of the same route
 
 
 class Loops(Duty):
@@ -28,7 +28,7 @@ class Loops(Duty):
         if not found:
             return
         image = self._image()
-        self._said = {name: at for name, at in self._said.items() if now - at < SAY_AGAIN}
+        self._said = {name: at for name, at in self._said.items() if now - at < REPEAT_SECONDS}
         for listener in image.listeners:
             route = image.routes[listener.route]
             if listener.id in found and route.name not in self._said:

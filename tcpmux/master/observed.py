@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tcpmux.levels import Line
-from tcpmux.master.change import Change, Done, InForce, Known, Told
+from tcpmux.master.change import Change, Done, InForce, Known, LogLine
 from tcpmux.master.consequences import consequences
 from tcpmux.shm.image import REFUSE, Image
 from tcpmux.shm.routes import Condition, Key, is_unavailable, with_conditions
@@ -16,19 +16,19 @@ from tcpmux.shm.routes import Condition, Key, is_unavailable, with_conditions
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetConditions(Change):
     """Health of endpoints, and how far they and their destinations are with their slow start.
-    told: what control has to say of it."""
+    lines: what control has to say of it."""
 
     kind = "health"
 
     conditions: Mapping[Key, Condition]
-    told: Sequence[Line] = ()
+    lines: Sequence[Line] = ()
 
     def plan(self, now: InForce) -> InForce:
         return replace(now, image=with_conditions(now.image, self.conditions))
 
-    def report(self, done: Done) -> Iterator[Told]:
-        for line in (*self.told, *consequences(done.before.image, done.after.image)):
-            yield Told(self.kind, line)
+    def report(self, done: Done) -> Iterator[LogLine]:
+        for line in (*self.lines, *consequences(done.before.image, done.after.image)):
+            yield LogLine(self.kind, line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +43,11 @@ class SetAddresses(Change):
     def plan(self, now: InForce) -> InForce:
         return replace(now, addresses={**now.addresses, **self.found})
 
-    def report(self, done: Done) -> Iterator[Told]:
+    def report(self, done: Done) -> Iterator[LogLine]:
         if done.changes:
             yield from Change.report(self, done)
         for line in consequences(done.before.image, done.after.image):
-            yield Told("health", line)
+            yield LogLine("health", line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +63,9 @@ class SetRefusing(Change):
     def plan(self, now: InForce) -> InForce:
         return replace(now, refusing=self.routes)
 
-    def report(self, done: Done) -> Iterator[Told]:
+    def report(self, done: Done) -> Iterator[LogLine]:
         for change in done.changes:
-            yield Told(self.kind, Line(logging.INFO, change))
+            yield LogLine(self.kind, Line(logging.INFO, change))
 
 
 def to_refuse(image: Image) -> frozenset[str]:

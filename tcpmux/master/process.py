@@ -105,7 +105,7 @@ class Master:
             instance.table,
             self._supervisor,
             self.helpers.control.push,
-            self._say_ready,
+            self._notify_ready,
         )
         self.stopping = Stopping(
             instance.table,
@@ -229,9 +229,9 @@ class Master:
             self._instance.admin.path,
             extra={"event": "start"},
         )
-        self._say_ready()
+        self._notify_ready()
 
-    def _say_ready(self) -> None:
+    def _notify_ready(self) -> None:
         self._supervisor.ready(
             f"{len(self.changes.in_force.config.routes)} routes, {self.workers.count} workers, "
             f"generation {self._instance.table.generation}"

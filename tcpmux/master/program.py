@@ -157,7 +157,7 @@ class Program:
         watch = self._watch
         if watch is None or now < watch.next_look:
             return
-        if watch.look():
+        if watch.check():
             self._log_presence(watch)
         if self._dead_by is not None:
             if now >= self._dead_by:
@@ -175,7 +175,7 @@ class Program:
                 self._name,
                 self.pid,
                 watch.describe(),
-                watch.patience,
+                watch.limit,
                 extra={"event": self._name},
             )
             self._replace()

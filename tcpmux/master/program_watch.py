@@ -44,7 +44,7 @@ class ProgramWatch:
         self.away_since: float | None = None  # monotonic
 
     @property
-    def patience(self) -> float:
+    def limit(self) -> float:
         """s; being what it is for longer, it is overdue."""
         return STOP_TIME if self.presence == STOPPED else self._hang_time
 
@@ -61,12 +61,12 @@ class ProgramWatch:
     def close(self) -> None:
         self._beat.close()
 
-    def look(self) -> bool:
+    def check(self) -> bool:
         """Returns whether `presence` has changed."""
         now = time.monotonic()
         before = self.presence
         self._cpu_us = process_cpu_us(self._pid, self._cpu_us)
-        calm = self.judge(
+        calm = self.assess(
             round(now * 1000), self._beat.steps, self._cpu_us, process_state(self._pid)
         )
         self.next_look = next_tick(now, TICK if calm else SOON)
@@ -76,18 +76,18 @@ class ProgramWatch:
             self.away_since = now
         return self.presence != before
 
-    def judge(self, now_ms: int, steps: int, cpu_us: int, state: str) -> bool:
+    def assess(self, now_ms: int, steps: int, cpu_us: int, state: str) -> bool:
         """By what one look has shown. Returns whether all is as it should be. steps: whatever the
         program says; state: of the process, "" = not known."""
         paused = now_ms - self._looked_ms > 2000 * TICK  # this process, and maybe the machine
-        is_idle = self._watch.look(now_ms, steps, cpu_us, state)
+        is_idle = self._watch.check(now_ms, steps, cpu_us, state)
         is_stopped = state in STOPS
         seems_stopped = is_stopped and is_idle and (not paused or self._state in STOPS)
         self._looked_ms = now_ms
         self._state = state
         loading = steps == self._first
         blocked = LOADING_BLOCKED if loading else BLOCKED if state else UNSEEN
-        self.presence = self._watch.judge(
+        self.presence = self._watch.assess(
             # Between two steps a debugger that lets it go on stops it, too; and what has stopped
             # this process as well may not have let go of that one yet.
             seems_stopped,

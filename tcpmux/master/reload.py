@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from tcpmux.config import Config, HostName, load
 from tcpmux.errors import TcpmuxError
 from tcpmux.levels import Line
-from tcpmux.master.change import Change, Done, InForce, Told, Weights
+from tcpmux.master.change import Change, Done, InForce, LogLine, Weights
 from tcpmux.master.consequences import without_addresses
 from tcpmux.master.worker_count import wanted_workers
 
@@ -49,7 +49,7 @@ class Start(Change):
     def plan(self, now: InForce) -> InForce:
         return now
 
-    def report(self, done: Done) -> Iterator[Told]:
+    def report(self, done: Done) -> Iterator[LogLine]:
         return iter(())
 
 
@@ -74,9 +74,9 @@ class Resume(Change):
         workers = workers if most is None else wanted_workers(now.config, most)
         return replace(now, weights=weights, workers=workers)
 
-    def report(self, done: Done) -> Iterator[Told]:
+    def report(self, done: Done) -> Iterator[LogLine]:
         for change in done.changes:
-            yield Told("", Line(logging.INFO, f"{change}, generation {done.generation}"))
+            yield LogLine("", Line(logging.INFO, f"{change}, generation {done.generation}"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,14 +127,14 @@ class Reload(Change):
                 yield Line(logging.WARNING, text)
         yield from without_addresses(after.config, after.image, after.addresses)
 
-    def report(self, done: Done) -> Iterator[Told]:
+    def report(self, done: Done) -> Iterator[LogLine]:
         for warning in self.config.warnings:
-            yield Told("warning", Line(logging.WARNING, str(warning)))
+            yield LogLine("warning", Line(logging.WARNING, str(warning)))
         if done.changes:
             yield from Change.report(self, done)
         else:
             text = f"reloaded: nothing changed, generation {done.generation}"
-            yield Told(self.kind, Line(logging.INFO, text))
+            yield LogLine(self.kind, Line(logging.INFO, text))
 
 
 def unknown_names(config: Config, now: InForce) -> list[HostName]:

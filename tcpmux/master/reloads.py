@@ -24,7 +24,7 @@ SIGNAL = "SIGHUP"
 
 
 class Reloads(Duty):
-    """push: tells control something; False = there is nobody to tell. say_ready: to the service
+    """push: tells control something; False = there is nobody to tell. notify_ready: to the service
     manager, after each attempt."""
 
     rests_while_stopping = True
@@ -36,14 +36,14 @@ class Reloads(Duty):
         table: Table,
         supervisor: Supervisor,
         push: Callable[[Mapping[str, Any]], bool],
-        say_ready: Callable[[], None],
+        notify_ready: Callable[[], None],
     ) -> None:
         self._sources = sources
         self._changes = changes
         self._table = table
         self._supervisor = supervisor
         self._push = push
-        self._say_ready = say_ready
+        self._notify_ready = notify_ready
         self._at_the_latest: float | None = None  # monotonic; control is looking new names up
 
     def by_signal(self) -> None:
@@ -103,4 +103,4 @@ class Reloads(Duty):
                 done, refused = self._table.reloads
                 self._table.reloads = done + 1, refused
         finally:
-            self._say_ready()  # refused or not: it serves
+            self._notify_ready()  # refused or not: it serves

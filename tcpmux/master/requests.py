@@ -39,7 +39,7 @@ from tcpmux.master.answers import Answer, Later, Refusal
 from tcpmux.master.aside import Aside
 from tcpmux.master.change import Change, Done
 from tcpmux.master.changes import Changes
-from tcpmux.master.events import LONGEST_TEXT, Events
+from tcpmux.master.events import MAX_TEXT, Events
 from tcpmux.master.helper_programs import LOG_LEVELS, HelperPrograms
 from tcpmux.master.names import from_request
 from tcpmux.master.observed import SetAddresses, SetConditions
@@ -106,7 +106,7 @@ class Requests:
             events = self._master.events.after(request["since"])
             return {"events": [event.as_json() for event in events]}
         if verb == "fault":
-            text = printable(str(request.get("text")))[:LONGEST_TEXT]
+            text = printable(str(request.get("text")))[:MAX_TEXT]
             log.error("control: %s", text, extra={"event": "control"})
             return {}
         if verb == "stop":
@@ -185,7 +185,7 @@ class Requests:
     def _addresses(self, request: Request) -> dict[str, Any]:
         """text: what control has to say of names, for the log and the events."""
         if request.get("text"):
-            text = printable(str(request["text"]))[:LONGEST_TEXT]
+            text = printable(str(request["text"]))[:MAX_TEXT]
             level = level_from(request["level"])
             log.log(level, "%s", text, extra={"event": "names", "by": ""})
         if not request["found"]:
@@ -199,10 +199,8 @@ class Requests:
         for route, destination, endpoint, health, ramp in request["conditions"]:
             key = (route, destination) if endpoint is None else (route, destination, endpoint)
             conditions[key] = health, ramp
-        told = [
-            Line(level_from(level), str(text)[:LONGEST_TEXT]) for level, text in request["texts"]
-        ]
-        done = self._master.changes.apply(SetConditions(conditions=conditions, told=told))
+        lines = [Line(level_from(level), str(text)[:MAX_TEXT]) for level, text in request["texts"]]
+        done = self._master.changes.apply(SetConditions(conditions=conditions, lines=lines))
         return {"generation": done.generation}
 
     def _checks(self, request: Request) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tcpmux.master.handoff import Handoff
 from tcpmux.master.instance import make, resume
 from tcpmux.master.limits import raise_nofile
 from tcpmux.master.names import look_up
-from tcpmux.master.places import check_socket
+from tcpmux.master.path_safety import check_socket
 from tcpmux.master.process import Master
 from tcpmux.master.reload import Sources
 from tcpmux.master.supervisor import inherited_sockets
@@ -50,7 +50,7 @@ def run(paths: Sequence[str], endpoints: Sequence[str] = ()) -> int:
         return _rehearse(config, left)
     for warning in config.warnings:
         log.warning("%s", warning)
-    user = _say_user(user, user if left is None else left.runs_as)
+    user = _log_user(user, user if left is None else left.runs_as)
     log_denied(config, user)
     known = look_up(config, user)
     instance = make(config, user) if left is None else resume(config, left)
@@ -71,7 +71,7 @@ def _give_up_rights(config: Config) -> User:
     return user
 
 
-def _say_user(wanted: User, user: User) -> User:
+def _log_user(wanted: User, user: User) -> User:
     if wanted != user:
         log.warning("user and group change with the next start, not now: they stay %s", user)
     if user.is_root:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from tcpmux.master.answers import Refusal
-from tcpmux.master.change import Change, Done, InForce, Told, route_of, unknown
+from tcpmux.master.change import Change, Done, InForce, LogLine, route_of, unknown
 from tcpmux.shm.image import ADMIN_STATES, READY, DestinationRow, Image, RouteRow
 from tcpmux.shm.routes import Key, serves, with_state
 
@@ -77,7 +77,7 @@ class EndStates(Change):
                         image = with_state(image, key, READY)
         return replace(now, image=image)
 
-    def report(self, done: Done) -> Iterator[Told]:
+    def report(self, done: Done) -> Iterator[LogLine]:
         if done.changes:
             yield from Change.report(self, done)
 

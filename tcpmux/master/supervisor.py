@@ -25,11 +25,11 @@ from tcpmux.master.duty import Duty
 log = logging.getLogger("tcpmux.master")
 
 FIRST_FD = 3  # SD_LISTEN_FDS_START
-MOST_FDS = 253  # of one message: SCM_MAX_FD
+MAX_FDS = 253  # of one message: SCM_MAX_FD
 PREFIX = "tcpmux-"  # of what we have had stored
-LONGEST_NAME = 255  # FDNAME_MAX
+MAX_NAME = 255  # FDNAME_MAX
 RETRY = 0.05  # s
-MOST_WAITING = 10_000  # messages; two for each listener there can be, and some
+MAX_WAITING = 10_000  # messages; two for each listener there can be, and some
 # The manager is there and has no room at the moment. ETOOMANYREFS: for descriptors under way.
 NO_ROOM = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)
 
@@ -70,16 +70,16 @@ class Supervisor(Duty):
     # --- how things are ---------------------------------------------------------------------
 
     def ready(self, status: str) -> None:
-        self._say("READY=1", f"STATUS={status}")
+        self._notify("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
         """To be followed by ready(). The time tells the manager which of its reloads it is."""
         microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._say("RELOADING=1", f"MONOTONIC_USEC={microseconds}")
+        self._notify("RELOADING=1", f"MONOTONIC_USEC={microseconds}")
 
     def stopping(self, status: str, most: float) -> None:
         """most: seconds that it may take, however few the manager would allow by itself."""
-        self._say("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(most * 1e6)}", f"STATUS={status}")
+        self._notify("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(most * 1e6)}", f"STATUS={status}")
 
     def status(self, text: str) -> None:
         self._send(f"STATUS={text}".encode())
@@ -108,14 +108,14 @@ class Supervisor(Duty):
         """Has it keep these listening sockets, and no others of the address, while no tcpmux
         runs: their queues outlive a restart."""
         self.forget(stored_name(address))
-        for start in range(0, len(fds), MOST_FDS):
+        for start in range(0, len(fds), MAX_FDS):
             # FDPOLL: a listening socket is none that the manager should drop at EPOLLHUP.
             lines = "FDSTORE=1", "FDPOLL=0", f"FDNAME={stored_name(address)}"
-            self._say(*lines, fds=fds[start : start + MOST_FDS])
+            self._notify(*lines, fds=fds[start : start + MAX_FDS])
 
     def forget(self, name: str) -> None:
         """Has it let go of what it keeps under this name."""
-        self._say("FDSTOREREMOVE=1", f"FDNAME={name}")
+        self._notify("FDSTOREREMOVE=1", f"FDNAME={name}")
 
     def disown(self, unused: Iterable[Inherited], listens: Mapping[str, Sequence[Address]]) -> None:
         """Says of sockets that no route uses whose they were. listens: of each route."""
@@ -144,12 +144,12 @@ class Supervisor(Duty):
 
     # --- sending ----------------------------------------------------------------------------
 
-    def _say(self, *lines: str, fds: Sequence[int] = ()) -> None:
+    def _notify(self, *lines: str, fds: Sequence[int] = ()) -> None:
         """Sends it, now or later."""
         message = "\n".join(lines).encode()
         if not self.address or (not self._waiting and self._send(message, fds)):
             return
-        if len(self._waiting) == MOST_WAITING:
+        if len(self._waiting) == MAX_WAITING:
             return
         kept: list[int] = []
         try:
@@ -196,7 +196,7 @@ def stored_name(address: Address) -> str:
         for byte in os.fsencode(str(address))
     )
     # The longest path has 107 bytes: all of them escaped would be too long by some.
-    if len(PREFIX + plain) > LONGEST_NAME:
+    if len(PREFIX + plain) > MAX_NAME:
         plain = "hex-" + os.fsencode(address.path).hex()
     return PREFIX + plain
 

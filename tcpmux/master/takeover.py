@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from tcpmux.errors import TcpmuxError
 from tcpmux.master.handoff import Handoff, Occupied, attach, lock
 from tcpmux.master.held import Held, is_called
-from tcpmux.master.places import user_name
+from tcpmux.master.path_safety import user_name
 from tcpmux.privileges import User
 from tcpmux.processes import (
     CREDENTIALS,

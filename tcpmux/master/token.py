@@ -15,8 +15,8 @@ from pathlib import Path
 from tcpmux.errors import TcpmuxError, printable
 from tcpmux.files import Unreadable, read_file
 
-LEAST_TOKEN = 16  # characters
-LARGEST_FILE = 4096  # bytes
+MIN_TOKEN = 16  # characters
+MAX_FILE = 4096  # bytes
 DIRECTORY = "CREDENTIALS_DIRECTORY"  # in the environment, of a service with LoadCredential=
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -24,7 +24,7 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 def token_hash(path: str) -> bytes:
     """SHA-256 of the one line in that file. Raises TcpmuxError if others may know it."""
     try:
-        found = read_file(path, LARGEST_FILE)
+        found = read_file(path, MAX_FILE)
         _check_owner(path, found.status)
         return sha256(_line(found.data)).digest()
     except (Unreadable, _Wrong) as error:
@@ -76,9 +76,9 @@ def _line(data: bytes) -> bytes:
     if not token.isascii():
         raise _Wrong("it is not ASCII text")
     text = token.decode("ascii")
-    if len(text) < LEAST_TOKEN or not text.isprintable() or " " in text:
+    if len(text) < MIN_TOKEN or not text.isprintable() or " " in text:
         raise _Wrong(
-            f"expected one line of {LEAST_TOKEN} or more characters without blanks, as from: "
+            f"expected one line of {MIN_TOKEN} or more characters without blanks, as from: "
             "openssl rand -hex 32"
         )
     return token

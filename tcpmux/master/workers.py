@@ -49,7 +49,7 @@ from tcpmux.worker.process import (
 
 log = logging.getLogger("tcpmux.master")
 
-PATIENCE = 1.0  # s for a worker to take up a generation; then it is killed and recovered
+KILL_SECONDS = 1.0  # s for a worker to take up a generation; then it is killed and recovered
 
 
 class WorkersBusy(TcpmuxError):
@@ -247,7 +247,7 @@ class Workers:
         )
         start_later(worker)
 
-    def look_for_dead(self) -> None:
+    def notice_ends(self) -> None:
         """Notices the end of guardians that are no children of ours, and of workers that had
         none any more."""
         self.guard_all()
@@ -356,14 +356,14 @@ class Workers:
     def await_generation(self, generation: int, timeout: float) -> None:
         """Until every running worker uses `generation`. Raises WorkersBusy after `timeout` s.
 
-        A worker that does not within PATIENCE is killed: its next life does, and its
+        A worker that does not within KILL_SECONDS is killed: its next life does, and its
         connections go on.
         """
-        late = self._late(generation, min(PATIENCE, timeout))
+        late = self._late(generation, min(KILL_SECONDS, timeout))
         if late:
-            log.warning("killing %s: no answer for %g s", _names(late), PATIENCE)
+            log.warning("killing %s: no answer for %g s", _names(late), KILL_SECONDS)
             _signal(signal.SIGKILL, [worker.held for worker in late])
-            late = self._late(generation, timeout - PATIENCE)
+            late = self._late(generation, timeout - KILL_SECONDS)
         if late:
             raise WorkersBusy(
                 f"{_names(late)} has not taken up generation {generation} within {timeout:g} s: "

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tcpmux.master.balance import LEAST_SURPLUS, SURPLUS_SHARE, plan_moves
+from tcpmux.master.balance import MIN_SURPLUS, SURPLUS_SHARE, plan_moves
 
 
 def after(counts: dict[int, int]) -> dict[int, int]:
@@ -46,7 +46,7 @@ def test_any_counts_become_equal() -> None:
         mean = sum(counts.values()) / len(counts)
         assert sum(result.values()) == sum(counts.values())
         assert min(result.values()) >= 0
-        assert max(result.values()) <= mean + max(LEAST_SURPLUS, SURPLUS_SHARE * mean)
+        assert max(result.values()) <= mean + max(MIN_SURPLUS, SURPLUS_SHARE * mean)
         if result != counts:
             assert max(result.values()) - min(result.values()) <= 1
         assert plan_moves(result) == []

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from tcpmux.master.loops import SAY_AGAIN, Loops
+from tcpmux.master.loops import REPEAT_SECONDS, Loops
 from tcpmux.master.workers import Workers
 from tcpmux.shm.image import Image, ListenerRow, RouteRow
 
@@ -34,7 +34,7 @@ def test_a_loop_is_said_once_in_a_while(caplog: pytest.LogCaptureFixture) -> Non
     assert text.startswith(
         "a: connections go round in a loop: those that come back on 0.0.0.0:80 are reset (0 so far)"
     )
-    assert said(3, SAY_AGAIN - 1) == []
-    assert len(said(7, SAY_AGAIN - 1)) == 1  # another route
-    assert len(said(3, SAY_AGAIN)) == 1
+    assert said(3, REPEAT_SECONDS - 1) == []
+    assert len(said(7, REPEAT_SECONDS - 1)) == 1  # another route
+    assert len(said(3, REPEAT_SECONDS)) == 1
     assert said(0xFFFFFFFF, 0.0) == []  # no listener of this image

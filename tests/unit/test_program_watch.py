@@ -43,7 +43,7 @@ class Bench:
         self.ms += round(seconds * 1000)
         self.cpu_us += round(cpu * 1e6)
         self.steps += step
-        self.watch.judge(self.ms, self.steps, self.cpu_us, state)
+        self.watch.assess(self.ms, self.steps, self.cpu_us, state)
         return self.watch.presence
 
 

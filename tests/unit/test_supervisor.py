@@ -19,9 +19,9 @@ from tcpmux.errors import TcpmuxError
 from tcpmux.master.listeners import Listeners, Origin
 from tcpmux.master.port_guard import ListenError
 from tcpmux.master.supervisor import (
-    LONGEST_NAME,
-    MOST_FDS,
-    MOST_WAITING,
+    MAX_FDS,
+    MAX_NAME,
+    MAX_WAITING,
     Inherited,
     Supervisor,
     inherited_sockets,
@@ -54,7 +54,7 @@ def heard(manager: socket.socket) -> list[tuple[list[str], int]]:
     found = []
     with suppress(BlockingIOError):
         while True:
-            data, fds, _, _ = socket.recv_fds(manager, 4096, MOST_FDS)
+            data, fds, _, _ = socket.recv_fds(manager, 4096, MAX_FDS)
             for fd in fds:
                 os.close(fd)
             found.append((data.decode().splitlines(), len(fds)))
@@ -136,12 +136,12 @@ def test_many_descriptors_are_several_messages(
     manager: socket.socket, supervisor: Supervisor
 ) -> None:
     with socket.socket() as sock:
-        supervisor.store(ADDRESS, [sock.fileno()] * (MOST_FDS + 1))
+        supervisor.store(ADDRESS, [sock.fileno()] * (MAX_FDS + 1))
     name = f"FDNAME={stored_name(ADDRESS)}"
     store = ["FDSTORE=1", "FDPOLL=0", name]
     assert heard(manager) == [
         (["FDSTOREREMOVE=1", name], 0),
-        (store, MOST_FDS),
+        (store, MAX_FDS),
         (store, 1),
     ]
 
@@ -176,9 +176,9 @@ def test_what_finds_no_room_is_sent_later_in_order(
 def test_a_manager_that_never_reads_costs_no_more_than_so_much(
     manager: socket.socket, supervisor: Supervisor
 ) -> None:
-    for _ in range(MOST_WAITING + 1000):
+    for _ in range(MAX_WAITING + 1000):
         supervisor.reloading()
-    assert len(supervisor._waiting) == MOST_WAITING
+    assert len(supervisor._waiting) == MAX_WAITING
     assert heard(manager)
 
 
@@ -224,7 +224,7 @@ def test_names_in_the_store_are_valid_and_different() -> None:
     names = [stored_name(Address.parse(text)) for text in texts]
     assert len(set(names)) == len(texts)
     for name in names:
-        assert len(name) <= LONGEST_NAME
+        assert len(name) <= MAX_NAME
         assert name.isascii()
         assert name.isprintable()
         assert not set(name) & {":", " "}

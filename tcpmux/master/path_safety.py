@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from tcpmux.errors import TcpmuxError
 
-MOST_LINKS = 40  # as the kernel follows
+MAX_LINKS = 40  # as the kernel follows
 PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -98,7 +98,7 @@ def _walk(directory: str) -> Iterator[tuple[str, int, os.stat_result]]:
                 target = os.readlink("", dir_fd=descriptor)
                 yield here, descriptor, found
                 links += 1
-                if links > MOST_LINKS:
+                if links > MAX_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), here)
                 left += [name for name in reversed(target.split("/")) if name not in ("", ".")]
                 absolute = target.startswith("/")

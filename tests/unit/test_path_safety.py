@@ -11,7 +11,7 @@ import pytest
 from tcpmux.errors import TcpmuxError
 from tcpmux.master import log_process, takeover
 from tcpmux.master.handoff import Occupied
-from tcpmux.master.places import check_socket, danger
+from tcpmux.master.path_safety import check_socket, danger
 from tcpmux.privileges import User
 from tests.others import OTHER, as_other, needs_root
 
