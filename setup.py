@@ -50,7 +50,7 @@ STRICT = os.environ.get("TCPMUX_WERROR") == "1"
 # What is not the worker's has only what it needs of csrc/.
 MODULES = {
     "tcpmux._privileges": ["privileges.c"],
-    "tcpmux.shm._shm": ["route_table.c", "pick.c", "trust.c", "commons.c"],
+    "tcpmux.shm._shm": ["route_table.c", "pick.c", "trust.c", "commons.c", "sock.c"],
     "tcpmux.shm._readings": [],
     "tcpmux.master._watch": ["watch.c"],
 }

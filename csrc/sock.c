@@ -76,9 +76,7 @@ int tm_sock_accept(int listener, struct tm_peer *peer)
     }
 }
 
-/* Whether it is a loopback address that this host does not have, as ::1 where IPv6 is switched off.
- * connect tells that by the error that means out of ports. */
-static bool is_missing_loopback(const struct tm_address *address)
+bool tm_sock_missing_loopback(const struct tm_address *address)
 {
     struct tm_address any_port = *address;
     struct tm_peer peer;
@@ -113,7 +111,7 @@ int tm_sock_connect(const struct tm_address *address)
 fail:
     error = errno;
     close(fd);
-    return error == EADDRNOTAVAIL && is_missing_loopback(address) ? -ENETUNREACH : -error;
+    return error == EADDRNOTAVAIL && tm_sock_missing_loopback(address) ? -ENETUNREACH : -error;
 }
 
 void tm_sock_acknowledge(int fd)

@@ -105,6 +105,10 @@ bool tm_sock_is_connection(int fd, struct tm_peer *peer);
 /* True for failures of this host, which say nothing about the endpoint. */
 bool tm_sock_local_failure(int error);
 
+/* Whether it is a loopback address that this host does not have, as ::1 where IPv6 is switched off.
+ * connect tells that by the error that means out of ports. */
+bool tm_sock_missing_loopback(const struct tm_address *address);
+
 /* The process that made a UNIX connection runs as this user, or as root. */
 bool tm_sock_peer_is(int fd, uid_t uid);
 

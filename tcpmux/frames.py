@@ -19,7 +19,7 @@ from typing import Any
 from tcpmux.errors import TcpmuxError
 
 HEAD = struct.Struct("!I")
-LARGEST = 64 << 20  # bytes of a message; 65,536 endpoints with long names take 20 MiB
+MAX_SIZE = 64 << 20  # bytes of a message; 65,536 endpoints with long names take 20 MiB
 AT_ONCE = 256 << 10  # bytes read or written by one call
 SHORTAGE = (errno.ENOBUFS, errno.ENOMEM)  # of this host, and no end of the stream
 
@@ -33,8 +33,8 @@ class FrameError(TcpmuxError):
 def packed(message: Mapping[str, Any]) -> bytes:
     """A frame. Raises FrameError."""
     text = json.dumps(message, separators=(",", ":")).encode()
-    if len(text) > LARGEST:
-        raise FrameError(f"a message of {len(text)} bytes is too large: at most {LARGEST}")
+    if len(text) > MAX_SIZE:
+        raise FrameError(f"a message of {len(text)} bytes is too large: at most {MAX_SIZE}")
     return HEAD.pack(len(text)) + text
 
 
@@ -63,14 +63,14 @@ class Inbox:
     def has_message(self) -> bool:
         """Whether take() has something to say; of a broken frame, too."""
         size = self._size()
-        return size is not None and (size > LARGEST or self._end(size) <= len(self._data))
+        return size is not None and (size > MAX_SIZE or self._end(size) <= len(self._data))
 
     def take(self) -> Message | None:
         """The next message; None: it has not arrived in full. Raises FrameError, and then
         nothing more can be read from this stream."""
         size = self._size()
-        if size is not None and size > LARGEST:
-            raise FrameError(f"a message of {size} bytes is too large: at most {LARGEST}")
+        if size is not None and size > MAX_SIZE:
+            raise FrameError(f"a message of {size} bytes is too large: at most {MAX_SIZE}")
         if size is None or self._end(size) > len(self._data):
             del self._data[: self._at]
             self._at = 0

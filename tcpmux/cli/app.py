@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 
 import click
 
-from tcpmux.cli import commands, run
+from tcpmux.cli.commands import named, stand_ins
 from tcpmux.cli.output import say, show_place
+from tcpmux.cli.run import config_option, endpoint_option, run_instance
 from tcpmux.errors import TcpmuxError
 
 
@@ -41,7 +42,7 @@ class Tcpmux(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Loads the command that is to be run or completed."""
         name, command, rest = super().resolve_command(ctx, args)
-        return name, command and commands.named(name or ""), rest
+        return name, command and named(name or ""), rest
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Parses, runs and exits; never returns."""
@@ -78,8 +79,8 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@run.config_option
-@run.endpoint_option
+@config_option
+@endpoint_option
 @click.option(
     "--version",
     is_flag=True,
@@ -128,10 +129,10 @@ def cli(ctx: click.Context, config: tuple[str, ...], endpoints: tuple[str, ...])
     if not config:
         click.echo(ctx.get_help())
         return 2
-    return run.run_instance(config, endpoints)
+    return run_instance(config, endpoints)
 
 
-for stand_in in commands.stand_ins():
+for stand_in in stand_ins():
     cli.add_command(stand_in)
 
 

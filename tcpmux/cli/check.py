@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tcpmux.cli.output import plural, say, say_json, show_place
+from tcpmux.cli.output import say, say_json, show_place
 from tcpmux.cli.run import config_option, endpoint_option
-from tcpmux.errors import printable
+from tcpmux.errors import plural, printable
 
 if TYPE_CHECKING:
     from tcpmux.config import Config, Problem

@@ -3,82 +3,35 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import NamedTuple
 
 import click
 
+from tcpmux.control.operation import Command
+from tcpmux.control.operations import OPERATIONS
 
-class Row(NamedTuple):
-    """A command. where: its module in tcpmux.cli and its name there. summary: the first sentence
-    of its help."""
-
-    name: str
-    where: str
-    summary: str
-
-
-COMMANDS = (
-    Row("run", "run.run", "Run an instance in the foreground."),
-    Row(
-        "check",
-        "check.check",
-        "Say what is wrong with configuration files, and what a start would do.",
-    ),
-    Row("diff", "diff.diff", "Show what would change if the running instance read these files."),
-    Row("convert", "convert.convert", "Print the routes.yaml that does the same as these files."),
-    Row("fmt", "fmt.fmt", "Give configuration files one layout."),
-    Row("schema", "schema.schema", "Print the JSON Schema of routes.yaml."),
-    Row("status", "status.status", "Show the workers, the routes and how connections were split."),
-    Row(
-        "routes",
-        "readings.routes",
-        "Show the routes: where they listen, and who gets which share.",
-    ),
-    Row("conns", "conns.conns", "List the live connections."),
-    Row(
-        "stats",
-        "readings.stats",
-        "Show the counters: of every destination, with the reasons of ends, and of every worker.",
-    ),
-    Row(
-        "events",
-        "readings.events",
-        "Show what has happened: reloads, weight changes, deaths, with who and when.",
-    ),
-    Row("top", "top.top", "Watch the split, the rates and the connections, live."),
-    Row("weight", "weight.weight", "Shift the traffic of a route, at once."),
-    Row("undo", "small.undo", "Go back to the weights ROUTE had before they were last changed."),
-    Row("drain", "drain.drain", "Give no new connections to TARGET, and let the open ones end."),
-    Row(
-        "disable",
-        "drain.disable",
-        "Take TARGET out of service: no new connections; open ones stay.",
-    ),
-    Row("enable", "drain.enable", "Give TARGET new connections again."),
-    Row(
-        "endpoint",
-        "endpoint.endpoint",
-        "Show endpoints and their health, or take one out of service.",
-    ),
-    Row("kill", "conns.kill", "Reset live connections, on both sides."),
-    Row("reload", "reload.reload_", "Have the configuration files read again."),
-    Row("workers", "workers.workers", "Show the workers, or change how many there are to COUNT."),
-    Row("log-level", "small.log_level", "Set how much is logged, until the next start."),
-    Row(
-        "upgrade",
-        "upgrade.upgrade",
-        "Change to the build of tcpmux that is installed now, without dropping a connection.",
-    ),
-    Row("stop", "stop.stop", "End the instance, and wait for it."),
-    Row("completion", "small.completion", "Print what makes SHELL complete commands and options."),
-    Row("demo", "demo.demo", "Watch traffic being shifted, in seconds."),
+# Those that ask nobody, before and after those of the operations.
+_FIRST = (
+    Command("run", "Run an instance in the foreground."),
+    Command("check", "Say what is wrong with configuration files, and what a start would do."),
+    Command("convert", "Print the routes.yaml that does the same as these files."),
+    Command("fmt", "Give configuration files one layout."),
+    Command("schema", "Print the JSON Schema of routes.yaml."),
 )
+_LAST = (
+    Command(
+        "completion",
+        "Print what makes SHELL complete commands and options.",
+        "small.completion",
+    ),
+    Command("demo", "Watch traffic being shifted, in seconds."),
+)
+COMMANDS = (*_FIRST, *(command for row in OPERATIONS for command in row.commands), *_LAST)
 _BY_NAME = {row.name: row for row in COMMANDS}
 
 
 def named(name: str) -> click.Command:
     """The command itself. Raises KeyError."""
-    module, attribute = _BY_NAME[name].where.split(".")
+    module, attribute = (_BY_NAME[name].where or f"{name}.{name}").split(".")
     command: click.Command = getattr(import_module(f"tcpmux.cli.{module}"), attribute)
     return command
 

@@ -13,15 +13,15 @@ from tcpmux.cli.output import (
     duration_text,
     human_bytes,
     json_option,
-    plural,
     say,
     say_all,
     say_json,
     watch_option,
     watching,
 )
+from tcpmux.control.limits import MAX_CONNECTIONS
 from tcpmux.control.schema import SORT_KEYS
-from tcpmux.errors import UsageError
+from tcpmux.errors import UsageError, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,7 +46,6 @@ HEADS = (
 )
 NUMBERS = (4, 5, 6, 7, 8, 9)
 SHOWN = 10  # of those that kill is about
-MOST = 20_000  # of one listing
 
 
 def _seconds(_ctx: click.Context, _option: click.Parameter, text: str) -> float:
@@ -126,7 +125,7 @@ def _print(found: ConnectionList) -> None:
     "--sort", type=click.Choice(SORT_KEYS), default="age", help="Sort by this, greatest first."
 )
 @click.option("--reverse", is_flag=True, help="Smallest first.")
-@click.option("--limit", type=click.IntRange(0, MOST), default=1000, show_default=True)
+@click.option("--limit", type=click.IntRange(0, MAX_CONNECTIONS), default=1000, show_default=True)
 @json_option
 @watch_option
 @admin_option
@@ -210,7 +209,7 @@ def kill(
         raise UsageError("name connections by ID, or give a filter such as --destination")
     wanted = list(ids)
     if not ids:
-        found = instance.connections(limit=MOST, **filters)
+        found = instance.connections(limit=MAX_CONNECTIONS, **filters)
         wanted = [connection["id"] for connection in found["connections"]]
         if not yes:
             print_connections(found["connections"][:SHOWN])

@@ -8,12 +8,12 @@ import click
 
 from tcpmux.cli import targets
 from tcpmux.cli.instance import admin_option, client
-from tcpmux.cli.output import plural, say
+from tcpmux.cli.output import say
 from tcpmux.cli.stop import STATUS_TIME, waiting_for
 from tcpmux.control.client import Client
-from tcpmux.errors import TcpmuxError, UsageError
+from tcpmux.errors import TcpmuxError, UsageError, plural
 
-LOOK_EVERY = 0.2  # s
+POLL_EVERY = 0.2  # s
 
 force_option = click.option(
     "--force",
@@ -122,4 +122,4 @@ def _wait(instance: Client, found: list[targets.Target], timeout: float | None) 
                 f"{plural(left, 'connection')} left after {timeout:g} s: look at them with "
                 "`tcpmux conns`, end them with `tcpmux kill`"
             )
-        time.sleep(LOOK_EVERY)
+        time.sleep(POLL_EVERY)

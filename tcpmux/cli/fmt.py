@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from tcpmux.cli.output import plural, say
+from tcpmux.cli.output import say
 from tcpmux.cli.run import config_option
-from tcpmux.errors import TcpmuxError
+from tcpmux.errors import TcpmuxError, plural
 
 DIFFERENT = 3  # exit code
 WIDTH = 100  # columns

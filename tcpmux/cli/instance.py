@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tcpmux.control.client import DEFAULT_SOCKET, TIMEOUT, VARIABLE, AdminError, Client
+from tcpmux.control.asking import DEFAULT_SOCKET, TIMEOUT, VARIABLE, AdminError
+from tcpmux.control.client import Client
 from tcpmux.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ STREAM, PACKETS = 1, 5  # SOCK_STREAM, SOCK_SEQPACKET
 # Only root makes directories there: what is in /run/tcpmux* is the machine's, whoever owns it.
 RUNTIME = (Path("/run"), Path("/run/private"))
 PROBE_TIME = 1.0  # s
-MOST_LISTED = 10
+MAX_LISTED = 10
 
 admin_option = click.option(
     "--admin",
@@ -133,8 +134,8 @@ def choose(found: Sequence[Found], default: str = DEFAULT_SOCKET) -> Found:
 
 def _listed(texts: Iterable[str]) -> str:
     every = list(texts)
-    more = [f"and {len(every) - MOST_LISTED} more"] if len(every) > MOST_LISTED else []
-    return "; ".join([*every[:MOST_LISTED], *more])
+    more = [f"and {len(every) - MAX_LISTED} more"] if len(every) > MAX_LISTED else []
+    return "; ".join([*every[:MAX_LISTED], *more])
 
 
 def _with_owner(one: Found) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tcpmux.cli.text import cut, padded, width
-from tcpmux.errors import printable
+from tcpmux.errors import plural, printable
 from tcpmux.files import Unreadable, read_file
 
 if TYPE_CHECKING:
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from tcpmux.control.client import Applied
 
 WIDTH_OF_A_PIPE = 160  # columns; nothing is cut off to fit a terminal that is not there
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 route`, `2 routes`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def human_bytes(count: int) -> str:

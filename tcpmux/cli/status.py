@@ -14,12 +14,12 @@ from tcpmux.cli.output import (
     human_bytes,
     human_seconds,
     percent,
-    plural,
     say_json,
     table,
     watch_option,
     watching,
 )
+from tcpmux.errors import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from tcpmux.cli.instance import admin_option, client
-from tcpmux.cli.output import plural, say
+from tcpmux.cli.output import say
 from tcpmux.control.client import AdminError, Client
-from tcpmux.errors import TcpmuxError
+from tcpmux.errors import TcpmuxError, plural
 
 if TYPE_CHECKING:
     from tcpmux.control.client import Status
 
-LOOK_EVERY = 0.5  # s, for the connections that remain
+POLL_EVERY = 0.5  # s, for the connections that remain
 STATUS_TIME = 2.0  # s
 
 
@@ -74,7 +74,7 @@ def wait_until_gone(instance: Client, pid: int) -> None:
     first = True
     end = ProcessEnd(pid)
     try:
-        while not end.wait(0.05 if first else LOOK_EVERY):
+        while not end.wait(0.05 if first else POLL_EVERY):
             try:
                 left = _remaining(instance.status())
             except AdminError:  # on its way out

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tcpmux.cli.output import print_applied
 from tcpmux.errors import TcpmuxError
+from tcpmux.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from tcpmux.control.client import Client, RouteStatus
@@ -55,8 +55,8 @@ def find(routes: Sequence[RouteStatus], text: str) -> list[Target]:
         return endpoints[text]
     found = known.get(text)
     if found is None:
-        near = difflib.get_close_matches(text, [*known, *endpoints], 1)
-        hint = f"did you mean {near[0]}?" if near else "`tcpmux status --json` lists them all"
+        near = did_you_mean(text, [*known, *endpoints])
+        hint = near or "`tcpmux status --json` lists them all"
         raise TcpmuxError(f"there is no destination or endpoint {text!r}: {hint}")
     if len(found) > 1:
         listed = ", ".join(map(str, found[:10]))

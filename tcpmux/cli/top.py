@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tcpmux.cli.instance import admin_option, client
-from tcpmux.cli.output import duration_text, human_bytes, human_seconds, percent, plural
+from tcpmux.cli.output import duration_text, human_bytes, human_seconds, percent
 from tcpmux.cli.text import cut, fitted, fitted_end, padded
 from tcpmux.control.schema import SORT_KEYS
-from tcpmux.errors import TcpmuxError, printable
+from tcpmux.errors import TcpmuxError, plural, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 import click
 
 from tcpmux.cli.instance import admin_option, client
-from tcpmux.cli.output import plural, say
+from tcpmux.cli.output import say
 from tcpmux.control.client import AdminError, Client
-from tcpmux.errors import TcpmuxError
+from tcpmux.errors import TcpmuxError, plural
 
 if TYPE_CHECKING:
     from tcpmux.control.client import Status
 
-PATIENCE = 60.0  # s
-LOOK_EVERY = 0.1  # s
-LOOK_TIME = 2.0  # s for one answer
+TIMEOUT = 60.0  # s
+POLL_EVERY = 0.1  # s
+POLL_TIMEOUT = 2.0  # s for one answer
 
 
-def _look(instance: Client) -> Status | None:
+def _status(instance: Client) -> Status | None:
     """None while control, too, is being replaced."""
     try:
         return instance.status()
@@ -28,20 +28,20 @@ def _look(instance: Client) -> Status | None:
         return None
 
 
-def wait_until_done(instance: Client, count: int, patience: float = PATIENCE) -> Status:
+def wait_until_done(instance: Client, count: int, timeout: float = TIMEOUT) -> Status:
     """The status after upgrade number `count`. Raises TcpmuxError if it failed."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        status = _look(instance)
+        status = _status(instance)
         if status is not None and status["upgrade"]["count"] >= count:
             upgrade = status["upgrade"]
             if upgrade["state"] == "failed":
                 raise TcpmuxError(f"not upgraded: {upgrade['error']}")
             if upgrade["state"] == "idle":
                 return status
-        time.sleep(LOOK_EVERY)
+        time.sleep(POLL_EVERY)
     raise TcpmuxError(
-        f"the upgrade is not done after {patience:g} s: `tcpmux status` and the log tell more"
+        f"the upgrade is not done after {timeout:g} s: `tcpmux status` and the log tell more"
     )
 
 
@@ -65,7 +65,7 @@ def upgrade(admin: str | None, no_wait: bool) -> int:
     if no_wait:
         say(f"upgrade {begun['count']} has begun")
         return 0
-    status = wait_until_done(instance.with_timeout(LOOK_TIME), begun["count"])
+    status = wait_until_done(instance.with_timeout(POLL_TIMEOUT), begun["count"])
     kept = sum(worker["connections"] for worker in status["workers"])
     say(
         f"upgraded to {status['version']}: {plural(len(status['workers']), 'worker')} replaced, "

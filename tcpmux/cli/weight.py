@@ -10,6 +10,7 @@ import click
 
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import print_applied, say
+from tcpmux.control.limits import MAX_WEIGHT
 from tcpmux.errors import TcpmuxError, UsageError, one_line
 
 if TYPE_CHECKING:
@@ -17,11 +18,8 @@ if TYPE_CHECKING:
 
     from tcpmux.control.client import Applied, Client
 
-MAX_WEIGHT = 1_000_000
-
-
 WAIT_TIME = 30.0  # s for workers that are behind
-LOOK_EVERY = 0.05  # s
+POLL_EVERY = 0.05  # s
 _WEIGHT = re.compile(r"[+-]?[0-9]{1,7}", re.ASCII)
 
 
@@ -49,7 +47,7 @@ def _await_workers(instance: Client, applied: Applied) -> None:
     while any(w["generation"] < applied["generation"] for w in applied["workers"]):
         if time.monotonic() >= deadline:
             return
-        time.sleep(LOOK_EVERY)
+        time.sleep(POLL_EVERY)
         applied["workers"] = [
             {"id": w["id"], "pid": w["pid"], "generation": w["generation"]}
             for w in instance.status()["workers"]

@@ -8,14 +8,13 @@ import click
 
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import console, print_applied, say_json, table
+from tcpmux.control.limits import MAX_WORKERS
 from tcpmux.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tcpmux.control.client import WorkerStatus
-
-MOST = 64  # TM_MAX_SHARDS of csrc/route_table.h
 
 
 def print_workers(workers: Sequence[WorkerStatus]) -> None:
@@ -71,7 +70,7 @@ def workers(admin: str | None, count: int | None, as_json: bool) -> int:
         return 0
     if as_json:
         raise UsageError("--json shows workers; it does not go with a COUNT")
-    if not 1 <= count <= MOST:
-        raise UsageError(f"expected a number of workers from 1 to {MOST}, got {count}")
+    if not 1 <= count <= MAX_WORKERS:
+        raise UsageError(f"expected a number of workers from 1 to {MAX_WORKERS}, got {count}")
     print_applied(client(admin).set_workers(count), f"workers: {count} already")
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from tcpmux.config.address import Endpoint, parse_endpoint
 from tcpmux.config.document import Document
 from tcpmux.config.problems import Location, Problem, describe, one_line
 from tcpmux.errors import printable
+from tcpmux.nearest import did_you_mean
 
 CORE, DISCOVERY = "", "discovery.k8s.io"
 ISTIO, GATEWAY_API = "networking.istio.io", "gateway.networking.k8s.io"
@@ -93,9 +93,9 @@ def _is_known(document: Document, location: Location, group: str, version: str, 
     known = KINDS.get(group, ())
     shown = one_line(kind)
     if kind not in known:
-        near = difflib.get_close_matches(kind, known, 1, 0.8)
-        if near:
-            document.problem((*location, "kind"), f"unknown kind {shown}: did you mean {near[0]}?")
+        hint = did_you_mean(kind, known, 0.8)
+        if hint:
+            document.problem((*location, "kind"), f"unknown kind {shown}: {hint}")
         else:
             document.warn((*location, "kind"), f"{shown} is not used here")
         return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 from typing import Any, get_args
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from tcpmux.config.document import Document
 from tcpmux.config.problems import Location, describe, one_line, path_text
+from tcpmux.nearest import nearest
 
 
 def add_problems(
@@ -34,10 +34,7 @@ def add_problems(
 
 def _near(model: type[BaseModel], location: Location) -> str | None:
     """The known key that an unknown one is most like."""
-    return next(
-        iter(difflib.get_close_matches(str(location[-1]), known_keys(model, location[:-1]), 1)),
-        None,
-    )
+    return nearest(location[-1], known_keys(model, location[:-1]))
 
 
 def _add_problem(

@@ -6,10 +6,7 @@ import argparse
 import asyncio
 import gc
 import logging
-import os
 import signal
-import socket
-import struct
 import sys
 
 from tcpmux.logs import begin_log
@@ -53,66 +50,16 @@ def main() -> int:
     options = parse_arguments(sys.argv[1:])
     begin_log()
     logging.getLogger("aiohttp.server").addFilter(_is_fault)
-    from tcpmux import __version__, programs
+    from tcpmux import programs
     from tcpmux.control.ahead import load_all
-    from tcpmux.control.connections import Connections
-    from tcpmux.control.door import Rules
-    from tcpmux.control.event_log import EventLog
-    from tcpmux.control.health import Health
-    from tcpmux.control.metrics import Metrics
-    from tcpmux.control.names import HostNames
-    from tcpmux.control.process import Control
-    from tcpmux.control.server import Identity, Readings
-    from tcpmux.control.stream import Stream
-    from tcpmux.shm._shm import Beat
-    from tcpmux.shm.stats import StatusReader
-    from tcpmux.shm.view import View
+    from tcpmux.control.assembly import assembled
 
-    view, events = (
-        View(options.table_fd, options.live_fd, commons_fd=options.commons_fd),
-        EventLog(),
-    )
-    health, names = Health(view), HostNames()
-    readings = Readings(
-        StatusReader(view, health.detail, names.detail),
-        Connections(view),
-        events,
-        Metrics(view, __version__),
-        Stream(view, events, {"version": __version__}, health, names),
-        health,
-        names,
-    )
-    beat = Beat.attach(options.beat_fd)
-    admin = socket.socket(fileno=options.admin_fd)
-    config = [path for paths in options.config for path in paths]
-    # Of who made the socket, a master.
-    owner = struct.unpack("3i", admin.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
-    rules = Rules(
-        frozenset({owner, *options.uid}),
-        options.http_address,
-        tuple(options.http_host),
-        b"" if options.token_fd is None else os.pread(options.token_fd, 64, 0),
-        options.insecure,
-    )
-    path = options.admin_path or str(admin.getsockname())
-    identity = Identity(__version__, config, path, rules)
+    control = assembled(options)
     # What has been made by now stays; the collector need not look at it again and again.
     gc.freeze()
     # Checks leave circles behind, and those of TLS are large: so many objects are some 20 MB.
     gc.set_threshold(4_000, 10, 100)
-    http = None if options.http_fd is None else socket.socket(fileno=options.http_fd)
-    master = socket.socket(fileno=options.master_fd)
     load_all()
     programs.drop()
-    control = Control(
-        admin,
-        master,
-        readings,
-        identity,
-        http,
-        started_by=options.master_pid,
-        master_pid=lambda: view.table.master_pid,
-        goes_on=beat.step,
-    )
     asyncio.run(control.serve())
     return 0

@@ -4,93 +4,82 @@ Never in the server."""
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tcpmux.control.client import TIMEOUT, Client
+from tcpmux.control.asking import FAILURES, Instance
+from tcpmux.control.http_answer import Events, Reply
+from tcpmux.control.operation import Awaiting, Call
+from tcpmux.control.operations import Operations
+from tcpmux.control.timeouts import within
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import AsyncIterator
 
-    from tcpmux.control.schema import (
-        Applied,
-        ConnectionList,
-        Event,
-        Killed,
-        RouteStatus,
-        Status,
-        Stopping,
-    )
+    from tcpmux.control.operation import Row
+
+T = TypeVar("T")
+AT_ONCE = 256 << 10  # bytes of one read
 
 
-class AsyncClient:
-    """As Client, for programs with an event loop: each request waits in a thread of its own."""
+class AsyncClient(Instance, Operations, Awaiting):
+    """As Client, for programs with an event loop: each method is to be awaited."""
 
-    def __init__(self, path: str | Path | None = None, timeout: float = TIMEOUT) -> None:
-        self._client = Client(path, timeout)
+    async def stream(self, route: str | None = None) -> AsyncIterator[tuple[str, Any]]:
+        """As Client.stream(). The connection is closed when the iterator is (aclose())."""
+        row, call, reply = self.stream_row, Call[Any](query={"route": route}), Reply()
+        try:
+            async with self._connected() as (reader, writer):
+                await self._send(writer, self._request(row, call))
+                while not reply.has_head:
+                    reply.feed(await self._part(reader))
+                if reply.status >= 400:
+                    while reply.feed(await self._part(reader)):
+                        pass
+                    self._checked(reply)
+                events, part = Events(), reply.body
+                while True:
+                    for event in events.feed(part):
+                        yield event
+                    part = await self._part(reader)
+                    if not part:
+                        return
+        except (*FAILURES, asyncio.TimeoutError) as error:
+            raise self._failed(_as_builtin(error)) from error
 
-    @property
-    def path(self) -> str:
-        return self._client.path
+    async def ask(self, row: Row, call: Call[T]) -> T:
+        """Has one call answered; every other method does it by this. Raises AdminError."""
+        reply = Reply()
+        try:
+            async with self._connected() as (reader, writer):
+                with suppress(BrokenPipeError, ConnectionResetError):  # the answer says why
+                    await self._send(writer, self._request(row, call))
+                while reply.feed(await self._part(reader)):
+                    pass
+        except (*FAILURES, asyncio.TimeoutError) as error:
+            raise self._failed(_as_builtin(error)) from error
+        return self._result(row, call, reply)
 
-    async def status(self) -> Status:
-        return await asyncio.to_thread(self._client.status)
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        async with within(self._timeout):
+            reader, writer = await asyncio.open_unix_connection(self.path)
+        try:
+            self._check_peer(writer.get_extra_info("socket"))
+            yield reader, writer
+        finally:
+            writer.transport.abort()
 
-    async def routes(self) -> list[RouteStatus]:
-        return await asyncio.to_thread(self._client.routes)
+    async def _send(self, writer: asyncio.StreamWriter, request: bytes) -> None:
+        writer.write(request)
+        async with within(self._timeout):
+            await writer.drain()
 
-    async def connections(self, **filters: Any) -> ConnectionList:
-        """filters: as of Client.connections()."""
-        return await asyncio.to_thread(self._client.connections, **filters)
+    async def _part(self, reader: asyncio.StreamReader) -> bytes:
+        async with within(self._timeout):
+            return await reader.read(AT_ONCE)
 
-    async def kill(self, ids: Sequence[str], rate: float | None = None) -> Killed:
-        return await asyncio.to_thread(self._client.kill, ids, rate)
 
-    async def events(self, since: int = 0) -> list[Event]:
-        return await asyncio.to_thread(self._client.events, since)
-
-    async def set_weights(
-        self, route: str, weights: Mapping[str, int | str], *, force: bool = False
-    ) -> Applied:
-        return await asyncio.to_thread(self._client.set_weights, route, weights, force=force)
-
-    async def undo(self, route: str, *, force: bool = False) -> Applied:
-        return await asyncio.to_thread(self._client.undo, route, force=force)
-
-    async def drain(
-        self,
-        route: str,
-        destination: str,
-        endpoint: str | None = None,
-        *,
-        force: bool = False,
-        seconds: float = 0.0,
-    ) -> Applied:
-        return await asyncio.to_thread(
-            self._client.drain, route, destination, endpoint, force=force, seconds=seconds
-        )
-
-    async def disable(
-        self,
-        route: str,
-        destination: str,
-        endpoint: str | None = None,
-        *,
-        force: bool = False,
-        seconds: float = 0.0,
-    ) -> Applied:
-        return await asyncio.to_thread(
-            self._client.disable, route, destination, endpoint, force=force, seconds=seconds
-        )
-
-    async def enable(self, route: str, destination: str, endpoint: str | None = None) -> Applied:
-        return await asyncio.to_thread(self._client.enable, route, destination, endpoint)
-
-    async def reload(self) -> Applied:
-        return await asyncio.to_thread(self._client.reload)
-
-    async def set_workers(self, count: int) -> Applied:
-        return await asyncio.to_thread(self._client.set_workers, count)
-
-    async def stop(self, *, now: bool = False) -> Stopping:
-        return await asyncio.to_thread(self._client.stop, now=now)
+def _as_builtin(error: Exception) -> Exception:
+    """asyncio's own time limit is another exception before Python 3.11."""
+    return TimeoutError() if isinstance(error, asyncio.TimeoutError) else error

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Any
 
 from tcpmux.config.duration import parse_duration
+from tcpmux.connection_id import parse_id
+from tcpmux.control.limits import MAX_CONNECTIONS
 from tcpmux.control.master_link import MasterRefused
-from tcpmux.shm._readings import SORT_KEYS, connections, is_open
+from tcpmux.control.operations import Operations
+from tcpmux.nearest import did_you_mean
+from tcpmux.shm._readings import SORT_KEYS, Scan, is_open
 from tcpmux.shm._shm import MAX_SLOTS
 from tcpmux.shm.image import DestinationRow, RouteRow
 from tcpmux.shm.view import View
 
 if TYPE_CHECKING:
+    from tcpmux.control.slices import Slices
     from tcpmux.shm._readings import Row
+    from tcpmux.shm._shm import Live
 
-MOST = 20_000  # rows in an answer
 DEFAULT_LIMIT = 1000
-_ID = re.compile(r"(\d{1,4})-(\d{1,9})-(\d{1,10})", re.ASCII)
-_FILTERS = ("route", "destination", "endpoint", "client", "older", "idle", "sort", "limit")
+_FILTERS = tuple(Operations.connections.row.query)
 
 
 def invalid(message: str) -> MasterRefused:
@@ -32,8 +33,7 @@ def invalid(message: str) -> MasterRefused:
 
 def unknown(what: str, name: str, known: list[str]) -> MasterRefused:
     """`no route named 'tcp-ecoh': did you mean tcp-echo?`."""
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known[:20]) or 'none'}"
+    hint = did_you_mean(name, known) or f"there are {', '.join(known[:20]) or 'none'}"
     return MasterRefused("not_found", f"no {what} named {name!r}: {hint}")
 
 
@@ -100,9 +100,9 @@ class Connections:
             )
         return route, destination
 
-    def rows(self, wanted: Filter) -> dict[str, Any]:
-        """Those that match, as GET /v1/connections tells them."""
-        total, rows = connections(
+    async def rows(self, wanted: Filter, slices: Slices) -> tuple[int, list[dict[str, Any]]]:
+        """How many match, and those that are told of, as GET /v1/connections has them."""
+        scan = Scan(
             self._view.lives,
             route=wanted.route,
             destination=wanted.destination,
@@ -115,11 +115,9 @@ class Connections:
             limit=wanted.limit,
         )
         names: dict[int, str | None] = {}
-        return {
-            "time": time.time(),
-            "total": total,
-            "connections": [self._row(row, names) for row in rows],
-        }
+        made = (row and self._row(row, names) for row in scan.rows())
+        rows = [row for row in await slices.all(made) if row is not None]
+        return scan.total, rows
 
     def _row(self, row: Row, names: dict[int, str | None]) -> dict[str, Any]:
         def name(slot: int) -> str | None:
@@ -148,18 +146,21 @@ class Connections:
             "first_byte_seconds": first_byte or None,
         }
 
-    def open_among(self, ids: list[str]) -> list[str]:
+    async def open_among(self, ids: list[str], slices: Slices) -> list[str]:
         """Those of the ids that are open. Raises MasterRefused for one that is no id."""
         lives = {live.worker: live for live in self._view.lives}
-        found = []
-        for text in ids:
-            matched = _ID.fullmatch(text)
-            if matched is None:
-                raise invalid(f"{text!r} is not the id of a connection")
-            worker, index, generation = map(int, matched.groups())
-            if worker in lives and generation < 1 << 32:
-                found += [text] * is_open(lives[worker], index, generation)
-        return found
+        return [text for text in await slices.all(_open(ids, lives)) if text]
+
+
+def _open(ids: list[str], lives: dict[int, Live]) -> Iterator[str]:
+    """Each of them that is open, or ""."""
+    for text in ids:
+        found = parse_id(text)
+        if found is None:
+            raise invalid(f"{text!r} is not the id of a connection")
+        worker, index, generation = found
+        known = worker in lives and generation < 1 << 32
+        yield text if known and is_open(lives[worker], index, generation) else ""
 
 
 def _endpoint(text: str, destination: DestinationRow | None, route: RouteRow | None) -> int:
@@ -188,6 +189,6 @@ def _seconds(name: str, query: Mapping[str, str]) -> float:
 
 
 def _limit(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or not 0 <= int(text[:9]) <= MOST:
-        raise invalid(f"limit: expected 0..{MOST}, got {text!r}")
+    if not (text.isascii() and text.isdecimal()) or not 0 <= int(text[:9]) <= MAX_CONNECTIONS:
+        raise invalid(f"limit: expected 0..{MAX_CONNECTIONS}, got {text!r}")
     return int(text)

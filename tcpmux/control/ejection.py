@@ -2,11 +2,11 @@
 
     connects that fail      workers count them in a row (csrc/commons.h); enough, and it is ejected
     resets, early closes    only where asked for; what a client sends can bring them about, so after
-                            enough of different clients control looks for itself, and acts on that
-    the end of an ejection  control looks for itself first: no client is sent there before it has
+                            enough of different clients control checks it itself, and acts on that
+    the end of an ejection  control checks it itself first: no client is sent there before it has
                             been found healthy; then the first failure ejects it again
 
-To look is a connect that has to stay open for a moment with nothing sent on it (a plain one
+To examine is a connect that has to stay open for a moment with nothing sent on it (a plain one
 succeeds at an endpoint that accepts and resets), and the check that is configured.
 """
 
@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tcpmux.config import Check
+from tcpmux.control.connecting import ProbeFailed, ProbeImpossible
 from tcpmux.control.endpoint import Endpoint, Key
-from tcpmux.control.probes import ProbeFailed, ProbeImpossible, hold, probe
+from tcpmux.control.probes import probe, stays_open
 from tcpmux.control.tasks import Tasks
 from tcpmux.shm.image import FALLBACK, READY, REJECT, WELL, DestinationRow, RouteRow
 
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
 
     from tcpmux.shm.view import View
 
-MOST_EJECTIONS = 10  # that ejection_time is multiplied by
-AT_ONCE = 256  # looks under way
-LOOK_TWICE = 2  # at one that is only suspected
-IMPOSSIBLE_AGAIN = 10.0  # s
+MAX_EJECTIONS = 10  # that ejection_time is multiplied by
+AT_ONCE = 256  # examinations under way
+SUSPECT_TRIES = 2  # before one that is only suspected counts as failed
+IMPOSSIBLE_RETRY = 10.0  # s
 SUSPECTING = 3  # different clients
 CONNECT = Check("tcp")
 
@@ -49,19 +50,19 @@ class _Tally:
 
 
 class Ejection:
-    """Of all endpoints. say: tells what an endpoint is from now on, with the level of that in the
-    log. unsettle: has one looked at until it is as if nothing had been."""
+    """Of all endpoints. report: tells what an endpoint is from now on, with the level of that in
+    the log. unsettle: has one watched closely until it is as if nothing had happened."""
 
     def __init__(
         self,
         view: View,
-        say: Callable[[int, Endpoint, str], None],
+        report: Callable[[int, Endpoint, str], None],
         unsettle: Callable[[Endpoint], None],
     ) -> None:
         self.tasks = Tasks()
         self.noted: set[Endpoint] = set()  # spared or suspected
         self._view = view
-        self._say = say
+        self._report = report
         self._unsettle = unsettle
         self._routes: Mapping[str, RouteRow] = {}
         self._endpoints: Mapping[Key, Endpoint] = {}
@@ -81,14 +82,14 @@ class Ejection:
                 known.spared = known.suspected = ""
                 self.noted.discard(known)
 
-    def look(self, now: float, restless: Iterable[Endpoint]) -> None:
-        """restless: all that are ejected or have been not long ago."""
-        for endpoint in restless:
-            self._go_on_with(endpoint, now)
+    def examine(self, now: float, unsettled: Iterable[Endpoint]) -> None:
+        """unsettled: all that are ejected or have been not long ago."""
+        for endpoint in unsettled:
+            self._advance(endpoint, now)
         self._tallies.clear()
         failing = self._view.commons.failing(self._slots)
         for slot in failing:
-            self._look_at(self._by_slot[slot], now)
+            self._examine(self._by_slot[slot], now)
         if self.noted:
             unremarkable = self.noted - {self._by_slot[slot] for slot in failing}
             for endpoint in unremarkable:
@@ -103,10 +104,10 @@ class Ejection:
 
     # --- what workers have counted ----------------------------------------------------------
 
-    def _go_on_with(self, endpoint: Endpoint, now: float) -> None:
+    def _advance(self, endpoint: Endpoint, now: float) -> None:
         if endpoint.ejected_until:
-            if now >= endpoint.ejected_until and not endpoint.is_looked_at:
-                self._begin(endpoint, "a look after an ejection", self._look_after_ejection)
+            if now >= endpoint.ejected_until and not endpoint.is_examined:
+                self._begin(endpoint, "an examination after an ejection", self._after_ejection)
             return
         self._count(endpoint)
         if endpoint.ejections and now - endpoint.calm_since >= endpoint.watch.passive.interval:
@@ -123,7 +124,7 @@ class Ejection:
             endpoint.on_trial = False
         return in_a_row - endpoint.failures_before
 
-    def _look_at(self, endpoint: Endpoint, now: float) -> None:
+    def _examine(self, endpoint: Endpoint, now: float) -> None:
         if endpoint.ejected_until or endpoint.is_down:
             return
         errors = endpoint.watch.passive.errors
@@ -135,45 +136,45 @@ class Ejection:
         in_a_row, _, clients = self._view.commons.suspicions(endpoint.slot)
         if in_a_row < errors or clients < min(SUSPECTING, errors):
             self._note(endpoint, spared="", suspected="")
-        elif now >= endpoint.look_again and not endpoint.is_looked_at:
-            self._begin(endpoint, "a look at a suspect", self._look_at_suspect)
+        elif now >= endpoint.examine_again and not endpoint.is_examined:
+            self._begin(endpoint, "an examination of a suspect", self._suspect)
 
     def _note(
         self, endpoint: Endpoint, *, spared: str, suspected: str, level: int = logging.WARNING
     ) -> None:
         if spared and spared != endpoint.spared:
-            self._say(level, endpoint, spared)
+            self._report(level, endpoint, spared)
         if suspected and not endpoint.suspected:
-            self._say(level, endpoint, suspected)
+            self._report(level, endpoint, suspected)
         endpoint.spared, endpoint.suspected = spared, suspected
         if spared or suspected:
             self.noted.add(endpoint)
         else:
             self.noted.discard(endpoint)
 
-    # --- a look of our own ------------------------------------------------------------------
+    # --- a check of our own ------------------------------------------------------------------
 
     def _begin(
         self, endpoint: Endpoint, name: str, work: Callable[[Endpoint], Coroutine[None, None, None]]
     ) -> None:
-        async def looked() -> None:
+        async def examined() -> None:
             try:
                 await work(endpoint)
             finally:
-                endpoint.is_looked_at = False
+                endpoint.is_examined = False
 
-        endpoint.is_looked_at = True
-        self.tasks.once(name, looked())
+        endpoint.is_examined = True
+        self.tasks.once(name, examined())
 
-    async def _found(self, endpoint: Endpoint) -> str | None:
-        """What is wrong with it: "" = nothing; None = this host could not look."""
+    async def _wrong_with(self, endpoint: Endpoint) -> str | None:
+        """What is wrong with it: "" = nothing; None = this host could not check it."""
         check = endpoint.watch.check or CONNECT
         async with self._at_once:
             try:
                 if (
                     check.kind == "tcp" or check.port
                 ):  # else it goes where clients go, and says more
-                    await hold(endpoint.address, check, endpoint.watch.passive.early_close)
+                    await stays_open(endpoint.address, check, endpoint.watch.passive.early_close)
                 if check.kind != "tcp" or check.port:
                     await probe(endpoint.address, check)
             except ProbeFailed as error:
@@ -182,39 +183,36 @@ class Ejection:
                 return None
         return ""
 
-    def _is_current(self, endpoint: Endpoint) -> bool:
-        return self._endpoints.get(endpoint.key) is endpoint
-
-    async def _look_after_ejection(self, endpoint: Endpoint) -> None:
-        wrong = await self._found(endpoint)
+    async def _after_ejection(self, endpoint: Endpoint) -> None:
+        wrong = await self._wrong_with(endpoint)
         now = time.monotonic()
-        if not self._is_current(endpoint) or not endpoint.ejected_until:
+        if endpoint.is_gone or not endpoint.ejected_until:
             return
         if wrong is None:
-            endpoint.ejected_until = now + IMPOSSIBLE_AGAIN
+            endpoint.ejected_until = now + IMPOSSIBLE_RETRY
         elif wrong:
             endpoint.ejected_for = f"still after an ejection: {wrong}"
             seconds = self._extend(endpoint, now)
-            self._say(logging.WARNING, endpoint, f"ejected for another {seconds:g} s: {wrong}")
+            self._report(logging.WARNING, endpoint, f"ejected for another {seconds:g} s: {wrong}")
         else:
             self.take_back(endpoint, now)
             what = "tried again after its ejection: a check of it has succeeded"
-            self._say(logging.INFO, endpoint, what)
+            self._report(logging.INFO, endpoint, what)
 
-    async def _look_at_suspect(self, endpoint: Endpoint) -> None:
-        for _ in range(LOOK_TWICE):
-            wrong = await self._found(endpoint)
+    async def _suspect(self, endpoint: Endpoint) -> None:
+        for _ in range(SUSPECT_TRIES):
+            wrong = await self._wrong_with(endpoint)
             if not wrong:
                 break
         now = time.monotonic()
-        endpoint.look_again = now + endpoint.watch.passive.interval
+        endpoint.examine_again = now + endpoint.watch.passive.interval
         in_a_row, _, clients = self._view.commons.suspicions(endpoint.slot)
         if (
             wrong is None
             or endpoint.ejected_until
             or endpoint.is_down
             or in_a_row < endpoint.watch.passive.errors  # it has answered meanwhile
-            or not self._is_current(endpoint)
+            or endpoint.is_gone
         ):
             return
         what = f"{in_a_row} connections in a row, of {clients} clients or more, had no answer"
@@ -228,7 +226,7 @@ class Ejection:
     # --- out --------------------------------------------------------------------------------
 
     def _extend(self, endpoint: Endpoint, now: float) -> float:
-        endpoint.ejections = min(endpoint.ejections + 1, MOST_EJECTIONS)
+        endpoint.ejections = min(endpoint.ejections + 1, MAX_EJECTIONS)
         seconds = endpoint.watch.passive.ejection_time * endpoint.ejections
         endpoint.ejected_until = now + seconds
         return seconds
@@ -253,7 +251,7 @@ class Ejection:
             seconds = self._extend(endpoint, now)
             endpoint.ejected_for = why
             self._unsettle(endpoint)
-            self._say(logging.WARNING, endpoint, f"ejected for {seconds:g} s: {why}")
+            self._report(logging.WARNING, endpoint, f"ejected for {seconds:g} s: {why}")
 
     def _serves(self, endpoint: Endpoint) -> bool:
         row = endpoint.row

@@ -1,4 +1,4 @@
-"""What is known of one endpoint, and how the share of one that is back grows. Runs in control."""
+"""What is known of one endpoint. Runs in control."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from dataclasses import dataclass, field
 
 from tcpmux.config import Address, Passive
 from tcpmux.config.checks import Watch
-from tcpmux.shm.image import DOWN, EJECTED, FULL_RAMP, WELL, EndpointRow
+from tcpmux.shm.image import DOWN, EJECTED, WELL, EndpointRow
 
-MOST_RAMP_STEP = 10  # percent
 NO_WATCH = Watch(None, Passive(errors=0), 0.0, 10)
-Key = tuple[str, str, str | None]  # route, destination, endpoint
+Key = tuple[str, str, str]  # route, destination, address
 
 
-@dataclass(slots=True, eq=False)
-class Ramp:
+@dataclass(frozen=True, slots=True)
+class SlowStart:
     """The way to a full share. began: monotonic, as if it had been at the floor then."""
 
     began: float
-    percent: int
 
 
 @dataclass(slots=True, eq=False)
@@ -30,10 +28,11 @@ class Endpoint:
     slot: int
     address: Address
     health: int
-    ramp: Ramp | None = None
+    slow_start: SlowStart | None = None
     row: EndpointRow | None = None
-    ramp_step: int = MOST_RAMP_STEP  # percent
+    share_step: int = 10  # percent
     watch: Watch = NO_WATCH
+    is_gone: bool = False  # from the route table: nothing follows from it any more
     # checks
     is_down: bool = False
     streak: int = 0  # results in a row that speak against is_down
@@ -42,14 +41,14 @@ class Endpoint:
     checked: int = 0
     # what connections meet with
     failures_before: int = 0  # of those in a row, that count no more
-    ejected_until: float = 0.0  # it stays ejected until a look at it has succeeded
+    ejected_until: float = 0.0  # it stays ejected until an examination has succeeded
     ejections: int = 0
     calm_since: float = 0.0
     on_trial: bool = (
         False  # back from an ejection, and no connect has succeeded: one failure ends it
     )
-    is_looked_at: bool = False  # for an ejection, by a check of our own
-    look_again: float = 0.0  # not before, if it is suspected
+    is_examined: bool = False  # for an ejection, by a check of our own
+    examine_again: float = 0.0  # not before, if it is suspected
     # for people
     failed_check: str = ""  # what the last one that failed met with
     ejected_for: str = ""
@@ -72,24 +71,3 @@ class Endpoint:
         if self.is_down:
             return DOWN
         return EJECTED if self.ejected_until else WELL
-
-
-def ramp_at(elapsed: float, watch: Watch, step: int) -> int:
-    """Percent of its share after so many seconds; never less than the floor."""
-    if elapsed >= watch.warmup:
-        return FULL_RAMP
-    percent = watch.warmup_floor + (FULL_RAMP - watch.warmup_floor) * elapsed / watch.warmup
-    return max(watch.warmup_floor, int(percent) // step * step)
-
-
-def ramp_step(endpoints: int) -> int:
-    """Percent. Turns are whole numbers: with finer steps a large destination's list of them would
-    be too long (tcpmux.config.turns: MOST_TURNS)."""
-    return min(max(1, -(-endpoints // 10)), MOST_RAMP_STEP)
-
-
-def going_on(percent: int, watch: Watch, now: float) -> Ramp:
-    """From a share that another control process has told of."""
-    span = max(1, FULL_RAMP - watch.warmup_floor)
-    done = max(0, percent - watch.warmup_floor) / span
-    return Ramp(now - done * watch.warmup, percent)

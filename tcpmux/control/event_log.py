@@ -7,7 +7,7 @@ from typing import Any
 
 from tcpmux.control.master_link import MasterLink
 
-MOST = 1000
+MAX_EVENTS = 1000
 
 
 class EventLog:
@@ -37,7 +37,7 @@ class EventLog:
                 new = (await master.request("events", since=self.last))["events"]
                 if not new:
                     return
-                self._events = [*self._events, *new][-MOST:]
+                self._events = [*self._events, *new][-MAX_EVENTS:]
 
     def after(self, seq: int) -> list[dict[str, Any]]:
         """Those later than number `seq`, the oldest first."""

@@ -3,7 +3,7 @@ control.
 
 Strict on purpose. What is not exactly one well-formed request is refused, so that no two readers
 can understand it differently: one Content-Length or none, no Transfer-Encoding, no encoded bodies,
-CRLF and nothing else at the end of a line. The server behind the door gets a head made anew, with
+CRLF and nothing else at the end of a line. The server behind it gets a head made anew, with
 the few headers that it uses.
 """
 
@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-LARGEST_HEAD = 16 << 10  # bytes
-MOST_HEADERS = 100
+MAX_HEAD = 16 << 10  # bytes
+MAX_HEADERS = 100
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 ALLOW = "GET, POST, PUT"
 PASSED_ON = ("accept", "content-type", "if-none-match")
@@ -65,7 +65,7 @@ class Head:
         return self.headers.get("expect", "").lower() == "100-continue" and self.minor > 0
 
     def made_anew(self) -> bytes:
-        """For the server behind the door."""
+        """For the server behind it."""
         lines = [f"{self.method} {self.target} HTTP/1.{self.minor}", "Host: tcpmux"]
         lines += [f"{name}: {self.headers[name]}" for name in PASSED_ON if name in self.headers]
         if self.length:
@@ -102,8 +102,8 @@ def parse_head(data: bytes) -> Head:
 
 
 def _headers(lines: list[bytes]) -> dict[str, str]:
-    if len(lines) > MOST_HEADERS:
-        raise Refused(431, f"more than {MOST_HEADERS} headers")
+    if len(lines) > MAX_HEADERS:
+        raise Refused(431, f"more than {MAX_HEADERS} headers")
     headers: dict[str, str] = {}
     for line in lines:
         found = _HEADER.fullmatch(line)

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 log = logging.getLogger("tcpmux.control")
 
 PATH = "/etc/hosts"
-LARGEST = 16 * 1024 * 1024  # bytes
+MAX_SIZE = 16 * 1024 * 1024  # bytes
 
 
 class HostsFile:
@@ -38,11 +38,11 @@ class HostsFile:
     @staticmethod
     def _read() -> dict[str, list[str]]:
         with open(PATH, "rb") as file:
-            data = file.read(LARGEST + 1)
-        if len(data) > LARGEST:
-            log.error("%s is larger than %d MiB: only its beginning counts", PATH, LARGEST >> 20)
+            data = file.read(MAX_SIZE + 1)
+        if len(data) > MAX_SIZE:
+            log.error("%s is larger than %d MiB: only its beginning counts", PATH, MAX_SIZE >> 20)
         found: dict[str, set[str]] = {}
-        for line in data[:LARGEST].split(b"\n"):
+        for line in data[:MAX_SIZE].split(b"\n"):
             address, *names = line.partition(b"#")[0].split()[:65] or [b""]
             if not names:
                 continue

@@ -1,9 +1,4 @@
-"""Control's line to the master. Runs in control.
-
-    ask     {"id": 3, "verb": "reload"}             in frames: tcpmux/frames.py
-    answer  {"id": 3, "ok": true, "result": {...}}
-            {"id": 3, "ok": false, "kind": "refused", "error": "one line"}
-    push    {"push": "names", ...}                 from the master, unasked
+"""Control's line to the master (tcpmux/messages.py). Runs in control.
 
 The master serves one request after the other; ids match answers to requests. When the master
 ends, the kernel reports EOF and every request that waits, or comes later, fails with MasterGone.
@@ -19,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tcpmux.control.timeouts import within
 from tcpmux.errors import TcpmuxError
 from tcpmux.frames import FrameError, Inbox, Outbox, packed
+from tcpmux.messages import Verb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tcpmux.control")
 
 ANSWER_TIME = 30.0  # s
-MOST_WAITING = 16 << 20  # bytes of requests that the master has not read
+MAX_WAITING = 16 << 20  # bytes of requests that the master has not read
 
 
 class MasterGone(TcpmuxError):
@@ -85,7 +81,7 @@ class MasterLink:
         self._lost()
         self._sock.close()
 
-    async def request(self, verb: str, **arguments: object) -> dict[str, Any]:
+    async def request(self, verb: Verb, **arguments: object) -> dict[str, Any]:
         """Asks and waits for the result. Raises MasterGone, MasterSilent, MasterRefused."""
         if self._gone:
             raise MasterGone("the master is gone")
@@ -110,7 +106,7 @@ class MasterLink:
 
     def _send(self, message: dict[str, object]) -> None:
         """A frame is sent as a whole, whoever gives up waiting meanwhile."""
-        if self._outbox.waiting > MOST_WAITING:
+        if self._outbox.waiting > MAX_WAITING:
             raise MasterSilent(
                 "the master does not read: too many requests are waiting for it already"
             )

@@ -7,260 +7,79 @@ routes change. Names: Istio's, whose boards work as they are, and ours, tcpmux_*
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
-from operator import attrgetter
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from tcpmux.control.machine import accept_queues
-from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
-from tcpmux.shm._shm import CLOSE_REASONS, PICK_REASONS, Live
-from tcpmux.shm.counters import FLAGS, REJECTED, ROWS, Histogram, Row, SlotCounters, Times
+from tcpmux.control.metric_families import (
+    ENDPOINT,
+    ENDPOINT_LINES,
+    HISTOGRAM_LINES,
+    HISTOGRAMS,
+    ISTIO,
+    ISTIO_LINES,
+    LABELS,
+    OF_ROUTES,
+    OF_WORKERS,
+    OWN,
+    OWN_LINES,
+    ROUTE,
+    ROUTE_LINES,
+    Family,
+    help_of,
+    histogram_values,
+    label,
+)
+from tcpmux.shm._shm import CLOSE_REASONS, Live
+from tcpmux.shm.counters import REJECTED, SlotCounters
 from tcpmux.shm.image import (
     FULL_QUEUE,
-    READY,
     WELL,
     DestinationRow,
     EndpointRow,
     Image,
+    RouteRow,
 )
-from tcpmux.shm.routes import serves
 from tcpmux.shm.stats import Program, is_running, programs
 from tcpmux.shm.view import View
+
+if TYPE_CHECKING:
+    from tcpmux.control.slices import Slices
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-_FLAGS = tuple(dict.fromkeys(FLAGS.values()))
-_REASONS_OF_FLAG = [
-    [i for i, reason in enumerate(CLOSE_REASONS) if FLAGS[reason] == flag] for flag in _FLAGS
-]
-_OF_WORKERS = [row for row in ROWS if row.kind == "worker"]
-_OF_ROUTES = [row for row in ROWS if row.kind == "slot" and row.place == "route"]
-# What the parser of a text file would take for its own.
-_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
-
-_LABELS = "\0"  # where they go in a template; no label can hold it
-Values = tuple[Any, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Family:
-    """One metric. kind: counter, gauge or histogram. labels: of its samples, besides those that
-    say what it is of. values: as many as labels, of one destination."""
-
-    name: str
-    kind: str
-    help: str
-    labels: tuple[str, ...] = ("",)
-    values: Callable[[DestinationRow, SlotCounters, Times], Values] = lambda *_: ()
-
-    def head(self, *, open_metrics: bool) -> str:
-        name = self.name.removesuffix("_total") if open_metrics else self.name
-        return f"# HELP {name} {self.help}\n# TYPE {name} {self.kind}\n"
-
-
-def _by(label: str, values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(f'{label}="{value}"' for value in values)
-
-
-def _seconds(us: int) -> str:
-    """Exact: 2500 -> 0.0025."""
-    return f"{us // 1_000_000}.{us % 1_000_000:06d}".rstrip("0").removesuffix(".")
-
-
-def _histogram_values(histogram: Histogram) -> Values:
-    counts = tuple(accumulate(histogram.buckets))
-    return (*counts, histogram.sum_us // 1_000_000, histogram.sum_us % 1_000_000, counts[-1])
-
-
-def _histogram_template(name: str, bounds_us: Sequence[int]) -> str:
-    lines = [f'{name}_bucket{{{_LABELS},le="{_seconds(b)}"}} %d\n' for b in bounds_us]
-    lines.append(f'{name}_bucket{{{_LABELS},le="+Inf"}} %d\n')
-    return "".join([*lines, f"{name}_sum{{{_LABELS}}} %d.%06d\n{name}_count{{{_LABELS}}} %d\n"])
-
-
-def _help(row: Row) -> str:
-    """Connects: refused, unreachable or timed out."""
-    return f"{row.unit.capitalize()}: {row.help}."
-
-
-def _counted(row: Row) -> _Family:
-    """Of a counter that needs no words of its own."""
-    name = row.name
-    return _Family(row.metric, "counter", _help(row), values=lambda _, c, __: (getattr(c, name),))
-
-
-_ISTIO = (
-    _Family(
-        "istio_tcp_connections_opened_total",
-        "counter",
-        "Connections given to a destination.",
-        _by("response_flags", "-"),
-        lambda _, c, __: (c.opened,),
-    ),
-    _Family(
-        "istio_tcp_connections_closed_total",
-        "counter",
-        "Connections that have ended, by response flag.",
-        _by("response_flags", _FLAGS),
-        lambda _, c, __: tuple(sum([c.closed[i] for i in of]) for of in _REASONS_OF_FLAG),
-    ),
-    _Family(
-        "istio_tcp_received_bytes_total",
-        "counter",
-        "Bytes from clients, passed on; counted while a connection lives.",
-        _by("response_flags", "-"),
-        lambda _, c, __: (c.bytes_in,),
-    ),
-    _Family(
-        "istio_tcp_sent_bytes_total",
-        "counter",
-        "Bytes to clients; counted while a connection lives.",
-        _by("response_flags", "-"),
-        lambda _, c, __: (c.bytes_out,),
-    ),
-)
-_OWN = (
-    _Family(
-        "tcpmux_connections_active",
-        "gauge",
-        "Connections that are open.",
-        values=lambda _, c, __: (c.active,),
-    ),
-    _Family(
-        "tcpmux_connections_closed_total",
-        "counter",
-        "Connections that have ended, by reason.",
-        _by("reason", CLOSE_REASONS),
-        lambda _, c, __: c.closed,
-    ),
-    *(_counted(row) for row in ROWS if row.kind == "slot" and not row.place),
-    _Family(
-        "tcpmux_picks_total",
-        "counter",
-        "Times the destination was picked, by reason.",
-        _by("reason", PICK_REASONS),
-        lambda _, c, __: c.picked,
-    ),
-    _Family(
-        "tcpmux_destination_weight",
-        "gauge",
-        "Weight asked for: by the file or, later, by an operator.",
-        values=lambda row, _, __: (row.weight,),
-    ),
-    _Family(
-        "tcpmux_destination_effective_weight",
-        "gauge",
-        "Weight in force; its share of the route's sum is its share of connections.",
-        values=lambda row, _, __: (row.effective_weight,),
-    ),
-    _Family(
-        "tcpmux_destination_ready",
-        "gauge",
-        "1, or 0 while an operator has it drained or disabled.",
-        values=lambda row, _, __: (int(row.state == READY),),
-    ),
-    _Family(
-        "tcpmux_destination_available",
-        "gauge",
-        "1 while it has an endpoint that can take connections.",
-        values=lambda row, _, __: (int(serves(row)),),
-    ),
-    _Family(
-        "tcpmux_destination_ramp_percent",
-        "gauge",
-        "Percent of its share that it gets now: less than 100 while it warms up.",
-        values=lambda row, _, __: (row.ramp,),
-    ),
-    _Family(
-        "tcpmux_destination_panic",
-        "gauge",
-        "1 while too few of its endpoints are healthy and all are used.",
-        values=lambda row, _, __: (int(row.panic),),
-    ),
-    _Family(
-        "tcpmux_destination_max_connections",
-        "gauge",
-        "Its limit; 0 = none.",
-        values=lambda row, _, __: (row.rules.max_connections,),
-    ),
-)
-_BOUNDS = {"latency": LATENCY_BOUNDS_US, "duration": DURATION_BOUNDS_US}
-_HISTOGRAMS: tuple[tuple[_Family, tuple[int, ...], Callable[[Times], Histogram]], ...] = tuple(
-    (
-        _Family(row.metric, "histogram", f"{row.help[0].upper()}{row.help[1:]}."),
-        _BOUNDS[row.unit],
-        attrgetter(row.name),
-    )
-    for row in ROWS
-    if row.kind == "time"
-)
-_ENDPOINT = (
-    _Family("tcpmux_endpoint_connections_active", "gauge", "Connections that are open."),
-    _Family("tcpmux_endpoint_connections_total", "counter", "Connects started."),
-    _Family("tcpmux_endpoint_connect_failures_total", "counter", "Connects that failed."),
-    _Family("tcpmux_endpoint_up", "gauge", "1, or 0 while it is down or ejected."),
-    _Family("tcpmux_endpoint_ramp_percent", "gauge", "Percent of its share that it gets now."),
-    _Family(
-        "tcpmux_endpoint_suspicions_total",
-        "counter",
-        "Connections that it ended without a byte, where passive has that counted.",
-    ),
-)
-_ROUTE = (
-    _Family("tcpmux_route_connections_total", "counter", "Connections that came in."),
-    _Family(
-        "tcpmux_route_connections_rejected_total",
-        "counter",
-        "Connections that reached no endpoint, and were reset.",
-    ),
-    *(_Family(row.metric, "counter", _help(row)) for row in _OF_ROUTES),
-)
-
-
-def _label(value: object) -> str:
-    return str(value).translate(_ESCAPES)
-
-
-def _template(family: _Family) -> str:
-    return "".join(
-        f"{family.name}{{{_LABELS}{',' if more else ''}{more}}} %d\n" for more in family.labels
-    )
-
-
-# With numbers to be filled in, and labels before that.
-_ISTIO_LINES, _OWN_LINES, _ENDPOINT_LINES, _ROUTE_LINES = (
-    [_template(family) for family in families] for families in (_ISTIO, _OWN, _ENDPOINT, _ROUTE)
-)
-_HISTOGRAM_LINES = [_histogram_template(family.name, bounds) for family, bounds, _ in _HISTOGRAMS]
-
 
 def _labelled(lines: Iterable[str], labels: str) -> list[str]:
     labels = labels.replace("%", "%%")  # of an IPv6 zone, say: no place for a number
-    return [line.replace(_LABELS, labels) for line in lines]
+    return [line.replace(LABELS, labels) for line in lines]
+
+
+_REJECTED = [CLOSE_REASONS.index(reason) for reason in REJECTED]
 
 
 class _Prepared:
     """The lines of everything in an image, but for the numbers."""
 
-    def __init__(self, image: Image) -> None:
+    def __init__(self, generation: int, image: Image) -> None:
+        self.generation = generation
+        self.image = image
         self.destinations: list[tuple[DestinationRow, list[str], list[str]]] = []
         self.endpoints: list[tuple[EndpointRow, list[str]]] = []
         self.routes: list[tuple[int, list[str]]] = []
-        for route in image.routes:
-            name = _label(route.name)
-            self.routes.append((route.slot, _labelled(_ROUTE_LINES, f'route="{name}"')))
-            for row in route.destinations:
-                version = _label(row.name)
-                istio = f'destination_service="{name}",destination_version="{version}"'
-                own = f'route="{name}",destination="{version}"'
-                lines = [*_labelled(_ISTIO_LINES, istio), *_labelled(_OWN_LINES, own)]
-                self.destinations.append((row, lines, _labelled(_HISTOGRAM_LINES, own)))
-                for endpoint in row.endpoints:
-                    labels = f'{own},endpoint="{_label(endpoint.address)}"'
-                    self.endpoints.append((endpoint, _labelled(_ENDPOINT_LINES, labels)))
+
+    def add(self, route: RouteRow) -> None:
+        name = label(route.name)
+        self.routes.append((route.slot, _labelled(ROUTE_LINES, f'route="{name}"')))
+        for row in route.destinations:
+            version = label(row.name)
+            istio = f'destination_service="{name}",destination_version="{version}"'
+            own = f'route="{name}",destination="{version}"'
+            lines = [*_labelled(ISTIO_LINES, istio), *_labelled(OWN_LINES, own)]
+            self.destinations.append((row, lines, _labelled(HISTOGRAM_LINES, own)))
+            for endpoint in row.endpoints:
+                labels = f'{own},endpoint="{label(endpoint.address)}"'
+                self.endpoints.append((endpoint, _labelled(ENDPOINT_LINES, labels)))
 
 
 class Metrics:
@@ -269,73 +88,93 @@ class Metrics:
     def __init__(self, view: View, version: str) -> None:
         self._view = view
         self._version = version
-        self._prepared: tuple[int, _Prepared] | None = None
+        self._prepared: _Prepared | None = None
 
-    def note_change(self) -> None:
+    async def note_change(self, slices: Slices) -> None:
         """Prepares for the next scrape, if there has been any."""
         if self._prepared is not None:
-            self._prepare()
+            await slices.all(self._preparing())
 
-    def _prepare(self) -> _Prepared:
+    def _preparing(self) -> Iterator[str]:
+        """Steps with nothing to say, after which self._prepared is of the image in force then."""
         generation, image = self._view.image()
-        if self._prepared is None or self._prepared[0] != generation:
-            self._prepared = generation, _Prepared(image)
-        return self._prepared[1]
+        if self._prepared is not None and self._prepared.generation == generation:
+            return
+        prepared = _Prepared(generation, image)
+        for route in image.routes:
+            prepared.add(route)
+            yield ""
+        self._prepared = prepared
 
     def text(self, *, open_metrics: bool = False) -> str:
         """The whole exposition, as of now."""
-        prepared = self._prepare()
-        generation, image = self._view.image()
+        return "".join(self.parts(open_metrics=open_metrics))
+
+    def parts(self, *, open_metrics: bool = False) -> Iterator[str]:
+        """text() in short steps."""
+        yield from self._preparing()
+        prepared = self._prepared
+        assert prepared is not None
+        yield from self._traffic(prepared, open_metrics=open_metrics)
         parts: list[str] = []
-        self._put_traffic(parts, prepared, open_metrics=open_metrics)
-        self._put_instance(parts, generation, open_metrics=open_metrics)
-        self._put_queues(parts, image, open_metrics=open_metrics)
-        self._put_waiting(parts, image, open_metrics=open_metrics)
+        self._put_instance(parts, prepared.generation, open_metrics=open_metrics)
+        self._put_queues(parts, prepared.image, open_metrics=open_metrics)
+        self._put_waiting(parts, prepared.image, open_metrics=open_metrics)
         self._put_workers(parts, open_metrics=open_metrics)
         self._put_programs(parts, open_metrics=open_metrics)
         if open_metrics:
             parts.append("# EOF\n")
-        return "".join(parts)
+        yield "".join(parts)
 
-    def _put_traffic(self, parts: list[str], of: _Prepared, *, open_metrics: bool) -> None:
+    def _traffic(self, of: _Prepared, *, open_metrics: bool) -> Iterator[str]:
         counters = self._view.counters
-        read = [
-            (row, lines, histograms, counters.slot(row.slot), counters.times(row.slot))
-            for row, lines, histograms in of.destinations
-        ]
-        for i, family in enumerate((*_ISTIO, *_OWN)):
-            parts.append(family.head(open_metrics=open_metrics))
+        read = []
+        for row, lines, histograms in of.destinations:
+            read.append((row, lines, histograms, counters.slot(row.slot), counters.times(row.slot)))
+            yield ""
+        for i, family in enumerate((*ISTIO, *OWN)):
+            yield family.head(open_metrics=open_metrics)
             values = family.values
-            parts += [lines[i] % values(row, c, times) for row, lines, _, c, times in read]
-        for i, (family, _, histogram_of) in enumerate(_HISTOGRAMS):
-            parts.append(family.head(open_metrics=open_metrics))
+            for row, lines, _, c, times in read:
+                yield lines[i] % values(row, c, times)
+        for i, (family, _, histogram_of) in enumerate(HISTOGRAMS):
+            yield family.head(open_metrics=open_metrics)
             for _, _, histograms, _, times in read:
                 histogram = histogram_of(times)
                 if any(histogram.buckets):  # most of many routes are silent
-                    parts.append(histograms[i] % _histogram_values(histogram))
-        endpoints = [
-            (
-                (*_endpoint_values(row, counters.slot(row.slot)), self._view.suspicions(row.slot)),
-                lines,
-            )
-            for row, lines in of.endpoints
-        ]
-        for i, family in enumerate(_ENDPOINT):
-            parts.append(family.head(open_metrics=open_metrics))
-            parts += [lines[i] % values[i] for values, lines in endpoints]
-        routes = [(_route_values(counters.slot(slot)), lines) for slot, lines in of.routes]
-        for i, family in enumerate(_ROUTE):
-            parts.append(family.head(open_metrics=open_metrics))
-            parts += [lines[i] % values[i] for values, lines in routes]
+                    yield histograms[i] % histogram_values(histogram)
+        yield from self._endpoints(of, open_metrics=open_metrics)
+        yield from self._routes(of, open_metrics=open_metrics)
+
+    def _endpoints(self, of: _Prepared, *, open_metrics: bool) -> Iterator[str]:
+        read = []
+        for row, lines in of.endpoints:
+            values = _endpoint_values(row, self._view.counters.slot(row.slot))
+            read.append(((*values, self._view.suspicions(row.slot)), lines))
+            yield ""
+        for i, family in enumerate(ENDPOINT):
+            yield family.head(open_metrics=open_metrics)
+            for values, lines in read:
+                yield lines[i] % values[i]
+
+    def _routes(self, of: _Prepared, *, open_metrics: bool) -> Iterator[str]:
+        read = []
+        for slot, lines in of.routes:
+            read.append((_route_values(self._view.counters.slot(slot)), lines))
+            yield ""
+        for i, family in enumerate(ROUTE):
+            yield family.head(open_metrics=open_metrics)
+            for values, lines in read:
+                yield lines[i] % values[i]
 
     def _put_instance(self, parts: list[str], generation: int, *, open_metrics: bool) -> None:
         table = self._view.table
         done, refused = table.reloads
 
         def put(name: str, kind: str, text: str, *samples: tuple[str, int]) -> None:
-            _put(parts, _Family(name, kind, text), samples, open_metrics=open_metrics)
+            _put(parts, Family(name, kind, text), samples, open_metrics=open_metrics)
 
-        put("tcpmux_info", "gauge", "Always 1.", (f'version="{_label(self._version)}"', 1))
+        put("tcpmux_info", "gauge", "Always 1.", (f'version="{label(self._version)}"', 1))
         put("tcpmux_generation", "gauge", "Of the routes in force.", ("", generation))
         put("tcpmux_start_time_seconds", "gauge", "Unix time.", ("", table.started_at))
         put("tcpmux_workers", "gauge", "Workers that should be running.", ("", table.worker_count))
@@ -373,7 +212,7 @@ class Metrics:
         for row in image.listeners:
             host, _, port = str(row.address).rpartition(":")
             if port.isdecimal() and not host.startswith("unix"):
-                name = _label(image.routes[row.route].name)
+                name = label(image.routes[row.route].name)
                 labels = f'route="{name}",listen="{row.address}"'
                 listening.append(((host.strip("[]"), int(port)), labels))
         queues = accept_queues(port for (_, port), _ in listening) if listening else {}
@@ -384,12 +223,12 @@ class Metrics:
             )
         ):
             samples = [(labels, queues[key][i]) for key, labels in listening if key in queues]
-            _put(parts, _Family(name, "gauge", text), samples, open_metrics=open_metrics)
+            _put(parts, Family(name, "gauge", text), samples, open_metrics=open_metrics)
 
     def _put_waiting(self, parts: list[str], image: Image, *, open_metrics: bool) -> None:
         samples = [
             (
-                f'route="{_label(route.name)}",destination="{_label(row.name)}"',
+                f'route="{label(route.name)}",destination="{label(row.name)}"',
                 self._view.waiting(row.slot),
             )
             for route in image.routes
@@ -397,14 +236,14 @@ class Metrics:
             if row.rules.on_full == FULL_QUEUE
         ]
         name, text = "tcpmux_destination_connections_waiting", "Connections that wait for a place."
-        _put(parts, _Family(name, "gauge", text), samples, open_metrics=open_metrics)
+        _put(parts, Family(name, "gauge", text), samples, open_metrics=open_metrics)
 
     def _put_workers(self, parts: list[str], *, open_metrics: bool) -> None:
         lives = [live for live in self._view.lives if live.starts]
 
         def put(name: str, kind: str, text: str, value: Callable[[Live], int]) -> None:
             samples = [(f'worker="{live.worker}"', value(live)) for live in lives]
-            _put(parts, _Family(name, kind, text), samples, open_metrics=open_metrics)
+            _put(parts, Family(name, kind, text), samples, open_metrics=open_metrics)
 
         put("tcpmux_worker_up", "gauge", "1 while its process runs.", is_running)
         put("tcpmux_worker_generation", "gauge", "It uses.", lambda w: w.generation_seen)
@@ -421,12 +260,12 @@ class Metrics:
             lambda w: w.log_dropped,
         )
         counted = [live.counters() for live in lives]
-        for row in _OF_WORKERS:
+        for row in OF_WORKERS:
             samples = [
                 (f'worker="{live.worker}"', counts[row.name])
                 for live, counts in zip(lives, counted, strict=True)
             ]
-            family = _Family(row.metric, "counter", _help(row))
+            family = Family(row.metric, "counter", help_of(row))
             _put(parts, family, samples, open_metrics=open_metrics)
 
     def _put_programs(self, parts: list[str], *, open_metrics: bool) -> None:
@@ -434,7 +273,7 @@ class Metrics:
 
         def put(name: str, kind: str, text: str, value: Callable[[Program], int]) -> None:
             samples = [(f'program="{program.name}"', value(program)) for program in found]
-            _put(parts, _Family(name, kind, text), samples, open_metrics=open_metrics)
+            _put(parts, Family(name, kind, text), samples, open_metrics=open_metrics)
 
         put(
             "tcpmux_program_up",
@@ -451,22 +290,19 @@ class Metrics:
         )
 
 
-_REJECTED = [CLOSE_REASONS.index(reason) for reason in REJECTED]
-
-
 def _route_values(c: SlotCounters) -> tuple[int, ...]:
-    """In the order of _ROUTE."""
+    """In the order of ROUTE."""
     rejected = sum([c.closed[reason] for reason in _REJECTED])
-    return c.opened, rejected, *(getattr(c, row.name) for row in _OF_ROUTES)
+    return c.opened, rejected, *(getattr(c, row.name) for row in OF_ROUTES)
 
 
 def _endpoint_values(row: EndpointRow, c: SlotCounters) -> tuple[int, ...]:
-    """In the order of _ENDPOINT, but for the last, which is counted elsewhere."""
+    """In the order of ENDPOINT, but for the last, which is counted elsewhere."""
     return c.active, c.opened, c.connect_failures, int(row.health == WELL), row.ramp
 
 
 def _put(
-    parts: list[str], family: _Family, samples: Iterable[tuple[str, int]], *, open_metrics: bool
+    parts: list[str], family: Family, samples: Iterable[tuple[str, int]], *, open_metrics: bool
 ) -> None:
     parts.append(family.head(open_metrics=open_metrics))
     for labels, value in samples:

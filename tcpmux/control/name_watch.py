@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0  # s
 
 Addresses = tuple[Address, ...]
-Tell = Callable[[HostName, Sequence[Address]], Awaitable[None]]  # raises TcpmuxError: not taken
-Say = Callable[[int, str], Awaitable[None]]  # a level of logging, and what is to be in the log
+Send = Callable[[HostName, Sequence[Address]], Awaitable[None]]  # raises TcpmuxError: not taken
+Report = Callable[[int, str], Awaitable[None]]  # a level of logging, and what is to be in the log
 
 
 @dataclass(slots=True, eq=False)
@@ -39,7 +39,7 @@ class _Name:
     is_said: bool = False  # that it can't be looked up
     error: str = ""  # why it can't be looked up, or why the master does not take what was found
     since: float = field(default_factory=time.time)  # Unix time, s, of error
-    next_look: float = 0.0  # monotonic
+    next_lookup: float = 0.0  # monotonic
     retry: float = field(default_factory=lambda: FIRST_RETRY)  # s
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -56,10 +56,10 @@ class NameWatch:
     """Keeps the addresses of the names in use up to date. tell() gets every change, say() what
     people should know; a fault in a lookup is told as tasks do."""
 
-    def __init__(self, tell: Tell, say: Say, tasks: Tasks | None = None) -> None:
+    def __init__(self, send: Send, report: Report, tasks: Tasks | None = None) -> None:
         self._tasks = tasks or Tasks()
-        self._tell = tell
-        self._say = say
+        self._send = send
+        self._report = report
         self._servers: tuple[str, ...] = ()
         self._resolver: Resolver | None = None
         self._names: dict[HostName, _Name] = {}
@@ -99,7 +99,7 @@ class NameWatch:
         one = self._names.get(name)
         if one is None:
             return {"error": "", "since": None, "next_look": None}
-        wait = one.next_look - time.monotonic()
+        wait = one.next_lookup - time.monotonic()
         return {
             "error": one.error,
             "since": one.since if one.error else None,
@@ -109,18 +109,18 @@ class NameWatch:
     async def _follow(self, one: _Name, resolver: Resolver) -> None:
         while True:
             try:
-                pause = await self._look(one, resolver)
+                pause = await self._look_up(one, resolver)
             except Exception as error:
                 # Whatever it is, ending here would leave the name as it is for ever.
                 self._tasks.fault(f"looking up {one.name}", error, "it is tried again")
                 pause = LAST_RETRY
-            one.next_look = time.monotonic() + pause
+            one.next_lookup = time.monotonic() + pause
             one.hurry.clear()
             with suppress(asyncio.TimeoutError):
                 async with within(pause):
                     await one.hurry.wait()
 
-    async def _look(self, one: _Name, resolver: Resolver) -> float:
+    async def _look_up(self, one: _Name, resolver: Resolver) -> float:
         """Returns for how many s that will do."""
         try:
             found = await resolver.look_up(one.name, one.memory)
@@ -132,10 +132,10 @@ class NameWatch:
         await self._say_notes(one, found)
         if found.addresses != one.known:
             try:
-                await self._tell(one.name, found.addresses)
+                await self._send(one.name, found.addresses)
             except TcpmuxError as error:
                 if one.failed(f"its new addresses are not taken: {error}"):
-                    await self._say(
+                    await self._report(
                         logging.ERROR,
                         f"{one.name}: its {len(found.addresses)} new addresses are not taken, it "
                         f"keeps {_shown(one.known) or 'none'}: {error}",
@@ -143,7 +143,7 @@ class NameWatch:
                 return self._later(one)
             one.known = found.addresses
         if one.error:
-            await self._say(logging.INFO, f"{one.name} can be looked up again")
+            await self._report(logging.INFO, f"{one.name} can be looked up again")
         one.error, one.retry = "", FIRST_RETRY
         return found.ttl
 
@@ -155,14 +155,14 @@ class NameWatch:
     async def _say_lost(self, one: _Name) -> None:
         kept = _shown(one.known)
         then = f"it keeps {kept}" if kept else "it has no address until it can"
-        await self._say(logging.WARNING, f"{one.name} can't be looked up ({one.error}): {then}")
+        await self._report(logging.WARNING, f"{one.name} can't be looked up ({one.error}): {then}")
 
     async def _say_notes(self, one: _Name, found: Found) -> None:
         level = logging.WARNING if found.addresses else logging.ERROR
         before, one.notes = one.notes, found.notes
         for note in found.notes:
             if note not in before:
-                await self._say(level, f"{one.name}: {note}")
+                await self._report(level, f"{one.name}: {note}")
 
 
 def _shown(addresses: Sequence[Address], most: int = 5) -> str:

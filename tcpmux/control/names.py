@@ -17,10 +17,10 @@ from tcpmux.errors import TcpmuxError
 log = logging.getLogger("tcpmux.control")
 
 LOOKUP_TIME = 5.0  # s, for all new names of a reload
-MOST_TROUBLES = 50  # told to the page each second
+MAX_TROUBLES = 50  # told to the page each second
 
 
-class _Telling:
+class _Sender:
     """Tells the master what names mean: one request at a time, with all that is known by then. With
     a thousand routes one takes a second, and after an outage a thousand names are back at once."""
 
@@ -30,7 +30,7 @@ class _Telling:
         self._waiting: dict[str, list[str]] = {}
         self._sending: asyncio.Task[dict[str, TcpmuxError]] | None = None  # what waits
 
-    async def tell(self, name: str, addresses: list[str]) -> None:
+    async def send(self, name: str, addresses: list[str]) -> None:
         """Raises TcpmuxError if the master does not take them."""
         self._waiting[name] = addresses
         if self._sending is None:
@@ -63,7 +63,7 @@ class HostNames:
 
     def __init__(self) -> None:
         self._master: MasterLink | None = None
-        self._telling: _Telling | None = None
+        self._sender: _Sender | None = None
         self._watch: Any = None  # NameWatch
         self._tasks = Tasks()
         self._following = asyncio.Lock()
@@ -72,7 +72,7 @@ class HostNames:
     def start(self, master: MasterLink, tell: Callable[[str], object] = lambda _: None) -> None:
         """tell: gets a line for each fault in here."""
         self._master = master
-        self._telling = _Telling(master.request)
+        self._sender = _Sender(master.request)
         self._tasks = Tasks(tell)
 
     async def close(self) -> None:
@@ -90,7 +90,7 @@ class HostNames:
         ]
 
     def troubles(self) -> list[dict[str, Any]]:
-        """Names that can't be looked up, at most MOST_TROUBLES: as Health.troubles()."""
+        """Names that can't be looked up, at most MAX_TROUBLES: as Health.troubles()."""
         found: list[dict[str, Any]] = []
         for (route, destination), names in self._used.items():
             for name in names:
@@ -110,7 +110,7 @@ class HostNames:
                             "suspected": False,
                         }
                     )
-                    if len(found) == MOST_TROUBLES:
+                    if len(found) == MAX_TROUBLES:
                         return found
         return found
 
@@ -135,24 +135,24 @@ class HostNames:
         for name, found in results.items():
             addresses: Sequence[Address] = ()
             if isinstance(found, str):
-                await self._say(logging.WARNING, f"{name} can't be looked up ({found})")
+                await self._report(logging.WARNING, f"{name} can't be looked up ({found})")
             else:
                 addresses = found.addresses
                 for note in found.notes:
-                    await self._say(logging.WARNING, f"{name}: {note}")
-            await self._tell(name, addresses)
+                    await self._report(logging.WARNING, f"{name}: {note}")
+            await self._send(name, addresses)
         return await self._master.request("reload", by=by)
 
     async def _reload_quietly(self) -> None:
         with suppress(TcpmuxError):  # the master's log says why it refuses
             await self.reload("SIGHUP")
 
-    async def _tell(self, name: HostName, addresses: Sequence[Address]) -> None:
+    async def _send(self, name: HostName, addresses: Sequence[Address]) -> None:
         """Raises TcpmuxError if the master does not take them."""
-        assert self._telling is not None
-        await self._telling.tell(str(name), list(map(str, addresses)))
+        assert self._sender is not None
+        await self._sender.send(str(name), list(map(str, addresses)))
 
-    async def _say(self, level: int, text: str) -> None:
+    async def _report(self, level: int, text: str) -> None:
         """In the master's log, and so among the events; without a master in our own."""
         assert self._master is not None
         try:
@@ -167,7 +167,7 @@ class HostNames:
         from tcpmux.control.resolver import parse_name
 
         if self._watch is None:
-            self._watch = NameWatch(self._tell, self._say, self._tasks)
+            self._watch = NameWatch(self._send, self._report, self._tasks)
         known = {
             parse_name(name): tuple(map(Address.parse, addresses))
             for name, addresses in message["names"].items()

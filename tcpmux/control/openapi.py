@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import types
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any, get_args, get_origin, get_type_hints
 
-Schema = dict[str, Any]
+from tcpmux.control.operation import Row, Schema, closed_object
+
 _PLAIN: dict[Any, Schema] = {
     str: {"type": "string"},
     int: {"type": "integer"},
     float: {"type": "number"},
     bool: {"type": "boolean"},
+    dict: {"type": "object"},
 }
 _REFUSALS = {
     400: "The request is invalid.",
@@ -29,27 +29,6 @@ _REFUSALS = {
     503: "The master is gone, or there are too many streams.",
     504: "The master has not answered in time.",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """handler: name of the method of AdminApi. answer: a TypedDict, or a media type. body: JSON
-    schema of the request's. query: of its parameters."""
-
-    method: str
-    path: str
-    handler: str
-    summary: str
-    answer: Any
-    status: int = 200
-    body: Schema | None = None
-    query: dict[str, Schema] = field(default_factory=dict)
-
-
-def closed_object(required: Sequence[str] = (), **properties: Schema) -> Schema:
-    """The schema of an object with these and no others."""
-    made: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
-    return {**made, "required": list(required)} if required else made
 
 
 def _schema(kind: Any, components: dict[str, Schema]) -> Schema:
@@ -75,14 +54,7 @@ def _schema(kind: Any, components: dict[str, Schema]) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _content(answer: Any, components: dict[str, Schema]) -> Schema:
-    if isinstance(answer, str):
-        schema: Schema = {"type": "object"} if answer == "application/json" else {"type": "string"}
-        return {answer: {"schema": schema}}
-    return {"application/json": {"schema": _schema(answer, components)}}
-
-
-def document(operations: Iterable[Operation], version: str) -> dict[str, Any]:
+def document(rows: Iterable[Row], version: str) -> dict[str, Any]:
     """OpenAPI 3.1."""
     error = closed_object(["error"], error={"type": "string"})
     components: dict[str, Schema] = {"Error": error}
@@ -94,29 +66,29 @@ def document(operations: Iterable[Operation], version: str) -> dict[str, Any]:
         for status, text in _REFUSALS.items()
     }
     paths: dict[str, dict[str, Any]] = {}
-    for operation in operations:
+    for row in rows:
         answer = {
-            "description": operation.summary,
-            "content": _content(operation.answer, components),
+            "description": row.summary,
+            "content": {row.media: {"schema": _schema(row.answer, components)}},
         }
         parameters = [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in re.findall(r"\{(\w+)\}", operation.path)
+            for name in row.parameters
         ]
         parameters += [
-            {"name": name, "in": "query", "schema": schema}
-            for name, schema in operation.query.items()
+            {"name": name, "in": "query", "schema": schema} for name, schema in row.query.items()
         ]
         made: dict[str, Any] = {
-            "operationId": operation.handler,
-            "summary": operation.summary,
+            "operationId": row.name,
+            "summary": row.summary,
+            "description": " ".join(row.help.split()),
             "parameters": parameters,
-            "responses": {str(operation.status): answer, **refusals},
+            "responses": {str(row.status): answer, **refusals},
         }
-        if operation.body is not None:
-            content = {"application/json": {"schema": operation.body}}
-            made["requestBody"] = {"required": "required" in operation.body, "content": content}
-        paths.setdefault(operation.path, {})[operation.method.lower()] = made
+        if row.body is not None:
+            content = {"application/json": {"schema": row.body}}
+            made["requestBody"] = {"required": "required" in row.body, "content": content}
+        paths.setdefault(row.path, {})[row.method.lower()] = made
     return {
         "openapi": "3.1.0",
         "info": {"title": "tcpmux", "version": version, "description": "The admin API."},

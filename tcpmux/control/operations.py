@@ -1,200 +1,346 @@
-"""What can be asked of the admin API: its paths, and what goes in and out. Runs in control.
+"""What can be asked of an instance: one row and one method for each operation.
 
-The server has a method for each, and the OpenAPI document is made of this.
+Those that change nothing are in reading.py. The server has a handler of the same name. Both clients
+have these methods; the OpenAPI document and the list of commands are made of the rows.
 """
 
 from __future__ import annotations
 
-from tcpmux.control.connections import MOST
-from tcpmux.control.openapi import Operation, closed_object
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tcpmux.connection_id import PATTERN
+from tcpmux.control.limits import (
+    ADMIN_STATES,
+    MAX_CONNECTIONS,
+    MAX_RATE,
+    MAX_SECONDS,
+    MAX_TARGETS,
+    MAX_WEIGHT,
+    MAX_WORKERS,
+)
+from tcpmux.control.operation import (
+    Call,
+    Command,
+    Method,
+    Row,
+    another_method_of,
+    closed_object,
+    operation,
+)
+from tcpmux.control.reading import Reading
 from tcpmux.control.schema import (
     LOG_LEVELS,
     Applied,
-    ConnectionList,
-    Difference,
-    EventList,
     Killed,
     LogLevel,
-    Status,
     Stopping,
     Upgrading,
 )
-from tcpmux.shm.image import ADMIN_STATES
-
-MOST_EVENTS = 10**15  # no event has a greater number
-MOST_TARGETS = 4096  # of one request
-MOST_SECONDS = 30 * 86400  # that an endpoint's state may last
-MOST_RATE = 100_000  # per second
-MOST_FILES = 1000  # in a diff
-LONGEST_NAME = 4096  # characters, of such a file
 
 _TEXT = {"type": "string"}
+_BOOLEAN = {"type": "boolean"}
 _DURATION = {"type": "string", "examples": ["10m"]}
-_WEIGHT = {"type": "integer", "minimum": 0, "maximum": 1_000_000}
+_WEIGHT = {"type": "integer", "minimum": 0, "maximum": MAX_WEIGHT}
 _STEP = {"type": "string", "pattern": "^[+-][0-9]{1,7}$"}
-_ID = {"type": "string", "pattern": "^[0-9]{1,4}-[0-9]{1,9}-[0-9]{1,10}$"}
-_TEXTS = {"type": "array", "items": _TEXT}
-_NAME = {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME}
+_ID = {
+    "type": "string",
+    "pattern": f"^{PATTERN}$",
+    "description": "the id of a connection",
+}
+_SECONDS = {"type": "number", "minimum": 0, "maximum": MAX_SECONDS}
+_STATE = {"enum": list(ADMIN_STATES)}
 _NOTHING = closed_object()
-OPERATIONS = (
-    Operation("GET", "/v1/status", "status", "State, workers, routes and their counters.", Status),
-    Operation(
-        "GET",
-        "/v1/connections",
-        "connections",
-        "The live connections.",
-        ConnectionList,
-        query={
-            "route": _TEXT,
-            "destination": _TEXT,
-            "endpoint": _TEXT,
-            "client": _TEXT,
-            "older": _DURATION,
-            "idle": _DURATION,
-            "sort": {"type": "string", "examples": ["-bytes_in"]},
-            "limit": {"type": "integer", "minimum": 0, "maximum": MOST},
-        },
-    ),
-    Operation(
-        "POST",
-        "/v1/connections/kill",
-        "kill",
-        "Resets connections.",
-        Killed,
-        body=closed_object(
-            ["ids"],
-            ids={"type": "array", "items": _ID, "maxItems": MOST},
-            rate={"type": "number", "exclusiveMinimum": 0, "maximum": MOST_RATE},
-            dry_run={"type": "boolean"},
-        ),
-    ),
-    Operation(
-        "GET",
-        "/v1/events",
-        "events",
-        "What has happened.",
-        EventList,
-        query={"since": {"type": "integer", "minimum": 0, "maximum": MOST_EVENTS}},
-    ),
-    Operation(
-        "GET",
-        "/v1/stream",
-        "stream",
-        "Counters every second, as server-sent events.",
-        "text/event-stream",
-        query={"route": _TEXT},
-    ),
-    Operation(
-        "PUT",
-        "/v1/routes/{route}/weights",
-        "set_weights",
-        "Sets weights, until the next reload; those not named stay.",
-        Applied,
-        query={"force": {"type": "boolean"}},
-        body={
-            "type": "object",
-            "additionalProperties": {"anyOf": [_WEIGHT, _STEP]},
-            "minProperties": 1,
-            "required": [],
-        },
-    ),
-    Operation(
-        "POST",
-        "/v1/routes/{route}/undo",
-        "undo",
-        "Back to the weights before the last change.",
-        Applied,
-        query={"force": {"type": "boolean"}},
-        body=_NOTHING,
-    ),
-    Operation(
-        "PUT",
-        "/v1/routes/{route}/destinations/{destination}/state",
-        "set_state",
-        "Takes a destination, or one of its endpoints, out of service or back into it.",
-        Applied,
-        body=closed_object(
-            ["state"],
-            state={"enum": list(ADMIN_STATES)},
-            endpoint=_TEXT,
-            force={"type": "boolean"},
-            seconds={"type": "number", "minimum": 0, "maximum": MOST_SECONDS},
-        ),
-    ),
-    Operation(
-        "PUT",
-        "/v1/states",
-        "set_states",
-        "The same of several at once: of all or of none.",
-        Applied,
-        body=closed_object(
-            ["state", "targets"],
-            state={"enum": list(ADMIN_STATES)},
-            targets={
-                "type": "array",
-                "minItems": 1,
-                "maxItems": MOST_TARGETS,
-                "items": closed_object(
-                    ["route", "destination"], route=_TEXT, destination=_TEXT, endpoint=_TEXT
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Those that say something: no False, 0 or None."""
+    return {name: value for name, value in values.items() if value}
+
+
+def _state_of(
+    route: str, destination: str, endpoint: str | None, state: str, **more: Any
+) -> Call[Applied]:
+    given = _given(**more) if endpoint is None else {"endpoint": endpoint, **_given(**more)}
+    path = {"route": route, "destination": destination}
+    return Call(path=path, body={"state": state, **given})
+
+
+class Operations(Reading):
+    """Those of a client, in the order in which help and document list them. Every method raises
+    NotRunning, PermissionDenied, Refused, or AdminError for an answer that does not come or makes
+    no sense; all are TcpmuxError."""
+
+    @operation(
+        Row(
+            "PUT",
+            "/v1/routes/{route}/weights",
+            Applied,
+            query={"force": _BOOLEAN},
+            body={
+                "type": "object",
+                "additionalProperties": {"anyOf": [_WEIGHT, _STEP]},
+                "minProperties": 1,
+                "required": [],
+            },
+            judged_by_master=True,
+            commands=(Command("weight", "Shift the traffic of a route, at once."),),
+        )
+    )
+    def set_weights(
+        self, route: str, weights: Mapping[str, int | str], *, force: bool = False
+    ) -> Call[Applied]:
+        """Sets weights until the next reload; those not named stay. A weight is 0..1000000 or, as
+        a text, a step: "+5". Unless forced, refused if nobody would be left to take connections."""
+        return Call({"route": route}, {"force": "true" if force else None}, dict(weights))
+
+    @operation(
+        Row(
+            "POST",
+            "/v1/routes/{route}/undo",
+            Applied,
+            query={"force": _BOOLEAN},
+            body=_NOTHING,
+            commands=(
+                Command(
+                    "undo",
+                    "Go back to the weights ROUTE had before they were last changed.",
+                    "small.undo",
                 ),
-            },
-            force={"type": "boolean"},
-            seconds={"type": "number", "minimum": 0, "maximum": MOST_SECONDS},
-        ),
-    ),
-    Operation("POST", "/v1/reload", "reload", "Reads the files again.", Applied, body=_NOTHING),
-    Operation(
-        "POST",
-        "/v1/diff",
-        "diff",
-        "What a reload would change if the files had these contents.",
-        Difference,
-        body=closed_object(
-            ["files"],
-            files={
-                "type": "array",
-                "items": closed_object(["name", "content"], name=_NAME, content=_TEXT),
-                "minItems": 1,
-                "maxItems": MOST_FILES,
-            },
-            variables={"type": "object", "additionalProperties": _TEXT},
-            endpoints=_TEXTS,
-        ),
-    ),
-    Operation(
-        "PUT",
-        "/v1/workers",
-        "set_workers",
-        "Sets how many workers there are, until the next reload.",
-        Applied,
-        body=closed_object(["count"], count={"type": "integer", "minimum": 1, "maximum": 64}),
-    ),
-    Operation(
-        "PUT",
-        "/v1/log-level",
-        "set_log_level",
-        "Sets how much is logged, until the next start.",
-        LogLevel,
-        body=closed_object(["level"], level={"enum": list(LOG_LEVELS)}),
-    ),
-    Operation(
-        "POST",
-        "/v1/upgrade",
-        "upgrade",
-        "The build that is installed now takes over.",
-        Upgrading,
-        status=202,
-        body=_NOTHING,
-    ),
-    Operation(
-        "POST",
-        "/v1/stop",
-        "stop",
-        "Drains and ends; with now, ends at once.",
-        Stopping,
-        status=202,
-        body=closed_object(now={"type": "boolean"}),
-    ),
-    Operation("GET", "/v1/openapi.json", "openapi", "This document.", "application/json"),
-    Operation("GET", "/metrics", "metrics", "For Prometheus.", "text/plain"),
+            ),
+        )
+    )
+    def undo(self, route: str, *, force: bool = False) -> Call[Applied]:
+        """Back to the weights before the last change of them. Unless forced, refused if nobody
+        would be left to take connections."""
+        return Call({"route": route}, {"force": "true" if force else None}, {})
+
+    @operation(
+        Row(
+            "PUT",
+            "/v1/routes/{route}/destinations/{destination}/state",
+            Applied,
+            body=closed_object(
+                ["state"], state=_STATE, endpoint=_TEXT, force=_BOOLEAN, seconds=_SECONDS
+            ),
+            example='{"state": "draining", "endpoint": "...", "force": false}',
+        )
+    )
+    def set_state(
+        self,
+        route: str,
+        destination: str,
+        state: str,
+        endpoint: str | None = None,
+        *,
+        force: bool = False,
+        seconds: float = 0.0,
+    ) -> Call[Applied]:
+        """As drain(), disable() or enable(). state: draining, disabled or ready."""
+        return _state_of(route, destination, endpoint, state, force=force, seconds=seconds)
+
+    @another_method_of(set_state)
+    def drain(
+        self,
+        route: str,
+        destination: str,
+        endpoint: str | None = None,
+        *,
+        force: bool = False,
+        seconds: float = 0.0,
+    ) -> Call[Applied]:
+        """No new connections for a destination, or one of its endpoints; others get its share.
+        Open ones stay. Unless forced, refused if nobody would be left to take connections.
+        seconds: an endpoint is ready again after them; 0 = not by itself."""
+        return _state_of(route, destination, endpoint, "draining", force=force, seconds=seconds)
+
+    @another_method_of(set_state)
+    def disable(
+        self,
+        route: str,
+        destination: str,
+        endpoint: str | None = None,
+        *,
+        force: bool = False,
+        seconds: float = 0.0,
+    ) -> Call[Applied]:
+        """As drain(), to say that it is out of service on purpose."""
+        return _state_of(route, destination, endpoint, "disabled", force=force, seconds=seconds)
+
+    @another_method_of(set_state)
+    def enable(self, route: str, destination: str, endpoint: str | None = None) -> Call[Applied]:
+        """Has it take connections again."""
+        return _state_of(route, destination, endpoint, "ready")
+
+    @operation(
+        Row(
+            "PUT",
+            "/v1/states",
+            Applied,
+            body=closed_object(
+                ["state", "targets"],
+                state=_STATE,
+                targets={
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": MAX_TARGETS,
+                    "items": closed_object(
+                        ["route", "destination"], route=_TEXT, destination=_TEXT, endpoint=_TEXT
+                    ),
+                },
+                force=_BOOLEAN,
+                seconds=_SECONDS,
+            ),
+            example='{"state": "draining", "targets": [{"route": "...", "destination": "..."}]}',
+            largest_body=8 << 20,
+            commands=(
+                Command(
+                    "drain",
+                    "Give no new connections to TARGET, and let the open ones end.",
+                ),
+                Command(
+                    "disable",
+                    "Take TARGET out of service: no new connections; open ones stay.",
+                    "drain.disable",
+                ),
+                Command("enable", "Give TARGET new connections again.", "drain.enable"),
+                Command("endpoint", "Show endpoints and their health, or take one out of service."),
+            ),
+        )
+    )
+    def set_states(
+        self,
+        targets: Sequence[Mapping[str, str]],
+        state: str,
+        *,
+        force: bool = False,
+        seconds: float = 0.0,
+    ) -> Call[Applied]:
+        """As drain(), disable() and enable(), of several at once: of all or of none. state:
+        draining, disabled or ready; a target has a route, a destination, perhaps an endpoint."""
+        named = [dict(target) for target in targets]
+        more = _given(force=force, seconds=seconds)
+        return Call(body={"state": state, "targets": named, **more})
+
+    @operation(
+        Row(
+            "POST",
+            "/v1/connections/kill",
+            Killed,
+            body=closed_object(
+                ["ids"],
+                ids={"type": "array", "items": _ID, "maxItems": MAX_CONNECTIONS},
+                rate={"type": "number", "exclusiveMinimum": 0, "maximum": MAX_RATE},
+                dry_run=_BOOLEAN,
+            ),
+            example='{"ids": ["0-17-4"], "rate": 10}',
+            largest_body=1 << 20,
+            commands=(Command("kill", "Reset live connections, on both sides.", "conns.kill"),),
+        )
+    )
+    def kill(
+        self, ids: Sequence[str], rate: float | None = None, *, dry_run: bool = False
+    ) -> Call[Killed]:
+        """Resets these connections (`id` of connections()), on both sides. rate: no more than so
+        many per second. dry_run: resets none, and tells how many are `left` and `gone`."""
+        paced = {} if rate is None else {"rate": rate}
+        return Call(body={"ids": list(ids), **paced, **_given(dry_run=dry_run)})
+
+    @operation(
+        Row(
+            "POST",
+            "/v1/reload",
+            Applied,
+            body=_NOTHING,
+            commands=(
+                Command("reload", "Have the configuration files read again.", "reload.reload_"),
+            ),
+        )
+    )
+    def reload(self) -> Call[Applied]:
+        """Has the configuration read again; returns when the workers use it."""
+        return Call(body={})
+
+    @operation(
+        Row(
+            "PUT",
+            "/v1/workers",
+            Applied,
+            body=closed_object(
+                ["count"], count={"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}
+            ),
+            example='{"count": 4}',
+            commands=(
+                Command("workers", "Show the workers, or change how many there are to COUNT."),
+            ),
+        )
+    )
+    def set_workers(self, count: int) -> Call[Applied]:
+        """Has the instance run with that many workers (1 or more) until the next reload."""
+        return Call(body={"count": count})
+
+    @operation(
+        Row(
+            "PUT",
+            "/v1/log-level",
+            LogLevel,
+            body=closed_object(["level"], level={"enum": list(LOG_LEVELS)}),
+            example='{"level": "debug"}',
+            commands=(
+                Command(
+                    "log-level", "Set how much is logged, until the next start.", "small.log_level"
+                ),
+            ),
+        )
+    )
+    def set_log_level(self, level: str) -> Call[str]:
+        """Sets how much is logged until the next start: debug, info, warning or error."""
+        return Call(body={"level": level}, unpack=lambda answer: str(answer["level"]))
+
+    @operation(
+        Row(
+            "POST",
+            "/v1/upgrade",
+            Upgrading,
+            status=202,
+            body=_NOTHING,
+            commands=(
+                Command(
+                    "upgrade",
+                    "Change to the build of tcpmux that is installed now, without dropping a "
+                    "connection.",
+                ),
+            ),
+        )
+    )
+    def upgrade(self) -> Call[Upgrading]:
+        """Has the installed build take over. Does not wait for it: status() tells how it goes."""
+        return Call(body={})
+
+    @operation(
+        Row(
+            "POST",
+            "/v1/stop",
+            Stopping,
+            status=202,
+            body=closed_object(now=_BOOLEAN),
+            example='{} or {"now": true}',
+            commands=(Command("stop", "End the instance, and wait for it."),),
+        )
+    )
+    def stop(self, *, now: bool = False) -> Call[Stopping]:
+        """Has the instance drain and end, or with `now` end at once. Does not wait for it."""
+        return Call(body=_given(now=now))
+
+
+OPERATIONS: tuple[Row, ...] = tuple(
+    {
+        row.name: row
+        for row in (
+            found.row if isinstance(found, Method) else found
+            for kind in (Reading, Operations)
+            for found in vars(kind).values()
+            if isinstance(found, (Method, Row))
+        )
+    }.values()
 )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tcpmux.control")
 
 WORKER, GUARDIAN = b"tcpmux: worker", b"tcpmux: guardian"
-LOOK_EVERY = 0.5  # s: a worker may have a new life, or another guardian
+SEARCH_EVERY = 0.5  # s: a worker may have a new life, or another guardian
 
 
 def is_called(pid: int, title: bytes) -> bool:
@@ -61,11 +61,11 @@ class OrphanedWorkers:
 
     def __init__(self, on_none_left: Callable[[], None]) -> None:
         self._on_none_left = on_none_left
-        self._look: Callable[[], Iterable[tuple[int, int]]] = tuple
+        self._list: Callable[[], Iterable[tuple[int, int]]] = tuple
         self._pidfds: dict[int, int] = {}  # pid -> pidfd
         self._workers: set[int] = set()  # those of them that are workers
         self._order: signal.Signals | None = None
-        self._next_look: asyncio.TimerHandle | None = None
+        self._next_search: asyncio.TimerHandle | None = None
         self._over = False
 
     @property
@@ -73,11 +73,11 @@ class OrphanedWorkers:
         """Of the workers."""
         return sorted(self._workers)
 
-    def watch(self, look: Callable[[], Iterable[tuple[int, int]]]) -> None:
-        """Takes over those that still run. look: the (guardian's, worker's) pid of each worker as
-        it is now; 0 = none. OSError if pidfds are not permitted here."""
-        self._look = look
-        self._look_again()
+    def watch(self, workers: Callable[[], Iterable[tuple[int, int]]]) -> None:
+        """Takes over those that still run. workers: the (guardian's, worker's) pid of each worker
+        as it is now; 0 = none. OSError if pidfds are not permitted here."""
+        self._list = workers
+        self._search()
 
     def end(self, *, now: bool) -> None:
         """Has them drain, or with `now` end at once; those whose next life is still to come,
@@ -88,24 +88,24 @@ class OrphanedWorkers:
 
     def close(self) -> None:
         self._over = True
-        if self._next_look is not None:
-            self._next_look.cancel()
+        if self._next_search is not None:
+            self._next_search.cancel()
         for pid in list(self._pidfds):
             self._forget(pid)
 
-    def _look_again(self) -> None:
+    def _search(self) -> None:
         if self._over:
             return
-        for guardian, worker in self._look():
+        for guardian, worker in self._list():
             self._hold(guardian, is_guardian)
             if self._hold(worker, is_worker):
                 self._workers.add(worker)
                 self._send(worker)
         loop = asyncio.get_running_loop()
-        if self._next_look is not None:
-            self._next_look.cancel()
+        if self._next_search is not None:
+            self._next_search.cancel()
         if self._pidfds:
-            self._next_look = loop.call_later(LOOK_EVERY, self._look_again)
+            self._next_search = loop.call_later(SEARCH_EVERY, self._search)
         else:
             self._over = True
             loop.call_soon(self._on_none_left)
@@ -134,7 +134,7 @@ class OrphanedWorkers:
     def _ended(self, pid: int) -> None:
         was_worker = pid in self._workers
         self._forget(pid)
-        self._look_again()
+        self._search()
         if was_worker:
             log.info("worker %d has ended, %d left", pid, len(self._workers))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import os
 import re
 import socket
 import ssl
@@ -19,10 +18,16 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from tcpmux.config.patterns import compiled
+from tcpmux.control.connecting import (
+    ProbeFailed,
+    ProbeImpossible,
+    as_result,
+    connected,
+    has_accepted,
+)
 from tcpmux.control.timeouts import within
 from tcpmux.errors import printable
 
@@ -33,48 +38,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tcpmux.control")
 
-MOST_ANSWER = 64 * 1024  # bytes looked at
-MOST_LINE = 4096  # bytes of a line that is waited for
+MAX_ANSWER = 64 * 1024  # bytes looked at
+MAX_LINE = 4096  # bytes of a line that is waited for
 # A match that takes longer (s) is followed by a pause of so many times that.
 LONG_MATCH, PAUSE = 0.005, 9.0
 # A timeout is waited for in so many parts; one that took too long (s) does not count, as the loop
 # was busy with something else. It is given up after so many times the timeout in any case.
-PARTS, LATE, MOST_PATIENCE = 4, 0.03, 10.0
+PARTS, LATE, MAX_EXTENSION = 4, 0.03, 10.0
 CANCEL_TIME = 1.0  # s for a probe to end when it is cancelled
-HOLD, MOST_HOLD = 0.25, 0.8  # s; of the time that is left
+OPEN_TIME, MAX_OPEN_SHARE = 0.25, 0.8  # s; of the time that is left
 RESETS = "it resets a connection before anything is sent on it"
 SHOWN = 60  # characters of an answer in a message
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close sends RST, and leaves no TIME_WAIT
 # PostgreSQL, "Message Formats": SSLRequest. The server answers with S or N before any log in.
 POSTGRES_HELLO = struct.pack("!ii", 8, 80877103)
 MYSQL_PROTOCOL, MYSQL_ERROR = 10, 0xFF  # first byte of the server's first packet
-
-
-class ProbeFailed(Exception):
-    """The endpoint is not healthy. Its text, which is never empty, says why, in a few words."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason or "it failed")
-
-
-class ProbeImpossible(Exception):
-    """This host could not do it: out of descriptors, ports or memory. It says nothing of the
-    endpoint."""
-
-
-# As csrc/sock.c: tm_sock_local_failure().
-LOCAL = frozenset(
-    {
-        errno.EADDRNOTAVAIL,
-        errno.EADDRINUSE,
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.ENOBUFS,
-        errno.ENOMEM,
-        errno.EACCES,
-        errno.EPERM,
-    }
-)
 
 
 def shown(answer: bytes) -> str:
@@ -82,116 +59,28 @@ def shown(answer: bytes) -> str:
     return text + ("..." if len(answer) > SHOWN else "")
 
 
-def _failed(error: OSError) -> ProbeFailed | ProbeImpossible:
-    # An SSLError has a number of its own in errno.
-    is_ours = error.errno in LOCAL and not isinstance(error, ssl.SSLError)
-    return ProbeImpossible(_reason(error)) if is_ours else ProbeFailed(_reason(error))
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return f"TLS: {error.reason or error}"
-    if error.errno:
-        return os.strerror(error.errno).lower()
-    # As of asyncio, for one that closes in the middle of a handshake.
-    known = "connection reset by peer" if isinstance(error, ConnectionResetError) else ""
-    return str(error) or known or type(error).__name__
-
-
-def _socket(address: Address) -> socket.socket:
-    if address.path:
-        return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-    return sock
-
-
-def _target(address: Address) -> str | tuple[str, int]:
-    return address.path or (address.host, address.port)
-
-
-def _is_missing_loopback(address: Address) -> bool:
-    """As csrc/sock.c: is_missing_loopback()."""
-    if address.path or not ip_address(address.host).is_loopback:
-        return False
-    with socket.socket(address.family, socket.SOCK_DGRAM) as sock:
-        try:
-            sock.bind((address.host, 0))
-        except OSError as error:
-            return error.errno == errno.EADDRNOTAVAIL
-    return False
-
-
-def _begin(sock: socket.socket, address: Address) -> bool:
-    """True: connected at once, as on this host. Raises OSError."""
-    error = sock.connect_ex(_target(address))
-    if error == errno.EADDRNOTAVAIL and _is_missing_loopback(address):
-        error = errno.ENETUNREACH
-    if error not in (0, errno.EINPROGRESS):
-        raise OSError(error, os.strerror(error))
-    if error == 0:
-        return True
-    _raise_pending(sock)
-    try:
-        sock.getpeername()
-    except OSError:
-        _raise_pending(sock)
-        return False
-    return True
-
-
-def _raise_pending(sock: socket.socket) -> None:
-    """Raises the OSError that the socket has to tell, if there is one."""
-    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if error:
-        raise OSError(error, os.strerror(error)) from None
-
-
-def _has_accepted(error: OSError) -> bool:
-    """Whether that connect was reset only after it had succeeded, and it depends on who is faster
-    whether that is seen: a reset in answer to a SYN is ECONNREFUSED (Linux: tcp_reset())."""
-    return error.errno in (errno.ECONNRESET, errno.EPIPE)
-
-
-def knock(address: Address) -> bool:
-    """A connect that can be decided at once: True, it is healthy; False, it takes longer. Raises
-    ProbeFailed and ProbeImpossible, and nothing else. Most checks are of this kind, and need no
-    task."""
-    try:
-        with _socket(address) as sock:
-            return _begin(sock, address)
-    except OSError as error:
-        if _has_accepted(error):
-            return True
-        raise _failed(error) from None
-    except Exception as error:
-        log.exception("a check of %s failed by a fault", address)
-        raise ProbeFailed(f"a fault in the check: {error!r:.100}") from error
-
-
 async def probe(address: Address, check: Check) -> None:
     """Raises ProbeFailed and ProbeImpossible, and nothing else."""
     if check.port and not address.path:
         address = replace(address, port=check.port)
-    await _told(_PROBES[check.kind](address, check), address, check)
+    await _reported(_PROBES[check.kind](address, check), address, check)
 
 
-async def hold(address: Address, check: Check, early_close: float = 0.0) -> None:
+async def stays_open(address: Address, check: Check, early_close: float = 0.0) -> None:
     """A connect, after which nothing is said for a moment: whether it stays open. Of the check only
     the timeout counts. early_close: a close so soon (s) is a failure, too. Raises as probe()."""
-    await _told(_hold(address, check, early_close), address, check)
+    await _reported(_stays_open(address, check, early_close), address, check)
 
 
-async def _told(work: Coroutine[Any, Any, None], address: Address, check: Check) -> None:
+async def _reported(work: Coroutine[Any, Any, None], address: Address, check: Check) -> None:
     try:
-        await _patiently(work, check.timeout)
+        await _within_timeout(work, check.timeout)
     except (ProbeFailed, ProbeImpossible):
         raise
     except asyncio.TimeoutError:
         raise ProbeFailed(f"no answer within {check.timeout:g} s") from None
     except OSError as error:
-        raise _failed(error) from None
+        raise as_result(error) from None
     except asyncio.IncompleteReadError as error:
         got = f" after {shown(error.partial)}" if error.partial else " without an answer"
         raise ProbeFailed(f"closed{got}") from None
@@ -202,12 +91,12 @@ async def _told(work: Coroutine[Any, Any, None], address: Address, check: Check)
         raise ProbeFailed(f"a fault in the check: {error!r:.100}") from error
 
 
-async def _patiently(work: Coroutine[Any, Any, None], seconds: float) -> None:
+async def _within_timeout(work: Coroutine[Any, Any, None], seconds: float) -> None:
     """Raises TimeoutError once `seconds` of listening have been in vain: a time in which the loop
     was busy elsewhere, and heard nobody, does not count."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
-    give_up = loop.time() + MOST_PATIENCE * seconds
+    give_up = loop.time() + MAX_EXTENSION * seconds
     part = seconds / PARTS
     heard = 0
     try:
@@ -226,38 +115,29 @@ async def _patiently(work: Coroutine[Any, Any, None], seconds: float) -> None:
             await asyncio.wait({task}, timeout=CANCEL_TIME)
 
 
-async def _connected(address: Address) -> socket.socket:
-    sock = _socket(address)
-    try:
-        if not _begin(sock, address):
-            await asyncio.get_running_loop().sock_connect(sock, _target(address))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
 async def _tcp(address: Address, _check: Check) -> None:
     try:
-        (await _connected(address)).close()
+        (await connected(address)).close()
     except OSError as error:
-        if not _has_accepted(error):
+        if not has_accepted(error):
             raise
 
 
-async def _hold(address: Address, check: Check, early_close: float) -> None:
+async def _stays_open(address: Address, check: Check, early_close: float) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     try:
-        sock = await _connected(address)
+        sock = await connected(address)
     except OSError as error:
-        if _has_accepted(error):
+        if has_accepted(error):
             raise ProbeFailed(RESETS) from None
         raise
     with sock:
         took = loop.time() - began
         # Its reset may need as long as its handshake did.
-        seconds = min(max(HOLD + 2 * took, early_close), MOST_HOLD * (check.timeout - took))
+        seconds = min(
+            max(OPEN_TIME + 2 * took, early_close), MAX_OPEN_SHARE * (check.timeout - took)
+        )
         try:
             async with within(max(0.0, seconds)):
                 data = await loop.sock_recv(sock, 1)
@@ -271,7 +151,7 @@ async def _hold(address: Address, check: Check, early_close: float) -> None:
             raise ProbeFailed("it closes a connection before anything is sent on it")
 
 
-class _Talk:
+class _Conversation:
     """A connection to say something over, closed at the end."""
 
     def __init__(self, address: Address, check: Check, *, tls: bool = False) -> None:
@@ -280,7 +160,7 @@ class _Talk:
         self._host = check.host
 
     async def __aenter__(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        sock = await _connected(self._address)
+        sock = await connected(self._address)
         try:
             if self._tls:
                 reader, writer = await asyncio.open_connection(
@@ -314,20 +194,20 @@ def _tls_context(*, verify: bool) -> ssl.SSLContext:
 
 
 async def _tls(address: Address, check: Check) -> None:
-    async with _Talk(address, check, tls=True):
+    async with _Conversation(address, check, tls=True):
         pass
 
 
 async def _send(address: Address, check: Check) -> None:
-    async with _Talk(address, check) as (reader, writer):
+    async with _Conversation(address, check) as (reader, writer):
         writer.write(check.send)
         if not check.expect:
             await writer.drain()
             return
         matches = _matcher(check)
         answer = b""
-        while len(answer) < MOST_ANSWER:
-            part = await reader.read(MOST_ANSWER - len(answer))
+        while len(answer) < MAX_ANSWER:
+            part = await reader.read(MAX_ANSWER - len(answer))
             answer += part
             began = time.perf_counter()
             if matches(answer):
@@ -353,8 +233,8 @@ def _matcher(check: Check) -> Callable[[bytes], bool]:
 async def _line(reader: asyncio.StreamReader) -> bytes:
     """The first line with its end, or as much of it as has come."""
     line = b""
-    while b"\n" not in line and len(line) < MOST_LINE:
-        part = await reader.read(MOST_LINE - len(line))
+    while b"\n" not in line and len(line) < MAX_LINE:
+        part = await reader.read(MAX_LINE - len(line))
         if not part:
             break
         line += part
@@ -369,7 +249,7 @@ async def _http(address: Address, check: Check) -> None:
         f"GET {check.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tcpmux\r\n"
         "Accept: */*\r\nConnection: close\r\n\r\n"
     )
-    async with _Talk(address, check, tls=check.tls) as (reader, writer):
+    async with _Conversation(address, check, tls=check.tls) as (reader, writer):
         writer.write(request.encode())
         line = await _line(reader)
     found = re.match(rb"HTTP/1\.[01] ([1-5]\d\d)( .*)?\r?\n", line)
@@ -381,7 +261,7 @@ async def _http(address: Address, check: Check) -> None:
 
 
 async def _redis(address: Address, check: Check) -> None:
-    async with _Talk(address, check) as (reader, writer):
+    async with _Conversation(address, check) as (reader, writer):
         writer.write(b"PING\r\n")
         line = await _line(reader)
     # One that wants a password is at work.
@@ -390,7 +270,7 @@ async def _redis(address: Address, check: Check) -> None:
 
 
 async def _postgres(address: Address, check: Check) -> None:
-    async with _Talk(address, check) as (reader, writer):
+    async with _Conversation(address, check) as (reader, writer):
         writer.write(POSTGRES_HELLO)
         answer = await reader.readexactly(1)
     if answer not in (b"S", b"N"):
@@ -398,7 +278,7 @@ async def _postgres(address: Address, check: Check) -> None:
 
 
 async def _mysql(address: Address, check: Check) -> None:
-    async with _Talk(address, check) as (reader, _):
+    async with _Conversation(address, check) as (reader, _):
         head = await reader.readexactly(5)
         if head[4] == MYSQL_ERROR:
             size = int.from_bytes(head[:3], "little")

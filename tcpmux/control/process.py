@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from tcpmux.control.guest import IDLE_TIME
+from tcpmux.control.client_connection import IDLE_TIME
 from tcpmux.control.master_link import MasterLink
 from tcpmux.control.orphans import OrphanedWorkers
 from tcpmux.control.server import AdminApi, Identity, Readings
@@ -25,6 +25,8 @@ from tcpmux.logs import set_level
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+
+    from tcpmux.messages import PushKind
 
 log = logging.getLogger("tcpmux.control")
 
@@ -52,41 +54,24 @@ class Control:
         over = asyncio.Event()
         self._beat()
         orphans = OrphanedWorkers(over.set)
+        tasks = Tasks(lambda text: tasks.once("telling the master of a fault", tell(text)))
+        link = MasterLink(
+            self.master,
+            on_gone=lambda: self._master_gone(tasks, orphans, over),
+            on_push=lambda message: self._pushed(message, link, tasks),
+        )
 
-        def master_gone() -> None:
-            log.warning("the master is gone; workers go on as they are")
-            tasks.keep("waiting for a master", lambda: self._await_master(over))
-            orphans.watch(
-                lambda: [
-                    (worker["guardian_pid"], worker["pid"])
-                    for worker in self.readings.status.read()["workers"]
-                ]
-            )
+        async def tell(text: str) -> None:
+            with suppress(TcpmuxError):  # our own log has it
+                await link.request("fault", text=text)
 
-        def tell(text: str) -> None:
-            tasks.once("telling the master of a fault", self._tell(link, text))
-
-        names = self.readings.names
-        tasks = Tasks(tell)
-
-        def pushed(message: dict[str, Any]) -> None:
-            if message["push"] == "event":
-                tasks.once("hearing of an event", self._hear(link))
-            elif message["push"] == "checks":
-                self.readings.health.pushed()
-            elif message["push"] == "log_level":
-                set_level(message["level"])
-            else:
-                names.pushed(message)
-
-        link = MasterLink(self.master, master_gone, on_push=pushed)
-        names.start(link, tell)
+        names, health = self.readings.names, self.readings.health
+        names.start(link, tasks.tell)
         api = AdminApi(self.readings, self.identity, link, orphans)
-        door = api.door
         runner = web.AppRunner(
             api.app(),
             access_log=None,
-            keepalive_timeout=2 * IDLE_TIME,  # a guest has gone before
+            keepalive_timeout=2 * IDLE_TIME,  # our own time limit is over before
             auto_decompress=False,
             read_bufsize=READ_BUFFER,
             shutdown_timeout=SHUTDOWN_TIME,
@@ -96,14 +81,14 @@ class Control:
             await runner.setup()
             assert runner.server is not None
             for sock in filter(None, (self.admin, self.http)):
-                door.serve(runner.server, sock)
+                api.acceptor.serve(runner.server, sock)
             await link.start()
-            self.readings.health.start(link, tell)
+            health.start(link, tasks.tell)
             await over.wait()
         finally:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
-            door.close()
-            await self.readings.health.close()
+            api.acceptor.close()
+            await health.close()
             await names.close()
             await tasks.close()
             await runner.cleanup()
@@ -111,13 +96,31 @@ class Control:
             orphans.close()
             self.admin.close()
 
+    def _master_gone(self, tasks: Tasks, orphans: OrphanedWorkers, over: asyncio.Event) -> None:
+        log.warning("the master is gone; workers go on as they are")
+        tasks.keep("waiting for a master", lambda: self._await_master(over))
+        orphans.watch(
+            lambda: [
+                (worker["guardian_pid"], worker["pid"])
+                for worker in self.readings.status.in_parts()[0]["workers"]
+            ]
+        )
+
+    def _pushed(self, message: dict[str, Any], link: MasterLink, tasks: Tasks) -> None:
+        """What the master says unasked."""
+        kind: PushKind = message["push"]
+        if kind == "event":
+            tasks.once("hearing of an event", self._hear(link))
+        elif kind == "checks":
+            self.readings.health.pushed()
+        elif kind == "log_level":
+            set_level(message["level"])
+        else:
+            self.readings.names.pushed(message)
+
     def _beat(self) -> None:
         self.goes_on()
         asyncio.get_running_loop().call_later(BEAT, self._beat)
-
-    async def _tell(self, link: MasterLink, text: str) -> None:
-        with suppress(TcpmuxError):  # our own log has it
-            await link.request("fault", text=text)
 
     async def _await_master(self, over: asyncio.Event) -> None:
         """Ends when another master has taken over: it starts a control of its own."""
@@ -131,4 +134,4 @@ class Control:
         with suppress(TcpmuxError):  # it is going; what it had to say is in its log
             await self.readings.events.update(link)
         self.readings.events.pushed()
-        self.readings.metrics.note_change()
+        await self.readings.metrics.note_change(self.readings.slices)

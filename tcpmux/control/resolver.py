@@ -13,15 +13,24 @@ import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, ip_address
 from typing import Any
 
 import aiodns
 import pycares
 
 from tcpmux.config import Address, HostName
-from tcpmux.config.address import is_host_name, parse_endpoint
+from tcpmux.config.address import parse_endpoint
 from tcpmux.config.turns import turns
+from tcpmux.control.dns_records import (
+    MAX_TTL,
+    UNKNOWN_TTL,
+    rank,
+    reason,
+    shown,
+    unusable,
+    usable_ttl,
+    why_not,
+)
 from tcpmux.control.hosts_file import HostsFile
 from tcpmux.control.timeouts import within
 from tcpmux.errors import printable
@@ -32,18 +41,16 @@ QUERY_TIME = 2.0  # s for one server's answer
 TRIES = 2
 LOOK_UP_TIME = 20.0  # s for all that one name takes
 OTHER_FAMILY_TIME = 1.0  # s that IPv4 waits for IPv6, or the other way round
-LEAST_TTL, MOST_TTL = 1.0, 3600.0  # s
-UNKNOWN_TTL = 10.0  # s; of what /etc/hosts says, and of records that say 0
 # s; for a name that has no records of one family, a target that does not exist. The answer tells a
 # time for that (RFC 2308), which the library keeps to itself.
 NEGATIVE_TTL = 30.0
 AT_ONCE = 50  # hosts that are being looked up
-MOST_ADDRESSES = 4096  # of one name; no more A records fit into an answer
-MOST_TARGETS = 256  # SRV records of one name
-MOST_NOTES = 10
+MAX_ADDRESSES = 4096  # of one name; no more A records fit into an answer
+MAX_TARGETS = 256  # SRV records of one name
+MAX_NOTES = 10
 # c-ares answers from a cache of its own, which takes an answer without records as good for an hour
 # (github.com/c-ares/c-ares/issues/1293) and can't be turned off from here. It is a channel's, so a
-# channel is for lookups that begin at the same time: less than LEAST_TTL and any retry.
+# channel is for lookups that begin at the same time: less than MIN_TTL and any retry.
 CHANNEL_TIME = 0.5  # s
 
 _DNS_FAMILIES = (socket.AF_INET, socket.AF_INET6)
@@ -85,7 +92,7 @@ class _Asked:
     before: Memory
     now: Memory = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    ttl: float = MOST_TTL
+    ttl: float = MAX_TTL
 
     def good_for(self, seconds: float) -> None:
         self.ttl = min(self.ttl, seconds)
@@ -130,14 +137,14 @@ class Resolver:
                 weighted = [(Address.of_ip(ip, name.port), 1) for ip in ips]
             else:
                 weighted = await self._service(dns, name.name, asked)
-        if len(weighted) > MOST_ADDRESSES:
+        if len(weighted) > MAX_ADDRESSES:
             asked.notes.insert(
-                0, f"it has {len(weighted)} addresses: only the first {MOST_ADDRESSES} are used"
+                0, f"it has {len(weighted)} addresses: only the first {MAX_ADDRESSES} are used"
             )
-            weighted = weighted[:MOST_ADDRESSES]
-        if len(asked.notes) > MOST_NOTES:
-            more = len(asked.notes) - MOST_NOTES
-            asked.notes[MOST_NOTES:] = [f"and {more} more notes of this kind"]
+            weighted = weighted[:MAX_ADDRESSES]
+        if len(asked.notes) > MAX_NOTES:
+            more = len(asked.notes) - MAX_NOTES
+            asked.notes[MAX_NOTES:] = [f"and {more} more notes of this kind"]
         return Found(turns(weighted), asked.ttl, tuple(asked.notes))
 
     @asynccontextmanager
@@ -186,7 +193,7 @@ class Resolver:
         try:
             answer = await dns.query_dns(name, "SRV")
         except aiodns.error.DNSError as error:
-            raise LookupFailed(_reason(error)) from None
+            raise LookupFailed(reason(error)) from None
         found = [
             (record.data, record.ttl)
             for record in answer.answer
@@ -194,24 +201,24 @@ class Resolver:
         ]
         if not found:
             raise LookupFailed("it has no SRV record")
-        asked.good_for(_ttl(min(ttl for _, ttl in found)))
+        asked.good_for(usable_ttl(min(ttl for _, ttl in found)))
         if [data.target for data, _ in found] in (["."], [""]):
             asked.notes.append('its SRV record says ".": there is no such service')
             return []
         usable = []
-        for data in sorted((data for data, _ in found), key=_rank):
-            why = _why_not(data)
+        for data in sorted((data for data, _ in found), key=rank):
+            why = why_not(data)
             if why:
-                asked.notes.append(f"the SRV target {_shown(data.target)} {why}: it is not used")
+                asked.notes.append(f"the SRV target {shown(data.target)} {why}: it is not used")
             else:
                 usable.append(data)
         if not usable:
             raise LookupFailed(f"its SRV records can't be used: {asked.notes[-1]}")
-        if len(usable) > MOST_TARGETS:
+        if len(usable) > MAX_TARGETS:
             asked.notes.insert(
-                0, f"it has {len(usable)} SRV records: only the first {MOST_TARGETS} are used"
+                0, f"it has {len(usable)} SRV records: only the first {MAX_TARGETS} are used"
             )
-        return usable[:MOST_TARGETS]
+        return usable[:MAX_TARGETS]
 
     async def _targets(
         self,
@@ -253,7 +260,7 @@ class Resolver:
                 texts = await self._in_dns(dns, host, asked)
         usable = []
         for text in texts:
-            why = _unusable(text)
+            why = unusable(text)
             if why:
                 asked.notes.append(f"{host} has the address {text}, {why}: it is not used")
             else:
@@ -312,26 +319,26 @@ class Resolver:
             answer = await dns.getaddrinfo(host, family=family, type=socket.SOCK_STREAM)
         except aiodns.error.DNSError as error:
             kind = _NotThere if error.args[0] in _NOT_THERE else LookupFailed
-            raise kind(_reason(error)) from None
+            raise kind(reason(error)) from None
         texts = sorted({node.addr[0].decode("ascii") for node in answer.nodes})
         if not texts:
             raise _NotThere("it has no address")
         ttls = [node.ttl for node in answer.nodes] + [cname.ttl for cname in answer.cnames]
-        return tuple(texts), _ttl(min(ttls))
+        return tuple(texts), usable_ttl(min(ttls))
 
 
 async def _first_success(tasks: Sequence[asyncio.Future[Any]]) -> None:
     """Until all are over, or OTHER_FAMILY_TIME after one has succeeded."""
     waiting: set[asyncio.Future[Any]] = set(tasks)
-    patience: float | None = None
+    time_left: float | None = None
     while waiting:
         done, waiting = await asyncio.wait(
-            waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+            waiting, timeout=time_left, return_when=asyncio.FIRST_COMPLETED
         )
         if not done:
             return
         if any(not task.exception() for task in done):
-            patience = OTHER_FAMILY_TIME
+            time_left = OTHER_FAMILY_TIME
 
 
 def _outcome(
@@ -345,46 +352,6 @@ def _outcome(
     if isinstance(error, LookupFailed):
         return error
     raise error
-
-
-def _rank(data: pycares.SRVRecordData) -> tuple[int, int, str, int]:
-    return data.priority, -data.weight, str(data.target), data.port
-
-
-def _why_not(data: pycares.SRVRecordData) -> str:
-    """Why an SRV record can't be used; "" = it can."""
-    if not data.port:
-        return "has port 0"
-    # The library gives bytes for what is not ASCII, which then begins with b'.
-    return "" if is_host_name(str(data.target)) else "is no host name"
-
-
-def _shown(target: object) -> str:
-    return printable(str(target))[:80] or '"."'
-
-
-def _unusable(text: str) -> str:
-    """Why no endpoint can have this address; "" = one can."""
-    ip = ip_address(text)
-    mapped = None if isinstance(ip, IPv4Address) else ip.ipv4_mapped
-    ip = mapped or ip
-    if ip.is_unspecified or (isinstance(ip, IPv4Address) and ip.packed[0] == 0):
-        return "which cannot be a host's"
-    if ip.is_multicast:
-        return "which is multicast"
-    if text == "255.255.255.255" or str(ip) == "255.255.255.255":
-        return "which is broadcast"
-    if ip.version == 6 and ip.is_link_local:
-        return "which is valid on one link only"
-    return ""
-
-
-def _ttl(seconds: int) -> float:
-    return min(max(float(seconds), LEAST_TTL), MOST_TTL) if seconds > 0 else UNKNOWN_TTL
-
-
-def _reason(error: Exception) -> str:
-    return str(error.args[1] if len(error.args) > 1 else error)
 
 
 async def look_up_all(

@@ -12,18 +12,19 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 from tcpmux.control.event_log import EventLog
 from tcpmux.control.health import Health
 from tcpmux.control.names import HostNames
+from tcpmux.control.slices import Slices, json_parts
 from tcpmux.control.timeouts import within
 from tcpmux.shm import stats
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
 from tcpmux.shm._shm import CLOSE_REASONS
 from tcpmux.shm.counters import REJECTED, SlotCounters
-from tcpmux.shm.image import Image
 from tcpmux.shm.view import View
 
 EVERY = 1.0  # s
@@ -51,9 +52,9 @@ BUCKETS = {
 }
 
 
-def packed(name: str, data: object) -> bytes:
-    """One event of the stream."""
-    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+def framed(name: str, text: str) -> bytes:
+    """One event of the stream; text: JSON."""
+    return f"event: {name}\ndata: {text}\n\n".encode()
 
 
 class Stream:
@@ -66,16 +67,18 @@ class Stream:
         identity: dict[str, Any],
         health: Health,
         names: HostNames,
+        slices: Slices,
     ) -> None:
         self._names = names
         self._view = view
         self._health = health
         self._events = events
         self._identity = identity
+        self._slices = slices
+        self._making = asyncio.Lock()  # one does it for all that are connected
         self._made = 0.0  # monotonic
-        self._sample: dict[str, Any] = {}
-        self._packed_sample = b""
-        self._packed_table: tuple[object, bytes] = (None, b"")
+        self._sample = ""
+        self._table: tuple[object, bytes] = (None, b"")
 
     async def send(self, write: Any, route: str | None) -> None:
         """Until it is cancelled, or write(bytes) raises. It waits while the client reads slowly."""
@@ -86,33 +89,35 @@ class Stream:
             key = (self._view.table.generation, self._view.table.draining)
             if key != sent_table:
                 sent_table = key
-                await write(self._table(key))
+                await write(await self._table_for(key))
             new = self._events.after(seq)
             if new:
                 seq = new[-1]["seq"]
-                await write(packed("events", new))
+                await write(framed("events", json.dumps(new)))
             now = time.monotonic()
             if now >= due:
                 due = due + EVERY if due + EVERY > now else now + EVERY
-                await write(self._sample_for(route))
+                await write(await self._sample_for(route))
             with suppress(asyncio.TimeoutError):
                 async with within(max(0.0, due - time.monotonic())):
                     await self._events.wait()
 
     # --- table ------------------------------------------------------------------------------
 
-    def _table(self, key: object) -> bytes:
-        if self._packed_table[0] != key:
-            self._packed_table = key, packed("table", self._make_table())
-        return self._packed_table[1]
+    async def _table_for(self, key: object) -> bytes:
+        async with self._making:
+            if self._table[0] != key:
+                text = "".join(await self._slices.all(self._table_parts()))
+                self._table = key, framed("table", text)
+            return self._table[1]
 
-    def _make_table(self) -> dict[str, Any]:
+    def _table_parts(self) -> Iterator[str]:
         table = self._view.table
         generation, image = self._view.image()
         listen: list[list[str]] = [[] for _ in image.routes]
         for row in image.listeners:
             listen[row.route].append(str(row.address))
-        return {
+        head = {
             **self._identity,
             "time": time.time(),
             "pid": table.master_pid,
@@ -121,33 +126,36 @@ class Stream:
             "started_at": table.started_at,
             "columns": COLUMNS,
             "buckets": BUCKETS,
-            "routes": [
-                {
-                    "name": route.name,
-                    "listen": addresses,
-                    "destinations": [
-                        stats.with_endpoints(route.name, row, self._health.detail)
-                        for row in route.destinations
-                    ],
-                }
-                for route, addresses in zip(image.routes, listen, strict=True)
-            ],
         }
+        routes = (
+            {
+                "name": route.name,
+                "listen": addresses,
+                "destinations": [
+                    stats.with_endpoints(route.name, row, self._health.detail)
+                    for row in route.destinations
+                ],
+            }
+            for route, addresses in zip(image.routes, listen, strict=True)
+        )
+        return json_parts(head, "routes", routes)
 
     # --- sample -----------------------------------------------------------------------------
 
-    def _sample_for(self, route: str | None) -> bytes:
-        now = time.monotonic()
-        if now - self._made > EVERY / 2:  # one for all that are connected
-            self._made, self._sample = now, self._make_sample()
-            self._packed_sample = packed("sample", self._sample)
+    async def _sample_for(self, route: str | None) -> bytes:
+        async with self._making:
+            now = time.monotonic()
+            if now - self._made > EVERY / 2:
+                self._made = now
+                self._sample = "".join(await self._slices.all(self._sample_parts()))
         if route is None:
-            return self._packed_sample
-        return packed("sample", {**self._sample, "histograms": self._histograms(route)})
+            return framed("sample", self._sample)
+        histograms = json.dumps(self._histograms(route))
+        return framed("sample", f'{self._sample[:-1]}, "histograms": {histograms}}}')
 
-    def _make_sample(self) -> dict[str, Any]:
+    def _sample_parts(self) -> Iterator[str]:
         generation, image = self._view.image()
-        return {
+        head = {
             "time": time.time(),
             "generation": generation,
             "workers": [
@@ -155,15 +163,13 @@ class Stream:
                 for live in self._view.lives
                 if live.guardian_pid
             ],
-            "routes": self._counts(image),
             "troubles": [*self._health.troubles(), *self._names.troubles()],
         }
-
-    def _counts(self, image: Image) -> list[list[tuple[int, ...]]]:
-        return [
+        counts = (
             [_numbers(self._view.counters.slot(row.slot)) for row in route.destinations]
             for route in image.routes
-        ]
+        )
+        return json_parts(head, "routes", counts)
 
     def _histograms(self, name: str) -> dict[str, Any] | None:
         _, image = self._view.image()

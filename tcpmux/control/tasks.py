@@ -13,7 +13,7 @@ from typing import Any
 
 log = logging.getLogger("tcpmux.control")
 
-FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # s before a task is started again
+FIRST_DELAY, MAX_DELAY = 0.5, 30.0  # s before a task is started again
 CALM = 60.0  # s without a fault, and the next delay is the first one again
 CANCEL_AGAIN = 0.1  # s; a library may swallow a cancellation
 TELL_AGAIN = 10.0  # s; of the same task not before
@@ -39,7 +39,7 @@ class Tasks:
     """Those of one owner. tell: gets one line for each fault, from the event loop."""
 
     def __init__(self, tell: Callable[[str], object] = lambda _: None) -> None:
-        self._tell = tell
+        self.tell = tell
         self._tasks: set[asyncio.Task[None]] = set()
         self._told: dict[str, float] = {}  # by name; time of the loop
 
@@ -62,7 +62,7 @@ class Tasks:
         log.error("a fault in %s: %r; %s", name, error, then, exc_info=error)
         if now >= self._told.get(name, now):
             self._told[name] = now + TELL_AGAIN
-            self._tell(f"a fault in {name}: {error!r:.200}; {then}; the log has the details")
+            self.tell(f"a fault in {name}: {error!r:.200}; {then}; the log has the details")
 
     def _start(self, work: Work) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -89,7 +89,7 @@ class Tasks:
                 delay = FIRST_DELAY
             self.fault(name, fault, f"it is restarted in {delay:g} s")
             await asyncio.sleep(delay)
-            delay = min(delay * 2, LONGEST_DELAY)
+            delay = min(delay * 2, MAX_DELAY)
 
     async def _watched(self, name: str, work: Work) -> None:
         try:

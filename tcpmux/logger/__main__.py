@@ -32,11 +32,11 @@ log = logging.getLogger("tcpmux.log")
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # of a terminal; meant for the master
-SHORTEST, LONGEST = 0.02, 0.25  # s between two looks, by how much there was to write
+MIN_WAIT, MAX_WAIT = 0.02, 0.25  # s between two looks, by how much there was to write
 BUSY = 100  # lines at one look
 SAY_EVERY = 10.0  # s between two words about lines that were dropped
-LAST_WORDS = 1.5  # s to wait for room at the end,
-LONGEST_END = 8.0  # s, and for all that is left; the master waits 10 s for our end
+END_STALL = 1.5  # s to wait for room at the end,
+END_LIMIT = 8.0  # s, and for all that is left; the master waits 10 s for our end
 
 
 class Log:
@@ -78,23 +78,23 @@ class Log:
             self._next_interval = time.monotonic() + self._interval
             lines = [self._text(line) for line in self._source.open_connections()]
             self._lost += len(lines) - self._write(lines)
-        self._tell()
+        self._report()
         return written
 
     def finish(self) -> None:
-        """Writes what is left, as long as there is room again within LAST_WORDS. What is not
+        """Writes what is left, as long as there is room again within END_STALL. What is not
         written then stays for the next log process, or for the master to count."""
         progress = time.monotonic()
-        end = progress + LONGEST_END
-        while (now := time.monotonic()) < min(end, progress + LAST_WORDS):
+        end = progress + END_LIMIT
+        while (now := time.monotonic()) < min(end, progress + END_STALL):
             if self.step():
                 progress = now
             elif not self._source.unwritten():
                 break
             else:
-                self._target.wait(LONGEST)
+                self._target.wait(MAX_WAIT)
         self._next_word = 0.0
-        self._tell()
+        self._report()
 
     def _text(self, line: Line) -> str:
         self._beat.step()
@@ -118,7 +118,7 @@ class Log:
             self._failing = False
         return written
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         self._lost += self._source.dropped()
         if self._lost and time.monotonic() >= self._next_word:
             self._next_word = time.monotonic() + SAY_EVERY
@@ -163,8 +163,8 @@ def _take_over(
         try:
             fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if _signal(LONGEST) == signal.SIGTERM and not told:
-                told, end = signal.SIGTERM, time.monotonic() + LONGEST_END
+            if _signal(MAX_WAIT) == signal.SIGTERM and not told:
+                told, end = signal.SIGTERM, time.monotonic() + END_LIMIT
         else:
             return told
     raise TimeoutError("another log process does not end")
@@ -223,10 +223,10 @@ def main() -> int:
     if told is None:
         return 0
     written = Log(source, target, writer(options.format), options.interval, beat)
-    wait = SHORTEST
+    wait = MIN_WAIT
     while told != signal.SIGTERM and not _is_orphan(view, options.master_pid):
         busy = written.step() >= BUSY or source.unwritten()
-        wait = SHORTEST if busy else min(LONGEST, wait * 2)
+        wait = MIN_WAIT if busy else min(MAX_WAIT, wait * 2)
         told = _signal(wait)
         if told == signal.SIGUSR1:
             written.step()

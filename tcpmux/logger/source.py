@@ -17,7 +17,7 @@ from tcpmux.shm.view import View
 if TYPE_CHECKING:
     from tcpmux.shm._readings import LogEntry
 
-MOST_AT_ONCE = 1024  # entries of one worker
+MAX_AT_ONCE = 1024  # entries of one worker
 
 
 def _address(view: View, peer: str, slot: int) -> str | None:
@@ -46,7 +46,7 @@ class Source:
     def batches(self) -> Iterator[Batch]:
         """What each worker has written down and nobody has taken, in its order."""
         for live in self._view.lives:
-            entries = read_log(live, MOST_AT_ONCE)
+            entries = read_log(live, MAX_AT_ONCE)
             if entries:
                 clock = Clock.now()
                 lines = [self._line(entry, clock) for entry in entries]

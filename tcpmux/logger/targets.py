@@ -21,7 +21,7 @@ PRIORITY = 3 * 8 + 6  # daemon.info (RFC 3164)
 NAME = "tcpmux"
 STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 FILE_AT_ONCE = 1 << 20  # bytes
-LOOK_AGAIN = 0.02  # s
+RETRY_EVERY = 0.02  # s
 
 
 class Target(Protocol):
@@ -179,7 +179,7 @@ class Datagrams:
 
     def wait(self, timeout: float) -> bool:
         """Its queue is another's: when that has room can only be tried."""
-        time.sleep(min(timeout, LOOK_AGAIN))
+        time.sleep(min(timeout, RETRY_EVERY))
         return True
 
     def _packet(self, line: str) -> bytes:

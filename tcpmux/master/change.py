@@ -11,7 +11,6 @@ changes.py checks each as a whole and then applies it. Runs in the master.
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import ClassVar, NamedTuple
 from tcpmux.config import Address, Config, HostName
 from tcpmux.levels import Line, level_of
 from tcpmux.master.answers import Refusal
+from tcpmux.nearest import did_you_mean
 from tcpmux.shm.image import Image, RouteRow
 
 Weights = Mapping[str, Mapping[str, int]]  # route -> destination -> weight
@@ -111,8 +111,8 @@ def route_of(image: Image, name: str) -> RouteRow:
 def unknown(what: str, name: object, known: Iterable[str]) -> Refusal:
     """`no route named 'tcp-ecoh': did you mean tcp-echo? There are: ...`."""
     names = list(known)
-    near = difflib.get_close_matches(str(name), names, 1)
-    hint = f": did you mean {near[0]}?" if near else ";"
+    near = did_you_mean(name, names)
+    hint = f": {near}" if near else ";"
     listed = ", ".join(names[:MAX_NAMES]) or "none"
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
     there = "There" if near else "there"

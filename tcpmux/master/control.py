@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tcpmux import messages
 from tcpmux.config import ConfigError
 from tcpmux.errors import TcpmuxError
 from tcpmux.frames import FrameError, Inbox, Outbox, packed
@@ -127,17 +128,17 @@ class ControlLink:
         try:
             result = handle(request)
             if isinstance(result, Later):
-                result.then(lambda outcome: self._send(packed({**outcome, "id": number})))
+                result.then(lambda outcome: self._send(messages.answer(number, outcome)))
                 return
-            frame = packed({"id": number, "ok": True, "result": result})
+            frame = messages.result(number, result)
         except TcpmuxError as error:
             kind = "bad_file" if isinstance(error, ConfigError) else "refused"
             kind = error.kind if isinstance(error, Refusal) else kind
-            frame = packed({"id": number, "ok": False, "kind": kind, "error": str(error)})
+            frame = messages.refusal(number, kind, str(error))
         except Exception as error:
             log.exception("a fault in the master")
             message = f"a fault in tcpmux: {error!r}; its log has the details"
-            frame = packed({"id": number, "ok": False, "kind": "refused", "error": message})
+            frame = messages.refusal(number, "refused", message)
         self._send(frame)
 
     def _send(self, frame: bytes) -> None:

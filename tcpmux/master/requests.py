@@ -27,13 +27,13 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from tcpmux.config import Config, Text, checks, load_texts
 from tcpmux.config.checks import Watch
-from tcpmux.errors import printable
+from tcpmux.connection_id import parse_id
+from tcpmux.errors import TcpmuxError, one_line, printable
 from tcpmux.levels import Line, level_from
 from tcpmux.master.answers import Answer, Later, Refusal
 from tcpmux.master.aside import Aside
@@ -49,6 +49,7 @@ from tcpmux.master.stopping import Stopping
 from tcpmux.master.upgrade import Upgrade
 from tcpmux.master.weights import SetWeights, UndoWeights
 from tcpmux.master.workers import Workers
+from tcpmux.messages import Verb
 from tcpmux.shm.routes import Condition, Key
 from tcpmux.worker.process import KILL
 
@@ -57,7 +58,6 @@ log = logging.getLogger("tcpmux.master")
 Request = dict[str, Any]
 CHECKS_AT_ONCE = 1000  # destinations
 CHECKS_SIZE = 1 << 20  # bytes, about
-_CONNECTION = re.compile(r"(\d{1,4})-(\d{1,9})-(\d{1,10})", re.ASCII)
 
 
 class Parts(Protocol):
@@ -84,7 +84,7 @@ class Requests:
     def __init__(self, master: Parts) -> None:
         self._master = master
         self._watches: tuple[Config | None, list[tuple[str, str, Watch]]] = (None, [])
-        self._verbs: dict[str, Callable[[Request], Answer]] = {
+        self._verbs: dict[Verb, Callable[[Request], Answer]] = {
             "reload": self._reload,
             "diff": self._diff,
             "addresses": self._addresses,
@@ -246,10 +246,10 @@ class Requests:
         workers = {worker.id: worker for worker in self._master.workers}
         orders = []
         for text in request["ids"]:
-            found = _CONNECTION.fullmatch(text) if isinstance(text, str) else None
-            if found is None or int(found[1]) not in workers:
+            found = parse_id(text)
+            if found is None or found[0] not in workers:
                 raise Refusal("invalid", f"{text!r} is not the id of a connection")
-            orders.append(tuple(map(int, found.groups())))
+            orders.append(found)
         for number, index, generation in orders:
             workers[number].line.post(KILL, index, value=generation)
         if request["told"]:  # of many, in several requests, the first tells

@@ -1,6 +1,6 @@
 """Types of the compiled module; what things mean is said there."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 
 from tcpmux.shm._shm import Live
@@ -9,6 +9,7 @@ from tcpmux.shm.counters import SlotCounters, Times
 LATENCY_BOUNDS_US: tuple[int, ...]
 DURATION_BOUNDS_US: tuple[int, ...]
 SORT_KEYS: tuple[str, ...]
+STEP: int  # records
 
 Row = tuple[
     str, int, int, int, str, str, int, str, float, float, int, int, int, str, int, float, float
@@ -22,6 +23,24 @@ class Counters:
     def __init__(self, lives: Iterable[Live]) -> None: ...
     def slot(self, slot: int) -> SlotCounters: ...
     def times(self, slot: int) -> Times: ...
+
+class Scan:
+    total: int
+    def __init__(
+        self,
+        lives: Sequence[Live],
+        *,
+        route: int | None = None,
+        destination: int | None = None,
+        endpoint: int | None = None,
+        network: IPv4Network | IPv6Network | None = None,
+        older: float = 0.0,
+        idle: float = 0.0,
+        sort: str = "age",
+        ascending: bool = False,
+        limit: int | None = None,
+    ) -> None: ...
+    def rows(self) -> Iterator[Row | None]: ...
 
 def connections(
     lives: Sequence[Live],

@@ -5,8 +5,8 @@ Runs in control and in the log process. Nothing here is locked: a counter was tr
 and a record that changed while it was copied is left out.
 """
 
-import os
-import socket
+from heapq import merge
+from itertools import islice
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
@@ -21,7 +21,7 @@ from tcpmux.shm._layout cimport (
     tm_records_checked, TM_RELAYING, TM_RESETTING,
     tm_slot, tm_times,
 )
-from tcpmux.shm._shm cimport Live
+from tcpmux.shm._shm cimport Live, peer_text
 from tcpmux.shm._shm import CLOSE_REASONS, PICK_REASONS, SLOT_COUNTERS
 from tcpmux.shm.counters import Histogram, SlotCounters, Times
 
@@ -37,6 +37,7 @@ STATES = {
     TM_RESETTING: "resetting",
 }
 SORT_KEYS = ("age", "idle", "bytes_in", "bytes_out", "client")
+STEP = 1000  # records
 _PICKED = ("", *PICK_REASONS)
 _CLOSED = ("", *CLOSE_REASONS)
 
@@ -51,15 +52,6 @@ cdef inline uint64_t now_us() noexcept:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return <uint64_t>now.tv_sec * 1000000 + <uint64_t>now.tv_nsec // 1000
-
-
-cdef str peer_text(const tm_peer *peer):
-    """127.0.0.1:80, [::1]:80; unix: for a UNIX socket without a name; "" for none."""
-    if peer.family == AF_INET:
-        return f"{peer.ip[0]}.{peer.ip[1]}.{peer.ip[2]}.{peer.ip[3]}:{peer.port}"
-    if peer.family == AF_INET6:
-        return f"[{socket.inet_ntop(socket.AF_INET6, <bytes>(<char *>peer.ip)[:16])}]:{peer.port}"
-    return "unix:" if peer.family else ""
 
 
 cdef class Counters:
@@ -186,51 +178,88 @@ cdef tuple row_of(const tm_copy *of, uint32_t worker, uint32_t index, uint64_t n
         of.cold.connect_us / 1e6, of.conn.first_byte_us / 1e6)
 
 
-def connections(lives, *, route=None, destination=None, endpoint=None, network=None,
-                double older=0.0, double idle=0.0, str sort="age", bint ascending=False,
-                limit=None):
-    """(how many match, rows of those to be shown). route, destination, endpoint: counter slots,
-    network: an ipaddress network of clients; None = any. older, idle: at least, in s. sort: one
-    of SORT_KEYS, the largest first unless ascending. limit: rows; None = all.
-
-    A row: id, slots of route, destination and endpoint, client, endpoint's address (as it was
-    when tried; UNIX sockets have none), worker, state, age s, idle s, bytes in, bytes out,
-    generation and reason of the pick, endpoints tried, connect s, first byte s.
+cdef class Scan:
+    """Looks for connections in all regions. route, destination, endpoint: counter slots, network:
+    an ipaddress network of clients; None = any. older, idle: at least, in s. sort: one of
+    SORT_KEYS, the largest first unless ascending. limit: rows; None = all.
     """
+
     cdef Wanted wanted
-    cdef tm_copy copy
-    cdef tm_live *region
-    cdef Live live
-    cdef uint32_t index
-    cdef int key = SORT_KEYS.index(sort)
-    memset(&wanted, 0, sizeof(wanted))
-    wanted.now_us = now_us()
-    wanted.older_us = <uint64_t>(older * 1e6)
-    wanted.idle_us = <uint64_t>(idle * 1e6)
-    wanted.route = TM_NONE if route is None else route
-    wanted.destination = TM_NONE if destination is None else destination
-    wanted.endpoint = TM_NONE if endpoint is None else endpoint
-    wanted.any_client = network is None
-    if network is not None:
-        wanted.family = AF_INET if network.version == 4 else AF_INET6
-        packed = network.network_address.packed
-        memcpy(wanted.network, <const char *>packed, len(packed))
-        wanted.prefix = network.prefixlen
-    found = []
-    for number, live in enumerate(lives):
-        region = live.live()
-        for index in range(tm_records_checked(region, live.capacity)):
-            if tm_conn_copy(region, live.capacity, index, &copy) and is_wanted(&wanted, &copy):
-                found.append((sort_value(&copy, key, wanted.now_us), number, index))
-    found.sort(reverse=not ascending)
-    rows = []
-    for _, number, index in found if limit is None else found[:limit]:
-        live = lives[number]
-        region = live.live()
-        # It may have ended since, or even be another one: then it is not shown.
-        if tm_conn_copy(region, live.capacity, index, &copy) and is_wanted(&wanted, &copy):
-            rows.append(row_of(&copy, live.worker, index, wanted.now_us))
-    return len(found), rows
+    cdef list lives
+    cdef int key
+    cdef bint ascending
+    cdef object limit
+    cdef readonly size_t total  # how many match, of those that have been looked at
+
+    def __init__(self, lives, *, route=None, destination=None, endpoint=None, network=None,
+                 double older=0.0, double idle=0.0, str sort="age", bint ascending=False,
+                 limit=None):
+        self.lives = list(lives)
+        self.key = SORT_KEYS.index(sort)
+        self.ascending = ascending
+        self.limit = limit
+        self.total = 0
+        memset(&self.wanted, 0, sizeof(self.wanted))
+        self.wanted.now_us = now_us()
+        self.wanted.older_us = <uint64_t>(older * 1e6)
+        self.wanted.idle_us = <uint64_t>(idle * 1e6)
+        self.wanted.route = TM_NONE if route is None else route
+        self.wanted.destination = TM_NONE if destination is None else destination
+        self.wanted.endpoint = TM_NONE if endpoint is None else endpoint
+        self.wanted.any_client = network is None
+        if network is not None:
+            self.wanted.family = AF_INET if network.version == 4 else AF_INET6
+            packed = network.network_address.packed
+            memcpy(self.wanted.network, <const char *>packed, len(packed))
+            self.wanted.prefix = network.prefixlen
+
+    def rows(self):
+        """Yields rows in their order, and None between parts of the work that have none: each
+        step is short, of at most STEP records. A row: id, slots of route, destination and
+        endpoint, client, endpoint's address (as it was when tried; UNIX sockets have none), worker,
+        state, age s, idle s, bytes in, bytes out, generation and reason of the pick, endpoints
+        tried, connect s, first byte s.
+        """
+        parts = []
+        for number, live in enumerate(self.lives):
+            for first in range(0, records_of(live), STEP):
+                part = self._part(live, number, first)
+                if part:
+                    self.total += len(part)
+                    parts.append(part)
+                yield None
+        for _, number, index in islice(merge(*parts, reverse=not self.ascending), self.limit):
+            yield self._row(self.lives[number], index)
+
+    cdef list _part(self, Live live, number, uint32_t first):
+        cdef tm_copy copy
+        cdef tm_live *region = live.live()
+        cdef uint32_t index, end = min(first + STEP, tm_records_checked(region, live.capacity))
+        found = []
+        for index in range(first, end):
+            if tm_conn_copy(region, live.capacity, index, &copy) and is_wanted(&self.wanted, &copy):
+                found.append((sort_value(&copy, self.key, self.wanted.now_us), number, index))
+        found.sort(reverse=not self.ascending)
+        return found
+
+    cdef object _row(self, Live live, uint32_t index):
+        """None: it has ended since, or is even another one that is not wanted."""
+        cdef tm_copy copy
+        cdef tm_live *region = live.live()
+        if tm_conn_copy(region, live.capacity, index, &copy) and is_wanted(&self.wanted, &copy):
+            return row_of(&copy, live.worker, index, self.wanted.now_us)
+        return None
+
+
+cdef uint32_t records_of(Live live):
+    return tm_records_checked(live.live(), live.capacity)
+
+
+def connections(lives, **wanted):
+    """(how many match, rows of those to be shown), as of Scan."""
+    scan = Scan(lives, **wanted)
+    rows = [row for row in scan.rows() if row is not None]
+    return scan.total, rows
 
 
 def is_open(Live live not None, uint32_t index, uint32_t generation):

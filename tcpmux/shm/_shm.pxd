@@ -2,7 +2,9 @@
 
 from libc.stdint cimport uint32_t
 
-from tcpmux.shm._layout cimport tm_common, tm_commons, tm_live, tm_table
+from tcpmux.shm._layout cimport tm_common, tm_commons, tm_live, tm_peer, tm_table
+
+cdef str peer_text(const tm_peer *peer)
 
 
 cdef class Region:

@@ -155,3 +155,7 @@ class Live(Region):
     pipes: int
     pipe_bytes: int
     log_dropped: int
+
+LOCAL_FAILURES: frozenset[int]
+
+def is_missing_loopback(address: Address) -> bool: ...

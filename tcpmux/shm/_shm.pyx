@@ -24,7 +24,7 @@ from posix.types cimport off_t
 from posix.unistd cimport _SC_PAGESIZE, sysconf
 
 from tcpmux.shm._layout cimport (
-    AF_INET, AF_INET6, AF_UNIX, htons, ntohs, sockaddr_in, sockaddr_in6, tm_address,
+    AF_INET, AF_INET6, AF_UNIX, htons, sockaddr_in, sockaddr_in6, tm_address,
     tm_avoided_until, TM_BUFFER_SIZE, tm_common, tm_common_forget, tm_commons, tm_counted_now,
     tm_counter_read, tm_destination, tm_destination_rules, tm_endpoint, TM_ERROR_SIZE,
     tm_failures, tm_failures_all,
@@ -40,7 +40,7 @@ from tcpmux.shm._layout cimport (
     TM_MAX_LISTENERS, TM_MAX_PLACES, TM_MAX_RANGES, TM_MAX_ROUTES,
     TM_MAX_SHARDS, TM_MAX_SLOTS, TM_MAX_SOURCES, TM_MAX_TICKETS, TM_MAX_TURNS, TM_NAME_SIZE, TM_NONE,
     TM_CONTROL, TM_LOGGER, tm_program, TM_PROGRAMS,
-    TM_ORDER_DRAIN, TM_ORDER_RETIRE, tm_orders_checked, tm_pick, tm_pick_plan, tm_range, tm_route, tm_route_rules,
+    TM_ORDER_DRAIN, TM_ORDER_RETIRE, tm_orders_checked, tm_peer, tm_pick, tm_pick_plan, tm_range, tm_route, tm_route_rules,
     TM_RUNNING, tm_records_checked, tm_slot, tm_slot_active, tm_state, tm_table, TM_BUFFERS, tm_pinned_epoch, tm_pinned_sum, tm_table_buffer, tm_table_busy_poll,
     TM_TABLE_FORMAT, tm_table_generation, tm_table_idle_image, tm_table_image, tm_table_init, tm_table_is_still,
     tm_table_publish, tm_table_set_buffer, tm_table_set_busy_poll, tm_table_set_log, tm_table_set_shard_owner,
@@ -51,6 +51,11 @@ from tcpmux.shm._layout cimport (
 cdef extern from "<sys/mman.h>" nogil:
     enum: MADV_DONTDUMP
     int madvise(void *start, size_t length, int advice)
+
+cdef extern from "sock.h" nogil:
+    void tm_peer_from(tm_peer *peer, const tm_address *address)
+    bint tm_sock_local_failure(int error)
+    bint tm_sock_missing_loopback(const tm_address *address)
 
 cdef extern from "watch.h" nogil:
     struct tm_beat:
@@ -411,13 +416,20 @@ cdef int put_address(tm_address *place, address) except -1:
 
 cdef str address_text(const tm_address *address):
     """As people write it: 127.0.0.1:80, [::1]:80, unix:/path."""
+    cdef tm_peer peer
     if address.any.sa_family == AF_UNIX:
         return "unix:" + os.fsdecode(<bytes>address.un.sun_path)
-    if address.any.sa_family == AF_INET6:
-        host = socket.inet_ntop(socket.AF_INET6, (<char *>address.in6.sin6_addr.s6_addr)[:16])
-        return f"[{host}]:{ntohs(address.in6.sin6_port)}"
-    host = socket.inet_ntop(socket.AF_INET, (<char *>&address.in_.sin_addr)[:4])
-    return f"{host}:{ntohs(address.in_.sin_port)}"
+    tm_peer_from(&peer, address)
+    return peer_text(&peer)
+
+
+cdef str peer_text(const tm_peer *peer):
+    """127.0.0.1:80, [::1]:80; unix: for a UNIX socket without a name; "" for none."""
+    if peer.family == AF_INET:
+        return f"{peer.ip[0]}.{peer.ip[1]}.{peer.ip[2]}.{peer.ip[3]}:{peer.port}"
+    if peer.family == AF_INET6:
+        return f"[{socket.inet_ntop(socket.AF_INET6, <bytes>(<char *>peer.ip)[:16])}]:{peer.port}"
+    return "unix:" if peer.family else ""
 
 
 cdef class Table(Region):
@@ -1136,3 +1148,18 @@ cdef class Live(Region):
     def log_dropped(self):
         """Log entries for which there was no room."""
         return self.live().log.dropped
+
+
+# --- errors of sockets ------------------------------------------------------------------------
+
+# Of this host, which say nothing of an endpoint.
+LOCAL_FAILURES = frozenset(error for error in range(1, 4096) if tm_sock_local_failure(error))
+
+
+def is_missing_loopback(address):
+    """Whether an Address is a loopback address that this host does not have."""
+    cdef tm_address place
+    if address.path:
+        return False
+    put_address(&place, address)
+    return tm_sock_missing_loopback(&place)

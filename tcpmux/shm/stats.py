@@ -26,7 +26,6 @@ from tcpmux.shm.image import (
     BALANCES,
     HEALTHS,
     DestinationRow,
-    Image,
     RouteRow,
 )
 from tcpmux.shm.routes import is_unavailable
@@ -167,10 +166,15 @@ class StatusReader:
 
     def read(self) -> dict[str, Any]:
         """The status object without version, config and admin, which are not in memory."""
+        overview, routes = self.in_parts()
+        return {**overview, "routes": list(routes)}
+
+    def in_parts(self) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
+        """read() without the routes, and each of its routes, which are many."""
         table = self._view.table
         generation, image = self._view.image()
         workers = [self._worker(live) for live in self._view.lives if live.guardian_pid]
-        return {
+        overview = {
             "pid": table.master_pid,
             "state": "draining" if table.draining else "running",
             "generation": generation,
@@ -179,8 +183,11 @@ class StatusReader:
             "buffers": self._buffers(workers),
             "workers": workers,
             "programs": [_program(program) for program in programs(table)],
-            "routes": [self._route(image, index) for index in range(len(image.routes))],
         }
+        listen: list[list[str]] = [[] for _ in image.routes]
+        for row in image.listeners:
+            listen[row.route].append(str(row.address))
+        return overview, map(self._route, image.routes, listen)
 
     def _upgrade(self) -> dict[str, Any]:
         count, state, error = self._view.table.upgrade
@@ -207,13 +214,12 @@ class StatusReader:
             "counters": live.counters(),
         }
 
-    def _route(self, image: Image, index: int) -> dict[str, Any]:
-        route: RouteRow = image.routes[index]
+    def _route(self, route: RouteRow, listen: list[str]) -> dict[str, Any]:
         counters = self._view.counters.slot(route.slot)
         closed = _closed_by_reason(counters)
         return {
             "name": route.name,
-            "listen": [str(row.address) for row in image.listeners if row.route == index],
+            "listen": listen,
             "connect_timeout_ms": route.connect_timeout_ms,
             "idle_timeout_ms": route.idle_timeout_ms,
             "connections_active": counters.active,

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t
 
-from tcpmux.worker._loop cimport Loop
+from tcpmux.worker._state cimport Loop
 from tcpmux.worker._plane cimport tm_descriptors
 
 # 0, or -ENOSPC with the descriptor closed.

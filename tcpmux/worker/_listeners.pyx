@@ -14,7 +14,7 @@ from tcpmux.shm._layout cimport (
     tm_table_generation, tm_table_image, tm_table_shard_owner,
 )
 from tcpmux.shm._shm cimport Live
-from tcpmux.worker._loop cimport ACCEPT_RETRY_MS, Loop, TAG_LISTENERS
+from tcpmux.worker._state cimport ACCEPT_RETRY_MS, Loop, TAG_LISTENERS
 from tcpmux.worker._plane cimport (
     epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_event, EPOLLEXCLUSIVE, EPOLLIN, tm_admission,
     tm_admission_of, TM_ADMITTED, tm_channel_tell, tm_connection_open, tm_descriptors,

@@ -46,6 +46,9 @@ from tcpmux.worker._plane cimport (
     TM_SHAPE_MOST_POWER, tm_sock_host_paces, tm_stall_look, tm_waiter_init, tm_waiter_wait,
     tm_wheel_init, tm_wheel_wait, tm_worker, tm_worker_use,
 )
+from tcpmux.worker._state cimport (
+    ACCEPT_RETRY_MS, Loop, TAG_CHANNEL, TAG_LINES, TAG_LISTENERS, TAG_SIGNALS, TAG_TAKEOVER,
+)
 
 cdef extern from "<signal.h>" nogil:
     enum: SIGQUIT, SIGTERM

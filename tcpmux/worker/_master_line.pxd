@@ -1,6 +1,6 @@
 """A worker's line to the master, and its waiting for a new one without it."""
 
-from tcpmux.worker._loop cimport Loop
+from tcpmux.worker._state cimport Loop
 from tcpmux.worker._plane cimport tm_descriptors
 
 # Takes a new generation into use, if there is one, and tells so.

@@ -15,7 +15,7 @@ from tcpmux.shm._layout cimport (
     tm_table_image, tm_times,
 )
 from tcpmux.worker._listeners cimport add_listener, remove_listener, sync_listeners
-from tcpmux.worker._loop cimport Loop, TAG_CHANNEL, TAG_LINES, TAG_TAKEOVER
+from tcpmux.worker._state cimport Loop, TAG_CHANNEL, TAG_LINES, TAG_TAKEOVER
 from tcpmux.worker._plane cimport (
     epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_event, EPOLLIN, tm_channel_receive,
     tm_channel_send_fds, tm_channel_tell, tm_descriptors, tm_descriptors_claim,

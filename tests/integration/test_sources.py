@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from tcpmux.control.client import Refused
+from tcpmux.control.operation import Call
+from tcpmux.control.operations import Operations
 from tests.dns_server import DnsServer
 from tests.integration.conftest import StartProxy
 from tests.integration.looking import metric
@@ -449,7 +451,7 @@ def test_the_api_opens_no_file_and_has_nothing_of_the_masters_environment(
     ]
     for body in bodies:
         with pytest.raises(Refused) as caught:
-            proxy.client._ask("POST", "/v1/diff", body)
+            proxy.client.ask(Operations.diff.row, Call[object](body=body))
         assert caught.value.status in (400, 422)
         assert "hash-of-root" not in str(caught.value)
         assert "secret-of-the-master" not in str(caught.value)

@@ -31,12 +31,15 @@ ALLOWED = {
 }
 FOR_ALL = {
     "_privileges",
+    "connection_id",
     "errors",
     "files",
     "frames",
     "levels",
     "log_file",
     "logs",
+    "messages",
+    "nearest",
     "output",
     "privileges",
     "processes",

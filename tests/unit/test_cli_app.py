@@ -12,7 +12,8 @@ import pytest
 
 from tcpmux import __version__
 from tcpmux.cli.app import cli
-from tcpmux.cli.commands import COMMANDS, Row, named
+from tcpmux.cli.commands import COMMANDS, named
+from tcpmux.control.operation import Command
 from tcpmux.errors import TcpmuxError
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def test_help_of_every_command_has_an_example(command: str) -> None:
 
 
 @pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row.name)
-def test_the_list_of_commands_says_what_each_says_of_itself(row: Row) -> None:
+def test_the_list_of_commands_says_what_each_says_of_itself(row: Command) -> None:
     command = named(row.name)
     assert command.name == row.name
     assert command.get_short_help_str(1000) == row.summary
@@ -137,6 +138,13 @@ def test_what_says_little_loads_little(arguments: list[str]) -> None:
         "tcpmux.cli.output",
         "tcpmux.cli.run",
         "tcpmux.cli.text",
+        "tcpmux.connection_id",
+        "tcpmux.control",
+        "tcpmux.control.limits",
+        "tcpmux.control.reading",
+        "tcpmux.control.operation",
+        "tcpmux.control.operations",
+        "tcpmux.control.schema",
         "tcpmux.errors",
         "tcpmux.files",
     }

@@ -14,7 +14,6 @@ from tcpmux.cli.output import (
     human_bytes,
     human_seconds,
     percent,
-    plural,
     print_applied,
     say,
     say_all,
@@ -22,6 +21,7 @@ from tcpmux.cli.output import (
     table,
 )
 from tcpmux.cli.text import cut, fitted, fitted_end, width
+from tcpmux.errors import plural
 from tcpmux.logs import FORMAT, LONGEST_LINE, LogFormatter
 
 

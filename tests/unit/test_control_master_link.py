@@ -15,7 +15,7 @@ from tcpmux.control.master_link import (
     MasterRefused,
     MasterSilent,
 )
-from tcpmux.frames import LARGEST, Inbox, packed
+from tcpmux.frames import MAX_SIZE, Inbox, packed
 from tests.support import next_message
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def test_a_request_that_is_too_large_is_refused_here() -> None:
     async def scenario() -> None:
         async with linked() as (link, _master):
             with pytest.raises(MasterRefused, match="too large") as caught:
-                await link.request("set_weights", route="r", weights={"x" * LARGEST: 1})
+                await link.request("set_weights", route="r", weights={"x" * MAX_SIZE: 1})
             assert caught.value.kind == "invalid"
 
     asyncio.run(scenario())

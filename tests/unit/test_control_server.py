@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tcpmux.control.access import Rules
 from tcpmux.control.client import AdminError, Client, NotRunning, Refused
 from tcpmux.control.connections import Connections
-from tcpmux.control.door import Rules
 from tcpmux.control.event_log import EventLog
 from tcpmux.control.health import Health
 from tcpmux.control.metrics import Metrics
@@ -31,6 +31,7 @@ from tcpmux.control.names import HostNames
 from tcpmux.control.orphans import is_worker
 from tcpmux.control.process import Control
 from tcpmux.control.server import Identity, Readings
+from tcpmux.control.slices import Slices
 from tcpmux.control.stream import Stream
 from tcpmux.frames import Inbox, packed
 from tcpmux.shm._shm import Commons, Live, Table
@@ -51,7 +52,7 @@ class FakeSource:
         self.guardian = 0
         self.broken = False
 
-    def read(self) -> dict[str, Any]:
+    def in_parts(self) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
         if self.broken:
             raise RuntimeError("torn")
         workers = [
@@ -65,14 +66,14 @@ class FakeSource:
             }
             for place, pid in enumerate(self.pids)
         ]
-        return {
+        overview = {
             "pid": 1,
             "state": "running",
             "generation": 1,
             "started_at": 5,
             "workers": workers,
-            "routes": [],
         }
+        return overview, iter(())
 
 
 class Running:
@@ -93,9 +94,11 @@ class Running:
         view, events = View(self.table.fd, [self.live.fd], commons_fd=self.commons.fd), EventLog()
         health = Health(view)
         names = HostNames()
-        stream = Stream(view, events, {"version": "9.9"}, health, names)
+        slices = Slices()
+        stream = Stream(view, events, {"version": "9.9"}, health, names, slices)
         metrics = Metrics(view, "9.9")
-        readings = Readings(source, Connections(view), events, metrics, stream, health, names)
+        connections = Connections(view)
+        readings = Readings(source, connections, events, metrics, stream, health, names, slices)
         self.client = Client(self.path, DEADLINE)
         self.task = asyncio.create_task(Control(admin, theirs, readings, identity).serve())
 

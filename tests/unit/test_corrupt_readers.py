@@ -3,6 +3,7 @@ no more rows than there are records."""
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 import os
 import random
@@ -16,6 +17,7 @@ from tcpmux.config import Address, Config, Route
 from tcpmux.config.model import Admin, Destination
 from tcpmux.control.connections import Connections
 from tcpmux.control.metrics import Metrics
+from tcpmux.control.slices import Slices
 from tcpmux.logger.lines import writer
 from tcpmux.logger.source import Source
 from tcpmux.master.balance import plan_moves
@@ -92,9 +94,9 @@ def read_all(view: View) -> None:
     for key in SORT_KEYS:
         count, rows = connections(view.lives, sort=key, network=ip_network("0.0.0.0/0"))
         assert len(rows) <= count <= 2 * CAPACITY
-    reader = Connections(view)
-    shown = reader.rows(reader.filter({}))["connections"]
-    reader.open_among([row["id"] for row in shown])
+    reader, slices = Connections(view), Slices()
+    _, shown = asyncio.run(reader.rows(reader.filter({}), slices))
+    asyncio.run(reader.open_among([row["id"] for row in shown], slices))
     source = Source(view, 0)
     source.dropped()
     for template in ("json", "{start_time} {duration} {route} {upstream_host}"):

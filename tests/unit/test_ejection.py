@@ -11,7 +11,7 @@ import pytest
 
 from tcpmux.config import Check, Passive
 from tcpmux.control import ejection, health
-from tcpmux.control.probes import ProbeImpossible
+from tcpmux.control.connecting import ProbeImpossible
 from tcpmux.shm.image import FALLBACK, REJECT, RouteRow
 from tests.integration.servers import RESET, resetting, saying, serving
 from tests.support import refusing_port
@@ -374,7 +374,7 @@ def test_what_this_host_can_not_look_at_is_not_ejected(monkeypatch: pytest.Monke
         raise ProbeImpossible("too many open files")
 
     looks: list[int] = []
-    monkeypatch.setattr(ejection, "hold", impossible)
+    monkeypatch.setattr(ejection, "stays_open", impossible)
 
     async def scenario(watching: Watching) -> None:
         await watching.looks()

@@ -11,20 +11,22 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 
-from tcpmux import frames
+from tcpmux import frames, messages
 from tcpmux.config import Check, DestinationPolicy
 from tcpmux.config.checks import from_message, watch_of
-from tcpmux.control.health import MOST_CONDITIONS
+from tcpmux.control.health import MAX_CONDITIONS
 from tcpmux.control.master_link import MasterLink, MasterRefused
 from tcpmux.frames import HEAD, FrameError, Inbox, packed
 from tcpmux.master import control as master_control
+from tcpmux.master.answers import Later
 from tcpmux.master.control import MAX_WAITING, ControlLink, ControlProcess
 from tcpmux.master.requests import Requests
 from tcpmux.privileges import oneself
@@ -113,7 +115,7 @@ def test_messages_are_put_together_from_any_parts() -> None:
 @pytest.mark.parametrize(
     ("stream", "reason"),
     [
-        (HEAD.pack(frames.LARGEST + 1), "too large"),
+        (HEAD.pack(frames.MAX_SIZE + 1), "too large"),
         (HEAD.pack(0xFFFFFFFF) + b"{}", "too large"),
         (HEAD.pack(2) + b"\xff\xff", "not JSON"),
         (HEAD.pack(0), "not JSON"),
@@ -213,8 +215,8 @@ def test_everything_fails_at_once_and_the_master_hears_of_it() -> None:
     ]
 
     async def scenario(link: MasterLink, _master: Master) -> None:
-        for at in range(0, len(told), MOST_CONDITIONS):
-            part = told[at : at + MOST_CONDITIONS]
+        for at in range(0, len(told), MAX_CONDITIONS):
+            part = told[at : at + MAX_CONDITIONS]
             await link.request("conditions", conditions=part, texts=["x" * 300] * 1000)
 
     talk(handle, scenario)
@@ -244,7 +246,7 @@ def test_pushes_and_answers_have_any_size_too() -> None:
 def test_what_is_too_large_for_a_frame_is_refused_and_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(frames, "LARGEST", 1000)
+    monkeypatch.setattr(frames, "MAX_SIZE", 1000)
     masters: list[Master] = []
 
     def handle(request: dict[str, Any]) -> dict[str, Any]:
@@ -266,6 +268,43 @@ def test_what_is_too_large_for_a_frame_is_refused_and_said(
     with caplog.at_level(logging.ERROR):
         talk(handle, scenario)
     assert "control can't be told of names: a message of" in caplog.text
+
+
+def test_an_answer_that_comes_later_has_the_same_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a child of the master, which may have been made to say anything."""
+    monkeypatch.setattr(frames, "MAX_SIZE", 3000)
+    monkeypatch.setattr(messages, "MAX_ERROR", 100)
+    outcomes: list[dict[str, Any]] = [
+        {"ok": True, "result": {"changes": ["x" * 4000]}},
+        {"ok": False, "kind": "bad_file", "error": "y" * 4000},
+        {"ok": True, "result": {"changes": []}},
+    ]
+
+    class AtOnce(Later):
+        def then(self, take: Callable[[Mapping[str, Any]], None]) -> None:
+            take(outcomes.pop(0))
+
+    async def scenario(link: MasterLink, _master: Master) -> None:
+        with pytest.raises(MasterRefused, match="the answer can't be told: a message of"):
+            await link.request("diff")
+        with pytest.raises(
+            MasterRefused, match=r"^y{100}\.\.\. \(and 3900 characters more\)$"
+        ) as caught:
+            await link.request("diff")
+        assert caught.value.kind == "bad_file"
+        assert await link.request("diff") == {"changes": []}
+
+    talk(lambda _: AtOnce(), scenario)
+
+
+def test_both_ends_know_the_same_verbs_and_pushes() -> None:
+    """Whoever adds one adds it to messages.py: mypy holds both ends to that."""
+    verbs = Requests(cast("Any", SimpleNamespace()))._verbs.keys() | {"events", "fault", "stop"}
+    assert verbs | {"ready"} == set(get_args(messages.Verb))
+    source = (Path(__file__).parents[2] / "tcpmux").rglob("*.py")
+    text = "".join(path.read_text() for path in source)
+    for kind in get_args(messages.PushKind):
+        assert f'"push": "{kind}"' in text, kind
 
 
 # --- one that does not read -------------------------------------------------------------------
@@ -341,9 +380,9 @@ def test_a_master_that_reads_nothing_does_not_fill_control() -> None:
         await link.start()
         for _ in range(25):
             with pytest.raises(Exception, match=r"has not answered|does not read"):
-                await link.request("x", text="y" * (1 << 20))
+                await link.request("x", text="y" * (1 << 20))  # type: ignore[arg-type]
         with pytest.raises(Exception, match="does not read"):
-            await link.request("x")
+            await link.request("x")  # type: ignore[arg-type]
         ours.setblocking(False)
         inbox, got = Inbox(), 0
         while got < 18:

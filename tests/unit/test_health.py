@@ -59,7 +59,7 @@ def test_another_check_begins_even_if_the_one_before_is_still_under_way() -> Non
     async def scenario(watching: Watching) -> None:
         await watching.until(lambda: held, "a check to be under way")
         watching.watch_anew({"v1": Watch(Check("tcp", interval=0.02, fall=1), OFF, 0.0, 10)})
-        known = next(iter(watching.health._endpoints.values()))
+        known = next(iter(watching.health.registry.endpoints.values()))
         await watching.until(lambda: known.checked >= 2, "the other check")
 
     with serving(hang) as silent:
@@ -77,7 +77,7 @@ def test_a_refusal_of_the_master_loses_nothing() -> None:
         await watching.looks()
         watching.refuses = True
         bad.answer = b"nothing of the kind\r\n"
-        known = next(iter(watching.health._endpoints.values()))
+        known = next(iter(watching.health.registry.endpoints.values()))
         await watching.until(lambda: known.is_down, "it to be found down")
         watching.refuses = False
         await watching.until(lambda: watching.healths() == ["down"], "that to be in force")

@@ -24,7 +24,7 @@ SLOW = {"aiohttp", "asyncio", "dataclasses", "inspect", "pathlib", "pydantic", "
 # Packages that every other may use have no arrows in the drawing.
 PACKAGES = {path.parent.name for path in (ROOT / "tcpmux").glob("*/__init__.py")}
 # Circles that there are, to be taken apart: a module of each.
-KNOWN = ({"tcpmux.worker._connection"}, {"tcpmux.control.guest"}, {"tcpmux.config.model"})
+KNOWN = ({"tcpmux.config.model"},)
 
 Graph = dict[str, set[str]]
 

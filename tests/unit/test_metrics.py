@@ -15,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tcpmux.config import Address, Config, Route
 from tcpmux.config.model import Admin, Destination
-from tcpmux.control.metrics import Metrics, _seconds
+from tcpmux.control.metric_families import seconds
+from tcpmux.control.metrics import Metrics
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
 from tcpmux.shm._shm import (
     ABSENT,
@@ -124,9 +125,9 @@ def test_it_is_open_metrics_too(view: View) -> None:
 
 def test_bounds_are_exact_seconds() -> None:
     for us in (*LATENCY_BOUNDS_US, *DURATION_BOUNDS_US):
-        assert round(float(_seconds(us)) * 1e6) == us
-        assert "e" not in _seconds(us)
-        assert not _seconds(us).endswith(".")
+        assert round(float(seconds(us)) * 1e6) == us
+        assert "e" not in seconds(us)
+        assert not seconds(us).endswith(".")
 
 
 @pytest.mark.parametrize("name", ["grafana-dashboard.json", "prometheus-alerts.yaml"])

@@ -42,10 +42,10 @@ async def told(master: Master) -> list[BaseException | None]:
     names = HostNames()
     names.start(master)  # type: ignore[arg-type]
     address = Address.parse("192.0.2.1:80")
-    first = asyncio.create_task(names._tell(name(0), [address]))
+    first = asyncio.create_task(names._send(name(0), [address]))
     while not master.told:
         await asyncio.sleep(0)
-    others = [asyncio.create_task(names._tell(name(n), [address])) for n in range(1, COUNT)]
+    others = [asyncio.create_task(names._send(name(n), [address])) for n in range(1, COUNT)]
     await asyncio.sleep(0)
     master.go_on.set()
     return list(await asyncio.gather(first, *others, return_exceptions=True))
@@ -83,8 +83,8 @@ def test_who_no_longer_waits_does_not_stop_the_others() -> None:
         names = HostNames()
         names.start(master)  # type: ignore[arg-type]
         address = Address.parse("192.0.2.1:80")
-        gone = asyncio.create_task(names._tell(name(0), [address]))
-        stays = asyncio.create_task(names._tell(name(1), [address]))
+        gone = asyncio.create_task(names._send(name(0), [address]))
+        stays = asyncio.create_task(names._send(name(1), [address]))
         while not master.told:
             await asyncio.sleep(0)
         gone.cancel()

@@ -21,8 +21,9 @@ from pathlib import Path
 import pytest
 
 from tcpmux.config import Address, Check
-from tcpmux.control import probes
-from tcpmux.control.probes import ProbeFailed, ProbeImpossible, hold, knock, probe
+from tcpmux.control import connecting, probes
+from tcpmux.control.connecting import ProbeFailed, ProbeImpossible, connect_at_once
+from tcpmux.control.probes import probe, stays_open
 from tests.support import DEADLINE, refusing_port, wait_for
 
 
@@ -168,11 +169,11 @@ def test_nobody_there_and_nobody_answers(tmp_path: Path) -> None:
         dead = Address("127.0.0.1", port, "")
         assert why(dead, Check("tcp")) == "connection refused"
         with pytest.raises(ProbeFailed, match="connection refused"):
-            knock(dead)
+            connect_at_once(dead)
     assert "no such file" in why(Address("", 0, str(tmp_path / "none.sock")), Check("tcp"))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         quiet = Address("127.0.0.1", silent.getsockname()[1], "")
-        assert knock(quiet)
+        assert connect_at_once(quiet)
         assert why(quiet, Check("redis", timeout=0.1)) == "no answer within 0.1 s"
         other = Address("127.0.0.1", 1, "")
         assert why(other, Check("tcp", port=quiet.port)) == ""
@@ -187,10 +188,10 @@ def test_a_lack_on_this_host_is_not_held_against_the_endpoint() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
         try:
             with pytest.raises(ProbeImpossible, match="too many open files"):
-                knock(address)
+                connect_at_once(address)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        assert knock(address)
+        assert connect_at_once(address)
 
 
 class _Late(socket.socket):
@@ -211,32 +212,32 @@ def test_one_that_accepts_and_resets_takes_connections_and_does_not_hold_them(
     """Whoever is faster: that a connect is reset may be seen by it, or later, or never."""
     if is_late:
         late = lambda _: _Late(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)  # noqa: E731
-        monkeypatch.setattr(probes, "_socket", late)
+        monkeypatch.setattr(connecting, "_socket", late)
     with talking(reset) as address:
-        assert knock(address)
+        assert connect_at_once(address)
         assert why(address, Check("tcp")) == ""
         assert why(address, Check("postgres")) != ""
     with talking(at_once) as address:
         for _ in range(20):
             with pytest.raises(ProbeFailed, match="resets a connection before anything is sent"):
-                asyncio.run(hold(address, Check("tcp")))
+                asyncio.run(stays_open(address, Check("tcp")))
 
 
 def test_one_that_holds_or_answers_or_closes_a_connection_is_not_one_that_resets() -> None:
     check = Check("tcp")
     with talking(drop_by_drop(b"220 ")) as speaks, talking(without_end(b"x")) as endless:
-        asyncio.run(hold(speaks, check))
-        asyncio.run(hold(endless, check, 60.0))
+        asyncio.run(stays_open(speaks, check))
+        asyncio.run(stays_open(endless, check, 60.0))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
-        asyncio.run(hold(Address("127.0.0.1", silent.getsockname()[1], ""), check, 0.1))
-        assert time.monotonic() - began >= probes.HOLD
+        asyncio.run(stays_open(Address("127.0.0.1", silent.getsockname()[1], ""), check, 0.1))
+        assert time.monotonic() - began >= probes.OPEN_TIME
     with talking(all_of(b"")) as closes:
-        asyncio.run(hold(closes, check))
+        asyncio.run(stays_open(closes, check))
         with pytest.raises(ProbeFailed, match="closes a connection before anything is sent"):
-            asyncio.run(hold(closes, check, 60.0))
+            asyncio.run(stays_open(closes, check, 60.0))
     with refusing_port() as port, pytest.raises(ProbeFailed, match="connection refused"):
-        asyncio.run(hold(Address("127.0.0.1", port, ""), check))
+        asyncio.run(stays_open(Address("127.0.0.1", port, ""), check))
 
 
 # --- endpoints that mean harm, or know no better ----------------------------------------------

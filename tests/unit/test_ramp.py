@@ -7,7 +7,7 @@ import pytest
 from tcpmux.config import Passive
 from tcpmux.config.checks import Watch
 from tcpmux.config.turns import MOST_TURNS, turns
-from tcpmux.control.endpoint import ramp_at, ramp_step
+from tcpmux.control.slow_start import share_at, share_step
 from tcpmux.shm._shm import pick
 
 WATCH = Watch(None, Passive(), 20.0, 10)
@@ -19,7 +19,7 @@ def plan(elapsed: float) -> float:
 
 @pytest.mark.parametrize("step", [1, 3, 10])
 def test_a_ramp_follows_its_plan(step: int) -> None:
-    percents = [ramp_at(ms / 1000, WATCH, step) for ms in range(0, 22_000, 7)]
+    percents = [share_at(ms / 1000, WATCH, step) for ms in range(0, 22_000, 7)]
     assert percents == sorted(percents)
     assert (percents[0], percents[-1]) == (10, 100)
     for ms, percent in zip(range(0, 22_000, 7), percents, strict=True):
@@ -31,16 +31,16 @@ def test_connections_follow_the_plan_within_a_percent() -> None:
     got = due = 0.0
     for number in range(10_000):
         elapsed = number * 20.0 / 10_000
-        percent = ramp_at(elapsed, WATCH, 1)
+        percent = share_at(elapsed, WATCH, 1)
         got += pick([50 * 100, 50 * percent], number) == 1
         due += plan(elapsed) / (100 + plan(elapsed))
     assert abs(got - due) <= 100
 
 
 def test_steps_are_as_fine_as_the_list_of_turns_allows() -> None:
-    assert [ramp_step(n) for n in (1, 10, 11, 40, 100, 5000)] == [1, 1, 2, 4, 10, 10]
+    assert [share_step(n) for n in (1, 10, 11, 40, 100, 5000)] == [1, 1, 2, 4, 10, 10]
     for endpoints in (2, 10, 33, 95):
-        percent = ramp_at(7.3, WATCH, ramp_step(endpoints))
+        percent = share_at(7.3, WATCH, share_step(endpoints))
         listed = turns([(0, percent), *((n, 100) for n in range(1, endpoints))])
         assert len(listed) <= MOST_TURNS
         assert abs(listed.count(0) / listed.count(1) - percent / 100) < 0.011

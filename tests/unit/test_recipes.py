@@ -22,7 +22,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER = [*shlex.split(os.environ.get("CC", "gcc")), "-std=gnu11", "-D_GNU_SOURCE", "-Icsrc"]
-SOURCES = ("route_table.c", "pick.c", "trust.c", "commons.c")
+SOURCES = ("route_table.c", "pick.c", "trust.c", "commons.c", "sock.c")
 MADE = ("csrc/rules.def", "csrc/balances.def")  # by the build
 SETTINGS, COUNTERS = "tcpmux/config/settings.py", "csrc/counters.def"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcpmux.control.head import MOST_HEADERS, Head, Refused, parse_head
+from tcpmux.control.head import MAX_HEADERS, Head, Refused, parse_head
 
 GET = b"GET /v1/status HTTP/1.1\r\nHost: x"
 
@@ -84,7 +84,7 @@ def test_whether_the_connection_stays(data: bytes, keep: bool) -> None:
         (GET + b"\r\nTransfer-Encoding: xchunked", 411),
         (GET + b"\r\nContent-Encoding: deflate", 415),
         (GET + b"\r\nContent-Encoding: gzip, br", 415),
-        (GET + b"\r\nX: y" * (MOST_HEADERS + 1), 431),
+        (GET + b"\r\nX: y" * (MAX_HEADERS + 1), 431),
     ],
 )
 def test_what_is_none_is_refused(data: bytes, status: int) -> None:

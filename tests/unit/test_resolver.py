@@ -11,10 +11,10 @@ from typing import TypeVar
 import pytest
 
 from tcpmux.config import HostName
-from tcpmux.control import hosts_file, resolver
+from tcpmux.control import dns_records, hosts_file, resolver
 from tcpmux.control.resolver import (
-    MOST_ADDRESSES,
-    MOST_TARGETS,
+    MAX_ADDRESSES,
+    MAX_TARGETS,
     Found,
     LookupFailed,
     Memory,
@@ -197,7 +197,7 @@ def test_the_number_of_addresses_of_a_name_is_bounded_loudly(dns: DnsServer) -> 
     dns.set_a("shop.test", *(f"10.1.{i // 250}.{i % 250 + 1}" for i in range(3000)))
     dns.set_aaaa("shop.test", *(f"2001:db8::{i:x}" for i in range(1, 1501)))
     answer = found(SHOP, dns)
-    assert len(answer.addresses) == MOST_ADDRESSES
+    assert len(answer.addresses) == MAX_ADDRESSES
     assert answer.notes == ("it has 4500 addresses: only the first 4096 are used",)
     assert found(SHOP, dns).addresses == answer.addresses, "always the same ones"
 
@@ -246,7 +246,7 @@ def test_how_long_an_answer_is_good_for_has_bounds(
     dns.set_a("shop.test", "192.0.2.1")
     dns.set_aaaa("shop.test", "2001:db8::1")
     good = found(SHOP, dns).ttl
-    assert resolver.LEAST_TTL <= good <= resolver.MOST_TTL
+    assert dns_records.MIN_TTL <= good <= dns_records.MAX_TTL
     assert used in (None, good)
 
 
@@ -309,9 +309,9 @@ def test_a_target_that_is_no_host_name_is_left_out(dns: DnsServer) -> None:
 
 def test_the_number_of_targets_is_bounded_loudly(dns: DnsServer) -> None:
     dns.set_a("a.test", "192.0.2.1")
-    dns.set_srv("_shop._tcp.test", *((0, 1, 1 + i, "a.test") for i in range(MOST_TARGETS + 1)))
+    dns.set_srv("_shop._tcp.test", *((0, 1, 1 + i, "a.test") for i in range(MAX_TARGETS + 1)))
     answer = found(SERVICE, dns)
-    assert len(answer.addresses) == MOST_TARGETS
+    assert len(answer.addresses) == MAX_TARGETS
     assert "257 SRV records: only the first 256 are used" in answer.notes[0]
     assert dns.asked == 4, "for SRV over UDP and TCP, and then for the one host"
 
@@ -322,7 +322,7 @@ def test_many_bad_things_are_told_in_a_few_notes(dns: DnsServer) -> None:
     dns.set_srv("_shop._tcp.test", *bad, (0, 1, 80, "a.test"))
     answer = found(SERVICE, dns)
     assert addresses(answer) == ["192.0.2.1:80"]
-    assert len(answer.notes) == resolver.MOST_NOTES + 1
+    assert len(answer.notes) == resolver.MAX_NOTES + 1
     assert answer.notes[-1] == "and 40 more notes of this kind"
 
 
@@ -405,5 +405,5 @@ def test_the_hosts_file_comes_first_and_is_read_again(
         ["10.0.0.2:80", "[::2]:80"],
         in_dns,
     ]
-    assert answers[1].ttl == resolver.UNKNOWN_TTL
+    assert answers[1].ttl == dns_records.UNKNOWN_TTL
     assert dns.asked == 4, "nobody is asked for what is in the file"

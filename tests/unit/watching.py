@@ -104,8 +104,8 @@ class Watching:
 
     async def looks(self, count: int = 3) -> None:
         """So many turns of it, in which what is to happen would have happened."""
-        seen = self.health.looks
-        await self.until(lambda: self.health.looks >= seen + count, "it to look")
+        seen = self.health.ticks
+        await self.until(lambda: self.health.ticks >= seen + count, "it to look")
 
 
 def watched(

@@ -1,6 +1,6 @@
 """One connection to the admin API, in front of the protocol that serves it. Runs in control.
 
-A guest takes requests apart itself (head.py) and passes on whole ones, one at a time: the server
+It takes requests apart itself (head.py) and passes on whole ones, one at a time: the server
 behind never sees a request that is unfinished, malformed or not allowed, and the next one is not
 looked at before the answer to the last has been taken. Every state in which a client could stay has
 a deadline.
@@ -16,17 +16,14 @@ import time
 from collections.abc import Callable
 from enum import Enum
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from tcpmux.control.head import LARGEST_HEAD, Head, Refused, parse_head
-
-if TYPE_CHECKING:
-    from tcpmux.control.door import Room
+from tcpmux.control.head import MAX_HEAD, Head, Refused, parse_head
 
 IDLE_TIME = 15.0  # s between two requests
 HEAD_TIME = 10.0  # s from the first byte of a head to its last
-BODY_TIME = 10.0  # s for a body, and a second more for each SLOWEST bytes of it
-SLOWEST = 100 << 10  # bytes
+BODY_TIME = 10.0  # s for a body, and a second more for each MIN_BODY_RATE bytes of it
+MIN_BODY_RATE = 100 << 10  # bytes
 LEAVING_TIME = 2.0  # s in which a refused client may read why
 WRITE_TIME = 10.0  # s in which a client has to take something of what waits for it
 AT_ONCE = 16 << 10  # bytes of one read
@@ -47,12 +44,36 @@ class State(Enum):
     LEAVING = "is refused, and may read why"
 
 
-class Guest(asyncio.BufferedProtocol):
-    """inner: the protocol that serves. room: where the connection counts."""
+class Group(Protocol):
+    """What a connection counts in, with others of its listening socket: acceptor.py."""
 
-    def __init__(self, inner: Any, room: Room) -> None:
+    served: int  # requests that are being answered
+    streams: int
+    held: int  # bytes of bodies on their way
+    max_served: int
+    max_streams: int
+    max_held: int
+    max_ignored: int  # bytes that are read of a refused client, for it to come to the answer
+
+    def authorize(self, head: Head, transport: asyncio.Transport) -> str:
+        """Who asks. Raises Refused."""
+
+    def max_body(self, head: Head) -> int:
+        """Bytes."""
+
+    def joined(self, connection: ClientConnection) -> None: ...
+    def left(self, connection: ClientConnection) -> None: ...
+    def note_activity(self) -> None: ...
+    def report_fault(self, error: Exception) -> None: ...
+    def take_turn(self, connection: ClientConnection, step: Callable[[], None]) -> None: ...
+
+
+class ClientConnection(asyncio.BufferedProtocol):
+    """inner: the protocol that serves. group: where the connection counts."""
+
+    def __init__(self, inner: Any, group: Group) -> None:
         self.inner = inner
-        self.room = room
+        self.group = group
         self.state = State.HEAD
         self.since = time.monotonic()  # when it last did what it is here for
         self.by = ""  # who asks what is being answered
@@ -63,7 +84,7 @@ class Guest(asyncio.BufferedProtocol):
         self._head = Head("", "", 1)
         self._deadline = self.since + IDLE_TIME
         self._ignored = 0  # bytes of a refused client
-        self._held = 0  # bytes of the room's for a body
+        self._held = 0  # bytes of the group's for a body
         self._stuck: tuple[float, int] | None = None  # since when no byte more was taken
 
     # --- what the loop says -----------------------------------------------------------------
@@ -71,25 +92,25 @@ class Guest(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self.room.came(self)
+        self.group.joined(self)
         self.inner.connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._go()
+        self._leave()
         self.inner.connection_lost(error)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.room.heard()
+        self.group.note_activity()
         if self.state is State.LEAVING:
             self._ignored += nbytes
-            if self._ignored > self.room.most_ignored:
+            if self._ignored > self.group.max_ignored:
                 self.transport.pause_reading()
             return
         self._data += self._buffer[:nbytes]
-        self.do(self._go_on)
+        self.do(self._advance)
 
     def eof_received(self) -> bool:
         return bool(self.inner.eof_received())
@@ -102,16 +123,16 @@ class Guest(asyncio.BufferedProtocol):
         self._stuck = None
         self.inner.resume_writing()
 
-    # --- what the door says -----------------------------------------------------------------
+    # --- what the acceptor says -----------------------------------------------------------------
 
     @property
     def transport(self) -> asyncio.Transport:
         assert self._transport is not None
         return self._transport
 
-    def dismiss(self) -> None:
+    def abort(self) -> None:
         """At once, and without a word."""
-        self._go()
+        self._leave()
         self.transport.abort()
 
     def do(self, step: Callable[[], None]) -> None:
@@ -119,30 +140,30 @@ class Guest(asyncio.BufferedProtocol):
         try:
             step()
         except Exception as error:
-            self.room.complain(error)
-            self.dismiss()
+            self.group.report_fault(error)
+            self.abort()
 
     def answered(self) -> None:
         """What is being answered has been; the next request may come."""
         if self.state is State.SERVED:
-            self.room.served -= 1
+            self.group.served -= 1
             self._wait(State.HEAD, IDLE_TIME)
             # Not from within the answer.
-            asyncio.get_running_loop().call_soon(self.do, self._go_on)
+            asyncio.get_running_loop().call_soon(self.do, self._advance)
 
-    def look(self, now: float) -> None:
-        """Has anything taken too long?"""
+    def check_deadlines(self, now: float) -> None:
+        """Ends or refuses it if anything has taken too long."""
         if self._stuck is not None:
             since, size = self._stuck
             if self._waiting < size:
                 self._stuck = now, self._waiting
             elif now - since > WRITE_TIME:
-                self.dismiss()
+                self.abort()
                 return
         if self.state in (State.QUEUED, State.SERVED) or now < self._deadline:
             return
         if self.state is State.LEAVING or (self.state is State.HEAD and not self._data):
-            self.dismiss()
+            self.abort()
         else:
             what = "head" if self.state is State.HEAD else "body"
             self.refuse(Refused(408, f"the {what} of the request did not arrive"))
@@ -169,7 +190,7 @@ class Guest(asyncio.BufferedProtocol):
             self.transport.write_eof()
             self.transport.resume_reading()
         except OSError:  # it has gone meanwhile
-            self.dismiss()
+            self.abort()
 
     # --- a request --------------------------------------------------------------------------
 
@@ -182,38 +203,38 @@ class Guest(asyncio.BufferedProtocol):
         self.since = time.monotonic()
         self._deadline = self.since + seconds
 
-    def _go(self) -> None:
+    def _leave(self) -> None:
         """It counts for nothing any more."""
         self._hold(0)
-        self.room.went(self)
+        self.group.left(self)
         self.state = State.LEAVING
 
     def _hold(self, size: int) -> None:
-        self.room.held += size - self._held
+        self.group.held += size - self._held
         self._held = size
 
     def _queue(self, step: Callable[[], None]) -> None:
         self.state = State.QUEUED
         self.transport.pause_reading()
-        self.room.take_turn(self, step)
+        self.group.take_turn(self, step)
 
-    def _go_on(self) -> None:
+    def _advance(self) -> None:
         if self.transport.is_closing():
             return
         if self.state is State.HEAD:
-            self._look_for_head()
+            self._parse_head()
         elif self.state is State.BODY and len(self._data) >= self._head.length:
             self._queue(self._serve)
-        elif self.state is State.SERVED and len(self._data) > LARGEST_HEAD:
+        elif self.state is State.SERVED and len(self._data) > MAX_HEAD:
             self.transport.pause_reading()  # what comes next may wait where it is
 
-    def _look_for_head(self) -> None:
+    def _parse_head(self) -> None:
         if self._data and not self._seen:
             self._wait(State.HEAD, HEAD_TIME)
         end = self._data.find(END, max(0, self._seen - len(END) + 1))
         self._seen = len(self._data)
-        if end > LARGEST_HEAD or (end < 0 and self._seen > LARGEST_HEAD):
-            self.refuse(Refused(431, f"the head is larger than {LARGEST_HEAD >> 10} KiB"))
+        if end > MAX_HEAD or (end < 0 and self._seen > MAX_HEAD):
+            self.refuse(Refused(431, f"the head is larger than {MAX_HEAD >> 10} KiB"))
         elif end >= 0:
             self._queue(lambda: self._take_head(end))
         else:
@@ -222,8 +243,8 @@ class Guest(asyncio.BufferedProtocol):
     def _take_head(self, end: int) -> None:
         try:
             self._head = head = parse_head(bytes(self._data[:end]))
-            self.by = self.room.who(head, self.transport)
-            self._make_room(head)
+            self.by = self.group.authorize(head, self.transport)
+            self._reserve(head)
         except Refused as why:
             self.refuse(why)
             return
@@ -232,27 +253,27 @@ class Guest(asyncio.BufferedProtocol):
         if len(self._data) >= head.length:
             self._serve()
             return
-        self._wait(State.BODY, BODY_TIME + head.length / SLOWEST)
+        self._wait(State.BODY, BODY_TIME + head.length / MIN_BODY_RATE)
         if head.waits:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.transport.resume_reading()
 
-    def _make_room(self, head: Head) -> None:
-        most = self.room.largest_body(head)
+    def _reserve(self, head: Head) -> None:
+        most = self.group.max_body(head)
         if head.length > most:
             raise Refused(413, f"the body is larger than {most} bytes")
         self._hold(head.length)
-        if self.room.held > self.room.most_held:
+        if self.group.held > self.group.max_held:
             raise Refused(503, "too many request bodies are being received: try again")
 
     def _serve(self) -> None:
-        if self.room.served >= self.room.most_served:
+        if self.group.served >= self.group.max_served:
             self.refuse(Refused(503, "too many requests at the same time: try again"))
             return
         body = bytes(self._data[: self._head.length])
         del self._data[: len(body)]
         self._hold(0)
         self._wait(State.SERVED, 0.0)
-        self.room.served += 1
+        self.group.served += 1
         self.transport.resume_reading()  # the end of the connection is to be seen
         self.inner.data_received(self._head.made_anew() + body)

@@ -17,8 +17,9 @@ from typing import Any, TypeAlias
 import pytest
 from aiohttp import web
 
-from tcpmux.control import door, guest
-from tcpmux.control.door import Door, Rules, add_headers
+from tcpmux.control import acceptor, client_connection
+from tcpmux.control.acceptor import Acceptor, add_headers
+from tcpmux.control.access import Rules
 from tests.support import DEADLINE
 
 TOKEN = "s3cret-" * 3
@@ -28,11 +29,11 @@ Writer: TypeAlias = asyncio.StreamWriter
 
 
 class House:
-    """A door with a small server behind it: /v1/status, /v1/stream (endless), /v1/diff (echoes)."""
+    """An acceptor and a small server: /v1/status, /v1/stream (endless), /v1/diff (echoes)."""
 
     def __init__(self, directory: Path, rules: Rules) -> None:
         self.path = str(directory / "admin.sock")
-        self.door = Door(rules)
+        self.acceptor = Acceptor(rules)
         self.seen: list[str] = []
         self.tcp = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.address = self.tcp.getsockname()
@@ -41,7 +42,7 @@ class House:
         self.unix.listen(1024)
 
     async def _status(self, request: web.Request) -> web.Response:
-        self.seen.append(self.door.guest(request).by)
+        self.seen.append(self.acceptor.connection(request).by)
         return web.json_response({"path": request.path_qs, "body": (await request.text())[:50]})
 
     async def _large(self, _request: web.Request) -> web.Response:
@@ -49,18 +50,18 @@ class House:
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
-        room = self.door.guest(request).room
-        room.streams += 1
+        group = self.acceptor.connection(request).group
+        group.streams += 1
         try:
             await response.prepare(request)
             while True:
                 await response.write(b"x" * 10_000)
                 await asyncio.sleep(0)
         finally:
-            room.streams -= 1
+            group.streams -= 1
 
     async def open(self) -> web.AppRunner:
-        app = web.Application(middlewares=[self.door.middleware])
+        app = web.Application(middlewares=[self.acceptor.middleware])
         app.on_response_prepare.append(add_headers)
         app.router.add_route("*", "/v1/status", self._status)
         app.router.add_get("/v1/large", self._large)
@@ -70,7 +71,7 @@ class House:
         await runner.setup()
         assert runner.server is not None
         for sock in (self.tcp, self.unix):
-            self.door.serve(runner.server, sock)
+            self.acceptor.serve(runner.server, sock)
         return runner
 
     async def over_tcp(self) -> tuple[Reader, Writer]:
@@ -119,7 +120,7 @@ async def house(directory: Path, **rules: Any) -> AsyncIterator[House]:
     try:
         yield made
     finally:
-        made.door.close()
+        made.acceptor.close()
         await runner.cleanup()
         made.tcp.close()
         made.unix.close()
@@ -255,7 +256,7 @@ def test_a_client_that_is_gone_before_it_is_refused_is_no_fault(
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     sock.sendall(b"NONSENSE\r\n\r\n")
                 await asyncio.sleep(0)
-            await until(lambda: not at.door.remote.guests)
+            await until(lambda: not at.acceptor.remote.connections)
             await at.local()
 
     run(scenario)
@@ -271,7 +272,7 @@ def test_a_fault_of_ours_ends_one_connection_and_is_logged_once(
     async def scenario() -> None:
         async with house(tmp_path) as at:
             with monkeypatch.context() as patch:
-                patch.setattr(guest, "parse_head", broken)
+                patch.setattr(client_connection, "parse_head", broken)
                 for _ in range(20):
                     assert (await at.ask(request()))[0] == 0
             assert (await at.ask(request()))[0] == 200
@@ -354,12 +355,12 @@ def test_the_unix_socket_answers_whatever_comes_over_tcp(tmp_path: Path, data: b
                     if number % 100 == 99:
                         await at.local()
                 await at.local()
-                room = at.door.remote
-                assert len(room.guests) <= room.most
-                assert room.served <= room.most_served
-                assert len(at.door.local.guests) < 20
-            await until(lambda: not room.guests)
-            assert (room.served, room.streams, room.held) == (0, 0, 0)
+                group = at.acceptor.remote
+                assert len(group.connections) <= group.max_connections
+                assert group.served <= group.max_served
+                assert len(at.acceptor.local.connections) < 20
+            await until(lambda: not group.connections)
+            assert (group.served, group.streams, group.held) == (0, 0, 0)
 
     run(scenario)
 
@@ -367,17 +368,17 @@ def test_the_unix_socket_answers_whatever_comes_over_tcp(tmp_path: Path, data: b
 def test_who_asks_stays_and_who_only_sits_there_goes(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with house(tmp_path) as at:
-            at.door.remote.most = 10
+            at.acceptor.remote.max_connections = 10
             reader, writer = await at.over_tcp()
             writer.write(request("/v1/stream").encode())
-            await until(lambda: at.door.remote.streams)
+            await until(lambda: at.acceptor.remote.streams)
             with ExitStack() as stack:
                 for _ in range(50):
                     blocking(at, b"", stack)
-                await until(lambda: len(at.door.remote.guests) == 10)
+                await until(lambda: len(at.acceptor.remote.connections) == 10)
                 assert (await at.ask(request()))[0] == 200
                 assert await reader.read(10)
-                assert at.door.remote.streams == 1
+                assert at.acceptor.remote.streams == 1
             writer.close()
 
     run(scenario)
@@ -389,10 +390,10 @@ def test_bodies_on_their_way_are_bounded_together(tmp_path: Path) -> None:
             with ExitStack() as stack:
                 for _ in range(2):
                     blocking(at, BODY.format(8 << 20, "").encode(), stack)
-                await until(lambda: at.door.remote.held == 16 << 20)
+                await until(lambda: at.acceptor.remote.held == 16 << 20)
                 assert (await at.ask(BODY.format(1, "") + "x"))[0] == 503
                 await at.local()
-            await until(lambda: at.door.remote.held == 0)
+            await until(lambda: at.acceptor.remote.held == 0)
             assert (await at.ask(BODY.format(1, "") + "x"))[0] == 200
 
     run(scenario)
@@ -401,14 +402,14 @@ def test_bodies_on_their_way_are_bounded_together(tmp_path: Path) -> None:
 def test_requests_that_are_answered_are_bounded(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with house(tmp_path) as at:
-            at.door.remote.most_served = 3
+            at.acceptor.remote.max_served = 3
             with ExitStack() as stack:
                 for _ in range(3):
                     blocking(at, request("/v1/stream").encode(), stack)
-                await until(lambda: at.door.remote.served == 3)
+                await until(lambda: at.acceptor.remote.served == 3)
                 assert (await at.ask(request()))[0] == 503
                 await at.local()
-            await until(lambda: at.door.remote.served == 0)
+            await until(lambda: at.acceptor.remote.served == 0)
             assert (await at.ask(request()))[0] == 200
 
     run(scenario)
@@ -420,8 +421,8 @@ def test_requests_that_are_answered_are_bounded(tmp_path: Path) -> None:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("IDLE_TIME", "HEAD_TIME", "BODY_TIME", "LEAVING_TIME", "WRITE_TIME"):
-        monkeypatch.setattr(guest, name, 0.2)
-    monkeypatch.setattr(door, "LOOK_EVERY", 0.02)
+        monkeypatch.setattr(client_connection, name, 0.2)
+    monkeypatch.setattr(acceptor, "CHECK_EVERY", 0.02)
 
 
 @pytest.mark.usefixtures("hasty")
@@ -434,7 +435,7 @@ def test_who_does_not_come_to_an_end_is_let_go(tmp_path: Path, data: bytes, stat
     async def scenario() -> None:
         async with house(tmp_path) as at:
             assert (await at.ask(data))[0] == status
-            await until(lambda: not at.door.remote.guests)
+            await until(lambda: not at.acceptor.remote.connections)
 
     run(scenario)
 
@@ -454,7 +455,7 @@ def test_a_byte_now_and_then_buys_no_time(tmp_path: Path) -> None:
 
             dripping = asyncio.create_task(drip())
             assert (await answer(reader))[0] == 408
-            await until(lambda: not at.door.remote.guests)
+            await until(lambda: not at.acceptor.remote.connections)
             dripping.cancel()
             writer.close()
 
@@ -468,9 +469,9 @@ def test_a_client_that_reads_nothing_is_cut(tmp_path: Path, path: str) -> None:
         async with house(tmp_path) as at:
             with ExitStack() as stack:
                 blocking(at, request(path).encode(), stack)
-                await until(lambda: at.door.remote.served)
-                await until(lambda: not at.door.remote.guests)
-                assert at.door.remote.served == 0
+                await until(lambda: at.acceptor.remote.served)
+                await until(lambda: not at.acceptor.remote.connections)
+                assert at.acceptor.remote.served == 0
 
     run(scenario)
 

@@ -1,0 +1,158 @@
+"""What both clients of the admin API have in common: whom they ask, and what an answer means."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import socket
+import stat
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from tcpmux.control.http_answer import CutShort, NotHttp, Reply, request_bytes
+from tcpmux.errors import TcpmuxError, UsageError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from tcpmux.control.operation import Call, Row
+
+T = TypeVar("T")
+
+# A little longer than control waits for the master, so that control's reason arrives.
+TIMEOUT = 35.0  # s
+DEFAULT_SOCKET = "/run/tcpmux.sock"
+VARIABLE = "TCPMUX_ADMIN"
+BAD_FILE = 422  # HTTP status
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+
+
+class AdminError(TcpmuxError):
+    """The instance could not be asked, or did not do it."""
+
+
+class NotRunning(AdminError):
+    """Nothing answers at the socket."""
+
+
+class PermissionDenied(AdminError):
+    """The socket belongs to somebody else."""
+
+
+class Refused(AdminError):
+    """The instance says no. The text is its reason; status: the HTTP status of the answer."""
+
+    def __init__(self, message: str, status: int = 409) -> None:
+        super().__init__(message)
+        self.status = status
+        if status == BAD_FILE:
+            self.exit_code = UsageError.exit_code  # as for a file that is named to us
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+class Instance:
+    """The one that is asked. path: by default what $TCPMUX_ADMIN says, or else /run/tcpmux.sock.
+    timeout: seconds without a byte of the answer. peers: the users who may have opened that
+    socket; none named = any."""
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        timeout: float = TIMEOUT,
+        peers: frozenset[int] = frozenset(),
+    ) -> None:
+        self.path = str(path or os.environ.get(VARIABLE) or DEFAULT_SOCKET)
+        self._timeout = timeout
+        self._peers = peers
+
+    def with_timeout(self, timeout: float) -> Self:
+        """The same instance, with another time limit."""
+        return type(self)(self.path, timeout, self._peers)
+
+    def _check_peer(self, sock: Any) -> None:
+        """Raises PermissionDenied, and OSError."""
+        if not self._peers:
+            return
+        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        _, uid, _ = _CREDENTIALS.unpack(raw)
+        if uid not in self._peers:
+            raise PermissionDenied(
+                f"user {_user_name(uid)} listens at {self.path}, whom the socket does not belong "
+                "to: name it with --admin if that is meant"
+            )
+
+    @staticmethod
+    def _request(row: Row, call: Call[Any]) -> bytes:
+        return request_bytes(row.method, row.target(call), call.body, accept=row.media)
+
+    def _result(self, row: Row, call: Call[T], reply: Reply) -> T:
+        """Raises AdminError."""
+        if row.media == "text/plain" and reply.status < 400:
+            return cast("T", reply.body.decode(errors="replace"))
+        value = self._checked(reply)
+        if not isinstance(value, dict):
+            raise AdminError(f"what answers at {self.path} is not tcpmux: got {value!r:.200}")
+        try:
+            return call.unpack(value)
+        except (KeyError, TypeError) as error:
+            raise self._failed(error) from None
+
+    def _checked(self, reply: Reply) -> object:
+        """The JSON of an answer. Raises Refused if it is one, and AdminError."""
+        try:
+            value = json.loads(reply.body)
+        except (ValueError, RecursionError) as error:
+            raise self._failed(error) from None
+        reason = value.get("error") if isinstance(value, dict) else None
+        if reply.status >= 400 or reason:
+            raise Refused(str(reason or f"HTTP status {reply.status}"), reply.status)
+        return value
+
+    def _failed(self, error: Exception) -> AdminError:
+        """What an exception means that came instead of an answer."""
+        if isinstance(error, PermissionError):
+            return PermissionDenied(f"may not talk to tcpmux at {self.path}: {self._whose()}")
+        if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
+            return NotRunning(self._absence())
+        if isinstance(error, TimeoutError):
+            text = f"tcpmux at {self.path} has not answered within {self._timeout:g} s"
+        elif isinstance(error, (CutShort, BrokenPipeError, ConnectionResetError)):
+            text = f"tcpmux at {self.path} hung up before it answered: try again"
+        elif isinstance(error, OSError):
+            text = f"can't reach tcpmux at {self.path}: {error.strerror or error}"
+        else:
+            text = f"what answers at {self.path} is not tcpmux ({error!r:.200})"
+        return AdminError(text)
+
+    def _absence(self) -> str:
+        found = Path(self.path)
+        if not found.exists():
+            return (
+                f"no tcpmux is running (nothing answers at {self.path}): start one with "
+                "`tcpmux -c routes.yaml`, or name its socket with --admin"
+            )
+        return (
+            f"no tcpmux is running: {self.path} is "
+            f"{'left over, nobody listens on it' if found.is_socket() else 'not a socket'}; "
+            "start one with `tcpmux -c routes.yaml`, or name its socket with --admin"
+        )
+
+    def _whose(self) -> str:
+        try:
+            found = Path(self.path).stat()
+        except OSError:
+            return "its directory is closed to you: use sudo"
+        owner, mode = _user_name(found.st_uid), stat.S_IMODE(found.st_mode)
+        return f"the socket is {owner}'s, mode {mode:04o}: use sudo, or become that user"
+
+
+# What each step of a request may raise.
+FAILURES = (OSError, ValueError, NotHttp, CutShort)

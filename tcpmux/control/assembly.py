@@ -1,0 +1,67 @@
+"""Puts a control process together from its command line. Runs in control, as long as it is root."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import struct
+
+from tcpmux import __version__
+from tcpmux.control.access import Rules
+from tcpmux.control.connections import Connections
+from tcpmux.control.event_log import EventLog
+from tcpmux.control.health import Health
+from tcpmux.control.metrics import Metrics
+from tcpmux.control.names import HostNames
+from tcpmux.control.process import Control
+from tcpmux.control.server import Identity, Readings
+from tcpmux.control.slices import Slices
+from tcpmux.control.stream import Stream
+from tcpmux.shm._shm import Beat
+from tcpmux.shm.stats import StatusReader
+from tcpmux.shm.view import View
+
+
+def assembled(options: argparse.Namespace) -> Control:
+    """Takes over the descriptors that the options name."""
+    view = View(options.table_fd, options.live_fd, commons_fd=options.commons_fd)
+    admin = socket.socket(fileno=options.admin_fd)
+    config = [path for paths in options.config for path in paths]
+    path = options.admin_path or str(admin.getsockname())
+    return Control(
+        admin,
+        socket.socket(fileno=options.master_fd),
+        _readings(view),
+        Identity(__version__, config, path, _rules(options, admin)),
+        None if options.http_fd is None else socket.socket(fileno=options.http_fd),
+        started_by=options.master_pid,
+        master_pid=lambda: view.table.master_pid,
+        goes_on=Beat.attach(options.beat_fd).step,
+    )
+
+
+def _readings(view: View) -> Readings:
+    events, health, names, slices = EventLog(), Health(view), HostNames(), Slices()
+    return Readings(
+        StatusReader(view, health.detail, names.detail),
+        Connections(view),
+        events,
+        Metrics(view, __version__),
+        Stream(view, events, {"version": __version__}, health, names, slices),
+        health,
+        names,
+        slices,
+    )
+
+
+def _rules(options: argparse.Namespace, admin: socket.socket) -> Rules:
+    # Of who made the socket, a master.
+    owner = struct.unpack("3i", admin.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+    return Rules(
+        frozenset({owner, *options.uid}),
+        options.http_address,
+        tuple(options.http_host),
+        b"" if options.token_fd is None else os.pread(options.token_fd, 64, 0),
+        options.insecure,
+    )

@@ -1,0 +1,222 @@
+"""The metrics that every route, destination and endpoint has. Runs in control.
+
+Names: Istio's, whose boards work as they are, and ours, tcpmux_*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from operator import attrgetter
+from typing import Any
+
+from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
+from tcpmux.shm._shm import CLOSE_REASONS, PICK_REASONS
+from tcpmux.shm.counters import FLAGS, ROWS, Histogram, Row, SlotCounters, Times
+from tcpmux.shm.image import READY, DestinationRow
+from tcpmux.shm.routes import serves
+
+_FLAGS = tuple(dict.fromkeys(FLAGS.values()))
+_REASONS_OF_FLAG = [
+    [i for i, reason in enumerate(CLOSE_REASONS) if FLAGS[reason] == flag] for flag in _FLAGS
+]
+OF_WORKERS = [row for row in ROWS if row.kind == "worker"]
+OF_ROUTES = [row for row in ROWS if row.kind == "slot" and row.place == "route"]
+# What the parser of a text file would take for its own.
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+
+LABELS = "\0"  # where they go in a template; no label can hold it
+Values = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric. kind: counter, gauge or histogram. labels: of its samples, besides those that
+    say what it is of. values: as many as labels, of one destination."""
+
+    name: str
+    kind: str
+    help: str
+    labels: tuple[str, ...] = ("",)
+    values: Callable[[DestinationRow, SlotCounters, Times], Values] = lambda *_: ()
+
+    def head(self, *, open_metrics: bool) -> str:
+        name = self.name.removesuffix("_total") if open_metrics else self.name
+        return f"# HELP {name} {self.help}\n# TYPE {name} {self.kind}\n"
+
+
+def _by(name: str, values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f'{name}="{value}"' for value in values)
+
+
+def seconds(us: int) -> str:
+    """Exact: 2500 -> 0.0025."""
+    return f"{us // 1_000_000}.{us % 1_000_000:06d}".rstrip("0").removesuffix(".")
+
+
+def histogram_values(histogram: Histogram) -> Values:
+    counts = tuple(accumulate(histogram.buckets))
+    return (*counts, histogram.sum_us // 1_000_000, histogram.sum_us % 1_000_000, counts[-1])
+
+
+def _histogram_template(name: str, bounds_us: Sequence[int]) -> str:
+    lines = [f'{name}_bucket{{{LABELS},le="{seconds(b)}"}} %d\n' for b in bounds_us]
+    lines.append(f'{name}_bucket{{{LABELS},le="+Inf"}} %d\n')
+    return "".join([*lines, f"{name}_sum{{{LABELS}}} %d.%06d\n{name}_count{{{LABELS}}} %d\n"])
+
+
+def help_of(row: Row) -> str:
+    """Connects: refused, unreachable or timed out."""
+    return f"{row.unit.capitalize()}: {row.help}."
+
+
+def _counted(row: Row) -> Family:
+    """Of a counter that needs no words of its own."""
+    name = row.name
+    return Family(row.metric, "counter", help_of(row), values=lambda _, c, __: (getattr(c, name),))
+
+
+ISTIO = (
+    Family(
+        "istio_tcp_connections_opened_total",
+        "counter",
+        "Connections given to a destination.",
+        _by("response_flags", "-"),
+        lambda _, c, __: (c.opened,),
+    ),
+    Family(
+        "istio_tcp_connections_closed_total",
+        "counter",
+        "Connections that have ended, by response flag.",
+        _by("response_flags", _FLAGS),
+        lambda _, c, __: tuple(sum([c.closed[i] for i in of]) for of in _REASONS_OF_FLAG),
+    ),
+    Family(
+        "istio_tcp_received_bytes_total",
+        "counter",
+        "Bytes from clients, passed on; counted while a connection lives.",
+        _by("response_flags", "-"),
+        lambda _, c, __: (c.bytes_in,),
+    ),
+    Family(
+        "istio_tcp_sent_bytes_total",
+        "counter",
+        "Bytes to clients; counted while a connection lives.",
+        _by("response_flags", "-"),
+        lambda _, c, __: (c.bytes_out,),
+    ),
+)
+OWN = (
+    Family(
+        "tcpmux_connections_active",
+        "gauge",
+        "Connections that are open.",
+        values=lambda _, c, __: (c.active,),
+    ),
+    Family(
+        "tcpmux_connections_closed_total",
+        "counter",
+        "Connections that have ended, by reason.",
+        _by("reason", CLOSE_REASONS),
+        lambda _, c, __: c.closed,
+    ),
+    *(_counted(row) for row in ROWS if row.kind == "slot" and not row.place),
+    Family(
+        "tcpmux_picks_total",
+        "counter",
+        "Times the destination was picked, by reason.",
+        _by("reason", PICK_REASONS),
+        lambda _, c, __: c.picked,
+    ),
+    Family(
+        "tcpmux_destination_weight",
+        "gauge",
+        "Weight asked for: by the file or, later, by an operator.",
+        values=lambda row, _, __: (row.weight,),
+    ),
+    Family(
+        "tcpmux_destination_effective_weight",
+        "gauge",
+        "Weight in force; its share of the route's sum is its share of connections.",
+        values=lambda row, _, __: (row.effective_weight,),
+    ),
+    Family(
+        "tcpmux_destination_ready",
+        "gauge",
+        "1, or 0 while an operator has it drained or disabled.",
+        values=lambda row, _, __: (int(row.state == READY),),
+    ),
+    Family(
+        "tcpmux_destination_available",
+        "gauge",
+        "1 while it has an endpoint that can take connections.",
+        values=lambda row, _, __: (int(serves(row)),),
+    ),
+    Family(
+        "tcpmux_destination_ramp_percent",
+        "gauge",
+        "Percent of its share that it gets now: less than 100 while it warms up.",
+        values=lambda row, _, __: (row.ramp,),
+    ),
+    Family(
+        "tcpmux_destination_panic",
+        "gauge",
+        "1 while too few of its endpoints are healthy and all are used.",
+        values=lambda row, _, __: (int(row.panic),),
+    ),
+    Family(
+        "tcpmux_destination_max_connections",
+        "gauge",
+        "Its limit; 0 = none.",
+        values=lambda row, _, __: (row.rules.max_connections,),
+    ),
+)
+_BOUNDS = {"latency": LATENCY_BOUNDS_US, "duration": DURATION_BOUNDS_US}
+HISTOGRAMS: tuple[tuple[Family, tuple[int, ...], Callable[[Times], Histogram]], ...] = tuple(
+    (
+        Family(row.metric, "histogram", f"{row.help[0].upper()}{row.help[1:]}."),
+        _BOUNDS[row.unit],
+        attrgetter(row.name),
+    )
+    for row in ROWS
+    if row.kind == "time"
+)
+ENDPOINT = (
+    Family("tcpmux_endpoint_connections_active", "gauge", "Connections that are open."),
+    Family("tcpmux_endpoint_connections_total", "counter", "Connects started."),
+    Family("tcpmux_endpoint_connect_failures_total", "counter", "Connects that failed."),
+    Family("tcpmux_endpoint_up", "gauge", "1, or 0 while it is down or ejected."),
+    Family("tcpmux_endpoint_ramp_percent", "gauge", "Percent of its share that it gets now."),
+    Family(
+        "tcpmux_endpoint_suspicions_total",
+        "counter",
+        "Connections that it ended without a byte, where passive has that counted.",
+    ),
+)
+ROUTE = (
+    Family("tcpmux_route_connections_total", "counter", "Connections that came in."),
+    Family(
+        "tcpmux_route_connections_rejected_total",
+        "counter",
+        "Connections that reached no endpoint, and were reset.",
+    ),
+    *(Family(row.metric, "counter", help_of(row)) for row in OF_ROUTES),
+)
+
+
+def label(value: object) -> str:
+    return str(value).translate(_ESCAPES)
+
+
+def _template(family: Family) -> str:
+    return "".join(
+        f"{family.name}{{{LABELS}{',' if more else ''}{more}}} %d\n" for more in family.labels
+    )
+
+
+# With numbers to be filled in, and labels before that.
+ISTIO_LINES, OWN_LINES, ENDPOINT_LINES, ROUTE_LINES = (
+    [_template(family) for family in families] for families in (ISTIO, OWN, ENDPOINT, ROUTE)
+)
+HISTOGRAM_LINES = [_histogram_template(family.name, bounds) for family, bounds, _ in HISTOGRAMS]

@@ -1,0 +1,181 @@
+"""What can be read of an instance: the operations that change nothing. See operations.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tcpmux.control.limits import MAX_CONNECTIONS, MAX_EVENTS, MAX_FILES, MAX_NAME
+from tcpmux.control.operation import Call, Command, Row, another_method_of, closed_object, operation
+from tcpmux.control.schema import ConnectionList, Difference, Event, EventList, RouteStatus, Status
+
+_TEXT = {"type": "string"}
+_DURATION = {"type": "string", "examples": ["10m"]}
+_TEXTS = {"type": "array", "items": _TEXT}
+_NAME = {"type": "string", "minLength": 1, "maxLength": MAX_NAME}
+
+
+def _milliseconds(seconds: float) -> str | None:
+    return f"{round(seconds * 1000)}ms" if seconds else None
+
+
+class Reading:
+    """Those of a client that read."""
+
+    @operation(
+        Row(
+            "POST",
+            "/v1/diff",
+            Difference,
+            body=closed_object(
+                ["files"],
+                files={
+                    "type": "array",
+                    "items": closed_object(["name", "content"], name=_NAME, content=_TEXT),
+                    "minItems": 1,
+                    "maxItems": MAX_FILES,
+                },
+                variables={"type": "object", "additionalProperties": _TEXT},
+                endpoints=_TEXTS,
+            ),
+            example='{"files": [{"name": "routes.yaml", "content": "..."}], "variables": {}, '
+            '"endpoints": []}',
+            largest_body=8 << 20,
+            commands=(
+                Command("diff", "Show what would change if the running instance read these files."),
+            ),
+        )
+    )
+    def diff(
+        self,
+        files: Sequence[tuple[str, str]],
+        endpoints: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> Call[list[str]]:
+        """What a reload would change if these were the files, a line a route. files: a name, for
+        messages, and the content of each. variables: what ${NAME} stands for in them."""
+        return Call(
+            body={
+                "files": [{"name": name, "content": content} for name, content in files],
+                "variables": dict(variables or {}),
+                "endpoints": list(endpoints),
+            },
+            unpack=lambda answer: list(answer["changes"]),
+        )
+
+    @operation(
+        Row(
+            "GET",
+            "/v1/status",
+            Status,
+            commands=(
+                Command("status", "Show the workers, the routes and how connections were split."),
+                Command(
+                    "routes",
+                    "Show the routes: where they listen, and who gets which share.",
+                    "readings.routes",
+                ),
+                Command(
+                    "stats",
+                    "Show the counters: of every destination, with the reasons of ends, and of "
+                    "every worker.",
+                    "readings.stats",
+                ),
+            ),
+        )
+    )
+    def status(self) -> Call[Status]:
+        """State, workers, routes and their counters."""
+        return Call()
+
+    @another_method_of(status)
+    def routes(self) -> Call[list[RouteStatus]]:
+        """The routes of status()."""
+        return Call(unpack=lambda answer: list(answer["routes"]))
+
+    @operation(
+        Row(
+            "GET",
+            "/v1/connections",
+            ConnectionList,
+            query={
+                "route": _TEXT,
+                "destination": _TEXT,
+                "endpoint": _TEXT,
+                "client": _TEXT,
+                "older": _DURATION,
+                "idle": _DURATION,
+                "sort": {"type": "string", "examples": ["-bytes_in"]},
+                "limit": {"type": "integer", "minimum": 0, "maximum": MAX_CONNECTIONS},
+            },
+            commands=(Command("conns", "List the live connections."),),
+        )
+    )
+    def connections(
+        self,
+        *,
+        route: str | None = None,
+        destination: str | None = None,
+        endpoint: str | None = None,
+        client: str | None = None,
+        older: float = 0.0,
+        idle: float = 0.0,
+        sort: str = "age",
+        limit: int = 1000,
+    ) -> Call[ConnectionList]:
+        """Those that are open. client: an address or a network. older, idle: at least so many
+        seconds. sort: age, idle, bytes_in, bytes_out or client, greatest first; after a "-" the
+        least first. limit: 0..20000 rows; `total` counts all."""
+        return Call(
+            query={
+                "route": route,
+                "destination": destination,
+                "endpoint": endpoint,
+                "client": client,
+                "older": _milliseconds(older),
+                "idle": _milliseconds(idle),
+                "sort": sort,
+                "limit": limit,
+            }
+        )
+
+    @operation(
+        Row(
+            "GET",
+            "/v1/events",
+            EventList,
+            query={"since": {"type": "integer", "minimum": 0, "maximum": MAX_EVENTS}},
+            commands=(
+                Command(
+                    "events",
+                    "Show what has happened: reloads, weight changes, deaths, with who and when.",
+                    "readings.events",
+                ),
+            ),
+        )
+    )
+    def events(self, since: int = 0) -> Call[list[Event]]:
+        """What has happened after event number `since`, the oldest first; the last 1,000."""
+        return Call(query={"since": since}, unpack=lambda answer: list(answer["events"]))
+
+    # Of many answers: each client has a method of its own for it.
+    stream_row = Row(
+        "GET",
+        "/v1/stream",
+        str,
+        media="text/event-stream",
+        query={"route": _TEXT},
+        commands=(Command("top", "Watch the split, the rates and the connections, live."),),
+        name="stream",
+        help="Counters every second, as server-sent events.",
+    )
+
+    @operation(Row("GET", "/v1/openapi.json", dict))
+    def openapi(self) -> Call[dict[str, Any]]:
+        """The OpenAPI document of the admin API."""
+        return Call()
+
+    @operation(Row("GET", "/metrics", str, media="text/plain"))
+    def metrics(self) -> Call[str]:
+        """The metrics, as Prometheus reads them."""
+        return Call()

@@ -1,0 +1,246 @@
+"""Both clients of the admin API against whatever may be at the other end of a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tcpmux import AsyncClient, Client
+from tcpmux.control.asking import AdminError, NotRunning, PermissionDenied, Refused
+from tcpmux.control.http_answer import Events, NotHttp, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+    from pathlib import Path
+
+DEADLINE = 10.0  # s
+HEAD = b"HTTP/1.0 200 OK\r\n\r\n"
+
+
+@asynccontextmanager
+async def answering(path: Path, *parts: bytes, stays: bool = False) -> AsyncIterator[list[bytes]]:
+    """Something that answers each request so; what has been asked is in the list."""
+    asked: list[bytes] = []
+    over = asyncio.Event()
+    serving: set[asyncio.Task[None] | None] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.current_task())
+        try:
+            asked.append(await reader.readuntil(b"\r\n\r\n"))
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(0)
+            if stays:
+                await over.wait()
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the client has gone
+        finally:
+            writer.close()
+
+    server = await asyncio.start_unix_server(serve, str(path))
+    try:
+        yield asked
+    finally:
+        over.set()
+        server.close()
+        await asyncio.sleep(0)  # those that have just come begin
+        await asyncio.gather(*filter(None, serving))
+        await asyncio.sleep(0)  # and their sockets are closed
+
+
+def both(
+    path: Path, ask: Callable[[Any], Any], timeout: float = DEADLINE, **more: Any
+) -> list[Callable[[], Coroutine[Any, Any, Any]]]:
+    """The same question, by each client."""
+
+    async def by_client() -> Any:
+        return await asyncio.to_thread(ask, Client(path, timeout, **more))
+
+    async def by_async_client() -> Any:
+        return await ask(AsyncClient(path, timeout, **more))
+
+    return [by_client, by_async_client]
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([], "hung up before it answered"),
+        ([b"HTTP/1.1 200 OK\r\nContent-Le"], "hung up before it answered"),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"], "hung up before it answered"),
+        ([b"SSH-2.0-OpenSSH_9.9\r\n"], "not tcpmux"),
+        ([b"hi"], "not tcpmux"),
+        ([b"HTTP/1.1 2xx\r\n\r\n"], "not tcpmux"),
+        ([b"HTTP/1.1 200 OK\r\n", b"X: " + b"y" * (70 << 10)], "not tcpmux"),
+        ([HEAD, b"hi"], "not tcpmux"),
+        ([HEAD, b"[]"], "not tcpmux"),
+        ([HEAD, b"[" * 100_000], "not tcpmux"),
+        ([HEAD, b"\xff"], "not tcpmux"),
+        ([b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 2\r\n\r\n{}"], "HTTP status 502"),
+    ],
+)
+def test_a_stranger_is_known(tmp_path: Path, parts: list[bytes], message: str) -> None:
+    async def scenario() -> None:
+        async with answering(tmp_path / "s", *parts):
+            for ask in both(tmp_path / "s", lambda client: client.status()):
+                with pytest.raises(AdminError, match=message):
+                    await ask()
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_without_what_it_should_have_is_no_fault_of_the_caller(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with answering(tmp_path / "s", HEAD, b"{}"):
+            for ask in both(tmp_path / "s", lambda client: client.routes()):
+                with pytest.raises(AdminError, match="not tcpmux"):
+                    await ask()
+
+    asyncio.run(scenario())
+
+
+def test_a_refusal_has_its_status(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        answer = b'HTTP/1.1 422 x\r\n\r\n{"error": "because"}'
+        async with answering(tmp_path / "s", answer):
+            for ask in both(tmp_path / "s", lambda client: client.reload()):
+                with pytest.raises(Refused, match=r"^because$") as caught:
+                    await ask()
+                assert (caught.value.status, caught.value.exit_code) == (422, 2)
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_that_comes_in_parts_is_put_together(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        whole = HEAD + b'  {"routes":\n [1, 2]}'
+        async with answering(tmp_path / "s", *(bytes([byte]) for byte in whole)):
+            for ask in both(tmp_path / "s", lambda client: client.routes()):
+                assert await ask() == [1, 2]
+
+    asyncio.run(scenario())
+
+
+def test_text_stays_text(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with answering(tmp_path / "s", HEAD, b"up 1\n") as asked:
+            for ask in both(tmp_path / "s", lambda client: client.metrics()):
+                assert await ask() == "up 1\n"
+        assert all(b"\r\nAccept: text/plain\r\n" in head for head in asked)
+
+    asyncio.run(scenario())
+
+
+def test_who_says_nothing_is_given_up(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with answering(tmp_path / "s", HEAD, stays=True):
+            for ask in both(tmp_path / "s", lambda client: client.status(), timeout=0.05):
+                with pytest.raises(AdminError, match=r"has not answered within 0\.05 s"):
+                    await ask()
+
+    asyncio.run(scenario())
+
+
+def test_another_user_who_listens_is_told_nothing(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s"))
+        listening.listen()
+        strangers = frozenset({os.getuid() + 1})
+        for ask in both(tmp_path / "s", lambda client: client.stop(), peers=strangers):
+            with pytest.raises(PermissionDenied, match="whom the socket does not belong to"):
+                asyncio.run(ask())
+            connection, _ = listening.accept()
+            with connection:
+                assert connection.recv(100) == b""
+
+
+def test_where_nobody_listens_is_told_apart(tmp_path: Path) -> None:
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(tmp_path / "left"))
+    left.close()
+    (tmp_path / "file").touch()
+    for name, message in (
+        ("none", "nothing answers at"),
+        ("left", "left over, nobody listens on it"),
+        ("file", "is not a socket"),
+    ):
+        for ask in both(tmp_path / name, lambda client: client.status()):
+            with pytest.raises(NotRunning, match=message):
+                asyncio.run(ask())
+
+
+def test_both_streams_tell_the_same(tmp_path: Path) -> None:
+    parts = [b"HTTP/1.0 200 OK\r\n\r\nevent: table\nda", b'ta: {"a": 1}\n\nevent: sample\n']
+    parts += [b'data: {"b": 2}\n\n']
+
+    async def scenario() -> None:
+        async with answering(tmp_path / "s", *parts) as asked:
+            client = Client(tmp_path / "s", DEADLINE)
+            expected = [("table", {"a": 1}), ("sample", {"b": 2})]
+            assert await asyncio.to_thread(lambda: list(client.stream("r"))) == expected
+            found = [event async for event in AsyncClient(tmp_path / "s", DEADLINE).stream("r")]
+            assert found == expected
+        assert all(head.startswith(b"GET /v1/stream?route=r ") for head in asked)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "message"),
+    [
+        (b'HTTP/1.0 503 x\r\n\r\n{"error": "close one"}', Refused, "close one"),
+        (HEAD + b"event: x\ndata: {\n\n", AdminError, "not tcpmux"),
+        (b"", AdminError, "hung up"),
+    ],
+)
+def test_a_stream_that_is_none_says_why(
+    tmp_path: Path, answer: bytes, kind: type[AdminError], message: str
+) -> None:
+    async def scenario() -> None:
+        async with answering(tmp_path / "s", answer):
+            client = Client(tmp_path / "s", DEADLINE)
+            with pytest.raises(kind, match=message):
+                await asyncio.to_thread(lambda: list(client.stream()))
+            with pytest.raises(kind, match=message):
+                _ = [event async for event in AsyncClient(tmp_path / "s", DEADLINE).stream()]
+
+    asyncio.run(scenario())
+
+
+def test_many_are_asked_at_the_same_time_and_one_may_be_given_up(tmp_path: Path) -> None:
+    """No thread waits for an answer: a hundred requests that hang keep no other from going on."""
+
+    async def scenario() -> None:
+        async with (
+            answering(tmp_path / "s", HEAD, stays=True) as asked,
+            answering(tmp_path / "other", HEAD, b"{}"),
+        ):
+            hanging = AsyncClient(tmp_path / "s", DEADLINE)
+            tasks = [asyncio.ensure_future(hanging.status()) for _ in range(100)]
+            while len(asked) < 100:
+                await asyncio.sleep(0.01)
+            assert await AsyncClient(tmp_path / "other", DEADLINE).openapi() == {}
+            for task in tasks:
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(isinstance(end, asyncio.CancelledError) for end in ends)
+
+    asyncio.run(scenario())
+
+
+def test_what_has_no_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tcpmux.control.http_answer.MAX_ANSWER", 1000)
+    reply, events = Reply(), Events()
+    reply.feed(HEAD + b"x" * 900)
+    with pytest.raises(NotHttp):
+        reply.feed(b"x" * 100)
+    assert list(events.feed(b"x" * 900)) == []
+    with pytest.raises(NotHttp):
+        list(events.feed(b"x" * 101))
