@@ -57,7 +57,12 @@ MODULES = {
 # One file, so that there is one copy of csrc/ in a worker; tcpmux/worker/__init__.py tells where
 # Python finds the others in it.
 WORKER = "tcpmux.worker._loop"
-IN_WORKER = [WORKER, *(f"tcpmux.worker.{name}" for name in ("_listeners", "_master_line", "_guardian"))]
+IN_WORKER = (
+    WORKER,
+    "tcpmux.worker._listeners",
+    "tcpmux.worker._master_line",
+    "tcpmux.worker._guardian",
+)
 NOT_IN_WORKER = {"privileges.c"}
 
 
@@ -78,7 +83,9 @@ class WithoutRunPath(build_ext):  # type: ignore[misc]
         super().build_extensions()
 
 
-def extension(name: str, sources: list[str], compile_args: list[str], link_args: list[str]) -> Extension:
+def extension(
+    name: str, sources: list[str], compile_args: list[str], link_args: list[str]
+) -> Extension:
     return Extension(
         name,
         sources,
@@ -128,7 +135,7 @@ def extensions() -> list[Extension]:
     runpy.run_path("csrc/fields.py")["write"](COMPILER, FIELDS)
     made = in_c(
         [
-            extension(name, [pyx(name), *(f"csrc/{source}" for source in sources)], flags, link_flags)
+            extension(name, [pyx(name), *(f"csrc/{one}" for one in sources)], flags, link_flags)
             for name, sources in MODULES.items()
         ]
     )

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -173,6 +174,12 @@ bool tm_sock_has_answered(int fd)
 {
     char byte;
     return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
+}
+
+bool tm_sock_input_ends(int fd)
+{
+    struct pollfd asked = {.fd = fd, .events = POLLRDHUP};
+    return poll(&asked, 1, 0) == 1;
 }
 
 bool tm_sock_closed_by_peer(int fd)

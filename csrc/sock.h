@@ -57,6 +57,9 @@ int tm_sock_shut_write(int fd);
  * closes says so at once; TCP says FIN, which may be a half-close: false. Sends nothing. */
 bool tm_sock_closed_by_peer(int fd);
 
+/* Whether its peer has ended its input, or all, and sends no more than what is there. */
+bool tm_sock_input_ends(int fd);
+
 /* Of a UNIX socket: whether it is certain that its own end has not been shut. A call that fails for
  * another reason proves nothing. */
 bool tm_sock_not_shut(int fd);

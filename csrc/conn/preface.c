@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "sock.h"
+
 struct tm_answer tm_preface(struct tm_worker *w, uint32_t index)
 {
     struct tm_cold *cold = &w->colds[index];
@@ -38,6 +40,8 @@ struct tm_answer tm_preface_wait(struct tm_worker *w, uint32_t index, uint64_t t
                                  enum tm_close_reason reason)
 {
     uint64_t until_ms = w->colds[index].accepted_at_us / 1000 + timeout_ms;
+    if (tm_sock_input_ends(w->records[index].fd[TM_CLIENT]))
+        return tm_end_for(TM_CLOSED_client_reset); /* what is waited for can't come any more */
     return w->now_ms < until_ms ? tm_wait(TM_READING, until_ms) : tm_end_for(reason);
 }
 

@@ -27,13 +27,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from tcpmux.config import Config, Text, checks, load_texts
 from tcpmux.config.checks import Watch
 from tcpmux.connection_id import parse_id
-from tcpmux.errors import TcpmuxError, one_line, printable
+from tcpmux.errors import printable
 from tcpmux.levels import Line, level_from
 from tcpmux.master.answers import Answer, Later, Refusal
 from tcpmux.master.aside import Aside

@@ -45,7 +45,9 @@ PROGRAMS = {
     "test_channel": ("channel.c", "rights.c"),
     "test_privileges": ("privileges.c",),
     "test_conn": tuple(
-        str(path.relative_to(CSRC)) for path in sorted(CSRC.rglob("*.c")) if path.name != "privileges.c"
+        str(path.relative_to(CSRC))
+        for path in sorted(CSRC.rglob("*.c"))
+        if path.name != "privileges.c"
     ),
     "test_live": (),
     "test_shape": (),
@@ -53,7 +55,7 @@ PROGRAMS = {
     "test_access_log": (),
 }
 
-COMPILE_SECONDS = 60
+COMPILE_SECONDS = 180
 RUN_SECONDS = 60
 
 
@@ -134,7 +136,8 @@ def run(program: Path, directory: Path) -> None:
 def mutable(source: Path, directory: Path) -> set[str]:
     """Variables of a C source that outlive a call and can be written."""
     compiled = directory / f"{source.stem}.o"
-    plain = [flag for flag in FLAGS if "sanitize" not in flag]
+    # As if it were no part of a library: else tables of functions count as written, by the linker.
+    plain = [*(flag for flag in FLAGS if "sanitize" not in flag), "-fno-pic"]
     subprocess.run(
         [*COMPILER, *plain, f"-I{CSRC}", "-c", "-o", str(compiled), str(source)],
         timeout=COMPILE_SECONDS, check=True,

@@ -1,5 +1,5 @@
-"""The recipe of CONTRIBUTING.md for a stage before the pick: one file, and one row. It is added to a copy
-of the tree, which is built, and outlives what connections outlive."""
+"""The recipe of CONTRIBUTING.md for a stage before the pick: one file, and one row. It is added to
+a copy of the tree, which is built, and outlives what connections outlive."""
 
 from __future__ import annotations
 

@@ -113,9 +113,11 @@ def test_c_knows_nothing_of_python() -> None:
 
 def functions(text: str) -> Iterator[tuple[str, int]]:
     """Each function of a C source or of Cython code, and how many lines its body has."""
-    for found in re.finditer(r"^(?!static const|struct|enum|union|#)[^\n;{}]*?(\w+)\([^;{}]*\)\n{\n(.*?)^}", text, re.M | re.S):
+    in_c = r"^(?!static const|struct|enum|union|#)[^\n;{}]*?(\w+)\([^;{}]*\)\n{\n(.*?)^}"
+    for found in re.finditer(in_c, text, re.MULTILINE | re.DOTALL):
         yield found[1], found[2].count("\n")
-    for found in re.finditer(r"^(?:cdef|def) [^\n]*?(\w+)\((?:.|\n)*?:\n((?:(?: {4}.*)?\n)+)", text, re.M):
+    in_cython = r"^(?:cdef|def) [^\n]*?(\w+)\((?:.|\n)*?:\n((?:(?: {4}.*)?\n)+)"
+    for found in re.finditer(in_cython, text, re.MULTILINE):
         yield found[1], len(found[2].rstrip().split("\n"))
 
 

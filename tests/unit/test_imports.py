@@ -145,7 +145,7 @@ def test_the_program_that_connections_wait_for_loads_little() -> None:
         cwd="/",
     )
     loaded = set(done.stdout.split())
-    assert {"tcpmux.worker._relay", "setproctitle"} <= loaded
+    assert {"tcpmux.worker._loop", "setproctitle"} <= loaded
     assert not loaded & SLOW
     assert len(loaded) < 130
 

@@ -45,8 +45,9 @@ def test_what_changes_the_layout(old: str, new: str) -> None:
 
 def test_all_shared_structs_are_in_it() -> None:
     structs = {owner for owner, *_ in field_rows()}
-    assert {"tm_table", "tm_image", "tm_commons", "tm_live", "tm_conn", "tm_cold", "tm_annex", "tm_handoff", "tm_half", "tm_journal",
-            "tm_log_entry", "tm_message", "tm_counted", "enum"} <= structs  # fmt: skip
+    assert {"tm_table", "tm_image", "tm_commons", "tm_live", "tm_conn", "tm_cold", "tm_annex",
+            "tm_half", "tm_journal", "tm_handoff", "tm_log_entry", "tm_message", "tm_counted",
+            "enum"} <= structs  # fmt: skip
     assert {name for owner, _, name, _, _ in field_rows() if owner == "enum"} >= {
         "tm_conn_state", "tm_close_reason", "tm_message_type", "tm_operation",
     }  # fmt: skip

@@ -26,8 +26,8 @@ from tcpmux.shm.stats import StatusReader
 from tcpmux.shm.view import View
 
 ROUTES, WORKERS, RECORDS = 60, 2, 10_500
-RELAYING = 2
-CONN = fields_of("tm_conn")
+RELAYING = 6  # enum tm_conn_state
+STATE, ACCEPTED = fields_of("tm_conn")["state"][0], fields_of("tm_cold")["accepted_at_us"][0]
 
 
 def fill(live: Live) -> None:
@@ -37,9 +37,8 @@ def fill(live: Live) -> None:
         used = fields_of("tm_live")["records_used"][0]
         memory[used : used + 4] = struct.pack("I", RECORDS)
         for index in range(RECORDS):
-            at = live.record_offset(index)
-            memory[at + CONN["state"][0]] = RELAYING
-            accepted = at + CONN["accepted_at_us"][0]
+            memory[live.record_offset(index) + STATE] = RELAYING
+            accepted = live.cold_offset(index) + ACCEPTED
             age = index * 7919 % RECORDS
             memory[accepted : accepted + 8] = struct.pack("Q", now - age * 1000)
 
