@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.support import short_directory
+from tests.support import patient, short_directory
 
 _kill = os.kill
 
@@ -32,6 +32,15 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     os.kill = _kill_one
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The limits of pytest-timeout are multiplied as all others are."""
+    usual = config.getoption("timeout") or config.getini("timeout")
+    for item in items:
+        own = item.get_closest_marker("timeout")
+        limit = patient(float(own.args[0] if own else usual))
+        item.add_marker(pytest.mark.timeout(limit), append=False)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 
 from bench.build import build_loadgen
 from bench.load import LoadError, LoadGenerator
+from tests.support import DEADLINE
 
 SECONDS = 20.0  # a limit of units ends every run long before
 
@@ -27,7 +28,7 @@ def server(serve: Callable[[socket.socket], None]) -> Iterator[int]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)
-        listener.settimeout(15)
+        listener.settimeout(DEADLINE)
 
         def accept() -> None:
             while True:
@@ -35,7 +36,7 @@ def server(serve: Callable[[socket.socket], None]) -> Iterator[int]:
                     sock, _ = listener.accept()
                 except OSError:
                     return
-                sock.settimeout(15)
+                sock.settimeout(DEADLINE)
                 with sock:
                     serve(sock)
 
@@ -130,6 +131,6 @@ def test_bad_usage(load: LoadGenerator, arguments: list[str], complaint: str) ->
 
 def test_only_loopback(load: LoadGenerator, tmp_path: Path) -> None:
     process = load._start(["roundtrip", "--address", "192.0.2.1:80"])
-    _, complaint = process.communicate(timeout=15)
+    _, complaint = process.communicate(timeout=DEADLINE)
     assert process.returncode == 2
     assert "only 127.0.0.0/8 is allowed" in complaint

@@ -57,6 +57,13 @@ static inline uint64_t now_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+/* A time limit, as patient() in tests/support.py: longer where the machine is slower by far. */
+static inline int patient(int ms)
+{
+    const char *factor = getenv("TCPMUX_TEST_PATIENCE");
+    return factor ? (int)(ms * strtod(factor, NULL)) : ms;
+}
+
 /* xorshift64*: the same numbers for the same seed, everywhere. */
 static uint64_t random_state;
 

@@ -12,7 +12,7 @@
 
 #include "check.h"
 
-enum { DEADLINE_MS = 10000 };
+#define DEADLINE_MS patient(10000)
 
 /* Waits until one of `events` (or HUP, ERR) is there; returns them. */
 static inline short wait_events(int fd, short events)
@@ -36,7 +36,7 @@ static inline uint32_t readable_bytes(int fd)
 /* Polled, as no edge says "so many bytes": loopback delivers at once but for ksoftirqd. */
 static inline void wait_readable_bytes(int fd, uint32_t bytes)
 {
-    uint64_t deadline = now_ms() + DEADLINE_MS;
+    uint64_t deadline = now_ms() + (uint64_t)DEADLINE_MS;
     while (readable_bytes(fd) < bytes)
         CHECK(now_ms() < deadline);
 }

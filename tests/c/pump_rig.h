@@ -186,7 +186,7 @@ static inline void client_delivers(struct rig *rig, uint32_t size)
 /* Sends and pumps, the server reading nothing, until the pump is blocked and the client full. */
 static inline void fill(struct rig *rig, uint32_t piece)
 {
-    uint64_t deadline = now_ms() + DEADLINE_MS;
+    uint64_t deadline = now_ms() + (uint64_t)DEADLINE_MS;
     do {
         CHECK(now_ms() < deadline);
         client_sends(rig, piece);

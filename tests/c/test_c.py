@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import patient
+
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parents[1] / "csrc"
 
@@ -55,8 +57,8 @@ PROGRAMS = {
     "test_access_log": (),
 }
 
-COMPILE_SECONDS = 180
-RUN_SECONDS = 60
+COMPILE_SECONDS = patient(180)
+RUN_SECONDS = patient(60)
 
 
 # A sanitizer of its own: what several processes do at the same time, as threads.
@@ -143,7 +145,7 @@ def mutable(source: Path, directory: Path) -> set[str]:
         timeout=COMPILE_SECONDS, check=True,
     )  # fmt: skip
     listed = subprocess.run(
-        ["nm", str(compiled)], capture_output=True, text=True, timeout=30, check=True
+        ["nm", str(compiled)], capture_output=True, text=True, timeout=patient(30), check=True
     ).stdout
     symbols = [line.split()[-2:] for line in listed.splitlines()]
     return {name for kind, name in symbols if kind in "bBdDcCsS"}

@@ -298,7 +298,7 @@ static void a_death_anywhere_loses_nothing(void)
         others[i] = fork();
         CHECK(others[i] >= 0);
         if (others[i] == 0) {
-            alarm(50);
+            alarm((unsigned)patient(50000) / 1000);
             live_on(&lives[i + 1], all, key);
         }
     }

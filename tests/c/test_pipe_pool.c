@@ -334,7 +334,7 @@ static void out_of_descriptors(void)
     bool ready = tm_pipe_ready(&pool);
     CHECK(!ready || now_ms() >= refused_at + SLACK_MS);
     while (!tm_pipe_ready(&pool))
-        CHECK(now_ms() < refused_at + 5000);
+        CHECK(now_ms() < refused_at + (uint64_t)patient(5000));
     CHECK(now_ms() >= refused_at + SLACK_MS);
     CHECK(tm_pipe_take(&pool, &pipe));
     tm_pipe_give_back(&pool, &pipe, true);
@@ -397,7 +397,7 @@ static void others_have_the_pages(void)
         take_all(&others, hoard + hoarded++, 1);
     /* 16 MiB are left; it reckons with as much as it likes. */
     tm_pipe_pool_init(&pool, MOST);
-    for (uint64_t until = now_ms() + 5000; got < 200 && now_ms() < until;) {
+    for (uint64_t until = now_ms() + (uint64_t)patient(5000); got < 200 && now_ms() < until;) {
         pipes[got] = NO_PIPE;
         if (tm_pipe_take(&pool, &pipes[got]))
             got++;

@@ -108,7 +108,7 @@ static void check_back_pressure(struct shape shape, bool splicing)
 {
     struct rig *rig = open_rig(shape);
     rig->half.splicing = splicing;
-    uint64_t deadline = now_ms() + DEADLINE_MS;
+    uint64_t deadline = now_ms() + (uint64_t)DEADLINE_MS;
     for (int quiet = 0; quiet < 5; quiet++) {
         fill(rig, splicing ? BUFFER_SIZE : 5000);
         CHECK(now_ms() < deadline);
@@ -228,7 +228,7 @@ static void check_urgent(struct shape shape, bool splicing)
         bool seen_fin, fin = way & 1;
         uint32_t ahead = way & 2 ? 4000 : 0; /* of the urgent byte */
         int on = 1;
-        uint64_t deadline = now_ms() + DEADLINE_MS;
+        uint64_t deadline = now_ms() + (uint64_t)DEADLINE_MS;
         CHECK(setsockopt(rig->client, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) == 0);
         rig->unaccounted = true; /* the kernel hides what is behind the urgent byte */
         rig->half.splicing = splicing;

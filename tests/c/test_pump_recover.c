@@ -113,7 +113,7 @@ static void kill_and_go_on(struct shape shape, bool splicing)
         pump_until_killed(rig, shared);
         recover(rig, shared, lent);
     }
-    uint64_t deadline = now_ms() + DEADLINE_MS;
+    uint64_t deadline = now_ms() + (uint64_t)DEADLINE_MS;
     while (rig->received < rig->sent) {
         CHECK(now_ms() < deadline);
         pump_once(rig, &shared->half, true);

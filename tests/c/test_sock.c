@@ -424,7 +424,7 @@ static void what_is_under_way_is_counted(void)
         CHECK(errno == EAGAIN && total > 0);
         /* Nothing overtakes what is in a UNIX socket: it is with the peer already. */
         CHECK((tm_sock_unacknowledged(ends[0]) > 0) == (families[k] != AF_UNIX));
-        uint64_t deadline = now_ms() + DEADLINE_MS;
+        uint64_t deadline = now_ms() + (uint64_t)DEADLINE_MS;
         while (received < total || tm_sock_unacknowledged(ends[0])) {
             ssize_t got = recv(ends[1], block, sizeof(block), 0);
             received += got > 0 ? got : 0;

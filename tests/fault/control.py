@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support import patient
+
 SOURCE = Path(__file__).with_name("shim.c")
 VARIABLE = "FAULT_CONTROL"
 COMPILER = shlex.split(os.environ.get("CC", "gcc"))
@@ -77,7 +79,7 @@ def build(directory: Path) -> Path:
     """Compiles the shim. Raises RuntimeError with the compiler's words."""
     library = directory / "shim.so"
     command = [*COMPILER, *FLAGS, "-o", str(library), str(SOURCE), "-ldl"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patient(60), check=False)
     if done.returncode:
         raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")
     return library

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tests.relay.harness import RelayWorker, reset
+from tests.support import patient
 
 HEADER = struct.Struct("=4sI")
 BULK = random.Random(20).randbytes(1 << 20)
@@ -212,7 +213,7 @@ class Talk:
         sock = socket.socket(family, socket.SOCK_STREAM)
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        sock.settimeout(10)
+        sock.settimeout(patient(10))
         client = End(sock, plans(kind, number)[0])
         self.conversations.append(Conversation(number, kind, client))
         try:

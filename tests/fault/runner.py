@@ -16,9 +16,9 @@ from typing import IO
 from tests.fault.cases import Case
 from tests.fault.control import Control, build
 from tests.fault.sites import name_of
-from tests.support import short_directory
+from tests.support import patient, short_directory
 
-PATIENCE = 60.0  # s, for one case: above the sum of all deadlines in it
+CASE_TIME = patient(60)  # for one case: above the sum of all deadlines in it
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class Scenario:
 
     def play(self, case: Case) -> Result:
         seen = self._errors.seek(0, 2)
-        timer = Timer(PATIENCE, self.process.kill)
+        timer = Timer(CASE_TIME, self.process.kill)
         timer.start()
         try:
             writing, reading = self._pipes()
@@ -91,7 +91,7 @@ class Scenario:
         seen = self._errors.tell()
         writing.close()
         try:
-            code = self.process.wait(PATIENCE)
+            code = self.process.wait(CASE_TIME)
         except subprocess.TimeoutExpired:
             self.process.kill()
             code = self.process.wait()

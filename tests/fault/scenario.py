@@ -29,9 +29,9 @@ from tests.fault.control import Control
 from tests.fault.conversations import KINDS, RECEIVE_BUFFER, Talk
 from tests.fault.sites import COUNTED_OR_NOT, DEATHS, INDISPENSABLE, SHORT, SITES, UNCOUNTED
 from tests.relay.harness import Destination, RelayWorker, address_of, bound, listen
-from tests.support import short_directory, wait_for
+from tests.support import patient, short_directory, wait_for
 
-DEADLINE = 4.0  # s, for conversations that take a fraction of one
+DEADLINE = patient(4)  # s, for conversations that take a fraction of one
 IDLE_PIPES = 64  # csrc/pipe_pool.h: TM_PIPES_IDLE
 MOST_WAKEUPS = 60_000  # of one case; a loop that waits for nothing makes that many in a second
 

@@ -24,7 +24,7 @@ from tests.relay.harness import (
     listen,
     transfer,
 )
-from tests.support import short_directory, wait_for
+from tests.support import DEADLINE, short_directory, wait_for
 
 CLIENTS = 5
 YEARS = 10 * 365 * 86400  # s
@@ -44,7 +44,7 @@ class Setting:
         for endpoint in self.endpoints:
             with suppress(BlockingIOError):
                 sock = self.worker.own(endpoint.accept()[0])
-                sock.settimeout(15)
+                sock.settimeout(DEADLINE)
                 return sock
         return None
 

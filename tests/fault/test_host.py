@@ -12,6 +12,7 @@ import pytest
 
 from tests.fault.control import Control
 from tests.fault.sites import name_of
+from tests.support import patient
 
 SHORTAGES = [
     ("connect", errno.EADDRNOTAVAIL),
@@ -33,7 +34,7 @@ def ask(control: Control, *arguments: object) -> dict[str, object]:
         env=control.environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(60),
         check=False,
     )
     assert done.returncode == 0, done.stderr

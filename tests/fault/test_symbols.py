@@ -10,6 +10,7 @@ import pytest
 
 from tests.fault import control
 from tests.fault.sites import HARMLESS, OTHERWISE, SITES
+from tests.support import patient
 
 WORKER = Path(__file__).parents[2] / "tcpmux/worker"
 
@@ -17,7 +18,11 @@ WORKER = Path(__file__).parents[2] / "tcpmux/worker"
 def symbols(path: Path, which: str) -> set[str]:
     """Of the dynamic table; which: --undefined-only or --defined-only."""
     listed = subprocess.run(
-        ["nm", "-D", which, str(path)], capture_output=True, text=True, timeout=30, check=True
+        ["nm", "-D", which, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=patient(30),
+        check=True,
     ).stdout
     return {line.split()[-1].split("@")[0] for line in listed.splitlines()}
 

@@ -17,7 +17,7 @@ from typing import Any
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.relay.harness import reset
-from tests.support import EchoServer, wait_for
+from tests.support import DEADLINE, EchoServer, patient, wait_for
 
 RANGE = (32768, 32787)
 PORTS = RANGE[1] - RANGE[0] + 1
@@ -37,7 +37,9 @@ def talks(client: socket.socket) -> bool:
 def connect() -> socket.socket | None:
     try:
         client = socket.create_connection(
-            ("127.0.0.1", LISTEN), timeout=15, source_address=("127.0.0.1", next(CLIENT_PORTS))
+            ("127.0.0.1", LISTEN),
+            timeout=DEADLINE,
+            source_address=("127.0.0.1", next(CLIENT_PORTS)),
         )
     except ConnectionResetError:  # a worker may be that fast
         return None
@@ -78,7 +80,7 @@ def observe(proxy: Proxy) -> dict[str, Any]:
 
 
 def main() -> None:
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True, timeout=10)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True, timeout=patient(10))
     server = EchoServer("one")
     Path("/proc/sys/net/ipv4/ip_local_port_range").write_text(f"{RANGE[0]} {RANGE[1]}")
     proxy = Proxy(Path(sys.argv[1]), routes(route("r", LISTEN, v1=(1, server.address)), workers=2))
@@ -86,7 +88,7 @@ def main() -> None:
         found = observe(proxy)
     except BaseException:
         proxy.signal(signal.SIGQUIT)  # at once: its complaints would hide this one
-        proxy.process.wait(15)
+        proxy.process.wait(DEADLINE)
         raise
     proxy.stop()
     server.close()

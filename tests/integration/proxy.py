@@ -15,7 +15,7 @@ import psutil
 import yaml
 
 from tcpmux.control.client import AdminError, Client, Status
-from tests.support import DEADLINE, wait_for
+from tests.support import DEADLINE, patient, wait_for
 
 
 def tcpmux(*arguments: str, **extra: Any) -> subprocess.CompletedProcess[str]:
@@ -24,7 +24,7 @@ def tcpmux(*arguments: str, **extra: Any) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "tcpmux", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(60),
         check=False,
         stdin=subprocess.DEVNULL,
         **extra,

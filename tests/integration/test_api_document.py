@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.integration.conftest import StartProxy
 from tests.integration.looking import get, start, with_http
 from tests.integration.routes import route
-from tests.support import EchoServer, free_port
+from tests.support import EchoServer, free_port, patient
 
 # Not asked: what would end the instance or the test.
 EXCLUDED = ("/v1/stop", "/v1/upgrade", "/v1/stream")
@@ -33,7 +33,7 @@ def test_the_api_keeps_to_its_document(
         *(word for path in EXCLUDED for word in ("--exclude-path", path)),
     ]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=110, check=False, cwd=tmp_path
+        command, capture_output=True, text=True, timeout=patient(110), check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "Tested:" in done.stdout

@@ -22,7 +22,7 @@ from tests.integration.conftest import StartProxy
 from tests.integration.proxy import tcpmux
 from tests.integration.routes import route, routes
 from tests.integration.test_shifting import split
-from tests.support import DEMO_PORTS, EchoServer, free_port, listening, wait_for
+from tests.support import DEMO_PORTS, EchoServer, free_port, listening, patient, wait_for
 
 STATUS_KEYS = {"pid", "version", "generation", "workers", "routes"}
 WORKER_KEYS = {"id", "pid", "generation", "connections"}
@@ -189,7 +189,7 @@ def demo_ports() -> Iterator[None]:
         return False
 
     with socket.socket(socket.AF_UNIX) as lock:
-        wait_for(is_ours, "another test with the demo's ports to end", 100)
+        wait_for(is_ours, "another test with the demo's ports to end", patient(100))
         busy = [port for port in DEMO_PORTS if listening(port)]
         if busy:
             pytest.skip(f"the demo's ports are in use: {busy}")
@@ -215,13 +215,17 @@ def test_demo_serve_stays_until_interrupted(tmp_path: Path) -> None:
             stderr=subprocess.STDOUT,
         )
     try:
-        wait_for(lambda: "31400" in log.read_text() and "nc " in log.read_text(), "the hints", 30)
+        wait_for(
+            lambda: "31400" in log.read_text() and "nc " in log.read_text(),
+            "the hints",
+            patient(30),
+        )
         children = psutil.Process(process.pid).children(recursive=True)
         assert split(31400, 4) == {"one": 4}
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0, log.read_text()
+        assert process.wait(patient(30)) == 0, log.read_text()
         assert not [child for child in children if child.is_running()]
     finally:
         if process.poll() is None:
             process.terminate()
-            process.wait(30)
+            process.wait(patient(30))

@@ -23,7 +23,16 @@ from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.integration.servers import RESET, Server, saying, serving
 from tests.integration.test_shifting import held, split, talk
-from tests.support import DEADLINE, EchoServer, ask, free_port, read_all, shut_write, wait_for
+from tests.support import (
+    DEADLINE,
+    EchoServer,
+    ask,
+    free_port,
+    patient,
+    read_all,
+    shut_write,
+    wait_for,
+)
 
 WORKERS = 4
 OPEN: list[socket.socket] = []  # of the test that runs
@@ -425,7 +434,7 @@ def test_keepalive_is_set_on_both_sides_of_a_connection_that_stays(
                         count += 1
             return count
 
-        wait_for(lambda: timers() == 2, "keepalive on both sides", 30)
+        wait_for(lambda: timers() == 2, "keepalive on both sides", patient(30))
         assert talk(client) == "one hello\n"
     assert proxy.client.status()["pid"]
 

@@ -27,7 +27,7 @@ from tests.integration.few_ports import PORTS
 from tests.integration.no_ipv6 import NUMBER_OF_SOCKET
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
-from tests.support import EchoServer, ask, free_port, wait_for
+from tests.support import DEADLINE, EchoServer, ask, free_port, patient, wait_for
 
 CLIENTS = 5000
 RETRY = 0.1  # s between two looks of a full worker: ACCEPT_RETRY_MS
@@ -57,7 +57,7 @@ class Crowd:
                 assert sock.recv(100) == b"one hello\n"
                 self._poll.unregister(sock)
                 sock.setblocking(True)
-                sock.settimeout(15)
+                sock.settimeout(DEADLINE)
                 self.inside.append(self.outside.pop(fd))
             else:
                 assert not events & select.EPOLLERR, "a client outside was turned away"
@@ -142,7 +142,7 @@ def test_out_of_ports(tmp_path: Path) -> None:
         ["unshare", "--net", sys.executable, "-m", "tests.integration.few_ports", str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=patient(100),
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -167,7 +167,7 @@ def test_without_ipv6(tmp_path: Path, how: str) -> None:
         ["unshare", "--net", sys.executable, "-m", "tests.integration.no_ipv6", str(tmp_path), how],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=patient(100),
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -254,8 +254,8 @@ def test_no_room_for_the_log_from_the_start(tmp_path: Path, one: EchoServer) -> 
         wait_for(lambda: client.status()["workers"][0]["starts"] == 2, "the worker's next life")
         assert ask(("127.0.0.1", port)) == "one hello\n"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0
+        assert process.wait(DEADLINE) == 0
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGQUIT)
-            process.wait(15)
+            process.wait(DEADLINE)

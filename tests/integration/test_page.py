@@ -14,7 +14,7 @@ import pytest
 from tests.integration.conftest import StartProxy
 from tests.integration.looking import connected, start, with_http
 from tests.integration.routes import route
-from tests.support import EchoServer, ask, free_port, refusing_port, wait_for
+from tests.support import EchoServer, ask, free_port, patient, refusing_port, wait_for
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt-get install)")
@@ -49,7 +49,7 @@ class Traffic(threading.Thread):
 
     def end(self) -> None:
         self._over.set()
-        self.join(10)
+        self.join(patient(10))
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_weight_is_changed_by_the_slider_and_seen_in_the_traffic(
         assert 19 <= answers.count("two") <= 21
         page.locator("#event-rows li", has_text="v2 20->80").wait_for()
         row = page.locator("#destination-table tr.destination", has_text="v2")
-        wait_for(lambda: _percent(row) > 30, "the split that is shown to follow", 30)
+        wait_for(lambda: _percent(row) > 30, "the split that is shown to follow", patient(30))
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=ARTEFACTS / f"page-{scheme}.png", full_page=True)
         page.locator("#undo-weights").click()

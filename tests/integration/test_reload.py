@@ -12,13 +12,13 @@ import pytest
 from tests.integration.conftest import StartProxy
 from tests.integration.routes import route, routes
 from tests.integration.test_shifting import held, split, talk
-from tests.support import EchoServer, ask, free_port, wait_for
+from tests.support import DEADLINE, EchoServer, ask, free_port, wait_for
 
 
 def refused(port: int) -> bool:
     """A reset is no refusal: the listener was closed with this one in its queue."""
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=15).close()
+        socket.create_connection(("127.0.0.1", port), timeout=DEADLINE).close()
     except ConnectionRefusedError:
         return True
     except ConnectionResetError:
@@ -68,7 +68,7 @@ def test_removing_a_listener_serves_its_queue(start_proxy: StartProxy, one: Echo
     pids = proxy.worker_pids()
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    clients = [socket.create_connection(("127.0.0.1", port), timeout=15) for _ in range(20)]
+    clients = [socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) for _ in range(20)]
     proxy.write(routes(keep))
     proxy.signal(signal.SIGHUP)
     for pid in pids:
@@ -218,7 +218,7 @@ def test_a_unix_socket_left_by_a_crash_is_replaced(
         dead.bind(str(path))
     proxy = start_proxy(routes(route("r", f"unix:{path}", v1=(1, one.address))))
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(15)
+        sock.settimeout(DEADLINE)
         sock.connect(str(path))
         assert talk(sock) == "one hello\n"
     proxy.stop()

@@ -16,7 +16,7 @@ import pytest
 
 from tests.integration.conftest import StartProxy
 from tests.integration.routes import route, routes
-from tests.support import EchoServer, free_port, listening, wait_for
+from tests.support import DEADLINE, EchoServer, free_port, listening, patient, wait_for
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def redis(tmp_path: Path) -> Iterator[int]:
         yield port
     finally:
         server.terminate()
-        server.wait(15)
+        server.wait(DEADLINE)
 
 
 def test_redis_and_its_benchmark(start_proxy: StartProxy, redis: int) -> None:
@@ -46,7 +46,7 @@ def test_redis_and_its_benchmark(start_proxy: StartProxy, redis: int) -> None:
             ["redis-cli", "-p", str(port), *arguments],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=patient(60),
             check=True,
         ).stdout.strip()
 
@@ -59,7 +59,7 @@ def test_redis_and_its_benchmark(start_proxy: StartProxy, redis: int) -> None:
             ["redis-benchmark", *options.split()],
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=patient(100),
             check=True,
         )
         assert f'"{tests[:3].upper()}' in result.stdout
@@ -92,7 +92,7 @@ def test_nginx_serves_a_large_file(start_proxy: StartProxy, tmp_path: Path) -> N
         wait_for(lambda: listening(backend), "nginx")
         start_proxy(routes(route("web", port, v1=(1, f"127.0.0.1:{backend}"))))
         for _ in range(3):
-            with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+            with socket.create_connection(("127.0.0.1", port), timeout=patient(30)) as sock:
                 sock.sendall(b"GET /file HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
                 answer = b"".join(iter(lambda: sock.recv(1 << 20), b""))
             head, _, body = answer.partition(b"\r\n\r\n")
@@ -100,7 +100,7 @@ def test_nginx_serves_a_large_file(start_proxy: StartProxy, tmp_path: Path) -> N
             assert hashlib.sha256(body).digest() == hashlib.sha256(data).digest()
     finally:
         server.terminate()
-        server.wait(15)
+        server.wait(DEADLINE)
 
 
 def test_bulk_echo_comes_back_with_the_same_hash(start_proxy: StartProxy) -> None:
@@ -108,7 +108,7 @@ def test_bulk_echo_comes_back_with_the_same_hash(start_proxy: StartProxy) -> Non
     echo, port = EchoServer(), free_port()
     start_proxy(routes(route("r", port, v1=(1, echo.address))))
     sent, got = hashlib.sha256(), hashlib.sha256()
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=patient(30)) as sock:
 
         def send() -> None:
             for _ in range(256):
@@ -139,7 +139,7 @@ def test_a_slow_reader_costs_no_memory(start_proxy: StartProxy) -> None:
         found = psutil.Process(pid).memory_full_info()
         return int(found.uss)
 
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=patient(30)) as sock:
         sock.sendall(b"x")
         assert sock.recv(1) == b"x"
         before = memory()

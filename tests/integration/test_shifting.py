@@ -14,7 +14,7 @@ import pytest
 from tests.integration.conftest import StartProxy
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
-from tests.support import EchoServer, ask, free_port, refusing_port, wait_for
+from tests.support import DEADLINE, EchoServer, ask, free_port, refusing_port, wait_for
 
 
 def split(port: int, connections: int, at_once: int = 1) -> Counter[str]:
@@ -26,7 +26,7 @@ def split(port: int, connections: int, at_once: int = 1) -> Counter[str]:
 
 def held(port: int) -> socket.socket:
     """An open connection that has had one answer."""
-    sock = socket.create_connection(("127.0.0.1", port), timeout=15)
+    sock = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
     assert talk(sock).endswith("hello\n")
     return sock
 
@@ -141,7 +141,7 @@ def test_every_family_reaches_every_family(start_proxy: StartProxy, open_path: P
         assert ask(v4_address) == expected
         assert ask(v6_address) == expected
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(15)
+            sock.settimeout(DEADLINE)
             sock.connect(path)
             assert talk(sock) == expected
         server.close()
@@ -168,7 +168,7 @@ def check_refusing_endpoint(start_proxy: StartProxy, one: EchoServer, port: int,
     # The reset may be there before connect returns.
     with (
         pytest.raises(ConnectionResetError),
-        socket.create_connection((host, int(dead_port)), timeout=15) as sock,
+        socket.create_connection((host, int(dead_port)), timeout=DEADLINE) as sock,
     ):
         sock.recv(1)
     found = wait_for(

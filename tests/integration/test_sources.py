@@ -24,7 +24,7 @@ from tests.integration.looking import metric
 from tests.integration.proxy import Proxy, tcpmux
 from tests.integration.routes import route, routes
 from tests.integration.test_shifting import split
-from tests.support import DEADLINE, EchoServer, ask, free_port, wait_for
+from tests.support import DEADLINE, EchoServer, ask, free_port, patient, wait_for
 
 SAMPLES = Path(__file__).resolve().parents[2] / "configs/istio"
 
@@ -276,7 +276,7 @@ def test_a_route_whose_only_name_is_unknown_does_as_it_says(
         waiting.sendall(b"hello\n")
         wait_for(lambda: proxy.destination("v1", 1)["connections_total"] == 0, "it to wait")
         dns.set_a("shop.test", "127.0.0.1")
-        waiting.settimeout(30)
+        waiting.settimeout(patient(30))
         assert waiting.recv(100).startswith(b"one")
     assert split(port, 3) == {"one": 3}
 
@@ -384,7 +384,7 @@ def test_a_destination_has_timeouts_of_its_own(
     proxy = start_proxy(routes(part, defaults={"idle_timeout": "30m"}))
     assert proxy.destination("v1")["idle_timeout_ms"] == 1_800_000
     assert proxy.destination("v2")["idle_timeout_ms"] == 200
-    socks = [socket.create_connection(("127.0.0.1", port), timeout=15) for _ in range(2)]
+    socks = [socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) for _ in range(2)]
     for sock in socks:
         sock.sendall(b"hello\n")
         sock.recv(100)

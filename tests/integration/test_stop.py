@@ -16,7 +16,7 @@ from tests.integration.routes import route, routes
 from tests.integration.test_reload import refused
 from tests.integration.test_shifting import held, talk
 from tests.integration.test_workers import stopped
-from tests.support import EchoServer, free_port, wait_for
+from tests.support import DEADLINE, EchoServer, free_port, wait_for
 
 
 def log_has_grown(proxy: Proxy, seen: int) -> bool:
@@ -38,7 +38,7 @@ def test_open_connections_may_end(
         result = proxy.run("weight", "r", "v1=2")
         assert result.returncode == 1
         assert "draining" in result.stderr
-    assert proxy.process.wait(15) == 0
+    assert proxy.process.wait(DEADLINE) == 0
 
 
 def test_children_of_others_are_not_waited_for(start_proxy: StartProxy, one: EchoServer) -> None:
@@ -53,7 +53,7 @@ def test_children_of_others_are_not_waited_for(start_proxy: StartProxy, one: Ech
     proxy.children |= proxy.tree()
     proxy.signal(signal.SIGTERM)
     try:
-        assert proxy.process.wait(15) == 0
+        assert proxy.process.wait(DEADLINE) == 0
         assert proxy.left() == [stranger.pid]
     finally:
         stranger.kill()
@@ -67,14 +67,14 @@ def test_what_is_queued_is_served(start_proxy: StartProxy, one: EchoServer) -> N
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
         wait_for(partial(stopped, pid), "the stop")
-    clients = [socket.create_connection(("127.0.0.1", port), timeout=15) for _ in range(30)]
+    clients = [socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) for _ in range(30)]
     proxy.signal(signal.SIGTERM)
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
     for client in clients:
         assert talk(client) == "one hello\n"
         client.close()
-    assert proxy.process.wait(15) == 0
+    assert proxy.process.wait(DEADLINE) == 0
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_ending_at_once_resets_open_connections(
             wait_for(partial(log_has_grown, proxy, seen), "the signal to be taken")
         with pytest.raises(ConnectionResetError):
             long_lived.recv(1)
-    assert proxy.process.wait(15) == 0
+    assert proxy.process.wait(DEADLINE) == 0
 
 
 def test_the_drain_ends_with_its_timeout(start_proxy: StartProxy, one: EchoServer) -> None:
@@ -110,7 +110,7 @@ def test_the_drain_ends_with_its_timeout(start_proxy: StartProxy, one: EchoServe
         proxy.signal(signal.SIGTERM)
         with pytest.raises(ConnectionResetError):
             long_lived.recv(1)
-    assert proxy.process.wait(15) == 0
+    assert proxy.process.wait(DEADLINE) == 0
     assert "the drain timeout is over: resetting 1 connections" in proxy.log
 
 
@@ -119,7 +119,7 @@ def test_the_stop_command_waits_for_the_end(start_proxy: StartProxy, one: EchoSe
     proxy.children |= proxy.tree()
     result = proxy.run("stop")
     assert result.returncode == 0, result.stderr
-    assert proxy.process.wait(15) == 0
+    assert proxy.process.wait(DEADLINE) == 0
 
 
 def test_the_stop_command_at_once(start_proxy: StartProxy, one: EchoServer) -> None:
@@ -130,4 +130,4 @@ def test_the_stop_command_at_once(start_proxy: StartProxy, one: EchoServer) -> N
         assert proxy.run("stop", "--now").returncode == 0
         with pytest.raises(ConnectionResetError):
             long_lived.recv(1)
-    assert proxy.process.wait(15) == 0
+    assert proxy.process.wait(DEADLINE) == 0

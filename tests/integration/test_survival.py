@@ -24,7 +24,7 @@ from tests.integration.proxy import Proxy, tcpmux
 from tests.integration.routes import route, routes
 from tests.integration.test_shifting import held, split, talk
 from tests.others import needs_reachable
-from tests.support import EchoServer, ask, free_port, wait_for
+from tests.support import DEADLINE, EchoServer, ask, free_port, patient, wait_for
 
 
 @contextmanager
@@ -171,7 +171,9 @@ def test_a_master_takes_over_with_few_descriptors_at_first(
     with conversations(port, 2) as clients:
         kill_master(proxy)
         few = ["prlimit", "--nofile=12:12", sys.executable, "-m", "tcpmux", "-c", str(proxy.file)]
-        result = subprocess.run(few, capture_output=True, text=True, timeout=60, check=False)
+        result = subprocess.run(
+            few, capture_output=True, text=True, timeout=patient(60), check=False
+        )
         assert result.returncode == 1
         assert "RLIMIT_NOFILE is 12, too low" in result.stderr
         assert "Traceback" not in result.stderr
@@ -333,7 +335,7 @@ def test_queues_of_a_retired_worker_are_served(proxy: Proxy, port: int) -> None:
     pids = proxy.worker_pids()
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    waiting = [socket.create_connection(("127.0.0.1", port), timeout=15) for _ in range(60)]
+    waiting = [socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) for _ in range(60)]
     proxy.signal(signal.SIGTTOU)
     wait_for(lambda: "workers 2->1" in proxy.log, "it to be noticed")
     for pid in pids:
@@ -379,12 +381,12 @@ def test_a_full_worker_leaves_its_queue_to_those_with_room(
     limit = sum(w["connections_limit"] for w in proxy.status()["workers"])
     with ExitStack() as stack:
         clients = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15))
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=DEADLINE))
             for _ in range(limit)
         ]
         all_talk(clients)
         assert proxy.active() == limit
-        extra = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15))
+        extra = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=DEADLINE))
         clients.pop().close()
         all_talk([extra])
 
@@ -401,7 +403,7 @@ def test_listeners_that_find_no_room_in_a_full_worker_come_later(
     ports = [free_port() for _ in range(40)]
     with ExitStack() as stack:
         clients = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15))
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=DEADLINE))
             for _ in range(limit - 1)
         ]
         all_talk(clients)

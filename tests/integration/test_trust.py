@@ -18,7 +18,7 @@ from tests.integration.proxy import Proxy, tcpmux
 from tests.integration.routes import route, routes
 from tests.integration.test_survival import all_talk, conversations, kill_master
 from tests.others import needs_root
-from tests.support import EchoServer, ask, free_port, wait_for
+from tests.support import DEADLINE, EchoServer, ask, free_port, wait_for
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_pid_in_shared_memory_is_never_signalled(
             all_talk(clients)
     claim_to_be(lives, bystander.pid)
     proxy.signal(signal.SIGQUIT)
-    proxy.process.wait(15)
+    proxy.process.wait(DEADLINE)
     assert is_alive(bystander.pid)
     wait_for(lambda: not any(map(is_alive, before)), "the workers to end")
     for live in lives:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tcpmux.config import load
+from tests.support import patient
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ANALYZE = shutil.which("systemd-analyze")
@@ -47,7 +48,7 @@ def test_systemd_understands_every_line(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=patient(60),
     )
     # It also tells of other units of this machine.
     assert not [line for line in result.stderr.splitlines() if "tcpmux" in line]
@@ -66,6 +67,6 @@ def test_a_mistake_in_the_file_is_not_tried_again() -> None:
         [sys.executable, "-m", "tcpmux", "-c", "/nowhere/routes.yaml"],
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=patient(60),
     )
     assert str(told.returncode) == settings("tcpmux.service")["RestartPreventExitStatus"]

@@ -32,7 +32,7 @@ from tests.integration.proxy import Proxy, tcpmux
 from tests.integration.routes import route, routes
 from tests.integration.test_survival import all_talk, conversations, kill_master, upgraded
 from tests.others import NOBODY, OTHER, as_other, needs_reachable, needs_root
-from tests.support import EchoServer, ask, free_port, wait_for
+from tests.support import DEADLINE, EchoServer, ask, free_port, patient, wait_for
 
 
 def status_of(pid: int) -> dict[str, str]:
@@ -170,7 +170,7 @@ def test_a_root_without_the_right_to_it_is_told(open_path: Path, right: str, sai
         ],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(60),
         check=False,
     )
     assert result.returncode == 2
@@ -220,7 +220,7 @@ def test_started_as_somebody_it_stays_that(open_path: Path, one: EchoServer) -> 
         assert result.returncode == 0, result.stderr
     finally:
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=patient(20))
     assert process.returncode == 0, said
     assert f"run as user {OTHER} (uid {OTHER})" in said
 
@@ -270,13 +270,13 @@ def tell_from(act: Any) -> bytes:
     """What act() says when it is done as nobody."""
     ours, theirs = socket.socketpair()
     with ours, theirs, as_other(lambda: theirs.sendall(act()), NOBODY):
-        ours.settimeout(15)
+        ours.settimeout(DEADLINE)
         return ours.recv(65536)
 
 
 def status_over(path: str) -> bytes:
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(15)
+        sock.settimeout(DEADLINE)
         sock.connect(path)
         sock.sendall(b"GET /v1/status HTTP/1.1\r\nHost: tcpmux\r\n\r\n")
         return sock.recv(65536)
@@ -284,7 +284,7 @@ def status_over(path: str) -> bytes:
 
 def claim_over(path: str) -> bytes:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-        sock.settimeout(15)
+        sock.settimeout(DEADLINE)
         sock.connect(path)
         try:
             sock.send(MESSAGE.pack(CLAIM, 0, 0, 0, 0))
@@ -478,9 +478,9 @@ def test_a_place_that_only_root_can_read_will_do(
     wait_for(lambda: len(checked(proxy, "down")) == len(checks) + 1 - len(good), "others to fail")
     bearer = {"Authorization": "Bearer s3cret-s3cret-s3cret"}
     for path in ("", "metrics", "v1/status", "v1/openapi.json", "v1/connections", "v1/events"):
-        with urlopen(Request(f"http://{http}/{path}", headers=bearer), timeout=15) as answer:
+        with urlopen(Request(f"http://{http}/{path}", headers=bearer), timeout=DEADLINE) as answer:
             assert answer.status == 200
-    with urlopen(Request(f"http://{http}/v1/stream", headers=bearer), timeout=15) as answer:
+    with urlopen(Request(f"http://{http}/v1/stream", headers=bearer), timeout=DEADLINE) as answer:
         assert answer.readline()
     assert proxy.run("weight", "r", "v1=5").returncode == 0
     assert proxy.run("drain", "v1", "--route", "r", "--force").returncode in (0, 1, 2)

@@ -16,7 +16,7 @@ from tests.integration.conftest import StartProxy
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.integration.test_shifting import held, split, talk
-from tests.support import EchoServer, ask, free_port, wait_for
+from tests.support import DEADLINE, EchoServer, ask, free_port, wait_for
 
 
 def stopped(pid: int) -> bool:
@@ -50,7 +50,9 @@ def test_killed_with_a_full_queue_no_new_connection_is_lost(
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
             wait_for(partial(stopped, pid), "the worker to stop")
-        waiting = [socket.create_connection(("127.0.0.1", port), timeout=15) for _ in range(100)]
+        waiting = [
+            socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) for _ in range(100)
+        ]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         for client in waiting:
@@ -184,7 +186,7 @@ def test_at_the_connection_limit_clients_wait_in_the_queue(
     limit = worker["connections_limit"]
     assert 5 <= limit <= 30
     clients = [held(port) for _ in range(limit)]
-    waiting = [socket.create_connection(("127.0.0.1", port), timeout=15) for _ in range(20)]
+    waiting = [socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) for _ in range(20)]
     wait_for(lambda: proxy.status()["workers"][0]["counters"]["accept_pauses"], "the pause")
     wakeups = proxy.status()["workers"][0]["counters"]["wakeups"]
     assert talk(clients[0]) == "one hello\n"  # those inside are served as ever

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.relay.harness import Family, Flow, Link, listen, reset, transfer, unsent
-from tests.support import DEADLINE, wait_for
+from tests.support import DEADLINE, patient, wait_for
 
 BLOCK = bytes(n * 7 % 251 for n in range(1 << 16))
 SMALL = BLOCK[:768]
@@ -116,6 +116,7 @@ def fill(senders: Sequence[socket.socket], quiet: float) -> list[int]:
     """Writes what filling() gives to all of them at once, until none has taken a byte for
     `quiet` seconds. Returns the bytes that each took, at most about FILL_LIMIT."""
     taken = dict.fromkeys(senders, 0)
+    quiet = patient(quiet)
     for sock in senders:
         sock.setblocking(False)
     while ready := select.select([], [s for s in senders if taken[s] < FILL_LIMIT], [], quiet)[1]:

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from tests.relay.harness import Destination, Flow, RelayWorker, address_of, listen, transfer
+from tests.support import patient
 
 SETTINGS = Path("/proc/sys/net/ipv4")
 PIDFD_GETFD = 438  # of every architecture
@@ -73,7 +74,7 @@ def observe(directory: Path) -> dict[str, dict[str, str]]:
 
 
 def main() -> None:
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True, timeout=10)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True, timeout=patient(10))
     name = paced()
     if name is None:
         print(json.dumps(None))

@@ -21,7 +21,7 @@ from tests.relay.harness import (
     is_silent,
     transfer,
 )
-from tests.support import read_all, wait_for
+from tests.support import DEADLINE, read_all, wait_for
 
 # --- idle timeout -----------------------------------------------------------------------------
 
@@ -79,7 +79,7 @@ def test_at_the_limit_the_next_one_waits_in_the_queue(
     transfer(Flow(links[0].client, links[0].server, b"still served"))
     links[0].close()
     server = worker.own(endpoint.accept()[0])
-    server.settimeout(15)
+    server.settimeout(DEADLINE)
     assert server.recv(100) == b"waiting"
     assert worker.live.connections == 4
 
@@ -96,7 +96,7 @@ def test_a_full_worker_serves_a_long_queue(
         client.shutdown(socket.SHUT_WR)
     for _ in clients:
         with endpoint.accept()[0] as server:
-            server.settimeout(15)
+            server.settimeout(DEADLINE)
             assert read_all(server) == b"question"
             server.sendall(b"answer")
     for client in clients:
@@ -154,7 +154,7 @@ def test_drain_serves_the_queue_and_open_connections(
         client.sendall(b"question")
         client.shutdown(socket.SHUT_WR)
     for server in servers:
-        server.settimeout(15)
+        server.settimeout(DEADLINE)
         assert read_all(server) == b"question"
         server.sendall(b"answer")
         server.close()

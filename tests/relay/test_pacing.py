@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import patient
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -21,7 +23,7 @@ def test_bulk_on_one_host_is_not_paced(directory: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(60),
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -150,7 +150,7 @@ def test_the_queue_and_connects_under_way_are_served(
     served = 0
     while served < len(clients):
         server = worker.own(slow.accept()[0])
-        server.settimeout(15)
+        server.settimeout(DEADLINE)
         with suppress(ConnectionError):
             served += server.recv(1) == b"x"
 

@@ -20,7 +20,7 @@ from tcpmux.shm._readings import Counters
 from tests.relay.cases import drive_into_splice, fill, filling, link_directly
 from tests.relay.conftest import OpenEndpoint, StartWorker
 from tests.relay.harness import FAMILIES, Family, Link, RelayWorker, await_idle
-from tests.support import read_all, wait_for
+from tests.support import patient, read_all, wait_for
 
 # v6 has the buffers of v4; what matters is which of a connection's two halves are TCP.
 PAIRS: tuple[tuple[Family, Family], ...] = (
@@ -34,7 +34,7 @@ BUFFER = 1 << 18  # bytes that both ends ask for; the kernel doubles them
 PIPE = 1 << 20  # bytes, of the half's pipe (csrc/pipe_pool.h)
 WORKER_MEMORY = 1 << 20  # bytes; what it may grow by is not a buffer for each connection
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER
-QUIET = 0.3  # s; longer than TCP waits before it asks again for a window (200 ms)
+QUIET = patient(0.3)  # s; longer than TCP waits before it asks again for a window (200 ms)
 
 
 def directed(link: Link, actor: str) -> tuple[socket.socket, socket.socket]:

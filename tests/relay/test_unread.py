@@ -12,11 +12,11 @@ import pytest
 from tests.relay.cases import BLOCK, fill, filling
 from tests.relay.conftest import OpenEndpoint, StartWorker
 from tests.relay.harness import Flow, Link, RelayWorker, assert_reset, await_idle, transfer
-from tests.support import read_all, wait_for
+from tests.support import patient, read_all, wait_for
 
 KIB, MIB = 1 << 10, 1 << 20
 SMALL = 64 * KIB  # of the peers' buffers
-QUIET = 0.3  # s
+QUIET = patient(0.3)  # s
 PAUSE = 2.5  # s: several looks of the worker
 MOST = 768 * KIB  # bytes that the ends take and what is between them, together
 SO_MEMINFO = 55

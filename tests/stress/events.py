@@ -14,10 +14,11 @@ from pathlib import Path
 from random import Random
 
 from tests.stress.targets import Target, Tcpmux, left_of, life, send_signal
-from tests.support import wait_for
+from tests.support import patient, wait_for
 
 STOP_TIME = (0.3, 0.7)  # s; idle queues hide what is lost with them
 CALM_TIME = 3.0  # s
+RELOAD_LIMIT = patient(5)
 PROBES = 60  # connections to a proxy with a stopped worker, one after the other
 ENOUGH = 5  # of them without an answer
 KILLED_AFTER = 8.0  # s; a guardian's patience is 5
@@ -76,7 +77,7 @@ def queued_kill(target: Target, times: int, chance: Random) -> Acted:
 def _kill_one(target: Target, chance: Random, acted: Acted) -> bool:
     """False: the proxy has ended."""
     with suppress(AssertionError):
-        pids = wait_for(target.workers, "a worker", 1.0)
+        pids = wait_for(target.workers, "a worker", patient(1))
         send_signal([chance.choice(pids)], signal.SIGKILL)
         acted.times += 1
         return True
@@ -162,8 +163,8 @@ def reload(target: Target, times: int, chance: Random) -> Acted:
         began = time.monotonic()
         target.reload(2 + number % 7)
         while min(live.generation_seen for live in lives) == before:
-            if time.monotonic() - began > 5:
-                raise AssertionError(f"reload {number} is not in force after 5 s")
+            if time.monotonic() - began > RELOAD_LIMIT:
+                raise AssertionError(f"reload {number} is not in force after {RELOAD_LIMIT:g} s")
             time.sleep(0.0002)
         delays.append(time.monotonic() - began)
         acted.times += 1
@@ -208,7 +209,7 @@ def worker_stop(target: Target, times: int, chance: Random) -> Acted:
 
 
 def _answered(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 3) as probe:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), patient(3)) as probe:
         probe.sendall(b"hello")
         return probe.recv(5) != b""
     return False

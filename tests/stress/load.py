@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.build import build
+from tests.support import patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Path(__file__).resolve().parent
-END_TIME = 40.0  # s: what is under way at the end comes back, or is lost after 20
+END_TIME = patient(40)  # s: what is under way at the end comes back, or is lost after 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Load:
     bulk: int = 40
     small: int = 160
     rate: int = 500
-    patience: float = 20.0
+    patience: float = patient(20)
 
 
 @dataclass(slots=True)

@@ -9,11 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.stress.targets import END_TIME, WORKERS, Target, left_of, life, send_signal
-from tests.support import wait_for
+from tests.support import patient, wait_for
 
 NGINX = "/usr/sbin/nginx"
 NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
-RELOAD_TIME = 3.0  # s; with its worker stopped haproxy takes longer than usual
+RELOAD_TIME = patient(3)  # s; with its worker stopped haproxy takes longer than usual
 HAPROXY = shutil.which("haproxy") or "/usr/sbin/haproxy"
 
 

@@ -24,10 +24,10 @@ import yaml
 
 from tcpmux.control.client import AdminError, Client, Refused, Status
 from tcpmux.shm._shm import PRESENT, Commons, Live
-from tests.support import wait_for
+from tests.support import patient, wait_for
 
-END_TIME = 15.0  # s
-LEAVE_TIME = 2.0  # s for what has been replaced to end
+END_TIME = patient(15)  # s
+LEAVE_TIME = patient(2)  # s for what has been replaced to end
 WORKERS = 4
 
 
@@ -125,7 +125,7 @@ class Target:
         wait_for(self._accepts, f"{self.name} to listen")
 
     def _accepts(self) -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), patient(1)):
             return True
         return False
 

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 import pytest
 
 from tests.stress.load import Load, Seen, driving, echo_server
-from tests.support import free_port, wait_for
+from tests.support import free_port, patient, wait_for
 
-LIGHT = Load(bulk=2, small=4, rate=50, patience=1.0)
+LIGHT = Load(bulk=2, small=4, rate=50, patience=patient(1))
 AT = 100_000  # byte of a stream, from its endpoint, at which the mistake is made; only bulk
 CHUNK = 4096
 

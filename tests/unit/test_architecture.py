@@ -14,6 +14,7 @@ import pytest
 from tcpmux.cli.app import cli
 from tcpmux.config.schema import AdminModel, DestinationModel, FileModel, RouteModel
 from tcpmux.shm._shm import counter_rows
+from tests.support import patient
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "tcpmux"
@@ -188,7 +189,7 @@ def test_the_hot_loop_is_free_of_python(module: str, tmp_path: Path) -> None:
         ],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=patient(100),
         check=True,
         cwd=ROOT,
     )

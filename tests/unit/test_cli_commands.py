@@ -18,6 +18,7 @@ import click.testing
 import pytest
 
 from tcpmux.cli.app import cli
+from tests.support import patient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -334,7 +335,7 @@ def test_somebody_elses_socket_is_named_with_owner_and_mode() -> None:
             [sys.executable, "-c", program, path],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=patient(30),
             check=True,
         )
         assert done.stdout == (
@@ -346,7 +347,7 @@ def test_somebody_elses_socket_is_named_with_owner_and_mode() -> None:
             [sys.executable, "-c", program, path],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=patient(30),
             check=True,
         )
         assert done.stdout.endswith("its directory is closed to you: use sudo\n")
@@ -528,7 +529,7 @@ def test_the_shell_is_told_what_goes_on() -> None:
         },
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=patient(30),
         check=False,
     )
     assert done.stdout == "plain,weight\n"

@@ -18,6 +18,7 @@ from tcpmux.cli import instance
 from tcpmux.cli.instance import Found, candidates, choose
 from tcpmux.control.client import Client, NotRunning, PermissionDenied
 from tcpmux.errors import UsageError
+from tests.support import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,7 +178,7 @@ def test_who_listens_is_asked_of_the_kernel_not_of_the_file(public: Path) -> Non
         (found,) = below(public)
         assert found.trusted
         with pytest.raises(PermissionDenied, match="user nobody listens at"):
-            Client(found.path, 5.0, found.peers).status()
+            Client(found.path, DEADLINE, found.peers).status()
 
 
 def test_a_socket_that_is_named_may_be_anybodys(tmp_path: Path) -> None:

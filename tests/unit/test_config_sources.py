@@ -24,6 +24,7 @@ from tcpmux.config.others import load_other
 from tcpmux.config.rewrite import Target
 from tcpmux.config.schema import json_schema
 from tcpmux.config.turns import MOST_TURNS, turns
+from tests.support import patient
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = """routes:
@@ -523,7 +524,7 @@ def test_on_a_terminal_the_line_and_a_caret_are_shown() -> None:
     master, slave = pty.openpty()
     with open(master, "rb", buffering=0) as terminal:
         command = [sys.executable, "-m", "tcpmux", "check", "-c", "r.yaml"]
-        code = subprocess.run(command, stderr=slave, timeout=60, check=False).returncode
+        code = subprocess.run(command, stderr=slave, timeout=patient(60), check=False).returncode
         os.close(slave)
         shown = terminal.read(4096).decode().replace("\r", "").splitlines()
     assert code == 2

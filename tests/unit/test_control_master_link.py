@@ -16,7 +16,7 @@ from tcpmux.control.master_link import (
     MasterSilent,
 )
 from tcpmux.frames import MAX_SIZE, Inbox, packed
-from tests.support import next_message
+from tests.support import next_message, patient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -150,7 +150,7 @@ def test_a_master_that_ended_before_the_start_is_noticed() -> None:
         gone = asyncio.Event()
         link = MasterLink(ours, gone.set)
         await link.start()
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), patient(5))
         link.close()
 
     asyncio.run(scenario())

@@ -36,12 +36,12 @@ from tcpmux.control.stream import Stream
 from tcpmux.frames import Inbox, packed
 from tcpmux.shm._shm import Commons, Live, Table
 from tcpmux.shm.view import View
-from tests.support import next_message
+from tests.support import next_message, patient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-DEADLINE = 10.0  # s
+DEADLINE = patient(10)  # s
 OURS = Rules(frozenset({os.getuid()}))
 US = f"{pwd.getpwuid(os.getuid()).pw_name} (pid {os.getpid()})"
 

@@ -14,11 +14,12 @@ import pytest
 from tcpmux.config import Address
 from tcpmux.demo.echo import LISTENING, LONGEST_LINE, main, start_echo_server
 from tcpmux.demo.processes import Child, DemoFailed, check_free
+from tests.support import patient
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-DEADLINE = 10.0  # s
+DEADLINE = patient(10)  # s
 
 
 async def exchange(path: Path, *pieces: bytes) -> bytes:

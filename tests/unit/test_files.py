@@ -14,6 +14,7 @@ import pytest
 from tcpmux.config import ConfigError, load
 from tcpmux.config.others import load_other
 from tcpmux.files import LARGEST, Unreadable, read_file
+from tests.support import patient
 
 
 def fifo(path: Path) -> Path:
@@ -120,7 +121,7 @@ def test_a_command_with_a_fifo_ends(tmp_path: Path) -> None:
         [sys.executable, "-m", "tcpmux", "check", "-c", str(fifo(tmp_path / "a.yaml"))],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=patient(30),
         check=False,
     )
     assert result.returncode == 2

@@ -30,7 +30,7 @@ from tcpmux.master.answers import Later
 from tcpmux.master.control import MAX_WAITING, ControlLink, ControlProcess
 from tcpmux.master.requests import Requests
 from tcpmux.privileges import oneself
-from tests.support import DEADLINE
+from tests.support import DEADLINE, patient
 
 ENDLESS = "e" * 253  # a name as long as DNS has them
 
@@ -76,7 +76,7 @@ def talk(
         link = MasterLink(theirs, lambda: None)
         await link.start()
         try:
-            return await asyncio.wait_for(scenario(link, master), 60)
+            return await asyncio.wait_for(scenario(link, master), patient(60))
         finally:
             link.close()
 

@@ -18,11 +18,13 @@ from typing import Any
 
 import pytest
 
+from tests.support import patient
+
 ROOT = Path(__file__).parents[2]
 SETUP = ROOT / "setup.py"
 COMPILER = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
 MODULES = sorted((ROOT / "tcpmux").rglob(f"*{EXTENSION_SUFFIXES[0]}"))
-BUILD_SECONDS = 100
+BUILD_SECONDS = patient(100)
 
 # Builds two modules of the project and a wheel of them, by its own setup.py.
 SMALL_BUILD = """
@@ -38,7 +40,7 @@ runpy.run_path("setup.py", run_name="__main__")
 def readelf(module: Path, what: str) -> str:
     return subprocess.run(
         ["readelf", "--wide", what, str(module)],
-        capture_output=True, text=True, timeout=30, check=True,
+        capture_output=True, text=True, timeout=patient(30), check=True,
     ).stdout  # fmt: skip
 
 
@@ -90,7 +92,7 @@ def test_branches_are_marked(module: Path) -> None:
     loader may switch the shadow stack on."""
     listed = subprocess.run(
         ["objdump", "--disassemble", "--section=.text", str(module)],
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=patient(60), check=True,
     ).stdout  # fmt: skip
     start = re.search(r"<PyInit_\w+>:\n.*", listed)
     assert start is not None
@@ -213,7 +215,7 @@ def test_the_level_of_pythons_own_flags_is_replaced(
     source.write_text("int level = _FORTIFY_SOURCE;\n")
     done = subprocess.run(
         [*COMPILER.split(), "-O2", "-Werror", own, *compile_flags, "-E", "-P", str(source)],
-        capture_output=True, text=True, timeout=30, check=True,
+        capture_output=True, text=True, timeout=patient(30), check=True,
     )  # fmt: skip
     assert done.stdout.split() == ["int", "level", "=", "3;"]
     assert capsys.readouterr().err == ""

@@ -12,9 +12,10 @@ from tcpmux.config import Check, Passive
 from tcpmux.config.checks import Watch
 from tcpmux.control import health as module
 from tests.integration.servers import saying, serving
+from tests.support import DEADLINE
 from tests.unit.watching import Watching, destination, endpoint, route, watched
 
-QUICK = Check("http", interval=0.02, fast_interval=0.02, timeout=5.0, fall=2, rise=2)
+QUICK = Check("http", interval=0.02, fast_interval=0.02, timeout=DEADLINE, fall=2, rise=2)
 OFF = Passive(errors=0)
 
 

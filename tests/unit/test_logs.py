@@ -16,7 +16,7 @@ import pytest
 
 from tcpmux import output
 from tcpmux.logs import LogFormatter, LogHandler
-from tests.support import wait_for
+from tests.support import patient, wait_for
 
 PIPE = 4 * 4096  # bytes
 
@@ -160,7 +160,7 @@ def test_without_standard_error_no_file_is_taken_for_it(tmp_path: Path) -> None:
         "os._exit(0 if file > 2 else 1)\n"
     )
     command = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=tmp_path, timeout=60, check=False)
+    done = subprocess.run(command, cwd=tmp_path, timeout=patient(60), check=False)
     assert done.returncode == 0
     assert (tmp_path / "file").read_bytes() == b""
 

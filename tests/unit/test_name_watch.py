@@ -13,10 +13,11 @@ from tcpmux.control import name_watch
 from tcpmux.control.master_link import MasterRefused
 from tcpmux.control.name_watch import NameWatch
 from tcpmux.control.resolver import Found, LookupFailed, Memory
+from tests.support import patient
 
 SHOP = HostName("shop.test", 80)
 ONE, TWO = (Address.parse(f"192.0.2.{n}:80") for n in (1, 2))
-DEADLINE = 10.0  # s
+DEADLINE = patient(10)  # s
 
 
 class World:

@@ -24,7 +24,7 @@ from tcpmux.config import Address, Check
 from tcpmux.control import connecting, probes
 from tcpmux.control.connecting import ProbeFailed, ProbeImpossible, connect_at_once
 from tcpmux.control.probes import probe, stays_open
-from tests.support import DEADLINE, refusing_port, wait_for
+from tests.support import DEADLINE, patient, refusing_port, wait_for
 
 
 @contextmanager
@@ -143,7 +143,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
          "-nodes", "-days", "2", "-subj", "/CN=shop.example", "-keyout", str(path),
          "-out", str(path) + ".crt"],
-        check=True, capture_output=True, timeout=60,
+        check=True, capture_output=True, timeout=patient(60),
     )  # fmt: skip
     path.write_text(path.read_text() + Path(str(path) + ".crt").read_text())
     return path
@@ -157,7 +157,7 @@ def test_tls(certificate: Path) -> None:
         assert why(address, Check("tls")) == ""
         assert "TLS" in why(address, Check("tls", host="shop.example"))
     with server(b"plain text") as (address, _):
-        assert why(address, Check("tls", timeout=5.0)).startswith("TLS")
+        assert why(address, Check("tls", timeout=DEADLINE)).startswith("TLS")
     line = b"HTTP/1.1 200 OK\r\n\r\n"
     with server(line, context=context) as (address, heard):
         assert why(address, Check("http", tls=True)) == ""

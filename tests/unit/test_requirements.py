@@ -16,6 +16,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from tests.support import patient
+
 ROOT = Path(__file__).parents[2]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 MACHINES = ("x86_64", "aarch64")
@@ -165,7 +167,7 @@ def test_make_installs_by_hashes_alone() -> None:
     outside = {name: value for name, value in os.environ.items() if "MAKE" not in name}
     planned = subprocess.run(
         ["make", "--dry-run", "--always-make", "build", "asan"],
-        cwd=ROOT, env=outside, capture_output=True, text=True, timeout=60, check=True,
+        cwd=ROOT, env=outside, capture_output=True, text=True, timeout=patient(60), check=True,
     ).stdout.replace("\\\n", " ")  # fmt: skip
     installs = [line for line in planned.splitlines() if "pip install" in line]
     assert len(installs) == 4

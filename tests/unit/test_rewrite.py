@@ -16,6 +16,7 @@ import pytest
 from tcpmux.cli.app import cli
 from tcpmux.config.edit import NotSaved, save_weights
 from tcpmux.config.rewrite import NotWritten, Target, rewrite
+from tests.support import patient
 
 GOOD = """routes:
   - name: r
@@ -191,7 +192,7 @@ def test_a_real_mount(file: Path, tmp_path: Path, kind: str) -> None:
         text=True,
         check=True,
         cwd=Path(__file__).parents[2],
-        timeout=60,
+        timeout=patient(60),
     )
     expected = "is mounted there by itself" if kind == "bind mount" else "can't be written to"
     assert expected in finished.stdout
