@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from tests.relay.harness import RelayWorker, reset
@@ -38,7 +39,7 @@ KINDS: tuple[Kind, ...] = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What one end does. window: bytes that it may be ahead of what it has received; -1 = any.
     shut_at_end: sends FIN only after the end of input. late: reads when the peer is stuck."""
@@ -98,7 +99,9 @@ class End:
         size = min(self.may_send(), PIECE)
         if size > 0:
             with suppress(BlockingIOError):
-                self.sent += self.sock.send(self.plan.data[self.sent : self.sent + size])
+                self.sent += self.sock.send(
+                    memoryview(self.plan.data)[self.sent : self.sent + size]
+                )
         if self.plan.resets_after >= 0 and self.sent == len(self.plan.data):
             if self.ended or len(self.received) >= self.plan.resets_after:
                 self.has_reset = True
@@ -119,29 +122,31 @@ class End:
             self.ended = not got
 
 
+@lru_cache(maxsize=64)
 def plans(kind: Kind, number: int) -> tuple[Plan, Plan]:
     """Of client and server. The client's data begin with the header."""
     header = HEADER.pack(b"\xffh4\x00", number)
     start = number * 4099 % 100_000
     big = BULK[start : start + 600_000]
     small = BULK[start : start + 292]
-    found: dict[Kind, tuple[Plan, Plan]] = {
-        "ask": (Plan(header + small, window=100), Plan(header + small, window=0)),
-        "up": (Plan(header + big), Plan(small, shut_at_end=True)),
-        "down": (Plan(header, shut_at_end=True), Plan(big)),
-        "both": (Plan(header + big), Plan(BULK[start + 50 : start + 500_050])),
-        "late": (Plan(header + big), Plan(small, late=True)),
-        "half": (Plan(header), Plan(big[:300_000], shut_at_end=True)),
-        "client_resets": (
-            Plan(header + small, resets_after=len(small)),
+    asked = header + small
+    found: dict[Kind, Callable[[], tuple[Plan, Plan]]] = {
+        "ask": lambda: (Plan(asked, window=100), Plan(asked, window=0)),
+        "up": lambda: (Plan(header + big), Plan(small, shut_at_end=True)),
+        "down": lambda: (Plan(header, shut_at_end=True), Plan(big)),
+        "both": lambda: (Plan(header + big), Plan(BULK[start + 50 : start + 500_050])),
+        "late": lambda: (Plan(header + big), Plan(small, late=True)),
+        "half": lambda: (Plan(header), Plan(big[:300_000], shut_at_end=True)),
+        "client_resets": lambda: (
+            Plan(asked, resets_after=len(small)),
             Plan(small, shut_at_end=True),
         ),
-        "server_resets": (
-            Plan(header + small, shut_at_end=True),
-            Plan(big[:50_000], resets_after=len(header + small)),
+        "server_resets": lambda: (
+            Plan(asked, shut_at_end=True),
+            Plan(big[:50_000], resets_after=len(asked)),
         ),
     }
-    return found[kind]
+    return found[kind]()
 
 
 @dataclass(slots=True)
