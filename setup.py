@@ -15,11 +15,14 @@ import os
 import platform
 import runpy
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.modified import newer_group
 
 VARIANTS = {
     "release": (["-O2", "-g"], []),
@@ -45,6 +48,7 @@ SIXTEEN_BYTE_SWAP = ["-mcx16"] if platform.machine() in ("x86_64", "AMD64") else
 # Made of the headers: csrc/fields.py.
 FIELDS = Path("build/generated/fields.rows")
 COMPILER = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+CPUS = len(os.sched_getaffinity(0))
 STRICT = os.environ.get("TCPMUX_WERROR") == "1"
 
 # What is not the worker's has only what it needs of csrc/.
@@ -73,14 +77,45 @@ def protections(variant: str) -> tuple[list[str], list[str]]:
     return [*compiler, *hardening["without_folder"](COMPILER, Path.cwd())], linker
 
 
-class WithoutRunPath(build_ext):  # type: ignore[misc]
-    """The modules need the C library alone: folders that Python was linked with (pyenv names
-    its own) are not where they should look for it."""
+class Build(build_ext):  # type: ignore[misc]
+    """Compiles each source once, whichever modules it goes into, and on all CPUs.
+
+    The modules need the C library alone: folders that Python was linked with (pyenv names its
+    own) are not where they should look for it."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or CPUS
 
     def build_extensions(self) -> None:
         linker = self.compiler.linker_so
         self.compiler.linker_so = [arg for arg in linker if not arg.startswith("-Wl,-rpath")]
+        stale = [extension for extension in self.extensions if self.is_stale(extension)]
+        sources = sorted({source for extension in stale for source in extension.sources})
+        with ThreadPoolExecutor(self.parallel) as pool:
+            made = dict(zip(sources, pool.map(partial(self.compiled, stale), sources), strict=True))
+        for extension in self.extensions:
+            extension.extra_objects += [made[one] for one in extension.sources if one in made]
+            extension.depends += extension.sources
+            extension.sources = []
         super().build_extensions()
+
+    def is_stale(self, extension: Extension) -> bool:
+        """As build_extension() sees it."""
+        needs = [*extension.sources, *extension.depends]
+        return self.force or newer_group(needs, self.get_ext_fullpath(extension.name), "newer")
+
+    def compiled(self, extensions: list[Extension], source: str) -> str:
+        """The object that is made of a source, as any of the modules would have it."""
+        extension = extensions[0]
+        (made,) = self.compiler.compile(
+            [source],
+            output_dir=self.build_temp,
+            macros=[*extension.define_macros, *((name,) for name in extension.undef_macros)],
+            include_dirs=extension.include_dirs,
+            extra_postargs=extension.extra_compile_args,
+        )
+        return str(made)
 
 
 def extension(
@@ -98,16 +133,6 @@ def extension(
         extra_compile_args=compile_args,
         extra_link_args=link_args,
     )
-
-
-def in_c(extensions: list[Extension]) -> list[Extension]:
-    made: list[Extension] = cythonize(  # type: ignore[no-untyped-call]
-        extensions,
-        build_dir="build/cython",
-        annotate=True,
-        compiler_directives={"language_level": 3},
-    )
-    return made
 
 
 def pyx(name: str) -> str:
@@ -133,16 +158,21 @@ def extensions() -> list[Extension]:
     link_flags = [*link_args, *link_protection]
     runpy.run_path("csrc/tables.py")["write"]()
     runpy.run_path("csrc/fields.py")["write"](COMPILER, FIELDS)
-    made = in_c(
-        [
-            extension(name, [pyx(name), *(f"csrc/{one}" for one in sources)], flags, link_flags)
-            for name, sources in MODULES.items()
-        ]
+    make = partial(extension, compile_args=flags, link_args=link_flags)
+    made = cythonize(  # type: ignore[no-untyped-call]
+        [make(name, [pyx(name)]) for name in (*MODULES, *IN_WORKER)],
+        build_dir="build/cython",
+        nthreads=CPUS,
+        annotate=True,
+        compiler_directives={"language_level": 3},
     )
-    generated = in_c([extension(name, [pyx(name)], flags, link_flags) for name in IN_WORKER])
+    generated = {one.name: one.sources for one in made}
+    modules = [
+        make(name, [*generated[name], *(f"csrc/{source}" for source in sources)])
+        for name, sources in MODULES.items()
+    ]
     own = sorted(str(path) for path in Path("csrc").rglob("*.c") if path.name not in NOT_IN_WORKER)
-    sources = [*(source for one in generated for source in one.sources), *own]
-    return [*made, extension(WORKER, sources, flags, link_flags)]
+    return [*modules, make(WORKER, [*(one for name in IN_WORKER for one in generated[name]), *own])]
 
 
-setup(cmdclass={"build_ext": WithoutRunPath}, ext_modules=extensions())
+setup(cmdclass={"build_ext": Build}, ext_modules=extensions())

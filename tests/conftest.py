@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from tests.support import patient, short_directory
 
+HERE = Path(__file__).parent
 _kill = os.kill
 
 
@@ -34,8 +35,33 @@ def pytest_configure() -> None:
     os.kill = _kill_one
 
 
+# Of the directories, by how long their tests take. Of single ones: more than 6 s each.
+SLOWEST_FIRST = ("fault", "integration", "stress", "c", "relay", "unit", "bench")
+LONG = (
+    "test_a_change_is_whole_or_absent_when_control_is_killed_meanwhile",
+    "test_a_master_that_was_killed_while_it_drained_is_followed_by_one_that_serves",
+    "test_a_place_that_only_root_can_read_will_do",
+    "test_a_silent_name_server_stops_nothing",
+    "test_a_stopped_guardian_goes_on_and_so_do_connections_of_a_worker_that_died_meanwhile",
+    "test_a_weight_is_changed_by_the_slider_and_seen_in_the_traffic",
+    "test_another_master_goes_on_counting",
+    "test_builds_in_different_folders_are_equal",
+    "test_keepalive_is_set_on_both_sides_of_a_connection_that_stays",
+    "test_nothing_is_lost",
+    "test_the_api_keeps_to_its_document",
+    "test_the_walk_with_files_as_they_are",
+)
+
+
+def _order(item: pytest.Item) -> tuple[bool, int]:
+    name = getattr(item, "originalname", item.name)
+    return name not in LONG, SLOWEST_FIRST.index(item.path.relative_to(HERE).parts[0])
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The limits of pytest-timeout are multiplied as all others are."""
+    """The limits of pytest-timeout are multiplied as all others are. What takes long comes first:
+    at the end of a run that goes on several CPUs, none should wait for the last test on another."""
+    items.sort(key=_order)
     usual = config.getoption("timeout") or config.getini("timeout")
     for item in items:
         own = item.get_closest_marker("timeout")

@@ -28,7 +28,7 @@ def test_the_api_keeps_to_its_document(
     # A valid request may still be refused: for a route that is not there, say.
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run", f"http://{address}/v1/openapi.json"),
-        *("--max-examples", "25", "--phases", "examples,coverage,fuzzing", "--seed", "1"),
+        *("--max-examples", "10", "--phases", "examples,coverage,fuzzing", "--seed", "1"),
         *("--exclude-checks", "positive_data_acceptance", "--request-timeout", "10"),
         *(word for path in EXCLUDED for word in ("--exclude-path", path)),
     ]
