@@ -85,7 +85,7 @@ class Build(build_ext):  # type: ignore[misc]
 
     def finalize_options(self) -> None:
         super().finalize_options()
-        self.parallel = self.parallel or CPUS
+        self.parallel: int = self.parallel or CPUS
 
     def build_extensions(self) -> None:
         linker = self.compiler.linker_so
@@ -103,7 +103,9 @@ class Build(build_ext):  # type: ignore[misc]
     def is_stale(self, extension: Extension) -> bool:
         """As build_extension() sees it."""
         needs = [*extension.sources, *extension.depends]
-        return self.force or newer_group(needs, self.get_ext_fullpath(extension.name), "newer")
+        return bool(
+            self.force or newer_group(needs, self.get_ext_fullpath(extension.name), "newer")
+        )
 
     def compiled(self, extensions: list[Extension], source: str) -> str:
         """The object that is made of a source, as any of the modules would have it."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONG
+
 TESTS = Path(__file__).parents[1]
 
 # Where a call takes a limit: (position, how it may be named).
@@ -117,3 +119,9 @@ def test_a_bare_number_is_found(line: str) -> None:
     for number in ("60", "30", "15", "10.0", "10", "5 * 3.0", "5", "2"):
         line = line.replace(number, "patient(7)", 1) if "patient" not in line else line
     assert around(line) == []
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_what_is_started_first_exists(name: str) -> None:
+    """A test that got another name would be among the last again."""
+    assert any(f"def {name}(" in path.read_text() for path in TESTS.rglob("test_*.py"))

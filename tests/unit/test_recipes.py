@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support import patient
+
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER = [*shlex.split(os.environ.get("CC", "gcc")), "-std=gnu11", "-D_GNU_SOURCE", "-Icsrc"]
 SOURCES = ("route_table.c", "pick.c", "trust.c", "commons.c", "sock.c")
@@ -174,7 +176,7 @@ def edited(tree: Path) -> list[str]:
 def build(tree: Path) -> None:
     """What setup.py makes, as far as shared memory goes."""
     for command in (["csrc/tables.py"], ["csrc/fields.py", shlex.join(COMPILER), "fields.rows"]):
-        subprocess.run([sys.executable, *command], cwd=tree, check=True, timeout=60)
+        subprocess.run([sys.executable, *command], cwd=tree, check=True, timeout=patient(60))
     swap = ["-mcx16"] if platform.machine() in ("x86_64", "AMD64") else []
     flags = ["-O0", "-w", "-fPIC", "-shared", "-I.", f"-I{sysconfig.get_paths()['include']}"]
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
@@ -190,7 +192,7 @@ def build(tree: Path) -> None:
     (tree / "worker.c").write_text(WORKER)
     jobs.append(f"{worker} -o worker worker.c {sources}")
     running = [subprocess.Popen(["sh", "-ec", job], cwd=tree) for job in jobs]
-    assert [job.wait(timeout=300) for job in running] == [0] * len(jobs)
+    assert [job.wait(patient(300)) for job in running] == [0] * len(jobs)
 
 
 def seen_in(tree: Path) -> Any:
@@ -198,7 +200,7 @@ def seen_in(tree: Path) -> Any:
     said = subprocess.run(
         [sys.executable, "-c", SEEN, str(ROOT / "configs/reference.yaml")],
         cwd=tree, env={**os.environ, "PYTHONPATH": f"{tree}:{ROOT}"},
-        capture_output=True, text=True, timeout=100, check=False,
+        capture_output=True, text=True, timeout=patient(100), check=False,
     )  # fmt: skip
     assert said.returncode == 0, said.stderr
     return json.loads(said.stdout)
