@@ -109,14 +109,14 @@ class End:
 
     def fills(self) -> None:
         """Writes until the kernel takes no more for now."""
-        fill([self.sock], 0.02)
+        fill([self.sock], patient(0.02))
 
 
 def fill(senders: Sequence[socket.socket], quiet: float) -> list[int]:
     """Writes what filling() gives to all of them at once, until none has taken a byte for
-    `quiet` seconds. Returns the bytes that each took, at most about FILL_LIMIT."""
+    `quiet` seconds, from which it guesses that they are full. Returns the bytes that each took,
+    at most about FILL_LIMIT."""
     taken = dict.fromkeys(senders, 0)
-    quiet = patient(quiet)
     for sock in senders:
         sock.setblocking(False)
     while ready := select.select([], [s for s in senders if taken[s] < FILL_LIMIT], [], quiet)[1]:

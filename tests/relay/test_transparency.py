@@ -26,7 +26,7 @@ from tests.relay.harness import (
     reset,
     transfer,
 )
-from tests.support import DEADLINE, read_all, wait_for
+from tests.support import DEADLINE, patient, read_all, wait_for
 
 SMALL = bytes(range(256)) * 3
 BULK = BLOCK * 128 + SMALL  # 8 MiB and an odd rest
@@ -102,7 +102,7 @@ def test_many_turns(pair: Pair, client: Family, server: Family) -> None:
 def test_reset_while_the_other_side_does_not_read(pair: Pair) -> None:
     """A receiver that has stopped reading hears of the reset all the same."""
     link = pair.link("v4", "v4")
-    fill([link.client], quiet=0.3)
+    fill([link.client], quiet=patient(0.3))
     reset(link.client)
     await_idle(pair.worker)
     assert pair.worker.closed() == {"client_reset": 1}
