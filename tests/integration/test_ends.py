@@ -148,13 +148,15 @@ def test_what_waits_for_its_rate_is_not_idle(
 def test_what_is_being_delivered_is_not_idle(start_proxy: StartProxy, server: str) -> None:
     """All is in the kernel's queues, and a slow client reads it for longer than idle_timeout."""
     port = free_port()
-    part = {**route("r", port, v1=(1, server)), "half_open_timeout": "300ms"}
+    part = {**route("r", port, v1=(1, server)), "half_open_timeout": "1s"}
     start_proxy(routes(part, workers=1))
     count, got = 512 << 10, 0
     with asking(port, count, 1 << 14) as client:
+        begin = time.monotonic()
         while data := client.recv(16 << 10):
             got += len(data)
-            select.select([], [], [], 0.03)
+            select.select([], [], [], 0.05)
+        assert time.monotonic() - begin >= 1.5
     assert got == count
 
 
