@@ -17,7 +17,7 @@ from tests.integration.conftest import StartProxy, echo_servers, one, start_prox
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.others import needs_reachable
-from tests.support import EchoServer, free_port, wait_for
+from tests.support import DEADLINE, EchoServer, free_port, wait_for
 
 CLIENTS = 40
 WORDS = (b"word", b"CUT!")  # peeked at and passed on; taken out
@@ -37,7 +37,7 @@ def address(proxy: Proxy) -> tuple[str, int]:
 def connected(proxy: Proxy, count: int) -> Iterator[list[socket.socket]]:
     where = address(proxy)
     with ExitStack() as stack:
-        clients = [socket.create_connection(where, timeout=30) for _ in range(count)]
+        clients = [socket.create_connection(where, timeout=DEADLINE) for _ in range(count)]
         yield [stack.enter_context(client) for client in clients]
 
 

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import patient
 from tests.unit.test_recipes import edit, edited
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 ROWS = "csrc/conn/prefaces.def"
 STAGE = "csrc/conn/four_bytes.c"
-SECONDS = 300
+SECONDS = patient(300)
 
 
 @pytest.fixture

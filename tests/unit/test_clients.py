@@ -13,12 +13,13 @@ import pytest
 from tcpmux import AsyncClient, Client
 from tcpmux.control.asking import AdminError, NotRunning, PermissionDenied, Refused
 from tcpmux.control.http_answer import Events, NotHttp, Reply
+from tests.support import patient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
 
-DEADLINE = 10.0  # s
+DEADLINE = patient(10.0)  # s
 HEAD = b"HTTP/1.0 200 OK\r\n\r\n"
 
 

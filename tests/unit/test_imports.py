@@ -17,6 +17,7 @@ from tcpmux import programs
 from tcpmux.privileges import oneself
 from tcpmux.shm._shm import DESTINATION_RULES, ROUTE_RULES
 from tcpmux.shm.rules import DestinationRules, RouteRules
+from tests.support import patient
 
 ROOT = Path(__file__).parents[2]
 # Each of them takes long to import, or imports much.
@@ -140,7 +141,7 @@ def test_the_program_that_connections_wait_for_loads_little() -> None:
         env=programs.environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(60),
         check=True,
         cwd="/",
     )
