@@ -52,23 +52,24 @@ COMPILER = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
 CPUS = len(os.sched_getaffinity(0))
 STRICT = os.environ.get("TCPMUX_WERROR") == "1"
 
-# What is not the worker's has only what it needs of csrc/.
-MODULES = {
-    "tcpmux._privileges": ["privileges.c"],
-    "tcpmux.shm._shm": ["route_table.c", "pick.c", "trust.c", "commons.c", "sock.c"],
-    "tcpmux.shm._readings": [],
-    "tcpmux.master._watch": ["watch.c"],
-}
-# One file, so that there is one copy of csrc/ in a worker; tcpmux/worker/__init__.py tells where
-# Python finds the others in it.
-WORKER = "tcpmux.worker._loop"
-IN_WORKER = (
-    WORKER,
-    "tcpmux.worker._listeners",
-    "tcpmux.worker._master_line",
-    "tcpmux.worker._guardian",
-)
+# (modules, what they need of csrc/): each is one file, of the first module's name, with one copy of
+# csrc/ in it. tcpmux/one_file.py tells Python where the others are.
+SHM = ("_region", "_address", "_beat", "_commons", "_declared", "_image", "_live", "_pick",
+       "_readings", "_table")  # fmt: skip
+WORKER = ("_loop", "_listeners", "_master_line", "_guardian")
 NOT_IN_WORKER = {"privileges.c"}
+FILES = [
+    (["tcpmux._privileges"], ["csrc/privileges.c"]),
+    (["tcpmux.master._watch"], ["csrc/watch.c"]),
+    (
+        [f"tcpmux.shm.{name}" for name in SHM],
+        [f"csrc/{name}.c" for name in ("route_table", "pick", "trust", "commons", "sock")],
+    ),
+    (
+        [f"tcpmux.worker.{name}" for name in WORKER],
+        sorted(str(path) for path in Path("csrc").rglob("*.c") if path.name not in NOT_IN_WORKER),
+    ),
+]
 
 
 def protections(variant: str) -> tuple[list[str], list[str]]:
@@ -163,19 +164,17 @@ def extensions() -> list[Extension]:
     runpy.run_path("csrc/fields.py")["write"](COMPILER, FIELDS)
     make = partial(extension, compile_args=flags, link_args=link_flags)
     made = cythonize(  # type: ignore[no-untyped-call]
-        [make(name, [pyx(name)]) for name in (*MODULES, *IN_WORKER)],
+        [make(name, [pyx(name)]) for modules, _ in FILES for name in modules],
         build_dir="build/cython",
         nthreads=CPUS,
         annotate=True,
         compiler_directives={"language_level": 3},
     )
     generated = {one.name: one.sources for one in made}
-    modules = [
-        make(name, [*generated[name], *(f"csrc/{source}" for source in sources)])
-        for name, sources in MODULES.items()
+    return [
+        make(modules[0], [*(one for name in modules for one in generated[name]), *sources])
+        for modules, sources in FILES
     ]
-    own = sorted(str(path) for path in Path("csrc").rglob("*.c") if path.name not in NOT_IN_WORKER)
-    return [*modules, make(WORKER, [*(one for name in IN_WORKER for one in generated[name]), *own])]
 
 
 setup(cmdclass={"build_ext": Build}, ext_modules=extensions())

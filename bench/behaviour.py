@@ -37,9 +37,11 @@ from bench.load import LoadError, LoadGenerator
 from bench.measure import CpuMeter, settle
 from tcpmux.config import load as read_config
 from tcpmux.control.client import Client
-from tcpmux.shm._shm import Live
-from tcpmux.shm._shm import Table as RouteTable
-from tcpmux.shm.routes import Names, build_image
+from tcpmux.shm._image import publish_image
+from tcpmux.shm._live import Live
+from tcpmux.shm._table import Table as RouteTable
+from tcpmux.shm.build import build_image
+from tcpmux.shm.slots import Names
 
 RESULTS = Path(__file__).resolve().parent / "results"
 Row = dict[str, Any]
@@ -132,7 +134,7 @@ def load_time(_load: LoadGenerator, rounds: int) -> list[Row]:
                 addresses = {a: i for i, r in enumerate(config.routes) for a in r.listen}
                 names = Names.new(lambda _: True)
                 image = build_image(config, {}, names, addresses, 1, {})
-                RouteTable.create(1, 1, 1, 1).publish(image)
+                publish_image(RouteTable.create(1, 1, 1, 1), image)
                 reading.append((read - began) * 1e3)
                 publishing.append((time.perf_counter() - read) * 1e3)
         rows.append(

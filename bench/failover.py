@@ -313,7 +313,7 @@ def _servers(run: int) -> Iterator[list[Server]]:
 
 
 def measure(peer: str, act: str, servers: Sequence[Server], say: Callable[[str], object]) -> Seen:
-    """One run: both are well, one is not, both are again. Raises RuntimeError."""
+    """One run: both are healthy, one is not, both are again. Raises RuntimeError."""
     victim = servers[1]
     with _proxy(peer, servers) as (port, directory):
         time.sleep(1.0)  # for the first checks

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from bench.processes import Program, wait_for
-from tcpmux.shm._shm import Live
+from tcpmux.shm._live import Live
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 START_SECONDS = 20.0

@@ -21,7 +21,7 @@ from functools import partial
 
 from bench.instance import Instance, free_ports, route, running
 from bench.processes import wait_for
-from tcpmux.shm._shm import Live
+from tcpmux.shm._live import Live
 
 INTERVAL = 0.001  # s between two messages on a connection
 UPGRADE_SECONDS = 30.0

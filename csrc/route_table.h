@@ -77,7 +77,7 @@ enum tm_admin_state {
 
 /* How an endpoint is, as far as control knows. */
 enum tm_health {
-    TM_WELL = 0,
+    TM_HEALTHY = 0,
     TM_DOWN,    /* by its checks */
     TM_EJECTED, /* by what connections have met with there */
 };
@@ -110,12 +110,12 @@ struct tm_endpoint {
     struct tm_address address;
     uint32_t slot;
     uint32_t admin_state; /* enum tm_admin_state */
-    uint64_t born; /* generation that gave it this slot: its counters start at 0 there */
+    uint64_t since_generation; /* has its slot: its counters start at 0 there */
     uint64_t hash; /* of its address: the same everywhere */
     uint64_t state_until; /* seconds since the epoch: then it is ready again; 0 = for ever */
     uint32_t weight;          /* turns where another takes one */
     uint32_t health;          /* enum tm_health */
-    uint32_t ramp;            /* percent of its share that it gets now */
+    uint32_t slow_start_percent; /* of its share that it gets now; 100 = it is over */
     uint32_t priority;        /* its tier: it is used when none of a lower number can be */
     uint32_t max_connections; /* 0 = no limit */
 };
@@ -131,7 +131,7 @@ struct tm_destination {
     uint32_t weight;           /* asked for, now */
     uint32_t file_weight;      /* asked for by the configuration file */
     uint32_t effective_weight; /* what the pick uses; only their ratio in the route matters */
-    uint32_t ramp;             /* percent of its share that it gets now */
+    uint32_t slow_start_percent; /* of its share that it gets now; 100 = it is over */
     uint32_t first_endpoint;   /* index into image.endpoints */
     uint32_t endpoint_count;   /* all that are configured */
     uint32_t first_turn;       /* index into image.turns */
@@ -147,7 +147,7 @@ struct tm_destination {
     uint32_t slot;
     uint32_t connect_timeout_ms;
     uint32_t idle_timeout_ms;  /* 0 = off */
-    uint64_t born;
+    uint64_t since_generation;
     struct tm_destination_rules rules;
 };
 
@@ -157,7 +157,7 @@ struct tm_route {
     uint32_t destination_count;
     uint32_t ticket;
     uint32_t slot;
-    uint64_t born;
+    uint64_t since_generation;
     uint32_t connect_timeout_ms; /* what its destinations have if they say nothing: to be shown */
     uint32_t idle_timeout_ms;
     uint32_t period;            /* S of pick.h; 0 = nothing to pick, reject */

@@ -63,7 +63,7 @@ int tm_sock_accept(int listener, struct tm_peer *peer)
             return fd;
         }
         /* Linux hands errors of the connection itself to accept (accept(2)):
-         * that one is gone, the next may be well. */
+         * that one is gone, the next may be a good one. */
         switch (errno) {
         case EINTR: case ECONNABORTED: case EPROTO: case ENETDOWN: case ENOPROTOOPT:
         case EHOSTDOWN: case ENONET: case EHOSTUNREACH: case EOPNOTSUPP: case ENETUNREACH:

@@ -113,7 +113,7 @@ static uint64_t load_of(const struct choice *choice, uint32_t turn)
 {
     const struct tm_endpoint *endpoint = endpoint_of(choice->w, choice->destination, turn);
     const struct tm_common *common = &choice->w->commons->slots[endpoint->slot];
-    uint64_t weight = (uint64_t)endpoint->weight * endpoint->ramp;
+    uint64_t weight = (uint64_t)endpoint->weight * endpoint->slow_start_percent;
     return ((uint64_t)tm_counted_now(&common->connections) + 1) * 100000 / (weight ? weight : 1);
 }
 

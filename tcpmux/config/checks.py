@@ -11,12 +11,12 @@ from tcpmux.config.settings import DestinationPolicy, Passive
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What control has to know of a destination. warmup: s; warmup_floor: percent."""
+    """What control has to know of a destination. slow_start: s; slow_start_floor: percent."""
 
     check: Check | None
     passive: Passive
-    warmup: float
-    warmup_floor: int
+    slow_start: float
+    slow_start_floor: int
 
 
 def watch_of(policy: DestinationPolicy) -> Watch:
@@ -32,8 +32,8 @@ def to_message(watch: Watch) -> dict[str, Any]:
     return {
         "check": check,
         "passive": asdict(watch.passive),
-        "warmup": watch.warmup,
-        "warmup_floor": watch.warmup_floor,
+        "slow_start": watch.slow_start,
+        "slow_start_floor": watch.slow_start_floor,
     }
 
 
@@ -50,4 +50,4 @@ def from_message(message: dict[str, Any]) -> Watch:
             }
         )
     passive = Passive(**message["passive"])
-    return Watch(check, passive, message["warmup"], message["warmup_floor"])
+    return Watch(check, passive, message["slow_start"], message["slow_start_floor"])

@@ -25,7 +25,7 @@ from tcpmux.files import Unreadable, read_file
 # libyaml is about ten times faster; not every build of PyYAML has it.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-MOST_NODES = 1_000_000  # after aliases are expanded: a few lines of them can mean billions
+MAX_NODES = 1_000_000  # after aliases are expanded: a few lines of them can mean billions
 DEEPEST = 32
 
 _SCALARS = ("null", "bool", "int", "str", "float", "timestamp", "value", "merge")
@@ -265,11 +265,11 @@ class _Builder:
         mark = (node.start_mark.line + 1, node.start_mark.column + 1)
         document.marks.setdefault(location, mark)
         document.nodes += 1
-        if document.nodes > MOST_NODES:
+        if document.nodes > MAX_NODES:
             raise _fail(
                 document.file,
                 *mark,
-                f"more than {MOST_NODES} values (are there aliases of aliases?)",
+                f"more than {MAX_NODES} values (are there aliases of aliases?)",
             )
         if depth > DEEPEST:
             raise _fail(document.file, *mark, f"nested more than {DEEPEST} levels deep")

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcpmux.config.address import Address, Endpoint
+from tcpmux.config.gateway_specs import (
+    ApiGatewaySpec,
+    BackendRef,
+    ListenerModel,
+    ParentRef,
+    TcpRouteSpec,
+)
 from tcpmux.config.hosts import Hosts, NoEndpoints
 from tcpmux.config.istio import CONNECT_TIMEOUT, IDLE_TIMEOUT
 from tcpmux.config.model import Destination, Route
 from tcpmux.config.resources import GATEWAY_API, Resource
 from tcpmux.config.settings import RoutePolicy
 from tcpmux.config.specs import (
-    ApiGatewaySpec,
-    BackendRef,
-    ListenerModel,
-    ParentRef,
-    TcpRouteSpec,
     read,
 )
 

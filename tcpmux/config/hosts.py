@@ -6,19 +6,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tcpmux.config.address import Address, Endpoint, HostName, is_host_name, parse_endpoint
-from tcpmux.config.resources import CORE, DISCOVERY, ISTIO, Given, Resource
-from tcpmux.config.specs import (
+from tcpmux.config.istio_specs import (
+    ServiceEntrySpec,
+    WorkloadSpec,
+)
+from tcpmux.config.kubernetes_specs import (
     EndpointsModel,
-    Labels,
     PodSpec,
     PodStatus,
-    ServiceEntrySpec,
     ServicePort,
     ServiceSpec,
     SliceModel,
     SlicePort,
     TargetRef,
-    WorkloadSpec,
+)
+from tcpmux.config.resources import CORE, DISCOVERY, ISTIO, Given, Resource
+from tcpmux.config.specs import (
+    Labels,
     read,
     read_whole,
 )

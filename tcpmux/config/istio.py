@@ -8,17 +8,7 @@ from typing import TypeVar
 
 from tcpmux.config.address import Address
 from tcpmux.config.hosts import Hosts, NoEndpoints
-from tcpmux.config.model import Destination, Route
-from tcpmux.config.resources import ISTIO, Resource
-from tcpmux.config.settings import (
-    MAX_CONNECTIONS,
-    DestinationPolicy,
-    Keepalive,
-    Lifetime,
-    Passive,
-    Warmup,
-)
-from tcpmux.config.specs import (
+from tcpmux.config.istio_specs import (
     DestinationRuleSpec,
     GatewaySpec,
     OutlierDetection,
@@ -28,6 +18,18 @@ from tcpmux.config.specs import (
     TrafficPolicy,
     VirtualServiceSpec,
     WeightedTarget,
+)
+from tcpmux.config.model import Destination, Route
+from tcpmux.config.resources import ISTIO, Resource
+from tcpmux.config.settings import (
+    MAX_CONNECTIONS,
+    DestinationPolicy,
+    Keepalive,
+    Lifetime,
+    Passive,
+    SlowStart,
+)
+from tcpmux.config.specs import (
     read,
 )
 
@@ -255,7 +257,7 @@ def _policy(*policies: TrafficPolicy) -> DestinationPolicy:
         balance=balance,
         max_connections=min(most, MAX_CONNECTIONS),
         panic_threshold=outliers.minHealthPercent or 0,
-        warmup=Warmup(
+        warmup=SlowStart(
             warmup.duration if warmup else seconds,
             max(1, (warmup and warmup.minimumPercent) or plain.warmup.floor),
         ),

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from tcpmux.config.address import Address
 from tcpmux.config.document import Document, Text, documents_of, read_text
+from tcpmux.config.instance_schema import AccessLogModel, AdminModel
 from tcpmux.config.loops import Leg, find_loops
 from tcpmux.config.model import (
     AccessLog,
@@ -29,8 +30,6 @@ from tcpmux.config.schema import (
     MAX_ENDPOINTS,
     MAX_LISTENERS,
     MAX_ROUTES,
-    AccessLogModel,
-    AdminModel,
     DefaultsModel,
     FileModel,
     RouteModel,

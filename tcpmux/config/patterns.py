@@ -12,9 +12,9 @@ from typing import Protocol
 
 from tcpmux.errors import printable
 
-MOST_MEMORY = 1 << 20  # bytes of a pattern and what it remembers while it matches
+MAX_MEMORY = 1 << 20  # bytes of a pattern and what it remembers while it matches
 # The time for an answer is its length times this, in the worst case 7 ns each.
-MOST_INSTRUCTIONS = 500
+MAX_INSTRUCTIONS = 500
 
 
 class Pattern(Protocol):
@@ -31,13 +31,13 @@ def compiled(pattern: bytes) -> Pattern:
     options.encoding = re2.Options.Encoding.LATIN1
     options.log_errors = False
     options.never_capture = True
-    options.max_mem = MOST_MEMORY
+    options.max_mem = MAX_MEMORY
     try:
         found = re2.compile(pattern, options)
     except re2.error as error:
         raise ValueError(_reason(error)) from None
-    if found.programsize > MOST_INSTRUCTIONS:
-        raise ValueError(f"it is too large: {found.programsize} steps, at most {MOST_INSTRUCTIONS}")
+    if found.programsize > MAX_INSTRUCTIONS:
+        raise ValueError(f"it is too large: {found.programsize} steps, at most {MAX_INSTRUCTIONS}")
     made: Pattern = found
     return made
 

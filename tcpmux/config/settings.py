@@ -213,13 +213,15 @@ class Passive:
 
 
 @dataclass(frozen=True, slots=True)
-class Warmup:
+class SlowStart:
     """How the share of what is new or has recovered grows. duration in s, 0.0 = at once."""
 
     duration: float = seconds(
-        "Until it has its full share; 0s = at once.", 0.0, rule="warmup_ms", required=True
+        "Until it has its full share; 0s = at once.", 0.0, rule="slow_start_ms", required=True
     )
-    floor: int = percent("Of its share that it begins with.", 10, rule="warmup_floor", raised_to=1)
+    floor: int = percent(
+        "Of its share that it begins with.", 10, rule="slow_start_floor", raised_to=1
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,9 +364,9 @@ class DestinationPolicy:
         "With fewer of a destination's endpoints healthy than this, all are used; 0% = never.",
         0, rule="panic_percent",
     )  # fmt: skip
-    warmup: Warmup = section(
+    warmup: SlowStart = section(
         "Until a new or recovered endpoint or destination has its share.",
-        Warmup(), short="duration",
+        SlowStart(), short="duration",
     )  # fmt: skip
     max_connection_duration: Lifetime = section(
         "A connection is closed after it; 0s = never.", Lifetime(), short="duration"

@@ -7,27 +7,27 @@ from collections.abc import Hashable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T", bound=Hashable)
-MOST_TURNS = 1000  # of one list
-MOST_STEPS = 1_000_000  # each of which takes some 50 ns
+MAX_TURNS = 1000  # of one list
+MAX_STEPS = 1_000_000  # each of which takes some 50 ns
 
 
 def turns(weighted: Sequence[tuple[T, int]]) -> tuple[T, ...]:
     """Each item as often as its weight says (over the greatest common divisor), well mixed.
 
     With [(a, 2), (b, 1)]: a, b, a. Weights of 0 count as 1 if all are 0, else not at all.
-    Weights that would make a list of more than MOST_TURNS are brought down in proportion.
+    Weights that would make a list of more than MAX_TURNS are brought down in proportion.
     """
     known = [(item, weight) for item, weight in weighted if weight > 0]
     if not known:
         return tuple(dict.fromkeys(item for item, _ in weighted))
     total = sum(weight for _, weight in known)
-    if total > MOST_TURNS:
-        known = [(item, max(1, weight * MOST_TURNS // total)) for item, weight in known]
+    if total > MAX_TURNS:
+        known = [(item, max(1, weight * MAX_TURNS // total)) for item, weight in known]
     divisor = math.gcd(*(weight for _, weight in known))
     if all(weight == divisor for _, weight in known):
         return tuple(item for item, _ in known)
     rounds = sum(weight for _, weight in known) // divisor
-    if rounds * len(known) > MOST_STEPS:
+    if rounds * len(known) > MAX_STEPS:
         return _spread(known)
     # Smooth weighted round robin: whoever is owed most is next.
     owed = [0] * len(known)

@@ -20,7 +20,7 @@ from tcpmux.config.duration import format_duration, parse_duration
 from tcpmux.config.problems import describe
 
 N = TypeVar("N", int, float)
-MOST_DIGITS = 20
+MAX_DIGITS = 20
 _LIKE_NUMBER = re.compile(r"[+-]?[0-9][0-9_]*", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 DURATION_SCHEMA = {
@@ -46,13 +46,13 @@ class OrText:
 def number(value: Any) -> Any:
     """What the environment has put in is a text."""
     digits = isinstance(value, Substituted) and value.isascii() and value.isdigit()
-    return int(value) if digits and len(value) <= MOST_DIGITS else value
+    return int(value) if digits and len(value) <= MAX_DIGITS else value
 
 
 def unlike_number(value: Any) -> str:
     """As describe(), of what stands where a number belongs: one in quotes is a text."""
     # One with more digits than Python reads is a text, too, however it is written.
-    if isinstance(value, str) and len(value) <= MOST_DIGITS and _LIKE_NUMBER.fullmatch(value):
+    if isinstance(value, str) and len(value) <= MAX_DIGITS and _LIKE_NUMBER.fullmatch(value):
         return f'the text "{describe(value)}": write it without quotes'
     return describe(value)
 

@@ -18,7 +18,7 @@ from tcpmux.control.process import Control
 from tcpmux.control.server import Identity, Readings
 from tcpmux.control.slices import Slices
 from tcpmux.control.stream import Stream
-from tcpmux.shm._shm import Beat
+from tcpmux.shm._beat import Beat
 from tcpmux.shm.stats import StatusReader
 from tcpmux.shm.view import View
 

@@ -11,7 +11,7 @@ import ssl
 import struct
 from typing import TYPE_CHECKING
 
-from tcpmux.shm._shm import LOCAL_FAILURES, is_missing_loopback
+from tcpmux.shm._address import LOCAL_FAILURES, is_missing_loopback
 
 if TYPE_CHECKING:
     from tcpmux.config import Address

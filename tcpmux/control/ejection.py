@@ -25,7 +25,7 @@ from tcpmux.control.connecting import ProbeFailed, ProbeImpossible
 from tcpmux.control.endpoint import Endpoint, Key
 from tcpmux.control.probes import probe, stays_open
 from tcpmux.control.tasks import Tasks
-from tcpmux.shm.image import FALLBACK, READY, REJECT, WELL, DestinationRow, RouteRow
+from tcpmux.shm.image import FALLBACK, HEALTHY, READY, REJECT, DestinationRow, RouteRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -255,7 +255,7 @@ class Ejection:
 
     def _serves(self, endpoint: Endpoint) -> bool:
         row = endpoint.row
-        return row is not None and row.state == READY and endpoint.now_is() == WELL
+        return row is not None and row.state == READY and endpoint.now_is() == HEALTHY
 
     def _tally(self, route: RouteRow, row: DestinationRow) -> _Tally:
         """Worked out once for all that fail at the same time."""

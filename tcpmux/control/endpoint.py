@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tcpmux.config import Address, Passive
 from tcpmux.config.checks import Watch
-from tcpmux.shm.image import DOWN, EJECTED, WELL, EndpointRow
+from tcpmux.shm.image import DOWN, EJECTED, HEALTHY, EndpointRow
 
 NO_WATCH = Watch(None, Passive(errors=0), 0.0, 10)
 Key = tuple[str, str, str]  # route, destination, address
@@ -70,4 +70,4 @@ class Endpoint:
     def now_is(self) -> int:
         if self.is_down:
             return DOWN
-        return EJECTED if self.ejected_until else WELL
+        return EJECTED if self.ejected_until else HEALTHY

@@ -24,7 +24,7 @@ from tcpmux.control.registry import Registry, ask_for_watches, state_of
 from tcpmux.control.slow_start import share_of
 from tcpmux.control.tasks import Tasks
 from tcpmux.errors import TcpmuxError, plural
-from tcpmux.shm.image import FULL_RAMP, HEALTHS, WELL
+from tcpmux.shm.image import FULL_SHARE, HEALTHS, HEALTHY
 
 if TYPE_CHECKING:
     from tcpmux.control.master_link import MasterLink
@@ -82,11 +82,16 @@ class Health:
                 "destination": known.key[1],
                 "address": known.key[2],
                 "health": HEALTHS[known.health],
-                "ramp": known.row.ramp,
+                "ramp": known.row.slow_start_percent,
                 **state_of(known),
             }
             for known in self.registry.unsettled | noted
-            if known.row and (known.health != WELL or known.row.ramp < FULL_RAMP or known in noted)
+            if known.row
+            and (
+                known.health != HEALTHY
+                or known.row.slow_start_percent < FULL_SHARE
+                or known in noted
+            )
         )
         return list(islice(found, MAX_TROUBLES))
 
@@ -190,9 +195,9 @@ class Health:
             row, health, percent = known.row, known.now_is(), share_of(known, now)
             assert row is not None
             known.health = health
-            if health != row.health or (percent != row.ramp and health == WELL):
-                yield [*known.key, health, percent if health == WELL else row.ramp]
-            elif health == WELL and percent == FULL_RAMP and not known.ejections:
+            if health != row.health or (percent != row.slow_start_percent and health == HEALTHY):
+                yield [*known.key, health, percent if health == HEALTHY else row.slow_start_percent]
+            elif health == HEALTHY and percent == FULL_SHARE and not known.ejections:
                 unsettled.discard(known)
         for route, name, percent in self.registry.starts.changes(now, self.registry.endpoints):
-            yield [route, name, None, WELL, percent]
+            yield [route, name, None, HEALTHY, percent]

@@ -11,11 +11,11 @@ from itertools import accumulate
 from operator import attrgetter
 from typing import Any
 
+from tcpmux.shm._declared import CLOSE_REASONS, PICK_REASONS
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
-from tcpmux.shm._shm import CLOSE_REASONS, PICK_REASONS
 from tcpmux.shm.counters import FLAGS, ROWS, Histogram, Row, SlotCounters, Times
 from tcpmux.shm.image import READY, DestinationRow
-from tcpmux.shm.routes import serves
+from tcpmux.shm.serving import serves
 
 _FLAGS = tuple(dict.fromkeys(FLAGS.values()))
 _REASONS_OF_FLAG = [
@@ -157,7 +157,7 @@ OWN = (
         "tcpmux_destination_ramp_percent",
         "gauge",
         "Percent of its share that it gets now: less than 100 while it warms up.",
-        values=lambda row, _, __: (row.ramp,),
+        values=lambda row, _, __: (row.slow_start_percent,),
     ),
     Family(
         "tcpmux_destination_panic",

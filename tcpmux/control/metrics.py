@@ -30,11 +30,12 @@ from tcpmux.control.metric_families import (
     histogram_values,
     label,
 )
-from tcpmux.shm._shm import CLOSE_REASONS, Live
+from tcpmux.shm._declared import CLOSE_REASONS
+from tcpmux.shm._live import Live
 from tcpmux.shm.counters import REJECTED, SlotCounters
 from tcpmux.shm.image import (
     FULL_QUEUE,
-    WELL,
+    HEALTHY,
     DestinationRow,
     EndpointRow,
     Image,
@@ -298,7 +299,13 @@ def _route_values(c: SlotCounters) -> tuple[int, ...]:
 
 def _endpoint_values(row: EndpointRow, c: SlotCounters) -> tuple[int, ...]:
     """In the order of ENDPOINT, but for the last, which is counted elsewhere."""
-    return c.active, c.opened, c.connect_failures, int(row.health == WELL), row.ramp
+    return (
+        c.active,
+        c.opened,
+        c.connect_failures,
+        int(row.health == HEALTHY),
+        row.slow_start_percent,
+    )
 
 
 def _put(

@@ -14,7 +14,7 @@ from tcpmux.config import Address, Check
 from tcpmux.config.checks import Watch, from_message
 from tcpmux.control.endpoint import NO_WATCH, Endpoint, Key
 from tcpmux.control.slow_start import DestinationStarts, resumed, share_step
-from tcpmux.shm.image import DOWN, EJECTED, FULL_RAMP, WELL, EndpointRow, Image, RouteRow
+from tcpmux.shm.image import DOWN, EJECTED, FULL_SHARE, HEALTHY, EndpointRow, Image, RouteRow
 
 if TYPE_CHECKING:
     from tcpmux.control.master_link import MasterLink
@@ -87,7 +87,7 @@ class Registry:
         known = Endpoint(key, row.slot, Address.parse(str(row.address)), row.health)
         known.calm_since = now
         known.failures_before = self._view.commons.failures(row.slot)[0]
-        if row.health != WELL:
+        if row.health != HEALTHY:
             known.failed_check = known.ejected_for = (
                 "found before the control process was restarted"
             )
@@ -99,8 +99,8 @@ class Registry:
             if row.health == EJECTED:
                 known.ejected_until = now + watch.passive.ejection_time
         known.row = row
-        if row.ramp < FULL_RAMP and known.slow_start is None:
-            known.slow_start = resumed(row.ramp, watch, now)
+        if row.slow_start_percent < FULL_SHARE and known.slow_start is None:
+            known.slow_start = resumed(row.slow_start_percent, watch, now)
         if watch.check is None:
             known.is_down, known.due = False, 0.0
         elif watch.check != known.watch.check:
@@ -109,7 +109,7 @@ class Registry:
         if not watch.passive.errors:
             known.ejected_until = 0.0
         known.watch = watch
-        if row.health != WELL or row.ramp < FULL_RAMP:
+        if row.health != HEALTHY or row.slow_start_percent < FULL_SHARE:
             self.unsettled.add(known)
 
 

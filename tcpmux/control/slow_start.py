@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tcpmux.control.endpoint import Endpoint, Key, SlowStart
-from tcpmux.shm.image import FULL_RAMP, WELL, DestinationRow, RouteRow
+from tcpmux.shm.image import FULL_SHARE, HEALTHY, DestinationRow, RouteRow
 
 if TYPE_CHECKING:
     from tcpmux.config.checks import Watch
@@ -19,10 +19,12 @@ MAX_SHARE_STEP = 10  # percent
 
 def share_at(elapsed: float, watch: Watch, step: int) -> int:
     """Percent of its share after so many seconds; never less than the floor."""
-    if elapsed >= watch.warmup:
-        return FULL_RAMP
-    percent = watch.warmup_floor + (FULL_RAMP - watch.warmup_floor) * elapsed / watch.warmup
-    return max(watch.warmup_floor, int(percent) // step * step)
+    if elapsed >= watch.slow_start:
+        return FULL_SHARE
+    percent = (
+        watch.slow_start_floor + (FULL_SHARE - watch.slow_start_floor) * elapsed / watch.slow_start
+    )
+    return max(watch.slow_start_floor, int(percent) // step * step)
 
 
 def share_step(endpoints: int) -> int:
@@ -33,24 +35,24 @@ def share_step(endpoints: int) -> int:
 
 def resumed(percent: int, watch: Watch, now: float) -> SlowStart:
     """From a share that another control process has told of."""
-    span = max(1, FULL_RAMP - watch.warmup_floor)
-    done = max(0, percent - watch.warmup_floor) / span
-    return SlowStart(now - done * watch.warmup)
+    span = max(1, FULL_SHARE - watch.slow_start_floor)
+    done = max(0, percent - watch.slow_start_floor) / span
+    return SlowStart(now - done * watch.slow_start)
 
 
 def share_of(known: Endpoint, now: float) -> int:
     """Percent that an endpoint should have now; begins and ends its slow start."""
     row, watch = known.row, known.watch
     assert row is not None
-    if known.now_is() != WELL:
+    if known.now_is() != HEALTHY:
         known.slow_start = None
-        return FULL_RAMP
-    if row.health != WELL and watch.warmup and known.slow_start is None:
+        return FULL_SHARE
+    if row.health != HEALTHY and watch.slow_start and known.slow_start is None:
         known.slow_start = SlowStart(now)
     if known.slow_start is None:
-        return FULL_RAMP
+        return FULL_SHARE
     percent = share_at(now - known.slow_start.began, watch, known.share_step)
-    if percent == FULL_RAMP:
+    if percent == FULL_SHARE:
         known.slow_start = None
     return percent
 
@@ -69,11 +71,13 @@ class DestinationStarts:
         self._watched = []
 
     def add(self, route: RouteRow, row: DestinationRow, watch: Watch, now: float) -> None:
-        if watch.warmup or row.ramp < FULL_RAMP:
+        if watch.slow_start or row.slow_start_percent < FULL_SHARE:
             self._watched.append((route, row, watch))
-        if row.ramp < FULL_RAMP:
+        if row.slow_start_percent < FULL_SHARE:
             key = route.name, row.name
-            self._starting[key] = self._before.get(key) or resumed(row.ramp, watch, now)
+            self._starting[key] = self._before.get(key) or resumed(
+                row.slow_start_percent, watch, now
+            )
 
     def changes(
         self, now: float, endpoints: Mapping[Key, Endpoint]
@@ -82,13 +86,13 @@ class DestinationStarts:
         for route, row, watch in self._watched:
             key = route.name, row.name
             # It begins anew as soon as one of its endpoints is back.
-            if watch.warmup and not row.turns and _is_coming_back(route, row, endpoints):
+            if watch.slow_start and not row.turns and _is_coming_back(route, row, endpoints):
                 self._starting[key] = SlowStart(now)
             start = self._starting.get(key)
-            percent = share_at(now - start.began, watch, 1) if start else FULL_RAMP
-            if percent == FULL_RAMP:
+            percent = share_at(now - start.began, watch, 1) if start else FULL_SHARE
+            if percent == FULL_SHARE:
                 self._starting.pop(key, None)
-            if percent != row.ramp:
+            if percent != row.slow_start_percent:
                 yield *key, percent
 
 
@@ -96,7 +100,7 @@ def _is_coming_back(
     route: RouteRow, row: DestinationRow, endpoints: Mapping[Key, Endpoint]
 ) -> bool:
     return any(
-        endpoint.health != WELL
-        and endpoints[route.name, row.name, str(endpoint.address)].now_is() == WELL
+        endpoint.health != HEALTHY
+        and endpoints[route.name, row.name, str(endpoint.address)].now_is() == HEALTHY
         for endpoint in row.endpoints
     )

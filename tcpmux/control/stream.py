@@ -22,8 +22,8 @@ from tcpmux.control.names import HostNames
 from tcpmux.control.slices import Slices, json_parts
 from tcpmux.control.timeouts import within
 from tcpmux.shm import stats
+from tcpmux.shm._declared import CLOSE_REASONS
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
-from tcpmux.shm._shm import CLOSE_REASONS
 from tcpmux.shm.counters import REJECTED, SlotCounters
 from tcpmux.shm.view import View
 

@@ -25,7 +25,7 @@ from tcpmux.logger.source import Source
 from tcpmux.logger.targets import Target, open_target
 from tcpmux.logs import begin_log
 from tcpmux.processes import is_alive
-from tcpmux.shm._shm import Beat
+from tcpmux.shm._beat import Beat
 from tcpmux.shm.view import View
 
 log = logging.getLogger("tcpmux.log")

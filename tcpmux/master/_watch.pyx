@@ -5,7 +5,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 from posix.types cimport pid_t
 
-from tcpmux.shm._shm import HANGING, PRESENT, STOPPED
+from tcpmux.shm._declared import HANGING, PRESENT, STOPPED
 from tcpmux.worker._watch cimport (
     TM_AT_WORK, tm_process_cpu_us, tm_process_state, TM_SEEN_STOPPED, tm_verdict, tm_watch,
     tm_watch_begin, tm_watch_judge, tm_watch_limits, tm_watch_sample, tm_watch_wonders,

@@ -29,9 +29,13 @@ from tcpmux.master.reload import Resume, Start, busy_poll
 from tcpmux.master.supervisor import Supervisor, stored_name
 from tcpmux.master.weights import previous_weights
 from tcpmux.master.workers import Workers, WorkersBusy
-from tcpmux.shm._shm import Commons, Table
-from tcpmux.shm.image import Image
-from tcpmux.shm.routes import Names, build_image, describe_changes, slots_given, with_addresses
+from tcpmux.shm._commons import Commons
+from tcpmux.shm._image import publish_image, read_image
+from tcpmux.shm._table import Table
+from tcpmux.shm.build import build_image
+from tcpmux.shm.diff import describe_changes
+from tcpmux.shm.image import Image, with_addresses
+from tcpmux.shm.slots import Names, slots_given
 
 log = logging.getLogger("tcpmux.master")
 
@@ -102,7 +106,7 @@ class Changes:
     def resume(self, refusing: Callable[[Image], frozenset[str]], most_workers: int | None) -> None:
         """Goes on where another master has ended: its listeners are adopted, its table is in
         force. refusing: the routes that don't listen, by the image. most_workers: as in Resume."""
-        generation, image = self._table.read()
+        generation, image = read_image(self._table)
         if generation == 0:
             self.start()
             return
@@ -233,7 +237,7 @@ class Changes:
             table.numbers_given = plan.names.given
             for slot in slots_given(image, plan.generation):
                 self._commons.forget(slot)
-            table.publish(image)
+            publish_image(table, image)
         self._listeners.add(plan.opened)
         self._workers.add_listeners(plan.opened)
         self._store(plan.opened)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from tcpmux.config import Config, HostName
 from tcpmux.levels import Line
 from tcpmux.master.change import Known
-from tcpmux.shm.image import FALLBACK, READY, WELL, DestinationRow, Image, RouteRow
-from tcpmux.shm.routes import is_unavailable, serves
+from tcpmux.shm.image import FALLBACK, HEALTHY, READY, DestinationRow, Image, RouteRow
+from tcpmux.shm.serving import is_unavailable, serves
 
 # What becomes of new connections, by on_all_unavailable.
 ENDS = ("reset", "held", "refused")
@@ -39,7 +39,7 @@ def _destination_consequences(
 ) -> Iterator[Line]:
     name = f"{route.name}/{now.name}"
     healths = [endpoint.health for endpoint in now.endpoints]
-    healthy = f"{healths.count(WELL)} of {len(healths)} endpoints are healthy"
+    healthy = f"{healths.count(HEALTHY)} of {len(healths)} endpoints are healthy"
     if now.panic and not was.panic:
         threshold = now.rules.panic_percent
         yield Line(

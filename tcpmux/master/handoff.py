@@ -22,7 +22,10 @@ from typing import Any
 from tcpmux.errors import TcpmuxError
 from tcpmux.master.held import Held, is_own_child
 from tcpmux.privileges import User, oneself
-from tcpmux.shm._shm import LAYOUT, Commons, Live, Table
+from tcpmux.shm._commons import Commons
+from tcpmux.shm._declared import LAYOUT
+from tcpmux.shm._live import Live
+from tcpmux.shm._table import Table
 
 VARIABLE = "TCPMUX_ESTATE"  # in the environment of a master that another one became
 LOCK_SECONDS = 3.0

@@ -25,8 +25,7 @@ from tcpmux.master.program import Arguments, Program
 from tcpmux.master.reload import Sources
 from tcpmux.master.token import hash_descriptor, token_hash
 from tcpmux.privileges import User
-from tcpmux.shm._readings import unwritten_log
-from tcpmux.shm._shm import (
+from tcpmux.shm._declared import (
     ABSENT,
     CONTROL,
     LOG_ENDS,
@@ -35,6 +34,7 @@ from tcpmux.shm._shm import (
     LOG_STARTS,
     LOGGER,
 )
+from tcpmux.shm._readings import unwritten_log
 
 log = logging.getLogger("tcpmux.master")
 

@@ -22,7 +22,10 @@ from tcpmux.master.takeover import SUFFIX
 from tcpmux.master.worker_count import wanted_workers
 from tcpmux.master.workers import Workers
 from tcpmux.privileges import User
-from tcpmux.shm._shm import Commons, Live, Table
+from tcpmux.shm._commons import Commons
+from tcpmux.shm._image import read_image
+from tcpmux.shm._live import Live
+from tcpmux.shm._table import Table
 
 log = logging.getLogger("tcpmux.master")
 
@@ -143,7 +146,7 @@ def resume(config: Config, left: Handoff) -> Instance:
         (table, commons), lives, limits, usable_cpus().to_pin, keepsakes, left.runs_as
     )
     workers.want(table.worker_count)
-    _, image = table.read()
+    _, image = read_image(table)
     addresses = {row.id: Address.parse(str(row.address)) for row in image.listeners}
     listeners.adopt(left.listeners, addresses)
     for number, (_, _, line) in left.workers.items():

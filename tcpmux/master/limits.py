@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tcpmux.errors import TcpmuxError
 from tcpmux.master.cpu_quota import cpu_quota
-from tcpmux.shm._shm import MAX_SHARDS
+from tcpmux.shm._declared import MAX_SHARDS
 
 # Descriptors a worker needs besides connections and listeners: standard streams, epoll, its
 # channel, signals, and room for listeners that a reload adds.

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 
 from tcpmux.master.held import Held
 from tcpmux.processes import Sender, close_all, identify_senders, receive
-from tcpmux.shm._shm import ABSENT, HANGING, PRESENCES, PRESENT, Live
+from tcpmux.shm._declared import ABSENT, HANGING, PRESENCES, PRESENT
+from tcpmux.shm._live import Live
 from tcpmux.worker.process import (
     CRAMPED,
     DENIED,

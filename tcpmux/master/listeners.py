@@ -31,7 +31,7 @@ from tcpmux.master.port_guard import (
     who_has,
 )
 from tcpmux.master.supervisor import Inherited
-from tcpmux.shm._shm import MAX_LISTENERS, MAX_SHARDS
+from tcpmux.shm._declared import MAX_LISTENERS, MAX_SHARDS
 
 log = logging.getLogger("tcpmux.master")
 

@@ -19,7 +19,7 @@ from tcpmux.log_file import open_log, open_log_in
 from tcpmux.master.path_safety import Unsafe, danger, open_directory
 from tcpmux.master.program import Arguments, Program
 from tcpmux.privileges import User, as_user
-from tcpmux.shm._shm import HANGING
+from tcpmux.shm._declared import HANGING
 
 log = logging.getLogger("tcpmux.master")
 

@@ -10,7 +10,8 @@ from tcpmux.levels import Line
 from tcpmux.master.change import Change, Done, InForce, Known, LogLine
 from tcpmux.master.consequences import consequences
 from tcpmux.shm.image import REFUSE, Image
-from tcpmux.shm.routes import Condition, Key, is_unavailable, with_conditions
+from tcpmux.shm.serving import Condition, is_unavailable, with_conditions
+from tcpmux.shm.slots import Key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,7 @@ from tcpmux.master.supervisor import Supervisor
 from tcpmux.master.upgrade import Upgrade
 from tcpmux.master.upkeep import Upkeep
 from tcpmux.master.worker_count import SetWorkers
-from tcpmux.shm._shm import PROGRAMS
+from tcpmux.shm._declared import PROGRAMS
 from tcpmux.shm.image import Image
 from tcpmux.worker._guardian import adopt_orphans
 

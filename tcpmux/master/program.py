@@ -17,7 +17,8 @@ from tcpmux.master.line import describe_exit
 from tcpmux.master.program_watch import ProgramWatch
 from tcpmux.privileges import User
 from tcpmux.processes import ends_within
-from tcpmux.shm._shm import PRESENT, Beat
+from tcpmux.shm._beat import Beat
+from tcpmux.shm._declared import PRESENT
 from tcpmux.worker.process import FIRST_DELAY, GROWN_UP, LONGEST_DELAY
 
 log = logging.getLogger("tcpmux.master")

@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 
 from tcpmux.master._watch import Watch, process_cpu_us, process_state
-from tcpmux.shm._shm import HANGING, PRESENT, STOPPED, Beat
+from tcpmux.shm._beat import Beat
+from tcpmux.shm._declared import HANGING, PRESENT, STOPPED
 
 TICK = 1.0  # s between two looks,
 SOON = 0.25  # s, and while something is not as it should be

@@ -16,7 +16,7 @@ from tcpmux.master.duty import Duty
 from tcpmux.master.names import LOOKUP_TIME, PROGRAM_TIME
 from tcpmux.master.reload import Reload, Sources, unknown_names
 from tcpmux.master.supervisor import Supervisor
-from tcpmux.shm._shm import Table
+from tcpmux.shm._table import Table
 
 log = logging.getLogger("tcpmux.master")
 

@@ -50,7 +50,8 @@ from tcpmux.master.upgrade import Upgrade
 from tcpmux.master.weights import SetWeights, UndoWeights
 from tcpmux.master.workers import Workers
 from tcpmux.messages import Verb
-from tcpmux.shm.routes import Condition, Key
+from tcpmux.shm.serving import Condition
+from tcpmux.shm.slots import Key
 from tcpmux.worker.process import KILL
 
 log = logging.getLogger("tcpmux.master")

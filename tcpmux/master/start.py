@@ -23,7 +23,9 @@ from tcpmux.master.supervisor import inherited_sockets
 from tcpmux.master.takeover import claim
 from tcpmux.master.upgrade import REHEARSAL, check_program
 from tcpmux.privileges import User, keep_for_master, resolve, try_out
-from tcpmux.shm.routes import Names, build_image
+from tcpmux.shm._image import read_image
+from tcpmux.shm.build import build_image
+from tcpmux.shm.slots import Names
 
 log = logging.getLogger("tcpmux.master")
 
@@ -88,7 +90,7 @@ def _rehearse(config: Config, left: Handoff | None) -> int:
     regions = handoff.attach(left)
     if regions is not None:
         table = regions[0]
-        generation, image = table.read()
+        generation, image = read_image(table)
         names = Names.new(lambda _: True)
         names.restore(image, table.numbers_given)
         listeners = dict.fromkeys((a for route in config.routes for a in route.listen), 0)

@@ -11,7 +11,8 @@ from math import ceil
 from tcpmux.master.answers import Refusal
 from tcpmux.master.change import Change, Done, InForce, LogLine, route_of, unknown
 from tcpmux.shm.image import ADMIN_STATES, READY, DestinationRow, Image, RouteRow
-from tcpmux.shm.routes import Key, serves, with_state
+from tcpmux.shm.serving import serves, with_state
+from tcpmux.shm.slots import Key
 
 Target = tuple[str, str, str | None]  # route, destination, endpoint (None = all of them)
 

@@ -11,7 +11,7 @@ from tcpmux.master.duty import Duty, earliest
 from tcpmux.master.listeners import Listeners
 from tcpmux.master.supervisor import Supervisor
 from tcpmux.master.workers import Workers
-from tcpmux.shm._shm import Table
+from tcpmux.shm._table import Table
 
 log = logging.getLogger("tcpmux.master")
 

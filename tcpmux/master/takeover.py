@@ -29,7 +29,8 @@ from tcpmux.processes import (
     is_alive,
     receive,
 )
-from tcpmux.shm._shm import MAX_LISTENERS, MAX_SHARDS, Live
+from tcpmux.shm._declared import MAX_LISTENERS, MAX_SHARDS
+from tcpmux.shm._live import Live
 from tcpmux.worker.process import BUSY, CLAIM, MESSAGE, OFFER
 
 SUFFIX = ".takeover"  # of the admin socket's path

@@ -33,7 +33,8 @@ from tcpmux.master.line import Worker
 from tcpmux.master.signals import HANDLED
 from tcpmux.master.workers import Workers
 from tcpmux.privileges import User, oneself, unreachable
-from tcpmux.shm._shm import PRESENT, Table
+from tcpmux.shm._declared import PRESENT
+from tcpmux.shm._table import Table
 from tcpmux.worker import _guardian
 from tcpmux.worker.__main__ import TRY
 

@@ -12,7 +12,7 @@ from tcpmux.master.answers import Refusal
 from tcpmux.master.change import Change, InForce, Weights, route_of, unknown
 from tcpmux.master.states import check_served, nobody_left
 from tcpmux.shm.image import Image, RouteRow
-from tcpmux.shm.routes import with_weights
+from tcpmux.shm.serving import with_weights
 
 _STEP = re.compile(r"[+-][0-9]{1,7}", re.ASCII)
 

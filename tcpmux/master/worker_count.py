@@ -8,7 +8,7 @@ from tcpmux.config import Config
 from tcpmux.master.answers import Refusal
 from tcpmux.master.change import Change, InForce
 from tcpmux.master.limits import usable_cpus
-from tcpmux.shm._shm import MAX_SHARDS
+from tcpmux.shm._declared import MAX_SHARDS
 
 
 def wanted_workers(config: Config, most: int) -> int:

@@ -9,7 +9,8 @@ import time
 from tcpmux.errors import printable
 from tcpmux.master.line import Worker
 from tcpmux.privileges import User
-from tcpmux.shm._shm import MAX_SLOTS, Table
+from tcpmux.shm._declared import MAX_SLOTS
+from tcpmux.shm._table import Table
 
 log = logging.getLogger("tcpmux.master")
 

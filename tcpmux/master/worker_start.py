@@ -16,7 +16,8 @@ from tcpmux.master.line import Worker
 from tcpmux.master.listeners import Listeners
 from tcpmux.privileges import User
 from tcpmux.processes import identify_senders
-from tcpmux.shm._shm import Commons, Table
+from tcpmux.shm._commons import Commons
+from tcpmux.shm._table import Table
 from tcpmux.worker.process import (
     BLOCKED,
     FIRST_DELAY,

@@ -24,13 +24,10 @@ from tcpmux.master.worker_reports import WorkerReports
 from tcpmux.master.worker_start import WorkerStarter, start_later
 from tcpmux.master.worker_sync import note_lines, place_shards, repeat_orders
 from tcpmux.privileges import User
-from tcpmux.shm._shm import (
-    ORDER_RETIRE,
-    OVER,
-    Commons,
-    Live,
-    Table,
-)
+from tcpmux.shm._commons import Commons
+from tcpmux.shm._declared import ORDER_RETIRE, OVER
+from tcpmux.shm._live import Live
+from tcpmux.shm._table import Table
 from tcpmux.worker.process import (
     ADD,
     DRAIN,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 
-from tcpmux.shm._shm import Live
+from tcpmux.shm._live import Live
 from tcpmux.shm.counters import SlotCounters, Times
 
 LATENCY_BOUNDS_US: tuple[int, ...]

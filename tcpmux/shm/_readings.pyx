@@ -12,17 +12,18 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from tcpmux.shm._layout cimport (
-    AF_INET, AF_INET6, TM_BOUNDS, TM_CLIENT, tm_close_reason_checked, TM_CLOSE_REASONS, tm_conn_copy, TM_CONNECTING, tm_copy,
-    TM_ACCEPTED, TM_HOLDING, TM_READING, TM_WAITING,
-    tm_counter_read, tm_duration_bounds_us, TM_ENDPOINT, tm_histogram, tm_latency_bounds_us,
-    tm_live, TM_LOG_ENTRIES, tm_log_entry, TM_LOG_START, tm_log_take, tm_log_taken,
-    tm_log_written, TM_MAX_SLOTS, TM_NONE, tm_peer, tm_pick_reason_checked, TM_PICK_REASONS,
-    tm_records_checked, TM_RELAYING, TM_RESETTING,
-    tm_slot, tm_times,
+from tcpmux.shm.c_live cimport (
+    TM_ACCEPTED, TM_BOUNDS, TM_CLIENT, tm_close_reason_checked, TM_CLOSE_REASONS,
+    tm_conn_copy, TM_CONNECTING, tm_copy, tm_counter_read, tm_duration_bounds_us, TM_ENDPOINT,
+    tm_histogram, TM_HOLDING, tm_latency_bounds_us, tm_live, TM_LOG_ENTRIES, tm_log_entry,
+    TM_LOG_START, tm_log_take, tm_log_taken, tm_log_written, tm_peer, tm_pick_reason_checked,
+    TM_PICK_REASONS, TM_READING, tm_records_checked, TM_RELAYING, TM_RESETTING, tm_slot,
+    tm_times, TM_WAITING,
 )
-from tcpmux.shm._shm cimport Live, peer_text
-from tcpmux.shm._shm import CLOSE_REASONS, PICK_REASONS, SLOT_COUNTERS
+from tcpmux.shm.c_table cimport AF_INET, AF_INET6, TM_MAX_SLOTS, TM_NONE
+from tcpmux.shm._address cimport peer_text
+from tcpmux.shm._live cimport Live
+from tcpmux.shm._declared import CLOSE_REASONS, PICK_REASONS, SLOT_COUNTERS
 from tcpmux.shm.counters import Histogram, SlotCounters, Times
 
 LATENCY_BOUNDS_US = tuple(tm_latency_bounds_us[i] for i in range(TM_BOUNDS))
@@ -52,6 +53,7 @@ cdef inline uint64_t now_us() noexcept:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return <uint64_t>now.tv_sec * 1000000 + <uint64_t>now.tv_nsec // 1000
+
 
 
 cdef class Counters:
@@ -112,6 +114,7 @@ cdef class Counters:
                        for i in range(sizeof(tm_times) // sizeof(tm_histogram))])
 
 
+
 cdef object histogram(const tm_histogram *of):
     return Histogram(of.sum_us, tuple([of.buckets[i] for i in range(TM_BOUNDS + 1)]))
 
@@ -155,6 +158,7 @@ cdef bint is_wanted(const Wanted *wanted, const tm_copy *of) noexcept:
             and in_network(wanted, &of.cold.client))
 
 
+
 cdef object sort_value(const tm_copy *of, int key, uint64_t now):
     if key == 0:
         return now - of.cold.accepted_at_us if now > of.cold.accepted_at_us else 0
@@ -176,6 +180,7 @@ cdef tuple row_of(const tm_copy *of, uint32_t worker, uint32_t index, uint64_t n
         of.conn.half[TM_CLIENT].bytes, of.conn.half[TM_ENDPOINT].bytes, of.cold.table_generation,
         _PICKED[tm_pick_reason_checked(of.cold.pick_reason)], of.cold.attempts,
         of.cold.connect_us / 1e6, of.conn.first_byte_us / 1e6)
+
 
 
 cdef class Scan:
@@ -255,11 +260,13 @@ cdef uint32_t records_of(Live live):
     return tm_records_checked(live.live(), live.capacity)
 
 
+
 def connections(lives, **wanted):
     """(how many match, rows of those to be shown), as of Scan."""
     scan = Scan(lives, **wanted)
     rows = [row for row in scan.rows() if row is not None]
     return scan.total, rows
+
 
 
 def is_open(Live live not None, uint32_t index, uint32_t generation):
@@ -273,6 +280,7 @@ def is_open(Live live not None, uint32_t index, uint32_t generation):
 
 # --- log entries ------------------------------------------------------------------------------
 
+
 def release_log(Live live not None, uint32_t count):
     """Takes out the `count` oldest entries. The region must be mapped writable; the caller is the
     only one who takes."""
@@ -281,10 +289,12 @@ def release_log(Live live not None, uint32_t count):
     tm_log_take(&region.log, taken + min(<uint64_t>count, tm_log_written(&region.log) - taken))
 
 
+
 def unwritten_log(Live live not None):
     """How many entries nobody has taken yet."""
     cdef tm_live *region = live.live()
     return min(tm_log_written(&region.log) - tm_log_taken(&region.log), <uint64_t>TM_LOG_ENTRIES)
+
 
 
 def read_log(Live live not None, uint32_t most):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, make_dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from tcpmux.shm._shm import SLOT_COUNTERS, TIMES, counter_rows
+from tcpmux.shm._declared import SLOT_COUNTERS, TIMES, counter_rows
 
 
 class Row(NamedTuple):

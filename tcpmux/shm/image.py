@@ -5,36 +5,32 @@ When written, an address is a config Address; when read back, its text.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
+from tcpmux.config.address import Address
 from tcpmux.config.settings import BALANCES as _BALANCES
 from tcpmux.shm.rules import DestinationRules, RouteRules
 
-if TYPE_CHECKING:
-    from tcpmux.config import Address
-
-
 READY, DRAINING, DISABLED = range(3)  # csrc/route_table.h: enum tm_admin_state
 ADMIN_STATES = ("ready", "draining", "disabled")
-WELL, DOWN, EJECTED = range(3)  # enum tm_health
+HEALTHY, DOWN, EJECTED = range(3)  # enum tm_health
 HEALTHS = ("up", "down", "ejected")
 BALANCES = tuple(_BALANCES)  # enum tm_balance
 FULL_REJECT, FULL_SPILL, FULL_QUEUE = range(3)  # enum tm_on_full
 REDISTRIBUTE, REJECT, FALLBACK = range(3)  # enum tm_on_unavailable
 RESET, HOLD, REFUSE = range(3)  # enum tm_on_all_unavailable
-FULL_RAMP = 100  # percent
+FULL_SHARE = 100  # percent: no slow start, or it is over
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointRow:
     address: Address | str
     slot: int
-    born: int  # generation that gave it its counter slot
+    since_generation: int  # it has its counter slot
     state: int = READY  # what an operator wants of it
     weight: int = 1  # turns where another takes one
-    health: int = WELL
-    ramp: int = FULL_RAMP  # percent of its share that it gets now
+    health: int = HEALTHY
+    slow_start_percent: int = FULL_SHARE  # of its share that it gets now
     max_connections: int = 0  # 0 = no limit
     priority: int = 0  # its tier: it is used when none of a lower number can be
     until: int = 0  # Unix time, s: then it is READY again; 0 = when somebody says so
@@ -50,10 +46,10 @@ class DestinationRow:
     idle_timeout_ms: int  # 0 = off
     ticket: int
     slot: int
-    born: int
+    since_generation: int
     endpoints: tuple[EndpointRow, ...]
     state: int = READY
-    ramp: int = FULL_RAMP
+    slow_start_percent: int = FULL_SHARE
     rules: DestinationRules = DestinationRules()
     turns: tuple[int, ...] = ()  # that endpoints take, by their index; none = it serves nobody
     reserves: tuple[int, ...] = ()  # those of later tiers, for what the first can't take; in order
@@ -73,7 +69,7 @@ class RouteRow:
     idle_timeout_ms: int
     ticket: int
     slot: int
-    born: int
+    since_generation: int
     destinations: tuple[DestinationRow, ...]
     rules: RouteRules = RouteRules()
     admitted: bytes | None = None  # ranges of clients as csrc/route_table.h has them; None = all
@@ -90,3 +86,29 @@ class ListenerRow:
 class Image:
     routes: tuple[RouteRow, ...]
     listeners: tuple[ListenerRow, ...]
+
+
+def with_addresses(image: Image) -> Image:
+    """The same image with every address, which a table tells as text, parsed."""
+
+    def parsed(address: Address | str) -> Address:
+        return Address.parse(address) if isinstance(address, str) else address
+
+    routes = tuple(
+        replace(
+            route,
+            destinations=tuple(
+                replace(
+                    destination,
+                    endpoints=tuple(
+                        replace(endpoint, address=parsed(endpoint.address))
+                        for endpoint in destination.endpoints
+                    ),
+                )
+                for destination in route.destinations
+            ),
+        )
+        for route in image.routes
+    )
+    listeners = tuple(replace(row, address=parsed(row.address)) for row in image.listeners)
+    return Image(routes, listeners)

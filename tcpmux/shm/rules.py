@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from tcpmux.config.model import Destination, Route
 from tcpmux.config.settings import DestinationPolicy, RoutePolicy, numbers, rules_of
-from tcpmux.config.written import rule_text
 
 if TYPE_CHECKING:
 
@@ -44,23 +43,3 @@ def route_rules(route: Route) -> RouteRules:
 def destination_rules(destination: Destination) -> DestinationRules:
     """The numbers that workers read: csrc/rules.def."""
     return DestinationRules(**numbers(destination.policy))
-
-
-_OF_TYPE = {
-    RouteRules: tuple(rules_of(RoutePolicy)),
-    DestinationRules: tuple(rules_of(DestinationPolicy)),
-}
-
-
-def rule_changes(
-    old: RouteRules | DestinationRules, new: RouteRules | DestinationRules
-) -> list[str]:
-    """What is different, in the words of the file: `retry.budget 20%->5%`."""
-    values = [
-        (rule, getattr(old, rule.name), getattr(new, rule.name)) for rule in _OF_TYPE[type(new)]
-    ]
-    return [
-        f"{'.'.join(rule.path)} {rule_text(rule, then)}->{rule_text(rule, now)}"
-        for rule, then, now in values
-        if then != now
-    ]

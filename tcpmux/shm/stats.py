@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tcpmux.processes import is_alive
-from tcpmux.shm._shm import (
+from tcpmux.shm._declared import (
     ABSENT,
     CLOSE_REASONS,
     ORDER_RETIRE,
@@ -17,9 +17,9 @@ from tcpmux.shm._shm import (
     PROGRAMS,
     SLOT_COUNTERS,
     UPGRADE_STATES,
-    Live,
-    Table,
 )
+from tcpmux.shm._live import Live
+from tcpmux.shm._table import Table
 from tcpmux.shm.counters import REJECTED, SlotCounters
 from tcpmux.shm.image import (
     ADMIN_STATES,
@@ -28,7 +28,7 @@ from tcpmux.shm.image import (
     DestinationRow,
     RouteRow,
 )
-from tcpmux.shm.routes import is_unavailable
+from tcpmux.shm.serving import is_unavailable
 from tcpmux.shm.view import View
 
 
@@ -101,7 +101,7 @@ def destination(row: DestinationRow) -> dict[str, Any]:
         "file_weight": row.file_weight,
         "effective_weight": row.effective_weight,
         "state": ADMIN_STATES[row.state],
-        "ramp": row.ramp,
+        "ramp": row.slow_start_percent,
         "panic": row.panic,
         "unresolved": row.unresolved,
         "balance": BALANCES[row.rules.balance],
@@ -120,7 +120,7 @@ def endpoints(row: DestinationRow) -> list[tuple[int, dict[str, Any]]]:
                 "address": str(endpoint.address),
                 "state": ADMIN_STATES[endpoint.state],
                 "health": HEALTHS[endpoint.health],
-                "ramp": endpoint.ramp,
+                "ramp": endpoint.slow_start_percent,
                 "state_until": endpoint.until or None,
                 "priority": endpoint.priority,
                 "max_connections": endpoint.max_connections,

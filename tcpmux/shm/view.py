@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tcpmux.shm._commons import Commons
+from tcpmux.shm._image import read_image
+from tcpmux.shm._live import Live
 from tcpmux.shm._readings import Counters
-from tcpmux.shm._shm import Commons, Live, Table
+from tcpmux.shm._table import Table
 from tcpmux.shm.image import Image
 
 
@@ -53,5 +56,5 @@ class View:
     def image(self) -> tuple[int, Image]:
         """The generation in force, and its image; read only when it has changed."""
         if self._image[0] != self.table.generation:
-            self._image = self.table.read()
+            self._image = read_image(self.table)
         return self._image

@@ -7,7 +7,7 @@ import os
 import sys
 
 from tcpmux.privileges import drop
-from tcpmux.shm._shm import Live
+from tcpmux.shm._live import Live
 from tcpmux.worker.process import Inheritance, guard
 
 TRY = "try"  # instead of an inheritance: whether it could be started is all that is asked

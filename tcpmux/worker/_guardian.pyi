@@ -1,6 +1,6 @@
 """Types of the compiled module; what things mean is said there."""
 
-from tcpmux.shm._shm import Live
+from tcpmux.shm._live import Live
 
 def spawn() -> int: ...
 def begin() -> None: ...

@@ -10,11 +10,11 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.types cimport pid_t
 from posix.unistd cimport close, getpid, getppid
 
-from tcpmux.shm._layout cimport (
+from tcpmux.shm.c_live cimport (
     TM_ABSENT, TM_HANGING, tm_live, tm_live_awake, tm_live_masters, tm_live_presence,
     tm_live_progress, tm_live_set_presence, TM_PRESENT, TM_STOPPED,
 )
-from tcpmux.shm._shm cimport Live
+from tcpmux.shm._live cimport Live
 from tcpmux.worker._plane cimport (
     tm_channel_tell, tm_clone_sharing_descriptors, tm_is_line, TM_MESSAGE_GUARD,
     TM_MESSAGE_PRESENCE, tm_message_type,

@@ -1,5 +1,5 @@
 """Types of the compiled module; what things mean is said there."""
 
-from tcpmux.shm._shm import Live
+from tcpmux.shm._live import Live
 
 def listening(live: Live) -> list[int]: ...

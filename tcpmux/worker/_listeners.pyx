@@ -7,13 +7,16 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp
 from posix.unistd cimport close
 
-from tcpmux.shm._layout cimport (
-    AF_INET, TM_ACCEPT, TM_ANY_WORKER, tm_count, tm_image, tm_journal_note, tm_listening,
-    tm_listening_checked, tm_listening_possible, tm_live_advance, TM_MAX_LISTENERS,
-    TM_MAX_LISTENING, TM_MAX_SHARDS, TM_NONE, TM_NOTHING, TM_ORDER_RETIRE, tm_peer,
+from tcpmux.shm.c_live cimport (
+    TM_ACCEPT, tm_count, tm_journal_note, tm_listening, tm_listening_checked,
+    tm_listening_possible, tm_live_advance, TM_MAX_LISTENING, TM_NOTHING, TM_ORDER_RETIRE,
+    tm_peer,
+)
+from tcpmux.shm.c_table cimport (
+    AF_INET, TM_ANY_WORKER, tm_image, TM_MAX_LISTENERS, TM_MAX_SHARDS, TM_NONE,
     tm_table_generation, tm_table_image, tm_table_shard_owner,
 )
-from tcpmux.shm._shm cimport Live
+from tcpmux.shm._live cimport Live
 from tcpmux.worker._state cimport ACCEPT_RETRY_MS, Loop, TAG_LISTENERS
 from tcpmux.worker._plane cimport (
     epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_event, EPOLLEXCLUSIVE, EPOLLIN, tm_admission,

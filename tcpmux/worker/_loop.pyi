@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from tcpmux.shm._shm import Commons, Live, Table
+from tcpmux.shm._commons import Commons
+from tcpmux.shm._live import Live
+from tcpmux.shm._table import Table
 
 def adopt(live: Live, channel: int, listeners: Sequence[tuple[int, int, int, bool]]) -> None: ...
 def run(

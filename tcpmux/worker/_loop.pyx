@@ -21,13 +21,16 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.types cimport pid_t, uid_t
 from posix.unistd cimport getpid, getppid, read
 
-from tcpmux.shm._layout cimport (
-    tm_count, tm_listening, tm_live_advance, tm_live_begin, tm_live_ending, tm_live_guardian_pid,
-    tm_live_mend, tm_live_order, tm_live_rest, tm_live_set_descriptors, tm_live_set_ending,
-    tm_live_set_heartbeat, tm_live_set_presence, TM_MAX_LINES, TM_NONE, TM_ORDER_DRAIN,
-    TM_ORDER_RETIRE, TM_OVER, TM_PRESENT, TM_REPLACED, tm_table_busy_poll, TM_UNENDED,
+from tcpmux.shm.c_live cimport (
+    tm_count, tm_listening, tm_live_advance, tm_live_begin, tm_live_ending,
+    tm_live_guardian_pid, tm_live_mend, tm_live_order, tm_live_rest, tm_live_set_descriptors,
+    tm_live_set_ending, tm_live_set_heartbeat, tm_live_set_presence, TM_MAX_LINES,
+    TM_ORDER_DRAIN, TM_ORDER_RETIRE, TM_OVER, TM_PRESENT, TM_REPLACED, TM_UNENDED,
 )
-from tcpmux.shm._shm cimport Commons, Live, Table
+from tcpmux.shm.c_table cimport TM_NONE, tm_table_busy_poll
+from tcpmux.shm._commons cimport Commons
+from tcpmux.shm._live cimport Live
+from tcpmux.shm._table cimport Table
 from tcpmux.worker._listeners cimport (
     claim_listeners, listener_event, maybe_resume, remove_listener, serve_leaving, sync_listeners,
 )

@@ -8,11 +8,14 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport close, getpid
 
-from tcpmux.shm._layout cimport (
-    TM_BUFFER_PIPE, TM_BUFFER_PIPES, tm_image, tm_listening, tm_live_add_master,
-    tm_live_generation_seen, tm_live_order, tm_live_set_generation_seen, TM_MAX_LINES, TM_NONE,
-    TM_ORDER_DRAIN, TM_ORDER_RETIRE, tm_peer, tm_slot, tm_table_buffer, tm_table_generation,
-    tm_table_image, tm_times,
+from tcpmux.shm.c_live cimport (
+    tm_listening, tm_live_add_master, tm_live_generation_seen, tm_live_order,
+    tm_live_set_generation_seen, TM_MAX_LINES, TM_ORDER_DRAIN, TM_ORDER_RETIRE, tm_peer,
+    tm_slot, tm_times,
+)
+from tcpmux.shm.c_table cimport (
+    TM_BUFFER_PIPE, TM_BUFFER_PIPES, tm_image, TM_NONE, tm_table_buffer, tm_table_generation,
+    tm_table_image,
 )
 from tcpmux.worker._listeners cimport add_listener, remove_listener, sync_listeners
 from tcpmux.worker._state cimport Loop, TAG_CHANNEL, TAG_LINES, TAG_TAKEOVER
@@ -57,14 +60,14 @@ cdef void clear_new_slots(tm_worker *w, const tm_image *image) noexcept nogil:
     cdef uint64_t before = tm_live_generation_seen(w.live)
     cdef uint32_t i
     for i in range(image.route_count):
-        if image.routes[i].born > before:
+        if image.routes[i].since_generation > before:
             memset(&w.live.slots[image.routes[i].slot], 0, sizeof(tm_slot))
     for i in range(image.destination_count):
-        if image.destinations[i].born > before:
+        if image.destinations[i].since_generation > before:
             memset(&w.live.slots[image.destinations[i].slot], 0, sizeof(tm_slot))
             memset(&w.live.times[image.destinations[i].slot], 0, sizeof(tm_times))
     for i in range(image.endpoint_count):
-        if image.endpoints[i].born > before:
+        if image.endpoints[i].since_generation > before:
             memset(&w.live.slots[image.endpoints[i].slot], 0, sizeof(tm_slot))
 
 

@@ -5,9 +5,9 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from posix.signal cimport sigset_t
 from posix.types cimport pid_t, uid_t
 
-from tcpmux.shm._layout cimport (
-    tm_address, tm_commons, tm_image, tm_journal, tm_live, TM_MAX_LINES, tm_peer, tm_table,
-)
+from tcpmux.shm.c_commons cimport tm_commons
+from tcpmux.shm.c_live cimport tm_journal, tm_live, TM_MAX_LINES, tm_peer
+from tcpmux.shm.c_table cimport tm_address, tm_image, tm_table
 
 
 # --- mechanism --------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 from posix.types cimport pid_t, uid_t
 
-from tcpmux.shm._layout cimport TM_MAX_LINES
+from tcpmux.shm.c_live cimport TM_MAX_LINES
 from tcpmux.worker._plane cimport tm_handoffs, TM_MESSAGE_FDS, tm_waiter, tm_worker
 
 cdef enum:

@@ -29,7 +29,10 @@ from setproctitle import setproctitle
 from tcpmux.logs import say
 from tcpmux.privileges import User, drop, oneself
 from tcpmux.programs import start_program
-from tcpmux.shm._shm import ABSENT, OVER, REPLACED, Commons, Live, Table
+from tcpmux.shm._commons import Commons
+from tcpmux.shm._declared import ABSENT, OVER, REPLACED
+from tcpmux.shm._live import Live
+from tcpmux.shm._table import Table
 from tcpmux.worker import _guardian, _listeners, _loop
 
 # The master's signals. A worker hears of what matters over its channel; a terminal's

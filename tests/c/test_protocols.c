@@ -53,7 +53,7 @@ static void *use_images(void *number)
         }
         const struct tm_image *image = tm_table_image(table, generation);
         CHECK_EQUAL(image->generation, generation);
-        CHECK_EQUAL(image->routes[0].born, generation);
+        CHECK_EQUAL(image->routes[0].since_generation, generation);
         CHECK_EQUAL(image->turns[7].number, (uint32_t)generation);
         sched_yield();
     }
@@ -74,7 +74,7 @@ static void images_change_under_nobody(void)
             while (tm_live_generation_seen(lives[i]) != next - 1)
                 sched_yield();
         struct tm_image *image = tm_table_idle_image(table);
-        image->routes[0].born = next;
+        image->routes[0].since_generation = next;
         image->turns[7].number = (uint32_t)next;
         CHECK_EQUAL(tm_table_publish(table), next);
     }

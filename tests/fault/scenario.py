@@ -21,8 +21,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from tcpmux.shm._declared import PRESENT
 from tcpmux.shm._readings import Counters
-from tcpmux.shm._shm import PRESENT
 from tcpmux.worker.process import MESSAGE, WAKE
 from tests.fault.cases import Case
 from tests.fault.control import Control

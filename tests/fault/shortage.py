@@ -73,7 +73,7 @@ def connects(setting: Setting) -> object:
         for _ in range(CLIENTS):
             worker.assert_turns_away()
             await_idle(worker)
-    while given_up := setting.accept():  # its connect was well, and what came next was not
+    while given_up := setting.accept():  # it was connected, and what came next failed
         given_up.close()
     for _ in range(CLIENTS):
         converse(setting.link())

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tcpmux.processes import is_alive
-from tcpmux.shm._shm import Live
+from tcpmux.shm._live import Live
 from tests.integration.conftest import StartProxy
 from tests.integration.proxy import Proxy, tcpmux
 from tests.integration.routes import route, routes

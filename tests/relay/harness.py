@@ -24,12 +24,16 @@ from termios import TIOCOUTQ
 from typing import Literal
 
 from tcpmux.config import Address
+from tcpmux.shm._commons import Commons
+from tcpmux.shm._declared import CLOSE_REASONS, PICK_REASONS, PRESENT
+from tcpmux.shm._image import publish_image
+from tcpmux.shm._live import Live
 from tcpmux.shm._readings import Counters
-from tcpmux.shm._shm import CLOSE_REASONS, PICK_REASONS, PRESENT, Commons, Live, Table
+from tcpmux.shm._table import Table
 from tcpmux.shm.counters import SlotCounters
 from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow
-from tcpmux.shm.routes import settled
 from tcpmux.shm.rules import DestinationRules, RouteRules
+from tcpmux.shm.serving import with_turns_and_weights
 from tcpmux.worker.process import (
     ADD,
     BLOCKED,
@@ -147,7 +151,7 @@ class RelayWorker:
         if self.loop:
             own = Destination((address_of(self.listeners[self.loop]),))
             self.destinations = [*self.destinations, own]
-        table.publish(self._image())
+        publish_image(table, self._image())
         table.numbers_given = self.slots, 1 + len(self.destinations)
         self.start()
 
@@ -234,7 +238,7 @@ class RelayWorker:
             ListenerRow(address_of(sock), number, 0)
             for number, sock in enumerate(self.listeners.values())
         )
-        return Image((settled(route),), listeners)
+        return Image((with_turns_and_weights(route),), listeners)
 
     # --- looking at it ------------------------------------------------------------------------
 

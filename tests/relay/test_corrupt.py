@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tcpmux.shm._shm import Live, fields_of
+from tcpmux.shm._declared import fields_of
+from tcpmux.shm._live import Live
 from tests.relay.conftest import OpenEndpoint, StartWorker
 from tests.relay.harness import FAMILIES, Link, RelayWorker
 from tests.support import DEADLINE, wait_for

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tcpmux.shm._shm import fields_of
+from tcpmux.shm._declared import fields_of
 from tcpmux.worker import process
 from tcpmux.worker.process import RENEWED
 from tests.relay.cases import drive_into_splice

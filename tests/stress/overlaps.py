@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
-from tcpmux.shm._shm import PRESENT
+from tcpmux.shm._declared import PRESENT
 from tests.stress.events import Acted
 from tests.stress.targets import (
     Target,

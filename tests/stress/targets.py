@@ -23,7 +23,9 @@ import psutil
 import yaml
 
 from tcpmux.control.client import AdminError, Client, Refused, Status
-from tcpmux.shm._shm import PRESENT, Commons, Live
+from tcpmux.shm._commons import Commons
+from tcpmux.shm._declared import PRESENT
+from tcpmux.shm._live import Live
 from tests.support import patient, wait_for
 
 END_TIME = patient(15)  # s

@@ -16,7 +16,8 @@ from tcpmux.logger.__main__ import Log
 from tcpmux.logger.lines import Clock, Line, closed_by, writer
 from tcpmux.logger.source import Batch
 from tcpmux.logger.targets import Bytes, Datagrams, Stream, open_target
-from tcpmux.shm._shm import CLOSE_REASONS, Beat
+from tcpmux.shm._beat import Beat
+from tcpmux.shm._declared import CLOSE_REASONS
 from tcpmux.shm.counters import FLAGS
 
 EVERYTHING = "".join(map(chr, range(256))) + "\u2028\u2029\ud800\U0001f600"

@@ -195,7 +195,7 @@ def test_a_small_file_that_means_very_much_is_given_up(
     """Some kilobytes, which would become gigabytes."""
     (line,) = re.findall(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())
     monkeypatch.setattr("tcpmux.master.aside.MAX_MEMORY", (int(line) << 10) + (64 << 20))
-    monkeypatch.setattr("tcpmux.config.document.MOST_NODES", 90_000)
+    monkeypatch.setattr("tcpmux.config.document.MAX_NODES", 90_000)
     found = outcome(lambda: {"x": str(load_texts([Text("a.yaml", content)]))})
     assert not found["ok"]
     # Which bound comes first depends on how fast the machine is.

@@ -25,9 +25,12 @@ from tcpmux.master.upkeep import RETRY_SECONDS, Upkeep
 from tcpmux.master.weights import SetWeights, UndoWeights
 from tcpmux.master.worker_count import SetWorkers
 from tcpmux.master.workers import WorkersBusy
-from tcpmux.shm._shm import Commons, Table
+from tcpmux.shm._commons import Commons
+from tcpmux.shm._image import read_image
+from tcpmux.shm._table import Table
 from tcpmux.shm.image import DOWN, Image
-from tcpmux.shm.routes import Condition, Key
+from tcpmux.shm.serving import Condition
+from tcpmux.shm.slots import Key
 
 V1 = ("r", "v1", "127.0.0.1:1")
 BY = "uid 7"
@@ -123,7 +126,7 @@ routes:
     def state(self) -> tuple[Any, ...]:
         """All that a change could change."""
         files = sorted(path.name for path in self.directory.iterdir())
-        return self.changes.in_force, self.table.read(), files, set(self.listeners.by_address)
+        return self.changes.in_force, read_image(self.table), files, set(self.listeners.by_address)
 
 
 @pytest.fixture
@@ -158,7 +161,7 @@ def test_each_change_publishes_once_and_says_who_asked(
         done = bench.changes.ask(change)
         assert bench.table.generation == done.generation == before + 1, change
         assert bench.changes.in_force is done.after
-        assert bench.table.read()[0] == before + 1
+        assert read_image(bench.table)[0] == before + 1
         assert caplog.records, change
         assert {record.__dict__["by"] for record in caplog.records} == {BY}
         assert {record.__dict__["event"] for record in caplog.records} == {change.kind}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tcpmux.config import Address, ConfigError, load
 from tcpmux.config.duration import format_duration, parse_duration
-from tcpmux.config.schema import AccessLogModel
+from tcpmux.config.instance_schema import AccessLogModel
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ROUTE = """

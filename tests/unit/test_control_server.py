@@ -34,7 +34,9 @@ from tcpmux.control.server import Identity, Readings
 from tcpmux.control.slices import Slices
 from tcpmux.control.stream import Stream
 from tcpmux.frames import Inbox, packed
-from tcpmux.shm._shm import Commons, Live, Table
+from tcpmux.shm._commons import Commons
+from tcpmux.shm._live import Live
+from tcpmux.shm._table import Table
 from tcpmux.shm.view import View
 from tests.support import next_message, patient
 

@@ -21,9 +21,14 @@ from tcpmux.control.slices import Slices
 from tcpmux.logger.lines import writer
 from tcpmux.logger.source import Source
 from tcpmux.master.balance import plan_moves
+from tcpmux.shm._commons import Commons
+from tcpmux.shm._declared import MAX_SHARDS, fields_of
+from tcpmux.shm._image import publish_image
+from tcpmux.shm._live import Live
 from tcpmux.shm._readings import SORT_KEYS, connections, is_open, read_log
-from tcpmux.shm._shm import MAX_SHARDS, Commons, Live, Table, fields_of
-from tcpmux.shm.routes import Names, build_image
+from tcpmux.shm._table import Table
+from tcpmux.shm.build import build_image
+from tcpmux.shm.slots import Names
 from tcpmux.shm.stats import StatusReader
 from tcpmux.shm.view import View
 
@@ -48,7 +53,7 @@ def view() -> Iterator[View]:
     table, commons = Table.create(2, 2, os.getpid(), 1_700_000_000), Commons.create()
     lives = [Live.create(number, CAPACITY) for number in range(2)]
     names = Names.new(lambda _: True)
-    table.publish(build_image(config, {}, names, {LISTEN: 0}, 1, {}))
+    publish_image(table, build_image(config, {}, names, {LISTEN: 0}, 1, {}))
     yield View(table.fd, [live.fd for live in lives], commons_fd=commons.fd, writable=True)
     for region in (table, commons, *lives):
         region.close()

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tcpmux.control.metrics import Metrics
-from tcpmux.shm._shm import SLOT_COUNTERS, WORKER_COUNTERS, Live, Table
+from tcpmux.shm._declared import SLOT_COUNTERS, WORKER_COUNTERS
+from tcpmux.shm._live import Live
+from tcpmux.shm._table import Table
 from tcpmux.shm.counters import ROWS
 from tcpmux.shm.view import View
 

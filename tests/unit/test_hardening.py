@@ -60,10 +60,14 @@ def module(request: pytest.FixtureRequest) -> Path:
 
 
 def test_there_are_modules() -> None:
-    """Each module that setup.py names is built, and so looked at by the tests below."""
-    named = re.findall(r'^    "tcpmux\.([\w.]+)": \[', SETUP.read_text(), re.MULTILINE)
-    named += re.findall(r'^WORKER = "tcpmux\.([\w.]+)"', SETUP.read_text(), re.MULTILINE)
-    assert len(named) == 5
+    """Each file that setup.py names is built, and so looked at by the tests below."""
+    text = SETUP.read_text()
+    named = re.findall(r'\["tcpmux\.([\w.]+)"\]', text)
+    named += [
+        f"{package.lower()}.{first}"
+        for package, first in re.findall(r'^(SHM|WORKER) = \("(\w+)"', text, re.MULTILINE)
+    ]
+    assert len(named) == len(re.findall(r"^    \($|^    \(\[", text, re.MULTILINE)) == 4
     built = {str(path.relative_to(ROOT / "tcpmux")).split(".")[0] for path in MODULES}
     assert {name.replace(".", "/") for name in named} <= built
 

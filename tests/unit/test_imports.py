@@ -15,7 +15,7 @@ import pytest
 
 from tcpmux import programs
 from tcpmux.privileges import oneself
-from tcpmux.shm._shm import DESTINATION_RULES, ROUTE_RULES
+from tcpmux.shm._declared import DESTINATION_RULES, ROUTE_RULES
 from tcpmux.shm.rules import DestinationRules, RouteRules
 from tests.support import patient
 

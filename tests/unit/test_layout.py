@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tcpmux.shm._shm import LAYOUT, Table, field_rows, fields_of, layout_of
+from tcpmux.shm._declared import LAYOUT, field_rows, fields_of, layout_of
+from tcpmux.shm._table import Table
 
 FIELDS = runpy.run_path(str(Path(__file__).parents[2] / "csrc/fields.py"))
 HEADER = (

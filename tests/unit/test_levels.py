@@ -9,8 +9,8 @@ import pytest
 
 from tcpmux.levels import Line, level_from, level_of
 from tcpmux.master.consequences import consequences
-from tcpmux.shm.image import DOWN, FALLBACK, HOLD, REFUSE, REJECT, WELL, Image, RouteRow
-from tcpmux.shm.routes import with_conditions
+from tcpmux.shm.image import DOWN, FALLBACK, HEALTHY, HOLD, REFUSE, REJECT, Image, RouteRow
+from tcpmux.shm.serving import with_conditions
 from tests.unit.watching import destination, endpoint, route
 
 FIRST, SECOND = ("r", "v1", "127.0.0.1:1"), ("r", "v2", "127.0.0.1:2")
@@ -27,7 +27,7 @@ def told(row: RouteRow, *down: tuple[str, str, str]) -> list[tuple[int, str]]:
     """What follows when these go down, and that all is information when they are back."""
     before = Image((row,), ())
     after = with_conditions(before, dict.fromkeys(down, (DOWN, 100)))
-    back = with_conditions(after, dict.fromkeys(down, (WELL, 100)))
+    back = with_conditions(after, dict.fromkeys(down, (HEALTHY, 100)))
     assert {line.level for line in consequences(after, back)} == {logging.INFO}
     return [(line.level, str(line)) for line in consequences(before, after)]
 

@@ -14,7 +14,8 @@ from tcpmux.config import Address, ConfigError, HostName, load
 from tcpmux.config.loops import is_local, left_out
 from tcpmux.master.change import Known
 from tcpmux.master.consequences import without_addresses
-from tcpmux.shm.routes import Names, build_image
+from tcpmux.shm.build import build_image
+from tcpmux.shm.slots import Names
 from tests.integration.routes import routes
 
 

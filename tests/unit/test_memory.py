@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tcpmux.shm._shm import Commons, Live, Table, fields_of
+from tcpmux.shm._commons import Commons
+from tcpmux.shm._declared import fields_of
+from tcpmux.shm._live import Live
+from tcpmux.shm._table import Table
 
 NOBODY = 65534
 

@@ -17,8 +17,7 @@ from tcpmux.config import Address, Config, Route
 from tcpmux.config.model import Admin, Destination
 from tcpmux.control.metric_families import seconds
 from tcpmux.control.metrics import Metrics
-from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
-from tcpmux.shm._shm import (
+from tcpmux.shm._declared import (
     ABSENT,
     CLOSE_REASONS,
     CONTROL,
@@ -28,10 +27,13 @@ from tcpmux.shm._shm import (
     PRESENT,
     STOPPED,
     WORKER_COUNTERS,
-    Live,
-    Table,
 )
-from tcpmux.shm.routes import Names, build_image
+from tcpmux.shm._image import publish_image
+from tcpmux.shm._live import Live
+from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
+from tcpmux.shm._table import Table
+from tcpmux.shm.build import build_image
+from tcpmux.shm.slots import Names
 from tcpmux.shm.view import View
 
 LISTEN = Address("127.0.0.1", 31400, "")
@@ -48,7 +50,7 @@ def view() -> View:
     config = Config(None, None, Admin("/x"), 45.0, (route,), ())
     names = Names.new(lambda _: True)
     table, live = Table.create(1, 1, os.getpid(), 1_700_000_000), Live.create(0, 16)
-    table.publish(build_image(config, {}, names, {LISTEN: 0}, 1, {}))
+    publish_image(table, build_image(config, {}, names, {LISTEN: 0}, 1, {}))
     return View(table.fd, [live.fd])
 
 

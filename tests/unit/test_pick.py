@@ -8,7 +8,7 @@ from math import gcd
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tcpmux.shm._shm import pick, pick_plan
+from tcpmux.shm._pick import pick, pick_plan
 
 small_weights = st.lists(st.integers(0, 60), min_size=1, max_size=12)
 any_weights = st.lists(st.integers(0, 1_000_000), min_size=1, max_size=64)

@@ -18,7 +18,7 @@ from tcpmux.config import (
     settings,
 )
 from tcpmux.config.native import to_text
-from tcpmux.config.settings import Warmup
+from tcpmux.config.settings import SlowStart
 from tcpmux.shm import image
 
 HEAD = """
@@ -92,7 +92,7 @@ def test_the_nearest_says_it(tmp_path: Path) -> None:
     assert two.policy.check is None
     assert (one.policy.balance, two.policy.balance) == ("random_two", "maglev")
     assert one.policy.keepalive == Keepalive(0)
-    assert one.policy.warmup == Warmup(9.0, 10)
+    assert one.policy.warmup == SlowStart(9.0, 10)
     assert [policy for _, policy in two.endpoint_policies] == [
         EndpointPolicy(5, 1),
         EndpointPolicy(0, 7),

@@ -180,8 +180,8 @@ def test_nobody_there_and_nobody_answers(tmp_path: Path) -> None:
 
 
 def test_a_lack_on_this_host_is_not_held_against_the_endpoint() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as well:
-        address = Address("127.0.0.1", well.getsockname()[1], "")
+    with socket.create_server(("127.0.0.1", 0)) as healthy:
+        address = Address("127.0.0.1", healthy.getsockname()[1], "")
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         lowest = os.dup(0)
         os.close(lowest)

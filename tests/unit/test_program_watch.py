@@ -16,7 +16,8 @@ from tcpmux.master.log_process import LogProcess
 from tcpmux.master.program import Program
 from tcpmux.master.program_watch import BLOCKED, BUSY, LOADING_BLOCKED, LOADING_BUSY, ProgramWatch
 from tcpmux.privileges import oneself
-from tcpmux.shm._shm import HANGING, PRESENT, STOPPED, Beat
+from tcpmux.shm._beat import Beat
+from tcpmux.shm._declared import HANGING, PRESENT, STOPPED
 from tcpmux.worker.process import GROWN_UP
 from tests.support import DEADLINE, wait_for
 
@@ -176,7 +177,7 @@ def test_only_the_program_can_write_its_page() -> None:
 
 PROGRAM = """
 import os, signal, sys, time
-from tcpmux.shm._shm import Beat
+from tcpmux.shm._beat import Beat
 def main():
     beat = Beat.attach(int(sys.argv[sys.argv.index("--beat-fd") + 1]))
     what = sys.argv[-1]

@@ -6,9 +6,9 @@ import pytest
 
 from tcpmux.config import Passive
 from tcpmux.config.checks import Watch
-from tcpmux.config.turns import MOST_TURNS, turns
+from tcpmux.config.turns import MAX_TURNS, turns
 from tcpmux.control.slow_start import share_at, share_step
-from tcpmux.shm._shm import pick
+from tcpmux.shm._pick import pick
 
 WATCH = Watch(None, Passive(), 20.0, 10)
 
@@ -42,5 +42,5 @@ def test_steps_are_as_fine_as_the_list_of_turns_allows() -> None:
     for endpoints in (2, 10, 33, 95):
         percent = share_at(7.3, WATCH, share_step(endpoints))
         listed = turns([(0, percent), *((n, 100) for n in range(1, endpoints))])
-        assert len(listed) <= MOST_TURNS
+        assert len(listed) <= MAX_TURNS
         assert abs(listed.count(0) / listed.count(1) - percent / 100) < 0.011

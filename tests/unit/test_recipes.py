@@ -25,6 +25,8 @@ from tests.support import patient
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER = [*shlex.split(os.environ.get("CC", "gcc")), "-std=gnu11", "-D_GNU_SOURCE", "-Icsrc"]
 SOURCES = ("route_table.c", "pick.c", "trust.c", "commons.c", "sock.c")
+# Of tcpmux.shm, in one file of the first one's name.
+SHM = ("_region", *sorted(p.stem for p in ROOT.glob("tcpmux/shm/_*.pyx") if p.stem != "_region"))
 MADE = ("csrc/rules.def", "csrc/balances.def")  # by the build
 SETTINGS, COUNTERS = "tcpmux/config/settings.py", "csrc/counters.def"
 
@@ -99,8 +101,12 @@ from tcpmux.config import Address, load
 from tcpmux.config.native import to_text
 from tcpmux.config.schema import json_schema
 from tcpmux.control.metrics import Metrics
-from tcpmux.shm._shm import Live, Table
-from tcpmux.shm.routes import Names, build_image, describe_changes
+from tcpmux.shm._image import publish_image
+from tcpmux.shm._live import Live
+from tcpmux.shm._table import Table
+from tcpmux.shm.build import build_image
+from tcpmux.shm.diff import describe_changes
+from tcpmux.shm.slots import Names
 from tcpmux.shm.stats import StatusReader
 from tcpmux.shm.view import View
 from tests.unit import reference, test_counters
@@ -122,7 +128,7 @@ try:
 except Exception as error:
     refused = str(error)
 table, live = Table.create(1, 1, os.getpid(), 1), Live.create(0, 1)
-table.publish(image(new))
+publish_image(table, image(new))
 fds = [table.fd, live.fd]
 worker = subprocess.run(["./worker", *map(str, fds)], pass_fds=fds, capture_output=True, check=True)
 view = View(table.fd, [live.fd])
@@ -150,7 +156,7 @@ def copied(tree: Path) -> None:
     for name in ("tcpmux", "csrc"):
         shutil.copytree(
             ROOT / name, tree / name,
-            ignore=shutil.ignore_patterns("__pycache__", "_shm.*.so", "_readings.*.so"),
+            ignore=shutil.ignore_patterns("__pycache__", f"{SHM[0]}.*.so"),
         )  # fmt: skip
 
 
@@ -184,11 +190,9 @@ def build(tree: Path) -> None:
     shared, worker = (
         shlex.join([*COMPILER, *swap, *more]) for more in (flags, ["-Wall", "-Werror"])
     )
-    jobs = [
-        f"{shlex.quote(sys.executable)} -m cython -3 tcpmux/shm/{module}.pyx -o {module}.c && "
-        f"{shared} -o tcpmux/shm/{module}{suffix} {module}.c {sources}"
-        for module in ("_shm", "_readings")
-    ]
+    python, made = shlex.quote(sys.executable), " ".join(f"{name}.c" for name in SHM)
+    cython = " && ".join(f"{python} -m cython -3 tcpmux/shm/{name}.pyx -o {name}.c" for name in SHM)
+    jobs = [f"{cython} && {shared} -o tcpmux/shm/{SHM[0]}{suffix} {made} {sources}"]
     (tree / "worker.c").write_text(WORKER)
     jobs.append(f"{worker} -o worker worker.c {sources}")
     running = [subprocess.Popen(["sh", "-ec", job], cwd=tree) for job in jobs]

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tcpmux.config import Address, Admin, Config, Destination, Route
-from tcpmux.shm._shm import Commons, Live, Table
+from tcpmux.config.settings import RoutePolicy
+from tcpmux.shm._commons import Commons
+from tcpmux.shm._image import publish_image, read_image
+from tcpmux.shm._live import Live
+from tcpmux.shm._table import Table
+from tcpmux.shm.build import build_image
+from tcpmux.shm.diff import describe_changes
 from tcpmux.shm.image import Image
-from tcpmux.shm.routes import Names, Numbers, TableFull, build_image, describe_changes, with_weights
+from tcpmux.shm.serving import with_weights
+from tcpmux.shm.slots import Names, Numbers, TableFull
 
 
 def address(port: int) -> Address:
@@ -38,10 +47,14 @@ def test_numbers_stay_with_their_names() -> None:
     first = image(names, 1, route("a", 1, v1=1, v2=2), route("b", 2, v1=1))
     second = image(names, 2, route("b", 2, v1=1), route("c", 3, v1=1), route("a", 1, v2=5, v1=1))
     before = {
-        (r.name, d.name): (d.slot, d.ticket, d.born) for r in first.routes for d in r.destinations
+        (r.name, d.name): (d.slot, d.ticket, d.since_generation)
+        for r in first.routes
+        for d in r.destinations
     }
     after = {
-        (r.name, d.name): (d.slot, d.ticket, d.born) for r in second.routes for d in r.destinations
+        (r.name, d.name): (d.slot, d.ticket, d.since_generation)
+        for r in second.routes
+        for d in r.destinations
     }
     assert before.items() <= after.items()
     assert after["c", "v1"][2] == 2
@@ -70,11 +83,11 @@ def test_trying_out_on_a_copy_changes_nothing() -> None:
 def test_a_published_image_is_read_back() -> None:
     table = Table.create(1, 2, os.getpid(), 7)
     names = Names.new(lambda _: True)
-    assert Table.attach(table.fd).read() == (0, Image((), ()))
+    assert read_image(Table.attach(table.fd)) == (0, Image((), ()))
     for generation in (1, 2, 3):
         written = image(names, generation, route("a", 1, v1=generation, v2=2))
-        assert table.publish(written) == generation
-        found, read = Table.attach(table.fd).read()
+        assert publish_image(table, written) == generation
+        found, read = read_image(Table.attach(table.fd))
         assert found == generation
         assert read.routes[0].destinations[0].weight == generation
         assert read.routes[0].destinations[1].endpoints[0].address == "127.0.0.1:9000"
@@ -104,6 +117,31 @@ def test_changes_in_words() -> None:
         "b: removed",
     ]
     assert describe_changes(new, new) == []
+
+
+def with_policy(order: str, **policy: Any) -> Image:
+    """A route whose destinations are listed in that order."""
+    made = replace(route("a", 1, **dict.fromkeys(order.split(), 1)), policy=RoutePolicy(**policy))
+    return image(Names.new(lambda _: True), 1, made)
+
+
+def test_a_change_of_the_fallback_is_told_by_names() -> None:
+    first, second = {"on_unavailable": "fallback", "fallback": "v1"}, {"fallback": "v2"}
+    plain, old = with_policy("v1 v2"), with_policy("v1 v2", **first)
+    new = with_policy("v1 v2", **(first | second))
+    assert describe_changes(old, new) == ["a: on_unavailable {fallback: v1}->{fallback: v2}"]
+    assert describe_changes(plain, new) == ["a: on_unavailable redistribute->{fallback: v2}"]
+    assert describe_changes(new, plain) == ["a: on_unavailable {fallback: v2}->redistribute"]
+
+
+def test_the_fallback_is_the_same_whatever_the_order_of_destinations() -> None:
+    policy = {"on_unavailable": "fallback", "fallback": "v2"}
+    old, new = with_policy("v1 v2", **policy), with_policy("v2 v1", **policy)
+    assert old.routes[0].rules.fallback != new.routes[0].rules.fallback
+    assert describe_changes(old, new) == []
+    renamed = with_policy("v3 v1", **(policy | {"fallback": "v3"}))
+    assert renamed.routes[0].rules.fallback == new.routes[0].rules.fallback
+    assert "on_unavailable {fallback: v2}->{fallback: v3}" in describe_changes(new, renamed)[0]
 
 
 def test_weights_of_one_route_leave_every_other_row_as_it_is() -> None:

@@ -1,4 +1,4 @@
-"""Who serves: turns and effective weights from health, states, ramps and what the route says."""
+"""Who serves: turns and effective weights from health, states, slow starts and a route's rules."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcpmux.config import Clients
-from tcpmux.shm._shm import pick, pick_plan
+from tcpmux.shm._pick import pick, pick_plan
 from tcpmux.shm.image import (
     DOWN,
     DRAINING,
     FALLBACK,
+    HEALTHY,
     HOLD,
     READY,
     REDISTRIBUTE,
     REJECT,
     RESET,
-    WELL,
     DestinationRow,
     EndpointRow,
     Image,
     RouteRow,
 )
-from tcpmux.shm.routes import admitted, is_unavailable, serves, settled, with_conditions
+from tcpmux.shm.ranges import admitted
 from tcpmux.shm.rules import DestinationRules, RouteRules
+from tcpmux.shm.serving import is_unavailable, serves, with_conditions, with_turns_and_weights
 
 
 def destination(name: str, weight: int, *endpoints: EndpointRow, **more: object) -> DestinationRow:
@@ -41,7 +42,7 @@ def endpoint(number: int = 1, **more: object) -> EndpointRow:
 
 
 def route(*rows: DestinationRow, **rules: int) -> RouteRow:
-    return settled(RouteRow("r", 1000, 0, 0, 0, 1, rows, RouteRules(**rules)))
+    return with_turns_and_weights(RouteRow("r", 1000, 0, 0, 0, 1, rows, RouteRules(**rules)))
 
 
 def effective(row: RouteRow) -> list[int]:
@@ -52,7 +53,7 @@ def test_all_well_is_as_configured() -> None:
     made = route(destination("a", 80, endpoint()), destination("b", 20, endpoint(2), endpoint(3)))
     assert effective(made) == [80, 20]
     assert made.destinations[1].turns == (0, 1)
-    assert settled(made) == made
+    assert with_turns_and_weights(made) == made
 
 
 def test_who_gets_the_share_of_one_that_is_down() -> None:
@@ -147,14 +148,16 @@ def test_later_tiers_are_in_reserve_in_order() -> None:
     assert (nobody.turns, nobody.reserves) == ((), ())
 
 
-def test_ramps_make_shares_smaller_exactly() -> None:
+def test_slow_starts_make_shares_smaller_exactly() -> None:
     made = route(
         destination("a", 80, endpoint()),
-        destination("b", 20, endpoint(2), ramp=37),
+        destination("b", 20, endpoint(2), slow_start_percent=37),
     )
     assert Fraction(*effective(made)) == Fraction(80 * 100, 20 * 37)
-    ramped = destination("a", 1, endpoint(1), endpoint(2, ramp=30), endpoint(3, weight=2))
-    taken = route(ramped).destinations[0].turns
+    beside = destination(
+        "a", 1, endpoint(1), endpoint(2, slow_start_percent=30), endpoint(3, weight=2)
+    )
+    taken = route(beside).destinations[0].turns
     assert [taken.count(i) for i in range(3)] == [10, 3, 20]
 
 
@@ -166,7 +169,7 @@ def test_the_rest_is_split_in_proportion(given_weights: list[int], data: st.Data
     """Whatever the weights: over one period of the pick each gets what is due to it."""
     down = data.draw(st.sets(st.integers(0, len(given_weights) - 1)))
     rows = [
-        destination(f"d{i}", weight, endpoint(i, health=DOWN if i in down else WELL))
+        destination(f"d{i}", weight, endpoint(i, health=DOWN if i in down else HEALTHY))
         for i, weight in enumerate(given_weights)
     ]
     found = effective(route(*rows))
@@ -188,10 +191,10 @@ def test_conditions_change_what_they_name_and_nothing_else() -> None:
     assert changed.routes[1] is image.routes[1]
     assert changed.routes[0].destinations[0].turns == (0,)
     assert changed.routes[0].destinations[0].endpoints[0] is one.destinations[0].endpoints[0]
-    assert with_conditions(changed, {key: (WELL, 100)}) == image
-    ramped = with_conditions(image, {("r", "a"): (WELL, 10)})
-    assert ramped.routes[0].destinations[0].ramp == 10
-    assert ramped.routes[0].destinations[0].endpoints[1].state == READY
+    assert with_conditions(changed, {key: (HEALTHY, 100)}) == image
+    starting = with_conditions(image, {("r", "a"): (HEALTHY, 10)})
+    assert starting.routes[0].destinations[0].slow_start_percent == 10
+    assert starting.routes[0].destinations[0].endpoints[1].state == READY
 
 
 # --- who may connect ----------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from tcpmux.config.settings import (
     rules_of,
 )
 from tcpmux.config.written import text_of
-from tcpmux.shm._shm import field_rows
+from tcpmux.shm._declared import field_rows
 from tests.unit.reference import (
     EXAMPLES,
     HAS_RANGE,

@@ -19,9 +19,14 @@ from tcpmux.control import slices as module
 from tcpmux.control.connections import Connections
 from tcpmux.control.metrics import Metrics
 from tcpmux.control.slices import Slices, json_parts
+from tcpmux.shm._commons import Commons
+from tcpmux.shm._declared import fields_of
+from tcpmux.shm._image import publish_image
+from tcpmux.shm._live import Live
 from tcpmux.shm._readings import STEP, connections
-from tcpmux.shm._shm import Commons, Live, Table, fields_of
-from tcpmux.shm.routes import Names, build_image
+from tcpmux.shm._table import Table
+from tcpmux.shm.build import build_image
+from tcpmux.shm.slots import Names
 from tcpmux.shm.stats import StatusReader
 from tcpmux.shm.view import View
 
@@ -62,7 +67,7 @@ def view() -> Iterator[View]:
     for live in lives:
         fill(live)
     sockets = {address: i for i, address in enumerate(listen)}
-    table.publish(build_image(config, {}, Names.new(lambda _: True), sockets, 1, {}))
+    publish_image(table, build_image(config, {}, Names.new(lambda _: True), sockets, 1, {}))
     yield View(table.fd, [live.fd for live in lives], commons_fd=commons.fd)
     for region in (table, commons, *lives):
         region.close()

@@ -27,7 +27,7 @@ from tcpmux.master.supervisor import (
     inherited_sockets,
     stored_name,
 )
-from tcpmux.shm._shm import MAX_SHARDS
+from tcpmux.shm._declared import MAX_SHARDS
 from tests.support import free_port
 
 ADDRESS = Address("127.0.0.1", 80, "")

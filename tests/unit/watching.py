@@ -13,10 +13,14 @@ from tcpmux.config.address import Address
 from tcpmux.config.checks import Watch, to_message
 from tcpmux.control.health import Health
 from tcpmux.control.master_link import MasterRefused
-from tcpmux.shm._shm import Commons, Live, Table
+from tcpmux.shm._commons import Commons
+from tcpmux.shm._image import publish_image
+from tcpmux.shm._live import Live
+from tcpmux.shm._table import Table
 from tcpmux.shm.image import HEALTHS, DestinationRow, EndpointRow, Image, RouteRow
-from tcpmux.shm.routes import Condition, Key, settled, with_conditions
 from tcpmux.shm.rules import DestinationRules, RouteRules
+from tcpmux.shm.serving import Condition, with_conditions, with_turns_and_weights
+from tcpmux.shm.slots import Key
 from tcpmux.shm.view import View
 from tests.support import DEADLINE
 
@@ -36,7 +40,9 @@ def destination(
 
 
 def route(*destinations: DestinationRow, **rules: Any) -> RouteRow:
-    return settled(RouteRow("r", 1000, 0, 0, 0, 1, destinations, RouteRules(**rules)))
+    return with_turns_and_weights(
+        RouteRow("r", 1000, 0, 0, 0, 1, destinations, RouteRules(**rules))
+    )
 
 
 class Watching:
@@ -48,7 +54,7 @@ class Watching:
         self._live = Live.create(0, 16)
         self._watches = watches
         self.image = Image((row,), ())
-        self.table.publish(self.image)
+        publish_image(self.table, self.image)
         view = View(self.table.fd, [self._live.fd], commons_fd=self.commons.fd)
         self.health = Health(view)
         self.gone = False
@@ -75,7 +81,7 @@ class Watching:
             conditions[key] = health, ramp
         image = with_conditions(self.image, conditions)
         if image != self.image:
-            self.table.publish(image)
+            publish_image(self.table, image)
         self.image = image
         self.texts += [text for _, text in arguments["texts"]]
         self.levels += arguments["texts"]

@@ -49,7 +49,7 @@ export class Model {
     );
   }
 
-  // What the last sample says of an endpoint that is not well, or warms up; else undefined.
+  // What the last sample says of an endpoint that is not healthy, or is in its slow start; else undefined.
   trouble(route, destination, address) {
     return this.sample?.troubles?.find(
       (t) => t.route === route && t.destination === destination && t.address === address,

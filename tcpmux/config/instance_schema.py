@@ -1,0 +1,244 @@
+"""The schema of what is of a whole instance in routes.yaml: admin, access_log, buffers, dns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    WithJsonSchema,
+)
+
+from tcpmux.config.address import (
+    UNIX_PATH_MAX,
+    Address,
+    parse_listen,
+)
+from tcpmux.config.log_format import check_template
+from tcpmux.config.model import Buffers
+from tcpmux.config.problems import describe
+from tcpmux.config.settings import DAY
+from tcpmux.config.size import format_size, parse_size
+from tcpmux.config.values import (
+    DURATION_SCHEMA,
+    Strict,
+    boolean,
+    duration,
+    measure,
+)
+
+MAX_LOG_BUFFER = 3 << 20  # bytes of each worker; what csrc/access_log.h has room for
+MIN_LOG_BUFFER = 64 << 10
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", re.ASCII)
+LOG_TARGETS = ("stdout", "stderr", "syslog", "journal")
+
+
+def _dns_server(value: Any) -> Address:
+    text = value if isinstance(value, str) else ""
+    for candidate in (text, f"{text}:53", f"[{text}]:53"):
+        with suppress(ValueError):
+            address = Address.parse(candidate)
+            if address.path == "" and address.host not in ("::", "0.0.0.0"):  # noqa: S104
+                return address
+    raise ValueError(f"expected the IP or IP:port of a name server, got {describe(value)}")
+
+
+def _interval(value: Any) -> float:
+    seconds = duration(value, 0.0, DAY)
+    if 0.0 < seconds < 1.0:
+        raise ValueError(f"expected 0s or 1s..1d, got {describe(value)}")
+    return seconds
+
+
+def _log_buffer(value: Any) -> int:
+    range_ = MIN_LOG_BUFFER, MAX_LOG_BUFFER
+    return measure(value, parse_size, format_size, range_, "size such as 1MiB")
+
+
+def _log_path(value: Any) -> str:
+    if value in LOG_TARGETS:
+        return str(value)
+    if value in ("/dev/stdout", "/dev/stderr"):  # as containers have it; no files of their own
+        return str(value).removeprefix("/dev/")
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
+        raise ValueError(
+            f"expected an absolute path or one of {', '.join(LOG_TARGETS)}, got {describe(value)}"
+        )
+    return value
+
+
+def _log_format(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"expected json or a text with {{KEY}} in it, got {describe(value)}")
+    if value != "json":
+        check_template(value)
+    return value
+
+
+def access_log_entry(value: Any) -> Any:
+    if value is None or value is False or value == "off":  # YAML 1.1 reads off as false
+        return None
+    return value if isinstance(value, dict) else {"path": value}
+
+
+def _http(value: Any) -> Address | None:
+    if value is None or value is False or value == "off":
+        return None
+    try:
+        addresses = parse_listen(value) if isinstance(value, str) else []
+    except ValueError:
+        addresses = []
+    if len(addresses) != 1 or addresses[0].path:
+        raise ValueError(f"expected off, IP:port or [IPv6]:port, got {describe(value)}")
+    return addresses[0]
+
+
+def _host(value: Any) -> str:
+    if not isinstance(value, str) or not _HOST.fullmatch(value):
+        raise ValueError(f"expected a host name without a port, got {describe(value)}")
+    return value.lower()
+
+
+def _absolute_path(value: Any) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
+        raise ValueError(f"expected an absolute path, got {describe(value)}")
+    return value
+
+
+def _socket_path(value: Any) -> str:
+    if (
+        not isinstance(value, str)
+        or not value.startswith("/")
+        or "\0" in value
+        or len(value.encode()) > UNIX_PATH_MAX
+    ):
+        raise ValueError(
+            f"expected an absolute path of at most {UNIX_PATH_MAX} bytes, got {describe(value)}"
+        )
+    return value
+
+
+class AdminModel(Strict):
+    socket: Annotated[
+        str,
+        BeforeValidator(_socket_path),
+        WithJsonSchema({"type": "string", "pattern": "^/", "maxLength": UNIX_PATH_MAX}),
+    ] = Field(
+        default="/run/tcpmux.sock",
+        description="UNIX socket of the admin API (mode 0600). A change takes effect at the next "
+        "start.",
+    )
+
+    http: Annotated[
+        Address | None, BeforeValidator(_http), WithJsonSchema({"type": ["string", "boolean"]})
+    ] = Field(
+        default=None,
+        description="IP:port for the page, /metrics and the API over TCP as well; off. Needs a "
+        "token_file, or insecure: true.",
+    )
+    token_file: Annotated[
+        str | None,
+        BeforeValidator(_absolute_path),
+        WithJsonSchema({"type": "string", "pattern": "^/"}),
+    ] = Field(
+        default=None,
+        description="A file with one line that requests over TCP must carry, as Authorization: "
+        "Bearer LINE. Nobody but root and the user that starts tcpmux may read it. Read at a start "
+        "and at each reload.",
+    )
+    insecure: Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"type": "boolean"})] = (
+        Field(
+            default=False,
+            description="Instead of a token_file: whoever reaches `http` may change everything.",
+        )
+    )
+    hosts: list[Annotated[str, BeforeValidator(_host), WithJsonSchema({"type": "string"})]] = Field(
+        default=[],
+        description="Names that requests over TCP may ask for, besides the address itself and "
+        "localhost.",
+    )
+
+
+class AccessLogModel(Strict):
+    path: Annotated[
+        str, BeforeValidator(_log_path), WithJsonSchema({"type": "string", "minLength": 1})
+    ] = Field(
+        description="Absolute path, opened again at SIGUSR1; stdout, stderr, syslog or journal."
+    )
+    format: Annotated[
+        str, BeforeValidator(_log_format), WithJsonSchema({"type": "string", "minLength": 1})
+    ] = Field(default="json", description="json, or a text such as {start_time} {route}.")
+    start: Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"type": "boolean"})] = Field(
+        default=False, description="A line at the start of each connection as well."
+    )
+    interval: Annotated[float, BeforeValidator(_interval), WithJsonSchema(DURATION_SCHEMA)] = Field(
+        default=0.0,
+        description="A line for each open connection so often, 1s..1d; 0s = none.",
+    )
+    buffer: Annotated[
+        int,
+        BeforeValidator(_log_buffer),
+        WithJsonSchema({"type": "string", "pattern": "^[0-9]+([.][0-9]+)?(B|KiB|MiB|GiB)$"}),
+    ] = Field(
+        default=1 << 20,
+        description="What may wait to be written, for each worker: 64KiB..3MiB. When it is full, "
+        "lines are dropped and counted; traffic never waits.",
+    )
+
+
+def _buffer(low: int, high: int, others: Mapping[str, int | None] = MappingProxyType({})) -> Any:
+    """A size from `low` to `high`, or one of some words."""
+
+    def check(value: Any) -> int | None:
+        word = "off" if value is False else value  # YAML 1.1 reads off as false
+        if isinstance(word, str) and word in others:
+            return others[word]
+        example = "size such as 1MiB" + (f", {' or '.join(others)}" if others else "")
+        return measure(value, parse_size, format_size, (low, high), example)
+
+    size = {"type": "string", "pattern": "^[0-9]+([.][0-9]+)?(B|KiB|MiB|GiB)$"}
+    words = [*others, *([False] if "off" in others else [])]
+    schema = {"anyOf": [{"enum": words}, size]} if others else size
+    return Annotated[int | None, BeforeValidator(check), WithJsonSchema(schema)]
+
+
+class BuffersModel(Strict):
+    client: _buffer(4 << 10, 1 << 30) = Field(  # type: ignore[valid-type]
+        default=16 << 10,
+        description="May wait to be sent to a client that has not taken 128 KiB yet.",
+    )
+    endpoint: _buffer(4 << 10, 1 << 30) = Field(  # type: ignore[valid-type]
+        default=16 << 10, description="The same for an endpoint."
+    )
+    pipe: _buffer(64 << 10, 1 << 20) = Field(  # type: ignore[valid-type]
+        default=1 << 20,
+        description="Size of the pipe of a connection in bulk, while there are few.",
+    )
+    per_source: _buffer(64 << 10, 1 << 40, {"off": 0}) = Field(  # type: ignore[valid-type]
+        default=256 << 20,
+        description="Memory of all connections of a client that it does not read, before they are "
+        "reset.",
+    )
+    total: _buffer(64 << 10, 1 << 40, {"off": 0, "auto": None}) = Field(  # type: ignore[valid-type]
+        default=None,
+        description="The same of all connections that nobody reads. auto = a "
+        "quarter of what the host gives TCP before it saves memory.",
+    )
+
+    def made(self) -> Buffers:
+        return Buffers(self.client, self.endpoint, self.pipe, self.per_source, self.total)
+
+
+class DnsModel(Strict):
+    servers: list[
+        Annotated[Address, BeforeValidator(_dns_server), WithJsonSchema({"type": "string"})]
+    ] = Field(
+        default=[],
+        description="IP or IP:port of name servers for endpoints by name; none = those of "
+        "/etc/resolv.conf.",
+    )

@@ -1,0 +1,8 @@
+"""Types of the compiled module; what things mean is said there."""
+
+from tcpmux.config.address import Address
+
+LOCAL_FAILURES: frozenset[int]
+
+def address_hash(address: Address | str) -> int: ...
+def is_missing_loopback(address: Address) -> bool: ...

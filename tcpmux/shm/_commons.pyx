@@ -1,0 +1,118 @@
+# cython: language_level=3
+"""What all workers write: tickets, counts over all of them, token buckets. csrc/commons.h."""
+
+import os
+import time
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from tcpmux.shm.c_commons cimport (
+    tm_avoided_until, tm_common, tm_common_forget, tm_commons, tm_counted_now, tm_failures,
+    tm_failures_all, TM_MAX_SOURCES, tm_note_answer, tm_note_failure, tm_note_success,
+    tm_note_suspicion, tm_pinned_epoch, tm_pinned_sum, tm_suspecting, tm_suspicions,
+    tm_suspicions_all,
+)
+from tcpmux.shm.c_table cimport TM_MAX_LISTENERS, TM_MAX_SLOTS
+from tcpmux.shm._region cimport Region
+
+
+cdef class Commons(Region):
+    """What all workers write: tickets, counts over all of them, token buckets. csrc/commons.h."""
+
+    cdef tm_commons *commons(self):
+        assert self.base != NULL
+        return <tm_commons *>self.base
+
+    @staticmethod
+    def create():
+        cdef Commons self = Commons()
+        self._create("commons", sizeof(tm_commons))
+        self.commons().secret[0] = int.from_bytes(os.urandom(8), "little")
+        self.commons().secret[1] = int.from_bytes(os.urandom(8), "little")
+        return self
+
+    @staticmethod
+    def attach(int fd, bint writable=False):
+        """Raises ValueError for anything that is not such a region of this build."""
+        cdef Commons self = Commons()
+        if os.fstat(fd).st_size != <Py_ssize_t>sizeof(tm_commons):
+            raise ValueError("not a tcpmux commons region of this format")
+        self._attach(fd, sizeof(tm_commons), writable)
+        return self
+
+    cdef tm_common *of(self, uint32_t slot) except NULL:
+        if slot >= TM_MAX_SLOTS:
+            raise IndexError(slot)
+        return &self.commons().slots[slot]
+
+    def connections(self, uint32_t slot):
+        """Open in all workers, as limits count them."""
+        return tm_counted_now(&self.of(slot).connections)
+
+    def waiting(self, uint32_t slot):
+        """Connections that wait for a place in a destination."""
+        return tm_counted_now(&self.of(slot).waiting)
+
+    def failures(self, uint32_t slot):
+        """(in a row, since the start) of an endpoint, as connections have met with them."""
+        cdef tm_common *at = self.of(slot)
+        return tm_failures(at), tm_failures_all(at)
+
+    def suspicions(self, uint32_t slot):
+        """(in a row, since the start, clients they are of at least) of an endpoint: connections
+        that it has ended without a byte."""
+        cdef tm_common *at = self.of(slot)
+        return tm_suspicions(at), tm_suspicions_all(at), tm_suspecting(at)
+
+    def note(self, uint32_t slot, *, bint failure=False, bint success=False, bint answer=False,
+             suspicion=None):
+        """As workers do; suspicion: a client's key, 64 bits."""
+        cdef tm_common *at = self.of(slot)
+        if failure:
+            tm_note_failure(at)
+        if success:
+            tm_note_success(at)
+        if answer:
+            tm_note_answer(at)
+        if suspicion is not None:
+            tm_note_suspicion(at, suspicion)
+
+    def failing(self, slots):
+        """Those among these slots (an array of type I) of endpoints with failures or suspicions in
+        a row."""
+        cdef const uint32_t[::1] all = slots
+        cdef Py_ssize_t i
+        return [all[i] for i in range(all.shape[0])
+                if all[i] < TM_MAX_SLOTS and (
+                    tm_failures(&self.commons().slots[all[i]])
+                    or tm_suspicions(&self.commons().slots[all[i]]))]
+
+    @property
+    def pinned(self):
+        """Bytes of kernel memory of all connections that nobody has read for a second: half a
+        second to a second ago."""
+        return tm_pinned_sum(&self.commons().pinned.account,
+                             tm_pinned_epoch(time.monotonic_ns() // 1000000))
+
+    def totals(self):
+        """(by listeners, by slots, waiting, by clients): how many connections are counted in all.
+        Of connections that rest in one place it is a sum of as many ones."""
+        cdef tm_commons *all = self.commons()
+        cdef uint64_t listeners = 0, slots = 0, waiting = 0, sources = 0
+        cdef uint32_t i
+        for i in range(<uint32_t>TM_MAX_LISTENERS):
+            listeners += tm_counted_now(&all.listeners[i])
+        for i in range(<uint32_t>TM_MAX_SLOTS):
+            slots += tm_counted_now(&all.slots[i].connections)
+            waiting += tm_counted_now(&all.slots[i].waiting)
+        for i in range(<uint32_t>TM_MAX_SOURCES):
+            sources += tm_counted_now(&all.sources[i].connections)
+        return listeners, slots, waiting, sources
+
+    def avoided_until(self, uint32_t slot):
+        """Monotonic s until which workers pass an endpoint over; it has failed just before."""
+        return tm_avoided_until(self.of(slot)) / 1000
+
+    def forget(self, uint32_t slot):
+        """Before another name gets the slot, which nothing counts in."""
+        tm_common_forget(self.of(slot))

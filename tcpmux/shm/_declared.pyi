@@ -1,0 +1,40 @@
+"""Types of the compiled module; what things mean is said there."""
+
+LAYOUT: str
+
+def field_rows() -> list[tuple[str, str, str, int, int]]: ...
+def fields_of(owner: str) -> dict[str, tuple[int, int]]: ...
+def layout_of(rows: object, protocol: object) -> str: ...
+
+UPGRADE_STATES: tuple[str, ...]
+PRESENCES: tuple[str, ...]
+ABSENT: int
+PRESENT: int
+STOPPED: int
+HANGING: int
+PROGRAMS: tuple[str, ...]
+CONTROL: int
+LOGGER: int
+OVER: int
+REPLACED: int
+ORDER_DRAIN: int
+ORDER_RETIRE: int
+MAX_LISTENERS: int
+MAX_SHARDS: int
+MAX_SLOTS: int
+MAX_TICKETS: int
+MAX_TURNS: int
+MAX_RANGES: int
+ROUTE_RULES: tuple[str, ...]
+DESTINATION_RULES: tuple[str, ...]
+CLOSE_REASONS: tuple[str, ...]
+PICK_REASONS: tuple[str, ...]
+WORKER_COUNTERS: tuple[str, ...]
+SLOT_COUNTERS: tuple[str, ...]
+TIMES: tuple[str, ...]
+LOG_ENTRIES: int
+LOG_ENTRY_SIZE: int
+LOG_ENDS: int
+LOG_STARTS: int
+
+def counter_rows() -> list[tuple[str, str, str, str, str]]: ...

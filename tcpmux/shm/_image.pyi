@@ -1,0 +1,7 @@
+"""Types of the compiled module; what things mean is said there."""
+
+from tcpmux.shm._table import Table
+from tcpmux.shm.image import Image
+
+def publish_image(table: Table, image: Image) -> int: ...
+def read_image(table: Table) -> tuple[int, Image]: ...

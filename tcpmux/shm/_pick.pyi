@@ -1,0 +1,6 @@
+"""Types of the compiled module; what things mean is said there."""
+
+from collections.abc import Sequence
+
+def pick_plan(weights: Sequence[int]) -> tuple[int, int, tuple[int, ...]]: ...
+def pick(weights: Sequence[int], ticket: int) -> int: ...

@@ -1,0 +1,206 @@
+"""From a configuration to the image of a route table. Runs in the master."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tcpmux.config import (
+    Address,
+    Config,
+    Destination,
+    Endpoint,
+    EndpointPolicy,
+    HostName,
+    Route,
+)
+from tcpmux.config.loops import without
+from tcpmux.config.settings import milliseconds
+from tcpmux.shm._declared import MAX_RANGES, MAX_TURNS
+from tcpmux.shm.image import (
+    FULL_SHARE,
+    HEALTHY,
+    READY,
+    DestinationRow,
+    EndpointRow,
+    Image,
+    ListenerRow,
+    RouteRow,
+)
+from tcpmux.shm.ranges import RANGE, admitted
+from tcpmux.shm.rules import DestinationRules, destination_rules, route_rules
+from tcpmux.shm.serving import with_turns_and_weights
+from tcpmux.shm.slots import Key, Names, TableFull
+
+Weights = Mapping[str, Mapping[str, int]]  # route -> destination -> weight
+Addresses = Mapping[HostName, Sequence[Address]]
+Loops = Collection[tuple[str, Address]]  # a route, and what leads back to it
+_EMPTY = Image((), ())
+_NO_POLICY = EndpointPolicy()
+
+
+class _Before:
+    """What goes on from the image in force: states, health, and who is new."""
+
+    def __init__(self, image: Image) -> None:
+        self.routes = {route.name for route in image.routes}
+        self.destinations: dict[Key, DestinationRow] = {
+            (route.name, row.name): row for route in image.routes for row in route.destinations
+        }
+        self.endpoints: dict[Key, EndpointRow] = {
+            (*key, str(endpoint.address)): endpoint
+            for key, row in self.destinations.items()
+            for endpoint in row.endpoints
+        }
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Makes the rows of one image."""
+
+    weights: Weights
+    names: Names
+    generation: int
+    addresses: Addresses
+    before: _Before
+    loops: Loops
+    used: set[Key] = field(default_factory=set)
+
+    def number(self, key: Key) -> tuple[int, int]:
+        """Slot, and generation in which it was given."""
+        self.used.add(key)
+        return self.names.slots.of(key, self.generation)
+
+    def route(self, route: Route) -> RouteRow:
+        key = (route.name,)
+        slot, since = self.number(key)
+        return with_turns_and_weights(
+            RouteRow(
+                route.name,
+                milliseconds(route.connect_timeout),
+                milliseconds(route.idle_timeout),
+                self.names.tickets.of(key, self.generation)[0],
+                slot,
+                since,
+                tuple(self.destination(route, d) for d in route.destinations),
+                route_rules(route),
+                admitted(route.policy.allow, route.policy.deny),
+            )
+        )
+
+    def destination(self, route: Route, destination: Destination) -> DestinationRow:
+        key = (route.name, destination.name)
+        slot, since = self.number(key)
+        before = self.before.destinations.get(key)
+        rules = destination_rules(destination)
+        first = _first_percent(rules, route.name in self.before.routes)
+        return DestinationRow(
+            destination.name,
+            self.weights.get(route.name, {}).get(destination.name, destination.weight),
+            destination.weight,
+            0,
+            milliseconds(destination.connect_timeout),
+            milliseconds(destination.idle_timeout),
+            self.names.tickets.of(key, self.generation)[0],
+            slot,
+            since,
+            tuple(self.endpoints(route, destination, rules)),
+            before.state if before else READY,
+            before.slow_start_percent if before else first,
+            rules,
+            unresolved=sum(
+                not self.addresses_of(route, endpoint)
+                for endpoint in set(destination.endpoints)
+                if isinstance(endpoint, HostName)
+            ),
+        )
+
+    def addresses_of(self, route: Route, endpoint: Endpoint) -> Sequence[Address]:
+        if isinstance(endpoint, Address):
+            return (endpoint,)
+        return without(route.name, self.addresses.get(endpoint, ()), self.loops)
+
+    def endpoints(
+        self, route: Route, destination: Destination, rules: DestinationRules
+    ) -> Iterator[EndpointRow]:
+        key = (route.name, destination.name)
+        before = self.before.destinations.get(key)
+        # What is new beside others that serve gets its share gradually; if all is new, at once.
+        first = _first_percent(rules, before is not None and bool(before.endpoints))
+        weights = Counter(
+            address
+            for endpoint in destination.endpoints
+            for address in self.addresses_of(route, endpoint)
+        )
+        policies = {
+            address: policy
+            for endpoint, policy in destination.endpoint_policies
+            for address in self.addresses_of(route, endpoint)
+        }
+        for address, weight in weights.items():
+            policy = policies.get(address, _NO_POLICY)
+            yield self.endpoint((*key, str(address)), address, weight, policy, first)
+
+    def endpoint(
+        self, key: Key, address: Address, weight: int, policy: EndpointPolicy, first_percent: int
+    ) -> EndpointRow:
+        before = self.before.endpoints.get(key)
+        return EndpointRow(
+            address,
+            *self.number(key),
+            before.state if before else READY,
+            weight,
+            before.health if before else HEALTHY,
+            before.slow_start_percent if before else first_percent,
+            policy.max_connections,
+            policy.priority,
+            before.until if before else 0,
+        )
+
+
+def _first_percent(rules: DestinationRules, others_serve: bool) -> int:
+    return rules.slow_start_floor if others_serve and rules.slow_start_ms else FULL_SHARE
+
+
+def build_image(
+    config: Config,
+    weights: Weights,
+    names: Names,
+    listener_ids: Mapping[Address, int],
+    generation: int,
+    addresses: Addresses,
+    before: Image = _EMPTY,
+    loops: Loops = (),
+) -> Image:
+    """The image for `config` with run-time `weights` on top, to be published as `generation`.
+
+    listener_ids: of the addresses that are listened on; those of a route may be missing while
+    it refuses connections. addresses: those of each host name, as often as they take turns; a name
+    that is not in it has none. before: the image in force; the states and the health of its
+    names go on. loops: of a route and an address that a name stands for: those are left out.
+
+    Gives numbers to new names in `names` and retires those no longer used: hand in a copy,
+    and keep it when the image is published. Raises TableFull.
+    """
+    builder = _Builder(weights, names, generation, addresses, _Before(before), loops)
+    routes = tuple(builder.route(route) for route in config.routes)
+    turns_taken = sum(
+        len(d.turns) + len(d.reserves) for route in routes for d in route.destinations
+    )
+    ranges = sum(len(route.admitted or b"") for route in routes) // RANGE
+    for what, count, most in (
+        ("turns of endpoints", turns_taken, MAX_TURNS),
+        ("ranges of client addresses", ranges, MAX_RANGES),
+    ):
+        if count > most:
+            raise TableFull(f"the configuration needs {count} {what}: at most {most} can be")
+    listeners = tuple(
+        ListenerRow(address, listener_ids[address], index)
+        for index, route in enumerate(config.routes)
+        for address in route.listen
+        if address in listener_ids
+    )
+    names.slots.keep_only(builder.used)
+    names.tickets.keep_only(builder.used)
+    return Image(routes, listeners)

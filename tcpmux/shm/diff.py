@@ -1,0 +1,144 @@
+"""What a reload changes, in words of the configuration file. Runs in the master."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from tcpmux.config import Address
+from tcpmux.config.settings import ON_UNAVAILABLE, DestinationPolicy, RoutePolicy, rules_of
+from tcpmux.config.written import rule_text
+from tcpmux.shm.image import ADMIN_STATES, FALLBACK, READY, DestinationRow, Image, RouteRow
+from tcpmux.shm.rules import DestinationRules, RouteRules
+
+TIMEOUTS = ("connect_timeout", "idle_timeout")
+_UNAVAILABLE = ("on_unavailable", "fallback")  # one key of the file
+_OF_TYPE = {
+    RouteRules: [rule for rule in rules_of(RoutePolicy) if rule.name not in _UNAVAILABLE],
+    DestinationRules: [*rules_of(DestinationPolicy)],
+}
+
+
+def describe_changes(old: Image, new: Image) -> list[str]:
+    """What is different, one line a route: `tcp-echo: v1 80->50, v2 20->50`. Empty: nothing."""
+    before = {route.name: route for route in old.routes}
+    after = {route.name: route for route in new.routes}
+    was_listening: dict[str, set[Address | str]] = {}
+    is_listening: dict[str, set[Address | str]] = {}
+    if old.listeners != new.listeners or list(before) != list(after):
+        was_listening, is_listening = _listens(old), _listens(new)
+    lines = []
+    for name, route in after.items():
+        gone, come = was_listening.get(name, set()), is_listening.get(name, set())
+        if name not in before:
+            lines.append(f"{name}: added, listening on {', '.join(_texts(come))}")
+            continue
+        parts = _route_changes(before[name], route)
+        parts.extend(f"listens on {address}" for address in _texts(come - gone))
+        parts.extend(f"no longer listens on {address}" for address in _texts(gone - come))
+        if parts:
+            lines.append(f"{name}: {', '.join(parts)}")
+    lines.extend(f"{name}: removed" for name in before if name not in after)
+    return lines
+
+
+def _listens(image: Image) -> dict[str, set[Address | str]]:
+    found: dict[str, set[Address | str]] = {route.name: set() for route in image.routes}
+    for listener in image.listeners:
+        found[image.routes[listener.route].name].add(listener.address)
+    return found
+
+
+def _texts(addresses: Iterable[Address | str]) -> list[str]:
+    return sorted(str(address) for address in addresses)
+
+
+def _route_changes(old: RouteRow, new: RouteRow) -> list[str]:
+    if old == new:
+        return []
+    of_route = _timeout_changes(old, new)
+    changes = _destination_changes(old.destinations, new.destinations, of_route)
+    changes += [*of_route, *_rule_changes(old.rules, new.rules)]
+    then, now = _on_unavailable(old), _on_unavailable(new)
+    if then != now:
+        changes.append(f"on_unavailable {then}->{now}")
+    if old.admitted != new.admitted:
+        changes.append("allow or deny changed")
+    return changes
+
+
+def _on_unavailable(route: RouteRow) -> str:
+    """As the file has it: a fallback by its name, which stays when destinations change places."""
+    if route.rules.on_unavailable == FALLBACK:
+        return f"{{fallback: {route.destinations[route.rules.fallback].name}}}"
+    return [*ON_UNAVAILABLE][route.rules.on_unavailable]
+
+
+def _timeout_changes(old: RouteRow | DestinationRow, new: RouteRow | DestinationRow) -> list[str]:
+    found = []
+    for what in TIMEOUTS:
+        old_ms, new_ms = getattr(old, f"{what}_ms"), getattr(new, f"{what}_ms")
+        if old_ms != new_ms:
+            found.append(f"{what} {old_ms}ms->{new_ms}ms")
+    return found
+
+
+def _destination_changes(
+    old: Iterable[DestinationRow], new: Iterable[DestinationRow], of_route: Collection[str]
+) -> list[str]:
+    """of_route: what has changed for all destinations that say nothing else."""
+    before = {d.name: d for d in old}
+    after = {d.name: d for d in new}
+    changes = []
+    for name, row in after.items():
+        if name not in before:
+            changes.append(f"{name} added with weight {row.weight}")
+            continue
+        if before[name].weight != row.weight:
+            changes.append(f"{name} {before[name].weight}->{row.weight}")
+        changes += [
+            f"{name} {change}"
+            for change in _timeout_changes(before[name], row)
+            if change not in of_route
+        ]
+        if before[name].state != row.state:
+            changes.append(f"{name} {ADMIN_STATES[row.state]}")
+        old_states = {str(e.address): e.state for e in before[name].endpoints}
+        states = {str(e.address): e.state for e in row.endpoints}
+        changes.extend(
+            f"{name} endpoint {address} {ADMIN_STATES[state]}"
+            for address, state in states.items()
+            if old_states.get(address, READY) != state
+        )
+        was, now = old_states.keys(), states.keys()
+        changes.extend(f"{name} endpoint {address} added" for address in sorted(now - was))
+        changes.extend(f"{name} endpoint {address} removed" for address in sorted(was - now))
+        changes += _other_changes(before[name], row)
+    changes.extend(f"{name} removed" for name in before if name not in after)
+    return changes
+
+
+def _other_changes(old: DestinationRow, new: DestinationRow) -> list[str]:
+    """Of its endpoints that stay, and of its rules."""
+    was = {str(endpoint.address): endpoint for endpoint in old.endpoints}
+    changes = []
+    for endpoint in new.endpoints:
+        before = was.get(str(endpoint.address), endpoint)
+        for what in ("weight", "max_connections", "priority"):
+            then, now = getattr(before, what), getattr(endpoint, what)
+            if then != now:
+                changes.append(f"endpoint {endpoint.address} {what} {then}->{now}")
+    return [f"{new.name} {change}" for change in (*changes, *_rule_changes(old.rules, new.rules))]
+
+
+def _rule_changes(
+    old: RouteRules | DestinationRules, new: RouteRules | DestinationRules
+) -> list[str]:
+    """What is different, in the words of the file: `retry.budget 20%->5%`."""
+    values = [
+        (rule, getattr(old, rule.name), getattr(new, rule.name)) for rule in _OF_TYPE[type(new)]
+    ]
+    return [
+        f"{'.'.join(rule.path)} {rule_text(rule, then)}->{rule_text(rule, now)}"
+        for rule, then, now in values
+        if then != now
+    ]

@@ -1,0 +1,179 @@
+"""Who serves: the turns of endpoints and the weights that the pick uses, as they follow from
+states, health, slow starts and the weights that are asked for.
+
+Runs in the master, which changes them; control asks what serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from math import gcd
+
+from tcpmux.config.model import MAX_WEIGHT
+from tcpmux.config.turns import turns
+from tcpmux.shm.image import (
+    FALLBACK,
+    FULL_SHARE,
+    HEALTHY,
+    READY,
+    REJECT,
+    RESET,
+    DestinationRow,
+    EndpointRow,
+    Image,
+    RouteRow,
+)
+from tcpmux.shm.rules import RouteRules
+from tcpmux.shm.slots import Key
+
+Condition = tuple[int, int]  # health, percent of slow start: all that counts of a destination
+
+
+def with_turns_and_weights(route: RouteRow) -> RouteRow:
+    """The same route with what follows from states, health, slow starts and weights: the turns of
+    each destination's endpoints, and effective weights."""
+    rows = [_with_turns(row) for row in route.destinations]
+    effective = _effective_weights(route.rules, rows)
+    return replace(
+        route,
+        destinations=tuple(
+            row if row.effective_weight == weight else replace(row, effective_weight=weight)
+            for row, weight in zip(rows, effective, strict=True)
+        ),
+    )
+
+
+def serves(row: DestinationRow) -> bool:
+    """Whether it can take connections, apart from its weight."""
+    return row.state == READY and bool(row.turns)
+
+
+def is_unavailable(route: RouteRow) -> bool:
+    """Whether connections would go somewhere if any endpoint there were healthy."""
+    wanted = (d.weight and d.is_meant_to_serve and d.state == READY for d in route.destinations)
+    return any(wanted) and not any(d.effective_weight and d.turns for d in route.destinations)
+
+
+def _with_turns(row: DestinationRow) -> DestinationRow:
+    ready = [i for i, endpoint in enumerate(row.endpoints) if endpoint.state == READY]
+    healthy = [i for i in ready if row.endpoints[i].health == HEALTHY]
+    panic = len(healthy) * 100 < len(ready) * row.rules.panic_percent
+    usable = ready if panic else healthy
+    tiers: dict[int, list[tuple[int, int]]] = {}
+    for i in usable:
+        endpoint = row.endpoints[i]
+        share = endpoint.weight * endpoint.slow_start_percent
+        tiers.setdefault(endpoint.priority, []).append((i, share))
+    first, *others = [turns(tiers[priority]) for priority in sorted(tiers)] or [()]
+    reserves = tuple(i for tier in others for i in tier)
+    if (first, reserves, panic) == (row.turns, row.reserves, row.panic):
+        return row
+    return replace(row, turns=first, reserves=reserves, panic=panic)
+
+
+def _effective_weights(rules: RouteRules, rows: Sequence[DestinationRow]) -> list[int]:
+    """The share of a destination that has endpoints, of which none can take a connection, goes
+    where on_unavailable says, be it that the address of none is known. One for which no endpoint is
+    configured keeps it: it is to be reset."""
+    weights = [row.weight if row.state == READY else 0 for row in rows]
+    percents = [row.slow_start_percent for row in rows]
+    if any(weight and at != FULL_SHARE for at, weight in zip(percents, weights, strict=True)):
+        weights = [weight * at for at, weight in zip(percents, weights, strict=True)]
+    failed = [
+        i for i, row in enumerate(rows) if weights[i] and row.is_meant_to_serve and not row.turns
+    ]
+    fallback = rules.fallback if rules.on_unavailable == FALLBACK else -1
+    if fallback >= 0 and serves(rows[fallback]):
+        weights[fallback] += sum(weights[i] for i in failed)
+    served = any(weight and serves(row) for row, weight in zip(rows, weights, strict=True))
+    if rules.on_unavailable != REJECT or (not served and rules.on_all_unavailable != RESET):
+        for i in failed:
+            weights[i] = 0
+    return _within_bounds(weights)
+
+
+def _within_bounds(weights: list[int]) -> list[int]:
+    """In the same ratio, as far as whole numbers up to the largest weight can be."""
+    if max(weights, default=0) <= MAX_WEIGHT:
+        return weights
+    divisor = gcd(*weights)
+    weights = [weight // divisor for weight in weights]
+    largest = max(weights)
+    if largest <= MAX_WEIGHT:
+        return weights
+    return [max(1, weight * MAX_WEIGHT // largest) if weight else 0 for weight in weights]
+
+
+def with_weights(image: Image, route_name: str, weights: Mapping[str, int]) -> Image:
+    """The same image, every row of it too, but for these weights of one route."""
+
+    def changed(row: DestinationRow) -> DestinationRow:
+        weight = weights.get(row.name, row.weight)
+        return row if weight == row.weight else replace(row, weight=weight)
+
+    return _with_destinations(image, {route_name: changed})
+
+
+def with_state(image: Image, key: Key, state: int, until: int = 0) -> Image:
+    """The same image, but for the state of one destination or endpoint. until: Unix time, s, when
+    an endpoint is to be READY again; 0 = not by itself."""
+
+    def changed(row: DestinationRow) -> DestinationRow:
+        if row.name != key[1]:
+            return row
+        if len(key) == 2:
+            return replace(row, state=state)
+        endpoints = (
+            replace(endpoint, state=state, until=until)
+            if str(endpoint.address) == key[2]
+            else endpoint
+            for endpoint in row.endpoints
+        )
+        return replace(row, endpoints=tuple(endpoints))
+
+    return _with_destinations(image, {key[0]: changed})
+
+
+def with_conditions(image: Image, conditions: Mapping[Key, Condition]) -> Image:
+    """The same image, but for the health and the slow start of some endpoints and destinations.
+    Those that are not in it any more are passed over."""
+    by_route: dict[str, set[str]] = {}
+    for key in conditions:
+        by_route.setdefault(key[0], set()).add(key[1])
+
+    def change_of(route: str) -> Callable[[DestinationRow], DestinationRow]:
+        def changed(row: DestinationRow) -> DestinationRow:
+            if row.name not in by_route[route]:
+                return row
+            _, percent = conditions.get((route, row.name), (HEALTHY, row.slow_start_percent))
+            endpoints = (
+                _conditioned(endpoint, conditions.get((route, row.name, str(endpoint.address))))
+                for endpoint in row.endpoints
+            )
+            return replace(row, slow_start_percent=percent, endpoints=tuple(endpoints))
+
+        return changed
+
+    return _with_destinations(image, {route: change_of(route) for route in by_route})
+
+
+def _conditioned(row: EndpointRow, condition: Condition | None) -> EndpointRow:
+    if condition is None or condition == (row.health, row.slow_start_percent):
+        return row
+    return replace(row, health=condition[0], slow_start_percent=condition[1])
+
+
+def _with_destinations(
+    image: Image, changes: Mapping[str, Callable[[DestinationRow], DestinationRow]]
+) -> Image:
+    """The same image, but for the destinations of some routes."""
+    routes = (
+        with_turns_and_weights(
+            replace(route, destinations=tuple(map(changes[route.name], route.destinations)))
+        )
+        if route.name in changes
+        else route
+        for route in image.routes
+    )
+    return replace(image, routes=tuple(routes))
