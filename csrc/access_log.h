@@ -10,7 +10,7 @@
  *     store_release(written, written + 1)
  *
  * So neither waits for the other. Both counts only grow. A worker that dies between the two
- * stores leaves no half an entry; its next life counts on.
+ * stores leaves no half an entry; its next incarnation counts on.
  */
 #ifndef TM_ACCESS_LOG_H
 #define TM_ACCESS_LOG_H

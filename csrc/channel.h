@@ -20,7 +20,7 @@
  *                      CLAIM    by a new master: hand out what you hold, from place `value`
  *   worker -> master   SEEN     generation `value` is in use here
  *                      REMOVED  `listener` is closed here
- *                      STARTED  a life has begun, with `value` connections of earlier ones
+ *                      STARTED  an incarnation has begun, with `value` connections of earlier ones
  *                      FULL     at the connection limit: its shards need another worker
  *                      ROOM     no longer
  *                      SYNCED   see SYNC

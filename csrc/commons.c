@@ -79,20 +79,20 @@ static bool has_double(const struct tm_source *set, uint64_t key, uint32_t own)
 }
 
 /* Takes back what was counted in a place that is not the only one of its client. */
-static void withdraw(struct tm_commons *commons, struct tm_counted *at, struct tm_author *author)
+static void withdraw(struct tm_commons *commons, struct tm_counted *at, struct tm_intent *intent)
 {
     struct tm_counted was;
     uint64_t count;
-    tm_author_begin(author, TM_COUNT_DOWN, author->what);
+    tm_intent_begin(intent, TM_COUNT_DOWN, intent->what);
     do {
         was = tm_counted_read(at);
         count = (was.cell & TM_NO_LIMIT) - 1;
-    } while (!tm_counted_sign(commons, at, was, count ? was.key : 0, count, author));
-    tm_author_begin(author, TM_COUNT_UP, author->what);
+    } while (!tm_counted_sign(commons, at, was, count ? was.key : 0, count, intent));
+    tm_intent_begin(intent, TM_COUNT_UP, intent->what);
 }
 
 int tm_source_up(struct tm_commons *commons, uint64_t key, uint64_t limit, uint64_t now_ns,
-                 struct tm_author *author)
+                 struct tm_intent *intent)
 {
     uint32_t first = (uint32_t)(key % TM_SOURCE_SETS) * TM_SOURCE_WAYS;
     struct tm_source *set = &commons->sources[first];
@@ -114,15 +114,15 @@ int tm_source_up(struct tm_commons *commons, uint64_t key, uint64_t limit, uint6
         uint64_t count = is_new ? 0 : was.cell & TM_NO_LIMIT;
         if (count >= limit)
             return TM_SOURCE_FULL;
-        author->source = first + place;
+        intent->source = first + place;
         atomic_signal_fence(memory_order_seq_cst);
-        if (!tm_counted_sign(commons, &set[place].connections, was, key, count + 1, author))
+        if (!tm_counted_sign(commons, &set[place].connections, was, key, count + 1, intent))
             continue;
         if (is_new)
             atomic_store_explicit(&set[place].connects_ns, 0, memory_order_relaxed);
         atomic_thread_fence(memory_order_seq_cst);
         if (!has_double(set, key, place))
             return (int)(first + place);
-        withdraw(commons, &set[place].connections, author);
+        withdraw(commons, &set[place].connections, intent);
     }
 }

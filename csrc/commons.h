@@ -12,8 +12,8 @@
  *
  * and whoever changes it next first notes that the one before has come through, in
  * acknowledged[worker]. A signature may stay for as long as nobody counts there, so numbers never
- * begin anew: 48 bits last for nine years at a million changes a second. A worker writes down what it is about to do (struct tm_author in its
- * region) before it does it; its next life finds its signature or the acknowledgement, or
+ * begin anew: 48 bits last for nine years at a million changes a second. A worker writes down what
+ * it is about to do (struct tm_intent in its region) before it does it; its next incarnation finds its signature or the acknowledgement, or
  * neither: then it did not happen (a detectable compare-and-swap: Attiya, Ben-Baruch and
  * Hendler, "Nesting-Safe Recoverable Linearizability", PODC 2018).
  *
@@ -24,7 +24,7 @@
  * afterwards, and whoever finds a second one takes its own change back and begins anew.
  *
  * ORDER. The 16-byte swap and the acknowledgement before it are full barriers, so who reads a cell
- * by acquire finds acknowledged what was there before. The first life reads tm_author of a process
+ * by acquire finds acknowledged what was there before. The first incarnation reads tm_intent of a process
  * that has ended. Buckets, tickets and failures stand for themselves: relaxed.
  *
  * TRUST. One worker's fault must not stop the others: what is read here is bounded where it is
@@ -39,6 +39,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "bucket.h"
 #include "pinned.h"
 #include "route_table.h"
 #include "shape.h"
@@ -107,7 +108,7 @@ struct tm_commons {
 };
 
 /* What a worker is about to count; in its region. */
-struct tm_author {
+struct tm_intent {
     uint64_t change; /* number of the last one over all lives << 8 | enum tm_counting: one store */
     uint32_t worker;
     uint32_t record; /* index of the connection */
@@ -117,14 +118,14 @@ struct tm_author {
 
 enum tm_counting { TM_COUNT_NOTHING = 0, TM_COUNT_UP, TM_COUNT_DOWN };
 
-static inline uint64_t tm_author_change(const struct tm_author *author)
+static inline uint64_t tm_intent_change(const struct tm_intent *intent)
 {
-    return author->change >> 8 & TM_CHANGE_MASK;
+    return intent->change >> 8 & TM_CHANGE_MASK;
 }
 
-static inline enum tm_counting tm_author_step(const struct tm_author *author)
+static inline enum tm_counting tm_intent_step(const struct tm_intent *intent)
 {
-    return (enum tm_counting)(author->change & 0xff);
+    return (enum tm_counting)(intent->change & 0xff);
 }
 
 static inline uint32_t tm_counted_now(const struct tm_counted *at)
@@ -132,23 +133,23 @@ static inline uint32_t tm_counted_now(const struct tm_counted *at)
     return (uint32_t)(__atomic_load_n(&at->cell, __ATOMIC_RELAXED) & TM_NO_LIMIT);
 }
 
-static inline void tm_author_note(struct tm_author *author, uint64_t change)
+static inline void tm_intent_note(struct tm_intent *intent, uint64_t change)
 {
     atomic_signal_fence(memory_order_seq_cst);
-    __atomic_store_n(&author->change, change, __ATOMIC_RELAXED);
+    __atomic_store_n(&intent->change, change, __ATOMIC_RELAXED);
     atomic_signal_fence(memory_order_seq_cst);
 }
 
-static inline void tm_author_begin(struct tm_author *author, enum tm_counting step, uint8_t what)
+static inline void tm_intent_begin(struct tm_intent *intent, enum tm_counting step, uint8_t what)
 {
-    author->what = what;
-    tm_author_note(author, ((author->change >> 8) + 1) << 8 | step);
+    intent->what = what;
+    tm_intent_note(intent, ((intent->change >> 8) + 1) << 8 | step);
 }
 
 /* The record says it now. */
-static inline void tm_author_end(struct tm_author *author)
+static inline void tm_intent_end(struct tm_intent *intent)
 {
-    tm_author_note(author, author->change & ~(uint64_t)0xff);
+    tm_intent_note(intent, intent->change & ~(uint64_t)0xff);
 }
 
 static inline bool tm_counted_swap(struct tm_counted *at, struct tm_counted was,
@@ -185,23 +186,23 @@ static inline void tm_acknowledge(struct tm_commons *commons, struct tm_counted 
         ;
 }
 
-static inline struct tm_counted tm_signed(const struct tm_author *author, uint64_t key,
+static inline struct tm_counted tm_signed(const struct tm_intent *intent, uint64_t key,
                                           uint64_t count)
 {
-    uint64_t change = tm_author_change(author);
+    uint64_t change = tm_intent_change(intent);
     return (struct tm_counted){
         .key = (key & TM_KEY_MASK) | change >> 32 << TM_KEY_BITS,
-        .cell = (count & TM_NO_LIMIT) | (uint64_t)(author->worker + 1) << 24 | change << 32,
+        .cell = (count & TM_NO_LIMIT) | (uint64_t)(intent->worker + 1) << 24 | change << 32,
     };
 }
 
 /* One attempt to make `now` of `was`, signed. */
 static inline bool tm_counted_sign(struct tm_commons *commons, struct tm_counted *at,
                                    struct tm_counted was, uint64_t key, uint64_t count,
-                                   const struct tm_author *author)
+                                   const struct tm_intent *intent)
 {
     tm_acknowledge(commons, was);
-    return tm_counted_swap(at, was, tm_signed(author, key, count));
+    return tm_counted_swap(at, was, tm_signed(intent, key, count));
 }
 
 /* The two words may be of different moments: then a swap fails. */
@@ -213,9 +214,9 @@ static inline struct tm_counted tm_counted_read(const struct tm_counted *at)
 
 /* One more, if that is not more than `limit`. False: it is full, and nothing happened. Without a
  * limit (TM_NO_LIMIT) never: a count that can't be true turns nobody away.
- * Between tm_author_begin(UP) and tm_author_end(). */
+ * Between tm_intent_begin(UP) and tm_intent_end(). */
 static inline bool tm_count_up(struct tm_commons *commons, struct tm_counted *at, uint64_t limit,
-                               const struct tm_author *author)
+                               const struct tm_intent *intent)
 {
     struct tm_counted was;
     uint64_t count;
@@ -225,97 +226,47 @@ static inline bool tm_count_up(struct tm_commons *commons, struct tm_counted *at
         if (count >= limit && limit < TM_NO_LIMIT)
             return false;
     } while (!tm_counted_sign(commons, at, was, was.key,
-                              count < TM_NO_LIMIT ? count + 1 : count, author));
+                              count < TM_NO_LIMIT ? count + 1 : count, intent));
     return true;
 }
 
-/* One less. Between tm_author_begin(DOWN) and tm_author_end(). */
+/* One less. Between tm_intent_begin(DOWN) and tm_intent_end(). */
 static inline void tm_count_down(struct tm_commons *commons, struct tm_counted *at,
-                                 const struct tm_author *author)
+                                 const struct tm_intent *intent)
 {
     struct tm_counted was;
     uint64_t count;
     do {
         was = tm_counted_read(at);
         count = was.cell & TM_NO_LIMIT;
-    } while (!tm_counted_sign(commons, at, was, was.key, count ? count - 1 : 0, author));
+    } while (!tm_counted_sign(commons, at, was, was.key, count ? count - 1 : 0, intent));
 }
 
-/* In a worker's next life: whether what the author was about to do has happened. */
-static inline bool tm_author_did(const struct tm_commons *commons, const struct tm_counted *at,
-                                 const struct tm_author *author)
+/* In a worker's next incarnation: whether what the intent was about to do has happened. */
+static inline bool tm_intent_did(const struct tm_commons *commons, const struct tm_counted *at,
+                                 const struct tm_intent *intent)
 {
-    uint64_t change = tm_author_change(author);
+    uint64_t change = tm_intent_change(intent);
     struct tm_counted now = tm_counted_read(at);
-    if (tm_counted_by(now) == author->worker + 1 && tm_counted_change(now) == change)
+    if (tm_counted_by(now) == intent->worker + 1 && tm_counted_change(now) == change)
         return true;
-    assert(author->worker < TM_MAX_SHARDS);
+    assert(intent->worker < TM_MAX_SHARDS);
     /* Whoever has signed over it, be it one of the two words read, has acknowledged before. */
-    return atomic_load(&commons->acknowledged[author->worker].change) >= change;
+    return atomic_load(&commons->acknowledged[intent->worker].change) >= change;
 }
 
-/* At the start of a life, before anything else is done with an author that may be corrupt: what it
+/* At the start of an incarnation, before anything else is done with an intent that may be corrupt: what it
  * says can be true afterwards, and its numbers go on above all that were ever seen. */
-static inline void tm_author_mend(struct tm_author *author, struct tm_commons *commons,
+static inline void tm_intent_mend(struct tm_intent *intent, struct tm_commons *commons,
                                   uint32_t worker)
 {
     _Atomic uint64_t *at = &commons->acknowledged[worker].change;
-    uint64_t known = atomic_load(at), number = author->change >> 8;
-    author->worker = worker;
+    uint64_t known = atomic_load(at), number = intent->change >> 8;
+    intent->worker = worker;
     if (known > TM_CHANGE_MASK / 2)
         atomic_store(at, known = 0);
-    if (number > TM_CHANGE_MASK / 2 || number < known || (author->change & 0xff) > TM_COUNT_DOWN)
-        tm_author_note(author, (known + 1) << 8 | TM_COUNT_NOTHING);
-}
-
-/* Workers look at the clock once a turn, which may take long. */
-#define TM_CLOCKS_DIFFER_NS 10000000000ull
-
-/* A token from a bucket that gets one every `interval_ns` and holds `burst` (>= 1).
- * False: it is empty. (The generic cell rate algorithm, ITU-T I.371.) */
-static inline bool tm_bucket_take(_Atomic uint64_t *next_ns, uint64_t now_ns, uint64_t interval_ns,
-                                  uint64_t burst)
-{
-    uint64_t next = atomic_load_explicit(next_ns, memory_order_relaxed), from;
-    do {
-        from = next > now_ns ? next : now_ns;
-        /* Further ahead than takes could bring it, and clocks differ by: corrupt, or of a limit
-         * that was changed. */
-        if (from - now_ns > interval_ns * burst + TM_CLOCKS_DIFFER_NS)
-            from = now_ns;
-        if (from - now_ns > interval_ns * (burst - 1))
-            return false;
-    } while (!atomic_compare_exchange_weak_explicit(next_ns, &next, from + interval_ns,
-                                                    memory_order_relaxed, memory_order_relaxed));
-    return true;
-}
-
-/* An account in hundredths of a retry. Each first connect pays `percent` in, each retry takes
- * 100 out; at most `burst` retries are saved up. Counted from a full account downwards, so that
- * a new one is full. */
-static inline void tm_retries_earn(_Atomic int64_t *used, uint64_t percent)
-{
-    int64_t now = atomic_load_explicit(used, memory_order_relaxed), less;
-    do {
-        if (now <= 0)
-            return;
-        less = now > (int64_t)percent ? now - (int64_t)percent : 0;
-    } while (!atomic_compare_exchange_weak_explicit(used, &now, less, memory_order_relaxed,
-                                                    memory_order_relaxed));
-}
-
-static inline bool tm_retries_take(_Atomic int64_t *used, uint64_t burst)
-{
-    int64_t now = atomic_load_explicit(used, memory_order_relaxed), most = (int64_t)burst * 100, more;
-    bool taken;
-    do {
-        /* Between nothing and all of it, also after a change of the burst. */
-        more = now < 0 ? 0 : now > most ? most : now;
-        taken = more + 100 <= most;
-        more = taken ? more + 100 : more;
-    } while (more != now && !atomic_compare_exchange_weak_explicit(
-                                used, &now, more, memory_order_relaxed, memory_order_relaxed));
-    return taken;
+    if (number > TM_CHANGE_MASK / 2 || number < known || (intent->change & 0xff) > TM_COUNT_DOWN)
+        tm_intent_note(intent, (known + 1) << 8 | TM_COUNT_NOTHING);
 }
 
 /* SipHash-1-3 (Aumasson and Bernstein) of `length` bytes: nobody can choose addresses that meet. */
@@ -328,10 +279,10 @@ uint64_t tm_source_key(const struct tm_commons *commons, uint32_t route_slot, ui
                        const unsigned char ip[16]);
 
 /* One more connection of that client: index of its place, TM_SOURCE_FULL or, if there are too many
- * clients, TM_SOURCE_NO_ROOM. Writes the place into author->source before it is taken. Between
- * tm_author_begin(UP) and tm_author_end(). */
+ * clients, TM_SOURCE_NO_ROOM. Writes the place into intent->source before it is taken. Between
+ * tm_intent_begin(UP) and tm_intent_end(). */
 int tm_source_up(struct tm_commons *commons, uint64_t key, uint64_t limit, uint64_t now_ns,
-                 struct tm_author *author) __attribute__((warn_unused_result));
+                 struct tm_intent *intent) __attribute__((warn_unused_result));
 
 /* So that Cython need not know about _Atomic. */
 static inline bool tm_connect_allowed(struct tm_common *route, uint64_t now_ns,

@@ -1,4 +1,4 @@
-/* Accounts of descriptors. Runs in a worker, at the start of each life. */
+/* Accounts of descriptors. Runs in a worker, at the start of each incarnation. */
 #include "descriptors.h"
 
 #include <dirent.h>

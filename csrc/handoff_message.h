@@ -3,12 +3,12 @@
  *   giver -> taker   GIVE     a record, and its descriptors with it
  *   taker -> giver   TAKEN    it is in record `taken` here: yours can go
  *                    REFUSED  no room: keep it
- *   either           AGAIN    a new life has begun here, which has given once more what was not
+ *   either           AGAIN    a new incarnation has begun here, which has given once more what was not
  *                             answered: do so too, and say TAKEN again of all you have from here
  *   giver -> taker   GONE     it is not here any more, and won't be given again
  *
  * The giver stops serving a connection before it gives it, and keeps record and descriptors
- * until the answer. Either may die at any point: a new life of the giver gives once more what is
+ * until the answer. Either may die at any point: a new incarnation of the giver gives once more what is
  * marked as on its way, and the taker knows by the origin of its records what it has already.
  * Therefore it keeps such a record, over or not, until GONE or the end of the line.
  *

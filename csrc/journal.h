@@ -1,7 +1,7 @@
 /* What a worker is doing right now, in shared memory, for the one that takes up its work
  * when it has died.
  *
- * WRITER  the worker alone. READER  the next life of the same worker.
+ * WRITER  the worker alone. READER  the next incarnation of the same worker.
  *
  * A worker does one thing at a time, so one journal is enough for all its connections. It is
  * written with plain stores in program order: whoever reads it does so after the writer has

@@ -1,4 +1,4 @@
-/* Reading the kernel's counts. Runs in a worker, at the start of a life after the first. */
+/* Reading the kernel's counts. Runs in a worker, at the start of an incarnation after the first. */
 #include "kernel_count.h"
 
 #include <errno.h>

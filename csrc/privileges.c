@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { MOST_CAPABILITIES = 64 };
+enum { MAX_CAPABILITIES = 64 };
 
 struct capabilities {
     uint64_t effective, permitted, inheritable;
@@ -42,7 +42,7 @@ static int set(uint64_t wanted, uint64_t inheritable)
 /* Of the bounding set; only who has CAP_SETPCAP may, and the others gain nothing by it. */
 static void bound(uint64_t wanted)
 {
-    for (int number = 0; number < MOST_CAPABILITIES; number++)
+    for (int number = 0; number < MAX_CAPABILITIES; number++)
         if (!(wanted >> number & 1) && prctl(PR_CAPBSET_READ, number, 0, 0, 0) == 1)
             (void)prctl(PR_CAPBSET_DROP, number, 0, 0, 0);
 }

@@ -15,7 +15,7 @@
  *
  * where half.queued is what the pipe holds. During a call bytes are in the buffer, which is
  * in shared memory, and the journal (journal.h) says so: when the worker dies in the middle,
- * tm_pump_recover() in its next life brings about the same state.
+ * tm_pump_recover() in its next incarnation brings about the same state.
  *
  * Both sockets are non-blocking and watched edge-triggered, so a call ends only
  * where an edge will follow:
@@ -107,7 +107,7 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
                                 int destination, bool source_hung_up)
     __attribute__((warn_unused_result));
 
-/* Finishes what a worker had begun on this half when it died: called in its next life, for the
+/* Finishes what a worker had begun on this half when it died: called in its next incarnation, for the
  * half that the journal names, before anything else is done with it; half.queued is what the
  * pipe holds by the kernel's count. we_connected: the
  * destination is a socket that connect() was called on. 0, or -errno if that can't be told or

@@ -1,4 +1,4 @@
-/* Finishing what a dead worker had begun. Runs in its next life. */
+/* Finishing what a dead worker had begun. Runs in its next incarnation. */
 #include <assert.h>
 
 #include "kernel_count.h"

@@ -1,11 +1,11 @@
-/* Regions that may be corrupt. Runs in a worker at the start of each life, and in its guardian. */
+/* Regions that may be corrupt. Runs in a worker at the start of each incarnation, and in its guardian. */
 #include "trust.h"
 
 #include <string.h>
 
 enum {
-    LONGEST_WAIT_MS = 86400000, /* no deadline but a configured one is further off */
-    MOST_UNCOUNTED = 4 << 20,   /* bytes that one turn of a half moves at most: pump.h */
+    MAX_WAIT_MS = 86400000, /* no deadline but a configured one is further off */
+    MAX_UNCOUNTED = 4 << 20,   /* bytes that one turn of a half moves at most: pump.h */
     ALL_HOLDS = TM_HOLDS_LISTENER | TM_HOLDS_ROUTE | TM_HOLDS_SOURCE | TM_HOLDS_DESTINATION |
                 TM_HOLDS_ENDPOINT | TM_HOLDS_QUEUE,
     ALL_FLAGS = TM_HUNG_UP | TM_RESET | TM_WRITE_WATCHED | TM_READ_UNWATCHED | TM_UNPACED |
@@ -34,7 +34,7 @@ static bool slots_possible(const struct tm_conn *conn, const struct tm_cold *col
 
 static void mend_half(struct tm_half *half)
 {
-    if ((uint32_t)half->bytes - half->counted > MOST_UNCOUNTED)
+    if ((uint32_t)half->bytes - half->counted > MAX_UNCOUNTED)
         half->counted = (uint32_t)half->bytes;
     if (half->paused > TM_RESERVED + TM_SHAPE_MOST_POWER)
         half->paused = TM_PAUSED; /* for how long is looked at again and again */
@@ -55,7 +55,7 @@ static bool stage_possible(const struct tm_conn *conn, const struct tm_cold *col
 
 static void mend_cold(struct tm_cold *cold, uint64_t now_us)
 {
-    uint64_t furthest = now_us / 1000 + LONGEST_WAIT_MS;
+    uint64_t furthest = now_us / 1000 + MAX_WAIT_MS;
     cold->close_reason = tm_close_reason_checked(cold->close_reason);
     cold->failure = tm_close_reason_checked(cold->failure);
     cold->pick_reason = tm_pick_reason_checked(cold->pick_reason);
@@ -102,7 +102,7 @@ void tm_live_mend(struct tm_live *live, struct tm_commons *commons, uint32_t wor
 {
     uint32_t records = tm_records_checked(live, capacity);
     tm_live_head(live, worker, capacity);
-    tm_author_mend(&live->author, commons, worker);
+    tm_intent_mend(&live->intent, commons, worker);
     tm_live_order(live, tm_orders_checked(live));
     live->records_used = live->records_again = records;
     if (live->annexes_used > capacity)
@@ -196,9 +196,9 @@ static void give_back(struct tm_live *live, struct tm_commons *commons, const st
         struct tm_counted *at = cold->holds & what ? tm_place_of(commons, conn, cold, what) : NULL;
         if (!at)
             continue;
-        tm_author_begin(&live->author, TM_COUNT_DOWN, (uint8_t)what);
-        tm_count_down(commons, at, &live->author);
-        tm_author_end(&live->author);
+        tm_intent_begin(&live->intent, TM_COUNT_DOWN, (uint8_t)what);
+        tm_count_down(commons, at, &live->intent);
+        tm_intent_end(&live->intent);
     }
 }
 
@@ -232,7 +232,7 @@ uint32_t tm_live_renew(struct tm_live *live, struct tm_commons *commons, uint32_
 {
     uint32_t lost;
     tm_live_mend(live, commons, worker, capacity);
-    tm_author_end(&live->author);
+    tm_intent_end(&live->intent);
     lost = clear_records(live, commons, capacity);
     for (uint32_t slot = 0; slot < slots && slot < TM_MAX_SLOTS; slot++) {
         struct tm_slot *counters = &live->slots[slot];

@@ -3,13 +3,13 @@
  * The region outlives the worker, and a worker may be at fault, or not even be ours any more. So
  * whoever reads a number there bounds it where it is read:
  *
- *     a life, at its start    tm_live_mend(), tm_listening_possible() and tm_conn_possible() look at
- *                             every word that the life before has left; afterwards this life is
+ *     an incarnation, at its start    tm_live_mend(), tm_listening_possible() and tm_conn_possible() look at
+ *                             every word that the incarnation before has left; afterwards this incarnation is
  *                             the only one that writes them
  *     all others              one of the inlines below, for each kind of number
  *
  * A record that can't be true is given up alone. What costs nothing to repair is repaired. If the
- * start of a life fails all the same, again and again, the guardian has the region begin anew:
+ * start of an incarnation fails all the same, again and again, the guardian has the region begin anew:
  * tm_live_renew().
  *
  * Not found out: numbers that say what could be true (a counter, an address that is only shown);
@@ -96,7 +96,7 @@ void tm_source_mend(const struct tm_commons *commons, struct tm_cold *cold);
 
 /* Makes a region new whose lives die at their start. Its connections are lost, and counted as
  * such; what they counted in the commons is given back as far as records can say. Counters and the
- * log go on; listeners and lines stay, and are looked at by the next life. slots: those from there
+ * log go on; listeners and lines stay, and are looked at by the next incarnation. slots: those from there
  * on have never been used. Returns how many connections it had. */
 uint32_t tm_live_renew(struct tm_live *live, struct tm_commons *commons, uint32_t worker,
                        uint32_t capacity, uint32_t slots);

@@ -34,7 +34,7 @@ bool tm_watch_wonders(const struct tm_watch *watch, const struct tm_watch_sample
     return !sample->resting && sample->step == watch->step && sample->cpu_us == watch->cpu_us;
 }
 
-enum tm_verdict tm_watch_judge(struct tm_watch *watch, const struct tm_watch_limits *limits,
+enum tm_verdict tm_watch_assess(struct tm_watch *watch, const struct tm_watch_limits *limits,
                                const struct tm_watch_sample *sample)
 {
     leave_out_pause(watch, limits->tick_ms, sample->now_ms);
@@ -54,7 +54,7 @@ enum tm_verdict tm_watch_judge(struct tm_watch *watch, const struct tm_watch_lim
     }
     if (watch->since_ms == 0)
         watch->since_ms = sample->now_ms;
-    watch->overdue = sample->now_ms - watch->since_ms >= limits->patience_ms;
+    watch->overdue = sample->now_ms - watch->since_ms >= limits->grace_ms;
     return sample->stopped ? TM_SEEN_STOPPED : TM_SEEN_HANGING;
 }
 

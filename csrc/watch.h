@@ -1,7 +1,7 @@
 /* Is another process at work? Runs in a guardian (over its worker) and in the master (over control
  * and the log process).
  *
- * The watched one counts its steps in shared memory. What is judged is a stretch without a step, and
+ * The watched one counts its steps in shared memory. What is assessed is a stretch without a step, and
  * not by the clock on the wall alone, which says nothing where others want the same CPU:
  *
  *   stopped  by a signal or a debugger
@@ -9,7 +9,7 @@
  *   blocked  at every look for `blocked_ms` it neither had CPU time nor waited for any: it waits in
  *            the kernel for something that does not come
  *
- * One that waits for a CPU is none of these, however long. After `patience_ms` of being any of them
+ * One that waits for a CPU is none of these, however long. After `grace_ms` of being any of them
  * it may be killed. Time in which the watching process itself did not run counts for nothing.
  */
 #ifndef TM_WATCH_H
@@ -26,7 +26,7 @@ struct tm_watch_limits {
     uint32_t tick_ms; /* between two looks */
     uint32_t busy_ms;
     uint32_t blocked_ms;
-    uint32_t patience_ms;
+    uint32_t grace_ms;
 };
 
 /* What one look at it has shown. */
@@ -46,7 +46,7 @@ struct tm_watch {
     uint64_t step_cpu_us; /* and at the last step */
     uint64_t moved_ms;   /* when it last had CPU time, wanted some, or rested */
     uint64_t since_ms;   /* when it was first seen stopped or hanging; 0 = it is at work */
-    bool overdue;        /* it has been what the last verdict says for `patience_ms` */
+    bool overdue;        /* it has been what the last verdict says for `grace_ms` */
 };
 
 /* What a program that the master has started writes down for it, in memory that only the two of them
@@ -81,7 +81,7 @@ static inline uint64_t tm_beat_told(const struct tm_beat *beat)
 void tm_watch_begin(struct tm_watch *watch, const struct tm_watch_sample *sample);
 
 /* One more look. The sample's `runnable` matters only when tm_watch_wonders() about the rest of it. */
-enum tm_verdict tm_watch_judge(struct tm_watch *watch, const struct tm_watch_limits *limits,
+enum tm_verdict tm_watch_assess(struct tm_watch *watch, const struct tm_watch_limits *limits,
                                const struct tm_watch_sample *sample);
 
 /* Whether it has neither made a step nor had CPU time since the last look, and does not rest. */

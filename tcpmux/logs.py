@@ -15,9 +15,9 @@ from tcpmux.output import never_block, open_standard, room, write_now
 FORMAT = "%(asctime)s tcpmux %(levelname)s %(message)s"
 STANDARD_ERROR = 2
 LOST = "%d lines of this log were dropped: nobody took them"
-LAST_WORDS = 0.1  # s to wait for room at the end
-LONGEST_LINE = 4000  # characters
-MOST_LINES = 60  # of a traceback
+FINAL_FLUSH_SECONDS = 0.1  # s to wait for room at the end
+MAX_LINE = 4000  # characters
+MAX_LINES = 60  # of a traceback
 
 
 class LogFormatter(logging.Formatter):
@@ -32,15 +32,15 @@ class LogFormatter(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
         lines = super().formatException(ei).splitlines()
-        if len(lines) > MOST_LINES:
-            half = MOST_LINES // 2
+        if len(lines) > MAX_LINES:
+            half = MAX_LINES // 2
             lines[half:-half] = [f"... {len(lines) - 2 * half} lines ..."]
         return "\n".join("    " + _bounded(line) for line in lines)
 
 
 def _bounded(text: str) -> str:
-    more = len(text) - LONGEST_LINE
-    return printable(text) if more <= 0 else f"{printable(text[:LONGEST_LINE])}... {more} more"
+    more = len(text) - MAX_LINE
+    return printable(text) if more <= 0 else f"{printable(text[:MAX_LINE])}... {more} more"
 
 
 class LogHandler(logging.Handler):
@@ -98,7 +98,7 @@ class LogHandler(logging.Handler):
     def give_up(self) -> None:
         """At the end: once more for what could not be written."""
         with suppress(OSError):
-            if room(self._fd, LAST_WORDS):
+            if room(self._fd, FINAL_FLUSH_SECONDS):
                 self._flushed()
 
 

@@ -17,7 +17,7 @@ from tcpmux import _privileges
 from tcpmux.errors import TcpmuxError
 
 DEFAULT = "nobody"
-MOST_TEXT = 4096  # bytes of what as_user() brings back
+MAX_TEXT = 4096  # bytes of what as_user() brings back
 
 # linux/capability.h. What the master keeps as root:
 KEPT = {
@@ -147,7 +147,7 @@ def as_user(user: User, ask: Callable[[], str]) -> str:
         try:
             os.close(read_end)
             drop(user)
-            os.write(write_end, ask().encode("utf-8", "replace")[:MOST_TEXT])
+            os.write(write_end, ask().encode("utf-8", "replace")[:MAX_TEXT])
             code = 0
         except OSError as error:
             with suppress(OSError):
@@ -156,7 +156,7 @@ def as_user(user: User, ask: Callable[[], str]) -> str:
             os._exit(code)
     os.close(write_end)
     with open(read_end, "rb") as said:
-        text = said.read(MOST_TEXT).decode("utf-8", "replace")
+        text = said.read(MAX_TEXT).decode("utf-8", "replace")
     _, status = os.waitpid(pid, 0)
     if status:
         number = int(text) if text.isdecimal() else 0
@@ -226,7 +226,7 @@ def denied_sockets(user: User, paths: Iterable[str]) -> list[str]:
                 continue
             if not os.access(path, os.W_OK):
                 denied.append(str(number))
-        return " ".join(denied)[: MOST_TEXT - 16]
+        return " ".join(denied)[: MAX_TEXT - 16]
 
     try:
         said = as_user(user, look)

@@ -6,7 +6,7 @@
  *
  * The record names its annex, and the annex its record: a death between the two leaves one that is
  * free. It goes with its connection to another worker and to the next build, and is taken up by the
- * next life with it.
+ * next incarnation with it.
  */
 #ifndef TM_ANNEX_H
 #define TM_ANNEX_H

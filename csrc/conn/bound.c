@@ -53,7 +53,7 @@ void tm_bound_before(struct tm_worker *w, uint32_t index, int side)
     if (conn->side_flags[other] & TM_BOUNDED)
         return;
     tm_sock_bound_unsent(conn->fd[other], (uint32_t)unsent);
-    if (!half->bound) { /* else by an earlier life, which went no further */
+    if (!half->bound) { /* else by an earlier incarnation, which went no further */
         half->bound = 1;
         if (!tm_sock_bound_unread(conn->fd[side]))
             half->bound = 0;

@@ -362,7 +362,7 @@ void tm_connect_event(struct tm_worker *w, uint32_t index, uint32_t events)
         tm_relay_event(w, index, TM_ENDPOINT, events);
 }
 
-/* Whether the connect has failed. The dead life may have been told, and a socket tells an error once:
+/* Whether the connect has failed. The dead incarnation may have been told, and a socket tells an error once:
  * without it, it looks established. */
 static bool was_refused(struct tm_conn *conn)
 {

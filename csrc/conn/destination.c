@@ -114,7 +114,7 @@ struct tm_answer tm_pick_stage(struct tm_worker *w, uint32_t index)
     const struct tm_route *route = tm_route_of(w, index);
     uint32_t at;
     if (w->records[index].destination_slot != TM_NONE)
-        return tm_next(); /* picked by an earlier life */
+        return tm_next(); /* picked by an earlier incarnation */
     if (!route)
         return tm_end_for(TM_CLOSED_no_endpoint);
     if (route->period == 0) {

@@ -54,7 +54,7 @@ static void answer(struct tm_worker *w, uint32_t line, enum tm_handoff_type type
     struct tm_handoff reply = {.type = type, .index = index, .generation = generation,
                                .taken = taken};
     /* A full line: the giver has as many answers to read, and gives once more what it misses
-     * when either begins a new life. It can't be full for long: it gives no more than it hears of. */
+     * when either begins a new incarnation. It can't be full for long: it gives no more than it hears of. */
     if (tm_handoff_send(w->live->lines[line], &reply) < 0)
         return;
 }

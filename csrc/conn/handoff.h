@@ -28,7 +28,7 @@ bool tm_handoff_some(struct tm_worker *w, struct tm_handoffs *handoffs);
 bool tm_handoff_quota(struct tm_worker *w, struct tm_handoffs *handoffs);
 /* From now on `fd` is the line to worker `other`. */
 void tm_handoff_line(struct tm_worker *w, struct tm_handoffs *handoffs, uint32_t other, int fd);
-/* A life begins: gives once more what is on its way, and asks the others to do so. */
+/* An incarnation begins: gives once more what is on its way, and asks the others to do so. */
 void tm_handoff_recover(struct tm_worker *w);
 
 #endif

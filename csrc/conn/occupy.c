@@ -6,33 +6,33 @@
 bool tm_occupy(struct tm_worker *w, uint32_t index, int what, uint64_t limit)
 {
     struct tm_cold *cold = &w->colds[index];
-    struct tm_author *author = &w->live->author;
+    struct tm_intent *intent = &w->live->intent;
     struct tm_counted *place = tm_place_of(w->commons, &w->records[index], cold, what);
     bool occupied;
     if (cold->holds & what || !place)
-        return true; /* since before this life; or it has forgotten where */
-    author->record = index;
-    tm_author_begin(author, TM_COUNT_UP, (uint8_t)what);
-    occupied = tm_count_up(w->commons, place, limit ? limit : TM_NO_LIMIT, author);
+        return true; /* since before this incarnation; or it has forgotten where */
+    intent->record = index;
+    tm_intent_begin(intent, TM_COUNT_UP, (uint8_t)what);
+    occupied = tm_count_up(w->commons, place, limit ? limit : TM_NO_LIMIT, intent);
     if (occupied)
         cold->holds |= (uint8_t)what;
-    tm_author_end(author);
+    tm_intent_end(intent);
     return occupied;
 }
 
 void tm_vacate(struct tm_worker *w, uint32_t index, int what)
 {
     struct tm_cold *cold = &w->colds[index];
-    struct tm_author *author = &w->live->author;
+    struct tm_intent *intent = &w->live->intent;
     if (!(cold->holds & what))
         return;
     struct tm_counted *place = tm_place_of(w->commons, &w->records[index], cold, what);
     if (place) {
-        author->record = index;
-        tm_author_begin(author, TM_COUNT_DOWN, (uint8_t)what);
-        tm_count_down(w->commons, place, author);
+        intent->record = index;
+        tm_intent_begin(intent, TM_COUNT_DOWN, (uint8_t)what);
+        tm_count_down(w->commons, place, intent);
         cold->holds &= (uint8_t)~what;
-        tm_author_end(author);
+        tm_intent_end(intent);
     }
     cold->holds &= (uint8_t)~what;
 }
@@ -46,44 +46,44 @@ void tm_vacate_all(struct tm_worker *w, uint32_t index)
 int tm_occupy_source(struct tm_worker *w, uint32_t index, uint64_t limit)
 {
     struct tm_cold *cold = &w->colds[index];
-    struct tm_author *author = &w->live->author;
+    struct tm_intent *intent = &w->live->intent;
     if (cold->holds & TM_HOLDS_SOURCE)
         return 0;
     uint64_t key = tm_source_key(w->commons, cold->route_slot, cold->client.family, cold->client.ip);
-    author->record = index;
-    tm_author_begin(author, TM_COUNT_UP, TM_HOLDS_SOURCE);
-    int place = tm_source_up(w->commons, key, limit ? limit : TM_NO_LIMIT, w->now_us * 1000, author);
+    intent->record = index;
+    tm_intent_begin(intent, TM_COUNT_UP, TM_HOLDS_SOURCE);
+    int place = tm_source_up(w->commons, key, limit ? limit : TM_NO_LIMIT, w->now_us * 1000, intent);
     if (place >= 0) {
         cold->source = (uint32_t)place;
         cold->holds |= TM_HOLDS_SOURCE;
     }
-    tm_author_end(author);
+    tm_intent_end(intent);
     return place < 0 ? place : 0;
 }
 
-static void finish_counting(struct tm_worker *w, const struct tm_author *author)
+static void finish_counting(struct tm_worker *w, const struct tm_intent *intent)
 {
-    struct tm_conn *conn = &w->records[author->record];
-    struct tm_cold *cold = &w->colds[author->record];
-    bool was_up = tm_author_step(author) == TM_COUNT_UP;
-    if (author->what == TM_HOLDS_SOURCE && was_up && author->source < TM_MAX_SOURCES)
-        cold->source = author->source;
-    struct tm_counted *place = tm_place_of(w->commons, conn, cold, author->what);
+    struct tm_conn *conn = &w->records[intent->record];
+    struct tm_cold *cold = &w->colds[intent->record];
+    bool was_up = tm_intent_step(intent) == TM_COUNT_UP;
+    if (intent->what == TM_HOLDS_SOURCE && was_up && intent->source < TM_MAX_SOURCES)
+        cold->source = intent->source;
+    struct tm_counted *place = tm_place_of(w->commons, conn, cold, intent->what);
     if (!place)
         return;
     /* It counts if the step up has happened, or the one down has not. */
-    if (tm_author_did(w->commons, place, author) == was_up)
-        cold->holds |= author->what;
+    if (tm_intent_did(w->commons, place, intent) == was_up)
+        cold->holds |= intent->what;
     else
-        cold->holds &= (uint8_t)~author->what;
+        cold->holds &= (uint8_t)~intent->what;
 }
 
 void tm_occupy_recover(struct tm_worker *w)
 {
-    struct tm_author *author = &w->live->author;
-    if (tm_author_step(author) == TM_COUNT_NOTHING)
+    struct tm_intent *intent = &w->live->intent;
+    if (tm_intent_step(intent) == TM_COUNT_NOTHING)
         return;
-    if (author->record < w->live->records_used)
-        finish_counting(w, author);
-    tm_author_end(author);
+    if (intent->record < w->live->records_used)
+        finish_counting(w, intent);
+    tm_intent_end(intent);
 }

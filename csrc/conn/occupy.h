@@ -2,7 +2,7 @@
  * endpoint, or among those that wait for a destination.
  *
  * A record says in `holds` where it counts, and so does not forget to count down. What was under way
- * when a worker died is in its region's tm_author: commons.h.
+ * when a worker died is in its region's tm_intent: commons.h.
  */
 #ifndef TM_OCCUPY_H
 #define TM_OCCUPY_H
@@ -19,7 +19,7 @@ void tm_vacate_all(struct tm_worker *w, uint32_t index);
  * too many clients to count this one. */
 int tm_occupy_source(struct tm_worker *w, uint32_t index, uint64_t limit);
 
-/* In a worker's next life: what the dead one was counting. */
+/* In a worker's next incarnation: what the dead one was counting. */
 void tm_occupy_recover(struct tm_worker *w);
 
 #endif

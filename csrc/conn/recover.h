@@ -1,4 +1,4 @@
-/* The start of a worker's life: its connections are as an earlier life left them, at any instruction.
+/* The start of a worker's life: its connections are as an earlier incarnation left them, at any instruction.
  *
  *     tm_recover_records       who has which descriptor; records that can't be true are given up; the
  *                              socket between accept and its record gets one; what is nobody's is
@@ -6,7 +6,7 @@
  *     (epoll)
  *     tm_resume_all            resume.h: finishes what was begun, watches every socket, goes on
  *
- * In a first life there are no records, and nothing happens.
+ * In a first incarnation there are no records, and nothing happens.
  */
 #ifndef TM_RECOVER_H
 #define TM_RECOVER_H

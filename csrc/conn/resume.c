@@ -78,7 +78,7 @@ static bool finish_operation(struct tm_worker *w, uint32_t index)
 
 /* --- going on ------------------------------------------------------------------------------- */
 
-/* Events that the dead life had been given will not come again: each half is pumped once. */
+/* Events that the dead incarnation had been given will not come again: each half is pumped once. */
 static void resume_relaying(struct tm_worker *w, uint32_t index)
 {
     struct tm_conn *conn = &w->records[index];

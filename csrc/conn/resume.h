@@ -4,7 +4,7 @@
 
 #include "worker.h"
 
-/* With every connection of an earlier life. Needs the epoll instance. */
+/* With every connection of an earlier incarnation. Needs the epoll instance. */
 void tm_resume_all(struct tm_worker *w);
 /* With one, in whatever state it is. */
 void tm_resume(struct tm_worker *w, uint32_t index);

@@ -25,7 +25,7 @@
  *     handoff    to another worker, and from it: give, take
  *
  * All of it runs in a worker, in one thread, and calls nothing of Python. A worker may die between any
- * two instructions, and its next life goes on from the records. So a record never names a descriptor
+ * two instructions, and its next incarnation goes on from the records. So a record never names a descriptor
  * that is closed already: the number is taken out first. And each step is in the record, or in the
  * journal, before it is taken.
  */
@@ -53,7 +53,7 @@ struct tm_looked {
 
 /* Of stall.h: connections whose peer does not read. */
 struct tm_stall {
-    struct tm_looked *looked; /* by record; NULL = none was blocked so far in this life */
+    struct tm_looked *looked; /* by record; NULL = none was blocked so far in this incarnation */
     uint64_t look_ms;         /* when they are looked at next; 0 = there are none */
     uint32_t cursor;          /* the next record to look at */
     bool has_blocked;         /* in this look: some that may stall */
@@ -84,7 +84,7 @@ struct tm_worker {
     uint32_t free_annex;         /* the same of annexes: annex.h */
     enum tm_expecting expecting; /* what the last thing done is likely to bring */
     uint64_t random;             /* state of endpoint.c's generator; not 0 */
-    uint32_t connects;           /* started in this life: trace.h */
+    uint32_t connects;           /* started in this incarnation: trace.h */
     bool denied;                 /* by the UNIX socket of `denied_slot`; the master is to be told */
     uint32_t denied_slot;
     bool paced;                  /* the host's congestion control paces bulk: sock.h */

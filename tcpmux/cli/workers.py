@@ -54,7 +54,7 @@ def workers(admin: str | None, count: int | None, as_json: bool) -> int:
 
     Connections of a worker that goes are handed over to those that stay, while they live; no
     listening socket is opened or closed. The file stays as it is: the next reload goes
-    back to what it says. "recovered": connections taken up from an earlier life of the worker.
+    back to what it says. "recovered": connections taken up from an earlier process of the worker.
 
     \b
     Examples:

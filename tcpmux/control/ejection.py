@@ -95,7 +95,7 @@ class Ejection:
             for endpoint in unremarkable:
                 self._note(endpoint, spared="", suspected="")
 
-    def take_back(self, endpoint: Endpoint, now: float) -> None:
+    def restore(self, endpoint: Endpoint, now: float) -> None:
         """It is no longer ejected."""
         endpoint.ejected_until = 0.0
         endpoint.calm_since = now
@@ -195,7 +195,7 @@ class Ejection:
             seconds = self._extend(endpoint, now)
             self._report(logging.WARNING, endpoint, f"ejected for another {seconds:g} s: {wrong}")
         else:
-            self.take_back(endpoint, now)
+            self.restore(endpoint, now)
             what = "tried again after its ejection: a check of it has succeeded"
             self._report(logging.INFO, endpoint, what)
 

@@ -151,7 +151,7 @@ class Health:
         self._unsettle(endpoint)
         self._report(level, endpoint, text)
         if not endpoint.is_down and endpoint.ejected_until:  # it was for the same trouble
-            self.ejection.take_back(endpoint, time.monotonic())
+            self.ejection.restore(endpoint, time.monotonic())
 
     def _unsettle(self, endpoint: Endpoint) -> None:
         self.registry.unsettled.add(endpoint)

@@ -65,7 +65,7 @@ class Row(NamedTuple):
 
     name: of the server's handler, of the clients' method and in the document. help: its first
     sentence is the summary there. answer: a TypedDict, or a plain type. body: JSON schema of the
-    request's, which the server holds it to; None: the method has none. judged_by_master: only that
+    request's, which the server holds it to; None: the method has none. checked_by_master: only that
     the body is an object; the rest is the master's to say. example: a body, for a refusal. query:
     schemas of parameters. largest_body: bytes.
     """
@@ -76,7 +76,7 @@ class Row(NamedTuple):
     media: str = "application/json"
     status: int = 200
     body: Schema | None = None
-    judged_by_master: bool = False
+    checked_by_master: bool = False
     example: str = "{}, or none"
     query: Mapping[str, Schema] = _NONE
     largest_body: int = SMALL_BODY

@@ -83,7 +83,7 @@ class Operations(Reading):
                 "minProperties": 1,
                 "required": [],
             },
-            judged_by_master=True,
+            checked_by_master=True,
             commands=(Command("weight", "Shift the traffic of a route, at once."),),
         )
     )

@@ -2,9 +2,9 @@
 
 While the master lives, all this is its business. After a SIGKILL of the master workers go
 on with the table as it is, and control is the last one who knows them. A worker that dies has
-another life as long as its guardian is there, so both are watched, and looked for again each time
-one of them ends. A pidfd makes sure that the process that gets the signal is the one that was
-looked at.
+another incarnation as long as its guardian is there, so both are watched, and looked for again
+each time one of them ends. A pidfd makes sure that the process that gets the signal is the one
+that was looked at.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tcpmux.control")
 
 WORKER, GUARDIAN = b"tcpmux: worker", b"tcpmux: guardian"
-SEARCH_EVERY = 0.5  # s: a worker may have a new life, or another guardian
+SEARCH_EVERY = 0.5  # s: a worker may have a new incarnation, or another guardian
 
 
 def is_called(pid: int, title: bytes) -> bool:
@@ -80,7 +80,7 @@ class OrphanedWorkers:
         self._search()
 
     def end(self, *, now: bool) -> None:
-        """Has them drain, or with `now` end at once; those whose next life is still to come,
+        """Has them drain, or with `now` end at once; those whose next incarnation is still to come,
         then."""
         self._order = signal.SIGQUIT if now else signal.SIGTERM
         for pid in self._workers:

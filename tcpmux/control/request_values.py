@@ -117,7 +117,7 @@ def body_values(row: Row, body: bytes) -> dict[str, Any]:
         raise MasterRefused("invalid", f"the body is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise MasterRefused("invalid", "the body is not a JSON object")
-    if row.body is not None and not row.judged_by_master:
+    if row.body is not None and not row.checked_by_master:
         try:
             _check(value, row.body)
         except _Wrong as wrong:

@@ -158,7 +158,7 @@ class AdminApi:
             if row.body is not None:
                 # It is here: client_connection.py passes on whole requests.
                 body = body_values(row, await request.read())
-                values |= {"body": body} if row.judged_by_master else body
+                values |= {"body": body} if row.checked_by_master else body
             answer = await method(request, **values)
             if isinstance(answer, web.StreamResponse):
                 return answer

@@ -29,7 +29,7 @@ def share_at(elapsed: float, watch: Watch, step: int) -> int:
 
 def share_step(endpoints: int) -> int:
     """Percent. Turns are whole numbers: with finer steps a large destination's list of them would
-    be too long (tcpmux.config.turns: MOST_TURNS)."""
+    be too long (tcpmux.config.turns: MAX_TURNS)."""
     return min(max(1, -(-endpoints // 10)), MAX_SHARE_STEP)
 
 

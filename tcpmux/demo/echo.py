@@ -19,7 +19,7 @@ from tcpmux.config import Address
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LONGEST_LINE = 1024 * 1024  # bytes
+MAX_LINE = 1024 * 1024  # bytes
 LISTENING = "listening"  # printed, as a line, when every server does
 
 
@@ -29,7 +29,7 @@ async def echo(prefix: bytes, reader: asyncio.StreamReader, writer: asyncio.Stre
         while line := await reader.readline():
             writer.write(prefix + b" " + line)
             await writer.drain()
-    except (ConnectionError, ValueError):  # ValueError: beyond LONGEST_LINE
+    except (ConnectionError, ValueError):  # ValueError: beyond MAX_LINE
         pass
     finally:
         writer.close()
@@ -42,8 +42,8 @@ async def start_echo_server(prefix: str, address: Address) -> asyncio.Server:
         await echo(prefix.encode(), reader, writer)
 
     if address.path:
-        return await asyncio.start_unix_server(serve, address.path, limit=LONGEST_LINE)
-    return await asyncio.start_server(serve, address.host, address.port, limit=LONGEST_LINE)
+        return await asyncio.start_unix_server(serve, address.path, limit=MAX_LINE)
+    return await asyncio.start_server(serve, address.host, address.port, limit=MAX_LINE)
 
 
 async def _run(servers: Sequence[tuple[str, Address]]) -> None:

@@ -184,7 +184,10 @@ def _is_orphan(view: View, master: int) -> bool:
     return view.table.master_pid != master or not any(
         is_alive(pid)
         for live in view.lives
-        for pid in (live.guardian_pid, live.pid)  # between two lives only the guardian is there
+        for pid in (
+            live.guardian_pid,
+            live.pid,
+        )  # between two incarnations only the guardian is there
     )
 
 

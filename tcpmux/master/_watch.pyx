@@ -8,7 +8,7 @@ from posix.types cimport pid_t
 from tcpmux.shm._declared import HANGING, PRESENT, STOPPED
 from tcpmux.worker._watch cimport (
     TM_AT_WORK, tm_process_cpu_us, tm_process_state, TM_SEEN_STOPPED, tm_verdict, tm_watch,
-    tm_watch_begin, tm_watch_judge, tm_watch_limits, tm_watch_sample, tm_watch_wonders,
+    tm_watch_begin, tm_watch_assess, tm_watch_limits, tm_watch_sample, tm_watch_wonders,
 )
 
 
@@ -44,20 +44,20 @@ cdef class Watch:
         return bool(tm_watch_wonders(&self.state, &self.taken))
 
     def assess(self, bint stopped, uint32_t tick_ms, uint32_t busy_ms, uint32_t blocked_ms,
-              uint32_t patience_ms):
+              uint32_t grace_ms):
         """PRESENT, STOPPED or HANGING. stopped: what the state of the process means."""
         cdef tm_watch_limits limits
         limits.tick_ms, limits.busy_ms = tick_ms, busy_ms
-        limits.blocked_ms, limits.patience_ms = blocked_ms, patience_ms
+        limits.blocked_ms, limits.grace_ms = blocked_ms, grace_ms
         self.taken.stopped = stopped
-        cdef tm_verdict verdict = tm_watch_judge(&self.state, &limits, &self.taken)
+        cdef tm_verdict verdict = tm_watch_assess(&self.state, &limits, &self.taken)
         if verdict == TM_AT_WORK:
             return PRESENT
         return STOPPED if verdict == TM_SEEN_STOPPED else HANGING
 
     @property
     def overdue(self):
-        """Whether it has been what assess() said for patience_ms."""
+        """Whether it has been what assess() said for grace_ms."""
         return self.state.overdue
 
     @property

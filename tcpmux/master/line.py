@@ -168,10 +168,10 @@ class Worker:
     replaced_from: int | None = None  # live.builds when it was told to give way to another build
     replace_orders: int = 0  # times it has been told that
     full: bool = False
-    dead: bool = False  # its next life has not begun
+    dead: bool = False  # its next incarnation has not begun
     unguarded: bool = False  # its guardian has died, and it has not been told
-    # A life may end with a message in its hands, so after each the worker is asked to answer when
-    # it has done what is under way; then its region shows what is missing.
+    # One may end with a message in its hands, so after each incarnation the worker is asked to
+    # answer when it has done what is under way; then its region shows what is missing.
     asked: int = 0  # number of the last such question
     answered: int = 0
     uncertain: bool = True  # it is to be asked

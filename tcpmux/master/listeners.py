@@ -42,7 +42,7 @@ class Origin(Enum):
     """Where a listener's sockets are from."""
 
     BOUND = "bound here"
-    STORED = "bound by us in an earlier life, kept by the service manager"
+    STORED = "bound by us in an earlier incarnation, kept by the service manager"
     UNIT = "opened by the service manager, which keeps them, and a UNIX socket's file"
 
 

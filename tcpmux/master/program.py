@@ -19,7 +19,7 @@ from tcpmux.privileges import User
 from tcpmux.processes import ends_within
 from tcpmux.shm._beat import Beat
 from tcpmux.shm._declared import PRESENT
-from tcpmux.worker.process import FIRST_DELAY, GROWN_UP, LONGEST_DELAY
+from tcpmux.worker.process import FIRST_DELAY, MAX_DELAY, STABLE_SECONDS
 
 log = logging.getLogger("tcpmux.master")
 
@@ -150,13 +150,13 @@ class Program:
 
     def next_check(self) -> float | None:
         """Monotonic time at which check() has something to do; None = it does not run."""
-        return self._watch.next_look if self._watch else None
+        return self._watch.due if self._watch else None
 
     def check(self, now: float) -> None:
         """Looks whether it goes on with its work; says so when that changes, and has one that has
         been stopped, or hanging, for too long ended."""
         watch = self._watch
-        if watch is None or now < watch.next_look:
+        if watch is None or now < watch.due:
             return
         if watch.check():
             self._log_presence(watch)
@@ -243,7 +243,7 @@ class Program:
         worked_until = self._watch.away_since if self._watch else None
         self._is_gone()
         if not self._expected:
-            if (worked_until or now) - self._started >= GROWN_UP:
+            if (worked_until or now) - self._started >= STABLE_SECONDS:
                 self._delay = 0.0
             log.error(
                 "%s (pid %d) %s; traffic does not depend on it; a new one starts in %.1f s",
@@ -258,7 +258,7 @@ class Program:
 
     def _start_later(self, now: float) -> None:
         self._start_at = now + self._delay
-        self._delay = min(LONGEST_DELAY, self._delay * 2 or FIRST_DELAY)
+        self._delay = min(MAX_DELAY, self._delay * 2 or FIRST_DELAY)
 
 
 def end_other(pid: int, name: str, uid: int) -> None:

@@ -40,7 +40,7 @@ class ProgramWatch:
         self._cpu_us = process_cpu_us(pid, 0)
         self._watch = Watch(self._looked_ms, self._first, self._cpu_us)
         self._state = ""
-        self.next_look = next_tick(time.monotonic(), TICK)  # monotonic
+        self.due = next_tick(time.monotonic(), TICK)  # monotonic
         self.presence = PRESENT  # or STOPPED, HANGING
         self.away_since: float | None = None  # monotonic
 
@@ -70,7 +70,7 @@ class ProgramWatch:
         calm = self.assess(
             round(now * 1000), self._beat.steps, self._cpu_us, process_state(self._pid)
         )
-        self.next_look = next_tick(now, TICK if calm else SOON)
+        self.due = next_tick(now, TICK if calm else SOON)
         if self.presence == PRESENT:
             self.away_since = None
         elif self.away_since is None:

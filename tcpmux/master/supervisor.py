@@ -211,7 +211,7 @@ class Inherited:
 
     @property
     def is_stored(self) -> bool:
-        """We have opened it, in an earlier life; else a .socket unit did, which keeps it."""
+        """We have opened it, in an earlier incarnation; else a .socket unit did, which keeps it."""
         return self.name == stored_name(self.address)
 
 

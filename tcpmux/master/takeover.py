@@ -130,7 +130,7 @@ def _connect(path: str) -> socket.socket | None:
 def claim(admin_path: str) -> Handoff | None:
     """Takes over the instance whose master has died; None if there is none.
 
-    A worker may die while it is asked: then its next life or another one is. Raises Occupied
+    A worker may die while it is asked: then its next incarnation or another one is. Raises Occupied
     if the master lives, or if none of the workers answers.
     """
     path = admin_path + SUFFIX
@@ -252,7 +252,7 @@ def _claim_others(
             return
         try:
             answer = _ask(line, 0, min(deadline, time.monotonic() + RETRY_SECONDS))
-        except NoAnswer:  # its next life, or another one, answers the next time
+        except NoAnswer:  # its next incarnation, or another one, answers the next time
             line.close()
             continue
         close_all(answer.fds)

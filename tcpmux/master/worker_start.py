@@ -21,7 +21,7 @@ from tcpmux.shm._table import Table
 from tcpmux.worker.process import (
     BLOCKED,
     FIRST_DELAY,
-    LONGEST_DELAY,
+    MAX_DELAY,
     Inheritance,
     ListeningSocket,
     serve,
@@ -95,4 +95,4 @@ class WorkerStarter:
 def start_later(worker: Worker) -> None:
     """After a delay, which grows each time."""
     worker.start_at = time.monotonic() + worker.delay
-    worker.delay = min(LONGEST_DELAY, worker.delay * 2 or FIRST_DELAY)
+    worker.delay = min(MAX_DELAY, worker.delay * 2 or FIRST_DELAY)

@@ -33,13 +33,13 @@ from tcpmux.worker.process import (
     DRAIN,
     GIVE,
     GIVE_ALL,
-    GROWN_UP,
     GUARD,
     LINE,
     QUIT,
     REMOVE,
     REPLACE,
     RETIRE,
+    STABLE_SECONDS,
     SYNC,
     WAKE,
 )
@@ -57,7 +57,7 @@ class Workers:
     """All workers of the instance, those that are not wanted at the moment among them.
 
     Regions exist from the start, for as many workers as there can be, and outlive any worker:
-    a new life counts on where the last one ended. keepsakes: descriptors of the takeover and the
+    a new one counts on where the last one ended. keepsakes: descriptors of the takeover and the
     admin socket, which each worker keeps for a master to come. user: as whom they run.
     """
 
@@ -230,7 +230,7 @@ class Workers:
             log.info("worker %d has handed over and ended", worker.id)
         if self._draining or retired or not worker.wanted:
             return
-        if time.monotonic() - worker.started >= GROWN_UP:
+        if time.monotonic() - worker.started >= STABLE_SECONDS:
             worker.delay = 0.0
         how = "died" if status is None else describe_exit(status)
         log.error(
@@ -353,7 +353,7 @@ class Workers:
     def await_generation(self, generation: int, timeout: float) -> None:
         """Until every running worker uses `generation`. Raises WorkersBusy after `timeout` s.
 
-        A worker that does not within KILL_SECONDS is killed: its next life does, and its
+        A worker that does not within KILL_SECONDS is killed: its next incarnation does, and its
         connections go on.
         """
         late = self._late(generation, min(KILL_SECONDS, timeout))

@@ -21,7 +21,7 @@ from tcpmux.worker._plane cimport (
 )
 from tcpmux.worker._watch cimport (
     TM_AT_WORK, tm_process_cpu_us, tm_process_state, TM_SEEN_HANGING, TM_SEEN_STOPPED,
-    tm_verdict, tm_watch, tm_watch_begin, tm_watch_judge, tm_watch_limits, tm_watch_sample,
+    tm_verdict, tm_watch, tm_watch_begin, tm_watch_assess, tm_watch_limits, tm_watch_sample,
     tm_watch_wonders,
 )
 
@@ -52,7 +52,7 @@ cdef extern from "Python.h":
 cdef enum:
     TICK_MS = 25       # between two looks at its progress
     HANGING_MS = 75    # at one event: of CPU time, or blocked; watch.h
-    PATIENCE_MS = 2000 # stopped or hanging for longer, it is killed; also to take up its work
+    GRACE_MS = 2000 # stopped or hanging for longer, it is killed; also to take up its work
 
 
 def spawn():
@@ -170,7 +170,7 @@ cdef void sample(const Watch *watch, tm_watch_sample *taken) noexcept nogil:
     taken.resting = tm_live_presence(watch.live) != TM_ABSENT and not tm_live_awake(watch.live)
 
 
-cdef void judge(Watch *watch) noexcept nogil:
+cdef void assess(Watch *watch) noexcept nogil:
     """Is it at work? Says so when that changes, and ends it when it has not been for long."""
     cdef tm_watch_limits limits
     cdef tm_watch_sample taken
@@ -178,13 +178,13 @@ cdef void judge(Watch *watch) noexcept nogil:
     cdef bint absent = tm_live_presence(watch.live) == TM_ABSENT  # has not taken up its work yet
     watch.began |= tm_live_presence(watch.live) == TM_PRESENT
     limits.tick_ms = TICK_MS
-    limits.busy_ms = limits.blocked_ms = PATIENCE_MS if absent else HANGING_MS
-    limits.patience_ms = PATIENCE_MS
+    limits.busy_ms = limits.blocked_ms = GRACE_MS if absent else HANGING_MS
+    limits.grace_ms = GRACE_MS
     sample(watch, &taken)
     # Not before it has looked its descriptors over: one of ours would be a stranger there.
     if not absent and tm_watch_wonders(&watch.state, &taken):
         taken.runnable = tm_process_state(watch.pid) == c"R"
-    verdict = tm_watch_judge(&watch.state, &limits, &taken)
+    verdict = tm_watch_assess(&watch.state, &limits, &taken)
     if verdict == TM_AT_WORK:
         if not absent:
             note_presence(watch.live, TM_PRESENT)
@@ -214,7 +214,7 @@ def wait_for_end(Live live not None, int32_t pid, bint is_child):
     """Watches over the worker `pid` until it ends; (wait status, killed for hanging, whether it
     had taken up its work).
 
-    One that hangs or is stopped for PATIENCE_MS is killed. is_child: of this process; if it
+    One that hangs or is stopped for GRACE_MS is killed. is_child: of this process; if it
     is not, it is the parent, and the status is 0.
     """
     cdef Watch watch
@@ -236,7 +236,7 @@ def wait_for_end(Live live not None, int32_t pid, bint is_child):
         greet(watch.live)
         while not look(&watch, &status):
             greet(watch.live)
-            judge(&watch)
+            assess(&watch)
             sigtimedwait(&signals, NULL, &tick)
     return status, watch.killed, bool(
         watch.began or tm_live_presence(watch.live) == TM_PRESENT)

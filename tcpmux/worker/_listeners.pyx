@@ -152,7 +152,7 @@ cdef int add_listener(Loop *loop, uint32_t id, uint32_t shard, int fd,
     cdef uint32_t count = loop.worker.live.listening_count
     for place in range(count):
         if all[place].fd >= 0 and all[place].id == id and all[place].shard == shard:
-            close(fd)  # told twice, as the first time might have been lost with a life
+            close(fd)  # told twice, as the first time might have been lost with an incarnation
             return 0
     if id >= TM_MAX_LISTENERS or shard >= TM_MAX_SHARDS:
         close(fd)

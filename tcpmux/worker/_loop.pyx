@@ -4,7 +4,7 @@
 
 Runs in a worker, without the GIL from start to end: nothing in here can wait for Python.
 
-    take up what an earlier life of this worker has left behind
+    take up what an earlier incarnation of this worker has left behind
     forever:
         wait for events, timers or unfinished work
         look for a new table generation
@@ -133,7 +133,7 @@ cdef void dispatch(Loop *loop, const epoll_event *event) noexcept nogil:
 
 cdef bint is_guarded(Loop *loop) noexcept nogil:
     """Whether the guardian lives: the parent or, made by this worker, a child. There must never
-    be two of them, as each would begin the next life. One that was made a moment ago may not
+    be two of them, as each would begin the next incarnation. One that was made a moment ago may not
     have written its pid down yet."""
     return (getppid() == tm_live_guardian_pid(loop.worker.live)
             or (loop.guardian > 0 and waitpid(loop.guardian, NULL, WNOHANG) == 0))
@@ -247,7 +247,7 @@ cdef int run_loop(Loop *loop) noexcept nogil:
     return 0
 
 
-# --- the start of a life ----------------------------------------------------------------------
+# --- the start of an incarnation ----------------------------------------------------------------------
 
 cdef int claim_own(Loop *loop, tm_descriptors *all, const int *kept, uint32_t count) noexcept nogil:
     """What this worker holds besides connections. -ENOMEM when that can't be found out."""
@@ -327,7 +327,7 @@ cdef int begin(Loop *loop, uint32_t pipes, const int *kept, uint32_t kept_count)
 # --- for Python -------------------------------------------------------------------------------
 
 def adopt(Live live not None, int channel, listeners):
-    """Writes down, before the first life of a worker, what it holds from then on.
+    """Writes down, before the first incarnation of a worker, what it holds from then on.
 
     channel: this worker's end of the line to the master. listeners: (id, shard, descriptor,
     shared) for each listening socket.

@@ -12,7 +12,7 @@ cdef void takeover_event(Loop *loop) noexcept nogil
 cdef void tell_all(Loop *loop) noexcept nogil
 # Once more for what epoll had no memory for.
 cdef void watch_again(Loop *loop) noexcept nogil
-# At the start of a life. 0 or -errno.
+# At the start of an incarnation. 0 or -errno.
 cdef int begin_watching(Loop *loop) noexcept nogil
 cdef void watch_lines(Loop *loop) noexcept nogil
 # After a death: nothing that a client can write to is taken for a line.

@@ -7,7 +7,7 @@ from posix.types cimport pid_t
 cdef extern from "watch.h" nogil:
     enum tm_verdict: TM_AT_WORK, TM_SEEN_STOPPED, TM_SEEN_HANGING
     struct tm_watch_limits:
-        uint32_t tick_ms, busy_ms, blocked_ms, patience_ms
+        uint32_t tick_ms, busy_ms, blocked_ms, grace_ms
     struct tm_watch_sample:
         uint64_t now_ms, step, cpu_us
         bint resting, stopped, runnable
@@ -15,7 +15,7 @@ cdef extern from "watch.h" nogil:
         uint64_t cpu_us, step_cpu_us
         bint overdue
     void tm_watch_begin(tm_watch *watch, const tm_watch_sample *sample)
-    tm_verdict tm_watch_judge(tm_watch *watch, const tm_watch_limits *limits,
+    tm_verdict tm_watch_assess(tm_watch *watch, const tm_watch_limits *limits,
                               const tm_watch_sample *sample)
     bint tm_watch_wonders(const tm_watch *watch, const tm_watch_sample *sample)
     uint64_t tm_process_cpu_us(pid_t pid, uint64_t otherwise)

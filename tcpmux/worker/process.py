@@ -97,14 +97,14 @@ FAULTS = (
 
 # A worker is started again at once. One that keeps dying young by its own fault waits twice as
 # long each time; one that is killed from outside, no longer than it takes to do no harm. Seconds.
-GROWN_UP = 10.0
+STABLE_SECONDS = 10.0
 FIRST_DELAY = 0.1
-LONGEST_DELAY = 10.0
+MAX_DELAY = 10.0
 AFTER_KILL = 0.005
 NO_PROCESS_DELAY = 0.1
-# Lives in a row that end by their own fault before they have taken up their work: then it is what
-# they find in shared memory that ends them, and it begins anew.
-MOST_STILLBORN = 3
+# Incarnations in a row that end by their own fault before they have taken up their work: then it
+# is what they find in shared memory that ends them, and it begins anew.
+MAX_FAILED_STARTS = 3
 
 
 class ListeningSocket(NamedTuple):
@@ -146,30 +146,30 @@ class Inheritance(NamedTuple):
         return self.lives[self.worker]
 
     @property
-    def estate(self) -> list[int]:
+    def offered(self) -> list[int]:
         """What a new master gets, in this order."""
         return [self.table, self.commons, self.takeover, self.admin, *self.lives]
 
     @property
     def kept(self) -> list[int]:
         """Open in guardian and worker from start to end."""
-        return [0, 1, 2, *(fd for fd in self.estate if fd >= 0)]
+        return [0, 1, 2, *(fd for fd in self.offered if fd >= 0)]
 
 
 class Restarts:
-    """When the next life may begin."""
+    """When the next incarnation may begin."""
 
     def __init__(self) -> None:
         self.delay = 0.0  # s
 
     def after(self, lived: float, at_fault: bool) -> float:
-        """Seconds to wait after a life of `lived` s."""
-        if lived >= GROWN_UP:
+        """Seconds to wait after an incarnation of `lived` s."""
+        if lived >= STABLE_SECONDS:
             self.delay = 0.0
         if not at_fault:
             return AFTER_KILL if lived < AFTER_KILL else 0.0
         wait = self.delay
-        self.delay = min(LONGEST_DELAY, wait * 2 or FIRST_DELAY)
+        self.delay = min(MAX_DELAY, wait * 2 or FIRST_DELAY)
         return wait
 
 
@@ -231,7 +231,7 @@ def guard(inheritance: Inheritance, live: Live, watched: int = 0) -> None:
     while True:
         live.guardian_pid = os.getpid()
         started = time.monotonic()
-        pid = watched or _start_life(inheritance.worker)
+        pid = watched or _start_worker(inheritance.worker)
         if pid == 0:
             _work(inheritance, regions, live)
         status, hung, began = _guardian.wait_for_end(live, pid, not watched)
@@ -250,25 +250,25 @@ def guard(inheritance: Inheritance, live: Live, watched: int = 0) -> None:
             continue  # it could not be had; this one goes on
         _guardian.tell_master(live, DIED, status)
         stillborn = stillborn + 1 if at_fault and not began else 0
-        if stillborn == MOST_STILLBORN:
+        if stillborn == MAX_FAILED_STARTS:
             _renew(inheritance.worker, live, regions)
             stillborn = 0
         time.sleep(restarts.after(time.monotonic() - started, at_fault or os.WIFEXITED(status)))
 
 
 def _renew(worker: int, live: Live, regions: tuple[Table, Commons]) -> None:
-    """Has the region begin anew: what is in it has ended one life after the other."""
+    """Has the region begin anew: what is in it has ended one incarnation after the other."""
     table, commons = regions
     lost = live.renew(commons, table.numbers_given[0])
     _say(
         worker,
-        f"ERROR: {MOST_STILLBORN} starts in a row have failed: the worker's shared "
+        f"ERROR: {MAX_FAILED_STARTS} starts in a row have failed: the worker's shared "
         f"memory is corrupt and is made anew, {lost} connections are lost",
     )
     _guardian.tell_master(live, RENEWED, lost)
 
 
-def _start_life(worker: int) -> int:
+def _start_worker(worker: int) -> int:
     """As os.fork(), however long the host has no memory or process id for it: the connections
     wait meanwhile, and would end with the guardian."""
     said = False
@@ -318,7 +318,7 @@ def _work(inheritance: Inheritance, regions: tuple[Table, Commons], live: Live) 
             *regions,
             live,
             inheritance.kept,
-            [fd for fd in inheritance.estate if fd >= 0],
+            [fd for fd in inheritance.offered if fd >= 0],
             inheritance.takeover,
             inheritance.owner,
             inheritance.pipes,

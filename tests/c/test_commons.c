@@ -51,12 +51,12 @@ static void enter(uint32_t limit)
 
 static void *race_for_slot(void *number)
 {
-    struct tm_author author = {.worker = (uint32_t)(uintptr_t)number};
+    struct tm_intent intent = {.worker = (uint32_t)(uintptr_t)number};
     struct tm_counted *at = &commons->slots[7].connections;
     for (int i = 0; i < ATTEMPTS; i++) {
-        tm_author_begin(&author, TM_COUNT_UP, 1);
-        bool taken = tm_count_up(commons, at, PLACES, &author);
-        tm_author_end(&author);
+        tm_intent_begin(&intent, TM_COUNT_UP, 1);
+        bool taken = tm_count_up(commons, at, PLACES, &intent);
+        tm_intent_end(&intent);
         if (!taken)
             continue;
         enter(PLACES);
@@ -65,22 +65,22 @@ static void *race_for_slot(void *number)
         if (i % 512 == 0)
             sched_yield(); /* on one CPU they would never meet */
         atomic_fetch_sub(&inside, 1);
-        tm_author_begin(&author, TM_COUNT_DOWN, 1);
-        tm_count_down(commons, at, &author);
-        tm_author_end(&author);
+        tm_intent_begin(&intent, TM_COUNT_DOWN, 1);
+        tm_count_down(commons, at, &intent);
+        tm_intent_end(&intent);
     }
     return NULL;
 }
 
 static void *race_for_source(void *number)
 {
-    struct tm_author author = {.worker = (uint32_t)(uintptr_t)number};
+    struct tm_intent intent = {.worker = (uint32_t)(uintptr_t)number};
     unsigned char ip[16] = {10, 0, 0, 1};
     uint64_t key = tm_source_key(commons, 3, AF_INET, ip);
     for (int i = 0; i < ATTEMPTS; i++) {
-        tm_author_begin(&author, TM_COUNT_UP, 1);
-        int place = tm_source_up(commons, key, PLACES, (uint64_t)i, &author);
-        tm_author_end(&author);
+        tm_intent_begin(&intent, TM_COUNT_UP, 1);
+        int place = tm_source_up(commons, key, PLACES, (uint64_t)i, &intent);
+        tm_intent_end(&intent);
         CHECK(place >= 0 || place == TM_SOURCE_FULL);
         if (place < 0)
             continue;
@@ -88,9 +88,9 @@ static void *race_for_source(void *number)
         if (i % 512 == 0)
             sched_yield();
         atomic_fetch_sub(&inside, 1);
-        tm_author_begin(&author, TM_COUNT_DOWN, 1);
-        tm_count_down(commons, &commons->sources[place].connections, &author);
-        tm_author_end(&author);
+        tm_intent_begin(&intent, TM_COUNT_DOWN, 1);
+        tm_count_down(commons, &commons->sources[place].connections, &intent);
+        tm_intent_end(&intent);
     }
     return NULL;
 }
@@ -126,15 +126,15 @@ static void no_client_is_over_the_limit(void)
 
 /* --- signatures --- */
 
-static bool count(struct tm_author *author, struct tm_counted *at, enum tm_counting step)
+static bool count(struct tm_intent *intent, struct tm_counted *at, enum tm_counting step)
 {
     bool counted = true;
-    tm_author_begin(author, step, 1);
+    tm_intent_begin(intent, step, 1);
     if (step == TM_COUNT_UP)
-        counted = tm_count_up(commons, at, TM_NO_LIMIT, author);
+        counted = tm_count_up(commons, at, TM_NO_LIMIT, intent);
     else
-        tm_count_down(commons, at, author);
-    tm_author_end(author);
+        tm_count_down(commons, at, intent);
+    tm_intent_end(intent);
     return counted;
 }
 
@@ -144,7 +144,7 @@ static void an_old_signature_is_not_taken_for_a_newer_one(void)
 {
     static const uint64_t AGES[] = {1, 1ull << 31, 1ull << 32, (1ull << 32) + 5, 1ull << 40};
     for (size_t i = 0; i < sizeof(AGES) / sizeof(AGES[0]); i++) {
-        struct tm_author old = {.worker = 3}, other = {.worker = 4};
+        struct tm_intent old = {.worker = 3}, other = {.worker = 4};
         struct tm_counted *rare = &commons->slots[1].connections;
         struct tm_counted *often = &commons->slots[2].connections;
         renew();
@@ -153,29 +153,29 @@ static void an_old_signature_is_not_taken_for_a_newer_one(void)
         old.change += AGES[i] << 8; /* so many changes elsewhere */
         CHECK(count(&old, often, TM_COUNT_UP));
         CHECK(count(&other, often, TM_COUNT_UP)); /* acknowledges the new one */
-        CHECK(tm_author_did(commons, often, &old));
+        CHECK(tm_intent_did(commons, often, &old));
         CHECK(count(&other, rare, TM_COUNT_UP)); /* and then the old one */
-        CHECK(tm_author_did(commons, often, &old));
+        CHECK(tm_intent_did(commons, often, &old));
         /* What the worker is about to do next has not happened yet. */
-        tm_author_begin(&old, TM_COUNT_UP, 1);
-        CHECK(!tm_author_did(commons, rare, &old));
-        tm_author_end(&old);
+        tm_intent_begin(&old, TM_COUNT_UP, 1);
+        CHECK(!tm_intent_did(commons, rare, &old));
+        tm_intent_end(&old);
     }
 }
 
 /* Whatever a word of it is, nobody writes outside, and no count without a limit turns anybody away. */
 static void any_word_can_be_counted_on(void)
 {
-    struct tm_author author = {.worker = TM_MAX_SHARDS - 1};
+    struct tm_intent intent = {.worker = TM_MAX_SHARDS - 1};
     struct tm_counted *at;
     renew();
     at = &commons->slots[5].connections;
     for (uint32_t round = 0; round < 100000; round++) {
         at->key = random_below(3) ? random_below(UINT64_MAX) : UINT64_MAX;
         at->cell = random_below(3) ? random_below(UINT64_MAX) : UINT64_MAX;
-        CHECK(count(&author, at, TM_COUNT_UP));
+        CHECK(count(&intent, at, TM_COUNT_UP));
         CHECK_EQUAL(tm_counted_by(*at), TM_MAX_SHARDS);
-        count(&author, at, TM_COUNT_DOWN);
+        count(&intent, at, TM_COUNT_DOWN);
     }
 }
 
@@ -184,21 +184,21 @@ static void an_author_goes_on_whatever_it_was(void)
     static const uint64_t CHANGES[] = {0, 1, UINT64_MAX, 77ull << 8 | 99, 1ull << 60};
     renew();
     for (size_t i = 0; i < sizeof(CHANGES) / sizeof(CHANGES[0]); i++) {
-        struct tm_author author = {.worker = 200, .change = CHANGES[i]};
+        struct tm_intent intent = {.worker = 200, .change = CHANGES[i]};
         struct tm_counted *at = &commons->slots[5].connections;
         struct tm_counted before = *at;
-        tm_author_mend(&author, commons, 7);
-        CHECK(author.worker == 7 && tm_author_step(&author) <= TM_COUNT_DOWN);
-        CHECK(count(&author, at, TM_COUNT_UP));
+        tm_intent_mend(&intent, commons, 7);
+        CHECK(intent.worker == 7 && tm_intent_step(&intent) <= TM_COUNT_DOWN);
+        CHECK(count(&intent, at, TM_COUNT_UP));
         CHECK(tm_counted_now(at) == tm_counted_now(&before) + 1);
-        CHECK(tm_author_change(&author) >= atomic_load(&commons->acknowledged[7].change));
-        CHECK(tm_author_did(commons, at, &author));
+        CHECK(tm_intent_change(&intent) >= atomic_load(&commons->acknowledged[7].change));
+        CHECK(tm_intent_did(commons, at, &intent));
     }
     atomic_store(&commons->acknowledged[7].change, UINT64_MAX); /* not one that can be */
-    struct tm_author author = {.worker = 7, .change = 5 << 8};
-    tm_author_mend(&author, commons, 7);
-    tm_author_begin(&author, TM_COUNT_UP, 1);
-    CHECK(!tm_author_did(commons, &commons->slots[6].connections, &author));
+    struct tm_intent intent = {.worker = 7, .change = 5 << 8};
+    tm_intent_mend(&intent, commons, 7);
+    tm_intent_begin(&intent, TM_COUNT_UP, 1);
+    CHECK(!tm_intent_did(commons, &commons->slots[6].connections, &intent));
 }
 
 /* An account, a bucket, a time to avoid that can't be true do not last. */
@@ -229,7 +229,7 @@ static void what_can_not_be_is_forgotten(void)
 
 /* What a worker keeps: as many bits in `holds` as it has counted. */
 struct life {
-    struct tm_author author;
+    struct tm_intent intent;
     uint32_t holds;
     uint32_t source;
     uint64_t rounds;
@@ -246,40 +246,40 @@ static void live_on(struct life *life, struct tm_commons *all, uint64_t key)
         for (uint32_t bit = 1; bit <= 2; bit *= 2) {
             if (!(life->holds & bit))
                 continue;
-            tm_author_begin(&life->author, TM_COUNT_DOWN, (uint8_t)bit);
-            tm_count_down(all, place_of(life, all, bit), &life->author);
+            tm_intent_begin(&life->intent, TM_COUNT_DOWN, (uint8_t)bit);
+            tm_count_down(all, place_of(life, all, bit), &life->intent);
             life->holds &= ~bit;
-            tm_author_end(&life->author);
+            tm_intent_end(&life->intent);
         }
         life->rounds++;
         for (uint32_t bit = 1; bit <= 2; bit *= 2) {
-            tm_author_begin(&life->author, TM_COUNT_UP, (uint8_t)bit);
-            if (bit == 1 ? tm_count_up(all, place_of(life, all, 1), TM_NO_LIMIT, &life->author)
-                         : tm_source_up(all, key, TM_NO_LIMIT, life->rounds, &life->author) >= 0) {
+            tm_intent_begin(&life->intent, TM_COUNT_UP, (uint8_t)bit);
+            if (bit == 1 ? tm_count_up(all, place_of(life, all, 1), TM_NO_LIMIT, &life->intent)
+                         : tm_source_up(all, key, TM_NO_LIMIT, life->rounds, &life->intent) >= 0) {
                 if (bit == 2)
-                    life->source = life->author.source;
+                    life->source = life->intent.source;
                 life->holds |= bit;
             }
-            tm_author_end(&life->author);
+            tm_intent_end(&life->intent);
         }
     }
 }
 
-/* As a worker's next life does it: tcpmux/worker/_limits.pyx. */
+/* As a worker's next incarnation does it: tcpmux/worker/_limits.pyx. */
 static void recover(struct life *life, struct tm_commons *all)
 {
-    struct tm_author *author = &life->author;
-    if (tm_author_step(author) == TM_COUNT_NOTHING)
+    struct tm_intent *intent = &life->intent;
+    if (tm_intent_step(intent) == TM_COUNT_NOTHING)
         return;
-    bool is_up = tm_author_step(author) == TM_COUNT_UP;
-    if (author->what == 2 && is_up)
-        life->source = author->source;
-    if (tm_author_did(all, place_of(life, all, author->what), author) == is_up) {
-        life->holds |= author->what;
+    bool is_up = tm_intent_step(intent) == TM_COUNT_UP;
+    if (intent->what == 2 && is_up)
+        life->source = intent->source;
+    if (tm_intent_did(all, place_of(life, all, intent->what), intent) == is_up) {
+        life->holds |= intent->what;
     } else {
-        life->holds &= ~(uint32_t)author->what;
+        life->holds &= ~(uint32_t)intent->what;
     }
-    tm_author_end(author);
+    tm_intent_end(intent);
 }
 
 /* While others count in the same places. */
@@ -293,7 +293,7 @@ static void a_death_anywhere_loses_nothing(void)
     pid_t others[OTHERS], child = 0;
     CHECK(lives != MAP_FAILED);
     for (uint32_t i = 0; i <= OTHERS; i++)
-        lives[i].author.worker = i;
+        lives[i].intent.worker = i;
     for (uint32_t i = 0; i < OTHERS; i++) {
         others[i] = fork();
         CHECK(others[i] >= 0);
@@ -390,14 +390,14 @@ static void the_hash_is_keyed(void)
 
 static void many_clients_have_room(void)
 {
-    struct tm_author author = {.worker = 0};
+    struct tm_intent intent = {.worker = 0};
     uint32_t taken = 0;
     renew();
     for (uint32_t i = 0; i < TM_MAX_SOURCES / 2; i++) {
         unsigned char ip[16] = {10, (unsigned char)(i >> 16), (unsigned char)(i >> 8), (unsigned char)i};
-        tm_author_begin(&author, TM_COUNT_UP, 1);
-        taken += tm_source_up(commons, tm_source_key(commons, 1, AF_INET, ip), 1, 1, &author) >= 0;
-        tm_author_end(&author);
+        tm_intent_begin(&intent, TM_COUNT_UP, 1);
+        taken += tm_source_up(commons, tm_source_key(commons, 1, AF_INET, ip), 1, 1, &intent) >= 0;
+        tm_intent_end(&intent);
     }
     /* Half full: a set of eight overflows now and then. */
     CHECK(taken > TM_MAX_SOURCES / 2 - TM_MAX_SOURCES / 100);

@@ -185,7 +185,7 @@ static void a_stage_that_waits_goes_on_where_it_was(void)
     end_worker(w);
 }
 
-/* A pick is a step of the split: an earlier life's is not made again. */
+/* A pick is a step of the split: an earlier incarnation's is not made again. */
 static void a_pick_is_made_once(void)
 {
     struct tm_worker *w = new_worker(new_live());
@@ -205,7 +205,7 @@ static void a_pick_is_made_once(void)
     CHECK_EQUAL(w->colds[index].stage, TM_STAGE_PLACE);
     for (int look = 1; look <= 5; look++) {
         set_clock(w, w->now_ms + TM_LOOK_MS);
-        w->colds[index].stage = TM_STAGE_PICK; /* as the next life may find it */
+        w->colds[index].stage = TM_STAGE_PICK; /* as the next incarnation may find it */
         tm_timeout_due(w, index);
         CHECK_EQUAL(w->records[index].state, TM_WAITING);
     }

@@ -189,29 +189,29 @@ static _Atomic uint32_t inside;
 
 static void *count_and_pay(void *number)
 {
-    struct tm_author author = {.worker = (uint32_t)(uintptr_t)number};
+    struct tm_intent intent = {.worker = (uint32_t)(uintptr_t)number};
     struct tm_counted *at = &commons->slots[1].connections;
     unsigned char ip[16] = {10, 0, 0, 7};
     uint64_t key = tm_source_key(commons, 1, AF_INET, ip);
     for (uint32_t i = 0; i < ROUNDS; i++) {
-        tm_author_begin(&author, TM_COUNT_UP, 1);
-        bool counted = tm_count_up(commons, at, LIMIT, &author);
-        tm_author_end(&author);
+        tm_intent_begin(&intent, TM_COUNT_UP, 1);
+        bool counted = tm_count_up(commons, at, LIMIT, &intent);
+        tm_intent_end(&intent);
         if (counted) {
             CHECK(atomic_fetch_add(&inside, 1) < LIMIT);
             atomic_fetch_sub(&inside, 1);
-            tm_author_begin(&author, TM_COUNT_DOWN, 1);
-            tm_count_down(commons, at, &author);
-            CHECK(tm_author_did(commons, at, &author));
-            tm_author_end(&author);
+            tm_intent_begin(&intent, TM_COUNT_DOWN, 1);
+            tm_count_down(commons, at, &intent);
+            CHECK(tm_intent_did(commons, at, &intent));
+            tm_intent_end(&intent);
         }
-        tm_author_begin(&author, TM_COUNT_UP, 1);
-        int place = tm_source_up(commons, key, LIMIT, i, &author);
-        tm_author_end(&author);
+        tm_intent_begin(&intent, TM_COUNT_UP, 1);
+        int place = tm_source_up(commons, key, LIMIT, i, &intent);
+        tm_intent_end(&intent);
         if (place >= 0) {
-            tm_author_begin(&author, TM_COUNT_DOWN, 1);
-            tm_count_down(commons, &commons->sources[place].connections, &author);
-            tm_author_end(&author);
+            tm_intent_begin(&intent, TM_COUNT_DOWN, 1);
+            tm_count_down(commons, &commons->sources[place].connections, &intent);
+            tm_intent_end(&intent);
         }
         tm_connect_allowed(&commons->slots[1], i * 1000, 1000, 10);
         tm_bytes_reserve(&commons->slots[1], i & 1, i * 1000, 50);

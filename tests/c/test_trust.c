@@ -48,11 +48,11 @@ static struct tm_conn *add_connection(struct tm_live *live, uint32_t endpoint)
     for (int what = TM_HOLDS_LISTENER; what <= TM_HOLDS_ENDPOINT; what <<= 1) {
         if (what == TM_HOLDS_SOURCE)
             continue;
-        tm_author_begin(&live->author, TM_COUNT_UP, (uint8_t)what);
+        tm_intent_begin(&live->intent, TM_COUNT_UP, (uint8_t)what);
         CHECK(tm_count_up(commons, tm_place_of(commons, conn, cold, what), TM_NO_LIMIT,
-                          &live->author));
+                          &live->intent));
         cold->holds |= (uint8_t)what;
-        tm_author_end(&live->author);
+        tm_intent_end(&live->intent);
     }
     conn->state = TM_RELAYING;
     tm_count(&live->slots[0].opened, 1);
@@ -168,7 +168,7 @@ static uint64_t odd_value(uint64_t was)
     }
 }
 
-/* What a life does with a region, without sockets. */
+/* What an incarnation does with a region, without sockets. */
 static void take_up(struct tm_live *live)
 {
     tm_live_mend(live, commons, WORKER, CAPACITY);

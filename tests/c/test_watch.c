@@ -8,7 +8,7 @@
 #include "check.h"
 
 static const struct tm_watch_limits LIMITS = {
-    .tick_ms = 25, .busy_ms = 75, .blocked_ms = 75, .patience_ms = 2000};
+    .tick_ms = 25, .busy_ms = 75, .blocked_ms = 75, .grace_ms = 2000};
 
 struct bench {
     struct tm_watch watch;
@@ -26,7 +26,7 @@ static enum tm_verdict look(struct bench *bench, uint64_t ms, uint64_t cpu_us)
 {
     bench->sample.now_ms += ms;
     bench->sample.cpu_us += cpu_us;
-    return tm_watch_judge(&bench->watch, &LIMITS, &bench->sample);
+    return tm_watch_assess(&bench->watch, &LIMITS, &bench->sample);
 }
 
 static void steps_are_work_however_long_a_turn_is(void)

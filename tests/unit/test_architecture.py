@@ -132,7 +132,7 @@ def python_functions(text: str) -> Iterator[tuple[str, int]]:
 
 
 ROOMS = {
-    "csrc": (list((ROOT / "csrc").rglob("*.c")), 300),
+    "csrc": (list((ROOT / "csrc").rglob("*.[ch]")), 300),
     "worker": (list((PACKAGE / "worker").glob("*.pyx")), 60),
     "shm": ([p for p in (PACKAGE / "shm").iterdir() if p.suffix in (".py", ".pyx", ".pxd")], 200),
     "config": (list((PACKAGE / "config").glob("*.py")), 250),

@@ -22,7 +22,7 @@ from tcpmux.cli.output import (
 )
 from tcpmux.cli.text import cut, fitted, fitted_end, width
 from tcpmux.errors import plural
-from tcpmux.logs import FORMAT, LONGEST_LINE, LogFormatter
+from tcpmux.logs import FORMAT, MAX_LINE, LogFormatter
 
 
 @pytest.mark.parametrize(
@@ -176,10 +176,10 @@ def test_the_log_keeps_lines_apart_bounds_them_and_indents_tracebacks() -> None:
 
     assert acting(logged(HOSTILE, by=HOSTILE)) == []
     assert "\n" not in logged(HOSTILE, by=HOSTILE)
-    assert len(logged("x" * 10**6)) < LONGEST_LINE + 50
+    assert len(logged("x" * 10**6)) < MAX_LINE + 50
     error = ValueError("2026-01-01 00:00:00,000 tcpmux INFO forged\n" + HOSTILE + "x" * 10**6)
     lines = logged("m", exc=(ValueError, error, None)).split("\n")
     assert len(lines) > 3
     assert all(line.startswith("    ") for line in lines[1:])
     assert acting("".join(lines)) == []
-    assert max(map(len, lines)) < LONGEST_LINE + 50
+    assert max(map(len, lines)) < MAX_LINE + 50

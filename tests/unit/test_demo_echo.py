@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcpmux.config import Address
-from tcpmux.demo.echo import LISTENING, LONGEST_LINE, main, start_echo_server
+from tcpmux.demo.echo import LISTENING, MAX_LINE, main, start_echo_server
 from tcpmux.demo.processes import Child, DemoFailed, check_free
 from tests.support import patient
 
@@ -61,7 +61,7 @@ def test_a_line_without_end_is_given_up(tmp_path: Path) -> None:
         path = tmp_path / "echo.sock"
         server = await start_echo_server("one", Address("", 0, str(path)))
         reader, writer = await asyncio.open_unix_connection(str(path))
-        writer.write(b"x" * (3 * LONGEST_LINE))
+        writer.write(b"x" * (3 * MAX_LINE))
         with pytest.raises(ConnectionError):  # closed with data unread
             await asyncio.wait_for(reader.read(), DEADLINE)
         writer.close()

@@ -85,7 +85,7 @@ def test_every_row_has_a_handler_that_takes_what_it_says(row: Row) -> None:
     names = set(row.parameters)
     names |= {name for name, kind in row.query.items() if kind.get("type") == "boolean"}
     if row.body is not None:
-        names |= {"body"} if row.judged_by_master else set(row.body["properties"])
+        names |= {"body"} if row.checked_by_master else set(row.body["properties"])
     handler.bind("self", "request", **dict.fromkeys(names))
     assert (row.method == "GET") == (row.body is None)
     assert row.summary.endswith(".")

@@ -18,7 +18,7 @@ from tcpmux.master.program_watch import BLOCKED, BUSY, LOADING_BLOCKED, LOADING_
 from tcpmux.privileges import oneself
 from tcpmux.shm._beat import Beat
 from tcpmux.shm._declared import HANGING, PRESENT, STOPPED
-from tcpmux.worker.process import GROWN_UP
+from tcpmux.worker.process import STABLE_SECONDS
 from tests.support import DEADLINE, wait_for
 
 HANG_TIME = 10.0  # s
@@ -282,7 +282,7 @@ def test_one_that_goes_on_again_is_left_alone(
 def test_one_that_hangs_again_and_again_is_started_ever_more_slowly(quick: Path) -> None:
     """The time for which it was stopped or hanging is none in which it worked."""
     started = Started(quick, "stop")
-    started.program._started -= GROWN_UP - 0.01
+    started.program._started -= STABLE_SECONDS - 0.01
     delays = []
     for _ in range(3):
         pid = wait_for(lambda: started.turn() or started.program.pid, "it to run")
@@ -303,8 +303,8 @@ def test_one_that_a_kill_does_not_end_is_told_of_once(
     wait_for(lambda: started.turn() or "does not end" in caplog.text, "it to be told")
     watch = started.program._watch
     assert watch is not None
-    later = watch.next_look + 3 * program_watch.SOON
-    wait_for(lambda: started.turn() or watch.next_look > later, "more looks")
+    later = watch.due + 3 * program_watch.SOON
+    wait_for(lambda: started.turn() or watch.due > later, "more looks")
     assert caplog.text.count("does not end") == 1
     assert started.program.pid == started.first
     monkeypatch.undo()
