@@ -440,5 +440,5 @@ def test_a_check_leaves_nothing_behind() -> None:
         wait_for(lambda: descriptors() == before, "all to be closed")
         text = Path("/proc/net/tcp").read_text(encoding="ascii")
         lines = [line.split() for line in text.splitlines()[1:]]
-        waiting = [f for f in lines if f[3] == "06" and f[2].endswith(f":{address.port:04X}")]
+        waiting = [f for f in lines if f[3] == "06" and f[2] == f"0100007F:{address.port:04X}"]
         assert waiting == []
