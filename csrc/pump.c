@@ -209,11 +209,12 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
 bool tm_pump_consume(struct tm_pump *pump, struct tm_half *half, int source, uint32_t size)
 {
     struct tm_journal *journal = pump->journal;
+    assert(size <= TM_MAX_CONSUMED - tm_base_consumed(half->base));
     half->blocked = TM_PUMPING;
     journal->read = size;
-    tm_pump_begin(pump, half, TM_CONSUME, half->base.consumed);
+    tm_pump_begin(pump, half, TM_CONSUME, tm_base_consumed(half->base));
     bool whole = tm_pump_take(pump, half, source, size);
-    half->base.consumed += size;
+    half->base = tm_base_make(tm_base_consumed(half->base) + size, tm_base_prepended(half->base));
     tm_journal_note(journal, TM_NOTHING);
     half->blocked = 0;
     return whole;

@@ -37,11 +37,35 @@
 #include "journal.h"
 #include "pipe_pool.h"
 
-/* Bytes that the kernel counts and that are no payload: what was read from the source and not passed
- * on, and what the destination was sent ahead of it. */
-struct tm_base {
-    uint32_t consumed, prepended;
-};
+/* Bytes that the kernel counts and that are no payload: those that were read from the source and not
+ * passed on, and those that the destination was sent ahead of it. Recovery works lengths out with them,
+ * so they are sealed, in one word that is stored at once:
+ *
+ *     seal (16 bits) | prepended (22) | consumed (26)
+ */
+#define TM_MAX_CONSUMED ((UINT32_C(1) << 26) - 1)
+#define TM_MAX_PREPENDED ((UINT32_C(1) << 22) - 1)
+
+static inline uint64_t tm_base_make(uint32_t consumed, uint32_t prepended)
+{
+    uint64_t value = consumed | (uint64_t)prepended << 26;
+    return value | ((value * 0x9e3779b97f4a7c15ull >> 48) ^ 0xa5c3) << 48;
+}
+
+static inline uint32_t tm_base_consumed(uint64_t base)
+{
+    return (uint32_t)base & TM_MAX_CONSUMED;
+}
+
+static inline uint32_t tm_base_prepended(uint64_t base)
+{
+    return (uint32_t)(base >> 26) & TM_MAX_PREPENDED;
+}
+
+static inline bool tm_base_is_sealed(uint64_t base)
+{
+    return base == tm_base_make(tm_base_consumed(base), tm_base_prepended(base));
+}
 
 /* One direction of a connection; part of its record in shared memory. */
 struct tm_half {
@@ -56,7 +80,7 @@ struct tm_half {
     uint8_t uncounted; /* enum tm_uncounted: where the kernel's counts are of no use */
     uint8_t paused;    /* shape.h: enum tm_paused. If so, it is not read before its time has come */
     uint32_t counted; /* those of `bytes` that are in the counters, the low bits */
-    struct tm_base base;
+    uint64_t base;    /* tm_base_make() */
     uint64_t bytes;   /* passed on */
 };
 

@@ -9,7 +9,7 @@ static int bytes_received(const struct tm_pump *pump, const struct tm_half *half
 {
     const struct tm_journal *journal = pump->journal;
     if (!(half->uncounted & TM_UNCOUNTED_SOURCE))
-        return tm_kernel_consumed(source, journal->before + half->base.consumed, bytes);
+        return tm_kernel_consumed(source, journal->before + tm_base_consumed(half->base), bytes);
     uint32_t length = journal->received.message.msg_len;
     *bytes = length == TM_UNKNOWN ? 0 : length;
     return 0;
@@ -20,7 +20,7 @@ static int bytes_sent(const struct tm_pump *pump, const struct tm_half *half, in
 {
     const struct tm_journal *journal = pump->journal;
     if (!(half->uncounted & TM_UNCOUNTED_DESTINATION))
-        return tm_kernel_written(destination, we_connected, journal->before + half->base.prepended,
+        return tm_kernel_written(destination, we_connected, journal->before + tm_base_prepended(half->base),
                                  bytes);
     uint32_t length = journal->passed.message.msg_len;
     *bytes = length == TM_UNKNOWN ? 0 : length;
@@ -32,10 +32,10 @@ static void recount(struct tm_half *half, int source, int destination, bool we_c
 {
     uint64_t more = 0;
     if (!(half->uncounted & TM_UNCOUNTED_DESTINATION) &&
-        tm_kernel_written(destination, we_connected, half->bytes + half->base.prepended, &more) == 0)
+        tm_kernel_written(destination, we_connected, half->bytes + tm_base_prepended(half->base), &more) == 0)
         half->bytes += more;
     else if (!(half->uncounted & TM_UNCOUNTED_SOURCE) &&
-             tm_kernel_consumed(source, half->bytes + half->base.consumed, &more) == 0 &&
+             tm_kernel_consumed(source, half->bytes + tm_base_consumed(half->base), &more) == 0 &&
              more >= half->queued)
         half->bytes += more - half->queued;
 }
@@ -128,7 +128,8 @@ int tm_pump_recover_consume(struct tm_pump *pump, struct tm_half *half, int sour
 {
     struct tm_journal *journal = pump->journal;
     uint64_t before = journal->before, size = journal->read, taken = 0;
-    bool begun = half->base.consumed == before, done = half->base.consumed == before + size;
+    uint32_t consumed = tm_base_consumed(half->base);
+    bool begun = consumed == before, done = consumed == before + size;
     int error;
     if (half->blocked != TM_PUMPING || journal->uncounted != half->uncounted || !(begun || done))
         return -EUCLEAN;
@@ -144,7 +145,7 @@ int tm_pump_recover_consume(struct tm_pump *pump, struct tm_half *half, int sour
         return -EUCLEAN;
     if (!tm_pump_take(pump, half, source, (size_t)(size - taken)))
         return -EUCLEAN;
-    half->base.consumed = (uint32_t)(before + size);
+    half->base = tm_base_make((uint32_t)(before + size), tm_base_prepended(half->base));
     half->blocked = 0;
     return 0;
 }

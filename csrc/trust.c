@@ -15,7 +15,7 @@ enum {
 static bool half_possible(const struct tm_conn *conn, int side)
 {
     const struct tm_half *half = &conn->half[side];
-    if (half->state > TM_HALF_ABORTED)
+    if (half->state > TM_HALF_ABORTED || !tm_base_is_sealed(half->base))
         return false;
     /* One that is relayed is given up only when one of the sides was reset. */
     return conn->state != TM_RELAYING || half->state != TM_HALF_ABORTED ||

@@ -41,8 +41,10 @@ uint32_t tm_record_open(struct tm_worker *w, int fd, const struct tm_peer *peer,
     tm_conn_replace(conn, cold, NULL, NULL);
     tm_conn_set_fd(conn, cold, TM_CLIENT, fd);
     tm_conn_set_fd(conn, cold, TM_ENDPOINT, -1);
-    for (int side = 0; side < 2; side++)
+    for (int side = 0; side < 2; side++) {
+        conn->half[side].base = tm_base_make(0, 0);
         conn->half[side].pipe = (struct tm_pipe){-1, -1};
+    }
     conn->timer_place = TM_UNARMED;
     conn->side_flags[TM_CLIENT] = tm_first_flags(peer->family);
     conn->destination_slot = TM_NONE;

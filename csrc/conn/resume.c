@@ -23,7 +23,7 @@ static bool was_reset(const struct tm_conn *conn, int side)
         return true;
     if (half->state == TM_HALF_OPEN)
         return tm_kernel_was_reset(conn->fd[side],
-                                   half->bytes + half->queued + half->base.consumed);
+                                   half->bytes + half->queued + tm_base_consumed(half->base));
     /* Its FIN has come, ours has not been sent: nothing else closes it. */
     return conn->half[1 - side].state == TM_HALF_OPEN && tm_kernel_fin_sent(conn->fd[side]);
 }

@@ -47,6 +47,7 @@ static inline struct rig *open_rig(struct shape shape)
     CHECK(rig->pump.buffer);
     tm_pipe_pool_init(&rig->pump.pool, shape.pipes);
     rig->half.pipe = (struct tm_pipe){-1, -1};
+    rig->half.base = tm_base_make(0, 0);
     rig->source_family = shape.source_family;
     make_pair(shape.source_family, ends, shape.buffer);
     rig->client = ends[0];

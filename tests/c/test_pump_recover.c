@@ -88,8 +88,8 @@ static void begin_with_headers(struct rig *rig, struct shared *shared, uint32_t 
     CHECK_EQUAL(send(rig->client, header, consumed, 0), consumed);
     wait_readable_bytes(rig->source, consumed);
     CHECK(tm_pump_consume(&rig->pump, &shared->half, rig->source, consumed));
-    CHECK_EQUAL(shared->half.base.consumed, consumed);
-    shared->half.base.prepended = prepended;
+    CHECK_EQUAL(tm_base_consumed(shared->half.base), consumed);
+    shared->half.base = tm_base_make(consumed, prepended);
     CHECK_EQUAL(send(rig->destination, header, prepended, 0), prepended);
     wait_readable_bytes(rig->server, prepended);
     CHECK_EQUAL(recv(rig->server, got, sizeof(got), 0), prepended);
@@ -187,11 +187,12 @@ static void kill_while_consuming(int family)
         CHECK(waitpid(child, NULL, 0) == child);
         if (tm_journal_operation(&shared->journal) == TM_CONSUME) {
             CHECK(tm_pump_recover_consume(&rig->pump, &shared->half, rig->source) == 0);
-            CHECK_EQUAL(shared->half.base.consumed, HEADER);
+            CHECK_EQUAL(tm_base_consumed(shared->half.base), HEADER);
         }
-        CHECK(shared->half.base.consumed == HEADER || shared->half.base.consumed == 0);
+        uint32_t consumed = tm_base_consumed(shared->half.base);
+        CHECK(consumed == HEADER || consumed == 0);
         CHECK_EQUAL(recv(rig->source, rest, sizeof(rest), 0),
-                    HEADER + REST - shared->half.base.consumed);
+                    HEADER + REST - consumed);
         unshare_all(rig, shared);
         close_rig(rig);
     }
@@ -215,7 +216,7 @@ static void every_moment_of_a_consume(void)
         CHECK_EQUAL(send(rig->client, bytes, sizeof(bytes), 0), (ssize_t)sizeof(bytes));
         wait_readable_bytes(rig->source, sizeof(bytes));
         half->blocked = TM_PUMPING;
-        half->base.consumed = 70; /* of another header before it */
+        half->base = tm_base_make(70, 0); /* of another header before it */
         CHECK_EQUAL(recv(rig->source, bytes, 70, 0), 70);
         rig->journal.before = 70;
         rig->journal.read = HEADER;
@@ -223,11 +224,11 @@ static void every_moment_of_a_consume(void)
         if (taken)
             CHECK_EQUAL(recv(rig->source, bytes, taken, 0), taken);
         if (moment == 3)
-            half->base.consumed += HEADER;
+            half->base = tm_base_make(70 + HEADER, 0);
         CHECK(tm_pump_recover_consume(&rig->pump, half, rig->source) == 0);
-        CHECK_EQUAL(half->base.consumed, 70 + HEADER);
+        CHECK_EQUAL(tm_base_consumed(half->base), 70 + HEADER);
         CHECK_EQUAL(recv(rig->source, bytes, sizeof(bytes), 0), 1000 - 70 - HEADER);
-        half->base.consumed = 71; /* corrupt: neither before nor after */
+        half->base = tm_base_make(71, 0); /* corrupt: neither before nor after */
         half->blocked = TM_PUMPING;
         CHECK(tm_pump_recover_consume(&rig->pump, half, rig->source) == -EUCLEAN);
         tm_journal_note(&rig->journal, TM_NOTHING);

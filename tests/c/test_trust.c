@@ -43,6 +43,7 @@ static struct tm_conn *add_connection(struct tm_live *live, uint32_t endpoint)
     for (int side = 0; side < 2; side++) {
         tm_conn_set_fd(conn, cold, side, (int32_t)(10 + 2 * live->records_used + side));
         conn->half[side].pipe.in = conn->half[side].pipe.out = -1;
+        conn->half[side].base = tm_base_make(0, 0);
     }
     conn->timer_place = TM_UNARMED;
     for (int what = TM_HOLDS_LISTENER; what <= TM_HOLDS_ENDPOINT; what <<= 1) {
@@ -87,6 +88,9 @@ static void what_would_lead_out_of_an_array_is_not(void)
     IMPOSSIBLE(conn->destination_slot = TM_NONE); /* relaying to nobody */
     IMPOSSIBLE(cold->endpoint_slot = TM_NONE);
     IMPOSSIBLE(conn->half[1].state = 3);
+    IMPOSSIBLE(conn->half[0].base = 0);
+    IMPOSSIBLE(conn->half[0].base ^= 1);
+    IMPOSSIBLE(conn->half[1].base += UINT64_C(1) << 26);
     IMPOSSIBLE(conn->half[0].state = TM_HALF_ABORTED); /* and neither side was reset */
     IMPOSSIBLE(conn->half[1].bytes = 1, conn->state = TM_CONNECTING); /* after bytes passed */
     IMPOSSIBLE(conn->half[1].bytes = 1, conn->state = TM_WAITING);
