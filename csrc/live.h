@@ -151,7 +151,7 @@ static inline size_t tm_live_size(uint32_t capacity)
 /* The second array. capacity: of the region, as tm_live_capacity() says. */
 static inline struct tm_cold *tm_live_colds(const struct tm_live *live, uint32_t capacity)
 {
-    return (struct tm_cold *)(uintptr_t)&live->records[capacity];
+    return (struct tm_cold *)(void *)&live->records[capacity];
 }
 
 /* And the third. */

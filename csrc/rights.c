@@ -14,7 +14,7 @@ union control {
 static ssize_t send_with(int line, const void *data, size_t size, const int *fds, uint32_t count)
 {
     union control control;
-    struct iovec part = {.iov_base = (void *)(uintptr_t)data, .iov_len = size};
+    struct iovec part = {.iov_base = (void *)data, .iov_len = size};
     struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
                             .msg_controllen = CMSG_SPACE(count * sizeof(int))};
     assert(count <= TM_RIGHTS_MOST);

@@ -1,4 +1,4 @@
-/* Endpoints in turn, and the retry budget. Runs in a worker.
+/* Endpoints in turn. Runs in a worker.
  *
  * No byte of the client has been read so far, so any endpoint will do. */
 #include "conn/connect.h"
@@ -13,6 +13,7 @@
 #include "conn/place.h"
 #include "conn/record.h"
 #include "conn/relay.h"
+#include "conn/retry.h"
 #include "sock.h"
 #include "trace.h"
 
@@ -58,46 +59,7 @@ static void attempt_failed(struct tm_worker *w, uint32_t index, int error)
     tm_record_close_side(w, index, TM_ENDPOINT, false);
 }
 
-/* --- what its route allows ------------------------------------------------------------------ */
-
-/* Whether the route allows no further connect for this connection, to whomever. */
-static bool has_used_up(const struct tm_cold *cold, const struct tm_route *route)
-{
-    const struct tm_route_rules *rules = &route->rules;
-    return cold->attempts != 0 && ((rules->max_attempts && cold->attempts >= rules->max_attempts) ||
-                                   (rules->retry_percent == 0 && rules->retry_burst == 0));
-}
-
-/* Whether it is with the fallback, as its own destination can't be reached. */
-static bool is_replaced(const struct tm_cold *cold, const struct tm_route *route)
-{
-    return route->rules.on_unavailable == TM_FALL_BACK &&
-           cold->pick_reason == TM_PICKED_failed_over &&
-           cold->destination == route->first_destination + route->rules.fallback;
-}
-
-/* Whether its route lets it connect to one of this tier. The first connect of all pays for others'
- * retries. The first one to a later tier or to the fallback, which are there to take over, needs no
- * budget: there is one of those for each connection at the most. */
-static bool may_try(struct tm_worker *w, uint32_t index, const struct tm_destination *destination,
-                    struct tm_tier tier, bool is_first)
-{
-    struct tm_cold *cold = &w->colds[index];
-    const struct tm_route *route = &w->image->routes[destination->route];
-    struct tm_common *account = &w->commons->slots[destination->slot];
-    if (cold->attempts == 0) {
-        tm_retry_earn(account, route->rules.retry_percent);
-        return true;
-    }
-    if (cold->pick_reason == TM_PICKED_failed_over && tier.first == 0)
-        is_first = is_first && is_replaced(cold, route);
-    if (has_used_up(cold, route) || !(is_first || tm_retry_take(account, route->rules.retry_burst))) {
-        cold->failure = TM_CLOSED_retries_used_up;
-        return false;
-    }
-    tm_count(&tm_slot_of(w, destination->slot)->retries, 1);
-    return true;
-}
+/* --- to another destination ----------------------------------------------------------------- */
 
 /* To another destination, once and if the route says so. */
 static enum tm_change fail_over(struct tm_worker *w, uint32_t index,
@@ -133,7 +95,7 @@ static enum tm_change fall_back(struct tm_worker *w, uint32_t index,
     const struct tm_destination *other = &w->image->destinations[to];
     if (route->rules.on_unavailable != TM_FALL_BACK || to == cold->destination ||
         cold->pick_reason == TM_PICKED_failed_over || cold->failure == TM_CLOSED_local_error ||
-        has_used_up(cold, route) || other->admin_state != TM_READY || !tm_is_promising(w, other))
+        tm_retries_used_up(cold, route) || other->admin_state != TM_READY || !tm_is_promising(w, other))
         return TM_UNCHANGED;
     return tm_pick_change(w, index, to, TM_PICKED_failed_over);
 }
@@ -214,7 +176,7 @@ static enum outcome try_one(struct tm_worker *w, uint32_t index,
         cold->endpoint_slot = TM_NONE;
         return FULL;
     }
-    *allowed = may_try(w, index, destination, tier, is_first);
+    *allowed = tm_retry_allowed(w, index, destination, tier, is_first);
     if (!*allowed) {
         tm_vacate(w, index, TM_HOLDS_ENDPOINT);
         cold->endpoint_slot = TM_NONE;
@@ -223,39 +185,62 @@ static enum outcome try_one(struct tm_worker *w, uint32_t index,
     return connect_to(w, index, endpoint);
 }
 
+/* How far trying has got. */
+struct tries {
+    struct tm_tier tier;
+    bool all;  /* those that have just failed, too */
+    bool full; /* somebody has no place */
+    bool over; /* the route allows no more, or nobody is left */
+};
+
+/* Nobody is left of those that have not just failed: its fallback, and then all. TM_UNCHANGED: goes on
+ * here. */
+static enum tm_change widen(struct tm_worker *w, uint32_t index,
+                            const struct tm_destination *destination, struct tries *tries)
+{
+    tries->over = tries->all || (tries->full && destination->rules.on_full == TM_FULL_QUEUE);
+    if (tries->over)
+        return TM_UNCHANGED;
+    tries->all = true;
+    tries->tier = tm_tier_first(destination);
+    return tries->full ? TM_UNCHANGED : fall_back(w, index, destination);
+}
+
+/* The route does not let it try one of this tier. */
+static void next_tier(const struct tm_worker *w, uint32_t index,
+                      const struct tm_destination *destination, struct tries *tries)
+{
+    tries->over = tries->all ||
+                  tm_retries_used_up(&w->colds[index], &w->image->routes[destination->route]);
+    tries->tier = tm_tier_after(w, destination, tries->tier);
+}
+
 /* The destination's endpoints, each once, until one takes the connect: tier by tier those that have not
  * just failed, then its fallback, then those that have. */
 static enum outcome try_all(struct tm_worker *w, uint32_t index,
                             const struct tm_destination *destination)
 {
     struct tm_cold *cold = &w->colds[index];
-    bool full = false, all = false, allowed;
-    bool queues = destination->rules.on_full == TM_FULL_QUEUE;
-    struct tm_tier tier = tm_tier_first(destination);
-    while (destination->turn_count) {
-        uint32_t at = tm_endpoint_next(w, cold, destination, &tier, all);
+    struct tries tries = {.tier = tm_tier_first(destination), .over = !destination->turn_count};
+    while (!tries.over) {
+        uint32_t at = tm_endpoint_next(w, cold, destination, &tries.tier, tries.all);
+        bool allowed;
         if (at == TM_NONE) {
-            if (all || (full && queues))
-                break;
-            enum tm_change change = full ? TM_UNCHANGED : fall_back(w, index, destination);
+            enum tm_change change = widen(w, index, destination, &tries);
             if (change != TM_UNCHANGED)
                 return change == TM_CHANGED ? ELSEWHERE : HOMELESS;
-            all = true;
-            tier = tm_tier_first(destination);
             continue;
         }
-        enum outcome outcome = try_one(w, index, destination, tier, at, &allowed);
-        if (outcome == FULL) {
-            full = true;
-        } else if (outcome != FAILED) {
+        enum outcome outcome = try_one(w, index, destination, tries.tier, at, &allowed);
+        if (outcome == FULL)
+            tries.full = true;
+        else if (outcome != FAILED)
             return outcome;
-        } else if (!allowed) {
-            if (all || has_used_up(cold, &w->image->routes[destination->route]))
-                break;
-            tier = tm_tier_after(w, destination, tier);
-        }
+        else if (!allowed)
+            next_tier(w, index, destination, &tries);
     }
-    return full && (cold->attempts == 0 || queues) ? FULL : FAILED;
+    bool queues = destination->rules.on_full == TM_FULL_QUEUE;
+    return tries.full && (cold->attempts == 0 || queues) ? FULL : FAILED;
 }
 
 /* --- the stage ------------------------------------------------------------------------------ */

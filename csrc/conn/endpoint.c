@@ -229,7 +229,7 @@ static uint32_t maglev(const struct choice *choice)
 static uint32_t one_of(const struct choice *choice)
 {
     static uint32_t (*const ALGORITHMS[])(const struct choice *choice) = {
-#define TM_BALANCE(name, symbol, help) [symbol] = name,
+#define TM_BALANCE(name, symbol, help) [(symbol)] = (name),
 #include "balances.def"
     };
     uint64_t balance = choice->destination->rules.balance;

@@ -16,6 +16,8 @@
 #include "pinned.h"
 #include "sock.h"
 
+enum { NOBODY = -1 }; /* no side */
+
 /* Between UNIX sockets a close is more than an end of input: a peer that writes hears of it at once. A
  * TCP peer learns it from the answer to what it writes, here as directly. */
 static bool both_unix(const struct tm_worker *w, uint32_t index)
@@ -75,8 +77,9 @@ static void await_delivery(struct tm_worker *w, uint32_t index)
     }
 }
 
-/* What `side` sends can't be delivered any more: the other side has been reset. */
-static void destination_failed(struct tm_worker *w, uint32_t index, int side)
+/* What `side` sends can't be delivered any more: the other side has been reset. Whom to pump next: what
+ * that one sent before is still to be delivered, and its end of input resets `side`. */
+static int destination_failed(struct tm_worker *w, uint32_t index, int side)
 {
     struct tm_conn *conn = &w->records[index];
     int other = 1 - side;
@@ -85,13 +88,12 @@ static void destination_failed(struct tm_worker *w, uint32_t index, int side)
     tm_pump_release(&w->pump, &conn->half[side]);
     if (conn->half[other].state != TM_HALF_OPEN) {
         tm_relay_side_was_reset(w, index, other);
-        return;
+        return NOBODY;
     }
-    /* What it sent before is still to be delivered; its end of input resets `side`. */
     if (!conn->half[other].blocked)
-        tm_relay_pump(w, index, other);
-    if (conn->state == TM_RELAYING && conn->half[other].blocked)
-        await_delivery(w, index);
+        return other;
+    await_delivery(w, index);
+    return NOBODY;
 }
 
 /* EPOLLERR for a side that is not being read at the moment. */
@@ -122,7 +124,7 @@ static void shorten_idle(struct tm_worker *w, uint32_t index)
     }
 }
 
-static void pass_fin_on(struct tm_worker *w, uint32_t index, int side)
+static int pass_fin_on(struct tm_worker *w, uint32_t index, int side)
 {
     struct tm_conn *conn = &w->records[index];
     w->pump.journal->side = (uint8_t)side;
@@ -133,24 +135,26 @@ static void pass_fin_on(struct tm_worker *w, uint32_t index, int side)
         shorten_idle(w, index);
     }
     tm_journal_note(w->pump.journal, TM_NOTHING);
-    if (error < 0) {
-        assert(error == -ENOTCONN); /* reset meanwhile */
-        destination_failed(w, index, side);
-    }
+    if (error == 0)
+        return NOBODY;
+    assert(error == -ENOTCONN); /* reset meanwhile */
+    return destination_failed(w, index, side);
 }
 
-static void half_ended(struct tm_worker *w, uint32_t index, int side)
+static int half_ended(struct tm_worker *w, uint32_t index, int side)
 {
     struct tm_conn *conn = &w->records[index];
-    if (conn->side_flags[side] & TM_RESET)
+    if (conn->side_flags[side] & TM_RESET) {
         /* An earlier call has taken the socket's error: this end of input is no FIN. */
         tm_relay_side_was_reset(w, index, side);
-    else if (conn->half[1 - side].state == TM_HALF_SHUT)
+        return NOBODY;
+    }
+    if (conn->half[1 - side].state == TM_HALF_SHUT ||
+        (both_unix(w, index) && tm_sock_closed_by_peer(conn->fd[side]))) {
         tm_outcome_end(w, index, TM_CLOSED_finished, false); /* close sends the second FIN */
-    else if (both_unix(w, index) && tm_sock_closed_by_peer(conn->fd[side]))
-        tm_outcome_end(w, index, TM_CLOSED_finished, false);
-    else
-        pass_fin_on(w, index, side);
+        return NOBODY;
+    }
+    return pass_fin_on(w, index, side);
 }
 
 /* --- bytes ---------------------------------------------------------------------------------- */
@@ -198,14 +202,15 @@ static void note_moved(struct tm_worker *w, uint32_t index, int side, uint32_t m
     tm_relay_count(w, index, side);
 }
 
-static void act_on(struct tm_worker *w, uint32_t index, int side, enum tm_pump_result result)
+/* Whom to pump next. */
+static int act_on(struct tm_worker *w, uint32_t index, int side, enum tm_pump_result result)
 {
     struct tm_conn *conn = &w->records[index];
     switch (result) {
     case TM_PUMP_DRAINED:
         if (!conn->half[side].paused)
             tm_interest_read(w, index, side);
-        return;
+        break;
     case TM_PUMP_BLOCKED:
         tm_interest_write(w, index, 1 - side);
         if (conn->side_flags[side] & TM_HUNG_UP)
@@ -213,41 +218,40 @@ static void act_on(struct tm_worker *w, uint32_t index, int side, enum tm_pump_r
             side_error(w, index, side);
         if (w->stall.look_ms == 0)
             w->stall.look_ms = tm_pinned_next(w->now_ms);
-        return;
+        break;
     case TM_PUMP_YIELD:
         if (!conn->half[side].paused)
             tm_record_push_ready(w, index, side);
-        return;
+        break;
     case TM_PUMP_EOF:
-        half_ended(w, index, side);
-        return;
+        return half_ended(w, index, side);
     case TM_PUMP_SOURCE_ERROR:
         conn->side_flags[side] |= TM_RESET;
         tm_relay_side_was_reset(w, index, side);
-        return;
+        break;
     case TM_PUMP_HOST_ERROR:
         /* Bytes may be in the buffer alone. The journal says so, until nobody waits for them. */
         tm_outcome_end(w, index, TM_CLOSED_local_error, true);
         tm_journal_note(w->pump.journal, TM_NOTHING);
-        return;
+        break;
     case TM_PUMP_DESTINATION_ERROR:
-        destination_failed(w, index, side);
-        return;
+        return destination_failed(w, index, side);
     }
+    return NOBODY;
 }
 
-void tm_relay_pump(struct tm_worker *w, uint32_t index, int side)
+static int pump_once(struct tm_worker *w, uint32_t index, int side)
 {
     struct tm_conn *conn = &w->records[index];
     struct tm_half *half = &conn->half[side];
     int other = 1 - side;
     if (half->paused && !tm_rate_is_due(w, index, side))
-        return;
+        return NOBODY;
     if (!w->shapes) {
         half->paused = TM_UNPAUSED;
     } else if (!tm_rate_may_read(w, index, tm_destination_of(w, index), side)) {
         pause(w, index, side);
-        return;
+        return NOBODY;
     }
     if (!(conn->side_flags[other] & TM_PROVEN))
         tm_bound_before(w, index, side);
@@ -261,7 +265,19 @@ void tm_relay_pump(struct tm_worker *w, uint32_t index, int side)
         pause(w, index, side);
     if (moved)
         note_moved(w, index, side, moved);
-    act_on(w, index, side, result);
+    return act_on(w, index, side, result);
+}
+
+void tm_relay_pump(struct tm_worker *w, uint32_t index, int side)
+{
+    const struct tm_conn *conn = &w->records[index];
+    int other = pump_once(w, index, side);
+    if (other == NOBODY)
+        return;
+    side = pump_once(w, index, other);
+    assert(side == NOBODY); /* that half is aborted */
+    if (conn->state == TM_RELAYING && conn->half[other].blocked)
+        await_delivery(w, index);
 }
 
 /* --- events --------------------------------------------------------------------------------- */

@@ -25,7 +25,7 @@ static uint64_t lifetime_ends_ms(const struct tm_cold *cold, const struct tm_des
         return 0;
     uint64_t part = tm_mix(cold->accepted_at_us ^ (uint64_t)cold->client.port << 48) & 0xffff;
     return cold->accepted_at_us / 1000 + lifetime -
-           lifetime * destination->rules.lifetime_jitter * part / (100 * 0xffff);
+           lifetime * destination->rules.lifetime_jitter * part / (UINT64_C(100) * 0xffff);
 }
 
 static bool wants_keepalive(const struct tm_conn *conn, const struct tm_destination *destination)

@@ -6,7 +6,8 @@
  *     destination  weights -> destination; the other destinations of its route
  *     place      a place in a destination or an endpoint, or waiting for one
  *     endpoint   which endpoint of a destination
- *     connect    endpoints in turn, retry budget
+ *     connect    endpoints in turn
+ *     retry      whether another one may be tried
  *     relay      two halves; half-close and reset
  *     rate       limited rates: when a half may be read
  *     bound      a peer that may not read is given little
