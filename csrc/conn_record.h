@@ -280,8 +280,9 @@ static inline uint32_t tm_conn_moves(enum tm_conn_state from)
     case TM_HOLDING:
     case TM_WAITING:
         return TM_OPENING_MOVES;
-    case TM_CONNECTING:
-        return TM_STATE_BIT(TM_WAITING) | TM_STATE_BIT(TM_RELAYING) | TM_STATE_BIT(TM_ENDING);
+    case TM_CONNECTING: /* HOLDING: a death has come between two destinations */
+        return TM_STATE_BIT(TM_HOLDING) | TM_STATE_BIT(TM_WAITING) |
+               TM_STATE_BIT(TM_RELAYING) | TM_STATE_BIT(TM_ENDING);
     case TM_RELAYING:
         return TM_STATE_BIT(TM_RESETTING) | TM_STATE_BIT(TM_ENDING);
     case TM_RESETTING:

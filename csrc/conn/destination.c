@@ -139,13 +139,10 @@ struct tm_answer tm_pick_stage(struct tm_worker *w, uint32_t index)
     return tm_next();
 }
 
-enum tm_change tm_pick_change(struct tm_worker *w, uint32_t index, uint32_t to,
-                              enum tm_pick_reason reason)
+static enum tm_change change_to(struct tm_worker *w, uint32_t index, uint32_t to,
+                                enum tm_pick_reason reason)
 {
-    struct tm_conn *conn = &w->records[index];
-    uint32_t slot = conn->destination_slot, before = w->colds[index].destination;
-    if (!(to == TM_NONE ? somebody_has_room(w, before) : seems_to_have_room(w, to)))
-        return TM_UNCHANGED;
+    uint32_t slot = w->records[index].destination_slot, before = w->colds[index].destination;
     tm_vacate(w, index, TM_HOLDS_QUEUE);
     tm_vacate(w, index, TM_HOLDS_DESTINATION);
     if (to == TM_NONE)
@@ -163,4 +160,20 @@ enum tm_change tm_pick_change(struct tm_worker *w, uint32_t index, uint32_t to,
                      w->image->destinations[before].rules.max_connections)
                ? TM_UNCHANGED
                : TM_HOMELESS;
+}
+
+enum tm_change tm_pick_change(struct tm_worker *w, uint32_t index, uint32_t to,
+                              enum tm_pick_reason reason)
+{
+    struct tm_cold *cold = &w->colds[index];
+    uint32_t before = cold->destination;
+    if (!(to == TM_NONE ? somebody_has_room(w, before) : seems_to_have_room(w, to)))
+        return TM_UNCHANGED;
+    /* Meanwhile it has no place, and perhaps no destination: after a death it looks for both. */
+    cold->stage = TM_STAGE_PICK;
+    atomic_signal_fence(memory_order_seq_cst);
+    enum tm_change change = change_to(w, index, to, reason);
+    atomic_signal_fence(memory_order_seq_cst);
+    cold->stage = TM_STAGE_CONNECT;
+    return change;
 }

@@ -1,6 +1,9 @@
 /* csrc/conn/: annexes, the runner of stages and the list of records, in a worker without a loop. Runs
  * alone, under sanitizers. */
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
 
 #include "conn/annex.h"
 #include "conn/connection.h"
@@ -11,6 +14,7 @@
 #include "conn/stage.h"
 #include "conn/timeout.h"
 #include "pairs.h"
+#include "trust.h"
 
 enum { CAPACITY = 8 };
 
@@ -218,6 +222,85 @@ static void a_pick_is_made_once(void)
     end_worker(w);
 }
 
+/* Three destinations: nobody listens at the first one, the second one, to which nearly all others go, is
+ * full, the third one listens. */
+static void make_three(struct tm_image *image, int *listener)
+{
+    struct tm_route *route = &image->routes[0];
+    image->destination_count = image->endpoint_count = 3;
+    route->destination_count = 3;
+    route->period = 1;
+    route->cumulative[0] = route->cumulative[1] = route->cumulative[2] = 1;
+    route->rules.across = 1;
+    route->rules.retry_percent = 100;
+    route->rules.retry_burst = 100;
+    for (uint32_t i = 0; i < 3; i++) {
+        struct sockaddr_in in;
+        int fd = listen_loopback(&in, 0);
+        image->endpoints[i] = (struct tm_endpoint){
+            .slot = 10 + i, .weight = 1, .slow_start_percent = 100,
+            .address = {.length = sizeof(in), .in = in},
+        };
+        image->turns[i] = (struct tm_turn){0};
+        image->destinations[i] = (struct tm_destination){
+            .slot = 1 + i, .ticket = 1 + i, .effective_weight = i == 1 ? 100 : 1,
+            .first_endpoint = i, .endpoint_count = 1, .first_turn = i, .turn_count = 1,
+            .connect_timeout_ms = 1000,
+        };
+        image->destinations[i].rules.max_connections = 1;
+        if (i == 2)
+            *listener = fd;
+        else
+            CHECK(close(fd) == 0);
+    }
+    commons->slots[2].connections.cell += 1;
+}
+
+/* What the record says at any instruction can be gone on with. Its place in the destination is there when
+ * the stage is over that takes it. */
+static void check_can_go_on(const struct tm_live *live, uint64_t now_us)
+{
+    struct tm_conn conn = live->records[0];
+    struct tm_cold cold = tm_live_colds((struct tm_live *)(uintptr_t)live, CAPACITY)[0];
+    if (!tm_is_opening(conn.state))
+        return;
+    CHECK(tm_conn_possible(&conn, &cold, now_us));
+    if (cold.stage > TM_STAGE_PLACE)
+        CHECK(conn.destination_slot != TM_NONE && cold.holds & TM_HOLDS_DESTINATION);
+}
+
+/* A connection fails over to the third destination, one instruction after the other. */
+static void a_change_of_destination_may_be_cut_off_anywhere(void)
+{
+    struct tm_worker *w = new_worker(new_live());
+    struct tm_peer peer = {.family = AF_UNIX};
+    uint64_t steps = 0;
+    int listener, ends[2], status;
+    make_three((struct tm_image *)(uintptr_t)w->image, &listener);
+    make_pair(AF_UNIX, ends, 0);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        w->pump.buffer = malloc(TM_BUFFER_SIZE);
+        CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0 && raise(SIGSTOP) == 0);
+        tm_connection_open(w, ends[1], &peer, 0);
+        _exit(0);
+    }
+    while (waitpid(child, &status, 0) == child && WIFSTOPPED(status)) {
+        CHECK(WSTOPSIG(status) == SIGSTOP || WSTOPSIG(status) == SIGTRAP);
+        check_can_go_on(w->live, w->now_us);
+        CHECK(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) == 0);
+        steps++;
+    }
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0 && steps > 1000);
+    CHECK_EQUAL(w->records[0].state, TM_RELAYING);
+    CHECK_EQUAL(w->records[0].destination_slot, 3);
+    CHECK_EQUAL(w->live->slots[1].closed[TM_CLOSED_passed_on], 1);
+    commons->slots[2].connections.cell -= 1;
+    CHECK(close(listener) == 0 && close(ends[0]) == 0 && close(ends[1]) == 0);
+    end_worker(w);
+}
+
 int main(void)
 {
     table = fresh(sizeof(*table));
@@ -226,5 +309,6 @@ int main(void)
     RUN(annexes_after_a_death);
     RUN(a_stage_that_waits_goes_on_where_it_was);
     RUN(a_pick_is_made_once);
+    RUN(a_change_of_destination_may_be_cut_off_anywhere);
     return 0;
 }
