@@ -49,6 +49,9 @@ static bool stage_possible(const struct tm_conn *conn, const struct tm_cold *col
         return true;
     if (cold->stage >= TM_STAGES || cold->preface > TM_PREFACES)
         return false;
+    if (cold->stage == TM_STAGE_RELAY)
+        return conn->state == TM_CONNECTING && tm_is_slot(cold->endpoint_slot) &&
+               conn->fd[TM_ENDPOINT] >= 0;
     /* A later one finds what it needs: it comes after the pick. */
     return cold->stage <= TM_STAGE_PICK || tm_is_slot(conn->destination_slot);
 }

@@ -8,12 +8,14 @@
 #include "conn/annex.h"
 #include "conn/connection.h"
 #include "conn/destination.h"
+#include "conn/interest.h"
 #include "conn/record.h"
 #include "conn/recover.h"
 #include "conn/resume.h"
 #include "conn/stage.h"
 #include "conn/timeout.h"
 #include "pairs.h"
+#include "sock.h"
 #include "trust.h"
 
 enum { CAPACITY = 8 };
@@ -301,6 +303,41 @@ static void a_change_of_destination_may_be_cut_off_anywhere(void)
     end_worker(w);
 }
 
+/* A worker has died when the connect had succeeded and the record did not say so yet; then the endpoint has
+ * reset it: it has failed, as it would have in one life. */
+static void an_endpoint_that_resets_before_the_relay_has_failed(void)
+{
+    struct tm_worker *w = new_worker(new_live());
+    struct tm_image *image = (struct tm_image *)(uintptr_t)w->image;
+    uint32_t index;
+    int listener;
+    make_three(image, &listener);
+    image->routes[0].first_destination = 2;
+    image->routes[0].destination_count = 1;
+    image->routes[0].rules.across = 0;
+    commons->slots[2].connections.cell -= 1;
+    w->pump.buffer = malloc(TM_BUFFER_SIZE);
+    CHECK(w->pump.buffer);
+    int client = open_connection(w, &index);
+    struct tm_conn *conn = &w->records[index];
+    CHECK_EQUAL(conn->state, TM_RELAYING);
+    int accepted = accept(listener, NULL, NULL);
+    CHECK(accepted >= 0);
+    reset_close(accepted);
+    CHECK(tm_sock_connect_failed(conn->fd[TM_ENDPOINT]));
+    for (int side = 0; side < 2; side++)
+        tm_interest_remove(w, index, side);
+    conn->state = TM_CONNECTING;
+    CHECK_EQUAL(w->colds[index].stage, TM_STAGE_RELAY);
+    tm_resume(w, index);
+    CHECK_EQUAL(conn->state, TM_DEAD);
+    CHECK_EQUAL(w->live->slots[0].closed[TM_CLOSED_connect_failed], 1);
+    CHECK_EQUAL(tm_counted_now(&commons->slots[3].connections), 0);
+    free(w->pump.buffer);
+    CHECK(close(listener) == 0 && close(client) == 0);
+    end_worker(w);
+}
+
 int main(void)
 {
     table = fresh(sizeof(*table));
@@ -309,6 +346,7 @@ int main(void)
     RUN(annexes_after_a_death);
     RUN(a_stage_that_waits_goes_on_where_it_was);
     RUN(a_pick_is_made_once);
+    RUN(an_endpoint_that_resets_before_the_relay_has_failed);
     RUN(a_change_of_destination_may_be_cut_off_anywhere);
     return 0;
 }

@@ -98,6 +98,11 @@ static void what_would_lead_out_of_an_array_is_not(void)
     IMPOSSIBLE(conn->state = TM_READING, cold->preface = TM_PREFACES + 1);
     IMPOSSIBLE(conn->state = TM_WAITING, cold->stage = TM_STAGE_PLACE, cold->endpoint_slot = TM_NONE,
                conn->destination_slot = TM_NONE); /* after the pick */
+    IMPOSSIBLE(conn->state = TM_WAITING, cold->stage = TM_STAGE_RELAY); /* to be relayed to nobody */
+    IMPOSSIBLE(conn->state = TM_CONNECTING, cold->stage = TM_STAGE_RELAY,
+               cold->endpoint_slot = TM_NONE);
+    IMPOSSIBLE(conn->state = TM_CONNECTING, cold->stage = TM_STAGE_RELAY,
+               conn->fd[TM_ENDPOINT] = -1);
     *conn = whole, *cold = cold_whole;
     cold->close_reason = cold->pick_reason = cold->failure = 200;
     cold->until_ms = conn->last_activity_ms = UINT64_MAX, cold->origin.worker = UINT32_MAX;
