@@ -37,6 +37,7 @@ static void stop_serving(struct tm_worker *w, uint32_t index)
 
 void tm_give_stop(struct tm_worker *w, uint32_t index)
 {
+    w->pump.journal->current = index; /* it may be connected to the next endpoint */
     w->records[index].moving = 0;
     tm_resume(w, index);
 }
