@@ -29,11 +29,12 @@ def _status(instance: Client) -> Status | None:
 
 
 def wait_until_done(instance: Client, count: int, timeout: float = TIMEOUT) -> Status:
-    """The status after upgrade number `count`. Raises TcpmuxError if it failed."""
+    """The status after upgrade number `count`. Raises TcpmuxError if it failed. A build that can't
+    share memory with the one before begins to count anew, and so has a lower number."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         status = _status(instance)
-        if status is not None and status["upgrade"]["count"] >= count:
+        if status is not None:
             upgrade = status["upgrade"]
             if upgrade["state"] == "failed":
                 raise TcpmuxError(f"not upgraded: {upgrade['error']}")
@@ -66,9 +67,13 @@ def upgrade(admin: str | None, no_wait: bool) -> int:
         say(f"upgrade {begun['count']} has begun")
         return 0
     status = wait_until_done(instance.with_timeout(POLL_TIMEOUT), begun["count"])
+    workers = plural(len(status["workers"]), "worker")
+    if status["upgrade"]["count"] < begun["count"]:
+        say(
+            f"upgraded to {status['version']}: {workers} for new connections; those of the build "
+            "before, with which it can't share memory, keep their connections to the end"
+        )
+        return 0
     kept = sum(worker["connections"] for worker in status["workers"])
-    say(
-        f"upgraded to {status['version']}: {plural(len(status['workers']), 'worker')} replaced, "
-        f"{plural(kept, 'connection')} open"
-    )
+    say(f"upgraded to {status['version']}: {workers} replaced, {plural(kept, 'connection')} open")
     return 0

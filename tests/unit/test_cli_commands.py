@@ -459,6 +459,25 @@ def test_upgrade_waits_for_its_end(admin: FakeAdmin) -> None:
     assert result.exit_code == 0
 
 
+def test_upgrade_to_a_build_that_counts_anew_is_over_too(admin: FakeAdmin) -> None:
+    """One that can't share memory with the build before knows nothing of its upgrades."""
+    looks = iter(
+        [
+            (200, {**STATUS, "upgrade": {"count": 3, "state": "running", "error": ""}}),
+            (503, {"error": "the master is gone"}),
+            (200, {**STATUS, "upgrade": {"count": 0, "state": "idle", "error": ""}}),
+        ]
+    )
+    admin.answers["POST /v1/upgrade"] = (202, {"pid": 123, "count": 3})
+    admin.answers["GET /v1/status"] = lambda: next(looks)
+    result = tcpmux("upgrade", "--admin", admin.path)
+    assert result.exit_code == 0
+    assert result.output == (
+        "upgraded to 9.9: 2 workers for new connections; those of the build before, with which it "
+        "can't share memory, keep their connections to the end\n"
+    )
+
+
 def test_upgrade_tells_why_it_failed(admin: FakeAdmin) -> None:
     failed = {"count": 3, "state": "failed", "error": "routes.yaml:1:1: no routes"}
     admin.answers["POST /v1/upgrade"] = (202, {"pid": 123, "count": 3})
