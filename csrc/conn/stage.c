@@ -6,6 +6,7 @@
 #include "conn/connect.h"
 #include "conn/interest.h"
 #include "conn/outcome.h"
+#include "sock.h"
 
 static struct tm_answer run_one(struct tm_worker *w, uint32_t index)
 {
@@ -70,8 +71,12 @@ static void client_event(struct tm_worker *w, uint32_t index, uint32_t events)
         if (events & EPOLLPRI) /* the kernel counts urgent bytes, which are not passed on */
             conn->half[TM_CLIENT].uncounted |= TM_UNCOUNTED_SOURCE;
     }
-    if (conn->state == TM_CONNECTING)
+    if (conn->state == TM_CONNECTING) {
+        /* Behind a FIN no call tells of it any more, and it is not announced again. */
+        if (events & EPOLLERR && tm_sock_error(conn->fd[TM_CLIENT]) < 0)
+            conn->side_flags[TM_CLIENT] |= TM_RESET;
         return;
+    }
     if (events & EPOLLERR)
         tm_outcome_end(w, index, TM_CLOSED_client_reset, true);
     else if (conn->state == TM_READING)

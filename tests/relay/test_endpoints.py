@@ -7,7 +7,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -21,6 +21,7 @@ from tests.relay.harness import (
     address_of,
     await_idle,
     ends_by_reset,
+    reset,
     transfer,
 )
 from tests.support import DEADLINE, patient, wait_for
@@ -189,6 +190,30 @@ def test_connect_timeout(start_worker: StartWorker, full: socket.socket) -> None
     for slot in range(worker.slots):
         assert worker.closed(slot) == {"connect_timeout": 1}
     assert worker.destination().connect_timeouts == worker.destination().connect_failures == 1
+
+
+def test_a_reset_behind_a_fin_while_connecting_is_passed_on(
+    start_worker: StartWorker, full: socket.socket
+) -> None:
+    """No call tells of it once the FIN is read: the endpoint gets the bytes, and then the reset."""
+    worker = start_worker(full, connect_timeout=60000)
+    client = worker.connect()
+    wait_for(lambda: worker.route().opened == 1, "the connection to be taken")
+    client.sendall(b"question")
+    client.shutdown(socket.SHUT_WR)
+    reset(client)
+    server = None
+    full.settimeout(DEADLINE)
+    while server is None:  # those that fill the queue come first, and say nothing
+        found = worker.own(full.accept()[0])
+        found.settimeout(patient(0.5))
+        with suppress(TimeoutError):
+            server = found if found.recv(8, socket.MSG_PEEK) == b"question" else None
+    server.settimeout(DEADLINE)
+    assert server.recv(100) == b"question"
+    assert ends_by_reset(server)
+    await_idle(worker)
+    assert worker.closed() == {"client_reset": 1}
 
 
 def test_a_client_that_leaves_while_connecting(
