@@ -306,7 +306,8 @@ struct tm_answer tm_connect(struct tm_worker *w, uint32_t index)
 /* The connect has failed with `error`, 0 = it took too long: the next endpoint. */
 static void try_next(struct tm_worker *w, uint32_t index, int error)
 {
-    /* An earlier incarnation may have come as far as the next stage, and the endpoint have reset it since. */
+    /* An earlier incarnation may have come as far as the next stage, and the endpoint have reset it
+     * since. */
     w->colds[index].stage = TM_STAGE_CONNECT;
     attempt_failed(w, index, error);
     tm_stage_run(w, index);

@@ -28,9 +28,9 @@ def _status(instance: Client) -> Status | None:
         return None
 
 
-def wait_until_done(instance: Client, count: int, timeout: float = TIMEOUT) -> Status:
-    """The status after upgrade number `count`. Raises TcpmuxError if it failed. A build that can't
-    share memory with the one before begins to count anew, and so has a lower number."""
+def wait_until_done(instance: Client, timeout: float = TIMEOUT) -> Status:
+    """The status after the upgrade that has begun. Raises TcpmuxError if it failed. Its number is
+    not looked at: a build that can't share memory with the one before counts anew."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         status = _status(instance)
@@ -66,7 +66,7 @@ def upgrade(admin: str | None, no_wait: bool) -> int:
     if no_wait:
         say(f"upgrade {begun['count']} has begun")
         return 0
-    status = wait_until_done(instance.with_timeout(POLL_TIMEOUT), begun["count"])
+    status = wait_until_done(instance.with_timeout(POLL_TIMEOUT))
     workers = plural(len(status["workers"]), "worker")
     if status["upgrade"]["count"] < begun["count"]:
         say(
