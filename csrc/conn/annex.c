@@ -63,7 +63,7 @@ bool tm_annex_claim(struct tm_worker *w, uint32_t index, struct tm_descriptors *
 {
     struct tm_cold *cold = &w->colds[index];
     struct tm_annex *annex;
-    bool whole = true;
+    bool whole;
     if (cold->annex == 0)
         return true;
     if (cold->annex > w->live->annexes_used || !is_owned(w, cold->annex - 1) ||
@@ -72,13 +72,13 @@ bool tm_annex_claim(struct tm_worker *w, uint32_t index, struct tm_descriptors *
         return false;
     }
     annex = &w->annexes[cold->annex - 1];
-    if (annex->length > TM_ANNEX_BYTES)
-        whole = false;
+    whole = annex->length <= TM_ANNEX_BYTES;
     for (int i = 0; i < TM_ANNEX_FDS; i++) {
-        if (annex->fd[i] >= 0 && !tm_descriptors_claim(all, annex->fd[i]))
-            whole = false;
-        if (annex->fd[i] < 0 || !whole)
+        /* Those that are its own stay with it, to be closed. */
+        if (annex->fd[i] >= 0 && !tm_descriptors_claim(all, annex->fd[i])) {
             annex->fd[i] = -1;
+            whole = false;
+        }
     }
     return whole;
 }
