@@ -36,12 +36,13 @@ def pytest_configure() -> None:
 
 
 # Of the directories, by how long their tests take. Of single ones: more than 6 s each.
-SLOWEST_FIRST = ("fault", "integration", "stress", "c", "relay", "unit", "bench")
+SLOWEST_FIRST = ("preface", "fault", "integration", "stress", "c", "relay", "unit", "bench")
 LONG = (
     "test_a_change_is_whole_or_absent_when_control_is_killed_meanwhile",
     "test_a_master_that_was_killed_while_it_drained_is_followed_by_one_that_serves",
     "test_a_place_that_only_root_can_read_will_do",
     "test_a_silent_name_server_stops_nothing",
+    "test_a_stage_is_one_file_and_one_row",
     "test_a_stopped_guardian_goes_on_and_so_do_connections_of_a_worker_that_died_meanwhile",
     "test_a_weight_is_changed_by_the_slider_and_seen_in_the_traffic",
     "test_another_master_goes_on_counting",
