@@ -1,5 +1,6 @@
-"""Makes the tables that C shares with the configuration: rules.def and balances.def, of
-tcpmux/config/settings.py. setup.py runs this before compiling; they are not in git."""
+"""Makes the tables that C shares with Python: rules.def and balances.def, of
+tcpmux/config/settings.py, and messages.def, of tcpmux/worker/messages.py. setup.py runs this before
+compiling; they are not in git."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 SETTINGS = HERE.parent / "tcpmux/config/settings.py"
+MESSAGES = HERE.parent / "tcpmux/worker/messages.py"
 HEAD = "/* Made of tcpmux/config/settings.py by csrc/tables.py. Edit that. {} */\n"
 MACROS = {"TM_ROUTE_RULE": "RoutePolicy", "TM_DESTINATION_RULE": "DestinationPolicy"}
 
@@ -47,10 +49,28 @@ def balances(settings: dict[str, Any]) -> str:
     )
 
 
+def messages(found: dict[str, Any]) -> str:
+    """One row for each kind of message: TM_MESSAGE(NAME, number)."""
+    numbers = {name: value for name, value in found.items() if isinstance(value, int)}
+    rows = [
+        f"TM_MESSAGE({name}, {number})"
+        for name, number in sorted(numbers.items(), key=lambda row: row[1])
+        if name.isupper() and name != "GIVE_ALL"
+    ]
+    if len({*numbers.values()}) != len(numbers):
+        raise SystemExit(f"{MESSAGES}: two messages have one number")
+    head = "/* Made of tcpmux/worker/messages.py by csrc/tables.py. Edit that. */\n"
+    return head + guarded("TM_MESSAGE", "NAME, number", rows)
+
+
 def made(settings: Path = SETTINGS) -> dict[str, str]:
     """The text of each file, by its name."""
     found = runpy.run_path(str(settings))
-    return {"rules.def": rules(found), "balances.def": balances(found)}
+    return {
+        "rules.def": rules(found),
+        "balances.def": balances(found),
+        "messages.def": messages(runpy.run_path(str(MESSAGES))),
+    }
 
 
 def write(settings: Path = SETTINGS, directory: Path = HERE) -> None:

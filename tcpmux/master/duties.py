@@ -13,7 +13,7 @@ from tcpmux.master.instance import UnixListener
 from tcpmux.master.listeners import Listeners
 from tcpmux.master.signals import SignalQueue
 from tcpmux.master.workers import Workers
-from tcpmux.worker.process import BUSY, MESSAGE
+from tcpmux.worker.messages import BUSY, MESSAGE
 
 
 class TakeSignals(Duty):

@@ -19,7 +19,7 @@ from tcpmux.master.held import Held
 from tcpmux.processes import Sender, close_all, identify_senders, receive
 from tcpmux.shm._declared import ABSENT, HANGING, PRESENCES, PRESENT
 from tcpmux.shm._live import Live
-from tcpmux.worker.process import (
+from tcpmux.worker.messages import (
     CRAMPED,
     DENIED,
     DIED,

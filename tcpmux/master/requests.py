@@ -52,7 +52,7 @@ from tcpmux.master.workers import Workers
 from tcpmux.messages import Verb
 from tcpmux.shm.serving import Condition
 from tcpmux.shm.slots import Key
-from tcpmux.worker.process import KILL
+from tcpmux.worker.messages import KILL
 
 log = logging.getLogger("tcpmux.master")
 

@@ -31,7 +31,7 @@ from tcpmux.processes import (
 )
 from tcpmux.shm._declared import MAX_LISTENERS, MAX_SHARDS
 from tcpmux.shm._live import Live
-from tcpmux.worker.process import BUSY, CLAIM, MESSAGE, OFFER
+from tcpmux.worker.messages import BUSY, CLAIM, MESSAGE, OFFER
 
 SUFFIX = ".takeover"  # of the admin socket's path
 NO_LISTENER = 0xFFFFFFFF  # TM_NONE

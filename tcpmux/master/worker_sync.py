@@ -9,7 +9,7 @@ from tcpmux.master.line import Worker
 from tcpmux.master.listeners import Listeners
 from tcpmux.shm._declared import MAX_SHARDS, ORDER_DRAIN, ORDER_RETIRE
 from tcpmux.shm._table import Table
-from tcpmux.worker.process import ADD, DRAIN, REMOVE, REPLACE, RETIRE
+from tcpmux.worker.messages import ADD, DRAIN, REMOVE, REPLACE, RETIRE
 
 REPLACE_ORDERS = 4  # then it is not the message that was lost: the new build can't be started
 

@@ -28,7 +28,7 @@ from tcpmux.shm._commons import Commons
 from tcpmux.shm._declared import ORDER_RETIRE, OVER
 from tcpmux.shm._live import Live
 from tcpmux.shm._table import Table
-from tcpmux.worker.process import (
+from tcpmux.worker.messages import (
     ADD,
     DRAIN,
     GIVE,
@@ -39,10 +39,10 @@ from tcpmux.worker.process import (
     REMOVE,
     REPLACE,
     RETIRE,
-    STABLE_SECONDS,
     SYNC,
     WAKE,
 )
+from tcpmux.worker.process import STABLE_SECONDS
 
 log = logging.getLogger("tcpmux.master")
 

@@ -18,7 +18,6 @@ import gc
 import json
 import os
 import signal
-import struct
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -34,6 +33,7 @@ from tcpmux.shm._declared import ABSENT, OVER, REPLACED
 from tcpmux.shm._live import Live
 from tcpmux.shm._table import Table
 from tcpmux.worker import _guardian, _listeners, _loop
+from tcpmux.worker.messages import DIED, RENEWED
 
 # The master's signals. A worker hears of what matters over its channel; a terminal's
 # Ctrl-C goes to the whole process group and must not end it.
@@ -47,42 +47,6 @@ IGNORED = (
 )
 # Blocked in the master around the fork; the loop reads them from a signalfd.
 BLOCKED = (signal.SIGTERM, signal.SIGQUIT)
-
-# csrc/channel.h: struct tm_message and enum tm_message_type
-MESSAGE = struct.Struct("=IIIIQ")
-(
-    ADD,
-    REMOVE,
-    WAKE,
-    DRAIN,
-    SEEN,
-    REMOVED,
-    RETIRE,
-    LINE,
-    REPLACE,
-    GUARD,
-    CLAIM,
-    STARTED,
-    FULL,
-    ROOM,
-    OFFER,
-    DIED,
-    PRESENCE,
-    BUSY,
-    GIVE,
-    GREW,
-    SYNC,
-    SYNCED,
-    UNLINED,
-    KILL,
-    QUIT,
-    LOOPED,
-    RENEWED,
-    DENIED,
-    CRAMPED,
-    UNREAD,
-) = range(1, 31)
-GIVE_ALL = (1 << 64) - 1
 
 # A death by one of these says something about the worker; by another, about who sent it.
 FAULTS = (

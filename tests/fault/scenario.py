@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tcpmux.shm._declared import PRESENT
 from tcpmux.shm._readings import Counters
-from tcpmux.worker.process import MESSAGE, WAKE
+from tcpmux.worker.messages import MESSAGE, WAKE
 from tests.fault.cases import Case
 from tests.fault.control import Control
 from tests.fault.conversations import KINDS, RECEIVE_BUFFER, Talk

@@ -25,7 +25,7 @@ import yaml
 import tcpmux as package
 from tcpmux.master.takeover import SUFFIX
 from tcpmux.privileges import KEPT
-from tcpmux.worker.process import CLAIM, MESSAGE
+from tcpmux.worker.messages import CLAIM, MESSAGE
 from tests.integration.conftest import StartProxy
 from tests.integration.looking import metric
 from tests.integration.proxy import Proxy, tcpmux

@@ -34,18 +34,8 @@ from tcpmux.shm.counters import SlotCounters
 from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow
 from tcpmux.shm.rules import DestinationRules, RouteRules
 from tcpmux.shm.serving import with_turns_and_weights
-from tcpmux.worker.process import (
-    ADD,
-    BLOCKED,
-    MESSAGE,
-    REMOVE,
-    REMOVED,
-    SYNC,
-    UNREAD,
-    Inheritance,
-    ListeningSocket,
-    serve,
-)
+from tcpmux.worker.messages import ADD, MESSAGE, REMOVE, REMOVED, SYNC, UNREAD
+from tcpmux.worker.process import BLOCKED, Inheritance, ListeningSocket, serve
 from tests.support import DEADLINE, wait_for
 
 Family = Literal["v4", "v6", "unix"]

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from tcpmux.worker.process import LOOPED
+from tcpmux.worker.messages import LOOPED
 from tests.relay.conftest import OpenEndpoint, StartWorker
 from tests.relay.harness import FAMILIES, Destination, Family, address_of, await_idle
 from tests.support import DEADLINE

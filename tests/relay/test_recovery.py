@@ -21,7 +21,7 @@ import pytest
 
 from tcpmux.shm._declared import fields_of
 from tcpmux.worker import process
-from tcpmux.worker.process import RENEWED
+from tcpmux.worker.messages import RENEWED
 from tests.relay.cases import drive_into_splice
 from tests.relay.conftest import OpenEndpoint, StartWorker
 from tests.relay.harness import (

@@ -17,7 +17,7 @@ from tcpmux.master.held import Held, is_own_child
 from tcpmux.master.line import Line, Worker, describe_exit
 from tcpmux.processes import Sender, identify_senders, is_alive, receive
 from tcpmux.shm._live import Live
-from tcpmux.worker.process import GUARD, MESSAGE, SEEN, STARTED
+from tcpmux.worker.messages import GUARD, MESSAGE, SEEN, STARTED
 from tests.others import OTHER, as_other, needs_root
 
 

@@ -27,7 +27,7 @@ COMPILER = [*shlex.split(os.environ.get("CC", "gcc")), "-std=gnu11", "-D_GNU_SOU
 SOURCES = ("route_table.c", "pick.c", "trust.c", "commons.c", "sock.c")
 # Of tcpmux.shm, in one file of the first one's name.
 SHM = ("_region", *sorted(p.stem for p in ROOT.glob("tcpmux/shm/_*.pyx") if p.stem != "_region"))
-MADE = ("csrc/rules.def", "csrc/balances.def")  # by the build
+MADE = ("csrc/rules.def", "csrc/balances.def", "csrc/messages.def")  # by the build
 SETTINGS, COUNTERS = "tcpmux/config/settings.py", "csrc/counters.def"
 
 # (file, above which line, the rows): all that is edited, besides the line that reads or counts.
