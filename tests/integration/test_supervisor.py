@@ -274,7 +274,7 @@ def test_a_socket_that_the_manager_opened_is_used(
         assert split(port, 10, at_once=5) == {"one": 10}
         address = f"127.0.0.1:{unwanted.getsockname()[1]}"
         line = f"no route listens on {address}, which the service manager has opened (other)"
-        assert proxy.log.count(line) == 1
+        wait_for(lambda: proxy.log.count(line) == 1, "the word of it")
 
 
 def test_a_socket_named_as_a_route_but_with_another_address_is_an_error(
