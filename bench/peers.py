@@ -160,7 +160,7 @@ class Tcpmux(Peer):
         try:
             specs = {
                 name: importlib.util.find_spec(name)
-                for name in ("tcpmux.__main__", "tcpmux.worker._relay")
+                for name in ("tcpmux.__main__", "tcpmux.worker._loop")
             }
         except ImportError as error:
             return f"tcpmux is not installed here: {error}"
