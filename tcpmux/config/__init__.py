@@ -7,15 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tcpmux.config.address import Address, Endpoint, HostName
-from tcpmux.config.model import (
-    AccessLog,
-    Admin,
-    Check,
-    Config,
-    Destination,
-    EndpointPolicy,
-    Route,
-)
+from tcpmux.config.check import Check
+from tcpmux.config.model import AccessLog, Admin, Config, Destination, EndpointPolicy, Route
 from tcpmux.config.problems import ConfigError, Problem
 from tcpmux.config.settings import (
     Bandwidth,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tcpmux.config.model import Check
+from tcpmux.config.check import Check
 from tcpmux.config.settings import DestinationPolicy, Passive
 
 

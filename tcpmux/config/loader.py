@@ -14,14 +14,7 @@ from tcpmux.config.address import Address
 from tcpmux.config.document import Document, Text, documents_of, read_text
 from tcpmux.config.instance_schema import AccessLogModel, AdminModel
 from tcpmux.config.loops import Leg, find_loops
-from tcpmux.config.model import (
-    AccessLog,
-    Admin,
-    Config,
-    Destination,
-    EndpointPolicy,
-    Route,
-)
+from tcpmux.config.model import AccessLog, Admin, Config, Destination, EndpointPolicy, Route
 from tcpmux.config.policy import FallbackModel
 from tcpmux.config.problems import ConfigError, Location, Problem, describe
 from tcpmux.config.resources import Given, Resource, resources_in

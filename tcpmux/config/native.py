@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from tcpmux.config.address import Endpoint
+from tcpmux.config.check import Check
 from tcpmux.config.duration import format_duration
-from tcpmux.config.model import Buffers, Check, Config, Destination, EndpointPolicy, Route
+from tcpmux.config.model import Buffers, Config, Destination, EndpointPolicy, Route
 from tcpmux.config.schema import FileModel
 from tcpmux.config.settings import DestinationPolicy, RoutePolicy
 from tcpmux.config.size import format_size

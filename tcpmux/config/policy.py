@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, create_model, model_validator
 
+from tcpmux.config.check import CHECK_KINDS, Check
 from tcpmux.config.keys import fields_of, is_off, model_of, one_of, settings_of
-from tcpmux.config.model import CHECK_KINDS, Check, EndpointPolicy
+from tcpmux.config.model import EndpointPolicy
 from tcpmux.config.patterns import compiled
 from tcpmux.config.problems import describe
 from tcpmux.config.settings import (

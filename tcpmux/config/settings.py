@@ -23,7 +23,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tcpmux.config.model import Check
+    from tcpmux.config.check import Check
 
 DAY = 86400.0
 MAX_CONNECTIONS = 10_000_000
