@@ -88,7 +88,7 @@ class Model:
         return [(r["name"], [d["name"] for d in r["destinations"]]) for r in routes]
 
     def rows(self, sort: str, most: int, *, reverse: bool) -> list[Figures]:
-        """The first `most` by `sort`; the dear part is done for those alone."""
+        """The first `most` by `sort`; what costs more is done for those alone."""
         if not self.samples:
             return []
         now = self.samples[-1]["routes"]

@@ -247,7 +247,9 @@ class Metrics:
             _put(parts, Family(name, kind, text), samples, open_metrics=open_metrics)
 
         put("tcpmux_worker_up", "gauge", "1 while its process runs.", is_running)
-        put("tcpmux_worker_generation", "gauge", "It uses.", lambda w: w.generation_seen)
+        put(
+            "tcpmux_worker_generation", "gauge", "Of the table in use.", lambda w: w.generation_seen
+        )
         put("tcpmux_worker_connections", "gauge", "It has open.", lambda w: w.connections)
         put("tcpmux_worker_connections_limit", "gauge", "It can have.", lambda w: w.capacity)
         put("tcpmux_worker_starts_total", "counter", "Lives of it.", lambda w: w.starts)

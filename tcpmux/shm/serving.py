@@ -1,4 +1,4 @@
-"""Who serves: the turns of endpoints and the weights that the pick uses, as they follow from
+"""Effective weights: the turns of endpoints and the weights that the pick uses, as they follow from
 states, health, slow starts and the weights that are asked for.
 
 Runs in the master, which changes them; control asks what serves.
