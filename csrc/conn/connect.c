@@ -5,11 +5,11 @@
 
 #include <errno.h>
 
+#include "conn/destination.h"
 #include "conn/endpoint.h"
 #include "conn/interest.h"
 #include "conn/occupy.h"
 #include "conn/outcome.h"
-#include "conn/destination.h"
 #include "conn/place.h"
 #include "conn/record.h"
 #include "conn/relay.h"

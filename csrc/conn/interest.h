@@ -21,4 +21,14 @@ void tm_interest_write(struct tm_worker *w, uint32_t index, int side);
 void tm_interest_stop_reading(struct tm_worker *w, uint32_t index, int side);
 void tm_interest_read(struct tm_worker *w, uint32_t index, int side);
 
+/* Writes down what an event says of all later reads from this side. */
+static inline void tm_interest_note(struct tm_conn *conn, int side, uint32_t events)
+{
+    if (events & TM_READ_TO_THE_END) {
+        conn->side_flags[side] |= TM_HUNG_UP;
+        if (events & EPOLLPRI) /* the kernel counts urgent bytes, which are not passed on */
+            conn->half[side].uncounted |= TM_UNCOUNTED_SOURCE;
+    }
+}
+
 #endif

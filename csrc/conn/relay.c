@@ -287,25 +287,15 @@ static bool is_readable(const struct tm_conn *conn, int side)
     return conn->half[side].state == TM_HALF_OPEN && !conn->half[side].blocked;
 }
 
-static void note_events(struct tm_worker *w, uint32_t index, int side, uint32_t events)
-{
-    struct tm_conn *conn = &w->records[index];
-    if (events & TM_READ_TO_THE_END) {
-        conn->side_flags[side] |= TM_HUNG_UP;
-        if (events & EPOLLPRI) /* the kernel counts urgent bytes, which are not passed on */
-            conn->half[side].uncounted |= TM_UNCOUNTED_SOURCE;
-    }
-    if (events & EPOLLERR && conn->half[side].paused)
-        /* What is there to be read is so for the last time. */
-        tm_rate_end_pause(w, index, tm_destination_of(w, index), side);
-}
-
 void tm_relay_event(struct tm_worker *w, uint32_t index, int side, uint32_t events)
 {
     struct tm_conn *conn = &w->records[index];
     struct tm_half *half = &conn->half[side];
     int other = 1 - side;
-    note_events(w, index, side, events);
+    tm_interest_note(conn, side, events);
+    if (events & EPOLLERR && half->paused)
+        /* What is there to be read is so for the last time. */
+        tm_rate_end_pause(w, index, tm_destination_of(w, index), side);
     if (events & EPOLLOUT && conn->half[other].blocked && conn->half[other].state == TM_HALF_OPEN) {
         tm_relay_pump(w, index, other);
         if (conn->state != TM_RELAYING)

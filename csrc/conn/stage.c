@@ -66,11 +66,7 @@ struct tm_answer tm_wait_until(struct tm_worker *w, uint32_t index, enum tm_conn
 static void client_event(struct tm_worker *w, uint32_t index, uint32_t events)
 {
     struct tm_conn *conn = &w->records[index];
-    if (events & TM_READ_TO_THE_END) {
-        conn->side_flags[TM_CLIENT] |= TM_HUNG_UP;
-        if (events & EPOLLPRI) /* the kernel counts urgent bytes, which are not passed on */
-            conn->half[TM_CLIENT].uncounted |= TM_UNCOUNTED_SOURCE;
-    }
+    tm_interest_note(conn, TM_CLIENT, events);
     if (conn->state == TM_CONNECTING) {
         /* Behind a FIN no call tells of it any more, and it is not announced again. */
         if (events & EPOLLERR && tm_sock_error(conn->fd[TM_CLIENT]) < 0)
