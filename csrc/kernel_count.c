@@ -5,6 +5,7 @@
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -50,11 +51,49 @@ static int read_counts(int fd, struct counts *counts)
     return -EBUSY;
 }
 
+/* Has the kernel say how much there is to read with each message, or not. */
+static int ask_for_inq(int fd, int on)
+{
+    return setsockopt(fd, IPPROTO_TCP, TCP_INQ, &on, sizeof(on)) < 0 ? -errno : 0;
+}
+
+/* Of a closed socket that has `unread` bytes: 1 = a FIN has come, 0 = none has, the connection was reset
+ * or timed out. Its pending error does not tell: somebody may have taken it, and one that comes while our
+ * own FIN is under way is the same with and without a FIN of the peer's. TCP_INQ counts a FIN that
+ * has not been read, and says 1 once it has been (tcp_inq_hint()); SIOCINQ does neither. */
+static int fin_received(int fd, uint64_t unread)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    char byte;
+    struct iovec data = {.iov_base = &byte, .iov_len = sizeof(byte)};
+    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control.bytes,
+                             .msg_controllen = sizeof(control.bytes)};
+    int inq = 0, error = ask_for_inq(fd, 1);
+    if (error)
+        return error;
+    ssize_t got;
+    do
+        got = recvmsg(fd, &message, MSG_PEEK | MSG_DONTWAIT);
+    while (got < 0 && errno == EINTR);
+    const struct cmsghdr *told = got < 0 ? NULL : CMSG_FIRSTHDR(&message);
+    if (told && told->cmsg_level == IPPROTO_TCP && told->cmsg_type == TCP_CM_INQ)
+        memcpy(&inq, CMSG_DATA(told), sizeof(inq));
+    else if (got >= 0)
+        error = -EOPNOTSUPP;
+    else if (errno == EAGAIN)
+        error = -EAGAIN; /* any other is the reset's, which a read meets only without a FIN */
+    if (!error)
+        error = ask_for_inq(fd, 0);
+    return error ? error : inq > 0 && (uint64_t)inq > unread;
+}
+
 int tm_kernel_consumed(int fd, uint64_t before, uint64_t *bytes)
 {
     struct counts now = {0};
-    int error = read_counts(fd, &now), pending = 0;
-    socklen_t size = sizeof(pending);
+    int error = read_counts(fd, &now), ended;
     if (error)
         return error;
     if (now.received < now.unread || now.received - now.unread < before)
@@ -65,14 +104,13 @@ int tm_kernel_consumed(int fd, uint64_t before, uint64_t *bytes)
         since--; /* FIN. Were it 0, the check below would tell. */
         break;
     case CLOSED:
-        /* By two FINs, or by RST. A call that took the error of a reset took no bytes; while
-         * the error is there, EPIPE tells that a FIN came before the reset. */
+        /* By two FINs, or by RST, or by both. */
         if (since == 0)
             break;
-        if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &pending, &size) < 0)
-            return -errno;
-        if (pending == 0 || pending == EPIPE)
-            since--;
+        ended = fin_received(fd, now.unread);
+        if (ended < 0)
+            return ended;
+        since -= (uint64_t)ended;
         break;
     default:
         break;

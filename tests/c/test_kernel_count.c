@@ -152,7 +152,8 @@ static void a_reset_is_told_from_an_end(void)
                 socklen_t size = sizeof(error);
                 CHECK(getsockopt(link.ends[1], SOL_SOCKET, SO_ERROR, &error, &size) == 0);
                 CHECK(error == ECONNRESET);
-            } else {
+            }
+            for (int times = 0; times < 2; times++) {
                 CHECK(tm_kernel_consumed(link.ends[1], 0, &bytes) == 0);
                 CHECK_EQUAL(bytes, 700);
             }
@@ -161,6 +162,60 @@ static void a_reset_is_told_from_an_end(void)
             close_link(&link);
         }
     }
+}
+
+static uint32_t consumed(int fd)
+{
+    uint64_t bytes = 0;
+    CHECK(tm_kernel_consumed(fd, 0, &bytes) == 0);
+    return (uint32_t)bytes;
+}
+
+/* As often as it is asked, whatever has been read, and whether the error has been taken. */
+static void a_reset_behind_a_fin_is_no_byte(void)
+{
+    for (int left = 0; left < 3; left++) { /* 1,300 bytes, none, not even the FIN */
+        for (int taken = 0; taken < 2; taken++) {
+            struct link link = open_link();
+            char byte;
+            write_some(&link, 0, 2000);
+            read_some(&link, 1, 700);
+            CHECK(shutdown(link.ends[0], SHUT_WR) == 0);
+            CHECK(wait_events(link.ends[1], POLLRDHUP) & POLLRDHUP);
+            reset_close(link.ends[0]);
+            link.ends[0] = -1;
+            CHECK(wait_events(link.ends[1], 0) & POLLERR);
+            if (taken) {
+                int error = 0;
+                socklen_t size = sizeof(error);
+                CHECK(getsockopt(link.ends[1], SOL_SOCKET, SO_ERROR, &error, &size) == 0);
+                CHECK(error == EPIPE);
+            }
+            if (left > 0)
+                read_some(&link, 1, 1300);
+            if (left > 1)
+                CHECK(recv(link.ends[1], &byte, 1, 0) == 0);
+            for (int times = 0; times < 2; times++)
+                CHECK_EQUAL(consumed(link.ends[1]), left ? 2000 : 700);
+            close_link(&link);
+        }
+    }
+}
+
+/* All is read, and a call has taken the error. */
+static void a_reset_that_a_read_has_met_is_no_byte(void)
+{
+    struct link link = open_link();
+    char byte;
+    write_some(&link, 0, 2000);
+    reset_close(link.ends[0]);
+    link.ends[0] = -1;
+    CHECK(wait_events(link.ends[1], 0) & POLLERR);
+    read_some(&link, 1, 2000);
+    CHECK(recv(link.ends[1], &byte, 1, 0) < 0 && errno == ECONNRESET);
+    for (int times = 0; times < 2; times++)
+        CHECK_EQUAL(consumed(link.ends[1]), 2000);
+    close_link(&link);
 }
 
 static void unix_sockets_are_not_counted(void)
@@ -205,6 +260,8 @@ int main(void)
     RUN(a_full_send_queue_counts);
     RUN(ends_of_input_are_no_bytes);
     RUN(a_reset_is_told_from_an_end);
+    RUN(a_reset_behind_a_fin_is_no_byte);
+    RUN(a_reset_that_a_read_has_met_is_no_byte);
     RUN(unix_sockets_are_not_counted);
     RUN(counts_that_make_no_sense_are_refused);
     RUN(a_pipe_says_what_it_holds);

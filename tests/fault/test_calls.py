@@ -16,7 +16,7 @@ import pytest
 from tests.fault.cases import Case, once_each, sample
 from tests.fault.control import Control, Rule
 from tests.fault.runner import run
-from tests.fault.sites import AFTER_ACCEPT, SITES
+from tests.fault.sites import AFTER_ACCEPT, DIE_AFTER, SITES
 from tests.relay.harness import Family
 
 SAMPLE = 120
@@ -60,6 +60,14 @@ def test_a_half_close_outlives_deaths_when_the_kernel_tells_nothing(
         for seed in (557349521, 1, 2, 3)
     ]
     assert play(cases, control)["send_nothing"]
+
+
+def test_deaths_one_after_another_behind_a_reset(control: Control) -> None:
+    """The first recovery takes the socket's pending error; the next ones tell a FIN from a reset
+    without it, or the client gets a byte less."""
+    rule = Rule("recv_drop", DIE_AFTER, first=1, every=5, count=20)
+    cases = [Case((rule,), client="v4", server="v4", pipes=0, seed=seed) for seed in range(8)]
+    assert play(cases, control)["recv_drop"] > 100
 
 
 def test_some_of_all_the_rest(control: Control) -> None:

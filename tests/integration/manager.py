@@ -3,6 +3,7 @@ with them."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -19,7 +20,7 @@ LAUNCHER = (
     "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid()); "
     "os.execv(sys.argv[1], sys.argv[1:])"
 )
-OUT_OF_THE_WAY = 200  # a descriptor above all that a test may have to hand over
+OUT_OF_THE_WAY = 200  # descriptors from here on are none that tcpmux is given
 
 
 class Manager:
@@ -87,8 +88,8 @@ def launch(proxy: Proxy, sockets: Sequence[tuple[str, int]]) -> subprocess.Popen
     count = len(sockets)
 
     def give() -> None:
-        # First out of the way of 3 and following, where the originals may be.
-        moved = [os.dup2(fd, OUT_OF_THE_WAY + at) for at, (_, fd) in enumerate(sockets)]
+        # First out of the way of 3 and following, where the originals may be; to where none is.
+        moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, OUT_OF_THE_WAY) for _, fd in sockets]
         for at, fd in enumerate(moved):
             os.dup2(fd, 3 + at)
             os.set_inheritable(3 + at, True)

@@ -90,6 +90,16 @@ class Proxy:
     def log(self) -> str:
         return self.log_file.read_text()
 
+    def says(self, text: str, *, times: int | None = None, after: int = 0) -> None:
+        """Waits until the log, from character `after` on, says it, and no more often than `times`.
+        What is said of a change may come later than what one sees of it."""
+
+        def said() -> int:
+            return self.log[after:].count(text)
+
+        wait_for(lambda: said() >= (times or 1), f"the log to say {text!r}")
+        assert times in (None, said()), f"{text!r} is said {said()} times:\n{self.log}"
+
     def status(self) -> Status:
         return self.client.status()
 

@@ -112,7 +112,7 @@ def test_rotation_reload_and_a_killed_writer_lose_nothing(
     pid = logger_pid(proxy)
     os.kill(pid, signal.SIGKILL)
     asked(7)
-    wait_for(lambda: f"log (pid {pid}) killed by SIGKILL" in proxy.log, "its end to be seen")
+    proxy.says(f"log (pid {pid}) killed by SIGKILL")
     wait_for(lambda: logger_pid(proxy) not in (0, pid), "another writer")
     proxy.children |= proxy.tree()
     opened = proxy.destination("v1")["connections_total"]
@@ -198,7 +198,7 @@ def test_a_stop_says_what_could_not_be_written(
         for _ in range(10):
             assert ask(("127.0.0.1", port)) == "one hello\n"
         proxy.stop()
-        assert "10 lines of the access log were lost at the end" in proxy.log
+        proxy.says("10 lines of the access log were lost at the end")
     finally:
         os.close(reader)
 
@@ -209,7 +209,7 @@ def test_a_path_that_cant_be_written_is_refused(
     config = routes(route("r", free_port(), v1=(1, one.address)))
     proxy = start_proxy(config)
     proxy.reload({**config, "access_log": str(tmp_path / "none/access.log")})
-    assert "No such file or directory: name a file in a directory that only root" in proxy.log
+    proxy.says("No such file or directory: name a file in a directory that only root")
     assert proxy.status()["generation"] == 1
 
 
@@ -235,7 +235,7 @@ def test_another_master_goes_on_with_the_log_and_the_page(
     wait_for(lambda: listening(int(http.rpartition(":")[2])), "the page again")
     assert "can't listen" not in proxy.log
     proxy.client.upgrade()
-    wait_for(lambda: "upgrade 1: done" in proxy.log, "the upgrade")
+    proxy.says("upgrade 1: done")
     wait_for(lambda: listening(int(http.rpartition(":")[2])), "the page after an upgrade")
     for _ in range(5):
         assert ask(("127.0.0.1", port)) == "one hello\n"
@@ -253,7 +253,7 @@ def test_a_template_on_standard_output(start_proxy: StartProxy, one: EchoServer)
         )
     )
     assert ask(("127.0.0.1", port)) == "one hello\n"
-    wait_for(lambda: f"end r {one.address} both\n" in proxy.log, "the line")
+    proxy.says(f"end r {one.address} both\n")
 
 
 # --- where it may be ------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ def refusal(start_proxy: StartProxy, one: EchoServer, path: Path) -> str:
     proxy = start_proxy(config)
     proxy.reload({**config, "access_log": str(path)})
     assert proxy.status()["generation"] == 1
-    assert f"refused, nothing changed: access_log.path {path}: " in proxy.log
+    proxy.says(f"refused, nothing changed: access_log.path {path}: ")
     return proxy.log.rpartition(f"access_log.path {path}: ")[2]
 
 
@@ -311,7 +311,7 @@ def test_in_a_directory_of_its_user_the_log_process_opens_it_itself(
     log.rename(place / "old.log")
     log.symlink_to(precious)
     proxy.signal(signal.SIGUSR1)
-    wait_for(lambda: "the access log can't be opened again" in proxy.log, "it to be said")
+    proxy.says("the access log can't be opened again")
     assert ask(("127.0.0.1", port)) == "one hello\n"
     wait_for(lambda: len(lines(place / "old.log")) == 2, "the line in the file that it has")
     assert precious.read_text() == "as it was\n"

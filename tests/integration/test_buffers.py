@@ -128,4 +128,4 @@ def test_what_is_pinned_is_shown(
         )
         assert "buffers changed" in proxy.run("reload").stdout
         wait_for(lambda: proxy.status()["routes"][0]["closed"]["unread"] == 2, "both to be reset")
-    assert "buffers.per_source" in proxy.log
+    proxy.says("buffers.per_source")

@@ -85,7 +85,7 @@ def test_the_share_of_a_dead_version_goes_to_the_others_exactly(
     assert found["check"] == "tcp"
     assert found["next_try"] is not None
     assert said(proxy, "r/v3: no endpoint is healthy: the others get its share")
-    assert f"WARNING r/v3: endpoint {dead} is down" in proxy.log
+    proxy.says(f"WARNING r/v3: endpoint {dead} is down")
     shown = proxy.run("status").stdout
     assert f"v3: {dead} is down" in shown
     assert "no endpoint is left" in shown
@@ -152,7 +152,7 @@ def test_one_that_waits_in_vain_is_reset(start_proxy: StartProxy) -> None:
         await_health(proxy, f"127.0.0.1:{dead}", "down")
         assert answers(port, 3) == {"reset": 3}
         assert proxy.status()["routes"][0]["closed"]["no_endpoint"] == 3
-        assert "ERROR r: no destination has a healthy endpoint: new connections are" in proxy.log
+        proxy.says("ERROR r: no destination has a healthy endpoint: new connections are")
 
 
 def test_a_route_can_stop_listening_until_somebody_is_well(start_proxy: StartProxy) -> None:
@@ -439,13 +439,13 @@ def test_a_name_that_leads_back_is_left_out(start_proxy: StartProxy, one: EchoSe
     proxy = start_proxy(routes(part))
     assert answers(port, 10) == {"one": 10}
     own = f"127.0.0.1:{port} is the route's own listener [::]:{port}"
-    assert f"ERROR r: localhost:{port}: {own}: left out" in proxy.log
+    proxy.says(f"ERROR r: localhost:{port}: {own}: left out")
     assert {e["address"] for e in proxy.destination("v1")["endpoints"]} == {one.address}
     # What a file says is refused.
     part["destinations"][0]["endpoints"].append(f"127.0.0.1:{port}")
     proxy.reload(routes(part))
-    assert "reload refused, nothing changed" in proxy.log
-    assert f"routes[0].destinations[0].endpoints[2]: {own}" in proxy.log
+    proxy.says("reload refused, nothing changed")
+    proxy.says(f"routes[0].destinations[0].endpoints[2]: {own}")
     assert answers(port, 10) == {"one": 10}
 
 

@@ -212,7 +212,7 @@ def test_the_log_has_no_room_for_a_while(start_proxy: StartProxy, one: EchoServe
     assert len(proxy.log) == length
     size_limit({proxy.process.pid, *proxy.tree()}, resource.RLIM_INFINITY)
     proxy.reload(config(50))
-    assert "generation" in proxy.log[length:]
+    proxy.says("generation", after=length)
 
 
 def test_no_room_for_the_log_from_the_start(tmp_path: Path, one: EchoServer) -> None:

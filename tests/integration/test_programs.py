@@ -103,7 +103,7 @@ def test_a_stopped_log_process_is_shown_and_replaced_and_each_line_is_written_or
 
     wait_for(replaced, "another log process", 2 * DEADLINE)
     assert states >= {"away", "running"}
-    assert f"WARNING log (pid {pid}) is stopped, by a signal or a debugger: lines of" in proxy.log
+    proxy.says(f"WARNING log (pid {pid}) is stopped, by a signal or a debugger: lines of")
 
     def accounted_for() -> bool:
         ended = proxy.destination("v1")["closed"]["finished"]
@@ -144,6 +144,6 @@ def test_a_stopped_guardian_goes_on_and_so_do_connections_of_a_worker_that_died_
         stop(guardian)
         os.kill(worker, signal.SIGKILL)
         assert talk(sock).startswith(b"one ")
-        assert f"WARNING guardian 0 (pid {guardian}) is stopped, by a signal or a debu" in proxy.log
+        proxy.says(f"WARNING guardian 0 (pid {guardian}) is stopped, by a signal or a debu")
         assert proxy.guardian_pids() == [guardian]
     proxy.children |= proxy.tree()

@@ -76,7 +76,7 @@ def test_removing_a_listener_serves_its_queue(start_proxy: StartProxy, one: Echo
     for client in clients:
         assert talk(client) == "one hello\n"
         client.close()
-    wait_for(lambda: "a: removed" in proxy.log, "the removal to be logged")
+    proxy.says("a: removed")
     assert refused(port)
 
 
@@ -111,7 +111,7 @@ def test_a_bad_file_changes_nothing(start_proxy: StartProxy, one: EchoServer, ki
         if bad is None:
             proxy.file.write_bytes(b"routes: \xff\xfe")
             proxy.signal(signal.SIGHUP)
-            wait_for(lambda: "refused" in proxy.log, "the refusal")
+            proxy.says("refused")
         else:
             proxy.reload(bad)
         (line,) = [line for line in proxy.log.splitlines() if "refused" in line]
@@ -120,7 +120,7 @@ def test_a_bad_file_changes_nothing(start_proxy: StartProxy, one: EchoServer, ki
         assert talk(long_lived) == "one hello\n"
         assert ask(("127.0.0.1", port)) == "one hello\n"
         proxy.reload(routes(route("r", port, v1=(8, one.address))))
-        assert "r: v1 7->8, generation 2" in proxy.log
+        proxy.says("r: v1 7->8, generation 2")
 
 
 def test_a_missing_file_changes_nothing(start_proxy: StartProxy, one: EchoServer) -> None:
@@ -129,13 +129,13 @@ def test_a_missing_file_changes_nothing(start_proxy: StartProxy, one: EchoServer
     proxy = start_proxy(good)
     proxy.file.unlink()
     proxy.signal(signal.SIGHUP)
-    wait_for(lambda: "refused" in proxy.log, "the refusal")
+    proxy.says("refused")
     result = proxy.run("reload")
     assert result.returncode == 2
     assert str(proxy.file) in result.stderr
     assert ask(("127.0.0.1", port)) == "one hello\n"
     proxy.reload(good)
-    assert "nothing changed, generation 1" in proxy.log
+    proxy.says("nothing changed, generation 1")
 
 
 def test_an_address_in_use_refuses_the_whole_reload(
@@ -151,7 +151,7 @@ def test_an_address_in_use_refuses_the_whole_reload(
             route("taken", two.port, v1=(1, one.address)),
         )
     )
-    assert f"can't listen on 127.0.0.1:{two.port}: Address already in use" in proxy.log
+    proxy.says(f"can't listen on 127.0.0.1:{two.port}: Address already in use")
     assert proxy.destination("v1")["weight"] == 1
     assert refused(other)
     assert ask(("127.0.0.1", port)) == "one hello\n"
@@ -189,7 +189,7 @@ def test_run_time_weights_last_until_the_next_reload(
     assert "80" in proxy.run("status").stdout
     proxy.reload(config)
     told = "the file's weights replace the ones set at run time (v1=50, v2=50)"
-    wait_for(lambda: told in proxy.log, "it to be said")  # on a line of its own, after the change
+    proxy.says(told)  # on a line of its own, after the change
     assert split(port, 20) == {"one": 16, "two": 4}
 
 

@@ -70,7 +70,7 @@ def test_sighup_changes_the_split_and_keeps_open_connections(
         assert talk(long_lived) == "one hello\n"
         assert proxy.destination("v1")["connections_active"] == 1
     assert proxy.worker_pids() == pids
-    assert "tcp-echo: v1 100->0, v2 0->100, generation 2" in proxy.log
+    proxy.says("tcp-echo: v1 100->0, v2 0->100, generation 2")
 
 
 def test_a_hundred_weight_changes_under_load(

@@ -88,7 +88,7 @@ def test_the_walk_with_files_as_they_are(
     assert split(port, 20) == {"one": 20}
     apply(proxy, conf, "20.yaml", sample(f"{kind}tcp-echo-20-v2.yaml", port))
     assert split(port, 20) == {"one": 16, "two": 4}
-    assert "takes the place of" in proxy.log
+    proxy.says("takes the place of")
 
     sources = [proxy.file, conf]
     result = tcpmux("convert", *[w for f in sources for w in ("-c", str(f))], *options)
@@ -182,7 +182,7 @@ def test_an_unknown_backend_rejects_its_share(
     file.write_text(f"{gateway}\n---\n{sample('gateway-api/tcp-echo-20-v2.yaml', port)}")
     proxy = start_proxy({}, more=["-c", str(file), *given(tcp_echo_v1=one)])
     assert served(port, 20) == {"one": 16, "": 4}
-    assert "no Service tcp-echo-v2" in proxy.log
+    proxy.says("no Service tcp-echo-v2")
 
 
 # --- names ------------------------------------------------------------------------------------
@@ -218,10 +218,10 @@ def test_a_name_follows_dns_and_keeps_what_it_had(
     dns.set_a("shop.test", "127.0.0.1")
     wait_for(lambda: addresses(proxy) == [f"127.0.0.1:{one.port}"], "it to go away again")
     dns.forget("shop.test")
-    wait_for(lambda: f"it keeps 127.0.0.1:{one.port}" in proxy.log, "the loss to be told")
+    proxy.says(f"it keeps 127.0.0.1:{one.port}")
     assert split(port, 4) == {"one": 4}
     dns.set_a("shop.test", "127.0.0.1")
-    wait_for(lambda: "can be looked up again" in proxy.log, "the name to be back")
+    proxy.says("can be looked up again")
 
 
 def test_a_name_that_nobody_knows_gives_its_share_to_the_others(
@@ -235,7 +235,7 @@ def test_a_name_that_nobody_knows_gives_its_share_to_the_others(
     config["routes"][0]["destinations"].append(lost)
     proxy = start_proxy(config)
     follows = f"r/v2: no address for shop.test:{two.port}: the others get its share"
-    assert f"WARNING {follows}" in proxy.log
+    proxy.says(f"WARNING {follows}")
     assert split(port, 6) == {"one": 6}
     assert proxy.destination("v2")["unresolved"] == 1
     wait_for(lambda: proxy.destination("v2")["names"][0]["error"] != "", "control to look")
@@ -243,15 +243,15 @@ def test_a_name_that_nobody_knows_gives_its_share_to_the_others(
     assert f"shop.test:{two.port}" in proxy.run("endpoint").stdout
     said = proxy.log.count(follows)
     assert follows in proxy.run("reload").stdout
-    assert proxy.log.count(follows) == said + 1
-    assert proxy.log.count(f"shop.test:{two.port} can't be looked up") == 1
+    proxy.says(follows, times=said + 1)
+    proxy.says(f"shop.test:{two.port} can't be looked up", times=1)
     assert any(follows in event["text"] for event in proxy.client.events())
     assert proxy.destination("v2")["closed"]["no_endpoint"] == 0
     dns.set_a("shop.test", "127.0.0.1")
     wait_for(lambda: proxy.destination("v2")["effective_weight"] == 1, "the name to be known")
     assert split(port, 6) == {"one": 3, "two": 3}
     assert proxy.destination("v2")["unresolved"] == 0
-    assert "r/v2: has an address now" in proxy.log
+    proxy.says("r/v2: has an address now")
 
 
 def test_a_route_whose_only_name_is_unknown_does_as_it_says(

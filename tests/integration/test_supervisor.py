@@ -134,7 +134,7 @@ def test_without_a_listener_at_the_socket_it_runs_all_the_same(
     monkeypatch.setenv("NOTIFY_SOCKET", "@nobody-listens-here")
     proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
     assert split(port, 4) == {"one": 4}
-    assert proxy.log.count("the service manager can't be told of the state") == 1
+    proxy.says("the service manager can't be told of the state", times=1)
 
 
 # --- what it has kept -----------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_what_no_route_wants_any_more_leaves_the_store(
         wait_for(lambda: manager.names() == {stored(other)}, "the store to let go of it")
         with pytest.raises(ConnectionResetError):
             read_all(client)
-    assert proxy.log.count(f"no route listens on 127.0.0.1:{port} any more") == 1
+    proxy.says(f"no route listens on 127.0.0.1:{port} any more", times=1)
 
 
 @pytest.mark.usefixtures("environment")
@@ -286,7 +286,7 @@ def test_a_socket_named_as_a_route_but_with_another_address_is_an_error(
         start_with(proxy, [("r0", other.fileno())])
         address = f"127.0.0.1:{other.getsockname()[1]}"
         line = f"route r0 listens on 127.0.0.1:{port}, but the service manager has opened {address}"
-        assert proxy.log.count(f"ERROR {line}") == 1
+        proxy.says(f"ERROR {line}", times=1)
     assert split(port, 4) == {"one": 4}
 
 
@@ -356,7 +356,7 @@ def test_a_units_unix_socket_keeps_its_name(
         assert ask_unix(socket_path) == "one hello\n"
         proxy.reload(routes(route("r1", port, v1=(1, one.address))))
         line = f"unix:{socket_path} stays open in the service manager"
-        wait_for(lambda: line in proxy.log, "the warning that it stays")
+        proxy.says(line)
         assert Path(socket_path).exists()
         proxy.stop()
         proxy.write(routes(route("r", f"unix:{socket_path}", v1=(1, one.address))))
@@ -393,5 +393,5 @@ def test_a_descriptor_that_is_no_listening_socket_is_refused(
     process = launch(proxy, [("odd", fd)])
     os.close(fd)
     assert process.wait(DEADLINE) == 1
-    assert f"descriptor 3 (odd) from the service manager {problem}" in proxy.log
+    proxy.says(f"descriptor 3 (odd) from the service manager {problem}")
     assert "Traceback" not in proxy.log

@@ -96,7 +96,7 @@ def test_only_the_master_is_root(
         assert Path(f"/proc/{process.pid}/environ").stat().st_uid == 0
         if process.name() in ("tcpmux: control", "tcpmux: log"):
             assert b"SECRET" not in Path(f"/proc/{process.pid}/environ").read_bytes()
-    assert proxy.log.count("all processes but the master run as user nobody (uid 65534)") == 1
+    proxy.says("all processes but the master run as user nobody (uid 65534)", times=1)
 
 
 @needs_root
@@ -109,14 +109,14 @@ def test_another_user_and_group(start_proxy: StartProxy, one: EchoServer, port: 
         assert status_of(process.pid)["Gid"].split()[1] == "4243"
     assert ask(("127.0.0.1", port)) == "one hello\n"
     proxy.reload({"user": "daemon", **config})
-    assert "user changes with the next start, not with a reload" in proxy.log
+    proxy.says("user changes with the next start, not with a reload")
     assert ask(("127.0.0.1", port)) == "one hello\n"
 
 
 @needs_root
 def test_root_for_all_is_said(start_proxy: StartProxy, one: EchoServer, port: int) -> None:
     proxy = start_proxy({"user": "root", **routes(route("r", port, v1=(1, one.address)))})
-    assert "WARNING all processes run as root, with all its rights" in proxy.log
+    proxy.says("WARNING all processes run as root, with all its rights")
     assert {status_of(p.pid)["Uid"].split()[1] for p in others_of(proxy)} == {"0"}
     assert ask(("127.0.0.1", port)) == "one hello\n"
 
@@ -316,8 +316,8 @@ def test_a_socket_that_the_user_may_not_reach_is_told(
     assert f"user nobody may not connect to unix:{path}" in result.stderr
     proxy = start_proxy(config)
     assert [ask(("127.0.0.1", port)) for _ in range(4)] == ["one hello\n"] * 4
-    wait_for(lambda: "ERROR user nobody may not connect to endpoint" in proxy.log, "it to be said")
-    assert f"unix:{path}: permission denied" in proxy.log
+    proxy.says("ERROR user nobody may not connect to endpoint")
+    proxy.says(f"unix:{path}: permission denied")
 
 
 @needs_root
@@ -331,7 +331,7 @@ def test_new_masters_and_builds_keep_the_user(
         kill_master(proxy)
         proxy.write({"user": OTHER, "group": OTHER, **config})
         proxy.start()
-        assert "user and group change with the next start, not now" in proxy.log
+        proxy.says("user and group change with the next start, not now")
         for pid in proxy.worker_pids():
             os.kill(pid, signal.SIGKILL)
         all_talk(clients)
@@ -498,7 +498,7 @@ def test_a_place_that_only_root_can_read_will_do(
     wait_for(lambda: proxy.log.count("runs again") == 2, "the workers' next lives")
     proxy.signal(signal.SIGUSR2)
     wait_for(partial(upgraded, proxy, 1), "the refusal")
-    assert "user nobody (uid 65534), group nogroup (gid 65534) may not read" in proxy.log
+    proxy.says("user nobody (uid 65534), group nogroup (gid 65534) may not read")
     assert ask(("127.0.0.1", port)) == "one hello\n"
     for word in ("Traceback", "Error:", "a fault in"):
         assert word not in proxy.log, proxy.log

@@ -99,7 +99,7 @@ def test_a_worker_that_keeps_failing_is_started_ever_more_slowly(
             assert split(port, 10, at_once=5) == {"one": 10}
             wait_for(partial(first_has_lived, proxy, life), "a new one")
         assert talk(long_lived) == "one hello\n"
-    assert proxy.log.count("worker 0 killed by SIGABRT") == 4
+    proxy.says("worker 0 killed by SIGABRT", times=4)
     assert proxy.status()["workers"][1]["starts"] == 1
 
 
@@ -112,7 +112,7 @@ def test_control_that_does_not_end_for_a_reload_is_ended(
     os.kill(old, signal.SIGSTOP)
     admin = {"socket": proxy.admin, "http": f"127.0.0.1:{free_port()}", "insecure": True}
     proxy.reload(json.dumps({"workers": 2, "admin": admin, **config}))
-    wait_for(lambda: f"killing control (pid {old})" in proxy.log, "it to be ended")
+    proxy.says(f"killing control (pid {old})")
     assert proxy.status()["pid"]
     assert proxy.control_pid() != old
     proxy.children.add(old)
