@@ -91,9 +91,12 @@ struct tm_acknowledged {
     _Alignas(TM_CACHE_LINE) _Atomic uint64_t change; /* the highest number known to have happened */
 };
 
-/* Notes of connections that this instance makes, by their local ports: trace.h. */
+#define TM_TRACE_NOTES 8192u
+
+/* Notes of connections that this instance makes, by their local ports, and who they are of: trace.h. */
 struct tm_traces {
-    _Atomic uint64_t by_port[65536];
+    _Atomic uint16_t origins[TM_TRACE_NOTES];
+    _Atomic uint64_t notes[TM_TRACE_NOTES];
 };
 
 struct tm_commons {

@@ -14,9 +14,11 @@
  * Only one connect in TM_TRACE_EVERY of each worker begins a trace: that costs nothing to speak of,
  * and a loop is found after some more steps all the same.
  *
- * A note may be overwritten by another connection with the same port, or outlive its own. Nothing
- * but a connection between the same two addresses takes it for its own; whoever finds a loop wipes
- * it out.
+ * A note may be overwritten by another connection, of the same port or of one a multiple of
+ * TM_TRACE_NOTES away, or outlive its own: it is needed until the other end has been accepted and has
+ * connected. Nothing but a connection between the same two addresses takes it for its own; whoever
+ * finds a loop wipes it out. `origins` is looked at first: a client elsewhere has no note, whoever
+ * had its port here.
  */
 #ifndef TM_TRACE_H
 #define TM_TRACE_H
@@ -49,19 +51,26 @@ struct tm_trace {
     uint32_t route; /* slot of one that it has been in */
 };
 
-/* The 32 bits before the 32 of the trace: who with whom. Never 0. IPv4 is the same as ::ffff:a.b.c.d. */
+static inline uint64_t tm_trace_mix(uint64_t hash, const struct tm_peer *end)
+{
+    unsigned char wide[16] = {[10] = 0xff, [11] = 0xff}; /* IPv4 is the same as ::ffff:a.b.c.d */
+    uint64_t words[2];
+    memcpy(end->family == AF_INET ? wide + 12 : wide, end->ip, end->family == AF_INET ? 4 : 16);
+    memcpy(words, wide, sizeof(words));
+    return tm_mix(tm_mix(hash ^ end->port ^ words[0]) ^ words[1]);
+}
+
+/* Who has connected. Never 0. */
+static inline uint16_t tm_trace_origin(const struct tm_peer *from)
+{
+    uint16_t origin = (uint16_t)(tm_trace_mix(0, from) >> 48);
+    return origin ? origin : 1;
+}
+
+/* The 32 bits before the 32 of the trace: who with whom. Never 0. */
 static inline uint64_t tm_trace_ends(const struct tm_peer *from, const struct tm_peer *to)
 {
-    const struct tm_peer *ends[2] = {from, to};
-    uint64_t hash = (uint64_t)from->port << 16 | to->port;
-    for (int i = 0; i < 2; i++) {
-        unsigned char wide[16] = {[10] = 0xff, [11] = 0xff};
-        uint64_t words[2];
-        memcpy(ends[i]->family == AF_INET ? wide + 12 : wide, ends[i]->ip,
-               ends[i]->family == AF_INET ? 4 : 16);
-        memcpy(words, wide, sizeof(words));
-        hash = tm_mix(tm_mix(hash ^ words[0]) ^ words[1]);
-    }
+    uint64_t hash = tm_trace_mix(tm_trace_mix(0, from), to);
     return hash >> 32 ? hash & ~(uint64_t)UINT32_MAX : (uint64_t)1 << 32;
 }
 
@@ -94,17 +103,19 @@ static inline bool tm_trace_meant(int fd, uint16_t family, struct tm_peer *meant
     return true;
 }
 
-/* Where an accepted connection comes from. Without a note under its port, which is the rule, that is
+/* Where an accepted connection comes from. Without a note of its client, which is the rule, that is
  * one load; else a system call or two. wipe: a note that is its own goes. */
 static inline struct tm_trace tm_trace_find(struct tm_traces *traces, int fd,
                                             const struct tm_peer *client, bool wipe)
 {
     static const struct tm_trace NOWHERE = {0, 0};
+    uint32_t at = client->port % TM_TRACE_NOTES;
     struct tm_peer local;
     uint64_t note;
-    if (client->family != AF_INET && client->family != AF_INET6)
+    if ((client->family != AF_INET && client->family != AF_INET6) ||
+        atomic_load_explicit(&traces->origins[at], memory_order_relaxed) != tm_trace_origin(client))
         return NOWHERE;
-    note = atomic_load_explicit(&traces->by_port[client->port], memory_order_relaxed);
+    note = atomic_load_explicit(&traces->notes[at], memory_order_relaxed);
     if (note == 0)
         return NOWHERE;
     tm_sock_local(fd, &local);
@@ -113,7 +124,7 @@ static inline struct tm_trace tm_trace_find(struct tm_traces *traces, int fd,
          (note ^ tm_trace_ends(client, &local)) >> 32))
         return NOWHERE;
     if (wipe)
-        atomic_store_explicit(&traces->by_port[client->port], 0, memory_order_relaxed);
+        atomic_store_explicit(&traces->notes[at], 0, memory_order_relaxed);
     return tm_trace_of(note);
 }
 
@@ -142,7 +153,9 @@ static inline void tm_trace_connect(struct tm_traces *traces, int client_fd,
     if (trace.steps == 0 && connects % TM_TRACE_EVERY)
         return;
     tm_sock_local(fd, &local);
-    atomic_store_explicit(&traces->by_port[local.port],
+    uint32_t at = local.port % TM_TRACE_NOTES;
+    atomic_store_explicit(&traces->origins[at], tm_trace_origin(&local), memory_order_relaxed);
+    atomic_store_explicit(&traces->notes[at],
                           tm_trace_note(tm_trace_ends(&local, endpoint), tm_trace_step(trace, route)),
                           memory_order_relaxed);
 }

@@ -52,6 +52,8 @@ static void ends_are_told_apart(void)
     CHECK(tm_trace_ends(&other, &four) != ends);
     CHECK(tm_trace_ends(&six, &other) != ends);
     CHECK(tm_trace_ends(&four, &four) != ends);
+    CHECK_EQUAL(tm_trace_origin(&mapped), tm_trace_origin(&four));
+    CHECK(tm_trace_origin(&other) != tm_trace_origin(&four));
 }
 
 /* Both ends of a connection over loopback: [0] accepted, [1] connected. */
@@ -89,7 +91,7 @@ static void whoever_accepts_finds_the_note(void)
     CHECK(!tm_trace_is_loop(traces, second[0], &middle, 3)); /* told once */
     /* Somebody else's note under this port. */
     tm_trace_connect(traces, first[0], &client, second[1], &nobody, 3, 0);
-    CHECK(atomic_load(&traces->by_port[middle.port]) != 0);
+    CHECK(atomic_load(&traces->notes[middle.port % TM_TRACE_NOTES]) != 0);
     CHECK(!tm_trace_is_loop(traces, second[0], &middle, 3));
     /* A connection that has one is traced on, whatever its number. */
     tm_trace_connect(traces, first[0], &client, second[1], &end, 3, 0);
