@@ -123,6 +123,8 @@ struct tm_conn {
 
 _Static_assert(sizeof(struct tm_conn) == (size_t)2 * TM_CACHE_LINE, "two cache lines");
 
+#define TM_TRIED_BITS 32 /* of tm_cold.tried */
+
 struct tm_cold {
     uint8_t stage;                /* enum tm_stage: the next one to run, or to run again */
     uint8_t preface;              /* of the stage PREFACE: which of its parts */
@@ -137,7 +139,7 @@ struct tm_cold {
     uint8_t sealed[2];            /* of fd[]: tm_seal() */
     uint16_t passed;              /* endpoints of the destination that were tried or full */
     uint16_t listener;            /* id of the one it came from */
-    uint32_t tried;               /* which these are, a bit each: index % 32. With more than 32
+    uint32_t tried;               /* which these are, a bit each: index % TM_TRIED_BITS. With more
                                    * endpoints a bit may be another's: `passed` tells */
     uint32_t route_slot;
     uint32_t endpoint_slot;       /* TM_NONE = none tried */

@@ -147,8 +147,7 @@ static enum outcome connect_to(struct tm_worker *w, uint32_t index, const struct
     if (state == 0)
         flags |= TM_WRITE_WATCHED;
     conn->side_flags[TM_ENDPOINT] = flags;
-    if (tm_interest_add(w, index, TM_ENDPOINT,
-                        state ? TM_BASE_EVENTS : TM_BASE_EVENTS | EPOLLOUT) < 0)
+    if (tm_interest_add(w, index, TM_ENDPOINT) < 0)
         return UNPOLLED;
     return state ? ESTABLISHED : UNDER_WAY;
 }
@@ -156,7 +155,7 @@ static enum outcome connect_to(struct tm_worker *w, uint32_t index, const struct
 /* The endpoint is one of those that it need not try again. */
 static void note_tried(struct tm_cold *cold, uint32_t at)
 {
-    cold->tried |= (uint32_t)1 << (at % 32);
+    cold->tried |= (uint32_t)1 << (at % TM_TRIED_BITS);
     if (cold->passed < UINT16_MAX)
         cold->passed++;
 }
@@ -376,6 +375,6 @@ void tm_connect_recover(struct tm_worker *w, uint32_t index)
         cold->until_ms = w->now_ms + cold->connect_timeout_ms;
     tm_arm(w, index, cold->until_ms);
     conn->side_flags[TM_ENDPOINT] |= TM_WRITE_WATCHED;
-    if (tm_interest_add(w, index, TM_ENDPOINT, TM_BASE_EVENTS | EPOLLOUT) < 0)
+    if (tm_interest_add(w, index, TM_ENDPOINT) < 0)
         tm_outcome_end(w, index, TM_CLOSED_local_error, true);
 }

@@ -17,7 +17,7 @@ void tm_connection_open(struct tm_worker *w, int fd, const struct tm_peer *peer,
     w->connections++;
     tm_live_set_connections(w->live, w->connections);
     tm_count(&tm_slot_of(w, of->slot)->opened, 1);
-    if (tm_interest_add(w, index, TM_CLIENT, TM_BASE_EVENTS) < 0)
+    if (tm_interest_add(w, index, TM_CLIENT) < 0)
         tm_outcome_end(w, index, TM_CLOSED_local_error, true);
     else
         tm_stage_run(w, index);

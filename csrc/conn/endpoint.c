@@ -3,8 +3,6 @@
 
 #include <assert.h>
 
-enum { TRIED_BITS = 32 }; /* of tm_cold.tried */
-
 /* What is asked for in one choice. */
 struct choice {
     struct tm_worker *w;
@@ -30,7 +28,7 @@ static const struct tm_endpoint *endpoint_of(const struct tm_worker *w,
 static bool was_tried(const struct tm_worker *w, const struct tm_cold *cold,
                       const struct tm_destination *destination, uint32_t turn)
 {
-    return cold->tried >> (turn_of(w, destination, turn)->endpoint % TRIED_BITS) & 1;
+    return cold->tried >> (turn_of(w, destination, turn)->endpoint % TM_TRIED_BITS) & 1;
 }
 
 static bool has_just_failed(const struct tm_worker *w, const struct tm_destination *destination,
@@ -262,7 +260,7 @@ uint32_t tm_endpoint_next(struct tm_worker *w, struct tm_cold *cold,
             }
             choice.tier = tm_tier_after(w, destination, choice.tier);
         }
-        if (cold->tried == 0 || all_turns(destination) <= TRIED_BITS ||
+        if (cold->tried == 0 || all_turns(destination) <= TM_TRIED_BITS ||
             cold->passed >= endpoint_count(w, destination))
             return TM_NONE;
         cold->tried = 0; /* some bits were others': those that have failed are known as such */

@@ -13,9 +13,19 @@ static int control(struct tm_worker *w, uint32_t index, int side, int operation,
     return epoll_ctl(w->epoll, operation, conn->fd[side], &event);
 }
 
-int tm_interest_add(struct tm_worker *w, uint32_t index, int side, uint32_t events)
+static uint32_t events_of(const struct tm_conn *conn, int side)
 {
-    return control(w, index, side, EPOLL_CTL_ADD, events);
+    uint32_t events = TM_BASE_EVENTS;
+    if (conn->side_flags[side] & TM_READ_UNWATCHED)
+        events &= ~(uint32_t)(EPOLLIN | EPOLLPRI);
+    if (conn->side_flags[side] & TM_WRITE_WATCHED)
+        events |= EPOLLOUT;
+    return events;
+}
+
+int tm_interest_add(struct tm_worker *w, uint32_t index, int side)
+{
+    return control(w, index, side, EPOLL_CTL_ADD, events_of(&w->records[index], side));
 }
 
 void tm_interest_remove(struct tm_worker *w, uint32_t index, int side)
@@ -26,13 +36,7 @@ void tm_interest_remove(struct tm_worker *w, uint32_t index, int side)
 /* MOD looks at the socket again: an edge that came before is not lost. */
 static void change(struct tm_worker *w, uint32_t index, int side)
 {
-    const struct tm_conn *conn = &w->records[index];
-    uint32_t events = TM_BASE_EVENTS;
-    if (conn->side_flags[side] & TM_READ_UNWATCHED)
-        events &= ~(uint32_t)(EPOLLIN | EPOLLPRI);
-    if (conn->side_flags[side] & TM_WRITE_WATCHED)
-        events |= EPOLLOUT;
-    int error = control(w, index, side, EPOLL_CTL_MOD, events);
+    int error = control(w, index, side, EPOLL_CTL_MOD, events_of(&w->records[index], side));
     assert(error == 0);
 }
 

@@ -10,8 +10,8 @@
 /* What says that a short read does not mean "drained". */
 #define TM_READ_TO_THE_END (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)
 
-/* 0 or -1 with errno, as epoll_ctl. */
-int tm_interest_add(struct tm_worker *w, uint32_t index, int side, uint32_t events);
+/* Registers a side's socket, for what its flags say. 0 or -1 with errno, as epoll_ctl. */
+int tm_interest_add(struct tm_worker *w, uint32_t index, int side);
 /* The socket lives on elsewhere, so that closing it here would leave it in epoll. */
 void tm_interest_remove(struct tm_worker *w, uint32_t index, int side);
 

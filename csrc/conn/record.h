@@ -35,4 +35,25 @@ static inline uint8_t tm_first_flags(uint16_t family)
     return family == AF_UNIX ? TM_HUNG_UP : 0;
 }
 
+static inline uint16_t tm_side_family(const struct tm_cold *cold, int side)
+{
+    return side == TM_CLIENT ? cold->client.family : cold->endpoint.family;
+}
+
+/* Which of a connection's counts the kernel does not keep: those of UNIX sockets. */
+static inline void tm_record_note_uncounted(struct tm_conn *conn, const struct tm_cold *cold)
+{
+    for (int side = 0; side < 2; side++)
+        if (conn->fd[side] >= 0 && tm_side_family(cold, side) == AF_UNIX) {
+            conn->half[side].uncounted |= TM_UNCOUNTED_SOURCE;
+            conn->half[1 - side].uncounted |= TM_UNCOUNTED_DESTINATION;
+        }
+}
+
+/* Whether a record in this state can be true without that side's socket. */
+static inline bool tm_may_lack_socket(uint8_t state, int side)
+{
+    return state != TM_RELAYING && (side != TM_CLIENT || !tm_is_opening(state));
+}
+
 #endif

@@ -42,12 +42,12 @@ static bool claim_pipe(const struct tm_conn *conn, struct tm_half *half, struct 
 static bool claim_socket(struct tm_conn *conn, struct tm_cold *cold, int side,
                          struct tm_descriptors *all)
 {
-    int family = side == TM_CLIENT ? cold->client.family : cold->endpoint.family;
     if (side == TM_ENDPOINT && tm_is_opening(conn->state) && cold->endpoint_slot == TM_NONE)
         tm_conn_set_fd(conn, cold, side, -1); /* a failed attempt, whose socket was about to be closed */
     if (conn->fd[side] < 0)
-        return conn->state != TM_RELAYING && (side != TM_CLIENT || !tm_is_opening(conn->state));
-    if (tm_conn_fd_sealed(conn, cold, side) && tm_stream_family(conn->fd[side]) == family &&
+        return tm_may_lack_socket(conn->state, side);
+    if (tm_conn_fd_sealed(conn, cold, side) &&
+        tm_stream_family(conn->fd[side]) == tm_side_family(cold, side) &&
         tm_descriptors_claim(all, conn->fd[side]))
         return true;
     tm_conn_set_fd(conn, cold, side, -1);
@@ -81,21 +81,6 @@ static bool shut_is_true(const struct tm_conn *conn)
     return true;
 }
 
-/* What follows from the kinds of its sockets. */
-static void mend_sides(struct tm_conn *conn, const struct tm_cold *cold)
-{
-    if (cold->client.family == AF_UNIX) {
-        conn->side_flags[TM_CLIENT] |= TM_HUNG_UP;
-        conn->half[TM_CLIENT].uncounted |= TM_UNCOUNTED_SOURCE;
-        conn->half[TM_ENDPOINT].uncounted |= TM_UNCOUNTED_DESTINATION;
-    }
-    if (cold->endpoint.family == AF_UNIX && conn->fd[TM_ENDPOINT] >= 0) {
-        conn->side_flags[TM_ENDPOINT] |= TM_HUNG_UP;
-        conn->half[TM_ENDPOINT].uncounted |= TM_UNCOUNTED_SOURCE;
-        conn->half[TM_CLIENT].uncounted |= TM_UNCOUNTED_DESTINATION;
-    }
-}
-
 static void close_end(int32_t *fd)
 {
     if (*fd >= 0)
@@ -125,11 +110,15 @@ static void give_up(struct tm_worker *w, uint32_t index)
 static void keep(struct tm_worker *w, uint32_t index)
 {
     struct tm_conn *conn = &w->records[index];
-    mend_sides(conn, &w->colds[index]);
-    tm_source_mend(w->commons, &w->colds[index]);
-    for (int side = 0; side < 2; side++)
+    struct tm_cold *cold = &w->colds[index];
+    tm_record_note_uncounted(conn, cold);
+    tm_source_mend(w->commons, cold);
+    for (int side = 0; side < 2; side++) {
+        if (conn->fd[side] >= 0)
+            conn->side_flags[side] |= tm_first_flags(tm_side_family(cold, side));
         if (conn->half[side].pipe.in >= 0)
             tm_pipe_pool_adopt(&w->pump.pool, &conn->half[side].pipe);
+    }
 }
 
 /* --- what is in no record ------------------------------------------------------------------- */

@@ -343,16 +343,6 @@ bool tm_relay_resume(struct tm_worker *w)
 
 /* --- the stage ------------------------------------------------------------------------------ */
 
-/* What follows from the kinds of its sockets. */
-static void note_uncounted(struct tm_conn *conn, const struct tm_cold *cold)
-{
-    uint8_t client = cold->client.family == AF_UNIX, endpoint = cold->endpoint.family == AF_UNIX;
-    conn->half[TM_CLIENT].uncounted |=
-        (uint8_t)(client * TM_UNCOUNTED_SOURCE | endpoint * TM_UNCOUNTED_DESTINATION);
-    conn->half[TM_ENDPOINT].uncounted |=
-        (uint8_t)(endpoint * TM_UNCOUNTED_SOURCE | client * TM_UNCOUNTED_DESTINATION);
-}
-
 struct tm_answer tm_relay(struct tm_worker *w, uint32_t index)
 {
     struct tm_conn *conn = &w->records[index];
@@ -365,7 +355,7 @@ struct tm_answer tm_relay(struct tm_worker *w, uint32_t index)
     tm_histogram_add(&w->live->times[conn->destination_slot].connect, tm_latency_bounds_us,
                      cold->connect_us);
     conn->last_activity_ms = w->now_ms;
-    note_uncounted(conn, cold);
+    tm_record_note_uncounted(conn, cold);
     tm_conn_enter(conn, TM_RELAYING);
     tm_outcome_log_start(w, index);
     tm_arm(w, index, tm_timeout_next(w, index));

@@ -112,10 +112,7 @@ static bool watch_sides(struct tm_worker *w, uint32_t index)
         if (conn->fd[side] < 0 || (side == TM_ENDPOINT && tm_is_opening(conn->state)))
             continue;
         conn->side_flags[side] &= (uint8_t)~TM_READ_UNWATCHED;
-        uint32_t events = TM_BASE_EVENTS;
-        if (conn->side_flags[side] & TM_WRITE_WATCHED)
-            events |= EPOLLOUT;
-        if (tm_interest_add(w, index, side, events) < 0)
+        if (tm_interest_add(w, index, side) < 0)
             return false;
     }
     return true;

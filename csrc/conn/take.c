@@ -28,13 +28,9 @@ static uint32_t find(const struct tm_worker *w, uint32_t giver, const struct tm_
 static bool side_possible(struct tm_conn *conn, struct tm_cold *cold, int side)
 {
     struct tm_half *half = &conn->half[side];
-    int family = side == TM_CLIENT ? cold->client.family : cold->endpoint.family;
-    if (conn->fd[side] < 0) {
-        if (conn->state == TM_RELAYING || (side == TM_CLIENT && tm_is_opening(conn->state)))
-            return false;
-    } else if (tm_stream_family(conn->fd[side]) != family) {
+    if (conn->fd[side] < 0 ? !tm_may_lack_socket(conn->state, side)
+                           : tm_stream_family(conn->fd[side]) != tm_side_family(cold, side))
         return false;
-    }
     tm_conn_set_fd(conn, cold, side, conn->fd[side]); /* here it has another number: seals it */
     if (half->pipe.in < 0 && half->pipe.out < 0)
         return !half->queued;
