@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.integration.proxy import Proxy
-from tests.support import EchoServer
+from tests.support import EchoServer, free_port
 
 StartProxy = Callable[..., Proxy]
 
@@ -35,6 +35,11 @@ def start_proxy(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Star
     yield start
     for proxy in started:
         proxy.stop()
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
 
 
 @pytest.fixture

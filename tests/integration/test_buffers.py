@@ -16,18 +16,13 @@ from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.others import needs_root
 from tests.relay.cases import fill
-from tests.support import DEADLINE, free_port, wait_for
+from tests.support import DEADLINE, wait_for
 
 KIB, MIB = 1 << 10, 1 << 20
 PAGES = int(Path("/proc/sys/fs/pipe-user-pages-soft").read_text())
 CLIENTS = 80  # more than there can be pipes of 1 MiB
 TASTE = 400 * KIB
 SOMEBODY = "4243"  # a user that nobody has, so that nobody else has pipes of its
-
-
-@pytest.fixture
-def port() -> int:
-    return free_port()
 
 
 @pytest.fixture

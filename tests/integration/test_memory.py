@@ -12,12 +12,7 @@ from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.integration.test_shifting import split
 from tests.integration.test_survival import kill_master
-from tests.support import EchoServer, free_port, wait_for
-
-
-@pytest.fixture
-def port() -> int:
-    return free_port()
+from tests.support import EchoServer, wait_for
 
 
 @pytest.fixture

@@ -38,11 +38,6 @@ def environment(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def port() -> int:
-    return free_port()
-
-
-@pytest.fixture
 def socket_path() -> Iterator[str]:
     with TemporaryDirectory() as directory:
         yield f"{directory}/listen"

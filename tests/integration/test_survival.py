@@ -51,11 +51,6 @@ def upgraded(proxy: Proxy, number: int) -> bool:
 
 
 @pytest.fixture
-def port() -> int:
-    return free_port()
-
-
-@pytest.fixture
 def proxy(start_proxy: StartProxy, one: EchoServer, port: int) -> Proxy:
     return start_proxy(routes(route("r", port, v1=(1, one.address))))
 

@@ -22,11 +22,6 @@ from tests.support import DEADLINE, EchoServer, ask, free_port, wait_for
 
 
 @pytest.fixture
-def port() -> int:
-    return free_port()
-
-
-@pytest.fixture
 def proxy(start_proxy: StartProxy, one: EchoServer, port: int) -> Proxy:
     return start_proxy(routes(route("r", port, v1=(1, one.address))))
 

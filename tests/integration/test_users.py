@@ -47,11 +47,6 @@ def others_of(proxy: Proxy) -> list[psutil.Process]:
 
 
 @pytest.fixture
-def port() -> int:
-    return free_port()
-
-
-@pytest.fixture
 def log_dir(open_path: Path) -> Path:
     made = open_path / "logs"
     made.mkdir(mode=0o755)
