@@ -8,7 +8,7 @@ one class here, derived from Source; it has its scheme beside its bases, by whic
             from tcpmux.config.etcd import get  # how it is asked; loaded if somebody names one
 
             for key, data in get(self.rest, READ_TIME):
-                yield text_of(f"{self.name}/{key}", data)
+                yield self.text(key, data)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tcpmux.config.document import Text, read_text
+from tcpmux.config.document import Text, read_text, text_of
 from tcpmux.config.problems import ConfigError, Problem, one_line
 from tcpmux.errors import printable
 from tcpmux.files import LARGEST, too_large
@@ -73,6 +73,10 @@ class Source(ABC):
     def absolute(self) -> Source:
         """The same one, whatever the working directory."""
         return self
+
+    def text(self, key: str, data: bytes) -> Text:
+        """One of its texts; key: which of them, "" = the only one. Raises ConfigError."""
+        return text_of(printable(f"{self.name}/{key}" if key else self.name), data)
 
     def problem(self, message: str) -> Problem:
         """With it as a whole."""
