@@ -59,7 +59,7 @@ def _check(status: os.stat_result, largest: int) -> None:
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         raise Unreadable(f"can't be read: expected a regular file, and it is {kind}")
     if status.st_size > largest:
-        raise _too_large(largest)
+        raise too_large(largest)
 
 
 def _read(descriptor: int, largest: int) -> bytes:
@@ -71,9 +71,10 @@ def _read(descriptor: int, largest: int) -> bytes:
             return b"".join(parts)
         parts.append(part)
         left -= len(part)
-    raise _too_large(largest)
+    raise too_large(largest)
 
 
-def _too_large(largest: int) -> Unreadable:
+def too_large(largest: int) -> Unreadable:
+    """More bytes than that."""
     size = f"{largest >> 20} MiB" if largest >= 1 << 20 else f"{largest} bytes"
     return Unreadable(f"larger than {size}, the most that is read")

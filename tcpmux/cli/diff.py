@@ -32,10 +32,10 @@ def diff(admin: str | None, config: tuple[str, ...], endpoints: tuple[str, ...])
     """
     if not config:
         raise click.UsageError("which file? Name it with -c", click.get_current_context())
-    from tcpmux.config import ConfigError, Problem, read_texts, variables_in
+    from tcpmux.config import ConfigError, Problem, read_texts, sources_of, variables_in
 
     problems: list[Problem] = []
-    texts = list(read_texts(config, problems))
+    texts = list(read_texts(sources_of(config), problems))
     if problems:
         raise ConfigError(problems)
     names = set().union(*(variables_in(text.content) for text in texts))

@@ -46,9 +46,13 @@ def fmt(config: tuple[str, ...], check: bool) -> int:
     """
     if not config:
         raise click.UsageError("which file? Name it with -c", click.get_current_context())
-    from tcpmux.config.loader import expand
+    from tcpmux.config import ConfigError, Problem, sources_of
 
-    changed = [path for path in expand(config, []) if _format(path, check=check)]
+    problems: list[Problem] = []
+    files = [path for source in sources_of(config) for path in source.files(problems)]
+    if problems:
+        raise ConfigError(problems)
+    changed = [path for path in files if _format(path, check=check)]
     for path in changed:
         say(f"{path}: {'would be' if check else 'is'} formatted")
     if not changed:

@@ -173,6 +173,10 @@ def show_place(problem: Problem) -> None:
     """On a terminal, the line of a file that a problem is in, and a caret under the place."""
     if not problem.line or not sys.stderr.isatty():
         return
+    from tcpmux.config.sources import Files, source_of
+
+    if not isinstance(source_of(problem.file), Files):
+        return
     try:
         text = read_file(problem.file).data.decode("utf-8-sig", "replace")
     except Unreadable:

@@ -1,4 +1,4 @@
-"""Configuration: files in, frozen values or a list of mistakes out. Used by every process."""
+"""Configuration: texts in, frozen values or a list of mistakes out. Used by every process."""
 
 from __future__ import annotations
 
@@ -23,17 +23,21 @@ from tcpmux.config.settings import (
 
 if TYPE_CHECKING:
     from tcpmux.config.document import Text, variables_in
-    from tcpmux.config.loader import load, load_texts, read_texts
+    from tcpmux.config.loader import load, load_sources, load_texts
+    from tcpmux.config.sources import Source, read_texts, sources_of
 
 # Else pydantic looks for plugins in all that is installed, and runs them, in the master too.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 # Loaded when asked for, with pydantic and a YAML parser: most commands and control read no file.
 _READING = {
+    "Source": "sources",
     "Text": "document",
     "load": "loader",
+    "load_sources": "loader",
     "load_texts": "loader",
-    "read_texts": "loader",
+    "read_texts": "sources",
+    "sources_of": "sources",
     "variables_in": "document",
 }
 
@@ -58,10 +62,13 @@ __all__ = [
     "Rate",
     "Route",
     "RoutePolicy",
+    "Source",
     "Text",
     "load",
+    "load_sources",
     "load_texts",
     "read_texts",
+    "sources_of",
     "variables_in",
 ]
 

@@ -155,13 +155,18 @@ def read_text(path: str | Path) -> Text:
         data = read_file(path).data
     except Unreadable as error:
         raise _fail(printable(str(path)), 0, 0, str(error)) from None
+    return text_of(str(path), data)
+
+
+def text_of(name: str, data: bytes) -> Text:
+    """What has been read, as text. Raises ConfigError."""
     try:
-        return Text(str(path), data.decode("utf-8-sig"))
+        return Text(name, data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
         message = f"not UTF-8: byte 0x{data[error.start]:02x}"
-        raise _fail(str(path), line, column, message) from None
+        raise _fail(name, line, column, message) from None
 
 
 def _compose(file: str, text: str) -> list[yaml.Node]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tcpmux.config.document import Document, read_documents
-from tcpmux.config.loader import expand
-from tcpmux.config.problems import ConfigError
+from tcpmux.config.problems import ConfigError, Problem
 from tcpmux.config.rewrite import NotWritten, Target, rewrite
+from tcpmux.config.sources import sources_of
 from tcpmux.errors import TcpmuxError
 from tcpmux.files import Unreadable, read_file
 
@@ -29,14 +29,15 @@ class _Edit(NamedTuple):
     text: str
 
 
-def save_weights(paths: Sequence[str], route: str, weights: Mapping[str, int]) -> Path:
+def save_weights(names: Sequence[str], route: str, weights: Mapping[str, int]) -> Path:
     """Writes weights of a route's destinations into the file that has it; returns that file.
+    names: of the sources that the file may belong to.
 
     All else in it stays as it is, to the byte. It is replaced as a whole or not at all, and only
     if nobody has written to it meanwhile; where its path is a link, the file that it leads to.
     Raises NotSaved, ConfigError.
     """
-    path, number, place = _find(paths, route)
+    path, number, place = _find(names, route)
     try:
         target = Target.of(path)
         text = read_file(target.path).data.decode("utf-8")
@@ -56,16 +57,19 @@ def save_weights(paths: Sequence[str], route: str, weights: Mapping[str, int]) -
     return path
 
 
-def _find(paths: Sequence[str], route: str) -> tuple[Path, int, int]:
+def _find(names: Sequence[str], route: str) -> tuple[Path, int, int]:
     """The file, which of its documents, and which of the routes there."""
-    for path in expand(paths, []):
+    problems: list[Problem] = []
+    for path in (path for source in sources_of(names) for path in source.files(problems)):
         for number, document in enumerate(read_documents(path)):
             routes = document.value.get("routes") if isinstance(document.value, dict) else None
             for place, found in enumerate(routes or ()):
                 if document.is_native and isinstance(found, dict) and found.get("name") == route:
                     return path, number, place
+    if problems:
+        raise ConfigError(problems)
     raise NotSaved(
-        f"route {route} is in no routes.yaml of {', '.join(paths)}: change the resource "
+        f"route {route} is in no routes.yaml of {', '.join(names)}: change the resource "
         "that it is made of, or write it out with `tcpmux convert`"
     )
 

@@ -1,9 +1,9 @@
-"""From files to a Config: read, validate, merge; every mistake of all files at once."""
+"""From texts to a Config: read, validate, merge; every mistake of all files at once."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from tcpmux.config.address import Address
-from tcpmux.config.document import Document, Text, documents_of, read_text
+from tcpmux.config.document import Document, Text, documents_of
 from tcpmux.config.instance_schema import AccessLogModel, AdminModel
 from tcpmux.config.loops import Leg, find_loops
 from tcpmux.config.model import AccessLog, Admin, Config, Destination, EndpointPolicy, Route
@@ -27,11 +27,11 @@ from tcpmux.config.schema import (
     FileModel,
     RouteModel,
 )
+from tcpmux.config.sources import Source, read_texts, sources_of
 from tcpmux.config.turns import turns
 from tcpmux.config.validation import add_problems
 
 T = TypeVar("T")
-SUFFIXES = (".yaml", ".yml", ".json")  # of the files of a directory
 
 
 @dataclass(slots=True)
@@ -56,16 +56,22 @@ class _Names:
             self.first[name] = document.place(location)
 
 
-def load(paths: Sequence[str | Path], given: Sequence[str] = ()) -> Config:
-    """Reads configuration files as one. Raises ConfigError with all that is wrong in them.
+def load(arguments: Sequence[str | Path], given: Sequence[str] = ()) -> Config:
+    """Reads what -c arguments name as one. Raises ConfigError with all that is wrong in it.
 
     A directory stands for its .yaml, .yml and .json files, in order of their names. Routes of
     all files are put together, in order. Any other top-level key may be set in one file only.
     Documents with apiVersion and kind are resources of Istio and of the Gateway API.
     given: HOST=ENDPOINT or HOST/SUBSET=ENDPOINT, for hosts whose endpoints are in no file.
     """
+    return load_sources(sources_of(arguments), given)
+
+
+def load_sources(sources: Sequence[Source], given: Sequence[str] = ()) -> Config:
+    """As load(), of what the arguments have been found to mean."""
     problems: list[Problem] = []
-    return _loaded(read_texts(paths, problems), paths, given, problems)
+    names = [source.name for source in sources]
+    return _loaded(read_texts(sources, problems), names, given, problems)
 
 
 def load_texts(texts: Sequence[Text], given: Sequence[str] = ()) -> Config:
@@ -73,18 +79,9 @@ def load_texts(texts: Sequence[Text], given: Sequence[str] = ()) -> Config:
     return _loaded(texts, [text.name for text in texts], given, [])
 
 
-def read_texts(paths: Sequence[str | Path], problems: list[Problem]) -> Iterator[Text]:
-    """What is in the files, one by one; those that can't be read become problems."""
-    for path in expand(paths, problems):
-        try:
-            yield read_text(path)
-        except ConfigError as error:
-            problems.extend(error.problems)
-
-
 def _loaded(
     texts: Iterable[Text],
-    names: Sequence[str | Path],
+    names: Sequence[str],
     given: Sequence[str],
     problems: list[Problem],
 ) -> Config:
@@ -101,7 +98,7 @@ def _loaded(
 
 def _load(
     texts: Iterable[Text],
-    names: Sequence[str | Path],
+    names: Sequence[str],
     given: Sequence[str],
     problems: list[Problem],
 ) -> Config:
@@ -135,28 +132,11 @@ def _load(
         problems.extend(sorted(document.problems, key=lambda p: (p.line, p.column)))
     has_routes = any("routes" in file.model.model_fields_set for file in files)
     if not problems and not resources and not has_routes:
-        problems.append(Problem(str(names[0]) if names else "", 0, 0, "", "routes is missing"))
+        problems.append(Problem(names[0] if names else "", 0, 0, "", "routes is missing"))
     if problems:
         raise ConfigError(problems)
     warnings = [warning for document in documents for warning in document.warnings]
-    return _merge(files, [route for route, _ in translated], names, warnings)
-
-
-def expand(paths: Sequence[str | Path], problems: list[Problem]) -> Iterable[Path]:
-    for path in map(Path, paths):
-        if not _is_directory(path):
-            yield path
-            continue
-        try:
-            inside = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
-        except OSError as error:
-            problems.append(Problem(str(path), 0, 0, "", f"can't be read: {error.strerror}"))
-            continue
-        inside = [p for p in inside if not p.name.startswith(".")]
-        if not inside:
-            message = f"no file in this directory ends in {', '.join(SUFFIXES)}"
-            problems.append(Problem(str(path), 0, 0, "", message))
-        yield from inside
+    return _merge(files, [route for route, _ in translated], warnings)
 
 
 def _native(document: Document) -> list[_File]:
@@ -311,17 +291,9 @@ def _translated_legs(translated: Iterable[tuple[Route, Resource]]) -> Iterable[L
                     yield Leg(route.name, endpoint, resource)
 
 
-def _is_directory(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # a name that can't be: reading it says so
-        return False
-
-
 def _merge(
     files: Sequence[_File],
     translated: Sequence[Route],
-    paths: Sequence[str | Path],
     warnings: Sequence[Problem],
 ) -> Config:
     def setting(key: str) -> Any:
@@ -337,7 +309,6 @@ def _merge(
         admin=_admin(setting("admin")),
         drain_timeout=setting("drain_timeout"),
         routes=(*native, *translated),
-        files=tuple(Path(path) for path in paths),
         dns_servers=tuple(setting("dns").servers),
         warnings=tuple(warnings),
         access_log=_access_log(setting("access_log")),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from tcpmux.config.address import Address, Endpoint, HostName
 from tcpmux.config.problems import Problem
@@ -88,7 +87,7 @@ class Buffers:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All files together. workers: None = as many as usable CPUs. busy_poll: how long a worker
+    """All sources together. workers: None = as many as usable CPUs. busy_poll: how long a worker
     looks for events before it sleeps, in us; None = as it pays. drain_timeout in s."""
 
     workers: int | None
@@ -96,7 +95,6 @@ class Config:
     admin: Admin
     drain_timeout: float
     routes: tuple[Route, ...]
-    files: tuple[Path, ...]
     dns_servers: tuple[Address, ...] = ()  # none = those of the host
     warnings: tuple[Problem, ...] = ()
     access_log: AccessLog | None = None

@@ -13,13 +13,14 @@ from tcpmux.config.model import Admin, Config, Route
 from tcpmux.config.nginx import Nginx
 from tcpmux.config.problems import ConfigError, Problem
 from tcpmux.config.schema import FileModel
+from tcpmux.config.sources import Files, source_of
 from tcpmux.files import Unreadable, read_file
 
 DEFAULTS = FileModel()
 
 
 def is_other(path: str) -> bool:
-    return Path(path).suffix in (".cfg", ".conf")
+    return isinstance(source_of(path), Files) and Path(path).suffix in (".cfg", ".conf")
 
 
 def load_other(paths: Sequence[str]) -> Config:
@@ -47,6 +48,5 @@ def load_other(paths: Sequence[str]) -> Config:
         Admin(DEFAULTS.admin.socket),
         DEFAULTS.drain_timeout,
         tuple(routes),
-        tuple(Path(path) for path in paths),
         warnings=tuple(warnings),
     )

@@ -75,7 +75,7 @@ class Identity:
     """What status says of the instance that is not in shared memory."""
 
     version: str
-    config: Sequence[str]  # paths
+    config: Sequence[str]  # names of its sources
     admin: str  # path of the socket
     rules: Rules
 

@@ -110,8 +110,8 @@ class HelperPrograms(Duty):
         for option, numbers in fds.items():
             for number in numbers:
                 arguments += [option, str(number)]
-        for path in self._sources.paths:
-            arguments += ["--config", path]
+        for name in self._sources.names:
+            arguments += ["--config", name]
         admin = self._config.admin
         if admin.http is not None:
             arguments += ["--http-address", str(admin.http)]

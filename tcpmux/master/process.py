@@ -17,7 +17,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 from setproctitle import setproctitle
 
@@ -76,8 +75,7 @@ class Master:
         *,
         upgraded: bool,
     ) -> None:
-        paths = tuple(str(Path(path).absolute()) for path in sources.paths)
-        self._sources = replace(sources, paths=paths)
+        self._sources = sources.absolute()
         self._instance = instance
         self._upgraded = upgraded and not instance.is_new
         self.workers = instance.workers
@@ -158,7 +156,7 @@ class Master:
 
     def run(self) -> int:
         """Serves until told to stop. Raises TcpmuxError if it can't begin."""
-        setproctitle(f"tcpmux: master {' '.join(Path(path).name for path in self._sources.paths)}")
+        setproctitle(f"tcpmux: master {' '.join(source.title for source in self._sources.each)}")
         adopt_orphans()
         signals = SignalQueue()
         events = EventHandler(self.events)

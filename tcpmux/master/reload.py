@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from tcpmux.config import Config, HostName, load
+from tcpmux.config import Config, HostName, Source, load_sources
 from tcpmux.errors import TcpmuxError
 from tcpmux.levels import Line
 from tcpmux.master.change import Change, Done, InForce, LogLine, Weights
@@ -22,18 +22,26 @@ POLL_AUTO = -1  # csrc/waiter.h: TM_POLL_AUTO
 class Sources:
     """Where the configuration comes from. endpoints: as --endpoint gives them."""
 
-    paths: tuple[str, ...]
+    each: tuple[Source, ...]
     endpoints: tuple[str, ...] = ()
 
+    @property
+    def names(self) -> list[str]:
+        return [source.name for source in self.each]
+
+    def absolute(self) -> Sources:
+        """The same ones, whatever the working directory."""
+        return Sources(tuple(source.absolute() for source in self.each), self.endpoints)
+
     def read(self) -> Config:
-        """What the files say now. As load(), and no fault of ours in reading a file ends what
-        serves traffic: raises TcpmuxError alone."""
+        """What they say now. As load(), and no fault of ours in reading them ends what serves
+        traffic: raises TcpmuxError alone."""
         try:
-            return load(self.paths, self.endpoints)
+            return load_sources(self.each, self.endpoints)
         except TcpmuxError:
             raise
         except Exception as error:
-            log.exception("a fault in tcpmux while reading %s", ", ".join(self.paths))
+            log.exception("a fault in tcpmux while reading %s", ", ".join(self.names))
             raise TcpmuxError(f"a fault in tcpmux while reading the files: {error!r}") from error
 
 

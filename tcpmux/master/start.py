@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Sequence
 
-from tcpmux.config import Config, load
+from tcpmux.config import Config, load_sources, sources_of
 from tcpmux.errors import TcpmuxError
 from tcpmux.logs import begin_log
 from tcpmux.master import handoff
@@ -30,8 +30,8 @@ from tcpmux.shm.slots import Names
 log = logging.getLogger("tcpmux.master")
 
 
-def run(paths: Sequence[str], endpoints: Sequence[str] = ()) -> int:
-    """Runs tcpmux on these configuration files until it is stopped; returns the exit code.
+def run(arguments: Sequence[str], endpoints: Sequence[str] = ()) -> int:
+    """Runs tcpmux on what these -c arguments name until it is stopped; returns the exit code.
 
     Takes over an instance with the same admin socket whose master has died. Raises
     TcpmuxError if it can't start: ConfigError for a bad file, ListenError for an address
@@ -40,8 +40,8 @@ def run(paths: Sequence[str], endpoints: Sequence[str] = ()) -> int:
     begin_log()
     raise_nofile()  # first: an instance that is taken over comes as descriptors
     inherited = inherited_sockets(os.environ)
-    sources = Sources(tuple(paths), tuple(endpoints))
-    config = load(sources.paths, sources.endpoints)
+    sources = Sources(sources_of(arguments), tuple(endpoints))
+    config = load_sources(sources.each, sources.endpoints)
     user = _give_up_rights(config)
     saved = os.environ.pop(handoff.VARIABLE, None)
     if not saved:

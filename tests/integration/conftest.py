@@ -17,7 +17,8 @@ StartProxy = Callable[..., Proxy]
 @pytest.fixture
 def start_proxy(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[StartProxy]:
     """start_proxy(config) runs a proxy; all are stopped and checked at the end. more: arguments
-    after those for the file. prefix: a command that becomes tcpmux.
+    after those for the file. prefix: a command that becomes tcpmux. source: what it reads
+    instead of the file.
 
     A parameter {"nofile": N} starts it with that RLIMIT_NOFILE.
     """
@@ -25,11 +26,15 @@ def start_proxy(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Star
     options: dict[str, Any] = getattr(request, "param", {})
 
     def start(
-        config: dict[str, Any], more: Sequence[str] = (), prefix: Sequence[str] = ()
+        config: dict[str, Any],
+        more: Sequence[str] = (),
+        prefix: Sequence[str] = (),
+        source: str = "",
     ) -> Proxy:
         directory = tmp_path / f"proxy{len(started)}"
         directory.mkdir()
-        started.append(Proxy(directory, config, more=more, prefix=prefix, **options))
+        proxy = Proxy(directory, config, more=more, prefix=prefix, source=source, **options)
+        started.append(proxy)
         return started[-1]
 
     yield start

@@ -41,9 +41,11 @@ class Proxy:
         nofile: int = 0,
         more: Sequence[str] = (),
         prefix: Sequence[str] = (),
+        source: str = "",
     ) -> None:
         self.directory = directory
         self.file = directory / "routes.yaml"
+        self.source = source or str(self.file)
         self.admin = str(directory / "admin.sock")
         self.log_file = directory / "log"
         self.write(config)
@@ -60,7 +62,7 @@ class Proxy:
         self._controls = self.log.count("control is ready")
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.limit, sys.executable, "-m", "tcpmux", "-c", str(self.file), *self._more],
+                [*self.limit, sys.executable, "-m", "tcpmux", "-c", self.source, *self._more],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

@@ -47,7 +47,7 @@ def view() -> View:
         Destination("v2", 20, endpoints[:1], 10.0, 0.0),
     )
     route = Route("tcp-echo", (LISTEN,), 10.0, 0.0, destinations)
-    config = Config(None, None, Admin("/x"), 45.0, (route,), ())
+    config = Config(None, None, Admin("/x"), 45.0, (route,))
     names = Names.new(lambda _: True)
     table, live = Table.create(1, 1, os.getpid(), 1_700_000_000), Live.create(0, 16)
     publish_image(table, build_image(config, {}, names, {LISTEN: 0}, 1, {}))

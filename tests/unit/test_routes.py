@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ def address(port: int) -> Address:
 
 
 def config(*routes: Route) -> Config:
-    return Config(None, None, Admin("/x"), 45.0, routes, (Path("r.yaml"),))
+    return Config(None, None, Admin("/x"), 45.0, routes)
 
 
 def route(name: str, port: int, **weights: int) -> Route:

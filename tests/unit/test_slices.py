@@ -61,7 +61,7 @@ def view() -> Iterator[View]:
         )
         for i, address in enumerate(listen)
     )
-    config = Config(None, None, Admin("/x"), 45.0, routes, ())
+    config = Config(None, None, Admin("/x"), 45.0, routes)
     table, commons = Table.create(WORKERS, WORKERS, os.getpid(), 1), Commons.create()
     lives = [Live.create(number, RECORDS) for number in range(WORKERS)]
     for live in lives:
