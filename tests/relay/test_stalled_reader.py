@@ -136,8 +136,7 @@ def test_what_cannot_be_passed_on_does_not_wake_the_worker(
     while passed_on(worker) - before == sent:
         link.client.sendall(bytes(64 << 10))
         sent += 64 << 10
-        with suppress(AssertionError):
-            wait_for(partial(has_passed_on, worker, before + sent), "all to be passed on", QUIET)
+        await_rest(worker, before + sent)
 
     pieces = 500
     link.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -157,6 +156,15 @@ def passed_on(worker: RelayWorker) -> int:
 
 def has_passed_on(worker: RelayWorker, count: int) -> bool:
     return passed_on(worker) == count
+
+
+def await_rest(worker: RelayWorker, count: int) -> None:
+    """Until `count` bytes have been passed on, or no more are: the reader's side is full."""
+    seen = -1
+    while seen != passed_on(worker):
+        seen = passed_on(worker)
+        with suppress(AssertionError):
+            wait_for(partial(has_passed_on, worker, count), "all to be passed on", QUIET)
 
 
 def context_switches(pid: int) -> int:
@@ -180,7 +188,7 @@ def test_a_sender_that_resets_in_the_middle_of_bulk_has_gone(
         send_through(link, 32 << 20)  # the kernel has learned by then to buffer much for the worker
         before, size = passed_on(worker), most * number // (2 * count)
         link.client.sendall(bytes(size))
-        wait_for(partial(has_passed_on, worker, before + size), "the reader's side to fill")
+        await_rest(worker, before + size)
     with suspended(worker):
         for link in links:
             link.client.setblocking(False)
