@@ -1,34 +1,35 @@
-/* What all workers write: tickets, who has how many connections, token buckets.
+/* What all workers write: tickets, connection counts, token buckets.
  *
  * WRITERS  every worker, by atomic operations alone. READERS  workers, control.
  *
- * COUNTS. A limit over all workers is exact only if one number decides, so there is one: a
- * worker adds 1 by compare-and-swap if the limit allows, and writes into the connection's
- * record (live.h: holds) that it has to be given back. But a worker may be killed between
- * the two, and nobody could tell afterwards whether it has added or not. Therefore a count
- * bears the signature of its last change:
+ * COUNTS. A limit over all workers is exact only if a single number decides: a worker adds 1 by
+ * compare-and-swap if the limit allows, and notes in the connection's record (live.h: holds) that
+ * it has to subtract it again. A worker may be killed between the two, and then nobody could tell
+ * whether it has added. Therefore a count carries the signature of its last change:
  *
  *     count (24 bits) | worker + 1 (8) | number of that worker's change (32 and, in the key, 16)
  *
- * and whoever changes it next first notes that the one before has come through, in
- * acknowledged[worker]. A signature may stay for as long as nobody counts there, so numbers never
- * begin anew: 48 bits last for nine years at a million changes a second. A worker writes down what
- * it is about to do (struct tm_intent in its region) before it does it; its next incarnation finds its signature or the acknowledgement, or
- * neither: then it did not happen (a detectable compare-and-swap: Attiya, Ben-Baruch and
- * Hendler, "Nesting-Safe Recoverable Linearizability", PODC 2018).
+ * and the next worker to change it first acknowledges that the previous change took effect, in
+ * acknowledged[worker]. A signature may stay for as long as nobody counts there, so change numbers
+ * are never re-used: 48 bits last for nine years at a million changes a second. A worker writes
+ * down what it is about to do (struct tm_intent in its region) before it does it. Its next
+ * incarnation looks for the signature or the acknowledgement: with neither, the change did not
+ * happen (a detectable compare-and-swap: Attiya, Ben-Baruch and Hendler, "Nesting-Safe Recoverable
+ * Linearizability", PODC 2018).
  *
- * SOURCES. Connections by client address, in a table of fixed size: eight places for each value
- * of a hash. A place has 48 bits of the hash as its key beside its count, and both change in one
- * 16-byte compare-and-swap, so a place is never counted up for the wrong client. Two workers
- * may give the same new client two places at the same time. So each looks at all eight again
- * afterwards, and whoever finds a second one takes its own change back and begins anew.
+ * SOURCES. Connections by client address, in a hash table of fixed size, eight cells per bucket.
+ * A cell has 48 bits of the hash as its key beside its count, and both change in one 16-byte
+ * compare-and-swap, so a cell is never incremented for the wrong client. Two workers may give the
+ * same new client two cells at the same time. So each checks all eight again afterwards, and the
+ * one that finds a duplicate withdraws its own change and starts over.
  *
- * ORDER. The 16-byte swap and the acknowledgement before it are full barriers, so who reads a cell
- * by acquire finds acknowledged what was there before. The first incarnation reads tm_intent of a process
- * that has ended. Buckets, tickets and failures stand for themselves: relaxed.
+ * ORDER. The 16-byte swap and the acknowledgement before it are full barriers, so a load of a cell
+ * with acquire also sees the acknowledgement of its previous value. tm_intent is read by the next
+ * incarnation only, when its writer has ended. Buckets, tickets and failures are independent of
+ * everything else: relaxed.
  *
- * TRUST. One worker's fault must not stop the others: what is read here is bounded where it is
- * used, and a time or an account that can't be is one that has not begun.
+ * TRUST. A fault of one worker must not stop the others: values are bounded where they are used,
+ * and an impossible time or account counts as one that has not started.
  */
 #ifndef TM_COMMONS_H
 #define TM_COMMONS_H
@@ -109,7 +110,7 @@ struct tm_commons {
 
 /* What a worker is about to count; in its region. */
 struct tm_intent {
-    uint64_t change; /* number of the last one over all lives << 8 | enum tm_counting: one store */
+    uint64_t change; /* number of the last one (over all incarnations) << 8 | enum tm_counting */
     uint32_t worker;
     uint32_t record; /* index of the connection */
     uint32_t source; /* index, if it is one */
@@ -255,8 +256,8 @@ static inline bool tm_intent_did(const struct tm_commons *commons, const struct 
     return atomic_load(&commons->acknowledged[intent->worker].change) >= change;
 }
 
-/* At the start of an incarnation, before anything else is done with an intent that may be corrupt: what it
- * says can be true afterwards, and its numbers go on above all that were ever seen. */
+/* At the start of an incarnation, before anything else is done with an intent that may be corrupt:
+ * what it says can be true afterwards, and its numbers go on above all that were ever seen. */
 static inline void tm_intent_mend(struct tm_intent *intent, struct tm_commons *commons,
                                   uint32_t worker)
 {

@@ -68,7 +68,8 @@ int tm_handoff_receive(int line, struct tm_handoff *handoff)
     if (error)
         return error;
     bool whole = received.size >= offsetof(struct tm_handoff, conn) && !received.cut &&
-                 (handoff->type != TM_GIVE || received.size >= offsetof(struct tm_handoff, annex)) &&
+                                   (handoff->type != TM_GIVE ||
+                   received.size >= offsetof(struct tm_handoff, annex)) &&
                  received.size == size_of(handoff);
     if (whole && handoff->type == TM_GIVE) {
         place(handoff, fds, received.count);

@@ -12,7 +12,8 @@
 
 /* Bytes taken from the receive queue since the `before`th; the FIN, which the kernel counts as
  * one, not among them. */
-int tm_kernel_consumed(int fd, uint64_t before, uint64_t *bytes) __attribute__((warn_unused_result));
+int tm_kernel_consumed(int fd, uint64_t before, uint64_t *bytes)
+    __attribute__((warn_unused_result));
 
 /* Bytes put into the send queue since the `before`th, before FIN. we_connected: connect() was
  * called on it, so that the kernel counts our SYN as one. */

@@ -38,9 +38,9 @@ static inline uint32_t tm_pick(const struct tm_route *route, uint64_t n)
     return i;
 }
 
-/* A destination by weight, index within the route, but none of `not_these` (a bit each) and none that
- * can't serve; TM_NONE = there is no other. Exact over consecutive `n` while those are the same.
- * For what a destination can't take; pick.c. */
+/* A destination by weight, index within the route, but none of `not_these` (a bit each) and none
+ * that can't serve; TM_NONE = there is no other. Exact over consecutive `n` while those are the
+ * same. For what a destination can't take; pick.c. */
 uint32_t tm_pick_other(const struct tm_image *image, const struct tm_route *route,
                        uint64_t not_these, uint64_t n);
 

@@ -2,13 +2,13 @@
  *
  * WRITERS  every worker, by atomic operations alone; part of commons.h. READERS  workers, control.
  *
- * Nothing is counted up and down, as a worker may die in between. Each worker looks at its own stalled
- * connections once an epoch, and puts what they pin on an account:
+ * Nothing is counted up and down, as a worker may die in between. Each worker looks at its own
+ * stalled connections once an epoch, and puts what they pin on an account:
  *
  *     epoch (16 bits) | the last epoch's sum (24) | this one's so far (24)      units of 16 KiB
  *
- * So the last sum is that of all workers, half a second to a second old, and what a dead worker said
- * is forgotten with it.
+ * So the last sum is that of all workers, half a second to a second old, and what a dead worker
+ * said is forgotten with it.
  */
 #ifndef TM_PINNED_H
 #define TM_PINNED_H

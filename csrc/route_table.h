@@ -168,8 +168,8 @@ struct tm_route {
     struct tm_route_rules rules;
 };
 
-/* Client addresses, both ends included; IPv4 as ::ffff:a.b.c.d, clients of UNIX sockets as ::. Those of a route are in order and
- * do not meet. */
+/* Client addresses, both ends included; IPv4 as ::ffff:a.b.c.d, clients of UNIX sockets as ::.
+ * Those of a route are in order and do not meet. */
 struct tm_range {
     unsigned char first[16], last[16];
 };
@@ -279,7 +279,8 @@ static inline bool tm_table_is_still(const struct tm_table *table, uint64_t gene
     return atomic_load_explicit(&table->generation, memory_order_relaxed) == generation;
 }
 
-static inline const struct tm_image *tm_table_image(const struct tm_table *table, uint64_t generation)
+static inline const struct tm_image *tm_table_image(const struct tm_table *table,
+                                                    uint64_t generation)
 {
     return &table->images[generation & 1];
 }

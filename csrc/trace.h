@@ -49,7 +49,8 @@ struct tm_trace {
     uint32_t route; /* slot of one that it has been in */
 };
 
-/* The 32 bits before the 32 of the trace: who with whom. Never 0. IPv4 is the same as ::ffff:a.b.c.d. */
+/* The 32 bits before the 32 of the trace: who with whom. Never 0. IPv4 is the same as
+ * ::ffff:a.b.c.d. */
 static inline uint64_t tm_trace_ends(const struct tm_peer *from, const struct tm_peer *to)
 {
     const struct tm_peer *ends[2] = {from, to};
@@ -94,8 +95,8 @@ static inline bool tm_trace_meant(int fd, uint16_t family, struct tm_peer *meant
     return true;
 }
 
-/* Where an accepted connection comes from. Without a note under its port, which is the rule, that is
- * one load; else a system call or two. wipe: a note that is its own goes. */
+/* Where an accepted connection comes from. Without a note under its port, which is the rule, that
+ * is one load; else a system call or two. wipe: a note that is its own goes. */
 static inline struct tm_trace tm_trace_find(struct tm_traces *traces, int fd,
                                             const struct tm_peer *client, bool wipe)
 {
@@ -142,9 +143,8 @@ static inline void tm_trace_connect(struct tm_traces *traces, int client_fd,
     if (trace.steps == 0 && connects % TM_TRACE_EVERY)
         return;
     tm_sock_local(fd, &local);
-    atomic_store_explicit(&traces->by_port[local.port],
-                          tm_trace_note(tm_trace_ends(&local, endpoint), tm_trace_step(trace, route)),
-                          memory_order_relaxed);
+    uint64_t note = tm_trace_note(tm_trace_ends(&local, endpoint), tm_trace_step(trace, route));
+    atomic_store_explicit(&traces->by_port[local.port], note, memory_order_relaxed);
 }
 
 #endif

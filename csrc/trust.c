@@ -1,4 +1,5 @@
-/* Regions that may be corrupt. Runs in a worker at the start of each incarnation, and in its guardian. */
+/* Regions that may be corrupt. Runs in a worker at the start of each incarnation, and in its
+ * guardian. */
 #include "trust.h"
 
 #include <string.h>
@@ -77,7 +78,8 @@ bool tm_conn_possible(struct tm_conn *conn, struct tm_cold *cold, uint64_t now_u
         !half_possible(conn, TM_CLIENT) || !half_possible(conn, TM_ENDPOINT) ||
         !stage_possible(conn, cold))
         return false;
-    /* What has passed bytes on is not connected anew: its next ones would be taken for the first. */
+    /* What has passed bytes on is not connected anew: its next ones would be taken for the
+     * first. */
     if (tm_is_opening(conn->state) && (conn->half[0].bytes || conn->half[1].bytes))
         return false;
     for (int side = 0; side < 2; side++) {
@@ -205,8 +207,8 @@ static void give_back(struct tm_live *live, struct tm_commons *commons, const st
     }
 }
 
-/* Its connections are gone; the generations of the records go on, so that no reader takes the next one
- * for the one before. Returns how many there were. */
+/* Its connections are gone; the generations of the records go on, so that no reader takes the next
+ * one for the one before. Returns how many there were. */
 static uint32_t clear_records(struct tm_live *live, struct tm_commons *commons, uint32_t capacity)
 {
     struct tm_cold *colds = tm_live_colds(live, capacity);

@@ -3,18 +3,18 @@
  * The region outlives the worker, and a worker may be at fault, or not even be ours any more. So
  * whoever reads a number there bounds it where it is read:
  *
- *     an incarnation, at its start    tm_live_mend(), tm_listening_possible() and tm_conn_possible() look at
- *                             every word that the incarnation before has left; afterwards this incarnation is
- *                             the only one that writes them
+ *     an incarnation, at its start    tm_live_mend(), tm_listening_possible() and
+ *                             tm_conn_possible() look at every word that the incarnation before has
+ *                             left; afterwards this incarnation is the only one that writes them
  *     all others              one of the inlines below, for each kind of number
  *
  * A record that can't be true is given up alone. What costs nothing to repair is repaired. If the
- * start of an incarnation fails all the same, again and again, the guardian has the region begin anew:
- * tm_live_renew().
+ * start of an incarnation fails all the same, again and again, the guardian has the region begin
+ * anew: tm_live_renew().
  *
  * Not found out: numbers that say what could be true (a counter, an address that is only shown);
- * bytes in the copy buffer; and the length that the kernel has written down for a UNIX socket, which
- * it keeps nowhere else.
+ * bytes in the copy buffer; and the length that the kernel has written down for a UNIX socket,
+ * which it keeps nowhere else.
  */
 #ifndef TM_TRUST_H
 #define TM_TRUST_H
@@ -94,10 +94,10 @@ struct tm_counted *tm_place_of(struct tm_commons *commons, const struct tm_conn 
 /* Where its client is counted, if it is: by the client if the index can't be right. */
 void tm_source_mend(const struct tm_commons *commons, struct tm_cold *cold);
 
-/* Makes a region new whose lives die at their start. Its connections are lost, and counted as
- * such; what they counted in the commons is given back as far as records can say. Counters and the
- * log go on; listeners and lines stay, and are looked at by the next incarnation. slots: those from there
- * on have never been used. Returns how many connections it had. */
+/* Makes a region new whose incarnations die at their start. Its connections are lost, and counted
+ * as such; what they counted in the commons is given back as far as records can say. Counters and
+ * the log go on; listeners and lines stay, and are looked at by the next incarnation. slots: those
+ * from there on have never been used. Returns how many connections it had. */
 uint32_t tm_live_renew(struct tm_live *live, struct tm_commons *commons, uint32_t worker,
                        uint32_t capacity, uint32_t slots);
 

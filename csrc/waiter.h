@@ -2,8 +2,8 @@
  *
  * Going to sleep and being woken costs a worker as much CPU as some ten microseconds of looking
  * again and again, and the one that waits for its answer several times that. So where the next
- * event has come soon after the last ones, the worker looks for a while before it sleeps. Whether it
- * does is learned apart for what it expects:
+ * event has come soon after the last ones, the worker looks for a while before it sleeps. Whether
+ * it does is learned apart for what it expects:
  *
  *   - the answer of an endpoint, after it has passed something on from a client
  *   - the next thing a client says, after an answer
@@ -12,8 +12,8 @@
  * For each the score goes up when looking was worth it, and down when it was in vain; below half
  * it sleeps at once, and looks only now and then to see whether that has changed. A worker whose
  * turns bring many events at once is never kept waiting long: there looking would only make its
- * batches smaller, and it sleeps at once as well. So it does in the middle of bulk: the less often it
- * looks there, the more it finds (measured: 0.24 s of CPU a GB looking, 0.12 to 0.18 asleep).
+ * batches smaller, and it sleeps at once as well. So it does in the middle of bulk: the less often
+ * it looks there, the more it finds (measured: 0.24 s of CPU a GB looking, 0.12 to 0.18 asleep).
  */
 #ifndef TM_WAITER_H
 #define TM_WAITER_H

@@ -1,8 +1,8 @@
 /* Is another process at work? Runs in a guardian (over its worker) and in the master (over control
  * and the log process).
  *
- * The watched one counts its steps in shared memory. What is assessed is a stretch without a step, and
- * not by the clock on the wall alone, which says nothing where others want the same CPU:
+ * The watched one counts its steps in shared memory. What is assessed is a stretch without a step,
+ * and not by the clock on the wall alone, which says nothing where others want the same CPU:
  *
  *   stopped  by a signal or a debugger
  *   busy     it has had `busy_ms` of CPU time since its last step: it goes round in circles
@@ -49,9 +49,9 @@ struct tm_watch {
     bool overdue;        /* it has been what the last verdict says for `grace_ms` */
 };
 
-/* What a program that the master has started writes down for it, in memory that only the two of them
- * have. Who writes it may be in strangers' hands: any change of `steps` is a step, and nothing else
- * is read into it. */
+/* What a program that the master has started writes down for it, in memory that only the two of
+ * them have. Who writes it may be in strangers' hands: any change of `steps` is a step, and nothing
+ * else is read into it. */
 struct tm_beat {
     _Atomic uint64_t steps;
     _Atomic uint64_t told; /* by the log process: lines dropped of which its log has told */
@@ -80,7 +80,8 @@ static inline uint64_t tm_beat_told(const struct tm_beat *beat)
 /* Begins with what a first look has shown. */
 void tm_watch_begin(struct tm_watch *watch, const struct tm_watch_sample *sample);
 
-/* One more look. The sample's `runnable` matters only when tm_watch_wonders() about the rest of it. */
+/* One more look. The sample's `runnable` matters only when tm_watch_wonders() about the rest of
+ * it. */
 enum tm_verdict tm_watch_assess(struct tm_watch *watch, const struct tm_watch_limits *limits,
                                const struct tm_watch_sample *sample);
 

@@ -1,5 +1,5 @@
-/* A peer that may not read is given little: at once, and in its queue, until it has shown that it reads.
- * What it does not take stays where it comes from. */
+/* A peer that may not read is given little: at once, and in its queue, until it has shown that it
+ * reads. What it does not take stays where it comes from. */
 #ifndef TM_BOUND_H
 #define TM_BOUND_H
 

@@ -84,8 +84,8 @@ static enum tm_change spill(struct tm_worker *w, uint32_t index,
     return tm_pick_change(w, index, TM_NONE, TM_PICKED_spilled);
 }
 
-/* To the destination that takes over where this one can't, if its route names one and somebody there
- * can be expected to answer. */
+/* To the destination that takes over where this one can't, if its route names one and somebody
+ * there can be expected to answer. */
 static enum tm_change fall_back(struct tm_worker *w, uint32_t index,
                                 const struct tm_destination *destination)
 {
@@ -95,7 +95,8 @@ static enum tm_change fall_back(struct tm_worker *w, uint32_t index,
     const struct tm_destination *other = &w->image->destinations[to];
     if (route->rules.on_unavailable != TM_FALL_BACK || to == cold->destination ||
         cold->pick_reason == TM_PICKED_failed_over || cold->failure == TM_CLOSED_local_error ||
-        tm_retries_used_up(cold, route) || other->admin_state != TM_READY || !tm_is_promising(w, other))
+        tm_retries_used_up(cold, route) || other->admin_state != TM_READY ||
+        !tm_is_promising(w, other))
         return TM_UNCHANGED;
     return tm_pick_change(w, index, to, TM_PICKED_failed_over);
 }
@@ -115,7 +116,8 @@ enum outcome {
 
 /* The connect itself, and whether it is over at once: on this host or a fast network the handshake
  * is. */
-static enum outcome connect_to(struct tm_worker *w, uint32_t index, const struct tm_endpoint *endpoint)
+static enum outcome connect_to(struct tm_worker *w, uint32_t index,
+                               const struct tm_endpoint *endpoint)
 {
     struct tm_conn *conn = &w->records[index];
     struct tm_cold *cold = &w->colds[index];
@@ -193,8 +195,8 @@ struct tries {
     bool over; /* the route allows no more, or nobody is left */
 };
 
-/* Nobody is left of those that have not just failed: its fallback, and then all. TM_UNCHANGED: goes on
- * here. */
+/* Nobody is left of those that have not just failed: its fallback, and then all. TM_UNCHANGED: goes
+ * on here. */
 static enum tm_change widen(struct tm_worker *w, uint32_t index,
                             const struct tm_destination *destination, struct tries *tries)
 {
@@ -215,8 +217,8 @@ static void next_tier(const struct tm_worker *w, uint32_t index,
     tries->tier = tm_tier_after(w, destination, tries->tier);
 }
 
-/* The destination's endpoints, each once, until one takes the connect: tier by tier those that have not
- * just failed, then its fallback, then those that have. */
+/* The destination's endpoints, each once, until one takes the connect: tier by tier those that have
+ * not just failed, then its fallback, then those that have. */
 static enum outcome try_all(struct tm_worker *w, uint32_t index,
                             const struct tm_destination *destination)
 {
@@ -351,8 +353,8 @@ void tm_connect_event(struct tm_worker *w, uint32_t index, uint32_t events)
         tm_relay_event(w, index, TM_ENDPOINT, events);
 }
 
-/* Whether the connect has failed. The dead incarnation may have been told, and a socket tells an error once:
- * without it, it looks established. */
+/* Whether the connect has failed. The dead incarnation may have been told, and a socket tells an
+ * error once: without it, it looks established. */
 static bool was_refused(struct tm_conn *conn)
 {
     if (!tm_sock_connect_failed(conn->fd[TM_ENDPOINT]))

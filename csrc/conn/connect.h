@@ -4,8 +4,8 @@
 
 #include "stage.h"
 
-/* An endpoint that has accepted, written and sent RST before its connect was looked at: what it wrote
- * is delivered before the reset, as a direct peer would have read it. */
+/* An endpoint that has accepted, written and sent RST before its connect was looked at: what it
+ * wrote is delivered before the reset, as a direct peer would have read it. */
 #define TM_ANSWERED_AND_RESET (TM_RESET | TM_HUNG_UP)
 
 /* The deadline of a connect has come. */

@@ -97,7 +97,8 @@ static uint32_t another_with_room(struct tm_worker *w, uint32_t index, uint32_t 
 }
 
 /* It is a connection of this destination now. */
-static void count_picked(struct tm_worker *w, uint32_t index, uint32_t at, enum tm_pick_reason reason)
+static void count_picked(struct tm_worker *w, uint32_t index, uint32_t at,
+                         enum tm_pick_reason reason)
 {
     struct tm_cold *cold = &w->colds[index];
     struct tm_slot *slot = tm_slot_of(w, w->image->destinations[at].slot);

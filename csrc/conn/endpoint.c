@@ -21,7 +21,8 @@ static const struct tm_turn *turn_of(const struct tm_worker *w,
 }
 
 static const struct tm_endpoint *endpoint_of(const struct tm_worker *w,
-                                             const struct tm_destination *destination, uint32_t turn)
+                                             const struct tm_destination *destination,
+                                             uint32_t turn)
 {
     uint32_t at = destination->first_endpoint + turn_of(w, destination, turn)->endpoint;
     return &w->image->endpoints[at];
@@ -79,7 +80,7 @@ bool tm_is_promising(const struct tm_worker *w, const struct tm_destination *des
     return false;
 }
 
-/* --- one of a tier, a function for each row of balances.def ------------------------------------ */
+/* --- one of a tier, a function for each row of balances.def ----------------------------------- */
 
 /* Whose turn it is, exactly, over all workers; TM_NONE: nobody is open. */
 static uint32_t round_robin(const struct choice *choice)
@@ -188,8 +189,8 @@ static uint32_t random_two(const struct choice *choice)
     return load_of(choice, other) < load_of(choice, one) ? other : one;
 }
 
-/* The turn that goes with `key` best (rendezvous hashing, Thaler and Ravishankar 1998). If one is not
- * open, only its own keys go to others, and each always to the same one. */
+/* The turn that goes with `key` best (rendezvous hashing, Thaler and Ravishankar 1998). If one is
+ * not open, only its own keys go to others, and each always to the same one. */
 static uint32_t best_match(const struct choice *choice, uint64_t key)
 {
     uint32_t best = TM_NONE;

@@ -12,12 +12,13 @@
 
 /* 0 or -1 with errno, as epoll_ctl. */
 int tm_interest_add(struct tm_worker *w, uint32_t index, int side, uint32_t events);
-/* The socket lives on elsewhere, so that closing it here would leave it in epoll. */
+/* Another process has the socket open too, so closing it here would leave it in epoll. */
 void tm_interest_remove(struct tm_worker *w, uint32_t index, int side);
 
-/* The socket is full. Asks for writable edges, once in a connection's life: most never fill one. */
+/* The socket is full. Asks for writable edges, once per connection: most never fill a socket. */
 void tm_interest_write(struct tm_worker *w, uint32_t index, int side);
-/* Whatever arrives wakes the worker, and in bulk that is often, while the other side takes nothing. */
+/* Whatever arrives wakes the worker, and in bulk that is often, while the other side takes
+ * nothing. */
 void tm_interest_stop_reading(struct tm_worker *w, uint32_t index, int side);
 void tm_interest_read(struct tm_worker *w, uint32_t index, int side);
 

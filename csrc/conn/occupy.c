@@ -49,16 +49,18 @@ int tm_occupy_source(struct tm_worker *w, uint32_t index, uint64_t limit)
     struct tm_intent *intent = &w->live->intent;
     if (cold->holds & TM_HOLDS_SOURCE)
         return 0;
-    uint64_t key = tm_source_key(w->commons, cold->route_slot, cold->client.family, cold->client.ip);
+    uint64_t key =
+        tm_source_key(w->commons, cold->route_slot, cold->client.family, cold->client.ip);
     intent->record = index;
     tm_intent_begin(intent, TM_COUNT_UP, TM_HOLDS_SOURCE);
-    int place = tm_source_up(w->commons, key, limit ? limit : TM_NO_LIMIT, w->now_us * 1000, intent);
-    if (place >= 0) {
-        cold->source = (uint32_t)place;
+    int cell =
+        tm_source_up(w->commons, key, limit ? limit : TM_NO_LIMIT, w->now_us * 1000, intent);
+    if (cell >= 0) {
+        cold->source = (uint32_t)cell;
         cold->holds |= TM_HOLDS_SOURCE;
     }
     tm_intent_end(intent);
-    return place < 0 ? place : 0;
+    return cell < 0 ? cell : 0;
 }
 
 static void finish_counting(struct tm_worker *w, const struct tm_intent *intent)

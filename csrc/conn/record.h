@@ -1,4 +1,5 @@
-/* Records of connections: free, taken, to be freed; and the list of those that go on without an event. */
+/* Records of connections: free, taken, to be freed; and the list of those that go on without an
+ * event. */
 #ifndef TM_RECORD_H
 #define TM_RECORD_H
 

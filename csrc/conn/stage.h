@@ -8,8 +8,8 @@
  *         END    it ends, for `reason`
  *         OVER   it is out of the stages' hands: it is relayed, or has ended
  *
- * A stage calls mechanism (pump, sock, occupy, ...), never another stage. It may run again at any time,
- * also in another process: what it has done already it finds in the record.
+ * A stage calls mechanism (pump, sock, occupy, ...), never another stage. It may run again at any
+ * time, also in another process: what it has done already it finds in the record.
  */
 #ifndef TM_STAGE_H
 #define TM_STAGE_H
@@ -45,8 +45,8 @@ static inline struct tm_answer tm_wait(enum tm_conn_state state, uint64_t look_m
     return (struct tm_answer){.kind = TM_ANSWER_WAIT, .state = state, .look_ms = look_ms};
 }
 
-/* Waits in `state` and looks every TM_LOOK_MS whether it can go on, until `until_ms`: then it ends for
- * `reason`. A wait in the same state goes on until the time that was set at its begin. */
+/* Waits in `state` and looks every TM_LOOK_MS whether it can go on, until `until_ms`: then it ends
+ * for `reason`. A wait in the same state goes on until the time that was set at its begin. */
 struct tm_answer tm_wait_until(struct tm_worker *w, uint32_t index, enum tm_conn_state state,
                                uint64_t until_ms, enum tm_close_reason reason);
 

@@ -25,10 +25,10 @@
  *     resume     ... goes on with each connection
  *     handoff    to another worker, and from it: give, take
  *
- * All of it runs in a worker, in one thread, and calls nothing of Python. A worker may die between any
- * two instructions, and its next incarnation goes on from the records. So a record never names a descriptor
- * that is closed already: the number is taken out first. And each step is in the record, or in the
- * journal, before it is taken.
+ * All of it runs in a worker, in one thread, and calls nothing of Python. A worker may die between
+ * any two instructions, and its next incarnation goes on from the records. So a record never names
+ * a descriptor that is closed already: the number is taken out first. And each step is in the
+ * record, or in the journal, before it is taken.
  */
 #ifndef TM_WORKER_H
 #define TM_WORKER_H

@@ -262,8 +262,8 @@ cdef object read_rules(const uint64_t *place, object kind, tuple names):
 
 cdef object read_endpoint(const tm_endpoint *endpoint):
     return EndpointRow(
-        address_text(&endpoint.address), endpoint.slot, endpoint.since_generation, endpoint.admin_state,
-        endpoint.weight, endpoint.health, endpoint.slow_start_percent, endpoint.max_connections,
+                address_text(&endpoint.address), endpoint.slot, endpoint.since_generation,
+        endpoint.admin_state, endpoint.weight, endpoint.health, endpoint.slow_start_percent, endpoint.max_connections,
         endpoint.priority, endpoint.state_until)
 
 
@@ -280,8 +280,8 @@ cdef object read_destination(const tm_image *image, const tm_destination *destin
     return DestinationRow(
         name_text(destination.name), destination.weight, destination.file_weight,
         destination.effective_weight, destination.connect_timeout_ms,
-        destination.idle_timeout_ms, destination.ticket, destination.slot, destination.since_generation,
-        tuple(endpoints), destination.admin_state, destination.slow_start_percent,
+                destination.idle_timeout_ms, destination.ticket, destination.slot,
+        destination.since_generation, tuple(endpoints), destination.admin_state, destination.slow_start_percent,
         read_rules(<const uint64_t *>&destination.rules, DestinationRules, DESTINATION_RULES),
         tuple(turns[:destination.turn_count]), tuple(turns[destination.turn_count:]),
         bool(destination.panic), destination.unresolved)

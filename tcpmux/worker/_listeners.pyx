@@ -1,6 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False
-"""The listening sockets that a worker polls, and accepting on them. Runs in a worker, without the GIL."""
+"""The listening sockets that a worker polls, and accepting on them.
+
+Runs in a worker, without the GIL."""
 
 from libc.errno cimport EAGAIN, ENOSPC
 from libc.stdint cimport uint32_t, uint64_t
@@ -188,8 +190,9 @@ cdef void close_listener(Loop *loop, uint32_t place) noexcept nogil:
 
 
 cdef void serve_leaving(Loop *loop) noexcept nogil:
-    """A pause interrupts it. An empty queue makes no event, so the end of the pause calls again; and
-    so does the next turn of the loop, if this one's budget was not enough."""
+    """Accepts what is queued on listeners that are being removed. Interrupted by a pause: an empty
+    queue makes no event, so this is called again when the pause ends, and in the next turn of the
+    loop if the budget was not enough."""
     cdef tm_listening *listener
     cdef uint32_t budget = LEAVING_BUDGET
     cdef uint32_t place

@@ -247,7 +247,7 @@ cdef int run_loop(Loop *loop) noexcept nogil:
     return 0
 
 
-# --- the start of an incarnation ----------------------------------------------------------------------
+# --- the start of an incarnation ------------------------------------------------------------
 
 cdef int claim_own(Loop *loop, tm_descriptors *all, const int *kept, uint32_t count) noexcept nogil:
     """What this worker holds besides connections. -ENOMEM when that can't be found out."""

@@ -1,7 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False
-"""A worker's line to the master: what the master asks for, and what it is told. Without a master, the
-worker waits for the next one. Runs in a worker, without the GIL; csrc/channel.h has the messages."""
+"""A worker's line to the master: the master's orders, and the worker's reports. Without a master
+the worker waits for the next one.
+
+Runs in a worker, without the GIL. The messages are in csrc/channel.h."""
 
 from libc.errno cimport EAGAIN, EEXIST, EMFILE, errno
 from libc.stdint cimport uint32_t, uint64_t
@@ -54,9 +56,9 @@ cdef inline void look_at_buffers(tm_worker *w) noexcept nogil:
 
 
 cdef void clear_new_slots(tm_worker *w, const tm_image *image) noexcept nogil:
-    """A slot that was given to a new name starts from zero. Nothing counts in it any more: the master
-    re-uses it only when it has no connection left."""
-    # What this worker last saw in any of its lives: its counters outlive it.
+    """A slot that was given to a new name starts from zero. Nothing counts in it any more: the
+    master re-uses a slot only when no connection is left in it."""
+    # The last generation that any incarnation of this worker saw: its counters outlive it.
     cdef uint64_t before = tm_live_generation_seen(w.live)
     cdef uint32_t i
     for i in range(image.route_count):
@@ -201,8 +203,8 @@ cdef void takeover_event(Loop *loop) noexcept nogil:
 
 
 cdef void offer(Loop *loop, uint64_t place) noexcept nogil:
-    """Answers a new master: the regions first, then one listening socket a message. It asks again for
-    what does not come."""
+    """Answers a new master: the regions first, then one listening socket per message. The master
+    asks again for whatever does not arrive."""
     cdef tm_worker *w = &loop.worker
     cdef const tm_listening *listener
     cdef tm_message message
