@@ -17,16 +17,15 @@
  * happen (a detectable compare-and-swap: Attiya, Ben-Baruch and Hendler, "Nesting-Safe Recoverable
  * Linearizability", PODC 2018).
  *
- * SOURCES. Connections by client address, in a hash table of fixed size, eight cells per bucket.
- * A cell has 48 bits of the hash as its key beside its count, and both change in one 16-byte
- * compare-and-swap, so a cell is never incremented for the wrong client. Two workers may give the
- * same new client two cells at the same time. So each checks all eight again afterwards, and the
- * one that finds a duplicate withdraws its own change and starts over.
+ * SOURCES. Connections by client address, in a hash table of fixed size, eight entries a set. An
+ * entry has 48 bits of the hash as its key beside its count, and both change in one 16-byte
+ * compare-and-swap, so it is never incremented for the wrong client. Two workers may give the same
+ * new client two entries at the same time. So each checks all eight again afterwards, and the one
+ * that finds a duplicate withdraws its own change and starts over.
  *
  * ORDER. The 16-byte swap and the acknowledgement before it are full barriers, so a load of a cell
  * with acquire also sees the acknowledgement of its previous value. tm_intent is read by the next
- * incarnation only, when its writer has ended. Buckets, tickets and failures are independent of
- * everything else: relaxed.
+ * incarnation only, when its writer has ended. Buckets, tickets and failures: relaxed.
  *
  * TRUST. A fault of one worker must not stop the others: values are bounded where they are used,
  * and an impossible time or account counts as one that has not started.
@@ -65,7 +64,7 @@ struct tm_counted {
 /* What is counted of one route, destination or endpoint, by its slot. */
 struct tm_common {
     _Alignas(TM_CACHE_LINE) struct tm_counted connections; /* open, in all workers */
-    struct tm_counted waiting;        /* of a destination: for a place */
+    struct tm_counted waiting;        /* of a destination: in its queue */
     _Atomic uint64_t connects_ns;     /* of a route: bucket of new connections */
     _Atomic uint64_t avoid_until_ms;  /* of an endpoint: it has just failed; monotonic */
     _Atomic uint32_t failures;        /* of an endpoint: connects in a row that failed */
@@ -279,9 +278,9 @@ uint64_t tm_keyed_hash(const uint64_t secret[2], const unsigned char *bytes, uin
 uint64_t tm_source_key(const struct tm_commons *commons, uint32_t route_slot, uint16_t family,
                        const unsigned char ip[16]);
 
-/* One more connection of that client: index of its place, TM_SOURCE_FULL or, if there are too many
- * clients, TM_SOURCE_NO_ROOM. Writes the place into intent->source before it is taken. Between
- * tm_intent_begin(UP) and tm_intent_end(). */
+/* Counts one more connection of that client. Returns the index of its entry, TM_SOURCE_FULL or, if
+ * there are too many clients, TM_SOURCE_NO_ROOM. Writes the index into intent->source before the
+ * entry changes. Between tm_intent_begin(UP) and tm_intent_end(). */
 int tm_source_up(struct tm_commons *commons, uint64_t key, uint64_t limit, uint64_t now_ns,
                  struct tm_intent *intent) __attribute__((warn_unused_result));
 

@@ -1,5 +1,4 @@
-/* The record of a connection: what it is, which states it goes through, and how it is read by
- * others.
+/* The record of a connection: its fields, its states, and how other processes read it.
  *
  * WRITER   the worker that has the connection; after its death the next incarnation
  * READERS  control and the master, by tm_conn_copy() (live.h):
@@ -47,7 +46,7 @@ enum tm_conn_state {
     TM_ACCEPTED,   /* it has a client; the stages of conn/stage.h run */
     TM_READING,    /* waits for what its client sends first */
     TM_HOLDING,    /* waits for a destination: none can take it now */
-    TM_WAITING,    /* waits for a place: a limit is reached */
+    TM_WAITING,    /* in a queue: a limit is reached */
     TM_CONNECTING, /* a connect to an endpoint is under way, or is about to be */
     TM_RELAYING,   /* both sides are established */
     TM_RESETTING,  /* over; waits until what was sent has arrived, to reset after it */
@@ -77,7 +76,7 @@ enum tm_holding {
     TM_HOLDS_SOURCE = 4,
     TM_HOLDS_DESTINATION = 8,
     TM_HOLDS_ENDPOINT = 16,
-    TM_HOLDS_QUEUE = 32, /* it waits for a place in its destination */
+    TM_HOLDS_QUEUE = 32, /* it is in the queue of its destination */
 };
 
 /* What the events have told about a side so far. Bits of tm_conn.side_flags[]. */
@@ -103,8 +102,8 @@ struct tm_origin {
     uint32_t generation;
 };
 
-/* What events need of a connection: two cache lines. The rest of it is in tm_cold, in a second
- * array with the same indexes. */
+/* The part of a record that events need: two cache lines. The rest is in tm_cold, in a second array
+ * with the same indexes. */
 struct tm_conn {
     uint32_t generation;    /* of this record; events of an older one are stale. Never 0 */
     uint8_t state;          /* enum tm_conn_state */
@@ -298,8 +297,8 @@ static inline uint32_t tm_conn_moves(enum tm_conn_state from)
     return 0;
 }
 
-/* The one way to another state. Stored last: who finds it finds what was written before. Anything
- * but a legal move is a bug, and the worker must not go on with it. */
+/* The only way to change the state. It is stored last, so a reader that sees it also sees what was
+ * written before. An illegal transition is a bug, and the worker must not go on with it. */
 static inline void tm_conn_enter(struct tm_conn *conn, enum tm_conn_state state)
 {
     assert(state == TM_FREE ||

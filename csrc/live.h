@@ -1,26 +1,26 @@
-/* A worker's region: heartbeat, counters and its connections, in shared memory.
+/* A worker's region in shared memory: heartbeat, counters and its connections.
  *
- * WRITER  one worker alone, and after its death its next incarnation. The fields of the guardian
- *         (guardian_pid, presence, at_fault, builds) are the guardian's. Neither pid is ever
- *         signalled: who may be is what the kernel says of a sender (channel.h).
+ * WRITER  one worker alone, and after its death its next incarnation. The guardian writes
+ *         guardian_pid, presence, at_fault and builds. Neither pid is ever signalled: the pids that
+ *         may be signalled come from the kernel (channel.h).
  * READERS master (generation_seen), control (everything).
  *
- * Nothing is locked, and a reader gets what was true a moment ago. What goes with what:
+ * There are no locks; a reader gets values that were true a moment ago. Memory ordering:
  *
  *     worker                                    reader
  *     ------                                    ------
  *     a counter: release (tm_count)             acquire (tm_counter_read). "active" = opened -
- *                                               closed: who reads closed first finds what was
- *                                               opened before, and never minus one
+ *                                               closed: with closed read first, it is never
+ *                                               negative
  *     a record: conn_record.h
- *     generation_seen: release, after the       acquire (master): the older image is not read any
- *     last read of the older image              more
+ *     generation_seen: release, after the       acquire (master): the older image is not read
+ *     last read of the older image              any more
  *     the log: access_log.h
  *
- * All else stands for itself: relaxed. On x86 none of this costs an instruction.
+ * Everything else is independent: relaxed. On x86 none of this costs an instruction.
  *
- * A connection *is* its record here (hot and cold, and an annex if it needs one), its descriptors
- * and its pipes: the worker keeps nothing else about it.
+ * A connection consists of its record here (hot and cold, and an annex if it needs one), its
+ * descriptors and its pipes: the worker keeps nothing else about it.
  */
 #ifndef TM_LIVE_H
 #define TM_LIVE_H
@@ -72,7 +72,7 @@ enum tm_order {
 
 /* A listening socket that this worker holds. */
 struct tm_listening {
-    int32_t fd;       /* -1: this place is free */
+    int32_t fd;       /* -1: this entry is free */
     uint32_t id;      /* of the listener */
     uint32_t shard;
     uint8_t shared;   /* one socket for all workers */
@@ -116,7 +116,7 @@ struct tm_live {
     uint32_t records_again; /* as records_used: one of the two is right, and not side by side */
     uint32_t annexes_used;  /* annexes beyond were never touched, and have no memory yet */
     uint64_t gives_to;           /* the lines, a bit each, over which this worker gives its own */
-    uint32_t listening_count;    /* places of listening[] in use, free ones among them */
+    uint32_t listening_count;    /* entries of listening[] in use, and free ones between them */
     _Atomic uint32_t ending; /* enum tm_ending: why this incarnation ends by itself; 0 = not */
     _Atomic int32_t guardian_pid;
     _Atomic uint32_t descriptors; /* open in this worker a second ago; 0 = unknown */
@@ -302,8 +302,7 @@ static inline uint64_t tm_live_progress(const struct tm_live *live)
 {
     return atomic_load_explicit(&live->progress, memory_order_relaxed);
 }
-/* A piece of work of bounded size is done: not more often than there is any, and never within
- * one. */
+/* Counts a step: a piece of work of bounded size has been done. */
 static inline void tm_live_advance(struct tm_live *live)
 {
     uint64_t progress = atomic_load_explicit(&live->progress, memory_order_relaxed);

@@ -1,5 +1,5 @@
-/* The system calls that move bytes, each with its entry in the journal where there is one. What
- * pump.c and pump_recover.c share; of no use to anybody else. */
+/* The system calls that move bytes, with their entries in the journal. Private to pump.c and
+ * pump_recover.c. */
 #ifndef TM_PUMP_CALLS_H
 #define TM_PUMP_CALLS_H
 

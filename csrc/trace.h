@@ -1,22 +1,23 @@
-/* Whether a connection comes from this instance itself, and how it got there: what no file shows,
- * such as a NAT that leads an endpoint's address back to a listener, makes one client's connection
- * go round until every place is taken.
+/* Detects connections that come from this instance itself. A loop that no configuration file shows,
+ * such as a NAT that leads an endpoint's address back to a listener, would forward one client's
+ * connection until every record is in use.
  *
  * WRITERS and READERS  every worker; struct tm_traces in the commons, by single stores and loads.
  *
- * A worker that connects notes under the local port of its socket between whom the connection is,
- * how many times it has been through here, and a route that it has been in. Whoever accepts it
- * finds that note, and so does what it connects then, and so on. A chain of routes never comes back
- * to one of them, so a connection that does is in a loop. With one route noted a tail before the
- * loop would hide it; therefore the note is replaced after 1, 2, 4, 8, ... steps (R. P. Brent, "An
- * improved Monte Carlo factorization algorithm", BIT 1980).
+ * A worker that connects makes a note under the local port of its socket: the two addresses, the
+ * number of hops so far, and one route that the connection has passed. The worker that accepts the
+ * connection finds the note, makes the next one when it connects, and so on. A chain of routes
+ * never comes back to one of them, so a connection that does is in a loop. If the noted route were
+ * always the first one, a chain that leads into a loop would hide it; therefore it is replaced
+ * after 1, 2, 4, 8, ... hops (R. P. Brent, "An improved Monte Carlo factorization algorithm", BIT
+ * 1980).
  *
- * Only one connect in TM_TRACE_EVERY of each worker begins a trace: that costs nothing to speak of,
- * and a loop is found after some more steps all the same.
+ * Only one connect in TM_TRACE_EVERY of each worker begins a trace: the cost is negligible, and a
+ * loop is still found after some more hops.
  *
- * A note may be overwritten by another connection with the same port, or outlive its own. Nothing
- * but a connection between the same two addresses takes it for its own; whoever finds a loop wipes
- * it out.
+ * A note may be overwritten by another connection with the same port, or outlive its own. Only a
+ * connection between the same two addresses takes it for its own; the worker that finds a loop
+ * clears the note.
  */
 #ifndef TM_TRACE_H
 #define TM_TRACE_H

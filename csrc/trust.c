@@ -146,7 +146,7 @@ void tm_journal_mend(struct tm_live *live, uint32_t records)
     }
 }
 
-struct tm_counted *tm_place_of(struct tm_commons *commons, const struct tm_conn *conn,
+struct tm_counted *tm_counted_of(struct tm_commons *commons, const struct tm_conn *conn,
                                const struct tm_cold *cold, int what)
 {
     uint32_t slot;
@@ -174,7 +174,7 @@ struct tm_counted *tm_place_of(struct tm_commons *commons, const struct tm_conn 
                                   : &commons->slots[slot].connections;
 }
 
-static bool is_place_of(const struct tm_commons *commons, uint32_t source, uint64_t key)
+static bool is_entry_of(const struct tm_commons *commons, uint32_t source, uint64_t key)
 {
     return source < TM_MAX_SOURCES &&
            (tm_counted_read(&commons->sources[source].connections).key & TM_KEY_MASK) == key;
@@ -186,10 +186,10 @@ void tm_source_mend(const struct tm_commons *commons, struct tm_cold *cold)
         return;
     uint64_t key = tm_source_key(commons, cold->route_slot, cold->client.family, cold->client.ip);
     uint32_t first = (uint32_t)(key % TM_SOURCE_SETS) * TM_SOURCE_WAYS;
-    if (is_place_of(commons, cold->source, key))
+    if (is_entry_of(commons, cold->source, key))
         return;
     for (uint32_t way = 0; way < TM_SOURCE_WAYS; way++)
-        if (is_place_of(commons, first + way, key))
+        if (is_entry_of(commons, first + way, key))
             cold->source = first + way;
     /* Not found: it is the client's address that is not right. */
 }
@@ -198,7 +198,8 @@ static void give_back(struct tm_live *live, struct tm_commons *commons, const st
                       const struct tm_cold *cold)
 {
     for (int what = 1; what <= ALL_HOLDS; what <<= 1) {
-        struct tm_counted *at = cold->holds & what ? tm_place_of(commons, conn, cold, what) : NULL;
+        struct tm_counted *at =
+            cold->holds & what ? tm_counted_of(commons, conn, cold, what) : NULL;
         if (!at)
             continue;
         tm_intent_begin(&live->intent, TM_COUNT_DOWN, (uint8_t)what);

@@ -1,16 +1,16 @@
-/* Is another process at work? Runs in a guardian (over its worker) and in the master (over control
- * and the log process).
+/* Watching another process for progress. Runs in a guardian (over its worker) and in the master
+ * (over control and the log process).
  *
- * The watched one counts its steps in shared memory. What is assessed is a stretch without a step,
- * and not by the clock on the wall alone, which says nothing where others want the same CPU:
+ * The watched process counts its steps in shared memory. A period without a step is not judged by
+ * wall-clock time alone, which says nothing on a machine with too few CPUs:
  *
  *   stopped  by a signal or a debugger
- *   busy     it has had `busy_ms` of CPU time since its last step: it goes round in circles
- *   blocked  at every look for `blocked_ms` it neither had CPU time nor waited for any: it waits in
- *            the kernel for something that does not come
+ *   busy     it has used `busy_ms` of CPU time since its last step: an endless loop
+ *   blocked  in every check for `blocked_ms` it neither used CPU time nor waited for a CPU: it
+ *            is blocked in the kernel
  *
- * One that waits for a CPU is none of these, however long. After `grace_ms` of being any of them
- * it may be killed. Time in which the watching process itself did not run counts for nothing.
+ * A process that waits for a CPU, for however long, is none of these. After `grace_ms` in any of
+ * them it may be killed. Time in which the watching process itself did not run is not counted.
  */
 #ifndef TM_WATCH_H
 #define TM_WATCH_H

@@ -1,4 +1,4 @@
-/* Who is let in: limits of the route, its listeners and its clients. */
+/* Admission of a connection: limits of the route, its listeners and its clients. */
 #ifndef TM_ADMIT_H
 #define TM_ADMIT_H
 

@@ -1,4 +1,4 @@
-/* A connect to the destination's endpoints, one after the other, until one takes it. */
+/* Connects to the destination's endpoints, one after the other, until one accepts. */
 #ifndef TM_CONNECT_H
 #define TM_CONNECT_H
 

@@ -218,11 +218,11 @@ static uint32_t maglev(const struct choice *choice)
 {
     const struct tm_peer *client = &choice->cold->client;
     const struct tm_destination *destination = choice->destination;
-    if (client->family == AF_UNIX || !destination->place_count || choice->tier.first)
+    if (client->family == AF_UNIX || !destination->maglev_count || choice->tier.first)
         return source_hash(choice);
     uint64_t key = tm_client_hash(client->family, client->ip);
     uint32_t turn =
-        choice->w->image->places[destination->first_place + key % destination->place_count];
+        choice->w->image->maglev[destination->first_maglev + key % destination->maglev_count];
     return is_open(choice, turn) ? turn : best_match(choice, key);
 }
 

@@ -1,5 +1,5 @@
-/* Which events of which socket a worker asks for. Each is registered once, edge-triggered: what is
- * asked for changes only when a side is full or must not be read. */
+/* The epoll events that a worker asks for. Each socket is registered once, edge-triggered; its
+ * events change only when a side is full or must not be read. */
 #ifndef TM_INTEREST_H
 #define TM_INTEREST_H
 
@@ -17,8 +17,8 @@ void tm_interest_remove(struct tm_worker *w, uint32_t index, int side);
 
 /* The socket is full. Asks for writable edges, once per connection: most never fill a socket. */
 void tm_interest_write(struct tm_worker *w, uint32_t index, int side);
-/* Whatever arrives wakes the worker, and in bulk that is often, while the other side takes
- * nothing. */
+/* Stops readable edges while the other side is full: each arriving segment would wake the worker
+ * in vain. */
 void tm_interest_stop_reading(struct tm_worker *w, uint32_t index, int side);
 void tm_interest_read(struct tm_worker *w, uint32_t index, int side);
 

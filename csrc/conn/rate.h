@@ -1,7 +1,7 @@
-/* Limited rates: when a half may be read, and how much at once. The arithmetic is shape.h.
+/* Rate limits: when a half may be read, and how much at once. The arithmetic is in shape.h.
  *
- * destination: the connection's, in the image in force; NULL = a reload has removed it, and nothing
- * limits it any more. */
+ * destination: the connection's, in the image in force; NULL = a reload has removed it, and no
+ * limit applies any more. */
 #ifndef TM_RATE_H
 #define TM_RATE_H
 

@@ -148,13 +148,13 @@ cdef class Live(Region):
     @property
     def listening(self):
         """The shards it has, as a set of (listener id, shard)."""
-        cdef const tm_listening *place
+        cdef const tm_listening *listening
         cdef uint32_t i
         found = set()
         for i in range(tm_listening_checked(self.live())):
-            place = &self.live().listening[i]
-            if tm_listening_possible(place):
-                found.add((place.id, place.shard))
+            listening = &self.live().listening[i]
+            if tm_listening_possible(listening):
+                found.add((listening.id, listening.shard))
         return found
 
     def has_line(self, uint32_t other):

@@ -202,7 +202,7 @@ cdef void takeover_event(Loop *loop) noexcept nogil:
         lose_channel(loop)
 
 
-cdef void offer(Loop *loop, uint64_t place) noexcept nogil:
+cdef void offer(Loop *loop, uint64_t position) noexcept nogil:
     """Answers a new master: the regions first, then one listening socket per message. The master
     asks again for whatever does not arrive."""
     cdef tm_worker *w = &loop.worker
@@ -213,20 +213,20 @@ cdef void offer(Loop *loop, uint64_t place) noexcept nogil:
     memset(&message, 0, sizeof(message))
     message.type = TM_MESSAGE_OFFER
     message.listener = TM_NONE
-    if place == 0:
+    if position == 0:
         message.first = w.id
         message.shared = <uint32_t>getpid()
         message.value = 1
         fds, fd_count = loop.master.offered, loop.master.offered_count
     else:
-        while place <= count and w.live.listening[place - 1].fd < 0:
-            place += 1
-        if place <= count:
-            listener = &w.live.listening[place - 1]
+        while position <= count and w.live.listening[position - 1].fd < 0:
+            position += 1
+        if position <= count:
+            listener = &w.live.listening[position - 1]
             message.listener = listener.id
             message.first = listener.shard
             message.shared = listener.shared
-            message.value = place + 1
+            message.value = position + 1
             fds, fd_count = <const int *>&listener.fd, 1
     if tm_channel_send_fds(w.live.channel, &message, fds, fd_count) < 0:
         return
