@@ -43,7 +43,7 @@ GENERATED_CODE_WARNINGS = [
     "-Wno-unused-but-set-variable",
 ]
 
-# csrc/commons.h. On other machines the compiler needs not be told.
+# csrc/counted.h. On other machines the compiler needs not be told.
 SIXTEEN_BYTE_SWAP = ["-mcx16"] if platform.machine() in ("x86_64", "AMD64") else []
 
 # Made of the headers: csrc/fields.py.

@@ -1,4 +1,4 @@
-/* What a worker has to say in the access log, on its way to the process that writes it.
+/* A worker's entries of the access log, on their way to the log process.
  *
  * WRITER  one worker: entries, then `written`. READER  the log process: `taken` is its own.
  *
@@ -9,8 +9,8 @@
  *     fill entries[written % TM_LOG_ENTRIES]     store_release(taken, w)
  *     store_release(written, written + 1)
  *
- * So neither waits for the other. Both counts only grow. A worker that dies between the two
- * stores leaves no half an entry; its next incarnation counts on.
+ * So neither waits for the other. Both counts only grow. A worker that dies before the last store
+ * leaves no partial entry behind; its next incarnation continues from the counts.
  */
 #ifndef TM_ACCESS_LOG_H
 #define TM_ACCESS_LOG_H
@@ -63,10 +63,10 @@ struct tm_log {
 
 /* Where the worker puts its next entry, to be followed by tm_log_commit(); NULL = no room:
  * counted. capacity: at most TM_LOG_ENTRIES. */
-static inline struct tm_log_entry *tm_log_place(struct tm_log *log, uint32_t capacity)
+static inline struct tm_log_entry *tm_log_free_entry(struct tm_log *log, uint32_t capacity)
 {
     uint64_t written = atomic_load_explicit(&log->written, memory_order_relaxed);
-    /* Acquire: the reader's last look at this place comes before what is written to it. */
+    /* Acquire: the reader's last read of this entry comes before what is written to it. */
     if (written - atomic_load_explicit(&log->taken, memory_order_acquire) >= capacity) {
         __atomic_store_n(&log->dropped, log->dropped + 1, __ATOMIC_RELAXED);
         return NULL;

@@ -1,5 +1,5 @@
-/* Token buckets over all workers: rates of new connections, budgets of retries. One word each, changed by
- * compare-and-swap. */
+/* Token buckets over all workers: rates of new connections, budgets of retries. One word each,
+ * changed by compare-and-swap. */
 #ifndef TM_BUCKET_H
 #define TM_BUCKET_H
 
@@ -45,7 +45,8 @@ static inline void tm_retries_earn(_Atomic int64_t *used, uint64_t percent)
 
 static inline bool tm_retries_take(_Atomic int64_t *used, uint64_t burst)
 {
-    int64_t now = atomic_load_explicit(used, memory_order_relaxed), most = (int64_t)burst * 100, more;
+    int64_t now = atomic_load_explicit(used, memory_order_relaxed), more;
+    const int64_t most = (int64_t)burst * 100;
     bool taken;
     do {
         /* Between nothing and all of it, also after a change of the burst. */

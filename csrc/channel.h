@@ -1,9 +1,8 @@
 /* The line between the master and one worker: a SOCK_SEQPACKET pair. The worker's guardian
- * shares its end of it.
+ * shares the worker's end.
  *
- * What they mean: tcpmux/worker/messages.py.
- *
- * One packet is one message; TM_MESSAGE_FDS descriptors at most travel with it.
+ * One packet is one message, with at most TM_MESSAGE_FDS descriptors. The meaning of each message
+ * is in tcpmux/worker/messages.py.
  */
 #ifndef TM_CHANNEL_H
 #define TM_CHANNEL_H
@@ -21,7 +20,7 @@ enum tm_message_type {
 
 #define TM_GIVE_ALL UINT64_MAX
 
-#define TM_MESSAGE_FDS TM_RIGHTS_MOST
+#define TM_MESSAGE_FDS TM_RIGHTS_MAX
 
 struct tm_message {
     uint32_t type; /* enum tm_message_type */

@@ -78,7 +78,7 @@ static bool has_double(const struct tm_source *set, uint64_t key, uint32_t own)
     return false;
 }
 
-/* Takes back what was counted in a place that is not the only one of its client. */
+/* Takes back what was counted in an entry that is not the only one of its client. */
 static void withdraw(struct tm_commons *commons, struct tm_counted *at, struct tm_intent *intent)
 {
     struct tm_counted was;
@@ -97,32 +97,32 @@ int tm_source_up(struct tm_commons *commons, uint64_t key, uint64_t limit, uint6
     uint32_t first = (uint32_t)(key % TM_SOURCE_SETS) * TM_SOURCE_WAYS;
     struct tm_source *set = &commons->sources[first];
     for (;;) {
-        uint32_t place = TM_SOURCE_WAYS;
+        uint32_t entry = TM_SOURCE_WAYS;
         struct tm_counted was = {0, 0};
         bool is_new = true;
         for (uint32_t way = 0; way < TM_SOURCE_WAYS; way++) {
             struct tm_counted read = tm_counted_read(&set[way].connections);
             if ((read.key & TM_KEY_MASK) == key) {
-                place = way, was = read, is_new = false;
+                entry = way, was = read, is_new = false;
                 break;
             }
-            if (place == TM_SOURCE_WAYS && is_free(&set[way], &read, now_ns))
-                place = way, was = read;
+            if (entry == TM_SOURCE_WAYS && is_free(&set[way], &read, now_ns))
+                entry = way, was = read;
         }
-        if (place == TM_SOURCE_WAYS)
+        if (entry == TM_SOURCE_WAYS)
             return TM_SOURCE_NO_ROOM;
         uint64_t count = is_new ? 0 : was.cell & TM_NO_LIMIT;
         if (count >= limit)
             return TM_SOURCE_FULL;
-        intent->source = first + place;
+        intent->source = first + entry;
         atomic_signal_fence(memory_order_seq_cst);
-        if (!tm_counted_sign(commons, &set[place].connections, was, key, count + 1, intent))
+        if (!tm_counted_sign(commons, &set[entry].connections, was, key, count + 1, intent))
             continue;
         if (is_new)
-            atomic_store_explicit(&set[place].connects_ns, 0, memory_order_relaxed);
+            atomic_store_explicit(&set[entry].connects_ns, 0, memory_order_relaxed);
         atomic_thread_fence(memory_order_seq_cst);
-        if (!has_double(set, key, place))
-            return (int)(first + place);
-        withdraw(commons, &set[place].connections, intent);
+        if (!has_double(set, key, entry))
+            return (int)(first + entry);
+        withdraw(commons, &set[entry].connections, intent);
     }
 }

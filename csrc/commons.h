@@ -1,34 +1,21 @@
-/* What all workers write: tickets, who has how many connections, token buckets.
+/* What all workers write: tickets, connection counts, token buckets.
  *
  * WRITERS  every worker, by atomic operations alone. READERS  workers, control.
  *
- * COUNTS. A limit over all workers is exact only if one number decides, so there is one: a
- * worker adds 1 by compare-and-swap if the limit allows, and writes into the connection's
- * record (live.h: holds) that it has to be given back. But a worker may be killed between
- * the two, and nobody could tell afterwards whether it has added or not. Therefore a count
- * bears the signature of its last change:
+ * COUNTS  counted.h: a worker's next incarnation can tell whether a change took effect.
  *
- *     count (24 bits) | worker + 1 (8) | number of that worker's change (32 and, in the key, 16)
+ * SOURCES. Connections by client address, in a hash table of fixed size, eight entries a set. An
+ * entry has 48 bits of the hash as its key beside its count, and both change in one 16-byte
+ * compare-and-swap, so it is never incremented for the wrong client. Two workers may give the same
+ * new client two entries at the same time. So each checks all eight again afterwards, and the one
+ * that finds a duplicate withdraws its own change and starts over.
  *
- * and whoever changes it next first notes that the one before has come through, in
- * acknowledged[worker]. A signature may stay for as long as nobody counts there, so numbers never
- * begin anew: 48 bits last for nine years at a million changes a second. A worker writes down what
- * it is about to do (struct tm_intent in its region) before it does it; its next incarnation finds its signature or the acknowledgement, or
- * neither: then it did not happen (a detectable compare-and-swap: Attiya, Ben-Baruch and
- * Hendler, "Nesting-Safe Recoverable Linearizability", PODC 2018).
+ * ORDER. The 16-byte swap and the acknowledgement before it are full barriers, so a load of a cell
+ * with acquire also sees the acknowledgement of its previous value. tm_intent is read by the next
+ * incarnation only, when its writer has ended. Buckets, tickets and failures: relaxed.
  *
- * SOURCES. Connections by client address, in a table of fixed size: eight places for each value
- * of a hash. A place has 48 bits of the hash as its key beside its count, and both change in one
- * 16-byte compare-and-swap, so a place is never counted up for the wrong client. Two workers
- * may give the same new client two places at the same time. So each looks at all eight again
- * afterwards, and whoever finds a second one takes its own change back and begins anew.
- *
- * ORDER. The 16-byte swap and the acknowledgement before it are full barriers, so who reads a cell
- * by acquire finds acknowledged what was there before. The first incarnation reads tm_intent of a process
- * that has ended. Buckets, tickets and failures stand for themselves: relaxed.
- *
- * TRUST. One worker's fault must not stop the others: what is read here is bounded where it is
- * used, and a time or an account that can't be is one that has not begun.
+ * TRUST. A fault of one worker must not stop the others: values are bounded where they are used,
+ * and an impossible time or account counts as one that has not started.
  */
 #ifndef TM_COMMONS_H
 #define TM_COMMONS_H
@@ -40,6 +27,7 @@
 #include <string.h>
 
 #include "bucket.h"
+#include "counted.h"
 #include "pinned.h"
 #include "route_table.h"
 #include "shape.h"
@@ -47,24 +35,13 @@
 #define TM_SOURCE_WAYS 8u
 #define TM_SOURCE_SETS 16384u
 #define TM_MAX_SOURCES (TM_SOURCE_WAYS * TM_SOURCE_SETS)
-#define TM_NO_LIMIT 0xffffffu /* the most that a count can be */
 #define TM_SOURCE_FULL (-1)   /* the limit is reached */
 #define TM_SOURCE_NO_ROOM (-2)
-
-/* 16 bytes that change together. */
-struct tm_counted {
-    _Alignas(16) uint64_t key; /* of a source, else 0; above it 16 bits of the signature */
-    uint64_t cell;             /* count and the rest of the signature */
-};
-
-#define TM_KEY_BITS 48
-#define TM_KEY_MASK ((UINT64_C(1) << TM_KEY_BITS) - 1)
-#define TM_CHANGE_MASK ((UINT64_C(1) << 48) - 1)
 
 /* What is counted of one route, destination or endpoint, by its slot. */
 struct tm_common {
     _Alignas(TM_CACHE_LINE) struct tm_counted connections; /* open, in all workers */
-    struct tm_counted waiting;        /* of a destination: for a place */
+    struct tm_counted waiting;        /* of a destination: in its queue */
     _Atomic uint64_t connects_ns;     /* of a route: bucket of new connections */
     _Atomic uint64_t avoid_until_ms;  /* of an endpoint: it has just failed; monotonic */
     _Atomic uint32_t failures;        /* of an endpoint: connects in a row that failed */
@@ -93,7 +70,7 @@ struct tm_acknowledged {
 
 #define TM_TRACE_NOTES 8192u
 
-/* Notes of connections that this instance makes, by their local ports, and who they are of: trace.h. */
+/* Notes of connections that this instance makes, by their local ports: trace.h. */
 struct tm_traces {
     _Atomic uint16_t origins[TM_TRACE_NOTES];
     _Atomic uint64_t notes[TM_TRACE_NOTES];
@@ -110,73 +87,6 @@ struct tm_commons {
     struct tm_pinned pinned;
 };
 
-/* What a worker is about to count; in its region. */
-struct tm_intent {
-    uint64_t change; /* number of the last one over all lives << 8 | enum tm_counting: one store */
-    uint32_t worker;
-    uint32_t record; /* index of the connection */
-    uint32_t source; /* index, if it is one */
-    uint8_t what;    /* bit of tm_conn.holds */
-};
-
-enum tm_counting { TM_COUNT_NOTHING = 0, TM_COUNT_UP, TM_COUNT_DOWN };
-
-static inline uint64_t tm_intent_change(const struct tm_intent *intent)
-{
-    return intent->change >> 8 & TM_CHANGE_MASK;
-}
-
-static inline enum tm_counting tm_intent_step(const struct tm_intent *intent)
-{
-    return (enum tm_counting)(intent->change & 0xff);
-}
-
-static inline uint32_t tm_counted_now(const struct tm_counted *at)
-{
-    return (uint32_t)(__atomic_load_n(&at->cell, __ATOMIC_RELAXED) & TM_NO_LIMIT);
-}
-
-static inline void tm_intent_note(struct tm_intent *intent, uint64_t change)
-{
-    atomic_signal_fence(memory_order_seq_cst);
-    __atomic_store_n(&intent->change, change, __ATOMIC_RELAXED);
-    atomic_signal_fence(memory_order_seq_cst);
-}
-
-static inline void tm_intent_begin(struct tm_intent *intent, enum tm_counting step, uint8_t what)
-{
-    intent->what = what;
-    tm_intent_note(intent, ((intent->change >> 8) + 1) << 8 | step);
-}
-
-/* The record says it now. */
-static inline void tm_intent_end(struct tm_intent *intent)
-{
-    tm_intent_note(intent, intent->change & ~(uint64_t)0xff);
-}
-
-static inline bool tm_counted_swap(struct tm_counted *at, struct tm_counted was,
-                                   struct tm_counted now)
-{
-    __extension__ typedef unsigned __int128 pair;
-    pair before, after;
-    memcpy(&before, &was, sizeof(before));
-    memcpy(&after, &now, sizeof(after));
-    return __sync_bool_compare_and_swap((pair *)at, before, after);
-}
-
-/* Worker + 1 of the last change; 0: nobody has changed it, or it says a worker that can't be. */
-static inline uint32_t tm_counted_by(struct tm_counted counted)
-{
-    uint32_t by = (uint32_t)(counted.cell >> 24 & 0xff);
-    return by <= TM_MAX_SHARDS ? by : 0;
-}
-
-static inline uint64_t tm_counted_change(struct tm_counted counted)
-{
-    return counted.cell >> 32 | counted.key >> TM_KEY_BITS << 32;
-}
-
 static inline void tm_acknowledge(struct tm_commons *commons, struct tm_counted was)
 {
     uint32_t by = tm_counted_by(was);
@@ -189,16 +99,6 @@ static inline void tm_acknowledge(struct tm_commons *commons, struct tm_counted 
         ;
 }
 
-static inline struct tm_counted tm_signed(const struct tm_intent *intent, uint64_t key,
-                                          uint64_t count)
-{
-    uint64_t change = tm_intent_change(intent);
-    return (struct tm_counted){
-        .key = (key & TM_KEY_MASK) | change >> 32 << TM_KEY_BITS,
-        .cell = (count & TM_NO_LIMIT) | (uint64_t)(intent->worker + 1) << 24 | change << 32,
-    };
-}
-
 /* One attempt to make `now` of `was`, signed. */
 static inline bool tm_counted_sign(struct tm_commons *commons, struct tm_counted *at,
                                    struct tm_counted was, uint64_t key, uint64_t count,
@@ -206,13 +106,6 @@ static inline bool tm_counted_sign(struct tm_commons *commons, struct tm_counted
 {
     tm_acknowledge(commons, was);
     return tm_counted_swap(at, was, tm_signed(intent, key, count));
-}
-
-/* The two words may be of different moments: then a swap fails. */
-static inline struct tm_counted tm_counted_read(const struct tm_counted *at)
-{
-    return (struct tm_counted){__atomic_load_n(&at->key, __ATOMIC_ACQUIRE),
-                               __atomic_load_n(&at->cell, __ATOMIC_ACQUIRE)};
 }
 
 /* One more, if that is not more than `limit`. False: it is full, and nothing happened. Without a
@@ -258,8 +151,8 @@ static inline bool tm_intent_did(const struct tm_commons *commons, const struct 
     return atomic_load(&commons->acknowledged[intent->worker].change) >= change;
 }
 
-/* At the start of an incarnation, before anything else is done with an intent that may be corrupt: what it
- * says can be true afterwards, and its numbers go on above all that were ever seen. */
+/* At the start of an incarnation, before anything else is done with an intent that may be corrupt:
+ * what it says can be true afterwards, and its numbers go on above all that were ever seen. */
 static inline void tm_intent_mend(struct tm_intent *intent, struct tm_commons *commons,
                                   uint32_t worker)
 {
@@ -281,9 +174,9 @@ uint64_t tm_keyed_hash(const uint64_t secret[2], const unsigned char *bytes, uin
 uint64_t tm_source_key(const struct tm_commons *commons, uint32_t route_slot, uint16_t family,
                        const unsigned char ip[16]);
 
-/* One more connection of that client: index of its place, TM_SOURCE_FULL or, if there are too many
- * clients, TM_SOURCE_NO_ROOM. Writes the place into intent->source before it is taken. Between
- * tm_intent_begin(UP) and tm_intent_end(). */
+/* Counts one more connection of that client. Returns the index of its entry, TM_SOURCE_FULL or, if
+ * there are too many clients, TM_SOURCE_NO_ROOM. Writes the index into intent->source before the
+ * entry changes. Between tm_intent_begin(UP) and tm_intent_end(). */
 int tm_source_up(struct tm_commons *commons, uint64_t key, uint64_t limit, uint64_t now_ns,
                  struct tm_intent *intent) __attribute__((warn_unused_result));
 

@@ -1,7 +1,7 @@
-/* The record of a connection: what it is, which states it goes through, and how it is read by others.
+/* The record of a connection: its fields, its states, and how other processes read it.
  *
- * WRITER  the worker that has the connection; after its death the next incarnation. READERS  control and
- * the master, by tm_conn_copy() (live.h):
+ * WRITER   the worker that has the connection; after its death the next incarnation
+ * READERS  control and the master, by tm_conn_copy() (live.h):
  *
  *     worker                                    reader
  *     ------                                    ------
@@ -46,7 +46,7 @@ enum tm_conn_state {
     TM_ACCEPTED,   /* it has a client; the stages of conn/stage.h run */
     TM_READING,    /* waits for what its client sends first */
     TM_HOLDING,    /* waits for a destination: none can take it now */
-    TM_WAITING,    /* waits for a place: a limit is reached */
+    TM_WAITING,    /* in a queue: a limit is reached */
     TM_CONNECTING, /* a connect to an endpoint is under way, or is about to be */
     TM_RELAYING,   /* both sides are established */
     TM_RESETTING,  /* over; waits until what was sent has arrived, to reset after it */
@@ -76,7 +76,7 @@ enum tm_holding {
     TM_HOLDS_SOURCE = 4,
     TM_HOLDS_DESTINATION = 8,
     TM_HOLDS_ENDPOINT = 16,
-    TM_HOLDS_QUEUE = 32, /* it waits for a place in its destination */
+    TM_HOLDS_QUEUE = 32, /* it is in the queue of its destination */
 };
 
 /* What the events have told about a side so far. Bits of tm_conn.side_flags[]. */
@@ -87,8 +87,8 @@ enum tm_side_flag {
     TM_WRITE_WATCHED = 4, /* EPOLLOUT is among its events, from the first time it was full */
     TM_READ_UNWATCHED = 8, /* EPOLLIN and EPOLLPRI are not, as what it sends can't be passed on */
     TM_UNPACED = 16, /* it has been given bulk; sock.h: tm_sock_do_not_pace() */
-    TM_KEPT_ALIVE = 32, /* its connection lives long enough for keepalive; on both sides */
-    TM_BOUNDED = 64, /* it has been given more than a message, and may not read: sock.h, tm_sock_bound_unsent() */
+    TM_KEPT_ALIVE = 32, /* old enough for keepalive, which is on; both sides */
+    TM_BOUNDED = 64, /* given more than a message, and may not read: tm_sock_bound_unsent() */
     TM_PROVEN = 128, /* it has read a good deal */
 };
 
@@ -102,7 +102,7 @@ struct tm_origin {
     uint32_t generation;
 };
 
-/* What events need of a connection: two cache lines. The rest of it is in tm_cold, in a second array
+/* The part of a record that events need: two cache lines. The rest is in tm_cold, in a second array
  * with the same indexes. */
 struct tm_conn {
     uint32_t generation;    /* of this record; events of an older one are stale. Never 0 */
@@ -128,11 +128,11 @@ _Static_assert(sizeof(struct tm_conn) == (size_t)2 * TM_CACHE_LINE, "two cache l
 struct tm_cold {
     uint8_t stage;                /* enum tm_stage: the next one to run, or to run again */
     uint8_t preface;              /* of the stage PREFACE: which of its parts */
-    uint8_t failure;              /* enum tm_close_reason: of the last connect; TM_OPEN = none failed */
+    uint8_t failure;              /* enum tm_close_reason of the last connect; TM_OPEN = none */
     uint8_t close_reason;         /* enum tm_close_reason: RESETTING and from then on */
     uint8_t by_reset;             /* ENDING: with RST, not FIN */
     uint8_t kept;                 /* DEAD, and not free before its giver says GONE */
-    uint8_t faults;               /* lives of the worker that ended by a fault while at it */
+    uint8_t faults;               /* incarnations that ended by a fault while working on it */
     uint8_t pick_reason;          /* enum tm_pick_reason */
     uint8_t holds;                /* where it counts: enum tm_holding */
     uint8_t attempts;             /* endpoints tried, at most 255 */
@@ -151,7 +151,7 @@ struct tm_cold {
     uint32_t source;              /* index of its client in commons.sources */
     uint32_t annex;               /* index + 1 of its annex; 0 = it has none */
     uint16_t local_port[2];       /* of our ends, by enum tm_side; 0 = not asked for: for the log */
-    uint64_t until_ms;            /* when its state ends at the latest, monotonic; 0 = it has no end */
+    uint64_t until_ms;            /* deadline of its state, monotonic; 0 = none */
     uint64_t accepted_at_us;      /* monotonic */
     uint64_t table_generation;    /* of the pick */
     uint64_t paid_ns[2];          /* up to when the bytes of half[] are paid for: shape.h */
@@ -195,7 +195,8 @@ static inline void tm_conn_set_fd(struct tm_conn *conn, struct tm_cold *cold, in
     atomic_signal_fence(memory_order_seq_cst);
 }
 
-static inline bool tm_conn_fd_sealed(const struct tm_conn *conn, const struct tm_cold *cold, int side)
+static inline bool tm_conn_fd_sealed(const struct tm_conn *conn, const struct tm_cold *cold,
+                                     int side)
 {
     return cold->sealed[side] == tm_seal(conn->fd[side]);
 }
@@ -228,8 +229,8 @@ static inline void tm_words_load(void *to, const void *from, int count)
         words[i] = __atomic_load_n(&source[i], __ATOMIC_RELAXED);
 }
 
-/* Makes a free record a copy of another one, or all zero (both NULL), but of the next generation and
- * still free, until tm_conn_enter(). */
+/* Makes a free record a copy of another one, or all zero (both NULL), but of the next generation
+ * and still free, until tm_conn_enter(). */
 static inline void tm_conn_replace(struct tm_conn *conn, struct tm_cold *cold,
                                    const struct tm_conn *from, const struct tm_cold *from_cold)
 {
@@ -298,11 +299,12 @@ static inline uint32_t tm_conn_moves(enum tm_conn_state from)
     return 0;
 }
 
-/* The one way to another state. Stored last: who finds it finds what was written before. Anything but
- * a legal move is a bug, and the worker must not go on with it. */
+/* The only way to change the state. It is stored last, so a reader that sees it also sees what was
+ * written before. An illegal transition is a bug, and the worker must not go on with it. */
 static inline void tm_conn_enter(struct tm_conn *conn, enum tm_conn_state state)
 {
-    assert(state == TM_FREE || tm_conn_moves((enum tm_conn_state)conn->state) & TM_STATE_BIT(state));
+    assert(state == TM_FREE ||
+           tm_conn_moves((enum tm_conn_state)conn->state) & TM_STATE_BIT(state));
     __atomic_store_n(&conn->state, (uint8_t)state, __ATOMIC_RELEASE);
 }
 

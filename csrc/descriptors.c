@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 
 enum { CLOSED = 0, UNCLAIMED, CLAIMED };
-enum { MOST = 1 << 24 }; /* descriptors: far above any RLIMIT_NOFILE (fs.nr_open) */
+enum { MAX_DESCRIPTORS = 1 << 24 }; /* descriptors: far above any RLIMIT_NOFILE (fs.nr_open) */
 
 static int note_open(struct tm_descriptors *all, int fd)
 {
@@ -36,7 +36,7 @@ static int list_one_by_one(struct tm_descriptors *all)
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
         return -errno;
-    int most = limit.rlim_cur < MOST ? (int)limit.rlim_cur : MOST;
+    int most = limit.rlim_cur < MAX_DESCRIPTORS ? (int)limit.rlim_cur : MAX_DESCRIPTORS;
     int error = 0;
     for (int fd = 0; fd < most && !error; fd++)
         if (fcntl(fd, F_GETFD) >= 0)
@@ -55,7 +55,8 @@ int tm_descriptors_list(struct tm_descriptors *all)
     while (!error && (entry = readdir(directory))) {
         char *end;
         long fd = strtol(entry->d_name, &end, 10);
-        if (end != entry->d_name && *end == '\0' && fd >= 0 && fd < MOST && fd != dirfd(directory))
+        if (end != entry->d_name && *end == '\0' && fd >= 0 && fd < MAX_DESCRIPTORS &&
+            fd != dirfd(directory))
             error = note_open(all, (int)fd);
     }
     closedir(directory);

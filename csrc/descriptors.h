@@ -1,5 +1,5 @@
-/* Whose is every open descriptor of this process? Used after the death of a worker, whose
- * table of descriptors lives on, to find those that nobody knows about.
+/* The owner of every open descriptor of this process. Used after the death of a worker, whose
+ * descriptor table outlives it, to find descriptors that no record names.
  *
  *     tm_descriptors_list(&all)           what is open now
  *     tm_descriptors_free_to_claim(&all, fd)
@@ -37,7 +37,8 @@ bool tm_is_socket(int fd);
 /* AF_INET, AF_INET6 or AF_UNIX of a connection's socket; -1: it is none. */
 int tm_stream_family(int fd);
 bool tm_is_listening(int fd);
-/* An end of a line to the master or to another worker, which no client's or endpoint's socket is. */
+/* Whether it is the end of a line to the master or to another worker; no client's or endpoint's
+ * socket is. */
 bool tm_is_line(int fd);
 /* The two ends of one pipe. */
 bool tm_is_pipe(int in, int out);

@@ -1,5 +1,5 @@
-"""Lists every field of every struct that processes share, as rows of C: what two builds have to
-agree on is made of it, and tests find places by name. setup.py runs this before compiling.
+"""Lists every field of every struct that processes share, as rows of C. The layout check between
+builds is made of it, and tests find fields by name. setup.py runs this before compiling.
 
     row of a field   {struct, declaration, name, offset, size}
     row of an enum   {"enum", its text, its name, 0, 0}
@@ -18,7 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PRIVATE = ("tm_pump", "tm_pipe_pool")  # of one process
-HEADERS = ("route_table.h", "commons.h", "live.h", "handoff_message.h", "channel.h")
+HEADERS = ("route_table.h", "counted.h", "commons.h", "live.h", "handoff_message.h", "channel.h")
 
 
 def preprocessed(compiler: str) -> str:

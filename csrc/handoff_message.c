@@ -6,18 +6,18 @@
 
 #include "rights.h"
 
-/* Every place where a descriptor can be, in the order in which they travel. Returns how many. */
-static uint32_t list_places(struct tm_handoff *handoff, int32_t *places[TM_HANDOFF_FDS])
+/* Pointers to all descriptor fields, in the order of sending. Returns their number. */
+static uint32_t list_descriptors(struct tm_handoff *handoff, int32_t *list[TM_HANDOFF_FDS])
 {
     struct tm_conn *conn = &handoff->conn;
     uint32_t count = 0;
     for (int side = 0; side < 2; side++) {
-        places[count++] = &conn->fd[side];
-        places[count++] = &conn->half[side].pipe.in;
-        places[count++] = &conn->half[side].pipe.out;
+        list[count++] = &conn->fd[side];
+        list[count++] = &conn->half[side].pipe.in;
+        list[count++] = &conn->half[side].pipe.out;
     }
     for (int i = 0; i < TM_ANNEX_FDS && handoff->cold.annex; i++)
-        places[count++] = &handoff->annex.fd[i];
+        list[count++] = &handoff->annex.fd[i];
     return count;
 }
 
@@ -30,28 +30,28 @@ static size_t size_of(const struct tm_handoff *handoff)
 
 int tm_handoff_send(int line, struct tm_handoff *handoff)
 {
-    int32_t *places[TM_HANDOFF_FDS];
+    int32_t *list[TM_HANDOFF_FDS];
     int fds[TM_HANDOFF_FDS], error;
-    uint32_t count = 0, known = handoff->type == TM_GIVE ? list_places(handoff, places) : 0;
+    uint32_t count = 0, known = handoff->type == TM_GIVE ? list_descriptors(handoff, list) : 0;
     for (uint32_t i = 0; i < known; i++)
-        if (*places[i] >= 0)
-            fds[count++] = *places[i];
+        if (*list[i] >= 0)
+            fds[count++] = *list[i];
     error = tm_rights_send(line, handoff, size_of(handoff), fds, count);
     /* Too many descriptors under way: the taker has to take some first (unix(7)). */
     return error == -ETOOMANYREFS || error == -ENOBUFS || error == -ENOMEM ? -EAGAIN : error;
 }
 
-/* Puts the descriptors that came to where the sender had some. */
-static void place(struct tm_handoff *handoff, const int *fds, uint32_t count)
+/* Stores the received descriptors in the fields in which the sender had one. */
+static void distribute(struct tm_handoff *handoff, const int *fds, uint32_t count)
 {
-    int32_t *places[TM_HANDOFF_FDS];
-    uint32_t known = list_places(handoff, places), wanted = 0;
+    int32_t *list[TM_HANDOFF_FDS];
+    uint32_t known = list_descriptors(handoff, list), wanted = 0;
     for (uint32_t i = 0; i < known; i++)
-        wanted += *places[i] >= 0;
+        wanted += *list[i] >= 0;
     bool whole = wanted == count;
     for (uint32_t i = 0; i < known; i++)
-        if (*places[i] >= 0)
-            *places[i] = whole ? *fds++ : -1;
+        if (*list[i] >= 0)
+            *list[i] = whole ? *fds++ : -1;
     while (!whole && count)
         close(fds[--count]);
 }
@@ -59,7 +59,7 @@ static void place(struct tm_handoff *handoff, const int *fds, uint32_t count)
 int tm_handoff_receive(int line, struct tm_handoff *handoff)
 {
     struct tm_received received;
-    int fds[TM_RIGHTS_MOST], error;
+    int fds[TM_RIGHTS_MAX], error;
     do
         error = tm_rights_receive(line, handoff, sizeof(*handoff), fds, &received);
     /* ECONNRESET: the other end has closed with something unread. It is told once, and before
@@ -67,11 +67,13 @@ int tm_handoff_receive(int line, struct tm_handoff *handoff)
     while (error == -ECONNRESET);
     if (error)
         return error;
-    bool whole = received.size >= offsetof(struct tm_handoff, conn) && !received.cut &&
-                 (handoff->type != TM_GIVE || received.size >= offsetof(struct tm_handoff, annex)) &&
-                 received.size == size_of(handoff);
+    bool has_head = received.size >= offsetof(struct tm_handoff, conn) && !received.cut;
+    bool whole =
+        has_head &&
+        (handoff->type != TM_GIVE || received.size >= offsetof(struct tm_handoff, annex)) &&
+        received.size == size_of(handoff);
     if (whole && handoff->type == TM_GIVE) {
-        place(handoff, fds, received.count);
+        distribute(handoff, fds, received.count);
         return 1;
     }
     while (received.count)
@@ -81,11 +83,11 @@ int tm_handoff_receive(int line, struct tm_handoff *handoff)
 
 void tm_handoff_close(struct tm_handoff *handoff)
 {
-    int32_t *places[TM_HANDOFF_FDS];
-    uint32_t known = list_places(handoff, places);
+    int32_t *list[TM_HANDOFF_FDS];
+    uint32_t known = list_descriptors(handoff, list);
     for (uint32_t i = 0; i < known; i++) {
-        if (*places[i] >= 0)
-            close(*places[i]);
-        *places[i] = -1;
+        if (*list[i] >= 0)
+            close(*list[i]);
+        *list[i] = -1;
     }
 }

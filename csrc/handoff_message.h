@@ -3,17 +3,18 @@
  *   giver -> taker   GIVE     a record, and its descriptors with it
  *   taker -> giver   TAKEN    it is in record `taken` here: yours can go
  *                    REFUSED  no room: keep it
- *   either           AGAIN    a new incarnation has begun here, which has given once more what was not
- *                             answered: do so too, and say TAKEN again of all you have from here
+ *   either           AGAIN    a new incarnation has begun here, which has given once more what was
+ *                             not answered: do so too, and say TAKEN again of all you have from
+ *                             here
  *   giver -> taker   GONE     it is not here any more, and won't be given again
  *
  * The giver stops serving a connection before it gives it, and keeps record and descriptors
- * until the answer. Either may die at any point: a new incarnation of the giver gives once more what is
- * marked as on its way, and the taker knows by the origin of its records what it has already.
- * Therefore it keeps such a record, over or not, until GONE or the end of the line.
+ * until the answer. Either may die at any point: a new incarnation of the giver gives once more
+ * what is marked as on its way, and the taker knows by the origin of its records what it has
+ * already. Therefore it keeps such a record, over or not, until GONE or the end of the line.
  *
- * A message is as long as it has to be: a GIVE has the record and, if there is one, the annex; others
- * have neither.
+ * A message is as long as it has to be: a GIVE has the record and, if there is one, the annex;
+ * others have neither.
  */
 #ifndef TM_HANDOFF_MESSAGE_H
 #define TM_HANDOFF_MESSAGE_H

@@ -57,10 +57,11 @@ static int ask_for_inq(int fd, int on)
     return setsockopt(fd, IPPROTO_TCP, TCP_INQ, &on, sizeof(on)) < 0 ? -errno : 0;
 }
 
-/* Of a closed socket that has `unread` bytes: 1 = a FIN has come, 0 = none has, the connection was reset
- * or timed out. Its pending error does not tell: somebody may have taken it, and one that comes while our
- * own FIN is under way is the same with and without a FIN of the peer's. TCP_INQ counts a FIN that
- * has not been read, and says 1 once it has been (tcp_inq_hint()); SIOCINQ does neither. */
+/* Of a closed socket that has `unread` bytes: 1 = a FIN has come, 0 = none has, the connection was
+ * reset or timed out. Its pending error does not tell: somebody may have taken it, and one that
+ * comes while our own FIN is under way is the same with and without a FIN of the peer's. TCP_INQ
+ * counts a FIN that has not been read, and says 1 once it has been (tcp_inq_hint()); SIOCINQ does
+ * neither. */
 static int fin_received(int fd, uint64_t unread)
 {
     union {

@@ -1,8 +1,8 @@
-/* What the kernel has counted on a TCP socket. Used after the death of a worker, to find out
- * what its last system call did; never as long as nothing fails.
+/* The kernel's byte counts of a TCP socket. Used only after the death of a worker, to find out what
+ * its last system call did.
  *
- * Only one process may use the socket meanwhile. 0 or -errno: -ECONNRESET when the connection
- * is gone, -EUCLEAN when the counts make no sense together.
+ * Only one process may use the socket meanwhile. Return 0 or -errno: -ECONNRESET when the
+ * connection is gone, -EUCLEAN when the counts contradict each other.
  */
 #ifndef TM_KERNEL_COUNT_H
 #define TM_KERNEL_COUNT_H
@@ -12,7 +12,8 @@
 
 /* Bytes taken from the receive queue since the `before`th; the FIN, which the kernel counts as
  * one, not among them. */
-int tm_kernel_consumed(int fd, uint64_t before, uint64_t *bytes) __attribute__((warn_unused_result));
+int tm_kernel_consumed(int fd, uint64_t before, uint64_t *bytes)
+    __attribute__((warn_unused_result));
 
 /* Bytes put into the send queue since the `before`th, before FIN. we_connected: connect() was
  * called on it, so that the kernel counts our SYN as one. */

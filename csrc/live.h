@@ -1,26 +1,26 @@
-/* A worker's region: heartbeat, counters and its connections, in shared memory.
+/* A worker's region in shared memory: heartbeat, counters and its connections.
  *
- * WRITER  one worker alone, and after its death its next incarnation. The fields of the guardian
- *         (guardian_pid, presence, at_fault, builds) are the guardian's. Neither pid is ever
- *         signalled: who may be is what the kernel says of a sender (channel.h).
+ * WRITER  one worker alone, and after its death its next incarnation. The guardian writes
+ *         guardian_pid, presence, at_fault and builds. Neither pid is ever signalled: the pids that
+ *         may be signalled come from the kernel (channel.h).
  * READERS master (generation_seen), control (everything).
  *
- * Nothing is locked, and a reader gets what was true a moment ago. What goes with what:
+ * There are no locks; a reader gets values that were true a moment ago. Memory ordering:
  *
  *     worker                                    reader
  *     ------                                    ------
  *     a counter: release (tm_count)             acquire (tm_counter_read). "active" = opened -
- *                                               closed: who reads closed first finds what was
- *                                               opened before, and never minus one
+ *                                               closed: with closed read first, it is never
+ *                                               negative
  *     a record: conn_record.h
- *     generation_seen: release, after the       acquire (master): the older image is not read any
- *     last read of the older image              more
+ *     generation_seen: release, after the       acquire (master): the older image is not read
+ *     last read of the older image              any more
  *     the log: access_log.h
  *
- * All else stands for itself: relaxed. On x86 none of this costs an instruction.
+ * Everything else is independent: relaxed. On x86 none of this costs an instruction.
  *
- * A connection *is* its record here (hot and cold, and an annex if it needs one), its descriptors and
- * its pipes: the worker keeps nothing else about it.
+ * A connection consists of its record here (hot and cold, and an annex if it needs one), its
+ * descriptors and its pipes: the worker keeps nothing else about it.
  */
 #ifndef TM_LIVE_H
 #define TM_LIVE_H
@@ -44,7 +44,7 @@
 #define TM_LIVE_MAGIC 0x6576696c78757463ull /* "ctuxlive", little endian */
 #define TM_LIVE_FORMAT 9u
 
-#define TM_BUFFER_SIZE 65536u /* bytes of one recv; at most TM_PIPE_MIN, so that any rest fits a pipe */
+#define TM_BUFFER_SIZE 65536u /* bytes of one recv; at most TM_PIPE_MIN: any rest fits a pipe */
 #define TM_MAX_LISTENING (TM_MAX_LISTENERS * TM_MAX_SHARDS)
 #define TM_MAX_LINES TM_MAX_SHARDS /* to other workers, one each */
 #define TM_MAX_RECORDS (1u << 24)  /* of a worker: far above any RLIMIT_NOFILE */
@@ -72,7 +72,7 @@ enum tm_order {
 
 /* A listening socket that this worker holds. */
 struct tm_listening {
-    int32_t fd;       /* -1: this place is free */
+    int32_t fd;       /* -1: this entry is free */
     uint32_t id;      /* of the listener */
     uint32_t shard;
     uint8_t shared;   /* one socket for all workers */
@@ -105,7 +105,7 @@ struct tm_live {
     uint64_t size;
     uint32_t capacity;     /* records */
     _Atomic int32_t pid;   /* of the worker; 0 = none yet */
-    _Atomic uint32_t starts;  /* lives of this worker so far */
+    _Atomic uint32_t starts;  /* incarnations of this worker so far */
     _Atomic uint32_t connections; /* records in use */
     uint32_t records_used; /* records[] beyond were never touched, and have no memory yet */
     uint32_t orders;       /* enum tm_order */
@@ -116,14 +116,14 @@ struct tm_live {
     uint32_t records_again; /* as records_used: one of the two is right, and not side by side */
     uint32_t annexes_used;  /* annexes beyond were never touched, and have no memory yet */
     uint64_t gives_to;           /* the lines, a bit each, over which this worker gives its own */
-    uint32_t listening_count;    /* places of listening[] in use, free ones among them */
-    _Atomic uint32_t ending; /* why this incarnation ends by itself (enum tm_ending); 0 = it does not */
+    uint32_t listening_count;    /* entries of listening[] in use, and free ones between them */
+    _Atomic uint32_t ending; /* enum tm_ending: why this incarnation ends by itself; 0 = not */
     _Atomic int32_t guardian_pid;
-    _Atomic uint32_t descriptors; /* open in this worker a second ago; 0 = the kernel does not say */
+    _Atomic uint32_t descriptors; /* open in this worker a second ago; 0 = unknown */
     _Atomic uint32_t masters; /* that have taken this worker over; its guardian greets each */
     uint32_t builds; /* times that a guardian has become the next build */
     _Atomic uint32_t presence; /* enum tm_presence */
-    _Atomic uint32_t at_fault; /* the incarnation before ended by a fault of its own, not by a kill */
+    _Atomic uint32_t at_fault; /* the last incarnation ended by a fault, not by a kill */
     _Alignas(TM_CACHE_LINE) _Atomic uint64_t generation_seen;
     _Atomic uint64_t heartbeat_ms; /* monotonic; last turn of the loop */
     _Atomic uint32_t awake;        /* at work since then; 0 = waiting for events */
@@ -138,7 +138,7 @@ struct tm_live {
     struct tm_listening listening[TM_MAX_LISTENING];
     struct tm_times times[TM_MAX_SLOTS]; /* of the slots of destinations */
     struct tm_log log;
-    _Alignas(TM_CACHE_LINE) struct tm_conn records[]; /* `capacity` of them; tm_cold, tm_annex follow */
+    _Alignas(TM_CACHE_LINE) struct tm_conn records[]; /* `capacity`; then tm_cold, tm_annex */
 };
 
 #define TM_RECORD_SIZE (sizeof(struct tm_conn) + sizeof(struct tm_cold) + sizeof(struct tm_annex))
@@ -302,7 +302,7 @@ static inline uint64_t tm_live_progress(const struct tm_live *live)
 {
     return atomic_load_explicit(&live->progress, memory_order_relaxed);
 }
-/* A piece of work of bounded size is done: not more often than there is any, and never within one. */
+/* Counts a step: a piece of work of bounded size has been done. */
 static inline void tm_live_advance(struct tm_live *live)
 {
     uint64_t progress = atomic_load_explicit(&live->progress, memory_order_relaxed);

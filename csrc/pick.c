@@ -124,26 +124,26 @@ uint32_t tm_pick_other(const struct tm_image *image, const struct tm_route *rout
 uint32_t tm_maglev_size(uint32_t turns)
 {
     /* When one turn goes away, at most so many of the others' keys move as well, measured: with
-     * 16,381 places 0.9 % of 10 turns, with 65,521 (a prime, as the other) 1 % of up to 500. */
+     * 16,381 entries 0.9 % of 10 turns, with 65,521 (a prime, as the other) 1 % of up to 500. */
     return turns <= 10 ? 16381 : 65521;
 }
 
-void tm_maglev_fill(uint16_t *places, uint32_t size, const uint64_t *hashes, uint32_t count,
+void tm_maglev_fill(uint16_t *entries, uint32_t size, const uint64_t *hashes, uint32_t count,
                     uint32_t *next, uint64_t *steps)
 {
     enum { NOBODY = 0xffff };
     uint32_t filled = 0;
     assert(count > 0 && count < NOBODY && count <= size);
-    memset(places, 0xff, size * sizeof(*places));
+    memset(entries, 0xff, size * sizeof(*entries));
     for (uint32_t turn = 0; turn < count; turn++) {
         next[turn] = (uint32_t)(hashes[turn] % size);
         steps[turn] = tm_mix(hashes[turn]) % (size - 1) + 1;
     }
-    /* Each takes the next free place of its own order, one after the other. */
+    /* Each takes the next free entry of its own order, one after the other. */
     for (uint32_t turn = 0; filled < size; turn = turn + 1 < count ? turn + 1 : 0) {
-        while (places[next[turn]] != NOBODY)
+        while (entries[next[turn]] != NOBODY)
             next[turn] = (uint32_t)((next[turn] + steps[turn]) % size);
-        places[next[turn]] = (uint16_t)turn;
+        entries[next[turn]] = (uint16_t)turn;
         filled++;
     }
 }

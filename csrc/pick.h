@@ -38,9 +38,9 @@ static inline uint32_t tm_pick(const struct tm_route *route, uint64_t n)
     return i;
 }
 
-/* A destination by weight, index within the route, but none of `not_these` (a bit each) and none that
- * can't serve; TM_NONE = there is no other. Exact over consecutive `n` while those are the same.
- * For what a destination can't take; pick.c. */
+/* A destination by weight, index within the route, but none of `not_these` (a bit each) and none
+ * that can't serve; TM_NONE = there is no other. Exact over consecutive `n` while those are the
+ * same. For what a destination can't take; pick.c. */
 uint32_t tm_pick_other(const struct tm_image *image, const struct tm_route *route,
                        uint64_t not_these, uint64_t n);
 
@@ -106,12 +106,12 @@ static inline bool tm_admitted(const struct tm_image *image, const struct tm_rou
            memcmp(image->ranges[route->first_range + low].first, wide, 16) <= 0;
 }
 
-/* maglev: a table that is looked up by the key, size places that belong to turns evenly (Eisenbud
- * et al., NSDI 2016). The number of places for so many turns, a prime. */
+/* maglev: a lookup table of `size` entries, shared evenly by the turns (Eisenbud et al., NSDI
+ * 2016). Returns the number of entries for so many turns, a prime. */
 uint32_t tm_maglev_size(uint32_t turns);
 
 /* hashes: one of each turn. next, steps: room for `count` numbers. pick.c; the master's. */
-void tm_maglev_fill(uint16_t *places, uint32_t size, const uint64_t *hashes, uint32_t count,
+void tm_maglev_fill(uint16_t *entries, uint32_t size, const uint64_t *hashes, uint32_t count,
                     uint32_t *next, uint64_t *steps);
 
 /* Works out period, stride and cumulative[count] for `weights`.

@@ -1,14 +1,14 @@
-/* What connections pin whose peer has stopped reading: kernel memory, by client and over all.
+/* Kernel memory pinned by connections whose peer has stopped reading, by client and in total.
  *
  * WRITERS  every worker, by atomic operations alone; part of commons.h. READERS  workers, control.
  *
- * Nothing is counted up and down, as a worker may die in between. Each worker looks at its own stalled
- * connections once an epoch, and puts what they pin on an account:
+ * Nothing is incremented and decremented, as a worker may die in between. Each worker checks its
+ * own stalled connections once an epoch, and adds what they pin to an account:
  *
  *     epoch (16 bits) | the last epoch's sum (24) | this one's so far (24)      units of 16 KiB
  *
- * So the last sum is that of all workers, half a second to a second old, and what a dead worker said
- * is forgotten with it.
+ * So the last sum covers all workers, is half a second to a second old, and what a dead worker
+ * added expires by itself.
  */
 #ifndef TM_PINNED_H
 #define TM_PINNED_H
@@ -20,7 +20,7 @@
 
 #define TM_PINNED_EPOCH_MS 500u
 #define TM_PINNED_UNIT_BITS 14u
-#define TM_PINNED_MOST 0xffffffull /* units */
+#define TM_PINNED_MAX 0xffffffull /* units */
 #define TM_PINNED_SETS 1024u
 #define TM_PINNED_WAYS 8u
 
@@ -49,7 +49,7 @@ static inline uint64_t tm_pinned_next(uint64_t now_ms)
 static inline uint64_t tm_pinned_units(uint64_t bytes)
 {
     uint64_t units = (bytes + (1u << TM_PINNED_UNIT_BITS) - 1) >> TM_PINNED_UNIT_BITS;
-    return units < TM_PINNED_MOST ? units : TM_PINNED_MOST;
+    return units < TM_PINNED_MAX ? units : TM_PINNED_MAX;
 }
 
 /* Epochs since it was written. */
@@ -64,7 +64,7 @@ static inline uint64_t tm_pinned_at(uint64_t account, uint64_t epoch)
     uint64_t age = tm_pinned_age(account, epoch);
     if (age == 0)
         return account;
-    return epoch << 48 | (age == 1 ? (account & TM_PINNED_MOST) << 24 : 0);
+    return epoch << 48 | (age == 1 ? (account & TM_PINNED_MAX) << 24 : 0);
 }
 
 static inline bool tm_pinned_is_stale(uint64_t account, uint64_t epoch)
@@ -76,7 +76,7 @@ static inline bool tm_pinned_is_stale(uint64_t account, uint64_t epoch)
 static inline uint64_t tm_pinned_sum(const _Atomic uint64_t *at, uint64_t epoch)
 {
     uint64_t account = tm_pinned_at(atomic_load_explicit(at, memory_order_relaxed), epoch);
-    return (account >> 24 & TM_PINNED_MOST) << TM_PINNED_UNIT_BITS;
+    return (account >> 24 & TM_PINNED_MAX) << TM_PINNED_UNIT_BITS;
 }
 
 static inline void tm_pinned_add(_Atomic uint64_t *at, uint64_t epoch, uint64_t bytes)
@@ -84,8 +84,8 @@ static inline void tm_pinned_add(_Atomic uint64_t *at, uint64_t epoch, uint64_t 
     uint64_t was = atomic_load_explicit(at, memory_order_relaxed), now, sum;
     do {
         now = tm_pinned_at(was, epoch);
-        sum = (now & TM_PINNED_MOST) + tm_pinned_units(bytes);
-        now = (now & ~TM_PINNED_MOST) | (sum < TM_PINNED_MOST ? sum : TM_PINNED_MOST);
+        sum = (now & TM_PINNED_MAX) + tm_pinned_units(bytes);
+        now = (now & ~TM_PINNED_MAX) | (sum < TM_PINNED_MAX ? sum : TM_PINNED_MAX);
     } while (!atomic_compare_exchange_weak_explicit(at, &was, now, memory_order_relaxed,
                                                     memory_order_relaxed));
 }
@@ -97,7 +97,7 @@ static inline void tm_pinned_free(_Atomic uint64_t *at, uint64_t epoch, uint64_t
     uint64_t less = tm_pinned_units(bytes);
     do {
         now = tm_pinned_at(was, epoch);
-        uint64_t last = now >> 24 & TM_PINNED_MOST, sum = now & TM_PINNED_MOST;
+        uint64_t last = now >> 24 & TM_PINNED_MAX, sum = now & TM_PINNED_MAX;
         now = epoch << 48 | (last > less ? last - less : 0) << 24 | (sum > less ? sum - less : 0);
     } while (!atomic_compare_exchange_weak_explicit(at, &was, now, memory_order_relaxed,
                                                     memory_order_relaxed));

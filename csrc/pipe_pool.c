@@ -83,7 +83,8 @@ static void squeeze(struct tm_pipe_pool *pool)
     pool->squeezed_until_ms = coarse_ms() + SQUEEZED_MS;
 }
 
-static bool resize(struct tm_pipe_pool *pool, const struct tm_pipe *pipe, uint32_t from, uint32_t to)
+static bool resize(struct tm_pipe_pool *pool, const struct tm_pipe *pipe, uint32_t from,
+                   uint32_t to)
 {
     int size = fcntl(pipe->in, F_SETPIPE_SZ, to);
     if (size < 0)

@@ -1,17 +1,17 @@
-/* Pipes, taken when needed and given back empty. One pool a worker.
+/* A pool of pipes, taken when needed and given back empty. One pool per worker.
  *
  *     tm_pipe_ready(pool)             is one available? (makes one if none is idle)
  *     tm_pipe_take(pool, &pipe)       false: none available; pipe stays {-1, -1}
  *     tm_pipe_give_back(pool, &pipe, empty)   not empty: destroyed, never pooled
  *
- * The kernel counts the pages that the pipes of a user may have, whoever of the user's processes has
- * them (pipe-user-pages-soft, pipe(7): 64 MiB unless the host says otherwise); an unprivileged one
- * gets 8 KiB from there on. So pipes are as large as configured while they are few, and get smaller the
- * more are in use, so that all have together what is this worker's share. Those that are lent shrink
- * when they are empty, or as far as what they hold lets them. If the kernel refuses all the
- * same, others of the user have it: all shrink for SQUEEZED_MS, and so make room. Below TM_PIPE_MIN one
- * would not take the rest of one buffer and is refused. A refusal is remembered for REFUSAL_MS, as
- * asking costs some system calls.
+ * The kernel limits the pages in all pipes of a user, over all of the user's processes
+ * (pipe-user-pages-soft, pipe(7): 64 MiB by default); beyond the limit an unprivileged user gets
+ * pipes of 8 KiB. So pipes have the configured size while they are few, and get smaller the more
+ * are in use, so that their sum stays within this worker's share. Pipes in use shrink when they are
+ * empty, or as far as their content allows. If the kernel refuses nevertheless, other processes of
+ * the user have used the pages up: all pipes shrink for SQUEEZED_MS. A pipe below TM_PIPE_MIN could
+ * not take the rest of one buffer and is refused. A refusal is remembered for REFUSAL_MS, as asking
+ * costs some system calls.
  */
 #ifndef TM_PIPE_POOL_H
 #define TM_PIPE_POOL_H
@@ -22,7 +22,7 @@
 #define TM_PIPE_SIZE (1u << 20) /* bytes; also the default fs.pipe-max-size */
 #define TM_PIPE_MIN (1u << 16)  /* bytes; and the worker's buffer is no larger */
 #define TM_PIPES_IDLE 64        /* kept for re-use */
-#define TM_PIPE_CLASSES 5       /* sizes that there are: TM_PIPE_MIN to TM_PIPE_SIZE, by powers of 2 */
+#define TM_PIPE_CLASSES 5       /* sizes: TM_PIPE_MIN to TM_PIPE_SIZE, by powers of 2 */
 
 struct tm_pipe {
     int32_t in, out; /* write end, read end; -1 = none */
@@ -44,7 +44,8 @@ struct tm_pipe_pool {
 
 void tm_pipe_pool_init(struct tm_pipe_pool *pool, uint32_t limit);
 bool tm_pipe_ready(struct tm_pipe_pool *pool) __attribute__((warn_unused_result));
-bool tm_pipe_take(struct tm_pipe_pool *pool, struct tm_pipe *pipe) __attribute__((warn_unused_result));
+bool tm_pipe_take(struct tm_pipe_pool *pool, struct tm_pipe *pipe)
+    __attribute__((warn_unused_result));
 void tm_pipe_give_back(struct tm_pipe_pool *pool, struct tm_pipe *pipe, bool empty);
 /* Counts a lent pipe that this pool did not make, and that will be given back to it. */
 void tm_pipe_pool_adopt(struct tm_pipe_pool *pool, const struct tm_pipe *pipe);

@@ -1,16 +1,15 @@
-/* What a process may do beyond its own work: given away for good. Runs in every process of tcpmux,
- * once, at its start.
+/* Dropping privileges for good. Runs in every process of tcpmux, once, at its start.
  *
- *     tm_privileges_drop(uid, gid)   becomes that user, with nothing left: control, log, guardians
- *     tm_privileges_keep(wanted)     stays who it is, with these capabilities at most: the master
+ *     tm_privileges_drop(uid, gid)   becomes that user, without any: control, log, guardians
+ *     tm_privileges_keep(wanted)     keeps its user and at most these capabilities: the master
  *
- * Neither can be undone, by exec neither: no_new_privs is set, so no file gives anything back. A
- * process that had privileges has no core files and can't be traced by others of its user, as its
+ * Neither can be undone, not even by exec: no_new_privs is set, so no file grants anything. A
+ * process that had privileges makes no core files and can't be traced by others of its user, as its
  * memory may hold what that user must not see.
  *
- * What the caller is not permitted to give away (as it is no root) it does not have, so that is
- * no error; what is left is looked at in the end, and an error if it is too much. After an error
- * the process must not go on: it may have lost some.
+ * A process that is not permitted to drop a privilege (it is not root) does not have it, so that
+ * is no error. The result is checked at the end, and too much is an error. After an error the
+ * process must not go on: it may have dropped some.
  */
 #ifndef TM_PRIVILEGES_H
 #define TM_PRIVILEGES_H

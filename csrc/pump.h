@@ -37,9 +37,9 @@
 #include "journal.h"
 #include "pipe_pool.h"
 
-/* Bytes that the kernel counts and that are no payload: those that were read from the source and not
- * passed on, and those that the destination was sent ahead of it. Recovery works lengths out with them,
- * so they are sealed, in one word that is stored at once:
+/* Bytes that the kernel counts and that are no payload: those that were read from the source and
+ * not passed on, and those that the destination was sent ahead of it. Recovery works lengths out
+ * with them, so they are sealed, in one word that is stored at once:
  *
  *     seal (16 bits) | prepended (22) | consumed (26)
  */
@@ -131,8 +131,8 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
                                 int destination, bool source_hung_up)
     __attribute__((warn_unused_result));
 
-/* Finishes what a worker had begun on this half when it died: called in its next incarnation, for the
- * half that the journal names, before anything else is done with it; half.queued is what the
+/* Finishes what a worker had begun on this half when it died: called in its next incarnation, for
+ * the half that the journal names, before anything else is done with it; half.queued is what the
  * pipe holds by the kernel's count. we_connected: the
  * destination is a socket that connect() was called on. 0, or -errno if that can't be told or
  * done, or if journal, record and kernel disagree: then bytes would be lost or doubled, and the
@@ -140,9 +140,9 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
 int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int destination,
                     bool we_connected) __attribute__((warn_unused_result));
 
-/* Reads `size` bytes, which are there, from a source of which nothing has been passed on yet, and drops
- * them: they are no payload. False: the source has failed. The bytes of a UNIX socket have to have come
- * in one piece. */
+/* Reads `size` bytes, which are there, from a source of which nothing has been passed on yet, and
+ * drops them: they are no payload. False: the source has failed. The bytes of a UNIX socket have to
+ * have come in one piece. */
 bool tm_pump_consume(struct tm_pump *pump, struct tm_half *half, int source, uint32_t size)
     __attribute__((warn_unused_result));
 

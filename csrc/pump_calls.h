@@ -1,5 +1,5 @@
-/* The system calls that move bytes, each with its entry in the journal where there is one. What pump.c
- * and pump_recover.c share; of no use to anybody else. */
+/* The system calls that move bytes, with their entries in the journal. Private to pump.c and
+ * pump_recover.c. */
 #ifndef TM_PUMP_CALLS_H
 #define TM_PUMP_CALLS_H
 
@@ -23,8 +23,8 @@ static inline struct mmsghdr *tm_cell_for(struct tm_cell *cell, unsigned char *d
 }
 
 /* Bytes sent from the buffer, 0 if the destination is full, -1 on error. */
-static inline ssize_t tm_pump_send(struct tm_pump *pump, const struct tm_half *half, int destination,
-                         size_t size)
+static inline ssize_t tm_pump_send(struct tm_pump *pump, const struct tm_half *half,
+                                   int destination, size_t size)
 {
     struct tm_cell *cell = &pump->journal->passed;
     for (;;) {
@@ -46,8 +46,8 @@ static inline ssize_t tm_pump_send(struct tm_pump *pump, const struct tm_half *h
 }
 
 /* Bytes received into the buffer, 0 at the end of input, -1 on error or EAGAIN. */
-static inline ssize_t tm_pump_receive(struct tm_pump *pump, struct tm_half *half, int source, size_t size,
-                       int flags)
+static inline ssize_t tm_pump_receive(struct tm_pump *pump, struct tm_half *half, int source,
+                                      size_t size, int flags)
 {
     struct tm_cell *cell = &pump->journal->received;
     for (;;) {
@@ -55,7 +55,8 @@ static inline ssize_t tm_pump_receive(struct tm_pump *pump, struct tm_half *half
         if (!(half->uncounted & TM_UNCOUNTED_SOURCE)) {
             got = recv(source, pump->buffer, size, flags);
         } else {
-            got = recvmmsg(source, tm_cell_for(cell, pump->buffer, size), 1, flags | MSG_DONTWAIT, NULL);
+            got = recvmmsg(source, tm_cell_for(cell, pump->buffer, size), 1, flags | MSG_DONTWAIT,
+                           NULL);
             if (got > 0)
                 got = cell->message.msg_len;
             else if (got < 0 && errno != EINTR && !tm_would_block(errno) && half->error == 0) {
@@ -89,8 +90,8 @@ static inline void tm_pump_begin(struct tm_pump *pump, const struct tm_half *hal
 /* Puts what `send` would not take into the pipe, which holds the first `half->queued` bytes of
  * it already. A pipe of the pool takes any rest of one buffer (pipe_pool.h: its size is at
  * least TM_PIPE_MIN). 0 or -errno. */
-static inline int tm_pump_queue(struct tm_pump *pump, struct tm_half *half, const unsigned char *rest,
-                      size_t size)
+static inline int tm_pump_queue(struct tm_pump *pump, struct tm_half *half,
+                                const unsigned char *rest, size_t size)
 {
     if (half->pipe.in < 0 && !tm_pipe_take(&pump->pool, &half->pipe))
         return -ENFILE;

@@ -20,8 +20,8 @@ static int bytes_sent(const struct tm_pump *pump, const struct tm_half *half, in
 {
     const struct tm_journal *journal = pump->journal;
     if (!(half->uncounted & TM_UNCOUNTED_DESTINATION))
-        return tm_kernel_written(destination, we_connected, journal->before + tm_base_prepended(half->base),
-                                 bytes);
+        return tm_kernel_written(destination, we_connected,
+                                 journal->before + tm_base_prepended(half->base), bytes);
     uint32_t length = journal->passed.message.msg_len;
     *bytes = length == TM_UNKNOWN ? 0 : length;
     return 0;
@@ -32,7 +32,8 @@ static void recount(struct tm_half *half, int source, int destination, bool we_c
 {
     uint64_t more = 0;
     if (!(half->uncounted & TM_UNCOUNTED_DESTINATION) &&
-        tm_kernel_written(destination, we_connected, half->bytes + tm_base_prepended(half->base), &more) == 0)
+        tm_kernel_written(destination, we_connected, half->bytes + tm_base_prepended(half->base),
+                          &more) == 0)
         half->bytes += more;
     else if (!(half->uncounted & TM_UNCOUNTED_SOURCE) &&
              tm_kernel_consumed(source, half->bytes + tm_base_consumed(half->base), &more) == 0 &&
@@ -47,8 +48,8 @@ static bool agrees(int error, uint64_t seen, uint64_t expected)
 }
 
 /* What the journal says of bytes is said a second time: by the record, and by the kernel where it
- * counts. A corrupt number must not pass on bytes of another connection. `before` is the record's own
- * `bytes`, so where a length is worked out from one socket, the other one is asked as well. */
+ * counts. A corrupt number must not pass on bytes of another connection. `before` is the record's
+ * own `bytes`, so where a length is worked out from one socket, the other one is asked as well. */
 static bool is_confirmed(const struct tm_pump *pump, const struct tm_half *half, int source,
                          int destination, bool we_connected, uint64_t sent)
 {
@@ -113,7 +114,7 @@ int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int 
         return -EUCLEAN;
     half->bytes = journal->before + sent;
     if (operation == TM_PEEK_SEND) {
-        /* This life may end as well: what it takes must not be taken twice. */
+        /* This incarnation may die here too: what it takes must not be taken twice. */
         journal->sent = (uint32_t)sent;
         tm_journal_note(journal, TM_PEEK_TAKE);
     }

@@ -8,7 +8,7 @@
 
 union control {
     struct cmsghdr head;
-    char space[CMSG_SPACE(TM_RIGHTS_MOST * sizeof(int))];
+    char space[CMSG_SPACE(TM_RIGHTS_MAX * sizeof(int))];
 };
 
 static ssize_t send_with(int line, const void *data, size_t size, const int *fds, uint32_t count)
@@ -17,7 +17,7 @@ static ssize_t send_with(int line, const void *data, size_t size, const int *fds
     struct iovec part = {.iov_base = (void *)data, .iov_len = size};
     struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
                             .msg_controllen = CMSG_SPACE(count * sizeof(int))};
-    assert(count <= TM_RIGHTS_MOST);
+    assert(count <= TM_RIGHTS_MAX);
     memset(&control, 0, header.msg_controllen);
     control.head.cmsg_level = SOL_SOCKET;
     control.head.cmsg_type = SCM_RIGHTS;

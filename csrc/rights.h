@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TM_RIGHTS_MOST 128u /* descriptors of one message; the kernel's limit is 253 */
+#define TM_RIGHTS_MAX 128u /* descriptors of one message; the kernel's limit is 253 */
 
 /* 0 or -errno. The descriptors stay the caller's too. */
 int tm_rights_send(int line, const void *data, size_t size, const int *fds, uint32_t count)
@@ -20,7 +20,7 @@ struct tm_received {
     bool fds_lost;  /* some of its descriptors found no room, here or in this process */
 };
 
-/* 0, also at the end of the line (size 0), or -errno. fds: room for TM_RIGHTS_MOST. */
+/* 0, also at the end of the line (size 0), or -errno. fds: room for TM_RIGHTS_MAX. */
 int tm_rights_receive(int line, void *data, size_t size, int *fds, struct tm_received *received)
     __attribute__((warn_unused_result));
 

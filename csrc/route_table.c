@@ -38,7 +38,7 @@ struct tm_image *tm_table_idle_image(struct tm_table *table)
     image->endpoint_count = 0;
     image->listener_count = 0;
     image->turn_count = 0;
-    image->place_count = 0;
+    image->maglev_count = 0;
     image->range_count = 0;
     memset(image->route_of_listener, 0xff, sizeof(image->route_of_listener));
     return image;

@@ -8,7 +8,7 @@
  *     master                                worker, before each batch of accepts
  *     ------                                -------------------------------------
  *     wait: every generation_seen == g      g = load_acquire(generation)
- *     fill image[(g + 1) & 1]               use image[g & 1] until the next look
+ *     fill image[(g + 1) & 1]               use image[g & 1] until the next batch
  *     store_release(generation, g + 1)      generation_seen = g      (live.h)
  *
  * So an image is never written while a worker may read it. A reader may be one
@@ -17,11 +17,11 @@
  * Control holds no image: it copies, and keeps the copy only if the generation
  * is still the same afterwards (the image it read is refilled only after the
  * next generation is out). The release fence at the start of filling goes with the
- * acquire fence in tm_table_is_still(): who has read a word of the refilled image
- * finds the next generation.
+ * acquire fence in tm_table_is_still(): a reader of any word of the refilled image
+ * sees the next generation.
  *
- * Nothing here holds a pointer: offsets and indexes only, as each process maps
- * the region where it likes.
+ * There are no pointers, only offsets and indexes, as each process may map the
+ * region at another address.
  */
 #ifndef TM_ROUTE_TABLE_H
 #define TM_ROUTE_TABLE_H
@@ -46,7 +46,7 @@
 #define TM_MAX_ALL_DESTINATIONS 65536
 #define TM_MAX_ENDPOINTS 65536
 #define TM_MAX_TURNS (1u << 20)   /* of all destinations together */
-#define TM_MAX_PLACES (1u << 24)  /* of all maglev tables together; pick.h */
+#define TM_MAX_MAGLEV (1u << 24)  /* of all maglev tables together; pick.h */
 #define TM_MAX_RANGES (1u << 18)  /* of addresses, of all routes together */
 #define TM_MAX_SHARDS 64          /* also the most workers there can be */
 #define TM_MAX_WEIGHT 1000000u
@@ -137,8 +137,8 @@ struct tm_destination {
     uint32_t first_turn;       /* index into image.turns */
     uint32_t turn_count;       /* of the first tier; 0 = none can take a connection */
     uint32_t reserve_count;    /* of the tiers after it, which come next in image.turns, in order */
-    uint32_t first_place;      /* index into image.places: of maglev */
-    uint32_t place_count;
+    uint32_t first_maglev;      /* index into image.maglev: of maglev */
+    uint32_t maglev_count;
     uint32_t panic;            /* too few are healthy, so health is ignored */
     uint32_t unresolved;       /* endpoints by name that have no address now */
     uint32_t admin_state;      /* enum tm_admin_state */
@@ -168,8 +168,8 @@ struct tm_route {
     struct tm_route_rules rules;
 };
 
-/* Client addresses, both ends included; IPv4 as ::ffff:a.b.c.d, clients of UNIX sockets as ::. Those of a route are in order and
- * do not meet. */
+/* A range of client addresses, both ends included; IPv4 as ::ffff:a.b.c.d, clients of UNIX sockets
+ * as ::. Those of a route are sorted and do not overlap. */
 struct tm_range {
     unsigned char first[16], last[16];
 };
@@ -192,10 +192,10 @@ struct tm_image {
     struct tm_destination destinations[TM_MAX_ALL_DESTINATIONS];
     struct tm_endpoint endpoints[TM_MAX_ENDPOINTS];
     uint32_t turn_count;
-    uint32_t place_count;
+    uint32_t maglev_count;
     uint32_t range_count;
     struct tm_turn turns[TM_MAX_TURNS];
-    uint16_t places[TM_MAX_PLACES]; /* turn of each, within its destination */
+    uint16_t maglev[TM_MAX_MAGLEV]; /* turn of each, within its destination */
     struct tm_range ranges[TM_MAX_RANGES];
 };
 
@@ -279,7 +279,8 @@ static inline bool tm_table_is_still(const struct tm_table *table, uint64_t gene
     return atomic_load_explicit(&table->generation, memory_order_relaxed) == generation;
 }
 
-static inline const struct tm_image *tm_table_image(const struct tm_table *table, uint64_t generation)
+static inline const struct tm_image *tm_table_image(const struct tm_table *table,
+                                                    uint64_t generation)
 {
     return &table->images[generation & 1];
 }

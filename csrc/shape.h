@@ -1,12 +1,13 @@
-/* Limited rates: how much may be moved at once, and when it may go on.
+/* Rate limits: how much may be moved at once, and when the next read may follow.
  *
- * Nothing is buffered: what is too much is not read, and waits where it comes from.
+ * Nothing is buffered: what exceeds the rate is not read, and stays in the sender's socket.
  *
- * OF ONE CONNECTION  each half has an account: up to when its bytes are paid for. What was moved is
- *     put on it afterwards (tm_shape_pay), and a half that is ahead is not read before that time.
+ * OF ONE CONNECTION  each half has an account: the time up to which its bytes are paid for. What
+ *     was moved is added afterwards (tm_shape_pay); a half that is ahead is not read before that
+ *     time.
  *
- * OF A ROUTE  all halves of a direction have one account, in commons.h. Many may be ready at the same
- *     moment, so each is given its time before it reads:
+ * OF A ROUTE  all halves of a direction have one account, in commons.h. Many may be ready at the
+ *     same moment, so each is given its time before it reads:
  *
  *         start = tm_shape_reserve(account, now, cost of 2^power bytes)
  *         not before start: move about as many bytes
@@ -97,7 +98,7 @@ static inline void tm_shape_settle(_Atomic uint64_t *account, int64_t more)
         atomic_fetch_add_explicit(account, (uint64_t)more, memory_order_relaxed);
 }
 
-/* The rate is another one now: what waits for its turn does not wait as long as the old one said. */
+/* The rate has changed: shortens the waits that were computed from the old one. */
 static inline void tm_shape_forgive(_Atomic uint64_t *account, uint64_t now_ns)
 {
     uint64_t paid = atomic_load_explicit(account, memory_order_relaxed);

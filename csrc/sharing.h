@@ -1,4 +1,4 @@
-/* A child that shares this process's table of descriptors, and nothing else of it. */
+/* A child that shares this process's descriptor table, and nothing else. */
 #ifndef TM_SHARING_H
 #define TM_SHARING_H
 

@@ -147,7 +147,7 @@ int tm_sock_established(int fd)
 
 bool tm_sock_connect_failed(int fd)
 {
-    enum { CLOSED = 7 }; /* include/net/tcp_states.h; <netinet/tcp.h> does not know all of tcp_info */
+    enum { CLOSED = 7 }; /* net/tcp_states.h; <netinet/tcp.h> has not all of tcp_info */
     struct tcp_info info;
     struct tm_address peer = {.length = sizeof(peer) - offsetof(struct tm_address, any)};
     socklen_t size = sizeof(info);

@@ -1,7 +1,7 @@
-/* Sockets: the calls the relay makes, each returning 0 (or a descriptor) or -errno.
+/* The socket calls of the relay, each returning 0 (or a descriptor) or -errno.
  *
- * Descriptors of connections, pipes included, stay open across exec: that is how the next
- * build of tcpmux takes them over, and nothing else is ever executed in a worker.
+ * Descriptors of connections, pipes included, stay open across exec: that is how the next build of
+ * tcpmux takes them over. A worker never executes anything else.
  */
 #ifndef TM_SOCK_H
 #define TM_SOCK_H
@@ -12,7 +12,7 @@
 #include "live.h"
 #include "route_table.h"
 
-/* Whether the congestion control that new sockets have paces them, as BBR does. To be asked once. */
+/* Whether the default congestion control paces, as BBR does. To be called once. */
 bool tm_sock_host_paces(void);
 
 /* Where the host paces, for bulk to a peer on it: between two of its processes there is no network
@@ -68,13 +68,13 @@ bool tm_sock_not_shut(int fd);
  * whose bytes are in the peer's queue at once and stay there after a close. */
 uint32_t tm_sock_unacknowledged(int fd);
 
-/* The same, but of a UNIX socket the memory of what its peer has not read; UINT32_MAX: not known. */
+/* The same, but for a UNIX socket the memory of what its peer has not read; UINT32_MAX: unknown. */
 uint32_t tm_sock_outstanding(int fd);
 
-/* Until its peer has shown that it reads: no more than `unsent` bytes wait in the send queue for it,
- * besides what is under way (0: as the kernel has it); and the receive queue that fills it does not
- * grow. False: that one has a size already that somebody chose, or the socket refuses. UNIX ones
- * have limits anyway. */
+/* Until its peer has shown that it reads: no more than `unsent` bytes wait in the send queue for
+ * it, besides what is under way (0: as the kernel has it); and the receive queue that fills it does
+ * not grow. False: that one has a size already that somebody chose, or the socket refuses. UNIX
+ * ones have limits anyway. */
 void tm_sock_bound_unsent(int fd, uint32_t unsent);
 bool tm_sock_bound_unread(int fd);
 /* The kernel's way again, after true. */
@@ -89,8 +89,8 @@ bool tm_sock_acknowledged(int fd, uint32_t *bytes);
 /* Bytes that its peer has sent and nobody has read. */
 uint32_t tm_sock_unread(int fd);
 
-/* How long ago data was last sent, in ms: also such as waited in the send queue, not a mere question
- * whether the peer takes some by now. UINT32_MAX: that can't be told. */
+/* How long ago data was last sent, in ms: also such as waited in the send queue, not a mere
+ * question whether the peer takes some by now. UINT32_MAX: that can't be told. */
 uint32_t tm_sock_sent_ago(int fd);
 
 /* Makes close() send RST: pending data on either side is thrown away. A UNIX socket just closes. */

@@ -1,24 +1,24 @@
-/* Whether a connection comes from this instance itself, and how it got there: what no file shows,
- * such as a NAT that leads an endpoint's address back to a listener, makes one client's connection
- * go round until every place is taken.
+/* Detects connections that come from this instance itself. A loop that no configuration file shows,
+ * such as a NAT that leads an endpoint's address back to a listener, would forward one client's
+ * connection until every record is in use.
  *
  * WRITERS and READERS  every worker; struct tm_traces in the commons, by single stores and loads.
  *
- * A worker that connects notes under the local port of its socket between whom the connection is,
- * how many times it has been through here, and a route that it has been in. Whoever accepts it
- * finds that note, and so does what it connects then, and so on. A chain of routes never comes back
- * to one of them, so a connection that does is in a loop. With one route noted a tail before the
- * loop would hide it; therefore the note is replaced after 1, 2, 4, 8, ... steps (R. P. Brent, "An
- * improved Monte Carlo factorization algorithm", BIT 1980).
+ * A worker that connects makes a note under the local port of its socket: the two addresses, the
+ * number of hops so far, and one route that the connection has passed. The worker that accepts the
+ * connection finds the note, makes the next one when it connects, and so on. A chain of routes
+ * never comes back to one of them, so a connection that does is in a loop. If the noted route were
+ * always the first one, a chain that leads into a loop would hide it; therefore it is replaced
+ * after 1, 2, 4, 8, ... hops (R. P. Brent, "An improved Monte Carlo factorization algorithm", BIT
+ * 1980).
  *
- * Only one connect in TM_TRACE_EVERY of each worker begins a trace: that costs nothing to speak of,
- * and a loop is found after some more steps all the same.
+ * Only one connect in TM_TRACE_EVERY of each worker begins a trace: the cost is negligible, and a
+ * loop is still found after some more hops.
  *
- * A note may be overwritten by another connection, of the same port or of one a multiple of
- * TM_TRACE_NOTES away, or outlive its own: it is needed until the other end has been accepted and has
- * connected. Nothing but a connection between the same two addresses takes it for its own; whoever
- * finds a loop wipes it out. `origins` is looked at first: a client elsewhere has no note, whoever
- * had its port here.
+ * A note may be overwritten by another connection (of the same port, or of one a multiple of
+ * TM_TRACE_NOTES away), or outlive its own: it is needed until the other end has been accepted and
+ * has connected. Only a connection between the same two addresses takes it for its own; the worker
+ * that finds a loop clears the note. `origins` is read first: a client of another host has no note.
  */
 #ifndef TM_TRACE_H
 #define TM_TRACE_H
@@ -60,7 +60,7 @@ static inline uint64_t tm_trace_mix(uint64_t hash, const struct tm_peer *end)
     return tm_mix(tm_mix(hash ^ end->port ^ words[0]) ^ words[1]);
 }
 
-/* Who has connected. Never 0. */
+/* The end that has connected. Never 0. */
 static inline uint16_t tm_trace_origin(const struct tm_peer *from)
 {
     uint16_t origin = (uint16_t)(tm_trace_mix(0, from) >> 48);
@@ -153,11 +153,10 @@ static inline void tm_trace_connect(struct tm_traces *traces, int client_fd,
     if (trace.steps == 0 && connects % TM_TRACE_EVERY)
         return;
     tm_sock_local(fd, &local);
+    uint64_t note = tm_trace_note(tm_trace_ends(&local, endpoint), tm_trace_step(trace, route));
     uint32_t at = local.port % TM_TRACE_NOTES;
     atomic_store_explicit(&traces->origins[at], tm_trace_origin(&local), memory_order_relaxed);
-    atomic_store_explicit(&traces->notes[at],
-                          tm_trace_note(tm_trace_ends(&local, endpoint), tm_trace_step(trace, route)),
-                          memory_order_relaxed);
+    atomic_store_explicit(&traces->notes[at], note, memory_order_relaxed);
 }
 
 #endif

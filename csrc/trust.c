@@ -1,4 +1,5 @@
-/* Regions that may be corrupt. Runs in a worker at the start of each incarnation, and in its guardian. */
+/* Regions that may be corrupt. Runs in a worker at the start of each incarnation, and in its
+ * guardian. */
 #include "trust.h"
 
 #include <string.h>
@@ -77,7 +78,8 @@ bool tm_conn_possible(struct tm_conn *conn, struct tm_cold *cold, uint64_t now_u
         !half_possible(conn, TM_CLIENT) || !half_possible(conn, TM_ENDPOINT) ||
         !stage_possible(conn, cold))
         return false;
-    /* What has passed bytes on is not connected anew: its next ones would be taken for the first. */
+    /* What has passed bytes on is not connected anew: its next ones would be taken for the
+     * first. */
     if (tm_is_opening(conn->state) && (conn->half[0].bytes || conn->half[1].bytes))
         return false;
     for (int side = 0; side < 2; side++) {
@@ -144,7 +146,7 @@ void tm_journal_mend(struct tm_live *live, uint32_t records)
     }
 }
 
-struct tm_counted *tm_place_of(struct tm_commons *commons, const struct tm_conn *conn,
+struct tm_counted *tm_counted_of(struct tm_commons *commons, const struct tm_conn *conn,
                                const struct tm_cold *cold, int what)
 {
     uint32_t slot;
@@ -172,7 +174,7 @@ struct tm_counted *tm_place_of(struct tm_commons *commons, const struct tm_conn 
                                   : &commons->slots[slot].connections;
 }
 
-static bool is_place_of(const struct tm_commons *commons, uint32_t source, uint64_t key)
+static bool is_entry_of(const struct tm_commons *commons, uint32_t source, uint64_t key)
 {
     return source < TM_MAX_SOURCES &&
            (tm_counted_read(&commons->sources[source].connections).key & TM_KEY_MASK) == key;
@@ -184,10 +186,10 @@ void tm_source_mend(const struct tm_commons *commons, struct tm_cold *cold)
         return;
     uint64_t key = tm_source_key(commons, cold->route_slot, cold->client.family, cold->client.ip);
     uint32_t first = (uint32_t)(key % TM_SOURCE_SETS) * TM_SOURCE_WAYS;
-    if (is_place_of(commons, cold->source, key))
+    if (is_entry_of(commons, cold->source, key))
         return;
     for (uint32_t way = 0; way < TM_SOURCE_WAYS; way++)
-        if (is_place_of(commons, first + way, key))
+        if (is_entry_of(commons, first + way, key))
             cold->source = first + way;
     /* Not found: it is the client's address that is not right. */
 }
@@ -196,7 +198,8 @@ static void give_back(struct tm_live *live, struct tm_commons *commons, const st
                       const struct tm_cold *cold)
 {
     for (int what = 1; what <= ALL_HOLDS; what <<= 1) {
-        struct tm_counted *at = cold->holds & what ? tm_place_of(commons, conn, cold, what) : NULL;
+        struct tm_counted *at =
+            cold->holds & what ? tm_counted_of(commons, conn, cold, what) : NULL;
         if (!at)
             continue;
         tm_intent_begin(&live->intent, TM_COUNT_DOWN, (uint8_t)what);
@@ -205,8 +208,8 @@ static void give_back(struct tm_live *live, struct tm_commons *commons, const st
     }
 }
 
-/* Its connections are gone; the generations of the records go on, so that no reader takes the next one
- * for the one before. Returns how many there were. */
+/* Its connections are gone; the generations of the records go on, so that no reader takes the next
+ * one for the one before. Returns how many there were. */
 static uint32_t clear_records(struct tm_live *live, struct tm_commons *commons, uint32_t capacity)
 {
     struct tm_cold *colds = tm_live_colds(live, capacity);

@@ -1,20 +1,19 @@
-/* What a worker's region says, before it is believed.
+/* Validation of what a worker's region says.
  *
- * The region outlives the worker, and a worker may be at fault, or not even be ours any more. So
- * whoever reads a number there bounds it where it is read:
+ * The region outlives the worker, and a worker may be faulty or compromised. So every reader bounds
+ * a number where it reads it:
  *
- *     an incarnation, at its start    tm_live_mend(), tm_listening_possible() and tm_conn_possible() look at
- *                             every word that the incarnation before has left; afterwards this incarnation is
- *                             the only one that writes them
+ *     an incarnation, at its start    tm_live_mend(), tm_listening_possible() and
+ *                             tm_conn_possible() look at every word that the incarnation before has
+ *                             left; afterwards this incarnation is the only one that writes them
  *     all others              one of the inlines below, for each kind of number
  *
- * A record that can't be true is given up alone. What costs nothing to repair is repaired. If the
- * start of an incarnation fails all the same, again and again, the guardian has the region begin anew:
+ * An impossible record is given up alone. What is cheap to repair is repaired. If the start of an
+ * incarnation still fails several times in a row, the guardian initialises the region again:
  * tm_live_renew().
  *
- * Not found out: numbers that say what could be true (a counter, an address that is only shown);
- * bytes in the copy buffer; and the length that the kernel has written down for a UNIX socket, which
- * it keeps nowhere else.
+ * Not detected: plausible numbers (a counter, an address that is only displayed); bytes in the copy
+ * buffer; and the length that the kernel has stored for a UNIX socket, which is kept nowhere else.
  */
 #ifndef TM_TRUST_H
 #define TM_TRUST_H
@@ -67,7 +66,7 @@ static inline uint32_t tm_orders_checked(const struct tm_live *live)
                                                : 0;
 }
 
-/* A place that is in use and can be true by its numbers. Its socket is another question. */
+/* Whether the entry is in use and its numbers are plausible. Its socket is checked elsewhere. */
 static inline bool tm_listening_possible(const struct tm_listening *listening)
 {
     return listening->fd >= 0 && listening->id < TM_MAX_LISTENERS &&
@@ -88,16 +87,16 @@ void tm_journal_mend(struct tm_live *live, uint32_t records);
 
 /* What a connection counts in, by one bit of enum tm_holding; NULL: the record names none that
  * there is. */
-struct tm_counted *tm_place_of(struct tm_commons *commons, const struct tm_conn *conn,
+struct tm_counted *tm_counted_of(struct tm_commons *commons, const struct tm_conn *conn,
                                const struct tm_cold *cold, int what);
 
 /* Where its client is counted, if it is: by the client if the index can't be right. */
 void tm_source_mend(const struct tm_commons *commons, struct tm_cold *cold);
 
-/* Makes a region new whose lives die at their start. Its connections are lost, and counted as
- * such; what they counted in the commons is given back as far as records can say. Counters and the
- * log go on; listeners and lines stay, and are looked at by the next incarnation. slots: those from there
- * on have never been used. Returns how many connections it had. */
+/* Initialises a region again whose incarnations die at their start. Its connections are lost, and
+ * counted as such; what they counted in the commons is given back as far as records can say.
+ * Counters and the log go on; listeners and lines stay, and are looked at by the next incarnation.
+ * slots: those from there on have never been used. Returns how many connections it had. */
 uint32_t tm_live_renew(struct tm_live *live, struct tm_commons *commons, uint32_t worker,
                        uint32_t capacity, uint32_t slots);
 

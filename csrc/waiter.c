@@ -9,7 +9,7 @@ enum {
     WORTH_IT = 8,    /* from here on it looks */
     PROBE_EVERY = 64 /* waits, below that */,
     BATCH_ONE = 16,
-    BATCH_MOST = 24, /* one and a half events a turn */
+    MAX_BATCH = 24, /* one and a half events a turn */
 };
 
 static int64_t now_ns(void)
@@ -28,7 +28,7 @@ void tm_waiter_init(struct tm_waiter *waiter)
 
 static bool looks(struct tm_waiter *waiter, enum tm_expecting expecting)
 {
-    if (expecting == TM_EXPECT_BULK || waiter->batch > BATCH_MOST)
+    if (expecting == TM_EXPECT_BULK || waiter->batch > MAX_BATCH)
         return false;
     if (waiter->score[expecting] >= WORTH_IT)
         return true;

@@ -1,19 +1,19 @@
-/* Waiting for events: asleep or, for a moment, awake.
+/* Waiting for events: sleeping, or polling for a moment before that.
  *
- * Going to sleep and being woken costs a worker as much CPU as some ten microseconds of looking
- * again and again, and the one that waits for its answer several times that. So where the next
- * event has come soon after the last ones, the worker looks for a while before it sleeps. Whether it
- * does is learned apart for what it expects:
+ * Going to sleep and being woken costs a worker as much CPU as some ten microseconds of polling,
+ * and adds several times that to the latency. So where the next event has usually come soon, the
+ * worker polls for a while before it sleeps. Whether it does is learned separately for what it
+ * expects:
  *
- *   - the answer of an endpoint, after it has passed something on from a client
- *   - the next thing a client says, after an answer
- *   - anything, after the rest (a connection came or went)
+ *   - an endpoint's response, after passing on a client's bytes
+ *   - a client's next request, after a response
+ *   - anything, after the rest (a connection was opened or closed)
  *
- * For each the score goes up when looking was worth it, and down when it was in vain; below half
- * it sleeps at once, and looks only now and then to see whether that has changed. A worker whose
- * turns bring many events at once is never kept waiting long: there looking would only make its
- * batches smaller, and it sleeps at once as well. So it does in the middle of bulk: the less often it
- * looks there, the more it finds (measured: 0.24 s of CPU a GB looking, 0.12 to 0.18 asleep).
+ * Each has a score that rises when polling paid off and falls when it was in vain; below half the
+ * worker sleeps at once, and polls only now and then to see whether that has changed. A worker that
+ * gets many events per iteration never waits long: polling would only make its batches smaller, so
+ * it sleeps at once. It does so during bulk transfer too: the less often it polls there, the more
+ * it finds (measured: 0.24 s of CPU per GB polling, 0.12 to 0.18 sleeping).
  */
 #ifndef TM_WAITER_H
 #define TM_WAITER_H

@@ -1,4 +1,4 @@
-/* Is another process at work? watch.h */
+/* Watching another process for progress: watch.h */
 #include "watch.h"
 
 #include <fcntl.h>

@@ -1,16 +1,16 @@
-/* Is another process at work? Runs in a guardian (over its worker) and in the master (over control
- * and the log process).
+/* Watching another process for progress. Runs in a guardian (over its worker) and in the master
+ * (over control and the log process).
  *
- * The watched one counts its steps in shared memory. What is assessed is a stretch without a step, and
- * not by the clock on the wall alone, which says nothing where others want the same CPU:
+ * The watched process counts its steps in shared memory. A period without a step is not judged by
+ * wall-clock time alone, which says nothing on a machine with too few CPUs:
  *
  *   stopped  by a signal or a debugger
- *   busy     it has had `busy_ms` of CPU time since its last step: it goes round in circles
- *   blocked  at every look for `blocked_ms` it neither had CPU time nor waited for any: it waits in
- *            the kernel for something that does not come
+ *   busy     it has used `busy_ms` of CPU time since its last step: an endless loop
+ *   blocked  in every check for `blocked_ms` it neither used CPU time nor waited for a CPU: it
+ *            is blocked in the kernel
  *
- * One that waits for a CPU is none of these, however long. After `grace_ms` of being any of them
- * it may be killed. Time in which the watching process itself did not run counts for nothing.
+ * A process that waits for a CPU, for however long, is none of these. After `grace_ms` in any of
+ * them it may be killed. Time in which the watching process itself did not run is not counted.
  */
 #ifndef TM_WATCH_H
 #define TM_WATCH_H
@@ -49,9 +49,9 @@ struct tm_watch {
     bool overdue;        /* it has been what the last verdict says for `grace_ms` */
 };
 
-/* What a program that the master has started writes down for it, in memory that only the two of them
- * have. Who writes it may be in strangers' hands: any change of `steps` is a step, and nothing else
- * is read into it. */
+/* What a program that the master has started writes down for it, in memory that only the two of
+ * them have. Who writes it may be in strangers' hands: any change of `steps` is a step, and nothing
+ * else is read into it. */
 struct tm_beat {
     _Atomic uint64_t steps;
     _Atomic uint64_t told; /* by the log process: lines dropped of which its log has told */
@@ -80,7 +80,8 @@ static inline uint64_t tm_beat_told(const struct tm_beat *beat)
 /* Begins with what a first look has shown. */
 void tm_watch_begin(struct tm_watch *watch, const struct tm_watch_sample *sample);
 
-/* One more look. The sample's `runnable` matters only when tm_watch_wonders() about the rest of it. */
+/* One more look. The sample's `runnable` matters only when tm_watch_wonders() about the rest of
+ * it. */
 enum tm_verdict tm_watch_assess(struct tm_watch *watch, const struct tm_watch_limits *limits,
                                const struct tm_watch_sample *sample);
 

@@ -6,11 +6,11 @@
  *     tm_wheel_wait(wheel, now_ms)                   ms until there may be work, -1 = never
  *
  * The fine wheel ticks every 10 ms for the next 10 s, the coarse one every
- * second for the next 68 minutes. A deadline further off sits at the horizon.
- * pop may therefore hand out a record before its time, and never before its
- * tick: the caller works out the real deadline (for idle: from the last
- * activity, which is only written down, never re-armed) and arms it again if
- * that is still to come. A deadline fires up to one tick late.
+ * second for the next 68 minutes. A later deadline is armed for the end of that.
+ * So pop may return a record before its deadline, though never before its tick:
+ * the caller computes the actual deadline (for idle: from the last activity,
+ * which is only noted, without re-arming) and arms it again if it is still to
+ * come. A deadline fires up to one tick late.
  */
 #ifndef TM_WHEEL_H
 #define TM_WHEEL_H

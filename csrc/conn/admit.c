@@ -58,7 +58,7 @@ static enum tm_close_reason refusal(struct tm_worker *w, uint32_t index,
                       (rules->source_max_connections || rules->source_interval_ns);
     int source = TM_SOURCE_NO_ROOM;
     if (cold->holds & TM_HOLDS_ROUTE)
-        return TM_OPEN; /* the last step but rates, which are paid once: an earlier incarnation has let it in */
+        return TM_OPEN; /* rates come last and are paid once: an earlier incarnation admitted it */
     if (!tm_occupy(w, index, TM_HOLDS_LISTENER, rules->listener_max_connections))
         return TM_CLOSED_overflow;
     if (has_source) {

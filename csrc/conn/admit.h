@@ -1,12 +1,12 @@
-/* Who is let in: limits of the route, its listeners and its clients. */
+/* Admission of a connection: limits of the route, its listeners and its clients. */
 #ifndef TM_ADMIT_H
 #define TM_ADMIT_H
 
 #include "worker.h"
 
 /* A limit is reached, but perhaps by one that is over: its client has seen that, or ended it, and
- * another worker is about to hear of it. So a new connection looks again for a moment; not while there
- * are many: they would fill this worker. */
+ * another worker is about to hear of it. So a new connection looks again for a moment; not while
+ * there are many: they would fill this worker. */
 bool tm_is_new(const struct tm_worker *w, uint32_t index);
 
 /* A client whose connection was just accepted, before it has a record. */

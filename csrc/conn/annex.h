@@ -1,12 +1,12 @@
-/* More room for the few connections that need it: 512 bytes each, with descriptors among them.
+/* Additional memory for the few connections that need it: 512 bytes each, including descriptors.
  *
  *     tm_annex_take(w, index)      NULL: every annex is taken
  *     tm_annex_of(w, index)        NULL: it has none
  *     tm_annex_release(w, index)   closes its descriptors
  *
- * The record names its annex, and the annex its record: a death between the two leaves one that is
- * free. It goes with its connection to another worker and to the next build, and is taken up by the
- * next incarnation with it.
+ * The record names its annex, and the annex its record, so an annex that only one of the two names
+ * (after a death between the two stores) is free. It moves with its connection to another worker,
+ * to the next build and to the next incarnation.
  */
 #ifndef TM_ANNEX_H
 #define TM_ANNEX_H

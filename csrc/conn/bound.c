@@ -5,8 +5,8 @@
 #include "sock.h"
 
 enum {
-    /* Until a peer has taken PROOF bytes it may be one that never reads: it is given so much at once.
-     * What kernels take for a program that does not read is half of that. */
+    /* Until a peer has taken PROOF bytes it may be one that never reads: it is given so much at
+     * once. What kernels take for a program that does not read is half of that. */
     AT_ONCE_POWER = 14,
     AT_ONCE = 1 << AT_ONCE_POWER,
     PROOF = 1 << 17,

@@ -1,5 +1,5 @@
-/* A peer that may not read is given little: at once, and in its queue, until it has shown that it reads.
- * What it does not take stays where it comes from. */
+/* Bounds what is sent to a peer until it has shown that it reads: bytes at a time, and bytes in
+ * its send queue. What it does not take stays in the sender's socket. */
 #ifndef TM_BOUND_H
 #define TM_BOUND_H
 

@@ -84,8 +84,8 @@ static enum tm_change spill(struct tm_worker *w, uint32_t index,
     return tm_pick_change(w, index, TM_NONE, TM_PICKED_spilled);
 }
 
-/* To the destination that takes over where this one can't, if its route names one and somebody there
- * can be expected to answer. */
+/* Connects to the fallback destination, if the route names one and one of its endpoints can be
+ * expected to answer. */
 static enum tm_change fall_back(struct tm_worker *w, uint32_t index,
                                 const struct tm_destination *destination)
 {
@@ -95,7 +95,8 @@ static enum tm_change fall_back(struct tm_worker *w, uint32_t index,
     const struct tm_destination *other = &w->image->destinations[to];
     if (route->rules.on_unavailable != TM_FALL_BACK || to == cold->destination ||
         cold->pick_reason == TM_PICKED_failed_over || cold->failure == TM_CLOSED_local_error ||
-        tm_retries_used_up(cold, route) || other->admin_state != TM_READY || !tm_is_promising(w, other))
+        tm_retries_used_up(cold, route) || other->admin_state != TM_READY ||
+        !tm_is_promising(w, other))
         return TM_UNCHANGED;
     return tm_pick_change(w, index, to, TM_PICKED_failed_over);
 }
@@ -115,7 +116,8 @@ enum outcome {
 
 /* The connect itself, and whether it is over at once: on this host or a fast network the handshake
  * is. */
-static enum outcome connect_to(struct tm_worker *w, uint32_t index, const struct tm_endpoint *endpoint)
+static enum outcome connect_to(struct tm_worker *w, uint32_t index,
+                               const struct tm_endpoint *endpoint)
 {
     struct tm_conn *conn = &w->records[index];
     struct tm_cold *cold = &w->colds[index];
@@ -160,7 +162,8 @@ static void note_tried(struct tm_cold *cold, uint32_t at)
         cold->passed++;
 }
 
-/* A place in it, and the connect. FULL: it has no place. *allowed: whether the route lets it. */
+/* Takes a slot of the endpoint's max_connections and connects. FULL: none is free. *allowed:
+ * whether the route lets it. */
 static enum outcome try_one(struct tm_worker *w, uint32_t index,
                             const struct tm_destination *destination, struct tm_tier tier,
                             uint32_t at, bool *allowed)
@@ -188,12 +191,12 @@ static enum outcome try_one(struct tm_worker *w, uint32_t index,
 struct tries {
     struct tm_tier tier;
     bool all;  /* those that have just failed, too */
-    bool full; /* somebody has no place */
+    bool full; /* an endpoint is at its max_connections */
     bool over; /* the route allows no more, or nobody is left */
 };
 
-/* Nobody is left of those that have not just failed: its fallback, and then all. TM_UNCHANGED: goes on
- * here. */
+/* Every endpoint that had not just failed was tried: next comes the fallback, then all of them.
+ * TM_UNCHANGED: stays with this destination. */
 static enum tm_change widen(struct tm_worker *w, uint32_t index,
                             const struct tm_destination *destination, struct tries *tries)
 {
@@ -214,8 +217,8 @@ static void next_tier(const struct tm_worker *w, uint32_t index,
     tries->tier = tm_tier_after(w, destination, tries->tier);
 }
 
-/* The destination's endpoints, each once, until one takes the connect: tier by tier those that have not
- * just failed, then its fallback, then those that have. */
+/* Tries the destination's endpoints, each once, until one accepts: tier by tier those that have not
+ * just failed, then the fallback, then those that have. */
 static enum outcome try_all(struct tm_worker *w, uint32_t index,
                             const struct tm_destination *destination)
 {
@@ -249,7 +252,7 @@ static struct tm_answer no_endpoint(const struct tm_cold *cold)
     return tm_end_for(cold->failure ? (enum tm_close_reason)cold->failure : TM_CLOSED_no_endpoint);
 }
 
-/* It has a place at an endpoint, so it is not in the queue for one. */
+/* It is counted at an endpoint now, so it leaves the queue. */
 static void leave_queue(struct tm_worker *w, uint32_t index)
 {
     if (w->colds[index].holds & TM_HOLDS_QUEUE)
@@ -350,8 +353,8 @@ void tm_connect_event(struct tm_worker *w, uint32_t index, uint32_t events)
         tm_relay_event(w, index, TM_ENDPOINT, events);
 }
 
-/* Whether the connect has failed. The dead incarnation may have been told, and a socket tells an error once:
- * without it, it looks established. */
+/* Whether the connect has failed. A socket reports its error only once, so if the dead incarnation
+ * has read it, the socket looks established. */
 static bool was_refused(struct tm_conn *conn)
 {
     if (!tm_sock_connect_failed(conn->fd[TM_ENDPOINT]))

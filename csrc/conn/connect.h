@@ -1,11 +1,11 @@
-/* A connect to the destination's endpoints, one after the other, until one takes it. */
+/* Connects to the destination's endpoints, one after the other, until one accepts. */
 #ifndef TM_CONNECT_H
 #define TM_CONNECT_H
 
 #include "stage.h"
 
-/* An endpoint that has accepted, written and sent RST before its connect was looked at: what it wrote
- * is delivered before the reset, as a direct peer would have read it. */
+/* An endpoint that has accepted, written and sent RST before its connect was looked at: what it
+ * wrote is delivered before the reset, as a direct peer would have read it. */
 #define TM_ANSWERED_AND_RESET (TM_RESET | TM_HUNG_UP)
 
 /* The deadline of a connect has come. */

@@ -1,4 +1,4 @@
-/* What a worker's loop calls: the life of a connection from outside. */
+/* The interface of csrc/conn/ to a worker's loop. */
 #ifndef TM_CONNECTION_H
 #define TM_CONNECTION_H
 

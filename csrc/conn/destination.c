@@ -47,7 +47,7 @@ static void name_destination(struct tm_worker *w, uint32_t index, uint32_t at)
     w->records[index].destination_slot = destination->slot;
 }
 
-/* Takes a place in a destination, if it has one, and names it. */
+/* Names a destination in the record and counts the connection there, if it has room. */
 static bool has_room(struct tm_worker *w, uint32_t index, uint32_t at)
 {
     name_destination(w, index, at);
@@ -78,8 +78,8 @@ static bool somebody_has_room(const struct tm_worker *w, uint32_t but)
     return false;
 }
 
-/* Takes a place in another destination of the route that has weight, endpoints and room: by their
- * weights, exactly, while they have. TM_NONE: there is none. */
+/* Moves the connection to another destination of the route that has weight, endpoints and room,
+ * chosen exactly by their weights. TM_NONE: there is none. */
 static uint32_t another_with_room(struct tm_worker *w, uint32_t index, uint32_t but)
 {
     const struct tm_destination *destination = &w->image->destinations[but];
@@ -97,7 +97,8 @@ static uint32_t another_with_room(struct tm_worker *w, uint32_t index, uint32_t 
 }
 
 /* It is a connection of this destination now. */
-static void count_picked(struct tm_worker *w, uint32_t index, uint32_t at, enum tm_pick_reason reason)
+static void count_picked(struct tm_worker *w, uint32_t index, uint32_t at,
+                         enum tm_pick_reason reason)
 {
     struct tm_cold *cold = &w->colds[index];
     struct tm_slot *slot = tm_slot_of(w, w->image->destinations[at].slot);
@@ -154,7 +155,7 @@ static enum tm_change change_to(struct tm_worker *w, uint32_t index, uint32_t to
         count_picked(w, index, to, reason);
         return TM_CHANGED;
     }
-    /* Somebody was faster. Whether its own place is left is not certain either. */
+    /* Another connection was faster. Whether the slot it came from is still free is not certain. */
     name_destination(w, index, before);
     return tm_occupy(w, index, TM_HOLDS_DESTINATION,
                      w->image->destinations[before].rules.max_connections)
@@ -169,7 +170,7 @@ enum tm_change tm_pick_change(struct tm_worker *w, uint32_t index, uint32_t to,
     uint32_t before = cold->destination;
     if (!(to == TM_NONE ? somebody_has_room(w, before) : seems_to_have_room(w, to)))
         return TM_UNCHANGED;
-    /* Meanwhile it has no place, and perhaps no destination: after a death it looks for both. */
+    /* Until this is done it may have no destination, so after a death it starts from the pick. */
     cold->stage = TM_STAGE_PICK;
     atomic_signal_fence(memory_order_seq_cst);
     enum tm_change change = change_to(w, index, to, reason);

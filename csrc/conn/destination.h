@@ -1,4 +1,4 @@
-/* The destination of a connection: picked by weight, or another one of its route. */
+/* The destination of a connection: picked by weight, or changed to another one of its route. */
 #ifndef TM_CONN_DESTINATION_H
 #define TM_CONN_DESTINATION_H
 
@@ -8,11 +8,11 @@
 const struct tm_route *tm_route_of(struct tm_worker *w, uint32_t index);
 const struct tm_destination *tm_destination_of(struct tm_worker *w, uint32_t index);
 
-/* Goes on with another destination, `to`, or TM_NONE: whichever has room. */
+/* Changes the connection's destination to `to`, or with TM_NONE to any that has room. */
 enum tm_change {
-    TM_UNCHANGED, /* none has room, and nothing has happened */
-    TM_CHANGED,   /* it is a connection of that one now, and has a place there */
-    TM_HOMELESS,  /* none has, and its own place has been taken meanwhile */
+    TM_UNCHANGED, /* none has room; nothing has changed */
+    TM_CHANGED,   /* it belongs to, and is counted at, the other destination now */
+    TM_HOMELESS,  /* none has room, and its own slot has been taken by another connection */
 };
 enum tm_change tm_pick_change(struct tm_worker *w, uint32_t index, uint32_t to,
                               enum tm_pick_reason reason) __attribute__((warn_unused_result));

@@ -19,7 +19,8 @@ static const struct tm_turn *turn_of(const struct tm_worker *w,
 }
 
 static const struct tm_endpoint *endpoint_of(const struct tm_worker *w,
-                                             const struct tm_destination *destination, uint32_t turn)
+                                             const struct tm_destination *destination,
+                                             uint32_t turn)
 {
     uint32_t at = destination->first_endpoint + turn_of(w, destination, turn)->endpoint;
     return &w->image->endpoints[at];
@@ -77,7 +78,7 @@ bool tm_is_promising(const struct tm_worker *w, const struct tm_destination *des
     return false;
 }
 
-/* --- one of a tier, a function for each row of balances.def ------------------------------------ */
+/* --- one of a tier, a function for each row of balances.def ----------------------------------- */
 
 /* Whose turn it is, exactly, over all workers; TM_NONE: nobody is open. */
 static uint32_t round_robin(const struct choice *choice)
@@ -186,8 +187,8 @@ static uint32_t random_two(const struct choice *choice)
     return load_of(choice, other) < load_of(choice, one) ? other : one;
 }
 
-/* The turn that goes with `key` best (rendezvous hashing, Thaler and Ravishankar 1998). If one is not
- * open, only its own keys go to others, and each always to the same one. */
+/* The turn that goes with `key` best (rendezvous hashing, Thaler and Ravishankar 1998). If one is
+ * not open, only its own keys go to others, and each always to the same one. */
 static uint32_t best_match(const struct choice *choice, uint64_t key)
 {
     uint32_t best = TM_NONE;
@@ -215,11 +216,11 @@ static uint32_t maglev(const struct choice *choice)
 {
     const struct tm_peer *client = &choice->cold->client;
     const struct tm_destination *destination = choice->destination;
-    if (client->family == AF_UNIX || !destination->place_count || choice->tier.first)
+    if (client->family == AF_UNIX || !destination->maglev_count || choice->tier.first)
         return source_hash(choice);
     uint64_t key = tm_client_hash(client->family, client->ip);
     uint32_t turn =
-        choice->w->image->places[destination->first_place + key % destination->place_count];
+        choice->w->image->maglev[destination->first_maglev + key % destination->maglev_count];
     return is_open(choice, turn) ? turn : best_match(choice, key);
 }
 

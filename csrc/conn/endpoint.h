@@ -1,12 +1,13 @@
-/* Which endpoint of a destination a connection is given.
+/* Chooses the endpoint of a destination for a connection.
  *
- * All that is known is in shared memory: whose turns they are (the image), how many connections each
- * has in all workers and which has just failed (commons). An endpoint that has failed a moment ago is
- * passed over while there are others, those of later tiers (backups) among them.
+ * Everything that the choice depends on is in shared memory: the turns of the endpoints (the
+ * image), the number of connections of each in all workers and which have just failed (commons).
+ * An endpoint that has just failed is passed over while there are others, including those of later
+ * tiers (backups).
  *
- * What an endpoint can't take is spread over all others of its tier: its turn is skipped, and not given
- * to whoever stands next to it; and a client that goes with an endpoint by its address always gets the
- * same other one.
+ * The share of an endpoint that can't be used is spread over all others of its tier: its turn is
+ * skipped rather than given to its neighbour. A client that is mapped to an endpoint by its address
+ * is always mapped to the same substitute.
  */
 #ifndef TM_CONN_ENDPOINT_H
 #define TM_CONN_ENDPOINT_H
@@ -33,9 +34,8 @@ bool tm_tier_is_untried(const struct tm_worker *w, const struct tm_cold *cold,
 /* Whether somebody there can be expected to take a connection. */
 bool tm_is_promising(const struct tm_worker *w, const struct tm_destination *destination);
 
-/* The endpoint to be tried next: an index in the destination, and its tier. Looks from `tier` on; none
- * that has just failed (for whatever connection), unless they are `all` there are. TM_NONE: none is
- * left. */
+/* The endpoint to try next, as an index in the destination, and its tier. Starts at `tier`. Leaves
+ * out endpoints that have just failed (for any connection), unless `all`. TM_NONE: none is left. */
 uint32_t tm_endpoint_next(struct tm_worker *w, struct tm_cold *cold,
                           const struct tm_destination *destination, struct tm_tier *tier, bool all)
     __attribute__((warn_unused_result));

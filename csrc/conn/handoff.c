@@ -54,13 +54,14 @@ static void answer(struct tm_worker *w, uint32_t line, enum tm_handoff_type type
     struct tm_handoff reply = {.type = type, .index = index, .generation = generation,
                                .taken = taken};
     /* A full line: the giver has as many answers to read, and gives once more what it misses
-     * when either begins a new incarnation. It can't be full for long: it gives no more than it hears of. */
+     * when either begins a new incarnation. It can't be full for long: it gives no more than it
+     * hears of. */
     if (tm_handoff_send(w->live->lines[line], &reply) < 0)
         return;
 }
 
-/* Says TAKEN once more of all that came from there: an answer, or GONE, may have died with an earlier
- * life of the giver. */
+/* Sends TAKEN again for all that came from there: an answer, or GONE, may have been lost with an
+ * earlier incarnation of the giver. */
 static void confirm(struct tm_worker *w, uint32_t giver)
 {
     for (uint32_t index = 0; index < w->live->records_used; index++) {

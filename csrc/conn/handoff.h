@@ -1,8 +1,8 @@
-/* Connections move from one worker to another: all, when it is to end; some, for balance. The protocol
- * is in handoff_message.h.
+/* Moves connections from one worker to another: all of them when a worker retires, some of them for
+ * balance. The protocol is in handoff_message.h.
  *
- * A connection that is on its way (`moving`) is served by nobody: it is out of epoll, timers and pumps,
- * for as long as the message and its answer take.
+ * While a connection is moving (`moving`) no worker serves it: it is out of epoll, timers and
+ * pumps until the message is answered.
  */
 #ifndef TM_HANDOFF_H
 #define TM_HANDOFF_H

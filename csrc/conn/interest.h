@@ -1,5 +1,5 @@
-/* Which events of which socket a worker asks for. Each is registered once, edge-triggered: what is
- * asked for changes only when a side is full or must not be read. */
+/* The epoll events that a worker asks for. Each socket is registered once, edge-triggered; its
+ * events change only when a side is full or must not be read. */
 #ifndef TM_INTEREST_H
 #define TM_INTEREST_H
 
@@ -10,14 +10,16 @@
 /* What says that a short read does not mean "drained". */
 #define TM_READ_TO_THE_END (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)
 
-/* Registers a side's socket, for what its flags say. 0 or -1 with errno, as epoll_ctl. */
+/* Registers a side's socket for the events that its flags ask for. 0 or -1 with errno, as
+ * epoll_ctl. */
 int tm_interest_add(struct tm_worker *w, uint32_t index, int side);
-/* The socket lives on elsewhere, so that closing it here would leave it in epoll. */
+/* Another process has the socket open too, so closing it here would leave it in epoll. */
 void tm_interest_remove(struct tm_worker *w, uint32_t index, int side);
 
-/* The socket is full. Asks for writable edges, once in a connection's life: most never fill one. */
+/* The socket is full. Asks for writable edges, once per connection: most never fill a socket. */
 void tm_interest_write(struct tm_worker *w, uint32_t index, int side);
-/* Whatever arrives wakes the worker, and in bulk that is often, while the other side takes nothing. */
+/* Stops readable edges while the other side is full: each arriving segment would wake the worker
+ * in vain. */
 void tm_interest_stop_reading(struct tm_worker *w, uint32_t index, int side);
 void tm_interest_read(struct tm_worker *w, uint32_t index, int side);
 

@@ -25,7 +25,7 @@ static void write_log(struct tm_worker *w, uint32_t index, enum tm_log_kind kind
 {
     const struct tm_conn *conn = &w->records[index];
     const struct tm_cold *cold = &w->colds[index];
-    struct tm_log_entry *entry = tm_log_place(&w->live->log, tm_table_log_capacity(w->table));
+    struct tm_log_entry *entry = tm_log_free_entry(&w->live->log, tm_table_log_capacity(w->table));
     if (!entry)
         return;
     *entry = (struct tm_log_entry){

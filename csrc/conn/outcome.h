@@ -1,4 +1,5 @@
-/* The end of a connection: why, what is counted and logged, and what it says of its endpoint. */
+/* The end of a connection: its reason, its counters and log entry, and what it implies for the
+ * health of its endpoint. */
 #ifndef TM_OUTCOME_H
 #define TM_OUTCOME_H
 

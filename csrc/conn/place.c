@@ -1,4 +1,4 @@
-/* A place in a destination. Runs in a worker. */
+/* Placing a connection in its destination. Runs in a worker. */
 #include "conn/place.h"
 
 #include "conn/admit.h"

@@ -1,4 +1,5 @@
-/* A place in a destination, or in one of its endpoints, and waiting for one. */
+/* Placing a connection within max_connections of a destination and its endpoints, or in its
+ * queue. */
 #ifndef TM_PLACE_H
 #define TM_PLACE_H
 

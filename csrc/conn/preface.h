@@ -1,8 +1,9 @@
-/* What is read of a connection before its destination is picked.
+/* What is read from a connection before its destination is picked.
  *
- * A part (prefaces.def) answers as a stage does: NEXT goes on with the next part. One that waits for its
- * client's bytes looks at them with MSG_PEEK, so that they stay in the socket: tm_preface_peek(). What
- * is of no use to the endpoint it takes out of the socket when it has all of it: tm_preface_consume().
+ * A part (prefaces.def) answers as a stage does: NEXT continues with the next part. A part that
+ * waits for the client's bytes reads them with MSG_PEEK, which leaves them in the socket:
+ * tm_preface_peek(). Once it has all that is not meant for the endpoint, it removes that from the
+ * socket: tm_preface_consume().
  */
 #ifndef TM_PREFACE_H
 #define TM_PREFACE_H
@@ -12,13 +13,13 @@
 
 #include "stage.h"
 
-/* Copies up to `size` bytes of what the client has sent first. How many there are, 0 at the end of its
- * input, -EAGAIN: none so far, other -errno. */
+/* Copies up to `size` of the client's first bytes. Returns their number, 0 at the end of input,
+ * -EAGAIN if none has arrived yet, or another -errno. */
 ssize_t tm_preface_peek(struct tm_worker *w, uint32_t index, unsigned char *bytes, size_t size)
     __attribute__((warn_unused_result));
 
-/* Drops the first `size` bytes, which have been peeked at: nobody gets them. False: they are not there
- * any more, and the connection has to end. */
+/* Drops the first `size` bytes, which were peeked at before. False: they are not there any more,
+ * and the connection must end. */
 bool tm_preface_consume(struct tm_worker *w, uint32_t index, uint32_t size)
     __attribute__((warn_unused_result));
 

@@ -112,8 +112,8 @@ bool tm_rate_pay(struct tm_worker *w, uint32_t index, const struct tm_destinatio
     return true;
 }
 
-void tm_rate_end_pause(struct tm_worker *w, uint32_t index, const struct tm_destination *destination,
-                       int side)
+void tm_rate_end_pause(struct tm_worker *w, uint32_t index,
+                       const struct tm_destination *destination, int side)
 {
     struct tm_half *half = &w->records[index].half[side];
     uint64_t shared = destination ? shared_rate(w, destination, side) : 0;
@@ -139,8 +139,9 @@ void tm_rate_shorten_pause(struct tm_worker *w, uint32_t index,
         *paid_ns = latest;
 }
 
-/* In the image that was in force; NULL: it is new. */
-static const struct tm_route *route_before(const struct tm_worker *w, uint32_t slot, uint32_t likely)
+/* The route in the image that was in force before; NULL: it is new. */
+static const struct tm_route *route_before(const struct tm_worker *w, uint32_t slot,
+                                           uint32_t likely)
 {
     const struct tm_image *image = w->image;
     if (!image)

@@ -1,7 +1,7 @@
-/* Limited rates: when a half may be read, and how much at once. The arithmetic is shape.h.
+/* Rate limits: when a half may be read, and how much at once. The arithmetic is in shape.h.
  *
- * destination: the connection's, in the image in force; NULL = a reload has removed it, and nothing
- * limits it any more. */
+ * destination: the connection's, in the image in force; NULL = a reload has removed it, and no
+ * limit applies any more. */
 #ifndef TM_RATE_H
 #define TM_RATE_H
 
@@ -17,9 +17,9 @@ bool tm_rate_pay(struct tm_worker *w, uint32_t index, const struct tm_destinatio
 bool tm_rate_is_due(const struct tm_worker *w, uint32_t index, int side);
 /* When a paused half is to be looked at; monotonic. */
 uint64_t tm_rate_look_ms(const struct tm_worker *w, uint32_t index, int side);
-/* It waits no longer, for another reason than its time: what it had reserved is others'. */
-void tm_rate_end_pause(struct tm_worker *w, uint32_t index, const struct tm_destination *destination,
-                       int side);
+/* Ends the pause before its time; what the half had reserved goes back to the shared account. */
+void tm_rate_end_pause(struct tm_worker *w, uint32_t index,
+                       const struct tm_destination *destination, int side);
 /* At each look: nobody waits longer than the rates in force demand. */
 void tm_rate_shorten_pause(struct tm_worker *w, uint32_t index,
                            const struct tm_destination *destination, int side);

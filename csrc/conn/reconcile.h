@@ -1,4 +1,4 @@
-/* Counters after a death. */
+/* Makes a dead worker's counters agree with its records. */
 #ifndef TM_RECONCILE_H
 #define TM_RECONCILE_H
 

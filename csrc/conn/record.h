@@ -1,4 +1,4 @@
-/* Records of connections: free, taken, to be freed; and the list of those that go on without an event. */
+/* Allocation of connection records, and the list of those that continue without an event. */
 #ifndef TM_RECORD_H
 #define TM_RECORD_H
 
@@ -23,7 +23,7 @@ void tm_record_finish(struct tm_worker *w, uint32_t index);
 void tm_record_release(struct tm_worker *w, uint32_t index);
 /* Has a DEAD record be free at the end of the batch. */
 void tm_record_bury(struct tm_worker *w, uint32_t index);
-/* The end of a batch: the one place where records become free. */
+/* At the end of a batch: the only function that frees records. */
 void tm_record_free_dead(struct tm_worker *w);
 
 /* Has a half be pumped once more in this turn. */

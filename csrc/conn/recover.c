@@ -11,7 +11,7 @@
 #include "sock.h"
 #include "trust.h"
 
-enum { MAX_FAULTS = 2 }; /* lives that may end by a fault over one connection before it is given up */
+enum { MAX_FAULTS = 2 }; /* faults over one connection before it is given up */
 
 /* --- one record ----------------------------------------------------------------------------- */
 
@@ -43,7 +43,7 @@ static bool claim_socket(struct tm_conn *conn, struct tm_cold *cold, int side,
                          struct tm_descriptors *all)
 {
     if (side == TM_ENDPOINT && tm_is_opening(conn->state) && cold->endpoint_slot == TM_NONE)
-        tm_conn_set_fd(conn, cold, side, -1); /* a failed attempt, whose socket was about to be closed */
+        tm_conn_set_fd(conn, cold, side, -1); /* a failed attempt, about to be closed */
     if (conn->fd[side] < 0)
         return tm_may_lack_socket(conn->state, side);
     if (tm_conn_fd_sealed(conn, cold, side) &&
@@ -54,8 +54,8 @@ static bool claim_socket(struct tm_conn *conn, struct tm_cold *cold, int side,
     return false;
 }
 
-/* Whether the record can be true: its fields in bounds, its descriptors its own. Afterwards it names
- * only what it has claimed. */
+/* Whether the record can be true: its fields in bounds, its descriptors its own. Afterwards it
+ * names only what it has claimed. */
 static bool claim(struct tm_worker *w, uint32_t index, struct tm_descriptors *all)
 {
     struct tm_conn *conn = &w->records[index];
@@ -123,8 +123,8 @@ static void keep(struct tm_worker *w, uint32_t index)
 
 /* --- what is in no record ------------------------------------------------------------------- */
 
-/* Whether a listener that this worker has is at the address that the client has come to: one of another
- * route must not get it. */
+/* Whether a listener that this worker has is at the address that the client has come to: one of
+ * another route must not get it. */
 static bool came_from(struct tm_worker *w, int fd, uint32_t listener)
 {
     struct tm_peer here, there;
@@ -192,7 +192,7 @@ static void close_unclaimed(struct tm_worker *w, struct tm_descriptors *all)
             operation = TM_NOTHING;
             continue;
         }
-        if (is_socket && (operation == TM_ACCEPT || by_reset)) /* or a client that can't be served */
+        if (is_socket && (operation == TM_ACCEPT || by_reset)) /* or an unserved client */
             tm_sock_will_reset(fd);
         close(fd);
     }

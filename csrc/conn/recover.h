@@ -1,12 +1,12 @@
-/* The start of a worker's life: its connections are as an earlier incarnation left them, at any instruction.
+/* Recovery at the start of an incarnation of a worker. The previous one may have died at any
+ * instruction; its connections are as it left them.
  *
- *     tm_recover_records       who has which descriptor; records that can't be true are given up; the
- *                              socket between accept and its record gets one; what is nobody's is
- *                              closed
+ *     tm_recover_records       assigns descriptors to records; gives up impossible records; gives a
+ *                              socket that was accepted a record; closes what no record names
  *     (epoll)
- *     tm_resume_all            resume.h: finishes what was begun, watches every socket, goes on
+ *     tm_resume_all            resume.h: finishes what was begun, watches every socket, continues
  *
- * In a first incarnation there are no records, and nothing happens.
+ * The first incarnation has no records, so nothing happens.
  */
 #ifndef TM_RECOVER_H
 #define TM_RECOVER_H
@@ -14,8 +14,8 @@
 #include "descriptors.h"
 #include "worker.h"
 
-/* Needs the image in force; opens nothing before it, so that no number that a record may wrongly name
- * comes to mean something new. */
+/* Needs the image in force. Opens no descriptor before all are claimed: a record might wrongly name
+ * the number of the new one. */
 void tm_recover_records(struct tm_worker *w, struct tm_descriptors *all);
 
 #endif

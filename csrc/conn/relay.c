@@ -18,8 +18,8 @@
 
 enum { NOBODY = -1 }; /* no side */
 
-/* Between UNIX sockets a close is more than an end of input: a peer that writes hears of it at once. A
- * TCP peer learns it from the answer to what it writes, here as directly. */
+/* Between UNIX sockets a close is more than an end of input: a peer that writes hears of it at
+ * once. A TCP peer learns it from the answer to what it writes, here as directly. */
 static bool both_unix(const struct tm_worker *w, uint32_t index)
 {
     const struct tm_cold *cold = &w->colds[index];
@@ -77,8 +77,8 @@ static void await_delivery(struct tm_worker *w, uint32_t index)
     }
 }
 
-/* What `side` sends can't be delivered any more: the other side has been reset. Whom to pump next: what
- * that one sent before is still to be delivered, and its end of input resets `side`. */
+/* What `side` sends can't be delivered any more: the other side has been reset. Whom to pump next:
+ * what that one sent before is still to be delivered, and its end of input resets `side`. */
 static int destination_failed(struct tm_worker *w, uint32_t index, int side)
 {
     struct tm_conn *conn = &w->records[index];

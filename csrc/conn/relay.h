@@ -1,5 +1,5 @@
-/* A connection that is relayed: two halves, half[TM_CLIENT] (client to endpoint) and half[TM_ENDPOINT].
- * Each is open, shut (FIN passed on) or aborted, on its own.
+/* A connection that is relayed: two halves, half[TM_CLIENT] (client to endpoint) and
+ * half[TM_ENDPOINT]. Each is open, shut (FIN passed on) or aborted, on its own.
  *
  * FIN is passed on when the half's pipe is empty. After an RST what the dead side sent before is
  * delivered first, then the other side is reset.

@@ -155,8 +155,8 @@ void tm_resume_all(struct tm_worker *w)
         tm_journal_note(w->pump.journal, TM_NOTHING);
         return;
     }
-    /* The one that the journal is about comes first, and keeps the journal until it is done: a death in
-     * here is then put down to it as well. */
+    /* The one that the journal is about comes first, and keeps the journal until it is done: a
+     * death in here is then put down to it as well. */
     if (current < used && w->records[current].state != TM_FREE)
         whole = finish_operation(w, current);
     tm_journal_note(w->pump.journal, TM_NOTHING);

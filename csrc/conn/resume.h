@@ -1,4 +1,4 @@
-/* Going on with connections that are out of epoll and timers: after a death, or from another worker. */
+/* Resuming connections that are not in epoll and timers: after a death, or from another worker. */
 #ifndef TM_RESUME_H
 #define TM_RESUME_H
 

@@ -1,15 +1,15 @@
 /* The stages that a connection goes through before it is relayed: stages.def.
  *
- *     for each stage, beginning with the one where it has got to:
+ *     for each stage, beginning with the one that it has reached:
  *         answer = stage(w, index)
- *         NEXT   go on with the next one
- *         WAIT   it is in the state `state` until an event or `look_ms` comes, and then this stage
- *                runs again
- *         END    it ends, for `reason`
- *         OVER   it is out of the stages' hands: it is relayed, or has ended
+ *         NEXT   continue with the next stage
+ *         WAIT   the connection is in `state` until an event or `look_ms`; then this stage runs
+ *                again
+ *         END    the connection ends, for `reason`
+ *         OVER   the stages are done: it is being relayed, or has ended
  *
- * A stage calls mechanism (pump, sock, occupy, ...), never another stage. It may run again at any time,
- * also in another process: what it has done already it finds in the record.
+ * A stage calls mechanism (pump, sock, occupy, ...), never another stage. It may run again at any
+ * time, also in another process; the record says what it has done already.
  */
 #ifndef TM_STAGE_H
 #define TM_STAGE_H
@@ -45,8 +45,8 @@ static inline struct tm_answer tm_wait(enum tm_conn_state state, uint64_t look_m
     return (struct tm_answer){.kind = TM_ANSWER_WAIT, .state = state, .look_ms = look_ms};
 }
 
-/* Waits in `state` and looks every TM_LOOK_MS whether it can go on, until `until_ms`: then it ends for
- * `reason`. A wait in the same state goes on until the time that was set at its begin. */
+/* Waits in `state` and retries every TM_LOOK_MS until `until_ms`; then the connection ends for
+ * `reason`. A further wait in the same state keeps the deadline of the first. */
 struct tm_answer tm_wait_until(struct tm_worker *w, uint32_t index, enum tm_conn_state state,
                                uint64_t until_ms, enum tm_close_reason reason);
 

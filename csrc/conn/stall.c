@@ -16,7 +16,7 @@ enum {
     AT_ONCE = 4,  /* and so many times, where they are reset at once */
     /* Parts of the average: smaller ones are spared, as they are not what uses up the memory. */
     SPARED_PARTS = 4,
-    CERTAIN = 2, /* sums of so many epochs say that it is too much, before anything is done about it */
+    CERTAIN = 2, /* epochs in a row whose sums exceed the limit, before anything is reset */
 };
 #define ANY_ROUTE UINT32_MAX
 
@@ -83,7 +83,8 @@ static void give_back_pages(struct tm_worker *w, const struct tm_conn *conn)
 static bool is_too_much(uint64_t sum, uint64_t limit, const struct tm_looked *looked)
 {
     uint64_t looks = sum / TOO_SLOW > limit ? looked->slow : looked->idle;
-    return sum > limit && looks >= STALLED && (looks * sum >= IDLE * limit || sum / AT_ONCE > limit);
+    return sum > limit && looks >= STALLED &&
+           (looks * sum >= IDLE * limit || sum / AT_ONCE > limit);
 }
 
 /* A client has no more than all have: else its account is corrupt. */

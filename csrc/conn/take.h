@@ -5,8 +5,8 @@
 #include "handoff_message.h"
 #include "worker.h"
 
-/* The record that a GIVE is in now, or has been taken into before; TM_NONE: there is no room for it, or
- * it can't be true. What came with it is the record's, or closed. */
+/* The record into which a GIVE was taken, now or before; TM_NONE: there is no room, or the message
+ * is impossible. Its descriptors belong to the record now, or are closed. */
 uint32_t tm_take(struct tm_worker *w, uint32_t giver, struct tm_handoff *handoff);
 
 /* Whether a record has come with such a message. */

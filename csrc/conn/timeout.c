@@ -18,7 +18,8 @@
 #define NEVER ((uint64_t)1 << 62)
 
 /* Monotonic; 0 = never. Jitter is the same whenever it is asked for. */
-static uint64_t lifetime_ends_ms(const struct tm_cold *cold, const struct tm_destination *destination)
+static uint64_t lifetime_ends_ms(const struct tm_cold *cold,
+                                 const struct tm_destination *destination)
 {
     uint64_t lifetime = destination->rules.lifetime_ms;
     if (lifetime == 0)
@@ -56,8 +57,8 @@ uint64_t tm_timeout_next(struct tm_worker *w, uint32_t index)
 }
 
 /* Whether an end now cuts something off, and has to be a reset: a FIN would pretend that all was
- * delivered. It may be in a pipe, before us as it could not or must not be read yet, or behind us as the
- * peer has not acknowledged it. */
+ * delivered. It may be in a pipe, before us as it could not or must not be read yet, or behind us
+ * as the peer has not acknowledged it. */
 static bool is_undelivered(const struct tm_conn *conn)
 {
     for (int side = 0; side < 2; side++) {
@@ -105,8 +106,9 @@ static void keep_alive(struct tm_conn *conn, const struct tm_destination_rules *
 {
     conn->side_flags[TM_CLIENT] |= TM_KEPT_ALIVE;
     for (int side = 0; side < 2; side++)
-        tm_sock_keep_alive(conn->fd[side], (int)rules->keepalive_s, (int)rules->keepalive_interval_s,
-                           (int)rules->keepalive_count, (int)rules->user_timeout_ms);
+        tm_sock_keep_alive(conn->fd[side], (int)rules->keepalive_s,
+                           (int)rules->keepalive_interval_s, (int)rules->keepalive_count,
+                           (int)rules->user_timeout_ms);
 }
 
 /* Reads again what may be read again. False: the connection is over. */

@@ -1,34 +1,34 @@
-/* What one worker knows, and what all rooms of this folder share.
+/* The state of one worker, shared by all modules of this directory.
  *
- *     stage      runs the stages of a connection, one after the other, until one has to wait
- *     preface    reads what comes ahead of the pick
+ *     stage      runs the stages of a connection until one has to wait
+ *     preface    reads what the client sends before the pick
  *     admit      limits of the route and of the client
  *     destination  weights -> destination; the other destinations of its route
- *     place      a place in a destination or an endpoint, or waiting for one
- *     endpoint   which endpoint of a destination
- *     connect    endpoints in turn
- *     retry      whether another one may be tried
+ *     place      max_connections of a destination and its endpoints, and their queue
+ *     endpoint   the choice of an endpoint within a destination
+ *     connect    connecting to one endpoint after the other
+ *     retry      whether another endpoint may be tried
  *     relay      two halves; half-close and reset
- *     rate       limited rates: when a half may be read
- *     bound      a peer that may not read is given little
+ *     rate       rate limits: when a half may be read
+ *     bound      bounds what is sent to a peer that may not read
  *     stall      peers that have stopped reading
  *     timeout    what a deadline means, by state
- *     outcome    the end, and what it says of the endpoint
+ *     outcome    the end of a connection, and what it implies for its endpoint
  *
- *     occupy     where a connection counts, over all workers
- *     interest   which events of which socket are asked for
- *     record     records: free, taken, to be freed; lists
- *     annex      more room for a few of them
+ *     occupy     counts over all workers
+ *     interest   the epoll events of each socket
+ *     record     allocation of records; lists
+ *     annex      additional memory for a few of them
  *
- *     recover    from records, after a death: whose is what
- *     reconcile  ... counters
- *     resume     ... goes on with each connection
- *     handoff    to another worker, and from it: give, take
+ *     recover    after a death: which descriptors belong to which record
+ *     reconcile  after a death: counters
+ *     resume     after a death: continues each connection
+ *     handoff    to and from another worker: give, take
  *
- * All of it runs in a worker, in one thread, and calls nothing of Python. A worker may die between any
- * two instructions, and its next incarnation goes on from the records. So a record never names a descriptor
- * that is closed already: the number is taken out first. And each step is in the record, or in the
- * journal, before it is taken.
+ * All of it runs in a worker, in one thread, without Python. A worker may die between any two
+ * instructions, and its next incarnation continues from the records. So a record never names a
+ * closed descriptor: the number is removed before the close. And each step is in the record, or in
+ * the journal, before it is taken.
  */
 #ifndef TM_WORKER_H
 #define TM_WORKER_H

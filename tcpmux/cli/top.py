@@ -76,7 +76,7 @@ class Model:
         if kind == "table":
             names = [(r["name"], [d["name"] for d in r["destinations"]]) for r in data["routes"]]
             if names != self._names():
-                self.samples.clear()  # rows are told by their place
+                self.samples.clear()  # rows are identified by their index
             self.table = data
         elif kind == "sample" and self.table:
             sizes = [len(route["destinations"]) for route in self.table["routes"]]
@@ -99,12 +99,12 @@ class Model:
             "bytes/s": lambda r, d: sum(now[r][d][IN : OUT + 1]) - sum(last[r][d][IN : OUT + 1]),
             "errors": lambda r, d: now[r][d][ERRORS] - last[r][d][ERRORS],
         }
-        places = [(r, d) for r, route in enumerate(now) for d in range(len(route))]
+        cells = [(r, d) for r, route in enumerate(now) for d in range(len(route))]
         if sort in at:
-            places.sort(key=lambda place: at[sort](*place), reverse=not reverse)
+            cells.sort(key=lambda cell: at[sort](*cell), reverse=not reverse)
         elif reverse:
-            places.reverse()
-        return [self._figures(r, d) for r, d in places[:most]]
+            cells.reverse()
+        return [self._figures(r, d) for r, d in cells[:most]]
 
     def _figures(self, r: int, d: int) -> Figures:
         route = self.table["routes"][r]

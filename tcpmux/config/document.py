@@ -285,8 +285,8 @@ class _Builder:
             return self._mapping(node, location, depth)
         if isinstance(node, yaml.SequenceNode):
             return [
-                self.build(item, (*location, place), depth + 1)
-                for place, item in enumerate(node.value)
+                self.build(item, (*location, index), depth + 1)
+                for index, item in enumerate(node.value)
             ]
         return self._scalar(node, location, mark)
 

@@ -21,7 +21,7 @@ class NotSaved(TcpmuxError):
 
 
 class _Edit(NamedTuple):
-    """At a place that counts from 1, `replaces` characters become `text`."""
+    """At a position that counts from 1, `replaces` characters become `text`."""
 
     line: int
     column: int
@@ -37,7 +37,7 @@ def save_weights(names: Sequence[str], route: str, weights: Mapping[str, int]) -
     if nobody has written to it meanwhile; where its path is a link, the file that it leads to.
     Raises NotSaved, ConfigError.
     """
-    path, number, place = _find(names, route)
+    path, number, index = _find(names, route)
     try:
         target = Target.of(path)
         text = read_file(target.path).data.decode("utf-8")
@@ -45,12 +45,12 @@ def save_weights(names: Sequence[str], route: str, weights: Mapping[str, int]) -
         raise NotSaved(str(error)) from None
     documents = read_documents(path)
     lines = text.split("\n")
-    edits = _edits(documents[number], lines, place, weights)
+    edits = _edits(documents[number], lines, index, weights)
     for edit in sorted(edits, reverse=True):
         line, at = lines[edit.line - 1], edit.column - 1
         lines[edit.line - 1] = line[:at] + edit.text + line[at + edit.replaces :]
     values: list[Any] = [copy.deepcopy(document.value) for document in documents]
-    for destination in values[number]["routes"][place]["destinations"]:
+    for destination in values[number]["routes"][index]["destinations"]:
         if destination["name"] in weights:
             destination["weight"] = weights[destination["name"]]
     _replace(target, "\n".join(lines), values)
@@ -63,9 +63,9 @@ def _find(names: Sequence[str], route: str) -> tuple[Path, int, int]:
     for path in (path for source in sources_of(names) for path in source.files(problems)):
         for number, document in enumerate(read_documents(path)):
             routes = document.value.get("routes") if isinstance(document.value, dict) else None
-            for place, found in enumerate(routes or ()):
+            for index, found in enumerate(routes or ()):
                 if document.is_native and isinstance(found, dict) and found.get("name") == route:
-                    return path, number, place
+                    return path, number, index
     if problems:
         raise ConfigError(problems)
     raise NotSaved(
@@ -75,13 +75,13 @@ def _find(names: Sequence[str], route: str) -> tuple[Path, int, int]:
 
 
 def _edits(
-    document: Document, lines: Sequence[str], place: int, weights: Mapping[str, int]
+    document: Document, lines: Sequence[str], index: int, weights: Mapping[str, int]
 ) -> list[_Edit]:
     edits = []
-    destinations = document.value["routes"][place].get("destinations") or []
+    destinations = document.value["routes"][index].get("destinations") or []
     left = dict(weights)
     for at, destination in enumerate(destinations):
-        here = ("routes", place, "destinations", at)
+        here = ("routes", index, "destinations", at)
         name = destination.get("name") if isinstance(destination, dict) else None
         if name not in left:
             continue

@@ -64,11 +64,11 @@ def gateway_api_routes(resources: Sequence[Resource], hosts: Hosts) -> list[tupl
 
 
 def _check_protocols(resource: Resource, spec: ApiGatewaySpec) -> None:
-    for place, listener in enumerate(spec.listeners):
+    for index, listener in enumerate(spec.listeners):
         if listener.protocol != "TCP" and listener.tls is None:
             resource.problem(
                 f"tcpmux relays TCP: expected TCP, got {listener.protocol}",
-                *("spec", "listeners", place, "protocol"),
+                *("spec", "listeners", index, "protocol"),
             )
 
 

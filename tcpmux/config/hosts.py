@@ -57,7 +57,7 @@ def _endpoint(host: str, port: int) -> Endpoint:
 
 
 def _chosen(ports: Sequence[int], port: int | None, host: str) -> int:
-    """The place of `port` among those of a host; of the only one if none is asked for."""
+    """The index of `port` among those of a host; of the only one if none is asked for."""
     if port is None:
         if len(ports) != 1:
             raise NoEndpoints(f"{host} has {len(ports)} ports: expected destination.port.number")

@@ -60,7 +60,7 @@ class _Gateway:
     spec: GatewaySpec
 
     def listens(self) -> Iterator[tuple[int, Server, Address]]:
-        for place, server in enumerate(self.spec.servers):
+        for index, server in enumerate(self.spec.servers):
             text = server.bind or ""
             try:
                 if text.startswith("unix:"):
@@ -69,9 +69,9 @@ class _Gateway:
                     host = f"[{text}]" if ":" in text else text
                     address = Address.parse(f"{host}:{server.port.number}")
             except ValueError as error:
-                self.resource.problem(f"{error}, got {text}", "spec", "servers", place, "bind")
+                self.resource.problem(f"{error}, got {text}", "spec", "servers", index, "bind")
                 continue
-            yield place, server, address
+            yield index, server, address
 
 
 def istio_routes(resources: Sequence[Resource], hosts: Hosts) -> list[tuple[Route, Resource]]:
@@ -96,8 +96,8 @@ def istio_routes(resources: Sequence[Resource], hosts: Hosts) -> list[tuple[Rout
         name = resource.name
         if names.count(name) > 1:
             name = f"{resource.namespace}.{name}"
-        for part, (place, rule, listen) in enumerate(_used(resource, spec, gateways, served)):
-            made = _route(resource, place, rule, hosts, rules)
+        for part, (index, rule, listen) in enumerate(_used(resource, spec, gateways, served)):
+            made = _route(resource, index, rule, hosts, rules)
             if made is not None:
                 route_name = name if part == 0 else f"{name}-{listen[0].port or part}"
                 route = replace(made, name=route_name, listen=tuple(listen), source=str(resource))
@@ -111,13 +111,13 @@ def _gateway(resource: Resource) -> GatewaySpec | None:
     spec = read(resource, GatewaySpec)
     if spec is None:
         return None
-    for place, server in enumerate(spec.servers):
+    for index, server in enumerate(spec.servers):
         protocol = server.port.protocol
         if protocol != "TCP" and server.tls is None:
             word = "TLS is not supported yet" if protocol == "TLS" else "tcpmux relays TCP"
             resource.problem(
                 f"{word}: expected TCP, got {protocol}",
-                *("spec", "servers", place, "port", "protocol"),
+                *("spec", "servers", index, "port", "protocol"),
             )
     return spec
 
@@ -139,15 +139,15 @@ def _used(
     for at, name in enumerate(spec.gateways or ()):
         gateway = _named_gateway(resource, at, name, gateways, served) if name != MESH else None
         for _, server, address in gateway.listens() if gateway else ():
-            place = _matching(spec, server.port.number, name)
-            if place is not None:
-                listens.setdefault(place, []).append(address)
-    for place in range(len(spec.tcp)):
-        if place not in listens and listens:
-            resource.warn("no connection can reach this rule", "spec", "tcp", place)
+            index = _matching(spec, server.port.number, name)
+            if index is not None:
+                listens.setdefault(index, []).append(address)
+    for index in range(len(spec.tcp)):
+        if index not in listens and listens:
+            resource.warn("no connection can reach this rule", "spec", "tcp", index)
     if spec.tcp and not listens and not resource.document.problems:
         resource.problem("no port of its gateways leads to any of these rules", "spec", "tcp")
-    return [(place, spec.tcp[place], listens[place]) for place in sorted(listens)]
+    return [(index, spec.tcp[index], listens[index]) for index in sorted(listens)]
 
 
 def _named_gateway(
@@ -169,12 +169,12 @@ def _named_gateway(
 
 
 def _matching(spec: VirtualServiceSpec, port: int, gateway: str) -> int | None:
-    for place, rule in enumerate(spec.tcp):
+    for index, rule in enumerate(spec.tcp):
         if not rule.match or any(
             match.port in (None, port) and (match.gateways is None or gateway in match.gateways)
             for match in rule.match
         ):
-            return place
+            return index
     return None
 
 
@@ -195,9 +195,9 @@ class _Rules:
                 continue
             _check_policy(resource, spec.trafficPolicy, "spec")
             hosts.mention(spec.host, resource.namespace)
-            for place, subset in enumerate(spec.subsets):
+            for index, subset in enumerate(spec.subsets):
                 hosts.mention(spec.host, resource.namespace, subset.name)
-                _check_policy(resource, subset.trafficPolicy, "spec", "subsets", place)
+                _check_policy(resource, subset.trafficPolicy, "spec", "subsets", index)
             host = _long(spec.host, resource.namespace)
             if host in found:
                 resource.problem(f"{spec.host} has one already: {found[host][0]}", "spec", "host")
@@ -291,10 +291,10 @@ def _passive(of: OutlierDetection) -> Passive:
 
 
 def _route(
-    resource: Resource, place: int, rule: TcpRule, hosts: Hosts, rules: _Rules
+    resource: Resource, index: int, rule: TcpRule, hosts: Hosts, rules: _Rules
 ) -> Route | None:
     """Without a name and listeners; None if something is wrong with it."""
-    here = ("spec", "tcp", place, "route")
+    here = ("spec", "tcp", index, "route")
     if len(rule.route) > 1 and not any(target.weight for target in rule.route):
         resource.problem("expected a weight above 0 at one of them", *here)
     names = _destination_names(rule.route)

@@ -79,8 +79,8 @@ def _resources(document: Document, value: Any, location: Location) -> Iterator[R
         if not isinstance(items, list):
             document.problem((*location, "items"), "expected a list")
             return
-        for place, item in enumerate(items):
-            yield from _resources(document, item, (*location, "items", place))
+        for index, item in enumerate(items):
+            yield from _resources(document, item, (*location, "items", index))
         return
     if not _is_known(document, location, group, version, kind):
         return

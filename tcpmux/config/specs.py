@@ -88,9 +88,9 @@ def _say(resource: Resource, model: BaseModel, location: Location) -> None:
         if isinstance(value, BaseModel):
             _say(resource, value, here)
         elif isinstance(value, list):
-            for place, item in enumerate(value):
+            for index, item in enumerate(value):
                 if isinstance(item, BaseModel):
-                    _say(resource, item, (*here, place))
+                    _say(resource, item, (*here, index))
 
 
 def _port(value: Any) -> int:

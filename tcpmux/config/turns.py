@@ -33,8 +33,8 @@ def turns(weighted: Sequence[tuple[T, int]]) -> tuple[T, ...]:
     owed = [0] * len(known)
     order = []
     for _ in range(rounds):
-        for place, (_, weight) in enumerate(known):
-            owed[place] += weight // divisor
+        for index, (_, weight) in enumerate(known):
+            owed[index] += weight // divisor
         best = max(range(len(known)), key=owed.__getitem__)
         owed[best] -= rounds
         order.append(known[best][0])
@@ -44,8 +44,8 @@ def turns(weighted: Sequence[tuple[T, int]]) -> tuple[T, ...]:
 def _spread(known: Sequence[tuple[T, int]]) -> tuple[T, ...]:
     """As turns(), not quite as well mixed, in a time that does not grow with the square."""
     moments = [
-        ((turn + 0.5) / weight, place)
-        for place, (_, weight) in enumerate(known)
+        ((turn + 0.5) / weight, index)
+        for index, (_, weight) in enumerate(known)
         for turn in range(weight)
     ]
-    return tuple(known[place][0] for _, place in sorted(moments))
+    return tuple(known[index][0] for _, index in sorted(moments))

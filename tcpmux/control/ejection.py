@@ -292,6 +292,6 @@ class Ejection:
             return False
         fallback = route.rules.fallback if route.rules.on_unavailable == FALLBACK else -1
         return any(
-            other is not row and (other.weight or place == fallback) and serves(other)
-            for place, other in enumerate(route.destinations)
+            other is not row and (other.weight or index == fallback) and serves(other)
+            for index, other in enumerate(route.destinations)
         )

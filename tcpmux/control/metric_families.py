@@ -22,7 +22,7 @@ _REASONS_OF_FLAG = [
     [i for i, reason in enumerate(CLOSE_REASONS) if FLAGS[reason] == flag] for flag in _FLAGS
 ]
 OF_WORKERS = [row for row in ROWS if row.kind == "worker"]
-OF_ROUTES = [row for row in ROWS if row.kind == "slot" and row.place == "route"]
+OF_ROUTES = [row for row in ROWS if row.kind == "slot" and row.scope == "route"]
 # What the parser of a text file would take for its own.
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
@@ -121,7 +121,7 @@ OWN = (
         _by("reason", CLOSE_REASONS),
         lambda _, c, __: c.closed,
     ),
-    *(_counted(row) for row in ROWS if row.kind == "slot" and not row.place),
+    *(_counted(row) for row in ROWS if row.kind == "slot" and not row.scope),
     Family(
         "tcpmux_picks_total",
         "counter",

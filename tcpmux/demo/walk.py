@@ -215,9 +215,9 @@ def print_table(scene: Scene, halves: tuple[Sent, Sent]) -> None:
     for half in halves:
         table.add_column("/".join(map(str, half.weights)) + " asked", justify="right")
         table.add_column("got", justify="right", style="bold")
-    for place, name in enumerate(scene.destinations):
+    for index, name in enumerate(scene.destinations):
         table.add_row(
-            name, *(str(count[place]) for half in halves for count in (half.asked(), half.got()))
+            name, *(str(count[index]) for half in halves for count in (half.asked(), half.got()))
         )
     Console().print(table)
 

@@ -36,7 +36,7 @@ def plan_moves(counts: Mapping[int, int]) -> list[tuple[int, int, int]]:
     # The remainder stays with those that have most.
     fair, more = divmod(sum(counts.values()), len(counts))
     order = sorted(counts, key=lambda worker: (-counts[worker], worker))
-    share = {worker: fair + (place < more) for place, worker in enumerate(order)}
+    share = {worker: fair + (rank < more) for rank, worker in enumerate(order)}
     giving = {w: counts[w] - share[w] for w in order if counts[w] > share[w]}
     taking = {w: share[w] - counts[w] for w in reversed(order) if counts[w] < share[w]}
     moves = []

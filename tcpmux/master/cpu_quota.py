@@ -18,10 +18,10 @@ MAX_SIZE = 1 << 20  # bytes of a file of /proc
 def cpu_quota(process: Path = Path("/proc/self"), root: Path = Path("/")) -> float:
     """CPUs that the strictest of the groups allows; infinite if none limits. Never raises: what
     can't be read limits nothing. process: its directory in /proc; root: of the file system."""
-    places = _paths(_text(process / "cgroup"))
+    groups = _paths(_text(process / "cgroup"))
     quotas = [math.inf]
     for version, group, mount in _mounts(_text(process / "mountinfo")):
-        inside = _inside(places.get(version), group)
+        inside = _inside(groups.get(version), group)
         base = root / mount.lstrip("/")
         for part in [inside, *inside.parents] if inside is not None else []:
             quotas.append(_limit(base / part))

@@ -253,8 +253,8 @@ class HelperPrograms(Duty):
             self.control.restart(CONTROL_SECONDS)
         wanted = new.access_log
         kinds = LOG_ENDS | (LOG_STARTS if wanted and wanted.start else 0)
-        places = min(wanted.buffer // LOG_ENTRY_SIZE, LOG_ENTRIES) if wanted else 0
-        self._instance.table.log(kinds if wanted else 0, places)
+        entries = min(wanted.buffer // LOG_ENTRY_SIZE, LOG_ENTRIES) if wanted else 0
+        self._instance.table.log(kinds if wanted else 0, entries)
         if self._started and old.access_log != wanted:
             self._logger.restart(LOG_SECONDS)
 

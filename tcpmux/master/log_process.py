@@ -136,11 +136,11 @@ def open_for(user: User, path: str) -> int | None:
 
 def _open_as_root(path: str) -> int:
     """By way of the directory's descriptor: what was found to be safe is what is opened."""
-    place = open_directory(path, sticky=False)
+    directory = open_directory(path, sticky=False)
     try:
-        return open_log_in(place, os.path.basename(os.path.normpath(path)))
+        return open_log_in(directory, os.path.basename(os.path.normpath(path)))
     finally:
-        os.close(place)
+        os.close(directory)
 
 
 def _try(path: str) -> str:

@@ -21,7 +21,7 @@ from typing import NoReturn
 from tcpmux.errors import TcpmuxError
 
 MAX_LINKS = 40  # as the kernel follows
-PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+OPEN_PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Unsafe(OSError):
@@ -83,14 +83,14 @@ def _walk(directory: str) -> Iterator[tuple[str, int, os.stat_result]]:
     is the caller's, and what it is. Raises OSError."""
     left = [part for part in reversed(directory.split("/")) if part]
     here, links = "/", 0
-    base = os.open("/", PLACE)
+    base = os.open("/", OPEN_PATH)
     try:
         yield here, os.dup(base), os.fstat(base)
         while left:
             part = left.pop()
             here = os.path.dirname(here) if part == ".." else os.path.join(here, part)
             try:
-                descriptor = os.open(part, PLACE, dir_fd=base)
+                descriptor = os.open(part, OPEN_PATH, dir_fd=base)
             except OSError as error:
                 raise OSError(error.errno, error.strerror, here) from None
             found = os.fstat(descriptor)
@@ -105,7 +105,7 @@ def _walk(directory: str) -> Iterator[tuple[str, int, os.stat_result]]:
                 here = "/" if absolute else os.path.dirname(here)
                 if absolute:
                     os.close(base)
-                    base = os.open("/", PLACE)
+                    base = os.open("/", OPEN_PATH)
                 descriptor, found = os.dup(base), os.fstat(base)
             else:
                 os.close(base)

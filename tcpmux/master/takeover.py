@@ -60,12 +60,12 @@ class _Answer:
     sender: Sender | None  # to be closed
 
 
-def _ask(line: socket.socket, place: int, deadline: float) -> _Answer:
+def _ask(line: socket.socket, position: int, deadline: float) -> _Answer:
     """Sends a claim and waits for the answer. Raises NoAnswer if none comes before `deadline`."""
     line.settimeout(max(0.01, deadline - time.monotonic()))
     try:
         with suppress(BrokenPipeError):  # a master answers at once, and hangs up
-            line.send(MESSAGE.pack(CLAIM, 0, 0, 0, place))
+            line.send(MESSAGE.pack(CLAIM, 0, 0, 0, position))
         while True:
             try:
                 data, fds, sender = receive(line, MESSAGE.size, MAX_FDS)
@@ -271,9 +271,9 @@ def _take_listeners(
     line: socket.socket, deadline: float, found: list[tuple[int, int, int, bool]]
 ) -> None:
     """Adds each listening socket that the worker has to `found`."""
-    place = 1
-    while place:
-        answer = _ask(line, place, deadline)
+    position = 1
+    while position:
+        answer = _ask(line, position, deadline)
         _close_sender(answer.sender)
         if len(found) > MAX_LISTENERS * MAX_SHARDS:
             raise NoAnswer
@@ -282,4 +282,4 @@ def _take_listeners(
         elif answer.listener != NO_LISTENER or answer.fds:
             close_all(answer.fds)
             raise NoAnswer
-        place = answer.value
+        position = answer.value

@@ -220,7 +220,7 @@ class Upgrade(Duty):
             return
         worker = self._left[0]
         self._workers.replace(worker)
-        self._workers.place_shards()
+        self._workers.assign_shards()
         self._deadline = time.monotonic() + REPLACE_TIME
 
     def do(self, now: float) -> None:
@@ -235,11 +235,11 @@ class Upgrade(Duty):
         ):
             worker.replaced_from = None
             del self._left[0]
-            self._workers.place_shards()
+            self._workers.assign_shards()
             self._replace_next()
         elif now >= self._deadline:
             worker.replaced_from = None
             self._left.clear()
-            self._workers.place_shards()
+            self._workers.assign_shards()
             log.error("upgrade %d: worker %d was not replaced", self.number, worker.id)
             self._note(FAILED, f"worker {worker.id} was not replaced; the log may say why")

@@ -46,7 +46,7 @@ def note_lines(one: Worker, workers: Iterable[Worker]) -> None:
             other.lines.discard(one.id)
 
 
-def place_shards(table: Table, serving: Sequence[Worker], count: int) -> bool:
+def assign_shards(table: Table, serving: Sequence[Worker], count: int) -> bool:
     """Gives every shard to its own worker, or else to the next in line that is there and has room;
     whether that changes anything. count: of workers there are to be."""
     able = (

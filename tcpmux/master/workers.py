@@ -22,7 +22,7 @@ from tcpmux.master.line import Line, Worker, describe_exit, wait_for_all
 from tcpmux.master.listeners import Listener, Listeners
 from tcpmux.master.worker_reports import WorkerReports
 from tcpmux.master.worker_start import WorkerStarter, start_later
-from tcpmux.master.worker_sync import note_lines, place_shards, repeat_orders
+from tcpmux.master.worker_sync import note_lines, assign_shards, repeat_orders
 from tcpmux.privileges import User
 from tcpmux.shm._commons import Commons
 from tcpmux.shm._declared import ORDER_RETIRE, OVER
@@ -115,7 +115,7 @@ class Workers:
         for worker in self._workers:
             if worker.wanted and not worker.is_running and now >= worker.start_at:
                 self._starter.start(worker, self._workers, listeners, pinned=self._pinned)
-        self.place_shards()
+        self.assign_shards()
 
     @property
     def _pinned(self) -> bool:
@@ -133,7 +133,7 @@ class Workers:
             if not worker.wanted and not worker.retiring:
                 worker.retiring = True
                 worker.line.post(RETIRE)
-        self.place_shards()
+        self.assign_shards()
         for worker in self.running:
             if worker.retiring:
                 self._hand_over_all(worker)
@@ -261,15 +261,15 @@ class Workers:
 
     # --- shards -----------------------------------------------------------------------------
 
-    def place_shards(self) -> None:
+    def assign_shards(self) -> None:
         """Gives every shard to a worker that is there and has room."""
-        if place_shards(self._table, self.serving, max(self.count, 1)):
+        if assign_shards(self._table, self.serving, max(self.count, 1)):
             self.wake()
 
     def receive(self, worker: Worker) -> None:
         """Reads what a worker and its guardian have to tell."""
         if worker.receive():
-            self.place_shards()
+            self.assign_shards()
         self._reports.report(worker)
 
     # --- messages to all --------------------------------------------------------------------
@@ -372,7 +372,7 @@ class Workers:
             return generation <= worker.live.generation_seen <= self._table.generation
 
         late = wait_for_all(self.running, has_seen, timeout)
-        self.place_shards()  # messages may have come in meanwhile
+        self.assign_shards()  # messages may have come in meanwhile
         return late
 
 

@@ -26,28 +26,28 @@ LOCAL_FAILURES = frozenset(error for error in range(1, 4096) if tm_sock_local_fa
 
 
 
-cdef int put_address(tm_address *place, address) except -1:
+cdef int put_address(tm_address *out, address) except -1:
     """From a config Address (host, port, path)."""
     cdef bytes raw
-    memset(place, 0, sizeof(tm_address))
+    memset(out, 0, sizeof(tm_address))
     if address.path:
         raw = os.fsencode(address.path)
-        assert <size_t>len(raw) < sizeof(place.un.sun_path)
-        place.un.sun_family = AF_UNIX
-        memcpy(place.un.sun_path, <char *>raw, len(raw))
-        place.length = sizeof(place.un)
+        assert <size_t>len(raw) < sizeof(out.un.sun_path)
+        out.un.sun_family = AF_UNIX
+        memcpy(out.un.sun_path, <char *>raw, len(raw))
+        out.length = sizeof(out.un)
     elif ":" in address.host:
         raw = socket.inet_pton(socket.AF_INET6, address.host)
-        place.in6.sin6_family = AF_INET6
-        place.in6.sin6_port = htons(address.port)
-        memcpy(place.in6.sin6_addr.s6_addr, <char *>raw, 16)
-        place.length = sizeof(sockaddr_in6)
+        out.in6.sin6_family = AF_INET6
+        out.in6.sin6_port = htons(address.port)
+        memcpy(out.in6.sin6_addr.s6_addr, <char *>raw, 16)
+        out.length = sizeof(sockaddr_in6)
     else:
         raw = socket.inet_pton(socket.AF_INET, address.host)
-        place.in_.sin_family = AF_INET
-        place.in_.sin_port = htons(address.port)
-        memcpy(&place.in_.sin_addr, <char *>raw, 4)
-        place.length = sizeof(sockaddr_in)
+        out.in_.sin_family = AF_INET
+        out.in_.sin_port = htons(address.port)
+        memcpy(&out.in_.sin_addr, <char *>raw, 4)
+        out.length = sizeof(sockaddr_in)
     return 0
 
 
@@ -80,8 +80,8 @@ def address_hash(address):
 
 def is_missing_loopback(address):
     """Whether an Address is a loopback address that this host does not have."""
-    cdef tm_address place
+    cdef tm_address out
     if address.path:
         return False
-    put_address(&place, address)
-    return tm_sock_missing_loopback(&place)
+    put_address(&out, address)
+    return tm_sock_missing_loopback(&out)

@@ -24,7 +24,7 @@ from tcpmux.shm.c_table cimport (
 cdef extern from *:
     """
     #include "live.h"
-    struct tm_counter_row { const char *kind, *place, *name, *unit, *help; };
+    struct tm_counter_row { const char *kind, *scope, *name, *unit, *help; };
     static const struct tm_counter_row tm_counter_rows[] = {
     #define TM_SLOT(name, unit, help) {"slot", "", #name, unit, help},
     #define TM_SLOT_ROUTE(name, unit, help) {"slot", "route", #name, unit, help},
@@ -64,7 +64,7 @@ cdef extern from *:
 
     struct tm_counter_row:
         const char *kind
-        const char *place
+        const char *scope
         const char *name
         const char *unit
         const char *help
@@ -122,8 +122,8 @@ LOG_ENDS, LOG_STARTS = TM_LOG_ENDS, TM_LOG_STARTS
 
 
 def counter_rows():
-    """(kind, place, name, unit, help) of every counter, in order: tcpmux/shm/counters.py."""
-    return [(row.kind.decode(), row.place.decode(), row.name.decode(), row.unit.decode(),
+    """(kind, scope, name, unit, help) of every counter, in order: tcpmux/shm/counters.py."""
+    return [(row.kind.decode(), row.scope.decode(), row.name.decode(), row.unit.decode(),
              row.help.decode()) for row in tm_counter_rows[:tm_counter_row_count]]
 
 

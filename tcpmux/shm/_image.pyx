@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 from tcpmux.shm.c_table cimport (
     tm_destination, tm_endpoint, tm_image, TM_LABEL_SIZE, tm_listener, TM_MAGLEV,
     tm_maglev_fill, tm_maglev_size, TM_MAX_ALL_DESTINATIONS, TM_MAX_ENDPOINTS,
-    TM_MAX_LISTENERS, TM_MAX_PLACES, TM_MAX_RANGES, TM_MAX_ROUTES, TM_MAX_SLOTS, TM_MAX_TURNS,
+    TM_MAX_LISTENERS, TM_MAX_MAGLEV, TM_MAX_RANGES, TM_MAX_ROUTES, TM_MAX_SLOTS, TM_MAX_TURNS,
     TM_NAME_SIZE, TM_NONE, tm_range, tm_route, tm_table, tm_table_generation,
     tm_table_idle_image, tm_table_image, tm_table_is_still, tm_table_publish, tm_turn,
     tm_turn_hash,
@@ -78,16 +78,16 @@ def read_image(Table table not None):
 
 
 
-cdef void put_name(char *place, str name):
+cdef void put_name(char *field, str name):
     cdef bytes encoded = name.encode("ascii")
     assert 0 < len(encoded) < TM_NAME_SIZE
-    memset(place, 0, TM_NAME_SIZE)
-    memcpy(place, <char *>encoded, len(encoded))
+    memset(field, 0, TM_NAME_SIZE)
+    memcpy(field, <char *>encoded, len(encoded))
 
 
 
-cdef str name_text(const char *place):
-    return (<bytes>place[:TM_NAME_SIZE]).split(b"\0", 1)[0].decode("ascii")
+cdef str name_text(const char *field):
+    return (<bytes>field[:TM_NAME_SIZE]).split(b"\0", 1)[0].decode("ascii")
 
 
 
@@ -162,9 +162,9 @@ cdef int put_destination(tm_image *out, tm_destination *destination, row) except
 
 
 
-cdef int put_rules(uint64_t *place, rules, tuple names) except -1:
+cdef int put_rules(uint64_t *words, rules, tuple names) except -1:
     for i, name in enumerate(names):
-        place[<size_t>i] = getattr(rules, name)
+        words[<size_t>i] = getattr(rules, name)
     return 0
 
 
@@ -212,8 +212,8 @@ cdef int put_turns(tm_image *out, tm_destination *destination, tuple turns,
     destination.first_turn = out.turn_count
     destination.turn_count = len(turns)
     destination.reserve_count = len(reserves)
-    destination.first_place = out.place_count
-    destination.place_count = 0
+    destination.first_maglev = out.maglev_count
+    destination.maglev_count = 0
     for index in turns + reserves:
         turn = &out.turns[out.turn_count]
         out.turn_count += 1
@@ -221,29 +221,29 @@ cdef int put_turns(tm_image *out, tm_destination *destination, tuple turns,
         turn.number = taken.get(index, 0)
         taken[index] = turn.number + 1
     if destination.rules.balance == TM_MAGLEV and turns:
-        put_places(out, destination)
+        put_maglev(out, destination)
     return 0
 
 
 
-cdef int put_places(tm_image *out, tm_destination *destination) except -1:
+cdef int put_maglev(tm_image *out, tm_destination *destination) except -1:
     """The table of maglev. With too many of them it is looked for without: as source_hash."""
     cdef uint32_t size = tm_maglev_size(destination.turn_count)
     cdef uint32_t count = destination.turn_count
     cdef uint64_t *hashes
     cdef uint32_t turn
-    if size < count or out.place_count + size > TM_MAX_PLACES:
+    if size < count or out.maglev_count + size > TM_MAX_MAGLEV:
         return 0
     hashes = <uint64_t *>calloc(count, 2 * sizeof(uint64_t) + sizeof(uint32_t))
     if hashes == NULL:
         raise MemoryError
     for turn in range(count):
         hashes[turn] = tm_turn_hash(out, destination, turn)
-    tm_maglev_fill(&out.places[out.place_count], size, hashes, count,
+    tm_maglev_fill(&out.maglev[out.maglev_count], size, hashes, count,
                    <uint32_t *>(hashes + 2 * count), hashes + count)
     free(hashes)
-    destination.place_count = size
-    out.place_count += size
+    destination.maglev_count = size
+    out.maglev_count += size
     return 0
 
 
@@ -255,16 +255,16 @@ cdef list slice_of(uint32_t first, uint32_t count, uint32_t most):
 
 
 
-cdef object read_rules(const uint64_t *place, object kind, tuple names):
-    return kind(**{name: place[<size_t>i] for i, name in enumerate(names)})
+cdef object read_rules(const uint64_t *words, object kind, tuple names):
+    return kind(**{name: words[<size_t>i] for i, name in enumerate(names)})
 
 
 
 cdef object read_endpoint(const tm_endpoint *endpoint):
     return EndpointRow(
-        address_text(&endpoint.address), endpoint.slot, endpoint.since_generation, endpoint.admin_state,
-        endpoint.weight, endpoint.health, endpoint.slow_start_percent, endpoint.max_connections,
-        endpoint.priority, endpoint.state_until)
+                address_text(&endpoint.address), endpoint.slot, endpoint.since_generation,
+        endpoint.admin_state, endpoint.weight, endpoint.health, endpoint.slow_start_percent,
+        endpoint.max_connections, endpoint.priority, endpoint.state_until)
 
 
 
@@ -280,8 +280,9 @@ cdef object read_destination(const tm_image *image, const tm_destination *destin
     return DestinationRow(
         name_text(destination.name), destination.weight, destination.file_weight,
         destination.effective_weight, destination.connect_timeout_ms,
-        destination.idle_timeout_ms, destination.ticket, destination.slot, destination.since_generation,
-        tuple(endpoints), destination.admin_state, destination.slow_start_percent,
+        destination.idle_timeout_ms, destination.ticket, destination.slot,
+        destination.since_generation, tuple(endpoints), destination.admin_state,
+        destination.slow_start_percent,
         read_rules(<const uint64_t *>&destination.rules, DestinationRules, DESTINATION_RULES),
         tuple(turns[:destination.turn_count]), tuple(turns[destination.turn_count:]),
         bool(destination.panic), destination.unresolved)

@@ -62,7 +62,7 @@ cdef class Live(Region):
         return self
 
     cdef void _keep_from_dumps(self):
-        """Bytes of clients don't get into a core file. What is on the same pages does not, either."""
+        """Keeps clients' bytes out of core files, and whatever else is on the same pages."""
         cdef size_t page = <size_t>sysconf(_SC_PAGESIZE)
         cdef size_t start = (<char *>self.live().buffer - self.base) // page * page
         cdef size_t end = <char *>self.live().buffer - self.base + TM_BUFFER_SIZE
@@ -148,13 +148,13 @@ cdef class Live(Region):
     @property
     def listening(self):
         """The shards it has, as a set of (listener id, shard)."""
-        cdef const tm_listening *place
+        cdef const tm_listening *listening
         cdef uint32_t i
         found = set()
         for i in range(tm_listening_checked(self.live())):
-            place = &self.live().listening[i]
-            if tm_listening_possible(place):
-                found.add((place.id, place.shard))
+            listening = &self.live().listening[i]
+            if tm_listening_possible(listening):
+                found.add((listening.id, listening.shard))
         return found
 
     def has_line(self, uint32_t other):
@@ -185,7 +185,7 @@ cdef class Live(Region):
 
     @property
     def progress(self):
-        """How many turns, events and connections it has dealt with; only a change means something."""
+        """Counts loop iterations, events and connections; only a change of it means something."""
         return tm_live_progress(self.live())
 
     @property

@@ -1,5 +1,7 @@
 # cython: language_level=3
-"""The route table, but for what is in its images: csrc/route_table.h. Written by the master alone."""
+"""The route table without the content of its images: csrc/route_table.h.
+
+Written by the master alone."""
 
 import os
 

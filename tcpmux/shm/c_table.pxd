@@ -54,7 +54,7 @@ cdef extern from "route_table.h" nogil:
 
     enum:
         TM_MAX_TURNS
-        TM_MAX_PLACES
+        TM_MAX_MAGLEV
         TM_MAX_RANGES
         TM_MAGLEV
 
@@ -93,8 +93,8 @@ cdef extern from "route_table.h" nogil:
         uint32_t first_turn
         uint32_t turn_count
         uint32_t reserve_count
-        uint32_t first_place
-        uint32_t place_count
+        uint32_t first_maglev
+        uint32_t maglev_count
         uint32_t panic
         uint32_t unresolved
         uint32_t admin_state
@@ -142,10 +142,10 @@ cdef extern from "route_table.h" nogil:
         tm_destination destinations[65536]
         tm_endpoint endpoints[65536]
         uint32_t turn_count
-        uint32_t place_count
+        uint32_t maglev_count
         uint32_t range_count
         tm_turn turns[1048576]
-        uint16_t places[16777216]
+        uint16_t maglev[16777216]
         tm_range ranges[262144]
 
     enum:
@@ -210,5 +210,5 @@ cdef extern from "pick.h" nogil:
                       uint32_t *stride, uint32_t *cumulative)
     uint64_t tm_turn_hash(const tm_image *image, const tm_destination *destination, uint32_t turn)
     uint32_t tm_maglev_size(uint32_t turns)
-    void tm_maglev_fill(uint16_t *places, uint32_t size, const uint64_t *hashes, uint32_t count,
+    void tm_maglev_fill(uint16_t *entries, uint32_t size, const uint64_t *hashes, uint32_t count,
                         uint32_t *next, uint64_t *steps)

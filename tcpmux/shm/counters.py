@@ -12,23 +12,23 @@ class Row(NamedTuple):
     """One counter.
 
     kind: slot, close, pick, time or worker.
-    place: of kind slot, where it is shown: "" = of destinations, route, or base = under names that
+    scope: of kind slot, where it is shown: "" = of destinations, route, or base = under names that
     others chose; of kind close, rejected = of a connection that reached no endpoint.
     unit: of kind close the response flag, of kind time the name of the bounds.
     """
 
     kind: str
-    place: str
+    scope: str
     name: str
     unit: str
     help: str
 
     @property
     def metric(self) -> str:
-        """Its name in /metrics. Ends and picks are labels of one; "" = those of place base."""
+        """Its name in /metrics. Ends and picks are labels of one; "" = those of scope base."""
         if self.kind == "slot":
             names = {"": f"tcpmux_{self.name}", "route": f"tcpmux_route_connections_{self.name}"}
-            return f"{names[self.place]}_total" if self.place in names else ""
+            return f"{names[self.scope]}_total" if self.scope in names else ""
         return {
             "close": "tcpmux_connections_closed_total",
             "pick": "tcpmux_picks_total",
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 ROWS = tuple(Row(*row) for row in counter_rows())
 FLAGS = {row.name: row.unit for row in ROWS if row.kind == "close"}
-REJECTED = tuple(row.name for row in ROWS if row.place == "rejected")
+REJECTED = tuple(row.name for row in ROWS if row.scope == "rejected")
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,9 +47,9 @@ class Numbers:
         if self._next < self.limit:
             self._next += 1
             return self._next - 1
-        for place, number in enumerate(self._retired):
+        for index, number in enumerate(self._retired):
             if self.reusable(number):
-                return self._retired.pop(place)
+                return self._retired.pop(index)
         raise TableFull(f"the configuration needs more than {self.limit} names at once")
 
     def keep_only(self, keys: set[Key]) -> None:

@@ -82,8 +82,8 @@ cdef uint64_t monotonic_ms() noexcept nogil:
 
 
 cdef bint tell(tm_live *live, tm_message_type kind, uint64_t value) noexcept nogil:
-    """False: not told. A corrupt number may be that of a client's socket, which must not get a word of
-    this."""
+    """Whether the message was sent. A corrupt descriptor number may be that of a client's socket,
+    which must not get it."""
     cdef int channel = live.channel
     return tm_is_line(channel) and tm_channel_tell(channel, kind, 0, value)
 

@@ -11,7 +11,7 @@ cdef int add_listener(Loop *loop, uint32_t id, uint32_t shard, int fd, bint shar
 cdef void remove_listener(Loop *loop, uint32_t id, bint every) noexcept nogil
 # Polls the shards that the table gives to this worker, unless paused.
 cdef void sync_listeners(Loop *loop) noexcept nogil
-cdef void listener_event(Loop *loop, uint32_t place) noexcept nogil
+cdef void listener_event(Loop *loop, uint32_t index) noexcept nogil
 # Serves the queues of listeners that are being removed, and closes those it has emptied.
 cdef void serve_leaving(Loop *loop) noexcept nogil
 # Accepts again, if it was paused and there is room now.

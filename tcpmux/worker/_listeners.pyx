@@ -1,6 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False
-"""The listening sockets that a worker polls, and accepting on them. Runs in a worker, without the GIL."""
+"""The listening sockets that a worker polls, and accepting on them.
+
+Runs in a worker, without the GIL."""
 
 from libc.errno cimport EAGAIN, ENOSPC
 from libc.stdint cimport uint32_t, uint64_t
@@ -34,15 +36,15 @@ cdef enum:
 
 # --- polling ----------------------------------------------------------------------------------
 
-cdef void poll_listener(Loop *loop, uint32_t place, bint wanted) noexcept nogil:
-    cdef tm_listening *listener = &loop.worker.live.listening[place]
+cdef void poll_listener(Loop *loop, uint32_t index, bint wanted) noexcept nogil:
+    cdef tm_listening *listener = &loop.worker.live.listening[index]
     cdef epoll_event event
     if listener.polled == wanted:
         return
     # Level-triggered: what a budget leaves in the queue is announced again. One socket in
     # several workers' epolls: wake one of them.
     event.events = EPOLLIN | (EPOLLEXCLUSIVE if listener.shared else 0)
-    event.data.u64 = TAG_LISTENERS + place
+    event.data.u64 = TAG_LISTENERS + index
     if epoll_ctl(loop.worker.epoll, EPOLL_CTL_ADD if wanted else EPOLL_CTL_DEL,
                  listener.fd, &event) == 0:
         listener.polled = wanted
@@ -53,14 +55,14 @@ cdef void poll_listener(Loop *loop, uint32_t place, bint wanted) noexcept nogil:
 cdef void sync_listeners(Loop *loop) noexcept nogil:
     cdef tm_worker *w = &loop.worker
     cdef tm_listening *listener
-    cdef uint32_t place
+    cdef uint32_t index
     cdef int owner
-    for place in range(w.live.listening_count):
-        listener = &w.live.listening[place]
+    for index in range(w.live.listening_count):
+        listener = &w.live.listening[index]
         if listener.fd < 0:
             continue
         owner = tm_table_shard_owner(w.table, listener.shard)
-        poll_listener(loop, place, not loop.accepting.paused and not (
+        poll_listener(loop, index, not loop.accepting.paused and not (
             w.live.orders & TM_ORDER_RETIRE) and (
             listener.shared or listener.leaving or owner == TM_ANY_WORKER
             or owner == <int>w.id))
@@ -100,10 +102,10 @@ cdef void refuse(Loop *loop, int fd, tm_admission admission, uint32_t listener) 
         tm_channel_tell(w.live.channel, TM_MESSAGE_LOOPED, listener, 0)
 
 
-cdef bint accept_some(Loop *loop, uint32_t place, uint32_t *budget) noexcept nogil:
+cdef bint accept_some(Loop *loop, uint32_t index, uint32_t *budget) noexcept nogil:
     """Accepts up to `budget` connections, and takes them off it. True: the queue is empty."""
     cdef tm_worker *w = &loop.worker
-    cdef tm_listening *listener = &w.live.listening[place]
+    cdef tm_listening *listener = &w.live.listening[index]
     cdef tm_admission admission
     cdef tm_peer peer
     cdef uint32_t route = TM_NONE
@@ -135,12 +137,12 @@ cdef bint accept_some(Loop *loop, uint32_t place, uint32_t *budget) noexcept nog
     return False
 
 
-cdef void listener_event(Loop *loop, uint32_t place) noexcept nogil:
-    cdef tm_listening *listener = &loop.worker.live.listening[place]
+cdef void listener_event(Loop *loop, uint32_t index) noexcept nogil:
+    cdef tm_listening *listener = &loop.worker.live.listening[index]
     cdef uint32_t budget = ACCEPT_BUDGET
     if listener.fd >= 0 and listener.polled:
-        if accept_some(loop, place, &budget) and listener.leaving:
-            close_listener(loop, place)
+        if accept_some(loop, index, &budget) and listener.leaving:
+            close_listener(loop, index)
 
 
 # --- coming and going -------------------------------------------------------------------------
@@ -148,58 +150,59 @@ cdef void listener_event(Loop *loop, uint32_t place) noexcept nogil:
 cdef int add_listener(Loop *loop, uint32_t id, uint32_t shard, int fd,
                       bint shared) noexcept nogil:
     cdef tm_listening *all = loop.worker.live.listening
-    cdef uint32_t place
+    cdef uint32_t index
     cdef uint32_t count = loop.worker.live.listening_count
-    for place in range(count):
-        if all[place].fd >= 0 and all[place].id == id and all[place].shard == shard:
+    for index in range(count):
+        if all[index].fd >= 0 and all[index].id == id and all[index].shard == shard:
             close(fd)  # told twice, as the first time might have been lost with an incarnation
             return 0
     if id >= TM_MAX_LISTENERS or shard >= TM_MAX_SHARDS:
         close(fd)
         return -ENOSPC
-    place = 0
-    while place < count and all[place].fd >= 0:
-        place += 1
-    if place == TM_MAX_LISTENING:
+    index = 0
+    while index < count and all[index].fd >= 0:
+        index += 1
+    if index == TM_MAX_LISTENING:
         close(fd)
         return -ENOSPC
-    all[place] = tm_listening(
+    all[index] = tm_listening(
         fd=fd, id=id, shard=shard, shared=shared, leaving=False, polled=False)
-    if place == count:
+    if index == count:
         loop.worker.live.listening_count = count + 1
     return 0
 
 
-cdef void close_listener(Loop *loop, uint32_t place) noexcept nogil:
+cdef void close_listener(Loop *loop, uint32_t index) noexcept nogil:
     """The queue has been served. When it was the listener's last shard, tells the master."""
     cdef tm_worker *w = &loop.worker
-    cdef tm_listening *listener = &w.live.listening[place]
+    cdef tm_listening *listener = &w.live.listening[index]
     cdef uint32_t id = listener.id
     cdef int fd = listener.fd
     # The socket lives on in other processes, so close alone would leave it in epoll.
-    poll_listener(loop, place, False)
+    poll_listener(loop, index, False)
     listener.fd = -1
     close(fd)
-    for place in range(w.live.listening_count):
-        listener = &w.live.listening[place]
+    for index in range(w.live.listening_count):
+        listener = &w.live.listening[index]
         if listener.fd >= 0 and listener.id == id:
             return
     tm_channel_tell(w.live.channel, TM_MESSAGE_REMOVED, id, 0)
 
 
 cdef void serve_leaving(Loop *loop) noexcept nogil:
-    """A pause interrupts it. An empty queue makes no event, so the end of the pause calls again; and
-    so does the next turn of the loop, if this one's budget was not enough."""
+    """Accepts what is queued on listeners that are being removed. Interrupted by a pause: an empty
+    queue makes no event, so this is called again when the pause ends, and in the next turn of the
+    loop if the budget was not enough."""
     cdef tm_listening *listener
     cdef uint32_t budget = LEAVING_BUDGET
-    cdef uint32_t place
+    cdef uint32_t index
     loop.accepting.leaving = False
-    for place in range(loop.worker.live.listening_count):
-        listener = &loop.worker.live.listening[place]
+    for index in range(loop.worker.live.listening_count):
+        listener = &loop.worker.live.listening[index]
         if listener.fd < 0 or not listener.leaving or loop.accepting.paused:
             continue
-        if accept_some(loop, place, &budget):
-            close_listener(loop, place)
+        if accept_some(loop, index, &budget):
+            close_listener(loop, index)
         elif not loop.accepting.paused:
             loop.accepting.leaving = True
     sync_listeners(loop)
@@ -208,9 +211,9 @@ cdef void serve_leaving(Loop *loop) noexcept nogil:
 cdef void remove_listener(Loop *loop, uint32_t id, bint every) noexcept nogil:
     """Each worker serves all shards, so that nothing depends on who owned which."""
     cdef tm_listening *listener
-    cdef uint32_t place
-    for place in range(loop.worker.live.listening_count):
-        listener = &loop.worker.live.listening[place]
+    cdef uint32_t index
+    for index in range(loop.worker.live.listening_count):
+        listener = &loop.worker.live.listening[index]
         if listener.fd >= 0 and (every or listener.id == id):
             listener.leaving = True
     serve_leaving(loop)
@@ -237,9 +240,9 @@ cdef void claim_listeners(Loop *loop, tm_descriptors *all) noexcept nogil:
     cdef const tm_image *image = tm_table_image(
         loop.worker.table, tm_table_generation(loop.worker.table))
     cdef tm_listening *listener
-    cdef uint32_t place
-    for place in range(loop.worker.live.listening_count):
-        listener = &loop.worker.live.listening[place]
+    cdef uint32_t index
+    for index in range(loop.worker.live.listening_count):
+        listener = &loop.worker.live.listening[index]
         listener.polled = False
         if not (tm_listening_possible(listener)
                 and tm_descriptors_free_to_claim(all, listener.fd)
@@ -251,7 +254,7 @@ cdef void claim_listeners(Loop *loop, tm_descriptors *all) noexcept nogil:
 
 def listening(Live live not None):
     """Descriptors of the listening sockets that a worker holds; numbers in its process."""
-    cdef uint32_t place
-    return [live.live().listening[place].fd
-            for place in range(tm_listening_checked(live.live()))
-            if tm_is_listening(live.live().listening[place].fd)]
+    cdef uint32_t index
+    return [live.live().listening[index].fd
+            for index in range(tm_listening_checked(live.live()))
+            if tm_is_listening(live.live().listening[index].fd)]

@@ -247,7 +247,7 @@ cdef int run_loop(Loop *loop) noexcept nogil:
     return 0
 
 
-# --- the start of an incarnation ----------------------------------------------------------------------
+# --- the start of an incarnation ------------------------------------------------------------
 
 cdef int claim_own(Loop *loop, tm_descriptors *all, const int *kept, uint32_t count) noexcept nogil:
     """What this worker holds besides connections. -ENOMEM when that can't be found out."""
@@ -332,13 +332,13 @@ def adopt(Live live not None, int channel, listeners):
     channel: this worker's end of the line to the master. listeners: (id, shard, descriptor,
     shared) for each listening socket.
     """
-    cdef tm_listening *place
+    cdef tm_listening *listener
     cdef uint32_t count = 0
     live.live().channel = channel
     for listener_id, shard, fd, shared in listeners:
-        place = &live.live().listening[count]
-        place.id, place.shard, place.fd, place.shared = listener_id, shard, fd, shared
-        place.leaving = place.polled = False
+        listener = &live.live().listening[count]
+        listener.id, listener.shard, listener.fd, listener.shared = listener_id, shard, fd, shared
+        listener.leaving = listener.polled = False
         count += 1
     live.live().listening_count = count
     for line in range(TM_MAX_LINES):

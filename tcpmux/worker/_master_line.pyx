@@ -1,7 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False
-"""A worker's line to the master: what the master asks for, and what it is told. Without a master, the
-worker waits for the next one. Runs in a worker, without the GIL; csrc/channel.h has the messages."""
+"""A worker's line to the master: the master's orders, and the worker's reports. Without a master
+the worker waits for the next one.
+
+Runs in a worker, without the GIL. The messages are in csrc/channel.h."""
 
 from libc.errno cimport EAGAIN, EEXIST, EMFILE, errno
 from libc.stdint cimport uint32_t, uint64_t
@@ -54,9 +56,9 @@ cdef inline void look_at_buffers(tm_worker *w) noexcept nogil:
 
 
 cdef void clear_new_slots(tm_worker *w, const tm_image *image) noexcept nogil:
-    """A slot that was given to a new name starts from zero. Nothing counts in it any more: the master
-    re-uses it only when it has no connection left."""
-    # What this worker last saw in any of its lives: its counters outlive it.
+    """A slot that was given to a new name starts from zero. Nothing counts in it any more: the
+    master re-uses a slot only when no connection is left in it."""
+    # The last generation that any incarnation of this worker saw: its counters outlive it.
     cdef uint64_t before = tm_live_generation_seen(w.live)
     cdef uint32_t i
     for i in range(image.route_count):
@@ -200,9 +202,9 @@ cdef void takeover_event(Loop *loop) noexcept nogil:
         lose_channel(loop)
 
 
-cdef void offer(Loop *loop, uint64_t place) noexcept nogil:
-    """Answers a new master: the regions first, then one listening socket a message. It asks again for
-    what does not come."""
+cdef void offer(Loop *loop, uint64_t position) noexcept nogil:
+    """Answers a new master: the regions first, then one listening socket per message. The master
+    asks again for whatever does not arrive."""
     cdef tm_worker *w = &loop.worker
     cdef const tm_listening *listener
     cdef tm_message message
@@ -211,20 +213,20 @@ cdef void offer(Loop *loop, uint64_t place) noexcept nogil:
     memset(&message, 0, sizeof(message))
     message.type = TM_MESSAGE_OFFER
     message.listener = TM_NONE
-    if place == 0:
+    if position == 0:
         message.first = w.id
         message.shared = <uint32_t>getpid()
         message.value = 1
         fds, fd_count = loop.master.offered, loop.master.offered_count
     else:
-        while place <= count and w.live.listening[place - 1].fd < 0:
-            place += 1
-        if place <= count:
-            listener = &w.live.listening[place - 1]
+        while position <= count and w.live.listening[position - 1].fd < 0:
+            position += 1
+        if position <= count:
+            listener = &w.live.listening[position - 1]
             message.listener = listener.id
             message.first = listener.shard
             message.shared = listener.shared
-            message.value = place + 1
+            message.value = position + 1
             fds, fd_count = <const int *>&listener.fd, 1
     if tm_channel_send_fds(w.live.channel, &message, fds, fd_count) < 0:
         return

@@ -1,4 +1,4 @@
-"""The data plane in C, as far as the loop, its listeners and its lines touch it: csrc/ and csrc/conn/."""
+"""The part of the data plane in C (csrc/, csrc/conn/) that the loop, listeners and lines use."""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t

@@ -52,7 +52,7 @@ cdef struct Loop:
     int signals
     bint unwatched          # epoll had no memory for a listener or a line: try again
     uint64_t count_fds_ms   # when to count descriptors again
-    pid_t parent            # when this incarnation began: the guardian, unless that has been made here
+    pid_t parent            # at the start: the guardian, unless this worker made its guardian
     uint64_t look_guarded_ms
     bint unguarded          # the guardian may be dead: if so, another is to be made
     pid_t guardian          # made by this worker; 0 = none

@@ -25,7 +25,7 @@ REPLACE = 9  # exit, to be followed by the next build
 SYNC = 21  # answer with SYNCED when all before this has been done
 KILL = 24  # reset the connection in record `listener`, if that is still of generation `value`
 QUIT = 25  # reset what is open, and exit now
-CLAIM = 11  # by a new master: hand out what you hold, from place `value`
+CLAIM = 11  # by a new master: hand out what you hold, from position `value`
 
 # Master to worker: your guardian is dead, make another. Guardian to master: the sender guards the
 # worker now; to each new master, too.
@@ -46,7 +46,7 @@ CRAMPED = 29  # there was no room for descriptors of a message: it missed them
 # UNREAD: `value` connections were reset: `listener` of them as their client had used up
 # buffers.per_source, the others as buffers.total was
 UNREAD = 30
-OFFER = 15  # the answer to CLAIM; `value` = the next place, 0 = that was all
+OFFER = 15  # the answer to CLAIM; `value` = the next position, 0 = that was all
 
 # Guardian to master.
 DIED = 16  # the worker, with wait status `value`

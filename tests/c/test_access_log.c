@@ -23,7 +23,7 @@ static void test_a_full_ring_counts_what_it_drops(void)
 {
     struct tm_log *log = new_log();
     for (int i = 0; i < CAPACITY + 5; i++) {
-        struct tm_log_entry *entry = tm_log_place(log, CAPACITY);
+        struct tm_log_entry *entry = tm_log_free_entry(log, CAPACITY);
         CHECK((entry == NULL) == (i >= CAPACITY));
         if (entry) {
             entry->index = (uint32_t)i;
@@ -33,7 +33,7 @@ static void test_a_full_ring_counts_what_it_drops(void)
     CHECK_EQUAL(tm_log_written(log), CAPACITY);
     CHECK_EQUAL(log->dropped, 5);
     tm_log_take(log, 10);
-    CHECK(tm_log_place(log, CAPACITY) != NULL);
+    CHECK(tm_log_free_entry(log, CAPACITY) != NULL);
     CHECK_EQUAL(log->dropped, 5);
     CHECK_EQUAL(munmap(log, sizeof(*log)), 0);
 }
@@ -42,7 +42,7 @@ static void test_a_full_ring_counts_what_it_drops(void)
 static void write_entries(struct tm_log *log)
 {
     for (uint32_t i = 0; i < ENTRIES;) {
-        struct tm_log_entry *entry = tm_log_place(log, CAPACITY);
+        struct tm_log_entry *entry = tm_log_free_entry(log, CAPACITY);
         if (!entry) {
             usleep(10);
             continue;

@@ -9,7 +9,7 @@
 
 #include "check.h"
 
-enum { MASTER = 0, WORKER = 1, SCM_MOST = 253 };
+enum { MASTER = 0, WORKER = 1, SCM_MAX = 253 };
 
 static void open_channel(int line[2])
 {
@@ -26,12 +26,12 @@ static void send_packet(int line, const void *data, size_t size, int fd, uint32_
 {
     union {
         struct cmsghdr head;
-        char space[CMSG_SPACE(SCM_MOST * sizeof(int))];
+        char space[CMSG_SPACE(SCM_MAX * sizeof(int))];
     } control = {0};
     struct iovec part = {.iov_base = (void *)data, .iov_len = size};
     struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1};
-    int fds[SCM_MOST];
-    CHECK(count <= SCM_MOST);
+    int fds[SCM_MAX];
+    CHECK(count <= SCM_MAX);
     for (uint32_t i = 0; i < count; i++)
         fds[i] = fd;
     if (count) {
@@ -216,7 +216,7 @@ static void more_descriptors_than_shards_are_refused(void)
 {
     struct tm_message message = {.type = TM_MESSAGE_ADD};
     expect_refused(&message, sizeof(message), TM_MESSAGE_FDS + 1, -EPROTO);
-    expect_refused(&message, sizeof(message), SCM_MOST, -EPROTO);
+    expect_refused(&message, sizeof(message), SCM_MAX, -EPROTO);
 }
 
 static void a_broken_descriptor_is_an_error(void)

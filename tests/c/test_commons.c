@@ -79,17 +79,17 @@ static void *race_for_source(void *number)
     uint64_t key = tm_source_key(commons, 3, AF_INET, ip);
     for (int i = 0; i < ATTEMPTS; i++) {
         tm_intent_begin(&intent, TM_COUNT_UP, 1);
-        int place = tm_source_up(commons, key, PLACES, (uint64_t)i, &intent);
+        int entry = tm_source_up(commons, key, PLACES, (uint64_t)i, &intent);
         tm_intent_end(&intent);
-        CHECK(place >= 0 || place == TM_SOURCE_FULL);
-        if (place < 0)
+        CHECK(entry >= 0 || entry == TM_SOURCE_FULL);
+        if (entry < 0)
             continue;
         enter(PLACES);
         if (i % 512 == 0)
             sched_yield();
         atomic_fetch_sub(&inside, 1);
         tm_intent_begin(&intent, TM_COUNT_DOWN, 1);
-        tm_count_down(commons, &commons->sources[place].connections, &intent);
+        tm_count_down(commons, &commons->sources[entry].connections, &intent);
         tm_intent_end(&intent);
     }
     return NULL;
@@ -138,7 +138,7 @@ static bool count(struct tm_intent *intent, struct tm_counted *at, enum tm_count
     return counted;
 }
 
-/* A place may keep a signature for as long as nobody counts there, however many others its worker
+/* A count may keep a signature for as long as nobody counts there, however many others its worker
  * has made meanwhile. */
 static void an_old_signature_is_not_taken_for_a_newer_one(void)
 {
@@ -282,7 +282,7 @@ static void recover(struct life *life, struct tm_commons *all)
     tm_intent_end(intent);
 }
 
-/* While others count in the same places. */
+/* While others count in the same entries. */
 static void a_death_anywhere_loses_nothing(void)
 {
     enum { DEATHS = 1500, OTHERS = 2 };

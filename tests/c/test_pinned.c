@@ -49,7 +49,7 @@ static void no_number_is_too_large(void)
     _Atomic uint64_t account = UINT64_MAX;
     tm_pinned_add(&account, 5, UINT64_MAX / 2);
     tm_pinned_add(&account, 5, UINT64_MAX / 2);
-    CHECK_EQUAL(tm_pinned_sum(&account, 6), TM_PINNED_MOST << TM_PINNED_UNIT_BITS);
+    CHECK_EQUAL(tm_pinned_sum(&account, 6), TM_PINNED_MAX << TM_PINNED_UNIT_BITS);
     CHECK_EQUAL(account >> 48, 5);
 }
 

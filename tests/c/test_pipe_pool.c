@@ -386,8 +386,8 @@ static void out_of_pipe_pages(void)
 /* Others of the same user have what this worker was to have. */
 static void others_have_the_pages(void)
 {
-    enum { MOST = 512 };
-    static struct tm_pipe pipes[MOST];
+    enum { MAX_PIPES = 512 };
+    static struct tm_pipe pipes[MAX_PIPES];
     struct tm_pipe_pool others, pool;
     uint32_t hoarded = 0, got = 0;
     static struct tm_pipe hoard[64];
@@ -396,7 +396,7 @@ static void others_have_the_pages(void)
     while (hoarded < 64 && (hoarded + 17) * 256L < pages)
         take_all(&others, hoard + hoarded++, 1);
     /* 16 MiB are left; it reckons with as much as it likes. */
-    tm_pipe_pool_init(&pool, MOST);
+    tm_pipe_pool_init(&pool, MAX_PIPES);
     for (uint64_t until = now_ms() + (uint64_t)patient(5000); got < 200 && now_ms() < until;) {
         pipes[got] = NO_PIPE;
         if (tm_pipe_take(&pool, &pipes[got]))

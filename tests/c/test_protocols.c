@@ -151,7 +151,7 @@ static void *write_entries(void *unused)
 {
     (void)unused;
     for (uint32_t number = 0; number < ROUNDS;) {
-        struct tm_log_entry *entry = tm_log_place(access_log, 16);
+        struct tm_log_entry *entry = tm_log_free_entry(access_log, 16);
         if (!entry) {
             sched_yield();
             continue;
@@ -206,11 +206,11 @@ static void *count_and_pay(void *number)
             tm_intent_end(&intent);
         }
         tm_intent_begin(&intent, TM_COUNT_UP, 1);
-        int place = tm_source_up(commons, key, LIMIT, i, &intent);
+        int entry = tm_source_up(commons, key, LIMIT, i, &intent);
         tm_intent_end(&intent);
-        if (place >= 0) {
+        if (entry >= 0) {
             tm_intent_begin(&intent, TM_COUNT_DOWN, 1);
-            tm_count_down(commons, &commons->sources[place].connections, &intent);
+            tm_count_down(commons, &commons->sources[entry].connections, &intent);
             tm_intent_end(&intent);
         }
         tm_connect_allowed(&commons->slots[1], i * 1000, 1000, 10);

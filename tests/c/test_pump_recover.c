@@ -8,7 +8,7 @@
 #include "kernel_count.h"
 #include "pump_rig.h"
 
-enum { DEATHS = 60, MOST_NS = 400000 };
+enum { DEATHS = 60, MAX_NS = 400000 };
 
 #define EVERYTHING (UINT64_C(1) << 40)
 
@@ -57,7 +57,7 @@ static void lend_pipe(struct rig *rig, struct shared *shared, uint32_t pipes)
 
 static void pump_until_killed(struct rig *rig, struct shared *shared)
 {
-    struct timespec wait = {.tv_nsec = (long)random_below(MOST_NS)};
+    struct timespec wait = {.tv_nsec = (long)random_below(MAX_NS)};
     pid_t child = fork();
     CHECK(child >= 0);
     while (child == 0)
@@ -172,7 +172,7 @@ static void kill_while_consuming(int family)
         struct rig *rig = open_rig((struct shape){family, AF_INET, 0, PIPES});
         struct shared *shared = share(rig);
         unsigned char rest[HEADER + REST];
-        struct timespec wait = {.tv_nsec = (long)random_below(MOST_NS / 8)};
+        struct timespec wait = {.tv_nsec = (long)random_below(MAX_NS / 8)};
         if (family == AF_UNIX)
             shared->half.uncounted |= TM_UNCOUNTED_SOURCE;
         CHECK_EQUAL(send(rig->client, (unsigned char[HEADER + REST]){0}, HEADER + REST, 0),

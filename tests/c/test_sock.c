@@ -205,14 +205,14 @@ static void an_unknown_family_is_an_error(void)
 static void a_connect_under_way_is_neither(void)
 {
     /* A full accept queue drops the SYN, so the connect waits for its second one, after 1 s. */
-    enum { MOST = 8 };
+    enum { MAX_ADDRESSES = 8 };
     struct sockaddr_in in;
     struct tm_peer peer;
-    int fds[MOST], count = 0, listener = listen_loopback(&in, 0);
+    int fds[MAX_ADDRESSES], count = 0, listener = listen_loopback(&in, 0);
     struct tm_address address = bound_address(listener);
     CHECK(listen(listener, 0) == 0);
     for (;;) {
-        CHECK(count < MOST);
+        CHECK(count < MAX_ADDRESSES);
         fds[count] = tm_sock_connect(&address);
         CHECK(fds[count] >= 0);
         if (tm_sock_established(fds[count]) == 0)

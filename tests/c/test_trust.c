@@ -50,7 +50,7 @@ static struct tm_conn *add_connection(struct tm_live *live, uint32_t endpoint)
         if (what == TM_HOLDS_SOURCE)
             continue;
         tm_intent_begin(&live->intent, TM_COUNT_UP, (uint8_t)what);
-        CHECK(tm_count_up(commons, tm_place_of(commons, conn, cold, what), TM_NO_LIMIT,
+        CHECK(tm_count_up(commons, tm_counted_of(commons, conn, cold, what), TM_NO_LIMIT,
                           &live->intent));
         cold->holds |= (uint8_t)what;
         tm_intent_end(&live->intent);
@@ -196,7 +196,7 @@ static void take_up(struct tm_live *live)
         tm_source_mend(commons, cold);
         tm_count(&live->slots[cold->route_slot].closed[cold->close_reason], 1);
         for (int what = 1; what < 64; what <<= 1) {
-            struct tm_counted *at = tm_place_of(commons, conn, cold, what);
+            struct tm_counted *at = tm_counted_of(commons, conn, cold, what);
             if (at && cold->holds & what)
                 CHECK(tm_counted_now(at) <= TM_NO_LIMIT);
         }

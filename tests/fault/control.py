@@ -24,8 +24,8 @@ VARIABLE = "FAULT_CONTROL"
 COMPILER = shlex.split(os.environ.get("CC", "gcc"))
 FLAGS = shlex.split("-std=gnu11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Werror -shared -fPIC")
 
-MOST_SITES = 64
-MOST_RULES = 256
+MAX_SITES = 64
+MAX_RULES = 256
 ALWAYS = 0xFFFFFFFF
 
 
@@ -53,9 +53,9 @@ class _Control(ctypes.Structure):
         ("realtime_offset", ctypes.c_int64),
         ("started_pid", ctypes.c_uint32),
         ("ended_pid", ctypes.c_uint32),
-        ("calls", ctypes.c_uint64 * MOST_SITES),
-        ("deaths", ctypes.c_uint64 * MOST_SITES),
-        ("rules", _Rule * MOST_RULES),
+        ("calls", ctypes.c_uint64 * MAX_SITES),
+        ("deaths", ctypes.c_uint64 * MAX_SITES),
+        ("rules", _Rule * MAX_RULES),
     )
 
 
@@ -122,7 +122,7 @@ class Control:
 
     def arm(self, rules: Sequence[Rule], seed: int = 0) -> None:
         """Faults from here on, and all counts from zero."""
-        assert len(rules) <= MOST_RULES
+        assert len(rules) <= MAX_RULES
         self.disarm()
         fields = self._fields
         pids = fields.started_pid, fields.ended_pid

@@ -33,7 +33,7 @@ from tests.support import patient, short_directory, wait_for
 
 DEADLINE = patient(4)  # s, for conversations that take a fraction of one
 IDLE_PIPES = 64  # csrc/pipe_pool.h: TM_PIPES_IDLE
-MOST_WAKEUPS = 60_000  # of one case; a loop that waits for nothing makes that many in a second
+MAX_WAKEUPS = 60_000  # of one case; a loop that waits for nothing makes that many in a second
 
 
 @dataclass(slots=True)
@@ -120,7 +120,7 @@ class Stage:
 
     def _count_turns(self, outcome: Outcome, before: int) -> None:
         turns = self.worker.live.counters()["wakeups"] - before
-        if turns > MOST_WAKEUPS:
+        if turns > MAX_WAKEUPS:
             outcome.problems.append(f"the worker has turned {turns} times")
 
     def nudge(self) -> None:

@@ -34,16 +34,16 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_RANGES = 64, MOST_DESCRIPTORS = 1 << 16 };
+enum { MAX_RANGES = 64, MAX_DESCRIPTORS = 1 << 16 };
 
 static struct fault_control *control;
 static bool in_worker;
 
-static struct range { uintptr_t start, end; } ranges[MOST_RANGES];
+static struct range { uintptr_t start, end; } ranges[MAX_RANGES];
 static unsigned range_count;
 
 /* What the worker has asked epoll for, by descriptor. */
-static struct watched { int epoll; struct epoll_event event; } watched[MOST_DESCRIPTORS];
+static struct watched { int epoll; struct epoll_event event; } watched[MAX_DESCRIPTORS];
 
 #define REAL(name)                                                                             \
     static __typeof__(name) *real;                                                             \
@@ -92,7 +92,7 @@ static int note_range(struct dl_phdr_info *object, size_t size, void *unused)
     (void)unused;
     if (!strstr(object->dlpi_name, "/tcpmux/worker/"))
         return 0;
-    for (int i = 0; i < object->dlpi_phnum && range_count < MOST_RANGES; i++) {
+    for (int i = 0; i < object->dlpi_phnum && range_count < MAX_RANGES; i++) {
         const ElfW(Phdr) *part = &object->dlpi_phdr[i];
         if (part->p_type == PT_LOAD && part->p_flags & PF_X) {
             uintptr_t start = object->dlpi_addr + part->p_vaddr;
@@ -168,7 +168,7 @@ static int really_epoll_ctl(int epoll, int operation, int fd, struct epoll_event
 /* An edge comes again for what is ready. */
 static void look_again(int fd)
 {
-    if (fd >= 0 && fd < MOST_DESCRIPTORS && watched[fd].event.events & EPOLLET)
+    if (fd >= 0 && fd < MAX_DESCRIPTORS && watched[fd].event.events & EPOLLET)
         really_epoll_ctl(watched[fd].epoll, EPOLL_CTL_MOD, fd, &watched[fd].event);
 }
 
@@ -277,7 +277,7 @@ int shutdown(int fd, int how)
 int close(int fd)
 {
     REAL(close);
-    if (in_worker && fd >= 0 && fd < MOST_DESCRIPTORS)
+    if (in_worker && fd >= 0 && fd < MAX_DESCRIPTORS)
         watched[fd].event.events = 0;
     int error = fault(FAULT_close, CALLER);
     int result = MADE(real(fd));
@@ -469,7 +469,7 @@ int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
     if (error > 0)
         return fail_with(error);
     int result = MADE(real(epoll, operation, fd, event));
-    if (result == 0 && in_worker && fd < MOST_DESCRIPTORS) {
+    if (result == 0 && in_worker && fd < MAX_DESCRIPTORS) {
         watched[fd] = (struct watched){.epoll = epoll};
         if (operation != EPOLL_CTL_DEL)
             watched[fd].event = *event;

@@ -19,7 +19,7 @@ SMALL = 64 * KIB  # of the peers' buffers
 QUIET = patient(0.3)  # s
 BRIEFLY = 0.3  # s; where the time without a byte counts, and how full it is does not matter
 PAUSE = 2.5  # s: several looks of the worker
-MOST = 768 * KIB  # bytes that the ends take and what is between them, together
+MAX_TAKEN = 768 * KIB  # bytes that the ends take and what is between them, together
 SO_MEMINFO = 55
 
 
@@ -50,7 +50,7 @@ def test_a_peer_that_never_reads_is_given_little(
     link = small_link(worker, endpoint, sender)
     writes, reads = ends(link, sender)
     (taken,) = fill([writes], QUIET)
-    assert taken < MOST
+    assert taken < MAX_TAKEN
     assert worker.live.pipes <= 1  # one is kept for whoever needs it next
     writes.shutdown(socket.SHUT_WR)
     assert read_all(reads) == filling(taken)
@@ -84,7 +84,7 @@ def test_the_bound_outlives_the_worker(
     (taken,) = fill([link.server], QUIET)
     worker.kill()
     (more,) = fill([link.server], QUIET)
-    assert taken + more < MOST
+    assert taken + more < MAX_TAKEN
     link.server.shutdown(socket.SHUT_WR)
     got = read_all(link.client)
     assert len(got) == taken + more

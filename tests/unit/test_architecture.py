@@ -157,6 +157,24 @@ def test_rooms_are_not_full(room: str) -> None:
     assert [(function, n) for function, n in found if n > 60] == []
 
 
+WIDTH = 100  # columns; ruff holds Python to the same
+
+
+def test_no_line_is_too_wide() -> None:
+    """Of C and Cython, which no formatter here holds to a width."""
+    paths = [p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".c", ".h", ".def")]
+    paths += [p for p in PACKAGE.rglob("*") if p.suffix in (".pyx", ".pxd")]
+    made = {"rules.def", "balances.def", "messages.def"}  # by csrc/tables.py
+    lines = [
+        (f"{path.relative_to(ROOT)}:{number}", line)
+        for path in paths
+        if path.name not in made
+        for number, line in enumerate(path.read_text().split("\n"), 1)
+    ]
+    assert len(lines) > 10_000
+    assert [where for where, line in lines if len(line) > WIDTH] == []
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -34,7 +34,7 @@ NAMES = {"deadline", "patience", "timeout", "within"}
 ENDS = {"deadline", "end"}  # what is to last, has its end in "until"
 CLOCK = "monotonic()"
 # What is shorter waits for something not to happen, or looks again.
-LEAST = 1.0
+MIN_LIMIT = 1.0
 
 
 def bare(node: ast.expr | None, constants: dict[str, float]) -> float:
@@ -85,7 +85,7 @@ def around(source: str) -> list[str]:
     return [
         f"{getattr(node, 'lineno', '')}: {ast.unparse(node)[:80]}"
         for node in ast.walk(tree)
-        if any(bare(limit, constants) >= LEAST for limit in limits(node))
+        if any(bare(limit, constants) >= MIN_LIMIT for limit in limits(node))
     ]
 
 

@@ -5,7 +5,7 @@ import { open, Unauthorized } from "./api.js";
 
 const SILENCE = 5000; // ms; a sample comes every second
 const SHORTEST_WAIT = 1; // s
-const LONGEST_WAIT = 10; // s
+const MAX_WAIT = 10; // s
 
 // Text in pieces of any size -> onEvent(type, data). `id` and `retry` are of no use here.
 export class EventParser {
@@ -59,7 +59,7 @@ function pause(seconds, signal) {
 
 // Random up to a bound that doubles, so that many pages do not come back in the same moment.
 function waitBefore(attempt) {
-  const bound = Math.min(LONGEST_WAIT, 2 ** attempt);
+  const bound = Math.min(MAX_WAIT, 2 ** attempt);
   return SHORTEST_WAIT + Math.random() * (bound - SHORTEST_WAIT);
 }
 

@@ -7,7 +7,7 @@ import { LatencyWindow } from "./latency.js";
 // takes some 30 KB for each destination.
 const ROUTES_WITH_HISTORY = 200;
 const DESTINATIONS_WITH_HISTORY = 500;
-const LONGEST_GAP = 5; // s, between samples from which a rate is taken
+const MAX_GAP = 5; // s, between samples from which a rate is taken
 
 const FAILURES = "connect_failures_total";
 
@@ -137,7 +137,7 @@ export class Model {
     const seconds = before ? now.time - before.time : Infinity;
     for (let i = 0; i < length; i += 1) {
       rates.active[i] = total(now.routes[i], "connections_active");
-      if (!(seconds > 0 && seconds <= LONGEST_GAP)) continue;
+      if (!(seconds > 0 && seconds <= MAX_GAP)) continue;
       const grown = (column) => {
         const difference = total(now.routes[i], column) - total(before.routes[i], column);
         return difference >= 0 ? difference / seconds : NaN;

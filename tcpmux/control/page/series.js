@@ -1,7 +1,7 @@
 // From counters over time to what is drawn: rates and shares. null breaks a line: where samples
 // are missing, or a counter went back because the instance was started again.
 
-const LONGEST_GAP = 5; // s
+const MAX_GAP = 5; // s
 export const WINDOW = 10; // s, over which the measured share is taken
 
 export function rates(times, counter) {
@@ -9,7 +9,7 @@ export function rates(times, counter) {
   for (let i = 1; i < times.length; i += 1) {
     const seconds = times[i] - times[i - 1];
     const grown = counter[i] - counter[i - 1];
-    if (grown >= 0 && seconds > 0 && seconds <= LONGEST_GAP) result[i] = grown / seconds;
+    if (grown >= 0 && seconds > 0 && seconds <= MAX_GAP) result[i] = grown / seconds;
   }
   return result;
 }
@@ -26,7 +26,7 @@ function windowStarts(times, counters) {
   let start = 0;
   for (let i = 1; i < times.length; i += 1) {
     const broken =
-      times[i] - times[i - 1] > LONGEST_GAP || counters.some((counter) => counter[i] < counter[i - 1]);
+      times[i] - times[i - 1] > MAX_GAP || counters.some((counter) => counter[i] < counter[i - 1]);
     if (broken) start = i;
     while (times[i] - times[start] > WINDOW + 0.5) start += 1;
     starts[i] = start;

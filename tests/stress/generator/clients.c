@@ -21,7 +21,7 @@ enum {
     REQUEST = 64,                /* bytes of a new connection's request and answer */
     TURN_US = 1000,              /* between two looks at the clock for every connection */
     GRACE_US = 20 * 1000 * 1000, /* for what is under way at the end */
-    MOST_US = 900 * 1000 * 1000, /* whatever stdin does */
+    MAX_US = 900 * 1000 * 1000, /* whatever stdin does */
 };
 
 static const char *const kinds[] = {"", "", "bulk stream", "message stream", "new connection"};
@@ -280,7 +280,7 @@ void drive(const struct demand *wanted)
         int left = look_at_all(now);
         if (ending && !left)
             return;
-        if ((ending && now - ended > GRACE_US) || now - started > MOST_US) {
+        if ((ending && now - ended > GRACE_US) || now - started > MAX_US) {
             for (int i = 0; i < used; i++)
                 if (conns[i].kind != FREE)
                     lose(&conns[i], SILENT, NULL);

@@ -1,7 +1,7 @@
 /* What the parts of the load generator share. main.c says how it is used.
  *
  * One process is either the server or the clients; it has one epoll instance and one table of
- * connections. An event's data is the place of its connection in the table, or from MOST on
+ * connections. An event's data is the place of its connection in the table, or from MAX_CONNS on
  * something that is no connection. All times are microseconds of CLOCK_MONOTONIC.
  */
 #ifndef GENERATOR_H
@@ -15,9 +15,9 @@
 
 enum {
     CHUNK = 64 * 1024, /* bytes of one read or write */
-    MOST = 16384,      /* connections at a time: all that come in 20 s, at 500 a second */
-    LISTENER = MOST,   /* event data of the server's listening socket, */
-    INPUT = MOST + 1,  /* and of stdin, whose end ends the process's work */
+    MAX_CONNS = 16384,      /* connections at a time: all that come in 20 s, at 500 a second */
+    LISTENER = MAX_CONNS,   /* event data of the server's listening socket, */
+    INPUT = MAX_CONNS + 1,  /* and of stdin, whose end ends the process's work */
 };
 
 enum kind { FREE = 0, ECHO, BULK, SMALL, NEW };
@@ -37,7 +37,7 @@ struct conn {
 };
 
 /* main.c */
-extern struct conn conns[MOST];
+extern struct conn conns[MAX_CONNS];
 extern int used; /* no place from here on has ever been used */
 extern int poller;
 uint64_t now_us(void);

@@ -22,10 +22,10 @@
 #include <time.h>
 #include <unistd.h>
 
-struct conn conns[MOST];
+struct conn conns[MAX_CONNS];
 int used;
 int poller;
-static int free_places[MOST]; /* a stack of those that have been used */
+static int free_places[MAX_CONNS]; /* a stack of those that have been used */
 static int free_count;
 
 uint64_t now_us(void)
@@ -44,7 +44,7 @@ _Noreturn void fail(const char *what)
 struct conn *place(enum kind kind, int fd)
 {
     errno = EMFILE;
-    if (!free_count && used == MOST)
+    if (!free_count && used == MAX_CONNS)
         fail("more connections than it has room for");
     int where = free_count ? free_places[--free_count] : used++;
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
