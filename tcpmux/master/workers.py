@@ -22,7 +22,7 @@ from tcpmux.master.line import Line, Worker, describe_exit, wait_for_all
 from tcpmux.master.listeners import Listener, Listeners
 from tcpmux.master.worker_reports import WorkerReports
 from tcpmux.master.worker_start import WorkerStarter, start_later
-from tcpmux.master.worker_sync import note_lines, assign_shards, repeat_orders
+from tcpmux.master.worker_sync import assign_shards, note_lines, repeat_orders
 from tcpmux.privileges import User
 from tcpmux.shm._commons import Commons
 from tcpmux.shm._declared import ORDER_RETIRE, OVER
