@@ -46,7 +46,7 @@ def result(number: int, value: Mapping[str, Any]) -> bytes:
     try:
         return packed({"id": number, "ok": True, "result": value})
     except FrameError as error:
-        return refusal(number, "refused", f"it is done, but the answer can't be told: {error}")
+        return refusal(number, "refused", f"it was done, but the answer can't be sent: {error}")
 
 
 def refusal(number: int, kind: str, error: str) -> bytes:

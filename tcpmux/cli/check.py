@@ -32,7 +32,7 @@ def check(config: tuple[str, ...], endpoints: tuple[str, ...], as_json: bool) ->
         tcpmux check -c routes.yaml && tcpmux reload
     """
     if not config:
-        raise click.UsageError("which file? Name it with -c", click.get_current_context())
+        raise click.UsageError("no file given: name one with -c", click.get_current_context())
     from tcpmux.config import ConfigError, load
 
     try:

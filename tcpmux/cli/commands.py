@@ -13,7 +13,7 @@ from tcpmux.control.operations import OPERATIONS
 _FIRST = (
     Command("run", "Run an instance in the foreground."),
     Command("check", "Say what is wrong with configuration files, and what a start would do."),
-    Command("convert", "Print the routes.yaml that does the same as these files."),
+    Command("convert", "Print the routes.yaml that is equivalent to these files."),
     Command("fmt", "Give configuration files one layout."),
     Command("schema", "Print the JSON Schema of routes.yaml."),
 )

@@ -12,11 +12,11 @@ from tcpmux.cli.run import config_option, endpoint_option
 @config_option
 @endpoint_option
 def convert(config: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
-    """Print the routes.yaml that does the same as these files.
+    """Print the routes.yaml that is equivalent to these files.
 
     Takes Istio's and the Gateway API's resources, haproxy.cfg and nginx.conf (files that end
-    in .cfg and .conf), and routes.yaml itself. Comments name the source. What has no counterpart
-    is listed on standard error.
+    in .cfg and .conf), and routes.yaml itself. Comments name the source. Settings that tcpmux
+    has no equivalent of are listed on standard error.
 
     \b
     Examples:
@@ -24,7 +24,7 @@ def convert(config: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
         tcpmux convert -c /etc/haproxy/haproxy.cfg
     """
     if not config:
-        raise click.UsageError("which file? Name it with -c", click.get_current_context())
+        raise click.UsageError("no file given: name one with -c", click.get_current_context())
     from tcpmux.config import load
     from tcpmux.config.native import to_text
     from tcpmux.config.others import is_other, load_other

@@ -31,7 +31,7 @@ def diff(admin: str | None, config: tuple[str, ...], endpoints: tuple[str, ...])
         tcpmux convert -c istio/ > routes.yaml; tcpmux diff -c routes.yaml
     """
     if not config:
-        raise click.UsageError("which file? Name it with -c", click.get_current_context())
+        raise click.UsageError("no file given: name one with -c", click.get_current_context())
     from tcpmux.config import ConfigError, Problem, read_texts, sources_of, variables_in
 
     problems: list[Problem] = []

@@ -45,7 +45,7 @@ def fmt(config: tuple[str, ...], check: bool) -> int:
         tcpmux fmt --check -c routes.yaml
     """
     if not config:
-        raise click.UsageError("which file? Name it with -c", click.get_current_context())
+        raise click.UsageError("no file given: name one with -c", click.get_current_context())
     from tcpmux.config import ConfigError, Problem, sources_of
 
     problems: list[Problem] = []

@@ -51,5 +51,5 @@ def run(config: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
         tcpmux run -c gateway.yaml --endpoint shop/v1=127.0.0.1:9001
     """
     if not config:
-        raise click.UsageError("which file? Name it with -c", click.get_current_context())
+        raise click.UsageError("no file given: name one with -c", click.get_current_context())
     return run_instance(config, endpoints)

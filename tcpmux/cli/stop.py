@@ -93,8 +93,8 @@ def waiting_for(instance: Client, pid: int) -> None:
         wait_until_gone(instance, pid)
     except KeyboardInterrupt:
         raise TcpmuxError(
-            f"not waited for: tcpmux (pid {pid}) goes on stopping; `tcpmux stop --now` cuts "
-            "what is open"
+            f"no longer waiting: tcpmux (pid {pid}) continues to stop; `tcpmux stop --now` resets "
+            "open connections"
         ) from None
 
 

@@ -70,8 +70,8 @@ def upgrade(admin: str | None, no_wait: bool) -> int:
     workers = plural(len(status["workers"]), "worker")
     if status["upgrade"]["count"] < begun["count"]:
         say(
-            f"upgraded to {status['version']}: {workers} for new connections; those of the build "
-            "before, with which it can't share memory, keep their connections to the end"
+            f"upgraded to {status['version']}: {workers} for new connections; workers of the "
+            "previous build, whose memory layout differs, keep their connections until these end"
         )
         return 0
     kept = sum(worker["connections"] for worker in status["workers"])

@@ -66,8 +66,8 @@ def _save(instance: Client, route: str, wanted: Collection[str]) -> None:
         path = save_weights(status["config"], route, now)
     except TcpmuxError as error:
         raise TcpmuxError(
-            "the weights are in force, but not saved, and the next reload goes back to those of "
-            f"the file: {one_line(error)}"
+            "the weights are in force, but not saved: the next reload restores those of the file: "
+            f"{one_line(error)}"
         ) from None
     say(f"saved in {path}")
 

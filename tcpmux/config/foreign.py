@@ -63,7 +63,7 @@ class Reader:
             self.note(
                 line,
                 f"{what} {text}",
-                f"no limit has no counterpart: it is {format_duration(HOUR)}",
+                f"no limit is not supported: using {format_duration(HOUR)}",
             )
         return seconds or HOUR
 

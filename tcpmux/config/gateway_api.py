@@ -93,7 +93,7 @@ def _attached(resource: Resource, at: int, parent: ParentRef, gateways: Gateways
     ]
     if not listeners:
         known = ", ".join(f"{listener.name} (port {listener.port})" for listener in spec.listeners)
-        resource.problem(f"no listener of {parent.name} is meant; there are: {known}", *here)
+        resource.problem(f"no listener of {parent.name} matches; there are: {known}", *here)
         return []
     allowed = [one for one in listeners if _allows(one, gateway, resource)]
     if not allowed:

@@ -100,7 +100,7 @@ class Haproxy(Reader):
         elif keyword == "server" and len(rest) >= 2:
             self._server(section, number, rest)
         elif keyword not in self.SILENT:
-            self.note(number, " ".join(words), "has no counterpart")
+            self.note(number, " ".join(words), "has no equivalent in tcpmux")
 
     def _timeout(self, section: _Section, number: int, what: str, text: str) -> None:
         if what == "connect":
@@ -108,7 +108,7 @@ class Haproxy(Reader):
         elif what in ("client", "server", "tunnel"):
             section.idle = self.idle(number, f"timeout {what}", text, 1e-3)
         else:
-            self.note(number, f"timeout {what}", "has no counterpart")
+            self.note(number, f"timeout {what}", "has no equivalent in tcpmux")
 
     @staticmethod
     def _address(text: str) -> str:
@@ -128,15 +128,15 @@ class Haproxy(Reader):
                 self.note(
                     number,
                     f"server {name} {option}",
-                    "it gets weight 0: see on_unavailable",
+                    "gets weight 0: see on_unavailable",
                 )
                 weight = 0
                 break
             elif not (at and options[at - 1] == "weight"):
-                self.note(number, f"server {name} {option}", "has no counterpart")
+                self.note(number, f"server {name} {option}", "has no equivalent in tcpmux")
         if endpoint is not None:
             section.servers.append((plain_name(name), weight, endpoint))
 
     def _rest(self, number: int, words: Sequence[str]) -> None:
         if words:
-            self.note(number, " ".join(words), "has no counterpart")
+            self.note(number, " ".join(words), "has no equivalent in tcpmux")

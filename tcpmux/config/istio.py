@@ -131,7 +131,7 @@ def _used(
     """The rules to which some listener comes, with these. The first that matches is the one."""
     wanted = [name for name in spec.gateways or [MESH] if name != MESH]
     if not wanted:
-        resource.warn("is for the sidecars of a mesh, as it names no gateway: not used")
+        resource.warn("names no gateway, so it applies to sidecars only: ignored")
         return []
     if not spec.tcp and spec.http is None and spec.tls is None:
         resource.problem("tcp is missing", "spec")
@@ -200,7 +200,9 @@ class _Rules:
                 _check_policy(resource, subset.trafficPolicy, "spec", "subsets", index)
             host = _long(spec.host, resource.namespace)
             if host in found:
-                resource.problem(f"{spec.host} has one already: {found[host][0]}", "spec", "host")
+                resource.problem(
+                    f"{spec.host} has a DestinationRule already: {found[host][0]}", "spec", "host"
+                )
             found[host] = resource, spec
         return cls(found)
 
@@ -219,7 +221,7 @@ def _check_policy(resource: Resource, policy: TrafficPolicy, *inside: str | int)
     simple = policy.loadBalancer.simple
     if simple is not None and simple not in BALANCES:
         resource.warn(
-            f"{simple} is not supported yet: endpoints take turns", *where, "loadBalancer", "simple"
+            f"{simple} is not supported yet: using round robin", *where, "loadBalancer", "simple"
         )
 
 
@@ -296,7 +298,7 @@ def _route(
     """Without a name and listeners; None if something is wrong with it."""
     here = ("spec", "tcp", index, "route")
     if len(rule.route) > 1 and not any(target.weight for target in rule.route):
-        resource.problem("expected a weight above 0 at one of them", *here)
+        resource.problem("expected a weight above 0 for at least one of them", *here)
     names = _destination_names(rule.route)
     if len(set(names)) < len(names):
         resource.problem("the same destination is listed twice", *here)

@@ -47,4 +47,4 @@ def check_template(template: str) -> None:
         if spec or conversion:
             raise ValueError(f"expected {{{key}}} alone, without a format after it")
     if not any(key for _, key, _, _ in parts):
-        raise ValueError("there is no {KEY} in it, so that every line would be the same")
+        raise ValueError("it contains no {KEY}: every line would be the same")

@@ -88,7 +88,7 @@ class Nginx(Reader):
                 if route is not None:
                     found.append(route)
             elif block.name not in ("upstream", "split_clients", *self.SILENT):
-                self.note(block.line, " ".join(block.words), "has no counterpart")
+                self.note(block.line, " ".join(block.words), "has no equivalent in tcpmux")
         return found
 
     def _server(
@@ -110,7 +110,7 @@ class Nginx(Reader):
             elif part.name == "proxy_timeout":
                 idle = self.idle(part.line, part.name, part.argument, 1.0)
             elif part.name not in self.SILENT:
-                self.note(part.line, " ".join(part.words), "has no counterpart")
+                self.note(part.line, " ".join(part.words), "has no equivalent in tcpmux")
         destinations = tuple(
             Destination(plain_name(label), weight * factor, (endpoint,), connect, idle)
             for name, weight in self._shares(server, target, splits)
@@ -126,7 +126,7 @@ class Nginx(Reader):
     def _listen(self, part: _Block) -> list[Address]:
         for word in part.words[2:]:
             if not word.startswith(("reuseport", "backlog=")):
-                self.note(part.line, f"listen {word}", "has no counterpart")
+                self.note(part.line, f"listen {word}", "has no equivalent in tcpmux")
         return self.listen(part.line, part.argument)
 
     def _shares(
@@ -169,16 +169,16 @@ class Nginx(Reader):
                     self.note(
                         part.line,
                         option,
-                        "it gets weight 0: see on_unavailable",
+                        "gets weight 0: see on_unavailable",
                     )
                     weight = 0
                 else:
-                    self.note(part.line, option, "has no counterpart")
+                    self.note(part.line, option, "has no equivalent in tcpmux")
             endpoint = self.endpoint(part.line, part.argument)
             if endpoint is not None:
                 label = name if len(servers) == 1 else f"{name}-{part.argument}"
                 found.append((label, weight, endpoint))
         for part in upstreams[name].inside:
             if part.name not in ("server", *self.SILENT):
-                self.note(part.line, " ".join(part.words), "has no counterpart")
+                self.note(part.line, " ".join(part.words), "has no equivalent in tcpmux")
         return found

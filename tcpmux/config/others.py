@@ -1,6 +1,6 @@
 """Routes from haproxy.cfg and nginx.conf, as far as they are about TCP and the mapping is plain.
 
-For `tcpmux convert` alone: tcpmux does not run on them. What has no counterpart is a warning.
+For `tcpmux convert` alone: tcpmux can't run with them. What has no equivalent is a warning.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class ConnectionGroup:
             self.served -= connection.state is State.SERVED
 
     def report_fault(self, error: Exception) -> None:
-        self.acceptor.log_error("a fault in the admin API", error)
+        self.acceptor.log_error("internal error in the admin API", error)
 
     def take_turn(self, connection: ClientConnection, step: Callable[[], None]) -> None:
         if self.fair:
@@ -168,7 +168,9 @@ class Acceptor:
                 return
             except OSError as error:
                 if error.errno in SHORTAGE:
-                    self.log_error(f"the admin API takes no connections for now: {error.strerror}")
+                    self.log_error(
+                        f"the admin API can't accept connections at the moment: {error.strerror}"
+                    )
                     self._pause(PAUSE, sock, group, server)
                     return
                 continue  # that client has gone

@@ -102,7 +102,7 @@ def _check_token(head: Head, rules: Rules) -> None:
     if not rules.token:
         if rules.insecure:
             return
-        raise Refused(403, "there is no token: nobody may come in over HTTP")
+        raise Refused(403, "no token is configured: access over HTTP is denied")
     kind, _, given = head.headers.get("authorization", "").partition(" ")
     digest = sha256(given.strip().encode("latin-1")).digest()
     if not hmac.compare_digest(digest, rules.token) or kind.lower() != "bearer":

@@ -94,7 +94,7 @@ class Checks:
         now = time.monotonic()
         if now >= self._log_again:
             self._log_again = now + LOG_EVERY
-            log.warning("endpoints can't be checked: %s", error)
+            log.warning("can't check endpoints: %s", error)
         self._plan(endpoint, now + check.interval)
 
     def _result(self, endpoint: Endpoint, check: Check, reason: str) -> None:

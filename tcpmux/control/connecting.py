@@ -105,8 +105,8 @@ def connect_at_once(address: Address) -> bool:
             return True
         raise as_result(error) from None
     except Exception as error:
-        log.exception("a check of %s failed by a fault", address)
-        raise ProbeFailed(f"a fault in the check: {error!r:.100}") from error
+        log.exception("a check of %s failed by an internal error", address)
+        raise ProbeFailed(f"internal error in the check: {error!r:.100}") from error
 
 
 async def connected(address: Address) -> socket.socket:

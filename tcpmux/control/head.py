@@ -82,17 +82,17 @@ def parse_head(data: bytes) -> Head:
         raise Refused(400, "this is not an HTTP request")
     method, target = found[1].decode(), found[2].decode()
     if found[3] != b"1":
-        raise Refused(505, "HTTP/1.1 is spoken here")
+        raise Refused(505, "expected HTTP/1.1")
     if method not in METHODS:
         raise Refused(405, "this method is not supported", Allow=ALLOW)
     headers = _headers(lines)
     minor = min(int(found[4]), 1)
     if "host" not in headers and minor > 0:
-        raise Refused(400, "a request without Host")
+        raise Refused(400, "the Host header is missing")
     if "transfer-encoding" in headers:
-        raise Refused(411, "a body needs Content-Length, and no Transfer-Encoding")
+        raise Refused(411, "a body needs Content-Length; Transfer-Encoding is not supported")
     if headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refused(415, "a body is taken as it is, without Content-Encoding")
+        raise Refused(415, "Content-Encoding is not supported")
     length = headers.get("content-length", "0")
     if not _LENGTH.fullmatch(length):
         raise Refused(400, "Content-Length: expected a number")

@@ -112,7 +112,7 @@ class Health:
                 watches = await ask_for_watches(self._master)
             except TcpmuxError as error:
                 log.warning(
-                    "the master does not tell how to check endpoints, and none is checked until it "
+                    "the master did not send the health checks; no endpoint is checked until it "
                     "does: %s",
                     error,
                 )
@@ -140,7 +140,7 @@ class Health:
                 self.ticks += 1
             except TcpmuxError as error:
                 log.warning(
-                    "the master does not take changes of endpoints' health, it is told again: %s",
+                    "the master did not accept changes of endpoints' health, retrying: %s",
                     error,
                 )
                 await asyncio.sleep(RETRY)

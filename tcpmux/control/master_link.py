@@ -151,7 +151,7 @@ class MasterLink:
             try:
                 self._on_push(message)
             except Exception:
-                log.exception("a fault while hearing of %s", message["push"])
+                log.exception("internal error while handling %s from the master", message["push"])
             return
         future = self._pending.get(message["id"])
         if future is None or future.done():

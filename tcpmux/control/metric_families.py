@@ -81,7 +81,7 @@ ISTIO = (
     Family(
         "istio_tcp_connections_opened_total",
         "counter",
-        "Connections given to a destination.",
+        "Connections assigned to a destination.",
         _by("response_flags", "-"),
         lambda _, c, __: (c.opened,),
     ),
@@ -95,14 +95,14 @@ ISTIO = (
     Family(
         "istio_tcp_received_bytes_total",
         "counter",
-        "Bytes from clients, passed on; counted while a connection lives.",
+        "Bytes from clients that were passed on, including those of open connections.",
         _by("response_flags", "-"),
         lambda _, c, __: (c.bytes_in,),
     ),
     Family(
         "istio_tcp_sent_bytes_total",
         "counter",
-        "Bytes to clients; counted while a connection lives.",
+        "Bytes sent to clients, including those of open connections.",
         _by("response_flags", "-"),
         lambda _, c, __: (c.bytes_out,),
     ),
@@ -111,7 +111,7 @@ OWN = (
     Family(
         "tcpmux_connections_active",
         "gauge",
-        "Connections that are open.",
+        "Open connections.",
         values=lambda _, c, __: (c.active,),
     ),
     Family(
@@ -132,7 +132,7 @@ OWN = (
     Family(
         "tcpmux_destination_weight",
         "gauge",
-        "Weight asked for: by the file or, later, by an operator.",
+        "Configured weight: from the file or set by an operator.",
         values=lambda row, _, __: (row.weight,),
     ),
     Family(
@@ -144,31 +144,31 @@ OWN = (
     Family(
         "tcpmux_destination_ready",
         "gauge",
-        "1, or 0 while an operator has it drained or disabled.",
+        "0 while drained or disabled by an operator, else 1.",
         values=lambda row, _, __: (int(row.state == READY),),
     ),
     Family(
         "tcpmux_destination_available",
         "gauge",
-        "1 while it has an endpoint that can take connections.",
+        "1 while an endpoint can take connections.",
         values=lambda row, _, __: (int(serves(row)),),
     ),
     Family(
         "tcpmux_destination_ramp_percent",
         "gauge",
-        "Percent of its share that it gets now: less than 100 while it warms up.",
+        "Percent of its share that it gets: below 100 during a slow start.",
         values=lambda row, _, __: (row.slow_start_percent,),
     ),
     Family(
         "tcpmux_destination_panic",
         "gauge",
-        "1 while too few of its endpoints are healthy and all are used.",
+        "1 while health is ignored because too few endpoints are healthy.",
         values=lambda row, _, __: (int(row.panic),),
     ),
     Family(
         "tcpmux_destination_max_connections",
         "gauge",
-        "Its limit; 0 = none.",
+        "Limit of connections; 0 = none.",
         values=lambda row, _, __: (row.rules.max_connections,),
     ),
 )
@@ -183,23 +183,27 @@ HISTOGRAMS: tuple[tuple[Family, tuple[int, ...], Callable[[Times], Histogram]], 
     if row.kind == "time"
 )
 ENDPOINT = (
-    Family("tcpmux_endpoint_connections_active", "gauge", "Connections that are open."),
+    Family("tcpmux_endpoint_connections_active", "gauge", "Open connections."),
     Family("tcpmux_endpoint_connections_total", "counter", "Connects started."),
     Family("tcpmux_endpoint_connect_failures_total", "counter", "Connects that failed."),
-    Family("tcpmux_endpoint_up", "gauge", "1, or 0 while it is down or ejected."),
-    Family("tcpmux_endpoint_ramp_percent", "gauge", "Percent of its share that it gets now."),
+    Family("tcpmux_endpoint_up", "gauge", "0 while down or ejected, else 1."),
+    Family(
+        "tcpmux_endpoint_ramp_percent",
+        "gauge",
+        "Percent of its share that it gets: below 100 during a slow start.",
+    ),
     Family(
         "tcpmux_endpoint_suspicions_total",
         "counter",
-        "Connections that it ended without a byte, where passive has that counted.",
+        "Connections that it ended without a byte, if `passive` counts them.",
     ),
 )
 ROUTE = (
-    Family("tcpmux_route_connections_total", "counter", "Connections that came in."),
+    Family("tcpmux_route_connections_total", "counter", "Accepted connections."),
     Family(
         "tcpmux_route_connections_rejected_total",
         "counter",
-        "Connections that reached no endpoint, and were reset.",
+        "Connections that were reset without reaching an endpoint.",
     ),
     *(Family(row.metric, "counter", help_of(row)) for row in OF_ROUTES),
 )

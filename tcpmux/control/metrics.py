@@ -176,8 +176,13 @@ class Metrics:
             _put(parts, Family(name, kind, text), samples, open_metrics=open_metrics)
 
         put("tcpmux_info", "gauge", "Always 1.", (f'version="{label(self._version)}"', 1))
-        put("tcpmux_generation", "gauge", "Of the routes in force.", ("", generation))
-        put("tcpmux_start_time_seconds", "gauge", "Unix time.", ("", table.started_at))
+        put("tcpmux_generation", "gauge", "Generation of the routes in force.", ("", generation))
+        put(
+            "tcpmux_start_time_seconds",
+            "gauge",
+            "Start of the instance, in seconds since the epoch.",
+            ("", table.started_at),
+        )
         put("tcpmux_workers", "gauge", "Workers that should be running.", ("", table.worker_count))
         put(
             "tcpmux_reloads_total",
@@ -186,7 +191,7 @@ class Metrics:
             ('result="done"', done),
             ('result="refused"', refused),
         )
-        put("tcpmux_upgrades_total", "counter", "Upgrades begun.", ("", table.upgrade[0]))
+        put("tcpmux_upgrades_total", "counter", "Upgrades started.", ("", table.upgrade[0]))
         *_, per_source, total, pipes = table.buffers
         put(
             "tcpmux_pinned_bytes",
@@ -197,14 +202,14 @@ class Metrics:
         put(
             "tcpmux_pinned_bytes_limit",
             "gauge",
-            "The most of them, of all and of one client, before they are reset; 0 = no limit.",
+            "Limit of that memory, in total and per client, above which connections are reset; 0 = none.",
             ('of="all"', total),
             ('of="source"', per_source),
         )
         put(
             "tcpmux_pipe_bytes_limit",
             "gauge",
-            "Size of all pipes together, beyond which each is smaller; 0 = no limit.",
+            "Total size of all pipes above which pipes get smaller; 0 = no limit.",
             ("", pipes),
         )
 
@@ -219,8 +224,11 @@ class Metrics:
         queues = accept_queues(port for (_, port), _ in listening) if listening else {}
         for i, (name, text) in enumerate(
             (
-                ("tcpmux_accept_queue_length", "Connections that wait to be accepted."),
-                ("tcpmux_accept_queue_limit", "The most that can wait; more are dropped."),
+                ("tcpmux_accept_queue_length", "Connections waiting to be accepted."),
+                (
+                    "tcpmux_accept_queue_limit",
+                    "Maximum length of the queue; further connections are dropped.",
+                ),
             )
         ):
             samples = [(labels, queues[key][i]) for key, labels in listening if key in queues]
@@ -236,7 +244,7 @@ class Metrics:
             for row in route.destinations
             if row.rules.on_full == FULL_QUEUE
         ]
-        name, text = "tcpmux_destination_connections_waiting", "Connections that wait for a place."
+        name, text = "tcpmux_destination_connections_waiting", "Connections in the queue."
         _put(parts, Family(name, "gauge", text), samples, open_metrics=open_metrics)
 
     def _put_workers(self, parts: list[str], *, open_metrics: bool) -> None:
@@ -246,20 +254,28 @@ class Metrics:
             samples = [(f'worker="{live.worker}"', value(live)) for live in lives]
             _put(parts, Family(name, kind, text), samples, open_metrics=open_metrics)
 
-        put("tcpmux_worker_up", "gauge", "1 while its process runs.", is_running)
+        put("tcpmux_worker_up", "gauge", "1 while the worker's process runs.", is_running)
         put(
-            "tcpmux_worker_generation", "gauge", "Of the table in use.", lambda w: w.generation_seen
+            "tcpmux_worker_generation",
+            "gauge",
+            "Generation of the route table in use.",
+            lambda w: w.generation_seen,
         )
-        put("tcpmux_worker_connections", "gauge", "It has open.", lambda w: w.connections)
-        put("tcpmux_worker_connections_limit", "gauge", "It can have.", lambda w: w.capacity)
-        put("tcpmux_worker_starts_total", "counter", "Lives of it.", lambda w: w.starts)
-        put("tcpmux_worker_pipes", "gauge", "Pipes it has.", lambda w: w.pipes)
-        put("tcpmux_worker_pipe_bytes", "gauge", "Size of its pipes.", lambda w: w.pipe_bytes)
+        put("tcpmux_worker_connections", "gauge", "Open connections.", lambda w: w.connections)
+        put(
+            "tcpmux_worker_connections_limit",
+            "gauge",
+            "Maximum number of connections.",
+            lambda w: w.capacity,
+        )
+        put("tcpmux_worker_starts_total", "counter", "Process starts.", lambda w: w.starts)
+        put("tcpmux_worker_pipes", "gauge", "Open pipes.", lambda w: w.pipes)
+        put("tcpmux_worker_pipe_bytes", "gauge", "Sum of pipe sizes.", lambda w: w.pipe_bytes)
         put("tcpmux_worker_open_fds", "gauge", "Open descriptors.", lambda w: w.descriptors)
         put(
             "tcpmux_worker_log_dropped_total",
             "counter",
-            "Lines of the access log for which there was no room.",
+            "Access log lines dropped for lack of room.",
             lambda w: w.log_dropped,
         )
         counted = [live.counters() for live in lives]
@@ -281,14 +297,14 @@ class Metrics:
         put(
             "tcpmux_program_up",
             "gauge",
-            "1 while it runs and does its work.",
+            "1 while the program runs and makes progress.",
             lambda p: p.is_at_work,
         )
-        put("tcpmux_program_starts_total", "counter", "Processes of it.", lambda p: p.starts)
+        put("tcpmux_program_starts_total", "counter", "Process starts.", lambda p: p.starts)
         put(
             "tcpmux_program_hangs_total",
             "counter",
-            "Times that it was found stopped or hanging.",
+            "Times the program was found stopped or hanging.",
             lambda p: p.hangs,
         )
 

@@ -87,8 +87,8 @@ async def _reported(work: Coroutine[Any, Any, None], address: Address, check: Ch
     except ValueError as error:  # a name that can't be one in TLS, for instance
         raise ProbeFailed(printable(str(error))) from None
     except Exception as error:
-        log.exception("a check of %s at %s failed by a fault", check.kind, address)
-        raise ProbeFailed(f"a fault in the check: {error!r:.100}") from error
+        log.exception("a check of %s at %s failed by an internal error", check.kind, address)
+        raise ProbeFailed(f"internal error in the check: {error!r:.100}") from error
 
 
 async def _within_timeout(work: Coroutine[Any, Any, None], seconds: float) -> None:

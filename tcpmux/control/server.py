@@ -101,7 +101,7 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
         return _error(HTTP_STATUS[error.kind], str(error))
     except (MasterGone, MasterSilent) as error:
         gone = (
-            ": traffic goes on as it is, nothing can be changed; "
+            ": traffic is not affected, but nothing can be changed; "
             "start tcpmux again with the same file, and it takes over"
         )
         is_gone = isinstance(error, MasterGone)
@@ -110,7 +110,7 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
         raise
     except Exception as error:
         log.exception("%s %s", request.method, request.path)
-        return _error(500, f"a fault in tcpmux: {error!r}; its log has the details")
+        return _error(500, f"internal error in tcpmux: {error!r}; see its log for details")
 
 
 class AdminApi:
@@ -272,7 +272,7 @@ class AdminApi:
             and self._acceptor.connection(request).group is self._acceptor.remote
         ):
             # Who asks over TCP has nobody wait who is on this host.
-            raise MasterRefused("refused", "another diff is being worked out: try again")
+            raise MasterRefused("refused", "another diff is in progress: try again")
         async with self._one_diff:
             return await self._ask(
                 request,

@@ -59,10 +59,10 @@ class Tasks:
     def fault(self, name: str, error: BaseException, then: str) -> None:
         """Logs and tells of an exception that has been caught elsewhere. then: what follows."""
         now = asyncio.get_running_loop().time()
-        log.error("a fault in %s: %r; %s", name, error, then, exc_info=error)
+        log.error("internal error in %s: %r; %s", name, error, then, exc_info=error)
         if now >= self._told.get(name, now):
             self._told[name] = now + TELL_AGAIN
-            self.tell(f"a fault in {name}: {error!r:.200}; {then}; the log has the details")
+            self.tell(f"internal error in {name}: {error!r:.200}; {then}; see the log for details")
 
     def _start(self, work: Work) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -108,7 +108,7 @@ class Log:
             self._lost += len(lines)
             if not self._failing:
                 log.error(  # noqa: TRY400
-                    "the access log can't be written: %s; lines are dropped, traffic goes on",
+                    "can't write the access log: %s; lines are dropped, traffic is not affected",
                     error.strerror,
                 )
             self._failing = True
@@ -167,7 +167,7 @@ def _take_over(
                 told, end = signal.SIGTERM, time.monotonic() + END_LIMIT
         else:
             return told
-    raise TimeoutError("another log process does not end")
+    raise TimeoutError("another log process is still running")
 
 
 def _signal(timeout: float) -> int:
@@ -196,7 +196,7 @@ def _reopen(target: Target) -> None:
         target.reopen()
     except OSError as error:
         log.error(  # noqa: TRY400
-            "the access log can't be opened again, lines still go to the old file: %s",
+            "can't reopen the access log, lines still go to the old file: %s",
             error.strerror,
         )
 

@@ -128,7 +128,7 @@ class Aside(Duty):
     def end(self) -> None:
         """Whoever waits is told that nothing comes of it."""
         if self._answer >= 0:
-            self._finish(_refused("given up: tcpmux ends"))
+            self._finish(_refused("given up: tcpmux is stopping"))
 
 
 def _refused(error: str, kind: str = "refused") -> dict[str, Any]:
@@ -200,5 +200,5 @@ def _outcome_of(work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     except MemoryError:
         return _refused(f"given up: it took more than {MAX_MEMORY >> 20} MiB of memory")
     except Exception as error:
-        log.error("a fault in tcpmux, in work for the API: %r", error)  # noqa: TRY400
-        return _refused(f"a fault in tcpmux: {error!r:.200}")
+        log.error("internal error in tcpmux, in work for the API: %r", error)  # noqa: TRY400
+        return _refused(f"internal error in tcpmux: {error!r:.200}")

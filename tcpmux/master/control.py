@@ -96,7 +96,7 @@ class ControlLink:
         except FrameError as error:
             # Not an event: that would be pushed as well.
             log.error(  # noqa: TRY400
-                "control can't be told of %s: %s", message.get("push"), error, extra={"event": ""}
+                "can't notify control of %s: %s", message.get("push"), error, extra={"event": ""}
             )
 
     def serve(
@@ -136,8 +136,8 @@ class ControlLink:
             kind = error.kind if isinstance(error, Refusal) else kind
             frame = messages.refusal(number, kind, str(error))
         except Exception as error:
-            log.exception("a fault in the master")
-            message = f"a fault in tcpmux: {error!r}; its log has the details"
+            log.exception("internal error in the master")
+            message = f"internal error in tcpmux: {error!r}; see its log for details"
             frame = messages.refusal(number, "refused", message)
         self._send(frame)
 
@@ -194,7 +194,7 @@ class ControlProcess(Program):
         if link.socket is None:
             if time.monotonic() >= self._end_by:
                 log.error(
-                    "control (pid %d) goes on without its connection to the master: it is replaced",
+                    "control (pid %d) has lost its connection to the master: it is replaced",
                     self.pid,
                     extra=_EVENT,
                 )

@@ -70,7 +70,7 @@ class GuardianWatch(Duty):
     @staticmethod
     def _goes_on(worker: Worker, seen: _Seen) -> None:
         if seen.stopped_since is not None:
-            log.info("guardian %d (pid %d) goes on", worker.id, seen.pid, extra=_EVENT)
+            log.info("guardian %d (pid %d) is running again", worker.id, seen.pid, extra=_EVENT)
         seen.stopped_since = seen.continued_at = None
         seen.is_told_of = False
 
@@ -81,7 +81,7 @@ class GuardianWatch(Duty):
             seen.stopped_since = now
             log.warning(
                 "guardian %d (pid %d) is stopped, by a signal or a debugger: if its worker dies "
-                "meanwhile, its connections wait; traffic goes on",
+                "now, that worker's connections wait; traffic is not affected",
                 worker.id,
                 seen.pid,
                 extra=_EVENT,
@@ -90,7 +90,7 @@ class GuardianWatch(Duty):
             # Rather than to end it at once: it may be the only one that holds the connections.
             seen.continued_at = now
             log.info(
-                "guardian %d (pid %d) has been stopped for %g s: it is continued (SIGCONT)",
+                "guardian %d (pid %d) was stopped for %g s: sending SIGCONT",
                 worker.id,
                 seen.pid,
                 STOP_TIME,
@@ -100,7 +100,7 @@ class GuardianWatch(Duty):
         elif seen.continued_at is not None and now - seen.continued_at >= STOP_TIME:
             if worker.held is not None and not worker.held.has_ended:
                 log.error(
-                    "guardian %d (pid %d) does not go on: it is replaced",
+                    "guardian %d (pid %d) does not resume: it is replaced",
                     worker.id,
                     seen.pid,
                     extra=_EVENT,
@@ -109,7 +109,7 @@ class GuardianWatch(Duty):
             elif not seen.is_told_of:
                 seen.is_told_of = True
                 log.error(
-                    "guardian %d (pid %d) does not go on, and its worker does not live: %d "
+                    "guardian %d (pid %d) does not resume, and its worker is dead: %d "
                     "connections wait for it",
                     worker.id,
                     seen.pid,

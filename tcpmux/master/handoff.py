@@ -134,8 +134,8 @@ def attach(handoff: Handoff) -> tuple[Table, Commons, list[Live]] | None:
         return None
     except OSError as error:
         raise Occupied(
-            f"can't take over the memory of the instance that is there: {error.strerror}: start "
-            "as the user that it was started as"
+            f"can't take over the memory of the running instance: {error.strerror}: start as the "
+            "user who started it"
         ) from None
 
 

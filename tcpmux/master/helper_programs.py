@@ -211,7 +211,7 @@ class HelperPrograms(Duty):
     def reopen_log(self) -> None:
         """Has the access log's file opened anew, as after it was moved away."""
         if self._config.access_log is None:
-            log.warning("SIGUSR1 opens the access log again, and there is none: see access_log")
+            log.warning("SIGUSR1 ignored: no access log is configured (access_log)")
             return
         self._logger.reopen()
 
@@ -247,7 +247,8 @@ class HelperPrograms(Duty):
         self._token_fd = hash_descriptor(self._token) if self._token else -1
         if new.admin.http is not None and new.admin.insecure:
             log.warning(
-                "admin.insecure: whoever reaches %s may see and change everything", new.admin.http
+                "admin.insecure: anyone who can connect to %s can see and change everything",
+                new.admin.http,
             )
         if self._started and (old_token, _access(old.admin)) != (change.token, _access(new.admin)):
             self.control.restart(CONTROL_SECONDS)

@@ -153,7 +153,7 @@ def resume(config: Config, left: Handoff) -> Instance:
         workers.adopt(number, socket.socket(fileno=line), *left.held(number))
     path = left.admin_path
     if path != config.admin.socket:
-        log.warning("admin.socket changes with the next start, not now: it stays %s", path)
+        log.warning("a change of admin.socket takes effect at the next start: it stays %s", path)
     return Instance(
         table,
         commons,
@@ -196,8 +196,8 @@ def _succeed(config: Config, left: Handoff) -> Instance:
         if pid:
             instance.leaving.append(pid)
     log.warning(
-        "the running workers are of a build with which this one can't share memory: they keep "
-        "their connections to the end (pids %s); new ones are served by new workers",
+        "the running workers belong to a build with another memory layout: they keep their "
+        "connections until these end (pids %s); new workers accept new connections",
         ", ".join(map(str, instance.leaving)) or "none",
     )
     return instance
@@ -220,8 +220,8 @@ def _taken(path: str, fd: int) -> UnixListener:
     except OSError as error:
         inode = NO_FILE
         log.error(  # noqa: TRY400
-            "the socket %s can't be reached any more: %s: `tcpmux` finds this instance again after "
-            "a restart; traffic goes on",
+            "the admin socket %s is not reachable any more: %s: commands can't find this "
+            "instance until it is restarted; traffic is not affected",
             path,
             error.strerror,
         )

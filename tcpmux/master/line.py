@@ -236,16 +236,17 @@ class Worker:
         """Clients have lost connections by it."""
         if kind == RENEWED:
             log.error(
-                "worker %d: its shared memory was corrupt and made it fail at its "
-                "starts; it is made anew, and %d connections are lost",
+                "worker %d: its shared memory was corrupt and kept it from starting; it was "
+                "reset, and %d connections are lost",
                 self.id,
                 count,
                 extra=_EVENT,
             )
         else:
             log.error(
-                "worker %d: %d connections whose peer had stopped reading were reset: %d as "
-                "their client had used up buffers.per_source, %d as buffers.total was used up",
+                "worker %d: %d connections whose peer had stopped reading were reset: %d because "
+                "their client had used up buffers.per_source, %d because buffers.total was used "
+                "up",
                 self.id,
                 count,
                 by_source,
@@ -306,7 +307,7 @@ class Worker:
             self.dead = True
             self._life_ended()
             log.error(
-                "worker %d %s; its guardian starts it again, with %d connections",
+                "worker %d %s; its guardian restarts it with its %d connections",
                 self.id,
                 describe_exit(value),
                 self.live.connections,
@@ -315,7 +316,7 @@ class Worker:
         elif kind == STARTED:
             if self.dead or value:
                 log.info(
-                    "worker %d runs again (pid %d): %d connections go on",
+                    "worker %d is running again (pid %d), with %d connections",
                     self.id,
                     self.live.pid,
                     value,
@@ -325,7 +326,7 @@ class Worker:
             self.dead = self.full = False
         elif value != PRESENT:
             log.warning(
-                "worker %d (pid %d) is %s: others serve its listeners",
+                "worker %d (pid %d) is %s: other workers serve its listeners",
                 self.id,
                 self.live.pid,
                 PRESENCES[value] if value <= HANGING else "gone",

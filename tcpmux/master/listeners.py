@@ -222,8 +222,8 @@ class Listeners:
             listener.close()
             if listener.origin is Origin.UNIT:
                 log.warning(
-                    "%s stays open in the service manager, which has opened it: clients wait "
-                    "there in vain until its .socket unit is stopped",
+                    "the service manager keeps %s open: clients that connect to it are not "
+                    "served until its .socket unit is stopped",
                     listener.address,
                 )
 

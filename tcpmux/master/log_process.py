@@ -101,7 +101,7 @@ class LogProcess(Program):
             fd = self._open_again(path)
         except TcpmuxError as error:
             log.error(  # noqa: TRY400
-                "the access log can't be opened again, lines still go to the old file: %s", error
+                "can't reopen the access log, lines still go to the old file: %s", error
             )
             return
         if fd is not None and self._link is not None:

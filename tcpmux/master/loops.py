@@ -35,8 +35,9 @@ class Loops(Duty):
                 self._said[route.name] = now
                 count = Counters(self._workers.lives).slot(route.slot).looped
                 log.error(
-                    "%s: connections go round in a loop: those that come back on %s are reset "
-                    "(%d so far); an endpoint leads there, by a NAT or another name",
+                    "%s: connections are forwarded in a loop: those that come back to %s are "
+                    "reset (%d so far); an endpoint of the route leads there, through NAT or "
+                    "another address",
                     route.name,
                     listener.address,
                     count,

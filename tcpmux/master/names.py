@@ -48,7 +48,7 @@ def look_up(config: Config, user: User) -> Known:
         )
         answer: dict[str, Any] = json.loads(finished.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        log.error("host names can't be looked up: %s", error)  # noqa: TRY400
+        log.error("can't resolve host names: %s", error)  # noqa: TRY400
         answer = {}
     return {name: _addresses(name, answer.get(str(name), "no answer")) for name in names}
 
@@ -58,7 +58,7 @@ def _addresses(name: HostName, answer: object) -> tuple[Address, ...]:
         for note in answer["notes"]:
             log.warning("%s: %s", name, note)
         return tuple(Address.parse(text) for text in answer["addresses"])
-    log.warning("%s can't be looked up (%s): it has no address until it can", name, answer)
+    log.warning("can't resolve %s (%s): it has no address until it resolves", name, answer)
     return ()
 
 

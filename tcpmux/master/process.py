@@ -241,7 +241,7 @@ class Master:
                 self._turn(duties)
             except Exception:
                 # Whatever it is, ending here would end the workers and what they carry.
-                log.exception("a fault in the master; traffic goes on")
+                log.exception("internal error in the master; traffic is not affected")
                 time.sleep(FAULT_PAUSE)
 
     def _turn(self, duties: Sequence[Duty]) -> None:

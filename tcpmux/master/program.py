@@ -85,7 +85,7 @@ class Program:
         """Starts it if it is to run, does not, and its delay is over; has one that is to end,
         and does not, end by force."""
         if self._process and self._kill_at is not None and now >= self._kill_at:
-            log.warning("killing %s (pid %d): it does not end", self._name, self.pid)
+            log.warning("killing %s (pid %d): it does not exit", self._name, self.pid)
             self._replace()
         if self._process or now < self._start_at:
             return
@@ -163,8 +163,8 @@ class Program:
         if self._dead_by is not None:
             if now >= self._dead_by:
                 log.error(
-                    "%s (pid %d) has been killed and does not end: it waits in the kernel; there "
-                    "can be no other before it has ended",
+                    "%s (pid %d) was killed and does not exit: it is blocked in the kernel; it "
+                    "can't be replaced before it has exited",
                     self._name,
                     self.pid,
                     extra={"event": self._name},
@@ -184,11 +184,11 @@ class Program:
     def _log_presence(self, watch: ProgramWatch) -> None:
         extra = {"event": self._name}
         if watch.presence == PRESENT:
-            log.info("%s (pid %d) goes on", self._name, self.pid, extra=extra)
+            log.info("%s (pid %d) is running again", self._name, self.pid, extra=extra)
             return
         self.hangs += 1
         log.warning(
-            "%s (pid %d) %s: %s meanwhile; traffic goes on",
+            "%s (pid %d) %s: %s meanwhile; traffic is not affected",
             self._name,
             self.pid,
             watch.describe(),
@@ -228,7 +228,7 @@ class Program:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             log.warning(
-                "killing %s (pid %d): it has not ended after %g s", self._name, self.pid, timeout
+                "killing %s (pid %d): it has not exited after %g s", self._name, self.pid, timeout
             )
             self._process.kill()
             self._process.wait()

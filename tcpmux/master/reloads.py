@@ -73,8 +73,8 @@ class Reloads(Duty):
         if self._at_the_latest is None or now < self._at_the_latest:
             return
         log.warning(
-            "control does not look up host names: reloading without the new ones, which have "
-            "no address until it does"
+            "control does not resolve host names: reloading without addresses for the new ones "
+            "until it does"
         )
         with suppress(TcpmuxError):
             self.asked(SIGNAL, look_up=False)

@@ -255,7 +255,7 @@ class Requests:
             workers[number].line.post(KILL, index, value=generation)
         if request["told"]:  # of many, in several requests, the first tells
             extra = {"event": "kill", "by": request.get("by", "")}
-            log.info("%d connections are to be reset", request["told"], extra=extra)
+            log.info("resetting %d connections", request["told"], extra=extra)
         return {"ordered": len(orders)}
 
     # --- the rest ---------------------------------------------------------------------------

@@ -67,19 +67,17 @@ def _give_up_rights(config: Config) -> User:
     try:
         keep_for_master(user)
     except OSError as error:
-        raise TcpmuxError(
-            f"can't give up the rights that are not needed: {error.strerror}"
-        ) from None
+        raise TcpmuxError(f"can't drop unneeded privileges: {error.strerror}") from None
     return user
 
 
 def _log_user(wanted: User, user: User) -> User:
     if wanted != user:
-        log.warning("user and group change with the next start, not now: they stay %s", user)
+        log.warning("a change of user or group takes effect at the next start: it stays %s", user)
     if user.is_root:
-        log.warning("all processes run as root, with all its rights (user: root)")
+        log.warning("all processes run as root, with all privileges (user: root)")
     else:
-        log.info("all processes but the master run as %s, without any rights", user)
+        log.info("all processes except the master run as %s, without privileges", user)
     return user
 
 

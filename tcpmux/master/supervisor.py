@@ -127,8 +127,8 @@ class Supervisor(Duty):
             elif name in listens:
                 log.error(
                     "route %s listens on %s, but the service manager has opened %s for it "
-                    "(FileDescriptorName=%s): clients wait there in vain until ListenStream= of "
-                    "its .socket unit and the file say the same",
+                    "(FileDescriptorName=%s): clients are not served there until ListenStream= "
+                    "of its .socket unit and the file agree",
                     name,
                     ", ".join(map(str, listens[name])),
                     address,
@@ -137,7 +137,7 @@ class Supervisor(Duty):
             else:
                 log.warning(
                     "no route listens on %s, which the service manager has opened (%s): "
-                    "clients wait there in vain until its .socket unit is stopped",
+                    "clients are not served there until its .socket unit is stopped",
                     address,
                     name,
                 )
@@ -178,7 +178,7 @@ class Supervisor(Duty):
                 return False
             if not self._silent:
                 log.warning(
-                    "the service manager can't be told of the state (NOTIFY_SOCKET): %s", error
+                    "can't notify the service manager of the state (NOTIFY_SOCKET): %s", error
                 )
             self._silent = True
         else:

@@ -145,7 +145,7 @@ def claim(admin_path: str) -> Handoff | None:
             first.close()
         if time.monotonic() >= deadline:
             raise Occupied(
-                f"an instance of tcpmux is running ({path}), and none of its processes answers"
+                f"an instance of tcpmux is running ({path}), but none of its processes answers"
             )
 
 

@@ -66,8 +66,8 @@ def check_program(user: User) -> None:
         raise UpgradeError(f"the new build can't be started as {user}: {error}") from None
     if path:
         raise UpgradeError(
-            f"{user} may not read {path}: workers become the new build as that user, so it has to "
-            "be readable for it (or restart instead: systemctl restart tcpmux)"
+            f"{user} may not read {path}: workers change to the new build as that user, so make "
+            "it readable (or restart instead: systemctl restart tcpmux)"
         )
 
 

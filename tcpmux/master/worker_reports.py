@@ -42,8 +42,8 @@ class WorkerReports:
             return
         self._next_cramped = now + CRAMPED_SECONDS
         log.error(
-            "worker %d has no descriptors left for all listening sockets: clients of some wait "
-            "until connections have ended; RLIMIT_NOFILE is %d, raise it (ulimit -n, "
+            "worker %d has too few descriptors for all listening sockets: clients of some of them "
+            "wait until connections have ended; RLIMIT_NOFILE is %d: raise it (ulimit -n, "
             "LimitNOFILE=) and restart",
             worker.id,
             resource.getrlimit(resource.RLIMIT_NOFILE)[0],

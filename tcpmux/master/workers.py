@@ -207,7 +207,7 @@ class Workers:
             worker.guardian_ended()
             worker.unguarded = True
             if not self._draining:
-                log.warning("guardian %d (pid %d) died; its worker makes another", worker.id, pid)
+                log.warning("guardian %d (pid %d) died; its worker starts another", worker.id, pid)
             self.guard_all()
         return True
 
@@ -227,7 +227,7 @@ class Workers:
         for other in self.running:
             other.lines.discard(worker.id)
         if retired:
-            log.info("worker %d has handed over and ended", worker.id)
+            log.info("worker %d has handed over its connections and exited", worker.id)
         if self._draining or retired or not worker.wanted:
             return
         if time.monotonic() - worker.started >= STABLE_SECONDS:
@@ -346,7 +346,7 @@ class Workers:
         # Both hold the other end of the line.
         left = wait_for_all(self.running, lambda worker: worker.line.socket is None, timeout)
         if left:
-            log.error("%s has been killed and does not end", _names(left))
+            log.error("%s: killed, but still running", _names(left))
 
     # --- generations ------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ class Row(NamedTuple):
     """One counter.
 
     kind: slot, close, pick, time or worker.
-    scope: of kind slot, where it is shown: "" = of destinations, route, or base = under names that
-    others chose; of kind close, rejected = of a connection that reached no endpoint.
+    scope: of kind slot, where it is shown: "" = of destinations, route, or base = under Istio's
+    names; of kind close, rejected = of a connection that reached no endpoint.
     unit: of kind close the response flag, of kind time the name of the bounds.
     """
 

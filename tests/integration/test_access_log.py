@@ -311,7 +311,7 @@ def test_in_a_directory_of_its_user_the_log_process_opens_it_itself(
     log.rename(place / "old.log")
     log.symlink_to(precious)
     proxy.signal(signal.SIGUSR1)
-    proxy.says("the access log can't be opened again")
+    proxy.says("can't reopen the access log")
     assert ask(("127.0.0.1", port)) == "one hello\n"
     wait_for(lambda: len(lines(place / "old.log")) == 2, "the line in the file that it has")
     assert precious.read_text() == "as it was\n"

@@ -244,7 +244,7 @@ def test_a_name_that_nobody_knows_gives_its_share_to_the_others(
     said = proxy.log.count(follows)
     assert follows in proxy.run("reload").stdout
     proxy.says(follows, times=said + 1)
-    proxy.says(f"shop.test:{two.port} can't be looked up", times=1)
+    proxy.says(f"can't resolve shop.test:{two.port}", times=1)
     assert any(follows in event["text"] for event in proxy.client.events())
     assert proxy.destination("v2")["closed"]["no_endpoint"] == 0
     dns.set_a("shop.test", "127.0.0.1")

@@ -129,7 +129,7 @@ def test_without_a_listener_at_the_socket_it_runs_all_the_same(
     monkeypatch.setenv("NOTIFY_SOCKET", "@nobody-listens-here")
     proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
     assert split(port, 4) == {"one": 4}
-    proxy.says("the service manager can't be told of the state", times=1)
+    proxy.says("can't notify the service manager of the state", times=1)
 
 
 # --- what it has kept -----------------------------------------------------------------------------
@@ -350,7 +350,7 @@ def test_a_units_unix_socket_keeps_its_name(
         start_with(proxy, [("web", listening.fileno())])
         assert ask_unix(socket_path) == "one hello\n"
         proxy.reload(routes(route("r1", port, v1=(1, one.address))))
-        line = f"unix:{socket_path} stays open in the service manager"
+        line = f"the service manager keeps unix:{socket_path} open"
         proxy.says(line)
         assert Path(socket_path).exists()
         proxy.stop()

@@ -404,7 +404,7 @@ def test_listeners_that_find_no_room_in_a_full_worker_come_later(
         all_talk(clients)
         addresses = [f"127.0.0.1:{number}" for number in (port, *ports)]
         proxy.reload(routes({**first, "listen": addresses}, workers=1))
-        proxy.says("ERROR worker 0 has no descriptors left")
+        proxy.says("ERROR worker 0 has too few descriptors")
         all_talk(clients)
     for number in ports:
         assert split(number, 1) == {"one": 1}
@@ -474,7 +474,7 @@ def test_an_upgrade_without_the_files_of_its_sockets_goes_on(proxy: Proxy, port:
             Path(name).unlink()
         proxy.signal(signal.SIGUSR2)
         proxy.says("upgrade 1: done, 2 connections kept")
-        proxy.says(f"ERROR the socket {proxy.admin} can't be reached any more")
+        proxy.says(f"ERROR the admin socket {proxy.admin} is not reachable any more")
         all_talk(clients)
     assert proxy.process.poll() is None
 
@@ -519,7 +519,7 @@ def test_a_build_of_another_layout_lets_the_old_workers_finish(proxy: Proxy, por
         proxy.children |= proxy.tree()
         make_foreign(proxy)
         proxy.signal(signal.SIGUSR2)
-        proxy.says("keep their connections to the end")
+        proxy.says("keep their connections until these end")
         wait_for(lambda: split(port, 10, at_once=5) == {"one": 10}, "new workers")
         all_talk(clients)
         assert not old & set(proxy.worker_pids())

@@ -119,7 +119,7 @@ def guardians_are_known(proxy: Proxy, before: int) -> bool:
 
 
 def died_and_was_seen(proxy: Proxy, pid: int) -> bool:
-    return f"(pid {pid}) died; its worker makes another" in proxy.log
+    return f"(pid {pid}) died; its worker starts another" in proxy.log
 
 
 def has_others(proxy: Proxy, guardians: list[int]) -> bool:

@@ -1,7 +1,7 @@
 """The proxies that things are done to, each with its own way to do them. Here what they have
 in common, and tcpmux; the others are in peers.py.
 
-A target that has no counterpart for an act raises Unsupported. Each is started with four
+A target that has no equivalent of an act raises Unsupported. Each is started with four
 workers in front of one endpoint, and ended by pid with all that it started.
 """
 

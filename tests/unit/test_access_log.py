@@ -155,8 +155,8 @@ def test_what_cant_be_written_is_counted_and_said(caplog: pytest.LogCaptureFixtu
     source.lost = 4
     assert log.step() == 3
     assert [r.getMessage() for r in caplog.records] == [
-        "the access log can't be written: No space left on device; "  # noqa: ISC004
-        "lines are dropped, traffic goes on",
+        "can't write the access log: No space left on device; "  # noqa: ISC004
+        "lines are dropped, traffic is not affected",
         "7 lines of the access log were dropped",
     ]
     os.close(full)

@@ -76,7 +76,7 @@ def test_a_result_of_any_size_comes() -> None:
         (ConfigError([Problem("a", 1, 2, "", "no")]), "bad_file", "a:1:2: no"),
         (Refusal("invalid", "so not"), "invalid", "so not"),
         (TcpmuxError("no"), "refused", "no"),
-        (RuntimeError("oops"), "refused", "a fault in tcpmux: RuntimeError('oops')"),
+        (RuntimeError("oops"), "refused", "internal error in tcpmux: RuntimeError('oops')"),
         (MemoryError(), "refused", "given up: it took more than 1024 MiB of memory"),
     ],
 )
@@ -176,7 +176,7 @@ def test_only_one_piece_of_work_is_under_way() -> None:
     with pytest.raises(Refusal, match="another such request"):
         aside.start(dict)
     aside.end()
-    assert "tcpmux ends" in came[0]["error"]
+    assert "tcpmux is stopping" in came[0]["error"]
     os.wait()
 
 

@@ -73,8 +73,8 @@ def test_without_anything_it_teaches(started: list[list[str]]) -> None:
     ("arguments", "error"),
     [
         (["-c", "a.yaml", "status"], "-c comes after the command: tcpmux status -c FILE"),
-        (["run"], "which file? Name it with -c"),
-        (["check"], "which file? Name it with -c"),
+        (["run"], "no file given: name one with -c"),
+        (["check"], "no file given: name one with -c"),
         (["weight"], "Missing argument 'ROUTE'"),
         (["weight", "r"], "Missing argument 'DESTINATION=WEIGHT...'"),
         (["status", "--josn"], "No such option"),

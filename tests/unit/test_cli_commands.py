@@ -473,8 +473,8 @@ def test_upgrade_to_a_build_that_counts_anew_is_over_too(admin: FakeAdmin) -> No
     result = tcpmux("upgrade", "--admin", admin.path)
     assert result.exit_code == 0
     assert result.output == (
-        "upgraded to 9.9: 2 workers for new connections; those of the build before, with which it "
-        "can't share memory, keep their connections to the end\n"
+        "upgraded to 9.9: 2 workers for new connections; workers of the previous build, whose "
+        "memory layout differs, keep their connections until these end\n"
     )
 
 

@@ -307,8 +307,8 @@ frontend web
     ]
     assert (route.connect_timeout, route.idle_timeout) == (5.0, 1800.0)
     assert [str(w) for w in found.warnings] == [
-        "haproxy.cfg:11:1: server v1 check: has no counterpart",
-        "haproxy.cfg:13:1: server v3 backup: it gets weight 0: see on_unavailable",
+        "haproxy.cfg:11:1: server v1 check: has no equivalent in tcpmux",
+        "haproxy.cfg:13:1: server v3 backup: gets weight 0: see on_unavailable",
         "haproxy.cfg:14:1: web: mode http: only tcp is relayed",
     ]
     nginx = """stream {
@@ -325,7 +325,7 @@ frontend web
     assert found.routes[0].idle_timeout == 60.0
     assert str(found.routes[1].destinations[0].endpoints[0]) == "127.0.0.1:9009"
     assert [str(w) for w in found.warnings] == [
-        "nginx.conf:5:1: ssl_preread on: has no counterpart"
+        "nginx.conf:5:1: ssl_preread on: has no equivalent in tcpmux"
     ]
     with pytest.raises(ConfigError, match="no TCP proxy"):
         load_other([write("events {}", "empty.conf")])
@@ -408,7 +408,7 @@ def test_times_without_a_limit_and_of_several_parts() -> None:
     assert found.routes[0].connect_timeout == 3.0
     found = load_other([write(HAPROXY.replace("1s", "0").replace("10s", "0"), "h.cfg")])
     assert (found.routes[0].connect_timeout, found.routes[0].idle_timeout) == (3600.0, 0.0)
-    assert "no limit has no counterpart: it is 1h" in str(found.warnings[0])
+    assert "no limit is not supported: using 1h" in str(found.warnings[0])
 
 
 def test_all_weights_0_is_said() -> None:

@@ -21,20 +21,20 @@ from tcpmux.shm.view import View
 PAGE = Path(__file__).resolve().parents[2] / "docs/counters.md"
 HEAD = """# Counters
 
-Since the start of the instance, over reloads, upgrades and deaths of workers. This page is made of
-`csrc/counters.def` by `tests/unit/test_counters.py`. The first of each table is the name in
+Counted since the start of the instance, through reloads, upgrades and deaths of workers. This page is
+generated from `csrc/counters.def` by `tests/unit/test_counters.py`. The first column is the name in
 `tcpmux status --json`, under `counters`, `closed` and `picked`.
 """
 TABLES = {
     "slot": (
         "Per route, destination and endpoint",
         "unit",
-        "What has no metric here is in `istio_tcp_*`, `tcpmux_endpoint_*` and `tcpmux_route_*`.",
+        "Counters without a metric are in `istio_tcp_*`, `tcpmux_endpoint_*` and `tcpmux_route_*`.",
     ),
     "close": (
         "Ends of connections, per route, destination and endpoint",
         "flag",
-        "Label `reason` of `tcpmux_connections_closed_total`. Flags as access logs have them.",
+        "Label `reason` of `tcpmux_connections_closed_total`. The flags are those of access logs.",
     ),
     "pick": (
         "Why a destination was picked, per destination",

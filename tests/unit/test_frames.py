@@ -267,7 +267,7 @@ def test_what_is_too_large_for_a_frame_is_refused_and_said(
 
     with caplog.at_level(logging.ERROR):
         talk(handle, scenario)
-    assert "control can't be told of names: a message of" in caplog.text
+    assert "can't notify control of names: a message of" in caplog.text
 
 
 def test_an_answer_that_comes_later_has_the_same_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +285,7 @@ def test_an_answer_that_comes_later_has_the_same_limit(monkeypatch: pytest.Monke
             take(outcomes.pop(0))
 
     async def scenario(link: MasterLink, _master: Master) -> None:
-        with pytest.raises(MasterRefused, match="the answer can't be told: a message of"):
+        with pytest.raises(MasterRefused, match="the answer can't be sent: a message of"):
             await link.request("diff")
         with pytest.raises(
             MasterRefused, match=r"^y{100}\.\.\. \(and 3900 characters more\)$"
@@ -444,7 +444,7 @@ def stalls(control: Control) -> None:
     [
         (bad_frame, "sent a message that is not JSON"),
         (bad_request, "sent a request without a number"),
-        (gives_up, "goes on without its connection to the master"),
+        (gives_up, "has lost its connection to the master"),
         (stalls, "has read nothing for"),
     ],
 )

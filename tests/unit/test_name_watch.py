@@ -119,7 +119,7 @@ def test_a_fault_in_a_lookup_does_not_end_it(
         await world.watch.close()
 
     asyncio.run(run())
-    assert "a fault in looking up shop.test:80" in caplog.text
+    assert "internal error in looking up shop.test:80" in caplog.text
 
 
 @pytest.mark.parametrize("kept", [(), (ONE,)])

@@ -275,7 +275,7 @@ def test_one_that_goes_on_again_is_left_alone(
     os.kill(started.first, signal.SIGCONT)
     wait_for(lambda: started.turn() or started.program.presence == PRESENT, "it to go on")
     assert started.program.pid == started.first
-    assert caplog.records[-1].getMessage() == f"control (pid {started.first}) goes on"
+    assert caplog.records[-1].getMessage() == f"control (pid {started.first}) is running again"
     started.program.end(DEADLINE)
 
 
@@ -300,12 +300,12 @@ def test_one_that_a_kill_does_not_end_is_told_of_once(
     monkeypatch.setattr(program, "KILLED_TIME", 0.1)
     monkeypatch.setattr(Program, "signal", lambda *_: None)
     started = Started(quick, "stop")
-    wait_for(lambda: started.turn() or "does not end" in caplog.text, "it to be told")
+    wait_for(lambda: started.turn() or "does not exit" in caplog.text, "it to be told")
     watch = started.program._watch
     assert watch is not None
     later = watch.due + 3 * program_watch.SOON
     wait_for(lambda: started.turn() or watch.due > later, "more looks")
-    assert caplog.text.count("does not end") == 1
+    assert caplog.text.count("does not exit") == 1
     assert started.program.pid == started.first
     monkeypatch.undo()
     started.program.end(0.0)

@@ -140,7 +140,9 @@ CASES = [
     Case(
         "weights 0",
         GW + VS.replace("weight: 80", "weight: 0").replace("weight: 20", "weight: 0"),
-        refused=("r.yaml:18:5: spec.tcp[0].route: expected a weight above 0 at one of them",),
+        refused=(
+            "r.yaml:18:5: spec.tcp[0].route: expected a weight above 0 for at least one of them",
+        ),
     ),
     Case(
         "weight neg",
@@ -234,7 +236,7 @@ CASES = [
         "gw no listener",
         AG + TR.replace("{name: gw}", "{name: gw, sectionName: x}"),
         refused=(
-            "r.yaml:12:16: spec.parentRefs[0]: no listener of gw is meant; there are: tcp (port 31400)",
+            "r.yaml:12:16: spec.parentRefs[0]: no listener of gw matches; there are: tcp (port 31400)",
         ),
     ),
     Case(

@@ -188,7 +188,7 @@ def test_a_manager_that_is_gone_is_named_once(caplog: pytest.LogCaptureFixture) 
         for _ in range(3):
             supervisor.ready("up")
     (message,) = caplog.messages
-    assert message.startswith("the service manager can't be told of the state (NOTIFY_SOCKET): ")
+    assert message.startswith("can't notify the service manager of the state (NOTIFY_SOCKET): ")
     assert message.endswith("[Errno 2] No such file or directory")
     assert supervisor.due() is None
 
