@@ -97,18 +97,18 @@ def cli(ctx: click.Context, config: tuple[str, ...], endpoints: tuple[str, ...])
     \b
     Start an instance, in the foreground:
         tcpmux -c routes.yaml
-    Look at it, and shift traffic:
+    Show its state, and shift traffic:
         tcpmux status
         tcpmux weight tcp-echo v1=80 v2=20
-    Edit the file, look it over, and use it:
+    Edit the file, check it, and load it:
         tcpmux check -c routes.yaml && tcpmux reload
-    End it when its connections have ended:
+    Stop it when its connections have ended:
         tcpmux stop
-    See all of that without a file or a server of your own:
+    Try all of that without a file or a server of your own:
         tcpmux demo
 
     \b
-    A file with everything that is needed:
+    A complete file:
         routes:
           - name: tcp-echo
             listen: 127.0.0.1:31400

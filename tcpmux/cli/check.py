@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 @endpoint_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def check(config: tuple[str, ...], endpoints: tuple[str, ...], as_json: bool) -> int:
-    """Say what is wrong with configuration files, and what a start would do.
+    """Check configuration files, and show what a start would do.
 
-    Touches no running instance. Prints every problem in a line of its own, as
+    Does not contact a running instance. Prints each problem on a line of its own, as
     FILE:LINE:COLUMN: WHERE: WHAT, on standard error, and exits with 2 if there is one. Names of
-    endpoints are looked up; one that can't be is a warning.
+    endpoints are resolved; one that can't be is a warning.
 
     \b
     Examples:

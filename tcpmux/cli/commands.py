@@ -12,15 +12,15 @@ from tcpmux.control.operations import OPERATIONS
 # Those that ask nobody, before and after those of the operations.
 _FIRST = (
     Command("run", "Run an instance in the foreground."),
-    Command("check", "Say what is wrong with configuration files, and what a start would do."),
+    Command("check", "Check configuration files, and show what a start would do."),
     Command("convert", "Print the routes.yaml that is equivalent to these files."),
-    Command("fmt", "Give configuration files one layout."),
+    Command("fmt", "Format configuration files."),
     Command("schema", "Print the JSON Schema of routes.yaml."),
 )
 _LAST = (
     Command(
         "completion",
-        "Print what makes SHELL complete commands and options.",
+        "Print the completion script for SHELL.",
         "small.completion",
     ),
     Command("demo", "Watch traffic being shifted, in seconds."),

@@ -67,23 +67,29 @@ def filter_options(command: F) -> F:
     """Which connections; as of Client.connections()."""
     for option in reversed(
         (
-            click.option("--route", metavar="NAME", help="Of this route."),
-            click.option("--destination", metavar="NAME", help="Of this destination of --route."),
-            click.option("--endpoint", metavar="ADDRESS", help="Of this one of --destination."),
-            click.option("--src", "client", metavar="CIDR", help="From this network: 10.0.0.0/8."),
+            click.option("--route", metavar="NAME", help="Only of this route."),
+            click.option(
+                "--destination", metavar="NAME", help="Only of this destination of --route."
+            ),
+            click.option(
+                "--endpoint", metavar="ADDRESS", help="Only of this endpoint of --destination."
+            ),
+            click.option(
+                "--src", "client", metavar="CIDR", help="Only from this network: 10.0.0.0/8."
+            ),
             click.option(
                 "--older",
                 metavar="TIME",
                 default="0s",
                 callback=_seconds,
-                help="Open for at least this long: 10m.",
+                help="Only those open for at least this long: 10m.",
             ),
             click.option(
                 "--idle",
                 metavar="TIME",
                 default="0s",
                 callback=_seconds,
-                help="Without a byte for at least this long: 1m.",
+                help="Only those without a byte for at least this long: 1m.",
             ),
         )
     ):
@@ -141,9 +147,9 @@ def conns(
 ) -> int:
     """List the live connections.
 
-    IN is from the client, OUT to it; both move while the connection lives. W is the worker, GEN
-    the generation of the routes that gave the connection its destination, PICK why: by weight, or
-    as the only one that had any.
+    IN is bytes from the client so far, OUT bytes to it. W is the worker, GEN the generation of the
+    routes by which the destination was picked, PICK the reason: by weight, or as the only
+    destination with weight.
 
     \b
     Examples:

@@ -12,10 +12,9 @@ import click
 def demo(serve: bool) -> int:
     """Watch traffic being shifted, in seconds.
 
-    Starts two echo servers and an instance of tcpmux on 127.0.0.1, sends it 20 connections
-    at 100/0, changes the file to 80/20, sends 20 more, and counts the answers. A connection
-    that was open all the time stays where it was. Everything is stopped and removed at the
-    end.
+    Starts two echo servers and an instance of tcpmux on 127.0.0.1, sends it 20 connections at
+    100/0, changes the file to 80/20, sends 20 more, and counts the answers. A connection that was
+    open all the time stays with its server. Everything is stopped and removed at the end.
 
     \b
     Examples:

@@ -20,10 +20,10 @@ DIFFERENT = 3  # exit code
 def diff(admin: str | None, config: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
     """Show what would change if the running instance read these files.
 
-    A line for each route that is added, removed or changed, as the log of a reload has it.
-    Weights that were set at run time count as changed, as a reload goes back to the file's.
-    The files are read here and now, with what the environment of this command has for ${NAME}.
-    Exits with 0 if nothing would change, with 3 if something would.
+    Prints a line for each route that is added, removed or changed, as a reload logs it. Weights
+    that were set at run time count as changed, as a reload restores the file's. This command
+    reads the files itself, with its own environment for ${NAME}. Exits with 0 if nothing would
+    change, and with 3 otherwise.
 
     \b
     Examples:

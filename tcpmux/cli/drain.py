@@ -18,7 +18,7 @@ POLL_EVERY = 0.2  # s
 force_option = click.option(
     "--force",
     is_flag=True,
-    help="Even if no destination is left for the connections: they are then reset.",
+    help="Even if no destination is left for connections, which are then reset.",
 )
 
 
@@ -35,13 +35,13 @@ force_option = click.option(
 def drain(
     admin: str | None, target: str | None, wait: bool, timeout: float | None, force: bool
 ) -> int:
-    """Give no new connections to TARGET, and let the open ones end.
+    """Send no new connections to TARGET, and let the open ones end.
 
-    TARGET is DESTINATION, ROUTE/DESTINATION or the ADDRESS of an endpoint. Others get its share
-    at once; `tcpmux enable` takes it back. It outlives reloads.
+    TARGET is DESTINATION, ROUTE/DESTINATION or the ADDRESS of an endpoint. The others get its
+    share at once; `tcpmux enable` ends the drain. It survives reloads.
 
-    `all`, or nothing, is the instance itself: no new connections, the open ones may end until
-    drain_timeout, then it ends, as with SIGTERM.
+    `all`, or no TARGET, is the instance itself: it accepts no new connections, open ones may end
+    within drain_timeout, then it exits, as with SIGTERM.
 
     \b
     Examples:
@@ -74,7 +74,8 @@ def drain(
 def disable(admin: str | None, target: str, force: bool) -> int:
     """Take TARGET out of service: no new connections; open ones stay.
 
-    As `tcpmux drain`, but shown as disabled: out on purpose, and not about to be empty.
+    The same as `tcpmux drain`, but shown as disabled: out of service on purpose, rather than
+    about to be removed.
 
     \b
     Examples:
@@ -89,7 +90,7 @@ def disable(admin: str | None, target: str, force: bool) -> int:
 @click.argument("target")
 @admin_option
 def enable(admin: str | None, target: str) -> int:
-    """Give TARGET new connections again.
+    """Send new connections to TARGET again.
 
     \b
     Example:

@@ -146,9 +146,10 @@ def endpoint(
 ) -> int:
     """Show endpoints and their health, or take one out of service.
 
-    Without ADDRESS all are shown: whether they are healthy, since when, why not, and when they will
-    be tried again. ADDRESS is one of them, in all routes that have it. drain and disable give it no
-    new connections; with --for it is ready again after that time. enable (or ready) puts it back.
+    Without ADDRESS all are shown: whether they are healthy, since when, why not, and when they
+    will be tried again. ADDRESS is one of them, in all routes that have it. drain and disable
+    send it no new connections; with --for it becomes ready again after that time. enable (or
+    ready) puts it back.
 
     \b
     Examples:

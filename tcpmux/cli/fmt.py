@@ -34,10 +34,10 @@ def formatted(text: str) -> str:
 @config_option
 @click.option("--check", is_flag=True, help="Change nothing; exit with 3 if a file would change.")
 def fmt(config: tuple[str, ...], check: bool) -> int:
-    """Give configuration files one layout.
+    """Format configuration files.
 
-    Indentation by two, lists by two more; comments, order and quotes stay. A file is replaced as
-    a whole, and only if it means the same as before; where it is a link, the file it leads to.
+    Indents by two spaces, lists by two more; keeps comments, order and quotes. A file is replaced
+    as a whole, and only if its meaning stays the same; a link is followed.
 
     \b
     Examples:

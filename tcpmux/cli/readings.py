@@ -51,7 +51,7 @@ def _route_rows(routes: list[RouteStatus]) -> list[tuple[str, ...]]:
 @watch_option
 @admin_option
 def routes(admin: str | None, as_json: bool, watch: float | None) -> int:
-    """Show the routes: where they listen, and who gets which share.
+    """Show the routes: where they listen, and the share of each destination.
 
     \b
     Example:
@@ -105,9 +105,9 @@ def _worker_rows(status: Status) -> list[tuple[str, ...]]:
 @watch_option
 @admin_option
 def stats(admin: str | None, as_json: bool, watch: float | None) -> int:
-    """Show the counters: of every destination, with the reasons of ends, and of every worker.
+    """Show the counters of every destination, including why connections ended, and of every worker.
 
-    They count since the start of the instance, through reloads and upgrades.
+    They are counted since the start of the instance, through reloads and upgrades.
 
     \b
     Example:
@@ -145,9 +145,10 @@ def _event_line(event: Event) -> str:
 @watch_option
 @admin_option
 def events(admin: str | None, since: int, limit: int, as_json: bool, watch: float | None) -> int:
-    """Show what has happened: reloads, weight changes, deaths, with who and when.
+    """Show events: reloads, weight changes, deaths, with who caused them and when.
 
-    The last 1,000, which an upgrade keeps. Who: the user and process that asked, or a signal.
+    Shows the last 1,000, also from before an upgrade. Who: the user and process that made the
+    request, or a signal.
 
     \b
     Examples:

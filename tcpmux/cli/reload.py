@@ -11,11 +11,11 @@ from tcpmux.cli.output import print_applied
 @click.command("reload")
 @admin_option
 def reload_(admin: str | None) -> int:
-    """Have the configuration files read again.
+    """Reload the configuration files.
 
-    Waits until the workers use them. All of it is applied or nothing: a file with a mistake
-    leaves everything as it was, and the mistake is printed with its line. Open connections
-    stay where they are. Weights set by `tcpmux weight` are replaced by the file's.
+    Waits until the workers use them. Everything is applied or nothing: a file with a mistake
+    changes nothing, and the mistake is printed with its line. Open connections stay where they
+    are. Weights set by `tcpmux weight` are replaced by the file's.
 
     \b
     Examples:

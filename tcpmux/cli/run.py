@@ -40,9 +40,8 @@ def run_instance(paths: Sequence[str], endpoints: Sequence[str] = ()) -> int:
 def run(config: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
     """Run an instance in the foreground.
 
-    `tcpmux -c FILE` is short for it. It serves until told to stop. Signals: HUP reads the
-    files again; TERM and INT let open connections end, a second one cuts them; QUIT ends at
-    once.
+    `tcpmux -c FILE` is short for it. It runs until it is stopped. Signals: HUP reloads the files;
+    TERM and INT let open connections end, a second one resets them; QUIT stops at once.
 
     \b
     Examples:

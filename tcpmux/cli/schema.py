@@ -11,7 +11,7 @@ from tcpmux.cli.output import say_json
 def schema() -> int:
     """Print the JSON Schema of routes.yaml.
 
-    With it editors complete keys and mark mistakes while one types. Name it in the first line of
+    With it editors complete keys and mark mistakes as you type. Name it in the first line of
     a file:
 
     \b

@@ -21,8 +21,8 @@ def undo(admin: str | None, route: str, *, force: bool) -> int:
     """Go back to the weights ROUTE had before they were last changed.
 
     It does not matter who changed them, or whether a reload did. A second undo brings the newer
-    weights back. Weights that leave nobody to take connections, such as all 0, are refused without
-    --force.
+    weights back. Weights that leave no destination for connections, such as all 0, are refused
+    without --force.
 
     \b
     Example:
@@ -52,7 +52,7 @@ def log_level(admin: str | None, level: str) -> int:
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> int:
-    """Print what makes SHELL complete commands and options.
+    """Print the completion script for SHELL.
 
     \b
     Examples:

@@ -195,7 +195,7 @@ def status(admin: str | None, as_json: bool, watch: float | None) -> int:
     """Show the workers, the routes and how connections were split.
 
     "weight" is marked "(file: N)" when it was set by `tcpmux weight` and the file says
-    otherwise. "in" is from clients, "out" to them; both move while a connection lives.
+    otherwise. "in" is bytes from clients, "out" bytes to them; both include open connections.
 
     \b
     Examples:

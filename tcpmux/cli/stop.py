@@ -100,14 +100,13 @@ def waiting_for(instance: Client, pid: int) -> None:
 
 @click.command("stop")
 @admin_option
-@click.option("--now", is_flag=True, help="Cut open connections instead of letting them end.")
-@click.option("--no-wait", is_flag=True, help="Only ask for it; don't wait for the end.")
+@click.option("--now", is_flag=True, help="Reset open connections instead of letting them end.")
+@click.option("--no-wait", is_flag=True, help="Don't wait for the end.")
 def stop(admin: str | None, now: bool, no_wait: bool) -> int:
-    """End the instance, and wait for it.
+    """Stop the instance, and wait for its end.
 
-    It takes no new connections; open ones may end by themselves until drain_timeout. Waits
-    until it is over. Ctrl-C ends the waiting, not the draining; `tcpmux stop --now` cuts a
-    drain short.
+    It accepts no new connections; open ones may end within drain_timeout. Ctrl-C ends the waiting,
+    not the draining; `tcpmux stop --now` ends the drain at once.
 
     \b
     Examples:

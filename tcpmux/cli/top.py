@@ -301,7 +301,7 @@ class _Reader(threading.Thread):
 def top(admin: str | None, once: bool) -> int:
     """Watch the split, the rates and the connections, live.
 
-    ASKED is the share the weights ask for, SEEN what new connections of the last 10 seconds got.
+    ASKED is the configured share, SEEN the share of new connections in the last 10 seconds.
     Made for 80x24 and more. Keys: q ends, s and c change what routes and connections are sorted
     by, r reverses the order, / pauses.
 

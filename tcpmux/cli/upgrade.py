@@ -48,13 +48,13 @@ def wait_until_done(instance: Client, timeout: float = TIMEOUT) -> Status:
 
 @click.command("upgrade")
 @admin_option
-@click.option("--no-wait", is_flag=True, help="Only ask for it; don't wait for the outcome.")
+@click.option("--no-wait", is_flag=True, help="Don't wait for the outcome.")
 def upgrade(admin: str | None, no_wait: bool) -> int:
     """Change to the build of tcpmux that is installed now, without dropping a connection.
 
-    The new build first checks the configuration and whether it can take over; if not, nothing
-    changes. Then the master becomes the new build, in the same process, and one worker
-    after the other is replaced, with its connections.
+    The new build first checks the configuration and whether it can take over; if it can't, nothing
+    changes. Then the master becomes the new build, in the same process, and the workers are
+    replaced one by one, keeping their connections.
 
     \b
     Examples:

@@ -76,7 +76,7 @@ def _save(instance: Client, route: str, wanted: Collection[str]) -> None:
 @click.argument("route")
 @click.argument("weights", metavar="DESTINATION=WEIGHT...", nargs=-1, required=True)
 @click.option("--save", is_flag=True, help="Write the weights into the file as well.")
-@click.option("--force", is_flag=True, help="Even if no destination is left to take connections.")
+@click.option("--force", is_flag=True, help="Even if no destination is left for connections.")
 @click.option(
     "--wait", is_flag=True, help="Wait until every worker uses them; exit 1 if one does not."
 )
@@ -93,11 +93,11 @@ def weight(
     """Shift the traffic of a route, at once.
 
     Sets weights of its destinations, for new connections; open ones stay where they are. A
-    destination gets weight / sum of weights of the connections, exactly; 0 is none.
-    Destinations not named keep their weight; +5 and -5 are steps from the current weight. Without
-    --save the file stays as it is, and the next reload goes back to what it says; with it only
-    these numbers change in it. Weights that leave nobody to take connections, such as all 0, are
-    refused without --force.
+    destination gets exactly weight / sum of weights of the connections; 0 is none. Destinations
+    not named keep their weight; +5 and -5 are steps from the current weight. Without --save the
+    file is not changed, and the next reload restores its weights; with --save only these numbers
+    change in it. Weights that leave no destination for connections, such as all 0, are refused
+    without --force.
 
     \b
     Examples:

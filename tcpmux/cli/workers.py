@@ -50,11 +50,11 @@ def print_workers(workers: Sequence[WorkerStatus]) -> None:
 @admin_option
 @click.option("--json", "as_json", is_flag=True, help="The workers as JSON.")
 def workers(admin: str | None, count: int | None, as_json: bool) -> int:
-    """Show the workers, or change how many there are to COUNT.
+    """Show the workers, or change their number to COUNT.
 
-    Connections of a worker that goes are handed over to those that stay, while they live; no
-    listening socket is opened or closed. The file stays as it is: the next reload goes
-    back to what it says. "recovered": connections taken up from an earlier process of the worker.
+    The open connections of a worker that is removed are handed over to the others; no listening
+    socket is opened or closed. The file is not changed: the next reload restores its number.
+    "recovered": connections resumed from an earlier process of the worker.
 
     \b
     Examples:

@@ -202,7 +202,8 @@ class Metrics:
         put(
             "tcpmux_pinned_bytes_limit",
             "gauge",
-            "Limit of that memory, in total and per client, above which connections are reset; 0 = none.",
+            "Limit of that memory, in total and per client, above which connections are reset; 0 "
+            "= none.",
             ('of="all"', total),
             ('of="source"', per_source),
         )

@@ -196,14 +196,14 @@ class Operations(Reading):
             commands=(
                 Command(
                     "drain",
-                    "Give no new connections to TARGET, and let the open ones end.",
+                    "Send no new connections to TARGET, and let the open ones end.",
                 ),
                 Command(
                     "disable",
                     "Take TARGET out of service: no new connections; open ones stay.",
                     "drain.disable",
                 ),
-                Command("enable", "Give TARGET new connections again.", "drain.enable"),
+                Command("enable", "Send new connections to TARGET again.", "drain.enable"),
                 Command("endpoint", "Show endpoints and their health, or take one out of service."),
             ),
         )
@@ -252,9 +252,7 @@ class Operations(Reading):
             "/v1/reload",
             Applied,
             body=_NOTHING,
-            commands=(
-                Command("reload", "Have the configuration files read again.", "reload.reload_"),
-            ),
+            commands=(Command("reload", "Reload the configuration files.", "reload.reload_"),),
         )
     )
     def reload(self) -> Call[Applied]:
@@ -270,9 +268,7 @@ class Operations(Reading):
                 ["count"], count={"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}
             ),
             example='{"count": 4}',
-            commands=(
-                Command("workers", "Show the workers, or change how many there are to COUNT."),
-            ),
+            commands=(Command("workers", "Show the workers, or change their number to COUNT."),),
         )
     )
     def set_workers(self, count: int) -> Call[Applied]:
@@ -325,7 +321,7 @@ class Operations(Reading):
             status=202,
             body=closed_object(now=_BOOLEAN),
             example='{} or {"now": true}',
-            commands=(Command("stop", "End the instance, and wait for it."),),
+            commands=(Command("stop", "Stop the instance, and wait for its end."),),
         )
     )
     def stop(self, *, now: bool = False) -> Call[Stopping]:

@@ -72,13 +72,13 @@ class Reading:
                 Command("status", "Show the workers, the routes and how connections were split."),
                 Command(
                     "routes",
-                    "Show the routes: where they listen, and who gets which share.",
+                    "Show the routes: where they listen, and the share of each destination.",
                     "readings.routes",
                 ),
                 Command(
                     "stats",
-                    "Show the counters: of every destination, with the reasons of ends, and of "
-                    "every worker.",
+                    "Show the counters of every destination, including why connections ended, "
+                    "and of every worker.",
                     "readings.stats",
                 ),
             ),
@@ -148,7 +148,7 @@ class Reading:
             commands=(
                 Command(
                     "events",
-                    "Show what has happened: reloads, weight changes, deaths, with who and when.",
+                    "Show events: reloads, weight changes, deaths, with who caused them and when.",
                     "readings.events",
                 ),
             ),

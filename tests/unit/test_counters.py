@@ -21,9 +21,9 @@ from tcpmux.shm.view import View
 PAGE = Path(__file__).resolve().parents[2] / "docs/counters.md"
 HEAD = """# Counters
 
-Counted since the start of the instance, through reloads, upgrades and deaths of workers. This page is
-generated from `csrc/counters.def` by `tests/unit/test_counters.py`. The first column is the name in
-`tcpmux status --json`, under `counters`, `closed` and `picked`.
+Counted since the start of the instance, through reloads, upgrades and deaths of workers. This
+page is generated from `csrc/counters.def` by `tests/unit/test_counters.py`. The first column is
+the name in `tcpmux status --json`, under `counters`, `closed` and `picked`.
 """
 TABLES = {
     "slot": (

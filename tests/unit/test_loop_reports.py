@@ -32,7 +32,8 @@ def test_a_loop_is_said_once_in_a_while(caplog: pytest.LogCaptureFixture) -> Non
     assert said(None, 0.0) == []
     (text,) = said(3, 0.0)
     assert text.startswith(
-        "a: connections are forwarded in a loop: those that come back to 0.0.0.0:80 are reset (0 so far)"
+        "a: connections are forwarded in a loop: those that come back to 0.0.0.0:80 are reset (0 "
+        "so far)"
     )
     assert said(3, REPEAT_SECONDS - 1) == []
     assert len(said(7, REPEAT_SECONDS - 1)) == 1  # another route
