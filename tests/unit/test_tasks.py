@@ -69,7 +69,7 @@ def test_a_task_that_ends_by_an_exception_is_told_of_and_begins_anew(
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 3
     assert all(record.exc_info for record in caplog.records)
     assert len(told) == 1  # and not again for a while
-    assert told[0].startswith("internal error in the work:  ")
+    assert told[0].startswith("internal error in the work: ")
     assert "is restarted" in told[0]
 
 
