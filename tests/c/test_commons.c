@@ -228,56 +228,56 @@ static void what_can_not_be_is_forgotten(void)
 /* --- deaths --- */
 
 /* What a worker keeps: as many bits in `holds` as it has counted. */
-struct life {
+struct incarnation {
     struct tm_intent intent;
     uint32_t holds;
     uint32_t source;
     uint64_t rounds;
 };
 
-static struct tm_counted *place_of(struct life *life, struct tm_commons *all, uint32_t bit)
+static struct tm_counted *counted_of(struct incarnation *incarnation, struct tm_commons *all, uint32_t bit)
 {
-    return bit == 1 ? &all->slots[1].connections : &all->sources[life->source].connections;
+    return bit == 1 ? &all->slots[1].connections : &all->sources[incarnation->source].connections;
 }
 
-static void live_on(struct life *life, struct tm_commons *all, uint64_t key)
+static void keep_counting(struct incarnation *incarnation, struct tm_commons *all, uint64_t key)
 {
     for (;;) {
         for (uint32_t bit = 1; bit <= 2; bit *= 2) {
-            if (!(life->holds & bit))
+            if (!(incarnation->holds & bit))
                 continue;
-            tm_intent_begin(&life->intent, TM_COUNT_DOWN, (uint8_t)bit);
-            tm_count_down(all, place_of(life, all, bit), &life->intent);
-            life->holds &= ~bit;
-            tm_intent_end(&life->intent);
+            tm_intent_begin(&incarnation->intent, TM_COUNT_DOWN, (uint8_t)bit);
+            tm_count_down(all, counted_of(incarnation, all, bit), &incarnation->intent);
+            incarnation->holds &= ~bit;
+            tm_intent_end(&incarnation->intent);
         }
-        life->rounds++;
+        incarnation->rounds++;
         for (uint32_t bit = 1; bit <= 2; bit *= 2) {
-            tm_intent_begin(&life->intent, TM_COUNT_UP, (uint8_t)bit);
-            if (bit == 1 ? tm_count_up(all, place_of(life, all, 1), TM_NO_LIMIT, &life->intent)
-                         : tm_source_up(all, key, TM_NO_LIMIT, life->rounds, &life->intent) >= 0) {
+            tm_intent_begin(&incarnation->intent, TM_COUNT_UP, (uint8_t)bit);
+            if (bit == 1 ? tm_count_up(all, counted_of(incarnation, all, 1), TM_NO_LIMIT, &incarnation->intent)
+                         : tm_source_up(all, key, TM_NO_LIMIT, incarnation->rounds, &incarnation->intent) >= 0) {
                 if (bit == 2)
-                    life->source = life->intent.source;
-                life->holds |= bit;
+                    incarnation->source = incarnation->intent.source;
+                incarnation->holds |= bit;
             }
-            tm_intent_end(&life->intent);
+            tm_intent_end(&incarnation->intent);
         }
     }
 }
 
 /* As a worker's next incarnation does it: tcpmux/worker/_limits.pyx. */
-static void recover(struct life *life, struct tm_commons *all)
+static void recover(struct incarnation *incarnation, struct tm_commons *all)
 {
-    struct tm_intent *intent = &life->intent;
+    struct tm_intent *intent = &incarnation->intent;
     if (tm_intent_step(intent) == TM_COUNT_NOTHING)
         return;
     bool is_up = tm_intent_step(intent) == TM_COUNT_UP;
     if (intent->what == 2 && is_up)
-        life->source = intent->source;
-    if (tm_intent_did(all, place_of(life, all, intent->what), intent) == is_up) {
-        life->holds |= intent->what;
+        incarnation->source = intent->source;
+    if (tm_intent_did(all, counted_of(incarnation, all, intent->what), intent) == is_up) {
+        incarnation->holds |= intent->what;
     } else {
-        life->holds &= ~(uint32_t)intent->what;
+        incarnation->holds &= ~(uint32_t)intent->what;
     }
     tm_intent_end(intent);
 }
@@ -287,19 +287,19 @@ static void a_death_anywhere_loses_nothing(void)
 {
     enum { DEATHS = 1500, OTHERS = 2 };
     struct tm_commons *all = shared_commons();
-    struct life *lives = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct incarnation *incarnations = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     unsigned char ip[16] = {10, 9, 8, 7};
     uint64_t seed = 0, key = tm_source_key(all, 1, AF_INET, ip);
     pid_t others[OTHERS], child = 0;
-    CHECK(lives != MAP_FAILED);
+    CHECK(incarnations != MAP_FAILED);
     for (uint32_t i = 0; i <= OTHERS; i++)
-        lives[i].intent.worker = i;
+        incarnations[i].intent.worker = i;
     for (uint32_t i = 0; i < OTHERS; i++) {
         others[i] = fork();
         CHECK(others[i] >= 0);
         if (others[i] == 0) {
             alarm((unsigned)patient(50000) / 1000);
-            live_on(&lives[i + 1], all, key);
+            keep_counting(&incarnations[i + 1], all, key);
         }
     }
     for (int death = 0; death < DEATHS; death++) {
@@ -308,26 +308,26 @@ static void a_death_anywhere_loses_nothing(void)
         child = fork();
         CHECK(child >= 0);
         if (child == 0)
-            live_on(&lives[0], all, key);
+            keep_counting(&incarnations[0], all, key);
         nanosleep(&wait, NULL);
         CHECK(kill(child, SIGKILL) == 0);
         CHECK(waitpid(child, NULL, 0) == child);
-        recover(&lives[0], all);
+        recover(&incarnations[0], all);
     }
-    CHECK(lives[0].rounds > 0);
+    CHECK(incarnations[0].rounds > 0);
     for (uint32_t i = 0; i < OTHERS; i++) {
         CHECK(kill(others[i], SIGKILL) == 0);
         CHECK(waitpid(others[i], NULL, 0) == others[i]);
-        recover(&lives[i + 1], all);
+        recover(&incarnations[i + 1], all);
     }
     uint32_t slots = 0, sources = 0, counted = 0;
     for (uint32_t i = 0; i <= OTHERS; i++) {
-        slots += lives[i].holds & 1;
-        sources += lives[i].holds >> 1 & 1;
+        slots += incarnations[i].holds & 1;
+        sources += incarnations[i].holds >> 1 & 1;
     }
     for (uint32_t i = 0; i < TM_MAX_SOURCES; i++)
         counted += tm_counted_now(&all->sources[i].connections);
-    fprintf(stderr, "    %llu rounds between %d deaths\n", (unsigned long long)lives[0].rounds,
+    fprintf(stderr, "    %llu rounds between %d deaths\n", (unsigned long long)incarnations[0].rounds,
             DEATHS);
     CHECK_EQUAL(tm_counted_now(&all->slots[1].connections), slots);
     CHECK_EQUAL(counted, sources);

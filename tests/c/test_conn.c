@@ -304,7 +304,7 @@ static void a_change_of_destination_may_be_cut_off_anywhere(void)
 }
 
 /* A worker has died when the connect had succeeded and the record did not say so yet; then the endpoint has
- * reset it: it has failed, as it would have in one life. */
+ * reset it: it has failed, as it would have in one incarnation. */
 static void an_endpoint_that_resets_before_the_relay_has_failed(void)
 {
     struct tm_worker *w = new_worker(new_live());

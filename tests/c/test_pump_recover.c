@@ -12,7 +12,7 @@ enum { DEATHS = 60, MAX_NS = 400000 };
 
 #define EVERYTHING (UINT64_C(1) << 40)
 
-/* What lives on: in the proxy it is in shared memory. */
+/* What survives: in the proxy it is in shared memory. */
 struct shared {
     struct tm_half half;
     struct tm_journal journal;

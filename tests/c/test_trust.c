@@ -31,7 +31,7 @@ static struct tm_cold *cold_of(struct tm_live *live, const struct tm_conn *conn)
     return &tm_live_colds(live, CAPACITY)[conn - live->records];
 }
 
-/* A connection in the midst of its life, and counted. */
+/* A connection that is open, and counted. */
 static struct tm_conn *add_connection(struct tm_live *live, uint32_t endpoint)
 {
     struct tm_conn *conn = &live->records[tm_live_next_record(live)];

@@ -76,7 +76,7 @@ class Case:
 
     @property
     def kills(self) -> bool:
-        """Whether a life of the worker may end."""
+        """Whether an incarnation of the worker may end."""
         return self.deaths > 0 or self.deadly or any(rule.error in DEATHS for rule in self.rules)
 
     def __str__(self) -> str:

@@ -79,7 +79,7 @@ class Stage:
     def talk(self, case: Case, outcome: Outcome, control: Control | None) -> None:
         """All kinds of conversation at once. control: arms the faults first."""
         worker = self.worker
-        lives = worker.live.starts
+        incarnations = worker.live.starts
         wakeups = worker.live.counters()["wakeups"]
         kills = random.Random(case.seed + 1)
         thresholds = sorted(kills.randrange(700_000) for _ in range(case.deaths))
@@ -113,8 +113,8 @@ class Stage:
             return
         self._judge(case, outcome, talk, unharmed=control is None or not _harmful(case, control))
         if control:
-            self._count_lives(case, outcome, lives)
-        elif worker.live.starts != lives:
+            self._count_incarnations(case, outcome, incarnations)
+        elif worker.live.starts != incarnations:
             outcome.problems.append("the worker has died after all faults")
         self._count_turns(outcome, wakeups)
 
@@ -131,8 +131,8 @@ class Stage:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
 
-    def _count_lives(self, case: Case, outcome: Outcome, before: int) -> None:
-        """A life ends only where it was ended: what assertions do to it is a problem."""
+    def _count_incarnations(self, case: Case, outcome: Outcome, before: int) -> None:
+        """An incarnation ends only where it was ended: what assertions do to it is a problem."""
         must, may = before + outcome.kills, 0
         for site in SITES:
             if site in COUNTED_OR_NOT:
@@ -144,18 +144,18 @@ class Stage:
                 may += fired
         live = self.worker.live
 
-        def lives() -> bool:
+        def incarnations() -> bool:
             return live.presence == PRESENT and 0 < live.pid == self.control.worker
 
         try:
-            wait_for(lives, "the worker's next life")
+            wait_for(incarnations, "the worker's next incarnation")
         except AssertionError as error:
             outcome.problems.append(
-                f"{error}: pid {live.pid}, last started {self.control.worker}, life {live.starts} "
-                f"of {must}, presence {live.presence}"
+                f"{error}: pid {live.pid}, last started {self.control.worker}, incarnation "
+                f"{live.starts} of {must}, presence {live.presence}"
             )
         if live.starts < must:
-            outcome.problems.append(f"life {live.starts} where {must} was due")
+            outcome.problems.append(f"incarnation {live.starts} where {must} was due")
         if live.starts > must + may:
             outcome.problems.append(f"the worker has died {live.starts - must} times by itself")
 

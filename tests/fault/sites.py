@@ -145,17 +145,17 @@ HARMLESS: Final[dict[str, str]] = {
     "waitpid": "does not wait, and asks for a child alone",
 }
 
-# Made at the start of a life: to see them fail, the worker has to be killed.
+# Made at the start of an incarnation: to see them fail, the worker has to be killed.
 AT_START = frozenset(
     {"epoll_create1", "signalfd", "opendir", "send_message", "fcntl", "fstat", "getrlimit"}
 )
-# A life that ends there is not counted yet as begun.
+# An incarnation that ends there is not counted yet as begun.
 UNCOUNTED = frozenset({"opendir", "fcntl", "getrlimit"})
-# Made before a life is counted, and after: a death there may count or not.
+# Made before an incarnation is counted, and after: a death there may count or not.
 COUNTED_OR_NOT = frozenset({"getsockopt", "fstat"})
-# Without these a life can't begin: the guardian starts another.
+# Without these an incarnation can't begin: the guardian starts another.
 INDISPENSABLE = frozenset({"epoll_create1", "signalfd", "epoll_ctl_add"})
-# As AT_START, and only if the dead life was just accepting or connecting.
+# As AT_START, and only if the dead incarnation was just accepting or connecting.
 AFTER_ACCEPT = frozenset({"getpeername"})
 # Made by the guardian.
 BY_GUARDIAN = frozenset({"clone"})

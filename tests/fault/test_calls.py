@@ -2,7 +2,7 @@
 kinds of conversations.
 
 Whatever happens: nothing hangs, what arrives is what was sent, a connection is either intact or
-reset, no descriptor is left, every count balances, and the worker lives on. A death harms no
+reset, no descriptor is left, every count balances, and the worker stays alive. A death harms no
 connection at all. `python -m tests.fault` tries all of it.
 """
 
@@ -52,8 +52,8 @@ def test_every_call_fails_once(control: Control, part: int) -> None:
 def test_a_half_close_outlives_deaths_when_the_kernel_tells_nothing(
     control: Control, client: Family
 ) -> None:
-    """The next life asks a UNIX endpoint's socket whether its FIN has gone out. No answer is no
-    reason to give the connection up."""
+    """The next incarnation asks a UNIX endpoint's socket whether its FIN has gone out. Without an
+    answer the connection is not given up."""
     rule = Rule("send_nothing", codes.EAGAIN, every=2, count=20)
     cases = [
         Case((rule,), client=client, server="unix", deaths=2, seed=seed)

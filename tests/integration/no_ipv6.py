@@ -75,7 +75,7 @@ def observe(proxy: Proxy) -> dict[str, Any]:
     before = proxy.worker_pids()
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not {*before} & {*proxy.worker_pids()}, "their next lives")
+    wait_for(lambda: not {*before} & {*proxy.worker_pids()}, "their next incarnations")
     assert proxy.guardian_pids() == guardians
     without_master = answered(20)
     proxy.start()

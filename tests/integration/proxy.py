@@ -110,7 +110,7 @@ class Proxy:
         return {child.pid for child in psutil.Process(self.process.pid).children(recursive=True)}
 
     def worker_pids(self) -> list[int]:
-        """Of all workers, once each of them runs: between two lives a worker has pid 0."""
+        """Of all workers, once each of them runs: between two incarnations a worker has pid 0."""
         return self._pids("pid")
 
     def guardian_pids(self) -> list[int]:

@@ -87,7 +87,8 @@ def test_all_goes_on_when_nobody_takes_the_log(
         for worker in client.status()["workers"]:
             os.kill(worker["pid"], signal.SIGKILL)
         wait_for(
-            lambda: all(w["starts"] == 2 for w in client.status()["workers"]), "the next lives"
+            lambda: all(w["starts"] == 2 for w in client.status()["workers"]),
+            "the next incarnations",
         )
         assert ask(("127.0.0.1", port)) == "one hello\n"
         (old,) = controls(process.pid)

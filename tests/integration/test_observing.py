@@ -467,7 +467,7 @@ def test_a_change_is_whole_or_absent_when_control_is_killed_meanwhile(
         weights = {d["weight"] for d in proxy.client.routes()[0]["destinations"]}
         assert weights in ({number}, {applied})
         applied = weights.pop()
-        # Its next life waits longer the younger it dies.
+        # Its next incarnation waits longer the younger it dies.
         proxy.client.set_weights("r", {"v1": applied, "v2": applied})
 
 

@@ -207,7 +207,7 @@ def test_the_log_has_no_room_for_a_while(start_proxy: StartProxy, one: EchoServe
         proxy.signal(signal.SIGHUP)
         wait_for(lambda weight=weight: proxy.destination("v1")["weight"] == weight, "the reload")  # type: ignore[misc]
     os.kill(proxy.worker_pids()[0], signal.SIGKILL)
-    wait_for(lambda: proxy.status()["workers"][0]["starts"] == 2, "the worker's next life")
+    wait_for(lambda: proxy.status()["workers"][0]["starts"] == 2, "the worker's next incarnation")
     assert ask(("127.0.0.1", port)) == "one hello\n"
     assert len(proxy.log) == length
     size_limit({proxy.process.pid, *proxy.tree()}, resource.RLIM_INFINITY)
@@ -251,7 +251,9 @@ def test_no_room_for_the_log_from_the_start(tmp_path: Path, one: EchoServer) -> 
         wait_for(lambda: generation() > first, "the reload")
         worker = client.status()["workers"][0]
         os.kill(worker["pid"], signal.SIGKILL)
-        wait_for(lambda: client.status()["workers"][0]["starts"] == 2, "the worker's next life")
+        wait_for(
+            lambda: client.status()["workers"][0]["starts"] == 2, "the worker's next incarnation"
+        )
         assert ask(("127.0.0.1", port)) == "one hello\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(DEADLINE) == 0

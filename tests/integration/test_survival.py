@@ -220,7 +220,7 @@ def test_without_its_master_it_can_be_stopped(proxy: Proxy, port: int) -> None:
 
 
 def test_a_hung_worker_does_not_keep_a_new_master_from_coming(proxy: Proxy, port: int) -> None:
-    """Its guardian ends it, and its next life answers."""
+    """Its guardian ends it, and its next incarnation answers."""
     with conversations(port, 4) as clients:
         kill_master(proxy)
         os.kill(proxy.worker_pids()[0], signal.SIGSTOP)
@@ -248,7 +248,7 @@ def test_a_killed_guardian_is_replaced(proxy: Proxy, port: int) -> None:
             assert worker(proxy, 0)["pid"] == before["pid"]
             os.kill(before["pid"], signal.SIGKILL)
             all_talk(clients)
-            wait_for(partial(has_next_life, proxy, before["pid"]), "its next life")
+            wait_for(partial(has_next_incarnation, proxy, before["pid"]), "its next incarnation")
             proxy.children |= proxy.tree()
 
 
@@ -264,13 +264,13 @@ def test_a_guardian_that_dies_without_a_master_is_replaced(proxy: Proxy, port: i
             assert worker(proxy, 0)["pid"] == before["pid"]
             os.kill(before["pid"], signal.SIGKILL)
             all_talk(clients)
-            wait_for(partial(has_next_life, proxy, before["pid"]), "its next life")
+            wait_for(partial(has_next_incarnation, proxy, before["pid"]), "its next incarnation")
             proxy.children.add(worker(proxy, 0)["pid"])
         proxy.start()
         all_talk(clients)
 
 
-def has_next_life(proxy: Proxy, before: int) -> bool:
+def has_next_incarnation(proxy: Proxy, before: int) -> bool:
     return worker(proxy, 0)["pid"] not in (0, before) and count_is(proxy, 2)
 
 
@@ -351,7 +351,7 @@ def test_queues_of_a_stopped_worker_are_served_by_the_others(proxy: Proxy, port:
         os.kill(proxy.worker_pids()[0], signal.SIGSTOP)
         assert split(port, 40, at_once=10) == {"one": 40}
         proxy.says("worker 0")
-        all_talk(clients)  # waits for the next life of their worker
+        all_talk(clients)  # waits for the next incarnation of their worker
         assert worker(proxy, 0)["starts"] == 2
 
 

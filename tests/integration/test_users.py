@@ -493,7 +493,7 @@ def test_a_place_that_only_root_can_read_will_do(
     assert json.loads(log.read_text().splitlines()[-1])["event"] == "end"
     for pid in proxy.worker_pids():
         os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: proxy.log.count("is running again") == 2, "the workers' next lives")
+    wait_for(lambda: proxy.log.count("is running again") == 2, "the workers' next incarnations")
     proxy.signal(signal.SIGUSR2)
     wait_for(partial(upgraded, proxy, 1), "the refusal")
     proxy.says("user nobody (uid 65534), group nogroup (gid 65534) may not read")

@@ -31,7 +31,7 @@ def aborts_logged(proxy: Proxy, times: int) -> bool:
     return proxy.log.count("worker 0 killed by SIGABRT") == times
 
 
-def first_has_lived(proxy: Proxy, times: int) -> bool:
+def first_has_started(proxy: Proxy, times: int) -> bool:
     return proxy.status()["workers"][0]["starts"] == times
 
 
@@ -45,7 +45,7 @@ def test_killed_with_a_full_queue_no_new_connection_is_lost(
     """SIGKILL of every worker while connections wait in their queues: all are served."""
     port = free_port()
     proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
-    for life in (2, 3):
+    for incarnation in (2, 3):
         pids = proxy.worker_pids()
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
@@ -58,7 +58,7 @@ def test_killed_with_a_full_queue_no_new_connection_is_lost(
         for client in waiting:
             assert talk(client) == "one hello\n"
             client.close()
-        wait_for(partial(started_again, proxy, life), "new workers")
+        wait_for(partial(started_again, proxy, incarnation), "new workers")
         assert not set(pids) & set(proxy.worker_pids())
     wait_for(lambda: deaths_logged(proxy, 4), "the log")
 
@@ -68,12 +68,12 @@ def test_connections_outlive_their_workers(start_proxy: StartProxy, one: EchoSer
     port = free_port()
     proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
     clients = [held(port) for _ in range(6)]
-    for life in range(2, 5):
+    for incarnation in range(2, 5):
         for pid in proxy.worker_pids():
             os.kill(pid, signal.SIGKILL)
         for client in clients:
             assert talk(client) == "one hello\n"
-        wait_for(partial(started_again, proxy, life), "new workers")
+        wait_for(partial(started_again, proxy, incarnation), "new workers")
         assert proxy.active() == 6
     for client in clients:
         client.close()
@@ -92,12 +92,12 @@ def test_a_worker_that_keeps_failing_is_started_ever_more_slowly(
     port = free_port()
     proxy = start_proxy(routes(route("r", port, v1=(1, one.address))))
     with held(port) as long_lived:
-        for life in range(2, 6):
+        for incarnation in range(2, 6):
             wait_for(lambda: proxy.status()["workers"][0]["pid"], "it to be there")
             os.kill(proxy.status()["workers"][0]["pid"], signal.SIGABRT)
-            wait_for(partial(aborts_logged, proxy, life - 1), "its end to be noticed")
+            wait_for(partial(aborts_logged, proxy, incarnation - 1), "its end to be noticed")
             assert split(port, 10, at_once=5) == {"one": 10}
-            wait_for(partial(first_has_lived, proxy, life), "a new one")
+            wait_for(partial(first_has_started, proxy, incarnation), "a new one")
         assert talk(long_lived) == "one hello\n"
     proxy.says("worker 0 killed by SIGABRT", times=4)
     assert proxy.status()["workers"][1]["starts"] == 1

@@ -83,15 +83,15 @@ def in_the_midst(proxy: Proxy, disturb: Callable[[int], None]) -> None:
 
 
 def kill_workers(proxy: Proxy, number: int) -> None:
-    lives = [worker["starts"] for worker in proxy.status()["workers"]]
+    incarnations = [worker["starts"] for worker in proxy.status()["workers"]]
     for pid in proxy.worker_pids():
         os.kill(pid, signal.SIGKILL)
     wait_for(
         lambda: all(
             w["starts"] > before and w["pid"]
-            for w, before in zip(proxy.status()["workers"], lives, strict=True)
+            for w, before in zip(proxy.status()["workers"], incarnations, strict=True)
         ),
-        "the next lives",
+        "the next incarnations",
     )
 
 
@@ -148,7 +148,7 @@ def test_upgrade(proxy: Proxy) -> None:
 
 
 def test_deadline(proxy: Proxy) -> None:
-    """A client that says too little is reset when its time has come, also in a next life."""
+    """A client that says too little is reset when its time has come, also in a next incarnation."""
     with connected(proxy, 4) as clients:
         for client in clients:
             client.sendall(b"Too")

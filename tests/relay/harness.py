@@ -175,13 +175,13 @@ class RelayWorker:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
         theirs.close()
-        self.await_life(1)
+        self.await_incarnation(1)
 
-    def await_life(self, number: int) -> None:
-        """Until the worker lives for the `number`th time and has taken up its work."""
+    def await_incarnation(self, number: int) -> None:
+        """Until the worker's incarnation `number` runs and has resumed its work."""
         wait_for(
             lambda: self.live.starts >= number and self.live.presence == PRESENT,
-            f"life {number} of the worker",
+            f"incarnation {number} of the worker",
         )
 
     def _image(self) -> Image:
@@ -315,7 +315,7 @@ class RelayWorker:
         self.send_signal(signal.SIGTERM)
 
     def give_listeners(self) -> None:
-        """As a master does after each life: hands out those that the worker does not have."""
+        """As a master does after each death: hands out those that the worker does not have."""
         has = {number for number, _ in self.live.listening}
         for number, sock in enumerate(self.listeners.values()):
             if number not in has:
@@ -383,10 +383,10 @@ class RelayWorker:
         assert self.await_told(REMOVED) == FAMILIES.index(family)
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Ends this life of the worker, and waits for the next one."""
-        life = self.live.starts
+        """Ends this incarnation of the worker, and waits for the next one."""
+        incarnation = self.live.starts
         os.kill(self.live.pid, number)
-        self.await_life(life + 1)
+        self.await_incarnation(incarnation + 1)
 
     def await_exit(self) -> None:
         """Asserts that the worker ends by itself, with code 0, and has counted every end."""

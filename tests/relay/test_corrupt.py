@@ -1,5 +1,5 @@
-"""Any one word of shared memory is corrupt: the next life loses at most one connection by it, and
-those who read along lose nothing.
+"""Any one word of shared memory is corrupt: the next incarnation loses at most one connection by
+it, and other readers lose nothing.
 
 TCPMUX_FUZZ_SECONDS: how long to try (default 4). To repeat a run, set TCPMUX_TEST_SEED to the seed
 it printed. `make fuzz` does this for longer, with all C and Cython code under sanitizers.
@@ -82,7 +82,7 @@ def half_of(live: Live, offset: int) -> tuple[str, int, int] | None:
 
 
 def any_word(chance: random.Random, worker: RelayWorker, live: mmap.mmap) -> Word:
-    """Of all the region, and more often of what a life begins with."""
+    """Of all the region, and more often of what an incarnation begins with."""
     size = chance.choice([1, 4, 4, 8])
     where = chance.random()
     if where < 0.55:
@@ -177,7 +177,7 @@ class Bench:
         return half[1] if half is not None else None
 
     def check(self, word: Word, starts: int, what: str) -> int:
-        """After a life that has begun with a corrupt word; how many connections that cost."""
+        """After an incarnation began with a corrupt word; how many connections that cost."""
         own = self.record_of(word)
         self.done.append(what)
         known = self.tainted - {own}
@@ -219,7 +219,7 @@ def test_one_corrupt_word_costs_at_most_one_connection(
         word.write(value)
         starts = worker.live.starts
         os.kill(pid, signal.SIGKILL)
-        worker.await_life(starts + 1)
+        worker.await_incarnation(starts + 1)
         lost += bench.check(word, starts + 1, what)
         tried += 1
         if worker.live.at_fault:
@@ -316,7 +316,7 @@ def test_one_corrupt_word_under_traffic(
         value = odd_value(chance, was, word.size)
         word.write(value)
         os.kill(pid, signal.SIGKILL)
-        worker.await_life(starts + 1)
+        worker.await_incarnation(starts + 1)
         tried += 1
         what = f"{name_of(worker, word)}: {was:#x} -> {value:#x}"
         print(what)

@@ -1,4 +1,4 @@
-"""A worker dies, in whatever way and at whatever moment: its next life goes on with every
+"""A worker dies, in whatever way and at whatever moment: its next incarnation goes on with every
 connection, and no byte is lost, doubled or moved."""
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ families = pytest.mark.parametrize(
 
 
 def spoil(worker: RelayWorker, call: str, codes: dict[str, bytes]) -> None:
-    """Has a function of the C library do something else, in this life of the worker: the
-    guardian's copy stays whole, and the next life begins with that."""
+    """Has a function of the C library do something else, in this incarnation of the worker: the
+    guardian's copy stays whole, and the next incarnation begins with that."""
     with open(f"/proc/{worker.live.pid}/mem", "r+b", buffering=0) as memory:
         memory.seek(ctypes.cast(getattr(ctypes.CDLL(None), call), ctypes.c_void_p).value or 0)
         memory.write(codes[platform.machine()])
@@ -68,10 +68,10 @@ def test_an_idle_connection_goes_on(
     endpoint = open_endpoint(server)
     worker = start_worker(endpoint)
     link = worker.link(endpoint, client)
-    for life in range(2, 5):
+    for incarnation in range(2, 5):
         transfer(Flow(link.client, link.server, b"question"))
         worker.kill()
-        assert worker.live.starts == life
+        assert worker.live.starts == incarnation
         transfer(Flow(link.server, link.client, b"answer"))
     assert worker.live.counters()["recovered"] == 3
     transfer(
@@ -109,13 +109,13 @@ def test_killed_in_the_middle_of_everything(
     for flow in flows:
         flow.sender.setblocking(False)
         flow.data = flow.data[: max(1 << 14, len(flow.data) * flow.piece >> 18)]
-    for life in range(2, 22):
+    for incarnation in range(2, 22):
         deadline = time.monotonic() + chance.uniform(0, 0.02)
         while time.monotonic() < deadline:
             for flow in flows:
                 flow.step()
         worker.kill()
-        assert worker.live.starts == life
+        assert worker.live.starts == incarnation
     transfer(*flows)
     await_idle(worker)
     assert worker.closed() == {"finished": 4}
@@ -173,7 +173,7 @@ def test_half_closed_connections_stay_so(
 def test_what_happened_while_nobody_was_there(
     start_worker: StartWorker, open_endpoint: OpenEndpoint
 ) -> None:
-    """FIN, RST and bytes that arrive between two lives are passed on by the second."""
+    """FIN, RST and bytes that arrive between two incarnations are passed on by the second."""
     endpoint = open_endpoint()
     worker = start_worker(endpoint)
     ended, was_reset, spoke = links = [worker.link(endpoint) for _ in range(3)]
@@ -366,7 +366,7 @@ def test_a_worker_that_goes_round_in_circles_is_killed_and_taken_up(
     spoil(worker, "recv", ENDLESS_LOOPS)
     link.client.sendall(b"question")
     wait_for(lambda: worker.live.presence == 3, "the guardian to notice")
-    wait_for(lambda: worker.live.starts == 2, "the next life")
+    wait_for(lambda: worker.live.starts == 2, "the next incarnation")
     assert link.server.recv(100) == b"question"
     transfer(Flow(link.server, link.client, b"answer"))
 
@@ -376,13 +376,13 @@ def test_a_worker_that_goes_round_in_circles_is_killed_and_taken_up(
 def test_a_fault_that_is_no_connections_resets_none(
     start_worker: StartWorker, open_endpoint: OpenEndpoint, call: str
 ) -> None:
-    """Three lives end while they accept, or read what the master says: in the same turn as an event
-    of a connection, which has nothing to do with it."""
+    """Three incarnations end while they accept, or read what the master says: in the same
+    iteration as an event of a connection, which has nothing to do with it."""
     endpoint = open_endpoint()
     worker = start_worker(endpoint)
     link = worker.link(endpoint)
     waiting = []
-    for life in range(2, 5):
+    for incarnation in range(2, 5):
         transfer(Flow(link.client, link.server, b"question"))
         spoil(worker, call, FAULTS)
         worker.send_signal(signal.SIGSTOP)
@@ -393,7 +393,7 @@ def test_a_fault_that_is_no_connections_resets_none(
         else:
             worker.ask()
         worker.send_signal(signal.SIGCONT)
-        worker.await_life(life)
+        worker.await_incarnation(incarnation)
         assert link.server.recv(5) == b"first"
     assert worker.live.counters()["abandoned"] == 0
     for client in waiting:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from tests.stress.targets import Target, Tcpmux, left_of, life, send_signal
+from tests.stress.targets import Target, Tcpmux, incarnation, left_of, send_signal
 from tests.support import patient, wait_for
 
 STOP_TIME = (0.3, 0.7)  # s; idle queues hide what is lost with them
@@ -54,7 +54,7 @@ def calm(target: Target, times: int, chance: Random) -> Acted:
 
 
 def worker_kill(target: Target, times: int, chance: Random) -> Acted:
-    """SIGKILL to a worker; now and then to the next life at its very beginning."""
+    """SIGKILL to a worker; now and then to the next incarnation at its very beginning."""
     acted = Acted()
     for _ in range(times):
         if not _kill_one(target, chance, acted):
@@ -103,7 +103,7 @@ def master_kill(target: Target, times: int, chance: Random) -> Acted:
     acted = Acted()
     slowest = 0.0
     for number in range(times):
-        before = target.lives()
+        before = target.incarnations()
         together = target.workers()[:1] if number % 2 else []
         target.kill_master()
         send_signal(together, signal.SIGKILL)
@@ -112,8 +112,8 @@ def master_kill(target: Target, times: int, chance: Random) -> Acted:
         slowest = max(slowest, time.monotonic() - began)
         acted.times += 1
         time.sleep(chance.uniform(0.2, 0.5))
-    below = target.lives()
-    strays = {old for old in before - below if life(old.pid) == old}
+    below = target.incarnations()
+    strays = {old for old in before - below if incarnation(old.pid) == old}
     acted.notes.append(
         f"supervised again after at most {slowest:.2f} s"
         if not strays
@@ -128,7 +128,7 @@ def upgrade(target: Target, times: int, chance: Random) -> Acted:
     slowest = 0.0
     left = set()
     for number in range(times):
-        before = target.lives()
+        before = target.incarnations()
         began = time.monotonic()
         target.upgrade()
         left = left_of(before)
@@ -155,14 +155,14 @@ def reload(target: Target, times: int, chance: Random) -> Acted:
             target.reload(number)
             acted.times += 1
         return acted
-    lives = [live for live in target.regions() if live.guardian_pid]
+    regions = [live for live in target.regions() if live.guardian_pid]
     delays = []
     due = time.monotonic()
     for number in range(times):
-        before = min(live.generation_seen for live in lives)
+        before = min(live.generation_seen for live in regions)
         began = time.monotonic()
         target.reload(2 + number % 7)
-        while min(live.generation_seen for live in lives) == before:
+        while min(live.generation_seen for live in regions) == before:
             if time.monotonic() - began > RELOAD_LIMIT:
                 raise AssertionError(f"reload {number} is not in force after {RELOAD_LIMIT:g} s")
             time.sleep(0.0002)
@@ -185,7 +185,7 @@ def worker_stop(target: Target, times: int, chance: Random) -> Acted:
     slowest = 0.0
     unanswered = 0
     for _ in range(times):
-        stopped = life(chance.choice(target.workers()))
+        stopped = incarnation(chance.choice(target.workers()))
         assert stopped is not None
         send_signal([stopped.pid], signal.SIGSTOP)
         for _ in range(PROBES):

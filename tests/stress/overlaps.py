@@ -16,9 +16,9 @@ from tests.stress.targets import (
     Target,
     Tcpmux,
     Unsupported,
+    incarnation,
     is_dying,
     is_stopped,
-    life,
     send_signal,
 )
 from tests.support import wait_for
@@ -143,7 +143,7 @@ def _kill_guardian(target: Tcpmux, chance: Random) -> None:
     """Its worker makes another, which has to be there before the worker may be killed; so it
     has to be one that can: a stopped worker makes nothing, nor does one that is being killed."""
     live = chance.choice([live for live in target.regions() if live.guardian_pid])
-    old, worker = life(live.guardian_pid), life(live.pid)
+    old, worker = incarnation(live.guardian_pid), incarnation(live.pid)
     if old is None or worker is None or live.presence != PRESENT:
         return
     if is_stopped(worker.pid) or is_dying(worker.pid):

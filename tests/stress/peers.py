@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from tests.stress.targets import END_TIME, WORKERS, Target, left_of, life, send_signal
+from tests.stress.targets import END_TIME, WORKERS, Target, incarnation, left_of, send_signal
 from tests.support import patient, wait_for
 
 NGINX = "/usr/sbin/nginx"
@@ -55,8 +55,8 @@ class Nginx(Target):
         wait_for(self._accepts, "nginx to listen")
 
     def kill_master(self) -> None:
-        self.lives()
-        master = life(self.pid)
+        self.incarnations()
+        master = incarnation(self.pid)
         assert master is not None
         (self.directory / "nginx.pid").unlink()  # nobody tidies up; the next one writes its own
         send_signal([master.pid], signal.SIGKILL)
@@ -72,7 +72,7 @@ class Nginx(Target):
         send_signal([old], signal.SIGUSR2)
         wait_for(lambda: self.pid not in (0, old), "the new master's pid")
         wait_for(lambda: len(self.workers()) == WORKERS, "the new master's workers")
-        self.lives()
+        self.incarnations()
         send_signal([old], signal.SIGWINCH)
         send_signal([old], signal.SIGQUIT)
 
@@ -82,7 +82,7 @@ class Nginx(Target):
         before = set(self.workers())
         send_signal([self.pid], signal.SIGHUP)
         wait_for(lambda: set(self.workers()) - before, "workers with the new configuration")
-        self.lives()
+        self.incarnations()
 
 
 class Haproxy(Target):
@@ -130,4 +130,4 @@ class Haproxy(Target):
             send_signal([self.pid], signal.SIGUSR2)
             with suppress(AssertionError):
                 wait_for(lambda: set(self.workers()) - before, "a new worker", RELOAD_TIME)
-        self.lives()
+        self.incarnations()

@@ -38,7 +38,7 @@ class Unsupported(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class Incarnation:
     """A process from one exec to the next: where its stack begins is drawn anew by each, and
     kept by a fork (proc(5), stat: startstack; needs kernel.randomize_va_space)."""
 
@@ -47,13 +47,13 @@ class Life:
     stack: int
 
 
-def life(pid: int) -> Life | None:
+def incarnation(pid: int) -> Incarnation | None:
     """None: there is no such process, or it has ended and waits for its parent."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else Life(pid, int(fields[19]), int(fields[25]))
+    return None if fields[0] in "ZX" else Incarnation(pid, int(fields[19]), int(fields[25]))
 
 
 def is_stopped(pid: int) -> bool:
@@ -82,11 +82,11 @@ def send_signal(pids: Iterable[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def left_of(before: set[Life], patience: float = LEAVE_TIME) -> set[Life]:
+def left_of(before: set[Incarnation], patience: float = LEAVE_TIME) -> set[Incarnation]:
     """Those that still live after `patience` s; empty as soon as there is none."""
     deadline = time.monotonic() + patience
     while True:
-        left = {old for old in before if life(old.pid) == old}
+        left = {old for old in before if incarnation(old.pid) == old}
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.005)
@@ -102,7 +102,7 @@ class Target:
         self.endpoint = endpoint
         self.port = port
         self.log = directory / "log"
-        self._ever: set[Life] = set()
+        self._ever: set[Incarnation] = set()
         self.start()
 
     @classmethod
@@ -121,7 +121,7 @@ class Target:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
         self.wait_until_ready()
-        self.lives()
+        self.incarnations()
 
     def wait_until_ready(self) -> None:
         wait_for(self._accepts, f"{self.name} to listen")
@@ -142,9 +142,9 @@ class Target:
             return [self.pid, *(process.pid for process in below)]
         return []
 
-    def lives(self) -> set[Life]:
-        """The same as lives; remembered for the end."""
-        now = {found for pid in self.processes() if (found := life(pid))}
+    def incarnations(self) -> set[Incarnation]:
+        """Of all processes now; remembered for the end."""
+        now = {found for pid in self.processes() if (found := incarnation(pid))}
         self._ever |= now
         return now
 
@@ -156,7 +156,7 @@ class Target:
         raise Unsupported
 
     def kill_master(self) -> None:
-        self.lives()
+        self.incarnations()
         self.process.kill()
         self.process.wait()
 
@@ -175,7 +175,7 @@ class Target:
 
     def stop(self) -> list[int]:
         """Ends it; pids of what did not end by itself and was killed."""
-        self.lives()
+        self.incarnations()
         send_signal(self.processes()[:1], signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(END_TIME)
@@ -325,7 +325,7 @@ class Tcpmux(Target):
         if abandoned:
             found.append(f"abandoned {abandoned} connections")
         recovered = sum(each["recovered"] for each in counters)
-        return [*found, *([f"{recovered} taken up by a next life"] if recovered else [])]
+        return [*found, *([f"{recovered} taken up by a next incarnation"] if recovered else [])]
 
     def _active(self) -> int | None:
         status = self.status()
