@@ -145,8 +145,6 @@ struct tm_destination {
     uint32_t route;            /* index into image.routes */
     uint32_t ticket;           /* for endpoint turns */
     uint32_t slot;
-    uint32_t connect_timeout_ms;
-    uint32_t idle_timeout_ms;  /* 0 = off */
     uint64_t since_generation;
     struct tm_destination_rules rules;
 };
@@ -158,8 +156,6 @@ struct tm_route {
     uint32_t ticket;
     uint32_t slot;
     uint64_t since_generation;
-    uint32_t connect_timeout_ms; /* what its destinations have if they say nothing: to be shown */
-    uint32_t idle_timeout_ms;
     uint32_t period;            /* S of pick.h; 0 = nothing to pick, reject */
     uint32_t stride;
     uint32_t cumulative[TM_MAX_DESTINATIONS];

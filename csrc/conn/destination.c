@@ -42,8 +42,8 @@ static void name_destination(struct tm_worker *w, uint32_t index, uint32_t at)
     const struct tm_destination *destination = &w->image->destinations[at];
     struct tm_cold *cold = &w->colds[index];
     cold->destination = at;
-    cold->connect_timeout_ms = destination->connect_timeout_ms;
-    cold->idle_timeout_ms = destination->idle_timeout_ms;
+    cold->connect_timeout_ms = (uint32_t)destination->rules.connect_timeout_ms;
+    cold->idle_timeout_ms = (uint32_t)destination->rules.idle_timeout_ms;
     w->records[index].destination_slot = destination->slot;
 }
 

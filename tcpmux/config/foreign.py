@@ -9,7 +9,7 @@ from tcpmux.config.address import Address, Endpoint, parse_endpoint, parse_liste
 from tcpmux.config.duration import format_duration
 from tcpmux.config.model import MAX_WEIGHT
 from tcpmux.config.problems import Problem, describe, one_line
-from tcpmux.config.schema import DAY, HOUR
+from tcpmux.config.rows import DAY, HOUR
 from tcpmux.config.values import MAX_DIGITS
 from tcpmux.errors import printable
 

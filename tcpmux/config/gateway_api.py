@@ -13,7 +13,6 @@ from tcpmux.config.gateway_specs import (
     TcpRouteSpec,
 )
 from tcpmux.config.hosts import Hosts, NoEndpoints
-from tcpmux.config.istio import CONNECT_TIMEOUT, IDLE_TIMEOUT
 from tcpmux.config.model import Destination, Route
 from tcpmux.config.resources import GATEWAY_API, Resource
 from tcpmux.config.settings import RoutePolicy
@@ -53,8 +52,6 @@ def gateway_api_routes(resources: Sequence[Resource], hosts: Hosts) -> list[tupl
             made = Route(
                 name,
                 tuple(dict.fromkeys(listen)),
-                CONNECT_TIMEOUT,
-                IDLE_TIMEOUT,
                 destinations,
                 str(resource),
                 RoutePolicy(on_unavailable="reject"),  # the specification demands it
@@ -131,7 +128,7 @@ def _destinations(
         if names.count(name) > 1:
             name = f"{name}-{backend.port}"
         endpoints = _endpoints(resource, at, backend, hosts)
-        found.append(Destination(name, backend.weight, endpoints, CONNECT_TIMEOUT, IDLE_TIMEOUT))
+        found.append(Destination(name, backend.weight, endpoints))
     if not any(destination.weight for destination in found):
         resource.warn(
             "all weights are 0: every connection is reset until one has weight",

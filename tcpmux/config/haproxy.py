@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from tcpmux.config.address import Address, Endpoint
 from tcpmux.config.foreign import Reader, plain_name
 from tcpmux.config.model import Destination, Route
+from tcpmux.config.settings import DestinationPolicy, RoutePolicy, Timeouts
 
-CONNECT_TIMEOUT, IDLE_TIMEOUT = 10.0, 3600.0  # s
+_DEFAULT = Timeouts()
 
 
 @dataclass(slots=True)
@@ -21,8 +22,8 @@ class _Section:
     name: str
     line: int
     mode: str
-    connect: float
-    idle: float
+    connect: float = _DEFAULT.connect_timeout
+    idle: float = _DEFAULT.idle_timeout
     listen: list[Address] = field(default_factory=list)
     backend: str = ""
     servers: list[tuple[str, int, Endpoint]] = field(default_factory=list)
@@ -48,7 +49,9 @@ class Haproxy(Reader):
                 self.note(section.line, section.name, "it has no default_backend with servers")
                 continue
             destinations = tuple(
-                Destination(name, weight, (endpoint,), backend.connect, section.idle)
+                Destination(
+                    name, weight, (endpoint,), DestinationPolicy(backend.connect, section.idle)
+                )
                 for name, weight, endpoint in backend.servers
             )
             source = f"{section.kind} {section.name} at {self.path}:{section.line}"
@@ -56,24 +59,23 @@ class Haproxy(Reader):
                 Route(
                     plain_name(section.name),
                     tuple(section.listen),
-                    backend.connect,
-                    section.idle,
                     destinations,
                     source,
+                    RoutePolicy(backend.connect, section.idle),
                 )
             )
         return found
 
     def _sections(self, text: str) -> list[_Section]:
         sections: list[_Section] = []
-        defaults = _Section("defaults", "", 0, "http", CONNECT_TIMEOUT, IDLE_TIMEOUT)
+        defaults = _Section("defaults", "", 0, "http")
         current = _Section("global", "", 0, "", 0, 0)
         for number, line in enumerate(text.splitlines(), 1):
             words = re.sub(r"(^|\s)#.*", "", line).split()
             if not words:
                 continue
             if words[0] in ("global", "defaults", "frontend", "backend", "listen"):
-                base = _Section("", "", 0, "http", CONNECT_TIMEOUT, IDLE_TIMEOUT)
+                base = _Section("", "", 0, "http")
                 base = base if words[0] == "defaults" else defaults
                 name = words[1] if len(words) > 1 else ""
                 current = _Section(words[0], name, number, base.mode, base.connect, base.idle)

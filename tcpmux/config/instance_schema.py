@@ -22,7 +22,7 @@ from tcpmux.config.address import (
 from tcpmux.config.log_format import check_template
 from tcpmux.config.model import Buffers
 from tcpmux.config.problems import describe
-from tcpmux.config.settings import DAY
+from tcpmux.config.rows import DAY
 from tcpmux.config.size import format_size, parse_size
 from tcpmux.config.values import (
     DURATION_SCHEMA,

@@ -21,8 +21,8 @@ from tcpmux.config.istio_specs import (
 )
 from tcpmux.config.model import Destination, Route
 from tcpmux.config.resources import ISTIO, Resource
+from tcpmux.config.rows import MAX_CONNECTIONS
 from tcpmux.config.settings import (
-    MAX_CONNECTIONS,
     DestinationPolicy,
     Keepalive,
     Lifetime,
@@ -34,7 +34,6 @@ from tcpmux.config.specs import (
 )
 
 T = TypeVar("T")
-CONNECT_TIMEOUT, IDLE_TIMEOUT = 10.0, 3600.0  # s; Istio's defaults
 ONLY_DESTINATION = 100  # its weight says nothing
 MESH = "mesh"  # the gateway of the sidecars
 # Its LEAST_REQUEST is the better of two at random; here it is the best of all.
@@ -46,12 +45,6 @@ BALANCES = {
     "RANDOM": "random_two",
 }
 OUTLIERS = Passive()  # Istio's defaults are ours
-
-
-@dataclass(frozen=True, slots=True)
-class _Timeouts:
-    connect: float
-    idle: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,22 +218,12 @@ def _check_policy(resource: Resource, policy: TrafficPolicy, *inside: str | int)
         )
 
 
-def _timeouts(*policies: TrafficPolicy) -> _Timeouts:
-    """Of the subset first, then of the whole host, then the defaults."""
-    pools = [policy.connectionPool.tcp for policy in policies]
-    connect = next((p.connectTimeout for p in pools if p.connectTimeout is not None), None)
-    idle = next((p.idleTimeout for p in pools if p.idleTimeout is not None), None)
-    return _Timeouts(
-        CONNECT_TIMEOUT if connect is None else connect, IDLE_TIMEOUT if idle is None else idle
-    )
-
-
 def _first(*values: T | None) -> T | None:
     return next((value for value in values if value is not None), None)
 
 
 def _policy(*policies: TrafficPolicy) -> DestinationPolicy:
-    """What else they say, of the subset first, then of the whole host."""
+    """What they say, of the subset first, then of the whole host, then the defaults."""
     pools = [policy.connectionPool.tcp for policy in policies]
     balancers = [policy.loadBalancer for policy in policies]
     alive = _first(*(pool.tcpKeepalive for pool in pools)) or TcpKeepalive()
@@ -254,8 +237,9 @@ def _policy(*policies: TrafficPolicy) -> DestinationPolicy:
     outliers = _first(*(policy.outlierDetection for policy in policies)) or OutlierDetection()
     most = _first(*(pool.maxConnections for pool in pools)) or 0
     plain = DestinationPolicy()
-    return replace(
-        plain,
+    return DestinationPolicy(
+        connect_timeout=_first(*(p.connectTimeout for p in pools), plain.connect_timeout) or 0.0,
+        idle_timeout=_first(*(p.idleTimeout for p in pools), plain.idle_timeout) or 0.0,
         balance=balance,
         max_connections=min(most, MAX_CONNECTIONS),
         panic_threshold=outliers.minHealthPercent or 0,
@@ -310,7 +294,7 @@ def _route(
             destinations.append(replace(made, name=name, weight=weight))
     if len(destinations) < len(rule.route):
         return None
-    return Route("", (), CONNECT_TIMEOUT, IDLE_TIMEOUT, tuple(destinations))
+    return Route("", (), tuple(destinations))
 
 
 def _destination_names(targets: Sequence[WeightedTarget]) -> list[str]:
@@ -352,11 +336,10 @@ def _destination(
             return None
         labels = subsets[to.subset].labels
         policies.insert(0, subsets[to.subset].trafficPolicy)
-    timeouts = _timeouts(*policies)
     port = to.port.number if to.port else None
     try:
         endpoints = hosts.endpoints(to.host, resource.namespace, port, to.subset or "", labels)
     except NoEndpoints as error:
         resource.problem(str(error), *here)
         return None
-    return Destination("", 0, endpoints, timeouts.connect, timeouts.idle, _policy(*policies))
+    return Destination("", 0, endpoints, _policy(*policies))

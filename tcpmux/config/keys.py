@@ -20,7 +20,8 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from tcpmux.config.problems import describe
-from tcpmux.config.settings import Kind, Rate, Row, rows_of
+from tcpmux.config.rows import Kind, Row, rows_of
+from tcpmux.config.settings import Rate
 from tcpmux.config.size import format_size, parse_size
 from tcpmux.config.values import (
     DURATION_SCHEMA,

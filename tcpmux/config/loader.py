@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -31,7 +31,6 @@ from tcpmux.config.sources import Source, read_texts, sources_of
 from tcpmux.config.turns import turns
 from tcpmux.config.validation import add_problems
 
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -330,29 +329,19 @@ def _access_log(model: AccessLogModel | None) -> AccessLog | None:
     return AccessLog(model.path, model.format, model.start, model.interval, model.buffer)
 
 
-def _first(*values: T | None) -> T:
-    return next(value for value in values if value is not None)
-
-
 def _route(model: RouteModel, defaults: DefaultsModel) -> Route:
-    connect = _first(model.connect_timeout, defaults.connect_timeout)
-    idle = _first(model.idle_timeout, defaults.idle_timeout)
     return Route(
         model.name,
         tuple(address for addresses in model.listen for address in addresses),
-        connect,
-        idle,
         tuple(
             Destination(
                 d.name,
                 d.weight,
                 turns([(e.address, e.weight) for e in d.endpoints]),
-                _first(d.connect_timeout, connect),
-                _first(d.idle_timeout, idle),
                 d.made((d, model, defaults)),
                 tuple((e.address, e.made()) for e in d.endpoints if e.made() != EndpointPolicy()),
             )
             for d in model.destinations
         ),
-        policy=model.made(),
+        policy=model.made(defaults),
     )

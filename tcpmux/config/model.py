@@ -22,30 +22,46 @@ class EndpointPolicy:
 @dataclass(frozen=True, slots=True)
 class Destination:
     """One version of a service. weight: 0..1000000. endpoints may be empty: its share is
-    rejected; one that is in it several times takes so many turns. Timeouts in s, idle 0.0 = off.
-    endpoint_policies: of those that have one of their own."""
+    rejected; one that is in it several times takes so many turns. endpoint_policies: of those that
+    have one of their own."""
 
     name: str
     weight: int
     endpoints: tuple[Endpoint, ...]
-    connect_timeout: float
-    idle_timeout: float
     policy: DestinationPolicy = DestinationPolicy()
     endpoint_policies: tuple[tuple[Endpoint, EndpointPolicy], ...] = ()
+
+    @property
+    def connect_timeout(self) -> float:
+        """s"""
+        return self.policy.connect_timeout
+
+    @property
+    def idle_timeout(self) -> float:
+        """s, 0.0 = off"""
+        return self.policy.idle_timeout
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Addresses to listen on and the destinations behind them. Timeouts as its destinations have
-    them if they say nothing else. source: what it was made of, if that is no native file."""
+    """Addresses to listen on and the destinations behind them. source: what it was made of, if
+    that is no native file."""
 
     name: str
     listen: tuple[Address, ...]
-    connect_timeout: float
-    idle_timeout: float
     destinations: tuple[Destination, ...]
     source: str = ""
     policy: RoutePolicy = RoutePolicy()
+
+    @property
+    def connect_timeout(self) -> float:
+        """s, of destinations that say nothing else"""
+        return self.policy.connect_timeout
+
+    @property
+    def idle_timeout(self) -> float:
+        """The same; 0.0 = off"""
+        return self.policy.idle_timeout
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from tcpmux.config.address import Endpoint
 from tcpmux.config.check import Check
 from tcpmux.config.duration import format_duration
-from tcpmux.config.model import Buffers, Config, Destination, EndpointPolicy, Route
+from tcpmux.config.model import Buffers, Config, EndpointPolicy, Route
+from tcpmux.config.rows import rows_of
 from tcpmux.config.schema import FileModel
-from tcpmux.config.settings import DestinationPolicy, RoutePolicy
+from tcpmux.config.settings import DestinationPolicy, RoutePolicy, Timeouts
 from tcpmux.config.size import format_size
 from tcpmux.config.written import Pairs, flow, texts
 from tcpmux.errors import printable
@@ -107,25 +108,15 @@ def _route(route: Route) -> Iterator[str]:
     listen = [scalar(str(address)) for address in route.listen]
     several = f"[{', '.join(listen)}]"
     yield f"    listen: {listen[0] if len(listen) == 1 else several}"
-    yield from _timeouts(route, _DEFAULTS.defaults.connect_timeout, _DEFAULTS.defaults.idle_timeout)
     yield from (f"    {key}: {value}" for key, value in texts(route.policy, _OF_ROUTE))
     yield "    destinations:"
+    base = DestinationPolicy(**{key: getattr(route.policy, key) for key in rows_of(Timeouts)})
     for destination in route.destinations:
         yield f"      - name: {scalar(destination.name)}"
         yield f"        weight: {destination.weight}"
-        yield from _timeouts(destination, route.connect_timeout, route.idle_timeout, "        ")
-        for key, value in texts(destination.policy, _OF_DESTINATION):
+        for key, value in texts(destination.policy, _OF_DESTINATION, base):
             yield f"        {key}: {value}"
         yield from _endpoints(destination.endpoints, dict(destination.endpoint_policies))
-
-
-def _timeouts(
-    part: Route | Destination, connect: float, idle: float, indent: str = "    "
-) -> Iterable[str]:
-    if part.connect_timeout != connect:
-        yield f"{indent}connect_timeout: {format_duration(part.connect_timeout)}"
-    if part.idle_timeout != idle:
-        yield f"{indent}idle_timeout: {format_duration(part.idle_timeout)}"
 
 
 def _endpoints(

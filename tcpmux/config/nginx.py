@@ -10,6 +10,7 @@ from tcpmux.config.address import Address, Endpoint
 from tcpmux.config.foreign import Reader, plain_name
 from tcpmux.config.model import MAX_WEIGHT, Destination, Route
 from tcpmux.config.problems import describe
+from tcpmux.config.settings import DestinationPolicy, RoutePolicy
 
 
 @dataclass(slots=True)
@@ -112,7 +113,9 @@ class Nginx(Reader):
             elif part.name not in self.SILENT:
                 self.note(part.line, " ".join(part.words), "has no equivalent in tcpmux")
         destinations = tuple(
-            Destination(plain_name(label), weight * factor, (endpoint,), connect, idle)
+            Destination(
+                plain_name(label), weight * factor, (endpoint,), DestinationPolicy(connect, idle)
+            )
             for name, weight in self._shares(server, target, splits)
             for label, factor, endpoint in self._upstream(server, name, upstreams)
         )
@@ -121,7 +124,7 @@ class Nginx(Reader):
         name = target.removeprefix("$")
         name = f"server-{number}" if name[:1].isdigit() else plain_name(name)
         source = f"server at {self.path}:{server.line}"
-        return Route(name, tuple(listen), connect, idle, destinations, source)
+        return Route(name, tuple(listen), destinations, source, RoutePolicy(connect, idle))
 
     def _listen(self, part: _Block) -> list[Address]:
         for word in part.words[2:]:

@@ -16,15 +16,14 @@ from tcpmux.config.keys import fields_of, is_off, model_of, one_of, settings_of
 from tcpmux.config.model import EndpointPolicy
 from tcpmux.config.patterns import compiled
 from tcpmux.config.problems import describe
+from tcpmux.config.rows import DAY, MAX_CONNECTIONS, rows_of
 from tcpmux.config.settings import (
-    DAY,
-    MAX_CONNECTIONS,
     UNIX,
     Clients,
     DestinationPolicy,
     Queue,
     RoutePolicy,
-    rows_of,
+    Timeouts,
 )
 from tcpmux.config.values import (
     DURATION_SCHEMA,
@@ -261,6 +260,9 @@ if TYPE_CHECKING:  # their fields are asked for by key: keys.py
     _DestinationKeys = Strict
     _RouteKeys = Strict
     QueueModel = Strict
+
+    class TimeoutsModel(Strict): ...
+
 else:
     _SharedKeys = create_model(
         "_SharedKeys", __base__=Strict, **fields_of(DestinationPolicy, shared=True)
@@ -270,6 +272,7 @@ else:
     )
     _RouteKeys = create_model("_RouteKeys", __base__=Strict, **fields_of(RoutePolicy))
     QueueModel = model_of(Queue)
+    TimeoutsModel = model_of(Timeouts)
 
 
 class SharedModel(_SharedKeys):
@@ -308,13 +311,13 @@ class RoutePolicyModel(_RouteKeys):
         BeforeValidator(_word_or_mapping(("reset", "refuse"), "{hold: 5s}")),
     ] = Field(default="reset", description=_ROUTE["on_all_unavailable"].help)
 
-    def made(self) -> RoutePolicy:
+    def made(self, defaults: SharedModel) -> RoutePolicy:
         unavailable, all_unavailable = self.on_unavailable, self.on_all_unavailable
         fallback = unavailable.fallback if isinstance(unavailable, FallbackModel) else ""
         hold = all_unavailable.hold if isinstance(all_unavailable, HoldModel) else 0.0
         return settings_of(
             RoutePolicy,
-            [self],
+            [self, defaults],
             on_unavailable="fallback" if fallback else str(unavailable),
             fallback=fallback,
             on_all_unavailable="hold" if hold else str(all_unavailable),

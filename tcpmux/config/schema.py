@@ -34,8 +34,10 @@ from tcpmux.config.policy import (
     EndpointLimits,
     RoutePolicyModel,
     SharedModel,
+    TimeoutsModel,
 )
 from tcpmux.config.problems import describe
+from tcpmux.config.rows import DAY
 from tcpmux.config.values import (
     DURATION_SCHEMA,
     Name,
@@ -56,7 +58,6 @@ MAX_ROUTES = 4096
 MAX_LISTENERS = 4096
 MAX_ALL_DESTINATIONS = 65536
 MAX_ENDPOINTS = 65536
-HOUR, DAY = 3600.0, 86400.0
 
 
 def _weight(value: Any) -> int:
@@ -124,14 +125,6 @@ def _endpoint_weight(value: Any) -> int:
     return whole(value, 1, MAX_ENDPOINT_WEIGHT)
 
 
-def connect_timeout(value: Any) -> float:
-    return duration(value, 0.001, HOUR)
-
-
-def idle_timeout(value: Any) -> float:
-    return duration(value, 0.0, 30 * DAY)
-
-
 def _drain_timeout(value: Any) -> float:
     return duration(value, 0.0, 7 * DAY)
 
@@ -140,17 +133,9 @@ def _listen(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-ConnectTimeout = Annotated[float, BeforeValidator(connect_timeout), WithJsonSchema(DURATION_SCHEMA)]
-IdleTimeout = Annotated[float, BeforeValidator(idle_timeout), WithJsonSchema(DURATION_SCHEMA)]
 EndpointAddress = Annotated[
     Endpoint, BeforeValidator(_endpoint), WithJsonSchema({"type": "string"})
 ]
-
-_CONNECT_TIMEOUT = (
-    "For each endpoint tried: 1ms..1h. One that refuses or does not answer in time is passed over "
-    "for the destination's next; each is tried once."
-)
-_IDLE_TIMEOUT = "A connection on which no byte moved for so long is closed: 1ms..30d, 0s = never."
 
 
 class EndpointModel(EndpointLimits):
@@ -179,11 +164,9 @@ class DestinationModel(DestinationPolicyModel, SharedModel):
     endpoints: list[Annotated[EndpointModel, BeforeValidator(_endpoint_entry), OrText()]] = Field(
         description="They take turns. With none the destination's share of connections is reset."
     )
-    connect_timeout: ConnectTimeout | None = Field(default=None, description=_CONNECT_TIMEOUT)
-    idle_timeout: IdleTimeout | None = Field(default=None, description=_IDLE_TIMEOUT)
 
 
-class RouteModel(RoutePolicyModel, SharedModel):
+class RouteModel(SharedModel, RoutePolicyModel):  # a key of both: unsaid, as `defaults` say
     name: Name = Field(description="Counters stay with the name across reloads.")
     listen: Annotated[
         list[
@@ -207,14 +190,11 @@ class RouteModel(RoutePolicyModel, SharedModel):
         description="IP:port, [IPv6]:port, :port (every address, IPv4 and IPv6), unix:/path, or a "
         "range of ports such as :9000-9010; one or a list."
     )
-    connect_timeout: ConnectTimeout | None = Field(default=None, description=_CONNECT_TIMEOUT)
-    idle_timeout: IdleTimeout | None = Field(default=None, description=_IDLE_TIMEOUT)
     destinations: list[DestinationModel] = Field(min_length=1, max_length=MAX_DESTINATIONS)
 
 
-class DefaultsModel(SharedModel):
-    connect_timeout: ConnectTimeout = Field(default=10.0, description=_CONNECT_TIMEOUT)
-    idle_timeout: IdleTimeout = Field(default=3600.0, description=_IDLE_TIMEOUT)
+class DefaultsModel(TimeoutsModel, SharedModel):  # a key of both: with its default
+    pass
 
 
 ACCOUNT_SCHEMA: dict[str, Any] = {

@@ -12,14 +12,17 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from tcpmux.config.keys import parser
 from tcpmux.config.model import MAX_WEIGHT
 from tcpmux.config.problems import Location, describe
 from tcpmux.config.resources import Resource
-from tcpmux.config.schema import connect_timeout, idle_timeout
+from tcpmux.config.rows import rows_of
+from tcpmux.config.settings import Timeouts
 from tcpmux.config.validation import add_problems
 from tcpmux.config.values import duration, unlike_number
 
 M = TypeVar("M", bound=BaseModel)
+_TIMEOUTS = rows_of(Timeouts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +142,8 @@ TargetPort = Annotated[int | str | None, BeforeValidator(_target_port)]
 Weight = Annotated[int, BeforeValidator(_weight)]
 Text = Annotated[str, BeforeValidator(_text)]
 Labels = Annotated[dict[str, str], BeforeValidator(_labels)]
-ConnectTimeout = Annotated[float, BeforeValidator(connect_timeout)]
-IdleTimeout = Annotated[float, BeforeValidator(idle_timeout)]
+ConnectTimeout = Annotated[float, BeforeValidator(parser(_TIMEOUTS["connect_timeout"]))]
+IdleTimeout = Annotated[float, BeforeValidator(parser(_TIMEOUTS["idle_timeout"]))]
 Count = Annotated[int, BeforeValidator(_count)]
 Share = Annotated[int, BeforeValidator(_share)]
 KeepaliveTime = Annotated[float, BeforeValidator(lambda value: duration(value, 0.001, 86400.0))]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields
 from typing import Any
 
 from tcpmux.config.duration import format_duration
-from tcpmux.config.settings import Kind, Row, Rule, rows_of
+from tcpmux.config.rows import Kind, Row, Rule, rows_of
 from tcpmux.config.size import format_size
 
 Pairs = Iterator[tuple[str, str]]
@@ -52,17 +51,20 @@ def flow(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def texts(
-    settings: Any, others: Mapping[str, Callable[[Any], Pairs]], *, whole: bool = False
+    settings: Any,
+    others: Mapping[str, Callable[[Any], Pairs]],
+    base: Any = None,
+    *,
+    whole: bool = False,
 ) -> Pairs:
-    """The keys that say something else than the default, in order. others: how to write those
-    that are not for all rows. whole: the defaults as well."""
-    table = type(settings)
-    defaults = {of.name: of.default for of in fields(table)}
-    for key, row in rows_of(table).items():
+    """The keys that say something else than base, in order; None: than the defaults. others: how
+    to write those that are not for all rows. whole: the defaults as well."""
+    base = type(settings)() if base is None else base
+    for key, row in rows_of(type(settings)).items():
         value = getattr(settings, key)
         if key in others:
             yield from others[key](settings)
-        elif row.kind is Kind.OTHER or (value == defaults[key] and not whole):
+        elif row.kind is Kind.OTHER or (value == getattr(base, key) and not whole):
             continue
         elif row.kind is not Kind.SECTION:
             yield key, text_of(row, value)

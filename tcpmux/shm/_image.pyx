@@ -123,8 +123,6 @@ cdef int put_route(tm_image *out, tm_route *route, row) except -1:
     route.ticket = row.ticket
     route.slot = row.slot
     route.since_generation = row.since_generation
-    route.connect_timeout_ms = row.connect_timeout_ms
-    route.idle_timeout_ms = row.idle_timeout_ms
     weights = tuple(d.effective_weight for d in row.destinations)
     route.period, route.stride, thresholds = pick_plan(weights)
     for i in range(route.destination_count):
@@ -146,8 +144,6 @@ cdef int put_destination(tm_image *out, tm_destination *destination, row) except
     destination.weight = row.weight
     destination.file_weight = row.file_weight
     destination.effective_weight = row.effective_weight
-    destination.connect_timeout_ms = row.connect_timeout_ms
-    destination.idle_timeout_ms = row.idle_timeout_ms
     destination.ticket = row.ticket
     destination.slot = row.slot
     destination.since_generation = row.since_generation
@@ -279,10 +275,9 @@ cdef object read_destination(const tm_image *image, const tm_destination *destin
                           destination.turn_count + destination.reserve_count, TM_MAX_TURNS)]
     return DestinationRow(
         name_text(destination.name), destination.weight, destination.file_weight,
-        destination.effective_weight, destination.connect_timeout_ms,
-        destination.idle_timeout_ms, destination.ticket, destination.slot,
-        destination.since_generation, tuple(endpoints), destination.admin_state,
-        destination.slow_start_percent,
+        destination.effective_weight, destination.ticket, destination.slot,
+        destination.since_generation,
+        tuple(endpoints), destination.admin_state, destination.slow_start_percent,
         read_rules(<const uint64_t *>&destination.rules, DestinationRules, DESTINATION_RULES),
         tuple(turns[:destination.turn_count]), tuple(turns[destination.turn_count:]),
         bool(destination.panic), destination.unresolved)
@@ -300,8 +295,8 @@ cdef object read_route(const tm_image *image, const tm_route *route):
         for d in slice_of(route.first_destination, route.destination_count,
                           TM_MAX_ALL_DESTINATIONS)]
     return RouteRow(
-        name_text(route.name), route.connect_timeout_ms, route.idle_timeout_ms, route.ticket,
-        route.slot, route.since_generation, tuple(destinations),
+        name_text(route.name), route.ticket, route.slot, route.since_generation,
+        tuple(destinations),
         read_rules(<const uint64_t *>&route.rules, RouteRules, ROUTE_RULES), admitted)
 
 

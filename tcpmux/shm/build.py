@@ -16,7 +16,6 @@ from tcpmux.config import (
     Route,
 )
 from tcpmux.config.loops import without
-from tcpmux.config.settings import milliseconds
 from tcpmux.shm._declared import MAX_RANGES, MAX_TURNS
 from tcpmux.shm.image import (
     FULL_SHARE,
@@ -78,8 +77,6 @@ class _Builder:
         return with_turns_and_weights(
             RouteRow(
                 route.name,
-                milliseconds(route.connect_timeout),
-                milliseconds(route.idle_timeout),
                 self.names.tickets.of(key, self.generation)[0],
                 slot,
                 since,
@@ -100,8 +97,6 @@ class _Builder:
             self.weights.get(route.name, {}).get(destination.name, destination.weight),
             destination.weight,
             0,
-            milliseconds(destination.connect_timeout),
-            milliseconds(destination.idle_timeout),
             self.names.tickets.of(key, self.generation)[0],
             slot,
             since,

@@ -101,8 +101,6 @@ cdef extern from "route_table.h" nogil:
         uint32_t route
         uint32_t ticket
         uint32_t slot
-        uint32_t connect_timeout_ms
-        uint32_t idle_timeout_ms
         uint64_t since_generation
         tm_destination_rules rules
 
@@ -113,8 +111,6 @@ cdef extern from "route_table.h" nogil:
         uint32_t ticket
         uint32_t slot
         uint64_t since_generation
-        uint32_t connect_timeout_ms
-        uint32_t idle_timeout_ms
         uint32_t period
         uint32_t stride
         uint32_t cumulative[64]

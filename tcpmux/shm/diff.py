@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from tcpmux.config import Address
-from tcpmux.config.settings import ON_UNAVAILABLE, DestinationPolicy, RoutePolicy, rules_of
+from tcpmux.config.rows import rules_of
+from tcpmux.config.settings import ON_UNAVAILABLE, DestinationPolicy, RoutePolicy, Timeouts
 from tcpmux.config.written import rule_text
 from tcpmux.shm.image import ADMIN_STATES, FALLBACK, READY, DestinationRow, Image, RouteRow
 from tcpmux.shm.rules import DestinationRules, RouteRules
 
-TIMEOUTS = ("connect_timeout", "idle_timeout")
-_UNAVAILABLE = ("on_unavailable", "fallback")  # one key of the file
+_TIMEOUTS = [*rules_of(Timeouts)]
+_ELSEWHERE = {"on_unavailable", "fallback", *(rule.name for rule in _TIMEOUTS)}
 _OF_TYPE = {
-    RouteRules: [rule for rule in rules_of(RoutePolicy) if rule.name not in _UNAVAILABLE],
-    DestinationRules: [*rules_of(DestinationPolicy)],
+    RouteRules: [rule for rule in rules_of(RoutePolicy) if rule.name not in _ELSEWHERE],
+    DestinationRules: [rule for rule in rules_of(DestinationPolicy) if rule.name not in _ELSEWHERE],
 }
 
 
@@ -75,10 +76,10 @@ def _on_unavailable(route: RouteRow) -> str:
 
 def _timeout_changes(old: RouteRow | DestinationRow, new: RouteRow | DestinationRow) -> list[str]:
     found = []
-    for what in TIMEOUTS:
-        old_ms, new_ms = getattr(old, f"{what}_ms"), getattr(new, f"{what}_ms")
-        if old_ms != new_ms:
-            found.append(f"{what} {old_ms}ms->{new_ms}ms")
+    for rule in _TIMEOUTS:
+        then, now = getattr(old.rules, rule.name), getattr(new.rules, rule.name)
+        if then != now:
+            found.append(f"{rule.path[0]} {then}ms->{now}ms")
     return found
 
 

@@ -42,8 +42,6 @@ class DestinationRow:
     weight: int  # asked for, now
     file_weight: int  # asked for by the configuration file
     effective_weight: int  # what the pick uses; only their ratio in the route matters
-    connect_timeout_ms: int
-    idle_timeout_ms: int  # 0 = off
     ticket: int
     slot: int
     since_generation: int
@@ -65,8 +63,6 @@ class DestinationRow:
 @dataclass(frozen=True, slots=True)
 class RouteRow:
     name: str
-    connect_timeout_ms: int  # of destinations that say nothing else
-    idle_timeout_ms: int
     ticket: int
     slot: int
     since_generation: int

@@ -7,7 +7,8 @@ from dataclasses import make_dataclass
 from typing import TYPE_CHECKING
 
 from tcpmux.config.model import Destination, Route
-from tcpmux.config.settings import DestinationPolicy, RoutePolicy, numbers, rules_of
+from tcpmux.config.rows import numbers, rules_of
+from tcpmux.config.settings import DestinationPolicy, RoutePolicy
 
 if TYPE_CHECKING:
 

@@ -220,8 +220,8 @@ class StatusReader:
         return {
             "name": route.name,
             "listen": listen,
-            "connect_timeout_ms": route.connect_timeout_ms,
-            "idle_timeout_ms": route.idle_timeout_ms,
+            "connect_timeout_ms": route.rules.connect_timeout_ms,
+            "idle_timeout_ms": route.rules.idle_timeout_ms,
             "connections_active": counters.active,
             "connections_total": counters.opened,
             "max_connections": route.rules.max_connections,
@@ -238,8 +238,8 @@ class StatusReader:
         counters = self._view.counters.slot(row.slot)
         return {
             **destination(row),
-            "connect_timeout_ms": row.connect_timeout_ms,
-            "idle_timeout_ms": row.idle_timeout_ms,
+            "connect_timeout_ms": row.rules.connect_timeout_ms,
+            "idle_timeout_ms": row.rules.idle_timeout_ms,
             "connections_active": counters.active,
             "connections_waiting": self._view.waiting(row.slot),
             "connections_total": counters.opened,

@@ -39,7 +39,7 @@ static struct tm_image *make_image(void)
     image->routes[0] = (struct tm_route){.destination_count = 1, .range_count = TM_NONE};
     image->routes[0].rules.on_all_unavailable = TM_HOLD;
     image->routes[0].rules.hold_ms = 5000;
-    image->destinations[0] = (struct tm_destination){.slot = 1, .connect_timeout_ms = 1000};
+    image->destinations[0] = (struct tm_destination){.slot = 1, .rules.connect_timeout_ms = 1000};
     return image;
 }
 
@@ -247,7 +247,7 @@ static void make_three(struct tm_image *image, int *listener)
         image->destinations[i] = (struct tm_destination){
             .slot = 1 + i, .ticket = 1 + i, .effective_weight = i == 1 ? 100 : 1,
             .first_endpoint = i, .endpoint_count = 1, .first_turn = i, .turn_count = 1,
-            .connect_timeout_ms = 1000,
+            .rules.connect_timeout_ms = 1000,
         };
         image->destinations[i].rules.max_connections = 1;
         if (i == 2)

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fcntl import ioctl
 from itertools import zip_longest
 from pathlib import Path
@@ -186,6 +186,9 @@ class RelayWorker:
 
     def _image(self) -> Image:
         endpoint_slot = 1 + len(self.destinations)
+        timeouts = {
+            "connect_timeout_ms": self.connect_timeout, "idle_timeout_ms": self.idle_timeout,
+        }  # fmt: skip
         rows = []
         for number, destination in enumerate(self.destinations):
             endpoints = []
@@ -212,18 +215,14 @@ class RelayWorker:
                     weight,
                     weight,
                     weight,
-                    self.connect_timeout,
-                    self.idle_timeout,
                     1 + number,
                     1 + number,
                     1,
                     tuple(endpoints),
-                    rules=destination.rules,
+                    rules=replace(destination.rules, **timeouts),  # type: ignore[type-var]
                 )
             )
-        route = RouteRow(
-            "route", self.connect_timeout, self.idle_timeout, 0, 0, 1, tuple(rows), self.rules
-        )
+        route = RouteRow("route", 0, 0, 1, tuple(rows), self.rules)
         listeners = tuple(
             ListenerRow(address_of(sock), number, 0)
             for number, sock in enumerate(self.listeners.values())

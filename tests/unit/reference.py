@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from tcpmux.config.settings import BALANCES, DestinationPolicy, Kind, RoutePolicy, Row, rows_of
+from tcpmux.config.rows import Kind, Row, rows_of
+from tcpmux.config.settings import BALANCES, DestinationPolicy, RoutePolicy
 from tcpmux.config.written import text_of
 
 Path = tuple[str | int, ...]

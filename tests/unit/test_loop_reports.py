@@ -16,7 +16,7 @@ from tcpmux.shm.image import Image, ListenerRow, RouteRow
 def test_a_loop_is_said_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
     told: set[int] = set()
     workers = SimpleNamespace(lives=[], take_loops=lambda: {told.pop()} if told else set())
-    routes = tuple(RouteRow(name, 1, 0, 0, slot, 1, ()) for slot, name in enumerate("ab"))
+    routes = tuple(RouteRow(name, 0, slot, 1, ()) for slot, name in enumerate("ab"))
     listeners = ListenerRow("0.0.0.0:80", 3, 0), ListenerRow("[::]:81", 7, 1)
     image = Image(routes, listeners)
     loops = Loops(cast("Workers", workers), lambda: image)

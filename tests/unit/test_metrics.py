@@ -43,10 +43,10 @@ LISTEN = Address("127.0.0.1", 31400, "")
 def view() -> View:
     endpoints = (Address("127.0.0.1", 9001, ""), Address("", 0, '/odd"\\%d%path'))
     destinations = (
-        Destination("v1", 80, endpoints, 10.0, 0.0),
-        Destination("v2", 20, endpoints[:1], 10.0, 0.0),
+        Destination("v1", 80, endpoints),
+        Destination("v2", 20, endpoints[:1]),
     )
-    route = Route("tcp-echo", (LISTEN,), 10.0, 0.0, destinations)
+    route = Route("tcp-echo", (LISTEN,), destinations)
     config = Config(None, None, Admin("/x"), 45.0, (route,))
     names = Names.new(lambda _: True)
     table, live = Table.create(1, 1, os.getpid(), 1_700_000_000), Live.create(0, 16)

@@ -30,10 +30,8 @@ def config(*routes: Route) -> Config:
 
 
 def route(name: str, port: int, **weights: int) -> Route:
-    destinations = tuple(
-        Destination(d, w, (address(9000),), 10.0, 3600.0) for d, w in weights.items()
-    )
-    return Route(name, (address(port),), 10.0, 3600.0, destinations)
+    destinations = tuple(Destination(d, w, (address(9000),)) for d, w in weights.items())
+    return Route(name, (address(port),), destinations)
 
 
 def image(names: Names, generation: int, *routes: Route) -> Image:

@@ -33,7 +33,7 @@ from tcpmux.shm.serving import is_unavailable, serves, with_conditions, with_tur
 
 
 def destination(name: str, weight: int, *endpoints: EndpointRow, **more: object) -> DestinationRow:
-    row = DestinationRow(name, weight, weight, 0, 1000, 0, 0, 0, 1, endpoints)
+    row = DestinationRow(name, weight, weight, 0, 0, 0, 1, endpoints)
     return replace(row, **more)  # type: ignore[arg-type]
 
 
@@ -42,7 +42,7 @@ def endpoint(number: int = 1, **more: object) -> EndpointRow:
 
 
 def route(*rows: DestinationRow, **rules: int) -> RouteRow:
-    return with_turns_and_weights(RouteRow("r", 1000, 0, 0, 0, 1, rows, RouteRules(**rules)))
+    return with_turns_and_weights(RouteRow("r", 0, 0, 1, rows, RouteRules(**rules)))
 
 
 def effective(row: RouteRow) -> list[int]:

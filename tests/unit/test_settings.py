@@ -11,6 +11,8 @@ import json
 import os
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import pytest
 import yaml
 
 from tcpmux.config.keys import parser
+from tcpmux.config.rows import Kind, rules_of
 from tcpmux.config.schema import json_schema
 from tcpmux.config.settings import (
     BALANCES,
@@ -25,12 +28,11 @@ from tcpmux.config.settings import (
     ON_FULL,
     ON_UNAVAILABLE,
     DestinationPolicy,
-    Kind,
     RoutePolicy,
-    rules_of,
 )
 from tcpmux.config.written import text_of
 from tcpmux.shm._declared import field_rows
+from tests.support import patient
 from tests.unit.reference import (
     EXAMPLES,
     HAS_RANGE,
@@ -130,6 +132,12 @@ def test_the_tables_for_c_are_not_edited_by_hand() -> None:
     assert made.keys() == {"rules.def", "balances.def", "messages.def"}
     for name, text in made.items():
         assert (ROOT / "csrc" / name).read_text() == text, f"{name}: edit settings.py, and build"
+
+
+def test_the_tables_for_c_are_made_before_anything_is_installed() -> None:
+    """A build has nothing but the standard library, and finds this tree however it is started."""
+    tables = [sys.executable, "-I", "-S", str(ROOT / "csrc/tables.py")]
+    subprocess.run(tables, cwd="/", check=True, timeout=patient(60))
 
 
 def test_the_schema_is_written() -> None:

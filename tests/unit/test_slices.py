@@ -55,9 +55,7 @@ def view() -> Iterator[View]:
         Route(
             f"r{i}",
             (address,),
-            10.0,
-            0.0,
-            (Destination("v1", 1, (Address("127.0.0.1", 9001, ""),), 10.0, 0.0),),
+            (Destination("v1", 1, (Address("127.0.0.1", 9001, ""),)),),
         )
         for i, address in enumerate(listen)
     )

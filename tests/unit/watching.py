@@ -35,14 +35,12 @@ def destination(
     slot: int, name: str, weight: int, *endpoints: EndpointRow, **rules: Any
 ) -> DestinationRow:
     return DestinationRow(
-        name, weight, weight, 0, 1000, 0, slot, slot, 1, endpoints, rules=DestinationRules(**rules)
+        name, weight, weight, 0, slot, slot, 1, endpoints, rules=DestinationRules(**rules)
     )
 
 
 def route(*destinations: DestinationRow, **rules: Any) -> RouteRow:
-    return with_turns_and_weights(
-        RouteRow("r", 1000, 0, 0, 0, 1, destinations, RouteRules(**rules))
-    )
+    return with_turns_and_weights(RouteRow("r", 0, 0, 1, destinations, RouteRules(**rules)))
 
 
 class Watching:
