@@ -106,6 +106,11 @@ struct tm_destination_rules {
 #include "rules.def"
 };
 
+struct tm_endpoint_rules {
+#define TM_ENDPOINT_RULE(name, unit, help) uint64_t name;
+#include "rules.def"
+};
+
 struct tm_endpoint {
     struct tm_address address;
     uint32_t slot;
@@ -116,8 +121,7 @@ struct tm_endpoint {
     uint32_t weight;          /* turns where another takes one */
     uint32_t health;          /* enum tm_health */
     uint32_t slow_start_percent; /* of its share that it gets now; 100 = it is over */
-    uint32_t priority;        /* its tier: it is used when none of a lower number can be */
-    uint32_t max_connections; /* 0 = no limit */
+    struct tm_endpoint_rules rules;
 };
 
 /* One of the turns that a destination's endpoints take. A tier is those of one priority. */

@@ -18,6 +18,7 @@ from tcpmux.config import rows, settings  # noqa: E402  (of this tree)
 MACROS = {
     "TM_ROUTE_RULE": settings.RoutePolicy,
     "TM_DESTINATION_RULE": settings.DestinationPolicy,
+    "TM_ENDPOINT_RULE": settings.EndpointPolicy,
 }
 
 

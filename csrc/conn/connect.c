@@ -174,7 +174,7 @@ static enum outcome try_one(struct tm_worker *w, uint32_t index,
     note_tried(cold, at);
     cold->endpoint_slot = endpoint->slot;
     *allowed = true;
-    if (!tm_occupy(w, index, TM_HOLDS_ENDPOINT, endpoint->max_connections)) {
+    if (!tm_occupy(w, index, TM_HOLDS_ENDPOINT, endpoint->rules.max_connections)) {
         cold->endpoint_slot = TM_NONE;
         return FULL;
     }

@@ -55,8 +55,8 @@ struct tm_tier tm_tier_after(const struct tm_worker *w, const struct tm_destinat
                              struct tm_tier tier)
 {
     uint32_t first = tier.first + tier.count, end = first, last = all_turns(destination);
-    while (end < last && endpoint_of(w, destination, end)->priority ==
-                             endpoint_of(w, destination, first)->priority)
+    while (end < last && endpoint_of(w, destination, end)->rules.priority ==
+                             endpoint_of(w, destination, first)->rules.priority)
         end++;
     return (struct tm_tier){first, end - first};
 }

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from tcpmux.config.address import Address, Endpoint, HostName
 from tcpmux.config.check import Check
-from tcpmux.config.model import AccessLog, Admin, Config, Destination, EndpointPolicy, Route
+from tcpmux.config.model import AccessLog, Admin, Config, Destination, Route
 from tcpmux.config.problems import ConfigError, Problem
 from tcpmux.config.settings import (
     Bandwidth,
     Clients,
     DestinationPolicy,
+    EndpointPolicy,
     Keepalive,
     Network,
     Passive,

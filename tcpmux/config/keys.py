@@ -10,7 +10,6 @@ from functools import cache
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     Field,
     GetJsonSchemaHandler,
@@ -203,7 +202,7 @@ def model_of(table: type) -> type[Strict]:
     return create_model(f"{table.__name__}Model", __base__=Strict, **fields_of(table))
 
 
-def settings_of(table: type[T], models: Sequence[BaseModel], **others: Any) -> T:
+def settings_of(table: type[T], models: Sequence[object], **others: Any) -> T:
     """What the first of the models says that says something. others: what is not for all rows."""
     values: dict[str, Any] = {}
     for key, row in rows_of(table).items():

@@ -14,7 +14,7 @@ from tcpmux.config.address import Address
 from tcpmux.config.document import Document, Text, documents_of
 from tcpmux.config.instance_schema import AccessLogModel, AdminModel
 from tcpmux.config.loops import Leg, find_loops
-from tcpmux.config.model import AccessLog, Admin, Config, Destination, EndpointPolicy, Route
+from tcpmux.config.model import AccessLog, Admin, Config, Destination, Route
 from tcpmux.config.policy import FallbackModel
 from tcpmux.config.problems import ConfigError, Location, Problem, describe
 from tcpmux.config.resources import Given, Resource, resources_in
@@ -27,6 +27,7 @@ from tcpmux.config.schema import (
     FileModel,
     RouteModel,
 )
+from tcpmux.config.settings import EndpointPolicy
 from tcpmux.config.sources import Source, read_texts, sources_of
 from tcpmux.config.turns import turns
 from tcpmux.config.validation import add_problems

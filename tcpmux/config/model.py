@@ -6,17 +6,9 @@ from dataclasses import dataclass
 
 from tcpmux.config.address import Address, Endpoint, HostName
 from tcpmux.config.problems import Problem
-from tcpmux.config.settings import DestinationPolicy, RoutePolicy
+from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, RoutePolicy
 
 MAX_WEIGHT = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointPolicy:
-    """max_connections: 0 = no limit. priority: it is used when none of a lower number can be."""
-
-    max_connections: int = 0
-    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from tcpmux.config.address import Endpoint
 from tcpmux.config.check import Check
 from tcpmux.config.duration import format_duration
-from tcpmux.config.model import Buffers, Config, EndpointPolicy, Route
+from tcpmux.config.model import Buffers, Config, Route
 from tcpmux.config.rows import rows_of
 from tcpmux.config.schema import FileModel
-from tcpmux.config.settings import DestinationPolicy, RoutePolicy, Timeouts
+from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, RoutePolicy, Timeouts
 from tcpmux.config.size import format_size
 from tcpmux.config.written import Pairs, flow, texts
 from tcpmux.errors import printable
@@ -130,12 +130,8 @@ def _endpoints(
     for endpoint, weight in turns.items():
         address = scalar(str(endpoint))
         policy = policies.get(endpoint, EndpointPolicy())
-        others = {
-            "weight": weight if weight != 1 else 0,
-            "max_connections": policy.max_connections,
-            "priority": policy.priority,
-        }
-        more = "".join(f", {key}: {value}" for key, value in others.items() if value)
+        others = [*([("weight", str(weight))] if weight != 1 else []), *texts(policy, {})]
+        more = "".join(f", {key}: {value}" for key, value in others)
         yield f"          - {{address: {address}{more}}}" if more else f"          - {address}"
 
 

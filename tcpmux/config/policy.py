@@ -13,14 +13,14 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, create_model, model
 
 from tcpmux.config.check import CHECK_KINDS, Check
 from tcpmux.config.keys import fields_of, is_off, model_of, one_of, settings_of
-from tcpmux.config.model import EndpointPolicy
 from tcpmux.config.patterns import compiled
 from tcpmux.config.problems import describe
-from tcpmux.config.rows import DAY, MAX_CONNECTIONS, rows_of
+from tcpmux.config.rows import DAY, rows_of
 from tcpmux.config.settings import (
     UNIX,
     Clients,
     DestinationPolicy,
+    EndpointPolicy,
     Queue,
     RoutePolicy,
     Timeouts,
@@ -36,7 +36,6 @@ from tcpmux.config.values import (
     whole,
 )
 
-MAX_PRIORITY = 100
 MAX_BYTES = 64 * 1024  # that a check sends or expects
 _ROUTE, _DESTINATION = rows_of(RoutePolicy), rows_of(DestinationPolicy)
 
@@ -259,6 +258,7 @@ if TYPE_CHECKING:  # their fields are asked for by key: keys.py
     _SharedKeys = Strict
     _DestinationKeys = Strict
     _RouteKeys = Strict
+    _EndpointKeys = Strict
     QueueModel = Strict
 
     class TimeoutsModel(Strict): ...
@@ -271,6 +271,9 @@ else:
         "_DestinationKeys", __base__=Strict, **fields_of(DestinationPolicy, shared=False)
     )
     _RouteKeys = create_model("_RouteKeys", __base__=Strict, **fields_of(RoutePolicy))
+    _EndpointKeys = create_model(
+        "_EndpointKeys", __base__=Strict, **fields_of(EndpointPolicy, shared=True)
+    )
     QueueModel = model_of(Queue)
     TimeoutsModel = model_of(Timeouts)
 
@@ -351,17 +354,10 @@ class DestinationPolicyModel(_DestinationKeys):
         )
 
 
-class EndpointLimits(Strict):
-    max_connections: _whole(1, MAX_CONNECTIONS) | None = Field(  # type: ignore[valid-type]
-        default=None, description="At the same time, over all workers."
-    )
-    priority: _whole(0, MAX_PRIORITY) | None = Field(  # type: ignore[valid-type]
-        default=None, description="It takes turns only when none of a lower number can."
-    )
+class EndpointLimits(_EndpointKeys):
     backup: Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"type": "boolean"})] = Field(
         default=False, description="Short for priority: 1."
     )
 
     def made(self) -> EndpointPolicy:
-        priority = int(self.backup) if self.priority is None else self.priority
-        return EndpointPolicy(self.max_connections or 0, priority)
+        return settings_of(EndpointPolicy, [self, EndpointPolicy(priority=int(self.backup))])

@@ -1,4 +1,4 @@
-"""Every setting of a route or a destination, one row each.
+"""Every setting of a route, a destination or an endpoint, one row each.
 
 A row is a field of a table below. It says the key of routes.yaml (its name), type, default, range,
 unit, help, and where its number goes in the route table that workers read (`rule`): rows.py. From
@@ -200,7 +200,7 @@ class Retry:
     across: bool = flag("Then another destination is tried.", False, rule="across")
 
 
-# --- of a route, of a destination ---------------------------------------------------------------
+# --- of a route, of a destination, of an endpoint ------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,4 +306,14 @@ class DestinationPolicy(Timeouts):
     )  # fmt: skip
     connection_bandwidth: Bandwidth = section(
         "Of each connection; what is too much is not read.", Bandwidth()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointPolicy:
+    """Of a single endpoint."""
+
+    max_connections: int = limit("At the same time, over all workers.", rule="max_connections")
+    priority: int = whole(
+        "It takes turns only when none of a lower number can.", 0, 0, 100, "tier", rule="priority"
     )

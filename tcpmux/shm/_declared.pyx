@@ -16,7 +16,7 @@ from tcpmux.shm.c_live cimport (
     TM_ORDER_RETIRE,
 )
 from tcpmux.shm.c_table cimport (
-    TM_CONTROL, tm_destination_rules, TM_LOGGER, TM_MAX_LISTENERS, TM_MAX_RANGES,
+    TM_CONTROL, tm_destination_rules, tm_endpoint_rules, TM_LOGGER, TM_MAX_LISTENERS, TM_MAX_RANGES,
     TM_MAX_SHARDS, TM_MAX_SLOTS, TM_MAX_TICKETS, TM_MAX_TURNS, tm_program_id, tm_route_rules,
     TM_TABLE_FORMAT,
 )
@@ -42,6 +42,7 @@ cdef extern from *:
     static const struct tm_rule_row tm_rule_rows[] = {
     #define TM_ROUTE_RULE(name, unit, help) {"RouteRules", #name},
     #define TM_DESTINATION_RULE(name, unit, help) {"DestinationRules", #name},
+    #define TM_ENDPOINT_RULE(name, unit, help) {"EndpointRules", #name},
     #include "rules.def"
     };
     static const unsigned tm_rule_row_count = sizeof(tm_rule_rows) / sizeof(tm_rule_rows[0]);
@@ -144,6 +145,7 @@ def _rules(str kind, size_t size):
 
 ROUTE_RULES = _rules("RouteRules", sizeof(tm_route_rules))
 DESTINATION_RULES = _rules("DestinationRules", sizeof(tm_destination_rules))
+ENDPOINT_RULES = _rules("EndpointRules", sizeof(tm_endpoint_rules))
 CLOSE_REASONS = _names("close")
 PICK_REASONS = _names("pick")
 WORKER_COUNTERS = _names("worker")

@@ -20,14 +20,15 @@ from tcpmux.shm.c_table cimport (
 from tcpmux.shm._address cimport address_text, put_address
 from tcpmux.shm._table cimport Table
 from tcpmux.shm._address import address_hash
-from tcpmux.shm._declared import DESTINATION_RULES, ROUTE_RULES
+from tcpmux.shm._declared import DESTINATION_RULES, ENDPOINT_RULES, ROUTE_RULES
 from tcpmux.shm._pick import pick_plan
 from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow
-from tcpmux.shm.rules import DestinationRules, RouteRules
+from tcpmux.shm.rules import DestinationRules, EndpointRules, RouteRules
 
 # What is built of settings.py and what is imported of it are the same.
 assert tuple(field.name for field in fields(RouteRules)) == ROUTE_RULES
 assert tuple(field.name for field in fields(DestinationRules)) == DESTINATION_RULES
+assert tuple(field.name for field in fields(EndpointRules)) == ENDPOINT_RULES
 
 
 
@@ -192,8 +193,7 @@ cdef int put_endpoints(tm_image *out, tm_destination *destination, row) except -
         endpoint.weight = source.weight
         endpoint.health = source.health
         endpoint.slow_start_percent = source.slow_start_percent
-        endpoint.max_connections = source.max_connections
-        endpoint.priority = source.priority
+        put_rules(<uint64_t *>&endpoint.rules, source.rules, ENDPOINT_RULES)
         endpoint.state_until = source.until
         endpoint.hash = address_hash(source.address)
     return 0
@@ -258,9 +258,10 @@ cdef object read_rules(const uint64_t *words, object kind, tuple names):
 
 cdef object read_endpoint(const tm_endpoint *endpoint):
     return EndpointRow(
-                address_text(&endpoint.address), endpoint.slot, endpoint.since_generation,
+        address_text(&endpoint.address), endpoint.slot, endpoint.since_generation,
         endpoint.admin_state, endpoint.weight, endpoint.health, endpoint.slow_start_percent,
-        endpoint.max_connections, endpoint.priority, endpoint.state_until)
+        read_rules(<const uint64_t *>&endpoint.rules, EndpointRules, ENDPOINT_RULES),
+        endpoint.state_until)
 
 
 

@@ -28,7 +28,7 @@ from tcpmux.shm.image import (
     RouteRow,
 )
 from tcpmux.shm.ranges import RANGE, admitted
-from tcpmux.shm.rules import DestinationRules, destination_rules, route_rules
+from tcpmux.shm.rules import DestinationRules, destination_rules, endpoint_rules, route_rules
 from tcpmux.shm.serving import with_turns_and_weights
 from tcpmux.shm.slots import Key, Names, TableFull
 
@@ -148,8 +148,7 @@ class _Builder:
             weight,
             before.health if before else HEALTHY,
             before.slow_start_percent if before else first_percent,
-            policy.max_connections,
-            policy.priority,
+            endpoint_rules(policy),
             before.until if before else 0,
         )
 

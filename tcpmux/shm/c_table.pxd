@@ -65,6 +65,9 @@ cdef extern from "route_table.h" nogil:
         uint64_t balance
         uint64_t max_connections
 
+    cdef struct tm_endpoint_rules:
+        uint64_t max_connections
+
     cdef struct tm_endpoint:
         tm_address address
         uint32_t slot
@@ -75,8 +78,7 @@ cdef extern from "route_table.h" nogil:
         uint32_t weight
         uint32_t health
         uint32_t slow_start_percent
-        uint32_t priority
-        uint32_t max_connections
+        tm_endpoint_rules rules
 
     cdef struct tm_turn:
         uint32_t endpoint

@@ -6,16 +6,26 @@ from collections.abc import Collection, Iterable
 
 from tcpmux.config import Address
 from tcpmux.config.rows import rules_of
-from tcpmux.config.settings import ON_UNAVAILABLE, DestinationPolicy, RoutePolicy, Timeouts
+from tcpmux.config.settings import (
+    ON_UNAVAILABLE,
+    DestinationPolicy,
+    EndpointPolicy,
+    RoutePolicy,
+    Timeouts,
+)
 from tcpmux.config.written import rule_text
 from tcpmux.shm.image import ADMIN_STATES, FALLBACK, READY, DestinationRow, Image, RouteRow
-from tcpmux.shm.rules import DestinationRules, RouteRules
+from tcpmux.shm.rules import DestinationRules, EndpointRules, RouteRules
 
 _TIMEOUTS = [*rules_of(Timeouts)]
 _ELSEWHERE = {"on_unavailable", "fallback", *(rule.name for rule in _TIMEOUTS)}
 _OF_TYPE = {
-    RouteRules: [rule for rule in rules_of(RoutePolicy) if rule.name not in _ELSEWHERE],
-    DestinationRules: [rule for rule in rules_of(DestinationPolicy) if rule.name not in _ELSEWHERE],
+    kind: [rule for rule in rules_of(table) if rule.name not in _ELSEWHERE]
+    for kind, table in (
+        (RouteRules, RoutePolicy),
+        (DestinationRules, DestinationPolicy),
+        (EndpointRules, EndpointPolicy),
+    )
 }
 
 
@@ -124,15 +134,16 @@ def _other_changes(old: DestinationRow, new: DestinationRow) -> list[str]:
     changes = []
     for endpoint in new.endpoints:
         before = was.get(str(endpoint.address), endpoint)
-        for what in ("weight", "max_connections", "priority"):
-            then, now = getattr(before, what), getattr(endpoint, what)
-            if then != now:
-                changes.append(f"endpoint {endpoint.address} {what} {then}->{now}")
+        found = _rule_changes(before.rules, endpoint.rules)
+        if before.weight != endpoint.weight:
+            found.insert(0, f"weight {before.weight}->{endpoint.weight}")
+        changes += [f"endpoint {endpoint.address} {change}" for change in found]
     return [f"{new.name} {change}" for change in (*changes, *_rule_changes(old.rules, new.rules))]
 
 
 def _rule_changes(
-    old: RouteRules | DestinationRules, new: RouteRules | DestinationRules
+    old: RouteRules | DestinationRules | EndpointRules,
+    new: RouteRules | DestinationRules | EndpointRules,
 ) -> list[str]:
     """What is different, in the words of the file: `retry.budget 20%->5%`."""
     values = [

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from tcpmux.config.address import Address
 from tcpmux.config.settings import BALANCES as _BALANCES
-from tcpmux.shm.rules import DestinationRules, RouteRules
+from tcpmux.shm.rules import DestinationRules, EndpointRules, RouteRules
 
 READY, DRAINING, DISABLED = range(3)  # csrc/route_table.h: enum tm_admin_state
 ADMIN_STATES = ("ready", "draining", "disabled")
@@ -31,8 +31,7 @@ class EndpointRow:
     weight: int = 1  # turns where another takes one
     health: int = HEALTHY
     slow_start_percent: int = FULL_SHARE  # of its share that it gets now
-    max_connections: int = 0  # 0 = no limit
-    priority: int = 0  # its tier: it is used when none of a lower number can be
+    rules: EndpointRules = EndpointRules()
     until: int = 0  # Unix time, s: then it is READY again; 0 = when somebody says so
 
 

@@ -1,14 +1,15 @@
-"""The numbers of the route table that follow from the settings of a route or a destination: one for
-each rule of config/settings.py, in the order of csrc/rules.def."""
+"""The numbers of the route table that follow from the settings of a route, a destination or an
+endpoint: one for each rule of config/settings.py, in the order of csrc/rules.def."""
 
 from __future__ import annotations
 
 from dataclasses import make_dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tcpmux.config.model import Destination, Route
 from tcpmux.config.rows import numbers, rules_of
-from tcpmux.config.settings import DestinationPolicy, RoutePolicy
+from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, RoutePolicy
 
 if TYPE_CHECKING:
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     class RouteRules(Rules): ...
 
     class DestinationRules(Rules): ...
+
+    class EndpointRules(Rules): ...
 else:
 
     def _rules(name: str, table: type) -> type:
@@ -31,6 +34,7 @@ else:
 
     RouteRules = _rules("RouteRules", RoutePolicy)
     DestinationRules = _rules("DestinationRules", DestinationPolicy)
+    EndpointRules = _rules("EndpointRules", EndpointPolicy)
 
 
 def route_rules(route: Route) -> RouteRules:
@@ -44,3 +48,9 @@ def route_rules(route: Route) -> RouteRules:
 def destination_rules(destination: Destination) -> DestinationRules:
     """The numbers that workers read: csrc/rules.def."""
     return DestinationRules(**numbers(destination.policy))
+
+
+@lru_cache(1024)  # many endpoints have the same
+def endpoint_rules(policy: EndpointPolicy) -> EndpointRules:
+    """The numbers that workers read: csrc/rules.def."""
+    return EndpointRules(**numbers(policy))

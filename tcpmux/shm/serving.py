@@ -64,7 +64,7 @@ def _with_turns(row: DestinationRow) -> DestinationRow:
     for i in usable:
         endpoint = row.endpoints[i]
         share = endpoint.weight * endpoint.slow_start_percent
-        tiers.setdefault(endpoint.priority, []).append((i, share))
+        tiers.setdefault(endpoint.rules.priority, []).append((i, share))
     first, *others = [turns(tiers[priority]) for priority in sorted(tiers)] or [()]
     reserves = tuple(i for tier in others for i in tier)
     if (first, reserves, panic) == (row.turns, row.reserves, row.panic):

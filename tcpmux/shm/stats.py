@@ -122,8 +122,8 @@ def endpoints(row: DestinationRow) -> list[tuple[int, dict[str, Any]]]:
                 "health": HEALTHS[endpoint.health],
                 "ramp": endpoint.slow_start_percent,
                 "state_until": endpoint.until or None,
-                "priority": endpoint.priority,
-                "max_connections": endpoint.max_connections,
+                "priority": endpoint.rules.priority,
+                "max_connections": endpoint.rules.max_connections,
                 "turns": taken[index],
             },
         )

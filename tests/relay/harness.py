@@ -32,7 +32,7 @@ from tcpmux.shm._readings import Counters
 from tcpmux.shm._table import Table
 from tcpmux.shm.counters import SlotCounters
 from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow
-from tcpmux.shm.rules import DestinationRules, RouteRules
+from tcpmux.shm.rules import DestinationRules, EndpointRules, RouteRules
 from tcpmux.shm.serving import with_turns_and_weights
 from tcpmux.worker.messages import ADD, MESSAGE, REMOVE, REMOVED, SYNC, UNREAD
 from tcpmux.worker.process import BLOCKED, Inheritance, ListeningSocket, serve
@@ -203,8 +203,7 @@ class RelayWorker:
                     endpoint_slot,
                     1,
                     weight=1 if endpoint_weight is None else endpoint_weight,
-                    priority=priority or 0,
-                    max_connections=limit or 0,
+                    rules=EndpointRules(priority=priority or 0, max_connections=limit or 0),
                 )
                 endpoints.append(row)
                 endpoint_slot += 1

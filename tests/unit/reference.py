@@ -12,12 +12,13 @@ from typing import Any
 import yaml
 
 from tcpmux.config.rows import Kind, Row, rows_of
-from tcpmux.config.settings import BALANCES, DestinationPolicy, RoutePolicy
+from tcpmux.config.settings import BALANCES, DestinationPolicy, EndpointPolicy, RoutePolicy
 from tcpmux.config.written import text_of
 
 Path = tuple[str | int, ...]
 ROUTE: Path = ("routes", 0)
 DESTINATION: Path = (*ROUTE, "destinations", 0)
+ENDPOINT: Path = (*DESTINATION, "endpoints", 1)
 DEFAULTS: Path = ("defaults",)
 # What nothing said stands for can't be written, so there is an example.
 EXAMPLES = {Kind.LIMIT: "1000", Kind.BANDWIDTH: "10MiB/s", Kind.RATE: "100/s"}
@@ -66,6 +67,7 @@ def all_entries() -> Iterator[Entry]:
     for entry in entries(DestinationPolicy, DEFAULTS):
         yield entry if entry.row.shared else Entry(DESTINATION, entry.key, entry.row, entry.default)
     yield from entries(RoutePolicy, ROUTE)
+    yield from entries(EndpointPolicy, ENDPOINT)
 
 
 def leaves(entry: Entry) -> Iterator[Entry]:
@@ -187,7 +189,7 @@ def completed(text: str) -> str:
 def _before(entry: Entry, there: list[Any]) -> Any:
     """The key after which it belongs: the one before it in its table that is there."""
     sections = [e.row.table for e in all_entries() if e.row.kind is Kind.SECTION]
-    for table in (RoutePolicy, DestinationPolicy, *sections):
+    for table in (RoutePolicy, DestinationPolicy, EndpointPolicy, *sections):
         rows = rows_of(table)
         if rows.get(entry.key) is entry.row:
             keys = list(rows)

@@ -47,7 +47,7 @@ def chance() -> random.Random:
 @pytest.fixture
 def view() -> Iterator[View]:
     destinations = (Destination("v1", 80, (Address("127.0.0.1", 9001, ""),)),)
-    config = Config(None, None, Admin("/x"), 45.0, (Route("r", (LISTEN,), destinations),)))
+    config = Config(None, None, Admin("/x"), 45.0, (Route("r", (LISTEN,), destinations),))
     table, commons = Table.create(2, 2, os.getpid(), 1_700_000_000), Commons.create()
     lives = [Live.create(number, CAPACITY) for number in range(2)]
     names = Names.new(lambda _: True)

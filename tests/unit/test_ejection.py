@@ -13,6 +13,7 @@ from tcpmux.config import Check, Passive
 from tcpmux.control import ejection, health
 from tcpmux.control.connecting import ProbeImpossible
 from tcpmux.shm.image import FALLBACK, REJECT, RouteRow
+from tcpmux.shm.rules import EndpointRules
 from tests.integration.servers import RESET, resetting, saying, serving
 from tests.support import refusing_port
 from tests.unit.watching import PASSIVE, Watching, destination, endpoint, route, watched
@@ -67,7 +68,7 @@ def alone_with_a_fallback() -> RouteRow:
 
 
 def with_a_backup() -> RouteRow:
-    backup = endpoint(OTHER, "127.0.0.1:2", priority=1)
+    backup = endpoint(OTHER, "127.0.0.1:2", rules=EndpointRules(priority=1))
     return route(destination(1, "v1", 1, endpoint(DEAD, "127.0.0.1:1"), backup))
 
 

@@ -48,6 +48,13 @@ NUMBERS = [
     share: int = percent("Of retries.", 7, rule="retry_share")
 """,
     ),
+    (
+        SETTINGS,
+        "    priority: int = whole(",
+        """\
+    distance: int = whole("How far away it is.", 3, 0, 9, "hops", rule="distance")
+""",
+    ),
 ]
 BALANCE = [(SETTINGS, '    "maglev": "the same', '    "newest": "the one that came last",\n')]
 COUNTED = [
@@ -90,8 +97,9 @@ int main(int count, char **arguments)
     slot->picked[TM_PICKED_guessed] += 5;
     live->counters.naps += 6;
     tm_histogram_add(&live->times[destination->slot].sleep, tm_latency_bounds_us, 700);
-    printf("[%lu, %lu, %d]", destination->rules.patience_ms, image->routes[0].rules.retry_share,
-           algorithms[destination->rules.balance]());
+    printf("[%lu, %lu, %d, %lu]", destination->rules.patience_ms,
+           image->routes[0].rules.retry_share, algorithms[destination->rules.balance](),
+           image->endpoints[destination->first_endpoint].rules.distance);
 }
 """
 SEEN = """
@@ -119,12 +127,14 @@ def image(config):
     names = Names.new(lambda _: True)
     return build_image(config, {}, names, {Address("127.0.0.1", 1, ""): 0}, 1, {})
 
-head = "routes: [{name: r, listen: '127.0.0.1:1', %s destinations: [{name: v, endpoints: []%s}]}]"
-old = loaded(head % ("", ""))
-new = loaded(head % ("retry: {share: 9%}, balance: newest,", ", patience: 5s"))
-shared = loaded("defaults: {patience: 7s}\\n" + head % ("", ""))
+head = "routes: [{name: r, listen: '127.0.0.1:1', %s destinations: [{name: v, %s}]}]"
+ends = "endpoints: [{address: '127.0.0.1:9'%s}]"
+old = loaded(head % ("", ends % ""))
+said = "patience: 5s, " + ends % ", distance: 4"
+new = loaded(head % ("retry: {share: 9%}, balance: newest,", said))
+shared = loaded("defaults: {patience: 7s}\\n" + head % ("", ends % ""))
 try:
-    loaded(head % ("", ", patience: 61s"))
+    loaded(head % ("", "patience: 61s, " + ends % ", distance: 10"))
 except Exception as error:
     refused = str(error)
 table, live = Table.create(1, 1, os.getpid(), 1), Live.create(0, 1)
@@ -137,6 +147,7 @@ defs = json_schema()["$defs"]
 json.dump({
     "schema": [defs[name]["properties"]["patience"]["description"]
                for name in ("DefaultsModel", "RouteModel", "DestinationModel")],
+    "schema of an endpoint": defs["EndpointModel"]["properties"]["distance"]["description"],
     "balances": defs["RouteModel"]["properties"]["balance"]["anyOf"][0]["enum"],
     "config": [of.routes[0].destinations[0].policy.patience for of in (old, shared, new)],
     "refused": refused,
@@ -213,7 +224,7 @@ def seen_in(tree: Path) -> Any:
 @pytest.mark.parametrize(
     ("rows", "files"),
     [
-        pytest.param(NUMBERS, [SETTINGS], id="two numbers"),
+        pytest.param(NUMBERS, [SETTINGS], id="three numbers"),
         pytest.param(BALANCE, [SETTINGS], id="a balancing algorithm"),
         pytest.param(COUNTED, [COUNTERS], id="counters of all kinds"),
     ],
@@ -247,6 +258,17 @@ def check_a_number_of_a_section_of_a_route(seen: Any) -> None:
     assert seen["worker"][1] == 9
     assert "retry.share 7%->9%" in seen["diff"][0]
     assert yaml.safe_load(seen["reference"])["routes"][0]["retry"]["share"] == "7%"
+
+
+def check_a_number_of_an_endpoint(seen: Any) -> None:
+    assert seen["schema of an endpoint"] == "How far away it is."
+    where = "routes[0].destinations[0].endpoints[0].distance"
+    assert f"{where}: expected 0..9, got 10" in seen["refused"]
+    assert "          - {address: 127.0.0.1:9, distance: 4}\n" in seen["text"]
+    assert seen["worker"][3] == 4
+    assert "v endpoint 127.0.0.1:9 distance 3->4" in seen["diff"][0]
+    destination = yaml.safe_load(seen["reference"])["routes"][0]["destinations"][0]
+    assert destination["endpoints"][1]["distance"] == 3
 
 
 def check_a_balancing_algorithm(seen: Any) -> None:
@@ -289,5 +311,6 @@ def test_rows_arrive_wherever_they_are_needed(tmp_path: Path) -> None:
     seen = seen_in(tmp_path)
     check_a_number_of_a_destination(seen)
     check_a_number_of_a_section_of_a_route(seen)
+    check_a_number_of_an_endpoint(seen)
     check_a_balancing_algorithm(seen)
     check_counters(seen)

@@ -28,7 +28,7 @@ from tcpmux.shm.image import (
     RouteRow,
 )
 from tcpmux.shm.ranges import admitted
-from tcpmux.shm.rules import DestinationRules, RouteRules
+from tcpmux.shm.rules import DestinationRules, EndpointRules, RouteRules
 from tcpmux.shm.serving import is_unavailable, serves, with_conditions, with_turns_and_weights
 
 
@@ -114,7 +114,7 @@ def test_a_drained_destination_has_none() -> None:
 
 
 def test_priorities_and_panic() -> None:
-    first, second = endpoint(1), endpoint(2, priority=1)
+    first, second = endpoint(1), endpoint(2, rules=EndpointRules(priority=1))
     assert route(destination("a", 1, first, second)).destinations[0].turns == (0,)
     down = replace(first, health=DOWN)
     assert route(destination("a", 1, down, second)).destinations[0].turns == (1,)
@@ -131,20 +131,21 @@ def test_priorities_and_panic() -> None:
 def test_later_tiers_are_in_reserve_in_order() -> None:
     """Of those that are healthy; each with its own turns."""
     tiers = [
-        endpoint(1, priority=5),
-        endpoint(2, priority=3, weight=2),
-        endpoint(3, priority=3),
-        endpoint(4, priority=9, health=DOWN),
-        endpoint(5, priority=9, state=DRAINING),
-        endpoint(6, priority=1),
-        endpoint(7, priority=100),
+        endpoint(1, rules=EndpointRules(priority=5)),
+        endpoint(2, rules=EndpointRules(priority=3), weight=2),
+        endpoint(3, rules=EndpointRules(priority=3)),
+        endpoint(4, rules=EndpointRules(priority=9), health=DOWN),
+        endpoint(5, rules=EndpointRules(priority=9), state=DRAINING),
+        endpoint(6, rules=EndpointRules(priority=1)),
+        endpoint(7, rules=EndpointRules(priority=100)),
     ]
     made = route(destination("a", 1, *tiers)).destinations[0]
     assert (made.turns, made.reserves) == ((5,), (1, 2, 1, 0, 6))
-    tiers[5] = endpoint(6, priority=1, health=DOWN)
+    tiers[5] = endpoint(6, rules=EndpointRules(priority=1), health=DOWN)
     made = route(destination("a", 1, *tiers)).destinations[0]
     assert (made.turns, made.reserves) == ((1, 2, 1), (0, 6))
-    nobody = route(destination("a", 1, endpoint(1, priority=1, health=DOWN))).destinations[0]
+    down = endpoint(1, rules=EndpointRules(priority=1), health=DOWN)
+    nobody = route(destination("a", 1, down)).destinations[0]
     assert (nobody.turns, nobody.reserves) == ((), ())
 
 

@@ -1,4 +1,4 @@
-"""A setting of a route or a destination is one row of tcpmux/config/settings.py: all else follows.
+"""A setting of a route, a destination or an endpoint is one row of tcpmux/config/settings.py: all else follows.
 
 TCPMUX_WRITE_DOCS=1 python -m pytest -n 0 tests/unit/test_settings.py     (or `make docs`) writes
 what is in git and follows from the rows: configs/reference.yaml, as far as a key or a range is
@@ -28,6 +28,7 @@ from tcpmux.config.settings import (
     ON_FULL,
     ON_UNAVAILABLE,
     DestinationPolicy,
+    EndpointPolicy,
     RoutePolicy,
 )
 from tcpmux.config.written import text_of
@@ -92,7 +93,7 @@ def yaml_value(text: str) -> Any:
     return yaml.safe_load(text)
 
 
-@pytest.mark.parametrize("table", [RoutePolicy, DestinationPolicy])
+@pytest.mark.parametrize("table", [RoutePolicy, DestinationPolicy, EndpointPolicy])
 def test_no_two_settings_have_the_same_number(table: type) -> None:
     names = [rule.name for rule in rules_of(table)]
     assert len(set(names)) == len(names)
@@ -115,13 +116,16 @@ def test_words_are_in_the_order_of_c() -> None:
 
 def test_numbers_that_python_asks_for_by_name_exist() -> None:
     """Which mypy can't know: they are made of the rows."""
-    names = {rule.name for table in (RoutePolicy, DestinationPolicy) for rule in rules_of(table)}
+    tables = (RoutePolicy, DestinationPolicy, EndpointPolicy)
+    names = {rule.name for table in tables for rule in rules_of(table)}
     asked = {
         name
         for path in (ROOT / "tcpmux").rglob("*.py")
-        for name in re.findall(r"\b(?:route|row|after|now)\.rules\.(\w+)\b(?!\()", path.read_text())
+        for name in re.findall(
+            r"\b(?:route|row|endpoint|after|now)\.rules\.(\w+)\b(?!\()", path.read_text()
+        )
     }
-    assert {"max_connections", "on_unavailable", "panic_percent"} <= asked <= names
+    assert {"max_connections", "on_unavailable", "panic_percent", "priority"} <= asked <= names
 
 
 # --- what is made of them -----------------------------------------------------------------------
