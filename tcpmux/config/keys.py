@@ -197,9 +197,11 @@ def fields_of(table: type, *, shared: bool | None = None) -> dict[str, Any]:
 
 
 @cache
-def model_of(table: type) -> type[Strict]:
+def model_of(table: type, *, shared: bool | None = None) -> type[Strict]:
     """What a section may say."""
-    return create_model(f"{table.__name__}Model", __base__=Strict, **fields_of(table))
+    return create_model(
+        f"{table.__name__}Model", __base__=Strict, **fields_of(table, shared=shared)
+    )
 
 
 def settings_of(table: type[T], models: Sequence[object], **others: Any) -> T:

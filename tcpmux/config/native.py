@@ -135,12 +135,6 @@ def _endpoints(
         yield f"          - {{address: {address}{more}}}" if more else f"          - {address}"
 
 
-def _durations(of: object, defaults: object, *keys: str) -> Pairs:
-    for key in keys:
-        if getattr(of, key) != getattr(defaults, key):
-            yield key, format_duration(getattr(of, key))
-
-
 def _numbers(of: object, defaults: object, *keys: str) -> Pairs:
     for key in keys:
         if getattr(of, key) != getattr(defaults, key):
@@ -178,24 +172,15 @@ def _on_full(policy: DestinationPolicy) -> Pairs:
 
 
 def _checked(policy: DestinationPolicy) -> Pairs:
-    if policy.check is not None:
-        yield "check", flow(_check(policy.check))
+    check = policy.check
+    if check is not None:
+        said = texts(check, _OF_CHECK, Check(check.kind))
+        yield "check", flow([("type", check.kind), *said])
 
 
-_OF_ROUTE = {
-    "on_unavailable": _unavailable,
-    "on_all_unavailable": _all_unavailable,
-    "allow": _clients("allow"),
-    "deny": _clients("deny"),
-}
-_OF_DESTINATION = {"on_full": _on_full, "check": _checked}
-
-
-def _check(check: Check) -> Pairs:
+def _sent_and_expected(check: Check) -> Pairs:
+    """The keys from `send` to `status`."""
     plain = Check(check.kind)
-    yield "type", check.kind
-    yield from _durations(check, plain, "interval", "fast_interval", "timeout")
-    yield from _numbers(check, plain, "fall", "rise", "port")
     if check.send:
         yield "send_hex", scalar(check.send.hex())
     if check.expect and check.is_pattern:
@@ -207,5 +192,13 @@ def _check(check: Check) -> Pairs:
             yield key, scalar(getattr(check, key))
     if check.status != plain.status:
         yield "status", f"{check.status[0]}-{check.status[1]}"
-    if check.tls:
-        yield "tls", "true"
+
+
+_OF_ROUTE = {
+    "on_unavailable": _unavailable,
+    "on_all_unavailable": _all_unavailable,
+    "allow": _clients("allow"),
+    "deny": _clients("deny"),
+}
+_OF_DESTINATION = {"on_full": _on_full, "check": _checked}
+_OF_CHECK = {"send": _sent_and_expected}

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, create_model, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from tcpmux.config.check import CHECK_KINDS, Check
-from tcpmux.config.keys import fields_of, is_off, model_of, one_of, settings_of
+from tcpmux.config.keys import is_off, model_of, one_of, settings_of
 from tcpmux.config.patterns import compiled
 from tcpmux.config.problems import describe
 from tcpmux.config.rows import DAY, rows_of
@@ -33,11 +34,10 @@ from tcpmux.config.values import (
     boolean,
     duration,
     number,
-    whole,
 )
 
 MAX_BYTES = 64 * 1024  # that a check sends or expects
-_ROUTE, _DESTINATION = rows_of(RoutePolicy), rows_of(DestinationPolicy)
+_ROUTE, _DESTINATION, _CHECK = map(rows_of, (RoutePolicy, DestinationPolicy, Check))
 
 
 def _text(value: Any) -> bytes:
@@ -131,50 +131,50 @@ Seconds = Annotated[
 ]
 
 
-def _whole(low: int, high: int) -> Any:
-    return Annotated[
-        int,
-        BeforeValidator(lambda value: whole(value, low, high)),
-        WithJsonSchema({"type": "integer", "minimum": low, "maximum": high}),
-    ]
-
-
 def _check_type(value: Any) -> str:
     return one_of(value, _CHECK_TYPES)
+
+
+# --- keys that are made of rows: keys.py ---------------------------------------------------------
+
+if TYPE_CHECKING:  # their fields are asked for by key
+    _SharedKeys = Strict
+    _DestinationKeys = Strict
+    _RouteKeys = Strict
+    _EndpointKeys = Strict
+    _CheckKeys = Strict
+    QueueModel = Strict
+
+    class TimeoutsModel(Strict): ...
+
+else:
+    _SharedKeys = model_of(DestinationPolicy, shared=True)
+    _DestinationKeys = model_of(DestinationPolicy, shared=False)
+    _RouteKeys = model_of(RoutePolicy)
+    _EndpointKeys = model_of(EndpointPolicy, shared=True)
+    _CheckKeys = model_of(Check)
+    QueueModel = model_of(Queue)
+    TimeoutsModel = model_of(Timeouts)
 
 
 # --- checks -------------------------------------------------------------------------------------
 
 
-class CheckModel(Strict):
+class CheckModel(_CheckKeys):
     type: Annotated[
         str, BeforeValidator(_check_type), WithJsonSchema({"enum": list(_CHECK_TYPES)})
     ] = Field(
         description="tcp (connect), send (and expect), tls (handshake), http (GET); redis, "
         "postgres and mysql: what a client says first."
     )
-    interval: Seconds = Field(default=2.0, description="Between two checks of an endpoint.")
-    fast_interval: Seconds = Field(
-        default=1.0, description="The same from the first failure on, until it is decided."
-    )
-    timeout: Seconds = Field(default=1.0, description="For a check as a whole.")
-    fall: _whole(1, 100) = Field(  # type: ignore[valid-type]
-        default=3, description="Failures in a row, and it is down."
-    )
-    rise: _whole(1, 100) = Field(  # type: ignore[valid-type]
-        default=2, description="Successes in a row, and it is up."
-    )
-    port: _whole(1, 65535) | None = Field(  # type: ignore[valid-type]
-        default=None, description="Another port of the endpoint's host."
-    )
     send: Annotated[bytes, BeforeValidator(_text), WithJsonSchema({"type": "string"})] | None = (
-        Field(default=None, description="send: this text first.")
+        Field(default=None, description=_CHECK["send"].help)
     )
     send_hex: Annotated[bytes, BeforeValidator(_hex), WithJsonSchema({"type": "string"})] | None = (
         Field(default=None, description="send: these bytes.")
     )
     expect: Annotated[bytes, BeforeValidator(_text), WithJsonSchema({"type": "string"})] | None = (
-        Field(default=None, description="send: a text that the answer has in it.")
+        Field(default=None, description=_CHECK["expect"].help)
     )
     expect_hex: (
         Annotated[bytes, BeforeValidator(_hex), WithJsonSchema({"type": "string"})] | None
@@ -186,7 +186,7 @@ class CheckModel(Strict):
         str,
         BeforeValidator(_plain(r"/[!-~]{0,1023}", "a path such as /health")),
         WithJsonSchema({"type": "string", "pattern": "^/"}),
-    ] = Field(default="/", description="http: what to GET.")
+    ] = Field(default="/", description=_CHECK["path"].help)
     host: (
         Annotated[
             str,
@@ -194,18 +194,12 @@ class CheckModel(Strict):
             WithJsonSchema({"type": "string"}),
         ]
         | None
-    ) = Field(
-        default=None,
-        description="http: the Host header; tls: the name that the certificate must be for.",
-    )
+    ) = Field(default=None, description=_CHECK["host"].help)
     status: Annotated[
         tuple[int, int],
         BeforeValidator(_status),
         WithJsonSchema({"type": ["string", "integer"], "examples": ["200-399"]}),
-    ] = Field(default=(200, 399), description="http: the answers that count as healthy.")
-    tls: Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"type": "boolean"})] = Field(
-        default=False, description="http: over TLS."
-    )
+    ] = Field(default=(200, 399), description=_CHECK["status"].help)
 
     @model_validator(mode="after")
     def _fits(self) -> CheckModel:
@@ -233,49 +227,21 @@ class CheckModel(Strict):
     def made(self) -> Check | None:
         if self.type == "off":
             return None
-        return Check(
-            self.type,
-            self.interval,
-            min(self.fast_interval, self.interval),
-            self.timeout,
-            self.fall,
-            self.rise,
-            self.port or 0,
-            self.send or self.send_hex or b"",
-            self.expect or self.expect_hex or self.expect_regex or b"",
-            self.expect_regex is not None,
-            self.path,
-            self.host or "",
-            self.status,
-            self.tls,
+        made = settings_of(
+            Check,
+            [self],
+            kind=self.type,
+            send=self.send or self.send_hex or b"",
+            expect=self.expect or self.expect_hex or self.expect_regex or b"",
+            is_pattern=self.expect_regex is not None,
+            path=self.path,
+            host=self.host or "",
+            status=self.status,
         )
+        return replace(made, fast_interval=min(made.fast_interval, made.interval))
 
 
 # --- what defaults, routes and destinations may say ---------------------------------------------
-
-
-if TYPE_CHECKING:  # their fields are asked for by key: keys.py
-    _SharedKeys = Strict
-    _DestinationKeys = Strict
-    _RouteKeys = Strict
-    _EndpointKeys = Strict
-    QueueModel = Strict
-
-    class TimeoutsModel(Strict): ...
-
-else:
-    _SharedKeys = create_model(
-        "_SharedKeys", __base__=Strict, **fields_of(DestinationPolicy, shared=True)
-    )
-    _DestinationKeys = create_model(
-        "_DestinationKeys", __base__=Strict, **fields_of(DestinationPolicy, shared=False)
-    )
-    _RouteKeys = create_model("_RouteKeys", __base__=Strict, **fields_of(RoutePolicy))
-    _EndpointKeys = create_model(
-        "_EndpointKeys", __base__=Strict, **fields_of(EndpointPolicy, shared=True)
-    )
-    QueueModel = model_of(Queue)
-    TimeoutsModel = model_of(Timeouts)
 
 
 class SharedModel(_SharedKeys):

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from tcpmux.config.check import Check
 from tcpmux.config.rows import Kind, Row, rows_of
 from tcpmux.config.settings import BALANCES, DestinationPolicy, EndpointPolicy, RoutePolicy
 from tcpmux.config.written import text_of
@@ -68,6 +69,7 @@ def all_entries() -> Iterator[Entry]:
         yield entry if entry.row.shared else Entry(DESTINATION, entry.key, entry.row, entry.default)
     yield from entries(RoutePolicy, ROUTE)
     yield from entries(EndpointPolicy, ENDPOINT)
+    yield from entries(Check, (*DEFAULTS, "check"))
 
 
 def leaves(entry: Entry) -> Iterator[Entry]:
@@ -189,7 +191,7 @@ def completed(text: str) -> str:
 def _before(entry: Entry, there: list[Any]) -> Any:
     """The key after which it belongs: the one before it in its table that is there."""
     sections = [e.row.table for e in all_entries() if e.row.kind is Kind.SECTION]
-    for table in (RoutePolicy, DestinationPolicy, EndpointPolicy, *sections):
+    for table in (RoutePolicy, DestinationPolicy, EndpointPolicy, Check, *sections):
         rows = rows_of(table)
         if rows.get(entry.key) is entry.row:
             keys = list(rows)

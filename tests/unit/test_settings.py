@@ -1,4 +1,5 @@
-"""A setting of a route, a destination or an endpoint is one row of tcpmux/config/settings.py: all else follows.
+"""A setting of a route, a destination or an endpoint is one row of tcpmux/config/settings.py: all
+else follows.
 
 TCPMUX_WRITE_DOCS=1 python -m pytest -n 0 tests/unit/test_settings.py     (or `make docs`) writes
 what is in git and follows from the rows: configs/reference.yaml, as far as a key or a range is
