@@ -31,7 +31,7 @@ def preprocessed(compiler: str) -> str:
 
 
 def bodies(text: str, kind: str) -> Iterator[tuple[str, str]]:
-    """(name, what is between the braces) of every `kind tm_name { }`."""
+    """(name, what is between the braces) of every `kind tm_NAME { }`."""
     for found in re.finditer(rf"\b{kind}\s+(tm_\w+)\s*{{", text):
         yield found[1], inside(text, found.end())
 

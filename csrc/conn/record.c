@@ -126,7 +126,7 @@ void tm_record_free_dead(struct tm_worker *w)
         struct tm_conn *conn = &w->records[index];
         next = conn->next;
         if (may_be_given_again(w, &w->colds[index])) {
-            w->colds[index].kept = 1; /* handover.h */
+            w->colds[index].kept = 1; /* until GONE: handoff_message.h */
         } else {
             tm_conn_enter(conn, TM_FREE);
             conn->next = w->free;

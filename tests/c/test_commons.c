@@ -265,7 +265,7 @@ static void keep_counting(struct incarnation *incarnation, struct tm_commons *al
     }
 }
 
-/* As a worker's next incarnation does it: tcpmux/worker/_limits.pyx. */
+/* As a worker's next incarnation does it: tm_occupy_recover(). */
 static void recover(struct incarnation *incarnation, struct tm_commons *all)
 {
     struct tm_intent *intent = &incarnation->intent;

@@ -297,7 +297,7 @@ static void threads_together_are_exact(void)
     check_totals(shared);
 }
 
-/* Turns 0 to 3, of which 1 and 2 can't be used: as worker/_choice.pyx takes them. */
+/* Turns 0 to 3, of which 1 and 2 can't be used, as csrc/conn/endpoint.c takes them. */
 static void *skip(void *argument)
 {
     struct taker *taker = argument;

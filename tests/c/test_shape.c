@@ -19,7 +19,7 @@ struct half {
 
 static struct half halves[HALVES];
 
-/* What _connection.pyx does with a half whose time has come: 0 = it has to wait, until half->wake. */
+/* What csrc/conn/rate.c does with a half whose time has come: 0 = it waits until half->wake. */
 static uint64_t go_on(struct half *half, _Atomic uint64_t *account, uint64_t own, uint64_t whole,
                       uint64_t now)
 {

@@ -79,5 +79,5 @@ def test_only_a_harmless_call_may_be_checked_by_libc(linked: str, called: str) -
 
 
 def test_only_the_monotonic_clock_can_be_asked() -> None:
-    """No call but clock_gettime tells the time, and test_clock.py watches that one."""
+    """No call but clock_gettime tells the time, and test_host.py watches that one."""
     assert not imported() & {"time", "gettimeofday", "localtime", "timespec_get", "ftime"}
