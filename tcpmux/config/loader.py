@@ -33,7 +33,6 @@ from tcpmux.config.turns import turns
 from tcpmux.config.validation import add_problems
 
 
-
 @dataclass(slots=True)
 class _File:
     document: Document
