@@ -252,7 +252,8 @@ cdef list slice_of(uint32_t first, uint32_t count, uint32_t most):
 
 
 cdef object read_rules(const uint64_t *words, object kind, tuple names):
-    return kind(**{name: words[<size_t>i] for i, name in enumerate(names)})
+    cdef size_t i
+    return kind(*[words[i] for i in range(<size_t>len(names))])  # in order: asserted above
 
 
 

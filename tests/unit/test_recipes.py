@@ -301,7 +301,7 @@ def check_counters(seen: Any) -> None:
         assert f"| {row}" in seen["counters"], row
 
 
-@pytest.mark.timeout(400)  # it compiles most of the tree
+@pytest.mark.timeout(patient(400))  # it compiles most of the tree
 def test_rows_arrive_wherever_they_are_needed(tmp_path: Path) -> None:
     """One build for all, as it is the dear part."""
     copied(tmp_path)
