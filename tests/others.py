@@ -1,4 +1,4 @@
-"""Another user of the machine, to have things done as. Tests that need one run as root."""
+"""What a test may need of where it runs: root, to have another user do things; address space."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ NOBODY = 65534  # as whom all but the master run, if root runs the tests
 OTHER = 4242  # a user and a group that nobody has
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+needs_address_space = pytest.mark.skipif(
+    "asan" in os.environ.get("LD_PRELOAD", ""),
+    reason="a sanitizer takes more address space than the child that reads files may have",
+)
 
 
 @contextmanager

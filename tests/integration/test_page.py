@@ -28,7 +28,9 @@ def browser() -> Iterator[Any]:
     with sync_playwright() as playwright:
         # As root, and in containers, its own sandbox can't be had.
         started = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else []
+            executable_path=CHROMIUM,
+            args=["--no-sandbox"] if os.geteuid() == 0 else [],
+            env={name: value for name, value in os.environ.items() if name != "LD_PRELOAD"},
         )
         yield started
         started.close()

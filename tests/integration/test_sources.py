@@ -24,6 +24,7 @@ from tests.integration.looking import metric
 from tests.integration.proxy import Proxy, tcpmux
 from tests.integration.routes import route, routes
 from tests.integration.test_shifting import split
+from tests.others import needs_address_space
 from tests.support import DEADLINE, EchoServer, ask, free_port, patient, wait_for
 
 SAMPLES = Path(__file__).resolve().parents[2] / "configs/istio"
@@ -66,6 +67,7 @@ def diff(proxy: Proxy, *files: Path, options: tuple[str, ...] = ()) -> tuple[int
     return result.returncode, result.stdout
 
 
+@needs_address_space
 @pytest.mark.parametrize(
     ("kind", "v1", "v2"),
     [("", "tcp_echo__v1", "tcp_echo__v2"), ("gateway-api/", "tcp_echo_v1", "tcp_echo_v2")],
@@ -394,6 +396,7 @@ def test_a_destination_has_timeouts_of_its_own(
         sock.close()
 
 
+@needs_address_space
 def test_weights_are_saved_and_nothing_else_of_the_file_changes(
     start_proxy: StartProxy, one: EchoServer, two: EchoServer
 ) -> None:
@@ -421,6 +424,7 @@ routes:
     assert diff(proxy, proxy.file) == (0, "")
 
 
+@needs_address_space
 def test_a_file_that_is_wrong_is_refused_by_a_diff_too(
     start_proxy: StartProxy, one: EchoServer, tmp_path: Path
 ) -> None:
@@ -432,6 +436,7 @@ def test_a_file_that_is_wrong_is_refused_by_a_diff_too(
     assert f"{wrong}:1:20: routes[0]: unknown key lisen: did you mean listen?" in result.stderr
 
 
+@needs_address_space
 def test_the_api_opens_no_file_and_has_nothing_of_the_masters_environment(
     start_proxy: StartProxy, one: EchoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -458,6 +463,7 @@ def test_the_api_opens_no_file_and_has_nothing_of_the_masters_environment(
     assert proxy.status()["state"] == "running"
 
 
+@needs_address_space
 def test_a_diff_has_what_the_commands_environment_says(
     start_proxy: StartProxy, one: EchoServer
 ) -> None:
@@ -473,6 +479,7 @@ def test_a_diff_has_what_the_commands_environment_says(
     assert "the environment has no COUNT" in result.stderr
 
 
+@needs_address_space
 def test_a_diff_that_takes_long_keeps_the_master_from_nothing(
     start_proxy: StartProxy, one: EchoServer, two: EchoServer
 ) -> None:
