@@ -4,6 +4,7 @@ that of tests.stress, which has a generator of its own.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -35,8 +36,9 @@ def build(sources_directory: Path, program: Path) -> Path:
     if shutil.which("gcc") is None:
         raise BuildError("gcc is not installed")
     program.parent.mkdir(exist_ok=True)
-    # Compiled aside and renamed: an interrupted build must not look like a finished one.
-    unfinished = program.with_suffix(".new")
+    # Compiled aside and renamed: an interrupted build must not look like a finished one. Under a
+    # name of this process's own, as another may build the same at the same time.
+    unfinished = program.with_suffix(f".{os.getpid()}")
     sources = [str(path) for path in inputs if path.suffix == ".c"]
     compiler = subprocess.run(
         ["gcc", *FLAGS, *sources, "-o", str(unfinished)],
@@ -46,6 +48,7 @@ def build(sources_directory: Path, program: Path) -> Path:
         check=False,
     )
     if compiler.returncode != 0:
+        unfinished.unlink(missing_ok=True)
         raise BuildError(compiler.stderr.strip())
     unfinished.rename(program)
     return program

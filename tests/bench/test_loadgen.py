@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -10,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.build import build_loadgen
+from bench.build import build, build_loadgen
 from bench.load import LoadError, LoadGenerator
-from tests.support import DEADLINE
+from tests.support import DEADLINE, patient
 
 SECONDS = 20.0  # a limit of units ends every run long before
 
@@ -20,6 +21,20 @@ SECONDS = 20.0  # a limit of units ends every run long before
 @pytest.fixture(scope="module")
 def load() -> LoadGenerator:
     return LoadGenerator(build_loadgen(), None)
+
+
+def test_builds_at_the_same_time(tmp_path: Path) -> None:
+    """Two processes that find the program missing each compile it; neither takes the other's."""
+    (tmp_path / "main.c").write_text("int main(void) { return 0; }\n")
+    program = tmp_path / "build" / "program"
+    fork = multiprocessing.get_context("fork")
+    builds = [fork.Process(target=build, args=(tmp_path, program)) for _ in range(4)]
+    for one in builds:
+        one.start()
+    for one in builds:
+        one.join(patient(60))
+    assert [one.exitcode for one in builds] == [0] * 4
+    assert list(program.parent.iterdir()) == [program]
 
 
 @contextmanager
