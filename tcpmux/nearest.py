@@ -1,4 +1,4 @@
-"""What somebody may have meant: for errors about names that are not known. Used everywhere."""
+"""Suggestions for unknown names, for error messages. Used everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tcpmux demo`: the whole of it on one machine, in seconds."""
+"""`tcpmux demo`: a demonstration on one machine, in seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tcpmux drain`, `disable` and `enable`: who takes new connections; the open ones stay."""
+"""`tcpmux drain`, `disable` and `enable`: whether a target gets new connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tcpmux endpoint`: which are healthy and why, and taking one out of service for a time."""
+"""`tcpmux endpoint`: the health of endpoints, and taking one out of service."""
 
 from __future__ import annotations
 

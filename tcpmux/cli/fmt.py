@@ -1,4 +1,4 @@
-"""`tcpmux fmt`: one layout for every routes.yaml."""
+"""`tcpmux fmt`: formats routes.yaml."""
 
 from __future__ import annotations
 

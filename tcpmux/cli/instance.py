@@ -1,4 +1,4 @@
-"""Which running instance a command talks to: named, or found among the sockets of this machine.
+"""The running instance that a command talks to: named, or found by its socket on this machine.
 
 An instance listens on its admin socket and, beside it, on its takeover socket, and the kernel lists
 both. Anybody can listen under such names, so one counts only if its file and whoever listens on it

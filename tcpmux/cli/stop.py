@@ -1,4 +1,4 @@
-"""`tcpmux stop`: has the instance end, and waits for it."""
+"""`tcpmux stop`: stops the instance, and waits for its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tcpmux workers`: shows the workers, or changes how many there are."""
+"""`tcpmux workers`: shows the workers, or changes their number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How endpoints are to be watched, on its way from the master to control."""
+"""The configuration of health checks, as the master sends it to control."""
 
 from __future__ import annotations
 

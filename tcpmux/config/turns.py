@@ -1,4 +1,4 @@
-"""Endpoints of different weight, as a list in which each stands as often as it takes turns."""
+"""The round-robin schedule of endpoints of different weight: a list of turns."""
 
 from __future__ import annotations
 

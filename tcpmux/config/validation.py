@@ -1,4 +1,4 @@
-"""What pydantic says of a document, in our words and with the place in the file."""
+"""Errors of pydantic as messages of ours, with the location in the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of the schema that stand in many places: numbers, durations, sizes."""
+"""Types that several schemas share: numbers, durations, sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accepts connections to the admin API, and says how many there may be. Runs in control.
+"""Accepts connections to the admin API, and limits their number. Runs in control.
 
 Each listening socket has a group of its own (connections, requests and bodies at a time), so that
 whatever happens in one keeps nobody out of the other; and what comes over TCP waits for its turn:

@@ -1,4 +1,4 @@
-"""What control would load only when it is first wanted. Runs in control, as long as it is root.
+"""Imports in advance what control would otherwise import later. Runs in control, while it is root.
 
 Afterwards it may be a user who cannot read the files of the interpreter, or ours. A module that is
 neither ours nor here and is loaded later is a fault, which tests/integration/test_users.py finds.

@@ -1,4 +1,4 @@
-"""What both clients of the admin API have in common: whom they ask, and what an answer means."""
+"""The common part of both clients of the admin API: the socket, and the meaning of an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Puts a control process together from its command line. Runs in control, as long as it is root."""
+"""Assembles a control process from its command line. Runs in control, while it is root."""
 
 from __future__ import annotations
 

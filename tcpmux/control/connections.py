@@ -1,4 +1,4 @@
-"""The live connections: which are asked for, and what is told of them. Runs in control."""
+"""Queries for live connections, and their answers. Runs in control."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Takes endpoints out for what connections meet with there, and back. Runs in control.
+"""Ejects endpoints for failed connects and suspicions, and re-admits them. Runs in control.
 
     connects that fail      workers count them in a row (csrc/commons.h); enough, and it is ejected
     resets, early closes    only where asked for; what a client sends can bring them about, so after

@@ -1,4 +1,4 @@
-"""What is known of one endpoint. Runs in control."""
+"""The health state of one endpoint. Runs in control."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The head of an HTTP request, taken apart and judged before anything is done with it. Runs in
+"""Strict parsing of the head of an HTTP request, before anything else is done with it. Runs in
 control.
 
 Strict on purpose. What is not exactly one well-formed request is refused, so that no two readers

@@ -1,4 +1,4 @@
-"""What a request to the admin API may have at most. Used by control and by its clients.
+"""Limits of requests to the admin API. Used by control and by its clients.
 
 Clients can't load what is behind: a test compares.
 """

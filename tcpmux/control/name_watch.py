@@ -1,4 +1,4 @@
-"""Looks the names in use up again and again. Runs in control."""
+"""Resolves the names in use periodically. Runs in control."""
 
 from __future__ import annotations
 

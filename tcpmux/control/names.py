@@ -1,4 +1,4 @@
-"""Endpoints by name: looked up here, told to the master. Runs in control."""
+"""Endpoints by name: resolved here, reported to the master. Runs in control."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How one operation of the admin API is declared: a row, and a method that says what it takes.
+"""The declaration of one operation of the admin API: a row, and a method with its parameters.
 
 The server's routes, the OpenAPI document, the methods of both clients and the list of commands are
 made of the rows in operations.py. Loaded by every command, so it imports little.

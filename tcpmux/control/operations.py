@@ -1,4 +1,4 @@
-"""What can be asked of an instance: one row and one method for each operation.
+"""The operations of the admin API: one row and one method for each.
 
 Those that change nothing are in reading.py. The server has a handler of the same name. Both clients
 have these methods; the OpenAPI document and the list of commands are made of the rows.

@@ -1,4 +1,4 @@
-"""The workers of a master that is gone: watched, and told to end. Runs in control.
+"""The workers of a master that is gone: watches them, and stops them on request. Runs in control.
 
 While the master lives, all this is its business. After a SIGKILL of the master workers go
 on with the table as it is, and control is the last one who knows them. A worker that dies has

@@ -1,4 +1,4 @@
-"""One look at one endpoint: whether it is healthy. Runs in control.
+"""A single health check of one endpoint. Runs in control.
 
 Each probe is what a client of that kind says first, and no more: nothing is changed, nobody logs
 in. A failure is a ProbeFailed whose text says what was met with. Nobody trusts an endpoint: of its

@@ -1,4 +1,4 @@
-"""The life of the control process: from its descriptors to its end.
+"""The main function of the control process, from its descriptors to its end.
 
 It ends by SIGTERM from the master or, when the master is gone, with the last worker.
 """

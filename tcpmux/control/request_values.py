@@ -1,4 +1,4 @@
-"""Holds what a request brings to the row of its operation. Runs in control.
+"""Validates a request against the row of its operation. Runs in control.
 
 The part of JSON Schema that the rows use, read as an operator would want to be told of a mistake.
 """

@@ -1,4 +1,4 @@
-"""Tasks that don't end in silence. Runs in control.
+"""Background tasks whose failures are logged and which are restarted. Runs in control.
 
 An exception that nobody has expected is logged as an ERROR with its traceback, and told, which
 makes it an event of the instance. A task that is to go on is started again.

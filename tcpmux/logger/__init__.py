@@ -1,1 +1,1 @@
-"""The log process: takes what workers have to say of connections, and writes the access log."""
+"""The log process: reads the workers' log entries, and writes the access log."""

@@ -1,4 +1,4 @@
-"""Equal shares for the workers: whoever has many more connections than the others hands some over.
+"""Rebalancing: workers with many more connections than the others hand some over.
 
 Which worker a connection comes to is decided by a hash in the kernel; of a hundred long-lived ones
 over four workers the fullest has a fifth more than its share. A worker tells when it has grown;

@@ -1,4 +1,4 @@
-"""The way of every change, whoever asks for it: a signal, the API, DNS, health.
+"""How every change is applied, whether caused by a signal, the API, DNS or health.
 
     plan      the change says what is to be in force (change.py)
     prepare   all that can fail: programs, sockets, the image, workers that don't answer

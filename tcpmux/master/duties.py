@@ -1,4 +1,4 @@
-"""The smaller things that the master's loop sees to. Runs in the master."""
+"""Small duties of the master's loop. Runs in the master."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has happened to the instance, for those who ask later. Runs in the master."""
+"""The events of the instance, kept for later requests. Runs in the master."""
 
 from __future__ import annotations
 

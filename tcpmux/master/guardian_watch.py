@@ -1,4 +1,4 @@
-"""Whether guardians go on. Runs in the master.
+"""Watches for stopped guardians. Runs in the master.
 
 A guardian looks at its worker every 25 ms and does little else, so one that has had no CPU time for
 a second waits to start its worker again, or is stopped. While it is stopped nobody starts a worker

@@ -1,4 +1,4 @@
-"""Says that connections go round: csrc/trace.h. Runs in the master."""
+"""Reports connections that are forwarded in a loop: csrc/trace.h. Runs in the master."""
 
 from __future__ import annotations
 

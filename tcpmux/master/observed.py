@@ -1,4 +1,4 @@
-"""Changes that nobody asks for: they follow from what control has found out. Runs in the master."""
+"""Changes that follow from what control has observed, without a request. Runs in the master."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nobody else listens where we do. Runs in the master.
+"""Makes sure that no other process listens on our addresses. Runs in the master.
 
 SO_REUSEPORT would let another tcpmux of the same user in beside us, or us beside it, each with a
 part of the connections and neither with a word. A bind without it tells, but for an address that

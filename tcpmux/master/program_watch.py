@@ -1,4 +1,4 @@
-"""Whether a program that the master has started goes on with its work. Runs in the master.
+"""Watches programs that the master has started for progress. Runs in the master.
 
 The program makes a step in shared memory at least every half second, from its loop, so that one
 whose loop is stuck makes none. That it makes none says little by itself: it may wait for a CPU, and

@@ -1,4 +1,4 @@
-"""When the configuration is read again, and by whose order. Runs in the master."""
+"""Reloads: when they run, and who requested them. Runs in the master."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many workers there are to be. Runs in the master."""
+"""Changes of the number of workers. Runs in the master."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What workers have met with, said in the log, and not too often. Runs in the master."""
+"""Problems that workers report, logged at a limited rate. Runs in the master."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Types of the compiled module; what things mean is said there."""
+"""Types of the compiled module, which has the documentation."""
 
 from tcpmux.shm._live import Live
 
