@@ -165,7 +165,7 @@ static inline void tm_intent_mend(struct tm_intent *intent, struct tm_commons *c
         tm_intent_note(intent, (known + 1) << 8 | TM_COUNT_NOTHING);
 }
 
-/* SipHash-1-3 (Aumasson and Bernstein) of `length` bytes: nobody can choose addresses that meet. */
+/* SipHash-1-3 (Aumasson and Bernstein) of `length` bytes: nobody can choose colliding addresses. */
 uint64_t tm_keyed_hash(const uint64_t secret[2], const unsigned char *bytes, uint32_t length);
 
 /* The key of a client of a route: its IPv4 address, or the first 64 bits of IPv6; TM_KEY_BITS,

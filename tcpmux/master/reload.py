@@ -41,8 +41,8 @@ class Sources:
         except TcpmuxError:
             raise
         except Exception as error:
-            log.exception("a fault in tcpmux while reading %s", ", ".join(self.names))
-            raise TcpmuxError(f"a fault in tcpmux while reading the files: {error!r}") from error
+            log.exception("internal error while reading %s", ", ".join(self.names))
+            raise TcpmuxError(f"internal error while reading the files: {error!r}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

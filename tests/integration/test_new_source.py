@@ -168,7 +168,7 @@ def test_a_source_that_fails_changes_nothing(proxy: Proxy, tree: Path, teller: T
         refused("/b:1:9: routes: expected a list, got 7")
         teller.answer = good[: len(good) // 2]
         proxy.signal(signal.SIGHUP)
-        proxy.says("reload refused, nothing changed: a fault in tcpmux while reading", times=1)
+        proxy.says("reload refused, nothing changed: internal error while reading", times=1)
         teller.close()
         refused(": can't be read: Connection refused")
         for command in (["reload", "--admin", proxy.admin], ["run", "-c", teller.name]):

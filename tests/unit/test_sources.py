@@ -200,7 +200,7 @@ def test_a_source_that_fails_is_one_line(
 def test_a_fault_in_a_source_is_an_error_to_the_master(kind: Callable[[Read], None]) -> None:
     """It goes on with what is in force, whatever a class raises."""
     kind(broken(ZeroDivisionError("half")))
-    with pytest.raises(TcpmuxError, match="a fault in tcpmux while reading the files: ZeroDiv"):
+    with pytest.raises(TcpmuxError, match="internal error while reading the files: ZeroDiv"):
         Sources((source_of("test://x"),)).read()
 
 
