@@ -96,8 +96,8 @@ def _weight(destination: DestinationStatus) -> str:
         marks.append("no endpoint is left")
     elif destination["weight"] and destination["unresolved"] and not _serves(destination):
         marks.append("no address")
-    elif destination["ramp"] < 100:
-        marks.append(f"warming up: {destination['ramp']}%")
+    elif destination["slow_start_percent"] < 100:
+        marks.append(f"slow start: {destination['slow_start_percent']}%")
     if destination["panic"]:
         marks.append("panic: health is ignored")
     return f"{destination['weight']} ({', '.join(marks)})" if marks else str(destination["weight"])
@@ -123,8 +123,8 @@ def _remarks(route: RouteStatus, now: float) -> Iterator[str]:
                 yield f"{where}: {endpoint['health_reason']}"
             if endpoint["state"] != "ready":
                 yield f"{where} is {state_text(endpoint, now)}"
-            if endpoint["health"] == "up" and endpoint["ramp"] < 100:
-                yield f"{where} is warming up: {endpoint['ramp']}% of its share"
+            if endpoint["health"] == "up" and endpoint["slow_start_percent"] < 100:
+                yield f"{where} is in slow start: {endpoint['slow_start_percent']}% of its share"
 
 
 def _route(route: RouteStatus) -> Table:

@@ -20,7 +20,7 @@ class Watch:
 
 
 def watch_of(policy: DestinationPolicy) -> Watch:
-    return Watch(policy.check, policy.passive, policy.warmup.duration, policy.warmup.floor)
+    return Watch(policy.check, policy.passive, policy.slow_start.duration, policy.slow_start.floor)
 
 
 def to_message(watch: Watch) -> dict[str, Any]:

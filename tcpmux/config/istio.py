@@ -243,9 +243,9 @@ def _policy(*policies: TrafficPolicy) -> DestinationPolicy:
         balance=balance,
         max_connections=min(most, MAX_CONNECTIONS),
         panic_threshold=outliers.minHealthPercent or 0,
-        warmup=SlowStart(
+        slow_start=SlowStart(
             warmup.duration if warmup else seconds,
-            max(1, (warmup and warmup.minimumPercent) or plain.warmup.floor),
+            max(1, (warmup and warmup.minimumPercent) or plain.slow_start.floor),
         ),
         passive=_passive(outliers),
         max_connection_duration=Lifetime(

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
+    AliasChoices,
     BeforeValidator,
     Field,
     GetJsonSchemaHandler,
@@ -20,7 +21,7 @@ from pydantic_core import CoreSchema
 
 from tcpmux.config.problems import describe
 from tcpmux.config.rows import Kind, Row, rows_of
-from tcpmux.config.settings import Rate
+from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, Rate, RoutePolicy
 from tcpmux.config.size import format_size, parse_size
 from tcpmux.config.values import (
     DURATION_SCHEMA,
@@ -33,6 +34,12 @@ from tcpmux.config.values import (
 )
 
 T = TypeVar("T")
+FORMER_NAMES = {
+    row.former: key
+    for table in (RoutePolicy, DestinationPolicy, EndpointPolicy)
+    for key, row in rows_of(table).items()
+    if row.former
+}
 MAX_RATE = 1_000_000.0  # per second
 _RATE = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)/(s|m|h)", re.ASCII)
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -189,9 +196,10 @@ def fields_of(table: type, *, shared: bool | None = None) -> dict[str, Any]:
         elif row.kind is Kind.SECTION:
             default = model_of(row.table)()
         kind = _type(row)
+        names = AliasChoices(key, row.former) if row.former else None
         found[key] = (
             kind | None if default is None else kind,
-            Field(default=default, description=row.help),
+            Field(default=default, description=row.help, validation_alias=names),
         )
     return found
 

@@ -30,7 +30,7 @@ from tcpmux.config.schema import (
 from tcpmux.config.settings import EndpointPolicy
 from tcpmux.config.sources import Source, read_texts, sources_of
 from tcpmux.config.turns import turns
-from tcpmux.config.validation import add_problems
+from tcpmux.config.validation import add_problems, warn_of_former_names
 
 
 @dataclass(slots=True)
@@ -152,6 +152,7 @@ def _native(document: Document) -> list[_File]:
         return []
     if not document.problems and not model.model_fields_set:
         document.problem((), "expected at least one key, such as routes")
+    warn_of_former_names(document, document.value)
     return [_File(document, model)]
 
 

@@ -49,6 +49,7 @@ class Row:
     table: of a section.
     short: of a section, the key that a text alone stands for.
     off: of a section, the key that is 0 when `off` stands for it.
+    former: a name that files may still use, with a warning.
     """
 
     kind: Kind
@@ -63,6 +64,7 @@ class Row:
     table: type = object
     short: str = ""
     off: str = ""
+    former: str = ""
 
 
 def _row(kind: Kind, text: str, default: Any, *, rule: str = "", **others: Any) -> Any:

@@ -287,9 +287,9 @@ class DestinationPolicy(Timeouts):
         "With fewer of a destination's endpoints healthy than this, all are used; 0% = never.",
         0, rule="panic_percent",
     )  # fmt: skip
-    warmup: SlowStart = section(
+    slow_start: SlowStart = section(
         "Until a new or recovered endpoint or destination has its share.",
-        SlowStart(), short="duration",
+        SlowStart(), short="duration", former="warmup",
     )  # fmt: skip
     max_connection_duration: Lifetime = section(
         "A connection is closed after it; 0s = never.", Lifetime(), short="duration"

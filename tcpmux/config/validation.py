@@ -8,6 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from tcpmux.config.document import Document
+from tcpmux.config.keys import FORMER_NAMES
 from tcpmux.config.problems import Location, describe, one_line, path_text
 from tcpmux.nearest import nearest
 
@@ -30,6 +31,22 @@ def add_problems(
         # A key that is there with a typo is not missing as well.
         if details["type"] != "missing" or tuple(details["loc"]) not in meant:
             _add_problem(document, model, details, root, known)
+
+
+def warn_of_former_names(document: Document, value: Any, location: Location = ()) -> None:
+    """Adds a warning for each key of a file that has another name by now. It is valid."""
+    if isinstance(value, dict):
+        for key, inside in value.items():
+            if key in FORMER_NAMES:
+                name = FORMER_NAMES[key]
+                document.warn(
+                    (*location, key),
+                    f"{key} is called {name} now; the old name is valid for one release",
+                )
+            warn_of_former_names(document, inside, (*location, key))
+    elif isinstance(value, list):
+        for index, inside in enumerate(value):
+            warn_of_former_names(document, inside, (*location, index))
 
 
 def _near(model: type[BaseModel], location: Location) -> str | None:
@@ -57,7 +74,7 @@ def _add_problem(
         document.problem(location[:-1], f"{location[-1]} is missing")
     elif kind == "extra_forbidden":
         key = str(inside[-1])
-        near = _near(model, inside)
+        near = FORMER_NAMES.get(key) or _near(model, inside)
         there = ", ".join(known_keys(model, inside[:-1]))
         hint = f"did you mean {near}?" if near else f"there are: {there}"
         document.problem(
@@ -115,8 +132,9 @@ def _in_file(document: Document, location: Location) -> Location:
 def known_keys(model: type[BaseModel], location: Location) -> list[str]:
     """The keys of the mapping at `location` of a value of this model."""
     for step in location:
-        if isinstance(step, str) and step in model.model_fields:
-            model = _model_in(model, step) or model
+        name = FORMER_NAMES.get(step, step) if isinstance(step, str) else ""
+        if name in model.model_fields:
+            model = _model_in(model, name) or model
     return list(model.model_fields)
 
 

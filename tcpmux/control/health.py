@@ -82,6 +82,7 @@ class Health:
                 "destination": known.key[1],
                 "address": known.key[2],
                 "health": HEALTHS[known.health],
+                "slow_start_percent": known.row.slow_start_percent,
                 "ramp": known.row.slow_start_percent,
                 **state_of(known),
             }

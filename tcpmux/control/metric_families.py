@@ -154,9 +154,15 @@ OWN = (
         values=lambda row, _, __: (int(serves(row)),),
     ),
     Family(
-        "tcpmux_destination_ramp_percent",
+        "tcpmux_destination_slow_start_percent",
         "gauge",
         "Percent of its share that it gets: below 100 during a slow start.",
+        values=lambda row, _, __: (row.slow_start_percent,),
+    ),
+    Family(
+        "tcpmux_destination_ramp_percent",
+        "gauge",
+        "Former name of tcpmux_destination_slow_start_percent; goes with the next release.",
         values=lambda row, _, __: (row.slow_start_percent,),
     ),
     Family(
@@ -188,9 +194,14 @@ ENDPOINT = (
     Family("tcpmux_endpoint_connect_failures_total", "counter", "Connects that failed."),
     Family("tcpmux_endpoint_up", "gauge", "0 while down or ejected, else 1."),
     Family(
-        "tcpmux_endpoint_ramp_percent",
+        "tcpmux_endpoint_slow_start_percent",
         "gauge",
         "Percent of its share that it gets: below 100 during a slow start.",
+    ),
+    Family(
+        "tcpmux_endpoint_ramp_percent",
+        "gauge",
+        "Former name of tcpmux_endpoint_slow_start_percent; goes with the next release.",
     ),
     Family(
         "tcpmux_endpoint_suspicions_total",

@@ -324,6 +324,7 @@ def _endpoint_values(row: EndpointRow, c: SlotCounters) -> tuple[int, ...]:
         c.connect_failures,
         int(row.health == HEALTHY),
         row.slow_start_percent,
+        row.slow_start_percent,  # by its former name
     )
 
 

@@ -102,6 +102,7 @@ class HostNames:
                             "destination": destination,
                             "address": str(name),
                             "health": "unresolved",
+                            "slow_start_percent": 100,
                             "ramp": 100,
                             "health_reason": detail["error"],
                             "health_since": detail["since"],

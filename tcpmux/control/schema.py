@@ -18,7 +18,8 @@ class EndpointStatus(TypedDict):
     next_try: float | None  # Unix time, s, when it is looked at again, or used, if it is not up
     check: str  # how it is checked; off = not at all
     suspected: bool  # connections there had no answer, but checks succeed: nothing follows from it
-    ramp: int  # percent of its share that it gets now
+    slow_start_percent: int  # of its share that it gets now
+    ramp: int  # the same; goes with the next release
     state_until: int | None  # Unix time, s, when it is ready again; None = if somebody says so
     priority: int  # it takes turns when none of a lower number can
     max_connections: int  # 0 = no limit
@@ -43,7 +44,8 @@ class DestinationStatus(TypedDict):
     file_weight: int
     effective_weight: int  # what the pick uses
     state: str  # ready, draining or disabled, as an operator wants it
-    ramp: int  # percent of its share that it gets now
+    slow_start_percent: int  # of its share that it gets now
+    ramp: int  # the same; goes with the next release
     panic: bool  # too few endpoints are healthy: all are used
     unresolved: int  # endpoints by name that have no address now
     balance: str

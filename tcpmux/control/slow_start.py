@@ -1,6 +1,7 @@
 """Slow start: what is back, or new, gets its share gradually. Runs in control.
 
-Endpoints and whole destinations; a share is told to the master as percent (`ramp` in the status).
+Endpoints and whole destinations; a share is told to the master as percent (`slow_start_percent` in
+the status).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@
     undo         route, force       the weights before the last change
     set_states   targets, state, force, seconds
                                     each target has a route, a destination, perhaps an endpoint
-    conditions   conditions, texts  [route, destination, endpoint or null, health, ramp], ...;
+    conditions   conditions, texts  [route, destination, endpoint or null, health, percent], ...;
                                     [level, line for the log], ...
     checks       first              how endpoints are to be watched, from that destination on
     set_workers  count
@@ -197,9 +197,9 @@ class Requests:
 
     def _conditions(self, request: Request) -> dict[str, Any]:
         conditions: dict[Key, Condition] = {}
-        for route, destination, endpoint, health, ramp in request["conditions"]:
+        for route, destination, endpoint, health, percent in request["conditions"]:
             key = (route, destination) if endpoint is None else (route, destination, endpoint)
-            conditions[key] = health, ramp
+            conditions[key] = health, percent
         lines = [Line(level_from(level), str(text)[:MAX_TEXT]) for level, text in request["texts"]]
         done = self._master.changes.apply(SetConditions(conditions=conditions, lines=lines))
         return {"generation": done.generation}

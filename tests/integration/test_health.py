@@ -517,16 +517,19 @@ def test_what_is_back_gets_its_share_by_and_by(
     """Never less than before, and at each step exactly what the weights in force say."""
     port, behind = free_port(), free_port()
     part = route("r", port, v1=(1, one.address), v2=(1, f"127.0.0.1:{behind}"))
-    warmup = {"duration": "4s", "floor": "10%"}
-    proxy = start_proxy(routes({**part, "check": CHECK, "passive": "off", "warmup": warmup}))
+    slow_start = {"duration": "4s", "floor": "10%"}
+    proxy = start_proxy(
+        routes({**part, "check": CHECK, "passive": "off", "slow_start": slow_start})
+    )
     await_health(proxy, f"127.0.0.1:{behind}", "down")
     with serving(saying(b"two\n"), behind):
         shares: list[float] = []
         while not shares or shares[-1] < 1:
             v1, v2 = proxy.status()["routes"][0]["destinations"]
             if v2["effective_weight"]:
-                assert 10 <= v2["ramp"] <= 100
-                assert v2["effective_weight"] * 100 == v1["effective_weight"] * v2["ramp"]
+                percent = v2["slow_start_percent"]
+                assert 10 <= percent <= 100
+                assert v2["effective_weight"] * 100 == v1["effective_weight"] * percent
                 shares.append(v2["effective_weight"] / v1["effective_weight"])
         assert shares == sorted(shares)
         assert shares[0] < 0.5

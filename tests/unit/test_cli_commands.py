@@ -43,6 +43,7 @@ def destination(name: str, weight: int, file_weight: int, **counters: int) -> di
         "bytes_in_total": 0,
         "bytes_out_total": 0,
         "closed": {},
+        "slow_start_percent": 100,
         "ramp": 100,
         "panic": False,
         "unresolved": 0,

@@ -67,7 +67,7 @@ MISTAKES = {
     "    bandwidth: {up: 5MB}": "expected a rate such as 10MiB/s, got 5MB",
     "    bandwidth: {up: 0.4B/s}": "expected 1B..",
     "    panic_threshold: 101%": "expected 0%..100%, got 101%",
-    "    warmup: {floor: 5%}": "duration is missing",
+    "    slow_start: {floor: 5%}": "duration is missing",
     "    max_connections: 0": "expected 1..10000000, got 0",
 }
 
@@ -82,7 +82,7 @@ def test_one_line_says_what_is_wrong(tmp_path: Path, lines: str) -> None:
 def test_the_nearest_says_it(tmp_path: Path) -> None:
     file = tmp_path / "r.yaml"
     file.write_text(
-        "defaults: {check: redis, balance: random_two, keepalive: off, warmup: 9s}\n"
+        "defaults: {check: redis, balance: random_two, keepalive: off, slow_start: 9s}\n"
         + HEAD
         + "    check: {type: tcp, interval: 7s}\n"
         + TAIL.replace("name: v2\n", "name: v2\n        check: off\n        balance: maglev\n")
@@ -92,11 +92,36 @@ def test_the_nearest_says_it(tmp_path: Path) -> None:
     assert two.policy.check is None
     assert (one.policy.balance, two.policy.balance) == ("random_two", "maglev")
     assert one.policy.keepalive == Keepalive(0)
-    assert one.policy.warmup == SlowStart(9.0, 10)
+    assert one.policy.slow_start == SlowStart(9.0, 10)
     assert [policy for _, policy in two.endpoint_policies] == [
         EndpointPolicy(5, 1),
         EndpointPolicy(0, 7),
     ]
+
+
+@pytest.mark.parametrize("file", ["{0}", "{{defaults: {{{0}}}, {1}}}"], ids=["route", "defaults"])
+def test_a_former_name_is_taken_and_the_new_one_is_said(tmp_path: Path, file: str) -> None:
+    path = tmp_path / "r.yaml"
+    route = "routes: [{name: r, listen: ':1', destinations: [{name: v, endpoints: [1.2.3.4:1]}]"
+    if file == "{0}":
+        path.write_text(f"{{{route}, warmup: {{duration: 9s, floor: 5%}}}}]}}")
+    else:
+        path.write_text(file.format("warmup: {duration: 9s, floor: 5%}", f"{route}}}]"))
+    config = load([path])
+    assert config.routes[0].destinations[0].policy.slow_start == SlowStart(9.0, 5)
+    assert [warning.message for warning in config.warnings] == [
+        "warmup is called slow_start now; the old name is valid for one release"
+    ]
+    assert "warmup" not in to_text(config)
+
+
+def test_mistakes_of_a_former_name_are_told_where_they_are(tmp_path: Path) -> None:
+    (told,) = problems(tmp_path, "    warmup: {duration: 9s, flor: 5%}")
+    assert "routes[0].warmup: unknown key flor: did you mean floor?" in told
+    (told,) = problems(tmp_path, "    warmup: 99")
+    assert "routes[0].warmup: expected a duration such as" in told
+    (told,) = problems(tmp_path, "    slow_start: 1s\n    warmup: 1s")
+    assert "routes[0]: unknown key warmup: did you mean slow_start?" in told
 
 
 def test_nothing_said_is_the_default(tmp_path: Path) -> None:
@@ -132,7 +157,7 @@ WHOLE = """
     passive: {errors: 2, interval: 1s, ejection_time: 2s, most_ejected: 50%, early_close: 5ms,
       resets: on}
     panic_threshold: 30%
-    warmup: {duration: 1m, floor: 1%}
+    slow_start: {duration: 1m, floor: 1%}
     max_connection_duration: {duration: 1h, jitter: 10%}
     half_open_timeout: 5m
     keepalive: {idle: 10s, interval: 5s, count: 2}

@@ -13,8 +13,8 @@ function weightText(destination) {
   }
   if (destination.weight && destination.endpoints.length && !destination.endpoints.some((e) => e.turns)) {
     marks.push("no endpoint is left");
-  } else if (destination.ramp < 100) {
-    marks.push(`warming up: ${destination.ramp}%`);
+  } else if (destination.slow_start_percent < 100) {
+    marks.push(`slow start: ${destination.slow_start_percent}%`);
   }
   if (destination.panic) marks.push("panic: health is ignored");
   const weight = format.count(destination.weight);
@@ -38,7 +38,7 @@ function healthText(endpoint, trouble, now) {
     if (trouble.next_try) text += `; tried again in ${format.duration(trouble.next_try - now)}`;
     texts.push(text);
   } else if (trouble) {
-    if (trouble.ramp < 100) texts.push(`warming up: ${trouble.ramp}% of its share`);
+    if (trouble.slow_start_percent < 100) texts.push(`slow start: ${trouble.slow_start_percent}% of its share`);
     if (trouble.health_reason) texts.push(trouble.health_reason);
   }
   if (endpoint.state_until) {

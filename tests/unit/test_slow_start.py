@@ -18,7 +18,7 @@ def plan(elapsed: float) -> float:
 
 
 @pytest.mark.parametrize("step", [1, 3, 10])
-def test_a_ramp_follows_its_plan(step: int) -> None:
+def test_a_slow_start_follows_its_plan(step: int) -> None:
     percents = [share_at(ms / 1000, WATCH, step) for ms in range(0, 22_000, 7)]
     assert percents == sorted(percents)
     assert (percents[0], percents[-1]) == (10, 100)
