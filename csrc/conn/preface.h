@@ -14,7 +14,8 @@
 #include "stage.h"
 
 /* Copies up to `size` of the client's first bytes. Returns their number, 0 at the end of input,
- * -EAGAIN if none has arrived yet, or another -errno. */
+ * -EAGAIN if none has arrived yet, or another -errno: the client has reset the connection, maybe
+ * before anybody looked. */
 ssize_t tm_preface_peek(struct tm_worker *w, uint32_t index, unsigned char *bytes, size_t size)
     __attribute__((warn_unused_result));
 

@@ -1,6 +1,7 @@
 /* A part of the preface, for a test: it waits for four bytes. "CUT!" is taken out of the stream and
- * "END!" ends the connection; all else is the endpoint's. A word with a "T" is not waited for long. Meanwhile the annex has what was seen so far,
- * and a descriptor that says how often it was looked: what is not carried along ends the connection. */
+ * "END!" ends the connection; all else is the endpoint's. A word with a "T" is not waited for long.
+ * Meanwhile the annex has what was seen so far, and a descriptor that says how often it was looked:
+ * what is not carried along ends the connection. */
 #include <errno.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -47,7 +48,9 @@ struct tm_answer tm_four_bytes(struct tm_worker *w, uint32_t index)
     struct tm_annex *annex = begun(w, index);
     ssize_t got = tm_preface_peek(w, index, bytes, sizeof(bytes));
     size_t size = got > 0 ? (size_t)got : 0;
-    if (!annex || (got < 0 && got != -EAGAIN) || !is_carried(annex, bytes, size))
+    if (got < 0 && got != -EAGAIN)
+        return tm_end_for(TM_CLOSED_client_reset);
+    if (!annex || !is_carried(annex, bytes, size))
         return tm_end_for(TM_CLOSED_local_error);
     if (size < WORD) {
         keep(annex, bytes, size);

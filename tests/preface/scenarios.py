@@ -173,3 +173,17 @@ def test_ends(proxy: Proxy) -> None:
         reset.close()
         wait_for(lambda: closed(proxy) == {"killed": 1, "client_reset": 2}, "three ends")
     assert proxy.active() == 0
+
+
+def test_a_reset_before_the_first_look(proxy: Proxy) -> None:
+    where, pids = address(proxy), proxy.worker_pids()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    for _ in range(2):
+        client = socket.create_connection(where, timeout=DEADLINE)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: sum(closed(proxy).values()) == 2, "both to be seen")
+    assert closed(proxy) == {"client_reset": 2}
