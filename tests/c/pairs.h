@@ -10,6 +10,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#ifndef TCP_NODELAY /* else it is from <netinet/tcp.h>, which does not go with this one */
+#include <linux/tcp.h>
+#endif
+
 #include "check.h"
 
 #define DEADLINE_MS patient(10000)
@@ -85,6 +89,8 @@ static inline void make_pair(int family, int ends[2], int buffer)
         ends[1] = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         CHECK(ends[1] >= 0 && close(listener) == 0);
         CHECK(fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0);
+        for (int i = 0, on = 1; i < 2; i++) /* as the proxy's: no write waits for an acknowledgement */
+            CHECK(setsockopt(ends[i], IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) == 0);
     }
     for (int i = 0; i < 2 && buffer; i++) {
         set_buffer(ends[i], SO_SNDBUF, buffer);
