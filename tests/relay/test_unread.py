@@ -109,10 +109,8 @@ def test_what_is_too_much_is_reset(
     links = stalled(worker, endpoint, 10)
     limit(worker, **{which: 64 * KIB})
     wait_for(lambda: worker.closed().get("unread", 0), "one to be reset")
-    transfer(
-        Flow(healthy.client, healthy.server, BLOCK), Flow(healthy.server, healthy.client, BLOCK)
-    )
     wait_for(partial(is_below, worker, MIB // 2), "most of the memory to be free")
+    limit(worker, **{which: 1 << 40})  # the next one would go some seconds later
     ended = worker.closed()["unread"]
     assert 1 <= ended < 10
     assert worker.live.connections == 11 - ended
@@ -121,7 +119,9 @@ def test_what_is_too_much_is_reset(
     assert len(gone) == ended
     for link in gone:
         assert_reset(link.server)
-    transfer(Flow(healthy.server, healthy.client, BLOCK))
+    transfer(
+        Flow(healthy.client, healthy.server, BLOCK), Flow(healthy.server, healthy.client, BLOCK)
+    )
 
 
 def is_below(worker: RelayWorker, most: int) -> bool:
