@@ -79,6 +79,7 @@ class Master:
         self._instance = instance
         self._upgraded = upgraded and not instance.is_new
         self.workers = instance.workers
+        self._signals: SignalQueue  # from run() on
         self.events = Events()
         self.events.restore(instance.events)
         self.events.on_event = self._tell_of_event
@@ -158,7 +159,7 @@ class Master:
         """Serves until told to stop. Raises TcpmuxError if it can't begin."""
         setproctitle(f"tcpmux: master {' '.join(source.title for source in self._sources.each)}")
         adopt_orphans()
-        signals = SignalQueue()
+        self._signals = signals = SignalQueue()
         events = EventHandler(self.events)
         log.addHandler(events)
         try:
@@ -339,6 +340,7 @@ class Master:
         self.aside.end()
         self.helpers.end(KILL_SECONDS, for_good=False)
         try:
-            self.upgrade.become(replace(self._instance.handoff(), events=self.events.saved()))
+            handoff = replace(self._instance.handoff(), events=self.events.saved())
+            self.upgrade.become(handoff, self._signals)
         except OSError as error:
             self.upgrade.failed(str(error))

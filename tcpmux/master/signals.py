@@ -32,8 +32,7 @@ class SignalQueue:
         # A full pipe holds 64 Ki signals nobody has looked at: dropping more loses nothing.
         self._old_wakeup = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         self._old = {number: signal.signal(number, _nothing) for number in HANDLED}
-        # The build before this one may have held them back until now.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+        self.resume()  # the build before this one may have deferred them
 
     def fileno(self) -> int:
         return self._read_end
@@ -45,6 +44,17 @@ class SignalQueue:
         except BlockingIOError:
             return []
         return [signal.Signals(number) for number in numbers]
+
+    def defer(self) -> None:
+        """Before an exec: signals are pending from now on, also those that nobody has taken, until
+        the next program makes its queue or, if there is none, until resume()."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        for number in self.take():
+            signal.raise_signal(number)
+
+    @staticmethod
+    def resume() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
     def close(self) -> None:
         """Restores what was there before."""

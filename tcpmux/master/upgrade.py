@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -30,7 +29,7 @@ from tcpmux.master.answers import Refusal
 from tcpmux.master.duty import Duty
 from tcpmux.master.handoff import VARIABLE, Handoff
 from tcpmux.master.line import Worker
-from tcpmux.master.signals import HANDLED
+from tcpmux.master.signals import SignalQueue
 from tcpmux.master.workers import Workers
 from tcpmux.privileges import User, oneself, unreachable
 from tcpmux.shm._declared import PRESENT
@@ -175,10 +174,9 @@ class Upgrade(Duty):
         log.error("upgrade refused: %s; nothing changed", reason, extra=_EVENT)
         self._note(FAILED, reason)
 
-    def become(self, handoff: Handoff) -> NoReturn:
+    def become(self, handoff: Handoff, signals: SignalQueue) -> NoReturn:
         """The master becomes the new build. Raises OSError if it can't."""
-        # A signal that comes before the new one is ready for it waits.
-        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        signals.defer()
         saved = handoff.save()
         try:
             os.execve(  # noqa: S606
@@ -187,7 +185,7 @@ class Upgrade(Duty):
                 {**os.environ, VARIABLE: str(saved)},
             )
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+            signals.resume()
             os.close(saved)
             for fd in handoff.descriptors:
                 os.set_inheritable(fd, False)
