@@ -22,7 +22,7 @@ from tcpmux.cli.output import (
 from tcpmux.errors import TcpmuxError, UsageError
 
 if TYPE_CHECKING:
-    from tcpmux.control.client import Client, EndpointStatus, NameStatus
+    from tcpmux.control.client import Client, DestinationStatus, EndpointStatus, NameStatus
 
 VERBS = ("drain", "disable", "enable", "ready")
 HEADS = (
@@ -49,6 +49,11 @@ def health_text(endpoint: EndpointStatus, now: float) -> str:
     if endpoint["next_try"] is not None:
         text += f", tried again in {human_seconds(endpoint['next_try'] - now)}"
     return text
+
+
+def slow_start_percent(of: DestinationStatus | EndpointStatus) -> int:
+    """A running instance of a build before this one has it by its former name alone."""
+    return of.get("slow_start_percent", of["ramp"])
 
 
 def name_text(name: NameStatus, now: float) -> str:
@@ -115,7 +120,7 @@ def _show(found: list[dict[str, object]], now: float) -> None:
                 endpoint["address"],
                 f"{row['route']}/{row['destination']}",
                 endpoint["health"],
-                f"{endpoint['slow_start_percent']}%" if endpoint["turns"] else "-",
+                f"{slow_start_percent(endpoint)}%" if endpoint["turns"] else "-",
                 state_text(endpoint, now),
                 str(endpoint["connections_active"]),
                 human_seconds(now - since) if since else "-",

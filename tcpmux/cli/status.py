@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tcpmux.cli.endpoint import health_text, name_text, state_text
+from tcpmux.cli.endpoint import health_text, name_text, slow_start_percent, state_text
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import (
     console,
@@ -96,8 +96,8 @@ def _weight(destination: DestinationStatus) -> str:
         marks.append("no endpoint is left")
     elif destination["weight"] and destination["unresolved"] and not _serves(destination):
         marks.append("no address")
-    elif destination["slow_start_percent"] < 100:
-        marks.append(f"slow start: {destination['slow_start_percent']}%")
+    elif slow_start_percent(destination) < 100:
+        marks.append(f"slow start: {slow_start_percent(destination)}%")
     if destination["panic"]:
         marks.append("panic: health is ignored")
     return f"{destination['weight']} ({', '.join(marks)})" if marks else str(destination["weight"])
@@ -123,8 +123,9 @@ def _remarks(route: RouteStatus, now: float) -> Iterator[str]:
                 yield f"{where}: {endpoint['health_reason']}"
             if endpoint["state"] != "ready":
                 yield f"{where} is {state_text(endpoint, now)}"
-            if endpoint["health"] == "up" and endpoint["slow_start_percent"] < 100:
-                yield f"{where} is in slow start: {endpoint['slow_start_percent']}% of its share"
+            percent = slow_start_percent(endpoint)
+            if endpoint["health"] == "up" and percent < 100:
+                yield f"{where} is in slow start: {percent}% of its share"
 
 
 def _route(route: RouteStatus) -> Table:

@@ -284,6 +284,17 @@ def test_status_says_what_is_pinned_and_that_pipes_are_short(admin: FakeAdmin) -
     assert "hold 3.0 MiB.\n" in tcpmux("status", "--admin", admin.path).output
 
 
+def test_status_of_an_instance_of_the_build_before(admin: FakeAdmin) -> None:
+    """Which knows slow start by its former name: until the upgrade, commands are newer than it."""
+    before = {**destination("v1", 50, 50), "ramp": 40}
+    del before["slow_start_percent"]
+    routes = [{**STATUS["routes"][0], "destinations": [before]}]
+    admin.answers["GET /v1/status"] = (200, {**STATUS, "routes": routes})
+    result = tcpmux("status", "--admin", admin.path)
+    assert result.exit_code == 0
+    assert "50 (slow start: 40%)" in result.output
+
+
 def test_status_json_is_the_answer_itself(admin: FakeAdmin) -> None:
     admin.answers["GET /v1/status"] = (200, STATUS)
     result = tcpmux("status", "--json", "--admin", admin.path)
