@@ -152,7 +152,7 @@ def _native(document: Document) -> list[_File]:
         return []
     if not document.problems and not model.model_fields_set:
         document.problem((), "expected at least one key, such as routes")
-    warn_of_former_names(document, document.value)
+    warn_of_former_names(document)
     return [_File(document, model)]
 
 

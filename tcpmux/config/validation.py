@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from tcpmux.config.document import Document
 from tcpmux.config.keys import FORMER_NAMES
 from tcpmux.config.problems import Location, describe, one_line, path_text
+from tcpmux.errors import plural
 from tcpmux.nearest import nearest
 
 
@@ -33,25 +34,25 @@ def add_problems(
             _add_problem(document, model, details, root, known)
 
 
-def warn_of_former_names(document: Document, value: Any, location: Location = ()) -> None:
-    """Adds a warning for each key of a file that has another name by now. It is valid."""
-    if isinstance(value, dict):
-        for key, inside in value.items():
-            if key in FORMER_NAMES:
-                name = FORMER_NAMES[key]
-                document.warn(
-                    (*location, key),
-                    f"{key} is called {name} now; the old name is valid for one release",
-                )
-            warn_of_former_names(document, inside, (*location, key))
-    elif isinstance(value, list):
-        for index, inside in enumerate(value):
-            warn_of_former_names(document, inside, (*location, index))
+def warn_of_former_names(document: Document) -> None:
+    """Adds one warning for each former name that a valid file uses, where it does so first."""
+    uses: dict[str, list[Location]] = {}
+    for location in document.keys:
+        if location[-1] in FORMER_NAMES:
+            uses.setdefault(str(location[-1]), []).append(location)
+    for key, (first, *others) in uses.items():
+        more = f" (and {plural(len(others), 'time')} more)" if others else ""
+        document.warn(
+            first,
+            f"{key} is called {FORMER_NAMES[key]} now{more}; the old name is valid for one release",
+        )
 
 
 def _near(model: type[BaseModel], location: Location) -> str | None:
-    """The known key that an unknown one is most like."""
-    return nearest(location[-1], known_keys(model, location[:-1]))
+    """The known key that an unknown one is a former name of, or is most like."""
+    known = known_keys(model, location[:-1])
+    name = FORMER_NAMES.get(str(location[-1]))
+    return name if name in known else nearest(location[-1], known)
 
 
 def _add_problem(
@@ -74,7 +75,7 @@ def _add_problem(
         document.problem(location[:-1], f"{location[-1]} is missing")
     elif kind == "extra_forbidden":
         key = str(inside[-1])
-        near = FORMER_NAMES.get(key) or _near(model, inside)
+        near = _near(model, inside)
         there = ", ".join(known_keys(model, inside[:-1]))
         hint = f"did you mean {near}?" if near else f"there are: {there}"
         document.problem(

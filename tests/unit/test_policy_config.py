@@ -115,6 +115,17 @@ def test_a_former_name_is_taken_and_the_new_one_is_said(tmp_path: Path, file: st
     assert "warmup" not in to_text(config)
 
 
+def test_a_former_name_is_warned_of_once(tmp_path: Path) -> None:
+    """However many routes use it: a warning for each would be the whole log."""
+    path = tmp_path / "r.yaml"
+    path.write_text("defaults: {warmup: 1s}\n" + HEAD + "    warmup: 9s" + TAIL)
+    (warning,) = load([path]).warnings
+    assert (warning.line, warning.message) == (
+        1,
+        "warmup is called slow_start now (and 1 time more); the old name is valid for one release",
+    )
+
+
 def test_mistakes_of_a_former_name_are_told_where_they_are(tmp_path: Path) -> None:
     (told,) = problems(tmp_path, "    warmup: {duration: 9s, flor: 5%}")
     assert "routes[0].warmup: unknown key flor: did you mean floor?" in told
@@ -122,6 +133,8 @@ def test_mistakes_of_a_former_name_are_told_where_they_are(tmp_path: Path) -> No
     assert "routes[0].warmup: expected a duration such as" in told
     (told,) = problems(tmp_path, "    slow_start: 1s\n    warmup: 1s")
     assert "routes[0]: unknown key warmup: did you mean slow_start?" in told
+    (told,) = problems(tmp_path, "    rate: {rate: 1/s, warmup: 1s}")
+    assert "routes[0].rate: unknown key warmup: there are: rate, burst" in told
 
 
 def test_nothing_said_is_the_default(tmp_path: Path) -> None:
