@@ -6,13 +6,28 @@ from dataclasses import dataclass
 
 from tcpmux.config.address import Address, Endpoint, HostName
 from tcpmux.config.problems import Problem
-from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, RoutePolicy
+from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, RoutePolicy, Timeouts
 
 MAX_WEIGHT = 1_000_000
 
 
+class _Timed:
+    """Timeouts in s; idle 0.0 = off. Those of a route are of destinations that say nothing else."""
+
+    __slots__ = ()
+    policy: Timeouts
+
+    @property
+    def connect_timeout(self) -> float:
+        return self.policy.connect_timeout
+
+    @property
+    def idle_timeout(self) -> float:
+        return self.policy.idle_timeout
+
+
 @dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(_Timed):
     """One version of a service. weight: 0..1000000. endpoints may be empty: its share is
     rejected; one that is in it several times takes so many turns. endpoint_policies: of those that
     have one of their own."""
@@ -23,19 +38,9 @@ class Destination:
     policy: DestinationPolicy = DestinationPolicy()
     endpoint_policies: tuple[tuple[Endpoint, EndpointPolicy], ...] = ()
 
-    @property
-    def connect_timeout(self) -> float:
-        """s"""
-        return self.policy.connect_timeout
-
-    @property
-    def idle_timeout(self) -> float:
-        """s, 0.0 = off"""
-        return self.policy.idle_timeout
-
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class Route(_Timed):
     """Addresses to listen on and the destinations behind them. source: what it was made of, if
     that is no native file."""
 
@@ -44,16 +49,6 @@ class Route:
     destinations: tuple[Destination, ...]
     source: str = ""
     policy: RoutePolicy = RoutePolicy()
-
-    @property
-    def connect_timeout(self) -> float:
-        """s, of destinations that say nothing else"""
-        return self.policy.connect_timeout
-
-    @property
-    def idle_timeout(self) -> float:
-        """The same; 0.0 = off"""
-        return self.policy.idle_timeout
 
 
 @dataclass(frozen=True, slots=True)
