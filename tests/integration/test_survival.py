@@ -511,6 +511,18 @@ def test_a_second_upgrade_at_the_same_time_is_refused(proxy: Proxy) -> None:
 
 
 @needs_reachable
+def test_a_signal_while_the_master_becomes_the_next_build_is_for_that(proxy: Proxy) -> None:
+    """It waits for control to end, which a stopped one does only when it is killed."""
+    before = len(proxy.worker_pids())
+    os.kill(proxy.control_pid(), signal.SIGSTOP)
+    proxy.signal(signal.SIGUSR2)
+    proxy.says("the new build takes over")
+    proxy.signal(signal.SIGTTIN)
+    proxy.says(f"workers {before}->{before + 1}")
+    proxy.says("upgrade 1: done")
+
+
+@needs_reachable
 def test_a_build_of_another_layout_lets_the_old_workers_finish(proxy: Proxy, port: int) -> None:
     """What can't be shared is not: old connections end where they are, new ones come to new
     workers, and the listening sockets stay the same."""
