@@ -68,7 +68,7 @@ static void client_event(struct tm_worker *w, uint32_t index, uint32_t events)
     struct tm_conn *conn = &w->records[index];
     tm_interest_note(conn, TM_CLIENT, events);
     if (conn->state == TM_CONNECTING) {
-        /* Behind a FIN no call tells of it any more, and it is not announced again. */
+        /* After a FIN, no later call returns this error, and no event repeats it. */
         if (events & EPOLLERR && tm_sock_error(conn->fd[TM_CLIENT]) < 0)
             conn->side_flags[TM_CLIENT] |= TM_RESET;
         return;

@@ -3,7 +3,7 @@
 """A worker's line to the master: the master's orders, and the worker's reports. Without a master
 the worker waits for the next one.
 
-Runs in a worker, without the GIL. The messages are in csrc/channel.h."""
+Runs in a worker, without the GIL. The messages are in tcpmux/worker/messages.py."""
 
 from libc.errno cimport EAGAIN, EEXIST, EMFILE, errno
 from libc.stdint cimport uint32_t, uint64_t

@@ -195,7 +195,7 @@ def test_connect_timeout(start_worker: StartWorker, full: socket.socket) -> None
 def test_a_reset_behind_a_fin_while_connecting_is_passed_on(
     start_worker: StartWorker, full: socket.socket
 ) -> None:
-    """No call tells of it once the FIN is read: the endpoint gets the bytes, and then the reset."""
+    """After the FIN was read no call returns its error: the endpoint gets the bytes, then RST."""
     worker = start_worker(full, connect_timeout=60000)
     client = worker.connect()
     wait_for(lambda: worker.route().opened == 1, "the connection to be taken")
