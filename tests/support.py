@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -96,6 +97,11 @@ def listening(port: int) -> bool:
     """Whether somebody accepts connections on this port of 127.0.0.1."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def will_reset(sock: socket.socket) -> None:
+    """Its close sends an RST."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 class EchoServer:

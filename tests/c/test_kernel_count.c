@@ -134,6 +134,21 @@ static void ends_of_input_are_no_bytes(void)
     }
 }
 
+static uint32_t consumed(int fd)
+{
+    uint64_t bytes = 0;
+    CHECK(tm_kernel_consumed(fd, 0, &bytes) == 0);
+    return (uint32_t)bytes;
+}
+
+static int take_error(int fd)
+{
+    int error = 0;
+    socklen_t size = sizeof(error);
+    CHECK(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0);
+    return error;
+}
+
 static void a_reset_is_told_from_an_end(void)
 {
     for (int error_taken = 0; error_taken < 2; error_taken++) {
@@ -147,28 +162,15 @@ static void a_reset_is_told_from_an_end(void)
             reset_close(link.ends[0]);
             link.ends[0] = -1;
             CHECK(wait_events(link.ends[1], 0) & POLLERR);
-            if (error_taken) {
-                int error = 0;
-                socklen_t size = sizeof(error);
-                CHECK(getsockopt(link.ends[1], SOL_SOCKET, SO_ERROR, &error, &size) == 0);
-                CHECK(error == ECONNRESET);
-            }
-            for (int times = 0; times < 2; times++) {
-                CHECK(tm_kernel_consumed(link.ends[1], 0, &bytes) == 0);
-                CHECK_EQUAL(bytes, 700);
-            }
+            if (error_taken)
+                CHECK_EQUAL(take_error(link.ends[1]), ECONNRESET);
+            for (int times = 0; times < 2; times++)
+                CHECK_EQUAL(consumed(link.ends[1]), 700);
             CHECK(tm_kernel_was_reset(link.ends[1], 700));
             CHECK(tm_kernel_written(link.ends[1], false, 0, &bytes) == -ECONNRESET);
             close_link(&link);
         }
     }
-}
-
-static uint32_t consumed(int fd)
-{
-    uint64_t bytes = 0;
-    CHECK(tm_kernel_consumed(fd, 0, &bytes) == 0);
-    return (uint32_t)bytes;
 }
 
 /* As often as it is asked, whatever has been read, and whether the error has been taken. */
@@ -185,12 +187,8 @@ static void a_reset_behind_a_fin_is_no_byte(void)
             reset_close(link.ends[0]);
             link.ends[0] = -1;
             CHECK(wait_events(link.ends[1], 0) & POLLERR);
-            if (taken) {
-                int error = 0;
-                socklen_t size = sizeof(error);
-                CHECK(getsockopt(link.ends[1], SOL_SOCKET, SO_ERROR, &error, &size) == 0);
-                CHECK(error == EPIPE);
-            }
+            if (taken)
+                CHECK_EQUAL(take_error(link.ends[1]), EPIPE);
             if (left > 0)
                 read_some(&link, 1, 1300);
             if (left > 1)

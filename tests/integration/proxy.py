@@ -31,6 +31,11 @@ def tcpmux(*arguments: str, **extra: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
+def stopped(pid: int) -> bool:
+    """Whether a process that was sent SIGSTOP runs no more."""
+    return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+
+
 class Proxy:
     """A running tcpmux, with its configuration file, its log and its admin socket."""
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import socket
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER
+from tests.support import will_reset
 
 
 class Server:
@@ -45,7 +44,7 @@ class Server:
 def resetting(client: socket.socket) -> None:
     """Reads what comes, and resets."""
     client.recv(64)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    will_reset(client)
 
 
 def saying(answer: bytes) -> Callable[[socket.socket], None]:

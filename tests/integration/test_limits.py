@@ -21,7 +21,7 @@ import pytest
 from tests.integration.conftest import StartProxy
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
-from tests.integration.servers import RESET, Server, saying, serving
+from tests.integration.servers import Server, saying, serving
 from tests.integration.test_shifting import held, split, talk
 from tests.support import (
     DEADLINE,
@@ -32,6 +32,7 @@ from tests.support import (
     read_all,
     shut_write,
     wait_for,
+    will_reset,
 )
 
 WORKERS = 4
@@ -163,7 +164,7 @@ def fills_and_resets(port: int, server: Server) -> bool:
             wait_for(lambda: server.accepted > before or poll.poll(0), "an end or a beginning")
         except ConnectionError:
             return False
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        will_reset(sock)
     return server.accepted > before
 
 

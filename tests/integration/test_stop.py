@@ -11,11 +11,10 @@ import psutil
 import pytest
 
 from tests.integration.conftest import StartProxy
-from tests.integration.proxy import Proxy
+from tests.integration.proxy import Proxy, stopped
 from tests.integration.routes import route, routes
 from tests.integration.test_reload import refused
 from tests.integration.test_shifting import held, talk
-from tests.integration.test_workers import stopped
 from tests.support import DEADLINE, EchoServer, free_port, wait_for
 
 

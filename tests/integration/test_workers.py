@@ -13,14 +13,10 @@ import pytest
 
 from tcpmux.master.limits import usable_cpus
 from tests.integration.conftest import StartProxy
-from tests.integration.proxy import Proxy
+from tests.integration.proxy import Proxy, stopped
 from tests.integration.routes import route, routes
 from tests.integration.test_shifting import held, split, talk
 from tests.support import DEADLINE, EchoServer, ask, free_port, wait_for
-
-
-def stopped(pid: int) -> bool:
-    return psutil.Process(pid).status() == psutil.STATUS_STOPPED
 
 
 def deaths_logged(proxy: Proxy, times: int) -> bool:

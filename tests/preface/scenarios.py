@@ -14,10 +14,10 @@ from functools import partial
 import pytest
 
 from tests.integration.conftest import StartProxy, echo_servers, one, start_proxy  # noqa: F401
-from tests.integration.proxy import Proxy
+from tests.integration.proxy import Proxy, stopped
 from tests.integration.routes import route, routes
 from tests.others import needs_reachable
-from tests.support import DEADLINE, EchoServer, free_port, wait_for
+from tests.support import DEADLINE, EchoServer, free_port, wait_for, will_reset
 
 CLIENTS = 40
 WORDS = (b"word", b"CUT!")  # peeked at and passed on; taken out
@@ -169,7 +169,7 @@ def test_ends(proxy: Proxy) -> None:
         gone.shutdown(socket.SHUT_WR)
         with pytest.raises(ConnectionResetError):
             gone.recv(1)
-        reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        will_reset(reset)
         reset.close()
         wait_for(lambda: closed(proxy) == {"killed": 1, "client_reset": 2}, "three ends")
     assert proxy.active() == 0
@@ -179,9 +179,10 @@ def test_a_reset_before_the_first_look(proxy: Proxy) -> None:
     where, pids = address(proxy), proxy.worker_pids()
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
+        wait_for(partial(stopped, pid), "the worker to stop")
     for _ in range(2):
         client = socket.create_connection(where, timeout=DEADLINE)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        will_reset(client)
         client.close()
     for pid in pids:
         os.kill(pid, signal.SIGCONT)

@@ -11,7 +11,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Sequence
@@ -36,12 +35,11 @@ from tcpmux.shm.rules import DestinationRules, EndpointRules, RouteRules
 from tcpmux.shm.serving import with_turns_and_weights
 from tcpmux.worker.messages import ADD, MESSAGE, REMOVE, REMOVED, SYNC, UNREAD
 from tcpmux.worker.process import BLOCKED, Inheritance, ListeningSocket, serve
-from tests.support import DEADLINE, wait_for
+from tests.support import DEADLINE, wait_for, will_reset
 
 Family = Literal["v4", "v6", "unix"]
 FAMILIES: tuple[Family, ...] = ("v4", "v6", "unix")
 NO_DESTINATION_RULES, NO_ROUTE_RULES = DestinationRules(), RouteRules()
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger
 
 
 def listen(
@@ -443,7 +441,7 @@ class RelayWorker:
 def reset(sock: socket.socket) -> None:
     """Closes with an RST. A UNIX socket can say so only while it holds unread bytes."""
     if sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        will_reset(sock)
     sock.close()
 
 

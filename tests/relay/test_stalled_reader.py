@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from tcpmux.shm._readings import Counters
 from tests.relay.cases import drive_into_splice, fill, filling, link_directly
 from tests.relay.conftest import OpenEndpoint, StartWorker
 from tests.relay.harness import FAMILIES, Family, Link, RelayWorker, await_idle
-from tests.support import patient, read_all, wait_for
+from tests.support import patient, read_all, wait_for, will_reset
 
 # v6 has the buffers of v4; what matters is which of a connection's two halves are TCP.
 PAIRS: tuple[tuple[Family, Family], ...] = (
@@ -33,7 +32,6 @@ PAIRS: tuple[tuple[Family, Family], ...] = (
 BUFFER = 1 << 18  # bytes that both ends ask for; the kernel doubles them
 PIPE = 1 << 20  # bytes, of the half's pipe (csrc/pipe_pool.h)
 WORKER_MEMORY = 1 << 20  # bytes; what it may grow by is not a buffer for each connection
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER
 QUIET = patient(0.3)  # s; longer than TCP waits before it asks again for a window (200 ms)
 
 
@@ -195,7 +193,7 @@ def test_a_sender_that_resets_in_the_middle_of_bulk_has_gone(
             with suppress(BlockingIOError):
                 while True:
                     link.client.send(bytes(1 << 16))
-            link.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            will_reset(link.client)
             link.client.close()
     await_idle(worker)
     assert worker.closed() == {"client_reset": count}

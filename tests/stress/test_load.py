@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
-import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.stress.load import Load, Seen, driving, echo_server
-from tests.support import free_port, patient, wait_for
+from tests.support import free_port, patient, wait_for, will_reset
 
 LIGHT = Load(bulk=2, small=4, rate=50, patience=patient(1))
 AT = 100_000  # byte of a stream, from its endpoint, at which the mistake is made; only bulk
@@ -103,7 +101,7 @@ class Relay:
             return data[:50] + b"x" * 64 + data[50:]
         if self.mistake == "reset":
             sock = writer.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            will_reset(sock)
             writer.transport.abort()
         elif self.mistake == "end":
             writer.write_eof()

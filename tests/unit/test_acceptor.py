@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import socket
-import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -20,7 +19,7 @@ from aiohttp import web
 from tcpmux.control import acceptor, client_connection
 from tcpmux.control.acceptor import Acceptor, add_headers
 from tcpmux.control.access import Rules
-from tests.support import DEADLINE
+from tests.support import DEADLINE, will_reset
 
 TOKEN = "s3cret-" * 3
 BEARER = f"Authorization: Bearer {TOKEN}\r\n"
@@ -253,7 +252,7 @@ def test_a_client_that_is_gone_before_it_is_refused_is_no_fault(
         async with house(tmp_path) as at:
             for _ in range(200):
                 with socket.create_connection(at.address) as sock:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    will_reset(sock)
                     sock.sendall(b"NONSENSE\r\n\r\n")
                 await asyncio.sleep(0)
             await until(lambda: not at.acceptor.remote.connections)

@@ -14,8 +14,8 @@ from tcpmux.control import ejection, health
 from tcpmux.control.connecting import ProbeImpossible
 from tcpmux.shm.image import FALLBACK, REJECT, RouteRow
 from tcpmux.shm.rules import EndpointRules
-from tests.integration.servers import RESET, resetting, saying, serving
-from tests.support import refusing_port
+from tests.integration.servers import resetting, saying, serving
+from tests.support import refusing_port, will_reset
 from tests.unit.watching import PASSIVE, Watching, destination, endpoint, route, watched
 
 DEAD, OTHER = 2, 3  # slots
@@ -318,7 +318,7 @@ def test_a_suspect_is_ejected_if_a_look_of_our_own_fails_as_well() -> None:
 
 
 def resetting_at_once(client: socket.socket) -> None:
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    will_reset(client)
 
 
 def closing_at_once(_: socket.socket) -> None:

@@ -9,7 +9,6 @@ import resource
 import select
 import socket
 import ssl
-import struct
 import subprocess
 import threading
 import time
@@ -24,7 +23,7 @@ from tcpmux.config import Address, Check
 from tcpmux.control import connecting, probes
 from tcpmux.control.connecting import ProbeFailed, ProbeImpossible, connect_at_once
 from tcpmux.control.probes import probe, stays_open
-from tests.support import DEADLINE, patient, refusing_port, wait_for
+from tests.support import DEADLINE, patient, refusing_port, wait_for, will_reset
 
 
 @contextmanager
@@ -281,7 +280,7 @@ def drop_by_drop(data: bytes) -> Callable[[socket.socket], None]:
 
 
 def at_once(client: socket.socket) -> None:
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    will_reset(client)
 
 
 def reset(client: socket.socket) -> None:
