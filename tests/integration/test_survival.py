@@ -100,6 +100,24 @@ def programs_of(proxy: Proxy) -> list[psutil.Process]:
     return found if len(found) == 2 else []
 
 
+def loading_programs(proxy: Proxy) -> list[psutil.Process]:
+    """The same, of the next master. On a busy machine they may have loaded before they are looked
+    for: then of the one after that."""
+    while True:
+        ready = proxy.log.count("control is ready")
+        kill_master(proxy)
+        with proxy.log_file.open("ab") as output:
+            proxy.process = subprocess.Popen(
+                [sys.executable, "-m", "tcpmux", "-c", str(proxy.file)], stderr=output
+            )
+        wait_for(
+            lambda ready=ready: programs_of(proxy) or proxy.log.count("control is ready") > ready,  # type: ignore[misc]
+            "control and log to be started",
+        )
+        if found := programs_of(proxy):
+            return found
+
+
 def test_what_a_master_started_at_its_end_does_not_outlive_it(
     start_proxy: StartProxy, one: EchoServer, port: int, tmp_path: Path
 ) -> None:
@@ -107,12 +125,7 @@ def test_what_a_master_started_at_its_end_does_not_outlive_it(
     that of the next."""
     log = tmp_path / "access.log"
     proxy = start_proxy(routes(route("r", port, v1=(1, one.address)), access_log=str(log)))
-    kill_master(proxy)
-    with proxy.log_file.open("ab") as output:
-        proxy.process = subprocess.Popen(
-            [sys.executable, "-m", "tcpmux", "-c", str(proxy.file)], stderr=output
-        )
-    programs = wait_for(lambda: programs_of(proxy), "control and log to be started")
+    programs = loading_programs(proxy)
     for program in programs:
         program.suspend()
     kill_master(proxy)
