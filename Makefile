@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCK := requirements.lock
 LOCKED := $(VENV)/.locked
+DOCS_VENV := .venv-docs
+DOCS_LOCK := docs.lock
+DOCS_LOCKED := $(DOCS_VENV)/.locked
 ASAN_VENV := .venv-asan
 ASAN_LOCKED := $(ASAN_VENV)/.locked
 ASAN_READY := $(ASAN_VENV)/.ready
@@ -25,7 +28,7 @@ SOURCES := setup.py pyproject.toml tcpmux/config/rows.py tcpmux/config/settings.
 export TCPMUX_WERROR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze tables fmt docs asan fuzz lock wheel clean
+.PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze tables fmt generated docs asan fuzz lock wheel clean
 
 help:
 	@echo "make demo    show traffic being shifted between two embedded servers"
@@ -37,20 +40,22 @@ help:
 	@echo "make lint    ruff, mypy, the compiler's warnings about csrc/"
 	@echo "make analyze gcc's analyzer and clang-tidy over csrc/"
 	@echo "make fmt     format"
-	@echo "make docs    what follows from the tables of settings and counters, and is in git"
+	@echo "make docs    the documentation as a site, in build/site, with everything generated anew"
+	@echo "make generated  what follows from tables and commands, and is in git"
 	@echo "make asan    the tests with every C module under the sanitizers"
 	@echo "make fuzz    corrupt words of shared memory under the sanitizers; FUZZ_SECONDS=60 each test"
 	@echo "make build   the virtual environment and the extension modules"
 	@echo "make wheel   dist/*.whl, the same to the byte for the same commit"
-	@echo "make lock    $(LOCK) anew, after a change of dependencies; UPGRADE=--upgrade for the newest"
+	@echo "make lock    $(LOCK) and $(DOCS_LOCK) anew, after a change of dependencies; UPGRADE=--upgrade for the newest"
 
-# $(call install-locked,PYTHON): what the lock names and nothing else, by its hashes. No source
-# distributions, which would run build tools that no hash is known of.
+# $(call install-locked,PYTHON,LOCK,HOW MUCH): what the lock names and nothing else, by its hashes. No
+# source distributions, which would run build tools that no hash is known of.
 # Compiled to bytecode on all CPUs, which pip does on one.
+comma := ,
 define install-locked
-echo "make: installing what $(LOCK) names, checked by its hashes: about 100 MB, half a minute"; \
-$(1) -m pip install --quiet --no-compile --require-hashes --only-binary :all: --requirement $(LOCK) || { \
-	echo "make: could not install what $(LOCK) names; pip says above what is missing, or does not match." >&2; \
+echo "make: installing what $(2) names, checked by its hashes: $(3)"; \
+$(1) -m pip install --quiet --no-compile --require-hashes --only-binary :all: --requirement $(2) || { \
+	echo "make: could not install what $(2) names; pip says above what is missing, or does not match." >&2; \
 	echo "make: without a network, wheels in a folder will do: PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER make $(MAKECMDGOALS)" >&2; \
 	exit 1; }; \
 $(1) -m compileall -qq -j 0 "$$($(1) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true
@@ -62,7 +67,7 @@ endef
 
 $(LOCKED): $(LOCK)
 	@$(call make-venv,$(VENV))
-	@$(call install-locked,$(BIN)/python)
+	@$(call install-locked,$(BIN)/python,$(LOCK),about 100 MB$(comma) half a minute)
 	@touch $@
 
 $(READY): $(LOCKED) $(SOURCES)
@@ -106,9 +111,19 @@ fmt: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(READY)
+generated: $(READY)
 	TCPMUX_WRITE_DOCS=1 $(BIN)/python -m pytest -q -n 0 tests/unit/test_settings.py \
-		tests/unit/test_counters.py tests/unit/test_error_page.py
+		tests/unit/test_error_page.py tests/docs/test_generated.py
+
+# An environment of its own: what builds the site has no place among what tests the program.
+$(DOCS_LOCKED): $(DOCS_LOCK)
+	@$(call make-venv,$(DOCS_VENV))
+	@$(call install-locked,$(DOCS_VENV)/bin/python,$(DOCS_LOCK),about 40 MB$(comma) ten seconds)
+	@touch $@
+
+docs: generated $(DOCS_LOCKED)
+	$(DOCS_VENV)/bin/zensical build --clean --strict
+	@echo "to read it: $(PYTHON) -m http.server --directory build/site 8000"
 
 test: lint
 	$(BIN)/python $(PYTEST)
@@ -129,7 +144,7 @@ bench-peers: $(READY)
 # A second environment, so that instrumented modules never end up in the first one.
 $(ASAN_LOCKED): $(LOCK)
 	@$(call make-venv,$(ASAN_VENV))
-	@$(call install-locked,$(ASAN_VENV)/bin/python)
+	@$(call install-locked,$(ASAN_VENV)/bin/python,$(LOCK),about 100 MB$(comma) half a minute)
 	@touch $@
 
 $(ASAN_READY): $(ASAN_LOCKED) $(SOURCES)
@@ -170,7 +185,10 @@ lock:
 	test -x build/uv/bin/uv || { $(PYTHON) -m venv build/uv && build/uv/bin/python -m pip install --quiet 'uv>=0.9,<1'; }
 	build/uv/bin/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes $(UPGRADE) \
 		--custom-compile-command 'make lock' --extra dev --output-file $(LOCK) pyproject.toml
+	sed -n '/^docs = \[/,/^\]/s/^ *"\([^"]*\)".*/\1/p' pyproject.toml >build/docs.in
+	build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
+		--custom-compile-command 'make lock' --output-file $(DOCS_LOCK) build/docs.in
 
 clean:
-	rm -rf build dist *.egg-info $(VENV) $(ASAN_VENV)
+	rm -rf build dist *.egg-info $(VENV) $(ASAN_VENV) $(DOCS_VENV)
 	find tcpmux -name '*.so' -delete

@@ -60,7 +60,7 @@ class DestinationStatus(TypedDict):
     retries_total: int  # connects to another endpoint, after one that failed
     bytes_in_total: int  # from the client
     bytes_out_total: int  # to the client
-    counters: dict[str, int]  # every one that is of no reason, by name: docs/counters.md
+    counters: dict[str, int]  # every one that is of no reason, by name: docs/reference/metrics.md
     closed: dict[str, int]  # by reason
     picked: dict[str, int]  # by reason
     names: list[NameStatus]

@@ -1,4 +1,4 @@
-"""docs/errors.md: what a typo in each place of reference.yaml is answered with.
+"""errors.md: what a typo in each place of reference.yaml is answered with.
 
 TCPMUX_WRITE_DOCS=1 python -m pytest tests/unit/test_error_page.py (or `make docs`) writes it anew.
 """
@@ -15,11 +15,11 @@ import pytest
 from tcpmux.config import ConfigError, load
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs/errors.md"
+PAGE = Path(__file__).with_name("errors.md")
 REFERENCE = ROOT / "configs/reference.yaml"
 HEAD = """# What a mistake is answered with
 
-A typo in each place of [reference.yaml](../configs/reference.yaml), and what `tcpmux check` says of
+A typo in each place of [reference.yaml](../../configs/reference.yaml), and what `tcpmux check` says of
 it, as do a start, a reload and the API. This page is made by `tests/unit/test_error_page.py`.
 
 | line | written | said |
@@ -63,6 +63,5 @@ def test_the_page_of_errors_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     found = page()
     if os.environ.get("TCPMUX_WRITE_DOCS"):
-        PAGE.parent.mkdir(exist_ok=True)
         PAGE.write_text(found)
     assert found == PAGE.read_text(), "write it anew, as the head of this file says"

@@ -114,6 +114,16 @@ def test_the_lock_holds_for_every_python_that_the_package_allows() -> None:
     assert f"--python-version {oldest} " in (ROOT / "Makefile").read_text()
 
 
+def test_the_lock_of_the_documentation_has_what_is_asked_for() -> None:
+    """And nothing without a hash. If not: `make lock`."""
+    texts = project()["project"]["optional-dependencies"]["docs"]
+    locked = entries((ROOT / "docs.lock").read_text())
+    for asked in map(Requirement, texts):
+        (found,) = [one for one in locked if one.requirement.name == asked.name]
+        (exact,) = found.requirement.specifier
+        assert asked.specifier.contains(exact.version), "make lock"
+
+
 @pytest.mark.parametrize("asked", declared(), ids=lambda asked: asked.name)
 def test_every_dependency_has_a_floor(asked: Requirement) -> None:
     """The first release that is good enough; pip may have an older one in the environment."""
@@ -166,13 +176,15 @@ def test_make_installs_by_hashes_alone() -> None:
     for a build of it."""
     outside = {name: value for name, value in os.environ.items() if "MAKE" not in name}
     planned = subprocess.run(
-        ["make", "--dry-run", "--always-make", "build", "asan"],
+        ["make", "--dry-run", "--always-make", "build", "asan", "docs"],
         cwd=ROOT, env=outside, capture_output=True, text=True, timeout=patient(60), check=True,
     ).stdout.replace("\\\n", " ")  # fmt: skip
     installs = [line for line in planned.splitlines() if "pip install" in line]
-    assert len(installs) == 4
+    assert len(installs) == 5
     for line in installs:
-        hashed = "--require-hashes --only-binary :all: --requirement requirements.lock" in line
+        hashed = re.search(
+            r"--require-hashes --only-binary :all: --requirement (requirements|docs)\.lock ", line
+        )
         own = re.search(r"--no-deps\s+--no-build-isolation --editable \.$", line)
         assert hashed or own, line
     assert "pip install" not in (ROOT / ".ci/run").read_text()
