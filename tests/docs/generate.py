@@ -8,7 +8,7 @@ import json
 import os
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,7 @@ from tests.unit.reference import Path, nodes_of
 NOTE = "<!-- Made by tests/docs/generate.py: edit what it is made of, then `make generated`. -->\n"
 
 
-def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]] | list[tuple[str, ...]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """With cells in which no character ends a cell."""
     lines = [head, *rows]
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
@@ -53,8 +53,10 @@ def fenced(language: str, text: str, directive: str = "") -> str:
 
 def commands() -> str:
     parts = [
-        f"# Commands\n\n{NOTE}\nThis is what `tcpmux --help` and `tcpmux COMMAND --help` say. "
-        "[Exit codes](exit-codes.md) are the same for all.\n\n",
+        (
+            f"# Commands\n\n{NOTE}\nThis is what `tcpmux --help` and `tcpmux COMMAND --help` say. "
+            "[Exit codes](exit-codes.md) are the same for all.\n\n"
+        ),
         table(
             ("command", ""),
             [(f"[`{row.name}`](#tcpmux-{row.name})", row.summary) for row in COMMANDS],
@@ -78,7 +80,7 @@ def helped(command: click.Command) -> str:
         if not paragraph.startswith("\b\n"):
             found.append(prose(" ".join(paragraph.split())))
             continue
-        lines = textwrap.dedent(paragraph.removeprefix("\b\n")).splitlines()
+        lines = paragraph.removeprefix("\b\n").splitlines()
         shown: list[str] = []
         for line in lines:
             if line.startswith(" "):
@@ -144,11 +146,14 @@ class Entry:
 
 def configuration() -> str:
     text = (ROOT / "configs/reference.yaml").read_text()
-    head, _, body = text.partition("\n\n")
+    head, _, _body = text.partition("\n\n")
     parts = [
         f"# Configuration\n\n{NOTE}\n",
-        "Every key of a routes file, with its default or an example, and its range. This page is "
-        "made from `configs/reference.yaml`, which has all of it in one file that loads.\n\n",
+        (
+            "Every key of a routes file, with its default or an example, and its range. This page "
+            "is made from `configs/reference.yaml`, which has all of it in one file that loads."
+            "\n\n"
+        ),
         commented([line[1:] for line in head.splitlines()]),
         f"\n\n## {SECTIONS['']}\n",
     ]
@@ -167,52 +172,63 @@ def configuration() -> str:
 
 def entries_of(text: str, first: int) -> Iterator[Entry]:
     """In the order of the file, from a line on. Where a key stands again, it is left out."""
-    paths: dict[int, Path] = {}
-    for path, node in nodes_of(text).items():
-        paths.setdefault(node.line, path)
-    seen: set[str] = set()
-    comment: list[str] = []
-    entry, section = Entry([]), ""
+    reading = Reading(text)
     for number, line in enumerate(text.splitlines()):
-        said = line.strip()
-        if number < first or not said:
-            continue
-        if said.startswith("#"):
-            comment.append(said[1:])
-            continue
-        path = paths.get(number)
+        if number >= first and line.strip():
+            yield from reading.line(number, line)
+    yield reading.entry
+
+
+class Reading:
+    """Of reference.yaml, line by line; each returns the entries that it ends."""
+
+    def __init__(self, text: str) -> None:
+        self.paths: dict[int, Path] = {}
+        for path, node in nodes_of(text).items():
+            self.paths.setdefault(node.line, path)
+        self.seen: set[str] = set()
+        self.comment: list[str] = []
+        self.entry = Entry([])
+        self.section = ""
+
+    def line(self, number: int, line: str) -> list[Entry]:
+        path = self.paths.get(number)
+        if line.lstrip().startswith("#"):
+            self.comment.append(line.lstrip()[1:])
+            return []
         if path is None:  # an item of a list, or a part of a value
-            entry.lines.append(line)
-            continue
+            self.entry.lines.append(line)
+            return []
         name = written_path(path)
         opened = f"{name}[]" if f"{name}[]" in SECTIONS else name
-        if opened in SECTIONS and opened not in seen:
-            yield from [entry] * bool(entry.keys)
-            yield Entry(comment, SECTIONS[opened])
-            seen.add(opened)
-            entry, section, comment = Entry([]), opened, []
-            continue
+        comment, self.comment = self.comment, []
         if opened in SECTIONS:
-            comment = []
-            continue
-        if any(line.startswith("Any key of `defaults`") for line in map(str.strip, comment)):
-            yield from [entry] * bool(entry.keys)
-            yield from [Entry(comment)] * (section == "routes[]")
-            entry, section, comment = Entry([]), "", []
-            continue
+            return [] if opened in self.seen else self.open(opened, comment)
+        if any(said.strip().startswith("Any key of `defaults`") for said in comment):
+            ended = self.end() + [Entry(comment)] * (self.section == "routes[]")
+            self.section = ""
+            return ended
+        if name in self.seen or again(path, self.seen):
+            return []
+        self.seen.add(name)
+        ended = self.end(comment) if comment or not self.entry.keys else []
         key = name[name.rfind("[]", 0, name.rfind("[]")) :] if name.count("[]") > 1 else name
         key = key.removeprefix("[].")
-        if name in seen or again(path, seen):
-            comment = []
-            continue
-        seen.add(name)
-        if comment or not entry.keys:
-            yield from [entry] * bool(entry.keys)
-            entry, comment = Entry(comment), []
-        is_inner = entry.keys and key.startswith(f"{entry.keys[0]}.")
-        entry.keys += [] if is_inner else [key]
-        entry.lines.append(re.sub(r"^( *)- ", r"\1  ", line))
-    yield entry
+        if not (self.entry.keys and key.startswith(f"{self.entry.keys[0]}.")):
+            self.entry.keys.append(key)
+        self.entry.lines.append(re.sub(r"^( *)- ", r"\1  ", line))
+        return ended
+
+    def open(self, section: str, comment: list[str]) -> list[Entry]:
+        self.seen.add(section)
+        self.section = section
+        return [*self.end(), Entry(comment, SECTIONS[section])]
+
+    def end(self, comment: Sequence[str] = ()) -> list[Entry]:
+        """The entry so far, if it has keys; another one begins."""
+        ended = [self.entry] * bool(self.entry.keys)
+        self.entry = Entry(list(comment))
+        return ended
 
 
 def again(path: Path, seen: set[str]) -> bool:
@@ -253,8 +269,10 @@ KINDS = {
     "close": (
         "Reasons why connections end",
         "flag",
-        "Label `reason` of `tcpmux_connections_closed_total`. `flag` is what access logs have as "
-        "`response_flags`.",
+        (
+            "Label `reason` of `tcpmux_connections_closed_total`. `flag` is what access logs have "
+            "as `response_flags`."
+        ),
     ),
     "pick": (
         "Reasons why a destination was picked",
@@ -274,10 +292,12 @@ def metrics() -> str:
     families = exposed()
     parts = [
         f"# Metrics\n\n{NOTE}\n",
-        "`GET /metrics` has them as text, and as OpenMetrics where a client asks for that: see "
-        "[Monitoring](../how-to/monitoring.md). Counters start with the instance and continue "
-        "through reloads, upgrades and deaths of processes. Byte counters move while a connection "
-        "is open.\n\n",
+        (
+            "`GET /metrics` has them as text, and as OpenMetrics where a client asks for that: "
+            "see [Monitoring](../how-to/monitoring.md). Counters start with the instance and "
+            "continue through reloads, upgrades and deaths of processes. Byte counters move while "
+            "a connection is open.\n\n"
+        ),
     ]
     for title, prefix in (("Istio's", "istio_"), ("Those of tcpmux", "tcpmux_")):
         rows = [
@@ -290,20 +310,22 @@ def metrics() -> str:
         "## Counters\n\nThe same counters are in `tcpmux stats` and, under `counters`, `closed` "
         "and `picked`, in `tcpmux status --json`.\n"
     )
-    for kind, (title, unit, said) in KINDS.items():
-        heads = ["counter", *([unit] if unit else []), "metric", ""]
-        own = kind in ("slot", "time", "worker")
-        rows = []
-        for row in ROWS:
-            if row.kind == kind:
-                cells = [f"`{row.name}`", *([row.unit] if unit else [])]
-                cells += [f"`{row.metric}`" if row.metric else ""] if own else []
-                rows.append((*cells, prose(row.help)))
-        if not own:
-            heads.remove("metric")
-        parts.append(f"\n### {title}\n\n" + (f"{said}\n\n" if said else ""))
-        parts.append(table(tuple(heads), rows))
+    parts += [counters(kind) for kind in KINDS]
     return "".join(parts)
+
+
+def counters(kind: str) -> str:
+    """A section: the rows of csrc/counters.def of one kind."""
+    title, unit, said = KINDS[kind]
+    has_metric = kind in ("slot", "time", "worker")
+    head = ["counter", *([unit] if unit else []), *(["metric"] if has_metric else []), ""]
+    lines = []
+    for row in ROWS:
+        if row.kind == kind:
+            metric = f"`{row.metric}`" if row.metric else ""
+            cells = [f"`{row.name}`", *([row.unit] if unit else [])]
+            lines.append([*cells, *([metric] if has_metric else []), prose(row.help)])
+    return f"\n### {title}\n\n" + (f"{said}\n\n" if said else "") + table(head, lines)
 
 
 # Of metrics that have no sample where nothing runs.
@@ -343,10 +365,12 @@ def api() -> str:
     made = document(OPERATIONS, __version__)
     parts = [
         f"# API\n\n{NOTE}\n",
-        "HTTP and JSON, on the admin socket and, if `admin.http` is set, over TCP: see "
-        "[The API and its clients](../how-to/api.md). The instance describes it as OpenAPI at "
-        "`/v1/openapi.json`. `GET` changes nothing. What is refused is answered with "
-        '`{"error": "..."}`.\n\n',
+        (
+            "HTTP and JSON, on the admin socket and, if `admin.http` is set, over TCP: see "
+            "[The API and its clients](../how-to/api.md). The instance describes it as OpenAPI at "
+            "`/v1/openapi.json`. `GET` changes nothing. What is refused is answered with "
+            '`{"error": "..."}`.\n\n'
+        ),
     ]
     rows = []
     details = []

@@ -9,8 +9,11 @@ A comment on the line before a fenced block says what the tests do with it:
     <!-- of: NAME -->      a file of NAME's (prometheus, patroni, ...), not of tcpmux
     <!-- invalid -->       an example of a mistake
 
-and one that stands alone, <!-- ports: 8080 9001 -->, names the ports that a test replaces by free
-ones.
+and some stand alone:
+
+    <!-- ports: 8080 9001 -->    ports that a test replaces by free ones
+    <!-- needs: redis-server --> programs without which the page is not run
+    <!-- interrupt: TEXT -->     end what the block with TEXT has started, as Ctrl-C does
 """
 
 from __future__ import annotations
@@ -67,8 +70,8 @@ class Page:
         """The text without fenced blocks, which are empty lines, and without comments."""
         lines = self.text.split("\n")
         for block in self.blocks:
-            end = block.line + block.text.count("\n") + 1
-            lines[block.line - 1 : end] = [""] * (end - block.line + 1)
+            last = block.line + block.text.count("\n") + 1
+            lines[block.line - 1 : last] = [""] * (last - block.line + 1)
         return re.sub(r"<!--.*?-->", "", "\n".join(lines))
 
     @cached_property

@@ -60,8 +60,10 @@ def test_output_is_compared(expected: str, found: str, same: bool) -> None:
         ("<!-- run -->\n```sh\nexit 3\n```\n", False),
         ("<!-- file: a/b -->\n```text\nx\n```\n<!-- run -->\n```sh\ngrep x a/b\n```\n", True),
         (
-            "<!-- background -->\n```sh\necho up; exec sleep 100\n```\n<!-- output -->\n"
-            "```text\nup\n```\n<!-- interrupt: sleep -->\n<!-- run -->\n```sh\ntrue\n```\n",
+            (
+                "<!-- background -->\n```sh\necho up; exec sleep 100\n```\n<!-- output -->\n"
+                "```text\nup\n```\n<!-- interrupt: sleep -->\n<!-- run -->\n```sh\ntrue\n```\n"
+            ),
             True,
         ),
     ],

@@ -19,8 +19,8 @@ PAGE = Path(__file__).with_name("errors.md")
 REFERENCE = ROOT / "configs/reference.yaml"
 HEAD = """# What a mistake is answered with
 
-A typo in each place of [reference.yaml](../../configs/reference.yaml), and what `tcpmux check` says of
-it, as do a start, a reload and the API. This page is made by `tests/unit/test_error_page.py`.
+A typo in each place of [reference.yaml](../../configs/reference.yaml), and what `tcpmux check` says
+of it, as do a start, a reload and the API. This page is made by `tests/unit/test_error_page.py`.
 
 | line | written | said |
 |---|---|---|

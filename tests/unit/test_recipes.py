@@ -117,7 +117,8 @@ from tcpmux.shm.diff import describe_changes
 from tcpmux.shm.slots import Names
 from tcpmux.shm.stats import StatusReader
 from tcpmux.shm.view import View
-from tests.unit import reference, test_counters
+from tests.docs import generate
+from tests.unit import reference
 
 def loaded(text):
     Path("r.yaml").write_text(text)
@@ -155,7 +156,7 @@ json.dump({
     "worker": json.loads(worker.stdout),
     "diff": describe_changes(image(old), image(new)),
     "reference": reference.made_of(Path(sys.argv[1]).read_text()),
-    "counters": test_counters.page(),
+    "counters": generate.metrics(),
     "route": route,
     "worker_counters": live.counters(),
     "metrics": Metrics(view, "1").text(),

@@ -21,8 +21,10 @@ NEW_LINE = (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
 OTHERS = {
     "Python.h": "Python",
     "aclose()": "Python",
+    "ask.py": "the tutorial, where a reader writes it",
     "build_extension()": "setuptools",
     "fdname_is_valid()": "systemd",
+    "pg_is_in_recovery()": "PostgreSQL",
     "tcp_inq_hint()": "Linux",
     "tcp_reset()": "Linux",
 }

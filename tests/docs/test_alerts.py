@@ -1,0 +1,45 @@
+"""Every alert has a section that says what to do, and links to it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from tests.docs.generate import exposed
+from tests.docs.pages import DOCS, ROOT, Page
+
+RULES = ROOT / "configs/monitoring/prometheus-alerts.yaml"
+RUNBOOKS = Page(DOCS / "how-to/alerts.md")
+
+
+def rules() -> list[dict[str, Any]]:
+    return [
+        rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
+    ]
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
+    headings = re.findall(r"^## (\w+)$", RUNBOOKS.prose, re.MULTILINE)
+    assert headings == [rule["alert"] for rule in rules()]
+
+
+def test_every_alert_links_to_its_runbook() -> None:
+    for rule in rules():
+        url = rule["annotations"]["runbook_url"]
+        assert url.endswith(f"/docs/how-to/alerts.html#{rule['alert'].lower()}"), url
+        assert rule["alert"].lower() in RUNBOOKS.anchors
+
+
+def test_a_runbook_begins_with_the_severity_of_its_alert() -> None:
+    for rule in rules():
+        severity = rule["labels"]["severity"]
+        assert re.search(rf"^## {rule['alert']}\n\n\*{severity}\.\* ", RUNBOOKS.text, re.MULTILINE)
+
+
+def test_alerts_use_metrics_that_exist() -> None:
+    known = exposed().keys()
+    for rule in rules():
+        for name in re.findall(r"\b(?:tcpmux|istio)_\w+", rule["expr"]):
+            assert name.removesuffix("_bucket") in known, f"{rule['alert']}: {name}"
