@@ -19,8 +19,8 @@ MAX_TEXT = 500  # characters
 @dataclass(frozen=True, slots=True)
 class Event:
     """kind: start, stop, reload, refused, weights, state, workers, worker, control, log, upgrade,
-    kill, names, log_level, denied or, for any other warning, warning. time: Unix time, s. by: who asked
-    for it, "" = nobody."""
+    kill, names, log_level, denied or, for any other warning, warning. time: Unix time, s. by: who
+    asked for it, "" = nobody."""
 
     seq: int
     time: float

@@ -92,6 +92,11 @@ def helped(command: click.Command) -> str:
     return "\n\n".join(found) + "\n"
 
 
+def escaped(text: str) -> str:
+    text = text.replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([*\[\]])", r"\\\1", text)
+
+
 def shown_block(lines: list[str]) -> str:
     # What follows an example after some blanks says what it does.
     text = re.sub(r"(?m)(?<=\S)( {3,})(?=\w)", r"\1# ", textwrap.dedent("\n".join(lines)))
@@ -102,9 +107,7 @@ def shown_block(lines: list[str]) -> str:
 def prose(text: str) -> str:
     """Characters that Markdown would take for its own."""
     parts = re.split(r"(`[^`]*`)", text)
-    return "".join(
-        part if part.startswith("`") else re.sub(r"([<>*\[\]])", r"\\\1", part) for part in parts
-    )
+    return "".join(part if part.startswith("`") else escaped(part) for part in parts)
 
 
 def options(command: click.Command) -> str:
@@ -134,6 +137,21 @@ SECTIONS = {
 }
 
 
+CONFIGURATION = """\
+Every key of a routes file, with its default or an example, and its range. `configs/reference.yaml`
+has all of it in one file that loads; this page is made from it.
+
+- Durations: `250ms`, `10s`, `1h30m`, `2d`. Sizes: `64KiB`, `1MiB`. Shares: `20%`.
+- `-c` names files and directories, and may be repeated: routes are put together, and any other key
+  may stand in one file only. See [Reload a changed file](../how-to/reload.md#several-files).
+- `${NAME}` and `${NAME:-default}` stand for what is in the environment of the instance; `$$` is a
+  `$`. Within `{ }` YAML wants quotes around them.
+- Anchors and merge keys (`<<: *anchor`) are YAML's.
+
+`tcpmux check -c FILE` reports every mistake, with line and column.
+"""
+
+
 @dataclass
 class Entry:
     """Keys with the comment above them. heading: of a section, without keys."""
@@ -146,16 +164,11 @@ class Entry:
 
 def configuration() -> str:
     text = (ROOT / "configs/reference.yaml").read_text()
-    head, _, _body = text.partition("\n\n")
+    head, _, _ = text.partition("\n\n")
     parts = [
         f"# Configuration\n\n{NOTE}\n",
-        (
-            "Every key of a routes file, with its default or an example, and its range. This page "
-            "is made from `configs/reference.yaml`, which has all of it in one file that loads."
-            "\n\n"
-        ),
-        commented([line[1:] for line in head.splitlines()]),
-        f"\n\n## {SECTIONS['']}\n",
+        CONFIGURATION,
+        f"\n## {SECTIONS['']}\n",
     ]
     for entry in entries_of(text, len(head.splitlines())):
         if entry.heading:
