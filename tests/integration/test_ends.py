@@ -135,6 +135,7 @@ def test_what_waits_for_its_rate_is_not_idle(
 
     def fetch(_: int) -> int:
         with asking(port, count) as client:
+            client.shutdown(socket.SHUT_WR)  # its end is not one that comes late
             return len(read_all(client))
 
     with ThreadPoolExecutor(5) as pool:

@@ -364,11 +364,15 @@ def test_what_spills_over_is_spread_by_weight(
             destination(others[2], weight=30),
         ]
     )
-    while worker.destination(0).opened == 0:
-        before = worker.route().opened
+
+    def opened() -> list[int]:
+        return [worker.destination(number).opened for number in range(4)]
+
+    while not opened()[0]:
+        before = sum(opened())
         last = worker.connect()
-        wait_for(lambda: worker.route().opened > before, "it to be taken")  # noqa: B023
-        if worker.destination(0).opened == 0:
+        wait_for(lambda: sum(opened()) > before, "its destination to be picked")  # noqa: B023
+        if not opened()[0]:
             last.close()
     worker.own(full.accept()[0])
     wait_for(lambda: worker.live.connections == 1, "the others to end")
