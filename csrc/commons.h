@@ -46,6 +46,7 @@ struct tm_common {
     _Atomic uint64_t avoid_until_ms;  /* of an endpoint: it has just failed; monotonic */
     _Atomic uint32_t failures;        /* of an endpoint: connects in a row that failed */
     _Atomic uint32_t failures_all;    /* and since the start */
+    _Atomic uint32_t failed_with;     /* errno of the last of them; 0 = it timed out */
     _Atomic int64_t retries;          /* of a destination: used of its budget, in percent of one */
     _Atomic uint64_t bytes_ns[2];     /* of a route: accounts of bytes, by enum tm_side: shape.h */
     struct tm_rota rota; /* of an endpoint: turns of a later tier that begins with it; of a
@@ -230,8 +231,10 @@ static inline uint64_t tm_avoided_until(const struct tm_common *endpoint)
 {
     return atomic_load_explicit(&endpoint->avoid_until_ms, memory_order_relaxed);
 }
-static inline void tm_note_failure(struct tm_common *endpoint)
+/* error: errno; 0 = timed out. */
+static inline void tm_note_failure(struct tm_common *endpoint, uint32_t error)
 {
+    atomic_store_explicit(&endpoint->failed_with, error, memory_order_relaxed);
     atomic_fetch_add_explicit(&endpoint->failures, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&endpoint->failures_all, 1, memory_order_relaxed);
 }
@@ -274,6 +277,10 @@ static inline uint32_t tm_failures(const struct tm_common *endpoint)
 {
     return atomic_load_explicit(&endpoint->failures, memory_order_relaxed);
 }
+static inline uint32_t tm_failed_with(const struct tm_common *endpoint)
+{
+    return atomic_load_explicit(&endpoint->failed_with, memory_order_relaxed);
+}
 static inline uint32_t tm_failures_all(const struct tm_common *endpoint)
 {
     return atomic_load_explicit(&endpoint->failures_all, memory_order_relaxed);
@@ -285,6 +292,7 @@ static inline void tm_common_forget(struct tm_common *slot)
     atomic_store_explicit(&slot->avoid_until_ms, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->failures, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->failures_all, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->failed_with, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->suspicions, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->suspicions_all, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->suspects, 0, memory_order_relaxed);

@@ -1,10 +1,11 @@
 """How serious a line of the log is: one rule for every process.
 
-ERROR    clients lose by it: connections are reset, held or refused; or it stays so until
-         somebody mends it; or it is a fault of tcpmux itself
-WARNING  an endpoint or a name is out and others get its share; something is not as the
-         configuration or whoever asked for it wants it
-INFO     what somebody has asked for, and what works again
+ERROR    clients lose by it: connections are reset, held or refused; or a part of tcpmux has
+         failed, or stays out of service until somebody mends it
+WARNING  redundancy is lost: an endpoint or a name is out and others get its share; or something
+         is not as the configuration wants it: a limit turns clients away, a file is refused,
+         lines of a log are lost
+INFO     what somebody has asked for, done or refused, and what works again
 """
 
 from __future__ import annotations

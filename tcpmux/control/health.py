@@ -6,6 +6,7 @@ Every TICK it looks at what has happened, and tells the master all that changes 
     checks.py       fall failures in a row take an endpoint out, rise successes bring it back
     ejection.py     outliers: out for what connections meet with
     slow_start.py   what is back, or new, gets its share gradually
+    losses.py       which clients are lost meanwhile: a line, and no change
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tcpmux.control.checks import Checks
 from tcpmux.control.ejection import Ejection
 from tcpmux.control.endpoint import Endpoint
+from tcpmux.control.losses import Losses
 from tcpmux.control.registry import Registry, ask_for_watches, state_of
 from tcpmux.control.slow_start import share_of
 from tcpmux.control.tasks import Tasks
@@ -50,6 +52,7 @@ class Health:
         self.checks = Checks(self._has_changed)
         self.registry = Registry(view, self.checks.plan_soon)
         self.ejection = Ejection(view, self._report, self._unsettle)
+        self.losses = Losses(view, self.say, self._reason)
         self.ticks = 0
         self._texts: list[tuple[int, str]] = []  # with the level that each has in the log
         self._to_ask = asyncio.Event()
@@ -62,6 +65,7 @@ class Health:
         self.pushed()
         self._tasks.keep("health: asking the master", self._ask)
         self._tasks.keep("health", self._run)
+        self._tasks.keep("losses of clients", self.losses.run)
 
     async def close(self) -> None:
         await self._tasks.close()
@@ -146,6 +150,7 @@ class Health:
                 )
                 await asyncio.sleep(RETRY)
             await asyncio.sleep(max(0.0, TICK - (time.monotonic() - now)))
+        self._log_untold()
 
     def _has_changed(self, endpoint: Endpoint, level: int, text: str) -> None:
         """By its checks."""
@@ -162,15 +167,33 @@ class Health:
         if endpoint.now_is() != endpoint.health:
             endpoint.since = time.time()
         route, destination, address = endpoint.key
-        self._texts.append((level, f"{route}/{destination}: endpoint {address} is {text}"))
+        self.say(level, f"{route}/{destination}: endpoint {address} is {text}")
+
+    def say(self, level: int, text: str) -> None:
+        """For the log, which is the master's as long as there is one, and for the events."""
+        self._texts.append((level, text))
+        if self._master is None or self._master.gone:
+            self._log_untold()
+
+    def _log_untold(self) -> None:
+        texts, self._texts = self._texts, []
+        for level, text in texts:
+            log.log(level, "%s", text)
+
+    def _reason(self, route: str, destination: str, address: str) -> str:
+        known = self.registry.endpoints.get((route, destination, address))
+        return known.reason if known else ""
 
     # --- the master -------------------------------------------------------------------------
 
     async def _send(self, now: float) -> None:
         changes = list(self._changes(now))
+        if self._view.table.draining:  # it takes no more connections, and no changes
+            self._log_untold()
+            return
         texts, self._texts = self._texts, []
-        if self._view.table.draining or not (changes or texts):
-            return  # draining, it takes no more connections, and no changes
+        if not (changes or texts):
+            return
         assert self._master is not None
         at, sent = 0, 0
         try:

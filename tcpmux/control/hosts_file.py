@@ -40,7 +40,9 @@ class HostsFile:
         with open(PATH, "rb") as file:
             data = file.read(MAX_SIZE + 1)
         if len(data) > MAX_SIZE:
-            log.error("%s is larger than %d MiB: only the beginning is used", PATH, MAX_SIZE >> 20)
+            log.warning(
+                "%s is larger than %d MiB: only the beginning is used", PATH, MAX_SIZE >> 20
+            )
         found: dict[str, set[str]] = {}
         for line in data[:MAX_SIZE].split(b"\n"):
             address, *names = line.partition(b"#")[0].split()[:65] or [b""]

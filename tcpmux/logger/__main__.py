@@ -107,7 +107,7 @@ class Log:
         except OSError as error:
             self._lost += len(lines)
             if not self._failing:
-                log.error(  # noqa: TRY400
+                log.warning(
                     "can't write the access log: %s; lines are dropped, traffic is not affected",
                     error.strerror,
                 )
@@ -195,7 +195,7 @@ def _reopen(target: Target) -> None:
     try:
         target.reopen()
     except OSError as error:
-        log.error(  # noqa: TRY400
+        log.warning(
             "can't reopen the access log, lines still go to the old file: %s",
             error.strerror,
         )
@@ -237,7 +237,7 @@ def main() -> int:
     written.finish()
     left = source.unwritten()
     if left and os.getppid() != options.master_pid:
-        log.error("%d lines of the access log were lost at the end", left)
+        log.warning("%d lines of the access log were lost at the end", left)
     return 0
 
 

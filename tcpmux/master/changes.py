@@ -21,6 +21,7 @@ from tcpmux.config import Address, Config
 from tcpmux.config.loops import LeftOut, left_out
 from tcpmux.errors import TcpmuxError, one_line
 from tcpmux.levels import Line
+from tcpmux.master.answers import Refusal
 from tcpmux.master.buffer_sizes import buffer_sizes
 from tcpmux.master.change import Change, Done, InForce
 from tcpmux.master.consequences import without_addresses
@@ -308,7 +309,9 @@ def refusals_in_log(kind: str, by: str) -> Iterator[None]:
     except TcpmuxError as error:
         by_signal = by.startswith("SIG")
         # Then what is in force is not what the files say, or nobody hears of it but by the log.
-        level = logging.ERROR if kind == "reload" or by_signal else logging.WARNING
+        # Else it is the mistake of somebody who has been told.
+        is_mistake = isinstance(error, Refusal) and kind != "reload" and not by_signal
+        level = logging.INFO if is_mistake else logging.WARNING
         what = ("reload" if kind == "reload" else by) + " " if by_signal else ""
         extra = {"event": "refused", "by": "a signal" if by_signal else by}
         log.log(level, "%srefused, nothing changed: %s", what, one_line(error), extra=extra)

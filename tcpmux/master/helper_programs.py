@@ -206,12 +206,12 @@ class HelperPrograms(Duty):
     def _count_unwritten(self) -> None:
         left = self._unwritten()
         if left:
-            log.error("%d lines of the access log were lost at the end", left)
+            log.warning("%d lines of the access log were lost at the end", left)
 
     def reopen_log(self) -> None:
         """Has the access log's file opened anew, as after it was moved away."""
         if self._config.access_log is None:
-            log.warning("SIGUSR1 ignored: no access log is configured (access_log)")
+            log.info("SIGUSR1 ignored: no access log is configured (access_log)")
             return
         self._logger.reopen()
 

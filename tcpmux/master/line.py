@@ -243,7 +243,9 @@ class Worker:
                 extra=_EVENT,
             )
         else:
-            log.error(
+            # The limit of one client is there for the others.
+            log.log(
+                logging.WARNING if by_source == count else logging.ERROR,
                 "worker %d: %d connections whose peer had stopped reading were reset: %d because "
                 "their client had used up buffers.per_source, %d because buffers.total was used "
                 "up",

@@ -100,9 +100,7 @@ class LogProcess(Program):
         try:
             fd = self._open_again(path)
         except TcpmuxError as error:
-            log.error(  # noqa: TRY400
-                "can't reopen the access log, lines still go to the old file: %s", error
-            )
+            log.warning("can't reopen the access log, lines still go to the old file: %s", error)
             return
         if fd is not None and self._link is not None:
             with suppress(OSError):  # it is ending, or has many of them to look at

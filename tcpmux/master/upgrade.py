@@ -171,7 +171,7 @@ class Upgrade(Duty):
         return True
 
     def failed(self, reason: str) -> None:
-        log.error("upgrade refused: %s; nothing changed", reason, extra=_EVENT)
+        log.warning("upgrade refused: %s; nothing changed", reason, extra=_EVENT)
         self._note(FAILED, reason)
 
     def become(self, handoff: Handoff, signals: SignalQueue) -> NoReturn:
@@ -239,5 +239,5 @@ class Upgrade(Duty):
             worker.replaced_from = None
             self._left.clear()
             self._workers.assign_shards()
-            log.error("upgrade %d: worker %d was not replaced", self.number, worker.id)
+            log.warning("upgrade %d: worker %d was not replaced", self.number, worker.id)
             self._note(FAILED, f"worker {worker.id} was not replaced; the log may say why")

@@ -1,16 +1,18 @@
 # cython: language_level=3
 """What all workers write: tickets, counts over all of them, token buckets. csrc/commons.h."""
 
+import errno
 import os
 import time
+from array import array
 
 from libc.stdint cimport uint32_t, uint64_t
 
 from tcpmux.shm.c_commons cimport (
-    tm_avoided_until, tm_common, tm_common_forget, tm_commons, tm_counted_now, tm_failures,
-    tm_failures_all, TM_MAX_SOURCES, tm_note_answer, tm_note_failure, tm_note_success,
-    tm_note_suspicion, tm_pinned_epoch, tm_pinned_sum, tm_suspecting, tm_suspicions,
-    tm_suspicions_all,
+    tm_avoided_until, tm_common, tm_common_forget, tm_commons, tm_counted_now, tm_failed_with,
+    tm_failures, tm_failures_all, TM_MAX_SOURCES, tm_note_answer, tm_note_failure,
+    tm_note_success, tm_note_suspicion, tm_pinned_epoch, tm_pinned_sum, tm_suspecting,
+    tm_suspicions, tm_suspicions_all,
 )
 from tcpmux.shm.c_table cimport TM_MAX_LISTENERS, TM_MAX_SLOTS
 from tcpmux.shm._region cimport Region
@@ -58,6 +60,21 @@ cdef class Commons(Region):
         cdef tm_common *at = self.of(slot)
         return tm_failures(at), tm_failures_all(at)
 
+    def failed_with(self, uint32_t slot):
+        """The errno that the last failed connect to an endpoint met with; 0 = it timed out."""
+        return tm_failed_with(self.of(slot))
+
+    def all_failures(self, slots):
+        """Failed connects since the start, of each of these slots (an array of type I) of
+        endpoints: an array of the same type."""
+        cdef const uint32_t[::1] asked = slots
+        totals = array("I", slots)
+        cdef uint32_t[::1] into = totals
+        cdef Py_ssize_t i
+        for i in range(asked.shape[0]):
+            into[i] = tm_failures_all(self.of(asked[i]))
+        return totals
+
     def suspicions(self, uint32_t slot):
         """(in a row, since the start, clients they are of at least) of an endpoint: connections
         that it has ended without a byte."""
@@ -65,11 +82,11 @@ cdef class Commons(Region):
         return tm_suspicions(at), tm_suspicions_all(at), tm_suspecting(at)
 
     def note(self, uint32_t slot, *, bint failure=False, bint success=False, bint answer=False,
-             suspicion=None):
-        """As workers do; suspicion: a client's key, 64 bits."""
+             suspicion=None, uint32_t error=errno.ECONNREFUSED):
+        """As workers do; suspicion: a client's key, 64 bits; error: what a failure met with."""
         cdef tm_common *at = self.of(slot)
         if failure:
-            tm_note_failure(at)
+            tm_note_failure(at, error)
         if success:
             tm_note_success(at)
         if answer:

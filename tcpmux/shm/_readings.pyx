@@ -5,6 +5,7 @@ Runs in control and in the log process. Nothing here is locked: a counter was tr
 and a record that changed while it was copied is left out.
 """
 
+from array import array
 from heapq import merge
 from itertools import islice
 
@@ -95,6 +96,40 @@ cdef class Counters:
             *[counts[i] for i in range(COUNTERS)],
             tuple([closed[i] for i in range(1, TM_CLOSE_REASONS)]),
             tuple([picked[i] for i in range(1, TM_PICK_REASONS)]))
+
+    def closed(self, slots, reasons):
+        """How many connections have ended for each of these reasons (of CLOSE_REASONS), slot by
+        slot (an array of type I): an array of type Q with len(reasons) numbers for each."""
+        wanted = array("I", [_CLOSED.index(reason) for reason in reasons])
+        cdef const uint32_t[::1] asked = slots
+        cdef const uint32_t[::1] columns = wanted
+        sums = array("Q", bytes(8 * len(slots) * len(wanted)))
+        cdef uint64_t[::1] into = sums
+        cdef const tm_slot *at
+        cdef Py_ssize_t i, j
+        cdef Live live
+        for live in self.lives:
+            for i in range(asked.shape[0]):
+                if asked[i] >= TM_MAX_SLOTS:
+                    raise IndexError(asked[i])
+                at = &live.live().slots[asked[i]]
+                for j in range(columns.shape[0]):
+                    into[i * columns.shape[0] + j] += tm_counter_read(&at.closed[columns[j]])
+        return sums
+
+    def connects(self, uint32_t slot):
+        """How many connects of one destination have succeeded."""
+        cdef uint64_t total = 0
+        cdef const tm_histogram *at
+        cdef Live live
+        cdef int i
+        if slot >= TM_MAX_SLOTS:
+            raise IndexError(slot)
+        for live in self.lives:
+            at = &live.live().times[slot].connect
+            for i in range(TM_BOUNDS + 1):
+                total += tm_counter_read(&at.buckets[i])
+        return total
 
     def times(self, uint32_t slot):
         """The Times of one destination."""

@@ -2,6 +2,7 @@
  * for races, which knows the memory model of C and not that of this machine alone. It takes no
  * notice of fences by themselves, so where one of them orders (a record's copy, a table's image),
  * what is copied is copied by atomic loads, and whether it belongs together is checked as well. */
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -219,7 +220,7 @@ static void *count_and_pay(void *number)
         tm_retry_earn(&commons->slots[1], 20);
         tm_retry_take(&commons->slots[1], 10);
         tm_ticket_take(&commons->tickets[0]);
-        tm_note_failure(&commons->slots[1]);
+        tm_note_failure(&commons->slots[1], ECONNREFUSED);
         tm_note_success(&commons->slots[1]);
         tm_avoid(&commons->slots[1], i);
         tm_avoided(&commons->slots[1], i);

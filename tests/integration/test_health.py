@@ -143,6 +143,21 @@ def test_a_client_waits_for_an_endpoint_to_come_back(
     assert proxy.destination("v1")["closed"]["no_endpoint"] == 0
 
 
+def test_a_route_that_resets_every_client_is_never_silent(start_proxy: StartProxy) -> None:
+    """Without any check, from the first client on."""
+    port = free_port()
+    with refusing_port() as dead:
+        part = route("r", port, v1=(1, f"127.0.0.1:{dead}"))
+        proxy = start_proxy(routes({**part, "passive": "off"}))
+        assert answers(port, 1) == {"reset": 1}
+        why = f"connects fail: v1 127.0.0.1:{dead} (Connection refused)"
+        text = f"r: every new client is reset (1 so far): {why}"
+        proxy.says(f"ERROR {text}", times=1)
+        proxy.says(f"WARNING r/v1: 1 connect to 127.0.0.1:{dead} failed: Connection refused")
+        wait_for(lambda: said(proxy, text), "it to be an event")
+        assert not said(proxy, "1 connect to")
+
+
 def test_one_that_waits_in_vain_is_reset(start_proxy: StartProxy) -> None:
     port = free_port()
     with refusing_port() as dead:

@@ -154,7 +154,7 @@ def test_a_source_that_fails_changes_nothing(proxy: Proxy, tree: Path, teller: T
     def refused(reason: str) -> None:
         seen = len(proxy.log)
         proxy.signal(signal.SIGHUP)
-        line = f"ERROR reload refused, nothing changed: {teller.name}{reason} [a signal]\n"
+        line = f"WARNING reload refused, nothing changed: {teller.name}{reason} [a signal]\n"
         proxy.says(line, after=seen, times=1)
         assert len(proxy.log[seen:].splitlines()) == 1
         assert talk(long_lived) == ask(("127.0.0.1", port)) == "one hello\n"

@@ -197,7 +197,7 @@ def test_busy_workers_leave_everything_as_it_was(
         assert bench.state() == before, change
         (record,) = caplog.records
         assert record.getMessage() == "refused, nothing changed: busy"
-        assert record.levelno == (logging.ERROR if change.kind == "reload" else logging.WARNING)
+        assert record.levelno == logging.WARNING
         assert record.__dict__["by"] == BY
     assert bench.programs.told == ["prepare", "cancel"]
     assert "remove_listeners" not in bench.workers.told
@@ -235,6 +235,17 @@ def test_what_is_refused_changes_nothing(bench: Bench) -> None:
         with pytest.raises(Refusal):
             bench.changes.apply(change)
         assert bench.state() == before, change
+
+
+@pytest.mark.parametrize(("by", "level"), [(BY, logging.INFO), ("SIGTTOU", logging.WARNING)])
+def test_a_mistake_of_whoever_asked_wakes_nobody(
+    bench: Bench, caplog: pytest.LogCaptureFixture, by: str, level: int
+) -> None:
+    """Who has sent a signal is not told but by the log."""
+    with caplog.at_level(logging.INFO), pytest.raises(Refusal):
+        bench.changes.ask(SetWeights(route="q", weights={"v1": 1}, by=by))
+    (record,) = caplog.records
+    assert record.levelno == level
 
 
 def test_a_preview_changes_nothing(bench: Bench) -> None:

@@ -1,0 +1,90 @@
+"""Tells of connects that fail: one line for an endpoint and second. Runs in control."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from array import array
+from typing import TYPE_CHECKING
+
+from tcpmux.control.telling import bounded
+from tcpmux.errors import plural
+from tcpmux.shm._declared import CONTROL
+from tcpmux.shm.image import Image
+
+if TYPE_CHECKING:
+    from tcpmux.shm.view import View
+
+log = logging.getLogger("tcpmux.control")
+
+MAX_COUNT = 1 << 31  # a count is of 32 bits; more at a time is none
+
+
+def error_text(number: int) -> str:
+    """What a failed connect met with; 0 = no answer in time."""
+    if not number:
+        return "timed out"
+    return os.strerror(number) if number in errno.errorcode else f"error {number}"
+
+
+def is_first(view: View) -> bool:
+    """Whether no other control process has seen what is counted so far."""
+    starts = view.table.program(CONTROL)[2]
+    return starts <= 1
+
+
+class FailedConnects:
+    """Of all endpoints. What follows from them is told elsewhere: these lines are no events."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._image: Image | None = None
+        self._names: dict[int, tuple[str, str]] = {}  # by slot: route/destination, address
+        self._slots = array("I")
+        self._before = array("I")
+
+    def look(self) -> None:
+        """At what has happened since the last time."""
+        self._refresh()
+        commons = self._view.commons
+        counts = commons.all_failures(self._slots)
+        if counts == self._before:
+            return
+        before, self._before = self._before, counts
+        found: list[tuple[int, int]] = []
+        for slot, new, old in zip(self._slots, counts, before, strict=True):
+            more = (new - old) % (1 << 32)
+            if 0 < more < MAX_COUNT:
+                found.append((more, slot))
+        found.sort(reverse=True)
+        lines = [(logging.WARNING, self._text(slot, count)) for count, slot in found]
+        for level, text in bounded(lines, "more endpoints with failed connects"):
+            log.log(level, "%s", text)
+
+    def _text(self, slot: int, count: int) -> str:
+        name, address = self._names[slot]
+        error = error_text(self._view.commons.failed_with(slot))
+        connects = plural(count, "connect")
+        return f"{name}: {connects} to {address} failed: {error}"
+
+    def _refresh(self) -> None:
+        """Takes over what is in force. An endpoint that is new begins with what is counted now."""
+        _, image = self._view.image()
+        if image is self._image:
+            return
+        names = {
+            endpoint.slot: (f"{route.name}/{destination.name}", str(endpoint.address))
+            for route in image.routes
+            for destination in route.destinations
+            for endpoint in destination.endpoints
+        }
+        known = dict(zip(self._slots, self._before, strict=True))
+        slots = array("I", names)
+        before = self._view.commons.all_failures(slots)
+        if self._image is None and is_first(self._view):
+            before = array("I", bytes(4 * len(slots)))
+        for at, slot in enumerate(slots):
+            if self._names.get(slot) == names[slot]:
+                before[at] = known[slot]
+        self._image, self._names, self._slots, self._before = image, names, slots, before

@@ -1,0 +1,25 @@
+"""What lines about many things have in common. Used in control."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+Say = Callable[[int, str], None]  # a level and a line for the log
+MAX_LINES = 20  # of one sort, at a time
+
+
+def bounded(lines: Sequence[tuple[int, str]], more: str) -> Iterator[tuple[int, str]]:
+    """The first MAX_LINES of them, and one that says how many there are besides."""
+    yield from lines[:MAX_LINES]
+    left = lines[MAX_LINES:]
+    if left:
+        yield max(level for level, _ in left), f"and {len(left)} {more}"
+
+
+def duration(seconds: float) -> str:
+    """`5 s`, `12 min`, `3 h 20 min`."""
+    whole = max(1, round(seconds))
+    if whole < 120:
+        return f"{whole} s"
+    minutes = whole // 60
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
