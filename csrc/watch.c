@@ -54,7 +54,10 @@ enum tm_verdict tm_watch_assess(struct tm_watch *watch, const struct tm_watch_li
     }
     if (watch->since_ms == 0)
         watch->since_ms = sample->now_ms;
-    watch->overdue = sample->now_ms - watch->since_ms >= limits->grace_ms;
+    bool circles = busy && !blocked && !sample->stopped; /* if it gets CPU time, or if it will */
+    watch->overdue = circles ? sample->cpu_us - watch->step_cpu_us >=
+                                   1000 * ((uint64_t)limits->busy_ms + limits->grace_ms)
+                             : sample->now_ms - watch->since_ms >= limits->grace_ms;
     return sample->stopped ? TM_SEEN_STOPPED : TM_SEEN_HANGING;
 }
 

@@ -10,7 +10,8 @@
  *            is blocked in the kernel
  *
  * A process that waits for a CPU, for however long, is none of these. After `grace_ms` in any of
- * them it may be killed. Time in which the watching process itself did not run is not counted.
+ * them it may be killed; one that is busy, after as much CPU time, so that it is not killed for
+ * getting little. Time in which the watching process itself did not run is not counted.
  */
 #ifndef TM_WATCH_H
 #define TM_WATCH_H
@@ -46,7 +47,7 @@ struct tm_watch {
     uint64_t step_cpu_us; /* and at the last step */
     uint64_t moved_ms;   /* when it last had CPU time, wanted some, or rested */
     uint64_t since_ms;   /* when it was first seen stopped or hanging; 0 = it is at work */
-    bool overdue;        /* it has been what the last verdict says for `grace_ms` */
+    bool overdue;        /* it may be killed: see above */
 };
 
 /* What a program that the master has started writes down for it, in memory that only the two of

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from tcpmux.master.duty import Duty
+from tcpmux.master.duty import Duty, earliest
 from tcpmux.master.instance import UnixListener
 from tcpmux.master.listeners import Listeners
 from tcpmux.master.signals import SignalQueue
@@ -48,10 +48,15 @@ class HearWorkers(Duty):
                 events = selectors.EVENT_READ | (selectors.EVENT_WRITE * worker.line.waiting)
                 selector.register(worker.line.socket, events)
 
+    def due(self) -> float | None:
+        return earliest(*(worker.tell_away_at for worker in self._workers.running))
+
     def do(self, now: float) -> None:
         for worker in self._workers.running:
             worker.line.flush()
             self._workers.receive(worker)
+            if worker.tell_away_at is not None and now >= worker.tell_away_at:
+                worker.tell_away()
 
 
 class Reap(Duty):

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from tcpmux.master.held import Held
 from tcpmux.processes import Sender, close_all, identify_senders, receive
-from tcpmux.shm._declared import ABSENT, HANGING, PRESENCES, PRESENT
+from tcpmux.shm._declared import ABSENT, HANGING, PRESENCES, PRESENT, STOPPED
 from tcpmux.shm._live import Live
 from tcpmux.worker.messages import (
     CRAMPED,
@@ -42,6 +42,8 @@ from tcpmux.worker.messages import (
 
 log = logging.getLogger("tcpmux.master")
 _EVENT = {"event": "worker"}
+
+HANGING_SECONDS = 1.0  # before it is told of
 
 # Sent by the worker itself; all else on the line is its guardian's.
 BY_WORKER = (
@@ -185,6 +187,8 @@ class Worker:
     started: float = 0.0  # monotonic, s
     delay: float = 0.0  # s, before the next start
     start_at: float = 0.0  # monotonic, s; when not running
+    away_since: float | None = None  # monotonic, s; stopped or hanging
+    is_told_away: bool = False  # in the log
 
     @property
     def is_present(self) -> bool:
@@ -227,7 +231,8 @@ class Worker:
         self.live.guardian_pid = 0
         self.live.pid = 0
         self.live.presence = ABSENT
-        self.retiring = self.full = self.unguarded = False
+        self.retiring = self.full = self.unguarded = self.is_told_away = False
+        self.away_since = None
         self.uncertain, self.in_order = True, False
         self.lines.clear()
         self.removed.clear()
@@ -307,6 +312,7 @@ class Worker:
             self.full = kind == FULL
         elif kind == DIED:
             self.dead = True
+            self.away_since, self.is_told_away = None, False
             self._life_ended()
             log.error(
                 "worker %d %s; its guardian restarts it with its %d connections",
@@ -326,14 +332,49 @@ class Worker:
                 )
             self.uncertain, self.in_order = True, False
             self.dead = self.full = False
-        elif value != PRESENT:
+        elif value == PRESENT:
+            self._is_back()
+        else:
+            if self.away_since is None:
+                self.away_since = time.monotonic()
+            if value == STOPPED:
+                self.tell_away()
+
+    # --- stopped or hanging ------------------------------------------------------------------
+
+    @property
+    def tell_away_at(self) -> float | None:
+        """Monotonic time, s, when tell_away() is due; None = not."""
+        if self.away_since is None or self.is_told_away:
+            return None
+        return self.away_since + HANGING_SECONDS
+
+    def tell_away(self) -> None:
+        """A stop is told at once. What has taken it for hanging may be over at once, on a machine
+        that is slow: then its guardian has had others serve meanwhile, and nobody need know."""
+        presence = self.live.presence
+        if presence == PRESENT:
+            self._is_back()
+        elif not self.is_told_away:
+            self.is_told_away = True
             log.warning(
                 "worker %d (pid %d) is %s: other workers serve its listeners",
                 self.id,
                 self.live.pid,
-                PRESENCES[value] if value <= HANGING else "gone",
+                PRESENCES[presence] if presence <= HANGING else "gone",
                 extra=_EVENT,
             )
+
+    def _is_back(self) -> None:
+        if self.is_told_away and self.away_since is not None:
+            log.info(
+                "worker %d (pid %d) is at work again, after %.1f s",
+                self.id,
+                self.live.pid,
+                time.monotonic() - self.away_since,
+                extra=_EVENT,
+            )
+        self.away_since, self.is_told_away = None, False
 
 
 def wait_for_all(

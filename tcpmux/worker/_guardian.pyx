@@ -175,6 +175,7 @@ cdef void assess(Watch *watch) noexcept nogil:
     cdef tm_watch_limits limits
     cdef tm_watch_sample taken
     cdef tm_verdict verdict
+    cdef char state
     cdef bint absent = tm_live_presence(watch.live) == TM_ABSENT  # has not taken up its work yet
     watch.began |= tm_live_presence(watch.live) == TM_PRESENT
     limits.tick_ms = TICK_MS
@@ -183,7 +184,10 @@ cdef void assess(Watch *watch) noexcept nogil:
     sample(watch, &taken)
     # Not before it has looked its descriptors over: one of ours would be a stranger there.
     if not absent and tm_watch_wonders(&watch.state, &taken):
-        taken.runnable = tm_process_state(watch.pid) == c"R"
+        state = tm_process_state(watch.pid)
+        taken.runnable = state == c"R"
+        if not state:  # there is no descriptor left to look with, say
+            limits.blocked_ms = GRACE_MS
     verdict = tm_watch_assess(&watch.state, &limits, &taken)
     if verdict == TM_AT_WORK:
         if not absent:

@@ -59,6 +59,20 @@ static void circles_are_found_by_their_cpu_time(void)
     CHECK(!bench.watch.overdue);
 }
 
+static void a_circle_that_gets_little_cpu_time_is_not_killed_for_that(void)
+{
+    struct bench bench;
+    begin(&bench);
+    bench.sample.runnable = true;
+    CHECK_EQUAL(look(&bench, 25, 75000), TM_SEEN_HANGING);
+    for (int i = 0; i < 1000; i++) {
+        CHECK_EQUAL(look(&bench, 25, i % 25 ? 0 : 25000), TM_SEEN_HANGING);
+        CHECK(!bench.watch.overdue);
+    }
+    CHECK_EQUAL(look(&bench, 25, 1000000), TM_SEEN_HANGING);
+    CHECK(bench.watch.overdue);
+}
+
 static void waiting_for_a_cpu_is_no_fault(void)
 {
     struct bench bench;
@@ -145,6 +159,7 @@ int main(void)
 {
     RUN(steps_are_work_however_long_a_turn_is);
     RUN(circles_are_found_by_their_cpu_time);
+    RUN(a_circle_that_gets_little_cpu_time_is_not_killed_for_that);
     RUN(waiting_for_a_cpu_is_no_fault);
     RUN(waiting_for_the_kernel_in_the_middle_of_work_is);
     RUN(a_stop_is_told_at_once);
