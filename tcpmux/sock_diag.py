@@ -98,12 +98,12 @@ def holder(inode: int) -> str:
             for fd in os.listdir(f"/proc/{pid}/fd"):
                 with suppress(OSError):
                     if os.readlink(f"/proc/{pid}/fd/{fd}") == wanted:
-                        return f"{_name(pid)} (pid {pid})"
+                        return f"{name_of(pid)} (pid {pid})"
     return ""
 
 
-def _name(pid: str) -> str:
-    """Its title's beginning, or what it runs."""
+def name_of(pid: int | str) -> str:
+    """A process's title's beginning, or what it runs. Raises OSError."""
     with open(f"/proc/{pid}/cmdline", "rb") as file:
         words = file.read(4096).split(b"\0")[0].decode(errors="replace")
     name = words if words.startswith("tcpmux") else os.path.basename(words)

@@ -92,6 +92,11 @@ class HelperPrograms(Duty):
         for number, program in self._programs.items():
             program.starts, program.hangs = instance.table.program(number)[2:]
 
+    @property
+    def has_http(self) -> bool:
+        """Whether the page is served over TCP."""
+        return self._http is not None
+
     # --- what they are given ----------------------------------------------------------------
 
     def _control_arguments(self) -> Arguments:

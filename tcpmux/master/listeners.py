@@ -15,12 +15,15 @@ import logging
 import os
 import socket
 import stat
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 
+from tcpmux import sock_diag
 from tcpmux.config import Address
+from tcpmux.errors import printable
 from tcpmux.master.port_guard import (
     ANY_V4,
     ANY_V6,
@@ -68,6 +71,15 @@ class Listener:
         self.close(keep_file=self.origin is not Origin.BOUND)
 
 
+def _listener_of(connected: socket.socket) -> str:
+    """Who listens where a UNIX socket is connected, as `nginx (pid 12)`."""
+    with suppress(OSError):
+        pid = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if pid[0] > 0:  # 0: of another pid namespace
+            return f"{printable(sock_diag.name_of(pid[0]))} (pid {pid[0]})"
+    return "another process"
+
+
 def unlink_socket(path: str, inode: tuple[int, int]) -> None:
     """Removes a UNIX socket's file if it still is the one with this (device, inode)."""
     with suppress(FileNotFoundError):
@@ -92,7 +104,7 @@ def bind_unix(
             probe.setblocking(False)
             # EAGAIN: a full queue, so somebody is there.
             if probe.connect_ex(path) in (0, errno.EAGAIN):
-                raise OSError(errno.EADDRINUSE, "another process listens on it")
+                raise OSError(errno.EADDRINUSE, f"{_listener_of(probe)} listens on it")
         os.unlink(path)
     sock = socket.socket(socket.AF_UNIX, kind)
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 
 from tcpmux import sock_diag
 from tcpmux.config import Address
@@ -16,6 +17,9 @@ from tcpmux.errors import TcpmuxError, printable
 
 ANY_V4, ANY_V6 = "0.0.0.0", "::"  # noqa: S104
 MAPPED = "::ffff:"  # IPv4 as IPv6
+MAX_KNOWN = 8  # sockets; each takes a look at all processes
+
+_known: dict[int, str] = {}  # by inode, who holds a socket
 
 
 class ListenError(TcpmuxError):
@@ -61,7 +65,11 @@ def who_has(address: Address) -> str:
                 return _held(sock)
     except OSError:
         pass
-    return "another process has it"
+    return f"another process has it: {_how_to_see(address.port)}"
+
+
+def _how_to_see(port: int) -> str:
+    return f"`sudo ss -Hltnp sport = :{port}` shows which"
 
 
 def _takes_from(sock: sock_diag.ListeningSocket, address: Address, *, v6_only: bool) -> bool:
@@ -76,4 +84,18 @@ def _of(sock: sock_diag.ListeningSocket) -> Address:
 
 
 def _held(sock: sock_diag.ListeningSocket) -> str:
-    return f"{printable(sock_diag.holder(sock.inode)) or 'another process'} has {_of(sock)}"
+    held = f"has {_of(sock)}"
+    holder = _known.get(sock.inode) or sock_diag.holder(sock.inode)
+    if holder:
+        return f"{printable(holder)} {held}"
+    return f"another process {held}: {_how_to_see(sock.port)}"
+
+
+def note_holders(addresses: Iterable[Address]) -> None:
+    """Finds out who listens where `addresses` are to be, for an error to come: while this process
+    may still look into those of others."""
+    ports = {address.port for address in addresses}
+    with suppress(OSError):
+        for sock in sock_diag.listening():
+            if sock.port in ports and len(_known) < MAX_KNOWN:
+                _known[sock.inode] = sock_diag.holder(sock.inode)

@@ -21,7 +21,8 @@ from dataclasses import replace
 from setproctitle import setproctitle
 
 from tcpmux.config import Config
-from tcpmux.errors import TcpmuxError
+from tcpmux.errors import TcpmuxError, plural
+from tcpmux.master.announcement import routes_shown
 from tcpmux.master.aside import Aside
 from tcpmux.master.balance import Balance
 from tcpmux.master.change import Done, InForce, Known
@@ -211,21 +212,19 @@ class Master:
             self.upgrade.note_interruption()
 
     def _announce(self) -> None:
-        table = self._instance.table
-        for route in self.changes.in_force.config.routes:
-            shares = ", ".join(f"{d.name} {d.weight}" for d in route.destinations)
-            log.info(
-                "%s: listening on %s, %s", route.name, ", ".join(map(str, route.listen)), shares
-            )
+        table, config = self._instance.table, self.changes.in_force.config
+        for line in routes_shown(config):
+            log.log(line.level, "%s", line)
         for line in self.changes.without_addresses():
             log.log(line.level, "%s", line, extra={"event": "names", "by": ""})
         log.info(
-            "%s: %d workers, generation %d, at most %d connections each, admin %s",
+            "%s: %s, generation %d, at most %d connections each, admin socket %s%s",
             "ready" if self._instance.is_new else "taken over",
-            self.workers.count,
+            plural(self.workers.count, "worker"),
             table.generation,
             self._instance.connections_limit,
             self._instance.admin.path,
+            f", page http://{config.admin.http}/" if self.helpers.has_http else "",
             extra={"event": "start"},
         )
         self._notify_ready()

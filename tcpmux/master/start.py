@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Sequence
 
-from tcpmux.config import Config, load_sources, sources_of
+from tcpmux.config import Address, Config, load_sources, sources_of
 from tcpmux.errors import TcpmuxError
 from tcpmux.logs import begin_log
 from tcpmux.master import handoff
@@ -17,6 +17,7 @@ from tcpmux.master.instance import make, resume
 from tcpmux.master.limits import raise_nofile
 from tcpmux.master.names import look_up
 from tcpmux.master.path_safety import check_socket
+from tcpmux.master.port_guard import note_holders
 from tcpmux.master.process import Master
 from tcpmux.master.reload import Sources
 from tcpmux.master.supervisor import inherited_sockets
@@ -42,6 +43,8 @@ def run(arguments: Sequence[str], endpoints: Sequence[str] = ()) -> int:
     inherited = inherited_sockets(os.environ)
     sources = Sources(sources_of(arguments), tuple(endpoints))
     config = load_sources(sources.each, sources.endpoints)
+    if not (inherited or handoff.VARIABLE in os.environ or os.path.exists(config.admin.socket)):
+        note_holders(_addresses(config))  # with all rights; what is taken over holds its own
     user = _give_up_rights(config)
     saved = os.environ.pop(handoff.VARIABLE, None)
     if not saved:
@@ -58,6 +61,13 @@ def run(arguments: Sequence[str], endpoints: Sequence[str] = ()) -> int:
     instance = make(config, user) if left is None else resume(config, left)
     instance.listeners.inherit(inherited)
     return Master(sources, config, instance, known, upgraded=saved is not None).run()
+
+
+def _addresses(config: Config) -> list[Address]:
+    """All TCP addresses that a start listens on."""
+    every = [address for route in config.routes for address in route.listen]
+    every += [config.admin.http] if config.admin.http is not None else []
+    return [address for address in every if not address.path]
 
 
 def _give_up_rights(config: Config) -> User:

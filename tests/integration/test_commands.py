@@ -148,6 +148,7 @@ def test_an_address_in_use_does_not_start(tmp_path: Path, one: EchoServer, two: 
     result = tcpmux("-c", str(write(tmp_path / "routes.yaml", config)))
     assert result.returncode == 1
     assert f"can't listen on 127.0.0.1:{one.port}: Address already in use" in result.stderr
+    assert f"(pid {os.getpid()}) has 127.0.0.1:{one.port})" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "admin.sock").exists()
 

@@ -103,6 +103,17 @@ def test_kill_takes_only_ids_of_connections(start_proxy: StartProxy, one: EchoSe
         nonsense = proxy.run("kill", "9-9-9", "nonsense", *more)
         assert nonsense.returncode == 1
         assert "'nonsense' is not the id of a connection" in nonsense.stderr
+    for wrong, told in (
+        (("--route", "q"), "no route named 'q'"),
+        (("--route", "r", "--destination", "v9"), "no destination of route r named 'v9'"),
+        (
+            ("--route", "r", "--destination", "v1", "--endpoint", "192.0.2.1:1"),
+            "no endpoint of r/v1 named '192.0.2.1:1'",
+        ),
+    ):
+        dry = proxy.run("kill", *wrong)
+        assert (dry.returncode, dry.stdout) == (1, "")
+        assert told in dry.stderr
     gone = proxy.run("kill", "9-9-9")
     assert "would reset 0 connections; 1 of those named is not there" in gone.stdout
     assert gone.returncode == 1

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from tcpmux import sock_diag
 from tcpmux.config import Address
 from tcpmux.master import listeners as module
+from tcpmux.master import port_guard
 from tcpmux.master.listeners import Listeners
 from tcpmux.master.port_guard import ListenError
 from tests.support import free_port
@@ -163,6 +165,34 @@ def test_an_ipv6_socket_that_leaves_ipv4_alone_takes_nothing_from_it(instance: O
         instance(port, "0.0.0.0")
         with pytest.raises(ListenError):
             instance(port, "::1")
+
+
+def test_who_has_a_port_is_named(instance: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or how to find out, where that can't be seen; or what was seen while it could."""
+    port = free_port()
+    instance(port, "127.0.0.1")
+    me = rf"\(pid {os.getpid()}\) has 127.0.0.1:{port}\)"
+    with pytest.raises(ListenError, match=me):
+        instance(port, "127.0.0.1")
+    monkeypatch.setattr(port_guard, "_known", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(sock_diag, "holder", lambda _: "")
+        how = f"another process has 127.0.0.1:{port}: `sudo ss -Hltnp sport = :{port}` shows which"
+        with pytest.raises(ListenError, match=how):
+            instance(port, "127.0.0.1")
+    port_guard.note_holders([Address("0.0.0.0", port, "")])
+    monkeypatch.setattr(sock_diag, "holder", lambda _: "")
+    with pytest.raises(ListenError, match=me):
+        instance(port, "127.0.0.1")
+
+
+def test_who_listens_on_a_unix_socket_is_named(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        other.listen()
+        with pytest.raises(OSError, match=rf"\(pid {os.getpid()}\) listens on it"):
+            module.bind_unix(path, None)
 
 
 def test_where_the_kernel_lists_nothing_a_bind_still_tells(
