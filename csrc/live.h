@@ -36,6 +36,7 @@
 #include "access_log.h"
 #include "commons.h"
 #include "conn_record.h"
+#include "failed_connects.h"
 #include "histogram.h"
 #include "journal.h"
 #include "pump.h"
@@ -138,6 +139,7 @@ struct tm_live {
     struct tm_listening listening[TM_MAX_LISTENING];
     struct tm_times times[TM_MAX_SLOTS]; /* of the slots of destinations */
     struct tm_log log;
+    struct tm_failed_connects failed;
     _Alignas(TM_CACHE_LINE) struct tm_conn records[]; /* `capacity`; then tm_cold, tm_annex */
 };
 

@@ -51,6 +51,12 @@ static void attempt_failed(struct tm_worker *w, uint32_t index, int error)
         tm_count(&destination->connect_failures, 1);
         tm_count(&endpoint->connect_failures, 1);
         tm_note_failure(common, (uint32_t)error);
+        tm_failed_note(&w->live->failed, &(struct tm_failed_connect){
+                                             .client = cold->client,
+                                             .endpoint_slot = cold->endpoint_slot,
+                                             .error = (uint32_t)error,
+                                             .attempt = cold->attempts,
+                                         });
         tm_avoid(common, w->now_ms + AVOID_MS);
     }
     tm_count(&endpoint->closed[cold->failure], 1);

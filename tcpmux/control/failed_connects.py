@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tcpmux.control.telling import bounded
 from tcpmux.errors import plural
 from tcpmux.shm._declared import CONTROL
+from tcpmux.shm._readings import failed_connects
 from tcpmux.shm.image import Image
 
 if TYPE_CHECKING:
@@ -43,6 +44,24 @@ class FailedConnects:
         self._names: dict[int, tuple[str, str]] = {}  # by slot: route/destination, address
         self._slots = array("I")
         self._before = array("I")
+        self._seen: list[int] = []  # by worker, for the log of each
+
+    def look_at_each(self) -> None:
+        """At level debug: each of those that have failed since the last time, as far as workers
+        keep them: the last 64 of each."""
+        if not log.isEnabledFor(logging.DEBUG):
+            self._seen = []
+            return
+        for client, slot, error, attempt in failed_connects(self._view.lives, self._seen):
+            name, address = self._names.get(slot, ("an endpoint", "that is removed"))
+            log.debug(
+                "%s: connect to %s for %s failed (attempt %d): %s",
+                name,
+                address,
+                client,
+                attempt,
+                error_text(error),
+            )
 
     def look(self) -> None:
         """At what has happened since the last time."""

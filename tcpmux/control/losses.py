@@ -93,6 +93,7 @@ class Losses:
         while True:
             now = time.monotonic()
             self.look(now)
+            self._connects.look_at_each()
             if now >= count_at:
                 self._connects.look()
                 count_at = now + COUNT

@@ -16,10 +16,10 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from tcpmux.shm.c_live cimport (
     TM_ACCEPTED, TM_BOUNDS, TM_CLIENT, tm_close_reason_checked, TM_CLOSE_REASONS,
     tm_conn_copy, TM_CONNECTING, tm_copy, tm_counter_read, tm_duration_bounds_us, TM_ENDPOINT,
-    tm_histogram, TM_HOLDING, tm_latency_bounds_us, tm_live, TM_LOG_ENTRIES, tm_log_entry,
-    TM_LOG_START, tm_log_take, tm_log_taken, tm_log_written, tm_peer, tm_pick_reason_checked,
-    TM_PICK_REASONS, TM_READING, tm_records_checked, TM_RELAYING, TM_RESETTING, tm_slot,
-    tm_times, TM_WAITING,
+    TM_FAILED, tm_failed_connect, tm_failed_count, tm_failed_read, tm_histogram, TM_HOLDING,
+    tm_latency_bounds_us, tm_live, TM_LOG_ENTRIES, tm_log_entry, TM_LOG_START, tm_log_take,
+    tm_log_taken, tm_log_written, tm_peer, tm_pick_reason_checked, TM_PICK_REASONS,
+    TM_READING, tm_records_checked, TM_RELAYING, TM_RESETTING, tm_slot, tm_times, TM_WAITING,
 )
 from tcpmux.shm.c_table cimport AF_INET, AF_INET6, TM_MAX_SLOTS, TM_NONE
 from tcpmux.shm._address cimport peer_text
@@ -311,6 +311,32 @@ def is_open(Live live not None, uint32_t index, uint32_t generation):
         return False
     return tm_conn_copy(live.live(), live.capacity, index, &copy) and (
         copy.conn.generation == generation)
+
+
+# --- failed connects --------------------------------------------------------------------------
+
+
+def failed_connects(lives, seen):
+    """Each of those that the workers have noted since the last call, as far as they are still
+    there: (client, endpoint's slot, errno or 0 for a timeout, attempt). seen: how many each worker
+    had noted until then, a list that is updated; an empty one = none is asked for but those to
+    come."""
+    cdef tm_failed_connect last[TM_FAILED]
+    cdef uint64_t known
+    cdef uint32_t i, count
+    cdef Live live
+    if not seen:
+        for live in lives:
+            seen.append(tm_failed_count(&live.live().failed))
+    found = []
+    for number, each in enumerate(lives):
+        live, known = each, seen[number]
+        count = tm_failed_read(&live.live().failed, &known, last)
+        seen[number] = known
+        for i in range(count):
+            found.append((peer_text(&last[i].client), last[i].endpoint_slot, last[i].error,
+                          last[i].attempt))
+    return found
 
 
 # --- log entries ------------------------------------------------------------------------------

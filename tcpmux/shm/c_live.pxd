@@ -177,6 +177,21 @@ cdef extern from "live.h" nogil:
         uint64_t pipe_fallbacks
         uint64_t wakeups
 
+    enum:
+        TM_FAILED
+
+    cdef struct tm_failed_connect:
+        tm_peer client
+        uint32_t endpoint_slot
+        uint32_t error
+        uint32_t attempt
+
+    cdef struct tm_failed_connects:
+        pass
+
+    uint64_t tm_failed_count(const tm_failed_connects *all)
+    uint32_t tm_failed_read(const tm_failed_connects *all, uint64_t *seen, tm_failed_connect *into)
+
     cdef struct tm_live:
         uint32_t worker
         uint32_t capacity
@@ -195,6 +210,7 @@ cdef extern from "live.h" nogil:
         tm_listening listening[262144]
         tm_times times[135168]
         tm_log log
+        tm_failed_connects failed
         tm_conn records[1]
 
     tm_cold *tm_live_colds(const tm_live *live, uint32_t capacity)

@@ -104,6 +104,39 @@ static void closed_total_is_over_every_reason(void)
     CHECK_EQUAL(tm_slot_closed_total(&slot), expected);
 }
 
+static struct tm_failed_connect failed_of(uint32_t slot)
+{
+    return (struct tm_failed_connect){.endpoint_slot = slot};
+}
+
+static void the_last_failed_connects_can_be_read(void)
+{
+    static struct tm_failed_connects all;
+    struct tm_failed_connect read[TM_FAILED], one;
+    uint64_t seen = 0;
+    CHECK_EQUAL(tm_failed_read(&all, &seen, read), 0);
+    for (uint32_t i = 0; i < 3; i++) {
+        one = failed_of(i);
+        tm_failed_note(&all, &one);
+    }
+    CHECK_EQUAL(tm_failed_read(&all, &seen, read), 3);
+    for (uint32_t i = 0; i < 3; i++)
+        CHECK_EQUAL(read[i].endpoint_slot, i);
+    CHECK_EQUAL(tm_failed_read(&all, &seen, read), 0);
+    for (uint32_t i = 0; i < 3 * TM_FAILED; i++) {
+        one = failed_of(i);
+        tm_failed_note(&all, &one);
+    }
+    /* Another may be on its way, into the place of the oldest. */
+    CHECK_EQUAL(tm_failed_read(&all, &seen, read), TM_FAILED - 1);
+    CHECK_EQUAL(read[0].endpoint_slot, 2 * TM_FAILED + 1);
+    CHECK_EQUAL(read[TM_FAILED - 2].endpoint_slot, 3 * TM_FAILED - 1);
+    seen = UINT64_MAX; /* a worker that is not to be trusted has said so before */
+    CHECK_EQUAL(tm_failed_read(&all, &seen, read), 0);
+    atomic_store(&all.count, UINT64_MAX);
+    CHECK_EQUAL(tm_failed_read(&all, &seen, read), TM_FAILED - 1);
+}
+
 /* Whoever knows the names of the states can read this as the drawing of ARCHITECTURE.md. */
 static void only_these_moves_are_legal(void)
 {
@@ -142,6 +175,7 @@ int main(void)
     RUN(accessors_keep_their_own_words);
     RUN(counters_grow_past_32_bits);
     RUN(closed_total_is_over_every_reason);
+    RUN(the_last_failed_connects_can_be_read);
     RUN(only_these_moves_are_legal);
     return 0;
 }

@@ -156,6 +156,15 @@ def test_a_route_that_resets_every_client_is_never_silent(start_proxy: StartProx
         proxy.says(f"WARNING r/v1: 1 connect to 127.0.0.1:{dead} failed: Connection refused")
         wait_for(lambda: said(proxy, text), "it to be an event")
         assert not said(proxy, "1 connect to")
+        proxy.client.set_log_level("debug")
+        each = f"DEBUG r/v1: connect to 127.0.0.1:{dead} for 127.0.0.1:"
+
+        def shows_each() -> bool:
+            """Control hears of the level a moment later."""
+            assert answers(port, 1) == {"reset": 1}
+            return each in proxy.log
+
+        wait_for(shows_each, "each failed connect to be shown")
 
 
 def test_one_that_waits_in_vain_is_reset(start_proxy: StartProxy) -> None:

@@ -8,6 +8,7 @@ import mmap
 import os
 import random
 import time
+from array import array
 from collections.abc import Iterator
 from ipaddress import ip_network
 
@@ -22,10 +23,10 @@ from tcpmux.logger.lines import writer
 from tcpmux.logger.source import Source
 from tcpmux.master.balance import plan_moves
 from tcpmux.shm._commons import Commons
-from tcpmux.shm._declared import MAX_SHARDS, fields_of
+from tcpmux.shm._declared import CLOSE_REASONS, MAX_SHARDS, fields_of
 from tcpmux.shm._image import publish_image
 from tcpmux.shm._live import Live
-from tcpmux.shm._readings import SORT_KEYS, connections, is_open, read_log
+from tcpmux.shm._readings import SORT_KEYS, connections, failed_connects, is_open, read_log
 from tcpmux.shm._table import Table
 from tcpmux.shm.build import build_image
 from tcpmux.shm.slots import Names
@@ -107,7 +108,12 @@ def read_all(view: View) -> None:
         batches = [line for batch in source.batches() for line in batch.lines]
         for line in (*batches, *source.open_connections()):
             assert "\n" not in text(line)
+    assert len(failed_connects(view.lives, [0] * len(view.lives))) <= 64 * len(view.lives)
+    view.counters.closed(array("I", range(4)), CLOSE_REASONS)
+    view.commons.all_failures(array("I", range(4)))
     for slot in range(4):
+        view.counters.connects(slot)
+        view.commons.failed_with(slot)
         view.commons.connections(slot)
         view.commons.failures(slot)
         view.commons.avoided_until(slot)
