@@ -247,6 +247,8 @@ class HelperPrograms(Duty):
         if self._http is not None and self._http is not change.http:
             self._http.close()
         self._http, self._config = change.http, new
+        if self._started and change.http_is_new:
+            log.info("page http://%s/", new.admin.http)
         if self._token_fd >= 0:
             os.close(self._token_fd)
         self._token_fd = hash_descriptor(self._token) if self._token else -1

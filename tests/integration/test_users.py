@@ -464,6 +464,7 @@ def test_a_place_that_only_root_can_read_will_do(
     file = tmp_path / "hidden.yaml"
     config = routes(*parts, access_log=str(log), admin=admin)
     proxy = start_proxy(with_socket(config, tmp_path / "proxy0"), prefix=hiding)
+    assert f"admin socket {proxy.admin}, page http://{http}/\n" in proxy.log
     for process in others_of(proxy):
         assert status_of(process.pid)["Uid"].split()[1] == str(NOBODY)
     assert ask(("127.0.0.1", port)) == "one hello\n"

@@ -109,6 +109,7 @@ def test_control_that_does_not_end_for_a_reload_is_ended(
     admin = {"socket": proxy.admin, "http": f"127.0.0.1:{free_port()}", "insecure": True}
     proxy.reload(json.dumps({"workers": 2, "admin": admin, **config}))
     proxy.says(f"killing control (pid {old})")
+    proxy.says(f"INFO page http://{admin['http']}/\n", times=1)
     assert proxy.status()["pid"]
     assert proxy.control_pid() != old
     proxy.children.add(old)
