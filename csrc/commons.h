@@ -47,6 +47,8 @@ struct tm_common {
     _Atomic uint32_t failures;        /* of an endpoint: connects in a row that failed */
     _Atomic uint32_t failures_all;    /* and since the start */
     _Atomic uint32_t failed_with;     /* errno of the last of them; 0 = it timed out */
+    _Atomic uint64_t failing_since_ms; /* the first of those in a row; monotonic */
+    _Atomic uint64_t failed_at_ms;     /* the last of them */
     _Atomic int64_t retries;          /* of a destination: used of its budget, in percent of one */
     _Atomic uint64_t bytes_ns[2];     /* of a route: accounts of bytes, by enum tm_side: shape.h */
     struct tm_rota rota; /* of an endpoint: turns of a later tier that begins with it; of a
@@ -231,11 +233,13 @@ static inline uint64_t tm_avoided_until(const struct tm_common *endpoint)
 {
     return atomic_load_explicit(&endpoint->avoid_until_ms, memory_order_relaxed);
 }
-/* error: errno; 0 = timed out. */
-static inline void tm_note_failure(struct tm_common *endpoint, uint32_t error)
+/* error: errno, 0 = it timed out. */
+static inline void tm_note_failure(struct tm_common *endpoint, uint32_t error, uint64_t now_ms)
 {
     atomic_store_explicit(&endpoint->failed_with, error, memory_order_relaxed);
-    atomic_fetch_add_explicit(&endpoint->failures, 1, memory_order_relaxed);
+    atomic_store_explicit(&endpoint->failed_at_ms, now_ms, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&endpoint->failures, 1, memory_order_relaxed) == 0)
+        atomic_store_explicit(&endpoint->failing_since_ms, now_ms, memory_order_relaxed);
     atomic_fetch_add_explicit(&endpoint->failures_all, 1, memory_order_relaxed);
 }
 static inline void tm_note_success(struct tm_common *endpoint)
@@ -281,6 +285,14 @@ static inline uint32_t tm_failed_with(const struct tm_common *endpoint)
 {
     return atomic_load_explicit(&endpoint->failed_with, memory_order_relaxed);
 }
+static inline uint64_t tm_failing_since(const struct tm_common *endpoint)
+{
+    return atomic_load_explicit(&endpoint->failing_since_ms, memory_order_relaxed);
+}
+static inline uint64_t tm_failed_at(const struct tm_common *endpoint)
+{
+    return atomic_load_explicit(&endpoint->failed_at_ms, memory_order_relaxed);
+}
 static inline uint32_t tm_failures_all(const struct tm_common *endpoint)
 {
     return atomic_load_explicit(&endpoint->failures_all, memory_order_relaxed);
@@ -293,6 +305,8 @@ static inline void tm_common_forget(struct tm_common *slot)
     atomic_store_explicit(&slot->failures, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->failures_all, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->failed_with, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->failing_since_ms, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->failed_at_ms, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->suspicions, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->suspicions_all, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->suspects, 0, memory_order_relaxed);

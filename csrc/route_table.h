@@ -118,6 +118,8 @@ struct tm_endpoint {
     uint64_t since_generation; /* has its slot: its counters start at 0 there */
     uint64_t hash; /* of its address: the same everywhere */
     uint64_t state_until; /* seconds since the epoch: then it is ready again; 0 = for ever */
+    uint64_t state_since; /* the same: admin_state is so; 0 = it has never been another */
+    uint64_t health_since; /* the same of health */
     uint32_t weight;          /* turns where another takes one */
     uint32_t health;          /* enum tm_health */
     uint32_t slow_start_percent; /* of its share that it gets now; 100 = it is over */
@@ -146,6 +148,7 @@ struct tm_destination {
     uint32_t panic;            /* too few are healthy, so health is ignored */
     uint32_t unresolved;       /* endpoints by name that have no address now */
     uint32_t admin_state;      /* enum tm_admin_state */
+    uint64_t state_since;      /* as of an endpoint */
     uint32_t route;            /* index into image.routes */
     uint32_t ticket;           /* for endpoint turns */
     uint32_t slot;
@@ -240,6 +243,8 @@ struct tm_table {
     uint32_t upgrade_state; /* enum tm_upgrade */
     char upgrade_error[TM_ERROR_SIZE]; /* of the last one; "" = none */
     uint64_t reloads_done, reloads_refused;
+    int64_t reloaded_at; /* the last of them, seconds since the epoch; 0 = there was none */
+    char reload_error[TM_ERROR_SIZE]; /* why that one was refused; "" = it was carried out */
     struct tm_program programs[TM_PROGRAMS];
     _Atomic uint32_t state; /* enum tm_state */
     _Atomic int32_t busy_poll; /* for workers: waiter.h */

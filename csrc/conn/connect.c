@@ -50,7 +50,7 @@ static void attempt_failed(struct tm_worker *w, uint32_t index, int error)
     if (cold->failure != TM_CLOSED_local_error) {
         tm_count(&destination->connect_failures, 1);
         tm_count(&endpoint->connect_failures, 1);
-        tm_note_failure(common, (uint32_t)error);
+        tm_note_failure(common, (uint32_t)error, w->now_ms);
         tm_failed_note(&w->live->failed, &(struct tm_failed_connect){
                                              .client = cold->client,
                                              .endpoint_slot = cold->endpoint_slot,

@@ -91,6 +91,9 @@ def _unresolved(name: NameStatus) -> EndpointStatus | None:
         return None
     return {
         "address": name["name"],
+        "condition": name["condition"],
+        "condition_reason": name["condition_reason"],
+        "condition_since": name["condition_since"],
         "state": "ready",
         "health": "unresolved",
         "health_reason": name["error"],

@@ -9,6 +9,7 @@ import struct
 
 from tcpmux import __version__
 from tcpmux.control.access import Rules
+from tcpmux.control.conditions import Conditions
 from tcpmux.control.connections import Connections
 from tcpmux.control.event_log import EventLog
 from tcpmux.control.health import Health
@@ -43,15 +44,17 @@ def assembled(options: argparse.Namespace) -> Control:
 
 def _readings(view: View) -> Readings:
     events, health, names, slices = EventLog(), Health(view), HostNames(), Slices()
+    conditions = Conditions(view, health, names)
     return Readings(
         StatusReader(view, health.detail, names.detail),
         Connections(view),
         events,
         Metrics(view, __version__),
-        Stream(view, events, {"version": __version__}, health, names, slices),
+        Stream(view, events, {"version": __version__}, health, names, slices, conditions),
         health,
         names,
         slices,
+        conditions,
     )
 
 

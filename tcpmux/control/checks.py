@@ -30,6 +30,7 @@ class Checks:
 
     def __init__(self, changed: Callable[[Endpoint, int, str], None]) -> None:
         self.tasks = Tasks()
+        self.doubted: set[Endpoint] = set()  # used, and some checks have failed
         self._changed = changed
         self._queue: list[tuple[float, int, Endpoint]] = []  # heap of checks that are due
         self._order = 0
@@ -111,5 +112,9 @@ class Checks:
             text = f"{'down' if reason else 'up'}, {said}, {needed} in a row"
             self._changed(endpoint, logging.WARNING if reason else logging.INFO, text)
         undecided = endpoint.streak > 0 and not endpoint.is_down
+        if undecided:
+            self.doubted.add(endpoint)
+        else:
+            self.doubted.discard(endpoint)
         interval = check.fast_interval if undecided else check.interval
         self._plan(endpoint, time.monotonic() + interval * random.uniform(1 - JITTER, 1))

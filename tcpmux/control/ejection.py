@@ -100,6 +100,7 @@ class Ejection:
         endpoint.ejected_until = 0.0
         endpoint.calm_since = now
         endpoint.failures_before = self._view.commons.failures(endpoint.slot)[0]
+        endpoint.answered = endpoint.failures_before
         endpoint.on_trial = True
 
     # --- what workers have counted ----------------------------------------------------------

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcpmux.control.checks import Checks
 from tcpmux.control.ejection import Ejection
-from tcpmux.control.endpoint import Endpoint
+from tcpmux.control.endpoint import Endpoint, Key
 from tcpmux.control.losses import Losses
 from tcpmux.control.registry import Registry, ask_for_watches, state_of
 from tcpmux.control.slow_start import share_of
@@ -75,6 +75,16 @@ class Health:
     def detail(self, route: str, destination: str, address: str) -> dict[str, Any]:
         """As registry.state_of()."""
         return state_of(self.registry.endpoints.get((route, destination, address)))
+
+    def endpoint(self, key: Key) -> Endpoint | None:
+        """What is known of one; None = nothing yet."""
+        return self.registry.endpoints.get(key)
+
+    def remarkable(self) -> set[Endpoint]:
+        """Those of which more is known than that they are used."""
+        doubted = self.checks.doubted
+        doubted -= {known for known in doubted if known.is_gone or known.watch.check is None}
+        return self.registry.unsettled | self.ejection.noted | doubted
 
     def troubles(self) -> list[dict[str, Any]]:
         """Those that are not up, don't have their full share yet, are suspected or would be ejected

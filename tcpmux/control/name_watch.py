@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tcpmux.config import Address, HostName
+from tcpmux.control.condition_rules import NameTrouble
 from tcpmux.control.resolver import LookupFailed, Memory, Resolver
 from tcpmux.control.tasks import Tasks, end_all
 from tcpmux.control.timeouts import within
@@ -39,13 +40,15 @@ class _Name:
     is_said: bool = False  # that it can't be looked up
     error: str = ""  # why it can't be looked up, or why the master does not take what was found
     since: float = field(default_factory=time.time)  # Unix time, s, of error
+    is_refused: bool = False  # the master does not take what was found
     next_lookup: float = 0.0  # monotonic
     retry: float = field(default_factory=lambda: FIRST_RETRY)  # s
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def failed(self, error: str) -> bool:
+    def failed(self, error: str, *, is_refused: bool = False) -> bool:
         """Whether that is new."""
         is_new = not self.error
+        self.is_refused = is_refused
         if is_new:
             self.since = time.time()
         self.error = error
@@ -106,6 +109,14 @@ class NameWatch:
             "next_look": time.time() + wait if one.error and wait > 0 else None,
         }
 
+    def failing(self) -> dict[HostName, NameTrouble]:
+        """Those with an error."""
+        return {
+            name: NameTrouble(str(name), _in_words(one), one.since, bool(one.known))
+            for name, one in self._names.items()
+            if one.error
+        }
+
     async def _follow(self, one: _Name, resolver: Resolver) -> None:
         while True:
             try:
@@ -134,7 +145,7 @@ class NameWatch:
             try:
                 await self._send(one.name, found.addresses)
             except TcpmuxError as error:
-                if one.failed(f"its new addresses are not taken: {error}"):
+                if one.failed(f"its new addresses are not taken: {error}", is_refused=True):
                     await self._report(
                         logging.ERROR,
                         f"{one.name}: its {len(found.addresses)} new addresses are not taken, it "
@@ -163,6 +174,13 @@ class NameWatch:
         for note in found.notes:
             if note not in before:
                 await self._report(level, f"{one.name}: {note}")
+
+
+def _in_words(one: _Name) -> str:
+    if one.is_refused:
+        return one.error
+    kept = _shown(one.known)
+    return f"does not resolve ({one.error})" + (f", {kept} in use" if kept else "")
 
 
 def _shown(addresses: Sequence[Address], most: int = 5) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tcpmux.config import Address, HostName
 from tcpmux.config.address import parse_endpoint
+from tcpmux.control.condition_rules import NameTrouble
 from tcpmux.control.master_link import MasterLink
 from tcpmux.control.tasks import Tasks
 from tcpmux.errors import TcpmuxError
@@ -88,6 +89,18 @@ class HostNames:
             {"name": str(name), **self._watch.detail(name)}
             for name in self._used.get((route, destination), ())
         ]
+
+    def failing(self) -> dict[tuple[str, str], list[NameTrouble]]:
+        """The names that can't be looked up, by route and destination."""
+        if self._watch is None:
+            return {}
+        wrong: dict[HostName, NameTrouble] = self._watch.failing()
+        found: dict[tuple[str, str], list[NameTrouble]] = {}
+        for key, names in self._used.items() if wrong else ():
+            for name in names:
+                if name in wrong:
+                    found.setdefault(key, []).append(wrong[name])
+        return found
 
     def troubles(self) -> list[dict[str, Any]]:
         """Names that can't be looked up, at most MAX_TROUBLES: as Health.troubles()."""

@@ -66,6 +66,7 @@ class Control:
                 await link.request("fault", text=text)
 
         names, health = self.readings.names, self.readings.health
+        conditions = self.readings.conditions
         names.start(link, tasks.tell)
         api = AdminApi(self.readings, self.identity, link, orphans)
         runner = web.AppRunner(
@@ -84,6 +85,8 @@ class Control:
                 api.acceptor.serve(runner.server, sock)
             await link.start()
             health.start(link, tasks.tell)
+            conditions.start(link)
+            tasks.keep("conditions", lambda: conditions.run(self.readings.slices))
             await over.wait()
         finally:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)

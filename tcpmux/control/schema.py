@@ -9,7 +9,15 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 SORT_KEYS = ("age", "idle", "bytes_in", "bytes_out", "client")
 
 
-class EndpointStatus(TypedDict):
+class Conditioned(TypedDict):
+    """Of a route, a destination, an endpoint or a host name."""
+
+    condition: str  # healthy, degraded, down, drained or disabled
+    condition_reason: str  # "" = healthy, and nothing to add
+    condition_since: float | None  # Unix time, s; None = not known
+
+
+class EndpointStatus(Conditioned):
     address: str
     state: str  # ready, draining or disabled, as an operator wants it
     health: str  # up, down (by its checks) or ejected (for what connections met with)
@@ -29,7 +37,7 @@ class EndpointStatus(TypedDict):
     connect_failures_total: int
 
 
-class NameStatus(TypedDict):
+class NameStatus(Conditioned):
     """A host name among a destination's endpoints."""
 
     name: str
@@ -38,7 +46,7 @@ class NameStatus(TypedDict):
     next_look: float | None  # Unix time, s, when it is looked up again after an error
 
 
-class DestinationStatus(TypedDict):
+class DestinationStatus(Conditioned):
     name: str
     weight: int  # as configured or, later, set at run time
     file_weight: int
@@ -67,7 +75,7 @@ class DestinationStatus(TypedDict):
     endpoints: list[EndpointStatus]
 
 
-class RouteStatus(TypedDict):
+class RouteStatus(Conditioned):
     name: str
     listen: list[str]
     connect_timeout_ms: int  # of destinations that say nothing else
@@ -125,6 +133,25 @@ class BuffersStatus(TypedDict):
     pipe_fallbacks_total: int  # times bulk was copied, as no pipe was available
 
 
+class Problem(TypedDict):
+    """Something that is wrong now. route, destination, endpoint: None = it is not about one."""
+
+    severity: str  # error: clients lose by it now; warning: redundancy is lost
+    route: str | None
+    destination: str | None
+    endpoint: str | None  # its address, or a host name
+    condition: str
+    text: str  # what is wrong and why
+    since: float | None  # Unix time, s; None = not known
+    action: str  # what to do about it
+
+
+class LastReload(TypedDict):
+    ok: bool  # False: it was refused, and what was in force before still is
+    time: float | None  # Unix time, s; None = there was none since the start
+    error: str  # why it was refused
+
+
 class Status(TypedDict):
     """Answer of GET /v1/status."""
 
@@ -139,6 +166,9 @@ class Status(TypedDict):
     buffers: BuffersStatus
     workers: list[WorkerStatus]
     programs: list[ProgramStatus]  # that should be running
+    last_reload: LastReload
+    problems: list[Problem]  # the worst first; the first 200
+    problems_total: int
     routes: list[RouteStatus]
 
 

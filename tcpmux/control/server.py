@@ -31,6 +31,7 @@ from tcpmux.control.request_values import body_values, query_flags
 from tcpmux.control.slices import Slices, json_parts
 
 if TYPE_CHECKING:
+    from tcpmux.control.conditions import Conditions
     from tcpmux.control.connections import Connections
     from tcpmux.control.event_log import EventLog
     from tcpmux.control.health import Health
@@ -68,6 +69,7 @@ class Readings:
     health: Health
     names: HostNames
     slices: Slices
+    conditions: Conditions
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,16 +177,20 @@ class AdminApi:
     # --- reading ----------------------------------------------------------------------------
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
+        conditions = self._readings.conditions
+        await conditions.look(self._readings.slices)
         overview, routes = self._readings.status.in_parts()
         status = {
             **overview,
+            **conditions.overview(),
             "version": self._identity.version,
             "config": list(self._identity.config),
             "admin": self._identity.admin,
         }
         if self._master.gone:
             status["state"] = "orphaned"
-        return await self._in_slices(request, json_parts(status, "routes", routes))
+        shown = map(conditions.annotated, routes)
+        return await self._in_slices(request, json_parts(status, "routes", shown))
 
     async def _connections(self, request: web.Request) -> web.StreamResponse:
         connections = self._readings.connections

@@ -1,8 +1,10 @@
 """What the page shows, second by second, as server-sent events. Runs in control.
 
-    table    the routes and what belongs to them: at first, and after each change
-    sample   every second: counters of every destination, workers; for one route its histograms
-    events   what has happened
+    table       the routes and what belongs to them: at first, and after each change
+    conditions  what is wrong (problems), and routes with the conditions of all their parts: after
+                a table those that are not healthy throughout, later those that have changed
+    sample      every second: counters of every destination, workers; for one route its histograms
+    events      what has happened
 
 A client that reads slowly is told less, never late: nothing is kept for it.
 """
@@ -16,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from tcpmux.control.conditions import Conditions
 from tcpmux.control.event_log import EventLog
 from tcpmux.control.health import Health
 from tcpmux.control.names import HostNames
@@ -68,7 +71,9 @@ class Stream:
         health: Health,
         names: HostNames,
         slices: Slices,
+        conditions: Conditions,
     ) -> None:
+        self._conditions = conditions
         self._names = names
         self._view = view
         self._health = health
@@ -79,10 +84,13 @@ class Stream:
         self._made = 0.0  # monotonic
         self._sample = ""
         self._table: tuple[object, bytes] = (None, b"")
+        self._told: tuple[int, str] = (0, "")  # version of the conditions, and what is wrong: JSON
+        self._made_conditions: tuple[object, bytes] = (None, b"")
 
     async def send(self, write: Any, route: str | None) -> None:
         """Until it is cancelled, or write(bytes) raises. It waits while the client reads slowly."""
         sent_table: object = None
+        told: tuple[int, str] = (0, "")  # version of the conditions, and what is wrong
         seq = 0
         due = 0.0
         while True:
@@ -90,6 +98,7 @@ class Stream:
             if key != sent_table:
                 sent_table = key
                 await write(await self._table_for(key))
+                told = (0, "")
             new = self._events.after(seq)
             if new:
                 seq = new[-1]["seq"]
@@ -97,7 +106,11 @@ class Stream:
             now = time.monotonic()
             if now >= due:
                 due = due + EVERY if due + EVERY > now else now + EVERY
-                await write(await self._sample_for(route))
+                sample = await self._sample_for(route)
+                if told != self._told:
+                    await write(await self._conditions_after(told[0]))
+                    told = self._told
+                await write(sample)
             with suppress(asyncio.TimeoutError):
                 async with within(max(0.0, due - time.monotonic())):
                     await self._events.wait()
@@ -128,17 +141,35 @@ class Stream:
             "buckets": BUCKETS,
         }
         routes = (
-            {
-                "name": route.name,
-                "listen": addresses,
-                "destinations": [
-                    stats.with_endpoints(route.name, row, self._health.detail)
-                    for row in route.destinations
-                ],
-            }
+            self._conditions.annotated(
+                {
+                    "name": route.name,
+                    "listen": addresses,
+                    "destinations": [
+                        stats.with_endpoints(route.name, row, self._health.detail)
+                        for row in route.destinations
+                    ],
+                }
+            )
             for route, addresses in zip(image.routes, listen, strict=True)
         )
         return json_parts(head, "routes", routes)
+
+    # --- conditions -------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        await self._conditions.look(self._slices)
+        self._told = self._conditions.version, json.dumps(self._conditions.overview())[1:-1]
+
+    async def _conditions_after(self, version: int) -> bytes:
+        async with self._making:
+            key = version, self._told
+            if self._made_conditions[0] != key:
+                parts = json_parts({}, "routes", self._conditions.changed_after(version))
+                text = "".join(await self._slices.all(parts))
+                text = f"{{{self._told[1]}, {text[1:]}"
+                self._made_conditions = key, framed("conditions", text)
+            return self._made_conditions[1]
 
     # --- sample -----------------------------------------------------------------------------
 
@@ -147,6 +178,7 @@ class Stream:
             now = time.monotonic()
             if now - self._made > EVERY / 2:
                 self._made = now
+                await self._look()
                 self._sample = "".join(await self._slices.all(self._sample_parts()))
         if route is None:
             return framed("sample", self._sample)

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from tcpmux.config import Config, HostName
-from tcpmux.errors import TcpmuxError
+from tcpmux.errors import TcpmuxError, one_line, printable
 from tcpmux.master.change import Done
 from tcpmux.master.changes import Changes, refusals_in_log
 from tcpmux.master.duty import Duty
@@ -94,13 +94,16 @@ class Reloads(Duty):
         before = self._changes.in_force.config
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             done, refused = self._table.reloads
             self._table.reloads = done, refused + 1
+            why = one_line(error) if isinstance(error, TcpmuxError) else repr(error)
+            self._table.last_reload = int(time.time()), printable(why) or "refused"
             raise
         else:
             if self._changes.in_force.config is not before:
                 done, refused = self._table.reloads
                 self._table.reloads = done + 1, refused
+                self._table.last_reload = int(time.time()), ""
         finally:
             self._notify_ready()  # refused or not: it serves

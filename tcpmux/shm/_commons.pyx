@@ -9,10 +9,10 @@ from array import array
 from libc.stdint cimport uint32_t, uint64_t
 
 from tcpmux.shm.c_commons cimport (
-    tm_avoided_until, tm_common, tm_common_forget, tm_commons, tm_counted_now, tm_failed_with,
-    tm_failures, tm_failures_all, TM_MAX_SOURCES, tm_note_answer, tm_note_failure,
-    tm_note_success, tm_note_suspicion, tm_pinned_epoch, tm_pinned_sum, tm_suspecting,
-    tm_suspicions, tm_suspicions_all,
+    tm_avoided_until, tm_common, tm_common_forget, tm_commons, tm_counted_now, tm_failed_at,
+    tm_failed_with, tm_failing_since, tm_failures, tm_failures_all, TM_MAX_SOURCES,
+    tm_note_answer, tm_note_failure, tm_note_success, tm_note_suspicion, tm_pinned_epoch,
+    tm_pinned_sum, tm_suspecting, tm_suspicions, tm_suspicions_all,
 )
 from tcpmux.shm.c_table cimport TM_MAX_LISTENERS, TM_MAX_SLOTS
 from tcpmux.shm._region cimport Region
@@ -75,6 +75,17 @@ cdef class Commons(Region):
             into[i] = tm_failures_all(self.of(asked[i]))
         return totals
 
+    def failing_for(self, uint32_t slot):
+        """(in a row, errno of the last, 0 = it timed out, time of the first in that row and of the
+        last in monotonic s) of the failures of an endpoint; what is no errno is 0, and a time that
+        can't be is now."""
+        cdef tm_common *at = self.of(slot)
+        cdef uint64_t now_ms = time.monotonic_ns() // 1000000
+        number = tm_failed_with(at)
+        last_ms = min(tm_failed_at(at), now_ms)
+        return (tm_failures(at), number if number in errno.errorcode else 0,
+                min(tm_failing_since(at), last_ms) / 1e3, last_ms / 1e3)
+
     def suspicions(self, uint32_t slot):
         """(in a row, since the start, clients they are of at least) of an endpoint: connections
         that it has ended without a byte."""
@@ -83,10 +94,10 @@ cdef class Commons(Region):
 
     def note(self, uint32_t slot, *, bint failure=False, bint success=False, bint answer=False,
              suspicion=None, uint32_t error=errno.ECONNREFUSED):
-        """As workers do; suspicion: a client's key, 64 bits; error: what a failure met with."""
+        """As workers do; suspicion: a client's key, 64 bits; error: errno of a failure."""
         cdef tm_common *at = self.of(slot)
         if failure:
-            tm_note_failure(at, error)
+            tm_note_failure(at, error, time.monotonic_ns() // 1000000)
         if success:
             tm_note_success(at)
         if answer:

@@ -149,6 +149,7 @@ cdef int put_destination(tm_image *out, tm_destination *destination, row) except
     destination.slot = row.slot
     destination.since_generation = row.since_generation
     destination.admin_state = row.state
+    destination.state_since = row.state_since
     destination.slow_start_percent = row.slow_start_percent
     destination.panic = row.panic
     destination.unresolved = row.unresolved
@@ -195,6 +196,8 @@ cdef int put_endpoints(tm_image *out, tm_destination *destination, row) except -
         endpoint.slow_start_percent = source.slow_start_percent
         put_rules(<uint64_t *>&endpoint.rules, source.rules, ENDPOINT_RULES)
         endpoint.state_until = source.until
+        endpoint.state_since = source.state_since
+        endpoint.health_since = source.health_since
         endpoint.hash = address_hash(source.address)
     return 0
 
@@ -262,7 +265,7 @@ cdef object read_endpoint(const tm_endpoint *endpoint):
         address_text(&endpoint.address), endpoint.slot, endpoint.since_generation,
         endpoint.admin_state, endpoint.weight, endpoint.health, endpoint.slow_start_percent,
         read_rules(<const uint64_t *>&endpoint.rules, EndpointRules, ENDPOINT_RULES),
-        endpoint.state_until)
+        endpoint.state_until, endpoint.state_since, endpoint.health_since)
 
 
 
@@ -282,7 +285,7 @@ cdef object read_destination(const tm_image *image, const tm_destination *destin
         tuple(endpoints), destination.admin_state, destination.slow_start_percent,
         read_rules(<const uint64_t *>&destination.rules, DestinationRules, DESTINATION_RULES),
         tuple(turns[:destination.turn_count]), tuple(turns[destination.turn_count:]),
-        bool(destination.panic), destination.unresolved)
+        bool(destination.panic), destination.unresolved, destination.state_since)
 
 
 

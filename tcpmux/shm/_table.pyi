@@ -12,6 +12,7 @@ class Table(Region):
     numbers_given: tuple[int, int]
     upgrade: tuple[int, int, str]
     reloads: tuple[int, int]
+    last_reload: tuple[int, str]
     started_at: int
     draining: bool
     @staticmethod

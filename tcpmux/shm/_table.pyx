@@ -99,16 +99,13 @@ cdef class Table(Region):
     def upgrade(self):
         """(number of the last one, UPGRADE_STATES index, error in one line)."""
         cdef tm_table *table = self.table()
-        error = (<bytes>table.upgrade_error[:TM_ERROR_SIZE]).split(b"\0", 1)[0]
-        return table.upgrades, table.upgrade_state, error.decode("utf-8", "replace")
+        return table.upgrades, table.upgrade_state, error_text(table.upgrade_error)
 
     @upgrade.setter
     def upgrade(self, value):
         cdef tm_table *table = self.table()
         number, state, error = value
-        cdef bytes text = error.encode("utf-8", "replace")[:TM_ERROR_SIZE - 1]
-        memset(table.upgrade_error, 0, TM_ERROR_SIZE)
-        memcpy(table.upgrade_error, <char *>text, len(text))
+        put_error(table.upgrade_error, error)
         table.upgrades, table.upgrade_state = number, state
 
     @property
@@ -119,6 +116,17 @@ cdef class Table(Region):
     @reloads.setter
     def reloads(self, value):
         self.table().reloads_done, self.table().reloads_refused = value
+
+    @property
+    def last_reload(self):
+        """(Unix time in s, 0 = there was none; why it was refused in one line, "" = it was not)."""
+        cdef tm_table *table = self.table()
+        return table.reloaded_at, error_text(table.reload_error)
+
+    @last_reload.setter
+    def last_reload(self, value):
+        self.table().reloaded_at = value[0]
+        put_error(self.table().reload_error, value[1])
 
     @property
     def busy_poll(self):
@@ -170,3 +178,15 @@ cdef class Table(Region):
     def set_shard_owner(self, uint32_t shard, int32_t worker):
         assert shard < TM_MAX_SHARDS
         tm_table_set_shard_owner(self.table(), shard, worker)
+
+
+
+cdef str error_text(const char *field):
+    return (<bytes>field[:TM_ERROR_SIZE]).split(b"\0", 1)[0].decode("utf-8", "replace")
+
+
+
+cdef void put_error(char *field, str text):
+    cdef bytes encoded = text.encode("utf-8", "replace")[:TM_ERROR_SIZE - 1]
+    memset(field, 0, TM_ERROR_SIZE)
+    memcpy(field, <char *>encoded, len(encoded))

@@ -109,6 +109,7 @@ class _Builder:
                 for endpoint in set(destination.endpoints)
                 if isinstance(endpoint, HostName)
             ),
+            state_since=before.state_since if before else 0,
         )
 
     def addresses_of(self, route: Route, endpoint: Endpoint) -> Sequence[Address]:
@@ -150,6 +151,8 @@ class _Builder:
             before.slow_start_percent if before else first_percent,
             endpoint_rules(policy),
             before.until if before else 0,
+            before.state_since if before else 0,
+            before.health_since if before else 0,
         )
 
 

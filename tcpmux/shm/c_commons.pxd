@@ -33,7 +33,7 @@ cdef extern from "commons.h" nogil:
 
     uint32_t tm_counted_now(const tm_counted *at)
     uint64_t tm_avoided_until(const tm_common *endpoint)
-    void tm_note_failure(tm_common *endpoint, uint32_t error)
+    void tm_note_failure(tm_common *endpoint, uint32_t error, uint64_t now_ms)
     void tm_note_success(tm_common *endpoint)
     void tm_note_suspicion(tm_common *endpoint, uint64_t source_key)
     void tm_note_answer(tm_common *endpoint)
@@ -42,5 +42,7 @@ cdef extern from "commons.h" nogil:
     uint32_t tm_suspecting(const tm_common *endpoint)
     uint32_t tm_failures(const tm_common *endpoint)
     uint32_t tm_failed_with(const tm_common *endpoint)
+    uint64_t tm_failing_since(const tm_common *endpoint)
+    uint64_t tm_failed_at(const tm_common *endpoint)
     uint32_t tm_failures_all(const tm_common *endpoint)
     void tm_common_forget(tm_common *slot)

@@ -75,6 +75,8 @@ cdef extern from "route_table.h" nogil:
         uint64_t since_generation
         uint64_t hash
         uint64_t state_until
+        uint64_t state_since
+        uint64_t health_since
         uint32_t weight
         uint32_t health
         uint32_t slow_start_percent
@@ -100,6 +102,7 @@ cdef extern from "route_table.h" nogil:
         uint32_t panic
         uint32_t unresolved
         uint32_t admin_state
+        uint64_t state_since
         uint32_t route
         uint32_t ticket
         uint32_t slot
@@ -176,6 +179,8 @@ cdef extern from "route_table.h" nogil:
         char upgrade_error[512]
         uint64_t layout
         uint64_t reloads_done, reloads_refused
+        int64_t reloaded_at
+        char reload_error[512]
         tm_program programs[2]
         char labels[135168][120]
 

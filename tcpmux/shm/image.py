@@ -33,6 +33,8 @@ class EndpointRow:
     slow_start_percent: int = FULL_SHARE  # of its share that it gets now
     rules: EndpointRules = EndpointRules()
     until: int = 0  # Unix time, s: then it is READY again; 0 = when somebody says so
+    state_since: int = 0  # Unix time, s: state is so; 0 = it has never been another
+    health_since: int = 0  # the same of health
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class DestinationRow:
     reserves: tuple[int, ...] = ()  # those of later tiers, for what the first can't take; in order
     panic: bool = False  # too few are healthy, so health is ignored
     unresolved: int = 0  # endpoints by name that have no address now
+    state_since: int = 0  # Unix time, s: state is so; 0 = it has never been another
 
     @property
     def is_meant_to_serve(self) -> bool:

@@ -6,6 +6,7 @@ Runs in the master, which changes them; control asks what serves.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import gcd
@@ -123,9 +124,9 @@ def with_state(image: Image, key: Key, state: int, until: int = 0) -> Image:
         if row.name != key[1]:
             return row
         if len(key) == 2:
-            return replace(row, state=state)
+            return replace(row, state=state, state_since=_since(row, state))
         endpoints = (
-            replace(endpoint, state=state, until=until)
+            replace(endpoint, state=state, until=until, state_since=_since(endpoint, state))
             if str(endpoint.address) == key[2]
             else endpoint
             for endpoint in row.endpoints
@@ -161,7 +162,12 @@ def with_conditions(image: Image, conditions: Mapping[Key, Condition]) -> Image:
 def _conditioned(row: EndpointRow, condition: Condition | None) -> EndpointRow:
     if condition is None or condition == (row.health, row.slow_start_percent):
         return row
-    return replace(row, health=condition[0], slow_start_percent=condition[1])
+    since = row.health_since if row.health == condition[0] else int(time.time())
+    return replace(row, health=condition[0], slow_start_percent=condition[1], health_since=since)
+
+
+def _since(row: DestinationRow | EndpointRow, state: int) -> int:
+    return row.state_since if row.state == state else int(time.time())
 
 
 def _with_destinations(

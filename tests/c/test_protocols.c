@@ -220,7 +220,7 @@ static void *count_and_pay(void *number)
         tm_retry_earn(&commons->slots[1], 20);
         tm_retry_take(&commons->slots[1], 10);
         tm_ticket_take(&commons->tickets[0]);
-        tm_note_failure(&commons->slots[1], ECONNREFUSED);
+        tm_note_failure(&commons->slots[1], ECONNREFUSED, 5);
         tm_note_success(&commons->slots[1]);
         tm_avoid(&commons->slots[1], i);
         tm_avoided(&commons->slots[1], i);

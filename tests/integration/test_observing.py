@@ -424,7 +424,7 @@ def test_a_client_that_does_not_read_the_stream_holds_nothing_up(
             if kinds.count("sample") == 2:
                 assert data["histograms"]["route"] == "r"
                 break
-        assert kinds == ["table", "events", "sample", "sample"]
+        assert kinds == ["table", "events", "conditions", "sample", "sample"]
 
 
 def test_the_client_for_programs_with_a_loop(start_proxy: StartProxy, one: EchoServer) -> None:

@@ -23,6 +23,7 @@ import pytest
 
 from tcpmux.control.access import Rules
 from tcpmux.control.client import AdminError, Client, NotRunning, Refused
+from tcpmux.control.conditions import Conditions
 from tcpmux.control.connections import Connections
 from tcpmux.control.event_log import EventLog
 from tcpmux.control.health import Health
@@ -97,10 +98,13 @@ class Running:
         health = Health(view)
         names = HostNames()
         slices = Slices()
-        stream = Stream(view, events, {"version": "9.9"}, health, names, slices)
+        conditions = Conditions(view, health, names)
+        stream = Stream(view, events, {"version": "9.9"}, health, names, slices, conditions)
         metrics = Metrics(view, "9.9")
         connections = Connections(view)
-        readings = Readings(source, connections, events, metrics, stream, health, names, slices)
+        readings = Readings(
+            source, connections, events, metrics, stream, health, names, slices, conditions
+        )
         self.client = Client(self.path, DEADLINE)
         self.task = asyncio.create_task(Control(admin, theirs, readings, identity).serve())
 

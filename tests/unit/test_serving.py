@@ -192,7 +192,12 @@ def test_conditions_change_what_they_name_and_nothing_else() -> None:
     assert changed.routes[1] is image.routes[1]
     assert changed.routes[0].destinations[0].turns == (0,)
     assert changed.routes[0].destinations[0].endpoints[0] is one.destinations[0].endpoints[0]
-    assert with_conditions(changed, {key: (HEALTHY, 100)}) == image
+    back = with_conditions(changed, {key: (HEALTHY, 100)})
+    (same, returned) = back.routes[0].destinations[0].endpoints
+    assert returned.health_since >= changed.routes[0].destinations[0].endpoints[1].health_since > 0
+    assert same is one.destinations[0].endpoints[0]
+    assert replace(returned, health_since=0) == one.destinations[0].endpoints[1]
+    assert back.routes[0].destinations[0].turns == one.destinations[0].turns
     starting = with_conditions(image, {("r", "a"): (HEALTHY, 10)})
     assert starting.routes[0].destinations[0].slow_start_percent == 10
     assert starting.routes[0].destinations[0].endpoints[1].state == READY

@@ -1,0 +1,264 @@
+"""What is wrong now, worst first: what it is, why, since when, and what to do about it. Runs in
+control.
+
+A cause is told once, of the largest thing that it makes unusable: a route that is down, and not
+each of its destinations and endpoints as well.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from tcpmux.control.condition import BY_URGENCY, DEGRADED, DOWN, HEALTHY, Condition
+from tcpmux.control.condition_rules import loses_clients, share_of
+from tcpmux.errors import plural
+from tcpmux.shm._declared import ABSENT, PRESENT, UPGRADE_STATES
+from tcpmux.shm.stats import is_running, programs
+
+if TYPE_CHECKING:
+    from tcpmux.control.schema import LastReload
+    from tcpmux.control.schema import Problem as ProblemJson
+    from tcpmux.shm.image import DestinationRow, RouteRow
+    from tcpmux.shm.view import View
+
+MAX_PROBLEMS = 200  # told
+ERROR, WARNING = "error", "warning"  # clients lose by it now; redundancy is lost
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationConditions:
+    """endpoints: by address; names: those of its host names that are in trouble."""
+
+    own: Condition
+    endpoints: Mapping[str, Condition]
+    names: Mapping[str, Condition]
+
+
+class Problem(NamedTuple):
+    """text: what and why; action: what to do. Both one line. None: it is not about one."""
+
+    severity: str
+    route: str | None
+    destination: str | None
+    endpoint: str | None
+    condition: str
+    text: str
+    since: float | None
+    action: str
+
+    def as_json(self) -> ProblemJson:
+        return self._asdict()  # type: ignore[return-value]
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """The worst first, then the oldest."""
+        place = (self.route, self.destination, self.endpoint)
+        return (
+            self.severity != ERROR,
+            BY_URGENCY.index(self.condition),
+            sum(part is not None for part in place),
+            self.since or 0.0,
+            *(part or "" for part in place),
+        )
+
+
+def worst(problems: Iterable[Problem]) -> list[Problem]:
+    """At most MAX_PROBLEMS of them, in order."""
+    return heapq.nsmallest(MAX_PROBLEMS, problems, key=lambda problem: problem.order)
+
+
+# --- of a route ---------------------------------------------------------------------------------
+
+
+def problems_of_route(
+    route: RouteRow, own: Condition, destinations: Mapping[str, DestinationConditions]
+) -> list[Problem]:
+    """Those of a route and of what belongs to it. destinations: by name."""
+    if own.word == HEALTHY and all(
+        at.own.word == HEALTHY and not at.names for at in destinations.values()
+    ):
+        return []  # most
+    return list(_of_route(route, own, destinations))
+
+
+def _of_route(
+    route: RouteRow, own: Condition, destinations: Mapping[str, DestinationConditions]
+) -> Iterator[Problem]:
+    lost = own.word not in (HEALTHY, DEGRADED)
+    if lost:
+        yield Problem(
+            ERROR,
+            route.name,
+            None,
+            None,
+            own.word,
+            own.reason,
+            own.since,
+            _route_action(route, own, destinations),
+        )
+    for row in route.destinations:
+        at = destinations[row.name]
+        if lost and row.weight:
+            continue  # it says so already
+        yield from _of_destination(route, row, at)
+
+
+def _route_action(
+    route: RouteRow, own: Condition, destinations: Mapping[str, DestinationConditions]
+) -> str:
+    name = route.name
+    if own.word != DOWN:
+        return f"Put a destination back: tcpmux enable {name}/{route.destinations[0].name}"
+    if not any(row.weight for row in route.destinations):
+        first = route.destinations[0].name if route.destinations else "DESTINATION"
+        return f"Give a destination weight: tcpmux weight {name} {first}=100"
+    weighted = [row for row in route.destinations if row.weight]
+    others = [row for row in route.destinations if row.turns and not row.weight]
+    if others:
+        shift = " ".join(f"{row.name}=0" for row in weighted)
+        return f"Shift to {others[0].name}: tcpmux weight {name} {others[0].name}=100 {shift}"
+    if len(weighted) == 1:
+        (row,) = weighted
+        return _destination_action(route, row, destinations[row.name])
+    return f"Repair its endpoints: `tcpmux status {name}` lists them"
+
+
+def _of_destination(
+    route: RouteRow, row: DestinationRow, at: DestinationConditions
+) -> Iterator[Problem]:
+    own = at.own
+    if own.word == DOWN:
+        loses = bool(row.weight) and loses_clients(row)
+        share = share_of(route, row) if row.weight else "it has weight 0"
+        yield Problem(
+            ERROR if loses else WARNING,
+            route.name,
+            row.name,
+            None,
+            DOWN,
+            f"{own.reason}; {share}",
+            own.since,
+            _shift_away(route, row) if loses else _destination_action(route, row, at),
+        )
+        return
+    if row.panic:
+        yield Problem(
+            WARNING,
+            route.name,
+            row.name,
+            None,
+            own.word,
+            own.reason,
+            own.since,
+            f"Repair those that are down: `tcpmux status {route.name}` lists them",
+        )
+    for address, endpoint in at.endpoints.items():
+        if endpoint.word in (DOWN, DEGRADED):
+            yield Problem(
+                WARNING,
+                route.name,
+                row.name,
+                address,
+                endpoint.word,
+                endpoint.reason,
+                endpoint.since,
+                _endpoint_action(address, endpoint),
+            )
+    for name, trouble in at.names.items():
+        yield Problem(
+            WARNING,
+            route.name,
+            row.name,
+            name,
+            trouble.word,
+            trouble.reason,
+            trouble.since,
+            NAME_ACTION,
+        )
+
+
+NAME_ACTION = "Correct the name, its DNS record or `dns`; it is looked up again by itself"
+
+
+def _shift_away(route: RouteRow, row: DestinationRow) -> str:
+    return f"Take its share away: tcpmux drain {route.name}/{row.name}; then repair it"
+
+
+def _destination_action(route: RouteRow, row: DestinationRow, at: DestinationConditions) -> str:
+    if not row.is_meant_to_serve:
+        return "Give it an endpoint in the configuration, and reload"
+    if at.names and not at.endpoints:
+        return NAME_ACTION
+    addresses = list(at.endpoints)
+    if len(addresses) == 1:
+        return _endpoint_action(addresses[0], at.endpoints[addresses[0]])
+    return f"Repair its endpoints: `tcpmux status {route.name}` lists them"
+
+
+def _endpoint_action(address: str, at: Condition) -> str:
+    if at.word == DOWN:
+        return f"Repair what listens at {address}, or: tcpmux endpoint {address} drain"
+    return f"Look at {address}; to take it out: tcpmux endpoint {address} drain"
+
+
+# --- of the instance ----------------------------------------------------------------------------
+
+
+def last_reload(view: View) -> LastReload:
+    """As the status has it. Before the first one: the start, which has read the files."""
+    time, error = view.table.last_reload
+    return {"ok": not error, "time": float(time) if time else None, "error": error}
+
+
+def problems_of_instance(
+    view: View, *, master_gone: bool, behind: Iterable[tuple[int, float]]
+) -> Iterator[Problem]:
+    """Those of no route. behind: workers that use an older route table, and since when."""
+    if master_gone:
+        yield _of_instance(
+            WARNING,
+            "the master has ended: connections are served, but nothing can be changed",
+            "Start tcpmux again with the same files: it takes over",
+        )
+    yield from _of_processes(view)
+    reload = last_reload(view)
+    if not reload["ok"]:
+        text = "the last reload was refused, and what was in force before still is"
+        then = "Correct the files (tcpmux check), then: tcpmux reload"
+        yield _of_instance(WARNING, f"{text}: {reload['error']}", then, reload["time"])
+    _, state, error = view.table.upgrade
+    if UPGRADE_STATES[state] == "failed":
+        text = f"the last upgrade failed, and the build before it runs: {error}"
+        yield _of_instance(WARNING, text, "Remove the cause, then: tcpmux upgrade")
+    for worker, since in behind:
+        text = f"worker {worker} uses an older route table than the one in force"
+        then = "If it stays so, see `tcpmux workers` and the log"
+        yield _of_instance(WARNING, text, then, since)
+
+
+def _of_processes(view: View) -> Iterator[Problem]:
+    lives = [live for live in view.lives if live.guardian_pid]
+    if not any(map(is_running, lives)):
+        text = "no worker runs: new connections wait"
+        yield _of_instance(ERROR, text, "See the log for the reason")
+    for live in lives:
+        if live.presence in (PRESENT, ABSENT):
+            continue
+        count = live.connections
+        waits = f"its {plural(count, 'connection')} wait, " if count else ""
+        text = f"worker {live.worker} is stopped or hangs: {waits}others accept for it"
+        then = "It is replaced within seconds; the log says why"
+        yield _of_instance(ERROR if count else WARNING, text, then)
+    for program in programs(view.table):
+        if not program.is_at_work and program.name != "control":  # this is control
+            text = f"the {program.name} process is stopped, hangs or has ended: the access log "
+            text += "may lose lines"
+            yield _of_instance(WARNING, text, "It is started again by itself; the log says why")
+
+
+def _of_instance(severity: str, text: str, action: str, since: float | None = None) -> Problem:
+    word = DOWN if severity == ERROR else DEGRADED
+    return Problem(severity, None, None, None, word, text, since, action)
