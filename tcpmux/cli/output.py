@@ -159,6 +159,9 @@ def print_applied(applied: Applied, if_nothing: str) -> None:
     """What changed, and the workers that use it already."""
     for change in applied["changes"] or [if_nothing]:
         say(change)
+    # A build before this one tells none.
+    for warning in applied.get("warnings", ()):
+        say(f"warning: {warning}")
     generation = applied["generation"]
     behind = [worker for worker in applied["workers"] if worker["generation"] < generation]
     total = len(applied["workers"])

@@ -43,12 +43,14 @@ class NameTrouble(NamedTuple):
 
 
 class Failures(NamedTuple):
-    """Connects of clients to one endpoint that have failed in a row, up to now. error: errno of
-    the last, 0 = it timed out. since: of the first, Unix time, s."""
+    """Connects of clients to one endpoint that have failed in a row, up to now and since it last
+    answered a check. error: errno of the last, 0 = it timed out. since: of the first, Unix time, s.
+    before: those before it answered."""
 
-    in_a_row: int
-    error: int
-    since: float | None
+    in_a_row: int = 0
+    error: int = 0
+    since: float | None = None
+    before: int = 0
 
     @property
     def text(self) -> str:
@@ -59,7 +61,7 @@ class Failures(NamedTuple):
         return what if self.in_a_row == 1 else f"{what}, {self.in_a_row} in a row"
 
 
-NONE = Failures(0, 0, None)
+NONE = Failures()
 
 
 def of_endpoint(row: EndpointRow, known: Endpoint | None, failures: Failures = NONE) -> Condition:
@@ -78,7 +80,7 @@ def _set_aside(row: EndpointRow | DestinationRow, but: str = "") -> Condition:
 
 def _of_endpoint(row: EndpointRow, known: Endpoint | None, failures: Failures) -> Condition:
     if row.health != rows.HEALTHY:
-        return Condition(DOWN, _why_out(row, known), row.health_since or None)
+        return Condition(DOWN, _why_out(row, known, failures), row.health_since or None)
     is_checked = known is not None and known.watch.check is not None
     if failures.in_a_row >= DOWN_AFTER and not is_checked:
         return Condition(DOWN, failures.text, failures.since)
@@ -87,13 +89,17 @@ def _of_endpoint(row: EndpointRow, known: Endpoint | None, failures: Failures) -
         return Condition(DEGRADED, reason, failures.since)
     since = max(row.state_since, row.health_since) or None
     percent = row.slow_start_percent
-    slow = f"slow start: {percent}% of its share" if percent < rows.FULL_SHARE else ""
-    return Condition(HEALTHY, slow, since)
+    note = f"slow start: {percent}% of its share" if percent < rows.FULL_SHARE else ""
+    if failures.before and not note:
+        note = f"answers tcpmux; before that {plural(failures.before, 'connect')} failed"
+    return Condition(HEALTHY, note, since)
 
 
-def _why_out(row: EndpointRow, known: Endpoint | None) -> str:
+def _why_out(row: EndpointRow, known: Endpoint | None, failures: Failures) -> str:
     reason = known.reason if known is not None else ""
     if row.health == rows.EJECTED:
+        if failures.in_a_row and known is not None and known.ejections <= 1:
+            reason = failures.text
         return f"ejected: {reason}" if reason else "ejected"
     return reason or "its checks fail"
 
@@ -108,7 +114,8 @@ def _doubt(known: Endpoint | None, failures: Failures) -> str:
         return ""
     if known.on_trial and known.ejections:
         return "back from an ejection; no connection has succeeded since"
-    return known.reason
+    # It is spared for those before.
+    return known.suspected if failures.before and not known.streak else known.reason
 
 
 def of_destination(

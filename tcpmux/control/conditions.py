@@ -199,9 +199,10 @@ class Conditions:
         if slot not in self._failing:
             return NONE
         count, error, since, _ = self._view.commons.failing_for(slot)
-        if known is not None and count >= known.answered:  # else one has succeeded since
-            count -= known.answered
-        return Failures(count, error, now - (time.monotonic() - since)) if count > 0 else NONE
+        before = known.answered if known is not None else 0
+        if count < before:  # one has succeeded since
+            before = 0
+        return Failures(count - before, error, now - (time.monotonic() - since), before)
 
     # --- since when -------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@
                             enough of different clients control checks it itself, and acts on that
     the end of an ejection  control checks it itself first: no client is sent there before it has
                             been found healthy; then the first failure ejects it again
+    failures, then quiet    of one that stays in use and has no check, control finds out whether it
+                            answers again: only what is shown depends on it
 
 To examine is a connect that has to stay open for a moment with nothing sent on it (a plain one
 succeeds at an endpoint that accepts and resets), and the check that is configured.
@@ -37,6 +39,7 @@ AT_ONCE = 256  # examinations under way
 SUSPECT_TRIES = 2  # before one that is only suspected counts as failed
 IMPOSSIBLE_RETRY = 10.0  # s
 SUSPECTING = 3  # different clients
+QUIET = 10.0  # s without another failure
 CONNECT = Check("tcp")
 
 
@@ -120,6 +123,7 @@ class Ejection:
     def _count(self, endpoint: Endpoint) -> int:
         """Failures in a row that count."""
         in_a_row = self._view.commons.failures(endpoint.slot)[0]
+        endpoint.answered = min(endpoint.answered, in_a_row)
         if in_a_row < endpoint.failures_before:  # a success in between
             endpoint.failures_before = 0
             endpoint.on_trial = False
@@ -129,6 +133,8 @@ class Ejection:
         if endpoint.ejected_until or endpoint.is_down:
             return
         errors = endpoint.watch.passive.errors
+        if endpoint.watch.check is None and now >= endpoint.look_again:
+            self._look_again(endpoint, now)
         if self._is_failing(endpoint):
             count = self._count(endpoint)
             what = "connects in a row" if count > 1 else "connect after the last ejection"
@@ -223,6 +229,20 @@ class Ejection:
         else:
             suspected = f"suspected: {what}; a check of it succeeds, so it stays"
             self._note(endpoint, spared="", suspected=suspected)
+
+    def _look_again(self, endpoint: Endpoint, now: float) -> None:
+        """Connects there have failed: once that is some time ago it is asked how it is."""
+        in_a_row, _, _, last = self._view.commons.failing_for(endpoint.slot)
+        endpoint.look_again = max(last, now - QUIET) + QUIET
+        if in_a_row > endpoint.answered and now - last >= QUIET and not endpoint.is_examined:
+            self._begin(endpoint, "a look at one that connects have failed with", self._looked)
+
+    async def _looked(self, endpoint: Endpoint) -> None:
+        in_a_row = self._view.commons.failures(endpoint.slot)[0]
+        wrong = await self._wrong_with(endpoint)
+        endpoint.look_again = time.monotonic() + QUIET
+        if wrong == "":
+            endpoint.answered = in_a_row
 
     # --- out --------------------------------------------------------------------------------
 

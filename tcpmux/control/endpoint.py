@@ -51,6 +51,7 @@ class Endpoint:
     examine_again: float = 0.0  # not before, if it is suspected
     # for people
     answered: int = 0  # failures in a row after which it was found to answer
+    look_again: float = 0.0  # not before, if connects have failed
     failed_check: str = ""  # what the last one that failed met with
     ejected_for: str = ""
     spared: str = ""  # what it would be ejected for, and why it is not

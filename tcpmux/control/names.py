@@ -146,16 +146,20 @@ class HostNames:
 
         names = [parse_name(text) for text in answer["unknown"]]
         results = await look_up_all(names, answer["servers"], LOOKUP_TIME)
+        warnings: list[str] = []
         for name, found in results.items():
             addresses: Sequence[Address] = ()
             if isinstance(found, str):
-                await self._report(logging.WARNING, f"{name} can't be looked up ({found})")
+                notes = [f"{name} can't be looked up ({found})"]
             else:
                 addresses = found.addresses
-                for note in found.notes:
-                    await self._report(logging.WARNING, f"{name}: {note}")
+                notes = [f"{name}: {note}" for note in found.notes]
+            for note in notes:
+                await self._report(logging.WARNING, note)
+            warnings += notes
             await self._send(name, addresses)
-        return await self._master.request("reload", by=by)
+        answer = await self._master.request("reload", by=by)
+        return {**answer, "warnings": [*warnings[:MAX_TROUBLES], *answer["warnings"]]}
 
     async def _reload_quietly(self) -> None:
         with suppress(TcpmuxError):  # the master's log says why it refuses

@@ -85,6 +85,7 @@ class Registry:
 
     def _new(self, key: Key, row: EndpointRow, now: float) -> Endpoint:
         known = Endpoint(key, row.slot, Address.parse(str(row.address)), row.health)
+        known.since = row.health_since or known.since
         known.calm_since = now
         known.failures_before = self._view.commons.failures(row.slot)[0]
         if row.health != HEALTHY:

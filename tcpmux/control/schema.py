@@ -183,6 +183,7 @@ class Applied(TypedDict):
 
     generation: int
     changes: list[str]  # a line a route; empty: it is already like that
+    warnings: list[str]  # what is not as it should be, as `check` says it: of a reload
     workers: list[AppliedWorker]
 
 

@@ -47,12 +47,14 @@ class InForce:
 
 
 class Done(NamedTuple):
-    """A change that was applied. changes: what differs, a line each."""
+    """A change that was applied. changes: what differs, a line each. warnings: what is not as it
+    should be with what is in force now."""
 
     before: InForce
     after: InForce
     changes: list[str]
     generation: int
+    warnings: list[str]
 
 
 class LogLine(NamedTuple):
@@ -87,6 +89,10 @@ class Change:
 
     def notes(self, before: InForce, after: InForce) -> Iterable[str]:
         """What whoever asked for it should know besides."""
+        return ()
+
+    def warnings(self, before: InForce, after: InForce) -> Iterable[str]:
+        """What is not as it should be with what it puts in force, a line each."""
         return ()
 
     def report(self, done: Done) -> Iterator[LogLine]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from tcpmux.config import Address, Config
-from tcpmux.config.loops import LeftOut, left_out
+from tcpmux.config.loops import LeftOut, Loop, left_out
 from tcpmux.errors import TcpmuxError, one_line
 from tcpmux.levels import Line
 from tcpmux.master.answers import Refusal
@@ -135,7 +135,8 @@ class Changes:
         self.in_force = after
         changes = [*self._differences(change, before, after), *change.notes(before, after)]
         changes += self._set_workers(before.workers, after.workers)
-        done = Done(before, after, changes, self._table.generation)
+        warnings = list(change.warnings(before, after))
+        done = Done(before, after, changes, self._table.generation, warnings)
         self._on_applied(done)
         for one in change.report(done):
             extra = {"event": one.event, "by": change.by}
@@ -263,7 +264,7 @@ class Changes:
         """Those that are new: clients would go round in them until every place is taken."""
         new = [loop for key, loop in loops.items() if key not in self._loops]
         for loop in new[:MAX_CHANGES]:
-            log.error("%s: %s: %s: left out", loop.leg.route, loop.leg.place, loop)
+            log.error("%s", _loop_text(loop))
         if len(new) > MAX_CHANGES:
             log.error(
                 "and %d more addresses that lead back to a route: left out", len(new) - MAX_CHANGES
@@ -286,14 +287,16 @@ class Changes:
         now = self.in_force
         return list(without_addresses(now.config, now.image, now.addresses))
 
-    def applied(self, changes: Sequence[str]) -> dict[str, Any]:
+    def loops(self) -> list[str]:
+        """What names stand for and is left out, as it would lead back, a line each."""
+        return [_loop_text(loop) for loop in self._loops.values()]
+
+    def applied(self, changes: Sequence[str], warnings: Sequence[str] = ()) -> dict[str, Any]:
         """What is in force and in which workers, as the API tells it."""
-        shown = list(changes[:MAX_CHANGES])
-        if len(changes) > len(shown):
-            shown.append(f"and {len(changes) - len(shown)} more, which the log has")
         return {
             "generation": self._table.generation,
-            "changes": shown,
+            "changes": _first_of(changes),
+            "warnings": _first_of(warnings),
             "workers": [
                 {"id": w.id, "pid": w.live.pid, "generation": w.live.generation_seen}
                 for w in self._workers.running
@@ -316,6 +319,16 @@ def refusals_in_log(kind: str, by: str) -> Iterator[None]:
         extra = {"event": "refused", "by": "a signal" if by_signal else by}
         log.log(level, "%srefused, nothing changed: %s", what, one_line(error), extra=extra)
         raise
+
+
+def _first_of(lines: Sequence[str]) -> list[str]:
+    left = len(lines) - MAX_CHANGES
+    more = [f"and {left} more, which the log has"] if left > 0 else []
+    return [*lines[:MAX_CHANGES], *more]
+
+
+def _loop_text(loop: Loop) -> str:
+    return f"{loop.leg.route}: {loop.leg.place}: {loop}: left out"
 
 
 def _addresses(wanted: InForce) -> list[Address]:

@@ -11,12 +11,16 @@ from tcpmux.privileges import User, denied_sockets
 log = logging.getLogger("tcpmux.master")
 
 
+def denied(config: Config, user: User) -> list[str]:
+    """Which those are, a line each."""
+    return [
+        f"user {user.name} may not connect to unix:{printable(path)}: connections to that "
+        "endpoint fail until it may"
+        for path in denied_sockets(user, config.unix_endpoints)
+    ]
+
+
 def log_denied(config: Config, user: User) -> None:
-    """Says which those are."""
-    for path in denied_sockets(user, config.unix_endpoints):
-        log.error(
-            "user %s may not connect to unix:%s: connections to that endpoint fail until it may",
-            user.name,
-            printable(path),
-            extra={"event": "denied"},
-        )
+    """Says it in the log."""
+    for line in denied(config, user):
+        log.error("%s", line, extra={"event": "denied"})

@@ -27,7 +27,7 @@ from tcpmux.master.aside import Aside
 from tcpmux.master.balance import Balance
 from tcpmux.master.change import Done, InForce, Known
 from tcpmux.master.changes import Changes, refusals_in_log
-from tcpmux.master.denied import log_denied
+from tcpmux.master.denied import denied, log_denied
 from tcpmux.master.duties import (
     HearWorkers,
     Reap,
@@ -301,6 +301,10 @@ class Master:
         """Raises Refusal."""
         most = self._instance.table.shard_count
         return self.changes.apply(SetWorkers(count=count, most=most, by=by))
+
+    def denied(self, config: Config) -> list[str]:
+        """UNIX sockets of endpoints that the workers may not connect to, a line each."""
+        return denied(config, self._instance.user)
 
     def _applied(self, done: Done) -> None:
         """After each change: what others have to know of it."""

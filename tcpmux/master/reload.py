@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from tcpmux.config import Config, HostName, Source, load_sources
 from tcpmux.errors import TcpmuxError
-from tcpmux.levels import Line
+from tcpmux.levels import Line, level_of
 from tcpmux.master.change import Change, Done, InForce, LogLine, Weights
 from tcpmux.master.consequences import without_addresses
 from tcpmux.master.worker_count import wanted_workers
@@ -133,11 +133,16 @@ class Reload(Change):
             if old != new:
                 text = f"{what} changes with the next start, not with a reload"
                 yield Line(logging.WARNING, text)
+
+    def warnings(self, before: InForce, after: InForce) -> Iterator[str]:
+        """What `tcpmux check` would say of the files, too."""
+        for warning in self.config.warnings:
+            yield Line(logging.WARNING, str(warning))
         yield from without_addresses(after.config, after.image, after.addresses)
 
     def report(self, done: Done) -> Iterator[LogLine]:
-        for warning in self.config.warnings:
-            yield LogLine("warning", Line(logging.WARNING, str(warning)))
+        for warning in done.warnings:
+            yield LogLine("warning", Line(level_of(warning), warning))
         if done.changes:
             yield from Change.report(self, done)
         else:

@@ -76,6 +76,7 @@ class Parts(Protocol):
     @property
     def draining(self) -> bool: ...
     def set_workers(self, count: object, by: str) -> Done: ...
+    def denied(self, config: Config) -> list[str]: ...
     def begin_upgrade(self) -> None: ...
 
 
@@ -128,8 +129,10 @@ class Requests:
         `addresses` first."""
         done = self._master.reloads.asked(_by(request), look_up=bool(request.get("look_up")))
         if isinstance(done, Done):
-            self._master.changes.log_late_workers()
-            return self._master.changes.applied(done.changes)
+            changes = self._master.changes
+            changes.log_late_workers()
+            denied = self._master.denied(done.after.config)
+            return changes.applied(done.changes, [*done.warnings, *changes.loops(), *denied])
         config, unknown = done
         return {
             "unknown": list(map(str, unknown)),
