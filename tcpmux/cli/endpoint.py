@@ -8,47 +8,56 @@ from typing import TYPE_CHECKING
 import click
 
 from tcpmux.cli import targets
+from tcpmux.cli.conditions import UNKNOWN, condition_of, lasting, urgency, word
 from tcpmux.cli.drain import force_option
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import (
     columns,
     human_seconds,
     json_option,
-    say_all,
     say_json,
+    say_painted,
+    screen_width,
     watch_option,
     watching,
+    wrapped,
 )
+from tcpmux.control.condition import DOWN, HEALTHY, Condition
 from tcpmux.errors import TcpmuxError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from tcpmux.control.client import Client, DestinationStatus, EndpointStatus, NameStatus
 
+    class EndpointRow(EndpointStatus):
+        """With what it is of."""
+
+        route: str
+        destination: str
+
+
 VERBS = ("drain", "disable", "enable", "ready")
-HEADS = (
-    "ENDPOINT",
-    "DESTINATION",
-    "HEALTH",
-    "SHARE",
-    "STATE",
-    "ACTIVE",
-    "SINCE",
-    "NEXT TRY",
-    "REASON",
-)
+HEADS = ("ENDPOINT", "DESTINATION", "CONDITION", "FOR", "SHARE", "ACTIVE", "NEXT TRY", "REASON")
+LINES = 40  # that are healthy
 
 
-def health_text(endpoint: EndpointStatus, now: float) -> str:
-    """`down for 12s (connection refused), tried again in 2s`. now: Unix time, s."""
-    since, reason = endpoint["health_since"], endpoint["health_reason"]
-    text = endpoint["health"]
-    if since is not None:
-        text += f" for {human_seconds(now - since)}"
-    if reason:
-        text += f" ({reason})"
+def endpoint_note(endpoint: EndpointStatus, now: float) -> str:
+    """`down for 12s: connection refused; next check in 2s`. now: Unix time, s."""
+    own = condition_of(endpoint)
+    if own.word == UNKNOWN:
+        own = Condition(endpoint["health"], endpoint["health_reason"], endpoint["health_since"])
+    text = lasting(own, now)
+    if own.reason:
+        text += f": {own.reason}"
+    return "; ".join([text, *_what_comes(endpoint, now)])
+
+
+def _what_comes(endpoint: EndpointStatus, now: float) -> Iterator[str]:
     if endpoint["next_try"] is not None:
-        text += f", tried again in {human_seconds(endpoint['next_try'] - now)}"
-    return text
+        yield f"tried again in {human_seconds(endpoint['next_try'] - now)}"
+    if endpoint["state_until"]:
+        yield f"ready again in {human_seconds(endpoint['state_until'] - now)}"
 
 
 def slow_start_percent(of: DestinationStatus | EndpointStatus) -> int:
@@ -56,24 +65,19 @@ def slow_start_percent(of: DestinationStatus | EndpointStatus) -> int:
     return of.get("slow_start_percent", of["ramp"])
 
 
-def name_text(name: NameStatus, now: float) -> str:
-    """`Domain name not found for 12s, looked up again in 2s`. now: Unix time, s."""
-    text = name["error"]
-    if name["since"] is not None:
-        text += f" for {human_seconds(now - name['since'])}"
+def name_note(name: NameStatus, now: float) -> str:
+    """`down for 12s: does not resolve (...); looked up again in 2s`. now: Unix time, s."""
+    own = condition_of(name)
+    if own.word == UNKNOWN:
+        own = Condition("down", name["error"], name["since"])
+    text = f"{lasting(own, now)}: {own.reason}"
     if name["next_look"] is not None:
-        text += f", looked up again in {human_seconds(name['next_look'] - now)}"
+        text += f"; looked up again in {human_seconds(name['next_look'] - now)}"
     return text
 
 
-def state_text(endpoint: EndpointStatus, now: float) -> str:
-    """`draining, for another 9m 12s`."""
-    until = endpoint["state_until"]
-    return endpoint["state"] + (f", {human_seconds(until - now)} more" if until else "")
-
-
-def _rows(instance: Client, address: str | None) -> list[dict[str, object]]:
-    found = [
+def _rows(instance: Client, address: str | None) -> list[EndpointRow]:
+    found: list[EndpointRow] = [
         {"route": route["name"], "destination": destination["name"], **endpoint}
         for route in instance.routes()
         for destination in route["destinations"]
@@ -91,9 +95,9 @@ def _unresolved(name: NameStatus) -> EndpointStatus | None:
         return None
     return {
         "address": name["name"],
-        "condition": name["condition"],
-        "condition_reason": name["condition_reason"],
-        "condition_since": name["condition_since"],
+        "condition": name.get("condition", DOWN),
+        "condition_reason": name.get("condition_reason", name["error"]),
+        "condition_since": name.get("condition_since", name["since"]),
         "state": "ready",
         "health": "unresolved",
         "health_reason": name["error"],
@@ -113,25 +117,41 @@ def _unresolved(name: NameStatus) -> EndpointStatus | None:
     }
 
 
-def _show(found: list[dict[str, object]], now: float) -> None:
-    rows: list[tuple[str, ...]] = [HEADS]
-    for row in found:
-        endpoint: EndpointStatus = row  # type: ignore[assignment]
-        since, next_try = endpoint["health_since"], endpoint["next_try"]
-        rows.append(
-            (
-                endpoint["address"],
-                f"{row['route']}/{row['destination']}",
-                endpoint["health"],
-                f"{slow_start_percent(endpoint)}%" if endpoint["turns"] else "-",
-                state_text(endpoint, now),
-                str(endpoint["connections_active"]),
-                human_seconds(now - since) if since else "-",
-                human_seconds(next_try - now) if next_try else "-",
-                endpoint["health_reason"] or "-",
-            )
-        )
-    say_all(columns(rows, (3, 5, 6, 7)))
+def _lines(found: Sequence[EndpointRow], now: float, *, whole: bool) -> Iterator[str]:
+    """The worst first. whole: all, however many are healthy."""
+    ordered = sorted(found, key=lambda row: urgency(condition_of(row)))
+    healthy = [row for row in ordered if condition_of(row).word == HEALTHY]
+    left_out = 0 if whole else max(0, len(healthy) - LINES)
+    shown = ordered[: len(ordered) - left_out]
+    rows = [HEADS, *(_cells(row, now) for row in shown)]
+    most = screen_width()
+    if most is None:
+        yield from columns(rows, (3, 4, 5, 6))
+    else:  # the reason would not fit beside the rest
+        lines = columns([row[:-1] for row in rows], (3, 4, 5, 6), optional=(5, 4, 6, 1), most=most)
+        yield next(lines)
+        for row, line in zip(rows[1:], lines, strict=True):
+            yield line
+            if row[-1] != "-":
+                yield from wrapped(row[-1], "    ", most)
+    if left_out:
+        yield f"and {left_out} healthy: --all shows them"
+
+
+def _cells(row: EndpointRow, now: float) -> tuple[str, ...]:
+    own = condition_of(row)
+    since, next_try, until = own.since, row["next_try"], row["state_until"]
+    comes = f"{human_seconds(next_try - now)}" if next_try else "-"
+    return (
+        row["address"],
+        f"{row['route']}/{row['destination']}",
+        word(own),
+        human_seconds(now - since) if since else "-",
+        f"{slow_start_percent(row)}%" if row["turns"] else "-",
+        str(row["connections_active"]),
+        f"ready in {human_seconds(until - now)}" if until else comes,
+        own.reason or "-",
+    )
 
 
 @click.command("endpoint")
@@ -140,6 +160,7 @@ def _show(found: list[dict[str, object]], now: float) -> None:
 @click.option(
     "--for", "for_", metavar="DURATION", help="Make it ready again after this time: 90s, 10m, 2h."
 )
+@click.option("--all", "whole", is_flag=True, help="Leave nothing out, however many are healthy.")
 @force_option
 @json_option
 @watch_option
@@ -152,13 +173,14 @@ def endpoint(
     force: bool,
     as_json: bool,
     watch: float | None,
+    whole: bool,
 ) -> int:
-    """Show endpoints and their health, or take one out of service.
+    """Show endpoints and their condition, or take one out of service.
 
-    Without ADDRESS all are shown: whether they are healthy, since when, why not, and when they
-    will be tried again. ADDRESS is one of them, in all routes that have it. drain and disable
-    send it no new connections; with --for it becomes ready again after that time. enable (or
-    ready) puts it back.
+    Without ADDRESS all are shown, the worst first: whether they are healthy, for how long, why
+    not, and when they will be tried again. ADDRESS is one of them, in all routes that have it.
+    drain and disable send it no new connections; with --for it becomes ready again after that
+    time. enable (or ready) puts it back.
 
     \b
     Examples:
@@ -178,7 +200,7 @@ def endpoint(
         if as_json:
             say_json(found)
         else:
-            _show(found, time.time())
+            say_painted(_lines(found, time.time(), whole=whole or address is not None))
 
     return watching(watch, show)
 

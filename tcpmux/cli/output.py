@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import shutil
 import sys
+import textwrap
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from tcpmux.config.problems import Problem
     from tcpmux.control.client import Applied
 
+MIN_WIDTH = 40  # columns; with fewer, lines are longer than the screen is wide
 WIDTH_OF_A_PIPE = 160  # columns; nothing is cut off to fit a terminal that is not there
 
 
@@ -67,14 +71,73 @@ def duration_text(seconds: float) -> str:
     return f"{seconds:.2f}s" if seconds < 9.995 else human_seconds(seconds)
 
 
-def columns(rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> Iterator[str]:
+def columns(
+    rows: Sequence[Sequence[str]],
+    numbers: Collection[int] = (),
+    *,
+    optional: Sequence[int] = (),
+    most: int | None = None,
+) -> Iterator[str]:
     """Lines of a table without lines, the first row being the heads; for many rows. numbers: the
-    columns that end at the right."""
+    columns that end at the right. most: columns of the screen that there are; optional: which of
+    the table are left out, the first of them first, until it fits."""
     shown = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(width, column)) for column in zip(*shown, strict=True)]
-    for row in shown:
-        cells = (padded(cell, widths[at], right=at in numbers) for at, cell in enumerate(row))
+    kept = list(range(len(widths)))
+    for at in optional:
+        if most is None or sum(widths[i] + 2 for i in kept) - 2 <= most:
+            break
+        kept.remove(at)
+    for row, texts in zip(rows, shown, strict=True):
+        cells = (painted(padded(texts[i], widths[i], right=i in numbers), row[i]) for i in kept)
         yield "  ".join(cells).rstrip()
+
+
+class Styled(str):
+    """A text with a color: of a terminal's sixteen, or bold."""
+
+    style: str
+
+    def __new__(cls, text: str, style: str) -> Styled:
+        made = super().__new__(cls, text)
+        made.style = style
+        return made
+
+
+def painted(text: str, like: str) -> str:
+    """A printable text in the color of another, where there is color."""
+    style = like.style if isinstance(like, Styled) else ""
+    if not style or not has_color():
+        return text
+    return click.style(text, bold=True) if style == "bold" else click.style(text, fg=style)
+
+
+def has_color() -> bool:
+    """Whether standard output is a terminal that is to have color (https://no-color.org)."""
+    dumb = os.environ.get("TERM") == "dumb"
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and not dumb
+
+
+def screen_width() -> int | None:
+    """Columns of the terminal; None = standard output is none, and nothing need fit."""
+    if not sys.stdout.isatty():
+        return None
+    return max(MIN_WIDTH, shutil.get_terminal_size().columns)
+
+
+def wrapped(text: str, indent: str, most: int | None) -> Iterator[str]:
+    """A text in lines that fit, each indented; most: as of columns()."""
+    shown = printable(text)
+    if most is None:
+        yield indent + shown
+        return
+    yield from textwrap.wrap(
+        shown,
+        max(most, len(indent) + 20),
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+    )
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -85,6 +148,11 @@ def say(text: str, *, err: bool = False) -> None:
 def say_all(lines: Iterable[str]) -> None:
     """As say(), many of them."""
     click.echo("\n".join(map(printable, lines)))
+
+
+def say_painted(lines: Iterable[str]) -> None:
+    """As say_all(), of lines that columns(), painted() or wrapped() have made."""
+    click.echo("\n".join(lines))
 
 
 def say_json(value: object) -> None:

@@ -7,26 +7,35 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tcpmux.cli.conditions import condition_of, routes_named, word
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import (
+    Styled,
     columns,
     human_bytes,
     json_option,
+    painted,
     percent,
     say,
     say_all,
     say_json,
+    say_painted,
+    screen_width,
     watch_option,
     watching,
 )
+from tcpmux.control.ends import in_words
+from tcpmux.errors import printable
 
 if TYPE_CHECKING:
-    from tcpmux.control.client import Event, RouteStatus, Status
+    from collections.abc import Iterator, Sequence
+
+    from tcpmux.control.client import DestinationStatus, Event, RouteStatus, Status
 
 
 def _route_rows(routes: list[RouteStatus]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [
-        ("ROUTE", "LISTEN", "DESTINATION", "WEIGHT", "SHARE", "STATE", "ENDPOINTS")
+        ("ROUTE", "LISTEN", "DESTINATION", "CONDITION", "WEIGHT", "SHARE", "ENDPOINTS")
     ]
     for route in routes:
         whole = sum(d["effective_weight"] for d in route["destinations"])
@@ -41,7 +50,7 @@ def _route_rows(routes: list[RouteStatus]) -> list[tuple[str, ...]]:
                 weight += f" (file: {d['file_weight']})"
             share = percent(d["effective_weight"], whole)
             text = ",".join(endpoints) or "none"
-            rows.append((name, listen, d["name"], weight, share, d["state"], text))
+            rows.append((name, listen, d["name"], word(condition_of(d)), weight, share, text))
             name = listen = ""
     return rows
 
@@ -64,30 +73,48 @@ def routes(admin: str | None, as_json: bool, watch: float | None) -> int:
         if as_json:
             say_json(found)
         else:
-            say_all(columns(_route_rows(found), (3, 4)))
+            say_painted(columns(_route_rows(found), (4, 5)))
 
     return watching(watch, show)
 
 
-def _stats_rows(status: Status) -> list[tuple[str, ...]]:
+def _stats_rows(routes: Sequence[RouteStatus]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [
         ("ROUTE/DESTINATION", "ACTIVE", "TOTAL", "FAILURES", "IN", "OUT", "ENDED")
     ]
-    for route in status["routes"]:
+    for route in routes:
         for d in route["destinations"]:
             ended = ", ".join(f"{reason} {n}" for reason, n in d["closed"].items() if n)
-            rows.append(
-                (
-                    f"{route['name']}/{d['name']}",
-                    str(d["connections_active"]),
-                    str(d["connections_total"]),
-                    str(d["connect_failures_total"]),
-                    human_bytes(d["bytes_in_total"]),
-                    human_bytes(d["bytes_out_total"]),
-                    ended or "-",
-                )
-            )
+            rows.append((f"{route['name']}/{d['name']}", *_counts(d), ended or "-"))
     return rows
+
+
+def _counts(d: DestinationStatus) -> tuple[str, ...]:
+    return (
+        str(d["connections_active"]),
+        str(d["connections_total"]),
+        str(d["connect_failures_total"]),
+        human_bytes(d["bytes_in_total"]),
+        human_bytes(d["bytes_out_total"]),
+    )
+
+
+def _named_lines(routes: Sequence[RouteStatus], most: int | None) -> Iterator[str]:
+    """Of routes that were asked for: why connections ended, in words. most: columns of the screen,
+    None = no limit."""
+    for number, route in enumerate(routes):
+        if number:
+            yield ""
+        yield painted(printable(route["name"]), Styled("", "bold"))
+        heads = ("DESTINATION", "ACTIVE", "TOTAL", "FAILURES", "IN", "OUT")
+        rows = [heads, *((d["name"], *_counts(d)) for d in route["destinations"])]
+        yield from columns(rows, range(1, 6), optional=(4, 5), most=most)
+        ends = [("route", in_words(route["closed"], route))]
+        ends += [(d["name"], in_words(d["closed"])) for d in route["destinations"]]
+        named = [(name, str(n), text) for name, counted in ends for n, text in counted]
+        if named:
+            yield ""
+            yield from columns([("OF", "ENDED", "REASON"), *named], (1,))
 
 
 def _worker_rows(status: Status) -> list[tuple[str, ...]]:
@@ -101,27 +128,34 @@ def _worker_rows(status: Status) -> list[tuple[str, ...]]:
 
 
 @click.command("stats")
+@click.argument("route", nargs=-1)
 @json_option
 @watch_option
 @admin_option
-def stats(admin: str | None, as_json: bool, watch: float | None) -> int:
+def stats(admin: str | None, route: tuple[str, ...], as_json: bool, watch: float | None) -> int:
     """Show the counters of every destination, including why connections ended, and of every worker.
 
-    They are counted since the start of the instance, through reloads and upgrades.
+    They are counted since the start of the instance, through reloads and upgrades. With ROUTE the
+    reasons are told in words, and the route's own are included: connections that never got to a
+    destination.
 
     \b
-    Example:
+    Examples:
         tcpmux stats --watch
+        tcpmux stats shop
     """
     instance = client(admin)
 
     def show() -> None:
         found = instance.status()
+        named = routes_named(found["routes"], route)
         if as_json:
-            shown = {"routes": found["routes"], "workers": found["workers"]}
-            say_json(shown)
+            say_json({"routes": named, "workers": found["workers"]})
             return
-        say_all(columns(_stats_rows(found), range(1, 6)))
+        if route:
+            say_painted(_named_lines(named, screen_width()))
+            return
+        say_all(columns(_stats_rows(named), range(1, 6)))
         say("")
         say_all(columns(_worker_rows(found), range(1, 99)))
 

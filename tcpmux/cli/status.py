@@ -1,35 +1,47 @@
-"""`tcpmux status`: what the instance does right now."""
+"""`tcpmux status`: what is wrong, and what the instance does right now."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import click
 
-from tcpmux.cli.endpoint import health_text, name_text, slow_start_percent, state_text
+from tcpmux.cli.conditions import (
+    condition_of,
+    lasting,
+    problem_lines,
+    routes_named,
+    urgency,
+    word,
+)
+from tcpmux.cli.endpoint import endpoint_note, name_note, slow_start_percent
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import (
-    console,
+    Styled,
+    columns,
     human_bytes,
     human_seconds,
+    painted,
     percent,
     say_json,
-    table,
+    say_painted,
+    screen_width,
     watch_option,
     watching,
+    wrapped,
 )
-from tcpmux.errors import plural
+from tcpmux.control.condition import HEALTHY
+from tcpmux.control.ends import in_words
+from tcpmux.errors import plural, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rich.table import Table
+    from collections.abc import Iterator, Sequence
 
     from tcpmux.control.client import (
         BuffersStatus,
         DestinationStatus,
-        ProgramStatus,
         RouteStatus,
         Status,
         WorkerStatus,
@@ -37,6 +49,10 @@ if TYPE_CHECKING:
 
 
 ANSWER_TIME = 10.0  # s; it asks nobody, but control may just be starting again
+IN_FULL = 10  # routes: so many are shown as a whole
+LINES = 30  # routes that are healthy, or too many: a line each
+PROBLEMS = 10  # shown
+WORKERS = 8  # a line each, if there is nothing to say of any
 
 
 def _headline(status: Status, now: float) -> str:
@@ -46,29 +62,41 @@ def _headline(status: Status, now: float) -> str:
     )
 
 
-def _workers(workers: list[WorkerStatus]) -> Table:
-    made = table("workers", "id", "pid", "generation", "connections", "starts")
-    for worker in workers:
-        pid = str(worker["pid"]) if worker["pid"] else "not running"
-        if worker["state"] != "running" and worker["pid"]:
-            pid += f" ({worker['state']})"
-        made.add_row(
+# --- the instance -----------------------------------------------------------------------------
+
+
+def _workers(status: Status) -> Iterator[str]:
+    workers = status["workers"]
+    as_wanted = all(
+        worker["state"] == "running"
+        and worker["pid"]
+        and worker["generation"] >= status["generation"]
+        for worker in workers
+    )
+    if as_wanted and len(workers) > WORKERS:
+        count = sum(worker["connections"] for worker in workers)
+        yield f"{plural(len(workers), 'worker')} running, {plural(count, 'connection')}"
+        return
+    rows: list[tuple[str, ...]] = [("WORKER", "PID", "GENERATION", "CONNECTIONS", "STARTS")]
+    rows += [
+        (
             str(worker["id"]),
-            pid,
+            _pid(worker),
             str(worker["generation"]),
             str(worker["connections"]),
             str(worker["starts"]),
         )
-    return made
+        for worker in workers
+    ]
+    yield from columns(rows, (2, 3, 4))
 
 
-def _trouble(program: ProgramStatus) -> str:
-    """ "" = none."""
-    if program["state"] == "running":
-        return ""
-    what = "is stopped or hangs" if program["pid"] else "does not run"
-    pid = f" (pid {program['pid']})" if program["pid"] else ""
-    return f"The {program['name']} process{pid} {what}; the log says more."
+def _pid(worker: WorkerStatus) -> str:
+    if not worker["pid"]:
+        return Styled("not running", "red")
+    if worker["state"] == "running":
+        return str(worker["pid"])
+    return Styled(f"{worker['pid']} ({worker['state']})", "yellow")
 
 
 def _buffers(buffers: BuffersStatus) -> Iterator[str]:
@@ -80,9 +108,12 @@ def _buffers(buffers: BuffersStatus) -> Iterator[str]:
     fallbacks = buffers["pipe_fallbacks_total"]
     if fallbacks:
         yield (
-            f"Bulk was copied {plural(fallbacks, 'time')} rather than spliced, "
-            "as no pipe could be had: raise fs.pipe-user-pages-soft, or the limit of open files."
+            f"Bulk was copied {plural(fallbacks, 'time')} rather than spliced, as no pipe was "
+            "available: raise fs.pipe-user-pages-soft, or the limit of open files."
         )
+
+
+# --- a route ----------------------------------------------------------------------------------
 
 
 def _weight(destination: DestinationStatus) -> str:
@@ -90,100 +121,161 @@ def _weight(destination: DestinationStatus) -> str:
     marks = []
     if destination["file_weight"] != destination["weight"]:
         marks.append(f"file: {destination['file_weight']}")
-    if destination["state"] != "ready":
-        marks.append(destination["state"])
-    elif destination["weight"] and destination["endpoints"] and not _serves(destination):
-        marks.append("no endpoint is left")
-    elif destination["weight"] and destination["unresolved"] and not _serves(destination):
-        marks.append("no address")
-    elif slow_start_percent(destination) < 100:
+    if slow_start_percent(destination) < 100:
         marks.append(f"slow start: {slow_start_percent(destination)}%")
-    if destination["panic"]:
-        marks.append("panic: health is ignored")
     return f"{destination['weight']} ({', '.join(marks)})" if marks else str(destination["weight"])
 
 
-def _serves(destination: DestinationStatus) -> bool:
-    return any(endpoint["turns"] for endpoint in destination["endpoints"])
+def _destinations(route: RouteStatus, most: int | None) -> Iterator[str]:
+    heads = ("DESTINATION", "CONDITION", "SHARE", "WEIGHT", "ACTIVE", "TOTAL", "FAILURES")
+    rows: list[tuple[str, ...]] = [(*heads, "IN", "OUT")]
+    whole = sum(d["effective_weight"] for d in route["destinations"])
+    for destination in route["destinations"]:
+        rows.append(
+            (
+                destination["name"],
+                word(condition_of(destination)),
+                percent(destination["effective_weight"], whole),
+                _weight(destination),
+                str(destination["connections_active"]),
+                str(destination["connections_total"]),
+                str(destination["connect_failures_total"]),
+                human_bytes(destination["bytes_in_total"]),
+                human_bytes(destination["bytes_out_total"]),
+            )
+        )
+    yield from columns(rows, range(2, 9), optional=(8, 7, 5, 6), most=most)
 
 
-def _remarks(route: RouteStatus, now: float) -> Iterator[str]:
-    """A line for each endpoint that does not have its full share, and why."""
-    if not route["available"]:
-        yield "no destination can take connections"
+def _remarks(route: RouteStatus, now: float, *, every: bool) -> Iterator[tuple[str, str]]:
+    """(what, text) of each endpoint and name that there is something to say of; or of every."""
     for destination in route["destinations"]:
         for name in destination["names"]:
             if name["error"]:
-                yield f"{destination['name']}: {name['name']}: {name_text(name, now)}"
+                yield f"{destination['name']}: {name['name']}", name_note(name, now)
         for endpoint in destination["endpoints"]:
-            where = f"{destination['name']}: {endpoint['address']}"
-            if endpoint["health"] != "up":
-                yield f"{where} is {health_text(endpoint, now)}"
-            elif endpoint["health_reason"]:
-                yield f"{where}: {endpoint['health_reason']}"
-            if endpoint["state"] != "ready":
-                yield f"{where} is {state_text(endpoint, now)}"
-            percent = slow_start_percent(endpoint)
-            if endpoint["health"] == "up" and percent < 100:
-                yield f"{where} is in slow start: {percent}% of its share"
+            own = condition_of(endpoint)
+            if every or own.word != HEALTHY or own.reason:
+                yield f"{destination['name']}: {endpoint['address']}", endpoint_note(endpoint, now)
 
 
-def _route(route: RouteStatus) -> Table:
-    title = (
-        f"{route['name']} on {', '.join(route['listen'])}: "
+def _ends(route: RouteStatus) -> Iterator[str]:
+    found = in_words(route["closed"], route)
+    if not found:
+        yield "no connection has ended"
+        return
+    rows = [("ENDED", "REASON"), *((str(count), text) for count, text in found)]
+    yield from columns(rows, (0,))
+
+
+def _head(route: RouteStatus, now: float) -> str:
+    own = condition_of(route)
+    name = painted(printable(route["name"]), Styled("", "bold"))
+    return f"{name}  {painted(lasting(own, now), word(own))}"
+
+
+def _figures(route: RouteStatus) -> str:
+    return (
         f"{route['connections_active']} active, {route['connections_total']} total, "
         f"{route['connections_rejected_total']} rejected"
     )
-    made = table(
-        title, "destination", "weight", "share", "active", "total", "failures", "in", "out"
+
+
+def _route(route: RouteStatus, now: float, most: int | None, *, details: bool) -> Iterator[str]:
+    """All of it. details: also of what is healthy, and why connections ended."""
+    inner = None if most is None else most - 2
+    yield _head(route, now)
+    reason = condition_of(route).reason
+    if reason:
+        yield from wrapped(reason, "  ", most)
+    yield from wrapped(f"on {', '.join(route['listen'])}: {_figures(route)}", "  ", most)
+    for line in _destinations(route, inner):
+        yield f"  {line}"
+    for what, text in _remarks(route, now, every=details):
+        yield from wrapped(f"{what} is {text}", "  ", most)
+    if details:
+        for line in _ends(route):
+            yield f"  {line}"
+
+
+def _line(route: RouteStatus, most: int | None) -> str:
+    """One for a route that is healthy, or one of too many."""
+    whole = sum(d["effective_weight"] for d in route["destinations"])
+    split = ", ".join(
+        f"{d['name']} {percent(d['effective_weight'], whole)}" for d in route["destinations"]
     )
-    everything = sum(d["effective_weight"] for d in route["destinations"])
-    for destination in route["destinations"]:
-        made.add_row(
-            destination["name"],
-            _weight(destination),
-            percent(destination["effective_weight"], everything),
-            str(destination["connections_active"]),
-            str(destination["connections_total"]),
-            str(destination["connect_failures_total"]),
-            human_bytes(destination["bytes_in_total"]),
-            human_bytes(destination["bytes_out_total"]),
-        )
-    return made
+    line = f"  {route['connections_active']} active  {printable(split)}"
+    own = condition_of(route)
+    room = None if most is None else most - len(f"{printable(route['name'])}  {own.word}")
+    return f"{_short_head(route)}{line if room is None else line[: max(0, room)]}"
 
 
-def print_status(status: Status, now: float) -> None:
-    """Tables for people. now: Unix time, s."""
-    out = console()
-    out.print(_headline(status, now), soft_wrap=True)
-    out.print(f"config {', '.join(status['config'])}; admin {status['admin']}", soft_wrap=True)
-    if status["state"] == "orphaned":
-        out.print(
-            "The master is gone: connections are served, but nothing can be changed. "
-            "Start tcpmux again with the same file: it takes over.",
-            soft_wrap=True,
-        )
-    if status["upgrade"]["state"] == "failed":
-        out.print(f"The last upgrade failed: {status['upgrade']['error']}", soft_wrap=True)
-    elif status["upgrade"]["state"] == "running":
-        out.print(f"Upgrade {status['upgrade']['count']} is under way.", soft_wrap=True)
-    for trouble in filter(None, map(_trouble, status.get("programs", []))):
-        out.print(trouble, soft_wrap=True)
+def _short_head(route: RouteStatus) -> str:
+    own = condition_of(route)
+    return f"{printable(route['name'])}  {painted(own.word, word(own))}"
+
+
+def _routes(
+    routes: Sequence[RouteStatus], now: float, most: int | None, *, named: bool, whole: bool
+) -> Iterator[str]:
+    """named: they were asked for. whole: all are to be shown as a whole."""
+    ordered = sorted(routes, key=lambda route: urgency(condition_of(route)))
+    in_full = [
+        route
+        for route in ordered
+        if whole or named or len(ordered) <= IN_FULL or condition_of(route).word != HEALTHY
+    ]
+    if not (whole or named):
+        in_full = in_full[:IN_FULL]
+    for route in in_full:
+        yield ""
+        yield from _route(route, now, most, details=named)
+    folded = ordered[len(in_full) :]
+    if folded:
+        yield ""
+    for route in folded[:LINES]:
+        yield _line(route, most)
+    rest = folded[LINES:]
+    if rest:
+        counts = Counter(condition_of(route).word for route in rest)
+        told = ", ".join(f"{count} {at}" for at, count in counts.items())
+        yield f"and {plural(len(rest), 'route')}: {told} (--all or ROUTE shows them)"
+
+
+def status_lines(
+    status: Status, now: float, most: int | None, *, names: Sequence[str] = (), whole: bool = False
+) -> Iterator[str]:
+    """For people. now: Unix time, s. most: columns of the screen, None = no limit. names: of the
+    routes that are to be shown, none = all. whole: nothing is left out."""
+    yield painted(printable(_headline(status, now)), Styled("", "bold"))
+    yield from wrapped(f"config {', '.join(status['config'])}; admin {status['admin']}", "", most)
+    if status["upgrade"]["state"] == "running":
+        yield f"Upgrade {status['upgrade']['count']} is under way."
+    problems = [
+        problem
+        for problem in status.get("problems", ())
+        if not names or problem["route"] is None or problem["route"] in names
+    ]
+    total = len(problems) if names else status.get("problems_total", 0)
+    if total:
+        yield ""
+        shown = len(problems) if whole else PROBLEMS
+        yield from problem_lines(problems, total, shown, now, most)
     for remark in _buffers(status["buffers"]):
-        out.print(remark, soft_wrap=True)
-    out.print()
-    out.print(_workers(status["workers"]))
-    for route in status["routes"]:
-        out.print()
-        out.print(_route(route))
-        for remark in _remarks(route, now):
-            out.print(remark, soft_wrap=True)
-    if not status["routes"]:
-        out.print()
-        out.print(plural(0, "route"))
+        yield from wrapped(remark, "", most)
+    if not names:
+        yield ""
+        yield from _workers(status)
+    routes = routes_named(status["routes"], names)
+    yield from _routes(routes, now, most, named=bool(names), whole=whole)
+    if not routes:
+        yield ""
+        yield plural(0, "route")
 
 
 @click.command("status")
+@click.argument("route", nargs=-1)
+@click.option("--all", "whole", is_flag=True, help="Leave nothing out, however many routes.")
 @admin_option
 @click.option(
     "--json",
@@ -192,24 +284,32 @@ def print_status(status: Status, now: float) -> None:
     help="The whole answer as JSON, with endpoints and more counters.",
 )
 @watch_option
-def status(admin: str | None, as_json: bool, watch: float | None) -> int:
-    """Show the workers, the routes and how connections were split.
+def status(
+    admin: str | None, route: tuple[str, ...], as_json: bool, watch: float | None, *, whole: bool
+) -> int:
+    """Show what is wrong, the workers, the routes and how connections were split.
 
-    "weight" is marked "(file: N)" when it was set by `tcpmux weight` and the file says
-    otherwise. "in" is bytes from clients, "out" bytes to them; both include open connections.
+    Problems come first, the worst on top, each with what to do about it. With many routes those
+    that are healthy take one line each; name a ROUTE to see it with all endpoints and why its
+    connections ended.
+
+    "WEIGHT" is marked "(file: N)" when it was set by `tcpmux weight` and the file says
+    otherwise. "IN" is bytes from clients, "OUT" bytes to them; both include open connections.
 
     \b
     Examples:
         tcpmux status
-        tcpmux status --json | jq '.routes[0].destinations[] | {name, connections_total}'
+        tcpmux status shop
+        tcpmux status --json | jq '.problems[] | {severity, route, text}'
     """
     instance = client(admin, ANSWER_TIME)
 
     def show() -> None:
         found = instance.status()
         if as_json:
-            say_json(found)
+            say_json({**found, "routes": routes_named(found["routes"], route)})
         else:
-            print_status(found, time.time())
+            now, most = time.time(), screen_width()
+            say_painted(status_lines(found, now, most, names=route, whole=whole))
 
     return watching(watch, show)

@@ -10,7 +10,7 @@ import threading
 import time
 import tty
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,22 +18,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tcpmux.cli.conditions import SEVERITIES, condition_of, place_of, urgency
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import duration_text, human_bytes, human_seconds, percent
 from tcpmux.cli.text import cut, fitted, fitted_end, padded
+from tcpmux.control.condition import COLORS, Condition
 from tcpmux.control.schema import SORT_KEYS
 from tcpmux.errors import TcpmuxError, plural, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tcpmux.control.client import Client, Connection
+    from tcpmux.control.client import Client, Connection, Problem
 
 BARS = " ▁▂▃▄▅▆▇█"
 HISTORY = 60  # s
 WINDOW = 10  # s over which the split is measured
 CONNECTIONS = 200  # fetched for the list
-DESTINATION_SORTS = ("name", "conn/s", "active", "bytes/s", "errors")
+DESTINATION_SORTS = ("condition", "conn/s", "active", "bytes/s", "errors", "name")
+PROBLEMS = 3  # shown
 TOTAL, ACTIVE, IN, OUT, FAILURES, ERRORS = range(6)  # columns of a sample
 HELP = "q quit  s sort routes  c sort connections  r reverse  / pause"
 
@@ -56,7 +59,7 @@ class Figures:
     name: str
     weight: int
     asked: float | None  # of its route's connections
-    state: str
+    condition: Condition
     measured: tuple[int, int]  # new connections of it and of its route, in the window
     connections: float
     active: int
@@ -65,11 +68,34 @@ class Figures:
     trend: list[float]
 
 
+def _asked(row: Figures) -> str:
+    return "-" if row.asked is None else percent(round(row.asked * 10000), 10000)
+
+
+# Of the list of destinations, after the name: head, width and text of each. The first of them are
+# always shown, the rest where there is room.
+COLUMNS: tuple[tuple[str, int, Callable[[Figures], str]], ...] = (
+    ("CONDITION", 9, lambda row: row.condition.word),
+    ("ASKED", 6, _asked),
+    ("SEEN", 6, lambda row: percent(*row.measured)),
+    ("CONN/S", 6, lambda row: f"{row.connections:.0f}"),
+    ("ACTIVE", 6, lambda row: str(row.active)),
+    ("ERR/S", 5, lambda row: f"{row.errors:.0f}"),
+    ("BYTES/S", 9, lambda row: human_bytes(int(row.bytes))),
+    ("WEIGHT", 7, lambda row: str(row.weight)),
+)
+NARROW = 6
+NAME = 14  # columns of a name, at least
+
+
 @dataclass(slots=True)
 class Model:
     """What the stream has told: the table, and the samples of the last minute."""
 
     table: dict[str, Any] = field(default_factory=dict)
+    conditions: dict[tuple[str, str], Condition] = field(default_factory=dict)  # of destinations
+    problems: list[Problem] = field(default_factory=list)
+    problems_total: int = 0
     samples: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=HISTORY + 1))
 
     def take(self, kind: str, data: Any) -> None:
@@ -78,10 +104,25 @@ class Model:
             if names != self._names():
                 self.samples.clear()  # rows are identified by their index
             self.table = data
+            self.conditions = {}
+            self._take_conditions(data)
+        elif kind == "conditions":
+            self.problems, self.problems_total = data["problems"], data["problems_total"]
+            self._take_conditions(data)
         elif kind == "sample" and self.table:
             sizes = [len(route["destinations"]) for route in self.table["routes"]]
             if [len(route) for route in data["routes"]] == sizes:
                 self.samples.append(data)
+
+    def _take_conditions(self, data: dict[str, Any]) -> None:
+        for route in data["routes"]:
+            for destination in route["destinations"]:
+                own = condition_of(destination)
+                self.conditions[route["name"], destination["name"]] = own
+
+    def _condition(self, r: int, d: int) -> Condition:
+        route = self.table["routes"][r]
+        return self.conditions[route["name"], route["destinations"][d]["name"]]
 
     def _names(self) -> list[tuple[str, list[str]]]:
         routes = self.table.get("routes", ())
@@ -94,6 +135,7 @@ class Model:
         now = self.samples[-1]["routes"]
         last = self.samples[-2]["routes"] if len(self.samples) > 1 else now
         at: dict[str, Any] = {
+            "condition": lambda r, d: -urgency(self._condition(r, d)),
             "conn/s": lambda r, d: now[r][d][TOTAL] - last[r][d][TOTAL],
             "active": lambda r, d: now[r][d][ACTIVE],
             "bytes/s": lambda r, d: sum(now[r][d][IN : OUT + 1]) - sum(last[r][d][IN : OUT + 1]),
@@ -128,7 +170,7 @@ class Model:
             row["name"],
             row["weight"],
             row["effective_weight"] / whole if whole else None,
-            row["state"],
+            self._condition(r, d),
             (news[d], sum(news)),
             grown(TOTAL) / seconds,
             now["routes"][r][d][ACTIVE],
@@ -169,8 +211,8 @@ class View:
         from rich.console import Group
         from rich.text import Text
 
-        lines = [self._head(width)]
-        room = height - 5
+        lines = [self._head(width), *self._problems(width)]
+        room = height - 4 - len(lines)
         rows = max(3, min(room * 3 // 5, self._destinations()))
         lines += self._routes(width, rows)
         lines.append(Text(""))
@@ -179,6 +221,16 @@ class View:
         order = f"by {' and '.join(orders)}{' reversed' * self.reverse}"
         lines.append(_line(f"{HELP}  ({order})", width, "dim"))
         return Group(*lines)
+
+    def _problems(self, width: int) -> list[Any]:
+        made = []
+        for problem in self.model.problems[:PROBLEMS]:
+            at = f"{problem['severity']}: {place_of(problem)}: {problem['text']}"
+            made.append(_line(at, width, SEVERITIES.get(problem["severity"], "")))
+        left = self.model.problems_total - len(made)
+        if left > 0:
+            made.append(_line(f"and {plural(left, 'problem')} more: tcpmux status", width))
+        return made
 
     def _destinations(self) -> int:
         return sum(len(route["destinations"]) for route in self.model.table.get("routes", ()))
@@ -202,24 +254,28 @@ class View:
         return _line(" | ".join([text, *marks]), width, "bold")
 
     def _routes(self, width: int, rows: int) -> list[Any]:
-        wide = width - 62  # what the columns after the name leave
-        trend = max(6, min(30, wide - 20))
-        name = max(14, width - 56 - trend)
-        head = (
-            f"{'ROUTE/DESTINATION':<{name}} {'WEIGHT':>7} {'ASKED':>6} {'SEEN':>6} "
-            f"{'CONN/S':>7} {'ACTIVE':>6} {'BYTES/S':>9} {'ERR/S':>5} {'':>{trend}}"
-        )
+        columns, taken = COLUMNS[:NARROW], sum(size + 1 for _, size, _ in COLUMNS[:NARROW])
+        for column in COLUMNS[NARROW:]:
+            if width - taken - column[1] - 1 < NAME:
+                break
+            columns, taken = (*columns, column), taken + column[1] + 1
+        trend = max(0, min(30, width - taken - NAME - 12)) if len(columns) == len(COLUMNS) else 0
+        name = max(NAME, width - taken - trend - (trend > 0))
+        heads = " ".join(f"{head:>{size}}" for head, size, _ in columns[1:])
+        head = f"{'ROUTE/DESTINATION':<{name}} {'CONDITION':<{columns[0][1]}} {heads}"
         made = [_line(head, width, "reverse")]
         for row in self.model.rows(DESTINATION_SORTS[self.sort], rows, reverse=self.reverse):
             label = fitted_end(f"{row.route}/{row.name}", name)
-            asked = "-" if row.asked is None else percent(round(row.asked * 10000), 10000)
-            text = (
-                f"{label} {row.weight:>7} {asked:>6} {percent(*row.measured):>6} "
-                f"{row.connections:>7.0f} {row.active:>6} {human_bytes(int(row.bytes)):>9} "
-                f"{row.errors:>5.0f} {sparkline(row.trend, trend)}"
+            figures = " ".join(f"{text(row):>{size}}" for _, size, text in columns[1:])
+            line = f" {figures} {sparkline(row.trend, trend) if trend else ''}"
+            made.append(
+                _pieces(
+                    width,
+                    (f"{label} ", ""),
+                    (f"{row.condition.word:<{columns[0][1]}}", COLORS.get(row.condition.word, "")),
+                    (line, "red" if row.errors else ""),
+                )
             )
-            style = "red" if row.errors else "dim" if row.state != "ready" else ""
-            made.append(_line(text, width, style))
         return made
 
     def _connection_lines(self, width: int, rows: int) -> list[Any]:
@@ -244,6 +300,16 @@ def _line(text: str, columns: int, style: str = "") -> Any:
 
     shown = cut(printable(text), columns)
     return Text(padded(shown, columns) if style == "reverse" else shown, style=style)
+
+
+def _pieces(columns: int, *pieces: tuple[str, str]) -> Any:
+    """As _line(), of several texts, each with its style."""
+    from rich.text import Text
+
+    made = Text()
+    for text, style in pieces:
+        made.append(cut(printable(text), columns - made.cell_len), style=style)
+    return made
 
 
 @contextmanager
@@ -301,9 +367,9 @@ class _Reader(threading.Thread):
 def top(admin: str | None, once: bool) -> int:
     """Watch the split, the rates and the connections, live.
 
-    ASKED is the configured share, SEEN the share of new connections in the last 10 seconds.
-    Made for 80x24 and more. Keys: q ends, s and c change what routes and connections are sorted
-    by, r reverses the order, / pauses.
+    Problems are on top, and what is worst comes first. ASKED is the configured share, SEEN the
+    share of new connections in the last 10 seconds. Made for 60x24 and more. Keys: q ends, s and c
+    change what routes and connections are sorted by, r reverses the order, / pauses.
 
     \b
     Example:

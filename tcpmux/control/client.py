@@ -29,7 +29,9 @@ from tcpmux.control.schema import (
     EndpointStatus,
     Event,
     Killed,
+    LastReload,
     NameStatus,
+    Problem,
     ProgramStatus,
     RouteStatus,
     Status,
@@ -57,9 +59,11 @@ __all__ = [
     "EndpointStatus",
     "Event",
     "Killed",
+    "LastReload",
     "NameStatus",
     "NotRunning",
     "PermissionDenied",
+    "Problem",
     "ProgramStatus",
     "Refused",
     "RouteStatus",
@@ -78,9 +82,9 @@ class Client(Instance, Operations, Blocking):
     """Asks the instance whose admin socket is at `path`; one connection a request."""
 
     def stream(self, route: str | None = None) -> Iterator[tuple[str, Any]]:
-        """(kind, data) as they come, without end: `table` when routes change, `sample` every
-        second, `events`. With a route its histograms are in the samples. The connection is closed
-        when the iterator is."""
+        """(kind, data) as they come, without end: `table` when routes change, `conditions` when
+        they change, `sample` every second, `events`. With a route its histograms are in the
+        samples. The connection is closed when the iterator is."""
         row, call, reply = self.stream_row, Call[Any](query={"route": route}), Reply()
         try:
             with self._connected() as sock:

@@ -86,6 +86,7 @@ class Conditions:
         self._stale: set[str] = set()  # routes that are to be looked at
         self._behind: dict[int, float] = {}  # workers with an older table; since when, Unix time, s
         self._is_first = True
+        self._looked = 0.0  # Unix time, s
         self._looking = asyncio.Lock()
 
     def start(self, master: MasterLink) -> None:
@@ -109,6 +110,7 @@ class Conditions:
             self._update(name)
             yield
         self._is_first = False
+        self._looked = time.time()
 
     def of(self, route: str) -> RouteConditions | None:
         """None: there is no such route any more."""
@@ -219,7 +221,9 @@ class Conditions:
             if found.word == before.word:
                 same = before if found.reason == before.reason else None
                 return same or found._replace(since=before.since)
-            return found if found.since is not None else found._replace(since=now)
+            # What shared memory tells is when it began, which may be before it was so bad.
+            is_exact = found.since is not None and found.since >= self._looked - 1.0
+            return found if is_exact else found._replace(since=now)
         if found.since is None and found.word != HEALTHY:
             known = [
                 each.since for each in parts if each.word != HEALTHY and each.since is not None

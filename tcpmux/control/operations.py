@@ -204,7 +204,9 @@ class Operations(Reading):
                     "drain.disable",
                 ),
                 Command("enable", "Send new connections to TARGET again.", "drain.enable"),
-                Command("endpoint", "Show endpoints and their health, or take one out of service."),
+                Command(
+                    "endpoint", "Show endpoints and their condition, or take one out of service."
+                ),
             ),
         )
     )

@@ -199,9 +199,8 @@ def _destination_action(route: RouteRow, row: DestinationRow, at: DestinationCon
 
 
 def _endpoint_action(address: str, at: Condition) -> str:
-    if at.word == DOWN:
-        return f"Repair what listens at {address}, or: tcpmux endpoint {address} drain"
-    return f"Look at {address}; to take it out: tcpmux endpoint {address} drain"
+    what = "Start or repair what is" if at.word == DOWN else "Look at what is"
+    return f"{what} at {address}"
 
 
 # --- of the instance ----------------------------------------------------------------------------

@@ -69,7 +69,10 @@ class Reading:
             "/v1/status",
             Status,
             commands=(
-                Command("status", "Show the workers, the routes and how connections were split."),
+                Command(
+                    "status",
+                    "Show what is wrong, the workers, the routes and how connections were split.",
+                ),
                 Command(
                     "routes",
                     "Show the routes: where they listen, and the share of each destination.",

@@ -43,6 +43,9 @@ def destination(name: str, weight: int, file_weight: int, **counters: int) -> di
         "bytes_in_total": 0,
         "bytes_out_total": 0,
         "closed": {},
+        "condition": "healthy",
+        "condition_reason": "",
+        "condition_since": None,
         "slow_start_percent": 100,
         "ramp": 100,
         "panic": False,
@@ -102,9 +105,13 @@ STATUS: dict[str, Any] = {
             "connections_total": 40,
             "available": True,
             "connections_rejected_total": 2,
+            "condition": "healthy",
+            "condition_reason": "",
+            "condition_since": None,
+            "closed": {"finished": 35, "connect_failed": 2, "new_reason": 1},
             "destinations": [
                 destination("v1", 50, 80, connections_total=36, bytes_in_total=2048),
-                destination("v2", 25, 25, connect_failures_total=4),
+                destination("v2", 25, 25, connect_failures_total=4) | {"condition": "down"},
             ],
         }
     ],
@@ -253,25 +260,60 @@ def test_status_shows_workers_routes_and_weights_that_differ_from_the_file(
     assert lines[1] == "config /etc/[red]routes.yaml; admin /run/a.sock"
     assert "0 124 7 3 1" in lines
     assert "1 not running 6 0 4" in lines
-    assert "tcp-echo on 127.0.0.1:31400, [::1]:31400: 3 active, 40 total, 2 rejected" in lines
-    assert "v1 50 (file: 80) 66.7% 0 36 0 2.0 KiB 0 B" in lines
-    assert "v2 25 33.3% 0 0 4 0 B 0 B" in lines
+    assert "tcp-echo healthy" in lines
+    assert "on 127.0.0.1:31400, [::1]:31400: 3 active, 40 total, 2 rejected" in lines
+    assert "v1 healthy 66.7% 50 (file: 80) 0 36 0 2.0 KiB 0 B" in lines
+    assert "v2 down 33.3% 25 0 0 4 0 B 0 B" in lines
 
 
-def test_status_names_a_process_beside_the_workers_that_is_away(admin: FakeAdmin) -> None:
-    """And nothing while all are at work."""
-    log = {"name": "log", "pid": 9, "state": "away", "starts": 1, "hangs": 1}
-    control = {"name": "control", "pid": 8, "state": "running", "starts": 1, "hangs": 0}
-    found = []
-    for programs in ([control, log], [control, {**log, "pid": 0}], [control]):
-        admin.answers["GET /v1/status"] = (200, {**STATUS, "programs": programs})
-        output = tcpmux("status", "--admin", admin.path).output
-        found.append([line for line in output.splitlines() if "process" in line])
-    assert found == [
-        ["The log process (pid 9) is stopped or hangs; the log says more."],
-        ["The log process does not run; the log says more."],
-        [],
+def problem(severity: str, text: str, route: str | None = None, **more: Any) -> dict[str, Any]:
+    return {
+        "severity": severity,
+        "route": route,
+        "destination": None,
+        "endpoint": None,
+        "condition": "down" if severity == "error" else "degraded",
+        "text": text,
+        "since": None,
+        "action": f"mend {text}",
+        **more,
+    }
+
+
+def test_status_begins_with_what_is_wrong_and_what_to_do_about_it(admin: FakeAdmin) -> None:
+    """Also of the instance itself; no more than fit, and none that is of another route than was
+    asked for."""
+    wrong = [
+        problem("error", "nobody answers", "tcp-echo", destination="v1", since=1.0),
+        problem("error", "something else", "other"),
+        problem("warning", "the log process hangs"),
     ]
+    wrong += [problem("warning", f"number {n}", f"r{n}") for n in range(20)]
+    status = {**STATUS, "problems": wrong, "problems_total": 230}
+    admin.answers["GET /v1/status"] = (200, status)
+    lines = tcpmux("status", "--admin", admin.path).output.splitlines()
+    assert lines[3] == "230 problems"
+    assert lines[4].startswith("  error  tcp-echo/v1  down for ")
+    assert lines[4].endswith(": nobody answers")
+    assert lines[5] == "    -> mend nobody answers"
+    assert "  warning  tcpmux  degraded: the log process hangs" in lines
+    assert "  and 220 more" in lines
+    assert lines.index("  and 220 more") < lines.index(next(at for at in lines if "WORKER" in at))
+    every = tcpmux("status", "--all", "--admin", admin.path).output
+    assert every.count("-> mend") == 23
+    one = tcpmux("status", "tcp-echo", "--admin", admin.path).output
+    assert "2 problems\n" in one
+    assert "nobody answers" in one
+    assert "the log process hangs" in one
+    assert "something else" not in one
+    assert "WORKER" not in one
+
+
+def test_status_of_a_route_that_is_not_there(admin: FakeAdmin) -> None:
+    admin.answers["GET /v1/status"] = (200, STATUS)
+    result = tcpmux("status", "tcp-ecoh", "--admin", admin.path)
+    assert result.exit_code == 1
+    assert "no route named 'tcp-ecoh': did you mean tcp-echo?" in result.stderr
 
 
 def test_status_says_what_is_pinned_and_that_pipes_are_short(admin: FakeAdmin) -> None:
@@ -287,7 +329,7 @@ def test_status_says_what_is_pinned_and_that_pipes_are_short(admin: FakeAdmin) -
 def test_status_of_an_instance_of_the_build_before(admin: FakeAdmin) -> None:
     """Which knows slow start by its former name: until the upgrade, commands are newer than it."""
     before = {**destination("v1", 50, 50), "ramp": 40}
-    del before["slow_start_percent"]
+    del before["slow_start_percent"], before["condition"]
     routes = [{**STATUS["routes"][0], "destinations": [before]}]
     admin.answers["GET /v1/status"] = (200, {**STATUS, "routes": routes})
     result = tcpmux("status", "--admin", admin.path)
@@ -493,14 +535,16 @@ def test_upgrade_to_a_build_that_counts_anew_is_over_too(admin: FakeAdmin) -> No
 def test_upgrade_tells_why_it_failed(admin: FakeAdmin) -> None:
     failed = {"count": 3, "state": "failed", "error": "routes.yaml:1:1: no routes"}
     admin.answers["POST /v1/upgrade"] = (202, {"pid": 123, "count": 3})
-    admin.answers["GET /v1/status"] = (200, {**STATUS, "upgrade": failed})
+    told = [problem("warning", "the last upgrade failed: routes.yaml:1:1: no routes")]
+    status = {**STATUS, "upgrade": failed, "problems": told, "problems_total": 1}
+    admin.answers["GET /v1/status"] = (200, status)
     result = tcpmux("upgrade", "--admin", admin.path)
     assert (result.exit_code, result.stderr) == (
         1,
         "tcpmux: error: not upgraded: routes.yaml:1:1: no routes\n",
     )
     shown = tcpmux("status", "--admin", admin.path)
-    assert "The last upgrade failed: routes.yaml:1:1: no routes" in shown.output
+    assert "the last upgrade failed: routes.yaml:1:1: no routes" in shown.output
 
 
 def test_upgrade_under_way_is_refused(admin: FakeAdmin) -> None:
