@@ -70,7 +70,7 @@ def problem_lines(
     for problem in problems[:most_shown]:
         at = Condition(problem["condition"], "", problem["since"])
         color = SEVERITIES.get(problem["severity"], "")
-        severity = painted(printable(problem["severity"]), Styled("", color))
+        severity = painted(problem["severity"], Styled("", color))
         head = f"{severity}  {printable(place_of(problem))}  {painted(lasting(at, now), word(at))}"
         if most is None:
             yield f"  {head}: {printable(problem['text'])}"

@@ -105,7 +105,8 @@ class Styled(str):
 
 
 def painted(text: str, like: str) -> str:
-    """A printable text in the color of another, where there is color."""
+    """A text in the color of another, where there is color; escaped as by say()."""
+    text = printable(text)
     style = like.style if isinstance(like, Styled) else ""
     if not style or not has_color():
         return text

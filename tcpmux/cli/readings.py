@@ -25,7 +25,6 @@ from tcpmux.cli.output import (
     watching,
 )
 from tcpmux.control.ends import in_words
-from tcpmux.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -105,7 +104,7 @@ def _named_lines(routes: Sequence[RouteStatus], most: int | None) -> Iterator[st
     for number, route in enumerate(routes):
         if number:
             yield ""
-        yield painted(printable(route["name"]), Styled("", "bold"))
+        yield painted(route["name"], Styled("", "bold"))
         heads = ("DESTINATION", "ACTIVE", "TOTAL", "FAILURES", "IN", "OUT")
         rows = [heads, *((d["name"], *_counts(d)) for d in route["destinations"])]
         yield from columns(rows, range(1, 6), optional=(4, 5), most=most)

@@ -170,7 +170,7 @@ def _ends(route: RouteStatus) -> Iterator[str]:
 
 def _head(route: RouteStatus, now: float) -> str:
     own = condition_of(route)
-    name = painted(printable(route["name"]), Styled("", "bold"))
+    name = painted(route["name"], Styled("", "bold"))
     return f"{name}  {painted(lasting(own, now), word(own))}"
 
 
@@ -247,7 +247,7 @@ def status_lines(
 ) -> Iterator[str]:
     """For people. now: Unix time, s. most: columns of the screen, None = no limit. names: of the
     routes that are to be shown, none = all. whole: nothing is left out."""
-    yield painted(printable(_headline(status, now)), Styled("", "bold"))
+    yield painted(_headline(status, now), Styled("", "bold"))
     yield from wrapped(f"config {', '.join(status['config'])}; admin {status['admin']}", "", most)
     if status["upgrade"]["state"] == "running":
         yield f"Upgrade {status['upgrade']['count']} is under way."

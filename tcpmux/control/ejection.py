@@ -123,7 +123,8 @@ class Ejection:
     def _count(self, endpoint: Endpoint) -> int:
         """Failures in a row that count."""
         in_a_row = self._view.commons.failures(endpoint.slot)[0]
-        endpoint.answered = min(endpoint.answered, in_a_row)
+        if in_a_row < endpoint.answered:
+            endpoint.answered = 0
         if in_a_row < endpoint.failures_before:  # a success in between
             endpoint.failures_before = 0
             endpoint.on_trial = False

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pty
+import re
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
@@ -307,6 +311,118 @@ def test_status_begins_with_what_is_wrong_and_what_to_do_about_it(admin: FakeAdm
     assert "the log process hangs" in one
     assert "something else" not in one
     assert "WORKER" not in one
+
+
+HEALTHY = {"condition": "healthy", "condition_reason": "", "condition_since": None}
+DEAD = {"condition": "down", "condition_reason": "connection refused, 17 in a row, " * 3}
+
+
+def many(count: int, dead: int) -> dict[str, Any]:
+    """A status of so many routes, the last of which are down."""
+    routes = []
+    for n in range(count):
+        own = {**HEALTHY, **DEAD} if n >= count - dead else HEALTHY
+        at = {"address": f"10.0.0.7:{n}", "state": "ready", "next_try": None, "state_until": None}
+        at |= {"turns": 1, "slow_start_percent": 100, "ramp": 100, "connections_active": 1} | own
+        part = {**destination("v1", 1, 1), "endpoints": [at], **own}
+        routes.append({**STATUS["routes"][0], **own, "name": f"r{n}", "destinations": [part]})
+    wrong = [problem("error", "w" * 300, f"r{n}") for n in range(min(dead, 200))]
+    return {**STATUS, "routes": routes, "problems": wrong, "problems_total": dead}
+
+
+@pytest.mark.parametrize("dead", [0, 3, 500])
+def test_a_thousand_routes_fit_a_screen_or_three(admin: FakeAdmin, dead: int) -> None:
+    """What is wrong comes first and is shown as a whole, the rest is a line each, then a count."""
+    admin.answers["GET /v1/status"] = (200, many(1000, dead))
+    lines = tcpmux("status", "--admin", admin.path).output.splitlines()
+    assert len(lines) < 150
+    shown = [line.split()[0] for line in lines if line.startswith("r")]
+    assert shown[: min(dead, 10)] == [f"r{1000 - dead + n}" for n in range(min(dead, 10))]
+    assert len(shown) == len(set(shown)) == min(dead, 10) + 30
+    rest = 1000 - min(dead, 10) - 30
+    assert lines[-1].startswith(f"and {rest} routes: ")
+    assert lines[-1].endswith("(--all or ROUTE shows them)")
+    named = tcpmux("status", "r5", "r999", "--admin", admin.path).output
+    assert [line for line in named.splitlines() if line.startswith("r")] == [
+        *(["r999  down"] if dead else []),
+        "r5  healthy",
+        *([] if dead else ["r999  healthy"]),
+    ]
+    assert "35  finished: both sides closed" in named
+    assert "v1: 10.0.0.7:5 is healthy" in named
+    every = tcpmux("status", "--all", "--admin", admin.path).output.splitlines()
+    assert len([line for line in every if line.startswith("r")]) == 1000
+    listed = tcpmux("endpoint", "--admin", admin.path).output.splitlines()
+    assert len(listed) == 1 + dead + 40 + 1
+    assert listed[-1] == f"and {1000 - dead - 40} healthy: --all shows them"
+    assert len(tcpmux("endpoint", "--all", "--admin", admin.path).output.splitlines()) == 1001
+
+
+def on_a_terminal(columns: int, *arguments: str, **environment: str) -> str:
+    """What a command shows on one that is so wide."""
+    terminal, theirs = pty.openpty()
+    plain = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    wanted = {**plain, "TERM": "xterm", "COLUMNS": str(columns), **environment}
+    command = [sys.executable, "-m", "tcpmux", *arguments]
+    text = b""
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, env=wanted) as process:
+        os.close(theirs)
+        with suppress(OSError):  # its end, of a terminal
+            while part := os.read(terminal, 1 << 16):
+                text += part
+    os.close(terminal)
+    assert process.returncode == 0, text
+    return text.decode().replace("\r\n", "\n")
+
+
+def test_color_is_for_terminals_and_goes_with_a_word(admin: FakeAdmin) -> None:
+    """None for a file, with NO_COLOR or where the terminal has none; and 60 columns are enough."""
+    admin.answers["GET /v1/status"] = (200, many(20, 1))
+    red = "\x1b[31mdown"
+    for command in ("status", "endpoint"):
+        shown = on_a_terminal(60, command, "--admin", admin.path)
+        assert red in shown
+        plain = re.sub(r"\x1b\[\d+m", "", shown)
+        assert max(len(line) for line in plain.splitlines()) <= 60
+        for without in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+            assert on_a_terminal(60, command, "--admin", admin.path, **without) == plain
+        assert "\x1b" not in tcpmux(command, "--admin", admin.path).output
+
+
+def test_what_is_foreign_does_nothing_to_a_terminal(admin: FakeAdmin) -> None:
+    """Reasons come from endpoints, names of problems from files."""
+    status = many(1, 1)
+    evil = "\x1b]0;owned\x07\x1b[31m\u202e\nforged"
+    status["problems"][0] |= {"text": evil, "route": evil, "action": evil}
+    for part in (status["routes"][0], *status["routes"][0]["destinations"]):
+        part["condition_reason"] = part["condition"] = evil
+    status["routes"][0]["destinations"][0]["endpoints"][0]["condition_reason"] = evil
+    admin.answers["GET /v1/status"] = (200, status)
+    for command in (["status"], ["status", "r0"], ["endpoint"], ["routes"], ["stats", "r0"]):
+        shown = on_a_terminal(80, *command, "--admin", admin.path, NO_COLOR="1")
+        assert "\x1b" not in shown
+        assert "\u202e" not in shown
+        assert "\nforged" not in shown
+
+
+def test_stats_of_a_route_tell_in_words_why_connections_ended(admin: FakeAdmin) -> None:
+    """Most first; those too that never had a destination; a reason of another build by its name."""
+    denied = {**copy.deepcopy(STATUS["routes"][0]), "connections_denied_total": 4}
+    denied["destinations"][0]["closed"] = {"client_reset": 7}
+    admin.answers["GET /v1/status"] = (200, {**STATUS, "routes": [denied]})
+    lines = tcpmux("stats", "tcp-echo", "--admin", admin.path).output.splitlines()
+    assert [" ".join(line.split()) for line in lines[-5:]] == [
+        "route 35 finished: both sides closed",
+        "route 4 client not allowed",
+        "route 2 no endpoint accepted",
+        "route 1 new_reason",
+        "v1 7 reset by the client",
+    ]
+    shown = json.loads(tcpmux("stats", "tcp-echo", "--json", "--admin", admin.path).output)
+    assert [route["name"] for route in shown["routes"]] == ["tcp-echo"]
+    result = tcpmux("stats", "nope", "--admin", admin.path)
+    assert result.exit_code == 1
+    assert "no route named 'nope'" in result.stderr
 
 
 def test_status_of_a_route_that_is_not_there(admin: FakeAdmin) -> None:

@@ -11,8 +11,11 @@ from typing import Any
 from tcpmux.config import Check, Passive
 from tcpmux.config.address import Address
 from tcpmux.config.checks import Watch, to_message
+from tcpmux.control.condition import Condition as ShownCondition
+from tcpmux.control.conditions import Conditions
 from tcpmux.control.health import Health
 from tcpmux.control.master_link import MasterRefused
+from tcpmux.control.names import HostNames
 from tcpmux.shm._commons import Commons
 from tcpmux.shm._image import publish_image
 from tcpmux.shm._live import Live
@@ -54,7 +57,9 @@ class Watching:
         self.image = Image((row,), ())
         publish_image(self.table, self.image)
         view = View(self.table.fd, [self._live.fd], commons_fd=self.commons.fd)
+        self.view = view
         self.health = Health(view)
+        self.conditions = Conditions(view, self.health, HostNames())
         self.gone = False
         self.refuses = False
         self.texts: list[str] = []
@@ -88,6 +93,17 @@ class Watching:
     def watch_anew(self, watches: dict[str, Watch]) -> None:
         self._watches = watches
         self.health.pushed()
+
+    def condition(self, destination: str = "", address: str = "") -> ShownCondition:
+        """As a look at everything finds it now; of the route or of a part of it."""
+        for _ in self.conditions.looking():
+            pass
+        found = self.conditions.of("r")
+        assert found is not None
+        if not destination:
+            return found.own
+        at = found.destinations[destination]
+        return at.endpoints[address] if address else at.own
 
     # --- what is in force ---------------------------------------------------------------------
 
