@@ -256,6 +256,34 @@ def test_a_name_that_nobody_knows_gives_its_share_to_the_others(
     proxy.says("r/v2: has an address now")
 
 
+def test_a_reload_that_adds_an_unknown_name_costs_no_client(
+    start_proxy: StartProxy, dns: DnsServer, one: EchoServer
+) -> None:
+    """Not the first one either; and its answer has the warnings, of names and of files."""
+    port = free_port()
+    dns.set_empty("shop.test")
+    config = named(port, dns, one.address)
+    proxy = start_proxy(config)
+    lost = {"name": "v2", "weight": 9, "endpoints": ["shop.test:80"]}
+    config["routes"][0]["destinations"].append(lost)
+    proxy.write(config)
+    answer = proxy.run("reload")
+    assert split(port, 20) == {"one": 20}
+    assert answer.returncode == 0
+    lines = answer.stdout.splitlines()
+    assert "warning: r/v2: no address for shop.test:80: the others get its share" in lines
+    assert any(line.startswith("warning: shop.test:80 can't be looked up (") for line in lines)
+    assert proxy.destination("v2")["closed"]["no_endpoint"] == 0
+    (found,) = wait_for(lambda: proxy.status()["problems"], "it to be told")
+    assert (found["severity"], found["destination"]) == ("warning", "v2")
+    assert "shop.test:80: does not resolve (" in found["text"]
+    again = proxy.run("reload").stdout.splitlines()
+    assert "nothing has changed" in again
+    assert "warning: r/v2: no address for shop.test:80: the others get its share" in again
+    proxy.reload(config)
+    assert split(port, 20) == {"one": 20}
+
+
 def test_a_route_whose_only_name_is_unknown_does_as_it_says(
     start_proxy: StartProxy, dns: DnsServer, one: EchoServer
 ) -> None:
