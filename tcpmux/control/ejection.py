@@ -40,6 +40,7 @@ SUSPECT_TRIES = 2  # before one that is only suspected counts as failed
 IMPOSSIBLE_RETRY = 10.0  # s
 SUSPECTING = 3  # different clients
 QUIET = 10.0  # s without another failure
+LOOKS = 3  # begun in a turn: of thousands that fail, each has to wait for its own
 CONNECT = Check("tcp")
 
 
@@ -73,6 +74,7 @@ class Ejection:
         self._slots = array("I")
         self._tallies: dict[tuple[str, str], _Tally] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._looks_left = 0
 
     def watch(self, routes: Mapping[str, RouteRow], endpoints: Mapping[Key, Endpoint]) -> None:
         """From now on these."""
@@ -90,6 +92,7 @@ class Ejection:
         for endpoint in unsettled:
             self._advance(endpoint, now)
         self._tallies.clear()
+        self._looks_left = LOOKS
         failing = self._view.commons.failing(self._slots)
         for slot in failing:
             self._examine(self._by_slot[slot], now)
@@ -233,9 +236,12 @@ class Ejection:
 
     def _look_again(self, endpoint: Endpoint, now: float) -> None:
         """Connects there have failed: once that is some time ago it is asked how it is."""
+        if not self._looks_left or endpoint.is_examined:
+            return
         in_a_row, _, _, last = self._view.commons.failing_for(endpoint.slot)
         endpoint.look_again = max(last, now - QUIET) + QUIET
-        if in_a_row > endpoint.answered and now - last >= QUIET and not endpoint.is_examined:
+        if in_a_row > endpoint.answered and now - last >= QUIET:
+            self._looks_left -= 1
             self._begin(endpoint, "a look at one that connects have failed with", self._looked)
 
     async def _looked(self, endpoint: Endpoint) -> None:

@@ -6,12 +6,13 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tcpmux.config import Config, Text, load_texts
+from tcpmux.config import Config, Problem, Text, load_texts
 from tcpmux.errors import TcpmuxError
 from tcpmux.master.answers import Refusal
 from tcpmux.master.change import Change, InForce
@@ -263,6 +264,25 @@ def test_a_reload_takes_the_weights_of_the_file_and_can_be_undone(bench: Bench) 
     assert any("set at run time (v1=10)" in text for text in done.changes)
     bench.changes.apply(UndoWeights(route="r"))
     assert bench.changes.in_force.weights == {"r": {"v1": 10}}
+
+
+def test_a_reload_tells_what_check_warns_of_though_nothing_changes(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In its answer and in the log, as warnings and not as changes; and not more than 100."""
+    wrong = Problem("routes.yaml", 3, 1, "routes[0]", "is not used")
+    config = replace(bench.config("a"), warnings=(wrong,) * 130)
+    caplog.set_level(logging.INFO)
+    done = bench.changes.apply(Reload(config=config, most_workers=1, by=BY))
+    assert done.changes == []
+    answer = bench.changes.applied(done.changes, done.warnings)
+    assert answer["changes"] == []
+    assert answer["warnings"][:100] == [str(wrong)] * 100
+    assert answer["warnings"][100:] == ["and 30 more, which the log has"]
+    logged = [record for record in caplog.records if record.getMessage() == str(wrong)]
+    assert len(logged) == 130
+    assert {(record.levelno, record.event) for record in logged} == {(logging.WARNING, "warning")}  # type: ignore[attr-defined]
+    assert "reloaded: nothing changed" in caplog.text
 
 
 def test_what_upkeep_can_not_do_it_does_later(
