@@ -321,8 +321,13 @@ def many(count: int, dead: int) -> dict[str, Any]:
     """A status of so many routes, the last of which are down."""
     routes = []
     for n in range(count):
-        own = {**HEALTHY, **DEAD} if n >= count - dead else HEALTHY
-        at = {"address": f"10.0.0.7:{n}", "state": "ready", "next_try": None, "state_until": None}
+        own: dict[str, Any] = {**HEALTHY, **DEAD} if n >= count - dead else HEALTHY
+        at: dict[str, Any] = {
+            "address": f"10.0.0.7:{n}",
+            "state": "ready",
+            "next_try": None,
+            "state_until": None,
+        }
         at |= {"turns": 1, "slow_start_percent": 100, "ramp": 100, "connections_active": 1} | own
         part = {**destination("v1", 1, 1), "endpoints": [at], **own}
         routes.append({**STATUS["routes"][0], **own, "name": f"r{n}", "destinations": [part]})

@@ -75,11 +75,12 @@ def test_plural() -> None:
     assert [plural(n, "route") for n in (0, 1, 2)] == ["0 routes", "1 route", "2 routes"]
 
 
-def test_a_worker_that_lags_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_that_lags_and_warnings_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     print_applied(
         {
             "generation": 7,
             "changes": [],
+            "warnings": ["r/v2: no address for shop.test:80: the others get its share"],
             "workers": [
                 {"id": 0, "pid": 10, "generation": 7},
                 {"id": 1, "pid": 11, "generation": 6},
@@ -90,6 +91,7 @@ def test_a_worker_that_lags_is_named(capsys: pytest.CaptureFixture[str]) -> None
     )
     assert capsys.readouterr().out.splitlines() == [
         "nothing has changed",
+        "warning: r/v2: no address for shop.test:80: the others get its share",
         "generation 7 in 1 of 3 workers",
         "not yet in worker 1 (pid 11, generation 6)",
         "not yet in worker 2 (not running)",

@@ -24,7 +24,7 @@ def table(routes: int, weights: tuple[int, ...] = (80, 20)) -> dict[str, Any]:
             {
                 "name": f"route-{i}",
                 "destinations": [
-                    {"name": f"v{d}", "weight": w, "effective_weight": w, "state": "ready"}
+                    {"name": f"v{d}", "weight": w, "effective_weight": w, "condition": "healthy"}
                     for d, w in enumerate(weights, 1)
                 ],
             }
@@ -76,10 +76,13 @@ def test_a_sample_of_other_routes_is_not_taken() -> None:
     assert not model.samples
 
 
-@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 50), (200, 24)])
+@pytest.mark.parametrize(("width", "height"), [(60, 24), (80, 24), (120, 50), (200, 24)])
 @pytest.mark.parametrize("routes", [0, 1, 1000])
 def test_it_fits_the_terminal(width: int, height: int, routes: int) -> None:
     view = View(filled(routes))
+    wrong = {"severity": "error", "route": "r" * 90, "destination": None, "endpoint": None}
+    told = {"problems": [wrong | {"text": "x" * 90}] * 200, "problems_total": 900, "routes": []}
+    view.model.take("conditions", told)
     view.connections = [
         {
             "client": "[2001:db8:1111:2222:3333:4444:5555:6666]:65535",
@@ -99,6 +102,38 @@ def test_it_fits_the_terminal(width: int, height: int, routes: int) -> None:
     assert max(map(len, lines)) <= width
     if routes:
         assert any("80%" in line for line in lines)
+
+
+def test_what_is_wrong_is_on_top_and_its_rows_come_first() -> None:
+    """With the same words and colors as everywhere; after a change of routes and later, too."""
+    view = View(filled(30))
+    down = {"name": "v2", "condition": "down", "condition_reason": "x", "condition_since": 5.0}
+    wrong = {"severity": "error", "route": "route-7", "destination": "v2", "endpoint": None}
+    told = {
+        "problems": [wrong | {"text": "connection refused, 17 in a row"}],
+        "problems_total": 4,
+        "routes": [{"name": "route-7", "destinations": [down]}],
+    }
+    view.model.take("conditions", told)
+    console = Console(width=60, height=24, force_terminal=True, color_system="standard")
+
+    def drawn() -> list[str]:
+        with console.capture() as capture:
+            console.print(view.draw(60, 24), soft_wrap=True)
+        return capture.get().splitlines()
+
+    lines = drawn()
+    assert "error: route-7/v2: connection refused, 17 in a row" in lines[1]
+    assert "and 3 problems more" in lines[2]
+    assert lines[4].startswith("route-7/v2")
+    assert "\x1b[31mdown" in lines[4]
+    assert lines[5].startswith("route-0/v1")
+    view.model.take("conditions", {**told, "problems": [], "problems_total": 0, "routes": []})
+    assert drawn()[2].startswith("route-7/v2")
+    healthy = {**down, "condition": "healthy"}
+    told["routes"] = [{"name": "route-7", "destinations": [healthy]}]
+    view.model.take("conditions", {**told, "problems": [], "problems_total": 0})
+    assert drawn()[2].startswith("route-0/v1")
 
 
 def test_keys() -> None:

@@ -263,11 +263,14 @@ def test_a_look_at_what_has_not_changed_looks_at_no_route(monkeypatch: pytest.Mo
     async def scenario(watching: Watching) -> None:
         await watching.looks()
         watching.condition()
-        looks = []
+        looks: list[str] = []
         original = Conditions._update
-        monkeypatch.setattr(
-            Conditions, "_update", lambda self, name: (looks.append(name), original(self, name))
-        )
+
+        def update(self: Conditions, name: str) -> None:
+            looks.append(name)
+            original(self, name)
+
+        monkeypatch.setattr(Conditions, "_update", update)
         for _ in range(3):
             watching.condition()
         assert looks == []
