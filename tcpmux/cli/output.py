@@ -148,7 +148,7 @@ def say(text: str, *, err: bool = False) -> None:
 
 def say_all(lines: Iterable[str]) -> None:
     """As say(), many of them."""
-    click.echo("\n".join(map(printable, lines)))
+    say_painted(map(printable, lines))
 
 
 def say_painted(lines: Iterable[str]) -> None:
