@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tcpmux.cli import targets
-from tcpmux.cli.conditions import UNKNOWN, condition_of, lasting, urgency, word
+from tcpmux.cli.conditions import UNKNOWN, condition_of, lasting, routes_named, urgency, word
 from tcpmux.cli.drain import force_option
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import (
@@ -28,7 +28,13 @@ from tcpmux.errors import TcpmuxError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tcpmux.control.client import Client, DestinationStatus, EndpointStatus, NameStatus
+    from tcpmux.control.client import (
+        Client,
+        DestinationStatus,
+        EndpointStatus,
+        NameStatus,
+        RouteStatus,
+    )
 
     class EndpointRow(EndpointStatus):
         """With what it is of."""
@@ -76,10 +82,10 @@ def name_note(name: NameStatus, now: float) -> str:
     return text
 
 
-def _rows(instance: Client, address: str | None) -> list[EndpointRow]:
+def _rows(routes: Sequence[RouteStatus], address: str | None) -> list[EndpointRow]:
     found: list[EndpointRow] = [
         {"route": route["name"], "destination": destination["name"], **endpoint}
-        for route in instance.routes()
+        for route in routes
         for destination in route["destinations"]
         for endpoint in [*destination["endpoints"], *map(_unresolved, destination["names"])]
         if endpoint is not None and address in (None, endpoint["address"])
@@ -160,6 +166,13 @@ def _cells(row: EndpointRow, now: float) -> tuple[str, ...]:
 @click.option(
     "--for", "for_", metavar="DURATION", help="Make it ready again after this time: 90s, 10m, 2h."
 )
+@click.option(
+    "--route",
+    "only",
+    metavar="ROUTE",
+    multiple=True,
+    help="Only those of this route, and not of every route that has the address; may be repeated.",
+)
 @click.option("--all", "whole", is_flag=True, help="Leave nothing out, however many are healthy.")
 @force_option
 @json_option
@@ -170,6 +183,7 @@ def endpoint(
     address: str | None,
     verb: str | None,
     for_: str | None,
+    only: tuple[str, ...],
     force: bool,
     as_json: bool,
     watch: float | None,
@@ -178,25 +192,27 @@ def endpoint(
     """Show endpoints and their condition, or take one out of service.
 
     Without ADDRESS all are shown, the worst first: whether they are healthy, for how long, why
-    not, and when they will be tried again. ADDRESS is one of them, in all routes that have it.
-    drain and disable send it no new connections; with --for it becomes ready again after that
-    time. enable (or ready) puts it back.
+    not, and when they will be tried again. ADDRESS is one of them, in all routes that have it or in
+    those that --route names. drain and disable send it no new connections; with --for it becomes
+    ready again after that time. enable (or ready) puts it back. A change is made in all of these
+    routes or, if it is refused for one of them, in none.
 
     \b
     Examples:
         tcpmux endpoint
         tcpmux endpoint 10.0.0.7:9000 drain --for 10m
+        tcpmux endpoint 10.0.0.7:9000 drain --route shop
         tcpmux endpoint 10.0.0.7:9000 ready
     """
     instance = client(admin)
     if verb is not None:
         assert address is not None
-        return _change(instance, address, verb, for_, force=force)
+        return _change(instance, address, verb, for_, only, force=force)
     if for_ or force:
         raise UsageError("--for and --force go with drain or disable")
 
     def show() -> None:
-        found = _rows(instance, address)
+        found = _rows(routes_named(instance.routes(), only), address)
         if as_json:
             say_json(found)
         else:
@@ -205,7 +221,15 @@ def endpoint(
     return watching(watch, show)
 
 
-def _change(instance: Client, address: str, verb: str, for_: str | None, *, force: bool) -> int:
+def _change(
+    instance: Client,
+    address: str,
+    verb: str,
+    for_: str | None,
+    only: Sequence[str],
+    *,
+    force: bool,
+) -> int:
     if verb not in VERBS:
         raise UsageError(f"expected one of {', '.join(VERBS)}, got {verb}")
     seconds = 0.0
@@ -218,7 +242,8 @@ def _change(instance: Client, address: str, verb: str, for_: str | None, *, forc
             seconds = parse_duration(for_)
         except ValueError as error:
             raise UsageError(f"--for: {error}, got {for_}") from None
-    found = [target for target in targets.find(instance.routes(), address) if target.endpoint]
+    routes = routes_named(instance.routes(), only)
+    found = [target for target in targets.find(routes, address) if target.endpoint]
     if not found:
         raise TcpmuxError(f"{address} is no endpoint: use `tcpmux {verb} {address}`")
     targets.change(instance, found, verb, force=force, seconds=seconds)

@@ -579,6 +579,40 @@ def test_an_endpoint_can_be_taken_out_for_a_time(
     listed = proxy.run("endpoint").stdout
     assert one.address in listed
     assert "r/v1" in listed
+    drained = proxy.run("endpoint", two.address, "drain")
+    assert drained.returncode == 0
+    (drained_at,) = [
+        line for line in proxy.run("endpoint").stdout.splitlines() if "drained" in line
+    ]
+    assert drained_at.startswith(two.address)
     wrong = proxy.run("endpoint", two.address, "drain", "--for", "soon")
     assert wrong.returncode == 2
     assert "expected a duration" in wrong.stderr
+
+
+def test_a_drain_of_an_address_is_of_all_its_routes_or_of_none(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    """Of one of them nobody would be left; --route leaves that one out."""
+    both, alone = route("both", free_port(), v1=(1, one.address)), free_port()
+    both["destinations"][0]["endpoints"].append(two.address)
+    proxy = start_proxy(routes(both, route("alone", alone, v1=(1, one.address))))
+
+    def states() -> list[str]:
+        return [
+            e["state"]
+            for r in proxy.status()["routes"]
+            for e in r["destinations"][0]["endpoints"]
+            if e["address"] == one.address
+        ]
+
+    refused = proxy.run("endpoint", one.address, "drain")
+    assert refused.returncode != 0
+    assert "alone" in refused.stderr
+    assert states() == ["ready", "ready"]
+    assert proxy.run("endpoint", one.address, "drain", "--route", "both").returncode == 0
+    assert states() == ["draining", "ready"]
+    assert proxy.run("endpoint", one.address, "drain", "--route", "nope").returncode == 1
+    listed = proxy.run("endpoint", one.address, "--route", "alone").stdout.splitlines()
+    assert len(listed) == 2
+    assert "alone/v1" in listed[1]
