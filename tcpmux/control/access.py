@@ -19,6 +19,11 @@ from urllib.parse import urlsplit
 
 from tcpmux.control.head import Head, Refused
 
+# Without a token: the page, which tells nothing and asks for one; and what load balancers and
+# Kubernetes ask, which have none: they are told yes or no, and how many routes are down, but no
+# name (server.py).
+OPEN = ("/", "/healthz", "/readyz")
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -40,7 +45,7 @@ def authorize(head: Head, sock: Any, rules: Rules) -> str:
         return _local_user(sock, rules.uids)
     _check_host(head, rules)
     _check_origin(head)
-    if head.path != "/" and not head.path.startswith("/static/"):  # it tells nothing, and asks
+    if head.path not in OPEN and not head.path.startswith("/static/"):
         _check_token(head, rules)
     return f"{sock.getpeername()[0]} over HTTP"
 

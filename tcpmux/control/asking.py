@@ -95,8 +95,12 @@ class Instance:
 
     def _result(self, row: Row, call: Call[T], reply: Reply) -> T:
         """Raises AdminError."""
-        if row.media == "text/plain" and reply.status < 400:
-            return cast("T", reply.body.decode(errors="replace"))
+        if row.media == "text/plain":
+            text = reply.body.decode(errors="replace")
+            if reply.status < 400:
+                return cast("T", text)
+            if not text.startswith("{"):  # the reasons, a line each
+                raise Refused(text.strip(), reply.status)
         value = self._checked(reply)
         if not isinstance(value, dict):
             raise AdminError(f"what answers at {self.path} is not tcpmux: got {value!r:.200}")

@@ -16,6 +16,7 @@ from tcpmux.control.health import Health
 from tcpmux.control.metrics import Metrics
 from tcpmux.control.names import HostNames
 from tcpmux.control.process import Control
+from tcpmux.control.readiness import Readiness
 from tcpmux.control.server import Identity, Readings
 from tcpmux.control.slices import Slices
 from tcpmux.control.stream import Stream
@@ -49,12 +50,13 @@ def _readings(view: View) -> Readings:
         StatusReader(view, health.detail, names.detail),
         Connections(view),
         events,
-        Metrics(view, __version__),
+        Metrics(view, __version__, conditions),
         Stream(view, events, {"version": __version__}, health, names, slices, conditions),
         health,
         names,
         slices,
         conditions,
+        Readiness(view, conditions),
     )
 
 

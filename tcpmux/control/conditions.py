@@ -23,6 +23,7 @@ from tcpmux.control.condition_rules import (
     of_route,
 )
 from tcpmux.control.problems import (
+    SEVERITIES,
     DestinationConditions,
     Problem,
     last_reload,
@@ -132,7 +133,7 @@ class Conditions:
             if is_running(live) and live.generation_seen < generation
         }
         self._troubles = self._names.failing()
-        self._failing = set(self._view.commons.failing(self._slots))
+        self._failing = set(self._view.failing(self._slots))
         before = self._remarkable
         self._remarkable = {self._route_of[slot] for slot in self._failing}
         self._remarkable.update(known.key[0] for known in self._health.remarkable())
@@ -260,14 +261,34 @@ class Conditions:
                 name.update((own or _HEALTHY).as_json())
         return route
 
-    def overview(self) -> dict[str, Any]:
-        """What the status says of the instance: its problems, and the last reload."""
+    def word(self, route: str, destination: str | None = None, endpoint: str | None = None) -> str:
+        """The condition of a route or of a part of it; of what is not there any more, healthy."""
+        found = self.of(route)
+        if found is None or destination is None:
+            return found.own.word if found is not None else HEALTHY
+        at = found.destinations.get(destination)
+        own = at and (at.own if endpoint is None else at.endpoints.get(endpoint))
+        return own.word if own else HEALTHY
+
+    def problem_counts(self) -> dict[str, int]:
+        """How many there are of each severity."""
+        counts = dict.fromkeys(SEVERITIES, 0)
+        for problem in self._problems():
+            counts[problem.severity] += 1
+        return counts
+
+    def _problems(self) -> list[Problem]:
         now = time.time()
         behind = [(worker, since) for worker, since in self._behind.items() if now - since > BEHIND]
         gone = self._master is not None and self._master.gone
         found = list(problems_of_instance(self._view, master_gone=gone, behind=behind))
         for route in self.routes.values():
             found += route.problems
+        return found
+
+    def overview(self) -> dict[str, Any]:
+        """What the status says of the instance: its problems, and the last reload."""
+        found = self._problems()
         return {
             "problems": [problem.as_json() for problem in worst(found)],
             "problems_total": len(found),

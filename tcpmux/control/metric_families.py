@@ -11,6 +11,7 @@ from itertools import accumulate
 from operator import attrgetter
 from typing import Any
 
+from tcpmux.control.condition import CONDITIONS
 from tcpmux.shm._declared import CLOSE_REASONS, PICK_REASONS
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
 from tcpmux.shm.counters import FLAGS, ROWS, Histogram, Row, SlotCounters, Times
@@ -218,6 +219,17 @@ ROUTE = (
     ),
     *(Family(row.metric, "counter", help_of(row)) for row in OF_ROUTES),
 )
+# Of routes, destinations and endpoints: in each state 1, in all others 0.
+STATES = tuple(
+    Family(
+        f"tcpmux_{what}_state",
+        "gauge",
+        f"State of the {what}: 1 for the one that it is in, 0 for the others.",
+        _by("state", CONDITIONS),
+    )
+    for what in ("route", "destination", "endpoint")
+)
+ONE_HOT = {word: tuple(int(word == other) for other in CONDITIONS) for word in CONDITIONS}
 
 
 def label(value: object) -> str:
@@ -231,7 +243,7 @@ def _template(family: Family) -> str:
 
 
 # With numbers to be filled in, and labels before that.
-ISTIO_LINES, OWN_LINES, ENDPOINT_LINES, ROUTE_LINES = (
-    [_template(family) for family in families] for families in (ISTIO, OWN, ENDPOINT, ROUTE)
+ISTIO_LINES, OWN_LINES, ENDPOINT_LINES, ROUTE_LINES, STATE_LINES = (
+    [_template(family) for family in families] for families in (ISTIO, OWN, ENDPOINT, ROUTE, STATES)
 )
 HISTOGRAM_LINES = [_histogram_template(family.name, bounds) for family, bounds, _ in HISTOGRAMS]

@@ -21,10 +21,13 @@ from tcpmux.control.metric_families import (
     LABELS,
     OF_ROUTES,
     OF_WORKERS,
+    ONE_HOT,
     OWN,
     OWN_LINES,
     ROUTE,
     ROUTE_LINES,
+    STATE_LINES,
+    STATES,
     Family,
     help_of,
     histogram_values,
@@ -45,6 +48,7 @@ from tcpmux.shm.stats import Program, is_running, programs
 from tcpmux.shm.view import View
 
 if TYPE_CHECKING:
+    from tcpmux.control.conditions import Conditions
     from tcpmux.control.slices import Slices
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -68,27 +72,39 @@ class _Prepared:
         self.destinations: list[tuple[DestinationRow, list[str], list[str]]] = []
         self.endpoints: list[tuple[EndpointRow, list[str]]] = []
         self.routes: list[tuple[int, list[str]]] = []
+        # In the order of STATES: the names of each, and its lines.
+        self.states: tuple[list[tuple[tuple[str, ...], str]], ...] = ([], [], [])
 
     def add(self, route: RouteRow) -> None:
         name = label(route.name)
         self.routes.append((route.slot, _labelled(ROUTE_LINES, f'route="{name}"')))
+        self._add_state((route.name,), f'route="{name}"')
         for row in route.destinations:
             version = label(row.name)
             istio = f'destination_service="{name}",destination_version="{version}"'
             own = f'route="{name}",destination="{version}"'
             lines = [*_labelled(ISTIO_LINES, istio), *_labelled(OWN_LINES, own)]
             self.destinations.append((row, lines, _labelled(HISTOGRAM_LINES, own)))
+            self._add_state((route.name, row.name), own)
             for endpoint in row.endpoints:
                 labels = f'{own},endpoint="{label(endpoint.address)}"'
                 self.endpoints.append((endpoint, _labelled(ENDPOINT_LINES, labels)))
+                self._add_state((route.name, row.name, str(endpoint.address)), labels)
+
+    def _add_state(self, key: tuple[str, ...], labels: str) -> None:
+        at = len(key) - 1
+        (line,) = _labelled(STATE_LINES[at : at + 1], labels)
+        self.states[at].append((key, line))
 
 
 class Metrics:
-    """Makes the text of what a View shows. version: of tcpmux."""
+    """Makes the text of what a View shows. version: of tcpmux. conditions: have to be looked at
+    first."""
 
-    def __init__(self, view: View, version: str) -> None:
+    def __init__(self, view: View, version: str, conditions: Conditions) -> None:
         self._view = view
         self._version = version
+        self._conditions = conditions
         self._prepared: _Prepared | None = None
 
     async def note_change(self, slices: Slices) -> None:
@@ -146,6 +162,13 @@ class Metrics:
                     yield histograms[i] % histogram_values(histogram)
         yield from self._endpoints(of, open_metrics=open_metrics)
         yield from self._routes(of, open_metrics=open_metrics)
+        yield from self._states(of, open_metrics=open_metrics)
+
+    def _states(self, of: _Prepared, *, open_metrics: bool) -> Iterator[str]:
+        for family, states in zip(STATES, of.states, strict=True):
+            yield family.head(open_metrics=open_metrics)
+            for key, line in states:
+                yield line % ONE_HOT[self._conditions.word(*key)]
 
     def _endpoints(self, of: _Prepared, *, open_metrics: bool) -> Iterator[str]:
         read = []
@@ -190,6 +213,34 @@ class Metrics:
             "Reloads, by result.",
             ('result="done"', done),
             ('result="refused"', refused),
+        )
+        reloaded_at, refused_for = table.last_reload
+        put(
+            "tcpmux_last_reload_successful",
+            "gauge",
+            "0 if the last reload was refused, else 1.",
+            ("", int(not refused_for)),
+        )
+        put(
+            "tcpmux_last_reload_timestamp_seconds",
+            "gauge",
+            "Time of the last reload, or of the start, in seconds since the epoch.",
+            ("", reloaded_at or table.started_at),
+        )
+        put(
+            "tcpmux_drain_state",
+            "gauge",
+            "1 while the instance drains: it accepts no new connections, and ends.",
+            ("", int(table.draining)),
+        )
+        put(
+            "tcpmux_problems",
+            "gauge",
+            "Problems now. error: clients lose by it; warning: redundancy is lost.",
+            *(
+                (f'severity="{severity}"', count)
+                for severity, count in self._conditions.problem_counts().items()
+            ),
         )
         put("tcpmux_upgrades_total", "counter", "Upgrades started.", ("", table.upgrade[0]))
         *_, per_source, total, pipes = table.buffers

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tcpmux.shm.view import View
 
 MAX_PROBLEMS = 200  # told
-ERROR, WARNING = "error", "warning"  # clients lose by it now; redundancy is lost
+SEVERITIES = ERROR, WARNING = "error", "warning"  # clients lose by it now; redundancy is lost
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,6 +173,18 @@ class Reading:
         help="Counters every second, as server-sent events.",
     )
 
+    @operation(Row("GET", "/healthz", str, media="text/plain"))
+    def healthz(self) -> Call[str]:
+        """`ok` if the instance serves. Refused with 503 if no worker runs. Needs no token."""
+        return Call()
+
+    @operation(Row("GET", "/readyz", str, media="text/plain"))
+    def readyz(self) -> Call[str]:
+        """`ok` if it takes new connections. Refused with 503 while it drains, if no worker runs, if
+        every route is down, or if one that is not does not listen; the answer has a line for each
+        reason. Needs no token."""
+        return Call()
+
     @operation(Row("GET", "/v1/openapi.json", dict))
     def openapi(self) -> Call[dict[str, Any]]:
         """The OpenAPI document of the admin API."""

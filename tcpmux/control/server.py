@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tcpmux.control.names import HostNames
     from tcpmux.control.operation import Row
     from tcpmux.control.orphans import OrphanedWorkers
+    from tcpmux.control.readiness import Readiness
     from tcpmux.control.stream import Stream
     from tcpmux.messages import Verb
 
@@ -70,6 +71,7 @@ class Readings:
     names: HostNames
     slices: Slices
     conditions: Conditions
+    readiness: Readiness
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,11 @@ class Identity:
 
 def _error(status: int, message: str) -> web.Response:
     return web.json_response({"error": message}, status=status)
+
+
+def _yes_or_no(reasons: Sequence[str]) -> web.Response:
+    """reasons: why not, a line each."""
+    return web.Response(status=503 if reasons else 200, text="\n".join(reasons or ["ok"]) + "\n")
 
 
 @web.middleware
@@ -224,8 +231,19 @@ class AdminApi:
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         wanted = "application/openmetrics-text" in request.headers.get("Accept", "")
+        await self._readings.conditions.look(self._readings.slices)
         parts = self._readings.metrics.parts(open_metrics=wanted)
         return await self._in_slices(request, parts, OPEN_METRICS if wanted else TEXT)
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        reasons = [] if self._readings.readiness.is_alive() else ["no worker runs"]
+        return _yes_or_no(reasons)
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        """Over TCP anybody may ask, who is told no names."""
+        await self._readings.conditions.look(self._readings.slices)
+        is_local = self._acceptor.connection(request).group is self._acceptor.local
+        return _yes_or_no(list(self._readings.readiness.reasons(with_names=is_local)))
 
     async def _openapi(self, _request: web.Request) -> dict[str, Any]:
         return openapi.document(OPERATIONS, self._identity.version)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tcpmux.shm._commons import Commons
 from tcpmux.shm._image import read_image
@@ -10,6 +11,9 @@ from tcpmux.shm._live import Live
 from tcpmux.shm._readings import Counters
 from tcpmux.shm._table import Table
 from tcpmux.shm.image import Image
+
+if TYPE_CHECKING:
+    from array import array
 
 
 class View:
@@ -52,6 +56,10 @@ class View:
     def suspicions(self, slot: int) -> int:
         """Connections that an endpoint has ended without a byte, since the start."""
         return 0 if self._commons is None else self._commons.suspicions(slot)[1]
+
+    def failing(self, slots: array[int]) -> list[int]:
+        """Those of these slots of endpoints with failures or suspicions in a row."""
+        return [] if self._commons is None else self._commons.failing(slots)
 
     def image(self) -> tuple[int, Image]:
         """The generation in force, and its image; read only when it has changed."""

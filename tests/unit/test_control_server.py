@@ -31,6 +31,7 @@ from tcpmux.control.metrics import Metrics
 from tcpmux.control.names import HostNames
 from tcpmux.control.orphans import is_worker
 from tcpmux.control.process import Control
+from tcpmux.control.readiness import Readiness
 from tcpmux.control.server import Identity, Readings
 from tcpmux.control.slices import Slices
 from tcpmux.control.stream import Stream
@@ -100,10 +101,19 @@ class Running:
         slices = Slices()
         conditions = Conditions(view, health, names)
         stream = Stream(view, events, {"version": "9.9"}, health, names, slices, conditions)
-        metrics = Metrics(view, "9.9")
+        metrics = Metrics(view, "9.9", conditions)
         connections = Connections(view)
         readings = Readings(
-            source, connections, events, metrics, stream, health, names, slices, conditions
+            source,
+            connections,
+            events,
+            metrics,
+            stream,
+            health,
+            names,
+            slices,
+            conditions,
+            Readiness(view, conditions),
         )
         self.client = Client(self.path, DEADLINE)
         self.task = asyncio.create_task(Control(admin, theirs, readings, identity).serve())

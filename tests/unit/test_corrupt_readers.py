@@ -32,6 +32,7 @@ from tcpmux.shm.build import build_image
 from tcpmux.shm.slots import Names
 from tcpmux.shm.stats import StatusReader
 from tcpmux.shm.view import View
+from tests.unit.watching import conditions_of
 
 CAPACITY = 64
 LIVE = fields_of("tm_live")
@@ -94,7 +95,7 @@ def spoil_commons(view: View, chance: random.Random) -> None:
 
 def read_all(view: View) -> None:
     StatusReader(view).read()
-    Metrics(view, "1.0").text()
+    Metrics(view, "1.0", conditions_of(view)).text()
     for key in SORT_KEYS:
         count, rows = connections(view.lives, sort=key, network=ip_network("0.0.0.0/0"))
         assert len(rows) <= count <= 2 * CAPACITY

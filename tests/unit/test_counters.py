@@ -8,17 +8,20 @@ import re
 import pytest
 
 from tcpmux.control.metrics import Metrics
+from tcpmux.shm._commons import Commons
 from tcpmux.shm._declared import SLOT_COUNTERS, WORKER_COUNTERS
 from tcpmux.shm._live import Live
 from tcpmux.shm._table import Table
 from tcpmux.shm.counters import ROWS
 from tcpmux.shm.view import View
+from tests.unit.watching import conditions_of
 
 
 @pytest.mark.parametrize("open_metrics", [False, True])
 def test_every_metric_is_exposed(open_metrics: bool) -> None:
     table, live = Table.create(1, 1, os.getpid(), 1), Live.create(0, 1)
-    exposed = Metrics(View(table.fd, [live.fd]), "1").text(open_metrics=open_metrics)
+    view = View(table.fd, [live.fd], commons_fd=Commons.create().fd)
+    exposed = Metrics(view, "1", conditions_of(view)).text(open_metrics=open_metrics)
     for row in ROWS:
         name = row.metric.removesuffix("_total") if open_metrics else row.metric
         assert not name or re.search(rf"^# TYPE {name} ", exposed, re.MULTILINE), row

@@ -35,6 +35,7 @@ from tcpmux.shm._table import Table
 from tcpmux.shm.build import build_image
 from tcpmux.shm.slots import Names
 from tcpmux.shm.view import View
+from tests.unit.watching import conditions_of
 
 LISTEN = Address("127.0.0.1", 31400, "")
 
@@ -55,7 +56,7 @@ def view() -> View:
 
 
 def families(view: View) -> dict[str, Any]:
-    text = Metrics(view, '1.0"x').text()
+    text = Metrics(view, '1.0"x', conditions_of(view)).text()
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
@@ -117,7 +118,7 @@ def test_labels_are_escaped(view: View) -> None:
 
 
 def test_it_is_open_metrics_too(view: View) -> None:
-    text = Metrics(view, "1.0").text(open_metrics=True)
+    text = Metrics(view, "1.0", conditions_of(view)).text(open_metrics=True)
     parsed = open_metrics_families(text)  # type: ignore[no-untyped-call]
     found = {family.name: family for family in parsed}
     assert text.endswith("# EOF\n")
@@ -135,7 +136,7 @@ def test_bounds_are_exact_seconds() -> None:
 @pytest.mark.parametrize("name", ["grafana-dashboard.json", "prometheus-alerts.yaml"])
 def test_what_watches_us_uses_metrics_that_there_are(view: View, name: str) -> None:
     text = (Path(__file__).parents[2] / "configs/monitoring" / name).read_text()
-    exposed = Metrics(view, "1").text()
+    exposed = Metrics(view, "1", conditions_of(view)).text()
     own = r"\b(?:tcpmux|istio_tcp)_[a-z_]+"
     known = set(re.findall(rf"^# TYPE ({own})", exposed, re.MULTILINE))
     used = {found.removesuffix("_bucket") for found in re.findall(own, text)}

@@ -119,6 +119,7 @@ from tcpmux.shm.stats import StatusReader
 from tcpmux.shm.view import View
 from tests.docs import generate
 from tests.unit import reference
+from tests.unit.watching import conditions_of
 
 def loaded(text):
     Path("r.yaml").write_text(text)
@@ -159,7 +160,7 @@ json.dump({
     "counters": generate.metrics(),
     "route": route,
     "worker_counters": live.counters(),
-    "metrics": Metrics(view, "1").text(),
+    "metrics": Metrics(view, "1", conditions_of(view)).text(),
 }, sys.stdout)
 """
 

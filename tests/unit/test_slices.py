@@ -29,6 +29,7 @@ from tcpmux.shm.build import build_image
 from tcpmux.shm.slots import Names
 from tcpmux.shm.stats import StatusReader
 from tcpmux.shm.view import View
+from tests.unit.watching import conditions_of
 
 ROUTES, WORKERS, RECORDS = 60, 2, 10_500
 RELAYING = 6  # enum tm_conn_state
@@ -123,7 +124,7 @@ def test_the_order_is_that_of_all_records_together(view: View, ascending: bool) 
 
 def test_a_scrape_and_a_status_are_no_single_step(view: View) -> None:
     async def scenario() -> None:
-        metrics = Metrics(view, "1")
+        metrics = Metrics(view, "1", conditions_of(view))
         parts, turns = await turns_during(Slices().all(metrics.parts()))
         assert "".join(parts) == metrics.text()
         assert turns > 30 * ROUTES  # every line of every route can be the last of a slice

@@ -27,6 +27,12 @@ from tcpmux.shm.slots import Key
 from tcpmux.shm.view import View
 from tests.support import DEADLINE
 
+
+def conditions_of(view: View) -> Conditions:
+    """As a control process has them that has just begun."""
+    return Conditions(view, Health(view), HostNames())
+
+
 PASSIVE = Passive(ejection_time=0.05, interval=0.05)
 
 
