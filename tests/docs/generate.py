@@ -31,6 +31,7 @@ from tcpmux.shm.slots import Names
 from tcpmux.shm.view import View
 from tests.docs.pages import ROOT, on_github
 from tests.unit.reference import Path, nodes_of
+from tests.unit.watching import conditions_of
 
 NOTE = "<!-- Made by tests/docs/generate.py: edit what it is made of, then `make generated`. -->\n"
 
@@ -359,7 +360,8 @@ def exposed() -> dict[str, tuple[str, str, list[str]]]:
     config = Config(None, None, Admin("/x"), 45.0, (route,))
     region, live = Table.create(1, 1, os.getpid(), 1_700_000_000), Live.create(0, 16)
     publish_image(region, build_image(config, {}, Names.new(lambda _: True), {listen: 0}, 1, {}))
-    text = Metrics(View(region.fd, [live.fd]), __version__).text()
+    view = View(region.fd, [live.fd])
+    text = Metrics(view, __version__, conditions_of(view)).text()
     found: dict[str, tuple[str, str, list[str]]] = {}
     for name, said in re.findall(r"^# HELP (\S+) (.*)$", text, re.MULTILINE):
         kind = re.search(rf"^# TYPE {name} (\w+)$", text, re.MULTILINE)

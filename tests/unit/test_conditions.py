@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tcpmux.config import Check, Passive
+from tcpmux.config.address import Address
 from tcpmux.control import ejection, health
 from tcpmux.control.condition import CONDITIONS, Condition
 from tcpmux.control.condition_rules import (
@@ -26,6 +27,7 @@ from tcpmux.control.conditions import Conditions
 from tcpmux.control.endpoint import Endpoint
 from tcpmux.control.ends import ENDS, in_words
 from tcpmux.control.health import Health
+from tcpmux.control.metrics import Metrics
 from tcpmux.control.names import HostNames
 from tcpmux.control.problems import (
     MAX_PROBLEMS,
@@ -35,6 +37,7 @@ from tcpmux.control.problems import (
     problems_of_route,
     worst,
 )
+from tcpmux.control.readiness import Readiness
 from tcpmux.shm._commons import Commons
 from tcpmux.shm._declared import ABSENT, CLOSE_REASONS, PRESENT, STOPPED
 from tcpmux.shm._image import publish_image
@@ -49,11 +52,12 @@ from tcpmux.shm.image import (
     REJECT,
     DestinationRow,
     Image,
+    ListenerRow,
     RouteRow,
 )
 from tcpmux.shm.serving import with_conditions, with_state
 from tcpmux.shm.view import View
-from tests.unit.watching import Watching, destination, endpoint, route, watched
+from tests.unit.watching import Watching, conditions_of, destination, endpoint, route, watched
 
 DEAD, OTHER = 2, 3  # slots
 AT = "127.0.0.1:1"
@@ -554,6 +558,95 @@ def test_what_is_wrong_with_the_instance_itself() -> None:
     table.upgrade = 1, 0, ""
     assert told(gone=True)[0][1].startswith("the master has ended")
     assert told(behind=[(3, 1.0)])[0][1].startswith("worker 3 uses an older route table")
+
+
+# --- readiness and metrics ----------------------------------------------------------------------
+
+
+def test_ready_is_what_takes_connections_and_one_dead_route_is_no_reason() -> None:
+    table, live, commons = Table.create(1, 1, os.getpid(), 5), Live.create(0, 16), Commons.create()
+    view = View(table.fd, [live.fd], commons_fd=commons.fd, writable=True)
+    conditions = conditions_of(view)
+    readiness = Readiness(view, conditions)
+    worker = view.lives[0]
+
+    def publish(*healths: int, listening: int = 2) -> None:
+        rows = tuple(
+            replace(
+                route(destination(10 * n + 1, "v1", 1, endpoint(10 * n, AT, health=at))),
+                name=f"r{n}",
+                ticket=n,
+                slot=100 + n,
+            )
+            for n, at in enumerate(healths)
+        )
+        listeners = tuple(
+            ListenerRow(Address.parse(f"unix:/{n}"), n, n) for n in range(min(listening, len(rows)))
+        )
+        publish_image(table, Image(rows, listeners))
+
+    def reasons(*, with_names: bool = True) -> list[str]:
+        for _ in conditions.looking():
+            pass
+        return list(readiness.reasons(with_names=with_names))
+
+    publish(0, 0)
+    assert not readiness.is_alive()
+    assert reasons() == ["no worker runs"]
+    worker.guardian_pid = worker.pid = os.getpid()
+    worker.presence = PRESENT
+    assert readiness.is_alive()
+    assert reasons() == []
+    publish(0, DOWN)
+    assert reasons() == []
+    publish(DOWN, DOWN)
+    assert reasons() == ["every route is down: r0, r1"]
+    assert reasons(with_names=False) == ["every route is down"]
+    publish(0, 0, listening=1)
+    assert reasons() == ["1 route not listening: r1"]
+    assert reasons(with_names=False) == ["1 route not listening"]
+    publish(0, DOWN, listening=1)  # it does not listen as it is down: on_all_unavailable refuse
+    assert reasons() == []
+    publish()
+    assert reasons() == []
+    table.set_state(2)
+    assert reasons() == ["draining"]
+    worker.presence = STOPPED
+    assert not readiness.is_alive()
+
+
+def test_a_metric_for_each_state_and_one_of_them_is_1() -> None:
+    """Of the route, the destination and the endpoint; and what is wrong, by severity."""
+
+    async def scenario(watching: Watching) -> None:
+        await watching.looks()
+        fail(watching, 3)
+        watching.condition()
+        lines = Metrics(watching.view, "1", watching.conditions).text().splitlines()
+        at = 'route="r"'
+        for name in ("route", "destination", "endpoint"):
+            if name == "destination":
+                at += ',destination="v1"'
+            elif name == "endpoint":
+                at += f',endpoint="{AT}"'
+            found = [line for line in lines if line.startswith(f"tcpmux_{name}_state{{")]
+            assert found == [
+                f'tcpmux_{name}_state{{{at},state="{word}"}} {int(word == "down")}'
+                for word in CONDITIONS
+            ]
+        assert 'tcpmux_problems{severity="error"} 2' in lines  # and no worker runs here
+        assert 'tcpmux_problems{severity="warning"} 0' in lines
+        assert "tcpmux_last_reload_successful 1" in lines
+        assert "tcpmux_last_reload_timestamp_seconds 5" in lines
+        assert "tcpmux_drain_state 0" in lines
+        watching.table.last_reload = 1000, "no"
+        watching.table.set_state(2)
+        lines = Metrics(watching.view, "1", watching.conditions).text().splitlines()
+        assert "tcpmux_last_reload_successful 0" in lines
+        assert "tcpmux_last_reload_timestamp_seconds 1000" in lines
+        assert "tcpmux_drain_state 1" in lines
+
+    watched(ALONE, scenario, passive=Passive(errors=0))
 
 
 # --- ends ---------------------------------------------------------------------------------------

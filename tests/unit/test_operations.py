@@ -55,6 +55,8 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "stop": ((), {"now": True}),
     "openapi": ((), {}),
     "metrics": ((), {}),
+    "healthz": ((), {}),
+    "readyz": ((), {}),
 }
 
 
