@@ -118,7 +118,7 @@ def test_one_that_connects_fail_with_is_down_though_it_stays_in_use() -> None:
         (0, "connect timed out, 3 in a row"),
         (errno.EHOSTUNREACH, "no route to host, 3 in a row"),
         (errno.ENOENT, "no such socket, 3 in a row"),
-        (-7, "connect timed out, 3 in a row"),
+        (0xFFFF_FFF9, "connect timed out, 3 in a row"),
         (1 << 30, "connect timed out, 3 in a row"),
     ],
 )
