@@ -14,12 +14,10 @@ from __future__ import annotations
 import os
 import platform
 import runpy
-import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.modified import newer_group
@@ -48,7 +46,8 @@ SIXTEEN_BYTE_SWAP = ["-mcx16"] if platform.machine() in ("x86_64", "AMD64") else
 
 # Made of the headers: csrc/fields.py.
 FIELDS = Path("build/generated/fields.rows")
-COMPILER = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+TOOLCHAIN = runpy.run_path("csrc/toolchain.py")
+COMPILER = TOOLCHAIN["compiler"]()
 CPUS = len(os.sched_getaffinity(0))
 STRICT = os.environ.get("TCPMUX_WERROR") == "1"
 
@@ -144,6 +143,9 @@ def pyx(name: str) -> str:
 
 
 def extensions() -> list[Extension]:
+    TOOLCHAIN["require"]()
+    from Cython.Build import cythonize
+
     variant = os.environ.get("TCPMUX_BUILD", "release")
     if variant not in VARIANTS:
         raise SystemExit(f"TCPMUX_BUILD: expected one of {', '.join(VARIANTS)}, got {variant}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +38,22 @@ def project() -> dict[str, Any]:
     return tomli.loads((ROOT / "pyproject.toml").read_text())
 
 
+def build_requires() -> list[str]:
+    """What the backend tells pip; pyproject.toml tells it nothing."""
+    sys.path.insert(0, str(ROOT / "csrc"))
+    try:
+        found: list[str] = runpy.run_path(str(ROOT / "csrc/build_backend.py"))["REQUIRES"]
+    finally:
+        sys.path.remove(str(ROOT / "csrc"))
+    assert project()["build-system"]["requires"] == []
+    return found
+
+
 def declared() -> list[Requirement]:
     """What the package, its build and its tests need."""
     found = project()
     texts = [
-        *found["build-system"]["requires"],
+        *build_requires(),
         *found["project"]["dependencies"],
         *found["project"]["optional-dependencies"]["dev"],
     ]
@@ -131,11 +144,10 @@ def test_every_dependency_has_a_floor(asked: Requirement) -> None:
 
 
 def test_a_build_needs_the_same_with_and_without_the_lock() -> None:
-    """build-system.requires is what pip takes where it isolates a build, dev what the lock has."""
-    found = project()
-    dev = [Requirement(text) for text in found["project"]["optional-dependencies"]["dev"]]
+    """The backend's list is what pip takes where it isolates a build, dev what the lock has."""
+    dev = [Requirement(text) for text in project()["project"]["optional-dependencies"]["dev"]]
     bounds: dict[str, SpecifierSet] = {one.name: one.specifier for one in dev}
-    for text in found["build-system"]["requires"]:
+    for text in build_requires():
         asked = Requirement(text)
         assert bounds[asked.name] == asked.specifier
 
