@@ -112,6 +112,8 @@ fmt: $(READY)
 	$(BIN)/ruff format .
 
 generated: $(READY)
+	$(BIN)/python configs/packaging/man_page.py
+	$(BIN)/python configs/packaging/completions.py
 	TCPMUX_WRITE_DOCS=1 $(BIN)/python -m pytest -q -n 0 tests/unit/test_settings.py \
 		tests/unit/test_error_page.py tests/docs/test_generated.py
 
@@ -173,11 +175,7 @@ fuzz: $(ASAN_READY)
 # From the commit alone: what is in the folder besides, or changed, stays out, and its time is
 # the commit's.
 wheel: $(READY)
-	rm -rf build/wheel && mkdir -p build/wheel dist
-	git archive HEAD | tar -x -C build/wheel
-	cd build/wheel && SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" ../../$(BIN)/python -m pip wheel \
-		--quiet --no-deps --no-build-isolation --wheel-dir ../../dist .
-	@ls dist/*.whl
+	$(BIN)/python configs/packaging/wheel.py
 
 # For every Python from the oldest that pyproject.toml allows. Releases that are in the lock and
 # still fit stay, without UPGRADE.

@@ -6,7 +6,8 @@ Makefile). TCPMUX_WERROR=1 makes a compiler warning an error, as all development
 a protection that the compiler lacks (csrc/hardening.py).
 
 The same source makes the same modules, in whatever folder, with the same compiler, Python and
-Cython; the wheel around them is the same if SOURCE_DATE_EPOCH is.
+Cython; the wheel around them is the same if SOURCE_DATE_EPOCH is. TCPMUX_MODULES names a tree whose
+modules are taken as they are, instead of compiling any: `make wheel`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from __future__ import annotations
 import os
 import platform
 import runpy
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -46,6 +50,9 @@ SIXTEEN_BYTE_SWAP = ["-mcx16"] if platform.machine() in ("x86_64", "AMD64") else
 
 # Made of the headers: csrc/fields.py.
 FIELDS = Path("build/generated/fields.rows")
+# What modules are compiled by: when it changes, all are compiled again.
+BUILT_BY = Path("build/generated/built-by.txt")
+MODULES = os.environ.get("TCPMUX_MODULES", "")
 TOOLCHAIN = runpy.run_path("csrc/toolchain.py")
 COMPILER = TOOLCHAIN["compiler"]()
 CPUS = len(os.sched_getaffinity(0))
@@ -89,6 +96,10 @@ class Build(build_ext):  # type: ignore[misc]
         self.parallel: int = self.parallel or CPUS
 
     def build_extensions(self) -> None:
+        if MODULES:
+            for extension in self.extensions:
+                self.take(extension.name)
+            return
         linker = self.compiler.linker_so
         self.compiler.linker_so = [arg for arg in linker if not arg.startswith("-Wl,-rpath")]
         stale = [extension for extension in self.extensions if self.is_stale(extension)]
@@ -100,6 +111,14 @@ class Build(build_ext):  # type: ignore[misc]
             extension.depends += extension.sources
             extension.sources = []
         super().build_extensions()
+
+    def take(self, name: str) -> None:
+        """A module from another tree, without what only a debugger needs."""
+        source = Path(MODULES) / self.get_ext_filename(name)
+        target = Path(self.get_ext_fullpath(name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+        subprocess.run(["strip", "--strip-unneeded", target], check=True)
 
     def is_stale(self, extension: Extension) -> bool:
         """As build_extension() sees it."""
@@ -127,7 +146,7 @@ def extension(
     return Extension(
         name,
         sources,
-        depends=sorted(str(path) for path in [*Path("csrc").rglob("*.[hd]*"), FIELDS]),
+        depends=sorted(str(path) for path in [*Path("csrc").rglob("*.[hd]*"), FIELDS, BUILT_BY]),
         include_dirs=["csrc", str(FIELDS.parent)],
         # Python's own flags switch assertions off. Ours stay on: a worker that finds
         # the impossible must die and be replaced, not go on.
@@ -138,12 +157,23 @@ def extension(
     )
 
 
+def note(*built_by: str) -> None:
+    """Writes down what the modules are compiled by, if it is not that already."""
+    text = "\n".join(built_by)
+    if not BUILT_BY.exists() or BUILT_BY.read_text() != text:
+        BUILT_BY.parent.mkdir(parents=True, exist_ok=True)
+        BUILT_BY.write_text(text)
+
+
 def pyx(name: str) -> str:
     return name.replace(".", "/") + ".pyx"
 
 
 def extensions() -> list[Extension]:
+    if MODULES:
+        return [Extension(modules[0], []) for modules, _ in FILES]
     TOOLCHAIN["require"]()
+    from Cython import __version__ as cython_version
     from Cython.Build import cythonize
 
     variant = os.environ.get("TCPMUX_BUILD", "release")
@@ -162,6 +192,7 @@ def extensions() -> list[Extension]:
         *protection,
     ]
     link_flags = [*link_args, *link_protection]
+    note(COMPILER, TOOLCHAIN["version"](), sys.version, cython_version, *flags, *link_flags)
     runpy.run_path("csrc/tables.py")["write"]()
     runpy.run_path("csrc/fields.py")["write"](COMPILER, FIELDS)
     make = partial(extension, compile_args=flags, link_args=link_flags)

@@ -31,6 +31,13 @@ def compiler() -> str:
     return os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
 
 
+def version() -> str:
+    """What the compiler calls itself, in one line."""
+    command = [*shlex.split(compiler()), "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return said.partition("\n")[0]
+
+
 def missing() -> str:
     """What a build lacks here; empty if nothing."""
     command = shlex.split(compiler())
