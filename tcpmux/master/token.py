@@ -19,6 +19,7 @@ MIN_TOKEN = 16  # characters
 MAX_FILE = 4096  # bytes
 DIRECTORY = "CREDENTIALS_DIRECTORY"  # in the environment, of a service with LoadCredential=
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
+OTHERS_BUT_GROUP = OTHERS & ~stat.S_IRGRP
 
 
 def token_hash(path: str) -> bytes:
@@ -49,12 +50,19 @@ def _check_owner(path: str, file: os.stat_result) -> None:
         raise _Wrong(f"it belongs to user {file.st_uid}, who could change it: chown it to root")
     # systemd gives a service's credentials to a user of the moment by an access list, whose mask is
     # what the mode shows for the group, in a directory that nobody else may enter.
-    others = stat.S_IWGRP | stat.S_IXGRP | stat.S_IRWXO if _is_credential(path) else OTHERS
+    to_group = _is_credential(path) or _is_given_to_our_group(file)
+    others = OTHERS_BUT_GROUP if to_group else OTHERS
     mode = stat.S_IMODE(file.st_mode)
     if mode & others:
         raise _Wrong(
             f"others may read it (mode {mode:04o}): chmod 600, or 400 for a mounted secret"
         )
+
+
+def _is_given_to_our_group(file: os.stat_result) -> bool:
+    """By root, to the group of the user that is not root: so Kubernetes mounts a secret (fsGroup),
+    and so packages install one."""
+    return os.geteuid() != 0 and file.st_uid == 0 and file.st_gid == os.getegid()
 
 
 def _is_credential(path: str) -> bool:

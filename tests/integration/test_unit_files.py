@@ -77,6 +77,19 @@ def test_the_service_is_confined(units: list[Path]) -> None:
     assert result.returncode == 0, result.stdout
 
 
+def test_the_sockets_that_the_code_opens_are_allowed() -> None:
+    """One that is not fails quietly where it only asks, as for who listens at an address."""
+    used = {
+        family
+        for path in (CONFIGS.parent / "tcpmux").rglob("*.py")
+        for family in re.findall(r"\bsocket\((?:socket\.)?(AF_\w+)", path.read_text())
+    }
+    assert {"AF_UNIX", "AF_NETLINK"} <= used
+    allowed = set(settings("tcpmux.service")["RestrictAddressFamilies"].split())
+    assert used <= allowed
+    assert {"AF_INET", "AF_INET6"} <= allowed
+
+
 def test_a_reload_is_waited_for() -> None:
     """`systemctl reload` runs the command that a person would, which fails if the file was refused;
     a signal alone tells nothing."""

@@ -62,6 +62,43 @@ def test_one_that_belongs_to_another_user_is_refused(file: Path) -> None:
         token_hash(str(file))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file away")
+@pytest.mark.parametrize(
+    ("mode", "group", "user", "refused"),
+    [
+        (0o440, 4321, 4321, False),
+        (0o640, 4321, 4321, False),
+        (0o444, 4321, 4321, True),
+        (0o660, 4321, 4321, True),
+        (0o440, 1234, 4321, True),  # a group that we are not in
+        (0o440, 4321, 0, True),  # root needs no group
+    ],
+)
+def test_root_may_give_it_to_the_group_that_tcpmux_runs_as(
+    file: Path, mode: int, group: int, user: int, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Kubernetes mounts a secret for a container that does not run as root."""
+    os.chown(file, 0, group)
+    file.chmod(mode)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(os, "getegid", lambda: 4321)
+    if refused:
+        with pytest.raises(TcpmuxError, match="others may read it"):
+            token_hash(str(file))
+    else:
+        assert token_hash(str(file))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file away")
+def test_only_root_may_give_it_to_a_group(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.chown(file, 4321, 4321)
+    file.chmod(0o440)
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    monkeypatch.setattr(os, "getegid", lambda: 4321)
+    with pytest.raises(TcpmuxError, match="others may read it"):
+        token_hash(str(file))
+
+
 def test_credentials_of_a_service_are_told_by_their_directory(
     credentials: Path, file: Path
 ) -> None:
