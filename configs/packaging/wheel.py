@@ -66,9 +66,9 @@ def sources(tree: Path) -> dict[str, Path]:
     }
 
 
-def is_of_the_commit(tree: Path) -> bool:
-    """Whether the modules of this tree are made of what is in the commit."""
-    here, there = sources(tree), sources(EXPORT)
+def have_same_sources(tree: Path, other: Path) -> bool:
+    """Whether their extension modules are made of the same files."""
+    here, there = sources(tree), sources(other)
     return here.keys() == there.keys() and all(
         filecmp.cmp(here[name], there[name], shallow=False) for name in here
     )
@@ -77,7 +77,7 @@ def is_of_the_commit(tree: Path) -> bool:
 def main() -> None:
     begun = time.monotonic()
     export()
-    tree = ROOT if is_of_the_commit(ROOT) else EXPORT
+    tree = ROOT if have_same_sources(ROOT, EXPORT) else EXPORT
     if tree == EXPORT:
         print(
             "make wheel: csrc/ or a .pyx differs from the commit: compiling what is in the commit"

@@ -129,7 +129,7 @@ def small_build(folder: Path, scratch: Path) -> Path:
     scratch.mkdir()
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / name, folder)
-    for name in ("csrc", "tcpmux"):
+    for name in ("csrc", "configs", "tcpmux"):
         shutil.copytree(
             ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.so", "__pycache__")
         )
