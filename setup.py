@@ -20,6 +20,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -173,7 +174,6 @@ def extensions() -> list[Extension]:
     if MODULES:
         return [Extension(modules[0], []) for modules, _ in FILES]
     TOOLCHAIN["require"]()
-    from Cython import __version__ as cython_version
     from Cython.Build import cythonize
 
     variant = os.environ.get("TCPMUX_BUILD", "release")
@@ -192,7 +192,7 @@ def extensions() -> list[Extension]:
         *protection,
     ]
     link_flags = [*link_args, *link_protection]
-    note(COMPILER, TOOLCHAIN["version"](), sys.version, cython_version, *flags, *link_flags)
+    note(COMPILER, TOOLCHAIN["version"](), sys.version, version("cython"), *flags, *link_flags)
     runpy.run_path("csrc/tables.py")["write"]()
     runpy.run_path("csrc/fields.py")["write"](COMPILER, FIELDS)
     make = partial(extension, compile_args=flags, link_args=link_flags)
