@@ -1,5 +1,5 @@
 """Writes the completion scripts of configs/completion/, as `tcpmux completion SHELL` prints them:
-`make docs` runs this. Their names are those that the shells look for."""
+`make generated` runs this. Their names are those that the shells look for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes tcpmux.1, the manual page, from the commands themselves: `make docs` runs this.
+"""Writes tcpmux.1, the manual page, from the commands themselves: `make generated` runs this.
 
 What the commands' own help does not say (signals, files, environment) is below.
 """

@@ -30,7 +30,7 @@ def plain(roff: str) -> str:
 
 
 def test_the_page_is_of_these_commands() -> None:
-    """`make docs` writes it anew."""
+    """`make generated` writes it anew."""
     assert PAGE.read_text() == MAKER["page"]()
 
 
@@ -121,7 +121,7 @@ def test_another_formatter_finds_nothing_wrong() -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts_are_those_that_the_command_prints(shell: str) -> None:
-    """`make docs` writes them anew."""
+    """`make generated` writes them anew."""
     name = COMPLETIONS["NAMES"][shell]
     installed = (ROOT / "configs/completion" / name).read_text()
     assert installed.strip() == COMPLETIONS["script"](shell).strip()
