@@ -92,9 +92,15 @@ def options(command: click.Command, ctx: click.Context) -> Iterator[str]:
     """Each option with its help, as --help has them; --help itself once only."""
     for param in command.get_params(ctx):
         record = param.get_help_record(ctx)
-        if record and (param.name != "help" or ctx.parent is None):
-            names, described = record
-            yield from (".TP", rf"\fB{text(names)}\fR", *prose(described))
+        if record and not {*param.opts} & {*ctx.help_option_names}:
+            yield from option(*record)
+    if ctx.parent is None:  # by its context: click keeps the first one that was asked for
+        names = sorted(command.get_help_option_names(ctx), key=len)
+        yield from option(", ".join(names), "Show the help of tcpmux, or of a command, and exit.")
+
+
+def option(names: str, described: str) -> Iterator[str]:
+    yield from (".TP", rf"\fB{text(names)}\fR", *prose(described))
 
 
 def table(rows: dict[str, str]) -> Iterator[str]:

@@ -42,7 +42,7 @@ def test_every_command_and_option_is_in_it() -> None:
         assert section.startswith(f"tcpmux {row.name}")
         command = named(row.name)
         for param in command.get_params(click.Context(command, info_name=row.name, parent=root)):
-            hidden = getattr(param, "hidden", False) or param.name == "help"
+            hidden = getattr(param, "hidden", False) or "--help" in param.opts
             if isinstance(param, click.Option) and not hidden:
                 assert param.opts[-1] in section, f"{row.name} {param.opts}"
 
