@@ -1,4 +1,4 @@
-"""`tcpmux conns` and `tcpmux kill`: the live connections, and their end."""
+"""`tcpmux conns`: the live connections, one by one or in groups."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tcpmux.cli import targets
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import (
     columns,
@@ -20,13 +21,13 @@ from tcpmux.cli.output import (
     watching,
 )
 from tcpmux.control.limits import MAX_CONNECTIONS
-from tcpmux.control.schema import SORT_KEYS
-from tcpmux.errors import UsageError, plural
+from tcpmux.control.schema import GROUP_KEYS, GROUP_SORT_KEYS, SORT_KEYS
+from tcpmux.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tcpmux.control.client import Client, Connection, ConnectionList
+    from tcpmux.control.client import Client, Connection, ConnectionGroups, ConnectionList
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -45,7 +46,8 @@ HEADS = (
     "ID",
 )
 NUMBERS = (4, 5, 6, 7, 8, 9)
-SHOWN = 10  # of those that kill is about
+GROUP_HEADS = ("CONNECTIONS", "IN", "OUT", "OLDEST")
+ROWS = 1000  # by default
 
 
 def _seconds(_ctx: click.Context, _option: click.Parameter, text: str) -> float:
@@ -68,33 +70,37 @@ def filter_options(command: F) -> F:
     for option in reversed(
         (
             click.option("--route", metavar="NAME", help="Only of this route."),
-            click.option(
-                "--destination", metavar="NAME", help="Only of this destination of --route."
-            ),
-            click.option(
-                "--endpoint", metavar="ADDRESS", help="Only of this endpoint of --destination."
-            ),
+            click.option("--destination", metavar="NAME", help="Only of destinations named so."),
+            click.option("--endpoint", metavar="ADDRESS", help="Only of endpoints with it."),
             click.option(
                 "--src", "client", metavar="CIDR", help="Only from this network: 10.0.0.0/8."
             ),
             click.option(
                 "--older",
-                metavar="TIME",
-                default="0s",
-                callback=_seconds,
+                **_TIME,
                 help="Only those open for at least this long: 10m.",
             ),
             click.option(
                 "--idle",
-                metavar="TIME",
-                default="0s",
-                callback=_seconds,
+                **_TIME,
                 help="Only those without a byte for at least this long: 1m.",
             ),
         )
     ):
         command = option(command)
     return command
+
+
+def narrowed(instance: Client, target: str | None, filters: dict[str, Any]) -> dict[str, Any]:
+    """The filters, and what TARGET adds to them. Raises TcpmuxError if they contradict."""
+    if target is None:
+        return filters
+    found = targets.find_in(instance, target)
+    named = found[0].as_json() if len(found) == 1 else {"endpoint": found[0].last_name}
+    for name, value in named.items():
+        if filters[name] not in (None, value):
+            raise UsageError(f"{target} is not of --{name} {filters[name]}: give one of the two")
+    return {**filters, **named}
 
 
 def _row(connection: Connection) -> tuple[str, ...]:
@@ -125,20 +131,54 @@ def _print(found: ConnectionList) -> None:
         say(f"and {left} more of {found['total']}: raise --limit, or filter")
 
 
+def _print_groups(found: ConnectionGroups, by: str) -> None:
+    head = {"client": "CLIENT", "route": "ROUTE", "destination": "ROUTE/DESTINATION"}
+    rows = [(head.get(by, "ROUTE/DESTINATION/ENDPOINT"), *GROUP_HEADS)]
+    levels = ("client",) if by == "client" else GROUP_KEYS[: GROUP_KEYS.index(by) + 1]
+    rows += [
+        (
+            "/".join(str(group[level] or "-") for level in levels),  # type: ignore[literal-required]
+            str(group["connections"]),
+            human_bytes(group["bytes_in"]),
+            human_bytes(group["bytes_out"]),
+            duration_text(group["age"]),
+        )
+        for group in found["groups"]
+    ]
+    say_all(columns(rows, (1, 2, 3, 4)))
+    left = found["groups_total"] - len(found["groups"])
+    if left:
+        say(f"and {left} more of {found['groups_total']}: raise --limit, or filter")
+
+
+def _sort_key(by: str | None, sort: str | None) -> str:
+    keys = GROUP_SORT_KEYS if by else SORT_KEYS
+    if sort is not None and sort not in keys:
+        what = f"--by {by}" if by else "connections"
+        raise UsageError(f"{what} can be sorted by {', '.join(keys)}, not by {sort}")
+    return sort or keys[0]
+
+
 @click.command("conns")
+@click.argument("target", required=False)
 @filter_options
+@click.option("--by", type=click.Choice(GROUP_KEYS), help="Count them, grouped by this.")
 @click.option(
-    "--sort", type=click.Choice(SORT_KEYS), default="age", help="Sort by this, greatest first."
+    "--sort",
+    type=click.Choice(tuple(dict.fromkeys((*SORT_KEYS, *GROUP_SORT_KEYS)))),
+    help="Sort by this, greatest first. [default: age; with --by: connections]",
 )
 @click.option("--reverse", is_flag=True, help="Smallest first.")
-@click.option("--limit", type=click.IntRange(0, MAX_CONNECTIONS), default=1000, show_default=True)
+@click.option("--limit", type=click.IntRange(0, MAX_CONNECTIONS), default=ROWS, show_default=True)
 @json_option
 @watch_option
 @admin_option
 def conns(
     admin: str | None,
+    target: str | None,
     *,
-    sort: str,
+    by: str | None,
+    sort: str | None,
     reverse: bool,
     limit: int,
     as_json: bool,
@@ -147,85 +187,31 @@ def conns(
 ) -> int:
     """List the live connections.
 
+    Of TARGET: ROUTE, ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS; without it, all. The options
+    narrow it further.
+
     IN is bytes from the client so far, OUT bytes to it. W is the worker, GEN the generation of the
     routes by which the destination was picked, PICK the reason: by weight, or as the only
-    destination with weight.
+    destination with weight. With --by, OLDEST is the age of the oldest connection of a group.
 
     \b
     Examples:
         tcpmux conns --sort bytes_out --limit 20 --watch
-        tcpmux conns --route tcp-echo --destination v1 --idle 10m
+        tcpmux conns tcp-echo/v1 --idle 10m
+        tcpmux conns tcp-echo --by client
         tcpmux conns --src 10.1.0.0/16 --json | jq -r '.connections[].id'
     """
-    instance = client(admin)
-    order = f"-{sort}" if reverse else sort
+    key = _sort_key(by, sort)
+    instance = client(admin, reads=True)
+    order = f"-{key}" if reverse else key
+    wanted = narrowed(instance, target, filters)
 
     def show() -> None:
-        found = instance.connections(sort=order, limit=limit, **filters)
-        if as_json:
-            say_json(found)
-        else:
-            _print(found)
+        if by is not None:
+            groups = instance.connection_groups(by, sort=order, limit=limit, **wanted)
+            say_json(groups) if as_json else _print_groups(groups, by)
+            return
+        found = instance.connections(sort=order, limit=limit, **wanted)
+        say_json(found) if as_json else _print(found)
 
     return watching(watch, show)
-
-
-def _say_what_would_be(instance: Client, wanted: Sequence[str]) -> int:
-    found = instance.kill(wanted, dry_run=True)
-    count = plural(found["left"], "connection")
-    gone = f"; {found['gone']} of those named {'is' if found['gone'] == 1 else 'are'} not there"
-    again = ": repeat it with --yes to do so" if found["left"] else ""
-    say(f"would reset {count}{gone if found['gone'] else ''}{again}")
-    return 0 if found["left"] or not wanted else 1
-
-
-def _rate(_ctx: click.Context, _option: click.Parameter, text: str | None) -> float | None:
-    if text is None:
-        return None
-    found = re.fullmatch(r"([0-9]{1,6})(?:/(s|m))?", text, re.ASCII)
-    if found is None or int(found[1]) == 0:
-        raise click.BadParameter(f"expected a rate such as 10/s, got {text!r}")
-    return int(found[1]) / (60.0 if found[2] == "m" else 1.0)
-
-
-@click.command("kill")
-@click.argument("ids", metavar="[ID...]", nargs=-1)
-@filter_options
-@click.option(
-    "--rate", callback=_rate, metavar="N/s", help="At most this many at a time: 10/s, 30/m."
-)
-@click.option("--yes", is_flag=True, help="Really reset them; without it, only show which.")
-@admin_option
-def kill(
-    admin: str | None, ids: tuple[str, ...], *, rate: float | None, yes: bool, **filters: Any
-) -> int:
-    """Reset live connections, on both sides.
-
-    Those whose ID is given, as `tcpmux conns` shows it, or all that the filters match; one of the
-    two is needed. Clients that reconnect get a destination by the current weights.
-
-    \b
-    Examples:
-        tcpmux kill --route tcp-echo --destination v1 --older 1h
-        tcpmux kill --route tcp-echo --destination v1 --older 1h --rate 10/s --yes
-        tcpmux kill 0-17-4 --yes
-    """
-    instance = client(admin)
-    if bool(ids) == any(filters.values()):
-        raise UsageError("name connections by ID, or give a filter such as --destination")
-    wanted = list(ids)
-    if not ids:
-        found = instance.connections(limit=MAX_CONNECTIONS, **filters)
-        wanted = [connection["id"] for connection in found["connections"]]
-        if not yes:
-            print_connections(found["connections"][:SHOWN])
-            if found["total"] > SHOWN:
-                say(f"and {found['total'] - SHOWN} more")
-    if not yes:
-        return _say_what_would_be(instance, wanted)
-    answer = instance.kill(wanted, rate=rate)
-    gone = f"; {answer['gone']} were gone" if answer["gone"] else ""
-    say(f"reset {plural(answer['killed'], 'connection')}{gone}")
-    if answer["left"]:
-        say(f"{answer['left']} are still there: their worker may be stopped; try again")
-    return 1 if answer["left"] else 0

@@ -37,16 +37,18 @@ def drain(
 ) -> int:
     """Send no new connections to TARGET, and let the open ones end.
 
-    TARGET is DESTINATION, ROUTE/DESTINATION or the ADDRESS of an endpoint. The others get its
-    share at once; `tcpmux enable` ends the drain. It survives reloads.
+    TARGET is ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS. The others get its share at once;
+    `tcpmux enable` ends the drain. It survives reloads. ROUTE drains all of its destinations, which
+    leaves nobody to take its connections: that needs --force. DESTINATION alone will do where only
+    one has that name; ADDRESS alone is every endpoint at that address.
 
     `all`, or no TARGET, is the instance itself: it accepts no new connections, open ones may end
     within drain_timeout, then it exits, as with SIGTERM.
 
     \b
     Examples:
-        tcpmux drain v1 --wait --timeout 600
-        tcpmux drain 10.0.0.7:9000
+        tcpmux drain tcp-echo/v1 --wait --timeout 600
+        tcpmux drain tcp-echo/v1/10.0.0.7:9000
         tcpmux drain all --wait
     """
     if timeout is not None and not wait:
@@ -74,13 +76,13 @@ def drain(
 def disable(admin: str | None, target: str, force: bool) -> int:
     """Take TARGET out of service: no new connections; open ones stay.
 
-    The same as `tcpmux drain`, but shown as disabled: out of service on purpose, rather than
-    about to be removed.
+    TARGET is ROUTE, ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS, as of `tcpmux drain`. The same
+    as a drain, but shown as disabled: out of service on purpose, rather than about to be removed.
 
     \b
     Examples:
         tcpmux disable tcp-echo/v2
-        tcpmux disable 10.0.0.7:9000
+        tcpmux disable tcp-echo/v2/10.0.0.7:9000
     """
     _change(client(admin), target, "disable", force=force)
     return 0
@@ -92,6 +94,8 @@ def disable(admin: str | None, target: str, force: bool) -> int:
 def enable(admin: str | None, target: str) -> int:
     """Send new connections to TARGET again.
 
+    TARGET is ROUTE (all of its destinations), ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS.
+
     \b
     Example:
         tcpmux enable tcp-echo/v2
@@ -102,7 +106,8 @@ def enable(admin: str | None, target: str) -> int:
 
 def _change(instance: Client, text: str, verb: str, *, force: bool) -> list[targets.Target]:
     """Does it for all that is meant, or for none; says what changed."""
-    found = targets.find(instance.routes(), text)
+    names = targets.names(instance)
+    found = targets.parts(names, targets.find(names, text))
     targets.change(instance, found, verb, force=force)
     return found
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tcpmux.cli.output import say
 from tcpmux.control.asking import DEFAULT_SOCKET, TIMEOUT, VARIABLE, AdminError
 from tcpmux.control.client import Client
 from tcpmux.errors import UsageError, printable
@@ -108,22 +110,28 @@ def _is_trusted(path: str, owner: int) -> bool:
     return place.parent in RUNTIME and place.name.startswith("tcpmux") and directory.st_uid == owner
 
 
-def choose(found: Sequence[Found], default: str = DEFAULT_SOCKET) -> Found:
-    """The admin socket to talk to. Raises UsageError if that is not clear."""
-    usable = [one for one in found if one.trusted and one.usable]
-    if len(usable) == 1:
-        return usable[0]
-    if usable:
+def choose(found: Sequence[Found], default: str = DEFAULT_SOCKET, *, reads: bool = False) -> Found:
+    """The admin socket to talk to. Raises UsageError if that is not clear.
+
+    Those that only another user may talk to count as well, unless one `reads`: a change must not
+    go to whichever instance happens to be within reach. Those of users who are not trusted never
+    count, or anybody could keep the commands of others from working.
+    """
+    trusted = [one for one in found if one.trusted]
+    usable = [one for one in trusted if one.usable]
+    if len(usable) > 1 or (usable and len(trusted) > 1 and not reads):
+        listed = [_as_option(one) for one in sorted(trusted, key=lambda one: not one.usable)]
         raise UsageError(
-            f"{len(usable)} instances of tcpmux are running: choose one with --admin SOCKET: "
-            + _listed(_with_config(one) for one in usable)
+            f"{len(trusted)} instances of tcpmux are running: say which one is meant, with "
+            f"{_listed(listed)}"
         )
+    if usable:
+        return usable[0]
     if found and not os.path.lexists(default):
-        hidden = [one for one in found if one.trusted]
-        if hidden:
+        if trusted:
             raise UsageError(
                 f"not allowed to talk to the running tcpmux: use sudo, or become its user: "
-                f"{_listed(map(_with_owner, hidden))}"
+                f"{_listed(map(_with_owner, trusted))}"
             )
         raise UsageError(
             "no tcpmux of root or of your own user is running; if you trust the user of another, "
@@ -138,28 +146,39 @@ def _listed(texts: Iterable[str]) -> str:
     return "; ".join([*every[:MAX_LISTED], *more])
 
 
-def _with_owner(one: Found) -> str:
+def _owner(one: Found) -> str:
     try:
-        owner = pwd.getpwuid(one.owner).pw_name
+        return pwd.getpwuid(one.owner).pw_name
     except KeyError:
-        owner = str(one.owner)
-    return f"{printable(one.path)} of user {owner}"
+        return str(one.owner)
 
 
-def _with_config(one: Found) -> str:
+def _with_owner(one: Found) -> str:
+    return f"{printable(one.path)} of user {_owner(one)}"
+
+
+def _as_option(one: Found) -> str:
+    """`--admin /run/a.sock (routes.yaml)`: what names it, to be copied, and what it is."""
+    option = f"--admin {shlex.quote(one.path)}"
+    if not one.usable:
+        return printable(f"{option} (of user {_owner(one)}: needs sudo)")
     try:
         files = Client(one.path, PROBE_TIME, one.peers).status()["config"]
     except AdminError:
-        return printable(one.path)
-    return f"{printable(one.path)} (with {printable(', '.join(map(str, files)))})"
+        return printable(option)
+    return printable(f"{option} (with {', '.join(map(str, files))})")
 
 
-def client(admin: str | None, timeout: float = TIMEOUT) -> Client:
+def client(admin: str | None, timeout: float = TIMEOUT, *, reads: bool = False) -> Client:
     """The way to the instance that --admin or TCPMUX_ADMIN names, or else the running one.
 
-    timeout: s for an answer.
+    timeout: s for an answer. reads: nothing is changed, so that one instance is as good as another
+    if it is said which one answers.
     """
     if admin:
         return Client(admin, timeout)
-    found = choose(candidates())
-    return Client(found.path, timeout, found.peers)
+    found = candidates()
+    one = choose(found, reads=reads)
+    if any(other.trusted and other != one for other in found):
+        say(f"tcpmux: note: this is the instance at {one.path}; there are others", err=True)
+    return Client(one.path, timeout, one.peers)

@@ -1,8 +1,7 @@
-"""`tcpmux routes`, `stats` and `events`: the routes, the counters, and what has happened."""
+"""`tcpmux routes` and `stats`: the routes and the counters."""
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import click
@@ -29,7 +28,7 @@ from tcpmux.control.ends import in_words
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tcpmux.control.client import DestinationStatus, Event, RouteStatus, Status
+    from tcpmux.control.client import DestinationStatus, RouteStatus, Status
 
 
 def _route_rows(routes: list[RouteStatus]) -> list[tuple[str, ...]]:
@@ -157,45 +156,5 @@ def stats(admin: str | None, route: tuple[str, ...], as_json: bool, watch: float
         say_all(columns(_stats_rows(named), range(1, 6)))
         say("")
         say_all(columns(_worker_rows(found), range(1, 99)))
-
-    return watching(watch, show)
-
-
-def _event_line(event: Event) -> str:
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
-    by = f" [{event['by']}]" if event["by"] else ""
-    return f"{when} {event['kind']:<9} {event['text']}{by}"
-
-
-@click.command("events")
-@click.option(
-    "--since", type=click.IntRange(min=0), default=0, help="Only events after this number."
-)
-@click.option(
-    "--limit", type=click.IntRange(1, 1000), default=1000, help="At most this many of the latest."
-)
-@json_option
-@watch_option
-@admin_option
-def events(admin: str | None, since: int, limit: int, as_json: bool, watch: float | None) -> int:
-    """Show events: reloads, weight changes, deaths, with who caused them and when.
-
-    Shows the last 1,000, also from before an upgrade. Who: the user and process that made the
-    request, or a signal.
-
-    \b
-    Examples:
-        tcpmux events --limit 20
-        tcpmux events --json | jq '.[] | select(.kind == "weights")'
-    """
-    instance = client(admin)
-
-    def show() -> None:
-        found = instance.events(since)[-limit:]
-        if as_json:
-            say_json(found)
-        else:
-            for event in found:
-                say(_event_line(event))
 
     return watching(watch, show)

@@ -1,67 +1,148 @@
-"""What a command is about: a destination or an endpoint, as people name them."""
+"""What a command is about: a route, a destination or an endpoint, as people name them.
+
+    ROUTE
+    ROUTE/DESTINATION
+    ROUTE/DESTINATION/ADDRESS
+    DESTINATION, ADDRESS      where only one thing has that name; an address: every endpoint with it
+
+A name may be followed by a slash, so that `web/` is the route where a destination is called web as
+well. Names are compared as a whole, since an address such as unix:/run/a.sock has slashes, too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tcpmux.cli.output import print_applied
+from tcpmux.control.asking import Refused
 from tcpmux.errors import TcpmuxError
 from tcpmux.nearest import did_you_mean
 
 if TYPE_CHECKING:
-    from tcpmux.control.client import Client, RouteStatus
+    from tcpmux.control.client import Client, RouteNames, RouteStatus
+
+MAX_LISTED = 10  # that a name could stand for
+MAX_NAMED = 20  # that there are
+NOT_FOUND = 404  # HTTP status
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """endpoint None: the whole destination."""
+    """destination None: the whole route. endpoint None: the whole destination."""
 
     route: str
-    destination: str
+    destination: str | None = None
     endpoint: str | None = None
 
     def as_json(self) -> dict[str, str]:
-        """As the API wants it."""
-        found = {"route": self.route, "destination": self.destination}
-        return found if self.endpoint is None else {**found, "endpoint": self.endpoint}
+        """As the API wants it, without what is None."""
+        parts = {"route": self.route, "destination": self.destination, "endpoint": self.endpoint}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    @property
+    def whole(self) -> Target | None:
+        """What it is a part of."""
+        if self.destination is None:
+            return None
+        return Target(self.route, self.destination if self.endpoint is not None else None)
+
+    @property
+    def last_name(self) -> str:
+        """Without what it is a part of."""
+        return self.endpoint or self.destination or self.route
 
     def __str__(self) -> str:
-        whole = f"{self.route}/{self.destination}"
-        return f"{whole}/{self.endpoint}" if self.endpoint else whole
+        return "/".join(filter(None, (self.route, self.destination, self.endpoint)))
 
 
-def find(routes: Sequence[RouteStatus], text: str) -> list[Target]:
-    """DESTINATION, ROUTE/DESTINATION, ROUTE/DESTINATION/ADDRESS or ADDRESS: an address means all
-    endpoints with it. Raises TcpmuxError if there is none, or a destination is in several routes.
-    """
-    known: dict[str, list[Target]] = {}
+def names(instance: Client) -> Sequence[RouteNames | RouteStatus]:
+    """Of all routes, destinations and endpoints. Raises AdminError."""
+    try:
+        return instance.names()
+    except Refused as error:
+        if error.status != NOT_FOUND:
+            raise
+        return instance.routes()  # a running instance of a build before this one
 
-    def add(name: str, target: Target) -> None:
-        known.setdefault(name, []).append(target)
 
-    endpoints: dict[str, list[Target]] = {}
-    for route in routes:
-        for destination in route["destinations"]:
-            whole = Target(route["name"], destination["name"])
-            add(whole.destination, whole)
-            add(str(whole), whole)
-            for endpoint in destination["endpoints"]:
-                one = Target(whole.route, whole.destination, endpoint["address"])
-                add(str(one), one)
-                endpoints.setdefault(endpoint["address"], []).append(one)
-    if text in endpoints:
-        return endpoints[text]
-    found = known.get(text)
-    if found is None:
-        near = did_you_mean(text, [*known, *endpoints])
-        hint = near or "`tcpmux status --json` lists them all"
-        raise TcpmuxError(f"there is no destination or endpoint {text!r}: {hint}")
-    if len(found) > 1:
-        listed = ", ".join(map(str, found[:10]))
-        raise TcpmuxError(f"{text} is in {len(found)} routes: say which: {listed}")
+def find_in(instance: Client, text: str) -> list[Target]:
+    """As find(), in a running instance."""
+    return find(names(instance), text)
+
+
+def find(routes: Sequence[RouteNames | RouteStatus], text: str) -> list[Target]:
+    """What a name stands for: one target, or every endpoint with that address. Raises TcpmuxError
+    if there is none, or several that it could be."""
+    every = list(dict.fromkeys(each(routes)))
+    found = [target for target in every if str(target) == text.removesuffix("/")]
+    if not text.endswith("/") and all(target.destination is None for target in found):
+        others = [t for t in every if t.destination is not None and t.last_name == text]
+        # The only destination of a route that has its name: for its clients the two are the same.
+        found += [] if found and others == parts(routes, found) else others
+    if not found:
+        raise _unknown(every, text)
+    if len(found) > 1 and not all(target.endpoint for target in found):
+        raise _ambiguous(text, found)
     return found
+
+
+def each(routes: Sequence[RouteNames | RouteStatus]) -> Iterator[Target]:
+    """Every target, each followed by its parts."""
+    for route in routes:
+        yield Target(route["name"])
+        for destination in route["destinations"]:
+            yield Target(route["name"], destination["name"])
+            for endpoint in destination["endpoints"]:
+                yield Target(route["name"], destination["name"], _address(endpoint))
+
+
+def _address(endpoint: Any) -> str:
+    """Of one in a RouteNames or in a RouteStatus."""
+    return endpoint if isinstance(endpoint, str) else str(endpoint["address"])
+
+
+def parts(routes: Sequence[RouteNames | RouteStatus], found: Sequence[Target]) -> list[Target]:
+    """The same with the destinations of a route instead of the route, as changes need it."""
+    made: list[Target] = []
+    for target in found:
+        if target.destination is None:
+            route = next(route for route in routes if route["name"] == target.route)
+            made += (Target(target.route, d["name"]) for d in route["destinations"])
+        else:
+            made.append(target)
+    return made
+
+
+def _ambiguous(text: str, found: Sequence[Target]) -> TcpmuxError:
+    routes = [f"{target}/ (the route)" for target in found if target.destination is None]
+    others = [str(target) for target in found if target.destination is not None]
+    listed = [*routes, *others]
+    more = f" and {len(listed) - MAX_LISTED} more" if len(listed) > MAX_LISTED else ""
+    return TcpmuxError(
+        f"{text!r} could be several things: say which: {', '.join(listed[:MAX_LISTED])}{more}"
+    )
+
+
+def _unknown(every: Sequence[Target], text: str) -> TcpmuxError:
+    """In the words in which an instance refuses an unknown name."""
+    whole = max(
+        (t for t in every if t.endpoint is None and text.startswith(f"{t}/")),
+        key=lambda target: len(str(target)),
+        default=None,
+    )
+    if whole is None:
+        # Endpoints may be many, and to compare with all of them takes long.
+        alike = [t for t in every if t.endpoint is None or ":" in text]
+        known = list(dict.fromkeys(name for t in alike for name in (t.last_name, str(t))))
+        hint = did_you_mean(text, known) or "`tcpmux routes` lists them"
+        return TcpmuxError(f"no route, destination or endpoint named {text!r}: {hint}")
+    name = text.removeprefix(f"{whole}/")
+    inside = [t.last_name for t in every if t.whole == whole]
+    hint = did_you_mean(name, inside) or f"there are {', '.join(inside[:MAX_NAMED]) or 'none'}"
+    what = "destination of route" if whole.destination is None else "endpoint of"
+    return TcpmuxError(f"no {what} {whole} named {name!r}: {hint}")
 
 
 STATES = {"drain": "draining", "disable": "disabled", "enable": "ready", "ready": "ready"}
@@ -70,29 +151,24 @@ STATES = {"drain": "draining", "disable": "disabled", "enable": "ready", "ready"
 def change(
     instance: Client, found: Sequence[Target], verb: str, *, force: bool, seconds: float = 0.0
 ) -> None:
-    """Does it for all of them or for none, and says what changed. verb: of STATES. Raises
-    TcpmuxError."""
+    """Does it for all of them or for none, and says what changed. found: no whole routes, see
+    parts(). verb: of STATES. Raises TcpmuxError."""
     applied = instance.set_states(
         [target.as_json() for target in found], STATES[verb], force=force, seconds=seconds
     )
-    names = ", ".join(map(str, found))
-    print_applied(applied, f"{names}: it is already like that")
+    print_applied(applied, f"{', '.join(map(str, found))}: it is already like that")
 
 
 def active(routes: Sequence[RouteStatus], targets: Sequence[Target]) -> int:
-    """How many connections they have open."""
+    """How many connections they have open. targets: no whole routes."""
+    wanted = set(targets)
     count = 0
     for route in routes:
         for destination in route["destinations"]:
-            for target in targets:
-                if (target.route, target.destination) != (route["name"], destination["name"]):
-                    continue
-                if target.endpoint is None:
-                    count += destination["connections_active"]
-                else:
-                    count += sum(
-                        endpoint["connections_active"]
-                        for endpoint in destination["endpoints"]
-                        if endpoint["address"] == target.endpoint
-                    )
+            if Target(route["name"], destination["name"]) in wanted:
+                count += destination["connections_active"]
+                continue
+            for endpoint in destination["endpoints"]:
+                if Target(route["name"], destination["name"], endpoint["address"]) in wanted:
+                    count += endpoint["connections_active"]
     return count

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tcpmux.cli import targets
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import print_applied, say
 from tcpmux.control.limits import MAX_WEIGHT
 from tcpmux.errors import TcpmuxError, UsageError, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from tcpmux.control.client import Applied, Client
 
@@ -72,9 +73,32 @@ def _save(instance: Client, route: str, wanted: Collection[str]) -> None:
     say(f"saved in {path}")
 
 
+def _resolved(
+    instance: Client, wanted: Mapping[str, int | str]
+) -> tuple[str, dict[str, int | str]]:
+    """The route, and its weights, where each destination is named as a target. Raises
+    TcpmuxError."""
+    names = targets.names(instance)
+    by_route: dict[str, dict[str, int | str]] = {}
+    for text, weight in wanted.items():
+        (found, *others) = targets.find(names, text)
+        if others or found.destination is None or found.endpoint is not None:
+            raise UsageError(f"{text} is no destination: expected ROUTE/DESTINATION=WEIGHT")
+        weights = by_route.setdefault(found.route, {})
+        if found.destination in weights:
+            raise UsageError(f"{found} is given twice")
+        weights[found.destination] = weight
+    if len(by_route) > 1:
+        raise UsageError(
+            f"these are destinations of {len(by_route)} routes, {' and '.join(by_route)}: change "
+            "one route at a time"
+        )
+    return by_route.popitem()
+
+
 @click.command("weight")
 @click.argument("route")
-@click.argument("weights", metavar="DESTINATION=WEIGHT...", nargs=-1, required=True)
+@click.argument("weights", metavar="DESTINATION=WEIGHT...", nargs=-1)
 @click.option("--save", is_flag=True, help="Write the weights into the file as well.")
 @click.option("--force", is_flag=True, help="Even if no destination is left for connections.")
 @click.option(
@@ -92,6 +116,8 @@ def weight(
 ) -> int:
     """Shift the traffic of a route, at once.
 
+    ROUTE may also be put before each destination: tcp-echo/v1=80.
+
     Sets weights of its destinations, for new connections; open ones stay where they are. A
     destination gets exactly weight / sum of weights of the connections; 0 is none. Destinations
     not named keep their weight; +5 and -5 are steps from the current weight. Without --save the
@@ -104,9 +130,17 @@ def weight(
         tcpmux weight tcp-echo v1=80 v2=20     every fifth connection to v2
         tcpmux weight tcp-echo v1=0 v2=1       all of them to v2
         tcpmux weight tcp-echo v2=+5 --wait    a little more, once all workers use it
+        tcpmux weight tcp-echo/v2=+5           the same destination, named as other commands do
     """
-    wanted = parse_weights(weights)
+    has_route = "=" not in route
+    if has_route and not weights:
+        raise click.UsageError(
+            "Missing argument 'DESTINATION=WEIGHT...'", click.get_current_context()
+        )
+    wanted = parse_weights(weights if has_route else (route, *weights))
     instance = client(admin)
+    if not has_route:
+        route, wanted = _resolved(instance, wanted)
     applied = instance.set_weights(route, wanted, force=force)
     if wait:
         _await_workers(instance, applied)

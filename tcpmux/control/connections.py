@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from functools import cache
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from tcpmux.config.duration import parse_duration
@@ -14,15 +15,16 @@ from tcpmux.control.master_link import MasterRefused
 from tcpmux.control.operations import Operations
 from tcpmux.nearest import did_you_mean
 from tcpmux.shm._declared import MAX_SLOTS
-from tcpmux.shm._readings import SORT_KEYS, Scan, is_open
-from tcpmux.shm.image import DestinationRow, RouteRow
+from tcpmux.shm._readings import GROUP_KEYS, SORT_KEYS, Scan, is_open
+from tcpmux.shm.image import EndpointRow, RouteRow
 from tcpmux.shm.view import View
 
 if TYPE_CHECKING:
     from tcpmux.control.slices import Slices
     from tcpmux.shm._live import Live
-    from tcpmux.shm._readings import Row
+    from tcpmux.shm._readings import Group, Row
 
+Names = Callable[[int], str | None]  # of counter slots
 DEFAULT_LIMIT = 1000
 _FILTERS = tuple(Operations.connections.row.query)
 
@@ -39,11 +41,9 @@ def unknown(what: str, name: str, known: list[str]) -> MasterRefused:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which connections: counter slots, ages in s; None and 0.0 = any."""
+    """Which connections: counter slots of what they are of, ages in s; None and 0.0 = any."""
 
-    route: int | None = None
-    destination: int | None = None
-    endpoint: int | None = None
+    slots: frozenset[int] | None = None
     network: IPv4Network | IPv6Network | None = None
     older: float = 0.0
     idle: float = 0.0
@@ -58,19 +58,16 @@ class Connections:
     def __init__(self, view: View) -> None:
         self._view = view
 
-    def filter(self, query: Mapping[str, str]) -> Filter:
+    def filter(self, query: Mapping[str, str], sort_keys: Sequence[str] = SORT_KEYS) -> Filter:
         """Of the query of a URL. Raises MasterRefused for what can't be meant."""
         for key in query:
             if key not in _FILTERS:
                 raise unknown("filter", key, list(_FILTERS))
-        route, destination = self._names(query)
-        sort = query.get("sort", "age")
-        if sort.lstrip("-") not in SORT_KEYS or sort.startswith("--"):
-            raise invalid(f"sort: expected one of {', '.join(SORT_KEYS)}, or one after a -")
+        sort = query.get("sort", sort_keys[0])
+        if sort.lstrip("-") not in sort_keys or sort.startswith("--"):
+            raise invalid(f"sort: expected one of {', '.join(sort_keys)}, or one after a -")
         return Filter(
-            route.slot if route else None,
-            destination.slot if destination else None,
-            _endpoint(query["endpoint"], destination, route) if "endpoint" in query else None,
+            self._slots(query),
             _network(query["client"]) if "client" in query else None,
             _seconds("older", query),
             _seconds("idle", query),
@@ -79,34 +76,69 @@ class Connections:
             _limit(query.get("limit", str(DEFAULT_LIMIT))),
         )
 
-    def _names(self, query: Mapping[str, str]) -> tuple[RouteRow | None, DestinationRow | None]:
-        _, image = self._view.image()
-        if "route" not in query:
-            for name in ("destination", "endpoint"):
-                if name in query:
-                    raise invalid(f"{name}: say of which route")
-            return None, None
-        routes = {route.name: route for route in image.routes}
-        route = routes.get(query["route"])
-        if route is None:
-            raise unknown("route", query["route"], list(routes))
-        if "destination" not in query:
-            return route, None
-        destinations = {row.name: row for row in route.destinations}
-        destination = destinations.get(query["destination"])
-        if destination is None:
-            raise unknown(
-                f"destination of route {route.name}", query["destination"], list(destinations)
-            )
-        return route, destination
+    def _slots(self, query: Mapping[str, str]) -> frozenset[int] | None:
+        """Of what route, destination and endpoint name together."""
+        if not query.keys() & {"route", "destination", "endpoint"}:
+            return None
+        routes: Sequence[RouteRow] = self._view.image()[1].routes
+        of = ""
+        if "route" in query:
+            known = [route.name for route in routes]
+            routes = [route for route in routes if route.name == query["route"]]
+            of = f" of route {query['route']}"
+            if not routes:
+                raise unknown("route", query["route"], known)
+        if not query.keys() & {"destination", "endpoint"}:
+            return frozenset(route.slot for route in routes)
+        rows = [row for route in routes for row in route.destinations]
+        if "destination" in query:
+            known = [row.name for row in rows]
+            rows = [row for row in rows if row.name == query["destination"]]
+            if not rows:
+                raise unknown(f"destination{of}", query["destination"], known)
+            of = f" of {query['route']}/{query['destination']}" if of else f" of {rows[0].name}"
+        if "endpoint" not in query:
+            return frozenset(row.slot for row in rows)
+        endpoints = [(str(one.address), one.slot) for row in rows for one in row.endpoints]
+        slots = frozenset(slot for address, slot in endpoints if address == query["endpoint"])
+        if not slots:
+            raise unknown(f"endpoint{of}", query["endpoint"], [text for text, _ in endpoints])
+        return slots
+
+    def names(self) -> Iterator[dict[str, Any]]:
+        """Of all routes, as GET /v1/names has them."""
+        for route in self._view.image()[1].routes:
+            destinations = [
+                {"name": row.name, "endpoints": list(dict.fromkeys(map(_address, row.endpoints)))}
+                for row in route.destinations
+            ]
+            yield {"name": route.name, "destinations": destinations}
 
     async def rows(self, wanted: Filter, slices: Slices) -> tuple[int, list[dict[str, Any]]]:
         """How many match, and those that are told of, as GET /v1/connections has them."""
-        scan = Scan(
+        scan = self._scan(wanted)
+        name = cache(self._name)
+        made = (row and _row(row, name) for row in scan.rows())
+        rows = [row for row in await slices.all(made) if row is not None]
+        return scan.total, rows
+
+    async def groups(
+        self, by: str, wanted: Filter, slices: Slices
+    ) -> tuple[int, int, list[dict[str, Any]]]:
+        """How many connections match, how many groups they make, and those of the groups that are
+        told of, as GET /v1/connections/groups has them."""
+        if by not in GROUP_KEYS:
+            raise invalid(f"by: expected one of {', '.join(GROUP_KEYS)}")
+        scan = self._scan(wanted)
+        name = cache(self._name)
+        made = (group and _group(group, name) for group in scan.groups(by))
+        groups = [group for group in await slices.all(made) if group is not None]
+        return scan.total, scan.group_count, groups
+
+    def _scan(self, wanted: Filter) -> Scan:
+        return Scan(
             self._view.lives,
-            route=wanted.route,
-            destination=wanted.destination,
-            endpoint=wanted.endpoint,
+            slots=wanted.slots,
             network=wanted.network,
             older=wanted.older,
             idle=wanted.idle,
@@ -114,42 +146,59 @@ class Connections:
             ascending=wanted.ascending,
             limit=wanted.limit,
         )
-        names: dict[int, str | None] = {}
-        made = (row and self._row(row, names) for row in scan.rows())
-        rows = [row for row in await slices.all(made) if row is not None]
-        return scan.total, rows
 
-    def _row(self, row: Row, names: dict[int, str | None]) -> dict[str, Any]:
-        def name(slot: int) -> str | None:
-            if slot not in names:
-                names[slot] = self._view.table.label(slot) if slot < MAX_SLOTS else None
-            return names[slot]
-
-        (number, route, destination, endpoint, client, peer, worker, state, age, idle) = row[:10]
-        (bytes_in, bytes_out, generation, picked, attempts, connect, first_byte) = row[10:]
-        return {
-            "id": number,
-            "route": name(route),
-            "destination": name(destination),
-            "endpoint": name(endpoint) or peer or None,
-            "client": client,
-            "worker": worker,
-            "state": state,
-            "age": round(age, 3),
-            "idle": round(idle, 3),
-            "bytes_in": bytes_in,
-            "bytes_out": bytes_out,
-            "generation": generation,
-            "pick_reason": picked or None,
-            "attempts": attempts,
-            "connect_seconds": connect or None,
-            "first_byte_seconds": first_byte or None,
-        }
+    def _name(self, slot: int) -> str | None:
+        return self._view.table.label(slot) if slot < MAX_SLOTS else None
 
     async def open_among(self, ids: list[str], slices: Slices) -> list[str]:
         """Those of the ids that are open. Raises MasterRefused for one that is no id."""
         lives = {live.worker: live for live in self._view.lives}
         return [text for text in await slices.all(_open(ids, lives)) if text]
+
+
+def _row(row: Row, name: Names) -> dict[str, Any]:
+    (number, route, destination, endpoint, client, peer, worker, state, age, idle) = row[:10]
+    (bytes_in, bytes_out, generation, picked, attempts, connect, first_byte) = row[10:]
+    return {
+        "id": number,
+        "route": name(route),
+        "destination": name(destination),
+        "endpoint": name(endpoint) or peer or None,
+        "client": client,
+        "worker": worker,
+        "state": state,
+        "age": round(age, 3),
+        "idle": round(idle, 3),
+        "bytes_in": bytes_in,
+        "bytes_out": bytes_out,
+        "generation": generation,
+        "pick_reason": picked or None,
+        "attempts": attempts,
+        "connect_seconds": connect or None,
+        "first_byte_seconds": first_byte or None,
+    }
+
+
+def _group(group: Group, name: Names) -> dict[str, Any]:
+    key, connections, bytes_in, bytes_out, age = group
+    made: dict[str, Any] = dict.fromkeys(GROUP_KEYS)
+    parts: Sequence[int | bytes] = key
+    for level, part in zip(GROUP_KEYS, parts, strict=False):
+        if isinstance(part, bytes):
+            made["client"] = str(ip_address(part)) if part else "unix:"
+        else:
+            made[level] = name(part)
+    return {
+        **made,
+        "connections": connections,
+        "bytes_in": bytes_in,
+        "bytes_out": bytes_out,
+        "age": round(age, 3),
+    }
+
+
+def _address(endpoint: EndpointRow) -> str:
+    return str(endpoint.address)
 
 
 def _open(ids: list[str], lives: dict[int, Live]) -> Iterator[str]:
@@ -161,15 +210,6 @@ def _open(ids: list[str], lives: dict[int, Live]) -> Iterator[str]:
         worker, index, generation = found
         known = worker in lives and generation < 1 << 32
         yield text if known and is_open(lives[worker], index, generation) else ""
-
-
-def _endpoint(text: str, destination: DestinationRow | None, route: RouteRow | None) -> int:
-    if destination is None or route is None:
-        raise invalid("endpoint: say of which destination")
-    slots = {str(row.address): row.slot for row in destination.endpoints}
-    if text not in slots:
-        raise unknown(f"endpoint of {route.name}/{destination.name}", text, list(slots))
-    return slots[text]
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:

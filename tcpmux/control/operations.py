@@ -237,7 +237,7 @@ class Operations(Reading):
             ),
             example='{"ids": ["0-17-4"], "rate": 10}',
             largest_body=1 << 20,
-            commands=(Command("kill", "Reset live connections, on both sides.", "conns.kill"),),
+            commands=(Command("kill", "Reset live connections, on both sides."),),
         )
     )
     def kill(

@@ -7,16 +7,55 @@ from typing import Any
 
 from tcpmux.control.limits import MAX_CONNECTIONS, MAX_EVENTS, MAX_FILES, MAX_NAME
 from tcpmux.control.operation import Call, Command, Row, another_method_of, closed_object, operation
-from tcpmux.control.schema import ConnectionList, Difference, Event, EventList, RouteStatus, Status
+from tcpmux.control.schema import (
+    GROUP_KEYS,
+    ConnectionGroups,
+    ConnectionList,
+    Difference,
+    Event,
+    EventList,
+    NameList,
+    RouteNames,
+    RouteStatus,
+    Status,
+)
 
 _TEXT = {"type": "string"}
 _DURATION = {"type": "string", "examples": ["10m"]}
 _TEXTS = {"type": "array", "items": _TEXT}
 _NAME = {"type": "string", "minLength": 1, "maxLength": MAX_NAME}
+# Which connections.
+_FILTERS: dict[str, dict[str, Any]] = {
+    "route": _TEXT,
+    "destination": _TEXT,
+    "endpoint": _TEXT,
+    "client": _TEXT,
+    "older": _DURATION,
+    "idle": _DURATION,
+}
+_LIMIT: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": MAX_CONNECTIONS}
 
 
 def _milliseconds(seconds: float) -> str | None:
     return f"{round(seconds * 1000)}ms" if seconds else None
+
+
+def _filters(
+    route: str | None,
+    destination: str | None,
+    endpoint: str | None,
+    client: str | None,
+    older: float,
+    idle: float,
+) -> dict[str, str | None]:
+    return {
+        "route": route,
+        "destination": destination,
+        "endpoint": endpoint,
+        "client": client,
+        "older": _milliseconds(older),
+        "idle": _milliseconds(idle),
+    }
 
 
 class Reading:
@@ -96,20 +135,20 @@ class Reading:
         """The routes of status()."""
         return Call(unpack=lambda answer: list(answer["routes"]))
 
+    @operation(Row("GET", "/v1/names", NameList))
+    def names(self) -> Call[list[RouteNames]]:
+        """The names of all routes, of their destinations, and of the addresses of these."""
+        return Call(unpack=lambda answer: list(answer["routes"]))
+
     @operation(
         Row(
             "GET",
             "/v1/connections",
             ConnectionList,
             query={
-                "route": _TEXT,
-                "destination": _TEXT,
-                "endpoint": _TEXT,
-                "client": _TEXT,
-                "older": _DURATION,
-                "idle": _DURATION,
+                **_FILTERS,
                 "sort": {"type": "string", "examples": ["-bytes_in"]},
-                "limit": {"type": "integer", "minimum": 0, "maximum": MAX_CONNECTIONS},
+                "limit": _LIMIT,
             },
             commands=(Command("conns", "List the live connections."),),
         )
@@ -126,17 +165,50 @@ class Reading:
         sort: str = "age",
         limit: int = 1000,
     ) -> Call[ConnectionList]:
-        """Those that are open. client: an address or a network. older, idle: at least so many
-        seconds. sort: age, idle, bytes_in, bytes_out or client, greatest first; after a "-" the
-        least first. limit: 0..20000 rows; `total` counts all."""
+        """Those that are open. endpoint: an address. client: an address or a network. older, idle:
+        at least so many seconds. sort: age, idle, bytes_in, bytes_out or client, greatest first;
+        after a "-" the least first. limit: 0..20000 rows; `total` counts all."""
         return Call(
             query={
-                "route": route,
-                "destination": destination,
-                "endpoint": endpoint,
-                "client": client,
-                "older": _milliseconds(older),
-                "idle": _milliseconds(idle),
+                **_filters(route, destination, endpoint, client, older, idle),
+                "sort": sort,
+                "limit": limit,
+            }
+        )
+
+    @operation(
+        Row(
+            "GET",
+            "/v1/connections/groups",
+            ConnectionGroups,
+            query={
+                "by": {"enum": list(GROUP_KEYS)},
+                **_FILTERS,
+                "sort": {"type": "string", "examples": ["-bytes_in"]},
+                "limit": _LIMIT,
+            },
+        )
+    )
+    def connection_groups(
+        self,
+        by: str,
+        *,
+        route: str | None = None,
+        destination: str | None = None,
+        endpoint: str | None = None,
+        client: str | None = None,
+        older: float = 0.0,
+        idle: float = 0.0,
+        sort: str = "connections",
+        limit: int = 1000,
+    ) -> Call[ConnectionGroups]:
+        """How many are open of each route, destination, endpoint or client, and their bytes. by:
+        one of these four words. sort: connections, bytes_in, bytes_out or age; else as
+        connections()."""
+        return Call(
+            query={
+                "by": by,
+                **_filters(route, destination, endpoint, client, older, idle),
                 "sort": sort,
                 "limit": limit,
             }
@@ -152,7 +224,7 @@ class Reading:
                 Command(
                     "events",
                     "Show events: reloads, weight changes, deaths, with who caused them and when.",
-                    "readings.events",
+                    "events.events",
                 ),
             ),
         )

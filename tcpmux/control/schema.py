@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TypedDict
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
-# What connections can be listed by.
+# What connections can be listed by, and what groups of them can be made of and listed by.
 SORT_KEYS = ("age", "idle", "bytes_in", "bytes_out", "client")
+GROUP_KEYS = ("route", "destination", "endpoint", "client")
+GROUP_SORT_KEYS = ("connections", "bytes_in", "bytes_out", "age")
 
 
 class Conditioned(TypedDict):
@@ -227,6 +229,44 @@ class ConnectionList(TypedDict):
     time: float  # Unix time, s
     total: int  # that match; the list may have fewer
     connections: list[Connection]
+
+
+class ConnectionGroup(TypedDict):
+    """Open connections that have something in common; what they may differ in is None."""
+
+    route: str | None
+    destination: str | None
+    endpoint: str | None
+    client: str | None  # without the port
+    connections: int
+    bytes_in: int  # from the clients
+    bytes_out: int  # to the clients
+    age: float  # of the oldest, s
+
+
+class ConnectionGroups(TypedDict):
+    """Answer of GET /v1/connections/groups."""
+
+    time: float  # Unix time, s
+    total: int  # connections that match
+    groups_total: int  # that these make; the list may have fewer
+    groups: list[ConnectionGroup]
+
+
+class DestinationNames(TypedDict):
+    name: str
+    endpoints: list[str]
+
+
+class RouteNames(TypedDict):
+    name: str
+    destinations: list[DestinationNames]
+
+
+class NameList(TypedDict):
+    """Answer of GET /v1/names."""
+
+    routes: list[RouteNames]
 
 
 class Killed(TypedDict):

@@ -28,6 +28,7 @@ from tcpmux.control.master_link import MasterGone, MasterLink, MasterRefused, Ma
 from tcpmux.control.metrics import OPEN_METRICS, TEXT, Metrics
 from tcpmux.control.operations import OPERATIONS
 from tcpmux.control.request_values import body_values, query_flags
+from tcpmux.control.schema import GROUP_SORT_KEYS
 from tcpmux.control.slices import Slices, json_parts
 
 if TYPE_CHECKING:
@@ -206,6 +207,20 @@ class AdminApi:
         total, rows = await connections.rows(wanted, self._readings.slices)
         head = {"time": time.time(), "total": total}
         return await self._in_slices(request, json_parts(head, "connections", rows))
+
+    async def _connection_groups(self, request: web.Request) -> web.StreamResponse:
+        connections = self._readings.connections
+        query = {key: request.query.getone(key) for key in request.query}
+        by = query.pop("by", "")
+        wanted = connections.filter(query, GROUP_SORT_KEYS)
+        total, count, groups = await connections.groups(by, wanted, self._readings.slices)
+        head = {"time": time.time(), "total": total, "groups_total": count}
+        return await self._in_slices(request, json_parts(head, "groups", groups))
+
+    async def _names(self, request: web.Request) -> web.StreamResponse:
+        return await self._in_slices(
+            request, json_parts({}, "routes", self._readings.connections.names())
+        )
 
     async def _in_slices(
         self, request: web.Request, parts: Iterator[str], kind: str = JSON

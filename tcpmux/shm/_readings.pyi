@@ -10,11 +10,14 @@ from tcpmux.shm.counters import SlotCounters, Times
 LATENCY_BOUNDS_US: tuple[int, ...]
 DURATION_BOUNDS_US: tuple[int, ...]
 SORT_KEYS: tuple[str, ...]
+GROUP_KEYS: tuple[str, ...]
+GROUP_SORT_KEYS: tuple[str, ...]
 STEP: int  # records
 
 Row = tuple[
     str, int, int, int, str, str, int, str, float, float, int, int, int, str, int, float, float
 ]
+Group = tuple[tuple[int, ...] | tuple[bytes], int, int, int, float]
 LogEntry = tuple[
     bool, int, int, int, str, str, str, str,
     float, float, int, int, str, str, int, int, float, float, str,
@@ -31,13 +34,12 @@ def failed_connects(lives: Sequence[Live], seen: list[int]) -> list[tuple[str, i
 
 class Scan:
     total: int
+    group_count: int
     def __init__(
         self,
         lives: Sequence[Live],
         *,
-        route: int | None = None,
-        destination: int | None = None,
-        endpoint: int | None = None,
+        slots: Iterable[int] | None = None,
         network: IPv4Network | IPv6Network | None = None,
         older: float = 0.0,
         idle: float = 0.0,
@@ -46,13 +48,12 @@ class Scan:
         limit: int | None = None,
     ) -> None: ...
     def rows(self) -> Iterator[Row | None]: ...
+    def groups(self, by: str) -> Iterator[Group | None]: ...
 
 def connections(
     lives: Sequence[Live],
     *,
-    route: int | None = None,
-    destination: int | None = None,
-    endpoint: int | None = None,
+    slots: Iterable[int] | None = None,
     network: IPv4Network | IPv6Network | None = None,
     older: float = 0.0,
     idle: float = 0.0,

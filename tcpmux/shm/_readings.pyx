@@ -21,7 +21,7 @@ from tcpmux.shm.c_live cimport (
     tm_log_taken, tm_log_written, tm_peer, tm_pick_reason_checked, TM_PICK_REASONS,
     TM_READING, tm_records_checked, TM_RELAYING, TM_RESETTING, tm_slot, tm_times, TM_WAITING,
 )
-from tcpmux.shm.c_table cimport AF_INET, AF_INET6, TM_MAX_SLOTS, TM_NONE
+from tcpmux.shm.c_table cimport AF_INET, AF_INET6, TM_MAX_SLOTS
 from tcpmux.shm._address cimport peer_text
 from tcpmux.shm._live cimport Live
 from tcpmux.shm._declared import CLOSE_REASONS, PICK_REASONS, SLOT_COUNTERS
@@ -39,6 +39,8 @@ STATES = {
     TM_RESETTING: "resetting",
 }
 SORT_KEYS = ("age", "idle", "bytes_in", "bytes_out", "client")
+GROUP_KEYS = ("route", "destination", "endpoint", "client")
+GROUP_SORT_KEYS = ("connections", "bytes_in", "bytes_out", "age")
 STEP = 1000  # records
 _PICKED = ("", *PICK_REASONS)
 _CLOSED = ("", *CLOSE_REASONS)
@@ -54,7 +56,6 @@ cdef inline uint64_t now_us() noexcept:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return <uint64_t>now.tv_sec * 1000000 + <uint64_t>now.tv_nsec // 1000
-
 
 
 cdef class Counters:
@@ -149,7 +150,6 @@ cdef class Counters:
                        for i in range(sizeof(tm_times) // sizeof(tm_histogram))])
 
 
-
 cdef object histogram(const tm_histogram *of):
     return Histogram(of.sum_us, tuple([of.buckets[i] for i in range(TM_BOUNDS + 1)]))
 
@@ -159,7 +159,7 @@ cdef object histogram(const tm_histogram *of):
 cdef struct Wanted:
     uint64_t now_us
     uint64_t older_us, idle_us
-    uint32_t route, destination, endpoint  # slots; TM_NONE = any
+    const uint8_t *slots  # TM_MAX_SLOTS of them, 1 = wanted; NULL = any
     bint any_client
     uint16_t family
     uint8_t network[16]
@@ -183,15 +183,19 @@ cdef uint64_t idle_us(const tm_copy *of, uint64_t now) noexcept:
     return now - last if now > last else 0
 
 
+cdef bint has_slot(const Wanted *wanted, uint32_t slot) noexcept:
+    return slot < TM_MAX_SLOTS and wanted.slots[slot]
+
+
 cdef bint is_wanted(const Wanted *wanted, const tm_copy *of) noexcept:
-    return ((wanted.route == TM_NONE or of.cold.route_slot == wanted.route)
-            and (wanted.destination == TM_NONE or of.conn.destination_slot == wanted.destination)
-            and (wanted.endpoint == TM_NONE or of.cold.endpoint_slot == wanted.endpoint)
+    return ((wanted.slots == NULL
+             or has_slot(wanted, of.cold.route_slot)
+             or has_slot(wanted, of.conn.destination_slot)
+             or has_slot(wanted, of.cold.endpoint_slot))
             and of.cold.accepted_at_us + wanted.older_us <= wanted.now_us
             and idle_us(of, wanted.now_us) >= wanted.idle_us
             and not of.conn.moving  # its taker has it, or will
             and in_network(wanted, &of.cold.client))
-
 
 
 cdef object sort_value(const tm_copy *of, int key, uint64_t now):
@@ -206,6 +210,11 @@ cdef object sort_value(const tm_copy *of, int key, uint64_t now):
     return (of.cold.client.family, <bytes>(<char *>of.cold.client.ip)[:16], of.cold.client.port)
 
 
+cdef bytes ip_of(const tm_peer *peer):
+    """b"" for a UNIX socket."""
+    return (<char *>peer.ip)[:4 if peer.family == AF_INET else 16 if peer.family else 0]
+
+
 cdef tuple row_of(const tm_copy *of, uint32_t worker, uint32_t index, uint64_t now):
     age = now - of.cold.accepted_at_us if now > of.cold.accepted_at_us else 0
     return (
@@ -217,35 +226,42 @@ cdef tuple row_of(const tm_copy *of, uint32_t worker, uint32_t index, uint64_t n
         of.cold.connect_us / 1e6, of.conn.first_byte_us / 1e6)
 
 
-
 cdef class Scan:
-    """Looks for connections in all regions. route, destination, endpoint: counter slots, network:
-    an ipaddress network of clients; None = any. older, idle: at least, in s. sort: one of
-    SORT_KEYS, the largest first unless ascending. limit: rows; None = all.
+    """Looks for connections in all regions. slots: of routes, destinations and endpoints that they
+    are of, network: an ipaddress network of clients; None = any. older, idle: at least, in s. sort:
+    one of SORT_KEYS (of GROUP_SORT_KEYS for groups), the largest first unless ascending. limit:
+    rows; None = all.
     """
 
     cdef Wanted wanted
+    cdef bytearray slots  # what wanted.slots points to
     cdef list lives
+    cdef str sort
     cdef int key
     cdef bint ascending
     cdef object limit
     cdef readonly size_t total  # how many match, of those that have been looked at
+    cdef readonly size_t group_count  # that these make
 
-    def __init__(self, lives, *, route=None, destination=None, endpoint=None, network=None,
-                 double older=0.0, double idle=0.0, str sort="age", bint ascending=False,
-                 limit=None):
+    def __init__(self, lives, *, slots=None, network=None, double older=0.0, double idle=0.0,
+                 str sort="age", bint ascending=False, limit=None):
+        cdef uint32_t slot
         self.lives = list(lives)
-        self.key = SORT_KEYS.index(sort)
+        self.sort = sort
         self.ascending = ascending
         self.limit = limit
-        self.total = 0
+        self.total = self.group_count = 0
         memset(&self.wanted, 0, sizeof(self.wanted))
         self.wanted.now_us = now_us()
         self.wanted.older_us = <uint64_t>(older * 1e6)
         self.wanted.idle_us = <uint64_t>(idle * 1e6)
-        self.wanted.route = TM_NONE if route is None else route
-        self.wanted.destination = TM_NONE if destination is None else destination
-        self.wanted.endpoint = TM_NONE if endpoint is None else endpoint
+        if slots is not None:
+            self.slots = bytearray(TM_MAX_SLOTS)
+            for slot in slots:
+                if slot >= TM_MAX_SLOTS:
+                    raise IndexError(slot)
+                self.slots[slot] = 1
+            self.wanted.slots = <const uint8_t *><char *>self.slots
         self.wanted.any_client = network is None
         if network is not None:
             self.wanted.family = AF_INET if network.version == 4 else AF_INET6
@@ -261,6 +277,7 @@ cdef class Scan:
         tried, connect s, first byte s.
         """
         parts = []
+        self.key = SORT_KEYS.index(self.sort)
         for number, live in enumerate(self.lives):
             for first in range(0, records_of(live), STEP):
                 part = self._part(live, number, first)
@@ -270,6 +287,54 @@ cdef class Scan:
                 yield None
         for _, number, index in islice(merge(*parts, reverse=not self.ascending), self.limit):
             yield self._row(self.lives[number], index)
+
+    def groups(self, str by):
+        """Yields groups of connections in their order, and None between parts of the work. by: one
+        of GROUP_KEYS. A group: slots of the route, of the destination and of the endpoint, as far
+        as it goes, or the client's IP as bytes; how many connections, bytes in, bytes out, age s of
+        the oldest.
+        """
+        found = {}
+        column = GROUP_SORT_KEYS.index(self.sort)
+        parts = []
+        for live in self.lives:
+            for first in range(0, records_of(live), STEP):
+                self._count(live, first, by, found)
+                yield None
+        self.group_count = len(found)
+        items = iter(found.items())
+        while part := [(sums[column], key) for key, sums in islice(items, STEP)]:
+            part.sort(reverse=not self.ascending)
+            parts.append(part)
+            yield None
+        for _, key in islice(merge(*parts, reverse=not self.ascending), self.limit):
+            count, bytes_in, bytes_out, age = found[key]
+            yield key, count, bytes_in, bytes_out, age / 1e6
+
+    cdef int _count(self, Live live, uint32_t first, str by, dict found) except -1:
+        """Adds the connections of one part to their groups."""
+        cdef tm_copy copy
+        cdef tm_live *region = live.live()
+        cdef uint32_t index, end = min(first + STEP, tm_records_checked(region, live.capacity))
+        for index in range(first, end):
+            if not tm_conn_copy(region, live.capacity, index, &copy):
+                continue
+            if not is_wanted(&self.wanted, &copy):
+                continue
+            self.total += 1
+            if by == "client":
+                key = (ip_of(&copy.cold.client),)
+            else:
+                key = (copy.cold.route_slot, copy.conn.destination_slot, copy.cold.endpoint_slot)
+                key = key[:GROUP_KEYS.index(by) + 1]
+            sums = found.get(key)
+            if sums is None:
+                found[key] = sums = [0, 0, 0, 0]
+            sums[0] += 1
+            sums[1] += copy.conn.half[TM_CLIENT].bytes
+            sums[2] += copy.conn.half[TM_ENDPOINT].bytes
+            sums[3] = max(sums[3], sort_value(&copy, 0, self.wanted.now_us))
+        return 0
 
     cdef list _part(self, Live live, number, uint32_t first):
         cdef tm_copy copy
@@ -295,13 +360,11 @@ cdef uint32_t records_of(Live live):
     return tm_records_checked(live.live(), live.capacity)
 
 
-
 def connections(lives, **wanted):
     """(how many match, rows of those to be shown), as of Scan."""
     scan = Scan(lives, **wanted)
     rows = [row for row in scan.rows() if row is not None]
     return scan.total, rows
-
 
 
 def is_open(Live live not None, uint32_t index, uint32_t generation):
@@ -350,12 +413,10 @@ def release_log(Live live not None, uint32_t count):
     tm_log_take(&region.log, taken + min(<uint64_t>count, tm_log_written(&region.log) - taken))
 
 
-
 def unwritten_log(Live live not None):
     """How many entries nobody has taken yet."""
     cdef tm_live *region = live.live()
     return min(tm_log_written(&region.log) - tm_log_taken(&region.log), <uint64_t>TM_LOG_ENTRIES)
-
 
 
 def read_log(Live live not None, uint32_t most):

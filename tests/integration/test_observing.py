@@ -62,6 +62,37 @@ def test_bytes_move_in_every_view_while_a_connection_lives(
     assert metric(address, "tcpmux_connections_closed_total", reason="finished") == 1
 
 
+def check_groups(client: Client, of_v1: int, one: str, two: str) -> None:
+    """What connections are counted by; 5 of them, two of route b, of_v1 of destinations v1."""
+
+    def counts(by: str, **more: Any) -> dict[tuple[str, ...], int]:
+        found = client.connection_groups(by, **more)
+        levels = ("route", "destination", "endpoint", "client")
+        named = {
+            tuple(name for level in levels if (name := group[level]) is not None): group  # type: ignore[literal-required]
+            for group in found["groups"]
+        }
+        assert found["total"] == sum(group["connections"] for group in found["groups"])
+        assert found["groups_total"] == len(found["groups"]) == len(named)
+        return {name: group["connections"] for name, group in named.items()}
+
+    assert counts("route") == {("a",): 3, ("b",): 2}
+    assert list(counts("route", sort="bytes_in")) == [("b",), ("a",)]
+    assert list(counts("route", sort="-connections")) == [("b",), ("a",)]
+    assert counts("client") == {("127.0.0.1",): 5}
+    assert counts("client", client="10.0.0.0/8") == {}
+    shares = {("a", "v1"): of_v1 - 2, ("a", "v2"): 5 - of_v1, ("b", "v1"): 2}
+    assert counts("destination") == shares
+    ends = {"v1": one, "v2": two}
+    assert counts("endpoint") == {(*of, ends[of[1]]): count for of, count in shares.items()}
+    assert counts("destination", route="b") == {("b", "v1"): 2}
+    (group,) = client.connection_groups("client")["groups"]
+    assert group["bytes_in"] == 5050
+    assert group["age"] >= client.connections(sort="-age", limit=1)["connections"][0]["age"]
+    limited = client.connection_groups("route", limit=1)
+    assert (limited["total"], limited["groups_total"], len(limited["groups"])) == (5, 2, 1)
+
+
 def test_filters_sort_and_limit(start_proxy: StartProxy, one: EchoServer, two: EchoServer) -> None:
     ports = free_port(), free_port()
     proxy = start_proxy(
@@ -88,8 +119,12 @@ def test_filters_sort_and_limit(start_proxy: StartProxy, one: EchoServer, two: E
         assert found["connections"][0]["bytes_in"] == 5010
         for sort in ("age", "-age", "idle", "-bytes_out", "client"):
             assert len(proxy.client.connections(sort=sort)["connections"]) == 5
-        printed = proxy.run("conns", "--route", "b", "--limit", "1").stdout
+        printed = proxy.run("conns", "b", "--limit", "1").stdout
         assert "and 1 more of 2" in printed
+        of_v1 = count(route="a", destination="v1") + 2
+        assert (count(destination="v1"), count(endpoint=one.address)) == (of_v1, of_v1)
+        assert count(endpoint=two.address) == count(destination="v2") == 5 - of_v1
+        check_groups(proxy.client, of_v1, one.address, two.address)
     wrong = proxy.run("conns", "--route", "aa")
     assert (wrong.returncode, wrong.stderr) == (
         1,
@@ -146,6 +181,48 @@ def test_an_endpoint_of_several_routes_is_drained_in_all_or_in_none(
     assert states() == ["draining"] * 3
     assert proxy.run("enable", one.address).returncode == 0
     assert states() == ["ready"] * 3
+
+
+def test_a_route_is_drained_as_a_whole_if_that_is_forced(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    """Of a socket with slashes in its address, too; what has been said goes for every command."""
+    own, other = free_port(), free_port()
+    proxy = start_proxy(
+        routes(
+            route("shop", own, v1=(1, one.address), v2=(1, two.address)),
+            route("mail", other, v1=(1, one.address)),
+        )
+    )
+
+    def states() -> list[str]:
+        return [d["state"] for r in proxy.client.routes() for d in r["destinations"]]
+
+    refused = proxy.run("drain", "shop")
+    assert (refused.returncode, states()) == (1, ["ready"] * 3)
+    assert "shop would have nobody left to take connections" in refused.stderr
+    with connected(own):
+        forced = proxy.run("drain", "shop", "--force", "--wait", "--timeout", "0")
+        assert "1 connection left" in forced.stderr
+        assert states() == ["draining", "draining", "ready"]
+        assert "would reset 1 connection" in proxy.run("kill", "shop").stdout
+        assert proxy.run("kill", "shop", "--yes").stdout == "reset 1 connection\n"
+        assert proxy.run("drain", "shop", "--wait").stdout.endswith("no connection is left\n")
+    assert proxy.run("enable", "shop").returncode == 0
+    assert states() == ["ready"] * 3
+    assert proxy.run("weight", "shop/v1=3").returncode == 0
+    assert proxy.destination("v1")["weight"] == 3
+    names = [
+        {
+            "name": r["name"],
+            "destinations": [
+                {"name": d["name"], "endpoints": [e["address"] for e in d["endpoints"]]}
+                for d in r["destinations"]
+            ],
+        }
+        for r in proxy.client.routes()
+    ]
+    assert proxy.client.names() == names
 
 
 def test_weights_that_leave_nobody_need_force(

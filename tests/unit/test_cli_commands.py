@@ -199,6 +199,230 @@ def test_kill_counts_what_there_is(admin: FakeAdmin) -> None:
     assert result.exit_code == 0
 
 
+NAMES = {
+    "routes": [
+        {
+            "name": "tcp-echo",
+            "destinations": [
+                {"name": "v1", "endpoints": ["10.0.0.7:9000"]},
+                {"name": "v2", "endpoints": ["10.0.0.7:9000", "unix:/run/v2.sock"]},
+            ],
+        },
+        {"name": "mail", "destinations": [{"name": "v1", "endpoints": []}]},
+    ]
+}
+V2_SOCKET = {"route": "tcp-echo", "destination": "v2", "endpoint": "unix:/run/v2.sock"}
+TARGETS: list[tuple[str, list[dict[str, str]]]] = [
+    ("tcp-echo/v1", [{"route": "tcp-echo", "destination": "v1"}]),
+    ("v2", [{"route": "tcp-echo", "destination": "v2"}]),
+    ("tcp-echo/v2/unix:/run/v2.sock", [V2_SOCKET]),
+    (
+        "tcp-echo",
+        [{"route": "tcp-echo", "destination": "v1"}, {"route": "tcp-echo", "destination": "v2"}],
+    ),
+    (
+        "10.0.0.7:9000",
+        [
+            {"route": "tcp-echo", "destination": name, "endpoint": "10.0.0.7:9000"}
+            for name in ("v1", "v2")
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("verb", "state"), [("drain", "draining"), ("disable", "disabled"), ("enable", "ready")]
+)
+@pytest.mark.parametrize(("target", "named"), TARGETS)
+def test_what_takes_connections_is_named_in_one_way(
+    admin: FakeAdmin, verb: str, state: str, target: str, named: list[dict[str, str]]
+) -> None:
+    """Whichever command it is for; a route is all of its destinations."""
+    admin.answers |= {"GET /v1/names": (200, NAMES), "PUT /v1/states": (200, APPLIED)}
+    result = tcpmux(verb, target, "--admin", admin.path)
+    assert result.exit_code == 0, result.output
+    assert admin.requests[-1] == ("PUT /v1/states", {"state": state, "targets": named})
+
+
+@pytest.mark.parametrize(
+    "arguments", [("drain",), ("enable",), ("disable",), ("conns",), ("kill",), ("kill", "--yes")]
+)
+def test_a_name_that_could_be_two_is_refused_by_each_command_alike(
+    admin: FakeAdmin, arguments: tuple[str, ...]
+) -> None:
+    admin.answers["GET /v1/names"] = (200, NAMES)
+    result = tcpmux(*arguments, "v1", "--admin", admin.path)
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "tcpmux: error: 'v1' could be several things: say which: tcp-echo/v1, mail/v1\n",
+    )
+    assert admin.requests == [("GET /v1/names", None)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "query"),
+    [
+        (["tcp-echo"], "route=tcp-echo"),
+        (["tcp-echo/v1"], "route=tcp-echo&destination=v1"),
+        (["10.0.0.7:9000"], "endpoint=10.0.0.7%3A9000"),
+        (
+            ["tcp-echo/v2/unix:/run/v2.sock"],
+            "route=tcp-echo&destination=v2&endpoint=unix%3A%2Frun%2Fv2.sock",
+        ),
+        (
+            ["tcp-echo", "--endpoint", "10.0.0.7:9000", "--src", "10.0.0.0/8"],
+            "route=tcp-echo&endpoint=10.0.0.7%3A9000&client=10.0.0.0%2F8",
+        ),
+        (["mail", "--route", "mail"], "route=mail"),
+    ],
+)
+def test_connections_of_a_target(admin: FakeAdmin, arguments: list[str], query: str) -> None:
+    """The options narrow it further, and are there for what is no target."""
+    none = {"time": 0, "total": 0, "connections": []}
+    request = f"GET /v1/connections?{query}&sort=age&limit=1000"
+    admin.answers |= {"GET /v1/names": (200, NAMES), request: (200, none)}
+    result = tcpmux("conns", *arguments, "--admin", admin.path)
+    assert result.exit_code == 0, result.output
+    assert admin.requests[-1] == (request, None)
+
+
+@pytest.mark.parametrize("command", ["conns", "kill"])
+def test_a_target_and_an_option_that_contradict_are_not_guessed_at(
+    admin: FakeAdmin, command: str
+) -> None:
+    admin.answers["GET /v1/names"] = (200, NAMES)
+    result = tcpmux(command, "mail/v1", "--route", "tcp-echo", "--admin", admin.path)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "tcpmux: error: mail/v1 is not of --route tcp-echo: give one of the two\n",
+    )
+
+
+def test_connections_in_groups(admin: FakeAdmin) -> None:
+    group: dict[str, Any] = {"route": "r", "destination": None, "endpoint": None, "client": None}
+    group |= {"connections": 3, "bytes_in": 2048, "bytes_out": 1, "age": 61.5}
+    answer = {"time": 0, "total": 4, "groups_total": 2, "groups": [group]}
+    request = "GET /v1/connections/groups?by={}&idle=60000ms&sort={}&limit=1"
+    for by, head, name in (
+        ("route", "ROUTE", "r"),
+        ("destination", "ROUTE/DESTINATION", "r/-"),
+        ("endpoint", "ROUTE/DESTINATION/ENDPOINT", "r/-/-"),
+    ):
+        admin.answers[request.format(by, "connections")] = (200, answer)
+        line = ("conns", "--by", by, "--idle", "1m", "--limit", "1", "--admin", admin.path)
+        result = tcpmux(*line)
+        assert [text.split() for text in result.stdout.splitlines()] == [
+            [head, "CONNECTIONS", "IN", "OUT", "OLDEST"],
+            [name, "3", "2.0", "KiB", "1", "B", "1m", "01s"],
+            ["and", "1", "more", "of", "2:", "raise", "--limit,", "or", "filter"],
+        ]
+        assert json.loads(tcpmux(*line, "--json").stdout) == answer
+    group["client"] = "\x1b[2J"
+    admin.answers[request.format("client", "-bytes_in")] = (200, answer)
+    result = tcpmux(*line, "--by", "client", "--sort", "bytes_in", "--reverse")
+    assert "\\x1b[2J" in result.stdout
+    wrong = tcpmux("conns", "--by", "client", "--sort", "idle", "--admin", admin.path)
+    assert "--by client can be sorted by connections, bytes_in, bytes_out, age" in wrong.stderr
+    wrong = tcpmux("conns", "--sort", "connections", "--admin", admin.path)
+    assert "connections can be sorted by age, idle, bytes_in" in wrong.stderr
+
+
+def connection(number: int) -> dict[str, Any]:
+    return {
+        "id": f"0-{number}-1",
+        "route": "tcp-echo",
+        "destination": "v1",
+        "endpoint": "10.0.0.7:9000",
+        "client": f"10.1.0.1:{number}",
+        "worker": 0,
+        "state": "relaying",
+        "age": 1.0,
+        "idle": 0.5,
+        "bytes_in": 1,
+        "bytes_out": 2,
+        "generation": 1,
+        "pick_reason": "weight",
+    }
+
+
+def test_kill_of_a_target_first_shows_how_many_it_would_reset(admin: FakeAdmin) -> None:
+    """All of them, not those that one answer lists."""
+    found = {"time": 0, "total": 20_001, "connections": [connection(n) for n in range(10)]}
+    query = "GET /v1/connections?route=tcp-echo&destination=v2&sort=age&limit=10"
+    admin.answers |= {"GET /v1/names": (200, NAMES), query: (200, found)}
+    result = tcpmux("kill", "v2", "--admin", admin.path)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-2:] == [
+        "and 19991 more",
+        "would reset 20001 connections: repeat it with --yes to do so",
+    ]
+    assert "POST /v1/connections/kill" not in dict(admin.requests)
+
+
+def test_kill_of_more_than_an_answer_lists_goes_on_until_none_is_left(admin: FakeAdmin) -> None:
+    """And spares those that came after it."""
+    lists = iter([(3, [0, 1]), (1, [2])])
+    older: list[str] = []
+
+    class Answers(dict[str, Any]):
+        def get(self, request: str, default: Any = None) -> Any:
+            if not request.startswith("GET /v1/connections?"):
+                return super().get(request, default)
+            older.extend(part for part in request.split("&") if part.startswith("older="))
+            total, numbers = next(lists)
+            return 200, {"time": 0, "total": total, "connections": list(map(connection, numbers))}
+
+    admin.answers = Answers({"GET /v1/names": (200, NAMES)})
+    killed = iter([{"killed": 2, "gone": 0, "left": 0}, {"killed": 0, "gone": 1, "left": 0}])
+    admin.answers["POST /v1/connections/kill"] = lambda: (200, next(killed))
+    result = tcpmux("kill", "v2", "--yes", "--rate", "10/s", "--admin", admin.path)
+    assert (result.exit_code, result.stdout) == (0, "reset 2 connections; 1 were gone\n")
+    ids = [body for request, body in admin.requests if body is not None]
+    assert ids == [
+        {"ids": ["0-0-1", "0-1-1"], "rate": 10.0},
+        {"ids": ["0-2-1"], "rate": 10.0},
+    ]
+
+
+def test_kill_names_connections_or_says_which(admin: FakeAdmin) -> None:
+    for arguments in ([], ["0-1-2", "--route", "r"], ["0-1-2", "0-1-3", "--older", "1m"]):
+        result = tcpmux("kill", "--admin", admin.path, *arguments)
+        assert result.exit_code == 2
+        assert "expected a TARGET, an option such as --src, or the IDs" in result.stderr
+    assert admin.requests == []
+
+
+def test_weights_are_named_as_targets_as_well(admin: FakeAdmin) -> None:
+    admin.answers |= {
+        "GET /v1/names": (200, NAMES),
+        "PUT /v1/routes/tcp-echo/weights": (200, APPLIED),
+    }
+    for pairs in (["tcp-echo/v1=50", "tcp-echo/v2=+5"], ["v2=+5", "tcp-echo/v1=50"]):
+        result = tcpmux("weight", *pairs, "--admin", admin.path)
+        assert result.exit_code == 0, result.output
+        assert admin.requests[-1][1] == {"v1": 50, "v2": "+5"}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "error"),
+    [
+        (["tcp-echo=1"], "tcp-echo is no destination: expected ROUTE/DESTINATION=WEIGHT"),
+        (["10.0.0.7:9000=1"], "10.0.0.7:9000 is no destination: expected"),
+        (["unix:/run/v2.sock=1"], "unix:/run/v2.sock is no destination: expected"),
+        (["v2=1", "tcp-echo/v2=2"], "tcp-echo/v2 is given twice"),
+        (["v2=1", "mail/v1=2"], "these are destinations of 2 routes, tcp-echo and mail: change"),
+        (["v3=1"], "no route, destination or endpoint named 'v3'"),
+    ],
+)
+def test_weights_of_what_is_no_destination_of_one_route_are_refused(
+    admin: FakeAdmin, pairs: list[str], error: str
+) -> None:
+    admin.answers["GET /v1/names"] = (200, NAMES)
+    result = tcpmux("weight", *pairs, "--admin", admin.path)
+    assert result.stderr.startswith(f"tcpmux: error: {error}")
+    assert admin.requests == [("GET /v1/names", None)]
+
+
 def test_weight_prints_the_change_and_where_it_is_in_force(admin: FakeAdmin) -> None:
     admin.answers["PUT /v1/routes/tcp-echo/weights"] = (200, APPLIED)
     result = tcpmux("weight", "tcp-echo", "v1=50", "v2=50", "--admin", admin.path)

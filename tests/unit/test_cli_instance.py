@@ -87,17 +87,50 @@ def test_one_instance_is_the_one() -> None:
     assert choose([OWN]) == OWN
 
 
-def test_one_that_we_may_not_talk_to_and_a_strangers_are_passed_over() -> None:
-    assert choose([HIDDEN, FOREIGN, OTHER]) == OTHER
+def test_one_that_we_may_not_talk_to_is_passed_over_by_what_only_reads() -> None:
+    assert choose([HIDDEN, FOREIGN, OTHER], reads=True) == OTHER
 
 
-def test_several_are_listed() -> None:
+def test_a_change_does_not_go_to_whichever_instance_is_within_reach() -> None:
     with pytest.raises(UsageError) as caught:
-        choose([OWN, OTHER])
+        choose([HIDDEN, FOREIGN, OTHER])
     assert str(caught.value) == (
-        "2 instances of tcpmux are running: choose one with --admin SOCKET: "
-        "/run/a.sock; /run/b.sock"
+        "2 instances of tcpmux are running: say which one is meant, with --admin /run/b.sock; "
+        "--admin /run/c.sock (of user root: needs sudo)"
     )
+
+
+def test_nobody_keeps_the_commands_of_others_from_working() -> None:
+    """A user who is not trusted may listen wherever he can."""
+    assert choose([FOREIGN, OTHER]) == OTHER
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_several_are_listed(reads: bool) -> None:
+    """As they are to be named, so that a line can be copied."""
+    odd = Found("/run/a b.sock", US, trusted=True, usable=True)
+    with pytest.raises(UsageError) as caught:
+        choose([OWN, OTHER, odd], reads=reads)
+    assert str(caught.value) == (
+        "3 instances of tcpmux are running: say which one is meant, with --admin /run/a.sock; "
+        "--admin /run/b.sock; --admin '/run/a b.sock'"
+    )
+
+
+def test_it_is_said_which_one_of_several_answers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where one is read; a change has been refused. Nothing is said of a stranger's."""
+    monkeypatch.setattr(instance, "candidates", lambda: [HIDDEN, FOREIGN, OTHER])
+    assert instance.client(None, reads=True).path == OTHER.path
+    expected = "tcpmux: note: this is the instance at /run/b.sock; there are others\n"
+    assert capsys.readouterr().err == expected
+    with pytest.raises(UsageError, match="say which one is meant"):
+        instance.client(None)
+    monkeypatch.setattr(instance, "candidates", lambda: [FOREIGN, OTHER])
+    assert instance.client(None, reads=True).path == OTHER.path
+    assert instance.client("/run/any", reads=True).path == "/run/any"
+    assert capsys.readouterr().err == ""
 
 
 def test_none_means_the_default_socket() -> None:

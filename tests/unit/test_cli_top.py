@@ -8,11 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tcpmux.cli import targets
-from tcpmux.cli.targets import Target
 from tcpmux.cli.text import width
 from tcpmux.cli.top import Model, View, sparkline
-from tcpmux.errors import TcpmuxError
 
 
 def table(routes: int, weights: tuple[int, ...] = (80, 20)) -> dict[str, Any]:
@@ -150,48 +147,6 @@ def test_sparklines_are_between_nothing_and_the_greatest() -> None:
     assert sparkline([0, 1, 4, 8], 6) == "   ▁▄█"
     assert sparkline([0, 0], 4) == "    "
     assert sparkline([1, 2, 3], 2) == "▅█"
-
-
-ROUTES: Any = [
-    {
-        "name": route,
-        "destinations": [
-            {
-                "name": name,
-                "connections_active": 5,
-                "endpoints": [
-                    {"address": "10.0.0.7:9000", "connections_active": 2},
-                    {"address": f"unix:/{route}", "connections_active": 3},
-                ],
-            }
-            for name in names
-        ],
-    }
-    for route, names in (("shop", ("v1", "v2")), ("mail", ("v1",)))
-]
-
-
-def test_targets_are_found_by_every_name() -> None:
-    assert targets.find(ROUTES, "v2") == [Target("shop", "v2")]
-    assert targets.find(ROUTES, "shop/v1") == [Target("shop", "v1")]
-    assert targets.find(ROUTES, "mail/v1/unix:/mail") == [Target("mail", "v1", "unix:/mail")]
-    assert len(targets.find(ROUTES, "10.0.0.7:9000")) == 3
-    assert targets.active(ROUTES, targets.find(ROUTES, "10.0.0.7:9000")) == 6
-    assert targets.active(ROUTES, targets.find(ROUTES, "v2")) == 5
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("v1", "v1 is in 2 routes: say which: shop/v1, mail/v1"),
-        ("shop/v3", "there is no destination or endpoint 'shop/v3': did you mean shop/v"),
-        ("zzzzzz", "there is no destination or endpoint 'zzzzzz': `tcpmux status --json`"),
-    ],
-)
-def test_a_target_that_is_not_clear_is_refused(text: str, message: str) -> None:
-    with pytest.raises(TcpmuxError) as caught:
-        targets.find(ROUTES, text)
-    assert str(caught.value).startswith(message)
 
 
 def test_whatever_the_names_are_the_screen_stays_as_wide_as_it_is() -> None:

@@ -39,6 +39,8 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "status": ((), {}),
     "routes": ((), {}),
     "connections": ((), {"route": "r", "older": 1.5, "limit": 3}),
+    "names": ((), {}),
+    "connection_groups": (("client",), {"endpoint": "127.0.0.1:1", "idle": 60.0}),
     "events": ((4,), {}),
     "set_weights": (("r/1", {"v1": 1, "v2": "+5"}), {"force": True}),
     "undo": (("r",), {"force": True}),
@@ -179,6 +181,8 @@ def test_limits_are_those_of_what_is_behind() -> None:
     """A client can't load what has them: they stand twice, and are the same."""
     assert ADMIN_STATES == image.ADMIN_STATES
     assert schema.SORT_KEYS == _readings.SORT_KEYS
+    assert schema.GROUP_KEYS == _readings.GROUP_KEYS
+    assert schema.GROUP_SORT_KEYS == _readings.GROUP_SORT_KEYS
     assert MAX_WEIGHT == model.MAX_WEIGHT
     header = (ROOT / "csrc/route_table.h").read_text()
     assert re.search(r"TM_MAX_SHARDS\s*=?\s*(\d+)", header)[1] == str(MAX_WORKERS)  # type: ignore[index]
