@@ -12,7 +12,7 @@ import click
 
 from tcpmux.cli.commands import named, stand_ins
 from tcpmux.cli.output import say, show_place
-from tcpmux.cli.run import config_option, endpoint_option, run_instance
+from tcpmux.cli.run import config_option, endpoint_option, run_instance, socket_option
 from tcpmux.errors import TcpmuxError
 
 
@@ -81,6 +81,7 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
 )
 @config_option
 @endpoint_option
+@socket_option
 @click.option(
     "--version",
     is_flag=True,
@@ -90,7 +91,7 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     help="Print the version and exit.",
 )
 @click.pass_context
-def cli(ctx: click.Context, config: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
+def cli(ctx: click.Context, config: tuple[str, ...], endpoints: tuple[str, ...], admin: str) -> int:
     """Split TCP connections between versions of a service by weight, and change the split
     while traffic flows. No connection is dropped by a change.
 
@@ -119,17 +120,17 @@ def cli(ctx: click.Context, config: tuple[str, ...], endpoints: tuple[str, ...])
     Exit codes: 0 done, 1 failed, 2 wrong usage or bad configuration.
     """
     if ctx.invoked_subcommand is not None:
-        if config or endpoints:
-            option = "-c" if config else "--endpoint"
+        given = {"-c FILE": config, "--endpoint HOST=ADDRESS": endpoints, "--admin SOCKET": admin}
+        for option in (option for option, value in given.items() if value):
+            name = option.split()[0]
             raise click.UsageError(
-                f"{option} comes after the command: tcpmux {ctx.invoked_subcommand} -c FILE",
-                ctx,
+                f"{name} comes after the command: tcpmux {ctx.invoked_subcommand} {option}", ctx
             )
         return 0
     if not config:
         click.echo(ctx.get_help())
         return 2
-    return run_instance(config, endpoints)
+    return run_instance(config, endpoints, admin)
 
 
 for stand_in in stand_ins():

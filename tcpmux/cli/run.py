@@ -26,18 +26,28 @@ endpoint_option = click.option(
 )
 
 
-def run_instance(paths: Sequence[str], endpoints: Sequence[str] = ()) -> int:
+socket_option = click.option(
+    "--admin",
+    metavar="SOCKET",
+    default="",
+    help="Where the instance listens for commands, if no file says admin.socket, as those of Istio "
+    "don't. [default: $TCPMUX_ADMIN, or /run/tcpmux.sock]",
+)
+
+
+def run_instance(paths: Sequence[str], endpoints: Sequence[str] = (), admin: str = "") -> int:
     """Runs an instance in this process until it is stopped; returns the exit code."""
     # The server is loaded only here: no other command needs it.
     from tcpmux.master import run as run_master
 
-    return run_master(list(paths), list(endpoints))
+    return run_master(list(paths), list(endpoints), admin)
 
 
 @click.command("run")
 @config_option
 @endpoint_option
-def run(config: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
+@socket_option
+def run(config: tuple[str, ...], endpoints: tuple[str, ...], admin: str) -> int:
     """Run an instance in the foreground.
 
     `tcpmux -c FILE` is short for it. It runs until it is stopped. Signals: HUP reloads the files;
@@ -47,8 +57,8 @@ def run(config: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
     Examples:
         tcpmux run -c routes.yaml
         tcpmux run -c /etc/tcpmux/base.yaml -c /etc/tcpmux/shop.yaml
-        tcpmux run -c gateway.yaml --endpoint shop/v1=127.0.0.1:9001
+        tcpmux run -c gateway.yaml --endpoint shop/v1=127.0.0.1:9001 --admin /run/shop.sock
     """
     if not config:
         raise click.UsageError("no file given: name one with -c", click.get_current_context())
-    return run_instance(config, endpoints)
+    return run_instance(config, endpoints, admin)

@@ -110,7 +110,8 @@ def _absolute_path(value: Any) -> str:
     return value
 
 
-def _socket_path(value: Any) -> str:
+def socket_path(value: Any) -> str:
+    """One that a UNIX socket may have. Raises ValueError."""
     if (
         not isinstance(value, str)
         or not value.startswith("/")
@@ -126,7 +127,7 @@ def _socket_path(value: Any) -> str:
 class AdminModel(Strict):
     socket: Annotated[
         str,
-        BeforeValidator(_socket_path),
+        BeforeValidator(socket_path),
         WithJsonSchema({"type": "string", "pattern": "^/", "maxLength": UNIX_PATH_MAX}),
     ] = Field(
         default="/run/tcpmux.sock",

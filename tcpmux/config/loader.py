@@ -55,22 +55,23 @@ class _Names:
             self.first[name] = document.place(location)
 
 
-def load(arguments: Sequence[str | Path], given: Sequence[str] = ()) -> Config:
+def load(arguments: Sequence[str | Path], given: Sequence[str] = (), admin: str = "") -> Config:
     """Reads what -c arguments name as one. Raises ConfigError with all that is wrong in it.
 
     A directory stands for its .yaml, .yml and .json files, in order of their names. Routes of
     all files are put together, in order. Any other top-level key may be set in one file only.
     Documents with apiVersion and kind are resources of Istio and of the Gateway API.
-    given: HOST=ENDPOINT or HOST/SUBSET=ENDPOINT, for hosts whose endpoints are in no file.
+    given: HOST=ENDPOINT or HOST/SUBSET=ENDPOINT, for hosts whose endpoints are in no file. admin:
+    path of the admin socket if no file names one; "" = the default.
     """
-    return load_sources(sources_of(arguments), given)
+    return load_sources(sources_of(arguments), given, admin)
 
 
-def load_sources(sources: Sequence[Source], given: Sequence[str] = ()) -> Config:
+def load_sources(sources: Sequence[Source], given: Sequence[str] = (), admin: str = "") -> Config:
     """As load(), of what the arguments have been found to mean."""
     problems: list[Problem] = []
     names = [source.name for source in sources]
-    return _loaded(read_texts(sources, problems), names, given, problems)
+    return _loaded(read_texts(sources, problems), names, given, problems, admin)
 
 
 def load_texts(texts: Sequence[Text], given: Sequence[str] = ()) -> Config:
@@ -83,13 +84,14 @@ def _loaded(
     names: Sequence[str],
     given: Sequence[str],
     problems: list[Problem],
+    admin: str = "",
 ) -> Config:
     # A large file makes hundreds of thousands of objects, all alive: looking for garbage among
     # them again and again takes a third of the time.
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        return _load(texts, names, given, problems)
+        return _load(texts, names, given, problems, admin)
     finally:
         if was_enabled:
             gc.enable()
@@ -100,6 +102,7 @@ def _load(
     names: Sequence[str],
     given: Sequence[str],
     problems: list[Problem],
+    admin: str,
 ) -> Config:
     documents: list[Document] = []
     files: list[_File] = []
@@ -135,7 +138,7 @@ def _load(
     if problems:
         raise ConfigError(problems)
     warnings = [warning for document in documents for warning in document.warnings]
-    return _merge(files, [route for route, _ in translated], warnings)
+    return _merge(files, [route for route, _ in translated], warnings, admin)
 
 
 def _native(document: Document) -> list[_File]:
@@ -295,6 +298,7 @@ def _merge(
     files: Sequence[_File],
     translated: Sequence[Route],
     warnings: Sequence[Problem],
+    admin: str,
 ) -> Config:
     def setting(key: str) -> Any:
         """From the one file that sets it, else the default."""
@@ -306,7 +310,7 @@ def _merge(
     return Config(
         workers=setting("workers"),
         busy_poll=setting("busy_poll"),
-        admin=_admin(setting("admin")),
+        admin=_admin(setting("admin"), admin),
         drain_timeout=setting("drain_timeout"),
         routes=(*native, *translated),
         dns_servers=tuple(setting("dns").servers),
@@ -318,10 +322,10 @@ def _merge(
     )
 
 
-def _admin(model: AdminModel) -> Admin:
-    return Admin(
-        model.socket, model.http, model.token_file or "", tuple(model.hosts), model.insecure
-    )
+def _admin(model: AdminModel, given: str) -> Admin:
+    """given: the socket if the model names none."""
+    named = model.socket if "socket" in model.model_fields_set or not given else given
+    return Admin(named, model.http, model.token_file or "", tuple(model.hosts), model.insecure)
 
 
 def _access_log(model: AccessLogModel | None) -> AccessLog | None:

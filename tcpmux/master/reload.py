@@ -20,10 +20,11 @@ POLL_AUTO = -1  # csrc/waiter.h: TM_POLL_AUTO
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the configuration comes from. endpoints: as --endpoint gives them."""
+    """Where the configuration comes from. endpoints, admin: as --endpoint and --admin give them."""
 
     each: tuple[Source, ...]
     endpoints: tuple[str, ...] = ()
+    admin: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -31,13 +32,13 @@ class Sources:
 
     def absolute(self) -> Sources:
         """The same ones, whatever the working directory."""
-        return Sources(tuple(source.absolute() for source in self.each), self.endpoints)
+        return replace(self, each=tuple(source.absolute() for source in self.each))
 
     def read(self) -> Config:
         """What they say now. As load(), and no fault of ours in reading them ends what serves
         traffic: raises TcpmuxError alone."""
         try:
-            return load_sources(self.each, self.endpoints)
+            return load_sources(self.each, self.endpoints, self.admin)
         except TcpmuxError:
             raise
         except Exception as error:

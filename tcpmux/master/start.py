@@ -8,7 +8,8 @@ import os
 from collections.abc import Sequence
 
 from tcpmux.config import Address, Config, load_sources, sources_of
-from tcpmux.errors import TcpmuxError
+from tcpmux.config.instance_schema import socket_path
+from tcpmux.errors import TcpmuxError, UsageError
 from tcpmux.logs import begin_log
 from tcpmux.master import handoff
 from tcpmux.master.denied import log_denied
@@ -28,11 +29,15 @@ from tcpmux.shm._image import read_image
 from tcpmux.shm.build import build_image
 from tcpmux.shm.slots import Names
 
+ADMIN_VARIABLE = "TCPMUX_ADMIN"
+
 log = logging.getLogger("tcpmux.master")
 
 
-def run(arguments: Sequence[str], endpoints: Sequence[str] = ()) -> int:
+def run(arguments: Sequence[str], endpoints: Sequence[str] = (), admin: str = "") -> int:
     """Runs tcpmux on what these -c arguments name until it is stopped; returns the exit code.
+    admin: path of the admin socket, for files that name none; "" = what $TCPMUX_ADMIN says, or the
+    default.
 
     Takes over an instance with the same admin socket whose master has died. Raises
     TcpmuxError if it can't start: ConfigError for a bad file, ListenError for an address
@@ -41,13 +46,18 @@ def run(arguments: Sequence[str], endpoints: Sequence[str] = ()) -> int:
     begin_log()
     raise_nofile()  # first: an instance that is taken over comes as descriptors
     inherited = inherited_sockets(os.environ)
-    sources = Sources(sources_of(arguments), tuple(endpoints))
-    config = load_sources(sources.each, sources.endpoints)
+    sources = Sources(sources_of(arguments), tuple(endpoints), _admin_socket(admin))
+    config = load_sources(sources.each, sources.endpoints, sources.admin)
     if not (inherited or handoff.VARIABLE in os.environ or os.path.exists(config.admin.socket)):
         note_holders(_addresses(config))  # with all rights; what is taken over holds its own
     user = _give_up_rights(config)
     saved = os.environ.pop(handoff.VARIABLE, None)
     if not saved:
+        if admin and config.admin.socket != sources.admin:
+            raise UsageError(
+                f"the files say admin.socket: {config.admin.socket}; --admin is for files that "
+                "name none"
+            )
         check_socket(config.admin.socket)
     rehearsal = os.environ.pop(REHEARSAL, None)
     left = Handoff.load(int(saved)) if saved else claim(config.admin.socket)
@@ -68,6 +78,16 @@ def _addresses(config: Config) -> list[Address]:
     every = [address for route in config.routes for address in route.listen]
     every += [config.admin.http] if config.admin.http is not None else []
     return [address for address in every if not address.path]
+
+
+def _admin_socket(given: str) -> str:
+    """Raises UsageError."""
+    path = given or os.environ.get(ADMIN_VARIABLE, "")
+    try:
+        return socket_path(os.path.abspath(path)) if path else ""
+    except ValueError as error:
+        where = "--admin" if given else ADMIN_VARIABLE
+        raise UsageError(f"{where}: {error}") from None
 
 
 def _give_up_rights(config: Config) -> User:

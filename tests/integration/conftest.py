@@ -26,7 +26,7 @@ def start_proxy(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Star
     options: dict[str, Any] = getattr(request, "param", {})
 
     def start(
-        config: dict[str, Any],
+        config: dict[str, Any] | str,
         more: Sequence[str] = (),
         prefix: Sequence[str] = (),
         source: str = "",

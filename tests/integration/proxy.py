@@ -42,7 +42,7 @@ class Proxy:
     def __init__(
         self,
         directory: Path,
-        config: dict[str, Any],
+        config: dict[str, Any] | str,
         nofile: int = 0,
         more: Sequence[str] = (),
         prefix: Sequence[str] = (),
@@ -54,13 +54,16 @@ class Proxy:
         self.admin = str(directory / "admin.sock")
         self.log_file = directory / "log"
         self.write(config)
-        # A command that becomes tcpmux.
-        self.limit = ["prlimit", f"--nofile={nofile}"] if nofile else list(prefix)
-        self._more = more
+        # A command that becomes tcpmux. {admin} stands for the path of the admin socket.
+        self.limit = ["prlimit", f"--nofile={nofile}"] if nofile else self._filled(prefix)
+        self._more = self._filled(more)
         self.client = Client(self.admin)
         self.children: set[int] = set()
         self.log_file.touch()
         self.start()
+
+    def _filled(self, arguments: Sequence[str]) -> list[str]:
+        return [argument.replace("{admin}", self.admin) for argument in arguments]
 
     def start(self) -> None:
         """Starts the master: at first, and again after one has died."""

@@ -150,6 +150,45 @@ spec:
     assert split(port, 20) == {"one": 16, "two": 4}
 
 
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_the_admin_socket_of_files_that_can_t_name_one(
+    start_proxy: StartProxy, one: EchoServer, how: str
+) -> None:
+    """It stays through reloads and upgrades."""
+    port = free_port()
+    text = sample("tcp-echo-all-v1.yaml", port)
+    more, prefix = ["--admin", "{admin}"], ["env", "TCPMUX_ADMIN={admin}"]
+    options = {"more": more} if how == "option" else {"prefix": prefix}
+    options["more"] = [*options.get("more", []), *given(tcp_echo__v1=one)]
+    proxy = start_proxy(text, **options)
+    assert proxy.status()["admin"] == proxy.admin
+    seen = len(proxy.log)
+    proxy.reload(text.replace("weight: 100", "weight: 99"))
+    assert proxy.run("upgrade").returncode == 0
+    assert "admin.socket" not in proxy.log[seen:]
+    assert split(port, 2) == {"one": 2}
+
+
+def test_an_admin_socket_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    """Neither is guessed to be the one that is meant. The variable is for commands as well, and
+    gives way to the file."""
+    config = tmp_path / "routes.yaml"
+    config.write_text(f"admin: {{socket: {tmp_path}/a.sock}}\nroutes: []\n")
+    result = tcpmux("-c", str(config), "--admin", str(tmp_path / "b.sock"))
+    assert result.returncode == 2
+    assert result.stderr.endswith(
+        f"tcpmux: error: the files say admin.socket: {tmp_path}/a.sock; --admin is for files that "
+        "name none\n"
+    )
+    long = str(tmp_path / ("x" * 200))
+    result = tcpmux("-c", str(config), "--admin", long)
+    assert result.returncode == 2
+    assert "tcpmux: error: --admin: expected an absolute path of at most" in result.stderr
+    result = tcpmux("-c", str(config), env={**os.environ, "TCPMUX_ADMIN": long})
+    assert result.returncode == 2
+    assert "tcpmux: error: TCPMUX_ADMIN: expected an absolute path" in result.stderr
+
+
 def test_gateway_api_weights_as_its_conformance_test_has_them(
     start_proxy: StartProxy, tmp_path: Path
 ) -> None:

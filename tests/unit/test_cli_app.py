@@ -38,8 +38,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The paths of the instances that would have been started; `bad` in one of them fails."""
     calls: list[list[str]] = []
 
-    def run(paths: list[str], endpoints: list[str]) -> int:
-        calls.append([*paths, *endpoints])
+    def run(paths: list[str], endpoints: list[str], admin: str) -> int:
+        calls.append([*paths, *endpoints, *filter(None, [admin])])
         if "bad" in paths:
             raise TcpmuxError("first\nsecond")
         return 0
@@ -53,7 +53,14 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_c_alone_runs_an_instance_as_run_does(started: list[list[str]]) -> None:
     assert tcpmux("-c", "a.yaml", "-c", "b.yaml").exit_code == 0
     assert tcpmux("run", "-c", "a.yaml", "--endpoint", "x=127.0.0.1:1").exit_code == 0
-    assert started == [["a.yaml", "b.yaml"], ["a.yaml", "x=127.0.0.1:1"]]
+    assert tcpmux("-c", "a.yaml", "--admin", "/run/a.sock").exit_code == 0
+    assert tcpmux("run", "-c", "a.yaml", "--admin", "/run/a.sock").exit_code == 0
+    assert started == [
+        ["a.yaml", "b.yaml"],
+        ["a.yaml", "x=127.0.0.1:1"],
+        ["a.yaml", "/run/a.sock"],
+        ["a.yaml", "/run/a.sock"],
+    ]
 
 
 def test_a_start_that_fails_says_why_in_lines_of_their_own(started: list[list[str]]) -> None:
@@ -73,6 +80,7 @@ def test_without_anything_it_teaches(started: list[list[str]]) -> None:
     ("arguments", "error"),
     [
         (["-c", "a.yaml", "status"], "-c comes after the command: tcpmux status -c FILE"),
+        (["--admin", "a", "status"], "--admin comes after the command: tcpmux status --admin SOCK"),
         (["run"], "no file given: name one with -c"),
         (["check"], "no file given: name one with -c"),
         (["weight"], "Missing argument 'ROUTE'"),
