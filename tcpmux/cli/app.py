@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 usage or bad configuration.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -14,6 +15,8 @@ from tcpmux.cli.commands import named, stand_ins
 from tcpmux.cli.output import say, show_place
 from tcpmux.cli.run import config_option, endpoint_option, run_instance, socket_option
 from tcpmux.errors import TcpmuxError
+
+COMPLETE = "_TCPMUX_COMPLETE"  # variable by which a shell asks for completions
 
 
 def _report(message: str) -> None:
@@ -47,6 +50,8 @@ class Tcpmux(click.Group):
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Parses, runs and exits; never returns."""
         extra["standalone_mode"] = False
+        if COMPLETE in os.environ:
+            import tcpmux.cli.shells  # noqa: F401  it says how bash and zsh are answered
         try:
             code = super().main(*args, **extra)
         except TcpmuxError as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tcpmux.cli import targets
+from tcpmux.cli import completing, targets
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import (
     columns,
@@ -69,9 +69,24 @@ def filter_options(command: F) -> F:
     """Which connections; as of Client.connections()."""
     for option in reversed(
         (
-            click.option("--route", metavar="NAME", help="Only of this route."),
-            click.option("--destination", metavar="NAME", help="Only of destinations named so."),
-            click.option("--endpoint", metavar="ADDRESS", help="Only of endpoints with it."),
+            click.option(
+                "--route",
+                metavar="NAME",
+                help="Only of this route.",
+                shell_complete=completing.route,
+            ),
+            click.option(
+                "--destination",
+                metavar="NAME",
+                help="Only of destinations named so.",
+                shell_complete=completing.part("destination"),
+            ),
+            click.option(
+                "--endpoint",
+                metavar="ADDRESS",
+                help="Only of endpoints with it.",
+                shell_complete=completing.part("endpoint"),
+            ),
             click.option(
                 "--src", "client", metavar="CIDR", help="Only from this network: 10.0.0.0/8."
             ),
@@ -160,7 +175,7 @@ def _sort_key(by: str | None, sort: str | None) -> str:
 
 
 @click.command("conns")
-@click.argument("target", required=False)
+@click.argument("target", required=False, shell_complete=completing.target)
 @filter_options
 @click.option("--by", type=click.Choice(GROUP_KEYS), help="Count them, grouped by this.")
 @click.option(

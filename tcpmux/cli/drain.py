@@ -6,7 +6,7 @@ import time
 
 import click
 
-from tcpmux.cli import targets
+from tcpmux.cli import completing, targets
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import say
 from tcpmux.cli.stop import STATUS_TIME, waiting_for
@@ -23,7 +23,7 @@ force_option = click.option(
 
 
 @click.command("drain")
-@click.argument("target", metavar="[TARGET|all]", required=False)
+@click.argument("target", metavar="[TARGET|all]", required=False, shell_complete=completing.target)
 @admin_option
 @click.option(
     "--wait", is_flag=True, help="Show the connections that are left until there are none."
@@ -70,7 +70,7 @@ def drain(
 
 
 @click.command("disable")
-@click.argument("target")
+@click.argument("target", shell_complete=completing.target)
 @admin_option
 @force_option
 def disable(admin: str | None, target: str, force: bool) -> int:
@@ -89,7 +89,7 @@ def disable(admin: str | None, target: str, force: bool) -> int:
 
 
 @click.command("enable")
-@click.argument("target")
+@click.argument("target", shell_complete=completing.target)
 @admin_option
 def enable(admin: str | None, target: str) -> int:
     """Send new connections to TARGET again.

@@ -39,6 +39,7 @@ admin_option = click.option(
     metavar="SOCKET",
     envvar=VARIABLE,
     default=None,
+    type=click.Path(),
     help="Admin socket of the instance. [default: $TCPMUX_ADMIN, or the one that is running]",
 )
 
@@ -182,3 +183,11 @@ def client(admin: str | None, timeout: float = TIMEOUT, *, reads: bool = False) 
     if any(other.trusted and other != one for other in found):
         say(f"tcpmux: note: this is the instance at {one.path}; there are others", err=True)
     return Client(one.path, timeout, one.peers)
+
+
+def only_client(admin: str | None, timeout: float) -> Client | None:
+    """As client(), of what only reads, without a word; None if it is not clear which one."""
+    if admin:
+        return Client(admin, timeout)
+    usable = [one for one in candidates() if one.trusted and one.usable]
+    return Client(usable[0].path, timeout, usable[0].peers) if len(usable) == 1 else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tcpmux.cli import completing
 from tcpmux.cli.conns import filter_options, narrowed, print_connections
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import say
@@ -33,7 +34,7 @@ def _rate(_ctx: click.Context, _option: click.Parameter, text: str | None) -> fl
 
 
 @click.command("kill")
-@click.argument("what", metavar="[TARGET|ID...]", nargs=-1)
+@click.argument("what", metavar="[TARGET|ID...]", nargs=-1, shell_complete=completing.target)
 @filter_options
 @click.option(
     "--rate", callback=_rate, metavar="N/s", help="At most this many at a time: 10/s, 30/m."

@@ -15,6 +15,7 @@ config_option = click.option(
     "config",
     metavar="FILE",
     multiple=True,
+    type=click.Path(),
     help="Configuration file, or a directory of them; may be repeated, all are read as one.",
 )
 endpoint_option = click.option(
@@ -30,6 +31,7 @@ socket_option = click.option(
     "--admin",
     metavar="SOCKET",
     default="",
+    type=click.Path(),
     help="Where the instance listens for commands, if no file says admin.socket, as those of Istio "
     "don't. [default: $TCPMUX_ADMIN, or /run/tcpmux.sock]",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from tcpmux.cli import completing
 from tcpmux.cli.drain import force_option
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import print_applied, say
@@ -14,7 +15,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 @click.command("undo")
-@click.argument("route")
+@click.argument("route", shell_complete=completing.route)
 @force_option
 @admin_option
 def undo(admin: str | None, route: str, *, force: bool) -> int:
@@ -60,6 +61,8 @@ def completion(ctx: click.Context, shell: str) -> int:
         tcpmux completion fish > ~/.config/fish/completions/tcpmux.fish
     """
     from click.shell_completion import get_completion_class
+
+    import tcpmux.cli.shells  # noqa: F401  it says how bash and zsh are answered
 
     found = get_completion_class(shell)
     if found is None:

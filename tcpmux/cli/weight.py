@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tcpmux.cli import targets
+from tcpmux.cli import completing, targets
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import print_applied, say
 from tcpmux.control.limits import MAX_WEIGHT
@@ -97,8 +97,13 @@ def _resolved(
 
 
 @click.command("weight")
-@click.argument("route")
-@click.argument("weights", metavar="DESTINATION=WEIGHT...", nargs=-1)
+@click.argument("route", shell_complete=completing.weighted)
+@click.argument(
+    "weights",
+    metavar="DESTINATION=WEIGHT...",
+    nargs=-1,
+    shell_complete=completing.weights,
+)
 @click.option("--save", is_flag=True, help="Write the weights into the file as well.")
 @click.option("--force", is_flag=True, help="Even if no destination is left for connections.")
 @click.option(

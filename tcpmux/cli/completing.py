@@ -1,0 +1,112 @@
+"""What a shell offers to complete a command line with: names from the running instance.
+
+It asks the one that the command would ask. Where that is not clear, or nobody answers in time, it
+offers nothing, and says nothing: a shell runs it at each press of a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from tcpmux.errors import TcpmuxError
+
+if TYPE_CHECKING:
+    from tcpmux.control.client import RouteNames, RouteStatus
+
+    Completer = Callable[[click.Context, click.Parameter, str], list[str]]
+
+ANSWER_TIME = 0.5  # s; who has typed a name meanwhile waits no longer
+
+
+def _names(ctx: click.Context) -> Sequence[RouteNames | RouteStatus]:
+    from tcpmux.cli import targets
+    from tcpmux.cli.instance import only_client
+
+    try:
+        instance = only_client(ctx.params.get("admin"), ANSWER_TIME)
+        return targets.names(instance) if instance is not None else ()
+    except (TcpmuxError, OSError, ValueError):
+        return ()
+
+
+def _items(texts: Iterable[str], incomplete: str) -> list[str]:
+    """What can't be typed as it is, is not offered."""
+    fitting = (text for text in dict.fromkeys(texts) if text.startswith(incomplete))
+    return [text for text in fitting if text.isprintable() and " " not in text]
+
+
+def _levels(routes: Sequence[RouteNames | RouteStatus], incomplete: str) -> list[str]:
+    """The routes that it could be; if that is one, its destinations, and so on."""
+    from tcpmux.cli.targets import each
+
+    every = list(each(routes))
+    fitting = [t for t in every if t.destination is None and _may_be(str(t), incomplete)]
+    offered = [str(t) for t in fitting]
+    while len(fitting) == 1:
+        (whole,) = fitting
+        fitting = [t for t in every if t.whole == whole and _may_be(str(t), incomplete)]
+        offered += map(str, fitting)
+    return offered
+
+
+def _may_be(text: str, incomplete: str) -> bool:
+    """Whether it, or a part of it, could be meant."""
+    return text.startswith(incomplete) or incomplete.startswith(f"{text}/")
+
+
+def target(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """ROUTE, ROUTE/DESTINATION and ROUTE/DESTINATION/ADDRESS; DESTINATION or ADDRESS, once that
+    has been begun and no route begins so."""
+    routes = _names(ctx)
+    found = _items(_levels(routes, incomplete), incomplete)
+    if not found and incomplete:
+        from tcpmux.cli.targets import each
+
+        found = _items((t.last_name for t in each(routes)), incomplete)
+    return found
+
+
+def route(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """ROUTE."""
+    return _items((str(route["name"]) for route in _names(ctx)), incomplete)
+
+
+def weighted(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """ROUTE or, once that has been begun, ROUTE/DESTINATION=."""
+    if "/" not in incomplete:
+        return route(ctx, param, incomplete)
+    return [f"{text}=" for text in target(ctx, param, incomplete) if text.count("/") == 1]
+
+
+def weights(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """DESTINATION= of the route that has been named; ROUTE/DESTINATION= if none has been."""
+    named = str(ctx.params.get("route"))
+    if "=" in named:
+        return weighted(ctx, param, incomplete)
+    given = {str(text).partition("=")[0] for text in ctx.params.get("weights") or ()}
+    destinations = (
+        f"{row['name']}="
+        for route in _names(ctx)
+        if route["name"] == named
+        for row in route["destinations"]
+        if row["name"] not in given
+    )
+    return _items(destinations, incomplete)
+
+
+def part(name: str) -> Completer:
+    """What may stand for --destination (or --endpoint), as far as --route and --destination say."""
+
+    def complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+        from tcpmux.cli.targets import each
+
+        others = {"route", "destination"} - {name}
+        wanted = {key: value for key in others if (value := ctx.params.get(key))}
+        every = (target.as_json() for target in each(_names(ctx)))
+        fitting = (parts for parts in every if name in parts and wanted.items() <= parts.items())
+        return _items((parts[name] for parts in fitting), incomplete)
+
+    return complete
