@@ -110,3 +110,16 @@ def part(name: str) -> Completer:
         return _items((parts[name] for parts in fitting), incomplete)
 
     return complete
+
+
+def endpoint(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The ADDRESS of an endpoint; ROUTE/DESTINATION/ADDRESS, once that has been begun."""
+    from tcpmux.cli.targets import each
+
+    found = target(ctx, param, incomplete) if "/" in incomplete else []
+    return found or _items((t.endpoint for t in each(_names(ctx)) if t.endpoint), incomplete)
+
+
+def words(*known: str) -> Completer:
+    """Some words, whatever runs."""
+    return lambda _ctx, _param, incomplete: [word for word in known if word.startswith(incomplete)]

@@ -41,7 +41,7 @@ def diff(admin: str | None, config: tuple[str, ...], endpoints: tuple[str, ...])
     names = set().union(*(variables_in(text.content) for text in texts))
     variables = {name: os.environ[name] for name in names if name in os.environ}
     files = [(text.name, text.content) for text in texts]
-    changes = client(admin).diff(files, list(endpoints), variables)
+    changes = client(admin, reads=True).diff(files, list(endpoints), variables)
     for change in changes:
         say(change)
     return DIFFERENT if changes else 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tcpmux.cli import targets
+from tcpmux.cli import completing, targets
 from tcpmux.cli.conditions import UNKNOWN, condition_of, lasting, routes_named, urgency, word
 from tcpmux.cli.drain import force_option
 from tcpmux.cli.instance import admin_option, client
@@ -161,8 +161,13 @@ def _cells(row: EndpointRow, now: float) -> tuple[str, ...]:
 
 
 @click.command("endpoint")
-@click.argument("address", required=False)
-@click.argument("verb", metavar="[drain|disable|enable]", required=False)
+@click.argument("address", required=False, shell_complete=completing.endpoint)
+@click.argument(
+    "verb",
+    metavar="[drain|disable|enable]",
+    required=False,
+    shell_complete=completing.words("drain", "disable", "enable"),
+)
 @click.option(
     "--for", "for_", metavar="DURATION", help="Make it ready again after this time: 90s, 10m, 2h."
 )
@@ -204,7 +209,7 @@ def endpoint(
         tcpmux endpoint 10.0.0.7:9000 drain --route shop
         tcpmux endpoint 10.0.0.7:9000 ready
     """
-    instance = client(admin)
+    instance = client(admin, reads=verb is None)
     if verb is not None:
         assert address is not None
         return _change(instance, address, verb, for_, only, force=force)

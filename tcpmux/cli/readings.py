@@ -64,7 +64,7 @@ def routes(admin: str | None, as_json: bool, watch: float | None) -> int:
     Example:
         tcpmux routes
     """
-    instance = client(admin)
+    instance = client(admin, reads=True)
 
     def show() -> None:
         found = instance.routes()
@@ -142,7 +142,7 @@ def stats(admin: str | None, route: tuple[str, ...], as_json: bool, watch: float
         tcpmux stats --watch
         tcpmux stats shop
     """
-    instance = client(admin)
+    instance = client(admin, reads=True)
 
     def show() -> None:
         found = instance.status()

@@ -302,7 +302,7 @@ def status(
         tcpmux status shop
         tcpmux status --json | jq '.problems[] | {severity, route, text}'
     """
-    instance = client(admin, ANSWER_TIME)
+    instance = client(admin, ANSWER_TIME, reads=True)
 
     def show() -> None:
         found = instance.status()

@@ -378,7 +378,7 @@ def top(admin: str | None, once: bool) -> int:
     from rich.console import Console
     from rich.live import Live
 
-    instance = client(admin)
+    instance = client(admin, reads=True)
     instance.events(1 << 40)  # so that what is wrong is said before the screen is taken
     view = View(Model())
     ours, theirs = os.pipe()

@@ -62,7 +62,7 @@ def workers(admin: str | None, count: int | None, as_json: bool) -> int:
         tcpmux workers 4
     """
     if count is None:
-        found = client(admin).status()["workers"]
+        found = client(admin, reads=True).status()["workers"]
         if as_json:
             say_json(found)
         else:

@@ -14,15 +14,15 @@ from tcpmux.control.limits import MAX_CONNECTIONS
 from tcpmux.control.master_link import MasterRefused
 from tcpmux.control.operations import Operations
 from tcpmux.nearest import did_you_mean
+from tcpmux.shm._connections import GROUP_KEYS, SORT_KEYS, Scan, is_open
 from tcpmux.shm._declared import MAX_SLOTS
-from tcpmux.shm._readings import GROUP_KEYS, SORT_KEYS, Scan, is_open
 from tcpmux.shm.image import EndpointRow, RouteRow
 from tcpmux.shm.view import View
 
 if TYPE_CHECKING:
     from tcpmux.control.slices import Slices
+    from tcpmux.shm._connections import Group, Row
     from tcpmux.shm._live import Live
-    from tcpmux.shm._readings import Group, Row
 
 Names = Callable[[int], str | None]  # of counter slots
 DEFAULT_LIMIT = 1000

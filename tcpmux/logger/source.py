@@ -9,8 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tcpmux.logger.lines import Clock, Line, closed_by
+from tcpmux.shm._connections import connections
 from tcpmux.shm._declared import MAX_SLOTS
-from tcpmux.shm._readings import connections, read_log, release_log, unwritten_log
+from tcpmux.shm._readings import read_log, release_log, unwritten_log
 from tcpmux.shm.counters import FLAGS
 from tcpmux.shm.view import View
 

@@ -23,10 +23,11 @@ from tcpmux.logger.lines import writer
 from tcpmux.logger.source import Source
 from tcpmux.master.balance import plan_moves
 from tcpmux.shm._commons import Commons
+from tcpmux.shm._connections import SORT_KEYS, connections, is_open
 from tcpmux.shm._declared import CLOSE_REASONS, MAX_SHARDS, fields_of
 from tcpmux.shm._image import publish_image
 from tcpmux.shm._live import Live
-from tcpmux.shm._readings import SORT_KEYS, connections, failed_connects, is_open, read_log
+from tcpmux.shm._readings import failed_connects, read_log
 from tcpmux.shm._table import Table
 from tcpmux.shm.build import build_image
 from tcpmux.shm.slots import Names

@@ -25,7 +25,7 @@ from tcpmux.control.operations import OPERATIONS, Operations
 from tcpmux.control.reading import Reading
 from tcpmux.control.request_values import body_values
 from tcpmux.control.server import AdminApi
-from tcpmux.shm import _readings, image
+from tcpmux.shm import _connections, image
 
 ROOT = Path(__file__).parents[2]
 METHODS = {
@@ -180,9 +180,9 @@ def test_parts_in_lists_are_checked_as_well() -> None:
 def test_limits_are_those_of_what_is_behind() -> None:
     """A client can't load what has them: they stand twice, and are the same."""
     assert ADMIN_STATES == image.ADMIN_STATES
-    assert schema.SORT_KEYS == _readings.SORT_KEYS
-    assert schema.GROUP_KEYS == _readings.GROUP_KEYS
-    assert schema.GROUP_SORT_KEYS == _readings.GROUP_SORT_KEYS
+    assert schema.SORT_KEYS == _connections.SORT_KEYS
+    assert schema.GROUP_KEYS == _connections.GROUP_KEYS
+    assert schema.GROUP_SORT_KEYS == _connections.GROUP_SORT_KEYS
     assert MAX_WEIGHT == model.MAX_WEIGHT
     header = (ROOT / "csrc/route_table.h").read_text()
     assert re.search(r"TM_MAX_SHARDS\s*=?\s*(\d+)", header)[1] == str(MAX_WORKERS)  # type: ignore[index]

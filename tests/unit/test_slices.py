@@ -20,10 +20,10 @@ from tcpmux.control.connections import Connections
 from tcpmux.control.metrics import Metrics
 from tcpmux.control.slices import Slices, json_parts
 from tcpmux.shm._commons import Commons
+from tcpmux.shm._connections import STEP, connections
 from tcpmux.shm._declared import fields_of
 from tcpmux.shm._image import publish_image
 from tcpmux.shm._live import Live
-from tcpmux.shm._readings import STEP, connections
 from tcpmux.shm._table import Table
 from tcpmux.shm.build import build_image
 from tcpmux.shm.slots import Names
