@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tcpmux.cli import completing
 from tcpmux.cli.conditions import condition_of, routes_named, word
 from tcpmux.cli.instance import admin_option, client
 from tcpmux.cli.output import (
@@ -126,7 +127,7 @@ def _worker_rows(status: Status) -> list[tuple[str, ...]]:
 
 
 @click.command("stats")
-@click.argument("route", nargs=-1)
+@click.argument("route", nargs=-1, shell_complete=completing.route)
 @json_option
 @watch_option
 @admin_option

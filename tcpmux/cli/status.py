@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tcpmux.cli import completing
 from tcpmux.cli.conditions import (
     condition_of,
     lasting,
@@ -274,7 +275,7 @@ def status_lines(
 
 
 @click.command("status")
-@click.argument("route", nargs=-1)
+@click.argument("route", nargs=-1, shell_complete=completing.route)
 @click.option("--all", "whole", is_flag=True, help="Leave nothing out, however many routes.")
 @admin_option
 @click.option(
