@@ -13,6 +13,7 @@ from tcpmux.control.conditions import Conditions
 from tcpmux.control.connections import Connections
 from tcpmux.control.event_log import EventLog
 from tcpmux.control.health import Health
+from tcpmux.control.history import History
 from tcpmux.control.metrics import Metrics
 from tcpmux.control.names import HostNames
 from tcpmux.control.process import Control
@@ -57,6 +58,7 @@ def _readings(view: View) -> Readings:
         slices,
         conditions,
         Readiness(view, conditions),
+        History(view, events, slices),
     )
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tcpmux.control")
 
-SHUTDOWN_TIME = 1.0  # s for requests under way; the master waits 2 s for our end
+SHUTDOWN_TIME = 0.5  # s for requests under way, twice; the master waits 2 s for our end
 READ_BUFFER = 16 << 20  # bytes; more than any body: what is passed on is complete
 MASTER_LOOK = 0.05  # s, without a master: is there another one?
 BEAT = 0.5  # s; the master wonders after some more
@@ -87,6 +87,7 @@ class Control:
             health.start(link, tasks.tell)
             conditions.start(link)
             tasks.keep("conditions", lambda: conditions.run(self.readings.slices))
+            tasks.keep("history", self.readings.history.run)
             await over.wait()
         finally:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)

@@ -14,6 +14,7 @@ from tcpmux.control.schema import (
     Difference,
     Event,
     EventList,
+    History,
     NameList,
     RouteNames,
     RouteStatus,
@@ -232,6 +233,12 @@ class Reading:
     def events(self, since: int = 0) -> Call[list[Event]]:
         """What has happened after event number `since`, the oldest first; the last 1,000."""
         return Call(query={"since": since}, unpack=lambda answer: list(answer["events"]))
+
+    @operation(Row("GET", "/v1/history", History, query={"route": _TEXT}))
+    def history(self, route: str | None = None) -> Call[History]:
+        """The last hour of a route's destinations, and what happened in it. Without a route, only
+        what happened."""
+        return Call(query={"route": route})
 
     # Of many answers: each client has a method of its own for it.
     stream_row = Row(

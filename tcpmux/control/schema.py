@@ -291,6 +291,39 @@ class EventList(TypedDict):
     events: list[Event]
 
 
+class DestinationHistory(TypedDict):
+    """Points over time, the oldest first; None = not known. Rates are per second."""
+
+    name: str
+    connections: list[float | None]  # new ones
+    bytes_in: list[float | None]  # from the client
+    bytes_out: list[float | None]  # to the client
+    connect_failures: list[float | None]
+    weight: list[float | None]  # effective: what the pick uses
+    connect_p50_seconds: list[float | None]
+    connect_p99_seconds: list[float | None]
+
+
+class Mark(TypedDict):
+    """What may explain a change in a plot: an event of the last hour."""
+
+    time: float  # Unix time, s
+    kind: str  # as that of an Event
+    text: str
+    route: str | None  # None: it is of the instance
+
+
+class History(TypedDict):
+    """Answer of GET /v1/history: of one route, or only the marks of all."""
+
+    time: float  # Unix time of the newest point, s
+    step: float  # s between two points
+    points: int  # how many each list has
+    marks: list[Mark]  # the oldest first
+    lost: list[float | None]  # connections of clients that were rejected or lost, per second
+    destinations: list[DestinationHistory]
+
+
 class Difference(TypedDict):
     """Answer of POST /v1/diff."""
 

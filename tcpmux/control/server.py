@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tcpmux.control.connections import Connections
     from tcpmux.control.event_log import EventLog
     from tcpmux.control.health import Health
+    from tcpmux.control.history import History
     from tcpmux.control.names import HostNames
     from tcpmux.control.operation import Row
     from tcpmux.control.orphans import OrphanedWorkers
@@ -73,6 +74,7 @@ class Readings:
     slices: Slices
     conditions: Conditions
     readiness: Readiness
+    history: History
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,7 @@ class AdminApi:
             client_max_size=0,  # the acceptor knows what may come
         )
         app.on_response_prepare.append(add_headers)
+        app.on_shutdown.append(self._end_streams)
         for row in OPERATIONS:
             app.router.add_route(row.method, row.path, self._handler(row))
         app.router.add_get("/", self._page, allow_head=False)
@@ -239,10 +242,17 @@ class AdminApi:
         since = request.query.get("since", "0")
         if not (since.isascii() and since.isdecimal()) or int(since[:20]) > MAX_EVENTS:
             raise MasterRefused("invalid", f"since: expected the number of an event, got {since!r}")
-        events = self._readings.events
+        await self._update_events()
+        return {"events": self._readings.events.after(int(since))}
+
+    async def _update_events(self) -> None:
         if not self._master.gone:
-            await events.update(self._master)
-        return {"events": events.after(int(since))}
+            await self._readings.events.update(self._master)
+
+    async def _history(self, request: web.Request) -> web.StreamResponse:
+        await self._update_events()
+        parts = self._readings.history.parts(request.query.get("route"))
+        return await self._in_slices(request, parts)
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         wanted = "application/openmetrics-text" in request.headers.get("Accept", "")
@@ -271,13 +281,15 @@ class AdminApi:
         try:
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
             await response.prepare(request)
-            if not self._master.gone:
-                await self._readings.events.update(self._master)
+            await self._update_events()
             with suppress(ConnectionError):  # the client has gone, which is how it ends
                 await self._readings.stream.send(response.write, request.query.get("route"))
             return response
         finally:
             group.streams -= 1
+
+    async def _end_streams(self, _app: web.Application) -> None:
+        self._readings.stream.end()
 
     async def _page(self, request: web.Request) -> web.Response:
         return self._answer_file(request, "index.html")

@@ -3,7 +3,8 @@
     table       the routes and what belongs to them: at first, and after each change
     conditions  what is wrong (problems), and routes with the conditions of all their parts: after
                 a table those that are not healthy throughout, later those that have changed
-    sample      every second: counters of every destination, workers; for one route its histograms
+    sample      every second: counters of every destination, workers, and how many connections of
+                clients each route has rejected or lost; for one route its histograms
     events      what has happened
 
 A client that reads slowly is told less, never late: nothing is kept for it.
@@ -20,28 +21,17 @@ from typing import Any
 
 from tcpmux.control.conditions import Conditions
 from tcpmux.control.event_log import EventLog
+from tcpmux.control.figures import COLUMNS, errors, figures
 from tcpmux.control.health import Health
 from tcpmux.control.names import HostNames
 from tcpmux.control.slices import Slices, json_parts
 from tcpmux.control.timeouts import within
 from tcpmux.shm import stats
-from tcpmux.shm._declared import CLOSE_REASONS
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
-from tcpmux.shm.counters import REJECTED, SlotCounters
+from tcpmux.shm.image import RouteRow
 from tcpmux.shm.view import View
 
 EVERY = 1.0  # s
-COLUMNS = (
-    "connections_total",
-    "connections_active",
-    "bytes_in_total",
-    "bytes_out_total",
-    "connect_failures_total",
-    "errors_total",
-)
-# Ends that are nobody's wish.
-ERRORS = (*REJECTED, "worker_lost")
-_ERRORS = [CLOSE_REASONS.index(reason) for reason in ERRORS]
 
 
 def _seconds(bounds_us: tuple[int, ...]) -> list[float]:
@@ -80,6 +70,7 @@ class Stream:
         self._events = events
         self._identity = identity
         self._slices = slices
+        self._is_over = False
         self._making = asyncio.Lock()  # one does it for all that are connected
         self._made = 0.0  # monotonic
         self._sample = ""
@@ -88,12 +79,12 @@ class Stream:
         self._made_conditions: tuple[object, bytes] = (None, b"")
 
     async def send(self, write: Any, route: str | None) -> None:
-        """Until it is cancelled, or write(bytes) raises. It waits while the client reads slowly."""
+        """Until end(), or write(bytes) raises. It waits while the client reads slowly."""
         sent_table: object = None
         told: tuple[int, str] = (0, "")  # version of the conditions, and what is wrong
         seq = 0
         due = 0.0
-        while True:
+        while not self._is_over:
             key = (self._view.table.generation, self._view.table.draining)
             if key != sent_table:
                 sent_table = key
@@ -114,6 +105,11 @@ class Stream:
             with suppress(asyncio.TimeoutError):
                 async with within(max(0.0, due - time.monotonic())):
                     await self._events.wait()
+
+    def end(self) -> None:
+        """Has every send() return."""
+        self._is_over = True
+        self._events.pushed()
 
     # --- table ------------------------------------------------------------------------------
 
@@ -179,13 +175,16 @@ class Stream:
             if now - self._made > EVERY / 2:
                 self._made = now
                 await self._look()
-                self._sample = "".join(await self._slices.all(self._sample_parts()))
+                lost: list[int] = []
+                text = "".join(await self._slices.all(self._sample_parts(lost)))
+                self._sample = f'{text[:-1]}, "lost": {lost}}}'
         if route is None:
             return framed("sample", self._sample)
         histograms = json.dumps(self._histograms(route))
         return framed("sample", f'{self._sample[:-1]}, "histograms": {histograms}}}')
 
-    def _sample_parts(self) -> Iterator[str]:
+    def _sample_parts(self, lost: list[int]) -> Iterator[str]:
+        """lost: gets the lost connections of each route."""
         generation, image = self._view.image()
         head = {
             "time": time.time(),
@@ -197,11 +196,11 @@ class Stream:
             ],
             "troubles": [*self._health.troubles(), *self._names.troubles()],
         }
-        counts = (
-            [_numbers(self._view.counters.slot(row.slot)) for row in route.destinations]
-            for route in image.routes
-        )
-        return json_parts(head, "routes", counts)
+        return json_parts(head, "routes", (self._counts(route, lost) for route in image.routes))
+
+    def _counts(self, route: RouteRow, lost: list[int]) -> list[tuple[int, ...]]:
+        lost.append(errors(self._view.counters.slot(route.slot)))
+        return [figures(self._view.counters.slot(row.slot)) for row in route.destinations]
 
     def _histograms(self, name: str) -> dict[str, Any] | None:
         _, image = self._view.image()
@@ -220,9 +219,3 @@ class Stream:
                 }
             )
         return {"route": name, "destinations": made}
-
-
-def _numbers(c: SlotCounters) -> tuple[int, ...]:
-    """In the order of COLUMNS."""
-    errors = sum([c.closed[i] for i in _ERRORS])
-    return c.opened, c.active, c.bytes_in, c.bytes_out, c.connect_failures, errors

@@ -27,6 +27,7 @@ from tcpmux.control.conditions import Conditions
 from tcpmux.control.connections import Connections
 from tcpmux.control.event_log import EventLog
 from tcpmux.control.health import Health
+from tcpmux.control.history import History
 from tcpmux.control.metrics import Metrics
 from tcpmux.control.names import HostNames
 from tcpmux.control.orphans import is_worker
@@ -103,6 +104,7 @@ class Running:
         stream = Stream(view, events, {"version": "9.9"}, health, names, slices, conditions)
         metrics = Metrics(view, "9.9", conditions)
         connections = Connections(view)
+        history = History(view, events, slices)
         readings = Readings(
             source,
             connections,
@@ -114,6 +116,7 @@ class Running:
             slices,
             conditions,
             Readiness(view, conditions),
+            history,
         )
         self.client = Client(self.path, DEADLINE)
         self.task = asyncio.create_task(Control(admin, theirs, readings, identity).serve())
@@ -193,6 +196,36 @@ def test_status_is_what_memory_says_and_who_we_are(tmp_path: Path) -> None:
             assert status["config"] == ["/etc/routes.yaml"]
             assert status["admin"] == control.path
             assert (status["pid"], status["state"], status["generation"]) == (1, "running", 1)
+
+    asyncio.run(scenario())
+
+
+def test_streams_end_when_control_does(tmp_path: Path) -> None:
+    """They end, and are not cut when the time for requests under way is over."""
+
+    def read(control: Running, begun: asyncio.Event, loop: asyncio.AbstractEventLoop) -> bytes:
+        connection = http.client.HTTPConnection("tcpmux", timeout=DEADLINE)
+        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.sock.settimeout(DEADLINE)
+        connection.sock.connect(control.path)
+        connection.request("GET", "/v1/stream")
+        response = connection.getresponse()
+        first = response.readline()
+        loop.call_soon_threadsafe(begun.set)
+        rest = response.read()  # IncompleteRead if it is cut
+        connection.close()
+        return first + rest
+
+    async def scenario() -> None:
+        begun = asyncio.Event()
+        async with running(tmp_path) as control:
+            loop = asyncio.get_running_loop()
+            reading = asyncio.create_task(asyncio.to_thread(read, control, begun, loop))
+            request = await control.received()
+            control.master.send(packed({"id": request["id"], "ok": True, "result": {"events": []}}))
+            await asyncio.wait_for(begun.wait(), DEADLINE)
+            control.task.cancel()
+            assert (await reading).startswith(b"event: table\n")
 
     asyncio.run(scenario())
 

@@ -42,6 +42,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "names": ((), {}),
     "connection_groups": (("client",), {"endpoint": "127.0.0.1:1", "idle": 60.0}),
     "events": ((4,), {}),
+    "history": (("r",), {}),
     "set_weights": (("r/1", {"v1": 1, "v2": "+5"}), {"force": True}),
     "undo": (("r",), {"force": True}),
     "set_state": (("r", "v1", "ready"), {"seconds": 2.5}),

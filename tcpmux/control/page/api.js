@@ -2,7 +2,13 @@
 
 const TOKEN_KEY = "tcpmux-token";
 
-export class ApiError extends Error {}
+// status: of the answer; 0 = there was none.
+export class ApiError extends Error {
+  constructor(message, status = 0) {
+    super(message);
+    this.status = status;
+  }
+}
 
 export class Unauthorized extends ApiError {}
 
@@ -24,7 +30,7 @@ async function refusal(response) {
   } catch {
     // Not from the API but from something in between: its status has to do.
   }
-  return response.status === 401 ? new Unauthorized(reason) : new ApiError(reason);
+  return new (response.status === 401 ? Unauthorized : ApiError)(reason, response.status);
 }
 
 // The response, once its head is there. Raises ApiError for everything but success.
@@ -33,12 +39,15 @@ export async function open(path, { method = "GET", body, signal, headers = {} } 
   const sent = { ...headers };
   if (token) sent.Authorization = `Bearer ${token}`;
   if (body !== undefined) sent["Content-Type"] = "application/json";
-  const response = await fetch(path, {
+  const request = {
     method,
     headers: sent,
     body: body === undefined ? undefined : JSON.stringify(body),
     cache: "no-store",
     signal,
+  };
+  const response = await fetch(path, request).catch((error) => {
+    throw error instanceof TypeError ? new ApiError("the instance does not answer") : error;
   });
   if (response.status === 401) refusals.dispatchEvent(new Event("unauthorized"));
   if (!response.ok) throw await refusal(response);
@@ -46,7 +55,10 @@ export async function open(path, { method = "GET", body, signal, headers = {} } 
 }
 
 export async function call(path, options) {
-  return (await open(path, options)).json();
+  const answer = await (await open(path, options)).json();
+  // Of what takes long, the head is sent before it is done.
+  if (answer.error) throw new ApiError(answer.error);
+  return answer;
 }
 
 export function routePath(route, action) {

@@ -1,5 +1,6 @@
 // The table of open connections, asked for again every two seconds while somebody can see it.
 
+import { listOf } from "./action_dialog.js";
 import { call } from "./api.js";
 import { byId, element, KeyedNodes, setAttribute, setText, sortableHeaders } from "./dom.js";
 import * as format from "./format.js";
@@ -7,23 +8,28 @@ import * as format from "./format.js";
 const REFRESH = 2000; // ms
 const SETTLE = 300; // ms after the last key, before a filter is used
 const LIMIT = 200;
+const MOST_KILLED = 20_000; // in one request
+const LISTED = 5; // of those to kill
+
+function describe(connection) {
+  const to = connection.endpoint ? ` to ${connection.endpoint}` : "";
+  const by = [connection.route, connection.destination].filter(Boolean).join(", ");
+  return `${connection.client}${to} (${by}), open for ${format.age(connection.age)}`;
+}
 
 export class Connections {
   #model;
-  #report;
+  #dialog; // an ActionDialog
   #form = byId("connections-filter");
-  #dialog = byId("kill-dialog");
   #rows;
   #sort = { key: "age", descending: true };
   #timer = null;
   #request = null;
   #paused = false;
-  #asked = null; // whose kill is to be confirmed
 
-  // report(text, failed) tells the result of a kill.
-  constructor(model, report) {
+  constructor(model, dialog) {
     this.#model = model;
-    this.#report = report;
+    this.#dialog = dialog;
     this.#rows = new KeyedNodes(byId("connection-rows"), (c) => c.id, (c) => this.#row(c));
     sortableHeaders(byId("connection-table"), this.#sort, () => this.refresh());
     this.#form.addEventListener("submit", (event) => event.preventDefault());
@@ -31,9 +37,7 @@ export class Connections {
     byId("filter-scope").addEventListener("change", () => this.#showDestinations());
     byId("connections-pause").addEventListener("click", () => this.#pause());
     document.addEventListener("visibilitychange", () => this.refresh());
-    this.#dialog.addEventListener("close", () => {
-      if (this.#dialog.returnValue === "confirm") this.#kill(this.#asked);
-    });
+    byId("kill-matching").addEventListener("click", () => this.#askForMatching());
   }
 
   // Another route has been chosen, or the destinations are others.
@@ -49,7 +53,7 @@ export class Connections {
     if (document.hidden || this.#paused || !this.#model.table) return;
     const request = (this.#request = new AbortController());
     try {
-      const answer = await call(`/v1/connections?${this.#query()}`, { signal: request.signal });
+      const answer = await call(`/v1/connections?${this.#query(LIMIT)}`, { signal: request.signal });
       this.#show(answer);
       this.#showError("");
     } catch (error) {
@@ -64,11 +68,11 @@ export class Connections {
     this.#timer = setTimeout(() => this.refresh(), delay);
   }
 
-  #query() {
+  #query(limit) {
     const fields = this.#form.elements;
     const query = new URLSearchParams({
       sort: `${this.#sort.descending ? "" : "-"}${this.#sort.key}`,
-      limit: LIMIT,
+      limit,
     });
     if (fields.scope.value === "chosen" && this.#model.chosen) query.set("route", this.#model.chosen);
     for (const name of ["destination", "client", "older", "idle"]) {
@@ -95,6 +99,21 @@ export class Connections {
     const all = format.plural(answer.total, "connection");
     setText(byId("connections-count"), shown < answer.total ? `${format.count(shown)} of ${all}` : all);
     this.#rows.show(answer.connections);
+    byId("kill-matching").hidden = shown === 0;
+    setText(byId("kill-matching"), `Kill ${answer.total === 1 ? "this one" : `these ${format.count(answer.total)}`}…`);
+    byId("connections-empty").hidden = shown > 0;
+    setText(byId("connections-empty"), this.#emptyText());
+  }
+
+  #emptyText() {
+    const route = this.#model.route(this.#model.chosen);
+    const fields = this.#form.elements;
+    if (["destination", "client", "older", "idle"].some((name) => fields[name].value.trim())) {
+      return "No open connection matches the filter.";
+    }
+    return fields.scope.value === "chosen" && route
+      ? `No open connections. Clients of this route connect to ${route.listen.join(" or ")}.`
+      : "No open connections.";
   }
 
   #showError(text) {
@@ -114,7 +133,7 @@ export class Connections {
     const [route, destination, endpoint, state, age, idle, received, sent, worker] = Array.from(
       { length: 9 }, () => element("td"),
     );
-    const kill = element("button", { type: "button", class: "kill" }, "Kill");
+    const kill = element("button", { type: "button", class: "kill quiet for-operators" }, "Kill");
     kill.addEventListener("click", () => this.#ask(connection));
     const node = element(
       "tr", { "data-id": first.id },
@@ -141,25 +160,55 @@ export class Connections {
   }
 
   #ask(connection) {
-    this.#asked = connection;
-    const to = connection.endpoint ? ` to ${connection.endpoint}` : "";
-    const by = [connection.route, connection.destination].filter(Boolean).join(", ");
-    setText(byId("kill-what"), `${connection.client}${to} (${by}), open for ${format.age(connection.age)}`);
-    this.#dialog.returnValue = "cancel";
-    this.#dialog.showModal();
+    this.#dialog.open({
+      title: "Kill this connection?",
+      content: [element("p", {}, describe(connection)), element("p", { class: "note" }, "Both sides are reset.")],
+      label: "Kill",
+      dangerous: true,
+      perform: () => this.#kill({ ids: [connection.id] }),
+    });
   }
 
-  async #kill(connection) {
+  // Of all that match the filter now, and of none that comes later.
+  async #askForMatching() {
+    const answer = await call(`/v1/connections?${this.#query(MOST_KILLED)}`).catch((error) => {
+      this.#showError(`Not listed: ${error.message}`);
+    });
+    if (!answer?.connections.length) return;
+    const { connections, total } = answer;
+    const left = connections.length - LISTED;
+    const texts = connections.slice(0, LISTED).map(describe);
+    if (left > 0) texts.push(`and ${format.plural(left, "other")}`);
+    const rate = element("input", { type: "number", min: 0.1, max: MOST_KILLED, step: "any", value: 50, required: true });
+    const seconds = () => format.duration(Math.max(1, connections.length / Number(rate.value)));
+    const lasts = element("span", { class: "note" }, `takes ${seconds()}`);
+    rate.addEventListener("input", () => setText(lasts, rate.validity.valid ? `takes ${seconds()}` : ""));
+    const more = total > connections.length
+      ? `${format.count(total)} match; the first ${format.count(connections.length)} are killed.` : "";
+    this.#dialog.open({
+      title: `Kill ${format.plural(connections.length, "connection")}?`,
+      content: [
+        listOf(texts),
+        element("p", {}, `Both sides of each are reset. Clients that connect again are given to a destination by the weights. ${more}`),
+        element("label", { class: "inline" }, "At most ", rate, " per second, ", lasts),
+        element("p", { class: "note" }, "Cancel stops it on the way."),
+      ],
+      label: "Kill",
+      dangerous: true,
+      perform: ({ signal }) =>
+        this.#kill({ ids: connections.map((c) => c.id), rate: Number(rate.value) }, signal),
+    });
+  }
+
+  async #kill(body, signal) {
     try {
-      const answer = await call("/v1/connections/kill", {
-        method: "POST",
-        body: { ids: [connection.id] },
-      });
-      const what = answer.killed ? "killed" : "was over already";
-      this.#report(`Connection of ${connection.client} ${what}`);
-    } catch (error) {
-      this.#report(error.message, true);
+      const { killed, gone, left } = await call("/v1/connections/kill", { method: "POST", body, signal });
+      const parts = [`${format.plural(killed, "connection")} killed`];
+      if (gone) parts.push(`${format.count(gone)} were over already`);
+      if (left) parts.push(`${format.count(left)} are still there: try again`);
+      return parts.join(", ");
+    } finally {
+      this.refresh();
     }
-    this.refresh();
   }
 }

@@ -2,111 +2,132 @@
 
 import { byId, element, KeyedNodes, setAttribute, setText, showState } from "./dom.js";
 import * as format from "./format.js";
-import { WEIGHT } from "./history.js";
-import { measuredShares } from "./series.js";
+import { drawnDestinations, seriesColour } from "./plots.js";
+import { askForState } from "./states.js";
 
-// Like the command line: the weight, and what else it could be taken for.
-function weightText(destination) {
-  const marks = [];
+// Of all, {configured, effective, actual}; NaN where there is none.
+function sharesOf(route, history) {
+  const part = (values) => {
+    const total = values.reduce((all, value) => all + (value || 0), 0);
+    return values.map((value) => (total > 0 ? (value || 0) / total : NaN));
+  };
+  const configured = part(route.destinations.map((d) => d.weight));
+  const effective = part(route.destinations.map((d) => d.effective_weight));
+  const actual = part(route.destinations.map((d) => history.latest(d.name, "connections")));
+  return configured.map((_, i) => ({
+    configured: configured[i], effective: effective[i], actual: actual[i],
+  }));
+}
+
+function reasonText({ condition, condition_reason: reason, condition_since: since }, now) {
+  const texts = reason ? [reason] : [];
+  if (condition !== "healthy" && since) texts.push(`for ${format.duration(now - since)}`);
+  return texts.join(", ");
+}
+
+function destinationNotes(destination, condition, now) {
+  const notes = [reasonText(condition, now)];
   if (destination.file_weight !== destination.weight) {
-    marks.push(`file: ${format.count(destination.file_weight)}`);
+    notes.push(`weight in the file: ${format.count(destination.file_weight)}`);
   }
-  if (destination.weight && destination.endpoints.length && !destination.endpoints.some((e) => e.turns)) {
-    marks.push("no endpoint is left");
-  } else if (destination.slow_start_percent < 100) {
-    marks.push(`slow start: ${destination.slow_start_percent}%`);
+  if (destination.slow_start_percent < 100) {
+    notes.push(`slow start: ${destination.slow_start_percent} % of its share`);
   }
-  if (destination.panic) marks.push("panic: health is ignored");
-  const weight = format.count(destination.weight);
-  return marks.length ? `${weight} (${marks.join(", ")})` : weight;
+  if (destination.panic) notes.push("panic: all endpoints are used, whatever their health");
+  return notes.filter(Boolean).join("; ");
 }
 
-function measuredNow(route, history) {
-  if (!history?.length) return new Map();
-  const counters = route.destinations.map((d) => history.column(d.name, "connections_total"));
-  const shares = measuredShares(history.times(), counters);
-  return new Map(route.destinations.map((d, i) => [d.name, shares[i].at(-1) ?? NaN]));
+function endpointNotes(endpoint, condition, trouble, now) {
+  const notes = [reasonText(condition, now)];
+  if (trouble?.next_try) notes.push(`tried again in ${format.duration(trouble.next_try - now)}`);
+  if (endpoint.state_until) notes.push(`ready again in ${format.duration(endpoint.state_until - now)}`);
+  return notes.filter(Boolean).join("; ");
 }
 
-// Why an endpoint does not have its full share: since when, and when it is tried again.
-function healthText(endpoint, trouble, now) {
-  const texts = [];
-  if (trouble && trouble.health !== "up") {
-    let text = trouble.health;
-    if (trouble.health_since) text += ` for ${format.duration(now - trouble.health_since)}`;
-    if (trouble.health_reason) text += `: ${trouble.health_reason}`;
-    if (trouble.next_try) text += `; tried again in ${format.duration(trouble.next_try - now)}`;
-    texts.push(text);
-  } else if (trouble) {
-    if (trouble.slow_start_percent < 100) texts.push(`slow start: ${trouble.slow_start_percent}% of its share`);
-    if (trouble.health_reason) texts.push(trouble.health_reason);
-  }
-  if (endpoint.state_until) {
-    texts.push(`ready again in ${format.duration(endpoint.state_until - now)}`);
-  }
-  return texts.join("; ");
-}
-
-function endpointRow() {
-  const address = element("th", { scope: "row", class: "endpoint" });
-  const turns = element("td", { colspan: 3 });
-  const state = element("td", { class: "state" });
-  const health = element("td", { colspan: 5, class: "health" });
+// A cell with a button that tells `ask` of what it stands for now: set() says of what.
+function stateCell(ask) {
+  let target = null;
+  const button = element("button", { type: "button", class: "quiet for-operators" }, "State…");
+  button.addEventListener("click", () => ask(target));
   return {
-    node: element("tr", { class: "endpoint" }, address, turns, state, health),
-    update({ endpoint, turns: all, trouble, now }) {
-      setText(address, endpoint.address);
-      setText(turns, `${format.count(endpoint.turns)} of ${format.plural(all, "turn")}`);
-      const isDown = trouble && trouble.health !== "up";
-      showState(state, isDown && endpoint.state === "ready" ? trouble.health : endpoint.state);
-      setText(health, healthText(endpoint, trouble, now));
+    cell: element("td", { class: "change" }, button),
+    set(now) {
+      target = now;
+      setAttribute(button, "aria-label", `Change the state of ${now.endpoint ?? now.destination}`);
     },
   };
 }
 
-function destinationGroup() {
-  const name = element("th", { scope: "rowgroup" });
-  const [weight, asked, active, total, failures, received, sent] = Array.from({ length: 7 }, () =>
-    element("td"),
-  );
-  const measured = element("span");
-  const bar = element("span", { class: "bar", "aria-hidden": "true" });
+function endpointRow(ask) {
+  const address = element("th", { scope: "row" });
   const state = element("td", { class: "state" });
+  const turns = element("td", { class: "turns", colspan: 2 });
+  const notes = element("td", { class: "notes", colspan: 6 });
+  const change = stateCell(ask);
+  return {
+    node: element("tr", { class: "endpoint" }, address, state, turns, notes, change.cell),
+    update({ endpoint, turns: all, condition, trouble, now, target }) {
+      change.set(target);
+      setText(address, endpoint.address);
+      showState(state, condition.condition);
+      setText(turns, `${format.count(endpoint.turns)} of ${format.plural(all, "turn")}`);
+      setText(notes, endpointNotes(endpoint, condition, trouble, now));
+    },
+  };
+}
+
+// position: among those that are drawn; -1 = it is not.
+function destinationGroup(position, ask) {
+  const cell = (label, ...children) => element("td", { "data-label": label }, ...children);
+  const swatch = element("span", { class: "swatch", "aria-hidden": "true" });
+  if (position >= 0) swatch.style.borderTopColor = `var(--${seriesColour(position)})`;
+  const label = element("span");
+  const name = element("th", { scope: "rowgroup" }, swatch, label);
+  const state = element("td", { class: "state" });
+  const [configured, effective, actual] = [{}, { class: "note" }, {}].map((a) => element("span", a));
+  const bar = element("span", { class: "bar", "aria-hidden": "true" });
+  const [weight, connections, latency, failures, active, bytes] = [
+    "Weight", "Conn/s", "Connect p50 / p99", "Fail/s", "Active", "Bytes/s",
+  ].map((of) => cell(of));
+  const change = stateCell(ask);
+  const notes = element("td", { class: "notes", colspan: 11 });
+  const notesRow = element("tr", { class: "destination-notes" }, notes);
   const node = element(
     "tbody",
     {},
-    element("tr", { class: "destination" }, name, weight, asked,
-      element("td", { class: "measured" }, measured, bar),
-      state, active, total, failures, received, sent),
+    element("tr", { class: "destination" }, name, state, weight,
+      cell("Target", configured, effective),
+      cell("Actual (10 s)", actual, bar),
+      connections, latency, failures, active, bytes, change.cell),
+    notesRow,
   );
-  // Endpoints follow the first row, which is not one of theirs.
   const endpoints = element("tbody", { class: "endpoints" });
-  const rows = new KeyedNodes(endpoints, ({ endpoint }) => endpoint.address, endpointRow);
-  const figures = [
-    [active, "connections_active", format.count],
-    [total, "connections_total", format.count],
-    [failures, "connect_failures_total", format.count],
-    [received, "bytes_in_total", format.bytes],
-    [sent, "bytes_out_total", format.bytes],
-  ];
+  const rows = new KeyedNodes(endpoints, ({ endpoint }) => endpoint.address, () => endpointRow(ask));
   return {
     nodes: [node, endpoints],
-    update({ destination, counters, askedShare, measuredShare, troubleOf, unresolved, now }) {
-      setText(name, destination.name);
-      setText(weight, weightText(destination));
-      setText(asked, format.percent(askedShare));
-      setText(measured, format.percent(measuredShare));
-      bar.style.setProperty("--measured", Number.isFinite(measuredShare) ? measuredShare : 0);
-      bar.style.setProperty("--asked", Number.isFinite(askedShare) ? askedShare : 0);
-      showState(state, destination.state);
-      for (const [cell, column, write] of figures) setText(cell, write(counters?.[column]));
-      setAttribute(failures, "class", counters?.connect_failures_total > 0 ? "bad" : null);
-      const turns = destination.endpoints.reduce((all, endpoint) => all + endpoint.turns, 0);
-      // Names that can't be looked up stand where their addresses would.
-      const names = unresolved.map(({ address }) => ({ address, turns: 0, state: "ready" }));
-      rows.show([...destination.endpoints, ...names].map((endpoint) => (
-        { endpoint, turns, now, trouble: troubleOf(endpoint.address) }
-      )));
+    update({ destination, condition, shares, counters, latest, endpointsShown, now, target }) {
+      change.set(target);
+      setText(label, destination.name);
+      showState(state, condition.condition);
+      setText(weight, format.count(destination.weight));
+      setText(configured, format.percent(shares.configured));
+      const differs = Math.abs(shares.configured - shares.effective) > 0.0005;
+      setText(effective, differs ? `now ${format.percent(shares.effective)}` : "");
+      setText(actual, format.percent(shares.actual));
+      bar.style.setProperty("--actual", shares.actual || 0);
+      bar.style.setProperty("--target", shares.effective || 0);
+      setText(connections, format.rate(latest("connections")));
+      setText(latency, `${format.latency(latest("connect_p50_seconds"))} / ${format.latency(latest("connect_p99_seconds"))}`);
+      const failing = latest("connect_failures");
+      setText(failures, format.rate(failing));
+      setAttribute(failures, "class", failing > 0 ? "bad" : null);
+      setAttribute(failures, "title", `${format.count(counters?.connect_failures_total)} since the start`);
+      setText(active, format.count(counters?.connections_active));
+      setText(bytes, format.byteRate(latest("bytes_in") + latest("bytes_out")));
+      const text = destinationNotes(destination, condition, now);
+      setText(notes, text);
+      notesRow.hidden = !text;
+      rows.show(endpointsShown);
     },
   };
 }
@@ -115,32 +136,66 @@ export class Destinations {
   #model;
   #table = byId("destination-table");
   #groups = new Map();
-  #route = null;
+  #shown = "";
 
-  constructor(model) {
+  #ask;
+
+  constructor(model, dialog) {
     this.#model = model;
+    this.#ask = (target) => askForState(dialog, target);
   }
 
   update(route) {
-    const names = route.destinations.map((d) => d.name);
-    if (route.name !== this.#route || names.join() !== [...this.#groups.keys()].join()) {
+    const drawn = drawnDestinations(route);
+    const shown = JSON.stringify([route.name, route.destinations.map((d) => d.name), drawn]);
+    if (shown !== this.#shown) {
       for (const group of this.#groups.values()) group.nodes.forEach((node) => node.remove());
-      this.#groups = new Map(names.map((name) => [name, destinationGroup()]));
+      this.#groups = new Map(
+        route.destinations.map(({ name }) => [name, destinationGroup(drawn.indexOf(name), this.#ask)]),
+      );
       this.#table.append(...[...this.#groups.values()].flatMap((group) => group.nodes));
-      this.#route = route.name;
+      this.#shown = shown;
     }
-    const total = route.destinations.reduce((all, d) => all + d[WEIGHT], 0);
-    const measured = measuredNow(route, this.#model.history(route.name));
+    const { history } = this.#model;
+    const now = this.#model.sample?.time ?? this.#model.table.time;
+    const shares = sharesOf(route, history);
     route.destinations.forEach((destination, position) => {
-      this.#groups.get(destination.name).update({
+      const { name, state } = destination;
+      const counters = this.#model.counters(route.name, position);
+      this.#groups.get(name).update({
         destination,
-        counters: this.#model.counters(route.name, position),
-        askedShare: total ? destination[WEIGHT] / total : NaN,
-        now: this.#model.sample?.time ?? this.#model.table.time,
-        troubleOf: (address) => this.#model.trouble(route.name, destination.name, address),
-        unresolved: this.#model.unresolved(route.name, destination.name),
-        measuredShare: measured.get(destination.name) ?? NaN,
+        now,
+        counters,
+        target: { route: route.name, destination: name, state, open: counters?.connections_active },
+        condition: this.#model.condition(route.name, name),
+        shares: shares[position],
+        latest: (column) => history.latest(name, column),
+        endpointsShown: this.#endpoints(route.name, destination, now),
       });
     });
+  }
+
+  // Brings a destination into view, and marks it for a moment.
+  reveal(name) {
+    const [node] = this.#groups.get(name)?.nodes ?? [];
+    if (!node) return;
+    node.scrollIntoView({ block: "center" });
+    node.classList.remove("revealed");
+    requestAnimationFrame(() => node.classList.add("revealed"));
+  }
+
+  #endpoints(route, destination, now) {
+    // Names that can't be looked up stand where their addresses would.
+    const names = this.#model.unresolved(route, destination.name)
+      .map(({ address }) => ({ address, turns: 0 }));
+    const turns = destination.endpoints.reduce((all, endpoint) => all + endpoint.turns, 0);
+    return [...destination.endpoints, ...names].map((endpoint) => ({
+      endpoint,
+      turns,
+      now,
+      target: { route, destination: destination.name, endpoint: endpoint.address, state: endpoint.state },
+      condition: this.#model.condition(route, destination.name, endpoint.address),
+      trouble: this.#model.trouble(route, destination.name, endpoint.address),
+    }));
   }
 }

@@ -26,9 +26,10 @@ export function setAttribute(node, name, value) {
 
 // State in a shape and a word, as colour alone would not reach everybody.
 const MARKS = {
-  ready: "●", running: "●", live: "●",
-  draining: "◐", retiring: "◐", away: "◐", orphaned: "◐", connecting: "◐", reconnecting: "◐",
-  disabled: "○", refused: "○", down: "○", ejected: "○",
+  healthy: "●", running: "●", live: "●",
+  degraded: "◐", draining: "◐", retiring: "◐", away: "◐", orphaned: "◐", connecting: "◐", reconnecting: "◐",
+  down: "✕", refused: "✕",
+  drained: "◇", disabled: "○",
 };
 
 export function showState(node, state) {

@@ -64,6 +64,12 @@ export function age(seconds) {
 const timeOfDay = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const hourAndMinute = new Intl.DateTimeFormat("en-GB", { timeStyle: "short" });
 
+const date = new Intl.DateTimeFormat("en-GB", { weekday: "long", day: "numeric", month: "long", year: "numeric" });
+
+export function day(time) {
+  return date.format(time * 1000);
+}
+
 export function clock(time) {
   return timeOfDay.format(time * 1000);
 }

@@ -1,69 +1,94 @@
-// What the counters of a route were in the last ten minutes. Counters are kept rather than rates:
-// any window can be had from them later, and a lost sample loses nothing.
+// The last hour of one route: what control has kept, and the points that have come since. Rates are
+// per second, over ten seconds; null is what nobody knows.
 
-export const KEPT = 600; // s, at a sample a second
-const CAPACITY = KEPT + 10; // a little more, so that the oldest rates shown have a full window
+export const KEPT = 3600; // s
+const STEP = 10; // s between points, as control keeps them
+const LONGEST_GAP = 3 * STEP; // s; beyond it a line is broken
 
-export const COUNTERS = [
-  "connections_total",
-  "bytes_in_total",
-  "bytes_out_total",
-  "connect_failures_total",
-  "errors_total",
+const COLUMNS = [
+  "connections",
+  "bytes_in",
+  "bytes_out",
+  "connect_failures",
+  "weight",
+  "connect_p50_seconds",
+  "connect_p99_seconds",
 ];
-export const WEIGHT = "effective_weight";
-export const LATENCIES = ["p50", "p99"];
 
-// Rings of one length for each column, that are written at the same place.
+const nulls = (length) => new Array(length).fill(null);
+
 export class RouteHistory {
-  #times = new Float64Array(CAPACITY);
-  #destinations = new Map();
-  #next = 0;
-  length = 0;
+  times = [];
+  lost = []; // connections of clients that were rejected or lost
+  marks = [];
+  isLoaded = false; // with what control has kept
+  #lists = new Map(); // by destination, then by column
 
-  // Keeps what is known of the names that stay.
-  setDestinations(names) {
-    const kept = new Map();
-    for (const name of names) kept.set(name, this.#destinations.get(name) ?? new Map());
-    this.#destinations = kept;
-  }
-
-  // `valueOf(name, column)` is NaN or undefined where there is none.
-  add(time, columns, valueOf) {
-    this.#times[this.#next] = time;
-    for (const [name, rings] of this.#destinations) {
-      for (const column of columns) {
-        const value = valueOf(name, column) ?? NaN;
-        let ring = rings.get(column);
-        // Most routes are never looked at closely: a column without values takes no memory.
-        if (!ring && Number.isNaN(value)) continue;
-        if (!ring) rings.set(column, (ring = new Float64Array(CAPACITY).fill(NaN)));
-        ring[this.#next] = value;
-      }
-    }
-    this.#next = (this.#next + 1) % CAPACITY;
-    this.length = Math.min(this.length + 1, CAPACITY);
+  constructor(destinations) {
+    this.setDestinations(destinations);
   }
 
   get names() {
-    return [...this.#destinations.keys()];
-  }
-
-  times() {
-    return this.#inOrder(this.#times);
+    return [...this.#lists.keys()];
   }
 
   column(name, column) {
-    const ring = this.#destinations.get(name)?.get(column);
-    return ring ? this.#inOrder(ring) : new Float64Array(this.length).fill(NaN);
+    return this.#lists.get(name)[column];
   }
 
-  #inOrder(ring) {
-    const values = new Float64Array(this.length);
-    const oldest = (this.#next - this.length + CAPACITY) % CAPACITY;
-    const first = Math.min(this.length, CAPACITY - oldest);
-    values.set(ring.subarray(oldest, oldest + first));
-    values.set(ring.subarray(0, this.length - first), first);
-    return values;
+  latest(name, column) {
+    return this.column(name, column).at(-1) ?? NaN;
+  }
+
+  // Keeps what is known of the names that stay.
+  setDestinations(names) {
+    const empty = () => Object.fromEntries(COLUMNS.map((c) => [c, nulls(this.times.length)]));
+    this.#lists = new Map(names.map((name) => [name, this.#lists.get(name) ?? empty()]));
+  }
+
+  // `valueOf(name, column)` of now. The last point is of the last second, those before it ten apart.
+  add(time, lost, valueOf) {
+    if (time - this.times.at(-1) > LONGEST_GAP) this.#push(this.times.at(-1) + STEP, null, () => null);
+    if (time - this.times.at(-2) < STEP) this.#drop(-1);
+    this.#push(time, lost, valueOf);
+    while (time - this.times[0] > KEPT) this.#drop(0);
+  }
+
+  // Takes in an answer of GET /v1/history. Own points stay where it has none: before control was
+  // started, and after its newest.
+  load({ time, step, points, marks, lost, destinations }) {
+    this.marks = marks;
+    this.isLoaded = true;
+    const times = Array.from({ length: points }, (_, i) => time - (points - 1 - i) * step);
+    const before = this.times.filter((own) => own < (times[0] ?? Infinity) - step / 2).length;
+    const after = this.times.findIndex((own) => own > time);
+    const merged = (own, kept) => [
+      ...own.slice(0, before), ...kept, ...(points && after >= 0 ? own.slice(after) : []),
+    ];
+    const told = new Map(destinations.map((d) => [d.name, d]));
+    for (const [name, lists] of this.#lists) {
+      for (const column of COLUMNS) {
+        lists[column] = merged(lists[column], told.get(name)?.[column] ?? nulls(points));
+      }
+    }
+    this.lost = merged(this.lost, lost);
+    this.times = merged(this.times, times);
+  }
+
+  #push(time, lost, valueOf) {
+    const known = (value) => (Number.isFinite(value) ? value : null);
+    this.times.push(time);
+    this.lost.push(known(lost));
+    for (const [name, lists] of this.#lists) {
+      for (const column of COLUMNS) lists[column].push(known(valueOf(name, column)));
+    }
+  }
+
+  #drop(index) {
+    this.times.splice(index, 1);
+    this.lost.splice(index, 1);
+    for (const lists of this.#lists.values()) {
+      for (const column of COLUMNS) lists[column].splice(index, 1);
+    }
   }
 }

@@ -23,7 +23,7 @@ export class LatencyWindow {
   #route = null;
   #snapshots = [];
 
-  // `histograms` as in a sample -> Map of destination -> {p50, p99}.
+  // `histograms` as in a sample -> Map of destination -> {connect_p50_seconds, connect_p99_seconds}.
   add(time, histograms, bounds) {
     const newest = {
       time,
@@ -38,7 +38,10 @@ export class LatencyWindow {
     for (const [name, counts] of newest.counts) {
       const before = oldest.get(name) ?? [];
       const grown = counts.map((value, i) => value - (before[i] ?? value));
-      result.set(name, { p50: quantile(grown, bounds, 0.5), p99: quantile(grown, bounds, 0.99) });
+      result.set(name, {
+        connect_p50_seconds: quantile(grown, bounds, 0.5),
+        connect_p99_seconds: quantile(grown, bounds, 0.99),
+      });
     }
     return result;
   }

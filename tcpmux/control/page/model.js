@@ -1,15 +1,17 @@
-// What the page knows of the instance: the last table, the last sample, rates, and histories.
+// What the page knows of the instance: the last table, the samples of the last seconds, and the
+// history of the chosen route.
 
-import { COUNTERS, LATENCIES, RouteHistory, WEIGHT } from "./history.js";
+import { RouteHistory } from "./history.js";
 import { LatencyWindow } from "./latency.js";
 
-// Up to here every route has a history, so that one that is newly chosen is not empty. A history
-// takes some 30 KB for each destination.
-const ROUTES_WITH_HISTORY = 200;
-const DESTINATIONS_WITH_HISTORY = 500;
-const MAX_GAP = 5; // s, between samples from which a rate is taken
-
-const FAILURES = "connect_failures_total";
+const WINDOW = 10; // s, over which rates are taken
+const RATES = {
+  connections: ["connections_total"],
+  bytes: ["bytes_in_total", "bytes_out_total"],
+};
+const HEALTHY = { condition: "healthy", condition_reason: "", condition_since: null };
+// Which to look at first.
+export const BY_URGENCY = ["down", "degraded", "drained", "disabled", "healthy"];
 
 function fits(sampled, routes) {
   return (
@@ -22,24 +24,35 @@ function shapeOf(table) {
   return JSON.stringify(table.routes.map((r) => [r.name, r.destinations.map((d) => d.name)]));
 }
 
+const keyOf = (route, destination = null, endpoint = null) =>
+  JSON.stringify([route, destination, endpoint]);
+
 export class Model {
   table = null;
-  sample = null;
+  problems = []; // worst first; some, where there are very many
+  problemsTotal = 0;
   chosen = null;
+  history = null; // of the chosen route
   // One figure per route, in the order of the table.
-  rates = { connections: [], active: [], bytes: [], failures: [] };
+  figures = { connections: [], active: [], bytes: [], lost: [] };
   #columns = {};
   #shape = "";
   #indexes = new Map();
-  #histories = new Map();
+  #recent = []; // samples of the WINDOW
+  #conditions = new Map(); // of what is not healthy, or has something to say
   #latencies = new LatencyWindow();
+
+  get sample() {
+    return this.#recent.at(-1) ?? null;
+  }
 
   route(name) {
     return this.table?.routes[this.#indexes.get(name)];
   }
 
-  history(name) {
-    return this.#histories.get(name);
+  // {condition, condition_reason, condition_since} of a route, a destination or an endpoint.
+  condition(route, destination, endpoint) {
+    return this.#conditions.get(keyOf(route, destination, endpoint)) ?? HEALTHY;
   }
 
   // Host names of a destination that can't be looked up now.
@@ -64,87 +77,100 @@ export class Model {
   }
 
   choose(name) {
+    if (name === this.chosen && this.history) return;
     this.chosen = name;
-    if (this.table) this.#arrangeHistories();
+    this.#beginHistory();
   }
 
   setTable(table) {
     const shape = shapeOf(table);
     // Rows of a sample are told by their position, which now means something else.
-    if (shape !== this.#shape) this.sample = null;
+    if (shape !== this.#shape) this.#recent = [];
     this.#shape = shape;
     this.table = table;
+    this.#conditions.clear(); // the next message has all that are not healthy
     this.#columns = Object.fromEntries(table.columns.map((column, i) => [column, i]));
     this.#indexes = new Map(table.routes.map((route, i) => [route.name, i]));
-    this.#arrangeHistories();
-    if (!this.sample) this.#takeRates(null, null);
+    const route = this.route(this.chosen);
+    if (route && this.history) this.history.setDestinations(route.destinations.map((d) => d.name));
+    else this.#beginHistory();
+    this.#takeFigures();
   }
 
-  #arrangeHistories() {
-    const { routes } = this.table;
-    const destinations = routes.reduce((all, route) => all + route.destinations.length, 0);
-    const all = routes.length <= ROUTES_WITH_HISTORY && destinations <= DESTINATIONS_WITH_HISTORY;
-    const kept = new Map();
+  // Of each route that has changed, all of it.
+  setConditions({ problems, problems_total: total, routes }) {
+    this.problems = problems;
+    this.problemsTotal = total;
     for (const route of routes) {
-      if (!all && route.name !== this.chosen) continue;
-      const history = this.#histories.get(route.name) ?? new RouteHistory();
-      history.setDestinations(route.destinations.map((d) => d.name));
-      kept.set(route.name, history);
+      this.#conditions.set(keyOf(route.name), route);
+      for (const destination of route.destinations) {
+        this.#conditions.set(keyOf(route.name, destination.name), destination);
+        for (const { address, ...endpoint } of destination.endpoints) {
+          this.#conditions.set(keyOf(route.name, destination.name, address), endpoint);
+        }
+      }
     }
-    this.#histories = kept;
+  }
+
+  #beginHistory() {
+    const route = this.route(this.chosen);
+    this.history = route ? new RouteHistory(route.destinations.map((d) => d.name)) : null;
   }
 
   // False if the sample belongs to a table that is still to come.
   addSample(sample) {
     if (!this.table || !fits(sample.routes, this.table.routes)) return false;
-    this.#takeRates(this.sample, sample);
-    this.sample = sample;
-    const latencies = this.#latenciesOf(sample);
-    for (const [name, history] of this.#histories) {
-      this.#addToHistory(name, history, sample, name === sample.histograms?.route ? latencies : null);
-    }
+    const recent = this.#recent.filter((old) => old.time > sample.time - WINDOW - 0.5);
+    this.#recent = [...recent, sample];
+    this.#takeFigures();
+    if (this.history) this.#addToHistory(sample);
     return true;
   }
 
-  #latenciesOf(sample) {
-    if (!sample.histograms) return null;
-    const bounds = this.table.buckets.connect_seconds;
-    return this.#latencies.add(sample.time, sample.histograms, bounds);
+  // How much what `counterOf(sample)` gives has grown per second; NaN with nothing to compare with.
+  #rate(counterOf) {
+    const [first, last] = [this.#recent[0], this.sample];
+    const grown = counterOf(last) - counterOf(first);
+    const seconds = last.time - first.time;
+    return seconds > 0 && grown >= 0 ? grown / seconds : NaN;
   }
 
-  #addToHistory(name, history, sample, latencies) {
-    const index = this.#indexes.get(name);
+  #rateOf(route, position, column) {
+    const at = this.#columns[column];
+    return this.#rate((sample) => sample.routes[route][position][at]);
+  }
+
+  #addToHistory(sample) {
+    const index = this.#indexes.get(this.chosen);
     const { destinations } = this.table.routes[index];
     const positions = new Map(destinations.map((d, i) => [d.name, i]));
-    history.add(sample.time, [...COUNTERS, WEIGHT, ...LATENCIES], (destination, column) => {
-      const position = positions.get(destination);
-      if (column === WEIGHT) return destinations[position].effective_weight;
-      if (LATENCIES.includes(column)) return latencies?.get(destination)?.[column];
-      return sample.routes[index][position][this.#columns[column]];
+    const ofChosen = sample.histograms?.route === this.chosen;
+    const latencies = ofChosen
+      ? this.#latencies.add(sample.time, sample.histograms, this.table.buckets.connect_seconds)
+      : new Map();
+    this.history.add(sample.time, this.figures.lost[index], (name, column) => {
+      const position = positions.get(name);
+      if (column === "weight") return destinations[position].effective_weight;
+      if (column.endsWith("_seconds")) return latencies.get(name)?.[column];
+      return this.#rateOf(index, position, `${column}_total`);
     });
   }
 
-  #takeRates(before, now) {
-    const length = this.table.routes.length;
-    const nothing = () => new Float64Array(length).fill(NaN);
-    const rates = { connections: nothing(), active: nothing(), bytes: nothing(), failures: nothing() };
-    this.rates = rates;
-    if (!now) return;
-    const total = (rows, column) => {
-      const at = this.#columns[column];
-      return rows.reduce((all, row) => all + row[at], 0);
-    };
-    const seconds = before ? now.time - before.time : Infinity;
-    for (let i = 0; i < length; i += 1) {
-      rates.active[i] = total(now.routes[i], "connections_active");
-      if (!(seconds > 0 && seconds <= MAX_GAP)) continue;
-      const grown = (column) => {
-        const difference = total(now.routes[i], column) - total(before.routes[i], column);
-        return difference >= 0 ? difference / seconds : NaN;
-      };
-      rates.connections[i] = grown("connections_total");
-      rates.bytes[i] = grown("bytes_in_total") + grown("bytes_out_total");
-      rates.failures[i] = grown(FAILURES);
-    }
+  #takeFigures() {
+    const { routes } = this.table;
+    const nothing = () => new Float64Array(routes.length).fill(NaN);
+    this.figures = { connections: nothing(), active: nothing(), bytes: nothing(), lost: nothing() };
+    if (!this.sample) return;
+    const active = this.#columns.connections_active;
+    routes.forEach(({ destinations }, i) => {
+      const total = (valueOf) => destinations.reduce((all, _, d) => all + valueOf(d), 0);
+      this.figures.lost[i] = this.#rate((sample) => sample.lost[i]);
+      this.figures.active[i] = total((d) => this.sample.routes[i][d][active]);
+      for (const [figure, columns] of Object.entries(RATES)) {
+        this.figures[figure][i] = total((d) =>
+          columns.reduce((all, column) => all + this.#rateOf(i, d, column), 0),
+        );
+      }
+    });
   }
 }

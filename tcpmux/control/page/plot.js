@@ -3,17 +3,16 @@
 
 import uPlot from "./vendor/uplot/uPlot.esm.js";
 import { element, KeyedNodes, setAttribute, setText } from "./dom.js";
-import { clockTick } from "./format.js";
-import { KEPT } from "./history.js";
+import { clock, clockTick } from "./format.js";
+import { colourOf } from "./kinds.js";
 
-const HEIGHT = 190; // px
+const HEIGHT = 170; // px
 const SHORTEST_SPAN = 120; // s, so that the first samples are not stretched over the whole width
 const DESCRIBE_EVERY = 10_000; // ms; more often would talk without end
 const LABEL_WIDTH = 64; // px, to the right of the lines
 const LABEL_HEIGHT = 12; // px
 const DASH = [5, 4];
-
-export const COLOURS = 8; // --series-1 to --series-8
+const NEAR = 6; // px between the pointer and a mark that it reads
 
 // The canvas needs a colour that is worked out: light-dark() and var() mean nothing there.
 const probe = element("span", { hidden: true });
@@ -22,10 +21,6 @@ function colour(name) {
   if (!probe.isConnected) document.body.append(probe);
   probe.style.color = `var(--${name})`;
   return getComputedStyle(probe).color;
-}
-
-function seriesColour(line) {
-  return colour(`series-${(line.colour % COLOURS) + 1}`);
 }
 
 function linearRange(smallestMax) {
@@ -51,21 +46,25 @@ export class Plot {
   #span = [0, SHORTEST_SPAN];
   #describedAt = -Infinity;
   #shownIndex = null;
+  #marks = [];
+  #markText = element("p", { class: "mark-text note" });
 
-  // kind: {id, title, note, format, tick, range ("linear", "share" or "logarithmic"), increments}
+  // kind: {id, title, note, format, range ("linear", "share" or "logarithmic"), increments}
   constructor(parent, kind) {
     this.#kind = kind;
     this.#stage = element("div", { class: "stage", role: "img", id: `plot-${kind.id}` });
     const legend = element("ul", { class: "legend" });
-    this.#legend = new KeyedNodes(legend, (entry) => entry.line.label, ({ line }) => this.#entry(line));
+    this.#legend = new KeyedNodes(legend, (entry) => entry.line.name, ({ line }) => this.#entry(line));
     const caption = element("figcaption", {}, element("h4", {}, kind.title));
     if (kind.note) caption.append(element("span", { class: "note" }, kind.note));
     this.#figure = element("figure", { class: `plot plot-${kind.id}` }, caption, this.#stage, legend);
+    this.#stage.append(this.#markText);
     parent.append(this.#figure);
     new ResizeObserver(() => this.#resize()).observe(this.#stage);
   }
 
-  // lines: [{label, colour, dashed, name}], where `name` is written at the end of the line.
+  // lines: [{name, colour, dashed, stepped}]. `colour` is a name in the style sheet, `name` is written
+  // at the end of a solid line, `dashed` says what the line is that follows it.
   setLines(lines) {
     this.#lines = lines;
     this.#plot?.destroy();
@@ -83,10 +82,12 @@ export class Plot {
     this.#draw();
   }
 
-  update(times, values) {
+  // marks: [{time, kind, text}]; span: s.
+  update(times, values, marks, span) {
     this.#data = [times, ...values];
+    this.#marks = marks;
     const last = times.at(-1) ?? 0;
-    const first = Math.max(times[0] ?? 0, last - KEPT);
+    const first = Math.max(times[0] ?? 0, last - span);
     this.#span = [Math.min(first, last - SHORTEST_SPAN), last];
     this.#draw();
   }
@@ -125,29 +126,31 @@ export class Plot {
       scales: { x: { range: () => this.#span }, y: ranges[kind.range] },
       axes: [
         {
-          stroke: axis, grid, ticks: grid, space: 70,
+          stroke: axis, grid, ticks: grid, space: 70, size: 30,
           values: (plot, splits) => splits.map(clockTick),
         },
         {
           stroke: axis, grid, ticks: grid, size: 72, space: 34,
           ...(kind.increments && { incrs: kind.increments }),
           ...(kind.range === "share" && { incrs: [0.1, 0.2, 0.25, 0.5] }),
-          values: (plot, splits) => splits.map((v) => (v === null ? "" : (kind.tick ?? kind.format)(v))),
+          values: (plot, splits) => splits.map((v) => (v === null ? "" : kind.format(v))),
         },
       ],
       series: [
         {},
         ...this.#lines.map((line) => ({
-          label: line.label,
-          stroke: seriesColour(line),
+          label: `${line.name} ${line.dashed ?? ""}`,
+          stroke: colour(line.colour),
           width: line.dashed ? 1.25 : 1.75,
           dash: line.dashed ? DASH : undefined,
           points: { show: false },
+          paths: line.stepped ? uPlot.paths.stepped({ align: 1 }) : undefined,
         })),
       ],
       hooks: {
+        drawAxes: [(plot) => this.#drawMarks(plot)],
         draw: [(plot) => this.#nameLines(plot)],
-        setCursor: [(plot) => ((this.#shownIndex = plot.cursor.idx ?? null), this.#read())],
+        setCursor: [(plot) => this.#point(plot)],
       },
     };
   }
@@ -159,7 +162,7 @@ export class Plot {
     const labels = [];
     this.#lines.forEach((line, i) => {
       const value = this.#data[i + 1].at(-1);
-      if (line.name && value !== null && value !== undefined) {
+      if (!line.dashed && value !== null && value !== undefined) {
         labels.push({ line, y: plot.valToPos(value, "y", true) });
       }
     });
@@ -177,40 +180,80 @@ export class Plot {
     ctx.textAlign = "left";
     ctx.textBaseline = "middle";
     for (const { line, y } of labels) {
-      ctx.fillStyle = seriesColour(line);
+      ctx.fillStyle = colour(line.colour);
       const text = line.name.length > 9 ? `${line.name.slice(0, 8)}…` : line.name;
       ctx.fillText(text, bbox.left + bbox.width + 5 * ratio, y);
     }
     ctx.restore();
   }
 
+  // A line down to the time axis for each, behind the values.
+  #drawMarks(plot) {
+    const { ctx, bbox } = plot;
+    const ratio = uPlot.pxRatio;
+    ctx.save();
+    for (const { time, kind } of this.#marks) {
+      if (time < this.#span[0] || time > this.#span[1]) continue;
+      const x = Math.round(plot.valToPos(time, "x", true));
+      ctx.fillStyle = colour(colourOf(kind));
+      ctx.globalAlpha = 0.45;
+      ctx.fillRect(x, bbox.top, ratio, bbox.height);
+      ctx.globalAlpha = 1;
+      ctx.beginPath();
+      ctx.moveTo(x - 4 * ratio, bbox.top);
+      ctx.lineTo(x + 5 * ratio, bbox.top);
+      ctx.lineTo(x + ratio / 2, bbox.top + 6 * ratio);
+      ctx.fill();
+    }
+    ctx.restore();
+  }
+
+  #point(plot) {
+    this.#shownIndex = plot.cursor.idx ?? null;
+    this.#read();
+    const at = plot.cursor.left;
+    const near = this.#marks.filter(({ time }) => Math.abs(plot.valToPos(time, "x") - at) <= NEAR);
+    const texts = at < 0 ? [] : near.map((mark) => `${clock(mark.time)} ${mark.text}`);
+    setText(this.#markText, texts.join(" · "));
+  }
+
   #entry(line) {
-    const swatch = element("span", { class: line.dashed ? "swatch dashed" : "swatch" });
-    swatch.style.borderTopColor = seriesColour(line);
+    const swatch = element("span", { class: "swatch" });
+    swatch.style.borderTopColor = colour(line.colour);
     const value = element("span", { class: "value" });
+    const second = element("span");
     return {
-      node: element("li", {}, swatch, `${line.label} `, value),
-      update: ({ text }) => setText(value, text),
+      node: element("li", {}, swatch, `${line.name} `, value, second),
+      update({ texts: [text, dashed] }) {
+        setText(value, text);
+        setText(second, dashed ? ` (${dashed})` : "");
+      },
     };
+  }
+
+  // One for each solid line: [its value, that of the dashed one with its name], as texts.
+  #readings(index) {
+    const texts = this.#lines.map((line, i) => {
+      const values = this.#data[i + 1];
+      return this.#kind.format(values[index ?? values.length - 1] ?? NaN);
+    });
+    return this.#lines.flatMap((line, i) => {
+      if (line.dashed) return [];
+      const { dashed } = this.#lines[i + 1] ?? {};
+      return [{ line, texts: dashed ? [texts[i], `${dashed} ${texts[i + 1]}`] : [texts[i]] }];
+    });
   }
 
   // The values under the pointer, otherwise the last ones.
   #read() {
-    const entries = this.#lines.map((line, i) => {
-      const values = this.#data[i + 1];
-      const value = values[this.#shownIndex ?? values.length - 1];
-      return { line, text: this.#kind.format(value ?? NaN) };
-    });
-    this.#legend.show(entries);
+    this.#legend.show(this.#readings(this.#shownIndex));
   }
 
   #describe() {
     const now = performance.now();
     if (now - this.#describedAt < DESCRIBE_EVERY) return;
     this.#describedAt = now;
-    const parts = this.#lines.map((line, i) => {
-      return `${line.label} ${this.#kind.format(this.#data[i + 1].at(-1) ?? NaN)}`;
-    });
-    setAttribute(this.#stage, "aria-label", `${this.#kind.title}. Now: ${parts.join(", ")}.`);
+    const parts = this.#readings(null).map(({ line, texts }) => `${line.name} ${texts.join(", ")}`);
+    setAttribute(this.#stage, "aria-label", `${this.#kind.title}. Now: ${parts.join("; ")}.`);
   }
 }

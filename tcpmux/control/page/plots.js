@@ -1,41 +1,42 @@
 // The plots of the chosen route: which there are, and which lines each has.
 
 import * as format from "./format.js";
-import { WEIGHT } from "./history.js";
-import { COLOURS, Plot } from "./plot.js";
-import { askedShares, measuredShares, rates, sum, WINDOW, withoutNaN } from "./series.js";
+import { Plot } from "./plot.js";
+import { shares, sum } from "./series.js";
 
+export const COLOURS = 8; // --series-1 to --series-8
 const BINARY_STEPS = Array.from({ length: 51 }, (_, power) => 2 ** power);
 
-const perDestination = (names) => names.map((name, i) => ({ label: name, name, colour: i }));
-
-const solidAndDashed = (solid, dashed) => (names) =>
+// A solid line for each name, and with `dashed` one more, which the legend has behind the first.
+const linesOf = (names, dashed = null, stepped = false) =>
   names.flatMap((name, i) => [
-    { label: `${name} ${solid}`, name, colour: i },
-    { label: `${name} ${dashed}`, colour: i, dashed: true },
+    { name, colour: seriesColour(i) },
+    ...(dashed ? [{ name, colour: seriesColour(i), dashed, stepped }] : []),
   ]);
 
-const ratesOf = (history, times, names, column) =>
-  names.map((name) => rates(times, history.column(name, column)));
+export function seriesColour(position) {
+  return `series-${position + 1}`;
+}
 
 const interleave = (first, second) => first.flatMap((values, i) => [values, second[i]]);
 
-// `values(history, times, names)` gives a list for each of `lines(names)`. All names count for
+// `values(history, drawn)` gives a list for each of `lines(drawn)`. All destinations count for
 // shares and sums, even where only some are drawn.
 const KINDS = [
   {
     id: "split",
     title: "Split of new connections",
-    note: `solid: measured over ${WINDOW} s, dashed: asked for`,
+    note: "solid: actual, dashed: target in effect",
     format: format.percent,
     range: "share",
-    lines: solidAndDashed("measured", "asked for"),
-    values(history, times, drawn) {
-      const names = history.names;
-      const of = (column) => names.map((name) => history.column(name, column));
-      const measured = measuredShares(times, of("connections_total"));
-      const asked = askedShares(of(WEIGHT));
-      return drawn.flatMap((name) => [measured[names.indexOf(name)], asked[names.indexOf(name)]]);
+    lines: (drawn) => linesOf(drawn, "target", true),
+    values(history, drawn) {
+      const of = (column) => shares(history.names.map((name) => history.column(name, column)));
+      const [actual, target] = [of("connections"), of("weight")];
+      return drawn.flatMap((name) => {
+        const at = history.names.indexOf(name);
+        return [actual[at], target[at]];
+      });
     },
   },
   {
@@ -43,8 +44,33 @@ const KINDS = [
     title: "New connections per second",
     format: format.rate,
     range: "linear",
-    lines: perDestination,
-    values: (history, times, drawn) => ratesOf(history, times, drawn, "connections_total"),
+    lines: (drawn) => linesOf(drawn),
+    values: (history, drawn) => drawn.map((name) => history.column(name, "connections")),
+  },
+  {
+    id: "failures",
+    title: "Failures per second",
+    note: "failed connects, and connections lost",
+    format: format.rate,
+    range: "linear",
+    lines: (drawn) => [...linesOf(drawn), { name: "clients lost", colour: "down" }],
+    values: (history, drawn) => [
+      ...drawn.map((name) => history.column(name, "connect_failures")),
+      history.lost,
+    ],
+  },
+  {
+    id: "latency",
+    title: "Time to connect",
+    note: "solid: p50, dashed: p99",
+    format: format.latency,
+    range: "logarithmic",
+    lines: (drawn) => linesOf(drawn, "p99"),
+    values: (history, drawn) =>
+      interleave(
+        drawn.map((name) => history.column(name, "connect_p50_seconds")),
+        drawn.map((name) => history.column(name, "connect_p99_seconds")),
+      ),
   },
   {
     id: "bytes",
@@ -54,44 +80,16 @@ const KINDS = [
     range: "linear",
     smallestMax: 1024,
     increments: BINARY_STEPS,
-    lines: () => [
-      { label: "from clients", name: "from", colour: 0 },
-      { label: "to clients", name: "to", colour: 1 },
-    ],
-    values: (history, times) =>
-      ["bytes_in_total", "bytes_out_total"].map((column) =>
-        sum(ratesOf(history, times, history.names, column)),
-      ),
-  },
-  {
-    id: "failures",
-    title: "Failures per second",
-    note: "solid: failed connects, dashed: errors",
-    format: format.rate,
-    range: "linear",
-    lines: solidAndDashed("failed connects", "errors"),
-    values: (history, times, drawn) =>
-      interleave(
-        ratesOf(history, times, drawn, "connect_failures_total"),
-        ratesOf(history, times, drawn, "errors_total"),
-      ),
-  },
-  {
-    id: "latency",
-    title: "Time to connect",
-    note: "solid: p50, dashed: p99, over 10 s",
-    format: format.latency,
-    range: "logarithmic",
-    lines: solidAndDashed("p50", "p99"),
-    values: (history, times, drawn) =>
-      drawn.flatMap((name) =>
-        ["p50", "p99"].map((column) => withoutNaN(history.column(name, column))),
+    lines: () => linesOf(["from clients", "to clients"]),
+    values: (history) =>
+      ["bytes_in", "bytes_out"].map((column) =>
+        sum(history.names.map((name) => history.column(name, column))),
       ),
   },
 ];
 
 // More lines could not be told apart: the destinations with the greatest weights, in their order.
-function drawnDestinations(route) {
+export function drawnDestinations(route) {
   const greatest = [...route.destinations]
     .sort((a, b) => b.effective_weight - a.effective_weight)
     .slice(0, COLOURS);
@@ -121,11 +119,11 @@ export class Plots {
     return this.#names.length;
   }
 
-  update(history) {
-    if (!history?.length) return;
-    const times = history.times();
+  // span: of the time axis, s.
+  update(history, span) {
+    if (!history.times.length) return;
     this.#plots.forEach((plot, i) => {
-      plot.update(times, KINDS[i].values(history, times, this.#names));
+      plot.update(history.times, KINDS[i].values(history, this.#names), history.marks, span);
     });
   }
 

@@ -1,18 +1,19 @@
 // The list of routes: searched, sorted, and with rows only for what is in view, as there may be
 // thousands.
 
-import { byId, element, KeyedNodes, setAttribute, setText, sortableHeaders } from "./dom.js";
+import { byId, element, KeyedNodes, setAttribute, setText, showState, sortableHeaders } from "./dom.js";
 import * as format from "./format.js";
-import { routeHash } from "./location.js";
+import { hashOf } from "./location.js";
+import { BY_URGENCY } from "./model.js";
 
-const ROW_HEIGHT = 30; // px, as in the style sheet
+const ROW_HEIGHT = 46; // px, as in the style sheet
 const BEYOND = 10; // rows above and below the view, so that Tab finds the next link
 
 const FIGURES = [
   ["connections", format.rate],
   ["active", format.count],
   ["bytes", format.bytes],
-  ["failures", format.rate],
+  ["lost", format.rate],
 ];
 
 function total(values) {
@@ -27,7 +28,7 @@ export class RouteList {
   #search = byId("route-search");
   #rows;
   #found = []; // indexes into the table's routes
-  #sort = { key: "name", descending: false };
+  #sort = { key: "condition", descending: false };
 
   constructor(model) {
     this.#model = model;
@@ -44,7 +45,7 @@ export class RouteList {
     this.#find();
     this.#showRows();
     for (const [figure, write] of FIGURES) {
-      setText(byId(`all-${figure}`), write(total(this.#model.rates[figure])));
+      setText(byId(`all-${figure}`), write(total(this.#model.figures[figure])));
     }
   }
 
@@ -67,14 +68,39 @@ export class RouteList {
     this.#found = [...routes.keys()].filter((index) => !words || matches(routes[index]));
     const { key, descending } = this.#sort;
     const sign = descending ? -1 : 1;
-    if (key === "name") {
-      if (descending) this.#found.reverse();
-    } else {
-      const values = this.#model.rates[key];
-      this.#found.sort((a, b) => sign * ((values[a] || 0) - (values[b] || 0)) || a - b);
-    }
+    const values = this.#valuesOf(key);
+    this.#found.sort((a, b) => sign * ((values[a] || 0) - (values[b] || 0)) || a - b);
     const all = format.plural(routes.length, "route");
     setText(byId("route-count"), words ? `${format.count(this.#found.length)} of ${all}` : all);
+    this.#showEmpty(words);
+  }
+
+  #valuesOf(key) {
+    const { routes } = this.#model.table;
+    if (key === "name") {
+      const inOrder = [...routes.keys()].sort((a, b) => (routes[a].name < routes[b].name ? -1 : 1));
+      const places = new Array(routes.length);
+      inOrder.forEach((index, place) => (places[index] = place));
+      return places;
+    }
+    if (key !== "condition") return this.#model.figures[key];
+    const losing = new Set(
+      this.#model.problems.filter((p) => p.severity === "error").map((p) => p.route),
+    );
+    return routes.map(({ name }) => {
+      const urgency = BY_URGENCY.indexOf(this.#model.condition(name).condition);
+      return losing.has(name) ? urgency : urgency + BY_URGENCY.length;
+    });
+  }
+
+  #showEmpty(words) {
+    const none = this.#found.length === 0;
+    byId("route-scroll").hidden = none;
+    byId("route-empty").hidden = !none;
+    const advice = words
+      ? `No route has “${this.#search.value.trim()}” in its name or address.`
+      : "No routes yet. Add one under “routes:” in the configuration file, then reload.";
+    setText(byId("route-empty"), advice);
   }
 
   #showRows() {
@@ -95,20 +121,25 @@ export class RouteList {
 
   #row() {
     const link = element("a");
-    const cells = FIGURES.map(() => element("td"));
-    const node = element("tr", {}, element("th", { scope: "row" }, link), ...cells);
+    const state = element("td", { role: "cell", class: "state" });
+    const cells = FIGURES.map(() => element("td", { role: "cell" }));
+    // The style sheet has rows as grids, which would not be rows to a screen reader any more.
+    const name = element("th", { scope: "row", role: "rowheader" }, link);
+    const node = element("tr", { role: "row" }, name, state, ...cells);
     return {
       node,
       update: ({ route, index, position }) => {
+        const { condition, condition_reason: reason } = this.#model.condition(route.name);
         setText(link, route.name);
-        setAttribute(link, "href", routeHash(route.name));
-        setAttribute(link, "title", `${route.name}: ${route.listen.join(", ")}`);
+        setAttribute(link, "href", hashOf(route.name));
+        setAttribute(link, "title", `${route.name}: ${reason || route.listen.join(", ")}`);
         setAttribute(link, "aria-current", route.name === this.#model.chosen && "true");
         setAttribute(node, "aria-rowindex", position + 2);
+        showState(state, condition);
         FIGURES.forEach(([figure, write], i) => {
-          const value = this.#model.rates[figure][index];
+          const value = this.#model.figures[figure][index];
           setText(cells[i], write(value));
-          if (figure === "failures") setAttribute(cells[i], "class", value > 0 ? "bad" : null);
+          if (figure === "lost") setAttribute(cells[i], "class", value > 0 ? "bad" : null);
         });
       },
     };

@@ -3,15 +3,17 @@
 // What the user has touched (a draft) is the user's until it is applied or discarded, whatever
 // happens elsewhere; everything else follows the table.
 
+import { listOf } from "./action_dialog.js";
 import { call, routePath } from "./api.js";
 import { byId, element, KeyedNodes, setAttribute, setText } from "./dom.js";
 import * as format from "./format.js";
 
 const LARGEST_WEIGHT = 1_000_000;
 
-// Shares as they would be with other weights. A destination that is not ready keeps what it has.
+// Shares as they would be with other weights. What takes from a weight now (a drain, an endpoint that
+// is down, slow start) would take from another one as well.
 function sharesWith(destinations, weightOf) {
-  const weights = destinations.map((d) => (d.state === "ready" ? weightOf(d) : d.effective_weight));
+  const weights = destinations.map((d) => weightOf(d) * (d.weight ? d.effective_weight / d.weight : 1));
   const total = weights.reduce((all, weight) => all + weight, 0);
   return new Map(destinations.map((d, i) => [d.name, total ? weights[i] / total : NaN]));
 }
@@ -46,8 +48,11 @@ function planOf(route, drafts) {
   };
 }
 
-function textIn(list, items) {
-  list.replaceChildren(...items.map((text) => element("li", {}, text)));
+// What an answer to a change says.
+export function appliedText({ changes, generation, workers }) {
+  const reached = workers.filter((w) => w.generation >= generation).length;
+  const what = changes.join("; ") || "Nothing changed: it is like that already";
+  return `${what}: generation ${generation} in ${reached} of ${format.plural(workers.length, "worker")}`;
 }
 
 export class Weights {
@@ -56,22 +61,20 @@ export class Weights {
   #rows = null;
   #rowsOf = null;
   #greatest = 0; // what the sliders reach to; never less while they may be being dragged
-  #report;
-  #dialog = byId("weights-dialog");
-  #shown = ""; // what the dialog lists
+  #dialog;
+  #action = null; // what the dialog is open for, if it is
+  #shown = ""; // what it lists
 
-  // report(text, failed) tells the result.
-  constructor(report) {
-    this.#report = report;
+  // dialog: an ActionDialog.
+  constructor(dialog) {
+    this.#dialog = dialog;
     byId("weight-form").addEventListener("submit", (event) => {
       event.preventDefault();
       if (!byId("apply-weights").disabled) this.#ask();
     });
     byId("discard-weights").addEventListener("click", () => this.#discard());
-    byId("undo-weights").addEventListener("click", () => this.#undo());
-    this.#dialog.addEventListener("close", () => {
-      if (this.#dialog.returnValue === "confirm") this.#apply();
-    });
+    byId("undo-weights").addEventListener("click", () => this.#askToUndo());
+    byId("save-weights").addEventListener("click", () => this.#showHowToSave());
   }
 
   // With each table, and when another route is chosen.
@@ -84,7 +87,7 @@ export class Weights {
       this.#rowsOf = route.name;
       this.#greatest = 100;
     }
-    if (this.#dialog.open && this.#route?.name !== route.name) this.#dialog.close("cancel");
+    if (this.#route?.name !== route.name) this.#dialog.close(this.#action);
     this.#route = route;
     const drafts = this.#draftsOfRoute();
     const weights = new Map(route.destinations.map((d) => [d.name, d.weight]));
@@ -92,7 +95,8 @@ export class Weights {
       if (!weights.has(name) || weights.get(name) === wanted) drafts.delete(name);
     }
     this.#show();
-    if (this.#dialog.open) this.#relist();
+    if (this.#dialog.isOpenFor(this.#action)) this.#relist();
+    this.#showUnsaved();
   }
 
   #draftsOfRoute() {
@@ -170,59 +174,86 @@ export class Weights {
     byId("weight-rows").querySelector("input")?.focus();
   }
 
-  #list() {
+  #showUnsaved() {
+    const others = this.#route.destinations.filter((d) => d.weight !== d.file_weight);
+    const text = others.length
+      ? `Until the next reload, which sets ${others.map((d) => `${d.name} ${format.count(d.file_weight)}`).join(", ")} as in the file.`
+      : "As in the file.";
+    setText(byId("unsaved-weights"), text);
+    byId("save-weights").hidden = others.length === 0;
+  }
+
+  // What the dialog says, of the drafts as they are now.
+  #content(meanwhile = "") {
     const plan = planOf(this.#route, this.#draftsOfRoute());
-    textIn(byId("weights-changes"), plan.changed.map((line) => line.text));
     const others = plan.lines.filter((line) => !line.changed && line.moved).map((line) => line.text);
-    const consequences = others.length ? `Weight not changed, but share: ${others.join("; ")}.` : "";
-    setText(byId("weights-consequences"), plan.nobody ? byId("weights-warning").textContent : consequences);
+    const consequences = plan.nobody
+      ? byId("weights-warning").textContent
+      : others.length ? `Weight not changed, but share: ${others.join("; ")}.` : "";
     this.#shown = JSON.stringify(plan.lines.map((line) => line.text));
-    return plan;
+    return [
+      listOf(plan.changed.map((line) => line.text)),
+      element("p", { class: "note" }, consequences),
+      element("p", { class: "warning", role: "status" }, meanwhile),
+    ];
   }
 
   #ask() {
-    setText(byId("weights-dialog-title"), `Change weights of ${this.#route.name}?`);
-    setText(byId("weights-meanwhile"), "");
-    this.#list();
-    this.#dialog.returnValue = "cancel";
-    this.#dialog.showModal();
+    this.#action = {
+      title: `Change weights of ${this.#route.name}?`,
+      content: this.#content(),
+      label: "Change",
+      perform: (options) => this.#apply(options),
+    };
+    this.#dialog.open(this.#action);
   }
 
   // The list is what will be sent, also if somebody else has changed weights in the meantime.
   #relist() {
     const before = this.#shown;
-    const plan = this.#list();
-    if (!plan.changed.length) this.#dialog.close("cancel");
-    else if (this.#shown !== before) {
-      setText(byId("weights-meanwhile"), "The weights have been changed meanwhile. This is the new list.");
-    }
-  }
-
-  #apply() {
-    const plan = planOf(this.#route, this.#draftsOfRoute());
-    const body = Object.fromEntries(plan.changed.map((l) => [l.destination.name, l.wanted]));
-    this.#send("PUT", "weights", body);
-  }
-
-  #undo() {
-    this.#send("POST", "undo", {});
+    const content = this.#content("The weights have been changed meanwhile. This is the new list.");
+    if (!planOf(this.#route, this.#draftsOfRoute()).changed.length) this.#dialog.close(this.#action);
+    else if (this.#shown !== before) this.#dialog.update(this.#action, content);
   }
 
   // Drafts that were applied end with the table that comes with the change.
-  async #send(method, action, body) {
-    const buttons = [byId("apply-weights"), byId("undo-weights")];
-    buttons.forEach((button) => setAttribute(button, "aria-busy", "true"));
-    try {
-      const answer = await call(routePath(this.#route.name, action), { method, body });
-      const reached = answer.workers.filter((w) => w.generation >= answer.generation).length;
-      this.#report(
-        `${answer.changes.join("; ") || "Nothing changed"}: generation ${answer.generation} ` +
-          `in ${reached} of ${format.plural(answer.workers.length, "worker")}`,
-      );
-    } catch (error) {
-      this.#report(error.message, true);
-    } finally {
-      buttons.forEach((button) => setAttribute(button, "aria-busy", null));
-    }
+  async #apply({ force }) {
+    const { changed } = planOf(this.#route, this.#draftsOfRoute());
+    const body = Object.fromEntries(changed.map((l) => [l.destination.name, l.wanted]));
+    return this.#send("PUT", "weights", body, force);
+  }
+
+  #askToUndo() {
+    const { name } = this.#route;
+    this.#dialog.open({
+      title: `Undo the last change of ${name}'s weights?`,
+      content: [element("p", {}, "The weights become what they were before they were last changed. Open connections stay where they are.")],
+      label: "Undo",
+      perform: ({ force }) => this.#send("POST", "undo", {}, force),
+    });
+  }
+
+  async #send(method, action, body, force) {
+    const path = routePath(this.#route.name, `${action}${force ? "?force=true" : ""}`);
+    return appliedText(await call(path, { method, body }));
+  }
+
+  // The file belongs to whoever may write it, which an instance need not be able to.
+  #showHowToSave() {
+    const { name, destinations } = this.#route;
+    const weights = destinations.map((d) => `${d.name}=${d.weight}`).join(" ");
+    const command = `tcpmux weight ${name} ${weights} --save`;
+    this.#dialog.open({
+      title: `Save the weights of ${name}`,
+      content: [
+        element("p", {}, "This command writes them into the configuration file, and nothing else of it changes. It has to run on the instance's host, as a user who may write the file:"),
+        element("pre", { tabindex: 0 }, command),
+      ],
+      label: "Copy the command",
+      async perform() {
+        await navigator.clipboard.writeText(command);
+        return "Command copied";
+      },
+    });
   }
 }
