@@ -15,6 +15,7 @@ from types import TracebackType
 
 import pytest
 
+from tests.docs.commands_server import CLIENT
 from tests.docs.pages import Block, Page
 from tests.support import free_port, patient, wait_for
 
@@ -24,9 +25,11 @@ MARKS = re.compile(r"<!-- (ports|interrupt|needs): (.*?) -->")
 
 
 class Session:
-    """One directory, one shell, and what runs in the background. A context manager."""
+    """One directory, one shell, and what runs in the background. A context manager.
 
-    def __init__(self, page: Page, directory: Path) -> None:
+    commands: the socket of a commands_server, for those that end; without, each is a process."""
+
+    def __init__(self, page: Page, directory: Path, commands: Path | None = None) -> None:
         self.page = page
         self.directory = directory
         named = [rest for what, rest in MARKS.findall(page.text) if what == "ports"]
@@ -38,12 +41,16 @@ class Session:
         self.background: list[Background] = []
         programs = directory / "bin"
         programs.mkdir()
-        for name, line in {
-            "tcpmux": f"{shlex.quote(sys.executable)} -m tcpmux",
-            "python3": shlex.quote(sys.executable),
-        }.items():
+        python = shlex.quote(sys.executable)
+        for name, line in {"tcpmux": f"{python} -m tcpmux", "python3": python}.items():
             (programs / name).write_text(f'#!/bin/sh\nexec {line} "$@"\n')
             (programs / name).chmod(0o755)
+        if commands is not None:
+            (programs / "client.py").write_text(CLIENT.format(path=str(commands)))
+            (programs / "tcpmux").write_text(
+                f'#!/bin/sh\ncase "$1" in -c|run) exec {python} -m tcpmux "$@"; esac\n'
+                f'exec {python} -I -S {programs}/client.py "$@"\n'
+            )
         self.environment = {
             **os.environ,
             "PATH": f"{programs}:{os.environ['PATH']}",

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import Page, pages
+from tests.docs.pages import ROOT, Page, pages
 from tests.docs.session import Session, matches
+from tests.support import short_directory
 
 RUNNABLE = ("run", "background")
+
+
+@pytest.fixture(scope="module")
+def commands() -> Iterator[Path]:
+    """The socket of a commands_server."""
+    with short_directory() as directory:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.docs.commands_server", str(directory / "sock")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+        )
+        with server:
+            assert server.stdin is not None
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"ready\n"
+            yield directory / "sock"
+            server.stdin.close()
 
 
 def runnable() -> list[Page]:
@@ -17,8 +39,8 @@ def runnable() -> list[Page]:
 
 
 @pytest.mark.parametrize("page", runnable(), ids=lambda page: page.name)
-def test_a_page_does_what_it_says(page: Page, open_path: Path) -> None:
-    with Session(page, open_path) as session:
+def test_a_page_does_what_it_says(page: Page, open_path: Path, commands: Path) -> None:
+    with Session(page, open_path, commands) as session:
         assert session.carry_out()
 
 
