@@ -1,5 +1,5 @@
-"""Runs commands of tcpmux, each in a fork of a process that has loaded them already, as most of their
-time is for that.
+"""Runs commands of tcpmux, each in a fork of a process that has loaded them already, as that takes
+most of their time.
 
     python -m tests.docs.commands_server PATH      listens there, until its standard input ends
 """
