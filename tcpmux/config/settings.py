@@ -52,8 +52,8 @@ Clients = Network | str  # str: UNIX
 BALANCES = {
     "round_robin": "they take turns, exactly, over all workers",
     "least_connections": "the one with the fewest open, over all workers",
-    "random_two": "the better of two at random: for hundreds of endpoints",
-    "source_hash": "by the client's address; if one goes away, only its own clients move",
+    "random_two": "of two at random, the one with fewer open: for hundreds of endpoints",
+    "source_hash": "by the client's address; if an endpoint goes away, only its clients move",
     "maglev": "the same, by a table: as fast with a thousand endpoints as with two",
 }
 ON_FULL = {

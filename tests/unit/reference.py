@@ -168,7 +168,9 @@ def with_balances(text: str) -> str:
     """With a line for each algorithm, above its key."""
     lines = [f"  #   {name:<19} {said}\n" for name, said in BALANCES.items()]
     return re.sub(
-        r"(connection is given:\n)(?:  #   .*\n)+(?=  balance: )", rf"\1{''.join(lines)}", text
+        r"(chosen within its destination:\n)(?:  #   .*\n)+(?=  balance: )",
+        rf"\1{''.join(lines)}",
+        text,
     )
 
 
