@@ -250,6 +250,7 @@ struct tm_table {
     _Atomic int32_t busy_poll; /* for workers: waiter.h */
     _Atomic uint32_t log_kinds;    /* for workers: enum tm_log_wanted */
     _Atomic uint32_t log_capacity; /* entries of each worker */
+    _Atomic uint32_t log_style;    /* of the diagnostic log: tcpmux/log_style.py */
     /* For workers: what connections may hold whose peer does not read, in bytes. */
     _Atomic uint64_t buffers[TM_BUFFERS];
     /* Who polls which shard of every TCP listener: a worker's id. One relaxed
@@ -330,6 +331,16 @@ static inline void tm_table_set_log(struct tm_table *table, uint32_t kinds, uint
 {
     atomic_store_explicit(&table->log_capacity, capacity, memory_order_relaxed);
     atomic_store_explicit(&table->log_kinds, kinds, memory_order_release);
+}
+
+static inline uint32_t tm_table_log_style(const struct tm_table *table)
+{
+    return atomic_load_explicit(&table->log_style, memory_order_relaxed);
+}
+
+static inline void tm_table_set_log_style(struct tm_table *table, uint32_t number)
+{
+    atomic_store_explicit(&table->log_style, number, memory_order_relaxed);
 }
 
 static inline uint64_t tm_rota_take(struct tm_rota *rota)

@@ -11,18 +11,32 @@ INFO     what somebody has asked for, done or refused, and what works again
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 
 _KNOWN = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
+
+
+class Where(NamedTuple):
+    """What a line is about; "" = none, or several."""
+
+    route: str = ""
+    destination: str = ""
+    endpoint: str = ""
+
+
+NOWHERE = Where()
 
 
 class Line(str):
     """A line for the log and the events, with the level that it has there."""
 
     level: int
+    where: Where
 
-    def __new__(cls, level: int, text: str) -> Line:
+    def __new__(cls, level: int, text: str, where: Where = NOWHERE) -> Line:
         line = super().__new__(cls, text)
         line.level = level
+        line.where = where
         return line
 
 
@@ -31,6 +45,17 @@ def level_of(text: str) -> int:
     return text.level if isinstance(text, Line) else logging.INFO
 
 
+def where_of(text: str) -> Where:
+    return text.where if isinstance(text, Line) else NOWHERE
+
+
 def level_from(value: object) -> int:
     """As another process tells it; what is no level is worth a look."""
     return value if type(value) is int and value in _KNOWN else logging.ERROR
+
+
+def where_from(value: object) -> Where:
+    """As another process tells it."""
+    if isinstance(value, list) and len(value) == 3:
+        return Where(*map(str, value))
+    return NOWHERE

@@ -30,6 +30,23 @@ def open_log(path: str) -> int:
         os.close(place)
 
 
+def why_not(path: str) -> str:
+    """Why open_log() would fail for whoever runs this, as far as can be seen without making the
+    file; "" = it would not."""
+    directory = os.path.dirname(path)
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        if not os.path.isdir(directory):
+            return f"there is no directory {directory}"
+        return "" if os.access(directory, os.W_OK | os.X_OK) else f"{directory} can't be written to"
+    except OSError as error:
+        return error.strerror or str(error)
+    if not stat.S_ISREG(mode):
+        return "it is not a regular file"
+    return "" if os.access(path, os.W_OK) else "it can't be written to"
+
+
 def open_log_in(place: int, name: str) -> int:
     """The same, of the directory that a descriptor stands for."""
     try:

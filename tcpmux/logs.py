@@ -1,124 +1,170 @@
-"""The diagnostic log: how every process of tcpmux writes it, on standard error."""
+"""The diagnostic log: how every process of tcpmux writes it."""
 
 from __future__ import annotations
 
 import atexit
 import logging
 import os
+import socket
 import sys
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable
 
-from tcpmux.errors import printable
-from tcpmux.output import never_block, open_standard, room, write_now
+from tcpmux.log_formats import FORMATTERS
+from tcpmux.log_style import DEFAULT, LogStyle
+from tcpmux.log_targets import PACKETS, STANDARD_ERROR, Stream, priority, send
+from tcpmux.output import never_block, open_standard
 
-FORMAT = "%(asctime)s tcpmux %(levelname)s %(message)s"
-STANDARD_ERROR = 2
 LOST = "%d lines of this log were dropped: nobody took them"
-FINAL_FLUSH_SECONDS = 0.1  # s to wait for room at the end
-MAX_LINE = 4000  # characters
-MAX_LINES = 60  # of a traceback
-
-
-class LogFormatter(logging.Formatter):
-    """Says who asked for it (`by` of the record) as well. A message, which may have text from
-    outside in it, stays on its line, and no line is endless. Lines of a traceback are indented:
-    nothing in an exception's text looks like a message."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        by = getattr(record, "by", "")
-        text = super().formatMessage(record)
-        return _bounded(f"{text} [{by}]" if by else text)
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802
-        lines = super().formatException(ei).splitlines()
-        if len(lines) > MAX_LINES:
-            half = MAX_LINES // 2
-            lines[half:-half] = [f"... {len(lines) - 2 * half} lines ..."]
-        return "\n".join("    " + _bounded(line) for line in lines)
-
-
-def _bounded(text: str) -> str:
-    more = len(text) - MAX_LINE
-    return printable(text) if more <= 0 else f"{printable(text[:MAX_LINE])}... {more} more"
+CANT_SEND = "can't log to %s: %s: %s; the log goes to standard error meanwhile"
+SENDS_AGAIN = "the log goes to %s again"
 
 
 class LogHandler(logging.Handler):
-    """Writes to a descriptor and never waits. Lines for which there is no room, or no disk, or no
-    reader any more, are dropped and counted; when there is room again, that is said first."""
+    """Never waits. Lines for which there is no room, or no disk, or no reader any more, are dropped
+    and counted; when there is room again, that is said first. What can't be had where it belongs
+    goes to standard error."""
 
-    def __init__(self, fd: int = STANDARD_ERROR) -> None:
+    def __init__(self, style: LogStyle = DEFAULT, fd: int = STANDARD_ERROR) -> None:
         super().__init__()
-        self._fd = fd
-        self._begun = b""  # what is left of a line of which a part is written
+        self._stream = Stream(fd)
+        self._failing = False  # the target can't be reached, and that was said
         self.dropped = 0  # lines, since this was last said
+        self.restyle(style)
+
+    def restyle(self, style: LogStyle) -> None:
+        self._target, self._packets = style.target, PACKETS.get(style.target)
+        self.full, self.short = FORMATTERS[style.format]
+        self.setLevel(style.level.upper())
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
-            text = self.format(record)
-        except Exception:  # a message that does not fit its arguments
-            text = f"a line of the log that can't be shown: {record.msg!r}"
-        if not self._flushed() or not self._write(self._encoded(text)):
+        if not (self._said_lost() and self._put(record)):
             self.dropped += 1
 
-    def _flushed(self) -> bool:
+    def _said_lost(self) -> bool:
         """Whether there was room for what comes ahead of a new line."""
-        if self._begun and not self._write(b""):
+        if not self._stream.finish():
             return False
         if self.dropped:
-            count = logging.LogRecord(
-                __name__, logging.WARNING, __file__, 0, LOST, (self.dropped,), None
-            )
-            if not self._write(self._encoded(self.format(count))):
+            if not self._put(_record(logging.WARNING, LOST, self.dropped)):
                 return False
             self.dropped = 0
-        return not self._begun
+        return self._stream.finish()
 
-    @staticmethod
-    def _encoded(text: str) -> bytes:
-        return f"{text}\n".encode(errors="backslashreplace")
-
-    def _write(self, line: bytes) -> bool:
-        """False: there was no room for any of it. The rest of what has been begun comes first."""
-        left = memoryview(self._begun + line)
-        size = len(left)
-        try:
-            while left:
-                left = left[write_now(self._fd, left) :]
-        except BlockingIOError:
-            if len(left) > len(line) or len(left) == size:
-                self._begun = bytes(left[: len(left) - len(line)])
+    def _put(self, record: logging.LogRecord) -> bool:
+        if self._packets is not None:
+            try:
+                send(self._packets, record, _text(self.short, record))
+            except BlockingIOError:
                 return False
-        except OSError:  # it takes nothing more; if it does one day, not in the middle of a line
-            self._begun = b"" if len(left) == size else b"\n"
-            return False
-        self._begun = bytes(left)
-        return True
+            except OSError as error:
+                self._tell(CANT_SEND, self._target, self._packets.path, error.strerror)
+            else:
+                if self._failing:
+                    self._failing = False
+                    self._write(_record(logging.INFO, SENDS_AGAIN, self._target))
+                return True
+        return self._write(record)
+
+    def _tell(self, text: str, *arguments: object) -> None:
+        """Once, on standard error."""
+        if not self._failing:
+            self._failing = self._write(_record(logging.WARNING, text, *arguments))
+
+    def _write(self, record: logging.LogRecord) -> bool:
+        if self._stream.is_journal:
+            return self._stream.put(_text(self.short, record), f"<{priority(record)}>")
+        return self._stream.put(_text(self.full, record))
 
     def give_up(self) -> None:
         """At the end: once more for what could not be written."""
-        with suppress(OSError):
-            if room(self._fd, FINAL_FLUSH_SECONDS):
-                self._flushed()
+        self._stream.wait()
+        self._said_lost()
+
+
+def _record(level: int, text: str, *arguments: object) -> logging.LogRecord:
+    return logging.LogRecord("tcpmux.log", level, __file__, 0, text, arguments, None)
+
+
+def _text(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    try:
+        return formatter.format(record)
+    except Exception:  # a message that does not fit its arguments
+        shown = _record(record.levelno, "a line of the log that can't be shown: %r", record.msg)
+        return formatter.format(shown)
+
+
+# --- of this process ------------------------------------------------------------------------------
+
+
+class _Own:
+    """Of this process. number, stderr: of follow(), if it was called."""
+
+    style = DEFAULT
+    number: Callable[[], int] | None = None
+    stderr: socket.socket | None = None
 
 
 def begin_log() -> None:
-    """From now on, messages from INFO upwards; neither they nor what else is written to standard
-    error make this process, or one that it starts, wait for a reader."""
+    """From now on, messages from INFO upwards on standard error; neither they nor what else is
+    written there make this process, or one that it starts, wait for a reader."""
     open_standard()
     if sys.stderr is None:  # it was closed
         sys.stderr = open(STANDARD_ERROR, "w", closefd=False)  # noqa: SIM115
     never_block(STANDARD_ERROR)
     handler = LogHandler()
-    handler.setFormatter(LogFormatter(FORMAT))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     atexit.register(_give_up, handler, os.getpid())
 
 
-def say(text: str) -> None:
-    """A line for whoever can't log: a guardian, a worker. Lost if there is no room for it."""
-    with suppress(OSError):
-        write_now(STANDARD_ERROR, f"tcpmux: {printable(text)}\n".encode())
+def set_style(style: LogStyle) -> None:
+    """How this process logs from now on. Handlers besides get INFO at any level."""
+    _Own.style = style
+    root = logging.getLogger()
+    for handler in root.handlers:
+        if isinstance(handler, LogHandler):
+            handler.restyle(style)
+    root.setLevel(min(getattr(logging, style.level.upper()), logging.INFO))
+
+
+def style_in_use() -> LogStyle:
+    return _Own.style
+
+
+def follow(number: Callable[[], int], stderr: socket.socket | None = None) -> None:
+    """What holds at each refresh(). number: LogStyle.number; stderr: over which descriptors of
+    another standard error come."""
+    _Own.number, _Own.stderr = number, stderr
+    refresh()
+
+
+def refresh() -> None:
+    if _Own.stderr is not None:
+        _take_stderr(_Own.stderr)
+    if _Own.number is not None and _Own.number() != _Own.style.number:
+        set_style(LogStyle.from_number(_Own.number()))
+
+
+def _take_stderr(link: socket.socket) -> None:
+    link.setblocking(False)  # recv_fds() passes no flags on
+    while True:
+        try:
+            data, fds, _, _ = socket.recv_fds(link, 16, 1)
+        except OSError:
+            return
+        for fd in fds:
+            os.dup2(fd, STANDARD_ERROR)
+            os.close(fd)
+        if not data:
+            return
+
+
+def say(who: str, text: str) -> None:
+    """An error of whoever is no program that logs: a guardian, a worker. Lost if there is no room
+    for it."""
+    refresh()
+    record = _record(logging.ERROR, "%s: %s", who, text)
+    record.name = f"tcpmux.{who}"
+    LogHandler(_Own.style).handle(record)
 
 
 def _give_up(handler: LogHandler, pid: int) -> None:
@@ -130,12 +176,3 @@ def _give_up(handler: LogHandler, pid: int) -> None:
         sys.stderr.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), STANDARD_ERROR)
-
-
-def set_level(name: str) -> None:
-    """debug, info, warning or error: what is shown. Handlers besides get INFO at any level."""
-    number = getattr(logging, name.upper())
-    root = logging.getLogger()
-    root.setLevel(min(number, logging.INFO))
-    for handler in root.handlers:
-        handler.setLevel(number)

@@ -34,8 +34,9 @@ Verb = Literal[
     "upgrade",
     "stop",
 ]
-# "event" and "checks": there is something new to be asked for.
-PushKind = Literal["event", "checks", "log_level", "names", "reload"]
+# "event" and "checks": there is something new to be asked for; "log": refresh() of
+# tcpmux/logs.py.
+PushKind = Literal["event", "checks", "log", "names", "reload"]
 RefusalKind = Literal["invalid", "not_found", "bad_file", "refused"]
 
 MAX_ERROR = 1 << 20  # characters of a reason

@@ -26,6 +26,7 @@ PASSED = (
     "PATH",
     "LANG",
     "TZ",
+    "JOURNAL_STREAM",  # whether standard error is the journal's
     # Libraries that everything here is to be run with, as another allocator or a sanitizer.
     "LD_PRELOAD",
     "LD_LIBRARY_PATH",

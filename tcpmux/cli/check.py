@@ -12,7 +12,7 @@ from tcpmux.cli.run import config_option, endpoint_option
 from tcpmux.errors import plural, printable
 
 if TYPE_CHECKING:
-    from tcpmux.config import Config, Problem
+    from tcpmux.config import Config, Log, Problem
 
 
 @click.command("check")
@@ -46,6 +46,7 @@ def check(config: tuple[str, ...], endpoints: tuple[str, ...], as_json: bool) ->
                 show_place(problem)
         return error.exit_code
     _warn_of_user(found)
+    _warn_of_log(found.log)
     names = _look_up(found)
     if as_json:
         say_json(_as_json(found, names))
@@ -69,6 +70,21 @@ def _warn_of_user(found: Config) -> None:
             "that endpoint will fail",
             err=True,
         )
+
+
+def _warn_of_log(wanted: Log) -> None:
+    """What a start would log to standard error for, as far as this user can tell."""
+    from tcpmux import log_file, log_targets
+
+    why = ""
+    if wanted.target == "file":
+        why = log_file.why_not(wanted.file)
+    elif wanted.target in log_targets.PACKETS:
+        why = log_targets.why_not(log_targets.PACKETS[wanted.target])
+    if why:
+        place = f" {printable(wanted.file)}" if wanted.file else ""
+        text = f"log.target {wanted.target}{place}: {why}: the log would go to standard error"
+        say(f"warning: {text}", err=True)
 
 
 def _plain(problems: tuple[Problem, ...]) -> list[dict[str, Any]]:

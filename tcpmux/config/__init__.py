@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcpmux.config.address import Address, Endpoint, HostName
 from tcpmux.config.check import Check
-from tcpmux.config.model import AccessLog, Admin, Config, Destination, Route
+from tcpmux.config.model import AccessLog, Admin, Config, Destination, Log, Route
 from tcpmux.config.problems import ConfigError, Problem
 from tcpmux.config.settings import (
     Bandwidth,
@@ -57,6 +57,7 @@ __all__ = [
     "EndpointPolicy",
     "HostName",
     "Keepalive",
+    "Log",
     "Network",
     "Passive",
     "Problem",

@@ -1,9 +1,10 @@
-"""The schema of what is of a whole instance in routes.yaml: admin, access_log, buffers, dns."""
+"""The schema of what is of a whole instance in routes.yaml: admin, log, access_log, buffers,
+dns."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     WithJsonSchema,
+    model_validator,
 )
 
 from tcpmux.config.address import (
@@ -20,7 +22,7 @@ from tcpmux.config.address import (
     parse_listen,
 )
 from tcpmux.config.log_format import check_template
-from tcpmux.config.model import Buffers
+from tcpmux.config.model import Buffers, Log
 from tcpmux.config.problems import describe
 from tcpmux.config.rows import DAY
 from tcpmux.config.size import format_size, parse_size
@@ -31,6 +33,7 @@ from tcpmux.config.values import (
     duration,
     measure,
 )
+from tcpmux.log_style import FORMATS, LEVELS, TARGETS
 
 MAX_LOG_BUFFER = 3 << 20  # bytes of each worker; what csrc/access_log.h has room for
 MIN_LOG_BUFFER = 64 << 10
@@ -163,6 +166,46 @@ class AdminModel(Strict):
         description="Names that requests over TCP may ask for, besides the address itself and "
         "localhost.",
     )
+
+
+def _word(words: Sequence[str]) -> Any:
+    def check(value: Any) -> str:
+        if value not in words or not isinstance(value, str):
+            raise ValueError(f"expected one of {', '.join(words)}, got {describe(value)}")
+        return value
+
+    return Annotated[str, BeforeValidator(check), WithJsonSchema({"enum": list(words)})]
+
+
+class LogModel(Strict):
+    level: _word(LEVELS) = Field(  # type: ignore[valid-type]
+        default="info", description=f"What is shown: {', '.join(LEVELS)}."
+    )
+    format: _word(FORMATS) = Field(  # type: ignore[valid-type]
+        default="text", description="text, or json: an object a line."
+    )
+    target: _word(TARGETS) = Field(  # type: ignore[valid-type]
+        default="stderr",
+        description="stderr, journal, syslog, or file. A change takes effect at the next start.",
+    )
+    file: Annotated[
+        str | None,
+        BeforeValidator(_absolute_path),
+        WithJsonSchema({"type": "string", "pattern": "^/"}),
+    ] = Field(
+        default=None,
+        description="With target file: absolute path, opened again at SIGUSR1. A change takes "
+        "effect at the next start.",
+    )
+
+    @model_validator(mode="after")
+    def _has_file(self) -> LogModel:
+        if (self.target == "file") != (self.file is not None):
+            raise ValueError("target file and a path at `file` belong together")
+        return self
+
+    def made(self) -> Log:
+        return Log(self.level, self.format, self.target, self.file or "")
 
 
 class AccessLogModel(Strict):

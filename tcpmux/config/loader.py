@@ -315,6 +315,7 @@ def _merge(
         routes=(*native, *translated),
         dns_servers=tuple(setting("dns").servers),
         warnings=tuple(warnings),
+        log=setting("log").made(),
         access_log=_access_log(setting("access_log")),
         user=setting("user"),
         group=setting("group"),

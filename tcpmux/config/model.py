@@ -65,6 +65,21 @@ class Admin:
 
 
 @dataclass(frozen=True, slots=True)
+class Log:
+    """Of the diagnostic log: as in tcpmux/log_style.py. file: absolute path, of target file."""
+
+    level: str = "info"
+    format: str = "text"
+    target: str = "stderr"
+    file: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it goes, in one word."""
+        return self.file or self.target
+
+
+@dataclass(frozen=True, slots=True)
 class AccessLog:
     """path: absolute, or stdout, stderr, syslog, journal. format: json or a template. interval
     in s, 0.0 = none. buffer: bytes of each worker."""
@@ -100,6 +115,7 @@ class Config:
     routes: tuple[Route, ...]
     dns_servers: tuple[Address, ...] = ()  # none = those of the host
     warnings: tuple[Problem, ...] = ()
+    log: Log = Log()
     access_log: AccessLog | None = None
     buffers: Buffers = Buffers()
     user: str = ""  # name or number; "" = the default

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from tcpmux.config.address import Endpoint
 from tcpmux.config.check import Check
 from tcpmux.config.duration import format_duration
-from tcpmux.config.model import Buffers, Config, Route
+from tcpmux.config.model import Buffers, Config, Log, Route
 from tcpmux.config.rows import rows_of
 from tcpmux.config.schema import FileModel
 from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, RoutePolicy, Timeouts
@@ -49,6 +49,7 @@ def _lines(config: Config) -> Iterator[str]:
         if account:
             yield f"{key}: {account if account.isdecimal() else scalar(account)}"
     yield from _mapping("admin", _admin(config))
+    yield from _mapping("log", _log(config))
     yield from _mapping("access_log", _access_log(config))
     yield from _mapping("buffers", _buffers(config))
     if config.dns_servers:
@@ -78,6 +79,13 @@ def _admin(config: Config) -> Iterator[tuple[str, str]]:
         yield "hosts", f"[{', '.join(map(scalar, admin.hosts))}]"
     if admin.insecure:
         yield "insecure", "true"
+
+
+def _log(config: Config) -> Iterator[tuple[str, str]]:
+    log, default = config.log, Log()
+    for key in ("level", "format", "target", "file"):
+        if getattr(log, key) != getattr(default, key):
+            yield key, scalar(getattr(log, key))
 
 
 def _access_log(config: Config) -> Iterator[tuple[str, str]]:

@@ -26,6 +26,7 @@ from tcpmux.config.instance_schema import (
     AdminModel,
     BuffersModel,
     DnsModel,
+    LogModel,
     access_log_entry,
 )
 from tcpmux.config.model import MAX_WEIGHT
@@ -251,6 +252,7 @@ class FileModel(Strict):
         default="", description="Its group; default the primary one of the user."
     )
     admin: AdminModel = AdminModel()
+    log: LogModel = Field(default=LogModel(), description="What tcpmux says of itself.")
     access_log: Annotated[
         AccessLogModel | None,
         BeforeValidator(access_log_entry),

@@ -20,6 +20,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tcpmux.control", allow_abbrev=False)
     for name in ("admin", "beat", "master", "table", "commons"):
         parser.add_argument(f"--{name}-fd", type=int, required=True)
+    parser.add_argument("--stderr-link", type=int, required=True)
     parser.add_argument("--live-fd", type=int, action="append", required=True)
     parser.add_argument("--config", action="append", required=True, nargs="+")
     parser.add_argument("--admin-path", default="")

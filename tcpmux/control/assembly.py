@@ -21,6 +21,7 @@ from tcpmux.control.readiness import Readiness
 from tcpmux.control.server import Identity, Readings
 from tcpmux.control.slices import Slices
 from tcpmux.control.stream import Stream
+from tcpmux.logs import follow
 from tcpmux.shm._beat import Beat
 from tcpmux.shm.stats import StatusReader
 from tcpmux.shm.view import View
@@ -29,6 +30,7 @@ from tcpmux.shm.view import View
 def assembled(options: argparse.Namespace) -> Control:
     """Takes over the descriptors that the options name."""
     view = View(options.table_fd, options.live_fd, commons_fd=options.commons_fd)
+    follow(lambda: view.table.log_style, socket.socket(fileno=options.stderr_link))
     admin = socket.socket(fileno=options.admin_fd)
     config = [path for paths in options.config for path in paths]
     path = options.admin_path or str(admin.getsockname())

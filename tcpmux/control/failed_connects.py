@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tcpmux.control.telling import bounded
 from tcpmux.errors import plural
+from tcpmux.levels import NOWHERE, Line, Where
 from tcpmux.shm._declared import CONTROL
 from tcpmux.shm._readings import failed_connects
 from tcpmux.shm.image import Image
@@ -61,6 +62,7 @@ class FailedConnects:
                 client,
                 attempt,
                 error_text(error),
+                extra={"where": self._where(slot) if slot in self._names else NOWHERE},
             )
 
     def look(self) -> None:
@@ -77,9 +79,14 @@ class FailedConnects:
             if 0 < more < MAX_COUNT:
                 found.append((more, slot))
         found.sort(reverse=True)
-        lines = [(logging.WARNING, self._text(slot, count)) for count, slot in found]
-        for level, text in bounded(lines, "more endpoints with failed connects"):
-            log.log(level, "%s", text)
+        lines = [Line(logging.WARNING, self._text(slot, n), self._where(slot)) for n, slot in found]
+        for line in bounded(lines, "more endpoints with failed connects"):
+            log.log(line.level, "%s", line, extra={"where": line.where})
+
+    def _where(self, slot: int) -> Where:
+        name, address = self._names[slot]
+        route, _, destination = name.partition("/")
+        return Where(route, destination, address)
 
     def _text(self, slot: int, count: int) -> str:
         name, address = self._names[slot]

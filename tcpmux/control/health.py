@@ -26,6 +26,7 @@ from tcpmux.control.registry import Registry, ask_for_watches, state_of
 from tcpmux.control.slow_start import share_of
 from tcpmux.control.tasks import Tasks
 from tcpmux.errors import TcpmuxError, plural
+from tcpmux.levels import Line, Where
 from tcpmux.shm.image import FULL_SHARE, HEALTHS, HEALTHY
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Health:
         self.ejection = Ejection(view, self._report, self._unsettle)
         self.losses = Losses(view, self.say, self._reason)
         self.ticks = 0
-        self._texts: list[tuple[int, str]] = []  # with the level that each has in the log
+        self._lines: list[Line] = []  # for the log
         self._to_ask = asyncio.Event()
         self._has_asked = asyncio.Event()  # else nothing is known of how to watch
 
@@ -177,18 +178,19 @@ class Health:
         if endpoint.now_is() != endpoint.health:
             endpoint.since = time.time()
         route, destination, address = endpoint.key
-        self.say(level, f"{route}/{destination}: endpoint {address} is {text}")
+        where = Where(route, destination, address)
+        self.say(Line(level, f"{route}/{destination}: endpoint {address} is {text}", where))
 
-    def say(self, level: int, text: str) -> None:
+    def say(self, line: Line) -> None:
         """For the log, which is the master's as long as there is one, and for the events."""
-        self._texts.append((level, text))
+        self._lines.append(line)
         if self._master is None or self._master.gone:
             self._log_untold()
 
     def _log_untold(self) -> None:
-        texts, self._texts = self._texts, []
-        for level, text in texts:
-            log.log(level, "%s", text)
+        lines, self._lines = self._lines, []
+        for line in lines:
+            log.log(line.level, "%s", line, extra={"where": line.where})
 
     def _reason(self, route: str, destination: str, address: str) -> str:
         known = self.registry.endpoints.get((route, destination, address))
@@ -201,22 +203,22 @@ class Health:
         if self._view.table.draining:  # it takes no more connections, and no changes
             self._log_untold()
             return
-        texts, self._texts = self._texts, []
-        if not (changes or texts):
+        lines, self._lines = self._lines, []
+        if not (changes or lines):
             return
         assert self._master is not None
         at, sent = 0, 0
         try:
-            while at < len(changes) or sent < len(texts):
+            while at < len(changes) or sent < len(lines):
                 await self._master.request(
                     "conditions",
                     conditions=changes[at : at + MAX_CONDITIONS],
-                    texts=texts[sent : sent + MAX_TEXTS],
+                    texts=[(n.level, n, n.where) for n in lines[sent : sent + MAX_TEXTS]],
                 )
                 at, sent = at + MAX_CONDITIONS, sent + MAX_TEXTS
         except TcpmuxError:
-            unsent = texts[sent:] + self._texts
-            self._texts = unsent[-MAX_UNSENT:]
+            unsent = lines[sent:] + self._lines
+            self._lines = unsent[-MAX_UNSENT:]
             if len(unsent) > MAX_UNSENT:
                 left_out = plural(len(unsent) - MAX_UNSENT, "line")
                 log.warning("left out of the log: %s about endpoints' health", left_out)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tcpmux.control.failed_connects import FailedConnects, error_text, is_first
 from tcpmux.control.telling import bounded, duration
 from tcpmux.errors import plural
+from tcpmux.levels import Line, Where
 from tcpmux.shm.image import ADMIN_STATES, HEALTHY, READY, DestinationRow, Image, RouteRow
 from tcpmux.shm.serving import is_unavailable, serves
 
@@ -102,11 +103,11 @@ class Losses:
     def look(self, now: float) -> None:
         """At what has happened since the last time."""
         lines = [*self._refreshed(now), *self._losses(now), *self._advanced(now)]
-        lines.sort(key=lambda line: -line[0])
-        for level, text in bounded(lines, "more routes lose clients"):
-            self._say(level, text)
+        lines.sort(key=lambda line: -line.level)
+        for line in bounded(lines, "more routes lose clients"):
+            self._say(line)
 
-    def _refreshed(self, now: float) -> Iterator[tuple[int, str]]:
+    def _refreshed(self, now: float) -> Iterator[Line]:
         """Takes over what is in force."""
         _, image = self._view.image()
         if image is self._image:
@@ -129,7 +130,8 @@ class Losses:
             else:
                 del self._episodes[key]
                 if episode.lost:
-                    yield logging.INFO, f"{key[0]}: removed; until then {_total(episode)}"
+                    text = f"{key[0]}: removed; until then {_total(episode)}"
+                    yield Line(logging.INFO, text, Where(key[0]))
         self._unavailable = frozenset(row.name for row in image.routes if is_unavailable(row))
         for name in self._unavailable:  # the master says so at once
             if (name, KINDS[0]) not in self._episodes:
@@ -142,7 +144,7 @@ class Losses:
 
     # --- what has been lost -----------------------------------------------------------------
 
-    def _losses(self, now: float) -> Iterator[tuple[int, str]]:
+    def _losses(self, now: float) -> Iterator[Line]:
         counts = self._view.counters.closed(self._slots, REASONS)
         if counts == self._before:
             return
@@ -162,9 +164,7 @@ class Losses:
                 if of_kind:
                     yield from self._lost(row, kind, of_kind, now)
 
-    def _lost(
-        self, row: RouteRow, kind: _Kind, more: dict[str, int], now: float
-    ) -> Iterator[tuple[int, str]]:
+    def _lost(self, row: RouteRow, kind: _Kind, more: dict[str, int], now: float) -> Iterator[Line]:
         episode = self._episodes.get((row.name, kind))
         is_new = episode is None
         if episode is None:
@@ -189,14 +189,15 @@ class Losses:
 
     # --- how it goes on ---------------------------------------------------------------------
 
-    def _advanced(self, now: float) -> Iterator[tuple[int, str]]:
+    def _advanced(self, now: float) -> Iterator[Line]:
         for key, episode in list(self._episodes.items()):
             if self._is_over(episode, now):
                 del self._episodes[key]
                 if episode.lost:  # else the master has said that it takes connections again
                     is_error = episode.kind.level == logging.ERROR
                     now_is = "clients are served again" if is_error else "within its limits again"
-                    yield logging.INFO, f"{key[0]}: {now_is}; until then {_total(episode)}"
+                    text = f"{key[0]}: {now_is}; until then {_total(episode)}"
+                    yield Line(logging.INFO, text, Where(key[0]))
             elif now >= episode.next_line and (
                 episode.lost > episode.told or episode.route.name in self._unavailable
             ):
@@ -213,13 +214,13 @@ class Losses:
 
     # --- words ------------------------------------------------------------------------------
 
-    def _told(self, episode: _Episode, now: float) -> tuple[int, str]:
+    def _told(self, episode: _Episode, now: float) -> Line:
         """The line that is due, and when the next is."""
         text = self._text(episode, now)
         episode.told, episode.reasons = episode.lost, None
         episode.next_line = now + episode.pause
         episode.pause = min(2 * episode.pause, MAX_REMINDER)
-        return episode.kind.level, text
+        return Line(episode.kind.level, text, Where(episode.route.name))
 
     def _text(self, episode: _Episode, now: float) -> str:
         row, reasons = episode.route, episode.reasons or {}

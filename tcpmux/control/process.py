@@ -20,7 +20,7 @@ from tcpmux.control.orphans import OrphanedWorkers
 from tcpmux.control.server import AdminApi, Identity, Readings
 from tcpmux.control.tasks import Tasks
 from tcpmux.errors import TcpmuxError
-from tcpmux.logs import set_level
+from tcpmux.logs import refresh
 
 if TYPE_CHECKING:
     import socket
@@ -117,8 +117,8 @@ class Control:
             tasks.once("hearing of an event", self._hear(link))
         elif kind == "checks":
             self.readings.health.pushed()
-        elif kind == "log_level":
-            set_level(message["level"])
+        elif kind == "log":
+            refresh()
         else:
             self.readings.names.pushed(message)
 

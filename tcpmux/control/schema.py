@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-LOG_LEVELS = ("debug", "info", "warning", "error")
+from tcpmux.log_style import LEVELS
+
+LOG_LEVELS = LEVELS
 # What connections can be listed by, and what groups of them can be made of and listed by.
 SORT_KEYS = ("age", "idle", "bytes_in", "bytes_out", "client")
 GROUP_KEYS = ("route", "destination", "endpoint", "client")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-Say = Callable[[int, str], None]  # a level and a line for the log
+from tcpmux.levels import Line
+
+Say = Callable[[Line], None]  # for the log
 MAX_LINES = 20  # of one sort, at a time
 
 
-def bounded(lines: Sequence[tuple[int, str]], more: str) -> Iterator[tuple[int, str]]:
+def bounded(lines: Sequence[Line], more: str) -> Iterator[Line]:
     """The first MAX_LINES of them, and one that says how many there are besides."""
     yield from lines[:MAX_LINES]
     left = lines[MAX_LINES:]
     if left:
-        yield max(level for level, _ in left), f"and {len(left)} {more}"
+        yield Line(max(line.level for line in left), f"and {len(left)} {more}")
 
 
 def duration(seconds: float) -> str:

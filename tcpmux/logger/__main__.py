@@ -23,7 +23,7 @@ from tcpmux import programs
 from tcpmux.logger.lines import Line, writer
 from tcpmux.logger.source import Source
 from tcpmux.logger.targets import Target, open_target
-from tcpmux.logs import begin_log
+from tcpmux.logs import begin_log, follow, refresh
 from tcpmux.processes import is_alive
 from tcpmux.shm._beat import Beat
 from tcpmux.shm.view import View
@@ -137,6 +137,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--path", required=True)
     parser.add_argument("--format", required=True)
     parser.add_argument("--interval", type=float, default=0.0)
+    parser.add_argument("--stderr-link", type=int, required=True)
     parser.add_argument("--told", type=int, default=0)
     parser.add_argument("--link-fd", type=int, required=True)
     parser.add_argument("--file-fd", type=int, default=-1)
@@ -213,6 +214,7 @@ def main() -> int:
     beat = Beat.attach(options.beat_fd)
     own = _own_file(options.live_fd[0])
     view = View(options.table_fd, options.live_fd, writable=True)
+    follow(lambda: view.table.log_style, socket.socket(fileno=options.stderr_link))
     link = socket.socket(fileno=options.link_fd)
     source, target = Source(view, options.told), open_target(options.path, options.file_fd, link)
     traceback.format_stack()  # loads what a fault would be told with
@@ -231,6 +233,7 @@ def main() -> int:
         busy = written.step() >= BUSY or source.unwritten()
         wait = MIN_WAIT if busy else min(MAX_WAIT, wait * 2)
         told = _signal(wait)
+        refresh()
         if told == signal.SIGUSR1:
             written.step()
             _reopen(target)

@@ -14,10 +14,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 from tcpmux.config import Address, Config, HostName
-from tcpmux.levels import Line, level_of
+from tcpmux.levels import NOWHERE, Line, Where, level_of
 from tcpmux.master.answers import Refusal
 from tcpmux.nearest import did_you_mean
 from tcpmux.shm.image import Image, RouteRow
@@ -104,6 +105,24 @@ class Change:
             yield LogLine(
                 self.kind, Line(logging.INFO, f"nothing changed, generation {done.generation}")
             )
+
+
+class Places:
+    """What lines are about that begin with its name: `ROUTE: `, `ROUTE/DESTINATION: `."""
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+
+    @cached_property
+    def _names(self) -> dict[str, set[str]]:
+        return {r.name: {d.name for d in r.destinations} for r in self._image.routes}
+
+    def of(self, line: str) -> Where:
+        name, colon, _ = line.partition(": ")
+        route, _, destination = name.partition("/")
+        if not colon or route not in self._names:
+            return NOWHERE
+        return Where(route, destination if destination in self._names[route] else "")
 
 
 def route_of(image: Image, name: str) -> RouteRow:

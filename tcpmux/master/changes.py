@@ -20,10 +20,10 @@ from typing import Any, Protocol
 from tcpmux.config import Address, Config
 from tcpmux.config.loops import LeftOut, Loop, left_out
 from tcpmux.errors import TcpmuxError, one_line
-from tcpmux.levels import Line
+from tcpmux.levels import Line, where_of
 from tcpmux.master.answers import Refusal
 from tcpmux.master.buffer_sizes import buffer_sizes
-from tcpmux.master.change import Change, Done, InForce
+from tcpmux.master.change import Change, Done, InForce, Places
 from tcpmux.master.consequences import without_addresses
 from tcpmux.master.listeners import Listener, Listeners
 from tcpmux.master.reload import Resume, Start, busy_poll
@@ -138,8 +138,10 @@ class Changes:
         warnings = list(change.warnings(before, after))
         done = Done(before, after, changes, self._table.generation, warnings)
         self._on_applied(done)
+        places = Places(after.image)
         for one in change.report(done):
-            extra = {"event": one.event, "by": change.by}
+            where = where_of(one.line) if any(where_of(one.line)) else places.of(one.line)
+            extra = {"event": one.event, "by": change.by, "where": where}
             log.log(one.line.level, "%s", one.line, extra=extra)
         return done
 

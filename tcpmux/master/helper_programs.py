@@ -14,7 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tcpmux.config import AccessLog, Admin, Config
-from tcpmux.logs import set_level
+from tcpmux.errors import TcpmuxError
+from tcpmux.log_style import LogStyle
+from tcpmux.log_targets import STANDARD_ERROR
+from tcpmux.logs import set_style, style_in_use
+from tcpmux.master import own_log
 from tcpmux.master.answers import Answer
 from tcpmux.master.control import ControlProcess
 from tcpmux.master.duty import Duty, earliest
@@ -35,10 +39,10 @@ from tcpmux.shm._declared import (
     LOGGER,
 )
 from tcpmux.shm._readings import unwritten_log
+from tcpmux.worker.messages import STDERR
 
 log = logging.getLogger("tcpmux.master")
 
-LOG_LEVELS = ("debug", "info", "warning", "error")
 CONTROL_SECONDS = 2.0  # s for control to answer what it has been asked
 LOG_SECONDS = 10.0  # s for the log process to write what is left
 
@@ -82,7 +86,9 @@ class HelperPrograms(Duty):
         self._http: socket.socket | None = None
         self._token = b""
         self._token_fd = -1  # what control reads it from
-        self._level = "info"
+        self._style = style_in_use()
+        self._own_file = config.log.file  # as at the start
+        instance.table.log_style = self._style.number
         self._started = False
         self.control = ControlProcess(instance.user, self._control_arguments)
         self._logger = LogProcess(
@@ -214,20 +220,39 @@ class HelperPrograms(Duty):
             log.warning("%d lines of the access log were lost at the end", left)
 
     def reopen_log(self) -> None:
-        """Has the access log's file opened anew, as after it was moved away."""
-        if self._config.access_log is None:
-            log.info("SIGUSR1 ignored: no access log is configured (access_log)")
+        """Has the files of both logs opened anew, as after they were moved away."""
+        if self._config.access_log is None and not self._own_file:
+            log.info("SIGUSR1 ignored: no access log is configured (access_log), nor log.file")
+        if self._own_file:
+            self._reopen_own_log()
+        if self._config.access_log is not None:
+            self._logger.reopen()
+
+    def _reopen_own_log(self) -> None:
+        try:
+            own_log.redirect(own_log.open_file(self._own_file, self._instance.user))
+        except TcpmuxError as error:
+            log.warning("can't reopen the log, lines still go where they went: %s", error)
             return
-        self._logger.reopen()
+        self.give_stderr()
+        self._set_style(self._style._replace(target="file"))
+
+    def give_stderr(self) -> None:
+        """What is standard error here now is so in every process."""
+        for worker in self._instance.workers.running:
+            worker.line.post(STDERR, fds=[STANDARD_ERROR])
+        for program in self._programs.values():
+            program.give_stderr()
 
     def set_log_level(self, level: str) -> None:
-        """Of the diagnostic log, in the master and in control, until the next start."""
-        self._level = level
-        set_level(level)  # events are noted at any
-        self.push_log_level()
+        """Of the diagnostic log, in every process, until the next start."""
+        self._set_style(self._style._replace(level=level))
 
-    def push_log_level(self) -> None:
-        self.control.push({"push": "log_level", "level": self._level})
+    def _set_style(self, style: LogStyle) -> None:
+        self._style = style
+        self._instance.table.log_style = style.number
+        set_style(style)  # events are noted at any level
+        self.control.push({"push": "log"})
 
     # --- configuration ----------------------------------------------------------------------
 
@@ -247,6 +272,13 @@ class HelperPrograms(Duty):
         if self._http is not None and self._http is not change.http:
             self._http.close()
         self._http, self._config = change.http, new
+        changed = {
+            key: getattr(new.log, key)
+            for key in ("level", "format")
+            if getattr(new.log, key) != getattr(old.log, key)
+        }
+        if changed:
+            self._set_style(self._style._replace(**changed))
         if self._started and change.http_is_new:
             log.info("page http://%s/", new.admin.http)
         if self._token_fd >= 0:

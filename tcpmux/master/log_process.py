@@ -109,9 +109,9 @@ class LogProcess(Program):
         self.signal(signal.SIGUSR1)
 
 
-def open_for(user: User, path: str) -> int | None:
-    """A descriptor for the log process. None: it opens what the path names by itself. Raises
-    TcpmuxError."""
+def open_for(user: User, path: str, key: str = "access_log.path") -> int | None:
+    """A descriptor for the log process. key: of routes.yaml. None: it opens what the path names by
+    itself. Raises TcpmuxError."""
     if not path.startswith("/"):
         return None
     try:
@@ -119,16 +119,16 @@ def open_for(user: User, path: str) -> int | None:
     except Unsafe as error:
         why = str(error)
     except OSError as error:
-        raise _refusal(path, error.strerror or str(error)) from None
+        raise _refusal(key, path, error.strerror or str(error)) from None
     # What only that user can change is safe for what runs as that user.
     if user.is_root or danger(path, sticky=False, also=user.uid):
-        raise _refusal(path, why)
+        raise _refusal(key, path, why)
     try:
         problem = as_user(user, lambda: _try(path))
     except OSError as error:
         problem = error.strerror or str(error)
     if problem:
-        raise _refusal(path, problem)
+        raise _refusal(key, path, problem)
     return None
 
 
@@ -149,8 +149,8 @@ def _try(path: str) -> str:
     return ""
 
 
-def _refusal(path: str, why: str) -> TcpmuxError:
+def _refusal(key: str, path: str, why: str) -> TcpmuxError:
     return TcpmuxError(
-        f"access_log.path {path}: {why}: name a file in a directory that only root, or only the "
+        f"{key} {path}: {why}: name a file in a directory that only root, or only the "
         "user that tcpmux runs as, may write to"
     )

@@ -210,6 +210,7 @@ class Master:
         self.changes.resume(to_refuse, None if self._upgraded else instance.table.shard_count)
         if not self._upgraded:
             self.upgrade.note_interruption()
+        self.helpers.give_stderr()
 
     def _announce(self) -> None:
         table, config = self._instance.table, self.changes.in_force.config
@@ -320,7 +321,6 @@ class Master:
     def _control_is_ready(self) -> None:
         self._push_names()
         self.helpers.control.push({"push": "checks"})
-        self.helpers.push_log_level()
         self.helpers.control.push({"push": "event"})
 
     def _push_names(self) -> None:

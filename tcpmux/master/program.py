@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from contextlib import suppress
 
 from tcpmux import programs
 from tcpmux.errors import TcpmuxError
+from tcpmux.log_targets import STANDARD_ERROR
 from tcpmux.master.held import is_called
 from tcpmux.master.line import describe_exit
 from tcpmux.master.program_watch import ProgramWatch
@@ -63,6 +65,7 @@ class Program:
         self._kill_at: float | None = None  # monotonic; it has been asked to end
         self._watch: ProgramWatch | None = None
         self._dead_by: float | None = None  # monotonic; it has been killed
+        self._stderr: socket.socket | None = None  # over which it is given another standard error
         self.starts = 0
         self.hangs = 0  # times that it was found stopped or hanging
 
@@ -107,17 +110,18 @@ class Program:
     def _start(self, arguments: Sequence[str], fds: Sequence[int]) -> None:
         """Raises OSError, TcpmuxError."""
         beat = Beat.create()
+        self._stderr, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         inherited: list[int] = []
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._held)  # a child inherits that
         try:
             own, inherited = self._open_link()
-            own = ["--beat-fd", str(beat.fd), *own]
+            own = ["--beat-fd", str(beat.fd), "--stderr-link", str(theirs.fileno()), *own]
             self._process = subprocess.Popen(
                 programs.command(self._module, [*own, *arguments], self._user),
                 stdin=subprocess.DEVNULL,
                 cwd="/",
                 close_fds=True,
-                pass_fds=[beat.fd, *inherited, *fds],
+                pass_fds=[beat.fd, theirs.fileno(), *inherited, *fds],
                 env=programs.environment(),
             )
         except BaseException:
@@ -125,6 +129,7 @@ class Program:
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            theirs.close()
             for fd in inherited:
                 os.close(fd)
         beat.give_away()  # from now on only that process can write it
@@ -137,6 +142,12 @@ class Program:
 
     def _close_link(self) -> None:
         pass
+
+    def give_stderr(self) -> None:
+        """What is standard error here is so there as well, at its next refresh() (logs.py)."""
+        if self._stderr is not None:
+            with suppress(OSError):  # it is ending, or has many of them to look at
+                socket.send_fds(self._stderr, [b"2"], [STANDARD_ERROR], socket.MSG_DONTWAIT)
 
     def restart(self, timeout: float) -> None:
         """Has it end, by force after `timeout` s; start_due() starts the next one, if there is to
@@ -205,6 +216,9 @@ class Program:
     def _is_gone(self) -> None:
         self._process = None
         self._close_link()
+        if self._stderr is not None:
+            self._stderr.close()
+            self._stderr = None
         if self._watch is not None:
             self._watch.close()
             self._watch = None

@@ -119,6 +119,10 @@ class Reload(Change):
         old_http, new_http = old.admin.http or "off", new.admin.http or "off"
         if old_http != new_http:
             yield f"admin.http {old_http}->{new_http}"
+        for key in ("level", "format"):
+            was, now = getattr(old.log, key), getattr(new.log, key)
+            if was != now:
+                yield f"log.{key} {was}->{now}"
         if new.access_log != old.access_log:
             was, now = _access_log_text(old), _access_log_text(new)
             yield f"access_log {was}->{now}" if was != now else "access_log changed"
@@ -127,6 +131,7 @@ class Reload(Change):
     def notes(self, before: InForce, after: InForce) -> Iterator[str]:
         yield from _overridden(before.weights, after.config)
         for what, old, new in (
+            ("log.target", before.config.log.place, after.config.log.place),
             ("admin.socket", before.config.admin.socket, after.config.admin.socket),
             ("user", before.config.user, after.config.user),
             ("group", before.config.group, after.config.group),

@@ -34,13 +34,14 @@ from tcpmux.config import Config, Text, checks, load_texts
 from tcpmux.config.checks import Watch
 from tcpmux.connection_id import parse_id
 from tcpmux.errors import printable
-from tcpmux.levels import Line, level_from
+from tcpmux.levels import Line, level_from, where_from
+from tcpmux.log_style import LEVELS
 from tcpmux.master.answers import Answer, Later, Refusal
 from tcpmux.master.aside import Aside
-from tcpmux.master.change import Change, Done
+from tcpmux.master.change import Change, Done, Places
 from tcpmux.master.changes import Changes
 from tcpmux.master.events import MAX_TEXT, Events
-from tcpmux.master.helper_programs import LOG_LEVELS, HelperPrograms
+from tcpmux.master.helper_programs import HelperPrograms
 from tcpmux.master.names import from_request
 from tcpmux.master.observed import SetAddresses, SetConditions
 from tcpmux.master.reloads import Reloads
@@ -191,7 +192,8 @@ class Requests:
         if request.get("text"):
             text = printable(str(request["text"]))[:MAX_TEXT]
             level = level_from(request["level"])
-            log.log(level, "%s", text, extra={"event": "names", "by": ""})
+            where = Places(self._master.changes.in_force.image).of(text)
+            log.log(level, "%s", text, extra={"event": "names", "by": "", "where": where})
         if not request["found"]:
             return {}
         changes = self._master.changes
@@ -203,7 +205,10 @@ class Requests:
         for route, destination, endpoint, health, percent in request["conditions"]:
             key = (route, destination) if endpoint is None else (route, destination, endpoint)
             conditions[key] = health, percent
-        lines = [Line(level_from(level), str(text)[:MAX_TEXT]) for level, text in request["texts"]]
+        lines = [
+            Line(level_from(level), str(text)[:MAX_TEXT], where_from(where))
+            for level, text, where in request["texts"]
+        ]
         done = self._master.changes.apply(SetConditions(conditions=conditions, lines=lines))
         return {"generation": done.generation}
 
@@ -265,8 +270,8 @@ class Requests:
 
     def _log_level(self, request: Request) -> dict[str, Any]:
         level = request["level"]
-        if level not in LOG_LEVELS:
-            raise Refusal("invalid", f"level: expected one of {', '.join(LOG_LEVELS)}")
+        if level not in LEVELS:
+            raise Refusal("invalid", f"level: expected one of {', '.join(LEVELS)}")
         extra = {"event": "log_level", "by": request.get("by", "")}
         log.info("log level %s", level, extra=extra)
         self._master.helpers.set_log_level(level)

@@ -11,7 +11,7 @@ from tcpmux.config import Address, Config, load_sources, sources_of
 from tcpmux.config.instance_schema import socket_path
 from tcpmux.errors import TcpmuxError, UsageError
 from tcpmux.logs import begin_log
-from tcpmux.master import handoff
+from tcpmux.master import handoff, own_log
 from tcpmux.master.denied import log_denied
 from tcpmux.master.handoff import Handoff
 from tcpmux.master.instance import make, resume
@@ -44,6 +44,14 @@ def run(arguments: Sequence[str], endpoints: Sequence[str] = (), admin: str = ""
     or the admin socket, Occupied if another master is there.
     """
     begin_log()
+    try:
+        return _run(arguments, endpoints)
+    except TcpmuxError as error:
+        own_log.failed(error)
+        raise
+
+
+def _run(arguments: Sequence[str], endpoints: Sequence[str]) -> int:
     raise_nofile()  # first: an instance that is taken over comes as descriptors
     inherited = inherited_sockets(os.environ)
     sources = Sources(sources_of(arguments), tuple(endpoints), _admin_socket(admin))
@@ -63,6 +71,7 @@ def run(arguments: Sequence[str], endpoints: Sequence[str] = (), admin: str = ""
     left = Handoff.load(int(saved)) if saved else claim(config.admin.socket)
     if rehearsal:
         return _rehearse(config, left)
+    own_log.begin(config.log, user if left is None else left.runs_as)
     for warning in config.warnings:
         log.warning("%s", warning)
     user = _log_user(user, user if left is None else left.runs_as)

@@ -12,9 +12,9 @@ from tcpmux.shm.c_live cimport TM_LOG_ENTRIES
 from tcpmux.shm.c_table cimport (
     TM_BUFFERS, TM_ERROR_SIZE, TM_LABEL_SIZE, TM_MAX_SHARDS, TM_MAX_SLOTS, tm_program,
     TM_PROGRAMS, TM_RUNNING, tm_state, tm_table, tm_table_buffer, tm_table_busy_poll,
-    tm_table_generation, tm_table_init, tm_table_set_buffer, tm_table_set_busy_poll,
-    tm_table_set_log, tm_table_set_shard_owner, tm_table_set_state, tm_table_shard_owner,
-    tm_table_state, tm_table_valid,
+    tm_table_generation, tm_table_init, tm_table_log_style, tm_table_set_buffer,
+    tm_table_set_busy_poll, tm_table_set_log, tm_table_set_log_style, tm_table_set_shard_owner,
+    tm_table_set_state, tm_table_shard_owner, tm_table_state, tm_table_valid,
 )
 from tcpmux.shm._declared import LAYOUT
 from tcpmux.shm._region cimport Region
@@ -153,6 +153,15 @@ cdef class Table(Region):
         entries of each that may wait to be written."""
         assert capacity <= TM_LOG_ENTRIES
         tm_table_set_log(self.table(), kinds, capacity)
+
+    @property
+    def log_style(self):
+        """How all processes log: LogStyle.number (tcpmux/log_style.py)."""
+        return tm_table_log_style(self.table())
+
+    @log_style.setter
+    def log_style(self, uint32_t number):
+        tm_table_set_log_style(self.table(), number)
 
     def label(self, uint32_t slot):
         """The name or address that a counter slot belongs to, or last did; "" = none."""

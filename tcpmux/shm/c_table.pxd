@@ -190,6 +190,8 @@ cdef extern from "route_table.h" nogil:
     const tm_image *tm_table_image(const tm_table *table, uint64_t generation)
     int32_t tm_table_shard_owner(const tm_table *table, uint32_t shard)
     void tm_table_set_log(tm_table *table, uint32_t kinds, uint32_t capacity)
+    uint32_t tm_table_log_style(const tm_table *table)
+    void tm_table_set_log_style(tm_table *table, uint32_t number)
     enum:
         TM_BUFFER_PIPE
         TM_BUFFER_PIPES

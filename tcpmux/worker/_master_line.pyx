@@ -8,7 +8,7 @@ Runs in a worker, without the GIL. The messages are in tcpmux/worker/messages.py
 from libc.errno cimport EAGAIN, EEXIST, EMFILE, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
-from posix.unistd cimport close, getpid
+from posix.unistd cimport close, dup2, getpid, STDERR_FILENO
 
 from tcpmux.shm.c_live cimport (
     tm_listening, tm_live_add_master, tm_live_generation_seen, tm_live_order,
@@ -28,9 +28,9 @@ from tcpmux.worker._plane cimport (
     TM_MESSAGE_CLAIM, TM_MESSAGE_CRAMPED, TM_MESSAGE_DENIED, TM_MESSAGE_DRAIN, TM_MESSAGE_FDS,
     TM_MESSAGE_GIVE, TM_MESSAGE_GREW, TM_MESSAGE_GUARD, TM_MESSAGE_KILL, TM_MESSAGE_LINE,
     TM_MESSAGE_OFFER, TM_MESSAGE_QUIT, TM_MESSAGE_REMOVE, TM_MESSAGE_REPLACE, TM_MESSAGE_RETIRE,
-    TM_MESSAGE_SEEN, TM_MESSAGE_SYNC, TM_MESSAGE_SYNCED, tm_message_type, TM_MESSAGE_UNLINED,
-    TM_MESSAGE_UNREAD, tm_outcome_kill, tm_pipe_pool_bound, TM_PIPE_SIZE, tm_rate_use_image,
-    tm_sock_accept, tm_sock_peer_is, tm_worker,
+    TM_MESSAGE_SEEN, TM_MESSAGE_STDERR, TM_MESSAGE_SYNC, TM_MESSAGE_SYNCED, tm_message_type,
+    TM_MESSAGE_UNLINED, TM_MESSAGE_UNREAD, tm_outcome_kill, tm_pipe_pool_bound, TM_PIPE_SIZE,
+    tm_rate_use_image, tm_sock_accept, tm_sock_peer_is, tm_worker,
 )
 
 cdef enum:
@@ -294,6 +294,9 @@ cdef void take_descriptors(Loop *loop, const tm_message *message, const int *fds
             add_listener(loop, message.listener, message.first + i, fds[i], message.shared)
         elif message.type == TM_MESSAGE_LINE and count == 1:
             add_line(loop, message.listener, fds[i])
+        elif message.type == TM_MESSAGE_STDERR and count == 1:
+            dup2(fds[i], STDERR_FILENO)
+            close(fds[i])
         else:
             close(fds[i])
 

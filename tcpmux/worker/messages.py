@@ -24,6 +24,7 @@ GIVE = 19
 REPLACE = 9  # exit, to be followed by the next build
 SYNC = 21  # answer with SYNCED when all before this has been done
 KILL = 24  # reset the connection in record `listener`, if that is still of generation `value`
+STDERR = 31  # this descriptor is standard error from now on, for your guardian as well
 QUIT = 25  # reset what is open, and exit now
 CLAIM = 11  # by a new master: hand out what you hold, from position `value`
 

@@ -25,7 +25,7 @@ from typing import NamedTuple, NoReturn
 
 from setproctitle import setproctitle
 
-from tcpmux.logs import say
+from tcpmux.logs import follow, say
 from tcpmux.privileges import User, drop, oneself
 from tcpmux.programs import start_program
 from tcpmux.shm._commons import Commons
@@ -179,6 +179,7 @@ def guard(inheritance: Inheritance, live: Live, watched: int = 0) -> None:
         Table.attach(inheritance.table),
         Commons.attach(inheritance.commons, writable=True),
     )
+    follow(lambda: regions[0].log_style)
     setproctitle(f"tcpmux: guardian {inheritance.worker}")
     signal.set_wakeup_fd(-1)
     for number in IGNORED:
@@ -226,7 +227,7 @@ def _renew(worker: int, live: Live, regions: tuple[Table, Commons]) -> None:
     lost = live.renew(commons, table.numbers_given[0])
     _say(
         worker,
-        f"ERROR: {MAX_FAILED_STARTS} starts in a row have failed: the worker's shared "
+        f"{MAX_FAILED_STARTS} starts in a row have failed: the worker's shared "
         f"memory is corrupt and is made anew, {lost} connections are lost",
     )
     _guardian.tell_master(live, RENEWED, lost)
@@ -247,8 +248,8 @@ def _start_worker(worker: int) -> int:
 
 
 def _say(worker: int, text: str) -> None:
-    """On stderr, unless that takes nothing."""
-    say(f"guardian {worker}: {text}")
+    """In the log, unless that takes nothing."""
+    say(f"guardian {worker}", text)
 
 
 def become_next_build(inheritance: Inheritance) -> None:
@@ -291,6 +292,6 @@ def _work(inheritance: Inheritance, regions: tuple[Table, Commons], live: Live) 
             guard(inheritance, live, made_by)
         code = 0
     except BaseException as error:
-        say(f"worker {inheritance.worker}: {error!r}")
+        say(f"worker {inheritance.worker}", repr(error))
     finally:
         os._exit(code)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import re
 import signal
 
 from tcpmux.config.log_format import KEYS
 from tcpmux.control.asking import DEFAULT_SOCKET, VARIABLE
+from tcpmux.log_formats import FORMATTERS
+from tcpmux.log_style import TARGETS
 from tcpmux.master.events import Event
 from tcpmux.master.signals import HANDLED
 from tcpmux.shm.counters import FLAGS
@@ -40,6 +44,13 @@ def test_the_signals_of_the_master() -> None:
     known = {number.name.removeprefix("SIG") for number in HANDLED} - {"CHLD"}
     assert words(rows("signals.md")) == known
     assert signal.SIGKILL not in HANDLED
+
+
+def test_the_fields_of_a_line_of_json() -> None:
+    record = logging.LogRecord("tcpmux.master", logging.INFO, "", 0, "m", (), None)
+    written = json.loads(FORMATTERS["json"][0].format(record))
+    assert words(rows("log.md", "Fields")) == {*written, "traceback"}
+    assert words(rows("log.md", "Targets")) == set(TARGETS)
 
 
 def test_the_kinds_of_events() -> None:

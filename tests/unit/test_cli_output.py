@@ -22,7 +22,7 @@ from tcpmux.cli.output import (
 )
 from tcpmux.cli.text import cut, fitted, fitted_end, width
 from tcpmux.errors import plural
-from tcpmux.logs import FORMAT, MAX_LINE, LogFormatter
+from tcpmux.log_formats import FULL, MAX_LINE, LogFormatter
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_name_is_cut_at_its_beginning_if_its_end_tells_more() -> None:
 
 
 def test_the_log_keeps_lines_apart_bounds_them_and_indents_tracebacks() -> None:
-    formatter = LogFormatter(FORMAT)
+    formatter = LogFormatter(FULL)
 
     def logged(text: str, **extra: Any) -> str:
         record = logging.LogRecord("t", logging.INFO, "f", 1, "%s", (text,), extra.pop("exc", None))

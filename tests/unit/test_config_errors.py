@@ -80,7 +80,7 @@ CASES = [
     Case(
         "unknown far",
         top("frobnicate: 2\n"),
-        "r.yaml:1:1: unknown key frobnicate: there are: workers, busy_poll, drain_timeout, user, group, admin, access_log, buffers, dns, defaults, routes",
+        "r.yaml:1:1: unknown key frobnicate: there are: workers, busy_poll, drain_timeout, user, group, admin, log, access_log, buffers, dns, defaults, routes",
     ),
     Case(
         "buffer of a client",
@@ -174,6 +174,36 @@ CASES = [
         "boolean in quotes",
         top("access_log: {path: /x, start: 'true'}\n"),
         'r.yaml:1:31: access_log.start: expected true or false, got the text "true": write it without quotes',
+    ),
+    Case(
+        "level of the log",
+        top("log: {level: warn}\n"),
+        "r.yaml:1:14: log.level: expected one of debug, info, warning, error, got warn",
+    ),
+    Case(
+        "format of the log",
+        top("log: {format: [json]}\n"),
+        "r.yaml:1:15: log.format: expected one of text, json, got a list",
+    ),
+    Case(
+        "target of the log",
+        top("log: {target: /var/log/x}\n"),
+        "r.yaml:1:15: log.target: expected one of stderr, journal, syslog, file, got /var/log/x",
+    ),
+    Case(
+        "file of the log",
+        top("log: {target: file, file: x}\n"),
+        "r.yaml:1:27: log.file: expected an absolute path, got x",
+    ),
+    Case(
+        "target of the log without its file",
+        top("log: {target: file}\n"),
+        "r.yaml:1:6: log: target file and a path at `file` belong together",
+    ),
+    Case(
+        "file of the log without its target",
+        top("log: {file: /x}\n"),
+        "r.yaml:1:6: log: target file and a path at `file` belong together",
     ),
     Case(
         "port with many digits",

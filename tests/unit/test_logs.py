@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import pty
@@ -15,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from tcpmux import output
-from tcpmux.logs import LogFormatter, LogHandler
+from tcpmux.log_formats import LogFormatter
+from tcpmux.logs import LogHandler
 from tests.support import patient, wait_for
 
 PIPE = 4 * 4096  # bytes
@@ -31,8 +33,8 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def logger(fd: int) -> tuple[logging.Logger, LogHandler]:
-    handler = LogHandler(fd)
-    handler.setFormatter(LogFormatter("%(message)s"))
+    handler = LogHandler(fd=fd)
+    handler.full = LogFormatter("%(message)s")
     log = logging.Logger("test")
     log.addHandler(handler)
     return log, handler
@@ -178,3 +180,24 @@ def test_a_process_ends_with_its_own_code_however_its_log_is_read(pipe: tuple[in
     process = subprocess.Popen([sys.executable, "-c", program], stderr=writer)
     wait_for(lambda: process.poll() is not None, "the end")
     assert process.returncode == 7
+
+
+def test_who_is_no_program_logs_as_the_others_do() -> None:
+    """A guardian or a worker, in the style that the route table has then."""
+    program = (
+        "from tcpmux.log_style import LogStyle\n"
+        "from tcpmux.logs import follow, say\n"
+        "styles = [LogStyle('error', 'json'), LogStyle('error', 'text')]\n"
+        "follow(lambda: styles[0].number)\n"
+        "say('guardian 3', 'first\\n')\n"
+        "del styles[0]\n"
+        "say('worker 0', 'second')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=patient(60), check=True
+    )
+    first, second = done.stderr.decode().splitlines()
+    found = json.loads(first)
+    assert (found["process"], found["level"]) == ("guardian 3", "error")
+    assert found["message"] == "guardian 3: first\\n"
+    assert second.endswith(" tcpmux ERROR worker 0: second")

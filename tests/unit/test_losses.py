@@ -60,7 +60,7 @@ class Watch:
         self.said: list[tuple[int, str]] = []
         self.losses = Losses(
             self,  # type: ignore[arg-type]
-            lambda level, text: self.said.append((level, text)),
+            lambda line: self.said.append((line.level, line)),
             lambda *_: CHECK,
         )
         self.now = 1000.0

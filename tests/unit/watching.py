@@ -92,8 +92,8 @@ class Watching:
         if image != self.image:
             publish_image(self.table, image)
         self.image = image
-        self.texts += [text for _, text in arguments["texts"]]
-        self.levels += arguments["texts"]
+        self.texts += [text for _, text, _ in arguments["texts"]]
+        self.levels += [(level, text) for level, text, _ in arguments["texts"]]
         return {}
 
     def watch_anew(self, watches: dict[str, Watch]) -> None:
