@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tcpmux.levels import Line, level_from, level_of
+from tcpmux.levels import NOWHERE, Line, Where, level_from, level_of, where_from
+from tcpmux.master.change import Places
 from tcpmux.master.consequences import consequences
 from tcpmux.shm.image import DOWN, FALLBACK, HEALTHY, HOLD, REFUSE, REJECT, Image, RouteRow
 from tcpmux.shm.serving import with_conditions
@@ -83,3 +84,19 @@ def test_what_another_process_takes_for_a_level_is_bounded() -> None:
         assert level_from(value) == logging.ERROR
     assert level_of("plain") == logging.INFO
     assert level_of(Line(logging.ERROR, "worse")) == logging.ERROR
+
+
+def test_what_another_process_takes_for_a_place_is_bounded() -> None:
+    assert where_from(["r", "v1", "127.0.0.1:1"]) == Where("r", "v1", "127.0.0.1:1")
+    for value in (None, "abc", [], ["r"], ["r"] * 4, {"r": 1}):
+        assert where_from(value) == NOWHERE
+    assert where_from([1, None, ["x"]]) == ("1", "None", "['x']")
+
+
+def test_a_line_about_a_route_begins_with_its_name() -> None:
+    places = Places(Image((route(destination(1, "v1", 1)),), ()))
+    assert places.of("r: v1 1->2, generation 3") == Where("r")
+    assert places.of("r/v1: no address") == Where("r", "v1")
+    assert places.of("r/v9: gone") == Where("r")
+    for line in ("ready: 2 workers", "r", "other/v1: x", "workers 1->2"):
+        assert places.of(line) == NOWHERE
