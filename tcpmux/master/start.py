@@ -45,13 +45,13 @@ def run(arguments: Sequence[str], endpoints: Sequence[str] = (), admin: str = ""
     """
     begin_log()
     try:
-        return _run(arguments, endpoints)
+        return _run(arguments, endpoints, admin)
     except TcpmuxError as error:
         own_log.failed(error)
         raise
 
 
-def _run(arguments: Sequence[str], endpoints: Sequence[str]) -> int:
+def _run(arguments: Sequence[str], endpoints: Sequence[str], admin: str) -> int:
     raise_nofile()  # first: an instance that is taken over comes as descriptors
     inherited = inherited_sockets(os.environ)
     sources = Sources(sources_of(arguments), tuple(endpoints), _admin_socket(admin))
