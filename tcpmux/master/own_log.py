@@ -50,9 +50,11 @@ def begin(wanted: Log, user: User) -> None:
 
 def failed(error: TcpmuxError) -> None:
     """The start has: whoever reads standard error is about to be told, and so is the log."""
-    if style_in_use().target != "stderr":
+    target = style_in_use().target
+    if target != "stderr":
         log.error("%s", error)
-    _restore()
+    if target == "file":  # not in a rehearsal, whose standard error is a master's pipe
+        _restore()
 
 
 def open_file(path: str, user: User) -> int:

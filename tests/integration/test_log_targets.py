@@ -197,9 +197,14 @@ def test_a_new_build_goes_on_in_the_file_and_after_a_change_where_that_says(
     def upgraded(count: int) -> None:
         assert proxy.run("upgrade").returncode == 0
         proxy.says(f"upgrade {count}: done")
-        proxy.says("control is ready", times=count + 1)
+        proxy.says("control is ready", times=count)
 
-    upgraded(1)
+    proxy.write("frobnicate: 1\n")
+    proxy.run("upgrade")
+    proxy.says("frobnicate")  # in the refusal, which the rehearsal gives the reason for
+    assert "upgrade refused: " in file.read_text()
+    proxy.write(config)
+    upgraded(2)
     assert proxy.stderr.count("\n") == 1
     proxy.write(routes(route("r", port, v1=(1, one.address)), log={"level": "warning"}))
     assert proxy.run("reload").returncode == 0
@@ -207,9 +212,9 @@ def test_a_new_build_goes_on_in_the_file_and_after_a_change_where_that_says(
     assert note in file.read_text()
     proxy.write(routes(route("r", port, v1=(1, one.address))))
     assert proxy.run("reload").returncode == 0
-    upgraded(2)
-    assert "upgrade 2: done" in proxy.stderr
-    assert "upgrade 2: done" not in file.read_text()
+    upgraded(3)
+    assert "upgrade 3: done" in proxy.stderr
+    assert "upgrade 3: done" not in file.read_text()
     links = {os.readlink(f"/proc/{pid}/fd/2") for pid in [proxy.process.pid, *proxy.tree()]}
     assert links == {str(proxy.log_file)}
     assert ask(("127.0.0.1", port)) == "one hello\n"

@@ -15,12 +15,15 @@ from typing import Any
 
 import pytest
 
+from tcpmux.errors import TcpmuxError
 from tcpmux.levels import Where
 from tcpmux.log_file import why_not as why_no_file
 from tcpmux.log_formats import FORMATTERS, MAX_LINE, utc
 from tcpmux.log_style import FORMATS, LEVELS, TARGETS, LogStyle
 from tcpmux.log_targets import PACKETS, why_not
 from tcpmux.logs import LogHandler
+from tcpmux.master.own_log import open_file
+from tcpmux.privileges import User
 
 HOSTILE = "a\nMESSAGE=forged\x1b[31m\x7f\u202e\ud800"
 
@@ -260,3 +263,27 @@ def test_what_a_check_can_see_of_a_file(tmp_path: Path) -> None:
     assert "not a regular file" in why_no_file(str(tmp_path / "link"))
     (tmp_path / "there").touch()
     assert why_no_file(str(tmp_path / "there")) == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+def test_a_file_in_a_directory_of_the_user_is_opened_by_the_user(tmp_path: Path) -> None:
+    """What that user could put there is opened with no more rights than its own."""
+    nobody = User(65534, 65534)
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    directory = tmp_path / "own"
+    directory.mkdir()
+    os.chown(directory, 65534, 65534)
+    fd = open_file(str(directory / "log"), nobody)
+    assert os.fstat(fd).st_uid == 65534
+    os.write(fd, b"x")
+    os.close(fd)
+    assert (directory / "log").read_bytes() == b"x"
+    (tmp_path / "secret").write_text("root's")
+    (tmp_path / "secret").chmod(0o600)
+    (directory / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(TcpmuxError, match=r"log\.file .*symbolic link"):
+        open_file(str(directory / "link"), nobody)
+    directory.chmod(0o777)  # now others could put something there as well
+    with pytest.raises(TcpmuxError, match=r"log\.file .*: name a file in a directory that only"):
+        open_file(str(directory / "log"), nobody)
