@@ -145,6 +145,7 @@ def test_what_says_little_loads_little(arguments: list[str]) -> None:
         "tcpmux.cli.commands",
         "tcpmux.cli.output",
         "tcpmux.cli.run",
+        "tcpmux.log_style",
         "tcpmux.cli.text",
         "tcpmux.connection_id",
         "tcpmux.control",
