@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -105,16 +106,16 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path) -> Iterator[Elsewhere]:
+def elsewhere() -> Iterator[Elsewhere]:
     if shutil.which("unshare") is None:
         pytest.skip("needs unshare")
-    made = Elsewhere(tmp_path / "elsewhere")
-    made.directory.mkdir()
-    probe = subprocess.run([*made.prefix, "true"], capture_output=True, check=False)
-    if probe.returncode:
-        pytest.skip("needs a mount namespace")
-    yield made
-    made.end()
+    with TemporaryDirectory() as directory:  # a short name: a socket's has at most 107 bytes
+        made = Elsewhere(Path(directory))
+        probe = subprocess.run([*made.prefix, "true"], capture_output=True, check=False)
+        if probe.returncode:
+            pytest.skip("needs a mount namespace")
+        yield made
+        made.end()
 
 
 def failing(port: int, dead: int, **log: str) -> dict[str, Any]:

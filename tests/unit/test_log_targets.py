@@ -11,6 +11,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -266,24 +267,27 @@ def test_what_a_check_can_see_of_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
-def test_a_file_in_a_directory_of_the_user_is_opened_by_the_user(tmp_path: Path) -> None:
+def test_a_file_in_a_directory_of_the_user_is_opened_by_the_user() -> None:
     """What that user could put there is opened with no more rights than its own."""
     nobody = User(65534, 65534)
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
-    directory = tmp_path / "own"
-    directory.mkdir()
-    os.chown(directory, 65534, 65534)
-    fd = open_file(str(directory / "log"), nobody)
-    assert os.fstat(fd).st_uid == 65534
-    os.write(fd, b"x")
-    os.close(fd)
-    assert (directory / "log").read_bytes() == b"x"
-    (tmp_path / "secret").write_text("root's")
-    (tmp_path / "secret").chmod(0o600)
-    (directory / "link").symlink_to(tmp_path / "secret")
-    with pytest.raises(TcpmuxError, match=r"log\.file .*symbolic link"):
-        open_file(str(directory / "link"), nobody)
-    directory.chmod(0o777)  # now others could put something there as well
-    with pytest.raises(TcpmuxError, match=r"log\.file .*: name a file in a directory that only"):
-        open_file(str(directory / "log"), nobody)
+    with TemporaryDirectory() as name:  # elsewhere a parent may be closed to it
+        parent = Path(name)
+        parent.chmod(0o755)
+        directory = parent / "own"
+        directory.mkdir()
+        os.chown(directory, 65534, 65534)
+        fd = open_file(str(directory / "log"), nobody)
+        assert os.fstat(fd).st_uid == 65534
+        os.write(fd, b"x")
+        os.close(fd)
+        assert (directory / "log").read_bytes() == b"x"
+        (parent / "secret").write_text("root's")
+        (parent / "secret").chmod(0o600)
+        (directory / "link").symlink_to(parent / "secret")
+        with pytest.raises(TcpmuxError, match=r"log\.file .*symbolic link"):
+            open_file(str(directory / "link"), nobody)
+        directory.chmod(0o777)  # now others could put something there as well
+        with pytest.raises(
+            TcpmuxError, match=r"log\.file .*: name a file in a directory that only"
+        ):
+            open_file(str(directory / "log"), nobody)
