@@ -143,7 +143,7 @@ class AdminModel(Strict):
     ] = Field(
         default=None,
         description="IP:port for the page, /metrics and the API over TCP as well; off. Needs a "
-        "token_file, or insecure: true.",
+        "token_file, a read_only_token_file, or insecure: true.",
     )
     token_file: Annotated[
         str | None,
@@ -155,10 +155,19 @@ class AdminModel(Strict):
         "Bearer LINE. Nobody but root and the user that starts tcpmux may read it. Read at a start "
         "and at each reload.",
     )
+    read_only_token_file: Annotated[
+        str | None,
+        BeforeValidator(_absolute_path),
+        WithJsonSchema({"type": "string", "pattern": "^/"}),
+    ] = Field(
+        default=None,
+        description="The same for those who may read everything and change nothing: dashboards, "
+        "Prometheus. Without a token_file nothing can be changed over TCP.",
+    )
     insecure: Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"type": "boolean"})] = (
         Field(
             default=False,
-            description="Instead of a token_file: whoever reaches `http` may change everything.",
+            description="Instead of a token: whoever reaches `http` may change everything.",
         )
     )
     hosts: list[Annotated[str, BeforeValidator(_host), WithJsonSchema({"type": "string"})]] = Field(

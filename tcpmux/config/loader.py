@@ -201,14 +201,17 @@ def _check_together(files: Sequence[_File]) -> None:
 def _check_admin(admin: AdminModel, document: Document) -> None:
     if admin.http is None:
         return
-    if admin.token_file is None and not admin.insecure:
+    named = [
+        key for key in ("token_file", "read_only_token_file") if getattr(admin, key) is not None
+    ]
+    if not named and not admin.insecure:
         document.problem(
             ("admin", "http"),
             "over TCP anybody could change things: name a token_file, or set insecure: true if all "
             f"who reach {admin.http} may do everything",
         )
-    elif admin.token_file is not None and admin.insecure:
-        document.problem(("admin", "insecure"), "expected either this or a token_file, got both")
+    elif named and admin.insecure:
+        document.problem(("admin", "insecure"), f"expected either this or a {named[0]}, got both")
 
 
 def _check_destinations(route: RouteModel, document: Document, here: Location) -> None:
@@ -326,7 +329,14 @@ def _merge(
 def _admin(model: AdminModel, given: str) -> Admin:
     """given: the socket if the model names none."""
     named = model.socket if "socket" in model.model_fields_set or not given else given
-    return Admin(named, model.http, model.token_file or "", tuple(model.hosts), model.insecure)
+    return Admin(
+        named,
+        model.http,
+        model.token_file or "",
+        model.read_only_token_file or "",
+        tuple(model.hosts),
+        model.insecure,
+    )
 
 
 def _access_log(model: AccessLogModel | None) -> AccessLog | None:

@@ -54,12 +54,13 @@ class Route(_Timed):
 @dataclass(frozen=True, slots=True)
 class Admin:
     """socket: path of the UNIX socket of the admin API. http: the TCP address for it, None = none;
-    over that, requests carry what token_file holds ("" = nothing) and ask for one of hosts.
-    insecure: there may be none."""
+    over that, requests carry what token_file or, to read, read_only_token_file holds ("" = there is
+    none) and ask for one of hosts. insecure: there may be neither."""
 
     socket: str
     http: Address | None = None
     token_file: str = ""
+    read_only_token_file: str = ""
     hosts: tuple[str, ...] = ()
     insecure: bool = False
 

@@ -75,6 +75,8 @@ def _admin(config: Config) -> Iterator[tuple[str, str]]:
         yield "http", scalar(str(admin.http))
     if admin.token_file:
         yield "token_file", scalar(admin.token_file)
+    if admin.read_only_token_file:
+        yield "read_only_token_file", scalar(admin.read_only_token_file)
     if admin.hosts:
         yield "hosts", f"[{', '.join(map(scalar, admin.hosts))}]"
     if admin.insecure:

@@ -23,7 +23,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tcpmux.control.access import Rules, authorize
+from tcpmux.control.access import Caller, Rules, authorize
 from tcpmux.control.client_connection import SAFE, ClientConnection, State
 from tcpmux.control.head import Head, Refused
 from tcpmux.control.operation import SMALL_BODY
@@ -61,7 +61,7 @@ class ConnectionGroup:
     streams: int = 0
     held: int = 0
 
-    def authorize(self, head: Head, transport: asyncio.Transport) -> str:
+    def authorize(self, head: Head, transport: asyncio.Transport) -> Caller:
         try:
             return authorize(head, transport.get_extra_info("socket"), self.acceptor.rules)
         except OSError:

@@ -18,36 +18,63 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tcpmux.control.head import Head, Refused
+from tcpmux.control.operation import Role
+from tcpmux.control.operations import OPERATIONS
 
 # Without a token: the page, which tells nothing and asks for one; and what load balancers and
 # Kubernetes ask, which have none: they are told yes or no, and how many routes are down, but no
 # name (server.py).
-OPEN = ("/", "/healthz", "/readyz")
+OPEN = ("/", *(row.path for row in OPERATIONS if row.role is Role.ANYONE))
+READS = ("GET", "HEAD")
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """uids: who may ask over the UNIX socket; nobody else. The rest is for requests over TCP.
-    address: IP:port as configured. hosts: more names for it, lower case. token: SHA-256 of what
-    they have to know; without one everybody is refused, unless insecure."""
+    address: IP:port as configured. hosts: more names for it, lower case. token, viewer_token:
+    SHA-256 of what an operator and a viewer have to know, empty = there is none; without either
+    everybody is refused, unless insecure."""
 
     uids: frozenset[int]
     address: str = ""
     hosts: tuple[str, ...] = ()
     token: bytes = b""
+    viewer_token: bytes = b""
     insecure: bool = False
 
 
-def authorize(head: Head, sock: Any, rules: Rules) -> str:
-    """Says who asks, for the log; raises Refused. GET changes nothing, so that only what a
-    browser says of other requests' origin matters."""
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. name: for the log."""
+
+    name: str = ""
+    role: Role = Role.ANYONE
+
+    def check(self, least: Role) -> None:
+        """Raises Refused."""
+        if self.role < least:
+            raise Refused(
+                403,
+                "this token may only read: what changes something needs that of admin.token_file"
+                if self.role is Role.VIEWER
+                else "this needs a token",
+            )
+
+
+def authorize(head: Head, sock: Any, rules: Rules) -> Caller:
+    """Says who asks; raises Refused. GET changes nothing, so that only what a browser says of other
+    requests' origin matters, and everything else is for operators: they are told before a body is
+    read. The handlers look at the role once more (server.py)."""
     if sock.family == socket.AF_UNIX:
-        return _local_user(sock, rules.uids)
+        return Caller(_local_user(sock, rules.uids), Role.OPERATOR)
     _check_host(head, rules)
     _check_origin(head)
-    if head.path not in OPEN and not head.path.startswith("/static/"):
-        _check_token(head, rules)
-    return f"{sock.getpeername()[0]} over HTTP"
+    is_open = head.path in OPEN or head.path.startswith("/static/")
+    role = Role.ANYONE if is_open else _role_of_token(head, rules)
+    caller = Caller(f"{sock.getpeername()[0]} over HTTP", role)
+    if not is_open and head.method not in READS:
+        caller.check(Role.OPERATOR)
+    return caller
 
 
 def _user_name(uid: int) -> str:
@@ -89,8 +116,7 @@ def _check_host(head: Head, rules: Rules) -> None:
 
 def _check_origin(head: Head) -> None:
     site = head.headers.get("sec-fetch-site")
-    reads = head.method in ("GET", "HEAD")
-    if reads and head.headers.get("sec-fetch-mode") == "navigate":
+    if head.method in READS and head.headers.get("sec-fetch-mode") == "navigate":
         return
     if site not in (None, "same-origin", "none"):
         raise Refused(403, "a request from another site")
@@ -103,16 +129,21 @@ def _check_origin(head: Head) -> None:
     raise Refused(403, "a request from another site")
 
 
-def _check_token(head: Head, rules: Rules) -> None:
-    if not rules.token:
+def _role_of_token(head: Head, rules: Rules) -> Role:
+    """In the same time whatever is given."""
+    if not rules.token and not rules.viewer_token:
         if rules.insecure:
-            return
+            return Role.OPERATOR
         raise Refused(403, "no token is configured: access over HTTP is denied")
     kind, _, given = head.headers.get("authorization", "").partition(" ")
     digest = sha256(given.strip().encode("latin-1")).digest()
-    if not hmac.compare_digest(digest, rules.token) or kind.lower() != "bearer":
-        raise Refused(
-            401,
-            "this needs the token of admin.token_file: Authorization: Bearer ...",
-            WWW_Authenticate="Bearer",
-        )
+    is_operator = hmac.compare_digest(digest, rules.token)
+    is_viewer = hmac.compare_digest(digest, rules.viewer_token)
+    if kind.lower() == "bearer" and (is_operator or is_viewer):
+        return Role.OPERATOR if is_operator else Role.VIEWER
+    raise Refused(
+        401,
+        "this needs a token that admin.token_file or admin.read_only_token_file holds: "
+        "Authorization: Bearer ...",
+        WWW_Authenticate="Bearer",
+    )

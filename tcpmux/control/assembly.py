@@ -64,6 +64,10 @@ def _readings(view: View) -> Readings:
     )
 
 
+def _hash(descriptor: int | None) -> bytes:
+    return b"" if descriptor is None else os.pread(descriptor, 64, 0)
+
+
 def _rules(options: argparse.Namespace, admin: socket.socket) -> Rules:
     # Of who made the socket, a master.
     owner = struct.unpack("3i", admin.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
@@ -71,6 +75,7 @@ def _rules(options: argparse.Namespace, admin: socket.socket) -> Rules:
         frozenset({owner, *options.uid}),
         options.http_address,
         tuple(options.http_host),
-        b"" if options.token_fd is None else os.pread(options.token_fd, 64, 0),
+        _hash(options.token_fd),
+        _hash(options.viewer_token_fd),
         options.insecure,
     )

@@ -18,6 +18,7 @@ from enum import Enum
 from http import HTTPStatus
 from typing import Any, Protocol
 
+from tcpmux.control.access import Caller
 from tcpmux.control.head import MAX_HEAD, Head, Refused, parse_head
 
 IDLE_TIME = 15.0  # s between two requests
@@ -55,7 +56,7 @@ class Group(Protocol):
     max_held: int
     max_ignored: int  # bytes that are read of a refused client, for it to come to the answer
 
-    def authorize(self, head: Head, transport: asyncio.Transport) -> str:
+    def authorize(self, head: Head, transport: asyncio.Transport) -> Caller:
         """Who asks. Raises Refused."""
 
     def max_body(self, head: Head) -> int:
@@ -76,7 +77,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self.group = group
         self.state = State.HEAD
         self.since = time.monotonic()  # when it last did what it is here for
-        self.by = ""  # who asks what is being answered
+        self.caller = Caller()  # of what is being answered
         self._transport: asyncio.Transport | None = None
         self._buffer = memoryview(bytearray(AT_ONCE))
         self._data = bytearray()
@@ -243,7 +244,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     def _take_head(self, end: int) -> None:
         try:
             self._head = head = parse_head(bytes(self._data[:end]))
-            self.by = self.group.authorize(head, self.transport)
+            self.caller = self.group.authorize(head, self.transport)
             self._reserve(head)
         except Refused as why:
             self.refuse(why)

@@ -17,8 +17,8 @@ _PLAIN: dict[Any, Schema] = {
 }
 _REFUSALS = {
     400: "The request is invalid.",
-    401: "Over TCP, with a token file: without its token.",
-    403: "Not for this user, or from another site.",
+    401: "Over TCP: without a token.",
+    403: "Not for this user or with a token that may only read, or from another site.",
     404: "Not found.",
     405: "Not with this method.",
     408: "The body did not arrive.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from enum import IntEnum
 from functools import wraps
 from types import MappingProxyType
 from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
@@ -60,9 +61,25 @@ class Command(NamedTuple):
     where: str = ""
 
 
+class Role(IntEnum):
+    """What somebody who asks may do, each with all before it. ANYONE: over TCP and without a
+    token. OPERATOR: everything that changes something or has the master work."""
+
+    ANYONE = 0
+    VIEWER = 1
+    OPERATOR = 2
+
+    @property
+    def word(self) -> str:
+        """For JSON."""
+        return self.name.lower()
+
+
 class Row(NamedTuple):
     """One operation.
 
+    role: the least that it takes. Without a default, so that each row says whether it may change
+    something; only OPERATOR's may, and no GET is.
     name: of the server's handler, of the clients' method and in the document. help: its first
     sentence is the summary there. answer: a TypedDict, or a plain type. body: JSON schema of the
     request's, which the server holds it to; None: the method has none. checked_by_master: only that
@@ -72,6 +89,7 @@ class Row(NamedTuple):
 
     method: str
     path: str
+    role: Role
     answer: Any = None
     media: str = "application/json"
     status: int = 200

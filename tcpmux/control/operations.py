@@ -23,6 +23,7 @@ from tcpmux.control.operation import (
     Call,
     Command,
     Method,
+    Role,
     Row,
     another_method_of,
     closed_object,
@@ -75,6 +76,7 @@ class Operations(Reading):
         Row(
             "PUT",
             "/v1/routes/{route}/weights",
+            Role.OPERATOR,
             Applied,
             query={"force": _BOOLEAN},
             body={
@@ -98,6 +100,7 @@ class Operations(Reading):
         Row(
             "POST",
             "/v1/routes/{route}/undo",
+            Role.OPERATOR,
             Applied,
             query={"force": _BOOLEAN},
             body=_NOTHING,
@@ -119,6 +122,7 @@ class Operations(Reading):
         Row(
             "PUT",
             "/v1/routes/{route}/destinations/{destination}/state",
+            Role.OPERATOR,
             Applied,
             body=closed_object(
                 ["state"], state=_STATE, endpoint=_TEXT, force=_BOOLEAN, seconds=_SECONDS
@@ -176,6 +180,7 @@ class Operations(Reading):
         Row(
             "PUT",
             "/v1/states",
+            Role.OPERATOR,
             Applied,
             body=closed_object(
                 ["state", "targets"],
@@ -228,6 +233,7 @@ class Operations(Reading):
         Row(
             "POST",
             "/v1/connections/kill",
+            Role.OPERATOR,
             Killed,
             body=closed_object(
                 ["ids"],
@@ -252,6 +258,7 @@ class Operations(Reading):
         Row(
             "POST",
             "/v1/reload",
+            Role.OPERATOR,
             Applied,
             body=_NOTHING,
             commands=(Command("reload", "Reload the configuration files.", "reload.reload_"),),
@@ -265,6 +272,7 @@ class Operations(Reading):
         Row(
             "PUT",
             "/v1/workers",
+            Role.OPERATOR,
             Applied,
             body=closed_object(
                 ["count"], count={"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}
@@ -281,6 +289,7 @@ class Operations(Reading):
         Row(
             "PUT",
             "/v1/log-level",
+            Role.OPERATOR,
             LogLevel,
             body=closed_object(["level"], level={"enum": list(LOG_LEVELS)}),
             example='{"level": "debug"}',
@@ -299,6 +308,7 @@ class Operations(Reading):
         Row(
             "POST",
             "/v1/upgrade",
+            Role.OPERATOR,
             Upgrading,
             status=202,
             body=_NOTHING,
@@ -319,6 +329,7 @@ class Operations(Reading):
         Row(
             "POST",
             "/v1/stop",
+            Role.OPERATOR,
             Stopping,
             status=202,
             body=closed_object(now=_BOOLEAN),

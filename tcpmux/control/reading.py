@@ -6,9 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tcpmux.control.limits import MAX_CONNECTIONS, MAX_EVENTS, MAX_FILES, MAX_NAME
-from tcpmux.control.operation import Call, Command, Row, another_method_of, closed_object, operation
+from tcpmux.control.operation import (
+    Call,
+    Command,
+    Role,
+    Row,
+    another_method_of,
+    closed_object,
+    operation,
+)
 from tcpmux.control.schema import (
     GROUP_KEYS,
+    Access,
     ConnectionGroups,
     ConnectionList,
     Difference,
@@ -66,6 +75,7 @@ class Reading:
         Row(
             "POST",
             "/v1/diff",
+            Role.OPERATOR,
             Difference,
             body=closed_object(
                 ["files"],
@@ -107,6 +117,7 @@ class Reading:
         Row(
             "GET",
             "/v1/status",
+            Role.VIEWER,
             Status,
             commands=(
                 Command(
@@ -136,7 +147,7 @@ class Reading:
         """The routes of status()."""
         return Call(unpack=lambda answer: list(answer["routes"]))
 
-    @operation(Row("GET", "/v1/names", NameList))
+    @operation(Row("GET", "/v1/names", Role.VIEWER, NameList))
     def names(self) -> Call[list[RouteNames]]:
         """The names of all routes, of their destinations, and of the addresses of these."""
         return Call(unpack=lambda answer: list(answer["routes"]))
@@ -145,6 +156,7 @@ class Reading:
         Row(
             "GET",
             "/v1/connections",
+            Role.VIEWER,
             ConnectionList,
             query={
                 **_FILTERS,
@@ -181,6 +193,7 @@ class Reading:
         Row(
             "GET",
             "/v1/connections/groups",
+            Role.VIEWER,
             ConnectionGroups,
             query={
                 "by": {"enum": list(GROUP_KEYS)},
@@ -219,6 +232,7 @@ class Reading:
         Row(
             "GET",
             "/v1/events",
+            Role.VIEWER,
             EventList,
             query={"since": {"type": "integer", "minimum": 0, "maximum": MAX_EVENTS}},
             commands=(
@@ -234,7 +248,7 @@ class Reading:
         """What has happened after event number `since`, the oldest first; the last 1,000."""
         return Call(query={"since": since}, unpack=lambda answer: list(answer["events"]))
 
-    @operation(Row("GET", "/v1/history", History, query={"route": _TEXT}))
+    @operation(Row("GET", "/v1/history", Role.VIEWER, History, query={"route": _TEXT}))
     def history(self, route: str | None = None) -> Call[History]:
         """The last hour of a route's destinations, and what happened in it. Without a route, only
         what happened."""
@@ -244,6 +258,7 @@ class Reading:
     stream_row = Row(
         "GET",
         "/v1/stream",
+        Role.VIEWER,
         str,
         media="text/event-stream",
         query={"route": _TEXT},
@@ -252,24 +267,29 @@ class Reading:
         help="Counters every second, as server-sent events.",
     )
 
-    @operation(Row("GET", "/healthz", str, media="text/plain"))
+    @operation(Row("GET", "/healthz", Role.ANYONE, str, media="text/plain"))
     def healthz(self) -> Call[str]:
         """`ok` if the instance serves. Refused with 503 if no worker runs. Needs no token."""
         return Call()
 
-    @operation(Row("GET", "/readyz", str, media="text/plain"))
+    @operation(Row("GET", "/readyz", Role.ANYONE, str, media="text/plain"))
     def readyz(self) -> Call[str]:
         """`ok` if it takes new connections. Refused with 503 while it drains, if no worker runs, if
         every route is down, or if one that is not does not listen; the answer has a line for each
         reason. Needs no token."""
         return Call()
 
-    @operation(Row("GET", "/v1/openapi.json", dict))
+    @operation(Row("GET", "/v1/access", Role.VIEWER, Access))
+    def access(self) -> Call[Access]:
+        """What the caller may do: `operator`, everything; `viewer`, read."""
+        return Call()
+
+    @operation(Row("GET", "/v1/openapi.json", Role.VIEWER, dict))
     def openapi(self) -> Call[dict[str, Any]]:
         """The OpenAPI document of the admin API."""
         return Call()
 
-    @operation(Row("GET", "/metrics", str, media="text/plain"))
+    @operation(Row("GET", "/metrics", Role.VIEWER, str, media="text/plain"))
     def metrics(self) -> Call[str]:
         """The metrics, as Prometheus reads them."""
         return Call()

@@ -332,5 +332,9 @@ class Difference(TypedDict):
     changes: list[str]  # a line a route
 
 
+class Access(TypedDict):
+    role: str  # operator or viewer
+
+
 class LogLevel(TypedDict):
     level: str  # debug, info, warning or error

@@ -20,7 +20,7 @@ from aiohttp import web
 
 from tcpmux.control import openapi, pages
 from tcpmux.control.acceptor import Acceptor, add_headers
-from tcpmux.control.access import Rules
+from tcpmux.control.access import Caller, Rules
 from tcpmux.control.head import Refused
 from tcpmux.control.kills import Kills
 from tcpmux.control.limits import MAX_EVENTS
@@ -167,6 +167,7 @@ class AdminApi:
         method = getattr(self, f"_{row.name}")
 
         async def handle(request: web.Request) -> web.StreamResponse:
+            self._caller(request).check(row.role)
             values = {**request.match_info, **query_flags(row, request.query)}
             if row.body is not None:
                 # It is here: client_connection.py passes on whole requests.
@@ -179,8 +180,11 @@ class AdminApi:
 
         return handle
 
+    def _caller(self, request: web.Request) -> Caller:
+        return self._acceptor.connection(request).caller
+
     def _who(self, request: web.Request) -> str:
-        return self._acceptor.connection(request).by
+        return self._caller(request).name
 
     async def _ask(self, request: web.Request, verb: Verb, **arguments: object) -> dict[str, Any]:
         return await self._master.request(verb, by=self._who(request), **arguments)
@@ -269,6 +273,9 @@ class AdminApi:
         await self._readings.conditions.look(self._readings.slices)
         is_local = self._acceptor.connection(request).group is self._acceptor.local
         return _yes_or_no(list(self._readings.readiness.reasons(with_names=is_local)))
+
+    async def _access(self, request: web.Request) -> dict[str, Any]:
+        return {"role": self._caller(request).role.word}
 
     async def _openapi(self, _request: web.Request) -> dict[str, Any]:
         return openapi.document(OPERATIONS, self._identity.version)

@@ -27,7 +27,7 @@ from tcpmux.master.instance import Instance
 from tcpmux.master.log_process import LogProcess, open_for
 from tcpmux.master.program import Arguments, Program
 from tcpmux.master.reload import Sources
-from tcpmux.master.token import hash_descriptor, token_hash
+from tcpmux.master.token import NO_TOKENS, Tokens, hash_descriptor, hashes
 from tcpmux.privileges import User
 from tcpmux.shm._declared import (
     ABSENT,
@@ -50,11 +50,11 @@ LOG_SECONDS = 10.0  # s for the log process to write what is left
 @dataclass(slots=True)
 class PreparedHelpers:
     """What HelperPrograms.prepare() has found to be possible. http: the socket to serve on from
-    then on. token: the hash of what admin.token_file holds; empty = none."""
+    then on. tokens: the hashes of what admin's files hold."""
 
     helpers: HelperPrograms
     config: Config
-    token: bytes
+    tokens: Tokens
     http: socket.socket | None
     http_is_new: bool
 
@@ -84,8 +84,8 @@ class HelperPrograms(Duty):
         self._on_ready = on_ready
         self._config = config
         self._http: socket.socket | None = None
-        self._token = b""
-        self._token_fd = -1  # what control reads it from
+        self._tokens = NO_TOKENS
+        self._token_fds: dict[str, list[int]] = {}  # by option; what control reads them from
         self._style = style_in_use()
         self._own_file = config.log.file  # as at the start
         instance.table.log_style = self._style.number
@@ -113,7 +113,7 @@ class HelperPrograms(Duty):
             "--commons-fd": [instance.commons.reader_fd],
             "--live-fd": [worker.live.reader_fd for worker in instance.workers],
             "--http-fd": [] if self._http is None else [self._http.fileno()],
-            "--token-fd": [self._token_fd] if self._token else [],
+            **self._token_fds,
         }
         arguments = ["--admin-path", instance.admin.path, "--master-pid", str(os.getpid())]
         for uid in sorted({0, os.geteuid()}):
@@ -258,17 +258,19 @@ class HelperPrograms(Duty):
 
     def prepare(self, config: Config) -> PreparedHelpers:
         """Raises TcpmuxError if it can't be done, with everything as it was."""
-        token = _token_of(config.admin)
+        admin = config.admin
+        files = (admin.token_file, admin.read_only_token_file) if admin.http else ("", "")
+        tokens = hashes(*files)
         _check_log(config.access_log, self._instance.user)
         if self._http is not None and config.admin.http == self._config.admin.http:
-            return PreparedHelpers(self, config, token, self._http, http_is_new=False)
+            return PreparedHelpers(self, config, tokens, self._http, http_is_new=False)
         if config.admin.http is None:
-            return PreparedHelpers(self, config, token, None, http_is_new=False)
-        return PreparedHelpers(self, config, token, bind_http(config.admin.http), http_is_new=True)
+            return PreparedHelpers(self, config, tokens, None, http_is_new=False)
+        return PreparedHelpers(self, config, tokens, bind_http(config.admin.http), http_is_new=True)
 
     def commit(self, change: PreparedHelpers) -> None:
         old, new = self._config, change.config
-        old_token, self._token = self._token, change.token
+        old_tokens, self._tokens = self._tokens, change.tokens
         if self._http is not None and self._http is not change.http:
             self._http.close()
         self._http, self._config = change.http, new
@@ -281,15 +283,22 @@ class HelperPrograms(Duty):
             self._set_style(self._style._replace(**changed))
         if self._started and change.http_is_new:
             log.info("page http://%s/", new.admin.http)
-        if self._token_fd >= 0:
-            os.close(self._token_fd)
-        self._token_fd = hash_descriptor(self._token) if self._token else -1
+        for descriptors in self._token_fds.values():
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._token_fds = {
+            "--token-fd": _descriptors(self._tokens.operator),
+            "--viewer-token-fd": _descriptors(self._tokens.viewer),
+        }
         if new.admin.http is not None and new.admin.insecure:
             log.warning(
                 "admin.insecure: anyone who can connect to %s can see and change everything",
                 new.admin.http,
             )
-        if self._started and (old_token, _access(old.admin)) != (change.token, _access(new.admin)):
+        if self._started and (old_tokens, _access(old.admin)) != (
+            change.tokens,
+            _access(new.admin),
+        ):
             self.control.restart(CONTROL_SECONDS)
         wanted = new.access_log
         kinds = LOG_ENDS | (LOG_STARTS if wanted and wanted.start else 0)
@@ -304,9 +313,8 @@ def _access(admin: Admin) -> tuple[object, ...]:
     return admin.http, admin.hosts, admin.insecure
 
 
-def _token_of(admin: Admin) -> bytes:
-    """The hash that control compares with; empty: there is none. Raises TcpmuxError."""
-    return token_hash(admin.token_file) if admin.http is not None and admin.token_file else b""
+def _descriptors(digest: bytes) -> list[int]:
+    return [hash_descriptor(digest)] if digest else []
 
 
 def _check_log(wanted: AccessLog | None, user: User) -> None:

@@ -1,35 +1,47 @@
-"""The token of admin.token_file, and whose the file may be. Runs in the master.
+"""The tokens of admin.token_file and admin.read_only_token_file. Runs in the master.
 
-Control never sees the token, and nor does anybody who reads a command line or an environment: what
-it is given, in a descriptor, is the token's hash.
+Control never sees a token, and nor does anybody who reads a command line or an environment: what
+it is given, in descriptors, is the hash of each.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import stat
 from hashlib import sha256
-from pathlib import Path
+from typing import NamedTuple
 
-from tcpmux.errors import TcpmuxError, printable
-from tcpmux.files import Unreadable, read_file
-
-MIN_TOKEN = 16  # characters
-MAX_FILE = 4096  # bytes
-DIRECTORY = "CREDENTIALS_DIRECTORY"  # in the environment, of a service with LoadCredential=
-OTHERS = stat.S_IRWXG | stat.S_IRWXO
-OTHERS_BUT_GROUP = OTHERS & ~stat.S_IRGRP
+from tcpmux.errors import TcpmuxError
+from tcpmux.token_file import read_token
 
 
-def token_hash(path: str) -> bytes:
-    """SHA-256 of the one line in that file. Raises TcpmuxError if others may know it."""
-    try:
-        found = read_file(path, MAX_FILE)
-        _check_owner(path, found.status)
-        return sha256(_line(found.data)).digest()
-    except (Unreadable, _Wrong) as error:
-        raise TcpmuxError(f"admin.token_file {printable(path)}: {error}") from None
+class Tokens(NamedTuple):
+    """SHA-256 of each; empty: there is none."""
+
+    operator: bytes
+    viewer: bytes
+
+
+NO_TOKENS = Tokens(b"", b"")
+
+
+def hashes(token_file: str, read_only_token_file: str) -> Tokens:
+    """Of the one line in each of these files; of "" nothing. Raises TcpmuxError if others may know
+    it, or if both have the same."""
+    found = Tokens(
+        _hash("admin.token_file", token_file),
+        _hash("admin.read_only_token_file", read_only_token_file),
+    )
+    if found.operator and found.operator == found.viewer:
+        raise TcpmuxError(
+            "admin.read_only_token_file has the same token as admin.token_file: whoever may read "
+            "could change everything; make one more, as with: openssl rand -hex 32"
+        )
+    return found
+
+
+def _hash(key: str, path: str) -> bytes:
+    return sha256(read_token(key, path, [os.getegid()])).digest() if path else b""
 
 
 def hash_descriptor(digest: bytes) -> int:
@@ -39,54 +51,3 @@ def hash_descriptor(digest: bytes) -> int:
     os.fchmod(fd, 0o400)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
     return fd
-
-
-class _Wrong(Exception):
-    pass
-
-
-def _check_owner(path: str, file: os.stat_result) -> None:
-    if file.st_uid not in (0, os.geteuid()):
-        raise _Wrong(f"it belongs to user {file.st_uid}, who could change it: chown it to root")
-    # systemd gives a service's credentials to a user of the moment by an access list, whose mask is
-    # what the mode shows for the group, in a directory that nobody else may enter.
-    to_group = _is_credential(path) or _is_given_to_our_group(file)
-    others = OTHERS_BUT_GROUP if to_group else OTHERS
-    mode = stat.S_IMODE(file.st_mode)
-    if mode & others:
-        raise _Wrong(
-            f"others may read it (mode {mode:04o}): chmod 600, or 400 for a mounted secret"
-        )
-
-
-def _is_given_to_our_group(file: os.stat_result) -> bool:
-    """By root, to the group of the user that is not root: so Kubernetes mounts a secret (fsGroup),
-    and so packages install one."""
-    return os.geteuid() != 0 and file.st_uid == 0 and file.st_gid == os.getegid()
-
-
-def _is_credential(path: str) -> bool:
-    name = os.environ.get(DIRECTORY, "")
-    if not name.startswith("/"):
-        return False
-    try:
-        directory = Path(name).resolve(strict=True)
-        found = directory.stat()
-        inside = Path(path).resolve(strict=True).parent == directory
-    except (OSError, RuntimeError):
-        return False
-    open_to_others = found.st_mode & (stat.S_IWGRP | stat.S_IRWXO)
-    return inside and found.st_uid in (0, os.geteuid()) and not open_to_others
-
-
-def _line(data: bytes) -> bytes:
-    token = data.strip()
-    if not token.isascii():
-        raise _Wrong("it is not ASCII text")
-    text = token.decode("ascii")
-    if len(text) < MIN_TOKEN or not text.isprintable() or " " in text:
-        raise _Wrong(
-            f"expected one line of {MIN_TOKEN} or more characters without blanks, as from: "
-            "openssl rand -hex 32"
-        )
-    return token

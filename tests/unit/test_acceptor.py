@@ -41,7 +41,7 @@ class House:
         self.unix.listen(1024)
 
     async def _status(self, request: web.Request) -> web.Response:
-        self.seen.append(self.acceptor.connection(request).by)
+        self.seen.append(self.acceptor.connection(request).caller.name)
         return web.json_response({"path": request.path_qs, "body": (await request.text())[:50]})
 
     async def _large(self, _request: web.Request) -> web.Response:

@@ -51,6 +51,7 @@ FOR_ALL = {
     "processes",
     "programs",
     "sock_diag",
+    "token_file",
 }
 EXCEPTIONS = {"cli/run.py": {"master"}}  # `run` is the one verb that becomes the master
 

@@ -332,6 +332,16 @@ CASES = [
         "r.yaml:1:34: admin.insecure: expected either this or a token_file, got both",
     ),
     Case(
+        "read-only token and insecure",
+        top("admin: {http: ':9901', insecure: true, read_only_token_file: /t}\n"),
+        "r.yaml:1:34: admin.insecure: expected either this or a read_only_token_file, got both",
+    ),
+    Case(
+        "read-only token relative",
+        top("admin: {http: ':9901', read_only_token_file: t}\n"),
+        "r.yaml:1:46: admin.read_only_token_file: expected an absolute path, got t",
+    ),
+    Case(
         "insecure text",
         top("admin: {insecure: maybe}\n"),
         "r.yaml:1:19: admin.insecure: expected true or false, got maybe",

@@ -20,7 +20,7 @@ from tcpmux.connection_id import parse_id
 from tcpmux.control import openapi, schema
 from tcpmux.control.limits import ADMIN_STATES, MAX_WEIGHT, MAX_WORKERS
 from tcpmux.control.master_link import MasterRefused
-from tcpmux.control.operation import Call, Command, Method, Row, closed_object
+from tcpmux.control.operation import Call, Command, Method, Role, Row, closed_object
 from tcpmux.control.operations import OPERATIONS, Operations
 from tcpmux.control.reading import Reading
 from tcpmux.control.request_values import body_values
@@ -56,6 +56,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "set_log_level": (("debug",), {}),
     "upgrade": ((), {}),
     "stop": ((), {"now": True}),
+    "access": ((), {}),
     "openapi": ((), {}),
     "metrics": ((), {}),
     "healthz": ((), {}),
@@ -173,7 +174,9 @@ def test_parts_in_lists_are_checked_as_well() -> None:
         body_values(row, b'{"state": "ready", "targets": []}')
     with pytest.raises(MasterRefused, match="state: expected one of ready, draining, disabled"):
         body_values(row, b'{"state": ["ready"], "targets": []}')
-    nested = Row("PUT", "/", body=closed_object(a=closed_object(b={"type": "integer"})))
+    nested = Row(
+        "PUT", "/", Role.OPERATOR, body=closed_object(a=closed_object(b={"type": "integer"}))
+    )
     with pytest.raises(MasterRefused, match=r"^a\.b: expected a whole number;"):
         body_values(nested, b'{"a": {"b": 1.5}}')
 
@@ -196,6 +199,7 @@ NEW_ROW = '''
         Row(
             "PUT",
             "/v1/greeting",
+            Role.OPERATOR,
             dict,
             body=closed_object(["name"], name=_TEXT),
             commands=(Command("greet", "Greet NAME."),),

@@ -10,9 +10,16 @@ from pathlib import Path
 import pytest
 
 from tcpmux.errors import TcpmuxError
-from tcpmux.master.token import hash_descriptor, token_hash
+from tcpmux.master.token import hash_descriptor, hashes
 
 TOKEN = "s3cret-" * 3
+
+
+def token_hash(path: str) -> bytes:
+    """By either key, the same."""
+    found = hashes(path, "").operator
+    assert hashes("", path).viewer == found
+    return found
 
 
 @pytest.fixture
@@ -167,3 +174,25 @@ def test_control_is_given_the_hash_alone() -> None:
         assert not os.get_inheritable(fd)
     finally:
         os.close(fd)
+
+
+def test_both_tokens_have_to_be_different(file: Path, tmp_path: Path) -> None:
+    """Or who may read could change everything."""
+    other = tmp_path / "other"
+    other.write_text(TOKEN)
+    other.chmod(0o600)
+    with pytest.raises(TcpmuxError, match=r"has the same token as admin\.token_file") as caught:
+        hashes(str(file), str(other))
+    assert TOKEN not in str(caught.value)
+    other.write_text(TOKEN.upper())
+    assert hashes(str(file), str(other)) == (
+        sha256(TOKEN.encode()).digest(),
+        sha256(TOKEN.upper().encode()).digest(),
+    )
+    assert hashes("", "") == (b"", b"")
+
+
+def test_a_read_only_token_that_others_may_read_is_refused_by_its_name(file: Path) -> None:
+    file.chmod(0o644)
+    with pytest.raises(TcpmuxError, match=rf"^admin.read_only_token_file {file}: others may read"):
+        hashes("", str(file))
