@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pwd
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from tcpmux.control.operation import Call, Row
+    from tcpmux.control.remote import Remote
 
 T = TypeVar("T")
 
@@ -25,7 +27,11 @@ T = TypeVar("T")
 TIMEOUT = 35.0  # s
 DEFAULT_SOCKET = "/run/tcpmux.sock"
 VARIABLE = "TCPMUX_ADMIN"
+URL_VARIABLE = "TCPMUX_URL"
 BAD_FILE = 422  # HTTP status
+NO_TOKEN = 401
+NOT_READY = 503
+REDIRECTS = range(300, 400)
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
@@ -38,7 +44,11 @@ class NotRunning(AdminError):
 
 
 class PermissionDenied(AdminError):
-    """The socket belongs to somebody else."""
+    """The socket belongs to somebody else, or the token is none of its."""
+
+
+class TokenMissing(PermissionDenied):
+    """It asks for a token, and none was given."""
 
 
 class Refused(AdminError):
@@ -59,23 +69,45 @@ def _user_name(uid: int) -> str:
 
 
 class Instance:
-    """The one that is asked. path: by default what $TCPMUX_ADMIN says, or else /run/tcpmux.sock.
-    timeout: seconds without a byte of the answer. peers: the users who may have opened that
-    socket; none named = any."""
+    """The one that is asked. path: of its admin socket, or a URL such as https://mux.example:9901;
+    by default what $TCPMUX_ADMIN or $TCPMUX_URL says (with the token in the file that
+    $TCPMUX_TOKEN_FILE names), or else /run/tcpmux.sock. timeout: seconds without a byte of the
+    answer. peers: the users who may have opened that socket; none named = any. token: for a URL,
+    what admin.token_file or admin.read_only_token_file holds. Raises TcpmuxError if that makes no
+    sense. Warns with NotEncrypted of http:// to another host."""
 
     def __init__(
         self,
         path: str | Path | None = None,
         timeout: float = TIMEOUT,
         peers: frozenset[int] = frozenset(),
+        *,
+        token: str | None = None,
     ) -> None:
-        self.path = str(path or os.environ.get(VARIABLE) or DEFAULT_SOCKET)
+        url = "" if path else os.environ.get(URL_VARIABLE, "")
+        named = "" if path else os.environ.get(VARIABLE, "")
+        if url and named:
+            raise UsageError(
+                f"{VARIABLE} and {URL_VARIABLE} are both set: say which instance is meant"
+            )
+        self.path = str(path or url or named or DEFAULT_SOCKET)
         self._timeout = timeout
         self._peers = peers
+        self._remote: Remote | None = None
+        self.is_remote = is_url(self.path)  # its processes may be on another host
+        if self.is_remote:
+            from tcpmux.control.remote import Remote, from_environment
+
+            self._remote = from_environment(url) if url and not token else Remote(self.path, token)
+            self._remote.warn_if_exposed(2)
+        elif token is not None:
+            raise UsageError(f"a token goes with a URL, and {self.path} is the path of a socket")
 
     def with_timeout(self, timeout: float) -> Self:
         """The same instance, with another time limit."""
-        return type(self)(self.path, timeout, self._peers)
+        other = copy.copy(self)
+        vars(other).update(_timeout=timeout)
+        return other
 
     def _check_peer(self, sock: Any) -> None:
         """Raises PermissionDenied, and OSError."""
@@ -89,18 +121,27 @@ class Instance:
                 "to: name it with --admin if that is meant"
             )
 
-    @staticmethod
-    def _request(row: Row, call: Call[Any]) -> bytes:
-        return request_bytes(row.method, row.target(call), call.body, accept=row.media)
+    def _request(self, row: Row, call: Call[Any]) -> bytes:
+        target, at = row.target(call), self._remote
+        if at is None:
+            return request_bytes(row.method, target, call.body, accept=row.media)
+        return request_bytes(
+            row.method,
+            at.base + target,
+            call.body,
+            accept=row.media,
+            host=at.authority,
+            token=at.token,
+        )
 
     def _result(self, row: Row, call: Call[T], reply: Reply) -> T:
         """Raises AdminError."""
         if row.media == "text/plain":
             text = reply.body.decode(errors="replace")
-            if reply.status < 400:
+            if reply.status < 300:
                 return cast("T", text)
-            if not text.startswith("{"):  # the reasons, a line each
-                raise Refused(text.strip(), reply.status)
+            if reply.status == NOT_READY and not text.startswith(("{", "<")):
+                raise Refused(text.strip(), reply.status)  # the reasons, a line each
         value = self._checked(reply)
         if not isinstance(value, dict):
             raise AdminError(f"what answers at {self.path} is not tcpmux: got {value!r:.200}")
@@ -111,9 +152,22 @@ class Instance:
 
     def _checked(self, reply: Reply) -> object:
         """The JSON of an answer. Raises Refused if it is one, and AdminError."""
+        if reply.status in REDIRECTS:
+            raise AdminError(
+                f"{self.path} answers with a redirect (HTTP status {reply.status}), which is not "
+                "followed: name the URL that it leads to"
+            )
+        if reply.status == NO_TOKEN and self._remote is not None:
+            if self._remote.token is None:
+                raise TokenMissing(f"tcpmux at {self.path} asks for a token")
+            raise PermissionDenied(f"tcpmux at {self.path} does not accept this token")
         try:
             value = json.loads(reply.body)
         except (ValueError, RecursionError) as error:
+            if reply.status >= 400:  # of a proxy in front of it
+                raise AdminError(
+                    f"what answers at {self.path} is not tcpmux (HTTP status {reply.status})"
+                ) from None
             raise self._failed(error) from None
         reason = value.get("error") if isinstance(value, dict) else None
         if reply.status >= 400 or reason:
@@ -122,16 +176,19 @@ class Instance:
 
     def _failed(self, error: Exception) -> AdminError:
         """What an exception means that came instead of an answer."""
-        if isinstance(error, PermissionError):
+        if self._remote is not None and isinstance(error, ConnectionRefusedError):
+            return NotRunning(f"nothing answers at {self.path}: connection refused")
+        if self._remote is None and isinstance(error, PermissionError):
             return PermissionDenied(f"may not talk to tcpmux at {self.path}: {self._whose()}")
-        if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
+        if self._remote is None and isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
             return NotRunning(self._absence())
         if isinstance(error, TimeoutError):
             text = f"tcpmux at {self.path} has not answered within {self._timeout:g} s"
         elif isinstance(error, (CutShort, BrokenPipeError, ConnectionResetError)):
             text = f"tcpmux at {self.path} hung up before it answered: try again"
         elif isinstance(error, OSError):
-            text = f"can't reach tcpmux at {self.path}: {error.strerror or error}"
+            reason = self._remote.reason(error) if self._remote else error.strerror or error
+            text = f"can't reach tcpmux at {self.path}: {reason}"
         else:
             text = f"what answers at {self.path} is not tcpmux ({error!r:.200})"
         return AdminError(text)
@@ -156,6 +213,11 @@ class Instance:
             return "its directory is closed to you: use sudo"
         owner, mode = _user_name(found.st_uid), stat.S_IMODE(found.st_mode)
         return f"the socket is {owner}'s, mode {mode:04o}: use sudo, or become that user"
+
+
+def is_url(text: str) -> bool:
+    """Whether an instance is named by that, and not by the path of its socket."""
+    return text.lower().startswith(("http://", "https://"))
 
 
 # What each step of a request may raise.

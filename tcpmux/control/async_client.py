@@ -33,7 +33,7 @@ class AsyncClient(Instance, Operations, Awaiting):
                 await self._send(writer, self._request(row, call))
                 while not reply.has_head:
                     reply.feed(await self._part(reader))
-                if reply.status >= 400:
+                if reply.status >= 300:
                     while reply.feed(await self._part(reader)):
                         pass
                     self._checked(reply)
@@ -62,10 +62,13 @@ class AsyncClient(Instance, Operations, Awaiting):
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        at = self._remote
         async with within(self._timeout):
-            reader, writer = await asyncio.open_unix_connection(self.path)
+            opening = asyncio.open_unix_connection(self.path) if at is None else at.open()
+            reader, writer = await opening
         try:
-            self._check_peer(writer.get_extra_info("socket"))
+            if at is None:
+                self._check_peer(writer.get_extra_info("socket"))
             yield reader, writer
         finally:
             writer.transport.abort()

@@ -87,7 +87,8 @@ AT_ONCE = 256 << 10  # bytes of one read
 
 
 class Client(Instance, Operations, Blocking):
-    """Asks the instance whose admin socket is at `path`; one connection a request."""
+    """Asks the instance whose admin socket is at `path`, or that is at a URL; one connection a
+    request."""
 
     def stream(self, route: str | None = None) -> Iterator[tuple[str, Any]]:
         """(kind, data) as they come, without end: `table` when routes change, `conditions` when
@@ -99,7 +100,7 @@ class Client(Instance, Operations, Blocking):
                 sock.sendall(self._request(row, call))
                 while not reply.has_head:
                     reply.feed(sock.recv(AT_ONCE))
-                if reply.status >= 400:
+                if reply.status >= 300:
                     while reply.feed(sock.recv(AT_ONCE)):
                         pass
                     self._checked(reply)
@@ -126,6 +127,8 @@ class Client(Instance, Operations, Blocking):
         return self._result(row, call, reply)
 
     def _connected(self) -> socket.socket:
+        if self._remote is not None:
+            return self._remote.connect(self._timeout)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.settimeout(self._timeout)

@@ -25,9 +25,19 @@ class CutShort(Exception):
     """The connection ended before the answer did."""
 
 
-def request_bytes(method: str, target: str, body: object, *, accept: str) -> bytes:
-    """body: for JSON; None = there is none."""
-    lines = [f"{method} {target} HTTP/1.0", "Host: tcpmux", f"Accept: {accept}"]
+def request_bytes(
+    method: str,
+    target: str,
+    body: object,
+    *,
+    accept: str,
+    host: str = "tcpmux",
+    token: str | None = None,
+) -> bytes:
+    """body: for JSON; None = there is none. token: one word of ASCII text."""
+    lines = [f"{method} {target} HTTP/1.0", f"Host: {host}", f"Accept: {accept}"]
+    if token is not None:
+        lines.append(f"Authorization: Bearer {token}")
     content = b""
     if body is not None:
         content = json.dumps(body).encode()
@@ -105,3 +115,5 @@ class Events:
                     yield self._kind, json.loads(value)
                 except (ValueError, RecursionError) as error:
                     raise NotHttp(str(error)) from None
+            elif line.strip() and not line.startswith(b":"):  # a comment
+                raise NotHttp(line[:100])
