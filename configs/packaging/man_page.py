@@ -49,6 +49,9 @@ SIGNALS = {
 }
 ENVIRONMENT = {
     "TCPMUX_ADMIN": "Admin socket of the instance that commands talk to, as with --admin.",
+    "TCPMUX_URL": "URL of that instance, as with --url.",
+    "TCPMUX_TOKEN_FILE": "A file with the token for that URL, as with --token-file.",
+    "SSL_CERT_FILE": "Certification authorities to trust for https, instead of the host's own.",
 }
 FILES = {
     "/etc/tcpmux/routes.yaml": "Configuration of the service, by convention: an instance reads what"

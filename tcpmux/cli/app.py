@@ -24,10 +24,17 @@ def _report(message: str) -> None:
         say(f"tcpmux: error: {line}", err=True)
 
 
+def _advice(error: TcpmuxError) -> str:
+    """The option that would help, which the client knows nothing of."""
+    if type(error).__name__ == "TokenMissing":  # its module takes time to load
+        return ": name the file that holds it with --token-file"
+    return ""
+
+
 def _report_error(error: TcpmuxError) -> None:
     problems = getattr(error, "problems", None)  # ConfigError's; its module takes time to load
     if problems is None:
-        _report(str(error))
+        _report(f"{error}{_advice(error)}")
         return
     for problem in problems:
         say(f"tcpmux: error: {problem}", err=True)

@@ -24,9 +24,10 @@ ANSWER_TIME = 0.5  # s; who has typed a name meanwhile waits no longer
 def _names(ctx: click.Context) -> Sequence[RouteNames | RouteStatus]:
     from tcpmux.cli import targets
     from tcpmux.cli.instance import only_client
+    from tcpmux.cli.where import from_parameters
 
     try:
-        instance = only_client(ctx.params.get("admin"), ANSWER_TIME)
+        instance = only_client(from_parameters(ctx.params), ANSWER_TIME)
         return targets.names(instance) if instance is not None else ()
     except (TcpmuxError, OSError, ValueError):
         return ()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tcpmux.cli import completing, targets
-from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.instance import client
 from tcpmux.cli.output import (
     columns,
     duration_text,
@@ -20,6 +20,7 @@ from tcpmux.cli.output import (
     watch_option,
     watching,
 )
+from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.limits import MAX_CONNECTIONS
 from tcpmux.control.schema import GROUP_KEYS, GROUP_SORT_KEYS, SORT_KEYS
 from tcpmux.errors import UsageError
@@ -189,7 +190,7 @@ def _sort_key(by: str | None, sort: str | None) -> str:
 @watch_option
 @admin_option
 def conns(
-    admin: str | None,
+    admin: Where,
     target: str | None,
     *,
     by: str | None,

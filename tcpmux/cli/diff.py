@@ -6,9 +6,10 @@ import os
 
 import click
 
-from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.instance import client
 from tcpmux.cli.output import say
 from tcpmux.cli.run import config_option, endpoint_option
+from tcpmux.cli.where import Where, admin_option
 
 DIFFERENT = 3  # exit code
 
@@ -17,7 +18,7 @@ DIFFERENT = 3  # exit code
 @config_option
 @endpoint_option
 @admin_option
-def diff(admin: str | None, config: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
+def diff(admin: Where, config: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
     """Show what would change if the running instance read these files.
 
     Prints a line for each route that is added, removed or changed, as a reload logs it. Weights

@@ -7,9 +7,10 @@ import time
 import click
 
 from tcpmux.cli import completing, targets
-from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.instance import client
 from tcpmux.cli.output import say
 from tcpmux.cli.stop import STATUS_TIME, waiting_for
+from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.client import Client
 from tcpmux.errors import TcpmuxError, UsageError, plural
 
@@ -32,9 +33,7 @@ force_option = click.option(
     "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait at most this long."
 )
 @force_option
-def drain(
-    admin: str | None, target: str | None, wait: bool, timeout: float | None, force: bool
-) -> int:
+def drain(admin: Where, target: str | None, wait: bool, timeout: float | None, force: bool) -> int:
     """Send no new connections to TARGET, and let the open ones end.
 
     TARGET is ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS. The others get its share at once;
@@ -73,7 +72,7 @@ def drain(
 @click.argument("target", shell_complete=completing.target)
 @admin_option
 @force_option
-def disable(admin: str | None, target: str, force: bool) -> int:
+def disable(admin: Where, target: str, force: bool) -> int:
     """Take TARGET out of service: no new connections; open ones stay.
 
     TARGET is ROUTE, ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS, as of `tcpmux drain`. The same
@@ -91,7 +90,7 @@ def disable(admin: str | None, target: str, force: bool) -> int:
 @click.command("enable")
 @click.argument("target", shell_complete=completing.target)
 @admin_option
-def enable(admin: str | None, target: str) -> int:
+def enable(admin: Where, target: str) -> int:
     """Send new connections to TARGET again.
 
     TARGET is ROUTE (all of its destinations), ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS.

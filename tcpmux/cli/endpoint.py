@@ -10,7 +10,7 @@ import click
 from tcpmux.cli import completing, targets
 from tcpmux.cli.conditions import UNKNOWN, condition_of, lasting, routes_named, urgency, word
 from tcpmux.cli.drain import force_option
-from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.instance import client
 from tcpmux.cli.output import (
     columns,
     human_seconds,
@@ -22,6 +22,7 @@ from tcpmux.cli.output import (
     watching,
     wrapped,
 )
+from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.condition import DOWN, HEALTHY, Condition
 from tcpmux.errors import TcpmuxError, UsageError
 
@@ -184,7 +185,7 @@ def _cells(row: EndpointRow, now: float) -> tuple[str, ...]:
 @watch_option
 @admin_option
 def endpoint(
-    admin: str | None,
+    admin: Where,
     address: str | None,
     verb: str | None,
     for_: str | None,

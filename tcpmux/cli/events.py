@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.instance import client
 from tcpmux.cli.output import (
     Styled,
     json_option,
@@ -19,6 +19,7 @@ from tcpmux.cli.output import (
     watch_option,
     watching,
 )
+from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.limits import MAX_EVENTS
 from tcpmux.errors import printable
 
@@ -98,7 +99,7 @@ def found_since(instance: Client, since: float) -> list[Event]:
 @json_option
 @watch_option
 @admin_option
-def events(admin: str | None, since: float, limit: int, as_json: bool, watch: float | None) -> int:
+def events(admin: Where, since: float, limit: int, as_json: bool, watch: float | None) -> int:
     """Show events: reloads, weight changes, deaths, with who caused them and when.
 
     Shows the last 1,000, also from before an upgrade. Who: the user and process that made the

@@ -1,4 +1,4 @@
-"""The running instance that a command talks to: named, or found by its socket on this machine.
+"""The running instance that a command talks to: named, or found by its socket on this host.
 
 An instance listens on its admin socket and, beside it, on its takeover socket, and the kernel lists
 both. Anybody can listen under such names, so one counts only if its file and whoever listens on it
@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from tcpmux.cli.output import say
-from tcpmux.control.asking import DEFAULT_SOCKET, TIMEOUT, VARIABLE, AdminError
+from tcpmux.cli.where import Where
+from tcpmux.control.asking import DEFAULT_SOCKET, TIMEOUT, AdminError
 from tcpmux.control.client import Client
 from tcpmux.errors import UsageError, printable
 
@@ -33,15 +32,6 @@ STREAM, PACKETS = 1, 5  # SOCK_STREAM, SOCK_SEQPACKET
 RUNTIME = (Path("/run"), Path("/run/private"))
 PROBE_TIME = 1.0  # s
 MAX_LISTED = 10
-
-admin_option = click.option(
-    "--admin",
-    metavar="SOCKET",
-    envvar=VARIABLE,
-    default=None,
-    type=click.Path(),
-    help="Admin socket of the instance. [default: $TCPMUX_ADMIN, or the one that is running]",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +160,21 @@ def _as_option(one: Found) -> str:
     return printable(f"{option} (with {', '.join(map(str, files))})")
 
 
-def client(admin: str | None, timeout: float = TIMEOUT, *, reads: bool = False) -> Client:
-    """The way to the instance that --admin or TCPMUX_ADMIN names, or else the running one.
+def client(admin: Where, timeout: float = TIMEOUT, *, reads: bool = False) -> Client:
+    """The way to the instance that options or the environment name, or else the running one.
 
     timeout: s for an answer. reads: nothing is changed, so that one instance is as good as another
     if it is said which one answers.
     """
-    if admin:
-        return Client(admin, timeout)
+    where = admin.resolved()
+    if where.url:
+        remote = where.client(timeout)
+        exposure = remote.exposure()
+        if exposure:
+            say(f"tcpmux: warning: {exposure}", err=True)
+        return remote
+    if where.admin:
+        return Client(where.admin, timeout)
     found = candidates()
     one = choose(found, reads=reads)
     if any(other.trusted and other != one for other in found):
@@ -185,9 +182,12 @@ def client(admin: str | None, timeout: float = TIMEOUT, *, reads: bool = False) 
     return Client(one.path, timeout, one.peers)
 
 
-def only_client(admin: str | None, timeout: float) -> Client | None:
+def only_client(admin: Where, timeout: float) -> Client | None:
     """As client(), of what only reads, without a word; None if it is not clear which one."""
-    if admin:
-        return Client(admin, timeout)
+    where = admin.resolved()
+    if where.url:
+        return where.client(timeout)
+    if where.admin:
+        return Client(where.admin, timeout)
     usable = [one for one in candidates() if one.trusted and one.usable]
     return Client(usable[0].path, timeout, usable[0].peers) if len(usable) == 1 else None

@@ -10,8 +10,9 @@ import click
 
 from tcpmux.cli import completing
 from tcpmux.cli.conns import filter_options, narrowed, print_connections
-from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.instance import client
 from tcpmux.cli.output import say
+from tcpmux.cli.where import Where, admin_option
 from tcpmux.connection_id import parse_id
 from tcpmux.control.limits import MAX_CONNECTIONS
 from tcpmux.errors import UsageError, plural
@@ -42,7 +43,7 @@ def _rate(_ctx: click.Context, _option: click.Parameter, text: str | None) -> fl
 @click.option("--yes", is_flag=True, help="Really reset them; without it, only show which.")
 @admin_option
 def kill(
-    admin: str | None, what: tuple[str, ...], *, rate: float | None, yes: bool, **filters: Any
+    admin: Where, what: tuple[str, ...], *, rate: float | None, yes: bool, **filters: Any
 ) -> int:
     """Reset live connections, on both sides.
 

@@ -8,7 +8,7 @@ import click
 
 from tcpmux.cli import completing
 from tcpmux.cli.conditions import condition_of, routes_named, word
-from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.instance import client
 from tcpmux.cli.output import (
     Styled,
     columns,
@@ -24,6 +24,7 @@ from tcpmux.cli.output import (
     watch_option,
     watching,
 )
+from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.ends import in_words
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _route_rows(routes: list[RouteStatus]) -> list[tuple[str, ...]]:
 @json_option
 @watch_option
 @admin_option
-def routes(admin: str | None, as_json: bool, watch: float | None) -> int:
+def routes(admin: Where, as_json: bool, watch: float | None) -> int:
     """Show the routes: where they listen, and the share of each destination.
 
     \b
@@ -131,7 +132,7 @@ def _worker_rows(status: Status) -> list[tuple[str, ...]]:
 @json_option
 @watch_option
 @admin_option
-def stats(admin: str | None, route: tuple[str, ...], as_json: bool, watch: float | None) -> int:
+def stats(admin: Where, route: tuple[str, ...], as_json: bool, watch: float | None) -> int:
     """Show the counters of every destination, including why connections ended, and of every worker.
 
     They are counted since the start of the instance, through reloads and upgrades. With ROUTE the

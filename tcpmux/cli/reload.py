@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
-from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.instance import client
 from tcpmux.cli.output import print_applied
+from tcpmux.cli.where import Where, admin_option
 
 
 @click.command("reload")
 @admin_option
-def reload_(admin: str | None) -> int:
+def reload_(admin: Where) -> int:
     """Reload the configuration files.
 
     Waits until the workers use them. Everything is applied or nothing: a file with a mistake

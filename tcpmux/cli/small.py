@@ -6,8 +6,9 @@ import click
 
 from tcpmux.cli import completing
 from tcpmux.cli.drain import force_option
-from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.instance import client
 from tcpmux.cli.output import print_applied, say
+from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.schema import LOG_LEVELS
 from tcpmux.errors import TcpmuxError
 
@@ -18,7 +19,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.argument("route", shell_complete=completing.route)
 @force_option
 @admin_option
-def undo(admin: str | None, route: str, *, force: bool) -> int:
+def undo(admin: Where, route: str, *, force: bool) -> int:
     """Go back to the weights ROUTE had before they were last changed.
 
     It does not matter who changed them, or whether a reload did. A second undo brings the newer
@@ -38,7 +39,7 @@ def undo(admin: str | None, route: str, *, force: bool) -> int:
 @click.command("log-level")
 @click.argument("level", type=click.Choice(LOG_LEVELS))
 @admin_option
-def log_level(admin: str | None, level: str) -> int:
+def log_level(admin: Where, level: str) -> int:
     """Set how much is logged, until the next start.
 
     \b

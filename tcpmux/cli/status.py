@@ -18,7 +18,7 @@ from tcpmux.cli.conditions import (
     word,
 )
 from tcpmux.cli.endpoint import endpoint_note, name_note, slow_start_percent
-from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.instance import client
 from tcpmux.cli.output import (
     Styled,
     columns,
@@ -33,6 +33,7 @@ from tcpmux.cli.output import (
     watching,
     wrapped,
 )
+from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.condition import HEALTHY
 from tcpmux.control.ends import in_words
 from tcpmux.errors import plural, printable
@@ -286,7 +287,7 @@ def status_lines(
 )
 @watch_option
 def status(
-    admin: str | None, route: tuple[str, ...], as_json: bool, watch: float | None, *, whole: bool
+    admin: Where, route: tuple[str, ...], as_json: bool, watch: float | None, *, whole: bool
 ) -> int:
     """Show what is wrong, the workers, the routes and how connections were split.
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.instance import client
 from tcpmux.cli.output import say
-from tcpmux.control.client import AdminError, Client
+from tcpmux.cli.where import Where, admin_option
+from tcpmux.control.client import AdminError, Client, PermissionDenied, Refused
 from tcpmux.errors import TcpmuxError, plural
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 POLL_EVERY = 0.5  # s, for the connections that remain
 STATUS_TIME = 2.0  # s
+MISSED = 3  # answers, after which nobody is there: control may be started anew meanwhile
 
 
 class ProcessEnd:
@@ -54,6 +57,30 @@ class ProcessEnd:
             os.close(self._pidfd)
 
 
+class RemoteEnd:
+    """The same of one on another host: another one answers in its place, or nobody does."""
+
+    def __init__(self, instance: Client, pid: int) -> None:
+        self._instance = instance
+        self._pid = pid
+        self._missed = 0  # answers, one after another
+
+    def wait(self, timeout: float) -> bool:
+        time.sleep(timeout)
+        try:
+            if self._instance.status()["pid"] != self._pid:
+                return True
+            self._missed = 0
+        except (Refused, PermissionDenied):
+            self._missed = 0
+        except AdminError:
+            self._missed += 1
+        return self._missed >= MISSED
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
 def _remaining(status: Status) -> str:
     """`3 connections (tcp-echo/v1 2, tcp-echo/v2 1)`; "" = none."""
     left = sum(worker["connections"] for worker in status["workers"])
@@ -72,7 +99,7 @@ def wait_until_gone(instance: Client, pid: int) -> None:
     """Returns when the process has ended; prints what keeps it, as that changes."""
     shown = ""
     first = True
-    end = ProcessEnd(pid)
+    end = RemoteEnd(instance, pid) if instance.is_remote else ProcessEnd(pid)
     try:
         while not end.wait(0.05 if first else POLL_EVERY):
             try:
@@ -102,7 +129,7 @@ def waiting_for(instance: Client, pid: int) -> None:
 @admin_option
 @click.option("--now", is_flag=True, help="Reset open connections instead of letting them end.")
 @click.option("--no-wait", is_flag=True, help="Don't wait for the end.")
-def stop(admin: str | None, now: bool, no_wait: bool) -> int:
+def stop(admin: Where, now: bool, no_wait: bool) -> int:
     """Stop the instance, and wait for its end.
 
     It accepts no new connections; open ones may end within drain_timeout. Ctrl-C ends the waiting,

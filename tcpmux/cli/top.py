@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tcpmux.cli.conditions import SEVERITIES, condition_of, place_of, urgency
-from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.instance import client
 from tcpmux.cli.output import duration_text, human_bytes, human_seconds, percent
 from tcpmux.cli.text import cut, fitted, fitted_end, padded
+from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.condition import COLORS, Condition
 from tcpmux.control.schema import SORT_KEYS
 from tcpmux.errors import TcpmuxError, plural, printable
@@ -364,7 +365,7 @@ class _Reader(threading.Thread):
 @click.command("top")
 @click.option("--once", is_flag=True, help="Draw once, after two samples, and end.")
 @admin_option
-def top(admin: str | None, once: bool) -> int:
+def top(admin: Where, once: bool) -> int:
     """Watch the split, the rates and the connections, live.
 
     Problems are on top, and what is worst comes first. ASKED is the configured share, SEEN the

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.instance import client
 from tcpmux.cli.output import say
+from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.client import AdminError, Client
 from tcpmux.errors import TcpmuxError, plural
 
@@ -49,7 +50,7 @@ def wait_until_done(instance: Client, timeout: float = TIMEOUT) -> Status:
 @click.command("upgrade")
 @admin_option
 @click.option("--no-wait", is_flag=True, help="Don't wait for the outcome.")
-def upgrade(admin: str | None, no_wait: bool) -> int:
+def upgrade(admin: Where, no_wait: bool) -> int:
     """Change to the build of tcpmux that is installed now, without dropping a connection.
 
     The new build first checks the configuration and whether it can take over; if it can't, nothing

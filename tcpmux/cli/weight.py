@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from tcpmux.cli import completing, targets
-from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.instance import client
 from tcpmux.cli.output import print_applied, say
+from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.limits import MAX_WEIGHT
 from tcpmux.errors import TcpmuxError, UsageError, one_line
 
@@ -111,7 +112,7 @@ def _resolved(
 )
 @admin_option
 def weight(
-    admin: str | None,
+    admin: Where,
     route: str,
     weights: tuple[str, ...],
     *,

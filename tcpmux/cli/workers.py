@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.instance import client
 from tcpmux.cli.output import console, print_applied, say_json, table
+from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.limits import MAX_WORKERS
 from tcpmux.errors import UsageError
 
@@ -49,7 +50,7 @@ def print_workers(workers: Sequence[WorkerStatus]) -> None:
 @click.argument("count", type=int, required=False)
 @admin_option
 @click.option("--json", "as_json", is_flag=True, help="The workers as JSON.")
-def workers(admin: str | None, count: int | None, as_json: bool) -> int:
+def workers(admin: Where, count: int | None, as_json: bool) -> int:
     """Show the workers, or change their number to COUNT.
 
     The open connections of a worker that is removed are handed over to the others; no listening

@@ -103,6 +103,10 @@ class Instance:
         elif token is not None:
             raise UsageError(f"a token goes with a URL, and {self.path} is the path of a socket")
 
+    def exposure(self) -> str:
+        """What others on the way could do, in one line; "" = nothing."""
+        return self._remote.exposure() if self._remote is not None else ""
+
     def with_timeout(self, timeout: float) -> Self:
         """The same instance, with another time limit."""
         other = copy.copy(self)

@@ -54,15 +54,20 @@ class Remote:
         self.token = _checked_token(token)
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
 
-    @property
-    def is_exposed(self) -> bool:
-        """Whether others on the way can read what is sent."""
-        return self._tls is None and not _is_loopback(self.host)
+    def exposure(self) -> str:
+        """What others on the way could do, in one line; "" = nothing."""
+        if self._tls is not None or _is_loopback(self.host):
+            return ""
+        return (
+            f"{self.url} is not encrypted: others on the way can read what is sent, the token as "
+            "well, and change it: use https, or a tunnel to a loopback address"
+        )
 
     def warn_if_exposed(self, depth: int) -> None:
         """depth: as stacklevel of warnings.warn()."""
-        if self.is_exposed:
-            warnings.warn(exposure(self.url), NotEncrypted, stacklevel=depth + 1)
+        exposure = self.exposure()
+        if exposure:
+            warnings.warn(exposure, NotEncrypted, stacklevel=depth + 1)
 
     def connect(self, timeout: float) -> socket.socket:
         """timeout: s for each step. Raises OSError."""
@@ -106,13 +111,6 @@ def from_environment(url: str) -> Remote:
 def token_in(path: str) -> str:
     """Raises TcpmuxError if others may know it."""
     return read_token("token file", path, [os.getegid(), *os.getgroups()]).decode()
-
-
-def exposure(url: str) -> str:
-    return (
-        f"{url} is not encrypted: others on the way can read what is sent, the token as well, and "
-        "change it: use https, or a tunnel to the host's own loopback"
-    )
 
 
 def _checked_token(token: str | None) -> str | None:

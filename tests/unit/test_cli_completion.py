@@ -15,6 +15,7 @@ import pytest
 from tcpmux.cli import instance
 from tcpmux.cli.app import COMPLETE, cli
 from tcpmux.cli.instance import Found
+from tcpmux.cli.where import Where
 from tcpmux.control.asking import AdminError, Refused
 from tests.support import patient
 
@@ -137,14 +138,14 @@ def test_one_instance_is_asked_and_never_one_of_several(monkeypatch: pytest.Monk
     own = Found("/run/a.sock", os.geteuid(), trusted=True, usable=True)
     foreign = Found("/tmp/b.sock", 65534, trusted=False, usable=True)
     monkeypatch.setattr(instance, "candidates", lambda: [own, foreign])
-    found = instance.only_client(None, 1.0)
+    found = instance.only_client(Where(), 1.0)
     assert found is not None
     assert found.path == "/run/a.sock"
     monkeypatch.setattr(instance, "candidates", lambda: [own, own])
-    assert instance.only_client(None, 1.0) is None
+    assert instance.only_client(Where(), 1.0) is None
     monkeypatch.setattr(instance, "candidates", lambda: [foreign])
-    assert instance.only_client(None, 1.0) is None
-    found = instance.only_client("/run/c.sock", 1.0)
+    assert instance.only_client(Where(), 1.0) is None
+    found = instance.only_client(Where("/run/c.sock"), 1.0)
     assert found is not None
     assert found.path == "/run/c.sock"
 

@@ -16,6 +16,7 @@ import pytest
 
 from tcpmux.cli import instance
 from tcpmux.cli.instance import Found, candidates, choose
+from tcpmux.cli.where import Where
 from tcpmux.control.client import Client, NotRunning, PermissionDenied
 from tcpmux.errors import UsageError
 from tests.support import DEADLINE
@@ -122,14 +123,14 @@ def test_it_is_said_which_one_of_several_answers(
 ) -> None:
     """Where one is read; a change has been refused. Nothing is said of a stranger's."""
     monkeypatch.setattr(instance, "candidates", lambda: [HIDDEN, FOREIGN, OTHER])
-    assert instance.client(None, reads=True).path == OTHER.path
+    assert instance.client(Where(), reads=True).path == OTHER.path
     expected = "tcpmux: note: this is the instance at /run/b.sock; there are others\n"
     assert capsys.readouterr().err == expected
     with pytest.raises(UsageError, match="say which one is meant"):
-        instance.client(None)
+        instance.client(Where())
     monkeypatch.setattr(instance, "candidates", lambda: [FOREIGN, OTHER])
-    assert instance.client(None, reads=True).path == OTHER.path
-    assert instance.client("/run/any", reads=True).path == "/run/any"
+    assert instance.client(Where(), reads=True).path == OTHER.path
+    assert instance.client(Where("/run/any"), reads=True).path == "/run/any"
     assert capsys.readouterr().err == ""
 
 
@@ -216,4 +217,4 @@ def test_who_listens_is_asked_of_the_kernel_not_of_the_file(public: Path) -> Non
 
 def test_a_socket_that_is_named_may_be_anybodys(tmp_path: Path) -> None:
     with pytest.raises(NotRunning):
-        instance.client(str(tmp_path / "missing")).status()
+        instance.client(Where(str(tmp_path / "missing"))).status()

@@ -55,12 +55,12 @@ def test_every_signal_of_the_master_is_in_it() -> None:
 
 def test_every_variable_that_a_command_reads_is_in_it() -> None:
     found = {
-        param.envvar
+        name
         for row in COMMANDS
         for param in named(row.name).params
-        if isinstance(param.envvar, str)
+        for name in re.findall(r"\$(\w+)", getattr(param, "help", None) or "")
     }
-    assert found
+    assert {"TCPMUX_ADMIN", "TCPMUX_URL", "TCPMUX_TOKEN_FILE"} <= found
     assert found <= MAKER["ENVIRONMENT"].keys()
 
 

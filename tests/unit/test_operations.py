@@ -220,14 +220,15 @@ NEW_COMMAND = '''
 
 import click
 
-from tcpmux.cli.instance import admin_option, client
+from tcpmux.cli.instance import client
 from tcpmux.cli.output import say
+from tcpmux.cli.where import Where, admin_option
 
 
 @click.command("greet")
 @click.argument("name")
 @admin_option
-def greet(admin: str | None, name: str) -> int:
+def greet(admin: Where, name: str) -> int:
     """Greet NAME."""
     say(client(admin).greet(name))
     return 0
