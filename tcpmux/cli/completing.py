@@ -114,10 +114,10 @@ def part(name: str) -> Completer:
 
 
 def endpoint(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """The ADDRESS of an endpoint; ROUTE/DESTINATION/ADDRESS, once that has been begun."""
+    """The ADDRESS of an endpoint; as target(), once something has been begun."""
     from tcpmux.cli.targets import each
 
-    found = target(ctx, param, incomplete) if "/" in incomplete else []
+    found = target(ctx, param, incomplete) if incomplete else []
     return found or _items((t.endpoint for t in each(_names(ctx)) if t.endpoint), incomplete)
 
 

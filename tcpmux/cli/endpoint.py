@@ -22,6 +22,7 @@ from tcpmux.cli.output import (
     watching,
     wrapped,
 )
+from tcpmux.cli.targets import Target
 from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.condition import DOWN, HEALTHY, Condition
 from tcpmux.errors import TcpmuxError, UsageError
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 VERBS = ("drain", "disable", "enable", "ready")
 HEADS = ("ENDPOINT", "DESTINATION", "CONDITION", "FOR", "SHARE", "ACTIVE", "NEXT TRY", "REASON")
 LINES = 40  # that are healthy
+UNRESOLVED = "unresolved"  # instead of the health of an endpoint
 
 
 def endpoint_note(endpoint: EndpointStatus, now: float) -> str:
@@ -83,17 +85,27 @@ def name_note(name: NameStatus, now: float) -> str:
     return text
 
 
-def _rows(routes: Sequence[RouteStatus], address: str | None) -> list[EndpointRow]:
-    found: list[EndpointRow] = [
+def _rows(routes: Sequence[RouteStatus], text: str | None) -> list[EndpointRow]:
+    """text: what they are of, or the name of one that does not resolve. Raises TcpmuxError."""
+    every: list[EndpointRow] = [
         {"route": route["name"], "destination": destination["name"], **endpoint}
         for route in routes
         for destination in route["destinations"]
         for endpoint in [*destination["endpoints"], *map(_unresolved, destination["names"])]
-        if endpoint is not None and address in (None, endpoint["address"])
+        if endpoint is not None
     ]
-    if address is not None and not found:
-        raise TcpmuxError(f"there is no endpoint {address}: `tcpmux endpoint` lists them")
-    return found
+    if text is None:
+        return every
+    own = {id(row): Target(row["route"], row["destination"], row["address"]) for row in every}
+    unresolved = [
+        row
+        for row in every
+        if row["health"] == UNRESOLVED and text in (row["address"], str(own[id(row)]))
+    ]
+    if unresolved:
+        return unresolved
+    wanted = targets.find(routes, text)
+    return [row for row in every if any(target.covers(own[id(row)]) for target in wanted)]
 
 
 def _unresolved(name: NameStatus) -> EndpointStatus | None:
@@ -106,7 +118,7 @@ def _unresolved(name: NameStatus) -> EndpointStatus | None:
         "condition_reason": name.get("condition_reason", name["error"]),
         "condition_since": name.get("condition_since", name["since"]),
         "state": "ready",
-        "health": "unresolved",
+        "health": UNRESOLVED,
         "health_reason": name["error"],
         "health_since": name["since"],
         "next_try": name["next_look"],
@@ -162,7 +174,7 @@ def _cells(row: EndpointRow, now: float) -> tuple[str, ...]:
 
 
 @click.command("endpoint")
-@click.argument("address", required=False, shell_complete=completing.endpoint)
+@click.argument("target", required=False, shell_complete=completing.endpoint)
 @click.argument(
     "verb",
     metavar="[drain|disable|enable]",
@@ -186,7 +198,7 @@ def _cells(row: EndpointRow, now: float) -> tuple[str, ...]:
 @admin_option
 def endpoint(
     admin: Where,
-    address: str | None,
+    target: str | None,
     verb: str | None,
     for_: str | None,
     only: tuple[str, ...],
@@ -197,39 +209,43 @@ def endpoint(
 ) -> int:
     """Show endpoints and their condition, or take one out of service.
 
-    Without ADDRESS all are shown, the worst first: whether they are healthy, for how long, why
-    not, and when they will be tried again. ADDRESS is one of them, in all routes that have it or in
-    those that --route names. drain and disable send it no new connections; with --for it becomes
-    ready again after that time. enable (or ready) puts it back. A change is made in all of these
-    routes or, if it is refused for one of them, in none.
+    Without TARGET all are shown, the worst first: whether they are healthy, for how long, why not,
+    and when they will be tried again. TARGET is a route, ROUTE/DESTINATION or
+    ROUTE/DESTINATION/ADDRESS; an ADDRESS alone is that endpoint in all routes that have it, or in
+    those that --route names.
+
+    drain and disable send an endpoint no new connections; with --for it becomes ready again after
+    that time. enable (or ready) puts it back. A change is made in all of these routes or, if it is
+    refused for one of them, in none.
 
     \b
     Examples:
         tcpmux endpoint
+        tcpmux endpoint shop/v2
         tcpmux endpoint 10.0.0.7:9000 drain --for 10m
         tcpmux endpoint 10.0.0.7:9000 drain --route shop
         tcpmux endpoint 10.0.0.7:9000 ready
     """
     instance = client(admin, reads=verb is None)
     if verb is not None:
-        assert address is not None
-        return _change(instance, address, verb, for_, only, force=force)
+        assert target is not None
+        return _change(instance, target, verb, for_, only, force=force)
     if for_ or force:
         raise UsageError("--for and --force go with drain or disable")
 
     def show() -> None:
-        found = _rows(routes_named(instance.routes(), only), address)
+        found = _rows(routes_named(instance.routes(), only), target)
         if as_json:
             say_json(found)
         else:
-            say_painted(_lines(found, time.time(), whole=whole or address is not None))
+            say_painted(_lines(found, time.time(), whole=whole or target is not None))
 
     return watching(watch, show)
 
 
 def _change(
     instance: Client,
-    address: str,
+    text: str,
     verb: str,
     for_: str | None,
     only: Sequence[str],
@@ -249,8 +265,8 @@ def _change(
         except ValueError as error:
             raise UsageError(f"--for: {error}, got {for_}") from None
     routes = routes_named(instance.routes(), only)
-    found = [target for target in targets.find(routes, address) if target.endpoint]
+    found = [target for target in targets.find(routes, text) if target.endpoint]
     if not found:
-        raise TcpmuxError(f"{address} is no endpoint: use `tcpmux {verb} {address}`")
+        raise TcpmuxError(f"{text} is no endpoint: use `tcpmux {verb} {text}`")
     targets.change(instance, found, verb, force=force, seconds=seconds)
     return 0

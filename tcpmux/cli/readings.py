@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tcpmux.cli import completing
-from tcpmux.cli.conditions import condition_of, routes_named, word
+from tcpmux.cli import completing, targets
+from tcpmux.cli.conditions import condition_of, word
 from tcpmux.cli.instance import client
 from tcpmux.cli.output import (
     Styled,
@@ -24,11 +24,13 @@ from tcpmux.cli.output import (
     watch_option,
     watching,
 )
+from tcpmux.cli.targets import Target
 from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.ends import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
     from tcpmux.control.client import DestinationStatus, RouteStatus, Status
 
@@ -99,22 +101,41 @@ def _counts(d: DestinationStatus) -> tuple[str, ...]:
     )
 
 
-def _named_lines(routes: Sequence[RouteStatus], most: int | None) -> Iterator[str]:
-    """Of routes that were asked for: why connections ended, in words. most: columns of the screen,
-    None = no limit."""
+def _named_lines(
+    routes: Sequence[RouteStatus], wanted: AbstractSet[Target], most: int | None
+) -> Iterator[str]:
+    """Of what was asked for: why connections ended, in words, which is counted for routes and
+    destinations. routes: narrowed() to what is wanted. most: columns of the screen, None = no
+    limit."""
     for number, route in enumerate(routes):
         if number:
             yield ""
         yield painted(route["name"], Styled("", "bold"))
         heads = ("DESTINATION", "ACTIVE", "TOTAL", "FAILURES", "IN", "OUT")
-        rows = [heads, *((d["name"], *_counts(d)) for d in route["destinations"])]
+        whole = Target(route["name"])
+        named = [d for d in route["destinations"] if {whole, Target(*_path(route, d))} & wanted]
+        rows = [heads, *((d["name"], *_counts(d)) for d in named), *_endpoint_rows(route, wanted)]
         yield from columns(rows, range(1, 6), optional=(4, 5), most=most)
-        ends = [("route", in_words(route["closed"], route))]
-        ends += [(d["name"], in_words(d["closed"])) for d in route["destinations"]]
-        named = [(name, str(n), text) for name, counted in ends for n, text in counted]
-        if named:
+        ends = [("route", in_words(route["closed"], route))] if whole in wanted else []
+        ends += [(d["name"], in_words(d["closed"])) for d in named]
+        ended = [(name, str(n), text) for name, counted in ends for n, text in counted]
+        if ended:
             yield ""
-            yield from columns([("OF", "ENDED", "REASON"), *named], (1,))
+            yield from columns([("OF", "ENDED", "REASON"), *ended], (1,))
+
+
+def _path(route: RouteStatus, destination: DestinationStatus) -> tuple[str, str]:
+    return route["name"], destination["name"]
+
+
+def _endpoint_rows(route: RouteStatus, wanted: AbstractSet[Target]) -> Iterator[tuple[str, ...]]:
+    """Of those that were asked for by themselves. Their bytes are not counted."""
+    for d in route["destinations"]:
+        for e in d["endpoints"]:
+            if Target(*_path(route, d), e["address"]) in wanted:
+                counts = (e["connections_active"], e["connections_total"])
+                failures = e["connect_failures_total"]
+                yield (f"{d['name']}/{e['address']}", *map(str, (*counts, failures)), "-", "-")
 
 
 def _worker_rows(status: Status) -> list[tuple[str, ...]]:
@@ -128,32 +149,35 @@ def _worker_rows(status: Status) -> list[tuple[str, ...]]:
 
 
 @click.command("stats")
-@click.argument("route", nargs=-1, shell_complete=completing.route)
+@click.argument("target", nargs=-1, shell_complete=completing.target)
 @json_option
 @watch_option
 @admin_option
-def stats(admin: Where, route: tuple[str, ...], as_json: bool, watch: float | None) -> int:
+def stats(admin: Where, target: tuple[str, ...], as_json: bool, watch: float | None) -> int:
     """Show the counters of every destination, including why connections ended, and of every worker.
 
-    They are counted since the start of the instance, through reloads and upgrades. With ROUTE the
-    reasons are told in words, and the route's own are included: connections that never got to a
-    destination.
+    They are counted since the start of the instance, through reloads and upgrades. TARGET is a
+    route, ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS; DESTINATION or ADDRESS alone will do
+    where it is unambiguous, an address for every endpoint that has it. With it the reasons are told
+    in words, and a route's own are included: connections that never got to a destination.
 
     \b
     Examples:
         tcpmux stats --watch
         tcpmux stats shop
+        tcpmux stats shop/v2 10.0.0.7:9000
     """
     instance = client(admin, reads=True)
 
     def show() -> None:
         found = instance.status()
-        named = routes_named(found["routes"], route)
+        wanted = targets.find_all(found["routes"], target)
+        named = targets.narrowed(found["routes"], wanted) if target else found["routes"]
         if as_json:
             say_json({"routes": named, "workers": found["workers"]})
             return
-        if route:
-            say_painted(_named_lines(named, screen_width()))
+        if target:
+            say_painted(_named_lines(named, {*wanted}, screen_width()))
             return
         say_all(columns(_stats_rows(named), range(1, 6)))
         say("")

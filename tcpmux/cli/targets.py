@@ -21,7 +21,7 @@ from tcpmux.errors import TcpmuxError
 from tcpmux.nearest import did_you_mean
 
 if TYPE_CHECKING:
-    from tcpmux.control.client import Client, RouteNames, RouteStatus
+    from tcpmux.control.client import Client, DestinationStatus, RouteNames, RouteStatus
 
 MAX_LISTED = 10  # that a name could stand for
 MAX_NAMED = 20  # that there are
@@ -48,6 +48,11 @@ class Target:
             return None
         return Target(self.route, self.destination if self.endpoint is not None else None)
 
+    def covers(self, other: Target) -> bool:
+        """Whether the other is the same, or a part of it."""
+        whole = other.whole
+        return other == self or (whole is not None and self.covers(whole))
+
     @property
     def last_name(self) -> str:
         """Without what it is a part of."""
@@ -70,6 +75,11 @@ def names(instance: Client) -> Sequence[RouteNames | RouteStatus]:
 def find_in(instance: Client, text: str) -> list[Target]:
     """As find(), in a running instance."""
     return find(names(instance), text)
+
+
+def find_all(routes: Sequence[RouteNames | RouteStatus], texts: Sequence[str]) -> list[Target]:
+    """As find(), of several names: each target once."""
+    return list(dict.fromkeys(target for text in texts for target in find(routes, text)))
 
 
 def find(routes: Sequence[RouteNames | RouteStatus], text: str) -> list[Target]:
@@ -157,6 +167,34 @@ def change(
         [target.as_json() for target in found], STATES[verb], force=force, seconds=seconds
     )
     print_applied(applied, f"{', '.join(map(str, found))}: it is already like that")
+
+
+def narrowed(routes: Sequence[RouteStatus], wanted: Sequence[Target]) -> list[RouteStatus]:
+    """What they cover, in the order in which their routes are first named: of a route that is not
+    wanted itself some destinations, of such a destination some endpoints."""
+    by_name = {route["name"]: route for route in routes}
+    found: list[RouteStatus] = []
+    for name in dict.fromkeys(target.route for target in wanted):
+        route = by_name[name].copy()
+        if Target(name) not in wanted:
+            own = [target for target in wanted if target.route == name]
+            destinations = [
+                _part_of(d, Target(name, d["name"]), own) for d in route["destinations"]
+            ]
+            route["destinations"] = [d for d in destinations if d is not None]
+        found.append(route)
+    return found
+
+
+def _part_of(
+    destination: DestinationStatus, target: Target, wanted: Sequence[Target]
+) -> DestinationStatus | None:
+    inside = {one.endpoint for one in wanted if target.covers(one)}
+    if not inside or None in inside:  # None: the whole of it
+        return destination if inside else None
+    part = destination.copy()
+    part["endpoints"] = [e for e in destination["endpoints"] if e["address"] in inside]
+    return part
 
 
 def active(routes: Sequence[RouteStatus], targets: Sequence[Target]) -> int:

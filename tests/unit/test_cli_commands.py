@@ -651,7 +651,120 @@ def test_stats_of_a_route_tell_in_words_why_connections_ended(admin: FakeAdmin) 
     assert [route["name"] for route in shown["routes"]] == ["tcp-echo"]
     result = tcpmux("stats", "nope", "--admin", admin.path)
     assert result.exit_code == 1
-    assert "no route named 'nope'" in result.stderr
+    assert "no route, destination or endpoint named 'nope'" in result.stderr
+
+
+def two_routes() -> dict[str, Any]:
+    """r0 and r1, both with a destination v1 and an endpoint of its own and one of both."""
+    status = many(2, 0)
+    for number, route in enumerate(status["routes"]):
+        (destination,) = route["destinations"]
+        (endpoint,) = destination["endpoints"]
+        destination["closed"] = {"client_reset": 7 + number}
+        counts = {"connections_active": 1 + number, "connections_total": 20 + number}
+        endpoint |= {"health": "up", "connect_failures_total": 3, **counts}
+        destination["endpoints"] = [endpoint, {**endpoint, "address": "10.0.0.9:1"}]
+    return status
+
+
+@pytest.mark.parametrize(
+    ("given", "rows", "ended", "shown"),
+    [
+        (["r1"], ["r1", "v1"], ["route", "v1"], {"r1": {"v1": 2}}),
+        (["r1/v1"], ["r1", "v1"], ["v1"], {"r1": {"v1": 2}}),
+        (["r1/v1/10.0.0.7:1"], ["r1", "v1/10.0.0.7:1"], [], {"r1": {"v1": 1}}),
+        (["10.0.0.7:0"], ["r0", "v1/10.0.0.7:0"], [], {"r0": {"v1": 1}}),
+        (
+            ["10.0.0.9:1"],
+            ["r0", "v1/10.0.0.9:1", "r1", "v1/10.0.0.9:1"],
+            [],
+            {"r0": {"v1": 1}, "r1": {"v1": 1}},
+        ),
+        (
+            ["r1/v1", "r0", "r1/v1/10.0.0.9:1", "r0/"],
+            ["r1", "v1", "v1/10.0.0.9:1", "r0", "v1"],
+            ["v1", "route", "v1"],
+            {"r1": {"v1": 2}, "r0": {"v1": 2}},
+        ),
+    ],
+)
+def test_stats_of_a_target(
+    admin: FakeAdmin,
+    given: list[str],
+    rows: list[str],
+    ended: list[str],
+    shown: dict[str, dict[str, int]],
+) -> None:
+    """A route, a destination, an endpoint, each named as for every other command."""
+    admin.answers["GET /v1/status"] = (200, two_routes())
+    lines = tcpmux("stats", *given, "--admin", admin.path).output.splitlines()
+    cells = [line.split() for line in lines if line]
+    listed = [
+        row[0] for row in cells if len(row) == 1 or row[1:4] == [*filter(str.isdigit, row[1:4])]
+    ]
+    reasons = [row[0] for row in cells if row[-1] in ("client", "closed")]
+    assert (listed, list(dict.fromkeys(reasons))) == (rows, list(dict.fromkeys(ended)))
+    parsed = json.loads(tcpmux("stats", *given, "--json", "--admin", admin.path).output)
+    assert {
+        route["name"]: {d["name"]: len(d["endpoints"]) for d in route["destinations"]}
+        for route in parsed["routes"]
+    } == shown
+    assert list(shown) == [route["name"] for route in parsed["routes"]]
+
+
+def test_stats_of_an_endpoint_are_its_own(admin: FakeAdmin) -> None:
+    admin.answers["GET /v1/status"] = (200, two_routes())
+    lines = tcpmux("stats", "r1/v1/10.0.0.7:1", "--admin", admin.path).output.splitlines()
+    assert [" ".join(line.split()) for line in lines] == [
+        "r1",
+        "DESTINATION ACTIVE TOTAL FAILURES IN OUT",
+        "v1/10.0.0.7:1 2 21 3 - -",
+    ]
+
+
+@pytest.mark.parametrize("command", ["stats", "endpoint"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("v1", "'v1' could be several things: say which: r0/v1, r1/v1"),
+        ("r0/v2", "no destination of route r0 named 'v2'"),
+        ("r0/v1/10.0.0.8:1", "no endpoint of r0/v1 named '10.0.0.8:1'"),
+        ("r7", "no route, destination or endpoint named 'r7'"),
+    ],
+)
+def test_what_is_no_target_is_refused_by_all_alike(
+    admin: FakeAdmin, command: str, text: str, message: str
+) -> None:
+    admin.answers["GET /v1/status"] = (200, two_routes())
+    result = tcpmux(command, text, "--admin", admin.path)
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["r0"], ["10.0.0.7:0 r0/v1", "10.0.0.9:1 r0/v1", "down.example r0/v1"]),
+        (["r1/v1"], ["10.0.0.7:1 r1/v1", "10.0.0.9:1 r1/v1"]),
+        (["r1/v1/10.0.0.9:1"], ["10.0.0.9:1 r1/v1"]),
+        (["10.0.0.9:1"], ["10.0.0.9:1 r0/v1", "10.0.0.9:1 r1/v1"]),
+        (["10.0.0.9:1", "--route", "r1"], ["10.0.0.9:1 r1/v1"]),
+        (["v1", "--route", "r1"], ["10.0.0.7:1 r1/v1", "10.0.0.9:1 r1/v1"]),
+        (["down.example"], ["down.example r0/v1"]),
+        (["r0/v1/down.example"], ["down.example r0/v1"]),
+    ],
+)
+def test_endpoints_of_a_target(admin: FakeAdmin, given: list[str], expected: list[str]) -> None:
+    """A name that does not resolve stands where its addresses would."""
+    status = two_routes()
+    status["routes"][0]["destinations"][0]["names"] = [
+        {"name": "down.example", "error": "not found", "since": 1.0, "next_look": None}
+    ]
+    admin.answers["GET /v1/status"] = (200, status)
+    done = tcpmux("endpoint", *given, "--json", "--admin", admin.path)
+    assert done.exit_code == 0, done.stderr
+    rows = json.loads(done.output)
+    assert [f"{row['address']} {row['route']}/{row['destination']}" for row in rows] == expected
 
 
 def test_status_of_a_route_that_is_not_there(admin: FakeAdmin) -> None:

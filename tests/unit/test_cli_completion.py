@@ -94,6 +94,8 @@ def test_names_of_the_running_instance(command: str, begun: str, expected: list[
         ("tcpmux weight nowhere v", []),
         ("tcpmux undo m", ["mail"]),
         ("tcpmux endpoint 10", ["10.0.0.7:9000", "10.0.0.8:9000"]),
+        ("tcpmux endpoint sh", ["shop", "shop-canary"]),
+        ("tcpmux stats shop/", ["shop/v1", "shop/v2"]),
         ("tcpmux endpoint shop/v1/u", ["shop/v1/unix:/run/a"]),
         ("tcpmux endpoint 10.0.0.7:9000 d", ["drain", "disable"]),
         ("tcpmux conns --route m", ["mail"]),
