@@ -35,7 +35,8 @@ class Reached(AdminApi):
     """Answers with the name of the handler that has been reached."""
 
     def __init__(self, rules: Rules) -> None:
-        readings = SimpleNamespace(connections=None, slices=None)
+        stream = SimpleNamespace(end=lambda: None)
+        readings = SimpleNamespace(connections=None, slices=None, stream=stream)
         super().__init__(cast("Any", readings), cast("Any", SimpleNamespace(rules=rules)), *NOBODY)
         self.reached: list[str] = []
 
