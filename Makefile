@@ -28,7 +28,7 @@ SOURCES := setup.py pyproject.toml tcpmux/config/rows.py tcpmux/config/settings.
 export TCPMUX_WERROR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze tables fmt generated docs asan fuzz lock wheel clean
+.PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze tables fmt generated docs screenshots asan fuzz lock wheel clean
 
 help:
 	@echo "make demo    show traffic being shifted between two embedded servers"
@@ -42,6 +42,7 @@ help:
 	@echo "make fmt     format"
 	@echo "make docs    the documentation as a site, in build/site, with everything generated anew"
 	@echo "make generated  what follows from tables and commands, and is in git"
+	@echo "make screenshots  the pictures in docs/, from a scene of 12 minutes; needs Chromium"
 	@echo "make asan    the tests with every C module under the sanitizers"
 	@echo "make fuzz    corrupt words of shared memory under the sanitizers; FUZZ_SECONDS=60 each test"
 	@echo "make build   the virtual environment and the extension modules"
@@ -126,6 +127,9 @@ $(DOCS_LOCKED): $(DOCS_LOCK)
 docs: generated $(DOCS_LOCKED)
 	$(DOCS_VENV)/bin/zensical build --clean --strict
 	@echo "to read it: $(PYTHON) -m http.server --directory build/site 8000"
+
+screenshots: $(READY)
+	$(BIN)/python -m tests.docs.screenshots
 
 test: lint
 	$(BIN)/python $(PYTEST)

@@ -25,7 +25,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -35,6 +34,7 @@ from bench.environment import choose_cpus, describe, raise_file_limit
 from bench.instance import Instance, free_ports, route, running
 from bench.load import LoadError, LoadGenerator
 from bench.measure import CpuMeter, settle
+from bench.page import page
 from tcpmux.config import load as read_config
 from tcpmux.control.client import Client
 from tcpmux.shm._image import publish_image
@@ -358,7 +358,7 @@ def watching(load: LoadGenerator, rounds: int) -> list[Row]:
                 Client(instance.admin).set_weights("r0", {"v0": number + 1})
                 time.sleep(1)
                 changed.append(_scrape(instance.admin))
-            (control,) = (p for p in instance.program.family() if _is_control(p))
+            control = instance.control()
             before, began = sum(control.cpu_times()[:2]), time.monotonic()
             for _ in Client(instance.admin).stream("r0"):
                 if time.monotonic() - began > 2 * rounds:
@@ -443,7 +443,7 @@ def checking(_load: LoadGenerator, rounds: int) -> list[Row]:
                 part["destinations"][0]["endpoints"] = [f"127.0.0.1:{port}" for port in mine]
                 parts.append({**part, "check": kind})
             with running({"workers": 1, "routes": parts}) as instance:
-                (control,) = (p for p in instance.program.family() if _is_control(p))
+                control = instance.control()
                 time.sleep(4)
                 shares, rates = [], []
                 for _ in range(rounds):
@@ -500,10 +500,6 @@ def _exchange(socks: Sequence[socket.socket]) -> None:
         sock.recv(64, socket.MSG_WAITALL)
 
 
-def _is_control(process: psutil.Process) -> bool:
-    return process.cmdline()[0].startswith("tcpmux: control")
-
-
 def _ms(act: Callable[[], object]) -> float:
     began = time.perf_counter()
     act()
@@ -534,6 +530,7 @@ PARTS: dict[str, Callable[..., list[Row]]] = {
     "watching": watching,
     "choosing": choosing,
     "checking": checking,
+    "page": page,
 }
 ON_ITS_CPU = ("waiting", "growth", "choosing")  # one worker, on the CPU that is not the load's
 

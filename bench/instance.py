@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from bench.processes import Program, wait_for
@@ -44,8 +45,16 @@ class Instance:
 
     def write(self, config: dict[str, Any]) -> None:
         """Writes its configuration, which is read at start and at a reload."""
-        whole = {"admin": {"socket": str(self.admin)}, **config}
-        (self.directory / "routes.yaml").write_text(yaml.safe_dump(whole, sort_keys=False))
+        write(self.directory, config)
+
+    def control(self) -> psutil.Process:
+        """The control process."""
+        (found,) = (
+            each
+            for each in self.program.family()
+            if each.cmdline()[0].startswith("tcpmux: control")
+        )
+        return found
 
     def lives(self) -> list[Live]:
         """The live region of each worker that there is, in order."""
@@ -57,6 +66,13 @@ class Instance:
                     found[name] = Live.attach(os.open(entry, os.O_RDONLY | os.O_CLOEXEC))
         every = sorted(found.values(), key=lambda live: live.worker)
         return [live for live in every if live.guardian_pid]
+
+
+def write(directory: Path, config: dict[str, Any]) -> None:
+    """The configuration, with an admin socket, as directory/routes.yaml."""
+    admin = {"socket": str(directory / "admin.sock"), **config.get("admin", {})}
+    whole = yaml.safe_dump({**config, "admin": admin}, sort_keys=False)
+    (directory / "routes.yaml").write_text(whole)
 
 
 def free_ports(count: int) -> list[int]:
@@ -89,15 +105,13 @@ def route(name: str, port: int, endpoints: Sequence[int], weights: Sequence[int]
 
 @contextmanager
 def running(config: dict[str, Any], cpu: int | None = None) -> Iterator[Instance]:
-    """tcpmux with this configuration (without `admin`), ready; ended at exit."""
+    """tcpmux with this configuration (without `admin.socket`), ready; ended at exit."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         directory = Path(name)
         port = int(config["routes"][0]["listen"].rpartition(":")[2])
-        file = directory / "routes.yaml"
-        whole = {"admin": {"socket": str(directory / "admin.sock")}, **config}
-        file.write_text(yaml.safe_dump(whole, sort_keys=False))
-        command = [sys.executable, "-m", "tcpmux", "-c", str(file)]
+        command = [sys.executable, "-m", "tcpmux", "-c", str(directory / "routes.yaml")]
         log = directory / "output.log"
+        write(directory, config)
         program = Program(command, cpu=cpu, log=log, directory=REPOSITORY)
         try:
             if not wait_for(lambda: "control is ready" in log.read_text(), START_SECONDS):

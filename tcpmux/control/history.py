@@ -62,8 +62,9 @@ class Series:
 
     def put(self, number: int, values: Sequence[float]) -> None:
         """The point of this number, one value for each column."""
-        for missed in range(max(self.last + 1, number - POINTS + 1), number):
-            self._write(missed, [math.nan] * self._width)
+        if self.last >= 0:  # else nothing is known before, and that is there
+            for missed in range(max(self.last + 1, number - POINTS + 1), number):
+                self._write(missed, [math.nan] * self._width)
         self._write(number, values)
         self.last = number
 
@@ -196,6 +197,6 @@ class History:
             self._seq = event["seq"]
             if event["kind"] in self._marks:
                 named = event["text"].partition(": ")[0].partition("/")[0]
-                mark = {key: event[key] for key in ("time", "kind", "text")}
+                mark = {key: event[key] for key in ("time", "kind", "level", "text")}
                 mark["route"] = named if named in routes else None
                 self._marks[event["kind"]].append(mark)

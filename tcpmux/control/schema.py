@@ -285,6 +285,7 @@ class Event(TypedDict):
     kind: str  # start, stop, reload, refused, weights, state, workers, worker, kill, ...
     text: str
     by: str  # who asked for it; "" = nobody
+    level: str  # error = clients lose by it, warning, or info
 
 
 class EventList(TypedDict):
@@ -311,6 +312,7 @@ class Mark(TypedDict):
 
     time: float  # Unix time, s
     kind: str  # as that of an Event
+    level: str  # too
     text: str
     route: str | None  # None: it is of the instance
 

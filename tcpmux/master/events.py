@@ -14,19 +14,21 @@ from tcpmux.errors import printable
 MAX_EVENTS = 1000  # kept
 MAX_AT_ONCE = 200  # in an answer, so that none takes long
 MAX_TEXT = 500  # characters
+LEVELS = ((logging.ERROR, "error"), (logging.WARNING, "warning"))
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """kind: start, stop, reload, refused, weights, state, workers, worker, control, log, upgrade,
     kill, names, log_level, denied or, for any other warning, warning. time: Unix time, s. by: who
-    asked for it, "" = nobody."""
+    asked for it, "" = nobody. level: as in the log, info, warning or error."""
 
     seq: int
     time: float
     kind: str
     text: str
     by: str
+    level: str = "info"
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -39,11 +41,12 @@ class Events:
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self.on_event: Callable[[Event], object] = lambda _: None
 
-    def note(self, kind: str, text: str, by: str = "") -> None:
+    def note(self, kind: str, text: str, by: str = "", level: int = logging.INFO) -> None:
         """Writes down one line of text."""
         number = self._events[-1].seq + 1 if self._events else 1
         text = printable(" ".join(text.split()))[:MAX_TEXT]
-        event = Event(number, round(time.time(), 3), kind, text, by)
+        word = next((word for least, word in LEVELS if level >= least), "info")
+        event = Event(number, round(time.time(), 3), kind, text, by, word)
         self._events.append(event)
         self.on_event(event)
 
@@ -70,4 +73,5 @@ class EventHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         kind = getattr(record, "event", "warning" if record.levelno >= logging.WARNING else "")
         if kind:
-            self._events.note(kind, record.getMessage(), getattr(record, "by", ""))
+            by = getattr(record, "by", "")
+            self._events.note(kind, record.getMessage(), by, record.levelno)

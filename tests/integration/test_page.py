@@ -137,7 +137,7 @@ def _give_role(page: Any, role: str) -> None:
 
 
 def _change_state(page: Any, name: str, choice: str) -> None:
-    page.locator("tr.destination", has_text=name).get_by_role("button").click()
+    page.locator(f"#destination-table tr:has(:text-is('{name}'))").get_by_role("button").click()
     page.locator(".choice", has_text=choice).click()
     page.locator("#confirm-action").click()
 
@@ -166,6 +166,16 @@ def test_what_changes_something_says_first_what_it_will_do(
         result.get_by_text("v2 disabled").wait_for()
         _change_state(page, "v1", "Enabled")
         result.get_by_text("v1 ready").wait_for()
+        page.locator("tr.endpoint", has_text=one.address).get_by_role("button").click()
+        assert page.get_by_label("Enabled again after").is_hidden()
+        page.locator(".choice", has_text="Drained").click()
+        page.get_by_label("Enabled again after").fill("90")
+        page.locator("#confirm-action").click()
+        dialog.get_by_text("Not done: shop").wait_for()
+        page.get_by_label("Do it even so").check()
+        page.locator("#confirm-action").click()
+        page.locator("tr.endpoint", has_text="ready again in 1h 2").wait_for()
+        _change_state(page, one.address, "Enabled")
 
         proxy.client.set_weights("shop", {"v2": 5})
         page.locator("#save-weights").click()

@@ -86,7 +86,7 @@ class Instance:
         return found
 
     def happens(self, kind: str, text: str, at: float | None = None) -> None:
-        event = {"seq": self.events.last + 1, "kind": kind, "text": text, "by": ""}
+        event = {"seq": self.events.last + 1, "kind": kind, "text": text, "by": "", "level": "info"}
         self.events._events.append({**event, "time": time.time() if at is None else at})
 
 
@@ -214,6 +214,7 @@ def test_what_happened_is_marked_where_it_belongs() -> None:
     at.happens("worker", "worker 0 (pid 7) has died")
     at.happens("warning", "of no use here")
     at.happens("reload", "gone: a route that is there no more")
+    assert {mark["level"] for mark in at.told(None)["marks"]} == {"info"}
     routes = [(mark["kind"], mark["route"]) for mark in at.told(None)["marks"]]
     assert routes == [("weights", "shop"), ("health", "other"), ("worker", None), ("reload", None)]
     assert [mark["kind"] for mark in at.told("other")["marks"]] == ["health", "worker", "reload"]

@@ -144,6 +144,6 @@ def test_a_fault_of_control_is_an_event_in_one_line() -> None:
     finally:
         log.removeHandler(handler)
     (event,) = events.after(0)
-    assert event.kind == "control"
+    assert (event.kind, event.level) == ("control", "error")
     assert event.text.isprintable()
     assert len(event.text) <= 500

@@ -2,27 +2,28 @@
 // chosen route.
 
 import { showRole } from "./access.js";
-import { ActionDialog, listOf } from "./action_dialog.js";
-import { call, hasToken, refusals, setToken } from "./api.js";
+import { ActionDialog } from "./action_dialog.js";
+import { hasToken, refusals, setToken } from "./api.js";
 import { Connections } from "./connections.js";
 import { Destinations } from "./destinations.js";
-import { byId, element, setAttribute, setText, showState } from "./dom.js";
+import { byId, setAttribute, setText, showState } from "./dom.js";
 import { EventStream } from "./event_stream.js";
 import { Events } from "./events.js";
 import * as format from "./format.js";
 import { Freshness } from "./freshness.js";
 import { KEPT } from "./history.js";
+import { HistoryLoader } from "./history_loader.js";
 import { placeInLocation } from "./location.js";
 import { Model } from "./model.js";
 import { Plots } from "./plots.js";
 import { Problems } from "./problems.js";
+import { askForReload } from "./reload.js";
 import { RouteList } from "./route_list.js";
-import { appliedText, Weights } from "./weights.js";
+import { Weights } from "./weights.js";
 import { Workers } from "./workers.js";
 
 const THEME_KEY = "tcpmux-theme";
 const SHORT_SPAN = 600; // s, of the plots
-const SETTLE = 1000; // ms after an event, before its mark is asked for
 
 const model = new Model();
 const freshness = new Freshness();
@@ -31,6 +32,7 @@ const routes = new RouteList(model);
 const dialog = new ActionDialog(report);
 const destinations = new Destinations(model, dialog);
 const plots = new Plots(byId("split-place"), byId("plots"));
+const history = new HistoryLoader(model, drawSoon);
 const workers = new Workers();
 const events = new Events();
 const weights = new Weights(dialog);
@@ -50,7 +52,7 @@ const received = {
   conditions: (conditions) => model.setConditions(conditions),
   events(list) {
     events.add(list);
-    loadHistorySoon();
+    history.loadSoon();
   },
 };
 
@@ -83,29 +85,6 @@ function draw() {
   plots.update(model.history, byId("plots-span").value === "hour" ? KEPT : SHORT_SPAN);
 }
 
-// Of what has been since this page was opened the stream tells; of the hour before, control.
-let historyTimer = null;
-function loadHistorySoon() {
-  clearTimeout(historyTimer);
-  historyTimer = setTimeout(loadHistory, SETTLE);
-}
-
-async function loadHistory() {
-  const { chosen: name, history } = model;
-  if (!history) return;
-  let failed = "";
-  try {
-    history.load(await call(`/v1/history?route=${encodeURIComponent(name)}`));
-  } catch (error) {
-    if (history.isLoaded) return;
-    failed = `What was before this page was opened is not shown: ${error.message}.`;
-  }
-  if (history !== model.history) return;
-  setText(byId("history-error"), failed);
-  byId("history-error").hidden = !failed;
-  drawSoon();
-}
-
 function setTable(table) {
   const another = model.table && model.table.started_at !== table.started_at;
   if (another) events.clear();
@@ -119,7 +98,7 @@ function setTable(table) {
   if (wanted !== model.chosen) choose(wanted);
   else {
     showRoute();
-    loadHistorySoon();
+    history.loadSoon();
   }
   drawSoon();
 }
@@ -129,7 +108,7 @@ function choose(name) {
   stream.open(name === null ? "/v1/stream" : `/v1/stream?route=${encodeURIComponent(name)}`);
   showRoute();
   routes.update();
-  loadHistory();
+  history.load();
   if (model.table && name !== null) routes.reveal(name);
 }
 
@@ -172,30 +151,7 @@ function report(text) {
   setText(byId("result"), text);
 }
 
-// Weights that were set at run time are what a reload takes back.
-function askForReload() {
-  const unsaved = (model.table?.routes ?? []).flatMap((route) =>
-    route.destinations
-      .filter((d) => d.weight !== d.file_weight)
-      .map((d) => `${route.name} / ${d.name}: ${format.count(d.weight)}`),
-  );
-  const shown = unsaved.slice(0, 10);
-  if (unsaved.length > shown.length) shown.push(`and ${format.plural(unsaved.length - shown.length, "other")}`);
-  const warning = unsaved.length
-    ? "These weights were set at run time, and go back to those of the file:"
-    : "No weight was set at run time.";
-  dialog.open({
-    title: "Read the configuration files again?",
-    content: [
-      element("p", {}, "Open connections stay. If a file has a mistake, nothing changes."),
-      element("p", {}, warning),
-      listOf(shown),
-    ],
-    label: "Reload",
-    perform: async () => appliedText(await call("/v1/reload", { method: "POST", body: {} })),
-  });
-}
-byId("reload").addEventListener("click", askForReload);
+byId("reload").addEventListener("click", () => askForReload(dialog, model.table));
 
 byId("dismiss-result").addEventListener("click", () => report(""));
 

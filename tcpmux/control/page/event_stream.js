@@ -8,7 +8,7 @@ const SHORTEST_WAIT = 1; // s
 const MAX_WAIT = 10; // s
 
 // Text in pieces of any size -> onEvent(type, data). `id` and `retry` are of no use here.
-export class EventParser {
+class EventParser {
   #onEvent;
   #rest = "";
   #afterReturn = false;

@@ -2,7 +2,7 @@
 
 import { byId, element, KeyedNodes, setText } from "./dom.js";
 import * as format from "./format.js";
-import { groupOf } from "./kinds.js";
+import { colourOf, groupOf } from "./kinds.js";
 
 const KEPT = 1000; // as control keeps them
 const SHOWN = 200;
@@ -14,7 +14,7 @@ function dayItem(day) {
 function eventItem(event) {
   const when = new Date(event.time * 1000);
   const time = element("time", { datetime: when.toISOString() }, format.clock(event.time));
-  const kind = element("span", { class: "kind", "data-group": groupOf(event.kind) }, event.kind);
+  const kind = element("span", { class: "kind", "data-colour": colourOf(event) }, event.kind);
   const node = element(
     "li", {}, element("span", { class: "event-head" }, time, " ", kind),
     element("span", { class: "event-text" }, event.text),
@@ -53,7 +53,7 @@ export class Events {
     const words = text.value.trim().toLowerCase();
     const wanted = [...this.#events.values()].filter(
       (event) =>
-        (!group.value || groupOf(event.kind) === group.value) &&
+        (!group.value || groupOf(event) === group.value) &&
         (!words || `${event.kind} ${event.text} ${event.by}`.toLowerCase().includes(words)),
     );
     const items = wanted.slice(0, SHOWN).flatMap((event, i) => {

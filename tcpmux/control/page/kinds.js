@@ -1,16 +1,17 @@
-// Kinds of events, as the eye tells them apart: what somebody wanted, what has gone wrong, the rest.
+// Events as the eye tells them apart: what has gone wrong, what somebody wanted, the rest.
 
 const GROUPS = {
   change: ["weights", "state", "reload", "workers", "kill", "log_level"],
   life: ["start", "stop", "upgrade"],
 };
-const COLOURS = { change: "accent", life: "muted", trouble: "down" };
+const COLOURS = { error: "down", warning: "degraded" };
 
-export function groupOf(kind) {
+// What is neither a change nor a start is a failure or the end of one.
+export function groupOf({ kind }) {
   return Object.keys(GROUPS).find((group) => GROUPS[group].includes(kind)) ?? "trouble";
 }
 
 // The name of a colour in the style sheet.
-export function colourOf(kind) {
-  return COLOURS[groupOf(kind)];
+export function colourOf({ kind, level }) {
+  return COLOURS[level] ?? (GROUPS.change.includes(kind) ? "accent" : "muted");
 }

@@ -4,7 +4,7 @@ const WINDOW = 10; // s: one second has too few connections for a 99th percentil
 
 // Within a bucket the values are taken as spread evenly. What is above the last bound is given as
 // that bound, as nothing more is known.
-export function quantile(counts, bounds, part) {
+function quantile(counts, bounds, part) {
   const total = counts.reduce((all, one) => all + one, 0);
   if (!(total > 0)) return NaN;
   const wanted = total * part;

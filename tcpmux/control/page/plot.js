@@ -9,7 +9,7 @@ import { colourOf } from "./kinds.js";
 const HEIGHT = 170; // px
 const SHORTEST_SPAN = 120; // s, so that the first samples are not stretched over the whole width
 const DESCRIBE_EVERY = 10_000; // ms; more often would talk without end
-const LABEL_WIDTH = 64; // px, to the right of the lines
+const LABEL_WIDTH = 86; // px, to the right of the lines
 const LABEL_HEIGHT = 12; // px
 const DASH = [5, 4];
 const NEAR = 6; // px between the pointer and a mark that it reads
@@ -21,6 +21,19 @@ function colour(name) {
   if (!probe.isConnected) document.body.append(probe);
   probe.style.color = `var(--${name})`;
   return getComputedStyle(probe).color;
+}
+
+// As much of the text as the width (px of the canvas) has room for.
+function fitted(ctx, text, width) {
+  if (ctx.measureText(text).width <= width) return text;
+  let kept = text.length - 1;
+  while (kept > 1 && ctx.measureText(`${text.slice(0, kept)}…`).width > width) kept -= 1;
+  return `${text.slice(0, kept)}…`;
+}
+
+// Lines for these alone: those between them say nothing.
+function powersOfTen(plot, splits) {
+  return splits.map((value) => (Math.abs(Math.log10(value) - Math.round(Math.log10(value))) < 1e-6 ? value : null));
 }
 
 function linearRange(smallestMax) {
@@ -49,7 +62,8 @@ export class Plot {
   #marks = [];
   #markText = element("p", { class: "mark-text note" });
 
-  // kind: {id, title, note, format, range ("linear", "share" or "logarithmic"), increments}
+  // kind: {id, title, note, format, tick (as format, on the axis), range ("linear", "share" or
+  // "logarithmic"), increments}
   constructor(parent, kind) {
     this.#kind = kind;
     this.#stage = element("div", { class: "stage", role: "img", id: `plot-${kind.id}` });
@@ -82,7 +96,7 @@ export class Plot {
     this.#draw();
   }
 
-  // marks: [{time, kind, text}]; span: s.
+  // marks: [{time, kind, level, text}]; span: s.
   update(times, values, marks, span) {
     this.#data = [times, ...values];
     this.#marks = marks;
@@ -111,6 +125,7 @@ export class Plot {
     const kind = this.#kind;
     const axis = colour("muted");
     const grid = { stroke: colour("grid"), width: 1 };
+    const rows = kind.range === "logarithmic" ? { ...grid, filter: powersOfTen } : grid;
     const ranges = {
       linear: { range: linearRange(kind.smallestMax ?? 1) },
       share: { range: [0, 1] },
@@ -130,10 +145,10 @@ export class Plot {
           values: (plot, splits) => splits.map(clockTick),
         },
         {
-          stroke: axis, grid, ticks: grid, size: 72, space: 34,
+          stroke: axis, grid: rows, ticks: rows, size: 72, space: 34,
           ...(kind.increments && { incrs: kind.increments }),
           ...(kind.range === "share" && { incrs: [0.1, 0.2, 0.25, 0.5] }),
-          values: (plot, splits) => splits.map((v) => (v === null ? "" : kind.format(v))),
+          values: (plot, splits) => splits.map((v) => (v === null ? "" : (kind.tick ?? kind.format)(v))),
         },
       ],
       series: [
@@ -181,7 +196,7 @@ export class Plot {
     ctx.textBaseline = "middle";
     for (const { line, y } of labels) {
       ctx.fillStyle = colour(line.colour);
-      const text = line.name.length > 9 ? `${line.name.slice(0, 8)}…` : line.name;
+      const text = fitted(ctx, line.name, (LABEL_WIDTH - 6) * ratio);
       ctx.fillText(text, bbox.left + bbox.width + 5 * ratio, y);
     }
     ctx.restore();
@@ -192,10 +207,11 @@ export class Plot {
     const { ctx, bbox } = plot;
     const ratio = uPlot.pxRatio;
     ctx.save();
-    for (const { time, kind } of this.#marks) {
+    for (const mark of this.#marks) {
+      const { time } = mark;
       if (time < this.#span[0] || time > this.#span[1]) continue;
       const x = Math.round(plot.valToPos(time, "x", true));
-      ctx.fillStyle = colour(colourOf(kind));
+      ctx.fillStyle = colour(colourOf(mark));
       ctx.globalAlpha = 0.45;
       ctx.fillRect(x, bbox.top, ratio, bbox.height);
       ctx.globalAlpha = 1;

@@ -77,6 +77,7 @@ const KINDS = [
     title: "Bytes per second",
     note: "all destinations",
     format: format.byteRate,
+    tick: (value) => format.byteRate(value).replace(".0 ", " "),
     range: "linear",
     smallestMax: 1024,
     increments: BINARY_STEPS,

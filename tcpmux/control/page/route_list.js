@@ -7,6 +7,8 @@ import { hashOf } from "./location.js";
 import { BY_URGENCY } from "./model.js";
 
 const ROW_HEIGHT = 46; // px, as in the style sheet
+const TALL_ROW_HEIGHT = 66; // where a name needs two lines
+const LONG_NAME = 38; // characters
 const BEYOND = 10; // rows above and below the view, so that Tab finds the next link
 
 const FIGURES = [
@@ -28,6 +30,7 @@ export class RouteList {
   #search = byId("route-search");
   #rows;
   #found = []; // indexes into the table's routes
+  #height = ROW_HEIGHT;
   #sort = { key: "condition", descending: false };
 
   constructor(model) {
@@ -62,6 +65,9 @@ export class RouteList {
 
   #find() {
     const { routes } = this.#model.table;
+    const tall = routes.some(({ name }) => name.length > LONG_NAME);
+    this.#height = tall ? TALL_ROW_HEIGHT : ROW_HEIGHT;
+    setAttribute(byId("route-table"), "data-tall", tall);
     const words = this.#search.value.trim().toLowerCase();
     const matches = (route) =>
       route.name.toLowerCase().includes(words) || route.listen.some((l) => l.includes(words));
@@ -105,12 +111,12 @@ export class RouteList {
 
   #showRows() {
     if (!this.#model.table) return;
-    const inView = Math.ceil(this.#scroll.clientHeight / ROW_HEIGHT);
-    const top = Math.floor(this.#scroll.scrollTop / ROW_HEIGHT);
+    const inView = Math.ceil(this.#scroll.clientHeight / this.#height);
+    const top = Math.floor(this.#scroll.scrollTop / this.#height);
     const first = Math.max(0, Math.min(top, this.#found.length - inView) - BEYOND);
     const last = Math.min(this.#found.length, top + inView + BEYOND);
-    byId("route-space-above").style.height = `${first * ROW_HEIGHT}px`;
-    byId("route-space-below").style.height = `${(this.#found.length - last) * ROW_HEIGHT}px`;
+    byId("route-space-above").style.height = `${first * this.#height}px`;
+    byId("route-space-below").style.height = `${(this.#found.length - last) * this.#height}px`;
     // Two more, for the head and the foot.
     setAttribute(byId("route-table"), "aria-rowcount", this.#found.length + 2);
     const { routes } = this.#model.table;
@@ -162,8 +168,8 @@ export class RouteList {
   #bringIntoView(position) {
     const head = byId("route-table").tHead.offsetHeight;
     const foot = byId("route-table").tFoot.offsetHeight;
-    const y = position * ROW_HEIGHT;
-    const room = this.#scroll.clientHeight - head - foot - ROW_HEIGHT;
+    const y = position * this.#height;
+    const room = this.#scroll.clientHeight - head - foot - this.#height;
     if (y < this.#scroll.scrollTop) this.#scroll.scrollTop = y;
     else if (y > this.#scroll.scrollTop + room) this.#scroll.scrollTop = y - room;
   }

@@ -21,15 +21,28 @@ export function askForState(dialog, { route, destination, endpoint = null, state
     return element("label", { class: "choice" }, input, element("strong", {}, word), ` ${meaning}`);
   });
   const group = element("div", { role: "radiogroup", "aria-label": "State" }, ...choices);
+  const minutes = element("input", { type: "number", name: "minutes", min: 1, max: 525600, step: 1, inputmode: "numeric" });
+  const until = element(
+    "label", { class: "inline" }, "Enabled again after ", minutes, " minutes; empty: not by itself",
+  );
+  const chosen = () => group.querySelector("input:checked")?.value;
+  const showUntil = () => {
+    // A destination has no such time.
+    until.hidden = minutes.disabled = endpoint === null || (chosen() ?? "ready") === "ready";
+  };
+  group.addEventListener("change", showUntil);
+  showUntil();
   const note = open > 0 ? `${format.plural(open, "connection")} open now: none is cut.` : "";
   dialog.open({
     title: `${name}: change its state`,
-    content: [group, element("p", { class: "note" }, note)],
+    content: [group, until, element("p", { class: "note" }, note)],
     label: "Apply",
     async perform({ force }) {
-      const chosen = group.querySelector("input:checked").value;
       const path = routePath(route, `destinations/${encodeURIComponent(destination)}/state`);
-      const body = { state: chosen, ...(endpoint && { endpoint }), ...(force && { force }) };
+      const seconds = minutes.disabled ? 0 : minutes.valueAsNumber * 60;
+      const body = {
+        state: chosen(), ...(endpoint && { endpoint }), ...(force && { force }), ...(seconds && { seconds }),
+      };
       return appliedText(await call(path, { method: "PUT", body }));
     },
   });

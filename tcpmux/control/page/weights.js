@@ -34,11 +34,11 @@ function planOf(route, drafts) {
     const valid = !Number.isNaN(wanted);
     const changed = valid && wanted !== d.weight;
     const moved = valid && now.get(d.name) !== then.get(d.name);
-    let text = `${d.name} ${format.count(d.weight)}`;
-    if (changed) text += ` → ${format.count(wanted)} ${shares}`;
-    else if (moved && !Number.isNaN(then.get(d.name))) text += ` ${shares}`;
-    else text += ` (${format.percent(now.get(d.name))})`;
-    return { destination: d, wanted, valid, changed, moved, text };
+    let figures = format.count(d.weight);
+    if (changed) figures += ` → ${format.count(wanted)} ${shares}`;
+    else if (moved && !Number.isNaN(then.get(d.name))) figures += ` ${shares}`;
+    else figures += ` (${format.percent(now.get(d.name))})`;
+    return { destination: d, wanted, valid, changed, moved, figures, text: `${d.name} ${figures}` };
   });
   return {
     lines,
@@ -133,9 +133,9 @@ export class Weights {
     const preview = element("output", {
       id: `weight-preview-${name}`, for: `weight-range-${name} weight-number-${name}`, "aria-live": "off",
     });
-    const label = element("label", { for: number.id, title: name }, name);
+    const label = element("label", { for: number.id }, name);
     const node = element(
-      "div", { class: "weight-row", "data-destination": name }, label, slider, number, preview,
+      "div", { class: "weight-row", "data-destination": name }, label, preview, slider, number,
     );
     slider.addEventListener("input", () => this.#touch(name, Number(slider.value)));
     number.addEventListener("input", () =>
@@ -155,7 +155,7 @@ export class Weights {
         setAttribute(number, "aria-invalid", !line.valid && "true");
         setAttribute(slider, "aria-valuetext", line.text);
         setAttribute(node, "data-changed", line.changed);
-        setText(preview, line.valid ? line.text : `${name}: not a weight`);
+        setText(preview, line.valid ? line.figures : "not a weight");
       },
     };
   }
