@@ -28,8 +28,9 @@ import yaml
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
-from tcpmux.cli.top import SORT_KEYS, Model, View
+from tcpmux.cli.top import Model, View
 from tcpmux.control.client import Client
+from tcpmux.control.schema import SORT_KEYS
 from tests.docs.pages import DOCS, ROOT
 
 MODULE = "tests.docs.screenshots"
