@@ -216,7 +216,7 @@ async def photograph(browser: Any, scheme: str, width: int, height: int, to: Pat
     await context.add_init_script(f"sessionStorage.setItem('tcpmux-token', '{TOKEN}')")
     page = await context.new_page()
     await page.goto(f"http://{PAGE}/#route=checkout")
-    await page.locator("#problem-rows li").nth(2).wait_for()
+    await page.locator("#problem-rows li").nth(1).wait_for()
     await page.locator("#connection-rows tr").nth(5).wait_for()
     await asyncio.sleep(12)  # rates are over ten seconds
     await page.screenshot(path=to)
