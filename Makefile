@@ -28,7 +28,7 @@ SOURCES := setup.py pyproject.toml tcpmux/config/rows.py tcpmux/config/settings.
 export TCPMUX_WERROR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze tables fmt generated docs screenshots asan fuzz lock wheel clean
+.PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze tables fmt generated docs screenshots asan fuzz lock wheel image image-test clean
 
 help:
 	@echo "make demo    show traffic being shifted between two embedded servers"
@@ -47,6 +47,8 @@ help:
 	@echo "make fuzz    corrupt words of shared memory under the sanitizers; FUZZ_SECONDS=60 each test"
 	@echo "make build   the virtual environment and the extension modules"
 	@echo "make wheel   dist/*.whl, the same to the byte for the same commit"
+	@echo "make image   the container image of Containerfile, with podman, docker or buildah"
+	@echo "make image-test  the same from Debian's packages, without a registry, and its tests; for root"
 	@echo "make lock    $(LOCK) and $(DOCS_LOCK) anew, after a change of dependencies; UPGRADE=--upgrade for the newest"
 
 # $(call install-locked,PYTHON,LOCK,HOW MUCH): what the lock names and nothing else, by its hashes. No
@@ -180,6 +182,19 @@ fuzz: $(ASAN_READY)
 # the commit's.
 wheel: $(READY)
 	$(BIN)/python configs/packaging/wheel.py
+
+BUILDER ?= $(firstword $(foreach tool,podman docker buildah,$(if $(shell command -v $(tool)),$(tool))))
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' tcpmux/__init__.py)
+
+# IMAGE_FLAGS: for instance --build-arg BASE=...
+image:
+	@test -n "$(BUILDER)" || { echo "make image: needs podman, docker or buildah" >&2; exit 1; }
+	$(BUILDER) build $(if $(filter docker,$(BUILDER)),,--format docker --ignorefile .containerignore) \
+		--file Containerfile --tag tcpmux:$(VERSION) $(IMAGE_FLAGS) .
+
+image-test: $(READY)
+	$(BIN)/python configs/packaging/image.py
+	$(BIN)/python -m pytest -n 0 tests/integration/test_image.py
 
 # For every Python from the oldest that pyproject.toml allows. Releases that are in the lock and
 # still fit stay, without UPGRADE.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.proxy import Proxy
-from tests.support import EchoServer, free_port
+from tests.support import EchoServer, free_port, wait_for
 
 StartProxy = Callable[..., Proxy]
 
@@ -68,3 +70,32 @@ def one(echo_servers: Callable[..., EchoServer]) -> EchoServer:
 @pytest.fixture
 def two(echo_servers: Callable[..., EchoServer]) -> EchoServer:
     return echo_servers("two")
+
+
+def cpu_group() -> Path | None:
+    """Where control groups that limit CPU time can be made here."""
+    for root in ("/sys/fs/cgroup/cpu", "/sys/fs/cgroup"):
+        with suppress(OSError):
+            made = Path(root) / f"tcpmux-test-{os.getpid()}"
+            made.mkdir()
+            if (made / "cpu.cfs_quota_us").exists() or (made / "cpu.max").exists():
+                return made
+            made.rmdir()
+    return None
+
+
+@pytest.fixture
+def one_cpu() -> Iterator[Path]:
+    """A control group with the time of one CPU."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("with one CPU a quota changes nothing")
+    group = cpu_group()
+    if group is None:
+        pytest.skip("no control group can be made here")
+    if (group / "cpu.max").exists():
+        (group / "cpu.max").write_text("100000 100000")
+    else:
+        (group / "cpu.cfs_quota_us").write_text("100000")
+    yield group
+    wait_for(lambda: not (group / "cgroup.procs").read_text(), "the group to be empty")
+    group.rmdir()

@@ -1,5 +1,5 @@
 """tcpmux as the only program of a container, pid 1: no rights, a file system that is read-only, a
-CPU quota. Made of namespaces and a control group here; `make image` does it with the image itself.
+CPU quota. Made of namespaces and a control group; test_image.py has the files of the image in it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
-import pytest
 import yaml
 
 from tcpmux.control.client import AdminError, Client
@@ -23,45 +23,27 @@ from tests.support import EchoServer, ask, patient, wait_for
 
 USER = 65532
 SOCKET = "/dev/shm/tcpmux.sock"
-# Becomes tcpmux, as pid 1 of a pid namespace. 0: the process that writes it.
+# Becomes what is given, as pid 1 of a pid namespace, in $FILES if that names a root directory.
+# 0: the process that writes it.
 ENTER = f"""
 [ -z "$GROUP" ] || echo 0 >"$GROUP/cgroup.procs"
-mount -t tmpfs -o mode=1777 none /dev/shm
+root=$FILES
+if [ "$root" ]; then
+    mount --bind "$root" "$root"
+    mkdir -p "$root/etc/tcpmux"
+    mount --bind "$DIRECTORY" "$root/etc/tcpmux"
+    mount -t proc none "$root/proc"
+    mount --rbind /dev "$root/dev"
+    mount --rbind /sys "$root/sys"
+fi
+mount -t tmpfs -o mode=1777 none "$root/dev/shm"
 while read -r _ at _; do
-    case $at in /proc*|/sys*|/dev*) ;; *) mount -o remount,bind,ro "$at" 2>/dev/null ;; esac
+    case $at in /proc*|/sys*|/dev*|"$root"/proc*|"$root"/sys*|"$root"/dev*) ;;
+    *) mount -o remount,bind,ro "$at" 2>/dev/null ;; esac
 done </proc/self/mounts
-exec setpriv --reuid {USER} --regid {USER} --clear-groups --no-new-privs --bounding-set=-all \\
-    --inh-caps=-all "$@"
+exec ${{root:+/usr/sbin/chroot "$root"}} setpriv --reuid {USER} --regid {USER} --clear-groups \\
+    --no-new-privs --bounding-set=-all --inh-caps=-all "$@"
 """
-
-
-def cpu_group() -> Path | None:
-    """Where control groups that limit CPU time can be made here."""
-    for root in ("/sys/fs/cgroup/cpu", "/sys/fs/cgroup"):
-        with suppress(OSError):
-            made = Path(root) / f"tcpmux-test-{os.getpid()}"
-            made.mkdir()
-            if (made / "cpu.cfs_quota_us").exists() or (made / "cpu.max").exists():
-                return made
-            made.rmdir()
-    return None
-
-
-@pytest.fixture
-def one_cpu() -> Iterator[Path]:
-    """A control group with the time of one CPU."""
-    if len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("with one CPU a quota changes nothing")
-    group = cpu_group()
-    if group is None:
-        pytest.skip("no control group can be made here")
-    if (group / "cpu.max").exists():
-        (group / "cpu.max").write_text("100000 100000")
-    else:
-        (group / "cpu.cfs_quota_us").write_text("100000")
-    yield group
-    wait_for(lambda: not (group / "cgroup.procs").read_text(), "the group to be empty")
-    group.rmdir()
 
 
 class Container:
@@ -93,16 +75,31 @@ class Container:
 
 
 @contextmanager
-def container(directory: Path, config: dict[str, object], group: str = "") -> Iterator[Container]:
+def container(
+    directory: Path,
+    config: dict[str, object],
+    group: str = "",
+    said: dict[str, Any] | None = None,
+) -> Iterator[Container]:
+    """Runs this build; or an image by what it says of itself, with the directory as /etc/tcpmux."""
     file, log = directory / "routes.yaml", directory / "log"
-    file.write_text(yaml.safe_dump({**config, "admin": {"socket": SOCKET}}))
     unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"]
-    tcpmux = [sys.executable, "-m", "tcpmux", "-c", str(file)]
+    if said is None:
+        environment, command = dict(os.environ), [sys.executable, "-m", "tcpmux", "-c", str(file)]
+        config = {**config, "admin": {"socket": SOCKET}}
+    else:
+        environment = dict(line.split("=", 1) for line in said["Env"])
+        command = [*said["Entrypoint"], *said["Cmd"]]
+    environment |= {
+        "GROUP": group,
+        "FILES": said["files"] if said else "",
+        "DIRECTORY": str(directory),
+    }
+    file.write_text(yaml.safe_dump(config))
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*unshare, "sh", "-c", ENTER, "sh", *tcpmux],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            env={**os.environ, "GROUP": group},
+            [*unshare, "/bin/sh", "-c", ENTER, "sh", *command],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
         )  # fmt: skip
     try:
         yield Container(process, log)

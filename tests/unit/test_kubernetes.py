@@ -4,7 +4,9 @@ and with the code."""
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,9 @@ import yaml
 
 from tcpmux.cli.app import cli
 from tcpmux.config import Config, load
+from tcpmux.control.access import Rules, authorize
+from tcpmux.control.head import Head, Refused
+from tcpmux.control.operations import OPERATIONS
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "configs/kubernetes/tcpmux.yaml"
@@ -132,6 +137,22 @@ def test_probes_ask_what_is_answered(container: Object) -> None:
         "readinessProbe": {"path": "/readyz", "port": "admin"},
         "startupProbe": {"path": "/healthz", "port": "admin"},
     }
+
+
+def test_probes_need_no_token(container: Object, config: Config) -> None:
+    """The kubelet has none, and asks for the address of the pod; nothing else is told to it."""
+    assert config.admin.http is not None
+    rules = Rules(frozenset(), str(config.admin.http), config.admin.hosts, token=b"x" * 32)
+    kubelet = SimpleNamespace(family=socket.AF_INET, getpeername=lambda: ("10.1.2.1", 4242))
+    host = {"host": f"10.1.2.3:{config.admin.http.port}"}
+    served = {row.path for row in OPERATIONS if row.method == "GET"}
+    paths = {probe["httpGet"]["path"] for name, probe in container.items() if "Probe" in name}
+    assert paths <= served
+    for path in paths:
+        assert authorize(Head("GET", path, 1, host), kubelet, rules) == "10.1.2.1 over HTTP"
+    for path in served - paths:
+        with pytest.raises(Refused, match="token"):
+            authorize(Head("GET", path, 1, host), kubelet, rules)
 
 
 def test_a_pod_has_the_time_to_drain(pod: Object, container: Object, config: Config) -> None:
