@@ -28,7 +28,7 @@ SOURCES := setup.py pyproject.toml tcpmux/config/rows.py tcpmux/config/settings.
 export TCPMUX_WERROR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze tables fmt generated docs screenshots asan fuzz lock wheel image image-test clean
+.PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze tables fmt generated docs screenshots asan fuzz lock wheel image image-test deb clean
 
 help:
 	@echo "make demo    show traffic being shifted between two embedded servers"
@@ -49,6 +49,7 @@ help:
 	@echo "make wheel   dist/*.whl, the same to the byte for the same commit"
 	@echo "make image   the container image of Containerfile, with podman, docker or buildah"
 	@echo "make image-test  the same from Debian's packages, without a registry, and its tests; for root"
+	@echo "make deb     dist/*.deb: a Debian package, with what it depends on, for this Python"
 	@echo "make lock    $(LOCK) and $(DOCS_LOCK) anew, after a change of dependencies; UPGRADE=--upgrade for the newest"
 
 # $(call install-locked,PYTHON,LOCK,HOW MUCH): what the lock names and nothing else, by its hashes. No
@@ -195,6 +196,9 @@ image:
 image-test: $(READY)
 	$(BIN)/python configs/packaging/image.py
 	$(BIN)/python -m pytest -n 0 tests/integration/test_image.py
+
+deb: wheel
+	$(BIN)/python configs/packaging/deb.py
 
 # For every Python from the oldest that pyproject.toml allows. Releases that are in the lock and
 # still fit stay, without UPGRADE.
