@@ -103,7 +103,9 @@ def put(tree: Path, name: str, content: str | bytes, mode: int = 0o644) -> None:
 def libraries(tree: Path) -> set[str]:
     """The shared libraries that modules need, without the C library's."""
     found: set[str] = set()
-    for path in tree.rglob("*.so*"):
+    for path in tree.rglob("*"):
+        if not re.search(r"\.so(\.\d+)*$", path.name):
+            continue
         with path.open("rb") as file:
             dynamic = ELFFile(file).get_section_by_name(".dynamic")
             tags = dynamic.iter_tags("DT_NEEDED") if dynamic else ()
