@@ -89,6 +89,7 @@ class Conditions:
         self._is_first = True
         self._looked = 0.0  # Unix time, s
         self._looking = asyncio.Lock()
+        self._begun = 0.0  # monotonic, s: of the last look that is complete
 
     def start(self, master: MasterLink) -> None:
         self._master = master
@@ -100,9 +101,14 @@ class Conditions:
             await asyncio.sleep(EVERY)
 
     async def look(self, slices: Slices) -> None:
-        """Has all of them as they are now."""
+        """Has all of them as they are now. However many ask at the same time, there are at most two
+        looks: the one under way, and one that begins after all of them have asked."""
+        asked = time.monotonic()
         async with self._looking:
-            await slices.all(self.looking())
+            begun = time.monotonic()
+            if self._begun < asked:
+                await slices.all(self.looking())
+                self._begun = begun
 
     def looking(self) -> Iterator[None]:
         """look() in short steps."""
@@ -281,7 +287,10 @@ class Conditions:
         now = time.time()
         behind = [(worker, since) for worker, since in self._behind.items() if now - since > BEHIND]
         gone = self._master is not None and self._master.gone
-        found = list(problems_of_instance(self._view, master_gone=gone, behind=behind))
+        silent = self._master.silent_since if self._master is not None else None
+        found = list(
+            problems_of_instance(self._view, master_gone=gone, master_silent=silent, behind=behind)
+        )
         for route in self.routes.values():
             found += route.problems
         return found

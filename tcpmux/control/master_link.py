@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 from tcpmux.control.timeouts import within
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tcpmux.control")
 
 ANSWER_TIME = 30.0  # s
+SILENCE = 5.0  # s without any answer, and it is stopped or hangs; it needs milliseconds
 MAX_WAITING = 16 << 20  # bytes of requests that the master has not read
 
 
@@ -64,10 +66,20 @@ class MasterLink:
         self._inbox, self._outbox = Inbox(), Outbox()
         self._last_id = 0
         self._gone = False
+        # When what has not been answered was asked: monotonic and Unix time, s.
+        self._asked: tuple[float, float] | None = None
 
     @property
     def gone(self) -> bool:
         return self._gone
+
+    @property
+    def silent_since(self) -> float | None:
+        """Unix time, s, if a master that has not ended does not answer; else None."""
+        if self._gone or self._asked is None:
+            return None
+        asked, at = self._asked
+        return at if time.monotonic() - asked > SILENCE else None
 
     async def start(self) -> None:
         """Begins to listen, and tells the master that requests may come."""
@@ -90,6 +102,7 @@ class MasterLink:
         number = self._last_id
         answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._pending[number] = answer
+        self._asked = self._asked or (time.monotonic(), time.time())
         try:
             self._send({"id": number, "verb": verb, **arguments})
             async with within(self._answer_time):
@@ -154,6 +167,8 @@ class MasterLink:
                 log.exception("internal error while handling %s from the master", message["push"])
             return
         future = self._pending.get(message["id"])
+        others = len(self._pending) > (future is not None)
+        self._asked = (time.monotonic(), time.time()) if others else None
         if future is None or future.done():
             log.warning("the master answered too late: %.200s", message)
         elif message["ok"]:

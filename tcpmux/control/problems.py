@@ -213,14 +213,28 @@ def last_reload(view: View) -> LastReload:
 
 
 def problems_of_instance(
-    view: View, *, master_gone: bool, behind: Iterable[tuple[int, float]]
+    view: View,
+    *,
+    master_gone: bool,
+    behind: Iterable[tuple[int, float]],
+    master_silent: float | None = None,
 ) -> Iterator[Problem]:
-    """Those of no route. behind: workers that use an older route table, and since when."""
+    """Those of no route. behind: workers that use an older route table, and since when.
+    master_silent: since when a master that runs has answered nothing."""
     if master_gone:
         yield _of_instance(
             WARNING,
             "the master has ended: connections are served, but nothing can be changed",
             "Start tcpmux again with the same files: it takes over",
+        )
+    if master_silent is not None:
+        pid = view.table.master_pid
+        yield _of_instance(
+            WARNING,
+            "the master is stopped or hangs: connections are served, but nothing can be changed",
+            f"Continue it: kill -CONT {pid}; if it stays silent, kill -KILL {pid} and start tcpmux "
+            "again with the same files: it takes over",
+            master_silent,
         )
     yield from _of_processes(view)
     reload = last_reload(view)

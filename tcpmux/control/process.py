@@ -33,6 +33,7 @@ log = logging.getLogger("tcpmux.control")
 SHUTDOWN_TIME = 0.5  # s for requests under way, twice; the master waits 2 s for our end
 READ_BUFFER = 16 << 20  # bytes; more than any body: what is passed on is complete
 MASTER_LOOK = 0.05  # s, without a master: is there another one?
+ASK = 5.0  # s between two requests that find out whether the master answers
 BEAT = 0.5  # s; the master wonders after some more
 
 
@@ -87,6 +88,7 @@ class Control:
             health.start(link, tasks.tell)
             conditions.start(link)
             tasks.keep("conditions", lambda: conditions.run(self.readings.slices))
+            tasks.keep("asking the master", lambda: self._ask(link))
             tasks.keep("history", self.readings.history.run)
             await over.wait()
         finally:
@@ -125,6 +127,14 @@ class Control:
     def _beat(self) -> None:
         self.goes_on()
         asyncio.get_running_loop().call_later(BEAT, self._beat)
+
+    async def _ask(self, link: MasterLink) -> None:
+        """Again and again, so that a master that is stopped or hangs is noticed."""
+        while not link.gone:
+            await asyncio.sleep(ASK)
+            if link.silent_since is None:
+                with suppress(TcpmuxError):
+                    await self.readings.events.update(link)
 
     async def _await_master(self, over: asyncio.Event) -> None:
         """Ends when another master has taken over: it starts a control of its own."""

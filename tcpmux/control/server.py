@@ -30,6 +30,7 @@ from tcpmux.control.operations import OPERATIONS
 from tcpmux.control.request_values import body_values, query_flags
 from tcpmux.control.schema import GROUP_SORT_KEYS
 from tcpmux.control.slices import Slices, json_parts
+from tcpmux.control.timeouts import within
 
 if TYPE_CHECKING:
     from tcpmux.control.conditions import Conditions
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tcpmux.control")
 
 JSON = "application/json; charset=utf-8"
+EVENTS_TIME = 2.0  # s for the master to tell what has happened lately
 # By kind of refusal.
 HTTP_STATUS = {"invalid": 400, "not_found": 404, "refused": 409, "bad_file": 422}
 
@@ -250,8 +252,12 @@ class AdminApi:
         return {"events": self._readings.events.after(int(since))}
 
     async def _update_events(self) -> None:
-        if not self._master.gone:
-            await self._readings.events.update(self._master)
+        """As far as the master tells: what is known is shown without it as well."""
+        if self._master.gone or self._master.silent_since is not None:
+            return
+        with suppress(MasterGone, MasterSilent, asyncio.TimeoutError):
+            async with within(EVENTS_TIME):
+                await self._readings.events.update(self._master)
 
     async def _history(self, request: web.Request) -> web.StreamResponse:
         await self._update_events()

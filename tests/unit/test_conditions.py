@@ -3,10 +3,12 @@ with is noted by hand."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +40,7 @@ from tcpmux.control.problems import (
     worst,
 )
 from tcpmux.control.readiness import Readiness
+from tcpmux.control.slices import Slices
 from tcpmux.shm._commons import Commons
 from tcpmux.shm._declared import ABSENT, CLOSE_REASONS, PRESENT, STOPPED
 from tcpmux.shm._image import publish_image
@@ -285,6 +288,34 @@ def test_a_look_at_what_has_not_changed_looks_at_no_route(monkeypatch: pytest.Mo
         watching.condition()
         watching.condition()
         assert looks == ["r", "r"]
+
+    watched(ALONE, scenario, passive=Passive(errors=0))
+
+
+def test_many_who_ask_at_the_same_time_cost_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody may ask whether it is ready, without a token; nobody else is to wait for that."""
+
+    async def scenario(watching: Watching) -> None:
+        looks: list[float] = []
+        original = Conditions.looking
+
+        def looking(self: Conditions) -> Iterator[None]:
+            looks.append(time.monotonic())
+            yield
+            yield from original(self)
+
+        monkeypatch.setattr(Conditions, "looking", looking)
+        monkeypatch.setattr("tcpmux.control.slices.SLICE", 0.0)  # so that it takes several
+        slices = Slices()
+        first = asyncio.create_task(watching.conditions.look(slices))
+        await asyncio.sleep(0)
+        fail(watching, 3)
+        await asyncio.gather(*(watching.conditions.look(slices) for _ in range(50)), first)
+        assert len(looks) == 2
+        own = watching.conditions.routes["r"].own
+        assert own.word == "down"
+        await watching.conditions.look(slices)
+        assert len(looks) == 3
 
     watched(ALONE, scenario, passive=Passive(errors=0))
 
@@ -557,6 +588,9 @@ def test_what_is_wrong_with_the_instance_itself() -> None:
     assert upgrade[1].endswith("runs: no such file")
     table.upgrade = 1, 0, ""
     assert told(gone=True)[0][1].startswith("the master has ended")
+    (silent,) = problems_of_instance(view, master_gone=False, behind=(), master_silent=7.0)
+    assert silent.text.startswith("the master is stopped or hangs")
+    assert (silent.since, silent.severity) == (7.0, "warning")
     assert told(behind=[(3, 1.0)])[0][1].startswith("worker 3 uses an older route table")
 
 

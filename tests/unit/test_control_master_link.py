@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,37 @@ def test_silence_ends_in_an_error_and_a_late_answer_does_no_harm() -> None:
             again = await master.receive()
             master.answer(id=again["id"], ok=True, result={"generation": 3})
             assert await request == {"generation": 3}
+
+    asyncio.run(scenario())
+
+
+def test_a_master_that_answers_others_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is one that answers nothing at all; also after who has asked it gives up."""
+    monkeypatch.setattr("tcpmux.control.master_link.SILENCE", 0.0)
+
+    async def scenario() -> None:
+        async with linked(answer_time=0.02) as (link, master):
+            assert link.silent_since is None
+            before = time.time()
+            with pytest.raises(MasterSilent):
+                await link.request("diff")
+            late = await master.receive()
+            since = link.silent_since
+            assert since is not None
+            assert before <= since <= time.time()
+            slow = asyncio.create_task(link.request("diff"))
+            await master.receive()
+            master.answer(id=late["id"], ok=True, result={})
+            with pytest.raises(MasterSilent):
+                await slow
+            again = link.silent_since
+            assert again is not None
+            assert again > since
+            quick = asyncio.create_task(link.request("reload"))
+            number = (await master.receive())["id"]
+            master.answer(id=number, ok=True, result={})
+            await quick
+            assert link.silent_since is None
 
     asyncio.run(scenario())
 

@@ -230,6 +230,36 @@ def test_streams_end_when_control_does(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_master_that_is_stopped_is_told_of_and_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who wants to see what happens gets what is known without it, and that it does not answer."""
+    monkeypatch.setattr("tcpmux.control.process.ASK", 0.01)
+    monkeypatch.setattr("tcpmux.control.master_link.SILENCE", 0.05)
+    monkeypatch.setattr("tcpmux.control.server.EVENTS_TIME", 0.05)
+
+    def problems(control: Running) -> list[str]:
+        return [each["text"] for each in control.client.status()["problems"]]
+
+    async def scenario() -> None:
+        async with running(tmp_path) as control:
+            request = await control.received()
+            assert request["verb"] == "events"
+            told: list[str] = []
+            while not any("is stopped or hangs" in text for text in told):
+                told = await asyncio.to_thread(problems, control)
+            assert (await asyncio.to_thread(control.client.history))["points"] == 0
+            assert await asyncio.to_thread(control.client.events) == []
+            kind, _ = await asyncio.to_thread(lambda: next(iter(control.client.stream())))
+            assert kind == "table"
+            answer = packed({"id": request["id"], "ok": True, "result": {"events": []}})
+            control.master.send(answer)
+            while any("is stopped or hangs" in text for text in told):
+                told = await asyncio.to_thread(problems, control)
+
+    asyncio.run(asyncio.wait_for(scenario(), DEADLINE))
+
+
 def test_changes_are_asked_of_the_master(tmp_path: Path) -> None:
     applied = {"generation": 7, "changes": ["r: v1 80->50"], "workers": []}
 
