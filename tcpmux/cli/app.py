@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 usage or bad configuration.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Any, NoReturn
@@ -16,6 +17,7 @@ from tcpmux.cli.output import say, show_place
 from tcpmux.cli.run import config_option, endpoint_option, run_instance, socket_option
 from tcpmux.errors import TcpmuxError
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 COMPLETE = "_TCPMUX_COMPLETE"  # variable by which a shell asks for completions
 
 
@@ -57,6 +59,8 @@ class Tcpmux(click.Group):
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Parses, runs and exits; never returns."""
         extra["standalone_mode"] = False
+        if sys.stdout is None:  # closed by who has started this, who wants nothing of it
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         if COMPLETE in os.environ:
             import tcpmux.cli.shells  # noqa: F401  it says how bash and zsh are answered
         try:
@@ -72,6 +76,13 @@ class Tcpmux(click.Group):
         except click.ClickException as error:
             _report(error.format_message())
             code = error.exit_code
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            _report(f"can't write the output: {error.strerror}")
+            code = 1
+            # Else Python tries it again at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
         except click.Abort:
             _report("interrupted")
             code = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -141,6 +142,13 @@ def wrapped(text: str, indent: str, most: int | None) -> Iterator[str]:
     )
 
 
+def show_all_characters() -> None:
+    """From now on what standard output can't encode is a `?` there: for people, whose terminal may
+    have another character set."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def say(text: str, *, err: bool = False) -> None:
     """Prints one line. Whatever is in it stays on that line, and does nothing to a terminal."""
     click.echo(printable(text), err=err)
@@ -153,6 +161,7 @@ def say_all(lines: Iterable[str]) -> None:
 
 def say_painted(lines: Iterable[str]) -> None:
     """As say_all(), of lines that columns(), painted() or wrapped() have made."""
+    show_all_characters()
     click.echo("\n".join(lines))
 
 
@@ -197,6 +206,7 @@ def console() -> Console:
         def render_str(self, text: str, **how: Any) -> Text:
             return super().render_str(printable(text), **how)
 
+    show_all_characters()
     return Escaping(
         markup=False,
         highlight=False,

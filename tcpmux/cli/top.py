@@ -20,7 +20,13 @@ import click
 
 from tcpmux.cli.conditions import SEVERITIES, condition_of, place_of, urgency
 from tcpmux.cli.instance import client
-from tcpmux.cli.output import duration_text, human_bytes, human_seconds, percent
+from tcpmux.cli.output import (
+    duration_text,
+    human_bytes,
+    human_seconds,
+    percent,
+    show_all_characters,
+)
 from tcpmux.cli.text import cut, fitted, fitted_end, padded
 from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.condition import COLORS, Condition
@@ -379,6 +385,7 @@ def top(admin: Where, once: bool) -> int:
     from rich.console import Console
     from rich.live import Live
 
+    show_all_characters()
     instance = client(admin, reads=True)
     instance.events(1 << 40)  # so that what is wrong is said before the screen is taken
     view = View(Model())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import click.testing
 import pytest
@@ -13,11 +13,10 @@ import pytest
 from tcpmux import __version__
 from tcpmux.cli.app import cli
 from tcpmux.cli.commands import COMMANDS, named
+from tcpmux.cli.output import has_color, screen_width
 from tcpmux.control.operation import Command
 from tcpmux.errors import TcpmuxError
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.support import DEADLINE
 
 GOOD = """\
 routes:
@@ -197,3 +196,29 @@ def test_check_prints_every_problem_with_its_place(tmp_path: Path) -> None:
     assert any("routes[0].destinations[1].weight" in line for line in lines)
     assert any("lisen" in line for line in lines)
     assert all(":" in line and "routes.yaml:" in line for line in lines)
+
+
+def test_a_disk_that_is_full_is_one_line(tmp_path: Path) -> None:
+    """Also at the end of the process, when Python writes what is left."""
+    path = tmp_path / "routes.yaml"
+    path.write_text(GOOD)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tcpmux", "check", "-c", str(path)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+    assert done.stderr == "tcpmux: error: can't write the output: No space left on device\n"
+    assert done.returncode == 1
+
+
+def test_a_standard_output_that_is_closed_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"], prog_name="tcpmux")
+    assert not end.value.code
+    assert not has_color()
+    assert screen_width() is None

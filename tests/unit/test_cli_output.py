@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import sys
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from tcpmux.cli.output import (
     say,
     say_all,
     say_json,
+    say_painted,
     table,
 )
 from tcpmux.cli.text import cut, fitted, fitted_end, width
@@ -185,3 +188,17 @@ def test_the_log_keeps_lines_apart_bounds_them_and_indents_tracebacks() -> None:
     assert all(line.startswith("    ") for line in lines[1:])
     assert acting("".join(lines)) == []
     assert max(map(len, lines)) < MAX_LINE + 50
+
+
+def test_a_terminal_of_another_character_set_shows_what_it_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for show in (
+        lambda: say_painted(["caf\xe9 \u2026"]),
+        lambda: console().print("caf\xe9 \u2026"),
+    ):
+        raw = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="latin-1"))
+        show()
+        sys.stdout.flush()
+        assert raw.getvalue() == b"caf\xe9 ?\n"
