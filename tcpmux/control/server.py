@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tcpmux.control")
 
 JSON = "application/json; charset=utf-8"
+PROBED = ("/healthz", "/readyz")  # with HEAD as well, as many load balancers do
 EVENTS_TIME = 2.0  # s for the master to tell what has happened lately
 # By kind of refusal.
 HTTP_STATUS = {"invalid": 400, "not_found": 404, "refused": 409, "bad_file": 422}
@@ -159,6 +160,8 @@ class AdminApi:
         app.on_shutdown.append(self._end_streams)
         for row in OPERATIONS:
             app.router.add_route(row.method, row.path, self._handler(row))
+            if row.path in PROBED:
+                app.router.add_route("HEAD", row.path, self._handler(row))
         app.router.add_get("/", self._page, allow_head=False)
         app.router.add_get("/static/{path:.+}", self._file, allow_head=False)
         return app

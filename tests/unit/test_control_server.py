@@ -230,6 +230,31 @@ def test_streams_end_when_control_does(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_load_balancer_may_ask_with_head(tmp_path: Path) -> None:
+    """The same status, without a body: a 405 would have it take the instance out of use."""
+
+    def asked(control: Running, method: str, path: str) -> tuple[int, str | None, bytes]:
+        connection = http.client.HTTPConnection("tcpmux", timeout=DEADLINE)
+        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.sock.settimeout(DEADLINE)
+        connection.sock.connect(control.path)
+        connection.request(method, path, headers={"Connection": "close"})
+        answer = connection.getresponse()
+        found = answer.status, answer.headers["Content-Length"], answer.read()
+        connection.close()
+        return found
+
+    async def scenario() -> None:
+        async with running(tmp_path) as control:
+            for path in ("/healthz", "/readyz"):
+                status, length, body = await asyncio.to_thread(asked, control, "GET", path)
+                assert (status, length) == (503, str(len(body)))  # no worker runs here
+                head = await asyncio.to_thread(asked, control, "HEAD", path)
+                assert head == (status, length, b"")
+
+    asyncio.run(scenario())
+
+
 def test_a_master_that_is_stopped_is_told_of_and_keeps_nobody_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
