@@ -39,6 +39,7 @@ AT_ONCE = 256  # examinations under way
 SUSPECT_TRIES = 2  # before one that is only suspected counts as failed
 IMPOSSIBLE_RETRY = 10.0  # s
 SUSPECTING = 3  # different clients
+SAY_AGAIN = 60.0  # s before the same is said again of one that fails and recovers all the time
 QUIET = 10.0  # s without another failure
 LOOKS = 3  # begun in a turn: of thousands that fail, each has to wait for its own
 CONNECT = Check("tcp")
@@ -154,7 +155,11 @@ class Ejection:
         self, endpoint: Endpoint, *, spared: str, suspected: str, level: int = logging.WARNING
     ) -> None:
         if spared and spared != endpoint.spared:
-            self._report(level, endpoint, spared)
+            now = time.monotonic()
+            text, at = endpoint.spared_said
+            if spared != text or now - at >= SAY_AGAIN:
+                endpoint.spared_said = spared, now
+                self._report(level, endpoint, spared)
         if suspected and not endpoint.suspected:
             self._report(level, endpoint, suspected)
         endpoint.spared, endpoint.suspected = spared, suspected

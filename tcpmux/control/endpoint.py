@@ -55,6 +55,7 @@ class Endpoint:
     failed_check: str = ""  # what the last one that failed met with
     ejected_for: str = ""
     spared: str = ""  # what it would be ejected for, and why it is not
+    spared_said: tuple[str, float] = ("", 0.0)  # in the log, and when
     suspected: str = ""  # of what
     since: float = field(default_factory=time.time)  # Unix time
 

@@ -135,6 +135,29 @@ def test_one_that_nobody_else_stands_in_for_stays_and_that_is_said(row: RouteRow
     assert watching.levels == [(logging.ERROR, f"r/v1: endpoint 127.0.0.1:1 is {STAYS}")]
 
 
+def test_one_that_fails_and_recovers_all_the_time_does_not_flood_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it is, is shown all the time; in the log it is said once in a while."""
+
+    async def scenario(watching: Watching) -> None:
+        def reason() -> Any:
+            return watching.health.detail("r", "v1", "127.0.0.1:1")["health_reason"]
+
+        for _ in range(3):
+            await watching.looks()
+            fail(watching, 50)
+            await watching.until(lambda: reason() == STAYS, "that to be shown")
+            watching.commons.note(DEAD, success=True)
+            await watching.until(lambda: reason() == "", "that to be over")
+        assert len(watching.texts) == 1
+        monkeypatch.setattr(ejection, "SAY_AGAIN", 0.0)
+        fail(watching, 50)
+        await watching.until(lambda: len(watching.texts) == 2, "it to be said again")
+
+    watched(no_others(), scenario, passive=LONG)
+
+
 def test_of_a_large_destination_so_many_percent_are_ejected_and_no_more() -> None:
     endpoints = [endpoint(10 + n, f"127.0.0.1:{n + 1}") for n in range(30)]
 
