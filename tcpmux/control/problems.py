@@ -254,15 +254,17 @@ def problems_of_instance(
 
 def _of_processes(view: View) -> Iterator[Problem]:
     lives = [live for live in view.lives if live.guardian_pid]
-    if not any(map(is_running, lives)):
+    serves = any(live.presence == PRESENT and is_running(live) for live in lives)
+    if not serves:
         text = "no worker runs: new connections wait"
         yield _of_instance(ERROR, text, "See the log for the reason")
     for live in lives:
         if live.presence in (PRESENT, ABSENT):
             continue
         count = live.connections
-        waits = f"its {plural(count, 'connection')} wait, " if count else ""
-        text = f"worker {live.worker} is stopped or hangs: {waits}others accept for it"
+        follows = [f"its {plural(count, 'connection')} wait"] if count else []
+        follows += ["others accept for it"] if serves else []
+        text = f"worker {live.worker} is stopped or hangs: {', '.join(follows)}".removesuffix(": ")
         then = "It is replaced within seconds; the log says why"
         yield _of_instance(ERROR if count else WARNING, text, then)
     for program in programs(view.table):

@@ -555,7 +555,8 @@ def test_the_worst_come_first_and_no_more_than_fit() -> None:
 def test_what_is_wrong_with_the_instance_itself() -> None:
     """Its master, its workers, the log process, the last reload and the last upgrade."""
     table, live, commons = Table.create(1, 1, os.getpid(), 5), Live.create(0, 16), Commons.create()
-    view = View(table.fd, [live.fd], commons_fd=commons.fd, writable=True)
+    second = Live.create(1, 16)
+    view = View(table.fd, [live.fd, second.fd], commons_fd=commons.fd, writable=True)
     publish_image(table, Image((), ()))
 
     def told(*, gone: bool = False, behind: Any = ()) -> list[tuple[str, str]]:
@@ -571,6 +572,11 @@ def test_what_is_wrong_with_the_instance_itself() -> None:
     worker.presence = PRESENT
     assert told() == []
     worker.presence = STOPPED
+    nobody = ("error", "no worker runs: new connections wait")
+    assert told() == [nobody, ("warning", "worker 0 is stopped or hangs")]
+    other = view.lives[1]
+    other.guardian_pid = other.pid = os.getpid()
+    other.presence = PRESENT
     assert told() == [("warning", "worker 0 is stopped or hangs: others accept for it")]
     worker.presence = ABSENT
     worker.presence = PRESENT
