@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 from tcpmux.control.client import Client, Problem
 from tests.integration.conftest import StartProxy
+from tests.integration.looking import connected, get, start, with_http
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
-from tests.support import EchoServer, ask, free_port, refusing_port, wait_for
+from tests.support import DEADLINE, EchoServer, ask, free_port, refusing_port, wait_for
 
 
 def connect(port: int, times: int) -> list[str]:
@@ -115,3 +117,41 @@ def test_a_refused_reload_is_a_problem_until_one_is_not(
     assert proxy.run("reload").returncode == 0
     assert proxy.status()["problems"] == []
     assert proxy.status()["last_reload"]["ok"]
+
+
+def test_load_balancers_ask_whether_it_serves_without_a_token(
+    start_proxy: StartProxy, one: EchoServer, tmp_path: Path
+) -> None:
+    """Over TCP they get no names of routes, and everything else stays closed. While it drains it
+    serves, and takes no new connections; a route that is down is no reason, all of them are."""
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef\n")
+    token.chmod(0o600)
+    port = free_port()
+    with refusing_port() as dead:
+        lost = free_port()
+        alone = route("lost", lost, v1=(1, f"127.0.0.1:{dead}"))
+        config, http = with_http(alone, route("shop", port, v1=(1, one.address)))
+        proxy = start(start_proxy, config, http, token_file=str(token))
+        assert get(http, "/v1/status")[0] == 401
+        assert get(http, "/healthz") == get(http, "/readyz") == (200, "ok\n")
+        assert connect(lost, 10) == [""] * 10
+        problem(proxy, "down")
+        assert get(http, "/readyz") == (200, "ok\n")
+        proxy.reload({**config, "admin": proxy_admin(proxy, http, token), "routes": [alone]})
+        wait_for(lambda: get(http, "/readyz")[0] == 503, "not ready: its only route is down")
+        assert get(http, "/readyz")[1] == "every route is down\n"
+        assert get(proxy.admin, "/readyz")[1] == "every route is down: lost\n"
+        assert get(http, "/healthz")[0] == 200
+    proxy.reload({**config, "admin": proxy_admin(proxy, http, token)})
+    with connected(port):
+        proxy.signal(signal.SIGTERM)
+        wait_for(lambda: get(http, "/readyz")[0] == 503, "not ready: it drains")
+        assert get(http, "/readyz")[1].startswith("draining\n")
+        assert "lost" not in get(http, "/readyz")[1]
+        assert get(http, "/healthz") == (200, "ok\n")
+    assert proxy.process.wait(DEADLINE) == 0
+
+
+def proxy_admin(proxy: Proxy, http: str, token: Path) -> dict[str, str]:
+    return {"socket": proxy.admin, "http": http, "token_file": str(token)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tcpmux.config import Address, Config, Route
 from tcpmux.config.model import Admin, Destination
+from tcpmux.control.condition import BY_URGENCY
 from tcpmux.control.metric_families import seconds
 from tcpmux.control.metrics import Metrics
 from tcpmux.shm._declared import (
@@ -142,3 +144,21 @@ def test_what_watches_us_uses_metrics_that_there_are(view: View, name: str) -> N
     used = {found.removesuffix("_bucket") for found in re.findall(own, text)}
     assert len(used) > 8
     assert used <= known
+
+
+def test_the_dashboard_shows_each_state_by_its_word() -> None:
+    """The number that the expression makes of a state is shown as that state's word, and the worst
+    state of several instances has the greatest number. Every expression is closed."""
+    text = (Path(__file__).parents[2] / "configs/monitoring/grafana-dashboard.json").read_text()
+    panels = json.loads(text)["panels"]
+    for expression in (target["expr"] for panel in panels for target in panel["targets"]):
+        for opening, closing in ("()", "{}", "[]"):
+            assert expression.count(opening) == expression.count(closing), expression
+    (states,) = (panel for panel in panels if panel["type"] == "state-timeline")
+    found = re.findall(
+        r'(\d) \* tcpmux_route_state\{route=~"\$route", state="(\w+)"\}',
+        states["targets"][0]["expr"],
+    )
+    (mapping,) = states["fieldConfig"]["defaults"]["mappings"]
+    assert dict(found) == {number: each["text"] for number, each in mapping["options"].items()}
+    assert tuple(word for _, word in sorted(found, reverse=True)) == BY_URGENCY
