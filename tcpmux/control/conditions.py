@@ -48,10 +48,11 @@ _HEALTHY = Condition(HEALTHY)
 
 @dataclass(frozen=True, slots=True)
 class RouteConditions:
-    """row: what they are of. version: the number of the change that made them so. problems: what is
-    wrong with it."""
+    """row: what they are of. facts: what they follow from besides. version: the number of the change
+    that made them so. problems: what is wrong with it."""
 
     row: RouteRow
+    facts: Sequence[object]
     version: int
     own: Condition
     destinations: Mapping[str, DestinationConditions]
@@ -97,16 +98,17 @@ class Conditions:
     async def run(self, slices: Slices) -> None:
         """Looks again and again."""
         while True:
-            await self.look(slices)
+            await self.look(slices, EVERY / 2)
             await asyncio.sleep(EVERY)
 
-    async def look(self, slices: Slices) -> None:
-        """Has all of them as they are now. However many ask at the same time, there are at most two
-        looks: the one under way, and one that begins after all of them have asked."""
-        asked = time.monotonic()
+    async def look(self, slices: Slices, recent: float = 0.0) -> None:
+        """Has all of them as they are now, or were at most `recent` s ago. However many ask at the
+        same time, there are at most two looks: the one under way, and one that begins after all of
+        them have asked."""
+        wanted = time.monotonic() - recent
         async with self._looking:
             begun = time.monotonic()
-            if self._begun < asked:
+            if self._begun < wanted:
                 await slices.all(self.looking())
                 self._begun = begun
 
@@ -171,6 +173,9 @@ class Conditions:
             return
         now = time.time()
         old = self.routes.get(name)
+        facts = self._facts(row)
+        if old is not None and old.row is row and old.facts == facts:
+            return
         before = old.destinations if old is not None else {}
         found = {
             each.name: self._destination(name, each, before.get(each.name), now)
@@ -181,11 +186,26 @@ class Conditions:
         problems = problems_of_route(row, own, found)
         if old is not None and (old.own, old.destinations, old.problems) == (own, found, problems):
             self.routes[name] = RouteConditions(
-                row, old.version, own, old.destinations, old.problems
+                row, facts, old.version, own, old.destinations, old.problems
             )
         else:
             self.version += 1
-            self.routes[name] = RouteConditions(row, self.version, own, found, problems)
+            self.routes[name] = RouteConditions(row, facts, self.version, own, found, problems)
+
+    def _facts(self, route: RouteRow) -> list[object]:
+        """All that the conditions of a route and of its parts follow from, but for the route table:
+        as long as these are the same they need not be worked out again."""
+        facts: list[object] = []
+        for row in route.destinations:
+            facts.append(self._troubles.get((route.name, row.name)))
+            for each in row.endpoints:
+                known = self._health.endpoint((route.name, row.name, str(each.address)))
+                is_failing = each.slot in self._failing
+                facts += (
+                    self._view.commons.failing_for(each.slot) if is_failing else None,
+                    known.facts() if known is not None else None,
+                )
+        return facts
 
     def _destination(
         self, route: str, row: Any, old: DestinationConditions | None, now: float

@@ -27,7 +27,15 @@ from tcpmux.control.connecting import ProbeFailed, ProbeImpossible
 from tcpmux.control.endpoint import Endpoint, Key
 from tcpmux.control.probes import probe, stays_open
 from tcpmux.control.tasks import Tasks
-from tcpmux.shm.image import FALLBACK, HEALTHY, READY, REJECT, DestinationRow, RouteRow
+from tcpmux.shm.image import (
+    FALLBACK,
+    HEALTHY,
+    READY,
+    REJECT,
+    DestinationRow,
+    Image,
+    RouteRow,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,6 +49,7 @@ IMPOSSIBLE_RETRY = 10.0  # s
 SUSPECTING = 3  # different clients
 SAY_AGAIN = 60.0  # s before the same is said again of one that fails and recovers all the time
 QUIET = 10.0  # s without another failure
+JUDGED = 1.0  # s that a verdict to spare one holds while the route table is the same
 LOOKS = 3  # begun in a turn: of thousands that fail, each has to wait for its own
 CONNECT = Check("tcp")
 
@@ -76,6 +85,8 @@ class Ejection:
         self._tallies: dict[tuple[str, str], _Tally] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._looks_left = 0
+        self._image: Image | None = None
+        self._is_changed = False  # the route table, since the last examination
 
     def watch(self, routes: Mapping[str, RouteRow], endpoints: Mapping[Key, Endpoint]) -> None:
         """From now on these."""
@@ -94,6 +105,8 @@ class Ejection:
             self._advance(endpoint, now)
         self._tallies.clear()
         self._looks_left = LOOKS
+        image = self._view.image()[1]
+        self._is_changed, self._image = image is not self._image, image
         failing = self._view.commons.failing(self._slots)
         for slot in failing:
             self._examine(self._by_slot[slot], now)
@@ -140,6 +153,8 @@ class Ejection:
         errors = endpoint.watch.passive.errors
         if endpoint.watch.check is None and now >= endpoint.look_again:
             self._look_again(endpoint, now)
+        if endpoint.spared and now < endpoint.spared_until and not self._is_changed:
+            return
         if self._is_failing(endpoint):
             count = self._count(endpoint)
             what = "connects in a row" if count > 1 else "connect after the last ejection"
@@ -274,8 +289,10 @@ class Ejection:
         if is_too_many and not (tally.is_dead and self._is_relieved(route, row)):
             spared = f"failing, and stays in use: most_ejected is {most}%"
             self._note(endpoint, spared=spared, suspected="")
+            endpoint.spared_until = now + JUDGED
         elif not self._others_serve(endpoint, route, row):
-            spared = "failing, and stays in use: nobody else serves its connections"
+            spared = "failing, and stays in use: nothing else could serve its connections"
+            endpoint.spared_until = now + JUDGED
             self._note(endpoint, spared=spared, suspected="", level=logging.ERROR)
         else:
             self._note(endpoint, spared="", suspected="")

@@ -56,6 +56,7 @@ class Endpoint:
     ejected_for: str = ""
     spared: str = ""  # what it would be ejected for, and why it is not
     spared_said: tuple[str, float] = ("", 0.0)  # in the log, and when
+    spared_until: float = 0.0  # then it is judged again, or with another route table
     suspected: str = ""  # of what
     since: float = field(default_factory=time.time)  # Unix time
 
@@ -69,6 +70,22 @@ class Endpoint:
         if self.streak and check:
             return f"{self.streak} of {check.fall} checks failed: {self.failed_check}"
         return self.spared or self.suspected
+
+    def facts(self) -> tuple[object, ...]:
+        """What its condition follows from (condition_rules.py)."""
+        return (
+            self.watch,
+            self.is_down,
+            self.ejected_until,
+            self.ejections,
+            self.on_trial,
+            self.answered,
+            self.streak,
+            self.failed_check,
+            self.ejected_for,
+            self.spared,
+            self.suspected,
+        )
 
     def now_is(self) -> int:
         if self.is_down:

@@ -154,7 +154,7 @@ class Stream:
     # --- conditions -------------------------------------------------------------------------
 
     async def _look(self) -> None:
-        await self._conditions.look(self._slices)
+        await self._conditions.look(self._slices, EVERY / 2)
         self._told = self._conditions.version, json.dumps(self._conditions.overview())[1:-1]
 
     async def _conditions_after(self, version: int) -> bytes:

@@ -382,7 +382,7 @@ def test_the_last_endpoint_of_a_route_is_never_ejected(start_proxy: StartProxy) 
         proxy = start_proxy(routes({**part, "passive": {"errors": 1}}))
         assert answers(port, 10) == {"reset": 10}
         wait_for(
-            lambda: said(proxy, "failing, and stays in use: nobody else serves"), "that to be said"
+            lambda: said(proxy, "failing, and stays in use: nothing else could serve"), "that to be said"
         )
         assert health_is(proxy, address, "up")
 

@@ -20,7 +20,7 @@ from tests.unit.watching import PASSIVE, Watching, destination, endpoint, route,
 
 DEAD, OTHER = 2, 3  # slots
 LONG = Passive(ejection_time=600.0)
-STAYS = "failing, and stays in use: nobody else serves its connections"
+STAYS = "failing, and stays in use: nothing else could serve its connections"
 
 
 @pytest.fixture(autouse=True)
@@ -380,7 +380,7 @@ def test_one_that_accepts_and_ends_all_is_out_and_stays_out(
     assert watching.said(f"ejected for another 0.02 s: {reason}")
 
 
-def test_and_stays_if_nobody_else_serves() -> None:
+def test_and_stays_if_nothing_else_could_serve() -> None:
     async def scenario(watching: Watching) -> None:
         await watching.looks()
         suspect(watching, 5, 5)
@@ -389,7 +389,7 @@ def test_and_stays_if_nobody_else_serves() -> None:
 
     row = no_others()
     watching = watched(row, scenario, passive=LONG)
-    assert watching.said("nobody else serves", logging.ERROR)
+    assert watching.said("nothing else could serve", logging.ERROR)
 
 
 def test_what_this_host_can_not_look_at_is_not_ejected(monkeypatch: pytest.MonkeyPatch) -> None:
