@@ -97,10 +97,10 @@ def _only_oneself(user: str, group: str) -> User:
     if user and _user(user)[0] != own.uid:
         raise UserError(
             f"user: {user}: tcpmux was started as {own.name}, and only root can become another "
-            "user: leave the key out, or start it as root"
+            "user: remove the key, or start tcpmux as root"
         )
     if group and _group(group) != own.gid:
-        raise UserError(f"group: {group}: only root can change groups: leave the key out")
+        raise UserError(f"group: {group}: only root can change groups: remove the key")
     return own
 
 
@@ -177,8 +177,8 @@ def try_out(user: User) -> None:
     """Raises UserError if no process of ours can become that user, or be ended by us then."""
     if user.uid != os.geteuid() and not has_capability(KEPT["CAP_KILL"]):
         raise UserError(
-            f"user: this root lacks CAP_KILL, without which it could not end processes of {user}: "
-            "give it that (--cap-add KILL), or `user: root` has all processes run as root"
+            f"user: root lacks CAP_KILL here, and could not stop processes of {user}: add it "
+            f"(--cap-add KILL), or set `user: root` to run all processes as root"
         )
     try:
         as_user(user, str)

@@ -23,8 +23,8 @@ def check(config: tuple[str, ...], endpoints: tuple[str, ...], as_json: bool) ->
     """Check configuration files, and show what a start would do.
 
     Does not contact a running instance. Prints each problem on a line of its own, as
-    FILE:LINE:COLUMN: WHERE: WHAT, on standard error, and exits with 2 if there is one. Names of
-    endpoints are resolved; one that can't be is a warning.
+    FILE:LINE:COLUMN: WHERE: WHAT, on standard error, and exits with 2 if there is one. Host names
+    of endpoints are resolved; one that does not resolve is a warning.
 
     \b
     Examples:
@@ -131,7 +131,7 @@ def _print(found: Config, names: dict[str, list[str] | str], files: str) -> None
         say(f"warning: {warning}", err=True)
     for name, result in names.items():
         if isinstance(result, str):
-            say(f"warning: {name} can't be looked up: {result}", err=True)
+            say(f"warning: {name} does not resolve: {result}", err=True)
     for loop in _loops(found, names):
         say(f"warning: {loop}", err=True)
     destinations = [d for route in found.routes for d in route.destinations]

@@ -73,33 +73,36 @@ def filter_options(command: F) -> F:
             click.option(
                 "--route",
                 metavar="NAME",
-                help="Only of this route.",
+                help="Only connections of this route.",
                 shell_complete=completing.route,
             ),
             click.option(
                 "--destination",
                 metavar="NAME",
-                help="Only of destinations named so.",
+                help="Only connections of destinations with this name.",
                 shell_complete=completing.part("destination"),
             ),
             click.option(
                 "--endpoint",
                 metavar="ADDRESS",
-                help="Only of endpoints with it.",
+                help="Only connections to this endpoint address.",
                 shell_complete=completing.part("endpoint"),
             ),
             click.option(
-                "--src", "client", metavar="CIDR", help="Only from this network: 10.0.0.0/8."
+                "--src",
+                "client",
+                metavar="CIDR",
+                help="Only connections from this address or network: 10.0.0.0/8.",
             ),
             click.option(
                 "--older",
                 **_TIME,
-                help="Only those open for at least this long: 10m.",
+                help="Only connections at least this old: 10m.",
             ),
             click.option(
                 "--idle",
                 **_TIME,
-                help="Only those without a byte for at least this long: 1m.",
+                help="Only connections idle for at least this long: 1m.",
             ),
         )
     ):
@@ -115,7 +118,7 @@ def narrowed(instance: Client, target: str | None, filters: dict[str, Any]) -> d
     named = found[0].as_json() if len(found) == 1 else {"endpoint": found[0].last_name}
     for name, value in named.items():
         if filters[name] not in (None, value):
-            raise UsageError(f"{target} is not of --{name} {filters[name]}: give one of the two")
+            raise UsageError(f"{target} contradicts --{name} {filters[name]}: use one of the two")
     return {**filters, **named}
 
 
@@ -178,7 +181,7 @@ def _sort_key(by: str | None, sort: str | None) -> str:
 @click.command("conns")
 @click.argument("target", required=False, shell_complete=completing.target)
 @filter_options
-@click.option("--by", type=click.Choice(GROUP_KEYS), help="Count them, grouped by this.")
+@click.option("--by", type=click.Choice(GROUP_KEYS), help="Count connections, grouped by this.")
 @click.option(
     "--sort",
     type=click.Choice(tuple(dict.fromkeys((*SORT_KEYS, *GROUP_SORT_KEYS)))),
@@ -203,8 +206,8 @@ def conns(
 ) -> int:
     """List the live connections.
 
-    Of TARGET: ROUTE, ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS; without it, all. The options
-    narrow it further.
+    TARGET is ROUTE, ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS; without it, all connections are
+    listed. The options narrow the list further.
 
     IN is bytes from the client so far, OUT bytes to it. W is the worker, GEN the generation of the
     routes by which the destination was picked, PICK the reason: by weight, or as the only

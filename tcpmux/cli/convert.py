@@ -15,8 +15,8 @@ def convert(config: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
     """Print the routes.yaml that is equivalent to these files.
 
     Takes Istio's and the Gateway API's resources, haproxy.cfg and nginx.conf (files that end
-    in .cfg and .conf), and routes.yaml itself. Comments name the source. Settings that tcpmux
-    has no equivalent of are listed on standard error.
+    in .cfg and .conf), and routes.yaml itself. Comments name the source. Settings without
+    an equivalent in tcpmux are listed on standard error.
 
     \b
     Examples:
@@ -31,7 +31,7 @@ def convert(config: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
 
     others = [path for path in config if is_other(path)]
     if others and len(others) < len(config):
-        raise click.UsageError("convert them one by one: these are of different kinds")
+        raise click.UsageError("these files are of different kinds: convert them one at a time")
     found = load_other(others) if others else load(config, endpoints)
     for warning in found.warnings:
         say(f"tcpmux: warning: {warning}", err=True)

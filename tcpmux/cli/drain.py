@@ -19,7 +19,7 @@ POLL_EVERY = 0.2  # s
 force_option = click.option(
     "--force",
     is_flag=True,
-    help="Even if no destination is left for connections, which are then reset.",
+    help="Proceed even if no destination is left; new connections are then reset.",
 )
 
 
@@ -27,7 +27,7 @@ force_option = click.option(
 @click.argument("target", metavar="[TARGET|all]", required=False, shell_complete=completing.target)
 @admin_option
 @click.option(
-    "--wait", is_flag=True, help="Show the connections that are left until there are none."
+    "--wait", is_flag=True, help="Wait until no connections are left, showing how many are."
 )
 @click.option(
     "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait at most this long."
@@ -36,13 +36,13 @@ force_option = click.option(
 def drain(admin: Where, target: str | None, wait: bool, timeout: float | None, force: bool) -> int:
     """Send no new connections to TARGET, and let the open ones end.
 
-    TARGET is ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS. The others get its share at once;
-    `tcpmux enable` ends the drain. It survives reloads. ROUTE drains all of its destinations, which
-    leaves nobody to take its connections: that needs --force. DESTINATION alone will do where only
+    TARGET is ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS. The others get its share at once. A
+    drain survives reloads; `tcpmux enable` ends it. ROUTE drains all of its destinations, so that
+    none is left to take connections: this requires --force. DESTINATION alone is enough where only
     one has that name; ADDRESS alone is every endpoint at that address.
 
-    `all`, or no TARGET, is the instance itself: it accepts no new connections, open ones may end
-    within drain_timeout, then it exits, as with SIGTERM.
+    `all`, or no TARGET, drains the instance itself: it accepts no new connections, open ones may
+    end within drain_timeout, and then it exits, as with SIGTERM.
 
     \b
     Examples:
@@ -51,14 +51,17 @@ def drain(admin: Where, target: str | None, wait: bool, timeout: float | None, f
         tcpmux drain all --wait
     """
     if timeout is not None and not wait:
-        raise UsageError("--timeout goes with --wait")
+        raise UsageError("--timeout requires --wait")
     instance = client(admin)
     if target not in (None, "all"):
         assert target is not None
         found = _change(instance, target, "drain", force=force)
         return _wait(instance, found, timeout) if wait else 0
     if timeout is not None or force:
-        raise UsageError("--timeout and --force go with a TARGET; drain_timeout is in the file")
+        raise UsageError(
+            "--timeout and --force require a TARGET; for the instance, set drain_timeout "
+            "in the file"
+        )
     pid = instance.stop()["pid"]
     if not wait:
         say(f"tcpmux (pid {pid}) is draining")
@@ -75,8 +78,8 @@ def drain(admin: Where, target: str | None, wait: bool, timeout: float | None, f
 def disable(admin: Where, target: str, force: bool) -> int:
     """Take TARGET out of service: no new connections; open ones stay.
 
-    TARGET is ROUTE, ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS, as of `tcpmux drain`. The same
-    as a drain, but shown as disabled: out of service on purpose, rather than about to be removed.
+    TARGET is ROUTE, ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS, as for `tcpmux drain`. Works
+    like a drain, but is shown as disabled: out of service on purpose, not about to be removed.
 
     \b
     Examples:
@@ -117,7 +120,7 @@ def _wait(instance: Client, found: list[targets.Target], timeout: float | None) 
     while True:
         left = targets.active(instance.routes(), found)
         if not left:
-            say("drained: no connection is left")
+            say("drained: no connections are left")
             return 0
         if left != shown:
             say(f"waiting for {plural(left, 'connection')}")

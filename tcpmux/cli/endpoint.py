@@ -189,9 +189,9 @@ def _cells(row: EndpointRow, now: float) -> tuple[str, ...]:
     "only",
     metavar="ROUTE",
     multiple=True,
-    help="Only those of this route, and not of every route that has the address; may be repeated.",
+    help="Only in this route; may be repeated. [default: in every route that has the address]",
 )
-@click.option("--all", "whole", is_flag=True, help="Leave nothing out, however many are healthy.")
+@click.option("--all", "whole", is_flag=True, help="Show every endpoint, also the healthy ones.")
 @force_option
 @json_option
 @watch_option
@@ -209,14 +209,14 @@ def endpoint(
 ) -> int:
     """Show endpoints and their condition, or take one out of service.
 
-    Without TARGET all are shown, the worst first: whether they are healthy, for how long, why not,
-    and when they will be tried again. TARGET is a route, ROUTE/DESTINATION or
+    Without TARGET, shows all endpoints, the worst first: their condition, since when and why, and
+    when they will be tried again. TARGET is a route, ROUTE/DESTINATION or
     ROUTE/DESTINATION/ADDRESS; an ADDRESS alone is that endpoint in all routes that have it, or in
     those that --route names.
 
     drain and disable send an endpoint no new connections; with --for it becomes ready again after
-    that time. enable (or ready) puts it back. A change is made in all of these routes or, if it is
-    refused for one of them, in none.
+    that time. enable (or ready) returns it to service. A change applies to all of these routes
+    or, if it is refused for one of them, to none.
 
     \b
     Examples:
@@ -231,7 +231,7 @@ def endpoint(
         assert target is not None
         return _change(instance, target, verb, for_, only, force=force)
     if for_ or force:
-        raise UsageError("--for and --force go with drain or disable")
+        raise UsageError("--for and --force require drain or disable")
 
     def show() -> None:
         found = _rows(routes_named(instance.routes(), only), target)
@@ -257,7 +257,7 @@ def _change(
     seconds = 0.0
     if for_ is not None:
         if verb not in ("drain", "disable"):
-            raise UsageError("--for goes with drain or disable")
+            raise UsageError("--for requires drain or disable")
         from tcpmux.config.duration import parse_duration
 
         try:
@@ -267,6 +267,6 @@ def _change(
     routes = routes_named(instance.routes(), only)
     found = [target for target in targets.find(routes, text) if target.endpoint]
     if not found:
-        raise TcpmuxError(f"{text} is no endpoint: use `tcpmux {verb} {text}`")
+        raise TcpmuxError(f"{text} is not an endpoint: use `tcpmux {verb} {text}`")
     targets.change(instance, found, verb, force=force, seconds=seconds)
     return 0

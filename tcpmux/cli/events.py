@@ -91,10 +91,16 @@ def found_since(instance: Client, since: float) -> list[Event]:
     callback=_since,
     metavar="TIME|NUMBER",
     default="0",
-    help="Only events since then: 10m (ago), 12:30, 2026-11-28T12:30; or after that number.",
+    help=(
+        "Only events since a time (10m ago: 10m; 12:30; 2026-11-28T12:30) or after the event "
+        "with this number."
+    ),
 )
 @click.option(
-    "--limit", type=click.IntRange(1, KEPT), default=KEPT, help="At most this many of the latest."
+    "--limit",
+    type=click.IntRange(1, KEPT),
+    default=KEPT,
+    help="Show at most this many, the latest ones.",
 )
 @json_option
 @watch_option
@@ -102,8 +108,8 @@ def found_since(instance: Client, since: float) -> list[Event]:
 def events(admin: Where, since: float, limit: int, as_json: bool, watch: float | None) -> int:
     """Show events: reloads, weight changes, deaths, with who caused them and when.
 
-    Shows the last 1,000, also from before an upgrade. Who: the user and process that made the
-    request, or a signal. Times are those of this machine's time zone.
+    Shows up to the last 1,000, including those from before an upgrade, with the user and process
+    that made a request, or the signal. Times are in this machine's time zone.
 
     \b
     Examples:

@@ -113,8 +113,7 @@ def choose(found: Sequence[Found], default: str = DEFAULT_SOCKET, *, reads: bool
     if len(usable) > 1 or (usable and len(trusted) > 1 and not reads):
         listed = [_as_option(one) for one in sorted(trusted, key=lambda one: not one.usable)]
         raise UsageError(
-            f"{len(trusted)} instances of tcpmux are running: say which one is meant, with "
-            f"{_listed(listed)}"
+            f"{len(trusted)} instances of tcpmux are running: choose one with {_listed(listed)}"
         )
     if usable:
         return usable[0]
@@ -125,8 +124,8 @@ def choose(found: Sequence[Found], default: str = DEFAULT_SOCKET, *, reads: bool
                 f"{_listed(map(_with_owner, trusted))}"
             )
         raise UsageError(
-            "no tcpmux of root or of your own user is running; if you trust the user of another, "
-            f"name its socket with --admin: {_listed(map(_with_owner, found))}"
+            "no tcpmux of root or of your own user is running; to use one of a user that you "
+            f"trust, name its socket with --admin: {_listed(map(_with_owner, found))}"
         )
     return Found(default, 0, trusted=True, usable=True)
 

@@ -38,18 +38,23 @@ def _rate(_ctx: click.Context, _option: click.Parameter, text: str | None) -> fl
 @click.argument("what", metavar="[TARGET|ID...]", nargs=-1, shell_complete=completing.target)
 @filter_options
 @click.option(
-    "--rate", callback=_rate, metavar="N/s", help="At most this many at a time: 10/s, 30/m."
+    "--rate",
+    callback=_rate,
+    metavar="N/s",
+    help="Reset at most this many per second or minute: 10/s, 30/m.",
 )
-@click.option("--yes", is_flag=True, help="Really reset them; without it, only show which.")
+@click.option(
+    "--yes", is_flag=True, help="Reset the connections; without this option, only list them."
+)
 @admin_option
 def kill(
     admin: Where, what: tuple[str, ...], *, rate: float | None, yes: bool, **filters: Any
 ) -> int:
     """Reset live connections, on both sides.
 
-    Those of TARGET (ROUTE, ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS) and those that the
-    options match, or those whose ID is given, as `tcpmux conns` shows it. Clients that reconnect
-    get a destination by the current weights.
+    Resets the connections of TARGET (ROUTE, ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS) that
+    match the options, or those with the given IDs, as `tcpmux conns` shows them. Clients that
+    reconnect get a destination by the current weights.
 
     \b
     Examples:
@@ -80,8 +85,12 @@ def _show(instance: Client, ids: Sequence[str], wanted: dict[str, Any]) -> int:
         if left > len(listed["connections"]):
             say(f"and {left - len(listed['connections'])} more")
     count = plural(left, "connection")
-    absent = f"; {gone} of those named {'is' if gone == 1 else 'are'} not there" if gone else ""
-    again = ": repeat it with --yes to do so" if left else ""
+    absent = (
+        f"; {gone} of the IDs {'is' if gone == 1 else 'are'} not of an open connection"
+        if gone
+        else ""
+    )
+    again = "; add --yes to reset" if left else ""
     say(f"would reset {count}{absent}{again}")
     return 1 if ids and not left else 0
 
@@ -93,9 +102,9 @@ def _reset(instance: Client, ids: Sequence[str], wanted: dict[str, Any], rate: f
         killed, gone, left = answer["killed"], answer["gone"], answer["left"]
     else:
         killed, gone, left = _reset_matching(instance, wanted, rate)
-    say(f"reset {plural(killed, 'connection')}{f'; {gone} were gone' if gone else ''}")
+    say(f"reset {plural(killed, 'connection')}{f'; {gone} had ended already' if gone else ''}")
     if left:
-        say(f"{left} are still there: their worker may be stopped; try again")
+        say(f"{left} not reset: their worker may be stopped; try again")
     return 1 if left else 0
 
 

@@ -170,7 +170,7 @@ def say_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="The answer as JSON.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 watch_option = click.option(
     "--watch",
     metavar="[SECONDS]",
@@ -178,7 +178,7 @@ watch_option = click.option(
     flag_value=1.0,
     type=click.FloatRange(0.1, 3600),
     default=None,
-    help="Show it again every SECONDS (default 1), until Ctrl-C.",
+    help="Repeat every SECONDS (default 1) until Ctrl-C.",
 )
 
 

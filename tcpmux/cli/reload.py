@@ -23,5 +23,5 @@ def reload_(admin: Where) -> int:
         tcpmux reload
         tcpmux reload --admin /run/shop.sock
     """
-    print_applied(client(admin).reload(), "nothing has changed")
+    print_applied(client(admin).reload(), "nothing changed")
     return 0

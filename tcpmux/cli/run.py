@@ -16,14 +16,14 @@ config_option = click.option(
     metavar="FILE",
     multiple=True,
     type=click.Path(),
-    help="Configuration file, or a directory of them; may be repeated, all are read as one.",
+    help="Configuration file or directory; may be repeated, all are read as one configuration.",
 )
 endpoint_option = click.option(
     "--endpoint",
     "endpoints",
     metavar="HOST[/SUBSET]=ADDRESS",
     multiple=True,
-    help="An endpoint of a host of Istio's or Gateway API's files; may be repeated.",
+    help="Address of a host that Istio or Gateway API files name; may be repeated.",
 )
 
 
@@ -32,8 +32,10 @@ socket_option = click.option(
     metavar="SOCKET",
     default="",
     type=click.Path(),
-    help="Where the instance listens for commands, if no file says admin.socket, as those of Istio "
-    "don't. [default: $TCPMUX_ADMIN, or /run/tcpmux.sock]",
+    help=(
+        "Admin socket, if no file sets admin.socket (Istio files can't). [default: "
+        "$TCPMUX_ADMIN, or /run/tcpmux.sock]"
+    ),
 )
 
 
@@ -52,7 +54,7 @@ def run_instance(paths: Sequence[str], endpoints: Sequence[str] = (), admin: str
 def run(config: tuple[str, ...], endpoints: tuple[str, ...], admin: str) -> int:
     """Run an instance in the foreground.
 
-    `tcpmux -c FILE` is short for it. It runs until it is stopped. Signals: HUP reloads the files;
+    `tcpmux -c FILE` is short for this. It runs until it is stopped. Signals: HUP reloads the files;
     TERM and INT let open connections end, a second one resets them; QUIT stops at once.
 
     \b

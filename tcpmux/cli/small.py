@@ -31,7 +31,8 @@ def undo(admin: Where, route: str, *, force: bool) -> int:
         tcpmux undo tcp-echo
     """
     print_applied(
-        client(admin).undo(route, force=force), f"{route}: the weights are already like that"
+        client(admin).undo(route, force=force),
+        f"nothing changed: {route} already has these weights",
     )
     return 0
 
@@ -40,7 +41,7 @@ def undo(admin: Where, route: str, *, force: bool) -> int:
 @click.argument("level", type=click.Choice(LOG_LEVELS))
 @admin_option
 def log_level(admin: Where, level: str) -> int:
-    """Set how much is logged, until the next start.
+    """Set the log level until the next start.
 
     \b
     Example:

@@ -258,6 +258,8 @@ def status_lines(
         for problem in status.get("problems", ())
         if not names or problem["route"] is None or problem["route"] in names
     ]
+    if "problems" not in status:
+        yield "This instance runs an older build, which reports no problems: tcpmux upgrade"
     total = len(problems) if names else status.get("problems_total", 0)
     if total:
         yield ""
@@ -277,13 +279,13 @@ def status_lines(
 
 @click.command("status")
 @click.argument("route", nargs=-1, shell_complete=completing.route)
-@click.option("--all", "whole", is_flag=True, help="Leave nothing out, however many routes.")
+@click.option("--all", "whole", is_flag=True, help="Show every route and problem in full.")
 @admin_option
 @click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="The whole answer as JSON, with endpoints and more counters.",
+    help="Print the whole answer as JSON, with endpoints and more counters.",
 )
 @watch_option
 def status(
@@ -295,8 +297,8 @@ def status(
     that are healthy take one line each; name a ROUTE to see it with all endpoints and why its
     connections ended.
 
-    "WEIGHT" is marked "(file: N)" when it was set by `tcpmux weight` and the file says
-    otherwise. "IN" is bytes from clients, "OUT" bytes to them; both include open connections.
+    "WEIGHT" is marked "(file: N)" when it was set by `tcpmux weight` and differs from
+    the file. "IN" is bytes from clients, "OUT" bytes to them; both include open connections.
 
     \b
     Examples:

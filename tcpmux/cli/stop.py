@@ -120,7 +120,7 @@ def waiting_for(instance: Client, pid: int) -> None:
         wait_until_gone(instance, pid)
     except KeyboardInterrupt:
         raise TcpmuxError(
-            f"no longer waiting: tcpmux (pid {pid}) continues to stop; `tcpmux stop --now` resets "
+            f"no longer waiting: tcpmux (pid {pid}) is still stopping; `tcpmux stop --now` resets "
             "open connections"
         ) from None
 
@@ -128,7 +128,7 @@ def waiting_for(instance: Client, pid: int) -> None:
 @click.command("stop")
 @admin_option
 @click.option("--now", is_flag=True, help="Reset open connections instead of letting them end.")
-@click.option("--no-wait", is_flag=True, help="Don't wait for the end.")
+@click.option("--no-wait", is_flag=True, help="Return without waiting for the end.")
 def stop(admin: Where, now: bool, no_wait: bool) -> int:
     """Stop the instance, and wait for its end.
 

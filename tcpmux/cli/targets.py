@@ -130,9 +130,7 @@ def _ambiguous(text: str, found: Sequence[Target]) -> TcpmuxError:
     others = [str(target) for target in found if target.destination is not None]
     listed = [*routes, *others]
     more = f" and {len(listed) - MAX_LISTED} more" if len(listed) > MAX_LISTED else ""
-    return TcpmuxError(
-        f"{text!r} could be several things: say which: {', '.join(listed[:MAX_LISTED])}{more}"
-    )
+    return TcpmuxError(f"{text!r} is ambiguous: use one of {', '.join(listed[:MAX_LISTED])}{more}")
 
 
 def _unknown(every: Sequence[Target], text: str) -> TcpmuxError:
@@ -166,7 +164,7 @@ def change(
     applied = instance.set_states(
         [target.as_json() for target in found], STATES[verb], force=force, seconds=seconds
     )
-    print_applied(applied, f"{', '.join(map(str, found))}: it is already like that")
+    print_applied(applied, f"nothing changed: {', '.join(map(str, found))} already {STATES[verb]}")
 
 
 def narrowed(routes: Sequence[RouteStatus], wanted: Sequence[Target]) -> list[RouteStatus]:

@@ -369,13 +369,13 @@ class _Reader(threading.Thread):
 
 
 @click.command("top")
-@click.option("--once", is_flag=True, help="Draw once, after two samples, and end.")
+@click.option("--once", is_flag=True, help="Draw the screen once, after two samples, and exit.")
 @admin_option
 def top(admin: Where, once: bool) -> int:
     """Watch the split, the rates and the connections, live.
 
-    Problems are on top, and what is worst comes first. ASKED is the configured share, SEEN the
-    share of new connections in the last 10 seconds. Made for 60x24 and more. Keys: q ends, s and c
+    Problems come first, the worst on top. ASKED is the configured share, SEEN the
+    share of new connections in the last 10 seconds. Needs at least 60x24. Keys: q quits, s and c
     change what routes and connections are sorted by, r reverses the order, / pauses.
 
     \b

@@ -43,13 +43,13 @@ def wait_until_done(instance: Client, timeout: float = TIMEOUT) -> Status:
                 return status
         time.sleep(POLL_EVERY)
     raise TcpmuxError(
-        f"the upgrade is not done after {timeout:g} s: `tcpmux status` and the log tell more"
+        f"the upgrade has not finished within {timeout:g} s: see `tcpmux status` and the log"
     )
 
 
 @click.command("upgrade")
 @admin_option
-@click.option("--no-wait", is_flag=True, help="Don't wait for the outcome.")
+@click.option("--no-wait", is_flag=True, help="Return without waiting for the result.")
 def upgrade(admin: Where, no_wait: bool) -> int:
     """Change to the build of tcpmux that is installed now, without dropping a connection.
 
@@ -65,7 +65,7 @@ def upgrade(admin: Where, no_wait: bool) -> int:
     instance = client(admin)
     begun = instance.upgrade()
     if no_wait:
-        say(f"upgrade {begun['count']} has begun")
+        say(f"upgrade {begun['count']} started")
         return 0
     status = wait_until_done(instance.with_timeout(POLL_TIMEOUT))
     workers = plural(len(status["workers"]), "worker")

@@ -84,7 +84,7 @@ def _resolved(
     for text, weight in wanted.items():
         (found, *others) = targets.find(names, text)
         if others or found.destination is None or found.endpoint is not None:
-            raise UsageError(f"{text} is no destination: expected ROUTE/DESTINATION=WEIGHT")
+            raise UsageError(f"{text} is not a destination: expected ROUTE/DESTINATION=WEIGHT")
         weights = by_route.setdefault(found.route, {})
         if found.destination in weights:
             raise UsageError(f"{found} is given twice")
@@ -105,10 +105,16 @@ def _resolved(
     nargs=-1,
     shell_complete=completing.weights,
 )
-@click.option("--save", is_flag=True, help="Write the weights into the file as well.")
-@click.option("--force", is_flag=True, help="Even if no destination is left for connections.")
+@click.option("--save", is_flag=True, help="Also write the weights to the file.")
 @click.option(
-    "--wait", is_flag=True, help="Wait until every worker uses them; exit 1 if one does not."
+    "--force",
+    is_flag=True,
+    help="Proceed even if no destination is left; new connections are then reset.",
+)
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Wait until every worker uses the weights; exit with 1 if one does not.",
 )
 @admin_option
 def weight(
@@ -150,7 +156,7 @@ def weight(
     applied = instance.set_weights(route, wanted, force=force)
     if wait:
         _await_workers(instance, applied)
-    print_applied(applied, f"{route}: the weights are already like that")
+    print_applied(applied, f"nothing changed: {route} already has these weights")
     if save:
         _save(instance, route, wanted)
     late = any(w["generation"] < applied["generation"] for w in applied["workers"])

@@ -10,7 +10,7 @@ from tcpmux.cli.instance import client
 from tcpmux.cli.output import console, print_applied, say_json, table
 from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.limits import MAX_WORKERS
-from tcpmux.errors import UsageError
+from tcpmux.errors import UsageError, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,7 @@ def print_workers(workers: Sequence[WorkerStatus]) -> None:
 @click.command("workers")
 @click.argument("count", type=int, required=False)
 @admin_option
-@click.option("--json", "as_json", is_flag=True, help="The workers as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the workers as JSON.")
 def workers(admin: Where, count: int | None, as_json: bool) -> int:
     """Show the workers, or change their number to COUNT.
 
@@ -70,8 +70,10 @@ def workers(admin: Where, count: int | None, as_json: bool) -> int:
             print_workers(found)
         return 0
     if as_json:
-        raise UsageError("--json shows workers; it does not go with a COUNT")
+        raise UsageError("--json can't be combined with COUNT")
     if not 1 <= count <= MAX_WORKERS:
         raise UsageError(f"expected a number of workers from 1 to {MAX_WORKERS}, got {count}")
-    print_applied(client(admin).set_workers(count), f"workers: {count} already")
+    print_applied(
+        client(admin).set_workers(count), f"nothing changed: {plural(count, 'worker')} already"
+    )
     return 0

@@ -18,18 +18,21 @@ class Check:
     """
 
     kind: str
-    interval: float = seconds("Between two checks of an endpoint.", 2.0, 0.001, DAY)
+    interval: float = seconds("Time between two checks of an endpoint.", 2.0, 0.001, DAY)
     fast_interval: float = seconds(
-        "The same from the first failure on, until it is decided.", 1.0, 0.001, DAY
+        "Time between checks from the first failure on, until the endpoint is up or down.",
+        1.0,
+        0.001,
+        DAY,
     )
-    timeout: float = seconds("For a check as a whole.", 1.0, 0.001, DAY)
-    fall: int = whole("Failures in a row, and it is down.", 3, 1, 100, "failures")
-    rise: int = whole("Successes in a row, and it is up.", 2, 1, 100, "successes")
-    port: int = limit("Another port of the endpoint's host.", 65535)
-    send: bytes = other("send: this text first.", b"")
-    expect: bytes = other("send: a text that the answer has in it.", b"")
+    timeout: float = seconds("Time limit of a check.", 1.0, 0.001, DAY)
+    fall: int = whole("Consecutive failures until an endpoint is down.", 3, 1, 100, "failures")
+    rise: int = whole("Consecutive successes until it is up again.", 2, 1, 100, "successes")
+    port: int = limit("Port to check, if it is not the endpoint's own.", 65535)
+    send: bytes = other("send: text to send first.", b"")
+    expect: bytes = other("send: text that the answer must contain.", b"")
     is_pattern: bool = False
-    path: str = other("http: what to GET.", "/")
+    path: str = other("http: path to request.", "/")
     host: str = other("http: the Host header; tls: the name that the certificate must be for.", "")
-    status: tuple[int, int] = other("http: the answers that count as healthy.", (200, 399))
-    tls: bool = flag("http: over TLS.", False)
+    status: tuple[int, int] = other("http: status codes that count as healthy.", (200, 399))
+    tls: bool = flag("http: use TLS.", False)

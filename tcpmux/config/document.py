@@ -348,7 +348,7 @@ class _Builder:
                 )
             elif name is not None and not environment.get(name) and default is None:
                 wrong.append(
-                    f"the environment has no {name}: set it, or write ${{{name}:-default}}"
+                    f"environment variable {name} is not set: set it, or write ${{{name}:-default}}"
                 )
             else:
                 return "$" if name is None else environment.get(name) or default or ""

@@ -93,7 +93,7 @@ def _edits(
                 continue
             if not old.isdigit():
                 raise NotSaved(
-                    f"{document.file}:{line}:{column}: {old} is no number: change it by hand"
+                    f"{document.file}:{line}:{column}: {old} is not a number: edit it by hand"
                 )
             edits.append(_Edit(line, column, len(old), str(weight)))
         else:
@@ -124,8 +124,8 @@ def _replace(target: Target, text: str, expected: Sequence[Any]) -> None:
             if [document.value for document in read_documents(name)] == expected:
                 return
         raise NotSaved(
-            f"{target.path}: the weights can't be changed alone there, as it uses anchors for "
-            "them: change them by hand"
+            f"{target.path}: its weights use YAML anchors and can't be changed separately: edit "
+            f"them by hand"
         )
 
     try:

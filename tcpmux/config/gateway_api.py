@@ -73,7 +73,7 @@ def _attached(resource: Resource, at: int, parent: ParentRef, gateways: Gateways
     """The addresses of the listeners that one parentRef means."""
     here = ("spec", "parentRefs", at)
     if (parent.group, parent.kind) != (GATEWAY_API, "Gateway"):
-        resource.warn(f"a {parent.kind} as parent is not used here", *here)
+        resource.warn(f"a {parent.kind} as parent is ignored", *here)
         return []
     found = gateways.get((parent.namespace or resource.namespace, parent.name))
     if found is None:

@@ -77,7 +77,7 @@ def _log_path(value: Any) -> str:
 
 def _log_format(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"expected json or a text with {{KEY}} in it, got {describe(value)}")
+        raise ValueError(f"expected json or a template with {{KEY}} in it, got {describe(value)}")
     if value != "json":
         check_template(value)
     return value
@@ -172,8 +172,9 @@ class AdminModel(Strict):
     )
     hosts: list[Annotated[str, BeforeValidator(_host), WithJsonSchema({"type": "string"})]] = Field(
         default=[],
-        description="Names that requests over TCP may ask for, besides the address itself and "
-        "localhost.",
+        description=(
+            "Host names accepted in requests over TCP, besides the address itself and localhost."
+        ),
     )
 
 
@@ -221,17 +222,19 @@ class AccessLogModel(Strict):
     path: Annotated[
         str, BeforeValidator(_log_path), WithJsonSchema({"type": "string", "minLength": 1})
     ] = Field(
-        description="Absolute path, opened again at SIGUSR1; stdout, stderr, syslog or journal."
+        description="Absolute path, reopened on SIGUSR1; or stdout, stderr, syslog or journal."
     )
     format: Annotated[
         str, BeforeValidator(_log_format), WithJsonSchema({"type": "string", "minLength": 1})
-    ] = Field(default="json", description="json, or a text such as {start_time} {route}.")
+    ] = Field(default="json", description="json, or a template such as {start_time} {route}.")
     start: Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"type": "boolean"})] = Field(
-        default=False, description="A line at the start of each connection as well."
+        default=False, description="Also write a line when a connection starts."
     )
     interval: Annotated[float, BeforeValidator(_interval), WithJsonSchema(DURATION_SCHEMA)] = Field(
         default=0.0,
-        description="A line for each open connection so often, 1s..1d; 0s = none.",
+        description=(
+            "Also write a line for each open connection at this interval, 1s..1d; 0s = never."
+        ),
     )
     buffer: Annotated[
         int,
@@ -239,8 +242,10 @@ class AccessLogModel(Strict):
         WithJsonSchema({"type": "string", "pattern": "^[0-9]+([.][0-9]+)?(B|KiB|MiB|GiB)$"}),
     ] = Field(
         default=1 << 20,
-        description="What may wait to be written, for each worker: 64KiB..3MiB. When it is full, "
-        "lines are dropped and counted; traffic never waits.",
+        description=(
+            "Buffer of each worker for lines not written yet, 64KiB..3MiB. When it is full, "
+            "lines are dropped and counted; traffic is never delayed."
+        ),
     )
 
 
@@ -263,19 +268,23 @@ def _buffer(low: int, high: int, others: Mapping[str, int | None] = MappingProxy
 class BuffersModel(Strict):
     client: _buffer(4 << 10, 1 << 30) = Field(  # type: ignore[valid-type]
         default=16 << 10,
-        description="May wait to be sent to a client that has not taken 128 KiB yet.",
+        description="Data that may wait to be sent to a client until it has read 128 KiB.",
     )
     endpoint: _buffer(4 << 10, 1 << 30) = Field(  # type: ignore[valid-type]
         default=16 << 10, description="The same for an endpoint."
     )
     pipe: _buffer(64 << 10, 1 << 20) = Field(  # type: ignore[valid-type]
         default=1 << 20,
-        description="Size of the pipe of a connection in bulk, while there are few.",
+        description=(
+            "Pipe size of a connection that transfers bulk data, while there are few of them."
+        ),
     )
     per_source: _buffer(64 << 10, 1 << 40, {"off": 0}) = Field(  # type: ignore[valid-type]
         default=256 << 20,
-        description="Memory of all connections of a client that it does not read, before they are "
-        "reset.",
+        description=(
+            "Memory that a client may hold with data it does not read, on all its "
+            "connections, before they are reset."
+        ),
     )
     total: _buffer(64 << 10, 1 << 40, {"off": 0, "auto": None}) = Field(  # type: ignore[valid-type]
         default=None,
@@ -292,6 +301,8 @@ class DnsModel(Strict):
         Annotated[Address, BeforeValidator(_dns_server), WithJsonSchema({"type": "string"})]
     ] = Field(
         default=[],
-        description="IP or IP:port of name servers for endpoints by name; none = those of "
-        "/etc/resolv.conf.",
+        description=(
+            "Name servers for the host names of endpoints, as IP or IP:port; none = those of "
+            "/etc/resolv.conf."
+        ),
     )

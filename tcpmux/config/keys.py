@@ -94,7 +94,10 @@ class RateModel(Strict):
             WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 1_000_000}),
         ]
         | None
-    ) = Field(default=None, description="That may come at once; those of a second, at least 1.")
+    ) = Field(
+        default=None,
+        description="Connections accepted at once; default: those of one second, at least 1.",
+    )
 
     def made(self) -> Rate:
         return Rate(self.rate, self.burst or max(1, round(self.rate)))

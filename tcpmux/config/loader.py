@@ -207,8 +207,8 @@ def _check_admin(admin: AdminModel, document: Document) -> None:
     if not named and not admin.insecure:
         document.problem(
             ("admin", "http"),
-            "over TCP anybody could change things: name a token_file, or set insecure: true if all "
-            f"who reach {admin.http} may do everything",
+            f"anyone who can connect to {admin.http} could change everything: set token_file, or "
+            "insecure: true to allow that",
         )
     elif named and admin.insecure:
         document.problem(("admin", "insecure"), f"expected either this or a {named[0]}, got both")

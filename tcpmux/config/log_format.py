@@ -43,7 +43,7 @@ def check_template(template: str) -> None:
         if key is None:
             continue
         if key not in KEYS:
-            raise ValueError(f"there is no {{{key}}}; there are {', '.join(KEYS)}")
+            raise ValueError(f"unknown key {{{key}}}: expected one of {', '.join(KEYS)}")
         if spec or conversion:
             raise ValueError(f"expected {{{key}}} alone, without a format after it")
     if not any(key for _, key, _, _ in parts):

@@ -40,7 +40,7 @@ def load_other(paths: Sequence[str]) -> Config:
     if problems:
         raise ConfigError(problems)
     if not routes:
-        message = "no TCP proxy with a destination is in it"
+        message = "it contains no TCP proxy with a destination"
         raise ConfigError([*warnings, Problem(", ".join(paths), 0, 0, "", message)])
     return Config(
         DEFAULTS.workers,

@@ -42,7 +42,7 @@ _ROUTE, _DESTINATION, _CHECK = map(rows_of, (RoutePolicy, DestinationPolicy, Che
 
 def _text(value: Any) -> bytes:
     if not isinstance(value, str):
-        raise ValueError(f"expected a text, got {describe(value)}")
+        raise ValueError(f"expected a string, got {describe(value)}")
     return _not_too_long(value.encode("utf-8", "surrogateescape"))
 
 
@@ -171,17 +171,19 @@ class CheckModel(_CheckKeys):
         Field(default=None, description=_CHECK["send"].help)
     )
     send_hex: Annotated[bytes, BeforeValidator(_hex), WithJsonSchema({"type": "string"})] | None = (
-        Field(default=None, description="send: these bytes.")
+        Field(default=None, description="send: bytes to send first, in hexadecimal.")
     )
     expect: Annotated[bytes, BeforeValidator(_text), WithJsonSchema({"type": "string"})] | None = (
         Field(default=None, description=_CHECK["expect"].help)
     )
     expect_hex: (
         Annotated[bytes, BeforeValidator(_hex), WithJsonSchema({"type": "string"})] | None
-    ) = Field(default=None, description="send: bytes that the answer has in it.")
+    ) = Field(default=None, description="send: bytes that the answer must contain, in hexadecimal.")
     expect_regex: (
         Annotated[bytes, BeforeValidator(_pattern), WithJsonSchema({"type": "string"})] | None
-    ) = Field(default=None, description="send: what is found in the answer; as RE2 has it.")
+    ) = Field(
+        default=None, description="send: regular expression (RE2) that the answer must match."
+    )
     path: Annotated[
         str,
         BeforeValidator(_plain(r"/[!-~]{0,1023}", "a path such as /health")),

@@ -65,5 +65,5 @@ def describe(value: Any) -> str:
     if isinstance(value, list):
         return "a list"
     if value == "":
-        return "an empty text"
+        return "an empty string"
     return one_line(str(value))

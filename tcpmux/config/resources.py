@@ -71,7 +71,7 @@ def _resources(document: Document, value: Any, location: Location) -> Iterator[R
         return
     api, kind = value["apiVersion"], value["kind"]
     if not isinstance(api, str) or not isinstance(kind, str):
-        document.problem(location, "expected texts as apiVersion and kind")
+        document.problem(location, "expected strings as apiVersion and kind")
         return
     group, slash, version = api.rpartition("/")
     if kind == "List" and not slash:
@@ -97,7 +97,7 @@ def _is_known(document: Document, location: Location, group: str, version: str, 
         if hint:
             document.problem((*location, "kind"), f"unknown kind {shown}: {hint}")
         else:
-            document.warn((*location, "kind"), f"{shown} is not used here")
+            document.warn((*location, "kind"), f"{shown} is ignored")
         return False
     if version not in VERSIONS.get(group, (version,)):
         expected = ", ".join(VERSIONS[group])

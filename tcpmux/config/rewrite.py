@@ -56,8 +56,8 @@ def rewrite(target: Target, data: bytes, check: Callable[[str], object] = lambda
     """
     if target.status.st_nlink > 1:
         raise NotWritten(
-            f"{target.path} has {target.status.st_nlink} names (hard links), of which it would "
-            "change one: change it by hand"
+            f"{target.path} has {target.status.st_nlink} names (hard links), of which only one "
+            f"would change: edit it by hand"
         )
     directory = target.path.parent
     try:
@@ -72,7 +72,7 @@ def rewrite(target: Target, data: bytes, check: Callable[[str], object] = lambda
             os.fsync(stream.fileno())
         check(name)
         if not target.is_as_before():
-            raise NotWritten(f"{target.path} has been changed meanwhile: look at it, try again")
+            raise NotWritten(f"{target.path} was changed meanwhile: check it and try again")
         os.replace(name, target.path)
         _sync(directory)
     except OSError as error:
@@ -90,8 +90,8 @@ def _take_after(target: Target, descriptor: int) -> None:
             os.fchown(descriptor, was.st_uid, was.st_gid)
         except PermissionError:
             raise NotWritten(
-                f"{target.path} belongs to another user or group, and would not any more: "
-                "do it as that user or as root"
+                f"{target.path} belongs to another user or group, which replacing it would "
+                f"change: run the command as that user or as root"
             ) from None
     os.fchmod(descriptor, stat.S_IMODE(was.st_mode))
     with suppress(OSError):  # not every file system has them
@@ -114,11 +114,11 @@ def _why(target: Target, error: OSError) -> str:
     told = error.strerror or str(error)
     if error.errno in (errno.EBUSY, errno.EXDEV):
         return (
-            f"{target.path} is mounted there by itself, as in a container, and can't be replaced "
-            f"({told}): change it where it comes from"
+            f"{target.path} is a mount of its own, as in a container, and can't be replaced "
+            f"({told}): change it at its source"
         )
     if error.errno == errno.EROFS:
-        return f"{target.path}: its file system can't be written to ({told})"
+        return f"{target.path}: its file system is not writable ({told})"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"{target.path}: no file can be made in its directory ({told})"
+        return f"{target.path}: can't create a file in its directory ({told})"
     return f"{target.path}: {told}"

@@ -141,14 +141,16 @@ EndpointAddress = Annotated[
 
 class EndpointModel(EndpointLimits):
     address: EndpointAddress = Field(
-        description=f"{ENDPOINT_FORMS}. A name stands for all its addresses, and is looked up "
-        "again and again; srv: for hosts, ports and weights from DNS."
+        description=(
+            f"{ENDPOINT_FORMS}. A name stands for all its addresses and is resolved again when its "
+            "TTL expires; srv:NAME takes hosts, ports and weights from DNS."
+        )
     )
     weight: Annotated[
         int,
         BeforeValidator(_endpoint_weight),
         WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_ENDPOINT_WEIGHT}),
-    ] = Field(default=1, description="Turns it takes where another takes one.")
+    ] = Field(default=1, description="Weight among the destination's endpoints.")
 
 
 class DestinationModel(DestinationPolicyModel, SharedModel):
@@ -163,7 +165,7 @@ class DestinationModel(DestinationPolicyModel, SharedModel):
         "every connection is reset.",
     )
     endpoints: list[Annotated[EndpointModel, BeforeValidator(_endpoint_entry), OrText()]] = Field(
-        description="They take turns. With none the destination's share of connections is reset."
+        description="The destination's endpoints. With none, its share of connections is reset."
     )
 
 
@@ -217,8 +219,10 @@ class FileModel(Strict):
         ),
     ] = Field(
         default=None,
-        description="Worker processes: auto = one for each CPU that tcpmux may run on, and no more "
-        "than its CPU quota keeps busy; or 1..64.",
+        description=(
+            "Number of worker processes: auto = one for each CPU that tcpmux may use, limited "
+            "by its CPU quota; or 1..64."
+        ),
     )
     busy_poll: Annotated[
         int | None,
@@ -233,23 +237,28 @@ class FileModel(Strict):
         ),
     ] = Field(
         default=None,
-        description="Microseconds that a worker with nothing to do looks for work before it "
-        "sleeps; auto = up to 100 where that has lately been worth it.",
+        description=(
+            "Microseconds that an idle worker polls before it sleeps; auto = up to 100, if "
+            "polling has recently paid off."
+        ),
     )
     drain_timeout: Annotated[
         float, BeforeValidator(_drain_timeout), WithJsonSchema(DURATION_SCHEMA)
     ] = Field(
         default=45.0,
-        description="How long a stop waits for open connections: 0s..7d. What is open then is "
-        "reset.",
+        description=(
+            "How long a stop waits for open connections, 0s..7d; those still open then are reset."
+        ),
     )
     user: Annotated[str, BeforeValidator(_account), WithJsonSchema(ACCOUNT_SCHEMA)] = Field(
         default="",
-        description="The user that everything but the master runs as; default nobody, if tcpmux "
-        "is started as root. Else it is the one who started it.",
+        description=(
+            "User of all processes except the master; default: nobody if tcpmux is started as "
+            "root, else the user that started it."
+        ),
     )
     group: Annotated[str, BeforeValidator(_account), WithJsonSchema(ACCOUNT_SCHEMA)] = Field(
-        default="", description="Its group; default the primary one of the user."
+        default="", description="Group of these processes; default: the user's primary group."
     )
     admin: AdminModel = AdminModel()
     log: LogModel = Field(default=LogModel(), description="What tcpmux says of itself.")
@@ -257,13 +266,16 @@ class FileModel(Strict):
         AccessLogModel | None,
         BeforeValidator(access_log_entry),
         OrText(),
-    ] = Field(default=None, description="A line for each connection; off, a path, or a mapping.")
+    ] = Field(
+        default=None,
+        description="Access log, one line for each connection: off, a path, or a mapping.",
+    )
     buffers: BuffersModel = Field(
-        default=BuffersModel(), description="Of connections whose peer does not read."
+        default=BuffersModel(), description="Kernel memory of connections whose peer does not read."
     )
     dns: DnsModel = DnsModel()
     defaults: DefaultsModel = Field(
-        default=DefaultsModel(), description="For every route of all files that says nothing else."
+        default=DefaultsModel(), description="Defaults of every route in all files."
     )
     routes: list[RouteModel] = Field(default=[], max_length=MAX_ROUTES)
 
@@ -271,7 +283,7 @@ class FileModel(Strict):
 def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a routes.yaml, for editors.
 
-    Values that are written as ${NAME} are not foreseen by it.
+    It does not accept values written as ${NAME}.
     """
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

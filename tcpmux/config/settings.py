@@ -94,28 +94,30 @@ class Passive:
     Times in s. Control does it; workers count suspicions."""
 
     errors: int = whole(
-        "Connects that fail in a row, and an endpoint is ejected. 0 = never.",
+        "Consecutive failed connects that eject an endpoint; 0 = never.",
         5,
         0,
         1000,
         "connects",
     )
     interval: float = seconds(
-        "Each such time without an ejection takes one off the count.", 10.0, 0.001, DAY
+        "Time without an ejection that takes one off the number of ejections.", 10.0, 0.001, DAY
     )
     ejection_time: float = seconds(
-        "How long it is out, times the number of ejections so far.", 30.0, 0.001, DAY
+        "Duration of an ejection, multiplied by the number of ejections so far.", 30.0, 0.001, DAY
     )
     most_ejected: int = percent(
-        "Of a destination's endpoints; one may always be, unless it is the route's last.", 10
+        "Percentage of a destination's endpoints that may be ejected; one always may, unless it "
+        "is the route's last.",
+        10,
     )
     early_close: float = seconds(
-        "A close so soon, with nothing sent, is a suspicion, too; 0s = it is not.",
+        "A close this early, with nothing sent, also counts as a suspicion; 0s = never.",
         0.0, rule="early_close_ms",
     )  # fmt: skip
     resets: bool = flag(
-        "A reset before the first byte is a suspicion: so many `errors` of different clients, and "
-        "it is ejected if a check of our own fails as well.",
+        "Count a reset before the first byte as a suspicion: after `errors` of them, from "
+        "different clients, the endpoint is checked, and ejected if the check fails.",
         False, rule="resets",
     )  # fmt: skip
 
@@ -125,10 +127,13 @@ class SlowStart:
     """How the share of what is new or has recovered grows. duration in s, 0.0 = at once."""
 
     duration: float = seconds(
-        "Until it has its full share; 0s = at once.", 0.0, rule="slow_start_ms", required=True
+        "Time until the full share is reached; 0s = at once.",
+        0.0,
+        rule="slow_start_ms",
+        required=True,
     )
     floor: int = percent(
-        "Of its share that it begins with.", 10, rule="slow_start_floor", raised_to=1
+        "Percentage of the share to begin with.", 10, rule="slow_start_floor", raised_to=1
     )
 
 
@@ -137,21 +142,23 @@ class Lifetime:
     """How long a connection may be open. duration in s, 0.0 = no limit."""
 
     duration: float = seconds(
-        "A connection is closed then; 0s = never.", 0.0, rule="lifetime_ms", required=True
+        "Age at which a connection is closed; 0s = never.", 0.0, rule="lifetime_ms", required=True
     )
-    jitter: int = percent("By up to so much earlier, at random.", 0, rule="lifetime_jitter")
+    jitter: int = percent("Close up to this much earlier, at random.", 0, rule="lifetime_jitter")
 
 
 @dataclass(frozen=True, slots=True)
 class Keepalive:
     """TCP's questions to a silent peer, on both sides. idle, interval: s; idle 0 = none."""
 
-    idle: int = whole_seconds("Silence before TCP asks the peer.", 60, 1, 32767, rule="keepalive_s")
+    idle: int = whole_seconds(
+        "Idle time before the first keepalive probe.", 60, 1, 32767, rule="keepalive_s"
+    )
     interval: int = whole_seconds(
-        "Between two questions.", 15, 1, 32767, rule="keepalive_interval_s"
+        "Time between two probes.", 15, 1, 32767, rule="keepalive_interval_s"
     )
     count: int = whole(
-        "Questions without an answer: the peer is gone.",
+        "Unanswered probes after which the connection is closed.",
         4, 1, 127, "questions", rule="keepalive_count",
     )  # fmt: skip
 
@@ -169,17 +176,19 @@ class Queue:
     """Of connections that wait for a place in a destination. timeout in s."""
 
     size: int = whole(
-        "Connections that may wait, over all workers.",
+        "Connections that may wait, across all workers.",
         1024, 1, MAX_CONNECTIONS, "connections", rule="queue_size",
     )  # fmt: skip
-    timeout: float = seconds("How long; then they are reset.", 5.0, 0.001, DAY, rule="queue_ms")
+    timeout: float = seconds(
+        "How long a connection waits before it is reset.", 5.0, 0.001, DAY, rule="queue_ms"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """Limits of each client: an IPv4 address or an IPv6 /64."""
 
-    max_connections: int = limit("At the same time.", rule="source_max_connections")
+    max_connections: int = limit("Concurrent connections.", rule="source_max_connections")
     rate: Rate | None = rate("New ones.", "source_interval_ns", "source_burst")
 
 
@@ -188,16 +197,18 @@ class Retry:
     """Of connects that fail. attempts: 0 = each endpoint once."""
 
     attempts: int = limit(
-        "Connects for one connection; each endpoint once.",
+        "Connects for one connection, each to another endpoint.",
         255,
         rule="max_attempts",
         unit="connects",
     )
-    budget: int = percent(
-        "Of first connects that may be followed by another.", 20, rule="retry_percent"
+    budget: int = percent("Retries, as a percentage of first connects.", 20, rule="retry_percent")
+    burst: int = whole(
+        "Retries allowed beyond the budget.", 100, 0, 1_000_000, "connects", rule="retry_burst"
     )
-    burst: int = whole("Retries beyond that.", 100, 0, 1_000_000, "connects", rule="retry_burst")
-    across: bool = flag("Then another destination is tried.", False, rule="across")
+    across: bool = flag(
+        "Try another destination when all endpoints of one have failed.", False, rule="across"
+    )
 
 
 # --- of a route, of a destination, of an endpoint ------------------------------------------------
@@ -208,12 +219,12 @@ class Timeouts:
     """In s. A route has those of its destinations that say nothing else, to be shown."""
 
     connect_timeout: float = seconds(
-        "For each endpoint tried: 1ms..1h. One that refuses or does not answer in time is passed "
-        "over for the destination's next; each is tried once.",
+        "Time limit of a connect to one endpoint, 1ms..1h. If it fails, the destination's next "
+        "endpoint is tried; each is tried once.",
         10.0, 0.001, HOUR, rule="connect_timeout_ms",
     )  # fmt: skip
     idle_timeout: float = seconds(
-        "A connection on which no byte moved for so long is closed: 1ms..30d, 0s = never.",
+        "Close a connection on which no byte moved for this long: 1ms..30d, 0s = never.",
         HOUR, rule="idle_timeout_ms",
     )  # fmt: skip
 
@@ -228,23 +239,27 @@ class RoutePolicy(Timeouts):
     """
 
     max_connections: int = limit(
-        "At the same time, over all workers. Further ones are reset.", rule="max_connections"
+        "Concurrent connections, across all workers; further ones are reset.",
+        rule="max_connections",
     )
     listener_max_connections: int = limit(
         "The same for each address that is listened on.", rule="listener_max_connections"
     )
     source: Source = section("Limits of each client: an IPv4 address or an IPv6 /64.", Source())
-    rate: Rate | None = rate("New connections. Further ones are reset.", "interval_ns", "burst")
-    bandwidth: Bandwidth = section("Of all connections together.", Bandwidth())
+    rate: Rate | None = rate(
+        "Rate of new connections; further ones are reset.", "interval_ns", "burst"
+    )
+    bandwidth: Bandwidth = section("Bandwidth of all connections together.", Bandwidth())
     allow: tuple[Clients, ...] = other(
-        "Clients that may connect; none named = all. Addresses, networks, and unix for all of UNIX "
-        "sockets.",
+        "Clients that may connect: addresses, networks, and unix for clients of UNIX sockets; "
+        "empty = all.",
         (),
     )
-    deny: tuple[Clients, ...] = other("Clients that may not, even if allowed.", ())
-    retry: Retry = section("Of connects that fail, before any byte was passed on.", Retry())
+    deny: tuple[Clients, ...] = other("Clients that may not connect, even if allowed.", ())
+    retry: Retry = section("Retries of failed connects, before any byte was forwarded.", Retry())
     on_unavailable: str = other(
-        "The share of a destination without a healthy endpoint: redistribute (to the others in "
+        "What becomes of the share of a destination without a healthy endpoint: redistribute (to "
+        "the others in "
         "proportion), reject (it is reset), or {fallback: NAME}.",
         "redistribute", words=ON_UNAVAILABLE, rule="on_unavailable", unit="tm_on_unavailable",
     )  # fmt: skip
@@ -252,7 +267,8 @@ class RoutePolicy(Timeouts):
         "The destination that takes over.", "", rule="fallback", unit="index of a destination"
     )
     on_all_unavailable: str = other(
-        "When that is every destination: reset, refuse (stop listening), or {hold: 5s} (wait for "
+        "What happens to new connections when no destination has a healthy endpoint: reset, "
+        "refuse (stop listening), or {hold: 5s} (wait for "
         "one).",
         "reset", words=ON_ALL_UNAVAILABLE, rule="on_all_unavailable", unit="tm_on_all_unavailable",
     )  # fmt: skip
@@ -271,41 +287,45 @@ class DestinationPolicy(Timeouts):
         "round_robin", BALANCES, rule="balance", unit="tm_balance",
     )  # fmt: skip
     max_connections: int = limit(
-        "At the same time, over all workers.", rule="max_connections", shared=False
+        "Concurrent connections, across all workers.", rule="max_connections", shared=False
     )
     on_full: str = other(
-        "What happens to more: reject (reset), spill (to the route's others), or {queue: {size: "
+        "What happens beyond max_connections: reject (reset), spill (to the route's others), or "
+        "{queue: {size: "
         "1024, timeout: 5s}}.",
         "reject", words=ON_FULL, rule="on_full", unit="tm_on_full", shared=False,
     )  # fmt: skip
-    queue: Queue = other("Wait for a place.", Queue(0, 0.0), table=Queue, shared=False)
+    queue: Queue = other("Wait for a free place.", Queue(0, 0.0), table=Queue, shared=False)
     check: Check | None = other("How endpoints are checked; off, or a type.", None)
     passive: Passive = section(
         "Ejection of endpoints where connections fail; or off.", Passive(), off="errors"
     )
     panic_threshold: int = percent(
-        "With fewer of a destination's endpoints healthy than this, all are used; 0% = never.",
+        "If fewer of a destination's endpoints are healthy, all are used regardless of health; 0% "
+        "= never.",
         0, rule="panic_percent",
     )  # fmt: skip
     slow_start: SlowStart = section(
-        "Until a new or recovered endpoint or destination has its share.",
+        "Gradual increase of the share of a new or recovered endpoint or destination.",
         SlowStart(), short="duration", former="warmup",
     )  # fmt: skip
     max_connection_duration: Lifetime = section(
-        "A connection is closed after it; 0s = never.", Lifetime(), short="duration"
+        "Close a connection at this age; 0s = never.", Lifetime(), short="duration"
     )
     half_open_timeout: float = seconds(
-        "As idle_timeout, once one side has ended; 0s = as idle_timeout.", 0.0, rule="half_open_ms"
+        "idle_timeout of a connection that one side has closed; 0s = idle_timeout.",
+        0.0,
+        rule="half_open_ms",
     )
     keepalive: Keepalive = section(
-        "TCP's questions to a silent peer, on both sides; or off.", Keepalive(), off="idle"
+        "TCP keepalive on both sides of a connection, or off.", Keepalive(), off="idle"
     )
     tcp_user_timeout: float = seconds(
-        "How long sent data may stay unacknowledged; 0s = as the system has it.",
+        "How long sent data may stay unacknowledged; 0s = the system's default.",
         0.0, rule="user_timeout_ms",
     )  # fmt: skip
     connection_bandwidth: Bandwidth = section(
-        "Of each connection; what is too much is not read.", Bandwidth()
+        "Bandwidth of each connection; beyond it, data is not read.", Bandwidth()
     )
 
 
@@ -313,7 +333,14 @@ class DestinationPolicy(Timeouts):
 class EndpointPolicy:
     """Of a single endpoint."""
 
-    max_connections: int = limit("At the same time, over all workers.", rule="max_connections")
+    max_connections: int = limit(
+        "Concurrent connections, across all workers.", rule="max_connections"
+    )
     priority: int = whole(
-        "It takes turns only when none of a lower number can.", 0, 0, 100, "tier", rule="priority"
+        "Used only when no endpoint with a lower number can take connections.",
+        0,
+        0,
+        100,
+        "tier",
+        rule="priority",
     )

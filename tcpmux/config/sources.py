@@ -62,7 +62,7 @@ class Source(ABC):
 
     def files(self, problems: list[Problem]) -> Iterable[Path]:
         """What of it is in files, for those who change them."""
-        problems.append(self.problem("it is not in files: change it where it comes from"))
+        problems.append(self.problem("it does not come from files: change it at its source"))
         return ()
 
     @property
@@ -125,8 +125,8 @@ class _Unknown(Source):
         scheme = one_line(self.name.partition("://")[0])
         problems.append(
             self.problem(
-                f"no source of configuration is called {scheme}: expected {known}a file or a "
-                "directory (with ./ in front, it is the path of one)"
+                f"unknown configuration source {scheme}: expected {known}a file or a directory "
+                f"(put ./ before a path that contains ://)"
             )
         )
         return ()
@@ -164,7 +164,7 @@ def read_texts(sources: Sequence[Source], problems: list[Problem]) -> Iterator[T
             reason = one_line(error.strerror or str(error) or type(error).__name__)
             problems.append(source.problem(f"can't be read: {reason}"))
         if not count and len(problems) == before:
-            problems.append(source.problem("it delivers nothing"))
+            problems.append(source.problem("it is empty"))
 
 
 def _is_directory(path: Path) -> bool:

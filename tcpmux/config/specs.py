@@ -122,7 +122,7 @@ def _share(value: Any) -> int:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise ValueError(f"expected a text, got {describe(value)}")
+        raise ValueError(f"expected a string, got {describe(value)}")
     return value
 
 

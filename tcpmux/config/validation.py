@@ -101,7 +101,7 @@ def _add_problem(
 def _said(details: Any, got: str) -> str:
     """Of the kinds that pydantic has words of its own for."""
     kind = details["type"]
-    expected = _EXPECTED.get(kind, details["msg"])
+    expected = _EXPECTED.get(kind, "expected another value")
     if kind == "literal_error":
         expected = f"expected {details['ctx']['expected']}"
     is_scalar = isinstance(details["input"], (int, float))
@@ -111,7 +111,7 @@ def _said(details: Any, got: str) -> str:
 
 # By pydantic's kinds of mistakes.
 _EXPECTED = {
-    "string_type": "expected a text",
+    "string_type": "expected a string",
     "bool_type": "expected true or false",
     "bool_parsing": "expected true or false",
     "int_type": "expected a whole number",

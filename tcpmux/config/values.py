@@ -53,7 +53,7 @@ def unlike_number(value: Any) -> str:
     """As describe(), of what stands where a number belongs: one in quotes is a text."""
     # One with more digits than Python reads is a text, too, however it is written.
     if isinstance(value, str) and len(value) <= MAX_DIGITS and _LIKE_NUMBER.fullmatch(value):
-        return f'the text "{describe(value)}": write it without quotes'
+        return f'the string "{describe(value)}": write it without quotes'
     return describe(value)
 
 
@@ -99,7 +99,7 @@ def boolean(value: Any) -> bool:
         return texts[value]
     if not isinstance(value, bool):
         in_quotes = isinstance(value, str) and value in texts
-        got = f'the text "{value}": write it without quotes' if in_quotes else describe(value)
+        got = f'the string "{value}": write it without quotes' if in_quotes else describe(value)
         raise ValueError(f"expected true or false, got {got}")
     return value
 

@@ -91,7 +91,7 @@ def _of_endpoint(row: EndpointRow, known: Endpoint | None, failures: Failures) -
     percent = row.slow_start_percent
     note = f"slow start: {percent}% of its share" if percent < rows.FULL_SHARE else ""
     if failures.before and not note:
-        note = f"answers tcpmux; before that {plural(failures.before, 'connect')} failed"
+        note = f"answers checks again; before that {plural(failures.before, 'connect')} failed"
     return Condition(HEALTHY, note, since)
 
 
@@ -113,7 +113,7 @@ def _doubt(known: Endpoint | None, failures: Failures) -> str:
     if known is None:
         return ""
     if known.on_trial and known.ejections:
-        return "back from an ejection; no connection has succeeded since"
+        return "back from an ejection; no connection has succeeded since then then"
     # It is spared for those before.
     return known.suspected if failures.before and not known.streak else known.reason
 

@@ -48,8 +48,8 @@ _HEALTHY = Condition(HEALTHY)
 
 @dataclass(frozen=True, slots=True)
 class RouteConditions:
-    """row: what they are of. facts: what they follow from besides. version: the number of the change
-    that made them so. problems: what is wrong with it."""
+    """row: what they are of. facts: what they follow from besides. version: the number of the
+    change that made them so. problems: what is wrong with it."""
 
     row: RouteRow
     facts: Sequence[object]

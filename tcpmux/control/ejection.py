@@ -222,12 +222,12 @@ class Ejection:
         if wrong is None:
             endpoint.ejected_until = now + IMPOSSIBLE_RETRY
         elif wrong:
-            endpoint.ejected_for = f"still after an ejection: {wrong}"
+            endpoint.ejected_for = f"still failing after an ejection: {wrong}"
             seconds = self._extend(endpoint, now)
             self._report(logging.WARNING, endpoint, f"ejected for another {seconds:g} s: {wrong}")
         else:
             self.restore(endpoint, now)
-            what = "tried again after its ejection: a check of it has succeeded"
+            what = "back after its ejection: a check has succeeded"
             self._report(logging.INFO, endpoint, what)
 
     async def _suspect(self, endpoint: Endpoint) -> None:
@@ -249,9 +249,9 @@ class Ejection:
         what = f"{in_a_row} connections in a row, of {clients} clients or more, had no answer"
         if wrong:
             self._tallies.clear()
-            self._eject(endpoint, f"{what}, and a check of it fails: {wrong}", now)
+            self._eject(endpoint, f"{what}, and a check fails: {wrong}", now)
         else:
-            suspected = f"suspected: {what}; a check of it succeeds, so it stays"
+            suspected = f"suspected: {what}; a check succeeds, so it stays in use"
             self._note(endpoint, spared="", suspected=suspected)
 
     def _look_again(self, endpoint: Endpoint, now: float) -> None:
@@ -287,11 +287,11 @@ class Ejection:
         is_too_many = tally.ejected + 1 > max(1, len(row.endpoints) * most // 100)
         # The limit keeps those that stay from being overrun. If they all fail it has clients lose.
         if is_too_many and not (tally.is_dead and self._is_relieved(route, row)):
-            spared = f"failing, and stays in use: most_ejected is {most}%"
+            spared = f"failing, but stays in use: most_ejected is {most}%"
             self._note(endpoint, spared=spared, suspected="")
             endpoint.spared_until = now + JUDGED
         elif not self._others_serve(endpoint, route, row):
-            spared = "failing, and stays in use: nothing else could serve its connections"
+            spared = "failing, but stays in use: nothing else could serve its connections"
             endpoint.spared_until = now + JUDGED
             self._note(endpoint, spared=spared, suspected="", level=logging.ERROR)
         else:

@@ -16,8 +16,8 @@ ENDS = {
     "no_endpoint": "no endpoint was available",
     "retries_used_up": "a connect failed, no retry was left",
     "overflow": "a connection limit was reached",
-    "rate_limited": "too many new connections a second",
-    "lifetime": "max_connection_duration was over",
+    "rate_limited": "rate limit of new connections exceeded",
+    "lifetime": "max_connection_duration expired",
     "idle_timeout": "idle for idle_timeout",
     "local_error": "this host was out of ports or memory",
     "shutdown": "still open when tcpmux stopped",
@@ -29,7 +29,7 @@ ENDS = {
 # Of a route, before a connection had a destination.
 TURNED_AWAY = {
     "connections_denied_total": "client not allowed",
-    "connections_looped_total": "came back in a loop",
+    "connections_looped_total": "forwarded in a loop",
 }
 
 

@@ -84,7 +84,7 @@ def parse_head(data: bytes) -> Head:
     if found[3] != b"1":
         raise Refused(505, "expected HTTP/1.1")
     if method not in METHODS:
-        raise Refused(405, "this method is not supported", Allow=ALLOW)
+        raise Refused(405, "this HTTP method is not supported", Allow=ALLOW)
     headers = _headers(lines)
     minor = min(int(found[4]), 1)
     if "host" not in headers and minor > 0:

@@ -109,7 +109,7 @@ class MasterLink:
                 return await answer
         except asyncio.TimeoutError:
             raise MasterSilent(
-                f"the master has not answered within {self._answer_time:g} s; it may still "
+                f"the master did not answer within {self._answer_time:g} s; it may still "
                 "do what it was asked"
             ) from None
         finally:

@@ -96,7 +96,7 @@ ISTIO = (
     Family(
         "istio_tcp_received_bytes_total",
         "counter",
-        "Bytes from clients that were passed on, including those of open connections.",
+        "Bytes forwarded from clients, including those of open connections.",
         _by("response_flags", "-"),
         lambda _, c, __: (c.bytes_in,),
     ),
@@ -157,13 +157,13 @@ OWN = (
     Family(
         "tcpmux_destination_slow_start_percent",
         "gauge",
-        "Percent of its share that it gets: below 100 during a slow start.",
+        "Percentage of its share that it gets: below 100 during slow start.",
         values=lambda row, _, __: (row.slow_start_percent,),
     ),
     Family(
         "tcpmux_destination_ramp_percent",
         "gauge",
-        "Former name of tcpmux_destination_slow_start_percent; goes with the next release.",
+        "Former name of tcpmux_destination_slow_start_percent; removed in the next release.",
         values=lambda row, _, __: (row.slow_start_percent,),
     ),
     Family(
@@ -197,17 +197,17 @@ ENDPOINT = (
     Family(
         "tcpmux_endpoint_slow_start_percent",
         "gauge",
-        "Percent of its share that it gets: below 100 during a slow start.",
+        "Percentage of its share that it gets: below 100 during slow start.",
     ),
     Family(
         "tcpmux_endpoint_ramp_percent",
         "gauge",
-        "Former name of tcpmux_endpoint_slow_start_percent; goes with the next release.",
+        "Former name of tcpmux_endpoint_slow_start_percent; removed in the next release.",
     ),
     Family(
         "tcpmux_endpoint_suspicions_total",
         "counter",
-        "Connections that it ended without a byte, if `passive` counts them.",
+        "Connections that the endpoint ended without sending a byte, if `passive` counts them.",
     ),
 )
 ROUTE = (
@@ -224,7 +224,7 @@ STATES = tuple(
     Family(
         f"tcpmux_{what}_state",
         "gauge",
-        f"State of the {what}: 1 for the one that it is in, 0 for the others.",
+        f"1 for the state that the {what} is in, 0 for the others.",
         _by("state", CONDITIONS),
     )
     for what in ("route", "destination", "endpoint")

@@ -230,13 +230,13 @@ class Metrics:
         put(
             "tcpmux_drain_state",
             "gauge",
-            "1 while the instance drains: it accepts no new connections, and ends.",
+            "1 while the instance drains: it accepts no new connections and will exit.",
             ("", int(table.draining)),
         )
         put(
             "tcpmux_problems",
             "gauge",
-            "Problems now. error: clients lose by it; warning: redundancy is lost.",
+            "Current problems. error: clients lose connections; warning: redundancy is lost.",
             *(
                 (f'severity="{severity}"', count)
                 for severity, count in self._conditions.problem_counts().items()
@@ -327,7 +327,7 @@ class Metrics:
         put(
             "tcpmux_worker_log_dropped_total",
             "counter",
-            "Access log lines dropped for lack of room.",
+            "Access log lines dropped because the buffer was full.",
             lambda w: w.log_dropped,
         )
         counted = [live.counters() for live in lives]

@@ -145,16 +145,16 @@ class NameWatch:
             try:
                 await self._send(one.name, found.addresses)
             except TcpmuxError as error:
-                if one.failed(f"its new addresses are not taken: {error}", is_refused=True):
+                if one.failed(f"its new addresses are rejected: {error}", is_refused=True):
                     await self._report(
                         logging.ERROR,
-                        f"{one.name}: its {len(found.addresses)} new addresses are not taken, it "
+                        f"{one.name}: its {len(found.addresses)} new addresses are rejected, it "
                         f"keeps {_shown(one.known) or 'none'}: {error}",
                     )
                 return self._later(one)
             one.known = found.addresses
         if one.error:
-            await self._report(logging.INFO, f"{one.name} can be looked up again")
+            await self._report(logging.INFO, f"{one.name} resolves again")
         one.error, one.retry = "", FIRST_RETRY
         return found.ttl
 
@@ -165,8 +165,8 @@ class NameWatch:
 
     async def _say_lost(self, one: _Name) -> None:
         kept = _shown(one.known)
-        then = f"it keeps {kept}" if kept else "it has no address until it can"
-        await self._report(logging.WARNING, f"{one.name} can't be looked up ({one.error}): {then}")
+        then = f"it keeps {kept}" if kept else "it has no address until it resolves"
+        await self._report(logging.WARNING, f"can't resolve {one.name} ({one.error}): {then}")
 
     async def _say_notes(self, one: _Name, found: Found) -> None:
         level = logging.WARNING if found.addresses else logging.ERROR

@@ -150,7 +150,7 @@ class HostNames:
         for name, found in results.items():
             addresses: Sequence[Address] = ()
             if isinstance(found, str):
-                notes = [f"{name} can't be looked up ({found})"]
+                notes = [f"can't resolve {name} ({found})"]
             else:
                 addresses = found.addresses
                 notes = [f"{name}: {note}" for note in found.notes]

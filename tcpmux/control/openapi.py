@@ -16,18 +16,18 @@ _PLAIN: dict[Any, Schema] = {
     dict: {"type": "object"},
 }
 _REFUSALS = {
-    400: "The request is invalid.",
+    400: "The request is malformed.",
     401: "Over TCP: without a token.",
     403: "Not for this user or with a token that may only read, or from another site.",
     404: "Not found.",
-    405: "Not with this method.",
-    408: "The body did not arrive.",
-    409: "Refused as things are now; nothing has changed.",
+    405: "The method is not allowed.",
+    408: "The body did not arrive in time.",
+    409: "Refused in the current state; nothing has changed.",
     413: "The body is too large.",
-    422: "The configuration files have a mistake; nothing has changed.",
-    500: "A fault in tcpmux.",
-    503: "The master is gone, or there are too many streams.",
-    504: "The master has not answered in time.",
+    422: "The configuration files contain an error; nothing has changed.",
+    500: "Internal error.",
+    503: "The master is not running, or too many streams are open.",
+    504: "The master did not answer in time.",
 }
 
 

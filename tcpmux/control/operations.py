@@ -92,8 +92,9 @@ class Operations(Reading):
     def set_weights(
         self, route: str, weights: Mapping[str, int | str], *, force: bool = False
     ) -> Call[Applied]:
-        """Sets weights until the next reload; those not named stay. A weight is 0..1000000 or, as
-        a text, a step: "+5". Unless forced, refused if nobody would be left to take connections."""
+        """Sets weights until the next reload; destinations not named keep theirs. A weight is
+        0..1000000 or a string with a step, such as "+5". Unless forced, refused if no destination
+        would be left to take connections."""
         return Call({"route": route}, {"force": "true" if force else None}, dict(weights))
 
     @operation(
@@ -114,8 +115,8 @@ class Operations(Reading):
         )
     )
     def undo(self, route: str, *, force: bool = False) -> Call[Applied]:
-        """Back to the weights before the last change of them. Unless forced, refused if nobody
-        would be left to take connections."""
+        """Restores the weights from before their last change. Unless forced, refused if no
+        destination would be left to take connections."""
         return Call({"route": route}, {"force": "true" if force else None}, {})
 
     @operation(
@@ -154,7 +155,7 @@ class Operations(Reading):
         seconds: float = 0.0,
     ) -> Call[Applied]:
         """No new connections for a destination, or one of its endpoints; others get its share.
-        Open ones stay. Unless forced, refused if nobody would be left to take connections.
+        Open ones stay. Unless forced, refused if none would be left to take connections.
         seconds: an endpoint is ready again after them; 0 = not by itself."""
         return _state_of(route, destination, endpoint, "draining", force=force, seconds=seconds)
 
@@ -249,8 +250,8 @@ class Operations(Reading):
     def kill(
         self, ids: Sequence[str], rate: float | None = None, *, dry_run: bool = False
     ) -> Call[Killed]:
-        """Resets these connections (`id` of connections()), on both sides. rate: no more than so
-        many per second. dry_run: resets none, and tells how many are `left` and `gone`."""
+        """Resets these connections (`id` of connections()), on both sides. rate: at most so
+        many per second. dry_run: resets none, and counts those `left` and `gone`."""
         paced = {} if rate is None else {"rate": rate}
         return Call(body={"ids": list(ids), **paced, **_given(dry_run=dry_run)})
 
@@ -265,7 +266,7 @@ class Operations(Reading):
         )
     )
     def reload(self) -> Call[Applied]:
-        """Has the configuration read again; returns when the workers use it."""
+        """Reloads the configuration; returns when the workers use it."""
         return Call(body={})
 
     @operation(
@@ -282,7 +283,7 @@ class Operations(Reading):
         )
     )
     def set_workers(self, count: int) -> Call[Applied]:
-        """Has the instance run with that many workers (1 or more) until the next reload."""
+        """Sets the number of workers, 1 or more, until the next reload."""
         return Call(body={"count": count})
 
     @operation(
@@ -294,14 +295,12 @@ class Operations(Reading):
             body=closed_object(["level"], level={"enum": list(LOG_LEVELS)}),
             example='{"level": "debug"}',
             commands=(
-                Command(
-                    "log-level", "Set how much is logged, until the next start.", "small.log_level"
-                ),
+                Command("log-level", "Set the log level until the next start.", "small.log_level"),
             ),
         )
     )
     def set_log_level(self, level: str) -> Call[str]:
-        """Sets how much is logged until the next start: debug, info, warning or error."""
+        """Sets the log level until the next start: debug, info, warning or error."""
         return Call(body={"level": level}, unpack=lambda answer: str(answer["level"]))
 
     @operation(
@@ -322,7 +321,7 @@ class Operations(Reading):
         )
     )
     def upgrade(self) -> Call[Upgrading]:
-        """Has the installed build take over. Does not wait for it: status() tells how it goes."""
+        """Starts an upgrade to the installed build, and does not wait: status() has its state."""
         return Call(body={})
 
     @operation(
@@ -338,7 +337,7 @@ class Operations(Reading):
         )
     )
     def stop(self, *, now: bool = False) -> Call[Stopping]:
-        """Has the instance drain and end, or with `now` end at once. Does not wait for it."""
+        """Drains and stops the instance, with `now` at once. Does not wait for its end."""
         return Call(body=_given(now=now))
 
 

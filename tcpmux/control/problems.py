@@ -199,7 +199,7 @@ def _destination_action(route: RouteRow, row: DestinationRow, at: DestinationCon
 
 
 def _endpoint_action(address: str, at: Condition) -> str:
-    what = "Start or repair what is" if at.word == DOWN else "Look at what is"
+    what = "Start or repair the server" if at.word == DOWN else "Examine the server"
     return f"{what} at {address}"
 
 
@@ -239,16 +239,16 @@ def problems_of_instance(
     yield from _of_processes(view)
     reload = last_reload(view)
     if not reload["ok"]:
-        text = "the last reload was refused, and what was in force before still is"
+        text = "the last reload was refused; the previous configuration is in force"
         then = "Correct the files (tcpmux check), then: tcpmux reload"
         yield _of_instance(WARNING, f"{text}: {reload['error']}", then, reload["time"])
     _, state, error = view.table.upgrade
     if UPGRADE_STATES[state] == "failed":
-        text = f"the last upgrade failed, and the build before it runs: {error}"
+        text = f"the last upgrade failed; the previous build is running: {error}"
         yield _of_instance(WARNING, text, "Remove the cause, then: tcpmux upgrade")
     for worker, since in behind:
         text = f"worker {worker} uses an older route table than the one in force"
-        then = "If it stays so, see `tcpmux workers` and the log"
+        then = "If this persists, see `tcpmux workers` and the log"
         yield _of_instance(WARNING, text, then, since)
 
 

@@ -103,7 +103,7 @@ class Control:
             self.admin.close()
 
     def _master_gone(self, tasks: Tasks, orphans: OrphanedWorkers, over: asyncio.Event) -> None:
-        log.warning("the master is gone; workers go on as they are")
+        log.warning("the master is gone; the workers continue unchanged")
         tasks.keep("waiting for a master", lambda: self._await_master(over))
         orphans.watch(
             lambda: [

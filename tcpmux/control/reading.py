@@ -102,8 +102,8 @@ class Reading:
         endpoints: Sequence[str] = (),
         variables: Mapping[str, str] | None = None,
     ) -> Call[list[str]]:
-        """What a reload would change if these were the files, a line a route. files: a name, for
-        messages, and the content of each. variables: what ${NAME} stands for in them."""
+        """What a reload of these files would change, one line for each route. files: the name (for
+        messages) and the content of each. variables: the values of ${NAME} in them."""
         return Call(
             body={
                 "files": [{"name": name, "content": content} for name, content in files],
@@ -149,7 +149,7 @@ class Reading:
 
     @operation(Row("GET", "/v1/names", Role.VIEWER, NameList))
     def names(self) -> Call[list[RouteNames]]:
-        """The names of all routes, of their destinations, and of the addresses of these."""
+        """The names of all routes and destinations, and the addresses of their endpoints."""
         return Call(unpack=lambda answer: list(answer["routes"]))
 
     @operation(
@@ -178,9 +178,9 @@ class Reading:
         sort: str = "age",
         limit: int = 1000,
     ) -> Call[ConnectionList]:
-        """Those that are open. endpoint: an address. client: an address or a network. older, idle:
-        at least so many seconds. sort: age, idle, bytes_in, bytes_out or client, greatest first;
-        after a "-" the least first. limit: 0..20000 rows; `total` counts all."""
+        """The open connections. endpoint: an address. client: an address or a network. older,
+        idle: at least so many seconds. sort: age, idle, bytes_in, bytes_out or client, greatest
+        first; with a "-" before it, least first. limit: 0..20000 rows; `total` counts all."""
         return Call(
             query={
                 **_filters(route, destination, endpoint, client, older, idle),
@@ -216,8 +216,8 @@ class Reading:
         sort: str = "connections",
         limit: int = 1000,
     ) -> Call[ConnectionGroups]:
-        """How many are open of each route, destination, endpoint or client, and their bytes. by:
-        one of these four words. sort: connections, bytes_in, bytes_out or age; else as
+        """Numbers of open connections and their bytes, grouped. by: route, destination, endpoint
+        or client. sort: connections, bytes_in, bytes_out or age. Everything else as for
         connections()."""
         return Call(
             query={
@@ -245,13 +245,13 @@ class Reading:
         )
     )
     def events(self, since: int = 0) -> Call[list[Event]]:
-        """What has happened after event number `since`, the oldest first; the last 1,000."""
+        """The events after number `since`, the oldest first; at most the last 1,000."""
         return Call(query={"since": since}, unpack=lambda answer: list(answer["events"]))
 
     @operation(Row("GET", "/v1/history", Role.VIEWER, History, query={"route": _TEXT}))
     def history(self, route: str | None = None) -> Call[History]:
-        """The last hour of a route's destinations, and what happened in it. Without a route, only
-        what happened."""
+        """The last hour of a route's destinations, with the events in it. Without a route, only
+        the events."""
         return Call(query={"route": route})
 
     # Of many answers: each client has a method of its own for it.
@@ -269,14 +269,14 @@ class Reading:
 
     @operation(Row("GET", "/healthz", Role.ANYONE, str, media="text/plain"))
     def healthz(self) -> Call[str]:
-        """`ok` if the instance serves. Refused with 503 if no worker runs. Needs no token."""
+        """`ok` if the instance serves; 503 if no worker runs. Needs no token."""
         return Call()
 
     @operation(Row("GET", "/readyz", Role.ANYONE, str, media="text/plain"))
     def readyz(self) -> Call[str]:
-        """`ok` if it takes new connections. Refused with 503 while it drains, if no worker runs, if
-        every route is down, or if one that is not does not listen; the answer has a line for each
-        reason. Needs no token."""
+        """`ok` if the instance accepts new connections. Otherwise 503 with a line for each reason:
+        it drains, no worker runs, every route is down, or a route that is not down does not listen.
+        Needs no token."""
         return Call()
 
     @operation(Row("GET", "/v1/access", Role.VIEWER, Access))
@@ -291,5 +291,5 @@ class Reading:
 
     @operation(Row("GET", "/metrics", Role.VIEWER, str, media="text/plain"))
     def metrics(self) -> Call[str]:
-        """The metrics, as Prometheus reads them."""
+        """The metrics, in the format of Prometheus."""
         return Call()

@@ -186,7 +186,7 @@ class Applied(TypedDict):
     """Answer to a change: what is in force now, and in which workers."""
 
     generation: int
-    changes: list[str]  # a line a route; empty: it is already like that
+    changes: list[str]  # a line a route; empty: nothing changed
     warnings: list[str]  # what is not as it should be, as `check` says it: of a reload
     workers: list[AppliedWorker]
 

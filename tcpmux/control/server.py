@@ -105,7 +105,10 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
         return await handler(request)
     except web.HTTPException as error:
         allow = error.headers.get("Allow")
-        what = {404: f"nothing at {request.path}", 405: f"{request.method}: use {allow}"}
+        what = {
+            404: f"no such path: {request.path}",
+            405: f"method {request.method} is not allowed: use {allow}",
+        }
         response = _error(error.status, what.get(error.status) or error.text or error.reason)
         if allow:
             response.headers["Allow"] = allow

@@ -269,7 +269,8 @@ class Changes:
             log.error("%s", _loop_text(loop))
         if len(new) > MAX_CHANGES:
             log.error(
-                "and %d more addresses that lead back to a route: left out", len(new) - MAX_CHANGES
+                "and %d more addresses that lead back to a route, also left out",
+                len(new) - MAX_CHANGES,
             )
         self._loops = loops
 

@@ -94,7 +94,7 @@ def share_of(route: RouteRow, row: DestinationRow) -> tuple[int, str]:
     if row.effective_weight:
         return logging.ERROR, "its share is reset"
     if is_unavailable(route):  # which is said besides
-        return logging.WARNING, "nobody is left to take its share"
+        return logging.WARNING, "no destination is left to take its share"
     if route.rules.on_unavailable == FALLBACK and serves(route.destinations[route.rules.fallback]):
         return logging.WARNING, "its fallback gets its share"
     return logging.WARNING, "the others get its share"

@@ -194,7 +194,7 @@ class ControlProcess(Program):
         if link.socket is None:
             if time.monotonic() >= self._end_by:
                 log.error(
-                    "control (pid %d) has lost its connection to the master: it is replaced",
+                    "control (pid %d) lost its connection to the master: it is replaced",
                     self.pid,
                     extra=_EVENT,
                 )

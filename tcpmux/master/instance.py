@@ -153,7 +153,9 @@ def resume(config: Config, left: Handoff) -> Instance:
         workers.adopt(number, socket.socket(fileno=line), *left.held(number))
     path = left.admin_path
     if path != config.admin.socket:
-        log.warning("a change of admin.socket takes effect at the next start: it stays %s", path)
+        log.warning(
+            "a change of admin.socket takes effect at the next start; until then it stays %s", path
+        )
     return Instance(
         table,
         commons,

@@ -368,7 +368,7 @@ class Worker:
     def _is_back(self) -> None:
         if self.is_told_away and self.away_since is not None:
             log.info(
-                "worker %d (pid %d) is at work again, after %.1f s",
+                "worker %d (pid %d) has resumed, after %.1f s",
                 self.id,
                 self.live.pid,
                 time.monotonic() - self.away_since,

@@ -66,7 +66,7 @@ def open_directory(path: str, *, sticky: bool, also: int = 0) -> int:
                 _refuse(why)
             exposed = here if why else exposed
         if not sticky and _others_write(found):
-            _refuse(why or f"everybody may make files in {here}")
+            _refuse(why or f"anyone may create files in {here}")
     except BaseException:
         if at >= 0:
             os.close(at)
@@ -125,7 +125,7 @@ def check_socket(path: str) -> None:
                 why = f"the file that is there belongs to {user_name(owner)}"
     if why:
         raise TcpmuxError(
-            f"admin.socket {path}: {why}, who could answer in its place: set one in a directory "
+            f"admin.socket {path}: {why}, and could answer in its place: set one in a directory "
             f"that only {user_name(os.geteuid())} may write to"
         )
 

@@ -114,11 +114,11 @@ class Requests:
             return {}
         if verb == "stop":
             self._master.stopping.begin(
-                "stop asked for", by=request.get("by", ""), at_once=bool(request.get("now"))
+                "stop requested", by=request.get("by", ""), at_once=bool(request.get("now"))
             )
             return {"pid": os.getpid()}
         if self._master.draining:
-            raise Refusal("refused", "tcpmux is draining and takes no changes")
+            raise Refusal("refused", "tcpmux is draining and accepts no changes")
         if verb not in self._verbs:
             raise Refusal("invalid", f"unknown verb {verb!r}")
         return self._verbs[verb](request)

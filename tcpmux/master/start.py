@@ -112,7 +112,9 @@ def _give_up_rights(config: Config) -> User:
 
 def _log_user(wanted: User, user: User) -> User:
     if wanted != user:
-        log.warning("a change of user or group takes effect at the next start: it stays %s", user)
+        log.warning(
+            "a change of user or group takes effect at the next start; until then it stays %s", user
+        )
     if user.is_root:
         log.warning("all processes run as root, with all privileges (user: root)")
     else:

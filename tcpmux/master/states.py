@@ -52,7 +52,7 @@ class SetStates(Change):
             raise unknown(f"destination of route {route_name}", name, known)
         if address is None:
             if self.seconds > 0:
-                raise Refusal("invalid", "seconds go with an endpoint")
+                raise Refusal("invalid", "seconds require an endpoint")
             return route_name, name
         known = list(dict.fromkeys(str(e.address) for e in destination.endpoints))
         if address not in known:
@@ -97,7 +97,7 @@ def check_served(old: RouteRow, new: RouteRow) -> None:
 
 def nobody_left(route: str) -> str:
     return (
-        f"{route} would have nobody left to take connections, and reset every one: give another "
+        f"{route} would have no destination left and reset every connection: give another "
         "destination weight first, or use --force"
     )
 

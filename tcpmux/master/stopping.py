@@ -86,7 +86,7 @@ class Stopping(Duty):
             self._workers.kill_all()
             self._kill_at = None
         elif self._reset_at is not None and now >= self._reset_at:
-            self._reset("the drain timeout is over")
+            self._reset("drain_timeout has expired")
         if now >= self._next_report:
             self._next_report = now + REPORT_SECONDS
             left = self._connections

@@ -121,7 +121,7 @@ def _connect(path: str) -> socket.socket | None:
             + (
                 "it belongs to another user: set another admin.socket"
                 if error.errno in (errno.EACCES, errno.EPERM)
-                else "set another admin.socket, or end what listens there"
+                else "set another admin.socket, or stop what listens there"
             )
         ) from None
     return line

@@ -52,7 +52,7 @@ class Upkeep(Duty):
         try:
             unix = time.time()
             if self._next_end and unix >= self._next_end:
-                self._changes.apply(EndStates(now=unix, by="its time is over"))
+                self._changes.apply(EndStates(now=unix, by="its time has expired"))
                 self._look()
             if self._to_refuse != self._changes.in_force.refusing:
                 self._changes.apply(SetRefusing(routes=self._to_refuse))

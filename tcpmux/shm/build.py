@@ -191,7 +191,7 @@ def build_image(
         ("ranges of client addresses", ranges, MAX_RANGES),
     ):
         if count > most:
-            raise TableFull(f"the configuration needs {count} {what}: at most {most} can be")
+            raise TableFull(f"the configuration needs {count} {what}, of at most {most}")
     listeners = tuple(
         ListenerRow(address, listener_ids[address], index)
         for index, route in enumerate(config.routes)

@@ -329,9 +329,9 @@ def test_what_clients_bring_about_is_shown_where_that_is_asked_for(
             wait_for(lambda s=server: endpoint(proxy, s.address)["suspected"], "a suspicion")  # type: ignore[misc]
             found = endpoint(proxy, server.address)
             assert found["health"] == "up"
-            assert "a check of it succeeds, so it stays" in found["health_reason"]
+            assert "a check succeeds, so it stays in use" in found["health_reason"]
         await_health(proxy, sick.address, "ejected")
-        assert "and a check of it fails" in endpoint(proxy, sick.address)["health_reason"]
+        assert "and a check fails" in endpoint(proxy, sick.address)["health_reason"]
         assert said(proxy, "is suspected: ")
         assert "suspected: " in proxy.run("endpoint").stdout
         shown = proxy.run("status").stdout
@@ -382,7 +382,8 @@ def test_the_last_endpoint_of_a_route_is_never_ejected(start_proxy: StartProxy) 
         proxy = start_proxy(routes({**part, "passive": {"errors": 1}}))
         assert answers(port, 10) == {"reset": 10}
         wait_for(
-            lambda: said(proxy, "failing, and stays in use: nothing else could serve"), "that to be said"
+            lambda: said(proxy, "failing, but stays in use: nothing else could serve"),
+            "that to be said",
         )
         assert health_is(proxy, address, "up")
 

@@ -143,7 +143,7 @@ def test_a_source_is_one_class(proxy: Proxy, tree: Path, teller: Teller, two: Ec
 
     result = run(tree, "weight", "r", "v2=5", "--save", "--admin", proxy.admin)
     assert result.returncode == 1
-    assert f"{teller.name}: it is not in files: change it where it comes from" in result.stderr
+    assert f"{teller.name}: it does not come from files: change it at its source" in result.stderr
     assert proxy.destination("v2")["weight"] == 5
 
 
@@ -162,7 +162,7 @@ def test_a_source_that_fails_changes_nothing(proxy: Proxy, tree: Path, teller: T
 
     with held(port) as long_lived:
         teller.has()
-        refused(": it delivers nothing")
+        refused(": it is empty")
         # The first is good, and is not used alone.
         teller.has(a={"routes": []}, b={"routes": 7})
         refused("/b:1:9: routes: expected a list, got 7")
@@ -186,6 +186,6 @@ def test_a_start_from_an_unknown_source_is_one_line() -> None:
     result = tcpmux("-c", "test://x")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
-        "tcpmux: error: test://x: no source of configuration is called test: expected a file or a "
-        "directory (with ./ in front, it is the path of one)\n"
+        "tcpmux: error: test://x: unknown configuration source test: expected a file or a "
+        "directory (put ./ before a path that contains ://)\n"
     )

@@ -150,7 +150,7 @@ def test_kill_takes_only_ids_of_connections(start_proxy: StartProxy, one: EchoSe
         assert (dry.returncode, dry.stdout) == (1, "")
         assert told in dry.stderr
     gone = proxy.run("kill", "9-9-9")
-    assert "would reset 0 connections; 1 of those named is not there" in gone.stdout
+    assert "would reset 0 connections; 1 of the IDs is not of an open connection" in gone.stdout
     assert gone.returncode == 1
 
 
@@ -200,14 +200,14 @@ def test_a_route_is_drained_as_a_whole_if_that_is_forced(
 
     refused = proxy.run("drain", "shop")
     assert (refused.returncode, states()) == (1, ["ready"] * 3)
-    assert "shop would have nobody left to take connections" in refused.stderr
+    assert "shop would have no destination left" in refused.stderr
     with connected(own):
         forced = proxy.run("drain", "shop", "--force", "--wait", "--timeout", "0")
         assert "1 connection left" in forced.stderr
         assert states() == ["draining", "draining", "ready"]
         assert "would reset 1 connection" in proxy.run("kill", "shop").stdout
         assert proxy.run("kill", "shop", "--yes").stdout == "reset 1 connection\n"
-        assert proxy.run("drain", "shop", "--wait").stdout.endswith("no connection is left\n")
+        assert proxy.run("drain", "shop", "--wait").stdout.endswith("no connections are left\n")
     assert proxy.run("enable", "shop").returncode == 0
     assert states() == ["ready"] * 3
     assert proxy.run("weight", "shop/v1=3").returncode == 0
@@ -232,10 +232,10 @@ def test_weights_that_leave_nobody_need_force(
     proxy = start_proxy(routes(route("r", port, v1=(1, one.address), v2=(1, two.address))))
     refused = proxy.run("weight", "r", "v1=0", "v2=0")
     assert refused.returncode == 1
-    assert "all weights would be 0: r would have nobody left" in refused.stderr
+    assert "all weights would be 0: r would have no destination left" in refused.stderr
     assert proxy.run("drain", "v2").returncode == 0
     refused = proxy.run("weight", "r", "v1=0")
-    assert "r would have nobody left" in refused.stderr
+    assert "r would have no destination left" in refused.stderr
     assert proxy.run("weight", "r", "v1=0", "v2=0", "--force").returncode == 0
     assert proxy.destination("v1")["weight"] == 0
 
@@ -250,7 +250,7 @@ def test_an_undo_that_leaves_nobody_needs_force(
     assert proxy.run("weight", "r", "v1=3").returncode == 0
     refused = proxy.run("undo", "r")
     assert refused.returncode == 1
-    assert "all weights would be 0: r would have nobody left" in refused.stderr
+    assert "all weights would be 0: r would have no destination left" in refused.stderr
     assert ask(("127.0.0.1", port)) == "one hello\n"
     assert proxy.run("undo", "r", "--force").returncode == 0
     assert proxy.destination("v1")["weight"] == 0
@@ -339,9 +339,9 @@ def test_a_drained_destination_gets_nothing_new(
         (status,) = proxy.client.routes()
         assert [d["state"] for d in status["destinations"]] == ["draining", "ready"]
         nobody = proxy.run("disable", "v2")
-        assert "nobody left to take connections" in nobody.stderr
+        assert "no destination left" in nobody.stderr
     done = proxy.run("drain", "v1", "--wait")
-    assert done.stdout.endswith("drained: no connection is left\n")
+    assert done.stdout.endswith("drained: no connections are left\n")
     assert proxy.run("enable", "v1").returncode == 0
     assert {ask(("127.0.0.1", port)) for _ in range(4)} == {"one hello\n", "two hello\n"}
 
@@ -356,7 +356,7 @@ def test_an_endpoint_can_be_taken_out(
     assert proxy.run("disable", two.address).returncode == 0
     assert {ask(("127.0.0.1", port)) for _ in range(8)} == {"one hello\n"}
     refused = proxy.run("disable", one.address)
-    assert "nobody left to take connections" in refused.stderr
+    assert "no destination left" in refused.stderr
     forced = proxy.run("disable", one.address, "--force")
     assert forced.returncode == 0
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
@@ -517,7 +517,7 @@ def test_the_client_for_programs_with_a_loop(start_proxy: StartProxy, one: EchoS
         with connected(port):
             found = await client.connections(route="r")
             assert (await client.kill([found["connections"][0]["id"]]))["killed"] == 1
-        with pytest.raises(Refused, match="nobody left"):
+        with pytest.raises(Refused, match="no destination left"):
             await client.drain("r", "v1")
         assert [event["kind"] for event in await client.events()][:2] == ["start", "weights"]
 

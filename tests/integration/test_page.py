@@ -159,7 +159,7 @@ def test_what_changes_something_says_first_what_it_will_do(
         result.get_by_text("v1 draining").wait_for()
         page.locator("tr.destination", has_text="drained").wait_for()
         _change_state(page, "v2", "Disabled")
-        dialog.get_by_text("Not done: shop would have nobody left").wait_for()
+        dialog.get_by_text("Not done: shop would have no destination left").wait_for()
         assert proxy.destination("v2")["state"] == "ready"
         page.get_by_label("Do it even so").check()
         page.locator("#confirm-action").click()

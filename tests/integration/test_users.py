@@ -150,7 +150,7 @@ def test_who_is_not_there_is_refused(open_path: Path, text: str, said: str) -> N
     ("right", "said"),
     [
         ("setuid", "can't become user nobody"),
-        ("kill", "lacks CAP_KILL, without which it could not end processes of user nobody"),
+        ("kill", "root lacks CAP_KILL here, and could not stop processes of user nobody"),
     ],
 )
 def test_a_root_without_the_right_to_it_is_told(open_path: Path, right: str, said: str) -> None:

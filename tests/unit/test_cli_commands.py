@@ -132,7 +132,7 @@ class FakeAdmin:
 
     def answer(self, request: str, body: bytes) -> tuple[int, Any]:
         self.requests.append((request, json.loads(body) if body else None))
-        found = self.answers.get(request, (404, {"error": f"nothing at {request}"}))
+        found = self.answers.get(request, (404, {"error": f"no such path: {request}"}))
         return found() if callable(found) else found
 
 
@@ -190,12 +190,16 @@ def test_kill_counts_what_there_is(admin: FakeAdmin) -> None:
     answer = {"killed": 0, "gone": 2, "left": 0}
     admin.answers["POST /v1/connections/kill"] = lambda: (200, answer)
     result = tcpmux("kill", "9-9-9", "8-8-8", "--admin", admin.path)
-    assert result.stdout == "would reset 0 connections; 2 of those named are not there\n"
+    assert (
+        result.stdout == "would reset 0 connections; 2 of the IDs are not of an open connection\n"
+    )
     assert result.exit_code == 1
     assert admin.requests[-1][1] == {"ids": ["9-9-9", "8-8-8"], "dry_run": True}
     answer.update(gone=1, left=1)
     result = tcpmux("kill", "9-9-9", "8-8-8", "--admin", admin.path)
-    assert "would reset 1 connection; 1 of those named is not there: repeat" in result.stdout
+    assert (
+        "would reset 1 connection; 1 of the IDs is not of an open connection; add" in result.stdout
+    )
     assert result.exit_code == 0
 
 
@@ -254,7 +258,7 @@ def test_a_name_that_could_be_two_is_refused_by_each_command_alike(
     result = tcpmux(*arguments, "v1", "--admin", admin.path)
     assert (result.exit_code, result.stderr) == (
         1,
-        "tcpmux: error: 'v1' could be several things: say which: tcp-echo/v1, mail/v1\n",
+        "tcpmux: error: 'v1' is ambiguous: use one of tcp-echo/v1, mail/v1\n",
     )
     assert admin.requests == [("GET /v1/names", None)]
 
@@ -294,7 +298,7 @@ def test_a_target_and_an_option_that_contradict_are_not_guessed_at(
     result = tcpmux(command, "mail/v1", "--route", "tcp-echo", "--admin", admin.path)
     assert (result.exit_code, result.stderr) == (
         2,
-        "tcpmux: error: mail/v1 is not of --route tcp-echo: give one of the two\n",
+        "tcpmux: error: mail/v1 contradicts --route tcp-echo: use one of the two\n",
     )
 
 
@@ -354,7 +358,7 @@ def test_kill_of_a_target_first_shows_how_many_it_would_reset(admin: FakeAdmin) 
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-2:] == [
         "and 19991 more",
-        "would reset 20001 connections: repeat it with --yes to do so",
+        "would reset 20001 connections; add --yes to reset",
     ]
     assert "POST /v1/connections/kill" not in dict(admin.requests)
 
@@ -376,7 +380,7 @@ def test_kill_of_more_than_an_answer_lists_goes_on_until_none_is_left(admin: Fak
     killed = iter([{"killed": 2, "gone": 0, "left": 0}, {"killed": 0, "gone": 1, "left": 0}])
     admin.answers["POST /v1/connections/kill"] = lambda: (200, next(killed))
     result = tcpmux("kill", "v2", "--yes", "--rate", "10/s", "--admin", admin.path)
-    assert (result.exit_code, result.stdout) == (0, "reset 2 connections; 1 were gone\n")
+    assert (result.exit_code, result.stdout) == (0, "reset 2 connections; 1 had ended already\n")
     ids = [body for request, body in admin.requests if body is not None]
     assert ids == [
         {"ids": ["0-0-1", "0-1-1"], "rate": 10.0},
@@ -406,9 +410,9 @@ def test_weights_are_named_as_targets_as_well(admin: FakeAdmin) -> None:
 @pytest.mark.parametrize(
     ("pairs", "error"),
     [
-        (["tcp-echo=1"], "tcp-echo is no destination: expected ROUTE/DESTINATION=WEIGHT"),
-        (["10.0.0.7:9000=1"], "10.0.0.7:9000 is no destination: expected"),
-        (["unix:/run/v2.sock=1"], "unix:/run/v2.sock is no destination: expected"),
+        (["tcp-echo=1"], "tcp-echo is not a destination: expected ROUTE/DESTINATION=WEIGHT"),
+        (["10.0.0.7:9000=1"], "10.0.0.7:9000 is not a destination: expected"),
+        (["unix:/run/v2.sock=1"], "unix:/run/v2.sock is not a destination: expected"),
         (["v2=1", "tcp-echo/v2=2"], "tcp-echo/v2 is given twice"),
         (["v2=1", "mail/v1=2"], "these are destinations of 2 routes, tcp-echo and mail: change"),
         (["v3=1"], "no route, destination or endpoint named 'v3'"),
@@ -1014,7 +1018,7 @@ def test_upgrade_under_way_is_refused(admin: FakeAdmin) -> None:
 def test_upgrade_need_not_be_waited_for(admin: FakeAdmin) -> None:
     admin.answers["POST /v1/upgrade"] = (202, {"pid": 123, "count": 3})
     result = tcpmux("upgrade", "--no-wait", "--admin", admin.path)
-    assert (result.exit_code, result.output) == (0, "upgrade 3 has begun\n")
+    assert (result.exit_code, result.output) == (0, "upgrade 3 started\n")
 
 
 def test_drain_asks_and_returns(admin: FakeAdmin) -> None:

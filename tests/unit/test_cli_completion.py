@@ -130,7 +130,7 @@ def test_an_instance_that_is_too_old_to_tell_names_is_asked_for_its_routes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail() -> Any:
-        raise Refused("nothing at /v1/names", 404)
+        raise Refused("no such path: /v1/names", 404)
 
     monkeypatch.setattr(instance, "only_client", lambda *_: FakeInstance(fail))
     assert offered("tcpmux undo m") == ["mail"]

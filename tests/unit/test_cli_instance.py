@@ -96,7 +96,7 @@ def test_a_change_does_not_go_to_whichever_instance_is_within_reach() -> None:
     with pytest.raises(UsageError) as caught:
         choose([HIDDEN, FOREIGN, OTHER])
     assert str(caught.value) == (
-        "2 instances of tcpmux are running: say which one is meant, with --admin /run/b.sock; "
+        "2 instances of tcpmux are running: choose one with --admin /run/b.sock; "
         "--admin /run/c.sock (of user root: needs sudo)"
     )
 
@@ -113,7 +113,7 @@ def test_several_are_listed(reads: bool) -> None:
     with pytest.raises(UsageError) as caught:
         choose([OWN, OTHER, odd], reads=reads)
     assert str(caught.value) == (
-        "3 instances of tcpmux are running: say which one is meant, with --admin /run/a.sock; "
+        "3 instances of tcpmux are running: choose one with --admin /run/a.sock; "
         "--admin /run/b.sock; --admin '/run/a b.sock'"
     )
 

@@ -90,10 +90,10 @@ def test_a_worker_that_lags_and_warnings_are_named(capsys: pytest.CaptureFixture
                 {"id": 2, "pid": 0, "generation": 6},
             ],
         },
-        "nothing has changed",
+        "nothing changed",
     )
     assert capsys.readouterr().out.splitlines() == [
-        "nothing has changed",
+        "nothing changed",
         "warning: r/v2: no address for shop.test:80: the others get its share",
         "generation 7 in 1 of 3 workers",
         "not yet in worker 1 (pid 11, generation 6)",

@@ -95,7 +95,7 @@ def test_connections_of_targets_are_counted_once() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("v1", "'v1' could be several things: say which: shop/v1, mail/v1"),
+        ("v1", "'v1' is ambiguous: use one of shop/v1, mail/v1"),
         ("shop/v3", "no destination of route shop named 'v3': there are v1, v2"),
         ("shop/zzz", "no destination of route shop named 'zzz': there are v1, v2"),
         ("empty/v1", "no destination of route empty named 'v1': there are none"),
@@ -122,7 +122,7 @@ def test_a_name_of_a_route_and_of_a_destination_is_not_guessed() -> None:
     with pytest.raises(TcpmuxError) as caught:
         targets.find(routes, "web")
     assert str(caught.value) == (
-        "'web' could be several things: say which: web/ (the route), web/web, api/web"
+        "'web' is ambiguous: use one of web/ (the route), web/web, api/web"
     )
     assert targets.find(routes, "web/") == [Target("web")]
     assert targets.find(routes, "web/web") == [Target("web", "web")]
@@ -138,7 +138,7 @@ def test_names_with_slashes_are_compared_as_a_whole() -> None:
     routes = named(**{"a/b": {"c": ["x:1"]}, "a": {"b": ["y:1"], "b/c": []}})
     assert targets.find(routes, "a/b/c/x:1") == [Target("a/b", "c", "x:1")]
     for text in ("a/b", "a/b/c"):
-        with pytest.raises(TcpmuxError, match="could be several things"):
+        with pytest.raises(TcpmuxError, match="is ambiguous"):
             targets.find(routes, text)
 
 
@@ -159,7 +159,7 @@ def test_an_instance_that_is_too_old_to_tell_names_is_asked_for_its_routes() -> 
         status = 404
 
         def names(self) -> None:
-            raise Refused("nothing at /v1/names", self.status)
+            raise Refused("no such path: /v1/names", self.status)
 
         def routes(self) -> Any:
             return ROUTES

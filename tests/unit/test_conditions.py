@@ -175,7 +175,8 @@ def test_once_nobody_connects_any_more_it_is_asked_whether_it_answers_again(
         assert watching.condition("v1", AT).word == "down"
         await watching.until(lambda: watching.condition("v1", AT).word == "healthy", "it to answer")
         assert (
-            watching.condition("v1", AT).reason == "answers tcpmux; before that 7 connects failed"
+            watching.condition("v1", AT).reason
+            == "answers checks again; before that 7 connects failed"
         )
         assert watching.condition().word == "healthy"
         assert watching.commons.failures(DEAD)[0] == 7
@@ -364,7 +365,7 @@ SET_ASIDE, OFF = Condition("drained"), Condition("disabled")
         (endpoint(1, AT, health=EJECTED), Failures(), "down", "ejected"),
         (endpoint(1, AT), Failures(1, errno.ECONNREFUSED), "degraded", "connection refused"),
         (endpoint(1, AT), Failures(3), "down", "connect timed out, 3 in a row"),
-        (endpoint(1, AT), Failures(0, 0, None, 4), "healthy", "answers tcpmux"),
+        (endpoint(1, AT), Failures(0, 0, None, 4), "healthy", "answers checks again"),
     ],
 )
 def test_of_an_endpoint(row: Any, failures: Failures, word: str, reason: str) -> None:
@@ -587,7 +588,7 @@ def test_what_is_wrong_with_the_instance_itself() -> None:
     table.last_reload = 1000, "routes.yaml:3:1: wrong"
     (reload,) = told()
     assert reload[0] == "warning"
-    assert reload[1].endswith("still is: routes.yaml:3:1: wrong")
+    assert reload[1].endswith("configuration is in force: routes.yaml:3:1: wrong")
     table.last_reload = 1001, ""
     table.upgrade = 1, 2, "no such file"
     (upgrade,) = told()

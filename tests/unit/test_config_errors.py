@@ -158,7 +158,7 @@ CASES = [
     Case(
         "weight in quotes",
         dest("        weight: '5'\n        endpoints: []\n"),
-        'r.yaml:6:17: routes[0].destinations[0].weight: expected 0..1000000, got the text "5": write it without quotes',
+        'r.yaml:6:17: routes[0].destinations[0].weight: expected 0..1000000, got the string "5": write it without quotes',
     ),
     Case(
         "weight as it stands there",
@@ -168,12 +168,12 @@ CASES = [
     Case(
         "workers in quotes",
         top("workers: '2'\n"),
-        'r.yaml:1:10: workers: expected auto or 1..64, got the text "2": write it without quotes',
+        'r.yaml:1:10: workers: expected auto or 1..64, got the string "2": write it without quotes',
     ),
     Case(
         "boolean in quotes",
         top("access_log: {path: /x, start: 'true'}\n"),
-        'r.yaml:1:31: access_log.start: expected true or false, got the text "true": write it without quotes',
+        'r.yaml:1:31: access_log.start: expected true or false, got the string "true": write it without quotes',
     ),
     Case(
         "level of the log",
@@ -238,7 +238,7 @@ CASES = [
     Case(
         "name empty",
         GOOD.replace("name: r", "name: ''"),
-        "r.yaml:2:11: routes[0].name: expected 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit, got an empty text",
+        "r.yaml:2:11: routes[0].name: expected 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit, got an empty string",
     ),
     Case(
         "name newline",
@@ -324,7 +324,7 @@ CASES = [
     Case(
         "http without a token",
         top("admin:\n  http: 127.0.0.1:9901\n"),
-        "r.yaml:2:9: admin.http: over TCP anybody could change things: name a token_file, or set insecure: true if all who reach 127.0.0.1:9901 may do everything",
+        "r.yaml:2:9: admin.http: anyone who can connect to 127.0.0.1:9901 could change everything: set token_file, or insecure: true to allow that",
     ),
     Case(
         "token and insecure",

@@ -71,7 +71,7 @@ def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
             "127.0.0.1:1",
             "127.0.0.1:${NONE}",
             (
-                "3:13: routes[0].listen: the environment has no NONE: set it, or write "
+                "3:13: routes[0].listen: environment variable NONE is not set: set it, or write "
                 "${NONE:-default}"
             ),
         ),
@@ -387,7 +387,7 @@ NINES = "9" * 5001
         ("n.conf", "12.5%", "some", "n.conf:2:1: split_clients: expected a share such"),
         ("n.conf", "=3", f"={NINES}", "n.conf:3:1: weight: expected 0..1000000, got 999"),
         ("n.conf", "=3", "=\u00b2", "n.conf:3:1: weight: expected 0..1000000, got \u00b2"),
-        ("n.conf", "=3", "=", "n.conf:3:1: weight: expected 0..1000000, got an empty text"),
+        ("n.conf", "=3", "=", "n.conf:3:1: weight: expected 0..1000000, got an empty string"),
     ],
 )
 def test_numbers_of_other_files_have_bounds(file: str, old: str, new: str, said: str) -> None:
@@ -448,12 +448,12 @@ def test_a_weight_that_is_not_there_comes_after_the_name() -> None:
     [
         (GOOD, "x", {"v1": 1}, "route x is in no routes.yaml"),
         (GOOD, "r", {"v9": 1}, "no destination named v9"),
-        (GOOD.replace("80", "'${W:-80}'"), "r", {"v1": 1}, "is no number: change it by hand"),
+        (GOOD.replace("80", "'${W:-80}'"), "r", {"v1": 1}, "is not a number: edit it by hand"),
         (
             GOOD.replace("weight: 80", "weight: &w 80").replace("weight: 20", "weight: *w"),
             "r",
             {"v2": 1},
-            "anchors|is no number",
+            "anchors|is not a number",
         ),
     ],
 )
@@ -478,7 +478,7 @@ def test_a_file_that_somebody_else_changes_meanwhile_is_left_alone(
         replace(target, *more)
 
     monkeypatch.setattr(edit, "_replace", after_somebody_else)
-    with pytest.raises(NotSaved, match="has been changed meanwhile"):
+    with pytest.raises(NotSaved, match="was changed meanwhile"):
         save_weights(["r.yaml"], "r", {"v1": 5})
     assert Path("r.yaml").read_text() == GOOD + "# mine\n"
 

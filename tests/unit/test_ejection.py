@@ -20,7 +20,7 @@ from tests.unit.watching import PASSIVE, Watching, destination, endpoint, route,
 
 DEAD, OTHER = 2, 3  # slots
 LONG = Passive(ejection_time=600.0)
-STAYS = "failing, and stays in use: nothing else could serve its connections"
+STAYS = "failing, but stays in use: nothing else could serve its connections"
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +170,7 @@ def test_of_a_large_destination_so_many_percent_are_ejected_and_no_more() -> Non
         assert watching.healths().count("ejected") == 3
 
     watching = watched(route(destination(1, "v1", 1, *endpoints)), scenario, passive=LONG)
-    assert watching.said("is failing, and stays in use: most_ejected is 10%", logging.WARNING)
+    assert watching.said("is failing, but stays in use: most_ejected is 10%", logging.WARNING)
 
 
 def three_beside_another(**rules: Any) -> RouteRow:
@@ -246,7 +246,7 @@ def test_one_that_is_back_is_out_by_the_first_failure_until_a_connect_has_succee
         fail(watching, 5)
         await watching.until(lambda: watching.healths()[0] == "ejected", "it to be out")
         await watching.until(lambda: watching.healths()[0] == "up", "it to be back")
-        text = "tried again after its ejection: a check of it has succeeded"
+        text = "back after its ejection: a check has succeeded"
         assert watching.said(text, logging.INFO)
         if succeeds:
             watching.commons.note(DEAD, success=True)
@@ -309,7 +309,7 @@ def test_resets_and_closes_alone_eject_nobody_and_are_shown() -> None:
         address = server.address
         watching = watched(behind(server.port), scenario, passive=LONG)
     assert len(watching.texts) == 1
-    assert watching.said("a check of it succeeds, so it stays", logging.WARNING)
+    assert watching.said("a check succeeds, so it stays in use", logging.WARNING)
 
 
 def test_one_client_makes_nobody_suspicious() -> None:
@@ -376,7 +376,7 @@ def test_one_that_accepts_and_ends_all_is_out_and_stays_out(
     with serving(server_does) as server:
         watching = watched(behind(server.port), scenario, passive=passive)
     assert set(in_force) == {"ejected"}
-    assert watching.said(f"and a check of it fails: {reason}")
+    assert watching.said(f"and a check fails: {reason}")
     assert watching.said(f"ejected for another 0.02 s: {reason}")
 
 

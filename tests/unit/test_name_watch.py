@@ -76,16 +76,16 @@ def test_what_the_master_refused_is_sent_again_and_said_once(
         await world.watch.watch({SHOP: (ONE,)}, ())
         await world.until(lambda: world.refusals == 2)
         detail = world.watch.detail(SHOP)
-        assert detail["error"] == "its new addresses are not taken: full"
+        assert detail["error"] == "its new addresses are rejected: full"
         assert detail["since"] is not None
         await world.until(lambda: len(world.said) == 2)
         assert world.told == [(ONE, TWO)]
         assert world.said == [
             (
                 logging.ERROR,
-                "shop.test:80: its 2 new addresses are not taken, it keeps 192.0.2.1:80: full",
+                "shop.test:80: its 2 new addresses are rejected, it keeps 192.0.2.1:80: full",
             ),
-            (logging.INFO, "shop.test:80 can be looked up again"),
+            (logging.INFO, "shop.test:80 resolves again"),
         ]
         assert world.asked == 6
         await asyncio.sleep(0)
@@ -131,7 +131,7 @@ def test_a_failure_is_said_once(monkeypatch: pytest.MonkeyPatch, kept: tuple[Add
         world.answers = [LookupFailed("no such name")]
         await world.watch.watch({SHOP: kept}, ())
         await world.until(lambda: world.asked == 4)
-        text = "shop.test:80 can't be looked up (no such name): it keeps 192.0.2.1:80"
+        text = "can't resolve shop.test:80 (no such name): it keeps 192.0.2.1:80"
         assert world.said == ([(logging.WARNING, text)] if kept else [])
         assert world.watch.detail(SHOP)["error"] == "no such name"
         await world.watch.close()

@@ -140,10 +140,10 @@ def test_the_example_in_a_refusal_is_a_body(row: Row) -> None:
     ("body", "message"),
     [
         (b'{"ids": 3}', "ids: expected a list of 0 to 20000; the body is {"),
-        (b'{"ids": [3]}', "ids: expected a text; the body"),
+        (b'{"ids": [3]}', "ids: expected a string; the body"),
         (b'{"ids": ["1-2"]}', "ids: '1-2' is not the id of a connection"),
         (b'{"ids": ["1-2-3\\n"]}', "is not the id of a connection"),
-        (b'{"ids": ["\\ud800"]}', "ids: expected a text"),
+        (b'{"ids": ["\\ud800"]}', "ids: expected a string"),
         (b'{"ids": ["\\u0661-2-3"]}', "is not the id of a connection"),
         (b'{"ids": [], "rate": NaN}', "rate: expected a number over 0, up to 100000"),
         (b'{"ids": [], "rate": true}', "rate: expected a number"),

@@ -54,7 +54,7 @@ def test_a_stop_is_told_at_once_and_its_end(
     look(worker, 60.0)
     tells(worker, PRESENT)
     assert levels(caplog) == ["WARNING", "INFO"]
-    assert "worker 3 (pid 0) is at work again, after 0.0 s" in caplog.text
+    assert "worker 3 (pid 0) has resumed, after 0.0 s" in caplog.text
     tells(worker, PRESENT)
     assert len(caplog.records) == 2
 

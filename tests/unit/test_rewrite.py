@@ -142,9 +142,9 @@ def test_file_and_directory_are_on_disk(file: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("number", "said"),
     [
-        (errno.EBUSY, "is mounted there by itself, as in a container, and can't be replaced"),
-        (errno.EROFS, "its file system can't be written to"),
-        (errno.EACCES, "no file can be made in its directory"),
+        (errno.EBUSY, "is a mount of its own, as in a container, and can't be replaced"),
+        (errno.EROFS, "its file system is not writable"),
+        (errno.EACCES, "can't create a file in its directory"),
         (errno.ENOSPC, "No space left on device"),
     ],
 )
@@ -194,7 +194,7 @@ def test_a_real_mount(file: Path, tmp_path: Path, kind: str) -> None:
         cwd=Path(__file__).parents[2],
         timeout=patient(60),
     )
-    expected = "is mounted there by itself" if kind == "bind mount" else "can't be written to"
+    expected = "is a mount of its own" if kind == "bind mount" else "is not writable"
     assert expected in finished.stdout
     assert source.read_text() == GOOD
     assert file.read_text() == GOOD

@@ -95,8 +95,8 @@ def test_a_file_that_looks_like_a_source_is_read_with_a_dot_in_front() -> None:
     Path("test:/r.yaml").write_text(GOOD)
     (said,) = mistakes("test://r.yaml")
     assert said == (
-        "test://r.yaml: no source of configuration is called test: expected a file or a directory "
-        "(with ./ in front, it is the path of one)"
+        "test://r.yaml: unknown configuration source test: expected a file or a directory "
+        "(put ./ before a path that contains ://)"
     )
     assert [route.name for route in load(["./test://r.yaml"]).routes] == ["r"]
 
@@ -119,8 +119,8 @@ def test_an_unknown_source_is_one_line_that_says_what_is_known(
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
     assert line.removeprefix("tcpmux: error: ") == (
-        "tets://a\\nb: no source of configuration is called tets: expected test://..., a file or a "
-        "directory (with ./ in front, it is the path of one)"
+        "tets://a\\nb: unknown configuration source tets: expected test://..., a file or a "
+        "directory (put ./ before a path that contains ://)"
     )
 
 
@@ -143,7 +143,7 @@ def test_sources_are_read_as_one(kind: Callable[[Read], None]) -> None:
     assert found.workers == 3
     Path("r.yaml").write_text(GOOD.replace("80", "-80"))
     unknown, gone, wrong = mistakes("nobody://x", "r.yaml", "test://x", "gone.yaml")
-    assert unknown.startswith("nobody://x: no source of configuration is called nobody: expected ")
+    assert unknown.startswith("nobody://x: unknown configuration source nobody: expected ")
     assert gone == "gone.yaml: can't be read: No such file or directory"
     assert wrong.startswith("r.yaml:5:28: routes[0].destinations[0].weight: ")
 
@@ -159,7 +159,7 @@ def broken(error: Exception) -> Read:
 @pytest.mark.parametrize(
     ("read", "said"),
     [
-        (lambda _: (), "test://x: it delivers nothing"),
+        (lambda _: (), "test://x: it is empty"),
         (lambda s: [Text(s.name, "")], "test://x: the file is empty"),
         (lambda s: [Text(s.name, "# nothing")], "test://x: the file is empty"),
         (lambda s: [Text(f"{s.name}/k", "workers: 1")], "test://x: routes is missing"),
@@ -222,7 +222,7 @@ def test_what_is_in_no_file_is_changed_nowhere(kind: Callable[[Read], None]) -> 
     kind(good)
     Path("r.yaml").write_text(GOOD)
     result = tcpmux("fmt", "-c", "r.yaml", "-c", "test://x")
-    said = "test://x: it is not in files: change it where it comes from"
+    said = "test://x: it does not come from files: change it at its source"
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == f"tcpmux: error: {said}\n"
     with pytest.raises(ConfigError) as caught:
