@@ -63,7 +63,7 @@ def _add_problem(
     kind, got = details["type"], describe(details["input"])
     here = _in_file(document, location)
     written = document.written.get(here)
-    if kind in ("literal_error", "string_type") and isinstance(details["input"], dict):
+    if kind == "string_type" and isinstance(details["input"], dict):
         return  # a word or a mapping: what is wrong in the mapping is told
     context = details.get("ctx", {})
     if path_text(document.nearest(location)) in known and kind not in (
@@ -101,23 +101,17 @@ def _add_problem(
 def _said(details: Any, got: str) -> str:
     """Of the kinds that pydantic has words of its own for."""
     kind = details["type"]
-    expected = _EXPECTED.get(kind, "expected another value")
-    if kind == "literal_error":
-        expected = f"expected {details['ctx']['expected']}"
+    expected = EXPECTED.get(kind, "expected another value")
     is_scalar = isinstance(details["input"], (int, float))
     hint = " (put it in quotes)" if kind == "string_type" and is_scalar else ""
     return f"{expected}, got {got}{hint}"
 
 
 # By pydantic's kinds of mistakes.
-_EXPECTED = {
+EXPECTED = {
     "string_type": "expected a string",
     "bool_type": "expected true or false",
     "bool_parsing": "expected true or false",
-    "int_type": "expected a whole number",
-    "int_parsing": "expected a whole number",
-    "int_parsing_size": "expected a whole number",
-    "int_from_float": "expected a whole number",
 }
 
 

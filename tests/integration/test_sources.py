@@ -262,7 +262,7 @@ def test_a_name_follows_dns_and_keeps_what_it_had(
     proxy.says(f"it keeps 127.0.0.1:{one.port}")
     assert split(port, 4) == {"one": 4}
     dns.set_a("shop.test", "127.0.0.1")
-    proxy.says("can be looked up again")
+    proxy.says("shop.test:80 resolves again")
 
 
 def test_a_name_that_nobody_knows_gives_its_share_to_the_others(

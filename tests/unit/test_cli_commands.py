@@ -1070,3 +1070,13 @@ def test_the_shell_is_told_what_goes_on() -> None:
         check=False,
     )
     assert done.stdout == "plain,weight\n"
+
+
+def test_an_instance_that_reports_no_problems_is_not_taken_for_healthy(admin: FakeAdmin) -> None:
+    """One of an older build knows none: that is said, rather than nothing."""
+    said = "This instance runs an older build, which reports no problems: tcpmux upgrade\n"
+    status = {**STATUS, "problems": [], "problems_total": 0}
+    admin.answers["GET /v1/status"] = (200, status)
+    assert said not in tcpmux("status", "--admin", admin.path).output
+    del status["problems"], status["problems_total"]
+    assert said in tcpmux("status", "--admin", admin.path).output

@@ -3,15 +3,23 @@ long time."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 
+import tcpmux.config
 from tcpmux.config import ConfigError, load
 from tcpmux.config.native import to_text
 from tcpmux.config.others import load_other
+from tcpmux.config.validation import EXPECTED
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = [
@@ -169,3 +177,94 @@ def test_a_file_that_is_too_large(tmp_path: Path) -> None:
         stream.truncate(100 << 20)
     with pytest.raises(ConfigError, match="larger than 16 MiB"):
         load([file])
+
+
+WRONG: list[object] = [
+    None,
+    True,
+    -5,
+    7,
+    10**30,
+    1.5,
+    1e999,
+    "",
+    "x",
+    "5",
+    [],
+    [None],
+    [[]],
+    [{}],
+    {},
+    {"x": 1},
+]
+OF_PYDANTIC = re.compile(
+    "Input should|Field required|Value error|valid (string|integer|number|dictionary|list)|"
+    "Extra inputs|unable to|at most .* after validation|expected another value"
+)
+
+
+def leaves_as(node: object, value: object) -> object:
+    """The same, with each scalar replaced."""
+    if isinstance(node, dict):
+        return {key: leaves_as(inside, value) for key, inside in node.items()}
+    if isinstance(node, list):
+        return [leaves_as(inside, value) for inside in node]
+    return value
+
+
+def each_as(node: object, value: object) -> Iterator[object]:
+    """The same, with one mapping or list in it replaced."""
+    if isinstance(node, (dict, list)):
+        yield value
+    if isinstance(node, dict):
+        for key, inside in node.items():
+            for changed in each_as(inside, value):
+                yield {**node, key: changed}
+    elif isinstance(node, list):
+        for at, inside in enumerate(node):
+            for changed in each_as(inside, value):
+                yield [*node[:at], changed, *node[at + 1 :]]
+
+
+@pytest.mark.parametrize("value", WRONG, ids=repr)
+@pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: f"{len(seed)} bytes")
+def test_no_words_of_the_validator_reach_a_user(seed: bytes, value: object, tmp_path: Path) -> None:
+    """Whatever is wrong, and wherever, is said in words of our own."""
+    documents = list(yaml.safe_load_all(seed))
+    file = tmp_path / "f.yaml"
+    for changed in (leaves_as(documents, value), *each_as(documents, value)):
+        if not isinstance(changed, list):
+            continue
+        file.write_text(yaml.safe_dump_all(changed))
+        try:
+            load([file], ["tcp-echo/v1=127.0.0.1:1", "tcp-echo/v2=127.0.0.1:2"])
+        except ConfigError as error:
+            for problem in error.problems:
+                assert not OF_PYDANTIC.search(problem.message), problem
+
+
+def models() -> Iterator[type[BaseModel]]:
+    for module in pkgutil.iter_modules(tcpmux.config.__path__):
+        inside = vars(importlib.import_module(f"tcpmux.config.{module.name}")).values()
+        yield from (m for m in inside if isinstance(m, type) and issubclass(m, BaseModel))
+
+
+def test_each_kind_of_mistake_that_the_validator_can_find_has_words() -> None:
+    """In each key of each kind of file, also of those that no example has."""
+    in_words = {
+        *("missing", "extra_forbidden", "value_error", "model_type", "dict_type", "list_type"),
+        *("too_short", "too_long"),
+        *EXPECTED,
+    }
+    found = set()
+    for model in set(models()) - {BaseModel}:
+        for name, field in model.model_fields.items():
+            for value in [*WRONG, ["a"] * 100]:
+                try:
+                    model.model_validate({field.alias or name: value})
+                except ValidationError as error:
+                    for details in error.errors(include_url=False):
+                        found.add(details["type"])
+                        text = str(details.get("ctx", {}).get("error", ""))
+                        assert not OF_PYDANTIC.search(text), (model, name, value)
+    assert found == in_words
