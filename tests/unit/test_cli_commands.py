@@ -730,7 +730,7 @@ def test_stats_of_an_endpoint_are_its_own(admin: FakeAdmin) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("v1", "'v1' could be several things: say which: r0/v1, r1/v1"),
+        ("v1", "'v1' is ambiguous: use one of r0/v1, r1/v1"),
         ("r0/v2", "no destination of route r0 named 'v2'"),
         ("r0/v1/10.0.0.8:1", "no endpoint of r0/v1 named '10.0.0.8:1'"),
         ("r7", "no route, destination or endpoint named 'r7'"),

@@ -126,7 +126,7 @@ def test_it_is_said_which_one_of_several_answers(
     assert instance.client(Where(), reads=True).path == OTHER.path
     expected = "tcpmux: note: this is the instance at /run/b.sock; there are others\n"
     assert capsys.readouterr().err == expected
-    with pytest.raises(UsageError, match="say which one is meant"):
+    with pytest.raises(UsageError, match="choose one with"):
         instance.client(Where())
     monkeypatch.setattr(instance, "candidates", lambda: [FOREIGN, OTHER])
     assert instance.client(Where(), reads=True).path == OTHER.path
