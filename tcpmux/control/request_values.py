@@ -26,7 +26,7 @@ def is_text(value: object) -> bool:
 
 # By JSON type: what a refusal calls it, and whether a value is one.
 _TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "string": ("a text", is_text),
+    "string": ("a string", is_text),
     "boolean": ("true or false", lambda value: isinstance(value, bool)),
     "integer": ("a whole number", lambda value: type(value) is int),
     "number": ("a number", lambda value: type(value) in (int, float)),

@@ -592,7 +592,7 @@ def test_what_is_wrong_with_the_instance_itself() -> None:
     table.last_reload = 1001, ""
     table.upgrade = 1, 2, "no such file"
     (upgrade,) = told()
-    assert upgrade[1].endswith("runs: no such file")
+    assert upgrade[1].endswith("build is running: no such file")
     table.upgrade = 1, 0, ""
     assert told(gone=True)[0][1].startswith("the master has ended")
     (silent,) = problems_of_instance(view, master_gone=False, behind=(), master_silent=7.0)
