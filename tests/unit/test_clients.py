@@ -143,7 +143,7 @@ def test_who_says_nothing_is_given_up(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with answering(tmp_path / "s", HEAD, stays=True):
             for ask in both(tmp_path / "s", lambda client: client.status(), timeout=0.05):
-                with pytest.raises(AdminError, match=r"did not answer within 0\.05 s"):
+                with pytest.raises(AdminError, match=r"has not answered within 0\.05 s"):
                     await ask()
 
     asyncio.run(scenario())

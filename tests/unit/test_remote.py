@@ -260,7 +260,7 @@ def test_where_nobody_answers_is_told_apart() -> None:
                 await ask()
         async with answering(b"", stays=True) as (port, _asked):
             for ask in both(routes, f"http://127.0.0.1:{port}", 0.05):
-                with pytest.raises(AdminError, match=r"did not answer within 0\.05 s"):
+                with pytest.raises(AdminError, match=r"has not answered within 0\.05 s"):
                     await ask()
 
     asyncio.run(scenario())
