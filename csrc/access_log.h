@@ -11,6 +11,10 @@
  *
  * So neither waits for the other. Both counts only grow. A worker that dies before the last store
  * leaves no partial entry behind; its next incarnation continues from the counts.
+ *
+ * Clients that find no destination can be many: of each refusal a worker writes TM_REFUSED_BURST
+ * entries, then one every TM_REFUSED_NS. Those beyond are counted: left_out (the worker's) - told (the
+ * log process's) are still to be told.
  */
 #ifndef TM_ACCESS_LOG_H
 #define TM_ACCESS_LOG_H
@@ -21,9 +25,29 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "bucket.h"
+
 #define TM_LOG_ENTRIES 16384u /* of one worker; a power of two */
 
-enum tm_log_kind { TM_LOG_START = 1, TM_LOG_END };
+enum tm_log_kind { TM_LOG_START = 1, TM_LOG_END, TM_LOG_REFUSED };
+
+/* Why a client found no destination. */
+enum tm_refusal {
+    TM_NOT_REFUSED = 0,
+    TM_REFUSED_DENIED, /* on accept, before it had a record */
+    TM_REFUSED_LOOPED,
+    TM_REFUSED_NO_ROUTE,
+    TM_REFUSED_LISTENER_MAX, /* limits of the route and of the client */
+    TM_REFUSED_SOURCE_MAX,
+    TM_REFUSED_ROUTE_MAX,
+    TM_REFUSED_SOURCE_RATE,
+    TM_REFUSED_ROUTE_RATE,
+    TM_REFUSED_NO_DESTINATION, /* the route has none that can take it */
+    TM_REFUSALS
+};
+
+#define TM_REFUSED_BURST 100u
+#define TM_REFUSED_NS 100000000u
 
 /* What is to be logged. Bits of tm_table.log_kinds. */
 enum tm_log_wanted { TM_LOG_ENDS = 1, TM_LOG_STARTS = 2 };
@@ -40,13 +64,15 @@ struct tm_log_entry {
     uint8_t close_reason; /* enum tm_close_reason; END */
     uint8_t pick_reason;  /* enum tm_pick_reason */
     uint8_t attempts;     /* endpoints tried; 255 = as many or more */
-    uint32_t route_slot;
+    uint8_t refusal;      /* enum tm_refusal; END, REFUSED */
+    uint32_t route_slot;       /* TM_NONE = no route was found */
     uint32_t destination_slot; /* TM_NONE = none was picked */
     uint32_t endpoint_slot;    /* TM_NONE = none took the connection */
-    uint32_t index, generation; /* of the record: who they are in a list of connections */
+    uint32_t index, generation; /* of the record: who they are in a list of connections. REFUSED:
+                                 * it has none */
     uint32_t connect_us;        /* of the last attempt; 0 = never established */
     uint32_t first_byte_us;     /* after accept, from the endpoint; 0 = none came */
-    uint64_t table_generation;  /* of the pick */
+    uint64_t table_generation;  /* of the pick, or the refusal */
     uint64_t accepted_at_us;    /* monotonic */
     uint64_t at_us;             /* monotonic; of this entry */
     uint64_t bytes[2];          /* by enum tm_side, from it */
@@ -57,7 +83,9 @@ struct tm_log_entry {
 struct tm_log {
     _Alignas(64) _Atomic uint64_t written;
     uint64_t dropped; /* the worker's; there was no room */
+    uint64_t left_out[TM_REFUSALS];
     _Alignas(64) _Atomic uint64_t taken;
+    uint64_t told[TM_REFUSALS];
     _Alignas(64) struct tm_log_entry entries[TM_LOG_ENTRIES];
 };
 
@@ -72,6 +100,31 @@ static inline struct tm_log_entry *tm_log_free_entry(struct tm_log *log, uint32_
         return NULL;
     }
     return &log->entries[written % TM_LOG_ENTRIES];
+}
+
+/* Whether a refusal gets an entry; if not, it is counted. next_ns: the worker's, of each refusal. */
+static inline bool tm_log_admits(struct tm_log *log, enum tm_refusal refusal,
+                                 _Atomic uint64_t next_ns[TM_REFUSALS], uint64_t now_ns)
+{
+    if (refusal == TM_NOT_REFUSED ||
+        tm_bucket_take(&next_ns[refusal], now_ns, TM_REFUSED_NS, TM_REFUSED_BURST))
+        return true;
+    __atomic_store_n(&log->left_out[refusal], log->left_out[refusal] + 1, __ATOMIC_RELAXED);
+    return false;
+}
+
+/* How many of a refusal were left out and have not been told. The log process's. */
+static inline uint64_t tm_log_untold(struct tm_log *log, enum tm_refusal refusal)
+{
+    uint64_t left_out = __atomic_load_n(&log->left_out[refusal], __ATOMIC_RELAXED);
+    if (log->told[refusal] > left_out) /* the worker's memory is corrupt, or was */
+        log->told[refusal] = left_out;
+    return left_out - log->told[refusal];
+}
+
+static inline void tm_log_tell(struct tm_log *log, enum tm_refusal refusal, uint64_t count)
+{
+    log->told[refusal] += count;
 }
 
 static inline void tm_log_commit(struct tm_log *log)

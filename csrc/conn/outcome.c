@@ -20,12 +20,57 @@ static struct tm_peer local_address(int fd, uint16_t port)
     return local;
 }
 
+/* Why one that ends has no destination. */
+static enum tm_refusal refusal_of(const struct tm_worker *w, uint32_t index)
+{
+    const struct tm_cold *cold = &w->colds[index];
+    if (w->records[index].destination_slot != TM_NONE)
+        return TM_NOT_REFUSED;
+    if (cold->close_reason == TM_CLOSED_no_endpoint)
+        return TM_REFUSED_NO_DESTINATION;
+    return cold->stage == TM_STAGE_ADMIT && (cold->close_reason == TM_CLOSED_overflow ||
+                                             cold->close_reason == TM_CLOSED_rate_limited)
+               ? w->refusal
+               : TM_NOT_REFUSED;
+}
+
+/* NULL: it gets none. */
+static struct tm_log_entry *new_entry(struct tm_worker *w, enum tm_refusal refusal)
+{
+    struct tm_log *log = &w->live->log;
+    return tm_log_admits(log, refusal, w->refusals_ns, w->now_us * 1000)
+               ? tm_log_free_entry(log, tm_table_log_capacity(w->table))
+               : NULL;
+}
+
+void tm_outcome_log_refused(struct tm_worker *w, int fd, const struct tm_peer *client,
+                            uint32_t route_slot, enum tm_refusal refusal)
+{
+    struct tm_log_entry *entry;
+    if (!tm_table_log_kinds(w->table) || !(entry = new_entry(w, refusal)))
+        return;
+    *entry = (struct tm_log_entry){
+        .kind = TM_LOG_REFUSED,
+        .refusal = (uint8_t)refusal,
+        .route_slot = route_slot,
+        .destination_slot = TM_NONE,
+        .endpoint_slot = TM_NONE,
+        .table_generation = w->generation,
+        .accepted_at_us = w->now_us,
+        .at_us = w->now_us,
+        .client = *client,
+        .client_local = local_address(fd, 0),
+    };
+    tm_log_commit(&w->live->log);
+}
+
 /* For the log process, if it keeps up; its sockets must be open still. */
 static void write_log(struct tm_worker *w, uint32_t index, enum tm_log_kind kind)
 {
     const struct tm_conn *conn = &w->records[index];
     const struct tm_cold *cold = &w->colds[index];
-    struct tm_log_entry *entry = tm_log_free_entry(&w->live->log, tm_table_log_capacity(w->table));
+    enum tm_refusal refusal = kind == TM_LOG_END ? refusal_of(w, index) : TM_NOT_REFUSED;
+    struct tm_log_entry *entry = new_entry(w, refusal);
     if (!entry)
         return;
     *entry = (struct tm_log_entry){
@@ -33,6 +78,7 @@ static void write_log(struct tm_worker *w, uint32_t index, enum tm_log_kind kind
         .close_reason = cold->close_reason,
         .pick_reason = cold->pick_reason,
         .attempts = cold->attempts,
+        .refusal = (uint8_t)refusal,
         .route_slot = cold->route_slot,
         .destination_slot = conn->destination_slot,
         .endpoint_slot = cold->endpoint_slot,

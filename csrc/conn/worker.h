@@ -89,6 +89,8 @@ struct tm_worker {
     bool denied;                 /* by the UNIX socket of `denied_slot`; the master is to be told */
     uint32_t denied_slot;
     bool paced;                  /* the host's congestion control paces bulk: sock.h */
+    _Atomic uint64_t refusals_ns[TM_REFUSALS]; /* when each may be logged again: access_log.h */
+    enum tm_refusal refusal;     /* the last one by a limit: why a connection is about to end */
     bool shapes;                 /* some route or destination limits bytes per second */
     uint64_t reserved_ns;        /* on its route's account, for the half that is being read */
     uint32_t whole_budget;       /* bytes that a half may move whose peer reads */

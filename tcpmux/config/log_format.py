@@ -8,7 +8,7 @@ from __future__ import annotations
 import string
 
 KEYS = (
-    "event",  # end, or start and alive if asked for
+    "event",  # end, refused or more; start and alive if asked for
     "start_time",  # of the connection, UTC
     "duration",  # ms
     "bytes_received",  # from the client
@@ -30,6 +30,8 @@ KEYS = (
     "first_byte_ms",
     "worker",
     "connection_id",
+    "limit",  # by which key of the configuration a client was refused
+    "count",  # of connections: 1, or of event more, how many have no line of their own
 )
 
 

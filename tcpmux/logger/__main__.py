@@ -84,6 +84,7 @@ class Log:
     def finish(self) -> None:
         """Writes what is left, as long as there is room again within END_STALL. What is not
         written then stays for the next log process, or for the master to count."""
+        self._source.end_interval()
         progress = time.monotonic()
         end = progress + END_LIMIT
         while (now := time.monotonic()) < min(end, progress + END_STALL):

@@ -8,17 +8,27 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tcpmux.config.log_format import KEYS
 from tcpmux.logger.lines import Clock, Line, closed_by
+from tcpmux.logger.refusals import refusal
 from tcpmux.shm._connections import connections
 from tcpmux.shm._declared import MAX_SLOTS
-from tcpmux.shm._readings import read_log, release_log, unwritten_log
+from tcpmux.shm._readings import (
+    read_log,
+    release_log,
+    tell_refusals,
+    untold_refusals,
+    unwritten_log,
+)
 from tcpmux.shm.counters import FLAGS
 from tcpmux.shm.view import View
 
 if TYPE_CHECKING:
+    from tcpmux.shm._live import Live
     from tcpmux.shm._readings import LogEntry
 
 MAX_AT_ONCE = 1024  # entries of one worker
+MORE_EVERY = 10.0  # s between two lines of refused clients that have no line of their own
 
 
 def _address(view: View, peer: str, slot: int) -> str | None:
@@ -43,15 +53,38 @@ class Source:
     def __init__(self, view: View, dropped: int) -> None:
         self._view = view
         self.counted_dropped = dropped  # by dropped(), or before this process
+        self._next_more = time.monotonic() + MORE_EVERY
 
     def batches(self) -> Iterator[Batch]:
         """What each worker has written down and nobody has taken, in its order."""
-        for live in self._view.lives:
+        for worker, live in enumerate(self._view.lives):
             entries = read_log(live, MAX_AT_ONCE)
             if entries:
                 clock = Clock.now()
-                lines = [self._line(entry, clock) for entry in entries]
+                lines = [self._line(worker, entry, clock) for entry in entries]
                 yield Batch(lines, partial(release_log, live))
+        if time.monotonic() >= self._next_more:
+            self._next_more = time.monotonic() + MORE_EVERY
+            yield from self._more()
+
+    def end_interval(self) -> None:
+        """What comes at intervals is due now."""
+        self._next_more = 0.0
+
+    def _more(self) -> Iterator[Batch]:
+        """Refused clients that have no line of their own: a line for each worker and refusal."""
+        now, clock = time.monotonic(), Clock.now()
+        for worker, live in enumerate(self._view.lives):
+            for kind, count in untold_refusals(live):
+                line: Line = {
+                    **dict.fromkeys(KEYS),
+                    "event": "more",
+                    **_times(clock, now, 0.0),
+                    **_refused(kind),
+                    "worker": worker,
+                    "count": count,
+                }
+                yield Batch([line], partial(_tell, live, kind, count))
 
     def unwritten(self) -> int:
         """How many lines are due."""
@@ -74,21 +107,25 @@ class Source:
                 **_times(clock, now - age, age),
                 **_traffic(*row[10:12], ""),
                 **self._places(route, destination, endpoint, client, peer),
-                **_origin(number, *row[12:17]),
+                **_origin(*row[12:17]),
+                **_identity(int(number.partition("-")[0]), number),
+                **_refused(0),
             }
 
-    def _line(self, entry: LogEntry, clock: Clock) -> Line:
-        start, route, destination, endpoint, client, peer = entry[:6]
+    def _line(self, worker: int, entry: LogEntry, clock: Clock) -> Line:
+        event, route, destination, endpoint, client, peer = entry[:6]
         client_local, endpoint_local, accepted, at, bytes_in, bytes_out, closed = entry[6:13]
-        picked, generation, attempts, connect, first_byte, number = entry[13:]
+        picked, generation, attempts, connect, first_byte, number, refused = entry[13:]
         return {
-            "event": "start" if start else "end",
+            "event": event,
             **_times(clock, accepted, at - accepted),
             **_traffic(bytes_in, bytes_out, closed),
             **self._places(
                 route, destination, endpoint, client, peer, client_local, endpoint_local
             ),
-            **_origin(number, generation, picked, attempts, connect, first_byte),
+            **_origin(generation, picked, attempts, connect, first_byte),
+            **_identity(worker, number),
+            **_refused(refused),
         }
 
     def _places(
@@ -103,7 +140,7 @@ class Source:
     ) -> Line:
         """From where to where. route, destination, endpoint: counter slots."""
         label = self._view.table.label
-        route_name = label(route)
+        route_name = label(route) or None
         destination_name = label(destination) if destination < MAX_SLOTS else None
         return {
             "downstream_remote_address": client or None,
@@ -131,16 +168,37 @@ def _traffic(bytes_in: int, bytes_out: int, closed: str) -> Line:
     }
 
 
-def _origin(
-    number: str, generation: int, picked: str, attempts: int, connect: float, first_byte: float
-) -> Line:
-    """Why and how it came to its endpoint. number: its id, which begins with its worker's."""
+def _origin(generation: int, picked: str, attempts: int, connect: float, first_byte: float) -> Line:
+    """Why and how it came to its endpoint."""
     return {
         "generation": generation,
         "pick_reason": picked or None,
         "attempts": attempts,
         "connect_ms": round(connect * 1000, 3) if connect else None,
         "first_byte_ms": round(first_byte * 1000, 3) if first_byte else None,
-        "worker": int(number.partition("-")[0]),
-        "connection_id": number,
     }
+
+
+def _identity(worker: int, number: str) -> Line:
+    """number: "" = it has none, as it was refused on accept."""
+    return {"worker": worker, "connection_id": number or None}
+
+
+def _refused(number: int) -> Line:
+    """Instead of what else is said of why it ended. number: of the refusal, 0 = none."""
+    why = refusal(number)
+    if why is None:
+        return {"limit": None, "count": 1}
+    return {
+        "response_flags": why.flags,
+        "connection_termination_details": why.reason,
+        "closed_by": "proxy",
+        "limit": why.limit,
+        "count": 1,
+    }
+
+
+def _tell(live: Live, kind: int, count: int, lines: int) -> None:
+    """lines: how many were written of the one that says it."""
+    if lines:
+        tell_refusals(live, kind, count)

@@ -34,6 +34,7 @@ SLOT_COUNTERS: tuple[str, ...]
 TIMES: tuple[str, ...]
 LOG_ENTRIES: int
 LOG_ENTRY_SIZE: int
+REFUSAL_COUNT: int
 LOG_ENDS: int
 LOG_STARTS: int
 

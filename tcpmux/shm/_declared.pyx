@@ -12,7 +12,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
 
 from tcpmux.shm.c_live cimport (
-    TM_LIVE_FORMAT, TM_LOG_ENDS, TM_LOG_ENTRIES, tm_log_entry, TM_LOG_STARTS, TM_ORDER_DRAIN,
+    TM_LIVE_FORMAT, TM_LOG_ENDS, TM_LOG_ENTRIES, tm_log_entry, TM_LOG_STARTS, TM_REFUSALS, TM_ORDER_DRAIN,
     TM_ORDER_RETIRE,
 )
 from tcpmux.shm.c_table cimport (
@@ -118,6 +118,7 @@ MAX_TURNS = TM_MAX_TURNS
 MAX_RANGES = TM_MAX_RANGES
 LOG_ENTRIES = TM_LOG_ENTRIES
 LOG_ENTRY_SIZE = sizeof(tm_log_entry)
+REFUSAL_COUNT = TM_REFUSALS - 1  # enum tm_refusal, without the first
 LOG_ENDS, LOG_STARTS = TM_LOG_ENDS, TM_LOG_STARTS
 
 

@@ -13,8 +13,9 @@ from tcpmux.shm.c_live cimport (
     TM_BOUNDS, TM_CLIENT, tm_close_reason_checked, TM_CLOSE_REASONS, tm_counter_read,
     tm_duration_bounds_us, TM_ENDPOINT, TM_FAILED, tm_failed_connect, tm_failed_count,
     tm_failed_read, tm_histogram, tm_latency_bounds_us, tm_live, TM_LOG_ENTRIES, tm_log_entry,
-    TM_LOG_START, tm_log_take, tm_log_taken, tm_log_written, tm_pick_reason_checked,
-    TM_PICK_REASONS, tm_slot, tm_times,
+    TM_LOG_REFUSED, TM_LOG_START, tm_log_take, tm_log_taken, tm_log_tell, tm_log_untold,
+    tm_log_written, tm_pick_reason_checked, TM_PICK_REASONS, TM_REFUSALS, tm_refusal, tm_slot,
+    tm_times,
 )
 from tcpmux.shm.c_table cimport TM_MAX_SLOTS
 from tcpmux.shm._address cimport peer_text
@@ -173,14 +174,28 @@ def unwritten_log(Live live not None):
     return min(tm_log_written(&region.log) - tm_log_taken(&region.log), <uint64_t>TM_LOG_ENTRIES)
 
 
+def untold_refusals(Live live not None):
+    """[(number of the refusal, how many of it have no entry)], of those that have not been told."""
+    cdef tm_live *region = live.live()
+    counts = [(number, tm_log_untold(&region.log, <tm_refusal>number))
+              for number in range(1, TM_REFUSALS)]
+    return [(number, count) for number, count in counts if count]
+
+
+def tell_refusals(Live live not None, tm_refusal number, uint64_t count):
+    """They are told. The region must be mapped writable."""
+    assert 0 < number < TM_REFUSALS
+    tm_log_tell(&live.live().log, number, count)
+
+
 def read_log(Live live not None, uint32_t most):
     """Up to `most` entries that the worker has written, the oldest first; they stay until
     release_log(). The region must be mapped writable.
 
-    An entry: start of a connection (or its end), route, destination and endpoint slot, client,
+    An entry: "start", "end" or "refused", route, destination and endpoint slot, client,
     endpoint, own address towards each, accepted at and this entry at (monotonic s), bytes in,
-    bytes out, reason of the end ("" at a start), reason and generation of the pick, endpoints
-    tried, connect s, first byte s, id.
+    bytes out, reason of the end ("" if it is none), reason and generation of the pick, endpoints
+    tried, connect s, first byte s, id ("" if refused), number of the refusal (0 = none).
     """
     cdef tm_live *region = live.live()
     cdef uint64_t taken = tm_log_taken(&region.log)
@@ -196,14 +211,18 @@ def read_log(Live live not None, uint32_t most):
     while taken < end:
         entry = &region.log.entries[taken % TM_LOG_ENTRIES]
         found.append((
-            entry.kind == TM_LOG_START, entry.route_slot, entry.destination_slot,
-            entry.endpoint_slot, peer_text(&entry.client), peer_text(&entry.endpoint),
+            "start" if entry.kind == TM_LOG_START else
+            "refused" if entry.kind == TM_LOG_REFUSED else "end",
+            entry.route_slot, entry.destination_slot, entry.endpoint_slot,
+            peer_text(&entry.client), peer_text(&entry.endpoint),
             peer_text(&entry.client_local), peer_text(&entry.endpoint_local),
             entry.accepted_at_us / 1e6, entry.at_us / 1e6, entry.bytes[TM_CLIENT],
             entry.bytes[TM_ENDPOINT],
             _CLOSED[tm_close_reason_checked(entry.close_reason)],
             _PICKED[tm_pick_reason_checked(entry.pick_reason)],
             entry.table_generation, entry.attempts, entry.connect_us / 1e6,
-            entry.first_byte_us / 1e6, f"{live.worker}-{entry.index}-{entry.generation}"))
+            entry.first_byte_us / 1e6,
+            "" if entry.kind == TM_LOG_REFUSED else
+            f"{live.worker}-{entry.index}-{entry.generation}", entry.refusal))
         taken += 1
     return found

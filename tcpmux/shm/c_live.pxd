@@ -39,6 +39,8 @@ cdef extern from "access_log.h" nogil:
     enum:
         TM_LOG_ENTRIES
         TM_LOG_START
+        TM_LOG_REFUSED
+        TM_REFUSALS
         TM_LOG_ENDS
         TM_LOG_STARTS
 
@@ -52,6 +54,7 @@ cdef extern from "access_log.h" nogil:
         uint8_t close_reason
         uint8_t pick_reason
         uint8_t attempts
+        uint8_t refusal
         uint32_t route_slot
         uint32_t destination_slot
         uint32_t endpoint_slot
@@ -72,6 +75,9 @@ cdef extern from "access_log.h" nogil:
         uint64_t dropped
         tm_log_entry entries[16384]
 
+    ctypedef int tm_refusal "enum tm_refusal"
+    uint64_t tm_log_untold(tm_log *log, tm_refusal refusal)
+    void tm_log_tell(tm_log *log, tm_refusal refusal, uint64_t count)
     uint64_t tm_log_written(const tm_log *log)
     uint64_t tm_log_taken(const tm_log *log)
     void tm_log_take(tm_log *log, uint64_t taken)

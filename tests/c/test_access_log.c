@@ -81,6 +81,30 @@ static void test_a_reader_beside_the_writer_sees_whole_entries_in_order(void)
     CHECK_EQUAL(munmap(log, sizeof(*log)), 0);
 }
 
+/* A burst of a refusal has its entries; then it has one every TM_REFUSED_NS, and what is beyond is
+ * counted until it is told. A flood of one hides no other. */
+static void test_a_flood_of_refusals_is_counted(void)
+{
+    struct tm_log *log = new_log();
+    _Atomic uint64_t next_ns[TM_REFUSALS] = {0};
+    uint64_t now_ns = 1000000000000, admitted = 0;
+    for (int i = 0; i < 1000; i++) /* in 1 s */
+        admitted += tm_log_admits(log, TM_REFUSED_DENIED, next_ns, now_ns + (uint64_t)i * 1000000);
+    CHECK(admitted >= TM_REFUSED_BURST && admitted <= TM_REFUSED_BURST + 10);
+    CHECK_EQUAL(tm_log_untold(log, TM_REFUSED_DENIED), 1000 - admitted);
+    CHECK(tm_log_admits(log, TM_REFUSED_ROUTE_RATE, next_ns, now_ns));
+    CHECK_EQUAL(tm_log_untold(log, TM_REFUSED_ROUTE_RATE), 0);
+    for (int i = 0; i < 1000; i++)
+        CHECK(tm_log_admits(log, TM_NOT_REFUSED, next_ns, now_ns));
+    tm_log_tell(log, TM_REFUSED_DENIED, 100);
+    CHECK_EQUAL(tm_log_untold(log, TM_REFUSED_DENIED), 900 - admitted);
+    log->left_out[TM_REFUSED_DENIED] = 5; /* less than was told */
+    CHECK_EQUAL(tm_log_untold(log, TM_REFUSED_DENIED), 0);
+    log->left_out[TM_REFUSED_DENIED] = 7;
+    CHECK_EQUAL(tm_log_untold(log, TM_REFUSED_DENIED), 2);
+    CHECK_EQUAL(munmap(log, sizeof(*log)), 0);
+}
+
 static void check_bounds(const uint64_t *bounds)
 {
     struct tm_histogram histogram = {0};
@@ -108,6 +132,7 @@ int main(void)
 {
     RUN(test_a_full_ring_counts_what_it_drops);
     RUN(test_a_reader_beside_the_writer_sees_whole_entries_in_order);
+    RUN(test_a_flood_of_refusals_is_counted);
     RUN(test_a_time_is_counted_in_its_bucket);
     return 0;
 }

@@ -5,10 +5,12 @@
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 
+#include "conn/admit.h"
 #include "conn/annex.h"
 #include "conn/connection.h"
 #include "conn/destination.h"
 #include "conn/interest.h"
+#include "conn/outcome.h"
 #include "conn/record.h"
 #include "conn/recover.h"
 #include "conn/resume.h"
@@ -338,6 +340,112 @@ static void an_endpoint_that_resets_before_the_relay_has_failed(void)
     end_worker(w);
 }
 
+/* --- what the log says of clients that find no destination ------------------------------------ */
+
+static void check_logged(struct tm_worker *w, enum tm_log_kind kind, enum tm_refusal refusal,
+                         uint32_t route_slot)
+{
+    struct tm_log *log = &w->live->log;
+    CHECK_EQUAL(tm_log_written(log), tm_log_taken(log) + 1);
+    const struct tm_log_entry *entry = &log->entries[tm_log_taken(log) % TM_LOG_ENTRIES];
+    CHECK_EQUAL(entry->kind, kind);
+    CHECK_EQUAL(entry->refusal, refusal);
+    CHECK_EQUAL(entry->route_slot, route_slot);
+    CHECK_EQUAL(entry->destination_slot, TM_NONE);
+    CHECK_EQUAL(entry->client.family, AF_INET);
+    tm_log_take(log, tm_log_written(log));
+}
+
+/* A client from 127.0.0.1 for which the route has no room; its entry names the limit. */
+static void check_limited(struct tm_worker *w, enum tm_refusal refusal)
+{
+    struct tm_peer peer = {.family = AF_INET, .port = 1, .ip = {127, 0, 0, 1}};
+    uint32_t index = w->free != TM_NONE ? w->free : w->live->records_used;
+    int ends[2];
+    make_pair(AF_UNIX, ends, 0);
+    tm_connection_open(w, ends[1], &peer, 0);
+    if (w->records[index].state == TM_WAITING) { /* it looks again for a while */
+        CHECK_EQUAL(tm_log_written(&w->live->log), tm_log_taken(&w->live->log));
+        set_clock(w, w->now_ms + 1000);
+        tm_stage_run(w, index);
+    }
+    CHECK_EQUAL(w->records[index].state, TM_DEAD);
+    check_logged(w, TM_LOG_END, refusal, 0);
+    tm_record_free_dead(w);
+    CHECK(close(ends[0]) == 0);
+}
+
+static void a_limited_client_is_logged_with_its_limit(void)
+{
+    struct tm_worker *w = new_worker(new_live());
+    struct tm_image *image = (struct tm_image *)(uintptr_t)w->image;
+    struct tm_route_rules *rules = &image->routes[0].rules;
+    uint32_t index;
+    tm_table_set_log(table, TM_LOG_ENDS, TM_LOG_ENTRIES);
+    /* It is held, and so it takes its places. */
+    struct tm_peer peer = {.family = AF_INET, .port = 1, .ip = {127, 0, 0, 1}};
+    int ends[2];
+    make_pair(AF_UNIX, ends, 0);
+    rules->source_max_connections = 9;
+    index = w->live->records_used;
+    tm_connection_open(w, ends[1], &peer, 0);
+    CHECK_EQUAL(w->records[index].state, TM_HOLDING);
+    rules->listener_max_connections = 1;
+    check_limited(w, TM_REFUSED_LISTENER_MAX);
+    rules->listener_max_connections = 0;
+    rules->source_max_connections = 1;
+    check_limited(w, TM_REFUSED_SOURCE_MAX);
+    rules->source_max_connections = 0;
+    rules->max_connections = 1;
+    check_limited(w, TM_REFUSED_ROUTE_MAX);
+    rules->max_connections = 0;
+    rules->interval_ns = UINT64_C(3600000000000);
+    rules->burst = 1;
+    tm_connect_allowed(&commons->slots[0], w->now_us * 1000, rules->interval_ns, 1);
+    check_limited(w, TM_REFUSED_ROUTE_RATE);
+    rules->interval_ns = 0;
+    rules->on_all_unavailable = TM_RESET_ALL;
+    check_limited(w, TM_REFUSED_NO_DESTINATION);
+    tm_outcome_kill(w, index, w->records[index].generation); /* it is no refusal */
+    check_logged(w, TM_LOG_END, TM_NOT_REFUSED, 0);
+    CHECK(close(ends[0]) == 0);
+    tm_table_set_log(table, 0, 0);
+    end_worker(w);
+}
+
+/* Those that are reset on accept have no record. Where nothing is logged, nothing is counted. */
+static void a_denied_client_is_logged(void)
+{
+    struct tm_worker *w = new_worker(new_live());
+    struct tm_image *image = (struct tm_image *)(uintptr_t)w->image;
+    struct tm_peer peer = {.family = AF_INET, .port = 1, .ip = {127, 0, 0, 1}};
+    struct sockaddr_in in;
+    uint32_t route;
+    int fd = listen_loopback(&in, 0);
+    image->routes[0].range_count = 0;
+    image->routes[0].slot = 7;
+    for (int i = 0; i < 300; i++)
+        CHECK_EQUAL(tm_admission_of(w, 0, fd, &peer, &route), TM_DENIED);
+    CHECK_EQUAL(tm_log_written(&w->live->log), 0);
+    CHECK_EQUAL(tm_log_untold(&w->live->log, TM_REFUSED_DENIED), 0);
+    tm_table_set_log(table, TM_LOG_ENDS, TM_LOG_ENTRIES);
+    CHECK_EQUAL(tm_admission_of(w, 0, fd, &peer, &route), TM_DENIED);
+    CHECK_EQUAL(w->live->log.entries[0].client_local.port, ntohs(in.sin_port));
+    check_logged(w, TM_LOG_REFUSED, TM_REFUSED_DENIED, 7);
+    image->route_of_listener[0] = TM_NONE;
+    CHECK_EQUAL(tm_admission_of(w, 0, fd, &peer, &route), TM_UNROUTED);
+    check_logged(w, TM_LOG_REFUSED, TM_REFUSED_NO_ROUTE, TM_NONE);
+    image->route_of_listener[0] = 0;
+    for (int i = 0; i < 300; i++)
+        CHECK_EQUAL(tm_admission_of(w, 0, fd, &peer, &route), TM_DENIED);
+    CHECK_EQUAL(tm_log_written(&w->live->log), TM_REFUSED_BURST + 1);
+    CHECK_EQUAL(tm_log_untold(&w->live->log, TM_REFUSED_DENIED), 301 - TM_REFUSED_BURST);
+    tm_table_set_log(table, 0, 0);
+    image->routes[0].range_count = TM_NONE;
+    CHECK(close(fd) == 0);
+    end_worker(w);
+}
+
 int main(void)
 {
     table = fresh(sizeof(*table));
@@ -346,6 +454,8 @@ int main(void)
     RUN(annexes_after_a_death);
     RUN(a_stage_that_waits_goes_on_where_it_was);
     RUN(a_pick_is_made_once);
+    RUN(a_limited_client_is_logged_with_its_limit);
+    RUN(a_denied_client_is_logged);
     RUN(an_endpoint_that_resets_before_the_relay_has_failed);
     RUN(a_change_of_destination_may_be_cut_off_anywhere);
     return 0;

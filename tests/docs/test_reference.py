@@ -11,6 +11,7 @@ from tcpmux.config.log_format import KEYS
 from tcpmux.control.asking import DEFAULT_SOCKET, VARIABLE
 from tcpmux.log_formats import FORMATTERS
 from tcpmux.log_style import TARGETS
+from tcpmux.logger.refusals import REFUSAL_FLAGS
 from tcpmux.master.events import Event
 from tcpmux.master.signals import HANDLED
 from tcpmux.shm.counters import FLAGS
@@ -36,7 +37,7 @@ def test_the_fields_of_the_access_log() -> None:
 
 
 def test_the_response_flags() -> None:
-    assert words(rows("access-log.md", "Response flags")) == set(FLAGS.values())
+    assert words(rows("access-log.md", "Response flags")) == {*FLAGS.values(), *REFUSAL_FLAGS}
 
 
 def test_the_signals_of_the_master() -> None:

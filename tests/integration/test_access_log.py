@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -74,6 +75,82 @@ def test_a_line_for_each_end_with_its_reason(
     assert by_route["none"]["destination"] is None
     starts = {line["connection_id"]: line for line in lines(log) if line["event"] == "start"}
     assert starts[good["connection_id"]]["start_time"] == good["start_time"]
+
+
+def turned_away(port: int) -> None:
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        ask(("127.0.0.1", port))
+
+
+def test_clients_that_are_turned_away_have_a_line_that_says_why(
+    start_proxy: StartProxy, one: EchoServer, tmp_path: Path
+) -> None:
+    denied, limited, none = free_port(), free_port(), free_port()
+    path = tmp_path / "access.log"
+    one_each = {**route("limited", limited, v1=(1, one.address)), "source": {"max_connections": 1}}
+    start_proxy(
+        routes(
+            {**route("denied", denied, v1=(1, one.address)), "deny": ["127.0.0.1"]},
+            one_each,
+            route("none", none, v1=(0, one.address)),
+            access_log=str(path),
+            workers=1,
+        )
+    )
+    with socket.create_connection(("127.0.0.1", limited), DEADLINE) as held:
+        held.sendall(b"x\n")
+        assert held.recv(100)
+        for port in (denied, limited, none):
+            turned_away(port)
+        wait_for(lambda: len(lines(path)) == 3, "three lines")
+    said = {line["route"]: line for line in lines(path)[:3]}
+    assert said["denied"]["event"] == "refused"
+    assert said["denied"]["downstream_local_address"] == f"127.0.0.1:{denied}"
+    assert said["denied"]["connection_id"] is None
+    words = ("response_flags", "connection_termination_details", "limit")
+    assert {name: tuple(line[word] for word in words) for name, line in said.items()} == {
+        "denied": ("UAEX", "denied", None),
+        "limited": ("UO", "overflow", "source.max_connections"),
+        "none": ("UH", "no_endpoint", None),
+    }
+    for line in said.values():
+        assert line["downstream_remote_address"].startswith("127.0.0.1:")
+        assert (line["closed_by"], line["destination"], line["count"]) == ("proxy", None, 1)
+
+
+def test_a_flood_of_denied_clients_does_not_fill_the_disk(
+    start_proxy: StartProxy, one: EchoServer, tmp_path: Path
+) -> None:
+    """Beyond the first hundred most are counted, in one line, also by another log process."""
+    port, path, clients = free_port(), tmp_path / "access.log", 1500
+    proxy = start_proxy(
+        routes(
+            {**route("r", port, v1=(1, one.address)), "deny": ["127.0.0.1"]},
+            access_log=str(path),
+            workers=1,
+        )
+    )
+    started = time.monotonic()
+    for _ in range(clients):
+        with suppress(ConnectionError):
+            socket.create_connection(("127.0.0.1", port), DEADLINE).close()
+    wait_for(
+        lambda: metric(proxy.admin, "tcpmux_route_connections_denied_total") == clients,
+        "all denied",
+    )
+    took = time.monotonic() - started
+    wait_for(lambda: len(lines(path)) >= 100, "the first lines")
+    writer = logger_pid(proxy)
+    os.kill(writer, signal.SIGKILL)
+    wait_for(lambda: logger_pid(proxy) not in (0, writer), "another log process")
+    proxy.stop()
+    counts = Counter[str]()
+    for line in lines(path):
+        assert line["connection_termination_details"] == "denied"
+        counts[line["event"]] += line["count"]
+    assert counts["refused"] + counts["more"] == clients
+    assert 100 <= counts["refused"] <= 101 + took * 10
+    assert len(lines(path)) < counts["refused"] + 2 + took / 10
 
 
 def test_open_connections_have_a_line_every_so_often(

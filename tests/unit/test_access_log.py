@@ -117,6 +117,9 @@ class FakeSource:
     def _release(self, count: int) -> None:
         del self.lines[:count]
 
+    def end_interval(self) -> None:
+        """Nothing comes at intervals."""
+
     def unwritten(self) -> int:
         return len(self.lines)
 
