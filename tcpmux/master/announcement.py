@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tcpmux.config import Config
 from tcpmux.errors import plural
-from tcpmux.levels import Line
+from tcpmux.levels import Line, Where
 
 MAX_SHOWN = 10  # routes; with more, there is one line for all, and one for each at debug
 
@@ -19,7 +19,7 @@ def routes_shown(config: Config) -> Iterator[Line]:
         shares = ", ".join(f"{d.name} {d.weight}" for d in route.destinations)
         listen = ", ".join(map(str, route.listen))
         level = logging.DEBUG if is_many else logging.INFO
-        yield Line(level, f"{route.name}: listening on {listen}, {shares}")
+        yield Line(level, f"{route.name}: listening on {listen}, {shares}", Where(route.name))
     if is_many:
         destinations = [each for route in config.routes for each in route.destinations]
         counts = (

@@ -49,6 +49,10 @@ class Prepared(Protocol):
     """What a part of the instance has found to be possible."""
 
     def commit(self) -> None: ...
+
+    def logged(self) -> None:
+        """The log has the lines of the change."""
+
     def cancel(self) -> None: ...
 
 
@@ -143,6 +147,8 @@ class Changes:
             where = where_of(one.line) if any(where_of(one.line)) else places.of(one.line)
             extra = {"event": one.event, "by": change.by, "where": where}
             log.log(one.line.level, "%s", one.line, extra=extra)
+        for part in plan.parts:
+            part.logged()
         return done
 
     def ask(self, change: Change) -> Done:

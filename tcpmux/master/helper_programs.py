@@ -61,6 +61,9 @@ class PreparedHelpers:
     def commit(self) -> None:
         self.helpers.commit(self)
 
+    def logged(self) -> None:
+        self.helpers.restyle()
+
     def cancel(self) -> None:
         if self.http_is_new and self.http is not None:
             self.http.close()
@@ -87,6 +90,7 @@ class HelperPrograms(Duty):
         self._tokens = NO_TOKENS
         self._token_fds: dict[str, list[int]] = {}  # by option; what control reads them from
         self._style = style_in_use()
+        self._restyled: dict[str, str] = {}  # by the last commit(), and not in use yet
         self._own_file = config.log.file  # as at the start
         instance.table.log_style = self._style.number
         self._started = False
@@ -248,6 +252,13 @@ class HelperPrograms(Duty):
         """Of the diagnostic log, in every process, until the next start."""
         self._set_style(self._style._replace(level=level))
 
+    def restyle(self) -> None:
+        """As the configuration says since the last commit(). After the line that tells of it, which
+        a higher level would hide."""
+        changed, self._restyled = self._restyled, {}
+        if changed:
+            self._set_style(self._style._replace(**changed))
+
     def _set_style(self, style: LogStyle) -> None:
         self._style = style
         self._instance.table.log_style = style.number
@@ -270,17 +281,15 @@ class HelperPrograms(Duty):
 
     def commit(self, change: PreparedHelpers) -> None:
         old, new = self._config, change.config
-        old_tokens, self._tokens = self._tokens, change.tokens
-        if self._http is not None and self._http is not change.http:
-            self._http.close()
-        self._http, self._config = change.http, new
-        changed = {
+        self._restyled = {
             key: getattr(new.log, key)
             for key in ("level", "format")
             if getattr(new.log, key) != getattr(old.log, key)
         }
-        if changed:
-            self._set_style(self._style._replace(**changed))
+        old_tokens, self._tokens = self._tokens, change.tokens
+        if self._http is not None and self._http is not change.http:
+            self._http.close()
+        self._http, self._config = change.http, new
         if self._started and change.http_is_new:
             log.info("page http://%s/", new.admin.http)
         for descriptors in self._token_fds.values():

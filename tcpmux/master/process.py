@@ -215,7 +215,7 @@ class Master:
     def _announce(self) -> None:
         table, config = self._instance.table, self.changes.in_force.config
         for line in routes_shown(config):
-            log.log(line.level, "%s", line)
+            log.log(line.level, "%s", line, extra={"where": line.where})
         for line in self.changes.without_addresses():
             log.log(line.level, "%s", line, extra={"event": "names", "by": ""})
         log.info(

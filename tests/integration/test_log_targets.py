@@ -282,6 +282,7 @@ def test_a_reload_changes_level_and_format_in_every_process(start: Start, tmp_pa
         assert found[0]["endpoint"] == f"127.0.0.1:{dead}"
         proxy.write(failing(port, dead, format="json", level="error"))
         assert proxy.run("reload").returncode == 0
+        assert "log.level debug->error" in proxy.log  # the last line of its level
         end = len(proxy.log)
         proxy.run("weight", "r", "v1=2")
         proxy.run("log-level", "info")

@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from tcpmux.config import Text, load_texts
+from tcpmux.levels import Where
 from tcpmux.master.announcement import MAX_SHOWN, routes_shown
 
 ROUTE = """\
@@ -25,6 +26,7 @@ def test_few_routes_are_shown_and_many_are_counted(count: int) -> None:
     shown = [str(line) for line in lines if line.level > logging.DEBUG]
     first = "r0: listening on 127.0.0.1:1000, 127.0.0.1:3000, v1 90, v2 10"
     assert str(lines[0]) == first
+    assert lines[0].where == Where("r0")
     if count <= MAX_SHOWN:
         assert len(shown) == len(lines) == count
     else:

@@ -81,6 +81,9 @@ class Programs:
     def commit(self) -> None:
         self.told.append("commit")
 
+    def logged(self) -> None:
+        """Nothing waits for it."""
+
     def cancel(self) -> None:
         self.told.append("cancel")
 
