@@ -25,6 +25,7 @@ KEYS = (
     "destination",
     "generation",
     "pick_reason",
+    "others",  # why it had no choice: what kept the other destinations out
     "attempts",
     "connect_ms",
     "first_byte_ms",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tcpmux.config.log_format import KEYS
 from tcpmux.logger.lines import Clock, Line, closed_by
+from tcpmux.logger.others import Others
 from tcpmux.logger.refusals import refusal
 from tcpmux.shm._connections import connections
 from tcpmux.shm._declared import MAX_SLOTS
@@ -53,6 +54,7 @@ class Source:
     def __init__(self, view: View, dropped: int) -> None:
         self._view = view
         self.counted_dropped = dropped  # by dropped(), or before this process
+        self._others = Others(view)
         self._next_more = time.monotonic() + MORE_EVERY
 
     def batches(self) -> Iterator[Batch]:
@@ -108,6 +110,7 @@ class Source:
                 **_traffic(*row[10:12], ""),
                 **self._places(route, destination, endpoint, client, peer),
                 **_origin(*row[12:17]),
+                **self._alternatives(route, destination, *row[12:14]),
                 **_identity(int(number.partition("-")[0]), number),
                 **_refused(0),
             }
@@ -124,9 +127,15 @@ class Source:
                 route, destination, endpoint, client, peer, client_local, endpoint_local
             ),
             **_origin(generation, picked, attempts, connect, first_byte),
+            **self._alternatives(route, destination, generation, picked),
             **_identity(worker, number),
             **_refused(refused),
         }
+
+    def _alternatives(self, route: int, destination: int, generation: int, picked: str) -> Line:
+        """Of its pick. route, destination: counter slots."""
+        has_none = picked == "only"
+        return {"others": self._others.text(route, destination, generation) if has_none else None}
 
     def _places(
         self,

@@ -50,7 +50,7 @@ def test_a_line_for_each_end_with_its_reason(
         nobody = f"127.0.0.1:{refusing.getsockname()[1]}"
         start_proxy(
             routes(
-                route("good", ports[0], v1=(1, one.address)),
+                route("good", ports[0], v1=(1, one.address), v2=(0, nobody)),
                 route("bad", ports[1], v1=(1, nobody)),
                 route("none", ports[2], v1=(0, one.address)),
                 access_log={"path": str(log), "start": True},
@@ -73,6 +73,7 @@ def test_a_line_for_each_end_with_its_reason(
     assert (by_route["bad"]["response_flags"], by_route["bad"]["closed_by"]) == ("UF", "proxy")
     assert by_route["none"]["response_flags"] == "UH"
     assert by_route["none"]["destination"] is None
+    assert (good["pick_reason"], good["others"]) == ("only", "v2: weight 0")
     starts = {line["connection_id"]: line for line in lines(log) if line["event"] == "start"}
     assert starts[good["connection_id"]]["start_time"] == good["start_time"]
 
