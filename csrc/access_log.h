@@ -13,8 +13,8 @@
  * leaves no partial entry behind; its next incarnation continues from the counts.
  *
  * Clients that find no destination can be many: of each refusal a worker writes TM_REFUSED_BURST
- * entries, then one every TM_REFUSED_NS. Those beyond are counted: left_out (the worker's) - told (the
- * log process's) are still to be told.
+ * entries, then one every TM_REFUSED_NS. Those beyond are counted: left_out (the worker's) - told
+ * (the log process's) are still to be told.
  */
 #ifndef TM_ACCESS_LOG_H
 #define TM_ACCESS_LOG_H
@@ -102,7 +102,8 @@ static inline struct tm_log_entry *tm_log_free_entry(struct tm_log *log, uint32_
     return &log->entries[written % TM_LOG_ENTRIES];
 }
 
-/* Whether a refusal gets an entry; if not, it is counted. next_ns: the worker's, of each refusal. */
+/* Whether a refusal gets an entry; if not, it is counted. next_ns: the worker's, for each of them.
+ */
 static inline bool tm_log_admits(struct tm_log *log, enum tm_refusal refusal,
                                  _Atomic uint64_t next_ns[TM_REFUSALS], uint64_t now_ns)
 {

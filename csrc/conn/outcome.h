@@ -16,7 +16,8 @@ void tm_outcome_end_all(struct tm_worker *w);
 /* It is relayed from now on: for the log, if that wants to know. */
 void tm_outcome_log_start(struct tm_worker *w, uint32_t index);
 
-/* A client that was reset on accept: for the log. fd: its socket. route_slot: TM_NONE = no route. */
+/* A client that was reset on accept, for the log. fd: its socket. route_slot: TM_NONE = no route.
+ */
 void tm_outcome_log_refused(struct tm_worker *w, int fd, const struct tm_peer *client,
                             uint32_t route_slot, enum tm_refusal refusal);
 

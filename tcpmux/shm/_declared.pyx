@@ -12,8 +12,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
 
 from tcpmux.shm.c_live cimport (
-    TM_LIVE_FORMAT, TM_LOG_ENDS, TM_LOG_ENTRIES, tm_log_entry, TM_LOG_STARTS, TM_REFUSALS, TM_ORDER_DRAIN,
-    TM_ORDER_RETIRE,
+    TM_LIVE_FORMAT, TM_LOG_ENDS, TM_LOG_ENTRIES, tm_log_entry, TM_LOG_STARTS, TM_ORDER_DRAIN,
+    TM_ORDER_RETIRE, TM_REFUSALS,
 )
 from tcpmux.shm.c_table cimport (
     TM_CONTROL, tm_destination_rules, tm_endpoint_rules, TM_LOGGER, TM_MAX_LISTENERS, TM_MAX_RANGES,
