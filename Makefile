@@ -40,7 +40,7 @@ help:
 	@echo "make lint    ruff, mypy, the compiler's warnings about csrc/"
 	@echo "make analyze gcc's analyzer and clang-tidy over csrc/"
 	@echo "make fmt     format"
-	@echo "make docs    the documentation as a site, in build/site, with everything generated anew"
+	@echo "make docs    the documentation as a site, in build/site; compiles nothing"
 	@echo "make generated  what follows from tables and commands, and is in git"
 	@echo "make screenshots  the pictures in docs/, from a scene of 12 minutes; needs Chromium"
 	@echo "make asan    the tests with every C module under the sanitizers"
@@ -127,8 +127,10 @@ $(DOCS_LOCKED): $(DOCS_LOCK)
 	@$(call install-locked,$(DOCS_VENV)/bin/python,$(DOCS_LOCK),about 40 MB$(comma) ten seconds)
 	@touch $@
 
-docs: generated $(DOCS_LOCKED)
-	$(DOCS_VENV)/bin/zensical build --clean --strict
+# The pages that are generated are in git: `make generated` writes them anew.
+docs: $(DOCS_LOCKED)
+	@echo "make: building the site from docs/, in build/site"
+	@$(DOCS_VENV)/bin/zensical build --clean --strict
 	@echo "to read it: $(PYTHON) -m http.server --directory build/site 8000"
 
 screenshots: $(READY)

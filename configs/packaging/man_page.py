@@ -43,7 +43,7 @@ SIGNALS = {
     "TERM, INT": "Accept no new connections, wait up to drain_timeout for the open ones, and exit."
     " A second one resets those.",
     "QUIT": "Stop at once; open connections are reset.",
-    "USR1": "Open the access log again, for logrotate.",
+    "USR1": "Open the access log and log.file again, in every process, for logrotate.",
     "USR2": "Upgrade to the installed build, keeping all connections.",
     "TTIN, TTOU": "One worker more, one less.",
 }
