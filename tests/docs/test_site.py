@@ -39,6 +39,14 @@ def test_every_page_is_built(site: Path) -> None:
     assert expected <= {path.relative_to(site) for path in site.rglob("*.html")}
 
 
+def test_to_build_it_compiles_nothing() -> None:
+    command = ["make", "--dry-run", "--always-make", "docs"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "zensical build" in done.stdout
+    assert "--editable" not in done.stdout
+    assert ".venv/" not in done.stdout
+
+
 def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     for path in [*site.rglob("*.html"), *site.rglob("*.css")]:
         text = path.read_text()
