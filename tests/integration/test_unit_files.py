@@ -51,6 +51,14 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_the_admin_socket_is_where_the_service_may_make_it() -> None:
+    """Also if routes.yaml names none: as another user than root tcpmux can't make the default."""
+    unit = settings("tcpmux.service")
+    name, socket = unit["Environment"].split("=")
+    assert name == "TCPMUX_ADMIN"
+    assert Path(socket).parent == Path("/run") / unit["RuntimeDirectory"]
+
+
 @needs_analyze
 def test_systemd_understands_every_line(units: list[Path]) -> None:
     """Of whatever release from 252 on, Debian 12's: nothing is in the units that is newer."""
