@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 
 class TcpmuxError(Exception):
     """Something could not be done; the text says what, where and what to do about it."""
@@ -26,6 +28,14 @@ def printable(text: str) -> str:
 def plural(count: int, noun: str) -> str:
     """`1 route`, `2 routes`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def clock(at: float, now: float | None = None, *, zone: bool = False) -> str:
+    """`19:15:02`, in local time; with the date if that is another than now's. at, now: Unix time,
+    s. zone: `19:15:02 UTC`, for whoever reads it elsewhere."""
+    then, today = time.localtime(at), time.localtime(now)
+    day = "" if then[:3] == today[:3] else "%Y-%m-%d "
+    return time.strftime(f"{day}%H:%M:%S{' %Z' if zone else ''}", then)
 
 
 def one_line(error: TcpmuxError) -> str:

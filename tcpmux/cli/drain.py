@@ -16,6 +16,9 @@ from tcpmux.errors import TcpmuxError, UsageError, plural
 
 POLL_EVERY = 0.2  # s
 
+for_option = click.option(
+    "--for", "for_", metavar="DURATION", help="Make it ready again after this time: 90s, 10m, 2h."
+)
 force_option = click.option(
     "--force",
     is_flag=True,
@@ -32,8 +35,16 @@ force_option = click.option(
 @click.option(
     "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait at most this long."
 )
+@for_option
 @force_option
-def drain(admin: Where, target: str | None, wait: bool, timeout: float | None, force: bool) -> int:
+def drain(
+    admin: Where,
+    target: str | None,
+    wait: bool,
+    timeout: float | None,
+    for_: str | None,
+    force: bool,
+) -> int:
     """Send no new connections to TARGET, and let the open ones end.
 
     TARGET is ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS. The others get its share at once. A
@@ -41,13 +52,16 @@ def drain(admin: Where, target: str | None, wait: bool, timeout: float | None, f
     none is left to take connections: this requires --force. DESTINATION alone is enough where only
     one has that name; ADDRESS alone is every endpoint at that address.
 
+    With --for, an endpoint becomes ready again after that time, and --wait waits no longer. Without
+    it, an endpoint that is drained for a time already stays so for that time.
+
     `all`, or no TARGET, drains the instance itself: it accepts no new connections, open ones may
     end within drain_timeout, and then it exits, as with SIGTERM.
 
     \b
     Examples:
         tcpmux drain tcp-echo/v1 --wait --timeout 600
-        tcpmux drain tcp-echo/v1/10.0.0.7:9000
+        tcpmux drain tcp-echo/v1/10.0.0.7:9000 --for 10m --wait
         tcpmux drain all --wait
     """
     if timeout is not None and not wait:
@@ -55,11 +69,14 @@ def drain(admin: Where, target: str | None, wait: bool, timeout: float | None, f
     instance = client(admin)
     if target not in (None, "all"):
         assert target is not None
-        found = _change(instance, target, "drain", force=force)
+        seconds = seconds_of(for_)
+        found = _change(instance, target, "drain", seconds, force=force)
+        if seconds:
+            timeout = seconds if timeout is None else min(timeout, seconds)
         return _wait(instance, found, timeout) if wait else 0
-    if timeout is not None or force:
+    if timeout is not None or force or for_ is not None:
         raise UsageError(
-            "--timeout and --force require a TARGET; for the instance, set drain_timeout "
+            "--timeout, --for and --force require a TARGET; for the instance, set drain_timeout "
             "in the file"
         )
     pid = instance.stop()["pid"]
@@ -74,19 +91,21 @@ def drain(admin: Where, target: str | None, wait: bool, timeout: float | None, f
 @click.command("disable")
 @click.argument("target", shell_complete=completing.target)
 @admin_option
+@for_option
 @force_option
-def disable(admin: Where, target: str, force: bool) -> int:
+def disable(admin: Where, target: str, for_: str | None, force: bool) -> int:
     """Take TARGET out of service: no new connections; open ones stay.
 
     TARGET is ROUTE, ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS, as for `tcpmux drain`. Works
     like a drain, but is shown as disabled: out of service on purpose, not about to be removed.
+    With --for, an endpoint becomes ready again after that time.
 
     \b
     Examples:
         tcpmux disable tcp-echo/v2
         tcpmux disable tcp-echo/v2/10.0.0.7:9000
     """
-    _change(client(admin), target, "disable", force=force)
+    _change(client(admin), target, "disable", seconds_of(for_), force=force)
     return 0
 
 
@@ -102,15 +121,34 @@ def enable(admin: Where, target: str) -> int:
     Example:
         tcpmux enable tcp-echo/v2
     """
-    _change(client(admin), target, "enable", force=False)
+    _change(client(admin), target, "enable", 0.0, force=False)
     return 0
 
 
-def _change(instance: Client, text: str, verb: str, *, force: bool) -> list[targets.Target]:
+def seconds_of(for_: str | None) -> float:
+    """What --for says; 0 = it is not given. Raises UsageError."""
+    if for_ is None:
+        return 0.0
+    from tcpmux.config.duration import parse_duration
+
+    try:
+        seconds = parse_duration(for_)
+    except ValueError as error:
+        raise UsageError(f"--for: {error}, got {for_}") from None
+    if not seconds:
+        raise UsageError(f"--for: expected more than 0, got {for_}")
+    return seconds
+
+
+def _change(
+    instance: Client, text: str, verb: str, seconds: float, *, force: bool
+) -> list[targets.Target]:
     """Does it for all that is meant, or for none; says what changed."""
     names = targets.names(instance)
     found = targets.parts(names, targets.find(names, text))
-    targets.change(instance, found, verb, force=force)
+    if seconds and not all(target.endpoint for target in found):
+        raise UsageError(f"--for requires an endpoint, ROUTE/DESTINATION/ADDRESS, got {text}")
+    targets.change(instance, found, verb, force=force, seconds=seconds)
     return found
 
 

@@ -9,7 +9,7 @@ import click
 
 from tcpmux.cli import completing, targets
 from tcpmux.cli.conditions import UNKNOWN, condition_of, lasting, routes_named, urgency, word
-from tcpmux.cli.drain import force_option
+from tcpmux.cli.drain import for_option, force_option, seconds_of
 from tcpmux.cli.instance import client
 from tcpmux.cli.output import (
     columns,
@@ -181,9 +181,7 @@ def _cells(row: EndpointRow, now: float) -> tuple[str, ...]:
     required=False,
     shell_complete=completing.words("drain", "disable", "enable"),
 )
-@click.option(
-    "--for", "for_", metavar="DURATION", help="Make it ready again after this time: 90s, 10m, 2h."
-)
+@for_option
 @click.option(
     "--route",
     "only",
@@ -254,16 +252,9 @@ def _change(
 ) -> int:
     if verb not in VERBS:
         raise UsageError(f"expected one of {', '.join(VERBS)}, got {verb}")
-    seconds = 0.0
-    if for_ is not None:
-        if verb not in ("drain", "disable"):
-            raise UsageError("--for requires drain or disable")
-        from tcpmux.config.duration import parse_duration
-
-        try:
-            seconds = parse_duration(for_)
-        except ValueError as error:
-            raise UsageError(f"--for: {error}, got {for_}") from None
+    if for_ is not None and verb not in ("drain", "disable"):
+        raise UsageError("--for requires drain or disable")
+    seconds = seconds_of(for_)
     routes = routes_named(instance.routes(), only)
     found = [target for target in targets.find(routes, text) if target.endpoint]
     if not found:

@@ -10,6 +10,7 @@ from math import ceil
 
 from tcpmux.master.answers import Refusal
 from tcpmux.master.change import Change, Done, InForce, LogLine, route_of, unknown
+from tcpmux.shm.diff import state_text
 from tcpmux.shm.image import ADMIN_STATES, READY, DestinationRow, Image, RouteRow
 from tcpmux.shm.serving import serves, with_state
 from tcpmux.shm.slots import Key
@@ -21,7 +22,8 @@ Target = tuple[str, str, str | None]  # route, destination, endpoint (None = all
 class SetStates(Change):
     """Takes destinations, or single endpoints of them, out of service or back into it: all of
     these or none. Endpoints for so many seconds, if that is not 0. Unless forced, what is left
-    must be able to take connections if it is now."""
+    must be able to take connections if it is now. What is in that state already stays so for as
+    long as it was to, unless other seconds are given."""
 
     kind = "state"
 
@@ -44,6 +46,19 @@ class SetStates(Change):
                 _check_shares(route_of(now.image, route), route_of(image, route))
         return replace(now, image=image)
 
+    def notes(self, before: InForce, after: InForce) -> Iterator[str]:
+        """Those that stay as they are, and not for good."""
+        if self.seconds:
+            return
+        wanted = set(self.targets)
+        for route in after.image.routes:
+            for destination in route.destinations:
+                for endpoint in destination.endpoints:
+                    target = route.name, destination.name, str(endpoint.address)
+                    if endpoint.until and target in wanted:
+                        text = state_text(endpoint.state, endpoint.until)
+                        yield f"{route.name}: {destination.name} endpoint {target[2]} stays {text}"
+
     def _key(self, image: Image, route_name: str, name: str, address: str | None) -> Key:
         row = route_of(image, route_name)
         destination = next((d for d in row.destinations if d.name == name), None)
@@ -52,7 +67,9 @@ class SetStates(Change):
             raise unknown(f"destination of route {route_name}", name, known)
         if address is None:
             if self.seconds > 0:
-                raise Refusal("invalid", "seconds require an endpoint")
+                raise Refusal(
+                    "invalid", f"{route_name}/{name}: a time (--for, seconds) requires an endpoint"
+                )
             return route_name, name
         known = list(dict.fromkeys(str(e.address) for e in destination.endpoints))
         if address not in known:

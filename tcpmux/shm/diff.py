@@ -14,6 +14,7 @@ from tcpmux.config.settings import (
     Timeouts,
 )
 from tcpmux.config.written import rule_text
+from tcpmux.errors import clock
 from tcpmux.shm.image import ADMIN_STATES, FALLBACK, READY, DestinationRow, Image, RouteRow
 from tcpmux.shm.rules import DestinationRules, EndpointRules, RouteRules
 
@@ -113,12 +114,12 @@ def _destination_changes(
         ]
         if before[name].state != row.state:
             changes.append(f"{name} {ADMIN_STATES[row.state]}")
-        old_states = {str(e.address): e.state for e in before[name].endpoints}
-        states = {str(e.address): e.state for e in row.endpoints}
+        old_states = {str(e.address): (e.state, e.until) for e in before[name].endpoints}
+        states = {str(e.address): (e.state, e.until) for e in row.endpoints}
         changes.extend(
-            f"{name} endpoint {address} {ADMIN_STATES[state]}"
+            f"{name} endpoint {address} {state_text(*state)}"
             for address, state in states.items()
-            if old_states.get(address, READY) != state
+            if old_states.get(address, (READY, 0)) != state
         )
         was, now = old_states.keys(), states.keys()
         changes.extend(f"{name} endpoint {address} added" for address in sorted(now - was))
@@ -126,6 +127,13 @@ def _destination_changes(
         changes += _other_changes(before[name], row)
     changes.extend(f"{name} removed" for name in before if name not in after)
     return changes
+
+
+def state_text(state: int, until: int) -> str:
+    """`draining (ready again at 19:15:02 UTC)`. until: Unix time, s; 0 = not by itself."""
+    if not until:
+        return ADMIN_STATES[state]
+    return f"{ADMIN_STATES[state]} (ready again at {clock(until, zone=True)})"
 
 
 def _other_changes(old: DestinationRow, new: DestinationRow) -> list[str]:

@@ -118,7 +118,7 @@ def with_weights(image: Image, route_name: str, weights: Mapping[str, int]) -> I
 
 def with_state(image: Image, key: Key, state: int, until: int = 0) -> Image:
     """The same image, but for the state of one destination or endpoint. until: Unix time, s, when
-    an endpoint is to be READY again; 0 = not by itself."""
+    an endpoint is to be READY again; 0 = as before or, in another state, not by itself."""
 
     def changed(row: DestinationRow) -> DestinationRow:
         if row.name != key[1]:
@@ -126,7 +126,12 @@ def with_state(image: Image, key: Key, state: int, until: int = 0) -> Image:
         if len(key) == 2:
             return replace(row, state=state, state_since=_since(row, state))
         endpoints = (
-            replace(endpoint, state=state, until=until, state_since=_since(endpoint, state))
+            replace(
+                endpoint,
+                state=state,
+                until=until or (endpoint.until if endpoint.state == state else 0),
+                state_since=_since(endpoint, state),
+            )
             if str(endpoint.address) == key[2]
             else endpoint
             for endpoint in row.endpoints

@@ -575,6 +575,8 @@ def test_an_endpoint_can_be_taken_out_for_a_time(
     assert "draining" in endpoint(proxy, two.address)["state"]
     assert endpoint(proxy, two.address)["state_until"] is not None
     assert answers(port, 4) == {"one": 4}
+    again = proxy.run("drain", f"r/v1/{two.address}", "--wait")
+    assert "stays draining (ready again at " in again.stdout
     wait_for(lambda: endpoint(proxy, two.address)["state"] == "ready", "it to be ready again")
     assert answers(port, 4) == {"one": 2, "two": 2}
     listed = proxy.run("endpoint").stdout
@@ -586,9 +588,18 @@ def test_an_endpoint_can_be_taken_out_for_a_time(
         line for line in proxy.run("endpoint").stdout.splitlines() if "drained" in line
     ]
     assert drained_at.startswith(two.address)
-    wrong = proxy.run("endpoint", two.address, "drain", "--for", "soon")
-    assert wrong.returncode == 2
-    assert "expected a duration" in wrong.stderr
+    timed = proxy.run("disable", f"r/v1/{two.address}", "--for", "90s")
+    assert "disabled (ready again at " in timed.stdout
+    assert endpoint(proxy, two.address)["state_until"] is not None
+    for wrong, text in (
+        (("endpoint", two.address, "drain", "--for", "soon"), "expected a duration"),
+        (("drain", two.address, "--for", "0s"), "expected more than 0"),
+        (("disable", "r/v1", "--for", "1s"), "--for requires an endpoint"),
+        (("drain", "--for", "1s"), "require a TARGET"),
+    ):
+        refused = proxy.run(*wrong)
+        assert refused.returncode == 2
+        assert text in refused.stderr
 
 
 def test_a_drain_of_an_address_is_of_all_its_routes_or_of_none(

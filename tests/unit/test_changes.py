@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tcpmux.config import Config, Problem, Text, load_texts
-from tcpmux.errors import TcpmuxError
+from tcpmux.errors import TcpmuxError, clock
 from tcpmux.master.answers import Refusal
 from tcpmux.master.change import Change, InForce
 from tcpmux.master.changes import Changes
@@ -239,6 +239,37 @@ def test_what_is_refused_changes_nothing(bench: Bench) -> None:
         with pytest.raises(Refusal):
             bench.changes.apply(change)
         assert bench.state() == before, change
+
+
+def test_the_time_of_a_state_ends_with_another_state_or_another_time_alone(bench: Bench) -> None:
+    """Who drains once more, as to wait for the connections that are left, does not make it last."""
+
+    def ask(state: str, seconds: float = 0.0) -> tuple[int, list[str]]:
+        done = bench.changes.apply(
+            SetStates(targets=[V1], state=state, seconds=seconds, force=True, by=BY)
+        )
+        (route,) = done.after.image.routes
+        return route.destinations[0].endpoints[0].until, done.changes
+
+    for_good, _ = ask("draining")
+    until, (change,) = ask("draining", 600)
+    assert not for_good
+    assert until >= time.time() + 590
+    assert change == f"r: v1 endpoint 127.0.0.1:1 draining (ready again at {_clock(until)})"
+    generation = bench.table.generation
+    same, (note,) = ask("draining")
+    assert (same, bench.table.generation) == (until, generation)
+    assert note == f"r: v1 endpoint 127.0.0.1:1 stays draining (ready again at {_clock(until)})"
+    later, (change,) = ask("draining", 1200)
+    assert later > until
+    assert _clock(later) in change
+    assert ask("disabled") == (0, ["r: v1 endpoint 127.0.0.1:1 disabled"])
+    assert ask("draining", 600)[0]
+    assert ask("ready") == (0, ["r: v1 endpoint 127.0.0.1:1 ready"])
+
+
+def _clock(at: float) -> str:
+    return clock(at, zone=True)
 
 
 @pytest.mark.parametrize(("by", "level"), [(BY, logging.INFO), ("SIGTTOU", logging.WARNING)])
