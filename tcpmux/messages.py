@@ -23,6 +23,7 @@ Verb = Literal[
     "addresses",
     "set_weights",
     "undo",
+    "saved_weights",
     "set_states",
     "conditions",
     "checks",

@@ -72,6 +72,14 @@ def _save(instance: Client, route: str, wanted: Collection[str]) -> None:
             f"{one_line(error)}"
         ) from None
     say(f"saved in {path}")
+    try:
+        instance.note_saved_weights(route, now)
+    except TcpmuxError as error:
+        say(
+            "warning: the instance could not be told, and says until the next reload that the file "
+            f"has other weights: {one_line(error)}",
+            err=True,
+        )
 
 
 def _resolved(

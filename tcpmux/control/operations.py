@@ -122,6 +122,26 @@ class Operations(Reading):
     @operation(
         Row(
             "PUT",
+            "/v1/routes/{route}/saved-weights",
+            Role.OPERATOR,
+            Applied,
+            body={
+                "type": "object",
+                "additionalProperties": _WEIGHT,
+                "minProperties": 1,
+                "required": [],
+            },
+            checked_by_master=True,
+        )
+    )
+    def note_saved_weights(self, route: str, weights: Mapping[str, int]) -> Call[Applied]:
+        """Tells that the configuration file has these weights now, so that file_weight is true
+        without a reload. The weights in force stay; the next reload takes what the file has."""
+        return Call({"route": route}, {}, dict(weights))
+
+    @operation(
+        Row(
+            "PUT",
             "/v1/routes/{route}/destinations/{destination}/state",
             Role.OPERATOR,
             Applied,

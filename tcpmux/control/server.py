@@ -360,6 +360,11 @@ class AdminApi:
     async def _undo(self, request: web.Request, route: str, *, force: bool) -> dict[str, Any]:
         return await self._ask(request, "undo", route=route, force=force)
 
+    async def _note_saved_weights(
+        self, request: web.Request, route: str, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        return await self._ask(request, "saved_weights", route=route, weights=body)
+
     async def _set_state(
         self,
         request: web.Request,

@@ -180,7 +180,7 @@ class Changes:
 
     def _prepare(self, change: Change, wanted: InForce) -> _Plan:
         parts: list[Prepared] = []
-        if wanted.config is not self.in_force.config:
+        if change.rebuilds and wanted.config is not self.in_force.config:
             parts.append(self._part.prepare(wanted.config))
         opened: list[Listener] = []
         try:

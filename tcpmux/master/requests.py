@@ -7,6 +7,7 @@
     set_weights  route, weights, force
                                     numbers, or steps such as "+5"
     undo         route, force       the weights before the last change
+    saved_weights  route, weights  the files have these now
     set_states   targets, state, force, seconds
                                     each target has a route, a destination, perhaps an endpoint
     conditions   conditions, texts  [route, destination, endpoint or null, health, percent], ...;
@@ -48,7 +49,7 @@ from tcpmux.master.reloads import Reloads
 from tcpmux.master.states import SetStates
 from tcpmux.master.stopping import Stopping
 from tcpmux.master.upgrade import Upgrade
-from tcpmux.master.weights import SetWeights, UndoWeights
+from tcpmux.master.weights import SavedWeights, SetWeights, UndoWeights
 from tcpmux.master.workers import Workers
 from tcpmux.messages import Verb
 from tcpmux.shm.serving import Condition
@@ -93,6 +94,7 @@ class Requests:
             "addresses": self._addresses,
             "set_weights": self._set_weights,
             "undo": self._undo,
+            "saved_weights": self._saved_weights,
             "set_states": self._set_states,
             "conditions": self._conditions,
             "checks": self._checks,
@@ -168,6 +170,11 @@ class Requests:
     def _undo(self, request: Request) -> dict[str, Any]:
         force = bool(request.get("force"))
         return self._asked(UndoWeights(route=request["route"], force=force, by=_by(request)))
+
+    def _saved_weights(self, request: Request) -> dict[str, Any]:
+        return self._asked(
+            SavedWeights(route=request["route"], weights=request["weights"], by=_by(request))
+        )
 
     def _set_states(self, request: Request) -> dict[str, Any]:
         targets = [(t["route"], t["destination"], t.get("endpoint")) for t in request["targets"]]

@@ -116,6 +116,16 @@ def with_weights(image: Image, route_name: str, weights: Mapping[str, int]) -> I
     return _with_destinations(image, {route_name: changed})
 
 
+def with_file_weights(image: Image, route_name: str, weights: Mapping[str, int]) -> Image:
+    """The same image, but for what the file has as the weights of a route; nothing follows."""
+
+    def changed(row: DestinationRow) -> DestinationRow:
+        weight = weights.get(row.name, row.file_weight)
+        return row if weight == row.file_weight else replace(row, file_weight=weight)
+
+    return _with_destinations(image, {route_name: changed})
+
+
 def with_state(image: Image, key: Key, state: int, until: int = 0) -> Image:
     """The same image, but for the state of one destination or endpoint. until: Unix time, s, when
     an endpoint is to be READY again; 0 = as before or, in another state, not by itself."""

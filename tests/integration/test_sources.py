@@ -487,6 +487,8 @@ routes:
     expected = text.replace("weight: 80", "weight: 50")
     expected = expected.replace("v2 # new\n", "v2 # new\n      weight: 50\n")
     assert proxy.file.read_text() == expected
+    assert [proxy.destination(name)["file_weight"] for name in ("v1", "v2")] == [50, 50]
+    assert "file:" not in proxy.run("status").stdout
     assert split(port, 4) == {"one": 2, "two": 2}
     assert diff(proxy, proxy.file) == (0, "")
 

@@ -18,12 +18,12 @@ from tcpmux.master.answers import Refusal
 from tcpmux.master.change import Change, InForce
 from tcpmux.master.changes import Changes
 from tcpmux.master.listeners import Listener, Listeners
-from tcpmux.master.observed import SetConditions, SetRefusing
+from tcpmux.master.observed import SetAddresses, SetConditions, SetRefusing
 from tcpmux.master.reload import Reload
 from tcpmux.master.states import EndStates, SetStates
 from tcpmux.master.supervisor import Supervisor
 from tcpmux.master.upkeep import RETRY_SECONDS, Upkeep
-from tcpmux.master.weights import SetWeights, UndoWeights
+from tcpmux.master.weights import SavedWeights, SetWeights, UndoWeights
 from tcpmux.master.worker_count import SetWorkers
 from tcpmux.master.workers import WorkersBusy
 from tcpmux.shm._commons import Commons
@@ -228,6 +228,11 @@ def test_what_is_refused_changes_nothing(bench: Bench) -> None:
         SetWeights(route="r", weights={"v1": "-91"}),
         SetWeights(route="r", weights={"v1": 0, "v2": 0}),
         UndoWeights(route="r"),
+        SavedWeights(route="q", weights={"v1": 1}),
+        SavedWeights(route="r", weights={"v3": 1}),
+        SavedWeights(route="r", weights={"v1": "+5"}),
+        SavedWeights(route="r", weights={"v1": 1_000_001}),
+        SavedWeights(route="r", weights={"v1": True}),
         SetStates(targets=[("r", "v1", "127.0.0.1:9")], state="draining"),
         SetStates(targets=[("r", "v1", None), ("r", "v2", None)], state="draining"),
         SetStates(targets=[("r", "v1", None)], state="draining", seconds=5),
@@ -239,6 +244,29 @@ def test_what_is_refused_changes_nothing(bench: Bench) -> None:
         with pytest.raises(Refusal):
             bench.changes.apply(change)
         assert bench.state() == before, change
+
+
+def test_weights_that_were_saved_are_the_file_s_and_change_nothing_in_force(bench: Bench) -> None:
+    """Also where the image is made anew, as when a name has other addresses; a reload has the last
+    word."""
+
+    def weights() -> list[tuple[int, int]]:
+        (route,) = bench.changes.in_force.image.routes
+        return [(row.weight, row.file_weight) for row in route.destinations]
+
+    bench.changes.apply(SetWeights(route="r", weights={"v1": 0, "v2": 100}))
+    assert weights() == [(0, 90), (100, 10)]
+    done = bench.changes.apply(SavedWeights(route="r", weights={"v1": 0, "v2": 99}, by=BY))
+    assert done.changes == ["r: the file has v1 0, v2 99 now"]
+    assert weights() == [(0, 0), (100, 99)]
+    assert bench.programs.told == []
+    bench.changes.apply(SetAddresses(found={}))
+    assert weights() == [(0, 0), (100, 99)]
+    assert bench.changes.apply(SavedWeights(route="r", weights={"v2": 99}, by=BY)).changes == []
+    bench.changes.apply(UndoWeights(route="r"))
+    assert weights() == [(90, 0), (10, 99)]
+    bench.changes.apply(bench.reload("a"))
+    assert weights() == [(90, 90), (10, 10)]
 
 
 def test_the_time_of_a_state_ends_with_another_state_or_another_time_alone(bench: Bench) -> None:

@@ -179,6 +179,35 @@ def test_weights_that_can_t_be_saved_are_in_force_and_that_is_said(
     assert "gone.yaml: can't be read: No such file or directory" in result.stderr
 
 
+def test_an_instance_that_can_t_be_told_of_saved_weights_is_no_failure(
+    admin: FakeAdmin, tmp_path: Path
+) -> None:
+    """They are in force and in the file; a build before this one can't be told."""
+    file = tmp_path / "routes.yaml"
+    text = """\
+routes:
+- name: tcp-echo
+  listen: 127.0.0.1:1
+  destinations: [{name: v1, weight: 80, endpoints: ["127.0.0.1:2"]}]
+"""
+    file.write_text(text)
+    destination = {"name": "v1", "weight": 50}
+    routes = [{"name": "tcp-echo", "destinations": [destination]}]
+    admin.answers["PUT /v1/routes/tcp-echo/weights"] = (200, APPLIED)
+    admin.answers["GET /v1/status"] = (200, {**STATUS, "config": [str(file)], "routes": routes})
+    admin.answers["PUT /v1/routes/tcp-echo/saved-weights"] = (404, {"error": "no such path"})
+    result = tcpmux("weight", "tcp-echo", "v1=50", "--save", "--admin", admin.path)
+    assert result.exit_code == 0
+    assert file.read_text() == text.replace("80", "50")
+    assert f"saved in {file}" in result.stdout
+    assert "warning: the instance could not be told" in result.stderr
+    assert "no such path" in result.stderr
+    admin.answers["PUT /v1/routes/tcp-echo/saved-weights"] = (200, APPLIED)
+    result = tcpmux("weight", "tcp-echo", "v1=50", "--save", "--admin", admin.path)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert admin.requests[-1][1] == {"v1": 50}
+
+
 def test_weight_force(admin: FakeAdmin) -> None:
     admin.answers["PUT /v1/routes/tcp-echo/weights?force=true"] = (200, APPLIED)
     result = tcpmux("weight", "tcp-echo", "v1=0", "--force", "--admin", admin.path)

@@ -45,6 +45,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "history": (("r",), {}),
     "set_weights": (("r/1", {"v1": 1, "v2": "+5"}), {"force": True}),
     "undo": (("r",), {"force": True}),
+    "note_saved_weights": (("r/1", {"v1": 1}), {}),
     "set_state": (("r", "v1", "ready"), {"seconds": 2.5}),
     "drain": (("r", "v1", "127.0.0.1:1"), {"force": True, "seconds": 1}),
     "disable": (("r", "v1"), {"force": True}),
