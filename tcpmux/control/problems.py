@@ -16,6 +16,7 @@ from tcpmux.control.condition import BY_URGENCY, DEGRADED, DOWN, HEALTHY, Condit
 from tcpmux.control.condition_rules import loses_clients, share_of
 from tcpmux.errors import plural
 from tcpmux.shm._declared import ABSENT, PRESENT, UPGRADE_STATES
+from tcpmux.shm.serving import shift_elsewhere
 from tcpmux.shm.stats import is_running, programs
 
 if TYPE_CHECKING:
@@ -116,10 +117,9 @@ def _route_action(
         first = route.destinations[0].name if route.destinations else "DESTINATION"
         return f"Give a destination weight: tcpmux weight {name} {first}=100"
     weighted = [row for row in route.destinations if row.weight]
-    others = [row for row in route.destinations if row.turns and not row.weight]
-    if others:
-        shift = " ".join(f"{row.name}=0" for row in weighted)
-        return f"Shift to {others[0].name}: tcpmux weight {name} {others[0].name}=100 {shift}"
+    other, command = shift_elsewhere(route)
+    if other:
+        return f"Shift to {other}: {command}"
     if len(weighted) == 1:
         (row,) = weighted
         return _destination_action(route, row, destinations[row.name])

@@ -10,10 +10,11 @@ from tcpmux.config import Config, HostName
 from tcpmux.levels import Line
 from tcpmux.master.change import Known
 from tcpmux.shm.image import FALLBACK, HEALTHY, READY, DestinationRow, Image, RouteRow
-from tcpmux.shm.serving import is_unavailable, serves
+from tcpmux.shm.serving import is_unavailable, serves, shift_elsewhere
 
 # What becomes of new connections, by on_all_unavailable.
 ENDS = ("reset", "held", "refused")
+MAX_NAMED = 5  # destinations in a line
 
 
 def consequences(old: Image, new: Image) -> Iterator[Line]:
@@ -27,11 +28,22 @@ def consequences(old: Image, new: Image) -> Iterator[Line]:
             end = ENDS[after.rules.on_all_unavailable]
             yield Line(
                 logging.ERROR,
-                f"{after.name}: no destination has a healthy endpoint: new connections are {end}; "
-                "`tcpmux endpoint` says why",
+                f"{after.name}: no destination with weight has a healthy endpoint: new connections "
+                f"are {end}; `tcpmux endpoint` says why{_instead(after)}",
             )
         if is_unavailable(before) and not is_unavailable(after):
             yield Line(logging.INFO, f"{after.name}: takes connections again")
+
+
+def _instead(route: RouteRow) -> str:
+    """Who could take the connections of a route that nobody takes."""
+    others = [row.name for row in route.destinations if serves(row) and not row.weight]
+    if not others:
+        return ""
+    are = "is healthy and has" if len(others) == 1 else "are healthy and have"
+    more = f" and {len(others) - MAX_NAMED} more" if len(others) > MAX_NAMED else ""
+    _, command = shift_elsewhere(route)
+    return f"; {', '.join(others[:MAX_NAMED])}{more} {are} weight 0: `{command}`"
 
 
 def _destination_consequences(
@@ -94,7 +106,7 @@ def share_of(route: RouteRow, row: DestinationRow) -> tuple[int, str]:
     if row.effective_weight:
         return logging.ERROR, "its share is reset"
     if is_unavailable(route):  # which is said besides
-        return logging.WARNING, "no destination is left to take its share"
+        return logging.WARNING, "no destination with weight is left to take its share"
     if route.rules.on_unavailable == FALLBACK and serves(route.destinations[route.rules.fallback]):
         return logging.WARNING, "its fallback gets its share"
     return logging.WARNING, "the others get its share"

@@ -127,7 +127,9 @@ def _with_weights(now: InForce, row: RouteRow, weights: dict[str, int], *, force
 def _with_differing(now: InForce, route: str) -> InForce:
     """The same with the weights of a route, as its image has them, that differ from the file's."""
     differing = {
-        d.name: d.weight for d in route_of(now.image, route).destinations if d.weight != d.file_weight
+        d.name: d.weight
+        for d in route_of(now.image, route).destinations
+        if d.weight != d.file_weight
     }
     others = {name: set_ for name, set_ in now.weights.items() if name != route}
     return replace(now, weights={**others, route: differing} if differing else others)

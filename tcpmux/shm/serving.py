@@ -56,6 +56,17 @@ def is_unavailable(route: RouteRow) -> bool:
     return any(wanted) and not any(d.effective_weight and d.turns for d in route.destinations)
 
 
+def shift_elsewhere(route: RouteRow) -> tuple[str, str]:
+    """The first destination that could serve and has no weight, and the command that gives it the
+    connections of those that have; of a route none of whose destinations with weight can. Both "":
+    there is none."""
+    for row in route.destinations:
+        if serves(row) and not row.weight:
+            zeros = " ".join(f"{other.name}=0" for other in route.destinations if other.weight)
+            return row.name, f"tcpmux weight {route.name} {row.name}=100 {zeros}".rstrip()
+    return "", ""
+
+
 def _with_turns(row: DestinationRow) -> DestinationRow:
     ready = [i for i, endpoint in enumerate(row.endpoints) if endpoint.state == READY]
     healthy = [i for i in ready if row.endpoints[i].health == HEALTHY]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,18 @@ import pytest
 from tcpmux.levels import NOWHERE, Line, Where, level_from, level_of, where_from
 from tcpmux.master.change import Places
 from tcpmux.master.consequences import consequences
-from tcpmux.shm.image import DOWN, FALLBACK, HEALTHY, HOLD, REFUSE, REJECT, Image, RouteRow
-from tcpmux.shm.serving import with_conditions
+from tcpmux.shm.image import (
+    DOWN,
+    DRAINING,
+    FALLBACK,
+    HEALTHY,
+    HOLD,
+    REFUSE,
+    REJECT,
+    Image,
+    RouteRow,
+)
+from tcpmux.shm.serving import with_conditions, with_state
 from tests.unit.watching import destination, endpoint, route
 
 FIRST, SECOND = ("r", "v1", "127.0.0.1:1"), ("r", "v2", "127.0.0.1:2")
@@ -64,10 +75,30 @@ def test_a_destination_that_is_out_is_an_error_only_if_clients_lose_by_it(
 def test_a_route_that_nobody_serves_is_an_error(rules: dict[str, Any], end: str) -> None:
     """And nobody is said to get a share that nobody gets."""
     lines = told(two(**rules), *BOTH)
-    text = "r: no destination has a healthy endpoint: new connections are "
+    text = "r: no destination with weight has a healthy endpoint: new connections are "
     assert lines[-1] == (logging.ERROR, f"{text}{end}; `tcpmux endpoint` says why")
     for _, line in lines[:-1]:
         assert "get" not in line
+
+
+def test_who_could_serve_a_route_without_weight_is_named_with_the_command() -> None:
+    """A drained one could not."""
+    idle = [
+        destination(5 + 2 * n, f"v{n}", 0, endpoint(6 + 2 * n, f"127.0.0.1:{n}")) for n in (3, 4)
+    ]
+    row = two()
+    row = replace(row, destinations=(*row.destinations, *idle))
+    drained = with_state(Image((row,), ()), ("r", "v3"), DRAINING).routes[0]
+    *others, (level, text) = told(drained, *BOTH)
+    assert level == logging.ERROR
+    assert text.startswith("r: no destination with weight has a healthy endpoint: new connections")
+    assert text.endswith("; v4 is healthy and has weight 0: `tcpmux weight r v4=100 v1=0 v2=0`")
+    share = "no endpoint is healthy: no destination with weight is left to take its share"
+    assert others == [(logging.WARNING, f"r/{name}: {share}") for name in ("v1", "v2")]
+    both = told(row, *BOTH)[-1][1]
+    assert both.endswith(
+        "; v3, v4 are healthy and have weight 0: `tcpmux weight r v3=100 v1=0 v2=0`"
+    )
 
 
 def test_panic_is_a_warning() -> None:
