@@ -206,8 +206,9 @@ def _line(route: RouteStatus, most: int | None) -> str:
     split = ", ".join(
         f"{d['name']} {percent(d['effective_weight'], whole)}" for d in route["destinations"]
     )
-    line = f"  {route['connections_active']} active  {printable(split)}"
     own = condition_of(route)
+    reason = f"  ({own.reason})" if own.reason else ""
+    line = f"  {route['connections_active']} active  {printable(split + reason)}"
     room = None if most is None else most - len(f"{printable(route['name'])}  {own.word}")
     return f"{_short_head(route)}{line if room is None else line[: max(0, room)]}"
 

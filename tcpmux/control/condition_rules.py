@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tcpmux.control.condition import DEGRADED, DISABLED, DOWN, DRAINED, HEALTHY, Condition
@@ -141,10 +141,15 @@ def of_destination(
     notes = []
     if row.slow_start_percent < rows.FULL_SHARE:
         notes.append(f"slow start: {row.slow_start_percent}% of its share")
+    notes += _some_aside(words)
+    return Condition(HEALTHY, "; ".join(notes), row.state_since or None)
+
+
+def _some_aside(words: Sequence[str]) -> Iterator[str]:
+    """`1 of 2 endpoints drained`. words: the conditions of all endpoints."""
     for word in (DRAINED, DISABLED):
         if word in words:
-            notes.append(f"{words.count(word)} of {len(words)} endpoints {word}")
-    return Condition(HEALTHY, "; ".join(notes), row.state_since or None)
+            yield f"{words.count(word)} of {plural(len(words), 'endpoint')} {word}"
 
 
 def _without_endpoints(
@@ -198,9 +203,18 @@ def of_route(route: RouteRow, destinations: Sequence[Condition]) -> Condition:
     if not takes_connections(route, destinations):
         return Condition(DOWN, f"new connections {what_becomes(route)}: {_first(bad)}")
     if not bad:
-        aside = [f"{row.name} is {at.word}" for row, at in weighted if not at.is_usable]
-        return Condition(HEALTHY, "; ".join(aside))
+        return Condition(HEALTHY, "; ".join(_aside(weighted)))
     return Condition(DEGRADED, _first(bad, route))
+
+
+def _aside(weighted: Sequence[tuple[DestinationRow, Condition]]) -> Iterator[str]:
+    """What an operator has taken out of service of a route that is healthy even so."""
+    for row, at in weighted:
+        if not at.is_usable:
+            yield f"{row.name} is {at.word}"
+            continue
+        words = [_SET_ASIDE.get(endpoint.state, HEALTHY) for endpoint in row.endpoints]
+        yield from (f"{row.name}: {note}" for note in _some_aside(words))
 
 
 def _first(bad: Sequence[tuple[DestinationRow, Condition]], route: RouteRow | None = None) -> str:

@@ -43,3 +43,11 @@ def test_alerts_use_metrics_that_exist() -> None:
     for rule in rules():
         for name in re.findall(r"\b(?:tcpmux|istio)_\w+", rule["expr"]):
             assert name.removesuffix("_bucket") in known, f"{rule['alert']}: {name}"
+
+
+def test_a_drain_of_an_endpoint_is_not_forgotten() -> None:
+    """Its destination is healthy, so no state of a destination tells."""
+    (rule,) = (rule for rule in rules() if rule["alert"] == "TcpmuxForgottenDrain")
+    used = re.findall(r'(tcpmux_\w+)\{state=~"drained\|disabled"\}', rule["expr"])
+    assert {"tcpmux_destination_state", "tcpmux_endpoint_state"} == set(used)
+    assert "$labels.endpoint" in rule["annotations"]["summary"]

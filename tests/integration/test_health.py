@@ -588,6 +588,9 @@ def test_an_endpoint_can_be_taken_out_for_a_time(
         line for line in proxy.run("endpoint").stdout.splitlines() if "drained" in line
     ]
     assert drained_at.startswith(two.address)
+    wait_for(
+        lambda: "v1: 1 of 2 endpoints drained" in proxy.run("status").stdout, "the status to say so"
+    )
     timed = proxy.run("disable", f"r/v1/{two.address}", "--for", "90s")
     assert "disabled (ready again at " in timed.stdout
     assert endpoint(proxy, two.address)["state_until"] is not None

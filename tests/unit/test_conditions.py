@@ -440,11 +440,21 @@ def split(*weights: int, effective: tuple[int, ...] = (), **rules: Any) -> Route
     return replace(turned, destinations=tuple(replace(row, turns=(0,)) for row in rows))
 
 
+def one_aside(state: int) -> RouteRow:
+    """A route of which an operator has taken one endpoint out of service."""
+    row = split(9, 1)
+    ends = (endpoint(2, "127.0.0.1:1"), endpoint(3, "127.0.0.1:2", state=state))
+    v1, v2 = row.destinations
+    return replace(row, destinations=(replace(v1, endpoints=ends), v2))
+
+
 @pytest.mark.parametrize(
     ("row", "destinations", "word", "reason"),
     [
         (split(9, 1), [GOOD, GOOD], "healthy", ""),
         (split(9, 1), [GOOD, SET_ASIDE], "healthy", "v2 is drained"),
+        (one_aside(DRAINING), [GOOD, GOOD], "healthy", "v1: 1 of 2 endpoints drained"),
+        (one_aside(DISABLED), [GOOD, SET_ASIDE], "healthy", "v1: 1 of 2 endpoints disabled; v2 is"),
         (split(1, 0), [GOOD, OUT], "healthy", ""),
         (
             split(9, 1, effective=(9, 0)),
