@@ -15,6 +15,7 @@ from tcpmux.cli.output import (
     columns,
     human_seconds,
     json_option,
+    percent,
     say_json,
     say_painted,
     screen_width,
@@ -28,7 +29,7 @@ from tcpmux.control.condition import DOWN, HEALTHY, Condition
 from tcpmux.errors import TcpmuxError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tcpmux.control.client import (
         Client,
@@ -136,13 +137,28 @@ def _unresolved(name: NameStatus) -> EndpointStatus | None:
     }
 
 
-def _lines(found: Sequence[EndpointRow], now: float, *, whole: bool) -> Iterator[str]:
-    """The worst first. whole: all, however many are healthy."""
+def _place(row: EndpointRow) -> tuple[str, str]:
+    return row["route"], row["destination"]
+
+
+def _turns(routes: Sequence[RouteStatus]) -> dict[tuple[str, str], int]:
+    """Of all endpoints of each destination."""
+    return {
+        (route["name"], destination["name"]): sum(e["turns"] for e in destination["endpoints"])
+        for route in routes
+        for destination in route["destinations"]
+    }
+
+
+def _lines(
+    found: Sequence[EndpointRow], turns: Mapping[tuple[str, str], int], now: float, *, whole: bool
+) -> Iterator[str]:
+    """The worst first. turns: as _turns(). whole: all, however many are healthy."""
     ordered = sorted(found, key=lambda row: urgency(condition_of(row)))
     healthy = [row for row in ordered if condition_of(row).word == HEALTHY]
     left_out = 0 if whole else max(0, len(healthy) - LINES)
     shown = ordered[: len(ordered) - left_out]
-    rows = [HEADS, *(_cells(row, now) for row in shown)]
+    rows = [HEADS, *(_cells(row, now, turns[_place(row)]) for row in shown)]
     most = screen_width()
     if most is None:
         yield from columns(rows, (3, 4, 5, 6))
@@ -157,8 +173,12 @@ def _lines(found: Sequence[EndpointRow], now: float, *, whole: bool) -> Iterator
         yield f"and {left_out} healthy: --all shows them"
 
 
-def _cells(row: EndpointRow, now: float) -> tuple[str, ...]:
+def _cells(row: EndpointRow, now: float, turns: int) -> tuple[str, ...]:
+    """turns: of all endpoints of its destination."""
     own = condition_of(row)
+    reason, slow = own.reason, slow_start_percent(row)
+    if slow < 100 and "slow start" not in reason:
+        reason = "; ".join(filter(None, (reason, f"slow start: {slow}% of its share")))
     since, next_try, until = own.since, row["next_try"], row["state_until"]
     comes = f"{human_seconds(next_try - now)}" if next_try else "-"
     return (
@@ -166,10 +186,10 @@ def _cells(row: EndpointRow, now: float) -> tuple[str, ...]:
         f"{row['route']}/{row['destination']}",
         word(own),
         human_seconds(now - since) if since else "-",
-        f"{slow_start_percent(row)}%" if row["turns"] else "-",
+        percent(row["turns"], turns) if row["turns"] else "-",
         str(row["connections_active"]),
         f"ready in {human_seconds(until - now)}" if until else comes,
-        own.reason or "-",
+        reason or "-",
     )
 
 
@@ -210,7 +230,8 @@ def endpoint(
     Without TARGET, shows all endpoints, the worst first: their condition, since when and why, and
     when they will be tried again. TARGET is a route, ROUTE/DESTINATION or
     ROUTE/DESTINATION/ADDRESS; an ADDRESS alone is that endpoint in all routes that have it, or in
-    those that --route names.
+    those that --route names. "SHARE" is the part of its destination's connections that an endpoint
+    gets.
 
     drain and disable send an endpoint no new connections; with --for it becomes ready again after
     that time. enable (or ready) returns it to service. A change applies to all of these routes
@@ -232,11 +253,13 @@ def endpoint(
         raise UsageError("--for and --force require drain or disable")
 
     def show() -> None:
-        found = _rows(routes_named(instance.routes(), only), target)
+        routes = routes_named(instance.routes(), only)
+        found = _rows(routes, target)
         if as_json:
             say_json(found)
         else:
-            say_painted(_lines(found, time.time(), whole=whole or target is not None))
+            lines = _lines(found, _turns(routes), time.time(), whole=whole or target is not None)
+            say_painted(lines)
 
     return watching(watch, show)
 

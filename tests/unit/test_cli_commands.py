@@ -582,6 +582,7 @@ def many(count: int, dead: int) -> dict[str, Any]:
         at: dict[str, Any] = {
             "address": f"10.0.0.7:{n}",
             "state": "ready",
+            "health": "healthy",
             "next_try": None,
             "state_until": None,
         }
@@ -618,6 +619,30 @@ def test_a_thousand_routes_fit_a_screen_or_three(admin: FakeAdmin, dead: int) ->
     assert len(listed) == 1 + dead + 40 + 1
     assert listed[-1] == f"and {1000 - dead - 40} healthy: --all shows them"
     assert len(tcpmux("endpoint", "--all", "--admin", admin.path).output.splitlines()) == 1001
+
+
+def test_the_share_of_an_endpoint_is_of_its_destination(admin: FakeAdmin) -> None:
+    """Slow start is told as the reason for a small one; also where the endpoint alone is shown."""
+    status = many(2, 0)
+    (part,) = status["routes"][0]["destinations"]
+    (one,) = part["endpoints"]
+    part["endpoints"] = [
+        {**one, "address": "10.0.0.7:1", "turns": 4},
+        {**one, "address": "10.0.0.7:2", "turns": 1, "slow_start_percent": 25, "ramp": 25},
+        {**one, "address": "10.0.0.7:3", "turns": 0},
+    ]
+    admin.answers["GET /v1/status"] = (200, status)
+    admin.answers["GET /v1/routes"] = (200, {"routes": status["routes"]})
+    lines = tcpmux("endpoint", "--admin", admin.path).output.splitlines()
+    rows = [line.split(maxsplit=7) for line in lines[1:]]
+    at = lines[0].split().index("SHARE")
+    assert [row[at] for row in rows] == ["80%", "20%", "-", "100%"]
+    assert lines[2].endswith("  slow start: 25% of its share")
+    assert "slow start" not in "".join([lines[1], *lines[3:]])
+    result = tcpmux("endpoint", "10.0.0.7:2", "--admin", admin.path)
+    assert result.exit_code == 0, result.output
+    (alone,) = result.output.splitlines()[1:]
+    assert alone.split()[at] == "20%"
 
 
 def on_a_terminal(columns: int, *arguments: str, **environment: str) -> str:
