@@ -135,7 +135,8 @@ def _print(found: Config, names: dict[str, list[str] | str], files: str) -> None
     for loop in _loops(found, names):
         say(f"warning: {loop}", err=True)
     destinations = [d for route in found.routes for d in route.destinations]
-    count = sum(len(destination.endpoints) for destination in destinations)
+    # An endpoint is in a destination as often as it takes turns.
+    count = sum(len(set(destination.endpoints)) for destination in destinations)
     say(
         f"{files}: ok: {plural(len(found.routes), 'route')}, "
         f"{plural(len(destinations), 'destination')}, {plural(count, 'endpoint')}"
@@ -170,7 +171,7 @@ def _as_json(found: Config, names: dict[str, list[str] | str]) -> dict[str, Any]
                         "weight": d.weight,
                         "connect_timeout": d.connect_timeout,
                         "idle_timeout": d.idle_timeout,
-                        "endpoints": list(map(str, d.endpoints)),
+                        "endpoints": list(map(str, dict.fromkeys(d.endpoints))),
                     }
                     for d in route.destinations
                 ],

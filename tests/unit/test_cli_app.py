@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -184,6 +185,26 @@ def test_check_counts_what_a_good_file_holds(tmp_path: Path) -> None:
         "  v2 20: 127.0.0.1:9003",
     ]
     assert result.exit_code == 0
+
+
+def test_check_counts_endpoints_and_not_their_turns(tmp_path: Path) -> None:
+    path = tmp_path / "routes.yaml"
+    path.write_text("""\
+routes:
+- name: r
+  listen: 127.0.0.1:1
+  destinations:
+  - name: v1
+    endpoints:
+    - {address: "127.0.0.1:2", weight: 80}
+    - {address: "127.0.0.1:3", weight: 20}
+    - {address: "127.0.0.1:4", weight: 1}
+""")
+    result = tcpmux("check", "-c", str(path))
+    assert result.stdout.startswith(f"{path}: ok: 1 route, 1 destination, 3 endpoints\n")
+    (route,) = json.loads(tcpmux("check", "--json", "-c", str(path)).stdout)["routes"]
+    (destination,) = route["destinations"]
+    assert destination["endpoints"] == ["127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:4"]
 
 
 def test_check_prints_every_problem_with_its_place(tmp_path: Path) -> None:
