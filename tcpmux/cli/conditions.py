@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tcpmux.cli.output import Styled, human_seconds, painted, wrapped
+from tcpmux.cli.output import Styled, human_seconds, painted, percent, wrapped
 from tcpmux.control.condition import BY_URGENCY, COLORS, Condition
 from tcpmux.errors import TcpmuxError, plural, printable
 from tcpmux.nearest import did_you_mean
@@ -43,6 +43,14 @@ def lasting(condition: Condition, now: float) -> str:
     """`down for 3m 05s`. now: Unix time, s."""
     since = condition.since
     return condition.word if since is None else f"{condition.word} for {human_seconds(now - since)}"
+
+
+def split(route: RouteStatus) -> str:
+    """`v1 80%, v2 20%`: of new connections."""
+    whole = sum(d["effective_weight"] for d in route["destinations"])
+    return ", ".join(
+        f"{d['name']} {percent(d['effective_weight'], whole)}" for d in route["destinations"]
+    )
 
 
 def place_of(problem: Problem) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import click
 
 from tcpmux.cli import completing
+from tcpmux.cli.conditions import split
 from tcpmux.cli.drain import force_option
 from tcpmux.cli.instance import client
 from tcpmux.cli.output import print_applied, say
 from tcpmux.cli.where import Where, admin_option
+from tcpmux.control.asking import AdminError
 from tcpmux.control.schema import LOG_LEVELS
 from tcpmux.errors import TcpmuxError
 
@@ -22,18 +26,24 @@ SHELLS = ("bash", "zsh", "fish")
 def undo(admin: Where, route: str, *, force: bool) -> int:
     """Go back to the weights ROUTE had before they were last changed.
 
-    It does not matter who changed them, or whether a reload did. A second undo brings the newer
-    weights back. Weights that leave no destination for connections, such as all 0, are refused
-    without --force.
+    It goes back one step, which may not be the weights of the file, and shows the split that
+    follows. It does not matter who changed them, or whether a reload did. A second undo brings the
+    newer weights back. Weights that leave no destination for connections, such as all 0, are
+    refused without --force.
 
     \b
     Example:
         tcpmux undo tcp-echo
     """
+    instance = client(admin)
     print_applied(
-        client(admin).undo(route, force=force),
+        instance.undo(route, force=force),
         f"nothing changed: {route} already has these weights",
     )
+    with suppress(AdminError):  # it is done
+        for found in instance.routes():
+            if found["name"] == route:
+                say(f"{route} is split now: {split(found)}")
     return 0
 
 

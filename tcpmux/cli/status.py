@@ -14,6 +14,7 @@ from tcpmux.cli.conditions import (
     lasting,
     problem_lines,
     routes_named,
+    split,
     urgency,
     word,
 )
@@ -202,13 +203,9 @@ def _route(route: RouteStatus, now: float, most: int | None, *, details: bool) -
 
 def _line(route: RouteStatus, most: int | None) -> str:
     """One for a route that is healthy, or one of too many."""
-    whole = sum(d["effective_weight"] for d in route["destinations"])
-    split = ", ".join(
-        f"{d['name']} {percent(d['effective_weight'], whole)}" for d in route["destinations"]
-    )
     own = condition_of(route)
     reason = f"  ({own.reason})" if own.reason else ""
-    line = f"  {route['connections_active']} active  {printable(split + reason)}"
+    line = f"  {route['connections_active']} active  {printable(split(route) + reason)}"
     room = None if most is None else most - len(f"{printable(route['name'])}  {own.word}")
     return f"{_short_head(route)}{line if room is None else line[: max(0, room)]}"
 

@@ -464,6 +464,21 @@ def test_weight_prints_the_change_and_where_it_is_in_force(admin: FakeAdmin) -> 
     assert admin.requests == [("PUT /v1/routes/tcp-echo/weights", {"v1": 50, "v2": 50})]
 
 
+def test_undo_tells_the_split_that_follows(admin: FakeAdmin) -> None:
+    """Nobody takes one step back for the way back to the start. No answer to that is no failure."""
+    admin.answers["POST /v1/routes/tcp-echo/undo"] = (200, APPLIED)
+    admin.answers["GET /v1/status"] = (200, STATUS)
+    result = tcpmux("undo", "tcp-echo", "--admin", admin.path)
+    assert result.exit_code == 0
+    assert result.output.splitlines()[-1] == "tcp-echo is split now: v1 66.7%, v2 33.3%"
+    admin.answers["GET /v1/status"] = (503, {"error": "not now"})
+    result = tcpmux("undo", "tcp-echo", "--admin", admin.path)
+    assert (result.exit_code, result.output.splitlines()[-1]) == (
+        0,
+        "generation 7 in 2 of 2 workers",
+    )
+
+
 def test_a_route_is_quoted(admin: FakeAdmin) -> None:
     result = tcpmux("weight", "a/../b c", "v1=1", "--admin", admin.path)
     assert result.exit_code == 1
