@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tcpmux.cli.output import Styled, human_seconds, painted, percent, wrapped
+from tcpmux.cli.text import width
 from tcpmux.control.condition import BY_URGENCY, COLORS, Condition
-from tcpmux.errors import TcpmuxError, plural, printable
+from tcpmux.errors import TcpmuxError, clock, plural, printable
 from tcpmux.nearest import did_you_mean
 
 if TYPE_CHECKING:
@@ -39,10 +40,21 @@ def urgency(condition: Condition) -> int:
     return BY_URGENCY.index(condition.word) if known else len(BY_URGENCY)
 
 
-def lasting(condition: Condition, now: float) -> str:
-    """`down for 3m 05s`. now: Unix time, s."""
+def lasting(condition: Condition, now: float, room: int | None = None) -> str:
+    """`down since 19:04:07 (3m 05s)` or, if that is more than room columns, `down for 3m 05s`.
+    now: Unix time, s."""
     since = condition.since
-    return condition.word if since is None else f"{condition.word} for {human_seconds(now - since)}"
+    if since is None:
+        return condition.word
+    text = f"{condition.word} since {since_text(since, now)}"
+    if room is None or width(text) <= room:
+        return text
+    return f"{condition.word} for {human_seconds(now - since)}"
+
+
+def since_text(since: float, now: float) -> str:
+    """`19:04:07 (3m 05s)`, with the date if that is another day. Both Unix time, s."""
+    return f"{clock(since, now)} ({human_seconds(now - since)})"
 
 
 def split(route: RouteStatus) -> str:
@@ -79,7 +91,9 @@ def problem_lines(
         at = Condition(problem["condition"], "", problem["since"])
         color = SEVERITIES.get(problem["severity"], "")
         severity = painted(problem["severity"], Styled("", color))
-        head = f"{severity}  {printable(place_of(problem))}  {painted(lasting(at, now), word(at))}"
+        place = printable(place_of(problem))
+        room = None if most is None else most - width(f"  {problem['severity']}  {place}  ")
+        head = f"{severity}  {place}  {painted(lasting(at, now, room), word(at))}"
         if most is None:
             yield f"  {head}: {printable(problem['text'])}"
         else:

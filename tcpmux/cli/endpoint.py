@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from tcpmux.cli import completing, targets
-from tcpmux.cli.conditions import UNKNOWN, condition_of, lasting, routes_named, urgency, word
+from tcpmux.cli.conditions import (
+    UNKNOWN,
+    condition_of,
+    lasting,
+    routes_named,
+    since_text,
+    urgency,
+    word,
+)
 from tcpmux.cli.drain import for_option, force_option, seconds_of
 from tcpmux.cli.instance import client
 from tcpmux.cli.output import (
@@ -47,13 +55,14 @@ if TYPE_CHECKING:
 
 
 VERBS = ("drain", "disable", "enable", "ready")
-HEADS = ("ENDPOINT", "DESTINATION", "CONDITION", "FOR", "SHARE", "ACTIVE", "NEXT TRY", "REASON")
+HEADS = ("ENDPOINT", "DESTINATION", "CONDITION", "SINCE", "SHARE", "ACTIVE", "NEXT TRY", "REASON")
 LINES = 40  # that are healthy
+WIDE = 100  # columns of a screen that has room for the time of day
 UNRESOLVED = "unresolved"  # instead of the health of an endpoint
 
 
 def endpoint_note(endpoint: EndpointStatus, now: float) -> str:
-    """`down for 12s: connection refused; next check in 2s`. now: Unix time, s."""
+    """`down since 19:04:07 (12s): connection refused; tried again in 2s`. now: Unix time, s."""
     own = condition_of(endpoint)
     if own.word == UNKNOWN:
         own = Condition(endpoint["health"], endpoint["health_reason"], endpoint["health_since"])
@@ -76,7 +85,8 @@ def slow_start_percent(of: DestinationStatus | EndpointStatus) -> int:
 
 
 def name_note(name: NameStatus, now: float) -> str:
-    """`down for 12s: does not resolve (...); looked up again in 2s`. now: Unix time, s."""
+    """`down since 19:04:07 (12s): does not resolve (...); looked up again in 2s`. now: Unix time,
+    s."""
     own = condition_of(name)
     if own.word == UNKNOWN:
         own = Condition("down", name["error"], name["since"])
@@ -158,8 +168,10 @@ def _lines(
     healthy = [row for row in ordered if condition_of(row).word == HEALTHY]
     left_out = 0 if whole else max(0, len(healthy) - LINES)
     shown = ordered[: len(ordered) - left_out]
-    rows = [HEADS, *(_cells(row, now, turns[_place(row)]) for row in shown)]
     most = screen_width()
+    wide = most is None or most >= WIDE
+    heads = HEADS if wide else tuple(head.replace("SINCE", "FOR") for head in HEADS)
+    rows = [heads, *(_cells(row, now, turns[_place(row)], wide=wide) for row in shown)]
     if most is None:
         yield from columns(rows, (3, 4, 5, 6))
     else:  # the reason would not fit beside the rest
@@ -173,19 +185,22 @@ def _lines(
         yield f"and {left_out} healthy: --all shows them"
 
 
-def _cells(row: EndpointRow, now: float, turns: int) -> tuple[str, ...]:
-    """turns: of all endpoints of its destination."""
+def _cells(row: EndpointRow, now: float, turns: int, *, wide: bool) -> tuple[str, ...]:
+    """turns: of all endpoints of its destination. wide: there is room for the time of day."""
     own = condition_of(row)
     reason, slow = own.reason, slow_start_percent(row)
     if slow < 100 and "slow start" not in reason:
         reason = "; ".join(filter(None, (reason, f"slow start: {slow}% of its share")))
     since, next_try, until = own.since, row["next_try"], row["state_until"]
+    lasts = "-"
+    if since:
+        lasts = since_text(since, now) if wide else human_seconds(now - since)
     comes = f"{human_seconds(next_try - now)}" if next_try else "-"
     return (
         row["address"],
         f"{row['route']}/{row['destination']}",
         word(own),
-        human_seconds(now - since) if since else "-",
+        lasts,
         percent(row["turns"], turns) if row["turns"] else "-",
         str(row["connections_active"]),
         f"ready in {human_seconds(until - now)}" if until else comes,

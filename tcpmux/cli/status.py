@@ -34,6 +34,7 @@ from tcpmux.cli.output import (
     watching,
     wrapped,
 )
+from tcpmux.cli.text import width
 from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.condition import HEALTHY
 from tcpmux.control.ends import in_words
@@ -171,10 +172,11 @@ def _ends(route: RouteStatus) -> Iterator[str]:
     yield from columns(rows, (0,))
 
 
-def _head(route: RouteStatus, now: float) -> str:
+def _head(route: RouteStatus, now: float, most: int | None) -> str:
     own = condition_of(route)
     name = painted(route["name"], Styled("", "bold"))
-    return f"{name}  {painted(lasting(own, now), word(own))}"
+    room = None if most is None else most - width(f"{printable(route['name'])}  ")
+    return f"{name}  {painted(lasting(own, now, room), word(own))}"
 
 
 def _figures(route: RouteStatus) -> str:
@@ -187,7 +189,7 @@ def _figures(route: RouteStatus) -> str:
 def _route(route: RouteStatus, now: float, most: int | None, *, details: bool) -> Iterator[str]:
     """All of it. details: also of what is healthy, and why connections ended."""
     inner = None if most is None else most - 2
-    yield _head(route, now)
+    yield _head(route, now, most)
     reason = condition_of(route).reason
     if reason:
         yield from wrapped(reason, "  ", most)

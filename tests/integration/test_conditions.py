@@ -91,7 +91,7 @@ def test_a_route_that_loses_every_client_is_down(start_proxy: StartProxy) -> Non
         assert (found["severity"], found["destination"]) == ("error", None)
         assert "new connections fail" in found["text"]
         assert proxy.status()["routes"][0]["available"]
-        assert "alone  down for " in proxy.run("status").stdout
+        assert "alone  down since " in proxy.run("status").stdout
 
 
 def test_a_refused_reload_is_a_problem_until_one_is_not(

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -569,7 +570,7 @@ def test_status_begins_with_what_is_wrong_and_what_to_do_about_it(admin: FakeAdm
     admin.answers["GET /v1/status"] = (200, status)
     lines = tcpmux("status", "--admin", admin.path).output.splitlines()
     assert lines[3] == "230 problems"
-    assert lines[4].startswith("  error  tcp-echo/v1  down for ")
+    assert lines[4].startswith("  error  tcp-echo/v1  down since 1970-01-01 ")
     assert lines[4].endswith(": nobody answers")
     assert lines[5] == "    -> mend nobody answers"
     assert "  warning  tcpmux  degraded: the log process hangs" in lines
@@ -675,6 +676,36 @@ def on_a_terminal(columns: int, *arguments: str, **environment: str) -> str:
     os.close(terminal)
     assert process.returncode == 0, text
     return text.decode().replace("\r\n", "\n")
+
+
+def test_since_when_is_a_time_of_day_and_a_duration_where_there_is_room(admin: FakeAdmin) -> None:
+    """With the date if that is another day. 60 columns are enough even so."""
+    status = many(3, 1)
+    now = time.time()
+    days = [now - 2, now - 3 * 86400, now - 7]
+    for n, (route, since) in enumerate(zip(status["routes"], days, strict=True)):
+        (part,) = route["destinations"]
+        (at,) = part["endpoints"]
+        at["address"] = f"192.168.100.17:3000{n}"
+        for own in (route, part, at):
+            own["condition_since"] = since
+    status["problems"][0] |= {
+        "since": days[2],
+        "destination": "v1-canary",
+        "endpoint": "192.168.100.17:9000",
+    }
+    admin.answers["GET /v1/status"] = (200, status)
+    texts = [f"{time.strftime('%H:%M:%S', time.localtime(day))} (" for day in days]
+    date = time.strftime("%Y-%m-%d ", time.localtime(days[1]))
+    for command in ("status", "endpoint"):
+        shown = tcpmux(command, "--admin", admin.path).output
+        for text in (texts[0], f"{date}{texts[1]}3d 00h)", texts[2]):
+            assert text in shown
+        narrow = on_a_terminal(60, command, "--admin", admin.path, NO_COLOR="1")
+        assert max(len(line) for line in narrow.splitlines()) <= 60
+        assert "3d 00h" in narrow
+    shown = on_a_terminal(60, "status", "--admin", admin.path, NO_COLOR="1")
+    assert "r0/v1-canary/192.168.100.17:9000  down for " in shown
 
 
 def test_color_is_for_terminals_and_goes_with_a_word(admin: FakeAdmin) -> None:
