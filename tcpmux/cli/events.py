@@ -27,16 +27,8 @@ if TYPE_CHECKING:
     from tcpmux.control.client import Client, Event
 
 KEPT = 1000  # by an instance
-# By kind: a refusal, what may mean trouble, what an operator has done, a beginning, an end.
-COLORS = {
-    "refused": "red",
-    **dict.fromkeys(
-        ("warning", "health", "names", "denied", "worker", "guardian", "control", "log"), "yellow"
-    ),
-    **dict.fromkeys(("weights", "state", "kill", "reload", "workers", "log_level"), "cyan"),
-    **dict.fromkeys(("start", "upgrade"), "green"),
-    "stop": "blue",
-}
+# By level: clients lose by it, or trouble. What is in order has none.
+COLORS = {"error": "red", "warning": "yellow"}
 
 
 def _since(_ctx: click.Context, _option: click.Parameter, text: str) -> int | float:
@@ -73,7 +65,8 @@ def parse_since(text: str, now: datetime) -> int | float:
 
 def _line(event: Event) -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
-    kind = painted(printable(f"{event['kind']:<9}"), Styled("", COLORS.get(event["kind"], "")))
+    level = event.get("level", "info")  # of a build before this one there is none
+    kind = painted(printable(f"{event['kind']:<9}"), Styled("", COLORS.get(level, "")))
     by = f" [{event['by']}]" if event["by"] else ""
     return f"{when} {kind} {printable(event['text'] + by)}"
 

@@ -77,9 +77,13 @@ def test_what_is_no_time_is_refused_in_one_line(text: str) -> None:
 
 
 EVENTS: list[dict[str, Any]] = [
-    {"seq": seq, "time": 1000.0 + seq, "kind": kind, "text": text, "by": by}
-    for seq, (kind, text, by) in enumerate(
-        [("start", "v", ""), ("weights", "r: v1 1->2", "root"), ("odd", "\x1b[2J\nx", "\x1b")]
+    {"seq": seq, "time": 1000.0 + seq, "kind": kind, "text": text, "by": by, **level}
+    for seq, (kind, text, by, level) in enumerate(
+        [
+            ("start", "v", "", {"level": "info"}),
+            ("weights", "r: v1 1->2", "root", {"level": "error"}),
+            ("odd", "\x1b[2J\nx", "\x1b", {"level": "\x1b"}),
+        ]
     )
 ]
 
@@ -113,12 +117,17 @@ def test_events_since_a_number_are_asked_for_and_those_since_a_time_are_chosen(
     assert found == ""
 
 
-def test_kinds_have_colors_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is not known has none, and nothing in an event acts on the terminal."""
+def test_levels_have_colors_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same kind may be harmless or not. What is in order has none, nor has a level that is not
+    known, and nothing in an event acts on the terminal."""
     plain, _ = shown(monkeypatch)
     assert "\x1b" not in plain
     monkeypatch.setattr(output, "has_color", lambda: True)
     colored, _ = shown(monkeypatch, color=True)
-    assert "\x1b[36mweights  \x1b[0m r: v1 1->2 [root]\n" in colored
+    assert "\x1b[31mweights  \x1b[0m r: v1 1->2 [root]\n" in colored
     assert "odd       \\x1b[2J\\nx [\\x1b]\n" in colored
-    assert colored.count("\x1b") == 4
+    assert colored.count("\x1b") == 2
+    monkeypatch.setitem(EVENTS[1], "level", "warning")
+    assert "\x1b[33mweights " in shown(monkeypatch, color=True)[0]
+    monkeypatch.delitem(EVENTS[1], "level")  # a running instance of a build before this one
+    assert "\x1b" not in shown(monkeypatch, color=True)[0]
