@@ -38,7 +38,8 @@ Verb = Literal[
 # "event" and "checks": there is something new to be asked for; "log": refresh() of
 # tcpmux/logs.py.
 PushKind = Literal["event", "checks", "log", "names", "reload"]
-RefusalKind = Literal["invalid", "not_found", "bad_file", "refused"]
+# "unforced": refused for what would come of it, and done if forced.
+RefusalKind = Literal["invalid", "not_found", "bad_file", "refused", "unforced"]
 
 MAX_ERROR = 1 << 20  # characters of a reason
 

@@ -18,6 +18,12 @@ from tcpmux.cli.run import config_option, endpoint_option, run_instance, socket_
 from tcpmux.errors import TcpmuxError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+# By the parameter that would help.
+ADVICE = {
+    "token": ": name the file that holds it with --token-file",
+    "path": ": name it with --admin if that is the one you mean",
+    "force": ", or use --force",
+}
 COMPLETE = "_TCPMUX_COMPLETE"  # variable by which a shell asks for completions
 
 
@@ -27,10 +33,11 @@ def _report(message: str) -> None:
 
 
 def _advice(error: TcpmuxError) -> str:
-    """The option that would help, which the client knows nothing of."""
-    if type(error).__name__ == "TokenMissing":  # its module takes time to load
-        return ": name the file that holds it with --token-file"
-    return ""
+    """The option that would help, which neither the client nor the instance knows of."""
+    hint = getattr(error, "hint", "")  # AdminError's; its module takes time to load
+    if hint == "path" and type(error).__name__ == "NotRunning":
+        return ": start one with `tcpmux -c routes.yaml`, or name its socket with --admin"
+    return ADVICE.get(hint, "")
 
 
 def _report_error(error: TcpmuxError) -> None:

@@ -36,11 +36,27 @@ _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 class AdminError(TcpmuxError):
-    """The instance could not be asked, or did not do it."""
+    """The instance could not be asked, or did not do it. hint: the parameter, of the request or of
+    the client, that could help: force, path or token; "" = none."""
+
+    hint = ""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint or self.hint
 
 
 class NotRunning(AdminError):
     """Nothing answers at the socket."""
+
+
+class Interrupted(AdminError):
+    """The connection ended before the answer was complete, as it does when the process that
+    answers is replaced: what changes nothing can be asked again."""
+
+
+class Unanswered(AdminError):
+    """No answer came within the time limit. A change may still be made."""
 
 
 class PermissionDenied(AdminError):
@@ -50,12 +66,14 @@ class PermissionDenied(AdminError):
 class TokenMissing(PermissionDenied):
     """It asks for a token, and none was given."""
 
+    hint = "token"
+
 
 class Refused(AdminError):
     """The instance says no. The text is its reason; status: the HTTP status of the answer."""
 
-    def __init__(self, message: str, status: int = 409) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, status: int = 409, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
         self.status = status
         if status == BAD_FILE:
             self.exit_code = UsageError.exit_code  # as for a file that is named to us
@@ -121,8 +139,9 @@ class Instance:
         _, uid, _ = _CREDENTIALS.unpack(raw)
         if uid not in self._peers:
             raise PermissionDenied(
-                f"user {_user_name(uid)} listens at {self.path}, whom the socket does not belong "
-                "to: name it with --admin if that is meant"
+                f"user {_user_name(uid)} listens at {self.path}, whom the socket does not "
+                "belong to",
+                hint="path",
             )
 
     def _request(self, row: Row, call: Call[Any]) -> bytes:
@@ -175,7 +194,12 @@ class Instance:
             raise self._failed(error) from None
         reason = value.get("error") if isinstance(value, dict) else None
         if reply.status >= 400 or reason:
-            raise Refused(str(reason or f"HTTP status {reply.status}"), reply.status)
+            hint = value.get("hint") if isinstance(value, dict) else None
+            raise Refused(
+                str(reason or f"HTTP status {reply.status}"),
+                reply.status,
+                hint="force" if hint == "force" else "",
+            )
         return value
 
     def _failed(self, error: Exception) -> AdminError:
@@ -185,12 +209,12 @@ class Instance:
         if self._remote is None and isinstance(error, PermissionError):
             return PermissionDenied(f"may not talk to tcpmux at {self.path}: {self._whose()}")
         if self._remote is None and isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
-            return NotRunning(self._absence())
+            return NotRunning(self._absence(), hint="path")
         if isinstance(error, TimeoutError):
-            text = f"tcpmux at {self.path} has not answered within {self._timeout:g} s"
-        elif isinstance(error, (CutShort, BrokenPipeError, ConnectionResetError)):
-            text = f"tcpmux at {self.path} hung up before it answered: try again"
-        elif isinstance(error, OSError):
+            return Unanswered(f"tcpmux at {self.path} has not answered within {self._timeout:g} s")
+        if isinstance(error, (CutShort, BrokenPipeError, ConnectionResetError)):
+            return Interrupted(f"tcpmux at {self.path} hung up before it answered: try again")
+        if isinstance(error, OSError):
             reason = self._remote.reason(error) if self._remote else error.strerror or error
             text = f"can't reach tcpmux at {self.path}: {reason}"
         else:
@@ -200,15 +224,9 @@ class Instance:
     def _absence(self) -> str:
         found = Path(self.path)
         if not found.exists():
-            return (
-                f"no tcpmux is running (nothing answers at {self.path}): start one with "
-                "`tcpmux -c routes.yaml`, or name its socket with --admin"
-            )
-        return (
-            f"no tcpmux is running: {self.path} is "
-            f"{'left over, nobody listens on it' if found.is_socket() else 'not a socket'}; "
-            "start one with `tcpmux -c routes.yaml`, or name its socket with --admin"
-        )
+            return f"no tcpmux is running (nothing answers at {self.path})"
+        what = "left over, nobody listens on it" if found.is_socket() else "not a socket"
+        return f"no tcpmux is running ({self.path} is {what})"
 
     def _whose(self) -> str:
         try:

@@ -36,7 +36,7 @@ class MasterSilent(TcpmuxError):
 
 
 class MasterRefused(TcpmuxError):
-    """The master says no. kind: invalid, not_found, bad_file or refused."""
+    """The master says no. kind: a RefusalKind of messages.py."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)

@@ -56,7 +56,11 @@ def _schema(kind: Any, components: dict[str, Schema]) -> Schema:
 
 def document(rows: Iterable[Row], version: str) -> dict[str, Any]:
     """OpenAPI 3.1."""
-    error = closed_object(["error"], error={"type": "string"})
+    error = closed_object(
+        ["error"],
+        error={"type": "string"},
+        hint={"enum": ["force"], "description": "the parameter that would have it done"},
+    )
     components: dict[str, Schema] = {"Error": error}
     refusals = {
         str(status): {

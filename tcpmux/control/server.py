@@ -1,7 +1,8 @@
 """The admin API over HTTP, and the page. Runs in control.
 
 operations.py lists all operations. The master is asked for whatever changes something; nothing is
-changed here. Answers of the API are JSON, errors are {"error": "one line"}.
+changed here. Answers of the API are JSON, errors are {"error": "one line"}, perhaps
+with a "hint": the name of a parameter that would have it done.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ JSON = "application/json; charset=utf-8"
 PROBED = ("/healthz", "/readyz")  # with HEAD as well, as many load balancers do
 EVENTS_TIME = 2.0  # s for the master to tell what has happened lately
 # By kind of refusal.
-HTTP_STATUS = {"invalid": 400, "not_found": 404, "refused": 409, "bad_file": 422}
+HTTP_STATUS = {"invalid": 400, "not_found": 404, "refused": 409, "unforced": 409, "bad_file": 422}
+# By kind of refusal: the parameter that would have it done.
+HINTS = {"unforced": "force"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -90,8 +93,9 @@ class Identity:
     rules: Rules
 
 
-def _error(status: int, message: str) -> web.Response:
-    return web.json_response({"error": message}, status=status)
+def _error(status: int, message: str, hint: str = "") -> web.Response:
+    told = {"error": message, "hint": hint} if hint else {"error": message}
+    return web.json_response(told, status=status)
 
 
 def _yes_or_no(reasons: Sequence[str]) -> web.Response:
@@ -116,7 +120,7 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
     except Refused as error:
         return _error(error.status, str(error))
     except MasterRefused as error:
-        return _error(HTTP_STATUS[error.kind], str(error))
+        return _error(HTTP_STATUS[error.kind], str(error), HINTS.get(error.kind, ""))
     except (MasterGone, MasterSilent) as error:
         gone = (
             ": traffic is not affected, but nothing can be changed; "

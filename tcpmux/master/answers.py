@@ -9,7 +9,8 @@ from tcpmux.errors import TcpmuxError
 
 
 class Refusal(TcpmuxError):
-    """A request that can't be carried out. kind: invalid, not_found or refused."""
+    """A request that can't be carried out. kind: invalid, not_found, refused or
+    unforced, which can be had by force."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)

@@ -109,13 +109,13 @@ def next_end(image: Image) -> int:
 def check_served(old: RouteRow, new: RouteRow) -> None:
     """Raises Refusal if somebody takes connections of the route now, and nobody would."""
     if any(map(_serves, old.destinations)) and not any(map(_serves, new.destinations)):
-        raise Refusal("refused", nobody_left(new.name))
+        raise Refusal("unforced", nobody_left(new.name))
 
 
 def nobody_left(route: str) -> str:
     return (
         f"{route} would have no destination left and reset every connection: give another "
-        "destination weight first, or use --force"
+        "destination weight first"
     )
 
 
@@ -123,10 +123,9 @@ def _check_shares(old: RouteRow, new: RouteRow) -> None:
     for before, after in zip(old.destinations, new.destinations, strict=True):
         if _serves(before) and after.effective_weight > 0 and not _serves(after):
             raise Refusal(
-                "refused",
+                "unforced",
                 f"{new.name}/{after.name} would keep its share of connections and have no endpoint "
-                f"for them: drain {new.name}/{after.name} itself, so that others get its share, or "
-                "use --force",
+                f"for them: drain {new.name}/{after.name} itself, so that others get its share",
             )
     check_served(old, new)
 

@@ -119,7 +119,7 @@ def _with_weights(now: InForce, row: RouteRow, weights: dict[str, int], *, force
     image = with_weights(now.image, row.name, weights)
     if not force:
         if not any(weights.values()):
-            raise Refusal("refused", f"all weights would be 0: {nobody_left(row.name)}")
+            raise Refusal("unforced", f"all weights would be 0: {nobody_left(row.name)}")
         check_served(row, route_of(image, row.name))
     return _with_differing(replace(now, image=image), row.name)
 

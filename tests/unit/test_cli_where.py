@@ -13,7 +13,7 @@ from tcpmux.cli.app import cli
 from tcpmux.cli.commands import COMMANDS, named
 from tcpmux.cli.where import Where
 from tcpmux.control.asking import TokenMissing
-from tcpmux.control.client import Client, Refused
+from tcpmux.control.client import Client, PermissionDenied, Refused
 from tcpmux.control.remote import TOKEN_VARIABLE
 from tcpmux.errors import TcpmuxError, UsageError
 
@@ -154,7 +154,7 @@ def test_what_is_not_encrypted_is_said_in_one_line(
         assert capsys.readouterr() == ("", ""), "a shell that completes says nothing"
 
 
-def test_who_has_no_token_is_told_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_option_that_would_help_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client's own message knows of no command line."""
 
     def fail(error: TcpmuxError) -> Any:
@@ -170,3 +170,10 @@ def test_who_has_no_token_is_told_the_option(monkeypatch: pytest.MonkeyPatch) ->
     )
     monkeypatch.setattr(Client, "ask", fail(Refused("this token may only read", 403)))
     assert tcpmux("reload", "--url", URL).stderr == "tcpmux: error: this token may only read\n"
+    monkeypatch.setattr(Client, "ask", fail(Refused("nobody is left", hint="force")))
+    done = tcpmux("undo", "r", "--url", URL)
+    assert done.stderr == "tcpmux: error: nobody is left, or use --force\n"
+    monkeypatch.setattr(Client, "ask", fail(PermissionDenied("a stranger listens", hint="path")))
+    assert tcpmux("stop", "--admin", "/a").stderr == (
+        "tcpmux: error: a stranger listens: name it with --admin if that is the one you mean\n"
+    )

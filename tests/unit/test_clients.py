@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import os
+import re
 import socket
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,8 +20,8 @@ from tests.support import patient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
-    from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 DEADLINE = patient(10.0)  # s
 HEAD = b"HTTP/1.0 200 OK\r\n\r\n"
 
@@ -115,8 +118,42 @@ def test_a_refusal_has_its_status(tmp_path: Path) -> None:
                 with pytest.raises(Refused, match=r"^because$") as caught:
                     await ask()
                 assert (caught.value.status, caught.value.exit_code) == (422, 2)
+                assert caught.value.hint == ""
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("told", "hint"), [(b'"force"', "force"), (b'"rm -rf"', ""), (b"[1]", ""), (b"null", "")]
+)
+def test_a_hint_is_one_that_is_known(tmp_path: Path, told: bytes, hint: str) -> None:
+    async def scenario() -> None:
+        answer = b'HTTP/1.1 409 x\r\n\r\n{"error": "because", "hint": ' + told + b"}"
+        async with answering(tmp_path / "s", answer):
+            for ask in both(tmp_path / "s", lambda client: client.undo("r")):
+                with pytest.raises(Refused, match=r"^because$") as caught:
+                    await ask()
+                assert caught.value.hint == hint
+
+    asyncio.run(scenario())
+
+
+# What parses the master's and control's own command lines, and starts them.
+OF_PROGRAMS = {"__main__.py", "start.py"}
+
+
+def test_no_message_of_client_and_instance_names_an_option() -> None:
+    """They are not the command line's alone: the page and programs of others show them, too."""
+    for package in ("control", "master"):
+        for path in (ROOT / "tcpmux" / package).glob("*.py"):
+            if path.name in OF_PROGRAMS:
+                continue
+            every = list(ast.walk(ast.parse(path.read_text())))
+            texts = {node for node in every if isinstance(node, ast.Constant)}
+            texts -= {node.value for node in every if isinstance(node, ast.Expr)}  # docstrings
+            for text in texts:
+                # With something before it, it is in a message and no argument.
+                assert not re.search(r"[\s`(]--[a-z]", str(text.value)), f"{path}:{text.lineno}"
 
 
 def test_an_answer_that_comes_in_parts_is_put_together(tmp_path: Path) -> None:

@@ -321,14 +321,24 @@ def test_changes_are_asked_of_the_master(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "status"), [("invalid", 400), ("not_found", 404), ("refused", 409)]
+    ("kind", "status", "hint"),
+    [
+        ("invalid", 400, ""),
+        ("not_found", 404, ""),
+        ("refused", 409, ""),
+        ("unforced", 409, "force"),
+    ],
 )
-def test_a_refusal_becomes_its_http_status(tmp_path: Path, kind: str, status: int) -> None:
+def test_a_refusal_becomes_its_http_status(
+    tmp_path: Path, kind: str, status: int, hint: str
+) -> None:
+    """And only what force would have done hints at that."""
+
     async def scenario() -> None:
         async with running(tmp_path) as control:
             with pytest.raises(Refused, match=r"^because$") as caught:
                 await control.answering(control.client.reload, ok=False, kind=kind, error="because")
-            assert caught.value.status == status
+            assert (caught.value.status, caught.value.hint) == (status, hint)
 
     asyncio.run(scenario())
 

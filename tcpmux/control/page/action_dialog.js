@@ -2,7 +2,6 @@
 
 import { byId, element, setAttribute, setText } from "./dom.js";
 
-const REFUSED = 409; // as things are now: it may be wanted nevertheless
 
 export function listOf(texts) {
   return element("ul", { class: "changes" }, ...texts.map((text) => element("li", {}, text)));
@@ -78,6 +77,6 @@ export class ActionDialog {
   #showError(error) {
     setText(byId("action-error"), error ? `Not done: ${error.message}` : "");
     byId("force-action").checked = false;
-    byId("force-row").hidden = error?.status !== REFUSED;
+    byId("force-row").hidden = error?.hint !== "force";
   }
 }

@@ -2,11 +2,12 @@
 
 const TOKEN_KEY = "tcpmux-token";
 
-// status: of the answer; 0 = there was none.
+// status: of the answer; 0 = there was none. hint: the parameter that would have it done; "" = none.
 export class ApiError extends Error {
-  constructor(message, status = 0) {
+  constructor(message, status = 0, hint = "") {
     super(message);
     this.status = status;
+    this.hint = hint;
   }
 }
 
@@ -25,12 +26,15 @@ export function hasToken() {
 
 async function refusal(response) {
   let reason = `${response.status} ${response.statusText}`.trim();
+  let hint = "";
   try {
-    reason = (await response.json()).error ?? reason;
+    const told = await response.json();
+    reason = told.error ?? reason;
+    hint = told.hint ?? hint;
   } catch {
     // Not from the API but from something in between: its status has to do.
   }
-  return new (response.status === 401 ? Unauthorized : ApiError)(reason, response.status);
+  return new (response.status === 401 ? Unauthorized : ApiError)(reason, response.status, hint);
 }
 
 // The response, once its head is there. Raises ApiError for everything but success.
