@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tcpmux.control.client import Client, Connection, ConnectionGroups, ConnectionList
+    from tcpmux.control.schema import GroupKey
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -150,13 +151,13 @@ def _print(found: ConnectionList) -> None:
         say(f"and {left} more of {found['total']}: raise --limit, or filter")
 
 
-def _print_groups(found: ConnectionGroups, by: str) -> None:
+def _print_groups(found: ConnectionGroups, by: GroupKey) -> None:
     head = {"client": "CLIENT", "route": "ROUTE", "destination": "ROUTE/DESTINATION"}
     rows = [(head.get(by, "ROUTE/DESTINATION/ENDPOINT"), *GROUP_HEADS)]
     levels = ("client",) if by == "client" else GROUP_KEYS[: GROUP_KEYS.index(by) + 1]
     rows += [
         (
-            "/".join(str(group[level] or "-") for level in levels),  # type: ignore[literal-required]
+            "/".join(str(group[level] or "-") for level in levels),
             str(group["connections"]),
             human_bytes(group["bytes_in"]),
             human_bytes(group["bytes_out"]),
@@ -196,7 +197,7 @@ def conns(
     admin: Where,
     target: str | None,
     *,
-    by: str | None,
+    by: GroupKey | None,
     sort: str | None,
     reverse: bool,
     limit: int,
@@ -222,7 +223,7 @@ def conns(
     """
     key = _sort_key(by, sort)
     instance = client(admin, reads=True)
-    order = f"-{key}" if reverse else key
+    order: Any = f"-{key}" if reverse else key  # one that it takes, by _sort_key()
     wanted = narrowed(instance, target, filters)
 
     def show() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,9 @@ from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.asking import AdminError
 from tcpmux.control.schema import LOG_LEVELS
 from tcpmux.errors import TcpmuxError
+
+if TYPE_CHECKING:
+    from tcpmux.control.schema import LogLevelWord
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -50,7 +54,7 @@ def undo(admin: Where, route: str, *, force: bool) -> int:
 @click.command("log-level")
 @click.argument("level", type=click.Choice(LOG_LEVELS))
 @admin_option
-def log_level(admin: Where, level: str) -> int:
+def log_level(admin: Where, level: LogLevelWord) -> int:
     """Set the log level until the next start.
 
     \b

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tcpmux.cli.output import print_applied
 from tcpmux.control.asking import Refused
@@ -22,6 +22,7 @@ from tcpmux.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from tcpmux.control.client import Client, DestinationStatus, RouteNames, RouteStatus
+    from tcpmux.control.schema import AdminState, StateTarget
 
 MAX_LISTED = 10  # that a name could stand for
 MAX_NAMED = 20  # that there are
@@ -153,7 +154,12 @@ def _unknown(every: Sequence[Target], text: str) -> TcpmuxError:
     return TcpmuxError(f"no {what} {whole} named {name!r}: {hint}")
 
 
-STATES = {"drain": "draining", "disable": "disabled", "enable": "ready", "ready": "ready"}
+STATES: dict[str, AdminState] = {
+    "drain": "draining",
+    "disable": "disabled",
+    "enable": "ready",
+    "ready": "ready",
+}
 
 
 def change(
@@ -162,7 +168,10 @@ def change(
     """Does it for all of them or for none, and says what changed. found: no whole routes, see
     parts(). verb: of STATES. Raises TcpmuxError."""
     applied = instance.set_states(
-        [target.as_json() for target in found], STATES[verb], force=force, seconds=seconds
+        [cast("StateTarget", target.as_json()) for target in found],
+        STATES[verb],
+        force=force,
+        seconds=seconds,
     )
     print_applied(applied, f"nothing changed: {', '.join(map(str, found))} already {STATES[verb]}")
 

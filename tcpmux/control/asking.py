@@ -11,6 +11,7 @@ import stat
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from weakref import WeakSet
 
 from tcpmux.control.http_answer import CutShort, NotHttp, Reply, request_bytes
 from tcpmux.errors import TcpmuxError, UsageError
@@ -47,7 +48,7 @@ class AdminError(TcpmuxError):
 
 
 class NotRunning(AdminError):
-    """Nothing answers at the socket."""
+    """Nothing answers at the socket or the URL."""
 
 
 class Interrupted(AdminError):
@@ -61,6 +62,10 @@ class Unanswered(AdminError):
 
 class PermissionDenied(AdminError):
     """The socket belongs to somebody else, or the token is none of its."""
+
+
+class WaitTimeout(AdminError):
+    """What was waited for has not come about in time."""
 
 
 class TokenMissing(PermissionDenied):
@@ -111,6 +116,7 @@ class Instance:
         self.path = str(path or url or named or DEFAULT_SOCKET)
         self._timeout = timeout
         self._peers = peers
+        self._streams: WeakSet[Any] = WeakSet()  # iterators that may be open
         self._remote: Remote | None = None
         self.is_remote = is_url(self.path)  # its processes may be on another host
         if self.is_remote:

@@ -7,26 +7,76 @@ import asyncio
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tcpmux.control.asking import FAILURES, Instance
+from tcpmux.control.asking import FAILURES, Instance, Interrupted, Unanswered
 from tcpmux.control.http_answer import Events, Reply
 from tcpmux.control.operation import Awaiting, Call
 from tcpmux.control.operations import Operations
 from tcpmux.control.timeouts import within
+from tcpmux.control.waiting import Drained, Wait, updates
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+    from typing_extensions import Self
 
     from tcpmux.control.operation import Row
+    from tcpmux.control.schema import Status, Update
 
 T = TypeVar("T")
 AT_ONCE = 256 << 10  # bytes of one read
 
 
 class AsyncClient(Instance, Operations, Awaiting):
-    """As Client, for programs with an event loop: each method is to be awaited."""
+    """As Client, for programs with an event loop: each method is to be awaited, and `async with`
+    closes its streams."""
 
-    async def stream(self, route: str | None = None) -> AsyncIterator[tuple[str, Any]]:
-        """As Client.stream(). The connection is closed when the iterator is (aclose())."""
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the streams that are open. Not while another task reads one of them."""
+        for stream in list(self._streams):
+            await stream.aclose()
+
+    async def wait_for(
+        self, predicate: Callable[[Status], object], timeout: float | None
+    ) -> Status:
+        """As Client.wait_for(). predicate: a plain function."""
+        return await self._wait(predicate, timeout, lambda: "the status is not as expected")
+
+    async def wait_drained(self, target: str, timeout: float | None) -> Status:
+        """As Client.wait_drained()."""
+        drained = Drained(target)
+        return await self._wait(drained, timeout, drained.__str__)
+
+    async def _wait(
+        self,
+        predicate: Callable[[Status], object],
+        timeout: float | None,
+        what: Callable[[], str],
+    ) -> Status:
+        wait = Wait(timeout, what)
+        while True:
+            try:
+                status = await self.with_timeout(wait.limit(self._timeout)).status()
+            except (Interrupted, Unanswered) as error:
+                wait.failed(error)
+            else:
+                if predicate(status):
+                    return status
+            await asyncio.sleep(wait.pause())
+
+    def stream(self, route: str | None = None) -> AsyncGenerator[Update, None]:
+        """As Client.stream(). The connection is closed when the iterator (aclose()) or the client
+        is."""
+        made = self._stream(route)
+        self._streams.add(made)
+        return made
+
+    async def _stream(self, route: str | None) -> AsyncGenerator[Update, None]:
         row, call, reply = self.stream_row, Call[Any](query={"route": route}), Reply()
         try:
             async with self._connected() as (reader, writer):
@@ -39,7 +89,7 @@ class AsyncClient(Instance, Operations, Awaiting):
                     self._checked(reply)
                 events, part = Events(), reply.body
                 while True:
-                    for event in events.feed(part):
+                    for event in updates(events.feed(part)):
                         yield event
                     part = await self._part(reader)
                     if not part:

@@ -4,6 +4,7 @@ import Client`. Its methods are those of operations.py. Never in the server."""
 from __future__ import annotations
 
 import socket
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,9 +13,11 @@ from tcpmux.control.asking import (
     TIMEOUT,
     AdminError,
     Instance,
+    Interrupted,
     NotRunning,
     PermissionDenied,
     Refused,
+    Unanswered,
 )
 from tcpmux.control.http_answer import Events, Reply
 from tcpmux.control.operation import Blocking, Call
@@ -40,13 +43,17 @@ from tcpmux.control.schema import (
     RouteStatus,
     Status,
     Stopping,
+    Update,
     UpgradeStatus,
     Upgrading,
     WorkerStatus,
 )
+from tcpmux.control.waiting import Drained, Wait, updates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Generator
+
+    from typing_extensions import Self
 
     from tcpmux.control.operation import Row
 
@@ -77,6 +84,7 @@ __all__ = [
     "RouteStatus",
     "Status",
     "Stopping",
+    "Update",
     "UpgradeStatus",
     "Upgrading",
     "WorkerStatus",
@@ -88,12 +96,62 @@ AT_ONCE = 256 << 10  # bytes of one read
 
 class Client(Instance, Operations, Blocking):
     """Asks the instance whose admin socket is at `path`, or that is at a URL; one connection a
-    request."""
+    request. `with Client() as client:` closes its streams at the end."""
 
-    def stream(self, route: str | None = None) -> Iterator[tuple[str, Any]]:
-        """(kind, data) as they come, without end: `table` when routes change, `conditions` when
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the streams that are open. Not while another thread reads one of them."""
+        for stream in list(self._streams):
+            stream.close()
+
+    def wait_for(self, predicate: Callable[[Status], object], timeout: float | None) -> Status:
+        """Looks at status() every 0.2 s until predicate(status) is true, and returns that status;
+        at least once. timeout: s; None = without limit. An answer that is cut off, as in an
+        upgrade, is asked for again. Raises WaitTimeout, UsageError, and what status() and
+        predicate() raise."""
+        return self._wait(predicate, timeout, lambda: "the status is not as expected")
+
+    def wait_drained(self, target: str, timeout: float | None) -> Status:
+        """Until it has no connection left. target: ROUTE, ROUTE/DESTINATION or
+        ROUTE/DESTINATION/ADDRESS, which takes no new ones: it is drained, disabled or, as a
+        destination, of weight 0. timeout: s; None = without limit. Raises WaitTimeout with how many
+        are left, AdminError if it does not exist or takes new connections, also if it does so
+        again later, and what status() raises."""
+        drained = Drained(target)
+        return self._wait(drained, timeout, drained.__str__)
+
+    def _wait(
+        self,
+        predicate: Callable[[Status], object],
+        timeout: float | None,
+        what: Callable[[], str],
+    ) -> Status:
+        wait = Wait(timeout, what)
+        while True:
+            try:
+                status = self.with_timeout(wait.limit(self._timeout)).status()
+            except (Interrupted, Unanswered) as error:
+                wait.failed(error)
+            else:
+                if predicate(status):
+                    return status
+            time.sleep(wait.pause())
+
+    def stream(self, route: str | None = None) -> Generator[Update, None, None]:
+        """Updates as they come, each a kind and data: `table` when routes change, `conditions` when
         they change, `sample` every second, `events`. With a route its histograms are in the
-        samples. The connection is closed when the iterator is."""
+        samples. Ends when the instance ends it, as in an upgrade. The connection is closed when the
+        iterator or the client is. Raises AdminError."""
+        made = self._stream(route)
+        self._streams.add(made)
+        return made
+
+    def _stream(self, route: str | None) -> Generator[Update, None, None]:
         row, call, reply = self.stream_row, Call[Any](query={"route": route}), Reply()
         try:
             with self._connected() as sock:
@@ -106,7 +164,7 @@ class Client(Instance, Operations, Blocking):
                     self._checked(reply)
                 events, part = Events(), reply.body
                 while True:
-                    yield from events.feed(part)
+                    yield from updates(events.feed(part))
                     part = sock.recv(AT_ONCE)
                     if not part:
                         return

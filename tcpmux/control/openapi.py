@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tcpmux.control.operation import Row, Schema, closed_object
 
@@ -39,6 +39,8 @@ def _schema(kind: Any, components: dict[str, Schema]) -> Schema:
         return {"type": "array", "items": _schema(arguments[0], components)}
     if origin is dict:
         return {"type": "object", "additionalProperties": _schema(arguments[1], components)}
+    if origin is Literal:
+        return {"type": "string", "enum": list(arguments)}
     if origin is types.UnionType:
         (inner,) = (argument for argument in arguments if argument is not type(None))
         return {"anyOf": [_schema(inner, components), {"type": "null"}]}

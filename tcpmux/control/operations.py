@@ -32,9 +32,12 @@ from tcpmux.control.operation import (
 from tcpmux.control.reading import Reading
 from tcpmux.control.schema import (
     LOG_LEVELS,
+    AdminState,
     Applied,
     Killed,
     LogLevel,
+    LogLevelWord,
+    StateTarget,
     Stopping,
     Upgrading,
 )
@@ -60,11 +63,15 @@ def _given(**values: Any) -> dict[str, Any]:
 
 
 def _state_of(
-    route: str, destination: str, endpoint: str | None, state: str, **more: Any
+    route: str, destination: str, endpoint: str | None, state: AdminState, **more: Any
 ) -> Call[Applied]:
     given = _given(**more) if endpoint is None else {"endpoint": endpoint, **_given(**more)}
     path = {"route": route, "destination": destination}
     return Call(path=path, body={"state": state, **given})
+
+
+def _level(answer: LogLevel) -> LogLevelWord:
+    return answer["level"]
 
 
 class Operations(Reading):
@@ -155,7 +162,7 @@ class Operations(Reading):
         self,
         route: str,
         destination: str,
-        state: str,
+        state: AdminState,
         endpoint: str | None = None,
         *,
         force: bool = False,
@@ -238,8 +245,8 @@ class Operations(Reading):
     )
     def set_states(
         self,
-        targets: Sequence[Mapping[str, str]],
-        state: str,
+        targets: Sequence[StateTarget],
+        state: AdminState,
         *,
         force: bool = False,
         seconds: float = 0.0,
@@ -319,9 +326,9 @@ class Operations(Reading):
             ),
         )
     )
-    def set_log_level(self, level: str) -> Call[str]:
+    def set_log_level(self, level: LogLevelWord) -> Call[LogLevelWord]:
         """Sets the log level until the next start: debug, info, warning or error."""
-        return Call(body={"level": level}, unpack=lambda answer: str(answer["level"]))
+        return Call(body={"level": level}, unpack=_level)
 
     @operation(
         Row(

@@ -23,8 +23,11 @@ from tcpmux.control.schema import (
     Difference,
     Event,
     EventList,
+    GroupKey,
+    GroupOrder,
     History,
     NameList,
+    Order,
     RouteNames,
     RouteStatus,
     Status,
@@ -175,7 +178,7 @@ class Reading:
         client: str | None = None,
         older: float = 0.0,
         idle: float = 0.0,
-        sort: str = "age",
+        sort: Order = "age",
         limit: int = 1000,
     ) -> Call[ConnectionList]:
         """The open connections. endpoint: an address. client: an address or a network. older,
@@ -205,7 +208,7 @@ class Reading:
     )
     def connection_groups(
         self,
-        by: str,
+        by: GroupKey,
         *,
         route: str | None = None,
         destination: str | None = None,
@@ -213,7 +216,7 @@ class Reading:
         client: str | None = None,
         older: float = 0.0,
         idle: float = 0.0,
-        sort: str = "connections",
+        sort: GroupOrder = "connections",
         limit: int = 1000,
     ) -> Call[ConnectionGroups]:
         """Numbers of open connections and their bytes, grouped. by: route, destination, endpoint

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict, get_args
 
 from tcpmux.log_style import LEVELS
 
 LOG_LEVELS = LEVELS
-# What connections can be listed by, and what groups of them can be made of and listed by.
-SORT_KEYS = ("age", "idle", "bytes_in", "bytes_out", "client")
-GROUP_KEYS = ("route", "destination", "endpoint", "client")
-GROUP_SORT_KEYS = ("connections", "bytes_in", "bytes_out", "age")
+# What connections can be listed by, and what groups of them can be made of and listed by. In an
+# order that begins with "-" the least comes first.
+SortKey = Literal["age", "idle", "bytes_in", "bytes_out", "client"]
+GroupKey = Literal["route", "destination", "endpoint", "client"]
+GroupSortKey = Literal["connections", "bytes_in", "bytes_out", "age"]
+SORT_KEYS: tuple[SortKey, ...] = get_args(SortKey)
+GROUP_KEYS: tuple[GroupKey, ...] = get_args(GroupKey)
+GROUP_SORT_KEYS: tuple[GroupSortKey, ...] = get_args(GroupSortKey)
+Order = SortKey | Literal["-age", "-idle", "-bytes_in", "-bytes_out", "-client"]
+GroupOrder = GroupSortKey | Literal["-connections", "-bytes_in", "-bytes_out", "-age"]
+
+ConditionWord = Literal["healthy", "degraded", "down", "drained", "disabled"]
+AdminState = Literal["ready", "draining", "disabled"]
+Severity = Literal["error", "warning"]
+EventLevel = Literal["info", "warning", "error"]
+LogLevelWord = Literal["debug", "info", "warning", "error"]
+RoleWord = Literal["operator", "viewer"]
 
 
 class Conditioned(TypedDict):
     """Of a route, a destination, an endpoint or a host name."""
 
-    condition: str  # healthy, degraded, down, drained or disabled
+    condition: ConditionWord
     condition_reason: str  # "" = healthy, and nothing to add
     condition_since: float | None  # Unix time, s; None = not known
 
 
 class EndpointStatus(Conditioned):
     address: str
-    state: str  # ready, draining or disabled, as an operator wants it
+    state: AdminState  # as an operator wants it
     health: str  # up, down (by its checks) or ejected (for what connections met with)
     health_reason: str
     health_since: float | None  # Unix time, s; None = it was never looked at
@@ -55,7 +68,7 @@ class DestinationStatus(Conditioned):
     weight: int  # as configured or, later, set at run time
     file_weight: int
     effective_weight: int  # what the pick uses
-    state: str  # ready, draining or disabled, as an operator wants it
+    state: AdminState  # as an operator wants it
     slow_start_percent: int  # of its share that it gets now
     ramp: int  # the same; goes with the next release
     panic: bool  # too few endpoints are healthy: all are used
@@ -140,11 +153,11 @@ class BuffersStatus(TypedDict):
 class Problem(TypedDict):
     """Something that is wrong now. route, destination, endpoint: None = it is not about one."""
 
-    severity: str  # error: clients lose by it now; warning: redundancy is lost
+    severity: Severity  # error: clients lose by it now; warning: redundancy is lost
     route: str | None
     destination: str | None
     endpoint: str | None  # its address, or a host name
-    condition: str
+    condition: ConditionWord
     text: str  # what is wrong and why
     since: float | None  # Unix time, s; None = not known
     action: str  # what to do about it
@@ -285,7 +298,7 @@ class Event(TypedDict):
     kind: str  # start, stop, reload, refused, weights, state, workers, worker, kill, ...
     text: str
     by: str  # who asked for it; "" = nobody
-    level: str  # error = clients lose by it, warning, or info
+    level: EventLevel  # error = clients lose by it
 
 
 class EventList(TypedDict):
@@ -312,7 +325,7 @@ class Mark(TypedDict):
 
     time: float  # Unix time, s
     kind: str  # as that of an Event
-    level: str  # too
+    level: EventLevel  # too
     text: str
     route: str | None  # None: it is of the instance
 
@@ -335,8 +348,86 @@ class Difference(TypedDict):
 
 
 class Access(TypedDict):
-    role: str  # operator or viewer
+    role: RoleWord
 
 
 class LogLevel(TypedDict):
-    level: str  # debug, info, warning or error
+    level: LogLevelWord
+
+
+class _Place(TypedDict):
+    route: str
+    destination: str
+
+
+class StateTarget(_Place, total=False):
+    """Of set_states(): without an endpoint, the whole destination."""
+
+    endpoint: str  # its address
+
+
+# What the stream tells. New fields and kinds may come.
+
+
+class StreamTable(TypedDict):
+    """The instance and its routes: at first, and after each change of them."""
+
+    time: float  # Unix time, s
+    pid: int  # of the master
+    version: str
+    state: str  # running or draining
+    generation: int
+    started_at: int  # Unix time, s
+    columns: list[str]  # what the counters of a sample are
+    buckets: dict[str, list[float]]  # upper bounds of its histograms, s
+    # name, listen, condition, destinations; the last with endpoints and weights, without counters
+    routes: list[dict[str, Any]]
+
+
+class StreamConditions(TypedDict):
+    """What is wrong now, and the routes whose conditions have changed: at first, those that are not
+    healthy throughout."""
+
+    problems: list[Problem]  # the worst first; the first 200
+    problems_total: int
+    last_reload: LastReload
+    routes: list[dict[str, Any]]  # name, condition, destinations
+
+
+class _Sample(TypedDict):
+    time: float  # Unix time, s
+    generation: int
+    workers: list[dict[str, Any]]
+    troubles: list[str]
+    # By route and destination, in the order of the table with that generation: its columns.
+    routes: list[list[list[int]]]
+    lost: list[int]  # by route: connections of clients that were rejected or lost
+
+
+class Sample(_Sample, total=False):
+    """Counters, every second."""
+
+    histograms: dict[str, Any] | None  # of the route that was asked for; None = there is none
+
+
+class TableUpdate(NamedTuple):
+    kind: Literal["table"]
+    data: StreamTable
+
+
+class ConditionsUpdate(NamedTuple):
+    kind: Literal["conditions"]
+    data: StreamConditions
+
+
+class SampleUpdate(NamedTuple):
+    kind: Literal["sample"]
+    data: Sample
+
+
+class EventsUpdate(NamedTuple):
+    kind: Literal["events"]
+    data: list[Event]
+
+
+Update: TypeAlias = TableUpdate | ConditionsUpdate | SampleUpdate | EventsUpdate

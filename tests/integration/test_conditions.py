@@ -36,9 +36,10 @@ def problem(proxy: Proxy, word: str) -> Problem:
 
 def streamed(admin: str) -> list[dict[str, Any]]:
     """The first conditions that the stream tells."""
-    for kind, data in Client(admin).stream():
-        if kind == "conditions":
-            return list(data["routes"])
+    with Client(admin) as client:
+        for update in client.stream():
+            if update.kind == "conditions":
+                return update.data["routes"]
     raise AssertionError("the stream has ended")
 
 

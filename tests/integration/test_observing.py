@@ -19,6 +19,7 @@ import pytest
 
 from tcpmux import AsyncClient, Client
 from tcpmux.control.client import Refused
+from tcpmux.control.schema import GroupKey
 from tests.integration.conftest import StartProxy
 from tests.integration.looking import OPEN, connected, get, metric, start, talk, with_http
 from tests.integration.proxy import Proxy
@@ -65,7 +66,7 @@ def test_bytes_move_in_every_view_while_a_connection_lives(
 def check_groups(client: Client, of_v1: int, one: str, two: str) -> None:
     """What connections are counted by; 5 of them, two of route b, of_v1 of destinations v1."""
 
-    def counts(by: str, **more: Any) -> dict[tuple[str, ...], int]:
+    def counts(by: GroupKey, **more: Any) -> dict[tuple[str, ...], int]:
         found = client.connection_groups(by, **more)
         levels = ("route", "destination", "endpoint", "client")
         named = {
@@ -495,11 +496,12 @@ def test_a_client_that_does_not_read_the_stream_holds_nothing_up(
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(proxy.admin)
         sock.sendall(b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n")
-        kinds = []
-        for kind, data in Client(proxy.admin).stream("r"):
-            kinds.append(kind)
-            if kinds.count("sample") == 2:
-                assert data["histograms"]["route"] == "r"
+        kinds: list[str] = []
+        for update in Client(proxy.admin).stream("r"):
+            kinds.append(update.kind)
+            if update.kind == "sample" and kinds.count("sample") == 2:
+                assert update.data["histograms"] is not None
+                assert update.data["histograms"]["route"] == "r"
                 break
         assert kinds == ["table", "events", "conditions", "sample", "sample"]
 

@@ -221,7 +221,7 @@ def test_both_streams_tell_the_same(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with answering(tmp_path / "s", *parts) as asked:
             client = Client(tmp_path / "s", DEADLINE)
-            expected = [("table", {"a": 1}), ("sample", {"b": 2})]
+            expected: list[Any] = [("table", {"a": 1}), ("sample", {"b": 2})]
             assert await asyncio.to_thread(lambda: list(client.stream("r"))) == expected
             found = [event async for event in AsyncClient(tmp_path / "s", DEADLINE).stream("r")]
             assert found == expected

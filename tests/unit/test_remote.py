@@ -237,12 +237,13 @@ def test_the_reasons_of_readiness_are_told() -> None:
 def test_a_stream_comes_over_http_as_well() -> None:
     async def scenario() -> None:
         answer = b'HTTP/1.0 200 OK\r\n\r\nevent: table\ndata: {"a": 1}\n\n'
+        expected: list[Any] = [("table", {"a": 1})]
         async with answering(answer) as (port, asked):
             url = f"http://127.0.0.1:{port}"
             client = Client(url, DEADLINE, token=TOKEN)
-            assert await asyncio.to_thread(lambda: list(client.stream())) == [("table", {"a": 1})]
+            assert await asyncio.to_thread(lambda: list(client.stream())) == expected
             other = AsyncClient(url, DEADLINE, token=TOKEN)
-            assert [event async for event in other.stream()] == [("table", {"a": 1})]
+            assert [event async for event in other.stream()] == expected
             assert all(TOKEN.encode() in head for head in asked)
 
     asyncio.run(scenario())
