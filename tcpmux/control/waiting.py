@@ -59,7 +59,7 @@ class Drained:
     ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS."""
 
     def __init__(self, target: str) -> None:
-        self._target = target
+        self._target = target.removesuffix("/")
         self._left = 0
 
     def __str__(self) -> str:
@@ -97,7 +97,7 @@ def _active(route: RouteStatus, part: str) -> Iterator[tuple[str, bool, int]]:
 
 
 def _is_open(destination: DestinationStatus) -> bool:
-    return destination["state"] == "ready" and destination["effective_weight"] > 0
+    return destination["state"] == "ready" and destination["weight"] > 0
 
 
 def updates(events: Iterable[tuple[str, Any]]) -> Iterator[Update]:
