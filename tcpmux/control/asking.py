@@ -53,11 +53,11 @@ class NotRunning(AdminError):
 
 class Interrupted(AdminError):
     """The connection ended before the answer was complete, as it does when the process that
-    answers is replaced: what changes nothing can be asked again."""
+    answers is replaced. What changes nothing can be asked again; a change may have been made."""
 
 
 class Unanswered(AdminError):
-    """No answer came within the time limit. A change may still be made."""
+    """No answer came within the time limit. A change may be made even so."""
 
 
 class PermissionDenied(AdminError):

@@ -75,9 +75,10 @@ def _level(answer: LogLevel) -> LogLevelWord:
 
 
 class Operations(Reading):
-    """Those of a client, in the order in which help and document list them. Every method raises
-    NotRunning, PermissionDenied, Refused, or AdminError for an answer that does not come or makes
-    no sense; all are TcpmuxError."""
+    """Those of a client, in the order in which help and document list them. Times are in seconds.
+    Every method raises NotRunning, PermissionDenied (TokenMissing), Refused, Unanswered, Interrupted,
+    or AdminError itself for an answer that makes no sense; each is an AdminError and a TcpmuxError.
+    After Unanswered and Interrupted a change may have been made."""
 
     @operation(
         Row(

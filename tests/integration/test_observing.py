@@ -17,8 +17,7 @@ from typing import Any
 
 import pytest
 
-from tcpmux import AsyncClient, Client
-from tcpmux.control.client import Refused
+from tcpmux import AdminError, AsyncClient, Client, Refused, WaitTimeout
 from tcpmux.control.schema import GroupKey
 from tests.integration.conftest import StartProxy
 from tests.integration.looking import OPEN, connected, get, metric, start, talk, with_http
@@ -511,7 +510,10 @@ def test_the_client_for_programs_with_a_loop(start_proxy: StartProxy, one: EchoS
     proxy = start_proxy(routes(route("r", port, v1=(3, one.address))))
 
     async def scenario() -> None:
-        client = AsyncClient(proxy.admin)
+        async with AsyncClient(proxy.admin) as client:
+            await work(client)
+
+    async def work(client: AsyncClient) -> None:
         assert (await client.status())["generation"] == 1
         applied = await client.set_weights("r", {"v1": "+2"})
         assert applied["changes"] == ["r: v1 3->5"]
@@ -519,9 +521,20 @@ def test_the_client_for_programs_with_a_loop(start_proxy: StartProxy, one: EchoS
         with connected(port):
             found = await client.connections(route="r")
             assert (await client.kill([found["connections"][0]["id"]]))["killed"] == 1
-        with pytest.raises(Refused, match="no destination left"):
+        with pytest.raises(Refused, match="no destination left") as refused:
             await client.drain("r", "v1")
+        assert refused.value.hint == "force"
         assert [event["kind"] for event in await client.events()][:2] == ["start", "weights"]
+        with connected(port):
+            await client.wait_for(lambda s: s["routes"][0]["connections_active"] == 1, DEADLINE)
+            with pytest.raises(AdminError, match="r/v1 takes new connections"):
+                await client.wait_drained("r/v1", DEADLINE)
+            await client.drain("r", "v1", force=True)
+            for target in ("r", "r/v1", f"r/v1/{one.address}"):
+                with pytest.raises(WaitTimeout, match=f"{target} has 1 connection left"):
+                    await client.wait_drained(target, 0)
+        for target in ("r", "r/v1", f"r/v1/{one.address}"):
+            await client.wait_drained(target, DEADLINE)
 
     asyncio.run(scenario())
 

@@ -160,6 +160,7 @@ def test_what_changes_something_says_first_what_it_will_do(
         page.locator("tr.destination", has_text="drained").wait_for()
         _change_state(page, "v2", "Disabled")
         dialog.get_by_text("Not done: shop would have no destination left").wait_for()
+        assert "--force" not in dialog.inner_text()
         assert proxy.destination("v2")["state"] == "ready"
         page.get_by_label("Do it even so").check()
         page.locator("#confirm-action").click()
