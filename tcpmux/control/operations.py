@@ -76,8 +76,8 @@ def _level(answer: LogLevel) -> LogLevelWord:
 
 class Operations(Reading):
     """Those of a client, in the order in which help and document list them. Times are in seconds.
-    Every method raises NotRunning, PermissionDenied (TokenMissing), Refused, Unanswered, Interrupted,
-    or AdminError itself for an answer that makes no sense; each is an AdminError and a TcpmuxError.
+    Every method raises NotRunning, PermissionDenied (TokenMissing), Refused, Unanswered or
+    Interrupted, or for an answer that makes no sense AdminError, which is what all of these are.
     After Unanswered and Interrupted a change may have been made."""
 
     @operation(
