@@ -68,7 +68,7 @@ class SetStates(Change):
         if address is None:
             if self.seconds > 0:
                 raise Refusal(
-                    "invalid", f"{route_name}/{name}: a time (--for, seconds) requires an endpoint"
+                    "invalid", f"{route_name}/{name}: a time (seconds) requires an endpoint"
                 )
             return route_name, name
         known = list(dict.fromkeys(str(e.address) for e in destination.endpoints))
