@@ -59,6 +59,11 @@ struct tm_common {
     _Atomic uint32_t suspicions;
     _Atomic uint32_t suspicions_all; /* and since the start */
     _Atomic uint64_t suspects;
+    /* The same for people, whatever the configuration counts: the last connections, which it ended
+     * at once and without a byte. Bits of clients as above. */
+    _Atomic uint32_t unanswered;
+    _Atomic uint32_t unanswered_resets; /* among them, the rest were closed */
+    _Atomic uint64_t unanswered_by;
 };
 
 struct tm_source {
@@ -255,13 +260,50 @@ static inline void tm_note_suspicion(struct tm_common *endpoint, uint64_t source
     atomic_fetch_add_explicit(&endpoint->suspicions, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&endpoint->suspicions_all, 1, memory_order_relaxed);
 }
-/* The endpoint has said something. */
-static inline void tm_note_answer(struct tm_common *endpoint)
+/* The endpoint has ended a connection of that client without a byte. */
+static inline void tm_note_unanswered(struct tm_common *endpoint, uint64_t source_key, bool reset)
+{
+    atomic_fetch_or_explicit(&endpoint->unanswered_by, 1ull << (source_key >> 58),
+                             memory_order_relaxed);
+    atomic_fetch_add_explicit(&endpoint->unanswered_resets, reset, memory_order_relaxed);
+    atomic_fetch_add_explicit(&endpoint->unanswered, 1, memory_order_relaxed);
+}
+/* A connection there went as it should, answered or not. */
+static inline void tm_note_served(struct tm_common *endpoint)
+{
+    if (atomic_load_explicit(&endpoint->unanswered, memory_order_relaxed)) {
+        atomic_store_explicit(&endpoint->unanswered, 0, memory_order_relaxed);
+        atomic_store_explicit(&endpoint->unanswered_resets, 0, memory_order_relaxed);
+        atomic_store_explicit(&endpoint->unanswered_by, 0, memory_order_relaxed);
+    }
+}
+/* Nothing more is suspected of the endpoint. */
+static inline void tm_note_trust(struct tm_common *endpoint)
 {
     if (atomic_load_explicit(&endpoint->suspicions, memory_order_relaxed)) {
         atomic_store_explicit(&endpoint->suspicions, 0, memory_order_relaxed);
         atomic_store_explicit(&endpoint->suspects, 0, memory_order_relaxed);
     }
+}
+/* The endpoint has said something. */
+static inline void tm_note_answer(struct tm_common *endpoint)
+{
+    tm_note_trust(endpoint);
+    tm_note_served(endpoint);
+}
+static inline uint32_t tm_unanswered(const struct tm_common *endpoint)
+{
+    return atomic_load_explicit(&endpoint->unanswered, memory_order_relaxed);
+}
+static inline uint32_t tm_unanswered_resets(const struct tm_common *endpoint)
+{
+    return atomic_load_explicit(&endpoint->unanswered_resets, memory_order_relaxed);
+}
+/* How many different clients they are of, at least. */
+static inline uint32_t tm_unanswered_clients(const struct tm_common *endpoint)
+{
+    return (uint32_t)__builtin_popcountll(
+        atomic_load_explicit(&endpoint->unanswered_by, memory_order_relaxed));
 }
 static inline uint32_t tm_suspicions(const struct tm_common *endpoint)
 {
@@ -310,6 +352,9 @@ static inline void tm_common_forget(struct tm_common *slot)
     atomic_store_explicit(&slot->suspicions, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->suspicions_all, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->suspects, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->unanswered, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->unanswered_resets, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->unanswered_by, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->retries, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->bytes_ns[0], 0, memory_order_relaxed);
     atomic_store_explicit(&slot->bytes_ns[1], 0, memory_order_relaxed);

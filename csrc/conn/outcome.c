@@ -115,35 +115,67 @@ void tm_outcome_log_start(struct tm_worker *w, uint32_t index)
 
 /* --- what it says of the endpoint ----------------------------------------------------------- */
 
-static void suspect(struct tm_worker *w, const struct tm_cold *cold)
+enum {
+    AT_ONCE_US = 1000000,       /* after accept: an endpoint that closes by then has refused */
+    UNANSWERED_MAX_US = 60000000 /* a reset after that says nothing of those that begin */
+};
+
+/* Of the client, with its highest bits on top. */
+static uint64_t client_key(struct tm_worker *w, const struct tm_cold *cold)
 {
-    if (tm_is_slot(cold->endpoint_slot))
-        tm_note_suspicion(&w->commons->slots[cold->endpoint_slot],
-                          tm_source_key(w->commons, cold->route_slot, cold->client.family,
-                                        cold->client.ip)
-                              << (64 - TM_KEY_BITS));
+    return tm_source_key(w->commons, cold->route_slot, cold->client.family, cold->client.ip)
+           << (64 - TM_KEY_BITS);
 }
 
 /* What a client sends can bring an end about, so it is a suspicion at the most, and only where the
  * configuration asks for it. */
-static void assess_endpoint(struct tm_worker *w, uint32_t index, enum tm_close_reason reason)
+static void assess_for_ejection(struct tm_worker *w, uint32_t index, enum tm_close_reason reason,
+                                struct tm_common *endpoint)
 {
-    const struct tm_conn *conn = &w->records[index];
     const struct tm_cold *cold = &w->colds[index];
-    if (cold->endpoint_slot == TM_NONE || conn->first_byte_us || tm_is_opening(conn->state))
-        return;
     const struct tm_destination *destination = tm_destination_of(w, index);
     if (!destination)
         return;
     if (reason == TM_CLOSED_endpoint_reset) {
         if (destination->rules.resets)
-            suspect(w, cold);
+            tm_note_suspicion(endpoint, client_key(w, cold));
     } else if (reason == TM_CLOSED_finished) {
         if (w->now_us - cold->accepted_at_us < destination->rules.early_close_ms * 1000)
-            suspect(w, cold);
+            tm_note_suspicion(endpoint, client_key(w, cold));
         else
-            tm_note_answer(&w->commons->slots[cold->endpoint_slot]);
+            tm_note_trust(endpoint);
     }
+}
+
+/* For people: an endpoint that ends every connection is not shown as healthy. Of a client that
+ * comes and goes without a byte, as a load balancer's check does, nothing follows. */
+static void assess_for_people(struct tm_worker *w, uint32_t index, enum tm_close_reason reason,
+                              struct tm_common *endpoint)
+{
+    const struct tm_conn *conn = &w->records[index];
+    const struct tm_cold *cold = &w->colds[index];
+    uint64_t age_us = w->now_us - cold->accepted_at_us;
+    if (reason == TM_CLOSED_endpoint_reset) {
+        if (age_us < UNANSWERED_MAX_US)
+            tm_note_unanswered(endpoint, client_key(w, cold), true);
+    } else if (reason == TM_CLOSED_finished) {
+        bool by_endpoint = conn->half[TM_ENDPOINT].state == TM_HALF_SHUT &&
+                           conn->half[TM_CLIENT].state != TM_HALF_SHUT; /* it was the first */
+        if (by_endpoint && age_us < AT_ONCE_US)
+            tm_note_unanswered(endpoint, client_key(w, cold), false);
+        else if (conn->half[TM_CLIENT].bytes || age_us >= AT_ONCE_US)
+            tm_note_served(endpoint);
+    }
+}
+
+static void assess_endpoint(struct tm_worker *w, uint32_t index, enum tm_close_reason reason)
+{
+    const struct tm_conn *conn = &w->records[index];
+    uint32_t slot = w->colds[index].endpoint_slot;
+    if (!tm_is_slot(slot) || conn->first_byte_us || tm_is_opening(conn->state))
+        return;
+    assess_for_ejection(w, index, reason, &w->commons->slots[slot]);
+    assess_for_people(w, index, reason, &w->commons->slots[slot]);
 }
 
 /* --- the end -------------------------------------------------------------------------------- */

@@ -115,7 +115,8 @@ def _doubt(known: Endpoint | None, failures: Failures) -> str:
     if known.on_trial and known.ejections:
         return "back from an ejection; no connection has succeeded since then then"
     # It is spared for those before.
-    return known.suspected if failures.before and not known.streak else known.reason
+    why = known.suspected if failures.before and not known.streak else known.reason
+    return why or known.unanswered
 
 
 def of_destination(

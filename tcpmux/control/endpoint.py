@@ -58,6 +58,7 @@ class Endpoint:
     spared_said: tuple[str, float] = ("", 0.0)  # in the log, and when
     spared_until: float = 0.0  # then it is judged again, or with another route table
     suspected: str = ""  # of what
+    unanswered: str = ""  # how it ends connections, if all of them end without a byte
     since: float = field(default_factory=time.time)  # Unix time
 
     @property

@@ -5,6 +5,7 @@ Every TICK it looks at what has happened, and tells the master all that changes 
     registry.py     which endpoints there are, and how each is watched
     checks.py       fall failures in a row take an endpoint out, rise successes bring it back
     ejection.py     outliers: out for what connections meet with
+    unanswered.py   degraded: all its connections end without an answer; only shown
     slow_start.py   what is back, or new, gets its share gradually
     losses.py       which clients are lost meanwhile: a line, and no change
 """
@@ -25,6 +26,7 @@ from tcpmux.control.losses import Losses
 from tcpmux.control.registry import Registry, ask_for_watches, state_of
 from tcpmux.control.slow_start import share_of
 from tcpmux.control.tasks import Tasks
+from tcpmux.control.unanswered import Unanswered
 from tcpmux.errors import TcpmuxError, plural
 from tcpmux.levels import Line, Where
 from tcpmux.shm.image import FULL_SHARE, HEALTHS, HEALTHY
@@ -53,6 +55,7 @@ class Health:
         self.checks = Checks(self._has_changed)
         self.registry = Registry(view, self.checks.plan_soon)
         self.ejection = Ejection(view, self._report, self._unsettle)
+        self.unanswered = Unanswered(view, self._report)
         self.losses = Losses(view, self.say, self._reason)
         self.ticks = 0
         self._lines: list[Line] = []  # for the log
@@ -85,7 +88,7 @@ class Health:
         """Those of which more is known than that they are used."""
         doubted = self.checks.doubted
         doubted -= {known for known in doubted if known.is_gone or known.watch.check is None}
-        return self.registry.unsettled | self.ejection.noted | doubted
+        return self.registry.unsettled | self.ejection.noted | self.unanswered.noted | doubted
 
     def troubles(self) -> list[dict[str, Any]]:
         """Those that are not up, don't have their full share yet, are suspected or would be ejected
@@ -150,8 +153,10 @@ class Health:
             try:
                 if self.registry.refresh(now):
                     self.ejection.watch(self.registry.routes, self.registry.endpoints)
+                    self.unanswered.watch(self.registry.endpoints)
                 self.checks.begin_due(now)
                 self.ejection.examine(now, self.registry.unsettled)
+                self.unanswered.examine(now)
                 await self._send(now)
                 self.ticks += 1
             except TcpmuxError as error:

@@ -11,8 +11,9 @@ from libc.stdint cimport uint32_t, uint64_t
 from tcpmux.shm.c_commons cimport (
     tm_avoided_until, tm_common, tm_common_forget, tm_commons, tm_counted_now, tm_failed_at,
     tm_failed_with, tm_failing_since, tm_failures, tm_failures_all, TM_MAX_SOURCES,
-    tm_note_answer, tm_note_failure, tm_note_success, tm_note_suspicion, tm_pinned_epoch,
-    tm_pinned_sum, tm_suspecting, tm_suspicions, tm_suspicions_all,
+    tm_note_answer, tm_note_failure, tm_note_success, tm_note_suspicion, tm_note_unanswered,
+    tm_pinned_epoch, tm_pinned_sum, tm_suspecting, tm_suspicions, tm_suspicions_all, tm_unanswered,
+    tm_unanswered_clients, tm_unanswered_resets,
 )
 from tcpmux.shm.c_table cimport TM_MAX_LISTENERS, TM_MAX_SLOTS
 from tcpmux.shm._region cimport Region
@@ -93,8 +94,9 @@ cdef class Commons(Region):
         return tm_suspicions(at), tm_suspicions_all(at), tm_suspecting(at)
 
     def note(self, uint32_t slot, *, bint failure=False, bint success=False, bint answer=False,
-             suspicion=None, uint32_t error=errno.ECONNREFUSED):
-        """As workers do; suspicion: a client's key, 64 bits; error: errno of a failure."""
+             suspicion=None, unanswered=None, bint reset=True, uint32_t error=errno.ECONNREFUSED):
+        """As workers do; suspicion, unanswered: a client's key, 64 bits; error: errno of a
+        failure."""
         cdef tm_common *at = self.of(slot)
         if failure:
             tm_note_failure(at, error, time.monotonic_ns() // 1000000)
@@ -104,6 +106,8 @@ cdef class Commons(Region):
             tm_note_answer(at)
         if suspicion is not None:
             tm_note_suspicion(at, suspicion)
+        if unanswered is not None:
+            tm_note_unanswered(at, unanswered, reset)
 
     def failing(self, slots):
         """Those among these slots (an array of type I) of endpoints with failures or suspicions in
@@ -114,6 +118,23 @@ cdef class Commons(Region):
                 if all[i] < TM_MAX_SLOTS and (
                     tm_failures(&self.commons().slots[all[i]])
                     or tm_suspicions(&self.commons().slots[all[i]]))]
+
+    def unanswered(self, slots, uint32_t least):
+        """(slot, in a row, resets among them, clients they are of at least) of those among these
+        slots (an array of type I) of endpoints that have ended `least` connections in a row, or
+        more, without a byte."""
+        cdef const uint32_t[::1] all = slots
+        cdef Py_ssize_t i
+        cdef tm_common *at
+        found = []
+        for i in range(all.shape[0]):
+            if all[i] >= TM_MAX_SLOTS:
+                continue
+            at = &self.commons().slots[all[i]]
+            if tm_unanswered(at) >= least:
+                found.append((all[i], tm_unanswered(at), tm_unanswered_resets(at),
+                              tm_unanswered_clients(at)))
+        return found
 
     @property
     def pinned(self):

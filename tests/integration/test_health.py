@@ -21,7 +21,7 @@ from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.integration.servers import black_hole, hanging, resetting, saying, serving
 from tests.integration.test_reload import refused
-from tests.support import DEADLINE, EchoServer, ask, free_port, refusing_port, wait_for
+from tests.support import DEADLINE, EchoServer, ask, free_port, refusing_port, wait_for, will_reset
 
 CHECK = {"type": "tcp", "interval": "100ms", "fast_interval": "50ms", "timeout": "500ms"}
 
@@ -342,6 +342,88 @@ def test_what_clients_bring_about_is_shown_where_that_is_asked_for(
         assert re.search(
             f"v1: {resets.address} is degraded since [\\d:]+ \\(\\w+\\): suspected: ", shown
         )
+
+
+def resetting_at_once(client: socket.socket) -> None:
+    will_reset(client)
+
+
+def closing_at_once(_: socket.socket) -> None:
+    pass
+
+
+def visit(port: int, clients: int, *, words: bytes = b"") -> None:
+    """Each from an address of its own; stays until it is turned away or answered."""
+    for number in range(clients):
+        with (
+            suppress(OSError),
+            socket.create_connection(
+                ("127.0.0.1", port), DEADLINE, (f"127.0.1.{number + 1}", 0)
+            ) as sock,
+        ):
+            sock.sendall(words)
+            sock.recv(64)
+
+
+@pytest.mark.parametrize(
+    ("server_does", "how"),
+    [(resetting_at_once, "reset by"), (closing_at_once, "closed at once by")],
+)
+def test_one_that_accepts_and_ends_every_connection_is_shown_as_degraded(
+    start_proxy: StartProxy, server_does: Callable[[socket.socket], None], how: str
+) -> None:
+    """It stays in use. As soon as one is answered there all is well again."""
+    port, behaviour = free_port(), [server_does]
+    with serving(lambda client: behaviour[0](client)) as server:
+        proxy = start_proxy(routes(route("r", port, v1=(1, server.address))))
+        visit(port, 8)
+
+        def shown() -> bool:
+            return endpoint(proxy, server.address)["condition"] == "degraded"
+
+        wait_for(shown, "it to be degraded")
+        found = endpoint(proxy, server.address)
+        assert found["health"] == "up"
+        assert f"connections were {how} the endpoint without an answer" in found["condition_reason"]
+        assert proxy.status()["routes"][0]["condition"] == "degraded"
+        behaviour[0] = saying(b"hello")
+        visit(port, 1, words=b"hello")
+        wait_for(lambda: not shown(), "it to be healthy")
+        assert said(proxy, "is answering clients again")
+
+
+def test_those_who_come_and_go_colour_no_endpoint(start_proxy: StartProxy) -> None:
+    """One that sends what the endpoint refuses; and many that leave before it has said a word."""
+    ports = free_port(), free_port(), free_port()
+    with (
+        serving(greeted(b"")) as refuses,
+        serving(closing) as reads,
+        serving(resetting_at_once) as resets,
+    ):
+        proxy = start_proxy(
+            routes(
+                route("a", ports[0], v1=(1, refuses.address)),
+                route("b", ports[1], v1=(1, reads.address)),
+                route("c", ports[2], v1=(1, resets.address)),
+            )
+        )
+        for _ in range(20):
+            send_garbage(ports[0], 1)
+        for number in range(10):
+            source = f"127.0.1.{number + 1}", 0
+            with socket.create_connection(("127.0.0.1", ports[1]), DEADLINE, source) as sock:
+                if number % 2:
+                    sock.shutdown(socket.SHUT_WR)
+                    sock.recv(64)
+        wait_for(lambda: proxy.active() == 0, "all to end")
+        visit(ports[2], 8)
+
+        def has_looked() -> bool:
+            return endpoint(proxy, resets.address)["condition"] == "degraded"
+
+        wait_for(has_looked, "a look at all of them")
+        for server in (refuses, reads):
+            assert endpoint(proxy, server.address)["condition"] == "healthy"
 
 
 def test_at_the_end_of_an_ejection_no_client_finds_out_that_it_is_dead_still(
