@@ -374,7 +374,11 @@ def test_one_that_accepts_and_ends_every_connection_is_shown_as_degraded(
 ) -> None:
     """It stays in use. As soon as one is answered there all is well again."""
     port, behaviour = free_port(), [server_does]
-    with serving(lambda client: behaviour[0](client)) as server:
+
+    def behave(client: socket.socket) -> None:
+        behaviour[0](client)
+
+    with serving(behave) as server:
         proxy = start_proxy(routes(route("r", port, v1=(1, server.address))))
         visit(port, 8)
 
