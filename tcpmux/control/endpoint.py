@@ -86,6 +86,7 @@ class Endpoint:
             self.ejected_for,
             self.spared,
             self.suspected,
+            self.unanswered,
         )
 
     def now_is(self) -> int:
