@@ -38,6 +38,7 @@ def begin(wanted: Log, user: User) -> None:
         if wanted.target == "file":
             fd = open_file(wanted.file, user)
     except TcpmuxError as error:
+        _restore()  # which is what says so: not a file that the build before this one had
         log.warning("%s; the log goes to standard error", error)
         style = style._replace(target="stderr")
     else:

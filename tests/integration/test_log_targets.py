@@ -246,6 +246,22 @@ def test_a_file_that_cant_be_opened_is_told_and_standard_error_has_the_log(
     assert tcpmux("check", "-c", str(proxy.file)).stderr == ""
 
 
+def test_a_new_build_that_cant_open_the_file_says_so_on_the_first_standard_error(
+    start: Start, one: EchoServer, tmp_path: Path
+) -> None:
+    """And goes on there, not in the file that it had."""
+    directory = tmp_path / "log"
+    directory.mkdir()
+    file = directory / "tcpmux.log"
+    config = to_file(route("r", free_port(), v1=(1, one.address)), file)
+    proxy = start(config, lambda: file.read_text() if file.exists() else "")
+    directory.chmod(0o777)
+    assert proxy.run("upgrade").returncode == 0
+    wait_for(lambda: "upgrade 1: done" in proxy.stderr, "the end of the upgrade")
+    assert f"WARNING log.file {file}: " in proxy.stderr
+    assert "upgrade 1: done" not in file.read_text()
+
+
 def test_a_start_that_fails_is_told_of_on_standard_error_and_in_the_log(tmp_path: Path) -> None:
     file, routes_file = tmp_path / "tcpmux.log", tmp_path / "routes.yaml"
     with socket.create_server(("127.0.0.1", 0)) as taken:
