@@ -48,6 +48,10 @@ MAX_CHANGES = 100  # in an answer; the log has all
 class Prepared(Protocol):
     """What a part of the instance has found to be possible."""
 
+    def changes(self) -> list[str]:
+        """What is different from then on and is not in the configuration, a line each."""
+        ...
+
     def commit(self) -> None: ...
 
     def logged(self) -> None:
@@ -131,13 +135,15 @@ class Changes:
         everything as it was."""
         before = self.in_force
         plan = self._prepare(change, change.plan(before))
+        besides = [line for part in plan.parts for line in part.changes()]
         self._commit(plan, before)
         after = plan.after
         if change.can_be_undone:
             weights = previous_weights(before.previous_weights, before.image, after.image)
             after = replace(after, previous_weights=weights)
         self.in_force = after
-        changes = [*self._differences(change, before, after), *change.notes(before, after)]
+        changes = [*self._differences(change, before, after), *besides]
+        changes += change.notes(before, after)
         changes += self._set_workers(before.workers, after.workers)
         warnings = list(change.warnings(before, after))
         done = Done(before, after, changes, self._table.generation, warnings)

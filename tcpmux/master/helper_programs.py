@@ -58,6 +58,10 @@ class PreparedHelpers:
     http: socket.socket | None
     http_is_new: bool
 
+    def changes(self) -> list[str]:
+        """Never a word of what is in a token's file."""
+        return self.helpers.token_changes(self.tokens)
+
     def commit(self) -> None:
         self.helpers.commit(self)
 
@@ -278,6 +282,15 @@ class HelperPrograms(Duty):
         if config.admin.http is None:
             return PreparedHelpers(self, config, tokens, None, http_is_new=False)
         return PreparedHelpers(self, config, tokens, bind_http(config.admin.http), http_is_new=True)
+
+    def token_changes(self, new: Tokens) -> list[str]:
+        """What is different with these, a line each."""
+        every = (
+            ("admin.token_file", self._tokens.operator, new.operator),
+            ("admin.read_only_token_file", self._tokens.viewer, new.viewer),
+        )
+        words = {(True, True): "another token", (False, True): "a token", (True, False): "no token"}
+        return [f"{key}: {words[bool(old), bool(now)]}" for key, old, now in every if old != now]
 
     def commit(self, change: PreparedHelpers) -> None:
         old, new = self._config, change.config

@@ -119,6 +119,9 @@ class Reload(Change):
         old_http, new_http = old.admin.http or "off", new.admin.http or "off"
         if old_http != new_http:
             yield f"admin.http {old_http}->{new_http}"
+        for key in ("hosts", "insecure"):
+            if getattr(old.admin, key) != getattr(new.admin, key):
+                yield f"admin.{key} changed"
         for key in ("level", "format"):
             was, now = getattr(old.log, key), getattr(new.log, key)
             if was != now:

@@ -67,7 +67,11 @@ def test_a_viewer_reads_and_an_operator_changes_and_stops(
 
     assert tcpmux("status", "--url", url).stderr.endswith("with --token-file\n")
     Path(files["viewer"]).write_text(TOKENS["another"])
-    proxy.client.reload()
+    told = proxy.run("reload").stdout
+    assert "admin.read_only_token_file: another token\n" in told, (
+        "that nothing has changed is wrong"
+    )
+    assert "token_file: another token, generation" in proxy.log
     wait_for(lambda: get_role(url, "another") == "viewer", "the other token")
     assert get_role(url, "viewer") == ""
     assert get_role(url, "operator") == "operator"

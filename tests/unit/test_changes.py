@@ -78,6 +78,9 @@ class Programs:
         self.told.append("prepare")
         return self
 
+    def changes(self) -> list[str]:
+        return []
+
     def commit(self) -> None:
         self.told.append("commit")
 
