@@ -113,7 +113,7 @@ def _doubt(known: Endpoint | None, failures: Failures) -> str:
     if known is None:
         return ""
     if known.on_trial and known.ejections:
-        return "back from an ejection; no connection has succeeded since then then"
+        return "back from an ejection; no connection has succeeded since then"
     # It is spared for those before.
     why = known.suspected if failures.before and not known.streak else known.reason
     return why or known.unanswered
