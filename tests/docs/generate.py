@@ -67,7 +67,7 @@ def commands() -> str:
     ]
     for row in COMMANDS:
         command = named(row.name)
-        context = click.Context(command, info_name=f"tcpmux {row.name}")
+        context = context_of(command, f"tcpmux {row.name}")
         usage = command.get_usage(context).removeprefix("Usage: ")
         parts += [f"\n## tcpmux {row.name}\n\n", fenced("text", usage), "\n", helped(command)]
         parts += ["\n", options(command)]
@@ -111,13 +111,20 @@ def prose(text: str) -> str:
     return "".join(part if part.startswith("`") else escaped(part) for part in parts)
 
 
+def context_of(command: click.Command, name: str) -> click.Context:
+    return click.Context(command, info_name=name, **cli.context_settings)
+
+
 def options(command: click.Command) -> str:
-    context = click.Context(command, info_name="tcpmux")
+    context = context_of(command, "tcpmux")
     rows = []
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
         if record is not None:
-            rows.append((f"`{record[0]}`", prose(" ".join(record[1].split()))))
+            # A command remembers its first help option, whatever context that was made for.
+            is_help = parameter.name == "help"
+            names = ", ".join(context.help_option_names) if is_help else record[0]
+            rows.append((f"`{names}`", prose(" ".join(record[1].split()))))
     return table(("option", ""), rows)
 
 

@@ -102,6 +102,7 @@ OTHERWISE: Final[dict[str, str]] = {
 # What the modules link against besides the sites: no system call, or none that can fail.
 HARMLESS: Final[dict[str, str]] = {
     "bind": "asks whether the host has an address: that it fails is the answer",
+    "dup2": "the log's new file in place of the old one, which goes on if it fails",
     **dict.fromkeys(
         [
             "memcmp",
