@@ -197,7 +197,9 @@ class Instance:
                 raise AdminError(
                     f"what answers at {self.path} is not tcpmux (HTTP status {reply.status})"
                 ) from None
-            raise self._failed(error) from None
+            # Of an answer that is made in parts the length is not told.
+            is_cut = reply.body.startswith(b"{") and not reply.body.rstrip().endswith(b"}")
+            raise self._failed(CutShort() if is_cut else error) from None
         reason = value.get("error") if isinstance(value, dict) else None
         if reply.status >= 400 or reason:
             hint = value.get("hint") if isinstance(value, dict) else None
@@ -222,9 +224,12 @@ class Instance:
             return Interrupted(f"tcpmux at {self.path} hung up before it answered: try again")
         if isinstance(error, OSError):
             reason = self._remote.reason(error) if self._remote else error.strerror or error
+            if isinstance(error, BlockingIOError):
+                reason = "its queue is full: it is busy or hangs"
             text = f"can't reach tcpmux at {self.path}: {reason}"
         else:
-            text = f"what answers at {self.path} is not tcpmux ({error!r:.200})"
+            what = "HTTP" if isinstance(error, NotHttp) else "an answer that this build knows"
+            text = f"what answers at {self.path} is not tcpmux: it does not send {what}"
         return AdminError(text)
 
     def _absence(self) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-MAX_ANSWER = 1 << 30  # bytes; the metrics of 65,536 endpoints take some 50 MiB
+MAX_ANSWER = 1 << 28  # bytes; the metrics of 65,536 endpoints take some 50 MiB
 MAX_HEAD = 64 << 10  # bytes
 END = b"\r\n\r\n"
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: |$)")

@@ -71,6 +71,14 @@ def _filters(
     }
 
 
+def _status(answer: Any) -> Status:
+    """Raises KeyError and TypeError: it is none."""
+    if not isinstance(answer["routes"], list):
+        raise TypeError
+    found: Status = answer
+    return found
+
+
 class Reading:
     """Those of a client that read."""
 
@@ -143,7 +151,7 @@ class Reading:
     )
     def status(self) -> Call[Status]:
         """State, workers, routes and their counters."""
-        return Call()
+        return Call(unpack=_status)
 
     @another_method_of(status)
     def routes(self) -> Call[list[RouteStatus]]:

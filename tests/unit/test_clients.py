@@ -79,13 +79,14 @@ def both(
         ([], "hung up before it answered"),
         ([b"HTTP/1.1 200 OK\r\nContent-Le"], "hung up before it answered"),
         ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"], "hung up before it answered"),
-        ([b"SSH-2.0-OpenSSH_9.9\r\n"], "not tcpmux"),
+        ([HEAD, b'{"routes": [{"name": "sh'], "hung up before it answered"),
+        ([b"SSH-2.0-OpenSSH_9.9\r\n"], "not tcpmux: it does not send HTTP"),
         ([b"hi"], "not tcpmux"),
         ([b"HTTP/1.1 2xx\r\n\r\n"], "not tcpmux"),
         ([b"HTTP/1.1 200 OK\r\n", b"X: " + b"y" * (70 << 10)], "not tcpmux"),
         ([HEAD, b"hi"], "not tcpmux"),
         ([HEAD, b"[]"], "not tcpmux"),
-        ([HEAD, b"[" * 100_000], "not tcpmux"),
+        ([HEAD, b"[" * 100_000], "not tcpmux: it does not send an answer that this build knows$"),
         ([HEAD, b"\xff"], "not tcpmux"),
         ([b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 2\r\n\r\n{}"], "HTTP status 502"),
     ],
@@ -102,10 +103,13 @@ def test_a_stranger_is_known(tmp_path: Path, parts: list[bytes], message: str) -
 
 def test_an_answer_without_what_it_should_have_is_no_fault_of_the_caller(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with answering(tmp_path / "s", HEAD, b"{}"):
-            for ask in both(tmp_path / "s", lambda client: client.routes()):
-                with pytest.raises(AdminError, match="not tcpmux"):
-                    await ask()
+        for answer in (b"{}", b'{"routes": 5, "pid": "x"}'):
+            async with answering(tmp_path / "s", HEAD, answer):
+                for call in (lambda client: client.routes(), lambda client: client.status()):
+                    for ask in both(tmp_path / "s", call):
+                        with pytest.raises(AdminError, match="not tcpmux"):
+                            await ask()
+            (tmp_path / "s").unlink(missing_ok=True)
 
     asyncio.run(scenario())
 

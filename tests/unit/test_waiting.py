@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CUT = b"HTTP/1.0 200 OK\r\nConte"
+EMPTY = b'{"routes": []}'
 TABLE = b"event: table\ndata: {}\n\n"
 
 
@@ -79,10 +80,10 @@ def test_a_status_is_waited_for_and_what_is_cut_off_asked_again(tmp_path: Path) 
     async def scenario() -> None:
         for at in range(2):
             path = tmp_path / str(at)
-            parts = b'{"generation": 1}', CUT, b'{"generation": 2}'
+            parts = b'{"generation": 1, "routes": []}', CUT, b'{"generation": 2, "routes": []}'
             async with telling(path, *parts) as asked:
                 ask = both(path, lambda c: c.wait_for(lambda s: s["generation"] == 2, DEADLINE))
-                assert await ask[at]() == {"generation": 2}
+                assert await ask[at]() == {"generation": 2, "routes": []}
                 assert len(asked) == 3
 
     asyncio.run(scenario())
@@ -90,9 +91,9 @@ def test_a_status_is_waited_for_and_what_is_cut_off_asked_again(tmp_path: Path) 
 
 def test_without_time_one_looks_once(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with telling(tmp_path / "s", b"{}") as asked:
+        async with telling(tmp_path / "s", EMPTY) as asked:
             for ask in both(tmp_path / "s", lambda c: c.wait_for(lambda _: True, 0)):
-                assert await ask() == {}
+                assert await ask() == {"routes": []}
             for ask in both(tmp_path / "s", lambda c: c.wait_for(lambda _: False, 0)):
                 with pytest.raises(WaitTimeout, match=r"waited 0 s in vain"):
                     await ask()
@@ -118,7 +119,7 @@ def test_what_is_no_interruption_ends_the_wait(tmp_path: Path) -> None:
         for ask in both(tmp_path / "none", lambda c: c.wait_for(lambda _: False, None)):
             with pytest.raises(NotRunning):
                 await ask()
-        async with telling(tmp_path / "s", b"{}"):
+        async with telling(tmp_path / "s", EMPTY):
             for ask in both(tmp_path / "s", lambda c: c.wait_for(broken, None)):
                 with pytest.raises(ZeroDivisionError):
                     await ask()
