@@ -264,6 +264,10 @@ def test_errors_are_exported_and_loaded_when_asked_for() -> None:
         _ = tcpmux.Nothing
     code = "import sys, tcpmux; print([n for n in sys.modules if n.startswith('tcpmux.')])"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=patient(60),
     )
     assert done.stdout == "[]\n"
