@@ -15,6 +15,9 @@ import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+
+from tcpmux.programs import GUARDIAN
 
 # Linux 6.5: a descriptor of the sender with each message (unix(7)). Python has no names for them.
 SO_PASSPIDFD = 76
@@ -55,6 +58,30 @@ def is_alive(pid: int) -> bool:
         return not has_ended(pidfd)
     finally:
         os.close(pidfd)
+
+
+def uid_of(pid: int) -> int:
+    """The real user of a process; -1 if that can't be seen."""
+    with suppress(OSError, ValueError), open(f"/proc/{pid}/status", encoding="utf-8") as status:
+        for line in status:
+            if line.startswith("Uid:"):
+                return int(line.split()[1])
+    return -1
+
+
+def is_called(pid: int, name: str, uid: int) -> bool | None:
+    """Whether a process has this name among those of tcpmux, as setproctitle gives it, and runs as
+    `uid`, which is less than to be ours. A guardian that becomes the next build's has it also while
+    that program loads. None: /proc does not show it, or it is between two programs."""
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return None
+    if not arguments:
+        return None
+    is_loading = name == "guardian" and GUARDIAN.encode() in arguments.split(b"\0")
+    is_titled = arguments.startswith(f"tcpmux: {name}".encode())
+    return (is_titled or is_loading) and uid_of(pid) == uid
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ import tcpmux
 from tcpmux import privileges
 from tcpmux.privileges import User
 
+GUARDIAN = "tcpmux.worker.__main__"  # the module of the program that a guardian becomes
 # Of the environment. Not the service manager's: nobody but the master may speak for the service.
 PASSED = (
     "PATH",

@@ -14,42 +14,31 @@ import logging
 import os
 import signal
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcpmux.processes import is_alive
+from tcpmux.processes import is_alive, is_called
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 log = logging.getLogger("tcpmux.control")
 
-WORKER, GUARDIAN = b"tcpmux: worker", b"tcpmux: guardian"
 SEARCH_EVERY = 0.5  # s: a worker may have a new incarnation, or another guardian
 
 
-def is_called(pid: int, title: bytes) -> bool:
-    """Whether the process with this pid is of our user and has this title. True where /proc hides
-    it: only those of our user can be signalled from here."""
-    process = Path(f"/proc/{pid}")
-    try:
-        fields = (process / "status").read_text().partition("\nUid:")[2].split()
-        return int(fields[0]) == os.getuid() and (process / "cmdline").read_bytes().startswith(
-            title
-        )
-    except FileNotFoundError:
-        return is_alive(pid)
-    except (OSError, ValueError, IndexError):
-        return False
+def _is_called(pid: int, name: str) -> bool:
+    """Also where /proc hides it: only those of our user can be signalled from here."""
+    found = is_called(pid, name, os.getuid())
+    return is_alive(pid) if found is None else found
 
 
 def is_worker(pid: int) -> bool:
     """Whether the process with this pid calls itself a worker."""
-    return is_called(pid, WORKER)
+    return _is_called(pid, "worker")
 
 
 def is_guardian(pid: int) -> bool:
-    return is_called(pid, GUARDIAN)
+    return _is_called(pid, "guardian")
 
 
 class OrphanedWorkers:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
-from pathlib import Path
 
-from tcpmux.processes import Sender, has_ended
+from tcpmux.processes import Sender, has_ended, uid_of
 
 
 class Held:
@@ -89,22 +88,3 @@ def _open_sender(pid: int, uid: int) -> int:
         os.close(pidfd)
         return -1
     return pidfd
-
-
-def is_called(pid: int, name: str, uid: int) -> bool | None:
-    """Whether a process has this name among those of tcpmux and runs as `uid`, which is less than
-    to be ours. None: /proc does not show it."""
-    try:
-        title = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return None
-    return title.startswith(f"tcpmux: {name}".encode()) and uid_of(pid) == uid
-
-
-def uid_of(pid: int) -> int:
-    """The real user of a process; -1 if that can't be seen."""
-    with suppress(OSError, ValueError), open(f"/proc/{pid}/status", encoding="utf-8") as status:
-        for line in status:
-            if line.startswith("Uid:"):
-                return int(line.split()[1])
-    return -1

@@ -14,11 +14,10 @@ from contextlib import suppress
 from tcpmux import programs
 from tcpmux.errors import TcpmuxError
 from tcpmux.log_targets import STANDARD_ERROR
-from tcpmux.master.held import is_called
 from tcpmux.master.line import describe_exit
 from tcpmux.master.program_watch import ProgramWatch
 from tcpmux.privileges import User
-from tcpmux.processes import ends_within
+from tcpmux.processes import ends_within, is_called
 from tcpmux.shm._beat import Beat
 from tcpmux.shm._declared import PRESENT
 from tcpmux.worker.process import FIRST_DELAY, MAX_DELAY, STABLE_SECONDS

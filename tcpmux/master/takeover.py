@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from tcpmux.errors import TcpmuxError
 from tcpmux.master.handoff import Handoff, Occupied, attach, lock
-from tcpmux.master.held import Held, is_called
+from tcpmux.master.held import Held
 from tcpmux.master.path_safety import user_name
 from tcpmux.privileges import User
 from tcpmux.processes import (
@@ -27,6 +27,7 @@ from tcpmux.processes import (
     close_all,
     identify_senders,
     is_alive,
+    is_called,
     receive,
 )
 from tcpmux.shm._declared import MAX_LISTENERS, MAX_SHARDS

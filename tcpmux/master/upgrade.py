@@ -71,7 +71,7 @@ def check_program(user: User) -> None:
 
 
 def _start_as(user: User) -> None:
-    command = programs.quick_command("tcpmux.worker.__main__", [TRY], user)
+    command = programs.quick_command(programs.GUARDIAN, [TRY], user)
     ids: dict[str, Any] = (
         {} if user == oneself() else {"user": user.uid, "group": user.gid, "extra_groups": []}
     )

@@ -27,7 +27,7 @@ from setproctitle import setproctitle
 
 from tcpmux.logs import follow, say
 from tcpmux.privileges import User, drop, oneself
-from tcpmux.programs import start_program
+from tcpmux.programs import GUARDIAN, start_program
 from tcpmux.shm._commons import Commons
 from tcpmux.shm._declared import ABSENT, OVER, REPLACED
 from tcpmux.shm._live import Live
@@ -266,7 +266,7 @@ def become_next_build(inheritance: Inheritance) -> None:
         os.chdir("/")
         # Listening sockets stand in the region; so many would be too long for a command line.
         text = json.dumps(inheritance._replace(sockets=())._asdict())
-        start_program("tcpmux.worker.__main__", [text], inheritance.runs_as)
+        start_program(GUARDIAN, [text], inheritance.runs_as)
     except OSError as error:
         _say(inheritance.worker, f"can't start the new build: {error}")
 

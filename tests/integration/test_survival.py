@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,9 @@ from tests.support import DEADLINE, EchoServer, ask, free_port, patient, wait_fo
 
 
 @contextmanager
-def conversations(port: int, count: int) -> Iterator[list[socket.socket]]:
+def conversations(port: int, number: int) -> Iterator[list[socket.socket]]:
     with ExitStack() as stack:
-        yield [stack.enter_context(held(port)) for _ in range(count)]
+        yield [stack.enter_context(held(port)) for _ in range(number)]
 
 
 def all_talk(clients: list[socket.socket]) -> None:
@@ -449,6 +450,61 @@ def test_an_upgrade_keeps_everything_but_the_processes(proxy: Proxy, port: int) 
         os.kill(proxy.worker_pids()[0], signal.SIGKILL)
         all_talk(clients)
     proxy.says("8 connections kept", times=2)
+
+
+def becoming_guardian(proxy: Proxy, pids: list[int]) -> psutil.Process:
+    """One that has just begun to become the next build's, in an upgrade: it is stopped. One that
+    has loaded before it was looked at is let go, and the next upgrade tried."""
+    guardians = [psutil.Process(pid) for pid in pids]
+    for number in count(1):
+        proxy.signal(signal.SIGUSR2)
+        while f"upgrade {number}: done" not in proxy.log:
+            for guardian in guardians:
+                if is_loading(guardian):
+                    guardian.suspend()
+                    wait_for(partial(is_stopped, guardian), "it to be stopped")
+                    if is_loading(guardian):
+                        return guardian
+                    guardian.resume()
+    raise AssertionError
+
+
+def is_loading(process: psutil.Process) -> bool:
+    return "tcpmux.worker.__main__" in process.cmdline()
+
+
+def is_stopped(process: psutil.Process) -> bool:
+    return bool(process.status() == psutil.STATUS_STOPPED)
+
+
+def has_asked(proxy: Proxy) -> bool:
+    """Whether a new master has had the answer of one worker, and asks for another: who listens at
+    the takeover socket, the line to the first, and a connection that waits."""
+    sockets = Path("/proc/net/unix").read_text()
+    return sockets.count(f"{proxy.admin}.takeover") >= 3
+
+
+@needs_reachable
+def test_a_guardian_that_becomes_the_next_build_is_waited_for(proxy: Proxy, port: int) -> None:
+    """The master dies in the middle of an upgrade. While its guardian loads, a worker has neither a
+    process nor a title that says so, and another one must not begin in its place."""
+    with conversations(port, 4) as clients:
+        pids = proxy.guardian_pids()
+        guardian = becoming_guardian(proxy, pids)
+        kill_master(proxy)
+        before = proxy.log.count("taken over")
+        with proxy.log_file.open("ab") as output:
+            proxy.process = subprocess.Popen(
+                [sys.executable, "-m", "tcpmux", "-c", str(proxy.file)], stderr=output
+            )
+        wait_for(
+            lambda: has_asked(proxy) or proxy.log.count("taken over") > before,
+            "the new master to ask all workers",
+        )
+        guardian.resume()
+        proxy.says("taken over: 2 workers", times=before + 1)
+        assert proxy.guardian_pids() == pids
+        all_talk(clients)
 
 
 def none_lives(pids: set[int]) -> bool:

@@ -15,6 +15,7 @@ import pytest
 
 from tcpmux import programs
 from tcpmux.privileges import oneself
+from tcpmux.programs import GUARDIAN
 from tcpmux.shm._declared import DESTINATION_RULES, ROUTE_RULES
 from tcpmux.shm.rules import DestinationRules, RouteRules
 from tests.support import patient
@@ -125,7 +126,7 @@ def test_the_drawing_is_true() -> None:
 
 def test_the_program_that_connections_wait_for_loads_little() -> None:
     """During an upgrade, from the end of a worker to the beginning of the next build's."""
-    command = programs.quick_command("tcpmux.worker.__main__", [], oneself())
+    command = programs.quick_command(GUARDIAN, [], oneself())
     code = command.index("-c") + 1
     before, _, _ = command[code].partition("from tcpmux.programs")
     command[code] = f"{before}import tcpmux.programs, tcpmux.worker.__main__; print(*sys.modules)"
