@@ -46,6 +46,7 @@ PROGRAMS = {
     "test_watch": ("watch.c",),
     "test_channel": ("channel.c", "rights.c"),
     "test_privileges": ("privileges.c",),
+    "test_proxy_header": ("proxy_header.c",),
     "test_conn": tuple(
         str(path.relative_to(CSRC))
         for path in sorted(CSRC.rglob("*.c"))

@@ -1,0 +1,64 @@
+/* The header of the PROXY protocol, versions 1 and 2, that stands in front of a connection's bytes.
+ * https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt (2020/03/05)
+ *
+ *     tm_proxy_parse(bytes, have, versions, &header)
+ *         MORE     not whole yet; so far nothing is wrong with it
+ *         WHOLE    header.size bytes of it
+ *         else     what is wrong; nothing of it may be believed
+ *
+ * It depends on nothing but the bytes, and reads none beyond `have` or beyond the header's end. All
+ * prefixes of a whole header are MORE, and a header's end is decided by its own bytes alone.
+ */
+#ifndef TM_PROXY_HEADER_H
+#define TM_PROXY_HEADER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "access_log.h"
+
+enum {
+    TM_PROXY_V1_MAX = 107,  /* bytes, with CR and LF */
+    TM_PROXY_MAX = 4096,    /* of version 2, with its TLVs: more is refused */
+    TM_PROXY_V2_HEAD = 16,  /* signature, version, family, length */
+    TM_PROXY_TLV_CRC32C = 3,
+};
+
+/* Bits of `versions`. */
+enum { TM_PROXY_V1 = 1, TM_PROXY_V2 = 2 };
+
+enum tm_proxy_result {
+    TM_PROXY_WHOLE = 0,
+    TM_PROXY_MORE,
+#define TM_PROXY_FAULT(name, help) TM_PROXY_##name,
+#include "proxy_faults.def"
+    TM_PROXY_RESULTS
+};
+
+struct tm_proxy_header {
+    uint32_t size;     /* of all of it: what follows is the client's */
+    uint32_t tlvs_at;  /* where the TLVs begin; version 2 */
+    bool has_client;   /* false: LOCAL, UNKNOWN, or a family that is no TCP: the peer is the client */
+    struct tm_peer client; /* who has connected, */
+    struct tm_peer to;     /* and to where */
+};
+
+enum tm_proxy_result tm_proxy_parse(const unsigned char *bytes, size_t have, uint32_t versions,
+                                    struct tm_proxy_header *header)
+    __attribute__((warn_unused_result));
+
+/* The next TLV of a whole header: *at is its place, and then the one behind it. False: there is
+ * none. Those of a whole header are whole. */
+struct tm_proxy_tlv {
+    uint8_t type;
+    uint16_t size;
+    const unsigned char *value;
+};
+bool tm_proxy_next_tlv(const unsigned char *bytes, const struct tm_proxy_header *header,
+                       uint32_t *at, struct tm_proxy_tlv *tlv);
+
+/* CRC-32C (Castagnoli) as in RFC 3720, B.4, continued from `crc`; 0 to begin. */
+uint32_t tm_crc32c(uint32_t crc, const unsigned char *bytes, size_t size);
+
+#endif
