@@ -43,6 +43,12 @@ enum tm_refusal {
     TM_REFUSED_SOURCE_RATE,
     TM_REFUSED_ROUTE_RATE,
     TM_REFUSED_NO_DESTINATION, /* the route has none that can take it */
+    TM_REFUSED_PROXY_MISSING,  /* its header of the PROXY protocol: proxy_header.h */
+    TM_REFUSED_PROXY_VERSION,
+    TM_REFUSED_PROXY_MALFORMED,
+    TM_REFUSED_PROXY_TOO_LONG,
+    TM_REFUSED_PROXY_CHECKSUM,
+    TM_REFUSED_PROXY_LATE,
     TM_REFUSALS
 };
 

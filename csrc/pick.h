@@ -80,13 +80,13 @@ static inline uint64_t tm_turn_score(const struct tm_image *image,
     return tm_mix(key ^ tm_turn_hash(image, destination, turn));
 }
 
-/* Whether a route lets a client in. One without an IP, as of a UNIX socket, goes by ::, which no
- * client of TCP can have. */
-static inline bool tm_admitted(const struct tm_image *image, const struct tm_route *route,
-                               uint16_t family, const unsigned char ip[16])
+/* Whether an address is in some ranges. One without an IP, as of a UNIX socket, goes by ::, which
+ * no client of TCP can have. */
+static inline bool tm_in_ranges(const struct tm_image *image, const struct tm_ranges *ranges,
+                                uint16_t family, const unsigned char ip[16])
 {
     unsigned char wide[16] = {0};
-    uint32_t low = 0, high = route->range_count;
+    uint32_t low = 0, high = ranges->count;
     if (high == TM_NONE)
         return true;
     if (family == AF_INET) {
@@ -97,13 +97,13 @@ static inline bool tm_admitted(const struct tm_image *image, const struct tm_rou
     }
     while (low < high) { /* the first range that ends at or after it */
         uint32_t middle = low + (high - low) / 2;
-        if (memcmp(image->ranges[route->first_range + middle].last, wide, 16) < 0)
+        if (memcmp(image->ranges[ranges->first + middle].last, wide, 16) < 0)
             low = middle + 1;
         else
             high = middle;
     }
-    return low < route->range_count &&
-           memcmp(image->ranges[route->first_range + low].first, wide, 16) <= 0;
+    return low < ranges->count &&
+           memcmp(image->ranges[ranges->first + low].first, wide, 16) <= 0;
 }
 
 /* maglev: a lookup table of `size` entries, shared evenly by the turns (Eisenbud et al., NSDI

@@ -84,12 +84,12 @@ static enum tm_proxy_result parse_line(const unsigned char *at, const unsigned c
         (size == sizeof(unknown) || at[sizeof(unknown)] == ' '))
         return TM_PROXY_WHOLE; /* anything may follow */
     if (!next_word(&at, end, &word))
-        return TM_PROXY_malformed;
+        return TM_PROXY_MALFORMED;
     int family = strcmp(word.text, "TCP4") == 0   ? AF_INET
                  : strcmp(word.text, "TCP6") == 0 ? AF_INET6
                                                   : AF_UNSPEC;
     if (family == AF_UNSPEC || !read_addresses(at, end, family, header))
-        return TM_PROXY_malformed;
+        return TM_PROXY_MALFORMED;
     header->has_client = true;
     return TM_PROXY_WHOLE;
 }
@@ -101,11 +101,11 @@ static enum tm_proxy_result parse_v1(const unsigned char *bytes, size_t have,
     const unsigned char *lf = memchr(bytes, '\n', seen);
     const unsigned char *cr = memchr(bytes, '\r', seen);
     if (!lf && cr && cr + 1 < bytes + seen)
-        return TM_PROXY_malformed; /* what follows a CR is not its LF */
+        return TM_PROXY_MALFORMED; /* what follows a CR is not its LF */
     if (!lf)
-        return seen < TM_PROXY_V1_MAX ? TM_PROXY_MORE : TM_PROXY_too_long;
+        return seen < TM_PROXY_V1_MAX ? TM_PROXY_MORE : TM_PROXY_TOO_LONG;
     if (cr != lf - 1)
-        return TM_PROXY_malformed;
+        return TM_PROXY_MALFORMED;
     header->size = (uint32_t)(lf + 1 - bytes);
     header->tlvs_at = header->size;
     return parse_line(bytes + sizeof(v1_start), cr, header);
@@ -171,12 +171,12 @@ static enum tm_proxy_result check_tlvs(const unsigned char *bytes,
         if (tlv.type != TM_PROXY_TLV_CRC32C)
             continue;
         if (has_checksum || tlv.size != 4)
-            return TM_PROXY_malformed;
+            return TM_PROXY_MALFORMED;
         has_checksum = true;
         if (!is_checksum(bytes, header, tlv.value))
-            return TM_PROXY_checksum;
+            return TM_PROXY_CHECKSUM;
     }
-    return at == header->size ? TM_PROXY_WHOLE : TM_PROXY_malformed;
+    return at == header->size ? TM_PROXY_WHOLE : TM_PROXY_MALFORMED;
 }
 
 static void read_ends(const unsigned char *at, int family, size_t size,
@@ -204,7 +204,7 @@ static enum tm_proxy_result parse_whole_v2(const unsigned char *bytes,
     }
     if (command != COMMAND_PROXY || family >= FAMILIES || protocol >= PROTOCOLS ||
         header->size < TM_PROXY_V2_HEAD + address_sizes[family])
-        return TM_PROXY_malformed;
+        return TM_PROXY_MALFORMED;
     header->tlvs_at = TM_PROXY_V2_HEAD + address_sizes[family];
     if (family == FAMILY_INET && protocol == OVER_STREAM)
         read_ends(addresses, AF_INET, 4, header);
@@ -221,12 +221,12 @@ static enum tm_proxy_result parse_v2(const unsigned char *bytes, size_t have,
                                      struct tm_proxy_header *header)
 {
     if (have > 12 && bytes[12] >> 4 != 2)
-        return TM_PROXY_malformed;
+        return TM_PROXY_MALFORMED;
     if (have < TM_PROXY_V2_HEAD)
         return TM_PROXY_MORE;
     header->size = TM_PROXY_V2_HEAD + two_bytes(bytes + 14);
     if (header->size > TM_PROXY_MAX)
-        return TM_PROXY_too_long;
+        return TM_PROXY_TOO_LONG;
     return have < header->size ? TM_PROXY_MORE : parse_whole_v2(bytes, header);
 }
 
@@ -239,10 +239,10 @@ enum tm_proxy_result tm_proxy_parse(const unsigned char *bytes, size_t have, uin
     if (have == 0)
         return TM_PROXY_MORE;
     if (!first && !second)
-        return TM_PROXY_missing;
+        return TM_PROXY_MISSING;
     if (!(versions & (first ? TM_PROXY_V1 : TM_PROXY_V2)))
         return have < (first ? sizeof(v1_start) : sizeof(v2_start)) ? TM_PROXY_MORE
-                                                                    : TM_PROXY_version;
+                                                                    : TM_PROXY_VERSION;
     if (have < (first ? sizeof(v1_start) : sizeof(v2_start)))
         return TM_PROXY_MORE;
     return first ? parse_v1(bytes, have, header) : parse_v2(bytes, have, header);

@@ -31,9 +31,11 @@ enum { TM_PROXY_V1 = 1, TM_PROXY_V2 = 2 };
 enum tm_proxy_result {
     TM_PROXY_WHOLE = 0,
     TM_PROXY_MORE,
-#define TM_PROXY_FAULT(name, help) TM_PROXY_##name,
-#include "proxy_faults.def"
-    TM_PROXY_RESULTS
+    TM_PROXY_MISSING, /* it does not begin with a header */
+    TM_PROXY_VERSION, /* of a version that is not asked for */
+    TM_PROXY_MALFORMED,
+    TM_PROXY_TOO_LONG,
+    TM_PROXY_CHECKSUM,
 };
 
 struct tm_proxy_header {

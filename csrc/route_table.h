@@ -156,6 +156,18 @@ struct tm_destination {
     struct tm_destination_rules rules;
 };
 
+/* A range of client addresses, both ends included; IPv4 as ::ffff:a.b.c.d, clients of UNIX sockets
+ * as ::. */
+struct tm_range {
+    unsigned char first[16], last[16];
+};
+
+/* Some of image.ranges, sorted, that do not overlap. */
+struct tm_ranges {
+    uint32_t first; /* index */
+    uint32_t count; /* 0 = nobody, TM_NONE = everybody */
+};
+
 struct tm_route {
     char name[TM_NAME_SIZE];
     uint32_t first_destination; /* index into image.destinations */
@@ -166,15 +178,9 @@ struct tm_route {
     uint32_t period;            /* S of pick.h; 0 = nothing to pick, reject */
     uint32_t stride;
     uint32_t cumulative[TM_MAX_DESTINATIONS];
-    uint32_t first_range;       /* index into image.ranges: clients that are let in */
-    uint32_t range_count;       /* TM_NONE = all are */
+    struct tm_ranges admitted; /* clients that are let in */
+    struct tm_ranges senders;  /* peers that send a header of the PROXY protocol: conn/proxy.h */
     struct tm_route_rules rules;
-};
-
-/* A range of client addresses, both ends included; IPv4 as ::ffff:a.b.c.d, clients of UNIX sockets
- * as ::. Those of a route are sorted and do not overlap. */
-struct tm_range {
-    unsigned char first[16], last[16];
 };
 
 struct tm_listener {

@@ -17,6 +17,13 @@ bool tm_is_new(const struct tm_worker *w, uint32_t index)
            w->connections < w->capacity / 2;
 }
 
+bool tm_admit_peer(const struct tm_image *image, const struct tm_route *route,
+                   const struct tm_peer *peer)
+{
+    return tm_in_ranges(image, &route->senders, peer->family, peer->ip) ||
+           tm_in_ranges(image, &route->admitted, peer->family, peer->ip);
+}
+
 enum tm_admission tm_admission_of(struct tm_worker *w, uint32_t listener, int fd,
                                   const struct tm_peer *peer, uint32_t *route)
 {
@@ -28,7 +35,7 @@ enum tm_admission tm_admission_of(struct tm_worker *w, uint32_t listener, int fd
         return TM_UNROUTED;
     }
     of = &w->image->routes[*route];
-    if (!tm_admitted(w->image, of, peer->family, peer->ip)) {
+    if (!tm_admit_peer(w->image, of, peer)) {
         tm_count(&tm_slot_of(w, of->slot)->denied, 1);
         tm_outcome_log_refused(w, fd, peer, of->slot, TM_REFUSED_DENIED);
         return TM_DENIED;
@@ -55,16 +62,19 @@ static enum tm_refusal refusal_by_rate(struct tm_worker *w, const struct tm_cold
                : TM_REFUSED_ROUTE_RATE;
 }
 
-static enum tm_refusal refusal(struct tm_worker *w, uint32_t index,
-                               const struct tm_route_rules *rules)
+static enum tm_refusal refusal(struct tm_worker *w, uint32_t index, const struct tm_route *route)
 {
     const struct tm_cold *cold = &w->colds[index];
+    const struct tm_route_rules *rules = &route->rules;
     bool has_source = cold->client.family != AF_UNIX &&
                       (rules->source_max_connections || rules->source_interval_ns);
     int source = TM_SOURCE_NO_ROOM;
     if (cold->holds & TM_HOLDS_ROUTE)
         return TM_NOT_REFUSED; /* rates come last and are paid once: an earlier incarnation admitted
                                 * it */
+    if (route->senders.count && /* else the peer is the client, and was asked for on accept */
+        !tm_in_ranges(w->image, &route->admitted, cold->client.family, cold->client.ip))
+        return TM_REFUSED_DENIED;
     if (!tm_occupy(w, index, TM_HOLDS_LISTENER, rules->listener_max_connections))
         return TM_REFUSED_LISTENER_MAX;
     if (has_source) {
@@ -85,9 +95,11 @@ struct tm_answer tm_admit(struct tm_worker *w, uint32_t index)
     const struct tm_route *route = tm_route_of(w, index);
     if (!route)
         return tm_end_for(TM_CLOSED_no_endpoint);
-    w->refusal = refusal(w, index, &route->rules);
+    w->refusal = refusal(w, index, route);
     if (w->refusal == TM_NOT_REFUSED)
         return tm_next();
+    if (w->refusal == TM_REFUSED_DENIED)
+        return tm_end_for(TM_CLOSED_not_allowed);
     if (w->refusal == TM_REFUSED_SOURCE_RATE || w->refusal == TM_REFUSED_ROUTE_RATE)
         return tm_end_for(TM_CLOSED_rate_limited);
     if (!tm_is_new(w, index))

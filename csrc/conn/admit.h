@@ -16,6 +16,10 @@ enum tm_admission {
     TM_LOOPED,  /* it comes from this instance, and has been in this route */
     TM_UNROUTED, /* no route has this listener */
 };
+/* Whether a route lets a peer in: of one that sends a header of the PROXY protocol, only the client
+ * that it names is asked about, once it is known. */
+bool tm_admit_peer(const struct tm_image *image, const struct tm_route *route,
+                   const struct tm_peer *peer);
 /* Counts a refusal. *route: index in the image. */
 enum tm_admission tm_admission_of(struct tm_worker *w, uint32_t listener, int fd,
                                   const struct tm_peer *peer, uint32_t *route);

@@ -1,6 +1,7 @@
 /* Peers that may not read. Runs in a worker. */
 #include "conn/bound.h"
 
+#include "conn/proxy.h"
 #include "conn/rate.h"
 #include "sock.h"
 
@@ -22,7 +23,7 @@ void tm_bound_do_not_pace(struct tm_worker *w, uint32_t index, int side)
     if (!w->paced || conn->side_flags[side] & TM_UNPACED)
         return;
     conn->side_flags[side] |= TM_UNPACED;
-    tm_sock_do_not_pace(conn->fd[side], side == TM_CLIENT ? &cold->client : &cold->endpoint);
+    tm_sock_do_not_pace(conn->fd[side], side == TM_CLIENT ? tm_peer_of(w, index) : &cold->endpoint);
 }
 
 /* More for who has taken more: calls cost more than bytes. */

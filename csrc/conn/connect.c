@@ -11,6 +11,7 @@
 #include "conn/occupy.h"
 #include "conn/outcome.h"
 #include "conn/place.h"
+#include "conn/proxy.h"
 #include "conn/record.h"
 #include "conn/relay.h"
 #include "conn/retry.h"
@@ -142,7 +143,7 @@ static enum outcome connect_to(struct tm_worker *w, uint32_t index,
         attempt_failed(w, index, -fd);
         return FAILED;
     }
-    tm_trace_connect(&w->commons->traces, conn->fd[TM_CLIENT], &cold->client, fd, &cold->endpoint,
+    tm_trace_connect(&w->commons->traces, conn->fd[TM_CLIENT], tm_peer_of(w, index), fd, &cold->endpoint,
                      cold->route_slot, w->connects++);
     int state = tm_sock_established(fd);
     uint8_t flags = tm_first_flags(cold->endpoint.family);

@@ -28,7 +28,10 @@ static enum tm_refusal refusal_of(const struct tm_worker *w, uint32_t index)
         return TM_NOT_REFUSED;
     if (cold->close_reason == TM_CLOSED_no_endpoint)
         return TM_REFUSED_NO_DESTINATION;
+    if (cold->close_reason == TM_CLOSED_proxy_header)
+        return w->refusal;
     return cold->stage == TM_STAGE_ADMIT && (cold->close_reason == TM_CLOSED_overflow ||
+                                             cold->close_reason == TM_CLOSED_not_allowed ||
                                              cold->close_reason == TM_CLOSED_rate_limited)
                ? w->refusal
                : TM_NOT_REFUSED;

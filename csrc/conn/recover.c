@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "conn/admit.h"
 #include "conn/annex.h"
 #include "conn/occupy.h"
 #include "conn/record.h"
@@ -149,7 +150,7 @@ static bool place_accepted(struct tm_worker *w, int fd)
         return false;
     route = w->image->route_of_listener[listener];
     if (route == TM_NONE ||
-        !tm_admitted(w->image, &w->image->routes[route], peer.family, peer.ip))
+        !tm_admit_peer(w->image, &w->image->routes[route], &peer))
         return false;
     tm_record_open(w, fd, &peer, &w->image->routes[route]);
     return true;

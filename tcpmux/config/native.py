@@ -204,7 +204,24 @@ def _sent_and_expected(check: Check) -> Pairs:
         yield "status", f"{check.status[0]}-{check.status[1]}"
 
 
+def _accept_proxy(policy: RoutePolicy) -> Pairs:
+    accept = policy.accept_proxy
+    if accept.senders:
+        versions = [str(bit + 1) for bit in range(2) if accept.versions >> bit & 1]
+        yield (
+            "accept_proxy",
+            flow(
+                [
+                    ("from", f"[{', '.join(scalar(str(net)) for net in accept.senders)}]"),
+                    ("versions", f"[{', '.join(versions)}]"),
+                    ("timeout", format_duration(accept.timeout)),
+                ]
+            ),
+        )
+
+
 _OF_ROUTE = {
+    "accept_proxy": _accept_proxy,
     "on_unavailable": _unavailable,
     "on_all_unavailable": _all_unavailable,
     "allow": _clients("allow"),

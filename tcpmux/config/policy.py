@@ -19,9 +19,11 @@ from tcpmux.config.problems import describe
 from tcpmux.config.rows import DAY, rows_of
 from tcpmux.config.settings import (
     UNIX,
+    AcceptProxy,
     Clients,
     DestinationPolicy,
     EndpointPolicy,
+    Network,
     Queue,
     RoutePolicy,
     Timeouts,
@@ -34,10 +36,13 @@ from tcpmux.config.values import (
     boolean,
     duration,
     number,
+    whole,
 )
 
 MAX_BYTES = 64 * 1024  # that a check sends or expects
-_ROUTE, _DESTINATION, _CHECK = map(rows_of, (RoutePolicy, DestinationPolicy, Check))
+_ROUTE, _DESTINATION, _CHECK, _PROXY = map(
+    rows_of, (RoutePolicy, DestinationPolicy, Check, AcceptProxy)
+)
 
 
 def _text(value: Any) -> bytes:
@@ -143,6 +148,7 @@ if TYPE_CHECKING:  # their fields are asked for by key
     _RouteKeys = Strict
     _EndpointKeys = Strict
     _CheckKeys = Strict
+    _ProxyKeys = Strict
     QueueModel = Strict
 
     class TimeoutsModel(Strict): ...
@@ -153,6 +159,7 @@ else:
     _RouteKeys = model_of(RoutePolicy)
     _EndpointKeys = model_of(EndpointPolicy, shared=True)
     _CheckKeys = model_of(Check)
+    _ProxyKeys = model_of(AcceptProxy)
     QueueModel = model_of(Queue)
     TimeoutsModel = model_of(Timeouts)
 
@@ -270,7 +277,42 @@ ClientsText = Annotated[
 ]
 
 
+def _sender(value: Any) -> Network:
+    found = _clients(value)
+    if isinstance(found, str):
+        raise ValueError(f"expected an address or a network such as 10.0.0.0/8, got {value}")
+    return found
+
+
+SenderText = Annotated[
+    IPv4Network | IPv6Network,
+    BeforeValidator(_sender),
+    WithJsonSchema({"type": "string", "examples": ["10.0.0.0/8"]}),
+]
+VersionNumber = Annotated[
+    int,
+    BeforeValidator(lambda value: whole(value, 1, 2)),
+    WithJsonSchema({"enum": [1, 2]}),
+]
+
+
+class AcceptProxyModel(_ProxyKeys):
+    senders: Annotated[list[SenderText], Field(min_length=1)] = Field(
+        validation_alias="from", description=_PROXY["senders"].help
+    )
+    versions: Annotated[list[VersionNumber], Field(min_length=1)] = Field(
+        default=[1, 2], description=_PROXY["versions"].help
+    )
+
+    def made(self) -> AcceptProxy:
+        versions = sum({1 << (version - 1) for version in self.versions})
+        return settings_of(AcceptProxy, [self], senders=tuple(self.senders), versions=versions)
+
+
 class RoutePolicyModel(_RouteKeys):
+    accept_proxy: AcceptProxyModel | None = Field(
+        default=None, description=_ROUTE["accept_proxy"].help
+    )
     allow: list[ClientsText] = Field(default=[], description=_ROUTE["allow"].help)
     deny: list[ClientsText] = Field(default=[], description=_ROUTE["deny"].help)
     on_unavailable: Annotated[
@@ -295,6 +337,7 @@ class RoutePolicyModel(_RouteKeys):
             hold=hold,
             allow=tuple(self.allow),
             deny=tuple(self.deny),
+            accept_proxy=self.accept_proxy.made() if self.accept_proxy else AcceptProxy(),
         )
 
 

@@ -211,6 +211,24 @@ class Retry:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class AcceptProxy:
+    """The PROXY protocol's header in front of connections from some peers. senders: those; () =
+    none. versions: a bit for each. timeout in s, from the accept."""
+
+    senders: tuple[Network, ...] = other(
+        "Peers that send it: addresses and networks. From these it must come, from others it must "
+        "not.",
+        (),
+    )
+    versions: int = other(
+        "Versions of the header that are accepted.", 3, rule="proxy_versions", unit="a bit each"
+    )
+    timeout: float = seconds(
+        "How long a peer may take to send it.", 5.0, 0.001, DAY, rule="proxy_timeout_ms"
+    )
+
+
 # --- of a route, of a destination, of an endpoint ------------------------------------------------
 
 
@@ -256,6 +274,11 @@ class RoutePolicy(Timeouts):
         (),
     )
     deny: tuple[Clients, ...] = other("Clients that may not connect, even if allowed.", ())
+    accept_proxy: AcceptProxy = other(
+        "The PROXY protocol, versions 1 and 2: a header that says who the client is, in front of "
+        "connections from a load balancer.",
+        AcceptProxy(), table=AcceptProxy,
+    )  # fmt: skip
     retry: Retry = section("Retries of failed connects, before any byte was forwarded.", Retry())
     on_unavailable: str = other(
         "What becomes of the share of a destination without a healthy endpoint: redistribute (to "

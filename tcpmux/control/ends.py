@@ -16,6 +16,8 @@ ENDS = {
     "no_endpoint": "no endpoint was available",
     "retries_used_up": "a connect failed, no retry was left",
     "overflow": "a connection limit was reached",
+    "not_allowed": "the client named by a PROXY header may not connect",
+    "proxy_header": "PROXY header bad, late or missing",
     "rate_limited": "rate limit of new connections exceeded",
     "lifetime": "max_connection_duration expired",
     "idle_timeout": "idle for idle_timeout",

@@ -18,10 +18,13 @@ class Refusal(NamedTuple):
     @property
     def flags(self) -> str:
         """As Envoy abbreviates it."""
+        if self.limit == "accept_proxy":
+            return FLAGS["proxy_header"]
         return _FLAGS.get(self.reason) or FLAGS[self.reason]
 
 
 _FLAGS = {"denied": "UAEX", "looped": "NR", "no_route": "NR"}
+_HEADER_FAULTS = ("missing", "version", "malformed", "too_long", "checksum", "late")
 REFUSALS = (  # csrc/access_log.h: enum tm_refusal, from 1
     Refusal("denied"),
     Refusal("looped"),
@@ -32,6 +35,7 @@ REFUSALS = (  # csrc/access_log.h: enum tm_refusal, from 1
     Refusal("rate_limited", "source.rate"),
     Refusal("rate_limited", "rate"),
     Refusal("no_endpoint"),
+    *(Refusal(f"proxy_header_{fault}", "accept_proxy") for fault in _HEADER_FAULTS),
 )
 REFUSAL_FLAGS = frozenset(refusal.flags for refusal in REFUSALS)
 assert len(REFUSALS) == REFUSAL_COUNT

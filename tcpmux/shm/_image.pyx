@@ -13,7 +13,7 @@ from tcpmux.shm.c_table cimport (
     tm_destination, tm_endpoint, tm_image, TM_LABEL_SIZE, tm_listener, TM_MAGLEV,
     tm_maglev_fill, tm_maglev_size, TM_MAX_ALL_DESTINATIONS, TM_MAX_ENDPOINTS,
     TM_MAX_LISTENERS, TM_MAX_MAGLEV, TM_MAX_RANGES, TM_MAX_ROUTES, TM_MAX_SLOTS, TM_MAX_TURNS,
-    TM_NAME_SIZE, TM_NONE, tm_range, tm_route, tm_table, tm_table_generation,
+    TM_NAME_SIZE, TM_NONE, tm_range, tm_ranges, tm_route, tm_table, tm_table_generation,
     tm_table_idle_image, tm_table_image, tm_table_is_still, tm_table_publish, tm_turn,
     tm_turn_hash,
 )
@@ -129,7 +129,8 @@ cdef int put_route(tm_image *out, tm_route *route, row) except -1:
     for i in range(route.destination_count):
         route.cumulative[i] = thresholds[i]
     put_rules(<uint64_t *>&route.rules, row.rules, ROUTE_RULES)
-    put_ranges(out, route, row.admitted)
+    put_ranges(out, &route.admitted, row.admitted)
+    put_ranges(out, &route.senders, row.senders)
     for source in row.destinations:
         assert out.destination_count < TM_MAX_ALL_DESTINATIONS
         destination = &out.destinations[out.destination_count]
@@ -167,13 +168,14 @@ cdef int put_rules(uint64_t *words, rules, tuple names) except -1:
 
 
 
-cdef int put_ranges(tm_image *out, tm_route *route, bytes admitted) except -1:
-    cdef uint32_t count = 0 if admitted is None else len(admitted) // sizeof(tm_range)
+cdef int put_ranges(tm_image *out, tm_ranges *ranges, bytes found) except -1:
+    """None: everybody."""
+    cdef uint32_t count = 0 if found is None else len(found) // sizeof(tm_range)
     assert out.range_count + count <= TM_MAX_RANGES
-    route.first_range = out.range_count
-    route.range_count = TM_NONE if admitted is None else count
+    ranges.first = out.range_count
+    ranges.count = TM_NONE if found is None else count
     if count:
-        memcpy(&out.ranges[out.range_count], <const char *>admitted, count * sizeof(tm_range))
+        memcpy(&out.ranges[out.range_count], <const char *>found, count * sizeof(tm_range))
     out.range_count += count
     return 0
 
@@ -289,12 +291,16 @@ cdef object read_destination(const tm_image *image, const tm_destination *destin
 
 
 
+cdef object read_ranges(const tm_image *image, const tm_ranges *ranges):
+    """As put_ranges() has them."""
+    if ranges.count == TM_NONE:
+        return None
+    slice_of(ranges.first, ranges.count, TM_MAX_RANGES)
+    return (<const char *>&image.ranges[ranges.first])[:ranges.count * sizeof(tm_range)]
+
+
+
 cdef object read_route(const tm_image *image, const tm_route *route):
-    cdef uint32_t count = route.range_count
-    admitted = None
-    if count != TM_NONE:
-        slice_of(route.first_range, count, TM_MAX_RANGES)
-        admitted = (<const char *>&image.ranges[route.first_range])[:count * sizeof(tm_range)]
     destinations = [
         read_destination(image, &image.destinations[<uint32_t>d])
         for d in slice_of(route.first_destination, route.destination_count,
@@ -302,7 +308,8 @@ cdef object read_route(const tm_image *image, const tm_route *route):
     return RouteRow(
         name_text(route.name), route.ticket, route.slot, route.since_generation,
         tuple(destinations),
-        read_rules(<const uint64_t *>&route.rules, RouteRules, ROUTE_RULES), admitted)
+        read_rules(<const uint64_t *>&route.rules, RouteRules, ROUTE_RULES),
+        read_ranges(image, &route.admitted), read_ranges(image, &route.senders) or b"")
 
 
 

@@ -27,7 +27,7 @@ from tcpmux.shm.image import (
     ListenerRow,
     RouteRow,
 )
-from tcpmux.shm.ranges import RANGE, admitted
+from tcpmux.shm.ranges import RANGE, admitted, ranges_of
 from tcpmux.shm.rules import DestinationRules, destination_rules, endpoint_rules, route_rules
 from tcpmux.shm.serving import with_turns_and_weights
 from tcpmux.shm.slots import Key, Names, TableFull
@@ -83,6 +83,7 @@ class _Builder:
                 tuple(self.destination(route, d) for d in route.destinations),
                 route_rules(route),
                 admitted(route.policy.allow, route.policy.deny),
+                ranges_of(route.policy.accept_proxy.senders),
             )
         )
 
@@ -185,7 +186,7 @@ def build_image(
     turns_taken = sum(
         len(d.turns) + len(d.reserves) for route in routes for d in route.destinations
     )
-    ranges = sum(len(route.admitted or b"") for route in routes) // RANGE
+    ranges = sum(len(route.admitted or b"") + len(route.senders) for route in routes) // RANGE
     for what, count, most in (
         ("turns of endpoints", turns_taken, MAX_TURNS),
         ("ranges of client addresses", ranges, MAX_RANGES),

@@ -109,6 +109,13 @@ cdef extern from "route_table.h" nogil:
         uint64_t since_generation
         tm_destination_rules rules
 
+    cdef struct tm_range:
+        unsigned char first[16]
+
+    cdef struct tm_ranges:
+        uint32_t first
+        uint32_t count
+
     cdef struct tm_route:
         char name[64]
         uint32_t first_destination
@@ -119,12 +126,9 @@ cdef extern from "route_table.h" nogil:
         uint32_t period
         uint32_t stride
         uint32_t cumulative[64]
-        uint32_t first_range
-        uint32_t range_count
+        tm_ranges admitted
+        tm_ranges senders
         tm_route_rules rules
-
-    cdef struct tm_range:
-        unsigned char first[16]
 
     cdef struct tm_listener:
         tm_address address

@@ -75,6 +75,8 @@ def _route_changes(old: RouteRow, new: RouteRow) -> list[str]:
         changes.append(f"on_unavailable {then}->{now}")
     if old.admitted != new.admitted:
         changes.append("allow or deny changed")
+    if old.senders != new.senders:
+        changes.append("accept_proxy.from changed")
     return changes
 
 

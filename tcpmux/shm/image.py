@@ -71,6 +71,7 @@ class RouteRow:
     destinations: tuple[DestinationRow, ...]
     rules: RouteRules = RouteRules()
     admitted: bytes | None = None  # ranges of clients as csrc/route_table.h has them; None = all
+    senders: bytes = b""  # ranges of peers that send a header of the PROXY protocol
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,15 @@ def admitted(allow: Sequence[Clients], deny: Sequence[Clients]) -> bytes | None:
             here += 1
         if rest <= last:
             ranges.append((rest, last))
+    return _bytes(ranges)
+
+
+def ranges_of(clients: Iterable[Clients]) -> bytes:
+    """The same of these clients."""
+    return _bytes(_merged(clients))
+
+
+def _bytes(ranges: Iterable[tuple[int, int]]) -> bytes:
     return b"".join(first.to_bytes(16, "big") + last.to_bytes(16, "big") for first, last in ranges)
 
 

@@ -38,7 +38,7 @@ static struct tm_image *make_image(void)
 {
     struct tm_image *image = &table->images[0];
     image->route_count = image->destination_count = 1;
-    image->routes[0] = (struct tm_route){.destination_count = 1, .range_count = TM_NONE};
+    image->routes[0] = (struct tm_route){.destination_count = 1, .admitted.count = TM_NONE};
     image->routes[0].rules.on_all_unavailable = TM_HOLD;
     image->routes[0].rules.hold_ms = 5000;
     image->destinations[0] = (struct tm_destination){.slot = 1, .rules.connect_timeout_ms = 1000};
@@ -422,7 +422,7 @@ static void a_denied_client_is_logged(void)
     struct sockaddr_in in;
     uint32_t route;
     int fd = listen_loopback(&in, 0);
-    image->routes[0].range_count = 0;
+    image->routes[0].admitted.count = 0;
     image->routes[0].slot = 7;
     for (int i = 0; i < 300; i++)
         CHECK_EQUAL(tm_admission_of(w, 0, fd, &peer, &route), TM_DENIED);
@@ -441,7 +441,7 @@ static void a_denied_client_is_logged(void)
     CHECK_EQUAL(tm_log_written(&w->live->log), TM_REFUSED_BURST + 1);
     CHECK_EQUAL(tm_log_untold(&w->live->log, TM_REFUSED_DENIED), 301 - TM_REFUSED_BURST);
     tm_table_set_log(table, 0, 0);
-    image->routes[0].range_count = TM_NONE;
+    image->routes[0].admitted.count = TM_NONE;
     CHECK(close(fd) == 0);
     end_worker(w);
 }

@@ -480,22 +480,22 @@ static void only_admitted_clients_come_in(void)
     CHECK(image);
     struct tm_route *route = &image->routes[0];
     unsigned char ip[16] = {0};
-    route->range_count = TM_NONE;
-    CHECK(tm_admitted(image, route, AF_INET, ip));
-    route->range_count = 0;
-    CHECK(!tm_admitted(image, route, AF_INET, ip));
-    CHECK(!tm_admitted(image, route, AF_UNIX, ip));
+    route->admitted.count = TM_NONE;
+    CHECK(tm_in_ranges(image, &route->admitted, AF_INET, ip));
+    route->admitted.count = 0;
+    CHECK(!tm_in_ranges(image, &route->admitted, AF_INET, ip));
+    CHECK(!tm_in_ranges(image, &route->admitted, AF_UNIX, ip));
     /* :: alone: a client of a UNIX socket, of which nothing else is looked at */
     unsigned char some[16] = {1, 2, 3, 4};
-    route->range_count = 1;
-    CHECK(tm_admitted(image, route, AF_UNIX, some));
-    CHECK(!tm_admitted(image, route, AF_INET, ip));
-    CHECK(!tm_admitted(image, route, AF_INET6, some));
-    route->range_count = 0;
+    route->admitted.count = 1;
+    CHECK(tm_in_ranges(image, &route->admitted, AF_UNIX, some));
+    CHECK(!tm_in_ranges(image, &route->admitted, AF_INET, ip));
+    CHECK(!tm_in_ranges(image, &route->admitted, AF_INET6, some));
+    route->admitted.count = 0;
     /* 10.0.x.16 - 10.0.x.31, for every even x */
-    route->first_range = 3;
+    route->admitted.first = 3;
     for (uint32_t x = 0; x < 256; x += 2) {
-        struct tm_range *range = &image->ranges[3 + route->range_count++];
+        struct tm_range *range = &image->ranges[3 + route->admitted.count++];
         unsigned char first[16] = {[10] = 0xff, [11] = 0xff, 10, 0, (unsigned char)x, 16};
         memcpy(range->first, first, 16);
         memcpy(range->last, first, 16);
@@ -506,10 +506,10 @@ static void only_admitted_clients_come_in(void)
             unsigned char four[16] = {10, 0, (unsigned char)x, (unsigned char)y};
             unsigned char six[16] = {[10] = 0xff, [11] = 0xff, 10, 0, (unsigned char)x, (unsigned char)y};
             bool in = x % 2 == 0 && y >= 16 && y <= 31;
-            CHECK(tm_admitted(image, route, AF_INET, four) == in);
-            CHECK(tm_admitted(image, route, AF_INET6, six) == in);
+            CHECK(tm_in_ranges(image, &route->admitted, AF_INET, four) == in);
+            CHECK(tm_in_ranges(image, &route->admitted, AF_INET6, six) == in);
             four[1] = 1;
-            CHECK(!tm_admitted(image, route, AF_INET, four));
+            CHECK(!tm_in_ranges(image, &route->admitted, AF_INET, four));
         }
     free(image);
 }

@@ -91,12 +91,12 @@ static void bad_lines_are_not_believed(void)
         "PROXY tcp4 203.0.113.7 10.0.0.1 56324 443\r\n",
     };
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
-        CHECK_EQUAL(line(lines[i]), TM_PROXY_malformed);
-    CHECK_EQUAL(line("proxy TCP4 203.0.113.7 10.0.0.1 56324 443\r\n"), TM_PROXY_missing);
-    CHECK_EQUAL(line("PROXY\r\n"), TM_PROXY_missing);
+        CHECK_EQUAL(line(lines[i]), TM_PROXY_MALFORMED);
+    CHECK_EQUAL(line("proxy TCP4 203.0.113.7 10.0.0.1 56324 443\r\n"), TM_PROXY_MISSING);
+    CHECK_EQUAL(line("PROXY\r\n"), TM_PROXY_MISSING);
     static const char nul[] = "PROXY TCP4 203.0.113.7\0 10.0.0.1 56324 443\r\n";
     struct tm_proxy_header header;
-    CHECK_EQUAL(parse(nul, sizeof(nul) - 1, BOTH, &header), TM_PROXY_malformed);
+    CHECK_EQUAL(parse(nul, sizeof(nul) - 1, BOTH, &header), TM_PROXY_MALFORMED);
 }
 
 static void a_line_has_at_most_107_bytes(void)
@@ -109,8 +109,8 @@ static void a_line_has_at_most_107_bytes(void)
     CHECK_EQUAL(header.size, TM_PROXY_V1_MAX);
     memcpy(text + TM_PROXY_V1_MAX - 2, "x\r\n", 3);
     CHECK_EQUAL(parse(text, TM_PROXY_V1_MAX - 1, BOTH, &header), TM_PROXY_MORE);
-    CHECK_EQUAL(parse(text, TM_PROXY_V1_MAX, BOTH, &header), TM_PROXY_too_long);
-    CHECK_EQUAL(parse(text, TM_PROXY_V1_MAX + 1, BOTH, &header), TM_PROXY_too_long);
+    CHECK_EQUAL(parse(text, TM_PROXY_V1_MAX, BOTH, &header), TM_PROXY_TOO_LONG);
+    CHECK_EQUAL(parse(text, TM_PROXY_V1_MAX + 1, BOTH, &header), TM_PROXY_TOO_LONG);
 }
 
 /* --- version 2 ------------------------------------------------------------------------------ */
@@ -191,7 +191,7 @@ static void bad_headers_are_not_believed(void)
     };
     for (size_t i = 0; i < sizeof(some) / sizeof(some[0]); i++) {
         struct tm_proxy_header header;
-        CHECK_EQUAL(parse(some[i].bytes, some[i].size, BOTH, &header), TM_PROXY_malformed);
+        CHECK_EQUAL(parse(some[i].bytes, some[i].size, BOTH, &header), TM_PROXY_MALFORMED);
     }
 }
 
@@ -201,7 +201,7 @@ static void a_header_has_at_most_4096_bytes(void)
     struct built most = v2(0x20, 0, TM_PROXY_MAX - TM_PROXY_V2_HEAD);
     struct built more = v2(0x20, 0, TM_PROXY_MAX - TM_PROXY_V2_HEAD + 1);
     CHECK_EQUAL(parse(most.bytes, most.size, BOTH, &header), TM_PROXY_WHOLE);
-    CHECK_EQUAL(parse(more.bytes, TM_PROXY_V2_HEAD, BOTH, &header), TM_PROXY_too_long);
+    CHECK_EQUAL(parse(more.bytes, TM_PROXY_V2_HEAD, BOTH, &header), TM_PROXY_TOO_LONG);
 }
 
 static void tlvs_are_whole_and_fill_the_header(void)
@@ -221,7 +221,7 @@ static void tlvs_are_whole_and_fill_the_header(void)
         struct built cut = over_tcp4(size);
         put(&cut, 12, two, size);
         CHECK_EQUAL(parse(cut.bytes, cut.size, BOTH, &header),
-                    size == 3 ? TM_PROXY_WHOLE : TM_PROXY_malformed);
+                    size == 3 ? TM_PROXY_WHOLE : TM_PROXY_MALFORMED);
     }
 }
 
@@ -247,7 +247,7 @@ static void a_checksum_is_checked(void)
             other.bytes[at] ^= (unsigned char)(1 << bit);
             enum tm_proxy_result result = parse(other.bytes, other.size, BOTH, &header);
             /* But for its own type, which would have it no checksum at all. */
-            CHECK(result == TM_PROXY_checksum || result == TM_PROXY_malformed ||
+            CHECK(result == TM_PROXY_CHECKSUM || result == TM_PROXY_MALFORMED ||
                   at == TM_PROXY_V2_HEAD + 12);
         }
     }
@@ -257,7 +257,7 @@ static void a_checksum_is_checked(void)
     CHECK(parse(twice.bytes, twice.size, BOTH, &header) != TM_PROXY_WHOLE);
     struct built small = over_tcp4(6);
     put(&small, 12, "\3\0\3", 3);
-    CHECK_EQUAL(parse(small.bytes, small.size, BOTH, &header), TM_PROXY_malformed);
+    CHECK_EQUAL(parse(small.bytes, small.size, BOTH, &header), TM_PROXY_MALFORMED);
 }
 
 /* --- both ----------------------------------------------------------------------------------- */
@@ -278,12 +278,12 @@ static void only_the_versions_asked_for_are_taken(void)
     static const char text[] = "PROXY UNKNOWN\r\n";
     struct built built = over_tcp4(0);
     struct tm_proxy_header header;
-    CHECK_EQUAL(parse(text, sizeof(text) - 1, TM_PROXY_V2, &header), TM_PROXY_version);
+    CHECK_EQUAL(parse(text, sizeof(text) - 1, TM_PROXY_V2, &header), TM_PROXY_VERSION);
     CHECK_EQUAL(parse(text, sizeof(text) - 1, TM_PROXY_V1, &header), TM_PROXY_WHOLE);
-    CHECK_EQUAL(parse(built.bytes, built.size, TM_PROXY_V1, &header), TM_PROXY_version);
+    CHECK_EQUAL(parse(built.bytes, built.size, TM_PROXY_V1, &header), TM_PROXY_VERSION);
     CHECK_EQUAL(parse(built.bytes, built.size, TM_PROXY_V2, &header), TM_PROXY_WHOLE);
-    CHECK_EQUAL(line("GET / HTTP/1.1\r\n"), TM_PROXY_missing);
-    CHECK_EQUAL(line("\r\n\r\nQ"), TM_PROXY_missing);
+    CHECK_EQUAL(line("GET / HTTP/1.1\r\n"), TM_PROXY_MISSING);
+    CHECK_EQUAL(line("\r\n\r\nQ"), TM_PROXY_MISSING);
     CHECK_EQUAL(line("P"), TM_PROXY_MORE);
 }
 

@@ -1,0 +1,38 @@
+/* The header of the PROXY protocol, in front of connections from the route's `senders`.
+ *
+ * It stays in the socket until it is whole. Then, in this order: the peer's address is kept in the
+ * annex, the client becomes the one that the header names, and the header is removed from the
+ * socket. A death in between repeats what is left of it: as long as the header is there it is read
+ * again, and that it is gone stands in half[TM_CLIENT].base.
+ *
+ * From then on `client` is who the header named: for limits, hashes, lists and logs. What is done
+ * with the socket goes by tm_peer_of().
+ */
+#ifndef TM_CONN_PROXY_H
+#define TM_CONN_PROXY_H
+
+#include "annex.h"
+
+/* At the start of the annex of a connection whose client a header has named. */
+struct tm_known {
+    struct tm_peer peer; /* of the socket; family 0 = not kept yet */
+    struct tm_peer to;   /* where the client had connected to */
+};
+
+_Static_assert(sizeof(struct tm_known) <= TM_ANNEX_BYTES, "room for it");
+_Static_assert(offsetof(struct tm_annex, bytes) % _Alignof(struct tm_known) == 0, "aligned");
+
+static inline struct tm_known *tm_known_of(struct tm_worker *w, uint32_t index)
+{
+    struct tm_annex *annex = tm_annex_of(w, index);
+    return annex ? (struct tm_known *)(void *)annex->bytes : NULL;
+}
+
+/* Who is at the other end of the client's socket. */
+static inline const struct tm_peer *tm_peer_of(struct tm_worker *w, uint32_t index)
+{
+    const struct tm_known *known = tm_known_of(w, index);
+    return known && known->peer.family ? &known->peer : &w->colds[index].client;
+}
+
+#endif
