@@ -21,7 +21,7 @@ from tcpmux.control.failed_connects import FailedConnects, error_text, is_first
 from tcpmux.control.telling import bounded, duration
 from tcpmux.errors import plural
 from tcpmux.levels import Line, Where
-from tcpmux.shm.image import ADMIN_STATES, HEALTHY, READY, DestinationRow, Image, RouteRow
+from tcpmux.shm.image import ADMIN_STATES, ENDS, HEALTHY, READY, DestinationRow, Image, RouteRow
 from tcpmux.shm.serving import is_unavailable, serves
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ CONNECTS = ("connect_failed", "connect_timeout", "retries_used_up")
 LOST = (*CONNECTS, "no_endpoint", "local_error")
 LIMITED = ("overflow", "rate_limited")
 REASONS = (*LOST, *LIMITED)
-ENDS = ("reset", "held", "refused")  # by on_all_unavailable
 NO_RESOURCES = "this host is out of ports, descriptors or memory"
 LIMITS = {
     "overflow": "max_connections was reached",

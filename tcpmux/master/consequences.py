@@ -9,11 +9,9 @@ from collections.abc import Iterator
 from tcpmux.config import Config, HostName
 from tcpmux.levels import Line
 from tcpmux.master.change import Known
-from tcpmux.shm.image import FALLBACK, HEALTHY, READY, DestinationRow, Image, RouteRow
+from tcpmux.shm.image import ENDS, FALLBACK, HEALTHY, READY, DestinationRow, Image, RouteRow
 from tcpmux.shm.serving import is_unavailable, serves, shift_elsewhere
 
-# What becomes of new connections, by on_all_unavailable.
-ENDS = ("reset", "held", "refused")
 MAX_NAMED = 5  # destinations in a line
 
 
