@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,11 @@ def _closed_by_reason(counters: SlotCounters) -> dict[str, int]:
 def is_running(live: Live) -> bool:
     """Whether a worker is there now: its region outlives it."""
     return live.presence != ABSENT and is_alive(live.pid)
+
+
+def is_any_at_work(lives: Iterable[Live]) -> bool:
+    """Whether one of these workers runs, and is neither stopped nor hangs."""
+    return any(live.presence == PRESENT and is_running(live) for live in lives)
 
 
 def worker(live: Live) -> dict[str, Any]:
