@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from tcpmux.control.failed_connects import FailedConnects, error_text, is_first
+from tcpmux.control.failed_connects import FailedConnects, error_text
 from tcpmux.control.telling import bounded, duration
 from tcpmux.errors import plural
 from tcpmux.levels import Line, Where
 from tcpmux.shm.image import ADMIN_STATES, ENDS, HEALTHY, READY, DestinationRow, Image, RouteRow
 from tcpmux.shm.serving import is_unavailable, serves
+from tcpmux.shm.stats import is_first_control
 
 if TYPE_CHECKING:
     from tcpmux.control.telling import Say
@@ -112,7 +113,7 @@ class Losses:
         if image is self._image:
             return
         known = dict(zip(((r.name, r.slot) for r in self._rows), self._counts(), strict=True))
-        from_start = self._image is None and is_first(self._view)
+        from_start = self._image is None and is_first_control(self._view.table)
         self._image, self._rows = image, image.routes
         self._slots = array("I", [row.slot for row in image.routes])
         self._before = self._view.counters.closed(self._slots, REASONS)

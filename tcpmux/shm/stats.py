@@ -11,6 +11,7 @@ from tcpmux.processes import is_alive
 from tcpmux.shm._declared import (
     ABSENT,
     CLOSE_REASONS,
+    CONTROL,
     ORDER_RETIRE,
     PICK_REASONS,
     PRESENT,
@@ -86,6 +87,12 @@ def programs(table: Table) -> Iterator[Program]:
         if presence != ABSENT:
             pid = pid if is_alive(pid) else 0
             yield Program(name, pid, presence == PRESENT and pid > 0, starts, hangs)
+
+
+def is_first_control(table: Table) -> bool:
+    """Whether no control process before this one has seen what is counted so far."""
+    _, _, starts, _ = table.program(CONTROL)
+    return starts <= 1
 
 
 def _program(program: Program) -> dict[str, Any]:
