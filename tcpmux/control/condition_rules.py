@@ -7,12 +7,11 @@ memory tells; None = it does not.
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tcpmux.control.condition import DEGRADED, DISABLED, DOWN, DRAINED, HEALTHY, Condition
+from tcpmux.control.connecting import error_text
 from tcpmux.errors import plural
 from tcpmux.shm import image as rows
 from tcpmux.shm.serving import is_unavailable, serves
@@ -55,9 +54,7 @@ class Failures(NamedTuple):
     @property
     def text(self) -> str:
         """`connection refused, 17 in a row`."""
-        what = os.strerror(self.error).lower() if self.error else "connect timed out"
-        if self.error == errno.ENOENT:
-            what = "no such socket"
+        what = error_text(self.error)
         return what if self.in_a_row == 1 else f"{what}, {self.in_a_row} in a row"
 
 

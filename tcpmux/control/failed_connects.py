@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 from array import array
 from typing import TYPE_CHECKING
 
+from tcpmux.control.connecting import error_text
 from tcpmux.control.telling import bounded
 from tcpmux.errors import plural
 from tcpmux.levels import NOWHERE, Line, Where
@@ -21,13 +20,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("tcpmux.control")
 
 MAX_COUNT = 1 << 31  # a count is of 32 bits; more at a time is none
-
-
-def error_text(number: int) -> str:
-    """What a failed connect met with; 0 = no answer in time."""
-    if not number:
-        return "timed out"
-    return os.strerror(number) if number in errno.errorcode else f"error {number}"
 
 
 class FailedConnects:

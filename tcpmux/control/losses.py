@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from tcpmux.control.failed_connects import FailedConnects, error_text
+from tcpmux.control.connecting import error_text
+from tcpmux.control.failed_connects import FailedConnects
 from tcpmux.control.telling import bounded, duration
 from tcpmux.errors import plural
 from tcpmux.levels import Line, Where
