@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import click.testing
 import pytest
 
+from tcpmux.cli import weight
 from tcpmux.cli.app import cli
 from tests.support import patient
 
@@ -212,6 +213,24 @@ routes:
     result = tcpmux("weight", "tcp-echo", "v1=50", "--save", "--admin", admin.path)
     assert (result.exit_code, result.stderr) == (0, "")
     assert admin.requests[-1][1] == {"v1": 50}
+
+
+@pytest.mark.parametrize("is_in_time", [True, False])
+def test_weight_waits_for_workers_that_are_behind_while_control_is_replaced(
+    admin: FakeAdmin, monkeypatch: pytest.MonkeyPatch, *, is_in_time: bool
+) -> None:
+    """Exit 1 if they don't catch up."""
+    monkeypatch.setattr(weight, "WAIT_TIME", patient(30.0) if is_in_time else 0)
+    workers = [{**worker, "generation": 7} for worker in STATUS["workers"]]
+    answers = [(200, STATUS), CUT, (200, {**STATUS, "workers": workers})]
+    behind = [{"id": n, "pid": n + 1, "generation": 7 - n} for n in range(2)]
+    admin.answers["PUT /v1/routes/tcp-echo/weights"] = (200, {**APPLIED, "workers": behind})
+    admin.answers["GET /v1/status"] = lambda: answers.pop(0)
+    result = tcpmux("weight", "tcp-echo", "v1=50", "--wait", "--admin", admin.path)
+    assert result.exit_code == (0 if is_in_time else 1)
+    used = "generation 7 in 2 of 2 workers" if is_in_time else "not yet in worker 1 (not running)"
+    assert result.stdout.endswith(f"{used}\n")
+    assert len(answers) == (0 if is_in_time else 2)
 
 
 def test_weight_force(admin: FakeAdmin) -> None:
