@@ -7,7 +7,6 @@ import asyncio
 import os
 import re
 import socket
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,61 +15,12 @@ import pytest
 from tcpmux import AsyncClient, Client
 from tcpmux.control.asking import AdminError, NotRunning, PermissionDenied, Refused
 from tcpmux.control.http_answer import Events, NotHttp, Reply
-from tests.support import patient
+from tests.unit.answering import DEADLINE, HEAD, answering, both
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    pass
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = patient(10.0)  # s
-HEAD = b"HTTP/1.0 200 OK\r\n\r\n"
-
-
-@asynccontextmanager
-async def answering(path: Path, *parts: bytes, stays: bool = False) -> AsyncIterator[list[bytes]]:
-    """Something that answers each request so; what has been asked is in the list."""
-    asked: list[bytes] = []
-    over = asyncio.Event()
-    serving: set[asyncio.Task[None] | None] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        serving.add(asyncio.current_task())
-        try:
-            asked.append(await reader.readuntil(b"\r\n\r\n"))
-            for part in parts:
-                writer.write(part)
-                await writer.drain()
-                await asyncio.sleep(0)
-            if stays:
-                await over.wait()
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # the client has gone
-        finally:
-            writer.close()
-
-    server = await asyncio.start_unix_server(serve, str(path))
-    try:
-        yield asked
-    finally:
-        over.set()
-        server.close()
-        await asyncio.sleep(0)  # those that have just come begin
-        await asyncio.gather(*filter(None, serving))
-        await asyncio.sleep(0)  # and their sockets are closed
-
-
-def both(
-    path: Path, ask: Callable[[Any], Any], timeout: float = DEADLINE, **more: Any
-) -> list[Callable[[], Coroutine[Any, Any, Any]]]:
-    """The same question, by each client."""
-
-    async def by_client() -> Any:
-        return await asyncio.to_thread(ask, Client(path, timeout, **more))
-
-    async def by_async_client() -> Any:
-        return await ask(AsyncClient(path, timeout, **more))
-
-    return [by_client, by_async_client]
 
 
 @pytest.mark.parametrize(
