@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DEADLINE = patient(10.0)  # s
 HEAD = b"HTTP/1.0 200 OK\r\n\r\n"
-CUT = b"HTTP/1.0 200 OK\r\nConte"
+CUT = b"HTTP/1.0 200 OK\r\nConte"  # off: by control that is replaced
 
 
 def both(

@@ -22,12 +22,12 @@ from tcpmux.control.asking import (
 )
 from tcpmux.control.remote import NotEncrypted, Remote, token_in
 from tcpmux.errors import TcpmuxError, UsageError
+from tests.support import TOKEN
 from tests.unit.answering import DEADLINE, answering_at_a_port, both
 
 if TYPE_CHECKING:
     pass
 
-TOKEN = "s3cret-" * 3
 OK = b'HTTP/1.0 200 OK\r\n\r\n{"routes": []}'
 
 
@@ -275,13 +275,10 @@ def test_a_token_goes_with_a_url(tmp_path: Path) -> None:
 
 
 def test_the_environment_says_where_and_with_which_token(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    token_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "token"
-    file.write_text(f"{TOKEN}\n")
-    file.chmod(0o600)
     monkeypatch.delenv("TCPMUX_ADMIN", raising=False)
-    monkeypatch.setenv("TCPMUX_TOKEN_FILE", str(file))
+    monkeypatch.setenv("TCPMUX_TOKEN_FILE", str(token_file))
 
     async def scenario() -> None:
         async with answering_at_a_port(OK) as (port, asked):
@@ -295,8 +292,8 @@ def test_the_environment_says_where_and_with_which_token(
             assert not any(TOKEN.encode() in head for head in asked), "it is meant for another one"
 
     asyncio.run(scenario())
-    file.chmod(0o644)
-    with pytest.raises(TcpmuxError, match=f"token file {file}: others may read it"):
+    token_file.chmod(0o644)
+    with pytest.raises(TcpmuxError, match=f"token file {token_file}: others may read it"):
         Client()
     monkeypatch.setenv("TCPMUX_ADMIN", "/run/x.sock")
     with pytest.raises(UsageError, match="TCPMUX_ADMIN and TCPMUX_URL are both set"):
