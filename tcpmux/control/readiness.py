@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tcpmux.control.condition import DOWN
-from tcpmux.errors import plural
+from tcpmux.errors import listed, plural
 from tcpmux.shm.stats import is_any_at_work
 
 if TYPE_CHECKING:
@@ -57,5 +57,4 @@ class Readiness:
 def _named(names: list[str], *, with_names: bool) -> str:
     if not with_names:
         return ""
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return f": {', '.join(names[:MAX_NAMES])}{more}"
+    return f": {listed(names, MAX_NAMES)}"
