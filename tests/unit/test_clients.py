@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tcpmux import AsyncClient, Client
-from tcpmux.control.asking import AdminError, NotRunning, PermissionDenied, Refused
+from tcpmux.control.asking import AdminError, NotRunning, PermissionDenied, Refused, Unanswered
 from tcpmux.control.http_answer import Events, NotHttp, Reply
+from tests.others import as_other, needs_root
 from tests.unit.answering import DEADLINE, HEAD, answering, both
 
 if TYPE_CHECKING:
@@ -138,6 +139,18 @@ def test_who_says_nothing_is_given_up(tmp_path: Path) -> None:
                     await ask()
 
     asyncio.run(scenario())
+
+
+@needs_root
+def test_whose_uid_is_among_the_greatest_is_known_as_who_it_is(tmp_path: Path) -> None:
+    """The greatest that a user can have is 2**32 - 2; a signed number ends at 2**31 - 1."""
+    path, uid = tmp_path / "s", 2**32 - 2
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        with as_other(listening.listen, uid):
+            for peers, error in (({uid}, Unanswered), ({0}, PermissionDenied)):
+                with pytest.raises(error):
+                    Client(path, 0.05, frozenset(peers)).status()
 
 
 def test_another_user_who_listens_is_told_nothing(tmp_path: Path) -> None:
