@@ -14,7 +14,7 @@ from tcpmux.control.condition import DEGRADED, DISABLED, DOWN, DRAINED, HEALTHY,
 from tcpmux.control.connecting import error_text
 from tcpmux.errors import plural
 from tcpmux.shm import image as rows
-from tcpmux.shm.serving import is_unavailable, serves
+from tcpmux.shm.serving import fallback_of, is_unavailable, serves
 
 if TYPE_CHECKING:
     from tcpmux.control.endpoint import Endpoint
@@ -249,7 +249,7 @@ def share_of(route: RouteRow, row: DestinationRow) -> str:
         share = f"{max(1, round(100 * row.effective_weight / whole))}%"
         end = "fail" if row.turns else "are reset"
         return f"{share} of new connections {end}"
-    fallback = route.rules.fallback if route.rules.on_unavailable == rows.FALLBACK else -1
+    fallback = fallback_of(route.rules)
     if fallback >= 0 and serves(route.destinations[fallback]):
         return f"its share goes to {route.destinations[fallback].name}"
     return "the others get its share"

@@ -10,8 +10,8 @@ from tcpmux.config import Config, HostName
 from tcpmux.errors import listed
 from tcpmux.levels import Line
 from tcpmux.master.change import Known
-from tcpmux.shm.image import ENDS, FALLBACK, HEALTHY, READY, DestinationRow, Image, RouteRow
-from tcpmux.shm.serving import is_unavailable, serves, shift_elsewhere
+from tcpmux.shm.image import ENDS, HEALTHY, READY, DestinationRow, Image, RouteRow
+from tcpmux.shm.serving import fallback_of, is_unavailable, serves, shift_elsewhere
 
 MAX_NAMED = 5  # destinations in a line
 MAX_SHOWN = 3  # host names in a line
@@ -106,6 +106,7 @@ def share_of(route: RouteRow, row: DestinationRow) -> tuple[int, str]:
         return logging.ERROR, "its share is reset"
     if is_unavailable(route):  # which is said besides
         return logging.WARNING, "no destination with weight is left to take its share"
-    if route.rules.on_unavailable == FALLBACK and serves(route.destinations[route.rules.fallback]):
+    fallback = fallback_of(route.rules)
+    if fallback >= 0 and serves(route.destinations[fallback]):
         return logging.WARNING, "its fallback gets its share"
     return logging.WARNING, "the others get its share"
