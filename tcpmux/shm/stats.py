@@ -27,6 +27,7 @@ from tcpmux.shm.image import (
     BALANCES,
     HEALTHS,
     DestinationRow,
+    Image,
     RouteRow,
 )
 from tcpmux.shm.serving import is_unavailable
@@ -103,6 +104,24 @@ def _program(program: Program) -> dict[str, Any]:
         "starts": program.starts,
         "hangs": program.hangs,
     }
+
+
+def instance(table: Table, generation: int) -> dict[str, Any]:
+    """What every view shows of the instance."""
+    return {
+        "pid": table.master_pid,
+        "state": "draining" if table.draining else "running",
+        "generation": generation,
+        "started_at": table.started_at,
+    }
+
+
+def listens(image: Image) -> list[list[str]]:
+    """The addresses of each route, in their order."""
+    found: list[list[str]] = [[] for _ in image.routes]
+    for row in image.listeners:
+        found[row.route].append(str(row.address))
+    return found
 
 
 def destination(row: DestinationRow) -> dict[str, Any]:
@@ -189,19 +208,13 @@ class StatusReader:
         generation, image = self._view.image()
         workers = [self._worker(live) for live in self._view.lives if live.guardian_pid]
         overview = {
-            "pid": table.master_pid,
-            "state": "draining" if table.draining else "running",
-            "generation": generation,
-            "started_at": table.started_at,
+            **instance(table, generation),
             "upgrade": self._upgrade(),
             "buffers": self._buffers(workers),
             "workers": workers,
             "programs": [_program(program) for program in programs(table)],
         }
-        listen: list[list[str]] = [[] for _ in image.routes]
-        for row in image.listeners:
-            listen[row.route].append(str(row.address))
-        return overview, map(self._route, image.routes, listen)
+        return overview, map(self._route, image.routes, listens(image))
 
     def _upgrade(self) -> dict[str, Any]:
         count, state, error = self._view.table.upgrade
