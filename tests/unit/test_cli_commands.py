@@ -19,12 +19,11 @@ from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
 from typing import TYPE_CHECKING, Any
 
-import click.testing
 import pytest
 
 from tcpmux.cli import weight
-from tcpmux.cli.app import cli
 from tests.support import patient
+from tests.unit.calling import tcpmux
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -168,10 +167,6 @@ def admin(tmp_path: Path) -> Iterator[FakeAdmin]:
         yield fake
         server.shutdown()
         thread.join()
-
-
-def tcpmux(*arguments: str, **environment: str) -> click.testing.Result:
-    return click.testing.CliRunner().invoke(cli, arguments, env=environment, prog_name="tcpmux")
 
 
 def test_weights_that_can_t_be_saved_are_in_force_and_that_is_said(

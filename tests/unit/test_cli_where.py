@@ -5,11 +5,9 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-import click.testing
 import pytest
 
 from tcpmux.cli import instance
-from tcpmux.cli.app import cli
 from tcpmux.cli.commands import COMMANDS, named
 from tcpmux.cli.where import Where
 from tcpmux.control.asking import TokenMissing
@@ -17,6 +15,7 @@ from tcpmux.control.client import Client, PermissionDenied, Refused
 from tcpmux.control.remote import TOKEN_VARIABLE
 from tcpmux.errors import TcpmuxError, UsageError
 from tests.support import TOKEN
+from tests.unit.calling import tcpmux
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,10 +28,6 @@ VARIABLES = ("TCPMUX_ADMIN", "TCPMUX_URL", "TCPMUX_TOKEN_FILE")
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-
-
-def tcpmux(*arguments: str) -> click.testing.Result:
-    return click.testing.CliRunner().invoke(cli, arguments, prog_name="tcpmux")
 
 
 @pytest.mark.parametrize(
