@@ -47,6 +47,7 @@ FOR_ALL = {
     "nearest",
     "one_file",
     "output",
+    "peer",
     "privileges",
     "processes",
     "programs",
