@@ -1,0 +1,256 @@
+"""Connections in front of which a load balancer says who the client is."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import StartProxy
+from tests.integration.proxy import Proxy
+from tests.integration.routes import route, routes
+from tests.others import needs_reachable
+from tests.support import DEADLINE, EchoServer, free_port, read_all, wait_for
+
+CLIENTS = 30
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+ACCEPT = {"from": ["127.0.0.1"], "timeout": "10m"}
+
+
+def v1(number: int) -> bytes:
+    return f"PROXY TCP4 198.51.100.{number} 192.0.2.1 {1000 + number} 443\r\n".encode()
+
+
+def v2(number: int, tlvs: bytes = b"") -> bytes:
+    ends = socket.inet_aton(f"198.51.100.{number}") + socket.inet_aton("192.0.2.1")
+    ends += struct.pack(">HH", 1000 + number, 443)
+    return SIGNATURE + b"\x21\x11" + struct.pack(">H", len(ends + tlvs)) + ends + tlvs
+
+
+def header(number: int) -> bytes:
+    return v1(number) if number % 2 else v2(number, b"\x04\0\x05hello")
+
+
+def named(number: int) -> str:
+    return f"198.51.100.{number}:{1000 + number}"
+
+
+def accepting(one: EchoServer, port: int = 0, **more: Any) -> dict[str, Any]:
+    """A route. more: keys of accept_proxy."""
+    made = route("r", port or free_port(), v1=(1, one.address))
+    return {**made, "accept_proxy": {**ACCEPT, **more}}
+
+
+@pytest.fixture
+def proxy(start_proxy: StartProxy, one: EchoServer) -> Proxy:
+    return start_proxy(routes(accepting(one)))
+
+
+def address(proxy: Proxy) -> tuple[str, int]:
+    host, _, port = proxy.status()["routes"][0]["listen"][0].rpartition(":")
+    return host, int(port)
+
+
+@contextmanager
+def connected(proxy: Proxy, count: int = CLIENTS) -> Iterator[list[socket.socket]]:
+    where = address(proxy)
+    with ExitStack() as stack:
+        clients = [socket.create_connection(where, timeout=DEADLINE) for _ in range(count)]
+        yield [stack.enter_context(client) for client in clients]
+
+
+def connections(proxy: Proxy) -> list[dict[str, Any]]:
+    return [dict(row) for row in proxy.client.connections()["connections"]]
+
+
+def states(proxy: Proxy) -> dict[str, int]:
+    return Counter(row["state"] for row in connections(proxy))
+
+
+def closed(proxy: Proxy) -> dict[str, int]:
+    found = proxy.status()["routes"][0]["closed"]
+    return {reason: count for reason, count in found.items() if count}
+
+
+def ask(proxy: Proxy, sent: bytes) -> bytes:
+    """What comes back until the end. Raises ConnectionResetError."""
+    with socket.create_connection(address(proxy), timeout=DEADLINE) as sock:
+        sock.sendall(sent)
+        with suppress(OSError):  # it may have been reset already
+            sock.shutdown(socket.SHUT_WR)
+        return read_all(sock)
+
+
+def answer(client: socket.socket) -> bytes:
+    with client.makefile("rb") as lines:
+        return lines.readline()
+
+
+# --- who the client is ----------------------------------------------------------------------------
+
+
+def test_a_header_names_the_client(proxy: Proxy) -> None:
+    with connected(proxy, 3) as clients:
+        for client, head in zip(clients, (v1(1), v2(2), b"PROXY UNKNOWN\r\n"), strict=True):
+            client.sendall(head + b"hello\n")
+            assert answer(client) == b"one hello\n"
+        own = "{}:{}".format(*clients[2].getsockname())
+        assert sorted(row["client"] for row in connections(proxy)) == sorted(
+            [named(1), named(2), own]
+        )
+
+
+def test_others_must_not_send_one(start_proxy: StartProxy, one: EchoServer) -> None:
+    """Theirs is payload, whatever it says."""
+    proxy = start_proxy(routes(accepting(one, **{"from": ["192.0.2.0/24"]})))
+    assert ask(proxy, v1(1)) == b"one " + v1(1)
+
+
+def test_allow_and_deny_are_of_the_named_client(start_proxy: StartProxy, one: EchoServer) -> None:
+    proxy = start_proxy(routes({**accepting(one), "allow": ["198.51.100.1"]}))
+    assert ask(proxy, v1(1) + b"hello\n") == b"one hello\n"
+    with pytest.raises(ConnectionResetError):
+        ask(proxy, v1(2) + b"hello\n")
+    assert closed(proxy) == {"finished": 1, "not_allowed": 1}
+
+
+def test_limits_are_of_the_named_client(start_proxy: StartProxy, one: EchoServer) -> None:
+    proxy = start_proxy(routes({**accepting(one), "source": {"max_connections": 1}}))
+    with connected(proxy, 3) as clients:
+        for client, number in zip(clients[:2], (1, 2), strict=True):
+            client.sendall(v1(number) + b"hello\n")
+            assert answer(client) == b"one hello\n"
+        clients[2].sendall(v1(1) + b"hello\n")
+        with pytest.raises(ConnectionResetError):
+            clients[2].recv(1)
+    assert closed(proxy)["overflow"] == 1
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "missing"),
+        (b"PROXY TCP4 198.51.100.256 192.0.2.1 1 2\r\n", "malformed"),
+        (b"PROXY UNKNOWN" + b" " * 100, "too_long"),
+        (v2(1, b"\x03\0\x04oops"), "checksum"),
+    ],
+)
+def test_a_bad_header_is_reset_and_counted(proxy: Proxy, sent: bytes, why: str) -> None:
+    with pytest.raises(ConnectionResetError):
+        ask(proxy, sent)
+    assert closed(proxy) == {"proxy_header": 1}
+    assert sum(worker["counters"][f"proxy_{why}"] for worker in proxy.status()["workers"]) == 1
+
+
+def test_a_version_that_is_not_asked_for(start_proxy: StartProxy, one: EchoServer) -> None:
+    proxy = start_proxy(routes(accepting(one, versions=[2])))
+    assert ask(proxy, v2(1) + b"hello\n") == b"one hello\n"
+    with pytest.raises(ConnectionResetError):
+        ask(proxy, v1(1))
+
+
+def test_a_header_that_is_late(start_proxy: StartProxy, one: EchoServer) -> None:
+    proxy = start_proxy(routes(accepting(one, timeout="300ms")))
+    with connected(proxy, 1) as (client,):
+        client.sendall(b"PROXY TCP4")
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    assert closed(proxy) == {"proxy_header": 1}
+
+
+# --- what it outlives -----------------------------------------------------------------------------
+
+
+def in_the_midst(proxy: Proxy, disturb: Callable[[int], None]) -> None:
+    """Headers come in four parts, and between two of them something happens."""
+    headers = [header(number) for number in range(CLIENTS)]
+    with connected(proxy) as clients:
+        for part in range(3):
+            for client, head in zip(clients, headers, strict=True):
+                size = len(head) // 4
+                client.sendall(head[part * size : (part + 1) * size])
+            disturb(part)
+            expected = {"reading": CLIENTS}
+            wait_for(lambda: states(proxy) == expected, "all to be read from")
+        for client, head in zip(clients, headers, strict=True):
+            client.sendall(head[len(head) // 4 * 3 :] + b"hello\n")
+        assert [answer(client) for client in clients] == [b"one hello\n"] * CLIENTS
+        assert sorted(row["client"] for row in connections(proxy)) == sorted(
+            named(number) for number in range(CLIENTS)
+        )
+    wait_for(lambda: closed(proxy) == {"finished": CLIENTS}, "every connection to end")
+
+
+def kill_workers(proxy: Proxy, part: int) -> None:
+    del part
+    starts = [worker["starts"] for worker in proxy.status()["workers"]]
+    for pid in proxy.worker_pids():
+        os.kill(pid, signal.SIGKILL)
+    wait_for(
+        lambda: all(
+            worker["starts"] > before and worker["pid"]
+            for worker, before in zip(proxy.status()["workers"], starts, strict=True)
+        ),
+        "the next incarnations",
+    )
+
+
+def test_kills(proxy: Proxy) -> None:
+    in_the_midst(proxy, partial(kill_workers, proxy))
+
+
+def test_kills_at_any_moment(proxy: Proxy) -> None:
+    """Also in the midst of taking a header out of the stream."""
+    chance = random.Random(18)
+    for _ in range(6):
+        with connected(proxy) as clients:
+            for number, client in enumerate(clients):
+                client.sendall(header(number) + b"hello\n")
+                if chance.randrange(5) == 0:
+                    with suppress(ProcessLookupError):
+                        os.kill(chance.choice(proxy.worker_pids()), signal.SIGKILL)
+            assert [answer(client) for client in clients] == [b"one hello\n"] * CLIENTS
+            assert sorted(row["client"] for row in connections(proxy)) == sorted(
+                named(number) for number in range(CLIENTS)
+            )
+
+
+def test_other_workers(proxy: Proxy, one: EchoServer) -> None:
+    """Workers come and go, and hand their connections over."""
+    parts = accepting(one, address(proxy)[1])
+
+    def disturb(part: int) -> None:
+        workers = (1, 3, 2)[part]
+        proxy.reload(routes(parts, workers=workers))
+        wait_for(lambda: len(proxy.status()["workers"]) == workers, "so many workers")
+
+    in_the_midst(proxy, disturb)
+
+
+@needs_reachable
+def test_an_upgrade(proxy: Proxy) -> None:
+    def upgraded(number: int) -> bool:
+        try:
+            found = proxy.status()["upgrade"]
+        except Exception:
+            return False  # control is being replaced
+        return bool(found["count"] == number and found["state"] != "running")
+
+    def disturb(part: int) -> None:
+        proxy.children |= proxy.tree()
+        proxy.signal(signal.SIGUSR2)
+        wait_for(partial(upgraded, part + 1), "the upgrade")
+
+    in_the_midst(proxy, disturb)
