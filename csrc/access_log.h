@@ -84,6 +84,8 @@ struct tm_log_entry {
     uint64_t bytes[2];          /* by enum tm_side, from it */
     struct tm_peer client, endpoint;
     struct tm_peer client_local, endpoint_local; /* the proxy's own ends */
+    struct tm_peer direct; /* at the other end of the client's socket: a PROXY header may have named
+                            * another client */
 };
 
 struct tm_log {

@@ -41,7 +41,7 @@ enum tm_proxy_result {
 struct tm_proxy_header {
     uint32_t size;     /* of all of it: what follows is the client's */
     uint32_t tlvs_at;  /* where the TLVs begin; version 2 */
-    bool has_client;   /* false: LOCAL, UNKNOWN, or a family that is no TCP: the peer is the client */
+    bool has_client;   /* false: LOCAL, UNKNOWN, or no TCP: the peer is the client */
     struct tm_peer client; /* who has connected, */
     struct tm_peer to;     /* and to where */
 };

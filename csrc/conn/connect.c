@@ -143,8 +143,8 @@ static enum outcome connect_to(struct tm_worker *w, uint32_t index,
         attempt_failed(w, index, -fd);
         return FAILED;
     }
-    tm_trace_connect(&w->commons->traces, conn->fd[TM_CLIENT], tm_peer_of(w, index), fd, &cold->endpoint,
-                     cold->route_slot, w->connects++);
+    tm_trace_connect(&w->commons->traces, conn->fd[TM_CLIENT], tm_peer_of(w, index), fd,
+                     &cold->endpoint, cold->route_slot, w->connects++);
     int state = tm_sock_established(fd);
     uint8_t flags = tm_first_flags(cold->endpoint.family);
     if (state < 0 && !tm_sock_has_answered(fd)) {

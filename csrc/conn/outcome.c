@@ -3,6 +3,7 @@
 
 #include "conn/occupy.h"
 #include "conn/destination.h"
+#include "conn/proxy.h"
 #include "conn/rate.h"
 #include "conn/record.h"
 #include "conn/relay.h"
@@ -63,6 +64,7 @@ void tm_outcome_log_refused(struct tm_worker *w, int fd, const struct tm_peer *c
         .at_us = w->now_us,
         .client = *client,
         .client_local = local_address(fd, 0),
+        .direct = *client,
     };
     tm_log_commit(&w->live->log);
 }
@@ -97,6 +99,7 @@ static void write_log(struct tm_worker *w, uint32_t index, enum tm_log_kind kind
         .endpoint = cold->endpoint,
         .client_local = local_address(conn->fd[TM_CLIENT], cold->local_port[TM_CLIENT]),
         .endpoint_local = local_address(conn->fd[TM_ENDPOINT], cold->local_port[TM_ENDPOINT]),
+        .direct = *tm_peer_of(w, index),
     };
     tm_log_commit(&w->live->log);
 }

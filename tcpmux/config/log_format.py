@@ -17,6 +17,7 @@ KEYS = (
     "connection_termination_details",  # why it ended: a reason of the counters
     "closed_by",  # client, endpoint, proxy or both
     "downstream_remote_address",
+    "downstream_direct_remote_address",  # of the peer, where a PROXY header named the client
     "downstream_local_address",
     "upstream_host",
     "upstream_cluster",  # route/destination

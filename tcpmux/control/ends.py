@@ -16,7 +16,7 @@ ENDS = {
     "no_endpoint": "no endpoint was available",
     "retries_used_up": "a connect failed, no retry was left",
     "overflow": "a connection limit was reached",
-    "not_allowed": "the client named by a PROXY header may not connect",
+    "not_allowed": "client named by a PROXY header denied",
     "proxy_header": "PROXY header bad, late or missing",
     "rate_limited": "rate limit of new connections exceeded",
     "lifetime": "max_connection_duration expired",

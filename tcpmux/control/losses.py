@@ -37,9 +37,10 @@ FIRST_REMINDER, MAX_REMINDER = 30.0, 600.0  # s; each after twice the time of th
 MAX_SHOWN = 3  # endpoints or destinations, in a line
 
 CONNECTS = ("connect_failed", "connect_timeout", "retries_used_up")
-LOST = (*CONNECTS, "no_endpoint", "local_error")
+LOST = (*CONNECTS, "no_endpoint", "local_error", "proxy_header")
 LIMITED = ("overflow", "rate_limited")
 REASONS = (*LOST, *LIMITED)
+NO_HEADER = "PROXY headers are bad, late or missing: do all peers in accept_proxy.from send them?"
 NO_RESOURCES = "this host is out of ports, descriptors or memory"
 LIMITS = {
     "overflow": "max_connections was reached",
@@ -254,6 +255,8 @@ class Losses:
             yield self._nobody(row)
         if "local_error" in reasons:
             yield NO_RESOURCES
+        if "proxy_header" in reasons:
+            yield NO_HEADER
 
     def _failing(self, row: RouteRow) -> Iterator[str]:
         for destination in row.destinations:

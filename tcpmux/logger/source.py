@@ -118,13 +118,13 @@ class Source:
     def _line(self, worker: int, entry: LogEntry, clock: Clock) -> Line:
         event, route, destination, endpoint, client, peer = entry[:6]
         client_local, endpoint_local, accepted, at, bytes_in, bytes_out, closed = entry[6:13]
-        picked, generation, attempts, connect, first_byte, number, refused = entry[13:]
+        picked, generation, attempts, connect, first_byte, number, refused, direct = entry[13:]
         return {
             "event": event,
             **_times(clock, accepted, at - accepted),
             **_traffic(bytes_in, bytes_out, closed),
             **self._places(
-                route, destination, endpoint, client, peer, client_local, endpoint_local
+                route, destination, endpoint, client, peer, client_local, endpoint_local, direct
             ),
             **_origin(generation, picked, attempts, connect, first_byte),
             **self._alternatives(route, destination, generation, picked),
@@ -146,6 +146,7 @@ class Source:
         peer: str,
         client_local: str = "",
         endpoint_local: str = "",
+        direct: str = "",
     ) -> Line:
         """From where to where. route, destination, endpoint: counter slots."""
         label = self._view.table.label
@@ -153,6 +154,7 @@ class Source:
         destination_name = label(destination) if destination < MAX_SLOTS else None
         return {
             "downstream_remote_address": client or None,
+            "downstream_direct_remote_address": direct or None,
             "downstream_local_address": client_local or None,
             "upstream_host": _address(self._view, peer, endpoint),
             "upstream_cluster": destination_name and f"{route_name}/{destination_name}",

@@ -223,6 +223,7 @@ def read_log(Live live not None, uint32_t most):
             entry.table_generation, entry.attempts, entry.connect_us / 1e6,
             entry.first_byte_us / 1e6,
             "" if entry.kind == TM_LOG_REFUSED else
-            f"{live.worker}-{entry.index}-{entry.generation}", entry.refusal))
+            f"{live.worker}-{entry.index}-{entry.generation}", entry.refusal,
+            peer_text(&entry.direct)))
         taken += 1
     return found

@@ -69,6 +69,7 @@ cdef extern from "access_log.h" nogil:
         tm_peer client
         tm_peer endpoint
         tm_peer client_local
+        tm_peer direct
         tm_peer endpoint_local
 
     cdef struct tm_log:

@@ -8,7 +8,7 @@ import signal
 import socket
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -23,7 +23,6 @@ from tests.support import DEADLINE, EchoServer, free_port, read_all, wait_for
 
 CLIENTS = 30
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-ACCEPT = {"from": ["127.0.0.1"], "timeout": "10m"}
 
 
 def v1(number: int) -> bytes:
@@ -44,10 +43,12 @@ def named(number: int) -> str:
     return f"198.51.100.{number}:{1000 + number}"
 
 
-def accepting(one: EchoServer, port: int = 0, **more: Any) -> dict[str, Any]:
+def accepting(
+    one: EchoServer, port: int = 0, peers: Sequence[str] = ("127.0.0.1",), **more: Any
+) -> dict[str, Any]:
     """A route. more: keys of accept_proxy."""
     made = route("r", port or free_port(), v1=(1, one.address))
-    return {**made, "accept_proxy": {**ACCEPT, **more}}
+    return {**made, "accept_proxy": {"from": [*peers], "timeout": "10m", **more}}
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def test_a_header_names_the_client(proxy: Proxy) -> None:
 
 def test_others_must_not_send_one(start_proxy: StartProxy, one: EchoServer) -> None:
     """Theirs is payload, whatever it says."""
-    proxy = start_proxy(routes(accepting(one, **{"from": ["192.0.2.0/24"]})))
+    proxy = start_proxy(routes(accepting(one, peers=["192.0.2.0/24"])))
     assert ask(proxy, v1(1)) == b"one " + v1(1)
 
 
@@ -182,8 +183,7 @@ def in_the_midst(proxy: Proxy, disturb: Callable[[int], None]) -> None:
                 size = len(head) // 4
                 client.sendall(head[part * size : (part + 1) * size])
             disturb(part)
-            expected = {"reading": CLIENTS}
-            wait_for(lambda: states(proxy) == expected, "all to be read from")
+            wait_for(lambda: states(proxy) == {"reading": CLIENTS}, "all to be read from")
         for client, head in zip(clients, headers, strict=True):
             client.sendall(head[len(head) // 4 * 3 :] + b"hello\n")
         assert [answer(client) for client in clients] == [b"one hello\n"] * CLIENTS
