@@ -64,6 +64,12 @@ MISTAKES = {
     "    rate: {rate: 5/s, burst: 0}": "expected 1..1000000, got 0",
     "    allow: [10.0.0.1/8]": "expected 10.0.0.0/8 (bits after the prefix must be 0)",
     "    deny: [everybody]": "an address, a network such as 10.0.0.0/8, or unix, got everybody",
+    "    accept_proxy: {versions: [1]}": "from is missing",
+    "    accept_proxy: {from: []}": "expected at least one entry, got none",
+    "    accept_proxy: {from: [unix]}": "expected an address or a network such as 10.0.0.0/8, got unix",
+    "    accept_proxy: {from: [10.0.0.1], versions: [3]}": "expected 1..2, got 3",
+    "    accept_proxy: {from: [10.0.0.1], timeout: 0s}": "expected 1ms..1d, got 0s",
+    "    accept_proxy: on": "expected a mapping",
     "    bandwidth: {up: 5MB}": "expected a rate such as 10MiB/s, got 5MB",
     "    bandwidth: {up: 0.4B/s}": "expected 1B..",
     "    panic_threshold: 101%": "expected 0%..100%, got 101%",
@@ -153,6 +159,7 @@ WHOLE = """
     bandwidth: {up: 1MiB/s}
     allow: [10.0.0.0/8, "fd00::/8"]
     deny: [10.1.0.0/16]
+    accept_proxy: {from: [10.2.0.0/16, "fd01::/16"], versions: [2], timeout: 3s}
     retry: {attempts: 3, budget: 5%, burst: 0, across: true}
     on_unavailable: {fallback: v2}
     on_all_unavailable: {hold: 1500ms}
