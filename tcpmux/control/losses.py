@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tcpmux.shm.view import View
 
 LOOK = 0.2  # s between two looks at the counters of routes
-COUNT = 1.0  # s between two looks at those of endpoints
+COUNT = 1.0  # s between two looks at those of endpoints, and at whether losses go on
 CALM = 5.0  # s without a loss, and it may be over
 FIRST_REMINDER, MAX_REMINDER = 30.0, 600.0  # s; each after twice the time of the one before
 MAX_SHOWN = 3  # endpoints or destinations, in a line
@@ -88,10 +88,8 @@ class Losses:
         self._before = array("Q")
         self._destinations = array("I")  # slots, route by route
         self._places: dict[str, slice] = {}  # of each route, among them
-        self._owners: list[str] = []  # routes of them
         self._connects_now: array[int] | None = None  # of each destination; None = not looked at
-        self._connects_before = array("Q")
-        self._next_pass = 0.0  # over all episodes
+        self._next_pass = 0.0  # monotonic; over all episodes
         self._episodes: dict[tuple[str, _Kind], _Episode] = {}
         self._unavailable: frozenset[str] = frozenset()
 
@@ -147,12 +145,11 @@ class Losses:
                 self._begin(rows[name], KINDS[0], now)
 
     def _take_destinations(self) -> None:
-        self._destinations, self._places, self._owners = array("I"), {}, []
+        self._destinations, self._places = array("I"), {}
         for row in self._rows:
             first = len(self._destinations)
             self._destinations.extend(each.slot for each in row.destinations)
             self._places[row.name] = slice(first, len(self._destinations))
-            self._owners += [row.name] * len(row.destinations)
         self._connects_now = None
 
     def _counts(self) -> Iterator[array[int]]:
@@ -213,22 +210,11 @@ class Losses:
 
     # --- how it goes on ---------------------------------------------------------------------
 
-    def _advancing(self, now: float) -> list[tuple[tuple[str, _Kind], _Episode]]:
-        """Every COUNT s all episodes; between them only those whose clients have been served."""
-        if not self._episodes:
-            return []
-        before, self._connects_before = self._connects_before, self._established()
-        if now >= self._next_pass or len(before) != len(self._connects_before):
-            self._next_pass = now + COUNT
-            return list(self._episodes.items())
-        if before == self._connects_before:
-            return []
-        pairs = zip(self._owners, before, self._connects_before, strict=True)
-        served = {name for name, old, new in pairs if old != new}
-        return [(key, episode) for key, episode in self._episodes.items() if key[0] in served]
-
     def _advanced(self, now: float) -> Iterator[Line]:
-        for key, episode in self._advancing(now):
+        if now < self._next_pass:
+            return
+        self._next_pass = now + COUNT
+        for key, episode in list(self._episodes.items()):
             if self._is_over(episode, now):
                 del self._episodes[key]
                 if episode.lost:  # else the master has said that it takes connections again

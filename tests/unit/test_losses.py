@@ -114,7 +114,7 @@ def test_a_route_that_resets_every_client_is_an_error_at_once_and_again_and_has_
     assert watch.look(60.0) == []  # nobody comes; that is no recovery
     watch.commons.note(2, success=True)
     watch.counters.serve()
-    assert watch.look() == [
+    assert watch.look(losses.COUNT) == [
         (logging.INFO, "r: clients are served again; until then 607 clients lost in 10 min")
     ]
     assert watch.look(3600.0) == []
@@ -267,7 +267,7 @@ def test_connects_are_read_at_once_for_all_routes_that_lose_clients() -> None:
     assert watch.look(1.0) == []
     assert watch.counters.looks == before + 1
     watch.counters.serve(rows[7].destinations[0].slot)
-    assert watch.look() == [
+    assert watch.look(losses.COUNT) == [
         (logging.INFO, "r7: clients are served again; until then 1 client lost in 1 s")
     ]
 
