@@ -299,6 +299,7 @@ class Event(TypedDict):
     text: str
     by: str  # who asked for it; "" = nobody
     level: EventLevel  # error = clients lose by it
+    route: str  # that it is about; "" = none, or several
 
 
 class EventList(TypedDict):
