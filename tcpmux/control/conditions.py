@@ -221,7 +221,10 @@ class Conditions:
                 (
                     (route.name, row.name),
                     [
-                        (each.slot, self._health.endpoint((route.name, row.name, str(each.address))))
+                        (
+                            each.slot,
+                            self._health.endpoint((route.name, row.name, str(each.address))),
+                        )
                         for each in row.endpoints
                     ],
                 )
