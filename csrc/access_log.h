@@ -43,8 +43,8 @@ enum tm_refusal {
     TM_REFUSED_SOURCE_RATE,
     TM_REFUSED_ROUTE_RATE,
     TM_REFUSED_NO_DESTINATION, /* the route has none that can take it */
-    TM_REFUSED_DESTINATION_MAX, /* limits of the destination that was picked, and of its endpoints */
-    TM_REFUSED_ENDPOINT_MAX,
+    TM_REFUSED_DESTINATION_MAX, /* limits of the destination that was picked */
+    TM_REFUSED_ENDPOINT_MAX,    /* and of its endpoints */
     TM_REFUSALS
 };
 

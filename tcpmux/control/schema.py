@@ -399,7 +399,7 @@ class _Sample(TypedDict):
     time: float  # Unix time, s
     generation: int
     workers: list[dict[str, Any]]
-    troubles: list[str]
+    troubles: list[dict[str, Any]]  # endpoints and names that are not as they should be
     # By route and destination, in the order of the table with that generation: its columns.
     routes: list[list[list[int]]]
     lost: list[int]  # by route: connections of clients that were rejected or lost
