@@ -102,6 +102,11 @@ class Deadline:
             raise TookTooLong
         return min(self._timeout, left)
 
+    def meaning(self, error: Exception) -> Exception:
+        """A part that is late may have had less than its time."""
+        is_over = isinstance(error, TimeoutError) and time.monotonic() >= self._end
+        return TookTooLong() if is_over else error
+
 
 class Instance:
     """The one that is asked. path: of its admin socket, or a URL such as https://mux.example:9901;

@@ -109,7 +109,7 @@ class AsyncClient(Instance, Operations, Awaiting):
                 while reply.feed(await self._part(reader, deadline.next_part())):
                     pass
         except (*FAILURES, asyncio.TimeoutError) as error:
-            raise self._failed(_as_builtin(error)) from error
+            raise self._failed(deadline.meaning(_as_builtin(error))) from error
         return self._result(row, call, reply)
 
     @asynccontextmanager

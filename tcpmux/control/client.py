@@ -187,7 +187,7 @@ class Client(Instance, Operations, Blocking):
                     sock.settimeout(deadline.next_part())
                     more = reply.feed(sock.recv(AT_ONCE))
         except FAILURES as error:
-            raise self._failed(error) from error
+            raise self._failed(deadline.meaning(error)) from error
         return self._result(row, call, reply)
 
     def _connected(self) -> socket.socket:
