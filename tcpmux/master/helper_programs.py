@@ -257,8 +257,8 @@ class HelperPrograms(Duty):
         self._set_style(self._style._replace(level=level))
 
     def restyle(self) -> None:
-        """As the configuration says since the last commit(). After the line that tells of it, which
-        a higher level would hide."""
+        """As the configuration says since the last commit(). To be called after the change has been
+        logged, which a higher level would hide."""
         changed, self._restyled = self._restyled, {}
         if changed:
             self._set_style(self._style._replace(**changed))
