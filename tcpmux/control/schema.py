@@ -174,6 +174,7 @@ class Status(TypedDict):
 
     pid: int  # of the master
     version: str
+    build: str  # of the installed files, the same for the same ones: a hash, or unknown
     state: str  # running, draining, or orphaned: the master is gone
     generation: int
     started_at: int  # Unix time, s
