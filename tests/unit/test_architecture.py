@@ -33,6 +33,7 @@ ALLOWED = {
 }
 FOR_ALL = {
     "_privileges",
+    "build",
     "connection_id",
     "errors",
     "files",
