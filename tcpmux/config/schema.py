@@ -53,7 +53,7 @@ from tcpmux.config.values import (
 MAX_WORKERS = 64
 MAX_ID = (1 << 32) - 2  # of a user or a group; the one beyond means none
 MAX_BUSY_POLL = 10_000  # us
-MAX_ENDPOINT_WEIGHT = 100
+MAX_ENDPOINT_WEIGHT = 256  # as in HAProxy
 MAX_DESTINATIONS = 64  # of a route
 MAX_ROUTES = 4096
 MAX_LISTENERS = 4096
