@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from tcpmux.config.problems import ConfigError, Problem
+from tcpmux.config.sources import Files, source_of
 from tcpmux.convert.draft import Draft
 from tcpmux.convert.report import Report
 from tcpmux.files import Unreadable, read_file
@@ -41,6 +42,8 @@ KINDS = {
 def kind_of(path: str) -> str:
     """By its name, else by what is in it; "" = none of them: a file of tcpmux's own, or resources
     of Kubernetes."""
+    if not isinstance(source_of(path), Files):
+        return ""
     for kind, (suffixes, _) in KINDS.items():
         if path.endswith(suffixes):
             return kind
