@@ -19,6 +19,7 @@ from tcpmux.config.problems import (
     one_line,
     path_text,
 )
+from tcpmux.config.remarks import Remarks
 from tcpmux.errors import printable
 from tcpmux.files import Unreadable, read_file
 
@@ -63,6 +64,8 @@ class Document:
     written: dict[Location, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+    remarks: Remarks = field(default_factory=Remarks)
+    used: set[Location] = field(default_factory=set)  # resources that a route is made of
     nodes: int = 0
     is_native: bool = True  # not a resource of Kubernetes, with apiVersion and kind
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)

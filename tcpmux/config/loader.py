@@ -129,7 +129,7 @@ def _load(
         if resources and not translated:
             resources[0].problem("it defines no route: expected a VirtualService or a TCPRoute")
         else:
-            endpoints.complain_of_unused(problems)
+            endpoints.complain(problems)
     for document in documents:
         problems.extend(sorted(document.problems, key=lambda p: (p.line, p.column)))
     has_routes = any("routes" in file.model.model_fields_set for file in files)
