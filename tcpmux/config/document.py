@@ -90,13 +90,14 @@ class Document:
         return f"{self.file}:{line}:{column}"
 
     def problem(self, location: Location, message: str, mark: Mark | None = None) -> None:
-        self.problems.append(self._problem(location, message, mark))
+        self.problems.append(self.as_problem(location, message, mark))
 
     def warn(self, location: Location, message: str, mark: Mark | None = None) -> None:
         """As problem(), for what does not keep the file from being used."""
-        self.warnings.append(self._problem(location, message, mark))
+        self.warnings.append(self.as_problem(location, message, mark))
 
-    def _problem(self, location: Location, message: str, mark: Mark | None) -> Problem:
+    def as_problem(self, location: Location, message: str, mark: Mark | None = None) -> Problem:
+        """It, for somebody else to add."""
         if mark is None:
             location = self.nearest(location)
         line, column = mark or self.mark(location)

@@ -118,7 +118,7 @@ class Hosts:
     def is_known(self, host: str, namespace: str) -> bool:
         """Whether anything in the files or on the command line is about this host."""
         return (
-            self.given.of(self._aliases(host, namespace), self._full(host, namespace)) is not None
+            self.given.of(self._aliases(host, namespace), self.full_name(host, namespace)) is not None
             or host.lower() in self.entries
             or self._service_key(host, namespace) is not None
         )
@@ -138,7 +138,7 @@ class Hosts:
         A host that the files say nothing of stands for its addresses in DNS. in_namespace: the
         files name the namespace, so it is part of a name in DNS.
         """
-        aliases, full = self._aliases(host, namespace), self._full(host, namespace)
+        aliases, full = self._aliases(host, namespace), self.full_name(host, namespace)
         given = self.given.of(aliases, full, subset)
         if given is not None:
             self._use_service(host, namespace)
@@ -177,9 +177,11 @@ class Hosts:
             return [host, ".".join(labels[:2]), labels[0]]
         return [host]
 
-    def _full(self, host: str, namespace: str) -> str:
+    def full_name(self, host: str, namespace: str) -> str:
         """A name that it shares with no other."""
         labels = host.lower().split(".")
+        if host == "*":
+            return host
         if len(labels) == 1:
             return f"{labels[0]}.{namespace}"
         is_service = ".".join(labels[2:]) in ("svc", "svc.cluster.local")
@@ -218,15 +220,23 @@ class Hosts:
             raise NoEndpoints(f"which port of {host}? Expected destination.port.number")
         return ports[_chosen(ports, None, host)]
 
-    def ports(self, host: str, namespace: str) -> list[int]:
-        """Those of a host on which rules for TCP hold, as far as the files know it."""
+    def mesh_address(self, host: str, namespace: str) -> str | None:
+        """The IP to listen on for clients of this host in a mesh; None if the user names none."""
+        for name in (*self._aliases(host, namespace), ""):
+            if name in self.given.mesh:
+                self.given.used_mesh.add(name)
+                return self.given.mesh[name]
+        return None
+
+    def ports(self, host: str, namespace: str) -> list[int] | None:
+        """Those of a host on which rules for TCP hold; None if the files don't know it."""
         key = self._service_key(host, namespace)
         if host.lower() in self.entries:
             entry = self.entries[host.lower()][1]
             return [port.number for port in entry.ports if port.is_plain]
         if key is not None:
             return [port.port for port in self.services[key][1].ports if port.is_plain]
-        return []
+        return None
 
     def _turns(
         self, host: str, namespace: str, found: Sequence[tuple[Endpoint, int]]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tcpmux.config.address import Endpoint, parse_endpoint
 from tcpmux.config.document import Document
+from tcpmux.config.model import Attachment, Route
 from tcpmux.config.other_kinds import KINDS as OTHER_KINDS
 from tcpmux.config.other_kinds import what_it_does
 from tcpmux.config.problems import Location, Problem, describe, one_line
@@ -34,6 +36,7 @@ KINDS = {
     DISCOVERY: ("EndpointSlice",),
 }
 NAMESPACE = "default"
+MESH = "mesh:"  # in front of what --mesh gives, among that of --endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +186,31 @@ def latest(resources: Sequence[Resource]) -> list[Resource]:
     return list(found.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A route, and what it is made of. tail: of its name, if it is not the only one of that."""
+
+    route: Route
+    resource: Resource
+    tail: str = ""
+
+
+@dataclass(slots=True)
+class Translation:
+    """routes: each with the resource it is made of. attachments: what became of the parents of
+    TCPRoutes."""
+
+    routes: list[tuple[Route, Resource]] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class Given:
-    """Endpoints from the command line: HOST=ENDPOINT and HOST/SUBSET=ENDPOINT."""
+    """Endpoints from the command line: HOST=ENDPOINT and HOST/SUBSET=ENDPOINT. mesh: addresses to
+    listen on for clients of a host, "" = of any, as in `mesh:ADDRESS` and `mesh:HOST=ADDRESS`."""
 
+    mesh: dict[str, str] = field(default_factory=dict)
+    used_mesh: set[str] = field(default_factory=set)
     endpoints: dict[tuple[str, str], list[Endpoint]] = field(default_factory=dict)
     mentioned: set[tuple[str, str]] = field(default_factory=set)
     used: dict[tuple[str, str], set[str]] = field(default_factory=dict)  # by which hosts
@@ -195,6 +219,9 @@ class Given:
     def parse(cls, texts: Sequence[str], problems: list[Problem]) -> Given:
         given = cls()
         for text in texts:
+            if text.startswith(MESH):
+                given._add_mesh(text.removeprefix(MESH), problems)
+                continue
             target, equals, address = text.partition("=")
             host, _, subset = target.partition("/")
             if not equals or not host:
@@ -213,6 +240,16 @@ class Given:
             given.endpoints.setdefault((host, subset), []).append(endpoint)
         return given
 
+    def _add_mesh(self, text: str, problems: list[Problem]) -> None:
+        host, _, address = text.rpartition("=")
+        try:
+            ip = ipaddress.ip_address(address.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            message = f"expected ADDRESS or HOST=ADDRESS with an IP address, got {describe(text)}"
+            problems.append(Problem("--mesh", 0, 0, "", message))
+            return
+        self.mesh[host] = f"[{ip}]" if ip.version == 6 else str(ip)
+
     def of(self, names: Sequence[str], host: str, subset: str = "") -> list[Endpoint] | None:
         """Those of a host that goes by any of these names; None if none are given."""
         for name in names:
@@ -227,6 +264,11 @@ class Given:
         self.mentioned.update((name, subset) for name in names)
 
     def complain(self, problems: list[Problem]) -> None:
+        """Of what was given in vain, or for two."""
+        for host in sorted(self.mesh.keys() - self.used_mesh):
+            what = f"of {one_line(host)} " if host else ""
+            message = f"no VirtualService {what}is for a mesh"
+            problems.append(Problem("--mesh", 0, 0, "", message))
         for (host, subset), users in sorted(self.used.items()):
             if len(users) > 1:
                 known = sorted(users)
