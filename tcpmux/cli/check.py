@@ -152,6 +152,8 @@ def _print(found: Config, names: dict[str, list[str] | str], files: str) -> None
             ]
             where = ", ".join(ends) or "no endpoint: its share is reset"
             say(f"  {destination.name} {destination.weight}: {where}")
+    for attachment in found.attachments:
+        say(str(attachment))
 
 
 def _as_json(found: Config, names: dict[str, list[str] | str]) -> dict[str, Any]:
@@ -161,6 +163,7 @@ def _as_json(found: Config, names: dict[str, list[str] | str]) -> dict[str, Any]
         "warnings": _plain(found.warnings),
         "names": names,
         "loops": _loops(found, names),
+        "attachments": [asdict(attachment) for attachment in found.attachments],
         "routes": [
             {
                 "name": route.name,

@@ -216,9 +216,7 @@ def _listeners(
     return [], "NotAllowedByListeners", f"no listener of {parent.name} allows {what}"
 
 
-def _allows(
-    listener: ListenerModel, gateway: _Gateway, route: Resource, cluster: _Cluster
-) -> bool:
+def _allows(listener: ListenerModel, gateway: _Gateway, route: Resource, cluster: _Cluster) -> bool:
     kinds = listener.allowedRoutes.kinds
     if kinds and (GATEWAY_API, "TCPRoute") not in [(kind.group, kind.kind) for kind in kinds]:
         return False
@@ -268,7 +266,11 @@ def _names(resource: Resource, backends: Sequence[BackendRef]) -> list[str]:
     """As short as they can be told apart."""
     short = [backend.name for backend in backends]
     full = [f"{b.name}.{b.namespace or resource.namespace}" for b in backends]
-    several = {name for name in short if len({f for n, f in zip(short, full, strict=True) if n == name}) > 1}
+    several = {
+        name
+        for name in short
+        if len({f for n, f in zip(short, full, strict=True) if n == name}) > 1
+    }
     names = [f if n in several else n for n, f in zip(short, full, strict=True)]
     return [
         f"{name}-{backend.port}" if names.count(name) > 1 else name
@@ -276,9 +278,7 @@ def _names(resource: Resource, backends: Sequence[BackendRef]) -> list[str]:
     ]
 
 
-def _endpoints(
-    resource: Resource, backend: BackendRef, cluster: _Cluster
-) -> tuple[Endpoint, ...]:
+def _endpoints(resource: Resource, backend: BackendRef, cluster: _Cluster) -> tuple[Endpoint, ...]:
     """Raises _NotResolved: then its share of connections is reset, as the specification demands
     (TCPRouteRule.backendRefs)."""
     hosts, name = cluster.hosts, backend.name

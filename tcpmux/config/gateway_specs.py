@@ -16,7 +16,6 @@ from tcpmux.config.specs import (
     Weight,
 )
 
-
 _TLS = Changes("TLS is not supported yet", "TLS", refused=True)
 _DEFAULTS = "it is attached to the Gateways that it names, and to no other"
 
@@ -117,9 +116,9 @@ class TcpRouteRule(Strict):
 class TcpRouteSpec(Strict):
     parentRefs: list[ParentRef] = []
     rules: list[TcpRouteRule] = Field(min_length=1, max_length=1)
-    useDefaultGateways: Annotated[
-        Any, Changes(_DEFAULTS, "default Gateways", unless=("None",))
-    ] = None
+    useDefaultGateways: Annotated[Any, Changes(_DEFAULTS, "default Gateways", unless=("None",))] = (
+        None
+    )
 
 
 class GrantFrom(Strict):

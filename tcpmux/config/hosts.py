@@ -118,7 +118,8 @@ class Hosts:
     def is_known(self, host: str, namespace: str) -> bool:
         """Whether anything in the files or on the command line is about this host."""
         return (
-            self.given.of(self._aliases(host, namespace), self.full_name(host, namespace)) is not None
+            self.given.of(self._aliases(host, namespace), self.full_name(host, namespace))
+            is not None
             or host.lower() in self.entries
             or self._service_key(host, namespace) is not None
         )
@@ -153,7 +154,7 @@ class Hosts:
         except ValueError as error:
             raise NoEndpoints(f"{host}: {error}") from None
         if found:
-            return self._turns(host, namespace, found)
+            return self._turns(host, found)
         shown = f"{host}/{subset}" if subset else host
         hint = f"name some with --endpoint {shown}=IP:port"
         if subset:
@@ -238,10 +239,8 @@ class Hosts:
             return [port.port for port in self.services[key][1].ports if port.is_plain]
         return None
 
-    def _turns(
-        self, host: str, namespace: str, found: Sequence[tuple[Endpoint, int]]
-    ) -> tuple[Endpoint, ...]:
-        """With weights that a routes file can have: rounded if they need to be, and that is said."""
+    def _turns(self, host: str, found: Sequence[tuple[Endpoint, int]]) -> tuple[Endpoint, ...]:
+        """With weights that a routes file can have: rounded if need be, and that is said."""
         total: dict[Endpoint, int] = {}
         for endpoint, weight in found:
             total[endpoint] = total.get(endpoint, 0) + weight

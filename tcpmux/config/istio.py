@@ -124,7 +124,9 @@ def istio_routes(resources: Sequence[Resource], hosts: Hosts) -> list[Made]:
         if spec is None:
             continue
         resource.use()
-        for part, (index, rule, listen) in enumerate(_used(resource, spec, gateways, served, hosts)):
+        for part, (index, rule, listen) in enumerate(
+            _used(resource, spec, gateways, served, hosts)
+        ):
             made = _route(resource, index, rule, hosts, rules)
             if made is not None:
                 route = replace(made, listen=tuple(listen), source=str(resource))
@@ -182,7 +184,7 @@ def _used(
             where = ("spec", "gateways", at) if len(names) > 1 else ()
             found, is_told = _mesh_listens(resource, spec, hosts, where)
         else:
-            found = _gateway_listens(resource, spec, at, gateways, served)
+            found = [*_gateway_listens(resource, spec, at, gateways, served)]
         for port, address in found:
             index = _matching(spec, port, name)
             if index is not None and address not in listens.setdefault(index, []):
@@ -192,13 +194,18 @@ def _used(
         if index not in listens and listens:
             resource.warn("no connection can reach this rule", "spec", "tcp", index)
     if not listens and not is_told and not resource.document.problems:
-        _tell_unreachable(resource, names, gateways)
+        _tell_unreachable(resource, spec, names, gateways)
     return [(index, spec.tcp[index], listens[index]) for index in sorted(listens)]
 
 
 def _tell_unreachable(
-    resource: Resource, names: Sequence[str], gateways: dict[tuple[str, str], _Gateway]
+    resource: Resource,
+    spec: VirtualServiceSpec,
+    names: Sequence[str],
+    gateways: dict[tuple[str, str], _Gateway],
 ) -> None:
+    if not all(match.is_whole for rule in spec.tcp for match in rule.match):
+        return  # they have been told
     keys = [_key(resource, name) for name in names]
     if any(gateways[key].opened for key in keys if key in gateways):
         resource.problem("no port of its gateways leads to any of these rules", "spec", "tcp")

@@ -192,9 +192,7 @@ class TrafficPolicy(Strict):
     tunnel: Annotated[Any, Changes("tunnels are not supported yet", "tunnels", refused=True)] = None
     proxyProtocol: Annotated[
         Any,
-        Changes(
-            "the PROXY protocol is not supported yet", "the PROXY protocol", refused=True
-        ),
+        Changes("the PROXY protocol is not supported yet", "the PROXY protocol", refused=True),
     ] = None
     retryBudget: Annotated[Any, _HTTP] = None
 
@@ -252,6 +250,4 @@ class ServiceEntrySpec(Strict):
     addresses: Annotated[Any, Harmless("clients connect to tcpmux instead")] = None
     location: Annotated[Any, Harmless("is about TLS and telemetry")] = None
     exportTo: Annotated[Any, _EXPORT] = None
-    subjectAltNames: Annotated[
-        Any, Harmless("is about TLS, and has no effect", told=True)
-    ] = None
+    subjectAltNames: Annotated[Any, Harmless("is about TLS, and has no effect", told=True)] = None

@@ -13,10 +13,24 @@ from tcpmux.config.specs import (
     Text,
 )
 
-
 # What the name of a Service's port begins with, or its appProtocol says, where it is not TCP to
 # Istio. All others are: mongo, mysql, redis, postgres, and names that say nothing.
-NOT_TCP = frozenset({"http", "https", "http2", "grpc", "grpc-web", "tls", "udp", "quic", "hbone", "h2c", "ws", "wss"})
+NOT_TCP = frozenset(
+    {
+        "http",
+        "https",
+        "http2",
+        "grpc",
+        "grpc-web",
+        "tls",
+        "udp",
+        "quic",
+        "hbone",
+        "h2c",
+        "ws",
+        "wss",
+    }
+)
 _NEAR = "its endpoints are used wherever they are"
 
 
@@ -52,9 +66,7 @@ class ServiceSpec(Loose):
     sessionAffinity: Annotated[
         Any, Changes("clients are not kept together", "sticky sessions", unless=("None",))
     ] = None
-    internalTrafficPolicy: Annotated[
-        Any, Changes(_NEAR, "localities", unless=("Cluster",))
-    ] = None
+    internalTrafficPolicy: Annotated[Any, Changes(_NEAR, "localities", unless=("Cluster",))] = None
     trafficDistribution: Annotated[Any, Changes(_NEAR, "localities")] = None
 
 

@@ -124,6 +124,38 @@ def _load(
     admin: str,
     reports: bool,
 ) -> Loaded:
+    documents, files, resources = _read(texts, problems)
+    _check_together(files)
+    endpoints = Given.parse(given, problems)
+    translation = _translate(resources, endpoints)
+    translated = translation.routes
+    _check_translated(files, translated)
+    has_resources = any(not document.is_native for document in documents)
+    has_routes = any("routes" in file.model.model_fields_set for file in files)
+    if not reports:
+        refuse(documents)
+    if not problems and not any(document.problems for document in documents):
+        # A mistake elsewhere would explain these.
+        _check_loops(files, translated)
+        if translated:
+            endpoints.complain(problems)
+        elif not reports and (resources or (has_resources and not has_routes)):
+            explain_no_route(documents, problems)
+    for document in documents:
+        problems.extend(sorted(document.problems, key=lambda p: (p.line, p.column)))
+    if not problems and not has_resources and not has_routes:
+        problems.append(Problem(names[0] if names else "", 0, 0, "", "routes is missing"))
+    if problems:
+        raise ConfigError(problems)
+    config = _merge(files, [route for route, _ in translated], warnings_of(documents), admin)
+    config = replace(config, attachments=tuple(translation.attachments))
+    return Loaded(config, documents, resources, translated)
+
+
+def _read(
+    texts: Iterable[Text], problems: list[Problem]
+) -> tuple[list[Document], list[_File], list[Resource]]:
+    """All documents, and what they are: files of tcpmux's own, and resources."""
     documents: list[Document] = []
     files: list[_File] = []
     resources: list[Resource] = []
@@ -139,31 +171,7 @@ def _load(
                 files.extend(_native(document))
             else:
                 resources.extend(resources_in(document))
-    _check_together(files)
-    endpoints = Given.parse(given, problems)
-    translation = _translate(resources, endpoints)
-    translated = translation.routes
-    _check_translated(files, translated)
-    has_routes = any("routes" in file.model.model_fields_set for file in files)
-    has_resources = any(not document.is_native for document in documents)
-    if not reports:
-        refuse(documents)
-    if not problems and not any(document.problems for document in documents):
-        _check_loops(files, translated)
-        # A mistake elsewhere would explain these.
-        if translated:
-            endpoints.complain(problems)
-        elif has_resources and not reports and (resources or not has_routes):
-            explain_no_route(documents, problems)
-    for document in documents:
-        problems.extend(sorted(document.problems, key=lambda p: (p.line, p.column)))
-    if not problems and not has_resources and not has_routes:
-        problems.append(Problem(names[0] if names else "", 0, 0, "", "routes is missing"))
-    if problems:
-        raise ConfigError(problems)
-    config = _merge(files, [route for route, _ in translated], warnings_of(documents), admin)
-    config = replace(config, attachments=tuple(translation.attachments))
-    return Loaded(config, documents, resources, translated)
+    return documents, files, resources
 
 
 def _native(document: Document) -> list[_File]:

@@ -269,7 +269,7 @@ class Given:
             what = f"of {one_line(host)} " if host else ""
             message = f"no VirtualService {what}is for a mesh"
             problems.append(Problem("--mesh", 0, 0, "", message))
-        for (host, subset), users in sorted(self.used.items()):
+        for (host, _), users in sorted(self.used.items()):
             if len(users) > 1:
                 known = sorted(users)
                 message = f"it stands for {' and '.join(known)}: name one, as in {known[0]}=..."

@@ -65,8 +65,8 @@ def _read(resource: Resource, model: type[M], value: Any, inside: Location) -> M
     except ValidationError as error:
         add_problems(resource.document, model, error, root)
         return None
-    for inside, mark in marks_in(model, value):
-        resource.document.remarks.add(remark_of(mark, (*root, *inside), resource.location))
+    for place, mark in marks_in(model, value):
+        resource.document.remarks.add(remark_of(mark, (*root, *place), resource.location))
     return found
 
 

@@ -1,0 +1,209 @@
+"""Resources of Istio, the Gateway API and Kubernetes, and files of tcpmux's own: every value of
+them in its class, and the routes.yaml that they mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tcpmux.config.document import Document, Text
+from tcpmux.config.loader import Loaded, load_for_report
+from tcpmux.config.native import to_text
+from tcpmux.config.problems import ConfigError, Location, Problem, describe, one_line
+from tcpmux.config.remarks import CHANGES, HARMLESS, MAPPED, Remark
+from tcpmux.config.resources import Resource
+from tcpmux.convert.conversion import Conversion, read_back
+from tcpmux.convert.report import UNKNOWN, Effect, Report, Word
+
+Class = tuple[str, str, str]  # effect, note, needs
+Leaf = tuple[Location, Any]
+
+METADATA = "has no effect on connections"
+# By these labels others choose them.
+LABELLED = {"Pod", "EndpointSlice", "Namespace", "WorkloadEntry"}
+# Annotations that change what Istio, or a load balancer in front, does with connections.
+_TELLING = re.compile(
+    r"networking\.istio\.io/(exportTo|traffic-distribution)|proxy\.istio\.io/config"
+    r"|traffic\.sidecar\.istio\.io/.*|.*proxy-protocol.*"
+)
+
+
+def convert_own(texts: Sequence[Text], given: Sequence[str] = ()) -> Conversion:
+    """given: as of load(). Raises ConfigError for mistakes in the files."""
+    loaded = load_for_report(texts, given)
+    report = Report()
+    for document in loaded.documents:
+        _tell(document, loaded, report)
+    config = replace(loaded.config, warnings=(), attachments=())
+    text = ""
+    if config.routes or not loaded.resources:
+        text = to_text(config, _remarks(loaded, report))
+        read_back(text, config)
+    elif not report.changes():
+        names = ", ".join(text.name for text in texts)
+        raise ConfigError([Problem(names, 0, 0, "", "no route for TCP comes of it")])
+    return Conversion(text, tuple(report.findings()), report.totals())
+
+
+def _remarks(loaded: Loaded, report: Report) -> dict[str, list[str]]:
+    """What is not in the result, by the route that it was for; "" = by none."""
+    remarks: dict[str, list[str]] = {}
+    owners = {str(resource): route.name for route, resource in loaded.translated}
+    for found in report.changes():
+        told = f"NOT CONVERTED {found.file}:{found.line}: {one_line(found.text)}: {found.note}"
+        remarks.setdefault(owners.get(found.section, ""), []).append(told)
+    return remarks
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Of a document: a resource, whether tcpmux reads it or not; what is around resources in a
+    List; or a part of a file of tcpmux's own."""
+
+    location: Location
+    section: str
+    leaves: list[tuple[Leaf, Class]]
+
+    @property
+    def whole(self) -> Class | None:
+        """Its class, if all of it has the same."""
+        classes = {of for _, of in self.leaves}
+        return classes.pop() if len(classes) == 1 else None
+
+
+def _tell(document: Document, loaded: Loaded, report: Report) -> None:
+    """One statement for each class that a resource's values have; one for all resources of a kind
+    that have no effect."""
+    resources = {r.location: r for r in loaded.resources if r.document is document}
+    grouped: dict[Class, list[Leaf]] = {}
+    parts: dict[Class, int] = {}
+    found: list[tuple[Class, str, list[Leaf]]] = []
+    for part in _parts(document, document.value, (), resources):
+        whole = part.whole
+        if whole is not None and whole[0] == HARMLESS:
+            grouped.setdefault(whole, []).extend(leaf for leaf, _ in part.leaves)
+            parts[whole] = parts.get(whole, 0) + 1
+            continue
+        by_class: dict[Class, list[Leaf]] = {}
+        for leaf, of in part.leaves:
+            by_class.setdefault(of, []).append(leaf)
+        found.extend((of, part.section, leaves) for of, leaves in by_class.items())
+    for (effect, note, needs), leaves in grouped.items():
+        count = parts[effect, note, needs]
+        told = f"{note} ({count} of them)" if count > 1 else note
+        found.append(((effect, told, needs), "", leaves))
+    for of, section, leaves in sorted(found, key=lambda one: _place(document, one[2][0])):
+        words = [_word(document, leaf) for leaf in leaves]
+        effect, note, needs = of
+        for word in words:
+            word.mark(Effect(effect), note, needs)
+        report.statement(document.file, words, section)
+
+
+def _place(document: Document, leaf: Leaf) -> tuple[int, int]:
+    """Of its key, if it has one."""
+    location = leaf[0]
+    return document.keys.get(location) or document.mark(location)
+
+
+def _word(document: Document, leaf: Leaf) -> Word:
+    location, value = leaf
+    text = {True: "{}", False: "[]"}[value == {}] if value in ({}, []) else describe(value)
+    if location and isinstance(location[-1], str):
+        text = f"{one_line(location[-1])}: {text}"
+    line, column = _place(document, leaf)
+    return Word(text, line, column)
+
+
+# --- classes --------------------------------------------------------------------------------------
+
+
+def _parts(
+    document: Document, value: Any, location: Location, resources: dict[Location, Resource]
+) -> Iterator[_Part]:
+    if document.is_native:
+        mapped = (MAPPED, "", "")
+        for key, inside in value.items():
+            yield _Part((key,), key, [(leaf, mapped) for leaf in _leaves(inside, (key,))])
+        return
+    if value["kind"] == "List" and "/" not in value["apiVersion"]:
+        around = {key: inside for key, inside in value.items() if key != "items"}
+        list_ = (HARMLESS, "a list of resources", "")
+        yield _Part(location, "", [(leaf, list_) for leaf in _leaves(around, location)])
+        for index, item in enumerate(value["items"]):
+            yield from _parts(document, item, (*location, "items", index), resources)
+        return
+    resource = resources.get(location)
+    named = _names_first(_leaves(value, location), location)
+    if resource is None:
+        remark = document.remarks.of_leaf(location)
+        of = _class_of(remark) if remark else (CHANGES, UNKNOWN, "")
+        yield _Part(location, "", [(leaf, of) for leaf in named])
+    else:
+        yield _Part(location, str(resource), [(leaf, _class(resource, leaf)) for leaf in named])
+
+
+def _leaves(value: Any, location: Location) -> Iterator[Leaf]:
+    """Values that are not collections, and collections with nothing in them."""
+    if isinstance(value, dict) and value:
+        for key, inside in value.items():
+            yield from _leaves(inside, (*location, key))
+    elif isinstance(value, list) and value:
+        for index, inside in enumerate(value):
+            yield from _leaves(inside, (*location, index))
+    else:
+        yield location, value
+
+
+def _names_first(leaves: Iterable[Leaf], location: Location) -> list[Leaf]:
+    """What a reader knows a resource by comes first."""
+    order = [("kind",), ("metadata", "name"), ("metadata", "namespace"), ("apiVersion",)]
+    first = {(*location, *key): place for place, key in enumerate(order)}
+    return sorted(leaves, key=lambda leaf: first.get(leaf[0], len(order)))
+
+
+def _class_of(remark: Remark) -> Class:
+    return remark.effect, remark.note, remark.needs
+
+
+def _class(resource: Resource, leaf: Leaf) -> Class:
+    """Of a value of a resource that tcpmux reads."""
+    location = leaf[0]
+    if not resource.is_used:
+        return HARMLESS, f"no route is made of this {resource.kind}", ""
+    remarks = resource.document.remarks
+    remark = remarks.of_leaf(location)
+    whole = [r for r in remarks.of.get(resource.location, ()) if r.effect == HARMLESS]
+    if whole and (remark is None or remark.location == resource.location):
+        return _class_of(whole[0])
+    inside = location[len(resource.location) :]
+    is_around = inside[0] in ("apiVersion", "kind", "metadata")
+    if remark is not None and (remark.effect == CHANGES or not is_around):
+        return _class_of(remark)
+    return _class_of_plain(resource, inside)
+
+
+# Kinds without a spec.
+_WHOLE = {"EndpointSlice": ("endpoints", "ports"), "Endpoints": ("subsets",)}
+
+
+def _class_of_plain(resource: Resource, inside: Location) -> Class:
+    """Of what nothing is said about."""
+    if inside[0] == "metadata":
+        return _class_of_metadata(resource, inside[1:])
+    if inside[0] == "status" and resource.kind != "Pod":
+        return HARMLESS, "says what a cluster has made of it", ""
+    if inside[0] in ("apiVersion", "kind", "spec", "status", *_WHOLE.get(resource.kind, ())):
+        return MAPPED, "", ""
+    return CHANGES, UNKNOWN, ""
+
+
+def _class_of_metadata(resource: Resource, inside: Location) -> Class:
+    key = inside[0] if inside else ""
+    if key in ("name", "namespace") or (key == "labels" and resource.kind in LABELLED):
+        return MAPPED, "", ""
+    if key == "annotations" and len(inside) > 1 and _TELLING.fullmatch(str(inside[1])):
+        return CHANGES, "annotations are not looked at", "annotations"
+    return HARMLESS, METADATA, ""
