@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -189,13 +189,26 @@ def _used(
             index = _matching(spec, port, name)
             if index is not None and address not in listens.setdefault(index, []):
                 listens[index].append(address)
-    listens = {index: found for index, found in listens.items() if found}
-    for index in range(len(spec.tcp)):
-        if index not in listens and listens:
-            resource.warn("no connection can reach this rule", "spec", "tcp", index)
-    if not listens and not is_told and not resource.document.problems:
+    if listens:
+        _tell_unused(resource, spec, listens)
+    elif not is_told and not resource.document.problems:
         _tell_unreachable(resource, spec, names, gateways)
     return [(index, spec.tcp[index], listens[index]) for index in sorted(listens)]
+
+
+def _tell_unused(
+    resource: Resource, spec: VirtualServiceSpec, listens: Mapping[int, Sequence[Address]]
+) -> None:
+    """Of rules that no listener comes to."""
+    for index, rule in enumerate(spec.tcp):
+        here = ("spec", "tcp", index)
+        if index in listens:
+            continue
+        if all(match.is_whole for match in rule.match):
+            resource.warn("no connection can reach this rule", *here)
+        else:
+            note = "tcpmux can't tell its connections from others: the rules after it take them"
+            resource.changes(note, *here)
 
 
 def _tell_unreachable(

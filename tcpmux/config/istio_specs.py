@@ -24,6 +24,7 @@ from tcpmux.config.specs import (
 
 _ONLY_SOURCE = "tcpmux does not look into connections: expected useSourceIp"
 _NO_EFFECT = "is not supported yet, and has no effect"
+_OF_TLS = Changes("TLS is not supported yet", "TLS")
 _HTTP = Harmless("is about HTTP, and has no effect", told=True)
 _EXPORT = Changes(
     "who may see it is not looked at: it counts for every namespace",
@@ -181,6 +182,14 @@ class TlsPolicy(Loose):
             "TLS is not supported yet: expected DISABLE", "TLS", refused=True, unless=("DISABLE",)
         ),
     ] = "DISABLE"
+    clientCertificate: Annotated[Any, _OF_TLS] = None
+    privateKey: Annotated[Any, _OF_TLS] = None
+    caCertificates: Annotated[Any, _OF_TLS] = None
+    caCrl: Annotated[Any, _OF_TLS] = None
+    credentialName: Annotated[Any, _OF_TLS] = None
+    subjectAltNames: Annotated[Any, _OF_TLS] = None
+    sni: Annotated[Any, _OF_TLS] = None
+    insecureSkipVerify: Annotated[Any, _OF_TLS] = None
 
 
 class TrafficPolicy(Strict):

@@ -140,7 +140,7 @@ def _load(
         if translated:
             endpoints.complain(problems)
         elif not reports and (resources or (has_resources and not has_routes)):
-            explain_no_route(documents, problems)
+            explain_no_route(documents, resources, problems)
     for document in documents:
         problems.extend(sorted(document.problems, key=lambda p: (p.line, p.column)))
     if not problems and not has_resources and not has_routes:

@@ -5,6 +5,8 @@ A kind that is not here may do anything, so it changes traffic.
 
 from __future__ import annotations
 
+from typing import Any
+
 from tcpmux.config.problems import one_line
 from tcpmux.config.remarks import Changes, Harmless
 
@@ -86,9 +88,20 @@ KINDS: dict[tuple[str, str], Changes | Harmless] = {
 }
 
 
-def what_it_does(group: str, kind: str) -> Changes | Harmless:
-    """To connections, if tcpmux takes no notice of it."""
+def _modes(spec: Any) -> set[str]:
+    """Of mutual TLS: that of a PeerAuthentication, and those of its ports. One that it leaves open
+    is that of another."""
+    spec = spec if isinstance(spec, dict) else {}
+    ports = spec.get("portLevelMtls")
+    every = [spec.get("mtls"), *(ports.values() if isinstance(ports, dict) else ())]
+    return {str(one.get("mode")) if isinstance(one, dict) else "" for one in every}
+
+
+def what_it_does(group: str, kind: str, value: Any) -> Changes | Harmless:
+    """To connections, if tcpmux takes no notice of it. value: the resource."""
     known = KINDS.get((group, kind))
+    if kind == "PeerAuthentication" and _modes(value.get("spec")) <= {"PERMISSIVE", "DISABLE"}:
+        known = Harmless("it demands no TLS")
     if known is None and group in HARMLESS_GROUPS:
         known = Harmless(_NOT_ROUTED)
     if known is None:

@@ -123,33 +123,23 @@ def _resources(document: Document, value: Any, location: Location) -> Iterator[R
         for index, item in enumerate(items):
             yield from _resources(document, item, (*location, "items", index))
         return
-    if not _is_known(document, location, group, version, kind):
-        return
-    resource = _resource(document, location, value)
-    if resource is not None:
-        yield resource
-
-
-def _is_known(document: Document, location: Location, group: str, version: str, kind: str) -> bool:
     known = KINDS.get(group, ())
     if kind not in known:
         hint = did_you_mean(kind, known, 0.8)
         if hint and (group, kind) not in OTHER_KINDS:
             document.problem((*location, "kind"), f"unknown kind {one_line(kind)}: {hint}")
         else:
-            _ignored(document, location, group, kind)
-        return False
+            document.remarks.add(remark_of(what_it_does(group, kind, value), location))
+        return
     if version not in VERSIONS.get(group, (version,)):
         expected = ", ".join(VERSIONS[group])
         document.problem(
             (*location, "apiVersion"), f"expected {group}/ and {expected}, got {one_line(version)}"
         )
-        return False
-    return True
-
-
-def _ignored(document: Document, location: Location, group: str, kind: str) -> None:
-    document.remarks.add(remark_of(what_it_does(group, kind), location))
+        return
+    resource = _resource(document, location, value)
+    if resource is not None:
+        yield resource
 
 
 def _resource(document: Document, location: Location, value: dict[str, Any]) -> Resource | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from tcpmux.config.document import Document
 from tcpmux.config.problems import Problem
 from tcpmux.config.remarks import CHANGES, Remark
+from tcpmux.config.resources import Resource
 from tcpmux.errors import plural
 
 SAME = 4  # remarks of the same words are told one by one up to so many, else the first for all
@@ -21,35 +22,43 @@ def refuse(documents: Sequence[Document]) -> None:
 
 def warnings_of(documents: Sequence[Document]) -> list[Problem]:
     """Those of the documents, and what is told of resources: first what changes traffic."""
-    told = [
-        (remark.effect != CHANGES, document.as_problem(remark.location, remark.note))
-        for document, remark in _counting(documents)
-        if remark.told and not remark.refused
-    ]
-    first = _shortened([problem for is_harmless, problem in told if not is_harmless])
-    rest = _shortened([problem for is_harmless, problem in told if is_harmless])
-    return [*first, *(w for document in documents for w in document.warnings), *rest]
+    changes, rest = _told(documents)
+    return [*changes, *(w for document in documents for w in document.warnings), *rest]
 
 
-def explain_no_route(documents: Sequence[Document], problems: list[Problem]) -> None:
-    """Adds why none came of them: what was told of any of them."""
-    why = warnings_of(documents)
+def explain_no_route(
+    documents: Sequence[Document], resources: Sequence[Resource], problems: list[Problem]
+) -> None:
+    """Adds why none came of them: what was told of those that could have made one."""
+    changes, rest = _told(documents)
+    read = {(r.document.file, r.document.mark(r.location)) for r in resources}
+    starts = {(file, line) for file, (line, _) in read}
+    why = [*changes, *(p for p in rest if (p.file, p.line) in starts or "spec" in p.where)]
     problems.extend(why)
     of = next(document for document in documents if not document.is_native)
-    message = "it defines no route: expected a VirtualService or a TCPRoute"
     if why:
         problems.append(Problem(of.file, 0, 0, "", "no route for TCP remains"))
     else:
+        message = "it defines no route: expected a VirtualService or a TCPRoute"
         problems.append(of.as_problem((), message))
+
+
+def _told(documents: Sequence[Document]) -> tuple[list[Problem], list[Problem]]:
+    """What changes traffic, and the rest."""
+    told: tuple[list[Problem], list[Problem]] = ([], [])
+    for document, remark in _counting(documents):
+        if remark.told and not remark.refused:
+            problem = document.as_problem(remark.location, remark.note)
+            told[remark.effect != CHANGES].append(problem)
+    return _shortened(told[0]), _shortened(told[1])
 
 
 def _counting(documents: Sequence[Document]) -> Iterator[tuple[Document, Remark]]:
     for document in documents:
         found = [r for r in document.remarks if r.owner is None or r.owner in document.used]
         for remark in sorted(found, key=lambda remark: document.mark(remark.location)):
-            outer = document.remarks.of_leaf(remark.location)
-            is_hidden = outer is not None and outer.effect == CHANGES and outer != remark
-            if not (is_hidden and outer is not None and outer.location != remark.location):
+            first = document.remarks.of_leaf(remark.location[:-1]) if remark.location else None
+            if first is None or first.effect != CHANGES:  # else all of that is not in force
                 yield document, remark
 
 

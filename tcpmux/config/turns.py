@@ -53,7 +53,9 @@ def whole_turns(weights: Sequence[int]) -> tuple[list[int], bool]:
     scale = min(
         Fraction(MAX_ENDPOINT_WEIGHT, max(numbers)), Fraction(MAX_TURNS, sum(numbers)), Fraction(1)
     )
-    return [max(1, math.floor(n * scale + Fraction(1, 2))) for n in numbers], scale == 1
+    numbers = [max(1, math.floor(n * scale + Fraction(1, 2))) for n in numbers]
+    divisor = math.gcd(*numbers)
+    return [number // divisor for number in numbers], scale == 1
 
 
 def _spread(known: Sequence[tuple[T, int]]) -> tuple[T, ...]:

@@ -20,6 +20,7 @@ from tcpmux.convert.report import UNKNOWN, Effect, Report, Word
 Class = tuple[str, str, str]  # effect, note, needs
 Leaf = tuple[Location, Any]
 
+HIDDEN = "..."  # instead of a value that nobody should see
 METADATA = "has no effect on connections"
 # By these labels others choose them.
 LABELLED = {"Pod", "EndpointSlice", "Namespace", "WorkloadEntry"}
@@ -95,7 +96,7 @@ def _tell(document: Document, loaded: Loaded, report: Report) -> None:
         told = f"{note} ({count} of them)" if count > 1 else note
         found.append(((effect, told, needs), "", leaves))
     for of, section, leaves in sorted(found, key=lambda one: _place(document, one[2][0])):
-        words = [_word(document, leaf) for leaf in leaves]
+        words = [_word(document, leaf, _is_secret(document, leaf[0])) for leaf in leaves]
         effect, note, needs = of
         for word in words:
             word.mark(Effect(effect), note, needs)
@@ -108,13 +109,23 @@ def _place(document: Document, leaf: Leaf) -> tuple[int, int]:
     return document.keys.get(location) or document.mark(location)
 
 
-def _word(document: Document, leaf: Leaf) -> Word:
+def _word(document: Document, leaf: Leaf, is_secret: bool) -> Word:
+    """An entry of a list has the list's key in front, too."""
     location, value = leaf
-    text = {True: "{}", False: "[]"}[value == {}] if value in ({}, []) else describe(value)
-    if location and isinstance(location[-1], str):
-        text = f"{one_line(location[-1])}: {text}"
+    text = {"{}": "{}", "[]": "[]"}.get(str(value)) or describe(value)
+    key = next((step for step in reversed(location) if isinstance(step, str)), "")
     line, column = _place(document, leaf)
-    return Word(text, line, column)
+    return Word(f"{one_line(key)}: {HIDDEN if is_secret else text}", line, column)
+
+
+def _is_secret(document: Document, location: Location) -> bool:
+    """It may be a password: inside the data of a Secret."""
+    value: Any = document.value
+    for step in location:
+        if isinstance(value, dict) and value.get("kind") == "Secret" and step != "metadata":
+            return step not in ("kind", "apiVersion")
+        value = value[step]
+    return False
 
 
 # --- classes --------------------------------------------------------------------------------------
@@ -171,13 +182,13 @@ def _class_of(remark: Remark) -> Class:
 def _class(resource: Resource, leaf: Leaf) -> Class:
     """Of a value of a resource that tcpmux reads."""
     location = leaf[0]
-    if not resource.is_used:
-        return HARMLESS, f"no route is made of this {resource.kind}", ""
     remarks = resource.document.remarks
     remark = remarks.of_leaf(location)
     whole = [r for r in remarks.of.get(resource.location, ()) if r.effect == HARMLESS]
     if whole and (remark is None or remark.location == resource.location):
         return _class_of(whole[0])
+    if not resource.is_used:
+        return HARMLESS, f"no route is made of this {resource.kind}", ""
     inside = location[len(resource.location) :]
     is_around = inside[0] in ("apiVersion", "kind", "metadata")
     if remark is not None and (remark.effect == CHANGES or not is_around):
