@@ -14,6 +14,7 @@ from tcpmux.config.native import to_text
 from tcpmux.config.problems import ConfigError, Location, Problem, describe, one_line
 from tcpmux.config.remarks import CHANGES, HARMLESS, MAPPED, Remark
 from tcpmux.config.resources import Resource
+from tcpmux.config.settling import SAME
 from tcpmux.convert.conversion import Conversion, read_back
 from tcpmux.convert.report import UNKNOWN, Effect, Report, Word
 
@@ -63,41 +64,35 @@ class _Part:
     """Of a document: a resource, whether tcpmux reads it or not; what is around resources in a
     List; or a part of a file of tcpmux's own."""
 
-    location: Location
     section: str
     leaves: list[tuple[Leaf, Class]]
 
-    @property
-    def whole(self) -> Class | None:
-        """Its class, if all of it has the same."""
-        classes = {of for _, of in self.leaves}
-        return classes.pop() if len(classes) == 1 else None
+    def by_class(self) -> dict[Class, list[Leaf]]:
+        found: dict[Class, list[Leaf]] = {}
+        for leaf, of in self.leaves:
+            found.setdefault(of, []).append(leaf)
+        return found
 
 
 def _tell(document: Document, loaded: Loaded, report: Report) -> None:
-    """One statement for each class that a resource's values have; one for all resources of a kind
-    that have no effect."""
+    """One statement for each class that a resource's values have; what has no effect in many
+    resources, and for the same reason, is one for all of them."""
     resources = {r.location: r for r in loaded.resources if r.document is document}
-    grouped: dict[Class, list[Leaf]] = {}
-    parts: dict[Class, int] = {}
-    found: list[tuple[Class, str, list[Leaf]]] = []
+    found: dict[Class, list[tuple[str, list[Leaf]]]] = {}
     for part in _parts(document, document.value, (), resources):
-        whole = part.whole
-        if whole is not None and whole[0] == HARMLESS:
-            grouped.setdefault(whole, []).extend(leaf for leaf, _ in part.leaves)
-            parts[whole] = parts.get(whole, 0) + 1
-            continue
-        by_class: dict[Class, list[Leaf]] = {}
-        for leaf, of in part.leaves:
-            by_class.setdefault(of, []).append(leaf)
-        found.extend((of, part.section, leaves) for of, leaves in by_class.items())
-    for (effect, note, needs), leaves in grouped.items():
-        count = parts[effect, note, needs]
-        told = f"{note} ({count} of them)" if count > 1 else note
-        found.append(((effect, told, needs), "", leaves))
-    for of, section, leaves in sorted(found, key=lambda one: _place(document, one[2][0])):
+        for of, leaves in part.by_class().items():
+            found.setdefault(of, []).append((part.section, leaves))
+    told: list[tuple[Class, str, list[Leaf]]] = []
+    for (effect, note, needs), parts in found.items():
+        if effect == HARMLESS and len(parts) > SAME:
+            all_ = [leaf for _, leaves in parts for leaf in leaves]
+            told.append(((effect, f"{note} (of {len(parts)} resources)", needs), "", all_))
+        else:
+            told += [((effect, note, needs), section, leaves) for section, leaves in parts]
+    for (effect, note, needs), section, leaves in sorted(
+        told, key=lambda one: _place(document, one[2][0])
+    ):
         words = [_word(document, leaf, _is_secret(document, leaf[0])) for leaf in leaves]
-        effect, note, needs = of
         for word in words:
             word.mark(Effect(effect), note, needs)
         report.statement(document.file, words, section)
@@ -137,12 +132,12 @@ def _parts(
     if document.is_native:
         mapped = (MAPPED, "", "")
         for key, inside in value.items():
-            yield _Part((key,), key, [(leaf, mapped) for leaf in _leaves(inside, (key,))])
+            yield _Part(key, [(leaf, mapped) for leaf in _leaves(inside, (key,))])
         return
     if value["kind"] == "List" and "/" not in value["apiVersion"]:
         around = {key: inside for key, inside in value.items() if key != "items"}
         list_ = (HARMLESS, "a list of resources", "")
-        yield _Part(location, "", [(leaf, list_) for leaf in _leaves(around, location)])
+        yield _Part("", [(leaf, list_) for leaf in _leaves(around, location)])
         for index, item in enumerate(value["items"]):
             yield from _parts(document, item, (*location, "items", index), resources)
         return
@@ -151,9 +146,9 @@ def _parts(
     if resource is None:
         remark = document.remarks.of_leaf(location)
         of = _class_of(remark) if remark else (CHANGES, UNKNOWN, "")
-        yield _Part(location, "", [(leaf, of) for leaf in named])
+        yield _Part("", [(leaf, of) for leaf in named])
     else:
-        yield _Part(location, str(resource), [(leaf, _class(resource, leaf)) for leaf in named])
+        yield _Part(str(resource), [(leaf, _class(resource, leaf)) for leaf in named])
 
 
 def _leaves(value: Any, location: Location) -> Iterator[Leaf]:
