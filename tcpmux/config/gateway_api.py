@@ -254,8 +254,6 @@ def _destinations(
         found.append(Destination(name, backend.weight, endpoints))
     if not any(destination.weight for destination in found):
         resource.warn("all weights are 0: every connection is reset until one has weight", *here)
-    if len(set(names)) < len(names):
-        resource.problem("the same backend is listed twice", *here)
     return tuple(found), first.reason if first else "ResolvedRefs", str(first or "")
 
 
@@ -263,19 +261,26 @@ _NEEDS = {"InvalidKind": "backends of other kinds"}
 
 
 def _names(resource: Resource, backends: Sequence[BackendRef]) -> list[str]:
-    """As short as they can be told apart."""
-    short = [backend.name for backend in backends]
-    full = [f"{b.name}.{b.namespace or resource.namespace}" for b in backends]
-    several = {
-        name
-        for name in short
-        if len({f for n, f in zip(short, full, strict=True) if n == name}) > 1
-    }
-    names = [f if n in several else n for n, f in zip(short, full, strict=True)]
+    """As short as they can be told apart; a backend that is listed again is NAME-2."""
+    forms = (
+        lambda b: b.name,
+        lambda b: f"{b.name}.{b.namespace or resource.namespace}",
+        lambda b: f"{b.name}.{b.namespace or resource.namespace}-{b.port}",
+        lambda b: f"{b.kind.lower()}.{b.name}.{b.namespace or resource.namespace}-{b.port}",
+    )
+    names = []
+    for backend in backends:
+        others = [other for other in backends if _key(other) != _key(backend)]
+        found = (form(backend) for form in forms if form(backend) not in map(form, others))
+        names.append(next(found, forms[-1](backend)))
     return [
-        f"{name}-{backend.port}" if names.count(name) > 1 else name
-        for name, backend in zip(names, backends, strict=True)
+        f"{name}-{again}" if (again := names[: at + 1].count(name)) > 1 else name
+        for at, name in enumerate(names)
     ]
+
+
+def _key(backend: BackendRef) -> tuple[str | int | None, ...]:
+    return backend.group, backend.kind, backend.namespace, backend.name, backend.port
 
 
 def _endpoints(resource: Resource, backend: BackendRef, cluster: _Cluster) -> tuple[Endpoint, ...]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
+from tcpmux.config.problems import describe
 from tcpmux.config.remarks import Changes, Harmless
 from tcpmux.config.specs import (
     Labels,
@@ -30,13 +31,19 @@ class RouteKind(Strict):
     kind: Text
 
 
+def _operator(value: Any) -> str:
+    if value not in ("In", "NotIn", "Exists", "DoesNotExist"):
+        raise ValueError(f"expected In, NotIn, Exists or DoesNotExist, got {describe(value)}")
+    return str(value)
+
+
 class Requirement(Strict):
     key: Text
-    operator: Text
+    operator: Annotated[str, BeforeValidator(_operator)]
     values: list[str] = []
 
     def is_met(self, labels: Mapping[str, str]) -> bool:
-        """Of a namespace, say. Raises ValueError for an operator that Kubernetes has not."""
+        """Of a namespace, say."""
         found = labels.get(self.key)
         if self.operator == "In":
             return found in self.values
@@ -44,9 +51,7 @@ class Requirement(Strict):
             return found not in self.values
         if self.operator == "Exists":
             return found is not None
-        if self.operator == "DoesNotExist":
-            return found is None
-        raise ValueError("expected In, NotIn, Exists or DoesNotExist")
+        return found is None
 
 
 class Selector(Strict):

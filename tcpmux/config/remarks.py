@@ -78,18 +78,16 @@ class Remarks:
         return (remark for found in self.of.values() for remark in found)
 
     def of_leaf(self, location: Location) -> Remark | None:
-        """The one that counts: the outermost that changes traffic, else the innermost."""
+        """The one that counts: what changes traffic before anything else, and the innermost."""
         found = None
         for length in range(len(location) + 1):
-            here = self.of.get(location[:length], ())
-            for remark in here:
-                if remark.effect == CHANGES:
-                    return remark
-            found = _weightiest(here) or found
+            here = _weightiest(self.of.get(location[:length], ()))
+            if here and (found is None or found.effect != CHANGES or here.effect == CHANGES):
+                found = here
         return found
 
 
 def _weightiest(remarks: Iterable[Remark]) -> Remark | None:
-    """Of one location: mapped before harmless, the first of equals."""
+    """Of one location: the first of equals."""
     known: Mapping[str, Remark] = {remark.effect: remark for remark in reversed([*remarks])}
-    return known.get(MAPPED) or known.get(HARMLESS)
+    return known.get(CHANGES) or known.get(MAPPED) or known.get(HARMLESS)

@@ -58,7 +58,8 @@ def _counting(documents: Sequence[Document]) -> Iterator[tuple[Document, Remark]
         found = [r for r in document.remarks if r.owner is None or r.owner in document.used]
         for remark in sorted(found, key=lambda remark: document.mark(remark.location)):
             first = document.remarks.of_leaf(remark.location[:-1]) if remark.location else None
-            if first is None or first.effect != CHANGES:  # else all of that is not in force
+            # Inside what is not in force at all, nothing else is worth telling.
+            if remark.refused or first is None or first.effect != CHANGES:
                 yield document, remark
 
 
