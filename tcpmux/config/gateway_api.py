@@ -264,6 +264,7 @@ def _names(resource: Resource, backends: Sequence[BackendRef]) -> list[str]:
     """As short as they can be told apart; a backend that is listed again is NAME-2."""
     forms = (
         lambda b: b.name,
+        lambda b: f"{b.name}-{b.port}",
         lambda b: f"{b.name}.{b.namespace or resource.namespace}",
         lambda b: f"{b.name}.{b.namespace or resource.namespace}-{b.port}",
         lambda b: f"{b.kind.lower()}.{b.name}.{b.namespace or resource.namespace}-{b.port}",

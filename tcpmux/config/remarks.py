@@ -77,6 +77,10 @@ class Remarks:
     def __iter__(self) -> Iterator[Remark]:
         return (remark for found in self.of.values() for remark in found)
 
+    def of_all(self, location: Location) -> Remark | None:
+        """What is said of the whole of it."""
+        return _weightiest(self.of.get(location, ()))
+
     def of_leaf(self, location: Location) -> Remark | None:
         """The one that counts: what changes traffic before anything else, and the innermost."""
         found = None

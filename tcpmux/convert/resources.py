@@ -179,9 +179,15 @@ def _class(resource: Resource, leaf: Leaf) -> Class:
     location = leaf[0]
     remarks = resource.document.remarks
     remark = remarks.of_leaf(location)
-    whole = [r for r in remarks.of.get(resource.location, ()) if r.effect == HARMLESS]
-    if whole and (remark is None or remark.location == resource.location):
-        return _class_of(whole[0])
+    whole = remarks.of_all(resource.location)
+    if whole is not None and whole.effect == CHANGES:
+        return _class_of(whole)
+    if (
+        whole is not None
+        and whole.effect == HARMLESS
+        and (remark is None or remark.location == resource.location)
+    ):
+        return _class_of(whole)
     if not resource.is_used:
         return HARMLESS, f"no route is made of this {resource.kind}", ""
     inside = location[len(resource.location) :]
