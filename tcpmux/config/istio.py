@@ -320,9 +320,8 @@ def _destination(
     rules: Rules,
 ) -> Destination | None:
     to = target.destination
-    rule = rules.of_host(to.host, resource.namespace, to.subset)
-    policies = [rule[1].trafficPolicy] if rule else []
-    labels = {}
+    rule = rules.of_host(to.host, resource.namespace)
+    labels, subset = {}, None
     if to.subset is not None:
         subsets = {subset.name: subset for subset in rule[1].subsets} if rule else {}
         if to.subset not in subsets:
@@ -332,8 +331,8 @@ def _destination(
                 *(*here, "subset"),
             )
             return None
-        labels = subsets[to.subset].labels
-        policies.insert(0, subsets[to.subset].trafficPolicy)
+        subset = subsets[to.subset]
+        labels = subset.labels
     port = to.port.number if to.port else None
     try:
         endpoints = hosts.endpoints(
@@ -347,4 +346,4 @@ def _destination(
     except NoEndpoints as error:
         resource.problem(str(error), *here)
         return None
-    return Destination("", 0, endpoints, policy(*policies))
+    return Destination("", 0, endpoints, policy(rule, subset, port))

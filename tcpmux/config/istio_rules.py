@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from tcpmux.config.hosts import Hosts
 from tcpmux.config.istio_specs import (
     DestinationRuleSpec,
+    LoadBalancer,
     OutlierDetection,
+    PoolModel,
+    PortPolicy,
+    SubsetModel,
     TcpKeepalive,
     TrafficPolicy,
 )
 from tcpmux.config.resources import ISTIO, Resource
 from tcpmux.config.rows import MAX_CONNECTIONS
 from tcpmux.config.settings import DestinationPolicy, Keepalive, Lifetime, Passive, SlowStart
-from tcpmux.config.specs import read
+from tcpmux.config.specs import read, read_value
 
 T = TypeVar("T")
 # Its LEAST_REQUEST is the better of two at random; here it is the best of all.
@@ -54,7 +58,7 @@ class Rules:
             found.setdefault(host, []).append((resource, spec))
         return cls(hosts, found)
 
-    def of_host(self, host: str, namespace: str, subset: str | None) -> Rule | None:
+    def of_host(self, host: str, namespace: str) -> Rule | None:
         """The rule for a host: its own, or that of the longest `*` that stands for it."""
         name = self.hosts.full_name(host, namespace)
         names = {name, f"{name}.svc.cluster.local"}
@@ -71,56 +75,96 @@ class Rules:
         first, spec = rules[0]
         for other, _ in rules[1:]:
             other.problem(f"{host} has a DestinationRule already: {first}", "spec", "host")
-        if not first.is_used:
-            first.use()
-            _check_policy(first, spec.trafficPolicy, "spec")
-        for index, one in enumerate(spec.subsets):
-            if one.name == subset:
-                _check_policy(first, one.trafficPolicy, "spec", "subsets", index)
+        first.use()
         return first, spec
 
 
-def _check_policy(resource: Resource, policy: TrafficPolicy, *inside: str | int) -> None:
-    simple = policy.loadBalancer.simple
+def policy(rule: Rule | None, subset: SubsetModel | None, port: int | None) -> DestinationPolicy:
+    """What a rule says of connections to a subset (None = the whole host) and a port of it."""
+    if rule is None:
+        return _made(PoolModel(), LoadBalancer(), OutlierDetection())
+    resource, spec = rule
+    layers = [_at_port(resource, spec.trafficPolicy, port, "spec")]
+    if subset is not None:
+        index = spec.subsets.index(subset)
+        layers.append(_at_port(resource, subset.trafficPolicy, port, "spec", "subsets", index))
+    # As a whole: what a pool of a subset leaves out is the default, not what the host's pool says.
+    pool, balancer, outliers = (_last(key, layers) for key in Layer._fields)
+    return _made(pool or PoolModel(), balancer or LoadBalancer(), outliers or OutlierDetection())
+
+
+class Layer(NamedTuple):
+    """Of a host, or of a subset. `...` = nothing is said, so what is around it holds."""
+
+    pool: Any
+    balancer: Any
+    outliers: Any
+
+
+def _last(key: str, layers: Sequence[Layer]) -> Any:
+    said = [value for layer in layers if (value := getattr(layer, key)) is not ...]
+    return said[-1] if said else None
+
+
+def _at_port(
+    resource: Resource, policy: TrafficPolicy, port: int | None, *inside: str | int
+) -> Layer:
+    """With the settings of that port, which replace all others."""
+    here = (*inside, "trafficPolicy")
+    for index, value in enumerate(policy.portLevelSettings):
+        place = (*here, "portLevelSettings", index)
+        number = value.get("port", {}).get("number") if _is_policy(value) else None
+        if number is not None and number != port and port is not None:
+            resource.harmless("no route goes to that port", *place)
+            continue
+        if port is None:
+            resource.changes("which port is meant is not known: name it in the route", *place)
+            continue
+        found = read_value(resource, PortPolicy, value, place)
+        resource.mapped("", *place)
+        if found is not None:
+            _check_balancer(resource, found.loadBalancer, *place)
+            return Layer(found.connectionPool, found.loadBalancer, found.outlierDetection)
+    _check_balancer(resource, policy.loadBalancer, *here)
+    said = policy.connectionPool, policy.loadBalancer, policy.outlierDetection
+    return Layer(*(... if value is None else value for value in said))
+
+
+def _is_policy(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("port", {}), dict)
+
+
+def _check_balancer(resource: Resource, balancer: LoadBalancer | None, *inside: str | int) -> None:
+    simple = balancer.simple if balancer else None
     if simple is not None and simple not in BALANCES:
-        where = (*inside, "trafficPolicy", "loadBalancer", "simple")
         needs = "original destinations" if simple == "PASSTHROUGH" else "its way to balance"
-        resource.changes(f"{simple} is not supported yet: using round robin", *where, needs=needs)
+        note = f"{simple} is not supported yet: using round robin"
+        resource.changes(note, *inside, "loadBalancer", "simple", needs=needs)
 
 
 def _first(*values: T | None) -> T | None:
     return next((value for value in values if value is not None), None)
 
 
-def policy(*policies: TrafficPolicy) -> DestinationPolicy:
-    """What they say, of the subset first, then of the whole host, then the defaults."""
-    pools = [policy.connectionPool.tcp for policy in policies]
-    balancers = [policy.loadBalancer for policy in policies]
-    alive = _first(*(pool.tcpKeepalive for pool in pools)) or TcpKeepalive()
-    simple = _first(*(balancer.simple for balancer in balancers)) or ""
-    hashed = _first(*(balancer.consistentHash for balancer in balancers))
-    balance = BALANCES.get(simple, "round_robin")
+def _made(pool: PoolModel, balancer: LoadBalancer, outliers: OutlierDetection) -> DestinationPolicy:
+    plain, tcp = DestinationPolicy(), pool.tcp
+    alive = tcp.tcpKeepalive or TcpKeepalive()
+    balance = BALANCES.get(balancer.simple or "", "round_robin")
+    hashed, warmup = balancer.consistentHash, balancer.warmup
     if hashed is not None and hashed.useSourceIp:
         balance = "maglev" if hashed.maglev is not None else "source_hash"
-    warmup = _first(*(balancer.warmup for balancer in balancers))
-    seconds = _first(*(balancer.warmupDurationSecs for balancer in balancers)) or 0.0
-    outliers = _first(*(policy.outlierDetection for policy in policies)) or OutlierDetection()
-    most = _first(*(pool.maxConnections for pool in pools)) or 0
-    plain = DestinationPolicy()
     return DestinationPolicy(
-        connect_timeout=_first(*(p.connectTimeout for p in pools), plain.connect_timeout) or 0.0,
-        idle_timeout=_first(*(p.idleTimeout for p in pools), plain.idle_timeout) or 0.0,
+        connect_timeout=_first(tcp.connectTimeout, plain.connect_timeout) or 0.0,
+        idle_timeout=_first(tcp.idleTimeout, plain.idle_timeout) or 0.0,
         balance=balance,
-        max_connections=min(most, MAX_CONNECTIONS),
+        max_connections=min(tcp.maxConnections or 0, MAX_CONNECTIONS),
         panic_threshold=outliers.minHealthPercent or 0,
         slow_start=SlowStart(
-            warmup.duration if warmup else seconds,
+            warmup.duration if warmup else balancer.warmupDurationSecs or 0.0,
             max(1, (warmup and warmup.minimumPercent) or plain.slow_start.floor),
         ),
         passive=_passive(outliers),
-        max_connection_duration=Lifetime(
-            _first(*(pool.maxConnectionDuration for pool in pools)) or 0.0
-        ),
+        max_connection_duration=Lifetime(tcp.maxConnectionDuration or 0.0),
         keepalive=Keepalive(
             round(alive.time or plain.keepalive.idle) or 1,
             round(alive.interval or plain.keepalive.interval) or 1,

@@ -193,10 +193,10 @@ class TlsPolicy(Loose):
 
 
 class TrafficPolicy(Strict):
-    connectionPool: PoolModel = PoolModel()
-    loadBalancer: LoadBalancer = LoadBalancer()
+    connectionPool: PoolModel | None = None
+    loadBalancer: LoadBalancer | None = None
     outlierDetection: OutlierDetection | None = None
-    portLevelSettings: Annotated[Any, Changes(_NO_EFFECT, "settings by port")] = None
+    portLevelSettings: list[Any] = []  # each a PortPolicy, read once a route goes to that port
     tls: TlsPolicy = TlsPolicy()
     tunnel: Annotated[Any, Changes("tunnels are not supported yet", "tunnels", refused=True)] = None
     proxyProtocol: Annotated[
@@ -204,6 +204,14 @@ class TrafficPolicy(Strict):
         Changes("the PROXY protocol is not supported yet", "the PROXY protocol", refused=True),
     ] = None
     retryBudget: Annotated[Any, _HTTP] = None
+
+
+class PortPolicy(Strict):
+    port: PortNumber
+    connectionPool: PoolModel | None = None
+    loadBalancer: LoadBalancer | None = None
+    outlierDetection: OutlierDetection | None = None
+    tls: TlsPolicy = TlsPolicy()
 
 
 class SubsetModel(Strict):

@@ -256,6 +256,8 @@ class Given:
     def complain(self, problems: list[Problem]) -> None:
         """Of what was given in vain, or for two."""
         for host in sorted(self.mesh.keys() - self.used_mesh):
+            if not host and self.used_mesh:
+                continue  # each of them has an address of its own
             what = f"of {one_line(host)} " if host else ""
             message = f"no VirtualService {what}is for a mesh"
             problems.append(Problem("--mesh", 0, 0, "", message))

@@ -50,15 +50,16 @@ def read(resource: Resource, model: type[M], *inside: str) -> M | None:
     if value is None and inside == ("spec",):
         resource.problem("spec is missing")
         return None
-    return _read(resource, model, value, inside)
+    return read_value(resource, model, value, inside)
 
 
 def read_whole(resource: Resource, model: type[M]) -> M | None:
     """As read(), for resources without a spec, whose fields stand beside metadata."""
-    return _read(resource, model, resource.value, ())
+    return read_value(resource, model, resource.value, ())
 
 
-def _read(resource: Resource, model: type[M], value: Any, inside: Location) -> M | None:
+def read_value(resource: Resource, model: type[M], value: Any, inside: Location) -> M | None:
+    """As read(), of a value that stands there."""
     root = (*resource.location, *inside)
     try:
         found = model.model_validate({} if value is None else value)

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from tcpmux.cli.app import cli
+from tcpmux.config import Config
 from tcpmux.convert.resources import convert_own
 from tests.convert.resources import (
     CHANGES,
@@ -245,6 +246,7 @@ def test_failures_that_eject_an_endpoint(said: dict[str, Any], errors: int) -> N
     assert config.routes[0].destinations[0].policy.passive.errors == errors
 
 
+LEVEL = {"port": {"number": 5432}, "loadBalancer": {"simple": "RANDOM"}}
 POLICIES: list[tuple[str, dict[str, Any], str]] = [
     ("simple: PASSTHROUGH", {"loadBalancer": {"simple": "PASSTHROUGH"}}, CHANGES),
     ("simple: RANDOM", {"loadBalancer": {"simple": "RANDOM"}}, MAPPED),
@@ -259,7 +261,7 @@ POLICIES: list[tuple[str, dict[str, Any], str]] = [
     ("connectTimeout", {"connectionPool": {"tcp": {"connectTimeout": "3s"}}}, MAPPED),
     ("version: V1", {"proxyProtocol": {"version": "V1"}}, CHANGES),
     ("targetHost", {"tunnel": {"targetHost": "x", "targetPort": 1}}, CHANGES),
-    ("number: 9", {"portLevelSettings": [{"port": {"number": 9}}]}, CHANGES),
+    ("simple: RANDOM", {"portLevelSettings": [LEVEL]}, MAPPED),
 ]
 
 
@@ -293,3 +295,61 @@ def test_a_rule_by_source_is_refused_and_its_destination_left_out(match: dict[st
     assert len(found.changes) == 2  # the match, and what it leads to
     assert "a.example.org" not in found.text.split("routes:")[1].split("listen")[1]
     assert "b.example.org:5432" in found.text
+
+
+def layered(port: int | None, subset: str | None = None) -> float:
+    """The connect timeout of a destination, for which there are four."""
+
+    def pool(seconds: int) -> dict[str, Any]:
+        return {"connectionPool": {"tcp": {"connectTimeout": f"{seconds}s"}}}
+
+    levels = [{"port": {"number": 1}, **pool(2)}, {"port": {"number": 2}, "loadBalancer": {}}]
+    subsets = [
+        {"name": "own", "trafficPolicy": pool(3)},
+        {"name": "more", "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 7}}}},
+        {"name": "none"},
+        {"name": "port", "trafficPolicy": {"portLevelSettings": [{"port": {"number": 1}}]}},
+    ]
+    spec = {"host": "db", "subsets": subsets, "trafficPolicy": pool(1)}
+    spec["trafficPolicy"] = pool(1) | {"portLevelSettings": levels}
+    target: dict[str, Any] = {"host": "db", "port": {"number": port}}
+    target |= {"subset": subset} if subset else {}
+    config = loaded(
+        resource("Gateway", "g", servers(1000)),
+        resource("VirtualService", "v", virtual(tcp=[{"route": [{"destination": target}]}])),
+        resource("DestinationRule", "d", spec),
+        given=(f"db/{subset}=127.0.0.1:1" if subset else "db=127.0.0.1:1",),
+    )
+    return config.routes[0].destinations[0].connect_timeout
+
+
+@pytest.mark.parametrize(
+    ("port", "subset", "seconds"),
+    [
+        (9, None, 1),
+        (1, None, 2),
+        (2, None, 10),  # the port's settings leave it out: the default, not the host's
+        (9, "own", 3),
+        (1, "own", 3),
+        (9, "more", 10),  # a subset's pool replaces that of the host as a whole
+        (9, "none", 1),
+        (1, "none", 2),
+        (1, "port", 10),
+        (9, "port", 1),
+    ],
+)
+def test_which_of_the_layers_of_a_rule_holds(port: int, subset: str | None, seconds: int) -> None:
+    assert layered(port, subset) == seconds
+
+
+def test_settings_of_a_port_that_no_route_goes_to_are_harmless() -> None:
+    levels = [{"port": {"number": 9}, "tls": {"mode": "SIMPLE"}}]
+    one = rule("db.example.org", portLevelSettings=levels)
+    assert not loaded(*PLAIN, one).warnings
+    assert class_of("mode: SIMPLE", *PLAIN, one) == HARMLESS
+
+
+@pytest.mark.parametrize("levels", [[5], [{"port": 5}], [{}], [{"port": {}}], [None], [[]]])
+def test_settings_of_a_port_that_are_none(levels: list[Any]) -> None:
+    said = refusal(*PLAIN, rule("db.example.org", portLevelSettings=levels))
+    assert "spec.trafficPolicy.portLevelSettings[0]" in said

@@ -26,7 +26,9 @@ from tests.convert.resources import (
     text,
 )
 
-FILES = sorted((Path(__file__).parent / "files" / "resources").glob("*.yaml"))
+HERE = Path(__file__).parent / "files" / "resources"
+MISTAKEN = ("mistakes", "two-on-one-port")
+FILES = sorted(file for file in HERE.glob("*.yaml") if file.stem not in MISTAKEN)
 SAMPLES = sorted((Path(__file__).resolve().parents[2] / "configs" / "istio").rglob("*.yaml"))
 GIVEN = ("orders/v1=127.0.0.1:19101", "orders/v2=127.0.0.1:19102")
 
