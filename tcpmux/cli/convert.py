@@ -57,6 +57,7 @@ def convert(
         tcpmux convert -c /etc/haproxy/haproxy.cfg > routes.yaml
         tcpmux convert -c /etc/nginx/nginx.conf --report
         tcpmux convert -c gateway.yaml --endpoint shop/v1=127.0.0.1:9001 > routes.yaml
+        tcpmux convert -c virtual-service.yaml --mesh > routes.yaml
     """
     if not config:
         raise click.UsageError("no file given: name one with -c", click.get_current_context())

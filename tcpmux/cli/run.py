@@ -37,7 +37,8 @@ _mesh_option = click.option(
     flag_value="127.0.0.1",
     help=(
         "Listen for VirtualServices without a gateway, which are for sidecars: on the ports of "
-        "their hosts, of all or of HOST, at this address; may be repeated. [default: 127.0.0.1]"
+        "their hosts (or of HOST alone), at this IP, or at 127.0.0.1 if none is named; may be "
+        "repeated."
     ),
 )
 
