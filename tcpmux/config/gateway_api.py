@@ -16,7 +16,7 @@ from tcpmux.config.gateway_specs import (
 )
 from tcpmux.config.hosts import Hosts, NoEndpoints
 from tcpmux.config.model import Attachment, Destination, Route
-from tcpmux.config.resources import CORE, GATEWAY_API, Made, Resource
+from tcpmux.config.resources import CORE, GATEWAY_API, Made, Resource, known_names
 from tcpmux.config.settings import RoutePolicy
 from tcpmux.config.specs import read
 
@@ -183,7 +183,7 @@ def _attached(
     route = f"TCPRoute {resource.namespace}/{resource.name}"
     gateway = cluster.gateways.get((namespace, parent.name))
     if gateway is None:
-        known = ", ".join(name for _, name in cluster.gateways) or "none"
+        known = known_names(cluster.gateways, namespace)
         resource.problem(
             f"no Gateway {parent.name} in the files; there are: {known}", *here, "name"
         )

@@ -17,7 +17,7 @@ from tcpmux.config.istio_specs import (
 )
 from tcpmux.config.model import Destination, Route
 from tcpmux.config.problems import Location
-from tcpmux.config.resources import ISTIO, Made, Resource
+from tcpmux.config.resources import ISTIO, Made, Resource, known_names
 from tcpmux.config.specs import read
 
 ONLY_DESTINATION = 100  # its weight says nothing
@@ -218,7 +218,7 @@ def _gateway_listens(
     key = _key(resource, name)
     served.add(key)
     if key not in gateways:
-        known = ", ".join(n for _, n in gateways) or "none"
+        known = known_names(gateways, resource.namespace)
         resource.problem(
             f"no Gateway {name} in the files; there are: {known}", "spec", "gateways", at
         )

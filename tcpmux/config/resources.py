@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -162,6 +162,12 @@ def _resource(document: Document, location: Location, value: dict[str, Any]) -> 
         value,
         "namespace" in metadata,
     )
+
+
+def known_names(known: Iterable[tuple[str, str]], namespace: str) -> str:
+    """For a message: resources by namespace and name, as seen from a namespace."""
+    names = [name if of == namespace else f"{of}/{name}" for of, name in known]
+    return ", ".join(names) or "none"
 
 
 def latest(resources: Sequence[Resource]) -> list[Resource]:

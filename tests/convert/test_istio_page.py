@@ -116,7 +116,15 @@ EXAMPLES = {
     "TLS": kind("TLSRoute", API),
 }  # fmt: skip
 # Words of the table that name what others stand in, or values.
-AROUND = {"Services", "DestinationRule", "STRICT", "VirtualService", "PASSTHROUGH"}
+AROUND = {
+    "Services",
+    "DestinationRule",
+    "STRICT",
+    "VirtualService",
+    "PASSTHROUGH",
+    "Local",
+    "ClientIP",
+}
 
 
 def rows() -> list[tuple[str, str]]:
