@@ -28,7 +28,7 @@ def allow_and_deny(
     """(allow, deny) that accept exactly the clients that the rules accept, of which the first that
     matches decides. otherwise: whether those are accepted that no rule matches. They keep the
     rules' own networks where that says the same. Raises TooManyPieces."""
-    accepted = _accepted(rules, otherwise=otherwise)
+    accepted = accepted_by(rules, otherwise=otherwise)
     if set(accepted) == set(EVERYBODY):
         return (), ()
     allow = tuple(dict.fromkeys(rule.clients for rule in rules if rule.accepts))
@@ -49,11 +49,12 @@ def _meant(allow: Sequence[Clients], deny: Sequence[Clients]) -> list[Clients]:
     """Those that tcpmux accepts: in allow, unless that is empty, and not in deny."""
     rules = [ClientRule(accepts=False, clients=clients) for clients in deny]
     rules += [ClientRule(accepts=True, clients=clients) for clients in allow]
-    return _accepted(rules, otherwise=not allow)
+    return accepted_by(rules, otherwise=not allow)
 
 
-def _accepted(rules: Iterable[ClientRule], *, otherwise: bool) -> list[Clients]:
-    """As disjoint networks, in order, and UNIX."""
+def accepted_by(rules: Iterable[ClientRule], *, otherwise: bool) -> list[Clients]:
+    """Those that the rules accept, as disjoint networks, in order, and UNIX. otherwise: whether
+    those are accepted that no rule matches. Raises TooManyPieces."""
     undecided: list[Network] = [net for net in EVERYBODY if not isinstance(net, str)]
     accepted: list[Network] = []
     unix: bool | None = None
