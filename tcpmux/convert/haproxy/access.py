@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 
 from tcpmux.config.address import Address
 from tcpmux.config.settings import Clients
-from tcpmux.convert.clients import ClientRule, TooManyPieces, accepted_by, allow_and_deny
+from tcpmux.convert.clients import (
+    EVERYBODY,
+    ClientRule,
+    TooManyPieces,
+    accepted_by,
+    allow_and_deny,
+)
 from tcpmux.convert.haproxy.acls import Condition, condition_of
 from tcpmux.convert.haproxy.proxies import Section, Setting, guarded
 from tcpmux.convert.haproxy.truth import Among, Truth, Unknown
@@ -16,9 +22,11 @@ from tcpmux.convert.haproxy.values import Refused, seconds, whole
 from tcpmux.convert.report import Report
 
 STAGES = ("connection", "session", "content")
-_HARMLESS = ("set-var", "set-var-fmt", "unset-var", "capture", "set-log-level", "set-nice",
-             "sc-inc-gpc", "sc-inc-gpc0", "sc-inc-gpc1", "sc-add-gpc", "sc-set-gpt",
-             "sc-set-gpt0", "track-sc0", "track-sc1", "track-sc2", "track-sc", "do-log")  # fmt: skip
+_HARMLESS = (
+    "set-var", "set-var-fmt", "unset-var", "capture", "set-log-level", "set-nice", "sc-inc-gpc",
+    "sc-inc-gpc0", "sc-inc-gpc1", "sc-add-gpc", "sc-set-gpt", "sc-set-gpt0", "track-sc0",
+    "track-sc1", "track-sc2", "track-sc", "do-log",
+)  # fmt: skip
 _PROXY = "the address that a PROXY header names is not known"
 _CHANGES = {
     "expect-proxy": (_PROXY, "the PROXY protocol"),
@@ -32,7 +40,6 @@ _CHANGES = {
     "switch-mode": ("HAProxy speaks HTTP then", "mode http"),
     "set-bandwidth-limit": ("there would be no limit", "limits by rules"),
 }
-EVERYBODY = Among(())  # of no use as a set: marks a rule without a condition
 _COUNT = re.compile(r"(?:src_conn_cur|sc0_conn_cur|sc_conn_cur\(0\))(?:\((?P<table>[^()]*)\))?")
 
 
@@ -177,14 +184,13 @@ def lists_of(access: Access, at: Address, report: Report) -> Lists:
 
 def _merged(stages: Sequence[Sequence[ClientRule]]) -> list[ClientRule]:
     """A client must be accepted in each."""
-    refused = [
+    return [
         ClientRule(accepts=False, clients=clients)
         for rules in stages
         for clients in accepted_by(
             (ClientRule(not rule.accepts, rule.clients) for rule in rules), otherwise=False
         )
     ]
-    return refused
 
 
 def shortest(rules: Sequence[ClientRule]) -> Lists:
@@ -212,7 +218,7 @@ def _rules_at(access: Access, stage: str, at: Address, report: Report) -> list[C
         if isinstance(truth, Among):
             made += [ClientRule(rule.accepts, clients) for clients in truth.clients]
         elif truth is True:
-            made += [ClientRule(rule.accepts, clients) for clients in _ALL]
+            made += [ClientRule(rule.accepts, clients) for clients in EVERYBODY]
             break
         elif truth is not False:
             refused = "are accepted" if not rule.accepts else "meet the rules after it"
@@ -220,15 +226,6 @@ def _rules_at(access: Access, stage: str, at: Address, report: Report) -> list[C
             needs = truth.needs if isinstance(truth, Unknown) else "rules by chance"
             mark_changes(rule.setting, rule.condition, f"{told}: clients {refused}", needs)
     return made
-
-
-def _everybody() -> tuple[Clients, ...]:
-    from tcpmux.convert.clients import EVERYBODY as everybody
-
-    return everybody
-
-
-_ALL = _everybody()
 
 
 def truth_of(setting: Setting, condition: Condition, at: Address, report: Report) -> Truth:

@@ -88,29 +88,31 @@ def condition_of(words: Sequence[Word], section: Section) -> Condition:
     made = Condition([[]], inverted=keyword.text == "unless")
     index, is_negated = 0, False
     while index < len(rest):
-        text = rest[index].text
-        index += 1
-        if text in ("or", "||"):
-            made.alternatives.append([])
-            continue
-        while text.startswith("!"):
-            is_negated, text = not is_negated, text[1:]
-        if not text:
-            continue
+        text = rest[index].text.lstrip("!")
+        is_negated ^= (len(rest[index].text) - len(text)) % 2 == 1
         if text == "{":
-            end = index
-            while end < len(rest) and rest[end].text != "}":
-                end += 1
-            if end == len(rest) or end == index:
-                raise Refused("expected a test and } after {")
-            made.alternatives[-1].append(Term(is_negated, [list(rest[index:end])]))
-            index = end + 1
-        else:
+            end = _end_of_test(rest, index)
+            made.alternatives[-1].append(Term(is_negated, [list(rest[index + 1 : end])]))
+            index, is_negated = end, False
+        elif text in ("or", "||"):
+            made.alternatives.append([])
+        elif text:
             made.alternatives[-1].append(_named(text, is_negated, section))
-        is_negated = False
-    if not all(made.alternatives):
-        raise Refused("expected an ACL before and after or")
+            is_negated = False
+        index += 1
+    if not all(made.alternatives) or is_negated:
+        raise Refused("expected an ACL before and after each operator")
     return made
+
+
+def _end_of_test(words: Sequence[Word], start: int) -> int:
+    """Of the } that ends the test. Raises Refused."""
+    end = start + 1
+    while end < len(words) and words[end].text != "}":
+        end += 1
+    if end == len(words) or end == start + 1:
+        raise Refused("expected a test and } after {")
+    return end
 
 
 def _named(name: str, is_negated: bool, section: Section) -> Term:

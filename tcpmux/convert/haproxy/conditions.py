@@ -92,7 +92,7 @@ class _Expression:
 
 @dataclass(slots=True)
 class _Block:
-    """decided: a branch of it has been taken. active: the branch at hand is read; None = unknown."""
+    """active: the branch at hand is read. decided: a branch has been. None = not known."""
 
     active: bool | None
     decided: bool | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,11 +17,9 @@ from tcpmux.convert.haproxy.servers import Line, Servers, agreed
 from tcpmux.convert.haproxy.timeouts import Times
 from tcpmux.convert.haproxy.values import (
     Refused,
-    Unsupported,
     seconds,
     whole,
     whole_milliseconds,
-    within,
 )
 from tcpmux.convert.report import Report
 
@@ -28,6 +27,7 @@ INTERVAL, FALL, RISE, ERROR_LIMIT = 2.0, 3, 2, 10  # HAProxy's defaults
 _DETAILS = ("inter", "fastinter", "downinter", "fall", "rise", "port", "addr")
 OF_CHECKS = (*_DETAILS, "observe", "on-error", "error-limit", "check-ssl", "verify")
 OFF = Passive(errors=0)
+AT_ONCE = SlowStart()
 DIFFER = "tcpmux checks all endpoints of a destination in the same way"
 
 
@@ -47,7 +47,7 @@ class Timing:
 class Health:
     check: Check | None = None
     passive: Passive = OFF
-    slow_start: SlowStart = SlowStart()
+    slow_start: SlowStart = AT_ONCE
 
 
 def can_go_down(line: Line) -> bool:
@@ -184,7 +184,7 @@ def _check(kind: Check | None, timing: Timing, times: Times) -> Check | None:
     )
 
 
-def out_of_range(checked: Sequence[Line], report: Report) -> None:
+def out_of_range(checked: Sequence[Line]) -> None:
     """Marks what tcpmux can't have."""
     for line in checked:
         for name, low, high in (
@@ -195,49 +195,50 @@ def out_of_range(checked: Sequence[Line], report: Report) -> None:
                 continue
             try:
                 if name in ("fall", "rise"):
-                    if not low <= whole(option.text, 0, 2**31 - 1) <= high:
-                        raise Unsupported(f"tcpmux's {name} is {low} to {high}")
+                    inside = low <= whole(option.text, 0, 2**31 - 1) <= high
                 else:
-                    within(seconds(option.text), low, high)
-            except Unsupported as error:
-                option.changes(str(error))
+                    inside = low <= whole_milliseconds(seconds(option.text)) <= high
             except Refused:
-                continue
+                continue  # which is told where it is read
+            if not inside:
+                unit = "" if name in ("fall", "rise") else " s"
+                option.changes(f"tcpmux's {name} is {low} to {high:.0f}{unit}")
+
+
+_OBSERVING = ("observe", "on-error", "error-limit")
 
 
 def _passive(checked: Sequence[Line], timing: Timing) -> Passive:
     """`observe layer4 on-error mark-down` ejects what fails."""
-    names = ("observe", "on-error", "error-limit")
     observing = [line for line in checked if "observe" in line.options]
     for line in checked:
         if line not in observing:
-            for name in names[1:]:
-                if name in line.options:
-                    line.options[name].harmless("it counts only with observe")
+            for option in _told(line)[1:]:
+                option.harmless("it counts only with observe")
     if not observing:
         return OFF
     said = {
-        tuple(line.options[n].text if n in line.options else "" for n in names) for line in checked
+        tuple(line.options[n].text if n in line.options else "" for n in _OBSERVING)
+        for line in checked
     }
     observe, action, limit = said.pop()
     plain = not said and observe == "layer4" and action == "mark-down"
-    errors = int(limit or ERROR_LIMIT) if (limit or "0").isdecimal() and len(limit) < 5 else 0
-    if plain and 1 <= errors <= 1000:
-        back = whole_milliseconds(timing.rise * timing.interval)
-        for line in observing:
-            for name in names:
-                if name in line.options:
-                    line.options[name].mapped(
-                        "it is used again when its check succeeds; with each ejection later"
-                    )
-        return Passive(errors=errors, ejection_time=min(back, DAY), most_ejected=100)
+    errors = int(limit or ERROR_LIMIT) if re.fullmatch(r"[0-9]{0,4}", limit, re.ASCII) else 0
+    fits = plain and 1 <= errors <= 1000
     for line in observing:
-        for name in names:
-            if name in line.options:
-                line.options[name].changes(
+        for option in _told(line):
+            if fits:
+                option.mapped("it is used again when its check succeeds; with each ejection later")
+            else:
+                option.changes(
                     "errors of connections would not count as failed checks", "observed errors"
                 )
-    return OFF
+    back = whole_milliseconds(timing.rise * timing.interval)
+    return Passive(errors, ejection_time=min(back, DAY), most_ejected=100) if fits else OFF
+
+
+def _told(line: Line) -> list[Option]:
+    return [line.options[name] for name in _OBSERVING if name in line.options]
 
 
 def _slow_start(lines: Sequence[Line]) -> SlowStart:
@@ -245,11 +246,11 @@ def _slow_start(lines: Sequence[Line]) -> SlowStart:
         lines, "slowstart", "slow_start is of all endpoints of a destination"
     )
     if option is None:
-        return SlowStart()
+        return AT_ONCE
     try:
         time = whole_milliseconds(seconds(option.text))
     except Refused:
         option.changes("no time that HAProxy takes")
-        return SlowStart()
+        return AT_ONCE
     option.mapped("new endpoints start slowly, too")
-    return SlowStart(time, 1) if time else SlowStart()
+    return SlowStart(time, 1) if time else AT_ONCE

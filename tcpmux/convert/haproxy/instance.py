@@ -57,39 +57,47 @@ def _globals(sections: Sequence[Section]) -> list[Setting]:
 def settings_of(sections: Sequence[Section], report: Report) -> dict[str, object]:
     """Keys of Config."""
     found: dict[str, object] = {}
-    has_unix = any(
+    for section in sections:
+        if section.kind == "global" and section.head is not None:
+            section.head.harmless(note="a section's head")
+    for setting in _globals(sections):
+        _global_line(setting, sections, found, report)
+    servers = _name_servers(sections)
+    if servers:
+        found["dns_servers"] = servers
+    return found
+
+
+def _global_line(
+    setting: Setting, sections: Sequence[Section], found: dict[str, object], report: Report
+) -> None:
+    words = [word.text for word in setting.words]
+    keyword = words[1] if words[0] == "no" and len(words) > 1 else words[0]
+    if keyword == "maxconn":
+        return
+    if keyword == "hard-stop-after":
+        guarded(report, setting.at, lambda: _drain(setting, found))
+    elif keyword in GLOBAL_CHANGES:
+        setting.at.changes(note=GLOBAL_CHANGES[keyword], needs="waiting at a rate")
+    elif keyword == "unix-bind" and _has_unix(sections):
+        setting.at.changes(
+            note="UNIX sockets would have other paths and permissions",
+            needs="modes of UNIX sockets",
+        )
+    elif keyword == "unix-bind":
+        setting.at.harmless(note="nothing listens on a UNIX socket")
+    elif reason := global_reason(keyword):
+        setting.at.harmless(note=reason)
+
+
+def _has_unix(sections: Sequence[Section]) -> bool:
+    return any(
         word.text.startswith(("/", "unix@"))
         for section in sections
         for line in section.raw.lines
         if line.words and line.words[0].text == "bind"
         for word in line.words[1:2]
     )
-    for section in sections:
-        if section.kind == "global" and section.head is not None:
-            section.head.harmless(note="a section's head")
-    for setting in _globals(sections):
-        words = [word.text for word in setting.words]
-        keyword = words[1] if words[0] == "no" and len(words) > 1 else words[0]
-        if keyword == "maxconn":
-            continue
-        if keyword == "hard-stop-after":
-            guarded(report, setting.at, lambda s=setting: _drain(s, found))  # type: ignore[misc]
-        elif keyword in GLOBAL_CHANGES:
-            setting.at.changes(note=GLOBAL_CHANGES[keyword], needs="waiting at a rate")
-        elif keyword == "unix-bind":
-            if has_unix:
-                setting.at.changes(
-                    note="UNIX sockets would have other paths and permissions",
-                    needs="modes of UNIX sockets",
-                )
-            else:
-                setting.at.harmless(note="nothing listens on a UNIX socket")
-        elif reason := global_reason(keyword):
-            setting.at.harmless(note=reason)
-    servers = _name_servers(sections, report)
-    if servers:
-        found["dns_servers"] = servers
-    return found
 
 
 def _drain(setting: Setting, found: dict[str, object]) -> None:
@@ -101,7 +109,7 @@ def _drain(setting: Setting, found: dict[str, object]) -> None:
         setting.at.changes(note=str(error))
 
 
-def _name_servers(sections: Sequence[Section], report: Report) -> tuple[Address, ...]:
+def _name_servers(sections: Sequence[Section]) -> tuple[Address, ...]:
     """Of the resolvers section that servers use."""
     used = [s for s in sections if s.kind == "resolvers" and s.head is not None]
     found: list[Address] = []
@@ -117,16 +125,15 @@ def _name_servers(sections: Sequence[Section], report: Report) -> tuple[Address,
 def _resolver_line(setting: Setting, found: list[Address], *, alone: bool) -> None:
     words = [word.text for word in setting.words]
     if words[0] == "nameserver" and len(words) == 3:
-        text = words[2].removeprefix("udp@")
+        host, port = split_port(words[2].removeprefix("udp@"))
         try:
-            host, port = split_port(text)
             address = named(host, port or "53")
-            if not isinstance(address, Address) or "@" in text:
-                raise Unsupported("only numeric addresses and UDP are supported")
         except Unsupported as error:
             setting.at.changes(note=str(error), needs="name servers")
             return
-        if alone:
+        if not isinstance(address, Address) or address.path:
+            setting.at.changes(note="a name server's address must be numeric", needs="name servers")
+        elif alone:
             found.append(address)
             setting.at.mapped()
         else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tcpmux.config.settings import Keepalive
-from tcpmux.convert.haproxy.proxies import Section, guarded
+from tcpmux.convert.haproxy.proxies import Section, Setting, guarded
 from tcpmux.convert.haproxy.values import seconds, whole
 from tcpmux.convert.report import Report
 
@@ -52,17 +54,17 @@ def _numbers(section: Section, name: str, report: Report) -> Numbers:
     found = list(KERNEL)
     for index, part in enumerate(("idle", "intvl", "cnt")):
         setting = section.last(f"{name}-{part}")
-        if setting is None:
-            continue
-
-        def read(s=setting, i=index) -> None:  # type: ignore[no-untyped-def]
-            text = s.arg().text
-            found[i] = whole(text, 1, 2**31 - 1) if i == 2 else round(seconds(text, "s"))
-            most = 127 if i == 2 else MOST
-            if 1 <= found[i] <= most:
-                s.at.mapped()
-            else:
-                s.at.changes(note=f"tcpmux's is at most {most}")
-
-        guarded(report, setting.at, read)
+        if setting is not None:
+            guarded(report, setting.at, partial(_read, setting, found, index))
     return (found[0], found[1], found[2])
+
+
+def _read(setting: Setting, found: list[int], index: int) -> None:
+    """index: 2 = a count, else a time whose unit is s. Raises Refused."""
+    text = setting.arg().text
+    found[index] = whole(text, 1, 2**31 - 1) if index == 2 else round(seconds(text, "s"))
+    most = 127 if index == 2 else MOST
+    if 1 <= found[index] <= most:
+        setting.at.mapped()
+    else:
+        setting.at.changes(note=f"tcpmux's is 1 to {most}")

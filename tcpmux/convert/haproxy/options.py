@@ -133,7 +133,7 @@ def parse(at: Statement, words: Sequence[Word], inherited: Options) -> Options:
         if len(values) < count:
             raise Refused(f"expected a value after {name}")
         index += 1 + count
-        if name in ("source",) and index < len(words) and words[index].text == "usesrc":
+        if name == "source" and index < len(words) and words[index].text == "usesrc":
             values += words[index : index + 2]
             index += 2
         if name in _INVERSE:
@@ -156,7 +156,7 @@ def _count(name: str) -> int:
             return table[name]
     for other in (HARMLESS, CHANGES):
         if name in other:
-            return int(other[name][0])  # type: ignore[index]
+            return int(other[name][0])
     return 0
 
 
@@ -168,7 +168,7 @@ def mark_plain(options: Options) -> None:
             option.harmless(HARMLESS[name][1])
         elif name in CHANGES:
             option.changes(*CHANGES[name][1:])
-        elif name in MAPPED and name not in ("verify",):
+        elif name in MAPPED and name != "verify":
             pass
         elif tls:
             option.changes("it is of TLS to the server", "TLS")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from tcpmux.convert.haproxy.reading import OTHERS, PROXIES, RawSection
 from tcpmux.convert.haproxy.tables import BACK, DIRECTIVES, FRONT, GONE
 from tcpmux.convert.haproxy.values import Refused
-from tcpmux.convert.report import Report, Statement, Word
+from tcpmux.convert.report import Effect, Report, Statement, Word
 
 MAX_BASES = 100  # of a chain of `from`
 
@@ -118,7 +119,7 @@ def setting_of(at: Statement) -> Setting:
 
 
 def guarded(
-    report: Report, at: Statement, work: Callable[[], None], word: Word | None = None
+    report: Report, at: Statement, work: Callable[[], object], word: Word | None = None
 ) -> None:
     """Makes a problem of what HAProxy would refuse."""
     try:
@@ -186,22 +187,27 @@ def _names(section: Section) -> Iterator[str]:
 
 def make_statements(sections: Sequence[Section], report: Report) -> None:
     """Of every line, in order; of a section that is not read, a single one."""
-    used = used_backends(sections)
+    used, resolvers = used_backends(sections), _used_resolvers(sections)
     for section in sections:
-        skipped = _why_skipped(section, used)
+        skipped = _why_skipped(section, used, resolvers)
         if skipped is not None:
             _skip(section, report, *skipped)
             continue
         for index, line in enumerate(section.raw.lines):
             at = report.statement(section.raw.file, line.words, section.label)
             if line.fate is not None:
-                at._mark((), *line.fate)
+                _fate(at, *line.fate)
             elif index == 0 and section.kind:
                 section.head = at
             elif section.kind in (*PROXIES, "defaults"):
                 section.settings.append(setting_of(at))
             else:
                 section.settings.append(Setting(at, at.words, ""))
+
+
+def _fate(at: Statement, effect: Effect, note: str) -> None:
+    for word in at.words:
+        word.mark(effect, note)
 
 
 def _skip(section: Section, report: Report, note: str, changes: bool, needs: str) -> None:
@@ -213,26 +219,46 @@ def _skip(section: Section, report: Report, note: str, changes: bool, needs: str
         at.harmless(note=note)
 
 
-def _why_skipped(section: Section, used: set[str]) -> tuple[str, bool, str] | None:
-    """(note, whether it changes traffic, what it needs)."""
+Skipped = tuple[str, bool, str]  # note, whether it changes traffic, what it needs
+
+
+def _why_skipped(section: Section, used: set[str], resolvers: set[str]) -> Skipped | None:
+    """None: it is read."""
     kind = section.kind
+    if kind in PROXIES:
+        return _why_not_converted(section, used)
+    if kind in ("", "global", "defaults") or (kind == "resolvers" and section.name in resolvers):
+        return None
     if kind in OTHERS:
         return f"{kind}: {OTHERS[kind]}", False, ""
     if kind == "log-forward":
         return "log-forward: its ports are not opened", True, "UDP"
-    if kind not in PROXIES and kind not in ("", "global", "defaults"):
-        return f"tcpmux convert does not know sections called {kind}", True, ""
-    if kind not in PROXIES:
-        return None
+    return f"tcpmux convert does not know sections called {kind}", True, ""
+
+
+def _why_not_converted(section: Section, used: set[str]) -> Skipped | None:
+    is_backend = section.kind == "backend"
     if section.is_disabled:
-        return "it is disabled, in HAProxy, too", kind == "backend", ""
+        return "it is disabled, in HAProxy, too", is_backend and section.name in used, ""
+    if section.mode != "tcp" and is_backend:
+        return f"mode {section.mode}: only proxies that are not converted use it", False, ""
     if section.mode != "tcp":
-        if kind == "backend":
-            return f"mode {section.mode}: only proxies that are not converted use it", False, ""
         return f"mode {section.mode}: its port is not opened", True, f"mode {section.mode}"
-    if kind == "backend" and section.name not in used:
+    if is_backend and section.name not in used:
         return "no frontend uses it", False, ""
     return None
+
+
+def _used_resolvers(sections: Sequence[Section]) -> set[str]:
+    """Names that follow the word `resolvers` in lines of proxies."""
+    return {
+        name.text
+        for section in sections
+        if section.kind in (*PROXIES, "defaults")
+        for line in section.raw.lines
+        for word, name in pairwise(line.words)
+        if word.text == "resolvers"
+    }
 
 
 def finish(sections: Sequence[Section]) -> None:
@@ -268,12 +294,7 @@ def mark_known(section: Section, report: Report) -> None:
             continue
         if directive.harmless:
             setting.at.harmless(note=directive.harmless)
-        elif directive.changes and not setting.undoes and section.all(setting.key)[-1] is setting:
-            setting.at.changes(note=directive.changes, needs=directive.needs)
-        elif (
-            directive.changes
-            and not setting.undoes
-            and directive.repeats
-            and not setting.key.startswith("option")
-        ):
-            setting.at.changes(note=directive.changes, needs=directive.needs)
+        elif directive.changes and not setting.undoes:
+            is_option = setting.key.startswith("option ")
+            if not is_option or section.all(setting.key)[-1] is setting:
+                setting.at.changes(note=directive.changes, needs=directive.needs)

@@ -71,7 +71,7 @@ def drafts_of(
     )
     counted(found.access, front, sections)
     outcomes = _outcomes(found, backends, report)
-    drafts = [_draft(found, outcome, listen, report) for outcome, listen in outcomes.items()]
+    drafts = [_draft(found, outcome, listen) for outcome, listen in outcomes.items()]
     if len(drafts) > 1:
         for draft in drafts:
             draft.name = f"{front.name}-{draft.listen[0].port or 'unix'}"
@@ -107,7 +107,7 @@ def _outcomes(
     return made
 
 
-def _draft(front: Front, outcome: Outcome, listen: list[Address], report: Report) -> Draft:
+def _draft(front: Front, outcome: Outcome, listen: list[Address]) -> Draft:
     section = front.section
     shares: list[tuple[Pool, Fraction]] = []
     parts: list[Backend] = []
@@ -181,9 +181,9 @@ def _policy(front: Front, outcome: Outcome, parts: Sequence[Backend]) -> RoutePo
     if retries:
         for part in parts:
             for key in ("retries", "option redispatch", "retry-on"):
-                setting = part.section.last(key)
-                if setting is not None:
-                    setting.at.changes(
+                said = part.section.last(key)
+                if said is not None:
+                    said.at.changes(
                         note="backends of one frontend differ in it; `retry` is of a route",
                         needs="retries of a destination",
                     )

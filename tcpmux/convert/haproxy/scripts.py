@@ -114,7 +114,7 @@ def _script(rules: Sequence[Setting], setting: Setting) -> Check:
         try:
             _step(script, words)
         except Unsupported as error:
-            _all_change(rules, setting, str(error))
+            _all_change(rules, str(error))
             raise
     setting.at.mapped()
     for rule in rules:
@@ -127,7 +127,7 @@ def _script(rules: Sequence[Setting], setting: Setting) -> Check:
     )  # fmt: skip
 
 
-def _all_change(rules: Sequence[Setting], setting: Setting, note: str) -> None:
+def _all_change(rules: Sequence[Setting], note: str) -> None:
     for rule in rules:
         rule.at.changes(note=f"the check is not made: {note}", needs=SCRIPTED)
 
@@ -251,7 +251,7 @@ def _http(back: Section, setting: Setting) -> Check:
         try:
             _http_rule(request, [word.text for word in rule.args])
         except Unsupported as error:
-            _all_change(rules, setting, str(error))
+            _all_change(rules, str(error))
             raise
     note = ""
     others = [name for name, _ in request.headers if name.lower() != "host"]

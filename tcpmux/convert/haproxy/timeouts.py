@@ -88,12 +88,11 @@ def _explain(front: Section, back: Section, times: Times) -> None:
     tunnel = back.last("timeout tunnel")
     for key, section in (("client", front), ("server", back)):
         setting = section.last(f"timeout {key}")
-        if setting is not None and tunnel is not None and times.tunnel:
-            if getattr(times, key) not in (0.0, times.tunnel):
-                setting.at.mapped(
-                    *setting.at.words,
-                    note="timeout tunnel replaces it once the connection to the server is there",
-                )
+        replaced = tunnel is not None and getattr(times, key) not in (0.0, times.tunnel)
+        if setting is not None and times.tunnel and replaced:
+            setting.at.mapped(
+                note="timeout tunnel replaces it once the connection to the server is there"
+            )
     client, server = front.last("timeout client"), back.last("timeout server")
     if not times.tunnel and 0 < times.client != times.server and client is not None:
         first = client if times.client < (times.server or MOST_IDLE) else server
