@@ -41,9 +41,12 @@ def try_it(kind: str, data: bytes) -> None:
         text = data.decode()
     except UnicodeDecodeError:
         return
+    refused: ConfigError | None = None
     try:
         found = convert(kind, [Input("file", text)])
-    except ConfigError as refused:
+    except ConfigError as error:
+        refused = error
+    if refused is not None:
         assert refused.problems
         assert all(str(problem).isprintable() for problem in refused.problems)
         return

@@ -101,7 +101,7 @@ def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             "[127.0.0.1:2]",
             "[{address: 127.0.0.1:2, weight: 0}]",
-            "5:75: routes[0].destinations[0].endpoints[0].weight: expected 1..100, got 0",
+            "5:75: routes[0].destinations[0].endpoints[0].weight: expected 1..256, got 0",
         ),
         (
             "[127.0.0.1:2]",

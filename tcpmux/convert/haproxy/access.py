@@ -11,7 +11,7 @@ from tcpmux.config.settings import Clients
 from tcpmux.convert.clients import (
     EVERYBODY,
     ClientRule,
-    TooManyPieces,
+    TooManyNetworks,
     accepted_by,
     allow_and_deny,
 )
@@ -176,7 +176,7 @@ def lists_of(access: Access, at: Address, report: Report) -> Lists:
         if len(used) <= 1:
             return shortest(used[0]) if used else ((), ())
         return shortest(_merged(used))
-    except TooManyPieces as error:
+    except TooManyNetworks as error:
         for rule in access.rules:
             rule.setting.at.changes(note=str(error), needs="longer lists")
         return (), ()
@@ -195,13 +195,13 @@ def _merged(stages: Sequence[Sequence[ClientRule]]) -> list[ClientRule]:
 
 def shortest(rules: Sequence[ClientRule]) -> Lists:
     """As allow_and_deny(), unless the accepted networks themselves are fewer. Raises
-    TooManyPieces."""
+    TooManyNetworks."""
     plain = allow_and_deny(rules)
     if not any(plain):
         return plain
     accepted = accepted_by(rules, otherwise=True)
     if accepted and len(accepted) < len(plain[0]) + len(plain[1]):
-        return tuple(accepted), ()
+        return accepted, ()
     return plain
 
 

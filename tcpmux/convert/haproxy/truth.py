@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from tcpmux.config.settings import Clients
-from tcpmux.convert.clients import ClientRule, TooManyPieces, accepted_by
+from tcpmux.convert.clients import ClientRule, TooManyNetworks, accepted_by
 
 MAX_NETWORKS = 2000  # of a list that is combined with another
 
@@ -34,8 +34,8 @@ TOO_MANY = Unknown(f"it has more than {MAX_NETWORKS} networks", "longer lists")
 
 
 def none_of(clients: Iterable[Clients]) -> Among:
-    """All others. Raises TooManyPieces."""
-    return Among(tuple(accepted_by((ClientRule(False, c) for c in clients), otherwise=True)))
+    """All others. Raises TooManyNetworks."""
+    return Among(accepted_by((ClientRule(False, c) for c in clients), otherwise=True))
 
 
 def negated(truth: Truth) -> Truth:
@@ -79,15 +79,15 @@ def _within_all(among: list[Among]) -> Among:
     first, *others = among
     for other in others:
         if len(first.clients) + len(other.clients) > MAX_NETWORKS:
-            raise TooManyPieces
+            raise TooManyNetworks
         rules = [ClientRule(False, c) for c in none_of(first.clients).clients]
         rules += [ClientRule(True, c) for c in other.clients]
-        first = Among(tuple(accepted_by(rules, otherwise=False)))
+        first = Among(accepted_by(rules, otherwise=False))
     return first
 
 
 def _guarded(work: Callable[[], Among]) -> Truth:
     try:
         return work()
-    except TooManyPieces:
+    except TooManyNetworks:
         return TOO_MANY

@@ -1,0 +1,5 @@
+"""Beside Envoy."""
+
+from tests.convert.looks import Case
+
+CASES: list[Case] = []

@@ -1,0 +1,5 @@
+"""Beside Nginx."""
+
+from tests.convert.looks import Case
+
+CASES: list[Case] = []

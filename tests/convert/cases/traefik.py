@@ -1,0 +1,5 @@
+"""Beside Traefik."""
+
+from tests.convert.looks import Case
+
+CASES: list[Case] = []
