@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tcpmux.convert.draft import Draft
 from tcpmux.convert.haproxy.instance import maxconn_of, settings_of
 from tcpmux.convert.haproxy.proxies import backends_of, finish, make_statements, sections_of
 from tcpmux.convert.haproxy.reading import read_sections
@@ -23,10 +22,7 @@ def read(inputs: Sequence[Input], report: Report) -> Result:
             section.head.mapped()
     backends = backends_of(sections)
     most = maxconn_of(sections, report)
-    drafts: list[Draft] = []
-    for section in sections:
-        if section.kind in ("frontend", "listen") and section.head is not None:
-            drafts += drafts_of(section, backends, sections, most, report)
+    drafts = drafts_of(sections, backends, most, report)
     settings = settings_of(sections, report)
     finish(sections)
     return Result(drafts, settings)

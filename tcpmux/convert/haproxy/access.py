@@ -60,6 +60,7 @@ class Access:
 
     rules: list[Rule] = field(default_factory=list)
     per_client: int = 0  # connections, 0 = no limit
+    limits: list[Rule] = field(default_factory=list)  # which per_client is of
 
 
 def access_of(section: Section, report: Report, *, stages: Sequence[str] = STAGES) -> Access:
@@ -118,6 +119,7 @@ def counted(access: Access, section: Section, sections: Iterable[Section]) -> No
         )
         if exact:
             access.per_client = min(access.per_client or limit, limit)
+            access.limits.append(rule)
             rule.setting.at.mapped(note="an IPv6 client is its /64 network")
             tracks[0].setting.at.mapped(*tracks[0].setting.at.words)
             for definition in rule.condition.definitions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from tcpmux.config.address import Address
@@ -11,7 +12,6 @@ from tcpmux.convert.haproxy.values import (
     Refused,
     Unsupported,
     listen_addresses,
-    seconds,
     whole,
 )
 from tcpmux.convert.report import Report, Statement, Word
@@ -61,7 +61,7 @@ class Binds:
 
     listen: list[Address] = field(default_factory=list)
     limits: dict[Address, int] = field(default_factory=dict)
-    v6only: dict[Address, Setting | None] = field(default_factory=dict)
+    v6only: dict[Address, Setting] = field(default_factory=dict)
 
 
 def binds_of(front: Section, report: Report) -> Binds:
@@ -71,8 +71,6 @@ def binds_of(front: Section, report: Report) -> Binds:
         guarded(report, front.at, lambda: _addresses(front.at, word, binds), word)
     for setting in front.all("bind"):
         guarded(report, setting.at, lambda s=setting: _bind(s, binds))  # type: ignore[misc]
-    for address, v6 in binds.v6only.items():
-        _v6only(address, v6, binds)
     return binds
 
 
@@ -123,21 +121,13 @@ def _bind(setting: Setting, binds: Binds) -> None:
             binds.v6only[address] = setting
 
 
-def _v6only(address: Address, setting: Setting | None, binds: Binds) -> None:
-    """tcpmux takes IPv4 at [::] unless it listens on 0.0.0.0 and that port, too."""
-    if setting is None or Address(ANY_V4, address.port, "") in binds.listen:
-        return
-    words = [word for word in setting.args if word.text == "v6only"]
-    setting.at.changes(
-        *words, note=f"IPv4 clients could connect to {address}, too", needs="IPv6 alone"
-    )
-
-
-def listener_limit(binds: Binds, addresses: list[Address]) -> int | None:
-    """The limit of each of these; None = they differ."""
-    limits = {binds.limits.get(address, 0) for address in addresses}
-    return limits.pop() if len(limits) == 1 else None
-
-
-def interval(text: str) -> float:
-    return seconds(text)
+def mark_v6only(binds: Binds, listen: Collection[Address]) -> None:
+    """listen: of all routes. tcpmux takes IPv4 at [::] unless it listens on 0.0.0.0 and that port,
+    too."""
+    for address, setting in binds.v6only.items():
+        if Address(ANY_V4, address.port, "") in listen:
+            continue
+        words = [word for word in setting.args if word.text == "v6only"]
+        setting.at.changes(
+            *words, note=f"IPv4 clients could connect to {address}, too", needs="IPv6 alone"
+        )

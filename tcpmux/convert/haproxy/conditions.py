@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 MAX_DEPTH = 16
 _TOKEN = re.compile(r"\s*(\|\||&&|!|\(|\)|[A-Za-z_]+\([^()]*\)|[A-Za-z_]+|-?[0-9]+)")
-DIRECTIVES = (".if", ".elif", ".else", ".endif")
+CONDITIONALS = (".if", ".elif", ".else", ".endif")
 
 
 class Malformed(ValueError):

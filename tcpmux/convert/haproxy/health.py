@@ -82,7 +82,7 @@ def health_of(back: Section, servers: Servers, times: Times, report: Report) -> 
     elif len(checked) < len(lines):
         _told_of_unchecked(lines, kind)
     found.passive = _passive(checked, timing)
-    found.slow_start = _slow_start(lines)
+    found.slow_start = _slow_start(checked)
     return found
 
 

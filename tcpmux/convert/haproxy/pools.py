@@ -35,7 +35,7 @@ class Backend:
     servers: Servers
     balance: str
     policy: DestinationPolicy
-    retry: Retry
+    retry: Retry | None  # None: there is nothing to try again
     all_backups: bool
 
 

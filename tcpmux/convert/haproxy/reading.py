@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tcpmux.convert.haproxy.conditions import DIRECTIVES, Conditions, Malformed
+from tcpmux.convert.haproxy.conditions import CONDITIONALS, Conditions, Malformed
 from tcpmux.convert.haproxy.lexer import Mistake, numbered, raw_words, words_of
+from tcpmux.convert.haproxy.tables import DIRECTIVES, global_reason
 from tcpmux.convert.kinds import Input
 from tcpmux.convert.report import Effect, Report, Word
 
@@ -30,6 +32,7 @@ OTHERS = {
     "resolvers": "tcpmux looks names up at the host's name servers",
 }
 SECTIONS = ("global", "defaults", *PROXIES, *OTHERS, "log-forward")
+_KNOWN = {"no", "default", "option", "timeout", *(key.split()[0] for key in DIRECTIVES)}
 UNDECIDED = "its .if depends on the HAProxy that reads it: keep one branch"
 
 
@@ -91,7 +94,7 @@ class _File:
         raw = raw_words(text, number)
         if not raw or raw[0].text.startswith("#"):
             return []
-        if raw[0].text.split("#")[0] not in DIRECTIVES and self.conditions.active is not True:
+        if raw[0].text.split("#")[0] not in CONDITIONALS and self.conditions.active is not True:
             self._add(self._fated(raw))
             return raw
         here = self.sections[-1]
@@ -111,11 +114,23 @@ class _File:
             self._problem(
                 raw, f"the environment variable {missing} is not set: set it as HAProxy has it"
             )
-        if keyword in SECTIONS or (keyword == "dynamic-update"):
+        if keyword in SECTIONS or self._begins_unknown(line.words[0]):
             self._head(line.words)
         else:
             self._inside(line.words)
         return raw
+
+    def _begins_unknown(self, word: Word) -> bool:
+        """Whether it must be the head of a section that is not known here: the lines before it
+        are indented, and it is neither that nor a directive."""
+        lines = self.sections[-1].lines[1:]
+        return (
+            word.column == 1
+            and bool(lines)
+            and all(line.words[0].column > 1 for line in lines)
+            and word.text not in _KNOWN
+            and not global_reason(word.text)
+        )
 
     def _fated(self, words: list[Word]) -> RawLine:
         if self.conditions.active is None:
@@ -131,7 +146,7 @@ class _File:
             self._add(RawLine(words, (Effect.HARMLESS, "a message")))
         elif keyword == ".alert":
             self._problem(words, f"HAProxy stops here: {' '.join(rest)}")
-        elif keyword in DIRECTIVES:
+        elif keyword in CONDITIONALS:
             outside = self.conditions.active
             try:
                 value = self.conditions.take(keyword, " ".join(rest), self.environment)
@@ -154,8 +169,8 @@ class _File:
             rest, texts = rest[:-2], texts[:-2]
         made.name = texts[0] if texts else ""
         self.sections.append(made)
-        if kind.text in PROXIES and not made.name:
-            self._problem(words, f"expected a name after {kind.text}")
+        if kind.text in PROXIES and not re.fullmatch(r"[A-Za-z0-9_.:-]+", made.name):
+            self._problem(words, f"expected a name of letters, digits and -_.: after {kind.text}")
         elif kind.text in ("frontend", "listen"):
             made.old_addresses = rest[1:2]
             rest = rest[2:]

@@ -56,7 +56,7 @@ def _mark_limits(servers: Servers, balance: str) -> None:
             limit.changes("connections beyond it would go to another server", QUEUES)
 
 
-def retry_of(back: Section, balance: str, servers: Servers, report: Report) -> Retry:
+def retry_of(back: Section, balance: str, servers: Servers, report: Report) -> Retry | None:
     """HAProxy tries the same server again, unless option redispatch lets it try others."""
     retries = _retries(back, report)
     others = _elsewhere(back, retries, balance in TURNS and len(servers.active) > 1)
@@ -65,7 +65,7 @@ def retry_of(back: Section, balance: str, servers: Servers, report: Report) -> R
         same = "" if others == retries else "a server that does not answer is not tried again"
         setting.at.mapped(note=same)
     if len(servers.all) <= 1:
-        return Retry()
+        return None
     if not others:
         return Retry(attempts=1)
     return Retry(attempts=min(1 + others, MAX_ATTEMPTS), budget=100, burst=1_000_000)

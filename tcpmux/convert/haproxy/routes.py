@@ -8,10 +8,10 @@ from fractions import Fraction
 
 from tcpmux.config.address import Address
 from tcpmux.config.rows import MAX_CONNECTIONS
-from tcpmux.config.settings import Clients, DestinationPolicy, Queue, RoutePolicy, Source
+from tcpmux.config.settings import Clients, DestinationPolicy, Queue, Retry, RoutePolicy, Source
 from tcpmux.convert.draft import Draft, Pool
 from tcpmux.convert.haproxy.access import Access, Lists, access_of, counted, lists_of
-from tcpmux.convert.haproxy.binds import Binds, binds_of
+from tcpmux.convert.haproxy.binds import Binds, binds_of, mark_v6only
 from tcpmux.convert.haproxy.pools import Backend, backend_of, pool_of
 from tcpmux.convert.haproxy.proxies import Section, guarded, mark_known
 from tcpmux.convert.haproxy.routing import Choice, Shares, choices_of, default_of, shares_of
@@ -48,15 +48,31 @@ class Front:
 
 
 def drafts_of(
+    sections: Sequence[Section], backends: dict[str, Section], most: int, report: Report
+) -> list[Draft]:
+    """Of all frontends. most: global maxconn, 0 = none."""
+    drafts: list[Draft] = []
+    every: list[Binds] = []
+    for section in sections:
+        if section.kind in ("frontend", "listen") and section.head is not None:
+            binds = binds_of(section, report)
+            every.append(binds)
+            drafts += _drafts(section, binds, backends, sections, most, report)
+    listen = {address for draft in drafts for address in draft.listen}
+    for binds in every:
+        mark_v6only(binds, listen)
+    return drafts
+
+
+def _drafts(
     front: Section,
+    binds: Binds,
     backends: dict[str, Section],
     sections: Sequence[Section],
     most: int,
     report: Report,
 ) -> list[Draft]:
-    """most: global maxconn, 0 = none."""
     mark_known(front, report)
-    binds = binds_of(front, report)
     if not binds.listen:
         front.at.harmless(note="it listens nowhere")
         return []
@@ -73,9 +89,20 @@ def drafts_of(
     outcomes = _outcomes(found, backends, report)
     drafts = [_draft(found, outcome, listen) for outcome, listen in outcomes.items()]
     if len(drafts) > 1:
-        for draft in drafts:
-            draft.name = f"{front.name}-{draft.listen[0].port or 'unix'}"
+        _split(found, drafts)
     return drafts
+
+
+def _split(front: Front, drafts: Sequence[Draft]) -> None:
+    """What follows from a frontend that is several routes."""
+    for draft in drafts:
+        draft.name = f"{front.section.name}-{draft.listen[0].port or 'unix'}"
+    note = "its ports are routes of their own, each of which would have this limit"
+    setting = front.section.last("maxconn")
+    if setting is not None:
+        setting.at.changes(note=note, needs="limits over routes")
+    for rule in front.access.limits:
+        rule.setting.at.changes(note=note, needs="limits over routes")
 
 
 def _maxconn(front: Section, most: int, report: Report) -> int:
@@ -175,9 +202,9 @@ def _policy(front: Front, outcome: Outcome, parts: Sequence[Backend]) -> RoutePo
                 word.note = word.note or RESETS
     if len(outcome.shares) > 1:
         policy = replace(policy, on_unavailable="reject")
-    retries = {part.retry for part in parts}
+    retries = {part.retry for part in parts} - {None}
     if len(retries) == 1:
-        return replace(policy, retry=retries.pop())
+        return replace(policy, retry=retries.pop() or Retry())
     if retries:
         for part in parts:
             for key in ("retries", "option redispatch", "retry-on"):

@@ -112,8 +112,7 @@ def _add(setting: Setting, inherited: Options, servers: Servers) -> None:
     line = Line(at, args[0].text, options, None, count=len(numbers))
     mark_plain(options)
     placed = _place(line, args[head - 1])
-    if isinstance(line.endpoint, HostName):
-        at.mapped(args[head - 1], note=_told_of_names(options, is_template))
+    _names(line, args[head - 1], is_template)
     _limits(line)
     if "id" in options:
         options["id"].harmless("a number")
@@ -133,10 +132,21 @@ def _add(setting: Setting, inherited: Options, servers: Servers) -> None:
     (servers.backups if line.backup else servers.active).append(line)
 
 
-def _told_of_names(options: Options, is_template: bool) -> str:
+def _names(line: Line, address: Word, is_template: bool) -> None:
+    """What of it is about a name."""
+    options = line.options
+    if "init-addr" in options:
+        options["init-addr"].harmless("tcpmux starts in any case, and looks names up again")
+    if "resolvers" in options and isinstance(line.endpoint, HostName):
+        options["resolvers"].mapped()
+    elif "resolvers" in options:
+        options["resolvers"].harmless("the address is no name")
+    if not isinstance(line.endpoint, HostName):
+        return
+    note = "HAProxy looks the name up once and uses one address, tcpmux follows DNS and uses all"
     if is_template or "resolvers" in options:
-        return "tcpmux uses all addresses of the name, HAProxy as many as there are servers"
-    return "HAProxy looks the name up once and uses one address, tcpmux follows DNS and uses all"
+        note = "tcpmux uses all addresses of the name, HAProxy as many as there are servers"
+    line.at.mapped(address, note=note)
 
 
 def _numbers(text: str) -> list[int]:
