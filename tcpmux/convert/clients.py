@@ -67,13 +67,14 @@ def accepted_by(rules: Iterable[ClientRule], *, otherwise: bool) -> tuple[Client
 
 def _meant(allow: Sequence[Clients], deny: Sequence[Clients]) -> _Set:
     """Those that tcpmux accepts: in allow, unless that is empty, and not in deny."""
-    rules = [ClientRule(accepts=False, clients=each) for one in deny for each in _to_tcpmux(one)]
-    rules += [ClientRule(accepts=True, clients=each) for one in allow for each in _to_tcpmux(one)]
+    rules = [ClientRule(accepts=False, clients=each) for one in deny for each in with_mapped(one)]
+    rules += [ClientRule(accepts=True, clients=each) for one in allow for each in with_mapped(one)]
     return _accepted(rules, otherwise=not allow)
 
 
-def _to_tcpmux(clients: Clients) -> Iterator[Clients]:
-    """It, and the IPv4 clients that are in it."""
+def with_mapped(clients: Clients) -> Iterator[Clients]:
+    """It, and the IPv4 clients that are in it, for which networks of IPv6 have them so
+    (::ffff:a.b.c.d): tcpmux and HAProxy."""
     yield clients
     if isinstance(clients, IPv6Network):
         mapped = IPv6Network((_MAPPED, 96))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tcpmux.config.address import Address
@@ -176,8 +177,8 @@ def lists_of(access: Access, at: Address, report: Report) -> Lists:
     used = [rules for rules in stages if rules]
     try:
         if len(used) <= 1:
-            return shortest(used[0]) if used else ((), ())
-        return shortest(_merged(used))
+            return _lists(used[0]) if used else ((), ())
+        return _lists(_merged(used))
     except TooManyNetworks as error:
         for rule in access.rules:
             rule.setting.at.changes(note=str(error), needs="longer lists")
@@ -195,15 +196,13 @@ def _merged(stages: Sequence[Sequence[ClientRule]]) -> list[ClientRule]:
     ]
 
 
-def shortest(rules: Sequence[ClientRule]) -> Lists:
-    """As allow_and_deny(), unless the accepted networks themselves are fewer. Raises
-    TooManyNetworks."""
+def _lists(rules: Sequence[ClientRule]) -> Lists:
+    """Not those that `reject unless` has come to, but what it says. Raises TooManyNetworks."""
     plain = allow_and_deny(rules)
-    if not any(plain):
-        return plain
-    accepted = accepted_by(rules, otherwise=True)
-    if accepted and len(accepted) < len(plain[0]) + len(plain[1]):
-        return accepted, ()
+    with suppress(TooManyNetworks):
+        accepted = accepted_by(rules, otherwise=True)
+        if accepted and any(plain) and 2 * len(accepted) < len(plain[0]) + len(plain[1]):
+            return accepted, ()
     return plain
 
 

@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 
 from tcpmux.config.address import Address
 from tcpmux.config.settings import Clients
+from tcpmux.convert.clients import with_mapped
 from tcpmux.convert.haproxy.proxies import Section, Setting
 from tcpmux.convert.haproxy.truth import (
     MAX_NETWORKS,
@@ -204,7 +205,7 @@ def _src(test: _Test, rest: str, _at: Address | None) -> Truth:
         network = _network(value)
         if network is None:
             return Unknown(f"{value} is a name, which HAProxy looks up", "rules by source")
-        networks.append(network)
+        networks += with_mapped(network)
     if not networks:
         raise Refused("expected addresses after src")
     return Among(tuple(networks))
