@@ -57,6 +57,7 @@ class Condition:
 
     alternatives: list[list[Term]] = field(default_factory=list)
     inverted: bool = False  # unless
+    known: Truth | None = None  # if it is the same for all addresses
 
     @property
     def definitions(self) -> list[Setting]:
@@ -66,10 +67,25 @@ class Condition:
         """For connections to that address. Raises Refused."""
         if not self.alternatives:
             return True
+        if self.known is not None:
+            return self.known
         found = any_of(
             all_of(_term_truth(term, at) for term in terms) for terms in self.alternatives
         )
-        return negated(found) if self.inverted else found
+        found = negated(found) if self.inverted else found
+        if not self.depends_on_address:
+            self.known = found
+        return found
+
+    @property
+    def depends_on_address(self) -> bool:
+        """That the client has connected to."""
+        return any(
+            test and test[0].text.startswith("dst")
+            for terms in self.alternatives
+            for term in terms
+            for test in term.tests
+        )
 
 
 def _term_truth(term: Term, at: Address | None) -> Truth:

@@ -73,6 +73,7 @@ def health_of(back: Section, servers: Servers, times: Times, report: Report) -> 
     timing = _timing(checked, report)
     if timing is None:
         return found
+    kind = _over_tls(kind, checked)
     found.check = _check(kind, timing, times)
     for line in checked:
         line.options["check"].mapped()
@@ -84,6 +85,25 @@ def health_of(back: Section, servers: Servers, times: Times, report: Report) -> 
     found.passive = _passive(checked, timing)
     found.slow_start = _slow_start(checked)
     return found
+
+
+def _over_tls(kind: Check | None, checked: Sequence[Line]) -> Check | None:
+    """With check-ssl of all of them, and no certificate that is verified."""
+    asking = [line for line in checked if "check-ssl" in line.options]
+    if not asking or kind is None:
+        return kind
+    plain = all("verify" in o and o["verify"].text == "none" for o in (x.options for x in asking))
+    if plain and len(asking) == len(checked) and kind.kind in ("tcp", "http"):
+        for line in asking:
+            line.options["check-ssl"].mapped()
+            if "ssl" not in line.options:
+                line.options["verify"].mapped()
+        return Check("tls", port=kind.port) if kind.kind == "tcp" else replace(kind, tls=True)
+    for line in asking:
+        for name in ("check-ssl", "verify"):
+            if name in line.options:
+                line.options[name].changes("it would be checked without TLS", "TLS")
+    return kind
 
 
 def _told_of_unchecked(lines: Sequence[Line], kind: Check) -> None:

@@ -12,6 +12,7 @@ from tcpmux.convert.report import Word
 MAX_WORDS = 64  # of a line, as in HAProxy
 MAX_EXPANDED = 65_536  # characters of a line after expansion
 _SPACE = " \t\r\v\f\n"
+_SPECIAL = re.compile(r"[\"'\\#]")
 _PLAIN_ESCAPES = " \\\"'#$"
 _LETTERS = {"n": "\n", "r": "\r", "t": "\t"}
 _VARIABLE = re.compile(
@@ -142,7 +143,10 @@ def words_of(text: str, number: int, environment: Mapping[str, str]) -> Line:
     if "\0" in text:
         raise Mistake("a NUL character", text.index("\0") + 1)
     scanner = _Scanner(text, number, environment)
-    scanner.run()
+    if _SPECIAL.search(text):
+        scanner.run()
+    else:
+        scanner.words = raw_words(text, number)
     if len(scanner.words) > MAX_WORDS:
         raise Mistake(f"more than {MAX_WORDS} words in a line", scanner.words[MAX_WORDS].column)
     return Line(number, scanner.words, tuple(scanner.missing))

@@ -137,17 +137,32 @@ def parse(at: Statement, words: Sequence[Word], inherited: Options) -> Options:
             values += words[index : index + 2]
             index += 2
         if name in _INVERSE:
-            found.pop(_INVERSE[name], None)
+            _drop(found, _INVERSE[name], at)
             at.mapped(word)
         elif name.startswith("no-send-proxy") or name in ("no-ssl", "no-agent-check"):
             for other in [o for o in found if o.startswith(name.removeprefix("no-"))]:
-                del found[other]
+                _drop(found, other, at)
             at.harmless(word, note="it is the default")
         elif count or name in MAPPED or name in HARMLESS or name in CHANGES or name in _TLS_VALUES:
+            _drop(found, name, at)
             found[name] = Option(at, word, values)
         elif name.startswith(("force-", "no-sslv3", "no-tlsv", "sslv3", "tlsv")):
             found[name] = Option(at, word)
     return found
+
+
+def _drop(found: Options, name: str, at: Statement) -> None:
+    """One of the same line is marked: nothing else can use it."""
+    option = found.pop(name, None)
+    if option is not None and option.at is at:
+        option.harmless("a later word of the line says otherwise")
+
+
+def mark_unused(at: Statement, words: Sequence[Word]) -> None:
+    """Of default-server, once all servers are read: what none of them has taken."""
+    for option in parse(at, words, {}).values():
+        if option.word.effect is None:
+            option.harmless("no server that is used takes it")
 
 
 def _count(name: str) -> int:
@@ -168,8 +183,8 @@ def mark_plain(options: Options) -> None:
             option.harmless(HARMLESS[name][1])
         elif name in CHANGES:
             option.changes(*CHANGES[name][1:])
-        elif name in MAPPED and name != "verify":
-            pass
+        elif name in MAPPED and (name != "verify" or ("ssl" not in options and tls)):
+            pass  # it is translated elsewhere
         elif tls:
             option.changes("it is of TLS to the server", "TLS")
         else:

@@ -18,7 +18,7 @@ from tcpmux.convert.haproxy.health import can_go_down, health_of, out_of_range
 from tcpmux.convert.haproxy.keepalive import keepalive_of
 from tcpmux.convert.haproxy.proxies import Section, mark_known
 from tcpmux.convert.haproxy.retries import retry_of, with_queue
-from tcpmux.convert.haproxy.servers import Line, Servers, servers_of
+from tcpmux.convert.haproxy.servers import Line, Servers, leave_out, servers_of
 from tcpmux.convert.haproxy.timeouts import connect_timeout, times_of
 from tcpmux.convert.haproxy.values import Unsupported
 from tcpmux.convert.report import Report
@@ -44,7 +44,7 @@ def backend_of(front: Section, back: Section, report: Report) -> Backend:
         mark_known(back, report)
         back.at.mapped()
         _own_rules(back, report)
-    servers = servers_of(back, report)
+    servers = Servers() if back.is_disabled else servers_of(back, report)
     for line in servers.all:
         out_of_range([line])
     times = times_of(front, back, report)
@@ -88,6 +88,7 @@ def _backups(back: Section, servers: Servers) -> bool:
     if all(can_go_down(line) for line in servers.active):
         return together
     for line in servers.backups:
+        leave_out(line)
         line.options["backup"].mapped(
             "it is left out: HAProxy never uses it, as a server that is no backup has no check"
         )

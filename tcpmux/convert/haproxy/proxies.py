@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from tcpmux.convert.haproxy.options import mark_unused
 from tcpmux.convert.haproxy.reading import OTHERS, PROXIES, RawSection
 from tcpmux.convert.haproxy.tables import BACK, DIRECTIVES, FRONT, GONE
 from tcpmux.convert.haproxy.values import Refused
@@ -23,6 +25,7 @@ class Setting:
     words: list[Word]
     key: str
     undoes: bool = False
+    order: int = 0  # in the files
 
     @property
     def args(self) -> list[Word]:
@@ -46,6 +49,9 @@ class Section:
     base: Section | None = None
     head: Statement | None = None
     settings: list[Setting] = field(default_factory=list)
+    marked: set[str] = field(default_factory=set)  # sides whose proxies have used the tables
+    _index: dict[str, list[Setting]] = field(default_factory=dict)
+    _lasts: dict[str, list[str]] | None = None
 
     @property
     def label(self) -> str:
@@ -71,11 +77,21 @@ class Section:
     def raw_last(self, keyword: str) -> list[str]:
         """The last line with this keyword, before there are settings; none = []."""
         for section in reversed(self.chain):
-            for line in reversed(section.raw.lines[1:]):
-                texts = [word.text for word in line.words]
-                if line.fate is None and texts[:1] == [keyword]:
-                    return texts
+            found = section.raw_lasts().get(keyword)
+            if found:
+                return found
         return []
+
+    def raw_lasts(self) -> dict[str, list[str]]:
+        """Of its own lines, the last with each keyword."""
+        if self._lasts is None:
+            self._lasts = {}
+            for line in self.raw.lines[1:]:
+                texts = [word.text for word in line.words]
+                if line.fate is None:
+                    name = "disabled" if texts[0] == "enabled" else texts[0]
+                    self._lasts[name] = texts
+        return self._lasts
 
     @property
     def mode(self) -> str:
@@ -83,15 +99,19 @@ class Section:
 
     @property
     def is_disabled(self) -> bool:
-        for section in reversed(self.chain):
-            for line in reversed(section.raw.lines[1:]):
-                if line.fate is None and line.words[0].text in ("disabled", "enabled"):
-                    return line.words[0].text == "disabled"
-        return False
+        return self.raw_last("disabled")[:1] == ["disabled"]
 
     def all(self, *keys: str) -> list[Setting]:
         """In order, the inherited ones first."""
-        return [s for section in self.chain for s in section.settings if s.key in keys]
+        found = [s for section in self.chain for key in keys for s in section.own(key)]
+        return sorted(found, key=lambda s: s.order) if len(keys) > 1 else found
+
+    def own(self, key: str) -> list[Setting]:
+        """Once all statements are made."""
+        if not self._index:
+            for setting in self.settings:
+                self._index.setdefault(setting.key, []).append(setting)
+        return self._index.get(key, [])
 
     def last(self, *keys: str) -> Setting | None:
         """The one that counts, unless it undoes others."""
@@ -187,6 +207,7 @@ def _names(section: Section) -> Iterator[str]:
 
 def make_statements(sections: Sequence[Section], report: Report) -> None:
     """Of every line, in order; of a section that is not read, a single one."""
+    count = 0
     used, resolvers = used_backends(sections), _used_resolvers(sections)
     for section in sections:
         skipped = _why_skipped(section, used, resolvers)
@@ -200,7 +221,9 @@ def make_statements(sections: Sequence[Section], report: Report) -> None:
             elif index == 0 and section.kind:
                 section.head = at
             elif section.kind in (*PROXIES, "defaults"):
+                count += 1
                 section.settings.append(setting_of(at))
+                section.settings[-1].order = count
             else:
                 section.settings.append(Setting(at, at.words, ""))
 
@@ -238,8 +261,8 @@ def _why_skipped(section: Section, used: set[str], resolvers: set[str]) -> Skipp
 
 def _why_not_converted(section: Section, used: set[str]) -> Skipped | None:
     is_backend = section.kind == "backend"
-    if section.is_disabled:
-        return "it is disabled, in HAProxy, too", is_backend and section.name in used, ""
+    if section.is_disabled and not is_backend:
+        return "it is disabled, in HAProxy, too", False, ""
     if section.mode != "tcp" and is_backend:
         return f"mode {section.mode}: only proxies that are not converted use it", False, ""
     if section.mode != "tcp":
@@ -269,6 +292,9 @@ def finish(sections: Sequence[Section]) -> None:
         if section.head is not None and section.head.words[0].effect is None:
             section.head.harmless(note="nothing that is converted uses it")
         for setting in section.settings:
+            if setting.key == "default-server":
+                with suppress(Refused):
+                    mark_unused(setting.at, setting.args)
             if setting.key and all(word.effect is None for word in setting.at.words):
                 directive = DIRECTIVES[setting.key]
                 if section.kind in PROXIES and not section.sides & set(directive.sides.split()):
@@ -284,17 +310,27 @@ def finish(sections: Sequence[Section]) -> None:
 
 def mark_known(section: Section, report: Report) -> None:
     """Of a proxy that is converted: what needs no more than the tables."""
-    for setting in [s for part in section.chain for s in part.settings]:
-        if not setting.key:
-            if setting.words[0].text in GONE:
-                report.problem(setting.at, f"HAProxy no longer has {setting.words[0].text}")
-            continue
-        directive = DIRECTIVES[setting.key]
-        if not section.sides & set(directive.sides.split()):
-            continue
-        if directive.harmless:
-            setting.at.harmless(note=directive.harmless)
-        elif directive.changes and not setting.undoes:
-            is_option = setting.key.startswith("option ")
-            if not is_option or section.all(setting.key)[-1] is setting:
-                setting.at.changes(note=directive.changes, needs=directive.needs)
+    mode = section.last("mode")
+    if mode is not None:
+        mode.at.mapped()
+    for part in section.chain:
+        if not section.sides <= part.marked:
+            part.marked |= section.sides
+            for setting in part.settings:
+                _mark(setting, section, report)
+
+
+def _mark(setting: Setting, section: Section, report: Report) -> None:
+    if not setting.key:
+        if setting.words[0].text in GONE:
+            report.problem(setting.at, f"HAProxy no longer has {setting.words[0].text}")
+        return
+    directive = DIRECTIVES[setting.key]
+    if not section.sides & set(directive.sides.split()):
+        return
+    if directive.harmless:
+        setting.at.harmless(note=directive.harmless)
+    elif directive.changes and not setting.undoes:
+        if setting.key.startswith("option ") and section.last(setting.key) is not setting:
+            return  # a later line says otherwise
+        setting.at.changes(note=directive.changes, needs=directive.needs)

@@ -120,9 +120,15 @@ def _outcomes(
 ) -> dict[Outcome, list[Address]]:
     """Addresses by what happens there."""
     made: dict[Outcome, list[Address]] = {}
+    conditions = [choice.condition for choice in front.choices]
+    conditions += [rule.condition for rule in front.access.rules]
+    differs = any(condition.depends_on_address for condition in conditions)
+    shares: Shares | None = None
+    lists: Lists = ((), ())
     for address in dict.fromkeys(front.binds.listen):
-        shares = shares_of(front.choices, front.default, address, report)
-        lists = lists_of(front.access, address, report)
+        if differs or shares is None:
+            shares = shares_of(front.choices, front.default, address, report)
+            lists = lists_of(front.access, address, report)
         port = 0
         for name, _ in shares:
             if name and name not in front.backends:

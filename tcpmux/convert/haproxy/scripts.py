@@ -84,7 +84,7 @@ def _postgres(setting: Setting) -> Check:
 def _rules(back: Section, key: str) -> list[Setting]:
     """The nearest section's that has some."""
     for section in reversed(back.chain):
-        found = [s for s in section.settings if s.key == key]
+        found = section.own(key)
         if found:
             return found
     return []

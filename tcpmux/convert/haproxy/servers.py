@@ -74,12 +74,11 @@ def servers_of(back: Section, report: Report) -> Servers:
             guarded(report, setting.at, lambda s=setting: _add(s, inherited, servers))  # type: ignore[misc]
     if not servers.all:
         _dispatch(back, servers, report)
-    names = [line.name for line in servers.all]
+    names: set[str] = set()
     for line in servers.all:
-        if names.count(line.name) > 1 and names.index(line.name) >= 0 and line.count == 1:
-            first = next(other for other in servers.all if other.name == line.name)
-            if first is not line:
-                report.problem(line.at, f"{line.name} is already the name of another server")
+        if line.name in names:
+            report.problem(line.at, f"{line.name} is already the name of another server")
+        names.add(line.name)
     return servers
 
 
@@ -110,6 +109,11 @@ def _add(setting: Setting, inherited: Options, servers: Servers) -> None:
     options = parse(at, args[head:], inherited)
     numbers = _numbers(args[1].text) if is_template else [0]
     line = Line(at, args[0].text, options, None, count=len(numbers))
+    if "disabled" in options or _weight(options) == 0:
+        name = "disabled" if "disabled" in options else "weight"
+        leave_out(line)
+        options[name].mapped("it is left out: it gets no connection")
+        return
     mark_plain(options)
     placed = _place(line, args[head - 1])
     _names(line, args[head - 1], is_template)
@@ -119,17 +123,22 @@ def _add(setting: Setting, inherited: Options, servers: Servers) -> None:
         line.order = whole(options["id"].text, 1, 2**31 - 1)
     else:
         line.order = len(servers.all) + 1
-    if "disabled" in options:
-        options["disabled"].mapped("it is left out: it starts disabled")
-        return
     if not placed:
-        return
-    if line.weight == 0:
-        options["weight"].mapped("it is left out: it gets no connection")
         return
     if isinstance(line.endpoint, HostName):
         line.count = 1  # a name stands for all its addresses
     (servers.backups if line.backup else servers.active).append(line)
+
+
+def _weight(options: Options) -> int:
+    """Raises Refused."""
+    return whole(options["weight"].text, 0, MAX_ENDPOINT_WEIGHT) if "weight" in options else 1
+
+
+def leave_out(line: Line) -> None:
+    """Nothing that is said of the server matters."""
+    for option in line.options.values():
+        option.harmless("the server is left out")
 
 
 def _names(line: Line, address: Word, is_template: bool) -> None:
@@ -179,8 +188,8 @@ def _place(line: Line, word: Word) -> bool:
 
 def _limits(line: Line) -> None:
     options = line.options
+    line.weight = _weight(options)
     if "weight" in options:
-        line.weight = whole(options["weight"].text, 0, MAX_ENDPOINT_WEIGHT)
         options["weight"].mapped()
     if "backup" in options:
         line.backup = True

@@ -37,7 +37,7 @@ def _changes(sides: str, name: str, note: str, needs: str) -> dict[str, Directiv
 
 DIRECTIVES: dict[str, Directive] = {
     **_mapped(BOTH, "mode", "disabled", "enabled", "retries", "balance", "hash-type"),
-    **_mapped(FRONT, "maxconn", "default_backend", "backlog"),
+    **_mapped(FRONT, "maxconn", "default_backend"),
     **_mapped(FRONT, "bind", "use_backend", repeats=True),
     **_mapped(BOTH, "acl", "tcp-request", repeats=True),
     **_mapped(BACK, "server", "server-template", "default-server", repeats=True),
@@ -85,6 +85,7 @@ DIRECTIVES: dict[str, Directive] = {
         "option tcp-smart-connect", "server-state-file-name", "load-server-state-from-file",
         "external-check",
     ),
+    **_harmless("tcpmux listens with the longest queue that the kernel allows", BOTH, "backlog"),
     **_harmless("connections end at the same time, by a reset", BOTH, "option nolinger"),
     **_harmless("a connection whose client has left ends anyway", BOTH, "option abortonclose"),
     **_harmless(

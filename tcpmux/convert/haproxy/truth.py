@@ -10,7 +10,7 @@ from fractions import Fraction
 from tcpmux.config.settings import Clients
 from tcpmux.convert.clients import ClientRule, TooManyNetworks, accepted_by
 
-MAX_NETWORKS = 2000  # of a list that is combined with another
+MAX_NETWORKS = 10_000  # of a list
 
 
 @dataclass(frozen=True, slots=True)
