@@ -52,6 +52,8 @@ _CHANGES = {
     "uid": (1, "the socket is tcpmux's user's", "modes of UNIX sockets"),
     "gid": (1, "the socket is tcpmux's user's", "modes of UNIX sockets"),
 }
+FULL = "HAProxy lets clients beyond it wait"
+RESETS = f"{FULL}; tcpmux resets them if no place becomes free within 0.2 s"
 TLS = "tcpmux does not speak TLS: servers would get what is encrypted"
 
 
@@ -108,7 +110,7 @@ def _bind(setting: Setting, binds: Binds) -> None:
             at.changes(word, *values[:taken], note=note, needs=needs)
         elif word.text == "maxconn" and values:
             limit, taken = whole(values[0].text, 0, 2**31 - 1), 1
-            at.mapped(word, values[0])
+            at.mapped(word, values[0], note=RESETS if limit else "")
         elif word.text == "v6only":
             v6only = True
             at.mapped(word)

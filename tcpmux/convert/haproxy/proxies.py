@@ -304,7 +304,7 @@ def finish(sections: Sequence[Section]) -> None:
                 elif section.kind == "defaults":
                     note = "no TCP proxy that is converted uses it, or all say otherwise"
                 else:
-                    note = "it has no effect here, or a later line says otherwise"
+                    note = "nothing here depends on it, or a later line says otherwise"
                 setting.at.harmless(note=note)
 
 

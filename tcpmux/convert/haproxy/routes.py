@@ -11,7 +11,7 @@ from tcpmux.config.rows import MAX_CONNECTIONS
 from tcpmux.config.settings import Clients, DestinationPolicy, Queue, Retry, RoutePolicy, Source
 from tcpmux.convert.draft import Draft, Pool
 from tcpmux.convert.haproxy.access import Access, Lists, access_of, counted, lists_of
-from tcpmux.convert.haproxy.binds import Binds, binds_of, mark_v6only
+from tcpmux.convert.haproxy.binds import FULL, RESETS, Binds, binds_of, mark_v6only
 from tcpmux.convert.haproxy.pools import Backend, backend_of, pool_of
 from tcpmux.convert.haproxy.proxies import Section, guarded, mark_known
 from tcpmux.convert.haproxy.routing import Choice, Shares, choices_of, default_of, shares_of
@@ -19,8 +19,6 @@ from tcpmux.convert.haproxy.timeouts import MOST_QUEUED
 from tcpmux.convert.haproxy.values import whole
 from tcpmux.convert.report import Report
 
-FULL = "HAProxy lets clients beyond it wait"
-RESETS = f"{FULL}; tcpmux resets them if no place becomes free within 0.2 s"
 NO_BACKEND = "connections that no backend is for are closed"
 
 
@@ -200,12 +198,6 @@ def _policy(front: Front, outcome: Outcome, parts: Sequence[Backend]) -> RoutePo
         source=source,
         listener_max_connections=min(outcome.limit, MAX_CONNECTIONS),
     )
-    if outcome.limit:
-        for setting in front.section.all("bind"):
-            words = [w for w in setting.args if w.text == "maxconn"]
-            setting.at.mapped(*words)
-            for word in words:
-                word.note = word.note or RESETS
     if len(outcome.shares) > 1:
         policy = replace(policy, on_unavailable="reject")
     retries = {part.retry for part in parts} - {None}
