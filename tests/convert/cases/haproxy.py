@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import socket
+import time
+from collections.abc import Mapping
 from contextlib import suppress
 
 from tests.convert.beside import Seen, answer_of
 from tests.convert.looks import (
+    EARLY,
     Look,
     answers,
     case,
     fails_over,
     idle_closes,
+    limited,
     listens,
     shares,
     split,
@@ -40,21 +44,47 @@ def waits_beyond(port: int, count: int) -> Look:
     return Look(f"{count + 1} connections to {port} that stay open", take)
 
 
-def half_open_closes(port: int, seconds: float) -> Look:
-    """A client that has sent its FIN is left after that time, if the server says nothing."""
+def half_open_closes(port: int, server: int, seconds: float, at_most: float) -> Look:
+    """A client that has sent its FIN is left after that time, if the server keeps silent."""
 
     def take(seen: Seen) -> str:
-        import time
-
-        with socket.create_connection(("127.0.0.1", seen.ports[port]), timeout=DEADLINE) as sock:
-            answer_of(sock)
-            start = time.monotonic()
-            sock.shutdown(socket.SHUT_WR)
-            with suppress(ConnectionResetError):
-                sock.recv(1)
-            return f"closed {'early' if time.monotonic() - start < seconds else 'in time'}"
+        seen.servers[server].stop()
+        with socket.create_server(("127.0.0.1", seen.ports[server])) as silent:
+            silent.settimeout(DEADLINE)
+            with socket.create_connection(("127.0.0.1", seen.ports[port]), DEADLINE) as client:
+                accepted, _ = silent.accept()
+                with accepted, suppress(ConnectionResetError):
+                    start = time.monotonic()
+                    client.shutdown(socket.SHUT_WR)
+                    client.recv(1)
+                    took = time.monotonic() - start
+        assert seconds * EARLY <= took < at_most, took
+        return f"closed after {seconds:g} s"
 
     return Look(f"a half-open connection to {port}", take)
+
+
+def names_without(port: int, dead: int, count: int = 12) -> Look:
+    """Server `dead` refuses connections: who answers instead."""
+
+    def take(seen: Seen) -> str:
+        seen.servers[dead].stop()
+        found = seen.shares(port, count)
+        seen.servers[dead].start()
+        return ", ".join(found)
+
+    return Look(f"connections to {port} while {dead} is dead", take)
+
+
+def split_without(port: int, dead: int, expected: Mapping[str, float]) -> Look:
+    """As split(), while server `dead` refuses connections."""
+    look = split(port, expected)
+
+    def take(seen: Seen) -> str:
+        seen.servers[dead].stop()
+        return look.take(seen)
+
+    return Look(f"{look.what} while {dead} is dead", take)
 
 
 def answers_unix(name: str) -> Look:
@@ -79,14 +109,16 @@ CASES = [
     case("haproxy/two-backups.cfg", fails_over(19001, 19101, 19102)),
     case("haproxy/allbackups.cfg", fails_over(19001, 19101, 19102, 19103)),
     case("haproxy/backup-unchecked.cfg", shares(19001, 20)),
-    case("haproxy/redispatch-unchecked.cfg", shares(19001, 60)),
+    case("haproxy/redispatch-unchecked.cfg", shares(19001, 60), names_without(19001, 19101)),
+    case("haproxy/rand-down.cfg", split_without(19001, 19102, {"19101": 0.75, "": 0.25})),
+    case("haproxy/per-client.cfg", limited(19001, 4)),
     case("haproxy/server-down.cfg", shares(19001)),
     case("haproxy/maxconn-frontend.cfg", waits_beyond(19001, 5)),
     case("haproxy/maxconn-servers.cfg", waits_beyond(19001, 5)),
     case("haproxy/first.cfg", waits_beyond(19001, 4)),
     case("haproxy/idle.cfg", idle_closes(19001, 1)),
     case("haproxy/idle-tunnel.cfg", idle_closes(19001, 1.5)),
-    case("haproxy/half-open.cfg", half_open_closes(19001, 30)),
+    case("haproxy/half-open.cfg", half_open_closes(19001, 19101, 1, 20)),
     case("haproxy/refused-source.cfg", answers(19001), answers(19001, "127.0.0.2")),
     case(
         "haproxy/source-list.cfg",
