@@ -1,0 +1,125 @@
+"""Directives as statements of the report, with included files in their places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tcpmux.convert.kinds import Input
+from tcpmux.convert.nginx.include import Includer
+from tcpmux.convert.nginx.lexer import Node, parse
+from tcpmux.convert.report import Report, Statement, Word
+
+STREAM = "stream"  # the section of what stands in stream {} itself
+OTHERS = {"http": "HTTP", "mail": "mail"}  # blocks about other things than TCP
+_WITHOUT_INCLUDES = ("split_clients", "types")
+
+
+@dataclass(slots=True, eq=False)
+class Directive:
+    """inside: what is in its braces; None = it has none."""
+
+    at: Statement
+    inside: list[Directive] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.at.words[0].text
+
+    @property
+    def arguments(self) -> list[Word]:
+        return self.at.words[1:]
+
+    def argument(self, index: int = 0) -> str:
+        """ "" if it has not so many."""
+        words = self.at.words
+        return words[index + 1].text if len(words) > index + 1 else ""
+
+    def all(self) -> Iterator[Directive]:
+        """It and those in its braces."""
+        yield self
+        for inner in self.inside or ():
+            yield from inner.all()
+
+    def changes(self, note: str, needs: str = "") -> None:
+        """All of it, with what is in its braces."""
+        for one in self.all():
+            one.at.changes(note=note, needs=needs)
+
+    def mapped(self, note: str = "") -> None:
+        for one in self.all():
+            one.at.mapped(note="" if one is not self else note)
+
+    def harmless(self, note: str = "") -> None:
+        for one in self.all():
+            one.at.harmless(note=note)
+
+
+@dataclass(slots=True)
+class Tree:
+    """main: what stands in no braces. stream: in stream {}, and in files that are included from
+    there, which is what a file without such blocks is taken for."""
+
+    report: Report
+    main: list[Directive] = field(default_factory=list)
+    stream: list[Directive] = field(default_factory=list)
+
+    def add(self, file: Input) -> None:
+        includer = Includer(Path(file.name).parent, self.report)
+        nodes = parse(file.name, file.content, self.report)
+        names = {node.words[0].text for node in nodes}
+        if names & {"events", STREAM, *OTHERS} or not names & {"server", "upstream"}:
+            self.main += self._directives(nodes, includer, "")
+        else:
+            self.stream += self._directives(nodes, includer, STREAM)
+
+    def _directives(
+        self, nodes: Sequence[Node], includer: Includer, section: str
+    ) -> list[Directive]:
+        found: list[Directive] = []
+        for node in nodes:
+            name = node.words[0].text
+            at = self.report.statement(node.file, node.words, section)
+            if name == "include" and node.inside is None:
+                includer.open.append(node.file)
+                found += self._directives(includer.nodes(at), includer, section)
+                includer.open.pop()
+            elif section == "" and name in OTHERS:
+                _take_whole(node)
+                found.append(Directive(at, []))
+            elif section == "" and name == STREAM and node.inside is not None:
+                at.mapped()
+                self.stream += self._directives(node.inside, includer, STREAM)
+            else:
+                found.append(self._one(at, node, includer))
+        return found
+
+    def _one(self, at: Statement, node: Node, includer: Includer) -> Directive:
+        if at.section == STREAM and node.inside is not None:
+            at.section = _section(at)
+        if node.inside is None:
+            return Directive(at)
+        if at.words[0].text in _WITHOUT_INCLUDES:
+            inside = [
+                Directive(self.report.statement(n.file, n.words, at.section)) for n in node.inside
+            ]
+            return Directive(at, inside)
+        return Directive(at, self._directives(node.inside, includer, at.section or "main"))
+
+
+def _section(at: Statement) -> str:
+    """Of a block in stream {}: one whose remarks belong to the routes that are made of it."""
+    if at.words[0].text == "server":
+        return f"server {at.file}:{at.line}:{at.words[0].column}"
+    return str(at)
+
+
+def _take_whole(node: Node) -> None:
+    """All words of a block as one statement."""
+    pending = list(node.inside or ())[::-1]
+    while pending:
+        inner = pending.pop()
+        node.words += inner.words
+        pending += list(inner.inside or ())[::-1]
+    node.inside = None

@@ -1,0 +1,266 @@
+"""Variables: what they are for a listener, as far as nothing but chance decides."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from tcpmux.config.address import Address
+from tcpmux.convert.nginx.scope import is_block, is_plain
+from tcpmux.convert.nginx.tables import need_of
+from tcpmux.convert.nginx.tree import Directive
+from tcpmux.convert.report import Report, Word
+
+MAX_TEXT = 4096  # characters of a value
+MAX_DEPTH = 16  # variables within variables
+_NAME = re.compile(r"\$(?:\{([A-Za-z0-9_]+)\}|([A-Za-z0-9_]+))")
+_PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%")
+_EACH_CONNECTION = {"remote_port", "connection", "msec"}
+# name: (has braces, fewest, most arguments, where the variable stands)
+_DEFINE = {
+    "geo": (True, 1, 2, -1),
+    "keyval": (False, 3, 3, 2),
+    "map": (True, 2, 2, 2),
+    "set": (False, 2, 2, 1),
+    "split_clients": (True, 2, 2, 2),
+}
+
+
+def names_in(text: str) -> set[str]:
+    """Of the variables in a text; of a $ that begins none, `$`."""
+    found = {braced or plain for braced, plain in _NAME.findall(text)}
+    return found | {"$"} if "$" in _NAME.sub("", text) else found
+
+
+class Unresolved(Exception):
+    """A value depends on what tcpmux does not look at. needs: the feature that would."""
+
+    def __init__(self, note: str, needs: str = "") -> None:
+        super().__init__(note)
+        self.needs = needs
+
+
+@dataclass(slots=True)
+class _Map:
+    """A map whose entries are strings. default: of what has no entry."""
+
+    source: str
+    entries: dict[str, str] = field(default_factory=dict)
+    default: str = ""
+    obstacle: str = ""  # an entry that is no plain string
+
+
+@dataclass(slots=True)
+class _Definition:
+    """Of one variable. template: of `set`. needs: of one that nothing here can resolve."""
+
+    at: Directive
+    split: list[tuple[Fraction, str]] | None = None
+    map: _Map | None = None
+    template: str | None = None
+    needs: str = ""
+
+
+@dataclass(slots=True)
+class Variables:
+    """Those of stream {}, and, in a copy for each server, its own."""
+
+    report: Report
+    known: dict[str, _Definition] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+    def of_server(self) -> Variables:
+        return Variables(self.report, dict(self.known), self.used)
+
+    # --- definitions ------------------------------------------------------------------------
+
+    def define(self, one: Directive) -> bool:
+        """Whether it is a directive that defines a variable."""
+        if one.name not in _DEFINE:
+            return False
+        has_braces, fewest, most, at = _DEFINE[one.name]
+        if not (is_block if has_braces else is_plain)(one, self.report, fewest, most):
+            return True
+        made = _Definition(one)
+        if one.name == "split_clients":
+            made.split = self._split(one)
+        elif one.name == "map":
+            made.map = self._map(one)
+        elif one.name == "set":
+            made.template = one.argument(1)
+        else:
+            made.needs = "rules by source" if one.name == "geo" else "rules by table"
+        self._add(made, one.at.words[at])
+        return True
+
+    def _add(self, made: _Definition, word: Word) -> None:
+        one = made.at
+        if not re.fullmatch(r"\$\w+", word.text, re.ASCII):
+            self.report.problem(one.at, f"expected $VARIABLE, got {word.text}", word)
+            return
+        name = word.text[1:]
+        before = self.known.get(name)
+        if before is not None:
+            one.changes(f"${name} is defined in line {before.at.at.line} already")
+            made = _Definition(one, needs="one definition of each variable")
+        self.known[name] = made
+
+    def _split(self, one: Directive) -> list[tuple[Fraction, str]]:
+        """What is missing to 100 % is "", as in nginx."""
+        shares: list[tuple[Fraction, str]] = []
+        left = Fraction(100)
+        for part in one.inside or ():
+            if not is_plain(part, self.report, 1, 1):
+                continue
+            found = _PERCENT.fullmatch(part.name)
+            if part.name == "*":
+                share = left
+            elif found is None or not (share := Fraction(part.name[:-1])):
+                expected = "expected a share such as 20% or 0.5%, or *"
+                self.report.problem(part.at, f"{expected}, got {part.name}")
+                continue
+            if share > left or (not left and part.name != "*"):
+                self.report.problem(part.at, "the shares are more than 100%")
+                continue
+            left -= share
+            if share:
+                shares.append((share, part.argument()))
+        return [*shares, (left, "")] if left else shares
+
+    def _map(self, one: Directive) -> _Map:
+        found = _Map(one.argument())
+        for entry in one.inside or ():
+            key, value = entry.name, entry.argument()
+            if key in ("hostnames", "volatile") and not entry.arguments:
+                continue
+            if not is_plain(entry, self.report, 1, 1):
+                continue
+            if key == "default":
+                found.default = value
+            elif key.startswith(("~", ".")) or "*" in key:
+                found.obstacle = key
+            else:
+                found.entries.setdefault(key.removeprefix("\\").lower(), value)
+        return found
+
+    # --- values -----------------------------------------------------------------------------
+
+    def values(self, text: str, listener: Address) -> list[tuple[Fraction, str]]:
+        """With the share of connections that have each. Raises Unresolved."""
+        splits = sorted(self._splits_in(text))
+        if len(splits) > 1:
+            raise Unresolved(f"two splits, ${splits[0]} and ${splits[1]}, decide together")
+        if not splits:
+            return [(Fraction(1), self._value(text, listener, {}))]
+        shares = self.known[splits[0]].split or []
+        return [(share, self._value(text, listener, {splits[0]: part})) for share, part in shares]
+
+    def _splits_in(self, text: str) -> set[str]:
+        pending, seen = names_in(text), set()
+        while pending:
+            name = pending.pop()
+            seen.add(name)
+            found = self.known.get(name)
+            if found is not None:
+                inner = [found.template or ""]
+                if found.map is not None:
+                    inner += [found.map.source, found.map.default, *found.map.entries.values()]
+                for one in inner:
+                    pending |= names_in(one) - seen
+        return {name for name in seen if name in self.known and self.known[name].split is not None}
+
+    def _value(self, text: str, listener: Address, done: dict[str, str], depth: int = 0) -> str:
+        """done: the variables whose value is known."""
+        if names_in(text) >= {"$"}:
+            raise Unresolved(f"{text} has a $ that begins no variable")
+
+        def one(found: re.Match[str]) -> str:
+            name = found[1] or found[2]
+            if name not in done:
+                if depth > MAX_DEPTH:
+                    raise Unresolved(f"${name} is defined by itself")
+                done[name] = self._variable(name, listener, done, depth + 1)
+            return done[name]
+
+        value = _NAME.sub(one, text)
+        if len(value) > MAX_TEXT:
+            raise Unresolved("a value of so many characters")
+        return value
+
+    def _variable(self, name: str, listener: Address, done: dict[str, str], depth: int) -> str:
+        found = self.known.get(name)
+        if found is None:
+            return _of_listener(name, listener)
+        self.used.add(name)
+        if found.template is not None:
+            return self._value(found.template, listener, done, depth)
+        if found.map is None:
+            raise Unresolved(f"${name} is not known to tcpmux", found.needs)
+        source = self._value(found.map.source, listener, done, depth).lower()
+        if source not in found.map.entries and found.map.obstacle:
+            raise Unresolved(f"the map has a pattern, {found.map.obstacle}", "patterns")
+        value = found.map.entries.get(source, found.map.default)
+        return self._value(value, listener, done, depth)
+
+    # --- what becomes of the definitions ----------------------------------------------------
+
+    def reached_from(self, text: str) -> list[_Definition]:
+        """The definitions that a text depends on, and those on which these depend."""
+        pending, seen, found = names_in(text), set(), []
+        while pending:
+            name = pending.pop()
+            seen.add(name)
+            one = self.known.get(name)
+            if one is None:
+                continue
+            found.append(one)
+            self.used.add(name)
+            for inner in one.at.all():
+                for word in inner.at.words:
+                    pending |= names_in(word.text) - seen
+        return found
+
+    def mark_mapped(self, text: str) -> None:
+        for found in self.reached_from(text):
+            if found.split is not None:
+                _mark_split(found.at)
+            else:
+                found.at.mapped()
+
+    def mark_changes(self, text: str, note: str, needs: str) -> None:
+        for found in self.reached_from(text):
+            found.at.changes(note, needs)
+
+    def mark_unused(self) -> None:
+        for name, found in self.known.items():
+            if name not in self.used:
+                found.at.harmless("nothing that decides about a connection uses it")
+
+
+def _mark_split(one: Directive) -> None:
+    one.mapped()
+    key = one.at.words[1]
+    names = names_in(key.text)
+    if not names & _EACH_CONNECTION:
+        note = "tcpmux counts connections: a client does not keep its share"
+        if not names & {"remote_addr", "binary_remote_addr"}:
+            note = "tcpmux counts connections, whatever this is"
+        one.at.changes(key, note=note, needs="sticky sessions")
+    elif not key.note:
+        key.note = "nginx takes them by chance; tcpmux counts, and has the exact share"
+
+
+def _of_listener(name: str, listener: Address) -> str:
+    """A variable of nginx's own."""
+    if name == "server_port":
+        return str(listener.port) if listener.port else ""
+    if name == "server_addr":
+        if listener.path:
+            return f"unix:{listener.path}"
+        if listener.host not in ("0.0.0.0", "::"):  # noqa: S104
+            return listener.host
+        raise Unresolved("it depends on the address that a client connects to", "rules by address")
+    if name == "protocol":
+        return "TCP"
+    raise Unresolved(f"it depends on ${name}, which tcpmux does not look at", need_of(name))
