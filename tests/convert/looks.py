@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -101,6 +102,17 @@ def limited(port: int, count: int) -> Look:
         return ", ".join(found)
 
     return Look(f"{count} connections to {port} that stay open", take)
+
+
+def held(port: int, count: int) -> Look:
+    """How many of so many connections that stay open each server has, in whatever order."""
+
+    def take(seen: Seen) -> str:
+        found = Counter(seen.hold(port, count))
+        seen.close_clients()
+        return _counts(dict(sorted(found.items())))
+
+    return Look(f"servers of {count} connections to {port} that stay open", take)
 
 
 def idle_closes(port: int, seconds: float) -> Look:

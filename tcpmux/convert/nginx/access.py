@@ -8,7 +8,7 @@ from ipaddress import ip_network
 
 from tcpmux.config.rows import MAX_CONNECTIONS
 from tcpmux.config.settings import UNIX, Clients, RoutePolicy, Source
-from tcpmux.convert.clients import EVERYBODY, ClientRule, TooManyPieces, allow_and_deny
+from tcpmux.convert.clients import EVERYBODY, ClientRule, TooManyNetworks, allow_and_deny
 from tcpmux.convert.nginx.scope import is_plain
 from tcpmux.convert.nginx.tree import Directive
 from tcpmux.convert.nginx.values import number
@@ -52,7 +52,7 @@ def with_clients(
     """policy, with the lists that are equivalent. at: what the rules are made of."""
     try:
         allow, deny = allow_and_deny(rules)
-    except TooManyPieces as error:
+    except TooManyNetworks as error:
         for one in at:
             one.at.changes(note=f"nobody may connect: {error}")
         return replace(policy, deny=EVERYBODY)
