@@ -6,7 +6,6 @@ import glob
 import os
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tcpmux.config.problems import ConfigError
 from tcpmux.convert.kinds import read_input
@@ -24,7 +23,7 @@ _WILD = re.compile(r"[*?\[]")
 class Includer:
     """directory: of the main file, which relative paths are below."""
 
-    directory: Path
+    directory: str
     report: Report
     files: int = 0
     size: int = 0

@@ -56,10 +56,11 @@ class Listens:
 
     report: Report
     count: int = 0
-    taken: dict[Address, Statement] = field(default_factory=dict)
+    taken: dict[Address, tuple[Statement, Directive | None]] = field(default_factory=dict)
 
-    def read(self, one: Directive) -> Listen | None:
-        """None if tcpmux can't listen there, which is in the report then."""
+    def read(self, one: Directive, names: Directive | None = None) -> Listen | None:
+        """None if tcpmux can't listen there, which is in the report then. names: `server_name` of
+        the server."""
         at = one.at
         if not one.arguments or one.inside is not None:
             self.report.problem(at, "expected an address after listen")
@@ -68,7 +69,7 @@ class Listens:
             at.changes(note="a UDP listener: it is not opened", needs="UDP")
             return None
         at.mapped(at.words[0], at.words[1])
-        addresses = self._addresses(at, at.words[1])
+        addresses = self._untaken(at, self._addresses(at, at.words[1]), names)
         found = Listen(at, addresses)
         for word in at.words[2:]:
             self._parameter(found, word)
@@ -105,12 +106,29 @@ class Listens:
             at.changes(word, note="not opened: tcpmux listens on numeric addresses and paths")
             return []
         self.count += len(addresses)
-        for address in addresses:
-            other = self.taken.setdefault(address, at)
-            if other is not at:
-                place = f"{other.file}:{other.line}"
-                self.report.problem(at, f"{address} is listened on at {place} already", word)
         return addresses
+
+    def _untaken(
+        self, at: Statement, addresses: list[Address], names: Directive | None
+    ) -> list[Address]:
+        """Those that no other server listens on. One that differs by name may."""
+        found = []
+        for address in addresses:
+            other, other_names = self.taken.setdefault(address, (at, names))
+            if other is at:
+                found.append(address)
+                continue
+            place = f"{other.file}:{other.line}"
+            by_name = [one for one in (names, other_names) if one is not None]
+            for one in by_name:
+                note = "the name that a client asks for does not choose a server"
+                one.at.changes(note=note, needs="rules by SNI")
+            if by_name and names is not other_names:
+                note = f"the server in {place} gets all connections to {address}"
+                at.changes(at.words[1], note=note, needs="rules by SNI")
+            else:
+                self.report.problem(at, f"{address} is listened on at {place} already", at.words[1])
+        return found
 
     def _parameter(self, of: Listen, word: Word) -> None:
         at = of.at

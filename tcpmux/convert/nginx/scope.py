@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from tcpmux.convert.nginx.tables import CHANGES, HARMLESS, OTHER_HANDLERS
 from tcpmux.convert.nginx.tree import Directive
 from tcpmux.convert.report import Report
+from tcpmux.errors import plural
 
 # Those that a server may have of its own, instead of what stream {} says: once at each place, with
 # (fewest, most) arguments.
@@ -81,8 +82,10 @@ def is_plain(one: Directive, report: Report, fewest: int, most: int) -> bool:
     if one.inside is not None:
         report.problem(one.at, f"{one.name} has no braces")
     elif not fewest <= len(one.arguments) <= most:
-        expected = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        report.problem(one.at, f"expected {expected} arguments, got {len(one.arguments)}")
+        expected = plural(most, "argument")
+        if fewest != most:
+            expected = f"{fewest} to {expected}"
+        report.problem(one.at, f"expected {expected}, got {len(one.arguments)}")
     else:
         return True
     return False

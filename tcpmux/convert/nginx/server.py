@@ -17,7 +17,7 @@ from tcpmux.convert.nginx.listen import KERNEL_KEEPALIVE, Listen, Listens
 from tcpmux.convert.nginx.proxy import Behaviour, behaviour
 from tcpmux.convert.nginx.scope import Scope, is_on, is_plain
 from tcpmux.convert.nginx.tree import STREAM, Directive
-from tcpmux.convert.nginx.upstream import Upstream, plain_endpoint, single
+from tcpmux.convert.nginx.upstream import Upstream, UpstreamReader, plain_endpoint, single
 from tcpmux.convert.nginx.variables import Unresolved, Variables
 from tcpmux.convert.report import Report
 
@@ -46,6 +46,9 @@ class Proxied:
         """Whether what stands in it is known."""
         if inner.name == "set":
             return self.variables.define(inner)
+        if inner.name == "server_name":
+            inner.at.harmless(note="the only server that listens there")
+            return True
         if inner.name != "proxy_pass":
             return self.scope.take(inner)
         if self.proxy_pass is not None:
@@ -59,21 +62,28 @@ def read_server(
     one: Directive, listens: Listens, variables: Variables, report: Report
 ) -> Proxied | None:
     """None if tcpmux has no route for it, which is in the report then."""
+    if one.own < len(one.at.words):
+        one.at.changes(note="a UDP server: its port is not opened", needs="UDP")
+        return None
     one.at.mapped()
     found = Proxied(one, Scope(report), variables.of_server())
     inside = one.inside or []
     listening = [inner for inner in inside if inner.name == "listen"]
-    if listening and all("udp" in inner.at.texts[2:] for inner in listening):
-        one.changes("a UDP server: its port is not opened", "UDP")
-        return None
-    found.listens = [made for inner in listening if (made := listens.read(inner))]
+    names = next((inner for inner in inside if inner.name == "server_name"), None)
+    found.listens = [made for inner in listening if (made := listens.read(inner, names))]
     others = [inner for inner in inside if inner.name != "listen"]
     unknown = [inner for inner in others if not found.take(inner, report)]
     if not listening:
         report.problem(one.at, "expected listen in it")
     if found.proxy_pass is None and found.scope.handler is None and not unknown:
         report.problem(one.at, "expected proxy_pass in it")
-    return found if found.listens and found.proxy_pass and not found.scope.handler else None
+    if found.listens and found.proxy_pass and not found.scope.handler:
+        return found
+    for inner in one.all():
+        for word in inner.at.words:
+            if word.effect is None:
+                inner.at.changes(word, note="tcpmux has no route for this server")
+    return None
 
 
 @dataclass(slots=True)
@@ -83,10 +93,11 @@ class Routes:
 
     report: Report
     stream: Scope
-    upstreams: Mapping[str, Upstream]
+    upstreams: Mapping[str, Directive]
+    reader: UpstreamReader
     zones: Zones
     v4: set[int] = field(default_factory=set)
-    used: set[str] = field(default_factory=set)  # upstreams, in lower case
+    used: dict[str, Upstream] = field(default_factory=dict)  # by name in lower case
     resolves: bool = False  # names that variables have
 
     def drafts(self, server: Proxied) -> list[Draft]:
@@ -143,7 +154,7 @@ class Routes:
                 except Unresolved as error:
                     note = f"its port is not opened: {error}"
                     proxy_pass.at.changes(note=note, needs=error.needs)
-                    server.variables.mark_changes(server.target, note, error.needs)
+                    server.variables.mark_changes(server.target, str(error), error.needs)
                     is_resolved = False
                     continue
                 v6_only = listen.v6_only and address.port not in self.v4
@@ -213,8 +224,9 @@ class Routes:
         """Where connections go that have this value of proxy_pass."""
         key = value.lower()
         if key in self.upstreams:
-            self.used.add(key)
-            return self.upstreams[key]
+            if key not in self.used:
+                self.used[key] = self.reader.read(self.upstreams[key])
+            return self.used[key]
         assert server.proxy_pass is not None
         at, word = server.proxy_pass.at, server.proxy_pass.at.words[1]
         is_variable = "$" in server.target
@@ -256,6 +268,7 @@ def _pool(upstream: Upstream, how: Behaviour, keepalive: Keepalive) -> Pool:
         connect_timeout=how.connect,
         idle_timeout=how.idle,
         balance=upstream.balance,
+        slow_start=upstream.slow_start,
         passive=upstream.passive,
         keepalive=keepalive,
         connection_bandwidth=Bandwidth(how.up, how.down),

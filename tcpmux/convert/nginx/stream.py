@@ -17,7 +17,7 @@ from tcpmux.convert.nginx.scope import Scope, is_block, is_plain
 from tcpmux.convert.nginx.server import Proxied, Routes, read_server
 from tcpmux.convert.nginx.tables import HARMLESS_IN_MAIN
 from tcpmux.convert.nginx.tree import OTHERS, Directive, Tree
-from tcpmux.convert.nginx.upstream import Upstream, UpstreamReader
+from tcpmux.convert.nginx.upstream import UpstreamReader
 from tcpmux.convert.nginx.values import milliseconds, number
 from tcpmux.convert.nginx.variables import Variables
 from tcpmux.convert.report import Report
@@ -101,8 +101,7 @@ class _Main:
 class _Stream:
     report: Report
     workers: int | None
-    upstreams: dict[str, Upstream] = field(default_factory=dict)
-    heads: dict[str, Directive] = field(default_factory=dict)  # of the upstreams
+    upstreams: dict[str, Directive] = field(default_factory=dict)
     servers: list[Proxied] = field(default_factory=list)
 
     scope: Scope = field(init=False)
@@ -140,11 +139,11 @@ class _Stream:
         if key in self.upstreams:
             self.report.problem(one.at, f"an upstream {one.argument()} is defined already")
             return
-        self.upstreams[key] = UpstreamReader(self.report, self.workers).read(one)
-        self.heads[key] = one
+        self.upstreams[key] = one
 
     def result(self) -> Result:
-        routes = Routes(self.report, self.scope, self.upstreams, self.zones)
+        reader = UpstreamReader(self.report, self.workers)
+        routes = Routes(self.report, self.scope, self.upstreams, reader, self.zones)
         routes.v4 = {
             address.port
             for server in self.servers
@@ -168,7 +167,7 @@ class _Stream:
             for scope in [self.scope, *(server.scope for server in self.servers)]
             if (one := scope.settings.get("resolver")) is not None
         ]
-        uses = routes.resolves or any(self.upstreams[key].resolves for key in routes.used)
+        uses = routes.resolves or any(one.resolves for one in routes.used.values())
         servers: list[Address] = []
         for one in found:
             if not uses:
@@ -196,7 +195,7 @@ class _Stream:
         return {"dns_servers": tuple(servers)} if servers else {}
 
     def _mark_unused(self, routes: Routes) -> None:
-        for key, head in self.heads.items():
+        for key, head in self.upstreams.items():
             if key not in routes.used:
                 head.harmless("no server uses it")
         self.variables.mark_unused()

@@ -79,7 +79,6 @@ CHANGES = {
     "proxy_session_drop": ("connections to a server that is removed stay open", "session drop"),
     "zone_sync": ("tcpmux shares nothing with other hosts", "state shared by hosts"),
     "zone_sync_server": ("tcpmux shares nothing with other hosts", "state shared by hosts"),
-    "server_name": ("tcpmux does not look at the name that a client asks for", "rules by SNI"),
     "health_check": ("endpoints are not checked; see `check` of tcpmux", "active checks"),
     "health_check_timeout": ("endpoints are not checked", "active checks"),
     "match": ("endpoints are not checked", "scripted checks"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tcpmux.convert.kinds import Input
 from tcpmux.convert.nginx.include import Includer
@@ -13,14 +13,18 @@ from tcpmux.convert.report import Report, Statement, Word
 
 STREAM = "stream"  # the section of what stands in stream {} itself
 OTHERS = {"http": "HTTP", "mail": "mail"}  # blocks about other things than TCP
-_WITHOUT_INCLUDES = ("split_clients", "types")
+# Blocks of data, whose entries are parts of the same statement.
+_DATA = ("geo", "map", "match", "split_clients", "types")
+_WITHOUT_INCLUDES = ("split_clients", "match")
 
 
 @dataclass(slots=True, eq=False)
 class Directive:
-    """inside: what is in its braces; None = it has none."""
+    """inside: what is in its braces; None = it has none. own: how many words of the statement stand
+    before the braces."""
 
     at: Statement
+    own: int
     inside: list[Directive] | None = None
 
     @property
@@ -29,12 +33,11 @@ class Directive:
 
     @property
     def arguments(self) -> list[Word]:
-        return self.at.words[1:]
+        return self.at.words[1 : self.own]
 
     def argument(self, index: int = 0) -> str:
         """ "" if it has not so many."""
-        words = self.at.words
-        return words[index + 1].text if len(words) > index + 1 else ""
+        return self.at.words[index + 1].text if self.own > index + 1 else ""
 
     def all(self) -> Iterator[Directive]:
         """It and those in its braces."""
@@ -66,7 +69,7 @@ class Tree:
     stream: list[Directive] = field(default_factory=list)
 
     def add(self, file: Input) -> None:
-        includer = Includer(Path(file.name).parent, self.report)
+        includer = Includer(os.path.dirname(file.name), self.report)
         nodes = parse(file.name, file.content, self.report)
         names = {node.words[0].text for node in nodes}
         if names & {"events", STREAM, *OTHERS} or not names & {"server", "upstream"}:
@@ -87,7 +90,7 @@ class Tree:
                 includer.open.pop()
             elif section == "" and name in OTHERS:
                 _take_whole(node)
-                found.append(Directive(at, []))
+                found.append(Directive(at, 1, []))
             elif section == "" and name == STREAM and node.inside is not None:
                 at.mapped()
                 self.stream += self._directives(node.inside, includer, STREAM)
@@ -98,14 +101,41 @@ class Tree:
     def _one(self, at: Statement, node: Node, includer: Includer) -> Directive:
         if at.section == STREAM and node.inside is not None:
             at.section = _section(at)
+        own = len(at.words)
         if node.inside is None:
-            return Directive(at)
-        if at.words[0].text in _WITHOUT_INCLUDES:
-            inside = [
-                Directive(self.report.statement(n.file, n.words, at.section)) for n in node.inside
-            ]
-            return Directive(at, inside)
-        return Directive(at, self._directives(node.inside, includer, at.section or "main"))
+            return Directive(at, own)
+        name = at.words[0].text
+        if (
+            at.section != ""
+            and name in _DATA
+            and all(entry.inside is None for entry in node.inside)
+        ):
+            return Directive(at, own, self._data(at, node, includer))
+        if _is_udp(node):
+            _take_whole(node)
+            return Directive(at, own, [])
+        return Directive(at, own, self._directives(node.inside, includer, at.section or "main"))
+
+    def _data(self, at: Statement, node: Node, includer: Includer) -> list[Directive]:
+        """The entries of a block of data. Their words are the block's; those that are included from
+        another file make statements."""
+        found: list[Directive] = []
+        for entry in node.inside or ():
+            if entry.words[0].text == "include" and at.words[0].text not in _WITHOUT_INCLUDES:
+                found += self._directives([entry], includer, at.section)
+            else:
+                found.append(
+                    Directive(Statement(at.file, entry.words, at.section), len(entry.words))
+                )
+                at.words += entry.words
+        return found
+
+
+def _is_udp(node: Node) -> bool:
+    """Whether it is a server that listens for UDP alone."""
+    listens = [inner.words for inner in node.inside or () if inner.words[0].text == "listen"]
+    is_udp = all("udp" in (word.text for word in words[2:]) for words in listens)
+    return node.words[0].text == "server" and bool(listens) and is_udp
 
 
 def _section(at: Statement) -> str:

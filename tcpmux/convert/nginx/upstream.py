@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from tcpmux.config.address import Endpoint, HostName, parse_endpoint
 from tcpmux.config.duration import format_duration
 from tcpmux.config.rows import DAY, MAX_CONNECTIONS
-from tcpmux.config.settings import EndpointPolicy, Passive
+from tcpmux.config.settings import EndpointPolicy, Passive, SlowStart
 from tcpmux.convert.draft import Server
 from tcpmux.convert.nginx.balance import METHODS, Balance
 from tcpmux.convert.nginx.scope import is_plain
@@ -33,6 +33,7 @@ class Peer:
     max_connections: int = 0
     max_fails: int = MAX_FAILS
     fail_timeout: float = FAIL_TIMEOUT
+    slow_start: float = 0.0
     is_backup: bool = False
     is_down: bool = False
 
@@ -53,6 +54,7 @@ class Upstream:
     servers: list[Server] = field(default_factory=list)
     balance: str = "round_robin"
     passive: Passive = NEVER
+    slow_start: SlowStart = field(default_factory=SlowStart)
     resolves: bool = False  # names, by `resolver`
 
 
@@ -99,6 +101,7 @@ class UpstreamReader:
             self.report.problem(one.at, "expected a server that is no backup")
         found.balance = balance.word
         found.passive = self._passive(peers)
+        found.slow_start = self._slow_start(peers)
         found.servers = self._servers(peers)
         found.resolves = any(peer.words_of("resolve") for peer in peers)
         return found
@@ -146,27 +149,33 @@ class UpstreamReader:
             pass
         elif name == "service" and equals and peer.words_of("resolve"):
             word.note = "tcpmux uses the records of the lowest priority alone"
-        elif name == "fail_timeout":
-            self._fail_timeout(peer, word, text)
+        elif name in ("fail_timeout", "slow_start"):
+            self._time(peer, word, name, text)
         elif name in ("weight", "max_conns", "max_fails"):
             self._number(peer, word, name, text)
         else:
             return
         at.mapped(word, note=word.note)
 
-    def _fail_timeout(self, peer: Peer, word: Word, text: str) -> None:
+    def _time(self, peer: Peer, word: Word, name: str, text: str) -> None:
         found = milliseconds(text, whole_seconds=True)
         if found is None:
             self.report.problem(peer.at, f"expected a time such as 10s, got {text!r}", word)
         elif found > DAY * 1000:
             peer.at.changes(word, note=f"{text} is above {format_duration(DAY)}")
+        elif name == "slow_start":
+            peer.slow_start = found / 1000
         else:
             peer.fail_timeout = max(found / 1000, 1.0)  # the rest of the second, if it is 0
+            word.note = (
+                "tcpmux doubles, triples, ... it while a test after it fails, up to 10 times"
+            )
 
     def _number(self, peer: Peer, word: Word, name: str, text: str) -> None:
         found = number(text)
         if found is None or (name == "weight" and not found):
-            self.report.problem(peer.at, f"expected a number, got {text!r}", word)
+            lowest = 1 if name == "weight" else 0
+            self.report.problem(peer.at, f"expected a number from {lowest}, got {text!r}", word)
         elif name == "weight":
             peer.weight = found
         elif name == "max_conns" and found > MAX_CONNECTIONS:
@@ -196,6 +205,18 @@ class UpstreamReader:
             if len(kinds) == 1 and peer.ejects not in kinds:
                 peer.at.remark("a backup is left out by the same rule as the others in tcpmux")
         return passive(first[0].max_fails, first[0].fail_timeout) if first else NEVER
+
+    def _slow_start(self, peers: list[Peer]) -> SlowStart:
+        used = [peer for peer in peers if not peer.is_down]
+        kinds = {peer.slow_start for peer in used}
+        if len(kinds) > 1:
+            for peer in used:
+                note = "tcpmux has the same for all endpoints of a destination"
+                words = peer.words_of("slow_start")
+                if words:
+                    peer.at.changes(*words, note=note, needs="slow start by endpoint")
+        longest = max(kinds, default=0.0)
+        return SlowStart(longest, 1) if longest else SlowStart()
 
     def _servers(self, peers: list[Peer]) -> list[Server]:
         """The same server twice is one of both weights."""

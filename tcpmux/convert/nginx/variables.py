@@ -17,13 +17,13 @@ MAX_DEPTH = 16  # variables within variables
 _NAME = re.compile(r"\$(?:\{([A-Za-z0-9_]+)\}|([A-Za-z0-9_]+))")
 _PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%")
 _EACH_CONNECTION = {"remote_port", "connection", "msec"}
-# name: (has braces, fewest, most arguments, where the variable stands)
+# name: (has braces, fewest, most arguments, which of them is the variable)
 _DEFINE = {
     "geo": (True, 1, 2, -1),
-    "keyval": (False, 3, 3, 2),
-    "map": (True, 2, 2, 2),
-    "set": (False, 2, 2, 1),
-    "split_clients": (True, 2, 2, 2),
+    "keyval": (False, 3, 3, 1),
+    "map": (True, 2, 2, 1),
+    "set": (False, 2, 2, 0),
+    "split_clients": (True, 2, 2, 1),
 }
 
 
@@ -91,7 +91,7 @@ class Variables:
             made.template = one.argument(1)
         else:
             made.needs = "rules by source" if one.name == "geo" else "rules by table"
-        self._add(made, one.at.words[at])
+        self._add(made, one.arguments[at])
         return True
 
     def _add(self, made: _Definition, word: Word) -> None:
@@ -196,7 +196,7 @@ class Variables:
         if found.template is not None:
             return self._value(found.template, listener, done, depth)
         if found.map is None:
-            raise Unresolved(f"${name} is not known to tcpmux", found.needs)
+            raise Unresolved(f"tcpmux has no {found.at.name} to set ${name}", found.needs)
         source = self._value(found.map.source, listener, done, depth).lower()
         if source not in found.map.entries and found.map.obstacle:
             raise Unresolved(f"the map has a pattern, {found.map.obstacle}", "patterns")

@@ -3,6 +3,7 @@
 from tests.convert.looks import (
     Case,
     answers,
+    answers_at,
     case,
     fails_over,
     held,
@@ -50,7 +51,7 @@ CASES: list[Case] = [
             for host in ("127.0.0.1", "::1")
         ),
     ),
-    case("nginx/unix.conf", answers(19001)),
+    case("nginx/unix.conf", answers_at("/tmp/tcpmux-test/outer.sock")),
     case("nginx/limit-conn.conf", limited(19001, 4)),
     case("nginx/limit-listener.conf", limited(19001, 5)),
     case("nginx/by-port.conf", *(answers(port) for port in (19001, 19002, 19003))),
