@@ -260,7 +260,7 @@ def _label(value: str) -> str:
     """A destination's name of an address: 10.0.0.1-80, ipv6-fd00-1-80, the last of a path."""
     if value.startswith("unix:"):
         return value.rpartition("/")[2]
-    return f"ipv6-{value}" if value.startswith("[") else value
+    return f"ipv6-{plain_name(value)}" if value.startswith("[") else value
 
 
 def _pool(upstream: Upstream, how: Behaviour, keepalive: Keepalive) -> Pool:
