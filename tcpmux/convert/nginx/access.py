@@ -46,17 +46,16 @@ def _clients(word: Word) -> tuple[Clients, ...]:
         return ()
 
 
-def with_clients(
-    policy: RoutePolicy, rules: Sequence[ClientRule], at: Sequence[Directive]
-) -> RoutePolicy:
-    """policy, with the lists that are equivalent. at: what the rules are made of."""
+def client_lists(
+    rules: Sequence[ClientRule], at: Sequence[Directive]
+) -> tuple[tuple[Clients, ...], tuple[Clients, ...]]:
+    """(allow, deny) that are equivalent. at: what the rules are made of."""
     try:
-        allow, deny = allow_and_deny(rules)
+        return allow_and_deny(rules)
     except TooManyNetworks as error:
         for one in at:
             one.at.changes(note=f"nobody may connect: {error}")
-        return replace(policy, deny=EVERYBODY)
-    return replace(policy, allow=allow, deny=deny)
+        return (), EVERYBODY
 
 
 @dataclass(slots=True)

@@ -21,9 +21,9 @@ _WILD = re.compile(r"[*?\[]")
 
 @dataclass(slots=True)
 class Includer:
-    """directory: of the main file, which relative paths are below."""
+    """main: the main file, whose directory relative paths are below."""
 
-    directory: str
+    main: str
     report: Report
     files: int = 0
     size: int = 0
@@ -37,7 +37,9 @@ class Includer:
         if len(self.open) >= MAX_DEPTH:
             self.report.problem(at, f"files include each other more than {MAX_DEPTH} deep")
             return []
-        pattern = os.path.join(self.directory, at.words[1].text)  # as nginx does: ./ stays
+        pattern = os.path.join(
+            os.path.dirname(self.main), at.words[1].text
+        )  # as nginx does: ./ stays
         names = self._names(at, pattern)
         nodes: list[Node] = []
         for name in names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tcpmux.config.address import Address
 from tcpmux.config.schema import MAX_LISTENERS
@@ -80,33 +80,33 @@ class Listens:
     def _addresses(self, at: Statement, word: Word) -> list[Address]:
         text = word.text
         if text.startswith("unix:"):
-            return self._checked(at, word, [text])
+            return self._checked(at, word, text, 1)
         host, colon, ports = text.rpartition(":")
         found = _PORTS.fullmatch(ports)
         if text.endswith("]") or (not colon and not found):
             self.report.problem(at, "expected a port", word)
-            return []
-        if not found:
+        elif not found:
             self.report.problem(at, f"expected a port or a range of ports, got {ports!r}", word)
-            return []
-        first, last = int(found[1]), int(found[2] or found[1])
-        if not 1 <= first <= last <= 65535:
+        elif not 1 <= int(found[1]) <= int(found[2] or found[1]) <= 65535:
             self.report.problem(at, "expected ports from 1 to 65535, from low to high", word)
-            return []
-        if self.count + last - first >= MAX_LISTENERS:
+        else:
+            first, last = int(found[1]), int(found[2] or found[1])
+            head = ANY_V4 if host in ("", "*") else host
+            return self._checked(at, word, f"{head}:{first}", last - first + 1)
+        return []
+
+    def _checked(self, at: Statement, word: Word, text: str, count: int) -> list[Address]:
+        """From this address on, as many ports."""
+        if self.count + count > MAX_LISTENERS:
             at.changes(word, note=f"tcpmux listens on at most {MAX_LISTENERS} addresses")
             return []
-        head = ANY_V4 if host in ("", "*") else host
-        return self._checked(at, word, [f"{head}:{port}" for port in range(first, last + 1)])
-
-    def _checked(self, at: Statement, word: Word, texts: list[str]) -> list[Address]:
         try:
-            addresses = [Address.parse(text) for text in texts]
+            first = Address.parse(text)
         except ValueError:
             at.changes(word, note="not opened: tcpmux listens on numeric addresses and paths")
             return []
-        self.count += len(addresses)
-        return addresses
+        self.count += count
+        return [first, *(replace(first, port=first.port + n) for n in range(1, count))]
 
     def _untaken(
         self, at: Statement, addresses: list[Address], names: Directive | None

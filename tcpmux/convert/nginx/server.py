@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from ipaddress import ip_network
 
 from tcpmux.config.address import Address, HostName
-from tcpmux.config.settings import Bandwidth, DestinationPolicy, Keepalive, RoutePolicy
+from tcpmux.config.settings import Bandwidth, Clients, DestinationPolicy, Keepalive, RoutePolicy
 from tcpmux.convert.clients import ClientRule
 from tcpmux.convert.draft import Draft, Pool, plain_name
-from tcpmux.convert.nginx.access import Zones, client_rules, with_clients
+from tcpmux.convert.nginx.access import Zones, client_lists, client_rules
 from tcpmux.convert.nginx.listen import KERNEL_KEEPALIVE, Listen, Listens
 from tcpmux.convert.nginx.proxy import Behaviour, behaviour
 from tcpmux.convert.nginx.scope import Scope, is_on, is_plain
@@ -26,6 +27,7 @@ REJECTED = "rejected"  # the destination of connections that nginx closes
 _IPV4 = ip_network("0.0.0.0/0")
 
 Shares = list[tuple[Fraction, str]]
+Lists = tuple[tuple[Clients, ...], tuple[Clients, ...]]
 
 
 @dataclass(slots=True)
@@ -99,10 +101,17 @@ class Routes:
     v4: set[int] = field(default_factory=set)
     used: dict[str, Upstream] = field(default_factory=dict)  # by name in lower case
     resolves: bool = False  # names that variables have
+    to_clients: bool = False  # some server speaks TLS with them
+    to_servers: bool = False
+    lists: dict[tuple[int, bool], Lists] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)  # routes of each upstream
 
     def drafts(self, server: Proxied) -> list[Draft]:
         how = behaviour(server.scope, self.stream, self.report)
-        self._mark_tls(server, how)
+        listens_with_tls = any(listen.has_tls for listen in server.listens)
+        mark_tls(server.scope.tls, to_clients=listens_with_tls, to_servers=how.has_tls)
+        self.to_clients = self.to_clients or listens_with_tls
+        self.to_servers = self.to_servers or how.has_tls
         found = []
         for (keepalive, v6_only), by_target in self._groups(server, how).items():
             for _, (listens, shares) in by_target.items():
@@ -127,14 +136,6 @@ class Routes:
 
     def _list(self, server: Proxied, key: str) -> list[Directive]:
         return server.scope.lists.get(key) or self.stream.lists.get(key) or []
-
-    def _mark_tls(self, server: Proxied, how: Behaviour) -> None:
-        listens = any(listen.has_tls for listen in server.listens)
-        for one in server.scope.tls + self.stream.tls:
-            if how.has_tls if one.name.startswith("proxy_") else listens:
-                one.changes("tcpmux passes TLS on as it is", "TLS")
-            elif one.at.section != STREAM:
-                one.harmless("no TLS here")
 
     # --- which listeners go where -----------------------------------------------------------
 
@@ -195,12 +196,12 @@ class Routes:
             )
             pools[value.lower()] = pool, so_far + share
         sections |= {found.at.at.section for found in server.variables.reached_from(server.target)}
-        rules_of = self._list(server, "allow")
-        rules = client_rules(rules_of, self.report)
         if v6_only:
-            rules.insert(0, ClientRule(accepts=False, clients=_IPV4))
             at.remark("[::] takes IPv4 too in tcpmux: these clients are reset")
-        policy = with_clients(_policy(how, [pool for pool, _ in pools.values()]), rules, rules_of)
+        allow, deny = self._clients(server, v6_only=v6_only)
+        policy = _policy(how, [pool for pool, _ in pools.values()])
+        policy = replace(policy, allow=allow, deny=deny)
+        self.counts.update({value.lower() for _, value in shares} & self.used.keys())
         return Draft(
             name=self._name(server, addresses),
             listen=addresses,
@@ -210,6 +211,17 @@ class Routes:
             policy=policy,
             sections=sections - {""},
         )
+
+    def _clients(self, server: Proxied, *, v6_only: bool) -> Lists:
+        """(allow, deny). Those of stream {} are worked out once for all servers."""
+        rules_of = self._list(server, "allow")
+        key = id(rules_of), v6_only
+        if key not in self.lists or not rules_of:
+            rules = client_rules(rules_of, self.report)
+            if v6_only:
+                rules.insert(0, ClientRule(accepts=False, clients=_IPV4))
+            self.lists[key] = client_lists(rules, rules_of)
+        return self.lists[key]
 
     def _name(self, server: Proxied, addresses: list[Address]) -> str:
         target = server.target
@@ -254,6 +266,15 @@ class Routes:
         if not (server.scope.settings.get("resolver") or self.stream.settings.get("resolver")):
             note = f"nginx has no resolver for {endpoint.name}, and closes these connections"
             server.proxy_pass.at.changes(note=note)
+
+
+def mark_tls(directives: Sequence[Directive], *, to_clients: bool, to_servers: bool) -> None:
+    """ssl_* and proxy_ssl_*: without TLS, they mean nothing."""
+    for one in directives:
+        if to_servers if one.name.startswith("proxy_") else to_clients:
+            one.changes("tcpmux passes TLS on as it is", "TLS")
+        else:
+            one.harmless("no TLS here")
 
 
 def _label(value: str) -> str:

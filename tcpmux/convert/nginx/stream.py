@@ -14,7 +14,7 @@ from tcpmux.convert.kinds import Input, Result
 from tcpmux.convert.nginx.access import Zones
 from tcpmux.convert.nginx.listen import ANY_V4, Listens
 from tcpmux.convert.nginx.scope import Scope, is_block, is_plain
-from tcpmux.convert.nginx.server import Proxied, Routes, read_server
+from tcpmux.convert.nginx.server import Proxied, Routes, mark_tls, read_server
 from tcpmux.convert.nginx.tables import HARMLESS_IN_MAIN
 from tcpmux.convert.nginx.tree import OTHERS, Directive, Tree
 from tcpmux.convert.nginx.upstream import UpstreamReader
@@ -23,6 +23,7 @@ from tcpmux.convert.nginx.variables import Variables
 from tcpmux.convert.report import Report
 
 MAX_DRAIN = 7 * DAY
+_WITH_VARIABLES = ("proxy_bind", "proxy_download_rate", "proxy_upload_rate")
 
 
 def read(files: Sequence[Input], report: Report) -> Result:
@@ -156,6 +157,10 @@ class _Stream:
             routes.limit(server, made)
         settings = self._resolver(routes)
         self._mark_unused(routes)
+        mark_tls(self.scope.tls, to_clients=routes.to_clients, to_servers=routes.to_servers)
+        for key, count in routes.counts.items():
+            if count > 1:
+                reader.shared(self.upstreams[key])
         found = [draft for made in drafts for draft in made]
         _tell_apart(found)
         return Result(found, settings)
@@ -198,14 +203,29 @@ class _Stream:
         for key, head in self.upstreams.items():
             if key not in routes.used:
                 head.harmless("no server uses it")
-        self.variables.mark_unused()
+        self._mark_used_elsewhere(routes)
+        for variables in [self.variables, *(server.variables for server in self.servers)]:
+            variables.mark_unused()
         self.zones.mark_unused()
-        for one in [*self.scope.settings.values(), *self.scope.lists.get("allow", ())]:
+        for one in [
+            *self.scope.settings.values(),
+            *self.scope.lists.get("allow", ()),
+            *self.scope.lists.get("limit_conn", ()),
+        ]:
             if one.at.words[0].effect is None:
                 one.at.harmless(note="no server uses it")
-        for one in [*self.scope.lists.get("limit_conn", ()), *self.scope.tls]:
-            if one.at.words[0].effect is None:
-                one.harmless("no server uses it")
+
+    def _mark_used_elsewhere(self, routes: Routes) -> None:
+        """Variables of directives that are not mapped if they have one."""
+        users = [zone for name, zone in self.zones.zones.items() if name in self.zones.users]
+        for key in routes.used:
+            users += [one for one in self.upstreams[key].inside or () if one.name == "hash"]
+        for scope in [self.scope, *(server.scope for server in self.servers)]:
+            users += [scope.settings[name] for name in _WITH_VARIABLES if name in scope.settings]
+        for one in users:
+            if "$" in one.argument():
+                note = f"the {one.name} in line {one.at.line} uses it"
+                self.variables.mark_changes(one.argument(), note, "")
 
 
 def _has_port(text: str) -> bool:

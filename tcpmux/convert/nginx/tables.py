@@ -30,6 +30,8 @@ HARMLESS_IN_MAIN = {
     "worker_connections": "tcpmux has as many connections as its limit of open files allows",
 }
 
+MAPPED_IN_MAIN = ("include", "worker_processes", "worker_shutdown_timeout")
+
 # --- in stream {} and in a server ----------------------------------------------------------------
 
 HARMLESS = {

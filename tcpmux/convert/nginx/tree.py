@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tcpmux.convert.kinds import Input
 from tcpmux.convert.nginx.include import Includer
 from tcpmux.convert.nginx.lexer import Node, parse
+from tcpmux.convert.nginx.tables import HARMLESS_IN_MAIN, MAPPED_IN_MAIN
 from tcpmux.convert.report import Report, Statement, Word
 
 STREAM = "stream"  # the section of what stands in stream {} itself
@@ -67,12 +67,13 @@ class Tree:
     report: Report
     main: list[Directive] = field(default_factory=list)
     stream: list[Directive] = field(default_factory=list)
+    blocks: dict[str, Statement] = field(default_factory=dict)  # stream {} of each main file
 
     def add(self, file: Input) -> None:
-        includer = Includer(os.path.dirname(file.name), self.report)
+        includer = Includer(file.name, self.report)
         nodes = parse(file.name, file.content, self.report)
         names = {node.words[0].text for node in nodes}
-        if names & {"events", STREAM, *OTHERS} or not names & {"server", "upstream"}:
+        if names & {"events", STREAM, *OTHERS} or names <= {*HARMLESS_IN_MAIN, *MAPPED_IN_MAIN}:
             self.main += self._directives(nodes, includer, "")
         else:
             self.stream += self._directives(nodes, includer, STREAM)
@@ -93,6 +94,9 @@ class Tree:
                 found.append(Directive(at, 1, []))
             elif section == "" and name == STREAM and node.inside is not None:
                 at.mapped()
+                before = self.blocks.setdefault(includer.main, at)
+                if before is not at:
+                    self.report.problem(at, f"there is a stream in line {before.line} already")
                 self.stream += self._directives(node.inside, includer, STREAM)
             else:
                 found.append(self._one(at, node, includer))

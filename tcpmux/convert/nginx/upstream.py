@@ -106,6 +106,16 @@ class UpstreamReader:
         found.resolves = any(peer.words_of("resolve") for peer in peers)
         return found
 
+    def shared(self, one: Directive) -> None:
+        """It is the destination of several routes."""
+        for inner in one.inside or ():
+            for word in inner.at.words[2:] if inner.name == "server" else ():
+                if word.text.startswith("max_conns=") and word.text != "max_conns=0":
+                    note = "each route counts for itself; nginx counts for the upstream"
+                    inner.at.changes(word, note=note, needs="limits over routes")
+            if inner.name == "least_conn":
+                inner.at.remark("each route counts its own connections")
+
     def _server(self, one: Directive, balance: Balance, *, is_shared: bool) -> list[Peer]:
         if not is_plain(one, self.report, 1, 99):
             return []

@@ -10,10 +10,12 @@ from tcpmux.config.address import Address
 from tcpmux.convert.nginx.scope import is_block, is_plain
 from tcpmux.convert.nginx.tables import need_of
 from tcpmux.convert.nginx.tree import Directive
-from tcpmux.convert.report import Report, Word
+from tcpmux.convert.report import Effect, Report, Word
 
 MAX_TEXT = 4096  # characters of a value
 MAX_DEPTH = 16  # variables within variables
+MAX_SHARES = 1000  # of a split; a route has far fewer destinations
+MAX_REACHED = 1000  # definitions that a value may depend on
 _NAME = re.compile(r"\$(?:\{([A-Za-z0-9_]+)\}|([A-Za-z0-9_]+))")
 _PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%")
 _EACH_CONNECTION = {"remote_port", "connection", "msec"}
@@ -60,18 +62,32 @@ class _Definition:
     map: _Map | None = None
     template: str | None = None
     needs: str = ""
+    is_marked: bool = False
+    mentions: frozenset[str] | None = None  # once it has been asked for
+
+    def names(self) -> frozenset[str]:
+        """Of the variables in it."""
+        if self.mentions is None:
+            words = {word.text for one in self.at.all() for word in one.at.words}
+            self.mentions = frozenset(name for text in words for name in names_in(text))
+        return self.mentions
 
 
 @dataclass(slots=True)
 class Variables:
-    """Those of stream {}, and, in a copy for each server, its own."""
+    """Those of stream {}; those of a server, which has the stream's as well."""
 
     report: Report
-    known: dict[str, _Definition] = field(default_factory=dict)
+    stream: Variables | None = None
+    own: dict[str, _Definition] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
 
     def of_server(self) -> Variables:
-        return Variables(self.report, dict(self.known), self.used)
+        return Variables(self.report, self, used=self.used)
+
+    def get(self, name: str) -> _Definition | None:
+        found = self.own.get(name)
+        return self.stream.own.get(name) if found is None and self.stream else found
 
     # --- definitions ------------------------------------------------------------------------
 
@@ -100,11 +116,11 @@ class Variables:
             self.report.problem(one.at, f"expected $VARIABLE, got {word.text}", word)
             return
         name = word.text[1:]
-        before = self.known.get(name)
+        before = self.get(name)
         if before is not None:
             one.changes(f"${name} is defined in line {before.at.at.line} already")
             made = _Definition(one, needs="one definition of each variable")
-        self.known[name] = made
+        self.own[name] = made
 
     def _split(self, one: Directive) -> list[tuple[Fraction, str]]:
         """What is missing to 100 % is "", as in nginx."""
@@ -126,7 +142,9 @@ class Variables:
             left -= share
             if share:
                 shares.append((share, part.argument()))
-        return [*shares, (left, "")] if left else shares
+        if len(shares) > MAX_SHARES:
+            one.changes(f"a split of more than {MAX_SHARES} shares")
+        return [*shares[:MAX_SHARES], (left, "")] if left else shares[:MAX_SHARES]
 
     def _map(self, one: Directive) -> _Map:
         found = _Map(one.argument())
@@ -153,22 +171,29 @@ class Variables:
             raise Unresolved(f"two splits, ${splits[0]} and ${splits[1]}, decide together")
         if not splits:
             return [(Fraction(1), self._value(text, listener, {}))]
-        shares = self.known[splits[0]].split or []
+        split = self.get(splits[0])
+        shares = (split.split if split else None) or []
         return [(share, self._value(text, listener, {splits[0]: part})) for share, part in shares]
 
     def _splits_in(self, text: str) -> set[str]:
+        reached = self._reached(text)
+        if len(reached) > MAX_REACHED:
+            raise Unresolved(f"it depends on more than {MAX_REACHED} variables")
+        return {name for name, found in reached.items() if found.split is not None}
+
+    def _reached(self, text: str) -> dict[str, _Definition]:
+        """The definitions that a text depends on, and those on which these depend; if there are
+        too many, one more than that."""
         pending, seen = names_in(text), set()
-        while pending:
+        found: dict[str, _Definition] = {}
+        while pending and len(found) <= MAX_REACHED:
             name = pending.pop()
             seen.add(name)
-            found = self.known.get(name)
-            if found is not None:
-                inner = [found.template or ""]
-                if found.map is not None:
-                    inner += [found.map.source, found.map.default, *found.map.entries.values()]
-                for one in inner:
-                    pending |= names_in(one) - seen
-        return {name for name in seen if name in self.known and self.known[name].split is not None}
+            one = self.get(name)
+            if one is not None:
+                found[name] = one
+                pending |= one.names() - seen - {name}
+        return found
 
     def _value(self, text: str, listener: Address, done: dict[str, str], depth: int = 0) -> str:
         """done: the variables whose value is known."""
@@ -189,7 +214,7 @@ class Variables:
         return value
 
     def _variable(self, name: str, listener: Address, done: dict[str, str], depth: int) -> str:
-        found = self.known.get(name)
+        found = self.get(name)
         if found is None:
             return _of_listener(name, listener)
         self.used.add(name)
@@ -207,22 +232,15 @@ class Variables:
 
     def reached_from(self, text: str) -> list[_Definition]:
         """The definitions that a text depends on, and those on which these depend."""
-        pending, seen, found = names_in(text), set(), []
-        while pending:
-            name = pending.pop()
-            seen.add(name)
-            one = self.known.get(name)
-            if one is None:
-                continue
-            found.append(one)
-            self.used.add(name)
-            for inner in one.at.all():
-                for word in inner.at.words:
-                    pending |= names_in(word.text) - seen
-        return found
+        found = self._reached(text)
+        self.used.update(found)
+        return [*found.values()]
 
     def mark_mapped(self, text: str) -> None:
         for found in self.reached_from(text):
+            if found.is_marked:
+                continue
+            found.is_marked = True
             if found.split is not None:
                 _mark_split(found.at)
             else:
@@ -230,10 +248,11 @@ class Variables:
 
     def mark_changes(self, text: str, note: str, needs: str) -> None:
         for found in self.reached_from(text):
-            found.at.changes(note, needs)
+            if found.at.at.words[0].effect is not Effect.CHANGES:
+                found.at.changes(note, needs)
 
     def mark_unused(self) -> None:
-        for name, found in self.known.items():
+        for name, found in self.own.items():
             if name not in self.used:
                 found.at.harmless("nothing that decides about a connection uses it")
 
