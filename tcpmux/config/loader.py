@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from tcpmux.config.address import Address
 from tcpmux.config.document import Document, Text, documents_of
+from tcpmux.config.foreign import foreign_problem
 from tcpmux.config.instance_schema import AccessLogModel, AdminModel
 from tcpmux.config.loops import Leg, find_loops
 from tcpmux.config.model import AccessLog, Admin, Config, Destination, Route
@@ -111,12 +112,15 @@ def _load(
         try:
             found = documents_of(text)
         except ConfigError as error:
-            problems.extend(error.problems)
+            foreign = foreign_problem(text)
+            problems.extend([foreign] if foreign else error.problems)
             continue
         documents.extend(found)
         for document in found:
             if document.is_native:
                 files.extend(_native(document))
+                if document.problems and (foreign := foreign_problem(text)):
+                    document.problems[:] = [foreign]
             else:
                 resources.extend(resources_in(document))
     _check_together(files)

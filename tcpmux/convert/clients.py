@@ -45,6 +45,16 @@ def allow_and_deny(
     return (tuple(accepted), ()) if accepted else ((), EVERYBODY)
 
 
+def all_of(lists: Iterable[tuple[Sequence[ClientRule], bool]]) -> list[ClientRule]:
+    """Refuses the clients that any of these lists refuses, each with what it does `otherwise`; all
+    others are accepted. Raises TooManyPieces."""
+    refused: list[Clients] = []
+    for rules, otherwise in lists:
+        opposite = [ClientRule(not rule.accepts, rule.clients) for rule in rules]
+        refused += _accepted(opposite, otherwise=not otherwise)
+    return [ClientRule(accepts=False, clients=clients) for clients in refused]
+
+
 def _meant(allow: Sequence[Clients], deny: Sequence[Clients]) -> list[Clients]:
     """Those that tcpmux accepts: in allow, unless that is empty, and not in deny."""
     rules = [ClientRule(accepts=False, clients=clients) for clients in deny]
