@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from dataclasses import dataclass, field
+from ipaddress import (
+    IPv4Address,
+    IPv6Address,
+    ip_network,
+    summarize_address_range,
+)
 
 from tcpmux.config.settings import UNIX, Clients, Network
 
 EVERYBODY: tuple[Clients, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"), UNIX)
-MAX_PIECES = 10_000  # that a list may be cut into
+MAX_NETWORKS = 10_000  # of a list that has to be cut into pieces
 
 
-class TooManyPieces(ValueError):
+class TooManyNetworks(ValueError):
     """The list can't be written as an allow and a deny list of bearable length."""
 
 
@@ -27,73 +33,112 @@ def allow_and_deny(
 ) -> tuple[tuple[Clients, ...], tuple[Clients, ...]]:
     """(allow, deny) that accept exactly the clients that the rules accept, of which the first that
     matches decides. otherwise: whether those are accepted that no rule matches. They keep the
-    rules' own networks where that says the same. Raises TooManyPieces."""
+    rules' own networks where that says the same. Raises TooManyNetworks."""
     accepted = _accepted(rules, otherwise=otherwise)
-    if set(accepted) == set(EVERYBODY):
+    if accepted == _accepted([], otherwise=True):
         return (), ()
+    everybody = set(EVERYBODY)
     allow = tuple(dict.fromkeys(rule.clients for rule in rules if rule.accepts))
     deny = tuple(dict.fromkeys(rule.clients for rule in rules if not rule.accepts))
-    everybody = set(EVERYBODY)
     named = tuple(clients for clients in deny if clients not in everybody)
-    for candidate in (
-        (allow, ()) if allow else None,
-        (allow, named) if allow else None,
-        ((), deny) if deny else None,
-    ):
-        if candidate is not None and _meant(*candidate) == accepted:
+    for candidate in (((), named), (allow, ()), (allow, named), ((), deny)):
+        if _meant(*candidate) == accepted:
             return candidate
-    return (tuple(accepted), ()) if accepted else ((), EVERYBODY)
+    return (accepted.networks(), ()) if accepted else ((), EVERYBODY)
 
 
 def all_of(lists: Iterable[tuple[Sequence[ClientRule], bool]]) -> list[ClientRule]:
     """Refuses the clients that any of these lists refuses, each with what it does `otherwise`; all
-    others are accepted. Raises TooManyPieces."""
-    refused: list[Clients] = []
+    others are accepted. Raises TooManyNetworks."""
+    refused: list[ClientRule] = []
     for rules, otherwise in lists:
         opposite = [ClientRule(not rule.accepts, rule.clients) for rule in rules]
-        refused += _accepted(opposite, otherwise=not otherwise)
-    return [ClientRule(accepts=False, clients=clients) for clients in refused]
+        networks = _accepted(opposite, otherwise=not otherwise).networks()
+        refused += [ClientRule(accepts=False, clients=clients) for clients in networks]
+    return refused
 
 
-def _meant(allow: Sequence[Clients], deny: Sequence[Clients]) -> list[Clients]:
+def _meant(allow: Sequence[Clients], deny: Sequence[Clients]) -> _Set:
     """Those that tcpmux accepts: in allow, unless that is empty, and not in deny."""
     rules = [ClientRule(accepts=False, clients=clients) for clients in deny]
     rules += [ClientRule(accepts=True, clients=clients) for clients in allow]
     return _accepted(rules, otherwise=not allow)
 
 
-def _accepted(rules: Iterable[ClientRule], *, otherwise: bool) -> list[Clients]:
-    """As disjoint networks, in order, and UNIX."""
-    undecided: list[Network] = [net for net in EVERYBODY if not isinstance(net, str)]
-    accepted: list[Network] = []
+def _accepted(rules: Iterable[ClientRule], *, otherwise: bool) -> _Set:
+    found = _Set()
+    undecided = {4: _Ranges([0], [(1 << 32) - 1]), 6: _Ranges([0], [(1 << 128) - 1])}
     unix: bool | None = None
     for rule in rules:
-        clients = rule.clients
-        if isinstance(clients, str):
+        if isinstance(rule.clients, str):
             unix = rule.accepts if unix is None else unix
             continue
-        rest: list[Network] = []
-        for net in undecided:
-            taken, left = _cut(net, clients)
-            rest += left
-            if rule.accepts:
-                accepted += taken
-        undecided = rest
-        if len(undecided) + len(accepted) > MAX_PIECES:
-            raise TooManyPieces(f"the list needs more than {MAX_PIECES} networks")
+        taken = undecided[rule.clients.version].cut(rule.clients)
+        if rule.accepts:
+            found.ranges[rule.clients.version] += taken
     if otherwise:
-        accepted += undecided
-    found: list[Clients] = [
-        *collapse_addresses(net for net in accepted if isinstance(net, IPv4Network)),
-        *collapse_addresses(net for net in accepted if isinstance(net, IPv6Network)),
-    ]
-    return [*found, UNIX] if (otherwise if unix is None else unix) else found
+        for version, ranges in undecided.items():
+            found.ranges[version] += zip(ranges.first, ranges.last, strict=True)
+    found.unix = otherwise if unix is None else unix
+    found.join()
+    return found
 
 
-def _cut(net: Network, by: Network) -> tuple[list[Network], list[Network]]:
-    """What of `net` is within `by`, and what is not."""
-    if not net.overlaps(by):
-        return [], [net]
-    if net.prefixlen >= by.prefixlen:
-        return [net], []
-    return [by], list(net.address_exclude(by))  # type: ignore[arg-type]  # of the same family
+@dataclass(slots=True)
+class _Set:
+    """Of clients: ranges of addresses as numbers, by IP version, and those of UNIX sockets."""
+
+    ranges: dict[int, list[tuple[int, int]]] = field(default_factory=lambda: {4: [], 6: []})
+    unix: bool = False
+
+    def __bool__(self) -> bool:
+        return self.unix or any(self.ranges.values())
+
+    def join(self) -> None:
+        """Neighbours become one range, so that equal sets compare equal."""
+        for version, ranges in self.ranges.items():
+            joined: list[tuple[int, int]] = []
+            for first, last in sorted(ranges):
+                if joined and joined[-1][1] == first - 1:
+                    joined[-1] = joined[-1][0], last
+                else:
+                    joined.append((first, last))
+            self.ranges[version] = joined
+
+    def networks(self) -> tuple[Clients, ...]:
+        """Raises TooManyNetworks."""
+        found: list[Clients] = []
+        for first, last in self.ranges[4]:
+            found += summarize_address_range(IPv4Address(first), IPv4Address(last))
+        for first, last in self.ranges[6]:
+            found += summarize_address_range(IPv6Address(first), IPv6Address(last))
+        if len(found) > MAX_NETWORKS:
+            raise TooManyNetworks(f"the list would need {len(found)} networks")
+        return (*found, UNIX) if self.unix else tuple(found)
+
+
+@dataclass(slots=True)
+class _Ranges:
+    """Ranges that do not meet, in order."""
+
+    first: list[int]
+    last: list[int]
+
+    def cut(self, network: Network) -> list[tuple[int, int]]:
+        """Takes these addresses away; those that were there."""
+        low = int(network.network_address)
+        high = low + network.num_addresses - 1
+        start, end = bisect_left(self.last, low), bisect_right(self.first, high)
+        taken = [
+            (max(first, low), min(last, high))
+            for first, last in zip(self.first[start:end], self.last[start:end], strict=True)
+        ]
+        if taken:
+            left = [
+                (self.first[start], low - 1) if self.first[start] < low else None,
+                (high + 1, self.last[end - 1]) if self.last[end - 1] > high else None,
+            ]
+            rest = [one for one in left if one is not None]
+            self.first[start:end] = [first for first, _ in rest]
+            self.last[start:end] = [last for _, last in rest]
+        return taken
