@@ -109,20 +109,7 @@ def _load(
     files: list[_File] = []
     resources: list[Resource] = []
     for text in texts:
-        try:
-            found = documents_of(text)
-        except ConfigError as error:
-            foreign = foreign_problem(text)
-            problems.extend([foreign] if foreign else error.problems)
-            continue
-        documents.extend(found)
-        for document in found:
-            if document.is_native:
-                files.extend(_native(document))
-                if document.problems and (foreign := foreign_problem(text)):
-                    document.problems[:] = [foreign]
-            else:
-                resources.extend(resources_in(document))
+        documents.extend(_documents(text, files, resources, problems))
     _check_together(files)
     endpoints = Given.parse(given, problems)
     translated = _translate(resources, endpoints)
@@ -143,6 +130,26 @@ def _load(
         raise ConfigError(problems)
     warnings = [warning for document in documents for warning in document.warnings]
     return _merge(files, [route for route, _ in translated], warnings, admin)
+
+
+def _documents(
+    text: Text, files: list[_File], resources: list[Resource], problems: list[Problem]
+) -> list[Document]:
+    """What is in one file, sorted. One of another program is said to be that, and no more."""
+    try:
+        found = documents_of(text)
+    except ConfigError as error:
+        foreign = foreign_problem(text)
+        problems.extend([foreign] if foreign else error.problems)
+        return []
+    for document in found:
+        if not document.is_native:
+            resources.extend(resources_in(document))
+            continue
+        files.extend(_native(document))
+        if document.problems and (foreign := foreign_problem(text)):
+            document.problems[:] = [foreign]
+    return found
 
 
 def _native(document: Document) -> list[_File]:

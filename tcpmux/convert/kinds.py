@@ -14,7 +14,6 @@ from tcpmux.convert.draft import Draft
 from tcpmux.convert.report import Report
 from tcpmux.files import Unreadable, read_file
 
-
 __all__ = ["KINDS", "Input", "Reader", "Result", "kind_of", "read_input", "reader_of"]
 
 

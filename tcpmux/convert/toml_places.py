@@ -1,5 +1,8 @@
-"""Where each value of a TOML file stands. Python's tomllib, and tomli before it, say what the values
-are, and whether the file is TOML at all; they do not say where they found them."""
+"""Where each value of a TOML file stands.
+
+Python's tomllib, and tomli before it, say what the values are, and whether the file is TOML at all;
+they do not say where they found them, and neither does any other library that is kept up.
+"""
 
 from __future__ import annotations
 
@@ -107,8 +110,7 @@ class _Places:
             place = (*place, key)
             if place in self._lists:
                 place = (*place, self._lists[place] - 1)
-        place = (*place, keys[-1])
-        return place
+        return (*place, keys[-1])
 
     def _next_of(self, place: Location) -> Location:
         mark = self._mark()

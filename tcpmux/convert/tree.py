@@ -118,11 +118,9 @@ class Node:
                     statement.words[0].mark(effect, note, needs)
 
     def name_section(self, name: str) -> None:
-        """Makes all of it a section of that name, in which its keys need not say where they are."""
+        """Makes all of it a section of that name."""
         for statement in self.statements():
             statement.section = name
-            word = statement.words[0]
-            word.text = word.text.removeprefix(path_text(self.path)).lstrip(".")
 
     # --- scalars ---------------------------------------------------------------------------------
 
@@ -198,6 +196,12 @@ def read_tree(file: Input, report: Report, fold: Fold) -> list[Node]:
     return found
 
 
+def _end_of(path: Location) -> str:
+    """Its last two keys: `clusters[1].weight`."""
+    names = [index for index, step in enumerate(path) if isinstance(step, str)]
+    return path_text(path[names[-2] :] if len(names) > 1 else path)
+
+
 def _places(document: Document) -> dict[Location, Mark]:
     return {**document.marks, **document.keys}
 
@@ -224,7 +228,7 @@ class _Builder:
             node.entries = [self.build(child, (*path, i)) for i, child in enumerate(value)]
         else:
             node.value = value
-            text = f"{path_text(path)}: {self._shown(value, path)}" if path else "the file"
+            text = f"{_end_of(path)}: {self._shown(value, path)}" if path else "the file"
             word = Word(printable(text), *self._mark(path))
             node.statement = self.report.statement(self.file, [word])
         return node

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from tcpmux.config.rows import DAY
@@ -34,7 +34,7 @@ class Balancing:
     at: Node
     balance: str = "round_robin"
     has_weights: bool = True
-    slow_start: SlowStart = SlowStart()
+    slow_start: SlowStart = field(default_factory=SlowStart)
 
     @property
     def is_by_client(self) -> bool:

@@ -45,7 +45,6 @@ _TOP = {
     "layered_runtime": (CHANGES, "tcpmux has no runtime values", "runtime values"),
     "runtime": (CHANGES, "tcpmux has no runtime values", "runtime values"),
 }
-_UNUSED = "no TCP listener leads to it"
 
 
 def read(files: Sequence[Input], report: Report) -> Result:
@@ -61,7 +60,7 @@ def read(files: Sequence[Input], report: Report) -> Result:
             draft = draft_of(node, clusters)
             if draft is not None:
                 drafts.append(draft)
-    clusters.finish(drafts)
+    clusters.finish()
     return Result(drafts)
 
 

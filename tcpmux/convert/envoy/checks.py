@@ -82,7 +82,9 @@ def _kind(node: Node, cluster: str, servers: Servers) -> Check | None:
     if custom and type_of(custom["typed_config"]) == "Redis":
         custom["name"].mapped()
         if custom["typed_config"]["key"]:
-            custom["typed_config"]["key"].changes("tcpmux does not look for a key", "checks of keys")
+            custom["typed_config"]["key"].changes(
+                "tcpmux does not look for a key", "checks of keys"
+            )
         return Check("redis")
     for kind in _KINDS:
         node[kind].changes("servers are not checked", "checks of this kind")
@@ -156,7 +158,7 @@ def _status(node: Node) -> tuple[int, int]:
     ranges = sorted(
         (
             _Range(entry["start"].integer(0, 100, 599), entry["end"].integer(0, 101, 600))
-            for entry in (node if node else ())
+            for entry in (node or ())
         ),
         key=lambda found: found.start,
     )

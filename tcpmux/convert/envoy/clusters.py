@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from tcpmux.config.rows import HOUR, MAX_CONNECTIONS
 from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, Keepalive, Passive
-from tcpmux.convert.draft import Draft, Pool, Server
+from tcpmux.convert.draft import Pool
 from tcpmux.convert.envoy.balancing import Balancing, balancing_of
 from tcpmux.convert.envoy.checks import check_of
 from tcpmux.convert.envoy.outliers import passive_of
@@ -98,7 +97,7 @@ class Clusters:
             self._read[name] = _cluster(name, self._nodes[name])
         return self._read.get(name)
 
-    def finish(self, drafts: Sequence[Draft]) -> None:
+    def finish(self) -> None:
         """What can be said of clusters only once all routes are known."""
         for cluster in self._read.values():
             if len(cluster.uses) < 2:
@@ -141,7 +140,7 @@ def _cluster(name: str, node: Node) -> Cluster:
         limit.changes(f"it is not within 1..{MAX_CONNECTIONS}, as tcpmux has it")
         most = 0
     policy = replace(policy, max_connections=most)
-    policy = _prioritised(node, found, policy)
+    policy = _prioritised(found, policy)
     servers = found.all
     if not balancing.has_weights:
         servers = [replace(server, weight=1) for server in servers]
@@ -208,7 +207,7 @@ def _limit(breakers: Node) -> Node:
     return found
 
 
-def _prioritised(node: Node, found: Servers, policy: DestinationPolicy) -> DestinationPolicy:
+def _prioritised(found: Servers, policy: DestinationPolicy) -> DestinationPolicy:
     """Priorities as tcpmux has them, if that comes to the same."""
     levels = found.levels
     if len(levels) < 2:
@@ -216,16 +215,16 @@ def _prioritised(node: Node, found: Servers, policy: DestinationPolicy) -> Desti
     watched = policy.check is not None or policy.passive.errors > 0
     if not watched:
         for level in levels[1:]:
-            for node in level.nodes:
-                node.mapped("never used: nothing finds out that those of priority 0 fail")
+            for part in level.nodes:
+                part.mapped("never used: nothing finds out that those of priority 0 fail")
         found.all = list(levels[0].servers)
         return policy
     panic = policy.panic_threshold
     decisive = levels if panic else levels[:-1]
     if any(len(level.servers) * 100 > found.overprovisioning for level in decisive):
         for level in levels[1:]:
-            for node in level.nodes:
-                node["priority"].changes(
+            for part in level.nodes:
+                part["priority"].changes(
                     "tcpmux uses these servers only when none before them can be used; Envoy "
                     "gives them a share as soon as part of those fail",
                     "shares by health",

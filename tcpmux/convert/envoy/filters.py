@@ -163,7 +163,7 @@ def _proxy(node: Node, clusters: Clusters) -> TcpProxy:
 
 def _is_by_client(node: Node) -> bool:
     found = False
-    for entry in node if node else ():
+    for entry in node or ():
         if "source_ip" in entry.fields:
             entry["source_ip"].mapped()
             found = True
