@@ -12,7 +12,7 @@ from tcpmux.cli.run import config_option, endpoint_option
 if TYPE_CHECKING:
     from tcpmux.convert.conversion import Conversion
 
-KINDS = ("haproxy", "nginx", "envoy", "traefik")  # config/foreign.py, which takes long to load
+KINDS = ("haproxy", "nginx", "envoy", "traefik")  # config/foreign.py; its import takes long
 INCOMPLETE = 1  # exit code
 
 
@@ -44,8 +44,8 @@ def convert(
 ) -> int:
     """Print the routes.yaml that is equivalent to these files.
 
-    Takes haproxy.cfg, nginx.conf, Envoy's static resources, Traefik's files (name the static and the
-    dynamic one), Istio's and the Gateway API's resources, and routes.yaml itself.
+    Takes haproxy.cfg, nginx.conf, Envoy's static resources, Traefik's files (name both the static
+    and the dynamic one), Istio's and the Gateway API's resources, and routes.yaml itself.
     Each directive is mapped, harmless (no effect on where, whether and for how long a connection
     goes), or changes traffic and has no equivalent. If there is one of the last kind, nothing is
     printed and the exit code is 1, unless --partial allows it.

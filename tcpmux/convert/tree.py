@@ -78,27 +78,35 @@ class Node:
         for child in (*self.fields.values(), *self.entries):
             yield from child.statements()
 
+    def words(self) -> Iterator[Word]:
+        return (statement.words[0] for statement in self.statements())
+
+    @property
+    def is_unread(self) -> bool:
+        """Nothing of it has been read."""
+        return all(word.effect is None for word in self.words())
+
     # --- what becomes of it, with all that it contains -------------------------------------------
 
     def mapped(self, note: str = "") -> None:
-        for statement in self.statements():
-            statement.mapped(note=note)
+        for word in self.words():
+            word.mark(Effect.MAPPED)
+            if word.effect is Effect.MAPPED and not word.note:
+                word.note = note
 
     def harmless(self, note: str = "") -> None:
-        for statement in self.statements():
-            statement.harmless(note=note)
+        """Although it may have been read."""
+        for word in self.words():
+            if word.effect is not Effect.CHANGES:
+                word.effect, word.note = Effect.HARMLESS, note
 
     def changes(self, note: str, needs: str = "") -> None:
-        for statement in self.statements():
-            statement.changes(note=note, needs=needs)
-
-    def left_out(self, note: str, needs: str = "") -> None:
-        """As changes(), said once, where it begins."""
-        for index, statement in enumerate(self.statements()):
-            if index == 0:
-                statement.changes(note=note, needs=needs)
+        """Said once, where it begins."""
+        for index, word in enumerate(self.words()):
+            if index:
+                word.effect, word.note = Effect.HARMLESS, "a part of what is not converted"
             else:
-                statement.harmless(note="a part of what is not converted")
+                word.effect, word.note, word.needs = Effect.CHANGES, note, needs
 
     def remark(self, note: str) -> None:
         """What a reader should know of what is in the file or, by a default, is not."""
@@ -114,8 +122,10 @@ class Node:
         for key, child in self.fields.items():
             if key in classes:
                 effect, note, needs = classes[key]
-                for statement in child.statements():
-                    statement.words[0].mark(effect, note, needs)
+                if effect is Effect.CHANGES:
+                    child.changes(note, needs)
+                else:
+                    child.harmless(note)
 
     def name_section(self, name: str) -> None:
         """Makes all of it a section of that name."""

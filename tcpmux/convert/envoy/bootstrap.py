@@ -42,7 +42,6 @@ _TOP = {
         "tcpmux does not turn clients away by the load of the host",
         "overload actions",
     ),
-    "layered_runtime": (CHANGES, "tcpmux has no runtime values", "runtime values"),
     "runtime": (CHANGES, "tcpmux has no runtime values", "runtime values"),
 }
 
@@ -67,8 +66,10 @@ def read(files: Sequence[Input], report: Report) -> Result:
 def _instance(root: Node) -> None:
     root.sort_out(_TOP)
     root["static_resources"]["secrets"].harmless("certificates: what uses them is told there")
-    for layer in root["layered_runtime"]["layers"] if root["layered_runtime"] else ():
-        if layer["admin_layer"]:
-            layer["name"].harmless("it has no values")
+    for layer in root["layered_runtime"]["layers"]:
+        if set(layer.fields) <= {"name", "admin_layer"}:
+            layer.harmless("it has no values")
+        else:
+            layer.changes("tcpmux has no runtime values", "runtime values")
     manager = root["cluster_manager"]
     manager["outlier_detection"].harmless("logs")

@@ -26,7 +26,6 @@ _CLASSES = {
     "no_traffic_interval": (HARMLESS, "tcpmux checks at the same interval before traffic", ""),
     "no_traffic_healthy_interval": (HARMLESS, "tcpmux checks at the same interval", ""),
 }
-_KINDS = ("http_health_check", "tcp_health_check", "grpc_health_check", "custom_health_check")
 
 
 def check_of(checks: Node, cluster: str, servers: Servers) -> Check | None:
@@ -39,12 +38,13 @@ def check_of(checks: Node, cluster: str, servers: Servers) -> Check | None:
     node = found[0]
     node.sort_out(_CLASSES)
     made = _kind(node, cluster, servers)
+    if made is None:
+        node.changes("servers are not checked", "checks of this kind")
+        return None
     interval = seconds(node["interval"], 2.0)
     for key in ("unhealthy_interval", "unhealthy_edge_interval", "healthy_edge_interval"):
         if seconds(node[key], interval) != interval:
             node[key].changes("tcpmux checks a server that is down as often as others")
-    if made is None:
-        return None
     made = replace(
         made,
         interval=interval,
@@ -86,8 +86,6 @@ def _kind(node: Node, cluster: str, servers: Servers) -> Check | None:
                 "tcpmux does not look for a key", "checks of keys"
             )
         return Check("redis")
-    for kind in _KINDS:
-        node[kind].changes("servers are not checked", "checks of this kind")
     return None
 
 

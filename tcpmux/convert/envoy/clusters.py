@@ -37,6 +37,7 @@ _CLASSES = {
     "protocol_selection": (HARMLESS, _HTTP, ""),
     "max_requests_per_connection": (HARMLESS, _HTTP, ""),
     "connection_pool_per_downstream_connection": (HARMLESS, _HTTP, ""),
+    "eds_cluster_config": (HARMLESS, "of type EDS, which is told there", ""),
     "upstream_bind_config": (
         CHANGES,
         "servers see the address that the system chooses",
@@ -108,8 +109,8 @@ class Clusters:
                     f"each of the routes {routes} may have as many, not both together",
                     "limits that routes share",
                 )
-            elif cluster.node["name"].statement is not None:
-                cluster.node["name"].statement.remark(
+            else:
+                cluster.node["name"].remark(
                     f"its limit of {MAX_CONNECTIONS_DEFAULT} connections holds for each of {routes}"
                 )
         for name, node in self._nodes.items():
@@ -216,7 +217,7 @@ def _prioritised(found: Servers, policy: DestinationPolicy) -> DestinationPolicy
     if not watched:
         for level in levels[1:]:
             for part in level.nodes:
-                part.mapped("never used: nothing finds out that those of priority 0 fail")
+                part["priority"].mapped("never used: nothing finds out that those before fail")
         found.all = list(levels[0].servers)
         return policy
     panic = policy.panic_threshold

@@ -62,7 +62,7 @@ def draft_of(node: Node, clusters: Clusters) -> Draft | None:
     if at is None:
         return None
     if "api_listener" in node.fields or "udp_listener_config" in node.fields:
-        node.left_out("tcpmux relays TCP: its port is not opened", "UDP")
+        node.changes("tcpmux relays TCP: its port is not opened", "UDP")
         return None
     node.sort_out(_CLASSES)
     chain, allow = _chain(node)
@@ -71,7 +71,7 @@ def draft_of(node: Node, clusters: Clusters) -> Draft | None:
     listen = _listen(node)
     found = filters_of(chain["filters"], clusters)
     if found is None:
-        node.left_out("no TCP proxy: its port is not opened")
+        node.changes("no TCP proxy: its port is not opened")
         return None
     found.narrow(allow)
     _listener_filters(node["listener_filters"], found)
@@ -119,7 +119,7 @@ def _chain(node: Node) -> tuple[Node | None, list[Clients]]:
         elif chain["filter_chain_match"]:
             chain["filter_chain_match"].mapped()
     if not main:
-        node.left_out("no filter chain is for every connection: its port is not opened")
+        node.changes("no filter chain is for every connection: its port is not opened")
         return None, []
     _transport(main["transport_socket"])
     return main, []
@@ -130,7 +130,7 @@ def _not_taken(chain: Node) -> None:
         (_NEEDS[key] for key in chain["filter_chain_match"].fields if key in _NEEDS),
         "rules by source",
     )
-    chain.left_out("these connections go where the others go", needs)
+    chain.changes("these connections go where the others go", needs)
 
 
 def _sources(match: Node) -> list[Clients] | None:
@@ -145,7 +145,7 @@ def _transport(node: Node) -> None:
     if node and "raw_buffer" in node["name"].text():
         node.mapped()
     elif node:
-        node.left_out("what clients send is relayed as it is, still encrypted", "TLS")
+        node.changes("what clients send is relayed as it is, still encrypted", "TLS")
 
 
 # --- what comes before the filter chains ---------------------------------------------------------

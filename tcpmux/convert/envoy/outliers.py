@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from tcpmux.config.address import HostName
 from tcpmux.config.settings import Passive
 from tcpmux.convert.envoy.servers import Servers
-from tcpmux.convert.envoy.values import HARMLESS, seconds
+from tcpmux.convert.envoy.values import seconds
 from tcpmux.convert.tree import Node
+from tcpmux.errors import plural
 
 _MOST_ERRORS = 1000
 _BACKOFF = 10  # times ejection_time; the longest ejection of tcpmux
 _MAX_EJECTION_TIME = 300.0  # s; Envoy's default
 _SMALLEST = 5  # servers, from which on Envoy compares their rates of success
-_ENVOY_RATE = ("success_rate", "failure_percentage")
-_UNUSED = (HARMLESS, "it takes effect only where a rate may eject a server", "")
+_RATES = "it takes effect only where a rate may eject a server"
 
 
 def passive_of(node: Node, servers: Servers) -> Passive:
+    if not node.fields:
+        node.mapped()
     count = len(servers.all)
     split = node["split_external_local_origin_errors"].flag()
     errors = _errors(node, split=split)
@@ -25,23 +28,31 @@ def passive_of(node: Node, servers: Servers) -> Passive:
     if seconds(longest, _MAX_EJECTION_TIME) != base * _BACKOFF:
         if longest:
             longest.changes(f"tcpmux ejects for at most {_BACKOFF} times base_ejection_time")
-        elif node.place is not None:
-            node.place.remark(
+        else:
+            node.remark(
                 f"tcpmux ejects for at most {_BACKOFF} times base_ejection_time, Envoy for 300s"
             )
     most = node["max_ejection_percent"].integer(10, 0)
     always = node["always_eject_one_host"].flag()
     node["successful_active_health_check_uneject_host"].flag(True)
-    if most * count < 100 and not always:
+    if _has_names(servers):
+        node.remark("Envoy ejects none of few servers: see max_ejection_percent")
+    elif most * count < 100 and not always:
         node["max_ejection_percent"].mapped(_never(count, most))
-        if node.place is not None and not node["max_ejection_percent"]:
-            node.place.remark(_never(count, most))
+        if not node["max_ejection_percent"]:
+            node.remark(_never(count, most))
         errors = 0
     return Passive(errors, seconds(node["interval"], 10.0), base, min(most, 100))
 
 
+def _has_names(servers: Servers) -> bool:
+    """How many servers they are is not in the file."""
+    return any(isinstance(server.endpoint, HostName) for server in servers.all)
+
+
 def _never(count: int, most: int) -> str:
-    return f"with {count} servers Envoy never ejects one, as that would be more than {most} %"
+    servers = plural(count, "server")
+    return f"with {servers} Envoy never ejects one, as that would be more than {most} %"
 
 
 def _errors(node: Node, *, split: bool) -> int:
@@ -80,13 +91,13 @@ def _rates(node: Node, count: int, *, split: bool) -> None:
     if enforced.integer(100, 0, 100) and count >= smallest:
         told = "tcpmux does not compare the servers' rates of success"
         enforced.changes(told, "ejection by rate")
-        if not enforced and node.place is not None:
-            node.place.remark(told)
+        if not enforced:
+            node.remark(told)
     for key in ("request_volume", "stdev_factor"):
-        node[f"success_rate_{key}"].harmless(_UNUSED[1])
+        node[f"success_rate_{key}"].harmless(_RATES)
     for key in ("", "_local_origin"):
         failure = node[f"enforcing_failure_percentage{key}"]
         if failure.integer(0, 0, 100):
             failure.changes("tcpmux does not count the percentage of failures", "ejection by rate")
     for key in ("threshold", "minimum_hosts", "request_volume"):
-        node[f"failure_percentage_{key}"].harmless(_UNUSED[1])
+        node[f"failure_percentage_{key}"].harmless(_RATES)

@@ -35,7 +35,7 @@ def rules_of(node: Node) -> list[ClientRule]:
     for policy in policies.fields.values():
         clients = _clients(policy)
         if clients is None:
-            rules.left_out(
+            rules.changes(
                 "clients are not refused by it: tcpmux knows addresses, and no other rule",
                 "rules by more than the source",
             )

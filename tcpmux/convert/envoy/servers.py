@@ -103,7 +103,8 @@ def _server(node: Node, found: Servers) -> Server | None:
         check["disable_active_health_check"].changes("it is checked as the others are")
     status = node["health_status"]
     if status.text("UNKNOWN") in _LEFT_OUT:
-        status.changes("it would be used, and counted among the healthy", "servers that are off")
+        status.changes("it is left out, and does not count as unhealthy", "servers that are off")
+        return None
     elif status.text("UNKNOWN") not in ("UNKNOWN", "HEALTHY", "0", "1"):
         status.changes("it would be used as much as the others", "servers used only if need be")
     weight = node["load_balancing_weight"].integer(1, 1)
@@ -122,10 +123,10 @@ def _names(cluster: Node, found: Servers, kind: str) -> None:
             "tcpmux uses the addresses of both families that a name has",
             "address families of names",
         )
-    elif wanted not in ("ALL", "4") and cluster["type"].statement is not None:
-        cluster["type"].statement.remark(
+    elif wanted not in ("ALL", "4"):
+        cluster["type"].remark(
             "tcpmux uses all addresses of a name; Envoy prefers one family unless "
             "dns_lookup_family is ALL"
         )
-    if kind == "LOGICAL_DNS" and cluster["type"].statement is not None:
-        cluster["type"].statement.remark("Envoy uses the first address of a name alone")
+    if kind == "LOGICAL_DNS":
+        cluster["type"].remark("Envoy uses the first address of a name alone")

@@ -86,7 +86,7 @@ def read(files: Sequence[Input], report: Report) -> Result:
     drafts = [draft_of(router, services, middlewares) for router in routers]
     services.finish()
     for node in middlewares.values():
-        if all(word.effect is None for s in node.statements() for word in s.words):
+        if node.is_unread:
             node.harmless("no TCP router has it")
     found = [draft for draft in drafts if draft is not None]
     return Result(found, {"drain_timeout": _grace(entry_points)})
@@ -97,7 +97,7 @@ def _others(root: Node, names: set[str]) -> None:
         node = root[part]
         if node["routers"].fields:
             told = "HTTP" if part == "http" else "UDP"
-            node.left_out(f"tcpmux relays TCP: what these routers serve of {told} is not", told)
+            node.changes(f"tcpmux relays TCP: what these routers serve of {told} is not", told)
         else:
             node.harmless(f"no router of {part.upper()}")
     for name, node in root["providers"].fields.items():
@@ -106,7 +106,7 @@ def _others(root: Node, names: set[str]) -> None:
         elif name == "file":
             _file_provider(node, names)
         else:
-            node.left_out("what it provides is not in these files", "providers other than files")
+            node.changes("what it provides is not in these files", "providers other than files")
 
 
 def _file_provider(node: Node, names: set[str]) -> None:
@@ -134,7 +134,7 @@ def _entry_point(node: Node, found: dict[str, EntryPoint]) -> None:
         node.problem(f"there is an entry point {name} already")
     found[name.lower()] = made
     if wrong == "udp":
-        node.left_out("tcpmux relays TCP: its port is not opened", "UDP")
+        node.changes("tcpmux relays TCP: its port is not opened", "UDP")
     elif wrong:
         node["address"].changes(f"{wrong}: its port is not opened")
 
@@ -154,7 +154,7 @@ def _grace(entry_points: dict[str, EntryPoint]) -> float:
             if one.name.lower() == "traefik":
                 one.node.harmless("the dashboard's")
             elif one.address is not None:
-                one.node.left_out("no TCP router has it: its port is not opened")
+                one.node.changes("no TCP router has it: its port is not opened")
             continue
         cycle = one.node["transport"]["lifecycle"]
         place = cycle["gracetimeout"]

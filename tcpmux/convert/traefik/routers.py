@@ -98,11 +98,11 @@ def decide(entry_point: EntryPoint) -> None:
             router.node.harmless(f"{mains[0].name} has all connections of {entry_point.name}")
         elif mains and router in mains:
             told = f"{mains[0].name} has the same priority: only one of them can serve"
-            router.node.left_out(told)
+            router.node.changes(told)
         else:
             needs = router.rule.needs or ("rules by source" if router.rule.clients else "TLS")
             told = "its connections go where the others go" if mains else "its port is not opened"
-            router.node.left_out(told, needs)
+            router.node.changes(told, needs)
 
 
 def draft_of(router: Router, services: Services, middlewares: dict[str, Node]) -> Draft | None:

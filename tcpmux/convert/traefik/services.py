@@ -64,7 +64,7 @@ class Services:
             if name not in self._shares:
                 node.harmless("no TCP router leads to it")
         for node in self._transports.values():
-            if all(word.effect is None for s in node.statements() for word in s.words):
+            if node.is_unread:
                 node.harmless("no TCP service that is in use has it")
 
     def pool(self, name: str) -> Pool:
