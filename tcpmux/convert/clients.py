@@ -47,15 +47,21 @@ def allow_and_deny(
     return (accepted.networks(), ()) if accepted else ((), EVERYBODY)
 
 
-def all_of(lists: Iterable[tuple[Sequence[ClientRule], bool]]) -> list[ClientRule]:
-    """Refuses the clients that any of these lists refuses, each with what it does `otherwise`; all
-    others are accepted. Raises TooManyNetworks."""
+def allow_and_deny_by_all(
+    lists: Iterable[tuple[Sequence[ClientRule], bool]],
+) -> tuple[tuple[Clients, ...], tuple[Clients, ...]]:
+    """As allow_and_deny(), of several lists, each with its `otherwise`: a client must be accepted
+    by every one of them."""
     refused: list[ClientRule] = []
     for rules, otherwise in lists:
         opposite = [ClientRule(not rule.accepts, rule.clients) for rule in rules]
         networks = _accepted(opposite, otherwise=not otherwise).networks()
         refused += [ClientRule(accepts=False, clients=clients) for clients in networks]
-    return refused
+    allow, deny = allow_and_deny(refused)
+    accepted = _accepted(refused, otherwise=True)
+    if accepted and len(accepted.networks()) < len(deny):
+        return accepted.networks(), ()
+    return allow, deny
 
 
 def _meant(allow: Sequence[Clients], deny: Sequence[Clients]) -> _Set:

@@ -212,6 +212,24 @@ def servers_behind(ports: Ports, text: str) -> Iterator[dict[int, NamedServer]]:
             server.stop()
 
 
+def companions(path: Path) -> list[Path]:
+    """Files that its program reads with it: NAME.dynamic.yaml beside NAME.yaml."""
+    return sorted(path.parent.glob(f"{path.stem}.dynamic.*"))
+
+
+def whole_text(path: Path) -> str:
+    return "\n".join(one.read_text() for one in [path, *companions(path)] if one.suffix != ".out")
+
+
+def copied(path: Path, ports: Ports, directory: Path) -> Path:
+    """In the directory, with the ports in use, as its companions are."""
+    for one in [*companions(path), path]:
+        text = ports.in_text(one.read_text()).replace("/tmp/tcpmux-test", str(directory))
+        copy = directory / one.name
+        copy.write_text(text)
+    return copy
+
+
 # --- the programs --------------------------------------------------------------------------------
 
 
@@ -273,11 +291,10 @@ PROGRAMS = {
 @contextmanager
 def original(program: Program, path: Path, ports: Ports, directory: Path) -> Iterator[Seen]:
     """The program itself, with the file's text."""
-    text = ports.in_text(path.read_text()).replace("/tmp/tcpmux-test", str(directory))
-    file = directory / path.name
-    file.write_text(program.wrap(text, directory))
+    file = copied(path, ports, directory)
+    file.write_text(program.wrap(file.read_text(), directory))
     log = directory / "original.log"
-    with servers_behind(ports, path.read_text()) as servers, log.open("wb") as output:
+    with servers_behind(ports, whole_text(path)) as servers, log.open("wb") as output:
         process = subprocess.Popen(
             program.command(file, directory),
             stdin=subprocess.DEVNULL,
@@ -326,14 +343,14 @@ def listening_ports(pid: int) -> set[int]:
 @contextmanager
 def converted(path: Path, ports: Ports, directory: Path) -> Iterator[Seen]:
     """tcpmux, with what `tcpmux convert` makes of the file."""
-    file = directory / path.name
-    file.write_text(ports.in_text(path.read_text()).replace("/tmp/tcpmux-test", str(directory)))
-    result = CliRunner().invoke(cli, ["convert", "-c", str(file)], prog_name="tcpmux")
+    files = [copied(path, ports, directory), *(directory / one.name for one in companions(path))]
+    command = ["convert", *(word for file in files for word in ("-c", str(file)))]
+    result = CliRunner().invoke(cli, command, prog_name="tcpmux")
     assert result.exit_code == 0, result.stderr
     head = f"workers: 2\nadmin: {{socket: {directory}/admin.sock}}\n"
     text = re.sub(r"^(workers|user|group):.*\n", "", result.stdout, flags=re.MULTILINE)
     with ExitStack() as stack:
-        servers = stack.enter_context(servers_behind(ports, path.read_text()))
+        servers = stack.enter_context(servers_behind(ports, whole_text(path)))
         proxy = Proxy(directory, head + text)
         stack.callback(proxy.stop)
         seen = Seen(ports, servers, directory)

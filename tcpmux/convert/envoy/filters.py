@@ -7,7 +7,13 @@ from fractions import Fraction
 
 from tcpmux.config.rows import DAY, MAX_CONNECTIONS
 from tcpmux.config.settings import Clients, Lifetime, Rate, Retry, RoutePolicy
-from tcpmux.convert.clients import EVERYBODY, ClientRule, TooManyNetworks, all_of, allow_and_deny
+from tcpmux.convert.clients import (
+    EVERYBODY,
+    ClientRule,
+    TooManyNetworks,
+    allow_and_deny,
+    allow_and_deny_by_all,
+)
 from tcpmux.convert.draft import Pool
 from tcpmux.convert.envoy.clusters import Cluster, Clusters
 from tcpmux.convert.envoy.rbac import rules_of
@@ -87,7 +93,7 @@ class Filters:
         try:
             if len(self.rules) == 1:
                 return allow_and_deny(self.rules[0], otherwise=not self.rules[0][-1].accepts)
-            return allow_and_deny(all_of((each, not each[-1].accepts) for each in self.rules))
+            return allow_and_deny_by_all((each, not each[-1].accepts) for each in self.rules)
         except TooManyNetworks as error:
             for place in self.places:
                 place.changes(str(error))

@@ -105,7 +105,7 @@ def _server(node: Node, found: Servers) -> Server | None:
     if status.text("UNKNOWN") in _LEFT_OUT:
         status.changes("it is left out, and does not count as unhealthy", "servers that are off")
         return None
-    elif status.text("UNKNOWN") not in ("UNKNOWN", "HEALTHY", "0", "1"):
+    if status.text("UNKNOWN") not in ("UNKNOWN", "HEALTHY", "0", "1"):
         status.changes("it would be used as much as the others", "servers used only if need be")
     weight = node["load_balancing_weight"].integer(1, 1)
     return Server(made, weight)

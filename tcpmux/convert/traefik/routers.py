@@ -6,7 +6,12 @@ from dataclasses import dataclass, field, replace
 
 from tcpmux.config.address import Address
 from tcpmux.config.settings import Clients, Retry, RoutePolicy, Source
-from tcpmux.convert.clients import ClientRule, TooManyNetworks, all_of, allow_and_deny
+from tcpmux.convert.clients import (
+    ClientRule,
+    TooManyNetworks,
+    allow_and_deny,
+    allow_and_deny_by_all,
+)
 from tcpmux.convert.draft import Draft
 from tcpmux.convert.traefik.services import Services
 from tcpmux.convert.traefik.values import Rule, networks, plain, rule_of
@@ -150,7 +155,7 @@ def _policy(router: Router, middlewares: dict[str, Node]) -> RoutePolicy:
         if len(rules) == 1:
             allow, deny = allow_and_deny(rules[0], otherwise=False)
         elif rules:
-            allow, deny = allow_and_deny(all_of((each, False) for each in rules))
+            allow, deny = allow_and_deny_by_all((each, False) for each in rules)
     except TooManyNetworks as error:
         router.node["middlewares"].changes(str(error))
     return RoutePolicy(
