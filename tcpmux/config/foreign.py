@@ -41,7 +41,9 @@ KINDS = {
 
 def kind_of_text(name: str, content: str) -> str:
     """A key of KINDS; "" = none of them."""
-    suffix = PurePath(name).suffix
+    suffix, found = PurePath(name).suffix, _top_keys(content)
+    if found & _OWN_KEYS:
+        return ""
     for kind, foreign in KINDS.items():
         if suffix in foreign.suffixes:
             return kind
@@ -49,9 +51,6 @@ def kind_of_text(name: str, content: str) -> str:
         for kind, foreign in KINDS.items():
             if foreign.look and re.search(foreign.look, content, re.MULTILINE):
                 return kind
-    found = _top_keys(content)
-    if found & _OWN_KEYS:
-        return ""
     return next((kind for kind, foreign in KINDS.items() if found & foreign.keys), "")
 
 

@@ -92,13 +92,13 @@ class Node:
         for word in self.words():
             word.mark(Effect.MAPPED)
             if word.effect is Effect.MAPPED and not word.note:
-                word.note = note
+                word.note = printable(note)
 
     def harmless(self, note: str = "") -> None:
         """Although it may have been read."""
         for word in self.words():
             if word.effect is not Effect.CHANGES:
-                word.effect, word.note = Effect.HARMLESS, note
+                word.effect, word.note = Effect.HARMLESS, printable(note)
 
     def changes(self, note: str, needs: str = "") -> None:
         """Said once, where it begins."""
@@ -106,7 +106,7 @@ class Node:
             if index:
                 word.effect, word.note = Effect.HARMLESS, "a part of what is not converted"
             else:
-                word.effect, word.note, word.needs = Effect.CHANGES, note, needs
+                word.effect, word.note, word.needs = Effect.CHANGES, printable(note), needs
 
     def remark(self, note: str) -> None:
         """What a reader should know of what is in the file or, by a default, is not."""
@@ -158,6 +158,11 @@ class Node:
 
     def flag(self, default: bool = False) -> bool:
         return self.read(_flag, default)
+
+
+def quoted(text: str) -> str:
+    """A regular expression that finds this text, of ASCII, and is readable in YAML."""
+    return "".join(c if c.isalnum() else f"\\x{ord(c):02x}" for c in text)
 
 
 def _text(value: Any) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from tcpmux.config.check import Check
 from tcpmux.convert.envoy.servers import Servers
 from tcpmux.convert.envoy.values import HARMLESS, seconds, type_of
-from tcpmux.convert.tree import Node
+from tcpmux.convert.tree import Node, quoted
 
 _LATER = "when a check is made, not what comes of it"
 _CLASSES = {
@@ -98,7 +98,7 @@ def _tcp(node: Node) -> Check:
     if len(blocks) < 2:
         return Check("send", send=sent, expect=b"".join(blocks))
     if all(block.isascii() for block in blocks):
-        pattern = ".*".join(re.escape(block.decode()) for block in blocks)
+        pattern = ".*".join(quoted(block.decode()) for block in blocks)
         return Check("send", send=sent, expect=f"(?s){pattern}".encode(), is_pattern=True)
     node["receive"].changes("tcpmux looks for one text, or several of ASCII")
     return Check("send", send=sent)

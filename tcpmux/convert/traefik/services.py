@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -12,7 +11,7 @@ from tcpmux.config.rows import DAY, HOUR
 from tcpmux.config.settings import DestinationPolicy, Keepalive, Passive
 from tcpmux.convert.draft import Pool, Server
 from tcpmux.convert.traefik.values import duration, limited, plain, seconds
-from tcpmux.convert.tree import Node
+from tcpmux.convert.tree import Node, quoted
 
 DIAL_TIMEOUT, KEEPALIVE, TERMINATION_DELAY = 30.0, 15, Fraction(1, 10)  # s; Traefik's defaults
 _KEEPALIVE_COUNT = 9  # of the system, which Traefik leaves as it is
@@ -214,6 +213,9 @@ def _check(node: Node) -> Check | None:
     if seconds(node["unhealthyinterval"], interval) != interval:
         node["unhealthyinterval"].changes("a server that is down is checked as often as others")
     send, expect = node["send"].text(), node["expect"].text()
+    is_pattern = expect.isascii() and bool(expect)
+    if expect and not is_pattern:
+        node["expect"].mapped("tcpmux looks for it anywhere in the answer, Traefik at its start")
     return Check(
         "send" if send or expect else "tcp",
         interval=interval,
@@ -223,11 +225,11 @@ def _check(node: Node) -> Check | None:
         rise=1,
         port=node["port"].integer(0, 0, 65535),
         send=send.encode("utf-8", "surrogateescape"),
-        expect=_start(expect) if expect else b"",
-        is_pattern=bool(expect),
+        expect=_start(expect) if is_pattern else expect.encode("utf-8", "surrogateescape"),
+        is_pattern=is_pattern,
     )
 
 
 def _start(expect: str) -> bytes:
     """A regular expression: the answer starts with it."""
-    return rf"\A{re.escape(expect)}".encode("utf-8", "surrogateescape")
+    return rf"\A{quoted(expect)}".encode()
