@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tcpmux.convert.conversion import Conversion
 
 RESOURCES = "resources"
-KINDS = ("haproxy", "nginx", RESOURCES)  # of tcpmux/convert/kinds.py, which takes long to load
+KINDS = ("haproxy", "nginx", "envoy", "traefik", RESOURCES)  # config/foreign.py; its import is slow
 INCOMPLETE = 1  # exit code
 
 
@@ -47,7 +47,8 @@ def convert(
 ) -> int:
     """Print the routes.yaml that is equivalent to these files.
 
-    Takes haproxy.cfg, nginx.conf, Istio's and the Gateway API's resources, and routes.yaml itself.
+    Takes haproxy.cfg, nginx.conf, Envoy's static resources, Traefik's files (name both the static
+    and the dynamic one), Istio's and the Gateway API's resources, and routes.yaml itself.
     Each directive is mapped, harmless (no effect on where, whether and for how long a connection
     goes), or changes traffic and has no equivalent. If there is one of the last kind, nothing is
     printed and the exit code is 1, unless --partial allows it.

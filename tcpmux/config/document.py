@@ -45,11 +45,13 @@ class Substituted(str):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A file's content, and the name it has in messages. environment: what ${NAME} stands for."""
+    """A file's content, and the name it has in messages. environment: what ${NAME} stands for.
+    is_foreign: it is another program's, to which a $ is only a character."""
 
     name: str
     content: str
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    is_foreign: bool = False
 
 
 @dataclass(slots=True)
@@ -121,7 +123,7 @@ def documents_of(text: Text) -> list[Document]:
             continue
         document = Document(
             text.name,
-            is_native=not _is_resource(root),
+            is_native=not text.is_foreign and not _is_resource(root),
             nodes=nodes,
             environment=text.environment,
         )

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from tcpmux.config.address import Address
 from tcpmux.config.document import Document, Text, documents_of
+from tcpmux.config.foreign import foreign_problem
 from tcpmux.config.instance_schema import AccessLogModel, AdminModel
 from tcpmux.config.loops import Leg, find_loops
 from tcpmux.config.model import AccessLog, Admin, Config, Destination, Route
@@ -160,18 +161,28 @@ def _read(
     files: list[_File] = []
     resources: list[Resource] = []
     for text in texts:
-        try:
-            found = documents_of(text)
-        except ConfigError as error:
-            problems.extend(error.problems)
-            continue
-        documents.extend(found)
-        for document in found:
-            if document.is_native:
-                files.extend(_native(document))
-            else:
-                resources.extend(resources_in(document))
+        documents.extend(_documents(text, files, resources, problems))
     return documents, files, resources
+
+
+def _documents(
+    text: Text, files: list[_File], resources: list[Resource], problems: list[Problem]
+) -> list[Document]:
+    """What is in one file, sorted. One of another program is said to be that, and no more."""
+    try:
+        found = documents_of(text)
+    except ConfigError as error:
+        foreign = foreign_problem(text)
+        problems.extend([foreign] if foreign else error.problems)
+        return []
+    for document in found:
+        if not document.is_native:
+            resources.extend(resources_in(document))
+            continue
+        files.extend(_native(document))
+        if document.problems and (foreign := foreign_problem(text)):
+            document.problems[:] = [foreign]
+    return found
 
 
 def _native(document: Document) -> list[_File]:

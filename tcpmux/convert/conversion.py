@@ -11,7 +11,7 @@ from tcpmux.config.document import Text
 from tcpmux.config.loader import load_texts
 from tcpmux.config.model import Admin, Config, Route
 from tcpmux.config.native import to_text
-from tcpmux.config.problems import ConfigError, Problem
+from tcpmux.config.problems import ConfigError, Problem, one_line
 from tcpmux.config.schema import FileModel
 from tcpmux.convert.draft import Draft, routes_of
 from tcpmux.convert.kinds import Input, reader_of
@@ -77,7 +77,7 @@ def _remarks(made: Sequence[tuple[Route, Draft]], report: Report) -> dict[str, l
     """What is not in the result, by the route that it was for; "" = by none."""
     remarks: dict[str, list[str]] = {}
     for found in report.changes():
-        told = f"NOT CONVERTED {found.file}:{found.line}: {found.text}: {found.note}"
+        told = f"NOT CONVERTED {found.file}:{found.line}: {one_line(found.text)}: {found.note}"
         owners = [route.name for route, draft in made if found.section in draft.sections]
         for name in owners or [""]:
             remarks.setdefault(name, []).append(told)
