@@ -15,7 +15,9 @@ from tcpmux.config.specs import (
     KeepaliveTime,
     Labels,
     Loose,
+    Moment,
     Port,
+    Probes,
     Share,
     Strict,
     Text,
@@ -113,7 +115,7 @@ class VirtualServiceSpec(Strict):
 
 
 class TcpKeepalive(Strict):
-    probes: Count | None = None
+    probes: Probes | None = None
     time: KeepaliveTime | None = None
     interval: KeepaliveTime | None = None
 
@@ -158,8 +160,8 @@ class OutlierDetection(Strict):
     consecutiveGatewayErrors: Count | None = None
     consecutiveLocalOriginFailures: Count | None = None
     splitExternalLocalOriginErrors: bool = False
-    interval: KeepaliveTime | None = None
-    baseEjectionTime: KeepaliveTime | None = None
+    interval: Moment | None = None
+    baseEjectionTime: Moment | None = None
     maxEjectionPercent: Share | None = None
     minHealthPercent: Share | None = None
 

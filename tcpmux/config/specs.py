@@ -121,6 +121,12 @@ def _count(value: Any) -> int:
     return value
 
 
+def _probes(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= 127:
+        raise ValueError(f"expected 0..127, got {unlike_number(value)}")
+    return value
+
+
 def _share(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= 100:
         raise ValueError(f"expected 0..100, got {unlike_number(value)}")
@@ -153,4 +159,7 @@ ConnectTimeout = Annotated[float, BeforeValidator(parser(_TIMEOUTS["connect_time
 IdleTimeout = Annotated[float, BeforeValidator(parser(_TIMEOUTS["idle_timeout"]))]
 Count = Annotated[int, BeforeValidator(_count)]
 Share = Annotated[int, BeforeValidator(_share)]
-KeepaliveTime = Annotated[float, BeforeValidator(lambda value: duration(value, 0.001, 86400.0))]
+Moment = Annotated[float, BeforeValidator(lambda value: duration(value, 0.001, 86400.0))]
+# As in a routes file: what Linux takes.
+KeepaliveTime = Annotated[float, BeforeValidator(lambda value: duration(value, 0.001, 32767.0))]
+Probes = Annotated[int, BeforeValidator(_probes)]

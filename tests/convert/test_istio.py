@@ -353,3 +353,16 @@ def test_settings_of_a_port_that_no_route_goes_to_are_harmless() -> None:
 def test_settings_of_a_port_that_are_none(levels: list[Any]) -> None:
     said = refusal(*PLAIN, rule("db.example.org", portLevelSettings=levels))
     assert "spec.trafficPolicy.portLevelSettings[0]" in said
+
+
+@pytest.mark.parametrize(
+    ("keepalive", "message"),
+    [
+        ({"time": "86400s"}, "tcpKeepalive.time: expected 1ms..9h6m7s, got 86400s"),
+        ({"interval": "86400s"}, "tcpKeepalive.interval: expected 1ms..9h6m7s, got 86400s"),
+        ({"probes": 128}, "tcpKeepalive.probes: expected 0..127, got 128"),
+    ],
+)
+def test_a_keepalive_that_linux_cannot_have(keepalive: dict[str, Any], message: str) -> None:
+    one = rule("db.example.org", connectionPool={"tcp": {"tcpKeepalive": keepalive}})
+    assert message in refusal(*PLAIN, one)
