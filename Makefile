@@ -10,6 +10,9 @@ LOCKED := $(VENV)/.locked
 DOCS_VENV := .venv-docs
 DOCS_LOCK := docs.lock
 DOCS_LOCKED := $(DOCS_VENV)/.locked
+PEERS_VENV := .venv-peers
+PEERS_LOCK := peers.lock
+PEERS_LOCKED := $(PEERS_VENV)/.locked
 ASAN_VENV := .venv-asan
 ASAN_LOCKED := $(ASAN_VENV)/.locked
 ASAN_READY := $(ASAN_VENV)/.ready
@@ -50,7 +53,7 @@ help:
 	@echo "make image   the container image of Containerfile, with podman, docker or buildah"
 	@echo "make image-test  the same from Debian's packages, without a registry, and its tests; for root"
 	@echo "make deb     dist/*.deb: a Debian package, with what it depends on, for this Python"
-	@echo "make lock    $(LOCK) and $(DOCS_LOCK) anew, after a change of dependencies; UPGRADE=--upgrade for the newest"
+	@echo "make lock    $(LOCK), $(DOCS_LOCK) and $(PEERS_LOCK) anew, after a change of dependencies; UPGRADE=--upgrade for the newest"
 
 # $(call install-locked,PYTHON,LOCK,HOW MUCH): what the lock names and nothing else, by its hashes. No
 # source distributions, which would run build tools that no hash is known of.
@@ -128,6 +131,12 @@ $(DOCS_LOCKED): $(DOCS_LOCK)
 	@touch $@
 
 # The pages that are generated are in git: `make generated` writes them anew.
+# Programs whose files `tcpmux convert` reads, for tests beside them.
+$(PEERS_LOCKED): $(PEERS_LOCK)
+	@$(call make-venv,$(PEERS_VENV))
+	@$(call install-locked,$(PEERS_VENV)/bin/python,$(PEERS_LOCK),about 90 MB$(comma) ten seconds)
+	@touch $@
+
 docs: $(DOCS_LOCKED)
 	@echo "make: building the site from docs/, in build/site"
 	@$(DOCS_VENV)/bin/zensical build --clean --strict
@@ -211,7 +220,10 @@ lock:
 	sed -n '/^docs = \[/,/^\]/s/^ *"\([^"]*\)".*/\1/p' pyproject.toml >build/docs.in
 	build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
 		--custom-compile-command 'make lock' --output-file $(DOCS_LOCK) build/docs.in
+	sed -n '/^peers = \[/,/^\]/s/^ *"\([^"]*\)".*/\1/p' pyproject.toml >build/peers.in
+	build/uv/bin/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes $(UPGRADE) \
+		--custom-compile-command 'make lock' --output-file $(PEERS_LOCK) build/peers.in
 
 clean:
-	rm -rf build dist *.egg-info $(VENV) $(ASAN_VENV) $(DOCS_VENV)
+	rm -rf build dist *.egg-info $(VENV) $(ASAN_VENV) $(DOCS_VENV) $(PEERS_VENV)
 	find tcpmux -name '*.so' -delete

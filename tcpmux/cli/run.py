@@ -52,10 +52,11 @@ def endpoint_option(command: Callable[..., T]) -> Callable[..., T]:
     def with_mesh(
         *args: object, endpoints: tuple[str, ...], mesh: tuple[str, ...], **others: object
     ) -> T:
-        from tcpmux.config.resources import MESH
+        if mesh:
+            from tcpmux.config.resources import MESH  # it takes long to load
 
-        given = (*endpoints, *(f"{MESH}{one}" for one in mesh))
-        return command(*args, endpoints=given, **others)
+            endpoints += tuple(f"{MESH}{one}" for one in mesh)
+        return command(*args, endpoints=endpoints, **others)
 
     return with_mesh
 

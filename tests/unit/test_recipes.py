@@ -56,7 +56,7 @@ NUMBERS = [
 """,
     ),
 ]
-BALANCE = [(SETTINGS, '    "maglev": "the same', '    "newest": "the one that came last",\n')]
+BALANCE = [(SETTINGS, '    "maglev": "as', '    "newest": "the one that came last",\n')]
 COUNTED = [
     (COUNTERS, "TM_SLOT(retries,", 'TM_SLOT(yawns, "times", "somebody was bored")\n'),
     (COUNTERS, "TM_WORKER(wakeups,", 'TM_WORKER(naps, "times", "nothing was done")\n'),

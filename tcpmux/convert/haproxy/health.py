@@ -186,7 +186,7 @@ def _timing_of(line: Line) -> Timing:
 
 
 def _check(kind: Check | None, timing: Timing, times: Times) -> Check | None:
-    """Raises nothing: what is beyond tcpmux's ranges has been refused by _ranged()."""
+    """Raises nothing: what is beyond tcpmux's ranges has been refused before."""
     if kind is None:
         return None
     timeout = timing.interval
