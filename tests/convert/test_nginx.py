@@ -658,7 +658,7 @@ REFUSED = [
     f"server {{ {LISTENING} allow host.example; }}",
     f"server {{ {LISTENING} deny 10.0.0.0/33; }}",
     f"server {{ {LISTENING} limit_conn nowhere 1; }}",
-    f"limit_conn_zone $remote_port zone=z:1m; server {{ {LISTENING} limit_conn z 1; limit_conn z 2; }}",
+    f"limit_conn_zone $pid zone=z:1m; server {{ {LISTENING} limit_conn z 1; limit_conn z 2; }}",
     f"server {{ {LISTENING} }} }} stream {{",
     f"limit_conn_zone $remote_addr zone=z:64k; server {{ {LISTENING} limit_conn z 0; }}",
     "split_clients $remote_port $x { 0% a; * b; } server { listen 80; proxy_pass $x; }",
