@@ -17,19 +17,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from tcpmux.control.failed_connects import FailedConnects, error_text, is_first
+from tcpmux.control.connecting import error_text
+from tcpmux.control.failed_connects import FailedConnects
 from tcpmux.control.telling import bounded, duration
-from tcpmux.errors import plural
+from tcpmux.errors import listed, plural
 from tcpmux.levels import Line, Where
-from tcpmux.shm.image import ADMIN_STATES, HEALTHY, READY, DestinationRow, Image, RouteRow
+from tcpmux.shm.image import ADMIN_STATES, ENDS, HEALTHY, READY, DestinationRow, Image, RouteRow
 from tcpmux.shm.serving import is_unavailable, serves
+from tcpmux.shm.stats import is_first_control
 
 if TYPE_CHECKING:
     from tcpmux.control.telling import Say
     from tcpmux.shm.view import View
 
 LOOK = 0.2  # s between two looks at the counters of routes
-COUNT = 1.0  # s between two looks at those of endpoints
+COUNT = 1.0  # s between two looks at those of endpoints, and at whether losses go on
 CALM = 5.0  # s without a loss, and it may be over
 FIRST_REMINDER, MAX_REMINDER = 30.0, 600.0  # s; each after twice the time of the one before
 MAX_SHOWN = 3  # endpoints or destinations, in a line
@@ -38,7 +40,6 @@ CONNECTS = ("connect_failed", "connect_timeout", "retries_used_up")
 LOST = (*CONNECTS, "no_endpoint", "local_error")
 LIMITED = ("overflow", "rate_limited")
 REASONS = (*LOST, *LIMITED)
-ENDS = ("reset", "held", "refused")  # by on_all_unavailable
 NO_RESOURCES = "this host is out of ports, descriptors or memory"
 LIMITS = {
     "overflow": "max_connections was reached",
@@ -85,6 +86,10 @@ class Losses:
         self._rows: tuple[RouteRow, ...] = ()
         self._slots = array("I")
         self._before = array("Q")
+        self._destinations = array("I")  # slots, route by route
+        self._places: dict[str, slice] = {}  # of each route, among them
+        self._connects_now: array[int] | None = None  # of each destination; None = not looked at
+        self._next_pass = 0.0  # monotonic; over all episodes
         self._episodes: dict[tuple[str, _Kind], _Episode] = {}
         self._unavailable: frozenset[str] = frozenset()
 
@@ -102,6 +107,7 @@ class Losses:
 
     def look(self, now: float) -> None:
         """At what has happened since the last time."""
+        self._connects_now = None
         lines = [*self._refreshed(now), *self._losses(now), *self._advanced(now)]
         lines.sort(key=lambda line: -line.level)
         for line in bounded(lines, "more routes lose clients"):
@@ -113,8 +119,9 @@ class Losses:
         if image is self._image:
             return
         known = dict(zip(((r.name, r.slot) for r in self._rows), self._counts(), strict=True))
-        from_start = self._image is None and is_first(self._view)
+        from_start = self._image is None and is_first_control(self._view.table)
         self._image, self._rows = image, image.routes
+        self._take_destinations()
         self._slots = array("I", [row.slot for row in image.routes])
         self._before = self._view.counters.closed(self._slots, REASONS)
         if from_start:
@@ -136,6 +143,14 @@ class Losses:
         for name in self._unavailable:  # the master says so at once
             if (name, KINDS[0]) not in self._episodes:
                 self._begin(rows[name], KINDS[0], now)
+
+    def _take_destinations(self) -> None:
+        self._destinations, self._places = array("I"), {}
+        for row in self._rows:
+            first = len(self._destinations)
+            self._destinations.extend(each.slot for each in row.destinations)
+            self._places[row.name] = slice(first, len(self._destinations))
+        self._connects_now = None
 
     def _counts(self) -> Iterator[array[int]]:
         width = len(REASONS)
@@ -185,11 +200,20 @@ class Losses:
         return episode
 
     def _served(self, row: RouteRow) -> int:
-        return sum(self._view.counters.connects(d.slot) for d in row.destinations)
+        return sum(self._established()[self._places[row.name]])
+
+    def _established(self) -> array[int]:
+        """Connects that have succeeded; read for all routes at once, as many may be asked for."""
+        if self._connects_now is None:
+            self._connects_now = self._view.counters.connects(self._destinations)
+        return self._connects_now
 
     # --- how it goes on ---------------------------------------------------------------------
 
     def _advanced(self, now: float) -> Iterator[Line]:
+        if now < self._next_pass:
+            return
+        self._next_pass = now + COUNT
         for key, episode in list(self._episodes.items()):
             if self._is_over(episode, now):
                 del self._episodes[key]
@@ -247,7 +271,7 @@ class Losses:
 
     def _reasons(self, row: RouteRow, reasons: dict[str, int]) -> Iterator[str]:
         if any(reason in reasons for reason in CONNECTS):
-            failing = _some(list(self._failing(row)))
+            failing = listed(list(self._failing(row)), MAX_SHOWN)
             yield f"connects fail: {failing}" if failing else "connects have failed"
         if "no_endpoint" in reasons or not reasons:
             yield self._nobody(row)
@@ -267,7 +291,7 @@ class Losses:
         if not wanted:
             return "no destination has weight"
         out = [f"{each.name} {self._out(row.name, each)}" for each in wanted if not serves(each)]
-        return _some(out) or "no endpoint took them"
+        return listed(out, MAX_SHOWN) or "no endpoint took them"
 
     def _out(self, route: str, row: DestinationRow) -> str:
         if row.state != READY:
@@ -280,11 +304,6 @@ class Losses:
                 reason = self._health_reason(route, row.name, str(each.address))
                 return f"has no healthy endpoint ({each.address}: {reason or 'unknown'})"
         return "has no endpoint that is not drained or disabled"
-
-
-def _some(texts: list[str]) -> str:
-    more = len(texts) - MAX_SHOWN
-    return ", ".join(texts[:MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _total(episode: _Episode) -> str:

@@ -59,15 +59,39 @@ def allow_and_deny(
     )
 
 
+def accepted_by(rules: Iterable[ClientRule], *, otherwise: bool) -> tuple[Clients, ...]:
+    """Those that the rules accept, as networks that don't overlap. otherwise: whether those are
+    accepted that no rule matches. Raises TooManyNetworks."""
+    return _accepted(rules, otherwise=otherwise).networks()
+
+
+def allow_and_deny_by_all(
+    lists: Iterable[tuple[Sequence[ClientRule], bool]],
+) -> tuple[tuple[Clients, ...], tuple[Clients, ...]]:
+    """As allow_and_deny(), of several lists, each with its `otherwise`: a client must be accepted
+    by every one of them."""
+    refused: list[ClientRule] = []
+    for rules, otherwise in lists:
+        opposite = [ClientRule(not rule.accepts, rule.clients) for rule in rules]
+        networks = _accepted(opposite, otherwise=not otherwise).networks()
+        refused += [ClientRule(accepts=False, clients=clients) for clients in networks]
+    allow, deny = allow_and_deny(refused)
+    accepted = _accepted(refused, otherwise=True)
+    if accepted and len(accepted.networks()) < len(deny):
+        return accepted.networks(), ()
+    return allow, deny
+
+
 def _meant(allow: Sequence[Clients], deny: Sequence[Clients]) -> _Set:
     """Those that tcpmux accepts: in allow, unless that is empty, and not in deny."""
-    rules = [ClientRule(accepts=False, clients=each) for one in deny for each in _to_tcpmux(one)]
-    rules += [ClientRule(accepts=True, clients=each) for one in allow for each in _to_tcpmux(one)]
+    rules = [ClientRule(accepts=False, clients=each) for one in deny for each in with_mapped(one)]
+    rules += [ClientRule(accepts=True, clients=each) for one in allow for each in with_mapped(one)]
     return _accepted(rules, otherwise=not allow)
 
 
-def _to_tcpmux(clients: Clients) -> Iterator[Clients]:
-    """It, and the IPv4 clients that are in it."""
+def with_mapped(clients: Clients) -> Iterator[Clients]:
+    """It, and the IPv4 clients that are in it, for which networks of IPv6 have them so
+    (::ffff:a.b.c.d): tcpmux and HAProxy."""
     yield clients
     if isinstance(clients, IPv6Network):
         mapped = IPv6Network((_MAPPED, 96))

@@ -57,7 +57,7 @@ def convert(kind: str, inputs: Sequence[Input]) -> Conversion:
     if made:
         config = _config([route for route, _ in made], result.settings)
         text = to_text(config, _remarks(made, report))
-        _read_back(text, config, made)
+        read_back(text, config, made)
     return Conversion(text, tuple(report.findings()), report.totals())
 
 
@@ -84,8 +84,9 @@ def _remarks(made: Sequence[tuple[Route, Draft]], report: Report) -> dict[str, l
     return remarks
 
 
-def _read_back(text: str, config: Config, made: Sequence[tuple[Route, Draft]]) -> None:
-    """Raises ConfigError unless tcpmux reads it as what was meant."""
+def read_back(text: str, config: Config, made: Sequence[tuple[Route, Draft]] = ()) -> None:
+    """Raises ConfigError unless tcpmux reads it as what was meant. made: where its routes come
+    from, as far as that is known."""
     try:
         found = load_texts([Text(RESULT, text, {})])
     except ConfigError as error:

@@ -63,6 +63,16 @@ def split(port: int, expected: Mapping[str, float], count: int = 400) -> Look:
     return Look(f"split of {count} connections to {port}", take)
 
 
+def sticks(port: int, count: int = 20) -> Look:
+    """All connections of a client go to one server, whichever that is."""
+
+    def take(seen: Seen) -> str:
+        (only,) = seen.shares(port, count).values()
+        return f"one server: {only}"
+
+    return Look(f"servers of {count} connections of a client to {port}", take)
+
+
 def answers(port: int, source: str = "127.0.0.1", host: str = "127.0.0.1") -> Look:
     """Whose answer a client from that address gets (127.0.0.2 and so on are loopback, too)."""
     to = f"[{host}]" if ":" in host else host

@@ -34,6 +34,7 @@ ALLOWED = {
 }
 FOR_ALL = {
     "_privileges",
+    "build",
     "connection_id",
     "errors",
     "files",
@@ -48,6 +49,7 @@ FOR_ALL = {
     "nearest",
     "one_file",
     "output",
+    "peer",
     "privileges",
     "processes",
     "programs",

@@ -7,70 +7,21 @@ import asyncio
 import os
 import re
 import socket
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tcpmux import AsyncClient, Client
-from tcpmux.control.asking import AdminError, NotRunning, PermissionDenied, Refused
+from tcpmux.control.asking import AdminError, NotRunning, PermissionDenied, Refused, Unanswered
 from tcpmux.control.http_answer import Events, NotHttp, Reply
-from tests.support import patient
+from tests.others import as_other, needs_root
+from tests.unit.answering import DEADLINE, HEAD, answering, both
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    pass
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = patient(10.0)  # s
-HEAD = b"HTTP/1.0 200 OK\r\n\r\n"
-
-
-@asynccontextmanager
-async def answering(path: Path, *parts: bytes, stays: bool = False) -> AsyncIterator[list[bytes]]:
-    """Something that answers each request so; what has been asked is in the list."""
-    asked: list[bytes] = []
-    over = asyncio.Event()
-    serving: set[asyncio.Task[None] | None] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        serving.add(asyncio.current_task())
-        try:
-            asked.append(await reader.readuntil(b"\r\n\r\n"))
-            for part in parts:
-                writer.write(part)
-                await writer.drain()
-                await asyncio.sleep(0)
-            if stays:
-                await over.wait()
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # the client has gone
-        finally:
-            writer.close()
-
-    server = await asyncio.start_unix_server(serve, str(path))
-    try:
-        yield asked
-    finally:
-        over.set()
-        server.close()
-        await asyncio.sleep(0)  # those that have just come begin
-        await asyncio.gather(*filter(None, serving))
-        await asyncio.sleep(0)  # and their sockets are closed
-
-
-def both(
-    path: Path, ask: Callable[[Any], Any], timeout: float = DEADLINE, **more: Any
-) -> list[Callable[[], Coroutine[Any, Any, Any]]]:
-    """The same question, by each client."""
-
-    async def by_client() -> Any:
-        return await asyncio.to_thread(ask, Client(path, timeout, **more))
-
-    async def by_async_client() -> Any:
-        return await ask(AsyncClient(path, timeout, **more))
-
-    return [by_client, by_async_client]
 
 
 @pytest.mark.parametrize(
@@ -162,10 +113,10 @@ def test_no_message_of_client_and_instance_names_an_option() -> None:
 
 def test_an_answer_that_comes_in_parts_is_put_together(tmp_path: Path) -> None:
     async def scenario() -> None:
-        whole = HEAD + b'  {"routes":\n [1, 2]}'
+        whole = HEAD + b'  {"routes":\n [{"name": "a"}, {}]}'
         async with answering(tmp_path / "s", *(bytes([byte]) for byte in whole)):
             for ask in both(tmp_path / "s", lambda client: client.routes()):
-                assert await ask() == [1, 2]
+                assert await ask() == [{"name": "a"}, {}]
 
     asyncio.run(scenario())
 
@@ -186,6 +137,42 @@ def test_who_says_nothing_is_given_up(tmp_path: Path) -> None:
             for ask in both(tmp_path / "s", lambda client: client.status(), timeout=0.05):
                 with pytest.raises(AdminError, match=r"has not answered within 0\.05 s"):
                     await ask()
+
+    asyncio.run(scenario())
+
+
+@needs_root
+def test_whose_uid_is_among_the_greatest_is_known_as_who_it_is(tmp_path: Path) -> None:
+    """The greatest that a user can have is 2**32 - 2; a signed number ends at 2**31 - 1."""
+    path, uid = tmp_path / "s", 2**32 - 2
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        with as_other(listening.listen, uid):
+            for peers, error in (({uid}, Unanswered), ({0}, PermissionDenied)):
+                with pytest.raises(error):
+                    Client(path, 0.05, frozenset(peers)).status()
+
+
+def test_who_sends_a_byte_now_and_then_is_given_up(tmp_path: Path) -> None:
+    """Each byte comes in time, and the answer has no end."""
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(HEAD)
+            while True:
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        except OSError:
+            writer.close()
+
+    async def scenario() -> None:
+        server = await asyncio.start_unix_server(drip, str(tmp_path / "s"))
+        for ask in both(tmp_path / "s", lambda client: client.status(), timeout=0.2):
+            with pytest.raises(Unanswered, match=r"has not sent the whole answer within 1 s"):
+                await asyncio.wait_for(ask(), DEADLINE)
+        server.close()
 
     asyncio.run(scenario())
 

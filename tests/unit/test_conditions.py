@@ -16,7 +16,7 @@ import pytest
 
 from tcpmux.config import Check, Passive
 from tcpmux.config.address import Address
-from tcpmux.control import ejection, health
+from tcpmux.control import ejection
 from tcpmux.control.condition import CONDITIONS, Condition
 from tcpmux.control.condition_rules import (
     Failures,
@@ -65,11 +65,6 @@ from tests.unit.watching import Watching, conditions_of, destination, endpoint, 
 DEAD, OTHER = 2, 3  # slots
 AT = "127.0.0.1:1"
 ALONE = route(destination(1, "v1", 1, endpoint(DEAD, AT)))
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "TICK", 0.005)
 
 
 def fail(watching: Watching, times: int, error: int = errno.ECONNREFUSED) -> None:
@@ -235,7 +230,7 @@ def test_what_shared_memory_tells_outlives_the_control_process(
         watching.image = with_conditions(watching.image, {keys[0]: (DOWN, 100)})
         watching.image = with_state(watching.image, keys[1], DRAINING)
         monkeypatch.setattr(time, "time", lambda: 1_000_300.0)
-        watching.image = with_state(watching.image, keys[1], DRAINING)  # it is so already
+        watching.image = with_state(watching.image, keys[1], DRAINING)  # which it is already
         publish_image(watching.table, watching.image)
         found = anew(watching).of("r")
         assert found is not None

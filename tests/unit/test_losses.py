@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tcpmux.control import losses, telling
-from tcpmux.control.failed_connects import FailedConnects, error_text
+from tcpmux.control.connecting import error_text
+from tcpmux.control.failed_connects import FailedConnects
 from tcpmux.control.losses import LIMITED, LOST, Losses
 from tcpmux.shm._commons import Commons
 from tcpmux.shm.counters import REJECTED
@@ -23,8 +24,8 @@ from tests.unit.watching import destination, endpoint, route
 
 DRAINED = ADMIN_STATES.index("draining")
 V1, V2 = ("r", "v1", "127.0.0.1:1"), ("r", "v2", "127.0.0.1:2")
-WHY = "v1 127.0.0.1:1 (Connection refused), v2 127.0.0.1:2 (Connection refused)"
-CHECK = "tcp check: Connection refused"
+WHY = "v1 127.0.0.1:1 (connection refused), v2 127.0.0.1:2 (connection refused)"
+CHECK = "tcp check: connection refused"
 LIMITS = "max_connections was reached (2), the rate limit of new connections was exceeded (1)"
 MANY = telling.MAX_LINES + 5
 
@@ -35,12 +36,14 @@ class Counts:
 
     ends: dict[tuple[int, str], int] = field(default_factory=dict)
     established: dict[int, int] = field(default_factory=dict)
+    looks: int = 0  # at connects
 
     def closed(self, slots: Sequence[int], reasons: Sequence[str]) -> array[int]:
         return array("Q", [self.ends.get((s, r), 0) for s in slots for r in reasons])
 
-    def connects(self, slot: int) -> int:
-        return self.established.get(slot, 0)
+    def connects(self, slots: Sequence[int]) -> array[int]:
+        self.looks += 1
+        return array("Q", [self.established.get(slot, 0) for slot in slots])
 
     def end(self, slot: int, reason: str, times: int = 1) -> None:
         self.ends[slot, reason] = self.ends.get((slot, reason), 0) + times
@@ -111,7 +114,7 @@ def test_a_route_that_resets_every_client_is_an_error_at_once_and_again_and_has_
     assert watch.look(60.0) == []  # nobody comes; that is no recovery
     watch.commons.note(2, success=True)
     watch.counters.serve()
-    assert watch.look() == [
+    assert watch.look(losses.COUNT) == [
         (logging.INFO, "r: clients are served again; until then 607 clients lost in 10 min")
     ]
     assert watch.look(3600.0) == []
@@ -150,7 +153,7 @@ def test_where_some_are_served_not_every_client_is_said_to_be_reset() -> None:
     watch = Watch()
     watch.fail(2)
     watch.counters.end(0, "retries_used_up", 2)
-    text = "r: clients are reset (2 so far): connects fail: v1 127.0.0.1:1 (Connection refused)"
+    text = "r: clients are reset (2 so far): connects fail: v1 127.0.0.1:1 (connection refused)"
     assert watch.look() == [(logging.ERROR, text)]
 
 
@@ -249,6 +252,26 @@ def test_many_routes_at_once_are_a_bounded_number_of_lines() -> None:
     assert said[-1] == (logging.ERROR, "and 5 more routes lose clients")
 
 
+def test_connects_are_read_at_once_for_all_routes_that_lose_clients() -> None:
+    """A thousand routes that fail for hours would be read a thousand times in each look."""
+    rows = [
+        replace(route(destination(10 + at, "v1", 1)), name=f"r{at}", slot=100 + at)
+        for at in range(50)
+    ]
+    watch = Watch(*rows)
+    for row in rows:
+        watch.counters.end(row.slot, "connect_failed")
+    watch.look()
+    watch.look(losses.CALM)
+    before = watch.counters.looks
+    assert watch.look(1.0) == []
+    assert watch.counters.looks == before + 1
+    watch.counters.serve(rows[7].destinations[0].slot)
+    assert watch.look(losses.COUNT) == [
+        (logging.INFO, "r7: clients are served again; until then 1 client lost in 1 s")
+    ]
+
+
 def test_every_reason_for_which_a_client_gets_nowhere_is_one_of_these() -> None:
     """csrc/counters.def says which those are."""
     assert set(REJECTED) == {*LOST, *LIMITED}
@@ -269,8 +292,8 @@ def test_failed_connects_are_told_once_for_an_endpoint_and_second(
     watch.commons.note(3, failure=True, error=0)
     failed.look()
     assert caplog.messages == [
-        "r/v1: 1000 connects to 127.0.0.1:1 failed: Connection refused",
-        "r/v2: 1 connect to 127.0.0.1:2 failed: timed out",
+        "r/v1: 1000 connects to 127.0.0.1:1 failed: connection refused",
+        "r/v2: 1 connect to 127.0.0.1:2 failed: connect timed out",
     ]
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
     failed.look()
@@ -297,8 +320,9 @@ def test_failed_connects_of_many_endpoints_and_after_a_reload(
 
 def test_what_a_failed_connect_met_with_is_bounded() -> None:
     """A worker that is not to be trusted writes it."""
-    assert error_text(0) == "timed out"
-    assert error_text(errno.EHOSTUNREACH) == "No route to host"
+    assert error_text(0) == "connect timed out"
+    assert error_text(errno.EHOSTUNREACH) == "no route to host"
+    assert error_text(errno.ENOENT) == "no such socket"
     assert error_text(4_000_000_000) == "error 4000000000"
 
 
