@@ -16,6 +16,7 @@ from tcpmux.config.model import Config, Destination, Route
 from tcpmux.config.settings import Bandwidth, Keepalive, Passive, Retry, SlowStart
 from tcpmux.convert.conversion import Conversion, convert
 from tcpmux.convert.kinds import Input
+from tcpmux.convert.nginx import server
 from tcpmux.convert.nginx.lexer import Node, parse
 from tcpmux.convert.nginx.values import milliseconds, size
 from tcpmux.convert.report import Report
@@ -389,6 +390,14 @@ def test_the_same_server_twice() -> None:
     assert [policy.max_connections for _, policy in found.endpoint_policies] == [11]
 
 
+def test_an_upstream_of_two_servers_has_no_common_limit() -> None:
+    found = changes_of(
+        "upstream u { zone u 64k; server 127.0.0.1:81 max_conns=5; server 127.0.0.1:82; }"
+        "server { listen 79; proxy_pass u; } server { listen 80; proxy_pass u; }"
+    )
+    assert found == [("max_conns=5", "limits over routes")]
+
+
 def test_names() -> None:
     found = config_of(
         "stream { resolver 127.0.0.1 [::1]:5353; upstream u { zone u 1m; "
@@ -445,6 +454,21 @@ def test_a_name_of_a_variable_needs_a_resolver() -> None:
     stream = "set $x a.example:1; proxy_pass $x;"
     assert changes_of(f"server {{ listen 80; {stream} }}")
     assert not changes_of(f"server {{ listen 80; {stream} resolver 127.0.0.1; }}")
+
+
+def test_a_split_into_more_than_a_route_has() -> None:
+    shares = "".join(f"1% 10.0.0.{n}:1; " for n in range(80))
+    stream = f"split_clients $remote_port $x {{ {shares} }} server {{ listen 80; proxy_pass $x; }}"
+    assert changes_of(stream)
+
+
+def test_a_long_list_of_clients_for_many_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result would have all of it for each."""
+    monkeypatch.setattr(server, "MAX_ALL_NETWORKS", 10)
+    rules = "".join(f"deny 10.0.0.{n}; " for n in range(4))
+    servers = "".join(f"server {{ listen {n}; proxy_pass 10.1.0.1:1; }}" for n in range(100, 103))
+    assert [text.partition(" ")[0] for text, _ in changes_of(f"{rules} {servers}")] == ["deny"] * 4
+    assert len(routes_of(f"{rules} {servers.partition('}')[0]}}}")) == 1
 
 
 def test_bombs_of_variables_end() -> None:
@@ -634,6 +658,8 @@ REFUSED = [
     f"server {{ {LISTENING} allow host.example; }}",
     f"server {{ {LISTENING} deny 10.0.0.0/33; }}",
     f"server {{ {LISTENING} limit_conn nowhere 1; }}",
+    f"limit_conn_zone $pid zone=z:1m; server {{ {LISTENING} limit_conn z 1; limit_conn z 2; }}",
+    f"server {{ {LISTENING} }} }} stream {{",
     f"limit_conn_zone $remote_addr zone=z:64k; server {{ {LISTENING} limit_conn z 0; }}",
     "split_clients $remote_port $x { 0% a; * b; } server { listen 80; proxy_pass $x; }",
     "split_clients $remote_port $x { 60% a; 50% b; } server { listen 80; proxy_pass $x; }",

@@ -112,7 +112,7 @@ class _Parser:
     def _word(self, at: int, first: str) -> int | None:
         """Adds the word that begins there; where it ends, None if it does not."""
         found = _QUOTED.get(first, _PLAIN).match(self.text, at)
-        if found is None or (first not in _QUOTED and self.text[found.end() :] == "\\"):
+        if found is None or (first not in _QUOTED and self.text.startswith("\\", found.end())):
             self.wrong(at, f"unexpected end of file: the word that begins with {first} has no end")
             return None
         if first in _QUOTED and not _AFTER_QUOTE.match(self.text, found.end()):

@@ -39,6 +39,7 @@ class Scope:
     report: Report
     settings: dict[str, Directive] = field(default_factory=dict)
     lists: dict[str, list[Directive]] = field(default_factory=dict)
+    zones: set[str] = field(default_factory=set)  # of limit_conn
     tls: list[Directive] = field(default_factory=list)
     handler: Directive | None = None  # return, pass
 
@@ -73,8 +74,12 @@ class Scope:
     def _list(self, one: Directive) -> None:
         count = 2 if one.name == "limit_conn" else 1
         if is_plain(one, self.report, count, count):
-            key = "limit_conn" if one.name == "limit_conn" else "allow"
-            self.lists.setdefault(key, []).append(one)
+            is_limit = one.name == "limit_conn"
+            if is_limit and one.argument() in self.zones:
+                self.report.problem(one.at, f"{one.argument()} is limited here already")
+                return
+            self.zones |= {one.argument()} if is_limit else set()
+            self.lists.setdefault("limit_conn" if is_limit else "allow", []).append(one)
 
 
 def is_plain(one: Directive, report: Report, fewest: int, most: int) -> bool:

@@ -10,8 +10,9 @@ from fractions import Fraction
 from ipaddress import ip_network
 
 from tcpmux.config.address import Address, HostName
+from tcpmux.config.schema import MAX_ENDPOINTS
 from tcpmux.config.settings import Bandwidth, Clients, DestinationPolicy, Keepalive, RoutePolicy
-from tcpmux.convert.clients import ClientRule
+from tcpmux.convert.clients import EVERYBODY, ClientRule
 from tcpmux.convert.draft import Draft, Pool, plain_name
 from tcpmux.convert.nginx.access import Zones, client_lists, client_rules
 from tcpmux.convert.nginx.listen import KERNEL_KEEPALIVE, Listen, Listens
@@ -23,11 +24,13 @@ from tcpmux.convert.nginx.variables import Unresolved, Variables
 from tcpmux.convert.report import Report
 
 NO_KEEPALIVE = Keepalive(idle=0)
+MAX_ALL_NETWORKS = 100_000  # of all routes' lists of clients
 REJECTED = "rejected"  # the destination of connections that nginx closes
 _IPV4 = ip_network("0.0.0.0/0")
 
 Shares = list[tuple[Fraction, str]]
 Lists = tuple[tuple[Clients, ...], tuple[Clients, ...]]
+NOBODY: Lists = ((), EVERYBODY)
 
 
 @dataclass(slots=True)
@@ -101,6 +104,8 @@ class Routes:
     v4: set[int] = field(default_factory=set)
     used: dict[str, Upstream] = field(default_factory=dict)  # by name in lower case
     resolves: bool = False  # names that variables have
+    networks: int = 0  # of all routes
+    endpoints: int = 0
     to_clients: bool = False  # some server speaks TLS with them
     to_servers: bool = False
     lists: dict[tuple[int, bool], Lists] = field(default_factory=dict)
@@ -221,6 +226,14 @@ class Routes:
             if v6_only:
                 rules.insert(0, ClientRule(accepts=False, clients=_IPV4))
             self.lists[key] = client_lists(rules, rules_of)
+        found = self.lists[key]
+        self.networks += len(found[0]) + len(found[1])
+        if self.networks > MAX_ALL_NETWORKS:
+            if self.lists[key] != NOBODY:
+                note = f"nobody may connect: all routes have more than {MAX_ALL_NETWORKS} networks"
+                for one in rules_of:
+                    one.at.changes(note=note)
+            self.lists[key] = NOBODY
         return self.lists[key]
 
     def _name(self, server: Proxied, addresses: list[Address]) -> str:
@@ -238,6 +251,11 @@ class Routes:
         if key in self.upstreams:
             if key not in self.used:
                 self.used[key] = self.reader.read(self.upstreams[key])
+            self.endpoints += len(self.used[key].servers)
+            if self.endpoints > MAX_ENDPOINTS:
+                message = f"the routes have more than {MAX_ENDPOINTS} endpoints"
+                self.report.problem(server.at.at, message)
+                self.report.complain()
             return self.used[key]
         assert server.proxy_pass is not None
         at, word = server.proxy_pass.at, server.proxy_pass.at.words[1]

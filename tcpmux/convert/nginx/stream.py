@@ -12,7 +12,7 @@ from tcpmux.config.schema import MAX_WORKERS
 from tcpmux.convert.draft import MAX_NAME, Draft
 from tcpmux.convert.kinds import Input, Result
 from tcpmux.convert.nginx.access import Zones
-from tcpmux.convert.nginx.listen import ANY_V4, Listens
+from tcpmux.convert.nginx.listen import ANY_V4, ANY_V6, Listens
 from tcpmux.convert.nginx.scope import Scope, is_block, is_plain
 from tcpmux.convert.nginx.server import Proxied, Routes, mark_tls, read_server
 from tcpmux.convert.nginx.tables import HARMLESS_IN_MAIN
@@ -233,9 +233,13 @@ def _has_port(text: str) -> bool:
 
 
 def _tell_apart(drafts: Sequence[Draft]) -> None:
-    """Routes of the same name get their ports into it."""
+    """Routes of the same name get their ports into it; those that have it, their addresses."""
     count = Counter(draft.name for draft in drafts)
     for draft in drafts:
-        port = draft.listen[0].port
-        if count[draft.name] > 1 and port:
-            draft.name = f"{draft.name[: MAX_NAME - 6]}-{port}"
+        first = draft.listen[0]
+        if count[draft.name] == 1 or not first.port:
+            continue
+        if draft.name != f"tcp-{first.port}":
+            draft.name = f"{draft.name[: MAX_NAME - 6]}-{first.port}"
+        elif first.host not in (ANY_V4, ANY_V6):
+            draft.name = f"tcp-{first.host.strip(':')}-{first.port}"

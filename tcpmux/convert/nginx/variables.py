@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from tcpmux.config.address import Address
+from tcpmux.config.schema import MAX_DESTINATIONS
 from tcpmux.convert.nginx.scope import is_block, is_plain
 from tcpmux.convert.nginx.tables import need_of
 from tcpmux.convert.nginx.tree import Directive
@@ -14,7 +15,6 @@ from tcpmux.convert.report import Effect, Report, Word
 
 MAX_TEXT = 4096  # characters of a value
 MAX_DEPTH = 16  # variables within variables
-MAX_SHARES = 1000  # of a split; a route has far fewer destinations
 MAX_REACHED = 1000  # definitions that a value may depend on
 _NAME = re.compile(r"\$(?:\{([A-Za-z0-9_]+)\}|([A-Za-z0-9_]+))")
 _PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%")
@@ -142,9 +142,11 @@ class Variables:
             left -= share
             if share:
                 shares.append((share, part.argument()))
-        if len(shares) > MAX_SHARES:
-            one.changes(f"a split of more than {MAX_SHARES} shares")
-        return [*shares[:MAX_SHARES], (left, "")] if left else shares[:MAX_SHARES]
+        if left:
+            shares.append((left, ""))
+        if len(shares) > MAX_DESTINATIONS:
+            one.changes(f"a route of tcpmux has at most {MAX_DESTINATIONS} destinations")
+        return shares[:MAX_DESTINATIONS]
 
     def _map(self, one: Directive) -> _Map:
         found = _Map(one.argument())

@@ -64,4 +64,7 @@ CASES: list[Case] = [
         split(19001, {"19101": 0.5, "19102": 0.5}),
         split(19002, {"19103": 0.75, "19104": 0.25}),
     ),
+    case("nginx/overlap.conf", answers(19001), answers(19001, host="127.0.0.2")),
+    case("nginx/hash.conf", split(19002, {"19103": 0.5, "19104": 0.5})),
+    case("nginx/same-upstream.conf", shares(19001), shares(19002)),
 ]
