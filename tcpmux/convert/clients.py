@@ -65,6 +65,23 @@ def accepted_by(rules: Iterable[ClientRule], *, otherwise: bool) -> tuple[Client
     return _accepted(rules, otherwise=otherwise).networks()
 
 
+def allow_and_deny_by_all(
+    lists: Iterable[tuple[Sequence[ClientRule], bool]],
+) -> tuple[tuple[Clients, ...], tuple[Clients, ...]]:
+    """As allow_and_deny(), of several lists, each with its `otherwise`: a client must be accepted
+    by every one of them."""
+    refused: list[ClientRule] = []
+    for rules, otherwise in lists:
+        opposite = [ClientRule(not rule.accepts, rule.clients) for rule in rules]
+        networks = _accepted(opposite, otherwise=not otherwise).networks()
+        refused += [ClientRule(accepts=False, clients=clients) for clients in networks]
+    allow, deny = allow_and_deny(refused)
+    accepted = _accepted(refused, otherwise=True)
+    if accepted and len(accepted.networks()) < len(deny):
+        return accepted.networks(), ()
+    return allow, deny
+
+
 def _meant(allow: Sequence[Clients], deny: Sequence[Clients]) -> _Set:
     """Those that tcpmux accepts: in allow, unless that is empty, and not in deny."""
     rules = [ClientRule(accepts=False, clients=each) for one in deny for each in with_mapped(one)]

