@@ -22,6 +22,7 @@ from tcpmux.convert.haproxy.truth import Among, Truth, Unknown
 from tcpmux.convert.haproxy.values import Refused, seconds, whole
 from tcpmux.convert.report import Report
 
+MAX_RULES = 100_000  # networks of all rules of a stage
 STAGES = ("connection", "session", "content")
 _HARMLESS = (
     "set-var", "set-var-fmt", "unset-var", "capture", "set-log-level", "set-nice", "sc-inc-gpc",
@@ -173,9 +174,9 @@ Lists = tuple[tuple[Clients, ...], tuple[Clients, ...]]
 
 def lists_of(access: Access, at: Address, report: Report) -> Lists:
     """(allow, deny) for connections to that address. Rules that depend on more are marked."""
-    stages = [_rules_at(access, stage, at, report) for stage in STAGES]
-    used = [rules for rules in stages if rules]
     try:
+        stages = [_rules_at(access, stage, at, report) for stage in STAGES]
+        used = [rules for rules in stages if rules]
         if len(used) <= 1:
             return _lists(used[0]) if used else ((), ())
         return _lists(_merged(used))
@@ -218,6 +219,8 @@ def _rules_at(access: Access, stage: str, at: Address, report: Report) -> list[C
                 definition.at.mapped()
         if isinstance(truth, Among):
             made += [ClientRule(rule.accepts, clients) for clients in truth.clients]
+            if len(made) > MAX_RULES:
+                raise TooManyNetworks(f"the rules have more than {MAX_RULES} networks")
         elif truth is True:
             made += [ClientRule(rule.accepts, clients) for clients in EVERYBODY]
             break

@@ -49,6 +49,12 @@ class Term:
     negated: bool
     tests: list[list[Word]]
     definitions: list[Setting] = field(default_factory=list)
+    known: Truth | None = None  # if it is the same for all addresses
+
+    @property
+    def depends_on_address(self) -> bool:
+        """That the client has connected to."""
+        return any(test and test[0].text.startswith("dst") for test in self.tests)
 
 
 @dataclass(slots=True)
@@ -80,17 +86,17 @@ class Condition:
     @property
     def depends_on_address(self) -> bool:
         """That the client has connected to."""
-        return any(
-            test and test[0].text.startswith("dst")
-            for terms in self.alternatives
-            for term in terms
-            for test in term.tests
-        )
+        return any(term.depends_on_address for terms in self.alternatives for term in terms)
 
 
 def _term_truth(term: Term, at: Address | None) -> Truth:
+    if term.known is not None:
+        return term.known
     found = any_of([truth_of_test([word.text for word in test], at) for test in term.tests])
-    return negated(found) if term.negated else found
+    found = negated(found) if term.negated else found
+    if not term.depends_on_address:
+        term.known = found
+    return found
 
 
 def condition_of(words: Sequence[Word], section: Section) -> Condition:
@@ -133,9 +139,17 @@ def _end_of_test(words: Sequence[Word], start: int) -> int:
 
 
 def _named(name: str, is_negated: bool, section: Section) -> Term:
-    definitions = [s for s in section.all("acl") if s.args and s.args[0].text == name]
+    if section.acls is None:
+        section.acls = {}
+        for setting in section.all("acl"):
+            if setting.args:
+                section.acls.setdefault(setting.args[0].text, []).append(setting)
+    definitions = section.acls.get(name)
     if definitions:
-        return Term(is_negated, [s.args[1:] for s in definitions], definitions)
+        tests = [s.args[1:] for s in definitions]
+        made = Term(is_negated, tests, definitions)
+        known: Term = section.terms.setdefault((name, is_negated), made)
+        return known
     if name in _PREDEFINED:
         words = [Word(text, 0, 0) for text in _PREDEFINED[name]]
         return Term(is_negated, [words])

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 MAX_DEPTH = 16
+MAX_BLOCKS = 100  # as in HAProxy
 _TOKEN = re.compile(r"\s*(\|\||&&|!|\(|\)|[A-Za-z_]+\([^()]*\)|[A-Za-z_]+|-?[0-9]+)")
 CONDITIONALS = (".if", ".elif", ".else", ".endif")
 
@@ -114,6 +115,8 @@ class Conditions:
     def take(self, keyword: str, text: str, environment: Mapping[str, str]) -> bool | None:
         """The condition's value. Raises Malformed."""
         if keyword == ".if":
+            if len(self.blocks) >= MAX_BLOCKS:
+                raise Malformed(f"more than {MAX_BLOCKS} .if within each other")
             value = value_of(text, environment) if self.active is not False else False
             self.blocks.append(_Block(value, value))
             return value

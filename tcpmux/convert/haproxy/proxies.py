@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from tcpmux.convert.haproxy.options import mark_unused
 from tcpmux.convert.haproxy.reading import OTHERS, PROXIES, RawSection
@@ -51,6 +52,8 @@ class Section:
     settings: list[Setting] = field(default_factory=list)
     marked: set[str] = field(default_factory=set)  # sides whose proxies have used the tables
     _index: dict[str, list[Setting]] = field(default_factory=dict)
+    acls: dict[str, list[Setting]] | None = None  # by name, its own and those of `from`
+    terms: dict[tuple[str, bool], Any] = field(default_factory=dict)  # of acls.py
     _lasts: dict[str, list[str]] | None = None
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tcpmux.config.address import Endpoint, HostName
+from tcpmux.config.schema import MAX_ENDPOINTS
 from tcpmux.config.turns import MAX_ENDPOINT_WEIGHT
 from tcpmux.convert.haproxy.options import Option, Options, mark_plain, parse
 from tcpmux.convert.haproxy.proxies import Section, Setting, guarded
@@ -62,6 +63,9 @@ def servers_of(back: Section, report: Report) -> Servers:
     servers = Servers()
     inherited: Options = {}
     for setting in back.all("default-server", "server", "server-template"):
+        if len(servers.active) + len(servers.backups) > MAX_ENDPOINTS:
+            report.problem(setting.at, f"more than {MAX_ENDPOINTS} servers")
+            break
         if setting.key == "default-server":
 
             def more(s: Setting = setting) -> None:
@@ -122,7 +126,7 @@ def _add(setting: Setting, inherited: Options, servers: Servers) -> None:
         options["id"].harmless("a number")
         line.order = whole(options["id"].text, 1, 2**31 - 1)
     else:
-        line.order = len(servers.all) + 1
+        line.order = len(servers.active) + len(servers.backups) + 1
     if not placed:
         return
     if isinstance(line.endpoint, HostName):

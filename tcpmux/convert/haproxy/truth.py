@@ -6,11 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from tcpmux.config.settings import Clients
 from tcpmux.convert.clients import ClientRule, TooManyNetworks, accepted_by
 
 MAX_NETWORKS = 10_000  # of a list
+MAX_BITS = 1000  # of the denominator of a share
+MAX_COMBINED = 1000  # of a list that is combined with others, or negated
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +33,15 @@ class Among:
 
 Truth = bool | Fraction | Among | Unknown  # Fraction: drawn anew for each connection
 MIXED = Unknown("it depends on the client and on more", "rules by source")
-TOO_MANY = Unknown(f"it has more than {MAX_NETWORKS} networks", "longer lists")
+TOO_FINE = Unknown("it is made of too many chances", "finer shares")
+TOO_MANY = Unknown("it has too many networks", "longer lists")
 
 
-def none_of(clients: Iterable[Clients]) -> Among:
+@lru_cache(maxsize=256)
+def none_of(clients: tuple[Clients, ...]) -> Among:
     """All others. Raises TooManyNetworks."""
+    if len(clients) > MAX_COMBINED:
+        raise TooManyNetworks
     return Among(accepted_by((ClientRule(False, c) for c in clients), otherwise=True))
 
 
@@ -62,6 +69,8 @@ def all_of(truths: Iterable[Truth]) -> Truth:
     product = Fraction(1)
     for share in shares:
         product *= share
+        if product.denominator.bit_length() > MAX_BITS:
+            return TOO_FINE
     return product if shares else True
 
 
@@ -78,12 +87,18 @@ def any_of(truths: Iterable[Truth]) -> Truth:
 def _within_all(among: list[Among]) -> Among:
     first, *others = among
     for other in others:
-        if len(first.clients) + len(other.clients) > MAX_NETWORKS:
-            raise TooManyNetworks
-        rules = [ClientRule(False, c) for c in none_of(first.clients).clients]
-        rules += [ClientRule(True, c) for c in other.clients]
-        first = Among(accepted_by(rules, otherwise=False))
+        first = _both(first, other)
     return first
+
+
+@lru_cache(maxsize=256)
+def _both(one: Among, other: Among) -> Among:
+    """Raises TooManyNetworks."""
+    if len(other.clients) > MAX_COMBINED:
+        raise TooManyNetworks
+    rules = [ClientRule(False, c) for c in none_of(one.clients).clients]
+    rules += [ClientRule(True, c) for c in other.clients]
+    return Among(accepted_by(rules, otherwise=False))
 
 
 def _guarded(work: Callable[[], Among]) -> Truth:

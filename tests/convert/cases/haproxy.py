@@ -19,6 +19,7 @@ from tests.convert.looks import (
     listens,
     shares,
     split,
+    without,
 )
 from tests.support import DEADLINE
 
@@ -108,7 +109,7 @@ CASES = [
     case("haproxy/backup.cfg", fails_over(19001, 19101, 19102)),
     case("haproxy/two-backups.cfg", fails_over(19001, 19101, 19102)),
     case("haproxy/allbackups.cfg", fails_over(19001, 19101, 19102, 19103)),
-    case("haproxy/backup-unchecked.cfg", shares(19001, 20)),
+    case("haproxy/backup-unchecked.cfg", shares(19001, 20), without(19001, 19101, 1)),
     case("haproxy/redispatch-unchecked.cfg", shares(19001, 60), names_without(19001, 19101)),
     case("haproxy/rand-down.cfg", split_without(19001, 19102, {"19101": 0.75, "": 0.25})),
     case("haproxy/per-client.cfg", limited(19001, 4)),
