@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 
 class TcpmuxError(Exception):
@@ -28,6 +29,12 @@ def printable(text: str) -> str:
 def plural(count: int, noun: str) -> str:
     """`1 route`, `2 routes`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def listed(texts: Sequence[str], most: int) -> str:
+    """`v1, v2 and 3 more`: at most so many of them."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 def clock(at: float, now: float | None = None, *, zone: bool = False) -> str:

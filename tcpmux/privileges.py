@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from tcpmux import _privileges
 from tcpmux.errors import TcpmuxError
+from tcpmux.peer import user_name
 
 DEFAULT = "nobody"
 MAX_TEXT = 4096  # bytes of what as_user() brings back
@@ -51,10 +52,7 @@ class User(NamedTuple):  # not a dataclass: see worker/process.py
 
     @property
     def name(self) -> str:
-        try:
-            return pwd.getpwuid(self.uid).pw_name
-        except KeyError:
-            return str(self.uid)
+        return user_name(self.uid)
 
     def __str__(self) -> str:
         try:

@@ -17,12 +17,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tcpmux.peer import CREDENTIALS
 from tcpmux.programs import GUARDIAN
 
 # Linux 6.5: a descriptor of the sender with each message (unix(7)). Python has no names for them.
 SO_PASSPIDFD = 76
 SCM_PIDFD = 4
-CREDENTIALS = struct.Struct("=iII")  # struct ucred
 
 
 def has_ended(pidfd: int) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.support import patient, short_directory
+from tests.support import patient, short_directory, write_token
 
 HERE = Path(__file__).parent
 _kill = os.kill
@@ -79,6 +79,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         own = item.get_closest_marker("timeout")
         limit = patient(float(own.args[0] if own else usual))
         item.add_marker(pytest.mark.timeout(limit), append=False)
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    """That holds TOKEN of tests/support.py."""
+    return write_token(tmp_path / "token")
 
 
 @pytest.fixture

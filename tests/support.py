@@ -57,6 +57,16 @@ def short_directory() -> Iterator[Path]:
         yield Path(name)
 
 
+TOKEN = "s3cret-" * 3
+
+
+def write_token(path: Path, token: str = TOKEN) -> Path:
+    """As admin.token_file and --token-file have it."""
+    path.write_text(f"{token}\n")
+    path.chmod(0o600)
+    return path
+
+
 DEMO_PORTS = (31400, 9001, 9002)  # tcpmux/demo/demo.yaml
 _given_out: set[int] = set(DEMO_PORTS)
 

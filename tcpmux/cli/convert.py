@@ -10,9 +10,12 @@ from tcpmux.cli.output import say, say_json
 from tcpmux.cli.run import config_option, endpoint_option
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tcpmux.convert.conversion import Conversion
 
-KINDS = ("haproxy", "nginx", "envoy", "traefik")  # config/foreign.py; its import takes long
+RESOURCES = "resources"
+KINDS = ("haproxy", "nginx", "envoy", "traefik", RESOURCES)  # config/foreign.py; its import is slow
 INCOMPLETE = 1  # exit code
 
 
@@ -55,6 +58,7 @@ def convert(
         tcpmux convert -c /etc/haproxy/haproxy.cfg > routes.yaml
         tcpmux convert -c /etc/nginx/nginx.conf --report
         tcpmux convert -c gateway.yaml --endpoint shop/v1=127.0.0.1:9001 > routes.yaml
+        tcpmux convert -c virtual-service.yaml --mesh > routes.yaml
     """
     if not config:
         raise click.UsageError("no file given: name one with -c", click.get_current_context())
@@ -65,12 +69,7 @@ def convert(
     kinds = [kind or kind_of(path) for path in config]
     if len(set(kinds)) > 1:
         raise click.UsageError("these files are of different kinds: convert them one at a time")
-    if not kinds[0]:
-        return _convert_own(config, endpoints)
-    from tcpmux.convert.conversion import convert as convert_files
-    from tcpmux.convert.kinds import read_input
-
-    found = convert_files(kinds[0], [read_input(path) for path in config])
+    found = _converted(kinds[0], config, endpoints)
     if report:
         _print_report(found, as_json=as_json)
     else:
@@ -78,15 +77,21 @@ def convert(
     return INCOMPLETE if found.changes and not (partial and found.text) else 0
 
 
-def _convert_own(config: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
-    from tcpmux.config import load
-    from tcpmux.config.native import to_text
+def _converted(kind: str, config: Sequence[str], endpoints: Sequence[str]) -> Conversion:
+    if kind in ("", RESOURCES):
+        from tcpmux.config import Problem, read_texts, sources_of
+        from tcpmux.config.problems import ConfigError
+        from tcpmux.convert.resources import convert_own
 
-    found = load(config, endpoints)
-    for warning in found.warnings:
-        say(f"tcpmux: warning: {warning}", err=True)
-    click.echo(to_text(found), nl=False)
-    return 0
+        problems: list[Problem] = []
+        texts = list(read_texts(sources_of(config), problems))
+        if problems:
+            raise ConfigError(problems)
+        return convert_own(texts, endpoints)
+    from tcpmux.convert.conversion import convert as convert_files
+    from tcpmux.convert.kinds import read_input
+
+    return convert_files(kind, [read_input(path) for path in config])
 
 
 def _print_report(found: Conversion, *, as_json: bool) -> None:
@@ -100,7 +105,7 @@ def _print_report(found: Conversion, *, as_json: bool) -> None:
 
 def _print_result(found: Conversion, *, partial: bool) -> None:
     for finding in found.findings:
-        if finding in found.changes:
+        if finding.effect.value == "changes traffic":
             level = "warning" if partial else "error"
             say(f"tcpmux: {level}: {finding}", err=True)
         elif finding.note and finding.effect.value == "mapped":

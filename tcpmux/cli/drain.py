@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,10 +11,11 @@ from tcpmux.cli.instance import client
 from tcpmux.cli.output import say
 from tcpmux.cli.stop import STATUS_TIME, waiting_for
 from tcpmux.cli.where import Where, admin_option
-from tcpmux.control.client import Client
+from tcpmux.control.asking import WaitTimeout
 from tcpmux.errors import TcpmuxError, UsageError, plural
 
-POLL_EVERY = 0.2  # s
+if TYPE_CHECKING:
+    from tcpmux.control.client import Client, Status
 
 for_option = click.option(
     "--for", "for_", metavar="DURATION", help="Make it ready again after this time: 90s, 10m, 2h."
@@ -153,19 +154,23 @@ def _change(
 
 
 def _wait(instance: Client, found: list[targets.Target], timeout: float | None) -> int:
-    deadline = None if timeout is None else time.monotonic() + timeout
-    shown = -1
-    while True:
-        left = targets.active(instance.routes(), found)
-        if not left:
-            say("drained: no connections are left")
-            return 0
-        if left != shown:
+    """Until they have no connection left. Raises TcpmuxError if they do after `timeout` s."""
+    left = -1  # not known
+
+    def is_drained(status: Status) -> bool:
+        nonlocal left
+        before, left = left, targets.active(status["routes"], found)
+        if left and left != before:
             say(f"waiting for {plural(left, 'connection')}")
-            shown = left
-        if deadline is not None and time.monotonic() >= deadline:
-            raise TcpmuxError(
-                f"{plural(left, 'connection')} left after {timeout:g} s: look at them with "
-                "`tcpmux conns`, end them with `tcpmux kill`"
-            )
-        time.sleep(POLL_EVERY)
+        return not left
+
+    try:
+        instance.wait_for(is_drained, timeout)
+    except WaitTimeout:
+        count = plural(left, "connection") if left >= 0 else "an unknown number of connections"
+        raise TcpmuxError(
+            f"{count} left after {timeout:g} s: look at them with `tcpmux conns`, end them with "
+            "`tcpmux kill`"
+        ) from None
+    say("drained: no connections are left")
+    return 0

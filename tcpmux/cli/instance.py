@@ -8,7 +8,6 @@ belong to root or to the user who asks. What processes call themselves counts fo
 from __future__ import annotations
 
 import os
-import pwd
 import shlex
 import stat
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from tcpmux.cli.where import Where
 from tcpmux.control.asking import DEFAULT_SOCKET, TIMEOUT, AdminError
 from tcpmux.control.client import Client
 from tcpmux.errors import UsageError, printable
+from tcpmux.peer import user_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -136,22 +136,15 @@ def _listed(texts: Iterable[str]) -> str:
     return "; ".join([*every[:MAX_LISTED], *more])
 
 
-def _owner(one: Found) -> str:
-    try:
-        return pwd.getpwuid(one.owner).pw_name
-    except KeyError:
-        return str(one.owner)
-
-
 def _with_owner(one: Found) -> str:
-    return f"{printable(one.path)} of user {_owner(one)}"
+    return f"{printable(one.path)} of user {user_name(one.owner)}"
 
 
 def _as_option(one: Found) -> str:
     """`--admin /run/a.sock (routes.yaml)`: what names it, to be copied, and what it is."""
     option = f"--admin {shlex.quote(one.path)}"
     if not one.usable:
-        return printable(f"{option} (of user {_owner(one)}: needs sudo)")
+        return printable(f"{option} (of user {user_name(one.owner)}: needs sudo)")
     try:
         files = Client(one.path, PROBE_TIME, one.peers).status()["config"]
     except AdminError:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tcpmux.cli.output import print_applied
 from tcpmux.control.asking import Refused
-from tcpmux.errors import TcpmuxError
+from tcpmux.errors import TcpmuxError, listed
 from tcpmux.nearest import did_you_mean
 
 if TYPE_CHECKING:
@@ -129,9 +129,8 @@ def parts(routes: Sequence[RouteNames | RouteStatus], found: Sequence[Target]) -
 def _ambiguous(text: str, found: Sequence[Target]) -> TcpmuxError:
     routes = [f"{target}/ (the route)" for target in found if target.destination is None]
     others = [str(target) for target in found if target.destination is not None]
-    listed = [*routes, *others]
-    more = f" and {len(listed) - MAX_LISTED} more" if len(listed) > MAX_LISTED else ""
-    return TcpmuxError(f"{text!r} is ambiguous: use one of {', '.join(listed[:MAX_LISTED])}{more}")
+    those = listed([*routes, *others], MAX_LISTED)
+    return TcpmuxError(f"{text!r} is ambiguous: use one of {those}")
 
 
 def _unknown(every: Sequence[Target], text: str) -> TcpmuxError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -12,16 +12,16 @@ from tcpmux.cli import completing, targets
 from tcpmux.cli.instance import client
 from tcpmux.cli.output import print_applied, say
 from tcpmux.cli.where import Where, admin_option
+from tcpmux.control.asking import WaitTimeout
 from tcpmux.control.limits import MAX_WEIGHT
 from tcpmux.errors import TcpmuxError, UsageError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from tcpmux.control.client import Applied, Client
+    from tcpmux.control.client import Applied, Client, Status
 
 WAIT_TIME = 30.0  # s for workers that are behind
-POLL_EVERY = 0.05  # s
 _WEIGHT = re.compile(r"[+-]?[0-9]{1,7}", re.ASCII)
 
 
@@ -43,17 +43,24 @@ def parse_weights(pairs: Sequence[str]) -> dict[str, int | str]:
     return weights
 
 
+def _is_late(applied: Applied) -> bool:
+    """Whether a worker does not use it yet."""
+    return any(w["generation"] < applied["generation"] for w in applied["workers"])
+
+
 def _await_workers(instance: Client, applied: Applied) -> None:
     """Until all of them use what was applied, or WAIT_TIME is over."""
-    deadline = time.monotonic() + WAIT_TIME
-    while any(w["generation"] < applied["generation"] for w in applied["workers"]):
-        if time.monotonic() >= deadline:
-            return
-        time.sleep(POLL_EVERY)
+
+    def are_done(status: Status) -> bool:
         applied["workers"] = [
             {"id": w["id"], "pid": w["pid"], "generation": w["generation"]}
-            for w in instance.status()["workers"]
+            for w in status["workers"]
         ]
+        return not _is_late(applied)
+
+    if _is_late(applied):
+        with suppress(WaitTimeout):
+            instance.wait_for(are_done, WAIT_TIME)
 
 
 def _save(instance: Client, route: str, wanted: Collection[str]) -> None:
@@ -167,5 +174,4 @@ def weight(
     print_applied(applied, f"nothing changed: {route} already has these weights")
     if save:
         _save(instance, route, wanted)
-    late = any(w["generation"] < applied["generation"] for w in applied["workers"])
-    return 1 if wait and late else 0
+    return 1 if wait and _is_late(applied) else 0

@@ -56,7 +56,7 @@ def _lines(config: Config, remarks: Mapping[str, Sequence[str]]) -> Iterator[str
     yield from _mapping("buffers", _buffers(config))
     if config.dns_servers:
         yield f"dns: {{servers: [{', '.join(scalar(str(s)) for s in config.dns_servers)}]}}"
-    yield "routes:"
+    yield "routes:" if config.routes else "routes: []"
     for route in config.routes:
         yield from (f"  # {printable(remark)}" for remark in remarks.get(route.name, ()))
         yield from _route(route)

@@ -129,12 +129,12 @@ def known_keys(model: type[BaseModel], location: Location) -> list[str]:
     for step in location:
         name = FORMER_NAMES.get(step, step) if isinstance(step, str) else ""
         if name in model.model_fields:
-            model = _model_in(model, name) or model
+            model = model_in(model, name) or model
     return list(model.model_fields)
 
 
 @cache
-def _model_in(model: type[BaseModel], field: str) -> type[BaseModel] | None:
+def model_in(model: type[BaseModel], field: str) -> type[BaseModel] | None:
     """The model of a field's value or, if that is a list, of its entries."""
     pending: list[Any] = [model.model_fields[field].annotation]
     while pending:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hmac
 import pwd
 import socket
-import struct
 from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import ip_address
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 from tcpmux.control.head import Head, Refused
 from tcpmux.control.operation import Role
 from tcpmux.control.operations import OPERATIONS
+from tcpmux.peer import peer_of
 
 # Without a token: the page, which tells nothing and asks for one; and what load balancers and
 # Kubernetes ask, which have none: they are told yes or no, and how many routes are down, but no
@@ -85,8 +85,7 @@ def _user_name(uid: int) -> str:
 
 
 def _local_user(sock: Any, uids: frozenset[int]) -> str:
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid, uid, _ = struct.unpack("3i", raw)
+    pid, uid = peer_of(sock)
     if uid not in uids:
         allowed = " and ".join(_user_name(uid) for uid in sorted(uids)) or "nobody"
         raise Refused(403, f"user {uid} may not: only {allowed} may")

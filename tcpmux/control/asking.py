@@ -5,16 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import os
-import pwd
-import socket
 import stat
-import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakSet
 
 from tcpmux.control.http_answer import CutShort, NotHttp, Reply, request_bytes
 from tcpmux.errors import TcpmuxError, UsageError
+from tcpmux.peer import peer_of, user_name
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -33,7 +31,6 @@ BAD_FILE = 422  # HTTP status
 NO_TOKEN = 401
 NOT_READY = 503
 REDIRECTS = range(300, 400)
-_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 class AdminError(TcpmuxError):
@@ -82,13 +79,6 @@ class Refused(AdminError):
         self.status = status
         if status == BAD_FILE:
             self.exit_code = UsageError.exit_code  # as for a file that is named to us
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 class Instance:
@@ -141,12 +131,10 @@ class Instance:
         """Raises PermissionDenied, and OSError."""
         if not self._peers:
             return
-        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        _, uid, _ = _CREDENTIALS.unpack(raw)
+        _, uid = peer_of(sock)
         if uid not in self._peers:
             raise PermissionDenied(
-                f"user {_user_name(uid)} listens at {self.path}, whom the socket does not "
-                "belong to",
+                f"user {user_name(uid)} listens at {self.path}, whom the socket does not belong to",
                 hint="path",
             )
 
@@ -244,7 +232,7 @@ class Instance:
             found = Path(self.path).stat()
         except OSError:
             return "its directory is closed to you: use sudo"
-        owner, mode = _user_name(found.st_uid), stat.S_IMODE(found.st_mode)
+        owner, mode = user_name(found.st_uid), stat.S_IMODE(found.st_mode)
         return f"the socket is {owner}'s, mode {mode:04o}: use sudo, or become that user"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-import struct
 
 from tcpmux import __version__
 from tcpmux.control.access import Rules
@@ -22,6 +21,7 @@ from tcpmux.control.server import Identity, Readings
 from tcpmux.control.slices import Slices
 from tcpmux.control.stream import Stream
 from tcpmux.logs import follow
+from tcpmux.peer import peer_of
 from tcpmux.shm._beat import Beat
 from tcpmux.shm.stats import StatusReader
 from tcpmux.shm.view import View
@@ -69,8 +69,7 @@ def _hash(descriptor: int | None) -> bytes:
 
 
 def _rules(options: argparse.Namespace, admin: socket.socket) -> Rules:
-    # Of who made the socket, a master.
-    owner = struct.unpack("3i", admin.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+    _, owner = peer_of(admin)  # who made the socket, a master
     return Rules(
         frozenset({owner, *options.uid}),
         options.http_address,

@@ -7,15 +7,14 @@ memory tells; None = it does not.
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tcpmux.control.condition import DEGRADED, DISABLED, DOWN, DRAINED, HEALTHY, Condition
+from tcpmux.control.connecting import error_text
 from tcpmux.errors import plural
 from tcpmux.shm import image as rows
-from tcpmux.shm.serving import is_unavailable, serves
+from tcpmux.shm.serving import fallback_of, is_unavailable, serves
 
 if TYPE_CHECKING:
     from tcpmux.control.endpoint import Endpoint
@@ -55,9 +54,7 @@ class Failures(NamedTuple):
     @property
     def text(self) -> str:
         """`connection refused, 17 in a row`."""
-        what = os.strerror(self.error).lower() if self.error else "connect timed out"
-        if self.error == errno.ENOENT:
-            what = "no such socket"
+        what = error_text(self.error)
         return what if self.in_a_row == 1 else f"{what}, {self.in_a_row} in a row"
 
 
@@ -252,7 +249,7 @@ def share_of(route: RouteRow, row: DestinationRow) -> str:
         share = f"{max(1, round(100 * row.effective_weight / whole))}%"
         end = "fail" if row.turns else "are reset"
         return f"{share} of new connections {end}"
-    fallback = route.rules.fallback if route.rules.on_unavailable == rows.FALLBACK else -1
+    fallback = fallback_of(route.rules)
     if fallback >= 0 and serves(route.destinations[fallback]):
         return f"its share goes to {route.destinations[fallback].name}"
     return "the others get its share"

@@ -32,7 +32,7 @@ from tcpmux.control.problems import (
     worst,
 )
 from tcpmux.shm.image import Image, RouteRow
-from tcpmux.shm.stats import is_running, programs
+from tcpmux.shm.stats import is_first_control, is_running
 
 if TYPE_CHECKING:
     from tcpmux.control.health import Health
@@ -266,9 +266,8 @@ class Conditions:
         if not self._is_first:
             return now
         # It may have been so before this process; the first of them has seen the start.
-        control = next(programs(self._view.table), None)
-        is_new = control is None or control.starts <= 1
-        return float(self._view.table.started_at) if is_new else None
+        table = self._view.table
+        return float(table.started_at) if is_first_control(table) else None
 
     # --- for people -------------------------------------------------------------------------
 

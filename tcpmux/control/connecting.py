@@ -33,6 +33,16 @@ class ProbeImpossible(Exception):
     endpoint."""
 
 
+def error_text(number: int) -> str:
+    """What a failed connect met with: an errno, which may be none that there is; 0 = no answer in
+    time."""
+    if not number:
+        return "connect timed out"
+    if number == errno.ENOENT:
+        return "no such socket"
+    return os.strerror(number).lower() if number in errno.errorcode else f"error {number}"
+
+
 def as_result(error: OSError) -> ProbeFailed | ProbeImpossible:
     # An SSLError has a number of its own in errno.
     is_ours = error.errno in LOCAL_FAILURES and not isinstance(error, ssl.SSLError)
@@ -43,7 +53,7 @@ def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason or error}"
     if error.errno:
-        return os.strerror(error.errno).lower()
+        return error_text(error.errno)
     # As of asyncio, for one that closes in the middle of a handshake.
     known = "connection reset by peer" if isinstance(error, ConnectionResetError) else ""
     return str(error) or known or type(error).__name__

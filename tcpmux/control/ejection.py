@@ -27,15 +27,8 @@ from tcpmux.control.connecting import ProbeFailed, ProbeImpossible
 from tcpmux.control.endpoint import Endpoint, Key
 from tcpmux.control.probes import probe, stays_open
 from tcpmux.control.tasks import Tasks
-from tcpmux.shm.image import (
-    FALLBACK,
-    HEALTHY,
-    READY,
-    REJECT,
-    DestinationRow,
-    Image,
-    RouteRow,
-)
+from tcpmux.shm.image import HEALTHY, READY, REJECT, DestinationRow, Image, RouteRow
+from tcpmux.shm.serving import fallback_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -340,7 +333,7 @@ class Ejection:
 
         if route.rules.on_unavailable == REJECT:
             return False
-        fallback = route.rules.fallback if route.rules.on_unavailable == FALLBACK else -1
+        fallback = fallback_of(route.rules)
         return any(
             other is not row and (other.weight or index == fallback) and serves(other)
             for index, other in enumerate(route.destinations)

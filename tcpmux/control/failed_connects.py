@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 from array import array
 from typing import TYPE_CHECKING
 
+from tcpmux.control.connecting import error_text
 from tcpmux.control.telling import bounded
 from tcpmux.errors import plural
 from tcpmux.levels import NOWHERE, Line, Where
-from tcpmux.shm._declared import CONTROL
 from tcpmux.shm._readings import failed_connects
 from tcpmux.shm.image import Image
+from tcpmux.shm.stats import is_first_control
 
 if TYPE_CHECKING:
     from tcpmux.shm.view import View
@@ -21,19 +20,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("tcpmux.control")
 
 MAX_COUNT = 1 << 31  # a count is of 32 bits; more at a time is none
-
-
-def error_text(number: int) -> str:
-    """What a failed connect met with; 0 = no answer in time."""
-    if not number:
-        return "timed out"
-    return os.strerror(number) if number in errno.errorcode else f"error {number}"
-
-
-def is_first(view: View) -> bool:
-    """Whether no other control process has seen what is counted so far."""
-    starts = view.table.program(CONTROL)[2]
-    return starts <= 1
 
 
 class FailedConnects:
@@ -108,7 +94,7 @@ class FailedConnects:
         known = dict(zip(self._slots, self._before, strict=True))
         slots = array("I", names)
         before = self._view.commons.all_failures(slots)
-        if self._image is None and is_first(self._view):
+        if self._image is None and is_first_control(self._view.table):
             before = array("I", bytes(4 * len(slots)))
         for at, slot in enumerate(slots):
             if self._names.get(slot) == names[slot]:

@@ -17,12 +17,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from tcpmux.control.failed_connects import FailedConnects, error_text, is_first
+from tcpmux.control.connecting import error_text
+from tcpmux.control.failed_connects import FailedConnects
 from tcpmux.control.telling import bounded, duration
-from tcpmux.errors import plural
+from tcpmux.errors import listed, plural
 from tcpmux.levels import Line, Where
-from tcpmux.shm.image import ADMIN_STATES, HEALTHY, READY, DestinationRow, Image, RouteRow
+from tcpmux.shm.image import ADMIN_STATES, ENDS, HEALTHY, READY, DestinationRow, Image, RouteRow
 from tcpmux.shm.serving import is_unavailable, serves
+from tcpmux.shm.stats import is_first_control
 
 if TYPE_CHECKING:
     from tcpmux.control.telling import Say
@@ -38,7 +40,6 @@ CONNECTS = ("connect_failed", "connect_timeout", "retries_used_up")
 LOST = (*CONNECTS, "no_endpoint", "local_error")
 LIMITED = ("overflow", "rate_limited")
 REASONS = (*LOST, *LIMITED)
-ENDS = ("reset", "held", "refused")  # by on_all_unavailable
 NO_RESOURCES = "this host is out of ports, descriptors or memory"
 LIMITS = {
     "overflow": "max_connections was reached",
@@ -113,7 +114,7 @@ class Losses:
         if image is self._image:
             return
         known = dict(zip(((r.name, r.slot) for r in self._rows), self._counts(), strict=True))
-        from_start = self._image is None and is_first(self._view)
+        from_start = self._image is None and is_first_control(self._view.table)
         self._image, self._rows = image, image.routes
         self._slots = array("I", [row.slot for row in image.routes])
         self._before = self._view.counters.closed(self._slots, REASONS)
@@ -247,7 +248,7 @@ class Losses:
 
     def _reasons(self, row: RouteRow, reasons: dict[str, int]) -> Iterator[str]:
         if any(reason in reasons for reason in CONNECTS):
-            failing = _some(list(self._failing(row)))
+            failing = listed(list(self._failing(row)), MAX_SHOWN)
             yield f"connects fail: {failing}" if failing else "connects have failed"
         if "no_endpoint" in reasons or not reasons:
             yield self._nobody(row)
@@ -267,7 +268,7 @@ class Losses:
         if not wanted:
             return "no destination has weight"
         out = [f"{each.name} {self._out(row.name, each)}" for each in wanted if not serves(each)]
-        return _some(out) or "no endpoint took them"
+        return listed(out, MAX_SHOWN) or "no endpoint took them"
 
     def _out(self, route: str, row: DestinationRow) -> str:
         if row.state != READY:
@@ -280,11 +281,6 @@ class Losses:
                 reason = self._health_reason(route, row.name, str(each.address))
                 return f"has no healthy endpoint ({each.address}: {reason or 'unknown'})"
         return "has no endpoint that is not drained or disabled"
-
-
-def _some(texts: list[str]) -> str:
-    more = len(texts) - MAX_SHOWN
-    return ", ".join(texts[:MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _total(episode: _Episode) -> str:

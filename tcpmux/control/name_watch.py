@@ -16,7 +16,7 @@ from tcpmux.control.condition_rules import NameTrouble
 from tcpmux.control.resolver import LookupFailed, Memory, Resolver
 from tcpmux.control.tasks import Tasks, end_all
 from tcpmux.control.timeouts import within
-from tcpmux.errors import TcpmuxError
+from tcpmux.errors import TcpmuxError, listed
 
 if TYPE_CHECKING:
     from tcpmux.control.resolver import Found
@@ -184,6 +184,4 @@ def _in_words(one: _Name) -> str:
 
 
 def _shown(addresses: Sequence[Address], most: int = 5) -> str:
-    different = [str(address) for address in dict.fromkeys(addresses)]
-    more = f" and {len(different) - most} more" if len(different) > most else ""
-    return ", ".join(different[:most]) + more
+    return listed([str(address) for address in dict.fromkeys(addresses)], most)

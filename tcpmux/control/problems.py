@@ -17,7 +17,7 @@ from tcpmux.control.condition_rules import loses_clients, share_of
 from tcpmux.errors import plural
 from tcpmux.shm._declared import ABSENT, PRESENT, UPGRADE_STATES
 from tcpmux.shm.serving import shift_elsewhere
-from tcpmux.shm.stats import is_running, programs
+from tcpmux.shm.stats import is_any_at_work, programs
 
 if TYPE_CHECKING:
     from tcpmux.control.schema import LastReload
@@ -254,7 +254,7 @@ def problems_of_instance(
 
 def _of_processes(view: View) -> Iterator[Problem]:
     lives = [live for live in view.lives if live.guardian_pid]
-    serves = any(live.presence == PRESENT and is_running(live) for live in lives)
+    serves = is_any_at_work(lives)
     if not serves:
         text = "no worker runs: new connections wait"
         yield _of_instance(ERROR, text, "See the log for the reason")

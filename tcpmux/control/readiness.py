@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tcpmux.control.condition import DOWN
-from tcpmux.errors import plural
-from tcpmux.shm._declared import PRESENT
-from tcpmux.shm.stats import is_running
+from tcpmux.errors import listed, plural
+from tcpmux.shm.stats import is_any_at_work
 
 if TYPE_CHECKING:
     from tcpmux.control.conditions import Conditions
@@ -30,7 +29,7 @@ class Readiness:
 
     def is_alive(self) -> bool:
         """Whether a worker runs that is neither stopped nor hangs."""
-        return any(live.presence == PRESENT and is_running(live) for live in self._view.lives)
+        return is_any_at_work(self._view.lives)
 
     def reasons(self, *, with_names: bool) -> Iterator[str]:
         """Why it does not take new connections, a line each; none = it does. with_names: of the
@@ -58,5 +57,4 @@ class Readiness:
 def _named(names: list[str], *, with_names: bool) -> str:
     if not with_names:
         return ""
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return f": {', '.join(names[:MAX_NAMES])}{more}"
+    return f": {listed(names, MAX_NAMES)}"

@@ -121,18 +121,11 @@ class Stream:
             return self._table[1]
 
     def _table_parts(self) -> Iterator[str]:
-        table = self._view.table
         generation, image = self._view.image()
-        listen: list[list[str]] = [[] for _ in image.routes]
-        for row in image.listeners:
-            listen[row.route].append(str(row.address))
         head = {
             **self._identity,
             "time": time.time(),
-            "pid": table.master_pid,
-            "state": "draining" if table.draining else "running",
-            "generation": generation,
-            "started_at": table.started_at,
+            **stats.instance(self._view.table, generation),
             "columns": COLUMNS,
             "buckets": BUCKETS,
         }
@@ -147,7 +140,7 @@ class Stream:
                     ],
                 }
             )
-            for route, addresses in zip(image.routes, listen, strict=True)
+            for route, addresses in zip(image.routes, stats.listens(image), strict=True)
         )
         return json_parts(head, "routes", routes)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import (
     IPv4Address,
+    IPv4Network,
     IPv6Address,
+    IPv6Network,
     ip_network,
     summarize_address_range,
 )
@@ -15,6 +17,9 @@ from ipaddress import (
 from tcpmux.config.settings import UNIX, Clients, Network
 
 EVERYBODY: tuple[Clients, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"), UNIX)
+# To tcpmux, IPv4 is a part of IPv6, so `::/0` is everybody. To the others it is not.
+_MAPPED = 0xFFFF << 32
+_SIZE = {4: 1 << 32, 6: 1 << 128}
 MAX_NETWORKS = 10_000  # of a list that has to be cut into pieces
 
 
@@ -32,8 +37,9 @@ def allow_and_deny(
     rules: Sequence[ClientRule], *, otherwise: bool = True
 ) -> tuple[tuple[Clients, ...], tuple[Clients, ...]]:
     """(allow, deny) that accept exactly the clients that the rules accept, of which the first that
-    matches decides. otherwise: whether those are accepted that no rule matches. They keep the
-    rules' own networks where that says the same. Raises TooManyNetworks."""
+    matches decides; their IPv6 networks have no IPv4 clients in them. otherwise: whether those are
+    accepted that no rule matches. They keep the rules' own networks where that says the same.
+    Raises TooManyNetworks."""
     accepted = _accepted(rules, otherwise=otherwise)
     if accepted == _accepted([], otherwise=True):
         return (), ()
@@ -44,7 +50,19 @@ def allow_and_deny(
     for candidate in (((), named), (allow, ()), (allow, named), ((), deny)):
         if _meant(*candidate) == accepted:
             return candidate
-    return (accepted.networks(), ()) if accepted else ((), EVERYBODY)
+    if not accepted:
+        return (), EVERYBODY
+    return min(
+        (accepted.networks(), ()),
+        ((), accepted.others().networks()),
+        key=lambda lists: len(lists[0]) + len(lists[1]),
+    )
+
+
+def accepted_by(rules: Iterable[ClientRule], *, otherwise: bool) -> tuple[Clients, ...]:
+    """Those that the rules accept, as networks that don't overlap. otherwise: whether those are
+    accepted that no rule matches. Raises TooManyNetworks."""
+    return _accepted(rules, otherwise=otherwise).networks()
 
 
 def allow_and_deny_by_all(
@@ -66,14 +84,29 @@ def allow_and_deny_by_all(
 
 def _meant(allow: Sequence[Clients], deny: Sequence[Clients]) -> _Set:
     """Those that tcpmux accepts: in allow, unless that is empty, and not in deny."""
-    rules = [ClientRule(accepts=False, clients=clients) for clients in deny]
-    rules += [ClientRule(accepts=True, clients=clients) for clients in allow]
+    rules = [ClientRule(accepts=False, clients=each) for one in deny for each in with_mapped(one)]
+    rules += [ClientRule(accepts=True, clients=each) for one in allow for each in with_mapped(one)]
     return _accepted(rules, otherwise=not allow)
+
+
+def with_mapped(clients: Clients) -> Iterator[Clients]:
+    """It, and the IPv4 clients that are in it, for which networks of IPv6 have them so
+    (::ffff:a.b.c.d): tcpmux and HAProxy."""
+    yield clients
+    if isinstance(clients, IPv6Network):
+        mapped = IPv6Network((_MAPPED, 96))
+        if mapped.subnet_of(clients):
+            yield IPv4Network((0, 0))
+        elif clients.subnet_of(mapped):
+            yield IPv4Network((int(clients.network_address) - _MAPPED, clients.prefixlen - 96))
 
 
 def _accepted(rules: Iterable[ClientRule], *, otherwise: bool) -> _Set:
     found = _Set()
-    undecided = {4: _Ranges([0], [(1 << 32) - 1]), 6: _Ranges([0], [(1 << 128) - 1])}
+    undecided = {
+        version: _Ranges([first for first, _ in ranges], [last for _, last in ranges])
+        for version, ranges in _EVERY.items()
+    }
     unix: bool | None = None
     for rule in rules:
         if isinstance(rule.clients, str):
@@ -90,9 +123,16 @@ def _accepted(rules: Iterable[ClientRule], *, otherwise: bool) -> _Set:
     return found
 
 
+_EVERY = {
+    4: [(0, _SIZE[4] - 1)],
+    6: [(0, _MAPPED - 1), (_MAPPED + _SIZE[4], _SIZE[6] - 1)],
+}
+
+
 @dataclass(slots=True)
 class _Set:
-    """Of clients: ranges of addresses as numbers, by IP version, and those of UNIX sockets."""
+    """Of clients: ranges of addresses as numbers, by IP version, and those of UNIX sockets. IPv4
+    is not in version 6."""
 
     ranges: dict[int, list[tuple[int, int]]] = field(default_factory=lambda: {4: [], 6: []})
     unix: bool = False
@@ -110,6 +150,21 @@ class _Set:
                 else:
                     joined.append((first, last))
             self.ranges[version] = joined
+
+    def others(self) -> _Set:
+        """Those that are not in it, which has been joined."""
+        found = _Set(unix=not self.unix)
+        for version, every in _EVERY.items():
+            ranges = self.ranges[version]
+            for start, end in every:
+                inside = [one for one in ranges if start <= one[0] <= end]
+                edges = [start - 1, *(edge for one in inside for edge in one), end + 1]
+                found.ranges[version] += [
+                    (before + 1, after - 1)
+                    for before, after in zip(edges[::2], edges[1::2], strict=True)
+                    if before + 1 < after
+                ]
+        return found
 
     def networks(self) -> tuple[Clients, ...]:
         """Raises TooManyNetworks."""

@@ -11,7 +11,7 @@ from tcpmux.config.document import Text
 from tcpmux.config.loader import load_texts
 from tcpmux.config.model import Admin, Config, Route
 from tcpmux.config.native import to_text
-from tcpmux.config.problems import ConfigError, Problem
+from tcpmux.config.problems import ConfigError, Problem, one_line
 from tcpmux.config.schema import FileModel
 from tcpmux.convert.draft import Draft, routes_of
 from tcpmux.convert.kinds import Input, reader_of
@@ -57,7 +57,7 @@ def convert(kind: str, inputs: Sequence[Input]) -> Conversion:
     if made:
         config = _config([route for route, _ in made], result.settings)
         text = to_text(config, _remarks(made, report))
-        _read_back(text, config, made)
+        read_back(text, config, made)
     return Conversion(text, tuple(report.findings()), report.totals())
 
 
@@ -77,15 +77,16 @@ def _remarks(made: Sequence[tuple[Route, Draft]], report: Report) -> dict[str, l
     """What is not in the result, by the route that it was for; "" = by none."""
     remarks: dict[str, list[str]] = {}
     for found in report.changes():
-        told = f"NOT CONVERTED {found.file}:{found.line}: {found.text}: {found.note}"
+        told = f"NOT CONVERTED {found.file}:{found.line}: {one_line(found.text)}: {found.note}"
         owners = [route.name for route, draft in made if found.section in draft.sections]
         for name in owners or [""]:
             remarks.setdefault(name, []).append(told)
     return remarks
 
 
-def _read_back(text: str, config: Config, made: Sequence[tuple[Route, Draft]]) -> None:
-    """Raises ConfigError unless tcpmux reads it as what was meant."""
+def read_back(text: str, config: Config, made: Sequence[tuple[Route, Draft]] = ()) -> None:
+    """Raises ConfigError unless tcpmux reads it as what was meant. made: where its routes come
+    from, as far as that is known."""
     try:
         found = load_texts([Text(RESULT, text, {})])
     except ConfigError as error:

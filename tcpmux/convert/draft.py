@@ -15,9 +15,8 @@ from fractions import Fraction
 
 from tcpmux.config.address import Address, Endpoint
 from tcpmux.config.model import MAX_WEIGHT, Destination, Route
-from tcpmux.config.schema import MAX_ENDPOINT_WEIGHT
 from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, RoutePolicy
-from tcpmux.config.turns import MAX_TURNS, turns
+from tcpmux.config.turns import turns, whole_turns
 from tcpmux.convert.report import Report, Statement
 
 MAX_NAME = 63  # characters of a route's or a destination's name
@@ -144,8 +143,8 @@ def _destination(pool: Pool, name: str, weight: int, at: Statement) -> Destinati
         weight_so_far = before.weight if before else 0
         merged[server.endpoint] = replace(server, weight=weight_so_far + server.weight)
     used = [server for server in merged.values() if server.weight > 0]
-    numbers = _turns_at_most([server.weight for server in used])
-    if numbers != _reduced([server.weight for server in used]):
+    numbers, is_exact = whole_turns([server.weight for server in used])
+    if not is_exact:
         at.remark(f"weights of the servers of {pool.name} are rounded to {_ratio(numbers)}")
     return Destination(
         name,
@@ -154,20 +153,3 @@ def _destination(pool: Pool, name: str, weight: int, at: Statement) -> Destinati
         pool.policy,
         tuple((s.endpoint, s.policy) for s in used if s.policy != EndpointPolicy()),
     )
-
-
-def _reduced(weights: Sequence[int]) -> list[int]:
-    divisor = math.gcd(*weights) or 1
-    return [weight // divisor for weight in weights]
-
-
-def _turns_at_most(weights: Sequence[int]) -> list[int]:
-    """In the same proportion, each within 1..MAX_ENDPOINT_WEIGHT and MAX_TURNS in all, rounded if
-    need be."""
-    numbers = _reduced(weights)
-    if not numbers:
-        return numbers
-    scale = min(
-        Fraction(MAX_ENDPOINT_WEIGHT, max(numbers)), Fraction(MAX_TURNS, sum(numbers)), Fraction(1)
-    )
-    return [max(1, math.floor(number * scale + Fraction(1, 2))) for number in numbers]

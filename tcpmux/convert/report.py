@@ -42,8 +42,9 @@ class Word:
     needs: str = ""
 
     def mark(self, effect: Effect, note: str = "", needs: str = "") -> None:
-        """Of several marks, the one that matters most holds; the first of equals."""
-        if self.effect is None or _ORDER.index(effect) > _ORDER.index(self.effect):
+        """Of several marks, the one that matters most holds; of equals, the first with a note."""
+        less = self.effect is None or _ORDER.index(effect) > _ORDER.index(self.effect)
+        if less or (effect is self.effect and note and not self.note):
             self.effect, self.note, self.needs = effect, printable(note), needs
 
 
@@ -82,6 +83,8 @@ class Statement:
     def remark(self, note: str) -> None:
         """What a reader should know of this statement, beside its class."""
         first = self.words[0]
+        if printable(note) in first.note:
+            return
         first.note = f"{first.note}; {note}" if first.note else printable(note)
 
     def _mark(

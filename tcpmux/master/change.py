@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 from tcpmux.config import Address, Config, HostName
+from tcpmux.errors import listed
 from tcpmux.levels import NOWHERE, Line, Where, level_of
 from tcpmux.master.answers import Refusal
 from tcpmux.nearest import did_you_mean
@@ -138,7 +139,6 @@ def unknown(what: str, name: object, known: Iterable[str]) -> Refusal:
     names = list(known)
     near = did_you_mean(name, names)
     hint = f": {near}" if near else ";"
-    listed = ", ".join(names[:MAX_NAMES]) or "none"
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    those = listed(names, MAX_NAMES) or "none"
     there = "There" if near else "there"
-    return Refusal("not_found", f"no {what} named {str(name)!r}{hint} {there} are: {listed}{more}")
+    return Refusal("not_found", f"no {what} named {str(name)!r}{hint} {there} are: {those}")

@@ -7,14 +7,14 @@ import logging
 from collections.abc import Iterator
 
 from tcpmux.config import Config, HostName
+from tcpmux.errors import listed
 from tcpmux.levels import Line
 from tcpmux.master.change import Known
-from tcpmux.shm.image import FALLBACK, HEALTHY, READY, DestinationRow, Image, RouteRow
-from tcpmux.shm.serving import is_unavailable, serves, shift_elsewhere
+from tcpmux.shm.image import ENDS, HEALTHY, READY, DestinationRow, Image, RouteRow
+from tcpmux.shm.serving import fallback_of, is_unavailable, serves, shift_elsewhere
 
-# What becomes of new connections, by on_all_unavailable.
-ENDS = ("reset", "held", "refused")
 MAX_NAMED = 5  # destinations in a line
+MAX_SHOWN = 3  # host names in a line
 
 
 def consequences(old: Image, new: Image) -> Iterator[Line]:
@@ -41,9 +41,8 @@ def _instead(route: RouteRow) -> str:
     if not others:
         return ""
     are = "is healthy and has" if len(others) == 1 else "are healthy and have"
-    more = f" and {len(others) - MAX_NAMED} more" if len(others) > MAX_NAMED else ""
     _, command = shift_elsewhere(route)
-    return f"; {', '.join(others[:MAX_NAMED])}{more} {are} weight 0: `{command}`"
+    return f"; {listed(others, MAX_NAMED)} {are} weight 0: `{command}`"
 
 
 def _destination_consequences(
@@ -89,13 +88,13 @@ def without_addresses(config: Config, image: Image, known: Known) -> Iterator[Li
                 if isinstance(endpoint, HostName)
                 and used.isdisjoint(map(str, known.get(endpoint, ())))
             ]
-            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
             level, then = logging.WARNING, "its other endpoints take its share"
             if not row.endpoints:
                 level, then = share_of(route, row)
                 if is_unavailable(route):
                     end = ENDS[route.rules.on_all_unavailable]
                     level, then = logging.ERROR, f"new connections are {end}"
+            shown = listed(names, MAX_SHOWN)
             yield Line(level, f"{route.name}/{row.name}: no address for {shown}: {then}")
 
 
@@ -107,6 +106,7 @@ def share_of(route: RouteRow, row: DestinationRow) -> tuple[int, str]:
         return logging.ERROR, "its share is reset"
     if is_unavailable(route):  # which is said besides
         return logging.WARNING, "no destination with weight is left to take its share"
-    if route.rules.on_unavailable == FALLBACK and serves(route.destinations[route.rules.fallback]):
+    fallback = fallback_of(route.rules)
+    if fallback >= 0 and serves(route.destinations[fallback]):
         return logging.WARNING, "its fallback gets its share"
     return logging.WARNING, "the others get its share"

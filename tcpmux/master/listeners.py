@@ -15,7 +15,6 @@ import logging
 import os
 import socket
 import stat
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from tcpmux.master.port_guard import (
     who_has,
 )
 from tcpmux.master.supervisor import Inherited
+from tcpmux.peer import peer_of
 from tcpmux.shm._declared import MAX_LISTENERS, MAX_SHARDS
 
 log = logging.getLogger("tcpmux.master")
@@ -74,9 +74,9 @@ class Listener:
 def _listener_of(connected: socket.socket) -> str:
     """Who listens where a UNIX socket is connected, as `nginx (pid 12)`."""
     with suppress(OSError):
-        pid = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        if pid[0] > 0:  # 0: of another pid namespace
-            return f"{printable(sock_diag.name_of(pid[0]))} (pid {pid[0]})"
+        pid, _ = peer_of(connected)
+        if pid > 0:
+            return f"{printable(sock_diag.name_of(pid))} (pid {pid})"
     return "another process"
 
 

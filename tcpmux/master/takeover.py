@@ -19,9 +19,9 @@ from tcpmux.errors import TcpmuxError
 from tcpmux.master.handoff import Handoff, Occupied, attach, lock
 from tcpmux.master.held import Held
 from tcpmux.master.path_safety import user_name
+from tcpmux.peer import peer_of
 from tcpmux.privileges import User
 from tcpmux.processes import (
-    CREDENTIALS,
     Sender,
     Truncated,
     close_all,
@@ -104,9 +104,7 @@ def _connect(path: str) -> socket.socket | None:
         identify_senders(line)
         line.settimeout(ANSWER_SECONDS)
         line.connect(path)
-        # Of who called listen(), which a master does: the kernel keeps it (unix(7)).
-        raw = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-        _, uid, _ = CREDENTIALS.unpack(raw)
+        _, uid = peer_of(line)  # the master, which called listen()
         if uid != os.geteuid():
             line.close()
             raise Occupied(

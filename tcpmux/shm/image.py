@@ -19,6 +19,7 @@ BALANCES = tuple(_BALANCES)  # enum tm_balance
 FULL_REJECT, FULL_SPILL, FULL_QUEUE = range(3)  # enum tm_on_full
 REDISTRIBUTE, REJECT, FALLBACK = range(3)  # enum tm_on_unavailable
 RESET, HOLD, REFUSE = range(3)  # enum tm_on_all_unavailable
+ENDS = ("reset", "held", "refused")  # what becomes of new connections, by the same
 FULL_SHARE = 100  # percent: no slow start, or it is over
 
 

@@ -50,6 +50,12 @@ def serves(row: DestinationRow) -> bool:
     return row.state == READY and bool(row.turns)
 
 
+def fallback_of(rules: RouteRules) -> int:
+    """The index of the destination that gets the share of those that can take no connection; -1 =
+    none is named."""
+    return rules.fallback if rules.on_unavailable == FALLBACK else -1
+
+
 def is_unavailable(route: RouteRow) -> bool:
     """Whether connections would go somewhere if any endpoint there were healthy."""
     wanted = (d.weight and d.is_meant_to_serve and d.state == READY for d in route.destinations)
@@ -95,7 +101,7 @@ def _effective_weights(rules: RouteRules, rows: Sequence[DestinationRow]) -> lis
     failed = [
         i for i, row in enumerate(rows) if weights[i] and row.is_meant_to_serve and not row.turns
     ]
-    fallback = rules.fallback if rules.on_unavailable == FALLBACK else -1
+    fallback = fallback_of(rules)
     if fallback >= 0 and serves(rows[fallback]):
         weights[fallback] += sum(weights[i] for i in failed)
     served = any(weight and serves(row) for row, weight in zip(rows, weights, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from tcpmux.processes import is_alive
 from tcpmux.shm._declared import (
     ABSENT,
     CLOSE_REASONS,
+    CONTROL,
     ORDER_RETIRE,
     PICK_REASONS,
     PRESENT,
@@ -26,6 +27,7 @@ from tcpmux.shm.image import (
     BALANCES,
     HEALTHS,
     DestinationRow,
+    Image,
     RouteRow,
 )
 from tcpmux.shm.serving import is_unavailable
@@ -44,6 +46,11 @@ def _closed_by_reason(counters: SlotCounters) -> dict[str, int]:
 def is_running(live: Live) -> bool:
     """Whether a worker is there now: its region outlives it."""
     return live.presence != ABSENT and is_alive(live.pid)
+
+
+def is_any_at_work(lives: Iterable[Live]) -> bool:
+    """Whether one of these workers runs, and is neither stopped nor hangs."""
+    return any(live.presence == PRESENT and is_running(live) for live in lives)
 
 
 def worker(live: Live) -> dict[str, Any]:
@@ -83,6 +90,12 @@ def programs(table: Table) -> Iterator[Program]:
             yield Program(name, pid, presence == PRESENT and pid > 0, starts, hangs)
 
 
+def is_first_control(table: Table) -> bool:
+    """Whether no control process before this one has seen what is counted so far."""
+    _, _, starts, _ = table.program(CONTROL)
+    return starts <= 1
+
+
 def _program(program: Program) -> dict[str, Any]:
     return {
         "name": program.name,
@@ -91,6 +104,24 @@ def _program(program: Program) -> dict[str, Any]:
         "starts": program.starts,
         "hangs": program.hangs,
     }
+
+
+def instance(table: Table, generation: int) -> dict[str, Any]:
+    """What every view shows of the instance."""
+    return {
+        "pid": table.master_pid,
+        "state": "draining" if table.draining else "running",
+        "generation": generation,
+        "started_at": table.started_at,
+    }
+
+
+def listens(image: Image) -> list[list[str]]:
+    """The addresses of each route, in their order."""
+    found: list[list[str]] = [[] for _ in image.routes]
+    for row in image.listeners:
+        found[row.route].append(str(row.address))
+    return found
 
 
 def destination(row: DestinationRow) -> dict[str, Any]:
@@ -177,19 +208,13 @@ class StatusReader:
         generation, image = self._view.image()
         workers = [self._worker(live) for live in self._view.lives if live.guardian_pid]
         overview = {
-            "pid": table.master_pid,
-            "state": "draining" if table.draining else "running",
-            "generation": generation,
-            "started_at": table.started_at,
+            **instance(table, generation),
             "upgrade": self._upgrade(),
             "buffers": self._buffers(workers),
             "workers": workers,
             "programs": [_program(program) for program in programs(table)],
         }
-        listen: list[list[str]] = [[] for _ in image.routes]
-        for row in image.listeners:
-            listen[row.route].append(str(row.address))
-        return overview, map(self._route, image.routes, listen)
+        return overview, map(self._route, image.routes, listens(image))
 
     def _upgrade(self) -> dict[str, Any]:
         count, state, error = self._view.table.upgrade

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import socket
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from tests.convert.beside import CLOSED, Seen, is_open
-from tests.support import wait_for
+from tests.convert.beside import CLOSED, Seen, answer_of, is_open
+from tests.support import DEADLINE, wait_for
 
 SIGMAS = 5  # a split by chance is further off once in two million times
 EARLY = 0.9  # of a timeout: clocks of a proxy may be coarse, and it may look before the time
@@ -76,6 +79,19 @@ def answers(port: int, source: str = "127.0.0.1", host: str = "127.0.0.1") -> Lo
     return Look(f"a client from {source} at {to}:{port}", lambda seen: seen.ask(port, source, host))
 
 
+def answers_at(path: str) -> Look:
+    """Whose answer a client of a UNIX socket gets; path: as it stands in the file, below
+    /tmp/tcpmux-test."""
+
+    def take(seen: Seen) -> str:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(DEADLINE)
+            sock.connect(str(seen.directory / Path(path).name))
+            return answer_of(sock)
+
+    return Look(f"a client of unix:{path}", take)
+
+
 def fails_over(port: int, first: int, *then: int) -> Look:
     """Server `first` dies, those of `then` take over; it comes back, and it serves again."""
 
@@ -111,6 +127,17 @@ def limited(port: int, count: int) -> Look:
         return ", ".join(found)
 
     return Look(f"{count} connections to {port} that stay open", take)
+
+
+def held(port: int, count: int) -> Look:
+    """How many of so many connections that stay open each server has, in whatever order."""
+
+    def take(seen: Seen) -> str:
+        found = Counter(seen.hold(port, count))
+        seen.close_clients()
+        return _counts(dict(sorted(found.items())))
+
+    return Look(f"servers of {count} connections to {port} that stay open", take)
 
 
 def idle_closes(port: int, seconds: float) -> Look:

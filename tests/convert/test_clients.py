@@ -44,6 +44,15 @@ def rules(text: str) -> list[ClientRule]:
         ("+10.0.0.0/8 +unix -all", "10.0.0.0/8 unix", ""),
         ("-10.1.0.0/16 +10.0.0.0/8 -all", "10.0.0.0/8", "10.1.0.0/16"),
         ("-unix", "", "unix"),
+        # An IPv6 network of theirs has no IPv4 in it; tcpmux's ::/0 is everybody.
+        ("-::/0 +all", "0.0.0.0/0 unix", ""),
+        (
+            "+10.0.0.0/8 -0.0.0.0/0",
+            "",
+            "0.0.0.0/5 8.0.0.0/7 11.0.0.0/8 12.0.0.0/6 16.0.0.0/4 "
+            "32.0.0.0/3 64.0.0.0/2 128.0.0.0/1",
+        ),
+        ("+10.0.0.0/30 -10.0.0.1/32 -10.0.0.4/32", "", "10.0.0.4/32"),
         # Within what is denied, a part is not.
         ("+10.1.1.0/24 -10.1.0.0/16 +10.0.0.0/15 -all", "10.0.0.0/16 10.1.1.0/24", ""),
     ],
@@ -61,7 +70,7 @@ NETWORKS = st.builds(
     lambda address, prefix: ip_network((address, prefix), strict=False),
     st.integers(0, 255).map(lambda last: f"10.0.0.{last}"),
     st.integers(24, 32),
-)
+) | st.sampled_from([ip_network(text) for text in ("0.0.0.0/0", "::/0", "2000::/3", "::/64")])
 
 
 @given(
@@ -77,8 +86,8 @@ def test_every_client_is_judged_alike(some: list[ClientRule], otherwise: bool) -
 
     allow, deny = allow_and_deny(some, otherwise=otherwise)
     for client in [*(f"10.0.0.{last}" for last in range(256)), "192.0.2.1", "2001:db8::1", UNIX]:
-        accepted = (not allow or any(_is_in(client, one) for one in allow)) and not any(
-            _is_in(client, one) for one in deny
+        accepted = (not allow or any(_is_to_tcpmux(client, one) for one in allow)) and not any(
+            _is_to_tcpmux(client, one) for one in deny
         )
         assert accepted == first_match(client), client
 
@@ -87,6 +96,12 @@ def _is_in(client: str, one: Clients) -> bool:
     if isinstance(one, str) or client == UNIX:
         return client == one
     return ip_address(client) in one
+
+
+def _is_to_tcpmux(client: str, one: Clients) -> bool:
+    """IPv4 is a part of IPv6 to it: ::ffff:0:0/96."""
+    is_mapped = "." in client and not isinstance(one, str) and one.version == 6
+    return _is_in(f"::ffff:{client}" if is_mapped else client, one)
 
 
 def test_a_list_that_would_be_cut_to_pieces_is_refused() -> None:

@@ -122,7 +122,7 @@ def options(command: click.Command) -> str:
         record = parameter.get_help_record(context)
         if record is not None:
             # A command remembers its first help option, whatever context that was made for.
-            is_help = parameter.name == "help"
+            is_help = "--help" in parameter.opts
             names = ", ".join(context.help_option_names) if is_help else record[0]
             rows.append((f"`{names}`", prose(" ".join(record[1].split()))))
     return table(("option", ""), rows)

@@ -107,13 +107,13 @@ def parse(arguments: list[str]) -> None:
         return
     if arguments[0].startswith("-"):
         if arguments[0] not in ("--version", "--help", "-h"):
-            named("run").make_context("run", list(arguments))
+            named("run").make_context("run", list(arguments), **cli.context_settings)
         return
     name, *rest = arguments
     if name not in cli.commands:
         raise click.UsageError(f"no command {name!r}")
     if not {"--help", "-h"} & set(rest):
-        named(name).make_context(name, rest)
+        named(name).make_context(name, rest, **cli.context_settings)
 
 
 @pytest.mark.parametrize("block", SHELL, ids=lambda block: block.name)

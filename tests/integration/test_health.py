@@ -151,10 +151,10 @@ def test_a_route_that_resets_every_client_is_never_silent(start_proxy: StartProx
         part = route("r", port, v1=(1, f"127.0.0.1:{dead}"))
         proxy = start_proxy(routes({**part, "passive": "off"}))
         assert answers(port, 1) == {"reset": 1}
-        why = f"connects fail: v1 127.0.0.1:{dead} (Connection refused)"
+        why = f"connects fail: v1 127.0.0.1:{dead} (connection refused)"
         text = f"r: every new client is reset (1 so far): {why}"
         proxy.says(f"ERROR {text}", times=1)
-        proxy.says(f"WARNING r/v1: 1 connect to 127.0.0.1:{dead} failed: Connection refused")
+        proxy.says(f"WARNING r/v1: 1 connect to 127.0.0.1:{dead} failed: connection refused")
         wait_for(lambda: said(proxy, text), "it to be an event")
         assert not said(proxy, "1 connect to")
         proxy.client.set_log_level("debug")

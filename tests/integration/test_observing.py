@@ -24,7 +24,7 @@ from tests.integration.looking import OPEN, connected, get, metric, start, talk,
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.others import needs_reachable
-from tests.support import DEADLINE, EchoServer, ask, free_port, wait_for
+from tests.support import DEADLINE, TOKEN, EchoServer, ask, free_port, wait_for
 
 
 def test_bytes_move_in_every_view_while_a_connection_lives(
@@ -86,9 +86,10 @@ def check_groups(client: Client, of_v1: int, one: str, two: str) -> None:
     ends = {"v1": one, "v2": two}
     assert counts("endpoint") == {(*of, ends[of[1]]): count for of, count in shares.items()}
     assert counts("destination", route="b") == {("b", "v1"): 2}
+    (youngest,) = client.connections(sort="-age", limit=1)["connections"]
     (group,) = client.connection_groups("client")["groups"]
     assert group["bytes_in"] == 5050
-    assert group["age"] >= client.connections(sort="-age", limit=1)["connections"][0]["age"]
+    assert group["age"] >= youngest["age"]
     limited = client.connection_groups("route", limit=1)
     assert (limited["total"], limited["groups_total"], len(limited["groups"])) == (5, 2, 1)
 
@@ -409,13 +410,10 @@ def test_events_and_states_outlive_an_upgrade(
     assert {ask(("127.0.0.1", port)) for _ in range(4)} == {"two hello\n"}
 
 
-def test_over_http_only_who_may(start_proxy: StartProxy, one: EchoServer, tmp_path: Path) -> None:
-    token = tmp_path / "token"
-    token.write_text("s3cret-s3cret-s3cret\n")
-    token.chmod(0o600)
+def test_over_http_only_who_may(start_proxy: StartProxy, one: EchoServer, token_file: Path) -> None:
     config, address = with_http(route("r", free_port(), v1=(1, one.address)))
-    proxy = start(start_proxy, config, address, token_file=str(token), hosts=["mux.example"])
-    bearer = {"Authorization": "Bearer s3cret-s3cret-s3cret"}
+    proxy = start(start_proxy, config, address, token_file=str(token_file), hosts=["mux.example"])
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
     assert get(address, "/")[0] == 200
     assert get(address, "/static/app.js")[0] == 200
     assert get(address, "/static/../server.py")[0] == 404

@@ -14,7 +14,7 @@ from tests.integration.conftest import StartProxy
 from tests.integration.looking import get, start, with_http
 from tests.integration.proxy import tcpmux
 from tests.integration.routes import route
-from tests.support import DEADLINE, EchoServer, free_port, wait_for
+from tests.support import DEADLINE, EchoServer, free_port, wait_for, write_token
 
 TOKENS = {"operator": "operator-" * 3, "viewer": "viewer-" * 3, "another": "another-" * 3}
 
@@ -22,13 +22,7 @@ TOKENS = {"operator": "operator-" * 3, "viewer": "viewer-" * 3, "another": "anot
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, str]:
     """By role."""
-    made = {}
-    for role, token in TOKENS.items():
-        file = tmp_path / role
-        file.write_text(f"{token}\n")
-        file.chmod(0o600)
-        made[role] = str(file)
-    return made
+    return {role: str(write_token(tmp_path / role, token)) for role, token in TOKENS.items()}
 
 
 def test_a_viewer_reads_and_an_operator_changes_and_stops(

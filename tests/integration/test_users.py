@@ -32,7 +32,7 @@ from tests.integration.proxy import Proxy, tcpmux
 from tests.integration.routes import route, routes
 from tests.integration.test_survival import all_talk, conversations, kill_master, upgraded
 from tests.others import NOBODY, OTHER, as_other, needs_reachable, needs_root
-from tests.support import DEADLINE, EchoServer, ask, free_port, patient, wait_for
+from tests.support import DEADLINE, TOKEN, EchoServer, ask, free_port, patient, wait_for
 
 
 def status_of(pid: int) -> dict[str, str]:
@@ -436,14 +436,13 @@ def test_a_place_that_only_root_can_read_will_do(
     port: int,
     log_dir: Path,
     tmp_path: Path,
+    token_file: Path,
     hiding: list[str],
     tls_server: int,
 ) -> None:
     """Control and the log process have all loaded before they become another user: checks of every
     kind, names, the page, the metrics, the stream, the log. Only an upgrade is refused."""
-    token, http = tmp_path / "token", f"127.0.0.1:{free_port()}"
-    token.write_text("s3cret-s3cret-s3cret\n")
-    token.chmod(0o600)
+    http = f"127.0.0.1:{free_port()}"
     log = log_dir / "access.log"
     checks: list[Any] = [
         "tcp",
@@ -460,7 +459,7 @@ def test_a_place_that_only_root_can_read_will_do(
     part = route("tls", free_port(), v1=(1, f"127.0.0.1:{tls_server}"))
     part["destinations"][0]["check"] = {"type": "tls"}
     parts.append(part)
-    admin = {"http": http, "token_file": str(token)}
+    admin = {"http": http, "token_file": str(token_file)}
     file = tmp_path / "hidden.yaml"
     config = routes(*parts, access_log=str(log), admin=admin)
     proxy = start_proxy(with_socket(config, tmp_path / "proxy0"), prefix=hiding)
@@ -472,7 +471,7 @@ def test_a_place_that_only_root_can_read_will_do(
     good = {"r0", "r2", "r3", "tls"}
     wait_for(lambda: good <= checked(proxy, "up"), "checks to succeed")
     wait_for(lambda: len(checked(proxy, "down")) == len(checks) + 1 - len(good), "others to fail")
-    bearer = {"Authorization": "Bearer s3cret-s3cret-s3cret"}
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
     for path in ("", "metrics", "v1/status", "v1/openapi.json", "v1/connections", "v1/events"):
         with urlopen(Request(f"http://{http}/{path}", headers=bearer), timeout=DEADLINE) as answer:
             assert answer.status == 200

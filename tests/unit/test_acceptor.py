@@ -19,9 +19,8 @@ from aiohttp import web
 from tcpmux.control import acceptor, client_connection
 from tcpmux.control.acceptor import Acceptor, add_headers
 from tcpmux.control.access import Rules
-from tests.support import DEADLINE, will_reset
+from tests.support import DEADLINE, TOKEN, will_reset
 
-TOKEN = "s3cret-" * 3
 BEARER = f"Authorization: Bearer {TOKEN}\r\n"
 Reader: TypeAlias = asyncio.StreamReader
 Writer: TypeAlias = asyncio.StreamWriter

@@ -48,6 +48,7 @@ FOR_ALL = {
     "nearest",
     "one_file",
     "output",
+    "peer",
     "privileges",
     "processes",
     "programs",

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import click.testing
 import pytest
 
 from tcpmux import __version__
@@ -18,6 +17,7 @@ from tcpmux.cli.output import has_color, screen_width
 from tcpmux.control.operation import Command
 from tcpmux.errors import TcpmuxError
 from tests.support import DEADLINE
+from tests.unit.calling import tcpmux
 
 GOOD = """\
 routes:
@@ -27,10 +27,6 @@ routes:
       - {name: v1, weight: 80, endpoints: ["127.0.0.1:9001", "127.0.0.1:9002"]}
       - {name: v2, weight: 20, endpoints: ["127.0.0.1:9003"]}
 """
-
-
-def tcpmux(*arguments: str) -> click.testing.Result:
-    return click.testing.CliRunner().invoke(cli, arguments, prog_name="tcpmux")
 
 
 @pytest.fixture

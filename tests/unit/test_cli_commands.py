@@ -19,11 +19,11 @@ from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
 from typing import TYPE_CHECKING, Any
 
-import click.testing
 import pytest
 
-from tcpmux.cli.app import cli
+from tcpmux.cli import weight
 from tests.support import patient
+from tests.unit.calling import tcpmux
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -123,6 +123,9 @@ STATUS: dict[str, Any] = {
 }
 
 
+CUT = (0, None)  # no answer: control is replaced meanwhile
+
+
 class FakeAdmin:
     """An admin API that answers what a test has laid down for a request."""
 
@@ -145,6 +148,8 @@ def admin(tmp_path: Path) -> Iterator[FakeAdmin]:
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, answer = fake.answer(f"{self.command} {self.path}", body)
+            if (status, answer) == CUT:
+                return
             content = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
@@ -162,10 +167,6 @@ def admin(tmp_path: Path) -> Iterator[FakeAdmin]:
         yield fake
         server.shutdown()
         thread.join()
-
-
-def tcpmux(*arguments: str, **environment: str) -> click.testing.Result:
-    return click.testing.CliRunner().invoke(cli, arguments, env=environment, prog_name="tcpmux")
 
 
 def test_weights_that_can_t_be_saved_are_in_force_and_that_is_said(
@@ -207,6 +208,24 @@ routes:
     result = tcpmux("weight", "tcp-echo", "v1=50", "--save", "--admin", admin.path)
     assert (result.exit_code, result.stderr) == (0, "")
     assert admin.requests[-1][1] == {"v1": 50}
+
+
+@pytest.mark.parametrize("is_in_time", [True, False])
+def test_weight_waits_for_workers_that_are_behind_while_control_is_replaced(
+    admin: FakeAdmin, monkeypatch: pytest.MonkeyPatch, *, is_in_time: bool
+) -> None:
+    """Exit 1 if they don't catch up."""
+    monkeypatch.setattr(weight, "WAIT_TIME", patient(30.0) if is_in_time else 0)
+    workers = [{**worker, "generation": 7} for worker in STATUS["workers"]]
+    answers = [(200, STATUS), CUT, (200, {**STATUS, "workers": workers})]
+    behind = [{"id": n, "pid": n + 1, "generation": 7 - n} for n in range(2)]
+    admin.answers["PUT /v1/routes/tcp-echo/weights"] = (200, {**APPLIED, "workers": behind})
+    admin.answers["GET /v1/status"] = lambda: answers.pop(0)
+    result = tcpmux("weight", "tcp-echo", "v1=50", "--wait", "--admin", admin.path)
+    assert result.exit_code == (0 if is_in_time else 1)
+    used = "generation 7 in 2 of 2 workers" if is_in_time else "not yet in worker 1 (not running)"
+    assert result.stdout.endswith(f"{used}\n")
+    assert len(answers) == (0 if is_in_time else 2)
 
 
 def test_weight_force(admin: FakeAdmin) -> None:
@@ -1146,6 +1165,56 @@ def test_drain_shows_what_remains(admin: FakeAdmin) -> None:
         f"drained (pid {process.pid})",
     ]
     assert result.exit_code == 0
+
+
+def test_a_drain_of_a_destination_is_waited_for_while_control_is_replaced(
+    admin: FakeAdmin,
+) -> None:
+    """As in an upgrade: what is cut off is asked for again. How many are left is said when it
+    changes."""
+    (route,) = STATUS["routes"]
+    left = [3, 3, None, 1, None, 0]
+
+    def status() -> tuple[int, Any]:
+        count = left.pop(0)
+        if count is None:
+            return CUT
+        busy = destination("v1", 50, 80, connections_active=count)
+        return 200, {**STATUS, "routes": [{**route, "destinations": [busy]}]}
+
+    admin.answers |= {
+        "GET /v1/names": (200, NAMES),
+        "PUT /v1/states": (200, APPLIED),
+        "GET /v1/status": status,
+    }
+    result = tcpmux("drain", "tcp-echo/v1", "--wait", "--admin", admin.path)
+    assert result.stdout.splitlines()[-3:] == [
+        "waiting for 3 connections",
+        "waiting for 1 connection",
+        "drained: no connections are left",
+    ]
+    assert (result.exit_code, left) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(1, "1 connection"), (None, "an unknown number of connections")]
+)
+def test_a_drain_that_takes_too_long_fails_and_says_what_is_left(
+    admin: FakeAdmin, count: int | None, text: str
+) -> None:
+    """Also if the instance has not said how many these are."""
+    (route,) = STATUS["routes"]
+    busy = destination("v1", 50, 80, connections_active=count or 0)
+    answer = 200, {**STATUS, "routes": [{**route, "destinations": [busy]}]}
+    admin.answers |= {
+        "GET /v1/names": (200, NAMES),
+        "PUT /v1/states": (200, APPLIED),
+        "GET /v1/status": CUT if count is None else answer,
+    }
+    result = tcpmux("drain", "tcp-echo/v1", "--wait", "--timeout", "0", "--admin", admin.path)
+    assert result.exit_code == 1
+    assert f"error: {text} left after 0 s: look at them with" in result.stderr
+    assert "no connections are left" not in result.stdout
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

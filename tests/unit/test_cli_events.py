@@ -12,6 +12,7 @@ import pytest
 from tcpmux.cli import events, output
 from tcpmux.cli.app import cli
 from tcpmux.cli.events import parse_since
+from tests.unit.calling import tcpmux
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,9 +69,7 @@ def test_the_number_of_an_event_is_a_number_still(text: str) -> None:
      "2026-11-28T", "0000-01-01", "10 m", "m", "yesterday", "\u0663", "12:3\u0660", "1e3", "9d\n"],
 )  # fmt: skip
 def test_what_is_no_time_is_refused_in_one_line(text: str) -> None:
-    result = click.testing.CliRunner().invoke(
-        cli, ["events", "--since", text, "--admin", "/nowhere"], prog_name="tcpmux"
-    )
+    result = tcpmux("events", "--since", text, "--admin", "/nowhere")
     assert result.exit_code == 2
     assert "expected a time such as 10m, 12:30 or 2026-11-28T12:30" in result.stderr
     assert result.stderr.count("\n") == 1

@@ -24,7 +24,7 @@ from tcpmux.cli.output import (
     table,
 )
 from tcpmux.cli.text import cut, fitted, fitted_end, width
-from tcpmux.errors import plural
+from tcpmux.errors import listed, plural
 from tcpmux.log_formats import FULL, MAX_LINE, LogFormatter
 
 
@@ -72,6 +72,11 @@ def test_seconds(seconds: float, text: str) -> None:
 )
 def test_percent(part: int, whole: int, text: str) -> None:
     assert percent(part, whole) == text
+
+
+def test_of_many_only_some_are_listed() -> None:
+    names = ["a", "b", "c"]
+    assert [listed(names[:n], 2) for n in range(4)] == ["", "a", "a, b", "a, b and 1 more"]
 
 
 def test_plural() -> None:

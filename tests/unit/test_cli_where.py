@@ -1,26 +1,25 @@
-"""Options and variables that say which instance is meant, and the token's file."""
+"""Options and variables that say which instance is meant, and the token's token_file."""
 
 from __future__ import annotations
 
 import warnings
 from typing import TYPE_CHECKING, Any
 
-import click.testing
 import pytest
 
 from tcpmux.cli import instance
-from tcpmux.cli.app import cli
 from tcpmux.cli.commands import COMMANDS, named
 from tcpmux.cli.where import Where
 from tcpmux.control.asking import TokenMissing
 from tcpmux.control.client import Client, PermissionDenied, Refused
 from tcpmux.control.remote import TOKEN_VARIABLE
 from tcpmux.errors import TcpmuxError, UsageError
+from tests.support import TOKEN
+from tests.unit.calling import tcpmux
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-TOKEN = "s3cret-" * 3
 URL = "https://mux.example:9901"
 VARIABLES = ("TCPMUX_ADMIN", "TCPMUX_URL", "TCPMUX_TOKEN_FILE")
 
@@ -29,18 +28,6 @@ VARIABLES = ("TCPMUX_ADMIN", "TCPMUX_URL", "TCPMUX_TOKEN_FILE")
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    made = tmp_path / "token"
-    made.write_text(f"{TOKEN}\n")
-    made.chmod(0o600)
-    return made
-
-
-def tcpmux(*arguments: str) -> click.testing.Result:
-    return click.testing.CliRunner().invoke(cli, arguments, prog_name="tcpmux")
 
 
 @pytest.mark.parametrize(
@@ -126,27 +113,27 @@ def test_a_token_in_the_url_is_refused() -> None:
     assert TOKEN not in done.stderr
 
 
-def test_the_token_is_what_is_in_the_file(file: Path) -> None:
-    found = instance.client(Where("", URL, str(file)))
+def test_the_token_is_what_is_in_the_file(token_file: Path) -> None:
+    found = instance.client(Where("", URL, str(token_file)))
     assert isinstance(found, Client)
     assert found.path == URL
     assert found._remote is not None
     assert found._remote.token == TOKEN
     assert TOKEN_VARIABLE in VARIABLES
-    file.chmod(0o640)
-    with pytest.raises(TcpmuxError, match=rf"^token file {file}: others may read it"):
-        instance.client(Where("", URL, str(file)))
+    token_file.chmod(0o640)
+    with pytest.raises(TcpmuxError, match=rf"^token file {token_file}: others may read it"):
+        instance.client(Where("", URL, str(token_file)))
 
 
 def test_what_is_not_encrypted_is_said_in_one_line(
-    file: Path, capsys: pytest.CaptureFixture[str]
+    token_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for url in ("http://127.0.0.1:1", URL):
-            instance.client(Where("", url, str(file)))
+            instance.client(Where("", url, str(token_file)))
         assert capsys.readouterr() == ("", "")
-        instance.client(Where("", "http://mux.example", str(file)))
+        instance.client(Where("", "http://mux.example", str(token_file)))
         said = capsys.readouterr().err
         assert said.startswith("tcpmux: warning: http://mux.example is not encrypted")
         assert said.count("\n") == 1

@@ -7,70 +7,21 @@ import asyncio
 import os
 import re
 import socket
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tcpmux import AsyncClient, Client
-from tcpmux.control.asking import AdminError, NotRunning, PermissionDenied, Refused
+from tcpmux.control.asking import AdminError, NotRunning, PermissionDenied, Refused, Unanswered
 from tcpmux.control.http_answer import Events, NotHttp, Reply
-from tests.support import patient
+from tests.others import as_other, needs_root
+from tests.unit.answering import DEADLINE, HEAD, answering, both
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    pass
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = patient(10.0)  # s
-HEAD = b"HTTP/1.0 200 OK\r\n\r\n"
-
-
-@asynccontextmanager
-async def answering(path: Path, *parts: bytes, stays: bool = False) -> AsyncIterator[list[bytes]]:
-    """Something that answers each request so; what has been asked is in the list."""
-    asked: list[bytes] = []
-    over = asyncio.Event()
-    serving: set[asyncio.Task[None] | None] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        serving.add(asyncio.current_task())
-        try:
-            asked.append(await reader.readuntil(b"\r\n\r\n"))
-            for part in parts:
-                writer.write(part)
-                await writer.drain()
-                await asyncio.sleep(0)
-            if stays:
-                await over.wait()
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # the client has gone
-        finally:
-            writer.close()
-
-    server = await asyncio.start_unix_server(serve, str(path))
-    try:
-        yield asked
-    finally:
-        over.set()
-        server.close()
-        await asyncio.sleep(0)  # those that have just come begin
-        await asyncio.gather(*filter(None, serving))
-        await asyncio.sleep(0)  # and their sockets are closed
-
-
-def both(
-    path: Path, ask: Callable[[Any], Any], timeout: float = DEADLINE, **more: Any
-) -> list[Callable[[], Coroutine[Any, Any, Any]]]:
-    """The same question, by each client."""
-
-    async def by_client() -> Any:
-        return await asyncio.to_thread(ask, Client(path, timeout, **more))
-
-    async def by_async_client() -> Any:
-        return await ask(AsyncClient(path, timeout, **more))
-
-    return [by_client, by_async_client]
 
 
 @pytest.mark.parametrize(
@@ -188,6 +139,18 @@ def test_who_says_nothing_is_given_up(tmp_path: Path) -> None:
                     await ask()
 
     asyncio.run(scenario())
+
+
+@needs_root
+def test_whose_uid_is_among_the_greatest_is_known_as_who_it_is(tmp_path: Path) -> None:
+    """The greatest that a user can have is 2**32 - 2; a signed number ends at 2**31 - 1."""
+    path, uid = tmp_path / "s", 2**32 - 2
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        with as_other(listening.listen, uid):
+            for peers, error in (({uid}, Unanswered), ({0}, PermissionDenied)):
+                with pytest.raises(error):
+                    Client(path, 0.05, frozenset(peers)).status()
 
 
 def test_another_user_who_listens_is_told_nothing(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from tcpmux.config import Check, Passive
 from tcpmux.config.address import Address
-from tcpmux.control import ejection, health
+from tcpmux.control import ejection
 from tcpmux.control.condition import CONDITIONS, Condition
 from tcpmux.control.condition_rules import (
     Failures,
@@ -65,11 +65,6 @@ from tests.unit.watching import Watching, conditions_of, destination, endpoint, 
 DEAD, OTHER = 2, 3  # slots
 AT = "127.0.0.1:1"
 ALONE = route(destination(1, "v1", 1, endpoint(DEAD, AT)))
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "TICK", 0.005)
 
 
 def fail(watching: Watching, times: int, error: int = errno.ECONNREFUSED) -> None:

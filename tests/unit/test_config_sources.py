@@ -13,9 +13,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from click.testing import CliRunner
 
-from tcpmux.cli.app import cli
 from tcpmux.cli.fmt import formatted
 from tcpmux.config import ConfigError, edit, load
 from tcpmux.config.edit import NotSaved, save_weights
@@ -24,6 +22,7 @@ from tcpmux.config.rewrite import Target
 from tcpmux.config.schema import json_schema
 from tcpmux.config.turns import MAX_TURNS, turns
 from tests.support import patient
+from tests.unit.calling import tcpmux
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = """routes:
@@ -363,7 +362,7 @@ def test_fmt_keeps_comments_and_is_stable() -> None:
 
 def test_check_as_json() -> None:
     def run() -> tuple[int, Any]:
-        result = CliRunner().invoke(cli, ["check", "--json", "-c", "r.yaml"], prog_name="tcpmux")
+        result = tcpmux("check", "--json", "-c", "r.yaml")
         return result.exit_code, json.loads(result.stdout)
 
     write(GOOD)
@@ -381,7 +380,7 @@ def test_check_as_json() -> None:
 def test_the_schema_that_is_shipped_is_the_one_of_the_types() -> None:
     shipped = json.loads((ROOT / "tcpmux/config/routes.schema.json").read_text())
     assert shipped == json_schema()
-    result = CliRunner().invoke(cli, ["schema"], prog_name="tcpmux")
+    result = tcpmux("schema")
     assert json.loads(result.stdout) == shipped
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tcpmux.config import Check, Passive
-from tcpmux.control import ejection, health
+from tcpmux.control import ejection
 from tcpmux.control.connecting import ProbeImpossible
 from tcpmux.shm.image import FALLBACK, REJECT, RouteRow
 from tcpmux.shm.rules import EndpointRules
@@ -21,11 +21,6 @@ from tests.unit.watching import PASSIVE, Watching, destination, endpoint, route,
 DEAD, OTHER = 2, 3  # slots
 LONG = Passive(ejection_time=600.0)
 STAYS = "failing, but stays in use: nothing else could serve its connections"
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "TICK", 0.005)
 
 
 def fail(watching: Watching, times: int, slot: int = DEAD) -> None:

@@ -6,22 +6,14 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-import pytest
-
 from tcpmux.config import Check, Passive
 from tcpmux.config.checks import Watch
-from tcpmux.control import health as module
 from tests.integration.servers import saying, serving
 from tests.support import DEADLINE
 from tests.unit.watching import Watching, destination, endpoint, route, watched
 
 QUICK = Check("http", interval=0.02, fast_interval=0.02, timeout=DEADLINE, fall=2, rise=2)
 OFF = Passive(errors=0)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TICK", 0.005)
 
 
 class Answers:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tcpmux.control import losses, telling
-from tcpmux.control.failed_connects import FailedConnects, error_text
+from tcpmux.control.connecting import error_text
+from tcpmux.control.failed_connects import FailedConnects
 from tcpmux.control.losses import LIMITED, LOST, Losses
 from tcpmux.shm._commons import Commons
 from tcpmux.shm.counters import REJECTED
@@ -23,8 +24,8 @@ from tests.unit.watching import destination, endpoint, route
 
 DRAINED = ADMIN_STATES.index("draining")
 V1, V2 = ("r", "v1", "127.0.0.1:1"), ("r", "v2", "127.0.0.1:2")
-WHY = "v1 127.0.0.1:1 (Connection refused), v2 127.0.0.1:2 (Connection refused)"
-CHECK = "tcp check: Connection refused"
+WHY = "v1 127.0.0.1:1 (connection refused), v2 127.0.0.1:2 (connection refused)"
+CHECK = "tcp check: connection refused"
 LIMITS = "max_connections was reached (2), the rate limit of new connections was exceeded (1)"
 MANY = telling.MAX_LINES + 5
 
@@ -150,7 +151,7 @@ def test_where_some_are_served_not_every_client_is_said_to_be_reset() -> None:
     watch = Watch()
     watch.fail(2)
     watch.counters.end(0, "retries_used_up", 2)
-    text = "r: clients are reset (2 so far): connects fail: v1 127.0.0.1:1 (Connection refused)"
+    text = "r: clients are reset (2 so far): connects fail: v1 127.0.0.1:1 (connection refused)"
     assert watch.look() == [(logging.ERROR, text)]
 
 
@@ -269,8 +270,8 @@ def test_failed_connects_are_told_once_for_an_endpoint_and_second(
     watch.commons.note(3, failure=True, error=0)
     failed.look()
     assert caplog.messages == [
-        "r/v1: 1000 connects to 127.0.0.1:1 failed: Connection refused",
-        "r/v2: 1 connect to 127.0.0.1:2 failed: timed out",
+        "r/v1: 1000 connects to 127.0.0.1:1 failed: connection refused",
+        "r/v2: 1 connect to 127.0.0.1:2 failed: connect timed out",
     ]
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
     failed.look()
@@ -297,8 +298,9 @@ def test_failed_connects_of_many_endpoints_and_after_a_reload(
 
 def test_what_a_failed_connect_met_with_is_bounded() -> None:
     """A worker that is not to be trusted writes it."""
-    assert error_text(0) == "timed out"
-    assert error_text(errno.EHOSTUNREACH) == "No route to host"
+    assert error_text(0) == "connect timed out"
+    assert error_text(errno.EHOSTUNREACH) == "no route to host"
+    assert error_text(errno.ENOENT) == "no such socket"
     assert error_text(4_000_000_000) == "error 4000000000"
 
 

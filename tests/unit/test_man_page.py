@@ -36,7 +36,7 @@ def test_the_page_is_of_these_commands() -> None:
 
 def test_every_command_and_option_is_in_it() -> None:
     text = plain(PAGE.read_text())
-    root = click.Context(cli, info_name="tcpmux")
+    root = click.Context(cli, info_name="tcpmux", **cli.context_settings)
     for row in COMMANDS:
         section = text.split(f"\n.SS {row.name}\n")[1].split("\n.S")[0]
         assert section.startswith(f"tcpmux {row.name}")

@@ -145,6 +145,14 @@ def test_nothing_said_is_the_default(tmp_path: Path) -> None:
     assert route.destinations[0].policy == DestinationPolicy()
 
 
+def test_a_limit_of_a_route_is_not_its_destinations_limit(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(f"{HEAD}    max_connections: 10\n{TAIL}")
+    route = load([file]).routes[0]
+    assert route.policy.max_connections == 10
+    assert {d.policy.max_connections for d in route.destinations} == {0}
+
+
 WHOLE = """
     max_connections: 10
     listener_max_connections: 9

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import ssl
 import subprocess
 import warnings
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +22,12 @@ from tcpmux.control.asking import (
 )
 from tcpmux.control.remote import NotEncrypted, Remote, token_in
 from tcpmux.errors import TcpmuxError, UsageError
-from tests.support import patient
+from tests.support import TOKEN
+from tests.unit.answering import DEADLINE, answering_at_a_port, both
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    pass
 
-DEADLINE = patient(10.0)  # s
-TOKEN = "s3cret-" * 3
 OK = b'HTTP/1.0 200 OK\r\n\r\n{"routes": []}'
 
 
@@ -50,60 +47,14 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@asynccontextmanager
-async def answering(
-    answer: bytes = OK, certificate: Path | None = None, *, stays: bool = False
-) -> AsyncIterator[tuple[int, list[bytes]]]:
-    """A server on a port of the loopback; the heads that it is asked with are in the list."""
-    asked: list[bytes] = []
-    over = asyncio.Event()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            asked.append(await reader.readuntil(b"\r\n\r\n"))
-            writer.write(answer)
-            await writer.drain()
-            if stays:
-                await over.wait()
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # the client has gone
-        finally:
-            writer.close()
-
-    context = None
-    if certificate is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield server.sockets[0].getsockname()[1], asked
-    finally:
-        over.set()
-        server.close()
-
-
-def both(
-    ask: Callable[[Any], Any], *given: Any, **named: Any
-) -> list[Callable[[], Coroutine[Any, Any, Any]]]:
-    """The same question, by each client."""
-
-    async def by_client() -> Any:
-        return await asyncio.to_thread(lambda: ask(Client(*given, **named)))
-
-    async def by_async_client() -> Any:
-        return await ask(AsyncClient(*given, **named))
-
-    return [by_client, by_async_client]
-
-
 def routes(client: Any) -> Any:
     return client.routes()
 
 
 def test_the_token_and_the_host_are_in_the_request() -> None:
     async def scenario() -> None:
-        async with answering() as (port, asked):
-            for ask in both(routes, f"http://127.0.0.1:{port}/mux/", DEADLINE, token=TOKEN):
+        async with answering_at_a_port(OK) as (port, asked):
+            for ask in both(f"http://127.0.0.1:{port}/mux/", routes, token=TOKEN):
                 assert await ask() == []
             for head in asked:
                 lines = head.decode().split("\r\n")
@@ -111,7 +62,7 @@ def test_the_token_and_the_host_are_in_the_request() -> None:
                 assert f"Host: 127.0.0.1:{port}" in lines
                 assert f"Authorization: Bearer {TOKEN}" in lines
             asked.clear()
-            for ask in both(routes, f"HTTP://localhost:{port}", DEADLINE):
+            for ask in both(f"HTTP://localhost:{port}", routes):
                 assert await ask() == []
             assert all(b"Authorization" not in head for head in asked)
             assert len(asked) == 2
@@ -123,8 +74,8 @@ def test_a_certificate_that_is_trusted(certificate: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 
     async def scenario() -> None:
-        async with answering(certificate=certificate) as (port, asked):
-            for ask in both(routes, f"https://localhost:{port}", DEADLINE, token=TOKEN):
+        async with answering_at_a_port(OK, certificate) as (port, asked):
+            for ask in both(f"https://localhost:{port}", routes, token=TOKEN):
                 assert await ask() == []
             assert len(asked) == 2
 
@@ -149,8 +100,8 @@ def test_who_has_no_certificate_for_that_name_is_told_nothing(
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 
     async def scenario() -> None:
-        async with answering(certificate=certificate) as (port, asked):
-            for ask in both(routes, f"https://{host}:{port}", DEADLINE, token=TOKEN):
+        async with answering_at_a_port(OK, certificate) as (port, asked):
+            for ask in both(f"https://{host}:{port}", routes, token=TOKEN):
                 with pytest.raises(
                     AdminError, match=f"{host} is not trusted: .*{reason}"
                 ) as caught:
@@ -163,13 +114,13 @@ def test_who_has_no_certificate_for_that_name_is_told_nothing(
 
 def test_tls_with_what_speaks_none_and_the_other_way_round(certificate: Path) -> None:
     async def scenario() -> None:
-        async with answering() as (port, asked):
-            for ask in both(routes, f"https://localhost:{port}", 1.0):
+        async with answering_at_a_port(OK) as (port, asked):
+            for ask in both(f"https://localhost:{port}", routes, 1.0):
                 with pytest.raises(AdminError, match=r"can't reach|has not answered within 1 s"):
                     await ask()
             assert asked == []
-        async with answering(certificate=certificate) as (port, asked):
-            for ask in both(routes, f"http://localhost:{port}", DEADLINE, token=TOKEN):
+        async with answering_at_a_port(OK, certificate) as (port, asked):
+            for ask in both(f"http://localhost:{port}", routes, token=TOKEN):
                 with pytest.raises(AdminError, match=r"not tcpmux|hung up"):
                     await ask()
             assert asked == []
@@ -194,10 +145,10 @@ def test_what_stands_in_front_of_it_is_told_apart(
 
     async def scenario() -> None:
         page = f"HTTP/1.0 {answer} x\r\nLocation: http://127.0.0.1:1/\r\n\r\n<html>hello\n</html>"
-        async with answering(page.encode()) as (port, asked):
+        async with answering_at_a_port(page.encode()) as (port, asked):
             url = f"http://127.0.0.1:{port}"
             for call in (routes, lambda client: client.reload()):
-                for ask in both(call, url, DEADLINE, token=token):
+                for ask in both(url, call, token=token):
                     with pytest.raises(kind, match=message):
                         await ask()
             with pytest.raises(kind, match=message):
@@ -214,8 +165,8 @@ def test_what_stands_in_front_of_it_is_told_apart(
 def test_a_refusal_of_tcpmux_is_told_in_its_words() -> None:
     async def scenario() -> None:
         answer = b"HTTP/1.0 403 x\r\n\r\n" + json.dumps({"error": "may only read"}).encode()
-        async with answering(answer) as (port, _asked):
-            for ask in both(routes, f"http://127.0.0.1:{port}", DEADLINE, token=TOKEN):
+        async with answering_at_a_port(answer) as (port, _asked):
+            for ask in both(f"http://127.0.0.1:{port}", routes, token=TOKEN):
                 with pytest.raises(Refused, match=r"^may only read$") as caught:
                     await ask()
                 assert caught.value.status == 403
@@ -225,9 +176,9 @@ def test_a_refusal_of_tcpmux_is_told_in_its_words() -> None:
 
 def test_the_reasons_of_readiness_are_told() -> None:
     async def scenario() -> None:
-        async with answering(b"HTTP/1.0 503 x\r\n\r\nit drains\n") as (port, _asked):
+        async with answering_at_a_port(b"HTTP/1.0 503 x\r\n\r\nit drains\n") as (port, _asked):
             url = f"http://127.0.0.1:{port}"
-            for ask in both(lambda client: client.readyz(), url, DEADLINE):
+            for ask in both(url, lambda client: client.readyz()):
                 with pytest.raises(Refused, match=r"^it drains$"):
                     await ask()
 
@@ -238,7 +189,7 @@ def test_a_stream_comes_over_http_as_well() -> None:
     async def scenario() -> None:
         answer = b'HTTP/1.0 200 OK\r\n\r\nevent: table\ndata: {"a": 1}\n\n'
         expected: list[Any] = [("table", {"a": 1})]
-        async with answering(answer) as (port, asked):
+        async with answering_at_a_port(answer) as (port, asked):
             url = f"http://127.0.0.1:{port}"
             client = Client(url, DEADLINE, token=TOKEN)
             assert await asyncio.to_thread(lambda: list(client.stream())) == expected
@@ -253,14 +204,14 @@ def test_where_nobody_answers_is_told_apart() -> None:
     async def scenario() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             port = listening.getsockname()[1]
-        for ask in both(routes, f"http://127.0.0.1:{port}", DEADLINE):
+        for ask in both(f"http://127.0.0.1:{port}", routes):
             with pytest.raises(NotRunning, match=f"nothing answers at http://127.0.0.1:{port}"):
                 await ask()
-        for ask in both(routes, "http://name.invalid.localhost:1", DEADLINE):
+        for ask in both("http://name.invalid.localhost:1", routes):
             with pytest.raises(AdminError, match=r"can't reach|nothing answers"):
                 await ask()
-        async with answering(b"", stays=True) as (port, _asked):
-            for ask in both(routes, f"http://127.0.0.1:{port}", 0.05):
+        async with answering_at_a_port(b"", stays=True) as (port, _asked):
+            for ask in both(f"http://127.0.0.1:{port}", routes, 0.05):
                 with pytest.raises(AdminError, match=r"has not answered within 0\.05 s"):
                     await ask()
 
@@ -324,28 +275,25 @@ def test_a_token_goes_with_a_url(tmp_path: Path) -> None:
 
 
 def test_the_environment_says_where_and_with_which_token(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    token_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "token"
-    file.write_text(f"{TOKEN}\n")
-    file.chmod(0o600)
     monkeypatch.delenv("TCPMUX_ADMIN", raising=False)
-    monkeypatch.setenv("TCPMUX_TOKEN_FILE", str(file))
+    monkeypatch.setenv("TCPMUX_TOKEN_FILE", str(token_file))
 
     async def scenario() -> None:
-        async with answering() as (port, asked):
+        async with answering_at_a_port(OK) as (port, asked):
             monkeypatch.setenv("TCPMUX_URL", f"http://127.0.0.1:{port}")
-            for ask in both(routes):
+            for ask in both(None, routes):
                 assert await ask() == []
             assert all(TOKEN.encode() in head for head in asked)
             asked.clear()
-            for ask in both(routes, f"http://127.0.0.1:{port}"):
+            for ask in both(f"http://127.0.0.1:{port}", routes):
                 assert await ask() == []
             assert not any(TOKEN.encode() in head for head in asked), "it is meant for another one"
 
     asyncio.run(scenario())
-    file.chmod(0o644)
-    with pytest.raises(TcpmuxError, match=f"token file {file}: others may read it"):
+    token_file.chmod(0o644)
+    with pytest.raises(TcpmuxError, match=f"token file {token_file}: others may read it"):
         Client()
     monkeypatch.setenv("TCPMUX_ADMIN", "/run/x.sock")
     with pytest.raises(UsageError, match="TCPMUX_ADMIN and TCPMUX_URL are both set"):

@@ -10,13 +10,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import click.testing
 import pytest
 
-from tcpmux.cli.app import cli
 from tcpmux.config.edit import NotSaved, save_weights
 from tcpmux.config.rewrite import NotWritten, Target, rewrite
 from tests.support import patient
+from tests.unit.calling import tcpmux
 
 GOOD = """routes:
   - name: r
@@ -42,7 +41,7 @@ def save(path: Path) -> None:
 
 def format_it(path: Path) -> None:
     path.write_text(path.read_text().replace("      - {", "       -  {"))
-    result = click.testing.CliRunner().invoke(cli, ["fmt", "-c", str(path)], prog_name="tcpmux")
+    result = tcpmux("fmt", "-c", str(path))
     assert result.exit_code == 0, result.output
 
 

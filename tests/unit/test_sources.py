@@ -12,9 +12,7 @@ from pathlib import Path
 from types import new_class
 
 import pytest
-from click.testing import CliRunner, Result
 
-from tcpmux.cli.app import cli
 from tcpmux.config import ConfigError, Problem, Source, Text, load, sources
 from tcpmux.config.edit import save_weights
 from tcpmux.config.sources import Files, source_of
@@ -22,6 +20,7 @@ from tcpmux.errors import TcpmuxError
 from tcpmux.files import LARGEST
 from tcpmux.master.reload import Sources
 from tests.support import patient
+from tests.unit.calling import tcpmux
 
 GOOD = """routes:
   - name: r
@@ -48,10 +47,6 @@ def kind() -> Iterator[Callable[[Read], None]]:
 
     yield add
     sources._BY_SCHEME.pop("test", None)
-
-
-def tcpmux(*arguments: str) -> Result:
-    return CliRunner().invoke(cli, arguments, prog_name="tcpmux")
 
 
 def mistakes(*arguments: str) -> list[str]:

@@ -11,8 +11,7 @@ import pytest
 
 from tcpmux.errors import TcpmuxError
 from tcpmux.master.token import hash_descriptor, hashes
-
-TOKEN = "s3cret-" * 3
+from tests.support import TOKEN
 
 
 def token_hash(path: str) -> bytes:
@@ -20,14 +19,6 @@ def token_hash(path: str) -> bytes:
     found = hashes(path, "").operator
     assert hashes("", path).viewer == found
     return found
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    made = tmp_path / "token"
-    made.write_text(f"{TOKEN}\n")
-    made.chmod(0o600)
-    return made
 
 
 @pytest.fixture
@@ -50,23 +41,23 @@ def put(directory: Path, mode: int) -> str:
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o700])
-def test_a_file_of_ours_that_others_may_not_read(file: Path, mode: int) -> None:
-    file.chmod(mode)
-    assert token_hash(str(file)) == sha256(TOKEN.encode()).digest()
+def test_a_file_of_ours_that_others_may_not_read(token_file: Path, mode: int) -> None:
+    token_file.chmod(mode)
+    assert token_hash(str(token_file)) == sha256(TOKEN.encode()).digest()
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o440, 0o620, 0o601])
-def test_one_that_others_may_read_is_refused(file: Path, mode: int) -> None:
-    file.chmod(mode)
+def test_one_that_others_may_read_is_refused(token_file: Path, mode: int) -> None:
+    token_file.chmod(mode)
     with pytest.raises(TcpmuxError, match=rf"others may read it \(mode {mode:04o}\)"):
-        token_hash(str(file))
+        token_hash(str(token_file))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file away")
-def test_one_that_belongs_to_another_user_is_refused(file: Path) -> None:
-    os.chown(file, 65534, 65534)
+def test_one_that_belongs_to_another_user_is_refused(token_file: Path) -> None:
+    os.chown(token_file, 65534, 65534)
     with pytest.raises(TcpmuxError, match="it belongs to user 65534"):
-        token_hash(str(file))
+        token_hash(str(token_file))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file away")
@@ -82,47 +73,54 @@ def test_one_that_belongs_to_another_user_is_refused(file: Path) -> None:
     ],
 )
 def test_root_may_give_it_to_the_group_that_tcpmux_runs_as(
-    file: Path, mode: int, group: int, user: int, refused: bool, monkeypatch: pytest.MonkeyPatch
+    token_file: Path,
+    mode: int,
+    group: int,
+    user: int,
+    refused: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As Kubernetes mounts a secret for a container that does not run as root."""
-    os.chown(file, 0, group)
-    file.chmod(mode)
+    os.chown(token_file, 0, group)
+    token_file.chmod(mode)
     monkeypatch.setattr(os, "geteuid", lambda: user)
     monkeypatch.setattr(os, "getegid", lambda: 4321)
     if refused:
         with pytest.raises(TcpmuxError, match="others may read it"):
-            token_hash(str(file))
+            token_hash(str(token_file))
     else:
-        assert token_hash(str(file))
+        assert token_hash(str(token_file))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file away")
-def test_only_root_may_give_it_to_a_group(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    os.chown(file, 4321, 4321)
-    file.chmod(0o440)
+def test_only_root_may_give_it_to_a_group(
+    token_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.chown(token_file, 4321, 4321)
+    token_file.chmod(0o440)
     monkeypatch.setattr(os, "geteuid", lambda: 4321)
     monkeypatch.setattr(os, "getegid", lambda: 4321)
     with pytest.raises(TcpmuxError, match="others may read it"):
-        token_hash(str(file))
+        token_hash(str(token_file))
 
 
 def test_credentials_of_a_service_are_told_by_their_directory(
-    credentials: Path, file: Path
+    credentials: Path, token_file: Path
 ) -> None:
     assert token_hash(put(credentials, 0o400))
     credentials.chmod(0o750)
     (credentials / "token").unlink()
     path = put(credentials, 0o440)
     assert token_hash(path)
-    file.unlink()
-    file.symlink_to(path)
-    assert token_hash(str(file))
+    token_file.unlink()
+    token_file.symlink_to(path)
+    assert token_hash(str(token_file))
 
 
-def test_what_is_no_credential_is_not_let_pass_as_one(credentials: Path, file: Path) -> None:
-    file.chmod(0o440)
+def test_what_is_no_credential_is_not_let_pass_as_one(credentials: Path, token_file: Path) -> None:
+    token_file.chmod(0o440)
     credentials.chmod(0o750)
-    (credentials / "token").symlink_to(file)
+    (credentials / "token").symlink_to(token_file)
     with pytest.raises(TcpmuxError, match="others may read it"):
         token_hash(str(credentials / "token"))
     (credentials / "token").unlink()
@@ -147,12 +145,12 @@ def test_what_is_no_credential_is_not_let_pass_as_one(credentials: Path, file: P
     ],
 )
 def test_what_is_no_token_is_refused_and_not_quoted(
-    file: Path, content: bytes, reason: str
+    token_file: Path, content: bytes, reason: str
 ) -> None:
-    file.write_bytes(content)
+    token_file.write_bytes(content)
     with pytest.raises(TcpmuxError, match=reason) as caught:
-        token_hash(str(file))
-    assert str(caught.value).startswith(f"admin.token_file {file}: ")
+        token_hash(str(token_file))
+    assert str(caught.value).startswith(f"admin.token_file {token_file}: ")
     for word in content.decode().split():
         assert word not in str(caught.value)
 
@@ -176,23 +174,23 @@ def test_control_is_given_the_hash_alone() -> None:
         os.close(fd)
 
 
-def test_both_tokens_have_to_be_different(file: Path, tmp_path: Path) -> None:
+def test_both_tokens_have_to_be_different(token_file: Path, tmp_path: Path) -> None:
     """Or who may read could change everything."""
     other = tmp_path / "other"
     other.write_text(TOKEN)
     other.chmod(0o600)
     with pytest.raises(TcpmuxError, match=r"has the same token as admin\.token_file") as caught:
-        hashes(str(file), str(other))
+        hashes(str(token_file), str(other))
     assert TOKEN not in str(caught.value)
     other.write_text(TOKEN.upper())
-    assert hashes(str(file), str(other)) == (
+    assert hashes(str(token_file), str(other)) == (
         sha256(TOKEN.encode()).digest(),
         sha256(TOKEN.upper().encode()).digest(),
     )
     assert hashes("", "") == (b"", b"")
 
 
-def test_a_read_only_token_that_others_may_read_is_refused_by_its_name(file: Path) -> None:
-    file.chmod(0o644)
-    with pytest.raises(TcpmuxError, match=rf"^admin.read_only_token_file {file}: others may read"):
-        hashes("", str(file))
+def test_a_read_only_token_that_others_may_read_is_refused_by_its_name(token_file: Path) -> None:
+    token_file.chmod(0o644)
+    with pytest.raises(TcpmuxError, match=rf"^admin.read_only_token_file {token_file}: others"):
+        hashes("", str(token_file))

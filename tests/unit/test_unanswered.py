@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from tcpmux.config import Passive
-from tcpmux.control import health, unanswered
+from tcpmux.control import unanswered
 from tcpmux.control.condition import DEGRADED, HEALTHY
 from tests.unit.watching import Watching, destination, endpoint, route, watched
 
@@ -19,7 +19,6 @@ ROW = route(destination(1, "v1", 1, endpoint(SICK, ADDRESS), endpoint(OTHER, "12
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "TICK", 0.005)
     monkeypatch.setattr(unanswered, "LOOK_EVERY", 0.0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,13 +23,11 @@ from tcpmux import (
 )
 from tcpmux.control.waiting import Drained
 from tests.support import patient
-from tests.unit.test_clients import DEADLINE, HEAD, answering, both
+from tests.unit.answering import CUT, DEADLINE, HEAD, answering, both, telling
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
-CUT = b"HTTP/1.0 200 OK\r\nConte"
 EMPTY = b'{"routes": []}'
 TABLE = b"event: table\ndata: {}\n\n"
 
@@ -53,25 +51,6 @@ def status(
         '{"name": "v2", "state": "disabled", "weight": 1, "connections_active": 0, "endpoints": []}'
         "]}]}"
     ).encode()
-
-
-@asynccontextmanager
-async def telling(path: Path, *answers: bytes) -> AsyncIterator[list[bytes]]:
-    """Answers one request after the other so, and all later ones as the last."""
-    asked: list[bytes] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.readuntil(b"\r\n\r\n"))
-        answer = answers[min(len(asked), len(answers)) - 1]
-        writer.write(answer if answer == CUT else HEAD + answer)
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_unix_server(serve, str(path))
-    try:
-        yield asked
-    finally:
-        server.close()
 
 
 def test_a_status_is_waited_for_and_what_is_cut_off_asked_again(tmp_path: Path) -> None:

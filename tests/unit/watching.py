@@ -7,6 +7,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
+from unittest.mock import patch
 
 from tcpmux.config import Check, Passive
 from tcpmux.config.address import Address
@@ -33,6 +34,7 @@ def conditions_of(view: View) -> Conditions:
     return Conditions(view, Health(view), HostNames())
 
 
+TICK = 0.005  # s
 PASSIVE = Passive(ejection_time=0.05, interval=0.05)
 
 
@@ -154,6 +156,7 @@ def watched(
         finally:
             await watching.health.close()
 
-    asyncio.run(run())
+    with patch("tcpmux.control.health.TICK", TICK):
+        asyncio.run(run())
     assert watching.faults == []
     return watching
