@@ -12,7 +12,7 @@
  * So neither waits for the other. Both counts only grow. A worker that dies before the last store
  * leaves no partial entry behind; its next incarnation continues from the counts.
  *
- * Clients that find no destination can be many: of each refusal a worker writes TM_REFUSED_BURST
+ * Clients that are turned away can be many: of each refusal a worker writes TM_REFUSED_BURST
  * entries, then one every TM_REFUSED_NS. Those beyond are counted: left_out (the worker's) - told
  * (the log process's) are still to be told.
  */
@@ -31,7 +31,7 @@
 
 enum tm_log_kind { TM_LOG_START = 1, TM_LOG_END, TM_LOG_REFUSED };
 
-/* Why a client found no destination. */
+/* Why a client was turned away. */
 enum tm_refusal {
     TM_NOT_REFUSED = 0,
     TM_REFUSED_DENIED, /* on accept, before it had a record */
@@ -43,6 +43,8 @@ enum tm_refusal {
     TM_REFUSED_SOURCE_RATE,
     TM_REFUSED_ROUTE_RATE,
     TM_REFUSED_NO_DESTINATION, /* the route has none that can take it */
+    TM_REFUSED_DESTINATION_MAX, /* limits of the destination that was picked */
+    TM_REFUSED_ENDPOINT_MAX,    /* and of its endpoints */
     TM_REFUSALS
 };
 

@@ -20,12 +20,16 @@ static struct tm_peer local_address(int fd, uint16_t port)
     return local;
 }
 
-/* Why one that ends has no destination. */
+/* Why one that ends was turned away. */
 static enum tm_refusal refusal_of(const struct tm_worker *w, uint32_t index)
 {
     const struct tm_cold *cold = &w->colds[index];
-    if (w->records[index].destination_slot != TM_NONE)
-        return TM_NOT_REFUSED;
+    if (w->records[index].destination_slot != TM_NONE) {
+        if (cold->close_reason != TM_CLOSED_overflow)
+            return TM_NOT_REFUSED;
+        return cold->holds & TM_HOLDS_DESTINATION ? TM_REFUSED_ENDPOINT_MAX
+                                                  : TM_REFUSED_DESTINATION_MAX;
+    }
     if (cold->close_reason == TM_CLOSED_no_endpoint)
         return TM_REFUSED_NO_DESTINATION;
     return cold->stage == TM_STAGE_ADMIT && (cold->close_reason == TM_CLOSED_overflow ||

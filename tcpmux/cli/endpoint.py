@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -99,7 +99,7 @@ def name_note(name: NameStatus, now: float) -> str:
 def _rows(routes: Sequence[RouteStatus], text: str | None) -> list[EndpointRow]:
     """text: what they are of, or the name of one that does not resolve. Raises TcpmuxError."""
     every: list[EndpointRow] = [
-        {"route": route["name"], "destination": destination["name"], **endpoint}
+        cast("Any", endpoint) | {"route": route["name"], "destination": destination["name"]}
         for route in routes
         for destination in route["destinations"]
         for endpoint in [*destination["endpoints"], *map(_unresolved, destination["names"])]

@@ -9,16 +9,14 @@ import termios
 import threading
 import time
 import tty
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tcpmux.cli.conditions import SEVERITIES, condition_of, place_of, urgency
+from tcpmux.cli.conditions import SEVERITIES, place_of
 from tcpmux.cli.instance import client
 from tcpmux.cli.output import (
     duration_text,
@@ -28,23 +26,20 @@ from tcpmux.cli.output import (
     show_all_characters,
 )
 from tcpmux.cli.text import cut, fitted, fitted_end, padded
+from tcpmux.cli.top_model import DESTINATION_SORTS, Figures, Model
 from tcpmux.cli.where import Where, admin_option
-from tcpmux.control.condition import COLORS, Condition
+from tcpmux.control.condition import COLORS
 from tcpmux.control.schema import SORT_KEYS
 from tcpmux.errors import TcpmuxError, plural, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tcpmux.control.client import Client, Connection, Problem
+    from tcpmux.control.client import Client, Connection
 
 BARS = " ▁▂▃▄▅▆▇█"
-HISTORY = 60  # s
-WINDOW = 10  # s over which the split is measured
 CONNECTIONS = 200  # fetched for the list
-DESTINATION_SORTS = ("condition", "conn/s", "active", "bytes/s", "errors", "name")
 PROBLEMS = 3  # shown
-TOTAL, ACTIVE, IN, OUT, FAILURES, ERRORS = range(6)  # columns of a sample
 HELP = "q quit  s sort routes  c sort connections  r reverse  / pause"
 
 
@@ -56,23 +51,6 @@ def sparkline(values: Iterator[float] | list[float], width: int) -> str:
         return (BARS[0] * len(shown)).rjust(width)
     steps = len(BARS) - 1
     return "".join(BARS[round(v / most * steps) if v > 0 else 0] for v in shown).rjust(width)
-
-
-@dataclass(slots=True)
-class Figures:
-    """Of one destination. Rates per second."""
-
-    route: str
-    name: str
-    weight: int
-    asked: float | None  # of its route's connections
-    condition: Condition
-    measured: tuple[int, int]  # new connections of it and of its route, in the window
-    connections: float
-    active: int
-    bytes: float
-    errors: float
-    trend: list[float]
 
 
 def _asked(row: Figures) -> str:
@@ -93,98 +71,6 @@ COLUMNS: tuple[tuple[str, int, Callable[[Figures], str]], ...] = (
 )
 NARROW = 6
 NAME = 14  # columns of a name, at least
-
-
-@dataclass(slots=True)
-class Model:
-    """What the stream has told: the table, and the samples of the last minute."""
-
-    table: dict[str, Any] = field(default_factory=dict)
-    conditions: dict[tuple[str, str], Condition] = field(default_factory=dict)  # of destinations
-    problems: list[Problem] = field(default_factory=list)
-    problems_total: int = 0
-    samples: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=HISTORY + 1))
-
-    def take(self, kind: str, data: Any) -> None:
-        if kind == "table":
-            names = [(r["name"], [d["name"] for d in r["destinations"]]) for r in data["routes"]]
-            if names != self._names():
-                self.samples.clear()  # rows are identified by their index
-            self.table = data
-            self.conditions = {}
-            self._take_conditions(data)
-        elif kind == "conditions":
-            self.problems, self.problems_total = data["problems"], data["problems_total"]
-            self._take_conditions(data)
-        elif kind == "sample" and self.table:
-            sizes = [len(route["destinations"]) for route in self.table["routes"]]
-            if [len(route) for route in data["routes"]] == sizes:
-                self.samples.append(data)
-
-    def _take_conditions(self, data: dict[str, Any]) -> None:
-        for route in data["routes"]:
-            for destination in route["destinations"]:
-                own = condition_of(destination)
-                self.conditions[route["name"], destination["name"]] = own
-
-    def _condition(self, r: int, d: int) -> Condition:
-        route = self.table["routes"][r]
-        return self.conditions[route["name"], route["destinations"][d]["name"]]
-
-    def _names(self) -> list[tuple[str, list[str]]]:
-        routes = self.table.get("routes", ())
-        return [(r["name"], [d["name"] for d in r["destinations"]]) for r in routes]
-
-    def rows(self, sort: str, most: int, *, reverse: bool) -> list[Figures]:
-        """The first `most` by `sort`; what costs more is done for those alone."""
-        if not self.samples:
-            return []
-        now = self.samples[-1]["routes"]
-        last = self.samples[-2]["routes"] if len(self.samples) > 1 else now
-        at: dict[str, Any] = {
-            "condition": lambda r, d: -urgency(self._condition(r, d)),
-            "conn/s": lambda r, d: now[r][d][TOTAL] - last[r][d][TOTAL],
-            "active": lambda r, d: now[r][d][ACTIVE],
-            "bytes/s": lambda r, d: sum(now[r][d][IN : OUT + 1]) - sum(last[r][d][IN : OUT + 1]),
-            "errors": lambda r, d: now[r][d][ERRORS] - last[r][d][ERRORS],
-        }
-        cells = [(r, d) for r, route in enumerate(now) for d in range(len(route))]
-        if sort in at:
-            cells.sort(key=lambda cell: at[sort](*cell), reverse=not reverse)
-        elif reverse:
-            cells.reverse()
-        return [self._figures(r, d) for r, d in cells[:most]]
-
-    def _figures(self, r: int, d: int) -> Figures:
-        route = self.table["routes"][r]
-        row = route["destinations"][d]
-        whole = sum(other["effective_weight"] for other in route["destinations"])
-        samples = list(self.samples)
-        now, last = samples[-1], samples[-2] if len(samples) > 1 else samples[-1]
-        first = samples[max(0, len(samples) - 1 - WINDOW)]
-        seconds = max(now["time"] - last["time"], 1e-3) if last is not now else 1.0
-
-        def grown(column: int) -> float:
-            return float(now["routes"][r][d][column] - last["routes"][r][d][column])
-
-        news = [
-            one[TOTAL] - before[TOTAL]
-            for one, before in zip(now["routes"][r], first["routes"][r], strict=True)
-        ]
-        totals = [sample["routes"][r][d][TOTAL] for sample in samples]
-        return Figures(
-            route["name"],
-            row["name"],
-            row["weight"],
-            row["effective_weight"] / whole if whole else None,
-            self._condition(r, d),
-            (news[d], sum(news)),
-            grown(TOTAL) / seconds,
-            now["routes"][r][d][ACTIVE],
-            (grown(IN) + grown(OUT)) / seconds,
-            grown(ERRORS) / seconds,
-            [float(after - before) for before, after in pairwise(totals)],
-        )
 
 
 @dataclass(slots=True)

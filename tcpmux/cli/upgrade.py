@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tcpmux.build import UNKNOWN
 from tcpmux.cli.instance import client
 from tcpmux.cli.output import say
 from tcpmux.cli.where import Where, admin_option
@@ -47,6 +48,17 @@ def wait_until_done(instance: Client, timeout: float = TIMEOUT) -> Status:
     )
 
 
+def _change(before: Status | None, after: Status) -> str:
+    """Which build has become which. An older one does not say which it is."""
+    old = before.get("build", UNKNOWN) if before is not None else UNKNOWN
+    new = after.get("build", UNKNOWN)
+    if before is None or UNKNOWN in (old, new):
+        return f"upgraded to {after['version']}"
+    if old == new:
+        return f"no new build: {after['version']} (build {new}) was running already"
+    return f"upgraded from {before['version']} (build {old}) to {after['version']} (build {new})"
+
+
 @click.command("upgrade")
 @admin_option
 @click.option("--no-wait", is_flag=True, help="Return without waiting for the result.")
@@ -63,18 +75,20 @@ def upgrade(admin: Where, no_wait: bool) -> int:
         tcpmux upgrade --no-wait
     """
     instance = client(admin)
+    before = _status(instance)
     begun = instance.upgrade()
     if no_wait:
         say(f"upgrade {begun['count']} started")
         return 0
     status = wait_until_done(instance.with_timeout(POLL_TIMEOUT))
     workers = plural(len(status["workers"]), "worker")
+    change = _change(before, status)
     if status["upgrade"]["count"] < begun["count"]:
         say(
-            f"upgraded to {status['version']}: {workers} for new connections; workers of the "
+            f"{change}: {workers} for new connections; workers of the "
             "previous build, whose memory layout differs, keep their connections until these end"
         )
         return 0
     kept = sum(worker["connections"] for worker in status["workers"])
-    say(f"upgraded to {status['version']}: {workers} replaced, {plural(kept, 'connection')} open")
+    say(f"{change}: {workers} replaced, {plural(kept, 'connection')} open")
     return 0

@@ -151,9 +151,9 @@ class AdminModel(Strict):
         WithJsonSchema({"type": "string", "pattern": "^/"}),
     ] = Field(
         default=None,
-        description="A file with one line that requests over TCP must carry, as Authorization: "
-        "Bearer LINE. Nobody but root and the user that starts tcpmux may read it. Read at a start "
-        "and at each reload.",
+        description="A file with one line, the token that requests over TCP must carry "
+        "(Authorization: Bearer TOKEN). Nobody but root and the user that starts tcpmux may read "
+        "it. Read at a start and at each reload.",
     )
     read_only_token_file: Annotated[
         str | None,
@@ -161,13 +161,13 @@ class AdminModel(Strict):
         WithJsonSchema({"type": "string", "pattern": "^/"}),
     ] = Field(
         default=None,
-        description="The same for those who may read everything and change nothing: dashboards, "
+        description="A file with a token that permits reading but no changes, for dashboards and "
         "Prometheus. Without a token_file nothing can be changed over TCP.",
     )
     insecure: Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"type": "boolean"})] = (
         Field(
             default=False,
-            description="Instead of a token: whoever reaches `http` may change everything.",
+            description="Require no token: everybody who can reach `http` may change everything.",
         )
     )
     hosts: list[Annotated[str, BeforeValidator(_host), WithJsonSchema({"type": "string"})]] = Field(
@@ -189,10 +189,10 @@ def _word(words: Sequence[str]) -> Any:
 
 class LogModel(Strict):
     level: _word(LEVELS) = Field(  # type: ignore[valid-type]
-        default="info", description=f"What is shown: {', '.join(LEVELS)}."
+        default="info", description=f"Lowest level that is logged: {', '.join(LEVELS)}."
     )
     format: _word(FORMATS) = Field(  # type: ignore[valid-type]
-        default="text", description="text, or json: an object a line."
+        default="text", description="text, or json: one object per line."
     )
     target: _word(TARGETS) = Field(  # type: ignore[valid-type]
         default="stderr",
@@ -268,7 +268,7 @@ def _buffer(low: int, high: int, others: Mapping[str, int | None] = MappingProxy
 class BuffersModel(Strict):
     client: _buffer(4 << 10, 1 << 30) = Field(  # type: ignore[valid-type]
         default=16 << 10,
-        description="Data that may wait to be sent to a client until it has read 128 KiB.",
+        description="Unsent data that the kernel keeps for a client that has not yet read 128 KiB.",
     )
     endpoint: _buffer(4 << 10, 1 << 30) = Field(  # type: ignore[valid-type]
         default=16 << 10, description="The same for an endpoint."
@@ -288,8 +288,8 @@ class BuffersModel(Strict):
     )
     total: _buffer(64 << 10, 1 << 40, {"off": 0, "auto": None}) = Field(  # type: ignore[valid-type]
         default=None,
-        description="The same of all connections that nobody reads. auto = a "
-        "quarter of what the host gives TCP before it saves memory.",
+        description="The same for all connections together. auto = a "
+        "quarter of the TCP memory at which the host starts to economize.",
     )
 
     def made(self) -> Buffers:

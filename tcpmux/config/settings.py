@@ -50,26 +50,26 @@ Clients = Network | str  # str: UNIX
 # Words for a setting, with what each means, in the order of the enum in csrc/route_table.h.
 # That of BALANCES is made of this, and the function of each is in csrc/conn/endpoint.c.
 BALANCES = {
-    "round_robin": "they take turns, exactly, over all workers",
-    "least_connections": "the one with the fewest open, over all workers",
-    "random_two": "of two at random, the one with fewer open: for hundreds of endpoints",
-    "source_hash": "by the client's address; if an endpoint goes away, only its clients move",
-    "maglev": "the same, by a table: as fast with a thousand endpoints as with two",
+    "round_robin": "in turn, exactly, across all workers",
+    "least_connections": "the one with the fewest open connections, across all workers",
+    "random_two": "the less loaded of two chosen at random: for hundreds of endpoints",
+    "source_hash": "by the client's address; when an endpoint is removed, only its clients move",
+    "maglev": "as source_hash, with a lookup table: as fast with 1,000 endpoints as with two",
 }
 ON_FULL = {
     "reject": "reset",
-    "spill": "they go to the route's others, by weight",
-    "queue": "they wait for a place, and are reset after that",
+    "spill": "to the route's other destinations, by weight",
+    "queue": "wait for a place until the timeout, then reset",
 }
 ON_UNAVAILABLE = {
-    "redistribute": "to the others, in proportion",
-    "reject": "it is reset",
+    "redistribute": "to the other destinations, in proportion",
+    "reject": "reset",
     "fallback": "to the destination that is named",
 }
 ON_ALL_UNAVAILABLE = {
-    "reset": "connections are reset",
-    "hold": "they wait for one",
-    "refuse": "the route stops listening",
+    "reset": "reset new connections",
+    "hold": "keep new connections waiting",
+    "refuse": "stop listening",
 }
 
 

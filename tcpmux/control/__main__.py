@@ -24,6 +24,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--live-fd", type=int, action="append", required=True)
     parser.add_argument("--config", action="append", required=True, nargs="+")
     parser.add_argument("--admin-path", default="")
+    parser.add_argument("--build", default="")
     parser.add_argument("--master-pid", type=int, required=True)
     parser.add_argument("--http-fd", type=int)
     parser.add_argument("--http-address", default="")

@@ -94,7 +94,7 @@ def _local_user(sock: Any, uids: frozenset[int]) -> str:
 
 
 def _check_host(head: Head, rules: Rules) -> None:
-    """Against DNS rebinding: a name that somebody else has pointed here is not ours."""
+    """Against DNS rebinding: a name that somebody else has pointed here is refused."""
     try:
         name = (urlsplit(f"//{head.headers.get('host', '')}").hostname or "").lower()
     except ValueError:
@@ -110,7 +110,7 @@ def _check_host(head: Head, rules: Rules) -> None:
         own = ip_address(urlsplit(f"//{rules.address}").hostname or "0.0.0.0")  # noqa: S104
         if own.is_unspecified or asked == own or (asked.is_loopback and own.is_loopback):
             return
-    raise Refused(403, f"host {name[:100]!r} is not one of ours: list it in admin.hosts")
+    raise Refused(403, f"host {name[:100]!r} is not accepted: list it in admin.hosts")
 
 
 def _check_origin(head: Head) -> None:

@@ -6,10 +6,12 @@ import copy
 import json
 import os
 import stat
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakSet
 
+from tcpmux.control.fitting import Unfit, answers, fitted
 from tcpmux.control.http_answer import CutShort, NotHttp, Reply, request_bytes
 from tcpmux.errors import TcpmuxError, UsageError
 from tcpmux.peer import peer_of, user_name
@@ -24,6 +26,7 @@ T = TypeVar("T")
 
 # A little longer than control waits for the master, so that control's reason arrives.
 TIMEOUT = 35.0  # s
+WHOLE = 5  # times the limit, for the whole of an answer: somebody may send a byte now and then
 DEFAULT_SOCKET = "/run/tcpmux.sock"
 VARIABLE = "TCPMUX_ADMIN"
 URL_VARIABLE = "TCPMUX_URL"
@@ -81,13 +84,38 @@ class Refused(AdminError):
             self.exit_code = UsageError.exit_code  # as for a file that is named to us
 
 
+class TookTooLong(TimeoutError):
+    """An answer is still coming."""
+
+
+class Deadline:
+    """Of a whole answer. timeout: s, of each part."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._end = time.monotonic() + WHOLE * timeout
+
+    def next_part(self) -> float:
+        """s that it may take. Raises TookTooLong."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TookTooLong
+        return min(self._timeout, left)
+
+    def meaning(self, error: Exception) -> Exception:
+        """A part that is late may have had less than its time."""
+        is_over = isinstance(error, TimeoutError) and time.monotonic() >= self._end
+        return TookTooLong() if is_over else error
+
+
 class Instance:
     """The one that is asked. path: of its admin socket, or a URL such as https://mux.example:9901;
     by default what $TCPMUX_ADMIN or $TCPMUX_URL says (with the token in the file that
     $TCPMUX_TOKEN_FILE names), or else /run/tcpmux.sock. timeout: seconds without a byte of the
-    answer. peers: the users who may have opened that socket; none named = any. token: for a URL,
-    what admin.token_file or admin.read_only_token_file holds. Raises TcpmuxError if that makes no
-    sense. Warns with NotEncrypted of http:// to another host."""
+    answer; the whole of it, but for a stream, may take WHOLE times as long. peers: the users who
+    may have opened that socket; none named = any. token: for a URL, what admin.token_file or
+    admin.read_only_token_file holds. Raises TcpmuxError if that makes no sense. Warns with
+    NotEncrypted of http:// to another host."""
 
     def __init__(
         self,
@@ -163,9 +191,14 @@ class Instance:
         if not isinstance(value, dict):
             raise AdminError(f"what answers at {self.path} is not tcpmux: got {value!r:.200}")
         try:
-            return call.unpack(value)
-        except (KeyError, TypeError) as error:
-            raise self._failed(error) from None
+            return call.unpack(fitted(value, row.answer))
+        except Unfit as error:
+            raise self._unfit(str(error)) from None
+
+    def _unfit(self, why: str) -> AdminError:
+        return AdminError(
+            f"what answers at {self.path} is not tcpmux, or of another build: in its answer {why}"
+        )
 
     def _checked(self, reply: Reply) -> object:
         """The JSON of an answer. Raises Refused if it is one, and AdminError."""
@@ -179,7 +212,7 @@ class Instance:
                 raise TokenMissing(f"tcpmux at {self.path} asks for a token")
             raise PermissionDenied(f"tcpmux at {self.path} does not accept this token")
         try:
-            value = json.loads(reply.body)
+            value = json.loads(reply.body, object_hook=answers(self._unfit))
         except (ValueError, RecursionError) as error:
             if reply.status >= 400:  # of a proxy in front of it
                 raise AdminError(
@@ -207,7 +240,10 @@ class Instance:
         if self._remote is None and isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
             return NotRunning(self._absence(), hint="path")
         if isinstance(error, TimeoutError):
-            return Unanswered(f"tcpmux at {self.path} has not answered within {self._timeout:g} s")
+            text = f"has not answered within {self._timeout:g} s"
+            if isinstance(error, TookTooLong):
+                text = f"has not sent the whole answer within {WHOLE * self._timeout:g} s"
+            return Unanswered(f"tcpmux at {self.path} {text}")
         if isinstance(error, (CutShort, BrokenPipeError, ConnectionResetError)):
             return Interrupted(f"tcpmux at {self.path} hung up before it answered: try again")
         if isinstance(error, OSError):

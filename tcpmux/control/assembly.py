@@ -38,7 +38,7 @@ def assembled(options: argparse.Namespace) -> Control:
         admin,
         socket.socket(fileno=options.master_fd),
         _readings(view),
-        Identity(__version__, config, path, _rules(options, admin)),
+        Identity(__version__, config, path, _rules(options, admin), options.build),
         None if options.http_fd is None else socket.socket(fileno=options.http_fd),
         started_by=options.master_pid,
         master_pid=lambda: view.table.master_pid,

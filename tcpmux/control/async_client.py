@@ -7,7 +7,8 @@ import asyncio
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tcpmux.control.asking import FAILURES, Instance, Interrupted, Unanswered
+from tcpmux.control.asking import FAILURES, Deadline, Instance, Interrupted, Unanswered
+from tcpmux.control.fitting import answers
 from tcpmux.control.http_answer import Events, Reply
 from tcpmux.control.operation import Awaiting, Call
 from tcpmux.control.operations import Operations
@@ -84,10 +85,11 @@ class AsyncClient(Instance, Operations, Awaiting):
                 while not reply.has_head:
                     reply.feed(await self._part(reader))
                 if reply.status >= 300:
-                    while reply.feed(await self._part(reader)):
+                    deadline = Deadline(self._timeout)
+                    while reply.feed(await self._part(reader, deadline.next_part())):
                         pass
                     self._checked(reply)
-                events, part = Events(), reply.body
+                events, part = Events(answers(self._unfit)), reply.body
                 while True:
                     for event in updates(events.feed(part)):
                         yield event
@@ -99,15 +101,15 @@ class AsyncClient(Instance, Operations, Awaiting):
 
     async def ask(self, row: Row, call: Call[T]) -> T:
         """Has one call answered; every other method does it by this. Raises AdminError."""
-        reply = Reply()
+        reply, deadline = Reply(), Deadline(self._timeout)
         try:
             async with self._connected() as (reader, writer):
                 with suppress(BrokenPipeError, ConnectionResetError):  # the answer says why
                     await self._send(writer, self._request(row, call))
-                while reply.feed(await self._part(reader)):
+                while reply.feed(await self._part(reader, deadline.next_part())):
                     pass
         except (*FAILURES, asyncio.TimeoutError) as error:
-            raise self._failed(_as_builtin(error)) from error
+            raise self._failed(deadline.meaning(_as_builtin(error))) from error
         return self._result(row, call, reply)
 
     @asynccontextmanager
@@ -128,8 +130,8 @@ class AsyncClient(Instance, Operations, Awaiting):
         async with within(self._timeout):
             await writer.drain()
 
-    async def _part(self, reader: asyncio.StreamReader) -> bytes:
-        async with within(self._timeout):
+    async def _part(self, reader: asyncio.StreamReader, seconds: float | None = None) -> bytes:
+        async with within(self._timeout if seconds is None else seconds):
             return await reader.read(AT_ONCE)
 
 

@@ -12,6 +12,7 @@ from tcpmux.control.asking import (
     FAILURES,
     TIMEOUT,
     AdminError,
+    Deadline,
     Instance,
     Interrupted,
     NotRunning,
@@ -19,6 +20,7 @@ from tcpmux.control.asking import (
     Refused,
     Unanswered,
 )
+from tcpmux.control.fitting import answers
 from tcpmux.control.http_answer import Events, Reply
 from tcpmux.control.operation import Blocking, Call
 from tcpmux.control.operations import Operations
@@ -159,10 +161,12 @@ class Client(Instance, Operations, Blocking):
                 while not reply.has_head:
                     reply.feed(sock.recv(AT_ONCE))
                 if reply.status >= 300:
-                    while reply.feed(sock.recv(AT_ONCE)):
-                        pass
+                    deadline, more = Deadline(self._timeout), True
+                    while more:
+                        sock.settimeout(deadline.next_part())
+                        more = reply.feed(sock.recv(AT_ONCE))
                     self._checked(reply)
-                events, part = Events(), reply.body
+                events, part = Events(answers(self._unfit)), reply.body
                 while True:
                     yield from updates(events.feed(part))
                     part = sock.recv(AT_ONCE)
@@ -173,15 +177,17 @@ class Client(Instance, Operations, Blocking):
 
     def ask(self, row: Row, call: Call[T]) -> T:
         """Has one call answered; every other method does it by this. Raises AdminError."""
-        reply = Reply()
+        reply, deadline = Reply(), Deadline(self._timeout)
         try:
             with self._connected() as sock:
                 with suppress(BrokenPipeError):  # refused before all was read: the answer says why
                     sock.sendall(self._request(row, call))
-                while reply.feed(sock.recv(AT_ONCE)):
-                    pass
+                more = True
+                while more:
+                    sock.settimeout(deadline.next_part())
+                    more = reply.feed(sock.recv(AT_ONCE))
         except FAILURES as error:
-            raise self._failed(error) from error
+            raise self._failed(deadline.meaning(error)) from error
         return self._result(row, call, reply)
 
     def _connected(self) -> socket.socket:

@@ -35,6 +35,7 @@ from tcpmux.shm.image import Image, RouteRow
 from tcpmux.shm.stats import is_first_control, is_running
 
 if TYPE_CHECKING:
+    from tcpmux.control.endpoint import Endpoint, Key
     from tcpmux.control.health import Health
     from tcpmux.control.master_link import MasterLink
     from tcpmux.control.names import HostNames
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 EVERY = 1.0  # s
 BEHIND = 2.0  # s that a worker may use an older route table; it needs milliseconds
 _HEALTHY = Condition(HEALTHY)
+# A destination's route and name, and its endpoints: their slots, and what is known of each.
+_Part = tuple[tuple[str, str], list[tuple[int, "Endpoint | None"]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,10 @@ class Conditions:
         self._route_of: dict[int, str] = {}  # by slot of an endpoint
         self._troubles: dict[tuple[str, str], list[NameTrouble]] = {}
         self._failing: set[int] = set()
+        self._counts = array("Q")  # as moved() has them
+        self._failed: dict[int, tuple[int, int, float, float]] = {}  # what is so of those failing
+        self._known: Mapping[Key, Endpoint] = {}  # the endpoints that _parts are of
+        self._parts: dict[str, list[_Part]] = {}  # of routes
         self._remarkable: set[str] = set()  # routes
         self._stale: set[str] = set()  # routes that are to be looked at
         self._behind: dict[int, float] = {}  # workers with an older table; since when, Unix time, s
@@ -142,12 +149,23 @@ class Conditions:
         }
         self._troubles = self._names.failing()
         self._failing = set(self._view.failing(self._slots))
+        self._look_at_failures()
         before = self._remarkable
         self._remarkable = {self._route_of[slot] for slot in self._failing}
         self._remarkable.update(known.key[0] for known in self._health.remarkable())
         self._remarkable.update(route for route, _ in self._troubles)
         # Those that nothing is known of any more are looked at for the last time.
         self._stale |= (before | self._remarkable) & self._rows.keys()
+
+    def _look_at_failures(self) -> None:
+        """Only of those endpoints with which something has happened since the last time."""
+        for slot in self._view.moved(self._slots, self._counts):
+            if slot in self._failing:
+                self._failed[slot] = self._view.commons.failing_for(slot)
+        for slot in self._failed.keys() - self._failing:
+            del self._failed[slot]
+        if self._known is not self._health.registry.endpoints:
+            self._known, self._parts = self._health.registry.endpoints, {}
 
     def _take(self, image: Image) -> None:
         self._image = image
@@ -159,6 +177,8 @@ class Conditions:
             for endpoint in row.endpoints
         }
         self._slots = array("I", self._route_of)
+        self._counts = array("Q", bytes(16 * len(self._slots)))
+        self._failed, self._parts = {}, {}
         self._stale = set(self._rows)
         for name in self.routes.keys() - self._rows.keys():
             del self.routes[name]
@@ -195,16 +215,27 @@ class Conditions:
     def _facts(self, route: RouteRow) -> list[object]:
         """All that the conditions of a route and of its parts follow from, but for the route table:
         as long as these are the same they need not be worked out again."""
-        facts: list[object] = []
-        for row in route.destinations:
-            facts.append(self._troubles.get((route.name, row.name)))
-            for each in row.endpoints:
-                known = self._health.endpoint((route.name, row.name, str(each.address)))
-                is_failing = each.slot in self._failing
-                facts += (
-                    self._view.commons.failing_for(each.slot) if is_failing else None,
-                    known.facts() if known is not None else None,
+        parts = self._parts.get(route.name)
+        if parts is None:
+            parts = self._parts[route.name] = [
+                (
+                    (route.name, row.name),
+                    [
+                        (
+                            each.slot,
+                            self._health.endpoint((route.name, row.name, str(each.address))),
+                        )
+                        for each in row.endpoints
+                    ],
                 )
+                for row in route.destinations
+            ]
+        facts: list[object] = []
+        for key, endpoints in parts:
+            facts.append(self._troubles.get(key))
+            for slot, known in endpoints:
+                facts.append(self._failed.get(slot))
+                facts.append(known.facts() if known is not None else None)
         return facts
 
     def _destination(

@@ -42,8 +42,10 @@ IMPOSSIBLE_RETRY = 10.0  # s
 SUSPECTING = 3  # different clients
 SAY_AGAIN = 60.0  # s before the same is said again of one that fails and recovers all the time
 QUIET = 10.0  # s without another failure
-JUDGED = 1.0  # s that a verdict to spare one holds while the route table is the same
-LOOKS = 3  # begun in a turn: of thousands that fail, each has to wait for its own
+# s that a verdict to spare one holds while the route table is the same, and between two rounds of
+# all that fail. Between them only those are examined with which something has happened.
+JUDGED = 1.0
+LOOKS = 30  # begun in a round: of thousands that fail, each has to wait for its own
 CONNECT = Check("tcp")
 
 
@@ -75,6 +77,8 @@ class Ejection:
         self._endpoints: Mapping[Key, Endpoint] = {}
         self._by_slot: dict[int, Endpoint] = {}
         self._slots = array("I")
+        self._counts = array("Q")  # as moved() has them
+        self._next_round = 0.0  # monotonic
         self._tallies: dict[tuple[str, str], _Tally] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._looks_left = 0
@@ -87,6 +91,8 @@ class Ejection:
         watched = (known for known in endpoints.values() if known.watch.passive.errors)
         self._by_slot = {known.slot: known for known in watched}
         self._slots = array("I", self._by_slot)
+        self._counts = array("Q", bytes(16 * len(self._slots)))
+        self._next_round = 0.0
         for known in list(self.noted):
             if self._by_slot.get(known.slot) is not known:
                 known.spared = known.suspected = ""
@@ -95,17 +101,20 @@ class Ejection:
     def examine(self, now: float, unsettled: Iterable[Endpoint]) -> None:
         """unsettled: all that are ejected or have been not long ago."""
         for endpoint in unsettled:
-            self._advance(endpoint, now)
+            if now >= endpoint.ejected_until:
+                self._advance(endpoint, now)
         self._tallies.clear()
-        self._looks_left = LOOKS
         image = self._view.image()[1]
         self._is_changed, self._image = image is not self._image, image
-        failing = self._view.commons.failing(self._slots)
+        slots, self._looks_left = array("I", self._view.commons.moved(self._slots, self._counts)), 0
+        if self._is_changed or now >= self._next_round:
+            slots, self._looks_left, self._next_round = self._slots, LOOKS, now + JUDGED
+        failing = self._view.commons.failing(slots)
+        calm = set(slots).difference(failing) if self.noted else ()
         for slot in failing:
             self._examine(self._by_slot[slot], now)
-        if self.noted:
-            unremarkable = self.noted - {self._by_slot[slot] for slot in failing}
-            for endpoint in unremarkable:
+        if calm:
+            for endpoint in [each for each in self.noted if each.slot in calm]:
                 self._note(endpoint, spared="", suspected="")
 
     def restore(self, endpoint: Endpoint, now: float) -> None:

@@ -233,9 +233,13 @@ class Health:
         """Against the route table, which is what is in force."""
         unsettled = self.registry.unsettled
         for known in list(unsettled):
-            row, health, percent = known.row, known.now_is(), share_of(known, now)
+            row, health = known.row, known.now_is()
             assert row is not None
             known.health = health
+            if health == row.health != HEALTHY:  # as it was, and thousands may be
+                known.slow_start = None
+                continue
+            percent = share_of(known, now)
             if health != row.health or (percent != row.slow_start_percent and health == HEALTHY):
                 yield [*known.key, health, percent if health == HEALTHY else row.slow_start_percent]
             elif health == HEALTHY and percent == FULL_SHARE and not known.ejections:

@@ -196,7 +196,6 @@ class History:
         for event in self._events.after(self._seq):
             self._seq = event["seq"]
             if event["kind"] in self._marks:
-                named = event["text"].partition(": ")[0].partition("/")[0]
                 mark = {key: event[key] for key in ("time", "kind", "level", "text")}
-                mark["route"] = named if named in routes else None
+                mark["route"] = event["route"] if event["route"] in routes else None
                 self._marks[event["kind"]].append(mark)

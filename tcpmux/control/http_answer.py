@@ -93,9 +93,10 @@ class Reply:
 
 
 class Events:
-    """Takes server-sent events apart as they come."""
+    """Takes server-sent events apart as they come. objects: the class of those in them."""
 
-    def __init__(self) -> None:
+    def __init__(self, objects: type[dict[str, Any]] = dict) -> None:
+        self._objects = objects
         self._data = bytearray()
         self._kind = ""
 
@@ -112,7 +113,7 @@ class Events:
                 self._kind = value.decode()
             elif name == b"data":
                 try:
-                    yield self._kind, json.loads(value)
+                    yield self._kind, json.loads(value, object_hook=self._objects)
                 except (ValueError, RecursionError) as error:
                     raise NotHttp(str(error)) from None
             elif line.strip() and not line.startswith(b":"):  # a comment

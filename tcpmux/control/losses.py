@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tcpmux.shm.view import View
 
 LOOK = 0.2  # s between two looks at the counters of routes
-COUNT = 1.0  # s between two looks at those of endpoints
+COUNT = 1.0  # s between two looks at those of endpoints, and at whether losses go on
 CALM = 5.0  # s without a loss, and it may be over
 FIRST_REMINDER, MAX_REMINDER = 30.0, 600.0  # s; each after twice the time of the one before
 MAX_SHOWN = 3  # endpoints or destinations, in a line
@@ -86,6 +86,10 @@ class Losses:
         self._rows: tuple[RouteRow, ...] = ()
         self._slots = array("I")
         self._before = array("Q")
+        self._destinations = array("I")  # slots, route by route
+        self._places: dict[str, slice] = {}  # of each route, among them
+        self._connects_now: array[int] | None = None  # of each destination; None = not looked at
+        self._next_pass = 0.0  # monotonic; over all episodes
         self._episodes: dict[tuple[str, _Kind], _Episode] = {}
         self._unavailable: frozenset[str] = frozenset()
 
@@ -103,6 +107,7 @@ class Losses:
 
     def look(self, now: float) -> None:
         """At what has happened since the last time."""
+        self._connects_now = None
         lines = [*self._refreshed(now), *self._losses(now), *self._advanced(now)]
         lines.sort(key=lambda line: -line.level)
         for line in bounded(lines, "more routes lose clients"):
@@ -116,6 +121,7 @@ class Losses:
         known = dict(zip(((r.name, r.slot) for r in self._rows), self._counts(), strict=True))
         from_start = self._image is None and is_first_control(self._view.table)
         self._image, self._rows = image, image.routes
+        self._take_destinations()
         self._slots = array("I", [row.slot for row in image.routes])
         self._before = self._view.counters.closed(self._slots, REASONS)
         if from_start:
@@ -137,6 +143,14 @@ class Losses:
         for name in self._unavailable:  # the master says so at once
             if (name, KINDS[0]) not in self._episodes:
                 self._begin(rows[name], KINDS[0], now)
+
+    def _take_destinations(self) -> None:
+        self._destinations, self._places = array("I"), {}
+        for row in self._rows:
+            first = len(self._destinations)
+            self._destinations.extend(each.slot for each in row.destinations)
+            self._places[row.name] = slice(first, len(self._destinations))
+        self._connects_now = None
 
     def _counts(self) -> Iterator[array[int]]:
         width = len(REASONS)
@@ -186,11 +200,20 @@ class Losses:
         return episode
 
     def _served(self, row: RouteRow) -> int:
-        return sum(self._view.counters.connects(d.slot) for d in row.destinations)
+        return sum(self._established()[self._places[row.name]])
+
+    def _established(self) -> array[int]:
+        """Connects that have succeeded; read for all routes at once, as many may be asked for."""
+        if self._connects_now is None:
+            self._connects_now = self._view.counters.connects(self._destinations)
+        return self._connects_now
 
     # --- how it goes on ---------------------------------------------------------------------
 
     def _advanced(self, now: float) -> Iterator[Line]:
+        if now < self._next_pass:
+            return
+        self._next_pass = now + COUNT
         for key, episode in list(self._episodes.items()):
             if self._is_over(episode, now):
                 del self._episodes[key]

@@ -103,7 +103,7 @@ def _of_route(
     for row in route.destinations:
         at = destinations[row.name]
         if lost and row.weight:
-            continue  # it says so already
+            continue  # the route's own problem covers it
         yield from _of_destination(route, row, at)
 
 

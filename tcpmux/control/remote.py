@@ -22,6 +22,9 @@ SCHEMES = {"http": 80, "https": 443}
 TOKEN_VARIABLE = "TCPMUX_TOKEN_FILE"  # noqa: S105
 
 
+AUTHORITIES = "SSL_CERT_FILE"
+
+
 class NotEncrypted(UserWarning):
     """A token or an answer crosses a network where others may read it."""
 
@@ -52,7 +55,7 @@ class Remote:
         self.authority = parts.netloc
         self.base = parts.path.rstrip("/")
         self.token = _checked_token(token)
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._tls = _tls() if parts.scheme == "https" else None
 
     def exposure(self) -> str:
         """What others on the way could do, in one line; "" = nothing."""
@@ -99,6 +102,21 @@ class Remote:
             plain = "; it may speak http, not https" if "version number" in why else ""
             return f"TLS failed: {why}{plain}"
         return error.strerror or str(error) or type(error).__name__
+
+
+def _tls() -> ssl.SSLContext:
+    """Raises UsageError: the file of authorities that is named is none, which OpenSSL would pass
+    over, and then trust nobody."""
+    context = ssl.create_default_context()
+    path = os.environ.get(AUTHORITIES)
+    if path:
+        try:
+            context.load_verify_locations(path)
+        except ssl.SSLError:
+            raise UsageError(f"{AUTHORITIES}: {printable(path)} has no certificate in it") from None
+        except OSError as error:
+            raise UsageError(f"{AUTHORITIES}: {printable(path)}: {error.strerror}") from None
+    return context
 
 
 def from_environment(url: str) -> Remote:

@@ -124,7 +124,7 @@ class Resolver:
             raise
         except Exception as error:  # whatever an answer makes the library do
             log.debug("%s", name, exc_info=True)
-            raise LookupFailed(f"the answer can't be used: {error!r:.200}") from error
+            raise LookupFailed(f"invalid answer: {error!r:.200}") from error
         if memory is not None:
             memory.clear()
             memory.update(asked.now)
@@ -139,12 +139,12 @@ class Resolver:
                 weighted = await self._service(dns, name.name, asked)
         if len(weighted) > MAX_ADDRESSES:
             asked.notes.insert(
-                0, f"it has {len(weighted)} addresses: only the first {MAX_ADDRESSES} are used"
+                0, f"{len(weighted)} addresses, of which the first {MAX_ADDRESSES} are used"
             )
             weighted = weighted[:MAX_ADDRESSES]
         if len(asked.notes) > MAX_NOTES:
             more = len(asked.notes) - MAX_NOTES
-            asked.notes[MAX_NOTES:] = [f"and {more} more notes of this kind"]
+            asked.notes[MAX_NOTES:] = [f"and {more} more"]
         return Found(turns(weighted), asked.ttl, tuple(asked.notes))
 
     @asynccontextmanager
@@ -184,7 +184,7 @@ class Resolver:
             if weighted:
                 return weighted
         told = ", ".join(f"{printable(host)}: {why}" for host, why in list(failures.items())[:3])
-        raise LookupFailed(f"none of its {len(records)} SRV targets has an address ({told})")
+        raise LookupFailed(f"none of the {len(records)} SRV targets resolves ({told})")
 
     async def _srv_records(
         self, dns: aiodns.DNSResolver, name: str, asked: _Asked
@@ -200,7 +200,7 @@ class Resolver:
             if isinstance(record.data, pycares.SRVRecordData)
         ]
         if not found:
-            raise LookupFailed("it has no SRV record")
+            raise LookupFailed("no SRV record")
         asked.good_for(usable_ttl(min(ttl for _, ttl in found)))
         if [data.target for data, _ in found] in (["."], [""]):
             asked.notes.append('its SRV record says ".": there is no such service')
@@ -209,14 +209,14 @@ class Resolver:
         for data in sorted((data for data, _ in found), key=rank):
             why = why_not(data)
             if why:
-                asked.notes.append(f"the SRV target {shown(data.target)} {why}: it is not used")
+                asked.notes.append(f"SRV target {shown(data.target)} {why}: ignored")
             else:
                 usable.append(data)
         if not usable:
-            raise LookupFailed(f"its SRV records can't be used: {asked.notes[-1]}")
+            raise LookupFailed(f"no usable SRV record: {asked.notes[-1]}")
         if len(usable) > MAX_TARGETS:
             asked.notes.insert(
-                0, f"it has {len(usable)} SRV records: only the first {MAX_TARGETS} are used"
+                0, f"{len(usable)} SRV records, of which the first {MAX_TARGETS} are used"
             )
         return usable[:MAX_TARGETS]
 
@@ -236,7 +236,7 @@ class Resolver:
             if isinstance(answer, LookupFailed):
                 failures[host] = answer
                 asked.good_for(NEGATIVE_TTL)
-                asked.notes.append(f"its SRV target {host} can't be looked up: {answer}")
+                asked.notes.append(f"SRV target {host} can't be resolved: {answer}")
             elif isinstance(answer, BaseException):
                 raise answer
             else:
@@ -262,11 +262,11 @@ class Resolver:
         for text in texts:
             why = unusable(text)
             if why:
-                asked.notes.append(f"{host} has the address {text}, {why}: it is not used")
+                asked.notes.append(f"{host} resolves to {text}, {why}: ignored")
             else:
                 usable.append(text)
         if not usable:
-            raise _NotThere(asked.notes[-1] if texts else "it has no address")
+            raise _NotThere(asked.notes[-1] if texts else "no address record")
         return usable
 
     async def _in_dns(self, dns: aiodns.DNSResolver, host: str, asked: _Asked) -> list[str]:
@@ -304,8 +304,8 @@ class Resolver:
                     kind = "A" if family == socket.AF_INET else "AAAA"
                     if ips:
                         asked.notes.append(
-                            f"{host}: its {kind} records can't be looked up ({answer}): it keeps "
-                            f"the {len(ips)} it had"
+                            f"{host}: the lookup of {kind} records failed ({answer}): the "
+                            f"{len(ips)} known addresses stay in use"
                         )
             asked.now[host, family] = tuple(ips)
             texts += ips
@@ -322,7 +322,7 @@ class Resolver:
             raise kind(reason(error)) from None
         texts = sorted({node.addr[0].decode("ascii") for node in answer.nodes})
         if not texts:
-            raise _NotThere("it has no address")
+            raise _NotThere("no address record")
         ttls = [node.ttl for node in answer.nodes] + [cname.ttl for cname in answer.cnames]
         return tuple(texts), usable_ttl(min(ttls))
 

@@ -174,6 +174,7 @@ class Status(TypedDict):
 
     pid: int  # of the master
     version: str
+    build: str  # of the installed files, the same for the same ones: a hash, or unknown
     state: str  # running, draining, or orphaned: the master is gone
     generation: int
     started_at: int  # Unix time, s
@@ -299,6 +300,7 @@ class Event(TypedDict):
     text: str
     by: str  # who asked for it; "" = nobody
     level: EventLevel  # error = clients lose by it
+    route: str  # that it is about; "" = none, or several
 
 
 class EventList(TypedDict):
@@ -398,7 +400,7 @@ class _Sample(TypedDict):
     time: float  # Unix time, s
     generation: int
     workers: list[dict[str, Any]]
-    troubles: list[str]
+    troubles: list[dict[str, Any]]  # endpoints and names that are not as they should be
     # By route and destination, in the order of the table with that generation: its columns.
     routes: list[list[list[int]]]
     lost: list[int]  # by route: connections of clients that were rejected or lost

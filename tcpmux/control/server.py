@@ -91,6 +91,7 @@ class Identity:
     config: Sequence[str]  # names of its sources
     admin: str  # path of the socket
     rules: Rules
+    build: str = ""  # tcpmux.build
 
 
 def _error(status: int, message: str, hint: str = "") -> web.Response:
@@ -211,6 +212,7 @@ class AdminApi:
             **overview,
             **conditions.overview(),
             "version": self._identity.version,
+            "build": self._identity.build,
             "config": list(self._identity.config),
             "admin": self._identity.admin,
         }

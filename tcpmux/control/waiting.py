@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from tcpmux.control.asking import AdminError, Interrupted, WaitTimeout
+from tcpmux.control.fitting import Unfit, fitted
 from tcpmux.control.http_answer import NotHttp
-from tcpmux.control.schema import ConditionsUpdate, EventsUpdate, SampleUpdate, TableUpdate
+from tcpmux.control.schema import (
+    ConditionsUpdate,
+    Event,
+    EventsUpdate,
+    RouteStatus,
+    Sample,
+    SampleUpdate,
+    StreamConditions,
+    StreamTable,
+    TableUpdate,
+    WorkerStatus,
+)
 from tcpmux.errors import UsageError, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from tcpmux.control.schema import DestinationStatus, RouteStatus, Status, Update
+    from tcpmux.control.schema import DestinationStatus, Status, Update
 
 EVERY = 0.2  # s between two looks
 LEAST = 1.0  # s for an answer, however little is left
-UPDATES: dict[str, Any] = {
-    "table": TableUpdate,
-    "conditions": ConditionsUpdate,
-    "sample": SampleUpdate,
-    "events": EventsUpdate,
+# The update, the type of its data, and which parts of it are as in the status, but not complete.
+UPDATES: dict[str, tuple[Any, ...]] = {
+    "table": (TableUpdate, StreamTable, "routes"),
+    "conditions": (ConditionsUpdate, StreamConditions, "routes"),
+    "sample": (SampleUpdate, Sample, "workers"),
+    "events": (EventsUpdate, list[Event]),
 }
+
+
+class Parts(TypedDict, total=False):
+    routes: list[RouteStatus]
+    workers: list[WorkerStatus]
 
 
 class Wait:
@@ -103,9 +121,12 @@ def _is_open(destination: DestinationStatus) -> bool:
 def updates(events: Iterable[tuple[str, Any]]) -> Iterator[Update]:
     """Typed; without those of kinds that only a newer instance has. Raises NotHttp."""
     for kind, data in events:
-        made = UPDATES.get(kind)
-        if made is None:
+        if kind not in UPDATES:
             continue
-        if not isinstance(data, list if made is EventsUpdate else dict):
-            raise NotHttp(f"{kind}: {data!r:.100}")
-        yield cast("Update", made(kind, data))
+        made, of, *parts = UPDATES[kind]
+        try:
+            fitted(data, of)
+            fitted({name: data[name] for name in parts if name in data}, Parts)
+            yield cast("Update", made(kind, data))
+        except Unfit as error:
+            raise NotHttp(f"{kind}: {error}") from None

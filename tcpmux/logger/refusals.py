@@ -1,4 +1,4 @@
-"""Why clients find no destination, as the access log says it."""
+"""Why clients are turned away, as the access log says it."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ REFUSALS = (  # csrc/access_log.h: enum tm_refusal, from 1
     Refusal("rate_limited", "source.rate"),
     Refusal("rate_limited", "rate"),
     Refusal("no_endpoint"),
+    Refusal("overflow", "destination.max_connections"),
+    Refusal("overflow", "endpoint.max_connections"),
 )
 REFUSAL_FLAGS = frozenset(refusal.flags for refusal in REFUSALS)
 assert len(REFUSALS) == REFUSAL_COUNT

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tcpmux.errors import printable
+from tcpmux.levels import NOWHERE
 
 MAX_EVENTS = 1000  # kept
 MAX_AT_ONCE = 200  # in an answer, so that none takes long
@@ -21,7 +22,8 @@ LEVELS = ((logging.ERROR, "error"), (logging.WARNING, "warning"))
 class Event:
     """kind: start, stop, reload, refused, weights, state, workers, worker, control, log, upgrade,
     kill, names, health, log_level, denied or, for any other warning, warning. time: Unix time, s.
-    by: who asked for it, "" = nobody. level: as in the log, info, warning or error."""
+    by: who asked for it, "" = nobody. level: as in the log, info, warning or error. route: that it
+    is about, "" = none, or several."""
 
     seq: int
     time: float
@@ -29,6 +31,7 @@ class Event:
     text: str
     by: str
     level: str = "info"
+    route: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -41,12 +44,14 @@ class Events:
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self.on_event: Callable[[Event], object] = lambda _: None
 
-    def note(self, kind: str, text: str, by: str = "", level: int = logging.INFO) -> None:
+    def note(
+        self, kind: str, text: str, by: str = "", level: int = logging.INFO, route: str = ""
+    ) -> None:
         """Writes down one line of text."""
         number = self._events[-1].seq + 1 if self._events else 1
         text = printable(" ".join(text.split()))[:MAX_TEXT]
         word = next((word for least, word in LEVELS if level >= least), "info")
-        event = Event(number, round(time.time(), 3), kind, text, by, word)
+        event = Event(number, round(time.time(), 3), kind, text, by, word, route)
         self._events.append(event)
         self.on_event(event)
 
@@ -64,7 +69,7 @@ class Events:
 
 class EventHandler(logging.Handler):
     """Notes what is logged: each warning, and each record with an `event`, which is its kind, and
-    maybe a `by`."""
+    maybe a `by`, and a `where` with its route."""
 
     def __init__(self, events: Events) -> None:
         super().__init__()
@@ -74,4 +79,5 @@ class EventHandler(logging.Handler):
         kind = getattr(record, "event", "warning" if record.levelno >= logging.WARNING else "")
         if kind:
             by = getattr(record, "by", "")
-            self._events.note(kind, record.getMessage(), by, record.levelno)
+            where = getattr(record, "where", NOWHERE)
+            self._events.note(kind, record.getMessage(), by, record.levelno, where.route)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tcpmux.build import build
 from tcpmux.config import AccessLog, Admin, Config
 from tcpmux.errors import TcpmuxError
 from tcpmux.log_style import LogStyle
@@ -124,6 +125,7 @@ class HelperPrograms(Duty):
             **self._token_fds,
         }
         arguments = ["--admin-path", instance.admin.path, "--master-pid", str(os.getpid())]
+        arguments += ["--build", build()]
         for uid in sorted({0, os.geteuid()}):
             arguments += ["--uid", str(uid)]
         for option, numbers in fds.items():
@@ -257,8 +259,8 @@ class HelperPrograms(Duty):
         self._set_style(self._style._replace(level=level))
 
     def restyle(self) -> None:
-        """As the configuration says since the last commit(). After the line that tells of it, which
-        a higher level would hide."""
+        """As the configuration says since the last commit(). To be called after the change has been
+        logged, which a higher level would hide."""
         changed, self._restyled = self._restyled, {}
         if changed:
             self._set_style(self._style._replace(**changed))

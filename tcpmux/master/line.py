@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
-import selectors
 import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from tcpmux.master.held import Held
@@ -189,6 +188,12 @@ class Worker:
     start_at: float = 0.0  # monotonic, s; when not running
     away_since: float | None = None  # monotonic, s; stopped or hanging
     is_told_away: bool = False  # in the log
+    others_serve: Callable[[], bool] = lambda: True
+
+    @property
+    def serves(self) -> bool:
+        """Whether it takes new connections, as far as is known."""
+        return self.is_running and not (self.dead or self.retiring) and self.is_present
 
     @property
     def is_present(self) -> bool:
@@ -357,11 +362,16 @@ class Worker:
             self._is_back()
         elif not self.is_told_away:
             self.is_told_away = True
-            log.warning(
-                "worker %d (pid %d) is %s: other workers serve its listeners",
+            others = self.others_serve()
+            log.log(
+                logging.WARNING if others else logging.ERROR,
+                "worker %d (pid %d) is %s%s",
                 self.id,
                 self.live.pid,
                 PRESENCES[presence] if presence <= HANGING else "gone",
+                ": other workers serve its listeners"
+                if others
+                else ", and no other worker serves: connections wait until one resumes",
                 extra=_EVENT,
             )
 
@@ -375,25 +385,3 @@ class Worker:
                 extra=_EVENT,
             )
         self.away_since, self.is_told_away = None, False
-
-
-def wait_for_all(
-    workers: Sequence[Worker], done: Callable[[Worker], bool], timeout: float
-) -> list[Worker]:
-    """Until `done` holds for all workers; returns those for which it does not after `timeout` s."""
-    deadline = time.monotonic() + timeout
-    while True:
-        late = [w for w in workers if w.line.socket is not None and not done(w)]
-        left = deadline - time.monotonic()
-        if not late or left <= 0:
-            return late
-        with selectors.DefaultSelector() as selector:
-            for worker in late:
-                events = selectors.EVENT_READ | (selectors.EVENT_WRITE * worker.line.waiting)
-                assert worker.line.socket is not None
-                selector.register(worker.line.socket, events, worker)
-            # A line that closes wakes us as well.
-            ready = [key.data for key, _ in selector.select(min(left, 0.05))]
-        for worker in ready:
-            worker.line.flush()
-            worker.receive()

@@ -3,7 +3,9 @@ region shows what has reached it. Runs in the master."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import selectors
+import time
+from collections.abc import Callable, Iterable, Sequence
 
 from tcpmux.master.line import Worker
 from tcpmux.master.listeners import Listeners
@@ -65,3 +67,25 @@ def assign_shards(table: Table, serving: Sequence[Worker], count: int) -> bool:
             table.set_shard_owner(shard, owner)
             changed = True
     return changed
+
+
+def wait_for_all(
+    workers: Sequence[Worker], done: Callable[[Worker], bool], timeout: float
+) -> list[Worker]:
+    """Until `done` holds for all workers; returns those for which it does not after `timeout` s."""
+    deadline = time.monotonic() + timeout
+    while True:
+        late = [w for w in workers if w.line.socket is not None and not done(w)]
+        left = deadline - time.monotonic()
+        if not late or left <= 0:
+            return late
+        with selectors.DefaultSelector() as selector:
+            for worker in late:
+                events = selectors.EVENT_READ | (selectors.EVENT_WRITE * worker.line.waiting)
+                assert worker.line.socket is not None
+                selector.register(worker.line.socket, events, worker)
+            # A line that closes wakes us as well.
+            ready = [key.data for key, _ in selector.select(min(left, 0.05))]
+        for worker in ready:
+            worker.line.flush()
+            worker.receive()

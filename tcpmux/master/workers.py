@@ -14,15 +14,16 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 
 from tcpmux.errors import TcpmuxError
 from tcpmux.master.held import Held
 from tcpmux.master.limits import WorkerLimits
-from tcpmux.master.line import Line, Worker, describe_exit, wait_for_all
+from tcpmux.master.line import Line, Worker, describe_exit
 from tcpmux.master.listeners import Listener, Listeners
 from tcpmux.master.worker_reports import WorkerReports
 from tcpmux.master.worker_start import WorkerStarter, start_later
-from tcpmux.master.worker_sync import assign_shards, note_lines, repeat_orders
+from tcpmux.master.worker_sync import assign_shards, note_lines, repeat_orders, wait_for_all
 from tcpmux.privileges import User
 from tcpmux.shm._commons import Commons
 from tcpmux.shm._declared import ORDER_RETIRE, OVER
@@ -73,6 +74,8 @@ class Workers:
         self._table = regions[0]
         self._starter = WorkerStarter(regions, limits, list(cpus), keepsakes, user)
         self._workers = [Worker(number, live, user.uid) for number, live in enumerate(lives)]
+        for worker in self._workers:
+            worker.others_serve = partial(self._others_serve, worker)
         self._reports = WorkerReports(self._table, user)
         self._draining = False
 
@@ -93,6 +96,9 @@ class Workers:
         """Those of them that are to stay. One that retires and is wanted again comes back when it
         has handed over what it had."""
         return [worker for worker in self.running if worker.wanted and not worker.retiring]
+
+    def _others_serve(self, than: Worker) -> bool:
+        return any(each.serves for each in self._workers if each is not than)
 
     def slot_is_idle(self, slot: int) -> bool:
         # Modulo 2^64: one that handed connections over may have closed more than it opened.

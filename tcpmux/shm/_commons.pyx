@@ -119,6 +119,26 @@ cdef class Commons(Region):
                     tm_failures(&self.commons().slots[all[i]])
                     or tm_suspicions(&self.commons().slots[all[i]]))]
 
+    def moved(self, slots, seen):
+        """Those among these slots (an array of type I) of endpoints whose failures or suspicions
+        are others than `seen` says, an array of type Q with two numbers for each, which is brought
+        up to date."""
+        cdef const uint32_t[::1] all = slots
+        cdef uint64_t[::1] before = seen
+        cdef uint64_t failures, suspicions
+        cdef Py_ssize_t i
+        cdef tm_common *at
+        assert before.shape[0] == 2 * all.shape[0]
+        found = []
+        for i in range(all.shape[0]):
+            at = self.of(all[i])
+            failures = <uint64_t>tm_failures(at) << 32 | tm_failures_all(at)
+            suspicions = <uint64_t>tm_suspicions(at) << 32 | tm_suspicions_all(at)
+            if failures != before[2 * i] or suspicions != before[2 * i + 1]:
+                before[2 * i], before[2 * i + 1] = failures, suspicions
+                found.append(all[i])
+        return found
+
     def unanswered(self, slots, uint32_t least):
         """(slot, in a row, resets among them, clients they are of at least) of those among these
         slots (an array of type I) of endpoints that have ended `least` connections in a row, or

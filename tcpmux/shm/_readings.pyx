@@ -99,19 +99,24 @@ cdef class Counters:
                     into[i * columns.shape[0] + j] += tm_counter_read(&at.closed[columns[j]])
         return sums
 
-    def connects(self, uint32_t slot):
-        """How many connects of one destination have succeeded."""
-        cdef uint64_t total = 0
+    def connects(self, slots):
+        """How many connects to destinations have succeeded, slot by slot (an array of type I): an
+        array of type Q."""
+        cdef const uint32_t[::1] asked = slots
+        sums = array("Q", bytes(8 * len(slots)))
+        cdef uint64_t[::1] into = sums
         cdef const tm_histogram *at
+        cdef Py_ssize_t i
         cdef Live live
-        cdef int i
-        if slot >= TM_MAX_SLOTS:
-            raise IndexError(slot)
+        cdef int j
         for live in self.lives:
-            at = &live.live().times[slot].connect
-            for i in range(TM_BOUNDS + 1):
-                total += tm_counter_read(&at.buckets[i])
-        return total
+            for i in range(asked.shape[0]):
+                if asked[i] >= TM_MAX_SLOTS:
+                    raise IndexError(asked[i])
+                at = &live.live().times[asked[i]].connect
+                for j in range(TM_BOUNDS + 1):
+                    into[i] += tm_counter_read(&at.buckets[j])
+        return sums
 
     def times(self, uint32_t slot):
         """The Times of one destination."""

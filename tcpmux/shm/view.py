@@ -61,6 +61,10 @@ class View:
         """Those of these slots of endpoints with failures or suspicions in a row."""
         return [] if self._commons is None else self._commons.failing(slots)
 
+    def moved(self, slots: array[int], seen: array[int]) -> list[int]:
+        """Those whose failures or suspicions are others than `seen` says: Commons.moved()."""
+        return [] if self._commons is None else self._commons.moved(slots, seen)
+
     def image(self) -> tuple[int, Image]:
         """The generation in force, and its image; read only when it has changed."""
         if self._image[0] != self.table.generation:

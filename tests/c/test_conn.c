@@ -351,7 +351,8 @@ static void check_logged(struct tm_worker *w, enum tm_log_kind kind, enum tm_ref
     CHECK_EQUAL(entry->kind, kind);
     CHECK_EQUAL(entry->refusal, refusal);
     CHECK_EQUAL(entry->route_slot, route_slot);
-    CHECK_EQUAL(entry->destination_slot, TM_NONE);
+    CHECK_EQUAL(entry->destination_slot,
+                refusal >= TM_REFUSED_DESTINATION_MAX ? 1 : TM_NONE);
     CHECK_EQUAL(entry->client.family, AF_INET);
     tm_log_take(log, tm_log_written(log));
 }
@@ -373,6 +374,54 @@ static void check_limited(struct tm_worker *w, enum tm_refusal refusal)
     check_logged(w, TM_LOG_END, refusal, 0);
     tm_record_free_dead(w);
     CHECK(close(ends[0]) == 0);
+}
+
+/* The one before is admitted and ends without a destination. */
+static void check_limited_after_one(struct tm_worker *w, enum tm_refusal refusal)
+{
+    struct tm_route_rules *rules = &((struct tm_image *)(uintptr_t)w->image)->routes[0].rules;
+    rules->on_all_unavailable = TM_RESET_ALL;
+    check_limited(w, TM_REFUSED_NO_DESTINATION);
+    check_limited(w, refusal);
+    rules->on_all_unavailable = TM_HOLD;
+}
+
+/* Those of the destination that was picked are told like the others, and a flood of them is bounded. */
+static void a_client_that_a_destination_limits_is_logged_with_its_limit(void)
+{
+    struct tm_worker *w = new_worker(new_live());
+    struct tm_image *image = (struct tm_image *)(uintptr_t)w->image;
+    int listener;
+    make_three(image, &listener);
+    image->destination_count = image->routes[0].destination_count = 1;
+    image->routes[0].rules.across = 0;
+    tm_table_set_log(table, TM_LOG_ENDS, TM_LOG_ENTRIES);
+    commons->slots[1].connections.cell += 1;
+    check_limited(w, TM_REFUSED_DESTINATION_MAX);
+    image->destinations[0].rules.on_full = TM_FULL_QUEUE; /* whose time is over at once */
+    image->destinations[0].rules.queue_size = 1;
+    check_limited(w, TM_REFUSED_DESTINATION_MAX);
+    image->destinations[0].rules.on_full = TM_FULL_REJECT;
+    commons->slots[1].connections.cell -= 1;
+    image->endpoints[0].rules.max_connections = 1;
+    commons->slots[10].connections.cell += 1;
+    check_limited(w, TM_REFUSED_ENDPOINT_MAX);
+    w->connections = CAPACITY / 2; /* so nobody looks again */
+    for (int i = 0; i < 300; i++) {
+        uint32_t index;
+        int client = open_connection(w, &index);
+        CHECK_EQUAL(w->records[index].state, TM_DEAD);
+        tm_record_free_dead(w);
+        CHECK(close(client) == 0);
+    }
+    /* Together with the one before them. */
+    CHECK_EQUAL(tm_log_written(&w->live->log) - tm_log_taken(&w->live->log), TM_REFUSED_BURST - 1);
+    CHECK_EQUAL(tm_log_untold(&w->live->log, TM_REFUSED_ENDPOINT_MAX), 301 - TM_REFUSED_BURST);
+    commons->slots[10].connections.cell -= 1;
+    commons->slots[2].connections.cell -= 1;
+    tm_table_set_log(table, 0, 0);
+    CHECK(close(listener) == 0);
+    end_worker(w);
 }
 
 static void a_limited_client_is_logged_with_its_limit(void)
@@ -404,6 +453,10 @@ static void a_limited_client_is_logged_with_its_limit(void)
     tm_connect_allowed(&commons->slots[0], w->now_us * 1000, rules->interval_ns, 1);
     check_limited(w, TM_REFUSED_ROUTE_RATE);
     rules->interval_ns = 0;
+    rules->source_interval_ns = UINT64_C(3600000000000);
+    rules->source_burst = 1;
+    check_limited_after_one(w, TM_REFUSED_SOURCE_RATE);
+    rules->source_interval_ns = 0;
     rules->on_all_unavailable = TM_RESET_ALL;
     check_limited(w, TM_REFUSED_NO_DESTINATION);
     tm_outcome_kill(w, index, w->records[index].generation); /* it is no refusal */
@@ -455,6 +508,7 @@ int main(void)
     RUN(a_stage_that_waits_goes_on_where_it_was);
     RUN(a_pick_is_made_once);
     RUN(a_limited_client_is_logged_with_its_limit);
+    RUN(a_client_that_a_destination_limits_is_logged_with_its_limit);
     RUN(a_denied_client_is_logged);
     RUN(an_endpoint_that_resets_before_the_relay_has_failed);
     RUN(a_change_of_destination_may_be_cut_off_anywhere);

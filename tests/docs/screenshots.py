@@ -28,7 +28,8 @@ import yaml
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
-from tcpmux.cli.top import Model, View
+from tcpmux.cli.top import View
+from tcpmux.cli.top_model import Model
 from tcpmux.control.client import Client
 from tcpmux.control.schema import SORT_KEYS
 from tests.docs.pages import DOCS, ROOT

@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +83,27 @@ def turned_away(port: int) -> None:
         ask(("127.0.0.1", port))
 
 
+def with_one_connection(route: dict[str, Any], *, of_endpoint: bool) -> dict[str, Any]:
+    """max_connections is 1 for its destination, or for the endpoint of that."""
+    (destination,) = route["destinations"]
+    if of_endpoint:
+        (address,) = destination["endpoints"]
+        destination["endpoints"] = [{"address": address, "max_connections": 1}]
+    else:
+        destination["max_connections"] = 1
+    return route
+
+
+def refused(path: Path) -> dict[str, dict[str, Any]]:
+    """By route, the lines of clients that were turned away."""
+    flags = {"UAEX", "UO", "UH"}
+    return {each["route"]: each for each in lines(path) if each["response_flags"] in flags}
+
+
 def test_clients_that_are_turned_away_have_a_line_that_says_why(
     start_proxy: StartProxy, one: EchoServer, tmp_path: Path
 ) -> None:
-    denied, limited, none = free_port(), free_port(), free_port()
+    denied, limited, none, rate, full, ends = (free_port() for _ in range(6))
     path = tmp_path / "access.log"
     one_each = {**route("limited", limited, v1=(1, one.address)), "source": {"max_connections": 1}}
     start_proxy(
@@ -94,17 +111,22 @@ def test_clients_that_are_turned_away_have_a_line_that_says_why(
             {**route("denied", denied, v1=(1, one.address)), "deny": ["127.0.0.1"]},
             one_each,
             route("none", none, v1=(0, one.address)),
+            {**route("rate", rate, v1=(1, one.address)), "source": {"rate": "1/h"}},
+            with_one_connection(route("full", full, v1=(1, one.address)), of_endpoint=False),
+            with_one_connection(route("ends", ends, v1=(1, one.address)), of_endpoint=True),
             access_log=str(path),
             workers=1,
         )
     )
-    with socket.create_connection(("127.0.0.1", limited), DEADLINE) as held:
-        held.sendall(b"x\n")
-        assert held.recv(100)
-        for port in (denied, limited, none):
+    with ExitStack() as stack:
+        for port in (limited, rate, full, ends):
+            held = stack.enter_context(socket.create_connection(("127.0.0.1", port), DEADLINE))
+            held.sendall(b"x\n")
+            assert held.recv(100)
+        for port in (denied, limited, none, rate, full, ends):
             turned_away(port)
-        wait_for(lambda: len(lines(path)) == 3, "three lines")
-    said = {line["route"]: line for line in lines(path)[:3]}
+        wait_for(lambda: len(refused(path)) == 6, "a line of each")
+    said = refused(path)
     assert said["denied"]["event"] == "refused"
     assert said["denied"]["downstream_local_address"] == f"127.0.0.1:{denied}"
     assert said["denied"]["connection_id"] is None
@@ -113,10 +135,14 @@ def test_clients_that_are_turned_away_have_a_line_that_says_why(
         "denied": ("UAEX", "denied", None),
         "limited": ("UO", "overflow", "source.max_connections"),
         "none": ("UH", "no_endpoint", None),
+        "rate": ("UO", "rate_limited", "source.rate"),
+        "full": ("UO", "overflow", "destination.max_connections"),
+        "ends": ("UO", "overflow", "endpoint.max_connections"),
     }
-    for line in said.values():
+    for name, line in said.items():
+        picked = "v1" if name in ("full", "ends") else None
         assert line["downstream_remote_address"].startswith("127.0.0.1:")
-        assert (line["closed_by"], line["destination"], line["count"]) == ("proxy", None, 1)
+        assert (line["closed_by"], line["destination"], line["count"]) == ("proxy", picked, 1)
 
 
 def test_a_flood_of_denied_clients_does_not_fill_the_disk(

@@ -1,4 +1,4 @@
-"""What a running instance tells of what is wrong: the same of everything that shows it."""
+"""What a running instance shows of its problems: the same wherever it is shown."""
 
 from __future__ import annotations
 

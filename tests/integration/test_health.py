@@ -372,7 +372,7 @@ def visit(port: int, clients: int, *, words: bytes = b"") -> None:
 def test_one_that_accepts_and_ends_every_connection_is_shown_as_degraded(
     start_proxy: StartProxy, server_does: Callable[[socket.socket], None], how: str
 ) -> None:
-    """It stays in use. As soon as one is answered there all is well again."""
+    """It stays in use. It is healthy again as soon as a connection is answered."""
     port, behaviour = free_port(), [server_does]
 
     def behave(client: socket.socket) -> None:

@@ -24,7 +24,7 @@ from typing import Literal
 
 from tcpmux.config import Address
 from tcpmux.shm._commons import Commons
-from tcpmux.shm._declared import CLOSE_REASONS, PICK_REASONS, PRESENT
+from tcpmux.shm._declared import CLOSE_REASONS, LOG_ENDS, PICK_REASONS, PRESENT
 from tcpmux.shm._image import publish_image
 from tcpmux.shm._live import Live
 from tcpmux.shm._readings import Counters
@@ -106,7 +106,7 @@ class RelayWorker:
     Slots: 0 is the route's, then one per destination, then one per endpoint, in order.
     Times in milliseconds; receive_buffer in bytes, of the sockets it accepts (0 = the
     kernel's way); pipes as in Inheritance; rules: of the route. loop: a last destination has this
-    listener of the worker itself for an endpoint.
+    listener of the worker itself for an endpoint. logs: whether entries of the log are written.
     """
 
     directory: Path
@@ -118,6 +118,7 @@ class RelayWorker:
     pipes: int = 64
     rules: RouteRules = NO_ROUTE_RULES
     loop: Family | None = None
+    logs: bool = False
     pid: int = field(init=False, default=0)
     live: Live = field(init=False)
     counters: Counters = field(init=False)
@@ -140,6 +141,7 @@ class RelayWorker:
             own = Destination((address_of(self.listeners[self.loop]),))
             self.destinations = [*self.destinations, own]
         publish_image(table, self._image())
+        table.log(LOG_ENDS if self.logs else 0, 100)
         table.numbers_given = self.slots, 1 + len(self.destinations)
         self.start()
 

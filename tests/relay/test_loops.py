@@ -6,6 +6,8 @@ import socket
 
 import pytest
 
+from tcpmux.logger.refusals import Refusal, refusal
+from tcpmux.shm._readings import read_log
 from tcpmux.worker.messages import LOOPED
 from tests.relay.conftest import OpenEndpoint, StartWorker
 from tests.relay.harness import FAMILIES, Destination, Family, address_of, await_idle
@@ -39,6 +41,17 @@ def test_a_loop_ends_after_some_steps(start_worker: StartWorker, family: Family)
         assert worker.route().looped == count
         assert worker.route().opened - before <= EVERY + 1
     assert FAMILIES[worker.await_told(LOOPED)] == family
+
+
+def test_a_connection_in_a_loop_has_a_line_in_the_log(start_worker: StartWorker) -> None:
+    worker = start_worker(loop="v4", logs=True)
+    worker.assert_turns_away("v4")
+    await_idle(worker)
+    entries = read_log(worker.live, 1000)
+    (looped,) = [entry for entry in entries if entry[0] == "refused"]
+    assert refusal(looped[-1]) == Refusal("looped")
+    assert looped[4].startswith("127.0.0.1:")
+    assert len(entries) > 1  # the steps before it, which were served
 
 
 def test_a_loop_that_takes_every_second_connection_leaves_the_others_alone(

@@ -34,6 +34,7 @@ ALLOWED = {
 }
 FOR_ALL = {
     "_privileges",
+    "build",
     "connection_id",
     "errors",
     "files",

@@ -1094,6 +1094,28 @@ def test_upgrade_waits_for_its_end(admin: FakeAdmin) -> None:
     assert result.exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("builds", "said"),
+    [
+        (("aa", "aa"), "no new build: 9.9 (build aa) was running already"),
+        (("aa", "bb"), "upgraded from 9.8 (build aa) to 9.9 (build bb)"),
+        ((None, "bb"), "upgraded to 9.9"),
+        (("aa", "unknown"), "upgraded to 9.9"),
+    ],
+)
+def test_upgrade_says_which_build_has_become_which(
+    admin: FakeAdmin, builds: tuple[str | None, str], said: str
+) -> None:
+    before = {**STATUS, "version": "9.8" if builds[0] != builds[1] else "9.9"}
+    before |= {} if builds[0] is None else {"build": builds[0]}
+    after = {**STATUS, "build": builds[1], "upgrade": {"count": 3, "state": "idle", "error": ""}}
+    looks = iter([(200, before), (200, after)])
+    admin.answers["POST /v1/upgrade"] = (202, {"pid": 123, "count": 3})
+    admin.answers["GET /v1/status"] = lambda: next(looks)
+    result = tcpmux("upgrade", "--admin", admin.path)
+    assert result.output == f"{said}: 2 workers replaced, 3 connections open\n"
+
+
 def test_upgrade_to_a_build_that_counts_anew_is_over_too(admin: FakeAdmin) -> None:
     """One that can't share memory with the build before knows nothing of its upgrades."""
     looks = iter(

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from tcpmux.cli.text import width
-from tcpmux.cli.top import Model, View, sparkline
+from tcpmux.cli.top import View, sparkline
+from tcpmux.cli.top_model import Model
 
 
 def table(routes: int, weights: tuple[int, ...] = (80, 20)) -> dict[str, Any]:

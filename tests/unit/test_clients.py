@@ -113,10 +113,10 @@ def test_no_message_of_client_and_instance_names_an_option() -> None:
 
 def test_an_answer_that_comes_in_parts_is_put_together(tmp_path: Path) -> None:
     async def scenario() -> None:
-        whole = HEAD + b'  {"routes":\n [1, 2]}'
+        whole = HEAD + b'  {"routes":\n [{"name": "a"}, {}]}'
         async with answering(tmp_path / "s", *(bytes([byte]) for byte in whole)):
             for ask in both(tmp_path / "s", lambda client: client.routes()):
-                assert await ask() == [1, 2]
+                assert await ask() == [{"name": "a"}, {}]
 
     asyncio.run(scenario())
 
@@ -151,6 +151,30 @@ def test_whose_uid_is_among_the_greatest_is_known_as_who_it_is(tmp_path: Path) -
             for peers, error in (({uid}, Unanswered), ({0}, PermissionDenied)):
                 with pytest.raises(error):
                     Client(path, 0.05, frozenset(peers)).status()
+
+
+def test_who_sends_a_byte_now_and_then_is_given_up(tmp_path: Path) -> None:
+    """Each byte comes in time, and the answer has no end."""
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(HEAD)
+            while True:
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        except OSError:
+            writer.close()
+
+    async def scenario() -> None:
+        server = await asyncio.start_unix_server(drip, str(tmp_path / "s"))
+        for ask in both(tmp_path / "s", lambda client: client.status(), timeout=0.2):
+            with pytest.raises(Unanswered, match=r"has not sent the whole answer within 1 s"):
+                await asyncio.wait_for(ask(), DEADLINE)
+        server.close()
+
+    asyncio.run(scenario())
 
 
 def test_another_user_who_listens_is_told_nothing(tmp_path: Path) -> None:

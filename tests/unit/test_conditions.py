@@ -230,7 +230,7 @@ def test_what_shared_memory_tells_outlives_the_control_process(
         watching.image = with_conditions(watching.image, {keys[0]: (DOWN, 100)})
         watching.image = with_state(watching.image, keys[1], DRAINING)
         monkeypatch.setattr(time, "time", lambda: 1_000_300.0)
-        watching.image = with_state(watching.image, keys[1], DRAINING)  # it is so already
+        watching.image = with_state(watching.image, keys[1], DRAINING)  # which it is already
         publish_image(watching.table, watching.image)
         found = anew(watching).of("r")
         assert found is not None

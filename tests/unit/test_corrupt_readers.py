@@ -114,7 +114,7 @@ def read_all(view: View) -> None:
     view.counters.closed(array("I", range(4)), CLOSE_REASONS)
     view.commons.all_failures(array("I", range(4)))
     for slot in range(4):
-        view.counters.connects(slot)
+        view.counters.connects(array("I", [slot]))
         view.commons.failed_with(slot)
         view.commons.connections(slot)
         view.commons.failures(slot)

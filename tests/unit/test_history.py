@@ -19,6 +19,7 @@ from tcpmux.control.figures import quantile
 from tcpmux.control.history import MARKS_OF_A_KIND, POINTS, STEP, History
 from tcpmux.control.master_link import MasterRefused
 from tcpmux.control.slices import Slices
+from tcpmux.master.events import Event
 from tcpmux.shm._declared import CLOSE_REASONS, PICK_REASONS, SLOT_COUNTERS, TIMES
 from tcpmux.shm._readings import LATENCY_BOUNDS_US
 from tcpmux.shm.build import build_image
@@ -85,9 +86,9 @@ class Instance:
         (found,) = (d for d in self.told(route)["destinations"] if d["name"] == destination)
         return found
 
-    def happens(self, kind: str, text: str, at: float | None = None) -> None:
-        event = {"seq": self.events.last + 1, "kind": kind, "text": text, "by": "", "level": "info"}
-        self.events._events.append({**event, "time": time.time() if at is None else at})
+    def happens(self, kind: str, text: str, at: float | None = None, *, route: str = "") -> None:
+        event = Event(self.events.last + 1, at or time.time(), kind, text, "", "info", route)
+        self.events._events.append(event.as_json())
 
 
 def test_points_are_rates_since_the_point_before() -> None:
@@ -209,11 +210,11 @@ def test_their_number_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_happened_is_marked_where_it_belongs() -> None:
     at = Instance({"shop": ["v1"], "other": ["v1"]})
     at.point(1)
-    at.happens("weights", "shop: v1 1->2")
-    at.happens("health", "other/v1: endpoint 127.0.0.1:9001 is down, refused")
-    at.happens("worker", "worker 0 (pid 7) has died")
+    at.happens("weights", "shop: v1 1->2", route="shop")
+    at.happens("health", "endpoint 127.0.0.1:9001 is down, refused", route="other")
+    at.happens("worker", "shop: so a text may begin that is about no route")
     at.happens("warning", "of no use here")
-    at.happens("reload", "gone: a route that is there no more")
+    at.happens("reload", "gone: a route that is there no more", route="gone")
     assert {mark["level"] for mark in at.told(None)["marks"]} == {"info"}
     routes = [(mark["kind"], mark["route"]) for mark in at.told(None)["marks"]]
     assert routes == [("weights", "shop"), ("health", "other"), ("worker", None), ("reload", None)]
@@ -224,10 +225,10 @@ def test_marks_are_bounded_by_kind_and_by_time() -> None:
     """However often an endpoint comes and goes, the change of weights before it is still there."""
     at = Instance({"shop": ["v1"]})
     at.point(1)
-    at.happens("state", "shop: v1 draining", at=time.time() - POINTS * STEP - 1)
-    at.happens("weights", "shop: v1 1->2")
+    at.happens("state", "shop: v1 draining", at=time.time() - POINTS * STEP - 1, route="shop")
+    at.happens("weights", "shop: v1 1->2", route="shop")
     for _ in range(MARKS_OF_A_KIND + 50):
-        at.happens("health", "shop/v1: endpoint 127.0.0.1:9001 is down")
+        at.happens("health", "shop/v1: endpoint 127.0.0.1:9001 is down", route="shop")
     kinds = [mark["kind"] for mark in at.told("shop")["marks"]]
     assert kinds == ["weights"] + ["health"] * MARKS_OF_A_KIND
 

@@ -36,12 +36,14 @@ class Counts:
 
     ends: dict[tuple[int, str], int] = field(default_factory=dict)
     established: dict[int, int] = field(default_factory=dict)
+    looks: int = 0  # at connects
 
     def closed(self, slots: Sequence[int], reasons: Sequence[str]) -> array[int]:
         return array("Q", [self.ends.get((s, r), 0) for s in slots for r in reasons])
 
-    def connects(self, slot: int) -> int:
-        return self.established.get(slot, 0)
+    def connects(self, slots: Sequence[int]) -> array[int]:
+        self.looks += 1
+        return array("Q", [self.established.get(slot, 0) for slot in slots])
 
     def end(self, slot: int, reason: str, times: int = 1) -> None:
         self.ends[slot, reason] = self.ends.get((slot, reason), 0) + times
@@ -112,7 +114,7 @@ def test_a_route_that_resets_every_client_is_an_error_at_once_and_again_and_has_
     assert watch.look(60.0) == []  # nobody comes; that is no recovery
     watch.commons.note(2, success=True)
     watch.counters.serve()
-    assert watch.look() == [
+    assert watch.look(losses.COUNT) == [
         (logging.INFO, "r: clients are served again; until then 607 clients lost in 10 min")
     ]
     assert watch.look(3600.0) == []
@@ -248,6 +250,26 @@ def test_many_routes_at_once_are_a_bounded_number_of_lines() -> None:
     said = watch.look()
     assert len(said) == telling.MAX_LINES + 1
     assert said[-1] == (logging.ERROR, "and 5 more routes lose clients")
+
+
+def test_connects_are_read_at_once_for_all_routes_that_lose_clients() -> None:
+    """A thousand routes that fail for hours would be read a thousand times in each look."""
+    rows = [
+        replace(route(destination(10 + at, "v1", 1)), name=f"r{at}", slot=100 + at)
+        for at in range(50)
+    ]
+    watch = Watch(*rows)
+    for row in rows:
+        watch.counters.end(row.slot, "connect_failed")
+    watch.look()
+    watch.look(losses.CALM)
+    before = watch.counters.looks
+    assert watch.look(1.0) == []
+    assert watch.counters.looks == before + 1
+    watch.counters.serve(rows[7].destinations[0].slot)
+    assert watch.look(losses.COUNT) == [
+        (logging.INFO, "r7: clients are served again; until then 1 client lost in 1 s")
+    ]
 
 
 def test_every_reason_for_which_a_client_gets_nowhere_is_one_of_these() -> None:

@@ -10,13 +10,18 @@ import pytest
 
 from tcpmux.master import line
 from tcpmux.master.duties import HearWorkers
+from tcpmux.master.limits import WorkerLimits
 from tcpmux.master.line import Worker
+from tcpmux.master.workers import Workers
+from tcpmux.privileges import oneself
+from tcpmux.shm._commons import Commons
 from tcpmux.shm._declared import HANGING, PRESENT, STOPPED
 from tcpmux.shm._live import Live
+from tcpmux.shm._table import Table
 from tcpmux.worker.messages import DIED, PRESENCE
 
 
-class Workers:
+class Running:
     """One that has no line."""
 
     def __init__(self, worker: Worker) -> None:
@@ -43,7 +48,7 @@ def levels(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def look(worker: Worker, after: float) -> None:
-    HearWorkers(Workers(worker)).do(time.monotonic() + after)  # type: ignore[arg-type]
+    HearWorkers(Running(worker)).do(time.monotonic() + after)  # type: ignore[arg-type]
 
 
 def test_a_stop_is_told_at_once_and_its_end(
@@ -57,6 +62,37 @@ def test_a_stop_is_told_at_once_and_its_end(
     assert "worker 3 (pid 0) has resumed, after 0.0 s" in caplog.text
     tells(worker, PRESENT)
     assert len(caplog.records) == 2
+
+
+def test_where_no_other_worker_serves_it_is_an_error_that_says_so(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All may be stopped, or it is the only one."""
+    worker.others_serve = lambda: False
+    tells(worker, STOPPED)
+    assert levels(caplog) == ["ERROR"]
+    text = "is stopped, and no other worker serves: connections wait until one resumes"
+    assert caplog.messages == [f"worker 3 (pid 0) {text}"]
+
+
+def test_which_workers_serve() -> None:
+    """One that is stopped, dead or about to end does not; and of itself none of them asks."""
+    limits = WorkerLimits(16, 4)
+    regions = Table.create(1, 2, os.getpid(), 1), Commons.create()
+    lives = [Live.create(number, 16) for number in range(2)]
+    first, second = Workers(regions, lives, limits, [0], (-1, -1), oneself())
+    assert not first.others_serve()
+    for each in (first, second):
+        each.is_running, each.live.presence = True, PRESENT
+    assert first.others_serve()
+    assert second.others_serve()
+    for name in ("dead", "retiring"):
+        setattr(second, name, True)
+        assert not first.others_serve()
+        setattr(second, name, False)
+    second.live.presence = STOPPED
+    assert not first.others_serve()
+    assert second.others_serve()
 
 
 def test_a_worker_that_hangs_for_a_moment_on_a_busy_machine_is_not_told_of(
@@ -74,7 +110,7 @@ def test_one_that_goes_on_hanging_is_told_of_once_and_has_an_all_clear(
     worker: Worker, caplog: pytest.LogCaptureFixture
 ) -> None:
     tells(worker, HANGING)
-    duty = HearWorkers(Workers(worker))  # type: ignore[arg-type]
+    duty = HearWorkers(Running(worker))  # type: ignore[arg-type]
     due = duty.due()
     assert due is not None
     duty.do(due)

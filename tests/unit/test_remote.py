@@ -70,6 +70,24 @@ def test_the_token_and_the_host_are_in_the_request() -> None:
     asyncio.run(scenario())
 
 
+def test_a_file_of_authorities_that_is_none_is_said_to_be_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """OpenSSL passes it over, and says of every certificate that it is not trusted."""
+    missing, other = tmp_path / "missing.pem", tmp_path / "other.pem"
+    other.write_text("no certificate")
+    for path, why in (
+        (missing, f"SSL_CERT_FILE: {missing}: No such file or directory"),
+        (other, f"SSL_CERT_FILE: {other} has no certificate in it"),
+        (tmp_path, f"SSL_CERT_FILE: {tmp_path}"),
+    ):
+        monkeypatch.setenv("SSL_CERT_FILE", str(path))
+        with pytest.raises(UsageError) as caught:
+            Client("https://127.0.0.1:1")
+        assert str(caught.value).startswith(why)
+        Client("http://127.0.0.1:1")  # it has no use for them
+
+
 def test_a_certificate_that_is_trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 

@@ -11,6 +11,7 @@ import pytest
 
 from tcpmux.control import tasks as module
 from tcpmux.control.tasks import Tasks
+from tcpmux.levels import Where
 from tcpmux.master.events import EventHandler, Events
 from tcpmux.master.requests import Requests
 from tests.support import DEADLINE
@@ -147,3 +148,17 @@ def test_a_fault_of_control_is_an_event_in_one_line() -> None:
     assert (event.kind, event.level) == ("control", "error")
     assert event.text.isprintable()
     assert len(event.text) <= 500
+
+
+def test_an_event_has_the_route_that_its_line_is_about() -> None:
+    """And not what its text happens to begin with."""
+    events = Events()
+    handler = EventHandler(events)
+    record = logging.LogRecord("tcpmux.master", logging.WARNING, "", 0, "text: of it", (), None)
+    handler.emit(record)
+    record.where = Where("shop", "v1", "127.0.0.1:1")
+    handler.emit(record)
+    assert [event.route for event in events.after(0)] == ["", "shop"]
+    again = Events()
+    again.restore([{k: v for k, v in each.items() if k != "route"} for each in events.saved()])
+    assert [event.route for event in again.after(0)] == ["", ""]  # of a build that knew none

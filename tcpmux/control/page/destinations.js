@@ -44,7 +44,7 @@ function endpointNotes(endpoint, condition, trouble, now) {
   return notes.filter(Boolean).join("; ");
 }
 
-// A cell with a button that tells `ask` of what it stands for now: set() says of what.
+// A cell with a button that calls `ask` with the current target, which set() changes.
 function stateCell(ask) {
   let target = null;
   const button = element("button", { type: "button", class: "quiet for-operators" }, "State…");

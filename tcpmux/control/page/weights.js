@@ -246,7 +246,7 @@ export class Weights {
     this.#dialog.open({
       title: `Save the weights of ${name}`,
       content: [
-        element("p", {}, "This command writes them into the configuration file, and nothing else of it changes. It has to run on the instance's host, as a user who may write the file:"),
+        element("p", {}, "The page can't save them itself: the process that serves it may not write the configuration file. Run this command on the instance's host, as a user who may. It changes nothing else in the file:"),
         element("pre", { tabindex: 0 }, command),
       ],
       label: "Copy the command",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tcpmux.config.address import Endpoint, HostName
-from tcpmux.config.schema import MAX_ENDPOINT_WEIGHT
+from tcpmux.config.turns import MAX_ENDPOINT_WEIGHT
 from tcpmux.convert.haproxy.options import Option, Options, mark_plain, parse
 from tcpmux.convert.haproxy.proxies import Section, Setting, guarded
 from tcpmux.convert.haproxy.values import Refused, Unsupported, endpoint, named, service, whole
