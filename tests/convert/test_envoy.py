@@ -394,3 +394,14 @@ def test_two_rbac_filters_must_both_accept() -> None:
     assert sum(net.num_addresses for net in accepted) == 2**24 - 2**16
     assert len(accepted) == len(route.policy.allow)
     assert route.policy.deny == ()
+
+
+def test_a_name_in_a_cluster_of_type_static_is_refused_as_envoy_refuses_it() -> None:
+    locality = {"lb_endpoints": [{"endpoint": {"address": address(80, "db.example")}}]}
+    with pytest.raises(ConfigError, match="is a name, in a cluster of type STATIC"):
+        found_of(bootstrap(of=cluster(locality)))
+
+
+def test_what_is_empty_is_as_if_it_were_not_there() -> None:
+    of = cluster(common_lb_config={}, circuit_breakers={}, outlier_detection={}, health_checks=[])
+    assert destination(of).policy == destination(cluster()).policy

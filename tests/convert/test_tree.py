@@ -191,3 +191,17 @@ def test_a_mapping_or_a_list_that_is_none() -> None:
 def test_another_program_s_dollars_are_no_variables() -> None:
     root, _ = tree("a: '^x${y}$'\n")
     assert root["a"].text() == "^x${y}$"
+
+
+def test_what_is_empty_and_is_looked_into_is_read() -> None:
+    root, report = tree("a: {}\nb:\nc: []\nunknown: {}\n")
+    assert not root["a"]["x"]
+    assert not root["b"]["x"]["y"]
+    assert list(root["c"]) == []
+    assert [found.effect for found in report.findings()] == [*[Effect.MAPPED] * 3, Effect.CHANGES]
+
+
+def test_to_go_through_a_list_reads_nothing_of_its_entries() -> None:
+    root, report = tree("a: [{b: 1}, {c: 2}]\n")
+    assert len(list(root["a"])) == 2
+    assert {found.effect for found in report.findings()} == {Effect.CHANGES}
