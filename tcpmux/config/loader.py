@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from tcpmux.config.settings import EndpointPolicy
 from tcpmux.config.settling import explain_no_route, refuse, warnings_of
 from tcpmux.config.sources import Source, read_texts, sources_of
 from tcpmux.config.turns import turns
-from tcpmux.config.validation import add_problems, warn_of_former_names
+from tcpmux.config.validation import Names, add_problems, warn_of_former_names
 
 
 @dataclass(slots=True)
@@ -49,22 +49,6 @@ class Loaded:
     documents: Sequence[Document]
     resources: Sequence[Resource]
     translated: Sequence[tuple[Route, Resource]]
-
-
-@dataclass(slots=True)
-class _Names:
-    """Names that must be unique, and where each was first seen."""
-
-    what: str
-    first: dict[Any, str] = field(default_factory=dict)
-
-    def add(self, name: Any, document: Document, location: Location) -> None:
-        if name in self.first:
-            document.problem(
-                location, f"{self.what} {describe(name)} is already at {self.first[name]}"
-            )
-        else:
-            self.first[name] = document.place(location)
 
 
 def load(arguments: Sequence[str | Path], given: Sequence[str] = (), admin: str = "") -> Config:
@@ -205,8 +189,8 @@ def _native(document: Document) -> list[_File]:
 
 def _check_together(files: Sequence[_File]) -> None:
     """What no single value can tell: names and addresses given twice, and totals."""
-    keys, routes = _Names("key"), _Names("a route named")
-    listens = _Names("a listener on")
+    keys, routes = Names("key"), Names("a route named")
+    listens = Names("a listener on")
     listeners = destinations = endpoints = route_count = 0
     for file in files:
         document = file.document
@@ -259,10 +243,10 @@ def _check_admin(admin: AdminModel, document: Document) -> None:
 
 
 def _check_destinations(route: RouteModel, document: Document, here: Location) -> None:
-    names = _Names("a destination named")
+    names = Names("a destination named")
     for d, destination in enumerate(route.destinations):
         names.add(destination.name, document, (*here, "destinations", d, "name"))
-        endpoints = _Names("the endpoint")
+        endpoints = Names("the endpoint")
         for e, endpoint in enumerate(destination.endpoints):
             endpoints.add(endpoint.address, document, (*here, "destinations", d, "endpoints", e))
 
@@ -289,7 +273,7 @@ def _translate(resources: Sequence[Resource], given: Given) -> Translation:
 
 def _check_translated(files: Sequence[_File], translated: Sequence[tuple[Route, Resource]]) -> None:
     """Names and addresses that are in two resources, or in one and in a native file."""
-    routes, listens = _Names("a route named"), _Names("a listener on")
+    routes, listens = Names("a route named"), Names("a listener on")
     for file in files:
         for r, route in enumerate(file.model.routes):
             routes.first.setdefault(route.name, file.document.place(("routes", r, "name")))

@@ -1,7 +1,8 @@
-"""Errors of pydantic as messages of ours, with the location in the file."""
+"""Errors of pydantic as messages of ours, with the location in the file; and names given twice."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, get_args
 
@@ -12,6 +13,22 @@ from tcpmux.config.keys import FORMER_NAMES
 from tcpmux.config.problems import Location, describe, one_line, path_text
 from tcpmux.errors import plural
 from tcpmux.nearest import nearest
+
+
+@dataclass(slots=True)
+class Names:
+    """Names that must be unique, and where each was first seen."""
+
+    what: str
+    first: dict[Any, str] = field(default_factory=dict)
+
+    def add(self, name: Any, document: Document, location: Location) -> None:
+        if name in self.first:
+            document.problem(
+                location, f"{self.what} {describe(name)} is already at {self.first[name]}"
+            )
+        else:
+            self.first[name] = document.place(location)
 
 
 def add_problems(

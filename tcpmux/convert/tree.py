@@ -47,7 +47,9 @@ class Node:
         found = self.fields.get(key)
         if found is not None:
             return found
-        if self.exists and self.statement is not None and self.value not in (None, {}, []):
+        if self.statement is not None and self.value in (None, {}, []):
+            self._read_as_empty()
+        elif self.statement is not None:
             self.problem(f"expected a mapping, got {describe(self.value)}")
         elif self.entries:
             self.problem("expected a mapping, got a list")
@@ -57,11 +59,17 @@ class Node:
         """The entries of a list."""
         if self.fields:
             self.problem("expected a list, got a mapping")
-        elif self.statement is not None and self.value not in (None, [], {}):
+        elif self.statement is not None and self.value in (None, [], {}):
+            self._read_as_empty()
+        elif self.statement is not None:
             self.problem(f"expected a list, got {describe(self.value)}")
-        elif self.value in ([], {}):
-            self.mapped()
         return iter(self.entries)
+
+    def _read_as_empty(self) -> None:
+        """Who asks for what is in it knows what it means that there is nothing."""
+        for word in self.words():
+            if word.effect is None:
+                word.effect = Effect.MAPPED
 
     @property
     def key(self) -> str:

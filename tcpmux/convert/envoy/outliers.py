@@ -42,7 +42,8 @@ def passive_of(node: Node, servers: Servers) -> Passive:
         if not node["max_ejection_percent"]:
             node.remark(_never(count, most))
         errors = 0
-    return Passive(errors, seconds(node["interval"], 10.0), base, min(most, 100))
+    interval = seconds(node["interval"], 10.0)
+    return Passive(errors, interval, base, min(most, 100)) if errors else Passive(errors=0)
 
 
 def _has_names(servers: Servers) -> bool:
@@ -73,10 +74,10 @@ def _errors(node: Node, *, split: bool) -> int:
         limit = errors.integer(5, 0)
         if chance and limit > _MOST_ERRORS:
             errors.changes(f"it is above {_MOST_ERRORS}, as tcpmux has it")
-        if chance:
-            found.append(min(limit, _MOST_ERRORS))
-        else:
+        if not chance:
             errors.harmless("it is not enforced")
+        elif limit:  # 0 = never
+            found.append(min(limit, _MOST_ERRORS))
     return min(found, default=0)
 
 

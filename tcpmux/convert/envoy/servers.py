@@ -70,6 +70,10 @@ def servers_of(cluster: Node) -> Servers:
     found.all = [server for level in found.levels for server in level.servers]
     if dns:
         _names(cluster, found, dns)
+    elif cluster["type"].text("STATIC") in ("STATIC", "0"):
+        for server in found.all:
+            if isinstance(server.endpoint, HostName):
+                assignment.problem(f"{server.endpoint} is a name, in a cluster of type STATIC")
     return found
 
 

@@ -42,7 +42,7 @@ def seconds(
         return default
     if found == 0 and zero:
         return 0.0
-    if not low <= found <= high:
+    if not Fraction(str(low)) <= found <= high:
         limits = f"{format_duration(low)}..{format_duration(high)}"
         node.changes(f"it is not within {limits}, as tcpmux has it")
         return default

@@ -18,7 +18,7 @@ from tcpmux.convert.traefik.values import Rule, networks, plain, rule_of
 from tcpmux.convert.tree import Node
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class EntryPoint:
     """address: None = of UDP, or none that tcpmux can listen on. is_default: for routers that name
     none."""
@@ -30,7 +30,7 @@ class EntryPoint:
     routers: list[Router] = field(default_factory=list)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Router:
     """is_encrypted: it ends TLS, or looks at it."""
 
@@ -39,7 +39,13 @@ class Router:
     rule: Rule
     is_encrypted: bool
     entry_points: list[EntryPoint]
-    listen: list[Address] = field(default_factory=list)
+    serves: list[EntryPoint] = field(default_factory=list)  # those whose connections it has
+
+    @property
+    def listen(self) -> list[Address]:
+        """In the order in which it names its entry points."""
+        used = (one.address for one in self.entry_points if one in self.serves)
+        return [address for address in used if address is not None]
 
     @property
     def takes_all(self) -> bool:
@@ -56,9 +62,9 @@ def router_of(node: Node, entry_points: dict[str, EntryPoint]) -> Router:
     name = node.key
     node.name_section(f"router {name}")
     rule = rule_of(node["rule"].text())
-    if not node["rule"]:
+    if not node["rule"].text():
         node.problem("expected a rule")
-    if rule.needs:
+    elif rule.needs:
         node["rule"].changes("tcpmux does not look at this of a connection", rule.needs)
     if node["rulesyntax"]:
         node["rulesyntax"].mapped()
@@ -98,7 +104,7 @@ def decide(entry_point: EntryPoint) -> None:
         mains = routers
     for router in routers:
         if mains and router is mains[0]:
-            router.listen.append(entry_point.address)
+            router.serves.append(entry_point)
         elif mains and router in mains and router.priority < mains[0].priority:
             router.node.harmless(f"{mains[0].name} has all connections of {entry_point.name}")
         elif mains and router in mains:
