@@ -68,9 +68,7 @@ def newer(wheel: Path) -> Path:
         for item in old.infolist():
             content = old.read(item)
             if item.filename == "tcpmux/__init__.py":
-                content = re.sub(
-                    rb'(?m)^(__version__ = ".*)"$', rb'\1+next"', content
-                )
+                content = re.sub(rb'(?m)^(__version__ = ".*)"$', rb'\1+next"', content)
             new.writestr(item, content)
     return made
 

@@ -1,4 +1,4 @@
-"""A Debian 12 of its own for a test: namespaces over the root file system that `make deb-test` makes.
+"""A Debian 12 of its own for a test: namespaces over a root file system that `make deb-test` makes.
 
 Nothing that is written into it lasts, and nothing of this machine is in it: no file, no process,
 and of the devices only those that give nothing away. Its network is the test's own.
@@ -11,6 +11,7 @@ import secrets
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -85,7 +86,8 @@ def control_groups() -> Iterator[str]:
             made.append(("unified" if at == Path("/sys/fs/cgroup") else kind, at / name))
         elif kind == "cgroup":
             words = [word for word in options.split(",") if word not in {"rw", "ro", "xattr"}]
-            made.append((next((w for w in words if w.startswith("name=")), ",".join(words)), at / name))
+            own = next((word for word in words if word.startswith("name=")), ",".join(words))
+            made.append((own, at / name))
     for _, group in made:
         group.mkdir(exist_ok=True)
         for wanted in ("cpuset.cpus", "cpuset.mems"):
@@ -95,7 +97,7 @@ def control_groups() -> Iterator[str]:
         yield " ".join(f"{kind}:{group}" for kind, group in made)
     finally:
         for _, group in made:
-            wait_for(lambda group=group: _removed(group), f"{group} to be empty")
+            wait_for(partial(_removed, group), f"{group} to be empty")
 
 
 def _removed(group: Path) -> bool:
@@ -126,10 +128,18 @@ class Machine:
 
     def command(self, *command: str, user: str = "") -> list[str]:
         """What runs it in there, as root or as somebody else."""
-        enter = ["nsenter", f"--target={self.pid}", "--mount", "--uts", "--ipc", "--pid", "--cgroup"]
+        enter = [
+            "nsenter",
+            f"--target={self.pid}",
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--pid",
+            "--cgroup",
+        ]
         become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"] if user else []
         clean = ["env", "-i", f"PATH={PATH}", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"]
-        return [*enter, "--root", "--wd", *clean, *become, *command]
+        return [*enter, *clean, *become, *command]
 
     def run(
         self, *command: str, check: bool = True, user: str = "", given: str = ""

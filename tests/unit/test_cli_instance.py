@@ -215,7 +215,7 @@ def test_one_in_a_directory_of_run_that_is_closed_to_us_is_named(
         os.seteuid(STRANGER)
         try:
             found = below(public)
-            with pytest.raises(UsageError, match="sudo.*tcpmux/s of user root"):
+            with pytest.raises(UsageError, match=r"sudo.*tcpmux/s of user root"):
                 choose(found, str(public / "none"))
         finally:
             os.seteuid(0)
