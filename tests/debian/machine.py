@@ -20,7 +20,8 @@ from tests.support import patient, wait_for
 
 BUILT = Path(__file__).parents[2] / "build/debian"
 # Becomes pid 1 of a machine in $FILES, with the control groups whose files $GROUPS names, each of
-# KIND:FILE. Each device is bound on its own.
+# KIND:DIRECTORY: `whole` for version 2 alone, or `cgroup2` beside controllers of version 1. Each
+# device is bound on its own.
 ENTER = r"""
 set -e
 for group in $GROUPS; do
@@ -49,22 +50,17 @@ exec unshare --pid --fork --kill-child --mount --uts --ipc --cgroup /bin/sh -c '
     mount -o remount,bind,ro "$root/proc/sys"
     mount -t sysfs -o ro none "$root/sys"
     groups=$root/sys/fs/cgroup
-    case $GROUPS in unified:*) mount -t cgroup2 none "$groups" ;; *)
-        mount -t tmpfs -o mode=755 none "$groups" ;;
-    esac
-    for group in ${GROUPS#unified:*}; do
+    case $GROUPS in whole:*) ;; *) mount -t tmpfs -o mode=755 none "$groups" ;; esac
+    for group in $GROUPS; do
         kind=${group%%:*}
         case $kind in
-        cgroup2) at=unified ;;
-        name=*) at=${kind#name=} ;;
-        *) at=$kind ;;
+        whole) kind=cgroup2 options=rw at= ;;
+        cgroup2) options=rw at=unified ;;
+        name=*) options=none,$kind at=${kind#name=} kind=cgroup ;;
+        *) options=$kind at=$kind kind=cgroup ;;
         esac
-        mkdir "$groups/$at"
-        case $kind in
-        cgroup2) mount -t cgroup2 none "$groups/$at" ;;
-        name=*) mount -t cgroup -o "none,$kind" none "$groups/$at" ;;
-        *) mount -t cgroup -o "$kind" none "$groups/$at" ;;
-        esac
+        mkdir -p "$groups/$at"
+        mount -t "$kind" -o "$options" none "$groups/$at"
     done
     cd "$root"
     pivot_root . mnt
@@ -83,7 +79,7 @@ def control_groups() -> Iterator[str]:
         before, _, after = line.partition(" - ")
         at, (kind, _, options) = Path(before.split()[4]), after.split()[:3]
         if kind == "cgroup2":
-            made.append(("unified" if at == Path("/sys/fs/cgroup") else kind, at / name))
+            made.append(("whole" if at == Path("/sys/fs/cgroup") else kind, at / name))
         elif kind == "cgroup":
             words = [word for word in options.split(",") if word not in {"rw", "ro", "xattr"}]
             own = next((word for word in words if word.startswith("name=")), ",".join(words))
