@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.debian.conftest import install
+from tests.debian.conftest import bring, install
 from tests.debian.machine import Machine, machine
 from tests.integration.routes import route, routes
 from tests.support import EchoServer, ask, free_port, patient, wait_for
 
+ROOT = Path(__file__).parents[2]
 SYSTEMD = "/lib/systemd/systemd"
 # Waits until it is told to become systemd.
 LATER = (
@@ -59,7 +60,9 @@ class Service:
         self.debian.run("systemctl", "daemon-reload")
 
     def control(self, verb: str) -> None:
-        self.debian.run("systemctl", verb, "tcpmux")
+        if self.debian.run("systemctl", verb, "tcpmux", check=False).returncode:
+            lines = [line["MESSAGE"] for line in self.journal("--lines=20")]
+            raise AssertionError(f"systemctl {verb}: " + "\n".join(lines))
 
     def show(self, name: str) -> str:
         return self.debian.said("systemctl", "show", "--value", f"--property={name}", "tcpmux")
@@ -316,3 +319,36 @@ def test_it_starts_with_the_system_after_the_network_and_a_removal_ends_it(
             debian.said("systemctl", "list-units", "--all", "--plain", "--no-legend", "tcpmux*")
             == ""
         )
+
+
+def test_the_unit_for_other_installations_has_a_user_of_the_moment(
+    tmp_path: Path, one: EchoServer, two: EchoServer
+) -> None:
+    """configs/tcpmux.service, where tcpmux is in a directory of its own and nothing made a user: it
+    starts, reloads, and another master, of the same user, takes over from one that was killed."""
+    with machine(tmp_path, [SYSTEMD]) as debian:
+        wait_for(lambda: has_booted(debian), "Debian to be up", patient(60))
+        bring(debian)
+        unpack = "dpkg-deb --fsys-tarfile /root/now.deb | tar -x -C / --keep-directory-symlink"
+        debian.run("sh", "-c", unpack)
+        debian.path("lib/systemd/system/tcpmux.service").unlink()
+        unit = debian.path("etc/systemd/system/tcpmux.service")
+        unit.write_text((ROOT / "configs/tcpmux.service").read_text())
+        debian.path("usr/local/bin/tcpmux").symlink_to("/usr/bin/tcpmux")
+        service = Service(debian, one, two)
+        debian.run("systemctl", "daemon-reload")
+        service.control("start")
+        with service.open_connection():
+            service.configure((0, 1))
+            service.control("reload")
+            assert ask(service.address) == "two hello\n"
+            said = debian.run("tcpmux", "status", user="daemon", check=False)
+            assert "sudo" in said.stdout
+            before = service.show("MainPID")
+            owner = debian.said("stat", "--format=%u", f"/proc/{before}")
+            assert 61184 <= int(owner) <= 65519, "systemd's range of such users"
+            service.kill(int(before), signal.SIGKILL)
+            wait_for(lambda: service.show("MainPID") not in {"0", before}, "another master")
+            wait_for(lambda: service.show("ActiveState") == "active", "it to be ready")
+            assert debian.said("stat", "--format=%u", f"/proc/{service.show('MainPID')}") == owner
+            assert ask(service.address) == "two hello\n"
