@@ -28,7 +28,7 @@ SOURCES := setup.py pyproject.toml tcpmux/config/rows.py tcpmux/config/settings.
 export TCPMUX_WERROR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze tables fmt generated docs screenshots asan fuzz lock wheel image image-test deb clean
+.PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze tables fmt generated docs screenshots asan fuzz lock wheel wheel-test image image-test deb deb-test systemd-test clean
 
 help:
 	@echo "make demo    show traffic being shifted between two embedded servers"
@@ -47,9 +47,12 @@ help:
 	@echo "make fuzz    corrupt words of shared memory under the sanitizers; FUZZ_SECONDS=60 each test"
 	@echo "make build   the virtual environment and the extension modules"
 	@echo "make wheel   dist/*.whl, the same to the byte for the same commit"
+	@echo "make wheel-test  installs it in a fresh environment, timed, and runs it; RUNS=5 times"
 	@echo "make image   the container image of Containerfile, with podman, docker or buildah"
 	@echo "make image-test  the same from Debian's packages, without a registry, and its tests; for root"
 	@echo "make deb     dist/*.deb: a Debian package, with what it depends on, for this Python"
+	@echo "make deb-test    install, upgrade, remove it in a Debian 12 of its own; for root"
+	@echo "make systemd-test  the service under a systemd of its own: restarts, deaths, watchdog; for root"
 	@echo "make lock    $(LOCK) and $(DOCS_LOCK) anew, after a change of dependencies; UPGRADE=--upgrade for the newest"
 
 # $(call install-locked,PYTHON,LOCK,HOW MUCH): what the lock names and nothing else, by its hashes. No
@@ -201,6 +204,22 @@ image-test: $(READY)
 
 deb: wheel
 	$(BIN)/python configs/packaging/deb.py
+
+wheel-test: wheel
+	$(BIN)/python configs/packaging/wheel_test.py
+
+# In a network of their own: what a machine of a test listens on is nobody else's.
+define test-in-debian
+@$(BIN)/python configs/packaging/debian.py; code=$$?; \
+	case $$code in 0) ;; 3) exit 0 ;; *) exit $$code ;; esac; \
+	unshare --net sh -c 'ip link set lo up; exec $(BIN)/python -m pytest -n 0 $(1)'
+endef
+
+deb-test: wheel
+	$(call test-in-debian,tests/debian/test_package.py)
+
+systemd-test: wheel
+	$(call test-in-debian,tests/debian/test_systemd.py)
 
 # For every Python from the oldest that pyproject.toml allows. Releases that are in the lock and
 # still fit stay, without UPGRADE.

@@ -36,7 +36,18 @@ def pytest_configure() -> None:
 
 
 # Of the directories, by how long their tests take. Of single ones: more than 6 s each.
-SLOWEST_FIRST = ("preface", "fault", "integration", "docs", "stress", "c", "relay", "unit", "bench")
+SLOWEST_FIRST = (
+    "debian",
+    "preface",
+    "fault",
+    "integration",
+    "docs",
+    "stress",
+    "c",
+    "relay",
+    "unit",
+    "bench",
+)
 LONG = (
     "test_a_change_is_whole_or_absent_when_control_is_killed_meanwhile",
     "test_a_master_that_was_killed_while_it_drained_is_followed_by_one_that_serves",
