@@ -27,6 +27,8 @@ SOURCES := setup.py pyproject.toml tcpmux/config/rows.py tcpmux/config/settings.
 
 export TCPMUX_WERROR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start hundreds of programs: each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze tables fmt generated docs screenshots asan fuzz lock wheel image image-test deb clean
 
