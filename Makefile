@@ -13,8 +13,8 @@ DOCS_LOCKED := $(DOCS_VENV)/.locked
 ASAN_VENV := .venv-asan
 ASAN_LOCKED := $(ASAN_VENV)/.locked
 ASAN_READY := $(ASAN_VENV)/.ready
-# Most tests wait for processes rather than for a CPU.
-AT_ONCE ?= $(shell echo $$(( $$(nproc) + 1 )))
+# Some tests wait for time to pass: two more than CPUs, and none idles.
+AT_ONCE ?= $(shell echo $$(( $$(nproc) + 2 )))
 PYTEST := -m pytest -n $(AT_ONCE) --dist worksteal
 C_SOURCES := $(sort $(shell find csrc -name '*.[ch]'))
 # As setup.py compiles them, and with what code that Cython generates could not be compiled with.
@@ -27,6 +27,8 @@ SOURCES := setup.py pyproject.toml tcpmux/config/rows.py tcpmux/config/settings.
 
 export TCPMUX_WERROR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start hundreds of programs: each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze tables fmt generated docs screenshots asan fuzz lock wheel wheel-test image image-test deb deb-test systemd-test clean
 
