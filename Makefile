@@ -16,8 +16,8 @@ PEERS_LOCKED := $(PEERS_VENV)/.locked
 ASAN_VENV := .venv-asan
 ASAN_LOCKED := $(ASAN_VENV)/.locked
 ASAN_READY := $(ASAN_VENV)/.ready
-# Most tests wait for processes rather than for a CPU.
-AT_ONCE ?= $(shell echo $$(( $$(nproc) + 1 )))
+# Some tests wait for time to pass: two more than CPUs, and none idles.
+AT_ONCE ?= $(shell echo $$(( $$(nproc) + 2 )))
 PYTEST := -m pytest -n $(AT_ONCE) --dist worksteal
 C_SOURCES := $(sort $(shell find csrc -name '*.[ch]'))
 # As setup.py compiles them, and with what code that Cython generates could not be compiled with.
@@ -30,8 +30,10 @@ SOURCES := setup.py pyproject.toml tcpmux/config/rows.py tcpmux/config/settings.
 
 export TCPMUX_WERROR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start hundreds of programs: each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze tables fmt generated docs screenshots asan fuzz lock wheel image image-test deb clean
+.PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze tables fmt generated docs screenshots asan fuzz lock wheel wheel-test image image-test deb deb-test systemd-test clean
 
 help:
 	@echo "make demo    show traffic being shifted between two embedded servers"
@@ -50,9 +52,12 @@ help:
 	@echo "make fuzz    corrupt words of shared memory under the sanitizers; FUZZ_SECONDS=60 each test"
 	@echo "make build   the virtual environment and the extension modules"
 	@echo "make wheel   dist/*.whl, the same to the byte for the same commit"
+	@echo "make wheel-test  installs it in a fresh environment, timed, and runs it; RUNS=5 times"
 	@echo "make image   the container image of Containerfile, with podman, docker or buildah"
 	@echo "make image-test  the same from Debian's packages, without a registry, and its tests; for root"
 	@echo "make deb     dist/*.deb: a Debian package, with what it depends on, for this Python"
+	@echo "make deb-test    install, upgrade, remove it in a Debian 12 of its own; for root"
+	@echo "make systemd-test  the service under a systemd of its own: restarts, deaths, watchdog; for root"
 	@echo "make lock    $(LOCK), $(DOCS_LOCK) and $(PEERS_LOCK) anew, after a change of dependencies; UPGRADE=--upgrade for the newest"
 
 # $(call install-locked,PYTHON,LOCK,HOW MUCH): what the lock names and nothing else, by its hashes. No
@@ -210,6 +215,22 @@ image-test: $(READY)
 
 deb: wheel
 	$(BIN)/python configs/packaging/deb.py
+
+wheel-test: wheel
+	$(BIN)/python configs/packaging/wheel_test.py
+
+# In a network of their own: what a machine of a test listens on is nobody else's.
+define test-in-debian
+@$(BIN)/python configs/packaging/debian.py; code=$$?; \
+	case $$code in 0) ;; 3) exit 0 ;; *) exit $$code ;; esac; \
+	unshare --net sh -c 'ip link set lo up; exec $(BIN)/python -m pytest -n 0 $(1)'
+endef
+
+deb-test: wheel
+	$(call test-in-debian,tests/debian/test_package.py)
+
+systemd-test: wheel
+	$(call test-in-debian,tests/debian/test_systemd.py)
 
 # For every Python from the oldest that pyproject.toml allows. Releases that are in the lock and
 # still fit stay, without UPGRADE.
