@@ -196,7 +196,8 @@ def test_make_installs_by_hashes_alone() -> None:
     assert len(installs) == 6
     for line in installs:
         hashed = re.search(
-            r"--require-hashes --only-binary :all: --requirement (requirements|docs|peers)\.lock ", line
+            r"--require-hashes --only-binary :all: --requirement (requirements|docs|peers)\.lock ",
+            line,
         )
         own = re.search(r"--no-deps\s+--no-build-isolation --editable \.$", line)
         assert hashed or own, line
