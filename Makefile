@@ -10,11 +10,14 @@ LOCKED := $(VENV)/.locked
 DOCS_VENV := .venv-docs
 DOCS_LOCK := docs.lock
 DOCS_LOCKED := $(DOCS_VENV)/.locked
+PEERS_VENV := .venv-peers
+PEERS_LOCK := peers.lock
+PEERS_LOCKED := $(PEERS_VENV)/.locked
 ASAN_VENV := .venv-asan
 ASAN_LOCKED := $(ASAN_VENV)/.locked
 ASAN_READY := $(ASAN_VENV)/.ready
-# Most tests wait for processes rather than for a CPU.
-AT_ONCE ?= $(shell echo $$(( $$(nproc) + 1 )))
+# Some tests wait for time to pass: two more than CPUs, and none idles.
+AT_ONCE ?= $(shell echo $$(( $$(nproc) + 2 )))
 PYTEST := -m pytest -n $(AT_ONCE) --dist worksteal
 C_SOURCES := $(sort $(shell find csrc -name '*.[ch]'))
 # As setup.py compiles them, and with what code that Cython generates could not be compiled with.
@@ -27,8 +30,10 @@ SOURCES := setup.py pyproject.toml tcpmux/config/rows.py tcpmux/config/settings.
 
 export TCPMUX_WERROR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start hundreds of programs: each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze tables fmt generated docs screenshots asan fuzz lock wheel image image-test deb clean
+.PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze tables fmt generated docs screenshots asan fuzz lock wheel wheel-test image image-test deb deb-test systemd-test clean
 
 help:
 	@echo "make demo    show traffic being shifted between two embedded servers"
@@ -47,10 +52,13 @@ help:
 	@echo "make fuzz    corrupt words of shared memory under the sanitizers; FUZZ_SECONDS=60 each test"
 	@echo "make build   the virtual environment and the extension modules"
 	@echo "make wheel   dist/*.whl, the same to the byte for the same commit"
+	@echo "make wheel-test  installs it in a fresh environment, timed, and runs it; RUNS=5 times"
 	@echo "make image   the container image of Containerfile, with podman, docker or buildah"
 	@echo "make image-test  the same from Debian's packages, without a registry, and its tests; for root"
 	@echo "make deb     dist/*.deb: a Debian package, with what it depends on, for this Python"
-	@echo "make lock    $(LOCK) and $(DOCS_LOCK) anew, after a change of dependencies; UPGRADE=--upgrade for the newest"
+	@echo "make deb-test    install, upgrade, remove it in a Debian 12 of its own; for root"
+	@echo "make systemd-test  the service under a systemd of its own: restarts, deaths, watchdog; for root"
+	@echo "make lock    $(LOCK), $(DOCS_LOCK) and $(PEERS_LOCK) anew, after a change of dependencies; UPGRADE=--upgrade for the newest"
 
 # $(call install-locked,PYTHON,LOCK,HOW MUCH): what the lock names and nothing else, by its hashes. No
 # source distributions, which would run build tools that no hash is known of.
@@ -128,6 +136,12 @@ $(DOCS_LOCKED): $(DOCS_LOCK)
 	@touch $@
 
 # The pages that are generated are in git: `make generated` writes them anew.
+# Programs whose files `tcpmux convert` reads, for tests beside them.
+$(PEERS_LOCKED): $(PEERS_LOCK)
+	@$(call make-venv,$(PEERS_VENV))
+	@$(call install-locked,$(PEERS_VENV)/bin/python,$(PEERS_LOCK),about 90 MB$(comma) ten seconds)
+	@touch $@
+
 docs: $(DOCS_LOCKED)
 	@echo "make: building the site from docs/, in build/site"
 	@$(DOCS_VENV)/bin/zensical build --clean --strict
@@ -202,6 +216,22 @@ image-test: $(READY)
 deb: wheel
 	$(BIN)/python configs/packaging/deb.py
 
+wheel-test: wheel
+	$(BIN)/python configs/packaging/wheel_test.py
+
+# In a network of their own: what a machine of a test listens on is nobody else's.
+define test-in-debian
+@$(BIN)/python configs/packaging/debian.py; code=$$?; \
+	case $$code in 0) ;; 3) exit 0 ;; *) exit $$code ;; esac; \
+	unshare --net sh -c 'ip link set lo up; exec $(BIN)/python -m pytest -n 0 $(1)'
+endef
+
+deb-test: wheel
+	$(call test-in-debian,tests/debian/test_package.py)
+
+systemd-test: wheel
+	$(call test-in-debian,tests/debian/test_systemd.py)
+
 # For every Python from the oldest that pyproject.toml allows. Releases that are in the lock and
 # still fit stay, without UPGRADE.
 lock:
@@ -211,7 +241,10 @@ lock:
 	sed -n '/^docs = \[/,/^\]/s/^ *"\([^"]*\)".*/\1/p' pyproject.toml >build/docs.in
 	build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
 		--custom-compile-command 'make lock' --output-file $(DOCS_LOCK) build/docs.in
+	sed -n '/^peers = \[/,/^\]/s/^ *"\([^"]*\)".*/\1/p' pyproject.toml >build/peers.in
+	build/uv/bin/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes $(UPGRADE) \
+		--custom-compile-command 'make lock' --output-file $(PEERS_LOCK) build/peers.in
 
 clean:
-	rm -rf build dist *.egg-info $(VENV) $(ASAN_VENV) $(DOCS_VENV)
+	rm -rf build dist *.egg-info $(VENV) $(ASAN_VENV) $(DOCS_VENV) $(PEERS_VENV)
 	find tcpmux -name '*.so' -delete

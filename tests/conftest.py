@@ -30,13 +30,28 @@ def pytest_configure() -> None:
     # How long an example takes says more about the machine than about what is tested.
     settings.register_profile("tcpmux", deadline=None)
     settings.load_profile("tcpmux")
+    # Else each instance reads the host's certification authorities, which takes long: a seventh of
+    # the start of its control. Tests of TLS bring their own.
+    os.environ.setdefault("SSL_CERT_FILE", os.devnull)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     os.kill = _kill_one
 
 
 # Of the directories, by how long their tests take. Of single ones: more than 6 s each.
-SLOWEST_FIRST = ("preface", "fault", "integration", "docs", "stress", "c", "relay", "unit", "bench")
+SLOWEST_FIRST = (
+    "debian",
+    "preface",
+    "fault",
+    "integration",
+    "docs",
+    "stress",
+    "convert",
+    "c",
+    "relay",
+    "unit",
+    "bench",
+)
 LONG = (
     "test_a_change_is_whole_or_absent_when_control_is_killed_meanwhile",
     "test_a_master_that_was_killed_while_it_drained_is_followed_by_one_that_serves",

@@ -113,6 +113,16 @@ def libraries(tree: Path) -> set[str]:
     return found - C_LIBRARY
 
 
+def maintainer() -> str:
+    """Who builds it, by the variables that Debian's tools read. Raises SystemExit if they don't fit
+    a line."""
+    name = os.environ.get("DEBFULLNAME", "tcpmux maintainers")
+    address = os.environ.get("DEBEMAIL", "maintainers@tcpmux.invalid")
+    if not re.fullmatch(r"[^<>\n]+ <[^<>@\s]+@[^<>@\s]+>", said := f"{name} <{address}>"):
+        raise SystemExit(f"make deb: DEBFULLNAME and DEBEMAIL make no name and address: {said!r}")
+    return said
+
+
 def control(version: str, c_library: str, needed: set[str], size: int) -> str:
     """size: KiB. Raises SystemExit for a library of no package that is known."""
     if unknown := needed - LIBRARIES.keys():
@@ -132,7 +142,7 @@ Version: {version}
 Section: net
 Priority: optional
 Architecture: {architecture}
-Maintainer: The authors of tcpmux <tcpmux@localhost>
+Maintainer: {maintainer()}
 Installed-Size: {size}
 Depends: {", ".join(depends)}
 Recommends: logrotate
@@ -221,21 +231,30 @@ def pack(wheel: Path, work: Path, target: Path, compression: str = "xz") -> Path
     return made
 
 
+def newest_wheel() -> Path:
+    """In dist/, for this Python. Raises SystemExit if there is none."""
+    found = DIST.glob(f"*-cp{PYTHON[6:].replace('.', '')}-*manylinux*.whl")
+    if not (wheels := sorted(found, key=os.path.getmtime)):
+        raise SystemExit("make deb: no wheel in dist/: `make wheel` first")
+    return wheels[-1]
+
+
+def set_time_of_the_commit() -> None:
+    """For all that writes a time into what it makes."""
+    committed = subprocess.run(
+        ["git", "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    os.environ["SOURCE_DATE_EPOCH"] = committed.stdout.strip()
+
+
 def main() -> None:
     if sys.base_prefix != "/usr" or shutil.which("dpkg-deb") is None:
         raise SystemExit(
             "make deb: needs Debian, and its own Python: make deb PYTHON=/usr/bin/python3"
         )
-    wheels = sorted(
-        DIST.glob(f"*-cp{PYTHON[6:].replace('.', '')}-*manylinux*.whl"), key=os.path.getmtime
-    )
-    if not wheels:
-        raise SystemExit("make deb: no wheel in dist/: `make wheel` first")
-    committed = subprocess.run(
-        ["git", "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    os.environ["SOURCE_DATE_EPOCH"] = committed.stdout.strip()
-    made = pack(wheels[-1], ROOT / "build/deb", DIST)
+    wheel = newest_wheel()
+    set_time_of_the_commit()
+    made = pack(wheel, ROOT / "build/deb", DIST)
     print(f"{made.relative_to(ROOT)}: {made.stat().st_size / 1e6:.1f} MB")
 
 

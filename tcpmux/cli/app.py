@@ -150,7 +150,13 @@ def cli(ctx: click.Context, config: tuple[str, ...], endpoints: tuple[str, ...],
     Exit codes: 0 done, 1 failed, 2 wrong usage or bad configuration.
     """
     if ctx.invoked_subcommand is not None:
-        given = {"-c FILE": config, "--endpoint HOST=ADDRESS": endpoints, "--admin SOCKET": admin}
+        mesh = [one for one in endpoints if one.startswith("mesh:")]
+        given = {
+            "-c FILE": config,
+            "--mesh IP": mesh,
+            "--endpoint HOST=ADDRESS": endpoints,
+            "--admin SOCKET": admin,
+        }
         for option in (option for option, value in given.items() if value):
             name = option.split()[0]
             raise click.UsageError(

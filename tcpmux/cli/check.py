@@ -24,7 +24,8 @@ def check(config: tuple[str, ...], endpoints: tuple[str, ...], as_json: bool) ->
 
     Does not contact a running instance. Prints each problem on a line of its own, as
     FILE:LINE:COLUMN: WHERE: WHAT, on standard error, and exits with 2 if there is one. Host names
-    of endpoints are resolved; one that does not resolve is a warning.
+    of endpoints are resolved; one that does not resolve is a warning. For each TCPRoute and Gateway
+    it says whether the one accepts the other.
 
     \b
     Examples:
@@ -152,6 +153,8 @@ def _print(found: Config, names: dict[str, list[str] | str], files: str) -> None
             ]
             where = ", ".join(ends) or "no endpoint: its share is reset"
             say(f"  {destination.name} {destination.weight}: {where}")
+    for attachment in found.attachments:
+        say(str(attachment))
 
 
 def _as_json(found: Config, names: dict[str, list[str] | str]) -> dict[str, Any]:
@@ -161,6 +164,7 @@ def _as_json(found: Config, names: dict[str, list[str] | str]) -> dict[str, Any]
         "warnings": _plain(found.warnings),
         "names": names,
         "loops": _loops(found, names),
+        "attachments": [asdict(attachment) for attachment in found.attachments],
         "routes": [
             {
                 "name": route.name,

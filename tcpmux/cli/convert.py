@@ -2,38 +2,119 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from tcpmux.cli.output import say
+from tcpmux.cli.output import say, say_json
 from tcpmux.cli.run import config_option, endpoint_option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tcpmux.convert.conversion import Conversion
+
+RESOURCES = "resources"
+KINDS = ("haproxy", "nginx", "envoy", "traefik", RESOURCES)  # config/foreign.py; its import is slow
+INCOMPLETE = 1  # exit code
 
 
 @click.command("convert")
 @config_option
 @endpoint_option
-def convert(config: tuple[str, ...], endpoints: tuple[str, ...]) -> int:
+@click.option(
+    "--from",
+    "kind",
+    type=click.Choice(KINDS),
+    help="The program that the files are for, if neither their names nor their content tell.",
+)
+@click.option("--report", is_flag=True, help="Print what became of every directive instead.")
+@click.option("--json", "as_json", is_flag=True, help="With --report: as JSON.")
+@click.option(
+    "--partial",
+    is_flag=True,
+    help="Print also a result that leaves out directives which change traffic, with a comment "
+    "for each.",
+)
+def convert(
+    config: tuple[str, ...],
+    endpoints: tuple[str, ...],
+    kind: str | None,
+    *,
+    report: bool,
+    as_json: bool,
+    partial: bool,
+) -> int:
     """Print the routes.yaml that is equivalent to these files.
 
-    Takes Istio's and the Gateway API's resources, haproxy.cfg and nginx.conf (files that end
-    in .cfg and .conf), and routes.yaml itself. Comments name the source. Settings without
-    an equivalent in tcpmux are listed on standard error.
+    Takes haproxy.cfg, nginx.conf, Envoy's static resources, Traefik's files (name both the static
+    and the dynamic one), Istio's and the Gateway API's resources, and routes.yaml itself.
+    Each directive is mapped, harmless (no effect on where, whether and for how long a connection
+    goes), or changes traffic and has no equivalent. If there is one of the last kind, nothing is
+    printed and the exit code is 1, unless --partial allows it.
 
     \b
     Examples:
+        tcpmux convert -c /etc/haproxy/haproxy.cfg > routes.yaml
+        tcpmux convert -c /etc/nginx/nginx.conf --report
         tcpmux convert -c gateway.yaml --endpoint shop/v1=127.0.0.1:9001 > routes.yaml
-        tcpmux convert -c /etc/haproxy/haproxy.cfg
+        tcpmux convert -c virtual-service.yaml --mesh > routes.yaml
     """
     if not config:
         raise click.UsageError("no file given: name one with -c", click.get_current_context())
-    from tcpmux.config import load
-    from tcpmux.config.native import to_text
-    from tcpmux.config.others import is_other, load_other
+    if as_json and not report:
+        raise click.UsageError("--json goes with --report")
+    from tcpmux.convert.kinds import kind_of
 
-    others = [path for path in config if is_other(path)]
-    if others and len(others) < len(config):
+    kinds = [kind or kind_of(path) for path in config]
+    if len(set(kinds)) > 1:
         raise click.UsageError("these files are of different kinds: convert them one at a time")
-    found = load_other(others) if others else load(config, endpoints)
-    for warning in found.warnings:
-        say(f"tcpmux: warning: {warning}", err=True)
-    click.echo(to_text(found), nl=False)
-    return 0
+    found = _converted(kinds[0], config, endpoints)
+    if report:
+        _print_report(found, as_json=as_json)
+    else:
+        _print_result(found, partial=partial)
+    return INCOMPLETE if found.changes and not (partial and found.text) else 0
+
+
+def _converted(kind: str, config: Sequence[str], endpoints: Sequence[str]) -> Conversion:
+    if kind in ("", RESOURCES):
+        from tcpmux.config import Problem, read_texts, sources_of
+        from tcpmux.config.problems import ConfigError
+        from tcpmux.convert.resources import convert_own
+
+        problems: list[Problem] = []
+        texts = list(read_texts(sources_of(config), problems))
+        if problems:
+            raise ConfigError(problems)
+        return convert_own(texts, endpoints)
+    from tcpmux.convert.conversion import convert as convert_files
+    from tcpmux.convert.kinds import read_input
+
+    return convert_files(kind, [read_input(path) for path in config])
+
+
+def _print_report(found: Conversion, *, as_json: bool) -> None:
+    if as_json:
+        say_json(found.as_json())
+        return
+    for finding in found.findings:
+        say(str(finding))
+    say(", ".join(f"{count} {name}" for name, count in found.totals.items()) + " (words)")
+
+
+def _print_result(found: Conversion, *, partial: bool) -> None:
+    for finding in found.findings:
+        if finding.effect.value == "changes traffic":
+            level = "warning" if partial else "error"
+            say(f"tcpmux: {level}: {finding}", err=True)
+        elif finding.note and finding.effect.value == "mapped":
+            say(f"tcpmux: note: {finding}", err=True)
+    if found.changes and not (partial and found.text):
+        say(
+            "tcpmux: nothing is printed, because it would treat connections differently: mend "
+            "these lines, or add --partial for the rest",
+            err=True,
+        )
+    else:
+        click.echo(found.text, nl=False)

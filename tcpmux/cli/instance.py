@@ -69,17 +69,38 @@ def candidates() -> list[Found]:
     except OSError:
         return []
     found: dict[tuple[int, int], Found] = {}
+    closed: list[Found] = []
     for kind, path in sorted(every, key=lambda one: one[1]):
         if kind == STREAM and (PACKETS, path + TAKEOVER) in every:
             try:
                 real = os.path.realpath(path)
                 file = os.lstat(real)
+            except PermissionError:
+                closed += _closed(path)
+                continue
             except (OSError, ValueError):
-                continue  # of another mount namespace, or in a directory that is closed to us
+                continue  # of another mount namespace
             if stat.S_ISSOCK(file.st_mode):
                 one = Found(real, file.st_uid, _is_trusted(real, file.st_uid), _usable(real))
                 found.setdefault((file.st_dev, file.st_ino), one)
-    return list(found.values())
+    return [*found.values(), *closed]
+
+
+def _closed(path: str) -> list[Found]:
+    """One in a directory that is closed to us, if it is a directory of the machine's: elsewhere
+    anybody can make one, and would have every command say that it needs sudo."""
+    directory = Path(path).parent
+    if not _is_runtime(directory):
+        return []
+    try:
+        owner = directory.stat().st_uid
+    except OSError:
+        owner = 0  # it leads into another that is closed: the user is systemd's, of the moment
+    return [Found(path, owner, trusted=True, usable=False)]
+
+
+def _is_runtime(directory: Path) -> bool:
+    return directory.parent in RUNTIME and directory.name.startswith("tcpmux")
 
 
 def _usable(path: str) -> bool:
@@ -98,7 +119,7 @@ def _is_trusted(path: str, owner: int) -> bool:
     if owner in (0, os.geteuid()):
         return True
     place, directory = parents[0]
-    return place.parent in RUNTIME and place.name.startswith("tcpmux") and directory.st_uid == owner
+    return _is_runtime(place) and directory.st_uid == owner
 
 
 def choose(found: Sequence[Found], default: str = DEFAULT_SOCKET, *, reads: bool = False) -> Found:

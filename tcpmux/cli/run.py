@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+T = TypeVar("T")
 
 config_option = click.option(
     "-c",
@@ -18,13 +22,43 @@ config_option = click.option(
     type=click.Path(),
     help="Configuration file or directory; may be repeated, all are read as one configuration.",
 )
-endpoint_option = click.option(
+_endpoint_option = click.option(
     "--endpoint",
     "endpoints",
     metavar="HOST[/SUBSET]=ADDRESS",
     multiple=True,
     help="Address of a host that Istio or Gateway API files name; may be repeated.",
 )
+_mesh_option = click.option(
+    "--mesh",
+    metavar="[HOST=]IP",
+    multiple=True,
+    is_flag=False,
+    flag_value="127.0.0.1",
+    help=(
+        "Listen for VirtualServices without a gateway, which are for sidecars: on the ports of "
+        "their hosts (or of HOST alone), at this IP, or at 127.0.0.1 if none is named; may be "
+        "repeated."
+    ),
+)
+
+
+def endpoint_option(command: Callable[..., T]) -> Callable[..., T]:
+    """Adds --endpoint and --mesh, which the command gets together as `endpoints`."""
+
+    @_endpoint_option
+    @_mesh_option
+    @wraps(command)
+    def with_mesh(
+        *args: object, endpoints: tuple[str, ...], mesh: tuple[str, ...], **others: object
+    ) -> T:
+        if mesh:
+            from tcpmux.config.resources import MESH  # it takes long to load
+
+            endpoints += tuple(f"{MESH}{one}" for one in mesh)
+        return command(*args, endpoints=endpoints, **others)
+
+    return with_mesh
 
 
 socket_option = click.option(

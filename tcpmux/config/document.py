@@ -19,6 +19,7 @@ from tcpmux.config.problems import (
     one_line,
     path_text,
 )
+from tcpmux.config.remarks import Remarks
 from tcpmux.errors import printable
 from tcpmux.files import Unreadable, read_file
 
@@ -44,11 +45,13 @@ class Substituted(str):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A file's content, and the name it has in messages. environment: what ${NAME} stands for."""
+    """A file's content, and the name it has in messages. environment: what ${NAME} stands for.
+    is_foreign: it is another program's, to which a $ is only a character."""
 
     name: str
     content: str
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    is_foreign: bool = False
 
 
 @dataclass(slots=True)
@@ -63,6 +66,8 @@ class Document:
     written: dict[Location, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+    remarks: Remarks = field(default_factory=Remarks)
+    used: set[Location] = field(default_factory=set)  # resources that a route is made of
     nodes: int = 0
     is_native: bool = True  # not a resource of Kubernetes, with apiVersion and kind
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
@@ -87,13 +92,14 @@ class Document:
         return f"{self.file}:{line}:{column}"
 
     def problem(self, location: Location, message: str, mark: Mark | None = None) -> None:
-        self.problems.append(self._problem(location, message, mark))
+        self.problems.append(self.as_problem(location, message, mark))
 
     def warn(self, location: Location, message: str, mark: Mark | None = None) -> None:
         """As problem(), for what does not keep the file from being used."""
-        self.warnings.append(self._problem(location, message, mark))
+        self.warnings.append(self.as_problem(location, message, mark))
 
-    def _problem(self, location: Location, message: str, mark: Mark | None) -> Problem:
+    def as_problem(self, location: Location, message: str, mark: Mark | None = None) -> Problem:
+        """It, for somebody else to add."""
         if mark is None:
             location = self.nearest(location)
         line, column = mark or self.mark(location)
@@ -117,7 +123,7 @@ def documents_of(text: Text) -> list[Document]:
             continue
         document = Document(
             text.name,
-            is_native=not _is_resource(root),
+            is_native=not text.is_foreign and not _is_resource(root),
             nodes=nodes,
             environment=text.environment,
         )

@@ -1,86 +1,78 @@
-"""What files of other proxies have in common: numbers, times, addresses and names."""
+"""Files of other programs: which program's, by their names or by what is in them."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import PurePath
 
-from tcpmux.config.address import Address, Endpoint, parse_endpoint, parse_listen
-from tcpmux.config.duration import format_duration
-from tcpmux.config.model import MAX_WEIGHT
-from tcpmux.config.problems import Problem, describe, one_line
-from tcpmux.config.rows import DAY, HOUR
-from tcpmux.config.values import MAX_DIGITS
-from tcpmux.errors import printable
+from tcpmux.config.document import Text, documents_of
+from tcpmux.config.problems import ConfigError, Problem
 
-_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-_PART = re.compile(r"([0-9]{1,20})(us|ms|[smhd]|)")
-_TIME = re.compile(r"(?:[0-9]{1,20}(?:us|ms|[smhd]))*[0-9]{1,20}(?:us|ms|[smhd]|)")
+_TREES = (".yaml", ".yml", ".json")  # suffixes
+_OWN_KEYS = {"routes", "apiversion", "kind"}
 
 
-def plain_name(text: str) -> str:
-    """A name of ours: other characters become '-'."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:63] or "route"
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A program. suffixes: of files that are its. look: a pattern that finds something in its
+    files, if they are no trees. keys: of which one is at the top of its files, if they are trees,
+    in lower case and without '_'."""
+
+    program: str
+    suffixes: tuple[str, ...] = ()
+    look: str = ""
+    keys: frozenset[str] = frozenset()
 
 
-@dataclass(slots=True)
-class Reader:
-    path: str
-    warnings: list[Problem]
-    problems: list[Problem]
+KINDS = {
+    "haproxy": Foreign(
+        "HAProxy", (".cfg",), look=r"^\s*(global|defaults|frontend|backend|listen)\b"
+    ),
+    "nginx": Foreign(
+        "nginx", (".conf",), look=r"^\s*(stream|http|events|upstream|server)\b[^{}\n]*\{"
+    ),
+    "envoy": Foreign("Envoy", keys=frozenset({"staticresources", "dynamicresources"})),
+    "traefik": Foreign(
+        "Traefik", (".toml",), keys=frozenset({"entrypoints", "tcp", "http", "udp", "providers"})
+    ),
+}
 
-    def note(self, line: int, what: str, why: str) -> None:
-        self.warnings.append(Problem(self.path, line, 1, one_line(what), printable(why)))
 
-    def wrong(self, line: int, what: str, why: str) -> None:
-        """A mistake: nothing is made of the file."""
-        self.problems.append(Problem(self.path, line, 1, one_line(what), printable(why)))
+def kind_of_text(name: str, content: str) -> str:
+    """A key of KINDS; "" = none of them."""
+    suffix, found = PurePath(name).suffix, _top_keys(content)
+    if found & _OWN_KEYS:
+        return ""
+    for kind, foreign in KINDS.items():
+        if suffix in foreign.suffixes:
+            return kind
+    if suffix not in _TREES:
+        for kind, foreign in KINDS.items():
+            if foreign.look and re.search(foreign.look, content, re.MULTILINE):
+                return kind
+    return next((kind for kind, foreign in KINDS.items() if found & foreign.keys), "")
 
-    def weight(self, line: int, text: str) -> int:
-        """As in the file; with a problem if it is none of ours."""
-        digits = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
-        if not digits or int(text) > MAX_WEIGHT:
-            self.wrong(line, "weight", f"expected 0..{MAX_WEIGHT}, got {describe(text)}")
-            return 0
-        return int(text)
 
-    def seconds(self, line: int, what: str, text: str, unit: float, most: float) -> float:
-        """text: such as 30s, 1h30m or a number alone, whose unit is `unit` (s). A problem if it is
-        more than `most` s. 0 is no limit there, too."""
-        if not _TIME.fullmatch(text):
-            self.wrong(line, what, f"expected a time such as 10s, got {describe(text)}")
-            return most
-        seconds = sum(int(count) * _UNITS.get(name, unit) for count, name in _PART.findall(text))
-        if seconds > most:
-            expected = f"expected at most {format_duration(most)}"
-            self.wrong(line, what, f"{expected}, got {describe(text)}")
-        return max(seconds, 0.001) if seconds else 0.0
+def _top_keys(content: str) -> set[str]:
+    if content.lstrip().startswith("{"):  # JSON may be indented by tabs, which YAML has not
+        content = content.replace("\t", " ")
+    try:
+        documents = documents_of(Text("", content, is_foreign=True))
+    except ConfigError:
+        return set()
+    return {
+        str(key).lower().replace("_", "")
+        for document in documents
+        if isinstance(document.value, dict)
+        for key in document.value
+    }
 
-    def connect(self, line: int, what: str, text: str, unit: float) -> float:
-        seconds = self.seconds(line, what, text, unit, HOUR)
-        if not seconds:
-            self.note(
-                line,
-                f"{what} {text}",
-                f"no limit is not supported: using {format_duration(HOUR)}",
-            )
-        return seconds or HOUR
 
-    def idle(self, line: int, what: str, text: str, unit: float) -> float:
-        return self.seconds(line, what, text, unit, 30 * DAY)
-
-    def listen(self, line: int, text: str) -> list[Address]:
-        text = re.sub(r"^\*:", ":", text)
-        try:
-            return parse_listen(text if ":" in text else f":{text}")
-        except ValueError as error:
-            self.note(line, text, str(error))
-            return []
-
-    def endpoint(self, line: int, text: str) -> Endpoint | None:
-        try:
-            return parse_endpoint(text)
-        except ValueError as error:
-            self.note(line, text, str(error))
-            return None
+def foreign_problem(text: Text) -> Problem | None:
+    """For a file that is another program's: what to do with it."""
+    kind = kind_of_text(text.name, text.content)
+    if not kind:
+        return None
+    told = f"this is a file of {KINDS[kind].program}: see tcpmux convert -c {text.name}"
+    return Problem(text.name, 0, 0, "", told)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
+from tcpmux.config.problems import describe
+from tcpmux.config.remarks import Changes, Harmless
 from tcpmux.config.specs import (
-    Ignored,
+    Labels,
     Port,
-    Refused,
     Strict,
     Text,
     Weight,
 )
 
+_TLS = Changes("TLS is not supported yet", "TLS", refused=True)
+_DEFAULTS = "it is attached to the Gateways that it names, and to no other"
+
 
 class GatewayAddress(Strict):
     type: Text = "IPAddress"
-    value: Text
+    value: str = ""  # none: an address of the implementation's choice
 
 
 class RouteKind(Strict):
@@ -26,9 +31,43 @@ class RouteKind(Strict):
     kind: Text
 
 
+def _operator(value: Any) -> str:
+    if value not in ("In", "NotIn", "Exists", "DoesNotExist"):
+        raise ValueError(f"expected In, NotIn, Exists or DoesNotExist, got {describe(value)}")
+    return str(value)
+
+
+class Requirement(Strict):
+    key: Text
+    operator: Annotated[str, BeforeValidator(_operator)]
+    values: list[str] = []
+
+    def is_met(self, labels: Mapping[str, str]) -> bool:
+        """Of a namespace, say."""
+        found = labels.get(self.key)
+        if self.operator == "In":
+            return found in self.values
+        if self.operator == "NotIn":
+            return found not in self.values
+        if self.operator == "Exists":
+            return found is not None
+        return found is None
+
+
+class Selector(Strict):
+    matchLabels: Labels = {}
+    matchExpressions: list[Requirement] = []
+
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        return self.matchLabels.items() <= labels.items() and all(
+            requirement.is_met(labels) for requirement in self.matchExpressions
+        )
+
+
 class RouteNamespaces(Strict):
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
     from_: Text = Field(default="Same", alias="from")
+    selector: Selector | None = None
 
 
 class AllowedRoutes(Strict):
@@ -40,21 +79,20 @@ class ListenerModel(Strict):
     name: Text
     port: Port
     protocol: Text
-    hostname: Ignored = None
-    tls: Annotated[
-        Any, Refused("TLS is not supported yet: expected a listener of protocol TCP")
-    ] = None
+    hostname: Annotated[Any, Harmless("is not looked at where the protocol is TCP")] = None
+    tls: Any = None  # a listener with it is not opened
     allowedRoutes: AllowedRoutes = AllowedRoutes()
 
 
 class ApiGatewaySpec(Strict):
     listeners: list[ListenerModel] = Field(min_length=1)
     addresses: list[GatewayAddress] = []
-    gatewayClassName: Ignored = None
-    infrastructure: Ignored = None
-    allowedListeners: Ignored = None
-    backendTLS: Annotated[Any, Refused("TLS is not supported yet")] = None
-    tls: Annotated[Any, Refused("TLS is not supported yet")] = None
+    gatewayClassName: Annotated[Any, Harmless("tcpmux is the one that serves every Gateway")] = None
+    infrastructure: Annotated[Any, Harmless("is about what a cluster makes of it")] = None
+    allowedListeners: Annotated[Any, Harmless("only sets of listeners need it")] = None
+    defaultScope: Annotated[Any, Changes(_DEFAULTS, "default Gateways", unless=("None",))] = None
+    backendTLS: Annotated[Any, _TLS] = None
+    tls: Annotated[Any, _TLS] = None
 
 
 class ParentRef(Strict):
@@ -76,11 +114,30 @@ class BackendRef(Strict):
 
 
 class TcpRouteRule(Strict):
-    name: Ignored = None
-    backendRefs: list[BackendRef] = Field(min_length=1, max_length=16)
+    name: Annotated[Any, Harmless("is a name for people")] = None
+    backendRefs: list[BackendRef] = Field(default=[], max_length=16)
 
 
 class TcpRouteSpec(Strict):
-    parentRefs: list[ParentRef] = Field(min_length=1)
+    parentRefs: list[ParentRef] = []
     rules: list[TcpRouteRule] = Field(min_length=1, max_length=1)
-    useDefaultGateways: Ignored = None
+    useDefaultGateways: Annotated[Any, Changes(_DEFAULTS, "default Gateways", unless=("None",))] = (
+        None
+    )
+
+
+class GrantFrom(Strict):
+    group: str
+    kind: Text
+    namespace: Text
+
+
+class GrantTo(Strict):
+    group: str
+    kind: Text
+    name: Text | None = None
+
+
+class ReferenceGrantSpec(Strict):
+    from_: list[GrantFrom] = Field(min_length=1, alias="from")
+    to: list[GrantTo] = Field(min_length=1)

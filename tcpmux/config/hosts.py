@@ -26,7 +26,7 @@ from tcpmux.config.specs import (
     read,
     read_whole,
 )
-from tcpmux.config.turns import turns
+from tcpmux.config.turns import turns, whole_turns
 
 SERVICE_NAME = "kubernetes.io/service-name"  # label of an EndpointSlice
 Key = tuple[str, str]  # namespace, name
@@ -71,11 +71,11 @@ def _chosen(ports: Sequence[int], port: int | None, host: str) -> int:
 @dataclass(slots=True)
 class Hosts:
     given: Given
-    services: dict[Key, ServiceSpec] = field(default_factory=dict)
+    services: dict[Key, tuple[Resource, ServiceSpec]] = field(default_factory=dict)
     entries: dict[str, tuple[Resource, ServiceEntrySpec]] = field(default_factory=dict)
-    workloads: list[tuple[str, WorkloadSpec]] = field(default_factory=list)  # by namespace
-    slices: dict[Key, list[SliceModel]] = field(default_factory=dict)
-    classic: dict[Key, EndpointsModel] = field(default_factory=dict)
+    workloads: list[tuple[Resource, WorkloadSpec]] = field(default_factory=list)
+    slices: dict[Key, list[tuple[Resource, SliceModel]]] = field(default_factory=dict)
+    classic: dict[Key, tuple[Resource, EndpointsModel]] = field(default_factory=dict)
     pods: dict[Key, tuple[Resource, PodSpec, PodStatus]] = field(default_factory=dict)
 
     @classmethod
@@ -89,19 +89,21 @@ class Hosts:
         key = resource.namespace, resource.name
         kind = resource.group, resource.kind
         if kind == (CORE, "Service") and (service := read(resource, ServiceSpec)):
-            self.services[key] = service
+            self.services[key] = resource, service
             self.mention(resource.name, resource.namespace)
         elif kind == (ISTIO, "ServiceEntry") and (entry := read(resource, ServiceEntrySpec)):
             for host in entry.hosts:
                 self.entries[host.lower()] = resource, entry
                 self.mention(host, resource.namespace)
         elif kind == (ISTIO, "WorkloadEntry") and (workload := read(resource, WorkloadSpec)):
-            self.workloads.append((resource.namespace, workload))
+            self.workloads.append((resource, workload))
         elif kind == (DISCOVERY, "EndpointSlice") and (slice_ := read_whole(resource, SliceModel)):
             service_name = resource.labels.get(SERVICE_NAME, resource.name)
-            self.slices.setdefault((resource.namespace, service_name), []).append(slice_)
+            self.slices.setdefault((resource.namespace, service_name), []).append(
+                (resource, slice_)
+            )
         elif kind == (CORE, "Endpoints") and (classic := read_whole(resource, EndpointsModel)):
-            self.classic[key] = classic
+            self.classic[key] = resource, classic
         elif kind == (CORE, "Pod"):
             spec, status = read(resource, PodSpec), read(resource, PodStatus, "status")
             if spec and status:
@@ -116,7 +118,8 @@ class Hosts:
     def is_known(self, host: str, namespace: str) -> bool:
         """Whether anything in the files or on the command line is about this host."""
         return (
-            self.given.of(self._aliases(host, namespace)) is not None
+            self.given.of(self._aliases(host, namespace), self.full_name(host, namespace))
+            is not None
             or host.lower() in self.entries
             or self._service_key(host, namespace) is not None
         )
@@ -128,13 +131,18 @@ class Hosts:
         port: int | None,
         subset: str = "",
         labels: Mapping[str, str] | None = None,
+        *,
+        in_namespace: bool = False,
     ) -> tuple[Endpoint, ...]:
         """Of one destination, as often as they take turns. Raises NoEndpoints.
 
-        A host that the files say nothing of stands for its addresses in DNS.
+        A host that the files say nothing of stands for its addresses in DNS. in_namespace: the
+        files name the namespace, so it is part of a name in DNS.
         """
-        given = self.given.of(self._aliases(host, namespace), subset)
+        aliases, full = self._aliases(host, namespace), self.full_name(host, namespace)
+        given = self.given.of(aliases, full, subset)
         if given is not None:
+            self._use_service(host, namespace)
             return tuple(given)
         labels = labels or {}
         try:
@@ -146,12 +154,13 @@ class Hosts:
         except ValueError as error:
             raise NoEndpoints(f"{host}: {error}") from None
         if found:
-            return turns(found)
+            return self._turns(host, found)
         shown = f"{host}/{subset}" if subset else host
         hint = f"name some with --endpoint {shown}=IP:port"
         if subset:
             raise NoEndpoints(f"no endpoint of {host} in the files is in subset {subset}: {hint}")
-        name = self._dns_name(host, namespace)
+        self._use_service(host, namespace)
+        name = self._dns_name(host, namespace, in_namespace)
         if port is None:
             port = self._only_port(host, namespace)
         if not is_host_name(name):
@@ -161,13 +170,30 @@ class Hosts:
     # --- names --------------------------------------------------------------------------------
 
     def _aliases(self, host: str, namespace: str) -> list[str]:
+        """The names that --endpoint may have for it, the most exact one first."""
         labels = host.split(".")
-        names = [host]
         if len(labels) == 1:
-            names += [f"{host}.{namespace}", f"{host}.{namespace}.svc.cluster.local"]
-        elif self._service_key(host, namespace) or ".svc" in host:
-            names += [labels[0], ".".join(labels[:2])]
-        return names
+            return [f"{host}.{namespace}.svc.cluster.local", f"{host}.{namespace}", host]
+        if self._service_key(host, namespace) or ".svc" in host:
+            return [host, ".".join(labels[:2]), labels[0]]
+        return [host]
+
+    def full_name(self, host: str, namespace: str) -> str:
+        """A name that it shares with no other."""
+        labels = host.lower().split(".")
+        if host == "*":
+            return host
+        if len(labels) == 1:
+            return f"{labels[0]}.{namespace}"
+        is_service = ".".join(labels[2:]) in ("svc", "svc.cluster.local")
+        return ".".join(labels[:2]) if is_service else host.lower()
+
+    def _use_service(self, host: str, namespace: str) -> None:
+        key = self._service_key(host, namespace)
+        if host.lower() in self.entries:
+            self.entries[host.lower()][0].use()
+        elif key is not None:
+            self.services[key][0].use()
 
     def _service_key(self, host: str, namespace: str) -> Key | None:
         labels = host.split(".")
@@ -177,21 +203,52 @@ class Hosts:
             return key
         return None
 
-    def _dns_name(self, host: str, namespace: str) -> str:
+    def _dns_name(self, host: str, namespace: str, in_namespace: bool) -> str:
         key = self._service_key(host, namespace)
-        if key is not None and self.services[key].type == "ExternalName":
-            return self.services[key].externalName
+        if key is not None and self.services[key][1].type == "ExternalName":
+            return self.services[key][1].externalName
+        if "." not in host and in_namespace and host.lower() not in self.entries:
+            return f"{host}.{namespace}.svc.cluster.local"
         return host
 
     def _only_port(self, host: str, namespace: str) -> int:
         key = self._service_key(host, namespace)
         if key is not None:
-            ports = [port.port for port in self.services[key].ports]
+            ports = [port.port for port in self.services[key][1].ports if port.is_tcp]
         elif host.lower() in self.entries:
             ports = [port.number for port in self.entries[host.lower()][1].ports]
         else:
             raise NoEndpoints(f"which port of {host}? Expected destination.port.number")
         return ports[_chosen(ports, None, host)]
+
+    def mesh_address(self, host: str, namespace: str) -> str | None:
+        """The IP to listen on for clients of this host in a mesh; None if the user names none."""
+        for name in (*self._aliases(host, namespace), ""):
+            if name in self.given.mesh:
+                self.given.used_mesh.add(name)
+                return self.given.mesh[name]
+        return None
+
+    def ports(self, host: str, namespace: str) -> list[int] | None:
+        """Those of a host on which rules for TCP hold; None if the files don't know it."""
+        key = self._service_key(host, namespace)
+        if host.lower() in self.entries:
+            entry = self.entries[host.lower()][1]
+            return [port.number for port in entry.ports if port.is_plain]
+        if key is not None:
+            return [port.port for port in self.services[key][1].ports if port.is_plain]
+        return None
+
+    def _turns(self, host: str, found: Sequence[tuple[Endpoint, int]]) -> tuple[Endpoint, ...]:
+        """With weights that a routes file can have: rounded if need be, and that is said."""
+        total: dict[Endpoint, int] = {}
+        for endpoint, weight in found:
+            total[endpoint] = total.get(endpoint, 0) + weight
+        numbers, exact = whole_turns([*total.values()])
+        if not exact and host.lower() in self.entries:
+            told = " to ".join(map(str, numbers))
+            self.entries[host.lower()][0].mapped(f"its weights are rounded to {told}", told=True)
+        return turns([*zip(total, numbers, strict=True)])
 
     # --- resources ----------------------------------------------------------------------------
 
@@ -203,75 +260,90 @@ class Hosts:
             yield from self._of_entry(*self.entries[host.lower()], host, port)
             return
         key = self._service_key(host, namespace)
-        if key is not None and self.services[key].type != "ExternalName":
-            service = self.services[key]
-            ports = [p.port for p in service.ports]
-            yield from self._of_service(key, service, service.ports[_chosen(ports, port, host)])
+        if key is not None and self.services[key][1].type != "ExternalName":
+            resource, service = self.services[key]
+            ports = [p for p in service.ports if p.is_tcp]
+            asked = ports[_chosen([p.port for p in ports], port, host)]
+            resource.use()
+            yield from self._of_service(key, service, asked)
 
     def _of_entry(
         self, resource: Resource, entry: ServiceEntrySpec, host: str, port: int | None
     ) -> Iterator[tuple[Workload, int]]:
         asked = entry.ports[_chosen([p.number for p in entry.ports], port, host)]
+        resource.use()
         specs = list(entry.endpoints)
         if entry.workloadSelector is not None:
             wanted = entry.workloadSelector.labels
-            specs += [
-                spec
-                for namespace, spec in self.workloads
-                if namespace == resource.namespace and has_labels(spec.labels, wanted)
-            ]
+            for of, spec in self.workloads:
+                if of.namespace == resource.namespace and has_labels(spec.labels, wanted):
+                    of.use()
+                    specs.append(spec)
             for pod, _, status in self._pods(resource.namespace, wanted):
                 specs.append(WorkloadSpec(address=status.podIP, labels=dict(pod.labels)))
         for spec in specs:
             number = spec.ports.get(asked.name, asked.targetPort or asked.number)
-            yield Workload(spec.address, spec.ports, spec.labels, spec.weight), number
+            yield Workload(spec.address, spec.ports, spec.labels, spec.weight or 1), number
 
     def _of_service(
         self, key: Key, service: ServiceSpec, asked: ServicePort
     ) -> Iterator[tuple[Workload, int]]:
         """Slices say it best; Endpoints are their forerunners; Pods are what both are made of."""
+        early = service.publishNotReadyAddresses
         if key in self.slices:
             for slice_ in self.slices[key]:
-                yield from self._of_slice(key[0], slice_, asked.name)
+                yield from self._of_slice(*slice_, asked.name, early)
         elif key in self.classic:
-            for subset in self.classic[key].subsets or ():
+            resource, classic = self.classic[key]
+            resource.use()
+            for subset in classic.subsets or ():
                 number = _named(subset.ports, asked.name)
-                for address in (subset.addresses or ()) if number else ():
+                addresses = [*(subset.addresses or ())]
+                addresses += (subset.notReadyAddresses or ()) if early else ()
+                for address in addresses if number else ():
                     labels = self._labels(key[0], address.targetRef)
                     yield Workload(address.ip, {}, labels), number or 0
         elif service.selector:
-            for pod, spec, status in self._pods(key[0], service.selector):
+            for pod, spec, status in self._pods(key[0], service.selector, early):
                 number = _target_port(spec, asked)
                 if number:
                     yield Workload(status.podIP, {}, dict(pod.labels)), number
 
     def _of_slice(
-        self, namespace: str, slice_: SliceModel, port: str
+        self, resource: Resource, slice_: SliceModel, port: str, early: bool
     ) -> Iterator[tuple[Workload, int]]:
         number = _named(slice_.ports, port)
+        resource.use()
         for endpoint in slice_.endpoints or ():
-            if number and endpoint.addresses and endpoint.conditions.ready is not False:
-                labels = self._labels(namespace, endpoint.targetRef)
+            is_ready = endpoint.conditions.ready is not False or early
+            if number and endpoint.addresses and is_ready:
+                labels = self._labels(resource.namespace, endpoint.targetRef)
                 yield Workload(endpoint.addresses[0], {}, labels), number
 
     def _pods(
-        self, namespace: str, wanted: Mapping[str, str]
+        self, namespace: str, wanted: Mapping[str, str], early: bool = False
     ) -> Iterator[tuple[Resource, PodSpec, PodStatus]]:
         for (of_namespace, _), (pod, spec, status) in self.pods.items():
             ready = all(c.status == "True" for c in status.conditions or () if c.type == "Ready")
             meant = of_namespace == namespace and has_labels(pod.labels, wanted)
-            if meant and status.podIP and ready:
+            if meant:
+                pod.use()
+            if meant and status.podIP and (ready or early):
                 yield pod, spec, status
 
     def _labels(self, namespace: str, target: TargetRef) -> Labels:
         found = self.pods.get((namespace, target.name)) if target.kind == "Pod" else None
-        return dict(found[0].labels) if found else {}
+        if found is None:
+            return {}
+        found[0].use()
+        return dict(found[0].labels)
 
 
 def _named(ports: Sequence[SlicePort] | None, name: str) -> int | None:
     """The number of the port of that name; one without a name stands for any if it is alone."""
-    for port in ports or ():
-        if (port.name or "") == name or (len(ports or ()) == 1 and not name):
+    known = [port for port in ports or () if port.protocol in (None, "TCP")]
+    for port in known:
+        if (port.name or "") == name or (len(known) == 1 and not name):
             return port.port
     return None
 

@@ -2,58 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from tcpmux.config.address import Address
 from tcpmux.config.hosts import Hosts, NoEndpoints
+from tcpmux.config.istio_rules import Rules, policy
 from tcpmux.config.istio_specs import (
-    DestinationRuleSpec,
     GatewaySpec,
-    OutlierDetection,
     Server,
-    TcpKeepalive,
     TcpRule,
-    TrafficPolicy,
     VirtualServiceSpec,
     WeightedTarget,
 )
 from tcpmux.config.model import Destination, Route
-from tcpmux.config.resources import ISTIO, Resource
-from tcpmux.config.rows import MAX_CONNECTIONS
-from tcpmux.config.settings import (
-    DestinationPolicy,
-    Keepalive,
-    Lifetime,
-    Passive,
-    SlowStart,
-)
-from tcpmux.config.specs import (
-    read,
-)
+from tcpmux.config.problems import Location
+from tcpmux.config.resources import ISTIO, Made, Resource, known_names
+from tcpmux.config.specs import read
 
-T = TypeVar("T")
 ONLY_DESTINATION = 100  # its weight says nothing
 MESH = "mesh"  # the gateway of the sidecars
-# Its LEAST_REQUEST is the better of two at random; here it is the best of all.
-BALANCES = {
-    "ROUND_ROBIN": "round_robin",
-    "UNSPECIFIED": "round_robin",
-    "LEAST_REQUEST": "least_connections",
-    "LEAST_CONN": "least_connections",
-    "RANDOM": "random_two",
+# Protocols of a server whose connections are relayed as they are, and what others would need.
+OPENED = ("TCP", "MONGO", "MYSQL", "REDIS")
+NOT_OPENED = {
+    "HTTP": "HTTP",
+    "HTTP2": "HTTP",
+    "HTTPS": "HTTP",
+    "GRPC": "HTTP",
+    "GRPC-WEB": "HTTP",
+    "TLS": "TLS",
+    "UDP": "UDP",
 }
-OUTLIERS = Passive()  # Istio's defaults are ours
 
 
 @dataclass(frozen=True, slots=True)
 class _Gateway:
+    """opened: indexes of its servers that tcpmux listens for."""
+
     resource: Resource
     spec: GatewaySpec
+    opened: frozenset[int]
 
-    def listens(self) -> Iterator[tuple[int, Server, Address]]:
+    def listens(self, to: Resource, wanted: VirtualServiceSpec) -> Iterator[tuple[int, Address]]:
+        """Port and address of each server that takes a VirtualService."""
         for index, server in enumerate(self.spec.servers):
+            if index not in self.opened or not self._takes(server, to, wanted):
+                continue
             text = server.bind or ""
             try:
                 if text.startswith("unix:"):
@@ -64,55 +58,83 @@ class _Gateway:
             except ValueError as error:
                 self.resource.problem(f"{error}, got {text}", "spec", "servers", index, "bind")
                 continue
-            yield index, server, address
+            yield server.port.number, address
+
+    def _takes(self, server: Server, to: Resource, wanted: VirtualServiceSpec) -> bool:
+        """Some host of both is the same, and its namespace may use it."""
+        for text in server.hosts:
+            namespace, slash, host = text.rpartition("/")
+            mine = {"*": to.namespace, ".": self.resource.namespace}.get(namespace, namespace)
+            if slash and mine != to.namespace:
+                continue
+            if any(_overlap(host, other) for other in wanted.hosts or ["*"]):
+                return True
+        return False
 
 
-def istio_routes(resources: Sequence[Resource], hosts: Hosts) -> list[tuple[Route, Resource]]:
+def _overlap(one: str, other: str) -> bool:
+    """Whether a host is of both names, each of which may begin with `*`."""
+    one, other = one.lower(), other.lower()
+    if one.startswith("*") and other.startswith("*"):
+        return one[1:].endswith(other[1:]) or other[1:].endswith(one[1:])
+    if one.startswith("*"):
+        return other.endswith(one[1:])
+    return one == other or (other.startswith("*") and one.endswith(other[1:]))
+
+
+def istio_routes(resources: Sequence[Resource], hosts: Hosts) -> list[Made]:
     """A route for each rule of a VirtualService that some port of a Gateway comes to."""
     gateways = {
-        (resource.namespace, resource.name): _Gateway(resource, read_gateway)
+        (resource.namespace, resource.name): gateway
         for resource in resources
         if (resource.group, resource.kind) == (ISTIO, "Gateway")
-        and (read_gateway := _gateway(resource)) is not None
+        and (gateway := _gateway(resource)) is not None
     }
-    rules = _Rules.of(resources, hosts)
-    services = [
-        (resource, spec)
-        for resource in resources
-        if (resource.group, resource.kind) == (ISTIO, "VirtualService")
-        and (spec := read(resource, VirtualServiceSpec)) is not None
-    ]
-    names = [resource.name for resource, _ in services]
-    found: list[tuple[Route, Resource]] = []
+    rules = Rules.of(resources, hosts)
+    found: list[Made] = []
     served: set[tuple[str, str]] = set()
-    for resource, spec in services:
-        name = resource.name
-        if names.count(name) > 1:
-            name = f"{resource.namespace}.{name}"
-        for part, (index, rule, listen) in enumerate(_used(resource, spec, gateways, served)):
+    for resource in resources:
+        if (resource.group, resource.kind) != (ISTIO, "VirtualService"):
+            continue
+        spec = read(resource, VirtualServiceSpec)
+        if spec is None:
+            continue
+        resource.use()
+        for part, (index, rule, listen) in enumerate(
+            _used(resource, spec, gateways, served, hosts)
+        ):
             made = _route(resource, index, rule, hosts, rules)
             if made is not None:
-                route_name = name if part == 0 else f"{name}-{listen[0].port or part}"
-                route = replace(made, name=route_name, listen=tuple(listen), source=str(resource))
-                found.append((route, resource))
+                route = replace(made, listen=tuple(listen), source=str(resource))
+                found.append(Made(route, resource, f"-{listen[0].port or part}" if part else ""))
     for key in gateways.keys() - served:
         gateways[key].resource.warn("no VirtualService uses it: its ports are not opened")
     return found
 
 
-def _gateway(resource: Resource) -> GatewaySpec | None:
+def _gateway(resource: Resource) -> _Gateway | None:
     spec = read(resource, GatewaySpec)
     if spec is None:
         return None
+    resource.use()
+    opened = set()
     for index, server in enumerate(spec.servers):
-        protocol = server.port.protocol
-        if protocol != "TCP" and server.tls is None:
-            word = "TLS is not supported yet" if protocol == "TLS" else "tcpmux relays TCP"
+        here = ("spec", "servers", index)
+        protocol, number = server.port.protocol.upper(), server.port.number
+        if protocol in OPENED and server.tls is None:
+            opened.add(index)
+        elif protocol in OPENED or protocol == "TLS":
+            note = f"TLS is not supported yet: port {number} is not opened"
+            resource.changes(note, *here, needs="TLS")
+        elif protocol in NOT_OPENED:
+            note = f"tcpmux relays TCP, not {protocol}: port {number} is not opened"
+            resource.changes(note, *here, needs=NOT_OPENED[protocol])
+        else:
+            known = ", ".join((*OPENED, *NOT_OPENED))
             resource.problem(
-                f"{word}: expected TCP, got {protocol}",
-                *("spec", "servers", index, "port", "protocol"),
+                f"expected one of {known}, got {server.port.protocol}", *here, "port", "protocol"
             )
-    return spec
+    return _Gateway(resource, spec, frozenset(opened))
 
 
 def _used(
@@ -120,164 +142,140 @@ def _used(
     spec: VirtualServiceSpec,
     gateways: dict[tuple[str, str], _Gateway],
     served: set[tuple[str, str]],
+    hosts: Hosts,
 ) -> list[tuple[int, TcpRule, list[Address]]]:
     """The rules to which some listener comes, with these. The first that matches is the one."""
-    wanted = [name for name in spec.gateways or [MESH] if name != MESH]
-    if not wanted:
-        resource.warn("names no gateway, so it applies to sidecars only: ignored")
+    names = spec.gateways or [MESH]
+    if not spec.tcp:
+        served.update(_key(resource, name) for name in names)
+        if spec.http is None and spec.tls is None:
+            resource.problem("tcp is missing", "spec")
+        else:
+            resource.changes("tcpmux relays TCP: it has no tcp rules, so nothing of it is served")
         return []
-    if not spec.tcp and spec.http is None and spec.tls is None:
-        resource.problem("tcp is missing", "spec")
     listens: dict[int, list[Address]] = {}
-    for at, name in enumerate(spec.gateways or ()):
-        gateway = _named_gateway(resource, at, name, gateways, served) if name != MESH else None
-        for _, server, address in gateway.listens() if gateway else ():
-            index = _matching(spec, server.port.number, name)
-            if index is not None:
-                listens.setdefault(index, []).append(address)
-    for index in range(len(spec.tcp)):
-        if index not in listens and listens:
-            resource.warn("no connection can reach this rule", "spec", "tcp", index)
-    if spec.tcp and not listens and not resource.document.problems:
-        resource.problem("no port of its gateways leads to any of these rules", "spec", "tcp")
+    is_told = False
+    for at, name in enumerate(names):
+        if name == MESH:
+            where = ("spec", "gateways", at) if len(names) > 1 else ()
+            found, is_told = _mesh_listens(resource, spec, hosts, where)
+        else:
+            found = [*_gateway_listens(resource, spec, at, gateways, served)]
+        for port, address in found:
+            index = _matching(spec, port, name)
+            if index is not None and address not in listens.setdefault(index, []):
+                listens[index].append(address)
+    if listens:
+        _tell_unused(resource, spec, listens)
+    elif not is_told and not resource.document.problems:
+        _tell_unreachable(resource, spec, names, gateways)
     return [(index, spec.tcp[index], listens[index]) for index in sorted(listens)]
 
 
-def _named_gateway(
+def _tell_unused(
+    resource: Resource, spec: VirtualServiceSpec, listens: Mapping[int, Sequence[Address]]
+) -> None:
+    """Of rules that no listener comes to."""
+    for index, rule in enumerate(spec.tcp):
+        here = ("spec", "tcp", index)
+        if index in listens:
+            continue
+        if all(match.is_whole for match in rule.match):
+            resource.warn("no connection can reach this rule", *here)
+        else:
+            note = "tcpmux can't tell its connections from others: the rules after it take them"
+            resource.changes(note, *here)
+
+
+def _tell_unreachable(
     resource: Resource,
+    spec: VirtualServiceSpec,
+    names: Sequence[str],
+    gateways: dict[tuple[str, str], _Gateway],
+) -> None:
+    if not all(match.is_whole for rule in spec.tcp for match in rule.match):
+        return  # they have been told
+    keys = [_key(resource, name) for name in names]
+    if any(gateways[key].opened for key in keys if key in gateways):
+        resource.problem("no port of its gateways leads to any of these rules", "spec", "tcp")
+    else:
+        resource.changes("no gateway of it has a port that is opened: nothing of it is served")
+
+
+def _key(resource: Resource, gateway: str) -> tuple[str, str]:
+    namespace, slash, name = gateway.rpartition("/")
+    return (namespace if slash and namespace != "." else resource.namespace), name
+
+
+def _gateway_listens(
+    resource: Resource,
+    spec: VirtualServiceSpec,
     at: int,
-    name: str,
     gateways: dict[tuple[str, str], _Gateway],
     served: set[tuple[str, str]],
-) -> _Gateway | None:
-    namespace, slash, short = name.rpartition("/")
-    key = (namespace if slash else resource.namespace, short)
+) -> Iterator[tuple[int, Address]]:
+    name = (spec.gateways or ())[at]
+    key = _key(resource, name)
     served.add(key)
     if key not in gateways:
-        known = ", ".join(n for _, n in gateways) or "none"
+        known = known_names(gateways, resource.namespace)
         resource.problem(
             f"no Gateway {name} in the files; there are: {known}", "spec", "gateways", at
         )
-    return gateways.get(key)
+        return
+    yield from gateways[key].listens(resource, spec)
+
+
+def _mesh_listens(
+    resource: Resource, spec: VirtualServiceSpec, hosts: Hosts, where: Location
+) -> tuple[list[tuple[int, Address]], bool]:
+    """Ports and addresses instead of those that sidecars take over; whether it was told that there
+    is none. where: what in the resource asks for them."""
+    found: list[tuple[int, Address]] = []
+    is_meant = False
+    for host in spec.hosts:
+        ip = hosts.mesh_address(host, resource.namespace)
+        is_meant = is_meant or ip is not None
+        for port in _mesh_ports(host, resource, spec, hosts) if ip is not None else ():
+            found.append((port, Address.parse(f"{ip}:{port}")))
+    if not is_meant:
+        what = "it names no gateway, so it is" if not where else "this part is"
+        note = f"{what} for sidecars: --mesh makes tcpmux listen on the ports of its hosts"
+        resource.changes(note, *where)
+    elif not found:
+        resource.changes("no port of its hosts is known: add their Service", *where)
+    return found, not found
+
+
+def _mesh_ports(
+    host: str, resource: Resource, spec: VirtualServiceSpec, hosts: Hosts
+) -> Sequence[int]:
+    """Those of the host; if no file knows it, those that the rules speak of."""
+    known = hosts.ports(host, resource.namespace)
+    if known is not None:
+        return known
+    ports: list[int] = []
+    for rule in spec.tcp:
+        matched = [match.port for match in rule.match if match.port]
+        sent = [target.destination.port for target in rule.route]
+        ports += matched or [port.number for port in sent[:1] if port]
+    return list(dict.fromkeys(ports))
 
 
 def _matching(spec: VirtualServiceSpec, port: int, gateway: str) -> int | None:
     for index, rule in enumerate(spec.tcp):
         if not rule.match or any(
-            match.port in (None, port) and (match.gateways is None or gateway in match.gateways)
+            match.is_whole
+            and match.port in (None, port)
+            and (match.gateways is None or gateway in match.gateways)
             for match in rule.match
         ):
             return index
     return None
 
 
-@dataclass(slots=True)
-class _Rules:
-    """DestinationRules by host, short and long."""
-
-    found: dict[str, tuple[Resource, DestinationRuleSpec]]
-
-    @classmethod
-    def of(cls, resources: Sequence[Resource], hosts: Hosts) -> _Rules:
-        found: dict[str, tuple[Resource, DestinationRuleSpec]] = {}
-        for resource in resources:
-            if (resource.group, resource.kind) != (ISTIO, "DestinationRule"):
-                continue
-            spec = read(resource, DestinationRuleSpec)
-            if spec is None:
-                continue
-            _check_policy(resource, spec.trafficPolicy, "spec")
-            hosts.mention(spec.host, resource.namespace)
-            for index, subset in enumerate(spec.subsets):
-                hosts.mention(spec.host, resource.namespace, subset.name)
-                _check_policy(resource, subset.trafficPolicy, "spec", "subsets", index)
-            host = _long(spec.host, resource.namespace)
-            if host in found:
-                resource.problem(
-                    f"{spec.host} has a DestinationRule already: {found[host][0]}", "spec", "host"
-                )
-            found[host] = resource, spec
-        return cls(found)
-
-    def of_host(self, host: str, namespace: str) -> tuple[Resource, DestinationRuleSpec] | None:
-        return self.found.get(_long(host, namespace))
-
-
-def _long(host: str, namespace: str) -> str:
-    return host if "." in host else f"{host}.{namespace}.svc.cluster.local"
-
-
-def _check_policy(resource: Resource, policy: TrafficPolicy, *inside: str | int) -> None:
-    where = (*inside, "trafficPolicy")
-    if policy.tls.mode != "DISABLE":
-        resource.problem("TLS is not supported yet: expected DISABLE", *where, "tls", "mode")
-    simple = policy.loadBalancer.simple
-    if simple is not None and simple not in BALANCES:
-        resource.warn(
-            f"{simple} is not supported yet: using round robin", *where, "loadBalancer", "simple"
-        )
-
-
-def _first(*values: T | None) -> T | None:
-    return next((value for value in values if value is not None), None)
-
-
-def _policy(*policies: TrafficPolicy) -> DestinationPolicy:
-    """What they say, of the subset first, then of the whole host, then the defaults."""
-    pools = [policy.connectionPool.tcp for policy in policies]
-    balancers = [policy.loadBalancer for policy in policies]
-    alive = _first(*(pool.tcpKeepalive for pool in pools)) or TcpKeepalive()
-    simple = _first(*(balancer.simple for balancer in balancers)) or ""
-    hashed = _first(*(balancer.consistentHash for balancer in balancers))
-    balance = BALANCES.get(simple, "round_robin")
-    if hashed is not None and hashed.useSourceIp:
-        balance = "maglev" if hashed.maglev is not None else "source_hash"
-    warmup = _first(*(balancer.warmup for balancer in balancers))
-    seconds = _first(*(balancer.warmupDurationSecs for balancer in balancers)) or 0.0
-    outliers = _first(*(policy.outlierDetection for policy in policies)) or OutlierDetection()
-    most = _first(*(pool.maxConnections for pool in pools)) or 0
-    plain = DestinationPolicy()
-    return DestinationPolicy(
-        connect_timeout=_first(*(p.connectTimeout for p in pools), plain.connect_timeout) or 0.0,
-        idle_timeout=_first(*(p.idleTimeout for p in pools), plain.idle_timeout) or 0.0,
-        balance=balance,
-        max_connections=min(most, MAX_CONNECTIONS),
-        panic_threshold=outliers.minHealthPercent or 0,
-        slow_start=SlowStart(
-            warmup.duration if warmup else seconds,
-            max(1, (warmup and warmup.minimumPercent) or plain.slow_start.floor),
-        ),
-        passive=_passive(outliers),
-        max_connection_duration=Lifetime(
-            _first(*(pool.maxConnectionDuration for pool in pools)) or 0.0
-        ),
-        keepalive=Keepalive(
-            round(alive.time or plain.keepalive.idle) or 1,
-            round(alive.interval or plain.keepalive.interval) or 1,
-            alive.probes or plain.keepalive.count,
-        ),
-    )
-
-
-def _passive(of: OutlierDetection) -> Passive:
-    errors = _first(
-        of.consecutiveLocalOriginFailures,
-        of.consecutiveGatewayErrors,
-        of.consecutive5xxErrors,
-        of.consecutiveErrors,
-        OUTLIERS.errors,
-    )
-    most = OUTLIERS.most_ejected if of.maxEjectionPercent is None else of.maxEjectionPercent
-    return Passive(
-        min(errors or 0, 1000),
-        of.interval or OUTLIERS.interval,
-        of.baseEjectionTime or OUTLIERS.ejection_time,
-        most,
-    )
-
-
 def _route(
-    resource: Resource, index: int, rule: TcpRule, hosts: Hosts, rules: _Rules
+    resource: Resource, index: int, rule: TcpRule, hosts: Hosts, rules: Rules
 ) -> Route | None:
     """Without a name and listeners; None if something is wrong with it."""
     here = ("spec", "tcp", index, "route")
@@ -319,12 +317,11 @@ def _destination(
     here: tuple[str | int, ...],
     target: WeightedTarget,
     hosts: Hosts,
-    rules: _Rules,
+    rules: Rules,
 ) -> Destination | None:
     to = target.destination
     rule = rules.of_host(to.host, resource.namespace)
-    policies = [rule[1].trafficPolicy] if rule else []
-    labels = {}
+    labels, subset = {}, None
     if to.subset is not None:
         subsets = {subset.name: subset for subset in rule[1].subsets} if rule else {}
         if to.subset not in subsets:
@@ -334,12 +331,19 @@ def _destination(
                 *(*here, "subset"),
             )
             return None
-        labels = subsets[to.subset].labels
-        policies.insert(0, subsets[to.subset].trafficPolicy)
+        subset = subsets[to.subset]
+        labels = subset.labels
     port = to.port.number if to.port else None
     try:
-        endpoints = hosts.endpoints(to.host, resource.namespace, port, to.subset or "", labels)
+        endpoints = hosts.endpoints(
+            to.host,
+            resource.namespace,
+            port,
+            to.subset or "",
+            labels,
+            in_namespace=resource.has_namespace,
+        )
     except NoEndpoints as error:
         resource.problem(str(error), *here)
         return None
-    return Destination("", 0, endpoints, _policy(*policies))
+    return Destination("", 0, endpoints, policy(rule, subset, port))

@@ -4,50 +4,59 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
+from tcpmux.config.kubernetes_specs import NOT_TCP
+from tcpmux.config.remarks import Changes, Harmless
 from tcpmux.config.specs import (
     ConnectTimeout,
     Count,
     IdleTimeout,
-    Ignored,
     KeepaliveTime,
     Labels,
-    Later,
+    Loose,
+    Moment,
     Port,
-    Refused,
+    Probes,
     Share,
     Strict,
     Text,
     Weight,
 )
 
-_ONLY_TCP = "tcpmux relays TCP: expected tcp"
 _ONLY_SOURCE = "tcpmux does not look into connections: expected useSourceIp"
 _NO_EFFECT = "is not supported yet, and has no effect"
+_OF_TLS = Changes("TLS is not supported yet", "TLS")
+_HTTP = Harmless("is about HTTP, and has no effect", told=True)
+_EXPORT = Changes(
+    "who may see it is not looked at: it counts for every namespace",
+    "visibility",
+    unless=(["*"],),
+    harmless="every namespace sees it",
+)
+_LOCALITY = Changes("tcpmux knows no localities: give endpoints a priority", "localities")
+_HASHED = Changes(_ONLY_SOURCE, "sticky sessions", refused=True)
 
 
 class ServerPort(Strict):
     number: Port
     name: Text | None = None
     protocol: Text
-    targetPort: Ignored = None
+    targetPort: Annotated[Any, Harmless("is deprecated, and Istio does not use it")] = None
 
 
 class Server(Strict):
     port: ServerPort
     hosts: list[Text]
-    name: Ignored = None
+    name: Annotated[Any, Harmless("is a name for people")] = None
     bind: Text | None = None
-    tls: Annotated[Any, Refused("TLS is not supported yet: expected a server of protocol TCP")] = (
-        None
-    )
-    defaultEndpoint: Annotated[Any, Later(_NO_EFFECT)] = None
+    tls: Any = None  # a server with it is not opened
+    defaultEndpoint: Annotated[Any, Changes(_NO_EFFECT, "default endpoints")] = None
 
 
 class GatewaySpec(Strict):
     servers: list[Server] = Field(min_length=1)
-    selector: Ignored = None
+    selector: Annotated[Any, Harmless("tcpmux is the gateway")] = None
 
 
 class PortNumber(Strict):
@@ -65,16 +74,28 @@ class WeightedTarget(Strict):
     weight: Weight = 0
 
 
-_BY_SOURCE = "matching by where a connection comes from is not supported yet"
+_BY_SOURCE = Changes(
+    "matching by where a connection comes from is not supported yet",
+    "rules by source",
+    refused=True,
+)
 
 
 class MatchModel(Strict):
     port: Port | None = None
     gateways: list[Text] | None = None
-    destinationSubnets: Annotated[Any, Refused("matching by address is not supported yet")] = None
-    sourceSubnet: Annotated[Any, Refused(_BY_SOURCE)] = None
-    sourceLabels: Annotated[Any, Refused(_BY_SOURCE)] = None
-    sourceNamespace: Annotated[Any, Refused(_BY_SOURCE)] = None
+    destinationSubnets: Annotated[
+        Any, Changes("matching by address is not supported yet", "rules by address", refused=True)
+    ] = None
+    sourceSubnet: Annotated[Any, _BY_SOURCE] = None
+    sourceLabels: Annotated[Any, _BY_SOURCE] = None
+    sourceNamespace: Annotated[Any, _BY_SOURCE] = None
+
+    @property
+    def is_whole(self) -> bool:
+        """tcpmux knows all that it asks for."""
+        others = self.sourceSubnet, self.sourceLabels, self.sourceNamespace, self.destinationSubnets
+        return not any(others)
 
 
 class TcpRule(Strict):
@@ -86,13 +107,15 @@ class VirtualServiceSpec(Strict):
     hosts: list[Text] = []
     gateways: list[Text] | None = None
     tcp: list[TcpRule] = []
-    http: Annotated[Any, Refused(_ONLY_TCP)] = None
-    tls: Annotated[Any, Refused(_ONLY_TCP)] = None
-    exportTo: Ignored = None
+    http: Annotated[Any, Changes("tcpmux relays TCP: these rules are not served", "HTTP")] = None
+    tls: Annotated[
+        Any, Changes("rules by SNI are not supported yet: these are not served", "rules by SNI")
+    ] = None
+    exportTo: Annotated[Any, _EXPORT] = None
 
 
 class TcpKeepalive(Strict):
-    probes: Count | None = None
+    probes: Probes | None = None
     time: KeepaliveTime | None = None
     interval: KeepaliveTime | None = None
 
@@ -107,23 +130,25 @@ class TcpPool(Strict):
 
 class PoolModel(Strict):
     tcp: TcpPool = TcpPool()
-    http: Annotated[Any, Later("is about HTTP, and has no effect")] = None
+    http: Annotated[Any, _HTTP] = None
 
 
 class ConsistentHash(Strict):
     useSourceIp: bool = False
     maglev: Any = None
-    ringHash: Ignored = None
-    minimumRingSize: Ignored = None
-    httpHeaderName: Annotated[Any, Refused(_ONLY_SOURCE)] = None
-    httpCookie: Annotated[Any, Refused(_ONLY_SOURCE)] = None
-    httpQueryParameterName: Annotated[Any, Refused(_ONLY_SOURCE)] = None
+    ringHash: Annotated[Any, Harmless("tcpmux's hash has a size of its own")] = None
+    minimumRingSize: Annotated[Any, Harmless("tcpmux's hash has a size of its own")] = None
+    httpHeaderName: Annotated[Any, _HASHED] = None
+    httpCookie: Annotated[Any, _HASHED] = None
+    httpQueryParameterName: Annotated[Any, _HASHED] = None
 
 
 class WarmupModel(Strict):
     duration: IdleTimeout
     minimumPercent: Share | None = None
-    aggression: Annotated[Any, Later("has no effect: the share grows evenly")] = None
+    aggression: Annotated[
+        Any, Changes("has no effect: the share grows evenly", "slow starts that bend", unless=(1,))
+    ] = None
 
 
 class OutlierDetection(Strict):
@@ -134,9 +159,9 @@ class OutlierDetection(Strict):
     consecutive5xxErrors: Count | None = None
     consecutiveGatewayErrors: Count | None = None
     consecutiveLocalOriginFailures: Count | None = None
-    splitExternalLocalOriginErrors: Ignored = None
-    interval: KeepaliveTime | None = None
-    baseEjectionTime: KeepaliveTime | None = None
+    splitExternalLocalOriginErrors: bool = False
+    interval: Moment | None = None
+    baseEjectionTime: Moment | None = None
     maxEjectionPercent: Share | None = None
     minHealthPercent: Share | None = None
 
@@ -144,25 +169,51 @@ class OutlierDetection(Strict):
 class LoadBalancer(Strict):
     simple: Text | None = None
     consistentHash: ConsistentHash | None = None
-    localityLbSetting: Annotated[Any, Later(_NO_EFFECT)] = None
+    localityLbSetting: Annotated[
+        Any,
+        Changes(_NO_EFFECT, "localities", unless=({"enabled": False},)),
+    ] = None
     warmup: WarmupModel | None = None
     warmupDurationSecs: IdleTimeout | None = None
 
 
-class TlsPolicy(Strict):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-    mode: Text = "DISABLE"
+class TlsPolicy(Loose):
+    mode: Annotated[
+        Text,
+        Changes(
+            "TLS is not supported yet: expected DISABLE", "TLS", refused=True, unless=("DISABLE",)
+        ),
+    ] = "DISABLE"
+    clientCertificate: Annotated[Any, _OF_TLS] = None
+    privateKey: Annotated[Any, _OF_TLS] = None
+    caCertificates: Annotated[Any, _OF_TLS] = None
+    caCrl: Annotated[Any, _OF_TLS] = None
+    credentialName: Annotated[Any, _OF_TLS] = None
+    subjectAltNames: Annotated[Any, _OF_TLS] = None
+    sni: Annotated[Any, _OF_TLS] = None
+    insecureSkipVerify: Annotated[Any, _OF_TLS] = None
 
 
 class TrafficPolicy(Strict):
-    connectionPool: PoolModel = PoolModel()
-    loadBalancer: LoadBalancer = LoadBalancer()
+    connectionPool: PoolModel | None = None
+    loadBalancer: LoadBalancer | None = None
     outlierDetection: OutlierDetection | None = None
-    portLevelSettings: Annotated[Any, Later(_NO_EFFECT)] = None
+    portLevelSettings: list[Any] = []  # each a PortPolicy, read once a route goes to that port
     tls: TlsPolicy = TlsPolicy()
-    tunnel: Annotated[Any, Refused("tunnels are not supported yet")] = None
-    proxyProtocol: Annotated[Any, Refused("the PROXY protocol is not supported yet")] = None
-    retryBudget: Annotated[Any, Later(_NO_EFFECT)] = None
+    tunnel: Annotated[Any, Changes("tunnels are not supported yet", "tunnels", refused=True)] = None
+    proxyProtocol: Annotated[
+        Any,
+        Changes("the PROXY protocol is not supported yet", "the PROXY protocol", refused=True),
+    ] = None
+    retryBudget: Annotated[Any, _HTTP] = None
+
+
+class PortPolicy(Strict):
+    port: PortNumber
+    connectionPool: PoolModel | None = None
+    loadBalancer: LoadBalancer | None = None
+    outlierDetection: OutlierDetection | None = None
+    tls: TlsPolicy = TlsPolicy()
 
 
 class SubsetModel(Strict):
@@ -175,15 +226,22 @@ class DestinationRuleSpec(Strict):
     host: Text
     subsets: list[SubsetModel] = []
     trafficPolicy: TrafficPolicy = TrafficPolicy()
-    exportTo: Ignored = None
-    workloadSelector: Annotated[Any, Later(_NO_EFFECT)] = None
+    exportTo: Annotated[Any, _EXPORT] = None
+    workloadSelector: Annotated[
+        Any, Changes("it counts for all clients, whatever their labels", "rules by source")
+    ] = None
 
 
 class EntryPort(Strict):
     number: Port
     name: Text = "tcp"
-    protocol: Ignored = None
+    protocol: str = ""
     targetPort: Port | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Rules for TCP hold for it: its protocol is TCP, MONGO, MYSQL, REDIS or unnamed."""
+        return self.protocol.lower() not in NOT_TCP
 
 
 class WorkloadSpec(Strict):
@@ -191,9 +249,11 @@ class WorkloadSpec(Strict):
     ports: dict[str, Port] = {}
     labels: Labels = {}
     weight: Weight = 1
-    network: Ignored = None
-    locality: Ignored = None
-    serviceAccount: Ignored = None
+    network: Annotated[
+        Any, Changes("it is reached at its own address, not by a gateway", "networks", unless=("",))
+    ] = None
+    locality: Annotated[Any, _LOCALITY] = None
+    serviceAccount: Annotated[Any, Harmless("is an identity, which only TLS proves")] = None
 
 
 class LabelSelector(Strict):
@@ -206,7 +266,7 @@ class ServiceEntrySpec(Strict):
     endpoints: list[WorkloadSpec] = []
     resolution: Text = "NONE"
     workloadSelector: LabelSelector | None = None
-    addresses: Ignored = None
-    location: Ignored = None
-    exportTo: Ignored = None
-    subjectAltNames: Annotated[Any, Later(_NO_EFFECT)] = None
+    addresses: Annotated[Any, Harmless("clients connect to tcpmux instead")] = None
+    location: Annotated[Any, Harmless("is about TLS and telemetry")] = None
+    exportTo: Annotated[Any, _EXPORT] = None
+    subjectAltNames: Annotated[Any, Harmless("is about TLS, and has no effect", told=True)] = None

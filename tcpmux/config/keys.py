@@ -216,10 +216,11 @@ def model_of(table: type, *, shared: bool | None = None) -> type[Strict]:
 
 
 def settings_of(table: type[T], models: Sequence[object], **others: Any) -> T:
-    """What the first of the models says that says something. others: what is not for all rows."""
+    """What the first of the models says that says something; of a row that is not shared, the
+    first alone. others: what is not for all rows."""
     values: dict[str, Any] = {}
     for key, row in rows_of(table).items():
-        said = (getattr(model, key, None) for model in models)
+        said = (getattr(model, key, None) for model in (models if row.shared else models[:1]))
         value = None if row.kind is Kind.OTHER else next((v for v in said if v is not None), None)
         if value is None:
             continue

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
+from tcpmux.config.remarks import Changes
 from tcpmux.config.specs import (
     Labels,
     Loose,
@@ -10,12 +13,48 @@ from tcpmux.config.specs import (
     Text,
 )
 
+# What the name of a Service's port begins with, or its appProtocol says, where it is not TCP to
+# Istio. All others are: mongo, mysql, redis, postgres, and names that say nothing.
+NOT_TCP = frozenset(
+    {
+        "http",
+        "https",
+        "http2",
+        "grpc",
+        "grpc-web",
+        "tls",
+        "udp",
+        "quic",
+        "hbone",
+        "h2c",
+        "ws",
+        "wss",
+    }
+)
+_NEAR = "its endpoints are used wherever they are"
+
 
 class ServicePort(Loose):
     name: str = ""
     port: Port
     targetPort: TargetPort = None
     protocol: str = "TCP"
+    appProtocol: str | None = None
+
+    @property
+    def is_tcp(self) -> bool:
+        """Its transport is."""
+        return self.protocol == "TCP"
+
+    @property
+    def is_plain(self) -> bool:
+        """Istio's rules for TCP hold for it."""
+        word = self.name.partition("-")[0]
+        if self.name.startswith("grpc-web"):
+            word = "grpc-web"
+        if self.appProtocol:
+            word = self.appProtocol.rpartition("/")[2]
+        return self.is_tcp and word.lower() not in NOT_TCP
 
 
 class ServiceSpec(Loose):
@@ -23,6 +62,12 @@ class ServiceSpec(Loose):
     selector: Labels | None = None
     type: str = "ClusterIP"
     externalName: str = ""
+    publishNotReadyAddresses: bool = False
+    sessionAffinity: Annotated[
+        Any, Changes("clients are not kept together", "sticky sessions", unless=("None",))
+    ] = None
+    internalTrafficPolicy: Annotated[Any, Changes(_NEAR, "localities", unless=("Cluster",))] = None
+    trafficDistribution: Annotated[Any, Changes(_NEAR, "localities")] = None
 
 
 class TargetRef(Loose):
@@ -31,6 +76,8 @@ class TargetRef(Loose):
 
 
 class Conditions(Loose):
+    """serving and terminating say the same for those that publishNotReadyAddresses."""
+
     ready: bool | None = None
 
 
@@ -43,6 +90,7 @@ class SliceEndpoint(Loose):
 class SlicePort(Loose):
     name: str | None = ""
     port: Port | None = None
+    protocol: str | None = "TCP"
 
 
 class SliceModel(Loose):
@@ -57,6 +105,7 @@ class EndpointsAddress(Loose):
 
 class EndpointsSubset(Loose):
     addresses: list[EndpointsAddress] | None = None
+    notReadyAddresses: list[EndpointsAddress] | None = None
     ports: list[SlicePort] | None = None
 
 

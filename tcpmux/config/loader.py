@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ from pydantic import ValidationError
 
 from tcpmux.config.address import Address
 from tcpmux.config.document import Document, Text, documents_of
+from tcpmux.config.foreign import foreign_problem
 from tcpmux.config.instance_schema import AccessLogModel, AdminModel
 from tcpmux.config.loops import Leg, find_loops
 from tcpmux.config.model import AccessLog, Admin, Config, Destination, Route
 from tcpmux.config.policy import FallbackModel
 from tcpmux.config.problems import ConfigError, Location, Problem, describe
-from tcpmux.config.resources import Given, Resource, resources_in
+from tcpmux.config.resources import Given, Resource, Translation, resources_in
 from tcpmux.config.schema import (
     MAX_ALL_DESTINATIONS,
     MAX_ENDPOINTS,
@@ -28,9 +29,10 @@ from tcpmux.config.schema import (
     RouteModel,
 )
 from tcpmux.config.settings import EndpointPolicy
+from tcpmux.config.settling import explain_no_route, refuse, warnings_of
 from tcpmux.config.sources import Source, read_texts, sources_of
 from tcpmux.config.turns import turns
-from tcpmux.config.validation import add_problems, warn_of_former_names
+from tcpmux.config.validation import Names, add_problems, warn_of_former_names
 
 
 @dataclass(slots=True)
@@ -39,20 +41,14 @@ class _File:
     model: FileModel
 
 
-@dataclass(slots=True)
-class _Names:
-    """Names that must be unique, and where each was first seen."""
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration, and what it was made of. translated: its last routes, with theirs."""
 
-    what: str
-    first: dict[Any, str] = field(default_factory=dict)
-
-    def add(self, name: Any, document: Document, location: Location) -> None:
-        if name in self.first:
-            document.problem(
-                location, f"{self.what} {describe(name)} is already at {self.first[name]}"
-            )
-        else:
-            self.first[name] = document.place(location)
+    config: Config
+    documents: Sequence[Document]
+    resources: Sequence[Resource]
+    translated: Sequence[tuple[Route, Resource]]
 
 
 def load(arguments: Sequence[str | Path], given: Sequence[str] = (), admin: str = "") -> Config:
@@ -71,12 +67,18 @@ def load_sources(sources: Sequence[Source], given: Sequence[str] = (), admin: st
     """As load(), of what the arguments have been found to mean."""
     problems: list[Problem] = []
     names = [source.name for source in sources]
-    return _loaded(read_texts(sources, problems), names, given, problems, admin)
+    return _loaded(read_texts(sources, problems), names, given, problems, admin).config
 
 
 def load_texts(texts: Sequence[Text], given: Sequence[str] = ()) -> Config:
     """As load(), of files that somebody else has read. No file is opened."""
-    return _loaded(texts, [text.name for text in texts], given, [])
+    return _loaded(texts, [text.name for text in texts], given, []).config
+
+
+def load_for_report(texts: Sequence[Text], given: Sequence[str] = ()) -> Loaded:
+    """As load_texts(), for who asks what became of every value: resources that nobody would run
+    unasked are taken as far as they go, and there may be no route in them."""
+    return _loaded(texts, [text.name for text in texts], given, [], reports=True)
 
 
 def _loaded(
@@ -85,13 +87,15 @@ def _loaded(
     given: Sequence[str],
     problems: list[Problem],
     admin: str = "",
-) -> Config:
+    *,
+    reports: bool = False,
+) -> Loaded:
     # A large file makes hundreds of thousands of objects, all alive: looking for garbage among
     # them again and again takes a third of the time.
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        return _load(texts, names, given, problems, admin)
+        return _load(texts, names, given, problems, admin, reports)
     finally:
         if was_enabled:
             gc.enable()
@@ -103,42 +107,66 @@ def _load(
     given: Sequence[str],
     problems: list[Problem],
     admin: str,
-) -> Config:
+    reports: bool,
+) -> Loaded:
+    documents, files, resources = _read(texts, problems)
+    _check_together(files)
+    endpoints = Given.parse(given, problems)
+    translation = _translate(resources, endpoints)
+    translated = translation.routes
+    _check_translated(files, translated)
+    has_resources = any(not document.is_native for document in documents)
+    has_routes = any("routes" in file.model.model_fields_set for file in files)
+    if not reports:
+        refuse(documents)
+    if not problems and not any(document.problems for document in documents):
+        # A mistake elsewhere would explain these.
+        _check_loops(files, translated)
+        if translated:
+            endpoints.complain(problems)
+        elif not reports and (resources or (has_resources and not has_routes)):
+            explain_no_route(documents, resources, problems)
+    for document in documents:
+        problems.extend(sorted(document.problems, key=lambda p: (p.line, p.column)))
+    if not problems and not has_resources and not has_routes:
+        problems.append(Problem(names[0] if names else "", 0, 0, "", "routes is missing"))
+    if problems:
+        raise ConfigError(problems)
+    config = _merge(files, [route for route, _ in translated], warnings_of(documents), admin)
+    config = replace(config, attachments=tuple(translation.attachments))
+    return Loaded(config, documents, resources, translated)
+
+
+def _read(
+    texts: Iterable[Text], problems: list[Problem]
+) -> tuple[list[Document], list[_File], list[Resource]]:
+    """All documents, and what they are: files of tcpmux's own, and resources."""
     documents: list[Document] = []
     files: list[_File] = []
     resources: list[Resource] = []
     for text in texts:
-        try:
-            found = documents_of(text)
-        except ConfigError as error:
-            problems.extend(error.problems)
+        documents.extend(_documents(text, files, resources, problems))
+    return documents, files, resources
+
+
+def _documents(
+    text: Text, files: list[_File], resources: list[Resource], problems: list[Problem]
+) -> list[Document]:
+    """What is in one file, sorted. One of another program is said to be that, and no more."""
+    try:
+        found = documents_of(text)
+    except ConfigError as error:
+        foreign = foreign_problem(text)
+        problems.extend([foreign] if foreign else error.problems)
+        return []
+    for document in found:
+        if not document.is_native:
+            resources.extend(resources_in(document))
             continue
-        documents.extend(found)
-        for document in found:
-            if document.is_native:
-                files.extend(_native(document))
-            else:
-                resources.extend(resources_in(document))
-    _check_together(files)
-    endpoints = Given.parse(given, problems)
-    translated = _translate(resources, endpoints)
-    _check_translated(files, translated)
-    if not problems and not any(document.problems for document in documents):
-        _check_loops(files, translated)
-        # A mistake elsewhere would explain these.
-        if resources and not translated:
-            resources[0].problem("it defines no route: expected a VirtualService or a TCPRoute")
-        else:
-            endpoints.complain_of_unused(problems)
-    for document in documents:
-        problems.extend(sorted(document.problems, key=lambda p: (p.line, p.column)))
-    has_routes = any("routes" in file.model.model_fields_set for file in files)
-    if not problems and not resources and not has_routes:
-        problems.append(Problem(names[0] if names else "", 0, 0, "", "routes is missing"))
-    if problems:
-        raise ConfigError(problems)
-    warnings = [warning for document in documents for warning in document.warnings]
-    return _merge(files, [route for route, _ in translated], warnings, admin)
+        files.extend(_native(document))
+        if document.problems and (foreign := foreign_problem(text)):
+            document.problems[:] = [foreign]
+    return found
 
 
 def _native(document: Document) -> list[_File]:
@@ -161,8 +189,8 @@ def _native(document: Document) -> list[_File]:
 
 def _check_together(files: Sequence[_File]) -> None:
     """What no single value can tell: names and addresses given twice, and totals."""
-    keys, routes = _Names("key"), _Names("a route named")
-    listens = _Names("a listener on")
+    keys, routes = Names("key"), Names("a route named")
+    listens = Names("a listener on")
     listeners = destinations = endpoints = route_count = 0
     for file in files:
         document = file.document
@@ -215,10 +243,10 @@ def _check_admin(admin: AdminModel, document: Document) -> None:
 
 
 def _check_destinations(route: RouteModel, document: Document, here: Location) -> None:
-    names = _Names("a destination named")
+    names = Names("a destination named")
     for d, destination in enumerate(route.destinations):
         names.add(destination.name, document, (*here, "destinations", d, "name"))
-        endpoints = _Names("the endpoint")
+        endpoints = Names("the endpoint")
         for e, endpoint in enumerate(destination.endpoints):
             endpoints.add(endpoint.address, document, (*here, "destinations", d, "endpoints", e))
 
@@ -234,10 +262,10 @@ def _check_fallback(route: RouteModel, document: Document, here: Location) -> No
         )
 
 
-def _translate(resources: Sequence[Resource], given: Given) -> list[tuple[Route, Resource]]:
+def _translate(resources: Sequence[Resource], given: Given) -> Translation:
     """Translates them, if there are any: the schemas that takes are as many as all others."""
     if not resources:
-        return []
+        return Translation()
     from tcpmux.config.translate import translate
 
     return translate(resources, given)
@@ -245,7 +273,7 @@ def _translate(resources: Sequence[Resource], given: Given) -> list[tuple[Route,
 
 def _check_translated(files: Sequence[_File], translated: Sequence[tuple[Route, Resource]]) -> None:
     """Names and addresses that are in two resources, or in one and in a native file."""
-    routes, listens = _Names("a route named"), _Names("a listener on")
+    routes, listens = Names("a route named"), Names("a listener on")
     for file in files:
         for r, route in enumerate(file.model.routes):
             routes.first.setdefault(route.name, file.document.place(("routes", r, "name")))

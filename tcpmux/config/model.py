@@ -105,6 +105,25 @@ class Buffers:
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """Of a TCPRoute to a parent that it names, in the Gateway API's words. accepted, resolved:
+    whether the conditions Accepted and ResolvedRefs hold: their own name, or the reason why not."""
+
+    route: str
+    parent: str
+    accepted: str = "Accepted"
+    resolved: str = "ResolvedRefs"
+    message: str = ""
+
+    def __str__(self) -> str:
+        told = f"{self.route} at {self.parent}: "
+        told += "Accepted" if self.accepted == "Accepted" else f"not Accepted: {self.accepted}"
+        resolved = self.resolved == "ResolvedRefs"
+        told += ", ResolvedRefs" if resolved else f", not ResolvedRefs: {self.resolved}"
+        return f"{told}: {self.message}" if self.message else told
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All sources together. workers: None = as many as usable CPUs. busy_poll: how long a worker
     looks for events before it sleeps, in us; None = as it pays. drain_timeout in s."""
@@ -116,6 +135,7 @@ class Config:
     routes: tuple[Route, ...]
     dns_servers: tuple[Address, ...] = ()  # none = those of the host
     warnings: tuple[Problem, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
     log: Log = Log()
     access_log: AccessLog | None = None
     buffers: Buffers = Buffers()

@@ -33,12 +33,14 @@ def scalar(text: str) -> str:
     return f'"{quoted}"'
 
 
-def to_text(config: Config) -> str:
-    """The whole file. Where a route was made of something else, a comment says of what."""
-    return "\n".join(_lines(config)) + "\n"
+def to_text(config: Config, remarks: Mapping[str, Sequence[str]] | None = None) -> str:
+    """The whole file. Where a route was made of something else, a comment says of what. remarks:
+    more comments, by the name of the route; "" = of the file."""
+    return "\n".join(_lines(config, remarks or {})) + "\n"
 
 
-def _lines(config: Config) -> Iterator[str]:
+def _lines(config: Config, remarks: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    yield from (f"# {printable(remark)}" for remark in remarks.get("", ()))
     if config.workers is not None:
         yield f"workers: {config.workers}"
     if config.busy_poll is not None:
@@ -54,8 +56,9 @@ def _lines(config: Config) -> Iterator[str]:
     yield from _mapping("buffers", _buffers(config))
     if config.dns_servers:
         yield f"dns: {{servers: [{', '.join(scalar(str(s)) for s in config.dns_servers)}]}}"
-    yield "routes:"
+    yield "routes:" if config.routes else "routes: []"
     for route in config.routes:
+        yield from (f"  # {printable(remark)}" for remark in remarks.get(route.name, ()))
         yield from _route(route)
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tcpmux.config.address import Endpoint, parse_endpoint
 from tcpmux.config.document import Document
+from tcpmux.config.model import Attachment, Route
+from tcpmux.config.other_kinds import KINDS as OTHER_KINDS
+from tcpmux.config.other_kinds import what_it_does
 from tcpmux.config.problems import Location, Problem, describe, one_line
+from tcpmux.config.remarks import CHANGES, HARMLESS, MAPPED, Changes, Harmless, Remark, remark_of
 from tcpmux.errors import printable
 from tcpmux.nearest import did_you_mean
 
@@ -26,16 +31,18 @@ KINDS = {
         "ServiceEntry",
         "WorkloadEntry",
     ),
-    GATEWAY_API: ("Gateway", "TCPRoute"),
-    CORE: ("Service", "Endpoints", "Pod"),
+    GATEWAY_API: ("Gateway", "TCPRoute", "ReferenceGrant"),
+    CORE: ("Service", "Endpoints", "Pod", "Namespace"),
     DISCOVERY: ("EndpointSlice",),
 }
 NAMESPACE = "default"
+MESH = "mesh:"  # in front of what --mesh gives, among that of --endpoint
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One resource. location: of it in its document, which has more than one in a List."""
+    """One resource. location: of it in its document, which has more than one in a List.
+    has_namespace: it names its namespace, which is NAMESPACE otherwise."""
 
     document: Document
     location: Location
@@ -45,6 +52,7 @@ class Resource:
     name: str
     labels: Mapping[str, str]
     value: Mapping[str, Any]
+    has_namespace: bool = False
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -53,8 +61,41 @@ class Resource:
     def problem(self, message: str, *inside: str | int) -> None:
         self.document.problem((*self.location, *inside), printable(message))
 
+    def use(self) -> None:
+        """A route is made of it: what it says counts."""
+        self.document.used.add(self.location)
+
+    @property
+    def is_used(self) -> bool:
+        return self.location in self.document.used
+
     def warn(self, message: str, *inside: str | int) -> None:
-        self.document.warn((*self.location, *inside), printable(message))
+        """What a reader should know, though it does no harm."""
+        self._remark(Remark((*self.location, *inside), HARMLESS, printable(message), told=True))
+
+    def harmless(self, note: str, *inside: str | int) -> None:
+        self._remark(Remark((*self.location, *inside), HARMLESS, printable(note)))
+
+    def mapped(self, note: str, *inside: str | int, told: bool = False) -> None:
+        """note: how tcpmux differs a little."""
+        self._remark(Remark((*self.location, *inside), MAPPED, printable(note), told=told))
+
+    def changes(self, note: str, *inside: str | int, needs: str = "") -> None:
+        """Connections are treated otherwise than the file asks for."""
+        place = (*self.location, *inside)
+        self._remark(Remark(place, CHANGES, printable(note), needs, told=True))
+
+    def refuse(self, note: str, *inside: str | int, needs: str = "") -> None:
+        """As changes(), and connections would go elsewhere: nobody runs that unasked."""
+        place = (*self.location, *inside)
+        self._remark(Remark(place, CHANGES, printable(note), needs, told=True, refused=True))
+
+    def mark(self, mark: Changes | Harmless, *inside: str | int) -> None:
+        """What is said of a field of its model."""
+        self.document.remarks.add(remark_of(mark, (*self.location, *inside), self.location))
+
+    def _remark(self, remark: Remark) -> None:
+        self.document.remarks.add(remark)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name} at {self.document.place(self.location)}"
@@ -82,30 +123,23 @@ def _resources(document: Document, value: Any, location: Location) -> Iterator[R
         for index, item in enumerate(items):
             yield from _resources(document, item, (*location, "items", index))
         return
-    if not _is_known(document, location, group, version, kind):
-        return
-    resource = _resource(document, location, value)
-    if resource is not None:
-        yield resource
-
-
-def _is_known(document: Document, location: Location, group: str, version: str, kind: str) -> bool:
     known = KINDS.get(group, ())
-    shown = one_line(kind)
     if kind not in known:
         hint = did_you_mean(kind, known, 0.8)
-        if hint:
-            document.problem((*location, "kind"), f"unknown kind {shown}: {hint}")
+        if hint and (group, kind) not in OTHER_KINDS:
+            document.problem((*location, "kind"), f"unknown kind {one_line(kind)}: {hint}")
         else:
-            document.warn((*location, "kind"), f"{shown} is ignored")
-        return False
+            document.remarks.add(remark_of(what_it_does(group, kind, value), location))
+        return
     if version not in VERSIONS.get(group, (version,)):
         expected = ", ".join(VERSIONS[group])
         document.problem(
             (*location, "apiVersion"), f"expected {group}/ and {expected}, got {one_line(version)}"
         )
-        return False
-    return True
+        return
+    resource = _resource(document, location, value)
+    if resource is not None:
+        yield resource
 
 
 def _resource(document: Document, location: Location, value: dict[str, Any]) -> Resource | None:
@@ -126,7 +160,14 @@ def _resource(document: Document, location: Location, value: dict[str, Any]) -> 
         name,
         {str(key): str(label) for key, label in labels.items()},
         value,
+        "namespace" in metadata,
     )
+
+
+def known_names(known: Iterable[tuple[str, str]], namespace: str) -> str:
+    """For a message: resources by namespace and name, as seen from a namespace."""
+    names = [name if of == namespace else f"{of}/{name}" for of, name in known]
+    return ", ".join(names) or "none"
 
 
 def latest(resources: Sequence[Resource]) -> list[Resource]:
@@ -135,22 +176,48 @@ def latest(resources: Sequence[Resource]) -> list[Resource]:
     for resource in resources:
         before = found.get(resource.key)
         if before is not None:
-            resource.warn(f"takes the place of {before}")
+            resource.mapped(f"takes the place of {before}", told=True)
+            before.harmless(f"{resource} takes its place")
         found[resource.key] = resource
     return list(found.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A route, and what it is made of. tail: of its name, if it is not the only one of that."""
+
+    route: Route
+    resource: Resource
+    tail: str = ""
+
+
+@dataclass(slots=True)
+class Translation:
+    """routes: each with the resource it is made of. attachments: what became of the parents of
+    TCPRoutes."""
+
+    routes: list[tuple[Route, Resource]] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class Given:
-    """Endpoints from the command line: HOST=ENDPOINT and HOST/SUBSET=ENDPOINT."""
+    """Endpoints from the command line: HOST=ENDPOINT and HOST/SUBSET=ENDPOINT. mesh: addresses to
+    listen on for clients of a host, "" = of any, as in `mesh:ADDRESS` and `mesh:HOST=ADDRESS`."""
 
+    mesh: dict[str, str] = field(default_factory=dict)
+    used_mesh: set[str] = field(default_factory=set)
     endpoints: dict[tuple[str, str], list[Endpoint]] = field(default_factory=dict)
-    used: set[tuple[str, str]] = field(default_factory=set)
+    mentioned: set[tuple[str, str]] = field(default_factory=set)
+    used: dict[tuple[str, str], set[str]] = field(default_factory=dict)  # by which hosts
 
     @classmethod
     def parse(cls, texts: Sequence[str], problems: list[Problem]) -> Given:
         given = cls()
         for text in texts:
+            if text.startswith(MESH):
+                given._add_mesh(text.removeprefix(MESH), problems)
+                continue
             target, equals, address = text.partition("=")
             host, _, subset = target.partition("/")
             if not equals or not host:
@@ -169,23 +236,45 @@ class Given:
             given.endpoints.setdefault((host, subset), []).append(endpoint)
         return given
 
-    def of(self, hosts: Sequence[str], subset: str = "") -> list[Endpoint] | None:
+    def _add_mesh(self, text: str, problems: list[Problem]) -> None:
+        host, _, address = text.rpartition("=")
+        try:
+            ip = ipaddress.ip_address(address.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            message = f"expected ADDRESS or HOST=ADDRESS with an IP address, got {describe(text)}"
+            problems.append(Problem("--mesh", 0, 0, "", message))
+            return
+        self.mesh[host] = f"[{ip}]" if ip.version == 6 else str(ip)
+
+    def of(self, names: Sequence[str], host: str, subset: str = "") -> list[Endpoint] | None:
         """Those of a host that goes by any of these names; None if none are given."""
-        for host in hosts:
-            found = self.endpoints.get((host, subset))
+        for name in names:
+            found = self.endpoints.get((name, subset))
             if found is not None:
-                self.used.add((host, subset))
+                self.used.setdefault((name, subset), set()).add(host)
                 return found
         return None
 
-    def mention(self, hosts: Sequence[str], subset: str = "") -> None:
-        """The files speak of this host: what is given for it may be needed later."""
-        self.used.update((host, subset) for host in hosts)
+    def mention(self, names: Sequence[str], subset: str = "") -> None:
+        """The files speak of a host of these names: what is given for it may be needed later."""
+        self.mentioned.update((name, subset) for name in names)
 
-    def complain_of_unused(self, problems: list[Problem]) -> None:
-        for host, subset in sorted(self.endpoints.keys() - self.used):
+    def complain(self, problems: list[Problem]) -> None:
+        """Of what was given in vain, or for two."""
+        for host in sorted(self.mesh.keys() - self.used_mesh):
+            if not host and self.used_mesh:
+                continue  # each of them has an address of its own
+            what = f"of {one_line(host)} " if host else ""
+            message = f"no VirtualService {what}is for a mesh"
+            problems.append(Problem("--mesh", 0, 0, "", message))
+        for (host, _), users in sorted(self.used.items()):
+            if len(users) > 1:
+                known = sorted(users)
+                message = f"it stands for {' and '.join(known)}: name one, as in {known[0]}=..."
+                problems.append(Problem(f"--endpoint {one_line(host)}", 0, 0, "", message))
+        for host, subset in sorted(self.endpoints.keys() - self.used.keys() - self.mentioned):
             target = one_line(f"{host}/{subset}" if subset else host)
             message = "nothing in the files mentions that host"
-            if any(host == other for other, _ in self.used):
+            if any(host == other for other, _ in (*self.used, *self.mentioned)):
                 message = f"no DestinationRule gives {one_line(host)} that subset"
             problems.append(Problem(f"--endpoint {target}", 0, 0, "", message))

@@ -39,6 +39,7 @@ from tcpmux.config.policy import (
 )
 from tcpmux.config.problems import describe
 from tcpmux.config.rows import DAY
+from tcpmux.config.turns import MAX_ENDPOINT_WEIGHT
 from tcpmux.config.values import (
     DURATION_SCHEMA,
     Name,
@@ -53,7 +54,6 @@ from tcpmux.config.values import (
 MAX_WORKERS = 64
 MAX_ID = (1 << 32) - 2  # of a user or a group; the one beyond means none
 MAX_BUSY_POLL = 10_000  # us
-MAX_ENDPOINT_WEIGHT = 100
 MAX_DESTINATIONS = 64  # of a route
 MAX_ROUTES = 4096
 MAX_LISTENERS = 4096

@@ -1,13 +1,14 @@
 """How models of resources are read, and what fields of several of them are. Names of fields are
 those of their APIs: istio_specs.py, gateway_specs.py, kubernetes_specs.py.
 
-Fields that Istio and the Gateway API know and tcpmux does not are there too, with what is to be
-said when they are used: Later is a warning, Refused a mistake. All others are unknown keys.
+A field that tcpmux does not honour carries a Changes or a Harmless, with what is to be said when it
+is used. All other fields of a Strict model are mapped; what is not a field is an unknown key.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import cache
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -15,28 +16,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from tcpmux.config.keys import parser
 from tcpmux.config.model import MAX_WEIGHT
 from tcpmux.config.problems import Location, describe
+from tcpmux.config.remarks import Changes, Harmless, remark_of
 from tcpmux.config.resources import Resource
 from tcpmux.config.rows import rows_of
 from tcpmux.config.settings import Timeouts
-from tcpmux.config.validation import add_problems
+from tcpmux.config.validation import add_problems, model_in
 from tcpmux.config.values import duration, unlike_number
 
 M = TypeVar("M", bound=BaseModel)
 _TIMEOUTS = rows_of(Timeouts)
-
-
-@dataclass(frozen=True, slots=True)
-class Later:
-    """Not honoured yet; message says what happens instead."""
-
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Ignoring it would send traffic elsewhere or otherwise than asked for."""
-
-    message: str
+# Of a Strict model it is a mistake anyway.
+_NOT_A_FIELD = Harmless("says nothing of where connections go")
 
 
 class Strict(BaseModel):
@@ -60,40 +50,57 @@ def read(resource: Resource, model: type[M], *inside: str) -> M | None:
     if value is None and inside == ("spec",):
         resource.problem("spec is missing")
         return None
-    return _read(resource, model, value, inside)
+    return read_value(resource, model, value, inside)
 
 
 def read_whole(resource: Resource, model: type[M]) -> M | None:
     """As read(), for resources without a spec, whose fields stand beside metadata."""
-    return _read(resource, model, resource.value, ())
+    return read_value(resource, model, resource.value, ())
 
 
-def _read(resource: Resource, model: type[M], value: Any, inside: Location) -> M | None:
+def read_value(resource: Resource, model: type[M], value: Any, inside: Location) -> M | None:
+    """As read(), of a value that stands there."""
     root = (*resource.location, *inside)
     try:
         found = model.model_validate({} if value is None else value)
     except ValidationError as error:
         add_problems(resource.document, model, error, root)
         return None
-    _say(resource, found, root)
+    for place, mark in marks_in(model, value):
+        resource.document.remarks.add(remark_of(mark, (*root, *place), resource.location))
     return found
 
 
-def _say(resource: Resource, model: BaseModel, location: Location) -> None:
-    for name in sorted(model.model_fields_set & type(model).model_fields.keys()):
-        here = (*location, name)
-        for mark in type(model).model_fields[name].metadata:
-            if isinstance(mark, Later):
-                resource.document.warn(here, mark.message)
-            elif isinstance(mark, Refused):
-                resource.document.problem(here, mark.message)
-        value = getattr(model, name)
-        if isinstance(value, BaseModel):
-            _say(resource, value, here)
-        elif isinstance(value, list):
-            for index, item in enumerate(value):
-                if isinstance(item, BaseModel):
-                    _say(resource, item, (*here, index))
+Said = tuple[Location, Changes | Harmless]
+
+
+def marks_in(model: type[BaseModel], value: Any, here: Location = ()) -> Iterator[Said]:
+    """What is said of the fields of a value of this model, as it stands in the file."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from marks_in(model, item, (*here, index))
+    if not isinstance(value, dict):
+        return
+    for key, inside in value.items():
+        name = _by_key(model).get(key)
+        mark = _mark_of(model, name) if name else _NOT_A_FIELD
+        place = (*here, key)
+        if isinstance(mark, Changes):
+            yield place, mark.of(inside)
+        elif mark is not None:
+            yield place, mark
+        elif name is not None and (of_field := model_in(model, name)) is not None:
+            yield from marks_in(of_field, inside, place)
+
+
+@cache
+def _by_key(model: type[BaseModel]) -> dict[str, str]:
+    return {field.alias or name: name for name, field in model.model_fields.items()}
+
+
+def _mark_of(model: type[BaseModel], name: str) -> Changes | Harmless | None:
+    marks = (m for m in model.model_fields[name].metadata if isinstance(m, (Changes, Harmless)))
+    return next(marks, None)
 
 
 def _port(value: Any) -> int:
@@ -111,6 +118,12 @@ def _weight(value: Any) -> int:
 def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 1 << 31:
         raise ValueError(f"expected a number from 0 on, got {unlike_number(value)}")
+    return value
+
+
+def _probes(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= 127:
+        raise ValueError(f"expected 0..127, got {unlike_number(value)}")
     return value
 
 
@@ -146,5 +159,7 @@ ConnectTimeout = Annotated[float, BeforeValidator(parser(_TIMEOUTS["connect_time
 IdleTimeout = Annotated[float, BeforeValidator(parser(_TIMEOUTS["idle_timeout"]))]
 Count = Annotated[int, BeforeValidator(_count)]
 Share = Annotated[int, BeforeValidator(_share)]
-KeepaliveTime = Annotated[float, BeforeValidator(lambda value: duration(value, 0.001, 86400.0))]
-Ignored = Any  # says nothing about traffic here
+Moment = Annotated[float, BeforeValidator(lambda value: duration(value, 0.001, 86400.0))]
+# As in a routes file: what Linux takes.
+KeepaliveTime = Annotated[float, BeforeValidator(lambda value: duration(value, 0.001, 32767.0))]
+Probes = Annotated[int, BeforeValidator(_probes)]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from fractions import Fraction
 from typing import TypeVar
 
 T = TypeVar("T", bound=Hashable)
+MAX_ENDPOINT_WEIGHT = 256  # as in HAProxy
 MAX_TURNS = 1000  # of one list
 MAX_STEPS = 1_000_000  # each of which takes some 50 ns
 
@@ -39,6 +41,21 @@ def turns(weighted: Sequence[tuple[T, int]]) -> tuple[T, ...]:
         owed[best] -= rounds
         order.append(known[best][0])
     return tuple(order)
+
+
+def whole_turns(weights: Sequence[int]) -> tuple[list[int], bool]:
+    """In the same proportion, each within 1..MAX_ENDPOINT_WEIGHT and MAX_TURNS in all; whether that
+    is exact."""
+    divisor = math.gcd(*weights) or 1
+    numbers = [weight // divisor for weight in weights]
+    if not numbers:
+        return numbers, True
+    scale = min(
+        Fraction(MAX_ENDPOINT_WEIGHT, max(numbers)), Fraction(MAX_TURNS, sum(numbers)), Fraction(1)
+    )
+    numbers = [max(1, math.floor(n * scale + Fraction(1, 2))) for n in numbers]
+    divisor = math.gcd(*numbers)
+    return [number // divisor for number in numbers], scale == 1
 
 
 def _spread(known: Sequence[tuple[T, int]]) -> tuple[T, ...]:

@@ -1,7 +1,8 @@
-"""Errors of pydantic as messages of ours, with the location in the file."""
+"""Errors of pydantic as messages of ours, with the location in the file; and names given twice."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, get_args
 
@@ -12,6 +13,22 @@ from tcpmux.config.keys import FORMER_NAMES
 from tcpmux.config.problems import Location, describe, one_line, path_text
 from tcpmux.errors import plural
 from tcpmux.nearest import nearest
+
+
+@dataclass(slots=True)
+class Names:
+    """Names that must be unique, and where each was first seen."""
+
+    what: str
+    first: dict[Any, str] = field(default_factory=dict)
+
+    def add(self, name: Any, document: Document, location: Location) -> None:
+        if name in self.first:
+            document.problem(
+                location, f"{self.what} {describe(name)} is already at {self.first[name]}"
+            )
+        else:
+            self.first[name] = document.place(location)
 
 
 def add_problems(
@@ -129,12 +146,12 @@ def known_keys(model: type[BaseModel], location: Location) -> list[str]:
     for step in location:
         name = FORMER_NAMES.get(step, step) if isinstance(step, str) else ""
         if name in model.model_fields:
-            model = _model_in(model, name) or model
+            model = model_in(model, name) or model
     return list(model.model_fields)
 
 
 @cache
-def _model_in(model: type[BaseModel], field: str) -> type[BaseModel] | None:
+def model_in(model: type[BaseModel], field: str) -> type[BaseModel] | None:
     """The model of a field's value or, if that is a list, of its entries."""
     pending: list[Any] = [model.model_fields[field].annotation]
     while pending:

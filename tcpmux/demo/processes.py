@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import selectors
+import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
-
 import tcpmux
+from tcpmux import sock_diag
+from tcpmux.errors import printable
 
 if TYPE_CHECKING:
-    import signal
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from tcpmux.config import Address
 
@@ -32,17 +34,10 @@ class DemoFailed(Exception):
 def holder(address: Address) -> str:
     """Who listens at that port, as ` by nginx (pid 12)`; empty if we may not know."""
     try:
-        for connection in psutil.net_connections(kind="tcp"):
-            if (
-                connection.status == psutil.CONN_LISTEN
-                and connection.pid
-                and connection.laddr
-                and connection.laddr.port == address.port
-            ):
-                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
-    except psutil.Error:
-        pass
-    return ""
+        found = (sock_diag.holder(s.inode) for s in sock_diag.listening() if s.port == address.port)
+        return next((f" by {printable(text)}" for text in found if text), "")
+    except OSError:
+        return ""
 
 
 def check_free(addresses: Iterable[Address]) -> None:
@@ -84,7 +79,7 @@ class Child:
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             )
-        self._family: dict[int, psutil.Process] = {}
+        self._family: dict[int, int] = {}  # pid -> pidfd, which no other process inherits
 
     @property
     def pid(self) -> int:
@@ -122,11 +117,9 @@ class Child:
 
     def remember_family(self) -> None:
         """Notes its child processes, to see later that they are gone with it."""
-        try:
-            for process in psutil.Process(self.pid).children(recursive=True):
-                self._family.setdefault(process.pid, process)
-        except psutil.NoSuchProcess:
-            pass
+        for pid in descendants(self.pid) - self._family.keys():
+            with suppress(OSError):  # it has ended meanwhile
+                self._family[pid] = os.pidfd_open(pid)
 
     def end(self) -> list[str]:
         """Ends it, by SIGTERM or then SIGKILL; returns what was not as it should be."""
@@ -142,9 +135,35 @@ class Child:
             faults.append(f"{self.name} (pid {self.pid}) had to be killed")
         if self._process.stdout is not None:
             self._process.stdout.close()
-        # psutil compares start times: a pid that means another process by now is left alone.
-        _, left = psutil.wait_procs(list(self._family.values()), timeout=1.0)
-        for process in left:
-            faults.append(f"a process of {self.name} was left (pid {process.pid})")
-            process.kill()
+        for pid in _still_running(self._family, 1.0):
+            faults.append(f"a process of {self.name} was left (pid {pid})")
+            signal.pidfd_send_signal(self._family[pid], signal.SIGKILL)
+        for pidfd in self._family.values():
+            os.close(pidfd)
+        self._family.clear()
         return faults
+
+
+def descendants(ancestor: int) -> set[int]:
+    """The pids of a process's children, their children, and so on."""
+    parents: dict[int, int] = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            # After the name, which may have anything in it: state, parent (proc(5)).
+            fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2]
+            parents[int(pid)] = int(fields.split()[1])
+    found, left = set[int](), {ancestor}
+    while left:
+        left = {pid for pid, parent in parents.items() if parent in left} - found
+        found |= left
+    return found
+
+
+def _still_running(family: Mapping[int, int], within: float) -> list[int]:
+    """Those that have not ended, after at most so many seconds. family: pid -> pidfd."""
+    deadline = time.monotonic() + within
+    return [
+        pid
+        for pid, pidfd in family.items()
+        if not select.select([pidfd], [], [], max(0.0, deadline - time.monotonic()))[0]
+    ]

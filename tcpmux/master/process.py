@@ -232,7 +232,8 @@ class Master:
 
     def _notify_ready(self) -> None:
         self._supervisor.ready(
-            f"{len(self.changes.in_force.config.routes)} routes, {self.workers.count} workers, "
+            f"{plural(len(self.changes.in_force.config.routes), 'route')}, "
+            f"{plural(self.workers.count, 'worker')}, "
             f"generation {self._instance.table.generation}"
         )
 

@@ -34,7 +34,7 @@ from typing import Any, Protocol
 from tcpmux.config import Config, Text, checks, load_texts
 from tcpmux.config.checks import Watch
 from tcpmux.connection_id import parse_id
-from tcpmux.errors import printable
+from tcpmux.errors import plural, printable
 from tcpmux.levels import Line, level_from, where_from
 from tcpmux.log_style import LEVELS
 from tcpmux.master.answers import Answer, Later, Refusal
@@ -270,7 +270,7 @@ class Requests:
             workers[number].line.post(KILL, index, value=generation)
         if request["told"]:  # of many, in several requests, the first tells
             extra = {"event": "kill", "by": request.get("by", "")}
-            log.info("resetting %d connections", request["told"], extra=extra)
+            log.info("resetting %s", plural(request["told"], "connection"), extra=extra)
         return {"ordered": len(orders)}
 
     # --- the rest ---------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from tcpmux.errors import plural
 from tcpmux.master.changes import QUEUE_SECONDS
 from tcpmux.master.duty import Duty, earliest
 from tcpmux.master.listeners import Listeners
@@ -90,9 +91,9 @@ class Stopping(Duty):
         if now >= self._next_report:
             self._next_report = now + REPORT_SECONDS
             left = self._connections
-            self._supervisor.status(f"draining, {left} connections left")
+            self._supervisor.status(f"draining, {plural(left, 'connection')} left")
             if left:
-                log.info("draining: %d connections left", left)
+                log.info("draining: %s left", plural(left, "connection"))
 
     @property
     def _connections(self) -> int:
@@ -102,7 +103,7 @@ class Stopping(Duty):
         if self._kill_at is None:
             left = self._connections
             level = logging.WARNING if left else logging.INFO
-            log.log(level, "%s: resetting %d connections", why, left)
+            log.log(level, "%s: resetting %s", why, plural(left, "connection"))
             self._workers.quit()
             self._kill_at = time.monotonic() + KILL_SECONDS
             self._reset_at = float("inf")

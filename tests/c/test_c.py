@@ -140,7 +140,7 @@ def mutable(source: Path, directory: Path) -> set[str]:
     """Variables of a C source that outlive a call and can be written."""
     compiled = directory / f"{source.stem}.o"
     # As if it were no part of a library: else tables of functions count as written, by the linker.
-    plain = [*(flag for flag in FLAGS if "sanitize" not in flag), "-fno-pic"]
+    plain = [*(flag for flag in FLAGS if "sanitize" not in flag), "-fno-pic", "-O0", "-g0"]
     subprocess.run(
         [*COMPILER, *plain, f"-I{CSRC}", "-c", "-o", str(compiled), str(source)],
         timeout=COMPILE_SECONDS, check=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from typing import Any
 
 import yaml
@@ -28,8 +29,21 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
 def test_every_alert_links_to_its_runbook() -> None:
     for rule in rules():
         url = rule["annotations"]["runbook_url"]
-        assert url.endswith(f"/docs/how-to/alerts.html#{rule['alert'].lower()}"), url
+        assert url == f"how-to/alerts.html#{rule['alert'].lower()}"
         assert rule["alert"].lower() in RUNBOOKS.anchors
+
+
+def test_the_command_that_the_page_shows_makes_links_of_them() -> None:
+    page = Page(DOCS / "how-to/monitoring.md").text
+    (expression, address) = re.findall(r"sed '(s.*(https://[^|]*)\|)'", page)[0]
+    assert f"sed '{expression}'" in RULES.read_text(), "its head says the same"
+    made = subprocess.run(
+        ["sed", expression, str(RULES)], capture_output=True, text=True, check=True
+    ).stdout
+    (group,) = yaml.safe_load(made)["groups"]
+    for before, after in zip(rules(), group["rules"], strict=True):
+        url = before["annotations"]["runbook_url"]
+        assert after["annotations"]["runbook_url"] == address + url
 
 
 def test_a_runbook_begins_with_the_severity_of_its_alert() -> None:

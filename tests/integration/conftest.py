@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,28 @@ from tests.support import EchoServer, free_port, wait_for
 StartProxy = Callable[..., Proxy]
 
 
+@contextmanager
+def proxies(directory: Path, **options: Any) -> Iterator[StartProxy]:
+    """What start_proxy() is, for as long as the block lasts."""
+    started: list[Proxy] = []
+
+    def start(
+        config: dict[str, Any] | str,
+        more: Sequence[str] = (),
+        prefix: Sequence[str] = (),
+        source: str = "",
+    ) -> Proxy:
+        own = directory / f"proxy{len(started)}"
+        own.mkdir()
+        proxy = Proxy(own, config, more=more, prefix=prefix, source=source, **options)
+        started.append(proxy)
+        return started[-1]
+
+    yield start
+    for proxy in started:
+        proxy.stop()
+
+
 @pytest.fixture
 def start_proxy(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[StartProxy]:
     """start_proxy(config) runs a proxy; all are stopped and checked at the end. more: arguments
@@ -24,24 +46,8 @@ def start_proxy(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Star
 
     A parameter {"nofile": N} starts it with that RLIMIT_NOFILE.
     """
-    started: list[Proxy] = []
-    options: dict[str, Any] = getattr(request, "param", {})
-
-    def start(
-        config: dict[str, Any] | str,
-        more: Sequence[str] = (),
-        prefix: Sequence[str] = (),
-        source: str = "",
-    ) -> Proxy:
-        directory = tmp_path / f"proxy{len(started)}"
-        directory.mkdir()
-        proxy = Proxy(directory, config, more=more, prefix=prefix, source=source, **options)
-        started.append(proxy)
-        return started[-1]
-
-    yield start
-    for proxy in started:
-        proxy.stop()
+    with proxies(tmp_path, **getattr(request, "param", {})) as start:
+        yield start
 
 
 @pytest.fixture

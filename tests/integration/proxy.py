@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 import psutil
 import yaml
+from click.testing import CliRunner
 
+from tcpmux.cli.app import cli
 from tcpmux.control.client import AdminError, Client, Status
 from tests.support import DEADLINE, patient, wait_for
 
@@ -181,8 +183,11 @@ class Proxy:
         )
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A command of the tool, told to talk to this instance."""
-        return tcpmux(*arguments, "--admin", self.admin)
+        """A command of the tool, told to talk to this instance. Runs here: to start Python takes
+        longer than most commands do. tcpmux() starts it."""
+        line = [*arguments, "--admin", self.admin]
+        done = CliRunner().invoke(cli, line, prog_name="tcpmux", catch_exceptions=False)
+        return subprocess.CompletedProcess(line, done.exit_code, done.stdout, done.stderr)
 
     # --- the end ------------------------------------------------------------------------------
 

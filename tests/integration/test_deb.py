@@ -146,3 +146,18 @@ def test_what_nobody_thought_of_is_refused(maker: Any) -> None:
         maker.unit(text.replace("DynamicUser=yes", "DynamicUser=no"))
     with pytest.raises(SystemExit, match="libmystery"):
         maker.control("1", "2.34", {"libstdc++", "libmystery"}, 1)
+
+
+def test_its_maintainer_is_who_builds_it(maker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the variables of Debian's tools; else nobody's address, which `.invalid` says."""
+    for name in ("DEBFULLNAME", "DEBEMAIL"):
+        monkeypatch.delenv(name, raising=False)
+    assert maker.maintainer() == "tcpmux maintainers <maintainers@tcpmux.invalid>"
+    monkeypatch.setenv("DEBFULLNAME", "Ada Lovelace")
+    monkeypatch.setenv("DEBEMAIL", "ada@example.org")
+    said = maker.control("1", "2.34", set(), 1)
+    assert "\nMaintainer: Ada Lovelace <ada@example.org>\n" in said
+    for wrong in ("", "ada", "ada@example.org\nDepends: x", "<ada@example.org>"):
+        monkeypatch.setenv("DEBEMAIL", wrong)
+        with pytest.raises(SystemExit, match="DEBEMAIL"):
+            maker.maintainer()

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import StartProxy
+from tests.integration.conftest import StartProxy, proxies
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.support import DEADLINE, free_port, read_all, wait_for
@@ -75,35 +75,64 @@ def received(client: socket.socket) -> int:
     raise AssertionError(f"a clean end after {count} bytes")
 
 
-@pytest.mark.parametrize("throttle", THROTTLES)
-@pytest.mark.parametrize("end", ["lifetime", "kill", "stop"])
-def test_what_is_cut_off_is_reset(
-    start_proxy: StartProxy, server: str, throttle: str, end: str
-) -> None:
-    """Much is on its way to clients that read, as far as they are let, and to one that does not."""
-    port = free_port()
-    part = {**route("r", port, v1=(1, server)), **THROTTLES[throttle]}
-    if end == "lifetime":
-        part["max_connection_duration"] = "2s"
-    proxy = start_proxy(routes(part, workers=1))
+@pytest.fixture(scope="module")
+def ending(
+    tmp_path_factory: pytest.TempPathFactory, server: str
+) -> Iterator[tuple[Proxy, dict[str, int]]]:
+    """A route for each throttle and each end that others outlive; with their ports."""
+    ports, parts = {}, []
+    for throttle, keys in THROTTLES.items():
+        for end in ("lifetime", "kill"):
+            name = f"{throttle}-{end}"
+            ports[name] = free_port()
+            parts.append({**route(name, ports[name], v1=(1, server)), **keys})
+            if end == "lifetime":
+                parts[-1]["max_connection_duration"] = "2s"
+    with proxies(tmp_path_factory.mktemp("ending")) as start:
+        yield start(routes(*parts, workers=1)), ports
+
+
+def some_that_wait(port: int, throttle: str) -> list[socket.socket]:
+    """The first one reads nothing."""
     clients = [asking(port, BULK, SMALL)]
     if throttle != "unlimited":
         clients += [asking(port, BULK), asking(port, BULK)]
     assert all(client.recv(1) for client in clients)
+    return clients
+
+
+@pytest.mark.parametrize("throttle", THROTTLES)
+@pytest.mark.parametrize("end", ["lifetime", "kill"])
+def test_what_is_cut_off_is_reset(
+    ending: tuple[Proxy, dict[str, int]], throttle: str, end: str
+) -> None:
+    """Much is on its way to clients that read, as far as they are let, and to one that does not."""
+    proxy, ports = ending
+    name = f"{throttle}-{end}"
+    clients = some_that_wait(ports[name], throttle)
     if end == "kill":
         proxy.client.kill([each["id"] for each in proxy.client.connections()["connections"]])
-    elif end == "stop":
-        proxy.client.stop(now=True)
-        proxy.process.wait(DEADLINE)
-    for client in reversed(clients):  # the first one reads last
-        if client is not clients[0]:
-            assert received(client) < BULK
-        elif end != "stop":  # it reads nothing before all is over
-            wait_for(lambda: proxy.active() == 0, "all to end")
-            reason = {"lifetime": "lifetime", "kill": "killed"}[end]
-            assert proxy.destination("v1")["closed"][reason] == len(clients)
+    for client in clients[1:]:
+        assert received(client) < BULK
+    wait_for(lambda: proxy.active() == 0, "all to end")  # the first reads nothing before
+    reason = {"lifetime": "lifetime", "kill": "killed"}[end]
+    closed = proxy.destination("v1", list(ports).index(name))["closed"]
+    assert closed[reason] == len(clients)
     assert received(clients[0]) < BULK
     for client in clients:
+        client.close()
+
+
+@pytest.mark.parametrize("throttle", THROTTLES)
+def test_what_a_stop_cuts_off_is_reset(start_proxy: StartProxy, server: str, throttle: str) -> None:
+    port = free_port()
+    part = {**route("r", port, v1=(1, server)), **THROTTLES[throttle]}
+    proxy = start_proxy(routes(part, workers=1))
+    clients = some_that_wait(port, throttle)
+    proxy.client.stop(now=True)
+    proxy.process.wait(DEADLINE)
+    for client in reversed(clients):  # the first one reads last
+        assert received(client) < BULK
         client.close()
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import StartProxy
+from tests.integration.conftest import StartProxy, proxies
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.integration.servers import Server, saying, serving
@@ -80,33 +80,54 @@ def close_all(clients: list[socket.socket], proxy: Proxy) -> None:
     wait_for(lambda: proxy.active() == 0, "connections to end")
 
 
-@pytest.mark.parametrize("where", ["route", "listener", "source", "destination", "endpoint"])
+WHERE = ("route", "listener", "source", "destination", "endpoint")
+
+
+def limited(part: dict[str, Any], where: str, most: int) -> dict[str, Any]:
+    """A route of one endpoint, with max_connections in one of the places where it may stand."""
+    destination = part["destinations"][0]
+    if where == "listener":
+        part["listener_max_connections"] = most
+    elif where == "source":
+        part["source"] = {"max_connections": most}
+    elif where == "endpoint":
+        (address,) = destination["endpoints"]
+        destination["endpoints"] = [{"address": address, "max_connections": most}]
+    else:
+        (part if where == "route" else destination)["max_connections"] = most
+    return part
+
+
+@pytest.fixture(scope="module")
+def seven_places(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Proxy, dict[str, int]]]:
+    """A route for each place where a limit may stand, and its port."""
+    one = EchoServer("one")
+    ports = {where: free_port() for where in WHERE}
+    parts = [limited(route(w, port, v1=(1, one.address)), w, 7) for w, port in ports.items()]
+    with proxies(tmp_path_factory.mktemp("seven")) as start:
+        yield start(routes(*parts, workers=WORKERS)), ports
+    one.close()
+
+
+@pytest.mark.parametrize("where", WHERE)
 def test_max_connections_over_all_workers(
-    start_proxy: StartProxy, one: EchoServer, where: str
+    seven_places: tuple[Proxy, dict[str, int]], where: str
 ) -> None:
-    port = free_port()
-    part = route("r", port, v1=(1, one.address))
-    limited: dict[str, Any] = {
-        "route": lambda: part.update(max_connections=7),
-        "listener": lambda: part.update(listener_max_connections=7),
-        "source": lambda: part.update(source={"max_connections": 7}),
-        "destination": lambda: part["destinations"][0].update(max_connections=7),
-        "endpoint": lambda: part["destinations"][0].update(
-            endpoints=[{"address": one.address, "max_connections": 7}]
-        ),
-    }
-    limited[where]()
-    proxy = start_proxy(routes(part, workers=WORKERS))
+    proxy, ports = seven_places
+    wait_for(lambda: proxy.active() == 0, "another test's connections to end")
     for _ in range(3):
-        clients = race(port, 30)
+        clients = race(ports[where], 30)
         assert len(clients) == 7
         if where == "source":
-            other = try_to_hold(port, "127.0.0.2")
+            other = try_to_hold(ports[where], "127.0.0.2")
             assert other is not None
             clients.append(other)
         close_all(clients, proxy)
-    assert proxy.status()["routes"][0]["closed"]["overflow"] == 3 * 23
-    assert try_to_hold(port) is not None
+    (found,) = [each for each in proxy.status()["routes"] if each["name"] == where]
+    assert found["closed"]["overflow"] == 3 * 23
+    assert try_to_hold(ports[where]) is not None
 
 
 def visit(port: int, half_close: bool) -> bool:
@@ -133,17 +154,7 @@ def test_who_has_seen_the_end_may_come_again_at_once(
     port = free_port()
     with serving(saying(b"bye\n")) as ending:
         server = one if who_ends == "client" else ending
-        part = route("r", port, v1=(1, server.address))
-        if where == "route":
-            part["max_connections"] = 1
-        elif where == "source":
-            part["source"] = {"max_connections": 1}
-        elif where == "destination":
-            part["destinations"][0]["max_connections"] = 1
-        else:
-            part["destinations"][0]["endpoints"] = [
-                {"address": server.address, "max_connections": 1}
-            ]
+        part = limited(route("r", port, v1=(1, server.address)), where, 1)
         proxy = start_proxy(routes(part, workers=2))
         visits = [visit(port, half_close=who_ends == "client") for _ in range(300)]
         assert visits.count(False) == 0

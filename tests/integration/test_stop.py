@@ -110,7 +110,7 @@ def test_the_drain_ends_with_its_timeout(start_proxy: StartProxy, one: EchoServe
         with pytest.raises(ConnectionResetError):
             long_lived.recv(1)
     assert proxy.process.wait(DEADLINE) == 0
-    proxy.says("drain_timeout has expired: resetting 1 connections")
+    proxy.says("drain_timeout has expired: resetting 1 connection")
 
 
 def test_the_stop_command_waits_for_the_end(start_proxy: StartProxy, one: EchoServer) -> None:

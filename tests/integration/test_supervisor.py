@@ -241,7 +241,7 @@ def test_a_master_that_was_killed_while_it_drained_is_followed_by_one_that_serve
     with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as client:
         assert talk(client) == "one hello\n"
         proxy.signal(signal.SIGTERM)
-        wait_for(lambda: manager.has_heard("STATUS", "draining, 1 connections left"), "the drain")
+        wait_for(lambda: manager.has_heard("STATUS", "draining, 1 connection left"), "the drain")
         proxy.process.kill()
         proxy.process.wait()
         with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as late:

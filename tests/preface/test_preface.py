@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 ROWS = "csrc/conn/prefaces.def"
 STAGE = "csrc/conn/four_bytes.c"
+CYTHONIZED = "build/cython/tcpmux"
 SECONDS = patient(300)
 
 
@@ -33,6 +34,9 @@ def tree() -> Iterator[Path]:
         shutil.copytree(ROOT / name, tree / name, ignore=ignored)
     for name in ("setup.py", "pyproject.toml"):
         shutil.copy(ROOT / name, tree)
+    # What Cython made, with its times: of a source that has not changed it is made once.
+    if (ROOT / CYTHONIZED).exists():
+        shutil.copytree(ROOT / CYTHONIZED, tree / CYTHONIZED)
     yield tree
     shutil.rmtree(tree)
 

@@ -204,6 +204,25 @@ def test_a_directory_of_run_that_root_has_given_away_is_the_machines(
 
 
 @pytest.mark.skipif(US != 0, reason="needs root, to be two users")
+def test_one_in_a_directory_of_run_that_is_closed_to_us_is_named(
+    public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the unit makes it, 0750. A directory that anybody may have made counts for nothing."""
+    monkeypatch.setattr("tcpmux.cli.instance.RUNTIME", (public,))
+    for name in ("tcpmux", "mine"):
+        (public / name).mkdir(mode=0o700)
+    with listening(public / "tcpmux/s"), listening(public / "mine/s"):
+        os.seteuid(STRANGER)
+        try:
+            found = below(public)
+            with pytest.raises(UsageError, match=r"sudo.*tcpmux/s of user root"):
+                choose(found, str(public / "none"))
+        finally:
+            os.seteuid(0)
+        assert found == [Found(str(public / "tcpmux/s"), 0, trusted=True, usable=False)]
+
+
+@pytest.mark.skipif(US != 0, reason="needs root, to be two users")
 def test_who_listens_is_asked_of_the_kernel_not_of_the_file(public: Path) -> None:
     """A socket file can be given to anybody by whoever made it."""
     path = public / "a.sock"

@@ -17,8 +17,6 @@ from pydantic import BaseModel, ValidationError
 
 import tcpmux.config
 from tcpmux.config import ConfigError, load
-from tcpmux.config.native import to_text
-from tcpmux.config.others import load_other
 from tcpmux.config.validation import EXPECTED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,62 +90,6 @@ def test_good_files_with_something_wrong(data: st.DataObject, tmp_path: Path) ->
         cut = data.draw(st.integers(0, 12))
         seed = seed[:at] + data.draw(st.sampled_from([b"", *BITS])) + seed[at + cut :]
     try_it(seed, tmp_path)
-
-
-OTHERS = {
-    "h.cfg": b"""defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 30m
-frontend echo
-    bind *:31400,127.0.0.1:31401
-    default_backend echo # the one
-backend echo
-    server v1 127.0.0.1:9001 weight 80 check
-    server v2 [::1]:9002 weight 20
-    server v3 127.0.0.1:9003 backup
-""",
-    "n.conf": b"""stream {
-  split_clients "$remote_addr" $up { 12.5% v2; * v1; }
-  upstream v1 { server 127.0.0.1:9001 weight=2; }
-  upstream v2 { server 127.0.0.1:9002; }
-  server { listen 31400; proxy_pass $up; proxy_timeout 1m; }
-}
-""",
-}
-OTHER_BITS = [
-    *(b"9" * 5001, b"-1", b"0x10", b"1e999", "\u00b2".encode(), "\u0661".encode(), b"%", b"{"),
-    *(b"}", b";", b" ", b"\n", b'"', b"'", b"\\", b"#", b"\0", b"\xff", b"server", b"weight"),
-    *(b"*", b"$", b"upstream ", b"backend ", b"listen ", b"frontend ", b"timeout ", b"[", b":"),
-    *(b"-", b"unix:/"),
-]
-
-
-@fuzz
-@given(data=st.data(), file=st.sampled_from(list(OTHERS)))
-def test_other_files_with_something_wrong(data: st.DataObject, file: str, tmp_path: Path) -> None:
-    """They are refused with words, or written out."""
-    text = OTHERS[file]
-    for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, len(text)))
-        cut = data.draw(st.integers(0, 12))
-        text = text[:at] + data.draw(st.sampled_from([b"", *OTHER_BITS])) + text[at + cut :]
-    (tmp_path / file).write_bytes(text)
-    refused: ConfigError | None = None
-    try:
-        to_text(load_other([str(tmp_path / file)]))
-    except ConfigError as error:
-        refused = error
-    if refused is not None:
-        assert refused.problems
-        assert all(str(problem).isprintable() for problem in refused.problems)
-
-
-def test_a_long_file_of_nginx_takes_no_time_per_line_before(tmp_path: Path) -> None:
-    """That would be minutes."""
-    file = tmp_path / "n.conf"
-    file.write_bytes(OTHERS["n.conf"] + b"# a line\nx y;\n" * 100_000)
-    assert len(load_other([str(file)]).routes) == 1
 
 
 @pytest.mark.parametrize(

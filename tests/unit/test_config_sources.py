@@ -18,7 +18,6 @@ from tcpmux.cli.fmt import formatted
 from tcpmux.config import ConfigError, edit, load
 from tcpmux.config.edit import NotSaved, save_weights
 from tcpmux.config.native import scalar, to_text
-from tcpmux.config.others import load_other
 from tcpmux.config.rewrite import Target
 from tcpmux.config.schema import json_schema
 from tcpmux.config.turns import MAX_TURNS, turns
@@ -101,7 +100,7 @@ def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             "[127.0.0.1:2]",
             "[{address: 127.0.0.1:2, weight: 0}]",
-            "5:75: routes[0].destinations[0].endpoints[0].weight: expected 1..100, got 0",
+            "5:75: routes[0].destinations[0].endpoints[0].weight: expected 1..256, got 0",
         ),
         (
             "[127.0.0.1:2]",
@@ -275,139 +274,6 @@ routes:
 def test_a_scalar_is_read_back_as_text(text: str) -> None:
     Path("s.yaml").write_text(f"admin: {{socket: {scalar('/' + text)}}}\nroutes: []\n")
     assert load(["s.yaml"]).admin.socket == "/" + text
-
-
-def test_haproxy_and_nginx() -> None:
-    haproxy = """global
-    maxconn 100
-defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 30m
-frontend echo
-    bind *:31400,127.0.0.1:31401
-    default_backend echo # the one
-backend echo
-    server v1 127.0.0.1:9001 weight 80 check
-    server v2 [::1]:9002 weight 20
-    server v3 127.0.0.1:9003 backup
-frontend web
-    mode http
-    bind :80
-    default_backend echo
-"""
-    found = load_other([write(haproxy, "haproxy.cfg")])
-    (route,) = found.routes
-    assert [str(a) for a in route.listen] == ["[::]:31400", "127.0.0.1:31401"]
-    assert [(d.name, d.weight, str(d.endpoints[0])) for d in route.destinations] == [
-        ("v1", 80, "127.0.0.1:9001"),
-        ("v2", 20, "[::1]:9002"),
-        ("v3", 0, "127.0.0.1:9003"),
-    ]
-    assert (route.connect_timeout, route.idle_timeout) == (5.0, 1800.0)
-    assert [str(w) for w in found.warnings] == [
-        "haproxy.cfg:11:1: server v1 check: has no equivalent in tcpmux",
-        "haproxy.cfg:13:1: server v3 backup: gets weight 0: see on_unavailable",
-        "haproxy.cfg:14:1: web: mode http: only tcp is relayed",
-    ]
-    nginx = """stream {
-  split_clients "$remote_addr" $up { 12.5% v2; * v1; }
-  upstream v1 { server 127.0.0.1:9001; }
-  upstream v2 { server 127.0.0.1:9002; }
-  server { listen 31400; proxy_pass $up; proxy_timeout 1m; ssl_preread on; }
-  server { listen unix:/tmp/x; proxy_pass 127.0.0.1:9009; }
-}
-"""
-    found = load_other([write(nginx, "nginx.conf")])
-    shares = [(d.name, d.weight) for d in found.routes[0].destinations]
-    assert shares == [("v2", 1250), ("v1", 8750)]
-    assert found.routes[0].idle_timeout == 60.0
-    assert str(found.routes[1].destinations[0].endpoints[0]) == "127.0.0.1:9009"
-    assert [str(w) for w in found.warnings] == [
-        "nginx.conf:5:1: ssl_preread on: has no equivalent in tcpmux"
-    ]
-    with pytest.raises(ConfigError, match="no TCP proxy"):
-        load_other([write("events {}", "empty.conf")])
-
-
-HAPROXY = """frontend f
-    mode tcp
-    bind :31400
-    timeout client 10s
-    default_backend b
-backend b
-    timeout connect 1s
-    server v1 127.0.0.1:9001 weight 80
-"""
-NGINX = """stream {
-  split_clients "$remote_addr" $up { 12.5% v2; * v1; }
-  upstream v1 { server 127.0.0.1:9001 weight=3; server 127.0.0.1:9003; }
-  upstream v2 { server 127.0.0.1:9002; }
-  server { listen 31400; proxy_pass $up; proxy_timeout 1m; proxy_connect_timeout 3; }
-}
-"""
-NINES = "9" * 5001
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new", "said"),
-    [
-        (
-            "h.cfg",
-            "10s",
-            f"{NINES}s",
-            "h.cfg:4:1: timeout client: expected a time such as 10s",
-        ),
-        ("h.cfg", "10s", "31d", "h.cfg:4:1: timeout client: expected at most 30d, got 31d"),
-        (
-            "h.cfg",
-            "10s",
-            "soon",
-            "h.cfg:4:1: timeout client: expected a time such as 10s",
-        ),
-        ("h.cfg", "1s", "61m", "h.cfg:7:1: timeout connect: expected at most 1h, got 61m"),
-        ("h.cfg", "80\n", NINES, "h.cfg:8:1: weight: expected 0..1000000, got 999"),
-        ("h.cfg", "80\n", "1000001\n", "h.cfg:8:1: weight: expected 0..1000000, got 1000001"),
-        ("h.cfg", "80\n", "\u0662\n", "h.cfg:8:1: weight: expected 0..1000000, got \u0662"),
-        ("n.conf", "1m", f"{NINES}", "n.conf:5:1: proxy_timeout: expected a time such as 10s"),
-        (
-            "n.conf",
-            "1m",
-            "99999999999999999999d",
-            "n.conf:5:1: proxy_timeout: expected at most",
-        ),
-        (
-            "n.conf",
-            "timeout 3",
-            "timeout 2h",
-            "n.conf:5:1: proxy_connect_timeout: expected",
-        ),
-        ("n.conf", "12.5%", f"{NINES}%", "n.conf:2:1: split_clients: expected a share such"),
-        ("n.conf", "12.5%", "some", "n.conf:2:1: split_clients: expected a share such"),
-        ("n.conf", "=3", f"={NINES}", "n.conf:3:1: weight: expected 0..1000000, got 999"),
-        ("n.conf", "=3", "=\u00b2", "n.conf:3:1: weight: expected 0..1000000, got \u00b2"),
-        ("n.conf", "=3", "=", "n.conf:3:1: weight: expected 0..1000000, got an empty string"),
-    ],
-)
-def test_numbers_of_other_files_have_bounds(file: str, old: str, new: str, said: str) -> None:
-    """One line, and the exit code of a bad file."""
-    text = HAPROXY if file == "h.cfg" else NGINX
-    assert text.count(old) == 1
-    write(text.replace(old, new), file)
-    with pytest.raises(ConfigError) as caught:
-        load_other([file])
-    assert str(caught.value).startswith(said)
-    assert "\n" not in str(caught.value)
-    assert caught.value.exit_code == 2
-
-
-def test_times_without_a_limit_and_of_several_parts() -> None:
-    found = load_other([write(NGINX.replace("1m", "1h30m"), "n.conf")])
-    assert found.routes[0].idle_timeout == 5400.0
-    assert found.routes[0].connect_timeout == 3.0
-    found = load_other([write(HAPROXY.replace("1s", "0").replace("10s", "0"), "h.cfg")])
-    assert (found.routes[0].connect_timeout, found.routes[0].idle_timeout) == (3600.0, 0.0)
-    assert "no limit is not supported: using 1h" in str(found.warnings[0])
 
 
 def test_all_weights_0_is_said() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tcpmux.config import ConfigError, load
-from tcpmux.config.others import load_other
+from tcpmux.convert.kinds import read_input
 from tcpmux.files import LARGEST, Unreadable, read_file
 from tests.support import patient
 
@@ -83,7 +83,7 @@ def test_what_is_no_file_is_refused_at_once(
 def test_configuration_is_read_that_way(suffix: str, tmp_path: Path) -> None:
     path = fifo(tmp_path / f"a{suffix}")
     with pytest.raises(ConfigError) as caught:
-        load([path]) if suffix == ".yaml" else load_other([str(path)])
+        load([path]) if suffix == ".yaml" else read_input(str(path))
     assert "it is a FIFO" in str(caught.value)
     assert str(caught.value).count("\n") == 0
 

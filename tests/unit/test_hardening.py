@@ -28,10 +28,14 @@ BUILD_SECONDS = patient(100)
 
 # Builds two modules of the project and a wheel of them, by its own setup.py.
 SMALL_BUILD = """
-import sys, runpy, setuptools
+import sys, runpy, setuptools, Cython.Build
 names, whole = ("tcpmux.master._watch", "tcpmux._privileges"), setuptools.setup
-setuptools.setup = lambda ext_modules, **how: whole(
-    ext_modules=[one for one in ext_modules if one.name in names], **how)
+translate = Cython.Build.cythonize
+def chosen(extensions):
+    return [one for one in extensions if one.name in names]
+setuptools.setup = lambda ext_modules, **how: whole(ext_modules=chosen(ext_modules), **how)
+Cython.Build.cythonize = lambda extensions, **how: [
+    *translate(chosen(extensions), **how), *(one for one in extensions if one.name not in names)]
 sys.argv = ["setup.py", "-q", "bdist_wheel"]
 runpy.run_path("setup.py", run_name="__main__")
 """
@@ -152,6 +156,7 @@ def small_build(folder: Path, scratch: Path) -> Path:
     return wheel
 
 
+@pytest.mark.timeout(2 * BUILD_SECONDS)
 def test_builds_in_different_folders_are_equal(tmp_path: Path) -> None:
     """To the byte: two modules, and the wheel that they are in."""
     one, other = (

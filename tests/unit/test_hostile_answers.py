@@ -130,7 +130,7 @@ def test_rubbish_in_an_answer_is_told_in_a_line(
             inside, key = chance.choice(list(places(given)))
             new = chance.choice((GONE, *RUBBISH))
             if new is not GONE:
-                inside[key] = new
+                inside[key] = copy.deepcopy(new)
             elif isinstance(inside, dict) and inside is not given:
                 del inside[key]
         said = says(command, given, monkeypatch)
@@ -200,7 +200,7 @@ def test_rubbish_in_a_stream_is_told_in_a_line() -> None:
         if round_:
             inside, key = chance.choice(list(places(told)))
             if inside is not told and (chance.random() < 0.8 or isinstance(inside, list)):
-                inside[key] = chance.choice(RUBBISH)
+                inside[key] = copy.deepcopy(chance.choice(RUBBISH))
             elif inside is not told:
                 del inside[key]
         lines = [f"event: {kind}\ndata: {json.dumps(of)}\n\n" for kind, of in told.items()]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import fields
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tcpmux import programs
 from tcpmux.privileges import oneself
@@ -150,3 +153,24 @@ def test_the_program_that_connections_wait_for_loads_little() -> None:
 )
 def test_the_rules_of_an_image_are_those_of_the_memory(kind: type, names: tuple[str, ...]) -> None:
     assert tuple(field.name for field in fields(kind)) == names
+
+
+def test_the_package_imports_nothing_that_is_not_a_dependency_of_it() -> None:
+    """What only a developer has, an installation lacks: it would end with a traceback."""
+    names, left = set[str](), ["tcpmux"]
+    while left:
+        for line in distribution(left.pop()).requires or []:
+            needed = Requirement(line)
+            name = needed.name.lower().replace("_", "-")
+            applies = needed.marker is None or needed.marker.evaluate({"extra": ""})
+            if applies and name not in names:
+                names.add(name)
+                left.append(name)
+    allowed = {"tcpmux", *sys.stdlib_module_names, "async_timeout", "tomli"}  # for Python 3.10
+    for module, distributions in packages_distributions().items():
+        if names & {name.lower().replace("_", "-") for name in distributions}:
+            allowed.add(module)
+    for path in (ROOT / "tcpmux").rglob("*.py"):
+        for origin, name in _imported_by_python(path.read_text()):
+            first = (origin or name).partition(".")[0]
+            assert first in allowed, f"{path.relative_to(ROOT)} imports {first}"

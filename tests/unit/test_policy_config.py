@@ -66,7 +66,8 @@ MISTAKES = {
     "    deny: [everybody]": "an address, a network such as 10.0.0.0/8, or unix, got everybody",
     "    accept_proxy: {versions: [1]}": "from is missing",
     "    accept_proxy: {from: []}": "expected at least one entry, got none",
-    "    accept_proxy: {from: [unix]}": "expected an address or a network such as 10.0.0.0/8, got unix",
+    "    accept_proxy: {from: [unix]}": "expected an address or a network such as "
+    "10.0.0.0/8, got unix",
     "    accept_proxy: {from: [10.0.0.1], versions: [3]}": "expected 1..2, got 3",
     "    accept_proxy: {from: [10.0.0.1], timeout: 0s}": "expected 1ms..1d, got 0s",
     "    accept_proxy: on": "expected a mapping",
@@ -149,6 +150,14 @@ def test_nothing_said_is_the_default(tmp_path: Path) -> None:
     route = load([file]).routes[0]
     assert route.policy == RoutePolicy()
     assert route.destinations[0].policy == DestinationPolicy()
+
+
+def test_a_limit_of_a_route_is_not_its_destinations_limit(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(f"{HEAD}    max_connections: 10\n{TAIL}")
+    route = load([file]).routes[0]
+    assert route.policy.max_connections == 10
+    assert {d.policy.max_connections for d in route.destinations} == {0}
 
 
 WHOLE = """

@@ -56,7 +56,7 @@ NUMBERS = [
 """,
     ),
 ]
-BALANCE = [(SETTINGS, '    "maglev": "the same', '    "newest": "the one that came last",\n')]
+BALANCE = [(SETTINGS, '    "maglev": "as', '    "newest": "the one that came last",\n')]
 COUNTED = [
     (COUNTERS, "TM_SLOT(retries,", 'TM_SLOT(yawns, "times", "somebody was bored")\n'),
     (COUNTERS, "TM_WORKER(wakeups,", 'TM_WORKER(naps, "times", "nothing was done")\n'),
@@ -203,9 +203,10 @@ def build(tree: Path) -> None:
     shared, worker = (
         shlex.join([*COMPILER, *swap, *more]) for more in (flags, ["-Wall", "-Werror"])
     )
-    python, made = shlex.quote(sys.executable), " ".join(f"{name}.c" for name in SHM)
-    cython = " && ".join(f"{python} -m cython -3 tcpmux/shm/{name}.pyx -o {name}.c" for name in SHM)
-    jobs = [f"{cython} && {shared} -o tcpmux/shm/{SHM[0]}{suffix} {made} {sources}"]
+    modules = [f"tcpmux/shm/{name}" for name in SHM]
+    made = " ".join(f"{module}.c" for module in modules)
+    cython = shlex.join([sys.executable, "-m", "cython", "-3", *(f"{m}.pyx" for m in modules)])
+    jobs = [f"{cython} && {shared} -o {modules[0]}{suffix} {made} {sources}"]
     (tree / "worker.c").write_text(WORKER)
     jobs.append(f"{worker} -o worker worker.c {sources}")
     running = [subprocess.Popen(["sh", "-ec", job], cwd=tree) for job in jobs]

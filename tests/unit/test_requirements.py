@@ -127,10 +127,11 @@ def test_the_lock_holds_for_every_python_that_the_package_allows() -> None:
     assert f"--python-version {oldest} " in (ROOT / "Makefile").read_text()
 
 
-def test_the_lock_of_the_documentation_has_what_is_asked_for() -> None:
+@pytest.mark.parametrize("extra", ["docs", "peers"])
+def test_the_lock_of_an_environment_has_what_is_asked_for(extra: str) -> None:
     """And nothing without a hash. If not: `make lock`."""
-    texts = project()["project"]["optional-dependencies"]["docs"]
-    locked = entries((ROOT / "docs.lock").read_text())
+    texts = project()["project"]["optional-dependencies"][extra]
+    locked = entries((ROOT / f"{extra}.lock").read_text())
     for asked in map(Requirement, texts):
         (found,) = [one for one in locked if one.requirement.name == asked.name]
         (exact,) = found.requirement.specifier
@@ -188,14 +189,15 @@ def test_make_installs_by_hashes_alone() -> None:
     for a build of it."""
     outside = {name: value for name, value in os.environ.items() if "MAKE" not in name}
     planned = subprocess.run(
-        ["make", "--dry-run", "--always-make", "build", "asan", "docs"],
+        ["make", "--dry-run", "--always-make", "build", "asan", "docs", ".venv-peers/.locked"],
         cwd=ROOT, env=outside, capture_output=True, text=True, timeout=patient(60), check=True,
     ).stdout.replace("\\\n", " ")  # fmt: skip
     installs = [line for line in planned.splitlines() if "pip install" in line]
-    assert len(installs) == 5
+    assert len(installs) == 6
     for line in installs:
         hashed = re.search(
-            r"--require-hashes --only-binary :all: --requirement (requirements|docs)\.lock ", line
+            r"--require-hashes --only-binary :all: --requirement (requirements|docs|peers)\.lock ",
+            line,
         )
         own = re.search(r"--no-deps\s+--no-build-isolation --editable \.$", line)
         assert hashed or own, line

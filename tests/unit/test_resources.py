@@ -111,25 +111,33 @@ CASES = [
     Case(
         "mesh only",
         GW + VS.replace("[gw]", "[mesh]"),
-        refused=("r.yaml:1:1: it defines no route: expected a VirtualService or a TCPRoute",),
+        refused=(
+            "r.yaml:9:1: it names no gateway, so it is for sidecars: --mesh makes tcpmux listen on the ports of its hosts",
+            "r.yaml:1:1: no VirtualService uses it: its ports are not opened",
+            "r.yaml: no route for TCP remains",
+        ),
     ),
     Case(
         "http",
-        GW + VS + "  http: []\n",
-        refused=("r.yaml:22:9: spec.http: tcpmux relays TCP: expected tcp",),
+        GW + VS + "  http: [{route: []}]\n",
+        warned=("r.yaml:22:9: spec.http: tcpmux relays TCP: these rules are not served",),
     ),
     Case(
         "tls server",
         GW.replace("protocol: TCP", "protocol: TLS") + VS,
         refused=(
-            "r.yaml:6:48: spec.servers[0].port.protocol: TLS is not supported yet: expected TCP, got TLS",
+            "r.yaml:6:5: spec.servers[0]: TLS is not supported yet: port 31400 is not opened",
+            "r.yaml:9:1: no gateway of it has a port that is opened: nothing of it is served",
+            "r.yaml: no route for TCP remains",
         ),
     ),
     Case(
         "http server",
         GW.replace("protocol: TCP", "protocol: HTTP") + VS,
         refused=(
-            "r.yaml:6:48: spec.servers[0].port.protocol: tcpmux relays TCP: expected TCP, got HTTP",
+            "r.yaml:6:5: spec.servers[0]: tcpmux relays TCP, not HTTP: port 31400 is not opened",
+            "r.yaml:9:1: no gateway of it has a port that is opened: nothing of it is served",
+            "r.yaml: no route for TCP remains",
         ),
     ),
     Case(
@@ -229,14 +237,18 @@ CASES = [
     Case(
         "only gateway",
         GW,
-        refused=("r.yaml:1:1: it defines no route: expected a VirtualService or a TCPRoute",),
+        refused=(
+            "r.yaml:1:1: no VirtualService uses it: its ports are not opened",
+            "r.yaml: no route for TCP remains",
+        ),
     ),
     Case("gwapi", AG + TR, warned=()),
     Case(
         "gw no listener",
         AG + TR.replace("{name: gw}", "{name: gw, sectionName: x}"),
         refused=(
-            "r.yaml:12:16: spec.parentRefs[0]: no listener of gw matches; there are: tcp (port 31400)",
+            "r.yaml:12:16: spec.parentRefs[0]: NoMatchingParent: no listener of gw matches; there are: tcp (port 31400)",
+            "r.yaml: no route for TCP remains",
         ),
     ),
     Case(
@@ -248,7 +260,9 @@ CASES = [
         "gw udp",
         AG.replace("protocol: TCP", "protocol: UDP") + TR,
         refused=(
-            "r.yaml:6:27: spec.listeners[0].protocol: tcpmux relays TCP: expected TCP, got UDP",
+            "r.yaml:6:5: spec.listeners[0]: tcpmux relays TCP, not UDP: port 31400 is not opened",
+            "r.yaml:12:16: spec.parentRefs[0]: NotAllowedByListeners: no listener of gw allows a TCPRoute",
+            "r.yaml: no route for TCP remains",
         ),
     ),
     Case(
@@ -258,7 +272,8 @@ CASES = [
             "{name: gw}", "{name: gw, namespace: default}"
         ),
         refused=(
-            "r.yaml:12:16: spec.parentRefs[0]: no listener of gw allows a TCPRoute of namespace x",
+            "r.yaml:12:16: spec.parentRefs[0]: NotAllowedByListeners: no listener of gw allows a TCPRoute of namespace x",
+            "r.yaml: no route for TCP remains",
         ),
     ),
     Case(

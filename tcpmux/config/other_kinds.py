@@ -1,0 +1,112 @@
+"""Kinds of resources that tcpmux reads nothing from: which of them change traffic.
+
+A kind that is not here may do anything, so it changes traffic.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tcpmux.config.problems import one_line
+from tcpmux.config.remarks import Changes, Harmless
+
+_NOT_ROUTED = "says nothing of where connections go"
+_HTTP = "tcpmux relays TCP: its ports are not opened"
+_TLS = "tcpmux passes TLS through unseen: its ports are not opened"
+_UDP = "tcpmux relays TCP: its UDP ports are not opened"
+_DENIES = "it may deny connections, and is not applied: say who may connect with allow and deny"
+_ENCRYPTS = "TLS to endpoints is not supported yet: they get what clients send"
+_ANY = "it may change anything, and is not applied"
+
+# Groups that have no kind about connections: of a name, or of a name that ends so.
+HARMLESS_GROUPS = frozenset(
+    {
+        "",
+        "admissionregistration.k8s.io",
+        "apiextensions.k8s.io",
+        "apiregistration.k8s.io",
+        "apps",
+        "autoscaling",
+        "batch",
+        "cert-manager.io",
+        "certificates.k8s.io",
+        "coordination.k8s.io",
+        "discovery.k8s.io",
+        "events.k8s.io",
+        "flowcontrol.apiserver.k8s.io",
+        "metrics.k8s.io",
+        "monitoring.coreos.com",
+        "node.k8s.io",
+        "policy",
+        "rbac.authorization.k8s.io",
+        "resource.k8s.io",
+        "scheduling.k8s.io",
+        "snapshot.storage.k8s.io",
+        "storage.k8s.io",
+        "storagemigration.k8s.io",
+        "telemetry.istio.io",
+    }
+)
+
+_ISTIO, _SECURITY = "networking.istio.io", "security.istio.io"
+_GATEWAY_API, _EXPERIMENTS = "gateway.networking.k8s.io", "gateway.networking.x-k8s.io"
+_KUBERNETES = "networking.k8s.io"
+
+KINDS: dict[tuple[str, str], Changes | Harmless] = {
+    (_KUBERNETES, "Ingress"): Changes(_HTTP, "HTTP"),
+    (_KUBERNETES, "IngressClass"): Harmless(_NOT_ROUTED),
+    (_KUBERNETES, "IPAddress"): Harmless(_NOT_ROUTED),
+    (_KUBERNETES, "ServiceCIDR"): Harmless(_NOT_ROUTED),
+    (_KUBERNETES, "NetworkPolicy"): Changes(_DENIES, "network policies"),
+    ("policy.networking.k8s.io", "AdminNetworkPolicy"): Changes(_DENIES, "network policies"),
+    ("policy.networking.k8s.io", "BaselineAdminNetworkPolicy"): Changes(
+        _DENIES, "network policies"
+    ),
+    (_GATEWAY_API, "GatewayClass"): Harmless("tcpmux is the one that serves every Gateway"),
+    (_GATEWAY_API, "HTTPRoute"): Changes(_HTTP, "HTTP"),
+    (_GATEWAY_API, "GRPCRoute"): Changes(_HTTP, "HTTP"),
+    (_GATEWAY_API, "TLSRoute"): Changes(_TLS, "rules by SNI"),
+    (_GATEWAY_API, "UDPRoute"): Changes(_UDP, "UDP"),
+    (_GATEWAY_API, "BackendTLSPolicy"): Changes(_ENCRYPTS, "TLS"),
+    (_GATEWAY_API, "BackendLBPolicy"): Changes("clients are not kept together", "sticky sessions"),
+    (_GATEWAY_API, "ListenerSet"): Changes("its ports are not opened", "sets of listeners"),
+    (_EXPERIMENTS, "XListenerSet"): Changes("its ports are not opened", "sets of listeners"),
+    (_EXPERIMENTS, "XBackendTrafficPolicy"): Changes(
+        "clients are not kept together", "sticky sessions"
+    ),
+    (_ISTIO, "EnvoyFilter"): Changes(_ANY, "Envoy's filters"),
+    (_ISTIO, "ProxyConfig"): Harmless("it is about processes of Envoy"),
+    (_ISTIO, "Sidecar"): Changes("it says what sidecars may reach, and is not applied", "sidecars"),
+    (_ISTIO, "WorkloadGroup"): Harmless("its workloads count once they are a WorkloadEntry"),
+    (_SECURITY, "AuthorizationPolicy"): Changes(_DENIES, "authorization policies"),
+    (_SECURITY, "PeerAuthentication"): Changes(
+        "it may demand mutual TLS, which is not supported yet: endpoints get what clients send",
+        "TLS",
+    ),
+    (_SECURITY, "RequestAuthentication"): Harmless("it is about HTTP"),
+    ("extensions.istio.io", "WasmPlugin"): Changes(_ANY, "Envoy's filters"),
+}
+
+
+def _modes(spec: Any) -> set[str]:
+    """Of mutual TLS: that of a PeerAuthentication, and those of its ports. One that it leaves open
+    is that of another."""
+    spec = spec if isinstance(spec, dict) else {}
+    ports = spec.get("portLevelMtls")
+    every = [spec.get("mtls"), *(ports.values() if isinstance(ports, dict) else ())]
+    return {str(one.get("mode")) if isinstance(one, dict) else "" for one in every}
+
+
+def what_it_does(group: str, kind: str, value: Any) -> Changes | Harmless:
+    """To connections, if tcpmux takes no notice of it. value: the resource."""
+    known = KINDS.get((group, kind))
+    if kind == "PeerAuthentication" and _modes(value.get("spec")) <= {"PERMISSIVE", "DISABLE"}:
+        known = Harmless("it demands no TLS")
+    if known is None and group in HARMLESS_GROUPS:
+        known = Harmless(_NOT_ROUTED)
+    if known is None:
+        return Changes(f"{one_line(kind)} is ignored: tcpmux does not know what it does")
+    said = f"{one_line(kind)} is ignored: {known.note}"
+    if isinstance(known, Changes):
+        return Changes(said, known.needs)
+    return Harmless(said, told=True)

@@ -1,0 +1,155 @@
+"""What a converter makes of another proxy's files, before it is a configuration of tcpmux.
+
+All proxies have the same things under other names: a pool of servers (backend, upstream, cluster,
+service), and a listener whose connections go to one or several pools by share. Here weights, names
+and limits of all of them are brought into tcpmux's form.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+from tcpmux.config.address import Address, Endpoint
+from tcpmux.config.model import MAX_WEIGHT, Destination, Route
+from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, RoutePolicy
+from tcpmux.config.turns import turns, whole_turns
+from tcpmux.convert.report import Report, Statement
+
+MAX_NAME = 63  # characters of a route's or a destination's name
+ONLY_SHARE = 100  # weight of a route's only destination: room for others beside it
+
+
+@dataclass(slots=True)
+class Server:
+    """An endpoint of a pool. weight: 0 = it gets no connection, and is left out."""
+
+    endpoint: Endpoint
+    weight: int = 1
+    policy: EndpointPolicy = field(default_factory=EndpointPolicy)
+
+
+@dataclass(slots=True)
+class Pool:
+    """A destination. servers may be empty: its share is reset."""
+
+    name: str
+    servers: list[Server] = field(default_factory=list)
+    policy: DestinationPolicy = DestinationPolicy()
+
+
+@dataclass(slots=True)
+class Draft:
+    """A route. shares: parts of its connections, of any sum. at: the statement that it is made of.
+    sections: those whose remarks belong to it (Statement.section)."""
+
+    name: str
+    listen: list[Address]
+    shares: list[tuple[Pool, Fraction]]
+    at: Statement
+    source: str = ""
+    policy: RoutePolicy = RoutePolicy()
+    sections: set[str] = field(default_factory=set)
+
+
+def plain_name(text: str, otherwise: str = "route") -> str:
+    """A name of tcpmux's: other characters become '-'."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:MAX_NAME] or otherwise
+
+
+def unique(name: str, taken: set[str]) -> str:
+    """The name, or one like it that is not taken: NAME-2, NAME-3. It is taken then."""
+    found, number = name, 1
+    while found in taken:
+        number += 1
+        tail = f"-{number}"
+        found = name[: MAX_NAME - len(tail)] + tail
+    taken.add(found)
+    return found
+
+
+def routes_of(drafts: Iterable[Draft], report: Report) -> list[tuple[Route, Draft]]:
+    """The routes, with names that are unique. A listening address that two have is a problem."""
+    taken: set[str] = set()
+    listens: dict[Address, Draft] = {}
+    found = []
+    for draft in drafts:
+        for address in dict.fromkeys(draft.listen):
+            other = listens.setdefault(address, draft)
+            if other is not draft:
+                place = f"{other.at.file}:{other.at.line}"
+                report.problem(draft.at, f"{address} is already listened on at {place}")
+        route = _route(draft, unique(plain_name(draft.name), taken))
+        found.append((route, draft))
+    return found
+
+
+def _route(draft: Draft, name: str) -> Route:
+    names: set[str] = set()
+    weights = whole_weights([share for _, share in draft.shares])
+    if len(draft.shares) == 1:
+        weights = [ONLY_SHARE]
+    elif not _is_exact([share for _, share in draft.shares], weights):
+        draft.at.remark(f"its shares are rounded to {_ratio(weights)}")
+    destinations = tuple(
+        _destination(pool, unique(plain_name(pool.name, "destination"), names), weight, draft.at)
+        for (pool, _), weight in zip(draft.shares, weights, strict=True)
+    )
+    policy = draft.policy
+    if destinations:
+        of = destinations[0].policy
+        policy = replace(policy, connect_timeout=of.connect_timeout, idle_timeout=of.idle_timeout)
+    return Route(name, tuple(dict.fromkeys(draft.listen)), destinations, draft.source, policy)
+
+
+def whole_weights(shares: Sequence[Fraction]) -> list[int]:
+    """In the same proportion, as percentages where these are whole, else as small as they get;
+    within 0..MAX_WEIGHT, rounded if need be, and never to 0."""
+    total = sum(shares)
+    if not total:
+        return [0] * len(shares)
+    percentages = [share * 100 / total for share in shares]
+    if all(share.denominator == 1 for share in percentages):
+        return [share.numerator for share in percentages]
+    scale = math.lcm(*(share.denominator for share in shares))
+    numbers = [(share * scale).numerator for share in shares]
+    divisor = math.gcd(*numbers)
+    numbers = [number // divisor for number in numbers]
+    largest = max(numbers)
+    if largest > MAX_WEIGHT:
+        numbers = [
+            max(round(Fraction(number * MAX_WEIGHT, largest)), int(number > 0))
+            for number in numbers
+        ]
+    return numbers
+
+
+def _is_exact(shares: Sequence[Fraction], weights: Sequence[int]) -> bool:
+    total, sum_ = sum(shares), sum(weights)
+    return all(s * sum_ == w * total for s, w in zip(shares, weights, strict=True))
+
+
+def _ratio(numbers: Iterable[int]) -> str:
+    return " to ".join(map(str, numbers))
+
+
+def _destination(pool: Pool, name: str, weight: int, at: Statement) -> Destination:
+    merged: dict[Endpoint, Server] = {}
+    for server in pool.servers:
+        before = merged.get(server.endpoint)
+        weight_so_far = before.weight if before else 0
+        merged[server.endpoint] = replace(server, weight=weight_so_far + server.weight)
+    used = [server for server in merged.values() if server.weight > 0]
+    numbers, is_exact = whole_turns([server.weight for server in used])
+    if not is_exact:
+        at.remark(f"weights of the servers of {pool.name} are rounded to {_ratio(numbers)}")
+    return Destination(
+        name,
+        weight,
+        turns(list(zip((server.endpoint for server in used), numbers, strict=True))),
+        pool.policy,
+        tuple((s.endpoint, s.policy) for s in used if s.policy != EndpointPolicy()),
+    )

@@ -1,0 +1,80 @@
+"""balance: which server a connection is given."""
+
+from __future__ import annotations
+
+import re
+
+from tcpmux.convert.haproxy.proxies import Section, guarded
+from tcpmux.convert.haproxy.servers import Servers
+from tcpmux.convert.haproxy.values import Refused, Unsupported
+from tcpmux.convert.report import Report
+
+TURNS = ("roundrobin", "static-rr", "random")  # which server is next does not depend on the client
+IN_TCP = "HAProxy uses roundrobin with mode tcp"
+_BALANCE = {
+    "roundrobin": ("round_robin", ""),
+    "static-rr": ("round_robin", ""),
+    "leastconn": ("least_connections", ""),
+    "source": ("source_hash", "each client stays at a server, at another than with HAProxy"),
+    "first": ("round_robin", ""),
+    "uri": ("round_robin", IN_TCP),
+    "url_param": ("round_robin", IN_TCP),
+    "hdr": ("round_robin", IN_TCP),
+}
+
+
+def balance_of(back: Section, servers: Servers, report: Report) -> tuple[str, str]:
+    """(HAProxy's word, tcpmux's)."""
+    setting = back.last("balance")
+    if setting is None:
+        return "roundrobin", "round_robin"
+    found: list[tuple[str, str, str]] = []
+
+    def read() -> None:
+        try:
+            found.append(_read([word.text for word in setting.args] or [""]))
+        except Unsupported as error:
+            setting.at.changes(note=str(error), needs=error.needs)
+
+    guarded(report, setting.at, read)
+    if not found:
+        return "roundrobin", "round_robin"
+    name, word, note = found[0]
+    setting.at.mapped(note=note)
+    _hash_type(back, name)
+    if name == "first":
+        for line in servers.backups:
+            line.options["backup"].changes(
+                "it would be used as soon as the others are full", "backups of full servers"
+            )
+    return name, word
+
+
+def _read(words: list[str]) -> tuple[str, str, str]:
+    """(HAProxy's word, tcpmux's, a note). Raises Refused or Unsupported."""
+    name = words[0].partition("(")[0]
+    if name == "hash" and words[1:] == ["src"]:
+        name = "source"
+    if name == "random":
+        draws = re.fullmatch(r"random(?:\(([0-9]{1,9})\))?", words[0], re.ASCII)
+        if not draws or draws[1] == "0":
+            raise Refused("expected random or random(DRAWS)")
+        if int(draws[1] or 2) == 1:
+            return name, "round_robin", "in turns, with the same shares"
+        note = "" if int(draws[1] or 2) == 2 else "of two draws"
+        return name, "random_two", note
+    if name not in _BALANCE:
+        raise Unsupported("connections would take turns", "hashes of content")
+    return (name, *_BALANCE[name])
+
+
+def _hash_type(back: Section, name: str) -> None:
+    setting = back.last("hash-type")
+    if setting is not None and name == "source":
+        consistent = "consistent" in [word.text for word in setting.args]
+        setting.at.mapped(
+            note="" if consistent else "if a server goes down, only its own clients move"
+        )
+    factor = back.last("hash-balance-factor")
+    if factor is not None and name == "source" and [w.text for w in factor.args] != ["0"]:
+        factor.at.changes(note="no server's load would be bounded", needs="bounded loads")

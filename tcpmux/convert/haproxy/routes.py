@@ -1,0 +1,249 @@
+"""Frontends as routes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+from tcpmux.config.address import Address
+from tcpmux.config.rows import DAY, MAX_CONNECTIONS
+from tcpmux.config.settings import (
+    AcceptProxy,
+    Clients,
+    DestinationPolicy,
+    Queue,
+    Retry,
+    RoutePolicy,
+    Source,
+)
+from tcpmux.convert.clients import EVERYBODY
+from tcpmux.convert.draft import Draft, Pool
+from tcpmux.convert.haproxy.access import Access, Lists, access_of, counted, lists_of
+from tcpmux.convert.haproxy.binds import (
+    FULL,
+    RESETS,
+    Binds,
+    accepts_proxy,
+    binds_of,
+    mark_v6only,
+)
+from tcpmux.convert.haproxy.pools import Backend, backend_of, pool_of
+from tcpmux.convert.haproxy.proxies import Section, guarded, mark_known
+from tcpmux.convert.haproxy.routing import Choice, Shares, choices_of, default_of, shares_of
+from tcpmux.convert.haproxy.timeouts import MOST_QUEUED
+from tcpmux.convert.haproxy.values import seconds, whole, whole_milliseconds
+from tcpmux.convert.report import Report
+
+NO_BACKEND = "connections that no backend is for are closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What happens to connections to an address. port: 0 = it does not matter. limit: of it."""
+
+    shares: Shares
+    lists: Lists
+    port: int
+    limit: int
+
+
+@dataclass(slots=True)
+class Front:
+    """What a frontend says."""
+
+    section: Section
+    binds: Binds
+    choices: list[Choice]
+    default: str
+    access: Access
+    maxconn: int
+    accept_proxy: AcceptProxy
+    backends: dict[str, Backend] = field(default_factory=dict)
+
+
+def drafts_of(
+    sections: Sequence[Section], backends: dict[str, Section], most: int, report: Report
+) -> list[Draft]:
+    """Of all frontends. most: global maxconn, 0 = none."""
+    drafts: list[Draft] = []
+    every: list[Binds] = []
+    for section in sections:
+        if section.kind in ("frontend", "listen") and section.head is not None:
+            binds = binds_of(section, report)
+            every.append(binds)
+            drafts += _drafts(section, binds, backends, sections, most, report)
+    listen = {address for draft in drafts for address in draft.listen}
+    for binds in every:
+        mark_v6only(binds, listen)
+    return drafts
+
+
+def _drafts(
+    front: Section,
+    binds: Binds,
+    backends: dict[str, Section],
+    sections: Sequence[Section],
+    most: int,
+    report: Report,
+) -> list[Draft]:
+    mark_known(front, report)
+    if not binds.listen:
+        front.at.harmless(note="it listens nowhere")
+        return []
+    front.at.mapped()
+    access = access_of(front, report)
+    found = Front(
+        front,
+        binds,
+        choices_of(front, backends, report),
+        default_of(front, backends, report),
+        access,
+        _maxconn(front, most, report),
+        _accept_proxy(front, binds, access),
+    )
+    counted(found.access, front, sections)
+    outcomes = _outcomes(found, backends, report)
+    drafts = [_draft(found, outcome, listen) for outcome, listen in outcomes.items()]
+    if len(drafts) > 1:
+        _split(found, drafts)
+    return drafts
+
+
+def _accept_proxy(front: Section, binds: Binds, access: Access) -> AcceptProxy:
+    """The header has to be there within the client's timeout."""
+    early = any(rule.stage == "connection" and rule.accepts is not None for rule in access.rules)
+    if not accepts_proxy(binds, has_connection_rules=early):
+        return AcceptProxy()
+    senders = tuple(network for network in EVERYBODY if not isinstance(network, str))
+    setting, timeout = front.last("timeout client"), 0.0
+    if setting is not None:
+        with suppress(ValueError):  # it is told with the other timeouts
+            timeout = whole_milliseconds(seconds(setting.arg().text))
+    return AcceptProxy(senders, timeout=min(timeout or DAY, DAY))
+
+
+def _split(front: Front, drafts: Sequence[Draft]) -> None:
+    """What follows from a frontend that is several routes."""
+    for draft in drafts:
+        draft.name = f"{front.section.name}-{draft.listen[0].port or 'unix'}"
+    note = "its ports are routes of their own, each of which would have this limit"
+    setting = front.section.last("maxconn")
+    if setting is not None:
+        setting.at.changes(note=note, needs="limits over routes")
+    for rule in front.access.limits:
+        rule.setting.at.changes(note=note, needs="limits over routes")
+
+
+def _maxconn(front: Section, most: int, report: Report) -> int:
+    setting = front.last("maxconn")
+    found: list[int] = []
+    if setting is not None:
+        guarded(report, setting.at, lambda: found.append(whole(setting.arg().text, 0, 2**31 - 1)))
+        setting.at.mapped()
+    limits = [limit for limit in (*found, most) if limit]
+    return min(limits, default=0)
+
+
+def _outcomes(
+    front: Front, backends: dict[str, Section], report: Report
+) -> dict[Outcome, list[Address]]:
+    """Addresses by what happens there."""
+    made: dict[Outcome, list[Address]] = {}
+    conditions = [choice.condition for choice in front.choices]
+    conditions += [rule.condition for rule in front.access.rules]
+    differs = any(condition.depends_on_address for condition in conditions)
+    shares: Shares | None = None
+    lists: Lists = ((), ())
+    for address in dict.fromkeys(front.binds.listen):
+        if differs or shares is None:
+            shares = shares_of(front.choices, front.default, address, report)
+            lists = lists_of(front.access, address, report)
+        port = 0
+        for name, _ in shares:
+            if name and name not in front.backends:
+                front.backends[name] = backend_of(front.section, backends[name], report)
+            if name and front.backends[name].servers.mapped_ports:
+                port = address.port
+        outcome = Outcome(shares, lists, port, front.binds.limits.get(address, 0))
+        made.setdefault(outcome, []).append(address)
+    return made
+
+
+def _draft(front: Front, outcome: Outcome, listen: list[Address]) -> Draft:
+    section = front.section
+    shares: list[tuple[Pool, Fraction]] = []
+    parts: list[Backend] = []
+    for name, share in outcome.shares:
+        if name:
+            part = front.backends[name]
+            parts.append(part)
+            shares.append((pool_of(part, outcome.port), share))
+            if not part.servers.all:
+                part.section.at.mapped(note="no server of it is used: connections are reset")
+        else:
+            section.at.mapped(note=NO_BACKEND)
+            shares.append((Pool("no-backend"), share))
+    policy = _policy(front, outcome, parts)
+    if len(shares) == 1 and front.maxconn:
+        pool = shares[0][0]
+        queued = _queued(pool.policy, front.maxconn)
+        if queued is None:
+            policy = _limited(front, policy)
+        else:
+            pool.policy = queued
+            _note_limit(front, f"{FULL}, and so does tcpmux for up to a day")
+    elif front.maxconn:
+        policy = _limited(front, policy)
+    labels = {section.label, *(s.label for s in section.chain)}
+    labels.update(s.label for part in parts for s in part.section.chain)
+    source = f"{section.label} at {section.at.file}:{section.at.line}"
+    return Draft(section.name, listen, shares, section.at, source, policy, labels)
+
+
+def _queued(policy: DestinationPolicy, limit: int) -> DestinationPolicy | None:
+    """With a limit beyond which connections wait; None = they wait for servers already."""
+    if policy.on_full != "reject":
+        return None
+    size = min(limit, MAX_CONNECTIONS)
+    return replace(policy, max_connections=size, on_full="queue", queue=Queue(size, MOST_QUEUED))
+
+
+def _limited(front: Front, policy: RoutePolicy) -> RoutePolicy:
+    _note_limit(front, RESETS)
+    return replace(policy, max_connections=min(front.maxconn, MAX_CONNECTIONS))
+
+
+def _note_limit(front: Front, note: str) -> None:
+    setting = front.section.last("maxconn")
+    if setting is not None:
+        setting.at.mapped(*setting.at.words, note=note)
+
+
+def _policy(front: Front, outcome: Outcome, parts: Sequence[Backend]) -> RoutePolicy:
+    allow: tuple[Clients, ...]
+    allow, deny = outcome.lists
+    source = Source(max_connections=front.access.per_client)
+    policy = RoutePolicy(
+        allow=allow,
+        deny=deny,
+        source=source,
+        listener_max_connections=min(outcome.limit, MAX_CONNECTIONS),
+        accept_proxy=front.accept_proxy,
+    )
+    if len(outcome.shares) > 1:
+        policy = replace(policy, on_unavailable="reject")
+    retries = {part.retry for part in parts} - {None}
+    if len(retries) == 1:
+        return replace(policy, retry=retries.pop() or Retry())
+    if retries:
+        for part in parts:
+            for key in ("retries", "option redispatch", "retry-on"):
+                said = part.section.last(key)
+                if said is not None:
+                    said.at.changes(
+                        note="backends of one frontend differ in it; `retry` is of a route",
+                        needs="retries of a destination",
+                    )
+    return policy

@@ -1,0 +1,134 @@
+"""Who may connect, and how often: allow, deny, limit_conn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
+
+from tcpmux.config.rows import MAX_CONNECTIONS
+from tcpmux.config.settings import UNIX, Clients, RoutePolicy, Source
+from tcpmux.convert.clients import EVERYBODY, ClientRule, TooManyNetworks, allow_and_deny
+from tcpmux.convert.nginx.scope import is_plain
+from tcpmux.convert.nginx.tree import Directive
+from tcpmux.convert.nginx.values import number
+from tcpmux.convert.nginx.variables import names_in
+from tcpmux.convert.report import Report, Word
+
+_CLIENT = ("$binary_remote_addr", "$remote_addr", "${binary_remote_addr}", "${remote_addr}")
+_LISTENER = {"server_addr", "server_port", "protocol"}
+
+
+def client_rules(directives: Sequence[Directive], report: Report) -> list[ClientRule]:
+    """In order: the first that matches decides."""
+    rules: list[ClientRule] = []
+    for one in directives:
+        accepts = one.name == "allow"
+        clients = _clients(one.at.words[1])
+        if not clients:
+            report.problem(one.at, "expected an address, a network, unix: or all", one.at.words[1])
+        one.at.mapped()
+        rules += [ClientRule(accepts, each) for each in clients]
+    return rules
+
+
+def _clients(word: Word) -> tuple[Clients, ...]:
+    if word.text == "all":
+        return EVERYBODY
+    if word.text == "unix:":
+        return (UNIX,)
+    length = word.text.partition("/")[2]
+    if length and not (length.isascii() and length.isdigit()):
+        return ()
+    try:
+        return (ip_network(word.text, strict=False),)
+    except ValueError:
+        return ()
+
+
+def client_lists(
+    rules: Sequence[ClientRule], at: Sequence[Directive]
+) -> tuple[tuple[Clients, ...], tuple[Clients, ...]]:
+    """(allow, deny) that are equivalent. at: what the rules are made of."""
+    try:
+        return allow_and_deny(rules)
+    except TooManyNetworks as error:
+        for one in at:
+            one.at.changes(note=f"nobody may connect: {error}")
+        return (), EVERYBODY
+
+
+@dataclass(slots=True)
+class Zones:
+    """limit_conn_zone, by name: its directive; and the servers whose connections it counts."""
+
+    report: Report
+    zones: dict[str, Directive] = field(default_factory=dict)
+    users: dict[str, set[str]] = field(default_factory=dict)
+
+    def define(self, one: Directive) -> None:
+        if not is_plain(one, self.report, 2, 2):
+            return
+        name = one.argument(1).removeprefix("zone=").partition(":")[0]
+        if not one.argument(1).startswith("zone=") or not name:
+            self.report.problem(one.at, "expected zone=NAME:SIZE", one.at.words[2])
+        elif name in self.zones:
+            self.report.problem(one.at, f"the zone {name} is defined already", one.at.words[2])
+        else:
+            self.zones[name] = one
+
+    def use(self, directives: Sequence[Directive], route: str) -> None:
+        for one in directives:
+            self.users.setdefault(one.argument(), set()).add(route)
+
+    def apply(
+        self, policy: RoutePolicy, directives: Sequence[Directive], listeners: int, *, dry: bool
+    ) -> RoutePolicy:
+        """With the limits of a route, which listens on so many addresses. dry: they are only
+        logged. use() has been called for all routes."""
+        for one in directives:
+            count, zone = number(one.argument(1)), self.zones.get(one.argument())
+            if not count:
+                self.report.problem(one.at, "expected a number from 1", one.at.words[2])
+            elif zone is None:
+                self.report.problem(one.at, f"no limit_conn_zone is called {one.argument()}")
+            elif dry:
+                one.at.harmless(note="limit_conn_dry_run: it is only logged")
+            elif count > MAX_CONNECTIONS:
+                one.at.changes(note=f"no limit: it is above {MAX_CONNECTIONS}")
+            else:
+                policy = self._limit(policy, one, zone, count, listeners)
+        return policy
+
+    def _limit(
+        self, policy: RoutePolicy, one: Directive, zone: Directive, count: int, listeners: int
+    ) -> RoutePolicy:
+        key = zone.argument()
+        others = len(self.users.get(one.argument(), ())) > 1
+        if key in _CLIENT:
+            one.at.mapped()
+            zone.at.mapped(note="an IPv6 client is its /64 in tcpmux")
+            if others:
+                note = (
+                    "each route counts for itself; in nginx, all that use the zone count together"
+                )
+                one.at.changes(note=note, needs="limits over routes")
+            old = policy.source.max_connections
+            limit = min(old, count) if old else count
+            return replace(policy, source=Source(max_connections=limit))
+        names = names_in(key)
+        if names <= _LISTENER and (listeners == 1 or names >= {"server_addr", "server_port"}):
+            one.at.mapped()
+            zone.at.mapped()
+            if others:
+                one.at.changes(note="each route counts for itself", needs="limits over routes")
+            old = policy.listener_max_connections
+            return replace(policy, listener_max_connections=min(old, count) if old else count)
+        for each in (one, zone):
+            each.at.changes(note="no limit: tcpmux counts by client, or by listener")
+        return policy
+
+    def mark_unused(self) -> None:
+        for zone in self.zones.values():
+            if zone.at.words[0].effect is None:
+                zone.at.harmless(note="no limit_conn that counts uses it")

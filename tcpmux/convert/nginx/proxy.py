@@ -1,0 +1,182 @@
+"""How a server treats its connections: the proxy_* directives, its own or those of stream {}."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from tcpmux.config.duration import format_duration
+from tcpmux.config.rows import DAY, HOUR, MAX_BANDWIDTH
+from tcpmux.config.settings import Retry
+from tcpmux.convert.nginx.scope import Scope, is_on
+from tcpmux.convert.nginx.tables import PROXY_PROTOCOL
+from tcpmux.convert.nginx.tree import Directive
+from tcpmux.convert.nginx.values import milliseconds, number, size
+from tcpmux.convert.report import Report
+
+MAX_ATTEMPTS = 255
+# nginx tries every server once, whatever other connections do.
+RETRIES = Retry(budget=100, burst=1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """connect, idle: s. attempts: 0 = every server once. up, down: bytes per second, 0 = no limit.
+    keepalive: towards servers. The defaults are nginx's."""
+
+    connect: float = 60.0
+    idle: float = 600.0
+    attempts: int = 0
+    up: int = 0
+    down: int = 0
+    keepalive: bool = False
+    has_tls: bool = False
+
+    @property
+    def retry(self) -> Retry:
+        if self.attempts == 1:
+            return Retry(attempts=1)
+        return replace(RETRIES, attempts=self.attempts)
+
+
+Handler = Callable[[Behaviour, Directive, Report], Behaviour]
+
+
+def seconds_of(one: Directive, report: Report, most: float) -> float | None:
+    """Of its only argument: more than 0 and at most so many s; None = in the report."""
+    word = one.at.words[1]
+    found = milliseconds(word.text)
+    if found is None:
+        report.problem(one.at, "expected a time such as 10s or 1h30m", word)
+    elif not found:
+        one.at.changes(note="0 ends connections at once in nginx; tcpmux has no such time")
+    elif found > most * 1000:
+        one.at.changes(note=f"{word.text} is above {format_duration(most)}, the most of tcpmux")
+    else:
+        one.at.mapped()
+        return found / 1000
+    return None
+
+
+def _connect(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
+    return replace(so_far, connect=seconds_of(one, report, HOUR) or so_far.connect)
+
+
+def _idle(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
+    return replace(so_far, idle=seconds_of(one, report, 30 * DAY) or so_far.idle)
+
+
+def _rate(one: Directive, report: Report) -> int:
+    word = one.at.words[1]
+    found = size(word.text)
+    if "$" in word.text:
+        one.at.changes(note="no limit: tcpmux has the same rate for all", needs="rates by variable")
+    elif found is None:
+        report.problem(one.at, "expected a size such as 512k", word)
+    elif found > MAX_BANDWIDTH:
+        one.at.changes(note=f"above {MAX_BANDWIDTH} bytes per second, the most of tcpmux")
+    else:
+        one.at.mapped()
+        return found
+    return 0
+
+
+def _up(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
+    return replace(so_far, up=_rate(one, report))
+
+
+def _down(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
+    return replace(so_far, down=_rate(one, report))
+
+
+def _half_close(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
+    note = "tcpmux passes a half-close on, and waits for the other side"
+    one.at.mapped(note="" if is_on(one, report) else note)
+    return so_far
+
+
+def _next(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
+    one.at.mapped()
+    return so_far if is_on(one, report) else replace(so_far, attempts=1)
+
+
+def _tries(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
+    found = number(one.argument())
+    if found is None:
+        report.problem(one.at, "expected a number", one.at.words[1])
+        return so_far
+    one.at.mapped()
+    tries = 0 if found > MAX_ATTEMPTS else found  # more than servers can be tried
+    return replace(so_far, attempts=so_far.attempts or tries)
+
+
+def _next_timeout(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
+    found = milliseconds(one.argument())
+    if found is None:
+        report.problem(one.at, "expected a time such as 10s", one.at.words[1])
+    elif found:
+        one.at.changes(note="servers are tried one after the other without a limit of time")
+    else:
+        one.at.mapped()
+    return so_far
+
+
+def _keepalive(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
+    one.at.mapped()
+    return replace(so_far, keepalive=is_on(one, report))
+
+
+def _tls(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
+    if is_on(one, report):
+        one.at.changes(note="servers get what clients send, without TLS", needs="TLS")
+        return replace(so_far, has_tls=True)
+    one.at.harmless(note="off")
+    return so_far
+
+
+def _proxy_protocol(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
+    if is_on(one, report):
+        one.at.changes(note="servers get no PROXY header", needs=PROXY_PROTOCOL)
+    else:
+        one.at.harmless(note="off")
+    return so_far
+
+
+def _bind(so_far: Behaviour, one: Directive, _: Report) -> Behaviour:
+    if one.argument() == "off":
+        one.at.harmless(note="off")
+    else:
+        one.at.changes(note="servers see an address of this host", needs="source addresses")
+    return so_far
+
+
+def _preread(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
+    is_on(one, report)
+    one.at.harmless(note="tcpmux connects without waiting for a client's first bytes")
+    return so_far
+
+
+HANDLERS: dict[str, Handler] = {
+    "proxy_bind": _bind,
+    "proxy_connect_timeout": _connect,
+    "proxy_download_rate": _down,
+    "proxy_half_close": _half_close,
+    "proxy_next_upstream": _next,
+    "proxy_next_upstream_timeout": _next_timeout,
+    "proxy_next_upstream_tries": _tries,
+    "proxy_protocol": _proxy_protocol,
+    "proxy_socket_keepalive": _keepalive,
+    "proxy_ssl": _tls,
+    "proxy_timeout": _idle,
+    "proxy_upload_rate": _up,
+    "ssl_preread": _preread,
+}
+
+
+def behaviour(server: Scope, stream: Scope, report: Report) -> Behaviour:
+    found = Behaviour()
+    for name, handler in HANDLERS.items():
+        one = server.settings.get(name) or stream.settings.get(name)
+        if one is not None:
+            found = handler(found, one, report)
+    return found

@@ -1,0 +1,326 @@
+"""A `server` of stream {}: what stands in it, and the routes that it is."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from ipaddress import ip_network
+
+from tcpmux.config.address import Address, HostName
+from tcpmux.config.schema import MAX_ENDPOINTS
+from tcpmux.config.settings import Bandwidth, Clients, DestinationPolicy, Keepalive, RoutePolicy
+from tcpmux.convert.clients import EVERYBODY, ClientRule
+from tcpmux.convert.draft import Draft, Pool, plain_name
+from tcpmux.convert.nginx.access import Zones, client_lists, client_rules
+from tcpmux.convert.nginx.listen import KERNEL_KEEPALIVE, Listen, Listens
+from tcpmux.convert.nginx.proxy import Behaviour, behaviour
+from tcpmux.convert.nginx.scope import Scope, is_on, is_plain
+from tcpmux.convert.nginx.tree import STREAM, Directive
+from tcpmux.convert.nginx.upstream import Upstream, UpstreamReader, plain_endpoint, single
+from tcpmux.convert.nginx.variables import Unresolved, Variables
+from tcpmux.convert.report import Report
+
+NO_KEEPALIVE = Keepalive(idle=0)
+MAX_ALL_NETWORKS = 100_000  # of all routes' lists of clients
+REJECTED = "rejected"  # the destination of connections that nginx closes
+_IPV4 = ip_network("0.0.0.0/0")
+
+Shares = list[tuple[Fraction, str]]
+Lists = tuple[tuple[Clients, ...], tuple[Clients, ...]]
+NOBODY: Lists = ((), EVERYBODY)
+
+
+@dataclass(slots=True)
+class Proxied:
+    """A server whose connections go somewhere. variables: with those that it sets."""
+
+    at: Directive
+    scope: Scope
+    variables: Variables
+    listens: list[Listen] = field(default_factory=list)
+    proxy_pass: Directive | None = None
+
+    @property
+    def target(self) -> str:
+        return self.proxy_pass.argument() if self.proxy_pass else ""
+
+    def take(self, inner: Directive, report: Report) -> bool:
+        """Whether what stands in it is known."""
+        if inner.name == "set":
+            return self.variables.define(inner)
+        if inner.name == "server_name":
+            inner.at.harmless(note="the only server that listens there")
+            return True
+        if inner.name != "proxy_pass":
+            return self.scope.take(inner)
+        if self.proxy_pass is not None:
+            report.problem(inner.at, "it stands in this server already")
+        elif is_plain(inner, report, 1, 1):
+            self.proxy_pass = inner
+        return True
+
+
+def read_server(
+    one: Directive, listens: Listens, variables: Variables, report: Report
+) -> Proxied | None:
+    """None if tcpmux has no route for it, which is in the report then."""
+    if one.own < len(one.at.words):
+        one.at.changes(note="a UDP server: its port is not opened", needs="UDP")
+        return None
+    one.at.mapped()
+    found = Proxied(one, Scope(report), variables.of_server())
+    inside = one.inside or []
+    listening = [inner for inner in inside if inner.name == "listen"]
+    names = next((inner for inner in inside if inner.name == "server_name"), None)
+    found.listens = [made for inner in listening if (made := listens.read(inner, names))]
+    others = [inner for inner in inside if inner.name != "listen"]
+    unknown = [inner for inner in others if not found.take(inner, report)]
+    if not listening:
+        report.problem(one.at, "expected listen in it")
+    if found.proxy_pass is None and found.scope.handler is None and not unknown:
+        report.problem(one.at, "expected proxy_pass in it")
+    if found.listens and found.proxy_pass and not found.scope.handler:
+        return found
+    for inner in one.all():
+        for word in inner.at.words:
+            if word.effect is None:
+                inner.at.changes(word, note="tcpmux has no route for this server")
+    return None
+
+
+@dataclass(slots=True)
+class Routes:
+    """Makes them of servers. upstreams: by name in lower case. v4: ports that some server listens
+    on at 0.0.0.0."""
+
+    report: Report
+    stream: Scope
+    upstreams: Mapping[str, Directive]
+    reader: UpstreamReader
+    zones: Zones
+    v4: set[int] = field(default_factory=set)
+    used: dict[str, Upstream] = field(default_factory=dict)  # by name in lower case
+    resolves: bool = False  # names that variables have
+    networks: int = 0  # of all routes
+    endpoints: int = 0
+    to_clients: bool = False  # some server speaks TLS with them
+    to_servers: bool = False
+    lists: dict[tuple[int, bool], Lists] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)  # routes of each upstream
+
+    def drafts(self, server: Proxied) -> list[Draft]:
+        how = behaviour(server.scope, self.stream, self.report)
+        listens_with_tls = any(listen.has_tls for listen in server.listens)
+        mark_tls(server.scope.tls, to_clients=listens_with_tls, to_servers=how.has_tls)
+        self.to_clients = self.to_clients or listens_with_tls
+        self.to_servers = self.to_servers or how.has_tls
+        found = []
+        for (keepalive, v6_only), by_target in self._groups(server, how).items():
+            for _, (listens, shares) in by_target.items():
+                draft = self._draft(server, how, listens, shares, keepalive, v6_only=v6_only)
+                found.append(draft)
+        for draft in found:
+            self.zones.use(self._list(server, "limit_conn"), f"{server.at.at.section} {draft.name}")
+        return found
+
+    def limit(self, server: Proxied, drafts: list[Draft]) -> None:
+        """Once drafts() has been called for all servers."""
+        one = server.scope.settings.get("limit_conn_dry_run") or self.stream.settings.get(
+            "limit_conn_dry_run"
+        )
+        dry = False
+        if one is not None:
+            dry = is_on(one, self.report)
+            one.at.mapped()
+        for draft in drafts:
+            limits = self._list(server, "limit_conn")
+            draft.policy = self.zones.apply(draft.policy, limits, len(draft.listen), dry=dry)
+
+    def _list(self, server: Proxied, key: str) -> list[Directive]:
+        return server.scope.lists.get(key) or self.stream.lists.get(key) or []
+
+    # --- which listeners go where -----------------------------------------------------------
+
+    def _groups(
+        self, server: Proxied, how: Behaviour
+    ) -> dict[tuple[Keepalive, bool], dict[str, tuple[list[Address], Shares]]]:
+        """Addresses with the same settings and the same targets."""
+        groups: dict[tuple[Keepalive, bool], dict[str, tuple[list[Address], Shares]]] = {}
+        proxy_pass = server.proxy_pass
+        assert proxy_pass is not None
+        is_resolved = True
+        for listen in server.listens:
+            keepalive = self._keepalive(listen, how)
+            for address in listen.addresses:
+                try:
+                    shares = server.variables.values(server.target, address)
+                except Unresolved as error:
+                    note = f"its port is not opened: {error}"
+                    proxy_pass.at.changes(note=note, needs=error.needs)
+                    server.variables.mark_changes(server.target, str(error), error.needs)
+                    is_resolved = False
+                    continue
+                v6_only = listen.v6_only and address.port not in self.v4
+                by_target = groups.setdefault((keepalive, v6_only), {})
+                by_target.setdefault(repr(shares), ([], shares))[0].append(address)
+        if is_resolved:
+            proxy_pass.at.mapped()
+            server.variables.mark_mapped(server.target)
+        return groups
+
+    def _keepalive(self, listen: Listen, how: Behaviour) -> Keepalive:
+        if listen.keepalive is None and not how.keepalive:
+            return NO_KEEPALIVE
+        if (listen.keepalive is None) is how.keepalive or listen.keepalive != KERNEL_KEEPALIVE:
+            listen.at.remark("keepalive is on both sides of a connection in tcpmux")
+        return listen.keepalive or KERNEL_KEEPALIVE
+
+    # --- routes -----------------------------------------------------------------------------
+
+    def _draft(
+        self,
+        server: Proxied,
+        how: Behaviour,
+        addresses: list[Address],
+        shares: Shares,
+        keepalive: Keepalive,
+        *,
+        v6_only: bool,
+    ) -> Draft:
+        at = server.at.at
+        pools: dict[str, tuple[Pool, Fraction]] = {}
+        sections = {at.section, STREAM}
+        for share, value in shares:
+            upstream = self._upstream(server, value)
+            sections.add(upstream.section)
+            pool, so_far = pools.setdefault(
+                value.lower(), (_pool(upstream, how, keepalive), Fraction(0))
+            )
+            pools[value.lower()] = pool, so_far + share
+        sections |= {found.at.at.section for found in server.variables.reached_from(server.target)}
+        if v6_only:
+            at.remark("[::] takes IPv4 too in tcpmux: these clients are reset")
+        allow, deny = self._clients(server, v6_only=v6_only)
+        policy = _policy(how, [pool for pool, _ in pools.values()])
+        policy = replace(policy, allow=allow, deny=deny)
+        self.counts.update({value.lower() for _, value in shares} & self.used.keys())
+        return Draft(
+            name=self._name(server, addresses),
+            listen=addresses,
+            shares=[*pools.values()],
+            at=at,
+            source=f"server at {at.file}:{at.line}",
+            policy=policy,
+            sections=sections - {""},
+        )
+
+    def _clients(self, server: Proxied, *, v6_only: bool) -> Lists:
+        """(allow, deny). Those of stream {} are worked out once for all servers."""
+        rules_of = self._list(server, "allow")
+        key = id(rules_of), v6_only
+        if key not in self.lists or not rules_of:
+            rules = client_rules(rules_of, self.report)
+            if v6_only:
+                rules.insert(0, ClientRule(accepts=False, clients=_IPV4))
+            self.lists[key] = client_lists(rules, rules_of)
+        found = self.lists[key]
+        self.networks += len(found[0]) + len(found[1])
+        if self.networks > MAX_ALL_NETWORKS:
+            if self.lists[key] != NOBODY:
+                note = f"nobody may connect: all routes have more than {MAX_ALL_NETWORKS} networks"
+                for one in rules_of:
+                    one.at.changes(note=note)
+            self.lists[key] = NOBODY
+        return self.lists[key]
+
+    def _name(self, server: Proxied, addresses: list[Address]) -> str:
+        target = server.target
+        if target.startswith("$") or target.lower() in self.upstreams:
+            name = re.sub(r"\W+", "-", target, flags=re.ASCII).strip("-")
+            if name:
+                return plain_name(name)
+        first = addresses[0]
+        return plain_name(first.path.rpartition("/")[2]) if first.path else f"tcp-{first.port}"
+
+    def _upstream(self, server: Proxied, value: str) -> Upstream:
+        """Where connections go that have this value of proxy_pass."""
+        key = value.lower()
+        if key in self.upstreams:
+            if key not in self.used:
+                self.used[key] = self.reader.read(self.upstreams[key])
+            self.endpoints += len(self.used[key].servers)
+            if self.endpoints > MAX_ENDPOINTS:
+                message = f"the routes have more than {MAX_ENDPOINTS} endpoints"
+                self.report.problem(server.at.at, message)
+                self.report.complain()
+            return self.used[key]
+        assert server.proxy_pass is not None
+        at, word = server.proxy_pass.at, server.proxy_pass.at.words[1]
+        is_variable = "$" in server.target
+        host, _, port = key.rpartition(":")
+        if host in self.upstreams and not is_variable:
+            self.report.problem(at, f"the upstream {host} has no port", word)
+        if is_variable and not port.isdigit() and not key.startswith("unix:"):
+            what = f"has no upstream {value}" if value else "has no value for some"
+            at.remark(f"{what}: these connections are reset, as nginx closes them")
+            return Upstream(REJECTED)
+        endpoint = plain_endpoint(at, word, self.report, value)
+        if endpoint is None:
+            return Upstream(REJECTED)
+        if isinstance(endpoint, HostName):
+            self._named(server, endpoint, is_variable=is_variable)
+        return single(_label(value), endpoint)
+
+    def _named(self, server: Proxied, endpoint: HostName, *, is_variable: bool) -> None:
+        assert server.proxy_pass is not None
+        if not is_variable:
+            note = "looked up again when its TTL ends; nginx does so when it starts"
+            server.proxy_pass.at.words[1].note = note
+            return
+        self.resolves = True
+        if not (server.scope.settings.get("resolver") or self.stream.settings.get("resolver")):
+            note = f"nginx has no resolver for {endpoint.name}, and closes these connections"
+            server.proxy_pass.at.changes(note=note)
+
+
+def mark_tls(directives: Sequence[Directive], *, to_clients: bool, to_servers: bool) -> None:
+    """ssl_* and proxy_ssl_*: without TLS, they mean nothing."""
+    for one in directives:
+        if to_servers if one.name.startswith("proxy_") else to_clients:
+            one.changes("tcpmux passes TLS on as it is", "TLS")
+        else:
+            one.harmless("no TLS here")
+
+
+def _label(value: str) -> str:
+    """A destination's name of an address: 10.0.0.1-80, ipv6-fd00-1-80, the last of a path."""
+    if value.startswith("unix:"):
+        return value.rpartition("/")[2]
+    return f"ipv6-{plain_name(value)}" if value.startswith("[") else value
+
+
+def _pool(upstream: Upstream, how: Behaviour, keepalive: Keepalive) -> Pool:
+    policy = DestinationPolicy(
+        connect_timeout=how.connect,
+        idle_timeout=how.idle,
+        balance=upstream.balance,
+        slow_start=upstream.slow_start,
+        passive=upstream.passive,
+        keepalive=keepalive,
+        connection_bandwidth=Bandwidth(how.up, how.down),
+    )
+    return Pool(upstream.name, [replace(server) for server in upstream.servers], policy)
+
+
+def _policy(how: Behaviour, pools: list[Pool]) -> RoutePolicy:
+    policy = RoutePolicy()
+    if any(
+        len(pool.servers) > 1 or isinstance(server.endpoint, HostName)
+        for pool in pools
+        for server in pool.servers
+    ):
+        policy = replace(policy, retry=how.retry)
+    return replace(policy, on_unavailable="reject") if len(pools) > 1 else policy

@@ -1,0 +1,119 @@
+"""Directives that are the same wherever they stand: harmless, or without an equivalent.
+
+Those that are mapped, or whose class depends on their value, are in the modules that map them.
+"""
+
+from __future__ import annotations
+
+_LOG = "logs"
+_BUFFERS = "buffers"
+_TABLES = "size of a table in nginx"
+_PROCESS = "a setting of nginx's processes"
+_STATUS = "for nginx's own status"
+_UDP_ONLY = "only of UDP"
+
+# --- in no braces, and in events {} --------------------------------------------------------------
+
+HARMLESS_IN_MAIN = {
+    **dict.fromkeys(("error_log", "debug_points"), _LOG),
+    **dict.fromkeys(
+        (
+            *("accept_mutex", "accept_mutex_delay", "daemon", "debug_connection", "env", "group"),
+            *("load_module", "lock_file", "master_process", "multi_accept", "pcre_jit", "pid"),
+            *("ssl_engine", "ssl_object_cache_inheritable", "thread_pool", "timer_resolution"),
+            *("use", "worker_aio_requests", "worker_cpu_affinity", "worker_priority"),
+            *("worker_rlimit_core", "worker_rlimit_nofile", "working_directory"),
+        ),
+        _PROCESS,
+    ),
+    "user": f"{_PROCESS}; see `user` of tcpmux if it needs access to UNIX sockets",
+    "worker_connections": "tcpmux has as many connections as its limit of open files allows",
+}
+
+MAPPED_IN_MAIN = ("include", "worker_processes", "worker_shutdown_timeout")
+
+# --- in stream {} and in a server ----------------------------------------------------------------
+
+HARMLESS = {
+    **dict.fromkeys(
+        ("access_log", "error_log", "log_format", "open_log_file_cache", "limit_conn_log_level"),
+        _LOG,
+    ),
+    **dict.fromkeys(
+        (
+            *("map_hash_bucket_size", "map_hash_max_size", "variables_hash_bucket_size"),
+            *("variables_hash_max_size", "server_names_hash_bucket_size"),
+            "server_names_hash_max_size",
+        ),
+        _TABLES,
+    ),
+    **dict.fromkeys(
+        (
+            *("proxy_buffer_size", "proxy_downstream_buffer", "proxy_upstream_buffer"),
+            "preread_buffer_size",
+        ),
+        _BUFFERS,
+    ),
+    **dict.fromkeys(("proxy_requests", "proxy_responses"), _UDP_ONLY),
+    "preread_timeout": "tcpmux does not wait for a client's first bytes",
+    "proxy_protocol_timeout": "only with the PROXY protocol",
+    "resolver_timeout": "of lookups, not of connections",
+    "status_zone": _STATUS,
+    "tcp_nodelay": "tcpmux always sends at once",
+}
+
+SCRIPTS = "scripted rules"
+PROXY_PROTOCOL = "the PROXY protocol"
+# name: (what happens without it, the feature that would map it)
+CHANGES = {
+    **dict.fromkeys(
+        (
+            *("js_access", "js_fetch_proxy", "js_filter", "js_import", "js_include", "js_path"),
+            *("js_periodic", "js_preload_object", "js_preread", "js_set", "js_shared_dict_zone"),
+            "js_var",
+        ),
+        ("tcpmux runs no scripts", SCRIPTS),
+    ),
+    "set_real_ip_from": ("clients keep the address that they connect from", PROXY_PROTOCOL),
+    "mqtt": ("tcpmux does not look into connections", "MQTT"),
+    "mqtt_preread": ("tcpmux does not look into connections", "MQTT"),
+    "mqtt_set_connect": ("tcpmux does not look into connections", "MQTT"),
+    "proxy_session_drop": ("connections to a server that is removed stay open", "session drop"),
+    "zone_sync": ("tcpmux shares nothing with other hosts", "state shared by hosts"),
+    "zone_sync_server": ("tcpmux shares nothing with other hosts", "state shared by hosts"),
+    "health_check": ("endpoints are not checked; see `check` of tcpmux", "active checks"),
+    "health_check_timeout": ("endpoints are not checked", "active checks"),
+    "match": ("endpoints are not checked", "scripted checks"),
+}
+
+# Other ways to handle connections than proxy_pass.
+OTHER_HANDLERS = {
+    "return": ("tcpmux gives no answers of its own: the port is not opened", "fixed answers"),
+    "pass": ("tcpmux gives no connection to another listener", "passing to listeners"),
+}
+
+# --- in an upstream ------------------------------------------------------------------------------
+
+HARMLESS_IN_UPSTREAM = {
+    "zone": "all workers of tcpmux share their state",
+    "resolver_timeout": "of lookups, not of connections",
+}
+CHANGES_IN_UPSTREAM = {
+    "state": ("the servers are in another file", "servers from a state file"),
+    "least_time": ("endpoints are not chosen by their response times", "least_time"),
+}
+
+# --- variables that a connection's client or content decides --------------------------------------
+
+
+def need_of(variable: str) -> str:
+    """The feature that would choose a destination by it; "" = none comes to mind."""
+    if variable in ("remote_addr", "binary_remote_addr") or variable.startswith("geoip"):
+        return "rules by source"
+    if variable.startswith("ssl_preread"):
+        return "rules by SNI"
+    if variable.startswith("ssl"):
+        return "TLS"
+    if variable.startswith(("proxy_protocol", "realip")):
+        return PROXY_PROTOCOL
+    return ""

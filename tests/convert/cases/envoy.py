@@ -1,0 +1,41 @@
+"""Beside Envoy."""
+
+from tests.convert.looks import (
+    answers,
+    case,
+    fails_over,
+    idle_closes,
+    limited,
+    shares,
+    split,
+    sticks,
+    without,
+)
+
+CASES = [
+    case("envoy/plain.yaml", shares(19001)),
+    case("envoy/camel.json", answers(19001)),
+    case("envoy/split.yaml", split(19001, {"19101": 0.4, "19102": 0.4, "19103": 0.2})),
+    case("envoy/scaled.yaml", split(19001, {"19101": 1 / 3, "19102": 0.5, "19103": 1 / 6})),
+    case("envoy/check.yaml", shares(19001), fails_over(19001, 19101, 19102)),
+    case("envoy/idle.yaml", idle_closes(19001, 1), idle_closes(19002, 1.5)),
+    case("envoy/limits.yaml", limited(19001, 4), limited(19002, 5), limited(19003, 6)),
+    case(
+        "envoy/clients.yaml",
+        *(
+            answers(port, source)
+            for port in (19001, 19002, 19003)
+            for source in ("127.0.0.1", "127.0.0.2", "127.0.0.17", "127.0.0.32")
+        ),
+    ),
+    case(
+        "envoy/hash.yaml", sticks(19001), sticks(19002), split(19003, {"19101": 0.5, "19102": 0.5})
+    ),
+    case(
+        "envoy/least.yaml",
+        split(19001, {"19101": 0.5, "19102": 0.5}),
+        split(19002, {"19101": 0.5, "19102": 0.5}),
+    ),
+    case("envoy/backup.yaml", shares(19001, 20), fails_over(19001, 19101, 19102)),
+    case("envoy/retry.yaml", without(19001, 19101), answers(19002), without(19002, 19103)),
+]
