@@ -132,13 +132,25 @@ def without(port: int, dead: int, count: int = 20) -> Look:
     return Look(f"{count} connections to {port} while {dead} is dead", take)
 
 
-def limited(port: int, count: int) -> Look:
-    """What becomes of so many connections that stay open, in order."""
+def limited(port: int, count: int, *, settles: bool = False) -> Look:
+    """What becomes of so many connections that stay open, in order. settles: the program counts a
+    connection for a moment after its end, so that two looks have to agree."""
 
-    def take(seen: Seen) -> str:
+    def once(seen: Seen) -> str:
         found = seen.hold(port, count)
         seen.close_clients()
         return ", ".join(found)
+
+    def take(seen: Seen) -> str:
+        found = [once(seen)]
+
+        def is_settled() -> bool:
+            found.append(once(seen))
+            return found[-1] == found[-2]
+
+        if settles:
+            wait_for(is_settled, "two outcomes that are the same")
+        return found[-1]
 
     return Look(f"{count} connections to {port} that stay open", take)
 

@@ -25,6 +25,6 @@ CASES = [
             for source in sources
         ),
     ),
-    case("traefik/limit.yaml", limited(19001, 5)),
+    case("traefik/limit.yaml", limited(19001, 5, settles=True)),
     case("traefik/dead.yaml", answers(19001), without(19001, 19101)),
 ]
