@@ -106,6 +106,8 @@ HARMLESS: Final[dict[str, str]] = {
     **dict.fromkeys(
         [
             "memcmp",
+            "memchr",
+            "inet_pton",
             "strcmp",
             "memcpy",
             "memmove",
