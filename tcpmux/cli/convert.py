@@ -108,6 +108,9 @@ def _print_result(found: Conversion, *, partial: bool) -> None:
         if finding.effect.value == "changes traffic":
             level = "warning" if partial else "error"
             say(f"tcpmux: {level}: {finding}", err=True)
+        elif finding.effect.value == "harmless" and finding.needs:  # for others than TCP
+            place = f"{finding.file}:{finding.line}:{finding.column}"
+            say(f"tcpmux: warning: {place}: {finding.note}", err=True)
         elif finding.note and finding.effect.value == "mapped":
             say(f"tcpmux: note: {finding}", err=True)
     if found.changes and not (partial and found.text):

@@ -154,10 +154,10 @@ def _gateway(resource: Resource) -> _Gateway | None:
             opened.append(listener)
         elif protocol in ("TCP", "TLS"):
             note = f"TLS is not supported yet: port {port} is not opened"
-            resource.changes(note, *here, needs="TLS")
+            resource.beside(note, *here, needs="TLS")
         elif protocol in NOT_OPENED or "/" in protocol:
             note = f"tcpmux relays TCP, not {protocol}: port {port} is not opened"
-            resource.changes(note, *here, needs=NOT_OPENED.get(protocol, ""))
+            resource.beside(note, *here, needs=NOT_OPENED.get(protocol, "other protocols"))
         else:
             known = ", ".join(("TCP", *NOT_OPENED))
             resource.problem(f"expected one of {known}, got {protocol}", *here, "protocol")

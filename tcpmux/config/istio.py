@@ -125,10 +125,10 @@ def _gateway(resource: Resource) -> _Gateway | None:
             opened.add(index)
         elif protocol in OPENED or protocol == "TLS":
             note = f"TLS is not supported yet: port {number} is not opened"
-            resource.changes(note, *here, needs="TLS")
+            resource.beside(note, *here, needs="TLS")
         elif protocol in NOT_OPENED:
             note = f"tcpmux relays TCP, not {protocol}: port {number} is not opened"
-            resource.changes(note, *here, needs=NOT_OPENED[protocol])
+            resource.beside(note, *here, needs=NOT_OPENED[protocol])
         else:
             known = ", ".join((*OPENED, *NOT_OPENED))
             resource.problem(

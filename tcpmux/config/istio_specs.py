@@ -107,9 +107,12 @@ class VirtualServiceSpec(Strict):
     hosts: list[Text] = []
     gateways: list[Text] | None = None
     tcp: list[TcpRule] = []
-    http: Annotated[Any, Changes("tcpmux relays TCP: these rules are not served", "HTTP")] = None
+    http: Annotated[
+        Any, Harmless("tcpmux relays TCP: these rules are not served", True, "HTTP")
+    ] = None
     tls: Annotated[
-        Any, Changes("rules by SNI are not supported yet: these are not served", "rules by SNI")
+        Any,
+        Harmless("rules by SNI are not supported yet: these are not served", True, "rules by SNI"),
     ] = None
     exportTo: Annotated[Any, _EXPORT] = None
 

@@ -53,7 +53,7 @@ _GATEWAY_API, _EXPERIMENTS = "gateway.networking.k8s.io", "gateway.networking.x-
 _KUBERNETES = "networking.k8s.io"
 
 KINDS: dict[tuple[str, str], Changes | Harmless] = {
-    (_KUBERNETES, "Ingress"): Changes(_HTTP, "HTTP"),
+    (_KUBERNETES, "Ingress"): Harmless(_HTTP, needs="HTTP"),
     (_KUBERNETES, "IngressClass"): Harmless(_NOT_ROUTED),
     (_KUBERNETES, "IPAddress"): Harmless(_NOT_ROUTED),
     (_KUBERNETES, "ServiceCIDR"): Harmless(_NOT_ROUTED),
@@ -63,10 +63,10 @@ KINDS: dict[tuple[str, str], Changes | Harmless] = {
         _DENIES, "network policies"
     ),
     (_GATEWAY_API, "GatewayClass"): Harmless("tcpmux is the one that serves every Gateway"),
-    (_GATEWAY_API, "HTTPRoute"): Changes(_HTTP, "HTTP"),
-    (_GATEWAY_API, "GRPCRoute"): Changes(_HTTP, "HTTP"),
-    (_GATEWAY_API, "TLSRoute"): Changes(_TLS, "rules by SNI"),
-    (_GATEWAY_API, "UDPRoute"): Changes(_UDP, "UDP"),
+    (_GATEWAY_API, "HTTPRoute"): Harmless(_HTTP, needs="HTTP"),
+    (_GATEWAY_API, "GRPCRoute"): Harmless(_HTTP, needs="HTTP"),
+    (_GATEWAY_API, "TLSRoute"): Harmless(_TLS, needs="rules by SNI"),
+    (_GATEWAY_API, "UDPRoute"): Harmless(_UDP, needs="UDP"),
     (_GATEWAY_API, "BackendTLSPolicy"): Changes(_ENCRYPTS, "TLS"),
     (_GATEWAY_API, "BackendLBPolicy"): Changes("clients are not kept together", "sticky sessions"),
     (_GATEWAY_API, "ListenerSet"): Changes("its ports are not opened", "sets of listeners"),
@@ -109,4 +109,4 @@ def what_it_does(group: str, kind: str, value: Any) -> Changes | Harmless:
     said = f"{one_line(kind)} is ignored: {known.note}"
     if isinstance(known, Changes):
         return Changes(said, known.needs)
-    return Harmless(said, told=True)
+    return Harmless(said, told=True, needs=known.needs)

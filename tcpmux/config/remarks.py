@@ -29,14 +29,21 @@ class Remark:
     refused: bool = False
     owner: Location | None = None
 
+    @property
+    def is_weighty(self) -> bool:
+        """Some connections are treated otherwise than the file asks for, or are not served."""
+        return self.effect == CHANGES or bool(self.needs)
+
 
 @dataclass(frozen=True, slots=True)
 class Harmless:
     """Of a field of a model: it has no effect on where, whether and for how long a connection
-    goes."""
+    goes. needs: it is about connections that tcpmux does not serve at all, such as those of HTTP;
+    with that feature it would."""
 
     note: str
     told: bool = False
+    needs: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,7 @@ def remark_of(
 ) -> Remark:
     if isinstance(mark, Changes):
         return Remark(location, CHANGES, mark.note, mark.needs, True, mark.refused, owner)
-    return Remark(location, HARMLESS, mark.note, told=mark.told, owner=owner)
+    return Remark(location, HARMLESS, mark.note, mark.needs, mark.told, owner=owner)
 
 
 @dataclass(slots=True)

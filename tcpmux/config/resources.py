@@ -85,6 +85,11 @@ class Resource:
         place = (*self.location, *inside)
         self._remark(Remark(place, CHANGES, printable(note), needs, told=True))
 
+    def beside(self, note: str, *inside: str | int, needs: str) -> None:
+        """It is about connections that tcpmux does not serve, such as those of HTTP."""
+        place = (*self.location, *inside)
+        self._remark(Remark(place, HARMLESS, printable(note), needs, told=True))
+
     def refuse(self, note: str, *inside: str | int, needs: str = "") -> None:
         """As changes(), and connections would go elsewhere: nobody runs that unasked."""
         place = (*self.location, *inside)

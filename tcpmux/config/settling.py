@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tcpmux.config.document import Document
 from tcpmux.config.problems import Problem
-from tcpmux.config.remarks import CHANGES, Remark
+from tcpmux.config.remarks import Remark
 from tcpmux.config.resources import Resource
 from tcpmux.errors import plural
 
@@ -44,12 +44,12 @@ def explain_no_route(
 
 
 def _told(documents: Sequence[Document]) -> tuple[list[Problem], list[Problem]]:
-    """What changes traffic, and the rest."""
+    """What changes traffic or is not served at all, and the rest."""
     told: tuple[list[Problem], list[Problem]] = ([], [])
     for document, remark in _counting(documents):
         if remark.told and not remark.refused:
             problem = document.as_problem(remark.location, remark.note)
-            told[remark.effect != CHANGES].append(problem)
+            told[not remark.is_weighty].append(problem)
     return _shortened(told[0]), _shortened(told[1])
 
 
@@ -59,7 +59,7 @@ def _counting(documents: Sequence[Document]) -> Iterator[tuple[Document, Remark]
         for remark in sorted(found, key=lambda remark: document.mark(remark.location)):
             first = document.remarks.of_leaf(remark.location[:-1]) if remark.location else None
             # Inside what is not in force at all, nothing else is worth telling.
-            if remark.refused or first is None or first.effect != CHANGES:
+            if remark.refused or first is None or not first.is_weighty:
                 yield document, remark
 
 

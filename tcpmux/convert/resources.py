@@ -45,7 +45,12 @@ def convert_own(texts: Sequence[Text], given: Sequence[str] = ()) -> Conversion:
         read_back(text, config)
     elif not report.changes():
         names = ", ".join(text.name for text in texts)
-        raise ConfigError([Problem(names, 0, 0, "", "no route for TCP comes of it")])
+        why = [
+            Problem(found.file, found.line, found.column, one_line(found.text), found.note)
+            for found in report.findings()
+            if found.needs
+        ]
+        raise ConfigError([*why, Problem(names, 0, 0, "", "no route for TCP comes of it")])
     return Conversion(text, tuple(report.findings()), report.totals())
 
 
@@ -53,7 +58,9 @@ def _remarks(loaded: Loaded, report: Report) -> dict[str, list[str]]:
     """What is not in the result, by the route that it was for; "" = by none."""
     remarks: dict[str, list[str]] = {}
     owners = {str(resource): route.name for route, resource in loaded.translated}
-    for found in report.changes():
+    for found in report.findings():
+        if not found.needs and found.effect.value != CHANGES:
+            continue
         told = f"NOT CONVERTED {found.file}:{found.line}: {one_line(found.text)}: {found.note}"
         remarks.setdefault(owners.get(found.section, ""), []).append(told)
     return remarks

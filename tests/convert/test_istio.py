@@ -44,7 +44,9 @@ def test_another_protocol_beside_tcp_is_told_and_not_opened(protocol: str) -> No
     assert [str(a) for a in config.routes[0].listen] == ["[::]:1000"]
     (warning,) = config.warnings
     assert "port 1001 is not opened" in warning.message
-    assert class_of("number: 1001", gateway, resource("VirtualService", "db", virtual())) == CHANGES
+    assert (
+        class_of("number: 1001", gateway, resource("VirtualService", "db", virtual())) == HARMLESS
+    )
 
 
 def test_a_protocol_that_nobody_knows_is_a_mistake() -> None:

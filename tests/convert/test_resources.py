@@ -28,16 +28,16 @@ from tests.convert.resources import (
 from tests.support import patient
 
 HERE = Path(__file__).parent / "files" / "resources"
-MISTAKEN = ("mistakes", "two-on-one-port")
+MISTAKEN = ("mistakes", "no-tcp", "two-on-one-port")
 FILES = sorted(file for file in HERE.glob("*.yaml") if file.stem not in MISTAKEN)
 SAMPLES = sorted((Path(__file__).resolve().parents[2] / "configs" / "istio").rglob("*.yaml"))
 GIVEN = ("orders/v1=127.0.0.1:19101", "orders/v2=127.0.0.1:19102")
 
 KINDS = [
-    ("gateway.networking.k8s.io/v1", "HTTPRoute", CHANGES),
-    ("gateway.networking.k8s.io/v1", "GRPCRoute", CHANGES),
-    ("gateway.networking.k8s.io/v1alpha2", "TLSRoute", CHANGES),
-    ("gateway.networking.k8s.io/v1alpha2", "UDPRoute", CHANGES),
+    ("gateway.networking.k8s.io/v1", "HTTPRoute", HARMLESS),
+    ("gateway.networking.k8s.io/v1", "GRPCRoute", HARMLESS),
+    ("gateway.networking.k8s.io/v1alpha2", "TLSRoute", HARMLESS),
+    ("gateway.networking.k8s.io/v1alpha2", "UDPRoute", HARMLESS),
     ("gateway.networking.k8s.io/v1", "GatewayClass", HARMLESS),
     ("gateway.networking.k8s.io/v1alpha3", "BackendTLSPolicy", CHANGES),
     ("networking.istio.io/v1alpha3", "EnvoyFilter", CHANGES),
@@ -48,7 +48,7 @@ KINDS = [
     ("security.istio.io/v1", "RequestAuthentication", HARMLESS),
     ("telemetry.istio.io/v1", "Telemetry", HARMLESS),
     ("networking.k8s.io/v1", "NetworkPolicy", CHANGES),
-    ("networking.k8s.io/v1", "Ingress", CHANGES),
+    ("networking.k8s.io/v1", "Ingress", HARMLESS),
     ("apps/v1", "Deployment", HARMLESS),
     ("v1", "ConfigMap", HARMLESS),
     ("v1", "Secret", HARMLESS),
