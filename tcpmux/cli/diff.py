@@ -22,9 +22,10 @@ def diff(admin: Where, config: tuple[str, ...], endpoints: tuple[str, ...]) -> i
     """Show what would change if the running instance read these files.
 
     Prints a line for each route that is added, removed or changed, as a reload logs it. Weights
-    that were set at run time count as changed, as a reload restores the file's. This command
-    reads the files itself, with its own environment for ${NAME}. Exits with 0 if nothing would
-    change, and with 3 otherwise.
+    that were set at run time count as changed, as a reload restores the file's. So does another
+    token in a file that admin.token_file or admin.read_only_token_file names already; a file that
+    they would name anew is not read. This command reads the configuration files itself, with its
+    own environment for ${NAME}. Exits with 0 if nothing would change, and with 3 otherwise.
 
     \b
     Examples:

@@ -135,6 +135,7 @@ class Metrics:
         yield from self._traffic(prepared, open_metrics=open_metrics)
         parts: list[str] = []
         self._put_instance(parts, prepared.generation, open_metrics=open_metrics)
+        self._put_buffers(parts, open_metrics=open_metrics)
         self._put_queues(parts, prepared.image, open_metrics=open_metrics)
         self._put_waiting(parts, prepared.image, open_metrics=open_metrics)
         self._put_workers(parts, open_metrics=open_metrics)
@@ -243,16 +244,20 @@ class Metrics:
             ),
         )
         put("tcpmux_upgrades_total", "counter", "Upgrades started.", ("", table.upgrade[0]))
-        *_, per_source, total, pipes = table.buffers
+
+    def _put_buffers(self, parts: list[str], *, open_metrics: bool) -> None:
+        *_, per_source, total, pipes = self._view.table.buffers
+
+        def put(name: str, text: str, *samples: tuple[str, int]) -> None:
+            _put(parts, Family(name, "gauge", text), samples, open_metrics=open_metrics)
+
         put(
             "tcpmux_pinned_bytes",
-            "gauge",
             "Kernel memory of connections whose peer has stopped reading.",
             ("", self._view.pinned),
         )
         put(
             "tcpmux_pinned_bytes_limit",
-            "gauge",
             "Limit of that memory, in total and per client, above which connections are reset; 0 "
             "= none.",
             ('of="all"', total),
@@ -260,7 +265,6 @@ class Metrics:
         )
         put(
             "tcpmux_pipe_bytes_limit",
-            "gauge",
             "Total size of all pipes above which pipes get smaller; 0 = no limit.",
             ("", pipes),
         )

@@ -1,14 +1,12 @@
 """The admin API over HTTP, and the page. Runs in control.
 
 operations.py lists all operations. The master is asked for whatever changes something; nothing is
-changed here. Answers of the API are JSON, errors are {"error": "one line"}, perhaps
-with a "hint": the name of a parameter that would have it done.
+changed here. Answers of the API are JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -22,7 +20,7 @@ from aiohttp import web
 from tcpmux.control import openapi, pages
 from tcpmux.control.acceptor import Acceptor, add_headers
 from tcpmux.control.access import Caller, Rules
-from tcpmux.control.head import Refused
+from tcpmux.control.error_answers import error_answer, errors_as_json
 from tcpmux.control.kills import Kills
 from tcpmux.control.limits import MAX_EVENTS
 from tcpmux.control.master_link import MasterGone, MasterLink, MasterRefused, MasterSilent
@@ -46,17 +44,9 @@ if TYPE_CHECKING:
     from tcpmux.control.stream import Stream
     from tcpmux.messages import Verb
 
-log = logging.getLogger("tcpmux.control")
-
 JSON = "application/json; charset=utf-8"
 PROBED = ("/healthz", "/readyz")  # with HEAD as well, as many load balancers do
 EVENTS_TIME = 2.0  # s for the master to tell what has happened lately
-# By kind of refusal.
-HTTP_STATUS = {"invalid": 400, "not_found": 404, "refused": 409, "unforced": 409, "bad_file": 422}
-# By kind of refusal: the parameter that would have it done.
-HINTS = {"unforced": "force"}
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class StatusSource(Protocol):
@@ -94,46 +84,9 @@ class Identity:
     build: str = ""  # tcpmux.build
 
 
-def _error(status: int, message: str, hint: str = "") -> web.Response:
-    told = {"error": message, "hint": hint} if hint else {"error": message}
-    return web.json_response(told, status=status)
-
-
 def _yes_or_no(reasons: Sequence[str]) -> web.Response:
     """reasons: why not, a line each."""
     return web.Response(status=503 if reasons else 200, text="\n".join(reasons or ["ok"]) + "\n")
-
-
-@web.middleware
-async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        allow = error.headers.get("Allow")
-        what = {
-            404: f"no such path: {request.path}",
-            405: f"method {request.method} is not allowed: use {allow}",
-        }
-        response = _error(error.status, what.get(error.status) or error.text or error.reason)
-        if allow:
-            response.headers["Allow"] = allow
-        return response
-    except Refused as error:
-        return _error(error.status, str(error))
-    except MasterRefused as error:
-        return _error(HTTP_STATUS[error.kind], str(error), HINTS.get(error.kind, ""))
-    except (MasterGone, MasterSilent) as error:
-        gone = (
-            ": traffic is not affected, but nothing can be changed; "
-            "start tcpmux again with the same file, and it takes over"
-        )
-        is_gone = isinstance(error, MasterGone)
-        return _error(503 if is_gone else 504, f"{error}{gone if is_gone else ''}")
-    except ConnectionError:  # the client has gone
-        raise
-    except Exception as error:
-        log.exception("%s %s", request.method, request.path)
-        return _error(500, f"internal error in tcpmux: {error!r}; see its log for details")
 
 
 class AdminApi:
@@ -161,7 +114,7 @@ class AdminApi:
 
     def app(self) -> web.Application:
         app = web.Application(
-            middlewares=[self._acceptor.middleware, _errors_as_json],
+            middlewares=[self._acceptor.middleware, errors_as_json],
             client_max_size=0,  # the acceptor knows what may come
         )
         app.on_response_prepare.append(add_headers)
@@ -301,7 +254,7 @@ class AdminApi:
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         group = self._acceptor.connection(request).group
         if group.streams >= group.max_streams:
-            return _error(503, f"{group.max_streams} streams are open already: close one")
+            return error_answer(503, f"{group.max_streams} streams are open already: close one")
         group.streams += 1
         try:
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

@@ -6,7 +6,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from tcpmux.errors import printable
@@ -37,6 +38,9 @@ class Event:
         return asdict(self)
 
 
+FIELDS = frozenset(field.name for field in fields(Event))
+
+
 class Events:
     """The last MAX_EVENTS of them. on_event is called with each new one."""
 
@@ -64,7 +68,11 @@ class Events:
         return [event.as_json() for event in self._events]
 
     def restore(self, saved: list[dict[str, Any]]) -> None:
-        self._events.extend(Event(**fields) for fields in saved)
+        """Of a master of any build: what this one does not know of an event is left out, and an
+        event without what this one has to know as well."""
+        for found in saved:
+            with suppress(TypeError):
+                self._events.append(Event(**{k: v for k, v in found.items() if k in FIELDS}))
 
 
 class EventHandler(logging.Handler):

@@ -19,7 +19,7 @@ from tcpmux.errors import TcpmuxError
 from tcpmux.log_style import LogStyle
 from tcpmux.log_targets import STANDARD_ERROR
 from tcpmux.logs import set_style, style_in_use
-from tcpmux.master import own_log
+from tcpmux.master import own_log, token
 from tcpmux.master.answers import Answer
 from tcpmux.master.control import ControlProcess
 from tcpmux.master.duty import Duty, earliest
@@ -28,7 +28,7 @@ from tcpmux.master.instance import Instance
 from tcpmux.master.log_process import LogProcess, open_for
 from tcpmux.master.program import Arguments, Program
 from tcpmux.master.reload import Sources
-from tcpmux.master.token import NO_TOKENS, Tokens, hash_descriptor, hashes
+from tcpmux.master.token import NO_TOKENS, Look, Tokens, hash_descriptor
 from tcpmux.privileges import User
 from tcpmux.shm._declared import (
     ABSENT,
@@ -60,8 +60,7 @@ class PreparedHelpers:
     http_is_new: bool
 
     def changes(self) -> list[str]:
-        """Never a word of what is in a token's file."""
-        return self.helpers.token_changes(self.tokens)
+        return token.changes(self.helpers.tokens, self.tokens)
 
     def commit(self) -> None:
         self.helpers.commit(self)
@@ -92,7 +91,7 @@ class HelperPrograms(Duty):
         self._on_ready = on_ready
         self._config = config
         self._http: socket.socket | None = None
-        self._tokens = NO_TOKENS
+        self.tokens = NO_TOKENS
         self._token_fds: dict[str, list[int]] = {}  # by option; what control reads them from
         self._style = style_in_use()
         self._restyled: dict[str, str] = {}  # by the last commit(), and not in use yet
@@ -275,9 +274,7 @@ class HelperPrograms(Duty):
 
     def prepare(self, config: Config) -> PreparedHelpers:
         """Raises TcpmuxError if it can't be done, with everything as it was."""
-        admin = config.admin
-        files = (admin.token_file, admin.read_only_token_file) if admin.http else ("", "")
-        tokens = hashes(*files)
+        tokens = token.hashes(*token.files(config.admin))
         _check_log(config.access_log, self._instance.user)
         if self._http is not None and config.admin.http == self._config.admin.http:
             return PreparedHelpers(self, config, tokens, self._http, http_is_new=False)
@@ -285,14 +282,9 @@ class HelperPrograms(Duty):
             return PreparedHelpers(self, config, tokens, None, http_is_new=False)
         return PreparedHelpers(self, config, tokens, bind_http(config.admin.http), http_is_new=True)
 
-    def token_changes(self, new: Tokens) -> list[str]:
-        """What is different with these, a line each."""
-        every = (
-            ("admin.token_file", self._tokens.operator, new.operator),
-            ("admin.read_only_token_file", self._tokens.viewer, new.viewer),
-        )
-        words = {(True, True): "another token", (False, True): "a token", (True, False): "no token"}
-        return [f"{key}: {words[bool(old), bool(now)]}" for key, old, now in every if old != now]
+    def look_at_tokens(self) -> Look:
+        """What a reload would find in the files of the configuration in force."""
+        return Look.now(self._config.admin, self.tokens)
 
     def commit(self, change: PreparedHelpers) -> None:
         old, new = self._config, change.config
@@ -301,7 +293,7 @@ class HelperPrograms(Duty):
             for key in ("level", "format")
             if getattr(new.log, key) != getattr(old.log, key)
         }
-        old_tokens, self._tokens = self._tokens, change.tokens
+        old_tokens, self.tokens = self.tokens, change.tokens
         if self._http is not None and self._http is not change.http:
             self._http.close()
         self._http, self._config = change.http, new
@@ -311,8 +303,8 @@ class HelperPrograms(Duty):
             for descriptor in descriptors:
                 os.close(descriptor)
         self._token_fds = {
-            "--token-fd": _descriptors(self._tokens.operator),
-            "--viewer-token-fd": _descriptors(self._tokens.viewer),
+            "--token-fd": _descriptors(self.tokens.operator),
+            "--viewer-token-fd": _descriptors(self.tokens.viewer),
         }
         if new.admin.http is not None and new.admin.insecure:
             log.warning(

@@ -150,10 +150,13 @@ class Requests:
             for file in request["files"]
         ]
         endpoints = [str(endpoint) for endpoint in request["endpoints"]]
-        reloads = self._master.reloads
-        return self._master.aside.start(
-            lambda: {"changes": reloads.preview(load_texts(texts, endpoints))}
-        )
+        reloads, tokens = self._master.reloads, self._master.helpers.look_at_tokens()
+
+        def work() -> dict[str, Any]:
+            config = load_texts(texts, endpoints)
+            return {"changes": [*reloads.preview(config), *tokens.changes(config.admin)]}
+
+        return self._master.aside.start(work)
 
     # --- run time ---------------------------------------------------------------------------
 

@@ -61,11 +61,14 @@ def test_a_viewer_reads_and_an_operator_changes_and_stops(
 
     assert tcpmux("status", "--url", url).stderr.endswith("with --token-file\n")
     Path(files["viewer"]).write_text(TOKENS["another"])
+    line = "admin.read_only_token_file: another token\n"
+    done = proxy.run("diff", "-c", str(proxy.file))
+    assert (done.returncode, done.stdout) == (3, f"r: v1 5->1\n{line}")
     told = proxy.run("reload").stdout
-    assert "admin.read_only_token_file: another token\n" in told, (
-        "that nothing has changed is wrong"
-    )
+    assert line in told, "that nothing has changed is wrong"
     assert "token_file: another token, generation" in proxy.log
+    assert not [token for token in TOKENS.values() if token in proxy.log]
+    assert proxy.run("diff", "-c", str(proxy.file)).returncode == 0
     wait_for(lambda: get_role(url, "another") == "viewer", "the other token")
     assert get_role(url, "viewer") == ""
     assert get_role(url, "operator") == "operator"

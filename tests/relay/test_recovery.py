@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from tcpmux.master._watch import process_cpu_us
 from tcpmux.shm._declared import fields_of
 from tcpmux.worker import process
 from tcpmux.worker.messages import RENEWED
@@ -35,12 +36,14 @@ from tests.relay.harness import (
     reset,
     transfer,
 )
-from tests.support import DEADLINE, wait_for
+from tests.support import DEADLINE, patient, wait_for
 
 # Machine code that jumps to itself.
 ENDLESS_LOOPS = {"x86_64": b"\xeb\xfe", "aarch64": b"\x00\x00\x00\x14"}
 
 FAULTS = {"x86_64": b"\x0f\x0b", "aarch64": b"\x00\x00\x00\x00"}  # ud2, udf #0: SIGILL
+
+MAX_LOOP_US = 10_000_000  # of CPU time: by then a guardian that had any has noticed
 
 BLOCK = bytes(n * 7 % 251 for n in range(1 << 16))
 
@@ -366,7 +369,15 @@ def test_a_worker_that_goes_round_in_circles_is_killed_and_taken_up(
     spoil(worker, "recv", ENDLESS_LOOPS)
     link.client.sendall(b"question")
     wait_for(lambda: worker.live.presence == 3, "the guardian to notice")
-    wait_for(lambda: worker.live.starts == 2, "the next incarnation")
+    # It is killed after 2 s of CPU time, for which it may have to wait.
+    looping = worker.live.pid
+    wait_for(
+        lambda: worker.live.starts == 2 or process_cpu_us(looping, 0) > MAX_LOOP_US,
+        "the next incarnation",
+        patient(300),
+    )
+    assert worker.live.starts == 2
+    worker.await_incarnation(2)
     assert link.server.recv(100) == b"question"
     transfer(Flow(link.server, link.client, b"answer"))
 
@@ -421,6 +432,7 @@ def test_a_queue_that_is_served_to_its_end_keeps_nobody_waiting(
     worker.send_signal(signal.SIGCONT)
     wait_for(lambda: worker.live.presence == 3, "the worker to come to the connection")
     assert 1 < worker.live.counters()["accepted"] <= 1 + 16 + 128
+    worker.kill()  # sooner than its guardian does it
     for client in queued:
         client.sendall(b"x")
     for _ in queued:

@@ -19,7 +19,7 @@ from tcpmux.control.figures import quantile
 from tcpmux.control.history import MARKS_OF_A_KIND, POINTS, STEP, History
 from tcpmux.control.master_link import MasterRefused
 from tcpmux.control.slices import Slices
-from tcpmux.master.events import Event
+from tcpmux.master.events import Event, Events
 from tcpmux.shm._declared import CLOSE_REASONS, PICK_REASONS, SLOT_COUNTERS, TIMES
 from tcpmux.shm._readings import LATENCY_BOUNDS_US
 from tcpmux.shm.build import build_image
@@ -242,3 +242,23 @@ def test_a_route_that_there_is_not_is_refused() -> None:
 def test_before_the_first_point_there_is_nothing_and_no_fault() -> None:
     told = Instance({"shop": ["v1"]}).told("shop")
     assert (told["points"], told["destinations"][0]["weight"]) == (0, [])
+
+
+def test_marks_of_events_that_another_build_has_kept() -> None:
+    """They came through the master that took over: without a field, or with one more."""
+    at = Instance({"r": ["v1"]})
+    at.point(1)
+    older = {"seq": 1, "time": time.time(), "kind": "reload", "text": "older", "by": ""}
+    newer = {
+        **older,
+        "seq": 2,
+        "text": "newer",
+        "route": "r",
+        "level": "info",
+        "of_later": {"a": 1},
+    }
+    kept = Events()
+    kept.restore([older, newer])
+    at.events._events += kept.saved()
+    marks = at.told("r")["marks"]
+    assert [(mark["text"], mark["route"]) for mark in marks] == [("older", None), ("newer", "r")]

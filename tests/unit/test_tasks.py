@@ -162,3 +162,18 @@ def test_an_event_has_the_route_that_its_line_is_about() -> None:
     again = Events()
     again.restore([{k: v for k, v in each.items() if k != "route"} for each in events.saved()])
     assert [event.route for event in again.after(0)] == ["", ""]  # of a build that knew none
+
+
+def test_events_of_a_build_that_knows_more_or_less_of_them_are_taken_over() -> None:
+    """With what this one knows: nothing of them keeps a master from taking over."""
+    newer = {"seq": 7, "time": 1.0, "kind": "later", "text": "x", "by": "", "route": "r", "at": []}
+    older = {"seq": 6, "time": 0.5, "kind": "reload", "text": "y", "by": "uid 0"}
+    events = Events()
+    events.restore([older, {"text": "without a number"}, newer])
+    told = [(event.seq, event.level, event.route) for event in events.after(0)]
+    assert told == [(6, "info", ""), (7, "info", "r")]
+    events.note("weights", "z")
+    assert [event.seq for event in events.after(6)] == [7, 8]
+    assert all(
+        event.as_json().keys() == older.keys() | {"level", "route"} for event in events.after(0)
+    )

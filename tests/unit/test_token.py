@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tcpmux.config import Address
+from tcpmux.config.model import Admin
 from tcpmux.errors import TcpmuxError
-from tcpmux.master.token import hash_descriptor, hashes
-from tests.support import TOKEN
+from tcpmux.master.token import KEYS, NO_TOKENS, Look, changes, files, hash_descriptor, hashes
+from tests.support import TOKEN, write_token
 
 
 def token_hash(path: str) -> bytes:
@@ -194,3 +198,69 @@ def test_a_read_only_token_that_others_may_read_is_refused_by_its_name(token_fil
     token_file.chmod(0o644)
     with pytest.raises(TcpmuxError, match=rf"^admin.read_only_token_file {token_file}: others"):
         hashes("", str(token_file))
+
+
+ADDRESS = Address("127.0.0.1", 1, "")
+OTHER = "another-" * 3
+
+
+@pytest.fixture
+def admin(token_file: Path, tmp_path: Path) -> Admin:
+    """With both files."""
+    viewer = write_token(tmp_path / "viewer", "viewer-" * 3)
+    return Admin("/x", ADDRESS, token_file=str(token_file), read_only_token_file=str(viewer))
+
+
+def test_a_diff_compares_the_files_in_force_with_what_was_read_of_them(admin: Admin) -> None:
+    """By their hashes, and no word of what is in them is told."""
+    in_force = hashes(*files(admin))
+    assert Look.now(admin, in_force).changes(admin) == []
+    Path(admin.read_only_token_file).write_text(OTHER)
+    look = Look.now(admin, in_force)
+    assert look.changes(admin) == ["admin.read_only_token_file: another token"]
+    assert look.changes(admin) == changes(in_force, hashes(*files(admin))), "as a reload says it"
+    Path(admin.token_file).write_text(f"{OTHER}{OTHER}")
+    told = Look.now(admin, in_force).changes(admin)
+    assert told == [f"{key}: another token" for key in KEYS]
+    assert look.changes(admin) == ["admin.read_only_token_file: another token"], "it reads no more"
+
+
+@pytest.mark.parametrize(
+    ("new", "told"),
+    [
+        (
+            {"token_file": "/another"},
+            "admin.token_file: another file; a reload reads it and tells whether its token differs",
+        ),
+        ({"read_only_token_file": ""}, "admin.read_only_token_file: no token"),
+        ({"hosts": ("a.example",)}, None),
+    ],
+)
+def test_a_diff_reads_no_file_but_those_in_force(
+    admin: Admin, new: dict[str, Any], told: str | None
+) -> None:
+    """Whoever asks for one has the path from where they like."""
+    look = Look.now(admin, hashes(*files(admin)))
+    assert look.changes(replace(admin, **new)) == ([told] if told else [])
+
+
+def test_a_diff_of_an_instance_that_has_no_token_yet_or_none_any_more(admin: Admin) -> None:
+    off = replace(admin, http=None)
+    assert Look.now(off, NO_TOKENS).changes(admin) == [f"{key}: a token" for key in KEYS]
+    look = Look.now(admin, hashes(*files(admin)))
+    assert look.changes(off) == [f"{key}: no token" for key in KEYS]
+    assert Look.now(off, NO_TOKENS).changes(off) == []
+
+
+def test_a_diff_says_that_a_reload_would_be_refused_for_a_token(admin: Admin) -> None:
+    """Unless it reads that file no more."""
+    in_force = hashes(*files(admin))
+    Path(admin.read_only_token_file).write_text(TOKEN)
+    with pytest.raises(TcpmuxError, match=r"has the same token as admin\.token_file"):
+        Look.now(admin, in_force).changes(admin)
+    Path(admin.read_only_token_file).chmod(0o644)
+    look = Look.now(admin, in_force)
+    with pytest.raises(TcpmuxError, match=r"others may read it \(mode 0644\)"):
+        look.changes(admin)
+    without = replace(admin, read_only_token_file="")
+    assert look.changes(without) == ["admin.read_only_token_file: no token"]
