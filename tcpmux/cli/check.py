@@ -25,7 +25,7 @@ def check(config: tuple[str, ...], endpoints: tuple[str, ...], as_json: bool) ->
     Does not contact a running instance. Prints each problem on a line of its own, as
     FILE:LINE:COLUMN: WHERE: WHAT, on standard error, and exits with 2 if there is one. Host names
     of endpoints are resolved; one that does not resolve is a warning. For each TCPRoute and Gateway
-    it says whether the one accepts the other.
+    it prints whether the Gateway accepts the route.
 
     \b
     Examples:

@@ -26,15 +26,18 @@ INCOMPLETE = 1  # exit code
     "--from",
     "kind",
     type=click.Choice(KINDS),
-    help="The program that the files are for, if neither their names nor their content tell.",
+    help="The program that the files are for, if their names and contents do not show it.",
 )
-@click.option("--report", is_flag=True, help="Print what became of every directive instead.")
+@click.option(
+    "--report",
+    is_flag=True,
+    help="Print the class of every directive, with a note, instead of the result.",
+)
 @click.option("--json", "as_json", is_flag=True, help="With --report: as JSON.")
 @click.option(
     "--partial",
     is_flag=True,
-    help="Print also a result that leaves out directives which change traffic, with a comment "
-    "for each.",
+    help="Print the result without the directives that change traffic, with a comment for each.",
 )
 def convert(
     config: tuple[str, ...],
@@ -47,11 +50,11 @@ def convert(
 ) -> int:
     """Print the routes.yaml that is equivalent to these files.
 
-    Takes haproxy.cfg, nginx.conf, Envoy's static resources, Traefik's files (name both the static
+    Reads haproxy.cfg, nginx.conf, Envoy's static resources, Traefik's files (name both the static
     and the dynamic one), Istio's and the Gateway API's resources, and routes.yaml itself.
-    Each directive is mapped, harmless (no effect on where, whether and for how long a connection
-    goes), or changes traffic and has no equivalent. If there is one of the last kind, nothing is
-    printed and the exit code is 1, unless --partial allows it.
+    Each directive is mapped, harmless (it does not affect whether a connection is accepted, where
+    it goes, or how long it lasts), or changes traffic and has no equivalent. If a directive changes
+    traffic, no result is printed and the exit code is 1, unless --partial is given.
 
     \b
     Examples:
@@ -63,7 +66,7 @@ def convert(
     if not config:
         raise click.UsageError("no file given: name one with -c", click.get_current_context())
     if as_json and not report:
-        raise click.UsageError("--json goes with --report")
+        raise click.UsageError("--json works only with --report")
     from tcpmux.convert.kinds import kind_of
 
     kinds = [kind or kind_of(path) for path in config]
@@ -115,8 +118,8 @@ def _print_result(found: Conversion, *, partial: bool) -> None:
             say(f"tcpmux: note: {finding}", err=True)
     if found.changes and not (partial and found.text):
         say(
-            "tcpmux: nothing is printed, because it would treat connections differently: mend "
-            "these lines, or add --partial for the rest",
+            "tcpmux: nothing is printed, because the result would treat connections differently: "
+            "change these lines, or add --partial to print the rest",
             err=True,
         )
     else:

@@ -54,7 +54,7 @@ def drain(
     one has that name; ADDRESS alone is every endpoint at that address.
 
     With --for, an endpoint becomes ready again after that time, and --wait waits no longer. Without
-    it, an endpoint that is drained for a time already stays so for that time.
+    it, an endpoint that was drained with --for keeps the time set then.
 
     `all`, or no TARGET, drains the instance itself: it accepts no new connections, open ones may
     end within drain_timeout, and then it exits, as with SIGTERM.

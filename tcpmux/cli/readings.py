@@ -157,9 +157,9 @@ def stats(admin: Where, target: tuple[str, ...], as_json: bool, watch: float | N
     """Show the counters of every destination, including why connections ended, and of every worker.
 
     They are counted since the start of the instance, through reloads and upgrades. TARGET is a
-    route, ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS; DESTINATION or ADDRESS alone will do
-    where it is unambiguous, an address for every endpoint that has it. With it the reasons are told
-    in words, and a route's own are included: connections that never got to a destination.
+    route, ROUTE/DESTINATION or ROUTE/DESTINATION/ADDRESS; DESTINATION or ADDRESS alone is
+    enough where it is unambiguous; an ADDRESS means every endpoint that has it. With a TARGET, the
+    reasons are in words, and include those of connections that never reached a destination.
 
     \b
     Examples:

@@ -36,9 +36,8 @@ _mesh_option = click.option(
     is_flag=False,
     flag_value="127.0.0.1",
     help=(
-        "Listen for VirtualServices without a gateway, which are for sidecars: on the ports of "
-        "their hosts (or of HOST alone), at this IP, or at 127.0.0.1 if none is named; may be "
-        "repeated."
+        "Listen for VirtualServices without a gateway, which apply to sidecars: on the ports of "
+        "their hosts (or of HOST only), at this IP (127.0.0.1 if omitted); may be repeated."
     ),
 )
 
@@ -89,7 +88,7 @@ def run(config: tuple[str, ...], endpoints: tuple[str, ...], admin: str) -> int:
     """Run an instance in the foreground.
 
     `tcpmux -c FILE` is short for this. It runs until it is stopped. Signals: HUP reloads the files;
-    TERM and INT let open connections end, a second one resets them; QUIT stops at once.
+    TERM and INT drain open connections, a second one resets them; QUIT stops at once.
 
     \b
     Examples:

@@ -130,7 +130,7 @@ def waiting_for(instance: Client, pid: int) -> None:
 @click.option("--now", is_flag=True, help="Reset open connections instead of letting them end.")
 @click.option("--no-wait", is_flag=True, help="Return without waiting for the end.")
 def stop(admin: Where, now: bool, no_wait: bool) -> int:
-    """Stop the instance, and wait for its end.
+    """Stop the instance, and wait until it has ended.
 
     It accepts no new connections; open ones may end within drain_timeout. Ctrl-C ends the waiting,
     not the draining; `tcpmux stop --now` ends the drain at once.

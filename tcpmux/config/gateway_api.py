@@ -123,7 +123,7 @@ def gateway_api_routes(
             listen += addresses
             told += [attachment] if attachment else []
         if not listen:
-            resource.harmless("no listener takes it, so it has no effect")
+            resource.harmless("no listener accepts it, so it has no effect")
             attachments += told
             continue
         destinations, reason, why = _destinations(resource, spec.rules[0].backendRefs, cluster)
@@ -236,7 +236,7 @@ def _destinations(
     """Those of a route, and what is to be told of its condition ResolvedRefs."""
     here = ("spec", "rules", 0, "backendRefs")
     if not backends:
-        resource.warn("it has no backendRefs: every connection is reset", *here[:-1])
+        resource.warn("it has no backendRefs: tcpmux resets every connection", *here[:-1])
         return (Destination("none", ONLY_DESTINATION, ()),), "ResolvedRefs", ""
     names = _names(resource, backends)
     found, first = [], None
@@ -246,7 +246,7 @@ def _destinations(
             endpoints = _endpoints(resource, backend, cluster)
         except _NotResolved as error:
             first = first or error
-            told = f"{error.reason}: {error}: its share of connections is reset"
+            told = f"{error.reason}: {error}: tcpmux resets its share of connections"
             if error.reason == "RefNotPermitted":  # whoever serves these files resets it as well
                 resource.mapped(told, *here, at, told=True)
             else:

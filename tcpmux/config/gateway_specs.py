@@ -18,7 +18,7 @@ from tcpmux.config.specs import (
 )
 
 _TLS = Changes("TLS is not supported yet", "TLS", refused=True)
-_DEFAULTS = "it is attached to the Gateways that it names, and to no other"
+_DEFAULTS = "tcpmux attaches routes only to the Gateways that they name"
 
 
 class GatewayAddress(Strict):
@@ -79,7 +79,7 @@ class ListenerModel(Strict):
     name: Text
     port: Port
     protocol: Text
-    hostname: Annotated[Any, Harmless("is not looked at where the protocol is TCP")] = None
+    hostname: Annotated[Any, Harmless("has no effect where the protocol is TCP")] = None
     tls: Any = None  # a listener with it is not opened
     allowedRoutes: AllowedRoutes = AllowedRoutes()
 
@@ -87,9 +87,9 @@ class ListenerModel(Strict):
 class ApiGatewaySpec(Strict):
     listeners: list[ListenerModel] = Field(min_length=1)
     addresses: list[GatewayAddress] = []
-    gatewayClassName: Annotated[Any, Harmless("tcpmux is the one that serves every Gateway")] = None
-    infrastructure: Annotated[Any, Harmless("is about what a cluster makes of it")] = None
-    allowedListeners: Annotated[Any, Harmless("only sets of listeners need it")] = None
+    gatewayClassName: Annotated[Any, Harmless("tcpmux serves every Gateway")] = None
+    infrastructure: Annotated[Any, Harmless("affects only what a cluster creates for it")] = None
+    allowedListeners: Annotated[Any, Harmless("applies to sets of listeners only")] = None
     defaultScope: Annotated[Any, Changes(_DEFAULTS, "default Gateways", unless=("None",))] = None
     backendTLS: Annotated[Any, _TLS] = None
     tls: Annotated[Any, _TLS] = None
@@ -114,7 +114,7 @@ class BackendRef(Strict):
 
 
 class TcpRouteRule(Strict):
-    name: Annotated[Any, Harmless("is a name for people")] = None
+    name: Annotated[Any, Harmless("is only a name")] = None
     backendRefs: list[BackendRef] = Field(default=[], max_length=16)
 
 

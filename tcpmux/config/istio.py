@@ -151,7 +151,9 @@ def _used(
         if spec.http is None and spec.tls is None:
             resource.problem("tcp is missing", "spec")
         else:
-            resource.changes("tcpmux relays TCP: it has no tcp rules, so nothing of it is served")
+            resource.changes(
+                "tcpmux relays TCP, but it has no tcp rules: tcpmux serves nothing of it"
+            )
         return []
     listens: dict[int, list[Address]] = {}
     is_told = False
@@ -183,7 +185,7 @@ def _tell_unused(
         if all(match.is_whole for match in rule.match):
             resource.warn("no connection can reach this rule", *here)
         else:
-            note = "tcpmux can't tell its connections from others: the rules after it take them"
+            note = "tcpmux can't distinguish its connections: the rules after it apply to them"
             resource.changes(note, *here)
 
 
@@ -197,9 +199,9 @@ def _tell_unreachable(
         return  # they have been told
     keys = [_key(resource, name) for name in names]
     if any(gateways[key].opened for key in keys if key in gateways):
-        resource.problem("no port of its gateways leads to any of these rules", "spec", "tcp")
+        resource.problem("no port of its gateways matches any of these rules", "spec", "tcp")
     else:
-        resource.changes("no gateway of it has a port that is opened: nothing of it is served")
+        resource.changes("none of its gateways has an open port: tcpmux serves nothing of it")
 
 
 def _key(resource: Resource, gateway: str) -> tuple[str, str]:
@@ -239,11 +241,11 @@ def _mesh_listens(
         for port in _mesh_ports(host, resource, spec, hosts) if ip is not None else ():
             found.append((port, Address.parse(f"{ip}:{port}")))
     if not is_meant:
-        what = "it names no gateway, so it is" if not where else "this part is"
-        note = f"{what} for sidecars: --mesh makes tcpmux listen on the ports of its hosts"
+        what = "without gateways, it applies to" if not where else "mesh stands for"
+        note = f"{what} sidecars: use --mesh to listen on the ports of its hosts"
         resource.changes(note, *where)
     elif not found:
-        resource.changes("no port of its hosts is known: add their Service", *where)
+        resource.changes("the ports of its hosts are unknown: add their Service", *where)
     return found, not found
 
 
@@ -280,7 +282,7 @@ def _route(
     """Without a name and listeners; None if something is wrong with it."""
     here = ("spec", "tcp", index, "route")
     if len(rule.route) > 1 and not any(target.weight for target in rule.route):
-        resource.problem("expected a weight above 0 for at least one of them", *here)
+        resource.problem("expected at least one weight above 0", *here)
     names = _destination_names(rule.route)
     if len(set(names)) < len(names):
         resource.problem("the same destination is listed twice", *here)
@@ -327,7 +329,7 @@ def _destination(
         if to.subset not in subsets:
             known = ", ".join(subsets) or "none"
             resource.problem(
-                f"no DestinationRule gives {to.host} a subset {to.subset}; there are: {known}",
+                f"no DestinationRule defines subset {to.subset} of {to.host}; there are: {known}",
                 *(*here, "subset"),
             )
             return None

@@ -74,7 +74,7 @@ class Rules:
             return None
         first, spec = rules[0]
         for other, _ in rules[1:]:
-            other.problem(f"{host} has a DestinationRule already: {first}", "spec", "host")
+            other.problem(f"{host} already has a DestinationRule: {first}", "spec", "host")
         first.use()
         return first, spec
 
@@ -115,10 +115,10 @@ def _at_port(
         place = (*here, "portLevelSettings", index)
         number = value.get("port", {}).get("number") if _is_policy(value) else None
         if number is not None and number != port and port is not None:
-            resource.harmless("no route goes to that port", *place)
+            resource.harmless("no route uses that port", *place)
             continue
         if port is None:
-            resource.changes("which port is meant is not known: name it in the route", *place)
+            resource.changes("the route does not say which port: name it there", *place)
             continue
         found = read_value(resource, PortPolicy, value, place)
         resource.mapped("", *place)
@@ -137,8 +137,8 @@ def _is_policy(value: Any) -> bool:
 def _check_balancer(resource: Resource, balancer: LoadBalancer | None, *inside: str | int) -> None:
     simple = balancer.simple if balancer else None
     if simple is not None and simple not in BALANCES:
-        needs = "original destinations" if simple == "PASSTHROUGH" else "its way to balance"
-        note = f"{simple} is not supported yet: using round robin"
+        needs = "original destinations" if simple == "PASSTHROUGH" else "this balancing policy"
+        note = f"{simple} is not supported yet: tcpmux uses round robin"
         resource.changes(note, *inside, "loadBalancer", "simple", needs=needs)
 
 

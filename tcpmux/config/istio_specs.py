@@ -24,17 +24,17 @@ from tcpmux.config.specs import (
     Weight,
 )
 
-_ONLY_SOURCE = "tcpmux does not look into connections: expected useSourceIp"
+_ONLY_SOURCE = "tcpmux does not read what clients send: expected useSourceIp"
 _NO_EFFECT = "is not supported yet, and has no effect"
 _OF_TLS = Changes("TLS is not supported yet", "TLS")
-_HTTP = Harmless("is about HTTP, and has no effect", told=True)
+_HTTP = Harmless("applies to HTTP only, and has no effect", told=True)
 _EXPORT = Changes(
-    "who may see it is not looked at: it counts for every namespace",
+    "tcpmux applies it to every namespace",
     "visibility",
     unless=(["*"],),
-    harmless="every namespace sees it",
+    harmless="it applies to every namespace",
 )
-_LOCALITY = Changes("tcpmux knows no localities: give endpoints a priority", "localities")
+_LOCALITY = Changes("tcpmux has no localities: give endpoints a priority", "localities")
 _HASHED = Changes(_ONLY_SOURCE, "sticky sessions", refused=True)
 
 
@@ -48,7 +48,7 @@ class ServerPort(Strict):
 class Server(Strict):
     port: ServerPort
     hosts: list[Text]
-    name: Annotated[Any, Harmless("is a name for people")] = None
+    name: Annotated[Any, Harmless("is only a name")] = None
     bind: Text | None = None
     tls: Any = None  # a server with it is not opened
     defaultEndpoint: Annotated[Any, Changes(_NO_EFFECT, "default endpoints")] = None
@@ -56,7 +56,7 @@ class Server(Strict):
 
 class GatewaySpec(Strict):
     servers: list[Server] = Field(min_length=1)
-    selector: Annotated[Any, Harmless("tcpmux is the gateway")] = None
+    selector: Annotated[Any, Harmless("tcpmux serves every Gateway")] = None
 
 
 class PortNumber(Strict):
@@ -75,7 +75,7 @@ class WeightedTarget(Strict):
 
 
 _BY_SOURCE = Changes(
-    "matching by where a connection comes from is not supported yet",
+    "rules by source are not supported yet",
     "rules by source",
     refused=True,
 )
@@ -85,7 +85,12 @@ class MatchModel(Strict):
     port: Port | None = None
     gateways: list[Text] | None = None
     destinationSubnets: Annotated[
-        Any, Changes("matching by address is not supported yet", "rules by address", refused=True)
+        Any,
+        Changes(
+            "rules by destination address are not supported yet",
+            "rules by destination address",
+            refused=True,
+        ),
     ] = None
     sourceSubnet: Annotated[Any, _BY_SOURCE] = None
     sourceLabels: Annotated[Any, _BY_SOURCE] = None
@@ -108,11 +113,11 @@ class VirtualServiceSpec(Strict):
     gateways: list[Text] | None = None
     tcp: list[TcpRule] = []
     http: Annotated[
-        Any, Harmless("tcpmux relays TCP: these rules are not served", True, "HTTP")
+        Any, Harmless("tcpmux relays TCP: it does not serve these rules", True, "HTTP")
     ] = None
     tls: Annotated[
         Any,
-        Harmless("rules by SNI are not supported yet: these are not served", True, "rules by SNI"),
+        Harmless("rules by SNI are not supported yet: tcpmux does not serve these", True, "rules by SNI"),
     ] = None
     exportTo: Annotated[Any, _EXPORT] = None
 
@@ -139,8 +144,8 @@ class PoolModel(Strict):
 class ConsistentHash(Strict):
     useSourceIp: bool = False
     maglev: Any = None
-    ringHash: Annotated[Any, Harmless("tcpmux's hash has a size of its own")] = None
-    minimumRingSize: Annotated[Any, Harmless("tcpmux's hash has a size of its own")] = None
+    ringHash: Annotated[Any, Harmless("the size of tcpmux's hash table is fixed")] = None
+    minimumRingSize: Annotated[Any, Harmless("the size of tcpmux's hash table is fixed")] = None
     httpHeaderName: Annotated[Any, _HASHED] = None
     httpCookie: Annotated[Any, _HASHED] = None
     httpQueryParameterName: Annotated[Any, _HASHED] = None
@@ -150,7 +155,12 @@ class WarmupModel(Strict):
     duration: IdleTimeout
     minimumPercent: Share | None = None
     aggression: Annotated[
-        Any, Changes("has no effect: the share grows evenly", "slow starts that bend", unless=(1,))
+        Any,
+        Changes(
+            "has no effect: tcpmux increases the share linearly",
+            "nonlinear slow start",
+            unless=(1,),
+        ),
     ] = None
 
 
@@ -231,7 +241,7 @@ class DestinationRuleSpec(Strict):
     trafficPolicy: TrafficPolicy = TrafficPolicy()
     exportTo: Annotated[Any, _EXPORT] = None
     workloadSelector: Annotated[
-        Any, Changes("it counts for all clients, whatever their labels", "rules by source")
+        Any, Changes("tcpmux applies it to all clients, whatever their labels", "rules by source")
     ] = None
 
 
@@ -253,10 +263,13 @@ class WorkloadSpec(Strict):
     labels: Labels = {}
     weight: Weight = 1
     network: Annotated[
-        Any, Changes("it is reached at its own address, not by a gateway", "networks", unless=("",))
+        Any,
+        Changes(
+            "tcpmux connects to its own address, not through a gateway", "networks", unless=("",)
+        ),
     ] = None
     locality: Annotated[Any, _LOCALITY] = None
-    serviceAccount: Annotated[Any, Harmless("is an identity, which only TLS proves")] = None
+    serviceAccount: Annotated[Any, Harmless("is an identity, which applies to TLS only")] = None
 
 
 class LabelSelector(Strict):
@@ -270,6 +283,8 @@ class ServiceEntrySpec(Strict):
     resolution: Text = "NONE"
     workloadSelector: LabelSelector | None = None
     addresses: Annotated[Any, Harmless("clients connect to tcpmux instead")] = None
-    location: Annotated[Any, Harmless("is about TLS and telemetry")] = None
+    location: Annotated[Any, Harmless("applies to TLS and telemetry only")] = None
     exportTo: Annotated[Any, _EXPORT] = None
-    subjectAltNames: Annotated[Any, Harmless("is about TLS, and has no effect", told=True)] = None
+    subjectAltNames: Annotated[
+        Any, Harmless("applies to TLS only, and has no effect", told=True)
+    ] = None

@@ -31,7 +31,7 @@ NOT_TCP = frozenset(
         "wss",
     }
 )
-_NEAR = "its endpoints are used wherever they are"
+_NEAR = "tcpmux uses its endpoints on every node"
 
 
 class ServicePort(Loose):
@@ -64,7 +64,10 @@ class ServiceSpec(Loose):
     externalName: str = ""
     publishNotReadyAddresses: bool = False
     sessionAffinity: Annotated[
-        Any, Changes("clients are not kept together", "sticky sessions", unless=("None",))
+        Any,
+        Changes(
+            "tcpmux does not keep a client at its endpoint", "sticky sessions", unless=("None",)
+        ),
     ] = None
     internalTrafficPolicy: Annotated[Any, Changes(_NEAR, "localities", unless=("Cluster",))] = None
     trafficDistribution: Annotated[Any, Changes(_NEAR, "localities")] = None

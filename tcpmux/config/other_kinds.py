@@ -10,13 +10,13 @@ from typing import Any
 from tcpmux.config.problems import one_line
 from tcpmux.config.remarks import Changes, Harmless
 
-_NOT_ROUTED = "says nothing of where connections go"
+_NOT_ROUTED = "does not affect where connections go"
 _HTTP = "tcpmux relays TCP: its ports are not opened"
-_TLS = "tcpmux passes TLS through unseen: its ports are not opened"
+_TLS = "tcpmux relays TLS without decrypting it: its ports are not opened"
 _UDP = "tcpmux relays TCP: its UDP ports are not opened"
-_DENIES = "it may deny connections, and is not applied: say who may connect with allow and deny"
-_ENCRYPTS = "TLS to endpoints is not supported yet: they get what clients send"
-_ANY = "it may change anything, and is not applied"
+_DENIES = "it may deny connections, and tcpmux does not apply it: use `allow` and `deny`"
+_ENCRYPTS = "tcpmux does not encrypt connections to servers"
+_ANY = "it may change anything, and tcpmux does not apply it"
 
 # Groups that have no kind about connections: of a name, or of a name that ends so.
 HARMLESS_GROUPS = frozenset(
@@ -62,28 +62,32 @@ KINDS: dict[tuple[str, str], Changes | Harmless] = {
     ("policy.networking.k8s.io", "BaselineAdminNetworkPolicy"): Changes(
         _DENIES, "network policies"
     ),
-    (_GATEWAY_API, "GatewayClass"): Harmless("tcpmux is the one that serves every Gateway"),
+    (_GATEWAY_API, "GatewayClass"): Harmless("tcpmux serves every Gateway"),
     (_GATEWAY_API, "HTTPRoute"): Harmless(_HTTP, needs="HTTP"),
     (_GATEWAY_API, "GRPCRoute"): Harmless(_HTTP, needs="HTTP"),
     (_GATEWAY_API, "TLSRoute"): Harmless(_TLS, needs="rules by SNI"),
     (_GATEWAY_API, "UDPRoute"): Harmless(_UDP, needs="UDP"),
     (_GATEWAY_API, "BackendTLSPolicy"): Changes(_ENCRYPTS, "TLS"),
-    (_GATEWAY_API, "BackendLBPolicy"): Changes("clients are not kept together", "sticky sessions"),
+    (_GATEWAY_API, "BackendLBPolicy"): Changes(
+        "tcpmux does not keep a client at its endpoint", "sticky sessions"
+    ),
     (_GATEWAY_API, "ListenerSet"): Changes("its ports are not opened", "sets of listeners"),
     (_EXPERIMENTS, "XListenerSet"): Changes("its ports are not opened", "sets of listeners"),
     (_EXPERIMENTS, "XBackendTrafficPolicy"): Changes(
-        "clients are not kept together", "sticky sessions"
+        "tcpmux does not keep a client at its endpoint", "sticky sessions"
     ),
     (_ISTIO, "EnvoyFilter"): Changes(_ANY, "Envoy's filters"),
-    (_ISTIO, "ProxyConfig"): Harmless("it is about processes of Envoy"),
-    (_ISTIO, "Sidecar"): Changes("it says what sidecars may reach, and is not applied", "sidecars"),
-    (_ISTIO, "WorkloadGroup"): Harmless("its workloads count once they are a WorkloadEntry"),
+    (_ISTIO, "ProxyConfig"): Harmless("affects only Envoy's processes"),
+    (_ISTIO, "Sidecar"): Changes(
+        "it limits what sidecars may reach, and tcpmux does not apply it", "sidecars"
+    ),
+    (_ISTIO, "WorkloadGroup"): Harmless("a workload counts once it has a WorkloadEntry"),
     (_SECURITY, "AuthorizationPolicy"): Changes(_DENIES, "authorization policies"),
     (_SECURITY, "PeerAuthentication"): Changes(
-        "it may demand mutual TLS, which is not supported yet: endpoints get what clients send",
+        "it may require mutual TLS, which is not supported yet",
         "TLS",
     ),
-    (_SECURITY, "RequestAuthentication"): Harmless("it is about HTTP"),
+    (_SECURITY, "RequestAuthentication"): Harmless("applies to HTTP only"),
     ("extensions.istio.io", "WasmPlugin"): Changes(_ANY, "Envoy's filters"),
 }
 
@@ -101,7 +105,7 @@ def what_it_does(group: str, kind: str, value: Any) -> Changes | Harmless:
     """To connections, if tcpmux takes no notice of it. value: the resource."""
     known = KINDS.get((group, kind))
     if kind == "PeerAuthentication" and _modes(value.get("spec")) <= {"PERMISSIVE", "DISABLE"}:
-        known = Harmless("it demands no TLS")
+        known = Harmless("it does not require TLS")
     if known is None and group in HARMLESS_GROUPS:
         known = Harmless(_NOT_ROUTED)
     if known is None:

@@ -152,7 +152,7 @@ def _resource(document: Document, location: Location, value: dict[str, Any]) -> 
     metadata = metadata if isinstance(metadata, dict) else {}
     name, namespace = metadata.get("name"), metadata.get("namespace", NAMESPACE)
     if not isinstance(name, str) or not name or not isinstance(namespace, str):
-        document.problem((*location, "metadata"), "expected a name, and a namespace if any")
+        document.problem((*location, "metadata"), "expected a name and, optionally, a namespace")
         return None
     labels = metadata.get("labels")
     labels = labels if isinstance(labels, dict) else {}
@@ -181,8 +181,8 @@ def latest(resources: Sequence[Resource]) -> list[Resource]:
     for resource in resources:
         before = found.get(resource.key)
         if before is not None:
-            resource.mapped(f"takes the place of {before}", told=True)
-            before.harmless(f"{resource} takes its place")
+            resource.mapped(f"replaces {before}", told=True)
+            before.harmless(f"{resource} replaces it")
         found[resource.key] = resource
     return list(found.values())
 
@@ -270,16 +270,16 @@ class Given:
             if not host and self.used_mesh:
                 continue  # each of them has an address of its own
             what = f"of {one_line(host)} " if host else ""
-            message = f"no VirtualService {what}is for a mesh"
+            message = f"no VirtualService {what}applies to sidecars"
             problems.append(Problem("--mesh", 0, 0, "", message))
         for (host, _), users in sorted(self.used.items()):
             if len(users) > 1:
                 known = sorted(users)
-                message = f"it stands for {' and '.join(known)}: name one, as in {known[0]}=..."
+                message = f"it matches {' and '.join(known)}: name one, as in {known[0]}=..."
                 problems.append(Problem(f"--endpoint {one_line(host)}", 0, 0, "", message))
         for host, subset in sorted(self.endpoints.keys() - self.used.keys() - self.mentioned):
             target = one_line(f"{host}/{subset}" if subset else host)
-            message = "nothing in the files mentions that host"
+            message = "the files do not mention that host"
             if any(host == other for other, _ in (*self.used, *self.mentioned)):
-                message = f"no DestinationRule gives {one_line(host)} that subset"
+                message = f"no DestinationRule defines that subset of {one_line(host)}"
             problems.append(Problem(f"--endpoint {target}", 0, 0, "", message))

@@ -26,7 +26,7 @@ from tcpmux.config.values import duration, unlike_number
 M = TypeVar("M", bound=BaseModel)
 _TIMEOUTS = rows_of(Timeouts)
 # Of a Strict model it is a mistake anyway.
-_NOT_A_FIELD = Harmless("says nothing of where connections go")
+_NOT_A_FIELD = Harmless("does not affect where connections go")
 
 
 class Strict(BaseModel):
@@ -117,7 +117,7 @@ def _weight(value: Any) -> int:
 
 def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 1 << 31:
-        raise ValueError(f"expected a number from 0 on, got {unlike_number(value)}")
+        raise ValueError(f"expected a number of at least 0, got {unlike_number(value)}")
     return value
 
 

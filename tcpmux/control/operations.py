@@ -361,7 +361,7 @@ class Operations(Reading):
             status=202,
             body=closed_object(now=_BOOLEAN),
             example='{} or {"now": true}',
-            commands=(Command("stop", "Stop the instance, and wait for its end."),),
+            commands=(Command("stop", "Stop the instance, and wait until it has ended."),),
         )
     )
     def stop(self, *, now: bool = False) -> Call[Stopping]:

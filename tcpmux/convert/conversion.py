@@ -52,7 +52,7 @@ def convert(kind: str, inputs: Sequence[Input]) -> Conversion:
     report.complain()
     if not made and not report.changes():
         names = ", ".join(file.name for file in inputs)
-        raise ConfigError([Problem(names, 0, 0, "", "it contains no TCP proxy with a destination")])
+        raise ConfigError([Problem(names, 0, 0, "", "found no TCP proxy with a destination")])
     text = ""
     if made:
         config = _config([route for route, _ in made], result.settings)

@@ -81,7 +81,7 @@ def routes_of(drafts: Iterable[Draft], report: Report) -> list[tuple[Route, Draf
             other = listens.setdefault(address, draft)
             if other is not draft:
                 place = f"{other.at.file}:{other.at.line}"
-                report.problem(draft.at, f"{address} is already listened on at {place}")
+                report.problem(draft.at, f"{address} is already used by the listener at {place}")
         route = _route(draft, unique(plain_name(draft.name), taken))
         found.append((route, draft))
     return found

@@ -50,7 +50,7 @@ def convert_own(texts: Sequence[Text], given: Sequence[str] = ()) -> Conversion:
             for found in report.findings()
             if found.needs
         ]
-        raise ConfigError([*why, Problem(names, 0, 0, "", "no route for TCP comes of it")])
+        raise ConfigError([*why, Problem(names, 0, 0, "", "found no TCP route")])
     return Conversion(text, tuple(report.findings()), report.totals())
 
 
@@ -143,7 +143,7 @@ def _parts(
         return
     if value["kind"] == "List" and "/" not in value["apiVersion"]:
         around = {key: inside for key, inside in value.items() if key != "items"}
-        list_ = (HARMLESS, "a list of resources", "")
+        list_ = (HARMLESS, "only a list of resources", "")
         yield _Part("", [(leaf, list_) for leaf in _leaves(around, location)])
         for index, item in enumerate(value["items"]):
             yield from _parts(document, item, (*location, "items", index), resources)
@@ -196,7 +196,7 @@ def _class(resource: Resource, leaf: Leaf) -> Class:
     ):
         return _class_of(whole)
     if not resource.is_used:
-        return HARMLESS, f"no route is made of this {resource.kind}", ""
+        return HARMLESS, f"no route uses this {resource.kind}", ""
     inside = location[len(resource.location) :]
     is_around = inside[0] in ("apiVersion", "kind", "metadata")
     if remark is not None and (remark.effect == CHANGES or not is_around):
@@ -213,7 +213,7 @@ def _class_of_plain(resource: Resource, inside: Location) -> Class:
     if inside[0] == "metadata":
         return _class_of_metadata(resource, inside[1:])
     if inside[0] == "status" and resource.kind != "Pod":
-        return HARMLESS, "says what a cluster has made of it", ""
+        return HARMLESS, "reports the state in a cluster", ""
     if inside[0] in ("apiVersion", "kind", "spec", "status", *_WHOLE.get(resource.kind, ())):
         return MAPPED, "", ""
     return CHANGES, UNKNOWN, ""
@@ -224,5 +224,5 @@ def _class_of_metadata(resource: Resource, inside: Location) -> Class:
     if key in ("name", "namespace") or (key == "labels" and resource.kind in LABELLED):
         return MAPPED, "", ""
     if key == "annotations" and len(inside) > 1 and _TELLING.fullmatch(str(inside[1])):
-        return CHANGES, "annotations are not looked at", "annotations"
+        return CHANGES, "tcpmux ignores this annotation", "annotations"
     return HARMLESS, METADATA, ""

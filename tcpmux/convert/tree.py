@@ -112,7 +112,7 @@ class Node:
         """Said once, where it begins."""
         for index, word in enumerate(self.words()):
             if index:
-                word.effect, word.note = Effect.HARMLESS, "a part of what is not converted"
+                word.effect, word.note = Effect.HARMLESS, "part of a value that is not converted"
             else:
                 word.effect, word.note, word.needs = Effect.CHANGES, printable(note), needs
 

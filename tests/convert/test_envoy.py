@@ -172,7 +172,7 @@ def test_a_written_limit_that_two_routes_share_changes_traffic() -> None:
     listeners = content["static_resources"]["listeners"]
     listeners.append({**listeners[0], "name": "two", "address": address(19002)})
     assert refused(content).endswith(
-        "each of the routes db and two may have as many, not both together"
+        "the limit applies to each of the routes db and two, not to their total"
     )
 
 
@@ -189,8 +189,8 @@ def test_idle_timeouts(text: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("2592001s", "it is not within 1ms..30d, as tcpmux has it"),
-        ("0.0001s", "it is not within 1ms..30d, as tcpmux has it"),
+        ("2592001s", "it is outside tcpmux's range, 1ms..30d"),
+        ("0.0001s", "it is outside tcpmux's range, 1ms..30d"),
         ("0.0015s", "tcpmux counts in whole milliseconds"),
     ],
 )
@@ -288,7 +288,7 @@ def test_priorities_of_several_servers(first: int, factor: int, panic: int, is_s
     of["common_lb_config"] = {"healthy_panic_threshold": {"value": panic}}
     _, changes = found_of(bootstrap(of=of))
     assert (changes == []) is is_same
-    assert all("as soon as part of those fail" in told for told in changes)
+    assert all("as soon as some of those fail" in told for told in changes)
 
 
 def test_a_backup_that_nothing_brings_into_use_is_left_out() -> None:
@@ -350,23 +350,23 @@ def test_circuit_breakers(threshold: dict[str, Any], most: int) -> None:
     ("parts", "told"),
     [
         ({"of": cluster(type="EDS")}, "it has no servers"),
-        ({"of": breakers(max_pending_requests=3)}, "not made yet"),
+        ({"of": breakers(max_pending_requests=3)}, "pending connections"),
         ({"of": breakers(max_connections=0)}, "1..10000000"),
-        ({"of": cluster(transport_socket={"name": "envoy.x.tls"})}, "not encrypted"),
-        ({"of": cluster(lb_policy="CLUSTER_PROVIDED")}, "take turns"),
+        ({"of": cluster(transport_socket={"name": "envoy.x.tls"})}, "does not encrypt"),
+        ({"of": cluster(lb_policy="CLUSTER_PROVIDED")}, "round robin"),
         ({"of": cluster(preconnect_policy={"ratio": 2})}, "does not know it"),
-        ({"of": cluster(health_checks=[*CHECK, *CHECK])}, "the first check alone"),
-        ({"proxy": {"tunneling_config": {"hostname": "x:1"}}}, "not within HTTP"),
-        ({"proxy": {"cluster": "none"}}, "no cluster of that name"),
+        ({"of": cluster(health_checks=[*CHECK, *CHECK])}, "only the first check"),
+        ({"proxy": {"tunneling_config": {"hostname": "x:1"}}}, "without an HTTP tunnel"),
+        ({"proxy": {"cluster": "none"}}, "no such cluster"),
         ({"proxy": {"max_connect_attempts": 256}}, "above 255"),
         ({"transparent": True}, "other addresses"),
-        ({"address": address(19001, "::")}, "IPv6 alone"),
+        ({"address": address(19001, "::")}, "only IPv6 clients"),
         ({"address": address(0)}, "from 1 to 65535"),
         ({"address": {"pipe": {"path": "@abstract"}}}, "absolute path"),
-        ({"listener_filters": [{"name": "envoy.x.original_dst"}]}, "this listener"),
-        ({"chain": {"filter_chain_match": {"destination_port": 80}}}, "for every connection"),
-        ({"before": (filters("ExtAuthz"),)}, "does nothing in tcpmux"),
-        ({"before": (rbac({"authenticated": {}}),)}, "no other rule"),
+        ({"listener_filters": [{"name": "envoy.x.original_dst"}]}, "another listener"),
+        ({"chain": {"filter_chain_match": {"destination_port": 80}}}, "matches every connection"),
+        ({"before": (filters("ExtAuthz"),)}, "no such filter"),
+        ({"before": (rbac({"authenticated": {}}),)}, "only rules by address"),
     ],
 )
 def test_what_changes_traffic_is_said(parts: dict[str, Any], told: str) -> None:
@@ -375,7 +375,7 @@ def test_what_changes_traffic_is_said(parts: dict[str, Any], told: str) -> None:
 
 def test_overload_actions_change_traffic() -> None:
     content = {**bootstrap(), "overload_manager": {"actions": [{"name": "stop"}]}}
-    assert "by the load" in refused(content)
+    assert "is overloaded" in refused(content)
 
 
 def test_an_rbac_filter_that_allows_nobody() -> None:
@@ -398,7 +398,7 @@ def test_two_rbac_filters_must_both_accept() -> None:
 
 def test_a_name_in_a_cluster_of_type_static_is_refused_as_envoy_refuses_it() -> None:
     locality = {"lb_endpoints": [{"endpoint": {"address": address(80, "db.example")}}]}
-    with pytest.raises(ConfigError, match="is a name, in a cluster of type STATIC"):
+    with pytest.raises(ConfigError, match="is a name, but the cluster has type STATIC"):
         found_of(bootstrap(of=cluster(locality)))
 
 

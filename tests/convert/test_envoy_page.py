@@ -214,7 +214,7 @@ def effects(kind: str, key: str) -> set[str]:
         last += 1
     found = [of for of in report.findings() if first < of.line <= last]
     assert found
-    return {CLASSES[0] if "a part of what" in of.note else of.effect.value for of in found}
+    return {CLASSES[0] if "part of a value that" in of.note else of.effect.value for of in found}
 
 
 @pytest.mark.parametrize(("kind", "key", "effect"), [*rows("envoy"), *rows("traefik")])

@@ -55,7 +55,7 @@ def test_the_most_exact_name_wins() -> None:
 
 def test_a_name_that_stands_for_two_is_refused() -> None:
     said = refusal(*two_namespaces(), given=("db=127.0.0.1:9",))
-    assert said == "--endpoint db: it stands for db.one and db.two: name one, as in db.one=..."
+    assert said == "--endpoint db: it matches db.one and db.two: name one, as in db.one=..."
 
 
 def test_routes_of_both_apis_may_have_the_same_name() -> None:

@@ -228,12 +228,12 @@ def test_the_same_address_twice_is_one_endpoint_with_both_limits(tmp_path: Path)
         ("check agent-check agent-port 9", "agent checks"),
         ("source 10.0.0.1", "source addresses"),
         ("source 0.0.0.0 usesrc clientip", "source addresses"),
-        ("check on-marked-down shutdown-sessions", "ending connections"),
+        ("check on-marked-down shutdown-sessions", "closing open connections"),
         ("minconn 5 maxconn 10", "dynamic limits"),
         ("surprise", ""),
         ("check inter 1s downinter 5s", "the interval while down"),
         ("check observe layer4", "observed errors"),
-        ("track other/x", "states that follow others"),
+        ("track other/x", "tracked states"),
     ],
 )
 def test_words_of_a_server_that_change_traffic(word: str, needs: str) -> None:
@@ -317,7 +317,7 @@ def test_a_rule_by_chance_is_a_share(tmp_path: Path, rules: str, part: Fraction)
         ("tcp-request connection reject if { src_conn_rate gt 10 }", "tracking of clients"),
         ("tcp-request content reject if !{ req.ssl_hello_type 1 }", "rules by SNI"),
         ("tcp-request connection expect-proxy layer4", "the PROXY protocol"),
-        ("rate-limit sessions 10", "waiting at a rate"),
+        ("rate-limit sessions 10", "queues at a rate limit"),
     ],
 )
 def test_rules_that_change_traffic(rule: str, needs: str) -> None:

@@ -88,13 +88,13 @@ def test_hosts_of_a_server_say_whose_rules_it_takes(
     if is_taken:
         assert loaded(*both).routes
     else:
-        assert "no port of its gateways leads to any of these rules" in refusal(*both)
+        assert "no port of its gateways matches any of these rules" in refusal(*both)
 
 
 def test_rules_for_sidecars_get_the_reason() -> None:
     spec = {"hosts": ["cache"], "tcp": [{"route": [to("cache", 6379)]}]}
     said = refusal(resource("VirtualService", "cache", spec))
-    assert "it names no gateway, so it is for sidecars: --mesh makes tcpmux listen" in said
+    assert "without gateways, it applies to sidecars: use --mesh to listen" in said
     assert "no route for TCP remains" in said
 
 
@@ -138,7 +138,7 @@ def test_mesh_may_have_an_address_for_each_host() -> None:
         (("mesh:127.0.0.1:80",), "--mesh: expected ADDRESS or HOST=ADDRESS with an IP address"),
         (
             ("mesh:127.0.0.1", "mesh:nobody=::1"),
-            "--mesh: no VirtualService of nobody is for a mesh",
+            "--mesh: no VirtualService of nobody applies to sidecars",
         ),
     ],
 )
@@ -149,7 +149,7 @@ def test_mistakes_with_mesh(given: tuple[str, ...], message: str) -> None:
 def test_mesh_in_vain_is_a_mistake() -> None:
     gateway = resource("Gateway", "g", servers(1000))
     said = refusal(gateway, resource("VirtualService", "d", virtual()), given=("mesh:127.0.0.1",))
-    assert said == "--mesh: no VirtualService is for a mesh"
+    assert said == "--mesh: no VirtualService applies to sidecars"
 
 
 @pytest.mark.parametrize("word", ["check", "convert"])

@@ -105,9 +105,9 @@ def test_a_word_knows_its_place() -> None:
         ("a }", (1, 3), 'unexpected "}"'),
         (";", (1, 1), 'unexpected ";"'),
         ("{}", (1, 1), 'unexpected "{"'),
-        ('a "b', (1, 3), "has no end"),
+        ('a "b', (1, 3), "is not closed"),
         ('a "b"c;', (1, 6), 'unexpected "c" after a quote'),
-        ("a b\\", (1, 3), "has no end"),
+        ("a b\\", (1, 3), "is not closed"),
         (f"a {'b' * 5000};", (1, 3), "more than 4095 bytes"),
         ("a {" * 30, (1, 63), "levels of braces"),
     ],
@@ -344,7 +344,7 @@ def test_when_a_server_is_left_out(directives: str, expected: Passive) -> None:
 def test_servers_that_are_left_out_by_different_rules() -> None:
     upstream = "upstream u { server 127.0.0.1:81 max_fails=3; server 127.0.0.1:82; }"
     found = changes_of(f"{upstream} server {{ listen 80; proxy_pass u; }}")
-    assert found == [("max_fails=3", "ejection by endpoint")]
+    assert found == [("max_fails=3", "ejection rules per endpoint")]
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_an_upstream_of_two_servers_has_no_common_limit() -> None:
         "upstream u { zone u 64k; server 127.0.0.1:81 max_conns=5; server 127.0.0.1:82; }"
         "server { listen 79; proxy_pass u; } server { listen 80; proxy_pass u; }"
     )
-    assert found == [("max_conns=5", "limits over routes")]
+    assert found == [("max_conns=5", "limits across routes")]
 
 
 def test_names() -> None:

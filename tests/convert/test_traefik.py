@@ -263,17 +263,23 @@ def test_a_check_looks_at_the_start_of_the_answer() -> None:
     [
         (dynamic(tls={}), "still encrypted"),
         (dynamic(rule="HostSNI(`a.example`)", tls={"passthrough": True}), "its port is not opened"),
-        (dynamic(service="none"), "not in these files"),
-        (dynamic(service="db@docker"), "not in these files"),
-        (dynamic(middlewares=["none"]), "no TCP middleware of that name"),
-        (dynamic(entryPoints=["none"]), "no entry point of these files"),
-        (dynamic(balancer={"proxyProtocol": {"version": 1}}), "client's address"),
-        (dynamic(balancer={"servers": [{"address": "127.0.0.1:1", "tls": True}]}), "not encrypted"),
+        (dynamic(service="none"), "not in the files"),
+        (dynamic(service="db@docker"), "not in the files"),
+        (dynamic(middlewares=["none"]), "no such TCP middleware"),
+        (dynamic(entryPoints=["none"]), "no entry point in the files"),
+        (dynamic(balancer={"proxyProtocol": {"version": 1}}), "no PROXY header"),
+        (
+            dynamic(balancer={"servers": [{"address": "127.0.0.1:1", "tls": True}]}),
+            "does not encrypt",
+        ),
         (dynamic(balancer={"servers": [{"address": "127.0.0.1"}]}), "expected IP:port"),
-        (dynamic(balancer={"serversTransport": "none"}), "not in these files"),
+        (dynamic(balancer={"serversTransport": "none"}), "no such serversTransport"),
         (dynamic(balancer={"strategy": "p2c"}), "does not know it"),
-        (dynamic(balancer={"healthCheck": {"unhealthyInterval": "1s"}}), "as often as others"),
-        ({**dynamic(), "providers": {"docker": {}}}, "not in these files"),
+        (
+            dynamic(balancer={"healthCheck": {"unhealthyInterval": "1s"}}),
+            "the same interval as others",
+        ),
+        ({**dynamic(), "providers": {"docker": {}}}, "do not contain"),
     ],
 )
 def test_what_changes_traffic_is_said(content: dict[str, Any], told: str) -> None:

@@ -9,7 +9,7 @@ from tests.convert.looks import Case
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/migrate/tried.md"
 _ROW = re.compile(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
-HEAD = "| file | looked at | seen of both |\n|---|---|---|\n"
+HEAD = "| file | what was tried | result in both |\n|---|---|---|\n"
 
 
 def rows_in() -> list[tuple[str, str]]:

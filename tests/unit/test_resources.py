@@ -112,7 +112,7 @@ CASES = [
         "mesh only",
         GW + VS.replace("[gw]", "[mesh]"),
         refused=(
-            "r.yaml:9:1: it names no gateway, so it is for sidecars: --mesh makes tcpmux listen on the ports of its hosts",
+            "r.yaml:9:1: without gateways, it applies to sidecars: use --mesh to listen on the ports of its hosts",
             "r.yaml:1:1: no VirtualService uses it: its ports are not opened",
             "r.yaml: no route for TCP remains",
         ),
@@ -120,14 +120,14 @@ CASES = [
     Case(
         "http",
         GW + VS + "  http: [{route: []}]\n",
-        warned=("r.yaml:22:9: spec.http: tcpmux relays TCP: these rules are not served",),
+        warned=("r.yaml:22:9: spec.http: tcpmux relays TCP: it does not serve these rules",),
     ),
     Case(
         "tls server",
         GW.replace("protocol: TCP", "protocol: TLS") + VS,
         refused=(
             "r.yaml:6:5: spec.servers[0]: TLS is not supported yet: port 31400 is not opened",
-            "r.yaml:9:1: no gateway of it has a port that is opened: nothing of it is served",
+            "r.yaml:9:1: none of its gateways has an open port: tcpmux serves nothing of it",
             "r.yaml: no route for TCP remains",
         ),
     ),
@@ -136,21 +136,19 @@ CASES = [
         GW.replace("protocol: TCP", "protocol: HTTP") + VS,
         refused=(
             "r.yaml:6:5: spec.servers[0]: tcpmux relays TCP, not HTTP: port 31400 is not opened",
-            "r.yaml:9:1: no gateway of it has a port that is opened: nothing of it is served",
+            "r.yaml:9:1: none of its gateways has an open port: tcpmux serves nothing of it",
             "r.yaml: no route for TCP remains",
         ),
     ),
     Case(
         "port unmatched",
         GW + VS.replace("port: 31400", "port: 31401"),
-        refused=("r.yaml:16:3: spec.tcp: no port of its gateways leads to any of these rules",),
+        refused=("r.yaml:16:3: spec.tcp: no port of its gateways matches any of these rules",),
     ),
     Case(
         "weights 0",
         GW + VS.replace("weight: 80", "weight: 0").replace("weight: 20", "weight: 0"),
-        refused=(
-            "r.yaml:18:5: spec.tcp[0].route: expected a weight above 0 for at least one of them",
-        ),
+        refused=("r.yaml:18:5: spec.tcp[0].route: expected at least one weight above 0",),
     ),
     Case(
         "weight neg",
@@ -161,7 +159,7 @@ CASES = [
         "subset",
         GW + VS.replace("host: a", "host: a, subset: v9"),
         refused=(
-            "r.yaml:18:38: spec.tcp[0].route[0].destination.subset: no DestinationRule gives a a subset v9; there are: none",
+            "r.yaml:18:38: spec.tcp[0].route[0].destination.subset: no DestinationRule defines subset v9 of a; there are: none",
         ),
     ),
     Case(
@@ -173,7 +171,7 @@ CASES = [
         "source",
         GW + VS.replace("{port: 31400}", "{port: 31400, sourceSubnet: 10.0.0.0/8}"),
         refused=(
-            "r.yaml:16:41: spec.tcp[0].match[0].sourceSubnet: matching by where a connection comes from is not supported yet",
+            "r.yaml:16:41: spec.tcp[0].match[0].sourceSubnet: rules by source are not supported yet",
         ),
     ),
     Case(
@@ -184,7 +182,7 @@ CASES = [
     Case(
         "no name",
         GW + VS.replace("{name: echo}", "{}"),
-        refused=("r.yaml:11:11: metadata: expected a name, and a namespace if any",),
+        refused=("r.yaml:11:11: metadata: expected a name and, optionally, a namespace",),
     ),
     Case("no spec", GW + VS[: VS.index("spec:")], refused=("r.yaml:9:1: spec is missing",)),
     Case(
@@ -203,7 +201,7 @@ CASES = [
         "DR",
         GW + VS + DR,
         warned=(
-            "r.yaml:31:13: spec.trafficPolicy.connectionPool.http: is about HTTP, and has no effect",
+            "r.yaml:31:13: spec.trafficPolicy.connectionPool.http: applies to HTTP only, and has no effect",
         ),
     ),
     Case(
@@ -217,7 +215,7 @@ CASES = [
         "given unknown",
         GW + VS,
         (*GIVEN, "c=127.0.0.1:1"),
-        refused=("--endpoint c: nothing in the files mentions that host",),
+        refused=("--endpoint c: the files do not mention that host",),
     ),
     Case(
         "given bad",

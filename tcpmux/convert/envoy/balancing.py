@@ -20,10 +20,10 @@ _TYPES = {  # of load_balancing_policy
     "Maglev": "MAGLEV",
 }
 _TABLES = {
-    "minimum_ring_size": (HARMLESS, "how even the shares are", ""),
-    "maximum_ring_size": (HARMLESS, "how even the shares are", ""),
-    "hash_function": (HARMLESS, "which client goes where, not how it is decided", ""),
-    "table_size": (HARMLESS, "how even the shares are", ""),
+    "minimum_ring_size": (HARMLESS, "affects only how even the shares are", ""),
+    "maximum_ring_size": (HARMLESS, "affects only how even the shares are", ""),
+    "hash_function": (HARMLESS, "affects only which server each client gets", ""),
+    "table_size": (HARMLESS, "affects only how even the shares are", ""),
 }
 
 
@@ -57,7 +57,7 @@ def balancing_of(cluster: Node) -> Balancing:
     for key in ("round_robin", "least_request", "ring_hash", "maglev", "original_dst"):
         unused = cluster[f"{key}_lb_config"]
         if unused is not options:
-            unused.harmless("of another policy than lb_policy")
+            unused.harmless("belongs to a policy that lb_policy does not select")
     return _made(at, policy, options)
 
 
@@ -75,9 +75,9 @@ def _typed(node: Node) -> tuple[Node, str, Node]:
         elif found is not None:
             rest.append(entry)
     for entry in rest:
-        entry.harmless("the first policy is used")
+        entry.harmless("Envoy uses the first policy that it knows")
     if found is None:
-        node.changes("servers take turns", "balancing of this kind")
+        node.changes("tcpmux uses round robin", "this balancing policy")
         return node, "ROUND_ROBIN", Node((), exists=False)
     return found
 
@@ -89,12 +89,12 @@ def _made(at: Node, policy: str, options: Node) -> Balancing:
         found.balance = _least(options)
     elif policy == "RANDOM":
         found.has_weights = False
-        at.mapped("the same shares: tcpmux takes turns")
+        at.mapped("tcpmux uses round robin, with the same shares")
     elif policy in ("RING_HASH", "MAGLEV"):
         found.balance = "maglev" if policy == "MAGLEV" else "source_hash"
-        at.mapped("the same idea: the server of a client may be another than with Envoy")
+        at.mapped("a client keeps its server, which may differ from the one in Envoy")
     elif policy != "ROUND_ROBIN":
-        at.changes("servers take turns", "balancing of this kind")
+        at.changes("tcpmux uses round robin", "this balancing policy")
     return found
 
 
@@ -104,12 +104,12 @@ def _least(options: Node) -> str:
     count = options["choice_count"]
     bias = runtime_value(options["active_request_bias"])
     if number(bias, Fraction(1)) != 1:
-        bias.changes("connections that are open count once")
+        bias.changes("tcpmux counts each open connection once")
     if method.text("N_CHOICES") in ("FULL_SCAN", "1"):
-        count.harmless("all are looked at")
+        count.harmless("a full scan compares all servers")
         return "least_connections"
     if count.integer(2, 2) > 2:
-        count.mapped("tcpmux looks at all of them")
+        count.mapped("tcpmux compares all servers")
         return "least_connections"
     return "random_two"
 
@@ -119,6 +119,6 @@ def _slow_start(node: Node) -> SlowStart:
         return SlowStart()
     aggression = runtime_value(node["aggression"])
     if number(aggression, Fraction(1)) != 1:
-        aggression.changes("the share grows in a straight line")
+        aggression.changes("tcpmux increases the share linearly")
     window = seconds(node["slow_start_window"], 0.0, high=30 * DAY, zero=True)
     return SlowStart(window, max(1, percent(node["min_weight_percent"], 10)))

@@ -12,24 +12,24 @@ from tcpmux.convert.kinds import Input, Result
 from tcpmux.convert.report import Report
 from tcpmux.convert.tree import Node, read_tree
 
-_DYNAMIC = "what a control plane would send is not in this file"
+_DYNAMIC = "the file does not contain what a control plane would send"
 _OWN = "tcpmux has its own, in routes.yaml or on its command line"
 _TOP = {
     "admin": (HARMLESS, _OWN, ""),
-    "node": (HARMLESS, "it only says who asks a control plane", ""),
+    "node": (HARMLESS, "only identifies this Envoy to a control plane", ""),
     "stats_sinks": (HARMLESS, "metrics", ""),
     "stats_config": (HARMLESS, "metrics", ""),
     "stats_flush_interval": (HARMLESS, "metrics", ""),
     "stats_flush_on_admin": (HARMLESS, "metrics", ""),
     "stats_server_version_override": (HARMLESS, "metrics", ""),
-    "tracing": (HARMLESS, "of HTTP alone", ""),
-    "watchdog": (HARMLESS, "the process, not its connections", ""),
-    "watchdogs": (HARMLESS, "the process, not its connections", ""),
-    "flags_path": (HARMLESS, "of the runtime", ""),
-    "header_prefix": (HARMLESS, "of HTTP alone", ""),
+    "tracing": (HARMLESS, "applies to HTTP only", ""),
+    "watchdog": (HARMLESS, "affects the process, not its connections", ""),
+    "watchdogs": (HARMLESS, "affects the process, not its connections", ""),
+    "flags_path": (HARMLESS, "a runtime setting", ""),
+    "header_prefix": (HARMLESS, "applies to HTTP only", ""),
     "perf_tracing_file_path": (HARMLESS, "tracing", ""),
-    "inline_headers": (HARMLESS, "of HTTP alone", ""),
-    "grpc_async_client_manager_config": (HARMLESS, "of HTTP alone", ""),
+    "inline_headers": (HARMLESS, "applies to HTTP only", ""),
+    "grpc_async_client_manager_config": (HARMLESS, "applies to HTTP only", ""),
     "application_log_config": (HARMLESS, "logs", ""),
     "memory_allocator_manager": (HARMLESS, "memory", ""),
     "dynamic_resources": (CHANGES, _DYNAMIC, "a control plane"),
@@ -39,7 +39,7 @@ _TOP = {
     "hds_config": (CHANGES, _DYNAMIC, "a control plane"),
     "overload_manager": (
         CHANGES,
-        "tcpmux does not turn clients away by the load of the host",
+        "tcpmux does not reject clients when the host is overloaded",
         "overload actions",
     ),
     "runtime": (CHANGES, "tcpmux has no runtime values", "runtime values"),
@@ -65,10 +65,10 @@ def read(files: Sequence[Input], report: Report) -> Result:
 
 def _instance(root: Node) -> None:
     root.sort_out(_TOP)
-    root["static_resources"]["secrets"].harmless("certificates: what uses them is told there")
+    root["static_resources"]["secrets"].harmless("certificates: reported where they are used")
     for layer in root["layered_runtime"]["layers"]:
         if set(layer.fields) <= {"name", "admin_layer"}:
-            layer.harmless("it has no values")
+            layer.harmless("it sets no values")
         else:
             layer.changes("tcpmux has no runtime values", "runtime values")
     manager = root["cluster_manager"]

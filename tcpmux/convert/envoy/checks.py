@@ -12,7 +12,7 @@ from tcpmux.convert.envoy.servers import Servers
 from tcpmux.convert.envoy.values import HARMLESS, seconds, type_of
 from tcpmux.convert.tree import Node, quoted
 
-_LATER = "when a check is made, not what comes of it"
+_LATER = "affects when a check runs, not its result"
 _CLASSES = {
     "event_log_path": (HARMLESS, "logs", ""),
     "event_logger": (HARMLESS, "logs", ""),
@@ -22,9 +22,13 @@ _CLASSES = {
     "initial_jitter": (HARMLESS, _LATER, ""),
     "interval_jitter": (HARMLESS, _LATER, ""),
     "interval_jitter_percent": (HARMLESS, _LATER, ""),
-    "reuse_connection": (HARMLESS, "tcpmux connects for each check", ""),
-    "no_traffic_interval": (HARMLESS, "tcpmux checks at the same interval before traffic", ""),
-    "no_traffic_healthy_interval": (HARMLESS, "tcpmux checks at the same interval", ""),
+    "reuse_connection": (HARMLESS, "tcpmux opens a new connection for each check", ""),
+    "no_traffic_interval": (HARMLESS, "tcpmux uses the same interval with and without traffic", ""),
+    "no_traffic_healthy_interval": (
+        HARMLESS,
+        "tcpmux uses the same interval with and without traffic",
+        "",
+    ),
 }
 
 
@@ -32,19 +36,19 @@ def check_of(checks: Node, cluster: str, servers: Servers) -> Check | None:
     """None: there is none, or none that tcpmux can make."""
     found = list(checks) if checks else []
     for node in found[1:]:
-        node.changes("tcpmux makes the first check alone", "several checks")
+        node.changes("tcpmux runs only the first check", "several checks")
     if not found:
         return None
     node = found[0]
     node.sort_out(_CLASSES)
     made = _kind(node, cluster, servers)
     if made is None:
-        node.changes("servers are not checked", "checks of this kind")
+        node.changes("tcpmux does not check these servers", "this kind of check")
         return None
     interval = seconds(node["interval"], 2.0)
     for key in ("unhealthy_interval", "unhealthy_edge_interval", "healthy_edge_interval"):
         if seconds(node[key], interval) != interval:
-            node[key].changes("tcpmux checks a server that is down as often as others")
+            node[key].changes("tcpmux checks a server that is down at the same interval as others")
     made = replace(
         made,
         interval=interval,
@@ -60,7 +64,7 @@ def check_of(checks: Node, cluster: str, servers: Servers) -> Check | None:
 def _within_limits(node: Node, made: Check) -> Check:
     for key, value in (("unhealthy_threshold", made.fall), ("healthy_threshold", made.rise)):
         if value > 100:
-            node[key].changes("it is above 100, as tcpmux has it")
+            node[key].changes("it is above 100, tcpmux's maximum")
     return replace(made, fall=min(max(made.fall, 1), 100), rise=min(max(made.rise, 1), 100))
 
 
@@ -68,7 +72,9 @@ def _port(node: Node, servers: Servers) -> int:
     """Another port than the servers' own, if all are checked on the same one."""
     ports = servers.check_ports
     if len(ports) > 1:
-        node.changes("tcpmux checks all servers of a cluster on the same port", "ports of checks")
+        node.changes(
+            "tcpmux checks all servers of a cluster on the same port", "check ports per server"
+        )
         return 0
     return next(iter(ports), 0)
 
@@ -82,9 +88,7 @@ def _kind(node: Node, cluster: str, servers: Servers) -> Check | None:
     if custom and type_of(custom["typed_config"]) == "Redis":
         custom["name"].mapped()
         if custom["typed_config"]["key"]:
-            custom["typed_config"]["key"].changes(
-                "tcpmux does not look for a key", "checks of keys"
-            )
+            custom["typed_config"]["key"].changes("tcpmux does not read a key", "checks of keys")
         return Check("redis")
     return None
 
@@ -100,7 +104,7 @@ def _tcp(node: Node) -> Check:
     if all(block.isascii() for block in blocks):
         pattern = ".*".join(quoted(block.decode()) for block in blocks)
         return Check("send", send=sent, expect=f"(?s){pattern}".encode(), is_pattern=True)
-    node["receive"].changes("tcpmux looks for one text, or several of ASCII")
+    node["receive"].changes("tcpmux expects one text, or several that are ASCII")
     return Check("send", send=sent)
 
 
@@ -127,22 +131,22 @@ def _base64(value: object) -> bytes:
 def _http(node: Node, cluster: str, servers: Servers) -> Check:
     path = node["path"].text("/")
     if not re.fullmatch(r"/[!-~]{0,1023}", path):
-        node["path"].changes("it is no path that tcpmux can ask for")
+        node["path"].changes("tcpmux cannot request this path")
         path = "/"
     host = node["host"].text() or next(iter(servers.hostnames - {""}), "") or cluster
     if len(servers.hostnames) > 1 and not node["host"]:
-        node.changes("tcpmux asks all servers of a cluster for the same host")
+        node.changes("tcpmux sends the same Host header to all servers of a cluster")
     if not re.fullmatch(r"[A-Za-z0-9.:_\[\]-]{1,255}", host):
-        node["host"].changes("it is no name of a host")
+        node["host"].changes("it is not a host name")
         host = ""
     if node["method"].text("GET") not in ("GET", "METHOD_UNSPECIFIED", "0", "1"):
-        node["method"].changes("tcpmux sends GET")
+        node["method"].changes("tcpmux sends only GET")
     if node["codec_client_type"].text("HTTP1") not in ("HTTP1", "0"):
-        node["codec_client_type"].changes("tcpmux speaks HTTP/1.1", "HTTP/2")
+        node["codec_client_type"].changes("tcpmux checks with HTTP/1.1", "HTTP/2")
     for key in ("request_headers_to_add", "request_headers_to_remove", "service_name_matcher"):
         if key in node.fields:
-            node[key].changes("tcpmux asks for the path, with a Host header", "headers of checks")
-    node["retriable_statuses"].mapped("every failure counts, up to unhealthy_threshold")
+            node[key].changes("tcpmux sends only the path and a Host header", "headers in checks")
+    node["retriable_statuses"].mapped("tcpmux counts every failure, up to unhealthy_threshold")
     return Check("http", path=path, host=host, status=_status(node["expected_statuses"]))
 
 
@@ -165,10 +169,10 @@ def _status(node: Node) -> tuple[int, int]:
     first, last = ranges[0].start, ranges[0].end
     for found in ranges[1:]:
         if found.start > last:
-            node.changes("tcpmux accepts one range of statuses")
+            node.changes("tcpmux accepts a single range of statuses")
             break
         last = max(last, found.end)
     if last <= first:
-        node.problem("expected an end above the start")
+        node.problem("expected an end greater than the start")
         return 200, 200
     return first, last - 1

@@ -17,38 +17,42 @@ from tcpmux.convert.tree import Node
 CONNECT_TIMEOUT = 5.0  # s; Envoy's default
 MAX_CONNECTIONS_DEFAULT = 1024  # of a cluster, where no circuit breaker says another number
 PANIC_THRESHOLD = 50  # %
-_HTTP = "of HTTP alone"
+_HTTP = "applies to HTTP only"
 _CLASSES = {
     "alt_stat_name": (HARMLESS, "metrics", ""),
     "track_timeout_budgets": (HARMLESS, "metrics", ""),
     "track_cluster_stats": (HARMLESS, "metrics", ""),
     "metadata": (HARMLESS, "labels", ""),
     "per_connection_buffer_limit_bytes": (HARMLESS, "buffers", ""),
-    "dns_refresh_rate": (HARMLESS, "tcpmux looks names up when their TTL expires", ""),
-    "dns_jitter": (HARMLESS, "tcpmux looks names up when their TTL expires", ""),
-    "dns_failure_refresh_rate": (HARMLESS, "when names are looked up again", ""),
-    "respect_dns_ttl": (HARMLESS, "tcpmux looks names up when their TTL expires", ""),
-    "wait_for_warm_on_init": (HARMLESS, "the start", ""),
+    "dns_refresh_rate": (HARMLESS, "tcpmux resolves names again when their TTL expires", ""),
+    "dns_jitter": (HARMLESS, "tcpmux resolves names again when their TTL expires", ""),
+    "dns_failure_refresh_rate": (HARMLESS, "affects only when names are resolved again", ""),
+    "respect_dns_ttl": (HARMLESS, "tcpmux resolves names again when their TTL expires", ""),
+    "wait_for_warm_on_init": (HARMLESS, "affects only the start", ""),
     "http_protocol_options": (HARMLESS, _HTTP, ""),
     "http2_protocol_options": (HARMLESS, _HTTP, ""),
     "common_http_protocol_options": (HARMLESS, _HTTP, ""),
     "upstream_http_protocol_options": (HARMLESS, _HTTP, ""),
-    "typed_extension_protocol_options": (HARMLESS, "of HTTP, or of connections kept ready", ""),
+    "typed_extension_protocol_options": (
+        HARMLESS,
+        "applies to HTTP, or to connections opened in advance",
+        "",
+    ),
     "protocol_selection": (HARMLESS, _HTTP, ""),
     "max_requests_per_connection": (HARMLESS, _HTTP, ""),
     "connection_pool_per_downstream_connection": (HARMLESS, _HTTP, ""),
-    "eds_cluster_config": (HARMLESS, "of type EDS, which is told there", ""),
+    "eds_cluster_config": (HARMLESS, "applies to type EDS: see there", ""),
     "upstream_bind_config": (
         CHANGES,
-        "servers see the address that the system chooses",
+        "servers see the source address that the system chooses",
         "source addresses",
     ),
-    "transport_socket_matches": (CHANGES, "connections to servers are not encrypted", "TLS"),
-    "lb_subset_config": (CHANGES, "all servers are used, of every subset", "subsets"),
+    "transport_socket_matches": (CHANGES, "tcpmux does not encrypt connections to servers", "TLS"),
+    "lb_subset_config": (CHANGES, "tcpmux uses the servers of every subset", "subsets"),
     "close_connections_on_host_health_failure": (
         CHANGES,
         "connections to a server stay open when its check fails",
-        "closing connections of a server that is down",
+        "closing open connections",
     ),
 }
 
@@ -89,7 +93,7 @@ class Clusters:
         if not name:
             node.problem("expected a name")
         elif name in self._nodes:
-            node["name"].problem(f"there is a cluster {name} already")
+            node["name"].problem(f"a cluster named {name} already exists")
         self._nodes.setdefault(name, node)
         node.name_section(_section(name))
 
@@ -106,16 +110,16 @@ class Clusters:
             routes = " and ".join(cluster.uses)
             if cluster.limit:
                 cluster.limit.changes(
-                    f"each of the routes {routes} may have as many, not both together",
-                    "limits that routes share",
+                    f"the limit applies to each of the routes {routes}, not to their total",
+                    "limits across routes",
                 )
             else:
                 cluster.node["name"].remark(
-                    f"its limit of {MAX_CONNECTIONS_DEFAULT} connections holds for each of {routes}"
+                    f"each of {routes} has its limit of {MAX_CONNECTIONS_DEFAULT} connections"
                 )
         for name, node in self._nodes.items():
             if name not in self._read:
-                node.harmless("no TCP listener leads to it")
+                node.harmless("no TCP listener uses it")
 
 
 def _cluster(name: str, node: Node) -> Cluster:
@@ -138,7 +142,7 @@ def _cluster(name: str, node: Node) -> Cluster:
     limit = _limit(node["circuit_breakers"])
     most = limit.integer(MAX_CONNECTIONS_DEFAULT)
     if not 1 <= most <= MAX_CONNECTIONS:
-        limit.changes(f"it is not within 1..{MAX_CONNECTIONS}, as tcpmux has it")
+        limit.changes(f"it is outside tcpmux's range, 1..{MAX_CONNECTIONS}")
         most = 0
     policy = replace(policy, max_connections=most)
     policy = _prioritised(found, policy)
@@ -155,16 +159,16 @@ def _transport(node: Node) -> None:
     if "raw_buffer" in name:
         node.mapped()
     elif "proxy_protocol" in name:
-        node.changes("servers do not get the client's address", "the PROXY protocol")
+        node.changes("tcpmux sends no PROXY header to servers", "the PROXY protocol")
     else:
-        node.changes("connections to servers are not encrypted", "TLS")
+        node.changes("tcpmux does not encrypt connections to servers", "TLS")
 
 
 def _keepalive(node: Node) -> Keepalive:
     """Off unless it is there: the system's defaults are 9 questions, 2h and 75s."""
     if not node:
         return Keepalive(idle=0)
-    node.mapped("tcpmux asks clients as well")
+    node.mapped("tcpmux also probes clients")
     return Keepalive(
         node["keepalive_time"].integer(7200, 1, 32767),
         node["keepalive_interval"].integer(75, 1, 32767),
@@ -173,11 +177,13 @@ def _keepalive(node: Node) -> Keepalive:
 
 
 def _panic(node: Node) -> int:
-    node["update_merge_window"].harmless("when changes of the servers' health count")
-    node["zone_aware_lb_config"].harmless("it needs a control plane that tells of zones")
+    node["update_merge_window"].harmless("affects only when changes of health take effect")
+    node["zone_aware_lb_config"].harmless(
+        "has no effect without a control plane that reports zones"
+    )
     if "locality_weighted_lb_config" in node.fields:
         node["locality_weighted_lb_config"].changes(
-            "localities do not count: servers' own weights do", "localities"
+            "tcpmux ignores locality weights and uses each server's own weight", "localities"
         )
     return percent(node["healthy_panic_threshold"], PANIC_THRESHOLD)
 
@@ -187,23 +193,23 @@ def _limit(breakers: Node) -> Node:
     found = Node((), exists=False)
     if "per_host_thresholds" in breakers.fields:
         breakers["per_host_thresholds"].changes(
-            "Envoy ends a connection whose server is full; tcpmux gives it to another server"
+            "Envoy closes a connection whose server is full; tcpmux sends it to another server"
         )
     for entry in breakers["thresholds"] if breakers else ():
         if entry["priority"].text("DEFAULT") not in ("DEFAULT", "0"):
-            entry.harmless("TCP connections are of priority DEFAULT")
+            entry.harmless("TCP connections have priority DEFAULT")
             continue
         found = entry["max_connections"]
         most = found.integer(MAX_CONNECTIONS_DEFAULT)
         for key in ("max_requests", "max_retries", "retry_budget"):
-            entry[key].harmless("of HTTP alone")
+            entry[key].harmless("applies to HTTP only")
         entry["track_remaining"].harmless("metrics")
         pending = entry["max_pending_requests"]
         if pending.integer(1024) >= most:
             pending.harmless("it is not below max_connections, so it is never reached")
         elif pending:
             pending.changes(
-                "tcpmux has no limit of connections that are not made yet", "limits of connects"
+                "tcpmux has no limit on pending connections", "limits on pending connections"
             )
     return found
 
@@ -217,7 +223,9 @@ def _prioritised(found: Servers, policy: DestinationPolicy) -> DestinationPolicy
     if not watched:
         for level in levels[1:]:
             for part in level.nodes:
-                part["priority"].mapped("never used: nothing finds out that those before fail")
+                part["priority"].mapped(
+                    "never used: no check or outlier detection finds that higher priorities fail"
+                )
         found.all = list(levels[0].servers)
         return policy
     panic = policy.panic_threshold
@@ -226,8 +234,8 @@ def _prioritised(found: Servers, policy: DestinationPolicy) -> DestinationPolicy
         for level in levels[1:]:
             for part in level.nodes:
                 part["priority"].changes(
-                    "tcpmux uses these servers only when none before them can be used; Envoy "
-                    "gives them a share as soon as part of those fail",
+                    "tcpmux uses these servers only when no server of a higher priority is "
+                    "usable; Envoy gives them a share as soon as some of those fail",
                     "shares by health",
                 )
     found.all = [

@@ -24,13 +24,21 @@ IDLE_TIMEOUT = 3600.0  # s; Envoy's default
 _MAX_RATE, _MIN_RATE, _MAX_BURST = 1_000_000, Fraction(1, 3600), 1_000_000
 _PROXY_CLASSES = {
     "stat_prefix": (HARMLESS, "metrics", ""),
-    "access_log": (HARMLESS, "logs: tcpmux has access_log", ""),
+    "access_log": (HARMLESS, "logs: see `access_log` of tcpmux", ""),
     "access_log_flush_interval": (HARMLESS, "logs", ""),
     "flush_access_log_on_connected": (HARMLESS, "logs", ""),
     "access_log_options": (HARMLESS, "logs", ""),
-    "tunneling_config": (CHANGES, "data goes to servers as it is, not within HTTP", "tunnels"),
-    "metadata_match": (CHANGES, "all servers of the cluster are used", "subsets"),
-    "on_demand": (CHANGES, "what a control plane would send is not here", "a control plane"),
+    "tunneling_config": (
+        CHANGES,
+        "tcpmux sends data to servers as it is, without an HTTP tunnel",
+        "tunnels",
+    ),
+    "metadata_match": (CHANGES, "tcpmux uses all servers of the cluster", "subsets"),
+    "on_demand": (
+        CHANGES,
+        "the file does not contain what a control plane would send",
+        "a control plane",
+    ),
 }
 
 
@@ -75,7 +83,9 @@ class Filters:
             )
             if cluster.balancing.is_by_client and not self.proxy.is_by_client:
                 policy = replace(policy, balance="round_robin")
-                cluster.balancing.at.remark("without a hash_policy Envoy chooses at random")
+                cluster.balancing.at.remark(
+                    "without a hash_policy Envoy chooses at random; tcpmux uses round robin"
+                )
             made.append((replace(cluster.pool, policy=policy), share))
         return made
 
@@ -126,7 +136,7 @@ def filters_of(filters: Node, clusters: Clusters) -> Filters | None:
                 found.rules.append(rules)
                 found.places.append(entry)
         else:
-            entry.changes("it does nothing in tcpmux")
+            entry.changes("tcpmux has no such filter")
     return found
 
 
@@ -139,7 +149,7 @@ def _proxy(node: Node, clusters: Clusters) -> TcpProxy:
             weight = entry["weight"]
             targets.append((entry["name"], Fraction(weight.integer(0, 1))))
             if "metadata_match" in entry.fields:
-                entry["metadata_match"].changes("all servers of the cluster are used", "subsets")
+                entry["metadata_match"].changes("tcpmux uses all servers of the cluster", "subsets")
     elif node["cluster"]:
         targets.append((node["cluster"], Fraction(1)))
     else:
@@ -148,15 +158,15 @@ def _proxy(node: Node, clusters: Clusters) -> TcpProxy:
     for name, share in targets:
         cluster = clusters.find(name.text())
         if cluster is None:
-            name.changes("the file has no cluster of that name: these connections are reset")
+            name.changes("no such cluster in the file: tcpmux resets these connections")
             cluster = Cluster.missing(name)
         found.append((cluster, share))
     attempts = node["max_connect_attempts"]
     count = attempts.integer(1, 1)
     if count > 255:
-        attempts.changes("it is above 255, as tcpmux has it")
+        attempts.changes("it is above 255, tcpmux's maximum")
     elif attempts and count > 1:
-        attempts.mapped("tcpmux tries each server once")
+        attempts.mapped("tcpmux tries each server at most once")
     return TcpProxy(
         at,
         found,
@@ -174,7 +184,7 @@ def _is_by_client(node: Node) -> bool:
             entry["source_ip"].mapped()
             found = True
         else:
-            entry.changes("tcpmux chooses by the client's address", "sticky sessions")
+            entry.changes("tcpmux chooses by the client's address only", "sticky sessions")
     return found
 
 
@@ -190,12 +200,12 @@ def _connection_limit(node: Node) -> int:
     node["stat_prefix"].harmless("metrics")
     most = node["max_connections"].integer(0, 1, 2**53)
     if node["delay"]:
-        node["delay"].harmless("clients that are turned away are told at once")
+        node["delay"].harmless("tcpmux rejects clients without a delay")
     if not _is_on(node):
-        node["max_connections"].harmless("it is off")
+        node["max_connections"].harmless("it is disabled")
         return 0
     if most > MAX_CONNECTIONS:
-        node["max_connections"].changes(f"it is above {MAX_CONNECTIONS}, as tcpmux has it")
+        node["max_connections"].changes(f"it is above {MAX_CONNECTIONS}, tcpmux's maximum")
         return 0
     return most
 
@@ -207,16 +217,18 @@ def rate_of(node: Node) -> Rate | None:
     every = Fraction(str(seconds(bucket["fill_interval"], 1.0, high=30 * DAY)))
     rate = fill / every
     if "share_key" in node.fields:
-        node["share_key"].changes("each route has a rate of its own", "limits that routes share")
+        node["share_key"].changes("each route has its own rate", "limits across routes")
     if not _is_on(node):
-        bucket.harmless("it is off")
+        bucket.harmless("it is disabled")
         return None
     if not _MIN_RATE <= rate <= _MAX_RATE or burst > _MAX_BURST:
-        bucket.changes("tcpmux has rates of 1/h..1000000/s, and bursts of up to 1000000")
+        bucket.changes(
+            "it is outside tcpmux's range: rates of 1/h..1000000/s, bursts up to 1000000"
+        )
         return None
     if (rate * 1_000_000).denominator == 1:
         return Rate(float(rate), burst)
     if (rate * 3600).denominator == 1:
         return Rate(float(rate * 3600) / 3600, burst)
-    bucket["fill_interval"].mapped("the rate is rounded to millionths per second")
+    bucket["fill_interval"].mapped("tcpmux rounds the rate to millionths per second")
     return Rate(round(rate * 1_000_000) / 1_000_000, burst)

@@ -15,32 +15,44 @@ from tcpmux.convert.tree import Node
 _CLASSES = {
     "stat_prefix": (HARMLESS, "metrics", ""),
     "metadata": (HARMLESS, "labels", ""),
-    "access_log": (HARMLESS, "logs: tcpmux has access_log", ""),
+    "access_log": (HARMLESS, "logs: see `access_log` of tcpmux", ""),
     "traffic_direction": (HARMLESS, "labels", ""),
-    "connection_balance_config": (HARMLESS, "which thread serves a connection", ""),
+    "connection_balance_config": (HARMLESS, "affects only which thread serves a connection", ""),
     "per_connection_buffer_limit_bytes": (HARMLESS, "buffers", ""),
-    "tcp_backlog_size": (HARMLESS, "tcpmux has the longest that the system allows", ""),
-    "enable_reuse_port": (HARMLESS, "which thread serves a connection", ""),
-    "reuse_port": (HARMLESS, "which thread serves a connection", ""),
+    "tcp_backlog_size": (HARMLESS, "tcpmux uses the longest backlog that the system allows", ""),
+    "enable_reuse_port": (HARMLESS, "affects only which thread serves a connection", ""),
+    "reuse_port": (HARMLESS, "affects only which thread serves a connection", ""),
     "max_connections_to_accept_per_socket_event": (HARMLESS, "threads", ""),
-    "drain_type": (HARMLESS, "when Envoy's own configuration changes", ""),
-    "listener_filters_timeout": (HARMLESS, "tcpmux waits for no data of a client", ""),
-    "continue_on_listener_filters_timeout": (HARMLESS, "tcpmux waits for no data", ""),
-    "tcp_fast_open_queue_length": (HARMLESS, "data that comes with a client's SYN", ""),
-    "transparent": (CHANGES, "connections to other addresses are not taken", "source addresses"),
-    "freebind": (CHANGES, "an address that the host has not yet can't be listened on", ""),
+    "drain_type": (HARMLESS, "applies only when Envoy's own configuration changes", ""),
+    "listener_filters_timeout": (
+        HARMLESS,
+        "tcpmux connects without waiting for the client's data",
+        "",
+    ),
+    "continue_on_listener_filters_timeout": (
+        HARMLESS,
+        "tcpmux connects without waiting for the client's data",
+        "",
+    ),
+    "tcp_fast_open_queue_length": (HARMLESS, "saves only a round trip", ""),
+    "transparent": (
+        CHANGES,
+        "tcpmux does not accept connections to other addresses",
+        "source addresses",
+    ),
+    "freebind": (CHANGES, "tcpmux cannot listen on an address that the host does not have yet", ""),
     "use_original_dst": (
         CHANGES,
-        "connections stay with this listener",
+        "tcpmux does not pass connections to another listener",
         "original destinations",
     ),
-    "ignore_global_conn_limit": (HARMLESS, "there is no such limit", ""),
-    "bypass_overload_manager": (HARMLESS, "there is none", ""),
+    "ignore_global_conn_limit": (HARMLESS, "tcpmux has no such limit", ""),
+    "bypass_overload_manager": (HARMLESS, "tcpmux has no overload manager", ""),
 }
 _CHAIN_CLASSES = {
-    "name": (HARMLESS, "a name", ""),
+    "name": (HARMLESS, "only a name", ""),
     "metadata": (HARMLESS, "labels", ""),
-    "transport_socket_connect_timeout": (HARMLESS, "of TLS alone", ""),
+    "transport_socket_connect_timeout": (HARMLESS, "applies to TLS only", ""),
 }
 _NEEDS = {  # of filter_chain_match
     "server_names": "rules by SNI",
@@ -71,13 +83,13 @@ def draft_of(node: Node, clusters: Clusters) -> Draft | None:
     listen = _listen(node)
     found = filters_of(chain["filters"], clusters)
     if found is None:
-        node.changes("no TCP proxy: its port is not opened")
+        node.changes("it has no TCP proxy: its port is not opened")
         return None
     found.narrow(allow)
     _listener_filters(node["listener_filters"], found)
     _socket_options(node)
     if node["bind_to_port"] and not node["bind_to_port"].flag(True):
-        node["bind_to_port"].changes("its port is opened", "original destinations")
+        node["bind_to_port"].changes("tcpmux opens its port", "original destinations")
     if not listen:
         return None
     shares = found.shares(name or str(listen[0]))
@@ -119,7 +131,7 @@ def _chain(node: Node) -> tuple[Node | None, list[Clients]]:
         elif chain["filter_chain_match"]:
             chain["filter_chain_match"].mapped()
     if not main:
-        node.changes("no filter chain is for every connection: its port is not opened")
+        node.changes("no filter chain matches every connection: its port is not opened")
         return None, []
     _transport(main["transport_socket"])
     return main, []
@@ -130,7 +142,7 @@ def _not_taken(chain: Node) -> None:
         (_NEEDS[key] for key in chain["filter_chain_match"].fields if key in _NEEDS),
         "rules by source",
     )
-    chain.changes("these connections go where the others go", needs)
+    chain.changes("tcpmux sends these connections where all others go", needs)
 
 
 def _sources(match: Node) -> list[Clients] | None:
@@ -145,7 +157,7 @@ def _transport(node: Node) -> None:
     if node and "raw_buffer" in node["name"].text():
         node.mapped()
     elif node:
-        node.changes("what clients send is relayed as it is, still encrypted", "TLS")
+        node.changes("tcpmux relays what clients send as it is, still encrypted", "TLS")
 
 
 # --- what comes before the filter chains ---------------------------------------------------------
@@ -156,11 +168,16 @@ def _listener_filters(filters: Node, found: Filters) -> None:
         config = entry["typed_config"]
         kind = type_of(config) if config else entry["name"].text().rpartition(".")[2]
         if kind in ("TlsInspector", "tls_inspector", "HttpInspector", "http_inspector"):
-            entry.harmless("it looks for names that rules may use")
+            entry.harmless("only detects names for rules by SNI")
         elif kind in ("ProxyProtocol", "proxy_protocol"):
-            entry.changes("clients' addresses are not taken from its header", "the PROXY protocol")
+            entry.changes(
+                "tcpmux does not read clients' addresses from the PROXY header",
+                "the PROXY protocol",
+            )
         elif kind in ("OriginalDst", "original_dst"):
-            entry.changes("connections stay with this listener", "original destinations")
+            entry.changes(
+                "tcpmux does not pass connections to another listener", "original destinations"
+            )
         elif kind in ("OriginalSrc", "original_src"):
             entry.changes("servers see the address of tcpmux", "source addresses")
         elif kind == "LocalRateLimit":
@@ -168,14 +185,14 @@ def _listener_filters(filters: Node, found: Filters) -> None:
             config["stat_prefix"].harmless("metrics")
             found.rate = rate_of(config) or found.rate
         else:
-            entry.changes("it does nothing in tcpmux")
+            entry.changes("tcpmux has no such filter")
 
 
 def _socket_options(node: Node) -> None:
     for option in node["socket_options"]:
-        option["description"].harmless("a description")
+        option["description"].harmless("only a description")
         key = (option["level"].integer(), option["name"].integer())
         if key in _OPTIONS:
-            option.harmless("tcpmux sets it where it helps")
+            option.harmless("tcpmux sets it where needed")
         else:
-            option.changes("it is not set", "socket options")
+            option.changes("tcpmux does not set it", "socket options")

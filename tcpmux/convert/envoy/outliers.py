@@ -13,7 +13,7 @@ _MOST_ERRORS = 1000
 _BACKOFF = 10  # times ejection_time; the longest ejection of tcpmux
 _MAX_EJECTION_TIME = 300.0  # s; Envoy's default
 _SMALLEST = 5  # servers, from which on Envoy compares their rates of success
-_RATES = "it takes effect only where a rate may eject a server"
+_RATES = "has no effect unless a success or failure rate may eject a server"
 
 
 def passive_of(node: Node, servers: Servers) -> Passive:
@@ -27,16 +27,19 @@ def passive_of(node: Node, servers: Servers) -> Passive:
     longest = node["max_ejection_time"]
     if seconds(longest, _MAX_EJECTION_TIME) != base * _BACKOFF:
         if longest:
-            longest.changes(f"tcpmux ejects for at most {_BACKOFF} times base_ejection_time")
+            longest.changes(
+                f"tcpmux ejects a server for at most {_BACKOFF} times base_ejection_time"
+            )
         else:
             node.remark(
-                f"tcpmux ejects for at most {_BACKOFF} times base_ejection_time, Envoy for 300s"
+                f"tcpmux ejects a server for at most {_BACKOFF} times "
+                "base_ejection_time, Envoy for 300s"
             )
     most = node["max_ejection_percent"].integer(10, 0)
     always = node["always_eject_one_host"].flag()
     node["successful_active_health_check_uneject_host"].flag(True)
     if _has_names(servers):
-        node.remark("Envoy ejects none of few servers: see max_ejection_percent")
+        node.remark("with few servers Envoy ejects none: see max_ejection_percent")
     elif most * count < 100 and not always:
         node["max_ejection_percent"].mapped(_never(count, most))
         if not node["max_ejection_percent"]:
@@ -53,7 +56,7 @@ def _has_names(servers: Servers) -> bool:
 
 def _never(count: int, most: int) -> str:
     servers = plural(count, "server")
-    return f"with {servers} Envoy never ejects one, as that would be more than {most} %"
+    return f"with {servers} Envoy never ejects one, because that would exceed {most} %"
 
 
 def _errors(node: Node, *, split: bool) -> int:
@@ -64,18 +67,22 @@ def _errors(node: Node, *, split: bool) -> int:
     for key in ("consecutive_5xx", "consecutive_gateway_failure", local):
         errors, enforced = node[key], node[f"enforcing_{key}"]
         if key not in keys:
-            note = "of answers of HTTP" if split else "it needs split_external_local_origin_errors"
+            note = (
+                "applies to HTTP only"
+                if split
+                else "has no effect without split_external_local_origin_errors"
+            )
             errors.harmless(note)
             enforced.harmless(note)
             continue
         chance = enforced.integer(keys[key], 0, 100)
         if chance not in (0, 100):
-            enforced.changes("tcpmux ejects every time")
+            enforced.changes("tcpmux always ejects, not by chance")
         limit = errors.integer(5, 0)
         if chance and limit > _MOST_ERRORS:
-            errors.changes(f"it is above {_MOST_ERRORS}, as tcpmux has it")
+            errors.changes(f"it is above {_MOST_ERRORS}, tcpmux's maximum")
         if not chance:
-            errors.harmless("it is not enforced")
+            errors.harmless("Envoy does not enforce it")
         elif limit:  # 0 = never
             found.append(min(limit, _MOST_ERRORS))
     return min(found, default=0)
@@ -85,12 +92,12 @@ def _rates(node: Node, count: int, *, split: bool) -> None:
     """Envoy also compares servers' rates of success, if there are enough of them."""
     used = "local_origin_success_rate" if split else "success_rate"
     node[f"enforcing_{'success_rate' if split else 'local_origin_success_rate'}"].harmless(
-        "of other failures than connects"
+        "counts other failures than failed connection attempts"
     )
     smallest = node["success_rate_minimum_hosts"].integer(_SMALLEST)
     enforced = node[f"enforcing_{used}"]
     if enforced.integer(100, 0, 100) and count >= smallest:
-        told = "tcpmux does not compare the servers' rates of success"
+        told = "tcpmux does not compare success rates of servers"
         enforced.changes(told, "ejection by rate")
         if not enforced:
             node.remark(told)
@@ -99,6 +106,6 @@ def _rates(node: Node, count: int, *, split: bool) -> None:
     for key in ("", "_local_origin"):
         failure = node[f"enforcing_failure_percentage{key}"]
         if failure.integer(0, 0, 100):
-            failure.changes("tcpmux does not count the percentage of failures", "ejection by rate")
+            failure.changes("tcpmux does not eject by failure percentage", "ejection by rate")
     for key in ("threshold", "minimum_hosts", "request_volume"):
         node[f"failure_percentage_{key}"].harmless(_RATES)

@@ -9,11 +9,11 @@ from tcpmux.convert.tree import Node
 
 _CLASSES = {
     "stat_prefix": (HARMLESS, "metrics", ""),
-    "shadow_rules": (HARMLESS, "it only counts", ""),
-    "shadow_matcher": (HARMLESS, "it only counts", ""),
+    "shadow_rules": (HARMLESS, "only counts", ""),
+    "shadow_matcher": (HARMLESS, "only counts", ""),
     "shadow_rules_stat_prefix": (HARMLESS, "metrics", ""),
-    "enforcement_type": (HARMLESS, "tcpmux looks once, before a byte is read", ""),
-    "delay_deny": (HARMLESS, "clients that are turned away are told at once", ""),
+    "enforcement_type": (HARMLESS, "tcpmux decides once, before it reads a byte", ""),
+    "delay_deny": (HARMLESS, "tcpmux rejects clients without a delay", ""),
 }
 _ADDRESSES = ("direct_remote_ip", "remote_ip", "source_ip")
 _ACTIONS = {"0": "ALLOW", "1": "DENY", "2": "LOG"}
@@ -28,7 +28,7 @@ def rules_of(node: Node) -> list[ClientRule]:
     text = rules["action"].text("ALLOW")
     action = _ACTIONS.get(text, text)
     if action == "LOG":
-        rules.harmless("it only logs")
+        rules.harmless("only logs")
         return []
     found: list[ClientRule] = []
     policies = rules["policies"]
@@ -36,13 +36,13 @@ def rules_of(node: Node) -> list[ClientRule]:
         clients = _clients(policy)
         if clients is None:
             rules.changes(
-                "clients are not refused by it: tcpmux knows addresses, and no other rule",
+                "tcpmux does not apply it: tcpmux has only rules by address",
                 "rules by more than the source",
             )
             return []
         found += [ClientRule(action == "ALLOW", each) for each in clients]
     if not found and action == "ALLOW":
-        rules.mapped("nobody may connect")
+        rules.mapped("no client may connect")
         return [ClientRule(accepts=False, clients=each) for each in EVERYBODY]
     policies.mapped()
     return found

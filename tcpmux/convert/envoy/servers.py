@@ -11,14 +11,14 @@ from tcpmux.convert.tree import Node
 
 OVERPROVISIONING = 140  # %; Envoy's default
 _MOST_PRIORITIES = 128
-_NO_CONTROL_PLANE = "what a control plane would send is not in this file"
+_NO_CONTROL_PLANE = "the file does not contain what a control plane would send"
 # What a type of cluster does, that tcpmux does not; "" = nothing.
 _TYPES = {
     "STATIC": "",
     "STRICT_DNS": "",
     "LOGICAL_DNS": "",
     "EDS": f"it has no servers: {_NO_CONTROL_PLANE}",
-    "ORIGINAL_DST": "it has no servers: each connection goes where its client wanted to",
+    "ORIGINAL_DST": "it has no servers: each connection goes to its original destination",
 }
 _NEEDS = {"EDS": "a control plane", "ORIGINAL_DST": "original destinations"}
 _NUMBERS = {"0": "STATIC", "1": "STRICT_DNS", "2": "LOGICAL_DNS", "3": "EDS", "4": "ORIGINAL_DST"}
@@ -52,7 +52,7 @@ def servers_of(cluster: Node) -> Servers:
     found = Servers()
     dns = _type(cluster)
     assignment = cluster["load_assignment"]
-    assignment["cluster_name"].harmless("a name")
+    assignment["cluster_name"].harmless("only a name")
     factor = assignment["policy"]["overprovisioning_factor"]
     found.overprovisioning = factor.integer(OVERPROVISIONING)
     levels: dict[int, Level] = {}
@@ -60,8 +60,10 @@ def servers_of(cluster: Node) -> Servers:
         rank = locality["priority"].integer(0, 0, _MOST_PRIORITIES)
         level = levels.setdefault(rank, Level())
         level.nodes.append(locality)
-        locality["locality"].harmless("a zone counts only where a control plane tells of others")
-        locality["load_balancing_weight"].harmless("of localities, where locality_weighted is set")
+        locality["locality"].harmless("has no effect without a control plane that reports zones")
+        locality["load_balancing_weight"].harmless(
+            "has no effect without locality_weighted_lb_config"
+        )
         for node in locality["lb_endpoints"]:
             server = _server(node, found)
             if server is not None:
@@ -73,7 +75,7 @@ def servers_of(cluster: Node) -> Servers:
     elif cluster["type"].text("STATIC") in ("STATIC", "0"):
         for server in found.all:
             if isinstance(server.endpoint, HostName):
-                assignment.problem(f"{server.endpoint} is a name, in a cluster of type STATIC")
+                assignment.problem(f"{server.endpoint} is a name, but the cluster has type STATIC")
     return found
 
 
@@ -96,21 +98,26 @@ def _server(node: Node, found: Servers) -> Server | None:
     if made is None:
         return None
     if "additional_addresses" in at.fields:
-        at["additional_addresses"].changes("one address of a server is used, not the others")
+        at["additional_addresses"].changes("tcpmux uses only the first address of a server")
     name = at["hostname"].text()
     check = at["health_check_config"]
     found.check_ports.add(check["port_value"].integer(0, 0, 65535))
     found.hostnames.add(check["hostname"].text() or name)
     if "address" in check.fields:
-        check["address"].changes("the server's own address is checked", "checks elsewhere")
+        check["address"].changes(
+            "tcpmux checks the server's own address", "checks at another address"
+        )
     if check["disable_active_health_check"].flag():
-        check["disable_active_health_check"].changes("it is checked as the others are")
+        check["disable_active_health_check"].changes("tcpmux checks it like the others")
     status = node["health_status"]
     if status.text("UNKNOWN") in _LEFT_OUT:
-        status.changes("it is left out, and does not count as unhealthy", "servers that are off")
+        status.changes(
+            "tcpmux leaves it out, and does not count it as unhealthy",
+            "endpoints disabled in the file",
+        )
         return None
     if status.text("UNKNOWN") not in ("UNKNOWN", "HEALTHY", "0", "1"):
-        status.changes("it would be used as much as the others", "servers used only if need be")
+        status.changes("tcpmux uses it as much as the others", "endpoints of last resort")
     weight = node["load_balancing_weight"].integer(1, 1)
     return Server(made, weight)
 
@@ -124,8 +131,8 @@ def _names(cluster: Node, found: Servers, kind: str) -> None:
         return
     if wanted in ("V4_ONLY", "V6_ONLY", "1", "2"):
         family.changes(
-            "tcpmux uses the addresses of both families that a name has",
-            "address families of names",
+            "tcpmux uses a name's IPv4 and IPv6 addresses",
+            "one family of addresses",
         )
     elif wanted not in ("ALL", "4"):
         cluster["type"].remark(
@@ -133,4 +140,4 @@ def _names(cluster: Node, found: Servers, kind: str) -> None:
             "dns_lookup_family is ALL"
         )
     if kind == "LOGICAL_DNS":
-        cluster["type"].remark("Envoy uses the first address of a name alone")
+        cluster["type"].remark("Envoy uses only the first address of a name; tcpmux uses all")

@@ -44,7 +44,7 @@ def seconds(
         return 0.0
     if not Fraction(str(low)) <= found <= high:
         limits = f"{format_duration(low)}..{format_duration(high)}"
-        node.changes(f"it is not within {limits}, as tcpmux has it")
+        node.changes(f"it is outside tcpmux's range, {limits}")
         return default
     if found * 1000 % 1:
         node.changes("tcpmux counts in whole milliseconds")
@@ -61,7 +61,7 @@ def percent(node: Node, default: int) -> int:
         value.problem(f"expected a percentage from 0 to 100, got {describe(value.value)}")
         return default
     if found % 1:
-        value.changes("tcpmux takes whole percentages")
+        value.changes("tcpmux counts in whole percentages")
     return math.floor(found)
 
 
@@ -79,7 +79,7 @@ def number(node: Node, default: Fraction) -> Fraction:
 
 def runtime_value(node: Node) -> Node:
     """default_value of what may be changed by a runtime key."""
-    node["runtime_key"].mapped("tcpmux has no runtime: the default holds")
+    node["runtime_key"].mapped("tcpmux has no runtime values: the default applies")
     return node["default_value"]
 
 
@@ -124,8 +124,8 @@ def listen_address(node: Node) -> Address | None:
         return None
     if found.host == "::" and not node["socket_address"]["ipv4_compat"].flag():
         node["socket_address"]["address"].changes(
-            "Envoy takes clients over IPv6 alone there, and tcpmux those over IPv4 as well",
-            "listeners for IPv6 alone",
+            "Envoy accepts only IPv6 clients there; tcpmux also accepts IPv4 clients",
+            "IPv6-only listeners",
         )
     return found
 
@@ -134,15 +134,15 @@ def _address(node: Node) -> str:
     """As tcpmux writes it; "" = it can't."""
     pipe = node["pipe"]
     if pipe:
-        pipe["mode"].changes("the socket's permissions are those that tcpmux gives it")
+        pipe["mode"].changes("tcpmux sets the socket's permissions itself")
         return f"unix:{pipe['path'].text()}"
     at = node["socket_address"]
     if not at:
-        node.changes("it is no address of TCP and no UNIX socket")
+        node.changes("it is neither a TCP address nor a UNIX socket")
         return ""
     protocol = at["protocol"]
     if protocol.text("TCP") not in ("TCP", "0"):
-        at.changes("tcpmux relays TCP: this port is not opened", "UDP")
+        at.changes("tcpmux relays TCP: its port is not opened", "UDP")
         return ""
     host, port = at["address"].text(), at["port_value"].integer(0, 0, 65535)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

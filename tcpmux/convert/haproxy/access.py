@@ -29,18 +29,18 @@ _HARMLESS = (
     "sc-inc-gpc0", "sc-inc-gpc1", "sc-add-gpc", "sc-set-gpt", "sc-set-gpt0", "track-sc0",
     "track-sc1", "track-sc2", "track-sc", "do-log",
 )  # fmt: skip
-_PROXY = "the address that a PROXY header names is not known"
+_PROXY = "tcpmux does not read clients' addresses from the PROXY header"
 _CHANGES = {
     "expect-proxy": (_PROXY, "the PROXY protocol"),
-    "expect-netscaler-cip": ("NetScaler's header would be sent to servers", "NetScaler's CIP"),
-    "silent-drop": ("clients would be accepted", "dropping without a reset"),
-    "use-service": ("HAProxy answers itself", "answers"),
-    "set-dst": ("HAProxy connects elsewhere", "source addresses"),
-    "set-dst-port": ("HAProxy connects elsewhere", "source addresses"),
-    "set-src": ("servers see another source address", "source addresses"),
-    "set-src-port": ("servers see another source address", "source addresses"),
-    "switch-mode": ("HAProxy speaks HTTP then", "mode http"),
-    "set-bandwidth-limit": ("there would be no limit", "limits by rules"),
+    "expect-netscaler-cip": ("tcpmux would relay NetScaler's header as data", "NetScaler's CIP"),
+    "silent-drop": ("tcpmux does not drop these clients", "dropping without a reset"),
+    "use-service": ("tcpmux sends no answers of its own", "answers"),
+    "set-dst": ("tcpmux does not change the destination address", "source addresses"),
+    "set-dst-port": ("tcpmux does not change the destination address", "source addresses"),
+    "set-src": ("servers see the source address that the system chooses", "source addresses"),
+    "set-src-port": ("servers see the source address that the system chooses", "source addresses"),
+    "switch-mode": ("tcpmux does not switch to HTTP", "mode http"),
+    "set-bandwidth-limit": ("tcpmux sets no limit by rule", "limits by rules"),
 }
 _COUNT = re.compile(r"(?:src_conn_cur|sc0_conn_cur|sc_conn_cur\(0\))(?:\((?P<table>[^()]*)\))?")
 
@@ -77,7 +77,7 @@ def _read(setting: Setting, section: Section, access: Access, stages: Sequence[s
     stage = setting.arg().text
     if stage == "inspect-delay":
         seconds(setting.arg(1).text)
-        at.harmless(note="it is waited only for content that rules look at")
+        at.harmless(note="HAProxy waits only for content that rules read")
         return
     if stage not in STAGES:
         raise Refused(f"expected connection, session or content, got {stage}")
@@ -93,14 +93,14 @@ def _read(setting: Setting, section: Section, access: Access, stages: Sequence[s
             raise Refused(f"unexpected {words[2].text} after {action}")
         access.rules.append(Rule(setting, stage, action == "accept", condition, action))
     elif name in _HARMLESS:
-        at.harmless(note="it is only stored")
+        at.harmless(note="only stores a value")
         access.rules.append(Rule(setting, stage, None, condition, action))
         for definition in condition.definitions:
             definition.at.mapped()
     elif name in _CHANGES:
         at.changes(note=_CHANGES[name][0], needs=_CHANGES[name][1])
     else:
-        at.changes(note=f"{action} is not done", needs="rules on content")
+        at.changes(note=f"tcpmux has no action {action}", needs="rules on content")
 
 
 def counted(access: Access, section: Section, sections: Iterable[Section]) -> None:
@@ -122,7 +122,7 @@ def counted(access: Access, section: Section, sections: Iterable[Section]) -> No
         if exact:
             access.per_client = min(access.per_client or limit, limit)
             access.limits.append(rule)
-            rule.setting.at.mapped(note="an IPv6 client is its /64 network")
+            rule.setting.at.mapped(note="tcpmux counts an IPv6 /64 network as one client")
             tracks[0].setting.at.mapped(*tracks[0].setting.at.words)
             for definition in rule.condition.definitions:
                 definition.at.mapped()
@@ -225,8 +225,8 @@ def _rules_at(access: Access, stage: str, at: Address, report: Report) -> list[C
             made += [ClientRule(rule.accepts, clients) for clients in EVERYBODY]
             break
         elif truth is not False:
-            refused = "are accepted" if not rule.accepts else "meet the rules after it"
-            told = truth.note if isinstance(truth, Unknown) else "it is drawn at random"
+            refused = "are accepted" if not rule.accepts else "are left to the rules after it"
+            told = truth.note if isinstance(truth, Unknown) else "it depends on chance"
             needs = truth.needs if isinstance(truth, Unknown) else "rules by chance"
             mark_changes(rule.setting, rule.condition, f"{told}: clients {refused}", needs)
     return made

@@ -38,7 +38,7 @@ _NEEDS = (
     (r"src_port|sc_|sc[0-2]_|src_|so_id|fe_id|dst_conn", "tracking of clients"),
     (r"nbsrv|connslots|queue|avg_queue|be_|fe_|srv_|table_", "rules by load"),
     (r"src", "rules by source"),
-    (r"dst", "rules by address"),
+    (r"dst", "rules by destination address"),
 )
 
 
@@ -234,7 +234,7 @@ def _src(test: _Test, rest: str, _at: Address | None) -> Truth:
     for value in test.values:
         network = _network(value)
         if network is None:
-            return Unknown(f"{value} is a name, which HAProxy looks up", "rules by source")
+            return Unknown(f"{value} is a name, which HAProxy resolves", "rules by source")
         networks += with_mapped(network)
     if not networks:
         raise Refused("expected addresses after src")
@@ -258,13 +258,15 @@ def _network(text: str) -> Clients | None:
 
 def _dst(test: _Test, _rest: str, at: Address | None) -> Truth:
     if at is None or at.path or at.host in ("0.0.0.0", "::"):  # noqa: S104
-        return Unknown("it depends on the address that the client has connected to",
-                       "rules by address")  # fmt: skip
+        return Unknown("it depends on the address that the client connects to",
+                       "rules by destination address")  # fmt: skip
     here = ip_address(at.host)
     for value in test.values:
         network = _network(value)
         if network is None:
-            return Unknown(f"{value} is a name", "rules by address")
+            return Unknown(
+                f"{value} is a name, which HAProxy resolves", "rules by destination address"
+            )
         if not isinstance(network, str) and network.version == here.version and here in network:
             return True
     return False
@@ -272,7 +274,7 @@ def _dst(test: _Test, _rest: str, at: Address | None) -> Truth:
 
 def _dst_port(test: _Test, _rest: str, at: Address | None) -> Truth:
     if at is None:
-        return Unknown("it depends on the port that the client has connected to", "rules by port")
+        return Unknown("it depends on the port that the client connects to", "rules by port")
     return not at.path and _counted(test, (at.port, at.port)) == 1
 
 

@@ -10,12 +10,15 @@ from tcpmux.convert.haproxy.values import Refused, Unsupported
 from tcpmux.convert.report import Report
 
 TURNS = ("roundrobin", "static-rr", "random")  # which server is next does not depend on the client
-IN_TCP = "HAProxy uses roundrobin with mode tcp"
+IN_TCP = "HAProxy uses roundrobin in mode tcp"
 _BALANCE = {
     "roundrobin": ("round_robin", ""),
     "static-rr": ("round_robin", ""),
     "leastconn": ("least_connections", ""),
-    "source": ("source_hash", "each client stays at a server, at another than with HAProxy"),
+    "source": (
+        "source_hash",
+        "a client keeps its server, which may differ from the one in HAProxy",
+    ),
     "first": ("round_robin", ""),
     "uri": ("round_robin", IN_TCP),
     "url_param": ("round_robin", IN_TCP),
@@ -45,7 +48,8 @@ def balance_of(back: Section, servers: Servers, report: Report) -> tuple[str, st
     if name == "first":
         for line in servers.backups:
             line.options["backup"].changes(
-                "it would be used as soon as the others are full", "backups of full servers"
+                "tcpmux would use it as soon as the others are full",
+                "backups that stay idle while others are full",
             )
     return name, word
 
@@ -60,11 +64,11 @@ def _read(words: list[str]) -> tuple[str, str, str]:
         if not draws or draws[1] == "0":
             raise Refused("expected random or random(DRAWS)")
         if int(draws[1] or 2) == 1:
-            return name, "round_robin", "in turns, with the same shares"
-        note = "" if int(draws[1] or 2) == 2 else "of two draws"
+            return name, "round_robin", "tcpmux uses round robin, with the same shares"
+        note = "" if int(draws[1] or 2) == 2 else "tcpmux compares two servers"
         return name, "random_two", note
     if name not in _BALANCE:
-        raise Unsupported("connections would take turns", "hashes of content")
+        raise Unsupported("tcpmux uses round robin", "hashes of content")
     return (name, *_BALANCE[name])
 
 
@@ -73,8 +77,8 @@ def _hash_type(back: Section, name: str) -> None:
     if setting is not None and name == "source":
         consistent = "consistent" in [word.text for word in setting.args]
         setting.at.mapped(
-            note="" if consistent else "if a server goes down, only its own clients move"
+            note="" if consistent else "in tcpmux, only the clients of a server that goes down move"
         )
     factor = back.last("hash-balance-factor")
     if factor is not None and name == "source" and [w.text for w in factor.args] != ["0"]:
-        factor.at.changes(note="no server's load would be bounded", needs="bounded loads")
+        factor.at.changes(note="tcpmux does not bound a server's load", needs="bounded loads")

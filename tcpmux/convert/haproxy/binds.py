@@ -18,42 +18,46 @@ from tcpmux.convert.report import Report, Statement, Word
 
 ANY_V6, ANY_V4 = "::", "0.0.0.0"  # noqa: S104
 _HARMLESS = {  # option: (values after it, reason)
-    "name": (1, "a name"),
-    "id": (1, "a name"),
-    "label": (1, "a name"),
-    "guid-prefix": (1, "a name"),
-    "nice": (1, "a priority of HAProxy's tasks"),
-    "process": (1, "which of HAProxy's processes accepts"),
-    "thread": (1, "which of HAProxy's threads accepts"),
-    "shards": (1, "how HAProxy's threads accept"),
-    "backlog": (1, "tcpmux listens with the longest queue that the kernel allows"),
-    "tfo": (0, "it saves the first round trip"),
-    "mss": (1, "the size of segments"),
-    "defer-accept": (0, "HAProxy accepts clients that send nothing a second later"),
-    "level": (1, "it is of the stats socket"),
-    "severity-output": (1, "it is of the stats socket"),
-    "expose-fd": (1, "it is of the stats socket"),
+    "name": (1, "only a name"),
+    "id": (1, "only a name"),
+    "label": (1, "only a name"),
+    "guid-prefix": (1, "only a name"),
+    "nice": (1, "affects only the priority of HAProxy's tasks"),
+    "process": (1, "affects only which of HAProxy's processes accepts"),
+    "thread": (1, "affects only which of HAProxy's threads accepts"),
+    "shards": (1, "affects only how HAProxy's threads accept"),
+    "backlog": (1, "tcpmux uses the longest backlog that the system allows"),
+    "tfo": (0, "saves only a round trip"),
+    "mss": (1, "affects only the size of segments"),
+    "defer-accept": (0, "HAProxy also accepts clients that send nothing, a second later"),
+    "level": (1, "applies to the stats socket only"),
+    "severity-output": (1, "applies to the stats socket only"),
+    "expose-fd": (1, "applies to the stats socket only"),
     "v4v6": (0, ""),
     "tcp": (0, ""),
-    "proto": (1, "it is of HTTP"),
-    "cc": (1, "the kernel's congestion control is the host's in tcpmux"),
-    "idle-ping": (1, "it is of HTTP/2"),
+    "proto": (1, "applies to HTTP only"),
+    "cc": (1, "tcpmux uses the host's congestion control"),
+    "idle-ping": (1, "applies to HTTP/2 only"),
 }
 _CHANGES = {
-    "accept-netscaler-cip": (1, "NetScaler's header would be sent to servers", "NetScaler's CIP"),
-    "interface": (1, "it would listen on every interface", "interfaces"),
-    "namespace": (1, "it would listen in its own network namespace", "network namespaces"),
-    "transparent": (0, "it listens on addresses that are not the host's", "source addresses"),
-    "tcp-ut": (1, "tcp_user_timeout is for both sides", "timeouts of one side"),
-    "mode": (1, "the socket's permissions are what tcpmux's umask says", "modes of UNIX sockets"),
-    "user": (1, "the socket is tcpmux's user's", "modes of UNIX sockets"),
-    "group": (1, "the socket is tcpmux's user's", "modes of UNIX sockets"),
-    "uid": (1, "the socket is tcpmux's user's", "modes of UNIX sockets"),
-    "gid": (1, "the socket is tcpmux's user's", "modes of UNIX sockets"),
+    "accept-netscaler-cip": (1, "tcpmux would relay NetScaler's header as data", "NetScaler's CIP"),
+    "interface": (1, "tcpmux would listen on every interface", "interfaces"),
+    "namespace": (1, "tcpmux would listen in its own network namespace", "network namespaces"),
+    "transparent": (
+        0,
+        "HAProxy listens on addresses that the host does not have",
+        "source addresses",
+    ),
+    "tcp-ut": (1, "tcp_user_timeout applies to both sides", "timeouts of one side"),
+    "mode": (1, "tcpmux sets the socket's permissions by its umask", "permissions of UNIX sockets"),
+    "user": (1, "the socket belongs to tcpmux's user", "permissions of UNIX sockets"),
+    "group": (1, "the socket belongs to tcpmux's user", "permissions of UNIX sockets"),
+    "uid": (1, "the socket belongs to tcpmux's user", "permissions of UNIX sockets"),
+    "gid": (1, "the socket belongs to tcpmux's user", "permissions of UNIX sockets"),
 }
-FULL = "HAProxy lets clients beyond it wait"
-RESETS = f"{FULL}; tcpmux resets them if no place becomes free within 0.2 s"
-TLS = "tcpmux does not speak TLS: servers would get what is encrypted"
+FULL = "beyond it, clients wait in HAProxy"
+RESETS = f"{FULL}; tcpmux resets them unless a connection ends within 0.2 s"
+TLS = "tcpmux relays TLS without decrypting it"
 
 
 @dataclass(slots=True)
@@ -85,7 +89,7 @@ def _addresses(at: Statement, word: Word, binds: Binds) -> list[Address]:
         try:
             found += listen_addresses(text)
         except Unsupported as error:
-            at.changes(word, note=f"it is not listened on: {error}", needs=error.needs)
+            at.changes(word, note=f"it is not opened: {error}", needs=error.needs)
     if len(found) + len(binds.listen) > MAX_PORTS:
         raise Refused(f"more than {MAX_PORTS} addresses")
     at.mapped(word)
@@ -151,5 +155,7 @@ def mark_v6only(binds: Binds, listen: Collection[Address]) -> None:
             continue
         words = [word for word in setting.args if word.text == "v6only"]
         setting.at.changes(
-            *words, note=f"IPv4 clients could connect to {address}, too", needs="IPv6 alone"
+            *words,
+            note=f"tcpmux would also accept IPv4 clients at {address}",
+            needs="IPv6-only listeners",
         )

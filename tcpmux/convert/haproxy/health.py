@@ -61,14 +61,16 @@ def health_of(back: Section, servers: Servers, times: Times, report: Report) -> 
     for line in lines:
         if "track" in line.options:
             line.options["track"].changes(
-                "the server's state would follow its own connects, not another server",
-                "states that follow others",
+                "the server's state would not follow the tracked server",
+                "tracked states",
             )
     checked = [line for line in lines if "check" in line.options]
     if not checked:
-        _mark_unchecked(lines, "no server is checked")
+        _mark_unchecked(lines, "no server has a check")
         return found
-    _mark_unchecked([line for line in lines if "check" not in line.options], "it is not checked")
+    _mark_unchecked(
+        [line for line in lines if "check" not in line.options], "the server has no check"
+    )
     kind = asked(back, report)
     timing = _timing(checked, report)
     if timing is None:
@@ -79,7 +81,7 @@ def health_of(back: Section, servers: Servers, times: Times, report: Report) -> 
         line.options["check"].mapped()
     if kind is None:
         for line in checked:
-            line.options["check"].changes("servers would not be checked", "scripted checks")
+            line.options["check"].changes("tcpmux does not check these servers", "scripted checks")
     elif len(checked) < len(lines):
         _told_of_unchecked(lines, kind)
     found.passive = _passive(checked, timing)
@@ -102,7 +104,7 @@ def _over_tls(kind: Check | None, checked: Sequence[Line]) -> Check | None:
     for line in asking:
         for name in ("check-ssl", "verify"):
             if name in line.options:
-                line.options[name].changes("it would be checked without TLS", "TLS")
+                line.options[name].changes("tcpmux would check it without TLS", "TLS")
     return kind
 
 
@@ -113,9 +115,13 @@ def _told_of_unchecked(lines: Sequence[Line], kind: Check) -> None:
             continue
         word = line.at.words[1]
         if kind.kind == "tcp":
-            line.at.mapped(line.at.words[0], word, note="tcpmux checks it, too")
+            line.at.mapped(line.at.words[0], word, note="tcpmux also checks this server")
         else:
-            line.at.changes(word, note=f"it would be checked, too: {DIFFER}", needs="checks of one")
+            line.at.changes(
+                word,
+                note=f"tcpmux would also check this server: {DIFFER}",
+                needs="checks of one endpoint",
+            )
 
 
 def _mark_unchecked(lines: Sequence[Line], note: str) -> None:
@@ -124,7 +130,7 @@ def _mark_unchecked(lines: Sequence[Line], note: str) -> None:
             if name in line.options and not (name == "verify" and "ssl" in line.options):
                 line.options[name].harmless(note)
         if "slowstart" in line.options:
-            line.options["slowstart"].harmless(f"{note}, so it never comes back")
+            line.options["slowstart"].harmless(f"{note}, so it never goes down")
 
 
 def _timing(checked: Sequence[Line], report: Report) -> Timing | None:
@@ -144,7 +150,7 @@ def _timing(checked: Sequence[Line], report: Report) -> Timing | None:
                 option.changes(DIFFER, "checks of one endpoint")
             elif name == "downinter" and same.down != same.interval:
                 option.changes(
-                    "servers that are down are checked at `inter`", "the interval while down"
+                    "tcpmux checks servers that are down at `inter`", "the interval while down"
                 )
             else:
                 option.mapped()
@@ -174,7 +180,9 @@ def _timing_of(line: Line) -> Timing:
         if options["addr"].text.strip("[]") == own:
             options["addr"].mapped()
         else:
-            options["addr"].changes("the check would go to the server itself", "checks elsewhere")
+            options["addr"].changes(
+                "tcpmux checks the server's own address", "checks at another address"
+            )
     return Timing(
         interval,
         time("fastinter", interval),
@@ -222,7 +230,7 @@ def out_of_range(checked: Sequence[Line]) -> None:
                 continue  # which is told where it is read
             if not inside:
                 unit = "" if name in ("fall", "rise") else " s"
-                option.changes(f"tcpmux's {name} is {low} to {high:.0f}{unit}")
+                option.changes(f"it is outside tcpmux's range, {low}..{high:.0f}{unit}")
 
 
 _OBSERVING = ("observe", "on-error", "error-limit")
@@ -234,7 +242,7 @@ def _passive(checked: Sequence[Line], timing: Timing) -> Passive:
     for line in checked:
         if line not in observing:
             for option in _told(line)[1:]:
-                option.harmless("it counts only with observe")
+                option.harmless("has no effect without observe")
     if not observing:
         return OFF
     said = {
@@ -248,10 +256,12 @@ def _passive(checked: Sequence[Line], timing: Timing) -> Passive:
     for line in observing:
         for option in _told(line):
             if fits:
-                option.mapped("it is used again when its check succeeds; with each ejection later")
+                option.mapped(
+                    "tcpmux uses it again when its check succeeds, later after each ejection"
+                )
             else:
                 option.changes(
-                    "errors of connections would not count as failed checks", "observed errors"
+                    "tcpmux does not count connection errors as failed checks", "observed errors"
                 )
     back = whole_milliseconds(timing.rise * timing.interval)
     return Passive(errors, ejection_time=min(back, DAY), most_ejected=100) if fits else OFF
@@ -263,14 +273,14 @@ def _told(line: Line) -> list[Option]:
 
 def _slow_start(lines: Sequence[Line]) -> SlowStart:
     option: Option | None = agreed(
-        lines, "slowstart", "slow_start is of all endpoints of a destination"
+        lines, "slowstart", "tcpmux has one value for all endpoints of a destination"
     )
     if option is None:
         return AT_ONCE
     try:
         time = whole_milliseconds(seconds(option.text))
     except Refused:
-        option.changes("no time that HAProxy takes")
+        option.changes("HAProxy does not accept this time")
         return AT_ONCE
-    option.mapped("new endpoints start slowly, too")
+    option.mapped("slow start also applies to new endpoints")
     return SlowStart(time, 1) if time else AT_ONCE

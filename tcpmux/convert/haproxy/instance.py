@@ -36,7 +36,7 @@ def maxconn_of(sections: Sequence[Section], report: Report) -> int:
             )
             found = numbers[0] if numbers else 0
             setting.at.mapped(
-                note="it limits each frontend; HAProxy counts the connections of all together"
+                note="the limit applies to each frontend; in HAProxy, to all together"
             )
     return found
 
@@ -59,7 +59,7 @@ def settings_of(sections: Sequence[Section], report: Report) -> dict[str, object
     found: dict[str, object] = {}
     for section in sections:
         if section.kind == "global" and section.head is not None:
-            section.head.harmless(note="a section's head")
+            section.head.harmless(note="only the head of a section")
     for setting in _globals(sections):
         _global_line(setting, sections, found, report)
     servers = _name_servers(sections)
@@ -78,14 +78,14 @@ def _global_line(
     if keyword == "hard-stop-after":
         guarded(report, setting.at, lambda: _drain(setting, found))
     elif keyword in GLOBAL_CHANGES:
-        setting.at.changes(note=GLOBAL_CHANGES[keyword], needs="waiting at a rate")
+        setting.at.changes(note=GLOBAL_CHANGES[keyword], needs="queues at a rate limit")
     elif keyword == "unix-bind" and _has_unix(sections):
         setting.at.changes(
-            note="UNIX sockets would have other paths and permissions",
-            needs="modes of UNIX sockets",
+            note="tcpmux does not change paths and permissions of UNIX sockets",
+            needs="permissions of UNIX sockets",
         )
     elif keyword == "unix-bind":
-        setting.at.harmless(note="nothing listens on a UNIX socket")
+        setting.at.harmless(note="no frontend listens on a UNIX socket")
     elif reason := global_reason(keyword):
         setting.at.harmless(note=reason)
 
@@ -141,13 +141,13 @@ def _resolver_line(setting: Setting, found: list[Address], *, alone: bool) -> No
                 note="tcpmux has one list of name servers", needs="name servers of an endpoint"
             )
     elif words[0] == "parse-resolv-conf":
-        setting.at.mapped(note="they are those of tcpmux unless the file names others")
+        setting.at.mapped(note="tcpmux uses them unless the file names others")
     elif words[:2] == ["hold", "valid"]:
-        setting.at.harmless(note="tcpmux looks names up again when their TTL expires")
+        setting.at.harmless(note="tcpmux resolves names again when their TTL expires")
     elif words[0] == "hold":
         setting.at.changes(
             note="tcpmux keeps the last addresses for as long as lookups fail",
-            needs="times after which names have no address",
+            needs="expiry of names",
         )
     elif words[0] in _RESOLVER_HARMLESS:
-        setting.at.harmless(note="it is about how HAProxy asks")
+        setting.at.harmless(note="affects only how HAProxy sends queries")

@@ -31,14 +31,16 @@ def keepalive_of(front: Section, back: Section, report: Report) -> Keepalive:
                 setting = section.last(f"{name}-{part}")
                 if setting is not None:
                     setting.at.changes(
-                        note="keepalive is the same on both sides of a connection",
-                        needs="settings of one side",
+                        note="tcpmux uses the same keepalive on both sides of a connection",
+                        needs="keepalive of one side",
                     )
     if client != server:
         for section, key in ((front, "option clitcpka"), (back, "option srvtcpka")):
             setting = section.last(key)
             if setting is not None:
-                setting.at.mapped(*setting.at.words, note="tcpmux does it on both sides")
+                setting.at.mapped(
+                    *setting.at.words, note="tcpmux uses keepalive on both sides of a connection"
+                )
     idle, interval, count = found[0]
     if not (1 <= idle <= MOST and 1 <= interval <= MOST and 1 <= count <= 127):
         return Keepalive(*KERNEL)
@@ -67,4 +69,4 @@ def _read(setting: Setting, found: list[int], index: int) -> None:
     if 1 <= found[index] <= most:
         setting.at.mapped()
     else:
-        setting.at.changes(note=f"tcpmux's is 1 to {most}")
+        setting.at.changes(note=f"it is outside tcpmux's range, 1..{most}")

@@ -64,7 +64,7 @@ class _Scanner:
             else:
                 self._emit(char, 1)
         if self.quote:
-            raise Mistake(f"the quote {self.quote} has no end", self.start + 1)
+            raise Mistake(f"the quote {self.quote} is not closed", self.start + 1)
         self._end_word()
 
     def _begin(self) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from tcpmux.convert.haproxy.values import Refused
 from tcpmux.convert.report import Statement, Word
 
-TLS_NOTE = "tcpmux would send to the server what it expects encrypted, unencrypted"
-PROXY_NOTE = "the server would get no PROXY header, and take the client's first bytes for it"
+TLS_NOTE = "tcpmux does not encrypt connections to servers"
+PROXY_NOTE = "tcpmux sends no PROXY header to servers"
 _FLAGS = ("check", "backup", "disabled")
 # Option: how many words it takes. Translated in servers.py and health.py.
 MAPPED = {
@@ -21,24 +21,24 @@ MAPPED = {
 _INVERSE = {"enabled": "disabled", "no-check": "check", "no-backup": "backup",
             "no-check-ssl": "check-ssl"}  # fmt: skip
 HARMLESS = {
-    "cookie": (1, "HAProxy ignores it with mode tcp"),
-    "redir": (1, "HAProxy ignores it with mode tcp"),
-    "proto": (1, "HAProxy ignores it with mode tcp"),
-    "ws": (1, "HAProxy ignores it with mode tcp"),
-    "pool-low-conn": (1, "HAProxy ignores it with mode tcp"),
-    "pool-max-conn": (1, "HAProxy ignores it with mode tcp"),
-    "pool-purge-delay": (1, "HAProxy ignores it with mode tcp"),
-    "pool-conn-name": (1, "HAProxy ignores it with mode tcp"),
-    "max-reuse": (1, "HAProxy ignores it with mode tcp"),
-    "idle-ping": (1, "HAProxy ignores it with mode tcp"),
-    "guid": (1, "a name"),
-    "tfo": (0, "it saves a round trip"),
+    "cookie": (1, "HAProxy ignores it in mode tcp"),
+    "redir": (1, "HAProxy ignores it in mode tcp"),
+    "proto": (1, "HAProxy ignores it in mode tcp"),
+    "ws": (1, "HAProxy ignores it in mode tcp"),
+    "pool-low-conn": (1, "HAProxy ignores it in mode tcp"),
+    "pool-max-conn": (1, "HAProxy ignores it in mode tcp"),
+    "pool-purge-delay": (1, "HAProxy ignores it in mode tcp"),
+    "pool-conn-name": (1, "HAProxy ignores it in mode tcp"),
+    "max-reuse": (1, "HAProxy ignores it in mode tcp"),
+    "idle-ping": (1, "HAProxy ignores it in mode tcp"),
+    "guid": (1, "only a name"),
+    "tfo": (0, "saves only a round trip"),
     "no-tfo": (0, ""),
     "stick": (0, "it is the default"),
-    "non-stick": (0, "it counts only with `stick`"),
-    "log-proto": (1, "it is about logs"),
-    "log-bufsize": (1, "it is about logs"),
-    "cc": (1, "the kernel's congestion control is the host's in tcpmux"),
+    "non-stick": (0, "has no effect without `stick`"),
+    "log-proto": (1, "logs"),
+    "log-bufsize": (1, "logs"),
+    "cc": (1, "tcpmux uses the host's congestion control"),
     "no-agent-check": (0, "it is the default"),
     "no-send-proxy": (0, "it is the default"),
     "no-send-proxy-v2": (0, "it is the default"),
@@ -48,7 +48,7 @@ HARMLESS = {
     "no-ssl": (0, "it is the default"),
     "init-state": (1, "tcpmux uses an endpoint until a check fails"),
 }
-_AGENT = "the agent's answers would not change weights and states"
+_AGENT = "tcpmux does not query the agent"
 CHANGES = {
     "send-proxy": (0, PROXY_NOTE, "the PROXY protocol"),
     "send-proxy-v2": (0, PROXY_NOTE, "the PROXY protocol"),
@@ -56,9 +56,9 @@ CHANGES = {
     "send-proxy-v2-ssl-cn": (0, PROXY_NOTE, "the PROXY protocol"),
     "proxy-v2-options": (1, PROXY_NOTE, "the PROXY protocol"),
     "set-proxy-v2-tlv-fmt": (1, PROXY_NOTE, "the PROXY protocol"),
-    "check-send-proxy": (0, "checks would send no PROXY header", "the PROXY protocol"),
-    "check-via-socks4": (0, "checks would not go through SOCKS", "SOCKS"),
-    "socks4": (1, "connections would not go through SOCKS", "SOCKS"),
+    "check-send-proxy": (0, "tcpmux sends no PROXY header in checks", "the PROXY protocol"),
+    "check-via-socks4": (0, "tcpmux does not check through SOCKS", "SOCKS"),
+    "socks4": (1, "tcpmux does not connect through SOCKS", "SOCKS"),
     "ssl": (0, TLS_NOTE, "TLS"),
     "agent-check": (0, _AGENT, "agent checks"),
     "agent-addr": (1, _AGENT, "agent checks"),
@@ -66,26 +66,26 @@ CHANGES = {
     "agent-port": (1, _AGENT, "agent checks"),
     "agent-send": (1, _AGENT, "agent checks"),
     "on-marked-down": (
-        1, "connections to a server that goes down stay until they end", "ending connections",
+        1, "connections to a server that goes down stay open", "closing open connections",
     ),
     "on-marked-up": (
-        1, "connections to backups stay when the others are back", "ending connections",
+        1, "connections to backups stay open", "closing open connections",
     ),
     "source": (
-        1, "the server sees another source address", "source addresses",
+        1, "servers see the source address that the system chooses", "source addresses",
     ),
-    "usesrc": (1, "the server sees tcpmux's address, not the client's", "source addresses"),
-    "namespace": (1, "it connects from its own network namespace", "network namespaces"),
-    "tcp-ut": (1, "tcp_user_timeout is for both sides", "timeouts of one side"),
-    "tcp-md5sig": (1, "the server expects signed segments", "TCP signatures"),
+    "usesrc": (1, "servers see tcpmux's address, not the client's", "source addresses"),
+    "namespace": (1, "tcpmux connects from its own network namespace", "network namespaces"),
+    "tcp-ut": (1, "tcp_user_timeout applies to both sides", "timeouts of one side"),
+    "tcp-md5sig": (1, "tcpmux does not sign segments", "TCP signatures"),
     "resolve-prefer": (1, "tcpmux uses all addresses of a name", "one family of addresses"),
     "resolve-net": (1, "tcpmux uses all addresses of a name", "one network of addresses"),
     "resolve-opts": (1, "tcpmux uses each address of a name once", "options of names"),
-    "check-sni": (1, "checks would name no host in TLS", "TLS"),
-    "check-alpn": (1, "checks would name no protocol in TLS", "TLS"),
-    "check-proto": (1, "checks would speak another protocol", "scripted checks"),
-    "check-pool-conn-name": (1, "checks would not reuse connections", "scripted checks"),
-    "external-check": (0, "no program would check it", "scripted checks"),
+    "check-sni": (1, "tcpmux sends no SNI in checks", "TLS"),
+    "check-alpn": (1, "tcpmux sends no ALPN in checks", "TLS"),
+    "check-proto": (1, "tcpmux does not use this protocol in checks", "scripted checks"),
+    "check-pool-conn-name": (1, "tcpmux opens a new connection for each check", "scripted checks"),
+    "external-check": (0, "tcpmux does not run a program as a check", "scripted checks"),
 }  # fmt: skip
 _TLS_VALUES = {
     "ca-file": 1, "crl-file": 1, "crt": 1, "ciphers": 1, "ciphersuites": 1, "sni": 1, "alpn": 1,
@@ -155,14 +155,14 @@ def _drop(found: Options, name: str, at: Statement) -> None:
     """One of the same line is marked: nothing else can use it."""
     option = found.pop(name, None)
     if option is not None and option.at is at:
-        option.harmless("a later word of the line says otherwise")
+        option.harmless("a later word of the line overrides it")
 
 
 def mark_unused(at: Statement, words: Sequence[Word]) -> None:
     """Of default-server, once all servers are read: what none of them has taken."""
     for option in parse(at, words, {}).values():
         if option.word.effect is None:
-            option.harmless("no server that is used takes it")
+            option.harmless("no server in use has it")
 
 
 def _count(name: str) -> int:
@@ -186,6 +186,6 @@ def mark_plain(options: Options) -> None:
         elif name in MAPPED and (name != "verify" or ("ssl" not in options and tls)):
             pass  # it is translated elsewhere
         elif tls:
-            option.changes("it is of TLS to the server", "TLS")
+            option.changes("tcpmux does not use TLS to servers", "TLS")
         else:
-            option.harmless("it counts only with ssl")
+            option.harmless("has no effect without ssl")

@@ -65,7 +65,7 @@ def backend_of(front: Section, back: Section, report: Report) -> Backend:
     retry = retry_of(back, balance, servers, report)
     if back.last("source") is not None:
         back.last("source").at.changes(  # type: ignore[union-attr]
-            note="servers see another source address", needs="source addresses"
+            note="servers see the source address that the system chooses", needs="source addresses"
         )
     return Backend(back, servers, balance, policy, retry, all_backups)
 
@@ -76,7 +76,8 @@ def _own_rules(back: Section, report: Report) -> None:
             rule.setting.at.mapped()
         else:
             rule.setting.at.changes(
-                note="a backend's own rules on clients are not applied", needs="rules by source"
+                note="tcpmux has rules on clients only for routes, not for destinations",
+                needs="rules by source",
             )
 
 
@@ -90,7 +91,7 @@ def _backups(back: Section, servers: Servers) -> bool:
     for line in servers.backups:
         leave_out(line)
         line.options["backup"].mapped(
-            "it is left out: HAProxy never uses it, as a server that is no backup has no check"
+            "it is left out: HAProxy never uses it, as a server that is not a backup has no check"
         )
     servers.backups = []
     return together
@@ -109,7 +110,9 @@ def pool_of(backend: Backend, port: int) -> Pool:
             if backend.balance == "first" and tier:
                 priority = min(len(backend.servers.active) + index, MOST_PRIORITY)
             if priority > MOST_PRIORITY:
-                line.at.changes(note=f"tcpmux has {MOST_PRIORITY} priorities", needs="priorities")
+                line.at.changes(
+                    note=f"tcpmux has at most {MOST_PRIORITY} priorities", needs="priorities"
+                )
                 continue
             try:
                 found = line.endpoint_for(port)
@@ -141,8 +144,8 @@ def _merged(backend: Backend, servers: Sequence[Server]) -> list[Server]:
             limit = 0
         if one.priority != two.priority:
             backend.section.at.changes(
-                note=f"{server.endpoint} is a server and a backup, or of two ranks",
-                needs="endpoints twice",
+                note=f"{server.endpoint} appears with two priorities",
+                needs="an endpoint with two priorities",
             )
             continue
         found[server.endpoint] = Server(

@@ -166,7 +166,7 @@ def sections_of(raws: Sequence[RawSection], report: Report) -> list[Section]:
         if raw.base is not None:
             made.base = named.get(raw.base)
             if made.base is None:
-                _problem(made, report, f"there is no defaults section {raw.base} before it")
+                _problem(made, report, f"there is no earlier defaults section {raw.base}")
         if raw.kind == "defaults":
             latest = made
             if raw.name:
@@ -174,7 +174,7 @@ def sections_of(raws: Sequence[RawSection], report: Report) -> list[Section]:
             continue
         for side in made.sides:
             if taken.setdefault((side, raw.name), made) is not made:
-                _problem(made, report, f"{raw.name} is already the name of another {side}")
+                _problem(made, report, f"another {side} is already named {raw.name}")
     return found
 
 
@@ -265,9 +265,9 @@ def _why_skipped(section: Section, used: set[str], resolvers: set[str]) -> Skipp
 def _why_not_converted(section: Section, used: set[str]) -> Skipped | None:
     is_backend = section.kind == "backend"
     if section.is_disabled and not is_backend:
-        return "it is disabled, in HAProxy, too", False, ""
+        return "it is disabled in HAProxy too", False, ""
     if section.mode != "tcp" and is_backend:
-        return f"mode {section.mode}: only proxies that are not converted use it", False, ""
+        return f"mode {section.mode}: used only by proxies that are not converted", False, ""
     if section.mode != "tcp":
         return f"mode {section.mode}: its port is not opened", True, f"mode {section.mode}"
     if is_backend and section.name not in used:
@@ -293,7 +293,7 @@ def finish(sections: Sequence[Section]) -> None:
         if section.kind not in (*PROXIES, "defaults"):
             continue
         if section.head is not None and section.head.words[0].effect is None:
-            section.head.harmless(note="nothing that is converted uses it")
+            section.head.harmless(note="no converted proxy uses it")
         for setting in section.settings:
             if setting.key == "default-server":
                 with suppress(Refused):
@@ -305,9 +305,9 @@ def finish(sections: Sequence[Section]) -> None:
                 elif directive.harmless:
                     note = directive.harmless
                 elif section.kind == "defaults":
-                    note = "no TCP proxy that is converted uses it, or all say otherwise"
+                    note = "no converted proxy uses it, or all override it"
                 else:
-                    note = "nothing here depends on it, or a later line says otherwise"
+                    note = "has no effect here, or a later line overrides it"
                 setting.at.harmless(note=note)
 
 

@@ -16,24 +16,24 @@ from tcpmux.convert.report import Effect, Report, Word
 PROXIES = ("frontend", "backend", "listen")
 # Sections that say nothing of where connections go, with what they are for.
 OTHERS = {
-    "peers": "it shares stick tables with other instances",
-    "ring": "it buffers logs",
-    "mailers": "it sends mail when a server's state changes",
-    "userlist": "it is of HTTP",
-    "cache": "it is of HTTP",
-    "http-errors": "it is of HTTP",
-    "fcgi-app": "it is of HTTP",
-    "crt-store": "it loads certificates",
-    "crt-list": "it loads certificates",
-    "traces": "it is for debugging",
-    "acme": "it orders certificates",
-    "log-profile": "it is about logs",
-    "program": "it starts another program, which tcpmux does not",
-    "resolvers": "tcpmux looks names up at the host's name servers",
+    "peers": "shares stick tables with other instances",
+    "ring": "buffers logs",
+    "mailers": "sends mail when a server's state changes",
+    "userlist": "applies to HTTP only",
+    "cache": "applies to HTTP only",
+    "http-errors": "applies to HTTP only",
+    "fcgi-app": "applies to HTTP only",
+    "crt-store": "loads certificates",
+    "crt-list": "loads certificates",
+    "traces": "for debugging only",
+    "acme": "requests certificates",
+    "log-profile": "logs",
+    "program": "starts another program, which tcpmux does not do",
+    "resolvers": "tcpmux queries the host's name servers",
 }
 SECTIONS = ("global", "defaults", *PROXIES, *OTHERS, "log-forward")
 _KNOWN = {"no", "default", "option", "timeout", *(key.split()[0] for key in DIRECTIVES)}
-UNDECIDED = "its .if depends on the HAProxy that reads it: keep one branch"
+UNDECIDED = "its .if depends on the running HAProxy: keep only the branch that applies"
 
 
 @dataclass(slots=True)
@@ -112,7 +112,7 @@ class _File:
             return raw
         for missing in line.missing:
             self._problem(
-                raw, f"the environment variable {missing} is not set: set it as HAProxy has it"
+                raw, f"the environment variable {missing} is not set: set it to HAProxy's value"
             )
         if keyword in SECTIONS or self._begins_unknown(line.words[0]):
             self._head(line.words)
@@ -135,7 +135,7 @@ class _File:
     def _fated(self, words: list[Word]) -> RawLine:
         if self.conditions.active is None:
             return RawLine(words, (Effect.CHANGES, UNDECIDED))
-        return RawLine(words, (Effect.HARMLESS, "its .if does not hold"))
+        return RawLine(words, (Effect.HARMLESS, "its .if is false"))
 
     def _add(self, line: RawLine) -> None:
         self.sections[-1].lines.append(line)
@@ -143,7 +143,7 @@ class _File:
     def _directive(self, words: list[Word]) -> None:
         keyword, *rest = [word.text for word in words]
         if keyword in (".notice", ".warning", ".diag"):
-            self._add(RawLine(words, (Effect.HARMLESS, "a message")))
+            self._add(RawLine(words, (Effect.HARMLESS, "only a message")))
         elif keyword == ".alert":
             self._problem(words, f"HAProxy stops here: {' '.join(rest)}")
         elif keyword in CONDITIONALS:

@@ -16,7 +16,7 @@ from tcpmux.convert.report import Report
 
 DEFAULT_RETRIES = 3
 MAX_ATTEMPTS = 255
-QUEUES = "queues of servers"
+QUEUES = "queues per server"
 
 
 def with_queue(
@@ -27,7 +27,7 @@ def with_queue(
     _mark_limits(servers, balance)
     limited = [line for line in servers.all if line.maxconn]
     if not limited and setting is not None:
-        setting.at.harmless(note="no server has maxconn, so none waits")
+        setting.at.harmless(note="no server has maxconn, so no connection waits")
     if not limited or len(limited) < len(servers.all):
         return policy  # one is never full
     try:
@@ -44,16 +44,16 @@ def _mark_limits(servers: Servers, balance: str) -> None:
     for line in servers.all:
         queue = line.options.get("maxqueue")
         if queue is not None and balance == "source" and line.maxconn:
-            queue.changes("the queue of a server has no length of its own", QUEUES)
+            queue.changes("tcpmux has no queue length per server", QUEUES)
         elif queue is not None:
-            queue.harmless("connections wait for any server")
+            queue.harmless("in tcpmux, connections wait for any server")
         if not line.maxconn:
             continue
         limit = line.options.get("maxconn") or line.options["minconn"]
         if servers.backups and line in servers.active:
-            limit.changes("connections beyond it would go to a backup", QUEUES)
+            limit.changes("tcpmux sends connections beyond it to a backup", QUEUES)
         elif balance == "source" and len(servers.active) > 1:
-            limit.changes("connections beyond it would go to another server", QUEUES)
+            limit.changes("tcpmux sends connections beyond it to another server", QUEUES)
 
 
 def retry_of(back: Section, balance: str, servers: Servers, report: Report) -> Retry | None:
@@ -62,7 +62,7 @@ def retry_of(back: Section, balance: str, servers: Servers, report: Report) -> R
     others = _elsewhere(back, retries, balance in TURNS and len(servers.active) > 1)
     setting = back.last("retries")
     if setting is not None:
-        same = "" if others == retries else "a server that does not answer is not tried again"
+        same = "" if others == retries else "tcpmux does not try the same server again"
         setting.at.mapped(note=same)
     if len(servers.all) <= 1:
         return None

@@ -36,7 +36,7 @@ from tcpmux.convert.haproxy.timeouts import MOST_QUEUED
 from tcpmux.convert.haproxy.values import seconds, whole, whole_milliseconds
 from tcpmux.convert.report import Report
 
-NO_BACKEND = "connections that no backend is for are closed"
+NO_BACKEND = "connections without a backend are closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def _drafts(
 ) -> list[Draft]:
     mark_known(front, report)
     if not binds.listen:
-        front.at.harmless(note="it listens nowhere")
+        front.at.harmless(note="it has no listener")
         return []
     front.at.mapped()
     access = access_of(front, report)
@@ -128,12 +128,12 @@ def _split(front: Front, drafts: Sequence[Draft]) -> None:
     """What follows from a frontend that is several routes."""
     for draft in drafts:
         draft.name = f"{front.section.name}-{draft.listen[0].port or 'unix'}"
-    note = "its ports are routes of their own, each of which would have this limit"
+    note = "each of its ports becomes a route, which would have its own limit"
     setting = front.section.last("maxconn")
     if setting is not None:
-        setting.at.changes(note=note, needs="limits over routes")
+        setting.at.changes(note=note, needs="limits across routes")
     for rule in front.access.limits:
-        rule.setting.at.changes(note=note, needs="limits over routes")
+        rule.setting.at.changes(note=note, needs="limits across routes")
 
 
 def _maxconn(front: Section, most: int, report: Report) -> int:
@@ -181,7 +181,9 @@ def _draft(front: Front, outcome: Outcome, listen: list[Address]) -> Draft:
             parts.append(part)
             shares.append((pool_of(part, outcome.port), share))
             if not part.servers.all:
-                part.section.at.mapped(note="no server of it is used: connections are reset")
+                part.section.at.mapped(
+                    note="it has no usable server: tcpmux resets its connections"
+                )
         else:
             section.at.mapped(note=NO_BACKEND)
             shares.append((Pool("no-backend"), share))
@@ -193,7 +195,7 @@ def _draft(front: Front, outcome: Outcome, listen: list[Address]) -> Draft:
             policy = _limited(front, policy)
         else:
             pool.policy = queued
-            _note_limit(front, f"{FULL}, and so does tcpmux for up to a day")
+            _note_limit(front, f"{FULL}; in tcpmux too, for at most a day")
     elif front.maxconn:
         policy = _limited(front, policy)
     labels = {section.label, *(s.label for s in section.chain)}
@@ -243,7 +245,7 @@ def _policy(front: Front, outcome: Outcome, parts: Sequence[Backend]) -> RoutePo
                 said = part.section.last(key)
                 if said is not None:
                     said.at.changes(
-                        note="backends of one frontend differ in it; `retry` is of a route",
+                        note="the frontend's backends differ here, but `retry` belongs to a route",
                         needs="retries of a destination",
                     )
     return policy

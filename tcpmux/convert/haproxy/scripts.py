@@ -25,7 +25,7 @@ _NOT_HEALTHY = {
     "option smtpchk": "a greeting, HELO and QUIT in turn",
     "option ssl-hello-chk": "an SSL 3.0 hello",
     "option spop-check": "SPOP",
-    "option external-check": "a program's result",
+    "option external-check": "a program",
 }
 MAX_SCRIPT = 65_536  # bytes sent or expected
 
@@ -66,7 +66,7 @@ def _read(back: Section, setting: Setting) -> Check:
     if key == "option pgsql-check":
         return _postgres(setting)
     if setting.args:
-        raise Unsupported("the check logs in as a user of MySQL")
+        raise Unsupported("the check logs in to MySQL")
     at.mapped()
     return Check("mysql")
 
@@ -129,7 +129,7 @@ def _script(rules: Sequence[Setting], setting: Setting) -> Check:
 
 def _all_change(rules: Sequence[Setting], note: str) -> None:
     for rule in rules:
-        rule.at.changes(note=f"the check is not made: {note}", needs=SCRIPTED)
+        rule.at.changes(note=f"tcpmux does not run this check: {note}", needs=SCRIPTED)
 
 
 def _step(script: _Script, words: list[str]) -> None:
@@ -138,7 +138,7 @@ def _step(script: _Script, words: list[str]) -> None:
         _connect(script, rest)
     elif action in ("send", "send-binary"):
         if "expect" in script.steps:
-            raise Unsupported("more is sent after an answer")
+            raise Unsupported("it sends again after an answer")
         text, comment = (rest or [""])[0], rest[1:]
         if comment[:1] not in ([], ["comment"]):
             raise Unsupported(f"{comment[0]} is not supported")
@@ -146,13 +146,13 @@ def _step(script: _Script, words: list[str]) -> None:
         script.steps.append("send")
     elif action == "expect":
         if "expect" in script.steps:
-            raise Unsupported("more than one answer is expected")
+            raise Unsupported("it expects more than one answer")
         script.expect, script.is_pattern = _expected(rest)
         script.steps.append("expect")
     else:
         raise Unsupported(f"tcp-check {action} is not supported")
     if len(script.send) > MAX_SCRIPT:
-        raise Unsupported("more is sent than a check of tcpmux sends")
+        raise Unsupported(f"it sends more than {MAX_SCRIPT} bytes, tcpmux's maximum")
 
 
 def _connect(script: _Script, words: list[str]) -> None:
@@ -187,7 +187,7 @@ def _expected(words: list[str], before: bytes = b"") -> tuple[bytes, bool]:
     while len(rest) > 2 and rest[0] in ("comment", "error-status", "tout-status", "ok-status"):
         rest = rest[2:]
     if rest[:1] == ["!"]:
-        raise Unsupported("something that must not come is expected")
+        raise Unsupported("expect ! is not supported")
     if len(rest) != 2:
         raise Unsupported("only string, rstring, binary and rbinary are supported in expect")
     how, text = rest
@@ -224,7 +224,7 @@ def _compiled(pattern: bytes) -> bytes:
     try:
         compiled(pattern)
     except ValueError as error:
-        raise Unsupported(f"RE2 does not have this pattern: {error}") from None
+        raise Unsupported(f"RE2 does not support this pattern: {error}") from None
     return pattern
 
 
@@ -263,7 +263,7 @@ def _http(back: Section, setting: Setting) -> Check:
     )  # fmt: skip
     if plain and request.status:
         if not hosts:
-            note = "tcpmux asks with HTTP/1.1 and a Host"
+            note = "tcpmux sends HTTP/1.1 and a Host header"
         made = Check(
             "http", path=request.path, host=(hosts or [""])[0], status=request.status,
             port=request.port,
@@ -355,7 +355,7 @@ def _http_expect(request: _Request, words: list[str]) -> None:
         request.status = None
         request.expect = _expected(rest, rb"(?s:^HTTP/1\.[01] .*?\r\n\r\n)")[0]
     elif rest[:1] == ["!"]:
-        raise Unsupported("something that must not come is expected")
+        raise Unsupported("expect ! is not supported")
     else:
         raise Unsupported("only status, rstatus, string and rstring are supported in expect")
 

@@ -40,7 +40,7 @@ class Line:
             return self.endpoint
         meant = port + int(self.offset or "0")
         if not 1 <= meant <= 65535:
-            raise Unsupported(f"port {meant} is none")
+            raise Unsupported(f"{meant} is not a port")
         return named(self.host, str(meant))
 
 
@@ -81,7 +81,7 @@ def servers_of(back: Section, report: Report) -> Servers:
     names: set[str] = set()
     for line in servers.all:
         if line.name in names:
-            report.problem(line.at, f"{line.name} is already the name of another server")
+            report.problem(line.at, f"another server is already named {line.name}")
         names.add(line.name)
     return servers
 
@@ -116,14 +116,14 @@ def _add(setting: Setting, inherited: Options, servers: Servers) -> None:
     if "disabled" in options or _weight(options) == 0:
         name = "disabled" if "disabled" in options else "weight"
         leave_out(line)
-        options[name].mapped("it is left out: it gets no connection")
+        options[name].mapped("it is left out: it gets no connections")
         return
     mark_plain(options)
     placed = _place(line, args[head - 1])
     _names(line, args[head - 1], is_template)
     _limits(line)
     if "id" in options:
-        options["id"].harmless("a number")
+        options["id"].harmless("only a number")
         line.order = whole(options["id"].text, 1, 2**31 - 1)
     else:
         line.order = len(servers.active) + len(servers.backups) + 1
@@ -149,16 +149,18 @@ def _names(line: Line, address: Word, is_template: bool) -> None:
     """What of it is about a name."""
     options = line.options
     if "init-addr" in options:
-        options["init-addr"].harmless("tcpmux starts in any case, and looks names up again")
+        options["init-addr"].harmless(
+            "tcpmux starts even if a name does not resolve, and tries again"
+        )
     if "resolvers" in options and isinstance(line.endpoint, HostName):
         options["resolvers"].mapped()
     elif "resolvers" in options:
-        options["resolvers"].harmless("the address is no name")
+        options["resolvers"].harmless("the address is not a name")
     if not isinstance(line.endpoint, HostName):
         return
-    note = "HAProxy looks the name up once and uses one address, tcpmux follows DNS and uses all"
+    note = "HAProxy resolves the name once and uses one address; tcpmux follows DNS and uses all"
     if is_template or "resolvers" in options:
-        note = "tcpmux uses all addresses of the name, HAProxy as many as there are servers"
+        note = "tcpmux uses all addresses of the name; HAProxy, as many as it has servers"
     line.at.mapped(address, note=note)
 
 
@@ -205,7 +207,7 @@ def _limits(line: Line) -> None:
         least = whole(options["minconn"].text, 0, 10_000_000)
         if line.maxconn > least > 0:
             options["minconn"].changes(
-                "the limit grows with the load in HAProxy, from minconn to maxconn",
+                "in HAProxy the limit grows with the load, from minconn to maxconn",
                 "dynamic limits",
             )
         else:

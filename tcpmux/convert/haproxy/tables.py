@@ -6,9 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FRONT, BACK, BOTH = "frontend", "backend", "frontend backend"
-HTTP = "HAProxy ignores it with mode tcp"
-LOGS = "it is about logs"
-NAMES = "a name or a description"
+HTTP = "HAProxy ignores it in mode tcp"
+LOGS = "logs"
+NAMES = "only a name or a description"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +79,17 @@ DIRECTIVES: dict[str, Directive] = {
     ),
     **_harmless(NAMES, BOTH, "description", "id", "guid"),
     **_harmless(
-        "it is about how HAProxy works, not about where connections go", BOTH,
+        "affects how HAProxy works, not where connections go", BOTH,
         "bind-process", "option socket-stats", "option contstats", "option splice-auto",
         "option splice-request", "option splice-response", "option tcp-smart-accept",
         "option tcp-smart-connect", "server-state-file-name", "load-server-state-from-file",
         "external-check",
     ),
-    **_harmless("tcpmux listens with the longest queue that the kernel allows", BOTH, "backlog"),
-    **_harmless("connections end at the same time, by a reset", BOTH, "option nolinger"),
-    **_harmless("a connection whose client has left ends anyway", BOTH, "option abortonclose"),
+    **_harmless("tcpmux uses the longest backlog that the system allows", BOTH, "backlog"),
+    **_harmless("connections end at the same time, but with a reset", BOTH, "option nolinger"),
+    **_harmless("tcpmux closes a connection whose client has left", BOTH, "option abortonclose"),
     **_harmless(
-        "it holds what `stick` and `track-sc` store: see those", BOTH, "stick-table"
+        "stores data for `stick` and `track-sc`: see there", BOTH, "stick-table"
     ),
     **_mapped(BOTH, "option tcpka"),
     **_mapped(FRONT, "option clitcpka"),
@@ -101,34 +101,34 @@ DIRECTIVES: dict[str, Directive] = {
     ),
     **_changes(
         BOTH, "option independent-streams",
-        "each direction has an idle time of its own in HAProxy", "idle times of one direction",
+        "in HAProxy each direction has its own idle timeout", "idle timeouts per direction",
     ),
     **_changes(
         BACK, "option transparent",
-        "HAProxy connects to the address that the client wanted", "source addresses",
+        "tcpmux does not connect to the client's original destination", "source addresses",
     ),
     **_changes(
         BACK, "transparent",
-        "HAProxy connects to the address that the client wanted", "source addresses",
+        "tcpmux does not connect to the client's original destination", "source addresses",
     ),
     **_changes(
-        BACK, "stick", "clients go to the server that a table has for them", "sticky sessions"
+        BACK, "stick", "tcpmux does not choose servers by stick tables", "sticky sessions"
     ),
-    **_changes(BACK, "persist", "clients go to the server that a cookie names", "sticky sessions"),
-    **_changes(BACK, "use-server", "it chooses the server by a rule", "rules for servers"),
+    **_changes(BACK, "persist", "tcpmux does not choose servers by cookies", "sticky sessions"),
+    **_changes(BACK, "use-server", "tcpmux does not choose servers by rules", "rules for servers"),
     **_changes(
         BOTH, "filter", "tcpmux has no filters", "filters",
     ),
     **_changes(
-        BACK, "tcp-response", "tcpmux does not look at what servers send", "rules on content"
+        BACK, "tcp-response", "tcpmux does not read what servers send", "rules on content"
     ),
     **_changes(
         FRONT, "rate-limit",
-        "without it, clients connect at any rate (HAProxy lets those beyond it wait; a route's "
-        "`rate` would reset them)", "waiting at a rate",
+        "tcpmux sets no limit: beyond it, clients wait in HAProxy (a route's `rate` would reset "
+        "them)", "queues at a rate limit",
     ),
     **_changes(
-        FRONT, "monitor-net", "HAProxy closes connections of these clients at once",
+        FRONT, "monitor-net", "tcpmux does not close these clients' connections at once",
         "answers to probes",
     ),
 }  # fmt: skip
@@ -136,7 +136,7 @@ DIRECTIVES: dict[str, Directive] = {
 GONE = ("clitimeout", "srvtimeout", "contimeout", "redispatch", "reqadd", "reqrep", "rspadd")
 # Words of `global` that change nothing about connections, by their reason. A name that ends in a
 # dot stands for all that begin so.
-_PROCESS = "a setting of HAProxy's processes"
+_PROCESS = "affects only HAProxy's processes"
 GLOBAL_HARMLESS: dict[str, str] = {
     **dict.fromkeys(
         (
@@ -164,7 +164,7 @@ GLOBAL_HARMLESS: dict[str, str] = {
             "ca-base", "crt-base", "key-base", "issuers-chain-path", "ssl-", "maxsslconn",
             "maxsslrate", "ocsp-update.", "acme.",
         ),
-        "a setting of TLS, which counts only where TLS is used",
+        "applies to TLS only",
     ),
     **dict.fromkeys(
         (
@@ -172,18 +172,18 @@ GLOBAL_HARMLESS: dict[str, str] = {
             "51degrees-", "deviceatlas-", "wurfl-", "pp2-never-send-local", "http-err-codes",
             "http-fail-codes", "uri-", "tune.http.",
         ),
-        "it is not about TCP proxies",
+        "does not apply to TCP proxies",
     ),
     **dict.fromkeys(
-        ("max-spread-checks", "spread-checks"), "it shifts the moments of checks a little"
+        ("max-spread-checks", "spread-checks"), "affects only when a check runs"
     ),
     **dict.fromkeys(
-        ("grace", "close-spread-time", "mworker-"), "it is about HAProxy's own stop"
+        ("grace", "close-spread-time", "mworker-"), "affects only how HAProxy stops"
     ),
 }  # fmt: skip
 GLOBAL_CHANGES = {
-    "maxconnrate": "without it, clients connect at any rate",
-    "maxsessrate": "without it, clients connect at any rate",
+    "maxconnrate": "tcpmux sets no limit: clients connect at any rate",
+    "maxsessrate": "tcpmux sets no limit: clients connect at any rate",
 }
 
 

@@ -78,7 +78,7 @@ def _read(setting: Setting, times: Times, field: str) -> None:
     # Of the last word, as `timeout client 10s` has it.
     time = whole_milliseconds(seconds(setting.arg(0).text))
     if len(setting.args) > 1:
-        setting.at.changes(*setting.args[1:], note="HAProxy does not expect it")
+        setting.at.changes(*setting.args[1:], note="HAProxy does not expect this word")
     setting.at.mapped(*setting.at.words[:3])
     setattr(times, field, time)
 
@@ -90,16 +90,14 @@ def _explain(front: Section, back: Section, times: Times) -> None:
         setting = section.last(f"timeout {key}")
         replaced = tunnel is not None and getattr(times, key) not in (0.0, times.tunnel)
         if setting is not None and times.tunnel and replaced:
-            setting.at.mapped(
-                note="timeout tunnel replaces it once the connection to the server is there"
-            )
+            setting.at.mapped(note="timeout tunnel replaces it once the server is connected")
     client, server = front.last("timeout client"), back.last("timeout server")
     if not times.tunnel and 0 < times.client != times.server and client is not None:
         first = client if times.client < (times.server or MOST_IDLE) else server
         if first is not None:
             first.at.mapped(
                 *first.at.words,
-                note="it is the shorter one, after which HAProxy "
+                note="the shorter of the two: when it expires, HAProxy "
                 "sends a FIN to the other side; tcpmux closes both",
             )
     if times.after_client != times.after_server:
@@ -111,7 +109,7 @@ def _explain(front: Section, back: Section, times: Times) -> None:
                     f"{format_duration(times.after_client) if times.after_client else 'ever'} for "
                     f"the server and for "
                     f"{format_duration(times.after_server) if times.after_server else 'ever'} for "
-                    "the client; half_open_timeout is for both",
+                    "the client; half_open_timeout applies to both",
                     needs="timeouts of one side",
                 )
 
@@ -120,7 +118,7 @@ def connect_timeout(back: Section, times: Times) -> float:
     """No limit: the kernel gives up after about two minutes, before tcpmux's longest."""
     setting = back.last("timeout connect")
     if not times.connect:
-        note = f"without timeout connect, connects take as long as the kernel tries: {HOUR:.0f} s"
+        note = "without a limit, the kernel gives up after about two minutes; connect_timeout is 1h"
         if setting is not None:
             setting.at.mapped(note=note)
         return HOUR

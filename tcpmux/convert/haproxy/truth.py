@@ -32,8 +32,8 @@ class Among:
 
 
 Truth = bool | Fraction | Among | Unknown  # Fraction: drawn anew for each connection
-MIXED = Unknown("it depends on the client and on more", "rules by source")
-TOO_FINE = Unknown("it is made of too many chances", "finer shares")
+MIXED = Unknown("it depends on the client and on something else", "rules by source")
+TOO_FINE = Unknown("it combines too many random shares", "finer shares")
 TOO_MANY = Unknown("it has too many networks", "longer lists")
 
 

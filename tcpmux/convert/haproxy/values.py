@@ -54,8 +54,8 @@ def within(time: float, low: float, high: float) -> float:
     """Raises Unsupported unless tcpmux has such a time."""
     if not low <= time <= high:
         raise Unsupported(
-            f"{format_duration(time)} is not within tcpmux's "
-            f"{format_duration(low)} to {format_duration(high)}"
+            f"{format_duration(time)} is outside tcpmux's range, "
+            f"{format_duration(low)}..{format_duration(high)}"
         )
     return time
 
@@ -79,7 +79,7 @@ def _transport(text: str) -> tuple[str, str]:
         if text.startswith(prefix):
             if prefix == "uxst@":
                 return "unix", text.removeprefix(prefix)
-            raise Unsupported("UDP and QUIC are not supported: the port is not opened", "UDP")
+            raise Unsupported("UDP and QUIC are not supported", "UDP")
     text = text.removeprefix("stream+")
     for prefix, family in (
         ("unix@", "unix"), ("ipv4@", "4"), ("ipv6@", "6"), ("tcp4@", "4"), ("tcp6@", "6"),
@@ -129,7 +129,7 @@ def listen_addresses(text: str) -> list[Address]:
         if isinstance(error, Unsupported):
             raise
         raise Unsupported(
-            f"{host} is no numeric address: HAProxy looks the name up when it starts",
+            f"{host} is not a numeric address: HAProxy resolves the name when it starts",
             "names to listen on",
         ) from None
 
@@ -151,7 +151,7 @@ def endpoint(text: str) -> tuple[Endpoint | None, str, str]:
     host, port = split_port(rest)
     if host in ("", "*", "0.0.0.0", "::"):  # noqa: S104
         raise Unsupported(
-            "HAProxy connects to the address that the client has connected to", "source addresses"
+            "tcpmux does not connect to the client's original destination", "source addresses"
         )
     if port in ("", "0") or port[0] in "+-":
         return None, host, "" if port in ("", "0") else port

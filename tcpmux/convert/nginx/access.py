@@ -54,7 +54,7 @@ def client_lists(
         return allow_and_deny(rules)
     except TooManyNetworks as error:
         for one in at:
-            one.at.changes(note=f"nobody may connect: {error}")
+            one.at.changes(note=f"no client may connect: {error}")
         return (), EVERYBODY
 
 
@@ -73,7 +73,7 @@ class Zones:
         if not one.argument(1).startswith("zone=") or not name:
             self.report.problem(one.at, "expected zone=NAME:SIZE", one.at.words[2])
         elif name in self.zones:
-            self.report.problem(one.at, f"the zone {name} is defined already", one.at.words[2])
+            self.report.problem(one.at, f"the zone {name} is already defined", one.at.words[2])
         else:
             self.zones[name] = one
 
@@ -91,11 +91,11 @@ class Zones:
             if not count:
                 self.report.problem(one.at, "expected a number from 1", one.at.words[2])
             elif zone is None:
-                self.report.problem(one.at, f"no limit_conn_zone is called {one.argument()}")
+                self.report.problem(one.at, f"there is no limit_conn_zone named {one.argument()}")
             elif dry:
-                one.at.harmless(note="limit_conn_dry_run: it is only logged")
+                one.at.harmless(note="limit_conn_dry_run is on: nginx only logs it")
             elif count > MAX_CONNECTIONS:
-                one.at.changes(note=f"no limit: it is above {MAX_CONNECTIONS}")
+                one.at.changes(note=f"it is above {MAX_CONNECTIONS}, tcpmux's maximum")
             else:
                 policy = self._limit(policy, one, zone, count, listeners)
         return policy
@@ -107,12 +107,10 @@ class Zones:
         others = len(self.users.get(one.argument(), ())) > 1
         if key in _CLIENT:
             one.at.mapped()
-            zone.at.mapped(note="an IPv6 client is its /64 in tcpmux")
+            zone.at.mapped(note="tcpmux counts an IPv6 /64 network as one client")
             if others:
-                note = (
-                    "each route counts for itself; in nginx, all that use the zone count together"
-                )
-                one.at.changes(note=note, needs="limits over routes")
+                note = "each route has its own limit; in nginx, all users of the zone share one"
+                one.at.changes(note=note, needs="limits across routes")
             old = policy.source.max_connections
             limit = min(old, count) if old else count
             return replace(policy, source=Source(max_connections=limit))
@@ -121,14 +119,14 @@ class Zones:
             one.at.mapped()
             zone.at.mapped()
             if others:
-                one.at.changes(note="each route counts for itself", needs="limits over routes")
+                one.at.changes(note="each route has its own limit", needs="limits across routes")
             old = policy.listener_max_connections
             return replace(policy, listener_max_connections=min(old, count) if old else count)
         for each in (one, zone):
-            each.at.changes(note="no limit: tcpmux counts by client, or by listener")
+            each.at.changes(note="tcpmux limits only connections of a client or of a listener")
         return policy
 
     def mark_unused(self) -> None:
         for zone in self.zones.values():
             if zone.at.words[0].effect is None:
-                zone.at.harmless(note="no limit_conn that counts uses it")
+                zone.at.harmless(note="no limit_conn in effect uses it")

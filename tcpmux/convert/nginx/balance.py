@@ -27,10 +27,10 @@ class Balance:
 
     def take(self, one: Directive, report: Report) -> None:
         if one.inside is not None:
-            report.problem(one.at, f"{one.name} has no braces")
+            report.problem(one.at, f"unexpected braces after {one.name}")
             return
         if self.before is not None:
-            self.before.at.remark(f"line {one.at.line} replaces it")
+            self.before.at.remark(f"overridden by line {one.at.line}")
         self.before, self.method = one, one.name
         {"least_conn": self._least, "hash": self._hash, "random": self._random}[one.name](
             one, report
@@ -46,7 +46,7 @@ class Balance:
         texts = [word.text for word in one.arguments]
         if not texts:
             self.word = "round_robin"
-            one.at.mapped(note="servers take turns, in the same shares")
+            one.at.mapped(note="tcpmux uses round robin, with the same shares")
         elif texts in (["two"], ["two", "least_conn"]):
             self.word = "random_two"
             one.at.mapped()
@@ -54,19 +54,23 @@ class Balance:
             report.problem(one.at, "expected random, or random two with a method")
         else:
             self.word = "random_two"
-            one.at.changes(note="the one of two with fewer connections is chosen", needs=texts[1])
+            one.at.changes(
+                note="tcpmux chooses the one of two with fewer connections", needs=texts[1]
+            )
 
     def _hash(self, one: Directive, report: Report) -> None:
         texts = [word.text for word in one.arguments]
         if not 1 <= len(texts) <= 2 or texts[1:] not in ([], ["consistent"]):
-            report.problem(one.at, "expected a key, and consistent or nothing")
+            report.problem(one.at, "expected a key, optionally followed by consistent")
             return
         names = names_in(texts[0])
         self.word = "round_robin"
         if names in _CLIENT:
             self.word = "source_hash"
-            one.at.mapped(note="a client keeps its server, which may be another than in nginx")
+            one.at.mapped(note="a client keeps its server, which may differ from the one in nginx")
         elif names & _EACH_CONNECTION:
-            one.at.mapped(note="servers take turns, in the same shares: the key is new each time")
+            one.at.mapped(
+                note="tcpmux uses round robin, with the same shares: the key is new each time"
+            )
         else:
-            one.at.changes(note="servers take turns", needs="sticky sessions")
+            one.at.changes(note="tcpmux uses round robin", needs="sticky sessions")

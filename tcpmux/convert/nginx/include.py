@@ -61,7 +61,7 @@ class Includer:
                 self.report.problem(at, f"more than {MAX_FILES} files are included")
                 return []
         if not names:
-            at.mapped(note="no file matches it here")
+            at.mapped(note="no file matches it on this host")
         return sorted(names, key=os.fsencode)
 
     def _file(self, at: Statement, name: str) -> list[Node]:

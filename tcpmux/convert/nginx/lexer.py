@@ -113,7 +113,9 @@ class _Parser:
         """Adds the word that begins there; where it ends, None if it does not."""
         found = _QUOTED.get(first, _PLAIN).match(self.text, at)
         if found is None or (first not in _QUOTED and self.text.startswith("\\", found.end())):
-            self.wrong(at, f"unexpected end of file: the word that begins with {first} has no end")
+            self.wrong(
+                at, f"unexpected end of file: the word that begins with {first} is not closed"
+            )
             return None
         if first in _QUOTED and not _AFTER_QUOTE.match(self.text, found.end()):
             self.wrong(found.end(), f'unexpected "{self.text[found.end()]}" after a quote')

@@ -19,21 +19,21 @@ MAX_PROBES = 127
 ANY_V4, ANY_V6 = "0.0.0.0", "::"  # noqa: S104
 
 _HARMLESS = {
-    "accept_filter": "of FreeBSD",
-    "backlog": "tcpmux takes the longest queue that the host allows",
-    "bind": "tcpmux binds each address by itself",
-    "default_server": "the only server that is listened for there",
-    "deferred": "tcpmux accepts a connection before its first data",
-    "fastopen": "the first data comes a round trip later",
+    "accept_filter": "applies to FreeBSD only",
+    "backlog": "tcpmux uses the longest backlog that the system allows",
+    "bind": "tcpmux binds each address separately",
+    "default_server": "the only server on this listener",
+    "deferred": "tcpmux accepts connections before their first data",
+    "fastopen": "saves only a round trip",
     "multipath": "clients fall back to plain TCP",
     "rcvbuf": "buffers",
-    "reuseport": "each worker of tcpmux has a socket of its own",
+    "reuseport": "each worker of tcpmux has its own socket",
     "sndbuf": "buffers",
 }
 _CHANGES = {
-    "proxy_protocol": ("the header would be taken for data", "the PROXY protocol"),
-    "ssl": ("tcpmux passes TLS on as it is", "TLS"),
-    "setfib": ("tcpmux has no routing table of its own", "routing tables"),
+    "proxy_protocol": ("tcpmux would relay the PROXY header as data", "the PROXY protocol"),
+    "ssl": ("tcpmux relays TLS without decrypting it", "TLS"),
+    "setfib": ("tcpmux uses the host's routing table", "routing tables"),
 }
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _DUAL = re.compile(r"ipv6only=(on|off)")
@@ -103,7 +103,9 @@ class Listens:
         try:
             first = Address.parse(text)
         except ValueError:
-            at.changes(word, note="not opened: tcpmux listens on numeric addresses and paths")
+            at.changes(
+                word, note="it is not opened: tcpmux listens only on numeric addresses and paths"
+            )
             return []
         self.count += count
         return [first, *(replace(first, port=first.port + n) for n in range(1, count))]
@@ -121,13 +123,15 @@ class Listens:
             place = f"{other.file}:{other.line}"
             by_name = [one for one in (names, other_names) if one is not None]
             for one in by_name:
-                note = "the name that a client asks for does not choose a server"
+                note = "tcpmux does not choose a server by SNI"
                 one.at.changes(note=note, needs="rules by SNI")
             if by_name and names is not other_names:
-                note = f"the server in {place} gets all connections to {address}"
+                note = f"the server at {place} gets all connections to {address}"
                 at.changes(at.words[1], note=note, needs="rules by SNI")
             else:
-                self.report.problem(at, f"{address} is listened on at {place} already", at.words[1])
+                self.report.problem(
+                    at, f"{address} is already used by the listener at {place}", at.words[1]
+                )
         return found
 
     def _parameter(self, of: Listen, word: Word) -> None:
@@ -165,7 +169,7 @@ class Listens:
             return None
         seconds, pause, probes = (numbers[0] or 0) // 1000, (numbers[1] or 0) // 1000, numbers[2]
         if seconds > MAX_KEEPALIVE or pause > MAX_KEEPALIVE or (probes or 0) > MAX_PROBES:
-            most = f"{MAX_KEEPALIVE} s and {MAX_PROBES} probes are the most"
+            most = f"it is above tcpmux's maximum, {MAX_KEEPALIVE} s and {MAX_PROBES} probes"
             at.changes(word, note=most)
             return KERNEL_KEEPALIVE
         return Keepalive(seconds, pause, probes or 1)

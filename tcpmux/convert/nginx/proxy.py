@@ -49,9 +49,9 @@ def seconds_of(one: Directive, report: Report, most: float) -> float | None:
     if found is None:
         report.problem(one.at, "expected a time such as 10s or 1h30m", word)
     elif not found:
-        one.at.changes(note="0 ends connections at once in nginx; tcpmux has no such time")
+        one.at.changes(note="with 0, nginx closes connections at once; tcpmux has no such timeout")
     elif found > most * 1000:
-        one.at.changes(note=f"{word.text} is above {format_duration(most)}, the most of tcpmux")
+        one.at.changes(note=f"it is above {format_duration(most)}, tcpmux's maximum")
     else:
         one.at.mapped()
         return found / 1000
@@ -70,11 +70,14 @@ def _rate(one: Directive, report: Report) -> int:
     word = one.at.words[1]
     found = size(word.text)
     if "$" in word.text:
-        one.at.changes(note="no limit: tcpmux has the same rate for all", needs="rates by variable")
+        one.at.changes(
+            note="tcpmux sets no limit: it has the same rate for all connections",
+            needs="rates by variable",
+        )
     elif found is None:
         report.problem(one.at, "expected a size such as 512k", word)
     elif found > MAX_BANDWIDTH:
-        one.at.changes(note=f"above {MAX_BANDWIDTH} bytes per second, the most of tcpmux")
+        one.at.changes(note=f"it is above {MAX_BANDWIDTH} bytes per second, tcpmux's maximum")
     else:
         one.at.mapped()
         return found
@@ -90,7 +93,7 @@ def _down(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
 
 
 def _half_close(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
-    note = "tcpmux passes a half-close on, and waits for the other side"
+    note = "tcpmux relays a half-close, and waits for the other side"
     one.at.mapped(note="" if is_on(one, report) else note)
     return so_far
 
@@ -115,7 +118,7 @@ def _next_timeout(so_far: Behaviour, one: Directive, report: Report) -> Behaviou
     if found is None:
         report.problem(one.at, "expected a time such as 10s", one.at.words[1])
     elif found:
-        one.at.changes(note="servers are tried one after the other without a limit of time")
+        one.at.changes(note="tcpmux has no time limit for all attempts together")
     else:
         one.at.mapped()
     return so_far
@@ -128,7 +131,7 @@ def _keepalive(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
 
 def _tls(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
     if is_on(one, report):
-        one.at.changes(note="servers get what clients send, without TLS", needs="TLS")
+        one.at.changes(note="tcpmux does not encrypt connections to servers", needs="TLS")
         return replace(so_far, has_tls=True)
     one.at.harmless(note="off")
     return so_far
@@ -136,7 +139,7 @@ def _tls(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
 
 def _proxy_protocol(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
     if is_on(one, report):
-        one.at.changes(note="servers get no PROXY header", needs=PROXY_PROTOCOL)
+        one.at.changes(note="tcpmux sends no PROXY header to servers", needs=PROXY_PROTOCOL)
     else:
         one.at.harmless(note="off")
     return so_far
@@ -146,13 +149,15 @@ def _bind(so_far: Behaviour, one: Directive, _: Report) -> Behaviour:
     if one.argument() == "off":
         one.at.harmless(note="off")
     else:
-        one.at.changes(note="servers see an address of this host", needs="source addresses")
+        one.at.changes(
+            note="servers see the source address that the system chooses", needs="source addresses"
+        )
     return so_far
 
 
 def _preread(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
     is_on(one, report)
-    one.at.harmless(note="tcpmux connects without waiting for a client's first bytes")
+    one.at.harmless(note="tcpmux connects without waiting for the client's data")
     return so_far
 
 

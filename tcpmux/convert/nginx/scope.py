@@ -69,14 +69,14 @@ class Scope:
         if is_plain(one, self.report, fewest, most):
             before = self.settings.setdefault(one.name, one)
             if before is not one:
-                self.report.problem(one.at, f"it stands in line {before.at.line} already")
+                self.report.problem(one.at, f"it is already set in line {before.at.line}")
 
     def _list(self, one: Directive) -> None:
         count = 2 if one.name == "limit_conn" else 1
         if is_plain(one, self.report, count, count):
             is_limit = one.name == "limit_conn"
             if is_limit and one.argument() in self.zones:
-                self.report.problem(one.at, f"{one.argument()} is limited here already")
+                self.report.problem(one.at, f"{one.argument()} already has a limit here")
                 return
             self.zones |= {one.argument()} if is_limit else set()
             self.lists.setdefault("limit_conn" if is_limit else "allow", []).append(one)
@@ -85,7 +85,7 @@ class Scope:
 def is_plain(one: Directive, report: Report, fewest: int, most: int) -> bool:
     """Whether it has no braces and so many arguments; else that is a problem."""
     if one.inside is not None:
-        report.problem(one.at, f"{one.name} has no braces")
+        report.problem(one.at, f"unexpected braces after {one.name}")
     elif not fewest <= len(one.arguments) <= most:
         expected = plural(most, "argument")
         if fewest != most:

@@ -52,12 +52,12 @@ class Proxied:
         if inner.name == "set":
             return self.variables.define(inner)
         if inner.name == "server_name":
-            inner.at.harmless(note="the only server that listens there")
+            inner.at.harmless(note="the only server on this listener")
             return True
         if inner.name != "proxy_pass":
             return self.scope.take(inner)
         if self.proxy_pass is not None:
-            report.problem(inner.at, "it stands in this server already")
+            report.problem(inner.at, "it is already set in this server")
         elif is_plain(inner, report, 1, 1):
             self.proxy_pass = inner
         return True
@@ -68,7 +68,7 @@ def read_server(
 ) -> Proxied | None:
     """None if tcpmux has no route for it, which is in the report then."""
     if one.own < len(one.at.words):
-        one.at.changes(note="a UDP server: its port is not opened", needs="UDP")
+        one.at.changes(note="tcpmux relays TCP: its port is not opened", needs="UDP")
         return None
     one.at.mapped()
     found = Proxied(one, Scope(report), variables.of_server())
@@ -79,15 +79,15 @@ def read_server(
     others = [inner for inner in inside if inner.name != "listen"]
     unknown = [inner for inner in others if not found.take(inner, report)]
     if not listening:
-        report.problem(one.at, "expected listen in it")
+        report.problem(one.at, "expected a listen directive")
     if found.proxy_pass is None and found.scope.handler is None and not unknown:
-        report.problem(one.at, "expected proxy_pass in it")
+        report.problem(one.at, "expected a proxy_pass directive")
     if found.listens and found.proxy_pass and not found.scope.handler:
         return found
     for inner in one.all():
         for word in inner.at.words:
             if word.effect is None:
-                inner.at.changes(word, note="tcpmux has no route for this server")
+                inner.at.changes(word, note="part of a server that is not converted")
     return None
 
 
@@ -175,7 +175,7 @@ class Routes:
         if listen.keepalive is None and not how.keepalive:
             return NO_KEEPALIVE
         if (listen.keepalive is None) is how.keepalive or listen.keepalive != KERNEL_KEEPALIVE:
-            listen.at.remark("keepalive is on both sides of a connection in tcpmux")
+            listen.at.remark("tcpmux uses keepalive on both sides of a connection")
         return listen.keepalive or KERNEL_KEEPALIVE
 
     # --- routes -----------------------------------------------------------------------------
@@ -202,7 +202,7 @@ class Routes:
             pools[value.lower()] = pool, so_far + share
         sections |= {found.at.at.section for found in server.variables.reached_from(server.target)}
         if v6_only:
-            at.remark("[::] takes IPv4 too in tcpmux: these clients are reset")
+            at.remark("in tcpmux [::] also accepts IPv4: these clients are reset")
         allow, deny = self._clients(server, v6_only=v6_only)
         policy = _policy(how, [pool for pool, _ in pools.values()])
         policy = replace(policy, allow=allow, deny=deny)
@@ -230,7 +230,9 @@ class Routes:
         self.networks += len(found[0]) + len(found[1])
         if self.networks > MAX_ALL_NETWORKS:
             if self.lists[key] != NOBODY:
-                note = f"nobody may connect: all routes have more than {MAX_ALL_NETWORKS} networks"
+                note = (
+                    f"no client may connect: all routes have more than {MAX_ALL_NETWORKS} networks"
+                )
                 for one in rules_of:
                     one.at.changes(note=note)
             self.lists[key] = NOBODY
@@ -262,10 +264,12 @@ class Routes:
         is_variable = "$" in server.target
         host, _, port = key.rpartition(":")
         if host in self.upstreams and not is_variable:
-            self.report.problem(at, f"the upstream {host} has no port", word)
+            self.report.problem(at, f"unexpected port after the upstream {host}", word)
         if is_variable and not port.isdigit() and not key.startswith("unix:"):
-            what = f"has no upstream {value}" if value else "has no value for some"
-            at.remark(f"{what}: these connections are reset, as nginx closes them")
+            what = (
+                f"there is no upstream {value}" if value else "it has no value for some connections"
+            )
+            at.remark(f"{what}: tcpmux resets these connections, where nginx closes them")
             return Upstream(REJECTED)
         endpoint = plain_endpoint(at, word, self.report, value)
         if endpoint is None:
@@ -277,12 +281,12 @@ class Routes:
     def _named(self, server: Proxied, endpoint: HostName, *, is_variable: bool) -> None:
         assert server.proxy_pass is not None
         if not is_variable:
-            note = "looked up again when its TTL ends; nginx does so when it starts"
+            note = "tcpmux resolves it again when its TTL expires; nginx only when it starts"
             server.proxy_pass.at.words[1].note = note
             return
         self.resolves = True
         if not (server.scope.settings.get("resolver") or self.stream.settings.get("resolver")):
-            note = f"nginx has no resolver for {endpoint.name}, and closes these connections"
+            note = f"without a resolver for {endpoint.name}, nginx closes these connections"
             server.proxy_pass.at.changes(note=note)
 
 
@@ -290,9 +294,9 @@ def mark_tls(directives: Sequence[Directive], *, to_clients: bool, to_servers: b
     """ssl_* and proxy_ssl_*: without TLS, they mean nothing."""
     for one in directives:
         if to_servers if one.name.startswith("proxy_") else to_clients:
-            one.changes("tcpmux passes TLS on as it is", "TLS")
+            one.changes("tcpmux relays TLS without decrypting it", "TLS")
         else:
-            one.harmless("no TLS here")
+            one.harmless("no TLS is used here")
 
 
 def _label(value: str) -> str:

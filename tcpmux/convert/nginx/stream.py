@@ -53,7 +53,7 @@ class _Main:
         if name in OTHERS:
             self._other(one)
         elif name == "events":
-            one.at.harmless(note="a setting of nginx's processes")
+            one.at.harmless(note="affects only nginx's processes")
             for inner in one.inside or ():
                 self.take(inner)
         elif name in HARMLESS_IN_MAIN:
@@ -69,7 +69,7 @@ class _Main:
         if texts & {"server", "include"}:
             one.at.changes(note=f"its ports are not opened: tcpmux has no {what}", needs=what)
         else:
-            one.at.harmless(note="it has no server")
+            one.at.harmless(note="it opens no port")
 
     def _workers(self, one: Directive) -> None:
         word = one.at.words[1]
@@ -81,7 +81,9 @@ class _Main:
             self.report.problem(one.at, "expected a number from 1, or auto", word)
         elif count > MAX_WORKERS:
             self.workers = count
-            one.at.harmless(note=f"tcpmux has at most {MAX_WORKERS}, and has one for each CPU here")
+            one.at.harmless(
+                note=f"tcpmux has at most {MAX_WORKERS} workers; here it starts one for each CPU"
+            )
         else:
             self.workers = count
             self.settings["workers"] = count
@@ -92,10 +94,10 @@ class _Main:
         if found is None:
             self.report.problem(one.at, "expected a time such as 10s", one.at.words[1])
         elif found > MAX_DRAIN * 1000:
-            one.at.changes(note="above 7d, the most of tcpmux")
+            one.at.changes(note="it is above 7d, tcpmux's maximum")
         else:
             self.settings["drain_timeout"] = found / 1000
-            one.at.mapped(note="of a stop; a reload of tcpmux ends no connection")
+            one.at.mapped(note="applies to a stop; a reload of tcpmux closes no connection")
 
 
 @dataclass(slots=True)
@@ -138,7 +140,7 @@ class _Stream:
             return
         key = one.argument().lower()
         if key in self.upstreams:
-            self.report.problem(one.at, f"an upstream {one.argument()} is defined already")
+            self.report.problem(one.at, f"the upstream {one.argument()} is already defined")
             return
         self.upstreams[key] = one
 
@@ -176,26 +178,26 @@ class _Stream:
         servers: list[Address] = []
         for one in found:
             if not uses:
-                one.at.harmless(note="no name is looked up with it")
+                one.at.harmless(note="no name needs it")
                 continue
             one.at.mapped(one.at.words[0])
             mine = []
             for word in one.arguments:
                 if word.text.startswith("valid="):
-                    one.at.mapped(word, note="tcpmux goes by the TTL")
+                    one.at.mapped(word, note="tcpmux resolves names again when their TTL expires")
                 elif word.text in ("ipv6=on", "ipv4=on") or word.text.startswith("status_zone="):
                     one.at.harmless(word)
                 elif word.text in ("ipv6=off", "ipv4=off"):
-                    one.at.changes(word, note="tcpmux uses addresses of both families")
+                    one.at.changes(word, note="tcpmux uses a name's IPv4 and IPv6 addresses")
                 else:
                     try:
                         text = word.text if _has_port(word.text) else f"{word.text}:53"
                         mine.append(Address.parse(text))
                         one.at.mapped(word)
                     except ValueError:
-                        one.at.changes(word, note="left out: it has no numeric address")
+                        one.at.changes(word, note="it is left out: expected a numeric address")
             if servers and servers != mine:
-                one.at.changes(note="tcpmux has the same name servers for all")
+                one.at.changes(note="tcpmux has one list of name servers")
             servers = servers or mine
         return {"dns_servers": tuple(servers)} if servers else {}
 

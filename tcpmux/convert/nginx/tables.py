@@ -7,10 +7,10 @@ from __future__ import annotations
 
 _LOG = "logs"
 _BUFFERS = "buffers"
-_TABLES = "size of a table in nginx"
-_PROCESS = "a setting of nginx's processes"
-_STATUS = "for nginx's own status"
-_UDP_ONLY = "only of UDP"
+_TABLES = "size of an internal table of nginx"
+_PROCESS = "affects only nginx's processes"
+_STATUS = "affects only nginx's status"
+_UDP_ONLY = "applies to UDP only"
 
 # --- in no braces, and in events {} --------------------------------------------------------------
 
@@ -27,7 +27,7 @@ HARMLESS_IN_MAIN = {
         _PROCESS,
     ),
     "user": f"{_PROCESS}; see `user` of tcpmux if it needs access to UNIX sockets",
-    "worker_connections": "tcpmux has as many connections as its limit of open files allows",
+    "worker_connections": "tcpmux is limited only by its maximum number of open files",
 }
 
 MAPPED_IN_MAIN = ("include", "worker_processes", "worker_shutdown_timeout")
@@ -55,9 +55,9 @@ HARMLESS = {
         _BUFFERS,
     ),
     **dict.fromkeys(("proxy_requests", "proxy_responses"), _UDP_ONLY),
-    "preread_timeout": "tcpmux does not wait for a client's first bytes",
-    "proxy_protocol_timeout": "only with the PROXY protocol",
-    "resolver_timeout": "of lookups, not of connections",
+    "preread_timeout": "tcpmux connects without waiting for the client's data",
+    "proxy_protocol_timeout": "applies to the PROXY protocol only",
+    "resolver_timeout": "affects lookups, not connections",
     "status_zone": _STATUS,
     "tcp_nodelay": "tcpmux always sends at once",
 }
@@ -74,33 +74,45 @@ CHANGES = {
         ),
         ("tcpmux runs no scripts", SCRIPTS),
     ),
-    "set_real_ip_from": ("clients keep the address that they connect from", PROXY_PROTOCOL),
-    "mqtt": ("tcpmux does not look into connections", "MQTT"),
-    "mqtt_preread": ("tcpmux does not look into connections", "MQTT"),
-    "mqtt_set_connect": ("tcpmux does not look into connections", "MQTT"),
-    "proxy_session_drop": ("connections to a server that is removed stay open", "session drop"),
-    "zone_sync": ("tcpmux shares nothing with other hosts", "state shared by hosts"),
-    "zone_sync_server": ("tcpmux shares nothing with other hosts", "state shared by hosts"),
-    "health_check": ("endpoints are not checked; see `check` of tcpmux", "active checks"),
-    "health_check_timeout": ("endpoints are not checked", "active checks"),
-    "match": ("endpoints are not checked", "scripted checks"),
+    "set_real_ip_from": (
+        "tcpmux does not read clients' addresses from the PROXY header",
+        PROXY_PROTOCOL,
+    ),
+    "mqtt": ("tcpmux does not read what clients send", "MQTT"),
+    "mqtt_preread": ("tcpmux does not read what clients send", "MQTT"),
+    "mqtt_set_connect": ("tcpmux does not read what clients send", "MQTT"),
+    "proxy_session_drop": (
+        "connections to a server that is removed stay open",
+        "closing open connections",
+    ),
+    "zone_sync": ("tcpmux shares nothing with other hosts", "state shared between hosts"),
+    "zone_sync_server": ("tcpmux shares nothing with other hosts", "state shared between hosts"),
+    "health_check": ("tcpmux does not check these servers; see `check` of tcpmux", "active checks"),
+    "health_check_timeout": ("tcpmux does not check these servers", "active checks"),
+    "match": ("tcpmux does not check these servers", "scripted checks"),
 }
 
 # Other ways to handle connections than proxy_pass.
 OTHER_HANDLERS = {
-    "return": ("tcpmux gives no answers of its own: the port is not opened", "fixed answers"),
-    "pass": ("tcpmux gives no connection to another listener", "passing to listeners"),
+    "return": ("tcpmux sends no answers of its own: its port is not opened", "fixed answers"),
+    "pass": (
+        "tcpmux does not pass connections to another listener",
+        "passing connections to listeners",
+    ),
 }
 
 # --- in an upstream ------------------------------------------------------------------------------
 
 HARMLESS_IN_UPSTREAM = {
     "zone": "all workers of tcpmux share their state",
-    "resolver_timeout": "of lookups, not of connections",
+    "resolver_timeout": "affects lookups, not connections",
 }
 CHANGES_IN_UPSTREAM = {
-    "state": ("the servers are in another file", "servers from a state file"),
-    "least_time": ("endpoints are not chosen by their response times", "least_time"),
+    "state": (
+        "the servers are in another file, which tcpmux does not read",
+        "servers from a state file",
+    ),
+    "least_time": ("tcpmux does not choose servers by response time", "least_time"),
 }
 
 # --- variables that a connection's client or content decides --------------------------------------

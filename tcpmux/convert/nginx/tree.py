@@ -96,7 +96,7 @@ class Tree:
                 at.mapped()
                 before = self.blocks.setdefault(includer.main, at)
                 if before is not at:
-                    self.report.problem(at, f"there is a stream in line {before.line} already")
+                    self.report.problem(at, f"a stream block already exists in line {before.line}")
                 self.stream += self._directives(node.inside, includer, STREAM)
             else:
                 found.append(self._one(at, node, includer))

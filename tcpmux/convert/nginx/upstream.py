@@ -95,10 +95,10 @@ class UpstreamReader:
             elif name in CHANGES_IN_UPSTREAM:
                 inner.changes(*CHANGES_IN_UPSTREAM[name])
             elif name == "resolver":
-                inner.changes("names are looked up as those of the other upstreams")
+                inner.changes("tcpmux has one list of name servers")
         known = any(inner.name == "state" for inner in one.inside or ())
         if not known and not any(not peer.is_backup for peer in peers):
-            self.report.problem(one.at, "expected a server that is no backup")
+            self.report.problem(one.at, "expected a server that is not a backup")
         found.balance = balance.word
         found.passive = self._passive(peers)
         found.slow_start = self._slow_start(peers)
@@ -111,10 +111,10 @@ class UpstreamReader:
         for inner in one.inside or ():
             for word in inner.at.words[2:] if inner.name == "server" else ():
                 if word.text.startswith("max_conns=") and word.text != "max_conns=0":
-                    note = "each route counts for itself; nginx counts for the upstream"
-                    inner.at.changes(word, note=note, needs="limits over routes")
+                    note = "each route has its own limit; in nginx, the upstream has one"
+                    inner.at.changes(word, note=note, needs="limits across routes")
             if inner.name == "least_conn":
-                inner.at.remark("each route counts its own connections")
+                inner.at.remark("tcpmux counts connections for each route separately")
 
     def _server(self, one: Directive, balance: Balance, *, is_shared: bool) -> list[Peer]:
         if not is_plain(one, self.report, 1, 99):
@@ -125,15 +125,19 @@ class UpstreamReader:
         for word in at.words[2:]:
             self._parameter(peer, word)
         if peer.is_backup and balance.refuses_backups:
-            self.report.problem(at, f"{balance.method} has no backups", *peer.words_of("backup"))
+            self.report.problem(
+                at, f"{balance.method} does not allow backups", *peer.words_of("backup")
+            )
         peer.endpoint = self._endpoint(peer)
         if peer.max_connections and not is_shared and self.workers != 1:
             each = f"each of {self.workers} workers" if self.workers else "every worker"
-            note = f"over all workers; in nginx, {each} has a limit of its own without zone"
+            note = (
+                f"the limit covers all workers; in nginx, without a zone, {each} has its own limit"
+            )
             for word in peer.words_of("max_conns"):
                 word.note = note
         if peer.is_down:
-            at.remark("down: it is left out")
+            at.remark("it is left out: it is marked `down`")
         return [peer]
 
     def _endpoint(self, peer: Peer) -> Endpoint | None:
@@ -145,7 +149,7 @@ class UpstreamReader:
             return endpoint_of(f"srv:{name}", at, word)
         found = plain_endpoint(at, word, self.report)
         if isinstance(found, HostName) and not peer.words_of("resolve"):
-            word.note = "looked up again when its TTL ends; nginx does so when it starts"
+            word.note = "tcpmux resolves it again when its TTL expires; nginx only when it starts"
         return found
 
     def _parameter(self, peer: Peer, word: Word) -> None:
@@ -158,7 +162,7 @@ class UpstreamReader:
         elif word.text == "resolve":
             pass
         elif name == "service" and equals and peer.words_of("resolve"):
-            word.note = "tcpmux uses the records of the lowest priority alone"
+            word.note = "tcpmux uses only the records with the lowest priority"
         elif name in ("fail_timeout", "slow_start"):
             self._time(peer, word, name, text)
         elif name in ("weight", "max_conns", "max_fails"):
@@ -172,13 +176,13 @@ class UpstreamReader:
         if found is None:
             self.report.problem(peer.at, f"expected a time such as 10s, got {text!r}", word)
         elif found > DAY * 1000:
-            peer.at.changes(word, note=f"{text} is above {format_duration(DAY)}")
+            peer.at.changes(word, note=f"it is above {format_duration(DAY)}, tcpmux's maximum")
         elif name == "slow_start":
             peer.slow_start = found / 1000
         else:
             peer.fail_timeout = max(found / 1000, 1.0)  # the rest of the second, if it is 0
             word.note = (
-                "tcpmux doubles, triples, ... it while a test after it fails, up to 10 times"
+                "after each failed test tcpmux waits this much longer, up to 10 times as long"
             )
 
     def _number(self, peer: Peer, word: Word, name: str, text: str) -> None:
@@ -189,11 +193,11 @@ class UpstreamReader:
         elif name == "weight":
             peer.weight = found
         elif name == "max_conns" and found > MAX_CONNECTIONS:
-            peer.at.changes(word, note=f"above {MAX_CONNECTIONS}")
+            peer.at.changes(word, note=f"it is above {MAX_CONNECTIONS}, tcpmux's maximum")
         elif name == "max_conns":
             peer.max_connections = found
         elif found > MAX_ERRORS:
-            peer.at.changes(word, note=f"above {MAX_ERRORS}")
+            peer.at.changes(word, note=f"it is above {MAX_ERRORS}, tcpmux's maximum")
         else:
             peer.max_fails = found
 
@@ -202,18 +206,18 @@ class UpstreamReader:
         if len(peers) == 1 and not isinstance(peers[0].endpoint, HostName):
             for peer, word in words:
                 peer.at.mapped(word)
-                word.note = "nginx never leaves out an upstream's only server"
+                word.note = "nginx never ejects an upstream's only server"
             return NEVER
         used = [peer for peer in peers if not peer.is_down]
         first = [peer for peer in used if not peer.is_backup] or used
         kinds = {peer.ejects for peer in first}
         if len(kinds) > 1:
             for peer, word in words:
-                note = "tcpmux leaves out all endpoints of a destination by the same rule"
-                peer.at.changes(word, note=note, needs="ejection by endpoint")
+                note = "tcpmux ejects all endpoints of a destination by the same rule"
+                peer.at.changes(word, note=note, needs="ejection rules per endpoint")
         for peer in used:
             if len(kinds) == 1 and peer.ejects not in kinds:
-                peer.at.remark("a backup is left out by the same rule as the others in tcpmux")
+                peer.at.remark("tcpmux ejects a backup by the same rule as the others")
         return passive(first[0].max_fails, first[0].fail_timeout) if first else NEVER
 
     def _slow_start(self, peers: list[Peer]) -> SlowStart:
@@ -221,10 +225,10 @@ class UpstreamReader:
         kinds = {peer.slow_start for peer in used}
         if len(kinds) > 1:
             for peer in used:
-                note = "tcpmux has the same for all endpoints of a destination"
+                note = "tcpmux has one value for all endpoints of a destination"
                 words = peer.words_of("slow_start")
                 if words:
-                    peer.at.changes(*words, note=note, needs="slow start by endpoint")
+                    peer.at.changes(*words, note=note, needs="slow start per endpoint")
         longest = max(kinds, default=0.0)
         return SlowStart(longest, 1) if longest else SlowStart()
 
@@ -240,7 +244,7 @@ class UpstreamReader:
             if before.is_backup != peer.is_backup:
                 words = before.words_of("backup") + peer.words_of("backup")
                 owner = peer if peer.is_backup else before
-                owner.at.changes(*words, note="the same server is no backup in another line")
+                owner.at.changes(*words, note="the same server is not a backup in another line")
                 continue
             limits = (before.max_connections, peer.max_connections)
             merged[peer.endpoint] = replace(
@@ -248,7 +252,9 @@ class UpstreamReader:
                 weight=before.weight + peer.weight,
                 max_connections=sum(limits) if all(limits) else 0,
             )
-            peer.at.remark(f"its weight is added to that in line {before.at.line}")
+            peer.at.remark(
+                f"its weight is added to that of the same server in line {before.at.line}"
+            )
         return [_server(peer) for peer in merged.values()]
 
 
@@ -282,5 +288,5 @@ def endpoint_of(text: str, at: Statement, word: Word) -> Endpoint | None:
     try:
         return parse_endpoint(text)
     except ValueError as error:
-        at.changes(word, note=f"left out: {error}")
+        at.changes(word, note=f"it is left out: {error}")
         return None

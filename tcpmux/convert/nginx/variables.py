@@ -118,8 +118,8 @@ class Variables:
         name = word.text[1:]
         before = self.get(name)
         if before is not None:
-            one.changes(f"${name} is defined in line {before.at.at.line} already")
-            made = _Definition(one, needs="one definition of each variable")
+            one.changes(f"${name} is already defined in line {before.at.at.line}")
+            made = _Definition(one, needs="several definitions of a variable")
         self.own[name] = made
 
     def _split(self, one: Directive) -> list[tuple[Fraction, str]]:
@@ -137,7 +137,7 @@ class Variables:
                 self.report.problem(part.at, f"{expected}, got {part.name}")
                 continue
             if share > left or (not left and part.name != "*"):
-                self.report.problem(part.at, "the shares are more than 100%")
+                self.report.problem(part.at, "the shares add up to more than 100%")
                 continue
             left -= share
             if share:
@@ -170,7 +170,7 @@ class Variables:
         """With the share of connections that have each. Raises Unresolved."""
         splits = sorted(self._splits_in(text))
         if len(splits) > 1:
-            raise Unresolved(f"two splits, ${splits[0]} and ${splits[1]}, decide together")
+            raise Unresolved(f"it depends on two splits, ${splits[0]} and ${splits[1]}")
         if not splits:
             return [(Fraction(1), self._value(text, listener, {}))]
         split = self.get(splits[0])
@@ -200,19 +200,19 @@ class Variables:
     def _value(self, text: str, listener: Address, done: dict[str, str], depth: int = 0) -> str:
         """done: the variables whose value is known."""
         if names_in(text) >= {"$"}:
-            raise Unresolved(f"{text} has a $ that begins no variable")
+            raise Unresolved(f"{text} has a $ that does not start a variable")
 
         def one(found: re.Match[str]) -> str:
             name = found[1] or found[2]
             if name not in done:
                 if depth > MAX_DEPTH:
-                    raise Unresolved(f"${name} is defined by itself")
+                    raise Unresolved(f"${name} refers to itself")
                 done[name] = self._variable(name, listener, done, depth + 1)
             return done[name]
 
         value = _NAME.sub(one, text)
         if len(value) > MAX_TEXT:
-            raise Unresolved("a value of so many characters")
+            raise Unresolved(f"its value would exceed {MAX_TEXT} characters")
         return value
 
     def _variable(self, name: str, listener: Address, done: dict[str, str], depth: int) -> str:
@@ -223,10 +223,12 @@ class Variables:
         if found.template is not None:
             return self._value(found.template, listener, done, depth)
         if found.map is None:
-            raise Unresolved(f"tcpmux has no {found.at.name} to set ${name}", found.needs)
+            raise Unresolved(
+                f"it depends on ${name}, and tcpmux has no {found.at.name}", found.needs
+            )
         source = self._value(found.map.source, listener, done, depth).lower()
         if source not in found.map.entries and found.map.obstacle:
-            raise Unresolved(f"the map has a pattern, {found.map.obstacle}", "patterns")
+            raise Unresolved(f"the map has the pattern {found.map.obstacle}", "patterns")
         value = found.map.entries.get(source, found.map.default)
         return self._value(value, listener, done, depth)
 
@@ -256,7 +258,7 @@ class Variables:
     def mark_unused(self) -> None:
         for name, found in self.own.items():
             if name not in self.used:
-                found.at.harmless("nothing that decides about a connection uses it")
+                found.at.harmless("no mapped directive uses it")
 
 
 def _mark_split(one: Directive) -> None:
@@ -264,12 +266,12 @@ def _mark_split(one: Directive) -> None:
     key = one.at.words[1]
     names = names_in(key.text)
     if not names & _EACH_CONNECTION:
-        note = "tcpmux counts connections: a client does not keep its share"
+        note = "tcpmux splits by counting connections: a client does not keep its destination"
         if not names & {"remote_addr", "binary_remote_addr"}:
-            note = "tcpmux counts connections, whatever this is"
+            note = "tcpmux splits by counting connections, not by this value"
         one.at.changes(key, note=note, needs="sticky sessions")
     elif not key.note:
-        key.note = "nginx takes them by chance; tcpmux counts, and has the exact share"
+        key.note = "nginx splits at random; tcpmux counts connections, so the shares are exact"
 
 
 def _of_listener(name: str, listener: Address) -> str:
@@ -281,7 +283,9 @@ def _of_listener(name: str, listener: Address) -> str:
             return f"unix:{listener.path}"
         if listener.host not in ("0.0.0.0", "::"):  # noqa: S104
             return listener.host
-        raise Unresolved("it depends on the address that a client connects to", "rules by address")
+        raise Unresolved(
+            "it depends on the address that a client connects to", "rules by destination address"
+        )
     if name == "protocol":
         return "TCP"
-    raise Unresolved(f"it depends on ${name}, which tcpmux does not look at", need_of(name))
+    raise Unresolved(f"it depends on ${name}, which tcpmux does not evaluate", need_of(name))

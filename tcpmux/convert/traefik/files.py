@@ -20,18 +20,18 @@ from tcpmux.convert.traefik.values import (
 from tcpmux.convert.tree import Node, read_tree
 
 GRACE = 10.0  # s; Traefik's default
-_HTTP = "of HTTP alone"
+_HTTP = "applies to HTTP only"
 _TOP = {
-    "api": (HARMLESS, "tcpmux has a page and an API of its own", ""),
+    "api": (HARMLESS, "tcpmux has its own page and API", ""),
     "log": (HARMLESS, "logs", ""),
-    "accesslog": (HARMLESS, "logs: tcpmux has access_log", ""),
+    "accesslog": (HARMLESS, "logs: see `access_log` of tcpmux", ""),
     "metrics": (HARMLESS, "metrics", ""),
     "tracing": (HARMLESS, "tracing", ""),
-    "ping": (HARMLESS, "of HTTP alone", ""),
-    "global": (HARMLESS, "the program, not its connections", ""),
+    "ping": (HARMLESS, "applies to HTTP only", ""),
+    "global": (HARMLESS, "affects the process, not its connections", ""),
     "serverstransport": (HARMLESS, _HTTP, ""),
-    "certificatesresolvers": (HARMLESS, "certificates: what uses them is told there", ""),
-    "tls": (HARMLESS, "certificates: what uses them is told there", ""),
+    "certificatesresolvers": (HARMLESS, "certificates: reported where they are used", ""),
+    "tls": (HARMLESS, "certificates: reported where they are used", ""),
     "hostresolver": (HARMLESS, _HTTP, ""),
     "ocsp": (HARMLESS, "certificates", ""),
     "udp": (CHANGES, "tcpmux relays TCP: its ports are not opened", "UDP"),
@@ -44,10 +44,10 @@ _ENTRY_POINT = {
     "observability": (HARMLESS, "logs, metrics and tracing", ""),
     "allowacmebypass": (HARMLESS, _HTTP, ""),
     "reuseport": (HARMLESS, "tcpmux listens with SO_REUSEPORT", ""),
-    "udp": (HARMLESS, "of UDP alone", ""),
+    "udp": (HARMLESS, "applies to UDP only", ""),
     "proxyprotocol": (
         CHANGES,
-        "clients' addresses are not taken from its header",
+        "tcpmux does not read clients' addresses from the PROXY header",
         "the PROXY protocol",
     ),
 }
@@ -87,7 +87,7 @@ def read(files: Sequence[Input], report: Report) -> Result:
     services.finish()
     for node in middlewares.values():
         if node.is_unread:
-            node.harmless("no TCP router has it")
+            node.harmless("no TCP router uses it")
     found = [draft for draft in drafts if draft is not None]
     return Result(found, {"drain_timeout": _grace(entry_points)})
 
@@ -97,27 +97,29 @@ def _others(root: Node, names: set[str]) -> None:
         node = root[part]
         if node["routers"].fields:
             told = "HTTP" if part == "http" else "UDP"
-            node.changes(f"tcpmux relays TCP: what these routers serve of {told} is not", told)
+            node.changes(
+                f"tcpmux relays TCP: the {told} traffic of these routers is not served", told
+            )
         else:
-            node.harmless(f"no router of {part.upper()}")
+            node.harmless(f"it has no {part.upper()} router")
     for name, node in root["providers"].fields.items():
         if name == "providersthrottleduration":
-            node.harmless("when Traefik reads its files again")
+            node.harmless("affects only when Traefik reloads")
         elif name == "file":
             _file_provider(node, names)
         else:
-            node.changes("what it provides is not in these files", "providers other than files")
+            node.changes("the files do not contain what it provides", "providers other than files")
 
 
 def _file_provider(node: Node, names: set[str]) -> None:
-    node["watch"].harmless("tcpmux reads its files at tcpmux reload")
+    node["watch"].harmless("tcpmux does not watch its files: use `tcpmux reload`")
     node["debugloggeneratedtemplate"].harmless("logs")
     for key in ("filename", "directory"):
         place = PurePath(node[key].text())
         if key == "directory" or place.name not in names:
-            node[key].changes("what is in there is not read: name its files with -c as well")
+            node[key].changes("tcpmux convert does not read it: name these files with -c as well")
     if len(names) > 1:
-        node["directory"].mapped("its files are those that were named with -c")
+        node["directory"].mapped("its files are those named with -c")
 
 
 def _entry_point(node: Node, found: dict[str, EntryPoint]) -> None:
@@ -131,7 +133,7 @@ def _entry_point(node: Node, found: dict[str, EntryPoint]) -> None:
     is_default = node["asdefault"].flag()
     made = EntryPoint(name, node, address, is_default)
     if name.lower() in found:
-        node.problem(f"there is an entry point {name} already")
+        node.problem(f"an entry point named {name} already exists")
     found[name.lower()] = made
     if wrong == "udp":
         node.changes("tcpmux relays TCP: its port is not opened", "UDP")
@@ -152,17 +154,17 @@ def _grace(entry_points: dict[str, EntryPoint]) -> float:
     for one in entry_points.values():
         if not one.routers:
             if one.name.lower() == "traefik":
-                one.node.harmless("the dashboard's")
+                one.node.harmless("belongs to the dashboard")
             elif one.address is not None:
-                one.node.changes("no TCP router has it: its port is not opened")
+                one.node.changes("no TCP router uses it: its port is not opened")
             continue
         cycle = one.node["transport"]["lifecycle"]
         place = cycle["gracetimeout"]
         given = duration(place)
         grace = GRACE if given is None else limited(place, given, GRACE, 0, 7 * DAY)
         if longest is not None and longest != grace:
-            place.changes("tcpmux waits as long for the connections of all routes")
+            place.changes("tcpmux has one drain_timeout for all routes")
         longest = max(longest or 0.0, grace)
         if duration(cycle["requestacceptgracetimeout"]):
-            cycle["requestacceptgracetimeout"].changes("tcpmux stops listening at once")
+            cycle["requestacceptgracetimeout"].changes("tcpmux stops accepting at once")
     return GRACE if longest is None else longest

@@ -65,14 +65,14 @@ def router_of(node: Node, entry_points: dict[str, EntryPoint]) -> Router:
     if not node["rule"].text():
         node.problem("expected a rule")
     elif rule.needs:
-        node["rule"].changes("tcpmux does not look at this of a connection", rule.needs)
+        node["rule"].changes("tcpmux has no such rule", rule.needs)
     if node["rulesyntax"]:
         node["rulesyntax"].mapped()
     used = []
     for entry in node["entrypoints"]:
         found = entry_points.get(entry.text().lower())
         if found is None:
-            entry.changes("the files have no entry point of that name")
+            entry.changes("no such entry point in the files")
         else:
             used.append(found)
     if not node["entrypoints"]:
@@ -88,9 +88,9 @@ def _is_encrypted(node: Node) -> bool:
         return False
     tls = node["tls"]
     if tls["passthrough"].flag() if tls.fields else False:
-        tls.mapped("connections that are not TLS are relayed as well")
+        tls.mapped("tcpmux relays connections without TLS as well")
         return False
-    tls.changes("what clients send is relayed as it is, still encrypted", "TLS")
+    tls.changes("tcpmux relays what clients send as it is, still encrypted", "TLS")
     return True
 
 
@@ -106,13 +106,17 @@ def decide(entry_point: EntryPoint) -> None:
         if mains and router is mains[0]:
             router.serves.append(entry_point)
         elif mains and router in mains and router.priority < mains[0].priority:
-            router.node.harmless(f"{mains[0].name} has all connections of {entry_point.name}")
+            router.node.harmless(f"{mains[0].name} gets all connections of {entry_point.name}")
         elif mains and router in mains:
-            told = f"{mains[0].name} has the same priority: only one of them can serve"
+            told = f"{mains[0].name} has the same priority: tcpmux uses only that router"
             router.node.changes(told)
         else:
             needs = router.rule.needs or ("rules by source" if router.rule.clients else "TLS")
-            told = "its connections go where the others go" if mains else "its port is not opened"
+            told = (
+                "tcpmux sends these connections where all others go"
+                if mains
+                else "its port is not opened"
+            )
             router.node.changes(told, needs)
 
 
@@ -122,7 +126,9 @@ def draft_of(router: Router, services: Services, middlewares: dict[str, Node]) -
     service = node["service"]
     if not router.listen:
         if not router.entry_points:
-            node.changes("no entry point of these files leads to it: name the static file as well")
+            node.changes(
+                "no entry point in the files uses it: name the static file with -c as well"
+            )
         node.mapped()
         return None
     found = services.shares(service.text(), service)
@@ -144,7 +150,7 @@ def _policy(router: Router, middlewares: dict[str, Node]) -> RoutePolicy:
         name = plain(entry.text())
         found = middlewares.get(name or "")
         if found is None:
-            entry.changes("the files have no TCP middleware of that name")
+            entry.changes("no such TCP middleware in the files")
             continue
         for kind in ("ipallowlist", "ipwhitelist"):
             if found[kind]:
@@ -153,7 +159,7 @@ def _policy(router: Router, middlewares: dict[str, Node]) -> RoutePolicy:
             amount = found["inflightconn"]["amount"]
             amount_ = amount.integer(0, 1, 10_000_000)
             most = min(most, amount_) if most else amount_
-            amount.mapped("of IPv6, tcpmux counts the clients of a /64 network together")
+            amount.mapped("tcpmux counts an IPv6 /64 network as one client")
     allow: tuple[Clients, ...] = ()
     deny: tuple[Clients, ...] = ()
     rules = [[ClientRule(accepts=True, clients=one) for one in each] for each in lists]

@@ -16,7 +16,7 @@ from tcpmux.convert.tree import Node, quoted
 DIAL_TIMEOUT, KEEPALIVE, TERMINATION_DELAY = 30.0, 15, Fraction(1, 10)  # s; Traefik's defaults
 _KEEPALIVE_COUNT = 9  # of the system, which Traefik leaves as it is
 _DEEPEST = 16  # weighted services within weighted services
-_SEVERAL = "Traefik connects to the first address of a name that answers; tcpmux uses all of them"
+_SEVERAL = "Traefik connects to the first address of a name that answers; tcpmux uses all"
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class Services:
     def add(self, tcp: Node) -> None:
         for name, node in _named(tcp["services"]):
             if name in self._nodes:
-                node.problem(f"there is a service {name} already")
+                node.problem(f"a service named {name} already exists")
             self._nodes[name] = node
             node.name_section(f"service {name}")
         for name, node in _named(tcp["serverstransports"]):
@@ -61,10 +61,10 @@ class Services:
     def finish(self) -> None:
         for name, node in self._nodes.items():
             if name not in self._shares:
-                node.harmless("no TCP router leads to it")
+                node.harmless("no TCP router uses it")
         for node in self._transports.values():
             if node.is_unread:
-                node.harmless("no TCP service that is in use has it")
+                node.harmless("no TCP service in use has it")
 
     def pool(self, name: str) -> Pool:
         return self._pools[name]
@@ -76,8 +76,8 @@ class Services:
         short = plain(name)
         node = self._nodes.get(short or "")
         if short is None or node is None or depth > _DEEPEST:
-            why = "is not in these files" if depth <= _DEEPEST else "leads back to itself"
-            asked.changes(f"{name} {why}: these connections are reset")
+            why = "is not in the files" if depth <= _DEEPEST else "refers to itself"
+            asked.changes(f"{name} {why}: tcpmux resets these connections")
             self._pools[name] = Pool(name)
             return Shares({name: Fraction(1)})
         if short != name:
@@ -89,7 +89,7 @@ class Services:
             self._pools[name] = self._pool(name, node["loadbalancer"])
             found.parts[name] = Fraction(1)
         else:
-            node.changes("it is neither loadBalancer nor weighted: these connections are reset")
+            node.changes("it is neither loadBalancer nor weighted: tcpmux resets these connections")
             self._pools[name] = Pool(name)
             found.parts[name] = Fraction(1)
         self._shares[name] = found
@@ -116,7 +116,7 @@ class Services:
         servers = [server for entry in node["servers"] for server in _server(entry)]
         if node["proxyprotocol"]:
             node["proxyprotocol"].changes(
-                "servers do not get the client's address", "the PROXY protocol"
+                "tcpmux sends no PROXY header to servers", "the PROXY protocol"
             )
         policy = DestinationPolicy(
             connect_timeout=transport.connect_timeout,
@@ -136,7 +136,7 @@ class Services:
             if name in self._transports:
                 found = _transport(self._transports[name], _Transport())
             else:
-                named.changes("it is not in these files: connections are made as by default")
+                named.changes("no such serversTransport in the files: the defaults apply")
         delay = node["terminationdelay"]
         if delay:  # of older files, in ms
             found = _Transport(
@@ -145,7 +145,7 @@ class Services:
                 Fraction(delay.integer(100, -(2**31), 2**31), 1000),
                 delay,
             )
-            delay.mapped("Traefik 3.7 takes no notice of it here, but in a serversTransport")
+            delay.mapped("Traefik 3.7 ignores it here; it belongs in a serversTransport")
         return found
 
 
@@ -156,7 +156,7 @@ def _named(node: Node) -> list[tuple[str, Node]]:
 def _server(node: Node) -> list[Server]:
     address = node["address"]
     if node["tls"].flag():
-        node["tls"].changes("connections to it are not encrypted", "TLS")
+        node["tls"].changes("tcpmux does not encrypt connections to servers", "TLS")
     text = address.text()
     try:
         found = parse_endpoint(text)
@@ -181,14 +181,14 @@ def _transport(node: Node, base: _Transport) -> _Transport:
             alive.changes("tcpmux counts in whole seconds")
         found.keepalive = Keepalive(every, every, _KEEPALIVE_COUNT)
     if alive:
-        alive.mapped("tcpmux asks clients as well")
+        alive.mapped("tcpmux also probes clients")
     given = duration(end)
     found.termination = base.termination if given is None else given
-    node["tls"].harmless("of servers with tls alone")
-    node["spiffe"].harmless("of servers with tls alone")
+    node["tls"].harmless("applies only to servers with tls")
+    node["spiffe"].harmless("applies only to servers with tls")
     if node["proxyprotocol"]:
         node["proxyprotocol"].changes(
-            "servers do not get the client's address", "the PROXY protocol"
+            "tcpmux sends no PROXY header to servers", "the PROXY protocol"
         )
     return found
 
@@ -199,7 +199,7 @@ def _half_open(transport: _Transport) -> float:
     if delay < 0:
         return 0.0
     if place:
-        place.mapped("tcpmux counts it from the last byte, and Traefik from the end of one side")
+        place.mapped("tcpmux counts it from the last byte, Traefik from the half-close")
     return limited(place, max(delay, Fraction(1, 1000)), 0.1, 0.001, 30 * DAY)
 
 
@@ -212,11 +212,13 @@ def _check(node: Node) -> Check | None:
     node.mapped()
     interval = seconds(node["interval"], 30.0)
     if seconds(node["unhealthyinterval"], interval) != interval:
-        node["unhealthyinterval"].changes("a server that is down is checked as often as others")
+        node["unhealthyinterval"].changes(
+            "tcpmux checks a server that is down at the same interval as others"
+        )
     send, expect = node["send"].text(), node["expect"].text()
     is_pattern = expect.isascii() and bool(expect)
     if expect and not is_pattern:
-        node["expect"].mapped("tcpmux looks for it anywhere in the answer, Traefik at its start")
+        node["expect"].mapped("tcpmux accepts it anywhere in the answer, Traefik only at its start")
     return Check(
         "send" if send or expect else "tcp",
         interval=interval,

@@ -60,7 +60,7 @@ def seconds(node: Node, default: float, low: float = 0.001, high: float = DAY) -
 def limited(node: Node, found: Fraction, default: float, low: float, high: float) -> float:
     if not Fraction(str(low)) <= found <= high:
         limits = f"{format_duration(low)}..{format_duration(high)}"
-        node.changes(f"it is not within {limits}, as tcpmux has it")
+        node.changes(f"it is outside tcpmux's range, {limits}")
         return default
     if found * 1000 % 1:
         node.changes("tcpmux counts in whole milliseconds")
