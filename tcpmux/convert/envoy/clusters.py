@@ -115,7 +115,7 @@ class Clusters:
                 )
             else:
                 cluster.node["name"].remark(
-                    f"each of {routes} has its limit of {MAX_CONNECTIONS_DEFAULT} connections"
+                    f"its limit, {MAX_CONNECTIONS_DEFAULT} connections, applies to each of {routes}"
                 )
         for name, node in self._nodes.items():
             if name not in self._read:
