@@ -171,7 +171,7 @@ def _listener_filters(filters: Node, found: Filters) -> None:
             entry.harmless("only detects names for rules by SNI")
         elif kind in ("ProxyProtocol", "proxy_protocol"):
             entry.changes(
-                "tcpmux does not read clients' addresses from the PROXY header",
+                "the result does not read the PROXY header; see `accept_proxy` of tcpmux",
                 "the PROXY protocol",
             )
         elif kind in ("OriginalDst", "original_dst"):

@@ -29,7 +29,7 @@ _HARMLESS = (
     "sc-inc-gpc0", "sc-inc-gpc1", "sc-add-gpc", "sc-set-gpt", "sc-set-gpt0", "track-sc0",
     "track-sc1", "track-sc2", "track-sc", "do-log",
 )  # fmt: skip
-_PROXY = "tcpmux does not read clients' addresses from the PROXY header"
+_PROXY = "the result does not read the PROXY header; see `accept_proxy` of tcpmux"
 _CHANGES = {
     "expect-proxy": (_PROXY, "the PROXY protocol"),
     "expect-netscaler-cip": ("tcpmux would relay NetScaler's header as data", "NetScaler's CIP"),

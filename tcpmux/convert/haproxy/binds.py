@@ -134,11 +134,11 @@ def accepts_proxy(binds: Binds, *, has_connection_rules: bool) -> bool:
     """Whether every address takes a PROXY header from everybody, as one route does."""
     why = ""
     if any(address not in binds.proxied for address in binds.listen):
-        why = "accept_proxy is of a route, and other addresses of this section take no header"
+        why = "accept_proxy belongs to a route, and other addresses of this section take no header"
     elif any(address.path for address in binds.listen):
-        why = "tcpmux takes no PROXY header on a UNIX socket"
+        why = "tcpmux accepts no PROXY header on a UNIX socket"
     elif has_connection_rules:
-        why = "`tcp-request connection` is about the address of who sends the header"
+        why = "`tcp-request connection` rules apply to the address that sends the header"
     for setting, word in binds.proxied.values():
         if why:
             setting.at.changes(word, note=why, needs="the PROXY protocol")

@@ -31,7 +31,10 @@ _HARMLESS = {
     "sndbuf": "buffers",
 }
 _CHANGES = {
-    "proxy_protocol": ("tcpmux would relay the PROXY header as data", "the PROXY protocol"),
+    "proxy_protocol": (
+        "the result relays the PROXY header as data; see `accept_proxy` of tcpmux",
+        "the PROXY protocol",
+    ),
     "ssl": ("tcpmux relays TLS without decrypting it", "TLS"),
     "setfib": ("tcpmux uses the host's routing table", "routing tables"),
 }

@@ -75,7 +75,7 @@ CHANGES = {
         ("tcpmux runs no scripts", SCRIPTS),
     ),
     "set_real_ip_from": (
-        "tcpmux does not read clients' addresses from the PROXY header",
+        "the result does not read the PROXY header; see `accept_proxy` of tcpmux",
         PROXY_PROTOCOL,
     ),
     "mqtt": ("tcpmux does not read what clients send", "MQTT"),

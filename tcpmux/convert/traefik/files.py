@@ -47,7 +47,7 @@ _ENTRY_POINT = {
     "udp": (HARMLESS, "applies to UDP only", ""),
     "proxyprotocol": (
         CHANGES,
-        "tcpmux does not read clients' addresses from the PROXY header",
+        "the result does not read the PROXY header; see `accept_proxy` of tcpmux",
         "the PROXY protocol",
     ),
 }
