@@ -113,11 +113,11 @@ class VirtualServiceSpec(Strict):
     gateways: list[Text] | None = None
     tcp: list[TcpRule] = []
     http: Annotated[
-        Any, Harmless("tcpmux relays TCP: it does not serve these rules", True, "HTTP")
+        Any, Harmless("tcpmux relays TCP: these rules are not served", True, "HTTP")
     ] = None
     tls: Annotated[
         Any,
-        Harmless("rules by SNI are not supported yet: tcpmux does not serve these", True, "rules by SNI"),
+        Harmless("rules by SNI are not supported yet: these are not served", True, "rules by SNI"),
     ] = None
     exportTo: Annotated[Any, _EXPORT] = None
 

@@ -120,7 +120,7 @@ CASES = [
     Case(
         "http",
         GW + VS + "  http: [{route: []}]\n",
-        warned=("r.yaml:22:9: spec.http: tcpmux relays TCP: it does not serve these rules",),
+        warned=("r.yaml:22:9: spec.http: tcpmux relays TCP: these rules are not served",),
     ),
     Case(
         "tls server",
