@@ -11,7 +11,7 @@ from tcpmux.convert.envoy.balancing import Balancing, balancing_of
 from tcpmux.convert.envoy.checks import check_of
 from tcpmux.convert.envoy.outliers import passive_of
 from tcpmux.convert.envoy.servers import Servers, servers_of
-from tcpmux.convert.envoy.values import CHANGES, HARMLESS, percent, seconds
+from tcpmux.convert.envoy.values import CHANGES, HARMLESS, enum, percent, seconds
 from tcpmux.convert.tree import Node
 
 CONNECT_TIMEOUT = 5.0  # s; Envoy's default
@@ -196,8 +196,8 @@ def _limit(breakers: Node) -> Node:
             "Envoy closes a connection whose server is full; tcpmux sends it to another server"
         )
     for entry in breakers["thresholds"] if breakers else ():
-        if entry["priority"].text("DEFAULT") not in ("DEFAULT", "0"):
-            entry.harmless("TCP connections have priority DEFAULT")
+        if enum(entry["priority"], "DEFAULT") not in ("DEFAULT", "0"):
+            entry.harmless("TCP connections are of priority DEFAULT")
             continue
         found = entry["max_connections"]
         most = found.integer(MAX_CONNECTIONS_DEFAULT)
