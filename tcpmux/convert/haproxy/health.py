@@ -28,7 +28,7 @@ _DETAILS = ("inter", "fastinter", "downinter", "fall", "rise", "port", "addr")
 OF_CHECKS = (*_DETAILS, "observe", "on-error", "error-limit", "check-ssl", "verify")
 OFF = Passive(errors=0)
 AT_ONCE = SlowStart()
-UNCHECKED = "servers would not be checked"
+UNCHECKED = "tcpmux does not check these servers"
 DIFFER = "tcpmux checks all endpoints of a destination in the same way"
 
 
