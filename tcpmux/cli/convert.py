@@ -114,10 +114,10 @@ def _print_result(found: Conversion, *, partial: bool) -> None:
         elif finding.note and finding.effect.value == "mapped":
             say(f"tcpmux: note: {finding}", err=True)
     if found.changes and not (partial and found.text):
-        say(
-            "tcpmux: nothing is printed, because it would treat connections differently: mend "
-            "these lines, or add --partial for the rest",
-            err=True,
-        )
+        why = "no route is left without these lines"
+        if found.text:
+            why = "it would treat connections differently: mend these lines, or add --partial"
+            why += " for the rest"
+        say(f"tcpmux: nothing is printed, because {why}", err=True)
     else:
         click.echo(found.text, nl=False)

@@ -40,6 +40,11 @@ class Word:
     effect: Effect | None = None
     note: str = ""
     needs: str = ""
+    is_secret: bool = False  # its text is not shown
+
+    @property
+    def shown(self) -> str:
+        return "***" if self.is_secret else self.text
 
     def mark(self, effect: Effect, note: str = "", needs: str = "") -> None:
         """Of several marks, the one that matters most holds; of equals, the first with a note."""
@@ -67,7 +72,7 @@ class Statement:
         return [word.text for word in self.words]
 
     def __str__(self) -> str:
-        return " ".join(self.texts)
+        return " ".join(word.shown for word in self.words)
 
     def mapped(self, *words: Word, note: str = "") -> None:
         """The words given, or all of them."""
@@ -170,7 +175,7 @@ def _findings(statement: Statement) -> Iterator[Finding]:
         statement.words, lambda word: (word.effect, word.note, word.needs)
     ):
         run = list(words)
-        text = " ".join(word.text for word in run)
+        text = " ".join(word.shown for word in run)
         assert effect is not None
         yield Finding(
             statement.file,

@@ -7,7 +7,15 @@ from fractions import Fraction
 
 from tcpmux.config.rows import DAY
 from tcpmux.config.settings import SlowStart
-from tcpmux.convert.envoy.values import HARMLESS, number, percent, runtime_value, seconds, type_of
+from tcpmux.convert.envoy.values import (
+    HARMLESS,
+    enum,
+    number,
+    percent,
+    runtime_value,
+    seconds,
+    type_of,
+)
 from tcpmux.convert.tree import Node
 
 _HASHES = ("source_hash", "maglev")
@@ -43,7 +51,7 @@ class Balancing:
 
 def balancing_of(cluster: Node) -> Balancing:
     at = cluster["lb_policy"]
-    text = at.text("ROUND_ROBIN")
+    text = enum(at, "ROUND_ROBIN")
     policy = _NUMBERS.get(text, text)
     options = {
         "ROUND_ROBIN": cluster["round_robin_lb_config"],
@@ -105,7 +113,7 @@ def _least(options: Node) -> str:
     bias = runtime_value(options["active_request_bias"])
     if number(bias, Fraction(1)) != 1:
         bias.changes("connections that are open count once")
-    if method.text("N_CHOICES") in ("FULL_SCAN", "1"):
+    if enum(method, "N_CHOICES") in ("FULL_SCAN", "1"):
         count.harmless("all are looked at")
         return "least_connections"
     if count.integer(2, 2) > 2:

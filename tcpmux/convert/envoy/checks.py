@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from tcpmux.config.check import Check
 from tcpmux.convert.envoy.servers import Servers
-from tcpmux.convert.envoy.values import HARMLESS, seconds, type_of
+from tcpmux.convert.envoy.values import HARMLESS, enum, seconds, type_of
 from tcpmux.convert.tree import Node, quoted
 
 _LATER = "when a check is made, not what comes of it"
@@ -135,9 +135,9 @@ def _http(node: Node, cluster: str, servers: Servers) -> Check:
     if not re.fullmatch(r"[A-Za-z0-9.:_\[\]-]{1,255}", host):
         node["host"].changes("it is no name of a host")
         host = ""
-    if node["method"].text("GET") not in ("GET", "METHOD_UNSPECIFIED", "0", "1"):
+    if enum(node["method"], "GET") not in ("GET", "METHOD_UNSPECIFIED", "0", "1"):
         node["method"].changes("tcpmux sends GET")
-    if node["codec_client_type"].text("HTTP1") not in ("HTTP1", "0"):
+    if enum(node["codec_client_type"], "HTTP1") not in ("HTTP1", "0"):
         node["codec_client_type"].changes("tcpmux speaks HTTP/1.1", "HTTP/2")
     for key in ("request_headers_to_add", "request_headers_to_remove", "service_name_matcher"):
         if key in node.fields:

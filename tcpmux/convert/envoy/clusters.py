@@ -11,7 +11,7 @@ from tcpmux.convert.envoy.balancing import Balancing, balancing_of
 from tcpmux.convert.envoy.checks import check_of
 from tcpmux.convert.envoy.outliers import passive_of
 from tcpmux.convert.envoy.servers import Servers, servers_of
-from tcpmux.convert.envoy.values import CHANGES, HARMLESS, percent, seconds
+from tcpmux.convert.envoy.values import CHANGES, HARMLESS, enum, percent, seconds
 from tcpmux.convert.tree import Node
 
 CONNECT_TIMEOUT = 5.0  # s; Envoy's default
@@ -190,7 +190,7 @@ def _limit(breakers: Node) -> Node:
             "Envoy ends a connection whose server is full; tcpmux gives it to another server"
         )
     for entry in breakers["thresholds"] if breakers else ():
-        if entry["priority"].text("DEFAULT") not in ("DEFAULT", "0"):
+        if enum(entry["priority"], "DEFAULT") not in ("DEFAULT", "0"):
             entry.harmless("TCP connections are of priority DEFAULT")
             continue
         found = entry["max_connections"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tcpmux.config.settings import Clients
 from tcpmux.convert.clients import EVERYBODY, ClientRule
-from tcpmux.convert.envoy.values import HARMLESS, network
+from tcpmux.convert.envoy.values import HARMLESS, enum, network
 from tcpmux.convert.tree import Node
 
 _CLASSES = {
@@ -25,7 +25,7 @@ def rules_of(node: Node) -> list[ClientRule]:
     rules = node["rules"]
     if not rules:
         return []
-    text = rules["action"].text("ALLOW")
+    text = enum(rules["action"], "ALLOW")
     action = _ACTIONS.get(text, text)
     if action == "LOG":
         rules.harmless("it only logs")

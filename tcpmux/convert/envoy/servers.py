@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tcpmux.config.address import HostName
 from tcpmux.convert.draft import Server
-from tcpmux.convert.envoy.values import HARMLESS, endpoint
+from tcpmux.convert.envoy.values import HARMLESS, endpoint, enum
 from tcpmux.convert.tree import Node
 
 OVERPROVISIONING = 140  # %; Envoy's default
@@ -70,7 +70,7 @@ def servers_of(cluster: Node) -> Servers:
     found.all = [server for level in found.levels for server in level.servers]
     if dns:
         _names(cluster, found, dns)
-    elif cluster["type"].text("STATIC") in ("STATIC", "0"):
+    elif enum(cluster["type"], "STATIC") in ("STATIC", "0"):
         for server in found.all:
             if isinstance(server.endpoint, HostName):
                 assignment.problem(f"{server.endpoint} is a name, in a cluster of type STATIC")
@@ -80,7 +80,7 @@ def servers_of(cluster: Node) -> Servers:
 def _type(cluster: Node) -> str:
     """That which looks names up, else ""."""
     node = cluster["type"]
-    text = node.text("STATIC")
+    text = enum(node, "STATIC")
     kind = _NUMBERS.get(text, text)
     if kind not in _TYPES:
         node.problem(f"expected {', '.join(_TYPES)}, got {text}")
@@ -106,10 +106,10 @@ def _server(node: Node, found: Servers) -> Server | None:
     if check["disable_active_health_check"].flag():
         check["disable_active_health_check"].changes("it is checked as the others are")
     status = node["health_status"]
-    if status.text("UNKNOWN") in _LEFT_OUT:
+    if enum(status, "UNKNOWN") in _LEFT_OUT:
         status.changes("it is left out, and does not count as unhealthy", "servers that are off")
         return None
-    if status.text("UNKNOWN") not in ("UNKNOWN", "HEALTHY", "0", "1"):
+    if enum(status, "UNKNOWN") not in ("UNKNOWN", "HEALTHY", "0", "1"):
         status.changes("it would be used as much as the others", "servers used only if need be")
     weight = node["load_balancing_weight"].integer(1, 1)
     return Server(made, weight)
@@ -119,7 +119,7 @@ def _names(cluster: Node, found: Servers, kind: str) -> None:
     """What differs where a name has several addresses."""
     by_name = [server for server in found.all if isinstance(server.endpoint, HostName)]
     family = cluster["dns_lookup_family"]
-    wanted = family.text("AUTO")
+    wanted = enum(family, "AUTO")
     if not by_name:
         return
     if wanted in ("V4_ONLY", "V6_ONLY", "1", "2"):

@@ -73,6 +73,11 @@ def _number(value: Any) -> Fraction:
     return Fraction(str(value))
 
 
+def enum(node: Node, default: str) -> str:
+    """The name of an enum's value, or its number. Envoy takes names in lower case as well."""
+    return node.text(default).upper()
+
+
 def number(node: Node, default: Fraction) -> Fraction:
     return node.read(_number, default)
 
@@ -141,7 +146,7 @@ def _address(node: Node) -> str:
         node.changes("it is no address of TCP and no UNIX socket")
         return ""
     protocol = at["protocol"]
-    if protocol.text("TCP") not in ("TCP", "0"):
+    if enum(protocol, "TCP") not in ("TCP", "0"):
         at.changes("tcpmux relays TCP: this port is not opened", "UDP")
         return ""
     host, port = at["address"].text(), at["port_value"].integer(0, 0, 65535)

@@ -81,14 +81,17 @@ def health_of(back: Section, servers: Servers, times: Times, report: Report) -> 
         for line in checked:
             line.options["check"].changes("servers would not be checked", "scripted checks")
     elif len(checked) < len(lines):
-        _told_of_unchecked(lines, kind)
+        _told_of_unchecked(lines, kind, timing.port or kind.port)
     found.passive = _passive(checked, timing)
     found.slow_start = _slow_start(checked)
     return found
 
 
 def _over_tls(kind: Check | None, checked: Sequence[Line]) -> Check | None:
-    """With check-ssl of all of them, and no certificate that is verified."""
+    """With check-ssl of all of them or `http-check connect ssl`, and no certificate verified."""
+    if kind is not None and kind.tls:
+        _unverified(checked)
+        return kind
     asking = [line for line in checked if "check-ssl" in line.options]
     if not asking or kind is None:
         return kind
@@ -106,13 +109,24 @@ def _over_tls(kind: Check | None, checked: Sequence[Line]) -> Check | None:
     return kind
 
 
-def _told_of_unchecked(lines: Sequence[Line], kind: Check) -> None:
-    """A check that is a connect sees what connections meet with anyway."""
+def _unverified(checked: Sequence[Line]) -> None:
+    """Marks what `http-check connect ssl` makes of the words of servers."""
+    for line in checked:
+        options = line.options
+        if "verify" not in options or options["verify"].text != "none":
+            options["check"].changes("the certificate would not be verified", "TLS")
+        for name in ("check-ssl", "verify"):
+            if name in options and "ssl" not in options:
+                options[name].mapped()
+
+
+def _told_of_unchecked(lines: Sequence[Line], kind: Check, port: int) -> None:
+    """A check that is a connect sees what connections meet with anyway. port: another; 0 = none."""
     for line in lines:
         if "check" in line.options:
             continue
         word = line.at.words[1]
-        if kind.kind == "tcp":
+        if kind.kind == "tcp" and not port:
             line.at.mapped(line.at.words[0], word, note="tcpmux checks it, too")
         else:
             line.at.changes(word, note=f"it would be checked, too: {DIFFER}", needs="checks of one")

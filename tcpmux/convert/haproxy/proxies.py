@@ -213,6 +213,8 @@ def make_statements(sections: Sequence[Section], report: Report) -> None:
     count = 0
     used, resolvers = used_backends(sections), _used_resolvers(sections)
     for section in sections:
+        for line in section.raw.lines:
+            _hide(line.words)
         skipped = _why_skipped(section, used, resolvers)
         if skipped is not None:
             _skip(section, report, *skipped)
@@ -231,21 +233,35 @@ def make_statements(sections: Sequence[Section], report: Report) -> None:
                 section.settings.append(Setting(at, at.words, ""))
 
 
+def _hide(words: Sequence[Word]) -> None:
+    """Passwords, of users and in what checks send."""
+    texts = [word.text.lower() for word in words]
+    if texts[:2] == ["stats", "auth"]:
+        words[-1].is_secret = True
+    for index, text in enumerate(texts):
+        after_user = texts[0] == "user" and texts[index - 1] in ("password", "insecure-password")
+        header = texts[0] == "http-check" and texts[index - 1] == "authorization"
+        if after_user or header or (texts[0] == "tcp-check" and text.startswith("auth ")):
+            words[index].is_secret = True
+
+
 def _fate(at: Statement, effect: Effect, note: str) -> None:
     for word in at.words:
         word.mark(effect, note)
 
 
-def _skip(section: Section, report: Report, note: str, changes: bool, needs: str) -> None:
+def _skip(section: Section, report: Report, note: str, effect: Effect, needs: str) -> None:
     words = [word for line in section.raw.lines for word in line.words]
     at = report.statement(section.raw.file, words, section.label)
-    if changes:
+    if effect is Effect.CHANGES:
         at.changes(note=note, needs=needs)
+    elif effect is Effect.MAPPED:
+        at.mapped(note=note)
     else:
         at.harmless(note=note)
 
 
-Skipped = tuple[str, bool, str]  # note, whether it changes traffic, what it needs
+Skipped = tuple[str, Effect, str]  # note, what becomes of it, what it needs
 
 
 def _why_skipped(section: Section, used: set[str], resolvers: set[str]) -> Skipped | None:
@@ -256,23 +272,42 @@ def _why_skipped(section: Section, used: set[str], resolvers: set[str]) -> Skipp
     if kind in ("", "global", "defaults") or (kind == "resolvers" and section.name in resolvers):
         return None
     if kind in OTHERS:
-        return f"{kind}: {OTHERS[kind]}", False, ""
+        return f"{kind}: {OTHERS[kind]}", Effect.HARMLESS, ""
     if kind == "log-forward":
-        return "log-forward: its ports are not opened", True, "UDP"
-    return f"tcpmux convert does not know sections called {kind}", True, ""
+        return "log-forward: its ports are not opened", Effect.CHANGES, "UDP"
+    return f"tcpmux convert does not know sections called {kind}", Effect.CHANGES, ""
 
 
 def _why_not_converted(section: Section, used: set[str]) -> Skipped | None:
-    is_backend = section.kind == "backend"
+    is_backend, mode = section.kind == "backend", section.mode
     if section.is_disabled and not is_backend:
-        return "it is disabled, in HAProxy, too", False, ""
-    if section.mode != "tcp" and is_backend:
-        return f"mode {section.mode}: only proxies that are not converted use it", False, ""
-    if section.mode != "tcp":
-        return f"mode {section.mode}: its port is not opened", True, f"mode {section.mode}"
+        return "it is disabled, in HAProxy, too", Effect.HARMLESS, ""
+    if mode != "tcp" and is_backend:
+        return f"mode {mode}: only proxies that are not converted use it", Effect.HARMLESS, ""
+    if mode != "tcp" and _is_page(section):
+        return "HAProxy's page is not served: tcpmux has its own: admin.http", Effect.MAPPED, ""
+    if mode != "tcp":
+        return f"mode {mode}: its port is not opened", Effect.CHANGES, f"mode {mode}"
     if is_backend and section.name not in used:
-        return "no frontend uses it", False, ""
+        return "no frontend uses it", Effect.HARMLESS, ""
     return None
+
+
+_OF_PAGES = {
+    "mode", "bind", "log", "option", "no", "timeout", "maxconn", "stats", "acl", "description",
+}  # fmt: skip
+
+
+def _is_page(section: Section) -> bool:
+    """Whether it serves HAProxy's own statistics alone, and relays nothing."""
+    own = [[word.text for word in line.words] for line in section.raw.lines[1:]]
+    serves = [words[0] == "stats" or _is_exporter(words) for words in own]
+    plain = all(words[0] in _OF_PAGES or _is_exporter(words) for words in own)
+    return plain and any(serves) and not section.raw_last("default_backend")
+
+
+def _is_exporter(words: Sequence[str]) -> bool:
+    return list(words[:3]) == ["http-request", "use-service", "prometheus-exporter"]
 
 
 def _used_resolvers(sections: Sequence[Section]) -> set[str]:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tcpmux.config.check import Check
-from tcpmux.config.patterns import compiled
+from tcpmux.convert.haproxy.expecting import (
+    MAX_SCRIPT,
+    SCRIPTED,
+    all_change,
+    expected,
+    from_hex,
+    rules_of,
+    to_bytes,
+)
+from tcpmux.convert.haproxy.http_check import http_check
 from tcpmux.convert.haproxy.proxies import Section, Setting, guarded
 from tcpmux.convert.haproxy.values import Refused, Unsupported, whole
 from tcpmux.convert.report import Report
@@ -17,7 +25,6 @@ CHECKS = (
     "option pgsql-check", "option smtpchk", "option ldap-check", "option ssl-hello-chk",
     "option spop-check", "option external-check",
 )  # fmt: skip
-SCRIPTED = "scripted checks"
 # LDAP: a bind without a name; a bindResponse whose result is 0. RFC 4511.
 LDAP_BIND = bytes.fromhex("300c020101600702010304008000")
 LDAP_BOUND = rb"(?s)^0(?:.|\x84....)\x02\x01\x01a(?:.|\x84....)\n\x01\x00"
@@ -27,7 +34,6 @@ _NOT_HEALTHY = {
     "option spop-check": "SPOP",
     "option external-check": "a program's result",
 }
-MAX_SCRIPT = 65_536  # bytes sent or expected
 
 
 def asked(back: Section, report: Report) -> Check | None:
@@ -54,9 +60,9 @@ def _read(back: Section, setting: Setting) -> Check:
     if key in _NOT_HEALTHY:
         raise Unsupported(f"the check needs {_NOT_HEALTHY[key]}")
     if key == "option httpchk":
-        return _http(back, setting)
+        return http_check(back, setting)
     if key == "option tcp-check":
-        return _script(_rules(back, "tcp-check"), setting)
+        return _script(rules_of(back, "tcp-check"), setting)
     if key == "option redis-check":
         at.mapped()
         return Check("send", send=b"*1\r\n$4\r\nPING\r\n", expect=rb"^\+PONG\r\n", is_pattern=True)
@@ -79,15 +85,6 @@ def _postgres(setting: Setting) -> Check:
     setting.at.mapped()
     send = (len(body) + 4).to_bytes(4, "big") + body
     return Check("send", send=send, expect=rb"^R\x00\x00\x00", is_pattern=True)
-
-
-def _rules(back: Section, key: str) -> list[Setting]:
-    """The nearest section's that has some."""
-    for section in reversed(back.chain):
-        found = section.own(key)
-        if found:
-            return found
-    return []
 
 
 # --- tcp-check ------------------------------------------------------------------------------------
@@ -114,7 +111,7 @@ def _script(rules: Sequence[Setting], setting: Setting) -> Check:
         try:
             _step(script, words)
         except Unsupported as error:
-            _all_change(rules, str(error))
+            all_change(rules, str(error))
             raise
     setting.at.mapped()
     for rule in rules:
@@ -127,11 +124,6 @@ def _script(rules: Sequence[Setting], setting: Setting) -> Check:
     )  # fmt: skip
 
 
-def _all_change(rules: Sequence[Setting], note: str) -> None:
-    for rule in rules:
-        rule.at.changes(note=f"the check is not made: {note}", needs=SCRIPTED)
-
-
 def _step(script: _Script, words: list[str]) -> None:
     action, *rest = words
     if action == "connect":
@@ -142,12 +134,12 @@ def _step(script: _Script, words: list[str]) -> None:
         text, comment = (rest or [""])[0], rest[1:]
         if comment[:1] not in ([], ["comment"]):
             raise Unsupported(f"{comment[0]} is not supported")
-        script.send += _hex(text) if action == "send-binary" else _bytes(text)
+        script.send += from_hex(text) if action == "send-binary" else to_bytes(text)
         script.steps.append("send")
     elif action == "expect":
         if "expect" in script.steps:
             raise Unsupported("more than one answer is expected")
-        script.expect, script.is_pattern = _expected(rest)
+        script.expect, script.is_pattern = expected(rest)
         script.steps.append("expect")
     else:
         raise Unsupported(f"tcp-check {action} is not supported")
@@ -169,216 +161,3 @@ def _connect(script: _Script, words: list[str]) -> None:
             rest = rest[1:]
         else:
             raise Unsupported(f"tcp-check connect {rest[0]} is not supported")
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _hex(text: str) -> bytes:
-    if not re.fullmatch(r"(?:[0-9A-Fa-f]{2})*", text, re.ASCII):
-        raise Refused(f"expected hexadecimal digits, got {text}")
-    return bytes.fromhex(text)
-
-
-def _expected(words: list[str], before: bytes = b"") -> tuple[bytes, bool]:
-    """(bytes, whether they are a pattern). before: a pattern for what comes first."""
-    rest = list(words)
-    while len(rest) > 2 and rest[0] in ("comment", "error-status", "tout-status", "ok-status"):
-        rest = rest[2:]
-    if rest[:1] == ["!"]:
-        raise Unsupported("something that must not come is expected")
-    if len(rest) != 2:
-        raise Unsupported("only string, rstring, binary and rbinary are supported in expect")
-    how, text = rest
-    if how in ("string", "binary"):
-        raw = _hex(text) if how == "binary" else _bytes(text)
-        if not raw or len(raw) > MAX_SCRIPT:
-            raise Unsupported("a text of this length is not supported")
-        return (b"(?s)" + before + b".*" + _quoted(raw), True) if before else (raw, False)
-    if how == "rstring":
-        return _pattern(text, before), True
-    raise Unsupported(f"expect {how} is not supported")
-
-
-def _quoted(raw: bytes) -> bytes:
-    return b"".join(
-        bytes([char]) if chr(char).isalnum() and char < 128 else b"\\x%02x" % char for char in raw
-    )
-
-
-def _pattern(text: str, before: bytes) -> bytes:
-    """As RE2 reads it the same."""
-    pattern = _bytes(text)
-    if before:
-        start = b"" if pattern.startswith(b"^") else b"(?s:.*)"
-        rest = pattern.removeprefix(b"^")
-        if re.search(rb"(?<![\[\\])\^", rest):
-            raise Unsupported("a pattern with ^ within it is not supported")
-        pattern = before + start + b"(?:" + rest + b")"
-    return _compiled(pattern)
-
-
-def _compiled(pattern: bytes) -> bytes:
-    """Itself, if RE2 has it."""
-    try:
-        compiled(pattern)
-    except ValueError as error:
-        raise Unsupported(f"RE2 does not have this pattern: {error}") from None
-    return pattern
-
-
-# --- http -----------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Request:
-    method: str = "OPTIONS"
-    path: str = "/"
-    version: str = "HTTP/1.0"
-    headers: list[tuple[str, str]] = field(default_factory=list)
-    body: bytes = b""
-    port: int = 0
-    status: tuple[int, int] | None = (200, 399)
-    expect: bytes = b""
-
-
-def _http(back: Section, setting: Setting) -> Check:
-    request = _Request()
-    _httpchk(request, [word.text for word in setting.args])
-    rules = _rules(back, "http-check")
-    for rule in rules:
-        try:
-            _http_rule(request, [word.text for word in rule.args])
-        except Unsupported as error:
-            _all_change(rules, str(error))
-            raise
-    note = ""
-    others = [name for name, _ in request.headers if name.lower() != "host"]
-    hosts = [value for name, value in request.headers if name.lower() == "host"]
-    plain = (
-        request.method == "GET" and not others and not request.body and request.status
-        and re.fullmatch(r"/[!-~]{0,1023}", request.path)
-        and (not hosts or re.fullmatch(r"[A-Za-z0-9.:_\[\]-]{1,255}", hosts[0]))
-    )  # fmt: skip
-    if plain and request.status:
-        if not hosts:
-            note = "tcpmux asks with HTTP/1.1 and a Host"
-        made = Check(
-            "http", path=request.path, host=(hosts or [""])[0], status=request.status,
-            port=request.port,
-        )  # fmt: skip
-    else:
-        made = Check(
-            "send", send=_written(request), is_pattern=True, port=request.port,
-            expect=_compiled(request.expect or _status_pattern(request.status)),
-        )  # fmt: skip
-    setting.at.mapped(note=note)
-    for rule in rules:
-        rule.at.mapped()
-    return made
-
-
-def _httpchk(request: _Request, words: list[str]) -> None:
-    if len(words) == 1:
-        request.path = words[0]
-    elif words:
-        request.method, request.path = words[:2]
-    if len(words) > 2:
-        request.version, *lines = re.split(r"\r?\n", " ".join(words[2:]))
-        for line in filter(None, lines):
-            name, _, value = line.partition(":")
-            request.headers.append((name.strip(), value.strip()))
-
-
-def _http_rule(request: _Request, words: list[str]) -> None:
-    action, *rest = words or [""]
-    if action in ("comment", "send-state"):
-        return
-    if action == "connect" and not rest:
-        return
-    if action == "connect" and rest[0] == "port" and len(rest) == 2:
-        request.port = whole(rest[1], 1, 65535)
-    elif action == "send":
-        _http_send(request, rest)
-    elif action == "expect":
-        _http_expect(request, rest)
-    else:
-        raise Unsupported(f"http-check {' '.join(words[:2])} is not supported")
-
-
-def _http_send(request: _Request, words: list[str]) -> None:
-    rest = list(words)
-    while rest:
-        if rest[0] == "hdr" and len(rest) > 2:
-            request.headers.append((rest[1], rest[2]))
-            rest = rest[3:]
-        elif rest[0] in ("meth", "uri", "ver", "body", "comment") and len(rest) > 1:
-            if rest[0] == "body":
-                request.body = _bytes(rest[1])
-            elif rest[0] == "meth":
-                request.method = rest[1]
-            elif rest[0] == "uri":
-                request.path = rest[1]
-            elif rest[0] == "ver":
-                request.version = rest[1] if "/" in rest[1] else f"HTTP/{rest[1]}"
-            rest = rest[2:]
-        else:
-            raise Unsupported(f"http-check send {rest[0]} is not supported")
-    if any("%[" in value for _, value in request.headers):
-        raise Unsupported("headers with expressions are not supported")
-
-
-def _http_expect(request: _Request, words: list[str]) -> None:
-    rest = list(words)
-    while len(rest) > 2 and rest[0] in ("comment", "error-status", "tout-status", "ok-status"):
-        rest = rest[2:]
-    if len(rest) == 2 and rest[0] == "status":
-        parts = re.fullmatch(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", rest[1], re.ASCII)
-        if parts:
-            request.status = (int(parts[1]), int(parts[2] or parts[1]))
-            if request.status[0] > request.status[1]:
-                raise Refused(f"expected statuses from low to high, got {rest[1]}")
-            return
-        if not re.fullmatch(r"[1-5][0-9]{2}(,[1-5][0-9]{2}){1,50}", rest[1], re.ASCII):
-            raise Unsupported(f"http-check expect status {rest[1]} is not supported")
-        request.status = None
-        request.expect = _status_line(rest[1].replace(",", "|"))
-    elif len(rest) == 2 and rest[0] == "rstatus":
-        request.status = None
-        within = rest[1].removeprefix("^").removesuffix("$")
-        anchored = rest[1].startswith("^")
-        if not re.fullmatch(r"[0-9.\[\]()|?:-]{1,60}", within) or not anchored:
-            raise Unsupported(f"http-check expect rstatus {rest[1]} is not supported")
-        request.expect = _pattern(f"^HTTP/1\\.[01] (?:{within})", b"")
-    elif len(rest) == 2 and rest[0] in ("string", "rstring"):
-        request.status = None
-        request.expect = _expected(rest, rb"(?s:^HTTP/1\.[01] .*?\r\n\r\n)")[0]
-    elif rest[:1] == ["!"]:
-        raise Unsupported("something that must not come is expected")
-    else:
-        raise Unsupported("only status, rstatus, string and rstring are supported in expect")
-
-
-def _status_line(alternatives: str) -> bytes:
-    return rf"^HTTP/1\.[01] (?:{alternatives})[ \r]".encode()
-
-
-def _status_pattern(status: tuple[int, int] | None) -> bytes:
-    first, last = status or (200, 399)
-    if (first, last) == (200, 399):
-        return _status_line("[23][0-9][0-9]")
-    return _status_line("|".join(str(code) for code in range(first, last + 1)))
-
-
-def _written(request: _Request) -> bytes:
-    """As HAProxy writes it."""
-    lines = [f"{request.method} {request.path} {request.version}"]
-    lines += [f"{name.lower()}: {value}" for name, value in request.headers]
-    if request.body:
-        lines.append(f"content-length: {len(request.body)}")
-    if request.version == "HTTP/1.1":
-        lines.append("connection: close")
-    if any("\r" in line or "\n" in line for line in lines):
-        raise Refused("a line break within a line of the request")
-    return _bytes("\r\n".join(lines) + "\r\n\r\n") + request.body
