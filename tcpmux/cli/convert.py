@@ -69,6 +69,8 @@ def convert(
     kinds = [kind or kind_of(path) for path in config]
     if len(set(kinds)) > 1:
         raise click.UsageError("these files are of different kinds: convert them one at a time")
+    if endpoints and kinds[0] not in ("", RESOURCES):
+        raise click.UsageError("--endpoint and --mesh are for files of Istio and the Gateway API")
     found = _converted(kinds[0], config, endpoints)
     if report:
         _print_report(found, as_json=as_json)

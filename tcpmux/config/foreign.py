@@ -27,7 +27,7 @@ class Foreign:
 
 KINDS = {
     "haproxy": Foreign(
-        "HAProxy", (".cfg",), look=r"^\s*(global|defaults|frontend|backend|listen)\b"
+        "HAProxy", (".cfg",), look=r"^\s*(global|defaults|frontend|backend|listen)\b[^;{}\n]*$"
     ),
     "nginx": Foreign(
         "nginx", (".conf",), look=r"^\s*(stream|http|events|upstream|server)\b[^{}\n]*\{"
@@ -44,13 +44,17 @@ def kind_of_text(name: str, content: str) -> str:
     suffix, found = PurePath(name).suffix, _top_keys(content)
     if found & _OWN_KEYS:
         return ""
-    for kind, foreign in KINDS.items():
-        if suffix in foreign.suffixes:
-            return kind
-    if suffix not in _TREES:
-        for kind, foreign in KINDS.items():
-            if foreign.look and re.search(foreign.look, content, re.MULTILINE):
-                return kind
+    named = [kind for kind, foreign in KINDS.items() if suffix in foreign.suffixes]
+    looks = [
+        kind
+        for kind, foreign in KINDS.items()
+        if foreign.look and suffix not in _TREES
+        if re.search(foreign.look, content, re.MULTILINE)
+    ]
+    if named and (named[0] in looks or not KINDS[named[0]].look):
+        return named[0]
+    if looks or named:  # such as haproxy.conf
+        return (looks or named)[0]
     return next((kind for kind, foreign in KINDS.items() if found & foreign.keys), "")
 
 

@@ -48,7 +48,7 @@ def whole_turns(weights: Sequence[int]) -> tuple[list[int], bool]:
     is exact."""
     divisor = math.gcd(*weights) or 1
     numbers = [weight // divisor for weight in weights]
-    if not numbers:
+    if not numbers or max(numbers) == 1:
         return numbers, True
     scale = min(
         Fraction(MAX_ENDPOINT_WEIGHT, max(numbers)), Fraction(MAX_TURNS, sum(numbers)), Fraction(1)

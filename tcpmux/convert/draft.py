@@ -20,6 +20,7 @@ from tcpmux.config.turns import turns, whole_turns
 from tcpmux.convert.report import Report, Statement
 
 MAX_NAME = 63  # characters of a route's or a destination's name
+MAX_TOLD = 20  # numbers in a note
 ONLY_SHARE = 100  # weight of a route's only destination: room for others beside it
 
 
@@ -132,8 +133,10 @@ def _is_exact(shares: Sequence[Fraction], weights: Sequence[int]) -> bool:
     return all(s * sum_ == w * total for s, w in zip(shares, weights, strict=True))
 
 
-def _ratio(numbers: Iterable[int]) -> str:
-    return " to ".join(map(str, numbers))
+def _ratio(numbers: Sequence[int]) -> str:
+    """The first ones."""
+    more = " ..." if len(numbers) > MAX_TOLD else ""
+    return " to ".join(map(str, numbers[:MAX_TOLD])) + more
 
 
 def _destination(pool: Pool, name: str, weight: int, at: Statement) -> Destination:

@@ -74,6 +74,21 @@ def test_rounded_weights_are_remarked() -> None:
     )
 
 
+def test_many_servers_of_the_same_weight_are_not_rounded() -> None:
+    many = [Server(parse_endpoint(f"10.0.{n >> 8}.{n & 255}:1")) for n in range(1, 1202)]
+    (route,), report = route_of((Pool("p", many), 1))
+    assert len(route.destinations[0].endpoints) == len(many)
+    assert report.findings()[0].note == ""
+
+
+def test_a_remark_on_many_weights_is_short() -> None:
+    many = [Server(parse_endpoint(f"10.0.0.{n}:1"), 300 + n) for n in range(1, 200)]
+    _, report = route_of((Pool("p", many), 1))
+    note = report.findings()[0].note
+    assert note.endswith(" ...")
+    assert len(note) < 200
+
+
 def test_an_endpoint_keeps_its_own_policy() -> None:
     backup = EndpointPolicy(priority=1)
     pool = Pool("p", [*servers(1), Server(parse_endpoint("127.0.0.1:9"), 1, backup)])

@@ -40,6 +40,11 @@ def test_every_file_of_a_program_is_known(kind: str) -> None:
         ("a", "frontend x\n", "haproxy"),
         ("a", "stream {\n", "nginx"),
         ("a.toml", "", "traefik"),
+        ("haproxy.conf", "global\n  daemon\nlisten x\n  bind :80\n", "haproxy"),
+        ("a.conf", "server\n{\n  listen 80;\n}\n", "nginx"),
+        ("a.conf", "listen 80;\n", "nginx"),
+        ("nginx.cfg", "stream {\n}\n", "nginx"),
+        ("a.cfg", "bind :80\n", "haproxy"),
     ],
 )
 def test_kinds(name: str, content: str, kind: str) -> None:
@@ -78,3 +83,12 @@ def test_a_mistake_in_a_file_of_tcpmux_s_own_stays_one(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["check", "-c", str(path)], prog_name="tcpmux")
     assert "convert" not in result.stderr
     assert "tcp" in result.stderr
+
+
+@pytest.mark.parametrize("option", [("--mesh",), ("--endpoint", "shop=127.0.0.1:1")])
+def test_options_for_resources_are_not_ignored(tmp_path: Path, option: tuple[str, ...]) -> None:
+    file = tmp_path / "haproxy.cfg"
+    file.write_text("listen x\n bind 127.0.0.1:1\n server a 127.0.0.1:2\n")
+    found = CliRunner().invoke(cli, ["convert", "-c", str(file), *option])
+    assert found.exit_code == 2
+    assert "--endpoint and --mesh are for files of Istio and the Gateway API" in found.stderr
