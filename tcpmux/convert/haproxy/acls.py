@@ -209,7 +209,7 @@ def truth_of_test(words: list[str], at: Address | None) -> Truth:
     if isinstance(test, Unknown):
         return test
     name, _, rest = test.fetch.partition("(")
-    if name in _TESTS:
+    if name in _TESTS and re.fullmatch(r"\w+(\([^()]*\))?", test.fetch):  # no converter
         return _TESTS[name](test, rest.removesuffix(")"), at)
     return Unknown(f"it depends on {test.fetch}", _needs(test.fetch))
 

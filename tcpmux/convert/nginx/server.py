@@ -84,11 +84,15 @@ def read_server(
         report.problem(one.at, "expected proxy_pass in it")
     if found.listens and found.proxy_pass and not found.scope.handler:
         return found
+    _mark_without_route(one)
+    return None
+
+
+def _mark_without_route(one: Directive) -> None:
     for inner in one.all():
         for word in inner.at.words:
             if word.effect is None:
                 inner.at.changes(word, note="tcpmux has no route for this server")
-    return None
 
 
 @dataclass(slots=True)
@@ -124,6 +128,8 @@ class Routes:
                 found.append(draft)
         for draft in found:
             self.zones.use(self._list(server, "limit_conn"), f"{server.at.at.section} {draft.name}")
+        if not found:
+            _mark_without_route(server.at)
         return found
 
     def limit(self, server: Proxied, drafts: list[Draft]) -> None:
