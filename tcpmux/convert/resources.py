@@ -22,6 +22,8 @@ Class = tuple[str, str, str]  # effect, note, needs
 Leaf = tuple[Location, Any]
 
 HIDDEN = "..."  # instead of a value that nobody should see
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # the whole resource as JSON
+_DATA = ("Secret", "ConfigMap")
 METADATA = "has no effect on connections"
 # By these labels others choose them.
 LABELLED = {"Pod", "EndpointSlice", "Namespace", "WorkloadEntry"}
@@ -121,10 +123,13 @@ def _word(document: Document, leaf: Leaf, is_secret: bool) -> Word:
 
 
 def _is_secret(document: Document, location: Location) -> bool:
-    """It may be a password: inside the data of a Secret."""
+    """It may be a password: inside the data of a Secret, or of a ConfigMap, in a container's
+    environment, or in a copy of all of that."""
     value: Any = document.value
+    if LAST_APPLIED in location or ("env" in location and location[-1] == "value"):
+        return True
     for step in location:
-        if isinstance(value, dict) and value.get("kind") == "Secret" and step != "metadata":
+        if isinstance(value, dict) and value.get("kind") in _DATA and step != "metadata":
             return step not in ("kind", "apiVersion")
         value = value[step]
     return False

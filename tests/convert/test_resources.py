@@ -96,6 +96,18 @@ def test_secrets_are_not_shown() -> None:
     assert "aGlkZGVu" not in str(found.as_json())
 
 
+def test_copies_of_secrets_are_not_shown() -> None:
+    secret = resource("Secret", "s", data={"password": "aGlkZGVu"})
+    key = "kubectl.kubernetes.io/last-applied-configuration"
+    secret["metadata"]["annotations"] = {key: '{"data": {"password": "aGlkZGVu"}}'}
+    containers = [{"name": "c", "env": [{"name": "PASSWORD", "value": "aGlkZGVu"}]}]
+    pod = resource("Pod", "p", spec={"containers": containers})
+    settings = resource("ConfigMap", "c", data={"users.txt": "aGlkZGVu"})
+    found = convert_own([text(*PLAIN, secret, pod, settings)])
+    assert "aGlkZGVu" not in str(found.as_json())
+    assert "PASSWORD" in str(found.as_json())
+
+
 def leaves(value: Any) -> int:
     if isinstance(value, dict) and value:
         return sum(map(leaves, value.values()))

@@ -28,6 +28,7 @@ _DETAILS = ("inter", "fastinter", "downinter", "fall", "rise", "port", "addr")
 OF_CHECKS = (*_DETAILS, "observe", "on-error", "error-limit", "check-ssl", "verify")
 OFF = Passive(errors=0)
 AT_ONCE = SlowStart()
+UNCHECKED = "servers would not be checked"
 DIFFER = "tcpmux checks all endpoints of a destination in the same way"
 
 
@@ -79,7 +80,7 @@ def health_of(back: Section, servers: Servers, times: Times, report: Report) -> 
         line.options["check"].mapped()
     if kind is None:
         for line in checked:
-            line.options["check"].changes("servers would not be checked", "scripted checks")
+            line.options["check"].changes(UNCHECKED, "scripted checks")
     elif len(checked) < len(lines):
         _told_of_unchecked(lines, kind, timing.port or kind.port)
     found.passive = _passive(checked, timing)
@@ -149,13 +150,15 @@ def _timing(checked: Sequence[Line], report: Report) -> Timing | None:
     if len(found) < len(checked):
         return None
     same = found[0] if len(set(found)) == 1 else None
+    unequal = _unequal(checked)
     for line in checked:
         for name in _DETAILS:
             option = line.options.get(name)
             if option is None or name == "addr":
                 continue
             if same is None:
-                option.changes(DIFFER, "checks of one endpoint")
+                note = f"{UNCHECKED}: {DIFFER}" if name in unequal else UNCHECKED
+                option.changes(note, "checks of one endpoint")
             elif name == "downinter" and same.down != same.interval:
                 option.changes(
                     "servers that are down are checked at `inter`", "the interval while down"
@@ -164,8 +167,14 @@ def _timing(checked: Sequence[Line], report: Report) -> Timing | None:
                 option.mapped()
     if same is None:
         for line in checked:
-            line.options["check"].changes(DIFFER, "checks of one endpoint")
+            line.options["check"].changes(f"{UNCHECKED}: {DIFFER}", "checks of one endpoint")
     return same
+
+
+def _unequal(lines: Sequence[Line]) -> set[str]:
+    """Options that servers differ in."""
+    said = [{n: o.text for n, o in line.options.items() if n in _DETAILS} for line in lines]
+    return {name for name in _DETAILS if len({of.get(name) for of in said}) > 1}
 
 
 def _timing_of(line: Line) -> Timing:
