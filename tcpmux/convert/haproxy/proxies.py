@@ -233,16 +233,20 @@ def make_statements(sections: Sequence[Section], report: Report) -> None:
                 section.settings.append(Setting(at, at.words, ""))
 
 
+_SECRET = ("cluster-secret", "setenv", "presetenv")  # what they end in
+_BEFORE_SECRET = {"user": ("password", "insecure-password"), "http-check": ("authorization",),
+                  "server": ("tcp-md5sig",), "default-server": ("tcp-md5sig",)}  # fmt: skip
+
+
 def _hide(words: Sequence[Word]) -> None:
     """Passwords, of users and in what checks send."""
     texts = [word.text.lower() for word in words]
-    if texts[:2] == ["stats", "auth"]:
+    if len(texts) > 1 and (texts[:2] == ["stats", "auth"] or texts[0] in _SECRET):
         words[-1].is_secret = True
-    for index, text in enumerate(texts):
-        after_user = texts[0] == "user" and texts[index - 1] in ("password", "insecure-password")
-        header = texts[0] == "http-check" and texts[index - 1] == "authorization"
-        if after_user or header or (texts[0] == "tcp-check" and text.startswith("auth ")):
-            words[index].is_secret = True
+    before = _BEFORE_SECRET.get(texts[0], ())
+    for (previous, text), word in zip(pairwise(texts), words[1:], strict=True):
+        if previous in before or (texts[0] == "tcp-check" and text.startswith("auth ")):
+            word.is_secret = True
 
 
 def _fate(at: Statement, effect: Effect, note: str) -> None:
