@@ -111,13 +111,10 @@ def _server(node: Node, found: Servers) -> Server | None:
         check["disable_active_health_check"].changes("tcpmux checks it like the others")
     status = node["health_status"]
     if enum(status, "UNKNOWN") in _LEFT_OUT:
-        status.changes(
-            "tcpmux leaves it out, and does not count it as unhealthy",
-            "endpoints disabled in the file",
-        )
+        status.changes("it is left out, and does not count as unhealthy", "servers that are off")
         return None
     if enum(status, "UNKNOWN") not in ("UNKNOWN", "HEALTHY", "0", "1"):
-        status.changes("tcpmux uses it as much as the others", "endpoints of last resort")
+        status.changes("it would be used as much as the others", "servers used only if need be")
     weight = node["load_balancing_weight"].integer(1, 1)
     return Server(made, weight)
 

@@ -69,15 +69,28 @@ def drafts_of(
     """Of all frontends. most: global maxconn, 0 = none."""
     drafts: list[Draft] = []
     every: list[Binds] = []
+    uses: dict[str, list[Backend]] = {}
     for section in sections:
         if section.kind in ("frontend", "listen") and section.head is not None:
             binds = binds_of(section, report)
             every.append(binds)
-            drafts += _drafts(section, binds, backends, sections, most, report)
+            drafts += _drafts(section, binds, backends, sections, most, uses, report)
     listen = {address for draft in drafts for address in draft.listen}
     for binds in every:
         mark_v6only(binds, listen)
+    for routes in uses.values():
+        if len(routes) > 1:
+            _mark_shared(routes)
     return drafts
+
+
+def _mark_shared(uses: Sequence[Backend]) -> None:
+    """What follows from a backend that is a destination of several routes."""
+    for line in (line for used in uses for line in used.servers.all if line.maxconn):
+        line.options["maxconn"].changes(
+            "several routes lead to the server, each of which would have this limit",
+            "limits over routes",
+        )
 
 
 def _drafts(
@@ -86,8 +99,10 @@ def _drafts(
     backends: dict[str, Section],
     sections: Sequence[Section],
     most: int,
+    uses: dict[str, list[Backend]],
     report: Report,
 ) -> list[Draft]:
+    """uses: the backends of each route, by name; they are added."""
     mark_known(front, report)
     if not binds.listen:
         front.at.harmless(note="it has no listener")
@@ -106,6 +121,8 @@ def _drafts(
     counted(found.access, front, sections)
     outcomes = _outcomes(found, backends, report)
     drafts = [_draft(found, outcome, listen) for outcome, listen in outcomes.items()]
+    for name in (name for outcome in outcomes for name, _ in outcome.shares if name):
+        uses.setdefault(name, []).append(found.backends[name])
     if len(drafts) > 1:
         _split(found, drafts)
     return drafts
