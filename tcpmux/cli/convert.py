@@ -73,7 +73,7 @@ def convert(
     if len(set(kinds)) > 1:
         raise click.UsageError("these files are of different kinds: convert them one at a time")
     if endpoints and kinds[0] not in ("", RESOURCES):
-        raise click.UsageError("--endpoint and --mesh are for files of Istio and the Gateway API")
+        raise click.UsageError("--endpoint and --mesh work only with Istio and Gateway API files")
     found = _converted(kinds[0], config, endpoints)
     if report:
         _print_report(found, as_json=as_json)
@@ -119,10 +119,10 @@ def _print_result(found: Conversion, *, partial: bool) -> None:
         elif finding.note and finding.effect.value == "mapped":
             say(f"tcpmux: note: {finding}", err=True)
     if found.changes and not (partial and found.text):
-        why = "no route is left without these lines"
+        why = "no route remains without these lines"
         if found.text:
-            why = "it would treat connections differently: mend these lines, or add --partial"
-            why += " for the rest"
+            why = "the result would treat connections differently: change these lines, or add "
+            why += "--partial to print the rest"
         say(f"tcpmux: nothing is printed, because {why}", err=True)
     else:
         click.echo(found.text, nl=False)

@@ -112,9 +112,9 @@ def _least(options: Node) -> str:
     count = options["choice_count"]
     bias = runtime_value(options["active_request_bias"])
     if number(bias, Fraction(1)) != 1:
-        bias.changes("connections that are open count once")
+        bias.changes("tcpmux counts each open connection once")
     if enum(method, "N_CHOICES") in ("FULL_SCAN", "1"):
-        count.harmless("all are looked at")
+        count.harmless("a full scan compares all servers")
         return "least_connections"
     if count.integer(2, 2) > 2:
         count.mapped("tcpmux compares all servers")

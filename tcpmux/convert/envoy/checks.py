@@ -140,9 +140,9 @@ def _http(node: Node, cluster: str, servers: Servers) -> Check:
         node["host"].changes("it is not a host name")
         host = ""
     if enum(node["method"], "GET") not in ("GET", "METHOD_UNSPECIFIED", "0", "1"):
-        node["method"].changes("tcpmux sends GET")
+        node["method"].changes("tcpmux sends only GET")
     if enum(node["codec_client_type"], "HTTP1") not in ("HTTP1", "0"):
-        node["codec_client_type"].changes("tcpmux speaks HTTP/1.1", "HTTP/2")
+        node["codec_client_type"].changes("tcpmux checks with HTTP/1.1", "HTTP/2")
     for key in ("request_headers_to_add", "request_headers_to_remove", "service_name_matcher"):
         if key in node.fields:
             node[key].changes("tcpmux sends only the path and a Host header", "headers in checks")

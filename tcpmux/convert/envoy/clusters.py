@@ -197,7 +197,7 @@ def _limit(breakers: Node) -> Node:
         )
     for entry in breakers["thresholds"] if breakers else ():
         if enum(entry["priority"], "DEFAULT") not in ("DEFAULT", "0"):
-            entry.harmless("TCP connections are of priority DEFAULT")
+            entry.harmless("TCP connections have priority DEFAULT")
             continue
         found = entry["max_connections"]
         most = found.integer(MAX_CONNECTIONS_DEFAULT)

@@ -111,10 +111,13 @@ def _server(node: Node, found: Servers) -> Server | None:
         check["disable_active_health_check"].changes("tcpmux checks it like the others")
     status = node["health_status"]
     if enum(status, "UNKNOWN") in _LEFT_OUT:
-        status.changes("it is left out, and does not count as unhealthy", "servers that are off")
+        status.changes(
+            "tcpmux leaves it out, and does not count it as unhealthy",
+            "endpoints disabled in the file",
+        )
         return None
     if enum(status, "UNKNOWN") not in ("UNKNOWN", "HEALTHY", "0", "1"):
-        status.changes("it would be used as much as the others", "servers used only if need be")
+        status.changes("tcpmux uses it as much as the others", "endpoints of last resort")
     weight = node["load_balancing_weight"].integer(1, 1)
     return Server(made, weight)
 

@@ -147,7 +147,7 @@ def _address(node: Node) -> str:
         return ""
     protocol = at["protocol"]
     if enum(protocol, "TCP") not in ("TCP", "0"):
-        at.changes("tcpmux relays TCP: this port is not opened", "UDP")
+        at.changes("tcpmux relays TCP: its port is not opened", "UDP")
         return ""
     host, port = at["address"].text(), at["port_value"].integer(0, 0, 65535)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

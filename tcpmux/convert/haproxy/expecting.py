@@ -24,7 +24,7 @@ def rules_of(back: Section, key: str) -> list[Setting]:
 
 def all_change(rules: Sequence[Setting], note: str) -> None:
     for rule in rules:
-        rule.at.changes(note=f"the check is not made: {note}", needs=SCRIPTED)
+        rule.at.changes(note=f"tcpmux does not run this check: {note}", needs=SCRIPTED)
 
 
 def to_bytes(text: str) -> bytes:
@@ -43,7 +43,7 @@ def expected(words: list[str], before: bytes = b"") -> tuple[bytes, bool]:
     while len(rest) > 2 and rest[0] in ("comment", "error-status", "tout-status", "ok-status"):
         rest = rest[2:]
     if rest[:1] == ["!"]:
-        raise Unsupported("something that must not come is expected")
+        raise Unsupported("expect ! is not supported")
     if len(rest) != 2:
         raise Unsupported("only string, rstring, binary and rbinary are supported in expect")
     how, text = rest
@@ -80,5 +80,5 @@ def compiled_of(pattern: bytes) -> bytes:
     try:
         compiled(pattern)
     except ValueError as error:
-        raise Unsupported(f"RE2 does not have this pattern: {error}") from None
+        raise Unsupported(f"RE2 does not support this pattern: {error}") from None
     return pattern

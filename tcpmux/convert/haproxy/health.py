@@ -28,7 +28,7 @@ _DETAILS = ("inter", "fastinter", "downinter", "fall", "rise", "port", "addr")
 OF_CHECKS = (*_DETAILS, "observe", "on-error", "error-limit", "check-ssl", "verify")
 OFF = Passive(errors=0)
 AT_ONCE = SlowStart()
-UNCHECKED = "servers would not be checked"
+UNCHECKED = "tcpmux does not check these servers"
 DIFFER = "tcpmux checks all endpoints of a destination in the same way"
 
 
@@ -117,7 +117,7 @@ def _unverified(checked: Sequence[Line]) -> None:
     for line in checked:
         options = line.options
         if "verify" not in options or options["verify"].text != "none":
-            options["check"].changes("the certificate would not be verified", "TLS")
+            options["check"].changes("tcpmux does not verify the certificate", "TLS")
         for name in ("check-ssl", "verify"):
             if name in options and "ssl" not in options:
                 options[name].mapped()
@@ -130,7 +130,7 @@ def _told_of_unchecked(lines: Sequence[Line], kind: Check, port: int) -> None:
             continue
         word = line.at.words[1]
         if kind.kind == "tcp" and not port:
-            line.at.mapped(line.at.words[0], word, note="tcpmux checks it, too")
+            line.at.mapped(line.at.words[0], word, note="tcpmux also checks this server")
         else:
             line.at.changes(
                 word,

@@ -52,7 +52,7 @@ def http_check(back: Section, setting: Setting) -> Check:
     )  # fmt: skip
     if plain and request.status:
         if not hosts:
-            note = "tcpmux asks with HTTP/1.1 and a Host"
+            note = "tcpmux sends HTTP/1.1 and a Host header"
         made = Check(
             "http", path=request.path, host=(hosts or [""])[0], status=request.status,
             port=request.port, tls=request.tls,
@@ -89,11 +89,11 @@ def _http_rule(request: _Request, words: list[str]) -> None:
     if action in ("comment", "send-state"):
         return
     if action in ("connect", "send") and "expect" in request.steps:
-        raise Unsupported("more is sent after an answer")
+        raise Unsupported("it sends again after an answer")
     if action == "connect" and request.steps:
         raise Unsupported("it connects more than once")
     if action in request.steps:
-        raise Unsupported(f"http-check {action} is there more than once")
+        raise Unsupported(f"http-check {action} appears more than once")
     request.steps.append(action)
     if action == "connect":
         _http_connect(request, rest)
@@ -168,7 +168,7 @@ def _http_expect(request: _Request, words: list[str]) -> None:
         request.status = None
         request.expect = expected(rest, rb"(?s:^HTTP/1\.[01] .*?\r\n\r\n)")[0]
     elif rest[:1] == ["!"]:
-        raise Unsupported("something that must not come is expected")
+        raise Unsupported("expect ! is not supported")
     else:
         raise Unsupported("only status, rstatus, string and rstring are supported in expect")
 

@@ -285,11 +285,11 @@ def _why_skipped(section: Section, used: set[str], resolvers: set[str]) -> Skipp
 def _why_not_converted(section: Section, used: set[str]) -> Skipped | None:
     is_backend, mode = section.kind == "backend", section.mode
     if section.is_disabled and not is_backend:
-        return "it is disabled, in HAProxy, too", Effect.HARMLESS, ""
+        return "it is disabled in HAProxy too", Effect.HARMLESS, ""
     if mode != "tcp" and is_backend:
-        return f"mode {mode}: only proxies that are not converted use it", Effect.HARMLESS, ""
+        return f"mode {mode}: used only by proxies that are not converted", Effect.HARMLESS, ""
     if mode != "tcp" and _is_page(section):
-        return "HAProxy's page is not served: tcpmux has its own: admin.http", Effect.MAPPED, ""
+        return "tcpmux does not serve HAProxy's page; see its own, `admin.http`", Effect.MAPPED, ""
     if mode != "tcp":
         return f"mode {mode}: its port is not opened", Effect.CHANGES, f"mode {mode}"
     if is_backend and section.name not in used:

@@ -89,7 +89,7 @@ def _mark_shared(uses: Sequence[Backend]) -> None:
     for line in (line for used in uses for line in used.servers.all if line.maxconn):
         line.options["maxconn"].changes(
             "several routes lead to the server, each of which would have this limit",
-            "limits over routes",
+            "limits across routes",
         )
 
 

@@ -138,7 +138,7 @@ def _step(script: _Script, words: list[str]) -> None:
         script.steps.append("send")
     elif action == "expect":
         if "expect" in script.steps:
-            raise Unsupported("more than one answer is expected")
+            raise Unsupported("it expects more than one answer")
         script.expect, script.is_pattern = expected(rest)
         script.steps.append("expect")
     else:

@@ -151,8 +151,12 @@ def _names(line: Line, address: Word, is_template: bool) -> None:
     if "init-addr" in options:
         ways = options["init-addr"].text.split(",")
         if isinstance(line.endpoint, HostName) and any("." in way or ":" in way for way in ways):
-            options["init-addr"].changes("this address is not used", "addresses beside a name")
-        options["init-addr"].harmless("tcpmux starts in any case, and looks names up again")
+            options["init-addr"].changes(
+                "tcpmux does not use this address", "fallback addresses of a name"
+            )
+        options["init-addr"].harmless(
+            "tcpmux starts even if a name does not resolve, and tries again"
+        )
     if "resolvers" in options and isinstance(line.endpoint, HostName):
         options["resolvers"].mapped()
     elif "resolvers" in options:

@@ -92,7 +92,7 @@ def _mark_without_route(one: Directive) -> None:
     for inner in one.all():
         for word in inner.at.words:
             if word.effect is None:
-                inner.at.changes(word, note="tcpmux has no route for this server")
+                inner.at.changes(word, note="part of a server that is not converted")
 
 
 @dataclass(slots=True)
