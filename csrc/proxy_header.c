@@ -2,6 +2,7 @@
 #include "proxy_header.h"
 
 #include <arpa/inet.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -246,4 +247,75 @@ enum tm_proxy_result tm_proxy_parse(const unsigned char *bytes, size_t have, uin
     if (have < (first ? sizeof(v1_start) : sizeof(v2_start)))
         return TM_PROXY_MORE;
     return first ? parse_v1(bytes, have, header) : parse_v2(bytes, have, header);
+}
+
+/* --- writing -------------------------------------------------------------------------------- */
+
+/* As IPv6, where one of the two is. */
+static struct tm_peer widened(const struct tm_peer *peer)
+{
+    struct tm_peer wide = *peer;
+    if (peer->family == AF_INET) {
+        wide = (struct tm_peer){.family = AF_INET6, .port = peer->port};
+        wide.ip[10] = wide.ip[11] = 0xff;
+        memcpy(wide.ip + 12, peer->ip, 4);
+    }
+    return wide;
+}
+
+static uint32_t write_v1(unsigned char bytes[TM_PROXY_V1_MAX], const struct tm_peer *client,
+                         const struct tm_peer *to, bool is_known)
+{
+    char from[INET6_ADDRSTRLEN] = "", there[INET6_ADDRSTRLEN] = "", line[TM_PROXY_V1_MAX + 1];
+    int size;
+    if (is_known && (!inet_ntop(client->family, client->ip, from, sizeof(from)) ||
+                     !inet_ntop(to->family, to->ip, there, sizeof(there))))
+        is_known = false;
+    if (is_known)
+        size = snprintf(line, sizeof(line), "PROXY TCP%c %s %s %u %u\r\n",
+                        client->family == AF_INET ? '4' : '6', from, there, client->port,
+                        to->port);
+    else
+        size = snprintf(line, sizeof(line), "PROXY UNKNOWN\r\n");
+    memcpy(bytes, line, (size_t)size);
+    return (uint32_t)size;
+}
+
+static void put_two(unsigned char *at, uint32_t value)
+{
+    at[0] = (unsigned char)(value >> 8);
+    at[1] = (unsigned char)value;
+}
+
+static uint32_t write_v2(unsigned char bytes[TM_PROXY_V1_MAX], const struct tm_peer *client,
+                         const struct tm_peer *to, bool is_known)
+{
+    bool four = client->family == AF_INET;
+    size_t ip = four ? 4 : 16;
+    uint32_t size = is_known ? (uint32_t)(2 * ip + 4) : 0;
+    unsigned char *at = bytes + TM_PROXY_V2_HEAD;
+    memcpy(bytes, v2_start, sizeof(v2_start));
+    bytes[12] = (unsigned char)(0x20 | (is_known ? COMMAND_PROXY : COMMAND_LOCAL));
+    bytes[13] = !is_known ? 0
+                : four    ? FAMILY_INET << 4 | OVER_STREAM
+                          : FAMILY_INET6 << 4 | OVER_STREAM;
+    put_two(bytes + 14, size);
+    if (is_known) {
+        memcpy(at, client->ip, ip);
+        memcpy(at + ip, to->ip, ip);
+        put_two(at + 2 * ip, client->port);
+        put_two(at + 2 * ip + 2, to->port);
+    }
+    return TM_PROXY_V2_HEAD + size;
+}
+
+uint32_t tm_proxy_write(unsigned char bytes[TM_PROXY_V1_MAX], uint32_t version,
+                        const struct tm_peer *client, const struct tm_peer *to)
+{
+    bool is_known = (client->family == AF_INET || client->family == AF_INET6) &&
+                    (to->family == AF_INET || to->family == AF_INET6);
+    bool differ = client->family != to->family;
+    struct tm_peer from = differ ? widened(client) : *client, there = differ ? widened(to) : *to;
+    return version == 1 ? write_v1(bytes, &from, &there, is_known)
+                        : write_v2(bytes, &from, &there, is_known);
 }

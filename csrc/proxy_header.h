@@ -50,6 +50,11 @@ enum tm_proxy_result tm_proxy_parse(const unsigned char *bytes, size_t have, uin
                                     struct tm_proxy_header *header)
     __attribute__((warn_unused_result));
 
+/* Writes a header of version 1 or 2 for a client that has connected to `to`; returns its size, at
+ * most TM_PROXY_V1_MAX. One without an IP, as of a UNIX socket, is UNKNOWN or LOCAL there. */
+uint32_t tm_proxy_write(unsigned char bytes[TM_PROXY_V1_MAX], uint32_t version,
+                        const struct tm_peer *client, const struct tm_peer *to);
+
 /* The next TLV of a whole header: *at is its place, and then the one behind it. False: there is
  * none. Those of a whole header are whole. */
 struct tm_proxy_tlv {

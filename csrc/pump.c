@@ -220,6 +220,22 @@ bool tm_pump_consume(struct tm_pump *pump, struct tm_half *half, int source, uin
     return whole;
 }
 
+int tm_pump_prepend(struct tm_pump *pump, struct tm_half *half, int destination, uint32_t size,
+                    bool more)
+{
+    struct tm_journal *journal = pump->journal;
+    assert(size <= pump->buffer_size && tm_base_prepended(half->base) == 0);
+    half->blocked = TM_PUMPING;
+    journal->read = size;
+    tm_pump_begin(pump, half, TM_PREPEND, 0);
+    int error = tm_pump_send_all(destination, pump->buffer, size, more ? MSG_MORE : 0);
+    if (error == 0)
+        half->base = tm_base_make(tm_base_consumed(half->base), size);
+    tm_journal_note(journal, TM_NOTHING);
+    half->blocked = 0;
+    return error;
+}
+
 void tm_pump_release(struct tm_pump *pump, struct tm_half *half)
 {
     if (half->pipe.in >= 0)

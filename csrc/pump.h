@@ -146,7 +146,18 @@ int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int 
 bool tm_pump_consume(struct tm_pump *pump, struct tm_half *half, int source, uint32_t size)
     __attribute__((warn_unused_result));
 
+/* Sends the first `size` bytes of the buffer, ahead of all that comes from the source: they are no
+ * payload. The destination is a TCP socket that nothing has been written to. more: some of the
+ * source's bytes follow at once, and may be in the same segment. 0, or -errno: the destination has
+ * failed. */
+int tm_pump_prepend(struct tm_pump *pump, struct tm_half *half, int destination, uint32_t size,
+                    bool more) __attribute__((warn_unused_result));
+
 /* As tm_pump_recover(), of that. */
+int tm_pump_recover_prepend(struct tm_pump *pump, struct tm_half *half, int destination)
+    __attribute__((warn_unused_result));
+
+/* As tm_pump_recover(), of tm_pump_consume(). */
 int tm_pump_recover_consume(struct tm_pump *pump, struct tm_half *half, int source)
     __attribute__((warn_unused_result));
 

@@ -87,6 +87,20 @@ static inline void tm_pump_begin(struct tm_pump *pump, const struct tm_half *hal
     tm_journal_note(journal, operation);
 }
 
+/* To a socket whose send buffer is empty: it takes a few hundred bytes at once, or has failed. 0 or
+ * -errno. */
+static inline int tm_pump_send_all(int destination, const unsigned char *bytes, size_t size,
+                                   int flags)
+{
+    ssize_t sent;
+    do
+        sent = send(destination, bytes, size, MSG_NOSIGNAL | MSG_DONTWAIT | flags);
+    while (sent < 0 && errno == EINTR);
+    if (sent < 0)
+        return -errno;
+    return (size_t)sent == size ? 0 : -ENOBUFS;
+}
+
 /* Puts what `send` would not take into the pipe, which holds the first `half->queued` bytes of
  * it already. A pipe of the pool takes any rest of one buffer (pipe_pool.h: its size is at
  * least TM_PIPE_MIN). 0 or -errno. */

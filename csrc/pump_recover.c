@@ -74,7 +74,7 @@ static bool is_confirmed(const struct tm_pump *pump, const struct tm_half *half,
     case TM_PEEK_TAKE:
         return (counted || not_yet) && agrees(no_passed, passed, sent);
     case TM_NOTHING: case TM_ACCEPT: case TM_CONNECT: case TM_SHUT: case TM_TAKE: case TM_CONSUME:
-    case TM_GARBLED:
+    case TM_PREPEND: case TM_GARBLED:
         break; /* these move no bytes */
     }
     return false;
@@ -104,6 +104,7 @@ int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int 
     case TM_GARBLED:
         return -EUCLEAN;
     case TM_NOTHING: case TM_ACCEPT: case TM_CONNECT: case TM_SHUT: case TM_TAKE: case TM_CONSUME:
+    case TM_PREPEND:
         recount(half, source, destination, we_connected);
         return 0;
     }
@@ -147,6 +148,29 @@ int tm_pump_recover_consume(struct tm_pump *pump, struct tm_half *half, int sour
     if (!tm_pump_take(pump, half, source, (size_t)(size - taken)))
         return -EUCLEAN;
     half->base = tm_base_make((uint32_t)(before + size), tm_base_prepended(half->base));
+    half->blocked = 0;
+    return 0;
+}
+
+int tm_pump_recover_prepend(struct tm_pump *pump, struct tm_half *half, int destination)
+{
+    struct tm_journal *journal = pump->journal;
+    uint64_t size = journal->read, written = 0;
+    uint32_t prepended = tm_base_prepended(half->base);
+    bool done = prepended == size;
+    if (half->blocked != TM_PUMPING || half->bytes || size > pump->buffer_size ||
+        size > TM_MAX_PREPENDED || !(prepended == 0 || done))
+        return -EUCLEAN;
+    int error = tm_kernel_written(destination, true, 0, &written);
+    if (error)
+        return error;
+    if (written > size || (done && written != size))
+        return -EUCLEAN;
+    if (written < size)
+        error = tm_pump_send_all(destination, pump->buffer + written, (size_t)(size - written), 0);
+    if (error)
+        return error;
+    half->base = tm_base_make(tm_base_consumed(half->base), (uint32_t)size);
     half->blocked = 0;
     return 0;
 }

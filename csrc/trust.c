@@ -50,7 +50,7 @@ static bool stage_possible(const struct tm_conn *conn, const struct tm_cold *col
         return true;
     if (cold->stage >= TM_STAGES || cold->preface > TM_PREFACES)
         return false;
-    if (cold->stage == TM_STAGE_RELAY)
+    if (cold->stage == TM_STAGE_HEADER || cold->stage == TM_STAGE_RELAY)
         return conn->state == TM_CONNECTING && tm_is_slot(cold->endpoint_slot) &&
                conn->fd[TM_ENDPOINT] >= 0;
     /* A later one finds what it needs: it comes after the pick. */
@@ -127,7 +127,8 @@ void tm_journal_mend(struct tm_live *live, uint32_t records)
     enum tm_operation operation = tm_journal_operation(journal);
     bool moves = operation == TM_RECEIVE || operation == TM_SEND || operation == TM_QUEUE ||
                  operation == TM_PEEK_SEND || operation == TM_PEEK_TAKE ||
-                 operation == TM_CONSUME || operation == TM_GARBLED;
+                 operation == TM_CONSUME || operation == TM_PREPEND ||
+                 operation == TM_GARBLED;
     journal->side &= 1;
     if (journal->current >= records)
         journal->current = TM_NONE;

@@ -325,7 +325,7 @@ static void try_next(struct tm_worker *w, uint32_t index, int error)
 static void established(struct tm_worker *w, uint32_t index)
 {
     leave_queue(w, index); /* a death may have come before it did */
-    w->colds[index].stage = TM_STAGE_RELAY;
+    w->colds[index].stage = TM_STAGE_CONNECT + 1;
     tm_stage_run(w, index);
 }
 

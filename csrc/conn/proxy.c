@@ -2,10 +2,13 @@
 #include "conn/proxy.h"
 
 #include <errno.h>
+#include <sys/socket.h>
 
 #include "conn/destination.h"
 #include "conn/preface.h"
+#include "conn/stage.h"
 #include "proxy_header.h"
+#include "sock.h"
 
 /* A family other than 0 says that the rest is there. */
 static void keep_peer(struct tm_peer *kept, const struct tm_peer *peer)
@@ -96,4 +99,41 @@ struct tm_answer tm_proxy_preface(struct tm_worker *w, uint32_t index)
     return answer.kind == TM_ANSWER_END && answer.reason == TM_CLOSED_proxy_header
                ? refuse(w, TM_REFUSED_PROXY_LATE, &w->live->counters.proxy_late)
                : answer;
+}
+
+/* --- to the endpoint ------------------------------------------------------------------------ */
+
+/* Whether bytes of the client wait, to be in one segment with the header. */
+static bool has_begun(const struct tm_conn *conn)
+{
+    char byte;
+    return recv(conn->fd[TM_CLIENT], &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+/* Where the client has connected to: as a header has said, or this host's address. */
+static struct tm_peer target_of(struct tm_worker *w, uint32_t index)
+{
+    const struct tm_known *known = tm_known_of(w, index);
+    struct tm_peer local;
+    if (known && known->peer.family)
+        return known->to;
+    tm_sock_local(w->records[index].fd[TM_CLIENT], &local);
+    return local;
+}
+
+struct tm_answer tm_header(struct tm_worker *w, uint32_t index)
+{
+    struct tm_conn *conn = &w->records[index];
+    const struct tm_destination *destination = tm_destination_of(w, index);
+    uint32_t version = destination ? (uint32_t)destination->rules.send_proxy : 0;
+    if (!version || w->colds[index].endpoint.family == AF_UNIX ||
+        conn->side_flags[TM_ENDPOINT] & TM_RESET || tm_base_prepended(conn->half[TM_CLIENT].base))
+        return tm_next();
+    struct tm_peer to = target_of(w, index);
+    uint32_t size = tm_proxy_write(w->pump.buffer, version, &w->colds[index].client, &to);
+    w->pump.journal->side = TM_CLIENT;
+    if (tm_pump_prepend(&w->pump, &conn->half[TM_CLIENT], conn->fd[TM_ENDPOINT], size,
+                        has_begun(conn)) < 0)
+        conn->side_flags[TM_ENDPOINT] |= TM_RESET | TM_HUNG_UP; /* the relay ends it as such */
+    return tm_next();
 }

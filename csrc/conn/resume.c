@@ -37,6 +37,9 @@ static bool finish_opening(struct tm_worker *w, uint32_t index, enum tm_operatio
         return false;
     if (operation == TM_CONSUME)
         return tm_pump_recover_consume(&w->pump, &conn->half[TM_CLIENT], conn->fd[TM_CLIENT]) == 0;
+    if (operation == TM_PREPEND)
+        return tm_pump_recover_prepend(&w->pump, &conn->half[TM_CLIENT], conn->fd[TM_ENDPOINT]) ==
+               0;
     if (conn->fd[TM_ENDPOINT] >= 0)
         return true;
     tm_vacate(w, index, TM_HOLDS_ENDPOINT);

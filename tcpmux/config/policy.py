@@ -356,13 +356,16 @@ class DestinationPolicyModel(_DestinationKeys):
         check = next((model.check for model in shared if model.check is not None), None)
         full = self.on_full
         queue = {"queue": settings_of(Queue, [full.queue])} if isinstance(full, FullModel) else {}
-        return settings_of(
+        policy = settings_of(
             DestinationPolicy,
             shared,
             check=check.made() if check else None,
             on_full="queue" if queue else str(full),
             **queue,
         )
+        if policy.check is None or policy.check.port:
+            return policy
+        return replace(policy, check=replace(policy.check, proxy=policy.send_proxy))
 
 
 class EndpointLimits(_EndpointKeys):

@@ -305,6 +305,11 @@ class DestinationPolicy(Timeouts):
     """How a destination's endpoints are chosen, watched and limited. Times in s, 0.0 = off;
     numbers of connections 0 = no limit."""
 
+    send_proxy: int = whole(
+        "Version of the PROXY protocol, 1 or 2, whose header endpoints are sent first: it says who "
+        "the client is; 0 = none. Not to UNIX sockets.",
+        0, 0, 2, "version", rule="send_proxy",
+    )  # fmt: skip
     balance: str = word(
         "Which endpoint a connection is given: " + listed(BALANCES),
         "round_robin", BALANCES, rule="balance", unit="tm_balance",

@@ -51,6 +51,8 @@ RESETS = "it resets a connection before anything is sent on it"
 SHOWN = 60  # characters of an answer in a message
 # PostgreSQL, "Message Formats": SSLRequest. The server answers with S or N before any log in.
 POSTGRES_HELLO = struct.pack("!ii", 8, 80877103)
+# By version: it comes from tcpmux itself, and names no client.
+PROXY_HEADERS = {1: b"PROXY UNKNOWN\r\n", 2: b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"}
 MYSQL_PROTOCOL, MYSQL_ERROR = 10, 0xFF  # first byte of the server's first packet
 
 
@@ -158,10 +160,13 @@ class _Conversation:
         self._address = address
         self._tls = tls
         self._host = check.host
+        self._header = b"" if address.path else PROXY_HEADERS.get(check.proxy, b"")
 
     async def __aenter__(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         sock = await connected(self._address)
         try:
+            if self._header:
+                await asyncio.get_running_loop().sock_sendall(sock, self._header)
             if self._tls:
                 reader, writer = await asyncio.open_connection(
                     sock=sock,

@@ -287,6 +287,61 @@ static void only_the_versions_asked_for_are_taken(void)
     CHECK_EQUAL(line("P"), TM_PROXY_MORE);
 }
 
+static struct tm_peer peer(int family, const char *ip, uint16_t port)
+{
+    struct tm_peer made = {.family = (uint16_t)family, .port = port};
+    CHECK_EQUAL(inet_pton(family, ip, made.ip), 1);
+    return made;
+}
+
+/* In memory of exactly the size that a writer may use. */
+static uint32_t written(unsigned char *copy, uint32_t version, const struct tm_peer *client,
+                        const struct tm_peer *to)
+{
+    unsigned char *exact = malloc(TM_PROXY_V1_MAX);
+    uint32_t size = tm_proxy_write(exact, version, client, to);
+    CHECK(size <= TM_PROXY_V1_MAX);
+    memcpy(copy, exact, size);
+    free(exact);
+    return size;
+}
+
+static void what_is_written_is_read(void)
+{
+    struct tm_peer four = peer(AF_INET, "203.0.113.7", 65535), here = peer(AF_INET, "10.0.0.1", 1);
+    struct tm_peer six = peer(AF_INET6, "2001:db8:1111:2222:3333:4444:5555:6666", 65535);
+    const struct tm_peer *pairs[][2] = {{&four, &here}, {&six, &six}, {&four, &six}, {&six, &here}};
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        const struct tm_peer *client = pairs[i][0], *to = pairs[i][1];
+        for (uint32_t version = 1; version <= 2; version++) {
+            unsigned char bytes[TM_PROXY_V1_MAX];
+            struct tm_proxy_header header;
+            uint32_t size = written(bytes, version, client, to);
+            CHECK_EQUAL(parse(bytes, size, version, &header), TM_PROXY_WHOLE);
+            CHECK_EQUAL(header.size, size);
+            CHECK(header.has_client && header.client.port == client->port);
+            CHECK(header.to.port == to->port && header.client.family == header.to.family);
+            if (client->family == to->family)
+                CHECK(memcmp(&header.client, client, sizeof(*client)) == 0);
+            else /* IPv4 is ::ffff:a.b.c.d */
+                CHECK_EQUAL(header.client.family, AF_INET6);
+        }
+    }
+}
+
+static void of_one_without_an_ip_nobody_is_named(void)
+{
+    struct tm_peer local = {.family = AF_UNIX}, here = peer(AF_INET, "10.0.0.1", 1);
+    for (uint32_t version = 1; version <= 2; version++) {
+        unsigned char bytes[TM_PROXY_V1_MAX];
+        struct tm_proxy_header header;
+        uint32_t size = written(bytes, version, &local, &here);
+        CHECK_EQUAL(parse(bytes, size, version, &header), TM_PROXY_WHOLE);
+        CHECK(!header.has_client);
+        CHECK_EQUAL(size, version == 1 ? 15 : 16);
+    }
+}
+
 /* With any bytes in it, an answer comes that keeps to its bounds. */
 static void whatever_comes_is_bounded(void)
 {
@@ -321,6 +376,8 @@ int main(void)
     RUN(a_checksum_is_checked);
     RUN(prefixes_wait);
     RUN(only_the_versions_asked_for_are_taken);
+    RUN(what_is_written_is_read);
+    RUN(of_one_without_an_ip_nobody_is_named);
     RUN(whatever_comes_is_bounded);
     return 0;
 }

@@ -108,6 +108,7 @@ HARMLESS: Final[dict[str, str]] = {
             "memcmp",
             "memchr",
             "inet_pton",
+            "inet_ntop",
             "strcmp",
             "memcpy",
             "memmove",

@@ -225,6 +225,7 @@ def test_kills_at_any_moment(proxy: Proxy) -> None:
             assert sorted(row["client"] for row in connections(proxy)) == sorted(
                 named(number) for number in range(CLIENTS)
             )
+        wait_for(lambda: not connections(proxy), "every connection to end")
 
 
 def test_other_workers(proxy: Proxy, one: EchoServer) -> None:

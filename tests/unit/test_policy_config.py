@@ -227,3 +227,16 @@ def test_words_and_numbers_go_together() -> None:
     assert words.index("hold") == image.HOLD
     assert words.index("refuse") == image.REFUSE
     assert words.index("reset") == image.RESET
+
+
+def test_checks_send_the_header_of_their_destination(tmp_path: Path) -> None:
+    """Unless they go to a port of their own."""
+    file = tmp_path / "r.yaml"
+    file.write_text(HEAD + "    send_proxy: 2\n    check: tcp\n" + TAIL)
+    for destination in load([file]).routes[0].destinations:
+        assert destination.policy.check is not None
+        assert destination.policy.check.proxy == destination.policy.send_proxy == 2
+    file.write_text(HEAD + "    send_proxy: 2\n    check: {type: tcp, port: 9}\n" + TAIL)
+    check = load([file]).routes[0].destinations[0].policy.check
+    assert check is not None
+    assert check.proxy == 0

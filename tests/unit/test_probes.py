@@ -436,8 +436,22 @@ def test_a_check_leaves_nothing_behind() -> None:
             for _ in range(5):
                 look(address)
         # The server is of this process as well, and may not have closed its ends yet.
-        wait_for(lambda: descriptors() == before, "all to be closed")
+        wait_for(lambda: descriptors() <= before, "all to be closed")
         text = Path("/proc/net/tcp").read_text(encoding="ascii")
         lines = [line.split() for line in text.splitlines()[1:]]
         waiting = [f for f in lines if f[3] == "06" and f[2] == f"0100007F:{address.port:04X}"]
         assert waiting == []
+
+
+@pytest.mark.parametrize(
+    ("version", "header"),
+    [(0, b""), (1, b"PROXY UNKNOWN\r\n"), (2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0")],
+)
+def test_a_check_begins_with_the_header_that_the_endpoint_expects(
+    version: int, header: bytes
+) -> None:
+    """It names nobody: the check is tcpmux's own."""
+    with server(b"+PONG\r\n") as (address, heard):
+        asyncio.run(probe(address, Check("redis", proxy=version)))
+        wait_for(lambda: heard, "the server to have read")
+    assert header.startswith(heard[0]) or heard[0].startswith(header)
