@@ -91,4 +91,4 @@ def test_options_for_resources_are_not_ignored(tmp_path: Path, option: tuple[str
     file.write_text("listen x\n bind 127.0.0.1:1\n server a 127.0.0.1:2\n")
     found = CliRunner().invoke(cli, ["convert", "-c", str(file), *option])
     assert found.exit_code == 2
-    assert "--endpoint and --mesh are for files of Istio and the Gateway API" in found.stderr
+    assert "--endpoint and --mesh work only with Istio and Gateway API files" in found.stderr

@@ -222,8 +222,7 @@ def test_the_same_address_twice_is_one_endpoint_with_both_limits(tmp_path: Path)
 @pytest.mark.parametrize(
     ("word", "needs"),
     [
-        ("send-proxy", "the PROXY protocol"),
-        ("send-proxy-v2", "the PROXY protocol"),
+        ("send-proxy-v2-ssl", "PROXY header extensions"),
         ("ssl verify none", "TLS"),
         ("check agent-check agent-port 9", "agent checks"),
         ("source 10.0.0.1", "source addresses"),

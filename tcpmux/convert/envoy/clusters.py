@@ -159,7 +159,9 @@ def _transport(node: Node) -> None:
     if "raw_buffer" in name:
         node.mapped()
     elif "proxy_protocol" in name:
-        node.changes("tcpmux sends no PROXY header to servers", "the PROXY protocol")
+        node.changes(
+            "the result sends no PROXY header; see `send_proxy` of tcpmux", "the PROXY protocol"
+        )
     else:
         node.changes("tcpmux does not encrypt connections to servers", "TLS")
 

@@ -139,7 +139,10 @@ def _tls(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
 
 def _proxy_protocol(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
     if is_on(one, report):
-        one.at.changes(note="tcpmux sends no PROXY header to servers", needs=PROXY_PROTOCOL)
+        one.at.changes(
+            note="the result sends no PROXY header; see `send_proxy` of tcpmux",
+            needs=PROXY_PROTOCOL,
+        )
     else:
         one.at.harmless(note="off")
     return so_far

@@ -116,7 +116,7 @@ class Services:
         servers = [server for entry in node["servers"] for server in _server(entry)]
         if node["proxyprotocol"]:
             node["proxyprotocol"].changes(
-                "tcpmux sends no PROXY header to servers", "the PROXY protocol"
+                "the result sends no PROXY header; see `send_proxy` of tcpmux", "the PROXY protocol"
             )
         policy = DestinationPolicy(
             connect_timeout=transport.connect_timeout,
@@ -188,7 +188,7 @@ def _transport(node: Node, base: _Transport) -> _Transport:
     node["spiffe"].harmless("applies only to servers with tls")
     if node["proxyprotocol"]:
         node["proxyprotocol"].changes(
-            "tcpmux sends no PROXY header to servers", "the PROXY protocol"
+            "the result sends no PROXY header; see `send_proxy` of tcpmux", "the PROXY protocol"
         )
     return found
 
