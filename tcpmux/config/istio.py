@@ -348,4 +348,8 @@ def _destination(
     except NoEndpoints as error:
         resource.problem(str(error), *here)
         return None
-    return Destination("", 0, endpoints, policy(rule, subset, port))
+    made = policy(rule, subset, port)
+    if rule and made.max_connections and rules.is_limited_again(rule, subset, port):
+        note = f"its limit, {made.max_connections} connections, applies to each route on its own"
+        resource.changes(note, *here, needs="limits across routes")
+    return Destination("", 0, endpoints, made)

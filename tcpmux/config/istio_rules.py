@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from tcpmux.config.hosts import Hosts
@@ -37,10 +37,12 @@ Rule = tuple[Resource, DestinationRuleSpec]
 
 @dataclass(slots=True)
 class Rules:
-    """DestinationRules by host, short and long."""
+    """DestinationRules by host, short and long. limited: what a limit of connections has been
+    given to."""
 
     hosts: Hosts
     found: dict[str, list[Rule]]
+    limited: set[tuple[tuple[str, ...], str, int | None]] = field(default_factory=set)
 
     @classmethod
     def of(cls, resources: Sequence[Resource], hosts: Hosts) -> Rules:
@@ -77,6 +79,14 @@ class Rules:
             other.problem(f"{host} already has a DestinationRule: {first}", "spec", "host")
         first.use()
         return first, spec
+
+    def is_limited_again(self, rule: Rule, subset: SubsetModel | None, port: int | None) -> bool:
+        """Whether the limit of this is another destination's as well."""
+        key = rule[0].key, subset.name if subset else "", port
+        if key in self.limited:
+            return True
+        self.limited.add(key)
+        return False
 
 
 def policy(rule: Rule | None, subset: SubsetModel | None, port: int | None) -> DestinationPolicy:

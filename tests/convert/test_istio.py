@@ -368,3 +368,17 @@ def test_settings_of_a_port_that_are_none(levels: list[Any]) -> None:
 def test_a_keepalive_that_linux_cannot_have(keepalive: dict[str, Any], message: str) -> None:
     one = rule("db.example.org", connectionPool={"tcp": {"tcpKeepalive": keepalive}})
     assert message in refusal(*PLAIN, one)
+
+
+def test_a_limit_that_two_routes_share_is_not_doubled_in_silence() -> None:
+    """In Istio it is one limit, in whatever way connections come."""
+    gateway = resource("Gateway", "g", servers(1000, 1001))
+    limit = {"maxConnections": 9}
+    rule = {"host": "a.example.org", "trafficPolicy": {"connectionPool": {"tcp": limit}}}
+    rules = [{"match": [{"port": port}], "route": [to("a.example.org")]} for port in (1000, 1001)]
+    both = [gateway, resource("VirtualService", "v", virtual(tcp=rules))]
+    (warning,) = loaded(*both, resource("DestinationRule", "d", rule)).warnings
+    assert "its limit, 9 connections, applies to each route on its own" in warning.message
+    assert "spec.tcp[1].route[0].destination" in warning.where
+    one = [gateway, resource("VirtualService", "v", virtual(tcp=rules[:1]))]
+    assert loaded(*one, resource("DestinationRule", "d", rule)).warnings == ()
