@@ -28,7 +28,7 @@ static bool name_client(struct tm_worker *w, uint32_t index, const struct tm_pro
         annex = tm_annex_take(w, index);
     if (!annex)
         return false;
-    struct tm_known *known = tm_known_of(w, index);
+    struct tm_known *known = tm_known_in(annex);
     if (!known->peer.family)
         keep_peer(&known->peer, &w->colds[index].client);
     known->to = header->to;

@@ -22,10 +22,15 @@ struct tm_known {
 _Static_assert(sizeof(struct tm_known) <= TM_ANNEX_BYTES, "room for it");
 _Static_assert(offsetof(struct tm_annex, bytes) % _Alignof(struct tm_known) == 0, "aligned");
 
+static inline struct tm_known *tm_known_in(struct tm_annex *annex)
+{
+    return (struct tm_known *)(void *)annex->bytes;
+}
+
 static inline struct tm_known *tm_known_of(struct tm_worker *w, uint32_t index)
 {
     struct tm_annex *annex = tm_annex_of(w, index);
-    return annex ? (struct tm_known *)(void *)annex->bytes : NULL;
+    return annex ? tm_known_in(annex) : NULL;
 }
 
 /* Who is at the other end of the client's socket. */
