@@ -90,7 +90,7 @@ def test_the_walk_with_files_as_they_are(
     assert split(port, 20) == {"one": 20}
     apply(proxy, conf, "20.yaml", sample(f"{kind}tcp-echo-20-v2.yaml", port))
     assert split(port, 20) == {"one": 16, "two": 4}
-    proxy.says("takes the place of")
+    proxy.says(": replaces ")
 
     sources = [proxy.file, conf]
     result = tcpmux("convert", *[w for f in sources for w in ("-c", str(f))], *options)
