@@ -2,7 +2,6 @@
 #include "conn/proxy.h"
 
 #include <errno.h>
-#include <sys/socket.h>
 
 #include "conn/destination.h"
 #include "conn/preface.h"
@@ -75,39 +74,46 @@ static struct tm_answer take(struct tm_worker *w, uint32_t index,
                                                       : tm_end_for(TM_CLOSED_client_reset);
 }
 
-struct tm_answer tm_proxy_preface(struct tm_worker *w, uint32_t index)
+static struct tm_answer read_header(struct tm_worker *w, uint32_t index,
+                                    const struct tm_route_rules *rules)
 {
-    const struct tm_route *route = tm_route_of(w, index);
-    const struct tm_peer *peer = tm_peer_of(w, index);
     struct tm_proxy_header header;
     unsigned char bytes[TM_PROXY_MAX];
-    if (!route || !tm_in_ranges(w->image, &route->senders, peer->family, peer->ip) ||
-        tm_base_consumed(w->records[index].half[TM_CLIENT].base))
-        return tm_next();
     ssize_t got = tm_preface_peek(w, index, bytes, sizeof(bytes));
     if (got < 0 && got != -EAGAIN)
         return tm_end_for(TM_CLOSED_client_reset);
-    enum tm_proxy_result result =
-        tm_proxy_parse(bytes, got > 0 ? (size_t)got : 0, (uint32_t)route->rules.proxy_versions,
-                       &header);
+    enum tm_proxy_result result = tm_proxy_parse(bytes, got > 0 ? (size_t)got : 0,
+                                                 (uint32_t)rules->proxy_versions, &header);
     if (result == TM_PROXY_WHOLE)
         return take(w, index, &header);
     if (result != TM_PROXY_MORE)
         return refuse_for(w, result);
-    struct tm_answer answer = tm_preface_wait(w, index, route->rules.proxy_timeout_ms,
-                                              TM_CLOSED_proxy_header);
+    struct tm_answer answer =
+        tm_preface_wait(w, index, rules->proxy_timeout_ms, TM_CLOSED_proxy_header);
     return answer.kind == TM_ANSWER_END && answer.reason == TM_CLOSED_proxy_header
                ? refuse(w, TM_REFUSED_PROXY_LATE, &w->live->counters.proxy_late)
                : answer;
 }
 
+struct tm_answer tm_proxy_preface(struct tm_worker *w, uint32_t index)
+{
+    const struct tm_route *route = tm_route_of(w, index);
+    if (!route || route->senders.count == 0)
+        return tm_next();
+    const struct tm_peer *peer = tm_peer_of(w, index);
+    if (!tm_in_ranges(w->image, &route->senders, peer->family, peer->ip) ||
+        tm_base_consumed(w->records[index].half[TM_CLIENT].base))
+        return tm_next();
+    return read_header(w, index, &route->rules);
+}
+
 /* --- to the endpoint ------------------------------------------------------------------------ */
 
 /* Whether bytes of the client wait, to be in one segment with the header. */
-static bool has_begun(const struct tm_conn *conn)
+static bool has_begun(struct tm_worker *w, uint32_t index)
 {
-    char byte;
-    return recv(conn->fd[TM_CLIENT], &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT) > 0;
+    unsigned char byte;
+    return tm_preface_peek(w, index, &byte, sizeof(byte)) > 0;
 }
 
 /* Where the client has connected to: as a header has said, or this host's address. */
@@ -133,7 +139,7 @@ struct tm_answer tm_header(struct tm_worker *w, uint32_t index)
     uint32_t size = tm_proxy_write(w->pump.buffer, version, &w->colds[index].client, &to);
     w->pump.journal->side = TM_CLIENT;
     if (tm_pump_prepend(&w->pump, &conn->half[TM_CLIENT], conn->fd[TM_ENDPOINT], size,
-                        has_begun(conn)) < 0)
+                        has_begun(w, index)) < 0)
         conn->side_flags[TM_ENDPOINT] |= TM_RESET | TM_HUNG_UP; /* the relay ends it as such */
     return tm_next();
 }

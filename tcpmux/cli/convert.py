@@ -113,7 +113,7 @@ def _print_result(found: Conversion, *, partial: bool) -> None:
         if finding.effect.value == "changes traffic":
             level = "warning" if partial else "error"
             say(f"tcpmux: {level}: {finding}", err=True)
-        elif finding.effect.value == "harmless" and finding.needs:  # for others than TCP
+        elif finding.is_left_out:  # for others than TCP
             place = f"{finding.file}:{finding.line}:{finding.column}"
             say(f"tcpmux: warning: {place}: {finding.note}", err=True)
         elif finding.note and finding.effect.value == "mapped":

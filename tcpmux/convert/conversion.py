@@ -11,11 +11,11 @@ from tcpmux.config.document import Text
 from tcpmux.config.loader import load_texts
 from tcpmux.config.model import Admin, Config, Route
 from tcpmux.config.native import to_text
-from tcpmux.config.problems import ConfigError, Problem, one_line
+from tcpmux.config.problems import ConfigError, Problem
 from tcpmux.config.schema import FileModel
 from tcpmux.convert.draft import Draft, routes_of
 from tcpmux.convert.kinds import Input, reader_of
-from tcpmux.convert.report import Finding, Report
+from tcpmux.convert.report import Effect, Finding, Report
 
 RESULT = "the result"  # its name in messages
 
@@ -32,7 +32,7 @@ class Conversion:
     @property
     def changes(self) -> list[Finding]:
         """What is not in the result, and changes traffic."""
-        return [found for found in self.findings if found.effect.value == "changes traffic"]
+        return [found for found in self.findings if found.effect is Effect.CHANGES]
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -77,10 +77,9 @@ def _remarks(made: Sequence[tuple[Route, Draft]], report: Report) -> dict[str, l
     """What is not in the result, by the route that it was for; "" = by none."""
     remarks: dict[str, list[str]] = {}
     for found in report.changes():
-        told = f"NOT CONVERTED {found.file}:{found.line}: {one_line(found.text)}: {found.note}"
         owners = [route.name for route, draft in made if found.section in draft.sections]
         for name in owners or [""]:
-            remarks.setdefault(name, []).append(told)
+            remarks.setdefault(name, []).append(found.remark)
     return remarks
 
 

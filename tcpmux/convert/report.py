@@ -116,6 +116,17 @@ class Finding:
         told = f"{self.file}:{self.line}:{self.column}: {self.effect.value}: {one_line(self.text)}"
         return f"{told}: {self.note}" if self.note else told
 
+    @property
+    def is_left_out(self) -> bool:
+        """The result lacks it: it changes traffic, or is about connections of other protocols,
+        which tcpmux would need a feature for."""
+        return self.effect is Effect.CHANGES or bool(self.needs)
+
+    @property
+    def remark(self) -> str:
+        """In the result, where something is left out."""
+        return f"NOT CONVERTED {self.file}:{self.line}: {one_line(self.text)}: {self.note}"
+
     def as_json(self) -> dict[str, Any]:
         return {
             "file": self.file,

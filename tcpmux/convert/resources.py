@@ -61,10 +61,8 @@ def _remarks(loaded: Loaded, report: Report) -> dict[str, list[str]]:
     remarks: dict[str, list[str]] = {}
     owners = {str(resource): route.name for route, resource in loaded.translated}
     for found in report.findings():
-        if not found.needs and found.effect.value != CHANGES:
-            continue
-        told = f"NOT CONVERTED {found.file}:{found.line}: {one_line(found.text)}: {found.note}"
-        remarks.setdefault(owners.get(found.section, ""), []).append(told)
+        if found.is_left_out:
+            remarks.setdefault(owners.get(found.section, ""), []).append(found.remark)
     return remarks
 
 

@@ -3,6 +3,7 @@ asserted to have left nothing behind."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -80,9 +81,20 @@ class Proxy:
         try:
             wait_for(self._ready, "tcpmux to be ready")
         except BaseException:
-            self.process.kill()
-            self.process.wait()
+            self._end_at_once()
             raise AssertionError(f"tcpmux did not start:\n{self.log}") from None
+
+    def _end_at_once(self) -> None:
+        """The master, and what would go on without it."""
+        with suppress(psutil.NoSuchProcess):
+            self.children |= self.tree()
+        self.process.kill()
+        self.process.wait()
+        left = self.left()
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # none may start another meanwhile
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
     def _ready(self) -> bool:
         if self.process.poll() is not None:

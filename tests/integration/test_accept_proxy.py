@@ -8,14 +8,21 @@ import signal
 import socket
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from tests.integration.conftest import StartProxy
+from tests.integration.disturbances import (
+    address,
+    closed,
+    connected,
+    kill_workers,
+    set_workers,
+    upgrade,
+)
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.others import needs_reachable
@@ -56,30 +63,12 @@ def proxy(start_proxy: StartProxy, one: EchoServer) -> Proxy:
     return start_proxy(routes(accepting(one)))
 
 
-def address(proxy: Proxy) -> tuple[str, int]:
-    host, _, port = proxy.status()["routes"][0]["listen"][0].rpartition(":")
-    return host, int(port)
-
-
-@contextmanager
-def connected(proxy: Proxy, count: int = CLIENTS) -> Iterator[list[socket.socket]]:
-    where = address(proxy)
-    with ExitStack() as stack:
-        clients = [socket.create_connection(where, timeout=DEADLINE) for _ in range(count)]
-        yield [stack.enter_context(client) for client in clients]
-
-
 def connections(proxy: Proxy) -> list[dict[str, Any]]:
     return [dict(row) for row in proxy.client.connections()["connections"]]
 
 
 def states(proxy: Proxy) -> dict[str, int]:
     return Counter(row["state"] for row in connections(proxy))
-
-
-def closed(proxy: Proxy) -> dict[str, int]:
-    found = proxy.status()["routes"][0]["closed"]
-    return {reason: count for reason, count in found.items() if count}
 
 
 def ask(proxy: Proxy, sent: bytes) -> bytes:
@@ -177,7 +166,7 @@ def test_a_header_that_is_late(start_proxy: StartProxy, one: EchoServer) -> None
 def in_the_midst(proxy: Proxy, disturb: Callable[[int], None]) -> None:
     """Headers come in four parts, and between two of them something happens."""
     headers = [header(number) for number in range(CLIENTS)]
-    with connected(proxy) as clients:
+    with connected(proxy, CLIENTS) as clients:
         for part in range(3):
             for client, head in zip(clients, headers, strict=True):
                 size = len(head) // 4
@@ -193,29 +182,15 @@ def in_the_midst(proxy: Proxy, disturb: Callable[[int], None]) -> None:
     wait_for(lambda: closed(proxy) == {"finished": CLIENTS}, "every connection to end")
 
 
-def kill_workers(proxy: Proxy, part: int) -> None:
-    del part
-    starts = [worker["starts"] for worker in proxy.status()["workers"]]
-    for pid in proxy.worker_pids():
-        os.kill(pid, signal.SIGKILL)
-    wait_for(
-        lambda: all(
-            worker["starts"] > before and worker["pid"]
-            for worker, before in zip(proxy.status()["workers"], starts, strict=True)
-        ),
-        "the next incarnations",
-    )
-
-
 def test_kills(proxy: Proxy) -> None:
-    in_the_midst(proxy, partial(kill_workers, proxy))
+    in_the_midst(proxy, lambda part: kill_workers(proxy))
 
 
 def test_kills_at_any_moment(proxy: Proxy) -> None:
     """Also in the midst of taking a header out of the stream."""
     chance = random.Random(18)
     for _ in range(6):
-        with connected(proxy) as clients:
+        with connected(proxy, CLIENTS) as clients:
             for number, client in enumerate(clients):
                 client.sendall(header(number) + b"hello\n")
                 if chance.randrange(5) == 0:
@@ -232,26 +207,9 @@ def test_other_workers(proxy: Proxy, one: EchoServer) -> None:
     """Workers come and go, and hand their connections over."""
     parts = accepting(one, address(proxy)[1])
 
-    def disturb(part: int) -> None:
-        workers = (1, 3, 2)[part]
-        proxy.reload(routes(parts, workers=workers))
-        wait_for(lambda: len(proxy.status()["workers"]) == workers, "so many workers")
-
-    in_the_midst(proxy, disturb)
+    in_the_midst(proxy, lambda part: set_workers(proxy, parts, (1, 3, 2)[part]))
 
 
 @needs_reachable
 def test_an_upgrade(proxy: Proxy) -> None:
-    def upgraded(number: int) -> bool:
-        try:
-            found = proxy.status()["upgrade"]
-        except Exception:
-            return False  # control is being replaced
-        return bool(found["count"] == number and found["state"] != "running")
-
-    def disturb(part: int) -> None:
-        proxy.children |= proxy.tree()
-        proxy.signal(signal.SIGUSR2)
-        wait_for(partial(upgraded, part + 1), "the upgrade")
-
-    in_the_midst(proxy, disturb)
+    in_the_midst(proxy, lambda part: upgrade(proxy, part + 1))

@@ -7,14 +7,13 @@ import random
 import signal
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from tests.integration.conftest import StartProxy
-from tests.integration.proxy import Proxy
+from tests.integration.disturbances import address, connected
 from tests.integration.routes import route, routes
 from tests.integration.test_accept_proxy import SIGNATURE, accepting, connections, v1, v2
 from tests.support import DEADLINE, EchoServer, free_port, wait_for
@@ -26,19 +25,6 @@ def sending(endpoint: EchoServer, version: int, port: int = 0) -> dict[str, Any]
     made = route("r", port or free_port(), v1=(1, endpoint.address))
     made["destinations"][0]["send_proxy"] = version
     return made
-
-
-def address(proxy: Proxy) -> tuple[str, int]:
-    host, _, port = proxy.status()["routes"][0]["listen"][0].rpartition(":")
-    return host, int(port)
-
-
-@contextmanager
-def connected(proxy: Proxy, count: int = 1) -> Iterator[list[socket.socket]]:
-    where = address(proxy)
-    with ExitStack() as stack:
-        clients = [socket.create_connection(where, timeout=DEADLINE) for _ in range(count)]
-        yield [stack.enter_context(client) for client in clients]
 
 
 def received(client: socket.socket, size: int) -> bytes:
@@ -72,7 +58,7 @@ def test_the_endpoint_hears_who_the_client_is(
 ) -> None:
     proxy = start_proxy(routes(sending(mirror, version)))
     port = address(proxy)[1]
-    with connected(proxy) as (client,):
+    with connected(proxy, 1) as (client,):
         header = expected(client, port, version)
         # Nothing has been said by the client: a server that speaks first has it as well.
         assert received(client, len(header)) == header
@@ -100,7 +86,7 @@ def test_who_was_named_is_named(start_proxy: StartProxy, mirror: EchoServer, ver
     made = accepting(mirror)
     made["destinations"][0]["send_proxy"] = version
     proxy = start_proxy(routes(made))
-    with connected(proxy) as (client,):
+    with connected(proxy, 1) as (client,):
         client.sendall(v2(7, b"\x04\0\0") + b"hello")
         header = v1(7) if version == 1 else v2(7)
         assert received(client, len(header) + 5) == header + b"hello"

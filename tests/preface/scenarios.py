@@ -7,13 +7,21 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import pytest
 
 from tests.integration.conftest import StartProxy, echo_servers, one, start_proxy  # noqa: F401
+from tests.integration.disturbances import (
+    address,
+    closed,
+    connected,
+    kill_workers,
+    set_workers,
+    upgrade,
+)
 from tests.integration.proxy import Proxy, stopped
 from tests.integration.routes import route, routes
 from tests.others import needs_reachable
@@ -28,30 +36,12 @@ def proxy(start_proxy: StartProxy, one: EchoServer) -> Proxy:  # noqa: F811
     return start_proxy(routes(route("r", free_port(), v1=(1, one.address))))
 
 
-def address(proxy: Proxy) -> tuple[str, int]:
-    host, _, port = proxy.status()["routes"][0]["listen"][0].rpartition(":")
-    return host, int(port)
-
-
-@contextmanager
-def connected(proxy: Proxy, count: int) -> Iterator[list[socket.socket]]:
-    where = address(proxy)
-    with ExitStack() as stack:
-        clients = [socket.create_connection(where, timeout=DEADLINE) for _ in range(count)]
-        yield [stack.enter_context(client) for client in clients]
-
-
 def states(proxy: Proxy) -> list[str]:
     return [each["state"] for each in proxy.client.connections()["connections"]]
 
 
 def await_reading(proxy: Proxy, count: int) -> None:
     wait_for(lambda: states(proxy) == ["reading"] * count, f"{count} that are read from")
-
-
-def closed(proxy: Proxy) -> dict[str, int]:
-    found = proxy.status()["routes"][0]["closed"]
-    return {reason: count for reason, count in found.items() if count}
 
 
 def finish(clients: list[socket.socket], words: list[bytes], sent: list[int]) -> None:
@@ -82,25 +72,12 @@ def in_the_midst(proxy: Proxy, disturb: Callable[[int], None]) -> None:
     wait_for(lambda: closed(proxy) == {"finished": CLIENTS}, "every connection to end well")
 
 
-def kill_workers(proxy: Proxy, number: int) -> None:
-    incarnations = [worker["starts"] for worker in proxy.status()["workers"]]
-    for pid in proxy.worker_pids():
-        os.kill(pid, signal.SIGKILL)
-    wait_for(
-        lambda: all(
-            w["starts"] > before and w["pid"]
-            for w, before in zip(proxy.status()["workers"], incarnations, strict=True)
-        ),
-        "the next incarnations",
-    )
-
-
 def test_nothing_is_lost_without_a_disturbance(proxy: Proxy) -> None:
     in_the_midst(proxy, lambda number: None)
 
 
 def test_kills(proxy: Proxy) -> None:
-    in_the_midst(proxy, partial(kill_workers, proxy))
+    in_the_midst(proxy, lambda number: kill_workers(proxy))
 
 
 def test_kills_while_words_are_said(proxy: Proxy) -> None:
@@ -122,29 +99,12 @@ def test_handoff(proxy: Proxy, one: EchoServer) -> None:  # noqa: F811
     """Workers come and go: those that stay have the connections, in the midst of their words."""
     parts = route("r", address(proxy)[1], v1=(1, one.address))
 
-    def disturb(number: int) -> None:
-        workers = (1, 3, 2)[number]
-        proxy.reload(routes(parts, workers=workers))
-        wait_for(lambda: len(proxy.status()["workers"]) == workers, "so many workers")
-
-    in_the_midst(proxy, disturb)
+    in_the_midst(proxy, lambda number: set_workers(proxy, parts, (1, 3, 2)[number]))
 
 
 @needs_reachable
 def test_upgrade(proxy: Proxy) -> None:
-    def upgraded(number: int) -> bool:
-        try:
-            found = proxy.status()["upgrade"]
-        except Exception:
-            return False  # control is being replaced
-        return bool(found["count"] == number and found["state"] != "running")
-
-    def disturb(number: int) -> None:
-        proxy.children |= proxy.tree()
-        proxy.signal(signal.SIGUSR2)
-        wait_for(partial(upgraded, number + 1), "the upgrade")
-
-    in_the_midst(proxy, disturb)
+    in_the_midst(proxy, lambda number: upgrade(proxy, number + 1))
 
 
 def test_deadline(proxy: Proxy) -> None:
@@ -152,7 +112,7 @@ def test_deadline(proxy: Proxy) -> None:
     with connected(proxy, 4) as clients:
         for client in clients:
             client.sendall(b"Too")
-        kill_workers(proxy, 0)
+        kill_workers(proxy)
         for client in clients:
             with pytest.raises(ConnectionResetError):
                 client.recv(1)

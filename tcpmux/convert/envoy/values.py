@@ -9,11 +9,11 @@ from ipaddress import ip_network
 from typing import Any
 
 from tcpmux.config.address import Address, Endpoint, parse_endpoint
-from tcpmux.config.duration import format_duration
 from tcpmux.config.problems import describe
 from tcpmux.config.rows import DAY
 from tcpmux.config.settings import Network
 from tcpmux.convert.report import Effect
+from tcpmux.convert.seconds import limited
 from tcpmux.convert.tree import Node
 
 HARMLESS, CHANGES, MAPPED = Effect.HARMLESS, Effect.CHANGES, Effect.MAPPED
@@ -42,13 +42,7 @@ def seconds(
         return default
     if found == 0 and zero:
         return 0.0
-    if not Fraction(str(low)) <= found <= high:
-        limits = f"{format_duration(low)}..{format_duration(high)}"
-        node.changes(f"it is outside tcpmux's range, {limits}")
-        return default
-    if found * 1000 % 1:
-        node.changes("tcpmux counts in whole milliseconds")
-    return math.floor(found * 1000) / 1000
+    return limited(node, found, default, low, high)
 
 
 def percent(node: Node, default: int) -> int:

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from tcpmux.config.rows import DAY
 from tcpmux.convert.kinds import Input, Result
 from tcpmux.convert.report import Report
+from tcpmux.convert.seconds import limited
 from tcpmux.convert.traefik.routers import EntryPoint, decide, draft_of, router_of
 from tcpmux.convert.traefik.services import Services
 from tcpmux.convert.traefik.values import (
@@ -15,7 +16,6 @@ from tcpmux.convert.traefik.values import (
     HARMLESS,
     duration,
     entry_point_address,
-    limited,
 )
 from tcpmux.convert.tree import Node, read_tree
 

@@ -10,7 +10,8 @@ from tcpmux.config.check import Check
 from tcpmux.config.rows import DAY, HOUR
 from tcpmux.config.settings import DestinationPolicy, Keepalive, Passive
 from tcpmux.convert.draft import Pool, Server
-from tcpmux.convert.traefik.values import duration, limited, plain, seconds
+from tcpmux.convert.seconds import limited
+from tcpmux.convert.traefik.values import duration, plain, seconds
 from tcpmux.convert.tree import Node, quoted
 
 DIAL_TIMEOUT, KEEPALIVE, TERMINATION_DELAY = 30.0, 15, Fraction(1, 10)  # s; Traefik's defaults

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,11 +9,11 @@ from ipaddress import ip_network
 from typing import Any
 
 from tcpmux.config.address import Address
-from tcpmux.config.duration import format_duration
 from tcpmux.config.problems import describe
 from tcpmux.config.rows import DAY
 from tcpmux.config.settings import Clients
 from tcpmux.convert.report import Effect
+from tcpmux.convert.seconds import limited
 from tcpmux.convert.tree import Node
 
 HARMLESS, CHANGES = Effect.HARMLESS, Effect.CHANGES
@@ -55,16 +54,6 @@ def seconds(node: Node, default: float, low: float = 0.001, high: float = DAY) -
     """A duration within tcpmux's limits, in s; what is beyond them changes traffic."""
     found = duration(node)
     return default if found is None else limited(node, found, default, low, high)
-
-
-def limited(node: Node, found: Fraction, default: float, low: float, high: float) -> float:
-    if not Fraction(str(low)) <= found <= high:
-        limits = f"{format_duration(low)}..{format_duration(high)}"
-        node.changes(f"it is outside tcpmux's range, {limits}")
-        return default
-    if found * 1000 % 1:
-        node.changes("tcpmux counts in whole milliseconds")
-    return math.floor(found * 1000) / 1000
 
 
 def networks(node: Node) -> list[Clients]:

@@ -1,0 +1,70 @@
+"""What connections outlive, done to a proxy while they are under way; and looking at them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+from tests.integration.proxy import Proxy
+from tests.integration.routes import routes
+from tests.support import DEADLINE, wait_for
+
+
+def address(proxy: Proxy) -> tuple[str, int]:
+    """Of its first listener."""
+    host, _, port = proxy.status()["routes"][0]["listen"][0].rpartition(":")
+    return host, int(port)
+
+
+@contextmanager
+def connected(proxy: Proxy, count: int) -> Iterator[list[socket.socket]]:
+    where = address(proxy)
+    with ExitStack() as stack:
+        clients = [socket.create_connection(where, timeout=DEADLINE) for _ in range(count)]
+        yield [stack.enter_context(client) for client in clients]
+
+
+def closed(proxy: Proxy) -> dict[str, int]:
+    """How many connections of the first route ended, by reason."""
+    found = proxy.status()["routes"][0]["closed"]
+    return {reason: count for reason, count in found.items() if count}
+
+
+def kill_workers(proxy: Proxy) -> None:
+    """All of them; waits for the next incarnations."""
+    incarnations = [worker["starts"] for worker in proxy.status()["workers"]]
+    for pid in proxy.worker_pids():
+        os.kill(pid, signal.SIGKILL)
+    wait_for(
+        lambda: all(
+            w["starts"] > before and w["pid"]
+            for w, before in zip(proxy.status()["workers"], incarnations, strict=True)
+        ),
+        "the next incarnations",
+    )
+
+
+def set_workers(proxy: Proxy, route: dict[str, Any], count: int) -> None:
+    """Those that stay take over the connections of those that go."""
+    proxy.reload(routes(route, workers=count))
+    wait_for(lambda: len(proxy.status()["workers"]) == count, "so many workers")
+
+
+def upgrade(proxy: Proxy, number: int) -> None:
+    """number: from 1, of those of this instance."""
+    proxy.children |= proxy.tree()
+    proxy.signal(signal.SIGUSR2)
+    wait_for(partial(_is_upgraded, proxy, number), "the upgrade")
+
+
+def _is_upgraded(proxy: Proxy, number: int) -> bool:
+    try:
+        found = proxy.status()["upgrade"]
+    except Exception:
+        return False  # control is being replaced
+    return bool(found["count"] == number and found["state"] != "running")
