@@ -4,6 +4,7 @@
 #include "conn/occupy.h"
 #include "conn/destination.h"
 #include "conn/outcome.h"
+#include "conn/proxy.h"
 #include "conn/stage.h"
 #include "trace.h"
 
@@ -72,7 +73,7 @@ static enum tm_refusal refusal(struct tm_worker *w, uint32_t index, const struct
     if (cold->holds & TM_HOLDS_ROUTE)
         return TM_NOT_REFUSED; /* rates come last and are paid once: an earlier incarnation admitted
                                 * it */
-    if (route->senders.count && /* else the peer is the client, and was asked for on accept */
+    if (tm_proxy_is_taken(w, index) && /* else the peer is the client, asked about on accept */
         !tm_in_ranges(w->image, &route->admitted, cold->client.family, cold->client.ip))
         return TM_REFUSED_DENIED;
     if (!tm_occupy(w, index, TM_HOLDS_LISTENER, rules->listener_max_connections))

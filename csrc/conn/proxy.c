@@ -95,14 +95,19 @@ static struct tm_answer read_header(struct tm_worker *w, uint32_t index,
                : answer;
 }
 
+/* One that has begun to wait for its header goes on, though a reload has changed the route's senders:
+ * what has come of it is no payload. */
+static bool sends_header(struct tm_worker *w, uint32_t index, const struct tm_route *route)
+{
+    const struct tm_peer *peer = tm_peer_of(w, index);
+    return w->records[index].state == TM_READING ||
+           tm_in_ranges(w->image, &route->senders, peer->family, peer->ip);
+}
+
 struct tm_answer tm_proxy_preface(struct tm_worker *w, uint32_t index)
 {
     const struct tm_route *route = tm_route_of(w, index);
-    if (!route || route->senders.count == 0)
-        return tm_next();
-    const struct tm_peer *peer = tm_peer_of(w, index);
-    if (!tm_in_ranges(w->image, &route->senders, peer->family, peer->ip) ||
-        tm_base_consumed(w->records[index].half[TM_CLIENT].base))
+    if (!route || tm_proxy_is_taken(w, index) || !sends_header(w, index, route))
         return tm_next();
     return read_header(w, index, &route->rules);
 }

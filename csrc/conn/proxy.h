@@ -33,6 +33,12 @@ static inline struct tm_known *tm_known_of(struct tm_worker *w, uint32_t index)
     return annex ? tm_known_in(annex) : NULL;
 }
 
+/* Whether its header was there, and is gone from the socket. */
+static inline bool tm_proxy_is_taken(const struct tm_worker *w, uint32_t index)
+{
+    return tm_base_consumed(w->records[index].half[TM_CLIENT].base) > 0;
+}
+
 /* Who is at the other end of the client's socket. */
 static inline const struct tm_peer *tm_peer_of(struct tm_worker *w, uint32_t index)
 {

@@ -182,6 +182,23 @@ def in_the_midst(proxy: Proxy, disturb: Callable[[int], None]) -> None:
     wait_for(lambda: closed(proxy) == {"finished": CLIENTS}, "every connection to end")
 
 
+def test_a_reload_without_it_lets_nobody_in_unasked(proxy: Proxy, one: EchoServer) -> None:
+    """The headers that have begun are read to their end, and name who is asked about."""
+    port = address(proxy)[1]
+    with connected(proxy, 2) as (allowed, denied):
+        for client, number in ((allowed, 1), (denied, 2)):
+            client.sendall(v1(number)[:20])
+        wait_for(lambda: states(proxy) == {"reading": 2}, "both to be read from")
+        without = route("r", port, v1=(1, one.address))
+        proxy.reload(routes({**without, "allow": ["198.51.100.1"]}))
+        for client, number in ((allowed, 1), (denied, 2)):
+            client.sendall(v1(number)[20:] + b"hello\n")
+        assert answer(allowed) == b"one hello\n"
+        with pytest.raises(ConnectionResetError):
+            denied.recv(1)
+    wait_for(lambda: closed(proxy) == {"finished": 1, "not_allowed": 1}, "both to end")
+
+
 def test_kills(proxy: Proxy) -> None:
     in_the_midst(proxy, lambda part: kill_workers(proxy))
 
