@@ -95,8 +95,8 @@ static struct tm_answer read_header(struct tm_worker *w, uint32_t index,
                : answer;
 }
 
-/* One that has begun to wait for its header goes on, though a reload has changed the route's senders:
- * what has come of it is no payload. */
+/* One that has begun to wait for its header goes on, though a reload has changed the senders of the
+ * route: what has come of it is no payload. */
 static bool sends_header(struct tm_worker *w, uint32_t index, const struct tm_route *route)
 {
     const struct tm_peer *peer = tm_peer_of(w, index);
