@@ -22,16 +22,12 @@ static void keep_peer(struct tm_peer *kept, const struct tm_peer *peer)
 /* False: there is no annex for it. */
 static bool name_client(struct tm_worker *w, uint32_t index, const struct tm_proxy_header *header)
 {
-    struct tm_annex *annex = tm_annex_of(w, index);
-    if (!annex)
-        annex = tm_annex_take(w, index);
-    if (!annex)
+    struct tm_known *known = tm_known_take(w, index);
+    if (!known)
         return false;
-    struct tm_known *known = tm_known_in(annex);
     if (!known->peer.family)
         keep_peer(&known->peer, &w->colds[index].client);
     known->to = header->to;
-    annex->length = sizeof(*known);
     w->colds[index].client = header->client;
     return true;
 }

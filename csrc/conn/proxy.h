@@ -11,27 +11,7 @@
 #ifndef TM_CONN_PROXY_H
 #define TM_CONN_PROXY_H
 
-#include "annex.h"
-
-/* At the start of the annex of a connection whose client a header has named. */
-struct tm_known {
-    struct tm_peer peer; /* of the socket; family 0 = not kept yet */
-    struct tm_peer to;   /* where the client had connected to */
-};
-
-_Static_assert(sizeof(struct tm_known) <= TM_ANNEX_BYTES, "room for it");
-_Static_assert(offsetof(struct tm_annex, bytes) % _Alignof(struct tm_known) == 0, "aligned");
-
-static inline struct tm_known *tm_known_in(struct tm_annex *annex)
-{
-    return (struct tm_known *)(void *)annex->bytes;
-}
-
-static inline struct tm_known *tm_known_of(struct tm_worker *w, uint32_t index)
-{
-    struct tm_annex *annex = tm_annex_of(w, index);
-    return annex ? tm_known_in(annex) : NULL;
-}
+#include "known.h"
 
 /* Whether its header was there, and is gone from the socket. */
 static inline bool tm_proxy_is_taken(const struct tm_worker *w, uint32_t index)
