@@ -9,6 +9,9 @@
  *     the new generation, release fence, the    acquire fence, generation once more. The same: no
  *     rest (tm_conn_replace), state by          word is of another connection. Words of one
  *     release (tm_conn_enter)                   connection may be of different moments
+ *     an annex to be another's: generation 0,   the record, the rest, acquire fence, owner and
+ *     release fence, the rest, owner and        generation once more: tm_annex_copy()
+ *     generation by release
  */
 #ifndef TM_CONN_RECORD_H
 #define TM_CONN_RECORD_H
@@ -175,6 +178,46 @@ struct tm_annex {
 
 _Static_assert(sizeof(struct tm_annex) == TM_ANNEX_SIZE, "whole");
 
+enum {
+    TM_SNI_MAX = 255,  /* bytes of a name: RFC 1035 */
+    TM_ALPN_MAX = 64,  /* bytes that are kept of a list */
+    TM_TLVS_MAX = 112, /* bytes that are kept of a header's TLVs */
+};
+
+/* What a client's first bytes are. */
+enum tm_first_bytes {
+    TM_UNREAD = 0,
+    TM_FIRST_OTHER,  /* not TLS */
+    TM_FIRST_TLS,    /* a whole ClientHello */
+    TM_FIRST_SILENT, /* none came in time */
+    TM_FIRST_KINDS
+};
+
+/* What was read of a connection before its destination was picked, at the start of its annex:
+ * conn/known.h. */
+struct tm_known {
+    struct tm_peer peer; /* of the socket, when a header has named a client; family 0 = it is not
+                          * kept (yet): conn/proxy.h */
+    struct tm_peer to;   /* and where that client had connected to */
+    uint8_t first_bytes; /* enum tm_first_bytes */
+    uint8_t sni_size;    /* 0 = none */
+    uint8_t alpn_size;
+    uint8_t tlvs_size;
+    uint8_t starttls;    /* steps done of what comes before TLS in the client's protocol */
+    uint8_t spare[3];
+    char sni[TM_SNI_MAX + 1];         /* in lower case, without a dot at its end; ends with NUL */
+    unsigned char alpn[TM_ALPN_MAX];  /* names, each after its size: RFC 7301, 3.1 */
+    unsigned char tlvs[TM_TLVS_MAX];  /* those to be kept, as they came: type, size, value */
+};
+
+_Static_assert(sizeof(struct tm_known) <= TM_ANNEX_BYTES, "room for it");
+_Static_assert(offsetof(struct tm_annex, bytes) % _Alignof(struct tm_known) == 0, "aligned");
+
+static inline struct tm_known *tm_known_in(struct tm_annex *annex)
+{
+    return (struct tm_known *)(void *)annex->bytes;
+}
+
 /* --- descriptors of a record ---
  *
  * A corrupt number may be that of another connection's socket, and bytes would go to somebody
@@ -207,11 +250,15 @@ typedef uint64_t __attribute__((may_alias)) tm_word;
 enum {
     TM_CONN_WORDS = sizeof(struct tm_conn) / sizeof(tm_word),
     TM_COLD_WORDS = sizeof(struct tm_cold) / sizeof(tm_word),
+    TM_ANNEX_WORDS = sizeof(struct tm_annex) / sizeof(tm_word),
 };
 _Static_assert(TM_CONN_WORDS * sizeof(tm_word) == sizeof(struct tm_conn), "whole words");
 _Static_assert(TM_COLD_WORDS * sizeof(tm_word) == sizeof(struct tm_cold), "whole words");
+_Static_assert(TM_ANNEX_WORDS * sizeof(tm_word) == sizeof(struct tm_annex), "whole words");
 _Static_assert(offsetof(struct tm_conn, generation) == 0 && offsetof(struct tm_conn, state) == 4,
                "generation and state are the first word");
+_Static_assert(offsetof(struct tm_annex, owner) == 0 && offsetof(struct tm_annex, generation) == 4,
+               "and owner and generation");
 
 static inline void tm_words_store(void *to, const void *from, int first, int count)
 {
@@ -244,6 +291,20 @@ static inline void tm_conn_replace(struct tm_conn *conn, struct tm_cold *cold,
     for (int side = 0; side < 2; side++)
         __atomic_store_n(&conn->side_flags[side], from ? from->side_flags[side] : 0,
                          __ATOMIC_RELAXED);
+}
+
+/* A free annex, all zero: it is the record's from tm_annex_own() on. */
+static inline void tm_annex_clear(struct tm_annex *annex)
+{
+    __atomic_store_n(&annex->generation, 0, __ATOMIC_RELAXED);
+    atomic_thread_fence(memory_order_release);
+    tm_words_store(annex, NULL, 1, TM_ANNEX_WORDS);
+}
+
+static inline void tm_annex_own(struct tm_annex *annex, uint32_t owner, uint32_t generation)
+{
+    __atomic_store_n(&annex->owner, owner, __ATOMIC_RELEASE);
+    __atomic_store_n(&annex->generation, generation, __ATOMIC_RELEASE);
 }
 
 /* Not relayed yet. */

@@ -238,6 +238,21 @@ static inline bool tm_conn_copy(const struct tm_live *live, uint32_t capacity, u
            copy->conn.generation == generation && copy->conn.state == state;
 }
 
+/* The annex of a record that was copied. False if it has none, or another connection has it by now.
+ * Nothing that is in it is checked: trust.h. */
+static inline bool tm_annex_copy(const struct tm_live *live, uint32_t capacity, uint32_t index,
+                                 const struct tm_copy *of, struct tm_annex *annex)
+{
+    if (of->cold.annex == 0 || of->cold.annex > capacity)
+        return false;
+    const struct tm_annex *from = &tm_live_annexes(live, capacity)[of->cold.annex - 1];
+    tm_words_load(annex, from, TM_ANNEX_WORDS);
+    atomic_thread_fence(memory_order_acquire);
+    return __atomic_load_n(&from->generation, __ATOMIC_ACQUIRE) == of->conn.generation &&
+           __atomic_load_n(&from->owner, __ATOMIC_RELAXED) == index &&
+           annex->generation == of->conn.generation && annex->owner == index;
+}
+
 static inline uint64_t tm_slot_closed_total(const struct tm_slot *slot)
 {
     uint64_t total = 0;

@@ -66,6 +66,30 @@ static inline uint32_t tm_orders_checked(const struct tm_live *live)
                                                : 0;
 }
 
+/* Of bytes that end somewhere: all that is in there can be read then. */
+static inline void tm_known_mend(struct tm_known *known)
+{
+    if (known->first_bytes >= TM_FIRST_KINDS)
+        known->first_bytes = TM_UNREAD;
+    if (known->alpn_size > TM_ALPN_MAX)
+        known->alpn_size = 0;
+    if (known->tlvs_size > TM_TLVS_MAX)
+        known->tlvs_size = 0;
+    known->sni[known->sni_size] = '\0';
+}
+
+/* What was read of a copied connection before its pick. False: nothing. */
+static inline bool tm_known_copy(const struct tm_live *live, uint32_t capacity, uint32_t index,
+                                 const struct tm_copy *of, struct tm_known *known)
+{
+    struct tm_annex annex;
+    if (!tm_annex_copy(live, capacity, index, of, &annex) || annex.length < sizeof(*known))
+        return false;
+    memcpy(known, annex.bytes, sizeof(*known));
+    tm_known_mend(known);
+    return true;
+}
+
 /* Whether the entry is in use and its numbers are plausible. Its socket is checked elsewhere. */
 static inline bool tm_listening_possible(const struct tm_listening *listening)
 {

@@ -4,8 +4,9 @@
 #include "conn/annex.h"
 
 #include <assert.h>
-#include <string.h>
 #include <unistd.h>
+
+#include "trust.h"
 
 static bool is_owned(const struct tm_worker *w, uint32_t at)
 {
@@ -34,11 +35,10 @@ struct tm_annex *tm_annex_take(struct tm_worker *w, uint32_t index)
     else
         return NULL;
     annex = &w->annexes[at];
-    memset(annex, 0, sizeof(*annex));
+    tm_annex_clear(annex);
     for (int i = 0; i < TM_ANNEX_FDS; i++)
         annex->fd[i] = -1;
-    annex->owner = index;
-    annex->generation = w->records[index].generation;
+    tm_annex_own(annex, index, w->records[index].generation);
     atomic_signal_fence(memory_order_seq_cst);
     w->colds[index].annex = at + 1;
     return annex;
@@ -73,6 +73,7 @@ bool tm_annex_claim(struct tm_worker *w, uint32_t index, struct tm_descriptors *
     }
     annex = &w->annexes[cold->annex - 1];
     whole = annex->length <= TM_ANNEX_BYTES;
+    tm_known_mend(tm_known_in(annex));
     for (int i = 0; i < TM_ANNEX_FDS; i++) {
         /* Those that are its own stay with it, to be closed. */
         if (annex->fd[i] >= 0 && !tm_descriptors_claim(all, annex->fd[i])) {

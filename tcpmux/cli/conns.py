@@ -48,6 +48,10 @@ HEADS = (
     "ID",
 )
 NUMBERS = (4, 5, 6, 7, 8, 9)
+# Columns in front of the last one, each where there is something in it.
+EXTRA: dict[str, Callable[[Connection], str | None]] = {
+    "VIA": lambda connection: connection.get("peer"),
+}
 GROUP_HEADS = ("CONNECTIONS", "IN", "OUT", "OLDEST")
 ROWS = 1000  # by default
 
@@ -141,7 +145,13 @@ def _row(connection: Connection) -> tuple[str, ...]:
 
 
 def print_connections(connections: Sequence[Connection]) -> None:
-    say_all(columns([HEADS, *map(_row, connections)], NUMBERS))
+    rows = [HEADS, *map(_row, connections)]
+    for head, text in EXTRA.items():
+        cells = [text(connection) for connection in connections]
+        if any(cells):
+            more = (head, *(cell or "-" for cell in cells))
+            rows = [(*row[:-1], cell, row[-1]) for row, cell in zip(rows, more, strict=True)]
+    say_all(columns(rows, NUMBERS))
 
 
 def _print(found: ConnectionList) -> None:
@@ -212,7 +222,8 @@ def conns(
 
     IN is bytes from the client so far, OUT bytes to it. W is the worker, GEN the generation of the
     routes by which the destination was picked, PICK the reason: by weight, or as the only
-    destination with weight. With --by, OLDEST is the age of the oldest connection of a group.
+    destination with weight. VIA is the load balancer whose PROXY header named the client. With
+    --by, OLDEST is the age of the oldest connection of a group.
 
     \b
     Examples:

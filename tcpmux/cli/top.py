@@ -174,14 +174,16 @@ class View:
     def _connection_lines(self, width: int, rows: int) -> list[Any]:
         sort = SORT_KEYS[self.connection_sort]
         head = f"{'CLIENT':<21} {'TO':<21} {'AGE':>7} {'IDLE':>7} {'IN':>9} {'OUT':>9}  "
-        title = f"{head}{self.connections_total} open, by {sort}"
+        via = any(row.get("peer") for row in self.connections)
+        title = f"{head}{'VIA':<21} " if via else head
+        title += f"{self.connections_total} open, by {sort}"
         made = [_line(title, width, "reverse")]
         for row in self.connections[: max(0, rows - 1)]:
             to = f"{row['route']}/{row['destination'] or '-'}"
             text = (
                 f"{fitted(row['client'], 21)} {fitted(to, 21)} {duration_text(row['age']):>7} "
                 f"{duration_text(row['idle']):>7} {human_bytes(row['bytes_in']):>9} "
-                f"{human_bytes(row['bytes_out']):>9}"
+                f"{human_bytes(row['bytes_out']):>9}  {row.get('peer') or ''}"
             )
             made.append(_line(text, width))
         return made

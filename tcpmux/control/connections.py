@@ -158,13 +158,14 @@ class Connections:
 
 def _row(row: Row, name: Names) -> dict[str, Any]:
     (number, route, destination, endpoint, client, peer, worker, state, age, idle) = row[:10]
-    (bytes_in, bytes_out, generation, picked, attempts, connect, first_byte) = row[10:]
+    (bytes_in, bytes_out, generation, picked, attempts, connect, first_byte, known) = row[10:]
     return {
         "id": number,
         "route": name(route),
         "destination": name(destination),
         "endpoint": name(endpoint) or peer or None,
         "client": client,
+        "peer": known.peer or None,
         "worker": worker,
         "state": state,
         "age": round(age, 3),

@@ -226,6 +226,7 @@ class Connection(TypedDict):
     destination: str | None
     endpoint: str | None  # None: not connected to any yet
     client: str
+    peer: str | None  # of the client's socket, if a PROXY header named another client
     worker: int
     state: str  # connecting, waiting (for a destination or a place in one), relaying or resetting
     age: float

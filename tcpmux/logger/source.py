@@ -22,6 +22,7 @@ from tcpmux.shm._readings import (
     unwritten_log,
 )
 from tcpmux.shm.counters import FLAGS
+from tcpmux.shm.known import UNREADABLE
 from tcpmux.shm.view import View
 
 if TYPE_CHECKING:
@@ -104,11 +105,13 @@ class Source:
         now = time.monotonic()
         for row in connections(self._view.lives)[1]:
             number, route, destination, endpoint, client, peer, _, _, age, _ = row[:10]
+            known = row[17]
+            direct = "" if known is UNREADABLE else known.peer or client
             yield {
                 "event": "alive",
                 **_times(clock, now - age, age),
                 **_traffic(*row[10:12], ""),
-                **self._places(route, destination, endpoint, client, peer),
+                **self._places(route, destination, endpoint, client, peer, direct=direct),
                 **_origin(*row[12:17]),
                 **self._alternatives(route, destination, *row[12:14]),
                 **_identity(int(number.partition("-")[0]), number),

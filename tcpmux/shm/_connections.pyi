@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 
 from tcpmux.shm._live import Live
+from tcpmux.shm.known import Known
 
 SORT_KEYS: tuple[str, ...]
 GROUP_KEYS: tuple[str, ...]
@@ -11,8 +12,9 @@ GROUP_SORT_KEYS: tuple[str, ...]
 STEP: int  # records
 
 Row = tuple[
-    str, int, int, int, str, str, int, str, float, float, int, int, int, str, int, float, float
-]
+    str, int, int, int, str, str, int, str, float, float, int, int, int, str, int, float, float,
+    Known,
+]  # fmt: skip
 Group = tuple[tuple[int, ...] | tuple[bytes], int, int, int, float]
 
 class Scan:

@@ -14,13 +14,14 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from tcpmux.shm.c_live cimport (
     TM_ACCEPTED, TM_CLIENT, tm_conn_copy, TM_CONNECTING, tm_copy, TM_ENDPOINT, TM_HOLDING, tm_live,
-    tm_peer, tm_pick_reason_checked, TM_READING, tm_records_checked, TM_RELAYING, TM_RESETTING,
-    TM_WAITING,
+    tm_known, tm_known_copy, tm_peer, tm_pick_reason_checked, TM_READING, tm_records_checked,
+    TM_RELAYING, TM_RESETTING, TM_WAITING,
 )
 from tcpmux.shm.c_table cimport AF_INET, AF_INET6, TM_MAX_SLOTS
 from tcpmux.shm._address cimport peer_text
 from tcpmux.shm._live cimport Live
 from tcpmux.shm._declared import PICK_REASONS
+from tcpmux.shm.known import Known, NOTHING_KNOWN, UNREADABLE
 
 STATES = {
     TM_ACCEPTED: "connecting",  # for a moment, before any other
@@ -103,7 +104,21 @@ cdef bytes ip_of(const tm_peer *peer):
     return (<char *>peer.ip)[:4 if peer.family == AF_INET else 16 if peer.family else 0]
 
 
-cdef tuple row_of(const tm_copy *of, uint32_t worker, uint32_t index, uint64_t now):
+cdef object known_of(Live live, uint32_t index, const tm_copy *of):
+    """What was read of it before its pick."""
+    cdef tm_known known
+    if of.cold.annex == 0:
+        return NOTHING_KNOWN
+    if not tm_known_copy(live.live(), live.capacity, index, of, &known):
+        return UNREADABLE
+    return Known.read(
+        peer_text(&known.peer), peer_text(&known.to), known.first_bytes,
+        (<char *>known.sni)[:known.sni_size], (<char *>known.alpn)[:known.alpn_size],
+        (<char *>known.tlvs)[:known.tlvs_size])
+
+
+cdef tuple row_of(Live live, uint32_t index, const tm_copy *of, uint64_t now):
+    cdef uint32_t worker = live.worker
     age = now - of.cold.accepted_at_us if now > of.cold.accepted_at_us else 0
     return (
         f"{worker}-{index}-{of.conn.generation}", of.cold.route_slot, of.conn.destination_slot,
@@ -111,7 +126,7 @@ cdef tuple row_of(const tm_copy *of, uint32_t worker, uint32_t index, uint64_t n
         STATES[of.conn.state], age / 1e6, idle_us(of, now) / 1e6,
         of.conn.half[TM_CLIENT].bytes, of.conn.half[TM_ENDPOINT].bytes, of.cold.table_generation,
         _PICKED[tm_pick_reason_checked(of.cold.pick_reason)], of.cold.attempts,
-        of.cold.connect_us / 1e6, of.conn.first_byte_us / 1e6)
+        of.cold.connect_us / 1e6, of.conn.first_byte_us / 1e6, known_of(live, index, of))
 
 
 cdef class Scan:
@@ -162,7 +177,7 @@ cdef class Scan:
         step is short, of at most STEP records. A row: id, slots of route, destination and
         endpoint, client, endpoint's address (as it was when tried; UNIX sockets have none), worker,
         state, age s, idle s, bytes in, bytes out, generation and reason of the pick, endpoints
-        tried, connect s, first byte s.
+        tried, connect s, first byte s, Known.
         """
         parts = []
         self.key = SORT_KEYS.index(self.sort)
@@ -240,7 +255,7 @@ cdef class Scan:
         cdef tm_copy copy
         cdef tm_live *region = live.live()
         if tm_conn_copy(region, live.capacity, index, &copy) and is_wanted(&self.wanted, &copy):
-            return row_of(&copy, live.worker, index, self.wanted.now_us)
+            return row_of(live, index, &copy, self.wanted.now_us)
         return None
 
 

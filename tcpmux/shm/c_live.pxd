@@ -148,10 +148,23 @@ cdef extern from "live.h" nogil:
         uint32_t route_slot
         uint32_t endpoint_slot
         uint32_t connect_us
+        uint32_t annex
         uint64_t accepted_at_us
         uint64_t table_generation
         tm_peer client
         tm_peer endpoint
+
+    cdef struct tm_known:
+        tm_peer peer
+        tm_peer to
+        uint8_t first_bytes
+        uint8_t sni_size
+        uint8_t alpn_size
+        uint8_t tlvs_size
+        uint8_t starttls
+        char sni[256]
+        unsigned char alpn[64]
+        unsigned char tlvs[112]
 
     # A record as somebody else reads it.
     cdef struct tm_copy:
@@ -259,6 +272,8 @@ cdef extern from "live.h" nogil:
 cdef extern from "trust.h" nogil:
     uint8_t tm_close_reason_checked(uint8_t reason)
     uint8_t tm_pick_reason_checked(uint8_t reason)
+    bint tm_known_copy(const tm_live *live, uint32_t capacity, uint32_t index, const tm_copy *of,
+                       tm_known *known)
     uint32_t tm_records_checked(const tm_live *live, uint32_t capacity)
     uint32_t tm_listening_checked(const tm_live *live)
     uint32_t tm_orders_checked(const tm_live *live)

@@ -1,7 +1,7 @@
 /* Tests csrc/live.h: the worker region's size, its head and the counters. Runs alone, under
  * sanitizers. */
 #include "check.h"
-#include "live.h"
+#include "trust.h"
 
 static struct tm_live *new_live(uint32_t worker, uint32_t capacity)
 {
@@ -166,6 +166,65 @@ static void only_these_moves_are_legal(void)
     CHECK_EQUAL(tm_conn_moves((enum tm_conn_state)99), 0);
 }
 
+/* A record in use with an annex of 9 bytes' worth of a name. */
+static struct tm_live *live_with_annex(uint32_t capacity, uint32_t index, uint32_t at)
+{
+    struct tm_live *live = new_live(0, capacity);
+    struct tm_annex *annex = &tm_live_annexes(live, capacity)[at];
+    live->records[index].generation = 5;
+    live->records[index].state = TM_RELAYING;
+    tm_live_colds(live, capacity)[index].annex = at + 1;
+    tm_annex_clear(annex);
+    tm_annex_own(annex, index, 5);
+    annex->length = sizeof(struct tm_known);
+    tm_known_in(annex)->sni_size = 9;
+    memcpy(tm_known_in(annex)->sni, "a.example", 9);
+    return live;
+}
+
+static void an_annex_is_copied_for_its_own_record_alone(void)
+{
+    enum { CAPACITY = 4, INDEX = 2, AT = 3 };
+    struct tm_live *live = live_with_annex(CAPACITY, INDEX, AT);
+    struct tm_annex *annex = &tm_live_annexes(live, CAPACITY)[AT], got;
+    struct tm_copy copy;
+    CHECK(tm_conn_copy(live, CAPACITY, INDEX, &copy));
+    CHECK(tm_annex_copy(live, CAPACITY, INDEX, &copy, &got));
+    CHECK(memcmp(&got, annex, sizeof(got)) == 0);
+    annex->owner = INDEX + 1;
+    CHECK(!tm_annex_copy(live, CAPACITY, INDEX, &copy, &got));
+    annex->owner = INDEX;
+    annex->generation = 6;
+    CHECK(!tm_annex_copy(live, CAPACITY, INDEX, &copy, &got));
+    /* Beyond the region: not looked at. */
+    for (uint32_t wrong = CAPACITY + 1; wrong; wrong <<= 1) {
+        copy.cold.annex = wrong;
+        CHECK(!tm_annex_copy(live, CAPACITY, INDEX, &copy, &got));
+    }
+    copy.cold.annex = UINT32_MAX;
+    CHECK(!tm_annex_copy(live, CAPACITY, INDEX, &copy, &got));
+    copy.cold.annex = 0;
+    CHECK(!tm_annex_copy(live, CAPACITY, INDEX, &copy, &got));
+    free(live);
+}
+
+static void sizes_in_an_annex_are_not_believed(void)
+{
+    struct tm_live *live = live_with_annex(1, 0, 0);
+    struct tm_annex *annex = tm_live_annexes(live, 1);
+    struct tm_known *there = tm_known_in(annex), known;
+    struct tm_copy copy;
+    CHECK(tm_conn_copy(live, 1, 0, &copy) && tm_known_copy(live, 1, 0, &copy, &known));
+    CHECK(known.sni_size == 9 && strcmp(known.sni, "a.example") == 0);
+    memset(there, 0xff, sizeof(*there));
+    CHECK(tm_known_copy(live, 1, 0, &copy, &known));
+    CHECK(known.first_bytes == TM_UNREAD && known.alpn_size == 0 && known.tlvs_size == 0);
+    CHECK_EQUAL(strlen(known.sni), known.sni_size);
+    annex->length = sizeof(known) - 1;
+    CHECK(!tm_known_copy(live, 1, 0, &copy, &known));
+    free(live);
+}
+
 int main(void)
 {
     RUN(size_holds_every_record);
@@ -177,5 +236,7 @@ int main(void)
     RUN(closed_total_is_over_every_reason);
     RUN(the_last_failed_connects_can_be_read);
     RUN(only_these_moves_are_legal);
+    RUN(an_annex_is_copied_for_its_own_record_alone);
+    RUN(sizes_in_an_annex_are_not_believed);
     return 0;
 }

@@ -144,6 +144,56 @@ static void a_copy_is_of_one_connection(void)
     CHECK(munmap(live, tm_live_size(1)) == 0);
 }
 
+/* Two connections take turns with one annex, as the free list would have it. */
+static void *live_with_one_annex(void *unused)
+{
+    struct tm_annex *annex = tm_live_annexes(live, 2), made = {0};
+    struct tm_cold *colds = tm_live_colds(live, 2);
+    (void)unused;
+    for (uint32_t round = 1; atomic_load(&copies) < COPIES; round++) {
+        uint32_t index = round % 2;
+        tm_conn_replace(&live->records[index], &colds[index], NULL, NULL);
+        tm_annex_clear(annex);
+        tm_annex_own(annex, index, live->records[index].generation);
+        memset(made.bytes, (int)(round % 251 + 1), sizeof(made.bytes));
+        tm_words_store(annex, &made, 4, TM_ANNEX_WORDS);
+        __atomic_store_n(&colds[index].annex, 1, __ATOMIC_RELAXED);
+        tm_conn_enter(&live->records[index], TM_ACCEPTED);
+        if (round % 3 == 0)
+            sched_yield();
+        tm_conn_enter(&live->records[index], TM_ENDING);
+        __atomic_store_n(&colds[index].annex, 0, __ATOMIC_RELAXED);
+        tm_conn_enter(&live->records[index], TM_DEAD);
+        tm_conn_enter(&live->records[index], TM_FREE);
+    }
+    atomic_store(&over, true);
+    return NULL;
+}
+
+static void a_copied_annex_is_of_one_connection(void)
+{
+    pthread_t writer;
+    live = fresh(tm_live_size(2));
+    tm_live_init(live, 0, 2);
+    atomic_store(&over, false);
+    atomic_store(&copies, 0);
+    start(&writer, live_with_one_annex, NULL);
+    for (uint32_t turn = 0; !atomic_load(&over); turn++) {
+        struct tm_copy copy;
+        struct tm_annex annex;
+        uint32_t index = turn % 2;
+        if (!tm_conn_copy(live, 2, index, &copy) || !tm_annex_copy(live, 2, index, &copy, &annex))
+            continue;
+        atomic_fetch_add(&copies, 1);
+        /* The record was used in every other round. */
+        uint32_t round = index ? copy.conn.generation * 2 - 1 : copy.conn.generation * 2;
+        for (size_t i = 4; i < sizeof(annex.bytes); i++)
+            CHECK_EQUAL(annex.bytes[i], round % 251 + 1);
+    }
+    finish(writer);
+    CHECK(munmap(live, tm_live_size(2)) == 0);
+}
+
 /* --- the log: access_log.h --- */
 
 static struct tm_log *access_log;
@@ -248,6 +298,7 @@ int main(void)
 {
     RUN(images_change_under_nobody);
     RUN(a_copy_is_of_one_connection);
+    RUN(a_copied_annex_is_of_one_connection);
     RUN(every_entry_is_taken_once);
     RUN(counts_are_exact);
     return 0;

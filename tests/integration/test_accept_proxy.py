@@ -93,10 +93,12 @@ def test_a_header_names_the_client(proxy: Proxy) -> None:
         for client, head in zip(clients, (v1(1), v2(2), b"PROXY UNKNOWN\r\n"), strict=True):
             client.sendall(head + b"hello\n")
             assert answer(client) == b"one hello\n"
-        own = "{}:{}".format(*clients[2].getsockname())
-        assert sorted(row["client"] for row in connections(proxy)) == sorted(
-            [named(1), named(2), own]
-        )
+        own = ["{}:{}".format(*client.getsockname()) for client in clients]
+        assert {row["client"]: row["peer"] for row in connections(proxy)} == {
+            named(1): own[0],
+            named(2): own[1],
+            own[2]: None,
+        }
 
 
 def test_others_must_not_send_one(start_proxy: StartProxy, one: EchoServer) -> None:

@@ -387,6 +387,7 @@ def connection(number: int) -> dict[str, Any]:
         "destination": "v1",
         "endpoint": "10.0.0.7:9000",
         "client": f"10.1.0.1:{number}",
+        "peer": None,
         "worker": 0,
         "state": "relaying",
         "age": 1.0,
@@ -396,6 +397,25 @@ def connection(number: int) -> dict[str, Any]:
         "generation": 1,
         "pick_reason": "weight",
     }
+
+
+def test_conns_has_a_column_for_balancers_where_one_named_a_client(admin: FakeAdmin) -> None:
+    query = "GET /v1/connections?sort=age&limit=1000"
+    via = {**connection(1), "peer": "10.9.0.1:443"}
+    for rows, head, cells in (
+        ([connection(0)], "PICK ID", [["weight", "0-0-1"]]),
+        (
+            [connection(0), via],
+            "PICK VIA ID",
+            [["weight", "-", "0-0-1"], ["weight", "10.9.0.1:443", "0-1-1"]],
+        ),
+    ):
+        admin.answers[query] = (200, {"time": 0, "total": len(rows), "connections": rows})
+        result = tcpmux("conns", "--admin", admin.path)
+        assert result.exit_code == 0, result.output
+        first, *lines = [line.split() for line in result.stdout.splitlines()]
+        assert " ".join(first).endswith(head)
+        assert [line[-len(cells[0]) :] for line in lines] == cells
 
 
 def test_kill_of_a_target_first_shows_how_many_it_would_reset(admin: FakeAdmin) -> None:

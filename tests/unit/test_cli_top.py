@@ -84,6 +84,7 @@ def test_it_fits_the_terminal(width: int, height: int, routes: int) -> None:
     view.connections = [
         {
             "client": "[2001:db8:1111:2222:3333:4444:5555:6666]:65535",
+            "peer": "[2001:db8::1]:65535",
             "route": "a-route-with-a-name-that-is-long",
             "destination": "v1",
             "age": 1e6,

@@ -86,6 +86,24 @@ def spoil(live: Live, chance: random.Random) -> None:
         state = fields_of("tm_conn")["state"][0]
         for index in range(CAPACITY):  # most are in use
             memory[live.record_offset(index) + state] = chance.choice([1, 4, 6, 6, 7, 77])
+            if chance.randrange(2):
+                own_an_annex(live, memory, index)
+
+
+def own_an_annex(live: Live, memory: mmap.mmap, index: int) -> None:
+    """The record and one full of noise name each other."""
+    records, sizes = live.record_offset(0), [size_of(name) for name in ("tm_conn", "tm_cold")]
+    cold = records + CAPACITY * sizes[0] + index * sizes[1] + fields_of("tm_cold")["annex"][0]
+    annex = records + CAPACITY * sum(sizes) + index * size_of("tm_annex")
+    generation = live.record_offset(index) + fields_of("tm_conn")["generation"][0]
+    memory[cold : cold + 4] = (index + 1).to_bytes(4, "little")
+    memory[annex : annex + 4] = index.to_bytes(4, "little")
+    memory[annex + 4 : annex + 8] = memory[generation : generation + 4]
+
+
+def size_of(struct: str) -> int:
+    """Of those without padding at their end."""
+    return max(offset + size for offset, size in fields_of(struct).values())
 
 
 def spoil_commons(view: View, chance: random.Random) -> None:

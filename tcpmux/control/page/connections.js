@@ -13,8 +13,9 @@ const LISTED = 5; // of those to kill
 
 function describe(connection) {
   const to = connection.endpoint ? ` to ${connection.endpoint}` : "";
+  const via = connection.peer ? ` via ${connection.peer}` : "";
   const by = [connection.route, connection.destination].filter(Boolean).join(", ");
-  return `${connection.client}${to} (${by}), open for ${format.age(connection.age)}`;
+  return `${connection.client}${via}${to} (${by}), open for ${format.age(connection.age)}`;
 }
 
 export class Connections {
@@ -144,7 +145,7 @@ export class Connections {
       node,
       update(now) {
         connection = now;
-        setText(client, now.client);
+        setText(client, now.peer ? `${now.client} via ${now.peer}` : now.client);
         setText(route, now.route);
         setText(destination, now.destination || "–");
         setText(endpoint, now.endpoint || "–");
