@@ -10,6 +10,7 @@ from tcpmux.config.address import Address, Endpoint, HostName
 from tcpmux.config.check import Check
 from tcpmux.config.model import AccessLog, Admin, Config, Destination, Log, Route
 from tcpmux.config.problems import ConfigError, Problem
+from tcpmux.config.rule import Rule
 from tcpmux.config.settings import (
     Bandwidth,
     Clients,
@@ -64,6 +65,7 @@ __all__ = [
     "Rate",
     "Route",
     "RoutePolicy",
+    "Rule",
     "Source",
     "Text",
     "load",

@@ -19,8 +19,10 @@ from tcpmux.config.model import AccessLog, Admin, Config, Destination, Route
 from tcpmux.config.policy import FallbackModel
 from tcpmux.config.problems import ConfigError, Location, Problem, describe
 from tcpmux.config.resources import Given, Resource, Translation, resources_in
+from tcpmux.config.rule_check import check_rules
 from tcpmux.config.schema import (
     MAX_ALL_DESTINATIONS,
+    MAX_ALL_RULES,
     MAX_ENDPOINTS,
     MAX_LISTENERS,
     MAX_ROUTES,
@@ -191,7 +193,7 @@ def _check_together(files: Sequence[_File]) -> None:
     """What no single value can tell: names and addresses given twice, and totals."""
     keys, routes = Names("key"), Names("a route named")
     listens = Names("a listener on")
-    listeners = destinations = endpoints = route_count = 0
+    listeners = destinations = endpoints = route_count = rules = 0
     for file in files:
         document = file.document
         for key in file.model.model_fields_set - {"routes"}:
@@ -206,12 +208,14 @@ def _check_together(files: Sequence[_File]) -> None:
                 listeners += len(addresses)
             _check_destinations(route, document, here)
             _check_fallback(route, document, here)
+            check_rules(route, document, here)
             if not any(destination.weight for destination in route.destinations):
                 document.warn(
                     (*here, "destinations"),
                     "all weights are 0: every connection is reset until one has weight",
                 )
             route_count += 1
+            rules += len(route.rules)
             destinations += len(route.destinations)
             endpoints += sum(len(d.endpoints) for d in route.destinations)
     for what, count, most in (
@@ -219,6 +223,7 @@ def _check_together(files: Sequence[_File]) -> None:
         ("listen addresses", listeners, MAX_LISTENERS),
         ("destinations", destinations, MAX_ALL_DESTINATIONS),
         ("endpoints", endpoints, MAX_ENDPOINTS),
+        ("rules", rules, MAX_ALL_RULES),
     ):
         if count > most:
             files[-1].document.problem(
@@ -388,4 +393,5 @@ def _route(model: RouteModel, defaults: DefaultsModel) -> Route:
             for d in model.destinations
         ),
         policy=model.made(defaults),
+        rules=tuple(rule.made() for rule in model.rules),
     )

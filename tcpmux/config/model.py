@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tcpmux.config.address import Address, Endpoint, HostName
 from tcpmux.config.problems import Problem
+from tcpmux.config.rule import Rule
 from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, RoutePolicy, Timeouts
 
 MAX_WEIGHT = 1_000_000
@@ -42,13 +43,15 @@ class Destination(_Timed):
 @dataclass(frozen=True, slots=True)
 class Route(_Timed):
     """Addresses to listen on and the destinations behind them. source: what it was made of, if
-    that is no native file."""
+    that is no native file. rules: the first that a connection meets decides; without one, the
+    weights."""
 
     name: str
     listen: tuple[Address, ...]
     destinations: tuple[Destination, ...]
     source: str = ""
     policy: RoutePolicy = RoutePolicy()
+    rules: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

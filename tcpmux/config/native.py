@@ -11,6 +11,7 @@ from tcpmux.config.check import Check
 from tcpmux.config.duration import format_duration
 from tcpmux.config.model import Buffers, Config, Log, Route
 from tcpmux.config.rows import rows_of
+from tcpmux.config.rule import Rule, tlv_text
 from tcpmux.config.schema import FileModel
 from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, RoutePolicy, Timeouts
 from tcpmux.config.size import format_size
@@ -122,6 +123,9 @@ def _route(route: Route) -> Iterator[str]:
     several = f"[{', '.join(listen)}]"
     yield f"    listen: {listen[0] if len(listen) == 1 else several}"
     yield from (f"    {key}: {value}" for key, value in texts(route.policy, _OF_ROUTE))
+    if route.rules:
+        yield "    rules:"
+        yield from (f"      - {flow(_rule(rule))}" for rule in route.rules)
     yield "    destinations:"
     base = DestinationPolicy(**{key: getattr(route.policy, key) for key in rows_of(Timeouts)})
     for destination in route.destinations:
@@ -130,6 +134,33 @@ def _route(route: Route) -> Iterator[str]:
         for key, value in texts(destination.policy, _OF_DESTINATION, base):
             yield f"        {key}: {value}"
         yield from _endpoints(destination.endpoints, dict(destination.endpoint_policies))
+
+
+def _rule(rule: Rule) -> Pairs:
+    if rule.name:
+        yield "name", scalar(rule.name)
+    for key, values in rule.conditions:
+        if key == "tlv":
+            yield key, flow((f"{kind:#04x}", _tlvs(kind, of)) for kind, of in rule.tlvs)
+        elif key in ("port", "tls"):
+            yield key, values[0] if len(values) == 1 else f"[{', '.join(values)}]"
+        else:
+            yield key, _one_or_more(values)
+    if rule.reject:
+        yield "reject", "true"
+    elif [weight for _, weight in rule.weights] == [1]:
+        yield "to", scalar(rule.weights[0][0])
+    else:
+        yield "weights", flow((scalar(name), str(weight)) for name, weight in rule.weights)
+
+
+def _tlvs(kind: int, values: Sequence[bytes]) -> str:
+    return _one_or_more([tlv_text(kind, value) for value in values])
+
+
+def _one_or_more(values: Sequence[str]) -> str:
+    written = [scalar(value) for value in values]
+    return written[0] if len(written) == 1 else f"[{', '.join(written)}]"
 
 
 def _endpoints(

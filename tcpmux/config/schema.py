@@ -19,7 +19,6 @@ from tcpmux.config.address import (
     Address,
     Endpoint,
     parse_endpoint,
-    parse_listen,
 )
 from tcpmux.config.instance_schema import (
     AccessLogModel,
@@ -39,6 +38,8 @@ from tcpmux.config.policy import (
 )
 from tcpmux.config.problems import describe
 from tcpmux.config.rows import DAY
+from tcpmux.config.rule import MAX_RULES
+from tcpmux.config.rule_schema import RuleModel, listen_address, share
 from tcpmux.config.turns import MAX_ENDPOINT_WEIGHT
 from tcpmux.config.values import (
     DURATION_SCHEMA,
@@ -59,10 +60,7 @@ MAX_ROUTES = 4096
 MAX_LISTENERS = 4096
 MAX_ALL_DESTINATIONS = 65536
 MAX_ENDPOINTS = 65536
-
-
-def _weight(value: Any) -> int:
-    return whole(value, 0, MAX_WEIGHT)
+MAX_ALL_RULES = 65536
 
 
 def _workers(value: Any) -> int | None:
@@ -97,16 +95,6 @@ def _account(value: Any) -> str:
     if is_name and (not value.isdecimal() or int(value) <= MAX_ID):
         return str(value)
     raise ValueError(f"expected a name or 0..{MAX_ID}, got {describe(value)}")
-
-
-def _listen_address(value: Any) -> list[Address]:
-    forms = "IP:port, [IPv6]:port or unix:/path"
-    if not isinstance(value, str):
-        raise ValueError(f"expected {forms}, got {describe(value)}")
-    try:
-        return parse_listen(value)
-    except ValueError as error:
-        raise ValueError(f"{error}, got {describe(value)}") from None
 
 
 def _endpoint(value: Any) -> Endpoint:
@@ -157,7 +145,7 @@ class DestinationModel(DestinationPolicyModel, SharedModel):
     name: Name = Field(description="A version of the service. Counters stay with the name.")
     weight: Annotated[
         int,
-        BeforeValidator(_weight),
+        BeforeValidator(share),
         WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_WEIGHT}),
     ] = Field(
         default=1,
@@ -175,7 +163,7 @@ class RouteModel(SharedModel, RoutePolicyModel):  # a key of both: unsaid, as `d
         list[
             Annotated[
                 list[Address],
-                BeforeValidator(_listen_address),
+                BeforeValidator(listen_address),
                 WithJsonSchema({"type": "string"}),
             ]
         ],
@@ -194,6 +182,11 @@ class RouteModel(SharedModel, RoutePolicyModel):  # a key of both: unsaid, as `d
         "range of ports such as :9000-9010; one or a list."
     )
     destinations: list[DestinationModel] = Field(min_length=1, max_length=MAX_DESTINATIONS)
+    rules: list[RuleModel] = Field(
+        default=[],
+        max_length=MAX_RULES,
+        description="Before the weights: the first whose conditions a connection meets decides.",
+    )
 
 
 class DefaultsModel(TimeoutsModel, SharedModel):  # a key of both: with its default
