@@ -75,8 +75,7 @@ static uint32_t best_stride(const uint32_t *cumulative, uint32_t count, uint32_t
     return best;
 }
 
-void tm_pick_plan(const uint32_t *weights, uint32_t count, uint32_t *period, uint32_t *stride,
-                  uint32_t *cumulative)
+void tm_pick_plan(const uint32_t *weights, uint32_t count, struct tm_split *split)
 {
     assert(count <= TM_MAX_DESTINATIONS);
     uint32_t divisor = 0, positive = 0, sum = 0;
@@ -85,24 +84,24 @@ void tm_pick_plan(const uint32_t *weights, uint32_t count, uint32_t *period, uin
         divisor = gcd(divisor, weights[i]);
         positive += weights[i] > 0;
     }
-    *stride = 1;
+    split->stride = 1;
     for (uint32_t i = 0; i < count; i++) {
         sum += divisor ? weights[i] / divisor : 0;
-        cumulative[i] = sum;
+        split->cumulative[i] = sum;
     }
-    *period = sum;
+    split->period = sum;
     if (positive > 1)
-        *stride = best_stride(cumulative, count, sum);
+        split->stride = best_stride(split->cumulative, count, sum);
 }
 
 uint32_t tm_pick_other(const struct tm_image *image, const struct tm_route *route,
-                       uint64_t not_these, uint64_t n)
+                       const struct tm_split *split, uint64_t not_these, uint64_t n)
 {
     uint32_t weights[TM_MAX_DESTINATIONS] = {0}, divisor = 0, period = 0, stride, x;
     for (uint32_t i = 0; i < route->destination_count; i++) {
         const struct tm_destination *other = &image->destinations[route->first_destination + i];
         if (!(not_these >> i & 1) && other->turn_count)
-            weights[i] = other->effective_weight;
+            weights[i] = tm_split_weight(split, i);
         divisor = gcd(divisor, weights[i]);
     }
     if (divisor == 0)

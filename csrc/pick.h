@@ -28,21 +28,27 @@ static inline uint32_t tm_pick_position(uint64_t n, uint32_t period, uint32_t st
 }
 
 /* Index within the route of the destination for ticket `n`. period must not be 0. */
-static inline uint32_t tm_pick(const struct tm_route *route, uint64_t n)
+static inline uint32_t tm_pick(const struct tm_split *split, uint64_t n)
 {
-    uint32_t x = tm_pick_position(n, route->period, route->stride);
+    uint32_t x = tm_pick_position(n, split->period, split->stride);
     uint32_t i = 0;
-    while (x >= route->cumulative[i])
+    while (x >= split->cumulative[i])
         i++;
-    assert(i < route->destination_count);
+    assert(i < TM_MAX_DESTINATIONS);
     return i;
 }
 
-/* A destination by weight, index within the route, but none of `not_these` (a bit each) and none
- * that can't serve; TM_NONE = there is no other. Exact over consecutive `n` while those are the
- * same. For what a destination can't take; pick.c. */
+/* What the destination counts in the split, in units of their common divisor. */
+static inline uint32_t tm_split_weight(const struct tm_split *split, uint32_t i)
+{
+    return split->cumulative[i] - (i ? split->cumulative[i - 1] : 0);
+}
+
+/* A destination by its weight in the split, index within the route, but none of `not_these` (a bit
+ * each) and none that can't serve; TM_NONE = there is no other. Exact over consecutive `n` while
+ * those are the same. For what a destination can't take; pick.c. */
 uint32_t tm_pick_other(const struct tm_image *image, const struct tm_route *route,
-                       uint64_t not_these, uint64_t n);
+                       const struct tm_split *split, uint64_t not_these, uint64_t n);
 
 /* A good mix of all bits (the finaliser of MurmurHash3). */
 static inline uint64_t tm_mix(uint64_t value)
@@ -115,9 +121,8 @@ void tm_maglev_fill(uint16_t *entries, uint32_t size, const uint64_t *hashes, ui
                     uint32_t *next, uint64_t *steps);
 
 /* Works out period, stride and cumulative[count] for `weights`.
- * All weights 0 (or count 0): *period = 0, nothing may be picked.
+ * All weights 0 (or count 0): the period is 0, nothing may be picked.
  * count <= TM_MAX_DESTINATIONS, each weight <= TM_MAX_WEIGHT. pick.c; the master's. */
-void tm_pick_plan(const uint32_t *weights, uint32_t count, uint32_t *period, uint32_t *stride,
-                  uint32_t *cumulative);
+void tm_pick_plan(const uint32_t *weights, uint32_t count, struct tm_split *split);
 
 #endif

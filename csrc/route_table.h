@@ -35,7 +35,7 @@
 #include <sys/un.h>
 
 #define TM_TABLE_MAGIC 0x656c626174787574ull /* "tuxtable", little endian */
-#define TM_TABLE_FORMAT 7u
+#define TM_TABLE_FORMAT 8u
 
 #define TM_CACHE_LINE 64
 #define TM_NAME_SIZE 64           /* with its NUL */
@@ -168,16 +168,21 @@ struct tm_ranges {
     uint32_t count; /* 0 = nobody, TM_NONE = everybody */
 };
 
+/* How connections are divided among the destinations of a route: pick.h. */
+struct tm_split {
+    uint32_t ticket;
+    uint32_t period; /* S; 0 = nothing to pick, reject */
+    uint32_t stride;
+    uint32_t cumulative[TM_MAX_DESTINATIONS]; /* of each destination's effective weight / gcd */
+};
+
 struct tm_route {
     char name[TM_NAME_SIZE];
     uint32_t first_destination; /* index into image.destinations */
     uint32_t destination_count;
-    uint32_t ticket;
     uint32_t slot;
     uint64_t since_generation;
-    uint32_t period;            /* S of pick.h; 0 = nothing to pick, reject */
-    uint32_t stride;
-    uint32_t cumulative[TM_MAX_DESTINATIONS];
+    struct tm_split split;     /* by the weights of the destinations */
     struct tm_ranges admitted; /* clients that are let in */
     struct tm_ranges senders;  /* peers that send a header of the PROXY protocol: conn/proxy.h */
     struct tm_route_rules rules;

@@ -71,7 +71,7 @@ static bool somebody_has_room(const struct tm_worker *w, uint32_t but)
     for (uint32_t i = 0; i < route->destination_count; i++) {
         uint32_t at = route->first_destination + i;
         const struct tm_destination *destination = &w->image->destinations[at];
-        if (at != but && destination->effective_weight && destination->turn_count &&
+        if (at != but && tm_split_weight(&route->split, i) && destination->turn_count &&
             seems_to_have_room(w, at))
             return true;
     }
@@ -86,7 +86,7 @@ static uint32_t another_with_room(struct tm_worker *w, uint32_t index, uint32_t 
     const struct tm_route *route = &w->image->routes[destination->route];
     uint64_t not_these = (uint64_t)1 << (but - route->first_destination);
     for (;;) {
-        uint32_t other = tm_pick_other(w->image, route, not_these,
+        uint32_t other = tm_pick_other(w->image, route, &route->split, not_these,
                                        tm_rota_take(&w->commons->slots[destination->slot].rota));
         if (other == TM_NONE)
             return TM_NONE;
@@ -118,7 +118,7 @@ struct tm_answer tm_pick_stage(struct tm_worker *w, uint32_t index)
         return tm_next(); /* picked by an earlier incarnation */
     if (!route)
         return tm_end_for(TM_CLOSED_no_endpoint);
-    if (route->period == 0) {
+    if (route->split.period == 0) {
         /* No destination can take it: some time may pass until one can. */
         if (route->rules.on_all_unavailable != TM_HOLD)
             return tm_end_for(TM_CLOSED_no_endpoint);
@@ -126,9 +126,9 @@ struct tm_answer tm_pick_stage(struct tm_worker *w, uint32_t index)
                              TM_CLOSED_no_endpoint);
     }
     /* A period of 1 is all weight on one destination: pick.h. */
-    enum tm_pick_reason reason = route->period == 1 ? TM_PICKED_only : TM_PICKED_weighted;
+    enum tm_pick_reason reason = route->split.period == 1 ? TM_PICKED_only : TM_PICKED_weighted;
     at = route->first_destination +
-         tm_pick(route, tm_ticket_take(&w->commons->tickets[route->ticket]));
+         tm_pick(&route->split, tm_ticket_take(&w->commons->tickets[route->split.ticket]));
     if (!has_room(w, index, at) && w->image->destinations[at].rules.on_full == TM_FULL_SPILL) {
         uint32_t other = another_with_room(w, index, at);
         if (other != TM_NONE) {

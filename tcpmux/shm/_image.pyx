@@ -18,10 +18,10 @@ from tcpmux.shm.c_table cimport (
     tm_turn_hash,
 )
 from tcpmux.shm._address cimport address_text, put_address
+from tcpmux.shm._pick cimport plan_split
 from tcpmux.shm._table cimport Table
 from tcpmux.shm._address import address_hash
 from tcpmux.shm._declared import DESTINATION_RULES, ENDPOINT_RULES, ROUTE_RULES
-from tcpmux.shm._pick import pick_plan
 from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow
 from tcpmux.shm.rules import DestinationRules, EndpointRules, RouteRules
 
@@ -117,17 +117,13 @@ cdef int put_new_labels(tm_table *table, image, uint64_t before) except -1:
 
 cdef int put_route(tm_image *out, tm_route *route, row) except -1:
     cdef tm_destination *destination
-    cdef uint32_t i
     put_name(route.name, row.name)
     route.first_destination = out.destination_count
     route.destination_count = len(row.destinations)
-    route.ticket = row.ticket
     route.slot = row.slot
     route.since_generation = row.since_generation
-    weights = tuple(d.effective_weight for d in row.destinations)
-    route.period, route.stride, thresholds = pick_plan(weights)
-    for i in range(route.destination_count):
-        route.cumulative[i] = thresholds[i]
+    route.split.ticket = row.ticket
+    plan_split(&route.split, [d.effective_weight for d in row.destinations])
     put_rules(<uint64_t *>&route.rules, row.rules, ROUTE_RULES)
     put_ranges(out, &route.admitted, row.admitted)
     put_ranges(out, &route.senders, row.senders)
@@ -306,7 +302,7 @@ cdef object read_route(const tm_image *image, const tm_route *route):
         for d in slice_of(route.first_destination, route.destination_count,
                           TM_MAX_ALL_DESTINATIONS)]
     return RouteRow(
-        name_text(route.name), route.ticket, route.slot, route.since_generation,
+        name_text(route.name), route.split.ticket, route.slot, route.since_generation,
         tuple(destinations),
         read_rules(<const uint64_t *>&route.rules, RouteRules, ROUTE_RULES),
         read_ranges(image, &route.admitted), read_ranges(image, &route.senders) or b"")

@@ -116,16 +116,19 @@ cdef extern from "route_table.h" nogil:
         uint32_t first
         uint32_t count
 
+    cdef struct tm_split:
+        uint32_t ticket
+        uint32_t period
+        uint32_t stride
+        uint32_t cumulative[64]
+
     cdef struct tm_route:
         char name[64]
         uint32_t first_destination
         uint32_t destination_count
-        uint32_t ticket
         uint32_t slot
         uint64_t since_generation
-        uint32_t period
-        uint32_t stride
-        uint32_t cumulative[64]
+        tm_split split
         tm_ranges admitted
         tm_ranges senders
         tm_route_rules rules
@@ -214,9 +217,8 @@ cdef extern from "route_table.h" nogil:
 
 
 cdef extern from "pick.h" nogil:
-    uint32_t tm_pick(const tm_route *route, uint64_t n)
-    void tm_pick_plan(const uint32_t *weights, uint32_t count, uint32_t *period,
-                      uint32_t *stride, uint32_t *cumulative)
+    uint32_t tm_pick(const tm_split *split, uint64_t n)
+    void tm_pick_plan(const uint32_t *weights, uint32_t count, tm_split *split)
     uint64_t tm_turn_hash(const tm_image *image, const tm_destination *destination, uint32_t turn)
     uint32_t tm_maglev_size(uint32_t turns)
     void tm_maglev_fill(uint16_t *entries, uint32_t size, const uint64_t *hashes, uint32_t count,

@@ -200,8 +200,8 @@ static void a_pick_is_made_once(void)
     struct tm_route *route = &((struct tm_image *)(uintptr_t)w->image)->routes[0];
     uint64_t tickets = atomic_load(&commons->tickets[0].rota.next);
     uint32_t index;
-    route->period = 1;
-    route->cumulative[0] = 1;
+    route->split.period = 1;
+    route->split.cumulative[0] = 1;
     ((struct tm_image *)(uintptr_t)w->image)->destinations[0].rules.max_connections = 1;
     int first = open_connection(w, &index); /* has no endpoint */
     CHECK_EQUAL(w->records[index].state, TM_DEAD);
@@ -233,8 +233,8 @@ static void make_three(struct tm_image *image, int *listener)
     struct tm_route *route = &image->routes[0];
     image->destination_count = image->endpoint_count = 3;
     route->destination_count = 3;
-    route->period = 1;
-    route->cumulative[0] = route->cumulative[1] = route->cumulative[2] = 1;
+    tm_pick_plan((uint32_t[]){1, 100, 1}, 3, &route->split);
+    route->split.stride = 0; /* each ticket is the first one's */
     route->rules.across = 1;
     route->rules.retry_percent = 100;
     route->rules.retry_burst = 100;
@@ -247,7 +247,7 @@ static void make_three(struct tm_image *image, int *listener)
         };
         image->turns[i] = (struct tm_turn){0};
         image->destinations[i] = (struct tm_destination){
-            .slot = 1 + i, .ticket = 1 + i, .effective_weight = i == 1 ? 100 : 1,
+            .slot = 1 + i, .ticket = 1 + i,
             .first_endpoint = i, .endpoint_count = 1, .first_turn = i, .turn_count = 1,
             .rules.connect_timeout_ms = 1000,
         };

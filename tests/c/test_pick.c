@@ -11,12 +11,12 @@
 
 enum { WHOLE_PERIOD = 100000, TAKERS = 4 };
 
-/* A route as the master publishes it. */
-static struct tm_route plan(const uint32_t *weights, uint32_t count)
+/* A split as the master publishes it. */
+static struct tm_split plan(const uint32_t *weights, uint32_t count)
 {
-    struct tm_route route = {.destination_count = count};
-    tm_pick_plan(weights, count, &route.period, &route.stride, route.cumulative);
-    return route;
+    struct tm_split split = {0};
+    tm_pick_plan(weights, count, &split);
+    return split;
 }
 
 static uint32_t divisor_of(uint32_t a, uint32_t b)
@@ -33,35 +33,35 @@ static uint32_t divisor_of_all(const uint32_t *weights, uint32_t count)
 }
 
 /* What must hold for any weights of which one is positive. */
-static void check_plan(const struct tm_route *route, const uint32_t *weights, uint32_t count)
+static void check_plan(const struct tm_split *split, const uint32_t *weights, uint32_t count)
 {
     uint32_t divisor = divisor_of_all(weights, count), sum = 0;
     CHECK(divisor > 0);
     for (uint32_t i = 0; i < count; i++) {
         sum += weights[i] / divisor;
-        CHECK_EQUAL(route->cumulative[i], sum);
+        CHECK_EQUAL(split->cumulative[i], sum);
     }
-    CHECK_EQUAL(route->period, sum);
-    CHECK(route->stride >= 1);
-    CHECK_EQUAL(divisor_of(route->stride, route->period), 1);
+    CHECK_EQUAL(split->period, sum);
+    CHECK(split->stride >= 1);
+    CHECK_EQUAL(divisor_of(split->stride, split->period), 1);
 }
 
 /* Slides a window of one period over the tickets from `first` on, for one more period: in
  * each of its places it must hold exactly the weights. */
-static void check_windows(const struct tm_route *route, const uint32_t *weights, uint32_t count,
+static void check_windows(const struct tm_split *split, const uint32_t *weights, uint32_t count,
                           uint64_t first)
 {
     uint32_t divisor = divisor_of_all(weights, count), wrong = 0;
     int64_t missing[TM_MAX_DESTINATIONS];
     for (uint32_t i = 0; i < count; i++)
         missing[i] = weights[i] / divisor;
-    for (uint64_t n = first; n < first + route->period; n++)
-        missing[tm_pick(route, n)]--;
+    for (uint64_t n = first; n < first + split->period; n++)
+        missing[tm_pick(split, n)]--;
     for (uint32_t i = 0; i < count; i++)
         wrong += missing[i] != 0;
     CHECK_EQUAL(wrong, 0);
-    for (uint64_t n = first; n < first + route->period; n++) {
-        uint32_t leaves = tm_pick(route, n), enters = tm_pick(route, n + route->period);
+    for (uint64_t n = first; n < first + split->period; n++) {
+        uint32_t leaves = tm_pick(split, n), enters = tm_pick(split, n + split->period);
         wrong += leaves != enters; /* one more of one, one less of another */
     }
     CHECK_EQUAL(wrong, 0);
@@ -69,11 +69,11 @@ static void check_windows(const struct tm_route *route, const uint32_t *weights,
 
 static void check_exact(const uint32_t *weights, uint32_t count)
 {
-    struct tm_route route = plan(weights, count);
-    check_plan(&route, weights, count);
-    check_windows(&route, weights, count, 0);
-    check_windows(&route, weights, count, 0xffffffffull - route.period / 2); /* past 32 bits */
-    check_windows(&route, weights, count, random_below(1ull << 62));
+    struct tm_split split = plan(weights, count);
+    check_plan(&split, weights, count);
+    check_windows(&split, weights, count, 0);
+    check_windows(&split, weights, count, 0xffffffffull - split.period / 2); /* past 32 bits */
+    check_windows(&split, weights, count, random_below(1ull << 62));
 }
 
 #define EXACT(...)                                                         \
@@ -136,15 +136,15 @@ static void the_largest_period_does_not_overflow(void)
     uint32_t weights[TM_MAX_DESTINATIONS];
     for (uint32_t i = 0; i < TM_MAX_DESTINATIONS; i++)
         weights[i] = TM_MAX_WEIGHT - i;
-    struct tm_route route = plan(weights, TM_MAX_DESTINATIONS);
-    check_plan(&route, weights, TM_MAX_DESTINATIONS);
-    CHECK(route.period > 63000000);
+    struct tm_split split = plan(weights, TM_MAX_DESTINATIONS);
+    check_plan(&split, weights, TM_MAX_DESTINATIONS);
+    CHECK(split.period > 63000000);
     for (int turn = 0; turn < 20000; turn++) {
         uint64_t n = turn ? random_below(UINT64_MAX) : UINT64_MAX;
-        unsigned __int128 product = (unsigned __int128)(n % route.period) * route.stride;
-        uint32_t x = (uint32_t)(product % route.period), i = tm_pick(&route, n);
-        CHECK_EQUAL(tm_pick_position(n, route.period, route.stride), x);
-        CHECK(x < route.cumulative[i] && (i == 0 || x >= route.cumulative[i - 1]));
+        unsigned __int128 product = (unsigned __int128)(n % split.period) * split.stride;
+        uint32_t x = (uint32_t)(product % split.period), i = tm_pick(&split, n);
+        CHECK_EQUAL(tm_pick_position(n, split.period, split.stride), x);
+        CHECK(x < split.cumulative[i] && (i == 0 || x >= split.cumulative[i - 1]));
     }
 }
 
@@ -153,33 +153,33 @@ static void nothing_to_pick_has_no_period(void)
     static const uint32_t zeros[TM_MAX_DESTINATIONS];
     CHECK_EQUAL(plan(zeros, 0).period, 0);
     for (uint32_t count = 1; count <= TM_MAX_DESTINATIONS; count++) {
-        struct tm_route route = plan(zeros, count);
-        CHECK_EQUAL(route.period, 0);
-        CHECK_EQUAL(route.cumulative[count - 1], 0);
+        struct tm_split split = plan(zeros, count);
+        CHECK_EQUAL(split.period, 0);
+        CHECK_EQUAL(split.cumulative[count - 1], 0);
     }
 }
 
 static void only_the_ratio_counts(void)
 {
     static const uint32_t small[] = {4, 1}, large[] = {800000, 200000};
-    struct tm_route a = plan(small, 2), b = plan(large, 2);
+    struct tm_split a = plan(small, 2), b = plan(large, 2);
     CHECK_EQUAL(a.period, 5);
     CHECK(a.period == b.period && a.stride == b.stride);
 }
 
 /* The worst |picks of a destination - its due| over every window of at most `longest` tickets
  * that starts within the first `starts`. */
-static double worst_window(const struct tm_route *route, const uint32_t *weights, uint32_t starts,
-                           uint32_t longest)
+static double worst_window(const struct tm_split *split, const uint32_t *weights, uint32_t count,
+                           uint32_t starts, uint32_t longest)
 {
     double worst = 0, sum = 0;
-    for (uint32_t i = 0; i < route->destination_count; i++)
+    for (uint32_t i = 0; i < count; i++)
         sum += weights[i];
     for (uint64_t start = 0; start < starts; start++) {
         uint32_t picked[TM_MAX_DESTINATIONS] = {0};
         for (uint32_t length = 1; length <= longest; length++) {
-            picked[tm_pick(route, start + length - 1)]++;
-            for (uint32_t i = 0; i < route->destination_count; i++) {
+            picked[tm_pick(split, start + length - 1)]++;
+            for (uint32_t i = 0; i < count; i++) {
                 double off = picked[i] - length * (weights[i] / sum);
                 worst = off > worst ? off : -off > worst ? -off : worst;
             }
@@ -207,9 +207,9 @@ static void short_windows_are_close_to_the_weights(void)
         uint32_t count = 0;
         while (count < 4 && spreads[k].weights[count])
             count++;
-        struct tm_route route = plan(spreads[k].weights, count);
-        uint32_t longest = route.period < 300 ? route.period : 300;
-        double worst = worst_window(&route, spreads[k].weights, route.period, longest);
+        struct tm_split split = plan(spreads[k].weights, count);
+        uint32_t longest = split.period < 300 ? split.period : 300;
+        double worst = worst_window(&split, spreads[k].weights, count, split.period, longest);
         fprintf(stderr, "    %u/%u/%u/%u: at worst %.2f off in any window\n",
                 spreads[k].weights[0], spreads[k].weights[1], spreads[k].weights[2],
                 spreads[k].weights[3], worst);
@@ -225,8 +225,8 @@ static void random_splits_stay_close(void)
         uint32_t count = 2 + (uint32_t)random_below(2);
         for (uint32_t i = 0; i < count; i++)
             weights[i] = 1 + (uint32_t)random_below(TM_MAX_WEIGHT);
-        struct tm_route route = plan(weights, count);
-        double worst = worst_window(&route, weights, 200, 200);
+        struct tm_split split = plan(weights, count);
+        double worst = worst_window(&split, weights, count, 200, 200);
         worst_of_all = worst > worst_of_all ? worst : worst_of_all;
     }
     fprintf(stderr, "    at worst %.2f off in any window of up to 200\n", worst_of_all);
@@ -237,7 +237,7 @@ static void random_splits_stay_close(void)
 
 struct shared {
     struct tm_ticket ticket;
-    struct tm_route route;
+    struct tm_split split;
     uint64_t picked[TAKERS][TM_MAX_DESTINATIONS];
 };
 
@@ -252,7 +252,7 @@ static void *take(void *argument)
 {
     struct taker *taker = argument;
     for (int k = 0; k < PICKS_EACH; k++) {
-        uint32_t i = tm_pick(&taker->shared->route, tm_ticket_take(&taker->shared->ticket));
+        uint32_t i = tm_pick(&taker->shared->split, tm_ticket_take(&taker->shared->ticket));
         taker->shared->picked[taker->number][i]++;
     }
     return NULL;
@@ -264,8 +264,8 @@ static struct shared *map_shared(void)
     struct shared *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
                                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(shared != MAP_FAILED);
-    shared->route = plan(weights, 4);
-    CHECK_EQUAL(shared->route.period, 8);
+    shared->split = plan(weights, 4);
+    CHECK_EQUAL(shared->split.period, 8);
     return shared;
 }
 
@@ -347,27 +347,29 @@ static void what_one_can_t_take_the_others_get_by_weight(void)
     route->first_destination = 7;
     route->destination_count = 6;
     for (int i = 0; i < 6; i++) {
-        image->destinations[7 + i].effective_weight = WEIGHTS[i];
         image->destinations[7 + i].turn_count = i != 5; /* nobody serves there */
     }
+    struct tm_split split = plan(WEIGHTS, 6);
     uint64_t first = random_below(1ull << 62);
     uint32_t got[6] = {0};
     for (uint64_t n = first; n < first + 60; n++) /* the first one is out */
-        got[tm_pick_other(image, route, 1, n)]++;
+        got[tm_pick_other(image, route, &split, 1, n)]++;
     CHECK_EQUAL(got[1], 10);
     CHECK_EQUAL(got[3], 20);
     CHECK_EQUAL(got[4], 30);
     CHECK_EQUAL(got[0] + got[2] + got[5], 0);
-    CHECK_EQUAL(tm_pick_other(image, route, 1 | 1 << 1 | 1 << 3, first), 4);
-    CHECK_EQUAL(tm_pick_other(image, route, ~(uint64_t)0, first), TM_NONE);
+    CHECK_EQUAL(tm_pick_other(image, route, &split, 1 | 1 << 1 | 1 << 3, first), 4);
+    CHECK_EQUAL(tm_pick_other(image, route, &split, ~(uint64_t)0, first), TM_NONE);
     /* The most there can be. */
+    uint32_t most[TM_MAX_DESTINATIONS];
     route->destination_count = TM_MAX_DESTINATIONS;
     for (uint32_t i = 0; i < TM_MAX_DESTINATIONS; i++) {
-        image->destinations[7 + i].effective_weight = TM_MAX_WEIGHT - i;
+        most[i] = TM_MAX_WEIGHT - i;
         image->destinations[7 + i].turn_count = 1;
     }
+    split = plan(most, TM_MAX_DESTINATIONS);
     for (uint64_t n = 0; n < 1000; n++)
-        CHECK(tm_pick_other(image, route, 2, random_below(1ull << 62)) < TM_MAX_DESTINATIONS);
+        CHECK(tm_pick_other(image, route, &split, 2, random_below(1ull << 62)) < TM_MAX_DESTINATIONS);
     free(image);
 }
 
