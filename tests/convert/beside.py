@@ -13,7 +13,6 @@ import re
 import shutil
 import socket
 import subprocess
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +24,9 @@ import psutil
 from click.testing import CliRunner
 
 from tcpmux.cli.app import cli
+from tests.convert.servers import NamedServer
 from tests.integration.proxy import Proxy
-from tests.support import DEADLINE, free_port, patient, wait_for, will_reset
+from tests.support import DEADLINE, free_port, patient, wait_for
 
 FILES = Path(__file__).with_name("files")
 NGINX = "/usr/sbin/nginx"
@@ -35,52 +35,6 @@ _PORT = re.compile(r"\b19\d{3}\b")
 
 CLOSED = "closed"  # by the proxy, without an answer, in either way
 REFUSED = "refused"  # nobody listens
-
-
-class NamedServer:
-    """Answers each line with its name; remembers how many are open."""
-
-    def __init__(self, name: str, port: int) -> None:
-        self.name, self.port = name, port
-        self._sock: socket.socket | None = None
-        self._open: set[socket.socket] = set()
-        self.start()
-
-    def start(self) -> None:
-        sock = socket.socket()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", self.port))
-        sock.listen(1024)
-        self._sock = sock
-        threading.Thread(target=self._accept, args=(sock,), daemon=True).start()
-
-    def stop(self) -> None:
-        """As if its process had been killed."""
-        if self._sock is None:
-            return
-        with suppress(OSError):  # wakes the accepting thread
-            self._sock.shutdown(socket.SHUT_RDWR)
-        self._sock.close()
-        self._sock = None
-        for client in list(self._open):
-            with suppress(OSError):
-                will_reset(client)
-                client.shutdown(socket.SHUT_RDWR)
-
-    def _accept(self, sock: socket.socket) -> None:
-        while True:
-            try:
-                client, _ = sock.accept()
-            except OSError:
-                return
-            self._open.add(client)
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, suppress(OSError), client.makefile("rb") as lines:
-            for _ in lines:
-                client.sendall(f"{self.name}\n".encode())
-        self._open.discard(client)
 
 
 @dataclass(slots=True)
@@ -126,10 +80,10 @@ def is_open(port: int) -> bool:
         return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
-def answer_of(sock: socket.socket) -> str:
-    """What answers on an open connection: a server's name, or CLOSED."""
+def answer_of(sock: socket.socket, first: bytes = b"") -> str:
+    """What answers on an open connection: a server's name, or CLOSED. first: is sent before."""
     try:
-        sock.sendall(b"?\n")
+        sock.sendall(first + b"?\n")
         return sock.recv(100).decode().strip() or CLOSED
     except (ConnectionResetError, BrokenPipeError):
         return CLOSED

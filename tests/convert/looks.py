@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.convert.beside import CLOSED, Seen, answer_of, is_open
+from tests.convert.servers import HEADERS
 from tests.support import DEADLINE, wait_for
 
 SIGMAS = 5  # a split by chance is further off once in two million times
@@ -90,6 +91,23 @@ def answers_at(path: str) -> Look:
             return answer_of(sock)
 
     return Look(f"a client of unix:{path}", take)
+
+
+def told(port: int, *headers: str, source: str = "127.0.0.1") -> Look:
+    """Whose answer clients get that send these headers (HEADERS), and who the server is told that
+    they are."""
+
+    def take(seen: Seen) -> str:
+        found = []
+        for header in headers:
+            with socket.socket() as sock:
+                sock.settimeout(DEADLINE)
+                sock.bind((source, 0))
+                sock.connect(("127.0.0.1", seen.ports[port]))
+                found.append(f"{header}: {answer_of(sock, HEADERS[header])}")
+        return ", ".join(found)
+
+    return Look(f"PROXY headers from {source} to {port}", take)
 
 
 def named_by_header(port: int, *clients: str) -> Look:

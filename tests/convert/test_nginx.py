@@ -273,15 +273,21 @@ def test_access_rules_are_inherited_all_or_none() -> None:
     [
         ("server { listen 80 ssl; proxy_pass 127.0.0.1:81; }", "TLS"),
         (f"server {{ {LISTENING} proxy_ssl on; }}", "TLS"),
-        ("server { listen 80 proxy_protocol; proxy_pass 127.0.0.1:81; }", "the PROXY protocol"),
-        (f"proxy_protocol on; server {{ {LISTENING} }}", "the PROXY protocol"),
+        (
+            "server { listen unix:/x proxy_protocol; proxy_pass 127.0.0.1:81; }",
+            "the PROXY protocol",
+        ),
+        (
+            "server { listen 80; proxy_protocol on; proxy_pass unix:/run/x; }",
+            "the PROXY protocol",
+        ),
         ("server { listen 80 udp; proxy_pass 127.0.0.1:81; }", "UDP"),
         ("server { listen 80; listen 80 udp; proxy_pass 127.0.0.1:81; }", "UDP"),
         (f"server {{ {LISTENING} proxy_bind 127.0.0.2; }}", "source addresses"),
         ("server { listen 80; return hello; }", "fixed answers"),
         ("server { listen 80; proxy_pass $remote_addr:80; }", "rules by source"),
         ("server { listen 80; proxy_pass $ssl_preread_server_name:80; }", "rules by SNI"),
-        ("server { listen 80; proxy_pass $proxy_protocol_addr:80; }", "the PROXY protocol"),
+        ("server { listen 80; proxy_pass $proxy_protocol_addr:80; }", "rules by source"),
         (
             "split_clients $remote_addr $x { 50% 127.0.0.1:81; * 127.0.0.1:82; } "  # noqa: ISC004
             "server { listen 80; proxy_pass $x; }",

@@ -53,6 +53,11 @@ def _of_server(example: str) -> tuple[str, str]:
     """What stands in the server, and beside it."""
     zone = "limit_conn_zone $binary_remote_addr zone=z:1m;"
     for start, inside, beside in (
+        (
+            "limit_conn_zone $proxy_protocol_addr",
+            f"listen 80 proxy_protocol; {TARGET} limit_conn z 2;",
+            f"{example};",
+        ),
         ("limit_conn_zone", f"listen 80; {TARGET} limit_conn z 2;", f"{example};"),
         ("limit_conn ", f"listen 80; {TARGET} {example};", zone),
         ("split_clients", "listen 80; proxy_pass $x;", example),
@@ -68,7 +73,8 @@ def _of_server(example: str) -> tuple[str, str]:
 
 def _upstream(directives: str) -> str:
     upstream = f"upstream u {{ zone u 1m; {directives} }}"
-    return _server("listen 80; proxy_pass u;", upstream)
+    header = " proxy_protocol" if "$proxy_protocol_addr" in directives else ""
+    return _server(f"listen 80{header}; proxy_pass u;", upstream)
 
 
 def _server(directives: str, stream: str) -> str:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_network
 
 from tcpmux.config.rows import MAX_CONNECTIONS
 from tcpmux.config.settings import UNIX, Clients, RoutePolicy, Source
 from tcpmux.convert.clients import EVERYBODY, ClientRule, TooManyNetworks, allow_and_deny
+from tcpmux.convert.nginx.header import names_all
 from tcpmux.convert.nginx.scope import is_plain
 from tcpmux.convert.nginx.tree import Directive
-from tcpmux.convert.nginx.values import number
+from tcpmux.convert.nginx.values import network, number
 from tcpmux.convert.nginx.variables import names_in
 from tcpmux.convert.report import Report, Word
 
 _CLIENT = ("$binary_remote_addr", "$remote_addr", "${binary_remote_addr}", "${remote_addr}")
+# What the header says, whoever sends it.
+_NAMED = ("$proxy_protocol_addr", "${proxy_protocol_addr}")
 _LISTENER = {"server_addr", "server_port", "protocol"}
 
 
@@ -37,13 +39,8 @@ def _clients(word: Word) -> tuple[Clients, ...]:
         return EVERYBODY
     if word.text == "unix:":
         return (UNIX,)
-    length = word.text.partition("/")[2]
-    if length and not (length.isascii() and length.isdigit()):
-        return ()
-    try:
-        return (ip_network(word.text, strict=False),)
-    except ValueError:
-        return ()
+    found = network(word.text)
+    return () if found is None else (found,)
 
 
 def client_lists(
@@ -77,6 +74,11 @@ class Zones:
         else:
             self.zones[name] = one
 
+    def are_of_clients(self, directives: Sequence[Directive]) -> bool:
+        """Whether one of these limits counts connections by the client's address."""
+        zones = (self.zones.get(one.argument()) for one in directives)
+        return any(zone is not None and zone.argument() in _CLIENT for zone in zones)
+
     def use(self, directives: Sequence[Directive], route: str) -> None:
         for one in directives:
             self.users.setdefault(one.argument(), set()).add(route)
@@ -105,7 +107,7 @@ class Zones:
     ) -> RoutePolicy:
         key = zone.argument()
         others = len(self.users.get(one.argument(), ())) > 1
-        if key in _CLIENT:
+        if key in _CLIENT or (key in _NAMED and names_all(policy.accept_proxy)):
             one.at.mapped()
             zone.at.mapped(note="tcpmux counts an IPv6 /64 network as one client")
             if others:

@@ -10,16 +10,18 @@ from tcpmux.convert.report import Report
 
 METHODS = ("least_conn", "hash", "random")
 _CLIENT = ({"remote_addr"}, {"binary_remote_addr"})
+_NAMED = {"proxy_protocol_addr"}
 _EACH_CONNECTION = {"remote_port", "connection"}
 
 
 @dataclass(slots=True)
 class Balance:
-    """The last method counts, in nginx as well."""
+    """The last method counts, in nginx as well. by_header: a hash of the client in the header."""
 
     word: str = "round_robin"
     method: str = ""
     before: Directive | None = None
+    by_header: Directive | None = None
 
     @property
     def refuses_backups(self) -> bool:
@@ -65,7 +67,8 @@ class Balance:
             return
         names = names_in(texts[0])
         self.word = "round_robin"
-        if names in _CLIENT:
+        self.by_header = one if names == _NAMED else None
+        if names in _CLIENT or names == _NAMED:
             self.word = "source_hash"
             one.at.mapped(note="a client keeps its server, which may differ from the one in nginx")
         elif names & _EACH_CONNECTION:

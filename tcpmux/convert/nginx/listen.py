@@ -31,10 +31,6 @@ _HARMLESS = {
     "sndbuf": "buffers",
 }
 _CHANGES = {
-    "proxy_protocol": (
-        "the result relays the PROXY header as data; see `accept_proxy` of tcpmux",
-        "the PROXY protocol",
-    ),
     "ssl": ("tcpmux relays TLS without decrypting it", "TLS"),
     "setfib": ("tcpmux uses the host's routing table", "routing tables"),
 }
@@ -44,13 +40,15 @@ _DUAL = re.compile(r"ipv6only=(on|off)")
 
 @dataclass(slots=True)
 class Listen:
-    """keepalive: None = the client's side has none. v6_only: of [::], that IPv4 is not meant."""
+    """keepalive: None = the client's side has none. v6_only: of [::], that IPv4 is not meant.
+    header: the word for a PROXY header in front of each connection."""
 
     at: Statement
     addresses: list[Address]
     keepalive: Keepalive | None = None
     v6_only: bool = False
     has_tls: bool = False
+    header: Word | None = None
 
 
 @dataclass(slots=True)
@@ -148,6 +146,8 @@ class Listens:
             of.has_tls = of.has_tls or name == "ssl"
         elif _DUAL.fullmatch(word.text):
             at.mapped(word)
+        elif word.text == "proxy_protocol":
+            of.header = word
         elif name == "so_keepalive":
             of.keepalive = self._keepalive(at, word, value)
         elif name == "ipv6only":

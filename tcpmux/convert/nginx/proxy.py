@@ -9,7 +9,6 @@ from tcpmux.config.duration import format_duration
 from tcpmux.config.rows import DAY, HOUR, MAX_BANDWIDTH
 from tcpmux.config.settings import Retry
 from tcpmux.convert.nginx.scope import Scope, is_on
-from tcpmux.convert.nginx.tables import PROXY_PROTOCOL
 from tcpmux.convert.nginx.tree import Directive
 from tcpmux.convert.nginx.values import milliseconds, number, size
 from tcpmux.convert.report import Report
@@ -22,7 +21,8 @@ RETRIES = Retry(budget=100, burst=1_000_000)
 @dataclass(frozen=True, slots=True)
 class Behaviour:
     """connect, idle: s. attempts: 0 = every server once. up, down: bytes per second, 0 = no limit.
-    keepalive: towards servers. The defaults are nginx's."""
+    keepalive: towards servers. send_proxy: version of the header to servers; 0 = none. The defaults
+    are nginx's."""
 
     connect: float = 60.0
     idle: float = 600.0
@@ -31,6 +31,7 @@ class Behaviour:
     down: int = 0
     keepalive: bool = False
     has_tls: bool = False
+    send_proxy: int = 0
 
     @property
     def retry(self) -> Retry:
@@ -137,14 +138,11 @@ def _tls(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
     return so_far
 
 
-def _proxy_protocol(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
+def _send_proxy(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
     if is_on(one, report):
-        one.at.changes(
-            note="the result sends no PROXY header; see `send_proxy` of tcpmux",
-            needs=PROXY_PROTOCOL,
-        )
-    else:
-        one.at.harmless(note="off")
+        one.at.mapped()
+        return replace(so_far, send_proxy=1)
+    one.at.harmless(note="off")
     return so_far
 
 
@@ -172,7 +170,7 @@ HANDLERS: dict[str, Handler] = {
     "proxy_next_upstream": _next,
     "proxy_next_upstream_timeout": _next_timeout,
     "proxy_next_upstream_tries": _tries,
-    "proxy_protocol": _proxy_protocol,
+    "proxy_protocol": _send_proxy,
     "proxy_socket_keepalive": _keepalive,
     "proxy_ssl": _tls,
     "proxy_timeout": _idle,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tcpmux.convert.nginx.tables import CHANGES, HARMLESS, OTHER_HANDLERS
@@ -20,6 +21,7 @@ SETTINGS = {
     "proxy_next_upstream_timeout": (1, 1),
     "proxy_next_upstream_tries": (1, 1),
     "proxy_protocol": (1, 1),
+    "proxy_protocol_timeout": (1, 1),
     "proxy_socket_keepalive": (1, 1),
     "proxy_ssl": (1, 1),
     "proxy_timeout": (1, 1),
@@ -28,13 +30,14 @@ SETTINGS = {
     "resolver": (1, 99),
     "ssl_preread": (1, 1),
 }
-LISTS = ("allow", "deny", "limit_conn")  # a server's own replace all of stream {}'s
+# A server's own replace all of stream {}'s. allow and deny are one list.
+LISTS = {name: name for name in ("allow", "limit_conn", "set_real_ip_from")} | {"deny": "allow"}
 
 
 @dataclass(slots=True)
 class Scope:
-    """settings: by name. lists: allow and deny in order, under `allow`; limit_conn. tls: ssl_* and
-    proxy_ssl_*, which mean nothing without TLS."""
+    """settings: by name. lists: by the names in LISTS, in order. tls: ssl_* and proxy_ssl_*, which
+    mean nothing without TLS."""
 
     report: Report
     settings: dict[str, Directive] = field(default_factory=dict)
@@ -79,7 +82,7 @@ class Scope:
                 self.report.problem(one.at, f"{one.argument()} already has a limit here")
                 return
             self.zones |= {one.argument()} if is_limit else set()
-            self.lists.setdefault("limit_conn" if is_limit else "allow", []).append(one)
+            self.lists.setdefault(LISTS[one.name], []).append(one)
 
 
 def is_plain(one: Directive, report: Report, fewest: int, most: int) -> bool:
@@ -113,3 +116,12 @@ def is_on(one: Directive, report: Report) -> bool:
     if text not in ("on", "off"):
         report.problem(one.at, "expected on or off", one.at.words[1])
     return text == "on"
+
+
+def mark_tls(directives: Sequence[Directive], *, to_clients: bool, to_servers: bool) -> None:
+    """ssl_* and proxy_ssl_*: without TLS, they mean nothing."""
+    for one in directives:
+        if to_servers if one.name.startswith("proxy_") else to_clients:
+            one.changes("tcpmux relays TLS without decrypting it", "TLS")
+        else:
+            one.harmless("no TLS is used here")

@@ -11,13 +11,20 @@ from ipaddress import ip_network
 
 from tcpmux.config.address import Address, HostName
 from tcpmux.config.schema import MAX_ENDPOINTS
-from tcpmux.config.settings import Bandwidth, Clients, DestinationPolicy, Keepalive, RoutePolicy
+from tcpmux.config.settings import (
+    Bandwidth,
+    Clients,
+    DestinationPolicy,
+    Keepalive,
+    RoutePolicy,
+)
 from tcpmux.convert.clients import EVERYBODY, ClientRule
-from tcpmux.convert.draft import Draft, Pool, plain_name
+from tcpmux.convert.draft import Draft, Pool, Server, plain_name
 from tcpmux.convert.nginx.access import Zones, client_lists, client_rules
+from tcpmux.convert.nginx.header import NEEDS, Headers, headers_of, names_all
 from tcpmux.convert.nginx.listen import KERNEL_KEEPALIVE, Listen, Listens
 from tcpmux.convert.nginx.proxy import Behaviour, behaviour
-from tcpmux.convert.nginx.scope import Scope, is_on, is_plain
+from tcpmux.convert.nginx.scope import Scope, is_on, is_plain, mark_tls
 from tcpmux.convert.nginx.tree import STREAM, Directive
 from tcpmux.convert.nginx.upstream import Upstream, UpstreamReader, plain_endpoint, single
 from tcpmux.convert.nginx.variables import Unresolved, Variables
@@ -95,6 +102,15 @@ def _mark_without_route(one: Directive) -> None:
                 inner.at.changes(word, note="part of a server that is not converted")
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What addresses must have in common to be one route."""
+
+    keepalive: Keepalive
+    v6_only: bool
+    has_headers: bool
+
+
 @dataclass(slots=True)
 class Routes:
     """Makes them of servers. upstreams: by name in lower case. v4: ports that some server listens
@@ -121,10 +137,13 @@ class Routes:
         mark_tls(server.scope.tls, to_clients=listens_with_tls, to_servers=how.has_tls)
         self.to_clients = self.to_clients or listens_with_tls
         self.to_servers = self.to_servers or how.has_tls
+        reads = any(listen.header for listen in server.listens)
+        headers = headers_of(server.scope, self.stream, self.report, reads=reads)
         found = []
-        for (keepalive, v6_only), by_target in self._groups(server, how).items():
-            for _, (listens, shares) in by_target.items():
-                draft = self._draft(server, how, listens, shares, keepalive, v6_only=v6_only)
+        for kind, by_target in self._groups(server, how).items():
+            for addresses, shares in by_target.values():
+                draft = self._draft(server, how, addresses, shares, kind)
+                self._read_headers(draft, server, headers, kind)
                 found.append(draft)
         for draft in found:
             self.zones.use(self._list(server, "limit_conn"), f"{server.at.at.section} {draft.name}")
@@ -152,9 +171,9 @@ class Routes:
 
     def _groups(
         self, server: Proxied, how: Behaviour
-    ) -> dict[tuple[Keepalive, bool], dict[str, tuple[list[Address], Shares]]]:
-        """Addresses with the same settings and the same targets."""
-        groups: dict[tuple[Keepalive, bool], dict[str, tuple[list[Address], Shares]]] = {}
+    ) -> dict[_Kind, dict[str, tuple[list[Address], Shares]]]:
+        """Addresses of the same kind and with the same targets."""
+        groups: dict[_Kind, dict[str, tuple[list[Address], Shares]]] = {}
         proxy_pass = server.proxy_pass
         assert proxy_pass is not None
         is_resolved = True
@@ -170,7 +189,8 @@ class Routes:
                     is_resolved = False
                     continue
                 v6_only = listen.v6_only and address.port not in self.v4
-                by_target = groups.setdefault((keepalive, v6_only), {})
+                kind = _Kind(keepalive, v6_only, listen.header is not None)
+                by_target = groups.setdefault(kind, {})
                 by_target.setdefault(repr(shares), ([], shares))[0].append(address)
         if is_resolved:
             proxy_pass.at.mapped()
@@ -192,9 +212,7 @@ class Routes:
         how: Behaviour,
         addresses: list[Address],
         shares: Shares,
-        keepalive: Keepalive,
-        *,
-        v6_only: bool,
+        kind: _Kind,
     ) -> Draft:
         at = server.at.at
         pools: dict[str, tuple[Pool, Fraction]] = {}
@@ -203,13 +221,13 @@ class Routes:
             upstream = self._upstream(server, value)
             sections.add(upstream.section)
             pool, so_far = pools.setdefault(
-                value.lower(), (_pool(upstream, how, keepalive), Fraction(0))
+                value.lower(), (_pool(upstream, how, kind.keepalive), Fraction(0))
             )
             pools[value.lower()] = pool, so_far + share
         sections |= {found.at.at.section for found in server.variables.reached_from(server.target)}
-        if v6_only:
+        if kind.v6_only:
             at.remark("in tcpmux [::] also accepts IPv4: these clients are reset")
-        allow, deny = self._clients(server, v6_only=v6_only)
+        allow, deny = self._clients(server, v6_only=kind.v6_only)
         policy = _policy(how, [pool for pool, _ in pools.values()])
         policy = replace(policy, allow=allow, deny=deny)
         self.counts.update({value.lower() for _, value in shares} & self.used.keys())
@@ -222,6 +240,46 @@ class Routes:
             policy=policy,
             sections=sections - {""},
         )
+
+    def _read_headers(self, draft: Draft, server: Proxied, headers: Headers, kind: _Kind) -> None:
+        """And send_proxy, as far as one follows from the other."""
+        sends = any(pool.policy.send_proxy for pool, _ in draft.shares)
+        if sends and any(_is_unix(server) for pool, _ in draft.shares for server in pool.servers):
+            one = (
+                server.scope.settings.get("proxy_protocol")
+                or self.stream.settings["proxy_protocol"]
+            )
+            one.at.changes(note="tcpmux sends no PROXY header to UNIX sockets", needs=NEEDS)
+        upstreams = [self.used.get(pool.name.lower()) for pool, _ in draft.shares]
+        hashes = [used for used in upstreams if used and used.balance == "source_hash"]
+        if kind.has_headers:
+            draft.policy = self._accepting(draft, server, headers, hashes, kind)
+        for used in hashes:
+            if used.by_header and not names_all(draft.policy.accept_proxy):
+                used.by_header.changes("not every client has a header that names it", NEEDS)
+
+    def _accepting(
+        self,
+        draft: Draft,
+        server: Proxied,
+        headers: Headers,
+        hashes: Sequence[Upstream],
+        kind: _Kind,
+    ) -> RoutePolicy:
+        sends = any(pool.policy.send_proxy for pool, _ in draft.shares)
+        uses = ["proxy_protocol"] if sends else []
+        uses += ["hash"] if any(not used.by_header for used in hashes) else []
+        uses += ["allow and deny"] if self._list(server, "allow") else []
+        limits = self._list(server, "limit_conn")
+        uses += ["limit_conn"] if self.zones.are_of_clients(limits) else []
+        listens = [
+            one for one in server.listens if one.header and {*one.addresses} & {*draft.listen}
+        ]
+        accept = headers.accepted(listens, draft.listen, uses, v6_only=kind.v6_only)
+        if sends:
+            note = "tcpmux also tells servers the destination address that is in the header it read"
+            draft.at.remark(note)
+        return replace(draft.policy, accept_proxy=accept)
 
     def _clients(self, server: Proxied, *, v6_only: bool) -> Lists:
         """(allow, deny). Those of stream {} are worked out once for all servers."""
@@ -296,13 +354,8 @@ class Routes:
             server.proxy_pass.at.changes(note=note)
 
 
-def mark_tls(directives: Sequence[Directive], *, to_clients: bool, to_servers: bool) -> None:
-    """ssl_* and proxy_ssl_*: without TLS, they mean nothing."""
-    for one in directives:
-        if to_servers if one.name.startswith("proxy_") else to_clients:
-            one.changes("tcpmux relays TLS without decrypting it", "TLS")
-        else:
-            one.harmless("no TLS is used here")
+def _is_unix(server: Server) -> bool:
+    return isinstance(server.endpoint, Address) and bool(server.endpoint.path)
 
 
 def _label(value: str) -> str:
@@ -321,6 +374,7 @@ def _pool(upstream: Upstream, how: Behaviour, keepalive: Keepalive) -> Pool:
         passive=upstream.passive,
         keepalive=keepalive,
         connection_bandwidth=Bandwidth(how.up, how.down),
+        send_proxy=how.send_proxy,
     )
     return Pool(upstream.name, [replace(server) for server in upstream.servers], policy)
 

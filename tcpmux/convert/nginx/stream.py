@@ -13,8 +13,8 @@ from tcpmux.convert.draft import MAX_NAME, Draft
 from tcpmux.convert.kinds import Input, Result
 from tcpmux.convert.nginx.access import Zones
 from tcpmux.convert.nginx.listen import ANY_V4, ANY_V6, Listens
-from tcpmux.convert.nginx.scope import Scope, is_block, is_plain
-from tcpmux.convert.nginx.server import Proxied, Routes, mark_tls, read_server
+from tcpmux.convert.nginx.scope import Scope, is_block, is_plain, mark_tls
+from tcpmux.convert.nginx.server import Proxied, Routes, read_server
 from tcpmux.convert.nginx.tables import HARMLESS_IN_MAIN
 from tcpmux.convert.nginx.tree import OTHERS, Directive, Tree
 from tcpmux.convert.nginx.upstream import UpstreamReader
@@ -211,8 +211,7 @@ class _Stream:
         self.zones.mark_unused()
         for one in [
             *self.scope.settings.values(),
-            *self.scope.lists.get("allow", ()),
-            *self.scope.lists.get("limit_conn", ()),
+            *(one for list_ in self.scope.lists.values() for one in list_),
         ]:
             if one.at.words[0].effect is None:
                 one.at.harmless(note="no server uses it")

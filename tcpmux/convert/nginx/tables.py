@@ -56,14 +56,12 @@ HARMLESS = {
     ),
     **dict.fromkeys(("proxy_requests", "proxy_responses"), _UDP_ONLY),
     "preread_timeout": "tcpmux connects without waiting for the client's data",
-    "proxy_protocol_timeout": "applies to the PROXY protocol only",
     "resolver_timeout": "affects lookups, not connections",
     "status_zone": _STATUS,
     "tcp_nodelay": "tcpmux always sends at once",
 }
 
 SCRIPTS = "scripted rules"
-PROXY_PROTOCOL = "the PROXY protocol"
 # name: (what happens without it, the feature that would map it)
 CHANGES = {
     **dict.fromkeys(
@@ -73,10 +71,6 @@ CHANGES = {
             "js_var",
         ),
         ("tcpmux runs no scripts", SCRIPTS),
-    ),
-    "set_real_ip_from": (
-        "the result does not read the PROXY header; see `accept_proxy` of tcpmux",
-        PROXY_PROTOCOL,
     ),
     "mqtt": ("tcpmux does not read what clients send", "MQTT"),
     "mqtt_preread": ("tcpmux does not read what clients send", "MQTT"),
@@ -118,14 +112,19 @@ CHANGES_IN_UPSTREAM = {
 # --- variables that a connection's client or content decides --------------------------------------
 
 
+_CLIENTS = ("remote_addr", "binary_remote_addr", "proxy_protocol_addr", "realip_remote_addr")
+
+
 def need_of(variable: str) -> str:
     """The feature that would choose a destination by it; "" = none comes to mind."""
-    if variable in ("remote_addr", "binary_remote_addr") or variable.startswith("geoip"):
+    if variable in _CLIENTS or variable.startswith("geoip"):
         return "rules by source"
     if variable.startswith("ssl_preread"):
         return "rules by SNI"
     if variable.startswith("ssl"):
         return "TLS"
-    if variable.startswith(("proxy_protocol", "realip")):
-        return PROXY_PROTOCOL
+    if variable.startswith("proxy_protocol_tlv"):
+        return "rules by TLV"
+    if variable.startswith("proxy_protocol_server"):
+        return "rules by destination address"
     return ""

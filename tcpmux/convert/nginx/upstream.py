@@ -56,6 +56,7 @@ class Upstream:
     passive: Passive = NEVER
     slow_start: SlowStart = field(default_factory=SlowStart)
     resolves: bool = False  # names, by `resolver`
+    by_header: Directive | None = None  # a hash of the client that a header names
 
 
 def passive(max_fails: int = MAX_FAILS, fail_timeout: float = FAIL_TIMEOUT) -> Passive:
@@ -99,7 +100,7 @@ class UpstreamReader:
         known = any(inner.name == "state" for inner in one.inside or ())
         if not known and not any(not peer.is_backup for peer in peers):
             self.report.problem(one.at, "expected a server that is not a backup")
-        found.balance = balance.word
+        found.balance, found.by_header = balance.word, balance.by_header
         found.passive = self._passive(peers)
         found.slow_start = self._slow_start(peers)
         found.servers = self._servers(peers)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
+
+from tcpmux.config.settings import Network
 
 _UNITS = {
     "y": 365 * 86_400_000,
@@ -41,3 +44,14 @@ def size(text: str) -> int | None:
 
 def number(text: str) -> int | None:
     return int(text) if _NUMBER.fullmatch(text) else None
+
+
+def network(text: str) -> Network | None:
+    """An address or a network; None: neither."""
+    length = text.partition("/")[2]
+    if length and not (length.isascii() and length.isdigit()):
+        return None
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        return None

@@ -1,7 +1,14 @@
 """Beside Nginx."""
 
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+
+from tests.convert.beside import CLOSED, Seen, answer_of
 from tests.convert.looks import (
     Case,
+    Look,
     answers,
     answers_at,
     case,
@@ -12,8 +19,28 @@ from tests.convert.looks import (
     listens,
     shares,
     split,
+    told,
     without,
 )
+from tests.convert.servers import HEADERS
+from tests.support import DEADLINE
+
+
+def of_one_client(port: int, header: str, another: str) -> Look:
+    """Two connections that a header names a client for: on one server, and a third is closed. The
+    client of another header is served meanwhile."""
+
+    def take(seen: Seen) -> str:
+        with ExitStack() as stack:
+            found = []
+            for one in (header, header, header, another):
+                sock = socket.create_connection(("127.0.0.1", seen.ports[port]), DEADLINE)
+                found.append(answer_of(stack.enter_context(sock), HEADERS[one]))
+        assert found[0] == found[1] != CLOSED != found[3], found
+        return f"one server, the same, {found[2]}; another client is served"
+
+    return Look(f"3 connections of one client by header to {port}", take)
+
 
 CASES: list[Case] = [
     case("nginx/weights.conf", shares(19001)),
@@ -66,5 +93,14 @@ CASES: list[Case] = [
     ),
     case("nginx/overlap.conf", answers(19001), answers(19001, host="127.0.0.2")),
     case("nginx/hash.conf", split(19002, {"19103": 0.5, "19104": 0.5})),
+    case(
+        "nginx/headers.conf",
+        told(19001, "v1", "v1 IPv6", "v1 UNKNOWN", "v2", "v2 IPv6", "v2 LOCAL", "no"),
+        told(19002, "v1", "another v1", "v2", "v1 UNKNOWN", "no"),
+        told(19003, "no", source="127.0.0.3"),
+        told(19004, "v1", "no"),
+        told(19005, "no", source="127.0.0.5"),
+        of_one_client(19006, "v1", "another v1"),
+    ),
     case("nginx/same-upstream.conf", shares(19001), shares(19002)),
 ]

@@ -1,0 +1,134 @@
+"""The PROXY protocol's header in front of a server's connections, and whose address counts then.
+
+nginx requires the header from every peer of a listener with proxy_protocol, but replaces the
+client's address for peers in set_real_ip_from only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv6Network, collapse_addresses, ip_network
+
+from tcpmux.config.address import Address
+from tcpmux.config.rows import DAY
+from tcpmux.config.settings import AcceptProxy, Network
+from tcpmux.convert.nginx.listen import ANY_V6, Listen
+from tcpmux.convert.nginx.proxy import seconds_of
+from tcpmux.convert.nginx.scope import Scope
+from tcpmux.convert.nginx.tree import Directive
+from tcpmux.convert.nginx.values import network
+from tcpmux.convert.report import Report
+
+TIMEOUT = 30.0  # s; nginx's default
+EVERY = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
+NEEDS = "the PROXY protocol"
+
+
+@dataclass(slots=True)
+class Headers:
+    """Of a server. trusted: whose headers say who the client is. places: what says so."""
+
+    trusted: list[Network] = field(default_factory=list)
+    places: Sequence[Directive] = ()
+    timeout: float = TIMEOUT
+
+    def accepted(
+        self,
+        listens: Sequence[Listen],
+        addresses: Sequence[Address],
+        uses: Sequence[str],
+        *,
+        v6_only: bool,
+    ) -> AcceptProxy:
+        """Of a route on these addresses, all of listeners that have it. uses: what of the route
+        depends on the client's address, as nginx has that. v6_only: it denies IPv4."""
+        families = {6 if ":" in address.host else 4 for address in addresses}
+        if any(address.host == ANY_V6 for address in addresses):
+            families.add(4)
+        every = tuple(EVERY[family] for family in sorted(families))
+        trusts_all = self.trusts(families)
+        trusted = tuple(
+            part for net in self.trusted if net.version in families for part in _as_meant(net)
+        )
+        for one in listens:
+            assert one.header is not None
+            if any(address.path for address in one.addresses):
+                note = "tcpmux accepts no PROXY header on a UNIX socket"
+                one.at.changes(one.header, note=note, needs=NEEDS)
+            elif v6_only:
+                note = "tcpmux also resets clients that a header names by an IPv4 address"
+                one.at.changes(one.header, note=note, needs="IPv6-only listeners")
+            elif not uses or trusts_all:
+                one.at.mapped(one.header)
+            else:
+                one.at.changes(one.header, note=_difference(trusted, uses), needs=NEEDS)
+        senders = trusted if uses and trusted and not trusts_all else every
+        return AcceptProxy(senders, timeout=self.timeout)
+
+    def trusts(self, families: set[int]) -> bool:
+        """Whether it trusts all peers of these versions of IP."""
+        found = set()
+        for family in families:
+            mine = [net for net in self.trusted if net.version == family]
+            found.update([*collapse_addresses(mine)][:1])  # type: ignore[type-var]
+        return found == {EVERY[family] for family in families}
+
+
+_V4_IN_V6 = IPv6Network("::ffff:0:0/96")
+
+
+def _as_meant(trusted: Network) -> Iterator[Network]:
+    """To tcpmux, IPv4 is a part of IPv6; to nginx it is not."""
+    if isinstance(trusted, IPv6Network) and _V4_IN_V6.subnet_of(trusted):
+        yield from trusted.address_exclude(_V4_IN_V6)
+    elif not isinstance(trusted, IPv6Network) or not trusted.subnet_of(_V4_IN_V6):
+        yield trusted
+
+
+def _difference(trusted: Sequence[Network], uses: Sequence[str]) -> str:
+    told = " and ".join(uses)
+    if not trusted:
+        return f"tcpmux uses the address in the header for {told}; nginx, that of the peer"
+    return (
+        "peers that are not in set_real_ip_from: nginx requires their header and ignores the "
+        f"address in it for {told}, tcpmux relays the header as data"
+    )
+
+
+def names_all(accept: AcceptProxy) -> bool:
+    """Whether every client is the one that a header names."""
+    return bool(accept.senders) and all(network.prefixlen == 0 for network in accept.senders)
+
+
+def headers_of(server: Scope, stream: Scope, report: Report, *, reads: bool) -> Headers:
+    """reads: whether some listener of the server has headers."""
+    own = server.lists.get("set_real_ip_from")
+    found = Headers(places=own or stream.lists.get("set_real_ip_from") or ())
+    wait = server.settings.get("proxy_protocol_timeout")
+    if not reads:
+        for one in (*(own or ()), *([wait] if wait else ())):
+            one.at.harmless(note="no listener here reads a PROXY header")
+        return found
+    wait = wait or stream.settings.get("proxy_protocol_timeout")
+    if wait is not None:
+        found.timeout = seconds_of(wait, report, DAY) or TIMEOUT
+    for one in found.places:
+        found.trusted += _networks(one, report)
+    return found
+
+
+def _networks(one: Directive, report: Report) -> list[Network]:
+    text = one.argument()
+    if text == "unix:":
+        one.at.changes(note="tcpmux accepts no PROXY header on a UNIX socket", needs=NEEDS)
+        return []
+    found = network(text)
+    if found is not None:
+        one.at.mapped()
+        return [found]
+    if "/" in text:
+        report.problem(one.at, "expected an address, a network or a name", one.at.words[1])
+    else:
+        one.at.changes(note="tcpmux takes addresses of balancers, not names", needs="names")
+    return []
