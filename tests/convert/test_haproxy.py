@@ -222,7 +222,9 @@ def test_the_same_address_twice_is_one_endpoint_with_both_limits(tmp_path: Path)
 @pytest.mark.parametrize(
     ("word", "needs"),
     [
-        ("send-proxy-v2-ssl", "PROXY header extensions"),
+        ("send-proxy-v2 proxy-v2-options crc32c,ssl", "PROXY header extensions"),
+        ("proxy-v2-options ssl", "PROXY header extensions"),
+        ("check check-send-proxy", "the PROXY protocol"),
         ("ssl verify none", "TLS"),
         ("check agent-check agent-port 9", "agent checks"),
         ("source 10.0.0.1", "source addresses"),
@@ -315,7 +317,7 @@ def test_a_rule_by_chance_is_a_share(tmp_path: Path, rules: str, part: Fraction)
         ("use_backend v2 if { req.len gt 0 }", "rules on content"),
         ("tcp-request connection reject if { src_conn_rate gt 10 }", "tracking of clients"),
         ("tcp-request content reject if !{ req.ssl_hello_type 1 }", "rules by SNI"),
-        ("tcp-request connection expect-proxy layer4", "the PROXY protocol"),
+        ("tcp-request connection expect-proxy layer4 if { rand(2) 0 }", "the PROXY protocol"),
         ("rate-limit sessions 10", "queues at a rate limit"),
     ],
 )

@@ -72,13 +72,13 @@ def test_a_listener_for_both_families_needs_trust_in_both() -> None:
     (route,) = load_texts([Text("routes.yaml", found.text, {})]).routes
     v4 = ip_address("::ffff:10.0.0.1")  # which is in `::/0` for tcpmux, but not for nginx
     assert not any(v4 in network for network in route.policy.accept_proxy.senders)
+    (route,) = routes_of(both.format(f"{one} set_real_ip_from 0.0.0.0/0;"))
+    assert senders(route.policy) == ["0.0.0.0/0", "::/0"]
 
 
 def test_ipv6_only_is_about_the_peer_not_about_the_client() -> None:
     """`deny: [0.0.0.0/0]` would refuse clients that headers name."""
     assert changes_of("server { listen [::]:80 proxy_protocol; proxy_pass 127.0.0.1:81; }")
-    (route,) = routes_of(both.format(f"{one} set_real_ip_from 0.0.0.0/0;"))
-    assert senders(route.policy) == ["0.0.0.0/0", "::/0"]
 
 
 def test_timeout_of_the_header() -> None:

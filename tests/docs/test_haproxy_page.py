@@ -41,8 +41,6 @@ def converted(construct: str) -> Conversion:
     text = FILE.format(line=f" {construct}" if is_line else "", words="" if is_line else construct)
     if construct.startswith("option external"):
         text = text.replace("resolvers dns", "global\n external-check\nresolvers dns")
-    if "accept-proxy" in construct:  # of which the page says that every bind has to have it
-        text = text.replace(" bind 127.0.0.1:1\n", "")
     if "-fin" in construct and "1m" in construct:  # of which the page says that both have to agree
         text = text.replace(construct, "timeout client-fin 1m\n timeout server-fin 1m")
     return convert("haproxy", [Input("haproxy.cfg", text)])

@@ -29,9 +29,8 @@ _HARMLESS = (
     "sc-inc-gpc0", "sc-inc-gpc1", "sc-add-gpc", "sc-set-gpt", "sc-set-gpt0", "track-sc0",
     "track-sc1", "track-sc2", "track-sc", "do-log",
 )  # fmt: skip
-_PROXY = "the result does not read the PROXY header; see `accept_proxy` of tcpmux"
+EXPECTS_PROXY = "expect-proxy"
 _CHANGES = {
-    "expect-proxy": (_PROXY, "the PROXY protocol"),
     "expect-netscaler-cip": ("tcpmux would relay NetScaler's header as data", "NetScaler's CIP"),
     "silent-drop": ("tcpmux does not drop these clients", "dropping without a reset"),
     "use-service": ("tcpmux sends no answers of its own", "answers"),
@@ -58,11 +57,13 @@ class Rule:
 
 @dataclass(slots=True)
 class Access:
-    """rules: of the frontend, then of backends that are the only ones."""
+    """rules: of the frontend, then of backends that are the only ones. expects: of peers that have
+    to send a PROXY header."""
 
     rules: list[Rule] = field(default_factory=list)
     per_client: int = 0  # connections, 0 = no limit
     limits: list[Rule] = field(default_factory=list)  # which per_client is of
+    expects: list[Rule] = field(default_factory=list)
 
 
 def access_of(section: Section, report: Report, *, stages: Sequence[str] = STAGES) -> Access:
@@ -97,10 +98,14 @@ def _read(setting: Setting, section: Section, access: Access, stages: Sequence[s
         access.rules.append(Rule(setting, stage, None, condition, action))
         for definition in condition.definitions:
             definition.at.mapped()
-    elif name in _CHANGES:
-        at.changes(note=_CHANGES[name][0], needs=_CHANGES[name][1])
+    elif action == EXPECTS_PROXY and stage == "connection":
+        if setting.arg(2).text != "layer4" or start not in (None, 3):
+            raise Refused("expected layer4 after expect-proxy")
+        access.expects.append(Rule(setting, stage, None, condition, action))
     else:
-        at.changes(note=f"tcpmux has no action {action}", needs="rules on content")
+        unknown = (f"tcpmux has no action {action}", "rules on content")
+        note, needs = _CHANGES.get(name, unknown)
+        at.changes(note=note, needs=needs)
 
 
 def counted(access: Access, section: Section, sections: Iterable[Section]) -> None:

@@ -130,23 +130,6 @@ def _bind(setting: Setting, binds: Binds) -> None:
             binds.v6only[address] = setting
 
 
-def accepts_proxy(binds: Binds, *, has_connection_rules: bool) -> bool:
-    """Whether every address takes a PROXY header from everybody, as one route does."""
-    why = ""
-    if any(address not in binds.proxied for address in binds.listen):
-        why = "accept_proxy belongs to a route, and other addresses of this section take no header"
-    elif any(address.path for address in binds.listen):
-        why = "tcpmux accepts no PROXY header on a UNIX socket"
-    elif has_connection_rules:
-        why = "`tcp-request connection` rules apply to the address that sends the header"
-    for setting, word in binds.proxied.values():
-        if why:
-            setting.at.changes(word, note=why, needs="the PROXY protocol")
-        else:
-            setting.at.mapped(word)
-    return bool(binds.proxied) and not why
-
-
 def mark_v6only(binds: Binds, listen: Collection[Address]) -> None:
     """listen: of all routes. tcpmux takes IPv4 at [::] unless it listens on 0.0.0.0 and that port,
     too."""

@@ -17,7 +17,8 @@ MAPPED = {
     "downinter": 1, "fall": 1, "rise": 1, "port": 1, "addr": 1, "slowstart": 1, "id": 1,
     "check": 0, "backup": 0, "disabled": 0, "observe": 1, "on-error": 1, "error-limit": 1,
     "resolvers": 1, "track": 1, "check-ssl": 0, "verify": 1, "init-addr": 1,
-    "send-proxy": 0, "send-proxy-v2": 0, "check-send-proxy": 0,
+    "send-proxy": 0, "send-proxy-v2": 0, "check-send-proxy": 0, "send-proxy-v2-ssl": 0,
+    "send-proxy-v2-ssl-cn": 0, "proxy-v2-options": 1,
 }  # fmt: skip
 _INVERSE = {"enabled": "disabled", "no-check": "check", "no-backup": "backup",
             "no-check-ssl": "check-ssl"}  # fmt: skip
@@ -51,9 +52,6 @@ HARMLESS = {
 }
 _AGENT = "tcpmux does not query the agent"
 CHANGES = {
-    "send-proxy-v2-ssl": (0, PROXY_NOTE, "PROXY header extensions"),
-    "send-proxy-v2-ssl-cn": (0, PROXY_NOTE, "PROXY header extensions"),
-    "proxy-v2-options": (1, PROXY_NOTE, "PROXY header extensions"),
     "set-proxy-v2-tlv-fmt": (1, PROXY_NOTE, "PROXY header extensions"),
     "check-via-socks4": (0, "tcpmux does not check through SOCKS", "SOCKS"),
     "socks4": (1, "tcpmux does not connect through SOCKS", "SOCKS"),

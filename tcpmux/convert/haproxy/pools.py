@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tcpmux.config.address import Address
 from tcpmux.config.rows import MAX_CONNECTIONS
 from tcpmux.config.settings import (
     DestinationPolicy,
@@ -15,11 +14,12 @@ from tcpmux.config.settings import (
 from tcpmux.convert.draft import Pool, Server
 from tcpmux.convert.haproxy.access import access_of
 from tcpmux.convert.haproxy.balance import balance_of
+from tcpmux.convert.haproxy.headers import send_proxy_of
 from tcpmux.convert.haproxy.health import can_go_down, health_of, out_of_range
 from tcpmux.convert.haproxy.keepalive import keepalive_of
 from tcpmux.convert.haproxy.proxies import Section, mark_known
 from tcpmux.convert.haproxy.retries import retry_of, with_queue
-from tcpmux.convert.haproxy.servers import Line, Servers, agreed, leave_out, servers_of
+from tcpmux.convert.haproxy.servers import Line, Servers, leave_out, servers_of
 from tcpmux.convert.haproxy.timeouts import connect_timeout, times_of
 from tcpmux.convert.haproxy.values import Unsupported
 from tcpmux.convert.report import Report
@@ -52,7 +52,7 @@ def backend_of(front: Section, back: Section, report: Report) -> Backend:
     all_backups = _backups(back, servers)
     health = health_of(back, servers, times, report)
     balance, word = balance_of(back, servers, report)
-    send_proxy = _send_proxy(servers)
+    send_proxy = send_proxy_of(servers)
     check = health.check
     if check is not None and not check.port:
         check = replace(check, proxy=send_proxy)
@@ -74,32 +74,6 @@ def backend_of(front: Section, back: Section, report: Report) -> Backend:
             note="servers see the source address that the system chooses", needs="source addresses"
         )
     return Backend(back, servers, balance, policy, retry, all_backups)
-
-
-def _send_proxy(servers: Servers) -> int:
-    """The version of the header that all servers get; 0 = none."""
-    version = 0
-    if any(isinstance(line.endpoint, Address) and line.endpoint.path for line in servers.all):
-        for line in servers.all:
-            for name in ("send-proxy", "send-proxy-v2"):
-                if name in line.options:
-                    line.options[name].changes(
-                        "tcpmux sends no PROXY header to UNIX sockets", "the PROXY protocol"
-                    )
-        return 0
-    for name, number in (("send-proxy", 1), ("send-proxy-v2", 2)):
-        note = "send_proxy applies to all servers of a destination"
-        if agreed(servers.all, name, note, "PROXY headers of single servers") is not None:
-            version = number
-    for line in servers.all:
-        if "check-send-proxy" in line.options and version:
-            line.options["check-send-proxy"].mapped("plain tcp checks send no header")
-        elif "check-send-proxy" in line.options:
-            line.options["check-send-proxy"].changes(
-                "tcpmux sends a PROXY header in checks only if servers get one",
-                "the PROXY protocol",
-            )
-    return version
 
 
 def _own_rules(back: Section, report: Report) -> None:

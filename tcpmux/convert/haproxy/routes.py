@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from tcpmux.config.address import Address
-from tcpmux.config.rows import DAY, MAX_CONNECTIONS
+from tcpmux.config.rows import MAX_CONNECTIONS
 from tcpmux.config.settings import (
     AcceptProxy,
     Clients,
@@ -18,22 +17,21 @@ from tcpmux.config.settings import (
     RoutePolicy,
     Source,
 )
-from tcpmux.convert.clients import EVERYBODY
 from tcpmux.convert.draft import Draft, Pool
 from tcpmux.convert.haproxy.access import Access, Lists, access_of, counted, lists_of
 from tcpmux.convert.haproxy.binds import (
     FULL,
     RESETS,
     Binds,
-    accepts_proxy,
     binds_of,
     mark_v6only,
 )
+from tcpmux.convert.haproxy.headers import headers_at
 from tcpmux.convert.haproxy.pools import Backend, backend_of, pool_of
 from tcpmux.convert.haproxy.proxies import Section, guarded, mark_known
 from tcpmux.convert.haproxy.routing import Choice, Shares, choices_of, default_of, shares_of
 from tcpmux.convert.haproxy.timeouts import MOST_QUEUED
-from tcpmux.convert.haproxy.values import seconds, whole, whole_milliseconds
+from tcpmux.convert.haproxy.values import whole
 from tcpmux.convert.report import Report
 
 NO_BACKEND = "connections without a backend are closed"
@@ -41,12 +39,14 @@ NO_BACKEND = "connections without a backend are closed"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What happens to connections to an address. port: 0 = it does not matter. limit: of it."""
+    """What happens to connections to an address. port: 0 = it does not matter. limit: of it.
+    headers: of the PROXY protocol."""
 
     shares: Shares
     lists: Lists
     port: int
     limit: int
+    headers: AcceptProxy
 
 
 @dataclass(slots=True)
@@ -59,7 +59,6 @@ class Front:
     default: str
     access: Access
     maxconn: int
-    accept_proxy: AcceptProxy
     backends: dict[str, Backend] = field(default_factory=dict)
 
 
@@ -116,7 +115,6 @@ def _drafts(
         default_of(front, backends, report),
         access,
         _maxconn(front, most, report),
-        _accept_proxy(front, binds, access),
     )
     counted(found.access, front, sections)
     outcomes = _outcomes(found, backends, report)
@@ -126,19 +124,6 @@ def _drafts(
     if len(drafts) > 1:
         _split(found, drafts)
     return drafts
-
-
-def _accept_proxy(front: Section, binds: Binds, access: Access) -> AcceptProxy:
-    """The header has to be there within the client's timeout."""
-    early = any(rule.stage == "connection" and rule.accepts is not None for rule in access.rules)
-    if not accepts_proxy(binds, has_connection_rules=early):
-        return AcceptProxy()
-    senders = tuple(network for network in EVERYBODY if not isinstance(network, str))
-    setting, timeout = front.last("timeout client"), 0.0
-    if setting is not None:
-        with suppress(ValueError):  # it is told with the other timeouts
-            timeout = whole_milliseconds(seconds(setting.arg().text))
-    return AcceptProxy(senders, timeout=min(timeout or DAY, DAY))
 
 
 def _split(front: Front, drafts: Sequence[Draft]) -> None:
@@ -183,7 +168,9 @@ def _outcomes(
                 front.backends[name] = backend_of(front.section, backends[name], report)
             if name and front.backends[name].servers.mapped_ports:
                 port = address.port
-        outcome = Outcome(shares, lists, port, front.binds.limits.get(address, 0))
+        limit = front.binds.limits.get(address, 0)
+        headers = headers_at(front.section, front.binds, front.access, address, report)
+        outcome = Outcome(shares, lists, port, limit, headers)
         made.setdefault(outcome, []).append(address)
     return made
 
@@ -249,7 +236,7 @@ def _policy(front: Front, outcome: Outcome, parts: Sequence[Backend]) -> RoutePo
         deny=deny,
         source=source,
         listener_max_connections=min(outcome.limit, MAX_CONNECTIONS),
-        accept_proxy=front.accept_proxy,
+        accept_proxy=outcome.headers,
     )
     if len(outcome.shares) > 1:
         policy = replace(policy, on_unavailable="reject")

@@ -20,6 +20,7 @@ from tests.convert.looks import (
     named_by_header,
     shares,
     split,
+    told,
     without,
 )
 from tests.support import DEADLINE
@@ -103,6 +104,15 @@ def answers_unix(name: str) -> Look:
 
 CASES = [
     case("haproxy/accept-proxy-all.cfg", named_by_header(19001, "198.51.100.7", "203.0.113.7")),
+    case(
+        "haproxy/expect-proxy.cfg",
+        told(19001, "no"),
+        told(19001, "v1", "v2 IPv6", "v2 LOCAL", "another v1", source="127.0.0.2"),
+        told(19001, "v1", "no", source="127.0.0.17"),
+        told(19002, "v1", "v2", "no", source="127.0.0.3"),
+        told(19003, "no", source="127.0.0.3"),
+        told(19004, "v2", source="127.0.0.3"),
+    ),
     case("haproxy/two-servers.cfg", shares(19001)),
     case("haproxy/weights.cfg", shares(19001)),
     case("haproxy/weights-large.cfg", shares(19001)),
