@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
 from tcpmux.config.hosts import Hosts
@@ -100,7 +100,11 @@ def policy(rule: Rule | None, subset: SubsetModel | None, port: int | None) -> D
         layers.append(_at_port(resource, subset.trafficPolicy, port, "spec", "subsets", index))
     # As a whole: what a pool of a subset leaves out is the default, not what the host's pool says.
     pool, balancer, outliers = (_last(key, layers) for key in Layer._fields)
-    return _made(pool or PoolModel(), balancer or LoadBalancer(), outliers or OutlierDetection())
+    made = _made(pool or PoolModel(), balancer or LoadBalancer(), outliers or OutlierDetection())
+    # portLevelSettings do not have it, and leave it as it is.
+    inner = subset.trafficPolicy.proxyProtocol if subset is not None else None
+    header = inner or spec.trafficPolicy.proxyProtocol
+    return replace(made, send_proxy=int(header.version[1:]) if header else 0)
 
 
 class Layer(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -207,6 +207,10 @@ class TlsPolicy(Loose):
     insecureSkipVerify: Annotated[Any, _OF_TLS] = None
 
 
+class ProxyProtocol(Strict):
+    version: Literal["V1", "V2"] = "V1"
+
+
 class TrafficPolicy(Strict):
     connectionPool: PoolModel | None = None
     loadBalancer: LoadBalancer | None = None
@@ -214,10 +218,7 @@ class TrafficPolicy(Strict):
     portLevelSettings: list[Any] = []  # each a PortPolicy, read once a route goes to that port
     tls: TlsPolicy = TlsPolicy()
     tunnel: Annotated[Any, Changes("tunnels are not supported yet", "tunnels", refused=True)] = None
-    proxyProtocol: Annotated[
-        Any,
-        Changes("the PROXY protocol is not supported yet", "the PROXY protocol", refused=True),
-    ] = None
+    proxyProtocol: ProxyProtocol | None = None
     retryBudget: Annotated[Any, _HTTP] = None
 
 

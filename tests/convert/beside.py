@@ -313,10 +313,13 @@ def listening_ports(pid: int) -> set[int]:
 
 
 @contextmanager
-def converted(path: Path, ports: Ports, directory: Path) -> Iterator[Seen]:
+def converted(
+    path: Path, ports: Ports, directory: Path, *, is_partial: bool = False
+) -> Iterator[Seen]:
     """tcpmux, with what `tcpmux convert` makes of the file."""
     files = [copied(path, ports, directory), *(directory / one.name for one in companions(path))]
     command = ["convert", *(word for file in files for word in ("-c", str(file)))]
+    command += ["--partial"] if is_partial else []
     result = CliRunner().invoke(cli, command, prog_name="tcpmux")
     assert result.exit_code == 0, result.stderr
     head = f"workers: 2\nadmin: {{socket: {directory}/admin.sock}}\n"

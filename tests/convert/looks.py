@@ -28,14 +28,15 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """file: below files/, such as haproxy/backup.cfg."""
+    """file: below files/, such as haproxy/backup.cfg. is_partial: some of it changes traffic."""
 
     file: str
     looks: tuple[Look, ...]
+    is_partial: bool = False
 
 
-def case(file: str, *looks: Look) -> Case:
-    return Case(file, looks)
+def case(file: str, *looks: Look, partial: bool = False) -> Case:
+    return Case(file, looks, partial)
 
 
 def _counts(found: Mapping[str, int]) -> str:

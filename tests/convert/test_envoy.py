@@ -366,7 +366,7 @@ def test_circuit_breakers(threshold: dict[str, Any], most: int) -> None:
         ({"listener_filters": [{"name": "envoy.x.original_dst"}]}, "another listener"),
         ({"chain": {"filter_chain_match": {"destination_port": 80}}}, "matches every connection"),
         ({"before": (filters("ExtAuthz"),)}, "no such filter"),
-        ({"before": (rbac({"authenticated": {}}),)}, "only rules by address"),
+        ({"before": (rbac({"authenticated": {}}),)}, "only rules by the client's address"),
     ],
 )
 def test_what_changes_traffic_is_said(parts: dict[str, Any], told: str) -> None:

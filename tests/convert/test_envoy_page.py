@@ -22,6 +22,7 @@ from tests.convert.test_envoy import (
     rbac,
     servers,
 )
+from tests.convert.test_envoy_headers import header, sending
 from tests.convert.test_traefik import dynamic
 
 DOCS = Path(__file__).resolve().parents[2] / "docs/migrate"
@@ -74,6 +75,9 @@ ENVOY = {
     "ConnectionLimit": bootstrap(before=(filters("ConnectionLimit", max_connections=7),)),
     "LocalRateLimit": bootstrap(before=(filters("LocalRateLimit", token_bucket=BUCKET),)),
     "RBAC": bootstrap(before=(rbac({"any": True}),)),
+    "remote_ip": bootstrap(
+        before=(rbac({"remote_ip": {"address_prefix": "10.0.0.1", "prefix_len": 32}}),)
+    ),
     "direct_remote_ip": bootstrap(
         before=(rbac({"direct_remote_ip": {"address_prefix": "10.0.0.1", "prefix_len": 32}}),)
     ),
@@ -106,6 +110,12 @@ ENVOY = {
     "dns_refresh_rate": bootstrap(of=named(dns_lookup_family="ALL", dns_refresh_rate="7s")),
     "transport_socket": bootstrap(of=cluster(transport_socket={"name": "envoy.tls"})),
     "proxy_protocol": bootstrap(listener_filters=[{"name": "envoy.x.proxy_protocol"}]),
+    "disallowed_versions": header(disallowed_versions=["V1"]),
+    "allow_requests_without_proxy_protocol": header(allow_requests_without_proxy_protocol=True),
+    "upstream_proxy_protocol": bootstrap(of=cluster(transport_socket=sending())),
+    "pass_through_tlvs": bootstrap(of=cluster(transport_socket=sending(
+        pass_through_tlvs={"match_type": "INCLUDE_ALL"}
+    ))),
     "server_names": bootstrap(
         default_filter_chain=bootstrap()["static_resources"]["listeners"][0]["filter_chains"][0],
         filter_chains=[{"filter_chain_match": {"server_names": ["a"]}}],
@@ -175,6 +185,7 @@ TRAEFIK = {
     "tls": dynamic(tls={"options": "default"}),
     "ALPN": dynamic(rule="ALPN(`h2`)"),
     "proxyProtocol": static(proxyProtocol={"insecure": True}),
+    "trustedIPs": static(proxyProtocol={"trustedIPs": ["10.0.0.1"]}),
     "docker": {**dynamic(), "providers": {"docker": {"watch": True}}},
     "directory": {**dynamic(), "providers": {"file": {"directory": "/x"}}},
     "http": {**dynamic(), "http": {"routers": {"a": {"rule": "Host(`a`)"}}}},

@@ -261,7 +261,7 @@ POLICIES: list[tuple[str, dict[str, Any], str]] = [
     ("sni: x", {"tls": {"mode": "MUTUAL", "sni": "x"}}, CHANGES),
     ("maxRetries", {"connectionPool": {"http": {"maxRetries": 3}}}, HARMLESS),
     ("connectTimeout", {"connectionPool": {"tcp": {"connectTimeout": "3s"}}}, MAPPED),
-    ("version: V1", {"proxyProtocol": {"version": "V1"}}, CHANGES),
+    ("version: V1", {"proxyProtocol": {"version": "V1"}}, MAPPED),
     ("targetHost", {"tunnel": {"targetHost": "x", "targetPort": 1}}, CHANGES),
     ("simple: RANDOM", {"portLevelSettings": [LEVEL]}, MAPPED),
 ]
@@ -342,6 +342,43 @@ def layered(port: int | None, subset: str | None = None) -> float:
 )
 def test_which_of_the_layers_of_a_rule_holds(port: int, subset: str | None, seconds: int) -> None:
     assert layered(port, subset) == seconds
+
+
+@pytest.mark.parametrize(
+    ("host", "subset", "version"),
+    [
+        (None, None, 0),
+        ({}, None, 1),
+        ({"version": "V2"}, None, 2),
+        ({"version": "V2"}, {"version": "V1"}, 1),
+        (None, {"version": "V2"}, 2),
+    ],
+)
+def test_the_header_to_servers(host: Any, subset: Any, version: int) -> None:
+    """A subset's replaces that of the host; settings of a port leave it as it is."""
+    levels = [{"port": {"number": 1}, "connectionPool": {"tcp": {"connectTimeout": "1s"}}}]
+    policy = {"portLevelSettings": levels} | ({} if host is None else {"proxyProtocol": host})
+    own = {} if subset is None else {"trafficPolicy": {"proxyProtocol": subset}}
+    spec = {"host": "db", "subsets": [{"name": "s", **own}], "trafficPolicy": policy}
+    target = {"host": "db", "port": {"number": 1}, "subset": "s"}
+    config = loaded(
+        resource("Gateway", "g", servers(1000)),
+        resource("VirtualService", "v", virtual(tcp=[{"route": [{"destination": target}]}])),
+        resource("DestinationRule", "d", spec),
+        given=("db/s=127.0.0.1:1",),
+    )
+    made = config.routes[0].destinations[0].policy
+    assert (made.send_proxy, made.connect_timeout) == (version, 1)
+
+
+def test_a_version_of_the_header_that_istio_does_not_have() -> None:
+    assert "version" in refusal(*PLAIN, rule("db.example.org", proxyProtocol={"version": "V3"}))
+
+
+def test_servers_on_unix_sockets_get_no_header() -> None:
+    config = (*PLAIN, rule("db.example.org", proxyProtocol={}))
+    found = loaded(*config, given=("db.example.org=unix:/run/db",))
+    assert "sends no PROXY header to UNIX sockets" in found.warnings[0].message
 
 
 def test_settings_of_a_port_that_no_route_goes_to_are_harmless() -> None:

@@ -87,7 +87,6 @@ EXAMPLES = {
     "sourceNamespace": match(sourceNamespace=MARK),
     "destinationSubnets": match(destinationSubnets=[MARK]),
     "tls": policy(tls={"mode": MARK}),
-    "proxyProtocol": policy(proxyProtocol={"version": MARK}),
     "tunnel": policy(tunnel={"targetHost": MARK}),
     "BackendTLSPolicy": kind("BackendTLSPolicy", API),
     "PeerAuthentication": kind("PeerAuthentication", SECURITY, mtls={"mode": "STRICT"}),

@@ -267,7 +267,6 @@ def test_a_check_looks_at_the_start_of_the_answer() -> None:
         (dynamic(service="db@docker"), "not in the files"),
         (dynamic(middlewares=["none"]), "no such TCP middleware"),
         (dynamic(entryPoints=["none"]), "no entry point in the files"),
-        (dynamic(balancer={"proxyProtocol": {"version": 1}}), "no PROXY header"),
         (
             dynamic(balancer={"servers": [{"address": "127.0.0.1:1", "tls": True}]}),
             "does not encrypt",

@@ -9,6 +9,7 @@ from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, Keepalive,
 from tcpmux.convert.draft import Pool
 from tcpmux.convert.envoy.balancing import Balancing, balancing_of
 from tcpmux.convert.envoy.checks import check_of
+from tcpmux.convert.envoy.headers import mark_sent, send_proxy_of
 from tcpmux.convert.envoy.outliers import passive_of
 from tcpmux.convert.envoy.servers import Servers, servers_of
 from tcpmux.convert.envoy.values import CHANGES, HARMLESS, enum, percent, seconds
@@ -124,14 +125,20 @@ class Clusters:
 
 def _cluster(name: str, node: Node) -> Cluster:
     node.sort_out(_CLASSES)
-    _transport(node["transport_socket"])
+    send_proxy = _transport(node["transport_socket"])
     found = servers_of(node)
     balancing = balancing_of(node)
+    check = check_of(node["health_checks"], name, found)
+    if send_proxy:
+        mark_sent(node["transport_socket"], found.all, check)
+    if check is not None and not check.port:
+        check = replace(check, proxy=send_proxy)
     policy = DestinationPolicy(
+        send_proxy=send_proxy,
         connect_timeout=seconds(node["connect_timeout"], CONNECT_TIMEOUT, high=HOUR),
         balance=balancing.balance,
         slow_start=balancing.slow_start,
-        check=check_of(node["health_checks"], name, found),
+        check=check,
         passive=Passive(errors=0),
         panic_threshold=_panic(node["common_lb_config"]),
         keepalive=_keepalive(node["upstream_connection_options"]["tcp_keepalive"]),
@@ -152,18 +159,19 @@ def _cluster(name: str, node: Node) -> Cluster:
     return Cluster(node, Pool(name, servers, policy), limit, balancing)
 
 
-def _transport(node: Node) -> None:
+def _transport(node: Node) -> int:
+    """The version of the PROXY header that it sends; 0 = none."""
     if not node:
-        return
+        return 0
     name = node["name"].text()
     if "raw_buffer" in name:
         node.mapped()
     elif "proxy_protocol" in name:
-        node.changes(
-            "the result sends no PROXY header; see `send_proxy` of tcpmux", "the PROXY protocol"
-        )
+        _transport(node["typed_config"]["transport_socket"])
+        return send_proxy_of(node)
     else:
         node.changes("tcpmux does not encrypt connections to servers", "TLS")
+    return 0
 
 
 def _keepalive(node: Node) -> Keepalive:

@@ -110,8 +110,9 @@ class Filters:
             return (), EVERYBODY
 
 
-def filters_of(filters: Node, clusters: Clusters) -> Filters | None:
-    """None: the last of them is no TCP proxy whose cluster is in the file."""
+def filters_of(filters: Node, clusters: Clusters, *, has_header: bool) -> Filters | None:
+    """None: the last of them is no TCP proxy whose cluster is in the file. has_header: clients are
+    those that a PROXY header names."""
     entries = list(filters)
     kinds = [type_of(entry["typed_config"]) for entry in entries]
     if "TcpProxy" not in kinds:
@@ -131,7 +132,7 @@ def filters_of(filters: Node, clusters: Clusters) -> Filters | None:
         elif kind == "LocalRateLimit":
             found.rate = rate_of(config)
         elif kind == "RBAC":
-            rules = rules_of(config)
+            rules = rules_of(config, has_header=has_header)
             if rules:
                 found.rules.append(rules)
                 found.places.append(entry)

@@ -9,6 +9,7 @@ from tcpmux.config.settings import Clients
 from tcpmux.convert.draft import Draft
 from tcpmux.convert.envoy.clusters import Clusters
 from tcpmux.convert.envoy.filters import Filters, filters_of, rate_of
+from tcpmux.convert.envoy.headers import accept_proxy_of, is_header_filter
 from tcpmux.convert.envoy.values import CHANGES, HARMLESS, listen_address, network, type_of
 from tcpmux.convert.tree import Node
 
@@ -81,7 +82,8 @@ def draft_of(node: Node, clusters: Clusters) -> Draft | None:
     if chain is None:
         return None
     listen = _listen(node)
-    found = filters_of(chain["filters"], clusters)
+    header = next((entry for entry in node["listener_filters"] if is_header_filter(entry)), None)
+    found = filters_of(chain["filters"], clusters, has_header=header is not None)
     if found is None:
         node.changes("it has no TCP proxy: its port is not opened")
         return None
@@ -94,6 +96,8 @@ def draft_of(node: Node, clusters: Clusters) -> Draft | None:
         return None
     shares = found.shares(name or str(listen[0]))
     policy = found.policy()
+    if header is not None:
+        policy = replace(policy, accept_proxy=accept_proxy_of(node, header, listen))
     if len(shares) > 1:  # Envoy chooses a cluster before it looks for servers in it
         policy = replace(policy, on_unavailable="reject")
     sections = {section, *(cluster.section for cluster, _ in found.proxy.clusters)}
@@ -169,11 +173,8 @@ def _listener_filters(filters: Node, found: Filters) -> None:
         kind = type_of(config) if config else entry["name"].text().rpartition(".")[2]
         if kind in ("TlsInspector", "tls_inspector", "HttpInspector", "http_inspector"):
             entry.harmless("only detects names for rules by SNI")
-        elif kind in ("ProxyProtocol", "proxy_protocol"):
-            entry.changes(
-                "the result does not read the PROXY header; see `accept_proxy` of tcpmux",
-                "the PROXY protocol",
-            )
+        elif is_header_filter(entry):
+            pass  # it has been read
         elif kind in ("OriginalDst", "original_dst"):
             entry.changes(
                 "tcpmux does not pass connections to another listener", "original destinations"

@@ -19,8 +19,9 @@ _ADDRESSES = ("direct_remote_ip", "remote_ip", "source_ip")
 _ACTIONS = {"0": "ALLOW", "1": "DENY", "2": "LOG"}
 
 
-def rules_of(node: Node) -> list[ClientRule]:
-    """Those that match none are treated the other way round from the last. Empty: no rule."""
+def rules_of(node: Node, *, has_header: bool) -> list[ClientRule]:
+    """Those that match none are treated the other way round from the last. Empty: no rule.
+    has_header: the client may be another than the peer."""
     node.sort_out(_CLASSES)
     rules = node["rules"]
     if not rules:
@@ -33,10 +34,10 @@ def rules_of(node: Node) -> list[ClientRule]:
     found: list[ClientRule] = []
     policies = rules["policies"]
     for policy in policies.fields.values():
-        clients = _clients(policy)
+        clients = _clients(policy, has_header=has_header)
         if clients is None:
             rules.changes(
-                "tcpmux does not apply it: tcpmux has only rules by address",
+                "tcpmux does not apply it: tcpmux has only rules by the client's address",
                 "rules by more than the source",
             )
             return []
@@ -48,7 +49,7 @@ def rules_of(node: Node) -> list[ClientRule]:
     return found
 
 
-def _clients(policy: Node) -> list[Clients] | None:
+def _clients(policy: Node, *, has_header: bool) -> list[Clients] | None:
     """None: it looks at something else."""
     if set(policy.fields) - {"permissions", "principals"}:
         return None
@@ -56,20 +57,20 @@ def _clients(policy: Node) -> list[Clients] | None:
         return None
     found: list[Clients] = []
     for principal in policy["principals"]:
-        some = _principal(principal)
+        some = _principal(principal, has_header=has_header)
         if some is None:
             return None
         found += some
     return found
 
 
-def _principal(node: Node) -> list[Clients] | None:
+def _principal(node: Node, *, has_header: bool) -> list[Clients] | None:
     if set(node.fields) == {"any"}:
         return list(EVERYBODY)
     if set(node.fields) == {"or_ids"}:
-        parts = [_principal(each) for each in node["or_ids"]["ids"]]
+        parts = [_principal(each, has_header=has_header) for each in node["or_ids"]["ids"]]
         return None if None in parts else [each for part in parts if part for each in part]
-    for key in _ADDRESSES:
+    for key in _ADDRESSES[has_header:]:  # the first is the peer's
         if set(node.fields) == {key}:
             found = network(node[key])
             return [] if found is None else [found]

@@ -9,7 +9,8 @@ from tcpmux.config.rows import DAY
 from tcpmux.convert.kinds import Input, Result
 from tcpmux.convert.report import Report
 from tcpmux.convert.seconds import limited
-from tcpmux.convert.traefik.routers import EntryPoint, decide, draft_of, router_of
+from tcpmux.convert.traefik.headers import accept_proxy_of
+from tcpmux.convert.traefik.routers import EntryPoint, decide, drafts_of, router_of
 from tcpmux.convert.traefik.services import Services
 from tcpmux.convert.traefik.values import (
     CHANGES,
@@ -45,11 +46,6 @@ _ENTRY_POINT = {
     "allowacmebypass": (HARMLESS, _HTTP, ""),
     "reuseport": (HARMLESS, "tcpmux listens with SO_REUSEPORT", ""),
     "udp": (HARMLESS, "applies to UDP only", ""),
-    "proxyprotocol": (
-        CHANGES,
-        "the result does not read the PROXY header; see `accept_proxy` of tcpmux",
-        "the PROXY protocol",
-    ),
 }
 _TRANSPORT = {
     "respondingtimeouts": (HARMLESS, _HTTP, ""),
@@ -83,13 +79,14 @@ def read(files: Sequence[Input], report: Report) -> Result:
     ]
     for entry_point in entry_points.values():
         decide(entry_point)
-    drafts = [draft_of(router, services, middlewares) for router in routers]
+        if any(entry_point in router.serves for router in entry_point.routers):
+            entry_point.accept_proxy = accept_proxy_of(entry_point.node)
+    drafts = [one for router in routers for one in drafts_of(router, services, middlewares)]
     services.finish()
     for node in middlewares.values():
         if node.is_unread:
             node.harmless("no TCP router uses it")
-    found = [draft for draft in drafts if draft is not None]
-    return Result(found, {"drain_timeout": _grace(entry_points)})
+    return Result(drafts, {"drain_timeout": _grace(entry_points)})
 
 
 def _others(root: Node, names: set[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from tcpmux.config.address import Address
-from tcpmux.config.settings import Clients, Retry, RoutePolicy, Source
+from tcpmux.config.settings import AcceptProxy, Clients, Retry, RoutePolicy, Source
 from tcpmux.convert.clients import (
     ClientRule,
     TooManyNetworks,
@@ -28,6 +28,7 @@ class EntryPoint:
     address: Address | None
     is_default: bool = False
     routers: list[Router] = field(default_factory=list)
+    accept_proxy: AcceptProxy = field(default_factory=AcceptProxy)
 
 
 @dataclass(slots=True, eq=False)
@@ -42,10 +43,13 @@ class Router:
     serves: list[EntryPoint] = field(default_factory=list)  # those whose connections it has
 
     @property
-    def listen(self) -> list[Address]:
-        """In the order in which it names its entry points."""
-        used = (one.address for one in self.entry_points if one in self.serves)
-        return [address for address in used if address is not None]
+    def listens(self) -> dict[AcceptProxy, list[Address]]:
+        """In the order in which it names its entry points, by their PROXY headers."""
+        found: dict[AcceptProxy, list[Address]] = {}
+        for one in self.entry_points:
+            if one in self.serves and one.address is not None:
+                found.setdefault(one.accept_proxy, []).append(one.address)
+        return found
 
     @property
     def takes_all(self) -> bool:
@@ -120,17 +124,17 @@ def decide(entry_point: EntryPoint) -> None:
             router.node.changes(told, needs)
 
 
-def draft_of(router: Router, services: Services, middlewares: dict[str, Node]) -> Draft | None:
-    """None: no entry point's connections go to it."""
+def drafts_of(router: Router, services: Services, middlewares: dict[str, Node]) -> list[Draft]:
+    """[]: no entry point's connections go to it."""
     node = router.node
     service = node["service"]
-    if not router.listen:
+    if not router.listens:
         if not router.entry_points:
             node.changes(
                 "no entry point in the files uses it: name the static file with -c as well"
             )
         node.mapped()
-        return None
+        return []
     found = services.shares(service.text(), service)
     shares = [(services.pool(name), share) for name, share in found.parts.items()]
     policy = _policy(router, middlewares)
@@ -140,7 +144,20 @@ def draft_of(router: Router, services: Services, middlewares: dict[str, Node]) -
     assert at is not None
     sections = {f"router {router.name}", *found.sections}
     sections |= {f"entry point {one.name}" for one in router.entry_points}
-    return Draft(router.name, router.listen, shares, at, policy=policy, sections=sections)
+    if len(router.listens) > 1 and policy.source.max_connections:
+        note = "entry points that differ in their PROXY headers are routes, each with its own limit"
+        node["middlewares"].changes(note, "limits across routes")
+    return [
+        Draft(
+            router.name,
+            listen,
+            shares,
+            at,
+            policy=replace(policy, accept_proxy=accept),
+            sections=sections,
+        )
+        for accept, listen in router.listens.items()
+    ]
 
 
 def _policy(router: Router, middlewares: dict[str, Node]) -> RoutePolicy:

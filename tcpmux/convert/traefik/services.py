@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from tcpmux.config.address import HostName, parse_endpoint
@@ -11,6 +11,7 @@ from tcpmux.config.rows import DAY, HOUR
 from tcpmux.config.settings import DestinationPolicy, Keepalive, Passive
 from tcpmux.convert.draft import Pool, Server
 from tcpmux.convert.seconds import limited
+from tcpmux.convert.traefik.headers import send_proxy_of
 from tcpmux.convert.traefik.values import duration, plain, seconds
 from tcpmux.convert.tree import Node, quoted
 
@@ -37,6 +38,7 @@ class _Transport:
         default_factory=lambda: Keepalive(KEEPALIVE, KEEPALIVE, _KEEPALIVE_COUNT)
     )
     termination: Fraction = TERMINATION_DELAY  # below 0: never
+    send_proxy: int = 0
     place: Node = field(default_factory=lambda: Node((), exists=False))
 
 
@@ -115,17 +117,22 @@ class Services:
     def _pool(self, name: str, node: Node) -> Pool:
         transport = self._transport_of(node)
         servers = [server for entry in node["servers"] for server in _server(entry)]
-        if node["proxyprotocol"]:
-            node["proxyprotocol"].changes(
-                "the result sends no PROXY header; see `send_proxy` of tcpmux", "the PROXY protocol"
-            )
+        check = _check(node["healthcheck"])
+        if check is not None and transport.send_proxy:
+            check = replace(check, proxy=0 if check.port else transport.send_proxy)
+            if check.proxy and check.kind == "send":
+                node["healthcheck"]["send"].changes(
+                    "tcpmux sends a PROXY header before it; Traefik sends none in checks",
+                    "checks without the PROXY header",
+                )
         policy = DestinationPolicy(
+            send_proxy=transport.send_proxy,
             connect_timeout=transport.connect_timeout,
             idle_timeout=0.0,
             passive=Passive(errors=0),
             keepalive=transport.keepalive,
             half_open_timeout=_half_open(transport),
-            check=_check(node["healthcheck"]),
+            check=check,
         )
         return Pool(name, servers, policy)
 
@@ -138,14 +145,15 @@ class Services:
                 found = _transport(self._transports[name], _Transport())
             else:
                 named.changes("no such serversTransport in the files: the defaults apply")
+        header = node["proxyprotocol"]
+        if named:
+            header.harmless("serversTransport decides it")
+        elif header:
+            found = replace(found, send_proxy=send_proxy_of(header))
         delay = node["terminationdelay"]
         if delay:  # of older files, in ms
-            found = _Transport(
-                found.connect_timeout,
-                found.keepalive,
-                Fraction(delay.integer(100, -(2**31), 2**31), 1000),
-                delay,
-            )
+            termination = Fraction(delay.integer(100, -(2**31), 2**31), 1000)
+            found = replace(found, termination=termination, place=delay)
             delay.mapped("Traefik 3.7 ignores it here; it belongs in a serversTransport")
         return found
 
@@ -187,10 +195,7 @@ def _transport(node: Node, base: _Transport) -> _Transport:
     found.termination = base.termination if given is None else given
     node["tls"].harmless("applies only to servers with tls")
     node["spiffe"].harmless("applies only to servers with tls")
-    if node["proxyprotocol"]:
-        node["proxyprotocol"].changes(
-            "the result sends no PROXY header; see `send_proxy` of tcpmux", "the PROXY protocol"
-        )
+    found.send_proxy = send_proxy_of(node["proxyprotocol"])
     return found
 
 

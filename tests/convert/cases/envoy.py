@@ -9,6 +9,7 @@ from tests.convert.looks import (
     shares,
     split,
     sticks,
+    told,
     without,
 )
 
@@ -35,6 +36,12 @@ CASES = [
         "envoy/least.yaml",
         split(19001, {"19101": 0.5, "19102": 0.5}),
         split(19002, {"19101": 0.5, "19102": 0.5}),
+    ),
+    case(
+        "envoy/headers.yaml",
+        told(19001, "v1", "v1 IPv6", "v1 UNKNOWN", "v2", "v2 IPv6", "v2 LOCAL", "another v1", "no"),
+        told(19002, "v1", "v2", "v2 LOCAL", "no", source="127.0.0.3"),
+        told(19003, "no", source="127.0.0.3"),
     ),
     case("envoy/backup.yaml", shares(19001, 20), fails_over(19001, 19101, 19102)),
     case("envoy/retry.yaml", without(19001, 19101), answers(19002), without(19002, 19103)),

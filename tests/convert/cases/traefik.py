@@ -1,6 +1,8 @@
 """Beside Traefik."""
 
-from tests.convert.looks import answers, case, fails_over, limited, shares, without
+from tests.convert.looks import answers, case, fails_over, limited, shares, told, without
+
+PORTS = (19001, 19002, 19003, 19004)
 
 CASES = [
     case("traefik/plain.yaml", shares(19001)),
@@ -24,6 +26,16 @@ CASES = [
             }.items()
             for source in sources
         ),
+    ),
+    case("traefik/header.yaml", *(told(port, "no", source="127.0.0.3") for port in PORTS)),
+    case(
+        "traefik/trusted.yaml",
+        told(19001, "v1", "v2", "v1 IPv6", "v2 LOCAL", "another v1", source="127.0.0.2"),
+        told(19001, "v1 UNKNOWN", "v2 IPv6", source="127.0.0.17"),
+        told(19001, "no", source="127.0.0.3"),
+        told(19002, "v1", "v2", "another v1", source="127.0.0.3"),
+        told(19003, "no", source="127.0.0.3"),
+        partial=True,
     ),
     case("traefik/limit.yaml", limited(19001, 5, settles=True)),
     case("traefik/dead.yaml", answers(19001), without(19001, 19101)),
