@@ -57,6 +57,8 @@ def half_open_closes(port: int, server: int, seconds: float, at_most: float) -> 
             with socket.create_connection(("127.0.0.1", seen.ports[port]), DEADLINE) as client:
                 accepted, _ = silent.accept()
                 with accepted, suppress(ConnectionResetError):
+                    client.sendall(b"?")  # else HAProxy may still connect, and gives up at the FIN
+                    assert accepted.recv(1)
                     start = time.monotonic()
                     client.shutdown(socket.SHUT_WR)
                     client.recv(1)
