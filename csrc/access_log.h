@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 #include "bucket.h"
+#include "client_hello.h"
 
 #define TM_LOG_ENTRIES 16384u /* of one worker; a power of two */
 
@@ -51,6 +52,10 @@ enum tm_refusal {
     TM_REFUSED_PROXY_TOO_LONG,
     TM_REFUSED_PROXY_CHECKSUM,
     TM_REFUSED_PROXY_LATE,
+    TM_REFUSED_HELLO_MALFORMED, /* what it sent first: client_hello.h */
+    TM_REFUSED_HELLO_TOO_LONG,
+    TM_REFUSED_HELLO_LATE,
+    TM_REFUSED_HELLO_SILENT,
     TM_REFUSALS
 };
 
@@ -73,6 +78,8 @@ struct tm_log_entry {
     uint8_t pick_reason;  /* enum tm_pick_reason */
     uint8_t attempts;     /* endpoints tried; 255 = as many or more */
     uint8_t refusal;      /* enum tm_refusal; END, REFUSED */
+    uint8_t sni_size;     /* 0 = none; the bytes are in `names`, at the same place */
+    uint8_t alpn_size;
     uint32_t route_slot;       /* TM_NONE = no route was found */
     uint32_t destination_slot; /* TM_NONE = none was picked */
     uint32_t endpoint_slot;    /* TM_NONE = none took the connection */
@@ -90,6 +97,12 @@ struct tm_log_entry {
                             * another client */
 };
 
+/* Apart from the entries, as most have none: memory that nobody touches is not used. */
+struct tm_log_names {
+    char sni[TM_SNI_MAX + 1];
+    unsigned char alpn[TM_ALPN_MAX];
+};
+
 struct tm_log {
     _Alignas(64) _Atomic uint64_t written;
     uint64_t dropped; /* the worker's; there was no room */
@@ -97,6 +110,7 @@ struct tm_log {
     _Alignas(64) _Atomic uint64_t taken;
     uint64_t told[TM_REFUSALS];
     _Alignas(64) struct tm_log_entry entries[TM_LOG_ENTRIES];
+    struct tm_log_names names[TM_LOG_ENTRIES];
 };
 
 /* Where the worker puts its next entry, to be followed by tm_log_commit(); NULL = no room:

@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 #include "access_log.h"
+#include "client_hello.h"
 #include "pump.h"
 #include "route_table.h"
 
@@ -178,11 +179,7 @@ struct tm_annex {
 
 _Static_assert(sizeof(struct tm_annex) == TM_ANNEX_SIZE, "whole");
 
-enum {
-    TM_SNI_MAX = 255,  /* bytes of a name: RFC 1035 */
-    TM_ALPN_MAX = 64,  /* bytes that are kept of a list */
-    TM_TLVS_MAX = 112, /* bytes that are kept of a header's TLVs */
-};
+enum { TM_TLVS_MAX = 112 }; /* bytes that are kept of a header's TLVs */
 
 /* What a client's first bytes are. */
 enum tm_first_bytes {
@@ -204,9 +201,10 @@ struct tm_known {
     uint8_t alpn_size;
     uint8_t tlvs_size;
     uint8_t starttls;    /* steps done of what comes before TLS in the client's protocol */
-    uint8_t spare[3];
-    char sni[TM_SNI_MAX + 1];         /* in lower case, without a dot at its end; ends with NUL */
-    unsigned char alpn[TM_ALPN_MAX];  /* names, each after its size: RFC 7301, 3.1 */
+    uint8_t waits_for_more; /* its socket tells of no bytes before there are enough: preread.c */
+    uint8_t spare[2];
+    char sni[TM_SNI_MAX + 1];         /* client_hello.h: struct tm_hello */
+    unsigned char alpn[TM_ALPN_MAX];
     unsigned char tlvs[TM_TLVS_MAX];  /* those to be kept, as they came: type, size, value */
 };
 

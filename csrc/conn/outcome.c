@@ -33,7 +33,8 @@ static enum tm_refusal refusal_of(const struct tm_worker *w, uint32_t index)
     }
     if (cold->close_reason == TM_CLOSED_no_endpoint)
         return TM_REFUSED_NO_DESTINATION;
-    if (cold->close_reason == TM_CLOSED_proxy_header)
+    if (cold->close_reason == TM_CLOSED_proxy_header ||
+        cold->close_reason == TM_CLOSED_client_hello)
         return w->refusal;
     return cold->stage == TM_STAGE_ADMIT && (cold->close_reason == TM_CLOSED_overflow ||
                                              cold->close_reason == TM_CLOSED_not_allowed ||
@@ -73,6 +74,19 @@ void tm_outcome_log_refused(struct tm_worker *w, int fd, const struct tm_peer *c
     tm_log_commit(&w->live->log);
 }
 
+/* Of an entry that is not committed yet. */
+static void write_names(struct tm_worker *w, uint32_t index, struct tm_log_entry *entry)
+{
+    const struct tm_known *known = tm_known_of(w, index);
+    if (!known || known->sni_size + known->alpn_size == 0)
+        return;
+    struct tm_log_names *names = &w->live->log.names[entry - w->live->log.entries];
+    memcpy(names->sni, known->sni, sizeof(names->sni));
+    memcpy(names->alpn, known->alpn, sizeof(names->alpn));
+    entry->sni_size = known->sni_size;
+    entry->alpn_size = known->alpn_size;
+}
+
 /* For the log process, if it keeps up; its sockets must be open still. */
 static void write_log(struct tm_worker *w, uint32_t index, enum tm_log_kind kind)
 {
@@ -105,6 +119,7 @@ static void write_log(struct tm_worker *w, uint32_t index, enum tm_log_kind kind
         .endpoint_local = local_address(conn->fd[TM_ENDPOINT], cold->local_port[TM_ENDPOINT]),
         .direct = *tm_peer_of(w, index),
     };
+    write_names(w, index, entry);
     tm_log_commit(&w->live->log);
 }
 

@@ -1,7 +1,7 @@
 /* The state of one worker, shared by all modules of this directory.
  *
  *     stage      runs the stages of a connection until one has to wait
- *     preface    reads what the client sends before the pick
+ *     preface    reads what the client sends before the pick: proxy, preread
  *     admit      limits of the route and of the client
  *     destination  weights -> destination; the other destinations of its route
  *     place      max_connections of a destination and its endpoints, and their queue

@@ -51,6 +51,7 @@ NUMBERS = (4, 5, 6, 7, 8, 9)
 # Columns in front of the last one, each where there is something in it.
 EXTRA: dict[str, Callable[[Connection], str | None]] = {
     "VIA": lambda connection: connection.get("peer"),
+    "SERVER NAME": lambda connection: connection.get("sni"),
 }
 GROUP_HEADS = ("CONNECTIONS", "IN", "OUT", "OLDEST")
 ROWS = 1000  # by default

@@ -120,6 +120,10 @@ def _bandwidth(value: Any, low: int, high: int) -> int:
     return measure(text, parse_size, format_size, (low, high), "rate such as 10MiB/s")
 
 
+def _size(value: Any, low: int, high: int) -> int:
+    return measure(value, parse_size, format_size, (low, high), f"size such as {format_size(high)}")
+
+
 def one_of(value: Any, words: Iterable[str]) -> str:
     """Raises ValueError."""
     if not isinstance(value, str) or value not in words:
@@ -137,6 +141,7 @@ def parser(row: Row) -> Callable[[Any], Any]:
         Kind.SECONDS: lambda value: duration(value, low, high),
         Kind.WHOLE_SECONDS: lambda value: round(duration(value, low, high)),
         Kind.BANDWIDTH: lambda value: _bandwidth(value, int(low), int(high)),
+        Kind.SIZE: lambda value: _size(value, int(low), int(high)),
         Kind.FLAG: boolean,
         Kind.WORD: lambda value: one_of(value, row.words),
     }
@@ -151,6 +156,7 @@ def _schema(row: Row) -> dict[str, Any]:
         Kind.SECONDS: DURATION_SCHEMA,
         Kind.WHOLE_SECONDS: DURATION_SCHEMA,
         Kind.BANDWIDTH: {"type": "string", "pattern": "^[0-9]+([.][0-9]+)?(B|KiB|MiB|GiB)/s$"},
+        Kind.SIZE: {"type": "string", "pattern": "^[0-9]+([.][0-9]+)?(B|KiB|MiB|GiB)$"},
         Kind.FLAG: {"type": "boolean"},
         Kind.WORD: {"enum": list(row.words)},
     }

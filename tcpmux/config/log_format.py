@@ -19,6 +19,8 @@ KEYS = (
     "downstream_remote_address",
     "downstream_direct_remote_address",  # of the peer, where a PROXY header named the client
     "downstream_local_address",
+    "requested_server_name",  # SNI of a TLS ClientHello, where a route reads it
+    "alpn",  # protocols in it, with commas between them
     "upstream_host",
     "upstream_cluster",  # route/destination
     "upstream_local_address",

@@ -254,8 +254,14 @@ def _accept_proxy(policy: RoutePolicy) -> Pairs:
         )
 
 
+def _preread(policy: RoutePolicy) -> Pairs:
+    if policy.preread.is_asked:
+        yield "preread", flow(texts(policy.preread, {}))
+
+
 _OF_ROUTE = {
     "accept_proxy": _accept_proxy,
+    "preread": _preread,
     "on_unavailable": _unavailable,
     "on_all_unavailable": _all_unavailable,
     "allow": _clients("allow"),

@@ -24,6 +24,7 @@ from tcpmux.config.settings import (
     DestinationPolicy,
     EndpointPolicy,
     Network,
+    Preread,
     Queue,
     RoutePolicy,
     Timeouts,
@@ -149,6 +150,7 @@ if TYPE_CHECKING:  # their fields are asked for by key
     _EndpointKeys = Strict
     _CheckKeys = Strict
     _ProxyKeys = Strict
+    _PrereadKeys = Strict
     QueueModel = Strict
 
     class TimeoutsModel(Strict): ...
@@ -160,6 +162,7 @@ else:
     _EndpointKeys = model_of(EndpointPolicy, shared=True)
     _CheckKeys = model_of(Check)
     _ProxyKeys = model_of(AcceptProxy)
+    _PrereadKeys = model_of(Preread)
     QueueModel = model_of(Queue)
     TimeoutsModel = model_of(Timeouts)
 
@@ -309,10 +312,16 @@ class AcceptProxyModel(_ProxyKeys):
         return settings_of(AcceptProxy, [self], senders=tuple(self.senders), versions=versions)
 
 
+class PrereadModel(_PrereadKeys):
+    def made(self) -> Preread:
+        return settings_of(Preread, [self], is_asked=True)
+
+
 class RoutePolicyModel(_RouteKeys):
     accept_proxy: AcceptProxyModel | None = Field(
         default=None, description=_ROUTE["accept_proxy"].help
     )
+    preread: PrereadModel | None = Field(default=None, description=_ROUTE["preread"].help)
     allow: list[ClientsText] = Field(default=[], description=_ROUTE["allow"].help)
     deny: list[ClientsText] = Field(default=[], description=_ROUTE["deny"].help)
     on_unavailable: Annotated[
@@ -338,6 +347,7 @@ class RoutePolicyModel(_RouteKeys):
             allow=tuple(self.allow),
             deny=tuple(self.deny),
             accept_proxy=self.accept_proxy.made() if self.accept_proxy else AcceptProxy(),
+            preread=self.preread.made() if self.preread else Preread(),
         )
 
 

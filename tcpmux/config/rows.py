@@ -21,6 +21,7 @@ class Kind(Enum):
     SECONDS = "a duration; float, s"
     WHOLE_SECONDS = "a duration; int, s"
     BANDWIDTH = "10MiB/s; int, 0 = no limit"
+    SIZE = "16KiB; int, bytes"
     FLAG = "true or false; on and off are that in YAML 1.1"
     WORD = "one of some words"
     RATE = "100/s or a mapping; Rate or None"
@@ -34,6 +35,7 @@ UNITS = {  # in the route table
     Kind.WHOLE_SECONDS: "s",
     Kind.FLAG: "0 or 1",
     Kind.BANDWIDTH: "bytes/s",
+    Kind.SIZE: "bytes",
     Kind.LIMIT: "connections",
 }
 
@@ -97,6 +99,10 @@ def whole_seconds(text: str, default: int, low: int, high: int, **others: Any) -
 
 def bandwidth(text: str, **others: Any) -> Any:
     return _row(Kind.BANDWIDTH, text, 0, low=1, high=MAX_BANDWIDTH, **others)
+
+
+def size(text: str, default: int, low: int, high: int, **others: Any) -> Any:
+    return _row(Kind.SIZE, text, default, low=low, high=high, **others)
 
 
 def flag(text: str, default: bool, **others: Any) -> Any:

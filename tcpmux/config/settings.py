@@ -35,6 +35,7 @@ from tcpmux.config.rows import (
     rate,
     seconds,
     section,
+    size,
     whole,
     whole_seconds,
     word,
@@ -229,6 +230,36 @@ class AcceptProxy:
     )
 
 
+PREREAD_SILENT = {
+    "default": "goes on as one that says nothing of TLS",
+    "reject": "is reset",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Preread:
+    """Of the client's first bytes, before the pick. is_asked: the file says so; a route's rules may
+    need it as well: needs_client_hello(). timeout in s, from the accept. limit in bytes."""
+
+    is_asked: bool = other(
+        "Whether a TLS ClientHello is read.", False, rule="preread", unit="0 or 1"
+    )
+    timeout: float = seconds(
+        "How long a client may take to send its first bytes, and all of a ClientHello.",
+        5.0, 0.001, DAY, rule="preread_timeout_ms",
+    )  # fmt: skip
+    limit: int = size(
+        "Largest ClientHello, without the heads of its records: with them it has at most 64 KiB. A "
+        "client with a larger one is reset.",
+        16 * 1024, 512, 60 * 1024, rule="preread_limit",
+    )  # fmt: skip
+    silent: str = word(
+        "What becomes of a client that has sent nothing by then, as where the server speaks first: "
+        "default (it goes on as one that says nothing of TLS) or reject (it is reset).",
+        "default", PREREAD_SILENT, rule="preread_silent", unit="tm_preread_silent",
+    )  # fmt: skip
+
+
 # --- of a route, of a destination, of an endpoint ------------------------------------------------
 
 
@@ -278,6 +309,11 @@ class RoutePolicy(Timeouts):
         "The PROXY protocol, versions 1 and 2: a header that says who the client is, in front of "
         "connections from a load balancer.",
         AcceptProxy(), table=AcceptProxy,
+    )  # fmt: skip
+    preread: Preread = other(
+        "The client's first bytes before the pick: whether they are TLS, and the server's name (SNI) "
+        "and the protocols (ALPN) of its ClientHello.",
+        Preread(), table=Preread,
     )  # fmt: skip
     retry: Retry = section("Retries of failed connects, before any byte was forwarded.", Retry())
     on_unavailable: str = other(

@@ -177,6 +177,8 @@ def _row(row: Row, name: Names) -> dict[str, Any]:
         "attempts": attempts,
         "connect_seconds": connect or None,
         "first_byte_seconds": first_byte or None,
+        "sni": known.sni or None,
+        "alpn": [*known.alpn],
     }
 
 

@@ -238,6 +238,8 @@ class Connection(TypedDict):
     attempts: int  # endpoints tried
     connect_seconds: float | None
     first_byte_seconds: float | None
+    sni: str | None  # server's name in its TLS ClientHello, where the route reads it
+    alpn: list[str]  # protocols in it
 
 
 class ConnectionList(TypedDict):

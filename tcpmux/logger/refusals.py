@@ -18,12 +18,14 @@ class Refusal(NamedTuple):
     @property
     def flags(self) -> str:
         """As Envoy abbreviates it."""
-        if self.limit == "accept_proxy":
-            return FLAGS["proxy_header"]
+        if self.limit in _FIRST_BYTES:
+            return FLAGS[_FIRST_BYTES[self.limit]]
         return _FLAGS.get(self.reason) or FLAGS[self.reason]
 
 
+_FIRST_BYTES = {"accept_proxy": "proxy_header", "preread": "client_hello"}
 _FLAGS = {"denied": "UAEX", "looped": "NR", "no_route": "NR"}
+_HELLO_FAULTS = ("malformed", "too_long", "late", "silent")
 _HEADER_FAULTS = ("missing", "version", "malformed", "too_long", "checksum", "late")
 REFUSALS = (  # csrc/access_log.h: enum tm_refusal, from 1
     Refusal("denied"),
@@ -38,6 +40,7 @@ REFUSALS = (  # csrc/access_log.h: enum tm_refusal, from 1
     Refusal("overflow", "destination.max_connections"),
     Refusal("overflow", "endpoint.max_connections"),
     *(Refusal(f"proxy_header_{fault}", "accept_proxy") for fault in _HEADER_FAULTS),
+    *(Refusal(f"client_hello_{fault}", "preread") for fault in _HELLO_FAULTS),
 )
 REFUSAL_FLAGS = frozenset(refusal.flags for refusal in REFUSALS)
 assert len(REFUSALS) == REFUSAL_COUNT

@@ -22,7 +22,7 @@ from tcpmux.shm._readings import (
     unwritten_log,
 )
 from tcpmux.shm.counters import FLAGS
-from tcpmux.shm.known import UNREADABLE
+from tcpmux.shm.known import UNREADABLE, Known
 from tcpmux.shm.view import View
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ class Source:
                 **_times(clock, now - age, age),
                 **_traffic(*row[10:12], ""),
                 **self._places(route, destination, endpoint, client, peer, direct=direct),
+                **_names(known),
                 **_origin(*row[12:17]),
                 **self._alternatives(route, destination, *row[12:14]),
                 **_identity(int(number.partition("-")[0]), number),
@@ -121,7 +122,7 @@ class Source:
     def _line(self, worker: int, entry: LogEntry, clock: Clock) -> Line:
         event, route, destination, endpoint, client, peer = entry[:6]
         client_local, endpoint_local, accepted, at, bytes_in, bytes_out, closed = entry[6:13]
-        picked, generation, attempts, connect, first_byte, number, refused, direct = entry[13:]
+        picked, generation, attempts, connect, first_byte, number, refused, direct = entry[13:21]
         return {
             "event": event,
             **_times(clock, accepted, at - accepted),
@@ -129,6 +130,7 @@ class Source:
             **self._places(
                 route, destination, endpoint, client, peer, client_local, endpoint_local, direct
             ),
+            **_names(entry[21]),
             **_origin(generation, picked, attempts, connect, first_byte),
             **self._alternatives(route, destination, generation, picked),
             **_identity(worker, number),
@@ -180,6 +182,12 @@ def _traffic(bytes_in: int, bytes_out: int, closed: str) -> Line:
         "connection_termination_details": closed or None,
         "closed_by": closed_by(closed) if closed else None,
     }
+
+
+def _names(known: Known) -> Line:
+    """In its ClientHello."""
+    alpn = ",".join(name.replace(",", "\\x2c") for name in known.alpn)
+    return {"requested_server_name": known.sni or None, "alpn": alpn or None}
 
 
 def _origin(generation: int, picked: str, attempts: int, connect: float, first_byte: float) -> Line:

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Sequence
 
 from tcpmux.shm._live import Live
 from tcpmux.shm.counters import SlotCounters, Times
+from tcpmux.shm.known import Known
 
 LATENCY_BOUNDS_US: tuple[int, ...]
 DURATION_BOUNDS_US: tuple[int, ...]
 
 LogEntry = tuple[
     str, int, int, int, str, str, str, str,
-    float, float, int, int, str, str, int, int, float, float, str, int, str,
+    float, float, int, int, str, str, int, int, float, float, str, int, str, Known,
 ]  # fmt: skip
 
 class Counters:

@@ -6,14 +6,14 @@ Runs in control and in the log process. Nothing here is locked: a counter was tr
 
 from array import array
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from tcpmux.shm.c_live cimport (
-    TM_BOUNDS, TM_CLIENT, tm_close_reason_checked, TM_CLOSE_REASONS, tm_counter_read,
+    TM_ALPN_MAX, TM_BOUNDS, TM_CLIENT, tm_close_reason_checked, TM_CLOSE_REASONS, tm_counter_read,
     tm_duration_bounds_us, TM_ENDPOINT, TM_FAILED, tm_failed_connect, tm_failed_count,
     tm_failed_read, tm_histogram, tm_latency_bounds_us, tm_live, TM_LOG_ENTRIES, tm_log_entry,
-    TM_LOG_REFUSED, TM_LOG_START, tm_log_take, tm_log_taken, tm_log_tell, tm_log_untold,
+    tm_log_names, TM_LOG_REFUSED, TM_LOG_START, tm_log_take, tm_log_taken, tm_log_tell, tm_log_untold,
     tm_log_written, tm_pick_reason_checked, TM_PICK_REASONS, TM_REFUSALS, tm_refusal, tm_slot,
     tm_times,
 )
@@ -21,6 +21,7 @@ from tcpmux.shm.c_table cimport TM_MAX_SLOTS
 from tcpmux.shm._address cimport peer_text
 from tcpmux.shm._live cimport Live
 from tcpmux.shm._declared import CLOSE_REASONS, PICK_REASONS, SLOT_COUNTERS
+from tcpmux.shm.known import Known, NOTHING_KNOWN
 from tcpmux.shm.counters import Histogram, SlotCounters, Times
 
 LATENCY_BOUNDS_US = tuple(tm_latency_bounds_us[i] for i in range(TM_BOUNDS))
@@ -193,6 +194,14 @@ def tell_refusals(Live live not None, tm_refusal number, uint64_t count):
     tm_log_tell(&live.live().log, number, count)
 
 
+cdef object names_of(const tm_log_names *names, uint8_t sni_size, uint8_t alpn_size):
+    """As far as a log entry has them, as Known."""
+    if sni_size == 0 and alpn_size == 0:
+        return NOTHING_KNOWN
+    return Known.read("", "", 0, (<char *>names.sni)[:sni_size],
+                      (<char *>names.alpn)[:min(alpn_size, TM_ALPN_MAX)], b"")
+
+
 def read_log(Live live not None, uint32_t most):
     """Up to `most` entries that the worker has written, the oldest first; they stay until
     release_log(). The region must be mapped writable.
@@ -200,7 +209,8 @@ def read_log(Live live not None, uint32_t most):
     An entry: "start", "end" or "refused", route, destination and endpoint slot, client,
     endpoint, own address towards each, accepted at and this entry at (monotonic s), bytes in,
     bytes out, reason of the end ("" if it is none), reason and generation of the pick, endpoints
-    tried, connect s, first byte s, id ("" if refused), number of the refusal (0 = none).
+    tried, connect s, first byte s, id ("" if refused), number of the refusal (0 = none), address
+    of the peer, names in its ClientHello (Known: sni, alpn).
     """
     cdef tm_live *region = live.live()
     cdef uint64_t taken = tm_log_taken(&region.log)
@@ -229,6 +239,7 @@ def read_log(Live live not None, uint32_t most):
             entry.first_byte_us / 1e6,
             "" if entry.kind == TM_LOG_REFUSED else
             f"{live.worker}-{entry.index}-{entry.generation}", entry.refusal,
-            peer_text(&entry.direct)))
+            peer_text(&entry.direct), names_of(
+                &region.log.names[taken % TM_LOG_ENTRIES], entry.sni_size, entry.alpn_size)))
         taken += 1
     return found

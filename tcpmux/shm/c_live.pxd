@@ -35,6 +35,11 @@ cdef extern from "histogram.h" nogil:
     const uint64_t *tm_duration_bounds_us
 
 
+cdef extern from "client_hello.h" nogil:
+    enum:
+        TM_ALPN_MAX
+
+
 cdef extern from "access_log.h" nogil:
     enum:
         TM_LOG_ENTRIES
@@ -55,6 +60,8 @@ cdef extern from "access_log.h" nogil:
         uint8_t pick_reason
         uint8_t attempts
         uint8_t refusal
+        uint8_t sni_size
+        uint8_t alpn_size
         uint32_t route_slot
         uint32_t destination_slot
         uint32_t endpoint_slot
@@ -72,9 +79,14 @@ cdef extern from "access_log.h" nogil:
         tm_peer direct
         tm_peer endpoint_local
 
+    cdef struct tm_log_names:
+        char sni[256]
+        unsigned char alpn[64]
+
     cdef struct tm_log:
         uint64_t dropped
         tm_log_entry entries[16384]
+        tm_log_names names[16384]
 
     ctypedef int tm_refusal "enum tm_refusal"
     uint64_t tm_log_untold(tm_log *log, tm_refusal refusal)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tcpmux.config.model import Destination, Route
+from tcpmux.config.needs import needs_client_hello
 from tcpmux.config.rows import numbers, rules_of
 from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, RoutePolicy
 
@@ -42,7 +43,8 @@ def route_rules(route: Route) -> RouteRules:
     policy = route.policy
     names = [destination.name for destination in route.destinations]
     fallback = names.index(policy.fallback) if policy.fallback else 0
-    return RouteRules(**numbers(policy), fallback=fallback)
+    given = numbers(policy) | {"preread": needs_client_hello(route), "fallback": fallback}
+    return RouteRules(**given)
 
 
 def destination_rules(destination: Destination) -> DestinationRules:
