@@ -38,13 +38,14 @@ MAX_SHOWN = 3  # endpoints or destinations, in a line
 
 CONNECTS = ("connect_failed", "connect_timeout", "retries_used_up")
 LOST = (*CONNECTS, "no_endpoint", "local_error", "proxy_header")
-LIMITED = ("overflow", "rate_limited")
+LIMITED = ("overflow", "rate_limited", "client_hello")
 REASONS = (*LOST, *LIMITED)
 NO_HEADER = "PROXY headers are bad, late or missing: do all peers in accept_proxy.from send them?"
 NO_RESOURCES = "this host is out of ports, descriptors or memory"
 LIMITS = {
     "overflow": "max_connections was reached",
     "rate_limited": "the rate limit of new connections was exceeded",
+    "client_hello": "first bytes were no ClientHello as preread wants it",
 }
 
 

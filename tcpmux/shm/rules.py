@@ -43,7 +43,7 @@ def route_rules(route: Route) -> RouteRules:
     policy = route.policy
     names = [destination.name for destination in route.destinations]
     fallback = names.index(policy.fallback) if policy.fallback else 0
-    given = numbers(policy) | {"preread": needs_client_hello(route), "fallback": fallback}
+    given = numbers(policy) | {"preread": int(needs_client_hello(route)), "fallback": fallback}
     return RouteRules(**given)
 
 

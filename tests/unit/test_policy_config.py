@@ -71,6 +71,11 @@ MISTAKES = {
     "    accept_proxy: {from: [10.0.0.1], versions: [3]}": "expected 1..2, got 3",
     "    accept_proxy: {from: [10.0.0.1], timeout: 0s}": "expected 1ms..1d, got 0s",
     "    accept_proxy: on": "expected a mapping",
+    "    preread: on": "expected a mapping",
+    "    preread: {timeout: 0s}": "expected 1ms..1d, got 0s",
+    "    preread: {limit: 16}": "expected a size such as 60KiB, got 16",
+    "    preread: {limit: 64KiB}": "expected 512B..60KiB, got 64KiB",
+    "    preread: {silent: reset}": "expected one of default, reject, got reset",
     "    bandwidth: {up: 5MB}": "expected a rate such as 10MiB/s, got 5MB",
     "    bandwidth: {up: 0.4B/s}": "expected 1B..",
     "    panic_threshold: 101%": "expected 0%..100%, got 101%",
@@ -169,6 +174,7 @@ WHOLE = """
     allow: [10.0.0.0/8, "fd00::/8"]
     deny: [10.1.0.0/16]
     accept_proxy: {from: [10.2.0.0/16, "fd01::/16"], versions: [2], timeout: 3s}
+    preread: {timeout: 2s, limit: 4KiB, silent: reject}
     retry: {attempts: 3, budget: 5%, burst: 0, across: true}
     on_unavailable: {fallback: v2}
     on_all_unavailable: {hold: 1500ms}
