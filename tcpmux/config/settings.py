@@ -311,8 +311,8 @@ class RoutePolicy(Timeouts):
         AcceptProxy(), table=AcceptProxy,
     )  # fmt: skip
     preread: Preread = other(
-        "The client's first bytes before the pick: whether they are TLS, and the server's name (SNI) "
-        "and the protocols (ALPN) of its ClientHello.",
+        "The client's first bytes before the pick: whether they are TLS, and the server's name "
+        "(SNI) and the protocols (ALPN) of its ClientHello.",
         Preread(), table=Preread,
     )  # fmt: skip
     retry: Retry = section("Retries of failed connects, before any byte was forwarded.", Retry())

@@ -25,10 +25,8 @@ def text_of(row: Row, value: Any) -> str:
         return format_duration(value)
     if row.kind is Kind.PERCENT:
         return f"{value}%"
-    if row.kind is Kind.BANDWIDTH:
-        return f"{format_size(value)}/s"
-    if row.kind is Kind.SIZE:
-        return format_size(value)
+    if row.kind in (Kind.BANDWIDTH, Kind.SIZE):
+        return format_size(value) + ("/s" if row.kind is Kind.BANDWIDTH else "")
     if row.kind is Kind.FLAG:
         return "true" if value else "false"
     if row.kind is Kind.RATE:

@@ -47,6 +47,7 @@ PROGRAMS = {
     "test_channel": ("channel.c", "rights.c"),
     "test_privileges": ("privileges.c",),
     "test_proxy_header": ("proxy_header.c",),
+    "test_client_hello": ("client_hello.c",),
     "test_conn": tuple(
         str(path.relative_to(CSRC))
         for path in sorted(CSRC.rglob("*.c"))

@@ -7,6 +7,8 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -27,8 +29,9 @@ from tests.integration.disturbances import (
 )
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
+from tests.integration.small_buffers import PIECES, SIZES
 from tests.others import needs_reachable
-from tests.support import DEADLINE, EchoServer, free_port, read_all, wait_for
+from tests.support import DEADLINE, EchoServer, free_port, patient, read_all, wait_for
 
 CLIENTS = 24
 ALPN = ("h2", "http/1.1")
@@ -135,9 +138,7 @@ def test_a_hello_cut_at_every_byte(proxy: Proxy) -> None:
         assert names(proxy) == ["shop.example"] * len(cuts)
 
 
-def test_byte_by_byte_wakes_a_worker_a_few_times(
-    start_proxy: StartProxy, echo: EchoServer
-) -> None:
+def test_byte_by_byte_wakes_a_worker_a_few_times(start_proxy: StartProxy, echo: EchoServer) -> None:
     """The socket waits for what is missing at the least."""
     proxy = start_proxy(routes(reading(echo), workers=1))
     sent = hello("shop.example", ALPN, 3000, 10)
@@ -306,6 +307,22 @@ def test_a_client_that_resets(proxy: Proxy) -> None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             client.close()
         wait_for(lambda: closed(proxy) == {"client_reset": 2}, "both to end")
+
+
+@pytest.mark.parametrize(("memory", "largest"), [(4096, 1800), (131072, 40000)])
+def test_a_socket_that_can_not_hold_it(tmp_path: Path, memory: int, largest: int) -> None:
+    """Its client is reset at once, however it sends it; it is not waited for in vain."""
+    if os.geteuid() != 0:
+        pytest.skip("a network namespace needs root")
+    program = ["unshare", "--net", sys.executable, "-m", "tests.integration.small_buffers"]
+    done = subprocess.run(
+        [*program, str(tmp_path), str(memory)],
+        capture_output=True, text=True, timeout=patient(100), check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["passes"] == [[size, piece, size <= largest] for size in SIZES for piece in PIECES]
+    assert found["too_long"] == sum(not passes for _, _, passes in found["passes"])
 
 
 # --- what it outlives -----------------------------------------------------------------------------
