@@ -186,7 +186,7 @@ uint32_t tm_sock_wait_for(int fd, uint32_t bytes)
 {
     int wanted = (int)bytes, made = 0;
     socklen_t size = sizeof(made);
-    /* tcp_set_rcvlowat(): looks at what is there already, and makes room where it may. */
+    /* It looks at what is there already, and makes room where it may. */
     if (setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &wanted, sizeof(wanted)) < 0 ||
         getsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &made, &size) < 0)
         return bytes; /* a socket that does not know of it tells of any */

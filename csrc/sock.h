@@ -60,9 +60,9 @@ bool tm_sock_closed_by_peer(int fd);
 /* Whether its peer has ended its input, or all, and sends no more than what is there. */
 bool tm_sock_input_ends(int fd);
 
-/* From now on it is readable with that many bytes, or at the end of input; 1 = as usual. How many it
- * waits for: fewer where its receive buffer could not hold so many. UNIX sockets are readable with
- * any. */
+/* From now on it is readable with that many bytes, or at the end of input; 1 = as usual. How many
+ * it waits for: fewer where its receive buffer could not hold so many. UNIX sockets are readable
+ * with any. */
 uint32_t tm_sock_wait_for(int fd, uint32_t bytes);
 
 /* Of a UNIX socket: whether it is certain that its own end has not been shut. A call that fails for

@@ -1,8 +1,8 @@
 /* The client's first bytes, on a route whose rules want to know of them: whether they are TLS, and
  * the names in its ClientHello, which known.h keeps.
  *
- * They stay in the socket, so nothing of this is lost with a worker, and endpoints get them as they
- * came. Whoever begins with something else, or with nothing before the time is over, goes on as if
+ * They stay in the socket, so nothing of this is lost with a worker, and endpoints get them as
+ * they came. Whoever begins with something else, or with nothing before the time is over, goes on as if
  * nobody had asked (or is reset, if `silent` says so). A ClientHello that is bad, too long or late is
  * reset: it could name somebody else to the endpoint than to us.
  *

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
+from tcpmux.config.preread import Preread
 from tcpmux.config.rows import (
     DAY,
     HOUR,
@@ -35,7 +36,6 @@ from tcpmux.config.rows import (
     rate,
     seconds,
     section,
-    size,
     whole,
     whole_seconds,
     word,
@@ -228,36 +228,6 @@ class AcceptProxy:
     timeout: float = seconds(
         "How long a peer may take to send it.", 5.0, 0.001, DAY, rule="proxy_timeout_ms"
     )
-
-
-PREREAD_SILENT = {
-    "default": "goes on as one that says nothing of TLS",
-    "reject": "is reset",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Preread:
-    """Of the client's first bytes, before the pick. is_asked: the file says so; a route's rules may
-    need it as well: needs_client_hello(). timeout in s, from the accept. limit in bytes."""
-
-    is_asked: bool = other(
-        "Whether a TLS ClientHello is read.", False, rule="preread", unit="0 or 1"
-    )
-    timeout: float = seconds(
-        "How long a client may take to send its first bytes, and all of a ClientHello.",
-        5.0, 0.001, DAY, rule="preread_timeout_ms",
-    )  # fmt: skip
-    limit: int = size(
-        "Largest ClientHello, without the heads of its records: with them it has at most 64 KiB. A "
-        "client with a larger one is reset.",
-        16 * 1024, 512, 60 * 1024, rule="preread_limit",
-    )  # fmt: skip
-    silent: str = word(
-        "What becomes of a client that has sent nothing by then, as where the server speaks first: "
-        "default (it goes on as one that says nothing of TLS) or reject (it is reset).",
-        "default", PREREAD_SILENT, rule="preread_silent", unit="tm_preread_silent",
-    )  # fmt: skip
 
 
 # --- of a route, of a destination, of an endpoint ------------------------------------------------

@@ -18,7 +18,7 @@ ENDS = {
     "overflow": "a connection limit was reached",
     "not_allowed": "client named by a PROXY header denied",
     "proxy_header": "PROXY header bad, late or missing",
-    "client_hello": "ClientHello bad, late or too long, or nothing sent",
+    "client_hello": "ClientHello bad, late or not sent",
     "rate_limited": "rate limit of new connections exceeded",
     "lifetime": "max_connection_duration expired",
     "idle_timeout": "idle for idle_timeout",

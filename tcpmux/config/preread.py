@@ -1,0 +1,36 @@
+"""The settings of `preread`: rows as those of settings.py, which has them in a route."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tcpmux.config.rows import DAY, other, seconds, size, word
+
+PREREAD_SILENT = {
+    "default": "goes on as one that says nothing of TLS",
+    "reject": "is reset",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Preread:
+    """Of the client's first bytes, before the pick. is_asked: the file says so; a route's rules may
+    need it as well: needs_client_hello(). timeout in s, from the accept. limit in bytes."""
+
+    is_asked: bool = other(
+        "Whether a TLS ClientHello is read.", False, rule="preread", unit="0 or 1"
+    )
+    timeout: float = seconds(
+        "How long a client may take to send its first bytes, and all of a ClientHello.",
+        5.0, 0.001, DAY, rule="preread_timeout_ms",
+    )  # fmt: skip
+    limit: int = size(
+        "Largest ClientHello, without the heads of its records: with them it has at most 64 KiB. A "
+        "client with a larger one is reset.",
+        16 * 1024, 512, 60 * 1024, rule="preread_limit",
+    )  # fmt: skip
+    silent: str = word(
+        "What becomes of a client that has sent nothing by then, as where the server speaks first: "
+        "default (it goes on as one that says nothing of TLS) or reject (it is reset).",
+        "default", PREREAD_SILENT, rule="preread_silent", unit="tm_preread_silent",
+    )  # fmt: skip
