@@ -2,9 +2,9 @@
  * the names in its ClientHello, which known.h keeps.
  *
  * They stay in the socket, so nothing of this is lost with a worker, and endpoints get them as
- * they came. Whoever begins with something else, or with nothing before the time is over, goes on as if
- * nobody had asked (or is reset, if `silent` says so). A ClientHello that is bad, too long or late is
- * reset: it could name somebody else to the endpoint than to us.
+ * they came. Whoever begins with something else, or with nothing before the time is over, goes on
+ * as if nobody had asked (or is reset, if `silent` says so). A ClientHello that is bad, too long or
+ * late is reset: it could name somebody else to the endpoint than to us.
  *
  * While a part of one is there the socket waits for what is missing at the least (SO_RCVLOWAT), so
  * one that comes byte by byte wakes a worker a few times. That a socket does so is written down

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from tcpmux.config.check import CHECK_KINDS, Check
 from tcpmux.config.keys import is_off, model_of, one_of, settings_of
 from tcpmux.config.patterns import compiled
+from tcpmux.config.preread import Preread
 from tcpmux.config.problems import describe
 from tcpmux.config.rows import DAY, rows_of
 from tcpmux.config.settings import (
@@ -24,7 +25,6 @@ from tcpmux.config.settings import (
     DestinationPolicy,
     EndpointPolicy,
     Network,
-    Preread,
     Queue,
     RoutePolicy,
     Timeouts,

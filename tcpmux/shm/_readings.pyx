@@ -14,8 +14,8 @@ from tcpmux.shm.c_live cimport (
     tm_duration_bounds_us, TM_ENDPOINT, TM_FAILED, tm_failed_connect, tm_failed_count,
     tm_failed_read, tm_histogram, tm_latency_bounds_us, tm_live, TM_LOG_ENTRIES, tm_log_entry,
     tm_log_names, TM_LOG_REFUSED, TM_LOG_START, tm_log_take, tm_log_taken, tm_log_tell,
-    tm_log_untold, tm_log_written, tm_pick_reason_checked, TM_PICK_REASONS, TM_REFUSALS, tm_refusal, tm_slot,
-    tm_times,
+    tm_log_untold, tm_log_written, tm_pick_reason_checked, TM_PICK_REASONS, TM_REFUSALS,
+    tm_refusal, tm_slot, tm_times,
 )
 from tcpmux.shm.c_table cimport TM_MAX_SLOTS
 from tcpmux.shm._address cimport peer_text
