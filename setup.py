@@ -70,7 +70,7 @@ FILES = [
     (["tcpmux.master._watch"], ["csrc/watch.c"]),
     (
         [f"tcpmux.shm.{name}" for name in SHM],
-        [f"csrc/{name}.c" for name in ("route_table", "pick", "trust", "commons", "sock")],
+        [f"csrc/{name}.c" for name in ("route_table", "pick", "pick_rules", "trust", "commons", "sock")],
     ),
     (
         [f"tcpmux.worker.{name}" for name in WORKER],

@@ -40,6 +40,12 @@ struct tm_image *tm_table_idle_image(struct tm_table *table)
     image->turn_count = 0;
     image->maglev_count = 0;
     image->range_count = 0;
+    image->pick_rule_count = 0;
+    image->segment_count = 0;
+    image->name_count = 0;
+    image->value_count = 0;
+    image->number_count = 0;
+    image->text_count = 0;
     memset(image->route_of_listener, 0xff, sizeof(image->route_of_listener));
     return image;
 }

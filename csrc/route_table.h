@@ -48,15 +48,23 @@
 #define TM_MAX_TURNS (1u << 20)   /* of all destinations together */
 #define TM_MAX_MAGLEV (1u << 24)  /* of all maglev tables together; pick.h */
 #define TM_MAX_RANGES (1u << 18)  /* of addresses, of all routes together */
+#define TM_MAX_RULES 1024         /* of one route */
+#define TM_MAX_ALL_RULES 65536
+#define TM_MAX_SEGMENTS (1u << 19)     /* of all rules together, as the next four */
+#define TM_MAX_RULE_NAMES (1u << 18)
+#define TM_MAX_RULE_VALUES (1u << 18)
+#define TM_MAX_RULE_NUMBERS (1u << 22)
+#define TM_MAX_RULE_TEXT (1u << 26)    /* bytes */
 #define TM_MAX_SHARDS 64          /* also the most workers there can be */
 #define TM_MAX_WEIGHT 1000000u
 #define TM_NONE UINT32_MAX        /* "no index" */
 #define TM_ANY_WORKER (-1)        /* shard owner: all workers poll it */
 
-/* Counter slots: routes, destinations and endpoints draw from one space. */
-#define TM_MAX_SLOTS (TM_MAX_ROUTES + TM_MAX_ALL_DESTINATIONS + TM_MAX_ENDPOINTS)
-/* Tickets: one per route (the pick) and one per destination (endpoint turns). */
-#define TM_MAX_TICKETS (TM_MAX_ROUTES + TM_MAX_ALL_DESTINATIONS)
+/* Counter slots: routes, destinations, endpoints and rules draw from one space. */
+#define TM_MAX_SLOTS                                                                              \
+    (TM_MAX_ROUTES + TM_MAX_ALL_DESTINATIONS + TM_MAX_ENDPOINTS + TM_MAX_ALL_RULES)
+/* Tickets: one per route and per rule (the pick), and one per destination (endpoint turns). */
+#define TM_MAX_TICKETS (TM_MAX_ROUTES + TM_MAX_ALL_DESTINATIONS + TM_MAX_ALL_RULES)
 
 struct tm_address {
     socklen_t length; /* 0 = none */
@@ -177,6 +185,66 @@ struct tm_split {
     uint32_t cumulative[TM_MAX_DESTINATIONS]; /* of each destination's effective weight / gcd */
 };
 
+/* --- rules: pick_rules.h --- */
+
+/* Some of a route's numbers, values, ... by their place behind the route's first. */
+struct tm_list {
+    uint32_t first;
+    uint32_t count;
+};
+
+/* Client addresses from `first` up to where the next segment begins: the rules that name them. */
+struct tm_segment {
+    uint64_t first[2]; /* the address as a number, its high half first: as of a tm_range */
+    struct tm_list rules;
+};
+
+/* A name, or with is_suffix the end of names, of a TLS client: the rules that have it. */
+struct tm_rule_name {
+    uint64_t hash; /* these are sorted by it: tm_name_hash() */
+    uint32_t at;   /* in the route's text, without "*." */
+    uint16_t size;
+    uint16_t is_suffix;
+    struct tm_list rules;
+};
+
+/* An ALPN protocol, or the value of a TLV. */
+struct tm_rule_value {
+    uint32_t at; /* in the route's text */
+    uint16_t size;
+    uint16_t type; /* of a TLV */
+};
+
+enum tm_rule_tls { TM_TLS_ANY = 0, TM_TLS_ONLY, TM_TLS_NONE };
+
+struct tm_pick_rule {
+    struct tm_ranges sources;  /* in the image, not in the route */
+    struct tm_list listeners;  /* numbers: ids, sorted. count TM_NONE = any */
+    struct tm_list protocols;  /* values: one of them. count 0 = any */
+    struct tm_list tlvs;       /* values: of each type one of those that stand side by side */
+    uint8_t tls;               /* enum tm_rule_tls */
+    uint8_t reject;            /* its connections are reset */
+    uint32_t slot;
+    uint64_t since_generation;
+    struct tm_split split;     /* by its weights */
+    struct tm_list said;       /* text: its conditions, for readers. shm/rule_rows.py */
+    char name[TM_NAME_SIZE];
+    uint32_t weights[TM_MAX_DESTINATIONS];      /* asked for, now, of each destination */
+    uint32_t file_weights[TM_MAX_DESTINATIONS]; /* asked for by the configuration file */
+};
+
+/* The rules of a route, and what finds the first that a connection meets. Lists have numbers of
+ * rules, in order; a rule is in those of its names or, without any, of its sources or, without
+ * either, in `others`. */
+struct tm_route_rule_set {
+    uint32_t first_rule; /* index into image.pick_rules */
+    uint32_t rule_count;
+    struct tm_list segments; /* of the image's, as the next one */
+    struct tm_list names;
+    struct tm_list others;   /* numbers */
+    uint32_t first_number, first_value, first_text; /* of the route */
+};
+
 struct tm_route {
     char name[TM_NAME_SIZE];
     uint32_t first_destination; /* index into image.destinations */
@@ -187,6 +255,7 @@ struct tm_route {
     struct tm_ranges admitted; /* clients that are let in */
     struct tm_ranges senders;  /* peers that send a header of the PROXY protocol: conn/proxy.h */
     struct tm_route_rules rules;
+    struct tm_route_rule_set rule_set; /* by which connections are picked before the weights */
 };
 
 struct tm_listener {
@@ -209,9 +278,21 @@ struct tm_image {
     uint32_t turn_count;
     uint32_t maglev_count;
     uint32_t range_count;
+    uint32_t pick_rule_count;
+    uint32_t segment_count;
+    uint32_t name_count;
+    uint32_t value_count;
+    uint32_t number_count;
+    uint32_t text_count;
     struct tm_turn turns[TM_MAX_TURNS];
     uint16_t maglev[TM_MAX_MAGLEV]; /* turn of each, within its destination */
     struct tm_range ranges[TM_MAX_RANGES];
+    struct tm_pick_rule pick_rules[TM_MAX_ALL_RULES];
+    struct tm_segment segments[TM_MAX_SEGMENTS];
+    struct tm_rule_name names[TM_MAX_RULE_NAMES];
+    struct tm_rule_value values[TM_MAX_RULE_VALUES];
+    uint16_t numbers[TM_MAX_RULE_NUMBERS]; /* rules of the route, or ids of listeners */
+    unsigned char text[TM_MAX_RULE_TEXT];
 };
 
 enum tm_state { TM_RUNNING = 1, TM_DRAINING = 2 };

@@ -64,6 +64,13 @@ class Rule:
         )
         return tuple((key, values) for key, values in found if values)
 
+    def is_for(self, listener: Address | str) -> bool:
+        """Whether it is about connections that this listener takes; an address, or its text."""
+        address = Address.parse(listener) if isinstance(listener, str) else listener
+        if self.ports and (address.path or address.port not in self.ports):
+            return False
+        return not self.listen or address in self.listen
+
     @property
     def reads_hello(self) -> bool:
         """It asks for what a ClientHello says."""

@@ -25,6 +25,12 @@ MAX_SLOTS: int
 MAX_TICKETS: int
 MAX_TURNS: int
 MAX_RANGES: int
+MAX_ALL_RULES: int
+MAX_SEGMENTS: int
+MAX_RULE_NAMES: int
+MAX_RULE_VALUES: int
+MAX_RULE_NUMBERS: int
+MAX_RULE_TEXT: int
 ROUTE_RULES: tuple[str, ...]
 DESTINATION_RULES: tuple[str, ...]
 CLOSE_REASONS: tuple[str, ...]

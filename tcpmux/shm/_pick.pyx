@@ -4,7 +4,12 @@
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from tcpmux.shm.c_table cimport TM_MAX_DESTINATIONS, tm_pick, tm_pick_plan, tm_split
+from tcpmux.shm.c_table cimport (
+    AF_INET, AF_INET6, AF_UNIX, tm_facts, TM_MAX_DESTINATIONS, tm_name_hash, TM_NONE, tm_pick,
+    tm_pick_plan, tm_rule_of, tm_split, tm_table_generation, tm_table_image, TM_TLS_ANY,
+    TM_TLS_NONE, TM_TLS_ONLY,
+)
+from tcpmux.shm._table cimport Table
 
 
 cdef int plan_split(tm_split *split, weights) except -1:
@@ -39,3 +44,33 @@ def pick(weights, uint64_t ticket):
     if split.period == 0:
         raise ValueError("no weight is positive")
     return tm_pick(&split, ticket)
+
+
+
+def name_hash(bytes name, bint is_suffix):
+    """Of a name that clients ask for, by which rules are found: csrc/pick_rules.h."""
+    return tm_name_hash(name, len(name), is_suffix)
+
+
+
+def rule_met(Table table not None, uint32_t route, facts, uint32_t listener):
+    """The number of the first rule of that route in the image in force that a connection meets, as
+    workers find it; -1 = none. facts: of tcpmux/config/rule_match.py. listener: its id. For tests."""
+    cdef tm_facts given
+    cdef bytes ip = b"" if isinstance(facts.client, str) else facts.client.packed
+    cdef bytes sni = facts.sni.encode()
+    cdef bytes alpn = b"".join(bytes([len(name)]) + name.encode() for name in facts.alpn)
+    cdef bytes tlvs = b"".join(
+        bytes([kind]) + len(value).to_bytes(2, "big") + value for kind, value in facts.tlvs)
+    cdef uint32_t found
+    given.family = {0: AF_UNIX, 4: AF_INET, 16: AF_INET6}[len(ip)]
+    given.ip = ip
+    given.listener = listener
+    given.tls = TM_TLS_ANY if facts.tls is None else TM_TLS_ONLY if facts.tls else TM_TLS_NONE
+    given.sni, given.sni_size = sni, len(sni)
+    given.alpn, given.alpn_size = alpn, len(alpn)
+    given.tlvs, given.tlvs_size = tlvs, len(tlvs)
+    image = tm_table_image(table.table(), tm_table_generation(table.table()))
+    assert route < image.route_count
+    found = tm_rule_of(image, &image.routes[route], &given)
+    return -1 if found == TM_NONE else <int>found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tcpmux.config import (
     Address,
@@ -14,9 +14,18 @@ from tcpmux.config import (
     EndpointPolicy,
     HostName,
     Route,
+    Rule,
 )
 from tcpmux.config.loops import without
-from tcpmux.shm._declared import MAX_RANGES, MAX_TURNS
+from tcpmux.shm._declared import (
+    MAX_RANGES,
+    MAX_RULE_NAMES,
+    MAX_RULE_NUMBERS,
+    MAX_RULE_TEXT,
+    MAX_RULE_VALUES,
+    MAX_SEGMENTS,
+    MAX_TURNS,
+)
 from tcpmux.shm.image import (
     FULL_SHARE,
     HEALTHY,
@@ -26,11 +35,13 @@ from tcpmux.shm.image import (
     Image,
     ListenerRow,
     RouteRow,
+    RuleRow,
 )
 from tcpmux.shm.ranges import RANGE, admitted, ranges_of
+from tcpmux.shm.rule_index import EMPTY, Index, TooMany, index_of
 from tcpmux.shm.rules import DestinationRules, destination_rules, endpoint_rules, route_rules
 from tcpmux.shm.serving import with_turns_and_weights
-from tcpmux.shm.slots import Key, Names, TableFull
+from tcpmux.shm.slots import Key, Names, TableFull, rule_key
 
 Weights = Mapping[str, Mapping[str, int]]  # route -> destination -> weight
 Addresses = Mapping[HostName, Sequence[Address]]
@@ -84,7 +95,25 @@ class _Builder:
                 route_rules(route),
                 admitted(route.policy.allow, route.policy.deny),
                 ranges_of(route.policy.accept_proxy.senders),
+                tuple(self.rule(route, rule) for rule in route.rules),
+                _index(route),
             )
+        )
+
+    def rule(self, route: Route, rule: Rule) -> RuleRow:
+        key = rule_key(route.name, rule.called)
+        slot, since = self.number(key)
+        names = [destination.name for destination in route.destinations]
+        in_file = dict(rule.weights)
+        now = {**in_file, **self.weights.get(rule_path(route.name, rule.called), {})}
+        return RuleRow(
+            replace(rule, weights=()),
+            self.names.tickets.of(key, self.generation)[0],
+            slot,
+            since,
+            tuple(now.get(name, 0) for name in names),
+            tuple(in_file.get(name, 0) for name in names),
+            (),
         )
 
     def destination(self, route: Route, destination: Destination) -> DestinationRow:
@@ -157,6 +186,18 @@ class _Builder:
         )
 
 
+def rule_path(route: str, rule: str) -> str:
+    """As commands name it, and as key of Weights."""
+    return f"{route}/{rule}"
+
+
+def _index(route: Route) -> Index:
+    try:
+        return index_of(route.rules)
+    except TooMany as error:
+        raise TableFull(f"{route.name}: {error}") from None
+
+
 def _first_percent(rules: DestinationRules, others_serve: bool) -> int:
     return rules.slow_start_floor if others_serve and rules.slow_start_ms else FULL_SHARE
 
@@ -186,13 +227,7 @@ def build_image(
     turns_taken = sum(
         len(d.turns) + len(d.reserves) for route in routes for d in route.destinations
     )
-    ranges = sum(len(route.admitted or b"") + len(route.senders) for route in routes) // RANGE
-    for what, count, most in (
-        ("turns of endpoints", turns_taken, MAX_TURNS),
-        ("ranges of client addresses", ranges, MAX_RANGES),
-    ):
-        if count > most:
-            raise TableFull(f"the configuration needs {count} {what}, of at most {most}")
+    _check_room(routes, turns_taken)
     listeners = tuple(
         ListenerRow(address, listener_ids[address], index)
         for index, route in enumerate(config.routes)
@@ -202,3 +237,22 @@ def build_image(
     names.slots.keep_only(builder.used)
     names.tickets.keep_only(builder.used)
     return Image(routes, listeners)
+
+
+def _check_room(routes: Sequence[RouteRow], turns_taken: int) -> None:
+    """Raises TableFull."""
+    ranges = sum(len(route.admitted or b"") + len(route.senders) for route in routes) // RANGE
+    of_rules = [route.index.sizes for route in routes if route.index]
+    totals = [sum(column) for column in zip(EMPTY.sizes, *of_rules, strict=True)]
+    of_sources, segments, names, numbers, values, text = totals
+    for what, count, most in (
+        ("turns of endpoints", turns_taken, MAX_TURNS),
+        ("ranges of client addresses", ranges + of_sources, MAX_RANGES),
+        ("ranges of sources in rules", segments, MAX_SEGMENTS),
+        ("names in rules", names, MAX_RULE_NAMES),
+        ("ALPN protocols and TLVs in rules", values, MAX_RULE_VALUES),
+        ("entries in lists of rules", numbers, MAX_RULE_NUMBERS),
+        ("bytes for conditions of rules", text, MAX_RULE_TEXT),
+    ):
+        if count > most:
+            raise TableFull(f"the configuration needs {count} {what}, of at most {most}")

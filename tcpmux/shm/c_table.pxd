@@ -56,6 +56,13 @@ cdef extern from "route_table.h" nogil:
         TM_MAX_TURNS
         TM_MAX_MAGLEV
         TM_MAX_RANGES
+        TM_MAX_RULES
+        TM_MAX_ALL_RULES
+        TM_MAX_SEGMENTS
+        TM_MAX_RULE_NAMES
+        TM_MAX_RULE_VALUES
+        TM_MAX_RULE_NUMBERS
+        TM_MAX_RULE_TEXT
         TM_MAGLEV
 
     cdef struct tm_route_rules:
@@ -122,6 +129,47 @@ cdef extern from "route_table.h" nogil:
         uint32_t stride
         uint32_t cumulative[64]
 
+    cdef struct tm_list:
+        uint32_t first
+        uint32_t count
+
+    cdef struct tm_segment:
+        tm_list rules
+
+    cdef struct tm_rule_name:
+        tm_list rules
+
+    cdef struct tm_rule_value:
+        uint32_t at
+
+    enum:
+        TM_TLS_ANY
+        TM_TLS_ONLY
+        TM_TLS_NONE
+
+    cdef struct tm_pick_rule:
+        tm_ranges sources
+        tm_list listeners
+        tm_list protocols
+        tm_list tlvs
+        uint8_t tls
+        uint8_t reject
+        uint32_t slot
+        uint64_t since_generation
+        tm_split split
+        tm_list said
+        char name[64]
+        uint32_t weights[64]
+        uint32_t file_weights[64]
+
+    cdef struct tm_route_rule_set:
+        uint32_t first_rule
+        uint32_t rule_count
+        tm_list segments
+        tm_list names
+        tm_list others
+        uint32_t first_number, first_value, first_text
+
     cdef struct tm_route:
         char name[64]
         uint32_t first_destination
@@ -132,6 +180,7 @@ cdef extern from "route_table.h" nogil:
         tm_ranges admitted
         tm_ranges senders
         tm_route_rules rules
+        tm_route_rule_set rule_set
 
     cdef struct tm_listener:
         tm_address address
@@ -152,9 +201,21 @@ cdef extern from "route_table.h" nogil:
         uint32_t turn_count
         uint32_t maglev_count
         uint32_t range_count
+        uint32_t pick_rule_count
+        uint32_t segment_count
+        uint32_t name_count
+        uint32_t value_count
+        uint32_t number_count
+        uint32_t text_count
         tm_turn turns[1048576]
         uint16_t maglev[16777216]
         tm_range ranges[262144]
+        tm_pick_rule pick_rules[65536]
+        tm_segment segments[524288]
+        tm_rule_name names[262144]
+        tm_rule_value values[262144]
+        uint16_t numbers[4194304]
+        unsigned char text[67108864]
 
     enum:
         TM_TABLE_FORMAT
@@ -189,7 +250,7 @@ cdef extern from "route_table.h" nogil:
         int64_t reloaded_at
         char reload_error[512]
         tm_program programs[2]
-        char labels[135168][120]
+        char labels[200704][120]
 
     int32_t tm_table_busy_poll(const tm_table *table)
     void tm_table_set_busy_poll(tm_table *table, int32_t busy_poll)
@@ -216,8 +277,25 @@ cdef extern from "route_table.h" nogil:
     uint32_t tm_table_state(const tm_table *table)
 
 
+cdef extern from "pick_rules.h" nogil:
+    cdef struct tm_facts:
+        const unsigned char *ip
+        uint16_t family
+        uint16_t listener
+        uint8_t tls
+        uint16_t sni_size
+        uint16_t alpn_size
+        uint16_t tlvs_size
+        const char *sni
+        const unsigned char *alpn
+        const unsigned char *tlvs
+    uint32_t tm_rule_of(const tm_image *image, const tm_route *route, const tm_facts *facts)
+    uint64_t tm_name_hash(const char *name, size_t size, bint is_suffix)
+
+
 cdef extern from "pick.h" nogil:
     uint32_t tm_pick(const tm_split *split, uint64_t n)
+    uint32_t tm_split_weight(const tm_split *split, uint32_t i)
     void tm_pick_plan(const uint32_t *weights, uint32_t count, tm_split *split)
     uint64_t tm_turn_hash(const tm_image *image, const tm_destination *destination, uint32_t turn)
     uint32_t tm_maglev_size(uint32_t turns)

@@ -5,10 +5,12 @@ When written, an address is a config Address; when read back, its text.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tcpmux.config.address import Address
+from tcpmux.config.rule import Rule
 from tcpmux.config.settings import BALANCES as _BALANCES
+from tcpmux.shm.rule_index import EMPTY, Index
 from tcpmux.shm.rules import DestinationRules, EndpointRules, RouteRules
 
 READY, DRAINING, DISABLED = range(3)  # csrc/route_table.h: enum tm_admin_state
@@ -64,6 +66,24 @@ class DestinationRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleRow:
+    """A rule of a route. Weights are of the route's destinations, in order; of one that rejects all
+    0."""
+
+    rule: Rule  # its conditions, without weights
+    ticket: int
+    slot: int
+    since_generation: int
+    weights: tuple[int, ...]  # asked for, now
+    file_weights: tuple[int, ...]  # asked for by the configuration file
+    effective_weights: tuple[int, ...]  # what the pick uses; only their ratio matters
+
+    @property
+    def name(self) -> str:
+        return self.rule.called
+
+
+@dataclass(frozen=True, slots=True)
 class RouteRow:
     name: str
     ticket: int
@@ -73,6 +93,8 @@ class RouteRow:
     rules: RouteRules = RouteRules()
     admitted: bytes | None = None  # ranges of clients as csrc/route_table.h has them; None = all
     senders: bytes = b""  # ranges of peers that send a header of the PROXY protocol
+    pick_rules: tuple[RuleRow, ...] = ()  # before the weights: the first that is met
+    index: Index | None = field(default=EMPTY, compare=False)  # of these; None = to be made
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from tcpmux.shm.image import (
     EndpointRow,
     Image,
     RouteRow,
+    RuleRow,
 )
 from tcpmux.shm.rules import RouteRules
 from tcpmux.shm.slots import Key
@@ -35,9 +36,10 @@ def with_turns_and_weights(route: RouteRow) -> RouteRow:
     """The same route with what follows from states, health, slow starts and weights: the turns of
     each destination's endpoints, and effective weights."""
     rows = [_with_turns(row) for row in route.destinations]
-    effective = _effective_weights(route.rules, rows)
+    effective = _effective_weights(route.rules, rows, [row.weight for row in rows])
     return replace(
         route,
+        pick_rules=tuple(_with_effective_weights(route.rules, rows, r) for r in route.pick_rules),
         destinations=tuple(
             row if row.effective_weight == weight else replace(row, effective_weight=weight)
             for row, weight in zip(rows, effective, strict=True)
@@ -90,11 +92,27 @@ def _with_turns(row: DestinationRow) -> DestinationRow:
     return replace(row, turns=first, reserves=reserves, panic=panic)
 
 
-def _effective_weights(rules: RouteRules, rows: Sequence[DestinationRow]) -> list[int]:
-    """The share of a destination that has endpoints, of which none can take a connection, goes
+def _with_effective_weights(
+    rules: RouteRules, rows: Sequence[DestinationRow], rule: RuleRow
+) -> RuleRow:
+    """A rule of a route with such rows."""
+    found = _effective_weights(rules, rows, rule.weights)
+    divisor = gcd(*found) or 1
+    effective = tuple(weight // divisor for weight in found)
+    if effective == rule.effective_weights:
+        return rule
+    return replace(rule, effective_weights=effective)
+
+
+def _effective_weights(
+    rules: RouteRules, rows: Sequence[DestinationRow], wanted: Sequence[int]
+) -> list[int]:
+    """Of the route, or of one of its rules. wanted: what is asked for of each destination.
+
+    The share of a destination that has endpoints, of which none can take a connection, goes
     where on_unavailable says, be it that the address of none is known. One for which no endpoint is
     configured keeps it: it is to be reset."""
-    weights = [row.weight if row.state == READY else 0 for row in rows]
+    weights = [w if row.state == READY else 0 for row, w in zip(rows, wanted, strict=True)]
     percents = [row.slow_start_percent for row in rows]
     if any(weight and at != FULL_SHARE for at, weight in zip(percents, weights, strict=True)):
         weights = [weight * at for at, weight in zip(percents, weights, strict=True)]

@@ -10,13 +10,19 @@ from dataclasses import dataclass, field
 
 from tcpmux.errors import TcpmuxError
 from tcpmux.shm._declared import MAX_SLOTS, MAX_TICKETS
-from tcpmux.shm.image import DestinationRow, EndpointRow, Image, RouteRow
+from tcpmux.shm.image import DestinationRow, EndpointRow, Image, RouteRow, RuleRow
 
-Key = tuple[str, ...]  # (route,), (route, destination) or (route, destination, endpoint)
+# (route,), (route, destination) or (route, destination, endpoint); a rule is (route, /rule).
+Key = tuple[str, ...]
 
 
 class TableFull(TcpmuxError):
     """No counter slot or ticket is left; all are held by names in use."""
+
+
+def rule_key(route: str, rule: str) -> Key:
+    """No destination is called so."""
+    return route, f"/{rule}"
 
 
 @dataclass(slots=True)
@@ -103,6 +109,10 @@ class Names:
             key: Key = (route.name,)
             slots[key] = route.slot, route.since_generation
             tickets[key] = route.ticket, route.since_generation
+            for rule in route.pick_rules:
+                key = rule_key(route.name, rule.name)
+                slots[key] = rule.slot, rule.since_generation
+                tickets[key] = rule.ticket, rule.since_generation
             for destination in route.destinations:
                 key = (route.name, destination.name)
                 slots[key] = destination.slot, destination.since_generation
@@ -123,7 +133,8 @@ class Names:
 
 def slots_given(image: Image, before: int) -> Iterator[int]:
     """Slots of names that have got them since that generation."""
-    rows: list[RouteRow | DestinationRow | EndpointRow] = [*image.routes]
+    rows: list[RouteRow | DestinationRow | EndpointRow | RuleRow] = [*image.routes]
+    rows += [rule for route in image.routes for rule in route.pick_rules]
     rows += [row for route in image.routes for row in route.destinations]
     rows += [e for route in image.routes for row in route.destinations for e in row.endpoints]
     return (row.slot for row in rows if row.since_generation > before)

@@ -64,6 +64,9 @@ cdef void clear_new_slots(tm_worker *w, const tm_image *image) noexcept nogil:
     for i in range(image.route_count):
         if image.routes[i].since_generation > before:
             memset(&w.live.slots[image.routes[i].slot], 0, sizeof(tm_slot))
+    for i in range(image.pick_rule_count):
+        if image.pick_rules[i].since_generation > before:
+            memset(&w.live.slots[image.pick_rules[i].slot], 0, sizeof(tm_slot))
     for i in range(image.destination_count):
         if image.destinations[i].since_generation > before:
             memset(&w.live.slots[image.destinations[i].slot], 0, sizeof(tm_slot))
