@@ -43,6 +43,7 @@ enum tm_refusal {
     TM_REFUSED_ROUTE_MAX,
     TM_REFUSED_SOURCE_RATE,
     TM_REFUSED_ROUTE_RATE,
+    TM_REFUSED_BY_RULE,        /* of its route, which it meets */
     TM_REFUSED_NO_DESTINATION, /* the route has none that can take it */
     TM_REFUSED_DESTINATION_MAX, /* limits of the destination that was picked */
     TM_REFUSED_ENDPOINT_MAX,    /* and of its endpoints */
@@ -83,6 +84,7 @@ struct tm_log_entry {
     uint32_t route_slot;       /* TM_NONE = no route was found */
     uint32_t destination_slot; /* TM_NONE = none was picked */
     uint32_t endpoint_slot;    /* TM_NONE = none took the connection */
+    uint32_t rule_slot;        /* TM_NONE = it has met none */
     uint32_t index, generation; /* of the record: who they are in a list of connections. REFUSED:
                                  * it has none */
     uint32_t connect_us;        /* of the last attempt; 0 = never established */

@@ -162,6 +162,7 @@ struct tm_cold {
     struct tm_peer client;
     struct tm_peer endpoint;
     struct tm_origin origin;
+    uint32_t rule_slot;           /* of the rule of its route that it has met; TM_NONE = of none */
 };
 
 /* What few connections need, taken when they need it: conn/annex.h. */

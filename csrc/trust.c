@@ -64,6 +64,8 @@ static void mend_cold(struct tm_cold *cold, uint64_t now_us)
     cold->failure = tm_close_reason_checked(cold->failure);
     cold->pick_reason = tm_pick_reason_checked(cold->pick_reason);
     cold->holds &= ALL_HOLDS;
+    if (!tm_is_slot_or_none(cold->rule_slot))
+        cold->rule_slot = TM_NONE;
     if (cold->accepted_at_us > now_us)
         cold->accepted_at_us = now_us;
     if (cold->until_ms > furthest)

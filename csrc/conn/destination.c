@@ -2,6 +2,7 @@
 #include "conn/destination.h"
 
 #include "conn/occupy.h"
+#include "conn/rules.h"
 #include "conn/stage.h"
 
 const struct tm_route *tm_route_of(struct tm_worker *w, uint32_t index)
@@ -65,28 +66,30 @@ static bool seems_to_have_room(const struct tm_worker *w, uint32_t at)
 }
 
 /* Whether another_with_room() would find one now. */
-static bool somebody_has_room(const struct tm_worker *w, uint32_t but)
+static bool somebody_has_room(const struct tm_worker *w, uint32_t index, uint32_t but)
 {
     const struct tm_route *route = &w->image->routes[w->image->destinations[but].route];
+    const struct tm_split *split = tm_split_of(w, index, route);
     for (uint32_t i = 0; i < route->destination_count; i++) {
         uint32_t at = route->first_destination + i;
         const struct tm_destination *destination = &w->image->destinations[at];
-        if (at != but && tm_split_weight(&route->split, i) && destination->turn_count &&
+        if (at != but && tm_split_weight(split, i) && destination->turn_count &&
             seems_to_have_room(w, at))
             return true;
     }
     return false;
 }
 
-/* Moves the connection to another destination of the route that has weight, endpoints and room,
+/* Moves the connection to another destination of its split that has weight, endpoints and room,
  * chosen exactly by their weights. TM_NONE: there is none. */
 static uint32_t another_with_room(struct tm_worker *w, uint32_t index, uint32_t but)
 {
     const struct tm_destination *destination = &w->image->destinations[but];
     const struct tm_route *route = &w->image->routes[destination->route];
+    const struct tm_split *split = tm_split_of(w, index, route);
     uint64_t not_these = (uint64_t)1 << (but - route->first_destination);
     for (;;) {
-        uint32_t other = tm_pick_other(w->image, route, &route->split, not_these,
+        uint32_t other = tm_pick_other(w->image, route, split, not_these,
                                        tm_rota_take(&w->commons->slots[destination->slot].rota));
         if (other == TM_NONE)
             return TM_NONE;
@@ -113,12 +116,21 @@ static void count_picked(struct tm_worker *w, uint32_t index, uint32_t at,
 struct tm_answer tm_pick_stage(struct tm_worker *w, uint32_t index)
 {
     const struct tm_route *route = tm_route_of(w, index);
+    const struct tm_split *split;
     uint32_t at;
     if (w->records[index].destination_slot != TM_NONE)
         return tm_next(); /* picked by an earlier incarnation */
     if (!route)
         return tm_end_for(TM_CLOSED_no_endpoint);
-    if (route->split.period == 0) {
+    split = &route->split;
+    if (route->rule_set.rule_count || w->colds[index].rule_slot != TM_NONE) {
+        const struct tm_pick_rule *rule = tm_rule_meet(w, index, route);
+        if (rule && rule->reject)
+            return tm_end_for(TM_CLOSED_rejected_by_rule);
+        if (rule)
+            split = &rule->split;
+    }
+    if (split->period == 0) {
         /* No destination can take it: some time may pass until one can. */
         if (route->rules.on_all_unavailable != TM_HOLD)
             return tm_end_for(TM_CLOSED_no_endpoint);
@@ -126,9 +138,9 @@ struct tm_answer tm_pick_stage(struct tm_worker *w, uint32_t index)
                              TM_CLOSED_no_endpoint);
     }
     /* A period of 1 is all weight on one destination: pick.h. */
-    enum tm_pick_reason reason = route->split.period == 1 ? TM_PICKED_only : TM_PICKED_weighted;
+    enum tm_pick_reason reason = split->period == 1 ? TM_PICKED_only : TM_PICKED_weighted;
     at = route->first_destination +
-         tm_pick(&route->split, tm_ticket_take(&w->commons->tickets[route->split.ticket]));
+         tm_pick(split, tm_ticket_take(&w->commons->tickets[split->ticket]));
     if (!has_room(w, index, at) && w->image->destinations[at].rules.on_full == TM_FULL_SPILL) {
         uint32_t other = another_with_room(w, index, at);
         if (other != TM_NONE) {
@@ -168,7 +180,7 @@ enum tm_change tm_pick_change(struct tm_worker *w, uint32_t index, uint32_t to,
 {
     struct tm_cold *cold = &w->colds[index];
     uint32_t before = cold->destination;
-    if (!(to == TM_NONE ? somebody_has_room(w, before) : seems_to_have_room(w, to)))
+    if (!(to == TM_NONE ? somebody_has_room(w, index, before) : seems_to_have_room(w, to)))
         return TM_UNCHANGED;
     /* Until this is done it may have no destination, so after a death it starts from the pick. */
     cold->stage = TM_STAGE_PICK;

@@ -14,8 +14,8 @@ enum { RETRY_MS = 100 }; /* after all others were full */
 void tm_handoff_count(struct tm_worker *w, uint32_t index, bool came)
 {
     const uint32_t slots[] = {w->colds[index].route_slot, w->records[index].destination_slot,
-                              w->colds[index].endpoint_slot};
-    for (int i = 0; i < 3; i++) {
+                              w->colds[index].endpoint_slot, w->colds[index].rule_slot};
+    for (size_t i = 0; i < sizeof(slots) / sizeof(slots[0]); i++) {
         if (slots[i] == TM_NONE)
             continue;
         struct tm_slot *slot = tm_slot_of(w, slots[i]);

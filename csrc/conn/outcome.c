@@ -31,6 +31,8 @@ static enum tm_refusal refusal_of(const struct tm_worker *w, uint32_t index)
         return cold->holds & TM_HOLDS_DESTINATION ? TM_REFUSED_ENDPOINT_MAX
                                                   : TM_REFUSED_DESTINATION_MAX;
     }
+    if (cold->close_reason == TM_CLOSED_rejected_by_rule)
+        return TM_REFUSED_BY_RULE;
     if (cold->close_reason == TM_CLOSED_no_endpoint)
         return TM_REFUSED_NO_DESTINATION;
     if (cold->close_reason == TM_CLOSED_proxy_header ||
@@ -64,6 +66,7 @@ void tm_outcome_log_refused(struct tm_worker *w, int fd, const struct tm_peer *c
         .route_slot = route_slot,
         .destination_slot = TM_NONE,
         .endpoint_slot = TM_NONE,
+        .rule_slot = TM_NONE,
         .table_generation = w->generation,
         .accepted_at_us = w->now_us,
         .at_us = w->now_us,
@@ -105,6 +108,7 @@ static void write_log(struct tm_worker *w, uint32_t index, enum tm_log_kind kind
         .route_slot = cold->route_slot,
         .destination_slot = conn->destination_slot,
         .endpoint_slot = cold->endpoint_slot,
+        .rule_slot = cold->rule_slot,
         .index = index,
         .generation = conn->generation,
         .connect_us = cold->connect_us,
@@ -231,6 +235,7 @@ void tm_outcome_end(struct tm_worker *w, uint32_t index, enum tm_close_reason re
         tm_histogram_add(&w->live->times[conn->destination_slot].duration, tm_duration_bounds_us,
                          w->now_us - cold->accepted_at_us);
     count_closed(w, cold->endpoint_slot, reason);
+    count_closed(w, cold->rule_slot, reason);
     tm_record_finish(w, index);
     tm_record_release(w, index);
 }

@@ -23,6 +23,8 @@ static void count_open(const struct tm_worker *w, uint32_t *open)
             open[conn->destination_slot]++;
         if (cold->endpoint_slot != TM_NONE)
             open[cold->endpoint_slot]++;
+        if (cold->rule_slot != TM_NONE)
+            open[cold->rule_slot]++;
     }
 }
 
@@ -66,6 +68,8 @@ void tm_reconcile(struct tm_worker *w)
     /* Slots in use now, and those of a route that a reload has removed meanwhile. */
     for (uint32_t i = 0; i < image->route_count; i++)
         reconcile(w, image->routes[i].slot, open, cut);
+    for (uint32_t i = 0; i < image->pick_rule_count; i++)
+        reconcile(w, image->pick_rules[i].slot, open, cut);
     for (uint32_t i = 0; i < image->destination_count; i++)
         reconcile(w, image->destinations[i].slot, open, cut);
     for (uint32_t i = 0; i < image->endpoint_count; i++)
@@ -74,6 +78,7 @@ void tm_reconcile(struct tm_worker *w)
         reconcile(w, w->colds[i].route_slot, open, cut);
         reconcile(w, w->records[i].destination_slot, open, cut);
         reconcile(w, w->colds[i].endpoint_slot, open, cut);
+        reconcile(w, w->colds[i].rule_slot, open, cut);
     }
     free(open);
 }

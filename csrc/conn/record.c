@@ -55,6 +55,7 @@ uint32_t tm_record_open(struct tm_worker *w, int fd, const struct tm_peer *peer,
     cold->route = (uint32_t)(route - w->image->routes);
     cold->route_slot = route->slot;
     cold->endpoint_slot = TM_NONE;
+    cold->rule_slot = TM_NONE;
     tm_conn_enter(conn, TM_ACCEPTED);
     tm_journal_note(w->pump.journal, TM_NOTHING); /* the record owns the socket now: no ACCEPT */
     return index;

@@ -4,6 +4,7 @@
  *     preface    reads what the client sends before the pick: proxy, preread
  *     admit      limits of the route and of the client
  *     destination  weights -> destination; the other destinations of its route
+ *     rules      which rule of its route a connection meets
  *     place      max_connections of a destination and its endpoints, and their queue
  *     endpoint   the choice of an endpoint within a destination
  *     connect    connecting to one endpoint after the other

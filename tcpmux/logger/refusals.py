@@ -36,6 +36,7 @@ REFUSALS = (  # csrc/access_log.h: enum tm_refusal, from 1
     Refusal("overflow", "max_connections"),
     Refusal("rate_limited", "source.rate"),
     Refusal("rate_limited", "rate"),
+    Refusal("rejected_by_rule", "rules"),
     Refusal("no_endpoint"),
     Refusal("overflow", "destination.max_connections"),
     Refusal("overflow", "endpoint.max_connections"),
