@@ -19,6 +19,7 @@ static uint8_t tls_of(const struct tm_known *known)
     case TM_FIRST_SILENT:
         return TM_TLS_NONE;
     case TM_UNREAD:
+    case TM_FIRST_KINDS:
         break;
     }
     return TM_TLS_ANY;

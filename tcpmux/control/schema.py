@@ -92,6 +92,26 @@ class DestinationStatus(Conditioned):
     endpoints: list[EndpointStatus]
 
 
+class RuleShare(TypedDict):
+    name: str  # of the destination
+    weight: int  # as configured or, later, set at run time
+    file_weight: int
+    effective_weight: int  # what the pick uses
+
+
+class RuleStatus(TypedDict):
+    """A rule of a route: the first one that a connection meets decides where it goes."""
+
+    name: str  # its own, or one that follows from its conditions
+    conditions: str  # in the words of the file
+    reject: bool  # its connections are reset
+    available: bool  # False: none of its destinations can take connections
+    destinations: list[RuleShare]  # that have weight in it
+    connections_active: int
+    connections_total: int
+    closed: dict[str, int]  # by reason
+
+
 class RouteStatus(Conditioned):
     name: str
     listen: list[str]
@@ -107,6 +127,7 @@ class RouteStatus(Conditioned):
     counters: dict[str, int]  # as those of a destination
     closed: dict[str, int]
     destinations: list[DestinationStatus]
+    rules: list[RuleStatus]
 
 
 class WorkerStatus(TypedDict):

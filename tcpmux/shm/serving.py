@@ -64,6 +64,12 @@ def is_unavailable(route: RouteRow) -> bool:
     return any(wanted) and not any(d.effective_weight and d.turns for d in route.destinations)
 
 
+def rule_serves(route: RouteRow, rule: RuleRow) -> bool:
+    """Whether connections that meet it go somewhere."""
+    pairs = zip(route.destinations, rule.effective_weights, strict=True)
+    return any(weight and serves(row) for row, weight in pairs)
+
+
 def shift_elsewhere(route: RouteRow) -> tuple[str, str]:
     """The first destination that could serve and has no weight, and the command that gives it the
     connections of those that have; of a route none of whose destinations with weight can. Both "":

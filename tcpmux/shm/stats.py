@@ -29,8 +29,9 @@ from tcpmux.shm.image import (
     DestinationRow,
     Image,
     RouteRow,
+    RuleRow,
 )
-from tcpmux.shm.serving import is_unavailable
+from tcpmux.shm.serving import is_unavailable, rule_serves
 from tcpmux.shm.view import View
 
 
@@ -138,6 +139,29 @@ def destination(row: DestinationRow) -> dict[str, Any]:
         "unresolved": row.unresolved,
         "balance": BALANCES[row.rules.balance],
         "max_connections": row.rules.max_connections,
+    }
+
+
+def rule(route: RouteRow, row: RuleRow) -> dict[str, Any]:
+    """What every view shows of a rule. destinations: those that have weight, or had by the file."""
+    weights = zip(
+        route.destinations, row.weights, row.file_weights, row.effective_weights, strict=True
+    )
+    return {
+        "name": row.name,
+        "conditions": str(row.rule),
+        "reject": row.rule.reject,
+        "available": row.rule.reject or rule_serves(route, row),
+        "destinations": [
+            {
+                "name": of.name,
+                "weight": weight,
+                "file_weight": in_file,
+                "effective_weight": effective,
+            }
+            for of, weight, in_file, effective in weights
+            if weight or in_file or effective
+        ],
     }
 
 
@@ -259,6 +283,16 @@ class StatusReader:
             "counters": _counters(counters),
             "closed": closed,
             "destinations": [self._destination(route.name, row) for row in route.destinations],
+            "rules": [self._rule(route, row) for row in route.pick_rules],
+        }
+
+    def _rule(self, route: RouteRow, row: RuleRow) -> dict[str, Any]:
+        counters = self._view.counters.slot(row.slot)
+        return {
+            **rule(route, row),
+            "connections_active": counters.active,
+            "connections_total": counters.opened,
+            "closed": _closed_by_reason(counters),
         }
 
     def _destination(self, route: str, row: DestinationRow) -> dict[str, Any]:

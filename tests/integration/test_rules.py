@@ -1,0 +1,236 @@
+"""Rules of a route, with clients that a PROXY header names: the first that a connection meets decides
+where it goes, exactly, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import StartProxy
+from tests.integration.disturbances import address, closed, kill_workers, set_workers, upgrade
+from tests.integration.proxy import Proxy
+from tests.integration.routes import routes
+from tests.support import DEADLINE, EchoServer, free_port, read_all, wait_for
+
+Rules = Sequence[dict[str, Any]]
+TESTERS = {"name": "testers", "source": "198.51.100.0/28", "to": "v2"}
+SPLIT = {"name": "split", "source": "198.51.100.16/28", "weights": {"v1": 2, "v2": 1}}
+BANNED = {"name": "banned", "source": ["198.51.100.32/28"], "reject": True}
+
+
+def ruled(one: EchoServer, two: EchoServer, rules: Rules, **more: Any) -> dict[str, Any]:
+    """A route of v1 (all the weight) and v2 with rules, behind a load balancer."""
+    return {
+        "name": "r",
+        "listen": f"127.0.0.1:{free_port()}",
+        "accept_proxy": {"from": ["127.0.0.1"], "timeout": "10m"},
+        "destinations": [
+            {"name": "v1", "weight": 1, "endpoints": [one.address]},
+            {"name": "v2", "weight": 0, "endpoints": [two.address]},
+        ],
+        "rules": [*rules],
+        **more,
+    }
+
+
+def ask(proxy: Proxy, client: int) -> str:
+    """Who answers 198.51.100.`client`. Raises ConnectionResetError."""
+    with socket.create_connection(address(proxy), timeout=DEADLINE) as sock:
+        sock.sendall(f"PROXY TCP4 198.51.100.{client} 192.0.2.1 1000 443\r\nhello\n".encode())
+        with suppress(OSError):  # it may have been reset already
+            sock.shutdown(socket.SHUT_WR)
+        return read_all(sock).partition(b" ")[0].decode()
+
+
+def who(proxy: Proxy, clients: Sequence[int]) -> dict[str, int]:
+    return Counter(ask(proxy, client) for client in clients)
+
+
+def counts(proxy: Proxy) -> dict[str, tuple[int, int]]:
+    """(open, all) of each rule."""
+    return {
+        rule["name"]: (rule["connections_active"], rule["connections_total"])
+        for rule in proxy.status()["routes"][0]["rules"]
+    }
+
+
+@pytest.fixture
+def proxy(start_proxy: StartProxy, one: EchoServer, two: EchoServer) -> Proxy:
+    return start_proxy(routes(ruled(one, two, [TESTERS, SPLIT, BANNED]), workers=2))
+
+
+def test_the_first_rule_that_is_met_decides(proxy: Proxy) -> None:
+    assert who(proxy, [1, 2, 3]) == {"two": 3}
+    assert who(proxy, [16] * 6) == {"one": 4, "two": 2}
+    assert who(proxy, [99, 100]) == {"one": 2}
+    with pytest.raises(ConnectionResetError):
+        ask(proxy, 40)
+    wait_for(lambda: counts(proxy) == {"testers": (0, 3), "split": (0, 6), "banned": (0, 1)}, "ends")
+    assert closed(proxy) == {"finished": 11, "rejected_by_rule": 1}
+
+
+def test_the_named_client_is_asked_about_and_not_the_peer(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    rules = [{"source": "127.0.0.0/8", "reject": True}, {"to": "v2"}]
+    proxy = start_proxy(routes(ruled(one, two, rules)))
+    assert ask(proxy, 1) == "two"
+
+
+# --- exact, whatever happens ----------------------------------------------------------------------
+
+THIRDS = {"name": "thirds", "source": "198.51.100.16/28", "weights": {"v1": 2, "v2": 1}}
+UNNAMED = {"source": "198.51.100.64/28", "weights": {"v1": 1, "v2": 4}}
+
+
+class Load:
+    """Connections of three kinds, in turn, and who has answered each kind."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+        self.found: dict[str, Counter[str]] = {"thirds": Counter(), "fifths": Counter()}
+
+    def add(self, count: int) -> None:
+        for n in range(count):
+            self.found["thirds"][ask(self.proxy, 16 + n % 16)] += 1
+            self.found["fifths"][ask(self.proxy, 64 + n % 16)] += 1
+            assert ask(self.proxy, 200) == "one"
+
+
+def test_each_rule_is_exact_on_its_own_over_reloads_deaths_and_upgrades(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    """Of any 3 (or 5) connections of a rule, 2 (or 1) go to v1, whichever workers took them and
+    whatever came between them; here the steps are never whole rounds of a rule."""
+    made = ruled(one, two, [THIRDS, UNNAMED])
+    proxy = start_proxy(routes(made, workers=3))
+    load = Load(proxy)
+    load.add(7)
+    proxy.reload(routes({**made, "rules": [TESTERS, UNNAMED, THIRDS]}, workers=3))
+    load.add(7)
+    kill_workers(proxy)
+    load.add(4)
+    set_workers(proxy, {**made, "rules": [BANNED, UNNAMED, TESTERS, THIRDS]}, 1)
+    load.add(4)
+    upgrade(proxy, 1)
+    load.add(8)
+    assert load.found == {"thirds": {"one": 20, "two": 10}, "fifths": {"one": 6, "two": 24}}
+    totals = {name: total for name, (_, total) in counts(proxy).items()}
+    assert totals["thirds"] == 30
+    assert sorted(totals.values()) == [0, 0, 30, 30]
+
+
+def test_open_connections_of_a_rule_are_counted_through_all_of_it(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    made = ruled(one, two, [TESTERS])
+    proxy = start_proxy(routes(made, workers=2))
+    socks = [socket.create_connection(address(proxy), timeout=DEADLINE) for _ in range(8)]
+    for sock in socks:
+        sock.sendall(b"PROXY TCP4 198.51.100.1 192.0.2.1 1000 443\r\nhello\n")
+        with sock.makefile("rb") as lines:
+            assert lines.readline() == b"two hello\n"
+    disturbances: list[Callable[[], None]] = [
+        lambda: kill_workers(proxy),
+        lambda: set_workers(proxy, made, 1),
+        lambda: upgrade(proxy, 1),
+        lambda: proxy.reload(routes({**made, "rules": [BANNED, TESTERS]}, workers=1)),
+    ]
+    for disturb in disturbances:
+        disturb()
+        wait_for(lambda: counts(proxy)["testers"] == (8, 8), "all to be counted")
+    for sock in socks:
+        sock.close()
+    wait_for(lambda: counts(proxy)["testers"] == (0, 8), "all to have ended")
+
+
+# --- within its own destinations ------------------------------------------------------------------
+
+
+def test_what_is_full_spills_to_destinations_of_the_rule_alone(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer, echo_servers: Callable[..., EchoServer]
+) -> None:
+    """v3 has all the weight of the route, and none in the rule."""
+    three = echo_servers("three")
+    made = ruled(one, two, [{"weights": {"v1": 1_000_000, "v2": 1}}])
+    made["destinations"] = [
+        {"name": "v1", "endpoints": [one.address], "max_connections": 1, "on_full": "spill"},
+        {"name": "v2", "weight": 0, "endpoints": [two.address]},
+        {"name": "v3", "weight": 1000, "endpoints": [three.address]},
+    ]
+    proxy = start_proxy(routes(made, workers=1))
+    with socket.create_connection(address(proxy), timeout=DEADLINE) as sock:
+        sock.sendall(b"PROXY UNKNOWN\r\nhello\n")
+        with sock.makefile("rb") as lines:
+            assert lines.readline() == b"one hello\n"
+        assert who(proxy, range(6)) == {"two": 6}
+
+
+def test_across_goes_to_destinations_of_the_rule_alone(
+    start_proxy: StartProxy, two: EchoServer, echo_servers: Callable[..., EchoServer]
+) -> None:
+    three = echo_servers("three")
+    dead = f"127.0.0.1:{free_port()}"
+    made = ruled(three, two, [{"weights": {"v1": 1_000_000, "v2": 1}}])
+    made["destinations"] = [
+        {"name": "v1", "endpoints": [dead], "passive": "off"},
+        {"name": "v2", "weight": 0, "endpoints": [two.address]},
+        {"name": "v3", "weight": 1000, "endpoints": [three.address]},
+    ]
+    made["retry"] = {"across": True, "budget": "100%"}
+    proxy = start_proxy(routes(made, workers=1))
+    assert who(proxy, range(5)) == {"two": 5}
+
+
+def test_the_share_of_a_drained_destination_stays_in_the_rule(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer, echo_servers: Callable[..., EchoServer]
+) -> None:
+    """Where it has no other, connections end as on_all_unavailable says."""
+    three = echo_servers("three")
+    rules = [{**SPLIT, "weights": {"v2": 1, "v3": 1}}, TESTERS]
+    made = ruled(one, two, rules)
+    made["destinations"].append({"name": "v3", "weight": 0, "endpoints": [three.address]})
+    proxy = start_proxy(routes(made, workers=1))
+    assert who(proxy, [16] * 4) == {"two": 2, "three": 2}
+    assert proxy.run("drain", "r/v2", "--force").returncode == 0
+    assert who(proxy, [16] * 4) == {"three": 4}
+    assert ask(proxy, 200) == "one"
+    with pytest.raises(ConnectionResetError):
+        ask(proxy, 1)
+    assert closed(proxy)["no_endpoint"] == 1
+
+
+def test_a_connection_that_is_held_goes_by_its_rule(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    made = ruled(one, two, [TESTERS], on_all_unavailable={"hold": "10m"})
+    proxy = start_proxy(routes(made, workers=1))
+    assert proxy.run("drain", "r/v2", "--force").returncode == 0
+    with socket.create_connection(address(proxy), timeout=DEADLINE) as sock:
+        sock.sendall(b"PROXY TCP4 198.51.100.1 192.0.2.1 1000 443\r\nhello\n")
+        wait_for(
+            lambda: [row["state"] for row in proxy.client.connections()["connections"]]
+            == ["waiting"],
+            "it to be held",
+        )
+        assert ask(proxy, 200) == "one"
+        kill_workers(proxy)
+        assert counts(proxy) == {"testers": (1, 1)}
+        assert proxy.run("ready", "r/v2").returncode == 0
+        with sock.makefile("rb") as lines:
+            assert lines.readline() == b"two hello\n"
+
+
+def test_the_fallback_that_a_route_names_stands_in_for_rules_too(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    dead = f"127.0.0.1:{free_port()}"
+    made = ruled(one, two, [{"to": "v2"}], on_unavailable={"fallback": "v1"})
+    made["destinations"][1]["endpoints"] = [dead]
+    proxy = start_proxy(routes(made, workers=1))
+    assert who(proxy, range(3)) == {"one": 3}
