@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
-    from tcpmux.control.client import Problem, RouteStatus
+    from tcpmux.control.client import Problem, RouteStatus, RuleStatus
 
 UNKNOWN = "-"  # a build before this one tells none
 SEVERITIES = {"error": "red", "warning": "yellow"}
@@ -57,12 +57,11 @@ def since_text(since: float, now: float) -> str:
     return f"{clock(since, now)} ({human_seconds(now - since)})"
 
 
-def split(route: RouteStatus) -> str:
-    """`v1 80%, v2 20%`: of new connections."""
-    whole = sum(d["effective_weight"] for d in route["destinations"])
-    return ", ".join(
-        f"{d['name']} {percent(d['effective_weight'], whole)}" for d in route["destinations"]
-    )
+def split(of: RouteStatus | RuleStatus) -> str:
+    """`v1 80%, v2 20%`: of new connections, of a route or of those that meet one of its rules."""
+    shares = [(d["name"], d["effective_weight"]) for d in of["destinations"]]
+    whole = sum(weight for _, weight in shares)
+    return ", ".join(f"{name} {percent(weight, whole)}" for name, weight in shares)
 
 
 def place_of(problem: Problem) -> str:

@@ -33,21 +33,25 @@ def undo(admin: Where, route: str, *, force: bool) -> int:
     It goes back one step, which may not be the weights of the file, and shows the split that
     follows. It does not matter who changed them, or whether a reload did. A second undo brings the
     newer weights back. Weights that leave no destination for connections, such as all 0, are
-    refused without --force.
+    refused without --force. ROUTE/RULE names one of its rules.
 
     \b
-    Example:
+    Examples:
         tcpmux undo tcp-echo
+        tcpmux undo tcp-echo/testers
     """
     instance = client(admin)
+    name, _, rule = route.partition("/")
     print_applied(
-        instance.undo(route, force=force),
+        instance.undo_rule(name, rule, force=force) if rule else instance.undo(route, force=force),
         f"nothing changed: {route} already has these weights",
     )
     with suppress(AdminError):  # it is done
         for found in instance.routes():
-            if found["name"] == route:
-                say(f"{route} is split now: {split(found)}")
+            if found["name"] == name:
+                of = [one for one in found["rules"] if one["name"] == rule]
+                for one in of if rule else [found]:
+                    say(f"{route} is split now: {split(one)}")
     return 0
 
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         BuffersStatus,
         DestinationStatus,
         RouteStatus,
+        RuleStatus,
         Status,
         WorkerStatus,
     )
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 ANSWER_TIME = 10.0  # s; it asks nobody, but control may just be starting again
 IN_FULL = 10  # routes: so many are shown as a whole
+RULES = 10  # shown of a route that is not named
 LINES = 30  # routes that are healthy, or too many: a line each
 PROBLEMS = 10  # shown
 WORKERS = 8  # a line each, if there is nothing to say of any
@@ -151,6 +153,43 @@ def _destinations(route: RouteStatus, most: int | None) -> Iterator[str]:
     yield from columns(rows, range(2, 9), optional=(8, 7, 5, 6), most=most)
 
 
+def _rules(route: RouteStatus, most: int | None, *, details: bool) -> Iterator[str]:
+    """details: also of all conditions that there are many of."""
+    rules = route.get("rules", [])  # an older build has none
+    if not rules:
+        return
+    rows = [("RULE", "CONDITIONS", "TO", "ACTIVE", "TOTAL")]
+    rows += [
+        (
+            rule["name"],
+            rule["conditions"],
+            _goes_to(rule),
+            str(rule["connections_active"]),
+            str(rule["connections_total"]),
+        )
+        for rule in (rules if details else rules[:RULES])
+    ]
+    yield from columns(rows, (3, 4), optional=(3, 1), most=most)
+    if len(rules) > RULES and not details:
+        yield f"and {plural(len(rules) - RULES, 'rule')} (ROUTE shows them)"
+
+
+def _goes_to(rule: RuleStatus) -> str:
+    """The shares of its connections, or what becomes of them."""
+    if rule["reject"]:
+        return "rejected"
+    if not rule["available"]:
+        return Styled("nobody is available", "red")
+    shown = split(rule)
+    changed = any(d["weight"] != d["file_weight"] for d in rule["destinations"])
+    return f"{shown} (file: {_in_file(rule)})" if changed else shown
+
+
+def _in_file(rule: RuleStatus) -> str:
+    weights = ((d["name"], d["file_weight"]) for d in rule["destinations"])
+    return ", ".join(f"{name} {weight}" for name, weight in weights)
+
+
 def _remarks(route: RouteStatus, now: float, *, every: bool) -> Iterator[tuple[str, str]]:
     """(what, text) of each endpoint and name that there is something to say of; or of every."""
     for destination in route["destinations"]:
@@ -195,6 +234,8 @@ def _route(route: RouteStatus, now: float, most: int | None, *, details: bool) -
         yield from wrapped(reason, "  ", most)
     yield from wrapped(f"on {', '.join(route['listen'])}: {_figures(route)}", "  ", most)
     for line in _destinations(route, inner):
+        yield f"  {line}"
+    for line in _rules(route, inner, details=details):
         yield f"  {line}"
     for what, text in _remarks(route, now, every=details):
         yield from wrapped(f"{what} is {text}", "  ", most)

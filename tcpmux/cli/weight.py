@@ -63,16 +63,15 @@ def _await_workers(instance: Client, applied: Applied) -> None:
             instance.wait_for(are_done, WAIT_TIME)
 
 
-def _save(instance: Client, route: str, wanted: Collection[str]) -> None:
+def _save(instance: Client, route: str, rule: str, wanted: Collection[str]) -> None:
     """Raises TcpmuxError, and says that they are in force even so."""
     from tcpmux.config.edit import save_weights
 
     try:
         status = instance.status()
-        routes = [r for r in status["routes"] if r["name"] == route]
-        now = {d["name"]: d["weight"] for r in routes for d in r["destinations"]}
-        now = {name: now[name] for name in wanted if name in now}
-        path = save_weights(status["config"], route, now)
+        now = _weights_of(status, route, rule)
+        now = {name: now.get(name, 0) for name in wanted}
+        path = save_weights(status["config"], route, now, rule)
     except TcpmuxError as error:
         raise TcpmuxError(
             "the weights are in force, but not saved: the next reload restores those of the file: "
@@ -80,13 +79,25 @@ def _save(instance: Client, route: str, wanted: Collection[str]) -> None:
         ) from None
     say(f"saved in {path}")
     try:
-        instance.note_saved_weights(route, now)
+        if rule:
+            instance.note_saved_rule_weights(route, rule, now)
+        else:
+            instance.note_saved_weights(route, now)
     except TcpmuxError as error:
         say(
             "warning: the instance could not be told, and says until the next reload that the file "
             f"has other weights: {one_line(error)}",
             err=True,
         )
+
+
+def _weights_of(status: Status, route: str, rule: str) -> dict[str, int]:
+    """Of a route's destinations; with a rule, those that they have in it, as far as it is any."""
+    (found,) = (r for r in status["routes"] if r["name"] == route)
+    if not rule:
+        return {d["name"]: d["weight"] for d in found["destinations"]}
+    (of,) = (r for r in found["rules"] if r["name"] == rule)
+    return {d["name"]: d["weight"] for d in of["destinations"]}
 
 
 def _resolved(
@@ -143,7 +154,8 @@ def weight(
 ) -> int:
     """Shift the traffic of a route, at once.
 
-    ROUTE may also be put before each destination: tcp-echo/v1=80.
+    ROUTE may also be put before each destination: tcp-echo/v1=80. ROUTE/RULE names one of its
+    rules, which has weights of its own (`tcpmux status ROUTE` lists them).
 
     Sets weights of its destinations, for new connections; open ones stay where they are. A
     destination gets exactly weight / sum of weights of the connections; 0 is none. Destinations
@@ -158,6 +170,7 @@ def weight(
         tcpmux weight tcp-echo v1=0 v2=1       all of them to v2
         tcpmux weight tcp-echo v2=+5 --wait    a little more, once all workers use it
         tcpmux weight tcp-echo/v2=+5           the same destination, named as other commands do
+        tcpmux weight tcp-echo/testers v2=1    of those that meet the rule testers
     """
     has_route = "=" not in route
     if has_route and not weights:
@@ -168,10 +181,15 @@ def weight(
     instance = client(admin)
     if not has_route:
         route, wanted = _resolved(instance, wanted)
-    applied = instance.set_weights(route, wanted, force=force)
+    name, _, rule = route.partition("/")
+    applied = (
+        instance.set_rule_weights(name, rule, wanted, force=force)
+        if rule
+        else instance.set_weights(route, wanted, force=force)
+    )
     if wait:
         _await_workers(instance, applied)
     print_applied(applied, f"nothing changed: {route} already has these weights")
     if save:
-        _save(instance, route, wanted)
+        _save(instance, name, rule, wanted)
     return 1 if wait and _is_late(applied) else 0

@@ -8,8 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from tcpmux.config.document import Document, read_documents
-from tcpmux.config.problems import ConfigError, Problem
+from tcpmux.config.problems import ConfigError, Location, Problem
 from tcpmux.config.rewrite import NotWritten, Target, rewrite
 from tcpmux.config.sources import sources_of
 from tcpmux.errors import TcpmuxError
@@ -29,9 +31,12 @@ class _Edit(NamedTuple):
     text: str
 
 
-def save_weights(names: Sequence[str], route: str, weights: Mapping[str, int]) -> Path:
-    """Writes weights of a route's destinations into the file that has it; returns that file.
-    names: of the sources that the file may belong to.
+def save_weights(
+    names: Sequence[str], route: str, weights: Mapping[str, int], rule: str = ""
+) -> Path:
+    """Writes weights of a route's destinations, or of those of one of its rules, into the file that
+    has it; returns that file. names: of the sources that the file may belong to. rule: as
+    Rule.called.
 
     All else in it stays as it is, to the byte. It is replaced as a whole or not at all, and only
     if nobody has written to it meanwhile; where its path is a link, the file that it leads to.
@@ -45,14 +50,19 @@ def save_weights(names: Sequence[str], route: str, weights: Mapping[str, int]) -
         raise NotSaved(str(error)) from None
     documents = read_documents(path)
     lines = text.split("\n")
-    edits = _edits(documents[number], lines, index, weights)
+    values: list[Any] = [copy.deepcopy(document.value) for document in documents]
+    wanted = values[number]["routes"][index]
+    if rule:
+        here = ("routes", index, "rules", _rule_at(documents[number], wanted, rule))
+        edits = _rule_edits(documents[number], lines, here, wanted["rules"][here[-1]], weights)
+    else:
+        edits = _edits(documents[number], lines, index, weights)
+        for destination in wanted["destinations"]:
+            if destination["name"] in weights:
+                destination["weight"] = weights[destination["name"]]
     for edit in sorted(edits, reverse=True):
         line, at = lines[edit.line - 1], edit.column - 1
         lines[edit.line - 1] = line[:at] + edit.text + line[at + edit.replaces :]
-    values: list[Any] = [copy.deepcopy(document.value) for document in documents]
-    for destination in values[number]["routes"][index]["destinations"]:
-        if destination["name"] in weights:
-            destination["weight"] = weights[destination["name"]]
     _replace(target, "\n".join(lines), values)
     return path
 
@@ -101,6 +111,59 @@ def _edits(
     if left:
         raise NotSaved(f"{document.file}: no destination named {', '.join(left)} in that route")
     return edits
+
+
+def _rule_at(document: Document, route: Any, name: str) -> int:
+    """Which of the route's rules is called so."""
+    from tcpmux.config.rule_schema import RuleModel  # with pydantic
+
+    for number, value in enumerate(route.get("rules") or ()):
+        with suppress(ValidationError):
+            if RuleModel.model_validate(value).made().called == name:
+                return number
+    raise NotSaved(f"{document.file}: no rule named {name} in that route")
+
+
+def _rule_edits(
+    document: Document, lines: Sequence[str], here: Location, rule: Any, weights: Mapping[str, int]
+) -> list[_Edit]:
+    """Changes `rule` as well. `to: v2` becomes weights."""
+    if "to" in rule:
+        whole = {rule["to"]: 1, **weights}
+        line, column = document.key_mark((*here, "to"))
+        end_line, end = document.mark((*here, "to"))
+        end += len(_plain_scalar(lines[end_line - 1][end - 1 :]))
+        if line != end_line:
+            raise NotSaved(f"{document.file}:{line}:{column}: edit it by hand: give it weights")
+        del rule["to"]
+        rule["weights"] = whole
+        told = ", ".join(f"{name}: {weight}" for name, weight in whole.items())
+        return [_Edit(line, column, end - column, f"weights: {{{told}}}")]
+    edits = []
+    for name, weight in weights.items():
+        at = (*here, "weights", name)
+        if name in rule["weights"]:
+            line, column = document.mark(at)
+            old = _plain_scalar(lines[line - 1][column - 1 :])
+            if not old.isdigit():
+                raise NotSaved(
+                    f"{document.file}:{line}:{column}: {old} is not a number: edit it by hand"
+                )
+            edits.append(_Edit(line, column, len(old), str(weight)))
+        elif weight:
+            first = (*here, "weights", next(iter(rule["weights"])))
+            edits.append(_new_entry(lines, *document.key_mark(first), f"{name}: {weight}"))
+        else:
+            continue
+        rule["weights"][name] = weight
+    return edits
+
+
+def _new_entry(lines: Sequence[str], line: int, column: int, entry: str) -> _Edit:
+    """In front of the first one of a mapping: on its line in a { }, else on a line of its own."""
+    is_flow = lines[line - 1][: column - 1].strip(" -")
+    end = ", " if is_flow else f"\n{' ' * (column - 1)}"
+    return _Edit(line, column, 0, entry + end)
 
 
 def _new_weight(lines: Sequence[str], line: int, column: int, weight: int) -> _Edit:

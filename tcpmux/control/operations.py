@@ -150,6 +150,66 @@ class Operations(Reading):
     @operation(
         Row(
             "PUT",
+            "/v1/routes/{route}/rules/{rule}/weights",
+            Role.OPERATOR,
+            Applied,
+            query={"force": _BOOLEAN},
+            body={
+                "type": "object",
+                "additionalProperties": {"anyOf": [_WEIGHT, _STEP]},
+                "minProperties": 1,
+                "required": [],
+            },
+            checked_by_master=True,
+        )
+    )
+    def set_rule_weights(
+        self, route: str, rule: str, weights: Mapping[str, int | str], *, force: bool = False
+    ) -> Call[Applied]:
+        """Sets the weights of a rule, as set_weights() sets those of its route."""
+        path = {"route": route, "rule": rule}
+        return Call(path, {"force": "true" if force else None}, dict(weights))
+
+    @operation(
+        Row(
+            "POST",
+            "/v1/routes/{route}/rules/{rule}/undo",
+            Role.OPERATOR,
+            Applied,
+            query={"force": _BOOLEAN},
+            body=_NOTHING,
+        )
+    )
+    def undo_rule(self, route: str, rule: str, *, force: bool = False) -> Call[Applied]:
+        """Restores the weights of a rule from before their last change, as undo() those of its
+        route."""
+        return Call({"route": route, "rule": rule}, {"force": "true" if force else None}, {})
+
+    @operation(
+        Row(
+            "PUT",
+            "/v1/routes/{route}/rules/{rule}/saved-weights",
+            Role.OPERATOR,
+            Applied,
+            body={
+                "type": "object",
+                "additionalProperties": _WEIGHT,
+                "minProperties": 1,
+                "required": [],
+            },
+            checked_by_master=True,
+        )
+    )
+    def note_saved_rule_weights(
+        self, route: str, rule: str, weights: Mapping[str, int]
+    ) -> Call[Applied]:
+        """Tells that the configuration file has these weights of a rule now, as
+        note_saved_weights() of its route."""
+        return Call({"route": route, "rule": rule}, {}, dict(weights))
+
+    @operation(
+        Row(
+            "PUT",
             "/v1/routes/{route}/destinations/{destination}/state",
             Role.OPERATOR,
             Applied,

@@ -324,6 +324,21 @@ class AdminApi:
     ) -> dict[str, Any]:
         return await self._ask(request, "saved_weights", route=route, weights=body)
 
+    async def _set_rule_weights(
+        self, request: web.Request, route: str, rule: str, body: dict[str, Any], *, force: bool
+    ) -> dict[str, Any]:
+        return await self._set_weights(request, f"{route}/{rule}", body, force=force)
+
+    async def _undo_rule(
+        self, request: web.Request, route: str, rule: str, *, force: bool
+    ) -> dict[str, Any]:
+        return await self._undo(request, f"{route}/{rule}", force=force)
+
+    async def _note_saved_rule_weights(
+        self, request: web.Request, route: str, rule: str, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        return await self._note_saved_weights(request, f"{route}/{rule}", body)
+
     async def _set_state(
         self,
         request: web.Request,

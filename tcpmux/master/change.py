@@ -24,7 +24,7 @@ from tcpmux.master.answers import Refusal
 from tcpmux.nearest import did_you_mean
 from tcpmux.shm.image import Image, RouteRow
 
-Weights = Mapping[str, Mapping[str, int]]  # route -> destination -> weight
+Weights = Mapping[str, Mapping[str, int]]  # ROUTE or ROUTE/RULE -> destination -> weight
 Known = Mapping[HostName, tuple[Address, ...]]  # what host names mean
 
 MAX_NAMES = 20  # listed in a message
@@ -35,8 +35,8 @@ class InForce:
     """What the instance does.
 
     workers: how many there are to be. addresses: of host names. weights: those set at run time
-    that differ from the configuration's; previous_weights: of a route, before the last change of
-    them. refusing: routes that do not listen, as nobody could serve their clients.
+    that differ from the configuration's; previous_weights: before the last change of them.
+    refusing: routes that do not listen, as nobody could serve their clients.
     """
 
     config: Config

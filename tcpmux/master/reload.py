@@ -11,7 +11,9 @@ from tcpmux.errors import TcpmuxError
 from tcpmux.levels import Line, level_of
 from tcpmux.master.change import Change, Done, InForce, LogLine, Weights
 from tcpmux.master.consequences import without_addresses
+from tcpmux.master.weights import splits
 from tcpmux.master.worker_count import wanted_workers
+from tcpmux.shm.build import rule_path
 
 log = logging.getLogger("tcpmux.master")
 
@@ -75,10 +77,11 @@ class Resume(Change):
     def plan(self, now: InForce) -> InForce:
         in_file = _weights_in_file(now.config)
         weights: dict[str, dict[str, int]] = {}
-        for route in now.image.routes:
-            for row in route.destinations:
-                if row.weight != row.file_weight == in_file.get((route.name, row.name)):
-                    weights.setdefault(route.name, {})[row.name] = row.weight
+        for split in splits(now.image):
+            was_in_file = split.file_weights
+            for name, weight in split.weights.items():
+                if weight != was_in_file[name] == in_file.get((split.path, name)):
+                    weights.setdefault(split.path, {})[name] = weight
         most, workers = self.most_workers, now.workers
         workers = workers if most is None else wanted_workers(now.config, most)
         return replace(now, weights=weights, workers=workers)
@@ -170,11 +173,14 @@ def busy_poll(config: Config) -> int:
 
 
 def _weights_in_file(config: Config) -> dict[tuple[str, str], int]:
-    return {
-        (route.name, destination.name): destination.weight
-        for route in config.routes
-        for destination in route.destinations
-    }
+    """By ROUTE or ROUTE/RULE, and destination."""
+    found: dict[tuple[str, str], int] = {}
+    for route in config.routes:
+        found |= {(route.name, d.name): d.weight for d in route.destinations}
+        for rule in route.rules:
+            path, weights = rule_path(route.name, rule.called), dict(rule.weights)
+            found |= {(path, d.name): weights.get(d.name, 0) for d in route.destinations}
+    return found
 
 
 def _overridden(weights: Weights, config: Config) -> Iterator[str]:

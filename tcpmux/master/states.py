@@ -12,7 +12,7 @@ from tcpmux.master.answers import Refusal
 from tcpmux.master.change import Change, Done, InForce, LogLine, route_of, unknown
 from tcpmux.shm.diff import state_text
 from tcpmux.shm.image import ADMIN_STATES, READY, DestinationRow, Image, RouteRow
-from tcpmux.shm.serving import serves, with_state
+from tcpmux.shm.serving import rule_serves, serves, with_state
 from tcpmux.shm.slots import Key
 
 Target = tuple[str, str, str | None]  # route, destination, endpoint (None = all of them)
@@ -107,9 +107,13 @@ def next_end(image: Image) -> int:
 
 
 def check_served(old: RouteRow, new: RouteRow) -> None:
-    """Raises Refusal if somebody takes connections of the route now, and nobody would."""
+    """Raises Refusal if somebody takes connections of the route, or of one of its rules, now, and
+    nobody would."""
     if any(map(_serves, old.destinations)) and not any(map(_serves, new.destinations)):
         raise Refusal("unforced", nobody_left(new.name))
+    for before, after in zip(old.pick_rules, new.pick_rules, strict=True):
+        if rule_serves(old, before) and not rule_serves(new, after):
+            raise Refusal("unforced", nobody_left(f"{new.name}/{after.name}"))
 
 
 def nobody_left(route: str) -> str:

@@ -1,4 +1,5 @@
-"""Changes of weights at run time, until the next reload. Runs in the master."""
+"""Changes of weights at run time, until the next reload: of a route, or of one of its rules. Runs
+in the master."""
 
 from __future__ import annotations
 
@@ -7,21 +8,83 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tcpmux.config import Route
+from tcpmux.config import Route, Rule
 from tcpmux.config.model import MAX_WEIGHT
 from tcpmux.master.answers import Refusal
 from tcpmux.master.change import Change, InForce, Weights, route_of, unknown
 from tcpmux.master.states import check_served, nobody_left
-from tcpmux.shm.image import Image, RouteRow
-from tcpmux.shm.serving import with_file_weights, with_weights
+from tcpmux.shm.build import rule_path
+from tcpmux.shm.image import Image, RouteRow, RuleRow
+from tcpmux.shm.serving import with_file_weights, with_rule_weights, with_weights
 
 _STEP = re.compile(r"[+-][0-9]{1,7}", re.ASCII)
 
 
+@dataclass(frozen=True, slots=True)
+class Split:
+    """What has weights: a route or, with a rule, that."""
+
+    route: RouteRow
+    rule: RuleRow | None = None
+
+    @classmethod
+    def of(cls, image: Image, path: str) -> Split:
+        """path: ROUTE or ROUTE/RULE. Raises Refusal."""
+        name, slash, rule_name = path.partition("/")
+        route = route_of(image, name)
+        if not slash:
+            return cls(route)
+        rule = next((rule for rule in route.pick_rules if rule.name == rule_name), None)
+        if rule is None:
+            raise unknown(f"rule of route {name}", rule_name, [r.name for r in route.pick_rules])
+        if rule.rule.reject:
+            raise Refusal("refused", f"{path} rejects its connections: it has no weights")
+        return cls(route, rule)
+
+    @property
+    def path(self) -> str:
+        return rule_path(self.route.name, self.rule.name) if self.rule else self.route.name
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """By destination."""
+        if self.rule is None:
+            return {row.name: row.weight for row in self.route.destinations}
+        return self._named(self.rule.weights)
+
+    @property
+    def file_weights(self) -> dict[str, int]:
+        """Those that the file asks for."""
+        if self.rule is None:
+            return {row.name: row.file_weight for row in self.route.destinations}
+        return self._named(self.rule.file_weights)
+
+    def _named(self, weights: tuple[int, ...]) -> dict[str, int]:
+        names = (row.name for row in self.route.destinations)
+        return dict(zip(names, weights, strict=True))
+
+    def with_weights(self, image: Image, weights: Mapping[str, int]) -> Image:
+        if self.rule is None:
+            return with_weights(image, self.route.name, weights)
+        return with_rule_weights(image, self.route.name, self.rule.name, weights)
+
+    def with_file_weights(self, image: Image, weights: Mapping[str, int]) -> Image:
+        if self.rule is None:
+            return with_file_weights(image, self.route.name, weights)
+        return with_rule_weights(image, self.route.name, self.rule.name, weights, in_file=True)
+
+    def check_names(self, weights: Mapping[str, Any]) -> None:
+        """Raises Refusal."""
+        known = [row.name for row in self.route.destinations]
+        for name in weights:
+            if name not in known:
+                raise unknown(f"destination of route {self.route.name}", name, known)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetWeights(Change):
-    """weights: numbers or, as texts, steps: +5. Unless forced, somebody must be left to take
-    connections."""
+    """route: ROUTE or ROUTE/RULE. weights: numbers or, as texts, steps: +5. Unless forced, somebody
+    must be left to take connections."""
 
     kind = "weights"
     can_be_undone = True
@@ -31,15 +94,13 @@ class SetWeights(Change):
     force: bool = False
 
     def plan(self, now: InForce) -> InForce:
-        row = route_of(now.image, self.route)
-        current = _weights_of(row)
-        for name in self.weights:
-            if name not in current:
-                raise unknown(f"destination of route {self.route}", name, current)
+        split = Split.of(now.image, self.route)
+        split.check_names(self.weights)
+        current = split.weights
         if not self.weights:
             raise Refusal("invalid", "no weight given")
         wanted = {name: _weight(name, value, current[name]) for name, value in self.weights.items()}
-        return _with_weights(now, row, {**current, **wanted}, force=self.force)
+        return _with_weights(now, split, {**current, **wanted}, force=self.force)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +115,12 @@ class UndoWeights(Change):
     force: bool = False
 
     def plan(self, now: InForce) -> InForce:
-        row = route_of(now.image, self.route)
-        previous = now.previous_weights.get(self.route, {})
-        weights = {d.name: previous.get(d.name, d.weight) for d in row.destinations}
-        if weights == _weights_of(row):
-            raise Refusal("refused", f"{row.name}: nothing to undo: its weights were not changed")
-        return _with_weights(now, row, weights, force=self.force)
+        split = Split.of(now.image, self.route)
+        previous = now.previous_weights.get(split.path, {})
+        weights = {name: previous.get(name, weight) for name, weight in split.weights.items()}
+        if weights == split.weights:
+            raise Refusal("refused", f"{split.path}: nothing to undo: its weights were not changed")
+        return _with_weights(now, split, weights, force=self.force)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,28 +134,34 @@ class SavedWeights(Change):
     weights: Mapping[str, Any]
 
     def plan(self, now: InForce) -> InForce:
-        row = route_of(now.image, self.route)
-        current = _weights_of(row)
+        split = Split.of(now.image, self.route)
+        split.check_names(self.weights)
         for name, value in self.weights.items():
-            if name not in current:
-                raise unknown(f"destination of route {self.route}", name, current)
             if type(value) is not int or not 0 <= value <= MAX_WEIGHT:
                 raise Refusal("invalid", f"{name}: a weight is 0..{MAX_WEIGHT}; got {value!r}")
-        image = with_file_weights(now.image, row.name, self.weights)
-        config = replace(now.config, routes=tuple(map(self._saved, now.config.routes)))
-        return _with_differing(replace(now, config=config, image=image), row.name)
-
-    def _saved(self, route: Route) -> Route:
-        if route.name != self.route:
-            return route
-        destinations = (
-            replace(d, weight=self.weights.get(d.name, d.weight)) for d in route.destinations
+        image = split.with_file_weights(now.image, self.weights)
+        routes = (
+            self._saved(route, split.rule) if route.name == split.route.name else route
+            for route in now.config.routes
         )
-        return replace(route, destinations=tuple(destinations))
+        config = replace(now.config, routes=tuple(routes))
+        return _with_differing(replace(now, config=config, image=image), split.path)
+
+    def _saved(self, route: Route, rule: RuleRow | None) -> Route:
+        if rule is None:
+            destinations = (
+                replace(d, weight=self.weights.get(d.name, d.weight)) for d in route.destinations
+            )
+            return replace(route, destinations=tuple(destinations))
+        rules = (self._saved_rule(r) if r.called == rule.name else r for r in route.rules)
+        return replace(route, rules=tuple(rules))
+
+    def _saved_rule(self, rule: Rule) -> Rule:
+        return replace(rule, weights=tuple({**dict(rule.weights), **self.weights}.items()))
 
     def differences(self, before: InForce, after: InForce) -> Iterator[str]:
-        was = {d.name: d.file_weight for d in route_of(before.image, self.route).destinations}
-        now = {d.name: d.file_weight for d in route_of(after.image, self.route).destinations}
+        was = Split.of(before.image, self.route).file_weights
+        now = Split.of(after.image, self.route).file_weights
         saved = [f"{name} {weight}" for name, weight in now.items() if weight != was[name]]
         if saved:
             yield f"{self.route}: the file has {', '.join(saved)} now"
@@ -103,36 +170,40 @@ class SavedWeights(Change):
 def previous_weights(known: Weights, before: Image, after: Image) -> Weights:
     """For UndoWeights, after a change from one image to the other. known: those before it."""
     previous = dict(known)
-    was = {route.name: _weights_of(route) for route in before.routes}
-    for route in after.routes:
-        if was.get(route.name, _weights_of(route)) != _weights_of(route):
-            previous[route.name] = was[route.name]
-    names = {route.name for route in after.routes}
+    was = {split.path: split.weights for split in splits(before)}
+    names = set()
+    for split in splits(after):
+        names.add(split.path)
+        if was.get(split.path, split.weights) != split.weights:
+            previous[split.path] = was[split.path]
     return {name: weights for name, weights in previous.items() if name in names}
 
 
-def _weights_of(row: RouteRow) -> dict[str, int]:
-    return {destination.name: destination.weight for destination in row.destinations}
+def splits(image: Image) -> Iterator[Split]:
+    """All that have weights."""
+    for route in image.routes:
+        yield Split(route)
+        for rule in route.pick_rules:
+            if not rule.rule.reject:
+                yield Split(route, rule)
 
 
-def _with_weights(now: InForce, row: RouteRow, weights: dict[str, int], *, force: bool) -> InForce:
-    image = with_weights(now.image, row.name, weights)
+def _with_weights(now: InForce, split: Split, weights: dict[str, int], *, force: bool) -> InForce:
+    image = split.with_weights(now.image, weights)
     if not force:
         if not any(weights.values()):
-            raise Refusal("unforced", f"all weights would be 0: {nobody_left(row.name)}")
-        check_served(row, route_of(image, row.name))
-    return _with_differing(replace(now, image=image), row.name)
+            raise Refusal("unforced", f"all weights would be 0: {nobody_left(split.path)}")
+        check_served(split.route, route_of(image, split.route.name))
+    return _with_differing(replace(now, image=image), split.path)
 
 
-def _with_differing(now: InForce, route: str) -> InForce:
-    """The same with the weights of a route, as its image has them, that differ from the file's."""
-    differing = {
-        d.name: d.weight
-        for d in route_of(now.image, route).destinations
-        if d.weight != d.file_weight
-    }
-    others = {name: set_ for name, set_ in now.weights.items() if name != route}
-    return replace(now, weights={**others, route: differing} if differing else others)
+def _with_differing(now: InForce, path: str) -> InForce:
+    """The same with the weights of a split, as its image has them, that differ from the file's."""
+    split = Split.of(now.image, path)
+    in_file = split.file_weights
+    differing = {name: w for name, w in split.weights.items() if w != in_file[name]}
+    others = {name: set_ for name, set_ in now.weights.items() if name != path}
+    return replace(now, weights={**others, path: differing} if differing else others)
 
 
 def _weight(name: str, value: object, current: int) -> int:

@@ -43,7 +43,7 @@ from tcpmux.shm.rules import DestinationRules, destination_rules, endpoint_rules
 from tcpmux.shm.serving import with_turns_and_weights
 from tcpmux.shm.slots import Key, Names, TableFull, rule_key
 
-Weights = Mapping[str, Mapping[str, int]]  # route -> destination -> weight
+Weights = Mapping[str, Mapping[str, int]]  # ROUTE or ROUTE/RULE -> destination -> weight
 Addresses = Mapping[HostName, Sequence[Address]]
 Loops = Collection[tuple[str, Address]]  # a route, and what leads back to it
 _EMPTY = Image((), ())

@@ -15,7 +15,15 @@ from tcpmux.config.settings import (
 )
 from tcpmux.config.written import rule_text
 from tcpmux.errors import clock
-from tcpmux.shm.image import ADMIN_STATES, FALLBACK, READY, DestinationRow, Image, RouteRow
+from tcpmux.shm.image import (
+    ADMIN_STATES,
+    FALLBACK,
+    READY,
+    DestinationRow,
+    Image,
+    RouteRow,
+    RuleRow,
+)
 from tcpmux.shm.rules import DestinationRules, EndpointRules, RouteRules
 
 _TIMEOUTS = [*rules_of(Timeouts)]
@@ -73,11 +81,54 @@ def _route_changes(old: RouteRow, new: RouteRow) -> list[str]:
     then, now = _on_unavailable(old), _on_unavailable(new)
     if then != now:
         changes.append(f"on_unavailable {then}->{now}")
+    changes += _pick_rule_changes(old, new)
     if old.admitted != new.admitted:
         changes.append("allow or deny changed")
     if old.senders != new.senders:
         changes.append("accept_proxy.from changed")
     return changes
+
+
+def _pick_rule_changes(old: RouteRow, new: RouteRow) -> list[str]:
+    """`rule testers v2 10->20`. What a rule's weights of destinations are that come or go is of
+    these."""
+    before = {rule.name: rule for rule in old.pick_rules}
+    after = {rule.name: rule for rule in new.pick_rules}
+    changes = []
+    for name, rule in after.items():
+        if name not in before:
+            changes.append(f"rule {name} added ({rule.rule}: {_goes_to(new, rule)})")
+            continue
+        was = before[name]
+        if was.rule.conditions != rule.rule.conditions:
+            changes.append(f"rule {name} is of {rule.rule} now")
+        if was.rule.reject != rule.rule.reject:
+            changes.append(f"rule {name} {_goes_to(new, rule)}")
+            continue
+        then, now = _weights(old, was), _weights(new, rule)
+        changes += [
+            f"rule {name} {destination} {then.get(destination, 0)}->{now.get(destination, 0)}"
+            for destination in dict.fromkeys((*now, *then))
+            if then.get(destination, 0) != now.get(destination, 0)
+        ]
+    changes += [f"rule {name} removed" for name in before if name not in after]
+    if [n for n in before if n in after] != [n for n in after if n in before]:
+        changes.append("rules are in another order")
+    return changes
+
+
+def _weights(route: RouteRow, rule: RuleRow) -> dict[str, int]:
+    names = (destination.name for destination in route.destinations)
+    return dict(zip(names, rule.weights, strict=True))
+
+
+def _goes_to(route: RouteRow, rule: RuleRow) -> str:
+    weights = {name: weight for name, weight in _weights(route, rule).items() if weight}
+    if rule.rule.reject:
+        return "rejects"
+    if len(weights) == 1:
+        return f"to {next(iter(weights))}"
+    return ", ".join(f"{name} {weight}" for name, weight in weights.items()) or "all weights 0"
 
 
 def _on_unavailable(route: RouteRow) -> str:

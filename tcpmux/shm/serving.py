@@ -147,6 +147,25 @@ def _within_bounds(weights: list[int]) -> list[int]:
     return [max(1, weight * MAX_WEIGHT // largest) if weight else 0 for weight in weights]
 
 
+def with_rule_weights(
+    image: Image, route_name: str, rule: str, weights: Mapping[str, int], *, in_file: bool = False
+) -> Image:
+    """The same image, but for these weights of a rule. in_file: for what the file has as them."""
+
+    def changed(route: RouteRow, row: RuleRow) -> RuleRow:
+        old = row.file_weights if in_file else row.weights
+        pairs = zip(route.destinations, old, strict=True)
+        new = tuple(weights.get(destination.name, weight) for destination, weight in pairs)
+        return replace(row, file_weights=new) if in_file else replace(row, weights=new)
+
+    def of_route(route: RouteRow) -> RouteRow:
+        rows = (changed(route, r) if r.name == rule else r for r in route.pick_rules)
+        return with_turns_and_weights(replace(route, pick_rules=tuple(rows)))
+
+    routes = (of_route(r) if r.name == route_name else r for r in image.routes)
+    return replace(image, routes=tuple(routes))
+
+
 def with_weights(image: Image, route_name: str, weights: Mapping[str, int]) -> Image:
     """The same image, every row of it too, but for these weights of one route."""
 

@@ -1,5 +1,5 @@
-"""Rules of a route, with clients that a PROXY header names: the first that a connection meets decides
-where it goes, exactly, whatever happens meanwhile."""
+"""Rules of a route, with clients that a PROXY header names: the first that a connection meets
+decides where it goes, exactly, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ from tests.integration.routes import routes
 from tests.support import DEADLINE, EchoServer, free_port, read_all, wait_for
 
 Rules = Sequence[dict[str, Any]]
-TESTERS = {"name": "testers", "source": "198.51.100.0/28", "to": "v2"}
-SPLIT = {"name": "split", "source": "198.51.100.16/28", "weights": {"v1": 2, "v2": 1}}
-BANNED = {"name": "banned", "source": ["198.51.100.32/28"], "reject": True}
+TESTERS: dict[str, Any] = {"name": "testers", "source": "198.51.100.0/28", "to": "v2"}
+SPLIT: dict[str, Any] = {
+    "name": "split",
+    "source": "198.51.100.16/28",
+    "weights": {"v1": 2, "v2": 1},
+}
+BANNED: dict[str, Any] = {"name": "banned", "source": ["198.51.100.32/28"], "reject": True}
 
 
 def ruled(one: EchoServer, two: EchoServer, rules: Rules, **more: Any) -> dict[str, Any]:
@@ -70,22 +74,28 @@ def test_the_first_rule_that_is_met_decides(proxy: Proxy) -> None:
     assert who(proxy, [99, 100]) == {"one": 2}
     with pytest.raises(ConnectionResetError):
         ask(proxy, 40)
-    wait_for(lambda: counts(proxy) == {"testers": (0, 3), "split": (0, 6), "banned": (0, 1)}, "ends")
+    wait_for(
+        lambda: counts(proxy) == {"testers": (0, 3), "split": (0, 6), "banned": (0, 1)}, "ends"
+    )
     assert closed(proxy) == {"finished": 11, "rejected_by_rule": 1}
 
 
 def test_the_named_client_is_asked_about_and_not_the_peer(
     start_proxy: StartProxy, one: EchoServer, two: EchoServer
 ) -> None:
-    rules = [{"source": "127.0.0.0/8", "reject": True}, {"to": "v2"}]
+    rules: list[dict[str, Any]] = [{"source": "127.0.0.0/8", "reject": True}, {"to": "v2"}]
     proxy = start_proxy(routes(ruled(one, two, rules)))
     assert ask(proxy, 1) == "two"
 
 
 # --- exact, whatever happens ----------------------------------------------------------------------
 
-THIRDS = {"name": "thirds", "source": "198.51.100.16/28", "weights": {"v1": 2, "v2": 1}}
-UNNAMED = {"source": "198.51.100.64/28", "weights": {"v1": 1, "v2": 4}}
+THIRDS: dict[str, Any] = {
+    "name": "thirds",
+    "source": "198.51.100.16/28",
+    "weights": {"v1": 2, "v2": 1},
+}
+UNNAMED: dict[str, Any] = {"source": "198.51.100.64/28", "weights": {"v1": 1, "v2": 4}}
 
 
 class Load:
@@ -153,7 +163,10 @@ def test_open_connections_of_a_rule_are_counted_through_all_of_it(
 
 
 def test_what_is_full_spills_to_destinations_of_the_rule_alone(
-    start_proxy: StartProxy, one: EchoServer, two: EchoServer, echo_servers: Callable[..., EchoServer]
+    start_proxy: StartProxy,
+    one: EchoServer,
+    two: EchoServer,
+    echo_servers: Callable[..., EchoServer],
 ) -> None:
     """v3 has all the weight of the route, and none in the rule."""
     three = echo_servers("three")
@@ -188,7 +201,10 @@ def test_across_goes_to_destinations_of_the_rule_alone(
 
 
 def test_the_share_of_a_drained_destination_stays_in_the_rule(
-    start_proxy: StartProxy, one: EchoServer, two: EchoServer, echo_servers: Callable[..., EchoServer]
+    start_proxy: StartProxy,
+    one: EchoServer,
+    two: EchoServer,
+    echo_servers: Callable[..., EchoServer],
 ) -> None:
     """Where it has no other, connections end as on_all_unavailable says."""
     three = echo_servers("three")
@@ -214,14 +230,15 @@ def test_a_connection_that_is_held_goes_by_its_rule(
     with socket.create_connection(address(proxy), timeout=DEADLINE) as sock:
         sock.sendall(b"PROXY TCP4 198.51.100.1 192.0.2.1 1000 443\r\nhello\n")
         wait_for(
-            lambda: [row["state"] for row in proxy.client.connections()["connections"]]
-            == ["waiting"],
+            lambda: (
+                [row["state"] for row in proxy.client.connections()["connections"]] == ["waiting"]
+            ),
             "it to be held",
         )
         assert ask(proxy, 200) == "one"
         kill_workers(proxy)
         assert counts(proxy) == {"testers": (1, 1)}
-        assert proxy.run("ready", "r/v2").returncode == 0
+        assert proxy.run("enable", "r/v2").returncode == 0
         with sock.makefile("rb") as lines:
             assert lines.readline() == b"two hello\n"
 
@@ -234,3 +251,113 @@ def test_the_fallback_that_a_route_names_stands_in_for_rules_too(
     made["destinations"][1]["endpoints"] = [dead]
     proxy = start_proxy(routes(made, workers=1))
     assert who(proxy, range(3)) == {"one": 3}
+
+
+# --- weights at run time --------------------------------------------------------------------------
+
+
+def test_weights_of_a_rule_change_like_others(proxy: Proxy) -> None:
+    done = proxy.run("weight", "r/split", "v1=1", "v2=+2", "--wait")
+    assert done.returncode == 0
+    assert done.stdout.startswith("r: rule split v1 2->1, rule split v2 1->3\n")
+    assert who(proxy, [16] * 8) == {"one": 2, "two": 6}
+    assert who(proxy, [1, 99]) == {"two": 1, "one": 1}
+    assert "v1 25%, v2 75% (file: v1 2, v2 1)" in proxy.run("status", "r").stdout
+    done = proxy.run("undo", "r/split")
+    assert "r/split is split now: v1 66.7%, v2 33.3%" in done.stdout
+    assert who(proxy, [16] * 3) == {"one": 2, "two": 1}
+
+
+def test_what_is_set_at_run_time_ends_with_a_reload_and_outlives_the_master(proxy: Proxy) -> None:
+    assert proxy.run("weight", "r/testers", "v1=1", "v2=0").returncode == 0
+    proxy.process.kill()
+    proxy.process.wait()
+    proxy.start()
+    assert ask(proxy, 1) == "one"
+    upgrade(proxy, 1)
+    assert ask(proxy, 1) == "one"
+    at = len(proxy.log)
+    proxy.reload(proxy.file.read_text())
+    proxy.says(
+        "r/testers: the file's weights replace the ones set at run time (v1=1, v2=0)", after=at
+    )
+    assert ask(proxy, 1) == "two"
+
+
+def test_weights_of_a_rule_are_saved(proxy: Proxy) -> None:
+    """`to` becomes weights. Nothing else of the file changes."""
+    proxy.file.write_text(
+        f"""# mine
+admin: {{socket: {proxy.admin}}}
+routes:
+  - name: r
+    listen: {":".join(map(str, address(proxy)))}
+    rules:
+      - {{source: 10.9.0.0/16, to: v2}}  # testers
+      - name: split
+        weights:
+          v1: 2  # two
+          v2: 1
+    destinations:
+      - {{name: v1, endpoints: []}}
+      - {{name: v2, endpoints: []}}
+      - {{name: v3, endpoints: []}}
+"""
+    )
+    assert proxy.run("reload").returncode == 0
+    derived = proxy.status()["routes"][0]["rules"][0]["name"]
+    assert derived.startswith("source-10.9.0.0-16-")
+    for path, weights in ((f"r/{derived}", ("v2=80", "v1=20")), ("r/split", ("v1=3", "v3=4"))):
+        done = proxy.run("weight", path, *weights, "--save", "--force")
+        assert done.returncode == 0, done.stderr
+    text = proxy.file.read_text()
+    assert "      - {source: 10.9.0.0/16, weights: {v2: 80, v1: 20}}  # testers\n" in text
+    assert "          v3: 4\n          v1: 3  # two\n          v2: 1\n" in text
+    assert proxy.run("diff", "-c", str(proxy.file)).stdout == ""
+    rules = proxy.status()["routes"][0]["rules"]
+    assert all(d["weight"] == d["file_weight"] for rule in rules for d in rule["destinations"])
+
+
+REFUSED = {
+    ("r/nobody", "v1=1"): "no rule named 'nobody'",
+    ("r/banned", "v1=1"): "r/banned rejects its connections: it has no weights",
+    ("r/split", "v9=1"): "no destination named 'v9'",
+    ("r/split", "v1=0", "v2=0"): "all weights would be 0: r/split would have no destination left",
+    ("r/split", "v1=-5"): "v1: 2-5 is -3, not 0..1000000",
+    ("x/split", "v1=1"): "no route named 'x'",
+}
+
+
+def test_what_weights_of_a_rule_can_t_be_is_refused(proxy: Proxy) -> None:
+    for arguments, told in REFUSED.items():
+        done = proxy.run("weight", *arguments)
+        assert done.returncode == 1
+        assert told in done.stderr.replace("of route r ", "")
+
+
+def test_a_drain_that_leaves_a_rule_without_a_destination_is_refused(proxy: Proxy) -> None:
+    done = proxy.run("drain", "r/v2")
+    assert done.returncode == 1
+    assert "r/testers would have no destination left and reset every connection" in done.stderr
+
+
+def test_diff_tells_what_becomes_of_rules(proxy: Proxy, one: EchoServer, two: EchoServer) -> None:
+    rules: list[dict[str, Any]] = [
+        {**BANNED, "reject": False, "to": "v1"},
+        {**TESTERS, "source": "192.0.2.0/24"},
+        {"tls": False, "reject": True},
+    ]
+    listen = ":".join(map(str, address(proxy)))
+    proxy.write(routes(ruled(one, two, rules, listen=listen), workers=2))
+    done = proxy.run("diff", "-c", str(proxy.file))
+    (line,) = done.stdout.splitlines()
+    changes = line.removeprefix("r: ").split(", rule")
+    assert changes[0].startswith("rule banned to v1") or changes
+    for told in (
+        "rule banned to v1",
+        "rule testers is of source 192.0.2.0/24 now",
+        "added (tls false: rejects)",
+        "rule split removed",
+        "rules are in another order",
+    ):
+        assert told in line
