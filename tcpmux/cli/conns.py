@@ -50,6 +50,7 @@ HEADS = (
 NUMBERS = (4, 5, 6, 7, 8, 9)
 # Columns in front of the last one, each where there is something in it.
 EXTRA: dict[str, Callable[[Connection], str | None]] = {
+    "RULE": lambda connection: connection.get("rule"),
     "VIA": lambda connection: connection.get("peer"),
     "SERVER NAME": lambda connection: connection.get("sni"),
 }
@@ -223,8 +224,9 @@ def conns(
 
     IN is bytes from the client so far, OUT bytes to it. W is the worker, GEN the generation of the
     routes by which the destination was picked, PICK the reason: by weight, or as the only
-    destination with weight. VIA is the load balancer whose PROXY header named the client. With
-    --by, OLDEST is the age of the oldest connection of a group.
+    destination with weight. RULE is the rule of the route that it has met, VIA the load balancer
+    whose PROXY header named the client. With --by, OLDEST is the age of the oldest connection of a
+    group.
 
     \b
     Examples:

@@ -26,6 +26,7 @@ KEYS = (
     "upstream_local_address",
     "route",
     "destination",
+    "rule",  # of the route, that it has met
     "generation",
     "pick_reason",
     "others",  # why it had no choice: what kept the other destinations out

@@ -158,11 +158,12 @@ class Connections:
 
 def _row(row: Row, name: Names) -> dict[str, Any]:
     (number, route, destination, endpoint, client, peer, worker, state, age, idle) = row[:10]
-    (bytes_in, bytes_out, generation, picked, attempts, connect, first_byte, known) = row[10:]
+    (bytes_in, bytes_out, generation, picked, attempts, connect, first_byte, known) = row[10:18]
     return {
         "id": number,
         "route": name(route),
         "destination": name(destination),
+        "rule": name(row[18]),
         "endpoint": name(endpoint) or peer or None,
         "client": client,
         "peer": known.peer or None,

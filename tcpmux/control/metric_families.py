@@ -219,6 +219,14 @@ ROUTE = (
     ),
     *(Family(row.metric, "counter", help_of(row)) for row in OF_ROUTES),
 )
+RULE = (
+    Family(
+        "tcpmux_rule_connections_total",
+        "counter",
+        "Connections that met the rule, including those that it rejects.",
+    ),
+    Family("tcpmux_rule_connections_active", "gauge", "Open connections."),
+)
 # Of routes, destinations and endpoints: in each state 1, in all others 0.
 STATES = tuple(
     Family(
@@ -243,7 +251,8 @@ def _template(family: Family) -> str:
 
 
 # With numbers to be filled in, and labels before that.
-ISTIO_LINES, OWN_LINES, ENDPOINT_LINES, ROUTE_LINES, STATE_LINES = (
-    [_template(family) for family in families] for families in (ISTIO, OWN, ENDPOINT, ROUTE, STATES)
+ISTIO_LINES, OWN_LINES, ENDPOINT_LINES, ROUTE_LINES, RULE_LINES, STATE_LINES = (
+    [_template(family) for family in families]
+    for families in (ISTIO, OWN, ENDPOINT, ROUTE, RULE, STATES)
 )
 HISTOGRAM_LINES = [_histogram_template(family.name, bounds) for family, bounds, _ in HISTOGRAMS]

@@ -26,6 +26,8 @@ from tcpmux.control.metric_families import (
     OWN_LINES,
     ROUTE,
     ROUTE_LINES,
+    RULE,
+    RULE_LINES,
     STATE_LINES,
     STATES,
     Family,
@@ -72,6 +74,7 @@ class _Prepared:
         self.destinations: list[tuple[DestinationRow, list[str], list[str]]] = []
         self.endpoints: list[tuple[EndpointRow, list[str]]] = []
         self.routes: list[tuple[int, list[str]]] = []
+        self.rules: list[tuple[int, list[str]]] = []
         # In the order of STATES: the names of each, and its lines.
         self.states: tuple[list[tuple[tuple[str, ...], str]], ...] = ([], [], [])
 
@@ -79,6 +82,9 @@ class _Prepared:
         name = label(route.name)
         self.routes.append((route.slot, _labelled(ROUTE_LINES, f'route="{name}"')))
         self._add_state((route.name,), f'route="{name}"')
+        for rule in route.pick_rules:
+            labels = f'route="{name}",rule="{label(rule.name)}"'
+            self.rules.append((rule.slot, _labelled(RULE_LINES, labels)))
         for row in route.destinations:
             version = label(row.name)
             istio = f'destination_service="{name}",destination_version="{version}"'
@@ -163,6 +169,7 @@ class Metrics:
                     yield histograms[i] % histogram_values(histogram)
         yield from self._endpoints(of, open_metrics=open_metrics)
         yield from self._routes(of, open_metrics=open_metrics)
+        yield from self._rules(of, open_metrics=open_metrics)
         yield from self._states(of, open_metrics=open_metrics)
 
     def _states(self, of: _Prepared, *, open_metrics: bool) -> Iterator[str]:
@@ -188,6 +195,17 @@ class Metrics:
             read.append((_route_values(self._view.counters.slot(slot)), lines))
             yield ""
         for i, family in enumerate(ROUTE):
+            yield family.head(open_metrics=open_metrics)
+            for values, lines in read:
+                yield lines[i] % values[i]
+
+    def _rules(self, of: _Prepared, *, open_metrics: bool) -> Iterator[str]:
+        read = []
+        for slot, lines in of.rules:
+            counters = self._view.counters.slot(slot)
+            read.append(((counters.opened, counters.active), lines))
+            yield ""
+        for i, family in enumerate(RULE):
             yield family.head(open_metrics=open_metrics)
             for values, lines in read:
                 yield lines[i] % values[i]

@@ -245,6 +245,7 @@ class Connection(TypedDict):
     id: str  # of this connection alone, as long as it stays with its worker
     route: str | None
     destination: str | None
+    rule: str | None  # of the route, that it has met
     endpoint: str | None  # None: not connected to any yet
     client: str
     peer: str | None  # of the client's socket, if a PROXY header named another client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Protocol
 
 from tcpmux.shm.image import DISABLED, DRAINING, READY, DestinationRow, Image, RouteRow
@@ -11,6 +12,7 @@ from tcpmux.shm.image import DISABLED, DRAINING, READY, DestinationRow, Image, R
 READ_EVERY = 1.0  # s at least between two looks at the route table for what is over
 MAX_KNOWN = 4096  # answers that are remembered
 MAX_SHOWN = 8  # destinations in one
+NO_RULE = (1 << 32) - 1  # csrc/route_table.h: TM_NONE
 _STATES = {DRAINING: "drained", DISABLED: "disabled"}
 
 
@@ -27,17 +29,19 @@ class Others:
         self._next_read = 0.0
         self._generation = 0
         self._routes: dict[int, RouteRow] = {}  # by slot
-        self._known: dict[tuple[int, int, int], str] = {}
+        self._known: dict[tuple[int, int, int, int], str] = {}
 
-    def text(self, route: int, destination: int, generation: int) -> str | None:
+    def text(
+        self, route: int, destination: int, generation: int, rule: int = NO_RULE
+    ) -> str | None:
         """`v2: down, v3: weight 0`; None = the route has no others, or is gone. Of a generation
         that is over, and was not asked for while it was in force: as it is now, and says so.
-        route, destination: slots."""
-        key = (generation, route, destination)
+        route, destination, rule: slots; with a rule, by its weights."""
+        key = (generation, route, destination, rule)
         found = self._known.get(key)
         if found is None:
             self._read(generation)
-            found = self._now(route, destination)
+            found = self._now(route, destination, rule)
             if generation == self._generation:
                 self._remember(key, found)
             elif found:
@@ -55,18 +59,31 @@ class Others:
             self._generation = generation
             self._routes = {route.slot: route for route in image.routes}
 
-    def _now(self, route: int, destination: int) -> str:
+    def _now(self, route: int, destination: int, rule: int) -> str:
         row = self._routes.get(route)
-        others = [] if row is None else [d for d in row.destinations if d.slot != destination]
+        rows = () if row is None else _by_rule(row, rule)
+        others = [d for d in rows if d.slot != destination]
         shown = [f"{other.name}: {why_out(other)}" for other in others[:MAX_SHOWN]]
         if len(others) > MAX_SHOWN:
             shown.append(f"{len(others) - MAX_SHOWN} more")
         return ", ".join(shown)
 
-    def _remember(self, key: tuple[int, int, int], text: str) -> None:
+    def _remember(self, key: tuple[int, int, int, int], text: str) -> None:
         if len(self._known) >= MAX_KNOWN:
             del self._known[next(iter(self._known))]
         self._known[key] = text
+
+
+def _by_rule(route: RouteRow, rule: int) -> tuple[DestinationRow, ...]:
+    """Its destinations, with the weights that they have in that rule."""
+    found = next((row for row in route.pick_rules if row.slot == rule), None)
+    if found is None:
+        return route.destinations
+    weights = zip(route.destinations, found.weights, found.effective_weights, strict=True)
+    return tuple(
+        replace(row, weight=weight, effective_weight=effective)
+        for row, weight, effective in weights
+    )
 
 
 def why_out(row: DestinationRow) -> str:

@@ -114,7 +114,8 @@ class Source:
                 **self._places(route, destination, endpoint, client, peer, direct=direct),
                 **_names(known),
                 **_origin(*row[12:17]),
-                **self._alternatives(route, destination, *row[12:14]),
+                **self._rule(row[18]),
+                **self._alternatives(route, destination, *row[12:14], row[18]),
                 **_identity(int(number.partition("-")[0]), number),
                 **_refused(0),
             }
@@ -122,7 +123,9 @@ class Source:
     def _line(self, worker: int, entry: LogEntry, clock: Clock) -> Line:
         event, route, destination, endpoint, client, peer = entry[:6]
         client_local, endpoint_local, accepted, at, bytes_in, bytes_out, closed = entry[6:13]
-        picked, generation, attempts, connect, first_byte, number, refused, direct = entry[13:21]
+        picked, generation, attempts, connect, first_byte, number, refused, direct, rule, known = (
+            entry[13:]
+        )
         return {
             "event": event,
             **_times(clock, accepted, at - accepted),
@@ -130,17 +133,25 @@ class Source:
             **self._places(
                 route, destination, endpoint, client, peer, client_local, endpoint_local, direct
             ),
-            **_names(entry[21]),
+            **_names(known),
             **_origin(generation, picked, attempts, connect, first_byte),
-            **self._alternatives(route, destination, generation, picked),
+            **self._rule(rule),
+            **self._alternatives(route, destination, generation, picked, rule),
             **_identity(worker, number),
             **_refused(refused),
         }
 
-    def _alternatives(self, route: int, destination: int, generation: int, picked: str) -> Line:
-        """Of its pick. route, destination: counter slots."""
+    def _rule(self, slot: int) -> Line:
+        """The rule that it has met."""
+        return {"rule": self._view.table.label(slot) if slot < MAX_SLOTS else None}
+
+    def _alternatives(
+        self, route: int, destination: int, generation: int, picked: str, rule: int
+    ) -> Line:
+        """Of its pick. route, destination, rule: counter slots."""
         has_none = picked == "only"
-        return {"others": self._others.text(route, destination, generation) if has_none else None}
+        found = self._others.text(route, destination, generation, rule) if has_none else None
+        return {"others": found}
 
     def _places(
         self,

@@ -126,7 +126,8 @@ cdef tuple row_of(Live live, uint32_t index, const tm_copy *of, uint64_t now):
         STATES[of.conn.state], age / 1e6, idle_us(of, now) / 1e6,
         of.conn.half[TM_CLIENT].bytes, of.conn.half[TM_ENDPOINT].bytes, of.cold.table_generation,
         _PICKED[tm_pick_reason_checked(of.cold.pick_reason)], of.cold.attempts,
-        of.cold.connect_us / 1e6, of.conn.first_byte_us / 1e6, known_of(live, index, of))
+        of.cold.connect_us / 1e6, of.conn.first_byte_us / 1e6, known_of(live, index, of),
+        of.cold.rule_slot)
 
 
 cdef class Scan:

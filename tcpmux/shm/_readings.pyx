@@ -210,7 +210,7 @@ def read_log(Live live not None, uint32_t most):
     endpoint, own address towards each, accepted at and this entry at (monotonic s), bytes in,
     bytes out, reason of the end ("" if it is none), reason and generation of the pick, endpoints
     tried, connect s, first byte s, id ("" if refused), number of the refusal (0 = none), address
-    of the peer, names in its ClientHello (Known: sni, alpn).
+    of the peer, slot of the rule, names in its ClientHello (Known: sni, alpn).
     """
     cdef tm_live *region = live.live()
     cdef uint64_t taken = tm_log_taken(&region.log)
@@ -239,7 +239,7 @@ def read_log(Live live not None, uint32_t most):
             entry.first_byte_us / 1e6,
             "" if entry.kind == TM_LOG_REFUSED else
             f"{live.worker}-{entry.index}-{entry.generation}", entry.refusal,
-            peer_text(&entry.direct), names_of(
+            peer_text(&entry.direct), entry.rule_slot, names_of(
                 &region.log.names[taken % TM_LOG_ENTRIES], entry.sni_size, entry.alpn_size)))
         taken += 1
     return found

@@ -65,6 +65,7 @@ cdef extern from "access_log.h" nogil:
         uint32_t route_slot
         uint32_t destination_slot
         uint32_t endpoint_slot
+        uint32_t rule_slot
         uint32_t index
         uint32_t generation
         uint32_t connect_us
@@ -161,6 +162,7 @@ cdef extern from "live.h" nogil:
         uint32_t endpoint_slot
         uint32_t connect_us
         uint32_t annex
+        uint32_t rule_slot
         uint64_t accepted_at_us
         uint64_t table_generation
         tm_peer client
