@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from tcpmux.cli.app import cli
 from tcpmux.control.client import AdminError, Client, Status
+from tests.integration.starting import Process, start
 from tests.support import DEADLINE, patient, wait_for
 
 
@@ -72,12 +73,7 @@ class Proxy:
         """Starts the master: at first, and again after one has died."""
         self._controls = self.log.count("control is ready")
         with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*self.limit, sys.executable, "-m", "tcpmux", "-c", self.source, *self._more],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-            )
+            self.process: Process = start(["-c", self.source, *self._more], log, self.limit)
         try:
             wait_for(self._ready, "tcpmux to be ready")
         except BaseException:

@@ -1,0 +1,192 @@
+"""Starts `python -m tcpmux` without what takes most of a start, which is to import it: a process
+that has imported it forks, and the child goes on as the interpreter would with that command line.
+
+What a fork does not show (imports that are missing, the environment, limits, how much memory is
+used) has tests of its own, which start the program themselves or with a prefix.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import tcpmux.__main__ as program
+
+# What a master has loaded when it is ready.
+LOADED = ("tcpmux.cli.run", "tcpmux.master.start", "difflib", "encodings.utf_8_sig")
+MODULE = "tcpmux"
+MOST = 1 << 16  # of a request, in bytes
+LOG, STATUS = 0, 1  # of the descriptors that come with one
+
+
+class Process(Protocol):
+    """What tests use of subprocess.Popen."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int) -> None: ...
+    def kill(self) -> None: ...
+
+
+class Forked:
+    """A child of the process that forks, which says how it ended."""
+
+    def __init__(self, pid: int, status: socket.socket) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._status = status
+
+    def poll(self) -> int | None:
+        return self._look(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self._look(timeout) is None:
+            raise subprocess.TimeoutExpired(MODULE, timeout or 0)
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, sig: int) -> None:
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, sig)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def _look(self, timeout: float | None) -> int | None:
+        if self.returncode is None and select.select([self._status], [], [], timeout)[0]:
+            said = self._status.recv(64)
+            assert said, "the process that forks has ended"
+            self.returncode = os.waitstatus_to_exitcode(int(said))
+            self._status.close()
+        return self.returncode
+
+
+def start(arguments: Sequence[str], log: BinaryIO, prefix: Sequence[str] = ()) -> Process:
+    """`python -m tcpmux ARGUMENTS`, which writes into the log. Is forked if nothing but the
+    arguments distinguishes it from others. prefix: a command that becomes it."""
+    environment, directory = dict(os.environ), str(Path.cwd())
+    forking = _forking()
+    if not prefix and (_usual(environment), directory) == (forking.environment, forking.directory):
+        return forking.start(arguments, log.fileno())
+    return subprocess.Popen(
+        [*prefix, sys.executable, "-m", MODULE, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def _usual(environment: dict[str, str]) -> dict[str, str]:
+    """Without the one in which pytest says what test runs."""
+    return {name: value for name, value in environment.items() if name != "PYTEST_CURRENT_TEST"}
+
+
+class _Forking:
+    """The process that forks, as those see it who have it do that. It ends with them."""
+
+    def __init__(self) -> None:
+        self.environment, self.directory = _usual(dict(os.environ)), str(Path.cwd())
+        self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def start(self, arguments: Sequence[str], log: int) -> Forked:
+        status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            request = json.dumps([*arguments]).encode()
+            socket.send_fds(self._line, [request], [log, theirs.fileno()])
+        return Forked(int(self._line.recv(64)), status)
+
+
+@cache
+def _forking() -> _Forking:
+    return _Forking()
+
+
+# --- in the process that forks --------------------------------------------------------------------
+
+
+def fork_on_demand(line: socket.socket) -> list[str]:
+    """Returns only in children, with the arguments of each."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # by Ctrl-C: who gives the orders ends then
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    before = signal.set_wakeup_fd(writing)
+    children: dict[int, socket.socket] = {}
+    while True:
+        ready = select.select([line.fileno(), reading], [], [])[0]
+        if reading in ready:
+            os.read(reading, MOST)
+            _tell_of_the_ended(children)
+        if line.fileno() not in ready:
+            continue
+        request, fds, _, _ = socket.recv_fds(line, MOST, 2)
+        if not request:
+            os._exit(0)
+        if pid := os.fork():
+            children[pid] = socket.socket(fileno=fds[STATUS])
+            os.close(fds[LOG])
+            line.send(str(pid).encode())
+            continue
+        signal.set_wakeup_fd(before)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for fd in (1, 2):
+            os.dup2(fds[LOG], fd)
+        for fd in (*fds, reading, writing, line.detach()):
+            os.close(fd)
+        for other in children.values():
+            other.close()
+        return list(json.loads(request))
+
+
+def _tell_of_the_ended(children: dict[int, socket.socket]) -> None:
+    with suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            with children.pop(pid) as one, suppress(OSError):  # nobody wants to know
+                one.send(str(status).encode())
+
+
+def _main() -> None:
+    for name in LOADED:
+        import_module(name)
+    gc.collect()
+    gc.freeze()
+    arguments = fork_on_demand(socket.socket(fileno=int(sys.argv[1])))
+    # As the interpreter has them.
+    sys.argv[:] = [program.__file__, *arguments]
+    sys.orig_argv[:] = [sys.executable, "-m", MODULE, *arguments]
+    program.main()  # type: ignore[attr-defined]  # which it imports
+
+
+if __name__ == "__main__":
+    _main()
