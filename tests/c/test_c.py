@@ -6,6 +6,7 @@ randomised one, set TCPMUX_TEST_SEED to the seed it printed.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import shlex
@@ -21,7 +22,7 @@ CSRC = HERE.parents[1] / "csrc"
 
 COMPILER = shlex.split(os.environ.get("CC", "gcc"))
 FLAGS = [
-    "-std=gnu11", "-D_GNU_SOURCE", "-g", "-O1", "-fno-omit-frame-pointer",
+    "-std=gnu11", "-D_GNU_SOURCE", "-g1", "-O1", "-fno-omit-frame-pointer",
     "-Wall", "-Wextra", "-Werror",
     "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
     "-pthread", *(["-mcx16"] if platform.machine() == "x86_64" else []),
@@ -70,27 +71,41 @@ THREAD_FLAGS = [flag for flag in FLAGS if "sanitize" not in flag] + [
 ]  # fmt: skip
 
 
-def compile_program(
-    name: str, sources: tuple[str, ...], directory: Path, flags: list[str] = FLAGS
-) -> Path:
-    """Builds one test program into `directory`; fails the test with the compiler's output."""
-    program = directory / name
-    command = [
-        *COMPILER, *flags, f"-I{CSRC}", f"-I{HERE}", "-o", str(program),
-        str(HERE / f"{name}.c"), *(str(CSRC / source) for source in sources),
-    ]  # fmt: skip
+@pytest.fixture(scope="session")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is compiled once for all programs, by whichever of the processes that run tests."""
+    base = tmp_path_factory.getbasetemp()
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "objects"
+    directory.mkdir(exist_ok=True)
+    return directory
+
+
+def compiled(source: str, objects: Path) -> Path:
+    """A source of csrc/ as FLAGS have it; fails the test with the compiler's output."""
+    made = objects / source.replace("/", "-")
+    with made.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.with_suffix(".o").exists():
+            compile_into(made.with_suffix(".new"), [*FLAGS, "-c", str(CSRC / source)])
+            made.with_suffix(".new").rename(made.with_suffix(".o"))
+    return made.with_suffix(".o")
+
+
+def compile_into(made: Path, arguments: list[str]) -> Path:
+    command = [*COMPILER, f"-I{CSRC}", f"-I{HERE}", "-o", str(made), *arguments]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False
     )
     if done.returncode != 0:
         pytest.fail(f"{shlex.join(command)}\n{done.stderr}", pytrace=False)
-    return program
+    return made
 
 
 @pytest.mark.parametrize("name", sorted(PROGRAMS))
-def test_c_module(name: str, tmp_path: Path) -> None:
+def test_c_module(name: str, tmp_path: Path, objects: Path) -> None:
     """Every check of the module's program holds, and no sanitizer has anything to say."""
-    run(compile_program(name, PROGRAMS[name], tmp_path), tmp_path)
+    parts = [str(compiled(source, objects)) for source in PROGRAMS[name]]
+    run(compile_into(tmp_path / name, [*FLAGS, str(HERE / f"{name}.c"), *parts]), tmp_path)
 
 
 def has_thread_sanitizer(directory: Path) -> bool:
@@ -110,7 +125,8 @@ def test_protocols_have_no_races(name: str, tmp_path: Path) -> None:
     """Table, records, counters, log, counts and buckets, each with its writers and readers."""
     if not has_thread_sanitizer(tmp_path):
         pytest.skip("the compiler has no thread sanitizer that runs here")
-    run(compile_program(name, THREADED[name], tmp_path, THREAD_FLAGS), tmp_path)
+    sources = [str(HERE / f"{name}.c"), *(str(CSRC / source) for source in THREADED[name])]
+    run(compile_into(tmp_path / name, [*THREAD_FLAGS, *sources]), tmp_path)
 
 
 def run(program: Path, directory: Path) -> None:
