@@ -95,9 +95,10 @@ demo: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	@echo "$(CC) -fsyntax-only $(C_FLAGS)"
-	@$(call each-of-csrc,$(CC) -fsyntax-only $(C_FLAGS) -x c -include {} /dev/null)
+	@echo "$(BIN)/mypy; $(CC) -fsyntax-only $(C_FLAGS)"
+	@$(BIN)/mypy & types=$$!; \
+		$(call each-of-csrc,$(CC) -fsyntax-only $(C_FLAGS) -x c -include {} /dev/null); \
+		checked=$$?; wait $$types && exit $$checked
 
 # Each header is a file of its own as well: what it defines is checked though no .c includes it.
 # Says nothing of those that pass: clang counts warnings about the C library's headers.
@@ -150,7 +151,9 @@ docs: $(DOCS_LOCKED)
 screenshots: $(READY)
 	$(BIN)/python -m tests.docs.screenshots
 
-test: lint
+# While mypy runs on one CPU, pytest compiles the tests: else each process that runs tests does.
+test: $(READY)
+	@$(BIN)/python -m pytest --collect-only -qq -n 0 >/dev/null & $(MAKE) --no-print-directory lint
 	$(BIN)/python $(PYTEST)
 
 prove: $(READY)
