@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support import patient, short_directory, write_token
 
@@ -28,7 +28,7 @@ def pytest_configure() -> None:
     """A shell has its background jobs ignore these, and what they start ignores them too; some
     tests send them."""
     # How long an example takes says more about the machine than about what is tested.
-    settings.register_profile("tcpmux", deadline=None)
+    settings.register_profile("tcpmux", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("tcpmux")
     # Else each instance reads the host's certification authorities, which takes long: a seventh of
     # the start of its control. Tests of TLS bring their own.

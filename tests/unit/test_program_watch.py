@@ -205,7 +205,7 @@ class Started:
 
     def turn(self) -> bool:
         """As the master's loop does. Never true."""
-        pid, status = os.waitpid(-1, os.WNOHANG) if self.program.pid else (0, 0)
+        pid, status = os.waitpid(self.program.pid, os.WNOHANG) if self.program.pid else (0, 0)
         if pid:
             assert self.program.died(pid, status)
         now = time.monotonic()
