@@ -1,5 +1,5 @@
-"""What it costs to find the rule that a connection meets: ns of CPU, with so many rules of sources, of names
-or of none. `python -m bench.rules`; needs gcc and a release build.
+"""What it costs to find the rule that a connection meets: ns of CPU, with so many rules of sources
+or of names. `python -m bench.rules`; needs gcc and a release build.
 
 Of each, the median of several runs. Without rules, nothing is looked for.
 """
@@ -28,7 +28,10 @@ RUNS = 5
 def program() -> Path:
     made = HERE / "build" / "rule_match"
     made.parent.mkdir(exist_ok=True)
-    sources = [HERE / "rule_match/main.c", *(CSRC / f"{m}.c" for m in ("pick_rules", "route_table"))]
+    sources = [
+        HERE / "rule_match/main.c",
+        *(CSRC / f"{m}.c" for m in ("pick_rules", "route_table")),
+    ]
     flags = ("-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{CSRC}")
     subprocess.run(["gcc", *flags, *map(str, sources), "-o", str(made)], check=True, timeout=120)
     return made

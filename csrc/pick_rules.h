@@ -8,8 +8,8 @@
  *
  *     log(segments)  +  labels of the name * log(names)  +  rules of these lists that don't match
  *
- * and with rules that have sources or names only, the last of these is 1. shm/rule_index.py makes the
- * lists, in the master; shm/rule_rows.py tells which rule it is for an operator, in Python.
+ * and with rules that have sources or names only, the last of these is 1. shm/rule_index.py makes
+ * the lists, in the master. config/rule_match.py does the same for an operator, in Python.
  */
 #ifndef TM_PICK_RULES_H
 #define TM_PICK_RULES_H

@@ -49,7 +49,7 @@ def undo(admin: Where, route: str, *, force: bool) -> int:
     with suppress(AdminError):  # it is done
         for found in instance.routes():
             if found["name"] == name:
-                of = [one for one in found["rules"] if one["name"] == rule]
+                of = [one for one in found.get("rules", ()) if one["name"] == rule]
                 for one in of if rule else [found]:
                     say(f"{route} is split now: {split(one)}")
     return 0

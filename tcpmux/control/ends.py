@@ -17,6 +17,7 @@ ENDS = {
     "retries_used_up": "a connect failed, no retry was left",
     "overflow": "a connection limit was reached",
     "not_allowed": "client named by a PROXY header denied",
+    "rejected_by_rule": "rejected by a rule of the route",
     "proxy_header": "PROXY header bad, late or missing",
     "client_hello": "ClientHello bad, late or not sent",
     "rate_limited": "rate limit of new connections exceeded",

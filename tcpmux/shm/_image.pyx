@@ -11,22 +11,20 @@ from libc.string cimport memcpy, memset
 
 from tcpmux.shm.c_table cimport (
     tm_destination, tm_endpoint, tm_image, TM_LABEL_SIZE, tm_listener, TM_MAGLEV,
-    tm_maglev_fill, tm_maglev_size, TM_MAX_ALL_DESTINATIONS, TM_MAX_ENDPOINTS,
-    TM_MAX_ALL_RULES, TM_MAX_LISTENERS, TM_MAX_MAGLEV, TM_MAX_RANGES, TM_MAX_ROUTES,
-    TM_MAX_RULE_NAMES, TM_MAX_RULE_NUMBERS, TM_MAX_RULE_TEXT, TM_MAX_RULE_VALUES, TM_MAX_SEGMENTS,
-    TM_MAX_SLOTS, TM_MAX_TURNS, TM_NAME_SIZE, TM_NONE, tm_pick_rule, tm_range, tm_ranges, tm_route,
-    tm_route_rule_set, tm_split_weight, tm_table, tm_table_generation, tm_table_idle_image,
-    tm_table_image, tm_table_is_still, tm_table_publish, TM_TLS_ANY, TM_TLS_NONE, TM_TLS_ONLY,
-    tm_turn, tm_turn_hash,
+    tm_maglev_fill, tm_maglev_size, TM_MAX_ALL_DESTINATIONS, TM_MAX_ENDPOINTS, TM_MAX_LISTENERS,
+    TM_MAX_MAGLEV, TM_MAX_ROUTES, TM_MAX_SLOTS, TM_MAX_TURNS, tm_route, tm_table,
+    tm_table_generation, tm_table_idle_image, tm_table_image, tm_table_is_still,
+    tm_table_publish, tm_turn, tm_turn_hash,
 )
 from tcpmux.shm._address cimport address_text, put_address
 from tcpmux.shm._pick cimport plan_split
+from tcpmux.shm._rule_set cimport put_rule_set, read_pick_rules
+from tcpmux.shm._row cimport name_text, put_name, put_ranges, read_ranges, slice_of
 from tcpmux.shm._table cimport Table
 from tcpmux.shm._address import address_hash
+from tcpmux.shm._rule_set import ids_by_route
 from tcpmux.shm._declared import DESTINATION_RULES, ENDPOINT_RULES, ROUTE_RULES
-from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow, RuleRow
-from tcpmux.shm.rule_index import index_of
-from tcpmux.shm.rule_rows import rule_of
+from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow
 from tcpmux.shm.rules import DestinationRules, EndpointRules, RouteRules
 
 # What is built of settings.py and what is imported of it are the same.
@@ -82,28 +80,6 @@ def read_image(Table table not None):
             continue
         if tm_table_is_still(table.table(), generation):
             return generation, image
-
-
-
-cdef dict ids_by_route(image):
-    """{index of a route: [(address, id) of its listeners]}"""
-    found = {}
-    for row in image.listeners:
-        found.setdefault(row.route, []).append((row.address, row.id))
-    return found
-
-
-
-cdef void put_name(char *field, str name):
-    cdef bytes encoded = name.encode("ascii")
-    assert 0 < len(encoded) < TM_NAME_SIZE
-    memset(field, 0, TM_NAME_SIZE)
-    memcpy(field, <char *>encoded, len(encoded))
-
-
-
-cdef str name_text(const char *field):
-    return (<bytes>field[:TM_NAME_SIZE]).split(b"\0", 1)[0].decode("ascii")
 
 
 
@@ -182,101 +158,6 @@ cdef int put_rules(uint64_t *words, rules, tuple names) except -1:
 
 
 
-cdef int put_ranges(tm_image *out, tm_ranges *ranges, bytes found) except -1:
-    """None: everybody."""
-    cdef uint32_t count = 0 if found is None else len(found) // sizeof(tm_range)
-    assert out.range_count + count <= TM_MAX_RANGES
-    ranges.first = out.range_count
-    ranges.count = TM_NONE if found is None else count
-    if count:
-        memcpy(&out.ranges[out.range_count], <const char *>found, count * sizeof(tm_range))
-    out.range_count += count
-    return 0
-
-
-
-cdef int put_rule_set(tm_image *out, tm_route_rule_set *rules, row, listening) except -1:
-    """listening: (address, id) of the listeners that the route has now."""
-    cdef uint32_t ranges, segments, names, numbers, values, text
-    cdef tm_pick_rule *rule
-    memset(rules, 0, sizeof(tm_route_rule_set))
-    rules.first_rule = out.pick_rule_count
-    if not row.pick_rules:
-        return 0
-    index = row.index or index_of([of.rule for of in row.pick_rules])
-    ranges, segments, names, numbers, values, text = index.sizes
-    assert out.range_count + ranges <= TM_MAX_RANGES
-    assert out.segment_count + segments <= TM_MAX_SEGMENTS
-    assert out.name_count + names <= TM_MAX_RULE_NAMES
-    assert out.number_count + numbers <= TM_MAX_RULE_NUMBERS
-    assert out.value_count + values <= TM_MAX_RULE_VALUES
-    assert out.text_count + text <= TM_MAX_RULE_TEXT
-    rules.segments.first, rules.segments.count = out.segment_count, segments
-    rules.names.first, rules.names.count = out.name_count, names
-    rules.others.first, rules.others.count = index.others
-    rules.first_number, rules.first_value = out.number_count, out.value_count
-    rules.first_text = out.text_count
-    memcpy(&out.segments[out.segment_count], <const char *>(<bytes>index.segments),
-           len(index.segments))
-    memcpy(&out.names[out.name_count], <const char *>(<bytes>index.names), len(index.names))
-    memcpy(&out.numbers[out.number_count], <const char *>(<bytes>index.numbers),
-           len(index.numbers))
-    memcpy(&out.values[out.value_count], <const char *>(<bytes>index.values), len(index.values))
-    memcpy(&out.text[out.text_count], <const char *>(<bytes>index.text), text)
-    out.segment_count += segments
-    out.name_count += names
-    out.number_count += numbers
-    out.value_count += values
-    out.text_count += text
-    for source, lists in zip(row.pick_rules, index.rules, strict=True):
-        assert out.pick_rule_count < TM_MAX_ALL_RULES
-        rule = &out.pick_rules[out.pick_rule_count]
-        out.pick_rule_count += 1
-        rules.rule_count += 1
-        put_rule(out, rule, source, lists)
-        put_listeners(out, rules, rule, source.rule, listening)
-    return 0
-
-
-
-cdef int put_rule(tm_image *out, tm_pick_rule *rule, row, lists) except -1:
-    cdef uint32_t i
-    put_name(rule.name, row.name)
-    put_ranges(out, &rule.sources, lists.sources)
-    rule.protocols.first, rule.protocols.count = lists.protocols
-    rule.tlvs.first, rule.tlvs.count = lists.tlvs
-    rule.said.first, rule.said.count = lists.said
-    rule.tls = (TM_TLS_ANY if row.rule.tls is None else
-                TM_TLS_ONLY if row.rule.tls else TM_TLS_NONE)
-    rule.reject = row.rule.reject
-    rule.slot = row.slot
-    rule.since_generation = row.since_generation
-    rule.split.ticket = row.ticket
-    plan_split(&rule.split, row.effective_weights)
-    for i in range(<uint32_t>len(row.weights)):
-        rule.weights[i] = row.weights[i]
-        rule.file_weights[i] = row.file_weights[i]
-    return 0
-
-
-
-cdef int put_listeners(tm_image *out, tm_route_rule_set *rules, tm_pick_rule *rule, said,
-                       listening) except -1:
-    """Of those that the route has now, the ones that the rule asks for."""
-    rule.listeners.first = out.number_count - rules.first_number
-    rule.listeners.count = TM_NONE
-    if not said.ports and not said.listen:
-        return 0
-    ids = sorted(number for address, number in listening if said.is_for(address))
-    assert out.number_count + len(ids) <= TM_MAX_RULE_NUMBERS
-    for number in ids:
-        out.numbers[out.number_count] = number
-        out.number_count += 1
-    rule.listeners.count = len(ids)
-    return 0
-
-
-
 cdef int put_endpoints(tm_image *out, tm_destination *destination, row) except -1:
     cdef tm_endpoint *endpoint
     destination.first_endpoint = out.endpoint_count
@@ -345,13 +226,6 @@ cdef int put_maglev(tm_image *out, tm_destination *destination) except -1:
 
 
 
-cdef object slice_of(uint32_t first, uint32_t count, uint32_t most):
-    if count > most or first > most - count:
-        raise ValueError("image index out of bounds")
-    return range(first, first + count)
-
-
-
 cdef object read_rules(const uint64_t *words, object kind, tuple names):
     cdef size_t i
     return kind(*[words[i] for i in range(<size_t>len(names))])  # in order: asserted above
@@ -387,28 +261,6 @@ cdef object read_destination(const tm_image *image, const tm_destination *destin
 
 
 
-cdef object read_ranges(const tm_image *image, const tm_ranges *ranges):
-    """As put_ranges() has them."""
-    if ranges.count == TM_NONE:
-        return None
-    slice_of(ranges.first, ranges.count, TM_MAX_RANGES)
-    return (<const char *>&image.ranges[ranges.first])[:ranges.count * sizeof(tm_range)]
-
-
-
-cdef object read_rule(const tm_image *image, const tm_route *route, const tm_pick_rule *rule):
-    cdef uint32_t i, count = route.destination_count
-    text = slice_of(route.rule_set.first_text + rule.said.first, rule.said.count,
-                    TM_MAX_RULE_TEXT)
-    said = (<const char *>&image.text[text.start])[:len(text)]
-    weights = [tm_split_weight(&rule.split, i) for i in range(count)]
-    return RuleRow(
-        rule_of(said), rule.split.ticket, rule.slot, rule.since_generation,
-        tuple([rule.weights[i] for i in range(count)]),
-        tuple([rule.file_weights[i] for i in range(count)]), tuple(weights))
-
-
-
 cdef object read_route(const tm_image *image, const tm_route *route):
     destinations = [
         read_destination(image, &image.destinations[<uint32_t>d])
@@ -419,10 +271,7 @@ cdef object read_route(const tm_image *image, const tm_route *route):
         tuple(destinations),
         read_rules(<const uint64_t *>&route.rules, RouteRules, ROUTE_RULES),
         read_ranges(image, &route.admitted), read_ranges(image, &route.senders) or b"",
-        tuple([read_rule(image, route, &image.pick_rules[<uint32_t>r])
-               for r in slice_of(route.rule_set.first_rule, route.rule_set.rule_count,
-                                 TM_MAX_ALL_RULES)]),
-        None)
+        read_pick_rules(image, route), None)
 
 
 

@@ -55,7 +55,8 @@ def name_hash(bytes name, bint is_suffix):
 
 def rule_met(Table table not None, uint32_t route, facts, uint32_t listener):
     """The number of the first rule of that route in the image in force that a connection meets, as
-    workers find it; -1 = none. facts: of tcpmux/config/rule_match.py. listener: its id. For tests."""
+    workers find it; -1 = none. facts: of tcpmux/config/rule_match.py. listener: its id. For tests.
+    """
     cdef tm_facts given
     cdef bytes ip = b"" if isinstance(facts.client, str) else facts.client.packed
     cdef bytes sni = facts.sni.encode()

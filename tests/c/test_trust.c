@@ -106,9 +106,10 @@ static void what_would_lead_out_of_an_array_is_not(void)
     *conn = whole, *cold = cold_whole;
     cold->close_reason = cold->pick_reason = cold->failure = 200;
     cold->until_ms = conn->last_activity_ms = UINT64_MAX, cold->origin.worker = UINT32_MAX;
+    cold->rule_slot = TM_MAX_SLOTS;
     CHECK(tm_conn_possible(conn, cold, NOW_US));
     CHECK(cold->close_reason < TM_CLOSE_REASONS && cold->pick_reason < TM_PICK_REASONS);
-    CHECK(cold->failure < TM_CLOSE_REASONS);
+    CHECK(cold->failure < TM_CLOSE_REASONS && cold->rule_slot == TM_NONE);
     CHECK(conn->last_activity_ms <= NOW_US / 1000 && cold->origin.worker <= TM_MAX_LINES);
     CHECK(munmap(live, tm_live_size(CAPACITY)) == 0);
 }

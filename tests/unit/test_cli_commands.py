@@ -519,10 +519,11 @@ def test_undo_tells_the_split_that_follows(admin: FakeAdmin) -> None:
     )
 
 
-def test_a_route_is_quoted(admin: FakeAdmin) -> None:
-    result = tcpmux("weight", "a/../b c", "v1=1", "--admin", admin.path)
-    assert result.exit_code == 1
-    assert admin.requests[0][0] == "PUT /v1/routes/a%2F..%2Fb%20c/weights"
+def test_a_route_and_its_rule_are_quoted(admin: FakeAdmin) -> None:
+    for route, path in (("..#b c", "..%23b%20c"), ("a/../b c", "a/rules/..%2Fb%20c")):
+        result = tcpmux("weight", route, "v1=1", "--admin", admin.path)
+        assert result.exit_code == 1
+        assert admin.requests.pop()[0] == f"PUT /v1/routes/{path}/weights"
 
 
 @pytest.mark.parametrize(
