@@ -8,4 +8,4 @@ from tcpmux.config.model import Route
 
 def needs_client_hello(route: Route) -> bool:
     """Whether a TLS ClientHello is waited for and read."""
-    return route.policy.preread.is_asked
+    return route.policy.preread.is_asked or any(rule.reads_hello for rule in route.rules)

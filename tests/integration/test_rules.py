@@ -3,14 +3,17 @@ decides where it goes, exactly, whatever happens meanwhile."""
 
 from __future__ import annotations
 
+import json
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.client_hellos import of_openssl
 from tests.integration.conftest import StartProxy
 from tests.integration.disturbances import address, closed, kill_workers, set_workers, upgrade
 from tests.integration.proxy import Proxy
@@ -361,3 +364,76 @@ def test_diff_tells_what_becomes_of_rules(proxy: Proxy, one: EchoServer, two: Ec
         "rules are in another order",
     ):
         assert told in line
+
+
+# --- what a ClientHello says ----------------------------------------------------------------------
+
+BY_HELLO: list[dict[str, Any]] = [
+    {"name": "shop", "sni": ["shop.example", "*.shop.example"], "alpn": "h2", "to": "v2"},
+    {"name": "others", "sni": "*.example", "weights": {"v1": 1, "v2": 1}},
+    {"name": "tls", "tls": True, "to": "v1"},
+    {"name": "plain", "tls": False, "reject": True},
+]
+
+
+def says(proxy: Proxy, first: bytes) -> str:
+    """Who answers a client that begins so. Raises ConnectionResetError."""
+    with socket.create_connection(address(proxy), timeout=DEADLINE) as sock:
+        sock.sendall(first + b"\n")
+        with suppress(OSError):  # it may have been reset already
+            sock.shutdown(socket.SHUT_WR)
+        return read_all(sock).partition(b" ")[0].decode()
+
+
+def test_rules_read_the_client_hello_without_being_told_to(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer, tmp_path: Path
+) -> None:
+    """The key `preread` is not needed."""
+    made = ruled(one, two, BY_HELLO)
+    del made["accept_proxy"]
+    log = tmp_path / "log"
+    proxy = start_proxy(routes(made, workers=1, access_log=str(log)))
+    assert says(proxy, of_openssl("Shop.Example", ("h2",))) == "two"
+    assert says(proxy, of_openssl("a.b.shop.example", ("http/1.1", "h2"))) == "two"
+    found = Counter(says(proxy, of_openssl("shop.example", ("http/1.1",))) for _ in range(4))
+    assert found == {"one": 2, "two": 2}
+    assert says(proxy, of_openssl("example", ())) == "one"
+    with pytest.raises(ConnectionResetError):
+        says(proxy, b"GET / HTTP/1.1\r\n")
+    wait_for(lambda: len(log.read_text().splitlines()) == 8, "their lines")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["rule"] for line in lines] == ["shop"] * 2 + ["others"] * 4 + ["tls", "plain"]
+    assert [line["destination"] for line in lines][-2:] == ["v1", None]
+    refused = {key: lines[-1][key] for key in ("connection_termination_details", "limit")}
+    assert refused == {"connection_termination_details": "rejected_by_rule", "limit": "rules"}
+    assert lines[-1]["response_flags"] == "UAEX"
+
+
+def test_a_client_that_waits_first_is_none_of_tls(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    """Else it could wait, and then say what the rule keeps out."""
+    made = ruled(one, two, BY_HELLO, preread={"timeout": "100ms"})
+    del made["accept_proxy"]
+    proxy = start_proxy(routes(made, workers=1))
+    with (
+        socket.create_connection(address(proxy), timeout=DEADLINE) as sock,
+        pytest.raises(ConnectionResetError),
+    ):
+        sock.recv(1)
+    assert closed(proxy) == {"rejected_by_rule": 1}
+
+
+def test_conns_and_metrics_have_the_rule(proxy: Proxy) -> None:
+    with socket.create_connection(address(proxy), timeout=DEADLINE) as sock:
+        sock.sendall(b"PROXY TCP4 198.51.100.1 192.0.2.1 1000 443\r\nhello\n")
+        with sock.makefile("rb") as lines:
+            assert lines.readline() == b"two hello\n"
+        (row,) = proxy.client.connections()["connections"]
+        assert row["rule"] == "testers"
+        head, line = proxy.run("conns").stdout.splitlines()[:2]
+        assert "RULE" in head
+        assert "testers" in line
+        metrics = proxy.client.metrics()
+        assert 'tcpmux_rule_connections_active{route="r",rule="testers"} 1\n' in metrics
+        assert 'tcpmux_rule_connections_total{route="r",rule="split"} 0\n' in metrics
