@@ -16,11 +16,11 @@ Client = IPv4Address | IPv6Address | str  # str: UNIX
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A connection as rules see it. tls: None = its first bytes are not read. sni: in lower case;
-    "" = none. alpn: protocols that the client offers. tlvs: those of its PROXY header."""
+    """A connection as rules see it. client, listener, tls: None = it is not known. sni: in lower
+    case; "" = none. alpn: protocols that the client offers. tlvs: those of its PROXY header."""
 
-    client: Client
-    listener: Address
+    client: Client | None = None
+    listener: Address | None = None
     tls: bool | None = None
     sni: str = ""
     alpn: tuple[str, ...] = ()
@@ -34,17 +34,37 @@ def rule_met(rules: Sequence[Rule], facts: Facts) -> int:
 
 def why_not(rule: Rule, facts: Facts) -> str:
     """The condition that the connection does not meet, for people; "" = it meets all."""
-    if rule.sources and not any(_is_in(facts.client, source) for source in rule.sources):
-        return f"source {facts.client} is not in {_listed(map(str, rule.sources))}"
-    if rule.ports and not _is_at_port(rule, facts):
-        of = facts.listener.port or facts.listener
-        return f"port {of} is not {_listed(map(str, rule.ports))}"
-    if rule.listen and facts.listener not in rule.listen:
-        return f"listen {facts.listener} is not {_listed(map(str, rule.listen))}"
     if rule.tls is not None and rule.tls is not facts.tls:
-        known = {True: "it is TLS", False: "it is not TLS", None: "whether it is TLS is not known"}
-        return f"tls {str(rule.tls).lower()}: {known[facts.tls]}"
-    return _why_not_said(rule, facts)
+        known = {True: "it is TLS", False: "it is not TLS", None: "whether it is TLS is not said"}
+        tls = f"tls {str(rule.tls).lower()}: {known[facts.tls]}"
+    else:
+        tls = ""
+    return (
+        _why_not_source(rule, facts.client)
+        or _why_not_at(rule, facts.listener)
+        or tls
+        or _why_not_said(rule, facts)
+    )
+
+
+def _why_not_source(rule: Rule, client: Client | None) -> str:
+    if not rule.sources:
+        return ""
+    if client is None:
+        return f"source is not said: it may be in {_listed(map(str, rule.sources))}"
+    if any(_is_in(client, source) for source in rule.sources):
+        return ""
+    return f"source {client} is not in {_listed(map(str, rule.sources))}"
+
+
+def _why_not_at(rule: Rule, listener: Address | None) -> str:
+    if (rule.ports or rule.listen) and listener is None:
+        return f"port is not said: it may be {_listed(map(str, rule.ports or rule.listen))}"
+    if rule.ports and listener and (listener.path or listener.port not in rule.ports):
+        return f"port {listener.port or listener} is not {_listed(map(str, rule.ports))}"
+    if rule.listen and listener not in rule.listen:
+        return f"listen {listener} is not {_listed(map(str, rule.listen))}"
+    return ""
 
 
 def _why_not_said(rule: Rule, facts: Facts) -> str:
@@ -68,10 +88,6 @@ def is_named(sni: str, pattern: str) -> bool:
     if pattern.startswith("*."):
         return sni.endswith(pattern[1:]) and len(sni) > len(pattern) - 1
     return sni == pattern
-
-
-def _is_at_port(rule: Rule, facts: Facts) -> bool:
-    return not facts.listener.path and facts.listener.port in rule.ports
 
 
 def _is_in(client: Client, source: Clients) -> bool:

@@ -8,8 +8,10 @@ from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
+from tcpmux.config import Address
 from tcpmux.config.duration import parse_duration
 from tcpmux.connection_id import parse_id
+from tcpmux.control.explanation import Word, explain, facts_asked
 from tcpmux.control.limits import MAX_CONNECTIONS
 from tcpmux.control.master_link import MasterRefused
 from tcpmux.control.operations import Operations
@@ -17,6 +19,7 @@ from tcpmux.nearest import did_you_mean
 from tcpmux.shm._connections import GROUP_KEYS, SORT_KEYS, Scan, is_open
 from tcpmux.shm._declared import MAX_SLOTS
 from tcpmux.shm.image import EndpointRow, RouteRow
+from tcpmux.shm.stats import listens
 from tcpmux.shm.view import View
 
 if TYPE_CHECKING:
@@ -104,6 +107,20 @@ class Connections:
         if not slots:
             raise unknown(f"endpoint{of}", query["endpoint"], [text for text, _ in endpoints])
         return slots
+
+    def explanation(self, route: str, query: Mapping[str, str], word: Word) -> dict[str, Any]:
+        """As GET /v1/routes/{route}/explanation has it. Raises MasterRefused."""
+        image = self._view.image()[1]
+        known = [row.name for row in image.routes]
+        if route not in known:
+            raise unknown("route", route, known)
+        index = known.index(route)
+        listen = [Address.parse(text) for text in listens(image)[index]]
+        try:
+            facts = facts_asked(listen, query)
+        except ValueError as error:
+            raise invalid(str(error)) from None
+        return {**explain(image.routes[index], facts, word)}
 
     def names(self) -> Iterator[dict[str, Any]]:
         """Of all routes, as GET /v1/names has them."""

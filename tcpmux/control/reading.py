@@ -23,6 +23,7 @@ from tcpmux.control.schema import (
     Difference,
     Event,
     EventList,
+    Explanation,
     GroupKey,
     GroupOrder,
     History,
@@ -155,6 +156,52 @@ class Reading:
     def routes(self) -> Call[list[RouteStatus]]:
         """The routes of status()."""
         return Call(unpack=lambda answer: list(answer["routes"]))
+
+    @operation(
+        Row(
+            "GET",
+            "/v1/routes/{route}/explanation",
+            Role.VIEWER,
+            Explanation,
+            query={
+                "source": _TEXT,
+                "port": _TEXT,
+                "sni": _TEXT,
+                "alpn": _TEXT,
+                "tls": {"enum": ["true", "false"]},
+                "tlv": _TEXT,
+            },
+            commands=(
+                Command("explain", "Tell which destinations a connection would get, and why."),
+            ),
+        )
+    )
+    def explain(
+        self,
+        route: str,
+        *,
+        source: str | None = None,
+        port: str | None = None,
+        sni: str | None = None,
+        alpn: Sequence[str] = (),
+        tls: bool | None = None,
+        tlvs: Sequence[str] = (),
+    ) -> Call[Explanation]:
+        """Which rule of a route a connection would meet, and the share of each destination. source:
+        its client, an address or unix. port: a port, or an address of listen. sni, alpn: of its
+        ClientHello; tls: whether it begins with one. tlvs: those of its PROXY header, such as
+        0xEA=vpce-123, without commas. What is not said is not met by any rule that asks for it."""
+        return Call(
+            {"route": route},
+            {
+                "source": source,
+                "port": port,
+                "sni": sni,
+                "alpn": ",".join(alpn) or None,
+                "tls": None if tls is None else str(tls).lower(),
+                "tlv": ",".join(tlvs) or None,
+            },
+        )
 
     @operation(Row("GET", "/v1/names", Role.VIEWER, NameList))
     def names(self) -> Call[list[RouteNames]]:

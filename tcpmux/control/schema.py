@@ -294,6 +294,33 @@ class ConnectionGroups(TypedDict):
     groups: list[ConnectionGroup]
 
 
+class RulePassed(TypedDict):
+    rule: str
+    why: str  # the condition that it does not meet
+
+
+class DestinationShare(TypedDict):
+    name: str
+    weight: int  # in the rule that is met, or in the route
+    effective_weight: int
+    share: float  # of such connections, 0..1
+    available: bool  # False: it can take no connections
+    condition: str  # healthy, degraded, down, drained or disabled
+
+
+class Explanation(TypedDict):
+    """Answer of GET /v1/routes/{route}/explanation."""
+
+    route: str
+    listener: str | None  # None: it was not said, and there are several
+    admitted: bool  # False: allow and deny keep the client out
+    rule: str | None  # the first that is met; None: the weights of the route decide
+    conditions: str | None
+    passed: list[RulePassed]  # the rules in front of it, or all
+    end: str  # reset or held, where no destination gets it; "" = one does
+    destinations: list[DestinationShare]  # that have weight
+
+
 class DestinationNames(TypedDict):
     name: str
     endpoints: list[str]

@@ -191,6 +191,13 @@ class AdminApi:
         head = {"time": time.time(), "total": total, "groups_total": count}
         return await self._in_slices(request, json_parts(head, "groups", groups))
 
+    async def _explain(self, request: web.Request, route: str) -> dict[str, Any]:
+        conditions = self._readings.conditions
+        await conditions.look(self._readings.slices)
+        return self._readings.connections.explanation(
+            route, request.query, lambda destination: conditions.word(route, destination)
+        )
+
     async def _names(self, request: web.Request) -> web.StreamResponse:
         return await self._in_slices(
             request, json_parts({}, "routes", self._readings.connections.names())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv6Address
 
 from tcpmux.config import Clients
 
@@ -37,6 +38,17 @@ def admitted(allow: Sequence[Clients], deny: Sequence[Clients]) -> bytes | None:
 def ranges_of(clients: Iterable[Clients]) -> bytes:
     """The same of these clients."""
     return _bytes(_merged(clients))
+
+
+def has(ranges: bytes | None, client: IPv4Address | IPv6Address | str) -> bool:
+    """Whether a client is in ranges that one of the functions above has made. str: of a UNIX
+    socket."""
+    if ranges is None:
+        return True
+    at = 0 if isinstance(client, str) else int(client) + (_MAPPED if client.version == 4 else 0)
+    wanted = at.to_bytes(16, "big")
+    starts = range(0, len(ranges), RANGE)
+    return any(ranges[s : s + 16] <= wanted <= ranges[s + 16 : s + RANGE] for s in starts)
 
 
 def _bytes(ranges: Iterable[tuple[int, int]]) -> bytes:

@@ -16,7 +16,7 @@ import pytest
 from tests.client_hellos import of_openssl
 from tests.integration.conftest import StartProxy
 from tests.integration.disturbances import address, closed, kill_workers, set_workers, upgrade
-from tests.integration.proxy import Proxy
+from tests.integration.proxy import Proxy, tcpmux
 from tests.integration.routes import routes
 from tests.support import DEADLINE, EchoServer, free_port, read_all, wait_for
 
@@ -437,3 +437,58 @@ def test_conns_and_metrics_have_the_rule(proxy: Proxy) -> None:
         metrics = proxy.client.metrics()
         assert 'tcpmux_rule_connections_active{route="r",rule="testers"} 1\n' in metrics
         assert 'tcpmux_rule_connections_total{route="r",rule="split"} 0\n' in metrics
+
+
+# --- explain --------------------------------------------------------------------------------------
+
+
+def test_explain_says_which_rule_is_met_and_why_others_are_not(proxy: Proxy) -> None:
+    done = proxy.run("explain", "r", "--source", "198.51.100.17")
+    assert (done.returncode, done.stdout.splitlines()[1:]) == (
+        0,
+        [
+            "  testers: no: source 198.51.100.17 is not in 198.51.100.0/28",
+            "  split: yes: source 198.51.100.16/28",
+            "it goes to v1 66.7%, v2 33.3% of such connections",
+        ],
+    )
+    assert proxy.run("explain", "r").stdout.splitlines()[-2:] == [
+        "no rule is met: by the weights of the route",
+        "it goes to v1",
+    ]
+    banned = proxy.client.explain("r", source="198.51.100.40")
+    assert (banned["rule"], banned["end"], banned["destinations"]) == ("banned", "reset", [])
+
+
+def test_explain_knows_what_is_so_now(proxy: Proxy) -> None:
+    """Weights that were set, and who is out."""
+    assert proxy.run("weight", "r/split", "v1=1", "v2=3").returncode == 0
+    found = proxy.client.explain("r", source="198.51.100.17")
+    assert [(d["name"], d["share"]) for d in found["destinations"]] == [("v1", 0.25), ("v2", 0.75)]
+    assert proxy.run("drain", "r/v2", "--force").returncode == 0
+    done = proxy.run("explain", "r", "--source", "198.51.100.17")
+    assert done.stdout.splitlines()[-2:] == ["it goes to v1", "  v2 is drained"]
+    done = proxy.run("explain", "r", "--source", "198.51.100.1")
+    assert done.stdout.splitlines()[-2:] == ["it is reset: nobody is available", "  v2 is drained"]
+
+
+def test_explain_reads_files_too(proxy: Proxy) -> None:
+    """The same words, without an instance."""
+    for asked in (["--source", "198.51.100.1"], ["--no-tls"], ["--tlv", "5=a", "--sni", "a.b"]):
+        here = proxy.run("explain", "r", *asked)
+        there = tcpmux("explain", "r", *asked, "-c", str(proxy.file))
+        assert (there.returncode, there.stdout) == (here.returncode, here.stdout), there.stderr
+
+
+def test_what_can_t_be_asked_is_said(proxy: Proxy) -> None:
+    for asked, told in (
+        (["r", "--source", "10.0.0.0/8"], "source: expected an address, or unix, got '10.0.0.0/8'"),
+        (["r", "--port", "1"], "port: the route listens on 127.0.0.1:"),
+        (["r", "--tlv", "0xEA"], "tlv: expected TYPE=VALUE such as 0xEA=vpce-123, got '0xEA'"),
+        (["r", "--no-tls", "--sni", "a"], "a client without TLS sends no name"),
+        (["s"], "no route named 's'"),
+    ):
+        for more in ([], ["-c", str(proxy.file)]):
+            done = proxy.run("explain", *asked, *more)
+            assert done.returncode in (1, 2), done.stdout
+            assert told in done.stderr

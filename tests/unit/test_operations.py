@@ -46,6 +46,17 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "set_weights": (("r/1", {"v1": 1, "v2": "+5"}), {"force": True}),
     "undo": (("r",), {"force": True}),
     "set_rule_weights": (("r", "x", {"v1": 1, "v2": "+5"}), {"force": True}),
+    "explain": (
+        ("r",),
+        {
+            "source": "10.0.0.1",
+            "port": "1",
+            "sni": "a",
+            "alpn": ["h2"],
+            "tls": True,
+            "tlvs": ["5=a"],
+        },
+    ),
     "undo_rule": (("r", "x"), {"force": True}),
     "note_saved_rule_weights": (("r", "x", {"v1": 1}), {}),
     "note_saved_weights": (("r/1", {"v1": 1}), {}),

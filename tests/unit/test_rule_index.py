@@ -50,6 +50,7 @@ def table() -> Table:
 
 def found(table: Table, rules: Sequence[Rule], facts: Facts) -> int:
     """By the lists, in the second route of an image."""
+    assert facts.listener is not None
     return _pick.rule_met(table, 1, facts, IDS[facts.listener])
 
 
@@ -271,5 +272,5 @@ def test_the_condition_that_is_not_met_is_told() -> None:
     assert is_named("a.b", "*.b")
     assert not is_named("b", "*.b")
     unread = Facts("unix", LISTEN[3])
-    assert why_not(Rule(tls=True), unread) == "tls true: whether it is TLS is not known"
+    assert why_not(Rule(tls=True), unread) == "tls true: whether it is TLS is not said"
     assert why_not(Rule(ports=(1,)), unread) == "port unix:/run/db.sock is not 1"

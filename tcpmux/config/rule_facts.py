@@ -1,0 +1,73 @@
+"""What somebody asks about whom a connection would go to: from texts to the facts that rules are
+about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from tcpmux.config.address import Address
+from tcpmux.config.rule import tlv_value
+from tcpmux.config.rule_match import Client, Facts
+from tcpmux.config.settings import UNIX
+
+MAX_TEXT = 4096  # of one
+
+
+def facts_of(
+    listen: Sequence[Address],
+    *,
+    source: str | None = None,
+    port: str | None = None,
+    sni: str | None = None,
+    alpn: Sequence[str] = (),
+    tls: bool | None = None,
+    tlvs: Sequence[str] = (),
+) -> Facts:
+    """listen: of the route. port: a port, or an address of listen; of a single one it follows.
+    tls: follows from sni and alpn. tlvs: TYPE=VALUE each, as a file has them. Raises ValueError."""
+    if tls is False and (sni or alpn):
+        raise ValueError("a client without TLS sends no name and offers no protocol")
+    return Facts(
+        _client(source) if source else None,
+        _listener(listen, port),
+        True if sni or alpn else tls,
+        (sni or "").lower().removesuffix("."),
+        tuple(alpn),
+        tuple(map(_tlv, tlvs)),
+    )
+
+
+def _client(text: str) -> Client:
+    if text == UNIX:
+        return UNIX
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise ValueError(f"source: expected an address, or unix, got {text[:60]!r}") from None
+
+
+def _listener(listen: Sequence[Address], port: str | None) -> Address | None:
+    if port is None:
+        return listen[0] if len(listen) == 1 else None
+    found = [a for a in listen if port in (str(a), str(a.port or ""))]
+    if not found:
+        known = ", ".join(map(str, listen[:20])) or "no address"
+        raise ValueError(f"port: the route listens on {known}, not on {port[:60]!r}")
+    return found[0]
+
+
+def _tlv(text: str) -> tuple[int, bytes]:
+    kind, equals, value = text.partition("=")
+    number = int(kind, 0) if re.fullmatch(r"0x[0-9a-fA-F]{1,2}|[1-9][0-9]{0,2}", kind) else 0
+    if not equals or not 1 <= number <= 255:
+        raise ValueError(f"tlv: expected TYPE=VALUE such as 0xEA=vpce-123, got {text[:60]!r}")
+    if not value.startswith("hex:"):
+        return number, tlv_value(number, value)
+    try:
+        return number, bytes.fromhex(value[4:])
+    except ValueError:
+        raise ValueError(
+            f"tlv: expected hexadecimal digits after hex:, got {value[:60]!r}"
+        ) from None
