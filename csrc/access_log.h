@@ -63,6 +63,8 @@ enum tm_refusal {
 #define TM_REFUSED_BURST 100u
 #define TM_REFUSED_NS 100000000u
 
+enum { TM_TLVS_MAX = 112 }; /* bytes that are kept of a PROXY header's TLVs */
+
 /* What is to be logged. Bits of tm_table.log_kinds. */
 enum tm_log_wanted { TM_LOG_ENDS = 1, TM_LOG_STARTS = 2 };
 
@@ -79,8 +81,9 @@ struct tm_log_entry {
     uint8_t pick_reason;  /* enum tm_pick_reason */
     uint8_t attempts;     /* endpoints tried; 255 = as many or more */
     uint8_t refusal;      /* enum tm_refusal; END, REFUSED */
-    uint8_t sni_size;     /* 0 = none; the bytes are in `names`, at the same place */
+    uint8_t sni_size;     /* 0 = none; the bytes are in `known`, at the same place */
     uint8_t alpn_size;
+    uint8_t tlvs_size;
     uint32_t route_slot;       /* TM_NONE = no route was found */
     uint32_t destination_slot; /* TM_NONE = none was picked */
     uint32_t endpoint_slot;    /* TM_NONE = none took the connection */
@@ -97,12 +100,14 @@ struct tm_log_entry {
     struct tm_peer client_local, endpoint_local; /* the proxy's own ends */
     struct tm_peer direct; /* at the other end of the client's socket: a PROXY header may have named
                             * another client */
+    uint32_t born_worker, born_index, born_generation; /* as tm_cold has it */
 };
 
 /* Apart from the entries, as most have none: memory that nobody touches is not used. */
-struct tm_log_names {
+struct tm_log_known {
     char sni[TM_SNI_MAX + 1];
     unsigned char alpn[TM_ALPN_MAX];
+    unsigned char tlvs[TM_TLVS_MAX];
 };
 
 struct tm_log {
@@ -112,7 +117,7 @@ struct tm_log {
     _Alignas(64) _Atomic uint64_t taken;
     uint64_t told[TM_REFUSALS];
     _Alignas(64) struct tm_log_entry entries[TM_LOG_ENTRIES];
-    struct tm_log_names names[TM_LOG_ENTRIES];
+    struct tm_log_known known[TM_LOG_ENTRIES];
 };
 
 /* Where the worker puts its next entry, to be followed by tm_log_commit(); NULL = no room:

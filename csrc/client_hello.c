@@ -242,6 +242,7 @@ static bool read_alpn(struct place *place, uint32_t end, struct tm_hello *hello)
             copy(place, hello->alpn + hello->alpn_size + 1, size);
             hello->alpn_size = (uint8_t)(hello->alpn_size + 1 + size);
         }
+        hello->alpn_cut = !has_room;
         skip_to(place, name_end);
     }
     return true;

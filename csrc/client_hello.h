@@ -41,6 +41,7 @@ struct tm_hello {
     uint32_t need;     /* MORE: more than `have` */
     uint8_t sni_size;  /* 0: none, or one that is no host name, such as an address */
     uint8_t alpn_size;
+    uint8_t alpn_cut;  /* 1: there was no room for all of its list */
     char sni[TM_SNI_MAX + 1];        /* in lower case, without a dot at its end; ends with NUL */
     unsigned char alpn[TM_ALPN_MAX]; /* names, each after its size, up to the first without room */
 };

@@ -163,6 +163,10 @@ struct tm_cold {
     struct tm_peer endpoint;
     struct tm_origin origin;
     uint32_t rule_slot;           /* of the rule of its route that it has met; TM_NONE = of none */
+    uint16_t client_family;       /* of its socket: a header may have named a client of another */
+    uint16_t born_worker;         /* what it was called when it was accepted, wherever it is now */
+    uint32_t born_index;
+    uint32_t born_generation;
 };
 
 /* What few connections need, taken when they need it: conn/annex.h. */
@@ -179,8 +183,6 @@ struct tm_annex {
 };
 
 _Static_assert(sizeof(struct tm_annex) == TM_ANNEX_SIZE, "whole");
-
-enum { TM_TLVS_MAX = 112 }; /* bytes that are kept of a header's TLVs */
 
 /* What a client's first bytes are. */
 enum tm_first_bytes {
@@ -203,7 +205,8 @@ struct tm_known {
     uint8_t tlvs_size;
     uint8_t starttls;    /* steps done of what comes before TLS in the client's protocol */
     uint8_t waits_for_more; /* its socket tells of no bytes before there are enough: preread.c */
-    uint8_t spare[2];
+    uint8_t alpn_cut;    /* as tm_hello has it */
+    uint8_t spare[1];
     char sni[TM_SNI_MAX + 1];         /* client_hello.h: struct tm_hello */
     unsigned char alpn[TM_ALPN_MAX];
     unsigned char tlvs[TM_TLVS_MAX];  /* those to be kept, as they came: type, size, value */

@@ -319,3 +319,33 @@ uint32_t tm_proxy_write(unsigned char bytes[TM_PROXY_V1_MAX], uint32_t version,
     return version == 1 ? write_v1(bytes, &from, &there, is_known)
                         : write_v2(bytes, &from, &there, is_known);
 }
+
+static void make_unix(unsigned char *bytes)
+{
+    bytes[12] = 0x20 | COMMAND_PROXY;
+    bytes[13] = FAMILY_UNIX << 4 | OVER_STREAM;
+    put_two(bytes + 14, address_sizes[FAMILY_UNIX]);
+    memset(bytes + TM_PROXY_V2_HEAD, 0, address_sizes[FAMILY_UNIX]);
+}
+
+uint32_t tm_proxy_add(unsigned char *bytes, uint32_t size, uint8_t type, const void *value,
+                      uint16_t value_size)
+{
+    if ((bytes[12] & 15) == COMMAND_LOCAL) {
+        make_unix(bytes);
+        size = TM_PROXY_ADDRESSES_MAX;
+    }
+    bytes[size] = type;
+    put_two(bytes + size + 1, value_size);
+    memcpy(bytes + size + 3, value, value_size);
+    size += 3u + value_size;
+    put_two(bytes + 14, size - TM_PROXY_V2_HEAD);
+    return size;
+}
+
+void tm_proxy_set_checksum(unsigned char *bytes, uint32_t size)
+{
+    uint32_t crc = tm_crc32c(0, bytes, size);
+    put_two(bytes + size - 4, crc >> 16);
+    put_two(bytes + size - 2, crc);
+}

@@ -22,7 +22,12 @@ enum {
     TM_PROXY_V1_MAX = 107,  /* bytes, with CR and LF */
     TM_PROXY_MAX = 4096,    /* of version 2, with its TLVs: more is refused */
     TM_PROXY_V2_HEAD = 16,  /* signature, version, family, length */
+    TM_PROXY_ADDRESSES_MAX = TM_PROXY_V2_HEAD + 216,
+    TM_PROXY_WRITE_MAX = 1024, /* that is written, with all TLVs */
+    TM_PROXY_TLV_ALPN = 1,
+    TM_PROXY_TLV_AUTHORITY = 2,
     TM_PROXY_TLV_CRC32C = 3,
+    TM_PROXY_TLV_UNIQUE_ID = 5,
 };
 
 /* Bits of `versions`. */
@@ -64,6 +69,13 @@ struct tm_proxy_tlv {
 };
 bool tm_proxy_next_tlv(const unsigned char *bytes, const struct tm_proxy_header *header,
                        uint32_t *at, struct tm_proxy_tlv *tlv);
+
+/* Adds a TLV to a header of version 2, of `size` bytes; returns the new size. Receivers ignore
+ * those of a LOCAL header, so such a one becomes that of a UNIX socket without a name. */
+uint32_t tm_proxy_add(unsigned char *bytes, uint32_t size, uint8_t type, const void *value,
+                      uint16_t value_size);
+/* Puts the checksum into the header's last TLV, which is a CRC32C of 0. */
+void tm_proxy_set_checksum(unsigned char *bytes, uint32_t size);
 
 /* CRC-32C (Castagnoli) as in RFC 3720, B.4, continued from `crc`; 0 to begin. */
 uint32_t tm_crc32c(uint32_t crc, const unsigned char *bytes, size_t size);

@@ -228,7 +228,7 @@ int tm_pump_prepend(struct tm_pump *pump, struct tm_half *half, int destination,
     half->blocked = TM_PUMPING;
     journal->read = size;
     tm_pump_begin(pump, half, TM_PREPEND, 0);
-    int error = tm_pump_send_all(destination, pump->buffer, size, more ? MSG_MORE : 0);
+    int error = tm_pump_send_all(pump, half, destination, 0, size, more ? MSG_MORE : 0);
     if (error == 0)
         half->base = tm_base_make(tm_base_consumed(half->base), size);
     tm_journal_note(journal, TM_NOTHING);

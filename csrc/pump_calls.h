@@ -87,18 +87,27 @@ static inline void tm_pump_begin(struct tm_pump *pump, const struct tm_half *hal
     tm_journal_note(journal, operation);
 }
 
-/* To a socket whose send buffer is empty: it takes a few hundred bytes at once, or has failed. 0 or
- * -errno. */
-static inline int tm_pump_send_all(int destination, const unsigned char *bytes, size_t size,
-                                   int flags)
+/* The buffer's bytes from `done` up to `size`, to a socket whose send buffer is empty: it takes a
+ * few hundred bytes at once, or has failed. 0 or -errno. */
+static inline int tm_pump_send_all(struct tm_pump *pump, const struct tm_half *half,
+                                   int destination, uint32_t done, uint32_t size, int flags)
 {
+    struct tm_cell *cell = &pump->journal->passed;
+    unsigned char *bytes = pump->buffer + done;
     ssize_t sent;
-    do
-        sent = send(destination, bytes, size, MSG_NOSIGNAL | MSG_DONTWAIT | flags);
-    while (sent < 0 && errno == EINTR);
+    flags |= MSG_NOSIGNAL | MSG_DONTWAIT;
+    do {
+        if (half->uncounted & TM_UNCOUNTED_DESTINATION) {
+            sent = sendmmsg(destination, tm_cell_for(cell, bytes, size - done), 1, flags);
+            if (sent > 0)
+                sent = cell->message.msg_len;
+        } else {
+            sent = send(destination, bytes, size - done, flags);
+        }
+    } while (sent < 0 && errno == EINTR);
     if (sent < 0)
         return -errno;
-    return (size_t)sent == size ? 0 : -ENOBUFS;
+    return (uint32_t)sent == size - done ? 0 : -ENOBUFS;
 }
 
 /* Puts what `send` would not take into the pipe, which holds the first `half->queued` bytes of

@@ -157,17 +157,18 @@ int tm_pump_recover_prepend(struct tm_pump *pump, struct tm_half *half, int dest
     struct tm_journal *journal = pump->journal;
     uint64_t size = journal->read, written = 0;
     uint32_t prepended = tm_base_prepended(half->base);
-    bool done = prepended == size;
-    if (half->blocked != TM_PUMPING || half->bytes || size > pump->buffer_size ||
-        size > TM_MAX_PREPENDED || !(prepended == 0 || done))
+    bool done = prepended == size, is_unix = half->uncounted & TM_UNCOUNTED_DESTINATION;
+    if (half->blocked != TM_PUMPING || journal->uncounted != half->uncounted || half->bytes ||
+        size > pump->buffer_size || size > TM_MAX_PREPENDED || !(prepended == 0 || done))
         return -EUCLEAN;
-    int error = tm_kernel_written(destination, true, 0, &written);
+    int error = is_unix ? bytes_sent(pump, half, destination, true, &written)
+                        : tm_kernel_written(destination, true, 0, &written);
     if (error)
         return error;
-    if (written > size || (done && written != size))
+    if (written > size || (written != size && (done || (is_unix && written))))
         return -EUCLEAN;
     if (written < size)
-        error = tm_pump_send_all(destination, pump->buffer + written, (size_t)(size - written), 0);
+        error = tm_pump_send_all(pump, half, destination, (uint32_t)written, (uint32_t)size, 0);
     if (error)
         return error;
     half->base = tm_base_make(tm_base_consumed(half->base), (uint32_t)size);

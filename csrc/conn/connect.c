@@ -64,6 +64,7 @@ static void attempt_failed(struct tm_worker *w, uint32_t index, int error)
     tm_vacate(w, index, TM_HOLDS_ENDPOINT);
     cold->endpoint_slot = TM_NONE;
     tm_record_close_side(w, index, TM_ENDPOINT, false);
+    tm_base_forget_prepended(&w->records[index].half[TM_CLIENT]); /* the next one is sent its own */
 }
 
 /* --- to another destination ----------------------------------------------------------------- */

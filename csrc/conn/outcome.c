@@ -1,6 +1,8 @@
 /* The end. Runs in a worker. */
 #include "conn/outcome.h"
 
+#include <string.h>
+
 #include "conn/occupy.h"
 #include "conn/destination.h"
 #include "conn/proxy.h"
@@ -78,16 +80,18 @@ void tm_outcome_log_refused(struct tm_worker *w, int fd, const struct tm_peer *c
 }
 
 /* Of an entry that is not committed yet. */
-static void write_names(struct tm_worker *w, uint32_t index, struct tm_log_entry *entry)
+static void write_known(struct tm_worker *w, uint32_t index, struct tm_log_entry *entry)
 {
     const struct tm_known *known = tm_known_of(w, index);
-    if (!known || known->sni_size + known->alpn_size == 0)
+    if (!known || known->sni_size + known->alpn_size + known->tlvs_size == 0)
         return;
-    struct tm_log_names *names = &w->live->log.names[entry - w->live->log.entries];
-    memcpy(names->sni, known->sni, sizeof(names->sni));
-    memcpy(names->alpn, known->alpn, sizeof(names->alpn));
+    struct tm_log_known *its = &w->live->log.known[entry - w->live->log.entries];
+    memcpy(its->sni, known->sni, sizeof(its->sni));
+    memcpy(its->alpn, known->alpn, sizeof(its->alpn));
+    memcpy(its->tlvs, known->tlvs, sizeof(its->tlvs));
     entry->sni_size = known->sni_size;
     entry->alpn_size = known->alpn_size;
+    entry->tlvs_size = known->tlvs_size;
 }
 
 /* For the log process, if it keeps up; its sockets must be open still. */
@@ -122,8 +126,11 @@ static void write_log(struct tm_worker *w, uint32_t index, enum tm_log_kind kind
         .client_local = local_address(conn->fd[TM_CLIENT], cold->local_port[TM_CLIENT]),
         .endpoint_local = local_address(conn->fd[TM_ENDPOINT], cold->local_port[TM_ENDPOINT]),
         .direct = *tm_peer_of(w, index),
+        .born_worker = cold->born_worker,
+        .born_index = cold->born_index,
+        .born_generation = cold->born_generation,
     };
-    write_names(w, index, entry);
+    write_known(w, index, entry);
     tm_log_commit(&w->live->log);
 }
 

@@ -67,6 +67,7 @@ static struct tm_answer know(struct tm_worker *w, uint32_t index, enum tm_first_
         memcpy(known->alpn, hello->alpn, hello->alpn_size);
         known->sni_size = hello->sni_size;
         known->alpn_size = hello->alpn_size;
+        known->alpn_cut = hello->alpn_cut;
     }
     atomic_signal_fence(memory_order_seq_cst);
     known->first_bytes = (uint8_t)first_bytes;

@@ -7,7 +7,6 @@
 #include "conn/preface.h"
 #include "conn/stage.h"
 #include "proxy_header.h"
-#include "sock.h"
 
 /* A family other than 0 says that the rest is there. */
 static void keep_peer(struct tm_peer *kept, const struct tm_peer *peer)
@@ -19,16 +18,70 @@ static void keep_peer(struct tm_peer *kept, const struct tm_peer *peer)
     atomic_signal_fence(memory_order_seq_cst);
 }
 
-/* False: there is no annex for it. */
-static bool name_client(struct tm_worker *w, uint32_t index, const struct tm_proxy_header *header)
+static void name_client(struct tm_worker *w, uint32_t index, struct tm_known *known,
+                        const struct tm_proxy_header *header)
 {
-    struct tm_known *known = tm_known_take(w, index);
-    if (!known)
-        return false;
     if (!known->peer.family)
         keep_peer(&known->peer, &w->colds[index].client);
     known->to = header->to;
     w->colds[index].client = header->client;
+}
+
+/* Whether a type is one of a list: a bit each, in four words. */
+static bool is_listed(const uint64_t list[4], uint8_t type)
+{
+    return list[type >> 6] >> (type & 63) & 1;
+}
+
+static bool has_listed(const uint64_t list[4], const unsigned char *bytes,
+                       const struct tm_proxy_header *header)
+{
+    struct tm_proxy_tlv tlv;
+    uint32_t at = header->tlvs_at;
+    while (tm_proxy_next_tlv(bytes, header, &at, &tlv))
+        if (is_listed(list, tlv.type))
+            return true;
+    return false;
+}
+
+/* Those that find room, each whole. */
+static void keep_tlvs(struct tm_worker *w, struct tm_known *known, const uint64_t list[4],
+                      const unsigned char *bytes, const struct tm_proxy_header *header)
+{
+    struct tm_proxy_tlv tlv;
+    uint32_t at = header->tlvs_at, from = at, size = 0;
+    known->tlvs_size = 0; /* they may have been kept before: a death has come in between */
+    atomic_signal_fence(memory_order_seq_cst);
+    for (; tm_proxy_next_tlv(bytes, header, &at, &tlv); from = at) {
+        if (!is_listed(list, tlv.type))
+            continue;
+        if (at - from > TM_TLVS_MAX - size) {
+            tm_count(&w->live->counters.proxy_tlvs_dropped, 1);
+            continue;
+        }
+        memcpy(known->tlvs + size, bytes + from, at - from);
+        size += at - from;
+    }
+    atomic_signal_fence(memory_order_seq_cst);
+    known->tlvs_size = (uint8_t)size;
+}
+
+/* What it says that is asked for. False: there is no annex for it. */
+static bool keep(struct tm_worker *w, uint32_t index, const struct tm_route_rules *rules,
+                 const unsigned char *bytes, const struct tm_proxy_header *header)
+{
+    const uint64_t list[4] = {rules->keep_tlvs0, rules->keep_tlvs1, rules->keep_tlvs2,
+                              rules->keep_tlvs3};
+    bool has_tlvs = has_listed(list, bytes, header);
+    if (!header->has_client && !has_tlvs)
+        return true;
+    struct tm_known *known = tm_known_take(w, index);
+    if (!known)
+        return false;
+    if (header->has_client)
+        name_client(w, index, known, header);
+    if (has_tlvs)
+        keep_tlvs(w, known, list, bytes, header);
     return true;
 }
 
@@ -61,9 +114,10 @@ static struct tm_answer refuse_for(struct tm_worker *w, enum tm_proxy_result fau
 
 /* Of a whole header. */
 static struct tm_answer take(struct tm_worker *w, uint32_t index,
+                             const struct tm_route_rules *rules, const unsigned char *bytes,
                              const struct tm_proxy_header *header)
 {
-    if (header->has_client && !name_client(w, index, header))
+    if (!keep(w, index, rules, bytes, header))
         return tm_end_for(TM_CLOSED_local_error);
     atomic_signal_fence(memory_order_seq_cst);
     return tm_preface_consume(w, index, header->size) ? tm_next()
@@ -81,7 +135,7 @@ static struct tm_answer read_header(struct tm_worker *w, uint32_t index,
     enum tm_proxy_result result = tm_proxy_parse(bytes, got > 0 ? (size_t)got : 0,
                                                  (uint32_t)rules->proxy_versions, &header);
     if (result == TM_PROXY_WHOLE)
-        return take(w, index, &header);
+        return take(w, index, rules, bytes, &header);
     if (result != TM_PROXY_MORE)
         return refuse_for(w, result);
     struct tm_answer answer =
@@ -106,41 +160,4 @@ struct tm_answer tm_proxy_preface(struct tm_worker *w, uint32_t index)
     if (!route || tm_proxy_is_taken(w, index) || !sends_header(w, index, route))
         return tm_next();
     return read_header(w, index, &route->rules);
-}
-
-/* --- to the endpoint ------------------------------------------------------------------------ */
-
-/* Whether bytes of the client wait, to be in one segment with the header. */
-static bool has_begun(struct tm_worker *w, uint32_t index)
-{
-    unsigned char byte;
-    return tm_preface_peek(w, index, &byte, sizeof(byte)) > 0;
-}
-
-/* Where the client has connected to: as a header has said, or this host's address. */
-static struct tm_peer target_of(struct tm_worker *w, uint32_t index)
-{
-    const struct tm_known *known = tm_known_of(w, index);
-    struct tm_peer local;
-    if (known && known->peer.family)
-        return known->to;
-    tm_sock_local(w->records[index].fd[TM_CLIENT], &local);
-    return local;
-}
-
-struct tm_answer tm_header(struct tm_worker *w, uint32_t index)
-{
-    struct tm_conn *conn = &w->records[index];
-    const struct tm_destination *destination = tm_destination_of(w, index);
-    uint32_t version = destination ? (uint32_t)destination->rules.send_proxy : 0;
-    if (!version || w->colds[index].endpoint.family == AF_UNIX ||
-        conn->side_flags[TM_ENDPOINT] & TM_RESET || tm_base_prepended(conn->half[TM_CLIENT].base))
-        return tm_next();
-    struct tm_peer to = target_of(w, index);
-    uint32_t size = tm_proxy_write(w->pump.buffer, version, &w->colds[index].client, &to);
-    w->pump.journal->side = TM_CLIENT;
-    if (tm_pump_prepend(&w->pump, &conn->half[TM_CLIENT], conn->fd[TM_ENDPOINT], size,
-                        has_begun(w, index)) < 0)
-        conn->side_flags[TM_ENDPOINT] |= TM_RESET | TM_HUNG_UP; /* the relay ends it as such */
-    return tm_next();
 }

@@ -49,6 +49,10 @@ uint32_t tm_record_open(struct tm_worker *w, int fd, const struct tm_peer *peer,
     conn->side_flags[TM_CLIENT] = tm_first_flags(peer->family);
     conn->destination_slot = TM_NONE;
     cold->client = *peer;
+    cold->client_family = peer->family;
+    cold->born_worker = (uint16_t)w->id;
+    cold->born_index = index;
+    cold->born_generation = conn->generation;
     cold->listener = (uint16_t)w->pump.journal->listener;
     cold->accepted_at_us = w->now_us;
     cold->table_generation = w->generation;
@@ -56,6 +60,7 @@ uint32_t tm_record_open(struct tm_worker *w, int fd, const struct tm_peer *peer,
     cold->route_slot = route->slot;
     cold->endpoint_slot = TM_NONE;
     cold->rule_slot = TM_NONE;
+    tm_record_note_uncounted(conn, cold);
     tm_conn_enter(conn, TM_ACCEPTED);
     tm_journal_note(w->pump.journal, TM_NOTHING); /* the record owns the socket now: no ACCEPT */
     return index;

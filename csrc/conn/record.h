@@ -35,9 +35,10 @@ static inline uint8_t tm_first_flags(uint16_t family)
     return family == AF_UNIX ? TM_HUNG_UP : 0;
 }
 
+/* Of its socket. */
 static inline uint16_t tm_side_family(const struct tm_cold *cold, int side)
 {
-    return side == TM_CLIENT ? cold->client.family : cold->endpoint.family;
+    return side == TM_CLIENT ? cold->client_family : cold->endpoint.family;
 }
 
 /* Which of a connection's counts the kernel does not keep: those of UNIX sockets. */

@@ -23,7 +23,7 @@ enum { NOBODY = -1 }; /* no side */
 static bool both_unix(const struct tm_worker *w, uint32_t index)
 {
     const struct tm_cold *cold = &w->colds[index];
-    return cold->client.family == AF_UNIX && cold->endpoint.family == AF_UNIX;
+    return cold->client_family == AF_UNIX && cold->endpoint.family == AF_UNIX;
 }
 
 /* --- resets --------------------------------------------------------------------------------- */

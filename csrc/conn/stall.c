@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "conn/outcome.h"
+#include "conn/record.h"
 #include "sock.h"
 
 enum {
@@ -29,9 +30,8 @@ static bool is_blocked(const struct tm_conn *conn, int side)
 /* Bytes, the low bits. A UNIX socket has what it was sent at once, and little room. */
 static uint32_t taken_by(const struct tm_conn *conn, const struct tm_cold *cold, int side)
 {
-    uint16_t family = side == TM_CLIENT ? cold->client.family : cold->endpoint.family;
     uint32_t count;
-    if (family != AF_UNIX && tm_sock_acknowledged(conn->fd[side], &count))
+    if (tm_side_family(cold, side) != AF_UNIX && tm_sock_acknowledged(conn->fd[side], &count))
         return count;
     return (uint32_t)conn->half[1 - side].bytes;
 }

@@ -9,6 +9,7 @@
  *     endpoint   the choice of an endpoint within a destination
  *     connect    connecting to one endpoint after the other
  *     retry      whether another endpoint may be tried
+ *     header     says to the endpoint who the client is
  *     relay      two halves; half-close and reset
  *     rate       rate limits: when a half may be read
  *     bound      bounds what is sent to a peer that may not read

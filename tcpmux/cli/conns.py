@@ -53,6 +53,7 @@ EXTRA: dict[str, Callable[[Connection], str | None]] = {
     "RULE": lambda connection: connection.get("rule"),
     "VIA": lambda connection: connection.get("peer"),
     "SERVER NAME": lambda connection: connection.get("sni"),
+    "TLVS": lambda connection: connection.get("proxy_tlvs"),
 }
 GROUP_HEADS = ("CONNECTIONS", "IN", "OUT", "OLDEST")
 ROWS = 1000  # by default
@@ -225,8 +226,8 @@ def conns(
     IN is bytes from the client so far, OUT bytes to it. W is the worker, GEN the generation of the
     routes by which the destination was picked, PICK the reason: by weight, or as the only
     destination with weight. RULE is the rule of the route that it has met, VIA the load balancer
-    whose PROXY header named the client. With --by, OLDEST is the age of the oldest connection of a
-    group.
+    whose PROXY header named the client, TLVS what is kept of that header. With --by, OLDEST is the
+    age of the oldest connection of a group.
 
     \b
     Examples:

@@ -19,7 +19,14 @@ from tcpmux.config.istio_specs import (
 )
 from tcpmux.config.resources import ISTIO, Resource
 from tcpmux.config.rows import MAX_CONNECTIONS
-from tcpmux.config.settings import DestinationPolicy, Keepalive, Lifetime, Passive, SlowStart
+from tcpmux.config.settings import (
+    DestinationPolicy,
+    Keepalive,
+    Lifetime,
+    Passive,
+    SendProxy,
+    SlowStart,
+)
 from tcpmux.config.specs import read, read_value
 
 T = TypeVar("T")
@@ -104,7 +111,7 @@ def policy(rule: Rule | None, subset: SubsetModel | None, port: int | None) -> D
     # portLevelSettings do not have it, and leave it as it is.
     inner = subset.trafficPolicy.proxyProtocol if subset is not None else None
     header = inner or spec.trafficPolicy.proxyProtocol
-    return replace(made, send_proxy=int(header.version[1:]) if header else 0)
+    return replace(made, send_proxy=SendProxy(int(header.version[1:]) if header else 0))
 
 
 class Layer(NamedTuple):

@@ -16,6 +16,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     WithJsonSchema,
     create_model,
+    model_validator,
 )
 from pydantic_core import CoreSchema
 
@@ -43,7 +44,13 @@ FORMER_NAMES = {
 MAX_RATE = 1_000_000.0  # per second
 _RATE = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)/(s|m|h)", re.ASCII)
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_TYPES = {Kind.SECONDS: float, Kind.FLAG: bool, Kind.WORD: str}  # of the others: int
+_TYPES: dict[Kind, Any] = {  # of the others: int
+    Kind.SECONDS: float,
+    Kind.FLAG: bool,
+    Kind.WORD: str,
+    Kind.TYPES: tuple[int, ...],
+}
+_TLV_SCHEMA = {"type": ["integer", "string"], "examples": ["0xEA"]}
 
 
 def is_off(value: Any) -> bool:
@@ -62,6 +69,18 @@ class OrOff:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         return {"anyOf": [{"enum": ["off", False]}, handler(schema)]}
+
+
+class OrShort:
+    """In the JSON Schema: what stands for a mapping of one key as well."""
+
+    def __init__(self, row: Row) -> None:
+        self._row = row
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [_schema(self._row), handler(schema)]}
 
 
 # --- rates --------------------------------------------------------------------------------------
@@ -122,6 +141,25 @@ def _bandwidth(value: Any, low: int, high: int) -> int:
 
 def _size(value: Any, low: int, high: int) -> int:
     return measure(value, parse_size, format_size, (low, high), f"size such as {format_size(high)}")
+def tlv_type(value: Any, low: int = 1, high: int = 255) -> int:
+    """Of the PROXY protocol. Raises ValueError."""
+    text = str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else ""
+    found = int(text, 0) if re.fullmatch(r"0x[0-9a-fA-F]{1,2}|[1-9][0-9]{0,2}", text) else 0
+    if not low <= found <= high:
+        example = max(low, min(high, 0xEA))
+        raise ValueError(
+            f"expected a type such as {example:#04x}, {low:#04x}..{high:#04x}, "
+            f"got {describe(value)}"
+        )
+    if found in (0x03, 0x04):
+        raise ValueError(f"{found:#04x} is of one header alone (a checksum, a padding)")
+    return found
+
+
+def _tlv_types(value: Any, low: int, high: int) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"expected a list of types such as [0xEA], got {describe(value)}")
+    return tuple(sorted({tlv_type(each, low, high) for each in value}))
 
 
 def one_of(value: Any, words: Iterable[str]) -> str:
@@ -144,6 +182,8 @@ def parser(row: Row) -> Callable[[Any], Any]:
         Kind.SIZE: lambda value: _size(value, int(low), int(high)),
         Kind.FLAG: boolean,
         Kind.WORD: lambda value: one_of(value, row.words),
+        Kind.TYPE: lambda value: tlv_type(value, int(low), int(high)) if value != 0 else 0,
+        Kind.TYPES: lambda value: _tlv_types(value, int(low), int(high)),
     }
     return checks[row.kind]
 
@@ -159,6 +199,8 @@ def _schema(row: Row) -> dict[str, Any]:
         Kind.SIZE: {"type": "string", "pattern": "^[0-9]+([.][0-9]+)?(B|KiB|MiB|GiB)$"},
         Kind.FLAG: {"type": "boolean"},
         Kind.WORD: {"enum": list(row.words)},
+        Kind.TYPE: _TLV_SCHEMA,
+        Kind.TYPES: {"type": "array", "items": _TLV_SCHEMA},
     }
     return schemas[row.kind]
 
@@ -176,7 +218,8 @@ def _section(row: Row) -> Any:
 
         return Annotated[model, BeforeValidator(check), OrOff()]
     if row.short:
-        return Annotated[model, BeforeValidator(entry(row.short)), OrText()]
+        short = rows_of(row.table)[row.short]
+        return Annotated[model, BeforeValidator(entry(row.short)), OrShort(short)]
     return model
 
 
@@ -205,7 +248,7 @@ def fields_of(table: type, *, shared: bool | None = None) -> dict[str, Any]:
         elif row.kind is Kind.SECTION:
             default = model_of(row.table)()
         kind = _type(row)
-        names = AliasChoices(key, row.former) if row.former else None
+        names: Any = AliasChoices(key, row.former) if row.former else row.key or None
         found[key] = (
             kind | None if default is None else kind,
             Field(default=default, description=row.help, validation_alias=names),
@@ -216,8 +259,22 @@ def fields_of(table: type, *, shared: bool | None = None) -> dict[str, Any]:
 @cache
 def model_of(table: type, *, shared: bool | None = None) -> type[Strict]:
     """What a section may say."""
+    checks: dict[str, Any] = {}
+    if hasattr(table, "problem"):
+
+        def fits(model: Strict) -> Strict:
+            made: Any = settings_of(table, [model])
+            problem: str = made.problem()
+            if problem:
+                raise ValueError(problem)
+            return model
+
+        checks["fits"] = model_validator(mode="after")(fits)
     return create_model(
-        f"{table.__name__}Model", __base__=Strict, **fields_of(table, shared=shared)
+        f"{table.__name__}Model",
+        __base__=Strict,
+        __validators__=checks,
+        **fields_of(table, shared=shared),
     )
 
 

@@ -18,6 +18,7 @@ KEYS = (
     "closed_by",  # client, endpoint, proxy or both
     "downstream_remote_address",
     "downstream_direct_remote_address",  # of the peer, where a PROXY header named the client
+    "proxy_tlvs",  # of that header, as far as they are kept
     "downstream_local_address",
     "requested_server_name",  # SNI of a TLS ClientHello, where a route reads it
     "alpn",  # protocols in it, with commas between them
@@ -35,6 +36,7 @@ KEYS = (
     "first_byte_ms",
     "worker",
     "connection_id",
+    "unique_id",  # the same, when it was accepted
     "limit",  # by which key of the configuration a client was refused
     "count",  # of connections: 1, or of event more, how many have no line of their own
 )

@@ -249,6 +249,7 @@ def _accept_proxy(policy: RoutePolicy) -> Pairs:
                     ("from", f"[{', '.join(scalar(str(net)) for net in accept.senders)}]"),
                     ("versions", f"[{', '.join(versions)}]"),
                     ("timeout", format_duration(accept.timeout)),
+                    *(pair for pair in texts(accept, {}) if pair[0] == "keep"),
                 ]
             ),
         )
@@ -257,6 +258,12 @@ def _accept_proxy(policy: RoutePolicy) -> Pairs:
 def _preread(policy: RoutePolicy) -> Pairs:
     if policy.preread.is_asked:
         yield "preread", flow(texts(policy.preread, {}))
+def _send_proxy(policy: DestinationPolicy) -> Pairs:
+    pairs = [*texts(policy.send_proxy, {})]
+    if len(pairs) > 1:
+        yield "send_proxy", flow(pairs)
+    elif pairs:
+        yield "send_proxy", pairs[0][1]
 
 
 _OF_ROUTE = {
@@ -267,5 +274,5 @@ _OF_ROUTE = {
     "allow": _clients("allow"),
     "deny": _clients("deny"),
 }
-_OF_DESTINATION = {"on_full": _on_full, "check": _checked}
+_OF_DESTINATION = {"on_full": _on_full, "check": _checked, "send_proxy": _send_proxy}
 _OF_CHECK = {"send": _sent_and_expected}

@@ -3,9 +3,32 @@ depend on it. One function for each; what depends on it adds its condition there
 
 from __future__ import annotations
 
-from tcpmux.config.model import Route
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tcpmux.config.model import Route
+
+AUTHORITY, ALPN = 0x02, 0x01  # types of TLVs
 
 
 def needs_client_hello(route: Route) -> bool:
     """Whether a TLS ClientHello is waited for and read."""
-    return route.policy.preread.is_asked or any(rule.reads_hello for rule in route.rules)
+    sent = [destination.policy.send_proxy for destination in route.destinations]
+    return (
+        route.policy.preread.is_asked
+        or any(rule.reads_hello for rule in route.rules)
+        or any(header.authority or header.alpn for header in sent)
+    )
+
+
+def kept_tlvs(route: Route) -> tuple[int, ...]:
+    """Types of TLVs of the PROXY protocol's header that somebody asks for: to be shown, for
+    endpoints, or for rules."""
+    found = {*route.policy.accept_proxy.keep}
+    for destination in route.destinations:
+        sent = destination.policy.send_proxy
+        found |= {*sent.passed}
+        found |= {AUTHORITY} if sent.authority else set()
+        found |= {ALPN} if sent.alpn else set()
+    found |= {kind for rule in route.rules for kind, _ in rule.tlvs}
+    return tuple(sorted(found))

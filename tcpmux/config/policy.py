@@ -375,7 +375,7 @@ class DestinationPolicyModel(_DestinationKeys):
         )
         if policy.check is None or policy.check.port:
             return policy
-        return replace(policy, check=replace(policy.check, proxy=policy.send_proxy))
+        return replace(policy, check=replace(policy.check, proxy=policy.send_proxy.version))
 
 
 class EndpointLimits(_EndpointKeys):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
@@ -25,6 +25,8 @@ class Kind(Enum):
     FLAG = "true or false; on and off are that in YAML 1.1"
     WORD = "one of some words"
     RATE = "100/s or a mapping; Rate or None"
+    TYPE = "a type of TLVs of the PROXY protocol, as 0xEA; int, 0 = none"
+    TYPES = "a list of them; tuple of int"
     SECTION = "a mapping: a table of its own"
     OTHER = "written by hand in policy.py and native.py"
 
@@ -37,6 +39,8 @@ UNITS = {  # in the route table
     Kind.BANDWIDTH: "bytes/s",
     Kind.SIZE: "bytes",
     Kind.LIMIT: "connections",
+    Kind.TYPE: "type of a TLV",
+    Kind.TYPES: "types of TLVs, a bit each",
 }
 
 
@@ -52,6 +56,7 @@ class Row:
     short: of a section, the key that a text alone stands for.
     off: of a section, the key that is 0 when `off` stands for it.
     former: a name that files may still use, with a warning.
+    key: the name in files, where that is none in Python.
     """
 
     kind: Kind
@@ -67,6 +72,7 @@ class Row:
     short: str = ""
     off: str = ""
     former: str = ""
+    key: str = ""
 
 
 def _row(kind: Kind, text: str, default: Any, *, rule: str = "", **others: Any) -> Any:
@@ -113,6 +119,17 @@ def word(text: str, default: str, words: Mapping[str, str], **others: Any) -> An
     return _row(Kind.WORD, text, default, words=words, **others)
 
 
+def tlv_type(text: str, low: int, high: int, **others: Any) -> Any:
+    return _row(Kind.TYPE, text, 0, low=low, high=high, **others)
+
+
+def tlv_types(text: str, rule: str, **others: Any) -> Any:
+    """rule: its four numbers in the route table, each with a digit behind it."""
+    rules = {f"{rule}{word}": UNITS[Kind.TYPES] for word in range(4)}
+    row = Row(Kind.TYPES, text, low=1, high=255, rules=rules, **others)
+    return field(default=(), metadata={"row": row})
+
+
 def rate(text: str, interval: str, burst: str) -> Any:
     """interval, burst: its two numbers in the route table."""
     rules = {interval: "ns", burst: "connections"}
@@ -149,14 +166,27 @@ def rules_of(table: type, *inside: str) -> Iterator[Rule]:
     """The numbers that workers read of a table, in order."""
     for key, row in rows_of(table).items():
         for name, unit in row.rules.items():
-            yield Rule(name, unit, row, (*inside, key))
+            yield Rule(name, unit, row, (*inside, row.key or key))
         if row.table is not object:
-            yield from rules_of(row.table, *inside, key)
+            yield from rules_of(row.table, *inside, row.key or key)
 
 
 def milliseconds(value: float) -> int:
     """Whole milliseconds of seconds, at least 1 unless it is 0 (= off)."""
     return max(1, round(value * 1000)) if value > 0 else 0
+
+
+def type_bits(types: Iterable[int]) -> tuple[int, ...]:
+    """The four numbers of a list of types."""
+    found = 0
+    for each in types:
+        found |= 1 << each
+    return tuple(found >> 64 * word & (1 << 64) - 1 for word in range(4))
+
+
+def types_in(number: int, word: int) -> tuple[int, ...]:
+    """Those of one of the four."""
+    return tuple(64 * word + bit for bit in range(64) if number >> bit & 1)
 
 
 def numbers(settings: Any) -> dict[str, int]:
@@ -169,6 +199,8 @@ def numbers(settings: Any) -> dict[str, int]:
         elif row.kind is Kind.RATE:
             interval, burst = (round(1e9 / value.per_second), value.burst) if value else (0, 1)
             found |= dict(zip(row.rules, (interval, burst), strict=True))
+        elif row.kind is Kind.TYPES:
+            found |= dict(zip(row.rules, type_bits(value), strict=True))
         elif row.words:
             found |= dict.fromkeys(row.rules, list(row.words).index(value))
         elif not isinstance(value, str):

@@ -16,6 +16,7 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from tcpmux.config.address import Address, parse_listen
+from tcpmux.config.keys import tlv_type
 from tcpmux.config.model import MAX_WEIGHT
 from tcpmux.config.policy import ClientsText
 from tcpmux.config.problems import describe
@@ -87,7 +88,7 @@ def _tlvs(value: Any) -> Any:
         raise ValueError(f"expected a mapping such as {{0xEA: vpce-123}}, got {describe(value)}")
     found: dict[int, tuple[bytes, ...]] = {}
     for key, values in value.items():
-        kind = _tlv_type(key)
+        kind = tlv_type(key)
         if kind in found:
             raise ValueError(f"expected each type once, got {kind:#04x} twice")
         several = values if isinstance(values, list) else [values]
@@ -97,14 +98,6 @@ def _tlvs(value: Any) -> Any:
     if not found:
         raise ValueError("expected a mapping such as {0xEA: vpce-123}, got an empty one")
     return tuple(sorted(found.items()))
-
-
-def _tlv_type(key: Any) -> int:
-    text = str(key)
-    kind = int(text, 0) if re.fullmatch(r"0x[0-9a-fA-F]{1,2}|[1-9][0-9]{0,2}", text) else 0
-    if not 1 <= kind <= 255:
-        raise ValueError(f"expected a type such as 0xEA, 0x01..0xff, got {describe(key)}")
-    return kind
 
 
 def _tlv_value(kind: int, value: Any) -> bytes:

@@ -24,6 +24,8 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
 from tcpmux.config.preread import Preread
+from tcpmux.config.proxy_header import AcceptProxy as AcceptProxy  # noqa: PLC0414  (rows of here)
+from tcpmux.config.proxy_header import SendProxy as SendProxy  # noqa: PLC0414
 from tcpmux.config.rows import (
     DAY,
     HOUR,
@@ -212,24 +214,6 @@ class Retry:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class AcceptProxy:
-    """The PROXY protocol's header in front of connections from some peers. senders: those; () =
-    none. versions: a bit for each. timeout in s, from the accept."""
-
-    senders: tuple[Network, ...] = other(
-        "Peers that send it: addresses and networks. From these it must come, from others it must "
-        "not.",
-        (),
-    )
-    versions: int = other(
-        "Versions of the header that are accepted.", 3, rule="proxy_versions", unit="a bit each"
-    )
-    timeout: float = seconds(
-        "How long a peer may take to send it.", 5.0, 0.001, DAY, rule="proxy_timeout_ms"
-    )
-
-
 # --- of a route, of a destination, of an endpoint ------------------------------------------------
 
 
@@ -311,10 +295,10 @@ class DestinationPolicy(Timeouts):
     """How a destination's endpoints are chosen, watched and limited. Times in s, 0.0 = off;
     numbers of connections 0 = no limit."""
 
-    send_proxy: int = whole(
-        "Version of the PROXY protocol, 1 or 2, whose header endpoints are sent first: it says who "
-        "the client is; 0 = none. Not to UNIX sockets.",
-        0, 0, 2, "version", rule="send_proxy",
+    send_proxy: SendProxy = section(
+        "The PROXY protocol: a header that says who the client is, which endpoints are sent first; "
+        "1, 2 or a mapping, 0 = none.",
+        SendProxy(), short="version",
     )  # fmt: skip
     balance: str = word(
         "Which endpoint a connection is given: " + listed(BALANCES),

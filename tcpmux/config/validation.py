@@ -118,7 +118,7 @@ def _add_problem(
 def _said(details: Any, got: str) -> str:
     """Of the kinds that pydantic has words of its own for."""
     kind = details["type"]
-    expected = EXPECTED.get(kind, "expected another value")
+    expected = EXPECTED.get(kind, "expected another value").format(**details.get("ctx", {}))
     is_scalar = isinstance(details["input"], (int, float))
     hint = " (put it in quotes)" if kind == "string_type" and is_scalar else ""
     return f"{expected}, got {got}{hint}"
@@ -129,6 +129,7 @@ EXPECTED = {
     "string_type": "expected a string",
     "bool_type": "expected true or false",
     "bool_parsing": "expected true or false",
+    "literal_error": "expected {expected}",
 }
 
 
@@ -147,7 +148,10 @@ def known_keys(model: type[BaseModel], location: Location) -> list[str]:
         name = FORMER_NAMES.get(step, step) if isinstance(step, str) else ""
         if name in model.model_fields:
             model = model_in(model, name) or model
-    return list(model.model_fields)
+    return [
+        field.validation_alias if isinstance(field.validation_alias, str) else name
+        for name, field in model.model_fields.items()
+    ]
 
 
 @cache

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from tcpmux.config.duration import format_duration
-from tcpmux.config.rows import Kind, Row, Rule, rows_of
+from tcpmux.config.rows import Kind, Row, Rule, rows_of, types_in
 from tcpmux.config.size import format_size
 
 Pairs = Iterator[tuple[str, str]]
@@ -19,19 +19,24 @@ def _per_second(rate: float) -> str:
     return f"{rate:.6f}".rstrip("0").rstrip(".") + "/s"
 
 
+_TEXTS: dict[Kind, Callable[[Any], str]] = {
+    Kind.SECONDS: format_duration,
+    Kind.WHOLE_SECONDS: format_duration,
+    Kind.PERCENT: lambda value: f"{value}%",
+    Kind.BANDWIDTH: lambda value: f"{format_size(value)}/s",
+    Kind.SIZE: format_size,
+    Kind.FLAG: lambda value: "true" if value else "false",
+    Kind.TYPE: lambda value: f"{value:#04x}" if value else "0",
+    Kind.TYPES: lambda value: f"[{', '.join(f'{each:#04x}' for each in value)}]",
+    Kind.RATE: lambda value: flow(
+        [("rate", _per_second(value.per_second)), ("burst", str(value.burst))]
+    ),
+}
+
+
 def text_of(row: Row, value: Any) -> str:
     """As it stands in a file."""
-    if row.kind in (Kind.SECONDS, Kind.WHOLE_SECONDS):
-        return format_duration(value)
-    if row.kind is Kind.PERCENT:
-        return f"{value}%"
-    if row.kind in (Kind.BANDWIDTH, Kind.SIZE):
-        return format_size(value) + ("/s" if row.kind is Kind.BANDWIDTH else "")
-    if row.kind is Kind.FLAG:
-        return "true" if value else "false"
-    if row.kind is Kind.RATE:
-        return flow([("rate", _per_second(value.per_second)), ("burst", str(value.burst))])
-    return str(value)
+    return _TEXTS.get(row.kind, str)(value)
 
 
 def rule_text(rule: Rule, number: int) -> str:
@@ -43,6 +48,8 @@ def rule_text(rule: Rule, number: int) -> str:
         return format_duration(number / 1000)
     if unit == "ns":
         return _per_second(1e9 / number) if number else "off"
+    if row.kind is Kind.TYPES:
+        return text_of(row, types_in(number, int(rule.name[-1])))
     return str(number) if row.kind in (Kind.OTHER, Kind.RATE) else text_of(row, number)
 
 
@@ -67,7 +74,7 @@ def texts(
         elif row.kind is Kind.OTHER or (value == getattr(base, key) and not whole):
             continue
         elif row.kind is not Kind.SECTION:
-            yield key, text_of(row, value)
+            yield row.key or key, text_of(row, value)
         elif row.off and not getattr(value, row.off):
             yield key, "off"
         else:

@@ -176,14 +176,17 @@ class Connections:
 def _row(row: Row, name: Names) -> dict[str, Any]:
     (number, route, destination, endpoint, client, peer, worker, state, age, idle) = row[:10]
     (bytes_in, bytes_out, generation, picked, attempts, connect, first_byte, known) = row[10:18]
+    rule, unique_id = row[18:]
     return {
         "id": number,
+        "unique_id": unique_id,
         "route": name(route),
         "destination": name(destination),
-        "rule": name(row[18]),
+        "rule": name(rule),
         "endpoint": name(endpoint) or peer or None,
         "client": client,
         "peer": known.peer or None,
+        "proxy_tlvs": known.tlvs or None,
         "worker": worker,
         "state": state,
         "age": round(age, 3),

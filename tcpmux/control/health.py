@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from tcpmux.control.checks import Checks
 from tcpmux.control.ejection import Ejection
 from tcpmux.control.endpoint import Endpoint, Key
+from tcpmux.control.left_out import LeftOut
 from tcpmux.control.losses import Losses
 from tcpmux.control.registry import Registry, ask_for_watches, state_of
 from tcpmux.control.slow_start import share_of
@@ -70,6 +71,7 @@ class Health:
         self._tasks.keep("health: asking the master", self._ask)
         self._tasks.keep("health", self._run)
         self._tasks.keep("losses of clients", self.losses.run)
+        self._tasks.keep("TLVs that are left out", LeftOut(self._view).run)
 
     async def close(self) -> None:
         await self._tasks.close()

@@ -243,12 +243,14 @@ class Connection(TypedDict):
     """One that is open. Ages in s."""
 
     id: str  # of this connection alone, as long as it stays with its worker
+    unique_id: str  # what it was when it was accepted, wherever it is now
     route: str | None
     destination: str | None
     rule: str | None  # of the route, that it has met
     endpoint: str | None  # None: not connected to any yet
     client: str
     peer: str | None  # of the client's socket, if a PROXY header named another client
+    proxy_tlvs: str | None  # of that header, as far as they are kept: 0xea=vpce-0123, 0xe4=hex:0aff
     worker: int
     state: str  # connecting, waiting (for a destination or a place in one), relaying or resetting
     age: float

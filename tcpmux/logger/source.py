@@ -111,33 +111,32 @@ class Source:
                 "event": "alive",
                 **_times(clock, now - age, age),
                 **_traffic(*row[10:12], ""),
-                **self._places(route, destination, endpoint, client, peer, direct=direct),
-                **_names(known),
+                **self._places(route, destination, endpoint, client, peer),
+                **_known(direct, known),
                 **_origin(*row[12:17]),
                 **self._rule(row[18]),
                 **self._alternatives(route, destination, *row[12:14], row[18]),
-                **_identity(int(number.partition("-")[0]), number),
+                **_identity(int(number.partition("-")[0]), number, row[19]),
                 **_refused(0),
             }
 
     def _line(self, worker: int, entry: LogEntry, clock: Clock) -> Line:
         event, route, destination, endpoint, client, peer = entry[:6]
         client_local, endpoint_local, accepted, at, bytes_in, bytes_out, closed = entry[6:13]
-        picked, generation, attempts, connect, first_byte, number, refused, direct, rule, known = (
-            entry[13:]
-        )
+        picked, generation, attempts, connect, first_byte, number, refused = entry[13:20]
+        direct, rule, known, unique = entry[20:]
         return {
             "event": event,
             **_times(clock, accepted, at - accepted),
             **_traffic(bytes_in, bytes_out, closed),
             **self._places(
-                route, destination, endpoint, client, peer, client_local, endpoint_local, direct
+                route, destination, endpoint, client, peer, client_local, endpoint_local
             ),
-            **_names(known),
+            **_known(direct, known),
             **_origin(generation, picked, attempts, connect, first_byte),
             **self._rule(rule),
             **self._alternatives(route, destination, generation, picked, rule),
-            **_identity(worker, number),
+            **_identity(worker, number, unique),
             **_refused(refused),
         }
 
@@ -162,7 +161,6 @@ class Source:
         peer: str,
         client_local: str = "",
         endpoint_local: str = "",
-        direct: str = "",
     ) -> Line:
         """From where to where. route, destination, endpoint: counter slots."""
         label = self._view.table.label
@@ -170,7 +168,6 @@ class Source:
         destination_name = label(destination) if destination < MAX_SLOTS else None
         return {
             "downstream_remote_address": client or None,
-            "downstream_direct_remote_address": direct or None,
             "downstream_local_address": client_local or None,
             "upstream_host": _address(self._view, peer, endpoint),
             "upstream_cluster": destination_name and f"{route_name}/{destination_name}",
@@ -195,10 +192,16 @@ def _traffic(bytes_in: int, bytes_out: int, closed: str) -> Line:
     }
 
 
-def _names(known: Known) -> Line:
-    """In its ClientHello."""
+def _known(direct: str, known: Known) -> Line:
+    """Of its PROXY header, besides the client, and of its ClientHello. direct: address of the peer
+    of its socket."""
     alpn = ",".join(name.replace(",", "\\x2c") for name in known.alpn)
-    return {"requested_server_name": known.sni or None, "alpn": alpn or None}
+    return {
+        "downstream_direct_remote_address": direct or None,
+        "proxy_tlvs": known.tlvs or None,
+        "requested_server_name": known.sni or None,
+        "alpn": alpn or None,
+    }
 
 
 def _origin(generation: int, picked: str, attempts: int, connect: float, first_byte: float) -> Line:
@@ -212,9 +215,9 @@ def _origin(generation: int, picked: str, attempts: int, connect: float, first_b
     }
 
 
-def _identity(worker: int, number: str) -> Line:
-    """number: "" = it has none, as it was refused on accept."""
-    return {"worker": worker, "connection_id": number or None}
+def _identity(worker: int, number: str, unique: str) -> Line:
+    """number, unique: ids now and when it was accepted; "" = it was refused then."""
+    return {"worker": worker, "connection_id": number or None, "unique_id": unique or None}
 
 
 def _refused(number: int) -> Line:

@@ -13,7 +13,7 @@ STEP: int  # records
 
 Row = tuple[
     str, int, int, int, str, str, int, str, float, float, int, int, int, str, int, float, float,
-    Known, int,
+    Known, int, str,
 ]  # fmt: skip
 Group = tuple[tuple[int, ...] | tuple[bytes], int, int, int, float]
 

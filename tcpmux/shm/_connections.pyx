@@ -127,7 +127,7 @@ cdef tuple row_of(Live live, uint32_t index, const tm_copy *of, uint64_t now):
         of.conn.half[TM_CLIENT].bytes, of.conn.half[TM_ENDPOINT].bytes, of.cold.table_generation,
         _PICKED[tm_pick_reason_checked(of.cold.pick_reason)], of.cold.attempts,
         of.cold.connect_us / 1e6, of.conn.first_byte_us / 1e6, known_of(live, index, of),
-        of.cold.rule_slot)
+        of.cold.rule_slot, f"{of.cold.born_worker}-{of.cold.born_index}-{of.cold.born_generation}")
 
 
 cdef class Scan:
@@ -178,7 +178,7 @@ cdef class Scan:
         step is short, of at most STEP records. A row: id, slots of route, destination and
         endpoint, client, endpoint's address (as it was when tried; UNIX sockets have none), worker,
         state, age s, idle s, bytes in, bytes out, generation and reason of the pick, endpoints
-        tried, connect s, first byte s, Known.
+        tried, connect s, first byte s, Known, id when it was accepted.
         """
         parts = []
         self.key = SORT_KEYS.index(self.sort)

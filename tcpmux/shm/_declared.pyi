@@ -31,6 +31,7 @@ MAX_RULE_NAMES: int
 MAX_RULE_VALUES: int
 MAX_RULE_NUMBERS: int
 MAX_RULE_TEXT: int
+TLVS_MAX: int  # bytes that are kept of a PROXY header's TLVs
 ROUTE_RULES: tuple[str, ...]
 DESTINATION_RULES: tuple[str, ...]
 CLOSE_REASONS: tuple[str, ...]

@@ -13,7 +13,7 @@ from libc.stdint cimport uint64_t
 
 from tcpmux.shm.c_live cimport (
     TM_LIVE_FORMAT, TM_LOG_ENDS, TM_LOG_ENTRIES, tm_log_entry, TM_LOG_STARTS, TM_ORDER_DRAIN,
-    TM_ORDER_RETIRE, TM_REFUSALS,
+    TM_ORDER_RETIRE, TM_REFUSALS, TM_TLVS_MAX,
 )
 from tcpmux.shm.c_table cimport (
     TM_CONTROL, tm_destination_rules, tm_endpoint_rules, TM_LOGGER, TM_MAX_ALL_RULES,
@@ -123,6 +123,7 @@ MAX_RULE_NAMES = TM_MAX_RULE_NAMES
 MAX_RULE_VALUES = TM_MAX_RULE_VALUES
 MAX_RULE_NUMBERS = TM_MAX_RULE_NUMBERS
 MAX_RULE_TEXT = TM_MAX_RULE_TEXT
+TLVS_MAX = TM_TLVS_MAX
 LOG_ENTRIES = TM_LOG_ENTRIES
 LOG_ENTRY_SIZE = sizeof(tm_log_entry)
 REFUSAL_COUNT = TM_REFUSALS - 1  # enum tm_refusal, without the first

@@ -13,9 +13,9 @@ from tcpmux.shm.c_live cimport (
     TM_ALPN_MAX, TM_BOUNDS, TM_CLIENT, tm_close_reason_checked, TM_CLOSE_REASONS, tm_counter_read,
     tm_duration_bounds_us, TM_ENDPOINT, TM_FAILED, tm_failed_connect, tm_failed_count,
     tm_failed_read, tm_histogram, tm_latency_bounds_us, tm_live, TM_LOG_ENTRIES, tm_log_entry,
-    tm_log_names, TM_LOG_REFUSED, TM_LOG_START, tm_log_take, tm_log_taken, tm_log_tell,
+    tm_log_known, TM_LOG_REFUSED, TM_LOG_START, tm_log_take, tm_log_taken, tm_log_tell,
     tm_log_untold, tm_log_written, tm_pick_reason_checked, TM_PICK_REASONS, TM_REFUSALS,
-    tm_refusal, tm_slot, tm_times,
+    tm_refusal, tm_slot, tm_times, TM_TLVS_MAX,
 )
 from tcpmux.shm.c_table cimport TM_MAX_SLOTS
 from tcpmux.shm._address cimport peer_text
@@ -194,12 +194,13 @@ def tell_refusals(Live live not None, tm_refusal number, uint64_t count):
     tm_log_tell(&live.live().log, number, count)
 
 
-cdef object names_of(const tm_log_names *names, uint8_t sni_size, uint8_t alpn_size):
-    """As far as a log entry has them, as Known."""
-    if sni_size == 0 and alpn_size == 0:
+cdef object known_of(const tm_log_entry *entry, const tm_log_known *known):
+    """As far as the log has it."""
+    if entry.sni_size == 0 and entry.alpn_size == 0 and entry.tlvs_size == 0:
         return NOTHING_KNOWN
-    return Known.read("", "", 0, (<char *>names.sni)[:sni_size],
-                      (<char *>names.alpn)[:min(alpn_size, TM_ALPN_MAX)], b"")
+    return Known.read("", "", 0, (<char *>known.sni)[:entry.sni_size],
+                      (<char *>known.alpn)[:min(entry.alpn_size, TM_ALPN_MAX)],
+                      (<char *>known.tlvs)[:min(entry.tlvs_size, TM_TLVS_MAX)])
 
 
 def read_log(Live live not None, uint32_t most):
@@ -210,7 +211,8 @@ def read_log(Live live not None, uint32_t most):
     endpoint, own address towards each, accepted at and this entry at (monotonic s), bytes in,
     bytes out, reason of the end ("" if it is none), reason and generation of the pick, endpoints
     tried, connect s, first byte s, id ("" if refused), number of the refusal (0 = none), address
-    of the peer, slot of the rule, names in its ClientHello (Known: sni, alpn).
+    of the client's socket, slot of the rule, Known (sni, alpn, tlvs), id when it was accepted (""
+    if refused).
     """
     cdef tm_live *region = live.live()
     cdef uint64_t taken = tm_log_taken(&region.log)
@@ -239,7 +241,9 @@ def read_log(Live live not None, uint32_t most):
             entry.first_byte_us / 1e6,
             "" if entry.kind == TM_LOG_REFUSED else
             f"{live.worker}-{entry.index}-{entry.generation}", entry.refusal,
-            peer_text(&entry.direct), entry.rule_slot, names_of(
-                &region.log.names[taken % TM_LOG_ENTRIES], entry.sni_size, entry.alpn_size)))
+            peer_text(&entry.direct), entry.rule_slot,
+            known_of(entry, &region.log.known[taken % TM_LOG_ENTRIES]),
+            "" if entry.kind == TM_LOG_REFUSED else
+            f"{entry.born_worker}-{entry.born_index}-{entry.born_generation}"))
         taken += 1
     return found

@@ -48,6 +48,7 @@ cdef extern from "access_log.h" nogil:
         TM_REFUSALS
         TM_LOG_ENDS
         TM_LOG_STARTS
+        TM_TLVS_MAX
 
     cdef struct tm_peer:
         uint16_t family
@@ -62,6 +63,7 @@ cdef extern from "access_log.h" nogil:
         uint8_t refusal
         uint8_t sni_size
         uint8_t alpn_size
+        uint8_t tlvs_size
         uint32_t route_slot
         uint32_t destination_slot
         uint32_t endpoint_slot
@@ -79,15 +81,19 @@ cdef extern from "access_log.h" nogil:
         tm_peer client_local
         tm_peer direct
         tm_peer endpoint_local
+        uint32_t born_worker
+        uint32_t born_index
+        uint32_t born_generation
 
-    cdef struct tm_log_names:
+    cdef struct tm_log_known:
         char sni[256]
         unsigned char alpn[64]
+        unsigned char tlvs[112]
 
     cdef struct tm_log:
         uint64_t dropped
         tm_log_entry entries[16384]
-        tm_log_names names[16384]
+        tm_log_known known[16384]
 
     ctypedef int tm_refusal "enum tm_refusal"
     uint64_t tm_log_untold(tm_log *log, tm_refusal refusal)
@@ -167,6 +173,9 @@ cdef extern from "live.h" nogil:
         uint64_t table_generation
         tm_peer client
         tm_peer endpoint
+        uint16_t born_worker
+        uint32_t born_index
+        uint32_t born_generation
 
     cdef struct tm_known:
         tm_peer peer

@@ -6,6 +6,7 @@ sizes, and names are made printable.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,15 +15,15 @@ FIRST_BYTES = ("", "other", "tls", "silent")  # by enum tm_first_bytes
 
 class Known(NamedTuple):
     """peer: of the client's socket, where a header of the PROXY protocol named another client; to:
-    where that one had connected to; first_bytes: of FIRST_BYTES; tlvs: (type, value) of each that
-    is kept of such a header. "" = nothing is known of it."""
+    where that one had connected to; first_bytes: of FIRST_BYTES; tlvs: those that are kept of such
+    a header, as tlvs_text() has them. "" = nothing is known of it."""
 
     peer: str = ""
     to: str = ""
     first_bytes: str = ""
     sni: str = ""
     alpn: tuple[str, ...] = ()
-    tlvs: tuple[tuple[int, bytes], ...] = ()
+    tlvs: str = ""
 
     @classmethod
     def read(
@@ -35,12 +36,27 @@ class Known(NamedTuple):
             FIRST_BYTES[first_bytes] if first_bytes < len(FIRST_BYTES) else "",
             _text(sni),
             tuple(map(_text, _names(alpn))),
-            tuple(_tlvs(tlvs)),
+            tlvs_text(tlvs),
         )
 
 
 NOTHING_KNOWN = Known()
+_VPCE = 0xEA  # type of a TLV
+_PLAIN = re.compile(rb"(?!hex:)[A-Za-z0-9._:/@+-]+")  # told apart from what is around it
 UNREADABLE = Known(*NOTHING_KNOWN)  # something is, but its connection has ended meanwhile
+
+
+def tlvs_text(tlvs: bytes) -> str:
+    """`0xea=vpce-0123, 0xe4=hex:0aff`: TLVs as they came in a header."""
+    return ", ".join(f"{kind:#04x}={_value(kind, value)}" for kind, value in _tlvs(tlvs))
+
+
+def _value(kind: int, value: bytes) -> str:
+    """That of an endpoint of an AWS VPC has a subtype in front of its name."""
+    shown = value[1:] if kind == _VPCE and value[:1] == b"\x01" else value
+    if _PLAIN.fullmatch(shown) and not (kind == _VPCE and shown is value):
+        return shown.decode()
+    return f"hex:{value.hex()}"
 
 
 def _text(name: bytes) -> str:

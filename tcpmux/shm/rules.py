@@ -3,12 +3,12 @@ endpoint: one for each rule of config/settings.py, in the order of csrc/rules.de
 
 from __future__ import annotations
 
-from dataclasses import make_dataclass
+from dataclasses import make_dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tcpmux.config.model import Destination, Route
-from tcpmux.config.needs import needs_client_hello
+from tcpmux.config.needs import kept_tlvs, needs_client_hello
 from tcpmux.config.rows import numbers, rules_of
 from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, RoutePolicy
 
@@ -43,7 +43,8 @@ def route_rules(route: Route) -> RouteRules:
     policy = route.policy
     names = [destination.name for destination in route.destinations]
     fallback = names.index(policy.fallback) if policy.fallback else 0
-    given = numbers(policy) | {"preread": int(needs_client_hello(route)), "fallback": fallback}
+    kept = replace(policy, accept_proxy=replace(policy.accept_proxy, keep=kept_tlvs(route)))
+    given = numbers(kept) | {"preread": int(needs_client_hello(route)), "fallback": fallback}
     return RouteRules(**given)
 
 

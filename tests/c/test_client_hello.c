@@ -126,6 +126,7 @@ static void check_shop(const struct tm_hello *hello)
     CHECK_EQUAL(hello->sni_size, 12);
     CHECK(strcmp(hello->sni, "shop.example") == 0);
     CHECK_EQUAL(hello->alpn_size, 12);
+    CHECK(!hello->alpn_cut);
     CHECK(memcmp(hello->alpn, "\2h2\10http/1.1", 12) == 0);
 }
 
@@ -403,6 +404,7 @@ static void protocols_are_kept_whole_while_there_is_room(void)
     CHECK_EQUAL(parse(&stream, &hello), TM_HELLO_WHOLE);
     CHECK_EQUAL(hello.alpn_size, TM_ALPN_MAX);
     CHECK(memcmp(hello.alpn, names, TM_ALPN_MAX) == 0);
+    CHECK(hello.alpn_cut);
 }
 
 int main(void)

@@ -342,6 +342,47 @@ static void of_one_without_an_ip_nobody_is_named(void)
     }
 }
 
+/* What is added is read, behind the same addresses; a client without an IP becomes one of a UNIX
+ * socket, as TLVs of LOCAL say nothing. */
+static void what_is_added_is_read(void)
+{
+    struct tm_peer four = peer(AF_INET, "203.0.113.7", 65535), here = peer(AF_INET, "10.0.0.1", 1);
+    struct tm_peer six = peer(AF_INET6, "2001:db8::1", 7), local = {.family = AF_UNIX};
+    const struct tm_peer *clients[] = {&four, &six, &local};
+    static const unsigned char value[256];
+    for (size_t i = 0; i < 3; i++) {
+        unsigned char *bytes = malloc(TM_PROXY_WRITE_MAX);
+        struct tm_proxy_header header;
+        struct tm_proxy_tlv tlv;
+        uint32_t size = tm_proxy_write(bytes, 2, clients[i], &here);
+        size = tm_proxy_add(bytes, size, 0xe0, value, 256);
+        size = tm_proxy_add(bytes, size, 0x05, "0-1-2", 5);
+        size = tm_proxy_add(bytes, size, 0xea, "", 0);
+        size = tm_proxy_add(bytes, size, TM_PROXY_TLV_CRC32C, "\0\0\0", 4);
+        tm_proxy_set_checksum(bytes, size);
+        CHECK_EQUAL(parse(bytes, size, TM_PROXY_V2, &header), TM_PROXY_WHOLE);
+        CHECK_EQUAL(header.size, size);
+        CHECK(header.has_client == (clients[i] != &local));
+        if (clients[i] != &local)
+            CHECK_EQUAL(header.client.port, clients[i]->port);
+        uint32_t at = header.tlvs_at;
+        CHECK(tm_proxy_next_tlv(bytes, &header, &at, &tlv) && tlv.type == 0xe0 && tlv.size == 256);
+        CHECK(tm_proxy_next_tlv(bytes, &header, &at, &tlv) && tlv.type == 5 && tlv.size == 5);
+        CHECK(memcmp(tlv.value, "0-1-2", 5) == 0);
+        CHECK(tm_proxy_next_tlv(bytes, &header, &at, &tlv) && tlv.type == 0xea && tlv.size == 0);
+        CHECK(tm_proxy_next_tlv(bytes, &header, &at, &tlv) && at == size);
+        /* And every byte of it is under the checksum, but the type of that. */
+        for (uint32_t byte = 28; byte < size; byte++) {
+            if (byte == size - 7)
+                continue;
+            bytes[byte] ^= 1;
+            CHECK(parse(bytes, size, TM_PROXY_V2, &header) != TM_PROXY_WHOLE);
+            bytes[byte] ^= 1;
+        }
+        free(bytes);
+    }
+}
+
 /* With any bytes in it, an answer comes that keeps to its bounds. */
 static void whatever_comes_is_bounded(void)
 {
@@ -378,6 +419,7 @@ int main(void)
     RUN(only_the_versions_asked_for_are_taken);
     RUN(what_is_written_is_read);
     RUN(of_one_without_an_ip_nobody_is_named);
+    RUN(what_is_added_is_read);
     RUN(whatever_comes_is_bounded);
     return 0;
 }

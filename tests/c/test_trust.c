@@ -39,7 +39,7 @@ static struct tm_conn *add_connection(struct tm_live *live, uint32_t endpoint)
     conn->generation = 1;
     cold->route_slot = 0, conn->destination_slot = 1, cold->endpoint_slot = endpoint;
     cold->accepted_at_us = conn->last_activity_ms = 1000;
-    cold->client.family = cold->endpoint.family = AF_INET;
+    cold->client.family = cold->client_family = cold->endpoint.family = AF_INET;
     for (int side = 0; side < 2; side++) {
         tm_conn_set_fd(conn, cold, side, (int32_t)(10 + 2 * live->records_used + side));
         conn->half[side].pipe.in = conn->half[side].pipe.out = -1;

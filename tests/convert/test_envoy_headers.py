@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tcpmux.config import ConfigError
-from tcpmux.config.settings import AcceptProxy
+from tcpmux.config.settings import AcceptProxy, SendProxy
 from tests.convert.test_envoy import (
     CHECK,
     address,
@@ -104,7 +104,7 @@ def test_rules_are_about_the_client_that_the_header_names() -> None:
 )
 def test_header_to_servers(said: dict[str, Any], version: int) -> None:
     policy = destination(cluster(transport_socket=sending(**said), health_checks=CHECK)).policy
-    assert policy.send_proxy == version
+    assert policy.send_proxy == SendProxy(version)
     assert policy.check is not None
     assert policy.check.proxy == version
 

@@ -8,6 +8,7 @@ from tcpmux.config.document import Text
 from tcpmux.config.loader import load_texts
 from tcpmux.config.model import Config
 from tcpmux.config.problems import ConfigError
+from tcpmux.config.settings import SendProxy
 from tcpmux.convert.conversion import Conversion, convert
 from tcpmux.convert.kinds import Input
 
@@ -107,9 +108,9 @@ def test_rules_about_the_client_beside_it() -> None:
     ],
 )
 def test_which_header_servers_get(server: str, version: int) -> None:
-    assert config("", server).routes[0].destinations[0].policy.send_proxy == version
+    assert config("", server).routes[0].destinations[0].policy.send_proxy == SendProxy(version)
     by_default = config(f"default-server {server}") if server else config("")
-    assert by_default.routes[0].destinations[0].policy.send_proxy == version
+    assert by_default.routes[0].destinations[0].policy.send_proxy == SendProxy(version)
 
 
 def test_checks_have_the_header_as_well() -> None:

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from tcpmux.cli.app import cli
 from tcpmux.config import Config
+from tcpmux.config.settings import SendProxy
 from tcpmux.convert.resources import convert_own
 from tests.convert.resources import (
     CHANGES,
@@ -368,7 +369,7 @@ def test_the_header_to_servers(host: Any, subset: Any, version: int) -> None:
         given=("db/s=127.0.0.1:1",),
     )
     made = config.routes[0].destinations[0].policy
-    assert (made.send_proxy, made.connect_timeout) == (version, 1)
+    assert (made.send_proxy, made.connect_timeout) == (SendProxy(version), 1)
 
 
 def test_a_version_of_the_header_that_istio_does_not_have() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tcpmux.config.document import Text
 from tcpmux.config.loader import load_texts
-from tcpmux.config.settings import AcceptProxy, RoutePolicy
+from tcpmux.config.settings import AcceptProxy, RoutePolicy, SendProxy
 from tcpmux.convert.conversion import Conversion, convert
 from tcpmux.convert.kinds import Input
 from tests.convert.test_nginx import changes_of, routes_of, server_of
@@ -107,8 +107,8 @@ def test_peers_that_tcpmux_does_not_know_by_address(name: str) -> None:
 
 def test_servers_are_told_the_client() -> None:
     (route,) = routes_of(f"proxy_protocol on; server {{ {LISTENING} proxy_protocol off; }}")
-    assert route.destinations[0].policy.send_proxy == 0
-    assert server_of("proxy_protocol on;").destinations[0].policy.send_proxy == 1
+    assert route.destinations[0].policy.send_proxy == SendProxy(0)
+    assert server_of("proxy_protocol on;").destinations[0].policy.send_proxy == SendProxy(1)
 
 
 HASH = "upstream u { hash $proxy_protocol_addr; server 127.0.0.1:1; server 127.0.0.1:2; }"

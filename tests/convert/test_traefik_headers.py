@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tcpmux.config import ConfigError
-from tcpmux.config.settings import DestinationPolicy
+from tcpmux.config.settings import DestinationPolicy, SendProxy
 from tests.convert.test_traefik import dynamic, found_of, route_of
 
 
@@ -87,7 +87,7 @@ def test_header_to_servers(
     balancer: dict[str, Any], transport: dict[str, Any] | None, version: int
 ) -> None:
     """A serversTransport that is named decides it, also by saying nothing."""
-    assert policy(balancer, transport).send_proxy == version
+    assert policy(balancer, transport).send_proxy == SendProxy(version)
 
 
 def test_a_version_that_traefik_refuses() -> None:

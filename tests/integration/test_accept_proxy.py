@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,11 +45,16 @@ def v2(number: int, tlvs: bytes = b"") -> bytes:
 
 
 def header(number: int) -> bytes:
+    if number % 3 == 2:  # of another family than the balancer
+        return f"PROXY TCP6 2001:db8::{number} 2001:db8::ff {1000 + number} 443\r\n".encode()
     return v1(number) if number % 2 else v2(number, b"\x04\0\x05hello")
 
 
-def named(number: int) -> str:
-    return f"198.51.100.{number}:{1000 + number}"
+def named(number: int, header: bytes = b"") -> str:
+    six = header.startswith(b"PROXY TCP6")
+    return (
+        f"[2001:db8::{number}]:{1000 + number}" if six else f"198.51.100.{number}:{1000 + number}"
+    )
 
 
 def accepting(
@@ -65,6 +72,14 @@ def proxy(start_proxy: StartProxy, one: EchoServer) -> Proxy:
 
 def connections(proxy: Proxy) -> list[dict[str, Any]]:
     return [dict(row) for row in proxy.client.connections()["connections"]]
+
+
+def await_clients(proxy: Proxy, clients: list[str]) -> None:
+    """Those on the way from one worker to another are in no list for a moment."""
+    wait_for(
+        lambda: sorted(row["client"] for row in connections(proxy)) == sorted(clients),
+        "all to be connected",
+    )
 
 
 def states(proxy: Proxy) -> dict[str, int]:
@@ -99,6 +114,43 @@ def test_a_header_names_the_client(proxy: Proxy) -> None:
             named(2): own[1],
             own[2]: None,
         }
+
+
+def tlv(kind: int, value: bytes) -> bytes:
+    return bytes([kind]) + struct.pack(">H", len(value)) + value
+
+
+def test_tlvs_are_kept_that_are_asked_for(
+    start_proxy: StartProxy, one: EchoServer, tmp_path: Path
+) -> None:
+    """Whole ones, as far as there is room: 112 bytes of a header."""
+    log = tmp_path / "access.log"
+    proxy = start_proxy(
+        {
+            **routes(accepting(one, keep=["0xEA", "0xE0"])),
+            "access_log": {"path": str(log), "start": True, "interval": "1s"},
+        }
+    )
+    sent = tlv(0xE1, b"not asked for") + tlv(0xE0, b"x" * 100) + tlv(0xE0, b"too long")
+    sent += tlv(0xEA, b"\x01v")
+    with connected(proxy, 2) as clients:
+        clients[0].sendall(v2(1, sent) + b"hello\n")
+        clients[1].sendall(v2(2, tlv(0xE1, b"not asked for")) + b"hello\n")
+        assert [answer(client) for client in clients] == [b"one hello\n"] * 2
+        kept = {named(1): f"0xe0={'x' * 100}, 0xea=v", named(2): None}
+        assert {row["client"]: row["proxy_tlvs"] for row in connections(proxy)} == kept
+        own = ["{}:{}".format(*client.getsockname()) for client in clients]
+        wait_for(lambda: "alive" in log.read_text(), "open connections in the log")
+    wait_for(lambda: log.read_text().count('"end"') == 2, "the end of both in the log")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {line["event"] for line in lines} == {"start", "alive", "end"}
+    for line in lines:
+        number = 1 if line["downstream_remote_address"] == named(1) else 2
+        assert line["proxy_tlvs"] == kept[named(number)], line
+        assert line["downstream_direct_remote_address"] == own[number - 1], line
+    dropped = sum(worker["counters"]["proxy_tlvs_dropped"] for worker in proxy.status()["workers"])
+    assert dropped == 1
+    proxy.says("1 TLV of PROXY headers left out")
 
 
 def test_others_must_not_send_one(start_proxy: StartProxy, one: EchoServer) -> None:
@@ -178,9 +230,7 @@ def in_the_midst(proxy: Proxy, disturb: Callable[[int], None]) -> None:
         for client, head in zip(clients, headers, strict=True):
             client.sendall(head[len(head) // 4 * 3 :] + b"hello\n")
         assert [answer(client) for client in clients] == [b"one hello\n"] * CLIENTS
-        assert sorted(row["client"] for row in connections(proxy)) == sorted(
-            named(number) for number in range(CLIENTS)
-        )
+        await_clients(proxy, [named(number, head) for number, head in enumerate(headers)])
     wait_for(lambda: closed(proxy) == {"finished": CLIENTS}, "every connection to end")
 
 
@@ -216,9 +266,7 @@ def test_kills_at_any_moment(proxy: Proxy) -> None:
                     with suppress(ProcessLookupError):
                         os.kill(chance.choice(proxy.worker_pids()), signal.SIGKILL)
             assert [answer(client) for client in clients] == [b"one hello\n"] * CLIENTS
-            assert sorted(row["client"] for row in connections(proxy)) == sorted(
-                named(number) for number in range(CLIENTS)
-            )
+            await_clients(proxy, [named(number, header(number)) for number in range(CLIENTS)])
         wait_for(lambda: not connections(proxy), "every connection to end")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import socket
 import struct
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +17,24 @@ import pytest
 from tests.integration.conftest import StartProxy
 from tests.integration.disturbances import address, connected
 from tests.integration.routes import route, routes
-from tests.integration.test_accept_proxy import SIGNATURE, accepting, connections, v1, v2
+from tests.integration.test_accept_proxy import SIGNATURE, accepting, connections, tlv, v1, v2
 from tests.support import DEADLINE, EchoServer, free_port, wait_for
 
 CLIENTS = 30
 
 
-def sending(endpoint: EchoServer, version: int, port: int = 0) -> dict[str, Any]:
+ALL = {
+    "version": 2,
+    "crc32c": True,
+    "unique_id": True,
+    "authority": True,
+    "alpn": True,
+    "decision": "0xE0",
+    "pass": ["0xEA", "0xE1"],
+}
+
+
+def sending(endpoint: EchoServer, version: Any, port: int = 0) -> dict[str, Any]:
     made = route("r", port or free_port(), v1=(1, endpoint.address))
     made["destinations"][0]["send_proxy"] = version
     return made
@@ -92,20 +105,121 @@ def test_who_was_named_is_named(start_proxy: StartProxy, mirror: EchoServer, ver
         assert received(client, len(header) + 5) == header + b"hello"
 
 
-def test_kills_at_any_moment(start_proxy: StartProxy, mirror: EchoServer) -> None:
+def received_v2(client: socket.socket) -> bytes:
+    head = received(client, 16)
+    return head + received(client, int.from_bytes(head[14:], "big"))
+
+
+def tlvs_of(header: bytes, addresses: int = 12) -> list[tuple[int, bytes]]:
+    at, found = 16 + addresses, []
+    while at < len(header):
+        end = at + 3 + int.from_bytes(header[at + 1 : at + 3], "big")
+        found.append((header[at], header[at + 3 : end]))
+        at = end
+    assert at == len(header)
+    return found
+
+
+def crc32c(data: bytes) -> int:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def test_what_else_an_endpoint_can_be_told(start_proxy: StartProxy, mirror: EchoServer) -> None:
+    """Of the connection, and of the header that came in; the checksum is over all of it."""
+    made = accepting(mirror)
+    made["destinations"][0]["send_proxy"] = ALL
+    proxy = start_proxy(routes(made))
+    came = tlv(0x02, b"shop.example") + tlv(0x01, b"h2") + tlv(0xE1, b"") + tlv(0xE2, b"not this")
+    came += tlv(0xEA, b"\x01vpce-1") + tlv(0xE1, b"again") + tlv(0xE0, b"is ours")
+    with connected(proxy, 1) as (client,):
+        client.sendall(v2(7, came) + b"hello")
+        header = received_v2(client)
+        assert received(client, 5) == b"hello"
+        (row,) = connections(proxy)
+    assert header[:12] == SIGNATURE
+    assert header[12:14] + header[16:28] == v2(7)[12:14] + v2(7)[16:28]
+    *tlvs, (last, checksum) = tlvs_of(header)
+    assert tlvs == [
+        (0x05, row["unique_id"].encode()),
+        (0xE0, f"r/v1 {row['generation']} {row['pick_reason']}".encode()),
+        (0x02, b"shop.example"),
+        (0x01, b"h2"),
+        (0xE1, b""),
+        (0xEA, b"\x01vpce-1"),
+        (0xE1, b"again"),
+    ]
+    assert last == 0x03
+    assert int.from_bytes(checksum, "big") == crc32c(header[:-4] + bytes(4))
+
+
+def test_a_client_without_an_address_can_be_told_of(
+    start_proxy: StartProxy, mirror: EchoServer, tmp_path: Path
+) -> None:
+    """Receivers ignore TLVs of LOCAL: it is a UNIX socket then, as it is."""
+    made = sending(mirror, {"version": 2, "unique_id": True})
+    path = str(tmp_path / "in")
+    proxy = start_proxy(routes({**made, "listen": f"unix:{path}"}))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(DEADLINE)
+        client.connect(path)
+        header = received_v2(client)
+        (row,) = connections(proxy)
+    assert header[12:232] == b"\x21\x31" + struct.pack(">H", len(header) - 16) + bytes(216)
+    assert tlvs_of(header, 216) == [(0x05, row["unique_id"].encode())]
+
+
+def test_the_unique_id_stays_with_a_connection(
+    start_proxy: StartProxy, mirror: EchoServer, tmp_path: Path
+) -> None:
+    """Also in another worker: the log has it as the endpoint has."""
+    log = tmp_path / "access.log"
+    parts = sending(mirror, {"version": 2, "unique_id": True})
+    logged = {"access_log": {"path": str(log)}}
+    proxy = start_proxy(routes(parts, workers=2, **logged))
+
+    def workers() -> list[int]:
+        return [row["worker"] for row in connections(proxy)]
+
+    with connected(proxy, CLIENTS) as clients:
+        ids = sorted(tlvs_of(received_v2(client))[0][1].decode() for client in clients)
+        proxy.reload(routes(parts, workers=1, **logged))
+        wait_for(lambda: workers() == [0] * CLIENTS, "all in one worker")
+        rows = connections(proxy)
+        assert sorted(row["unique_id"] for row in rows) == ids
+        assert any(row["unique_id"] != row["id"] for row in rows)
+    wait_for(lambda: log.read_text().count("\n") == CLIENTS, "all to be logged")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert sorted(line["unique_id"] for line in lines) == ids
+
+
+@pytest.mark.parametrize("options", [2, ALL], ids=["short", "long"])
+def test_kills_at_any_moment(start_proxy: StartProxy, mirror: EchoServer, options: Any) -> None:
     """Each endpoint gets the header once, whole, ahead of all else."""
     made = accepting(mirror)
-    made["destinations"][0]["send_proxy"] = 2
+    made["destinations"][0]["send_proxy"] = options
     proxy = start_proxy(routes(made))
     chance = random.Random(18)
     for _ in range(8):
         with connected(proxy, CLIENTS) as clients:
             for number, client in enumerate(clients):
-                client.sendall(v1(number) + b"hello")
+                client.sendall(v2(number, tlv(0xEA, b"%d" % number)) + b"hello")
                 if chance.randrange(5) == 0:
                     with suppress(ProcessLookupError):
                         os.kill(chance.choice(proxy.worker_pids()), signal.SIGKILL)
             for number, client in enumerate(clients):
-                whole = v2(number) + b"hello"
-                assert received(client, len(whole)) == whole
+                header = received_v2(client)
+                assert header[16:28] == v2(number)[16:28]
+                assert received(client, 5) == b"hello"
+                if options == 2:
+                    assert header == v2(number)
+                else:
+                    kinds = [kind for kind, _ in tlvs_of(header)]
+                    assert kinds == [0x05, 0xE0, 0xEA, 0x03]
+                    assert (0xEA, b"%d" % number) in tlvs_of(header)
+                    assert int.from_bytes(header[-4:], "big") == crc32c(header[:-4] + bytes(4))
         wait_for(lambda: not connections(proxy), "every connection to end")

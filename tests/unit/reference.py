@@ -61,7 +61,7 @@ def entries(table: type, inside: Path) -> Iterator[Entry]:
     defaults = {of.name: of.default for of in fields(table)}
     for key, row in rows_of(table).items():
         if row.kind is not Kind.OTHER:
-            yield Entry(inside, key, row, defaults[key])
+            yield Entry(inside, row.key or key, row, defaults[key])
 
 
 def all_entries() -> Iterator[Entry]:
@@ -194,7 +194,7 @@ def _before(entry: Entry, there: list[Any]) -> Any:
     """The key after which it belongs: the one before it in its table that is there."""
     sections = [e.row.table for e in all_entries() if e.row.kind is Kind.SECTION]
     for table in (RoutePolicy, DestinationPolicy, EndpointPolicy, Check, *sections):
-        rows = rows_of(table)
+        rows = {row.key or key: row for key, row in rows_of(table).items()}
         if rows.get(entry.key) is entry.row:
             keys = list(rows)
             earlier = [key for key in keys[: keys.index(entry.key)] if key in there]

@@ -383,11 +383,13 @@ def test_connections_in_groups(admin: FakeAdmin) -> None:
 def connection(number: int) -> dict[str, Any]:
     return {
         "id": f"0-{number}-1",
+        "unique_id": f"0-{number}-1",
         "route": "tcp-echo",
         "destination": "v1",
         "endpoint": "10.0.0.7:9000",
         "client": f"10.1.0.1:{number}",
         "peer": None,
+        "proxy_tlvs": None,
         "worker": 0,
         "state": "relaying",
         "age": 1.0,

@@ -14,12 +14,15 @@ from tcpmux.config import (
     EndpointPolicy,
     Keepalive,
     RoutePolicy,
+    Rule,
     load,
     settings,
 )
 from tcpmux.config.native import to_text
-from tcpmux.config.settings import SlowStart
+from tcpmux.config.needs import kept_tlvs, needs_client_hello
+from tcpmux.config.settings import SendProxy, SlowStart
 from tcpmux.shm import image
+from tcpmux.shm.rules import route_rules
 
 HEAD = """
 routes:
@@ -76,6 +79,19 @@ MISTAKES = {
     "    preread: {limit: 16}": "expected a size such as 60KiB, got 16",
     "    preread: {limit: 64KiB}": "expected 512B..60KiB, got 64KiB",
     "    preread: {silent: reset}": "expected one of default, reject, got reset",
+    "    accept_proxy: {from: [10.0.0.1], keep: 0xEA}": "expected a list of types such as [0x",
+    "    accept_proxy: {from: [10.0.0.1], keep: [0x100]}": "such as 0xea, 0x01..0xff, got 0x100",
+    "    accept_proxy: {from: [10.0.0.1], keep: [on]}": "expected a type such as 0xea, 0x",
+    "    accept_proxy: {from: [10.0.0.1], keep: [3]}": "0x03 is of one header alone",
+    "    send_proxy: 3": "expected 0..2, got 3",
+    "    send_proxy: on": "expected 0..2, got on",
+    "    send_proxy: {crc32c: true}": "version is missing",
+    "    send_proxy: {version: 1, unique_id: true}": "expected version 2 with these keys, got "
+    "version 1: only version 2 has TLVs",
+    "    send_proxy: {version: 0, pass: [0xEA]}": "with these keys, got no header",
+    "    send_proxy: {version: 2, decision: 0xEA, pass: [0xEA]}": "got 0xea twice",
+    "    send_proxy: {version: 2, decision: 0x02}": "a type such as 0xea, 0xe0..0xef, got 0x02",
+    "    send_proxy: {version: 2, passed: [0xEA]}": "unknown key passed: did you mean pass?",
     "    bandwidth: {up: 5MB}": "expected a rate such as 10MiB/s, got 5MB",
     "    bandwidth: {up: 0.4B/s}": "expected 1B..",
     "    panic_threshold: 101%": "expected 0%..100%, got 101%",
@@ -175,6 +191,10 @@ WHOLE = """
     deny: [10.1.0.0/16]
     accept_proxy: {from: [10.2.0.0/16, "fd01::/16"], versions: [2], timeout: 3s}
     preread: {timeout: 2s, limit: 4KiB, silent: reject}
+    accept_proxy: {from: [10.2.0.0/16, "fd01::/16"], versions: [2], timeout: 3s,
+      keep: [0xEA, 0x05]}
+    send_proxy: {version: 2, crc32c: true, unique_id: true, authority: true, alpn: true,
+      decision: 0xE0, pass: [0xEA]}
     retry: {attempts: 3, budget: 5%, burst: 0, across: true}
     on_unavailable: {fallback: v2}
     on_all_unavailable: {hold: 1500ms}
@@ -235,13 +255,67 @@ def test_words_and_numbers_go_together() -> None:
     assert words.index("reset") == image.RESET
 
 
+def test_a_header_is_a_version_alone_or_more(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    for lines, wanted in (
+        ("send_proxy: 1", SendProxy(1)),
+        ("send_proxy: {version: 2}", SendProxy(2)),
+        ("send_proxy: {version: 2, pass: [0xEA, 5, 0xea]}", SendProxy(2, passed=(5, 0xEA))),
+        ("send_proxy: {version: 2, decision: 0xEF}", SendProxy(2, decision=0xEF)),
+    ):
+        file.write_text(f"{HEAD}    {lines}\n{TAIL}")
+        route = load([file]).routes[0]
+        assert {each.policy.send_proxy for each in route.destinations} == {wanted}
+
+
+def test_what_is_kept_is_what_somebody_asks_for(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    more = "        send_proxy: {version: 2, authority: true, alpn: true, pass: [0xE1]}\n"
+    file.write_text(
+        f"{HEAD}    accept_proxy: {{from: [10.0.0.1], keep: [0xEA]}}\n"
+        + TAIL.replace("name: v2\n", "name: v2\n" + more)
+    )
+    route = load([file]).routes[0]
+    assert kept_tlvs(route) == (0x01, 0x02, 0xE1, 0xEA)
+    rule = Rule(tlvs=((0xE5, (b"x",)),), reject=True)
+    assert kept_tlvs(replace(route, rules=(rule,))) == (0x01, 0x02, 0xE1, 0xE5, 0xEA)
+    rules = route_rules(route)
+    assert [rules.keep_tlvs0, rules.keep_tlvs1, rules.keep_tlvs2] == [0b110, 0, 0]
+    assert rules.keep_tlvs3 == 1 << 0xE1 - 192 | 1 << 0xEA - 192
+
+
+@pytest.mark.parametrize(
+    ("lines", "needed"),
+    [
+        ("", False),
+        ("    preread: {}\n", True),
+        ("    send_proxy: {version: 2, unique_id: true, pass: [0x01, 0x02]}\n", False),
+        ("    send_proxy: {version: 2, authority: true}\n", True),
+        ("    send_proxy: {version: 2, alpn: true}\n", True),
+        ("    rules: [{source: 10.0.0.1, tlv: {0xEA: x}, to: v1}]\n", False),
+        ("    rules: [{to: v1}, {sni: a.example, to: v1}]\n", True),
+        ("    rules: [{alpn: h2, to: v1}]\n", True),
+        ("    rules: [{tls: false, reject: true}]\n", True),
+    ],
+)
+def test_a_client_hello_is_read_where_something_needs_it(
+    lines: str, needed: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(f"{HEAD}{lines}{TAIL}")
+    route = load([file]).routes[0]
+    assert needs_client_hello(route) is needed
+    assert bool(route_rules(route).preread) is needed
+
+
 def test_checks_send_the_header_of_their_destination(tmp_path: Path) -> None:
     """Unless they go to a port of their own."""
     file = tmp_path / "r.yaml"
     file.write_text(HEAD + "    send_proxy: 2\n    check: tcp\n" + TAIL)
     for destination in load([file]).routes[0].destinations:
         assert destination.policy.check is not None
-        assert destination.policy.check.proxy == destination.policy.send_proxy == 2
+        assert destination.policy.check.proxy == 2
+        assert destination.policy.send_proxy == SendProxy(2)
     file.write_text(HEAD + "    send_proxy: 2\n    check: {type: tcp, port: 9}\n" + TAIL)
     check = load([file]).routes[0].destinations[0].policy.check
     assert check is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from tcpmux.config.rows import HOUR, MAX_CONNECTIONS
-from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, Keepalive, Passive
+from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, Keepalive, Passive, SendProxy
 from tcpmux.convert.draft import Pool
 from tcpmux.convert.envoy.balancing import Balancing, balancing_of
 from tcpmux.convert.envoy.checks import check_of
@@ -134,7 +134,7 @@ def _cluster(name: str, node: Node) -> Cluster:
     if check is not None and not check.port:
         check = replace(check, proxy=send_proxy)
     policy = DestinationPolicy(
-        send_proxy=send_proxy,
+        send_proxy=SendProxy(send_proxy),
         connect_timeout=seconds(node["connect_timeout"], CONNECT_TIMEOUT, high=HOUR),
         balance=balancing.balance,
         slow_start=balancing.slow_start,

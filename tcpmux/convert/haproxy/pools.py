@@ -10,6 +10,7 @@ from tcpmux.config.settings import (
     DestinationPolicy,
     EndpointPolicy,
     Retry,
+    SendProxy,
 )
 from tcpmux.convert.draft import Pool, Server
 from tcpmux.convert.haproxy.access import access_of
@@ -57,7 +58,7 @@ def backend_of(front: Section, back: Section, report: Report) -> Backend:
     if check is not None and not check.port:
         check = replace(check, proxy=send_proxy)
     policy = DestinationPolicy(
-        send_proxy=send_proxy,
+        send_proxy=SendProxy(send_proxy),
         connect_timeout=connect_timeout(back, times),
         idle_timeout=times.idle,
         half_open_timeout=times.half_open,

@@ -17,6 +17,7 @@ from tcpmux.config.settings import (
     DestinationPolicy,
     Keepalive,
     RoutePolicy,
+    SendProxy,
 )
 from tcpmux.convert.clients import EVERYBODY, ClientRule
 from tcpmux.convert.draft import Draft, Pool, Server, plain_name
@@ -243,7 +244,7 @@ class Routes:
 
     def _read_headers(self, draft: Draft, server: Proxied, headers: Headers, kind: _Kind) -> None:
         """And send_proxy, as far as one follows from the other."""
-        sends = any(pool.policy.send_proxy for pool, _ in draft.shares)
+        sends = any(pool.policy.send_proxy.version for pool, _ in draft.shares)
         if sends and any(_is_unix(server) for pool, _ in draft.shares for server in pool.servers):
             one = (
                 server.scope.settings.get("proxy_protocol")
@@ -266,7 +267,7 @@ class Routes:
         hashes: Sequence[Upstream],
         kind: _Kind,
     ) -> RoutePolicy:
-        sends = any(pool.policy.send_proxy for pool, _ in draft.shares)
+        sends = any(pool.policy.send_proxy.version for pool, _ in draft.shares)
         uses = ["proxy_protocol"] if sends else []
         uses += ["hash"] if any(not used.by_header for used in hashes) else []
         uses += ["allow and deny"] if self._list(server, "allow") else []
@@ -374,7 +375,7 @@ def _pool(upstream: Upstream, how: Behaviour, keepalive: Keepalive) -> Pool:
         passive=upstream.passive,
         keepalive=keepalive,
         connection_bandwidth=Bandwidth(how.up, how.down),
-        send_proxy=how.send_proxy,
+        send_proxy=SendProxy(how.send_proxy),
     )
     return Pool(upstream.name, [replace(server) for server in upstream.servers], policy)
 

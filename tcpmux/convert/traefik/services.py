@@ -8,7 +8,7 @@ from fractions import Fraction
 from tcpmux.config.address import HostName, parse_endpoint
 from tcpmux.config.check import Check
 from tcpmux.config.rows import DAY, HOUR
-from tcpmux.config.settings import DestinationPolicy, Keepalive, Passive
+from tcpmux.config.settings import DestinationPolicy, Keepalive, Passive, SendProxy
 from tcpmux.convert.draft import Pool, Server
 from tcpmux.convert.seconds import limited
 from tcpmux.convert.traefik.headers import send_proxy_of
@@ -126,7 +126,7 @@ class Services:
                     "checks without the PROXY header",
                 )
         policy = DestinationPolicy(
-            send_proxy=transport.send_proxy,
+            send_proxy=SendProxy(transport.send_proxy),
             connect_timeout=transport.connect_timeout,
             idle_timeout=0.0,
             passive=Passive(errors=0),

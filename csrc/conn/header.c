@@ -1,0 +1,176 @@
+/* The header of the PROXY protocol, to endpoints. Runs in a worker.
+ *
+ * It follows from the record, its annex and the image alone: until it is sent it can be made again,
+ * by whatever incarnation. Once it is being sent it stands in the buffer, and what is missing is
+ * sent from there: tm_pump_recover_prepend(). */
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "conn/destination.h"
+#include "conn/known.h"
+#include "conn/preface.h"
+#include "conn/proxy.h"
+#include "conn/record.h"
+#include "conn/stage.h"
+#include "proxy_header.h"
+#include "sock.h"
+
+enum {
+    DECISION_MAX = 2 * TM_NAME_SIZE + 40, /* two names, a number, a word */
+    ID_MAX = 32,
+    TLV_HEAD = 3,
+};
+
+_Static_assert(TM_PROXY_ADDRESSES_MAX + 4 * TLV_HEAD + ID_MAX + TM_SNI_MAX + TM_TLVS_MAX +
+                       DECISION_MAX + TM_TLVS_MAX + TLV_HEAD + 4 <=
+                   TM_PROXY_WRITE_MAX,
+               "room for all that one can have");
+
+static const char *const pick_reasons[TM_PICK_REASONS] = {
+    "",
+#define TM_PICK(name, help) #name,
+#include "counters.def"
+};
+
+/* Whether bytes of the client wait, to be in one segment with the header. */
+static bool has_begun(struct tm_worker *w, uint32_t index)
+{
+    unsigned char byte;
+    return tm_preface_peek(w, index, &byte, sizeof(byte)) > 0;
+}
+
+/* Where the client has connected to: as a header has said, or this host's address. */
+static struct tm_peer target_of(struct tm_worker *w, uint32_t index)
+{
+    const struct tm_known *known = tm_known_of(w, index);
+    struct tm_peer local;
+    if (known && known->peer.family)
+        return known->to;
+    tm_sock_local(w->records[index].fd[TM_CLIENT], &local);
+    return local;
+}
+
+/* --- TLVs ----------------------------------------------------------------------------------- */
+
+/* A header that is being made. */
+struct making {
+    unsigned char *bytes;
+    uint32_t size;
+    uint64_t has[4]; /* types of the TLVs in it, a bit each */
+};
+
+static void put(struct making *made, uint8_t type, const void *value, size_t size)
+{
+    assert(made->size + TLV_HEAD + size <= TM_PROXY_WRITE_MAX);
+    made->size = tm_proxy_add(made->bytes, made->size, type, value, (uint16_t)size);
+    made->has[type >> 6] |= UINT64_C(1) << (type & 63);
+}
+
+static bool is_in(const uint64_t types[4], uint8_t type)
+{
+    return types[type >> 6] >> (type & 63) & 1;
+}
+
+/* Those of the header that came in whose type is listed, but none that is there already. */
+static void pass_on(struct making *made, const struct tm_known *known, const uint64_t types[4])
+{
+    const struct tm_proxy_header all = {.size = known->tlvs_size};
+    const uint64_t own[4] = {made->has[0], made->has[1], made->has[2], made->has[3]};
+    struct tm_proxy_tlv tlv;
+    uint32_t at = 0;
+    while (tm_proxy_next_tlv(known->tlvs, &all, &at, &tlv))
+        if (is_in(types, tlv.type) && !is_in(own, tlv.type))
+            put(made, tlv.type, tlv.value, tlv.size);
+}
+
+static void put_id(struct making *made, const struct tm_cold *cold)
+{
+    char id[ID_MAX];
+    int size = snprintf(id, sizeof(id), "%u-%u-%u", cold->born_worker, cold->born_index,
+                        cold->born_generation);
+    put(made, TM_PROXY_TLV_UNIQUE_ID, id, (size_t)size);
+}
+
+static void put_decision(struct making *made, uint8_t type, const struct tm_cold *cold,
+                         const struct tm_route *route, const struct tm_destination *destination)
+{
+    char text[DECISION_MAX];
+    int size = snprintf(text, sizeof(text), "%.*s/%.*s %llu %s", TM_NAME_SIZE - 1, route->name,
+                        TM_NAME_SIZE - 1, destination->name,
+                        (unsigned long long)cold->table_generation,
+                        cold->pick_reason < TM_PICK_REASONS ? pick_reasons[cold->pick_reason] : "");
+    put(made, type, text, (size_t)size);
+}
+
+/* A list of a single protocol. */
+static bool offers_one(const struct tm_known *known)
+{
+    return known->alpn_size > 1 && known->alpn[0] == known->alpn_size - 1 && !known->alpn_cut;
+}
+
+static void put_known(struct making *made, const struct tm_known *known,
+                      const struct tm_destination_rules *rules)
+{
+    uint64_t types[4] = {rules->pass_tlvs0, rules->pass_tlvs1, rules->pass_tlvs2,
+                         rules->pass_tlvs3};
+    if (rules->send_authority && known->sni_size)
+        put(made, TM_PROXY_TLV_AUTHORITY, known->sni, known->sni_size);
+    if (rules->send_alpn && offers_one(known))
+        put(made, TM_PROXY_TLV_ALPN, known->alpn + 1, known->alpn[0]);
+    if (rules->send_authority)
+        types[0] |= UINT64_C(1) << TM_PROXY_TLV_AUTHORITY;
+    if (rules->send_alpn && !known->alpn_size && !known->alpn_cut)
+        types[0] |= UINT64_C(1) << TM_PROXY_TLV_ALPN;
+    pass_on(made, known, types);
+}
+
+static void put_tlvs(struct tm_worker *w, uint32_t index, const struct tm_destination *destination,
+                     struct making *made)
+{
+    const struct tm_cold *cold = &w->colds[index];
+    const struct tm_known *known = tm_known_of(w, index);
+    const struct tm_destination_rules *rules = &destination->rules;
+    if (rules->send_unique_id)
+        put_id(made, cold);
+    if (rules->send_decision)
+        put_decision(made, (uint8_t)rules->send_decision, cold,
+                     &w->image->routes[destination->route], destination);
+    if (known)
+        put_known(made, known, rules);
+    if (rules->send_crc32c) {
+        put(made, TM_PROXY_TLV_CRC32C, "\0\0\0", 4);
+        tm_proxy_set_checksum(made->bytes, made->size);
+    }
+}
+
+/* --- the stage ------------------------------------------------------------------------------ */
+
+/* Makes it in the buffer; returns its size. */
+static uint32_t make(struct tm_worker *w, uint32_t index, const struct tm_destination *destination)
+{
+    const struct tm_cold *cold = &w->colds[index];
+    struct tm_peer to = target_of(w, index);
+    uint32_t version = (uint32_t)destination->rules.send_proxy;
+    struct making made = {.bytes = w->pump.buffer};
+    made.size = tm_proxy_write(made.bytes, version, &cold->client, &to);
+    if (version == 2)
+        put_tlvs(w, index, destination, &made);
+    return made.size;
+}
+
+struct tm_answer tm_header(struct tm_worker *w, uint32_t index)
+{
+    struct tm_conn *conn = &w->records[index];
+    const struct tm_destination *destination = tm_destination_of(w, index);
+    if (!destination || !destination->rules.send_proxy ||
+        conn->side_flags[TM_ENDPOINT] & TM_RESET || tm_base_prepended(conn->half[TM_CLIENT].base))
+        return tm_next();
+    uint32_t size = make(w, index, destination);
+    w->pump.journal->side = TM_CLIENT;
+    tm_record_note_uncounted(conn, &w->colds[index]);
+    if (tm_pump_prepend(&w->pump, &conn->half[TM_CLIENT], conn->fd[TM_ENDPOINT], size,
+                        has_begun(w, index)) < 0)
+        conn->side_flags[TM_ENDPOINT] |= TM_RESET | TM_HUNG_UP; /* the relay ends it as such */
+    return tm_next();
+}
