@@ -189,7 +189,6 @@ WHOLE = """
     bandwidth: {up: 1MiB/s}
     allow: [10.0.0.0/8, "fd00::/8"]
     deny: [10.1.0.0/16]
-    accept_proxy: {from: [10.2.0.0/16, "fd01::/16"], versions: [2], timeout: 3s}
     preread: {timeout: 2s, limit: 4KiB, silent: reject}
     accept_proxy: {from: [10.2.0.0/16, "fd01::/16"], versions: [2], timeout: 3s,
       keep: [0xEA, 0x05]}
