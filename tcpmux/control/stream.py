@@ -4,7 +4,7 @@
     conditions  what is wrong (problems), and routes with the conditions of all their parts: after
                 a table those that are not healthy throughout, later those that have changed
     sample      every second: counters of every destination, workers, and how many connections of
-                clients each route has rejected or lost; for one route its histograms
+                clients each route has rejected or lost; for one route its histograms and rules
     events      what has happened
 
 A client that reads slowly is told less, never late: nothing is kept for it.
@@ -138,6 +138,7 @@ class Stream:
                         stats.with_endpoints(route.name, row, self._health.detail)
                         for row in route.destinations
                     ],
+                    "rules": [stats.rule(route, row) for row in route.pick_rules],
                 }
             )
             for route, addresses in zip(image.routes, stats.listens(image), strict=True)
@@ -173,8 +174,9 @@ class Stream:
                 self._sample = f'{text[:-1]}, "lost": {lost}}}'
         if route is None:
             return framed("sample", self._sample)
-        histograms = json.dumps(self._histograms(route))
-        return framed("sample", f'{self._sample[:-1]}, "histograms": {histograms}}}')
+        histograms, rules = json.dumps(self._histograms(route)), json.dumps(self._rules(route))
+        more = f'"histograms": {histograms}, "rules": {rules}'
+        return framed("sample", f"{self._sample[:-1]}, {more}}}")
 
     def _sample_parts(self, lost: list[int]) -> Iterator[str]:
         """lost: gets the lost connections of each route."""
@@ -195,9 +197,19 @@ class Stream:
         lost.append(errors(self._view.counters.slot(route.slot)))
         return [figures(self._view.counters.slot(row.slot)) for row in route.destinations]
 
-    def _histograms(self, name: str) -> dict[str, Any] | None:
+    def _route(self, name: str) -> RouteRow | None:
         _, image = self._view.image()
-        route = next((route for route in image.routes if route.name == name), None)
+        return next((route for route in image.routes if route.name == name), None)
+
+    def _rules(self, name: str) -> dict[str, tuple[int, int]]:
+        """Open and all connections of each rule of a route."""
+        route = self._route(name)
+        rows = route.pick_rules if route else ()
+        counts = ((row.name, self._view.counters.slot(row.slot)) for row in rows)
+        return {rule: (of.active, of.opened) for rule, of in counts}
+
+    def _histograms(self, name: str) -> dict[str, Any] | None:
+        route = self._route(name)
         if route is None:
             return None
         made = []

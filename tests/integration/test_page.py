@@ -410,3 +410,30 @@ def test_points_of_control_and_of_the_page_are_one_line(browser: Any) -> None:
     assert later == [[980, 990, 1000, 1002, 1012, 1100], [7, 8, 9, 3, None, 4]]
     assert length < 450
     assert span <= 3600
+
+
+def test_rules_and_how_many_connections_have_met_them(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer, browser: Any
+) -> None:
+    """Of a route that has some; their names and conditions are text, whatever they are."""
+    port = free_port()
+    rules = [
+        {"name": "unmet", "alpn": ["<b>x</b>"], "reject": True},
+        {"name": "local", "source": "127.0.0.0/8", "weights": {"v1": 1, "v2": 3}},
+    ]
+    made = {**route("shop", port, v1=(1, one.address), v2=(0, two.address)), "rules": rules}
+    other = route("other", free_port(), v1=(1, one.address))
+    config, address = with_http({**made, "preread": {"timeout": "1ms"}}, other)
+    start(start_proxy, config, address)
+    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    with connected(port):
+        page.goto(f"http://{address}/")
+        row = page.locator("#rule-rows tr", has_text="source 127.0.0.0/8")
+        wait_for(lambda: row.inner_text().split("\t")[-2:] == ["1", "1"], "its counts")
+        assert row.inner_text().split("\t")[2] == "v1 25 %, v2 75 %"
+        unmet = page.locator("#rule-rows tr", has_text="alpn <b>x</b>").inner_text()
+        assert unmet.split("\t")[2:] == ["rejected", "0", "0"]
+        ARTEFACTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=ARTEFACTS / "page-rules.png", full_page=True)
+        page.locator("#route-rows tr", has_text="other").click()
+        page.locator("#rules").wait_for(state="hidden")

@@ -19,6 +19,7 @@ import { Plots } from "./plots.js";
 import { Problems } from "./problems.js";
 import { askForReload } from "./reload.js";
 import { RouteList } from "./route_list.js";
+import { Rules } from "./rules.js";
 import { Weights } from "./weights.js";
 import { Workers } from "./workers.js";
 
@@ -31,6 +32,7 @@ const problems = new Problems(model);
 const routes = new RouteList(model);
 const dialog = new ActionDialog(report);
 const destinations = new Destinations(model, dialog);
+const rules = new Rules();
 const plots = new Plots(byId("split-place"), byId("plots"));
 const history = new HistoryLoader(model, drawSoon);
 const workers = new Workers();
@@ -82,6 +84,7 @@ function draw() {
   showState(byId("route-state"), condition);
   setText(byId("route-reason"), reason);
   destinations.update(route);
+  rules.update(route, sample?.rules);
   plots.update(model.history, byId("plots-span").value === "hour" ? KEPT : SHORT_SPAN);
 }
 

@@ -148,6 +148,7 @@ export class Connections {
         setText(client, now.peer ? `${now.client} via ${now.peer}` : now.client);
         setText(route, now.route);
         setText(destination, now.destination || "–");
+        setAttribute(destination, "title", now.rule ? `by the rule ${now.rule}` : null);
         setText(endpoint, now.endpoint || "–");
         setText(state, now.attempts > 1 ? `${now.state} (attempt ${now.attempts})` : now.state);
         setText(age, format.age(now.age));
