@@ -22,8 +22,17 @@ from tcpmux.control.failed_connects import FailedConnects
 from tcpmux.control.telling import bounded, duration
 from tcpmux.errors import listed, plural
 from tcpmux.levels import Line, Where
-from tcpmux.shm.image import ADMIN_STATES, ENDS, HEALTHY, READY, DestinationRow, Image, RouteRow
-from tcpmux.shm.serving import is_unavailable, serves
+from tcpmux.shm.image import (
+    ADMIN_STATES,
+    ENDS,
+    HEALTHY,
+    READY,
+    DestinationRow,
+    Image,
+    RouteRow,
+    RuleRow,
+)
+from tcpmux.shm.serving import is_unavailable, rule_serves, serves
 from tcpmux.shm.stats import is_first_control
 
 if TYPE_CHECKING:
@@ -291,11 +300,19 @@ class Losses:
 
     def _nobody(self, row: RouteRow) -> str:
         """Why no destination takes connections."""
+        out_of = [rule.name for rule in row.pick_rules if not self._takes(row, rule)]
+        if out_of and row.name not in self._unavailable:
+            return f"nobody takes those of the rule {listed(out_of, MAX_SHOWN)}"
         wanted = [each for each in row.destinations if each.weight]
         if not wanted:
             return "no destination has weight"
         out = [f"{each.name} {self._out(row.name, each)}" for each in wanted if not serves(each)]
         return listed(out, MAX_SHOWN) or "no endpoint took them"
+
+    @staticmethod
+    def _takes(row: RouteRow, rule: RuleRow) -> bool:
+        """Whether its connections go somewhere, or are meant to go nowhere."""
+        return rule.rule.reject or rule_serves(row, rule)
 
     def _out(self, route: str, row: DestinationRow) -> str:
         if row.state != READY:

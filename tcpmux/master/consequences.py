@@ -10,8 +10,23 @@ from tcpmux.config import Config, HostName
 from tcpmux.errors import listed
 from tcpmux.levels import Line
 from tcpmux.master.change import Known
-from tcpmux.shm.image import ENDS, HEALTHY, READY, DestinationRow, Image, RouteRow
-from tcpmux.shm.serving import fallback_of, is_unavailable, serves, shift_elsewhere
+from tcpmux.shm.image import (
+    ENDS,
+    HEALTHY,
+    READY,
+    REFUSE,
+    RESET,
+    DestinationRow,
+    Image,
+    RouteRow,
+)
+from tcpmux.shm.serving import (
+    fallback_of,
+    is_rule_unavailable,
+    is_unavailable,
+    serves,
+    shift_elsewhere,
+)
 
 MAX_NAMED = 5  # destinations in a line
 MAX_SHOWN = 3  # host names in a line
@@ -33,6 +48,28 @@ def consequences(old: Image, new: Image) -> Iterator[Line]:
             )
         if is_unavailable(before) and not is_unavailable(after):
             yield Line(logging.INFO, f"{after.name}: takes connections again")
+        yield from _rule_consequences(before, after)
+
+
+def _rule_consequences(before: RouteRow, after: RouteRow) -> Iterator[Line]:
+    """Of rules; that nobody serves the whole route is said besides."""
+    if is_unavailable(after):
+        return
+    end = ENDS[
+        RESET if after.rules.on_all_unavailable == REFUSE else after.rules.on_all_unavailable
+    ]
+    for was, now in zip(before.pick_rules, after.pick_rules, strict=True):
+        is_out = is_rule_unavailable(after, now)
+        if is_out == (is_rule_unavailable(before, was) and not is_unavailable(before)):
+            continue
+        if is_out:
+            yield Line(
+                logging.ERROR,
+                f"{after.name}: rule {now.name}: no destination with weight has a healthy "
+                f"endpoint: its connections are {end}; `tcpmux endpoint` says why",
+            )
+        elif is_rule_unavailable(before, was):
+            yield Line(logging.INFO, f"{after.name}: rule {now.name}: takes connections again")
 
 
 def _instead(route: RouteRow) -> str:

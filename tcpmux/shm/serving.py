@@ -70,6 +70,13 @@ def rule_serves(route: RouteRow, rule: RuleRow) -> bool:
     return any(weight and serves(row) for row, weight in pairs)
 
 
+def is_rule_unavailable(route: RouteRow, rule: RuleRow) -> bool:
+    """As is_unavailable(), of the connections that meet a rule."""
+    pairs = zip(route.destinations, rule.weights, strict=True)
+    wanted = (weight and d.is_meant_to_serve and d.state == READY for d, weight in pairs)
+    return any(wanted) and not rule_serves(route, rule)
+
+
 def shift_elsewhere(route: RouteRow) -> tuple[str, str]:
     """The first destination that could serve and has no weight, and the command that gives it the
     connections of those that have; of a route none of whose destinations with weight can. Both "":

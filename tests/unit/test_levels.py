@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tcpmux.config import Rule
 from tcpmux.levels import NOWHERE, Line, Where, level_from, level_of, where_from
 from tcpmux.master.change import Places
 from tcpmux.master.consequences import consequences
@@ -21,8 +22,9 @@ from tcpmux.shm.image import (
     REJECT,
     Image,
     RouteRow,
+    RuleRow,
 )
-from tcpmux.shm.serving import with_conditions, with_state
+from tcpmux.shm.serving import with_conditions, with_state, with_turns_and_weights
 from tests.unit.watching import destination, endpoint, route
 
 FIRST, SECOND = ("r", "v1", "127.0.0.1:1"), ("r", "v2", "127.0.0.1:2")
@@ -99,6 +101,23 @@ def test_who_could_serve_a_route_without_weight_is_named_with_the_command() -> N
     assert both.endswith(
         "; v3, v4 are healthy and have weight 0: `tcpmux weight r v3=100 v1=0 v2=0`"
     )
+
+
+def test_a_rule_that_nobody_serves_is_an_error_of_its_own() -> None:
+    """Said once, and not when nobody serves the route, which says more."""
+    rule = RuleRow(Rule(name="testers"), 0, 9, 1, (1, 0), (1, 0), ())
+    row = with_turns_and_weights(replace(two(), pick_rules=(rule,)))
+    text = "r: rule testers: no destination with weight has a healthy endpoint: its connections are"
+    error = (logging.ERROR, f"{text} reset; `tcpmux endpoint` says why")
+    assert told(row, FIRST)[1:] == [error]
+    assert error not in told(row, SECOND)
+    assert error not in told(row, *BOTH)
+    one = with_conditions(Image((row,), ()), {FIRST: (DOWN, 100)})
+    both = with_conditions(one, {SECOND: (DOWN, 100)})
+    assert error not in [(line.level, str(line)) for line in consequences(one, both)]
+    assert error in [(line.level, str(line)) for line in consequences(both, one)]
+    again = [str(line) for line in consequences(one, Image((row,), ()))]
+    assert "r: rule testers: takes connections again" in again
 
 
 def test_panic_is_a_warning() -> None:
