@@ -2,6 +2,7 @@
 #include "conn/preface.h"
 
 #include <errno.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "sock.h"
@@ -36,12 +37,16 @@ ssize_t tm_preface_peek(struct tm_worker *w, uint32_t index, unsigned char *byte
     return got < 0 ? -errno : got;
 }
 
-struct tm_answer tm_preface_wait(struct tm_worker *w, uint32_t index, uint64_t timeout_ms,
-                                 enum tm_close_reason reason)
+struct tm_answer tm_preface_wait(struct tm_worker *w, uint32_t index, ssize_t got,
+                                 uint64_t timeout_ms, enum tm_close_reason reason)
 {
     uint64_t until_ms = w->colds[index].accepted_at_us / 1000 + timeout_ms;
-    if (tm_sock_input_ends(w->records[index].fd[TM_CLIENT]))
+    int fd = w->records[index].fd[TM_CLIENT], waiting = 0;
+    if (tm_sock_input_ends(fd)) {
+        if (ioctl(fd, FIONREAD, &waiting) == 0 && waiting > got)
+            return tm_wait(TM_READING, w->now_ms); /* the rest has come since, and the end */
         return tm_end_for(TM_CLOSED_client_reset); /* what is waited for can't come any more */
+    }
     return w->now_ms < until_ms ? tm_wait(TM_READING, until_ms) : tm_end_for(reason);
 }
 

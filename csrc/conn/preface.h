@@ -25,9 +25,9 @@ bool tm_preface_consume(struct tm_worker *w, uint32_t index, uint32_t size)
     __attribute__((warn_unused_result));
 
 /* Waits for the client's next bytes, until `timeout_ms` after it was accepted: then it ends for
- * `reason`. It ends at once if the client sends no more. */
-struct tm_answer tm_preface_wait(struct tm_worker *w, uint32_t index, uint64_t timeout_ms,
-                                 enum tm_close_reason reason);
+ * `reason`. It ends at once if the client sends no more. got: what tm_preface_peek() returned. */
+struct tm_answer tm_preface_wait(struct tm_worker *w, uint32_t index, ssize_t got,
+                                 uint64_t timeout_ms, enum tm_close_reason reason);
 
 #define TM_PREFACE(NAME, run) struct tm_answer run(struct tm_worker *w, uint32_t index);
 #include "conn/prefaces.def"

@@ -139,7 +139,7 @@ static struct tm_answer read_header(struct tm_worker *w, uint32_t index,
     if (result != TM_PROXY_MORE)
         return refuse_for(w, result);
     struct tm_answer answer =
-        tm_preface_wait(w, index, rules->proxy_timeout_ms, TM_CLOSED_proxy_header);
+        tm_preface_wait(w, index, got, rules->proxy_timeout_ms, TM_CLOSED_proxy_header);
     return answer.kind == TM_ANSWER_END && answer.reason == TM_CLOSED_proxy_header
                ? refuse(w, TM_REFUSED_PROXY_LATE, &w->live->counters.proxy_late)
                : answer;

@@ -11,6 +11,7 @@
 #include "conn/destination.h"
 #include "conn/interest.h"
 #include "conn/outcome.h"
+#include "conn/preface.h"
 #include "conn/record.h"
 #include "conn/recover.h"
 #include "conn/resume.h"
@@ -189,6 +190,30 @@ static void a_stage_that_waits_goes_on_where_it_was(void)
     CHECK_EQUAL(w->live->slots[0].closed[TM_CLOSED_no_endpoint], 1);
     tm_record_free_dead(w);
     CHECK(w->records[index].state == TM_FREE && w->free == index && w->connections == 0);
+    CHECK(close(client) == 0);
+    end_worker(w);
+}
+
+/* A client may send all of it and its FIN between the peek and the wait for the rest. */
+static void what_comes_just_before_the_end_is_read(void)
+{
+    struct tm_worker *w = new_worker(new_live());
+    unsigned char bytes[8];
+    uint32_t index;
+    int client = open_connection(w, &index);
+    ssize_t got = tm_preface_peek(w, index, bytes, sizeof(bytes));
+    CHECK_EQUAL(got, -EAGAIN);
+    CHECK(write(client, "late", 4) == 4 && shutdown(client, SHUT_WR) == 0);
+    while (!tm_sock_input_ends(w->records[index].fd[TM_CLIENT]))
+        ;
+    struct tm_answer answer = tm_preface_wait(w, index, got, 5000, TM_CLOSED_proxy_header);
+    CHECK_EQUAL(answer.kind, TM_ANSWER_WAIT);
+    CHECK_EQUAL(answer.look_ms, w->now_ms); /* to look again at once */
+    CHECK_EQUAL(tm_preface_peek(w, index, bytes, sizeof(bytes)), 4);
+    answer = tm_preface_wait(w, index, 4, 5000, TM_CLOSED_proxy_header);
+    CHECK(answer.kind == TM_ANSWER_END && answer.reason == TM_CLOSED_client_reset);
+    tm_outcome_end(w, index, TM_CLOSED_client_reset, true);
+    tm_record_free_dead(w);
     CHECK(close(client) == 0);
     end_worker(w);
 }
@@ -508,6 +533,7 @@ int main(void)
     RUN(annexes_are_taken_and_given_back);
     RUN(annexes_after_a_death);
     RUN(a_stage_that_waits_goes_on_where_it_was);
+    RUN(what_comes_just_before_the_end_is_read);
     RUN(a_pick_is_made_once);
     RUN(a_limited_client_is_logged_with_its_limit);
     RUN(a_client_that_a_destination_limits_is_logged_with_its_limit);

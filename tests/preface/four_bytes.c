@@ -54,7 +54,7 @@ struct tm_answer tm_four_bytes(struct tm_worker *w, uint32_t index)
         return tm_end_for(TM_CLOSED_local_error);
     if (size < WORD) {
         keep(annex, bytes, size);
-        return tm_preface_wait(w, index, size && bytes[0] == 'T' ? SHORT_MS : TIMEOUT_MS,
+        return tm_preface_wait(w, index, got, size && bytes[0] == 'T' ? SHORT_MS : TIMEOUT_MS,
                                TM_CLOSED_idle_timeout);
     }
     tm_annex_release(w, index);
