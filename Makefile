@@ -24,7 +24,7 @@ C_SOURCES := $(sort $(shell find csrc -name '*.[ch]'))
 C_FLAGS := -std=gnu11 -D_GNU_SOURCE -Icsrc -Wall -Wextra -Wconversion \
 	-Wshadow -Wswitch-enum -Werror $(if $(filter x86_64,$(shell uname -m)),-mcx16)
 SOURCES := setup.py pyproject.toml tcpmux/config/rows.py tcpmux/config/settings.py \
-	tcpmux/config/proxy_header.py \
+	tcpmux/config/proxy_header.py tcpmux/config/sticky.py \
 	tcpmux/worker/messages.py \
 	$(filter-out csrc/rules.def csrc/balances.def csrc/messages.def,$(shell find csrc -type f)) \
 	$(shell find tcpmux -name '*.pyx' -o -name '*.pxd')

@@ -61,8 +61,8 @@ STRICT = os.environ.get("TCPMUX_WERROR") == "1"
 
 # (modules, what they need of csrc/): each is one file, of the first module's name, with one copy of
 # csrc/ in it. tcpmux/one_file.py tells Python where the others are.
-SHM = ("_region", "_address", "_beat", "_commons", "_connections", "_declared", "_image", "_live",
-       "_pick", "_readings", "_row", "_rule_set", "_table")  # fmt: skip
+SHM = ("_region", "_address", "_beat", "_commons", "_connections", "_contests", "_declared",
+       "_image", "_live", "_pick", "_readings", "_row", "_rule_set", "_table")  # fmt: skip
 WORKER = ("_loop", "_listeners", "_master_line", "_guardian")
 NOT_IN_WORKER = {"privileges.c"}
 FILES = [
@@ -70,7 +70,18 @@ FILES = [
     (["tcpmux.master._watch"], ["csrc/watch.c"]),
     (
         [f"tcpmux.shm.{name}" for name in SHM],
-        [f"csrc/{name}.c" for name in ("route_table", "pick", "pick_rules", "trust", "commons", "sock")],
+        [
+            f"csrc/{name}.c"
+            for name in (
+                "route_table",
+                "pick",
+                "pick_rules",
+                "sticky",
+                "trust",
+                "commons",
+                "sock",
+            )
+        ],
     ),
     (
         [f"tcpmux.worker.{name}" for name in WORKER],

@@ -46,6 +46,8 @@ struct tm_image *tm_table_idle_image(struct tm_table *table)
     image->value_count = 0;
     image->number_count = 0;
     image->text_count = 0;
+    image->contest_count = 0;
+    image->contender_count = 0;
     memset(image->route_of_listener, 0xff, sizeof(image->route_of_listener));
     return image;
 }

@@ -35,6 +35,7 @@
 #include <sys/un.h>
 
 #include "split.h"
+#include "sticky.h"
 
 #define TM_TABLE_MAGIC 0x656c626174787574ull /* "tuxtable", little endian */
 #define TM_TABLE_FORMAT 8u
@@ -195,6 +196,7 @@ struct tm_image {
     uint32_t value_count;
     uint32_t number_count;
     uint32_t text_count;
+    uint32_t contest_count, contender_count;
     struct tm_turn turns[TM_MAX_TURNS];
     uint16_t maglev[TM_MAX_MAGLEV]; /* turn of each, within its destination */
     struct tm_range ranges[TM_MAX_RANGES];
@@ -204,6 +206,8 @@ struct tm_image {
     struct tm_rule_value values[TM_MAX_RULE_VALUES];
     uint16_t numbers[TM_MAX_RULE_NUMBERS]; /* rules of the route, or ids of listeners */
     unsigned char text[TM_MAX_RULE_TEXT];
+    struct tm_contest contests[TM_MAX_CONTESTS];
+    struct tm_contender contenders[TM_MAX_CONTENDERS];
 };
 
 enum tm_state { TM_RUNNING = 1, TM_DRAINING = 2 };

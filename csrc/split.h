@@ -35,6 +35,8 @@ struct tm_split {
     uint32_t ticket;
     uint32_t period; /* S; 0 = nothing to pick, reject */
     uint32_t stride;
+    uint32_t first_contest; /* index into image.contests */
+    uint32_t contest_count; /* 0 = the route is not sticky */
     uint32_t cumulative[TM_MAX_DESTINATIONS]; /* of each destination's effective weight / gcd */
 };
 

@@ -4,6 +4,7 @@
 #include "conn/occupy.h"
 #include "conn/rules.h"
 #include "conn/stage.h"
+#include "conn/sticky.h"
 
 const struct tm_route *tm_route_of(struct tm_worker *w, uint32_t index)
 {
@@ -80,8 +81,20 @@ static bool somebody_has_room(const struct tm_worker *w, uint32_t index, uint32_
     return false;
 }
 
-/* Moves the connection to another destination of its split that has weight, endpoints and room,
- * chosen exactly by their weights. TM_NONE: there is none. */
+/* Of the route, but none of `not_these`: the client's next best if the route is sticky, else
+ * exactly by weight. TM_NONE: there is none. */
+static uint32_t other_by_weight(struct tm_worker *w, uint32_t index, const struct tm_route *route,
+                                const struct tm_split *split, uint64_t not_these,
+                                struct tm_rota *rota)
+{
+    uint64_t key;
+    if (tm_sticky_key_of(w, index, route, &key))
+        return tm_sticky_other(w->image, route, split, key, not_these);
+    return tm_pick_other(w->image, route, split, not_these, tm_rota_take(rota));
+}
+
+/* Moves the connection to another destination of the route that has weight, endpoints and room.
+ * TM_NONE: there is none. */
 static uint32_t another_with_room(struct tm_worker *w, uint32_t index, uint32_t but)
 {
     const struct tm_destination *destination = &w->image->destinations[but];
@@ -89,8 +102,8 @@ static uint32_t another_with_room(struct tm_worker *w, uint32_t index, uint32_t 
     const struct tm_split *split = tm_split_of(w, index, route);
     uint64_t not_these = (uint64_t)1 << (but - route->first_destination);
     for (;;) {
-        uint32_t other = tm_pick_other(w->image, route, split, not_these,
-                                       tm_rota_take(&w->commons->slots[destination->slot].rota));
+        uint32_t other = other_by_weight(w, index, route, split, not_these,
+                                         &w->commons->slots[destination->slot].rota);
         if (other == TM_NONE)
             return TM_NONE;
         if (has_room(w, index, route->first_destination + other))
@@ -113,11 +126,25 @@ static void count_picked(struct tm_worker *w, uint32_t index, uint32_t at,
     tm_count(&slot->opened, 1);
 }
 
+/* The destination that a sticky route's client belongs to. TM_NONE: no client belongs to any, or it
+ * has no key. */
+static uint32_t home_of(struct tm_worker *w, uint32_t index, const struct tm_route *route,
+                        const struct tm_split *split)
+{
+    uint64_t key;
+    uint32_t home;
+    if (!tm_sticky_key_of(w, index, route, &key))
+        return TM_NONE;
+    home = tm_sticky_home(w->image, split, key);
+    return home < route->destination_count ? home : TM_NONE;
+}
+
 struct tm_answer tm_pick_stage(struct tm_worker *w, uint32_t index)
 {
     const struct tm_route *route = tm_route_of(w, index);
     const struct tm_split *split;
-    uint32_t at;
+    uint32_t at, home = TM_NONE;
+    enum tm_pick_reason reason = TM_PICKED_sticky;
     if (w->records[index].destination_slot != TM_NONE)
         return tm_next(); /* picked by an earlier incarnation */
     if (!route)
@@ -130,17 +157,21 @@ struct tm_answer tm_pick_stage(struct tm_worker *w, uint32_t index)
         if (rule)
             split = &rule->split;
     }
-    if (split->period == 0) {
+    /* A period of 1 is all weight on one destination: pick.h. */
+    if (split->contest_count > (split->period == 1))
+        home = home_of(w, index, route, split);
+    if (home == TM_NONE && split->period == 0) {
         /* No destination can take it: some time may pass until one can. */
         if (route->rules.on_all_unavailable != TM_HOLD)
             return tm_end_for(TM_CLOSED_no_endpoint);
         return tm_wait_until(w, index, TM_HOLDING, w->now_ms + route->rules.hold_ms,
                              TM_CLOSED_no_endpoint);
     }
-    /* A period of 1 is all weight on one destination: pick.h. */
-    enum tm_pick_reason reason = split->period == 1 ? TM_PICKED_only : TM_PICKED_weighted;
-    at = route->first_destination +
-         tm_pick(split, tm_ticket_take(&w->commons->tickets[split->ticket]));
+    if (home == TM_NONE) {
+        reason = split->period == 1 ? TM_PICKED_only : TM_PICKED_weighted;
+        home = tm_pick(split, tm_ticket_take(&w->commons->tickets[split->ticket]));
+    }
+    at = route->first_destination + home;
     if (!has_room(w, index, at) && w->image->destinations[at].rules.on_full == TM_FULL_SPILL) {
         uint32_t other = another_with_room(w, index, at);
         if (other != TM_NONE) {

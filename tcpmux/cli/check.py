@@ -9,6 +9,8 @@ import click
 
 from tcpmux.cli.output import say, say_json, show_place
 from tcpmux.cli.run import config_option, endpoint_option
+from tcpmux.cli.text import shares_of_clients
+from tcpmux.config.written import by_text
 from tcpmux.errors import plural, printable
 
 if TYPE_CHECKING:
@@ -144,6 +146,9 @@ def _print(found: Config, names: dict[str, list[str] | str], files: str) -> None
     )
     for route in found.routes:
         say(f"{route.name} on {', '.join(map(str, route.listen))}")
+        sticky = route.policy.sticky
+        if sticky.is_on:
+            say(f"  {shares_of_clients(by_text(sticky.by, sticky.tlv))}")
         for destination in route.destinations:
             ends = [
                 f"{endpoint} ({', '.join(found_)})"
@@ -169,6 +174,9 @@ def _as_json(found: Config, names: dict[str, list[str] | str]) -> dict[str, Any]
             {
                 "name": route.name,
                 "listen": list(map(str, route.listen)),
+                "sticky": by_text(sticky.by, sticky.tlv)
+                if (sticky := route.policy.sticky).is_on
+                else None,
                 "destinations": [
                     {
                         "name": d.name,

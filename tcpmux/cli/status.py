@@ -34,7 +34,7 @@ from tcpmux.cli.output import (
     watching,
     wrapped,
 )
-from tcpmux.cli.text import width
+from tcpmux.cli.text import shares_of_clients, width
 from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.condition import HEALTHY
 from tcpmux.control.ends import in_words
@@ -233,6 +233,8 @@ def _route(route: RouteStatus, now: float, most: int | None, *, details: bool) -
     if reason:
         yield from wrapped(reason, "  ", most)
     yield from wrapped(f"on {', '.join(route['listen'])}: {_figures(route)}", "  ", most)
+    if route.get("sticky"):  # an older build does not say
+        yield from wrapped(shares_of_clients(str(route["sticky"])), "  ", most)
     for line in _destinations(route, inner):
         yield f"  {line}"
     for line in _rules(route, inner, details=details):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tcpmux.cli.output import print_applied
 from tcpmux.control.asking import Refused
-from tcpmux.errors import TcpmuxError, listed
+from tcpmux.errors import TcpmuxError, listed, printable
 from tcpmux.nearest import did_you_mean
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def parts(routes: Sequence[RouteNames | RouteStatus], found: Sequence[Target]) -
 def _ambiguous(text: str, found: Sequence[Target]) -> TcpmuxError:
     routes = [f"{target}/ (the route)" for target in found if target.destination is None]
     others = [str(target) for target in found if target.destination is not None]
-    those = listed([*routes, *others], MAX_LISTED)
+    those = printable(listed([*routes, *others], MAX_LISTED))
     return TcpmuxError(f"{text!r} is ambiguous: use one of {those}")
 
 

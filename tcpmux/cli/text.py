@@ -57,3 +57,8 @@ def fitted_end(text: str, columns: int) -> str:
             shown = shown[1:]
         shown = CUT_OFF + shown
     return padded(shown, columns)
+
+
+def shares_of_clients(by: str) -> str:
+    """Of a sticky route: what its weights mean."""
+    return f"sticky by {by}: shares are of clients, not exactly of connections"

@@ -158,11 +158,11 @@ def weight(
     rules, which has weights of its own (`tcpmux status ROUTE` lists them).
 
     Sets weights of its destinations, for new connections; open ones stay where they are. A
-    destination gets exactly weight / sum of weights of the connections; 0 is none. Destinations
-    not named keep their weight; +5 and -5 are steps from the current weight. Without --save the
-    file is not changed, and the next reload restores its weights; with --save only these numbers
-    change in it. Weights that leave no destination for connections, such as all 0, are refused
-    without --force.
+    destination gets exactly weight / sum of weights of the connections, or of a sticky route about
+    so many of its clients; 0 is none. Destinations not named keep their weight; +5 and -5 are steps
+    from the current weight. Without --save the file is not changed, and the next reload restores
+    its weights; with --save only these numbers change in it. Weights that leave no destination for
+    connections, such as all 0, are refused without --force.
 
     \b
     Examples:

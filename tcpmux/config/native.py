@@ -15,7 +15,7 @@ from tcpmux.config.rule import Rule, tlv_text
 from tcpmux.config.schema import FileModel
 from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, RoutePolicy, Timeouts
 from tcpmux.config.size import format_size
-from tcpmux.config.written import Pairs, flow, texts
+from tcpmux.config.written import Pairs, by_text, flow, texts
 from tcpmux.errors import printable
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*(:[0-9]+)?", re.ASCII)
@@ -266,7 +266,15 @@ def _send_proxy(policy: DestinationPolicy) -> Pairs:
         yield "send_proxy", pairs[0][1]
 
 
+def _sticky(policy: RoutePolicy) -> Pairs:
+    sticky = policy.sticky
+    if sticky.is_on:
+        group = [("group", scalar(sticky.group))] if sticky.group else []
+        yield "sticky", flow([("by", by_text(sticky.by, sticky.tlv)), *group, *texts(sticky, {})])
+
+
 _OF_ROUTE = {
+    "sticky": _sticky,
     "accept_proxy": _accept_proxy,
     "preread": _preread,
     "on_unavailable": _unavailable,

@@ -16,6 +16,7 @@ def needs_client_hello(route: Route) -> bool:
     sent = [destination.policy.send_proxy for destination in route.destinations]
     return (
         route.policy.preread.is_asked
+        or route.policy.sticky.by == "sni"
         or any(rule.reads_hello for rule in route.rules)
         or any(header.authority or header.alpn for header in sent)
     )
@@ -23,7 +24,7 @@ def needs_client_hello(route: Route) -> bool:
 
 def kept_tlvs(route: Route) -> tuple[int, ...]:
     """Types of TLVs of the PROXY protocol's header that somebody asks for: to be shown, for
-    endpoints, or for rules."""
+    endpoints, for rules, or to tell clients apart."""
     found = {*route.policy.accept_proxy.keep}
     for destination in route.destinations:
         sent = destination.policy.send_proxy
@@ -31,4 +32,6 @@ def kept_tlvs(route: Route) -> tuple[int, ...]:
         found |= {AUTHORITY} if sent.authority else set()
         found |= {ALPN} if sent.alpn else set()
     found |= {kind for rule in route.rules for kind, _ in rule.tlvs}
+    if route.policy.sticky.by == "tlv":
+        found.add(route.policy.sticky.tlv)
     return tuple(sorted(found))

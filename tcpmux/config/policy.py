@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from tcpmux.config.check import CHECK_KINDS, Check
-from tcpmux.config.keys import is_off, model_of, one_of, settings_of
+from tcpmux.config.keys import entry, is_off, model_of, one_of, settings_of
 from tcpmux.config.patterns import compiled
 from tcpmux.config.preread import Preread
 from tcpmux.config.problems import describe
@@ -29,6 +29,8 @@ from tcpmux.config.settings import (
     RoutePolicy,
     Timeouts,
 )
+from tcpmux.config.sticky import Sticky
+from tcpmux.config.sticky_key import StickyModel
 from tcpmux.config.values import (
     DURATION_SCHEMA,
     Name,
@@ -322,6 +324,9 @@ class RoutePolicyModel(_RouteKeys):
         default=None, description=_ROUTE["accept_proxy"].help
     )
     preread: PrereadModel | None = Field(default=None, description=_ROUTE["preread"].help)
+    sticky: Annotated[StickyModel, BeforeValidator(entry("by")), OrText()] | None = Field(
+        default=None, description=_ROUTE["sticky"].help
+    )
     allow: list[ClientsText] = Field(default=[], description=_ROUTE["allow"].help)
     deny: list[ClientsText] = Field(default=[], description=_ROUTE["deny"].help)
     on_unavailable: Annotated[
@@ -332,6 +337,12 @@ class RoutePolicyModel(_RouteKeys):
         HoldModel | str,
         BeforeValidator(_word_or_mapping(("reset", "refuse"), "{hold: 5s}")),
     ] = Field(default="reset", description=_ROUTE["on_all_unavailable"].help)
+
+    @model_validator(mode="after")
+    def _has_tlvs(self) -> RoutePolicyModel:
+        if self.sticky and self.sticky.by[0] == "tlv" and not self.accept_proxy:
+            raise ValueError("sticky by a TLV needs accept_proxy, whose headers have it")
+        return self
 
     def made(self, defaults: SharedModel) -> RoutePolicy:
         unavailable, all_unavailable = self.on_unavailable, self.on_all_unavailable
@@ -348,6 +359,7 @@ class RoutePolicyModel(_RouteKeys):
             deny=tuple(self.deny),
             accept_proxy=self.accept_proxy.made() if self.accept_proxy else AcceptProxy(),
             preread=self.preread.made() if self.preread else Preread(),
+            sticky=self.sticky.made() if self.sticky else Sticky(),
         )
 
 

@@ -42,6 +42,7 @@ from tcpmux.config.rows import (
     whole_seconds,
     word,
 )
+from tcpmux.config.sticky import Sticky
 
 if TYPE_CHECKING:
     from tcpmux.config.check import Check
@@ -268,6 +269,11 @@ class RoutePolicy(Timeouts):
         "The client's first bytes before the pick: whether they are TLS, and the server's name "
         "(SNI) and the protocols (ALPN) of its ClientHello.",
         Preread(), table=Preread,
+    )  # fmt: skip
+    sticky: Sticky = other(
+        "A client gets the same destination each time, as long as the weights allow; shares are "
+        "then of clients.",
+        Sticky(), table=Sticky,
     )  # fmt: skip
     retry: Retry = section("Retries of failed connects, before any byte was forwarded.", Retry())
     on_unavailable: str = other(

@@ -53,6 +53,11 @@ def rule_text(rule: Rule, number: int) -> str:
     return str(number) if row.kind in (Kind.OTHER, Kind.RATE) else text_of(row, number)
 
 
+def by_text(by: str, tlv: int) -> str:
+    """Of `sticky`."""
+    return f"tlv:0x{tlv:02X}" if by == "tlv" else by
+
+
 def flow(pairs: Iterable[tuple[str, str]]) -> str:
     return f"{{{', '.join(f'{key}: {value}' for key, value in pairs)}}}"
 

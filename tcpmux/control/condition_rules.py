@@ -248,7 +248,8 @@ def share_of(route: RouteRow, row: DestinationRow) -> str:
         whole = sum(other.effective_weight for other in route.destinations)
         share = f"{max(1, round(100 * row.effective_weight / whole))}%"
         end = "fail" if row.turns else "are reset"
-        return f"{share} of new connections {end}"
+        of = "clients: their new connections" if route.rules.sticky_by else "new connections"
+        return f"{share} of {of} {end}"
     fallback = fallback_of(route.rules)
     if fallback >= 0 and serves(route.destinations[fallback]):
         return f"its share goes to {route.destinations[fallback].name}"

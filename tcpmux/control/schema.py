@@ -115,6 +115,9 @@ class RuleStatus(TypedDict):
 class RouteStatus(Conditioned):
     name: str
     listen: list[str]
+    sticky: (
+        str | None
+    )  # source, sni or tlv:0xEA: shares are of clients, which it tells apart by that
     connect_timeout_ms: int  # of destinations that say nothing else
     idle_timeout_ms: int
     connections_active: int

@@ -29,6 +29,7 @@ from tcpmux.control.timeouts import within
 from tcpmux.shm import stats
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
 from tcpmux.shm.image import RouteRow
+from tcpmux.shm.sticky import sticky_by
 from tcpmux.shm.view import View
 
 EVERY = 1.0  # s
@@ -134,6 +135,7 @@ class Stream:
                 {
                     "name": route.name,
                     "listen": addresses,
+                    "sticky": sticky_by(route.rules) or None,
                     "destinations": [
                         stats.with_endpoints(route.name, row, self._health.detail)
                         for row in route.destinations

@@ -32,6 +32,8 @@ MAX_RULE_VALUES: int
 MAX_RULE_NUMBERS: int
 MAX_RULE_TEXT: int
 TLVS_MAX: int  # bytes that are kept of a PROXY header's TLVs
+MAX_CONTESTS: int
+MAX_CONTENDERS: int
 ROUTE_RULES: tuple[str, ...]
 DESTINATION_RULES: tuple[str, ...]
 CLOSE_REASONS: tuple[str, ...]

@@ -17,6 +17,7 @@ from tcpmux.shm.c_table cimport (
     tm_table_publish, tm_turn, tm_turn_hash,
 )
 from tcpmux.shm._address cimport address_text, put_address
+from tcpmux.shm._contests cimport put_contests, read_contests
 from tcpmux.shm._pick cimport plan_split
 from tcpmux.shm._rule_set cimport put_rule_set, read_pick_rules
 from tcpmux.shm._row cimport name_text, put_name, put_ranges, read_ranges, slice_of
@@ -121,6 +122,7 @@ cdef int put_route(tm_image *out, tm_route *route, row) except -1:
     put_rules(<uint64_t *>&route.rules, row.rules, ROUTE_RULES)
     put_ranges(out, &route.admitted, row.admitted)
     put_ranges(out, &route.senders, row.senders)
+    put_contests(out, &route.split, row.contests)
     for source in row.destinations:
         assert out.destination_count < TM_MAX_ALL_DESTINATIONS
         destination = &out.destinations[out.destination_count]
@@ -271,7 +273,7 @@ cdef object read_route(const tm_image *image, const tm_route *route):
         tuple(destinations),
         read_rules(<const uint64_t *>&route.rules, RouteRules, ROUTE_RULES),
         read_ranges(image, &route.admitted), read_ranges(image, &route.senders) or b"",
-        read_pick_rules(image, route), None)
+        read_pick_rules(image, route), None, read_contests(image, &route.split))
 
 
 

@@ -1,13 +1,16 @@
 # cython: language_level=3
 """The pick of csrc/pick.h: what the master plans for a split, and what workers make of it."""
 
+import socket
+
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from tcpmux.shm.c_table cimport (
-    AF_INET, AF_INET6, AF_UNIX, tm_facts, TM_MAX_DESTINATIONS, tm_name_hash, TM_NONE, tm_pick,
-    tm_pick_plan, tm_rule_of, tm_split, tm_table_generation, tm_table_image, TM_TLS_ANY,
-    TM_TLS_NONE, TM_TLS_ONLY,
+    AF_INET, AF_INET6, AF_UNIX, tm_contender, tm_facts, TM_MAX_DESTINATIONS, tm_name_hash, TM_NONE,
+    tm_pick, tm_pick_plan, tm_rule_of, tm_split, tm_sticky_address_key, tm_sticky_cost,
+    tm_sticky_key, tm_sticky_pick, tm_table_generation, tm_table_image, TM_TLS_ANY, TM_TLS_NONE,
+    TM_TLS_ONLY,
 )
 from tcpmux.shm._table cimport Table
 
@@ -75,3 +78,43 @@ def rule_met(Table table not None, uint32_t route, facts, uint32_t listener):
     assert route < image.route_count
     found = tm_rule_of(image, &image.routes[route], &given)
     return -1 if found == TM_NONE else <int>found
+
+
+def sticky_key(uint64_t salt, bytes value):
+    """Of a client that is told from others by a text: see csrc/sticky.h."""
+    return tm_sticky_key(salt, <const char *>value, len(value))
+
+
+
+def sticky_address_key(uint64_t salt, str address, uint32_t ipv4, uint32_t ipv6):
+    """Of a client that is told from others by so many bits of its address. Raises OSError."""
+    cdef unsigned char ip[16]
+    cdef uint32_t prefixes[2]
+    cdef bint short = ":" not in address
+    cdef bytes raw = socket.inet_pton(socket.AF_INET if short else socket.AF_INET6, address)
+    prefixes[:] = [ipv4, ipv6]
+    memset(ip, 0, 16)
+    for i, byte in enumerate(raw):
+        ip[i] = byte
+    return tm_sticky_address_key(salt, AF_INET if short else AF_INET6, ip, prefixes)
+
+
+
+def sticky_cost(uint64_t hash_):
+    """-ln((hash | 1) / 2^64), in units of 2^-58."""
+    return tm_sticky_cost(hash_)
+
+
+
+def sticky_pick(uint64_t key, contenders):
+    """The index of the one that wins, of pairs of hash and weight. None: none has weight."""
+    cdef tm_contender given[64]
+    cdef uint32_t best, count = len(contenders)
+    if count > TM_MAX_DESTINATIONS:
+        raise ValueError(f"at most {TM_MAX_DESTINATIONS} destinations a route, got {count}")
+    memset(given, 0, sizeof(given))
+    for i, (hash_, weight) in enumerate(contenders):
+        given[i].hash = hash_
+        given[i].weight = weight
+    best = tm_sticky_pick(given, count, key)
+    return best if best < count else None

@@ -9,6 +9,7 @@ from tcpmux.shm.c_table cimport (
     TM_MAX_RULE_TEXT, TM_MAX_RULE_VALUES, TM_MAX_SEGMENTS, TM_NONE, tm_pick_rule, tm_route,
     tm_route_rule_set, tm_split_weight, TM_TLS_ANY, TM_TLS_NONE, TM_TLS_ONLY,
 )
+from tcpmux.shm._contests cimport put_contests, read_contests
 from tcpmux.shm._pick cimport plan_split
 from tcpmux.shm._row cimport put_name, put_ranges, slice_of
 from tcpmux.shm.image import RuleRow
@@ -82,6 +83,7 @@ cdef int put_rule(tm_image *out, tm_pick_rule *rule, row, lists) except -1:
     rule.since_generation = row.since_generation
     rule.split.ticket = row.ticket
     plan_split(&rule.split, row.effective_weights)
+    put_contests(out, &rule.split, row.contests)
     for i in range(<uint32_t>len(row.weights)):
         rule.weights[i] = row.weights[i]
         rule.file_weights[i] = row.file_weights[i]
@@ -123,4 +125,5 @@ cdef object read_rule(const tm_image *image, const tm_route *route, const tm_pic
     return RuleRow(
         rule_of(said), rule.split.ticket, rule.slot, rule.since_generation,
         tuple([rule.weights[i] for i in range(count)]),
-        tuple([rule.file_weights[i] for i in range(count)]), tuple(weights))
+        tuple([rule.file_weights[i] for i in range(count)]), tuple(weights),
+        read_contests(image, &rule.split))

@@ -18,6 +18,8 @@ from tcpmux.config import (
 )
 from tcpmux.config.loops import without
 from tcpmux.shm._declared import (
+    MAX_CONTENDERS,
+    MAX_CONTESTS,
     MAX_RANGES,
     MAX_RULE_NAMES,
     MAX_RULE_NUMBERS,
@@ -42,6 +44,7 @@ from tcpmux.shm.rule_index import EMPTY, Index, TooMany, index_of
 from tcpmux.shm.rules import DestinationRules, destination_rules, endpoint_rules, route_rules
 from tcpmux.shm.serving import with_turns_and_weights
 from tcpmux.shm.slots import Key, Names, TableFull, rule_key
+from tcpmux.shm.sticky import all_contests, carried_over
 
 Weights = Mapping[str, Mapping[str, int]]  # ROUTE or ROUTE/RULE -> destination -> weight
 Addresses = Mapping[HostName, Sequence[Address]]
@@ -54,7 +57,7 @@ class _Before:
     """What goes on from the image in force: states, health, and who is new."""
 
     def __init__(self, image: Image) -> None:
-        self.routes = {route.name for route in image.routes}
+        self.routes = {route.name: route for route in image.routes}
         self.destinations: dict[Key, DestinationRow] = {
             (route.name, row.name): row for route in image.routes for row in route.destinations
         }
@@ -85,6 +88,7 @@ class _Builder:
     def route(self, route: Route) -> RouteRow:
         key = (route.name,)
         slot, since = self.number(key)
+        rules = route_rules(route)
         return with_turns_and_weights(
             RouteRow(
                 route.name,
@@ -92,11 +96,12 @@ class _Builder:
                 slot,
                 since,
                 tuple(self.destination(route, d) for d in route.destinations),
-                route_rules(route),
+                rules,
                 admitted(route.policy.allow, route.policy.deny),
                 ranges_of(route.policy.accept_proxy.senders),
                 tuple(self.rule(route, rule) for rule in route.rules),
                 _index(route),
+                carried_over(self.before.routes.get(route.name), rules),
             )
         )
 
@@ -114,6 +119,7 @@ class _Builder:
             tuple(now.get(name, 0) for name in names),
             tuple(in_file.get(name, 0) for name in names),
             (),
+            carried_over(self.before.routes.get(route.name), route_rules(route), rule.called),
         )
 
     def destination(self, route: Route, destination: Destination) -> DestinationRow:
@@ -245,6 +251,8 @@ def _check_room(routes: Sequence[RouteRow], turns_taken: int) -> None:
     of_rules = [route.index.sizes for route in routes if route.index]
     totals = [sum(column) for column in zip(EMPTY.sizes, *of_rules, strict=True)]
     of_sources, segments, names, numbers, values, text = totals
+    contests = [contest for route in routes for contest in all_contests(route)]
+    contenders = sum(len(contest.contenders) for contest in contests)
     for what, count, most in (
         ("turns of endpoints", turns_taken, MAX_TURNS),
         ("ranges of client addresses", ranges + of_sources, MAX_RANGES),
@@ -253,6 +261,8 @@ def _check_room(routes: Sequence[RouteRow], turns_taken: int) -> None:
         ("ALPN protocols and TLVs in rules", values, MAX_RULE_VALUES),
         ("entries in lists of rules", numbers, MAX_RULE_NUMBERS),
         ("bytes for conditions of rules", text, MAX_RULE_TEXT),
+        ("sets of weights of sticky routes", len(contests), MAX_CONTESTS),
+        ("weights of sticky routes", contenders, MAX_CONTENDERS),
     ):
         if count > most:
             raise TableFull(f"the configuration needs {count} {what}, of at most {most}")

@@ -1,4 +1,4 @@
-"""csrc/route_table.h and pick.h, as far as Cython code touches it."""
+"""csrc/route_table.h, pick.h and sticky.h, as far as Cython code touches it."""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -28,6 +28,19 @@ cdef extern from "<sys/un.h>" nogil:
     cdef struct sockaddr_un:
         uint16_t sun_family
         char sun_path[108]
+
+
+cdef extern from "sticky.h" nogil:
+    cdef struct tm_contender:
+        uint64_t hash
+        uint32_t weight
+        uint32_t asked
+        uint32_t destination
+    uint64_t tm_sticky_key(uint64_t salt, const void *data, size_t size)
+    uint64_t tm_sticky_address_key(uint64_t salt, uint16_t family, const unsigned char *ip,
+                                   const uint32_t *prefixes)
+    uint64_t tm_sticky_cost(uint64_t hash)
+    uint32_t tm_sticky_pick(const tm_contender *contenders, uint32_t count, uint64_t key)
 
 
 cdef extern from "route_table.h" nogil:
@@ -63,6 +76,8 @@ cdef extern from "route_table.h" nogil:
         TM_MAX_RULE_VALUES
         TM_MAX_RULE_NUMBERS
         TM_MAX_RULE_TEXT
+        TM_MAX_CONTESTS
+        TM_MAX_CONTENDERS
         TM_MAGLEV
 
     cdef struct tm_route_rules:
@@ -123,10 +138,18 @@ cdef extern from "route_table.h" nogil:
         uint32_t first
         uint32_t count
 
+    cdef struct tm_contest:
+        uint32_t first
+        uint32_t count
+        uint32_t skip
+        uint64_t owner
+
     cdef struct tm_split:
         uint32_t ticket
         uint32_t period
         uint32_t stride
+        uint32_t first_contest
+        uint32_t contest_count
         uint32_t cumulative[64]
 
     cdef struct tm_list:
@@ -207,6 +230,8 @@ cdef extern from "route_table.h" nogil:
         uint32_t value_count
         uint32_t number_count
         uint32_t text_count
+        uint32_t contest_count
+        uint32_t contender_count
         tm_turn turns[1048576]
         uint16_t maglev[16777216]
         tm_range ranges[262144]
@@ -216,6 +241,8 @@ cdef extern from "route_table.h" nogil:
         tm_rule_value values[262144]
         uint16_t numbers[4194304]
         unsigned char text[67108864]
+        tm_contest contests[65536]
+        tm_contender contenders[1048576]
 
     enum:
         TM_TABLE_FORMAT

@@ -27,7 +27,7 @@ from tcpmux.shm.image import (
 from tcpmux.shm.rules import DestinationRules, EndpointRules, RouteRules
 
 _TIMEOUTS = [*rules_of(Timeouts)]
-_ELSEWHERE = {"on_unavailable", "fallback", *(rule.name for rule in _TIMEOUTS)}
+_ELSEWHERE = {"on_unavailable", "fallback", "sticky_salt", *(rule.name for rule in _TIMEOUTS)}
 _OF_TYPE = {
     kind: [rule for rule in rules_of(table) if rule.name not in _ELSEWHERE]
     for kind, table in (
@@ -86,6 +86,9 @@ def _route_changes(old: RouteRow, new: RouteRow) -> list[str]:
         changes.append("allow or deny changed")
     if old.senders != new.senders:
         changes.append("accept_proxy.from changed")
+    salts = {old.rules.sticky_salt, new.rules.sticky_salt}
+    if len(salts) == 2 and 0 not in salts:
+        changes.append("sticky.group changed")
     return changes
 
 

@@ -22,6 +22,7 @@ FULL_REJECT, FULL_SPILL, FULL_QUEUE = range(3)  # enum tm_on_full
 REDISTRIBUTE, REJECT, FALLBACK = range(3)  # enum tm_on_unavailable
 RESET, HOLD, REFUSE = range(3)  # enum tm_on_all_unavailable
 ENDS = ("reset", "held", "refused")  # what becomes of new connections, by the same
+LEAVE, STAY = range(2)  # sticky.zero
 FULL_SHARE = 100  # percent: no slow start, or it is over
 
 
@@ -65,6 +66,28 @@ class DestinationRow:
         return bool(self.endpoints) or self.unresolved > 0
 
 
+NEXT_CONTEST, LATER_CONTEST = (1 << 32) - 1, (1 << 32) - 2  # they decide: csrc/sticky.h
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """csrc/sticky.h"""
+
+    hash: int  # of a destination's name
+    weight: int  # 0 = it can't win
+    asked: int  # the same, whatever its state and health
+    destination: int  # index of who gets the clients that it wins, or one of the two above
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """csrc/route_table.h"""
+
+    owner: int  # hash of the name that keeps the clients that it had then; 0 = none any more
+    contenders: tuple[Contender, ...]
+    skip: int = 0  # how many after it are passed over to the later one
+
+
 @dataclass(frozen=True, slots=True)
 class RuleRow:
     """A rule of a route. Weights are of the route's destinations, in order; of one that rejects all
@@ -77,6 +100,7 @@ class RuleRow:
     weights: tuple[int, ...]  # asked for, now
     file_weights: tuple[int, ...]  # asked for by the configuration file
     effective_weights: tuple[int, ...]  # what the pick uses; only their ratio matters
+    contests: tuple[Contest, ...] = ()  # as of a route
 
     @property
     def name(self) -> str:
@@ -95,6 +119,7 @@ class RouteRow:
     senders: bytes = b""  # ranges of peers that send a header of the PROXY protocol
     pick_rules: tuple[RuleRow, ...] = ()  # before the weights: the first that is met
     index: Index | None = field(default=EMPTY, compare=False)  # of these; None = to be made
+    contests: tuple[Contest, ...] = ()  # of a sticky one; the last is by the weights in force
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from tcpmux.config.model import Destination, Route
 from tcpmux.config.needs import kept_tlvs, needs_client_hello
 from tcpmux.config.rows import numbers, rules_of
 from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, RoutePolicy
+from tcpmux.shm._address import address_hash
 
 if TYPE_CHECKING:
 
@@ -44,7 +45,12 @@ def route_rules(route: Route) -> RouteRules:
     names = [destination.name for destination in route.destinations]
     fallback = names.index(policy.fallback) if policy.fallback else 0
     kept = replace(policy, accept_proxy=replace(policy.accept_proxy, keep=kept_tlvs(route)))
-    given = numbers(kept) | {"preread": int(needs_client_hello(route)), "fallback": fallback}
+    salt = address_hash(policy.sticky.group or route.name) if policy.sticky.is_on else 0
+    given = numbers(kept) | {
+        "preread": int(needs_client_hello(route)),
+        "fallback": fallback,
+        "sticky_salt": salt,
+    }
     return RouteRules(**given)
 
 

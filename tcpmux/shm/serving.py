@@ -28,6 +28,7 @@ from tcpmux.shm.image import (
 )
 from tcpmux.shm.rules import RouteRules
 from tcpmux.shm.slots import Key
+from tcpmux.shm.sticky import contests
 
 Condition = tuple[int, int]  # health, percent of slow start: all that counts of a destination
 
@@ -36,10 +37,13 @@ def with_turns_and_weights(route: RouteRow) -> RouteRow:
     """The same route with what follows from states, health, slow starts and weights: the turns of
     each destination's endpoints, and effective weights."""
     rows = [_with_turns(row) for row in route.destinations]
-    effective = _effective_weights(route.rules, rows, [row.weight for row in rows])
+    wanted = [row.weight for row in rows]
+    effective = _effective_weights(route.rules, rows, wanted)
+    stand_in = _stand_in(route.rules, rows)
     return replace(
         route,
         pick_rules=tuple(_with_effective_weights(route.rules, rows, r) for r in route.pick_rules),
+        contests=contests(route.contests, route.rules, rows, wanted, effective, stand_in),
         destinations=tuple(
             row if row.effective_weight == weight else replace(row, effective_weight=weight)
             for row, weight in zip(rows, effective, strict=True)
@@ -112,9 +116,17 @@ def _with_effective_weights(
     found = _effective_weights(rules, rows, rule.weights)
     divisor = gcd(*found) or 1
     effective = tuple(weight // divisor for weight in found)
-    if effective == rule.effective_weights:
+    stand_in = _stand_in(rules, rows)
+    asked = contests(rule.contests, rules, rows, rule.weights, effective, stand_in)
+    if (effective, asked) == (rule.effective_weights, rule.contests):
         return rule
-    return replace(rule, effective_weights=effective)
+    return replace(rule, effective_weights=effective, contests=asked)
+
+
+def _stand_in(rules: RouteRules, rows: Sequence[DestinationRow]) -> int | None:
+    """The destination that takes over from those that fail, if it can."""
+    fallback = fallback_of(rules)
+    return fallback if fallback >= 0 and serves(rows[fallback]) else None
 
 
 def _effective_weights(

@@ -32,6 +32,7 @@ from tcpmux.shm.image import (
     RuleRow,
 )
 from tcpmux.shm.serving import is_unavailable, rule_serves
+from tcpmux.shm.sticky import sticky_by
 from tcpmux.shm.view import View
 
 
@@ -271,6 +272,7 @@ class StatusReader:
         return {
             "name": route.name,
             "listen": listen,
+            "sticky": sticky_by(route.rules) or None,
             "connect_timeout_ms": route.rules.connect_timeout_ms,
             "idle_timeout_ms": route.rules.idle_timeout_ms,
             "connections_active": counters.active,

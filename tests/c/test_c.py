@@ -33,6 +33,7 @@ PROGRAMS = {
     "test_route_table": ("route_table.c",),
     "test_pick": ("pick.c",),
     "test_pick_rules": ("pick_rules.c",),
+    "test_sticky": ("sticky.c",),
     "test_commons": ("commons.c",),
     "test_pipe_pool": ("pipe_pool.c",),
     "test_pump": ("pump.c", "pump_recover.c", "pipe_pool.c", "kernel_count.c"),

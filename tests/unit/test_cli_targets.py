@@ -142,6 +142,13 @@ def test_names_with_slashes_are_compared_as_a_whole() -> None:
             targets.find(routes, text)
 
 
+def test_names_of_an_answer_make_no_lines_of_their_own() -> None:
+    """What listens there may say anything."""
+    with pytest.raises(TcpmuxError) as caught:
+        targets.find(named(**{"a\nb": {"v1": ["x:1"]}, "c": {"v1": ["y:1"]}}), "v1")
+    assert str(caught.value) == "'v1' is ambiguous: use one of a\\nb/v1, c/v1"
+
+
 def test_an_address_twice_in_a_destination_is_one_endpoint() -> None:
     assert targets.find(named(r={"v1": ["x:1", "x:1"]}), "x:1") == [Target("r", "v1", "x:1")]
 

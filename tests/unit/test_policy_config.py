@@ -92,6 +92,15 @@ MISTAKES = {
     "    send_proxy: {version: 2, decision: 0xEA, pass: [0xEA]}": "got 0xea twice",
     "    send_proxy: {version: 2, decision: 0x02}": "a type such as 0xea, 0xe0..0xef, got 0x02",
     "    send_proxy: {version: 2, passed: [0xEA]}": "unknown key passed: did you mean pass?",
+    "    sticky: tls": "expected source, sni or tlv:0xEA, got tls",
+    "    sticky: tlv:0x100": "expected source, sni or tlv:0xEA, got tlv:0x100",
+    "    sticky: tlv:256": "expected source, sni or tlv:0xEA, got tlv:256",
+    "    sticky: {group: a}": "by is missing",
+    "    sticky: tlv:0xEA": "sticky by a TLV needs accept_proxy",
+    "    sticky: {by: source, prefix: {ipv4: 0}}": "expected 1..32, got 0",
+    "    sticky: {by: source, prefix: 24}": "expected a mapping, got 24",
+    "    sticky: {by: source, group: a b}": "expected 1 to 63 letters",
+    "    sticky: {by: source, zero: keep}": "expected one of leave, stay, got keep",
     "    bandwidth: {up: 5MB}": "expected a rate such as 10MiB/s, got 5MB",
     "    bandwidth: {up: 0.4B/s}": "expected 1B..",
     "    panic_threshold: 101%": "expected 0%..100%, got 101%",
@@ -194,6 +203,7 @@ WHOLE = """
       keep: [0xEA, 0x05]}
     send_proxy: {version: 2, crc32c: true, unique_id: true, authority: true, alpn: true,
       decision: 0xE0, pass: [0xEA]}
+    sticky: {by: tlv:0xEA, prefix: {ipv4: 24, ipv6: 56}, group: "7", zero: stay}
     retry: {attempts: 3, budget: 5%, burst: 0, across: true}
     on_unavailable: {fallback: v2}
     on_all_unavailable: {hold: 1500ms}

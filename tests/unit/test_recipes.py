@@ -24,7 +24,7 @@ from tests.support import patient
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER = [*shlex.split(os.environ.get("CC", "gcc")), "-std=gnu11", "-D_GNU_SOURCE", "-Icsrc"]
-SOURCES = ("route_table.c", "pick.c", "pick_rules.c", "trust.c", "commons.c", "sock.c")
+SOURCES = ("route_table.c", "pick.c", "pick_rules.c", "sticky.c", "trust.c", "commons.c", "sock.c")
 # Of tcpmux.shm, in one file of the first one's name.
 SHM = ("_region", *sorted(p.stem for p in ROOT.glob("tcpmux/shm/_*.pyx") if p.stem != "_region"))
 MADE = ("csrc/rules.def", "csrc/balances.def", "csrc/messages.def")  # by the build

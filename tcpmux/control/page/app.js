@@ -115,6 +115,10 @@ function choose(name) {
   if (model.table && name !== null) routes.reveal(name);
 }
 
+function stickyNote(route) {
+  return route.sticky ? `; sticky by ${route.sticky}: shares are of clients, not exactly of connections` : "";
+}
+
 function showRoute() {
   if (!model.table) return;
   const name = model.chosen;
@@ -129,7 +133,7 @@ function showRoute() {
       ? "This instance has no routes. Add one under “routes:” in the configuration file, then reload."
       : "No route has this name (any more). Choose one from the list.",
   );
-  setText(byId("route-listen"), route ? `on ${route.listen.join(", ")}` : "");
+  setText(byId("route-listen"), route ? `on ${route.listen.join(", ")}${stickyNote(route)}` : "");
   document.title = route ? `${name} – tcpmux` : "tcpmux";
   connections.setRoute();
   if (!route) return;
