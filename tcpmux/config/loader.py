@@ -19,7 +19,7 @@ from tcpmux.config.model import AccessLog, Admin, Config, Destination, Route
 from tcpmux.config.policy import FallbackModel
 from tcpmux.config.problems import ConfigError, Location, Problem, describe
 from tcpmux.config.resources import Given, Resource, Translation, resources_in
-from tcpmux.config.rule_check import check_rules
+from tcpmux.config.rule_check import check_rules, takes_all
 from tcpmux.config.schema import (
     MAX_ALL_DESTINATIONS,
     MAX_ALL_RULES,
@@ -209,7 +209,8 @@ def _check_together(files: Sequence[_File]) -> None:
             _check_destinations(route, document, here)
             _check_fallback(route, document, here)
             check_rules(route, document, here)
-            if not any(destination.weight for destination in route.destinations):
+            has_weight = any(destination.weight for destination in route.destinations)
+            if not has_weight and not takes_all(route):
                 document.warn(
                     (*here, "destinations"),
                     "all weights are 0: every connection is reset until one has weight",

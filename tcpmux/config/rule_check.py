@@ -32,6 +32,11 @@ def check_rules(route: RouteModel, document: Document, here: Location) -> None:
             )
 
 
+def takes_all(route: RouteModel) -> bool:
+    """Whether one of its rules is about every connection, so that none goes by its weights."""
+    return any(not rule.made().conditions for rule in route.rules)
+
+
 def _check_name(called: Names, rule: Rule, document: Document, at: Location) -> None:
     if rule.name:
         called.add(rule.name, document, (*at, "name"))

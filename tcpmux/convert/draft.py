@@ -15,6 +15,7 @@ from fractions import Fraction
 
 from tcpmux.config.address import Address, Endpoint
 from tcpmux.config.model import MAX_WEIGHT, Destination, Route
+from tcpmux.config.rule import Rule
 from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, RoutePolicy
 from tcpmux.config.turns import turns, whole_turns
 from tcpmux.convert.report import Report, Statement
@@ -42,18 +43,39 @@ class Pool:
     policy: DestinationPolicy = DestinationPolicy()
 
 
+Shares = list[tuple[Pool, Fraction]]
+
+
+@dataclass(slots=True)
+class Branch:
+    """Connections of a route that meet the conditions of a rule, which has no weights. shares: as
+    of a Draft; none = they are reset."""
+
+    when: Rule
+    shares: Shares
+
+
 @dataclass(slots=True)
 class Draft:
-    """A route. shares: parts of its connections, of any sum. at: the statement that it is made of.
-    sections: those whose remarks belong to it (Statement.section)."""
+    """A route. shares: parts of its connections, of any sum; none = only those that a branch takes
+    go anywhere, the rest is reset. at: the statement that it is made of. sections: those whose
+    remarks belong to it (Statement.section). branches: the first that a connection meets decides.
+    """
 
     name: str
     listen: list[Address]
-    shares: list[tuple[Pool, Fraction]]
+    shares: Shares
     at: Statement
     source: str = ""
     policy: RoutePolicy = RoutePolicy()
     sections: set[str] = field(default_factory=set)
+    branches: list[Branch] = field(default_factory=list)
+
+    @property
+    def pools(self) -> list[Pool]:
+        """All that it leads to, each once."""
+        every = [*self.shares, *(share for branch in self.branches for share in branch.shares)]
+        return [*{id(pool): pool for pool, _ in every}.values()]
 
 
 def plain_name(text: str, otherwise: str = "route") -> str:
@@ -89,21 +111,42 @@ def routes_of(drafts: Iterable[Draft], report: Report) -> list[tuple[Route, Draf
 
 
 def _route(draft: Draft, name: str) -> Route:
-    names: set[str] = set()
-    weights = whole_weights([share for _, share in draft.shares])
-    if len(draft.shares) == 1:
-        weights = [ONLY_SHARE]
-    elif not _is_exact([share for _, share in draft.shares], weights):
-        draft.at.remark(f"its shares are rounded to {_ratio(weights)}")
+    taken: set[str] = set()
+    weights = _weights(draft.shares, draft.at, alone=ONLY_SHARE)
+    names = {id(pool): unique(plain_name(pool.name, "destination"), taken) for pool in draft.pools}
     destinations = tuple(
-        _destination(pool, unique(plain_name(pool.name, "destination"), names), weight, draft.at)
-        for (pool, _), weight in zip(draft.shares, weights, strict=True)
+        _destination(pool, names[id(pool)], weights.get(id(pool), 0), draft.at)
+        for pool in draft.pools
     )
+    rules = []
+    for branch in draft.branches:
+        of = _weights(branch.shares, draft.at, alone=1)
+        pairs = tuple((names[key], weight) for key, weight in of.items())
+        rules.append(replace(branch.when, weights=pairs, reject=not pairs))
+    if not draft.shares and rules:
+        rules.append(Rule(reject=True))
     policy = draft.policy
     if destinations:
-        of = destinations[0].policy
-        policy = replace(policy, connect_timeout=of.connect_timeout, idle_timeout=of.idle_timeout)
-    return Route(name, tuple(dict.fromkeys(draft.listen)), destinations, draft.source, policy)
+        of_first = destinations[0].policy
+        policy = replace(
+            policy,
+            connect_timeout=of_first.connect_timeout,
+            idle_timeout=of_first.idle_timeout,
+        )
+    listen = tuple(dict.fromkeys(draft.listen))
+    return Route(name, listen, destinations, draft.source, policy, tuple(rules))
+
+
+def _weights(shares: Shares, at: Statement, *, alone: int) -> dict[int, int]:
+    """By the pool's id. alone: of one that has no other beside it."""
+    merged: dict[int, Fraction] = {}
+    for pool, share in shares:
+        merged[id(pool)] = merged.get(id(pool), Fraction(0)) + share
+    parts = [*merged.values()]
+    weights = [alone] if len(parts) == 1 else whole_weights(parts)
+    if len(parts) > 1 and not _is_exact(parts, weights):
+        at.remark(f"its shares are rounded to {_ratio(weights)}")
+    return dict(zip(merged, weights, strict=True))
 
 
 def whole_weights(shares: Sequence[Fraction]) -> list[int]:

@@ -18,9 +18,9 @@ from tcpmux.convert.clients import (
 )
 from tcpmux.convert.haproxy.acls import Condition, condition_of
 from tcpmux.convert.haproxy.proxies import Section, Setting, guarded
-from tcpmux.convert.haproxy.truth import Among, Truth, Unknown
 from tcpmux.convert.haproxy.values import Refused, seconds, whole
 from tcpmux.convert.report import Report
+from tcpmux.convert.truth import Among, Truth, Unknown
 
 MAX_RULES = 100_000  # networks of all rules of a stage
 STAGES = ("connection", "session", "content")

@@ -12,7 +12,9 @@ from tcpmux.config.address import Address
 from tcpmux.config.settings import Clients
 from tcpmux.convert.clients import with_mapped
 from tcpmux.convert.haproxy.proxies import Section, Setting
-from tcpmux.convert.haproxy.truth import (
+from tcpmux.convert.haproxy.values import Refused, whole
+from tcpmux.convert.report import Word
+from tcpmux.convert.truth import (
     MAX_NETWORKS,
     TOO_MANY,
     Among,
@@ -22,8 +24,6 @@ from tcpmux.convert.haproxy.truth import (
     any_of,
     negated,
 )
-from tcpmux.convert.haproxy.values import Refused, whole
-from tcpmux.convert.report import Word
 from tcpmux.files import Unreadable, read_file
 
 _OPERATORS = ("eq", "ge", "gt", "le", "lt")

@@ -13,9 +13,9 @@ from tcpmux.convert.haproxy.binds import Binds
 from tcpmux.convert.haproxy.options import PROXY_NOTE
 from tcpmux.convert.haproxy.proxies import Section
 from tcpmux.convert.haproxy.servers import Line, Servers, agreed
-from tcpmux.convert.haproxy.truth import Among, Unknown
 from tcpmux.convert.haproxy.values import seconds, whole_milliseconds
 from tcpmux.convert.report import Report
+from tcpmux.convert.truth import Among, Unknown
 
 NEEDS = "the PROXY protocol"
 _UNIX = "tcpmux accepts no PROXY header on a UNIX socket"

@@ -10,9 +10,9 @@ from tcpmux.config.address import Address
 from tcpmux.convert.haproxy.access import mark_changes, truth_of
 from tcpmux.convert.haproxy.acls import Condition, condition_of
 from tcpmux.convert.haproxy.proxies import Section, Setting, guarded
-from tcpmux.convert.haproxy.truth import MAX_BITS, TOO_FINE, Among, Unknown
 from tcpmux.convert.haproxy.values import Refused
 from tcpmux.convert.report import Report
+from tcpmux.convert.truth import MAX_BITS, TOO_FINE, Among, Split, Unknown
 
 Shares = tuple[tuple[str, Fraction], ...]  # by the backend's name; "" = none: they are closed
 
@@ -73,7 +73,7 @@ def shares_of(choices: Sequence[Choice], default: str, at: Address, report: Repo
         truth = truth_of(choice.setting, choice.condition, at, report)
         if left.denominator.bit_length() > MAX_BITS:
             truth = TOO_FINE
-        if isinstance(truth, Unknown | Among):
+        if isinstance(truth, Unknown | Among | Split):
             note = truth.note if isinstance(truth, Unknown) else "it depends on the client"
             needs = truth.needs if isinstance(truth, Unknown) else "rules by source"
             mark_changes(

@@ -31,9 +31,18 @@ class Among:
     clients: tuple[Clients, ...]
 
 
-Truth = bool | Fraction | Among | Unknown  # Fraction: drawn anew for each connection
-MIXED = Unknown("it depends on the client and on something else", "rules by source")
+@dataclass(frozen=True, slots=True)
+class Split:
+    """By client: the first part that a client is in decides."""
+
+    parts: tuple[tuple[tuple[Clients, ...], bool | Fraction], ...]
+    otherwise: bool | Fraction
+
+
+# Fraction: drawn anew for each connection.
+Truth = bool | Fraction | Among | Split | Unknown
 TOO_FINE = Unknown("it combines too many random shares", "finer shares")
+MAX_PARTS = 1000  # of a Split
 TOO_MANY = Unknown("it has too many networks", "longer lists")
 
 
@@ -50,7 +59,20 @@ def negated(truth: Truth) -> Truth:
         return not truth
     if isinstance(truth, Fraction):
         return 1 - truth
+    if isinstance(truth, Split):
+        parts = tuple((clients, _opposite(value)) for clients, value in truth.parts)
+        return Split(parts, _opposite(truth.otherwise))
     return _guarded(lambda: none_of(truth.clients)) if isinstance(truth, Among) else truth
+
+
+def _opposite(value: bool | Fraction) -> bool | Fraction:
+    return not value if isinstance(value, bool) else 1 - value
+
+
+def split_of(truth: Among | Split | bool | Fraction) -> Split:
+    if isinstance(truth, Among):
+        return Split(((truth.clients, True),), otherwise=False)
+    return truth if isinstance(truth, Split) else Split((), truth)
 
 
 def all_of(truths: Iterable[Truth]) -> Truth:
@@ -62,10 +84,11 @@ def all_of(truths: Iterable[Truth]) -> Truth:
         return unknown[0]
     shares = [truth for truth in found if isinstance(truth, Fraction)]
     among = [truth for truth in found if isinstance(truth, Among)]
-    if shares and among:
-        return MIXED
-    if among:
+    if among and len(among) == len(found):
         return _guarded(lambda: _within_all(among))
+    if len(shares) < len(found):
+        splits = [split_of(truth) for truth in found if not isinstance(truth, Unknown)]
+        return _guarded(lambda: _all_by_client(splits))
     product = Fraction(1)
     for share in shares:
         product *= share
@@ -81,7 +104,38 @@ def any_of(truths: Iterable[Truth]) -> Truth:
     among = [truth for truth in found if isinstance(truth, Among)]
     if len(among) == len([truth for truth in found if truth is not False]) and among:
         return Among(tuple(dict.fromkeys(c for truth in among for c in truth.clients)))
+    if len(among) < len(found):  # no list of all others is needed
+        found = [split_of(truth) if isinstance(truth, Among) else truth for truth in found]
     return negated(all_of([negated(truth) for truth in found]))
+
+
+def _all_by_client(splits: list[Split]) -> Truth:
+    """Raises TooManyNetworks."""
+    whole = splits[0]
+    for other in splits[1:]:
+        made = []
+        for clients, value in (*whole.parts, (None, whole.otherwise)):
+            for others, second in (*other.parts, (None, other.otherwise)):
+                both = within(clients, others)
+                if both is None or both:
+                    product = all_of([value, second])
+                    if isinstance(product, Unknown):
+                        return product
+                    assert isinstance(product, bool | Fraction)
+                    made.append((both, product))
+        if len(made) > MAX_PARTS:
+            return TOO_MANY
+        whole = Split(tuple((c, v) for c, v in made if c is not None), made[-1][1])
+    return whole
+
+
+def within(
+    one: tuple[Clients, ...] | None, other: tuple[Clients, ...] | None
+) -> tuple[Clients, ...] | None:
+    """Those that are in both; None = every client. Raises TooManyNetworks."""
+    if one is None or other is None or one == other:
+        return other if one is None else one
+    return _both(Among(one), Among(other)).clients
 
 
 def _within_all(among: list[Among]) -> Among:
@@ -101,7 +155,7 @@ def _both(one: Among, other: Among) -> Among:
     return Among(accepted_by(rules, otherwise=False))
 
 
-def _guarded(work: Callable[[], Among]) -> Truth:
+def _guarded(work: Callable[[], Truth]) -> Truth:
     try:
         return work()
     except TooManyNetworks:

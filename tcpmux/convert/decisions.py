@@ -1,0 +1,117 @@
+"""Where connections go, by what clients begin with, by client and by chance: as rules, of which the
+first that a connection meets decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Generic, TypeVar
+
+from tcpmux.config.rule import MAX_RULES, Rule
+from tcpmux.config.settings import Clients
+from tcpmux.convert.hellos import Hello, as_rules
+from tcpmux.convert.truth import Truth, Unknown, split_of, within
+
+MAX_STEPS = 3000  # networks that are compared
+T = TypeVar("T", bound=Hashable)
+# By the name of where they go; "" = nowhere.
+Shares = tuple[tuple[str, Fraction], ...]
+# The first that a client is in decides; the last is of everybody.
+Cases = tuple[tuple[tuple[Clients, ...] | None, T], ...]
+
+
+class TooManyRules(ValueError):
+    """A route can't have so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Connections for which it is true, of those that the ones before it left, go to `to`."""
+
+    truth: Truth
+    to: str
+
+
+def cases_of(choices: Sequence[Choice], default: str) -> Cases[Shares]:
+    """default: of what no choice takes. None of them is Unknown. Raises TooManyRules and
+    TooManyNetworks."""
+    found: list[tuple[tuple[Clients, ...] | None, Shares]] = []
+    _Walk(choices, default, found).walk(0, None, Fraction(1), {})
+    return tuple(found)
+
+
+@dataclass(slots=True)
+class _Walk:
+    choices: Sequence[Choice]
+    default: str
+    found: list[tuple[tuple[Clients, ...] | None, Shares]]
+    steps: int = 0
+
+    def walk(
+        self,
+        index: int,
+        clients: tuple[Clients, ...] | None,
+        left: Fraction,
+        shares: dict[str, Fraction],
+    ) -> None:
+        """Adds what becomes of these clients. left: the share that no choice has taken yet."""
+        while left and index < len(self.choices):
+            truth, to = self.choices[index].truth, self.choices[index].to
+            assert not isinstance(truth, Unknown)
+            split = split_of(truth)
+            for among, value in split.parts:
+                self.steps += 1
+                both = within(clients, among)
+                if both:
+                    self._take(index, both, left, shares, value)
+            taken = left * Fraction(split.otherwise)
+            if taken:
+                shares = {**shares, to: shares.get(to, Fraction(0)) + taken}
+            left -= taken
+            index += 1
+            if max(len(self.found) - MAX_RULES, self.steps - MAX_STEPS) > 0:
+                raise TooManyRules(f"it would take more than {MAX_RULES} rules")
+        if left:
+            shares = {**shares, self.default: shares.get(self.default, Fraction(0)) + left}
+        self.found.append((clients, tuple(shares.items())))
+
+    def _take(
+        self,
+        index: int,
+        clients: tuple[Clients, ...],
+        left: Fraction,
+        shares: dict[str, Fraction],
+        value: bool | Fraction,
+    ) -> None:
+        """As walk(), of those for whom a choice has this value."""
+        to, taken = self.choices[index].to, left * Fraction(value)
+        if taken:
+            shares = {**shares, to: shares.get(to, Fraction(0)) + taken}
+        self.walk(index + 1, clients, left - taken, shares)
+
+
+@dataclass(frozen=True, slots=True)
+class Decided(Generic[T]):
+    """rules: without weights, each with what becomes of its connections. rest: of all others."""
+
+    rules: tuple[tuple[Rule, T], ...]
+    rest: T
+
+
+def decided(classes: Sequence[Hello], of: Callable[[Hello], Cases[T]]) -> Decided[T]:
+    """What is the same for all classes comes first. Raises TooManyRules."""
+    groups, rest = as_rules(classes, of)
+    rules: list[tuple[Rule, T]] = []
+    while len(rest) > 1 and all(len(cases) > 1 and cases[0] == rest[0] for _, cases in groups):
+        clients, outcome = rest[0]
+        rules.append((Rule(sources=clients or ()), outcome))
+        rest, groups = rest[1:], [(when, cases[1:]) for when, cases in groups]
+    for when, cases in (*groups, (Rule(), rest)):
+        rules += [(replace(when, sources=clients or ()), outcome) for clients, outcome in cases]
+    if len(rules) > MAX_RULES:
+        raise TooManyRules(f"it would take more than {MAX_RULES} rules")
+    last = rules.pop()[1]
+    while rules and rules[-1][1] == last:
+        rules.pop()
+    return Decided(tuple(rules), last)
