@@ -79,9 +79,14 @@ class ListenerModel(Strict):
     name: Text
     port: Port
     protocol: Text
-    hostname: Annotated[Any, Harmless("has no effect where the protocol is TCP")] = None
-    tls: Any = None  # a listener with it is not opened
+    hostname: Text | None = None
+    tls: Any = None  # of a listener with it, Passthrough alone is opened
     allowedRoutes: AllowedRoutes = AllowedRoutes()
+
+    @property
+    def mode(self) -> str:
+        """Of TLS."""
+        return str(self.tls.get("mode", "Terminate")) if isinstance(self.tls, dict) else ""
 
 
 class ApiGatewaySpec(Strict):
@@ -121,6 +126,22 @@ class TcpRouteRule(Strict):
 class TcpRouteSpec(Strict):
     parentRefs: list[ParentRef] = []
     rules: list[TcpRouteRule] = Field(min_length=1, max_length=1)
+    useDefaultGateways: Annotated[Any, Changes(_DEFAULTS, "default Gateways", unless=("None",))] = (
+        None
+    )
+
+
+class TlsRouteRule(Strict):
+    name: Annotated[Any, Harmless("is only a name")] = None
+    backendRefs: list[BackendRef] = Field(default=[], max_length=16)
+
+
+class TlsRouteSpec(Strict):
+    """Since v1 hostnames are required, and there is one rule; before that it was 16."""
+
+    parentRefs: list[ParentRef] = []
+    hostnames: list[Text] = Field(default=[], max_length=1024)
+    rules: list[TlsRouteRule] = Field(min_length=1, max_length=16)
     useDefaultGateways: Annotated[Any, Changes(_DEFAULTS, "default Gateways", unless=("None",))] = (
         None
     )

@@ -2,97 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from tcpmux.config.address import Address
-from tcpmux.config.hosts import Hosts, NoEndpoints
-from tcpmux.config.istio_rules import Rules, policy
-from tcpmux.config.istio_specs import (
-    GatewaySpec,
-    Server,
-    TcpRule,
-    VirtualServiceSpec,
-    WeightedTarget,
-)
-from tcpmux.config.model import Destination, Route
+from tcpmux.config.by_rules import Part, route_by, specificity
+from tcpmux.config.hosts import Hosts
+from tcpmux.config.istio_destinations import destinations_of, names_of
+from tcpmux.config.istio_gateways import PASSTHROUGH, PLAIN, Gateway, gateways_in, key_of
+from tcpmux.config.istio_matches import check_names, is_refused, tcp_rules_at, tls_rules_at
+from tcpmux.config.istio_mesh import MESH, mesh_listens
+from tcpmux.config.istio_rules import Rules
+from tcpmux.config.istio_specs import TcpRule, TlsRule, VirtualServiceSpec
 from tcpmux.config.problems import Location
 from tcpmux.config.resources import ISTIO, Made, Resource, known_names
+from tcpmux.config.rule import Rule
 from tcpmux.config.specs import read
 
-ONLY_DESTINATION = 100  # its weight says nothing
-MESH = "mesh"  # the gateway of the sidecars
-# Protocols of a server whose connections are relayed as they are, and what others would need.
-OPENED = ("TCP", "MONGO", "MYSQL", "REDIS")
-NOT_OPENED = {
-    "HTTP": "HTTP",
-    "HTTP2": "HTTP",
-    "HTTPS": "HTTP",
-    "GRPC": "HTTP",
-    "GRPC-WEB": "HTTP",
-    "TLS": "TLS",
-    "UDP": "UDP",
-}
+Gateways = Mapping[tuple[str, str], Gateway]
+Matched = tuple[tuple[Rule, int], ...]  # conditions, and the index of the rule in the spec
 
 
 @dataclass(frozen=True, slots=True)
-class _Gateway:
-    """opened: indexes of its servers that tcpmux listens for."""
+class _Named:
+    """Connections of TLS that one name of a VirtualService takes. at: where it stands."""
 
+    when: Rule
     resource: Resource
-    spec: GatewaySpec
-    opened: frozenset[int]
-
-    def listens(self, to: Resource, wanted: VirtualServiceSpec) -> Iterator[tuple[int, Address]]:
-        """Port and address of each server that takes a VirtualService."""
-        for index, server in enumerate(self.spec.servers):
-            if index not in self.opened or not self._takes(server, to, wanted):
-                continue
-            text = server.bind or ""
-            try:
-                if text.startswith("unix:"):
-                    address = Address.parse("unix:" + text[5:].removeprefix("//"))
-                else:
-                    host = f"[{text}]" if ":" in text else text
-                    address = Address.parse(f"{host}:{server.port.number}")
-            except ValueError as error:
-                self.resource.problem(f"{error}, got {text}", "spec", "servers", index, "bind")
-                continue
-            yield server.port.number, address
-
-    def _takes(self, server: Server, to: Resource, wanted: VirtualServiceSpec) -> bool:
-        """Some host of both is the same, and its namespace may use it."""
-        for text in server.hosts:
-            namespace, slash, host = text.rpartition("/")
-            mine = {"*": to.namespace, ".": self.resource.namespace}.get(namespace, namespace)
-            if slash and mine != to.namespace:
-                continue
-            if any(_overlap(host, other) for other in wanted.hosts or ["*"]):
-                return True
-        return False
+    spec: VirtualServiceSpec
+    index: int
+    at: Location
 
 
-def _overlap(one: str, other: str) -> bool:
-    """Whether a host is of both names, each of which may begin with `*`."""
-    one, other = one.lower(), other.lower()
-    if one.startswith("*") and other.startswith("*"):
-        return one[1:].endswith(other[1:]) or other[1:].endswith(one[1:])
-    if one.startswith("*"):
-        return other.endswith(one[1:])
-    return one == other or (other.startswith("*") and one.endswith(other[1:]))
+@dataclass(slots=True)
+class _Names:
+    """Those of all VirtualServices, by listener. gateway: of the listener."""
+
+    of: dict[Address, list[_Named]] = field(default_factory=dict)
+    gateway: dict[Address, Resource] = field(default_factory=dict)
 
 
 def istio_routes(resources: Sequence[Resource], hosts: Hosts) -> list[Made]:
-    """A route for each rule of a VirtualService that some port of a Gateway comes to."""
-    gateways = {
-        (resource.namespace, resource.name): gateway
-        for resource in resources
-        if (resource.group, resource.kind) == (ISTIO, "Gateway")
-        and (gateway := _gateway(resource)) is not None
-    }
+    """A route for each rule of a VirtualService that some port of a Gateway comes to; of rules that
+    depend on more than the port, one for all of them; and one for each port of TLS."""
+    gateways = gateways_in(resources)
     rules = Rules.of(resources, hosts)
     found: list[Made] = []
     served: set[tuple[str, str]] = set()
+    names = _Names()
     for resource in resources:
         if (resource.group, resource.kind) != (ISTIO, "VirtualService"):
             continue
@@ -100,124 +57,214 @@ def istio_routes(resources: Sequence[Resource], hosts: Hosts) -> list[Made]:
         if spec is None:
             continue
         resource.use()
-        for part, (index, rule, listen) in enumerate(
-            _used(resource, spec, gateways, served, hosts)
-        ):
-            made = _route(resource, index, rule, hosts, rules)
+        if spec.tls:
+            check_names(resource, spec)
+            _add_names(resource, spec, gateways, served, names)
+        for part, (matched, listen) in enumerate(_used(resource, spec, gateways, served, hosts)):
+            made = _plain(resource, spec, matched, listen, rules)
             if made is not None:
-                route = replace(made, listen=tuple(listen), source=str(resource))
-                found.append(Made(route, resource, f"-{listen[0].port or part}" if part else ""))
+                tail = f"-{listen[0].port or part}" if part else ""
+                found.append(replace(made, tail=tail))
+    found += _of_tls(names, rules, {made.resource.key for made in found})
     for key in gateways.keys() - served:
         gateways[key].resource.warn("no VirtualService uses it: its ports are not opened")
+    for key in gateways.keys() & served:
+        gateways[key].tell_unused()
     return found
-
-
-def _gateway(resource: Resource) -> _Gateway | None:
-    spec = read(resource, GatewaySpec)
-    if spec is None:
-        return None
-    resource.use()
-    opened = set()
-    for index, server in enumerate(spec.servers):
-        here = ("spec", "servers", index)
-        protocol, number = server.port.protocol.upper(), server.port.number
-        if protocol in OPENED and server.tls is None:
-            opened.add(index)
-        elif protocol in OPENED or protocol == "TLS":
-            note = f"TLS is not supported yet: port {number} is not opened"
-            resource.beside(note, *here, needs="TLS")
-        elif protocol in NOT_OPENED:
-            note = f"tcpmux relays TCP, not {protocol}: port {number} is not opened"
-            resource.beside(note, *here, needs=NOT_OPENED[protocol])
-        else:
-            known = ", ".join((*OPENED, *NOT_OPENED))
-            resource.problem(
-                f"expected one of {known}, got {server.port.protocol}", *here, "port", "protocol"
-            )
-    return _Gateway(resource, spec, frozenset(opened))
 
 
 def _used(
     resource: Resource,
     spec: VirtualServiceSpec,
-    gateways: dict[tuple[str, str], _Gateway],
+    gateways: Gateways,
     served: set[tuple[str, str]],
     hosts: Hosts,
-) -> list[tuple[int, TcpRule, list[Address]]]:
-    """The rules to which some listener comes, with these. The first that matches is the one."""
+) -> list[tuple[Matched, list[Address]]]:
+    """The rules for TCP to which some listener comes, with these."""
     names = spec.gateways or [MESH]
     if not spec.tcp:
-        served.update(_key(resource, name) for name in names)
-        if spec.http is None and spec.tls is None:
-            resource.problem("tcp is missing", "spec")
-        else:
-            resource.changes(
-                "tcpmux relays TCP, but it has no tcp rules: tcpmux serves nothing of it"
-            )
+        served.update(key_of(resource, name) for name in names)
+        _tell_no_tcp(resource, spec)
         return []
-    listens: dict[int, list[Address]] = {}
+    matched: dict[Address, Matched] = {}
     is_told = False
     for at, name in enumerate(names):
         if name == MESH:
             where = ("spec", "gateways", at) if len(names) > 1 else ()
-            found, is_told = _mesh_listens(resource, spec, hosts, where)
+            found, is_told = mesh_listens(resource, spec, hosts, where)
         else:
-            found = [*_gateway_listens(resource, spec, at, gateways, served)]
+            found = [*_gateway_listens(resource, spec, at, gateways, served, PLAIN)]
         for port, address in found:
-            index = _matching(spec, port, name)
-            if index is not None and address not in listens.setdefault(index, []):
-                listens[index].append(address)
-    if listens:
-        _tell_unused(resource, spec, listens)
+            rules = tuple(tcp_rules_at(resource, spec, port, name, address))
+            if rules:
+                matched.setdefault(address, rules)
+    used = {index for rules in matched.values() for _, index in rules}
+    if used:
+        _tell_unused(resource, spec, used)
     elif not is_told and not resource.document.problems:
         _tell_unreachable(resource, spec, names, gateways)
-    return [(index, spec.tcp[index], listens[index]) for index in sorted(listens)]
+    listens: dict[Matched, list[Address]] = {}
+    for address, rules in matched.items():
+        listens.setdefault(rules, []).append(address)
+    return sorted(listens.items(), key=lambda one: [index for _, index in one[0]])
 
 
-def _tell_unused(
-    resource: Resource, spec: VirtualServiceSpec, listens: Mapping[int, Sequence[Address]]
+def _plain(
+    resource: Resource,
+    spec: VirtualServiceSpec,
+    matched: Matched,
+    listen: Sequence[Address],
+    rules: Rules,
+) -> Made | None:
+    """None if something is wrong with it."""
+    names = names_of(t.destination for _, index in matched for t in spec.tcp[index].route)
+    parts = []
+    for when, index in matched:
+        here = ("spec", "tcp", index, "route")
+        found = destinations_of(resource, here, spec.tcp[index].route, rules, names)
+        if found is None:
+            return None
+        parts.append(Part(when, found))
+    if parts[-1].when.conditions:
+        resource.mapped("what no rule matches is reset", "spec", "tcp")
+    route = replace(route_by(parts), listen=tuple(listen), source=str(resource))
+    return Made(route, resource)
+
+
+# --- TLS ------------------------------------------------------------------------------------------
+
+
+def _add_names(
+    resource: Resource,
+    spec: VirtualServiceSpec,
+    gateways: Gateways,
+    served: set[tuple[str, str]],
+    names: _Names,
 ) -> None:
+    """Those of its rules for TLS that some listener comes to."""
+    here = ("spec", "tls")
+    used: set[int] = set()
+    for at, gateway in enumerate(spec.gateways or [MESH]):
+        if gateway == MESH:
+            note = "rules by SNI of sidecars are not served"
+            resource.beside(note, *here, needs="rules by SNI of sidecars")
+            used.update(range(len(spec.tls)))
+            continue
+        for port, address in _gateway_listens(resource, spec, at, gateways, served, PASSTHROUGH):
+            names.gateway.setdefault(address, gateways[key_of(resource, gateway)].resource)
+            for when, index, place in tls_rules_at(resource, spec, port, gateway, address):
+                used.add(index)
+                one = _Named(when, resource, spec, index, place)
+                names.of.setdefault(address, []).append(one)
+    for index, rule in enumerate(spec.tls):
+        if index in used:
+            continue
+        _tell_unused_rule(resource, rule, *here, index)
+
+
+def _of_tls(names: _Names, rules: Rules, taken: set[tuple[str, ...]]) -> Iterator[Made]:
+    """taken: resources that have routes."""
+    listens: dict[tuple[tuple[Rule, tuple[str, ...], int], ...], list[Address]] = {}
+    for address, every in names.of.items():
+        names.of[address] = _sorted(every)
+        key = tuple((one.when, one.resource.key, one.index) for one in names.of[address])
+        listens.setdefault(key, []).append(address)
+    for listen in listens.values():
+        every = names.of[listen[0]]
+        parts = _parts(every, rules)
+        if parts is None:
+            continue
+        resources = {one.resource.key: one.resource for one in every}
+        owner = next(iter(resources.values()))
+        if len(resources) > 1:
+            owner = names.gateway[listen[0]]
+        tail = f"-{listen[0].port}" if owner.key in taken or len(resources) > 1 else ""
+        taken.add(owner.key)
+        source = " and ".join(map(str, [*resources.values()][:3]))
+        route = replace(route_by(parts), listen=tuple(listen), source=source)
+        yield Made(route, owner, tail)
+
+
+def _sorted(every: Sequence[_Named]) -> list[_Named]:
+    """The most specific name first, as Envoy does it. A name that is there already is left out, as
+    Istio does it."""
+    found: dict[Rule, _Named] = {}
+    for one in sorted(every, key=lambda one: specificity(one.when)):
+        before = found.setdefault(one.when, one)
+        if (before.resource.key, before.index) != (one.resource.key, one.index):
+            one.resource.warn(f"{before.resource} already has this name", *one.at)
+    return [*found.values()]
+
+
+def _parts(every: Sequence[_Named], rules: Rules) -> list[Part] | None:
+    names = names_of(t.destination for one in every for t in one.spec.tls[one.index].route)
+    made: dict[tuple[tuple[str, ...], int], Part | None] = {}
+    for one in every:
+        key = one.resource.key, one.index
+        if key not in made:
+            here = ("spec", "tls", one.index, "route")
+            targets = one.spec.tls[one.index].route
+            found = destinations_of(one.resource, here, targets, rules, names)
+            made[key] = Part(Rule(), found) if found is not None else None
+    parts = []
+    for one in every:
+        part = made[one.resource.key, one.index]
+        if part is None:
+            return None
+        parts.append(replace(part, when=one.when))
+    return parts
+
+
+# --- what is told ---------------------------------------------------------------------------------
+
+
+def _tell_no_tcp(resource: Resource, spec: VirtualServiceSpec) -> None:
+    if spec.http is None and not spec.tls:
+        resource.problem("tcp is missing", "spec")
+    elif not spec.tls:
+        resource.changes("tcpmux relays TCP, but it has no tcp rules: tcpmux serves nothing of it")
+
+
+def _tell_unused(resource: Resource, spec: VirtualServiceSpec, used: Collection[int]) -> None:
     """Of rules that no listener comes to."""
     for index, rule in enumerate(spec.tcp):
-        here = ("spec", "tcp", index)
-        if index in listens:
-            continue
-        if all(match.is_whole for match in rule.match):
-            resource.warn("no connection can reach this rule", *here)
-        else:
-            note = "tcpmux can't distinguish its connections: the rules after it apply to them"
-            resource.changes(note, *here)
+        if index not in used:
+            _tell_unused_rule(resource, rule, "spec", "tcp", index)
+
+
+def _tell_unused_rule(resource: Resource, rule: TcpRule | TlsRule, *here: str | int) -> None:
+    if any(is_refused(resource, one, *here, "match", m) for m, one in enumerate(rule.match)):
+        note = "tcpmux can't distinguish its connections: the rules after it apply to them"
+        resource.changes(note, *here)
+    else:
+        resource.warn("no connection can reach this rule", *here)
 
 
 def _tell_unreachable(
     resource: Resource,
     spec: VirtualServiceSpec,
     names: Sequence[str],
-    gateways: dict[tuple[str, str], _Gateway],
+    gateways: Gateways,
 ) -> None:
     if not all(match.is_whole for rule in spec.tcp for match in rule.match):
         return  # they have been told
-    keys = [_key(resource, name) for name in names]
+    keys = [key_of(resource, name) for name in names]
     if any(gateways[key].opened for key in keys if key in gateways):
         resource.problem("no port of its gateways matches any of these rules", "spec", "tcp")
     else:
         resource.changes("none of its gateways has an open port: tcpmux serves nothing of it")
 
 
-def _key(resource: Resource, gateway: str) -> tuple[str, str]:
-    namespace, slash, name = gateway.rpartition("/")
-    return (namespace if slash and namespace != "." else resource.namespace), name
-
-
 def _gateway_listens(
     resource: Resource,
     spec: VirtualServiceSpec,
     at: int,
-    gateways: dict[tuple[str, str], _Gateway],
+    gateways: Gateways,
     served: set[tuple[str, str]],
+    of: str,
 ) -> Iterator[tuple[int, Address]]:
     name = (spec.gateways or ())[at]
-    key = _key(resource, name)
+    key = key_of(resource, name)
     served.add(key)
     if key not in gateways:
         known = known_names(gateways, resource.namespace)
@@ -225,134 +272,4 @@ def _gateway_listens(
             f"no Gateway {name} in the files; there are: {known}", "spec", "gateways", at
         )
         return
-    yield from gateways[key].listens(resource, spec)
-
-
-def _mesh_listens(
-    resource: Resource, spec: VirtualServiceSpec, hosts: Hosts, where: Location
-) -> tuple[list[tuple[int, Address]], bool]:
-    """Ports and addresses instead of those that sidecars take over; whether it was told that there
-    is none. where: what in the resource asks for them."""
-    found: list[tuple[int, Address]] = []
-    is_meant = False
-    for host in spec.hosts:
-        ip = hosts.mesh_address(host, resource.namespace)
-        is_meant = is_meant or ip is not None
-        for port in _mesh_ports(host, resource, spec, hosts) if ip is not None else ():
-            found.append((port, Address.parse(f"{ip}:{port}")))
-    if not is_meant:
-        what = "without gateways, it applies to" if not where else "mesh stands for"
-        note = f"{what} sidecars: use --mesh to listen on the ports of its hosts"
-        resource.changes(note, *where)
-    elif not found:
-        resource.changes("the ports of its hosts are unknown: add their Service", *where)
-    return found, not found
-
-
-def _mesh_ports(
-    host: str, resource: Resource, spec: VirtualServiceSpec, hosts: Hosts
-) -> Sequence[int]:
-    """Those of the host; if no file knows it, those that the rules speak of."""
-    known = hosts.ports(host, resource.namespace)
-    if known is not None:
-        return known
-    ports: list[int] = []
-    for rule in spec.tcp:
-        matched = [match.port for match in rule.match if match.port]
-        sent = [target.destination.port for target in rule.route]
-        ports += matched or [port.number for port in sent[:1] if port]
-    return list(dict.fromkeys(ports))
-
-
-def _matching(spec: VirtualServiceSpec, port: int, gateway: str) -> int | None:
-    for index, rule in enumerate(spec.tcp):
-        if not rule.match or any(
-            match.is_whole
-            and match.port in (None, port)
-            and (match.gateways is None or gateway in match.gateways)
-            for match in rule.match
-        ):
-            return index
-    return None
-
-
-def _route(
-    resource: Resource, index: int, rule: TcpRule, hosts: Hosts, rules: Rules
-) -> Route | None:
-    """Without a name and listeners; None if something is wrong with it."""
-    here = ("spec", "tcp", index, "route")
-    if len(rule.route) > 1 and not any(target.weight for target in rule.route):
-        resource.problem("expected at least one weight above 0", *here)
-    names = _destination_names(rule.route)
-    if len(set(names)) < len(names):
-        resource.problem("the same destination is listed twice", *here)
-    destinations = []
-    for at, (name, target) in enumerate(zip(names, rule.route, strict=True)):
-        made = _destination(resource, (*here, at, "destination"), target, hosts, rules)
-        if made is not None:
-            weight = target.weight if len(rule.route) > 1 else ONLY_DESTINATION
-            destinations.append(replace(made, name=name, weight=weight))
-    if len(destinations) < len(rule.route):
-        return None
-    return Route("", (), tuple(destinations))
-
-
-def _destination_names(targets: Sequence[WeightedTarget]) -> list[str]:
-    """As short as they can be told apart: the subset, or the host, or more of it."""
-
-    def names(form: int) -> list[str]:
-        found = []
-        for target in targets:
-            to = target.destination
-            host = to.host.split(".")[0] if form < 2 else to.host
-            parts = [to.subset] if to.subset and form == 0 else [host, to.subset]
-            if form == 3 and to.port:
-                parts.append(str(to.port.number))
-            found.append("-".join(part for part in parts if part))
-        return found
-
-    return next((n for n in map(names, range(4)) if len(set(n)) == len(n)), names(3))
-
-
-def _destination(
-    resource: Resource,
-    here: tuple[str | int, ...],
-    target: WeightedTarget,
-    hosts: Hosts,
-    rules: Rules,
-) -> Destination | None:
-    to = target.destination
-    rule = rules.of_host(to.host, resource.namespace)
-    labels, subset = {}, None
-    if to.subset is not None:
-        subsets = {subset.name: subset for subset in rule[1].subsets} if rule else {}
-        if to.subset not in subsets:
-            known = ", ".join(subsets) or "none"
-            resource.problem(
-                f"no DestinationRule defines subset {to.subset} of {to.host}; there are: {known}",
-                *(*here, "subset"),
-            )
-            return None
-        subset = subsets[to.subset]
-        labels = subset.labels
-    port = to.port.number if to.port else None
-    try:
-        endpoints = hosts.endpoints(
-            to.host,
-            resource.namespace,
-            port,
-            to.subset or "",
-            labels,
-            in_namespace=resource.has_namespace,
-        )
-    except NoEndpoints as error:
-        resource.problem(str(error), *here)
-        return None
-    made = policy(rule, subset, port)
-    if rule and made.max_connections and rules.is_limited_again(rule, subset, port):
-        note = f"its limit, {made.max_connections} connections, applies to each route on its own"
-        resource.changes(note, *here, needs="limits across routes")
-    if made.send_proxy.version and any(isinstance(one, Address) and one.path for one in endpoints):
-        note = "tcpmux sends no PROXY header to UNIX sockets"
-        resource.changes(note, *here, needs="the PROXY protocol")
-    return Destination("", 0, endpoints, made)
+    yield from gateways[key].listens(resource, spec, of)

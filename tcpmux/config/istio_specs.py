@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tcpmux.config.kubernetes_specs import NOT_TCP
+from tcpmux.config.problems import describe
 from tcpmux.config.remarks import Changes, Harmless
 from tcpmux.config.specs import (
     ConnectTimeout,
@@ -50,7 +52,7 @@ class Server(Strict):
     hosts: list[Text]
     name: Annotated[Any, Harmless("is only a name")] = None
     bind: Text | None = None
-    tls: Any = None  # a server with it is not opened
+    tls: Any = None  # of a server with it, PASSTHROUGH alone is opened
     defaultEndpoint: Annotated[Any, Changes(_NO_EFFECT, "default endpoints")] = None
 
 
@@ -74,37 +76,51 @@ class WeightedTarget(Strict):
     weight: Weight = 0
 
 
-_BY_SOURCE = Changes(
-    "rules by source are not supported yet",
-    "rules by source",
+_BY_LABELS = Changes(
+    "tcpmux does not know the labels and namespaces of clients: use sourceSubnet",
+    "rules by workload",
     refused=True,
 )
+
+
+def _subnet(value: Any) -> IPv4Network | IPv6Network:
+    if not isinstance(value, str):
+        raise ValueError(f"expected a network such as 10.0.0.0/8, got {describe(value)}")
+    try:
+        return ip_network(value, strict=False)
+    except ValueError:
+        message = f"expected a network such as 10.0.0.0/8, got {describe(value)}"
+        raise ValueError(message) from None
+
+
+Subnet = Annotated[IPv4Network | IPv6Network, BeforeValidator(_subnet)]
 
 
 class MatchModel(Strict):
     port: Port | None = None
     gateways: list[Text] | None = None
-    destinationSubnets: Annotated[
-        Any,
-        Changes(
-            "rules by destination address are not supported yet",
-            "rules by destination address",
-            refused=True,
-        ),
-    ] = None
-    sourceSubnet: Annotated[Any, _BY_SOURCE] = None
-    sourceLabels: Annotated[Any, _BY_SOURCE] = None
-    sourceNamespace: Annotated[Any, _BY_SOURCE] = None
+    destinationSubnets: list[Subnet] = []
+    sourceSubnet: Subnet | None = None
+    sourceLabels: Annotated[Any, _BY_LABELS] = None
+    sourceNamespace: Annotated[Any, _BY_LABELS] = None
 
     @property
     def is_whole(self) -> bool:
         """tcpmux knows all that it asks for."""
-        others = self.sourceSubnet, self.sourceLabels, self.sourceNamespace, self.destinationSubnets
-        return not any(others)
+        return not (self.sourceLabels or self.sourceNamespace)
+
+
+class TlsMatchModel(MatchModel):
+    sniHosts: list[Text] = Field(min_length=1)
 
 
 class TcpRule(Strict):
     match: list[MatchModel] = []
+    route: list[WeightedTarget] = Field(min_length=1)
+
+
+class TlsRule(Strict):
+    match: list[TlsMatchModel] = Field(min_length=1)
     route: list[WeightedTarget] = Field(min_length=1)
 
 
@@ -115,10 +131,7 @@ class VirtualServiceSpec(Strict):
     http: Annotated[
         Any, Harmless("tcpmux relays TCP: these rules are not served", True, "HTTP")
     ] = None
-    tls: Annotated[
-        Any,
-        Harmless("rules by SNI are not supported yet: these are not served", True, "rules by SNI"),
-    ] = None
+    tls: list[TlsRule] = []
     exportTo: Annotated[Any, _EXPORT] = None
 
 

@@ -65,7 +65,6 @@ KINDS: dict[tuple[str, str], Changes | Harmless] = {
     (_GATEWAY_API, "GatewayClass"): Harmless("tcpmux serves every Gateway"),
     (_GATEWAY_API, "HTTPRoute"): Harmless(_HTTP, needs="HTTP"),
     (_GATEWAY_API, "GRPCRoute"): Harmless(_HTTP, needs="HTTP"),
-    (_GATEWAY_API, "TLSRoute"): Harmless(_TLS, needs="rules by SNI"),
     (_GATEWAY_API, "UDPRoute"): Harmless(_UDP, needs="UDP"),
     (_GATEWAY_API, "BackendTLSPolicy"): Changes(_ENCRYPTS, "TLS"),
     (_GATEWAY_API, "BackendLBPolicy"): Changes(

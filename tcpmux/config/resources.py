@@ -31,7 +31,7 @@ KINDS = {
         "ServiceEntry",
         "WorkloadEntry",
     ),
-    GATEWAY_API: ("Gateway", "TCPRoute", "ReferenceGrant"),
+    GATEWAY_API: ("Gateway", "TCPRoute", "TLSRoute", "ReferenceGrant"),
     CORE: ("Service", "Endpoints", "Pod", "Namespace"),
     DISCOVERY: ("EndpointSlice",),
 }
@@ -199,7 +199,7 @@ class Made:
 @dataclass(slots=True)
 class Translation:
     """routes: each with the resource it is made of. attachments: what became of the parents of
-    TCPRoutes."""
+    TCPRoutes and TLSRoutes."""
 
     routes: list[tuple[Route, Resource]] = field(default_factory=list)
     attachments: list[Attachment] = field(default_factory=list)

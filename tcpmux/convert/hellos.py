@@ -53,6 +53,24 @@ def pattern_of(name: str) -> str:
     return sni(name)
 
 
+def patterns_of_regex(text: str) -> list[str] | None:
+    """Of a regular expression that stands for a name, or for all names with an end; None: for
+    others."""
+    found = re.fullmatch(
+        r"(\^)?(?:(\.\*|\.\+)(\\\.)|(\\\.))?((?:[a-z0-9-]|\\[.-])+)\$", text, re.IGNORECASE
+    )
+    if not found:
+        return None
+    name = re.sub(r"\\(.)", r"\1", found[5])
+    anywhere = found[3] or (found[4] and not found[1])
+    if not anywhere and (not found[1] or found[4]):
+        return None
+    try:
+        return [pattern_of(f"*.{name}" if anywhere else name)]
+    except ValueError:
+        return None
+
+
 def protocol_of(text: str) -> str:
     """Raises ValueError."""
     if not re.fullmatch(rf"[!-~]{{1,{MAX_ALPN}}}", text, re.ASCII):

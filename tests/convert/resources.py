@@ -22,6 +22,7 @@ def resource(
         "DestinationRule": "networking.istio.io/v1",
         "ServiceEntry": "networking.istio.io/v1",
         "TCPRoute": "gateway.networking.k8s.io/v1alpha2",
+        "TLSRoute": "gateway.networking.k8s.io/v1",
         "ReferenceGrant": "gateway.networking.k8s.io/v1beta1",
         "ApiGateway": "gateway.networking.k8s.io/v1",
     }

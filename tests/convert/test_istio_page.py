@@ -82,10 +82,8 @@ EXAMPLES = {
     "Deployment": kind("Deployment", "apps/v1"),
     "ConfigMap": kind("ConfigMap"),
     "Secret": kind("Secret"),
-    "sourceSubnet": match(sourceSubnet=MARK),
     "sourceLabels": match(sourceLabels={"a": MARK}),
     "sourceNamespace": match(sourceNamespace=MARK),
-    "destinationSubnets": match(destinationSubnets=[MARK]),
     "tls": policy(tls={"mode": MARK}),
     "tunnel": policy(tunnel={"targetHost": MARK}),
     "BackendTLSPolicy": kind("BackendTLSPolicy", API),
@@ -112,7 +110,10 @@ EXAMPLES = {
         {"port": {"number": 1, "name": MARK, "protocol": "HTTP"}, "hosts": ["*"]},
     ]}), PLAIN[1]],
     "UDP": kind("UDPRoute", API),
-    "TLS": kind("TLSRoute", API),
+    "TLS": [resource("Gateway", "g", {"servers": [
+        *servers(1000)["servers"],
+        {"port": {"number": 1, "name": MARK, "protocol": "TLS"}, "hosts": ["*"]},
+    ]}), PLAIN[1]],
 }  # fmt: skip
 # Words of the table that name what others stand in, or values.
 AROUND = {

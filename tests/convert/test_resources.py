@@ -36,7 +36,6 @@ GIVEN = ("orders/v1=127.0.0.1:19101", "orders/v2=127.0.0.1:19102")
 KINDS = [
     ("gateway.networking.k8s.io/v1", "HTTPRoute", HARMLESS),
     ("gateway.networking.k8s.io/v1", "GRPCRoute", HARMLESS),
-    ("gateway.networking.k8s.io/v1alpha2", "TLSRoute", HARMLESS),
     ("gateway.networking.k8s.io/v1alpha2", "UDPRoute", HARMLESS),
     ("gateway.networking.k8s.io/v1", "GatewayClass", HARMLESS),
     ("gateway.networking.k8s.io/v1alpha3", "BackendTLSPolicy", CHANGES),

@@ -19,6 +19,7 @@ from tcpmux.convert.clients import (
 from tcpmux.convert.haproxy.acls import Condition, condition_of
 from tcpmux.convert.haproxy.proxies import Section, Setting, guarded
 from tcpmux.convert.haproxy.values import Refused, seconds, whole
+from tcpmux.convert.hellos import Hello
 from tcpmux.convert.report import Report
 from tcpmux.convert.truth import Among, Truth, Unknown
 
@@ -64,6 +65,23 @@ class Access:
     per_client: int = 0  # connections, 0 = no limit
     limits: list[Rule] = field(default_factory=list)  # which per_client is of
     expects: list[Rule] = field(default_factory=list)
+    delay: float | None = None  # in s; None = HAProxy does not wait
+    delays: list[Setting] = field(default_factory=list)
+
+    @property
+    def contents(self) -> list[Rule]:
+        """Of the stage `content`, those that decide."""
+        return [r for r in self.rules if r.stage == "content" and r.accepts is not None]
+
+    @property
+    def waits(self) -> bool:
+        """For the ClientHello, before a backend is chosen."""
+        return bool(self.delay) and any(r.condition.depends_on_hello for r in self.contents)
+
+    @property
+    def is_by_rule(self) -> bool:
+        """Whether more than the client decides in the stage `content`."""
+        return any(r.condition.depends_on_more for r in self.contents)
 
 
 def access_of(section: Section, report: Report, *, stages: Sequence[str] = STAGES) -> Access:
@@ -77,8 +95,8 @@ def _read(setting: Setting, section: Section, access: Access, stages: Sequence[s
     at, words = setting.at, setting.args
     stage = setting.arg().text
     if stage == "inspect-delay":
-        seconds(setting.arg(1).text)
-        at.harmless(note="HAProxy waits only for content that rules read")
+        access.delay = seconds(setting.arg(1).text)
+        access.delays.append(setting)
         return
     if stage not in STAGES:
         raise Refused(f"expected connection, session or content, got {stage}")
@@ -180,7 +198,8 @@ Lists = tuple[tuple[Clients, ...], tuple[Clients, ...]]
 def lists_of(access: Access, at: Address, report: Report) -> Lists:
     """(allow, deny) for connections to that address. Rules that depend on more are marked."""
     try:
-        stages = [_rules_at(access, stage, at, report) for stage in STAGES]
+        listed = STAGES[:2] if access.is_by_rule else STAGES
+        stages = [_rules_at(access, stage, at, report) for stage in listed]
         used = [rules for rules in stages if rules]
         if len(used) <= 1:
             return _lists(used[0]) if used else ((), ())
@@ -237,9 +256,15 @@ def _rules_at(access: Access, stage: str, at: Address, report: Report) -> list[C
     return made
 
 
-def truth_of(setting: Setting, condition: Condition, at: Address, report: Report) -> Truth:
+def truth_of(
+    setting: Setting,
+    condition: Condition,
+    at: Address,
+    report: Report,
+    hello: Hello | None = None,
+) -> Truth:
     found: list[Truth] = []
-    guarded(report, setting.at, lambda: found.append(condition.truth(at)))
+    guarded(report, setting.at, lambda: found.append(condition.truth(at, hello)))
     return found[0] if found else False
 
 

@@ -11,8 +11,10 @@ from ipaddress import ip_address, ip_network
 from tcpmux.config.address import Address
 from tcpmux.config.settings import Clients
 from tcpmux.convert.clients import with_mapped
+from tcpmux.convert.haproxy.acl_hellos import Asked, Test, asked_by, reads_hello, truth_of_hello
 from tcpmux.convert.haproxy.proxies import Section, Setting
 from tcpmux.convert.haproxy.values import Refused, whole
+from tcpmux.convert.hellos import Hello
 from tcpmux.convert.report import Word
 from tcpmux.convert.truth import (
     MAX_NETWORKS,
@@ -28,6 +30,7 @@ from tcpmux.files import Unreadable, read_file
 
 _OPERATORS = ("eq", "ge", "gt", "le", "lt")
 MAX_NUMBER = 2**63 - 1
+Key = tuple[Address | None, Hello | None]
 _PREDEFINED = {"TRUE": ["always_true"], "FALSE": ["always_false"],
                "LOCALHOST": ["src", "127.0.0.1/8", "::1"],
                "WAIT_END": ["wait_end"], "REQ_CONTENT": ["req.len", "gt", "0"]}  # fmt: skip
@@ -49,12 +52,20 @@ class Term:
     negated: bool
     tests: list[list[Word]]
     definitions: list[Setting] = field(default_factory=list)
-    known: Truth | None = None  # if it is the same for all addresses
+    known: dict[Key, Truth] = field(default_factory=dict)
 
     @property
     def depends_on_address(self) -> bool:
         """That the client has connected to."""
         return any(test and test[0].text.startswith("dst") for test in self.tests)
+
+    @property
+    def depends_on_hello(self) -> bool:
+        return any(test and reads_hello(test[0].text) for test in self.tests)
+
+    def key(self, at: Address | None, hello: Hello | None) -> Key:
+        """What its truth depends on."""
+        return at if self.depends_on_address else None, hello if self.depends_on_hello else None
 
 
 @dataclass(slots=True)
@@ -63,40 +74,63 @@ class Condition:
 
     alternatives: list[list[Term]] = field(default_factory=list)
     inverted: bool = False  # unless
-    known: Truth | None = None  # if it is the same for all addresses
+    known: dict[Key, Truth] = field(default_factory=dict)
 
     @property
     def definitions(self) -> list[Setting]:
         return [d for terms in self.alternatives for term in terms for d in term.definitions]
 
-    def truth(self, at: Address | None) -> Truth:
-        """For connections to that address. Raises Refused."""
+    @property
+    def terms(self) -> list[Term]:
+        return [term for terms in self.alternatives for term in terms]
+
+    def truth(self, at: Address | None, hello: Hello | None = None) -> Truth:
+        """For connections to that address, which begin so; None = that is not known. Raises
+        Refused."""
         if not self.alternatives:
             return True
-        if self.known is not None:
-            return self.known
-        found = any_of(
-            all_of(_term_truth(term, at) for term in terms) for terms in self.alternatives
-        )
-        found = negated(found) if self.inverted else found
-        if not self.depends_on_address:
-            self.known = found
-        return found
+        key = at if self.depends_on_address else None, hello if self.depends_on_hello else None
+        if key not in self.known:
+            found = any_of(
+                all_of(_term_truth(term, at, hello) for term in terms)
+                for terms in self.alternatives
+            )
+            self.known[key] = negated(found) if self.inverted else found
+        return self.known[key]
 
     @property
     def depends_on_address(self) -> bool:
         """That the client has connected to."""
-        return any(term.depends_on_address for terms in self.alternatives for term in terms)
+        return any(term.depends_on_address for term in self.terms)
+
+    @property
+    def depends_on_hello(self) -> bool:
+        """On what the client begins with."""
+        return any(term.depends_on_hello for term in self.terms)
+
+    @property
+    def depends_on_more(self) -> bool:
+        """Than the client's address: on its hello, or on chance."""
+        chance = any(
+            test and test[0].text.startswith("rand") for t in self.terms for test in t.tests
+        )
+        return chance or self.depends_on_hello
+
+    @property
+    def asked(self) -> Asked:
+        """What it asks of a hello."""
+        tests = [[w.text for w in test] for term in self.terms for test in term.tests if test]
+        parsed = [_parsed(test) for test in tests if reads_hello(test[0])]
+        return asked_by(test for test in parsed if not isinstance(test, Unknown))
 
 
-def _term_truth(term: Term, at: Address | None) -> Truth:
-    if term.known is not None:
-        return term.known
-    found = any_of([truth_of_test([word.text for word in test], at) for test in term.tests])
-    found = negated(found) if term.negated else found
-    if not term.depends_on_address:
-        term.known = found
-    return found
+def _term_truth(term: Term, at: Address | None, hello: Hello | None) -> Truth:
+    key = term.key(at, hello)
+    if key not in term.known:
+        tests = [[word.text for word in test] for test in term.tests]
+        found = any_of([truth_of_test(test, at, hello) for test in tests])
+        term.known[key] = negated(found) if term.negated else found
+    return term.known[key]
 
 
 def condition_of(words: Sequence[Word], section: Section) -> Condition:
@@ -161,37 +195,33 @@ def _named(name: str, is_negated: bool, section: Section) -> Term:
 # --- a single test --------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Test:
-    fetch: str
-    values: list[str]
-    operator: str = "eq"
-
-
-def _parsed(words: list[str]) -> _Test | Unknown:
+def _parsed(words: list[str]) -> Test | Unknown:
     """Raises Refused."""
     if not words:
         raise Refused("expected a criterion in the acl")
     fetch, *rest = words
-    values: list[str] = []
+    made = Test(fetch)
     while rest and rest[0].startswith("-") and not re.fullmatch(r"-[0-9].*", rest[0]):
         flag = rest.pop(0)
         if flag == "--":
             break
         if flag in ("-i", "-n"):
+            made.ignores_case |= flag == "-i"
             continue
         if flag in ("-f", "-m", "-u") and rest:
             value = rest.pop(0)
             if flag == "-f":
-                values += _lines(value)
-            elif flag == "-m" and value not in ("ip", "int", "bool"):
+                made.values += _lines(value)
+            elif flag == "-m" and value not in ("ip", "int", "bool") and not reads_hello(fetch):
                 return Unknown(f"the match -m {value} is not supported", _needs(fetch))
+            elif flag == "-m":
+                made.match = value
             continue
         return Unknown(f"the flag {flag} is not supported", _needs(fetch))
-    operator = "eq"
     if rest and rest[0] in _OPERATORS:
-        operator = rest.pop(0)
-    return _Test(fetch, values + rest, operator)
+        made.operator = rest.pop(0)
+    made.values += rest
+    return made
 
 
 def _lines(path: str) -> list[str]:
@@ -203,11 +233,15 @@ def _lines(path: str) -> list[str]:
     return [line.split()[0] for line in found if line and not line.startswith("#")]
 
 
-def truth_of_test(words: list[str], at: Address | None) -> Truth:
-    """at: what the client has connected to. Raises Refused."""
+def truth_of_test(words: list[str], at: Address | None, hello: Hello | None = None) -> Truth:
+    """at: what the client has connected to. hello: what it begins with. Raises Refused."""
     test = _parsed(words)
     if isinstance(test, Unknown):
         return test
+    if reads_hello(test.fetch):
+        if hello is None:
+            return Unknown(f"it depends on {test.fetch}", _needs(test.fetch))
+        return truth_of_hello(test, hello, _counted)
     name, _, rest = test.fetch.partition("(")
     if name in _TESTS and re.fullmatch(r"\w+(\([^()]*\))?", test.fetch):  # no converter
         return _TESTS[name](test, rest.removesuffix(")"), at)
@@ -221,11 +255,11 @@ def _needs(fetch: str) -> str:
     return "rules on content"
 
 
-def _always(value: bool) -> Callable[[_Test, str, Address | None], Truth]:
+def _always(value: bool) -> Callable[[Test, str, Address | None], Truth]:
     return lambda _test, _rest, _at: value
 
 
-def _src(test: _Test, rest: str, _at: Address | None) -> Truth:
+def _src(test: Test, rest: str, _at: Address | None) -> Truth:
     if rest:
         return Unknown(f"it depends on {test.fetch}", "rules by source")
     if len(test.values) > MAX_NETWORKS:
@@ -256,7 +290,7 @@ def _network(text: str) -> Clients | None:
         raise Refused(f"expected a network, got {text}") from None
 
 
-def _dst(test: _Test, _rest: str, at: Address | None) -> Truth:
+def _dst(test: Test, _rest: str, at: Address | None) -> Truth:
     if at is None or at.path or at.host in ("0.0.0.0", "::"):  # noqa: S104
         return Unknown("it depends on the address that the client connects to",
                        "rules by destination address")  # fmt: skip
@@ -272,20 +306,20 @@ def _dst(test: _Test, _rest: str, at: Address | None) -> Truth:
     return False
 
 
-def _dst_port(test: _Test, _rest: str, at: Address | None) -> Truth:
+def _dst_port(test: Test, _rest: str, at: Address | None) -> Truth:
     if at is None:
         return Unknown("it depends on the port that the client connects to", "rules by port")
     return not at.path and _counted(test, (at.port, at.port)) == 1
 
 
-def _rand(test: _Test, rest: str, _at: Address | None) -> Truth:
+def _rand(test: Test, rest: str, _at: Address | None) -> Truth:
     """rand(N) is 0 to N - 1."""
     size = whole(rest, 1, 2**32 - 1) if rest.strip() else 2**32
     share = Fraction(_counted(test, (0, size - 1)), size)
     return share if 0 < share < 1 else share == 1
 
 
-def _counted(test: _Test, within: tuple[int, int]) -> int:
+def _counted(test: Test, within: tuple[int, int]) -> int:
     """How many numbers of the range the values match. Raises Refused."""
     if not test.values:
         raise Refused("expected numbers in the acl")
@@ -310,7 +344,7 @@ def _spans(operator: str, value: str) -> list[tuple[int, int]]:
     return [(whole(low or "0", 0, MAX_NUMBER), whole(high or str(MAX_NUMBER), 0, MAX_NUMBER))]
 
 
-_TESTS: dict[str, Callable[[_Test, str, Address | None], Truth]] = {
+_TESTS: dict[str, Callable[[Test, str, Address | None], Truth]] = {
     "always_true": _always(True),
     "always_false": _always(False),
     "src": _src,

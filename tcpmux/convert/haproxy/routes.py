@@ -17,7 +17,8 @@ from tcpmux.config.settings import (
     RoutePolicy,
     Source,
 )
-from tcpmux.convert.draft import Draft, Pool
+from tcpmux.convert.decisions import Decided, Shares
+from tcpmux.convert.draft import Branch, Draft, Pool
 from tcpmux.convert.haproxy.access import Access, Lists, access_of, counted, lists_of
 from tcpmux.convert.haproxy.binds import (
     FULL,
@@ -29,7 +30,13 @@ from tcpmux.convert.haproxy.binds import (
 from tcpmux.convert.haproxy.headers import headers_at
 from tcpmux.convert.haproxy.pools import Backend, backend_of, pool_of
 from tcpmux.convert.haproxy.proxies import Section, guarded, mark_known
-from tcpmux.convert.haproxy.routing import Choice, Shares, choices_of, default_of, shares_of
+from tcpmux.convert.haproxy.routing import (
+    Choice,
+    Deciding,
+    choices_of,
+    decided_at,
+    default_of,
+)
 from tcpmux.convert.haproxy.timeouts import MOST_QUEUED
 from tcpmux.convert.haproxy.values import whole
 from tcpmux.convert.report import Report
@@ -42,11 +49,26 @@ class Outcome:
     """What happens to connections to an address. port: 0 = it does not matter. limit: of it.
     headers: of the PROXY protocol."""
 
-    shares: Shares
+    to: Decided[Shares]
     lists: Lists
     port: int
     limit: int
     headers: AcceptProxy
+
+    @property
+    def names(self) -> list[str]:
+        """Of the backends."""
+        return _names_in(self.to)
+
+
+def _every(to: Decided[Shares]) -> list[Shares]:
+    """Of each rule, and of the rest."""
+    return [*(shares for _, shares in to.rules), to.rest]
+
+
+def _names_in(to: Decided[Shares]) -> list[str]:
+    """Of the backends."""
+    return [*dict.fromkeys(name for shares in _every(to) for name, _ in shares if name)]
 
 
 @dataclass(slots=True)
@@ -119,7 +141,7 @@ def _drafts(
     counted(found.access, front, sections)
     outcomes = _outcomes(found, backends, report)
     drafts = [_draft(found, outcome, listen) for outcome, listen in outcomes.items()]
-    for name in (name for outcome in outcomes for name, _ in outcome.shares if name):
+    for name in (name for outcome in outcomes for name in outcome.names):
         uses.setdefault(name, []).append(found.backends[name])
     if len(drafts) > 1:
         _split(found, drafts)
@@ -153,46 +175,53 @@ def _outcomes(
 ) -> dict[Outcome, list[Address]]:
     """Addresses by what happens there."""
     made: dict[Outcome, list[Address]] = {}
+    access = front.access
+    rejects = access.contents if access.is_by_rule else []
+    deciding = Deciding(front.choices, front.default, rejects, access.waits)
     conditions = [choice.condition for choice in front.choices]
-    conditions += [rule.condition for rule in front.access.rules]
+    conditions += [rule.condition for rule in access.rules]
     differs = any(condition.depends_on_address for condition in conditions)
-    shares: Shares | None = None
+    to: Decided[Shares] | None = None
     lists: Lists = ((), ())
     for address in dict.fromkeys(front.binds.listen):
-        if differs or shares is None:
-            shares = shares_of(front.choices, front.default, address, report)
-            lists = lists_of(front.access, address, report)
+        if differs or to is None:
+            to = decided_at(deciding, address, report)
+            lists = lists_of(access, address, report)
         port = 0
-        for name, _ in shares:
+        for name in (
+            name for shares in (*(of for _, of in to.rules), to.rest) for name, _ in shares
+        ):
             if name and name not in front.backends:
                 front.backends[name] = backend_of(front.section, backends[name], report)
-            if name and front.backends[name].servers.mapped_ports:
+            if front.backends[name].servers.mapped_ports:
                 port = address.port
         limit = front.binds.limits.get(address, 0)
         headers = headers_at(front.section, front.binds, front.access, address, report)
-        outcome = Outcome(shares, lists, port, limit, headers)
+        outcome = Outcome(to, lists, port, limit, headers)
         made.setdefault(outcome, []).append(address)
     return made
 
 
 def _draft(front: Front, outcome: Outcome, listen: list[Address]) -> Draft:
     section = front.section
-    shares: list[tuple[Pool, Fraction]] = []
-    parts: list[Backend] = []
-    for name, share in outcome.shares:
-        if name:
-            part = front.backends[name]
-            parts.append(part)
-            shares.append((pool_of(part, outcome.port), share))
-            if not part.servers.all:
-                part.section.at.mapped(
-                    note="it has no usable server: tcpmux resets its connections"
-                )
-        else:
-            section.at.mapped(note=NO_BACKEND)
-            shares.append((Pool("no-backend"), share))
+    parts = [front.backends[name] for name in outcome.names]
+    pools = {name: pool_of(front.backends[name], outcome.port) for name in outcome.names}
+    for part in parts:
+        if not part.servers.all:
+            part.section.at.mapped(note="it has no usable server: tcpmux resets its connections")
+    nowhere = Pool("no-backend")
+    if not front.default and any(not name for of in _every(outcome.to) for name, _ in of):
+        section.at.mapped(note=NO_BACKEND)
+
+    def led(of: Shares) -> list[tuple[Pool, Fraction]]:
+        if outcome.to.rules and [name for name, _ in of] == [""]:
+            return []
+        return [(pools.get(name, nowhere), share) for name, share in of]
+
+    shares = led(outcome.to.rest)
+    branches = [Branch(when, led(of)) for when, of in outcome.to.rules]
     policy = _policy(front, outcome, parts)
-    if len(shares) == 1 and front.maxconn:
+    if len(shares) == 1 and not branches and front.maxconn:
         pool = shares[0][0]
         queued = _queued(pool.policy, front.maxconn)
         if queued is None:
@@ -205,7 +234,7 @@ def _draft(front: Front, outcome: Outcome, listen: list[Address]) -> Draft:
     labels = {section.label, *(s.label for s in section.chain)}
     labels.update(s.label for part in parts for s in part.section.chain)
     source = f"{section.label} at {section.at.file}:{section.at.line}"
-    return Draft(section.name, listen, shares, section.at, source, policy, labels)
+    return Draft(section.name, listen, shares, section.at, source, policy, labels, branches)
 
 
 def _queued(policy: DestinationPolicy, limit: int) -> DestinationPolicy | None:
@@ -238,7 +267,7 @@ def _policy(front: Front, outcome: Outcome, parts: Sequence[Backend]) -> RoutePo
         listener_max_connections=min(outcome.limit, MAX_CONNECTIONS),
         accept_proxy=outcome.headers,
     )
-    if len(outcome.shares) > 1:
+    if len(outcome.to.rest) > 1 or outcome.to.rules:
         policy = replace(policy, on_unavailable="reject")
     retries = {part.retry for part in parts} - {None}
     if len(retries) == 1:

@@ -7,14 +7,24 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from tcpmux.config.address import Address
-from tcpmux.convert.haproxy.access import mark_changes, truth_of
+from tcpmux.convert.clients import TooManyNetworks
+from tcpmux.convert.decisions import Cases, Decided, Shares, TooManyRules, cases_of, decided
+from tcpmux.convert.decisions import Choice as Choice_
+from tcpmux.convert.haproxy.access import Rule, mark_changes, truth_of
+from tcpmux.convert.haproxy.acl_hellos import Asked
 from tcpmux.convert.haproxy.acls import Condition, condition_of
 from tcpmux.convert.haproxy.proxies import Section, Setting, guarded
 from tcpmux.convert.haproxy.values import Refused
+from tcpmux.convert.hellos import MAX_CLASSES, OTHER, Hello, hellos
 from tcpmux.convert.report import Report
-from tcpmux.convert.truth import MAX_BITS, TOO_FINE, Among, Split, Unknown
+from tcpmux.convert.truth import MAX_BITS, TOO_FINE, Truth, Unknown, all_of, any_of, negated
 
-Shares = tuple[tuple[str, Fraction], ...]  # by the backend's name; "" = none: they are closed
+ANY_CASE = "tcpmux ignores the case of names"
+NOT_AWAITED = Unknown(
+    "HAProxy does not wait for the ClientHello here, so that chance decides: give the frontend an "
+    "`inspect-delay` and a `tcp-request content` rule that reads it",
+    "rules that do not wait",
+)
 
 
 @dataclass(slots=True)
@@ -65,31 +75,125 @@ def default_of(front: Section, backends: dict[str, Section], report: Report) -> 
     return found[0] if found else ""
 
 
-def shares_of(choices: Sequence[Choice], default: str, at: Address, report: Report) -> Shares:
-    """Of connections to that address. A rule applies to those that the rules before it left."""
-    shares: dict[str, Fraction] = {}
-    left = Fraction(1)
-    for choice in choices:
-        truth = truth_of(choice.setting, choice.condition, at, report)
-        if left.denominator.bit_length() > MAX_BITS:
-            truth = TOO_FINE
-        if isinstance(truth, Unknown | Among | Split):
-            note = truth.note if isinstance(truth, Unknown) else "it depends on the client"
-            needs = truth.needs if isinstance(truth, Unknown) else "rules by source"
-            mark_changes(
-                choice.setting, choice.condition,
-                f"{note}: these connections would go to {default or 'no backend'}", needs,
-            )  # fmt: skip
+@dataclass(slots=True)
+class Deciding:
+    """What decides where connections of a frontend go. rejects: the rules of its stage `content`,
+    if they are about more than clients."""
+
+    choices: Sequence[Choice]
+    default: str
+    rejects: Sequence[Rule]
+    waits: bool
+
+    @property
+    def conditions(self) -> list[tuple[Setting, Condition]]:
+        found = [(rule.setting, rule.condition) for rule in self.rejects]
+        return found + [(choice.setting, choice.condition) for choice in self.choices]
+
+    @property
+    def reads_hello(self) -> bool:
+        return any(condition.depends_on_hello for _, condition in self.conditions)
+
+
+def decided_at(deciding: Deciding, at: Address, report: Report) -> Decided[Shares]:
+    """For connections to that address."""
+    asked = Asked()
+    for setting, condition in deciding.conditions:
+        guarded(report, setting.at, lambda c=condition: asked.add(c.asked))  # type: ignore[misc]
+    classes = hellos(asked.names, asked.protocols, asks_tls=asked.tls)
+    if not deciding.reads_hello:
+        classes = [OTHER]
+    if len(classes) > MAX_CLASSES:
+        return _nothing(deciding, "it has too many names", "longer lists")
+    rejected = _rejected(deciding, classes, at, report)
+    choices = _choices(deciding, classes, at, report)
+
+    def cases(hello: Hello) -> Cases[Shares]:
+        found = [Choice_(rejected[hello], "")] if rejected[hello] is not False else []
+        found += [Choice_(truths[hello], choice.backend) for choice, truths in choices]
+        return cases_of(found, deciding.default)
+
+    try:
+        return decided(classes, cases)
+    except (TooManyRules, TooManyNetworks) as error:
+        return _nothing(deciding, str(error) or "it has too many networks", "longer lists")
+
+
+def _nothing(deciding: Deciding, note: str, needs: str) -> Decided[Shares]:
+    for setting, condition in deciding.conditions:
+        told = f"{note}: these connections would go to {deciding.default or 'no backend'}"
+        mark_changes(setting, condition, told, needs)
+    return Decided((), ((deciding.default, Fraction(1)),))
+
+
+Truths = dict[Hello, Truth]
+
+
+def _truths(
+    setting: Setting,
+    condition: Condition,
+    classes: Sequence[Hello],
+    at: Address,
+    report: Report,
+    *,
+    waits: bool,
+) -> Truths | Unknown:
+    """Unknown if it is that for some class."""
+    if condition.depends_on_hello and not waits:
+        return NOT_AWAITED
+    found = {hello: truth_of(setting, condition, at, report, hello) for hello in classes}
+    return next((t for t in found.values() if isinstance(t, Unknown)), found)
+
+
+def _rejected(deciding: Deciding, classes: Sequence[Hello], at: Address, report: Report) -> Truths:
+    """Whether the stage `content` rejects: its first rule that holds decides."""
+    rejected: Truths = dict.fromkeys(classes, False)
+    for rule in reversed(deciding.rejects):
+        truths = _truths(rule.setting, rule.condition, classes, at, report, waits=deciding.waits)
+        if isinstance(truths, Unknown):
+            refused = "are accepted" if not rule.accepts else "are left to the rules after it"
+            note = f"{truths.note}: clients {refused}"
+            mark_changes(rule.setting, rule.condition, note, truths.needs)
             continue
-        choice.setting.at.mapped()
-        for definition in choice.condition.definitions:
-            definition.at.mapped()
-        taken = left * Fraction(truth)
-        if taken:
-            shares[choice.backend] = shares.get(choice.backend, Fraction(0)) + taken
-        left -= taken
-        if not left:
+        _mark_mapped(rule.setting, rule.condition)
+        for hello, truth in truths.items():
+            if rule.accepts:
+                rejected[hello] = all_of([negated(truth), rejected[hello]])
+            else:
+                rejected[hello] = any_of([truth, rejected[hello]])
+    return rejected
+
+
+def _choices(
+    deciding: Deciding, classes: Sequence[Hello], at: Address, report: Report
+) -> list[tuple[Choice, Truths]]:
+    """Those that tcpmux can tell; the others are marked."""
+    found: list[tuple[Choice, Truths]] = []
+    left = Fraction(1)
+    for choice in deciding.choices:
+        truths = _truths(
+            choice.setting, choice.condition, classes, at, report, waits=deciding.waits
+        )
+        if left.denominator.bit_length() > MAX_BITS:
+            truths = TOO_FINE
+        if isinstance(truths, Unknown):
+            note = f"{truths.note}: these connections would go to "
+            note += deciding.default or "no backend"
+            mark_changes(choice.setting, choice.condition, note, truths.needs)
+            continue
+        _mark_mapped(choice.setting, choice.condition)
+        found.append((choice, truths))
+        values = [*truths.values()]
+        if all(value is True for value in values):
             break
-    if left:
-        shares[default] = shares.get(default, Fraction(0)) + left
-    return tuple(shares.items())
+        if isinstance(values[0], Fraction) and values.count(values[0]) == len(values):
+            left *= 1 - values[0]
+    return found
+
+
+def _mark_mapped(setting: Setting, condition: Condition) -> None:
+    setting.at.mapped()
+    for definition in condition.definitions:
+        definition.at.mapped()
+    if condition.depends_on_hello and condition.asked.minds_case:
+        setting.at.mapped(note=ANY_CASE)
