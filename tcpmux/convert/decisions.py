@@ -11,9 +11,11 @@ from typing import Generic, TypeVar
 from tcpmux.config.rule import MAX_RULES, Rule
 from tcpmux.config.settings import Clients
 from tcpmux.convert.hellos import Hello, as_rules
-from tcpmux.convert.truth import Truth, Unknown, split_of, within
+from tcpmux.convert.truth import Among, Split, Truth, Unknown, negated, split_of, within
 
+LONG = 8  # networks of a condition
 MAX_STEPS = 3000  # networks that are compared
+Known = bool | Fraction | Among | Split
 T = TypeVar("T", bound=Hashable)
 # By the name of where they go; "" = nowhere.
 Shares = tuple[tuple[str, Fraction], ...]
@@ -59,7 +61,7 @@ class _Walk:
         while left and index < len(self.choices):
             truth, to = self.choices[index].truth, self.choices[index].to
             assert not isinstance(truth, Unknown)
-            split = split_of(truth)
+            split = split_of(_shortest(truth))
             for among, value in split.parts:
                 self.steps += 1
                 both = within(clients, among)
@@ -91,6 +93,16 @@ class _Walk:
         self.walk(index + 1, clients, left - taken, shares)
 
 
+def _shortest(truth: Known) -> Known:
+    """Of clients, those for whom it is not true, if these are fewer networks."""
+    if not isinstance(truth, Among) or len(truth.clients) < LONG:
+        return truth
+    others = negated(truth)
+    if isinstance(others, Among) and len(others.clients) < len(truth.clients):
+        return Split(((others.clients, False),), otherwise=True)
+    return truth
+
+
 @dataclass(frozen=True, slots=True)
 class Decided(Generic[T]):
     """rules: without weights, each with what becomes of its connections. rest: of all others."""
@@ -109,9 +121,19 @@ def decided(classes: Sequence[Hello], of: Callable[[Hello], Cases[T]]) -> Decide
         rest, groups = rest[1:], [(when, cases[1:]) for when, cases in groups]
     for when, cases in (*groups, (Rule(), rest)):
         rules += [(replace(when, sources=clients or ()), outcome) for clients, outcome in cases]
+    rules = _reached(rules)
     if len(rules) > MAX_RULES:
         raise TooManyRules(f"it would take more than {MAX_RULES} rules")
     last = rules.pop()[1]
     while rules and rules[-1][1] == last:
         rules.pop()
     return Decided(tuple(rules), last)
+
+
+def _reached(rules: Sequence[tuple[Rule, T]]) -> list[tuple[Rule, T]]:
+    """Without those whose conditions an earlier one has, in whatever order."""
+    found: dict[Hashable, tuple[Rule, T]] = {}
+    for when, outcome in rules:
+        key = frozenset(when.sources), frozenset(when.sni), frozenset(when.alpn), when.tls
+        found.setdefault(key, (when, outcome))
+    return [*found.values()]

@@ -16,6 +16,10 @@ from tcpmux.config.rule import Rule
 from tcpmux.config.rule_schema import MAX_ALPN, sni
 
 MAX_CLASSES = 4096
+# ^ at the beginning, .* or .+ and a dot in front of the name, or a dot alone.
+_NAME = re.compile(
+    r"(\^)?(?:(\.\*|\.\+)(\\\.)|(\\\.))?((?:[a-z0-9-]|\\[.-])+)\$", re.ASCII | re.IGNORECASE
+)
 T = TypeVar("T", bound=Hashable)
 
 
@@ -56,9 +60,7 @@ def pattern_of(name: str) -> str:
 def patterns_of_regex(text: str) -> list[str] | None:
     """Of a regular expression that stands for a name, or for all names with an end; None: for
     others."""
-    found = re.fullmatch(
-        r"(\^)?(?:(\.\*|\.\+)(\\\.)|(\\\.))?((?:[a-z0-9-]|\\[.-])+)\$", text, re.IGNORECASE
-    )
+    found = _NAME.fullmatch(text)
     if not found:
         return None
     name = re.sub(r"\\(.)", r"\1", found[5])

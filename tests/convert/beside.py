@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from collections import Counter
@@ -103,6 +104,27 @@ def ask(port: int, source: str = "127.0.0.1", host: str = "127.0.0.1") -> str:
         except ConnectionResetError:
             return CLOSED
         return answer_of(sock)
+
+
+def asked_in_tls(
+    port: int, name: str, source: str = "127.0.0.1", offers: Sequence[str] = ()
+) -> str:
+    """What answers a client of TLS that asks for this name; of `plain`, one without TLS."""
+    if name == "plain":
+        return ask(port, source)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if offers:
+        context.set_alpn_protocols([*offers])
+    with socket.socket() as sock:
+        sock.settimeout(DEADLINE)
+        try:
+            sock.bind((source, 0))
+            sock.connect(("127.0.0.1", port))
+            with context.wrap_socket(sock, server_hostname=name or None) as client:
+                return answer_of(client)
+        except (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            return CLOSED
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.convert.beside import CLOSED, Seen, answer_of, is_open
+from tests.convert.beside import CLOSED, Seen, answer_of, asked_in_tls, is_open
 from tests.convert.servers import HEADERS
 from tests.support import DEADLINE, wait_for
 
@@ -109,6 +109,35 @@ def told(port: int, *headers: str, source: str = "127.0.0.1") -> Look:
         return ", ".join(found)
 
     return Look(f"PROXY headers from {source} to {port}", take)
+
+
+def named(port: int, *names: str, source: str = "127.0.0.1", offers: tuple[str, ...] = ()) -> Look:
+    """What answers clients of TLS that ask for these names; "" = one that asks for none, "plain" =
+    one without TLS."""
+
+    def take(seen: Seen) -> str:
+        return ", ".join(
+            f"{name or 'no name'}: {asked_in_tls(seen.ports[port], name, source, offers)}"
+            for name in names
+        )
+
+    clients = f"clients of TLS to {port}" + (f" from {source}" if source != "127.0.0.1" else "")
+    return Look(clients + (f" that offer {' and '.join(offers)}" if offers else ""), take)
+
+
+def named_split(port: int, name: str, expected: Mapping[str, float], count: int = 300) -> Look:
+    """As split(), of clients of TLS that ask for this name."""
+
+    def take(seen: Seen) -> str:
+        found = Counter(asked_in_tls(seen.ports[port], name) for _ in range(count))
+        assert set(found) <= {*expected}, found
+        for server, part in expected.items():
+            margin = SIGMAS * math.sqrt(count * part * (1 - part))
+            assert abs(found[server] - count * part) <= margin, found
+        return "as expected"
+
+    parts = ", ".join(f"{server}: {part:.0%}" for server, part in expected.items())
+    return Look(f"{count} clients of TLS to {port} that ask for {name}: {parts}", take)
 
 
 def named_by_header(port: int, *clients: str) -> Look:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import io
 import socket
+import ssl
 import struct
+import subprocess
+import tempfile
 import threading
 from contextlib import suppress
+from functools import cache
 from ipaddress import ip_address
+from pathlib import Path
 
 from tests.support import will_reset
 
@@ -59,9 +64,36 @@ def told_by_header(stream: io.BufferedReader) -> str:
     return f" for {who} by v2" + (f" with {', '.join(types)}" if types else "")
 
 
+@cache
+def certificate() -> str:
+    """The path of a new one, with its key."""
+    path = str(Path(tempfile.mkdtemp(prefix="tcpmux-")) / "both.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "2", "-subj", "/CN=any", "-keyout", path, "-out", f"{path}.c"]
+    subprocess.run(command, check=True, capture_output=True)
+    with open(path, "ab") as both:
+        both.write(Path(f"{path}.c").read_bytes())
+    return path
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate())
+    context.set_alpn_protocols(["acme-tls/1", "h2", "http/1.1"])
+    return context
+
+
+def _decrypted(client: socket.socket) -> socket.socket:
+    """Of a client that begins with TLS; any other as it is."""
+    if client.recv(1, socket.MSG_PEEK) != b"\x16":
+        return client
+    return _tls().wrap_socket(client, server_side=True)
+
+
 class NamedServer:
-    """Answers each line with its name, and with what a PROXY header in front has told; remembers
-    how many are open."""
+    """Answers each line with its name, in TLS to those who begin with it, and with what a PROXY
+    header in front has told; remembers how many are open."""
 
     def __init__(self, name: str, port: int) -> None:
         self.name, self.port = name, port
@@ -100,8 +132,8 @@ class NamedServer:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with client, suppress(OSError), client.makefile("rb") as lines:
+        with client, suppress(OSError), _decrypted(client) as plain, plain.makefile("rb") as lines:
             name = f"{self.name}{told_by_header(lines)}"
             for _ in lines:
-                client.sendall(f"{name}\n".encode())
+                plain.sendall(f"{name}\n".encode())
         self._open.discard(client)

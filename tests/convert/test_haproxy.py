@@ -309,14 +309,14 @@ def test_a_rule_by_chance_is_a_share(tmp_path: Path, rules: str, part: Fraction)
 @pytest.mark.parametrize(
     ("rule", "needs"),
     [
-        ("use_backend v2 if { src 10.0.0.0/8 }", "rules by source"),
-        ("use_backend v2 if { src 10.0.0.0/8 } { rand(2) 0 }", "rules by source"),
-        ("use_backend v2 if { req.ssl_sni -i a.example }", "rules by SNI"),
+        ("use_backend v2 if { req.ssl_sni -i a.example }", "rules that do not wait"),
         ("use_backend %[req.ssl_sni,lower]", "rules by SNI"),
         ("use_backend v2 if { nbsrv(v1) lt 1 }", "rules by load"),
         ("use_backend v2 if { req.len gt 0 }", "rules on content"),
         ("tcp-request connection reject if { src_conn_rate gt 10 }", "tracking of clients"),
-        ("tcp-request content reject if !{ req.ssl_hello_type 1 }", "rules by SNI"),
+        ("tcp-request content reject if !{ req.ssl_hello_type 1 }", "rules that do not wait"),
+        ("tcp-request session reject if !{ req.ssl_hello_type 1 }", "rules by SNI"),
+        ("use_backend v2 if { src_port lt 1024 }", "tracking of clients"),
         ("tcp-request connection expect-proxy layer4 if { rand(2) 0 }", "the PROXY protocol"),
         ("rate-limit sessions 10", "queues at a rate limit"),
     ],

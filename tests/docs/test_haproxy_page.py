@@ -43,6 +43,9 @@ def converted(construct: str) -> Conversion:
         text = text.replace("resolvers dns", "global\n external-check\nresolvers dns")
     if "-fin" in construct and "1m" in construct:  # of which the page says that both have to agree
         text = text.replace(construct, "timeout client-fin 1m\n timeout server-fin 1m")
+    if "{ req.ssl_sni" in construct:  # of which the page says that a rule has to wait for it
+        waits = "tcp-request content accept if { req.ssl_hello_type 1 }"
+        text = text.replace(" bind", f" tcp-request inspect-delay 5s\n {waits}\n bind")
     return convert("haproxy", [Input("haproxy.cfg", text)])
 
 

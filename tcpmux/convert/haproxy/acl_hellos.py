@@ -86,6 +86,8 @@ def _patterns(test: Test) -> list[str] | Unknown:
     found: list[str] = []
     for value in test.values or [""]:
         names: list[str] | None = None
+        if not test.ignores_case and value != value.lower():
+            return Unknown("without -i HAProxy minds capital letters", "rules that mind the case")
         if test.match in ("", "str"):
             names = _valid(value)
         elif test.match == "end" and value.startswith("."):

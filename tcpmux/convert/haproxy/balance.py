@@ -11,6 +11,10 @@ from tcpmux.convert.report import Report
 
 TURNS = ("roundrobin", "static-rr", "random")  # which server is next does not depend on the client
 IN_TCP = "HAProxy uses roundrobin in mode tcp"
+NO_MEMORY = (
+    "HAProxy remembers the server of each client, tcpmux computes it from the address: a client "
+    "whose server was down goes back to it"
+)
 _BALANCE = {
     "roundrobin": ("round_robin", ""),
     "static-rr": ("round_robin", ""),
@@ -28,6 +32,30 @@ _BALANCE = {
 
 def balance_of(back: Section, servers: Servers, report: Report) -> tuple[str, str]:
     """(HAProxy's word, tcpmux's)."""
+    name, word = _balance(back, servers, report)
+    return name, "source_hash" if _sticks_to_clients(back, name) else word
+
+
+def _sticks_to_clients(back: Section, name: str) -> bool:
+    """Whether a table of its own keeps each address at its server."""
+    said = [[word.text for word in setting.args] for setting in back.all("stick")]
+    table = back.last("stick-table")
+    texts = [word.text for word in table.args] if table else []
+    sticks = said == [["on", "src"]] or sorted(said) == [["match", "src"], ["store-request", "src"]]
+    own = texts[:2] in (["type", "ip"], ["type", "ipv6"]) and "peers" not in texts
+    if not said or not (sticks and own and name in (*TURNS, "leastconn", "source")):
+        for setting in back.all("stick"):
+            note = "tcpmux does not choose servers by stick tables, but for `stick on src`"
+            setting.at.changes(note=note, needs="stick tables")
+        return False
+    for setting in back.all("stick"):
+        setting.at.mapped(note=NO_MEMORY)
+    assert table is not None
+    table.at.mapped(*table.at.words)
+    return True
+
+
+def _balance(back: Section, servers: Servers, report: Report) -> tuple[str, str]:
     setting = back.last("balance")
     if setting is None:
         return "roundrobin", "round_robin"

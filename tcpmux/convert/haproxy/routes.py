@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from tcpmux.config.address import Address
-from tcpmux.config.rows import MAX_CONNECTIONS
+from tcpmux.config.preread import Preread
+from tcpmux.config.rows import DAY, MAX_CONNECTIONS
 from tcpmux.config.settings import (
     AcceptProxy,
     Clients,
@@ -38,9 +39,13 @@ from tcpmux.convert.haproxy.routing import (
     default_of,
 )
 from tcpmux.convert.haproxy.timeouts import MOST_QUEUED
-from tcpmux.convert.haproxy.values import whole
+from tcpmux.convert.haproxy.values import whole, whole_milliseconds
 from tcpmux.convert.report import Report
 
+BROKEN_HELLO = (
+    "a client with a malformed ClientHello, or one that is not whole by then, is reset; HAProxy "
+    "goes on as if it had none"
+)
 NO_BACKEND = "connections without a backend are closed"
 
 
@@ -143,6 +148,9 @@ def _drafts(
     drafts = [_draft(found, outcome, listen) for outcome, listen in outcomes.items()]
     for name in (name for outcome in outcomes for name in outcome.names):
         uses.setdefault(name, []).append(found.backends[name])
+    for setting in access.delays:
+        if setting.at.words[0].effect is None:
+            setting.at.harmless(note="HAProxy waits only for content that rules read")
     if len(drafts) > 1:
         _split(found, drafts)
     return drafts
@@ -188,10 +196,8 @@ def _outcomes(
             to = decided_at(deciding, address, report)
             lists = lists_of(access, address, report)
         port = 0
-        for name in (
-            name for shares in (*(of for _, of in to.rules), to.rest) for name, _ in shares
-        ):
-            if name and name not in front.backends:
+        for name in _names_in(to):
+            if name not in front.backends:
                 front.backends[name] = backend_of(front.section, backends[name], report)
             if front.backends[name].servers.mapped_ports:
                 port = address.port
@@ -256,6 +262,15 @@ def _note_limit(front: Front, note: str) -> None:
         setting.at.mapped(*setting.at.words, note=note)
 
 
+def _preread(access: Access) -> Preread:
+    """HAProxy takes a client that says nothing in time as one that says nothing of TLS."""
+    setting = access.delays[-1]
+    setting.at.mapped(note=BROKEN_HELLO)
+    if (access.delay or 0.0) > DAY:
+        setting.at.changes(note="it is above 1d, tcpmux's maximum")
+    return Preread(is_asked=True, timeout=min(whole_milliseconds(access.delay or 0.0), DAY))
+
+
 def _policy(front: Front, outcome: Outcome, parts: Sequence[Backend]) -> RoutePolicy:
     allow: tuple[Clients, ...]
     allow, deny = outcome.lists
@@ -267,6 +282,8 @@ def _policy(front: Front, outcome: Outcome, parts: Sequence[Backend]) -> RoutePo
         listener_max_connections=min(outcome.limit, MAX_CONNECTIONS),
         accept_proxy=outcome.headers,
     )
+    if any(when.reads_hello for when, _ in outcome.to.rules):
+        policy = replace(policy, preread=_preread(front.access))
     if len(outcome.to.rest) > 1 or outcome.to.rules:
         policy = replace(policy, on_unavailable="reject")
     retries = {part.retry for part in parts} - {None}

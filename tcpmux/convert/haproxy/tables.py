@@ -111,9 +111,7 @@ DIRECTIVES: dict[str, Directive] = {
         BACK, "transparent",
         "tcpmux does not connect to the client's original destination", "source addresses",
     ),
-    **_changes(
-        BACK, "stick", "tcpmux does not choose servers by stick tables", "sticky sessions"
-    ),
+    **_mapped(BACK, "stick", repeats=True),
     **_changes(BACK, "persist", "tcpmux does not choose servers by cookies", "sticky sessions"),
     **_changes(BACK, "use-server", "tcpmux does not choose servers by rules", "rules for servers"),
     **_changes(

@@ -1,0 +1,215 @@
+"""Conditions of haproxy.cfg on names and clients as rules."""
+
+from __future__ import annotations
+
+import random
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import pytest
+
+from tcpmux.config import Route, Text, load_texts
+from tcpmux.config.address import Address
+from tcpmux.config.rule_match import Facts, rule_met
+from tcpmux.convert.conversion import Conversion, convert
+from tcpmux.convert.hellos import patterns_of_regex
+from tcpmux.convert.kinds import Input
+
+WAITS = " tcp-request inspect-delay 5s\n tcp-request content accept if { req_ssl_hello_type 1 }\n"
+BACKENDS = "".join(f"backend {to}\n server s 127.0.0.1:1910{ord(to) - 97}\n" for to in "abcd")
+TO_B = "; default_backend b"
+LISTEN = "listen l; bind :19001; server s 127.0.0.1:1; server t 127.0.0.1:2; "
+
+
+def conversion(rules: str, *, waits: str = WAITS) -> Conversion:
+    text = f"{BACKENDS}frontend f\n bind 127.0.0.1:19001\n{waits} {rules}\n".replace("; ", "\n ")
+    return convert("haproxy", [Input("haproxy.cfg", text)])
+
+
+def route(rules: str, *, waits: str = WAITS) -> Route:
+    found = conversion(rules, waits=waits)
+    assert not found.changes, [str(change) for change in found.changes]
+    (made,) = load_texts([Text("r", found.text, {})]).routes
+    return made
+
+
+def lines(made: Route) -> list[str]:
+    """`CONDITIONS -> WEIGHTS`, and the destinations that have the rest."""
+    told = [
+        f"{rule} -> " + (" ".join(f"{n}={w}" for n, w in rule.weights) or "reset")
+        for rule in made.rules
+    ]
+    return [*told, " ".join(d.name for d in made.destinations if d.weight)]
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ("use_backend a if { req.ssl_sni -i A.x }", ["sni a.x -> a=1", "b"]),
+        ("use_backend a if { req_ssl_sni -i a.x b.x }", ["sni a.x, b.x -> a=1", "b"]),
+        ("use_backend a if { req.ssl_sni -m end .x }", ["sni *.x -> a=1", "b"]),
+        ("use_backend a unless { req.ssl_sni -i a.x }", ["sni a.x -> b=1", "a"]),
+        (
+            "acl n req_ssl_sni a.x; acl n req_ssl_sni b.x; use_backend a if n !{ src 10.0.0.0/8 }",
+            ["source 10.0.0.0/8; sni a.x, b.x -> b=1", "sni a.x, b.x -> a=1", "b"],
+        ),
+        (
+            "use_backend a if { req.ssl_sni -i a.x } or { src 10.0.0.0/8 }",
+            ["source 10.0.0.0/8 -> a=1", "sni a.x -> a=1", "b"],
+        ),
+        ("use_backend a if { req.ssl_hello_type 1 }", ["tls true -> a=1", "b"]),
+        (
+            "use_backend a if { src 10.0.0.0/8 } { rand(4) 0 }",
+            ["source 10.0.0.0/8 -> a=25 b=75", "b"],
+        ),
+        ("tcp-request content reject if { rand(4) 0 }", ["tls true -> b=1", "no-backend b"]),
+        (
+            "tcp-request content reject",
+            ["tls true -> b=1", "every connection -> reset", ""],
+        ),
+    ],
+)
+def test_conditions_become_rules(rules: str, expected: list[str]) -> None:
+    assert sorted(lines(route(rules + TO_B))) == sorted(expected)
+
+
+def test_what_has_no_backend_is_reset() -> None:
+    made = route("use_backend a if { req.ssl_sni -i a.x }")
+    assert lines(made) == ["sni a.x -> a=1", "every connection -> reset", ""]
+
+
+def test_the_delay_is_the_time_to_read_the_hello() -> None:
+    made = route("use_backend a if { req.ssl_sni -i a.x }" + TO_B)
+    assert (made.policy.preread.is_asked, made.policy.preread.timeout) == (True, 5.0)
+    assert made.policy.preread.silent == "default"
+
+
+def test_what_depends_on_no_hello_reads_none() -> None:
+    made = route("use_backend a if { src 10.0.0.0/8 }" + TO_B)
+    assert not made.policy.preread.is_asked
+
+
+@pytest.mark.parametrize(
+    ("rule", "needs"),
+    [
+        ("{ req.ssl_sni -m beg a }", "rules by parts of names"),
+        ("{ req.ssl_sni -m end a.x }", "rules by parts of names"),
+        ("{ req.ssl_sni -m dom x }", "rules by parts of names"),
+        ("{ req.ssl_sni -m found }", "rules by parts of names"),
+        ("{ req.ssl_sni -i 10.0.0..1 }", "rules by parts of names"),
+        ("{ req.ssl_sni A.x }", "rules that mind the case"),
+        ("{ req.ssl_alpn h2 }", "rules by lists of protocols"),
+        ("{ req.ssl_sni,field(1,.) a }", "rules by SNI"),
+        ("{ req.ssl_sni -i a.x } { req.len gt 1 }", "rules on content"),
+    ],
+)
+def test_what_rules_can_not_say_changes_traffic(rule: str, needs: str) -> None:
+    found = conversion(f"use_backend a if {rule}" + TO_B)
+    assert {change.needs for change in found.changes} == {needs}
+
+
+@pytest.mark.parametrize(
+    "waits", ["", WAITS.split("\n", maxsplit=1)[0] + "\n", WAITS.split("\n")[1] + "\n"]
+)
+def test_a_name_that_haproxy_does_not_wait_for_is_refused(waits: str) -> None:
+    rules = "use_backend a if { req.ssl_sni -i a.x }" + TO_B
+    found = conversion(rules, waits=waits)
+    assert {change.needs for change in found.changes} == {"rules that do not wait"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"^a\.x$", ["a.x"]),
+        (r"\.x$", ["*.x"]),
+        (r"^.*\.x$", ["*.x"]),
+        (r"^.+\.a-b\.x$", ["*.a-b.x"]),
+        (r".*\.x$", ["*.x"]),
+        ("^a.x$", None),
+        (r"a\.x$", None),
+        (r"^\.x$", None),
+        (r"^a\.x", None),
+        (r"^(a|b)\.x$", None),
+        (r"^[^.]+\.x$", None),
+        ("", None),
+    ],
+)
+def test_regular_expressions_that_are_names(text: str, expected: list[str] | None) -> None:
+    assert patterns_of_regex(text) == expected
+
+
+# --- compared with the conditions themselves -----------------------------------------------------
+
+NAMES = ("a.x", "b.x", "c.a.x", "y", "")
+CLIENTS = [*map(ip_address, ("10.0.0.1", "10.1.0.1", "192.0.2.1", "8.8.8.8"))]
+# Test: the names that it is true for; None = that of a client without TLS.
+BY_NAME = {
+    "req.ssl_sni -i a.x": {"a.x"},
+    "req.ssl_sni -i -m end .x": {"a.x", "b.x", "c.a.x"},
+    "req.ssl_sni -i y b.x": {"y", "b.x"},
+    "req_ssl_hello_type 1": {*NAMES},
+}
+BY_CLIENT = {"src 10.0.0.0/8": {*CLIENTS[:2]}, "src 10.1.0.0/16 192.0.2.1": {*CLIENTS[1:3]}}
+Terms = list[tuple[str, str]]  # "!" or "", and the test
+
+
+def holds(joint: str, terms: Terms, name: str | None, client: IPv4Address | IPv6Address) -> bool:
+    values = [
+        (name in BY_NAME[test] if test in BY_NAME else client in BY_CLIENT[test]) is not (no == "!")
+        for no, test in terms
+    ]
+    return any(values) if joint == "or" else all(values)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_rules_send_every_client_where_the_conditions_do(seed: int) -> None:
+    chance = random.Random(seed)
+    chosen: list[tuple[str, str, Terms]] = []
+    for _ in range(4):
+        tests = chance.sample([*BY_NAME, *BY_CLIENT], chance.randrange(1, 3))
+        terms = [(chance.choice(["", "!"]), test) for test in tests]
+        chosen.append((chance.choice("abc"), chance.choice(["", "or"]), terms))
+    text = "".join(
+        f"use_backend {to} if {f' {joint} '.join(f'{no}{{ {test} }}' for no, test in terms)}; "
+        for to, joint, terms in chosen
+    )
+    made = route(text + "default_backend d")
+    rest = next((d.name for d in made.destinations if d.weight), "")
+    for name in (None, *NAMES):
+        for client in CLIENTS:
+            fitting = (to for to, joint, terms in chosen if holds(joint, terms, name, client))
+            facts = Facts(client, Address.parse("127.0.0.1:19001"), name is not None, name or "")
+            met = rule_met(made.rules, facts)
+            found = made.rules[met].weights[0][0] if met >= 0 else rest
+            assert found == next(fitting, "d"), (text, name, client, made.rules)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "stick-table type ip size 1m; stick on src",
+        "stick-table type ipv6 size 1m expire 1h; stick match src; stick store-request src",
+        "balance leastconn; stick-table type ip size 1; stick on src",
+    ],
+)
+def test_clients_that_stick_to_servers_are_hashed(said: str) -> None:
+    found = convert("haproxy", [Input("h", (LISTEN + said).replace("; ", "\n ") + "\n")])
+    assert not found.changes
+    assert "balance: source_hash" in found.text
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "stick on src",
+        "stick-table type ip size 1m peers p; stick on src",
+        "stick-table type string size 1m; stick on src",
+        "stick-table type ip size 1m; stick on src table other",
+        "stick-table type ip size 1m; stick on src if { dst_port 1 }",
+        "stick-table type ip size 1m; stick on dst",
+        "stick-table type ip size 1m; balance first; stick on src",
+        "stick-table type ip size 1m; stick on src; stick on dst",
+    ],
+)
+def test_other_stick_tables_change_traffic(said: str) -> None:
+    found = convert("haproxy", [Input("h", (LISTEN + said).replace("; ", "\n ") + "\n")])
+    assert "stick tables" in {change.needs for change in found.changes}
