@@ -14,6 +14,7 @@ from tcpmux.convert.hellos import Hello, as_rules
 from tcpmux.convert.truth import Among, Split, Truth, Unknown, negated, split_of, within
 
 LONG = 8  # networks of a condition
+MAX_COMPARED = 32  # cases
 MAX_STEPS = 3000  # networks that are compared
 Known = bool | Fraction | Among | Split
 T = TypeVar("T", bound=Hashable)
@@ -113,7 +114,7 @@ class Decided(Generic[T]):
 
 def decided(classes: Sequence[Hello], of: Callable[[Hello], Cases[T]]) -> Decided[T]:
     """What is the same for all classes comes first. Raises TooManyRules."""
-    groups, rest = as_rules(classes, of)
+    groups, rest = as_rules(classes, lambda hello: _shortened(of(hello)))
     rules: list[tuple[Rule, T]] = []
     while len(rest) > 1 and all(len(cases) > 1 and cases[0] == rest[0] for _, cases in groups):
         clients, outcome = rest[0]
@@ -128,6 +129,29 @@ def decided(classes: Sequence[Hello], of: Callable[[Hello], Cases[T]]) -> Decide
     while rules and rules[-1][1] == last:
         rules.pop()
     return Decided(tuple(rules), last)
+
+
+def _shortened(cases: Cases[T]) -> Cases[T]:
+    """Without those that the ones after them treat alike, and neighbours as one."""
+    kept = [cases[-1]]
+    for clients, outcome in reversed(cases[:-1]):
+        if len(kept) < MAX_COMPARED and _is_alike(clients, outcome, kept):
+            continue
+        later = kept[-1]
+        if outcome == later[1] and clients is not None and later[0] is not None:
+            kept[-1] = tuple(dict.fromkeys((*clients, *later[0]))), outcome
+        else:
+            kept.append((clients, outcome))
+    return tuple(reversed(kept))
+
+
+def _is_alike(
+    clients: tuple[Clients, ...] | None,
+    outcome: T,
+    later: Sequence[tuple[tuple[Clients, ...] | None, T]],
+) -> bool:
+    """Whether these clients would fare alike without a case of their own. later: the last first."""
+    return all(of == outcome or not within(clients, others) for others, of in reversed(later))
 
 
 def _reached(rules: Sequence[tuple[Rule, T]]) -> list[tuple[Rule, T]]:

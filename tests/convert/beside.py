@@ -90,8 +90,8 @@ def answer_of(sock: socket.socket, first: bytes = b"") -> str:
         return CLOSED
 
 
-def ask(port: int, source: str = "127.0.0.1", host: str = "127.0.0.1") -> str:
-    """What answers a new connection."""
+def ask(port: int, source: str = "127.0.0.1", host: str = "127.0.0.1", first: bytes = b"") -> str:
+    """What answers a new connection. first: is sent before."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as sock:
         sock.settimeout(DEADLINE)
@@ -103,7 +103,7 @@ def ask(port: int, source: str = "127.0.0.1", host: str = "127.0.0.1") -> str:
             return REFUSED
         except ConnectionResetError:
             return CLOSED
-        return answer_of(sock)
+        return answer_of(sock, first)
 
 
 def asked_in_tls(
@@ -111,7 +111,7 @@ def asked_in_tls(
 ) -> str:
     """What answers a client of TLS that asks for this name; of `plain`, one without TLS."""
     if name == "plain":
-        return ask(port, source)
+        return ask(port, source, first=b"as long as a head of TLS")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if offers:

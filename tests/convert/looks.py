@@ -125,7 +125,7 @@ def named(port: int, *names: str, source: str = "127.0.0.1", offers: tuple[str, 
     return Look(clients + (f" that offer {' and '.join(offers)}" if offers else ""), take)
 
 
-def named_split(port: int, name: str, expected: Mapping[str, float], count: int = 300) -> Look:
+def named_split(port: int, name: str, expected: Mapping[str, float], count: int = 120) -> Look:
     """As split(), of clients of TLS that ask for this name."""
 
     def take(seen: Seen) -> str:

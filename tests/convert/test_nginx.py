@@ -303,7 +303,7 @@ def test_what_changes_traffic_says_what_would_map_it(stream: str, needs: str) ->
     "directives",
     [
         "access_log off; error_log /dev/null; tcp_nodelay off; proxy_buffer_size 4k;",
-        "ssl_preread on; preread_timeout 1s; preread_buffer_size 1k;",
+        "ssl_preread off; preread_timeout 1s; preread_buffer_size 1k;",
         "proxy_ssl off; proxy_ssl_verify on; ssl_protocols TLSv1.2;",
         "proxy_protocol off; proxy_bind off; proxy_responses 1; proxy_requests 1;",
         "resolver 127.0.0.1; resolver_timeout 1s; status_zone x;",

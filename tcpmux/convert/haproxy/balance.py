@@ -45,7 +45,7 @@ def _sticks_to_clients(back: Section, name: str) -> bool:
     own = texts[:2] in (["type", "ip"], ["type", "ipv6"]) and "peers" not in texts
     if not said or not (sticks and own and name in (*TURNS, "leastconn", "source")):
         for setting in back.all("stick"):
-            note = "tcpmux does not choose servers by stick tables, but for `stick on src`"
+            note = "tcpmux maps only `stick on src` with a table of addresses of its own"
             setting.at.changes(note=note, needs="stick tables")
         return False
     for setting in back.all("stick"):

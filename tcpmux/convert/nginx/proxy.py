@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tcpmux.config.duration import format_duration
-from tcpmux.config.rows import DAY, HOUR, MAX_BANDWIDTH
+from tcpmux.config.preread import Preread
+from tcpmux.config.rows import DAY, HOUR, MAX_BANDWIDTH, rows_of
 from tcpmux.config.settings import Retry
 from tcpmux.convert.nginx.scope import Scope, is_on
 from tcpmux.convert.nginx.tree import Directive
@@ -14,6 +15,11 @@ from tcpmux.convert.nginx.values import milliseconds, number, size
 from tcpmux.convert.report import Report
 
 MAX_ATTEMPTS = 255
+PREREAD_NOTE = (
+    "tcpmux resets clients whose ClientHello is malformed, and goes on with the first byte that is "
+    "not of TLS, where nginx waits for five"
+)
+PREREAD = Preread(timeout=30.0, silent="reject")  # of ssl_preread
 # nginx tries every server once, whatever other connections do.
 RETRIES = Retry(budget=100, burst=1_000_000)
 
@@ -32,6 +38,7 @@ class Behaviour:
     keepalive: bool = False
     has_tls: bool = False
     send_proxy: int = 0
+    preread: Preread = PREREAD
 
     @property
     def retry(self) -> Retry:
@@ -157,8 +164,33 @@ def _bind(so_far: Behaviour, one: Directive, _: Report) -> Behaviour:
 
 
 def _preread(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
-    is_on(one, report)
-    one.at.harmless(note="tcpmux connects without waiting for the client's data")
+    if is_on(one, report):
+        one.at.mapped(note=PREREAD_NOTE)
+        return replace(so_far, preread=replace(so_far.preread, is_asked=True))
+    one.at.harmless(note="off")
+    return so_far
+
+
+def _preread_timeout(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
+    if not so_far.preread.is_asked:
+        one.at.harmless(note="nothing is read here before a server is chosen")
+        return so_far
+    timeout = seconds_of(one, report, DAY) or so_far.preread.timeout
+    return replace(so_far, preread=replace(so_far.preread, timeout=timeout))
+
+
+def _preread_size(so_far: Behaviour, one: Directive, report: Report) -> Behaviour:
+    found = size(one.argument())
+    limit = rows_of(Preread)["limit"]
+    if found is None:
+        report.problem(one.at, "expected a size such as 16k", one.at.words[1])
+    elif not so_far.preread.is_asked:
+        one.at.harmless(note="nothing is read here before a server is chosen")
+    elif not limit.low <= found <= limit.high:
+        one.at.changes(note="tcpmux reads ClientHellos of at most 512 bytes to 60 KiB")
+    else:
+        one.at.mapped(note="tcpmux counts without the heads of TLS records")
+        return replace(so_far, preread=replace(so_far.preread, limit=found))
     return so_far
 
 
@@ -176,6 +208,8 @@ HANDLERS: dict[str, Handler] = {
     "proxy_timeout": _idle,
     "proxy_upload_rate": _up,
     "ssl_preread": _preread,
+    "preread_timeout": _preread_timeout,
+    "preread_buffer_size": _preread_size,
 }
 
 

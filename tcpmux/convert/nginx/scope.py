@@ -29,6 +29,8 @@ SETTINGS = {
     "limit_conn_dry_run": (1, 1),
     "resolver": (1, 99),
     "ssl_preread": (1, 1),
+    "preread_timeout": (1, 1),
+    "preread_buffer_size": (1, 1),
 }
 # A server's own replace all of stream {}'s. allow and deny are one list.
 LISTS = {name: name for name in ("allow", "limit_conn", "set_real_ip_from")} | {"deny": "allow"}

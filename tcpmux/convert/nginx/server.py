@@ -6,10 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from ipaddress import ip_network
 
 from tcpmux.config.address import Address, HostName
+from tcpmux.config.preread import Preread
 from tcpmux.config.schema import MAX_ENDPOINTS
 from tcpmux.config.settings import (
     Bandwidth,
@@ -20,23 +20,30 @@ from tcpmux.config.settings import (
     SendProxy,
 )
 from tcpmux.convert.clients import EVERYBODY, ClientRule
-from tcpmux.convert.draft import Draft, Pool, Server, plain_name
+from tcpmux.convert.draft import Branch, Draft, Pool, Server, plain_name
 from tcpmux.convert.nginx.access import Zones, client_lists, client_rules
 from tcpmux.convert.nginx.header import NEEDS, Headers, headers_of, names_all
 from tcpmux.convert.nginx.listen import KERNEL_KEEPALIVE, Listen, Listens
+from tcpmux.convert.nginx.maps import Unresolved
 from tcpmux.convert.nginx.proxy import Behaviour, behaviour
 from tcpmux.convert.nginx.scope import Scope, is_on, is_plain, mark_tls
+from tcpmux.convert.nginx.targets import (
+    REJECTED,
+    Pools,
+    Target,
+    is_closed,
+    target_at,
+    values_of,
+)
 from tcpmux.convert.nginx.tree import STREAM, Directive
 from tcpmux.convert.nginx.upstream import Upstream, UpstreamReader, plain_endpoint, single
-from tcpmux.convert.nginx.variables import Unresolved, Variables
+from tcpmux.convert.nginx.variables import Variables
 from tcpmux.convert.report import Report
 
 NO_KEEPALIVE = Keepalive(idle=0)
 MAX_ALL_NETWORKS = 100_000  # of all routes' lists of clients
-REJECTED = "rejected"  # the destination of connections that nginx closes
 _IPV4 = ip_network("0.0.0.0/0")
 
-Shares = list[tuple[Fraction, str]]
 Lists = tuple[tuple[Clients, ...], tuple[Clients, ...]]
 NOBODY: Lists = ((), EVERYBODY)
 
@@ -142,8 +149,8 @@ class Routes:
         headers = headers_of(server.scope, self.stream, self.report, reads=reads)
         found = []
         for kind, by_target in self._groups(server, how).items():
-            for addresses, shares in by_target.values():
-                draft = self._draft(server, how, addresses, shares, kind)
+            for target, addresses in by_target.items():
+                draft = self._draft(server, how, addresses, target, kind)
                 self._read_headers(draft, server, headers, kind)
                 found.append(draft)
         for draft in found:
@@ -170,11 +177,9 @@ class Routes:
 
     # --- which listeners go where -----------------------------------------------------------
 
-    def _groups(
-        self, server: Proxied, how: Behaviour
-    ) -> dict[_Kind, dict[str, tuple[list[Address], Shares]]]:
+    def _groups(self, server: Proxied, how: Behaviour) -> dict[_Kind, dict[Target, list[Address]]]:
         """Addresses of the same kind and with the same targets."""
-        groups: dict[_Kind, dict[str, tuple[list[Address], Shares]]] = {}
+        groups: dict[_Kind, dict[Target, list[Address]]] = {}
         proxy_pass = server.proxy_pass
         assert proxy_pass is not None
         is_resolved = True
@@ -182,7 +187,9 @@ class Routes:
             keepalive = self._keepalive(listen, how)
             for address in listen.addresses:
                 try:
-                    shares = server.variables.values(server.target, address)
+                    target = target_at(
+                        server.variables, server.target, address, reads_hello=how.preread.is_asked
+                    )
                 except Unresolved as error:
                     note = f"its port is not opened: {error}"
                     proxy_pass.at.changes(note=note, needs=error.needs)
@@ -191,8 +198,7 @@ class Routes:
                     continue
                 v6_only = listen.v6_only and address.port not in self.v4
                 kind = _Kind(keepalive, v6_only, listen.header is not None)
-                by_target = groups.setdefault(kind, {})
-                by_target.setdefault(repr(shares), ([], shares))[0].append(address)
+                groups.setdefault(kind, {}).setdefault(target, []).append(address)
         if is_resolved:
             proxy_pass.at.mapped()
             server.variables.mark_mapped(server.target)
@@ -212,46 +218,49 @@ class Routes:
         server: Proxied,
         how: Behaviour,
         addresses: list[Address],
-        shares: Shares,
+        target: Target,
         kind: _Kind,
     ) -> Draft:
         at = server.at.at
-        pools: dict[str, tuple[Pool, Fraction]] = {}
+        pools = Pools({}, set())
         sections = {at.section, STREAM}
-        for share, value in shares:
+        values = values_of(target)
+        for value in values:
             upstream = self._upstream(server, value)
             sections.add(upstream.section)
-            pool, so_far = pools.setdefault(
-                value.lower(), (_pool(upstream, how, kind.keepalive), Fraction(0))
-            )
-            pools[value.lower()] = pool, so_far + share
+            pools.of.setdefault(value.lower(), _pool(upstream, how, kind.keepalive))
+            pools.closed |= {value.lower()} if is_closed(upstream) else set()
         sections |= {found.at.at.section for found in server.variables.reached_from(server.target)}
         if kind.v6_only:
             at.remark("in tcpmux [::] also accepts IPv4: these clients are reset")
         allow, deny = self._clients(server, v6_only=kind.v6_only)
-        policy = _policy(how, [pool for pool, _ in pools.values()])
+        policy = _policy(how, [*pools.of.values()])
         policy = replace(policy, allow=allow, deny=deny)
-        self.counts.update({value.lower() for _, value in shares} & self.used.keys())
+        self.counts.update({value.lower() for value in values} & self.used.keys())
+        has_rules = bool(target.rules)
         return Draft(
             name=self._name(server, addresses),
             listen=addresses,
-            shares=[*pools.values()],
+            shares=pools.shares(target.rest, beside_rules=has_rules),
             at=at,
             source=f"server at {at.file}:{at.line}",
             policy=policy,
             sections=sections - {""},
+            branches=[
+                Branch(when, pools.shares(of, beside_rules=True)) for when, of in target.rules
+            ],
         )
 
     def _read_headers(self, draft: Draft, server: Proxied, headers: Headers, kind: _Kind) -> None:
         """And send_proxy, as far as one follows from the other."""
-        sends = any(pool.policy.send_proxy.version for pool, _ in draft.shares)
-        if sends and any(_is_unix(server) for pool, _ in draft.shares for server in pool.servers):
+        sends = any(pool.policy.send_proxy.version for pool in draft.pools)
+        if sends and any(_is_unix(server) for pool in draft.pools for server in pool.servers):
             one = (
                 server.scope.settings.get("proxy_protocol")
                 or self.stream.settings["proxy_protocol"]
             )
             one.at.changes(note="tcpmux sends no PROXY header to UNIX sockets", needs=NEEDS)
-        upstreams = [self.used.get(pool.name.lower()) for pool, _ in draft.shares]
+        upstreams = [self.used.get(pool.name.lower()) for pool in draft.pools]
         hashes = [used for used in upstreams if used and used.balance == "source_hash"]
         if kind.has_headers:
             draft.policy = self._accepting(draft, server, headers, hashes, kind)
@@ -267,9 +276,10 @@ class Routes:
         hashes: Sequence[Upstream],
         kind: _Kind,
     ) -> RoutePolicy:
-        sends = any(pool.policy.send_proxy.version for pool, _ in draft.shares)
+        sends = any(pool.policy.send_proxy.version for pool in draft.pools)
         uses = ["proxy_protocol"] if sends else []
         uses += ["hash"] if any(not used.by_header for used in hashes) else []
+        uses += ["geo and map"] if any(b.when.sources for b in draft.branches) else []
         uses += ["allow and deny"] if self._list(server, "allow") else []
         limits = self._list(server, "limit_conn")
         uses += ["limit_conn"] if self.zones.are_of_clients(limits) else []
@@ -381,7 +391,7 @@ def _pool(upstream: Upstream, how: Behaviour, keepalive: Keepalive) -> Pool:
 
 
 def _policy(how: Behaviour, pools: list[Pool]) -> RoutePolicy:
-    policy = RoutePolicy()
+    policy = RoutePolicy(preread=how.preread if how.preread.is_asked else Preread())
     if any(
         len(pool.servers) > 1 or isinstance(server.endpoint, HostName)
         for pool in pools

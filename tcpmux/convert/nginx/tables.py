@@ -48,14 +48,10 @@ HARMLESS = {
         _TABLES,
     ),
     **dict.fromkeys(
-        (
-            *("proxy_buffer_size", "proxy_downstream_buffer", "proxy_upstream_buffer"),
-            "preread_buffer_size",
-        ),
+        (*("proxy_buffer_size", "proxy_downstream_buffer", "proxy_upstream_buffer"),),
         _BUFFERS,
     ),
     **dict.fromkeys(("proxy_requests", "proxy_responses"), _UDP_ONLY),
-    "preread_timeout": "tcpmux connects without waiting for the client's data",
     "resolver_timeout": "affects lookups, not connections",
     "status_zone": _STATUS,
     "tcp_nodelay": "tcpmux always sends at once",

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from tcpmux.config.address import Address
+from tcpmux.config.rule import MAX_RULES
 from tcpmux.config.schema import MAX_DESTINATIONS
+from tcpmux.config.settings import Clients
+from tcpmux.convert.clients import TooManyNetworks
+from tcpmux.convert.decisions import Cases
+from tcpmux.convert.hellos import MAX_CLASSES, OTHER, Hello, hellos
+from tcpmux.convert.nginx.maps import (
+    NAME,
+    OF_CLIENT,
+    OF_HELLO,
+    PROTOCOLS,
+    VERSION,
+    Geo,
+    Map,
+    Parts,
+    Unresolved,
+    read_geo,
+    read_map,
+)
 from tcpmux.convert.nginx.scope import is_block, is_plain
 from tcpmux.convert.nginx.tables import need_of
 from tcpmux.convert.nginx.tree import Directive
 from tcpmux.convert.report import Effect, Report, Word
+from tcpmux.convert.truth import within
 
+Values = tuple[tuple[Fraction, str], ...]
 MAX_TEXT = 4096  # characters of a value
 MAX_DEPTH = 16  # variables within variables
 MAX_REACHED = 1000  # definitions that a value may depend on
@@ -35,22 +55,26 @@ def names_in(text: str) -> set[str]:
     return found | {"$"} if "$" in _NAME.sub("", text) else found
 
 
-class Unresolved(Exception):
-    """A value depends on what tcpmux does not look at. needs: the feature that would."""
+class _NeedsSplit(Exception):
+    def __init__(self, name: str, parts: list[tuple[Fraction, str]]) -> None:
+        super().__init__(name)
+        self.name, self.parts = name, parts
 
-    def __init__(self, note: str, needs: str = "") -> None:
-        super().__init__(note)
-        self.needs = needs
+
+class _NeedsClient(Exception):
+    def __init__(self, name: str, parts: Parts) -> None:
+        super().__init__(name)
+        self.name, self.parts = name, parts
 
 
 @dataclass(slots=True)
-class _Map:
-    """A map whose entries are strings. default: of what has no entry."""
+class _Place:
+    """What values are asked for. hello: of a class of clients. done: variables whose value is
+    known."""
 
-    source: str
-    entries: dict[str, str] = field(default_factory=dict)
-    default: str = ""
-    obstacle: str = ""  # an entry that is no plain string
+    listener: Address
+    hello: Hello
+    done: dict[str, str]
 
 
 @dataclass(slots=True)
@@ -59,7 +83,8 @@ class _Definition:
 
     at: Directive
     split: list[tuple[Fraction, str]] | None = None
-    map: _Map | None = None
+    map: Map | None = None
+    geo: Geo | None = None
     template: str | None = None
     needs: str = ""
     is_marked: bool = False
@@ -102,11 +127,13 @@ class Variables:
         if one.name == "split_clients":
             made.split = self._split(one)
         elif one.name == "map":
-            made.map = self._map(one)
+            made.map = read_map(one, self.report)
+        elif one.name == "geo":
+            made.geo = read_geo(one, self.report)
         elif one.name == "set":
             made.template = one.argument(1)
         else:
-            made.needs = "rules by source" if one.name == "geo" else "rules by table"
+            made.needs = "rules by table"
         self._add(made, one.arguments[at])
         return True
 
@@ -148,40 +175,67 @@ class Variables:
             one.changes(f"a route of tcpmux has at most {MAX_DESTINATIONS} destinations")
         return shares[:MAX_DESTINATIONS]
 
-    def _map(self, one: Directive) -> _Map:
-        found = _Map(one.argument())
-        for entry in one.inside or ():
-            key, value = entry.name, entry.argument()
-            if key in ("hostnames", "volatile") and not entry.arguments:
-                continue
-            if not is_plain(entry, self.report, 1, 1):
-                continue
-            if key == "default":
-                found.default = value
-            elif key.startswith(("~", ".")) or "*" in key:
-                found.obstacle = key
-            else:
-                found.entries.setdefault(key.removeprefix("\\").lower(), value)
-        return found
-
     # --- values -----------------------------------------------------------------------------
 
-    def values(self, text: str, listener: Address) -> list[tuple[Fraction, str]]:
-        """With the share of connections that have each. Raises Unresolved."""
-        splits = sorted(self._splits_in(text))
-        if len(splits) > 1:
-            raise Unresolved(f"it depends on two splits, ${splits[0]} and ${splits[1]}")
-        if not splits:
-            return [(Fraction(1), self._value(text, listener, {}))]
-        split = self.get(splits[0])
-        shares = (split.split if split else None) or []
-        return [(share, self._value(text, listener, {splits[0]: part})) for share, part in shares]
-
-    def _splits_in(self, text: str) -> set[str]:
+    def classes(self, text: str, *, reads_hello: bool) -> list[Hello]:
+        """What a value may depend on of clients' first bytes. Raises Unresolved."""
+        if not reads_hello:
+            return [OTHER]
         reached = self._reached(text)
-        if len(reached) > MAX_REACHED:
+        maps = [one.map for one in reached.values() if one.map]
+        named = {*names_in(text)}.union(*(names_in(one.source) for one in maps))
+        names = [name for one in maps if _is(one, NAME) for name in one.asked_names]
+        protocols = [p for one in maps if _is(one, PROTOCOLS) for p in one.asked_protocols]
+        found = hellos(names, protocols, asks_tls=bool(named & {*OF_HELLO}))
+        if len(found) > MAX_CLASSES:
+            raise Unresolved("it depends on too many names", "longer lists")
+        return found
+
+    def values(self, text: str, listener: Address, hello: Hello = OTHER) -> Cases[Values]:
+        """By client, with the share of connections that have each. Raises Unresolved."""
+        if len(self._reached(text)) > MAX_REACHED:
             raise Unresolved(f"it depends on more than {MAX_REACHED} variables")
-        return {name for name, found in reached.items() if found.split is not None}
+        found: list[tuple[tuple[Clients, ...] | None, Values]] = []
+        try:
+            self._by_client(text, _Place(listener, hello, {}), None, found)
+        except TooManyNetworks:
+            raise Unresolved("it depends on too many networks", "longer lists") from None
+        return tuple(found)
+
+    def _by_client(
+        self,
+        text: str,
+        place: _Place,
+        clients: tuple[Clients, ...] | None,
+        found: list[tuple[tuple[Clients, ...] | None, Values]],
+    ) -> None:
+        if len(found) > MAX_RULES:
+            raise Unresolved(f"it would take more than {MAX_RULES} rules", "longer lists")
+        try:
+            found.append((clients, tuple(self._shares(text, place, ""))))
+        except _NeedsClient as needed:
+            parts, default = needed.parts
+            for some, value in parts:
+                both = within(clients, some)
+                if both:
+                    self._by_client(text, _with(place, needed.name, value), both, found)
+            self._by_client(text, _with(place, needed.name, default), clients, found)
+
+    def _shares(self, text: str, place: _Place, split: str) -> list[tuple[Fraction, str]]:
+        """split: the one whose part is chosen."""
+        try:
+            return [(Fraction(1), self._value(text, replace(place, done=dict(place.done))))]
+        except _NeedsSplit as needed:
+            if split:
+                first, second = sorted((split, needed.name))
+                note = f"it depends on two splits, ${first} and ${second}"
+                raise Unresolved(note) from None
+            name, parts = needed.name, needed.parts
+            return [
+                (share * part, value)
+                for share, chosen in parts
+                for part, value in self._shares(text, _with(place, name, chosen), name)
+            ]
 
     def _reached(self, text: str) -> dict[str, _Definition]:
         """The definitions that a text depends on, and those on which these depend; if there are
@@ -197,40 +251,57 @@ class Variables:
                 pending |= one.names() - seen - {name}
         return found
 
-    def _value(self, text: str, listener: Address, done: dict[str, str], depth: int = 0) -> str:
-        """done: the variables whose value is known."""
+    def _value(self, text: str, place: _Place, depth: int = 0) -> str:
         if names_in(text) >= {"$"}:
             raise Unresolved(f"{text} has a $ that does not start a variable")
 
         def one(found: re.Match[str]) -> str:
             name = found[1] or found[2]
-            if name not in done:
+            if name not in place.done:
                 if depth > MAX_DEPTH:
                     raise Unresolved(f"${name} refers to itself")
-                done[name] = self._variable(name, listener, done, depth + 1)
-            return done[name]
+                place.done[name] = self._variable(name, place, depth + 1)
+            return place.done[name]
 
         value = _NAME.sub(one, text)
         if len(value) > MAX_TEXT:
             raise Unresolved(f"its value would exceed {MAX_TEXT} characters")
         return value
 
-    def _variable(self, name: str, listener: Address, done: dict[str, str], depth: int) -> str:
+    def _variable(self, name: str, place: _Place, depth: int) -> str:
         found = self.get(name)
         if found is None:
-            return _of_listener(name, listener)
+            return _of_hello(name, place.hello) if name in OF_HELLO else _own(name, place.listener)
         self.used.add(name)
         if found.template is not None:
-            return self._value(found.template, listener, done, depth)
+            return self._value(found.template, place, depth)
+        if found.split is not None:
+            raise _NeedsSplit(name, found.split)
+        if found.geo is not None and names_in(found.geo.source) == {OF_CLIENT}:
+            raise _NeedsClient(name, found.geo.by_client())
         if found.map is None:
-            raise Unresolved(
-                f"it depends on ${name}, and tcpmux has no {found.at.name}", found.needs
-            )
-        source = self._value(found.map.source, listener, done, depth).lower()
-        if source not in found.map.entries and found.map.obstacle:
-            raise Unresolved(f"the map has the pattern {found.map.obstacle}", "patterns")
-        value = found.map.entries.get(source, found.map.default)
-        return self._value(value, listener, done, depth)
+            needs = need_of(found.geo.source[1:]) if found.geo else found.needs
+            raise Unresolved(f"it depends on ${name}, and tcpmux has no {found.at.name}", needs)
+        return self._value(self._looked_up(name, found.map, place, depth), place, depth)
+
+    def _looked_up(self, name: str, table: Map, place: _Place, depth: int) -> str:
+        """What the table has; it may have variables."""
+        if _is(table, NAME):
+            return table.of_name(place.hello)
+        if _is(table, PROTOCOLS):
+            return table.of_protocols(place.hello)
+        if _is(table, VERSION):
+            return table.of_version(place.hello)
+        if _is(table, OF_CLIENT):
+            raise _NeedsClient(name, self._plain(table.by_client()))
+        return table.of_text(self._value(table.source, place, depth).lower())
+
+    @staticmethod
+    def _plain(parts: Parts) -> Parts:
+        """Raises Unresolved if values have variables, which are not looked up here."""
+        if any("$" in value for value in (*(v for _, v in parts[0]), parts[1])):
+            raise Unresolved("a map of clients has variables as values", "rules by source")
+        return parts
 
     # --- what becomes of the definitions ----------------------------------------------------
 
@@ -249,6 +320,7 @@ class Variables:
                 _mark_split(found.at)
             else:
                 found.at.mapped()
+                _note_case(found)
 
     def mark_changes(self, text: str, note: str, needs: str) -> None:
         for found in self.reached_from(text):
@@ -259,6 +331,13 @@ class Variables:
         for name, found in self.own.items():
             if name not in self.used:
                 found.at.harmless("no mapped directive uses it")
+
+
+def _note_case(found: _Definition) -> None:
+    """Of names in regular expressions; in others nginx ignores the case as well."""
+    for entry in found.at.inside or () if found.map and _is(found.map, NAME) else ():
+        if re.match(r"~[^*]", entry.name):
+            entry.at.words[0].note = "tcpmux ignores the case of names"
 
 
 def _mark_split(one: Directive) -> None:
@@ -274,7 +353,23 @@ def _mark_split(one: Directive) -> None:
         key.note = "nginx splits at random; tcpmux counts connections, so the shares are exact"
 
 
-def _of_listener(name: str, listener: Address) -> str:
+def _is(table: Map, variable: str) -> bool:
+    return table.source in (f"${variable}", f"${{{variable}}}")
+
+
+def _with(place: _Place, name: str, value: str) -> _Place:
+    return replace(place, done={**place.done, name: value})
+
+
+def _of_hello(name: str, hello: Hello) -> str:
+    if not hello.tls:
+        return ""
+    if name == NAME and hello.sni and not hello.sni.startswith("*"):
+        return hello.sni
+    raise Unresolved(f"it depends on ${name}, which tcpmux does not evaluate", need_of(name))
+
+
+def _own(name: str, listener: Address) -> str:
     """A variable of nginx's own."""
     if name == "server_port":
         return str(listener.port) if listener.port else ""

@@ -1,0 +1,137 @@
+"""Maps, geo and splits of nginx.conf that depend on clients, or on their first bytes, as rules."""
+
+from __future__ import annotations
+
+import pytest
+
+from tcpmux.config import ConfigError, Route, Text, load_texts
+from tcpmux.convert.conversion import Conversion, convert
+from tcpmux.convert.kinds import Input
+
+UPSTREAMS = "".join(f"upstream {to} {{ server 127.0.0.1:{ord(to)}; }}\n" for to in "abcd")
+
+
+def conversion(stream: str, server: str = "ssl_preread on;") -> Conversion:
+    own = f"server {{ listen 127.0.0.1:19001; proxy_pass $x; {server} }}"
+    return convert("nginx", [Input("nginx.conf", f"stream {{ {UPSTREAMS} {stream} {own} }}")])
+
+
+def route(stream: str, server: str = "ssl_preread on;") -> Route:
+    found = conversion(stream, server)
+    assert not found.changes, [str(change) for change in found.changes]
+    (made,) = load_texts([Text("r", found.text, {})]).routes
+    return made
+
+
+def lines(made: Route) -> list[str]:
+    """`CONDITIONS -> WEIGHTS`, and the destinations that have the rest."""
+    told = [
+        f"{rule} -> " + (" ".join(f"{n}={w}" for n, w in rule.weights) or "reset")
+        for rule in made.rules
+    ]
+    return [*told, " ".join(d.name for d in made.destinations if d.weight)]
+
+
+NESTED = " geo $z { default out; 10.0.0.0/8 in; } map $z $x { in $y; default d; }"
+PROTOCOLS = "map $ssl_preread_alpn_protocols $x"
+
+
+def by_name(*entries: str, hostnames: bool = True) -> str:
+    first = "hostnames; " if hostnames else ""
+    return f"map $ssl_preread_server_name $x {{ {first}{' '.join(f'{one};' for one in entries)} }}"
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        (by_name("A.x a", "default b"), ["sni a.x -> a=1", "b"]),
+        (by_name("*.x a", "default b"), ["sni *.x -> a=1", "b"]),
+        (by_name(".x a", "default b"), ["sni x, *.x -> a=1", "b"]),
+        (by_name("*.x a", "*.y.x b", "z.y.x a", "default c"),
+         ["sni z.y.x -> a=1", "sni *.y.x -> b=1", "sni *.x -> a=1", "c"]),
+        (by_name("~*\\.x$ a", "b.x b", "default c"), ["sni b.x -> b=1", "sni *.x -> a=1", "c"]),
+        (by_name("~*^.+\\.x$ a", "*.y.x b", "default c"),
+         ["sni *.y.x -> b=1", "sni *.x -> a=1", "c"]),
+        (by_name("a.x a", '"" b', "default b"), ["sni a.x -> a=1", "b"]),
+        (by_name("a.x a"), ["sni a.x -> a=1", "every connection -> reset", ""]),
+        ('map $ssl_preread_protocol $x { "" a; default b; }', ["tls true -> b=1", "a"]),
+        (PROTOCOLS + " { ~\\bh2\\b a; ~\\bh3\\b b; default c; }",
+         ["alpn h2 -> a=1", "alpn h3 -> b=1", "c"]),
+        (by_name("a.x $y", "default d") + " split_clients $remote_port $y { 25% a; * b; }",
+         ["sni a.x -> a=25 b=75", "d"]),
+        (by_name("a.x $y", "default $z") + " split_clients $msec $y { 25% a; * b; }"
+         " split_clients $msec $z { 75% a; * b; }", ["sni a.x -> a=25 b=75", "a b"]),
+        ("geo $x { default a; 10.0.0.0/8 b; 10.1.0.0/16 a; }",
+         ["source 10.1.0.0/16 -> a=1", "source 10.0.0.0/8 -> b=1", "a"]),
+        ("geo $remote_addr $x { default a; 10.0.0.0/8 b; delete 10.0.0.0/8; }", ["a"]),
+        ("map $remote_addr $x { 10.0.0.1 b; ::1 c; default a; }",
+         ["source 10.0.0.1/32 -> b=1", "source ::1/128 -> c=1", "a"]),
+        (by_name("a.x a", "default b").replace("$x ", "$y ") + NESTED,
+         ["source 10.0.0.0/8; sni a.x -> a=1", "sni a.x -> d=1", "source 10.0.0.0/8 -> b=1", "d"]),
+    ],
+)  # fmt: skip
+def test_values_become_rules(stream: str, expected: list[str]) -> None:
+    assert lines(route(stream)) == expected
+
+
+def test_without_hostnames_a_pattern_is_a_text() -> None:
+    assert "*.x is no host name" not in str(conversion(by_name("a.x a", "default b")).findings)
+    found = conversion(by_name("*.x a", "a.x b", "default c", hostnames=False))
+    assert not found.changes or {c.needs for c in found.changes} == {"rules by SNI"}
+
+
+def test_without_preread_there_is_no_name() -> None:
+    assert lines(route(by_name("a.x a", '"" b', "default c"), "")) == ["b"]
+
+
+def test_the_settings_of_preread() -> None:
+    said = "ssl_preread on; preread_timeout 3s; preread_buffer_size 4k;"
+    policy = route(by_name("a.x a", "default b"), said).policy.preread
+    assert (policy.is_asked, policy.timeout, policy.limit, policy.silent) == (
+        True, 3.0, 4096, "reject",
+    )  # fmt: skip
+    plain = route(by_name("a.x a", "default b")).policy.preread
+    assert (plain.timeout, plain.limit) == (30.0, 16384)
+
+
+@pytest.mark.parametrize(
+    ("stream", "needs"),
+    [
+        (by_name('"" a', "default b"), "rules by a missing name"),
+        (by_name("www.* a", "default b"), "patterns"),
+        (by_name("~^(a|b)$ a", "default b"), "patterns"),
+        (by_name("_ a", "a..b b", "default b"), "rules by SNI"),
+        (PROTOCOLS + " { h2,http/1.1 a; default b; }", "rules by lists of protocols"),
+        (PROTOCOLS + " { ~h2 a; default b; }", "patterns"),
+        (PROTOCOLS + ' { "" a; default b; }', "rules by a missing protocol"),
+        ("map $ssl_preread_protocol $x { TLSv1.2 a; default b; }", "rules by version of TLS"),
+        ("geo $x { ranges; 10.0.0.0-10.0.0.9 a; default b; }", "rules by source"),
+        ("geo $proxy_protocol_addr $x { 10.0.0.0/8 a; default b; }", "rules by source"),
+        ("map $remote_addr $x { ~^10 a; default b; }", "patterns"),
+    ],
+)  # fmt: skip
+def test_what_rules_can_not_say_changes_traffic(stream: str, needs: str) -> None:
+    assert needs in {change.needs for change in conversion(stream).changes}
+
+
+@pytest.mark.parametrize("entry", ["10.0.0.0/33 a", "x a", "default"])
+def test_mistakes_in_geo(entry: str) -> None:
+    with pytest.raises(ConfigError):
+        conversion(f"geo $x {{ {entry}; }}")
+
+
+def test_many_networks_with_few_values_are_few_rules() -> None:
+    nets = "".join(
+        f"10.{n // 256}.{n % 256}.0/{24 if n % 3 else 25} {'ab'[n % 2]};" for n in range(2000)
+    )
+    made = route(f"geo $x {{ default c; {nets} }}")
+    assert len(made.rules) == 2
+    assert sum(len(rule.sources) for rule in made.rules) == 2000
+
+
+def test_sources_of_a_listener_whose_headers_name_others_are_refused() -> None:
+    stream = "geo $x { default a; 10.0.0.0/8 b; }"
+    server = "listen 127.0.0.1:19001 proxy_protocol; proxy_pass $x;"
+    text = f"stream {{ {UPSTREAMS} {stream} server {{ {server} }} }}"
+    found = convert("nginx", [Input("nginx.conf", text)])
+    assert "geo and map" in str([str(change) for change in found.changes])
