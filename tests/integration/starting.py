@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import tcpmux.__main__ as program
+from tests.integration import programs_by_fork
 
 # What a master has loaded when it is ready.
 LOADED = ("tcpmux.cli.run", "tcpmux.master.start", "difflib", "encodings.utf_8_sig")
@@ -179,9 +180,11 @@ def _tell_of_the_ended(children: dict[int, socket.socket]) -> None:
 def _main() -> None:
     for name in LOADED:
         import_module(name)
+    programs_by_fork.load()
     gc.collect()
     gc.freeze()
     arguments = fork_on_demand(socket.socket(fileno=int(sys.argv[1])))
+    programs_by_fork.install()
     # As the interpreter has them.
     sys.argv[:] = [program.__file__, *arguments]
     sys.orig_argv[:] = [sys.executable, "-m", MODULE, *arguments]
