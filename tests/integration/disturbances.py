@@ -29,6 +29,17 @@ def connected(proxy: Proxy, count: int) -> Iterator[list[socket.socket]]:
         yield [stack.enter_context(client) for client in clients]
 
 
+@contextmanager
+def workers_stopped(proxy: Proxy) -> Iterator[None]:
+    """What clients send meanwhile is there when their connections are accepted."""
+    pids = proxy.worker_pids()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    yield
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+
+
 def closed(proxy: Proxy) -> dict[str, int]:
     """How many connections of the first route ended, by reason."""
     found = proxy.status()["routes"][0]["closed"]

@@ -10,7 +10,7 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from tests.integration.disturbances import (
     kill_workers,
     set_workers,
     upgrade,
+    workers_stopped,
 )
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
@@ -207,8 +208,10 @@ def test_a_version_that_is_not_asked_for(start_proxy: StartProxy, one: EchoServe
 
 def test_a_header_that_is_late(start_proxy: StartProxy, one: EchoServer) -> None:
     proxy = start_proxy(routes(accepting(one, timeout="300ms")))
-    with connected(proxy, 1) as (client,):
-        client.sendall(b"PROXY TCP4")
+    with ExitStack() as stack:
+        with workers_stopped(proxy):
+            (client,) = stack.enter_context(connected(proxy, 1))
+            client.sendall(b"PROXY TCP4")
         with pytest.raises(ConnectionResetError):
             client.recv(1)
     assert closed(proxy) == {"proxy_header": 1}

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from tests.integration.disturbances import (
     kill_workers,
     set_workers,
     upgrade,
+    workers_stopped,
 )
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
@@ -278,10 +279,12 @@ def test_a_bad_hello_is_reset_and_counted(
 
 def test_a_hello_that_is_late(start_proxy: StartProxy, echo: EchoServer) -> None:
     """The time is of all of it: parts do not prolong it."""
-    proxy = start_proxy(routes(reading(echo, timeout="500ms", silent="default")))
-    with connected(proxy, 2) as clients:
-        for client, size in zip(clients, (1, 200), strict=True):
-            client.sendall(hello(size=400)[:size])
+    proxy = start_proxy(routes(reading(echo, timeout="300ms", silent="default")))
+    with ExitStack() as stack:
+        with workers_stopped(proxy):
+            clients = stack.enter_context(connected(proxy, 2))
+            for client, size in zip(clients, (1, 200), strict=True):
+                client.sendall(hello(size=400)[:size])
         assert all(map(is_reset, clients))
     assert closed(proxy) == {"client_hello": 2}
     assert counters(proxy) == {"late": 2}
