@@ -141,6 +141,8 @@ def _bandwidth(value: Any, low: int, high: int) -> int:
 
 def _size(value: Any, low: int, high: int) -> int:
     return measure(value, parse_size, format_size, (low, high), f"size such as {format_size(high)}")
+
+
 def tlv_type(value: Any, low: int = 1, high: int = 255) -> int:
     """Of the PROXY protocol. Raises ValueError."""
     text = str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else ""

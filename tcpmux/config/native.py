@@ -258,6 +258,8 @@ def _accept_proxy(policy: RoutePolicy) -> Pairs:
 def _preread(policy: RoutePolicy) -> Pairs:
     if policy.preread.is_asked:
         yield "preread", flow(texts(policy.preread, {}))
+
+
 def _send_proxy(policy: DestinationPolicy) -> Pairs:
     pairs = [*texts(policy.send_proxy, {})]
     if len(pairs) > 1:

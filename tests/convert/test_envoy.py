@@ -364,7 +364,7 @@ def test_circuit_breakers(threshold: dict[str, Any], most: int) -> None:
         ({"address": address(0)}, "from 1 to 65535"),
         ({"address": {"pipe": {"path": "@abstract"}}}, "absolute path"),
         ({"listener_filters": [{"name": "envoy.x.original_dst"}]}, "another listener"),
-        ({"chain": {"filter_chain_match": {"destination_port": 80}}}, "matches every connection"),
+        ({"chain": {"filter_chain_match": {"destination_port": 80}}}, "no filter chain matches"),
         ({"before": (filters("ExtAuthz"),)}, "no such filter"),
         ({"before": (rbac({"authenticated": {}}),)}, "only rules by the client's address"),
     ],

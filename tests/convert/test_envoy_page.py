@@ -53,6 +53,12 @@ def named(**more: Any) -> dict[str, Any]:
     return cluster(found, type="STRICT_DNS", **more)
 
 
+def matching(**match: Any) -> dict[str, Any]:
+    """A filter chain for some connections, beside one for all others."""
+    (plain,) = bootstrap()["static_resources"]["listeners"][0]["filter_chains"]
+    return bootstrap(default_filter_chain=plain, chain={"filter_chain_match": match})
+
+
 def top(**more: Any) -> dict[str, Any]:
     return {**bootstrap(), **more}
 
@@ -116,11 +122,12 @@ ENVOY = {
     "pass_through_tlvs": bootstrap(of=cluster(transport_socket=sending(
         pass_through_tlvs={"match_type": "INCLUDE_ALL"}
     ))),
-    "server_names": bootstrap(
-        default_filter_chain=bootstrap()["static_resources"]["listeners"][0]["filter_chains"][0],
-        filter_chains=[{"filter_chain_match": {"server_names": ["a"]}}],
-    ),
-    "destination_port": bootstrap(chain={"filter_chain_match": {"destination_port": 7}}),
+    "server_names": matching(server_names=["a"]),
+    "application_protocols": matching(application_protocols=["h2"]),
+    "transport_protocol": matching(transport_protocol="tls"),
+    "destination_port": matching(destination_port=19001),
+    "prefix_ranges": matching(prefix_ranges=[{"address_prefix": "127.0.0.0", "prefix_len": 8}]),
+    "source_ports": matching(source_ports=[7]),
     "original_dst": bootstrap(listener_filters=[{"name": "envoy.x.original_dst"}]),
     "tunneling_config": bootstrap({"tunneling_config": {"hostname": "a:1"}}),
     "http_connection_manager": bootstrap(name=None, address=None, filter_chains=HTTP),

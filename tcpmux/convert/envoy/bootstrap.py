@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tcpmux.convert.draft import Draft
 from tcpmux.convert.envoy.clusters import Clusters
-from tcpmux.convert.envoy.listeners import draft_of
+from tcpmux.convert.envoy.listeners import drafts_of
 from tcpmux.convert.envoy.values import CHANGES, HARMLESS, fold
 from tcpmux.convert.kinds import Input, Result
 from tcpmux.convert.report import Report
@@ -56,9 +56,7 @@ def read(files: Sequence[Input], report: Report) -> Result:
     for root in roots:
         _instance(root)
         for node in root["static_resources"]["listeners"]:
-            draft = draft_of(node, clusters)
-            if draft is not None:
-                drafts.append(draft)
+            drafts += drafts_of(node, clusters)
     clusters.finish()
     return Result(drafts)
 

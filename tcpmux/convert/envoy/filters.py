@@ -75,7 +75,8 @@ class Filters:
             found[cluster.pool.name] = cluster, before + share
         made = []
         for cluster, share in found.values():
-            cluster.uses.append(route)
+            if route not in cluster.uses:
+                cluster.uses.append(route)
             policy = replace(
                 cluster.pool.policy,
                 idle_timeout=self.proxy.idle,

@@ -6,6 +6,8 @@ from tests.convert.looks import (
     fails_over,
     idle_closes,
     limited,
+    named,
+    named_split,
     shares,
     split,
     sticks,
@@ -15,6 +17,21 @@ from tests.convert.looks import (
 
 CASES = [
     case("envoy/plain.yaml", shares(19001)),
+    case(
+        "envoy/chains.yaml",
+        named(
+            19001, "shop.example", "SHOP.example", "shop.example.org", "other.example", "", "plain"
+        ),
+        named_split(19001, "a.b.shop.example", {"19101": 0.25, "19102": 0.75}),
+        named(19001, "test.shop.example", "plain"),
+        named(19001, "test.shop.example", "shop.example", "plain", source="127.0.0.2"),
+        named(19001, "shop.example", "plain", source="127.0.0.17"),
+        named(19001, "plain", source="127.0.1.1"),
+        named(19002, "any.example", "plain"),
+        named(19002, "any.example", offers=("http/1.1", "h2")),
+        named(19003, "any.example", "plain"),
+        named(19004, "any.example", "plain"),
+    ),
     case("envoy/camel.json", answers(19001)),
     case("envoy/split.yaml", split(19001, {"19101": 0.4, "19102": 0.4, "19103": 0.2})),
     case("envoy/scaled.yaml", split(19001, {"19101": 1 / 3, "19102": 0.5, "19103": 1 / 6})),
