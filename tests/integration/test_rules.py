@@ -18,6 +18,7 @@ from tests.integration.conftest import StartProxy
 from tests.integration.disturbances import address, closed, kill_workers, set_workers, upgrade
 from tests.integration.proxy import Proxy, tcpmux
 from tests.integration.routes import routes
+from tests.integration.test_accept_proxy import v2
 from tests.support import DEADLINE, EchoServer, free_port, read_all, wait_for
 
 Rules = Sequence[dict[str, Any]]
@@ -492,3 +493,25 @@ def test_what_can_t_be_asked_is_said(proxy: Proxy) -> None:
             done = proxy.run("explain", *asked, *more)
             assert done.returncode in (1, 2), done.stdout
             assert told in done.stderr
+
+
+def test_a_value_in_the_header_of_the_balancer(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    """As AWS names the endpoint of a VPC: 0xEA, with its subtype in front."""
+    rules = [{"name": "vpc", "tlv": {"0xEA": ["vpce-1", "vpce-2"], "0x05": "hex:00ff"}, "to": "v2"}]
+    proxy = start_proxy(routes(ruled(one, two, rules), workers=1))
+
+    def answers(tlvs: bytes) -> str:
+        with socket.create_connection(address(proxy), timeout=DEADLINE) as sock:
+            sock.sendall(v2(1, tlvs) + b"hello\n")
+            sock.shutdown(socket.SHUT_WR)
+            return read_all(sock).partition(b" ")[0].decode()
+
+    other, vpc, unique = b"\x04\0\3any", b"\xea\0\7\x01vpce-2", b"\5\0\2\0\xff"
+    assert answers(other + vpc + unique) == "two"
+    assert answers(vpc + other) == "one"
+    assert answers(unique + b"\xea\0\6vpce-2") == "one"
+    assert answers(b"") == "one"
+    asked = ("--tlv", "0xEA=vpce-1", "--tlv", "5=hex:00ff")
+    assert proxy.run("explain", "r", *asked).stdout.endswith("it goes to v2\n")
