@@ -193,6 +193,9 @@ enum tm_first_bytes {
     TM_FIRST_KINDS
 };
 
+/* Requests of PostgreSQL's clients: conn/starttls.h. */
+enum tm_starttls { TM_STARTTLS_GSS = 1, TM_STARTTLS_TLS = 2 };
+
 /* What was read of a connection before its destination was picked, at the start of its annex:
  * conn/known.h. */
 struct tm_known {
@@ -203,10 +206,10 @@ struct tm_known {
     uint8_t sni_size;    /* 0 = none */
     uint8_t alpn_size;
     uint8_t tlvs_size;
-    uint8_t starttls;    /* steps done of what comes before TLS in the client's protocol */
+    uint8_t starttls;    /* what it has asked for before TLS, a bit each: enum tm_starttls */
     uint8_t waits_for_more; /* its socket tells of no bytes before there are enough: preread.c */
     uint8_t alpn_cut;    /* as tm_hello has it */
-    uint8_t spare[1];
+    uint8_t starttls_end; /* bytes consumed of it with the last of these, the low bits */
     char sni[TM_SNI_MAX + 1];         /* client_hello.h: struct tm_hello */
     unsigned char alpn[TM_ALPN_MAX];
     unsigned char tlvs[TM_TLVS_MAX];  /* those to be kept, as they came: type, size, value */

@@ -224,13 +224,14 @@ int tm_pump_prepend(struct tm_pump *pump, struct tm_half *half, int destination,
                     bool more)
 {
     struct tm_journal *journal = pump->journal;
-    assert(size <= pump->buffer_size && tm_base_prepended(half->base) == 0);
+    uint32_t before = tm_base_prepended(half->base);
+    assert(size <= pump->buffer_size && size <= TM_MAX_PREPENDED - before);
     half->blocked = TM_PUMPING;
     journal->read = size;
-    tm_pump_begin(pump, half, TM_PREPEND, 0);
+    tm_pump_begin(pump, half, TM_PREPEND, before);
     int error = tm_pump_send_all(pump, half, destination, 0, size, more ? MSG_MORE : 0);
     if (error == 0)
-        half->base = tm_base_make(tm_base_consumed(half->base), size);
+        half->base = tm_base_make(tm_base_consumed(half->base), before + size);
     tm_journal_note(journal, TM_NOTHING);
     half->blocked = 0;
     return error;

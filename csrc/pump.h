@@ -90,12 +90,6 @@ enum tm_uncounted {
     TM_UNCOUNTED_DESTINATION = 2, /* UNIX */
 };
 
-/* The destination that was sent some is gone, before any payload. */
-static inline void tm_base_forget_prepended(struct tm_half *half)
-{
-    half->base = tm_base_make(tm_base_consumed(half->base), 0);
-}
-
 #define TM_PUMPING 2 /* tells recovery whose bytes are in the buffer, if the journal does not */
 
 enum tm_half_state {
@@ -153,15 +147,15 @@ bool tm_pump_consume(struct tm_pump *pump, struct tm_half *half, int source, uin
     __attribute__((warn_unused_result));
 
 /* Sends the first `size` bytes of the buffer, ahead of all that comes from the source: they are no
- * payload. The destination is a socket that nothing has been written to. more: some of the
- * source's bytes follow at once, and may be in the same segment. 0, or -errno: the destination has
- * failed. */
+ * payload. Nothing but such bytes has been written to the destination. more: some of the source's
+ * follow at once, and may be in the same segment. 0, or -errno: the destination has failed. */
 int tm_pump_prepend(struct tm_pump *pump, struct tm_half *half, int destination, uint32_t size,
                     bool more) __attribute__((warn_unused_result));
 
-/* As tm_pump_recover(), of that. A UNIX socket has taken all of it or nothing. */
-int tm_pump_recover_prepend(struct tm_pump *pump, struct tm_half *half, int destination)
-    __attribute__((warn_unused_result));
+/* As tm_pump_recover(), of that. A UNIX socket has taken all of it or nothing. -ECONNRESET: the
+ * destination has failed, and nothing is wrong with the half. */
+int tm_pump_recover_prepend(struct tm_pump *pump, struct tm_half *half, int destination,
+                            bool we_connected) __attribute__((warn_unused_result));
 
 /* As tm_pump_recover(), of tm_pump_consume(). */
 int tm_pump_recover_consume(struct tm_pump *pump, struct tm_half *half, int source)

@@ -170,10 +170,19 @@ int tm_sock_shut_write(int fd)
     return shutdown(fd, SHUT_WR) < 0 ? -errno : 0;
 }
 
+ssize_t tm_sock_peek(int fd, unsigned char *bytes, size_t size)
+{
+    ssize_t got;
+    do
+        got = recv(fd, bytes, size, MSG_PEEK | MSG_DONTWAIT);
+    while (got < 0 && errno == EINTR);
+    return got < 0 ? -errno : got;
+}
+
 bool tm_sock_has_answered(int fd)
 {
-    char byte;
-    return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
+    unsigned char byte;
+    return tm_sock_peek(fd, &byte, 1) == 1;
 }
 
 bool tm_sock_input_ends(int fd)

@@ -50,7 +50,7 @@ static bool stage_possible(const struct tm_conn *conn, const struct tm_cold *col
         return true;
     if (cold->stage >= TM_STAGES || cold->preface > TM_PREFACES)
         return false;
-    if (cold->stage == TM_STAGE_HEADER || cold->stage == TM_STAGE_RELAY)
+    if (cold->stage >= TM_STAGE_HEADER)
         return conn->state == TM_CONNECTING && tm_is_slot(cold->endpoint_slot) &&
                conn->fd[TM_ENDPOINT] >= 0;
     /* A later one finds what it needs: it comes after the pick. */

@@ -71,6 +71,7 @@ static inline void tm_known_mend(struct tm_known *known)
 {
     if (known->first_bytes >= TM_FIRST_KINDS)
         known->first_bytes = TM_UNREAD;
+    known->starttls &= TM_STARTTLS_GSS | TM_STARTTLS_TLS;
     if (known->alpn_size > TM_ALPN_MAX)
         known->alpn_size = 0;
     if (known->tlvs_size > TM_TLVS_MAX)

@@ -64,7 +64,6 @@ static void attempt_failed(struct tm_worker *w, uint32_t index, int error)
     tm_vacate(w, index, TM_HOLDS_ENDPOINT);
     cold->endpoint_slot = TM_NONE;
     tm_record_close_side(w, index, TM_ENDPOINT, false);
-    tm_base_forget_prepended(&w->records[index].half[TM_CLIENT]); /* the next one is sent its own */
 }
 
 /* --- to another destination ----------------------------------------------------------------- */
@@ -122,6 +121,14 @@ enum outcome {
     HOMELESS,  /* TM_HOMELESS */
 };
 
+/* What was said to another one is not said to the next, nor was its answer the next one's. */
+static void forget_endpoint(struct tm_conn *conn)
+{
+    struct tm_half *half = conn->half;
+    half[TM_CLIENT].base = tm_base_make(tm_base_consumed(half[TM_CLIENT].base), 0);
+    half[TM_ENDPOINT].base = tm_base_make(0, tm_base_prepended(half[TM_ENDPOINT].base));
+}
+
 /* The connect itself, and whether it is over at once: on this host or a fast network the handshake
  * is. */
 static enum outcome connect_to(struct tm_worker *w, uint32_t index,
@@ -136,6 +143,7 @@ static enum outcome connect_to(struct tm_worker *w, uint32_t index,
     tm_peer_from(&cold->endpoint, &endpoint->address);
     tm_count(&tm_slot_of(w, endpoint->slot)->opened, 1);
     cold->connect_started_us = (uint32_t)tm_clock_us();
+    forget_endpoint(conn);
     tm_journal_note(w->pump.journal, TM_CONNECT);
     int fd = tm_sock_connect(&endpoint->address);
     tm_conn_set_fd(conn, cold, TM_ENDPOINT, fd >= 0 ? fd : -1);
@@ -289,6 +297,7 @@ struct tm_answer tm_connect(struct tm_worker *w, uint32_t index)
         switch (outcome) {
         case ESTABLISHED:
             leave_queue(w, index);
+            cold->until_ms = w->now_ms + cold->connect_timeout_ms; /* of what is left to be said */
             return tm_next();
         case UNDER_WAY:
             leave_queue(w, index);
@@ -313,13 +322,18 @@ struct tm_answer tm_connect(struct tm_worker *w, uint32_t index)
     }
 }
 
-/* The connect has failed with `error`, 0 = it took too long: the next endpoint. */
-static void try_next(struct tm_worker *w, uint32_t index, int error)
+struct tm_answer tm_connect_again(struct tm_worker *w, uint32_t index, int error)
 {
-    /* An earlier incarnation may have come as far as the next stage, and the endpoint have reset it
-     * since. */
     w->colds[index].stage = TM_STAGE_CONNECT;
     attempt_failed(w, index, error);
+    return (struct tm_answer){.kind = TM_ANSWER_AGAIN};
+}
+
+/* The connect has failed with `error`, 0 = it took too long: the next endpoint. An earlier
+ * incarnation may have come as far as a later stage, and the endpoint have reset it since. */
+static void try_next(struct tm_worker *w, uint32_t index, int error)
+{
+    (void)tm_connect_again(w, index, error);
     tm_stage_run(w, index);
 }
 
@@ -344,6 +358,12 @@ void tm_connect_timeout(struct tm_worker *w, uint32_t index)
 void tm_connect_event(struct tm_worker *w, uint32_t index, uint32_t events)
 {
     struct tm_conn *conn = &w->records[index];
+    if (w->colds[index].stage > TM_STAGE_CONNECT) { /* it waits for what the endpoint says */
+        tm_stage_run(w, index);
+        if (conn->state == TM_RELAYING)
+            tm_relay_event(w, index, TM_ENDPOINT, events);
+        return;
+    }
     if (!(events & (EPOLLOUT | EPOLLERR | EPOLLHUP)))
         return;
     int error = tm_sock_error(conn->fd[TM_ENDPOINT]);

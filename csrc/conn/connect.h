@@ -8,6 +8,10 @@
  * wrote is delivered before the reset, as a direct peer would have read it. */
 #define TM_ANSWERED_AND_RESET (TM_RESET | TM_HUNG_UP)
 
+/* For a later stage: this endpoint, connected as it is, will not do; with `error`, 0 = in time. The
+ * next one is tried. */
+struct tm_answer tm_connect_again(struct tm_worker *w, uint32_t index, int error);
+
 /* The deadline of a connect has come. */
 void tm_connect_timeout(struct tm_worker *w, uint32_t index);
 /* An event of the endpoint's socket. */

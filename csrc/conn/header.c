@@ -13,6 +13,7 @@
 #include "conn/proxy.h"
 #include "conn/record.h"
 #include "conn/stage.h"
+#include "conn/starttls.h"
 #include "proxy_header.h"
 #include "sock.h"
 
@@ -163,14 +164,19 @@ struct tm_answer tm_header(struct tm_worker *w, uint32_t index)
 {
     struct tm_conn *conn = &w->records[index];
     const struct tm_destination *destination = tm_destination_of(w, index);
-    if (!destination || !destination->rules.send_proxy ||
-        conn->side_flags[TM_ENDPOINT] & TM_RESET || tm_base_prepended(conn->half[TM_CLIENT].base))
+    bool asks = tm_starttls_is_asked(w, index); /* then its answer comes before more is sent */
+    uint32_t size = 0;
+    if (conn->side_flags[TM_ENDPOINT] & TM_RESET || tm_base_prepended(conn->half[TM_CLIENT].base))
         return tm_next();
-    uint32_t size = make(w, index, destination);
+    if (destination && destination->rules.send_proxy)
+        size = make(w, index, destination);
+    size += tm_starttls_write(w, index, w->pump.buffer + size);
+    if (size == 0)
+        return tm_next();
     w->pump.journal->side = TM_CLIENT;
     tm_record_note_uncounted(conn, &w->colds[index]);
     if (tm_pump_prepend(&w->pump, &conn->half[TM_CLIENT], conn->fd[TM_ENDPOINT], size,
-                        has_begun(w, index)) < 0)
+                        !asks && has_begun(w, index)) < 0)
         conn->side_flags[TM_ENDPOINT] |= TM_RESET | TM_HUNG_UP; /* the relay ends it as such */
     return tm_next();
 }

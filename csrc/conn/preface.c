@@ -1,9 +1,7 @@
 /* What is read before the pick. Runs in a worker. */
 #include "conn/preface.h"
 
-#include <errno.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
 
 #include "sock.h"
 
@@ -30,11 +28,7 @@ struct tm_answer tm_preface(struct tm_worker *w, uint32_t index)
 
 ssize_t tm_preface_peek(struct tm_worker *w, uint32_t index, unsigned char *bytes, size_t size)
 {
-    ssize_t got;
-    do
-        got = recv(w->records[index].fd[TM_CLIENT], bytes, size, MSG_PEEK | MSG_DONTWAIT);
-    while (got < 0 && errno == EINTR);
-    return got < 0 ? -errno : got;
+    return tm_sock_peek(w->records[index].fd[TM_CLIENT], bytes, size);
 }
 
 struct tm_answer tm_preface_wait(struct tm_worker *w, uint32_t index, ssize_t got,

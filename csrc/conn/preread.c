@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "conn/destination.h"
+#include "conn/starttls.h"
 #include "sock.h"
 
 /* Most hellos are not longer, and what comes behind them is not copied in vain. */
@@ -110,44 +111,82 @@ static struct tm_answer is_begun(struct tm_worker *w, uint32_t index,
     return wait_for(w, index, known, need) ? tm_wait(TM_READING, deadline_ms) : refuse_too_long(w);
 }
 
-/* What peeking has found: as tm_preface_peek(). */
-static ssize_t look(struct tm_worker *w, uint32_t index, const struct tm_route_rules *rules,
-                    enum tm_hello_result *result, struct tm_hello *hello)
+/* What peeking has found. */
+struct found {
+    ssize_t got;                    /* as tm_preface_peek() */
+    enum tm_postgres_first request; /* ahead of TLS, or its beginning; else: */
+    enum tm_hello_result result;
+    struct tm_hello hello;
+};
+
+static void look(struct tm_worker *w, uint32_t index, const struct tm_route_rules *rules,
+                 struct found *found)
 {
     static const size_t sizes[] = {FIRST_LOOK, TM_HELLO_STREAM};
-    ssize_t got = 0;
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-        got = tm_preface_peek(w, index, w->pump.buffer, sizes[i]);
-        *result = tm_hello_parse(w->pump.buffer, got > 0 ? (size_t)got : 0,
-                                 (uint32_t)rules->preread_limit, hello);
-        if (*result != TM_HELLO_MORE || got < (ssize_t)sizes[i])
+        found->got = tm_preface_peek(w, index, w->pump.buffer, sizes[i]);
+        size_t have = found->got > 0 ? (size_t)found->got : 0;
+        found->request = tm_starttls_parse(w, index, w->pump.buffer, have);
+        found->result = TM_HELLO_MORE;
+        found->hello.need = TM_POSTGRES_REQUEST;
+        if (found->request != TM_POSTGRES_OTHER)
+            break;
+        found->result = tm_hello_parse(w->pump.buffer, have, (uint32_t)rules->preread_limit,
+                                       &found->hello);
+        if (found->result != TM_HELLO_MORE || found->got < (ssize_t)sizes[i])
             break;
     }
-    return got;
+}
+
+/* Looks twice at one that is not whole and sends no more: the rest may have come in between.
+ * Returns whether it sends no more. */
+static bool look_to_the_end(struct tm_worker *w, uint32_t index,
+                            const struct tm_route_rules *rules, struct found *found)
+{
+    look(w, index, rules, found);
+    if (found->got <= 0 || found->result != TM_HELLO_MORE ||
+        !tm_sock_input_ends(w->records[index].fd[TM_CLIENT]))
+        return found->got == 0;
+    look(w, index, rules, found);
+    return true;
+}
+
+/* Requests ahead of TLS, which are there, are answered; *found: what comes then. NEXT: it is none.
+ * Nothing may stand behind one: who sends on before the answer may be somebody else. */
+static struct tm_answer take_requests(struct tm_worker *w, uint32_t index,
+                                      const struct tm_route_rules *rules, struct found *found,
+                                      bool *is_over)
+{
+    struct tm_answer answer = tm_starttls_finish(w, index);
+    while (answer.kind == TM_ANSWER_NEXT) {
+        *is_over = look_to_the_end(w, index, rules, found);
+        if (found->request != TM_POSTGRES_SSL_REQUEST && found->request != TM_POSTGRES_GSS_REQUEST)
+            break;
+        answer = found->got > TM_POSTGRES_REQUEST
+                     ? refuse_malformed(w)
+                     : tm_starttls_take(w, index, found->request);
+    }
+    return answer;
 }
 
 static struct tm_answer read_first(struct tm_worker *w, uint32_t index,
                                    const struct tm_route_rules *rules)
 {
     struct tm_worker_counters *counters = &w->live->counters;
-    enum tm_hello_result result;
-    struct tm_hello hello;
-    ssize_t got = look(w, index, rules, &result, &hello);
-    bool is_over = got == 0;
-    if (got > 0 && result == TM_HELLO_MORE &&
-        tm_sock_input_ends(w->records[index].fd[TM_CLIENT])) {
-        is_over = true;
-        got = look(w, index, rules, &result, &hello); /* the rest may have come in between */
-    }
-    if (got < 0 && got != -EAGAIN)
+    struct found found;
+    bool is_over = false;
+    struct tm_answer answer = take_requests(w, index, rules, &found, &is_over);
+    if (answer.kind != TM_ANSWER_NEXT)
+        return answer;
+    if (found.got < 0 && found.got != -EAGAIN)
         return tm_end_for(TM_CLOSED_client_reset);
-    if (got <= 0)
+    if (found.got <= 0)
         return is_silent(w, index, rules, is_over);
-    switch (result) {
+    switch (found.result) {
     case TM_HELLO_WHOLE:
-        return know(w, index, TM_FIRST_TLS, &hello, &counters->preread_tls);
+        return know(w, index, TM_FIRST_TLS, &found.hello, &counters->preread_tls);
     case TM_HELLO_MORE:
-        return is_begun(w, index, rules, hello.need, is_over);
+        return is_begun(w, index, rules, found.hello.need, is_over);
     case TM_HELLO_OTHER:
         return know(w, index, TM_FIRST_OTHER, NULL, &counters->preread_other);
     case TM_HELLO_MALFORMED:
@@ -164,9 +203,11 @@ struct tm_answer tm_preread_preface(struct tm_worker *w, uint32_t index)
 {
     const struct tm_route *route = tm_route_of(w, index);
     const struct tm_known *known = tm_known_of(w, index);
-    struct tm_answer answer = tm_next();
+    struct tm_answer answer;
     if (route && route->rules.preread && !(known && known->first_bytes))
         answer = read_first(w, index, &route->rules);
+    else
+        answer = tm_starttls_finish(w, index); /* of a route that reads no more: a reload */
     if (answer.kind == TM_ANSWER_NEXT)
         wait_for_any(w, index);
     return answer;

@@ -1,6 +1,8 @@
 /* Going on with connections. Runs in a worker. */
 #include "conn/resume.h"
 
+#include <errno.h>
+
 #include "conn/connect.h"
 #include "conn/interest.h"
 #include "conn/occupy.h"
@@ -28,6 +30,18 @@ static bool was_reset(const struct tm_conn *conn, int side)
     return conn->half[1 - side].state == TM_HALF_OPEN && tm_kernel_fin_sent(conn->fd[side]);
 }
 
+/* What is no payload: taken from one side, or sent to one. A side that has failed since is seen to
+ * have when it is used next. */
+static bool finish_preface(struct tm_worker *w, struct tm_conn *conn, enum tm_operation operation)
+{
+    int side = w->pump.journal->side & 1, other = 1 - side;
+    int error = operation == TM_CONSUME
+                    ? tm_pump_recover_consume(&w->pump, &conn->half[side], conn->fd[side])
+                    : tm_pump_recover_prepend(&w->pump, &conn->half[side], conn->fd[other],
+                                              other == TM_ENDPOINT);
+    return error == 0 || error == -ECONNRESET;
+}
+
 /* False: the journal and the record can't both be right, and bytes in the buffer would be lost. */
 static bool finish_opening(struct tm_worker *w, uint32_t index, enum tm_operation operation)
 {
@@ -35,11 +49,8 @@ static bool finish_opening(struct tm_worker *w, uint32_t index, enum tm_operatio
     struct tm_cold *cold = &w->colds[index];
     if (tm_moves_bytes(operation))
         return false;
-    if (operation == TM_CONSUME)
-        return tm_pump_recover_consume(&w->pump, &conn->half[TM_CLIENT], conn->fd[TM_CLIENT]) == 0;
-    if (operation == TM_PREPEND)
-        return tm_pump_recover_prepend(&w->pump, &conn->half[TM_CLIENT], conn->fd[TM_ENDPOINT]) ==
-               0;
+    if (operation == TM_CONSUME || operation == TM_PREPEND)
+        return finish_preface(w, conn, operation);
     if (conn->fd[TM_ENDPOINT] >= 0)
         return true;
     tm_vacate(w, index, TM_HOLDS_ENDPOINT);

@@ -45,6 +45,8 @@ void tm_stage_run(struct tm_worker *w, uint32_t index)
         case TM_ANSWER_END:
             tm_outcome_end(w, index, answer.reason, true);
             return;
+        case TM_ANSWER_AGAIN:
+            break;
         case TM_ANSWER_OVER:
             return;
         }

@@ -6,6 +6,7 @@
  *         WAIT   the connection is in `state` until an event or `look_ms`; then this stage runs
  *                again
  *         END    the connection ends, for `reason`
+ *         AGAIN  continue with the stage that the record names by now
  *         OVER   the stages are done: it is being relayed, or has ended
  *
  * A stage calls mechanism (pump, sock, occupy, ...), never another stage. It may run again at any
@@ -16,7 +17,8 @@
 
 #include "worker.h"
 
-enum tm_answer_kind { TM_ANSWER_NEXT, TM_ANSWER_WAIT, TM_ANSWER_END, TM_ANSWER_OVER };
+enum tm_answer_kind { TM_ANSWER_NEXT, TM_ANSWER_WAIT, TM_ANSWER_END, TM_ANSWER_AGAIN,
+                      TM_ANSWER_OVER };
 
 struct tm_answer {
     enum tm_answer_kind kind;

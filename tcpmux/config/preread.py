@@ -12,6 +12,12 @@ PREREAD_SILENT = {
 }
 
 
+PREREAD_STARTTLS = {
+    "none": "a ClientHello comes first, if any",
+    "postgres": "PostgreSQL's SSLRequest may come first",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Preread:
     """Of the client's first bytes, before the pick. is_asked: the file says so; a route's rules may
@@ -28,6 +34,11 @@ class Preread:
         "Largest ClientHello, without the heads of its records: with them it has at most 64 KiB. A "
         "client with a larger one is reset.",
         16 * 1024, 512, 60 * 1024, rule="preread_limit",
+    )  # fmt: skip
+    starttls: str = word(
+        "The protocol in which clients ask for TLS first: postgres (an SSLRequest is answered, and "
+        "the endpoint asked in the client's place), or none.",
+        "none", PREREAD_STARTTLS, rule="preread_starttls", unit="tm_preread_starttls",
     )  # fmt: skip
     silent: str = word(
         "What becomes of a client that has sent nothing by then, as where the server speaks first: "

@@ -236,6 +236,60 @@ static void every_moment_of_a_consume(void)
     }
 }
 
+/* The same of bytes that the destination is sent, which was sent others before. In a pair it is the
+ * end that was accepted; the kernel counts a connected one's SYN, which we_connected says. */
+static void every_moment_of_a_prepend(void)
+{
+    enum { BEFORE = 70, HEADER = 400 };
+    for (int moment = 0; moment < 4; moment++) {
+        struct rig *rig = open_rig((struct shape){AF_INET, AF_INET, 0, PIPES});
+        struct tm_half *half = &rig->half;
+        unsigned char got[1000];
+        uint32_t sent = moment == 0 ? 0 : moment == 1 ? 150 : HEADER;
+        memset(rig->pump.buffer, 'b', BEFORE);
+        CHECK(tm_pump_prepend(&rig->pump, half, rig->destination, BEFORE, false) == 0);
+        half->blocked = TM_PUMPING;
+        rig->journal.before = BEFORE;
+        rig->journal.read = HEADER;
+        tm_journal_note(&rig->journal, TM_PREPEND);
+        for (int i = 0; i < HEADER; i++)
+            rig->pump.buffer[i] = (unsigned char)i;
+        if (sent)
+            CHECK_EQUAL(send(rig->destination, rig->pump.buffer, sent, 0), sent);
+        if (moment == 3)
+            half->base = tm_base_make(0, BEFORE + HEADER);
+        CHECK(tm_pump_recover_prepend(&rig->pump, half, rig->destination, false) == 0);
+        CHECK_EQUAL(tm_base_prepended(half->base), BEFORE + HEADER);
+        wait_readable_bytes(rig->server, BEFORE + HEADER);
+        CHECK_EQUAL(recv(rig->server, got, sizeof(got), 0), BEFORE + HEADER);
+        CHECK(got[0] == 'b' && memcmp(got + BEFORE, rig->pump.buffer, HEADER) == 0);
+        half->base = tm_base_make(0, BEFORE + 1); /* corrupt: neither before nor after */
+        half->blocked = TM_PUMPING;
+        CHECK(tm_pump_recover_prepend(&rig->pump, half, rig->destination, false) == -EUCLEAN);
+        tm_journal_note(&rig->journal, TM_NOTHING);
+        close_rig(rig);
+    }
+}
+
+/* Its destination has gone meanwhile: that is no fault of the half. */
+static void a_prepend_to_nobody(void)
+{
+    struct rig *rig = open_rig((struct shape){AF_INET, AF_INET, 0, PIPES});
+    struct linger linger = {.l_onoff = 1};
+    rig->half.blocked = TM_PUMPING;
+    rig->journal.read = 10;
+    tm_journal_note(&rig->journal, TM_PREPEND);
+    CHECK(setsockopt(rig->server, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) == 0);
+    CHECK(close(rig->server) == 0);
+    rig->server = -1;
+    CHECK(wait_events(rig->destination, POLLERR) & POLLERR);
+    CHECK(tm_pump_recover_prepend(&rig->pump, &rig->half, rig->destination, false) == -ECONNRESET);
+    CHECK_EQUAL(rig->half.blocked, 0);
+    CHECK_EQUAL(tm_base_prepended(rig->half.base), 0);
+    tm_journal_note(&rig->journal, TM_NOTHING);
+    close_rig(rig);
+}
+
 static void what_can_not_be_is_refused(void)
 {
     struct rig *rig = open_rig((struct shape){AF_INET, AF_INET, 0, PIPES});
@@ -288,6 +342,8 @@ int main(void)
     RUN(what_can_not_be_is_refused);
     RUN(a_wrong_count_of_bytes_is_noticed);
     RUN(every_moment_of_a_consume);
+    RUN(every_moment_of_a_prepend);
+    RUN(a_prepend_to_nobody);
     RUN(killed_while_consuming);
     RUN(killed_while_pumping);
     return 0;

@@ -79,6 +79,7 @@ MISTAKES = {
     "    preread: {limit: 16}": "expected a size such as 60KiB, got 16",
     "    preread: {limit: 64KiB}": "expected 512B..60KiB, got 64KiB",
     "    preread: {silent: reset}": "expected one of default, reject, got reset",
+    "    preread: {starttls: smtp}": "expected one of none, postgres, got smtp",
     "    accept_proxy: {from: [10.0.0.1], keep: 0xEA}": "expected a list of types such as [0x",
     "    accept_proxy: {from: [10.0.0.1], keep: [0x100]}": "such as 0xea, 0x01..0xff, got 0x100",
     "    accept_proxy: {from: [10.0.0.1], keep: [on]}": "expected a type such as 0xea, 0x",
@@ -198,7 +199,7 @@ WHOLE = """
     bandwidth: {up: 1MiB/s}
     allow: [10.0.0.0/8, "fd00::/8"]
     deny: [10.1.0.0/16]
-    preread: {timeout: 2s, limit: 4KiB, silent: reject}
+    preread: {timeout: 2s, limit: 4KiB, starttls: postgres, silent: reject}
     accept_proxy: {from: [10.2.0.0/16, "fd01::/16"], versions: [2], timeout: 3s,
       keep: [0xEA, 0x05]}
     send_proxy: {version: 2, crc32c: true, unique_id: true, authority: true, alpn: true,
