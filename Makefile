@@ -34,7 +34,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Tests start hundreds of programs: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze tables fmt generated docs screenshots asan fuzz lock wheel wheel-test image image-test deb deb-test systemd-test clean
+.PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze tables fmt generated docs screenshots asan fuzz fuzz-parsers lock wheel wheel-test image image-test deb deb-test systemd-test clean
 
 help:
 	@echo "make demo    show traffic being shifted between two embedded servers"
@@ -51,6 +51,7 @@ help:
 	@echo "make screenshots  the pictures in docs/, from a scene of 12 minutes; needs Chromium"
 	@echo "make asan    the tests with every C module under the sanitizers"
 	@echo "make fuzz    corrupt words of shared memory under the sanitizers; FUZZ_SECONDS=60 each test"
+	@echo "make fuzz-parsers  libFuzzer over the parsers of what clients send; FUZZ_SECONDS=60 each"
 	@echo "make build   the virtual environment and the extension modules"
 	@echo "make wheel   dist/*.whl, the same to the byte for the same commit"
 	@echo "make wheel-test  installs it in a fresh environment, timed, and runs it; RUNS=5 times"
@@ -198,6 +199,24 @@ fuzz: $(ASAN_READY)
 	$(INSTRUMENTED) TCPMUX_FUZZ_SECONDS=$(FUZZ_SECONDS) ../../$(ASAN_VENV)/bin/python \
 		$(PYTEST) --timeout $$(( 4 * $(FUZZ_SECONDS) + 120 )) \
 		tests/relay/test_corrupt.py tests/unit/test_corrupt_readers.py
+
+# Parsers of what clients send, by libFuzzer: each runs for FUZZ_SECONDS, from the inputs in git on.
+# What it finds on its way stays in build/fuzz; to continue from there is what a longer run is for.
+FUZZ_CC ?= $(firstword $(foreach name,clang $(notdir $(wildcard /usr/bin/clang-[0-9]*)),$(shell command -v $(name))))
+FUZZED := client_hello postgres proxy_header
+
+fuzz-parsers:
+	@test -n "$(FUZZ_CC)" || { echo "make fuzz-parsers: no clang" >&2; exit 1; }
+	@mkdir -p build/fuzz
+	@for name in $(FUZZED); do \
+		mkdir -p build/fuzz/$$name && \
+		$(FUZZ_CC) -g -O1 -std=gnu11 -D_GNU_SOURCE -Icsrc -Wall -Werror \
+			-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+			-o build/fuzz/fuzz_$$name tests/fuzz/fuzz_$$name.c csrc/$$name.c && \
+		build/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=512 -verbosity=0 \
+			-print_final_stats=1 -artifact_prefix=build/fuzz/$$name- \
+			build/fuzz/$$name tests/fuzz/corpus/$$name || exit 1; \
+	done
 
 # From the commit alone: what is in the folder besides, or changed, stays out, and its time is
 # the commit's.
