@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from tests.stress import events, overlaps
+from tests.stress import events, overlaps, prefaces
 from tests.stress.events import Acted
 from tests.stress.targets import Target
 
@@ -24,6 +24,7 @@ class Event:
 EVENTS = {
     "calm": Event(events.calm, 1, 1, 1),
     "worker-kill": Event(events.worker_kill, 1000, 40, 20),
+    "prefaces": Event(prefaces.prefaces, 1000, 40, 1),
     "queued-kill": Event(events.queued_kill, 50, 3, 5),
     "worker-count": Event(events.worker_count, 10, 1, 3),
     "master-kill": Event(events.master_kill, 10, 2, 1),

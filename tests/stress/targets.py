@@ -14,10 +14,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import yaml
@@ -188,6 +189,7 @@ class Target:
 class Tcpmux(Target):
     name = "tcpmux"
     _regions: list[Live] | None = None
+    more: Sequence[dict[str, Any]] = ()  # routes of an event of its own
 
     def command(self, workers: int) -> list[str]:
         self.write(1, workers)
@@ -207,7 +209,7 @@ class Tcpmux(Target):
         config = {
             "workers": workers,
             "admin": {"socket": str(self.directory / "admin.sock")},
-            "routes": [route],
+            "routes": [route, *self.more],
         }
         new = self.directory / "routes.yaml.new"
         new.write_text(yaml.safe_dump(config, sort_keys=False))
