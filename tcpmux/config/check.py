@@ -13,8 +13,7 @@ CHECK_KINDS = ("tcp", "send", "tls", "http", "redis", "postgres", "mysql")
 class Check:
     """How control looks whether an endpoint is healthy: CHECK_KINDS. Times in s.
 
-    proxy: version of the PROXY header, naming nobody, that is sent first; 0 = none: what the
-    destination's send_proxy says, unless the check has a port of its own.
+    proxy: version of the PROXY header, naming nobody, that is sent first; 0 = none.
     port: 0 = the endpoint's own. expect is found anywhere in the answer, as it is or as a regular
     expression. A check of kind tls does not verify the certificate without host.
     """
@@ -38,4 +37,8 @@ class Check:
     host: str = other("http: the Host header; tls: the name that the certificate must be for.", "")
     status: tuple[int, int] = other("http: status codes that count as healthy.", (200, 399))
     tls: bool = flag("http: use TLS.", False)
-    proxy: int = 0
+    proxy: int = other(
+        "Whether checks send the header of send_proxy, naming nobody: by default those that say "
+        "something do, on the endpoint's own port.",
+        0,
+    )

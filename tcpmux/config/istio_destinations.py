@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from tcpmux.config.address import Address
 from tcpmux.config.hosts import Hosts, NoEndpoints
 from tcpmux.config.istio_rules import Rules, policy
 from tcpmux.config.istio_specs import TargetModel, WeightedTarget
@@ -94,7 +93,4 @@ def _destination(
     if rule and made.max_connections and rules.is_limited_again(rule, subset, port):
         note = f"its limit, {made.max_connections} connections, applies to each route on its own"
         resource.changes(note, *here, needs="limits across routes")
-    if made.send_proxy.version and any(isinstance(one, Address) and one.path for one in endpoints):
-        note = "tcpmux sends no PROXY header to UNIX sockets"
-        resource.changes(note, *here, needs="the PROXY protocol")
     return Destination("", 0, endpoints, made)

@@ -218,7 +218,10 @@ def _on_full(policy: DestinationPolicy) -> Pairs:
 def _checked(policy: DestinationPolicy) -> Pairs:
     check = policy.check
     if check is not None:
-        said = texts(check, _OF_CHECK, Check(check.kind))
+        said = [*texts(check, _OF_CHECK, Check(check.kind))]
+        version = policy.send_proxy.version
+        if check.proxy != (0 if check.port else version):
+            said.append(("proxy", "on" if check.proxy else "off"))
         yield "check", flow([("type", check.kind), *said])
 
 

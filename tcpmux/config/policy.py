@@ -24,7 +24,6 @@ from tcpmux.config.settings import (
     Clients,
     DestinationPolicy,
     EndpointPolicy,
-    Network,
     Queue,
     RoutePolicy,
     Timeouts,
@@ -215,6 +214,10 @@ class CheckModel(_CheckKeys):
         WithJsonSchema({"type": ["string", "integer"], "examples": ["200-399"]}),
     ] = Field(default=(200, 399), description=_CHECK["status"].help)
 
+    proxy: Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"type": "boolean"})] | None = (
+        Field(default=None, description=_CHECK["proxy"].help)
+    )
+
     @model_validator(mode="after")
     def _fits(self) -> CheckModel:
         given = [key for key in ("expect", "expect_hex", "expect_regex") if getattr(self, key)]
@@ -282,18 +285,6 @@ ClientsText = Annotated[
 ]
 
 
-def _sender(value: Any) -> Network:
-    found = _clients(value)
-    if isinstance(found, str):
-        raise ValueError(f"expected an address or a network such as 10.0.0.0/8, got {value}")
-    return found
-
-
-SenderText = Annotated[
-    IPv4Network | IPv6Network,
-    BeforeValidator(_sender),
-    WithJsonSchema({"type": "string", "examples": ["10.0.0.0/8"]}),
-]
 VersionNumber = Annotated[
     int,
     BeforeValidator(lambda value: whole(value, 1, 2)),
@@ -302,7 +293,7 @@ VersionNumber = Annotated[
 
 
 class AcceptProxyModel(_ProxyKeys):
-    senders: Annotated[list[SenderText], Field(min_length=1)] = Field(
+    senders: Annotated[list[ClientsText], Field(min_length=1)] = Field(
         validation_alias="from", description=_PROXY["senders"].help
     )
     versions: Annotated[list[VersionNumber], Field(min_length=1)] = Field(
@@ -385,9 +376,11 @@ class DestinationPolicyModel(_DestinationKeys):
             on_full="queue" if queue else str(full),
             **queue,
         )
-        if policy.check is None or policy.check.port:
+        if check is None or policy.check is None:
             return policy
-        return replace(policy, check=replace(policy.check, proxy=policy.send_proxy.version))
+        sends = not policy.check.port if check.proxy is None else check.proxy
+        version = policy.send_proxy.version if sends else 0
+        return replace(policy, check=replace(policy.check, proxy=version))
 
 
 class EndpointLimits(_EndpointKeys):

@@ -13,9 +13,9 @@ class AcceptProxy:
     """The PROXY protocol's header in front of connections from some peers. senders: those; () =
     none. versions: a bit for each. timeout in s, from the accept."""
 
-    senders: tuple[IPv4Network | IPv6Network, ...] = other(
-        "Peers that send it: addresses and networks. From these it must come, from others it must "
-        "not.",
+    senders: tuple[IPv4Network | IPv6Network | str, ...] = other(  # str: UNIX
+        "Peers that send it: addresses, networks, and unix for those of UNIX sockets. From these "
+        "it must come, from others it must not.",
         (),
     )
     versions: int = other(

@@ -160,7 +160,7 @@ class _Conversation:
         self._address = address
         self._tls = tls
         self._host = check.host
-        self._header = b"" if address.path else PROXY_HEADERS.get(check.proxy, b"")
+        self._header = PROXY_HEADERS.get(check.proxy, b"")
 
     async def __aenter__(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         sock = await connected(self._address)

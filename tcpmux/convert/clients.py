@@ -14,9 +14,18 @@ from ipaddress import (
     summarize_address_range,
 )
 
+from tcpmux.config.address import Address
 from tcpmux.config.settings import UNIX, Clients, Network
 
 EVERYBODY: tuple[Clients, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"), UNIX)
+
+
+def everybody_at(listen: Iterable[Address]) -> tuple[Clients, ...]:
+    """Who can connect to these addresses."""
+    are_unix = {bool(address.path) for address in listen}
+    return tuple(one for one in EVERYBODY if (one == UNIX) in are_unix)
+
+
 # To tcpmux, IPv4 is a part of IPv6, so `::/0` is everybody. To the others it is not.
 _MAPPED = 0xFFFF << 32
 _SIZE = {4: 1 << 32, 6: 1 << 128}

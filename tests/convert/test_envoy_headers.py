@@ -79,7 +79,6 @@ def test_timeout(said: dict[str, Any], timeout: float) -> None:
         (header(allow_requests_without_proxy_protocol=True), "resets connections without a header"),
         (header(disallowed_versions=["V1", "V2"]), "at least one version"),
         (header({"continue_on_listener_filters_timeout": True}), "header is late"),
-        (header({"address": {"pipe": {"path": "/x"}}}), "UNIX socket"),
         (
             header(before=(rbac({"direct_remote_ip": {"address_prefix": "10.0.0.1"}}),)),
             "only rules by the client's address",
@@ -113,24 +112,44 @@ def test_header_to_servers(said: dict[str, Any], version: int) -> None:
     ("of", "told"),
     [
         ({"transport_socket": sending(inner={"name": "envoy.tls"})}, "does not encrypt"),
-        ({"transport_socket": sending(pass_through_tlvs={"match_type": 0})}, "without extensions"),
-        ({"transport_socket": sending(added_tlvs=[{"type": 7}])}, "without extensions"),
+        ({"transport_socket": sending(pass_through_tlvs={"match_type": 0})}, "whose types are"),
+        (
+            {
+                "transport_socket": sending(
+                    pass_through_tlvs={"match_type": "INCLUDE", "tlv_type": [3]}
+                )
+            },
+            "checksums (3)",
+        ),
+        ({"transport_socket": sending(added_tlvs=[{"type": 7}])}, "values of yours"),
     ],
 )
 def test_headers_to_servers_that_differ(of: dict[str, Any], told: str) -> None:
     assert told in refused(bootstrap(of=cluster(**of)))
 
 
-def test_servers_on_unix_sockets_get_none() -> None:
+def test_unix_sockets_have_it_too() -> None:
+    (route,), changes = found_of(header({"address": {"pipe": {"path": "/x"}}}))
+    assert changes == []
+    assert route.policy.accept_proxy.senders == ("unix",)
     unix = {"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": "/x"}}}}]}
-    assert "UNIX" in refused(bootstrap(of=cluster(unix, transport_socket=sending())))
+    assert destination(cluster(unix, transport_socket=sending())).policy.send_proxy.version == 1
 
 
-def test_checks_of_another_port_get_none() -> None:
+@pytest.mark.parametrize(("version", "passed"), [("V1", ()), ("V2", (0x01, 0xEA))])
+def test_extensions_that_are_passed_on(version: str, passed: tuple[int, ...]) -> None:
+    tlvs = {"match_type": "INCLUDE", "tlv_type": [0xEA, 1, 0xEA]}
+    of = cluster(transport_socket=sending(version=version, pass_through_tlvs=tlvs))
+    assert destination(of).policy.send_proxy.passed == passed
+
+
+def test_checks_of_another_port_get_one() -> None:
     locality = servers(19101)
     locality["lb_endpoints"][0]["endpoint"]["health_check_config"] = {"port_value": 19102}
     of = cluster(locality, transport_socket=sending(), health_checks=CHECK)
-    assert "another port" in refused(bootstrap(of=of))
+    check = destination(of).policy.check
+    assert check is not None
+    assert (check.port, check.proxy) == (19102, 1)
 
 
 @pytest.mark.parametrize(

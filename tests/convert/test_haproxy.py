@@ -222,7 +222,7 @@ def test_the_same_address_twice_is_one_endpoint_with_both_limits(tmp_path: Path)
 @pytest.mark.parametrize(
     ("word", "needs"),
     [
-        ("send-proxy-v2 proxy-v2-options crc32c,ssl", "PROXY header extensions"),
+        ("send-proxy-v2 proxy-v2-options crc32c,tlv", "PROXY header extensions"),
         ("proxy-v2-options ssl", "PROXY header extensions"),
         ("check check-send-proxy", "the PROXY protocol"),
         ("ssl verify none", "TLS"),

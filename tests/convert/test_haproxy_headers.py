@@ -117,3 +117,49 @@ def test_checks_have_the_header_as_well() -> None:
     check = config("option httpchk", "check send-proxy-v2").routes[0].destinations[0].policy.check
     assert check is not None
     assert check.proxy == 2
+
+
+@pytest.mark.parametrize(
+    ("server", "sent"),
+    [
+        ("crc32c", SendProxy(2, crc32c=True)),
+        ("crc32c,ssl,unique-id", SendProxy(2, crc32c=True, unique_id=True)),
+        ("authority", SendProxy(2, passed=(0x02,))),
+    ],
+)
+def test_what_else_servers_are_told(server: str, sent: SendProxy) -> None:
+    found = config("", f"send-proxy-v2 proxy-v2-options {server}")
+    assert found.routes[0].destinations[0].policy.send_proxy == sent
+
+
+@pytest.mark.parametrize(
+    ("server", "version"), [("", 0), ("check-send-proxy", 1), ("no-check-send-proxy", 0)]
+)
+def test_checks_of_another_port_have_it_if_they_are_to(server: str, version: int) -> None:
+    found = config("option httpchk", f"check port 9 send-proxy {server}")
+    check = found.routes[0].destinations[0].policy.check
+    assert check is not None
+    assert check.proxy == version
+
+
+def test_checks_of_another_port_are_the_same_for_all_servers() -> None:
+    text = "option httpchk\n server c 127.0.0.1:4 check port 9 send-proxy check-send-proxy"
+    assert len(conversion(text, "check port 9 send-proxy").changes) == 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "bind", "expected"),
+    [
+        ("", "bind /x accept-proxy", [["unix"]]),
+        ("", "bind /x accept-proxy\n bind :1 accept-proxy", [[*EVERY, "unix"]]),
+        (EXPECT, "bind /x", [["unix"]]),
+        (f"{EXPECT} if {{ src 10.0.0.1 }}", "bind /x", [[]]),  # one without an address
+    ],
+)
+def test_unix_sockets_have_a_header_too(lines: str, bind: str, expected: list[list[str]]) -> None:
+    assert senders(config(lines, bind=bind)) == expected
+
+
+def test_servers_on_unix_sockets_get_one_too() -> None:
+    found = config("server c unix@/y send-proxy", "send-proxy")
+    assert found.routes[0].destinations[0].policy.send_proxy == SendProxy(1)

@@ -377,10 +377,11 @@ def test_a_version_of_the_header_that_istio_does_not_have() -> None:
     assert "version" in refusal(*PLAIN, rule("db.example.org", proxyProtocol={"version": "V3"}))
 
 
-def test_servers_on_unix_sockets_get_no_header() -> None:
+def test_servers_on_unix_sockets_get_a_header_too() -> None:
     config = (*PLAIN, rule("db.example.org", proxyProtocol={}))
     found = loaded(*config, given=("db.example.org=unix:/run/db",))
-    assert "sends no PROXY header to UNIX sockets" in found.warnings[0].message
+    assert not found.warnings
+    assert found.routes[0].destinations[0].policy.send_proxy == SendProxy(1)
 
 
 def test_settings_of_a_port_that_no_route_goes_to_are_harmless() -> None:

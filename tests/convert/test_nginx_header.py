@@ -100,9 +100,26 @@ def test_listeners_with_and_without_a_header_are_two_routes() -> None:
     assert [senders(route.policy) for route in routes] == [EVERY, []]
 
 
-@pytest.mark.parametrize("name", ["a.example", "unix:"])
-def test_peers_that_tcpmux_does_not_know_by_address(name: str) -> None:
-    assert changes_of(f"server {{ {LISTENING} set_real_ip_from {name}; }}")
+def test_peers_that_tcpmux_does_not_know_by_address() -> None:
+    assert changes_of(f"server {{ {LISTENING} set_real_ip_from a.example; }}")
+
+
+UNIX = "listen unix:/x proxy_protocol; proxy_pass unix:/y; proxy_protocol on;"
+
+
+@pytest.mark.parametrize("said", ["", "allow 10.0.0.0/8; deny all;"])
+def test_unix_sockets_have_a_header_too(said: str) -> None:
+    said += "set_real_ip_from unix:; set_real_ip_from 0.0.0.0/0;"
+    (route,) = routes_of(f"server {{ {UNIX} {said} }}")
+    assert route.policy.accept_proxy.senders == ("unix",)
+    assert route.destinations[0].policy.send_proxy == SendProxy(1)
+    (both,) = routes_of(f"server {{ listen 80 proxy_protocol; {UNIX} {said} }}")
+    assert senders(both.policy) == ["0.0.0.0/0", "unix"]
+
+
+@pytest.mark.parametrize("trusted", ["", "set_real_ip_from 0.0.0.0/0;"])
+def test_peers_of_unix_sockets_that_nginx_does_not_trust(trusted: str) -> None:
+    assert changes_of(f"server {{ {UNIX} {trusted} allow 10.0.0.0/8; deny all; }}")
 
 
 def test_servers_are_told_the_client() -> None:

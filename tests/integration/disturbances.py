@@ -23,9 +23,10 @@ def address(proxy: Proxy) -> tuple[str, int]:
 
 @contextmanager
 def connected(proxy: Proxy, count: int) -> Iterator[list[socket.socket]]:
-    where = address(proxy)
+    """To its first listener."""
+    where = proxy.status()["routes"][0]["listen"][0]
     with ExitStack() as stack:
-        clients = [socket.create_connection(where, timeout=DEADLINE) for _ in range(count)]
+        clients = [_connected(where) for _ in range(count)]
         yield [stack.enter_context(client) for client in clients]
 
 
@@ -38,6 +39,16 @@ def workers_stopped(proxy: Proxy) -> Iterator[None]:
     yield
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
+
+
+def _connected(where: str) -> socket.socket:
+    host, _, port = where.rpartition(":")
+    if host != "unix":
+        return socket.create_connection((host, int(port)), timeout=DEADLINE)
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(DEADLINE)
+    client.connect(port)
+    return client
 
 
 def closed(proxy: Proxy) -> dict[str, int]:

@@ -154,6 +154,24 @@ def test_tlvs_are_kept_that_are_asked_for(
     proxy.says("1 TLV of PROXY headers left out")
 
 
+def test_peers_of_unix_sockets(start_proxy: StartProxy, one: EchoServer, tmp_path: Path) -> None:
+    """Those that are listed send one; to the others of the route it is payload."""
+    path = f"{tmp_path}/in"
+    made = accepting(one, peers=["unix"])
+    proxy = start_proxy(routes({**made, "listen": [f"unix:{path}", made["listen"]]}))
+    with connected(proxy, 3) as clients:
+        for client, head in zip(clients, (v1(1), v2(2), b"PROXY UNKNOWN\r\n"), strict=True):
+            client.sendall(head + b"hello\n")
+            assert answer(client) == b"one hello\n"
+        rows = [(row["client"], row["peer"]) for row in connections(proxy)]
+        assert sorted(rows, key=str) == [(named(1), "unix:"), (named(2), "unix:"), ("unix:", None)]
+        clients[0].close()
+    host, port = made["listen"].rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=DEADLINE) as client:
+        client.sendall(v1(1))
+        assert answer(client) == b"one " + v1(1)
+
+
 def test_others_must_not_send_one(start_proxy: StartProxy, one: EchoServer) -> None:
     """Theirs is payload, whatever it says."""
     proxy = start_proxy(routes(accepting(one, peers=["192.0.2.0/24"])))
@@ -258,8 +276,20 @@ def test_kills(proxy: Proxy) -> None:
     in_the_midst(proxy, lambda part: kill_workers(proxy))
 
 
-def test_kills_at_any_moment(proxy: Proxy) -> None:
+@pytest.fixture
+def on_unix(start_proxy: StartProxy, one: EchoServer, tmp_path: Path) -> Proxy:
+    made = accepting(one, peers=["unix"])
+    return start_proxy(routes({**made, "listen": f"unix:{tmp_path}/in"}))
+
+
+def test_kills_while_headers_come_over_a_unix_socket(on_unix: Proxy) -> None:
+    in_the_midst(on_unix, lambda part: kill_workers(on_unix))
+
+
+@pytest.mark.parametrize("over", ["proxy", "on_unix"])
+def test_kills_at_any_moment(over: str, request: pytest.FixtureRequest) -> None:
     """Also in the midst of taking a header out of the stream."""
+    proxy: Proxy = request.getfixturevalue(over)
     chance = random.Random(18)
     for _ in range(6):
         with connected(proxy, CLIENTS) as clients:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import StartProxy
-from tests.integration.disturbances import address, connected
+from tests.integration.disturbances import address, closed, connected
 from tests.integration.routes import route, routes
 from tests.integration.test_accept_proxy import SIGNATURE, accepting, connections, tlv, v1, v2
 from tests.support import DEADLINE, EchoServer, free_port, wait_for
@@ -103,6 +103,30 @@ def test_who_was_named_is_named(start_proxy: StartProxy, mirror: EchoServer, ver
         client.sendall(v2(7, b"\x04\0\0") + b"hello")
         header = v1(7) if version == 1 else v2(7)
         assert received(client, len(header) + 5) == header + b"hello"
+
+
+def test_an_endpoint_that_resets_after_the_header_has_had_the_connection(
+    start_proxy: StartProxy, mirror: EchoServer
+) -> None:
+    """No other one is tried."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(DEADLINE)
+        made = sending(mirror, 2)
+        resets = "{}:{}".format(*server.getsockname())
+        made["destinations"][0]["endpoints"] = [
+            resets,
+            {"address": mirror.address, "backup": True},
+        ]
+        proxy = start_proxy(routes(made))
+        with connected(proxy, 1) as (client,):
+            taken, _ = server.accept()
+            assert received(taken, 28) == expected(client, address(proxy)[1], 2)
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            taken.close()
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+    wait_for(lambda: closed(proxy) == {"endpoint_reset": 1}, "it to end")
+    assert mirror.accepted == 0
 
 
 def received_v2(client: socket.socket) -> bytes:
@@ -197,9 +221,37 @@ def test_the_unique_id_stays_with_a_connection(
     assert sorted(line["unique_id"] for line in lines) == ids
 
 
+@pytest.fixture
+def unix_mirror(echo_servers: Any, open_path: Path) -> EchoServer:
+    server: EchoServer = echo_servers("", socket.AF_UNIX, f"{open_path}/out")
+    return server
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_endpoints_on_unix_sockets(
+    start_proxy: StartProxy, unix_mirror: EchoServer, version: int
+) -> None:
+    """They hear of clients as others do, and of who checks them."""
+    made = sending(unix_mirror, version)
+    made["check"] = {"type": "send", "expect": "PROXY" if version == 1 else "QUIT"}
+    proxy = start_proxy(routes(made))
+    port = address(proxy)[1]
+    with connected(proxy, 1) as (client,):
+        header = expected(client, port, version)
+        assert received(client, len(header)) == header
+    wait_for(
+        lambda: proxy.status()["routes"][0]["destinations"][0]["endpoints"][0]["health"] == "up",
+        "the check to have heard its own header",
+    )
+
+
 @pytest.mark.parametrize("options", [2, ALL], ids=["short", "long"])
-def test_kills_at_any_moment(start_proxy: StartProxy, mirror: EchoServer, options: Any) -> None:
+@pytest.mark.parametrize("to", ["mirror", "unix_mirror"])
+def test_kills_at_any_moment(
+    start_proxy: StartProxy, to: str, request: pytest.FixtureRequest, options: Any
+) -> None:
     """Each endpoint gets the header once, whole, ahead of all else."""
+    mirror: EchoServer = request.getfixturevalue(to)
     made = accepting(mirror)
     made["destinations"][0]["send_proxy"] = options
     proxy = start_proxy(routes(made))

@@ -69,11 +69,11 @@ MISTAKES = {
     "    deny: [everybody]": "an address, a network such as 10.0.0.0/8, or unix, got everybody",
     "    accept_proxy: {versions: [1]}": "from is missing",
     "    accept_proxy: {from: []}": "expected at least one entry, got none",
-    "    accept_proxy: {from: [unix]}": "expected an address or a network such as "
-    "10.0.0.0/8, got unix",
     "    accept_proxy: {from: [10.0.0.1], versions: [3]}": "expected 1..2, got 3",
     "    accept_proxy: {from: [10.0.0.1], timeout: 0s}": "expected 1ms..1d, got 0s",
     "    accept_proxy: on": "expected a mapping",
+    "    accept_proxy: {from: [unixes]}": "a network such as 10.0.0.0/8, or unix, got unixes",
+    "    check: {type: tcp, proxy: 2}": "expected true or false",
     "    preread: on": "expected a mapping",
     "    preread: {timeout: 0s}": "expected 1ms..1d, got 0s",
     "    preread: {limit: 16}": "expected a size such as 60KiB, got 16",
@@ -200,7 +200,7 @@ WHOLE = """
     allow: [10.0.0.0/8, "fd00::/8"]
     deny: [10.1.0.0/16]
     preread: {timeout: 2s, limit: 4KiB, starttls: postgres, silent: reject}
-    accept_proxy: {from: [10.2.0.0/16, "fd01::/16"], versions: [2], timeout: 3s,
+    accept_proxy: {from: [10.2.0.0/16, "fd01::/16", unix], versions: [2], timeout: 3s,
       keep: [0xEA, 0x05]}
     send_proxy: {version: 2, crc32c: true, unique_id: true, authority: true, alpn: true,
       decision: 0xE0, pass: [0xEA]}
@@ -318,15 +318,29 @@ def test_a_client_hello_is_read_where_something_needs_it(
     assert bool(route_rules(route).preread) is needed
 
 
-def test_checks_send_the_header_of_their_destination(tmp_path: Path) -> None:
-    """Unless they go to a port of their own."""
+@pytest.mark.parametrize(
+    ("check", "version"),
+    [
+        ("tcp", 2),
+        ("{type: tcp, proxy: on}", 2),
+        ("{type: tcp, proxy: off}", 0),
+        ("{type: tcp, port: 9}", 0),  # it may be of another program
+        ("{type: tcp, port: 9, proxy: on}", 2),
+        ("{type: tcp, port: 9, proxy: off}", 0),
+    ],
+)
+def test_checks_send_the_header_of_their_destination(
+    check: str, version: int, tmp_path: Path
+) -> None:
     file = tmp_path / "r.yaml"
-    file.write_text(HEAD + "    send_proxy: 2\n    check: tcp\n" + TAIL)
-    for destination in load([file]).routes[0].destinations:
+    file.write_text(f"{HEAD}    send_proxy: 2\n    check: {check}\n{TAIL}")
+    config = load([file])
+    for destination in config.routes[0].destinations:
         assert destination.policy.check is not None
-        assert destination.policy.check.proxy == 2
+        assert destination.policy.check.proxy == version
         assert destination.policy.send_proxy == SendProxy(2)
-    file.write_text(HEAD + "    send_proxy: 2\n    check: {type: tcp, port: 9}\n" + TAIL)
-    check = load([file]).routes[0].destinations[0].policy.check
-    assert check is not None
-    assert check.proxy == 0
+    file.write_text(to_text(config))
+    again = load([file])
+    assert [d.policy for d in again.routes[0].destinations] == [
+        d.policy for d in config.routes[0].destinations
+    ]

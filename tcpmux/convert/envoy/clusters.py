@@ -129,12 +129,12 @@ def _cluster(name: str, node: Node) -> Cluster:
     found = servers_of(node)
     balancing = balancing_of(node)
     check = check_of(node["health_checks"], name, found)
-    if send_proxy:
-        mark_sent(node["transport_socket"], found.all, check)
-    if check is not None and not check.port:
-        check = replace(check, proxy=send_proxy)
+    if send_proxy.version:
+        mark_sent(node["transport_socket"], check)
+    if check is not None:
+        check = replace(check, proxy=send_proxy.version)
     policy = DestinationPolicy(
-        send_proxy=SendProxy(send_proxy),
+        send_proxy=send_proxy,
         connect_timeout=seconds(node["connect_timeout"], CONNECT_TIMEOUT, high=HOUR),
         balance=balancing.balance,
         slow_start=balancing.slow_start,
@@ -159,10 +159,10 @@ def _cluster(name: str, node: Node) -> Cluster:
     return Cluster(node, Pool(name, servers, policy), limit, balancing)
 
 
-def _transport(node: Node) -> int:
-    """The version of the PROXY header that it sends; 0 = none."""
+def _transport(node: Node) -> SendProxy:
+    """The PROXY header that it sends."""
     if not node:
-        return 0
+        return SendProxy()
     name = node["name"].text()
     if "raw_buffer" in name:
         node.mapped()
@@ -171,7 +171,7 @@ def _transport(node: Node) -> int:
         return send_proxy_of(node)
     else:
         node.changes("tcpmux does not encrypt connections to servers", "TLS")
-    return 0
+    return SendProxy()
 
 
 def _keepalive(node: Node) -> Keepalive:

@@ -4,13 +4,14 @@ socket."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tcpmux.config.address import Address
 from tcpmux.config.check import Check
 from tcpmux.config.rows import DAY
-from tcpmux.config.settings import AcceptProxy, Network
-from tcpmux.convert.clients import EVERYBODY
-from tcpmux.convert.draft import Server
+from tcpmux.config.settings import AcceptProxy, SendProxy
+from tcpmux.config.values import whole
+from tcpmux.convert.clients import everybody_at
 from tcpmux.convert.envoy.values import HARMLESS, enum, seconds, type_of
 from tcpmux.convert.tree import Node
 
@@ -44,8 +45,6 @@ def accept_proxy_of(listener: Node, entry: Node, listen: Sequence[Address]) -> A
     without = config["allow_requests_without_proxy_protocol"]
     if without.flag():
         without.changes("tcpmux resets connections without a header; Envoy accepts them", NEEDS)
-    if any(address.path for address in listen):
-        entry["name"].changes("tcpmux accepts no PROXY header on a UNIX socket", NEEDS)
     refused = [_VERSIONS.get(enum(one, "V1"), enum(one, "V1")) for one in _refused(config)]
     versions = 3 & ~sum({_BITS.get(one, 0) for one in refused})
     if not versions:
@@ -57,18 +56,15 @@ def accept_proxy_of(listener: Node, entry: Node, listen: Sequence[Address]) -> A
     timeout = seconds(wait, TIMEOUT, zero=True)
     if not timeout:
         wait.mapped("tcpmux waits for the header for at most a day")
-    return AcceptProxy(_EVERY, versions or 3, timeout or DAY)
-
-
-_EVERY: tuple[Network, ...] = tuple(one for one in EVERYBODY if not isinstance(one, str))
+    return AcceptProxy(everybody_at(listen), versions or 3, timeout or DAY)
 
 
 def _refused(config: Node) -> list[Node]:
     return list(config["disallowed_versions"]) if config["disallowed_versions"] else []
 
 
-def send_proxy_of(transport: Node) -> int:
-    """Of a transport socket that sends the header: its version."""
+def send_proxy_of(transport: Node) -> SendProxy:
+    """Of a transport socket that sends the header."""
     transport["name"].mapped()
     socket = transport["typed_config"]
     socket["@type"].mapped()
@@ -81,19 +77,42 @@ def send_proxy_of(transport: Node) -> int:
     version = _VERSIONS.get(text, text)
     if version not in _BITS:
         config["version"].problem(f"expected V1 or V2, got {text}")
-    for key in ("pass_through_tlvs", "added_tlvs"):
-        if key in config.fields:
-            config[key].changes("tcpmux sends PROXY headers without extensions", EXTENSIONS)
-    return _BITS.get(version, 1)
+    if "added_tlvs" in config.fields:
+        config["added_tlvs"].changes("tcpmux adds no extensions with values of yours", EXTENSIONS)
+    passed = _passed(config["pass_through_tlvs"])
+    return SendProxy(_BITS.get(version, 1), passed=passed if version == "V2" else ())
 
 
-def mark_sent(transport: Node, servers: Sequence[Server], check: Check | None) -> None:
-    """What tcpmux sends differently to these servers."""
+_MATCHES = {"0": "INCLUDE_ALL", "1": "INCLUDE"}
+_OF_ONE_HEADER = (0x03, 0x04)  # its checksum, its padding
+
+
+def _passed(node: Node) -> tuple[int, ...]:
+    """Types of extensions that go on to servers."""
+    if not node:
+        return ()
+    text = enum(node["match_type"], "INCLUDE_ALL")
+    match = _MATCHES.get(text, text)
+    types = [one.read(_type, 1) for one in node["tlv_type"]] if node["tlv_type"] else []
+    if match not in _MATCHES.values():
+        node["match_type"].problem(f"expected INCLUDE_ALL or INCLUDE, got {text}")
+    elif match == "INCLUDE_ALL":
+        node.changes("tcpmux passes on extensions whose types are listed", EXTENSIONS)
+    elif {*types} & {*_OF_ONE_HEADER}:
+        node["tlv_type"].changes(
+            "tcpmux does not pass on checksums (3) and paddings (4)", EXTENSIONS
+        )
+    else:
+        node.mapped("whatever pass_through_tlvs of listeners says; 112 bytes of them at most")
+        return tuple(sorted({*types}))
+    return ()
+
+
+def _type(value: Any) -> int:
+    return whole(int(value, 16) if str(value).lower().startswith("0x") else value, 1, 255)
+
+
+def mark_sent(transport: Node, check: Check | None) -> None:
+    """What tcpmux sends differently."""
     if check is not None:
         transport["name"].remark("checks name nobody in it; checks that only connect send none")
-    if any(isinstance(one.endpoint, Address) and one.endpoint.path for one in servers):
-        transport["name"].changes("tcpmux sends no PROXY header to UNIX sockets", NEEDS)
-    elif check is not None and check.port:
-        transport["name"].changes(
-            "tcpmux sends no PROXY header in checks of another port; Envoy does", NEEDS
-        )

@@ -9,7 +9,7 @@ from tcpmux.convert.haproxy.values import Refused
 from tcpmux.convert.report import Statement, Word
 
 TLS_NOTE = "tcpmux does not encrypt connections to servers"
-PROXY_NOTE = "tcpmux sends PROXY headers without extensions"
+PROXY_NOTE = "tcpmux does not send this extension"
 _FLAGS = ("check", "backup", "disabled")
 # Option: how many words it takes. Translated in servers.py and health.py.
 MAPPED = {

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tcpmux.config.rows import MAX_CONNECTIONS
 from tcpmux.config.settings import (
     DestinationPolicy,
     EndpointPolicy,
     Retry,
-    SendProxy,
 )
 from tcpmux.convert.draft import Pool, Server
 from tcpmux.convert.haproxy.access import access_of
 from tcpmux.convert.haproxy.balance import balance_of
-from tcpmux.convert.haproxy.headers import send_proxy_of
+from tcpmux.convert.haproxy.headers import check_sending, send_proxy_of
 from tcpmux.convert.haproxy.health import can_go_down, health_of, out_of_range
 from tcpmux.convert.haproxy.keepalive import keepalive_of
 from tcpmux.convert.haproxy.proxies import Section, mark_known
@@ -54,16 +53,13 @@ def backend_of(front: Section, back: Section, report: Report) -> Backend:
     health = health_of(back, servers, times, report)
     balance, word = balance_of(back, servers, report)
     send_proxy = send_proxy_of(servers)
-    check = health.check
-    if check is not None and not check.port:
-        check = replace(check, proxy=send_proxy)
     policy = DestinationPolicy(
-        send_proxy=SendProxy(send_proxy),
+        send_proxy=send_proxy,
         connect_timeout=connect_timeout(back, times),
         idle_timeout=times.idle,
         half_open_timeout=times.half_open,
         balance=word,
-        check=check,
+        check=check_sending(servers, health.check, send_proxy),
         passive=health.passive,
         slow_start=health.slow_start,
         keepalive=keepalive_of(front, back, report),

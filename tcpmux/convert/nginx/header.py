@@ -12,7 +12,7 @@ from ipaddress import IPv6Network, collapse_addresses, ip_network
 
 from tcpmux.config.address import Address
 from tcpmux.config.rows import DAY
-from tcpmux.config.settings import AcceptProxy, Network
+from tcpmux.config.settings import UNIX, AcceptProxy, Clients
 from tcpmux.convert.nginx.listen import ANY_V6, Listen
 from tcpmux.convert.nginx.proxy import seconds_of
 from tcpmux.convert.nginx.scope import Scope
@@ -21,7 +21,7 @@ from tcpmux.convert.nginx.values import network
 from tcpmux.convert.report import Report
 
 TIMEOUT = 30.0  # s; nginx's default
-EVERY = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
+EVERY: dict[int, Clients] = {0: UNIX, 4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 NEEDS = "the PROXY protocol"
 
 
@@ -29,7 +29,7 @@ NEEDS = "the PROXY protocol"
 class Headers:
     """Of a server. trusted: whose headers say who the client is. places: what says so."""
 
-    trusted: list[Network] = field(default_factory=list)
+    trusted: list[Clients] = field(default_factory=list)
     places: Sequence[Directive] = ()
     timeout: float = TIMEOUT
 
@@ -43,20 +43,17 @@ class Headers:
     ) -> AcceptProxy:
         """Of a route on these addresses, all of listeners that have it. uses: what of the route
         depends on the client's address, as nginx has that. v6_only: it denies IPv4."""
-        families = {6 if ":" in address.host else 4 for address in addresses}
+        families = {0 if address.path else 6 if ":" in address.host else 4 for address in addresses}
         if any(address.host == ANY_V6 for address in addresses):
             families.add(4)
-        every = tuple(EVERY[family] for family in sorted(families))
+        every = tuple(EVERY[family] for family in (4, 6, 0) if family in families)
         trusts_all = self.trusts(families)
         trusted = tuple(
-            part for net in self.trusted if net.version in families for part in _as_meant(net)
+            part for net in self.trusted if _family(net) in families for part in _as_meant(net)
         )
         for one in listens:
             assert one.header is not None
-            if any(address.path for address in one.addresses):
-                note = "tcpmux accepts no PROXY header on a UNIX socket"
-                one.at.changes(one.header, note=note, needs=NEEDS)
-            elif v6_only:
+            if v6_only:
                 note = "tcpmux also resets clients that a header names by an IPv4 address"
                 one.at.changes(one.header, note=note, needs="IPv6-only listeners")
             elif not uses or trusts_all:
@@ -67,18 +64,23 @@ class Headers:
         return AcceptProxy(senders, timeout=self.timeout)
 
     def trusts(self, families: set[int]) -> bool:
-        """Whether it trusts all peers of these versions of IP."""
-        found = set()
-        for family in families:
-            mine = [net for net in self.trusted if net.version == family]
+        """Whether it trusts all peers of these families."""
+        found = {net for net in self.trusted if 0 in families and net == UNIX}
+        for family in families - {0}:
+            mine = [net for net in self.trusted if _family(net) == family]
             found.update([*collapse_addresses(mine)][:1])  # type: ignore[type-var]
         return found == {EVERY[family] for family in families}
+
+
+def _family(peers: Clients) -> int:
+    """The version of IP; 0 = they are of UNIX sockets."""
+    return 0 if isinstance(peers, str) else peers.version
 
 
 _V4_IN_V6 = IPv6Network("::ffff:0:0/96")
 
 
-def _as_meant(trusted: Network) -> Iterator[Network]:
+def _as_meant(trusted: Clients) -> Iterator[Clients]:
     """To tcpmux, IPv4 is a part of IPv6; to nginx it is not."""
     if isinstance(trusted, IPv6Network) and _V4_IN_V6.subnet_of(trusted):
         yield from trusted.address_exclude(_V4_IN_V6)
@@ -86,7 +88,7 @@ def _as_meant(trusted: Network) -> Iterator[Network]:
         yield trusted
 
 
-def _difference(trusted: Sequence[Network], uses: Sequence[str]) -> str:
+def _difference(trusted: Sequence[Clients], uses: Sequence[str]) -> str:
     told = " and ".join(uses)
     if not trusted:
         return f"tcpmux uses the address in the header for {told}; nginx, that of the peer"
@@ -98,7 +100,7 @@ def _difference(trusted: Sequence[Network], uses: Sequence[str]) -> str:
 
 def names_all(accept: AcceptProxy) -> bool:
     """Whether every client is the one that a header names."""
-    return bool(accept.senders) and all(network.prefixlen == 0 for network in accept.senders)
+    return bool(accept.senders) and {*accept.senders} <= {*EVERY.values()}
 
 
 def headers_of(server: Scope, stream: Scope, report: Report, *, reads: bool) -> Headers:
@@ -118,11 +120,11 @@ def headers_of(server: Scope, stream: Scope, report: Report, *, reads: bool) -> 
     return found
 
 
-def _networks(one: Directive, report: Report) -> list[Network]:
+def _networks(one: Directive, report: Report) -> list[Clients]:
     text = one.argument()
     if text == "unix:":
-        one.at.changes(note="tcpmux accepts no PROXY header on a UNIX socket", needs=NEEDS)
-        return []
+        one.at.mapped()
+        return [UNIX]
     found = network(text)
     if found is not None:
         one.at.mapped()

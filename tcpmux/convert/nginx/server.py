@@ -20,7 +20,7 @@ from tcpmux.config.settings import (
     SendProxy,
 )
 from tcpmux.convert.clients import EVERYBODY, ClientRule
-from tcpmux.convert.draft import Branch, Draft, Pool, Server, plain_name
+from tcpmux.convert.draft import Branch, Draft, Pool, plain_name
 from tcpmux.convert.nginx.access import Zones, client_lists, client_rules
 from tcpmux.convert.nginx.header import NEEDS, Headers, headers_of, names_all
 from tcpmux.convert.nginx.listen import KERNEL_KEEPALIVE, Listen, Listens
@@ -253,13 +253,6 @@ class Routes:
 
     def _read_headers(self, draft: Draft, server: Proxied, headers: Headers, kind: _Kind) -> None:
         """And send_proxy, as far as one follows from the other."""
-        sends = any(pool.policy.send_proxy.version for pool in draft.pools)
-        if sends and any(_is_unix(server) for pool in draft.pools for server in pool.servers):
-            one = (
-                server.scope.settings.get("proxy_protocol")
-                or self.stream.settings["proxy_protocol"]
-            )
-            one.at.changes(note="tcpmux sends no PROXY header to UNIX sockets", needs=NEEDS)
         upstreams = [self.used.get(pool.name.lower()) for pool in draft.pools]
         hashes = [used for used in upstreams if used and used.balance == "source_hash"]
         if kind.has_headers:
@@ -363,10 +356,6 @@ class Routes:
         if not (server.scope.settings.get("resolver") or self.stream.settings.get("resolver")):
             note = f"without a resolver for {endpoint.name}, nginx closes these connections"
             server.proxy_pass.at.changes(note=note)
-
-
-def _is_unix(server: Server) -> bool:
-    return isinstance(server.endpoint, Address) and bool(server.endpoint.path)
 
 
 def _label(value: str) -> str:

@@ -118,13 +118,6 @@ class Services:
         transport = self._transport_of(node)
         servers = [server for entry in node["servers"] for server in _server(entry)]
         check = _check(node["healthcheck"])
-        if check is not None and transport.send_proxy:
-            check = replace(check, proxy=0 if check.port else transport.send_proxy)
-            if check.proxy and check.kind == "send":
-                node["healthcheck"]["send"].changes(
-                    "tcpmux sends a PROXY header before it; Traefik sends none in checks",
-                    "checks without the PROXY header",
-                )
         policy = DestinationPolicy(
             send_proxy=SendProxy(transport.send_proxy),
             connect_timeout=transport.connect_timeout,
