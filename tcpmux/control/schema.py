@@ -467,7 +467,7 @@ class Sample(_Sample, total=False):
     """Counters, every second."""
 
     histograms: dict[str, Any] | None  # of the route that was asked for; None = there is none
-    rules: dict[str, tuple[int, int]]  # the same: open and all connections of each of its rules
+    rules: dict[str, list[int]]  # the same: open and all connections of each of its rules
 
 
 class TableUpdate(NamedTuple):

@@ -33,11 +33,13 @@ ANSWERS: dict[str, Any] = {
     "/v1/events": schema.EventList,
     "/v1/history": schema.History,
     "/v1/access": schema.Access,
+    "/v1/routes/text/explanation": schema.Explanation,
 }
 COMMANDS = [
     ["status"], ["status", "--all"], ["status", "text"], ["status", "--json"], ["routes"],
     ["stats"], ["stats", "text"], ["stats", "--json"], ["endpoint", "text"], ["conns"],
     ["conns", "--by", "client"], ["conns", "--json"], ["events"], ["workers"],
+    ["explain", "text"], ["explain", "text", "--json"],
 ]  # fmt: skip
 RUBBISH: tuple[Any, ...] = (
     None, True, 1, -1, 0.5, 1e300, 1 << 70, "", "x", "\x1b[2J\n", [], [1], [None], [[]], {},
