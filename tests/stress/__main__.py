@@ -122,7 +122,7 @@ def run_and_note(
         if options.skip_peers or TARGETS[target].missing():
             return True
     console.print(f"{name}: {target}, {times} times ...", highlight=False)
-    outcome = run_event(name, target, times, Load(), seed)
+    outcome = run_event(name, target, times, event.load, seed)
     if outcome is None:
         table.add_row(name, target, "-")
         return True

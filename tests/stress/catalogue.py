@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from tests.stress import events, overlaps, prefaces
 from tests.stress.events import Acted
+from tests.stress.load import Load
 from tests.stress.targets import Target
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """full, quick, peers: how often it acts in which case."""
+    """full, quick, peers: how often it acts in which case. load: what goes on meanwhile."""
 
     act: Callable[[Target, int, Random], Acted]
     full: int
     quick: int
     peers: int
+    load: Load = field(default_factory=Load)
 
 
 EVENTS = {
     "calm": Event(events.calm, 1, 1, 1),
     "worker-kill": Event(events.worker_kill, 1000, 40, 20),
-    "prefaces": Event(prefaces.prefaces, 1000, 40, 1),
+    # It has clients of its own.
+    "prefaces": Event(prefaces.prefaces, 1000, 40, 1, Load(bulk=2, small=10, rate=20)),
     "queued-kill": Event(events.queued_kill, 50, 3, 5),
     "worker-count": Event(events.worker_count, 10, 1, 3),
     "master-kill": Event(events.master_kill, 10, 2, 1),

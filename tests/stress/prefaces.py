@@ -146,17 +146,23 @@ def _route(port: int, endpoint: int) -> dict[str, Any]:
         "listen": f"127.0.0.1:{port}",
         "accept_proxy": {"from": ["127.0.0.1"], "timeout": "60s"},
         "preread": {"starttls": "postgres", "timeout": "60s"},
+        "connect_timeout": "60s",
         "destinations": [destination],
     }
 
 
 def prefaces(target: Target, times: int, chance: Random) -> Acted:
-    """SIGKILL to workers, whatever step their connections are in."""
+    """SIGKILL to workers, whatever step their connections are in; and again when some have got
+    through them all since."""
     if not isinstance(target, Tcpmux):
         raise Unsupported
     with _running(target, Random(chance.random())) as ends:
         wait_for(lambda: ends.whole > CLIENTS, "connections through all steps")
-        acted = worker_kill(target, times, chance)
+        acted = Acted()
+        while acted.times < times and not ends.lost:
+            before = ends.whole
+            acted.times += worker_kill(target, 1, chance).times
+            wait_for(lambda: ends.whole > before or ends.lost, "connections to go on")  # noqa: B023
     acted.notes.append(f"{ends.whole} through every step before the relay")
     assert not ends.lost, f"{ends.lost.total()} lost of these: {dict(ends.lost.most_common(3))}"
     return acted
