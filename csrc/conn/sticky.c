@@ -2,19 +2,27 @@
 #include "conn/sticky.h"
 
 #include "conn/known.h"
+#include "proxy_header.h"
 
-/* The value of a TLV that was kept; NULL: there is none of that type. */
-static const unsigned char *tlv_of(const struct tm_known *known, uint64_t type, size_t *size)
+/* The sizes are as a region may have them. */
+static uint32_t at_most(uint32_t size, uint32_t most)
 {
-    size_t end = known->tlvs_size < TM_TLVS_MAX ? known->tlvs_size : TM_TLVS_MAX;
-    for (size_t at = 0; at + 3 <= end; at += 3 + *size) {
-        *size = (size_t)known->tlvs[at + 1] << 8 | known->tlvs[at + 2];
-        if (at + 3 + *size > end)
-            return NULL;
-        if (known->tlvs[at] == type)
-            return known->tlvs + at + 3;
+    return size < most ? size : most;
+}
+
+/* Of the first TLV of a type that was kept, if there is one. */
+static bool tlv_key(const struct tm_known *known, uint64_t salt, uint64_t type, uint64_t *key)
+{
+    const struct tm_proxy_header all = {.size = at_most(known->tlvs_size, TM_TLVS_MAX)};
+    struct tm_proxy_tlv tlv;
+    uint32_t at = 0;
+    while (tm_proxy_next_tlv(known->tlvs, &all, &at, &tlv)) {
+        if (tlv.type != type)
+            continue;
+        *key = tm_sticky_key(salt, tlv.value, tlv.size);
+        return true;
     }
-    return NULL;
+    return false;
 }
 
 bool tm_sticky_key_of(struct tm_worker *w, uint32_t index, const struct tm_route *route,
@@ -24,8 +32,6 @@ bool tm_sticky_key_of(struct tm_worker *w, uint32_t index, const struct tm_route
     const struct tm_peer *client = &w->colds[index].client;
     const uint32_t prefixes[2] = {(uint32_t)rules->sticky_ipv4, (uint32_t)rules->sticky_ipv6};
     const struct tm_known *known;
-    const unsigned char *value;
-    size_t size;
     switch ((enum tm_sticky_by)rules->sticky_by) {
     case TM_NOT_STICKY:
         return false;
@@ -38,15 +44,12 @@ bool tm_sticky_key_of(struct tm_worker *w, uint32_t index, const struct tm_route
         known = tm_known_of(w, index);
         if (!known || !known->sni_size)
             return false;
-        *key = tm_sticky_key(rules->sticky_salt, known->sni, known->sni_size);
+        *key = tm_sticky_key(rules->sticky_salt, known->sni,
+                             at_most(known->sni_size, TM_SNI_MAX));
         return true;
     case TM_BY_TLV:
         known = tm_known_of(w, index);
-        value = known ? tlv_of(known, rules->sticky_tlv, &size) : NULL;
-        if (!value)
-            return false;
-        *key = tm_sticky_key(rules->sticky_salt, value, size);
-        return true;
+        return known && tlv_key(known, rules->sticky_salt, rules->sticky_tlv, key);
     }
     return false;
 }

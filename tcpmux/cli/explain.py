@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tcpmux.control.client import Explanation
 
 PASSED = 20  # rules that are not met, shown
+_VALUES = {"source": "ADDRESS", "sni": "NAME"}
 
 
 def _of_files(
@@ -53,7 +54,7 @@ def _passed(found: Explanation) -> Iterator[str]:
         yield f"  and {plural(len(passed) - PASSED, 'rule')} that it does not meet"
 
 
-def _lines(found: Explanation) -> Iterator[str]:
+def _lines(found: Explanation, asked: dict[str, Any]) -> Iterator[str]:
     if not found["admitted"]:
         yield "its client is not let in (allow, deny): the connection is reset"
         return
@@ -70,14 +71,30 @@ def _lines(found: Explanation) -> Iterator[str]:
     if found["end"]:
         why = "the rule rejects it" if not found["destinations"] else "nobody is available"
         yield f"it is {found['end']}: {why}"
+    elif found.get("home"):  # an older build does not say
+        yield f"it goes to {found['home']}, as each time: the route is sticky by {found['sticky']}"
     elif len(shares) == 1:
         yield f"it goes to {shares[0]['name']}"
     else:
         told = (f"{d['name']} {percent(d['effective_weight'], _whole(shares))}" for d in shares)
         yield f"it goes to {', '.join(told)} of such connections"
+        yield from _not_sticky(found, asked)
     for row in found["destinations"]:
         if not row["available"] or row["condition"] != "healthy":
             yield f"  {row['name']} is {row['condition']}"
+
+
+def _not_sticky(found: Explanation, asked: dict[str, Any]) -> Iterator[str]:
+    """Why a sticky route has no destination for this client alone."""
+    by = found.get("sticky")
+    if not by:
+        return
+    word, _, kind = by.partition(":")
+    if word == "source" and asked["source"]:
+        yield f"  the route is sticky by {by}, but this client has no address"
+    else:
+        option = f"--tlv {kind}=VALUE" if kind else f"--{word} {_VALUES[word]}"
+        yield f"  the route is sticky by {by}: with {option} it is known which"
 
 
 def _whole(shares: Sequence[Any]) -> int:
@@ -113,7 +130,8 @@ def explain(
     it, and the share of each destination now, with weights set at run time, drains and health
     taken into account. With -c it reads files instead of asking a running instance, and takes
     every endpoint for healthy. What is not said is not met by a rule that asks for it; --port is
-    not needed where the route has one address.
+    not needed where the route has one address. Of a sticky route it tells the client's own
+    destination, if what the route tells clients apart by is said.
 
     \b
     Examples:
@@ -131,5 +149,5 @@ def explain(
     else:
         at = f" at {found['listener']}" if found["listener"] else ""
         say(printable(f"{found['route']}{at}:"))
-        say_all(_lines(found))
+        say_all(_lines(found, asked))
     return 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from tcpmux.config.keys import model_of, settings_of
+from tcpmux.config.keys import model_of, settings_of, tlv_type
 from tcpmux.config.problems import describe
 from tcpmux.config.rows import rows_of
 from tcpmux.config.sticky import Sticky
@@ -25,10 +25,10 @@ else:
 def _by(value: Any) -> tuple[str, int]:
     """What it goes by, and a TLV's type."""
     found = _BY.fullmatch(value) if isinstance(value, str) else None
-    number = int(found[1], 0 if found[1].startswith("0x") else 10) if found and found[1] else 0
-    if found is None or number > 255:
+    if found is None:
         raise ValueError(f"expected source, sni or tlv:0xEA, got {describe(value)}")
-    return found[0].partition(":")[0], number
+    by, colon, kind = found[0].partition(":")
+    return by, tlv_type(kind) if colon else 0
 
 
 class StickyModel(_StickyKeys):

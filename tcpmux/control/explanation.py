@@ -10,10 +10,11 @@ from tcpmux.config.address import Address
 from tcpmux.config.rule_facts import facts_of
 from tcpmux.config.rule_match import Facts, rule_met, why_not
 from tcpmux.shm.build import build_image
-from tcpmux.shm.image import ENDS, REFUSE, RESET, RouteRow
+from tcpmux.shm.image import ENDS, REFUSE, RESET, RouteRow, RuleRow
 from tcpmux.shm.ranges import has
 from tcpmux.shm.serving import serves
 from tcpmux.shm.slots import Names
+from tcpmux.shm.sticky import client_key, home, sticky_by
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +59,7 @@ def explain(route: RouteRow, facts: Facts, word: Word) -> Explanation:
     if rule is not None:
         effective, asked = list(rule.effective_weights), list(rule.weights)
     whole = sum(effective) if admitted and not rejected else 0
+    own = _home(route, rule, facts) if admitted and not rejected else None
     return {
         "route": route.name,
         "listener": None if facts.listener is None else str(facts.listener),
@@ -65,7 +67,9 @@ def explain(route: RouteRow, facts: Facts, word: Word) -> Explanation:
         "rule": None if rule is None else rule.name,
         "conditions": None if rule is None else str(rule.rule),
         "passed": [{"rule": row.name, "why": why_not(row.rule, facts)} for row in passed],
-        "end": _end(route, whole, admitted=admitted, rejected=rejected),
+        "sticky": sticky_by(route.rules) or None,
+        "home": None if own is None else route.destinations[own].name,
+        "end": _end(route, whole, admitted=admitted, rejected=rejected) if own is None else "",
         "destinations": [
             {
                 "name": row.name,
@@ -75,10 +79,18 @@ def explain(route: RouteRow, facts: Facts, word: Word) -> Explanation:
                 "available": serves(row),
                 "condition": word(row.name),
             }
-            for row, weight, now in zip(route.destinations, asked, effective, strict=True)
-            if weight or now
+            for index, (row, weight, now) in enumerate(
+                zip(route.destinations, asked, effective, strict=True)
+            )
+            if weight or now or index == own
         ],
     }
+
+
+def _home(route: RouteRow, rule: RuleRow | None, facts: Facts) -> int | None:
+    """The destination that it belongs to, by its client, if the route is sticky."""
+    key = client_key(route.rules, facts)
+    return None if key is None else home((rule or route).contests, key)
 
 
 def _end(route: RouteRow, whole: int, *, admitted: bool, rejected: bool) -> str:

@@ -322,6 +322,8 @@ class Explanation(TypedDict):
     rule: str | None  # the first that is met; None: the weights of the route decide
     conditions: str | None
     passed: list[RulePassed]  # the rules in front of it, or all
+    sticky: str | None  # what tells clients apart; None: connections are divided exactly
+    home: str | None  # the client's own destination; None: not sticky, or it is not known
     end: str  # reset or held, where no destination gets it; "" = one does
     destinations: list[DestinationShare]  # that have weight
 

@@ -37,6 +37,7 @@ from tcpmux.shm.build import build_image
 from tcpmux.shm.diff import describe_changes
 from tcpmux.shm.image import Image, with_addresses
 from tcpmux.shm.slots import Names, slots_given
+from tcpmux.shm.sticky import check_room
 
 log = logging.getLogger("tcpmux.master")
 
@@ -200,6 +201,8 @@ class Changes:
                 ids = {address: every[address] for address in _addresses(wanted)}
                 image = self._built(wanted, plan.names, ids, plan.loops)
                 plan.after = replace(wanted, image=image)
+            elif wanted.image is not self.in_force.image:
+                check_room(wanted.image.routes)
             if plan.after.image != self.in_force.image:
                 self._workers.await_generation(plan.generation, ANSWER_SECONDS)
         except BaseException:

@@ -18,8 +18,6 @@ from tcpmux.config import (
 )
 from tcpmux.config.loops import without
 from tcpmux.shm._declared import (
-    MAX_CONTENDERS,
-    MAX_CONTESTS,
     MAX_RANGES,
     MAX_RULE_NAMES,
     MAX_RULE_NUMBERS,
@@ -44,7 +42,7 @@ from tcpmux.shm.rule_index import EMPTY, Index, TooMany, index_of
 from tcpmux.shm.rules import DestinationRules, destination_rules, endpoint_rules, route_rules
 from tcpmux.shm.serving import with_turns_and_weights
 from tcpmux.shm.slots import Key, Names, TableFull, rule_key
-from tcpmux.shm.sticky import all_contests, carried_over
+from tcpmux.shm.sticky import carried_over, check_room
 
 Weights = Mapping[str, Mapping[str, int]]  # ROUTE or ROUTE/RULE -> destination -> weight
 Addresses = Mapping[HostName, Sequence[Address]]
@@ -251,8 +249,7 @@ def _check_room(routes: Sequence[RouteRow], turns_taken: int) -> None:
     of_rules = [route.index.sizes for route in routes if route.index]
     totals = [sum(column) for column in zip(EMPTY.sizes, *of_rules, strict=True)]
     of_sources, segments, names, numbers, values, text = totals
-    contests = [contest for route in routes for contest in all_contests(route)]
-    contenders = sum(len(contest.contenders) for contest in contests)
+    check_room(routes)
     for what, count, most in (
         ("turns of endpoints", turns_taken, MAX_TURNS),
         ("ranges of client addresses", ranges + of_sources, MAX_RANGES),
@@ -261,8 +258,6 @@ def _check_room(routes: Sequence[RouteRow], turns_taken: int) -> None:
         ("ALPN protocols and TLVs in rules", values, MAX_RULE_VALUES),
         ("entries in lists of rules", numbers, MAX_RULE_NUMBERS),
         ("bytes for conditions of rules", text, MAX_RULE_TEXT),
-        ("sets of weights of sticky routes", len(contests), MAX_CONTESTS),
-        ("weights of sticky routes", contenders, MAX_CONTENDERS),
     ):
         if count > most:
             raise TableFull(f"the configuration needs {count} {what}, of at most {most}")

@@ -25,6 +25,7 @@ from tcpmux.shm.image import (
     RuleRow,
 )
 from tcpmux.shm.rules import DestinationRules, EndpointRules, RouteRules
+from tcpmux.shm.sticky import stays
 
 _TIMEOUTS = [*rules_of(Timeouts)]
 _ELSEWHERE = {"on_unavailable", "fallback", "sticky_salt", *(rule.name for rule in _TIMEOUTS)}
@@ -89,7 +90,21 @@ def _route_changes(old: RouteRow, new: RouteRow) -> list[str]:
     salts = {old.rules.sticky_salt, new.rules.sticky_salt}
     if len(salts) == 2 and 0 not in salts:
         changes.append("sticky.group changed")
-    return changes
+    return changes + _stay_changes(old, new)
+
+
+def _stay_changes(old: RouteRow, new: RouteRow) -> list[str]:
+    """Of sticky routes: who keeps the clients that it had with weight 0, and who of weight 0 does
+    no longer."""
+    then, now = stays(old), stays(new)
+    zeros = {("", row.name) for row in new.destinations if not row.weight}
+    for rule in new.pick_rules:
+        zeros |= {(rule.name, name) for name, weight in _weights(new, rule).items() if not weight}
+    return [
+        f"{f'rule {rule} ' if rule else ''}{name} {what} its clients"
+        for found, what in ((now - then, "keeps"), ((then - now) & zeros, "no longer keeps"))
+        for rule, name in sorted(found)
+    ]
 
 
 def _pick_rule_changes(old: RouteRow, new: RouteRow) -> list[str]:

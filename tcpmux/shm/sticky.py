@@ -1,5 +1,5 @@
 """Who gets a sticky route's clients, for csrc/sticky.h. Runs in the master, as part of what follows
-from weights, states and health: serving.py.
+from weights, states and health (serving.py); in control, to explain a pick.
 """
 
 from __future__ import annotations
@@ -8,10 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from tcpmux.config.rule_match import Facts
+from tcpmux.config.settings import UNIX
 from tcpmux.config.sticky import STICKY_BY
 from tcpmux.config.written import by_text
 from tcpmux.shm._address import address_hash
-from tcpmux.shm._pick import sticky_pick
+from tcpmux.shm._declared import MAX_CONTENDERS, MAX_CONTESTS
+from tcpmux.shm._pick import sticky_address_key, sticky_key, sticky_pick
 from tcpmux.shm.image import (
     LATER_CONTEST,
     NEXT_CONTEST,
@@ -23,6 +26,7 @@ from tcpmux.shm.image import (
     RouteRow,
 )
 from tcpmux.shm.rules import RouteRules
+from tcpmux.shm.slots import TableFull
 
 MAX_STAYS = 15  # contests of destinations that keep clients, of one set of weights
 
@@ -79,6 +83,43 @@ def contests(
         ),
     )
     return (*kept, last)
+
+
+def check_room(routes: Sequence[RouteRow]) -> None:
+    """Raises TableFull if these have more contests than an image has room for."""
+    sticky = [route for route in routes if route.rules.sticky_by]
+    found = [contest for route in sticky for contest in all_contests(route)]
+    for what, count, most in (
+        ("sets of weights", len(found), MAX_CONTESTS),
+        ("weights", sum(len(contest.contenders) for contest in found), MAX_CONTENDERS),
+    ):
+        if count > most:
+            raise TableFull(
+                f"sticky routes would need {count} {what}, of at most {most}, with those that are "
+                "remembered for zero: stay"
+            )
+
+
+def stays(route: RouteRow) -> set[tuple[str, str]]:
+    """(rule, destination) of those that keep the clients that they had; "" = of the route."""
+    names = {name_hash(row.name): row.name for row in route.destinations}
+    found = {("", contest.owner) for contest in route.contests}
+    found |= {(rule.name, c.owner) for rule in route.pick_rules for c in rule.contests}
+    return {(rule, names[owner]) for rule, owner in found if owner in names}
+
+
+def client_key(rules: RouteRules, facts: Facts) -> int | None:
+    """What a route knows a client by. None: it has no such thing, or it is not said."""
+    salt, by = rules.sticky_salt, [*STICKY_BY][rules.sticky_by]
+    if by == "source" and facts.client is not None and facts.client != UNIX:
+        address = str(facts.client).partition("%")[0]
+        return sticky_address_key(salt, address, rules.sticky_ipv4, rules.sticky_ipv6)
+    if by == "sni" and facts.sni:
+        return sticky_key(salt, facts.sni.encode())
+    if by == "tlv":
+        values = (value for kind, value in facts.tlvs if kind == rules.sticky_tlv)
+        return next((sticky_key(salt, value) for value in values), None)
+    return None
 
 
 def home(contests: Sequence[Contest], key: int) -> int | None:

@@ -17,6 +17,7 @@ from tests.integration.disturbances import address, kill_workers, set_workers, u
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.integration.servers import Server, saying
+from tests.integration.test_accept_proxy import tlv, v2
 from tests.integration.test_health import CHECK, await_health
 from tests.support import DEADLINE, EchoServer, ask, free_port, read_all, short_directory, wait_for
 
@@ -259,6 +260,92 @@ def test_the_name_that_a_client_asks_for(start_proxy: StartProxy) -> None:
     assert Counter(answer(hello()) for _ in range(8)) == {"one": 4, "two": 4}
     one.close()
     two.close()
+
+
+def test_a_tlv_of_the_header(start_proxy: StartProxy, one: EchoServer, two: EchoServer) -> None:
+    """The whole value of the first one of its type, whoever the client is and whatever else the
+    header has; who sends none, or one that is too long to be kept, is divided exactly."""
+    of = sticky(one.address, two.address, sticky="tlv:0xEA", accept_proxy={"from": ["127.0.0.1"]})
+    proxy = start_proxy(routes(of, workers=2))
+
+    def answer(number: int, tlvs: bytes) -> str:
+        with socket.create_connection(address(proxy), DEADLINE) as sock:
+            sock.sendall(v2(number, tlvs) + b"hello\n")
+            sock.shutdown(socket.SHUT_WR)
+            return read_all(sock).split()[0].decode()
+
+    contenders = [(name_hash(name), 1) for name in ("v1", "v2")]
+    found = set()
+    for number in range(12):
+        value = b"" if not number else f"vpce-{number}".encode() * (number % 9 + 1)
+        best = sticky_pick(sticky_key(name_hash("shop"), value), contenders)
+        expected = "two" if best else "one"
+        own, other = tlv(0xEA, value), tlv(0xEA, b"another")
+        assert {answer(1, own), answer(2, tlv(0xE1, b"x" * 200) + own + other)} == {expected}
+        found.add(expected)
+    kill_workers(proxy)
+    assert answer(3, own) == expected
+    assert found == {"one", "two"}
+    for tlvs in (b"", tlv(0xE1, b"x"), tlv(0xEA, b"x" * 110)):
+        assert Counter(answer(n, tlvs) for n in range(8)) == {"one": 4, "two": 4}
+
+
+def test_explain_tells_the_clients_own_version(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    """As connections have it, with weights and states as they are, or as the file says."""
+    rule = {"name": "some", "source": ["127.1.0.0/22"], "weights": {"v1": 1, "v2": 1}}
+    of = {"by": "source", "zero": "stay"}
+    made = sticky(one.address, two.address, (3, 1), rules=[rule], sticky=of)
+    proxy = start_proxy(routes(made))
+    versions_of = {"v1": "one", "v2": "two"}
+
+    def told() -> dict[str, str]:
+        homes = {client: proxy.client.explain("shop", source=client)["home"] for client in CLIENTS}
+        return {client: versions_of[str(home)] for client, home in homes.items()}
+
+    then = versions(proxy)
+    assert told() == then
+    client = next(client for client in CLIENTS if then[client] == "two" and client > "127.1.4")
+    for command in (["explain", "shop"], ["explain", "shop", "-c", str(proxy.file)]):
+        done = proxy.run(*command, "--source", client)
+        last = "it goes to v2, as each time: the route is sticky by source"
+        assert done.stdout.splitlines()[-1] == last
+    assert proxy.run("weight", "shop", "v2=0").returncode == 0
+    assert told() == versions(proxy) == then
+    found = proxy.client.explain("shop", source=client)
+    assert [(row["name"], row["weight"]) for row in found["destinations"]] == [("v1", 3), ("v2", 0)]
+    assert proxy.run("drain", "shop/v2").returncode == 0
+    assert set(told().values()) == {"one"}
+    assert told() == versions(proxy)
+
+
+def test_explain_says_what_a_sticky_route_goes_by(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    parts = []
+    for name, by in (("a", "source"), ("b", "sni"), ("c", "tlv:0xEA")):
+        more: dict[str, Any] = {"accept_proxy": {"from": ["127.0.0.1"]}} if name == "c" else {}
+        parts.append({**sticky(one.address, two.address, sticky=by, **more), "name": name})
+    proxy = start_proxy(routes(*parts))
+    sticky_by = "  the route is sticky by"
+    for asked, told in (
+        (["a"], f"{sticky_by} source: with --source ADDRESS it is known which"),
+        (["a", "--source", "unix"], f"{sticky_by} source, but this client has no address"),
+        (["b", "--source", "10.0.0.1"], f"{sticky_by} sni: with --sni NAME it is known which"),
+        (["c"], f"{sticky_by} tlv:0xEA: with --tlv 0xEA=VALUE it is known which"),
+    ):
+        lines = proxy.run("explain", *asked).stdout.splitlines()
+        assert lines[-2:] == ["it goes to v1 50%, v2 50% of such connections", told]
+    contenders = [(name_hash(name), 1) for name in ("v1", "v2")]
+    for route_name, asked, key in (
+        ("b", ["--sni", "A.b"], sticky_key(name_hash("b"), b"a.b")),
+        ("c", ["--tlv", "0xEA=v"], sticky_key(name_hash("c"), b"\x01v")),
+        ("a", ["--source", "::1"], sticky_address_key(name_hash("a"), "::", 32, 64)),
+    ):
+        version = ("v1", "v2")[sticky_pick(key, contenders) or 0]
+        done = proxy.run("explain", route_name, *asked)
+        assert f"it goes to {version}, as each time" in done.stdout
 
 
 def test_a_rule_with_weights(start_proxy: StartProxy, one: EchoServer, two: EchoServer) -> None:

@@ -26,10 +26,11 @@ from tcpmux.master.upkeep import RETRY_SECONDS, Upkeep
 from tcpmux.master.weights import SavedWeights, SetWeights, UndoWeights
 from tcpmux.master.worker_count import SetWorkers
 from tcpmux.master.workers import WorkersBusy
+from tcpmux.shm import sticky
 from tcpmux.shm._commons import Commons
 from tcpmux.shm._image import read_image
 from tcpmux.shm._table import Table
-from tcpmux.shm.image import DOWN, Image
+from tcpmux.shm.image import DOWN, HEALTHY, Image
 from tcpmux.shm.serving import Condition
 from tcpmux.shm.slots import Key
 
@@ -219,6 +220,46 @@ def test_a_reload_that_can_not_be_done_leaves_everything_as_it_was(bench: Bench,
         bench.changes.apply(bench.reload("b", listen, weight=1))
     assert bench.state() == before
     assert bench.programs.told == (["prepare", "cancel"] if what == "socket" else [])
+
+
+def test_who_keeps_its_clients_is_said(bench: Bench) -> None:
+    """Of a sticky route with zero: stay."""
+
+    def said(change: Change) -> list[str]:
+        return [line.partition("r: ")[2] for line in bench.changes.apply(change).changes]
+
+    stay = {"rules": "sticky: {by: source, zero: stay}"}
+    bench.changes.apply(bench.reload("a", **stay))
+    assert said(SetWeights(route="r", weights={"v1": 0})) == ["v1 90->0, v1 keeps its clients"]
+    assert said(SetWeights(route="r", weights={"v2": 20})) == ["v2 10->20"]
+    assert said(SetWeights(route="r", weights={"v2": 10})) == ["v2 20->10"]
+    assert said(SetWeights(route="r", weights={"v1": 5})) == ["v1 0->5"]
+    assert said(SetWeights(route="r", weights={"v1": 0})) == ["v1 5->0, v1 keeps its clients"]
+    leave = bench.reload("a", rules="sticky: {by: source}", weight=0)
+    assert said(leave)[:1] == ["sticky.zero stay->leave, v1 no longer keeps its clients"]
+
+
+def test_sticky_routes_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change that needs more than there is room for is refused, and says what could be done."""
+    stay = {"rules": "sticky: {by: source, zero: stay}"}
+    bench.changes.apply(bench.reload("a", **stay))
+    before = bench.state()
+    weights = SetWeights(route="r", weights={"v1": 0})
+    for limit, most, told in (
+        ("MAX_CONTESTS", 1, "2 sets of weights, of at most 1"),
+        ("MAX_CONTENDERS", 2, "3 weights, of at most 2"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(sticky, limit, most)
+            for change in (weights, bench.reload("a", **stay, weight=0)):
+                with pytest.raises(TcpmuxError, match=f"sticky routes would need {told}"):
+                    bench.changes.apply(change)
+                assert bench.state() == before
+            down = SetConditions(conditions={V1: (DOWN, 100)})
+            bench.changes.apply(down)
+            bench.changes.apply(SetConditions(conditions={V1: (HEALTHY, 100)}))
+        before = bench.state()
+    bench.changes.apply(weights)
 
 
 def test_what_is_refused_changes_nothing(bench: Bench) -> None:
