@@ -383,6 +383,65 @@ static void what_is_added_is_read(void)
     }
 }
 
+/* Of a header with any byte changed to any other: what is taken has its own end, names what its
+ * bytes say, and all it has less of waits. */
+static void bytes_that_change_are_read_as_they_are(void)
+{
+    static const char text[] = "PROXY TCP4 203.0.113.7 10.0.0.1 56324 443\r\n";
+    struct built built[2] = {over_tcp4(9), {.size = sizeof(text) - 1}};
+    put(&built[0], 12, "\4\0\0\xea\0\3abc", 9);
+    memcpy(built[1].bytes, text, sizeof(text) - 1);
+    for (size_t i = 0; i < 2; i++) {
+        for (size_t at = 0; at < built[i].size; at++) {
+            for (int value = 0; value < 256; value++) {
+                struct built other = built[i];
+                struct tm_proxy_header header;
+                other.bytes[at] = (unsigned char)value;
+                if (parse(other.bytes, other.size, BOTH, &header) != TM_PROXY_WHOLE)
+                    continue;
+                uint32_t size = header.size;
+                CHECK(size <= other.size);
+                if (i == 0 && header.has_client) {
+                    CHECK(memcmp(header.client.ip, other.bytes + 16, 4) == 0);
+                    CHECK_EQUAL(header.client.port, other.bytes[24] << 8 | other.bytes[25]);
+                } else if (header.has_client) {
+                    char ip[INET_ADDRSTRLEN], line[TM_PROXY_V1_MAX + 1];
+                    CHECK(inet_ntop(AF_INET, header.client.ip, ip, sizeof(ip)));
+                    snprintf(line, sizeof(line), "PROXY TCP4 %s ", ip);
+                    CHECK(memcmp(line, other.bytes, strlen(line)) == 0);
+                }
+                for (uint32_t less = 0; less < size; less++)
+                    CHECK_EQUAL(parse(other.bytes, less, BOTH, &header), TM_PROXY_MORE);
+            }
+        }
+    }
+}
+
+/* Of those that name nobody as well. */
+static void tlvs_of_local_and_unix_are_read(void)
+{
+    struct built some[] = {v2(0x20, 0x00, 0), v2(0x21, 0x31, 216 + 9), v2(0x21, 0x31, 216 + 8)};
+    struct tm_proxy_header header;
+    struct tm_proxy_tlv tlv;
+    CHECK_EQUAL(parse(some[0].bytes, some[0].size, BOTH, &header), TM_PROXY_WHOLE);
+    uint32_t at = header.tlvs_at;
+    CHECK(!tm_proxy_next_tlv(some[0].bytes, &header, &at, &tlv));
+    put(&some[1], 216, "\4\0\0\xea\0\3abc", 9);
+    CHECK_EQUAL(parse(some[1].bytes, some[1].size, BOTH, &header), TM_PROXY_WHOLE);
+    CHECK(!header.has_client);
+    at = header.tlvs_at;
+    CHECK(tm_proxy_next_tlv(some[1].bytes, &header, &at, &tlv) && tlv.type == 4);
+    CHECK(tm_proxy_next_tlv(some[1].bytes, &header, &at, &tlv) && tlv.type == 0xea);
+    CHECK(!tm_proxy_next_tlv(some[1].bytes, &header, &at, &tlv));
+    put(&some[2], 216, "\4\0\0\xea\0\3ab", 8); /* cut off */
+    CHECK_EQUAL(parse(some[2].bytes, some[2].size, BOTH, &header), TM_PROXY_MALFORMED);
+    /* What follows LOCAL is skipped, whatever it is. */
+    struct built local = v2(0x20, 0x11, 12 + 8);
+    put(&local, 12, "\4\0\0\xea\0\3ab", 8);
+    CHECK_EQUAL(parse(local.bytes, local.size, BOTH, &header), TM_PROXY_WHOLE);
+    CHECK(!header.has_client && header.size == local.size);
+}
+
 /* With any bytes in it, an answer comes that keeps to its bounds. */
 static void whatever_comes_is_bounded(void)
 {
@@ -420,6 +479,8 @@ int main(void)
     RUN(what_is_written_is_read);
     RUN(of_one_without_an_ip_nobody_is_named);
     RUN(what_is_added_is_read);
+    RUN(bytes_that_change_are_read_as_they_are);
+    RUN(tlvs_of_local_and_unix_are_read);
     RUN(whatever_comes_is_bounded);
     return 0;
 }
