@@ -302,7 +302,7 @@ enum tm_hello_result tm_hello_parse(const unsigned char *bytes, size_t have, uin
     struct place start = {.bytes = bytes, .have = smaller(have, TM_HELLO_STREAM)}, place = start;
     uint32_t size;
     hello->size = hello->need = 0;
-    hello->sni_size = hello->alpn_size = 0;
+    hello->sni_size = hello->alpn_size = hello->alpn_cut = 0;
     hello->sni[0] = '\0';
     enum tm_hello_result result = cross(&place, limit, &size);
     if (result == TM_HELLO_MORE) {

@@ -102,6 +102,8 @@ static struct tm_answer is_begun(struct tm_worker *w, uint32_t index,
 {
     uint64_t deadline_ms = until_ms(w, index, rules);
     struct tm_known *known;
+    if (is_over && tm_sock_error(w->records[index].fd[TM_CLIENT]) < 0)
+        return tm_end_for(TM_CLOSED_client_reset); /* before anybody has looked at it */
     if (is_over || is_interrupted(w, index))
         return refuse_malformed(w);
     if (w->now_ms >= deadline_ms)

@@ -211,9 +211,10 @@ def _check_together(files: Sequence[_File]) -> None:
             check_rules(route, document, here)
             has_weight = any(destination.weight for destination in route.destinations)
             if not has_weight and not takes_all(route):
+                which = "every connection that meets no rule" if route.rules else "every connection"
                 document.warn(
                     (*here, "destinations"),
-                    "all weights are 0: every connection is reset until one has weight",
+                    f"all weights are 0: {which} is reset until one has weight",
                 )
             route_count += 1
             rules += len(route.rules)

@@ -10,9 +10,11 @@ from ipaddress import ip_address
 from tcpmux.config.address import Address
 from tcpmux.config.rule import tlv_value
 from tcpmux.config.rule_match import Client, Facts
+from tcpmux.config.rule_schema import sni as host_name
 from tcpmux.config.settings import UNIX
 
 MAX_TEXT = 4096  # of one
+ALPN_KEPT = 64  # TM_ALPN_MAX
 
 
 def facts_of(
@@ -33,8 +35,8 @@ def facts_of(
         _client(source) if source else None,
         _listener(listen, port),
         True if sni or alpn else tls,
-        (sni or "").lower().removesuffix("."),
-        tuple(alpn),
+        _name(sni) if sni else "",
+        _offered(alpn),
         tuple(map(_tlv, tlvs)),
     )
 
@@ -46,6 +48,23 @@ def _client(text: str) -> Client:
         return ip_address(text)
     except ValueError:
         raise ValueError(f"source: expected an address, or unix, got {text[:60]!r}") from None
+
+
+def _name(text: str) -> str:
+    """As workers keep it."""
+    try:
+        name = host_name(text)
+    except ValueError:
+        name = "*"
+    if name.startswith("*"):
+        raise ValueError(f"sni: {text[:60]!r} is no host name: to rules its client asks for none")
+    return name
+
+
+def _offered(protocols: Sequence[str]) -> tuple[str, ...]:
+    if sum(1 + len(each.encode()) for each in protocols) > ALPN_KEPT:
+        raise ValueError(f"alpn: of a list rules see {ALPN_KEPT} bytes, one of them for each size")
+    return tuple(protocols)
 
 
 def _listener(listen: Sequence[Address], port: str | None) -> Address | None:

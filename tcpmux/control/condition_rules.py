@@ -14,11 +14,11 @@ from tcpmux.control.condition import DEGRADED, DISABLED, DOWN, DRAINED, HEALTHY,
 from tcpmux.control.connecting import error_text
 from tcpmux.errors import plural
 from tcpmux.shm import image as rows
-from tcpmux.shm.serving import fallback_of, is_unavailable, serves
+from tcpmux.shm.serving import end_of, fallback_of, is_unavailable, serves
 
 if TYPE_CHECKING:
     from tcpmux.control.endpoint import Endpoint
-    from tcpmux.shm.image import DestinationRow, EndpointRow, RouteRow
+    from tcpmux.shm.image import DestinationRow, EndpointRow, RouteRow, RuleRow
 
 DOWN_AFTER = 3  # connects in a row that fail, as checks have it by default (fall)
 # What becomes of new connections that no destination can take, by on_all_unavailable.
@@ -184,6 +184,39 @@ def _worst(
 
 def of_route(route: RouteRow, destinations: Sequence[Condition]) -> Condition:
     """destinations: in the order of the row's."""
+    own = _by_weights(route, destinations)
+    lost = rules_lost(route, destinations)
+    if own.word not in (HEALTHY, DEGRADED):
+        if len(lost) == sum(not rule.rule.reject for rule in route.pick_rules):
+            return own
+        if any(row.weight for row in route.destinations):
+            own = Condition(DEGRADED, f"without a rule, {own.reason}", own.since)
+        else:
+            own = Condition(HEALTHY, "connections that meet no rule are reset")
+    if lost:
+        reasons = [own.reason] if own.word == DEGRADED else []
+        return Condition(DEGRADED, "; ".join([*reasons, _lost_by_rules(route, lost)]))
+    return own
+
+
+def rules_lost(route: RouteRow, destinations: Sequence[Condition]) -> list[RuleRow]:
+    """The rules whose connections no destination takes. destinations: in the order of the row's."""
+
+    def is_served(rule: RuleRow) -> bool:
+        pairs = zip(rule.effective_weights, destinations, strict=True)
+        return any(weight and at.is_usable for weight, at in pairs)
+
+    return [rule for rule in route.pick_rules if not rule.rule.reject and not is_served(rule)]
+
+
+def _lost_by_rules(route: RouteRow, lost: Sequence[RuleRow]) -> str:
+    more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+    end = "fail" if any(lost[0].effective_weights) else ENDS[end_of(route)]
+    return f"connections of rule {lost[0].name}{more} {end}"
+
+
+def _by_weights(route: RouteRow, destinations: Sequence[Condition]) -> Condition:
+    """Of those that meet no rule."""
     weighted = [
         (row, at) for row, at in zip(route.destinations, destinations, strict=True) if row.weight
     ]
@@ -234,7 +267,7 @@ def takes_connections(route: RouteRow, destinations: Sequence[Condition]) -> boo
 
 def what_becomes(route: RouteRow) -> str:
     """Of new connections of a route that is down: `are reset`, `wait`, `are refused` or `fail`."""
-    return ENDS[route.rules.on_all_unavailable] if is_unavailable(route) else "fail"
+    return ENDS[end_of(route)] if is_unavailable(route) else "fail"
 
 
 def loses_clients(row: DestinationRow) -> bool:
@@ -253,4 +286,6 @@ def share_of(route: RouteRow, row: DestinationRow) -> str:
     fallback = fallback_of(route.rules)
     if fallback >= 0 and serves(route.destinations[fallback]):
         return f"its share goes to {route.destinations[fallback].name}"
+    if not any(other.effective_weight for other in route.destinations):
+        return "no destination with weight is left to take its share"
     return "the others get its share"

@@ -32,7 +32,7 @@ from tcpmux.shm.image import (
     RouteRow,
     RuleRow,
 )
-from tcpmux.shm.serving import is_unavailable, rule_serves, serves
+from tcpmux.shm.serving import end_of, is_unavailable, rule_serves, serves
 from tcpmux.shm.stats import is_first_control
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ class Losses:
         why = "; ".join(self._reasons(row, reasons))
         still = "still " if episode.told else ""
         if not reasons:  # nobody comes, or nobody is reset
-            end, after = ENDS[row.rules.on_all_unavailable], duration(now - episode.began)
+            end, after = ENDS[end_of(row)], duration(now - episode.began)
             return f"{row.name}: new connections are still {end}, after {after}: {why}"
         is_every = "local_error" not in reasons and not any(map(self._accepts, row.destinations))
         who = "every new client is" if is_every else "clients are"

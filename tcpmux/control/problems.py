@@ -8,15 +8,20 @@ each of its destinations and endpoints as well.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from tcpmux.control.condition import BY_URGENCY, DEGRADED, DOWN, HEALTHY, Condition
-from tcpmux.control.condition_rules import loses_clients, share_of
+from tcpmux.control.condition_rules import (
+    loses_clients,
+    rules_lost,
+    share_of,
+    takes_connections,
+)
 from tcpmux.errors import plural
 from tcpmux.shm._declared import ABSENT, PRESENT, UPGRADE_STATES
-from tcpmux.shm.serving import shift_elsewhere
+from tcpmux.shm.serving import serves, shift_elsewhere
 from tcpmux.shm.stats import is_any_at_work, programs
 
 if TYPE_CHECKING:
@@ -100,11 +105,32 @@ def _of_route(
             own.since,
             _route_action(route, own, destinations),
         )
+    elif route.pick_rules:
+        yield from _of_some_clients(route, own, [at.own for at in destinations.values()])
     for row in route.destinations:
         at = destinations[row.name]
         if lost and row.weight:
             continue  # the route's own problem covers it
         yield from _of_destination(route, row, at)
+
+
+def _of_some_clients(
+    route: RouteRow, own: Condition, destinations: Sequence[Condition]
+) -> Iterator[Problem]:
+    """Of a route that serves others: of those of a rule, or of those that meet none."""
+    lost = rules_lost(route, destinations)
+    weights: Sequence[int] = [row.weight for row in route.destinations]
+    if lost:
+        path, weights = f"{route.name}/{lost[0].name}", lost[0].weights
+    elif any(weights) and not takes_connections(route, destinations):
+        path = route.name
+    else:
+        return
+    pairs = list(zip(route.destinations, weights, strict=True))
+    other = next((row.name for row, _ in pairs if serves(row)), "DESTINATION")
+    zeros = (f" {row.name}=0" for row, weight in pairs if weight and row.name != other)
+    action = f"Shift to {other}: tcpmux weight {path} {other}=100{''.join(zeros)}"
+    yield Problem(ERROR, route.name, None, None, own.word, own.reason, own.since, action)
 
 
 def _route_action(
@@ -132,7 +158,7 @@ def _of_destination(
     own = at.own
     if own.word == DOWN:
         loses = bool(row.weight) and loses_clients(row)
-        share = share_of(route, row) if row.weight else "it has weight 0"
+        share = share_of(route, row) if row.weight else _without_weight(route, row)
         yield Problem(
             ERROR if loses else WARNING,
             route.name,
@@ -178,6 +204,13 @@ def _of_destination(
             trouble.since,
             NAME_ACTION,
         )
+
+
+def _without_weight(route: RouteRow, row: DestinationRow) -> str:
+    at = route.destinations.index(row)
+    named = [rule.name for rule in route.pick_rules if rule.weights[at]]
+    more = f" (and {len(named) - 1} more)" if len(named) > 1 else ""
+    return f"it has weight in rule {named[0]}{more}" if named else "it has weight 0"
 
 
 NAME_ACTION = "Correct the name, its DNS record or `dns`; it is looked up again by itself"

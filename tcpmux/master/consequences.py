@@ -10,17 +10,9 @@ from tcpmux.config import Config, HostName
 from tcpmux.errors import listed
 from tcpmux.levels import Line
 from tcpmux.master.change import Known
-from tcpmux.shm.image import (
-    ENDS,
-    HEALTHY,
-    READY,
-    REFUSE,
-    RESET,
-    DestinationRow,
-    Image,
-    RouteRow,
-)
+from tcpmux.shm.image import ENDS, HEALTHY, READY, DestinationRow, Image, RouteRow
 from tcpmux.shm.serving import (
+    end_of,
     fallback_of,
     is_rule_unavailable,
     is_unavailable,
@@ -40,7 +32,7 @@ def consequences(old: Image, new: Image) -> Iterator[Line]:
         for was, now in zip(before.destinations, after.destinations, strict=True):
             yield from _destination_consequences(after, was, now)
         if is_unavailable(after) and not is_unavailable(before):
-            end = ENDS[after.rules.on_all_unavailable]
+            end = ENDS[end_of(after)]
             yield Line(
                 logging.ERROR,
                 f"{after.name}: no destination with weight has a healthy endpoint: new connections "
@@ -55,9 +47,7 @@ def _rule_consequences(before: RouteRow, after: RouteRow) -> Iterator[Line]:
     """Of rules; that nobody serves the whole route is said besides."""
     if is_unavailable(after):
         return
-    end = ENDS[
-        RESET if after.rules.on_all_unavailable == REFUSE else after.rules.on_all_unavailable
-    ]
+    end = ENDS[end_of(after)]
     for was, now in zip(before.pick_rules, after.pick_rules, strict=True):
         is_out = is_rule_unavailable(after, now)
         if is_out == (is_rule_unavailable(before, was) and not is_unavailable(before)):
@@ -129,7 +119,7 @@ def without_addresses(config: Config, image: Image, known: Known) -> Iterator[Li
             if not row.endpoints:
                 level, then = share_of(route, row)
                 if is_unavailable(route):
-                    end = ENDS[route.rules.on_all_unavailable]
+                    end = ENDS[end_of(route)]
                     level, then = logging.ERROR, f"new connections are {end}"
             shown = listed(names, MAX_SHOWN)
             yield Line(level, f"{route.name}/{row.name}: no address for {shown}: {then}")

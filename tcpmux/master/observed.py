@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from tcpmux.levels import Line
 from tcpmux.master.change import Change, Done, InForce, Known, LogLine
 from tcpmux.master.consequences import consequences
-from tcpmux.shm.image import REFUSE, Image
-from tcpmux.shm.serving import Condition, is_unavailable, with_conditions
+from tcpmux.shm.image import Image
+from tcpmux.shm.serving import Condition, refuses, with_conditions
 from tcpmux.shm.slots import Key
 
 
@@ -71,8 +71,4 @@ class SetRefusing(Change):
 
 def to_refuse(image: Image) -> frozenset[str]:
     """The routes that are not to listen, for SetRefusing."""
-    return frozenset(
-        route.name
-        for route in image.routes
-        if route.rules.on_all_unavailable == REFUSE and is_unavailable(route)
-    )
+    return frozenset(route.name for route in image.routes if refuses(route))

@@ -18,6 +18,7 @@ from tcpmux.shm.image import (
     FULL_SHARE,
     HEALTHY,
     READY,
+    REFUSE,
     REJECT,
     RESET,
     DestinationRow,
@@ -79,6 +80,22 @@ def is_rule_unavailable(route: RouteRow, rule: RuleRow) -> bool:
     pairs = zip(route.destinations, rule.weights, strict=True)
     wanted = (weight and d.is_meant_to_serve and d.state == READY for d, weight in pairs)
     return any(wanted) and not rule_serves(route, rule)
+
+
+def refuses(route: RouteRow) -> bool:
+    """Whether it is not to listen: on_all_unavailable says so, and nobody who comes gets anywhere,
+    be it by a rule."""
+    return (
+        route.rules.on_all_unavailable == REFUSE
+        and is_unavailable(route)
+        and not any(rule_serves(route, rule) for rule in route.pick_rules)
+    )
+
+
+def end_of(route: RouteRow) -> int:
+    """What becomes of connections that no destination can take: an index of ENDS."""
+    end = route.rules.on_all_unavailable
+    return RESET if end == REFUSE and not refuses(route) else end
 
 
 def shift_elsewhere(route: RouteRow) -> tuple[str, str]:

@@ -17,6 +17,7 @@ static enum tm_hello_result parse_up_to(const void *bytes, size_t size, uint32_t
 {
     unsigned char *exact = malloc(size ? size : 1);
     memcpy(exact, bytes, size);
+    memset(hello, 0xff, sizeof(*hello)); /* as a stack may have it */
     enum tm_hello_result result = tm_hello_parse(exact, size, limit, hello);
     free(exact);
     return result;
@@ -277,6 +278,7 @@ static void one_without_extensions_names_nothing(void)
     struct tm_hello hello;
     CHECK_EQUAL(parse(&stream, &hello), TM_HELLO_WHOLE);
     CHECK(hello.sni_size == 0 && hello.alpn_size == 0 && hello.sni[0] == '\0');
+    CHECK(!hello.alpn_cut);
 }
 
 static void lengths_that_do_not_fit(void)

@@ -28,11 +28,19 @@ from tests.integration.disturbances import (
     upgrade,
     workers_stopped,
 )
-from tests.integration.proxy import Proxy
+from tests.integration.proxy import Proxy, stopped
 from tests.integration.routes import route, routes
 from tests.integration.small_buffers import PIECES, SIZES
 from tests.others import needs_reachable
-from tests.support import DEADLINE, EchoServer, free_port, patient, read_all, wait_for
+from tests.support import (
+    DEADLINE,
+    EchoServer,
+    free_port,
+    patient,
+    read_all,
+    wait_for,
+    will_reset,
+)
 
 CLIENTS = 24
 ALPN = ("h2", "http/1.1")
@@ -310,6 +318,20 @@ def test_a_client_that_resets(proxy: Proxy) -> None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             client.close()
         wait_for(lambda: closed(proxy) == {"client_reset": 2}, "both to end")
+
+
+def test_a_client_that_has_reset_before_anybody_looks(proxy: Proxy) -> None:
+    """What it has sent can be read all the same."""
+    pids = proxy.worker_pids()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: all(map(stopped, pids)), "the workers to stop")
+    with connected(proxy, 1) as (client,):
+        client.sendall(hello(size=400)[:200])
+        will_reset(client)
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: closed(proxy) == {"client_reset": 1}, "it to end")
 
 
 @pytest.mark.parametrize(("memory", "largest"), [(4096, 1800), (131072, 40000)])

@@ -257,6 +257,42 @@ def test_the_fallback_that_a_route_names_stands_in_for_rules_too(
     assert who(proxy, range(3)) == {"one": 3}
 
 
+def test_a_route_listens_while_a_rule_is_served(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    """That those who meet no rule have no destination is no reason to refuse the others."""
+    made = ruled(one, two, [TESTERS], on_all_unavailable="refuse")
+    made["check"] = {"type": "tcp", "interval": "200ms", "fast_interval": "100ms"}
+    made["destinations"][0]["endpoints"] = [f"127.0.0.1:{free_port()}"]
+    proxy = start_proxy(routes(made, workers=1))
+    proxy.says("r: no destination with weight has a healthy endpoint: new connections are reset")
+    wait_for(lambda: proxy.status()["routes"][0]["condition"] == "degraded", "it to be seen")
+    assert ask(proxy, 1) == "two"
+    with pytest.raises(ConnectionResetError):
+        ask(proxy, 200)
+    (lost, _) = proxy.status()["problems"]
+    assert (lost["severity"], lost["destination"]) == ("error", None)
+    assert lost["text"].startswith("without a rule, new connections are reset: v1 is down")
+    assert proxy.client.readyz()
+    two.close()
+    wait_for(lambda: not proxy.status()["routes"][0]["listen"], "nobody to be listened to")
+
+
+def test_a_rule_that_nobody_serves_is_a_problem(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    made = ruled(one, two, [SPLIT, TESTERS])
+    made["check"] = {"type": "tcp", "interval": "200ms", "fast_interval": "100ms"}
+    proxy = start_proxy(routes(made, workers=1))
+    two.close()
+    wait_for(lambda: proxy.status()["routes"][0]["condition"] == "degraded", "it to be seen")
+    lost, down = proxy.status()["problems"]
+    assert (lost["severity"], lost["text"]) == ("error", "connections of rule testers are reset")
+    assert lost["action"] == "Shift to v1: tcpmux weight r/testers v1=100 v2=0"
+    assert (down["severity"], down["destination"]) == ("warning", "v2")
+    assert down["text"].endswith("; it has weight in rule split (and 1 more)")
+
+
 # --- weights at run time --------------------------------------------------------------------------
 
 
@@ -487,6 +523,9 @@ def test_what_can_t_be_asked_is_said(proxy: Proxy) -> None:
         (["r", "--port", "1"], "port: the route listens on 127.0.0.1:"),
         (["r", "--tlv", "0xEA"], "tlv: expected TYPE=VALUE such as 0xEA=vpce-123, got '0xEA'"),
         (["r", "--no-tls", "--sni", "a"], "a client without TLS sends no name"),
+        (["r", "--sni", "*.eu.example"], "sni: '*.eu.example' is no host name"),
+        (["r", "--sni", "a" * 64 + ".example"], "to rules its client asks for none"),
+        (["r", "--alpn", "x" * 61, "--alpn", "h2"], "alpn: of a list rules see 64 bytes"),
         (["s"], "no route named 's'"),
     ):
         for more in ([], ["-c", str(proxy.file)]):

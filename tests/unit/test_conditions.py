@@ -16,6 +16,7 @@ import pytest
 
 from tcpmux.config import Check, Passive
 from tcpmux.config.address import Address
+from tcpmux.config.rule import Rule
 from tcpmux.control import ejection
 from tcpmux.control.condition import CONDITIONS, Condition
 from tcpmux.control.condition_rules import (
@@ -57,6 +58,7 @@ from tcpmux.shm.image import (
     Image,
     ListenerRow,
     RouteRow,
+    RuleRow,
 )
 from tcpmux.shm.serving import with_conditions, with_state
 from tcpmux.shm.view import View
@@ -483,6 +485,35 @@ def one_aside(state: int) -> RouteRow:
 )
 def test_of_a_route(row: RouteRow, destinations: list[Condition], word: str, reason: str) -> None:
     found = of_route(row, destinations)
+    assert found.word == word
+    assert found.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("weights", "rules", "own", "word", "reason"),
+    [
+        ((1, 0), [(0, 1)], [GOOD, GOOD], "healthy", ""),
+        ((1, 0), [(0, 1)], [GOOD, OUT], "degraded", "connections of rule r0 fail"),
+        ((1, 0), [(0, 0)], [GOOD, GOOD], "degraded", "connections of rule r0 are reset"),
+        ((1, 0), [(0, 1), (0, 2)], [GOOD, OUT], "degraded", "connections of rule r0 (and 1 more)"),
+        ((1, 0), [(1, 1)], [GOOD, OUT], "healthy", ""),
+        ((1, 0), [(0, 1)], [OUT, GOOD], "degraded", "without a rule, new connections fail: v1"),
+        ((1, 0), [(1, 0)], [OUT, GOOD], "down", "new connections fail: v1 is down"),
+        ((0, 0), [(0, 1)], [OUT, GOOD], "healthy", "connections that meet no rule are reset"),
+        ((0, 0), [(1, 0)], [OUT, GOOD], "down", "every destination has weight 0"),
+    ],
+)
+def test_of_a_route_with_rules(
+    weights: tuple[int, ...],
+    rules: list[tuple[int, ...]],
+    own: list[Condition],
+    word: str,
+    reason: str,
+) -> None:
+    made = tuple(
+        RuleRow(Rule(name=f"r{n}"), n, n, 1, each, each, each) for n, each in enumerate(rules)
+    )
+    found = of_route(replace(split(*weights), pick_rules=made), own)
     assert found.word == word
     assert found.reason.startswith(reason)
 
