@@ -59,8 +59,8 @@ int tm_sock_shut_write(int fd);
  * closes says so at once; TCP says FIN, which may be a half-close: false. Sends nothing. */
 bool tm_sock_closed_by_peer(int fd);
 
-/* Copies up to `size` bytes that are there to be read, and leaves them there. Their number, 0 at the
- * end of input, or -errno: -EAGAIN if there are none. */
+/* Copies up to `size` bytes that are there to be read, and leaves them there. Their number, 0 at
+ * the end of input, or -errno: -EAGAIN if there are none. */
 ssize_t tm_sock_peek(int fd, unsigned char *bytes, size_t size) __attribute__((warn_unused_result));
 
 /* Whether its peer has ended its input, or all, and sends no more than what is there. */
