@@ -121,14 +121,6 @@ enum outcome {
     HOMELESS,  /* TM_HOMELESS */
 };
 
-/* What was said to another one is not said to the next, nor was its answer the next one's. */
-static void forget_endpoint(struct tm_conn *conn)
-{
-    struct tm_half *half = conn->half;
-    half[TM_CLIENT].base = tm_base_make(tm_base_consumed(half[TM_CLIENT].base), 0);
-    half[TM_ENDPOINT].base = tm_base_make(0, tm_base_prepended(half[TM_ENDPOINT].base));
-}
-
 /* The connect itself, and whether it is over at once: on this host or a fast network the handshake
  * is. */
 static enum outcome connect_to(struct tm_worker *w, uint32_t index,
@@ -143,7 +135,7 @@ static enum outcome connect_to(struct tm_worker *w, uint32_t index,
     tm_peer_from(&cold->endpoint, &endpoint->address);
     tm_count(&tm_slot_of(w, endpoint->slot)->opened, 1);
     cold->connect_started_us = (uint32_t)tm_clock_us();
-    forget_endpoint(conn);
+    tm_record_forget_endpoint(conn);
     tm_journal_note(w->pump.journal, TM_CONNECT);
     int fd = tm_sock_connect(&endpoint->address);
     tm_conn_set_fd(conn, cold, TM_ENDPOINT, fd >= 0 ? fd : -1);
@@ -358,12 +350,6 @@ void tm_connect_timeout(struct tm_worker *w, uint32_t index)
 void tm_connect_event(struct tm_worker *w, uint32_t index, uint32_t events)
 {
     struct tm_conn *conn = &w->records[index];
-    if (w->colds[index].stage > TM_STAGE_CONNECT) { /* it waits for what the endpoint says */
-        tm_stage_run(w, index);
-        if (conn->state == TM_RELAYING)
-            tm_relay_event(w, index, TM_ENDPOINT, events);
-        return;
-    }
     if (!(events & (EPOLLOUT | EPOLLERR | EPOLLHUP)))
         return;
     int error = tm_sock_error(conn->fd[TM_ENDPOINT]);

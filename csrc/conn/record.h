@@ -41,6 +41,14 @@ static inline uint16_t tm_side_family(const struct tm_cold *cold, int side)
     return side == TM_CLIENT ? cold->client_family : cold->endpoint.family;
 }
 
+/* What was said to one endpoint is not said to the next, nor was its answer the next one's. */
+static inline void tm_record_forget_endpoint(struct tm_conn *conn)
+{
+    struct tm_half *half = conn->half;
+    half[TM_CLIENT].base = tm_base_make(tm_base_consumed(half[TM_CLIENT].base), 0);
+    half[TM_ENDPOINT].base = tm_base_make(0, tm_base_prepended(half[TM_ENDPOINT].base));
+}
+
 /* Which of a connection's counts the kernel does not keep: those of UNIX sockets. */
 static inline void tm_record_note_uncounted(struct tm_conn *conn, const struct tm_cold *cold)
 {

@@ -6,6 +6,7 @@
 #include "conn/connect.h"
 #include "conn/interest.h"
 #include "conn/outcome.h"
+#include "conn/relay.h"
 #include "sock.h"
 
 static struct tm_answer run_one(struct tm_worker *w, uint32_t index)
@@ -81,10 +82,20 @@ static void client_event(struct tm_worker *w, uint32_t index, uint32_t events)
         tm_stage_run(w, index);
 }
 
+/* It is connected, and a stage waits for what it says. */
+static void endpoint_event(struct tm_worker *w, uint32_t index, uint32_t events)
+{
+    tm_stage_run(w, index);
+    if (w->records[index].state == TM_RELAYING)
+        tm_relay_event(w, index, TM_ENDPOINT, events);
+}
+
 void tm_stage_event(struct tm_worker *w, uint32_t index, int side, uint32_t events)
 {
     if (side == TM_CLIENT)
         client_event(w, index, events);
+    else if (w->colds[index].stage > TM_STAGE_CONNECT)
+        endpoint_event(w, index, events);
     else
         tm_connect_event(w, index, events);
 }
