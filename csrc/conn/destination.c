@@ -133,7 +133,9 @@ static uint32_t home_of(struct tm_worker *w, uint32_t index, const struct tm_rou
 {
     uint64_t key;
     uint32_t home;
-    if (!tm_sticky_key_of(w, index, route, &key))
+    /* A period of 1 is all weight on one destination: pick.h. */
+    if ((split->contest_count == 1 && split->period == 1) ||
+        !tm_sticky_key_of(w, index, route, &key))
         return TM_NONE;
     home = tm_sticky_home(w->image, split, key);
     return home < route->destination_count ? home : TM_NONE;
@@ -157,8 +159,7 @@ struct tm_answer tm_pick_stage(struct tm_worker *w, uint32_t index)
         if (rule)
             split = &rule->split;
     }
-    /* A period of 1 is all weight on one destination: pick.h. */
-    if (split->contest_count > (split->period == 1))
+    if (split->contest_count)
         home = home_of(w, index, route, split);
     if (home == TM_NONE && split->period == 0) {
         /* No destination can take it: some time may pass until one can. */
