@@ -10,7 +10,6 @@ from ipaddress import ip_address
 from tcpmux.config.address import Address
 from tcpmux.config.rule import tlv_value
 from tcpmux.config.rule_match import Client, Facts
-from tcpmux.config.rule_schema import sni as host_name
 from tcpmux.config.settings import UNIX
 
 MAX_TEXT = 4096  # of one
@@ -52,6 +51,8 @@ def _client(text: str) -> Client:
 
 def _name(text: str) -> str:
     """As workers keep it."""
+    from tcpmux.config.rule_schema import sni as host_name  # with pydantic
+
     try:
         name = host_name(text)
     except ValueError:

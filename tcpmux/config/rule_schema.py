@@ -58,7 +58,8 @@ def sni(value: Any) -> str:
         raise ValueError(f"expected a host name as clients send it{_a_label(value)}, got {value}")
     name = value.lower().removesuffix(".")
     labels = name.removeprefix("*.").split(".")
-    if len(name) > MAX_SNI or not all(map(_LABEL.fullmatch, labels)):
+    is_address = labels[-1].isdigit()  # which no client asks for, as workers see it
+    if len(name) > MAX_SNI or is_address or not all(map(_LABEL.fullmatch, labels)):
         hint = " (* stands for whole labels at the beginning)" if "*" in labels[0] else ""
         raise ValueError(
             f"expected a host name such as shop.example or *.example, got {describe(value)}{hint}"

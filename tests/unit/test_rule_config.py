@@ -72,6 +72,7 @@ MISTAKES = {
     "{sni: a..b, to: v1}": "expected a host name such as shop.example or *.example, got a..b",
     "{sni: -a.b, to: v1}": "expected a host name such as shop.example or *.example, got -a.b",
     "{sni: 'a b', to: v1}": "expected a host name such as shop.example or *.example, got a b",
+    "{sni: 192.0.2.1, to: v1}": "expected a host name such as shop.example or *.example, got 192",
     f"{{sni: {'a' * 64}.b, to: v1}}": "expected a host name such as shop.example or *.example",
     f"{{sni: {'a.' * 126}ab, to: v1}}": "expected a host name such as shop.example or *.example",
     "{sni: 5, to: v1}": "expected a host name such as shop.example, got 5",
@@ -162,7 +163,7 @@ def test_values_are_taken_alone_or_in_a_list(tmp_path: Path) -> None:
 
 WHOLE = (
     "{name: testers, source: [10.9.0.0/16, 'fd00::/8', unix], port: [5432, 5433], to: v2}",
-    "{sni: ['*.eu.example', shop.example, '1.2', 'on'], alpn: [postgresql, 'on', '#'], to: v1}",
+    "{sni: ['*.eu.example', shop.example, '1.2e3', 'on'], alpn: [postgresql, 'on', '#'], to: v1}",
     "{tls: false, reject: true}",
     r"{tlv: {0xEA: vpce-123, 5: [shop, 'hex:00ff', ' a', 'a\"$$b'], 6: 'hex:6865783a'}, to: v1}",
     "{listen: 'unix:/run/db.sock', weights: {v2: 0, v1: 9}}",
@@ -196,7 +197,7 @@ def test_a_derived_name_depends_on_the_conditions_alone(tmp_path: Path) -> None:
 def test_rules_are_told_in_words(tmp_path: Path) -> None:
     told = [str(rule) for rule in rules_of(tmp_path, *WHOLE)]
     assert told[0] == "source 10.9.0.0/16, fd00::/8, unix; port 5432, 5433"
-    assert told[1] == "sni *.eu.example, shop.example, 1.2 and 1 more; alpn postgresql, on, #"
+    assert told[1] == "sni *.eu.example, shop.example, 1.2e3 and 1 more; alpn postgresql, on, #"
     assert told[2] == "tls false"
     assert told[-1] == "every connection"
 
