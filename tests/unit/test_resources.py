@@ -171,8 +171,10 @@ CASES = [
         "source",
         GW + VS.replace("{port: 31400}", "{port: 31400, sourceSubnet: 10.0.0.0/33}"),
         refused=(
-            "r.yaml:16:41: spec.tcp[0].match[0].sourceSubnet: expected a network such as "
-            "10.0.0.0/8, got 10.0.0.0/33",
+            (
+                "r.yaml:16:41: spec.tcp[0].match[0].sourceSubnet: expected a network such as "
+                "10.0.0.0/8, got 10.0.0.0/33"
+            ),
         ),
     ),
     Case(
