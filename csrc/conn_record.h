@@ -210,6 +210,7 @@ struct tm_known {
     uint8_t waits_for_more; /* its socket tells of no bytes before there are enough: preread.c */
     uint8_t alpn_cut;    /* as tm_hello has it */
     uint8_t starttls_end; /* bytes consumed of it with the last of these, the low bits */
+    uint32_t header_ms;  /* from the accept until its header was read; 0 = it had none */
     char sni[TM_SNI_MAX + 1];         /* client_hello.h: struct tm_hello */
     unsigned char alpn[TM_ALPN_MAX];
     unsigned char tlvs[TM_TLVS_MAX];  /* those to be kept, as they came: type, size, value */

@@ -66,6 +66,8 @@ static inline uint32_t tm_orders_checked(const struct tm_live *live)
                                                : 0;
 }
 
+enum { TM_HEADER_MS_MAX = 24 * 60 * 60 * 1000 }; /* the longest accept_proxy.timeout */
+
 /* Of bytes that end somewhere: all that is in there can be read then. */
 static inline void tm_known_mend(struct tm_known *known)
 {
@@ -76,6 +78,8 @@ static inline void tm_known_mend(struct tm_known *known)
         known->alpn_size = 0;
     if (known->tlvs_size > TM_TLVS_MAX)
         known->tlvs_size = 0;
+    if (known->header_ms > TM_HEADER_MS_MAX)
+        known->header_ms = 0;
     known->sni[known->sni_size] = '\0';
 }
 

@@ -32,7 +32,9 @@ static struct tm_answer refuse_too_long(struct tm_worker *w)
 
 static uint64_t until_ms(struct tm_worker *w, uint32_t index, const struct tm_route_rules *rules)
 {
-    return w->colds[index].accepted_at_us / 1000 + rules->preread_timeout_ms;
+    const struct tm_known *known = tm_known_of(w, index);
+    return w->colds[index].accepted_at_us / 1000 + (known ? known->header_ms : 0) +
+           rules->preread_timeout_ms;
 }
 
 /* --- the socket's own patience -------------------------------------------------------------- */
@@ -186,6 +188,8 @@ static struct tm_answer read_first(struct tm_worker *w, uint32_t index,
         return is_silent(w, index, rules, is_over);
     switch (found.result) {
     case TM_HELLO_WHOLE:
+        if (found.hello.alpn_cut && rules->preread == TM_PREREAD_ALPN)
+            return refuse_too_long(w); /* a rule may name one that there was no room for */
         return know(w, index, TM_FIRST_TLS, &found.hello, &counters->preread_tls);
     case TM_HELLO_MORE:
         return is_begun(w, index, rules, found.hello.need, is_over);

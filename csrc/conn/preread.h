@@ -16,4 +16,10 @@
 #include "known.h"
 #include "preface.h"
 
+/* The route's rule `preread`; 0 = nothing is read. */
+enum tm_preread {
+    TM_PREREAD_NAMES = 1,
+    TM_PREREAD_ALPN, /* the same, and every protocol has to find room: rules name some */
+};
+
 #endif

@@ -24,6 +24,7 @@ static void name_client(struct tm_worker *w, uint32_t index, struct tm_known *kn
     if (!known->peer.family)
         keep_peer(&known->peer, &w->colds[index].client);
     known->to = header->to;
+    known->header_ms = (uint32_t)(w->now_ms - w->colds[index].accepted_at_us / 1000);
     w->colds[index].client = header->client;
 }
 

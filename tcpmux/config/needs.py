@@ -11,6 +11,17 @@ if TYPE_CHECKING:
 AUTHORITY, ALPN = 0x02, 0x01  # types of TLVs
 
 
+NOTHING, NAMES, ALL_PROTOCOLS = range(3)  # csrc/conn/preread.h: enum tm_preread
+
+
+def reading(route: Route) -> int:
+    """What is read of the client's first bytes. Where rules go by protocols, a client whose list
+    finds no room is reset: one of those that are left out may be named in a rule."""
+    if any(rule.alpn for rule in route.rules):
+        return ALL_PROTOCOLS
+    return NAMES if needs_client_hello(route) else NOTHING
+
+
 def needs_client_hello(route: Route) -> bool:
     """Whether a TLS ClientHello is waited for and read."""
     sent = [destination.policy.send_proxy for destination in route.destinations]

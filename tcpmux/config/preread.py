@@ -21,13 +21,15 @@ PREREAD_STARTTLS = {
 @dataclass(frozen=True, slots=True)
 class Preread:
     """Of the client's first bytes, before the pick. is_asked: the file says so; a route's rules may
-    need it as well: needs_client_hello(). timeout in s, from the accept. limit in bytes."""
+    need it as well: needs.reading(). timeout in s, from the accept or the end of a PROXY header.
+    limit in bytes."""
 
     is_asked: bool = other(
-        "Whether a TLS ClientHello is read.", False, rule="preread", unit="0 or 1"
+        "Whether a TLS ClientHello is read.", False, rule="preread", unit="tm_preread"
     )
     timeout: float = seconds(
-        "How long a client may take to send its first bytes, and all of a ClientHello.",
+        "How long a client may take to send its first bytes, and all of a ClientHello: from the "
+        "accept, or from the end of its PROXY header.",
         5.0, 0.001, DAY, rule="preread_timeout_ms",
     )  # fmt: skip
     limit: int = size(

@@ -25,6 +25,8 @@ def check_rules(route: RouteModel, document: Document, here: Location) -> None:
             document.warn(at, f"never reached: {takes_all} takes every connection")
         elif not rule.conditions:
             takes_all = f"rules[{r}]"
+        if rule.tlvs and not route.accept_proxy:
+            document.warn((*at, "tlv"), "never met: the route has no accept_proxy")
         if model.weights and not any(model.weights.values()):
             document.warn(
                 (*at, "weights"),

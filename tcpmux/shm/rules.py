@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tcpmux.config.model import Destination, Route
-from tcpmux.config.needs import kept_tlvs, needs_client_hello
+from tcpmux.config.needs import kept_tlvs, reading
 from tcpmux.config.rows import numbers, rules_of
 from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, RoutePolicy
 from tcpmux.shm._address import address_hash
@@ -47,7 +47,7 @@ def route_rules(route: Route) -> RouteRules:
     kept = replace(policy, accept_proxy=replace(policy.accept_proxy, keep=kept_tlvs(route)))
     salt = address_hash(policy.sticky.group or route.name) if policy.sticky.is_on else 0
     given = numbers(kept) | {
-        "preread": int(needs_client_hello(route)),
+        "preread": reading(route),
         "fallback": fallback,
         "sticky_salt": salt,
     }

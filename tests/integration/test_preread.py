@@ -206,6 +206,39 @@ def test_behind_a_proxy_header(start_proxy: StartProxy, echo: EchoServer) -> Non
         assert {row["client"] for row in connections(proxy)} == {"198.51.100.1:1001"}
 
 
+def test_a_header_may_take_longer_than_a_hello(start_proxy: StartProxy, echo: EchoServer) -> None:
+    """Its client's own bytes can't come before it has ended."""
+    limit = 2.0
+    parts = reading(echo, timeout=f"{limit:g}s", silent="reject")
+    proxy = start_proxy(routes({**parts, "accept_proxy": {"from": ["127.0.0.1"], "timeout": "1h"}}))
+    sent = hello("shop.example", ALPN)
+    with connected(proxy, 1) as (client,):
+        wait_for(lambda: [row for row in connections(proxy) if row["age"] > limit], "its age")
+        client.sendall(b"PROXY TCP4 198.51.100.1 192.0.2.1 1001 443\r\n")
+        wait_for(lambda: [row for row in connections(proxy) if row["peer"]], "its header")
+        client.sendall(sent)
+        assert receive(client, len(sent)) == sent
+        assert names(proxy) == ["shop.example"]
+
+
+@pytest.mark.parametrize("rules", [[], [{"alpn": "last", "reject": True}]], ids=["none", "some"])
+def test_a_list_of_protocols_without_room(
+    start_proxy: StartProxy, echo: EchoServer, rules: list[dict[str, Any]]
+) -> None:
+    """Where rules go by protocols, one of them could be among those that are left out."""
+    proxy = start_proxy(routes({**reading(echo), "rules": rules}))
+    sent = hello("shop.example", ("x" * 30, "y" * 30, "z" * 20, "last"))
+    with connected(proxy, 1) as (client,):
+        client.sendall(sent)
+        if not rules:
+            assert receive(client, len(sent)) == sent
+            return
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    wait_for(lambda: closed(proxy) == {"client_hello": 1}, "its end")
+    assert counters(proxy) == {"too_long": 1}
+
+
 def test_clients_of_a_unix_socket(
     start_proxy: StartProxy, echo: EchoServer, open_path: Path
 ) -> None:

@@ -147,6 +147,13 @@ def test_what_no_connection_gets_to_is_a_warning(tmp_path: Path) -> None:
     ]
 
 
+def test_a_tlv_of_a_route_without_headers_is_a_warning(tmp_path: Path) -> None:
+    config = read(tmp_path, "{tlv: {0xEA: x}, to: v1}")
+    assert [f"{w.where}: {w.message}" for w in config.warnings] == [
+        "routes[0].rules[0].tlv: never met: the route has no accept_proxy"
+    ]
+
+
 def test_values_are_taken_alone_or_in_a_list(tmp_path: Path) -> None:
     one, two = rules_of(
         tmp_path,
