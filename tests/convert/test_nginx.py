@@ -273,14 +273,6 @@ def test_access_rules_are_inherited_all_or_none() -> None:
     [
         ("server { listen 80 ssl; proxy_pass 127.0.0.1:81; }", "TLS"),
         (f"server {{ {LISTENING} proxy_ssl on; }}", "TLS"),
-        (
-            "server { listen unix:/x proxy_protocol; proxy_pass 127.0.0.1:81; }",
-            "the PROXY protocol",
-        ),
-        (
-            "server { listen 80; proxy_protocol on; proxy_pass unix:/run/x; }",
-            "the PROXY protocol",
-        ),
         ("server { listen 80 udp; proxy_pass 127.0.0.1:81; }", "UDP"),
         ("server { listen 80; listen 80 udp; proxy_pass 127.0.0.1:81; }", "UDP"),
         (f"server {{ {LISTENING} proxy_bind 127.0.0.2; }}", "source addresses"),

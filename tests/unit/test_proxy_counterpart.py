@@ -21,6 +21,8 @@ from proxyprotocol.tlv import ProxyProtocolTLV
 from proxyprotocol.v1 import ProxyProtocolV1
 from proxyprotocol.v2 import ProxyProtocolV2
 
+from tests.support import patient
+
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 WHOLE, MORE = 0, 1  # enum tm_proxy_result
 Ends = tuple[str, int, str, int]
@@ -50,7 +52,7 @@ def parser(tmp_path_factory: pytest.TempPathFactory) -> Any:
     compiler = shlex.split(os.environ.get("CC", "gcc"))
     source = str(CSRC / "proxy_header.c")
     flags = ["-shared", "-fPIC", "-D_GNU_SOURCE", f"-I{CSRC}", source, "-o", str(made)]
-    subprocess.run([*compiler, *flags], check=True, timeout=120)
+    subprocess.run([*compiler, *flags], check=True, timeout=patient(120))
     return ctypes.CDLL(str(made)).tm_proxy_parse
 
 
