@@ -1,5 +1,5 @@
-"""`python -m bench.headers`: what a header of the PROXY protocol costs, in and out: us of CPU of
-the worker for each connection, beside a route without.
+"""`python -m bench.headers`: what a header of the PROXY protocol costs, in and out, and what a
+ClientHello that is read: us of CPU of the worker for each connection, beside a route without.
 
 The routes take turns, a few hundred connections each time: one client, one connection at a time,
 which sends a few bytes, gets a few and is closed. Of each route, the median over all turns of what
@@ -15,24 +15,44 @@ import os
 import socket
 import statistics
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.environment import choose_cpus
 from bench.instance import Instance, free_ports, route, running
+from tests.client_hellos import hello
 
 V1 = b"PROXY TCP4 198.51.100.7 192.0.2.1 56324 443\r\n"
 V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc6\x33\x64\x07\xc0\0\2\1\xdc\x04\1\xbb"
 LONG = {"version": 2, "crc32c": True, "unique_id": True, "decision": "0xE0"}
-# Route: what clients send first, what endpoints are sent.
-KINDS: dict[str, tuple[bytes, Any]] = {
-    "none": (b"", 0),
-    "in, v1": (V1, 0),
-    "in, v2": (V2, 0),
-    "out, v1": (b"", 1),
-    "out, v2": (b"", 2),
-    "out, v2 with TLVs": (b"", LONG),
-    "in and out, v2": (V2, 2),
+HELLO = hello("shop.example", ("h2", "http/1.1"), 517)
+ACCEPTING = {"accept_proxy": {"from": ["127.0.0.1"]}}
+BY_NAME = {"rules": [{"sni": "shop.example", "to": "v0"}]}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """first: what clients send first. sent: send_proxy. than: whom it is compared with."""
+
+    first: bytes = b""
+    sent: Any = 0
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    than: str = "none"
+
+
+KINDS = {
+    "none": Kind(),
+    "in, v1": Kind(V1, keys=ACCEPTING),
+    "in, v2": Kind(V2, keys=ACCEPTING),
+    "out, v1": Kind(sent=1),
+    "out, v2": Kind(sent=2),
+    "out, v2 with TLVs": Kind(sent=LONG),
+    "in and out, v2": Kind(V2, 2, ACCEPTING),
+    "ClientHello": Kind(HELLO),
+    "ClientHello, read": Kind(HELLO, keys={"preread": {}}, than="ClientHello"),
+    "ClientHello, a rule by name": Kind(HELLO, keys=BY_NAME, than="ClientHello"),
 }
 LAST = b"\xff"  # of what a client sends, and nowhere in a header
 
@@ -72,16 +92,19 @@ def measure(instance: Instance, ports: list[int], rounds: int, count: int) -> di
     (worker,) = Client(str(instance.admin)).status()["workers"]
     costs: dict[str, list[float]] = {name: [] for name in KINDS}
     for _ in range(rounds + 1):
-        for port, (name, (first, _)) in zip(ports, KINDS.items(), strict=True):
+        for port, (name, kind) in zip(ports, KINDS.items(), strict=True):
             before = cpu_ns(worker["pid"])
             for _ in range(count):
-                exchange(port, first)
+                exchange(port, kind.first)
             costs[name].append((cpu_ns(worker["pid"]) - before) / count / 1000)
-    plain = costs.pop("none")[1:]  # the first round warms up
-    found = {"none": round(statistics.median(plain), 2)}
-    for name, values in costs.items():
-        more = [value - base for value, base in zip(values[1:], plain, strict=True)]
-        found[f"{name}: more"] = round(statistics.median(more), 2)
+    found = {}
+    for name, kind in KINDS.items():
+        its, others = costs[name][1:], costs[kind.than][1:]  # the first round warms up
+        if kind == Kind():
+            found[name] = round(statistics.median(its), 2)
+        else:
+            more = [value - other for value, other in zip(its, others, strict=True)]
+            found[f"{name}: more than {kind.than}"] = round(statistics.median(more), 2)
     return found
 
 
@@ -97,12 +120,10 @@ def main(arguments: list[str] | None = None) -> int:
     server.start()
     ports = free_ports(len(KINDS))
     made = []
-    for number, (port, (first, sent)) in enumerate(zip(ports, KINDS.values(), strict=True)):
+    for number, (port, kind) in enumerate(zip(ports, KINDS.values(), strict=True)):
         one = route(f"r{number}", port, [listener.getsockname()[1]], [1])
-        one["destinations"][0]["send_proxy"] = sent
-        if first:
-            one["accept_proxy"] = {"from": ["127.0.0.1"]}
-        made.append(one)
+        one["destinations"][0]["send_proxy"] = kind.sent
+        made.append({**one, **kind.keys})
     if load is not None:
         os.sched_setaffinity(0, {load})
     with running({"workers": 1, "routes": made}, proxy) as instance:
