@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import socket
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,14 @@ def _counts(found: Mapping[str, int]) -> str:
     return ", ".join(f"{name}: {count}" for name, count in found.items())
 
 
+def _about(found: Mapping[str, int], expected: Mapping[str, float], count: int) -> str:
+    assert set(found) <= {name or CLOSED for name in expected}, found
+    for name, part in expected.items():
+        off = abs(found.get(name or CLOSED, 0) - part * count)
+        assert off <= SIGMAS * math.sqrt(count * part * (1 - part)) + 1, found
+    return ", ".join(f"{name or CLOSED}: about {part:.0%}" for name, part in expected.items())
+
+
 def shares(port: int, count: int = 200) -> Look:
     """Exact: whose turn it is depends on nothing but the order of connections."""
     return Look(
@@ -55,12 +63,7 @@ def split(port: int, expected: Mapping[str, float], count: int = 400) -> Look:
     stands for a server; "" for connections that are closed."""
 
     def take(seen: Seen) -> str:
-        found = seen.shares(port, count)
-        assert set(found) <= {name or CLOSED for name in expected}, found
-        for name, part in expected.items():
-            off = abs(found.get(name or CLOSED, 0) - part * count)
-            assert off <= SIGMAS * math.sqrt(count * part * (1 - part)) + 1, found
-        return ", ".join(f"{name or CLOSED}: about {part:.0%}" for name, part in expected.items())
+        return _about(seen.shares(port, count), expected, count)
 
     return Look(f"split of {count} connections to {port}", take)
 
@@ -73,6 +76,22 @@ def sticks(port: int, count: int = 20) -> Look:
         return f"one server: {only}"
 
     return Look(f"servers of {count} connections of a client to {port}", take)
+
+
+def keeps(ports: Sequence[int], expected: Mapping[str, float], count: int = 200) -> Look:
+    """Each client has one server, at whichever of these ports and each time; of the clients, each
+    server has what is expected, in parts of 1 and within SIGMAS."""
+
+    def take(seen: Seen) -> str:
+        found: Counter[str] = Counter()
+        for number in range(count):
+            source = f"127.0.1.{number + 1}"
+            (only,) = {seen.ask(port, source) for port in (*ports, ports[0])}
+            found[only] += 1
+        return _about(found, expected, count)
+
+    told = " and ".join(map(str, ports))
+    return Look(f"servers of {count} clients, with several connections each to {told}", take)
 
 
 def answers(port: int, source: str = "127.0.0.1", host: str = "127.0.0.1") -> Look:

@@ -281,7 +281,7 @@ def test_access_rules_are_inherited_all_or_none() -> None:
         ("server { listen 80; proxy_pass $ssl_preread_server_name:80; }", "rules by SNI"),
         ("server { listen 80; proxy_pass $proxy_protocol_addr:80; }", "rules by source"),
         (
-            "split_clients $remote_addr $x { 50% 127.0.0.1:81; * 127.0.0.1:82; } "  # noqa: ISC004
+            "split_clients $server_port $x { 50% 127.0.0.1:81; * 127.0.0.1:82; } "  # noqa: ISC004
             "server { listen 80; proxy_pass $x; }",
             "sticky sessions",
         ),

@@ -60,6 +60,8 @@ def _of_server(example: str) -> tuple[str, str]:
         ),
         ("limit_conn_zone", f"listen 80; {TARGET} limit_conn z 2;", f"{example};"),
         ("limit_conn ", f"listen 80; {TARGET} {example};", zone),
+        ("split_clients $ssl", "listen 80; proxy_pass $x; ssl_preread on;", example),
+        ("split_clients $proxy", "listen 80 proxy_protocol; proxy_pass $x;", example),
         ("split_clients", "listen 80; proxy_pass $x;", example),
         ("map ", "listen 80; proxy_pass $x; ssl_preread on;", example),
         ("geo ", "listen 80; proxy_pass $x;", example),

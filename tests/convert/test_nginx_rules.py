@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tcpmux.config import ConfigError, Route, Text, load_texts
+from tcpmux.config.sticky import Prefix, Sticky
 from tcpmux.convert.conversion import Conversion, convert
 from tcpmux.convert.kinds import Input
 
@@ -135,3 +136,123 @@ def test_sources_of_a_listener_whose_headers_name_others_are_refused() -> None:
     text = f"stream {{ {UPSTREAMS} {stream} server {{ {server} }} }}"
     found = convert("nginx", [Input("nginx.conf", text)])
     assert "geo and map" in str([str(change) for change in found.changes])
+
+
+# --- splits by client -----------------------------------------------------------------------------
+
+SPLIT = "split_clients {key} ${name} {{ {share}% a; * b; }} "
+LISTEN = "listen 127.0.0.1:19001;"
+HEADER = "listen 127.0.0.1:19001 proxy_protocol;"
+EVERY = "set_real_ip_from 0.0.0.0/0;"
+PREREAD = f"{LISTEN} ssl_preread on;"
+ADDRESS = Prefix(ipv6=128)
+
+
+def split_by(key: str, name: str = "x", share: int = 20) -> str:
+    return SPLIT.format(key=key, name=name, share=share)
+
+
+def of_servers(stream: str, *servers: str) -> Conversion:
+    """Of a server each, with these directives; `proxy_pass $x` unless it says otherwise."""
+    text = "".join(
+        f"server {{ {one} {'' if 'proxy_pass' in one else 'proxy_pass $x;'} }} " for one in servers
+    )
+    return convert("nginx", [Input("nginx.conf", f"stream {{ {UPSTREAMS} {stream} {text} }}")])
+
+
+def stickies(stream: str, *servers: str) -> list[Sticky]:
+    found = of_servers(stream, *servers)
+    assert not found.changes, [str(change) for change in found.changes]
+    return [made.policy.sticky for made in load_texts([Text("r", found.text, {})]).routes]
+
+
+@pytest.mark.parametrize(
+    ("key", "server", "expected"),
+    [
+        ("$remote_addr", LISTEN, Sticky("source")),
+        ("${binary_remote_addr}", LISTEN, Sticky("source")),
+        ('"${remote_addr}shop"', LISTEN, Sticky("source")),
+        ("$remote_addr", "listen [::1]:19001;", Sticky("source", prefix=ADDRESS)),
+        ("$remote_addr", HEADER + EVERY, Sticky("source", prefix=ADDRESS)),
+        ("$proxy_protocol_addr", HEADER, Sticky("source", prefix=ADDRESS)),
+        ("$ssl_preread_server_name", PREREAD, Sticky("sni")),
+        ("$remote_addr$remote_port", LISTEN, Sticky()),
+    ],
+)
+def test_a_split_by_client_is_sticky(key: str, server: str, expected: Sticky) -> None:
+    assert stickies(split_by(key), server) == [expected]
+
+
+def test_a_split_by_client_keeps_the_shares_and_says_what_differs() -> None:
+    found = of_servers(split_by("$remote_addr"), LISTEN)
+    (made,) = load_texts([Text("r", found.text, {})]).routes
+    assert [(d.name, d.weight) for d in made.destinations] == [("a", 20), ("b", 80)]
+    (note,) = [one.note for one in found.findings if one.text == "$remote_addr"]
+    assert note == "the same share of clients goes to each, but not the same clients as in nginx"
+
+
+def test_routes_of_one_split_agree() -> None:
+    servers = (LISTEN, "listen 127.0.0.1:19002;", "listen 127.0.0.1:19003; proxy_pass $y;")
+    stream = split_by("$remote_addr") + split_by("$remote_addr", "y")
+    assert stickies(stream, *servers) == [
+        Sticky("source", group="x"), Sticky("source", group="x"), Sticky("source"),
+    ]  # fmt: skip
+    notes = [one.note for one in of_servers(stream, *servers).findings if "same key" in one.note]
+    assert len(notes) == 2
+
+
+def test_destinations_elsewhere_that_a_client_would_not_have_together() -> None:
+    stream = split_by("$remote_addr") + "map $x $y { a c; b d; }"
+    (change,) = of_servers(stream, LISTEN, "listen 127.0.0.1:19002; proxy_pass $y;").changes
+    assert (change.text, change.needs) == ("$remote_addr", "sticky sessions")
+    assert "several sets of destinations" in change.note
+
+
+def test_where_there_is_no_choice_nothing_is_sticky() -> None:
+    stream = split_by("$remote_addr", "y") + "map $y $x { a c; b C; }"
+    assert stickies(stream, LISTEN) == [Sticky()]
+
+
+BY_NAME = by_name("a.x $y", "default $z")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "changed"),
+    [
+        ("$remote_addr", "$remote_port", ["$remote_addr"]),
+        ("$remote_port", "$remote_addr", ["$remote_addr"]),
+        ("$remote_addr", "$ssl_preread_server_name", ["$remote_addr", "$ssl_preread_server_name"]),
+        ("$remote_addr", "$binary_remote_addr", []),
+        ("$remote_port", "$msec", []),
+    ],
+)
+def test_a_route_is_sticky_in_one_way(first: str, second: str, changed: list[str]) -> None:
+    stream = BY_NAME + split_by(first, "y") + split_by(second, "z", 50)
+    found = of_servers(stream, PREREAD)
+    assert [change.text for change in found.changes] == changed
+    assert all("is sticky in one way" in change.note for change in found.changes)
+    assert ("sticky:" in found.text) is ("$remote_addr" in (first, second) and not changed)
+
+
+def test_a_split_for_some_clients() -> None:
+    stream = (
+        split_by("$remote_addr", "y") + "geo $z { 10.0.0.0/8 in; } map $z $x { in $y; default a; }"
+    )
+    assert stickies(stream, LISTEN) == [Sticky("source")]
+
+
+@pytest.mark.parametrize(
+    ("key", "server", "text", "needs"),
+    [
+        ("$server_port", LISTEN, "$server_port", "sticky sessions"),
+        ("$remote_addr$server_port", LISTEN, "$remote_addr$server_port", "sticky sessions"),
+        ("$remote_addr", "listen unix:/x;", "$remote_addr", "sticky sessions"),
+        ("$remote_addr", LISTEN + "listen unix:/x;", "$remote_addr", "sticky sessions"),
+        ("$remote_addr", HEADER, "proxy_protocol", "the PROXY protocol"),
+        ("$proxy_protocol_addr", LISTEN, "$proxy_protocol_addr", "the PROXY protocol"),
+        ("$ssl_preread_server_name", LISTEN, "$ssl_preread_server_name", "sticky sessions"),
+    ],
+)
+def test_keys_that_are_not_of_clients(key: str, server: str, text: str, needs: str) -> None:
+    (change,) = of_servers(split_by(key), server).changes
+    assert (change.text, change.needs) == (text, needs)

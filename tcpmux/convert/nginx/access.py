@@ -11,8 +11,7 @@ from tcpmux.convert.clients import EVERYBODY, ClientRule, TooManyNetworks, allow
 from tcpmux.convert.nginx.header import names_all
 from tcpmux.convert.nginx.scope import is_plain
 from tcpmux.convert.nginx.tree import Directive
-from tcpmux.convert.nginx.values import network, number
-from tcpmux.convert.nginx.variables import names_in
+from tcpmux.convert.nginx.values import names_in, network, number
 from tcpmux.convert.report import Report, Word
 
 _CLIENT = ("$binary_remote_addr", "$remote_addr", "${binary_remote_addr}", "${remote_addr}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tcpmux.convert.nginx.tree import Directive
-from tcpmux.convert.nginx.variables import names_in
+from tcpmux.convert.nginx.values import names_in
 from tcpmux.convert.report import Report
 
 METHODS = ("least_conn", "hash", "random")

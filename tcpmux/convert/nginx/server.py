@@ -9,29 +9,24 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 
 from tcpmux.config.address import Address, HostName
-from tcpmux.config.preread import Preread
 from tcpmux.config.schema import MAX_ENDPOINTS
-from tcpmux.config.settings import (
-    Bandwidth,
-    Clients,
-    DestinationPolicy,
-    Keepalive,
-    RoutePolicy,
-    SendProxy,
-)
+from tcpmux.config.settings import Clients, Keepalive, RoutePolicy
 from tcpmux.convert.clients import EVERYBODY, ClientRule
-from tcpmux.convert.draft import Branch, Draft, Pool, plain_name
+from tcpmux.convert.draft import Branch, Draft, plain_name
 from tcpmux.convert.nginx.access import Zones, client_lists, client_rules
 from tcpmux.convert.nginx.header import NEEDS, Headers, headers_of, names_all
 from tcpmux.convert.nginx.listen import KERNEL_KEEPALIVE, Listen, Listens
 from tcpmux.convert.nginx.maps import Unresolved
 from tcpmux.convert.nginx.proxy import Behaviour, behaviour
 from tcpmux.convert.nginx.scope import Scope, is_on, is_plain, mark_tls
+from tcpmux.convert.nginx.splits import Split, Sticking
 from tcpmux.convert.nginx.targets import (
     REJECTED,
     Pools,
     Target,
     is_closed,
+    policy_of,
+    pool_of,
     target_at,
     values_of,
 )
@@ -138,6 +133,7 @@ class Routes:
     to_servers: bool = False
     lists: dict[tuple[int, bool], Lists] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)  # routes of each upstream
+    sticking: Sticking = field(default_factory=Sticking)
 
     def drafts(self, server: Proxied) -> list[Draft]:
         how = behaviour(server.scope, self.stream, self.report)
@@ -151,7 +147,14 @@ class Routes:
         for kind, by_target in self._groups(server, how).items():
             for target, addresses in by_target.items():
                 draft = self._draft(server, how, addresses, target, kind)
-                self._read_headers(draft, server, headers, kind)
+                splits = self.sticking.stick(
+                    draft,
+                    target,
+                    server.variables.splits_of(server.target),
+                    reads_hello=how.preread.is_asked,
+                    has_headers=kind.has_headers,
+                )
+                self._read_headers(draft, server, headers, kind, splits)
                 found.append(draft)
         for draft in found:
             self.zones.use(self._list(server, "limit_conn"), f"{server.at.at.section} {draft.name}")
@@ -228,13 +231,13 @@ class Routes:
         for value in values:
             upstream = self._upstream(server, value)
             sections.add(upstream.section)
-            pools.of.setdefault(value.lower(), _pool(upstream, how, kind.keepalive))
+            pools.of.setdefault(value.lower(), pool_of(upstream, how, kind.keepalive))
             pools.closed |= {value.lower()} if is_closed(upstream) else set()
         sections |= {found.at.at.section for found in server.variables.reached_from(server.target)}
         if kind.v6_only:
             at.remark("in tcpmux [::] also accepts IPv4: these clients are reset")
         allow, deny = self._clients(server, v6_only=kind.v6_only)
-        policy = _policy(how, [*pools.of.values()])
+        policy = policy_of(how, [*pools.of.values()])
         policy = replace(policy, allow=allow, deny=deny)
         self.counts.update({value.lower() for value in values} & self.used.keys())
         has_rules = bool(target.rules)
@@ -251,27 +254,42 @@ class Routes:
             ],
         )
 
-    def _read_headers(self, draft: Draft, server: Proxied, headers: Headers, kind: _Kind) -> None:
+    def _read_headers(
+        self,
+        draft: Draft,
+        server: Proxied,
+        headers: Headers,
+        kind: _Kind,
+        splits: Sequence[Split],
+    ) -> None:
         """And send_proxy, as far as one follows from the other."""
         upstreams = [self.used.get(pool.name.lower()) for pool in draft.pools]
         hashes = [used for used in upstreams if used and used.balance == "source_hash"]
         if kind.has_headers:
-            draft.policy = self._accepting(draft, server, headers, hashes, kind)
+            uses = ["hash"] if any(not used.by_header for used in hashes) else []
+            uses += ["split_clients"] if any(split.is_by_peer for split in splits) else []
+            draft.policy = self._accepting(draft, server, headers, uses, kind)
+        if names_all(draft.policy.accept_proxy):
+            return
+        note = "not every client has a header that names it"
         for used in hashes:
-            if used.by_header and not names_all(draft.policy.accept_proxy):
-                used.by_header.changes("not every client has a header that names it", NEEDS)
+            if used.by_header:
+                used.by_header.changes(note, NEEDS)
+        for split in splits:
+            if split.is_by_header:
+                split.changes(note, NEEDS)
 
     def _accepting(
         self,
         draft: Draft,
         server: Proxied,
         headers: Headers,
-        hashes: Sequence[Upstream],
+        by_client: Sequence[str],
         kind: _Kind,
     ) -> RoutePolicy:
         sends = any(pool.policy.send_proxy.version for pool in draft.pools)
         uses = ["proxy_protocol"] if sends else []
-        uses += ["hash"] if any(not used.by_header for used in hashes) else []
+        uses += by_client
         uses += ["geo and map"] if any(b.when.sources for b in draft.branches) else []
         uses += ["allow and deny"] if self._list(server, "allow") else []
         limits = self._list(server, "limit_conn")
@@ -363,28 +381,3 @@ def _label(value: str) -> str:
     if value.startswith("unix:"):
         return value.rpartition("/")[2]
     return f"ipv6-{plain_name(value)}" if value.startswith("[") else value
-
-
-def _pool(upstream: Upstream, how: Behaviour, keepalive: Keepalive) -> Pool:
-    policy = DestinationPolicy(
-        connect_timeout=how.connect,
-        idle_timeout=how.idle,
-        balance=upstream.balance,
-        slow_start=upstream.slow_start,
-        passive=upstream.passive,
-        keepalive=keepalive,
-        connection_bandwidth=Bandwidth(how.up, how.down),
-        send_proxy=SendProxy(how.send_proxy),
-    )
-    return Pool(upstream.name, [replace(server) for server in upstream.servers], policy)
-
-
-def _policy(how: Behaviour, pools: list[Pool]) -> RoutePolicy:
-    policy = RoutePolicy(preread=how.preread if how.preread.is_asked else Preread())
-    if any(
-        len(pool.servers) > 1 or isinstance(server.endpoint, HostName)
-        for pool in pools
-        for server in pool.servers
-    ):
-        policy = replace(policy, retry=how.retry)
-    return replace(policy, on_unavailable="reject") if len(pools) > 1 else policy

@@ -157,6 +157,7 @@ class _Stream:
         drafts = [routes.drafts(server) for server in self.servers]
         for server, made in zip(self.servers, drafts, strict=True):
             routes.limit(server, made)
+        routes.sticking.agree()
         settings = self._resolver(routes)
         self._mark_unused(routes)
         mark_tls(self.scope.tls, to_clients=routes.to_clients, to_servers=routes.to_servers)

@@ -1,4 +1,4 @@
-"""Times, sizes and numbers of nginx.conf."""
+"""Times, sizes, numbers and names of variables in nginx.conf."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _PART = r"(?:([0-9]{1,18})%s *)?"
 _TIME = re.compile("".join(_PART % unit for unit in _UNITS))
 _SIZE = re.compile(r"([0-9]{1,18})([kKmM]?)")
 _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20}
+VARIABLE = re.compile(r"\$(?:\{([A-Za-z0-9_]+)\}|([A-Za-z0-9_]+))")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
@@ -55,3 +56,9 @@ def network(text: str) -> Network | None:
         return ip_network(text, strict=False)
     except ValueError:
         return None
+
+
+def names_in(text: str) -> set[str]:
+    """Of the variables in a text; of a $ that begins none, `$`."""
+    found = {braced or plain for braced, plain in VARIABLE.findall(text)}
+    return found | {"$"} if "$" in VARIABLE.sub("", text) else found

@@ -8,7 +8,6 @@ from fractions import Fraction
 
 from tcpmux.config.address import Address
 from tcpmux.config.rule import MAX_RULES
-from tcpmux.config.schema import MAX_DESTINATIONS
 from tcpmux.config.settings import Clients
 from tcpmux.convert.clients import TooManyNetworks
 from tcpmux.convert.decisions import Cases
@@ -27,18 +26,16 @@ from tcpmux.convert.nginx.maps import (
     read_map,
 )
 from tcpmux.convert.nginx.scope import is_block, is_plain
+from tcpmux.convert.nginx.splits import Split, Values, read_split
 from tcpmux.convert.nginx.tables import need_of
 from tcpmux.convert.nginx.tree import Directive
+from tcpmux.convert.nginx.values import VARIABLE, names_in
 from tcpmux.convert.report import Effect, Report, Word
 from tcpmux.convert.truth import within
 
-Values = tuple[tuple[Fraction, str], ...]
 MAX_TEXT = 4096  # characters of a value
 MAX_DEPTH = 16  # variables within variables
 MAX_REACHED = 1000  # definitions that a value may depend on
-_NAME = re.compile(r"\$(?:\{([A-Za-z0-9_]+)\}|([A-Za-z0-9_]+))")
-_PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%")
-_EACH_CONNECTION = {"remote_port", "connection", "msec"}
 # name: (has braces, fewest, most arguments, which of them is the variable)
 _DEFINE = {
     "geo": (True, 1, 2, -1),
@@ -49,16 +46,10 @@ _DEFINE = {
 }
 
 
-def names_in(text: str) -> set[str]:
-    """Of the variables in a text; of a $ that begins none, `$`."""
-    found = {braced or plain for braced, plain in _NAME.findall(text)}
-    return found | {"$"} if "$" in _NAME.sub("", text) else found
-
-
 class _NeedsSplit(Exception):
-    def __init__(self, name: str, parts: list[tuple[Fraction, str]]) -> None:
+    def __init__(self, name: str, split: Split) -> None:
         super().__init__(name)
-        self.name, self.parts = name, parts
+        self.name, self.split = name, split
 
 
 class _NeedsClient(Exception):
@@ -82,7 +73,7 @@ class _Definition:
     """Of one variable. template: of `set`. needs: of one that nothing here can resolve."""
 
     at: Directive
-    split: list[tuple[Fraction, str]] | None = None
+    split: Split | None = None
     map: Map | None = None
     geo: Geo | None = None
     template: str | None = None
@@ -125,7 +116,7 @@ class Variables:
             return True
         made = _Definition(one)
         if one.name == "split_clients":
-            made.split = self._split(one)
+            made.split = read_split(one, self.report)
         elif one.name == "map":
             made.map = read_map(one, self.report)
         elif one.name == "geo":
@@ -148,32 +139,6 @@ class Variables:
             one.changes(f"${name} is already defined in line {before.at.at.line}")
             made = _Definition(one, needs="several definitions of a variable")
         self.own[name] = made
-
-    def _split(self, one: Directive) -> list[tuple[Fraction, str]]:
-        """What is missing to 100 % is "", as in nginx."""
-        shares: list[tuple[Fraction, str]] = []
-        left = Fraction(100)
-        for part in one.inside or ():
-            if not is_plain(part, self.report, 1, 1):
-                continue
-            found = _PERCENT.fullmatch(part.name)
-            if part.name == "*":
-                share = left
-            elif found is None or not (share := Fraction(part.name[:-1])):
-                expected = "expected a share such as 20% or 0.5%, or *"
-                self.report.problem(part.at, f"{expected}, got {part.name}")
-                continue
-            if share > left or (not left and part.name != "*"):
-                self.report.problem(part.at, "the shares add up to more than 100%")
-                continue
-            left -= share
-            if share:
-                shares.append((share, part.argument()))
-        if left:
-            shares.append((left, ""))
-        if len(shares) > MAX_DESTINATIONS:
-            one.changes(f"a route of tcpmux has at most {MAX_DESTINATIONS} destinations")
-        return shares[:MAX_DESTINATIONS]
 
     # --- values -----------------------------------------------------------------------------
 
@@ -212,7 +177,7 @@ class Variables:
         if len(found) > MAX_RULES:
             raise Unresolved(f"it would take more than {MAX_RULES} rules", "longer lists")
         try:
-            found.append((clients, tuple(self._shares(text, place, ""))))
+            found.append((clients, self._values(text, place)))
         except _NeedsClient as needed:
             parts, default = needed.parts
             for some, value in parts:
@@ -221,21 +186,23 @@ class Variables:
                     self._by_client(text, _with(place, needed.name, value), both, found)
             self._by_client(text, _with(place, needed.name, default), clients, found)
 
-    def _shares(self, text: str, place: _Place, split: str) -> list[tuple[Fraction, str]]:
+    def _values(self, text: str, place: _Place, split: str = "") -> Values:
         """split: the one whose part is chosen."""
         try:
-            return [(Fraction(1), self._value(text, replace(place, done=dict(place.done))))]
+            value = self._value(text, replace(place, done=dict(place.done)))
+            return Values(((Fraction(1), value),))
         except _NeedsSplit as needed:
             if split:
                 first, second = sorted((split, needed.name))
                 note = f"it depends on two splits, ${first} and ${second}"
                 raise Unresolved(note) from None
-            name, parts = needed.name, needed.parts
-            return [
+            name, needs = needed.name, needed.split
+            shares = tuple(
                 (share * part, value)
-                for share, chosen in parts
-                for part, value in self._shares(text, _with(place, name, chosen), name)
-            ]
+                for share, chosen in needs.shares
+                for part, value in self._values(text, _with(place, name, chosen), name).shares
+            )
+            return Values(shares, name if needs.by else "")
 
     def _reached(self, text: str) -> dict[str, _Definition]:
         """The definitions that a text depends on, and those on which these depend; if there are
@@ -263,7 +230,7 @@ class Variables:
                 place.done[name] = self._variable(name, place, depth + 1)
             return place.done[name]
 
-        value = _NAME.sub(one, text)
+        value = VARIABLE.sub(one, text)
         if len(value) > MAX_TEXT:
             raise Unresolved(f"its value would exceed {MAX_TEXT} characters")
         return value
@@ -303,6 +270,10 @@ class Variables:
             raise Unresolved("a map of clients has variables as values", "rules by source")
         return parts
 
+    def splits_of(self, text: str) -> dict[str, Split]:
+        """Those that a text depends on, by name."""
+        return {name: one.split for name, one in self._reached(text).items() if one.split}
+
     # --- what becomes of the definitions ----------------------------------------------------
 
     def reached_from(self, text: str) -> list[_Definition]:
@@ -317,7 +288,7 @@ class Variables:
                 continue
             found.is_marked = True
             if found.split is not None:
-                _mark_split(found.at)
+                found.split.mark_mapped()
             else:
                 found.at.mapped()
                 _note_case(found)
@@ -338,19 +309,6 @@ def _note_case(found: _Definition) -> None:
     for entry in found.at.inside or () if found.map and _is(found.map, NAME) else ():
         if re.match(r"~[^*]", entry.name):
             entry.at.words[0].note = "tcpmux ignores the case of names"
-
-
-def _mark_split(one: Directive) -> None:
-    one.mapped()
-    key = one.at.words[1]
-    names = names_in(key.text)
-    if not names & _EACH_CONNECTION:
-        note = "tcpmux splits by counting connections: a client does not keep its destination"
-        if not names & {"remote_addr", "binary_remote_addr"}:
-            note = "tcpmux splits by counting connections, not by this value"
-        one.at.changes(key, note=note, needs="sticky sessions")
-    elif not key.note:
-        key.note = "nginx splits at random; tcpmux counts connections, so the shares are exact"
 
 
 def _is(table: Map, variable: str) -> bool:

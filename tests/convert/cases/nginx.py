@@ -15,6 +15,7 @@ from tests.convert.looks import (
     fails_over,
     held,
     idle_closes,
+    keeps,
     limited,
     listens,
     named,
@@ -54,6 +55,11 @@ CASES: list[Case] = [
     case(
         "nginx/split.conf",
         split(19001, {"19104": 0.2, "19101": 0.8 / 3, "19102": 0.8 / 3, "19103": 0.8 / 3}),
+    ),
+    case(
+        "nginx/split-sticky.conf",
+        keeps((19001, 19002, 19006), {"19101": 0.5, "19102": 0.5}),
+        answers(19006, "127.0.0.2"),
     ),
     case("nginx/split-without-rest.conf", split(19001, {"19101": 0.125, "19102": 0.375, "": 0.5})),
     case(
