@@ -161,9 +161,7 @@ class Sticking:
     def agree(self) -> None:
         """Once all routes are known: one split that several have is the same for a client."""
         for name, uses in self.uses.items():
-            if len(uses) < 2:
-                continue
-            for draft, _ in uses:
+            for draft, _ in uses if len({id(draft) for draft, _ in uses}) > 1 else ():
                 sticky = draft.policy.sticky
                 group = sticky.group or plain_name(name)
                 draft.policy = replace(draft.policy, sticky=replace(sticky, group=group))
