@@ -4,6 +4,8 @@
 #include <netinet/in.h>
 #include <string.h>
 
+#include "proxy_header.h"
+
 uint64_t tm_name_hash(const char *name, size_t size, bool is_suffix)
 {
     uint64_t hash = TM_NAME_HASH_START;
@@ -75,17 +77,11 @@ static bool has_protocol(const struct search *s, const struct tm_list *protocols
 
 static bool is_sent(const struct search *s, const struct tm_rule_value *tlv)
 {
-    const unsigned char *at = s->facts->tlvs;
-    size_t left = s->facts->tlvs_size;
-    while (left >= 3) {
-        size_t size = (size_t)at[1] << 8 | at[2];
-        if (size > left - 3)
-            return false;
-        if (at[0] == tlv->type && is_value(s, tlv, at + 3, size))
+    struct tm_proxy_tlv sent;
+    uint32_t at = 0;
+    while (tm_proxy_next_tlv(s->facts->tlvs, s->facts->tlvs_size, &at, &sent))
+        if (sent.type == tlv->type && is_value(s, tlv, sent.value, sent.size))
             return true;
-        at += 3 + size;
-        left -= 3 + size;
-    }
     return false;
 }
 

@@ -136,20 +136,6 @@ uint32_t tm_crc32c(uint32_t crc, const unsigned char *bytes, size_t size)
     return ~crc;
 }
 
-bool tm_proxy_next_tlv(const unsigned char *bytes, const struct tm_proxy_header *header,
-                       uint32_t *at, struct tm_proxy_tlv *tlv)
-{
-    if (header->size - *at < 3)
-        return false;
-    tlv->type = bytes[*at];
-    tlv->size = (uint16_t)two_bytes(bytes + *at + 1);
-    if (header->size - *at - 3 < tlv->size)
-        return false;
-    tlv->value = bytes + *at + 3;
-    *at += 3u + tlv->size;
-    return true;
-}
-
 /* Over the whole header, with its own four bytes as 0. */
 static bool is_checksum(const unsigned char *bytes, const struct tm_proxy_header *header,
                         const unsigned char *value)
@@ -168,7 +154,7 @@ static enum tm_proxy_result check_tlvs(const unsigned char *bytes,
     struct tm_proxy_tlv tlv;
     uint32_t at = header->tlvs_at;
     bool has_checksum = false;
-    while (tm_proxy_next_tlv(bytes, header, &at, &tlv)) {
+    while (tm_proxy_next_tlv(bytes, header->size, &at, &tlv)) {
         if (tlv.type != TM_PROXY_TLV_CRC32C)
             continue;
         if (has_checksum || tlv.size != 4)

@@ -60,15 +60,35 @@ enum tm_proxy_result tm_proxy_parse(const unsigned char *bytes, size_t have, uin
 uint32_t tm_proxy_write(unsigned char bytes[TM_PROXY_V1_MAX], uint32_t version,
                         const struct tm_peer *client, const struct tm_peer *to);
 
-/* The next TLV of a whole header: *at is its place, and then the one behind it. False: there is
- * none. Those of a whole header are whole. */
 struct tm_proxy_tlv {
     uint8_t type;
     uint16_t size;
     const unsigned char *value;
 };
-bool tm_proxy_next_tlv(const unsigned char *bytes, const struct tm_proxy_header *header,
-                       uint32_t *at, struct tm_proxy_tlv *tlv);
+
+/* The next TLV of those that end at `end`: *at is its place, and then the one behind it. False:
+ * there is none, or it is not whole. Those of a whole header are, up to header.size. */
+static inline bool tm_proxy_next_tlv(const unsigned char *bytes, uint32_t end, uint32_t *at,
+                                     struct tm_proxy_tlv *tlv)
+{
+    const unsigned char *head;
+    if (end - *at < 3)
+        return false; /* there may be no bytes at all */
+    head = bytes + *at;
+    tlv->type = head[0];
+    tlv->size = (uint16_t)(head[1] << 8 | head[2]);
+    tlv->value = head + 3;
+    if (end - *at - 3 < tlv->size)
+        return false;
+    *at += 3u + tlv->size;
+    return true;
+}
+
+/* Whether a type is one of a list: a bit each, in four words. */
+static inline bool tm_proxy_is_listed(const uint64_t types[4], uint8_t type)
+{
+    return types[type >> 6] >> (type & 63) & 1;
+}
 
 /* Adds a TLV to a header of version 2, of `size` bytes; returns the new size. Receivers ignore
  * those of a LOCAL header, so such a one becomes that of a UNIX socket without a name. */

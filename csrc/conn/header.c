@@ -68,20 +68,14 @@ static void put(struct making *made, uint8_t type, const void *value, size_t siz
     made->has[type >> 6] |= UINT64_C(1) << (type & 63);
 }
 
-static bool is_in(const uint64_t types[4], uint8_t type)
-{
-    return types[type >> 6] >> (type & 63) & 1;
-}
-
 /* Those of the header that came in whose type is listed, but none that is there already. */
 static void pass_on(struct making *made, const struct tm_known *known, const uint64_t types[4])
 {
-    const struct tm_proxy_header all = {.size = known->tlvs_size};
     const uint64_t own[4] = {made->has[0], made->has[1], made->has[2], made->has[3]};
     struct tm_proxy_tlv tlv;
     uint32_t at = 0;
-    while (tm_proxy_next_tlv(known->tlvs, &all, &at, &tlv))
-        if (is_in(types, tlv.type) && !is_in(own, tlv.type))
+    while (tm_proxy_next_tlv(known->tlvs, known->tlvs_size, &at, &tlv))
+        if (tm_proxy_is_listed(types, tlv.type) && !tm_proxy_is_listed(own, tlv.type))
             put(made, tlv.type, tlv.value, tlv.size);
 }
 

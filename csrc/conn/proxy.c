@@ -28,19 +28,13 @@ static void name_client(struct tm_worker *w, uint32_t index, struct tm_known *kn
     w->colds[index].client = header->client;
 }
 
-/* Whether a type is one of a list: a bit each, in four words. */
-static bool is_listed(const uint64_t list[4], uint8_t type)
-{
-    return list[type >> 6] >> (type & 63) & 1;
-}
-
 static bool has_listed(const uint64_t list[4], const unsigned char *bytes,
                        const struct tm_proxy_header *header)
 {
     struct tm_proxy_tlv tlv;
     uint32_t at = header->tlvs_at;
-    while (tm_proxy_next_tlv(bytes, header, &at, &tlv))
-        if (is_listed(list, tlv.type))
+    while (tm_proxy_next_tlv(bytes, header->size, &at, &tlv))
+        if (tm_proxy_is_listed(list, tlv.type))
             return true;
     return false;
 }
@@ -53,8 +47,8 @@ static void keep_tlvs(struct tm_worker *w, struct tm_known *known, const uint64_
     uint32_t at = header->tlvs_at, from = at, size = 0;
     known->tlvs_size = 0; /* they may have been kept before: a death has come in between */
     atomic_signal_fence(memory_order_seq_cst);
-    for (; tm_proxy_next_tlv(bytes, header, &at, &tlv); from = at) {
-        if (!is_listed(list, tlv.type))
+    for (; tm_proxy_next_tlv(bytes, header->size, &at, &tlv); from = at) {
+        if (!tm_proxy_is_listed(list, tlv.type))
             continue;
         if (at - from > TM_TLVS_MAX - size) {
             tm_count(&w->live->counters.proxy_tlvs_dropped, 1);

@@ -13,10 +13,9 @@ static uint32_t at_most(uint32_t size, uint32_t most)
 /* Of the first TLV of a type that was kept, if there is one. */
 static bool tlv_key(const struct tm_known *known, uint64_t salt, uint64_t type, uint64_t *key)
 {
-    const struct tm_proxy_header all = {.size = at_most(known->tlvs_size, TM_TLVS_MAX)};
+    uint32_t at = 0, end = at_most(known->tlvs_size, TM_TLVS_MAX);
     struct tm_proxy_tlv tlv;
-    uint32_t at = 0;
-    while (tm_proxy_next_tlv(known->tlvs, &all, &at, &tlv)) {
+    while (tm_proxy_next_tlv(known->tlvs, end, &at, &tlv)) {
         if (tlv.type != type)
             continue;
         *key = tm_sticky_key(salt, tlv.value, tlv.size);

@@ -213,10 +213,10 @@ static void tlvs_are_whole_and_fill_the_header(void)
     put(&built, 12, two, sizeof(two));
     CHECK_EQUAL(parse(built.bytes, built.size, BOTH, &header), TM_PROXY_WHOLE);
     uint32_t at = header.tlvs_at;
-    CHECK(tm_proxy_next_tlv(built.bytes, &header, &at, &tlv) && tlv.type == 4 && tlv.size == 0);
-    CHECK(tm_proxy_next_tlv(built.bytes, &header, &at, &tlv) && tlv.type == 0xea);
+    CHECK(tm_proxy_next_tlv(built.bytes, header.size, &at, &tlv) && tlv.type == 4 && tlv.size == 0);
+    CHECK(tm_proxy_next_tlv(built.bytes, header.size, &at, &tlv) && tlv.type == 0xea);
     CHECK(tlv.size == 3 && memcmp(tlv.value, "abc", 3) == 0);
-    CHECK(!tm_proxy_next_tlv(built.bytes, &header, &at, &tlv));
+    CHECK(!tm_proxy_next_tlv(built.bytes, header.size, &at, &tlv));
     for (size_t size = 1; size < sizeof(two); size++) {
         struct built cut = over_tcp4(size);
         put(&cut, 12, two, size);
@@ -366,11 +366,13 @@ static void what_is_added_is_read(void)
         if (clients[i] != &local)
             CHECK_EQUAL(header.client.port, clients[i]->port);
         uint32_t at = header.tlvs_at;
-        CHECK(tm_proxy_next_tlv(bytes, &header, &at, &tlv) && tlv.type == 0xe0 && tlv.size == 256);
-        CHECK(tm_proxy_next_tlv(bytes, &header, &at, &tlv) && tlv.type == 5 && tlv.size == 5);
+        CHECK(tm_proxy_next_tlv(bytes, header.size, &at, &tlv) && tlv.type == 0xe0);
+        CHECK_EQUAL(tlv.size, 256);
+        CHECK(tm_proxy_next_tlv(bytes, header.size, &at, &tlv) && tlv.type == 5 && tlv.size == 5);
         CHECK(memcmp(tlv.value, "0-1-2", 5) == 0);
-        CHECK(tm_proxy_next_tlv(bytes, &header, &at, &tlv) && tlv.type == 0xea && tlv.size == 0);
-        CHECK(tm_proxy_next_tlv(bytes, &header, &at, &tlv) && at == size);
+        CHECK(tm_proxy_next_tlv(bytes, header.size, &at, &tlv) && tlv.type == 0xea);
+        CHECK_EQUAL(tlv.size, 0);
+        CHECK(tm_proxy_next_tlv(bytes, header.size, &at, &tlv) && at == size);
         /* And every byte of it is under the checksum, but the type of that. */
         for (uint32_t byte = 28; byte < size; byte++) {
             if (byte == size - 7)
@@ -425,14 +427,14 @@ static void tlvs_of_local_and_unix_are_read(void)
     struct tm_proxy_tlv tlv;
     CHECK_EQUAL(parse(some[0].bytes, some[0].size, BOTH, &header), TM_PROXY_WHOLE);
     uint32_t at = header.tlvs_at;
-    CHECK(!tm_proxy_next_tlv(some[0].bytes, &header, &at, &tlv));
+    CHECK(!tm_proxy_next_tlv(some[0].bytes, header.size, &at, &tlv));
     put(&some[1], 216, "\4\0\0\xea\0\3abc", 9);
     CHECK_EQUAL(parse(some[1].bytes, some[1].size, BOTH, &header), TM_PROXY_WHOLE);
     CHECK(!header.has_client);
     at = header.tlvs_at;
-    CHECK(tm_proxy_next_tlv(some[1].bytes, &header, &at, &tlv) && tlv.type == 4);
-    CHECK(tm_proxy_next_tlv(some[1].bytes, &header, &at, &tlv) && tlv.type == 0xea);
-    CHECK(!tm_proxy_next_tlv(some[1].bytes, &header, &at, &tlv));
+    CHECK(tm_proxy_next_tlv(some[1].bytes, header.size, &at, &tlv) && tlv.type == 4);
+    CHECK(tm_proxy_next_tlv(some[1].bytes, header.size, &at, &tlv) && tlv.type == 0xea);
+    CHECK(!tm_proxy_next_tlv(some[1].bytes, header.size, &at, &tlv));
     put(&some[2], 216, "\4\0\0\xea\0\3ab", 8); /* cut off */
     CHECK_EQUAL(parse(some[2].bytes, some[2].size, BOTH, &header), TM_PROXY_MALFORMED);
     /* What follows LOCAL is skipped, whatever it is. */

@@ -15,7 +15,7 @@ static enum tm_proxy_result parse(const uint8_t *bytes, size_t size, struct tm_p
     struct tm_proxy_tlv tlv;
     if (result == TM_PROXY_WHOLE) {
         HOLDS(header->size <= size && header->tlvs_at <= header->size);
-        for (uint32_t at = header->tlvs_at; tm_proxy_next_tlv(exact, header, &at, &tlv);)
+        for (uint32_t at = header->tlvs_at; tm_proxy_next_tlv(exact, header->size, &at, &tlv);)
             HOLDS(tlv.value >= exact && tlv.value + tlv.size <= exact + header->size);
     }
     free(exact);
