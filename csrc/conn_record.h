@@ -207,7 +207,8 @@ struct tm_known {
     uint8_t alpn_size;
     uint8_t tlvs_size;
     uint8_t starttls;    /* what it has asked for before TLS, a bit each: enum tm_starttls */
-    uint8_t waits_for_more; /* its socket tells of no bytes before there are enough: preread.c */
+    uint8_t waits_for_more; /* SO_RCVLOWAT is raised: its socket is reported readable only once
+                             * enough bytes are there. preread.c */
     uint8_t alpn_cut;    /* as tm_hello has it */
     uint8_t starttls_end; /* bytes consumed of it with the last of these, the low bits */
     uint32_t header_ms;  /* from the accept until its header was read; 0 = it had none */

@@ -91,10 +91,12 @@ enum tm_balance {
 /* What a destination does that has max_connections already. */
 enum tm_on_full { TM_FULL_REJECT = 0, TM_FULL_SPILL, TM_FULL_QUEUE };
 
-/* Who gets the share of a destination with no endpoint that can take it, and what happens when
- * that is every one. */
+/* What clients may ask for before TLS, and what happens to those that say nothing. */
 enum tm_preread_starttls { TM_STARTTLS_NONE = 0, TM_STARTTLS_POSTGRES };
 enum tm_preread_silent { TM_SILENT_DEFAULT = 0, TM_SILENT_REJECT };
+
+/* Who gets the share of a destination with no endpoint that can take it, and what happens when
+ * that is every one. */
 enum tm_on_unavailable { TM_REDISTRIBUTE = 0, TM_REJECT_SHARE, TM_FALL_BACK };
 enum tm_on_all_unavailable { TM_RESET_ALL = 0, TM_HOLD, TM_REFUSE };
 

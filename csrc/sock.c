@@ -198,7 +198,7 @@ uint32_t tm_sock_wait_for(int fd, uint32_t bytes)
     /* It looks at what is there already, and makes room where it may. */
     if (setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &wanted, sizeof(wanted)) < 0 ||
         getsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &made, &size) < 0)
-        return bytes; /* a socket that does not know of it tells of any */
+        return bytes; /* without SO_RCVLOWAT it is reported readable at any byte */
     return (uint32_t)made;
 }
 

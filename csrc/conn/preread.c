@@ -15,8 +15,7 @@ _Static_assert(TM_BUFFER_SIZE >= TM_HELLO_STREAM, "all of it can be looked at");
 static struct tm_answer refuse(struct tm_worker *w, enum tm_refusal refusal, uint64_t *counter)
 {
     w->refusal = refusal;
-    if (counter)
-        tm_count(counter, 1);
+    tm_count(counter, 1);
     return tm_end_for(TM_CLOSED_client_hello);
 }
 

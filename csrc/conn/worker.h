@@ -1,10 +1,11 @@
 /* The state of one worker, shared by all modules of this directory.
  *
  *     stage      runs the stages of a connection until one has to wait
- *     preface    reads what the client sends before the pick: proxy, preread
+ *     preface    reads what the client sends before the pick: proxy, preread, starttls
  *     admit      limits of the route and of the client
  *     destination  weights -> destination; the other destinations of its route
  *     rules      which rule of its route a connection meets
+ *     sticky     the destination that a sticky route's client belongs to
  *     place      max_connections of a destination and its endpoints, and their queue
  *     endpoint   the choice of an endpoint within a destination
  *     connect    connecting to one endpoint after the other

@@ -178,7 +178,7 @@ cdef class Scan:
         step is short, of at most STEP records. A row: id, slots of route, destination and
         endpoint, client, endpoint's address (as it was when tried; UNIX sockets have none), worker,
         state, age s, idle s, bytes in, bytes out, generation and reason of the pick, endpoints
-        tried, connect s, first byte s, Known, id when it was accepted.
+        tried, connect s, first byte s, Known, slot of the rule, id when it was accepted.
         """
         parts = []
         self.key = SORT_KEYS.index(self.sort)
