@@ -34,10 +34,14 @@ static const char *const pick_reasons[TM_PICK_REASONS] = {
 #include "counters.def"
 };
 
-/* Whether bytes of the client wait, to be in one segment with the header. */
+/* Whether bytes of the client wait, to be in one segment with the header. What has been read of
+ * them ahead of the pick waits still. */
 static bool has_begun(struct tm_worker *w, uint32_t index)
 {
+    const struct tm_known *known = tm_known_of(w, index);
     unsigned char byte;
+    if (known && (known->first_bytes == TM_FIRST_TLS || known->first_bytes == TM_FIRST_OTHER))
+        return true;
     return tm_preface_peek(w, index, &byte, sizeof(byte)) > 0;
 }
 
