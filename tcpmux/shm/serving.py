@@ -43,7 +43,9 @@ def with_turns_and_weights(route: RouteRow) -> RouteRow:
     stand_in = _stand_in(route.rules, rows)
     return replace(
         route,
-        pick_rules=tuple(_with_effective_weights(route.rules, rows, r) for r in route.pick_rules),
+        pick_rules=tuple(
+            _with_effective_weights(route.rules, rows, stand_in, rule) for rule in route.pick_rules
+        ),
         contests=contests(route.contests, route.rules, rows, wanted, effective, stand_in),
         destinations=tuple(
             row if row.effective_weight == weight else replace(row, effective_weight=weight)
@@ -127,13 +129,12 @@ def _with_turns(row: DestinationRow) -> DestinationRow:
 
 
 def _with_effective_weights(
-    rules: RouteRules, rows: Sequence[DestinationRow], rule: RuleRow
+    rules: RouteRules, rows: Sequence[DestinationRow], stand_in: int | None, rule: RuleRow
 ) -> RuleRow:
     """A rule of a route with such rows."""
     found = _effective_weights(rules, rows, rule.weights)
     divisor = gcd(*found) or 1
     effective = tuple(weight // divisor for weight in found)
-    stand_in = _stand_in(rules, rows)
     asked = contests(rule.contests, rules, rows, rule.weights, effective, stand_in)
     if (effective, asked) == (rule.effective_weights, rule.contests):
         return rule
