@@ -94,15 +94,20 @@ static void write_known(struct tm_worker *w, uint32_t index, struct tm_log_entry
     entry->tlvs_size = known->tlvs_size;
 }
 
-/* For the log process, if it keeps up; its sockets must be open still. */
-static void write_log(struct tm_worker *w, uint32_t index, enum tm_log_kind kind)
+/* For the log process, if it keeps up; its sockets must be open still. local: our ends, by enum
+ * tm_side; NULL = to be asked for. */
+static void write_log(struct tm_worker *w, uint32_t index, enum tm_log_kind kind,
+                      const struct tm_peer *local)
 {
     const struct tm_conn *conn = &w->records[index];
     const struct tm_cold *cold = &w->colds[index];
     enum tm_refusal refusal = kind == TM_LOG_END ? refusal_of(w, index) : TM_NOT_REFUSED;
     struct tm_log_entry *entry = new_entry(w, refusal);
+    struct tm_peer asked[2];
     if (!entry)
         return;
+    for (int side = 0; side < 2 && !local; side++)
+        asked[side] = local_address(conn->fd[side], cold->local_port[side]);
     *entry = (struct tm_log_entry){
         .kind = (uint8_t)kind,
         .close_reason = cold->close_reason,
@@ -123,8 +128,8 @@ static void write_log(struct tm_worker *w, uint32_t index, enum tm_log_kind kind
         .bytes = {conn->half[TM_CLIENT].bytes, conn->half[TM_ENDPOINT].bytes},
         .client = cold->client,
         .endpoint = cold->endpoint,
-        .client_local = local_address(conn->fd[TM_CLIENT], cold->local_port[TM_CLIENT]),
-        .endpoint_local = local_address(conn->fd[TM_ENDPOINT], cold->local_port[TM_ENDPOINT]),
+        .client_local = local ? local[TM_CLIENT] : asked[TM_CLIENT],
+        .endpoint_local = local ? local[TM_ENDPOINT] : asked[TM_ENDPOINT],
         .direct = *tm_peer_of(w, index),
         .born_worker = cold->born_worker,
         .born_index = cold->born_index,
@@ -137,16 +142,16 @@ static void write_log(struct tm_worker *w, uint32_t index, enum tm_log_kind kind
 void tm_outcome_log_start(struct tm_worker *w, uint32_t index)
 {
     uint32_t kinds = tm_table_log_kinds(w->table);
+    struct tm_peer local[2];
     if (!kinds)
         return;
     for (int side = 0; side < 2; side++) {
-        /* The kernel forgets it when a socket is reset. */
-        struct tm_peer local;
-        tm_sock_local(w->records[index].fd[side], &local);
-        w->colds[index].local_port[side] = local.port;
+        /* The kernel forgets its port when a socket is reset. */
+        tm_sock_local(w->records[index].fd[side], &local[side]);
+        w->colds[index].local_port[side] = local[side].port;
     }
     if (kinds & TM_LOG_STARTS)
-        write_log(w, index, TM_LOG_START);
+        write_log(w, index, TM_LOG_START, local);
 }
 
 /* --- what it says of the endpoint ----------------------------------------------------------- */
@@ -233,7 +238,7 @@ void tm_outcome_end(struct tm_worker *w, uint32_t index, enum tm_close_reason re
     cold->close_reason = (uint8_t)reason;
     cold->by_reset = reset;
     if (tm_table_log_kinds(w->table))
-        write_log(w, index, TM_LOG_END);
+        write_log(w, index, TM_LOG_END, NULL);
     tm_conn_enter(conn, TM_ENDING);
     /* Before its sockets are closed: who sees the end finds it counted. */
     count_closed(w, cold->route_slot, reason);
