@@ -67,8 +67,8 @@ ssize_t tm_sock_peek(int fd, unsigned char *bytes, size_t size) __attribute__((w
 bool tm_sock_input_ends(int fd);
 
 /* From now on it is readable with that many bytes, or at the end of input; 1 = as usual. How many
- * it waits for: fewer where its receive buffer could not hold so many. A socket without SO_RCVLOWAT,
- * such as a UNIX one, is reported readable at any byte. */
+ * it waits for: fewer where its receive buffer could not hold so many. A socket without
+ * SO_RCVLOWAT, such as a UNIX one, is reported readable at any byte. */
 uint32_t tm_sock_wait_for(int fd, uint32_t bytes);
 
 /* Of a UNIX socket: whether it is certain that its own end has not been shut. A call that fails for
