@@ -22,6 +22,7 @@ from pydantic_core import CoreSchema
 
 from tcpmux.config.problems import describe
 from tcpmux.config.rows import Kind, Row, rows_of
+from tcpmux.config.rule import tlv_number
 from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, Rate, RoutePolicy
 from tcpmux.config.size import format_size, parse_size
 from tcpmux.config.values import (
@@ -146,7 +147,7 @@ def _size(value: Any, low: int, high: int) -> int:
 def tlv_type(value: Any, low: int = 1, high: int = 255) -> int:
     """Of the PROXY protocol. Raises ValueError."""
     text = str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else ""
-    found = int(text, 0) if re.fullmatch(r"0x[0-9a-fA-F]{1,2}|[1-9][0-9]{0,2}", text) else 0
+    found = tlv_number(text)
     if not low <= found <= high:
         example = max(low, min(high, 0xEA))
         raise ValueError(

@@ -88,8 +88,17 @@ def _some(values: tuple[str, ...]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
+def tlv_number(text: str) -> int:
+    """A type of the PROXY protocol, 0xEA or 234; 0 = the text is none."""
+    found = int(text, 0) if re.fullmatch(r"0x[0-9a-fA-F]{1,2}|[1-9][0-9]{0,2}", text) else 0
+    return found if found <= 255 else 0
+
+
 def tlv_value(kind: int, text: str) -> bytes:
-    """As it is in a header: that of an endpoint of a VPC has its subtype in front."""
+    """As it is in a header: that of an endpoint of a VPC has its subtype in front. hex:0aff stands
+    for these bytes. Raises ValueError."""
+    if text.startswith("hex:"):
+        return bytes.fromhex(text[4:])
     value = text.encode("utf-8", "surrogateescape")
     return _VPCE_ID + value if kind == VPCE_TLV else value
 

@@ -3,12 +3,11 @@ about."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from ipaddress import ip_address
 
 from tcpmux.config.address import Address
-from tcpmux.config.rule import tlv_value
+from tcpmux.config.rule import tlv_number, tlv_value
 from tcpmux.config.rule_match import Client, Facts
 from tcpmux.config.settings import UNIX
 
@@ -80,13 +79,11 @@ def _listener(listen: Sequence[Address], port: str | None) -> Address | None:
 
 def _tlv(text: str) -> tuple[int, bytes]:
     kind, equals, value = text.partition("=")
-    number = int(kind, 0) if re.fullmatch(r"0x[0-9a-fA-F]{1,2}|[1-9][0-9]{0,2}", kind) else 0
-    if not equals or not 1 <= number <= 255:
+    number = tlv_number(kind)
+    if not equals or not number:
         raise ValueError(f"tlv: expected TYPE=VALUE such as 0xEA=vpce-123, got {text[:60]!r}")
-    if not value.startswith("hex:"):
-        return number, tlv_value(number, value)
     try:
-        return number, bytes.fromhex(value[4:])
+        return number, tlv_value(number, value)
     except ValueError:
         raise ValueError(
             f"tlv: expected hexadecimal digits after hex:, got {value[:60]!r}"

@@ -108,8 +108,7 @@ def _tlv_value(kind: int, value: Any) -> bytes:
             f"expected a text as the value of {kind:#04x}, got {describe(value)}{hint}"
         )
     try:
-        is_hex = value.startswith("hex:")
-        found = bytes.fromhex(value[4:]) if is_hex else tlv_value(kind, value)
+        found = tlv_value(kind, value)
     except ValueError:
         raise ValueError(f"expected hexadecimal digits after hex:, got {describe(value)}") from None
     if not 1 <= len(found) <= MAX_TLV:
