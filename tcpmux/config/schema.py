@@ -16,7 +16,6 @@ from pydantic import (
 
 from tcpmux.config.address import (
     ENDPOINT_FORMS,
-    Address,
     Endpoint,
     parse_endpoint,
 )
@@ -28,7 +27,6 @@ from tcpmux.config.instance_schema import (
     LogModel,
     access_log_entry,
 )
-from tcpmux.config.model import MAX_WEIGHT
 from tcpmux.config.policy import (
     DestinationPolicyModel,
     EndpointLimits,
@@ -39,7 +37,7 @@ from tcpmux.config.policy import (
 from tcpmux.config.problems import describe
 from tcpmux.config.rows import DAY
 from tcpmux.config.rule import MAX_RULES
-from tcpmux.config.rule_schema import RuleModel, listen_address, share
+from tcpmux.config.rule_schema import Listen, RuleModel, Weight
 from tcpmux.config.turns import MAX_ENDPOINT_WEIGHT
 from tcpmux.config.values import (
     DURATION_SCHEMA,
@@ -143,11 +141,7 @@ class EndpointModel(EndpointLimits):
 
 class DestinationModel(DestinationPolicyModel, SharedModel):
     name: Name = Field(description="A version of the service. Counters stay with the name.")
-    weight: Annotated[
-        int,
-        BeforeValidator(share),
-        WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_WEIGHT}),
-    ] = Field(
+    weight: Weight = Field(
         default=1,
         description="Its share is weight / sum of weights, exactly. 0 = no connections; all 0 = "
         "every connection is reset.",
@@ -160,13 +154,7 @@ class DestinationModel(DestinationPolicyModel, SharedModel):
 class RouteModel(SharedModel, RoutePolicyModel):  # a key of both: unsaid, as `defaults` say
     name: Name = Field(description="Counters stay with the name across reloads.")
     listen: Annotated[
-        list[
-            Annotated[
-                list[Address],
-                BeforeValidator(listen_address),
-                WithJsonSchema({"type": "string"}),
-            ]
-        ],
+        list[Listen],
         BeforeValidator(_listen),
         Field(min_length=1),
         WithJsonSchema(
