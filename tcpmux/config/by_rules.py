@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from tcpmux.config.address import Address
 from tcpmux.config.model import Destination, Route
+from tcpmux.config.resources import Made, Resource
 from tcpmux.config.rule import Rule
 from tcpmux.config.rule_schema import sni
 
@@ -44,6 +46,24 @@ def route_by(parts: Sequence[Part]) -> Route:
         for name, destination in made.items()
     )
     return Route("", (), destinations, rules=tuple(_joined(rules)))
+
+
+def shared_route(
+    parts: Sequence[Part],
+    listen: Sequence[Address],
+    of: Iterable[Resource],
+    gateway: Resource,
+    taken: set[tuple[str, ...]],
+) -> Made:
+    """As route_by(), named after the resource that all parts are of, or after the gateway. taken:
+    keys of resources with a route, to which its own is added."""
+    resources = {resource.key: resource for resource in of}
+    several = len(resources) > 1
+    owner = gateway if several else next(iter(resources.values()))
+    tail = f"-{listen[0].port}" if several or owner.key in taken else ""
+    taken.add(owner.key)
+    source = " and ".join(map(str, [*resources.values()][:3]))
+    return Made(replace(route_by(parts), listen=tuple(listen), source=source), owner, tail)
 
 
 def _added(made: dict[str, Destination], destination: Destination) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from tcpmux.config.address import Address
-from tcpmux.config.by_rules import ANY_NAME, Part, named, route_by, specificity
+from tcpmux.config.by_rules import ANY_NAME, Part, named, shared_route, specificity
 from tcpmux.config.gateway_backends import destinations_of
 from tcpmux.config.gateway_cluster import Cluster, Gateway
 from tcpmux.config.gateway_parents import parents_of, with_backends
@@ -14,6 +14,7 @@ from tcpmux.config.gateway_specs import ListenerModel, TlsRouteSpec
 from tcpmux.config.model import Attachment, Destination
 from tcpmux.config.resources import Made, Resource
 from tcpmux.config.rule import Rule
+from tcpmux.config.rule_match import is_named
 from tcpmux.config.specs import read
 
 
@@ -76,27 +77,17 @@ class Tls:
 
     def made(self) -> Iterator[Made]:
         """A route for all listeners where the same is done."""
-        listens: dict[tuple[tuple[Rule, tuple[Destination, ...]], ...], list[Address]] = {}
+        listens: dict[tuple[Part, ...], list[Address]] = {}
         for address, every in self.at.items():
             parts = tuple(self._parts(address, every))
             listens.setdefault(parts, []).append(address)
         taken: set[tuple[str, ...]] = set()
         for parts, listen in listens.items():
-            every = self.at[listen[0]]
-            resources = {one.resource.key: one.resource for one in every}
-            owner = next(iter(resources.values()))
-            if len(resources) > 1:
-                owner = self.gateways[listen[0]].resource
-            is_shared = len(resources) > 1 or owner.key in taken
-            taken.add(owner.key)
-            source = " and ".join(map(str, [*resources.values()][:3]))
-            route = route_by([Part(when, destinations) for when, destinations in parts])
-            made = replace(route, listen=tuple(listen), source=source)
-            yield Made(made, owner, f"-{listen[0].port}" if is_shared else "")
+            resources = (one.resource for one in self.at[listen[0]])
+            gateway = self.gateways[listen[0]].resource
+            yield shared_route(parts, listen, resources, gateway, taken)
 
-    def _parts(
-        self, address: Address, every: Sequence[_Named]
-    ) -> Iterator[tuple[Rule, tuple[Destination, ...]]]:
+    def _parts(self, address: Address, every: Sequence[_Named]) -> Iterator[Part]:
         """A connection is of the listener whose host is the most specific one, and there of the
         route whose name is; of the oldest, if they are equal."""
         gateway = self.gateways[address]
@@ -114,9 +105,9 @@ class Tls:
                     note = f"{before.resource} has precedence: it has {_text(one.when)}"
                     one.resource.warn(note, "spec", "hostnames", *_place(one))
                 else:
-                    yield one.when, one.destinations
+                    yield Part(one.when, one.destinations)
             if host.sni and host not in seen:
-                yield host, ()  # reset: they are not of another listener
+                yield Part(host, ())  # reset: they are not of another listener
 
 
 def _precedence(one: _Named) -> tuple[tuple[int, int], str, str, str]:
@@ -167,15 +158,11 @@ def _common(names: Sequence[Rule], host: Rule) -> list[Rule]:
     for name in names:
         if not name.sni or not host.sni:
             found.append(name if not host.sni else host)
-        elif _is_part(name.sni[0], host.sni[0]):
+        elif is_named(name.sni[0], host.sni[0]):
             found.append(name)
-        elif _is_part(host.sni[0], name.sni[0]):
+        elif is_named(host.sni[0], name.sni[0]):
             found.append(host)
     return [*dict.fromkeys(found)]
-
-
-def _is_part(name: str, pattern: str) -> bool:
-    return name == pattern or (pattern.startswith("*.") and name.endswith(pattern[1:]))
 
 
 def _not_named(resource: Resource, at: int, told: Attachment) -> Attachment:

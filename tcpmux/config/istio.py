@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tcpmux.config.address import Address
-from tcpmux.config.by_rules import Part, route_by, specificity
+from tcpmux.config.by_rules import Part, route_by, shared_route, specificity
 from tcpmux.config.hosts import Hosts
 from tcpmux.config.istio_destinations import destinations_of, names_of
 from tcpmux.config.istio_gateways import PASSTHROUGH, PLAIN, Gateway, gateways_in, key_of
@@ -174,15 +174,8 @@ def _of_tls(names: _Names, rules: Rules, taken: set[tuple[str, ...]]) -> Iterato
         parts = _parts(every, rules)
         if parts is None:
             continue
-        resources = {one.resource.key: one.resource for one in every}
-        owner = next(iter(resources.values()))
-        if len(resources) > 1:
-            owner = names.gateway[listen[0]]
-        tail = f"-{listen[0].port}" if owner.key in taken or len(resources) > 1 else ""
-        taken.add(owner.key)
-        source = " and ".join(map(str, [*resources.values()][:3]))
-        route = replace(route_by(parts), listen=tuple(listen), source=source)
-        yield Made(route, owner, tail)
+        resources = (one.resource for one in every)
+        yield shared_route(parts, listen, resources, names.gateway[listen[0]], taken)
 
 
 def _sorted(every: Sequence[_Named]) -> list[_Named]:

@@ -12,6 +12,7 @@ from tcpmux.config.istio_specs import MatchModel, TcpRule, VirtualServiceSpec
 from tcpmux.config.problems import Location
 from tcpmux.config.resources import Resource
 from tcpmux.config.rule import Rule
+from tcpmux.config.rule_match import is_named
 
 NEEDS = "rules by destination address"
 
@@ -112,4 +113,4 @@ def check_names(resource: Resource, spec: VirtualServiceSpec) -> None:
 
 def _is_part(name: str, host: str) -> bool:
     """Whether all that a name stands for is of a host, both of which may begin with `*`."""
-    return host in (ANY_NAME, name) or (host.startswith("*.") and name.endswith(host[1:]))
+    return host == ANY_NAME or is_named(name, host)

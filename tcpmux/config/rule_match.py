@@ -84,7 +84,7 @@ def _why_not_said(rule: Rule, facts: Facts) -> str:
 
 
 def is_named(sni: str, pattern: str) -> bool:
-    """*.x: one or more labels in front of .x."""
+    """*.x: one or more labels in front of .x; as sni, all such names."""
     if pattern.startswith("*."):
         return sni.endswith(pattern[1:]) and len(sni) > len(pattern) - 1
     return sni == pattern
