@@ -97,15 +97,7 @@ def _edits(
             continue
         weight = left.pop(name)
         if "weight" in destination:
-            line, column = document.mark((*here, "weight"))
-            old = _plain_scalar(lines[line - 1][column - 1 :])
-            if old == str(weight):
-                continue
-            if not old.isdigit():
-                raise NotSaved(
-                    f"{document.file}:{line}:{column}: {old} is not a number: edit it by hand"
-                )
-            edits.append(_Edit(line, column, len(old), str(weight)))
+            edits.append(_other_number(document, lines, (*here, "weight"), weight))
         else:
             edits.append(_new_weight(lines, *document.key_mark((*here, "name")), weight))
     if left:
@@ -141,15 +133,8 @@ def _rule_edits(
         return [_Edit(line, column, end - column, f"weights: {{{told}}}")]
     edits = []
     for name, weight in weights.items():
-        at = (*here, "weights", name)
         if name in rule["weights"]:
-            line, column = document.mark(at)
-            old = _plain_scalar(lines[line - 1][column - 1 :])
-            if not old.isdigit():
-                raise NotSaved(
-                    f"{document.file}:{line}:{column}: {old} is not a number: edit it by hand"
-                )
-            edits.append(_Edit(line, column, len(old), str(weight)))
+            edits.append(_other_number(document, lines, (*here, "weights", name), weight))
         elif weight:
             first = (*here, "weights", next(iter(rule["weights"])))
             edits.append(_new_entry(lines, *document.key_mark(first), f"{name}: {weight}"))
@@ -157,6 +142,15 @@ def _rule_edits(
             continue
         rule["weights"][name] = weight
     return edits
+
+
+def _other_number(document: Document, lines: Sequence[str], at: Location, number: int) -> _Edit:
+    """Raises NotSaved if what stands there is no plain number."""
+    line, column = document.mark(at)
+    old = _plain_scalar(lines[line - 1][column - 1 :])
+    if not old.isdigit():
+        raise NotSaved(f"{document.file}:{line}:{column}: {old} is not a number: edit it by hand")
+    return _Edit(line, column, len(old), str(number))
 
 
 def _new_entry(lines: Sequence[str], line: int, column: int, entry: str) -> _Edit:
