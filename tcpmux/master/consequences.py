@@ -49,8 +49,9 @@ def _rule_consequences(before: RouteRow, after: RouteRow) -> Iterator[Line]:
         return
     end = ENDS[end_of(after)]
     for was, now in zip(before.pick_rules, after.pick_rules, strict=True):
+        was_out = is_rule_unavailable(before, was) and not is_unavailable(before)
         is_out = is_rule_unavailable(after, now)
-        if is_out == (is_rule_unavailable(before, was) and not is_unavailable(before)):
+        if is_out == was_out:
             continue
         if is_out:
             yield Line(
@@ -58,7 +59,7 @@ def _rule_consequences(before: RouteRow, after: RouteRow) -> Iterator[Line]:
                 f"{after.name}: rule {now.name}: no destination with weight has a healthy "
                 f"endpoint: its connections are {end}; `tcpmux endpoint` says why",
             )
-        elif is_rule_unavailable(before, was):
+        else:
             yield Line(logging.INFO, f"{after.name}: rule {now.name}: takes connections again")
 
 

@@ -169,14 +169,10 @@ class SavedWeights(Change):
 
 def previous_weights(known: Weights, before: Image, after: Image) -> Weights:
     """For UndoWeights, after a change from one image to the other. known: those before it."""
-    previous = dict(known)
     was = {split.path: split.weights for split in splits(before)}
-    names = set()
-    for split in splits(after):
-        names.add(split.path)
-        if was.get(split.path, split.weights) != split.weights:
-            previous[split.path] = was[split.path]
-    return {name: weights for name, weights in previous.items() if name in names}
+    now = {split.path: split.weights for split in splits(after)}
+    changed = {path: was[path] for path, new in now.items() if was.get(path, new) != new}
+    return {path: old for path, old in {**known, **changed}.items() if path in now}
 
 
 def splits(image: Image) -> Iterator[Split]:
