@@ -7,7 +7,7 @@ routes change. Names: Istio's, whose boards work as they are, and ours, tcpmux_*
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tcpmux.control.machine import accept_queues
@@ -184,20 +184,14 @@ class Metrics:
             values = _endpoint_values(row, self._view.counters.slot(row.slot))
             read.append(((*values, self._view.suspicions(row.slot)), lines))
             yield ""
-        for i, family in enumerate(ENDPOINT):
-            yield family.head(open_metrics=open_metrics)
-            for values, lines in read:
-                yield lines[i] % values[i]
+        yield from _by_family(ENDPOINT, read, open_metrics=open_metrics)
 
     def _routes(self, of: _Prepared, *, open_metrics: bool) -> Iterator[str]:
         read = []
         for slot, lines in of.routes:
             read.append((_route_values(self._view.counters.slot(slot)), lines))
             yield ""
-        for i, family in enumerate(ROUTE):
-            yield family.head(open_metrics=open_metrics)
-            for values, lines in read:
-                yield lines[i] % values[i]
+        yield from _by_family(ROUTE, read, open_metrics=open_metrics)
 
     def _rules(self, of: _Prepared, *, open_metrics: bool) -> Iterator[str]:
         read = []
@@ -205,10 +199,7 @@ class Metrics:
             counters = self._view.counters.slot(slot)
             read.append(((counters.opened, counters.active), lines))
             yield ""
-        for i, family in enumerate(RULE):
-            yield family.head(open_metrics=open_metrics)
-            for values, lines in read:
-                yield lines[i] % values[i]
+        yield from _by_family(RULE, read, open_metrics=open_metrics)
 
     def _put_instance(self, parts: list[str], generation: int, *, open_metrics: bool) -> None:
         table = self._view.table
@@ -387,6 +378,19 @@ def _route_values(c: SlotCounters) -> tuple[int, ...]:
     """In the order of ROUTE."""
     rejected = sum([c.closed[reason] for reason in _REJECTED])
     return c.opened, rejected, *(getattr(c, row.name) for row in OF_ROUTES)
+
+
+def _by_family(
+    families: Sequence[Family],
+    read: Sequence[tuple[Sequence[float], Sequence[str]]],
+    *,
+    open_metrics: bool,
+) -> Iterator[str]:
+    """read: of each thing its values and its lines, both in the order of the families."""
+    for i, family in enumerate(families):
+        yield family.head(open_metrics=open_metrics)
+        for values, lines in read:
+            yield lines[i] % values[i]
 
 
 def _endpoint_values(row: EndpointRow, c: SlotCounters) -> tuple[int, ...]:

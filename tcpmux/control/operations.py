@@ -57,6 +57,16 @@ _STATE = {"enum": list(ADMIN_STATES)}
 _NOTHING = closed_object()
 
 
+def _for_each(value: dict[str, Any]) -> dict[str, Any]:
+    """By destination, of which some are named."""
+    return {
+        "type": "object",
+        "additionalProperties": value,
+        "minProperties": 1,
+        "required": [],
+    }
+
+
 def _given(**values: Any) -> dict[str, Any]:
     """Those that say something: no False, 0 or None."""
     return {name: value for name, value in values.items() if value}
@@ -87,12 +97,7 @@ class Operations(Reading):
             Role.OPERATOR,
             Applied,
             query={"force": _BOOLEAN},
-            body={
-                "type": "object",
-                "additionalProperties": {"anyOf": [_WEIGHT, _STEP]},
-                "minProperties": 1,
-                "required": [],
-            },
+            body=_for_each({"anyOf": [_WEIGHT, _STEP]}),
             checked_by_master=True,
             commands=(Command("weight", "Shift the traffic of a route, at once."),),
         )
@@ -133,12 +138,7 @@ class Operations(Reading):
             "/v1/routes/{route}/saved-weights",
             Role.OPERATOR,
             Applied,
-            body={
-                "type": "object",
-                "additionalProperties": _WEIGHT,
-                "minProperties": 1,
-                "required": [],
-            },
+            body=_for_each(_WEIGHT),
             checked_by_master=True,
         )
     )
@@ -154,12 +154,7 @@ class Operations(Reading):
             Role.OPERATOR,
             Applied,
             query={"force": _BOOLEAN},
-            body={
-                "type": "object",
-                "additionalProperties": {"anyOf": [_WEIGHT, _STEP]},
-                "minProperties": 1,
-                "required": [],
-            },
+            body=_for_each({"anyOf": [_WEIGHT, _STEP]}),
             checked_by_master=True,
         )
     )
@@ -191,12 +186,7 @@ class Operations(Reading):
             "/v1/routes/{route}/rules/{rule}/saved-weights",
             Role.OPERATOR,
             Applied,
-            body={
-                "type": "object",
-                "additionalProperties": _WEIGHT,
-                "minProperties": 1,
-                "required": [],
-            },
+            body=_for_each(_WEIGHT),
             checked_by_master=True,
         )
     )
