@@ -4,7 +4,7 @@ weights."""
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from tcpmux.config.address import Address
@@ -38,13 +38,17 @@ class Rule:
     weights: tuple[tuple[str, int], ...] = ()
     reject: bool = False
     listen: tuple[Address, ...] = ()
+    _called: str = field(default="", init=False, compare=False, repr=False)  # once it is known
 
     @property
     def called(self) -> str:
         """Its name, or one that follows from its conditions: counters, its turn and weights set at
         run time stay with that when other rules come, go or change places."""
-        if self.name:
-            return self.name
+        if not self._called:
+            object.__setattr__(self, "_called", self.name or self._from_conditions())
+        return self._called
+
+    def _from_conditions(self) -> str:
         whole = "; ".join(f"{key} {', '.join(sorted(set(of)))}" for key, of in self.conditions)
         slug = re.sub(r"[^a-z0-9.]+[.]*", "-", whole.lower()).strip("-.")[:40].rstrip("-.")
         return f"{slug or 'all'}-{blake2b(whole.encode(), digest_size=4).hexdigest()}"

@@ -30,6 +30,7 @@ from tcpmux.shm.image import (
     FULL_SHARE,
     HEALTHY,
     READY,
+    Contest,
     DestinationRow,
     EndpointRow,
     Image,
@@ -87,6 +88,7 @@ class _Builder:
         key = (route.name,)
         slot, since = self.number(key)
         rules = route_rules(route)
+        contests = carried_over(self.before.routes.get(route.name), rules)
         return with_turns_and_weights(
             RouteRow(
                 route.name,
@@ -97,13 +99,13 @@ class _Builder:
                 rules,
                 admitted(route.policy.allow, route.policy.deny),
                 ranges_of(route.policy.accept_proxy.senders),
-                tuple(self.rule(route, rule) for rule in route.rules),
+                tuple(self.rule(route, r, contests.get(r.called, ())) for r in route.rules),
                 _index(route),
-                carried_over(self.before.routes.get(route.name), rules),
+                contests.get("", ()),
             )
         )
 
-    def rule(self, route: Route, rule: Rule) -> RuleRow:
+    def rule(self, route: Route, rule: Rule, contests: tuple[Contest, ...]) -> RuleRow:
         key = rule_key(route.name, rule.called)
         slot, since = self.number(key)
         names = [destination.name for destination in route.destinations]
@@ -117,7 +119,7 @@ class _Builder:
             tuple(now.get(name, 0) for name in names),
             tuple(in_file.get(name, 0) for name in names),
             (),
-            carried_over(self.before.routes.get(route.name), route_rules(route), rule.called),
+            contests,
         )
 
     def destination(self, route: Route, destination: Destination) -> DestinationRow:

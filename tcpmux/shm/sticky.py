@@ -49,15 +49,13 @@ def all_contests(route: RouteRow) -> Iterator[Contest]:
         yield from rule.contests
 
 
-def carried_over(before: RouteRow | None, rules: RouteRules, rule: str = "") -> tuple[Contest, ...]:
-    """What is remembered of the weights that a route had, or a rule of it. Nothing, if its clients
-    are told apart otherwise now: who had whom would be another question."""
+def carried_over(before: RouteRow | None, rules: RouteRules) -> dict[str, tuple[Contest, ...]]:
+    """What is remembered of the weights that a route had, as "", and its rules, by their names.
+    Nothing, if its clients are told apart otherwise now: who had whom would be another question."""
     keys = ("sticky_by", "sticky_tlv", "sticky_ipv4", "sticky_ipv6", "sticky_salt")
     if before is None or any(getattr(before.rules, key) != getattr(rules, key) for key in keys):
-        return ()
-    if not rule:
-        return before.contests
-    return next((row.contests for row in before.pick_rules if row.name == rule), ())
+        return {}
+    return {"": before.contests, **{row.name: row.contests for row in before.pick_rules}}
 
 
 def contests(

@@ -6,12 +6,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import blake2b
 from ipaddress import IPv4Address, IPv6Address, ip_network
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from tcpmux.config import Address, Admin, Config, Destination, Route, Rule
+from tcpmux.config import rule as rule_module
 from tcpmux.config.rule_match import Client, Facts, is_named, rule_met, why_not
 from tcpmux.shm import _pick, build
 from tcpmux.shm._image import publish_image, read_image
@@ -206,6 +208,27 @@ def test_a_listener_that_is_closed_is_none_of_a_rules(table: Table) -> None:
     some = {LISTEN[1]: 5, LISTEN[0]: 9}
     publish_image(table, build_image(config, {}, Names.new(lambda _: True), some, 1, {}))
     assert [_pick.rule_met(table, 0, Facts("unix", LISTEN[0]), n) for n in (5, 9, 7)] == [-1, 0, -1]
+
+
+def test_a_reload_makes_each_name_of_rules_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for every other rule: the master serves nobody while it makes an image."""
+    made: list[bytes] = []
+
+    def counted(text: bytes, *, digest_size: int) -> Any:
+        made.append(text)
+        return blake2b(text, digest_size=digest_size)
+
+    monkeypatch.setattr(rule_module, "blake2b", counted)
+    count = 100
+    rules = tuple(Rule(sni=(f"a{n}.b",), weights=(("v1", 1),)) for n in range(count))
+    names = Names.new(lambda _: True)
+    route = Route("r", LISTEN, (Destination("v1", 1, ()),), rules=rules)
+    config = Config(None, None, Admin("/x"), 45.0, (route,))
+    before = build_image(config, {}, names, IDS, 1, {})
+    made.clear()
+    after = build_image(config, {}, names, IDS, 2, {}, before)
+    assert [row.name for row in after.routes[0].pick_rules] == [rule.called for rule in rules]
+    assert count <= len(made) <= 2 * count  # of the rows before and after
 
 
 # --- bounds -------------------------------------------------------------------------------------

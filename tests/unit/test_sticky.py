@@ -142,7 +142,7 @@ def route(
         )
         for name, weight in weights.items()
     )  # fmt: skip
-    contests = carried_over(before, made)
+    contests = carried_over(before, made).get("", ())
     return with_turns_and_weights(RouteRow("r", 0, 0, 1, rows, made, contests=contests))
 
 
