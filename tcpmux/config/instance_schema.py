@@ -28,8 +28,8 @@ from tcpmux.config.rows import DAY
 from tcpmux.config.size import format_size, parse_size
 from tcpmux.config.values import (
     DURATION_SCHEMA,
+    Flag,
     Strict,
-    boolean,
     duration,
     measure,
 )
@@ -164,11 +164,9 @@ class AdminModel(Strict):
         description="A file with a token that permits reading but no changes, for dashboards and "
         "Prometheus. Without a token_file nothing can be changed over TCP.",
     )
-    insecure: Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"type": "boolean"})] = (
-        Field(
-            default=False,
-            description="Require no token: everybody who can reach `http` may change everything.",
-        )
+    insecure: Flag = Field(
+        default=False,
+        description="Require no token: everybody who can reach `http` may change everything.",
     )
     hosts: list[Annotated[str, BeforeValidator(_host), WithJsonSchema({"type": "string"})]] = Field(
         default=[],
@@ -227,9 +225,7 @@ class AccessLogModel(Strict):
     format: Annotated[
         str, BeforeValidator(_log_format), WithJsonSchema({"type": "string", "minLength": 1})
     ] = Field(default="json", description="json, or a template such as {start_time} {route}.")
-    start: Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"type": "boolean"})] = Field(
-        default=False, description="Also write a line when a connection starts."
-    )
+    start: Flag = Field(default=False, description="Also write a line when a connection starts.")
     interval: Annotated[float, BeforeValidator(_interval), WithJsonSchema(DURATION_SCHEMA)] = Field(
         default=0.0,
         description=(

@@ -32,10 +32,10 @@ from tcpmux.config.sticky import Sticky
 from tcpmux.config.sticky_key import StickyModel
 from tcpmux.config.values import (
     DURATION_SCHEMA,
+    Flag,
     Name,
     OrText,
     Strict,
-    boolean,
     duration,
     number,
     whole,
@@ -214,9 +214,7 @@ class CheckModel(_CheckKeys):
         WithJsonSchema({"type": ["string", "integer"], "examples": ["200-399"]}),
     ] = Field(default=(200, 399), description=_CHECK["status"].help)
 
-    proxy: Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"type": "boolean"})] | None = (
-        Field(default=None, description=_CHECK["proxy"].help)
-    )
+    proxy: Flag | None = Field(default=None, description=_CHECK["proxy"].help)
 
     @model_validator(mode="after")
     def _fits(self) -> CheckModel:
@@ -384,9 +382,7 @@ class DestinationPolicyModel(_DestinationKeys):
 
 
 class EndpointLimits(_EndpointKeys):
-    backup: Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"type": "boolean"})] = Field(
-        default=False, description="Short for priority: 1."
-    )
+    backup: Flag = Field(default=False, description="Short for priority: 1.")
 
     def made(self) -> EndpointPolicy:
         return settings_of(EndpointPolicy, [self, EndpointPolicy(priority=int(self.backup))])

@@ -21,7 +21,7 @@ from tcpmux.config.model import MAX_WEIGHT
 from tcpmux.config.policy import ClientsText
 from tcpmux.config.problems import describe
 from tcpmux.config.rule import Rule, tlv_value
-from tcpmux.config.values import Name, Strict, boolean, whole
+from tcpmux.config.values import Flag, Name, Strict, whole
 
 MAX_SNI = 253  # bytes of a name; RFC 1035 without the last dot
 MAX_ALPN = 63  # workers keep 64 bytes of what a client offers, sizes included
@@ -161,7 +161,6 @@ Tlvs = Annotated[
         }
     ),
 ]
-Flag = Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"type": "boolean"})]
 Weight = Annotated[
     int,
     BeforeValidator(share),

@@ -104,6 +104,9 @@ def boolean(value: Any) -> bool:
     return value
 
 
+Flag = Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"type": "boolean"})]
+
+
 def name(value: Any) -> str:
     """Of a route or a destination. Raises ValueError."""
     if not isinstance(value, str):
