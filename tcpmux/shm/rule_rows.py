@@ -9,6 +9,7 @@ from typing import Any
 
 from tcpmux.config import Address, Rule
 from tcpmux.config.settings import UNIX
+from tcpmux.shm._declared import MAX_ALL_RULES
 
 
 def text_of(rule: Rule) -> bytes:
@@ -28,7 +29,7 @@ def text_of(rule: Rule) -> bytes:
     return json.dumps(said, separators=(",", ":")).encode()
 
 
-@lru_cache(4096)  # each generation has the same
+@lru_cache(MAX_ALL_RULES)  # each generation has the same
 def rule_of(text: bytes) -> Rule:
     """Raises ValueError; KeyError and TypeError are not possible with what text_of() makes."""
     said = json.loads(text)
