@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tcpmux.config import Route, Text, load_texts
 from tcpmux.convert.conversion import Conversion, convert
 from tcpmux.convert.kinds import Input
+from tests.convert import routes
+from tests.convert.routes import only_route
 
 PROXY = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 Match = dict[str, Any]
@@ -46,19 +47,7 @@ def conversion(*chains: dict[str, Any], default: str = "", host: str = "127.0.0.
 
 
 def lines(*chains: dict[str, Any], default: str = "") -> list[str]:
-    found = conversion(*chains, default=default)
-    assert not found.changes, [str(change) for change in found.changes]
-    (made,) = load_texts([Text("r", found.text, {})]).routes
-    return told(made)
-
-
-def told(made: Route) -> list[str]:
-    """`CONDITIONS -> WEIGHTS`, and the destinations that have the rest."""
-    found = [
-        f"{rule} -> " + (" ".join(f"{n}={w}" for n, w in rule.weights) or "reset")
-        for rule in made.rules
-    ]
-    return [*found, " ".join(d.name for d in made.destinations if d.weight)]
+    return routes.lines(only_route(conversion(*chains, default=default)))
 
 
 RESET = ["every connection -> reset", ""]

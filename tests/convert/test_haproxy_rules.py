@@ -7,12 +7,13 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 
-from tcpmux.config import Route, Text, load_texts
+from tcpmux.config import Route
 from tcpmux.config.address import Address
 from tcpmux.config.rule_match import Facts, rule_met
 from tcpmux.convert.conversion import Conversion, convert
 from tcpmux.convert.hellos import patterns_of_regex
 from tcpmux.convert.kinds import Input
+from tests.convert.routes import lines, only_route
 
 WAITS = " tcp-request inspect-delay 5s\n tcp-request content accept if { req_ssl_hello_type 1 }\n"
 BACKENDS = "".join(f"backend {to}\n server s 127.0.0.1:1910{ord(to) - 97}\n" for to in "abcd")
@@ -26,19 +27,7 @@ def conversion(rules: str, *, waits: str = WAITS) -> Conversion:
 
 
 def route(rules: str, *, waits: str = WAITS) -> Route:
-    found = conversion(rules, waits=waits)
-    assert not found.changes, [str(change) for change in found.changes]
-    (made,) = load_texts([Text("r", found.text, {})]).routes
-    return made
-
-
-def lines(made: Route) -> list[str]:
-    """`CONDITIONS -> WEIGHTS`, and the destinations that have the rest."""
-    told = [
-        f"{rule} -> " + (" ".join(f"{n}={w}" for n, w in rule.weights) or "reset")
-        for rule in made.rules
-    ]
-    return [*told, " ".join(d.name for d in made.destinations if d.weight)]
+    return only_route(conversion(rules, waits=waits))
 
 
 @pytest.mark.parametrize(

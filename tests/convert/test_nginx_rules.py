@@ -8,6 +8,7 @@ from tcpmux.config import ConfigError, Route, Text, load_texts
 from tcpmux.config.sticky import Prefix, Sticky
 from tcpmux.convert.conversion import Conversion, convert
 from tcpmux.convert.kinds import Input
+from tests.convert.routes import lines, only_route
 
 UPSTREAMS = "".join(f"upstream {to} {{ server 127.0.0.1:{ord(to)}; }}\n" for to in "abcd")
 
@@ -18,19 +19,7 @@ def conversion(stream: str, server: str = "ssl_preread on;") -> Conversion:
 
 
 def route(stream: str, server: str = "ssl_preread on;") -> Route:
-    found = conversion(stream, server)
-    assert not found.changes, [str(change) for change in found.changes]
-    (made,) = load_texts([Text("r", found.text, {})]).routes
-    return made
-
-
-def lines(made: Route) -> list[str]:
-    """`CONDITIONS -> WEIGHTS`, and the destinations that have the rest."""
-    told = [
-        f"{rule} -> " + (" ".join(f"{n}={w}" for n, w in rule.weights) or "reset")
-        for rule in made.rules
-    ]
-    return [*told, " ".join(d.name for d in made.destinations if d.weight)]
+    return only_route(conversion(stream, server))
 
 
 NESTED = " geo $z { default out; 10.0.0.0/8 in; } map $z $x { in $y; default d; }"

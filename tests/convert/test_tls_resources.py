@@ -19,6 +19,7 @@ from tests.convert.resources import (
     to,
     virtual,
 )
+from tests.convert.routes import rules_of
 
 
 def gateway(*hosts: str, port: int = 1000, **server: Any) -> dict[str, Any]:
@@ -39,10 +40,7 @@ def virtual_tls(*rules: dict[str, Any], hosts: tuple[str, ...] = ("*",), name: s
 def rules(config: Config) -> list[str]:
     """Of the only route: `CONDITIONS -> WEIGHTS`."""
     (route,) = config.routes
-    return [
-        f"{rule} -> " + (" ".join(f"{n}={w}" for n, w in rule.weights) or "reset")
-        for rule in route.rules
-    ]
+    return rules_of(route)
 
 
 RESET = "every connection -> reset"
