@@ -110,6 +110,14 @@ def with_mapped(clients: Clients) -> Iterator[Clients]:
             yield IPv4Network((int(clients.network_address) - _MAPPED, clients.prefixlen - 96))
 
 
+def without_mapped(clients: Clients) -> tuple[Clients, ...]:
+    """It as tcpmux must have it, for which IPv4 is a part of IPv6, of a program for which it is
+    not: without ::ffff:0:0/96."""
+    if isinstance(clients, IPv6Network) and clients.overlaps(IPv6Network((_MAPPED, 96))):
+        return accepted_by([ClientRule(accepts=True, clients=clients)], otherwise=False)
+    return (clients,)
+
+
 def _accepted(rules: Iterable[ClientRule], *, otherwise: bool) -> _Set:
     found = _Set()
     undecided = {

@@ -16,6 +16,7 @@ from tcpmux.config.rule import Rule
 from tcpmux.config.rule_schema import MAX_ALPN, sni
 
 MAX_CLASSES = 4096
+ALONE = "acme-tls/1"  # who offers this protocol offers nothing else (RFC 8737)
 # ^ at the beginning, .* or .+ and a dot in front of the name, or a dot alone.
 _NAME = re.compile(
     r"(\^)?(?:(\.\*|\.\+)(\\\.)|(\\\.))?((?:[a-z0-9-]|\\[.-])+)\$", re.ASCII | re.IGNORECASE

@@ -15,6 +15,7 @@ from tcpmux.convert.clients import (
     ClientRule,
     TooManyNetworks,
     allow_and_deny,
+    without_mapped,
 )
 
 
@@ -113,3 +114,12 @@ def test_a_list_that_would_be_cut_to_pieces_is_refused() -> None:
     assert (len(allow), len(deny)) == (1, MAX_NETWORKS)
     with pytest.raises(TooManyNetworks):
         allow_and_deny(rules(f"+10.0.0.0 {denied} +10.0.0.0/7 -all"))
+
+
+@pytest.mark.parametrize("text", ["::/0", "::/80", "::fffe:0:0/95", "::ffff:0:0/96", "8000::/1"])
+def test_networks_of_programs_to_which_ipv4_is_not_a_part_of_ipv6(text: str) -> None:
+    net = ip_network(text)
+    found = without_mapped(net)
+    for client in ("10.0.0.1", "::1", "::fffe:0:1", "::1:0:0:1", "9000::1"):
+        is_meant = ip_address(client) in net
+        assert any(_is_to_tcpmux(client, one) for one in found) == is_meant, client

@@ -5,19 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import ip_address
 from typing import TypeVar
 
 from tcpmux.config.address import Address
 from tcpmux.config.settings import Clients, Network
-from tcpmux.convert.clients import ClientRule, accepted_by
+from tcpmux.convert.clients import without_mapped
 from tcpmux.convert.decisions import Cases, Decided, TooManyRules, decided
 from tcpmux.convert.envoy.values import enum, network
 from tcpmux.convert.hellos import Hello, covers, hellos, pattern_of, protocol_of
 from tcpmux.convert.tree import Node
 
 NONE = -1  # instead of a chain: the connection is closed
-_V4_IN_V6 = IPv6Network("::ffff:0:0/96")
 _NOT_SAID = {  # keys of filter_chain_match, unless they say nothing
     "source_ports": "rules by the client's port",
     "direct_source_prefix_ranges": "rules by the peer's address",
@@ -148,7 +147,7 @@ class _Search:
     def _by_source(self, left: Sequence[Chain]) -> Iterator[tuple[tuple[Clients, ...] | None, int]]:
         networks = {net: chain for chain in reversed(left) for net in chain.sources}
         for net in sorted(networks, key=lambda net: (net.version, -net.prefixlen)):
-            yield _as_meant(net), self._index(networks[net])
+            yield without_mapped(net), self._index(networks[net])
         rest = [chain for chain in left if not chain.sources]
         yield None, self._index(rest[0]) if rest else self.default
 
@@ -167,11 +166,3 @@ def _narrowed(
     if chosen:
         return [chain for chain in chains if any(value in chosen for value in said(chain))]
     return [chain for chain in chains if not said(chain)]
-
-
-def _as_meant(net: Network) -> tuple[Clients, ...]:
-    """To tcpmux, IPv4 is a part of IPv6; to Envoy it is not."""
-    if isinstance(net, IPv6Network) and net.overlaps(_V4_IN_V6):
-        rules = [ClientRule(False, IPv4Network("0.0.0.0/0")), ClientRule(True, net)]
-        return accepted_by(rules, otherwise=False)
-    return (net,)

@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from tcpmux.convert.haproxy.values import Refused
-from tcpmux.convert.hellos import Hello, pattern_of, patterns_of_regex
+from tcpmux.convert.hellos import ALONE, Hello, pattern_of, patterns_of_regex
 from tcpmux.convert.truth import Truth, Unknown
 
 _NAME = re.compile(r"req[._]ssl_sni(,lower)?")
 _TYPE = ("req.ssl_hello_type", "req_ssl_hello_type")
 _PROTOCOLS = "req.ssl_alpn"
-# Whoever offers it offers nothing else (RFC 8737), so that the whole list is this.
-ALONE = "acme-tls/1"
 CLIENT_HELLO = 1
 NEEDS = "rules by SNI"
 
@@ -76,7 +74,7 @@ def truth_of_hello(
         if test.match not in ("", "str") or set(test.values) != {ALONE}:
             note = "HAProxy compares the whole list of protocols, tcpmux each of them"
             return Unknown(note, "rules by lists of protocols")
-        return hello.is_offered(ALONE) is True
+        return hello.is_offered(ALONE) is True  # it is the whole list then
     names = _patterns(test)
     return names if isinstance(names, Unknown) else any(map(hello.is_named, names))
 

@@ -6,13 +6,14 @@ client's address for peers in set_real_ip_from only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv6Network, collapse_addresses, ip_network
+from ipaddress import collapse_addresses
 
 from tcpmux.config.address import Address
 from tcpmux.config.rows import DAY
 from tcpmux.config.settings import UNIX, AcceptProxy, Clients
+from tcpmux.convert.clients import EVERYBODY, without_mapped
 from tcpmux.convert.nginx.listen import ANY_V6, Listen
 from tcpmux.convert.nginx.proxy import seconds_of
 from tcpmux.convert.nginx.scope import Scope
@@ -21,7 +22,6 @@ from tcpmux.convert.nginx.values import network
 from tcpmux.convert.report import Report
 
 TIMEOUT = 30.0  # s; nginx's default
-EVERY: dict[int, Clients] = {0: UNIX, 4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 NEEDS = "the PROXY protocol"
 
 
@@ -46,10 +46,10 @@ class Headers:
         families = {0 if address.path else 6 if ":" in address.host else 4 for address in addresses}
         if any(address.host == ANY_V6 for address in addresses):
             families.add(4)
-        every = tuple(EVERY[family] for family in (4, 6, 0) if family in families)
+        every = tuple(one for one in EVERYBODY if _family(one) in families)
         trusts_all = self.trusts(families)
         trusted = tuple(
-            part for net in self.trusted if _family(net) in families for part in _as_meant(net)
+            part for net in self.trusted if _family(net) in families for part in without_mapped(net)
         )
         for one in listens:
             assert one.header is not None
@@ -69,23 +69,12 @@ class Headers:
         for family in families - {0}:
             mine = [net for net in self.trusted if _family(net) == family]
             found.update([*collapse_addresses(mine)][:1])  # type: ignore[type-var]
-        return found == {EVERY[family] for family in families}
+        return found == {one for one in EVERYBODY if _family(one) in families}
 
 
 def _family(peers: Clients) -> int:
     """The version of IP; 0 = they are of UNIX sockets."""
     return 0 if isinstance(peers, str) else peers.version
-
-
-_V4_IN_V6 = IPv6Network("::ffff:0:0/96")
-
-
-def _as_meant(trusted: Clients) -> Iterator[Clients]:
-    """To tcpmux, IPv4 is a part of IPv6; to nginx it is not."""
-    if isinstance(trusted, IPv6Network) and _V4_IN_V6.subnet_of(trusted):
-        yield from trusted.address_exclude(_V4_IN_V6)
-    elif not isinstance(trusted, IPv6Network) or not trusted.subnet_of(_V4_IN_V6):
-        yield trusted
 
 
 def _difference(trusted: Sequence[Clients], uses: Sequence[str]) -> str:
@@ -100,7 +89,7 @@ def _difference(trusted: Sequence[Clients], uses: Sequence[str]) -> str:
 
 def names_all(accept: AcceptProxy) -> bool:
     """Whether every client is the one that a header names."""
-    return bool(accept.senders) and {*accept.senders} <= {*EVERY.values()}
+    return bool(accept.senders) and {*accept.senders} <= {*EVERYBODY}
 
 
 def headers_of(server: Scope, stream: Scope, report: Report, *, reads: bool) -> Headers:

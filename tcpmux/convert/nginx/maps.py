@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from itertools import groupby
 
 from tcpmux.config.settings import UNIX, Clients, Network
-from tcpmux.convert.clients import ClientRule, accepted_by
-from tcpmux.convert.hellos import Hello, covers, pattern_of, patterns_of_regex, protocol_of
+from tcpmux.convert.clients import ClientRule, accepted_by, without_mapped
+from tcpmux.convert.hellos import ALONE, Hello, covers, pattern_of, patterns_of_regex, protocol_of
 from tcpmux.convert.nginx.scope import is_plain
 from tcpmux.convert.nginx.tree import Directive
 from tcpmux.convert.nginx.values import network
@@ -21,11 +21,8 @@ PROTOCOLS = "ssl_preread_alpn_protocols"
 VERSION = "ssl_preread_protocol"
 OF_HELLO = (NAME, PROTOCOLS, VERSION)
 OF_CLIENT = "remote_addr"
-ALONE = "acme-tls/1"  # who offers it offers nothing else (RFC 8737)
 _WORD = re.compile(r"~\*?\\b([^\\()|\[\]?*+.^$]+)\\b")
 MAX_RUNS = 64  # of networks with the same value
-_EVERY_V4 = IPv4Network("0.0.0.0/0")
-_V4_IN_V6 = IPv6Network("::ffff:0:0/96")
 _SUFFIX = re.compile(r"[^*~]+\.\*")
 
 
@@ -215,7 +212,7 @@ class Geo:
             raise Unresolved(self.obstacle, "rules by source")
         ordered = sorted(self.networks, key=lambda net: (net.version, -net.prefixlen))
         runs = [
-            (tuple(clients for net in run for clients in _as_meant(net)), value)
+            (tuple(clients for net in run for clients in without_mapped(net)), value)
             for value, run in groupby(ordered, key=lambda net: self.networks[net])
         ]
         if len(runs) <= MAX_RUNS:
@@ -228,19 +225,8 @@ class Geo:
     def _rules(self, ordered: Sequence[Network], value: str) -> Iterator[ClientRule]:
         """Of the clients that have this value."""
         for net in ordered:
-            for clients in _as_meant(net):
+            for clients in without_mapped(net):
                 yield ClientRule(self.networks[net] == value, clients)
-
-
-def _as_meant(net: Network) -> tuple[Clients, ...]:
-    """To tcpmux, IPv4 is a part of IPv6; to nginx it is not."""
-    if isinstance(net, IPv6Network) and net.overlaps(_V4_IN_V6):
-        rules = [
-            ClientRule(accepts=False, clients=_EVERY_V4),
-            ClientRule(accepts=True, clients=net),
-        ]
-        return accepted_by(rules, otherwise=False)
-    return (net,)
 
 
 def read_geo(one: Directive, report: Report) -> Geo:

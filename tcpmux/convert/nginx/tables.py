@@ -48,7 +48,7 @@ HARMLESS = {
         _TABLES,
     ),
     **dict.fromkeys(
-        (*("proxy_buffer_size", "proxy_downstream_buffer", "proxy_upstream_buffer"),),
+        ("proxy_buffer_size", "proxy_downstream_buffer", "proxy_upstream_buffer"),
         _BUFFERS,
     ),
     **dict.fromkeys(("proxy_requests", "proxy_responses"), _UDP_ONLY),
