@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 from tcpmux.config.rule import Rule
@@ -51,6 +52,14 @@ OTHER = Hello(tls=False)  # than TLS
 def covers(pattern: str, other: str) -> bool:
     """Whether every name that matches the other one matches the pattern, too."""
     return pattern == other or (pattern.startswith("*.") and other.endswith(pattern[1:]))
+
+
+@lru_cache(maxsize=MAX_CLASSES)
+def patterns_of(name: str) -> frozenset[str]:
+    """All that cover it, a name or a pattern."""
+    labels = name.removeprefix("*.").split(".")
+    suffixes = ("*." + ".".join(labels[at:]) for at in range(len(labels)))
+    return frozenset(one for one in (name, *suffixes) if name and covers(one, name))
 
 
 def pattern_of(name: str) -> str:
@@ -156,7 +165,7 @@ def _drop(groups: Sequence[_Group], rest: Hashable) -> None:
     def next_of(place: int, hello: Hello) -> int | None:
         """The first after it that takes such connections; None = it would take only some."""
         later = sorted(
-            p for name in _patterns_of(hello.sni) for p in by_name.get(name, ()) if p > place
+            p for name in (*patterns_of(hello.sni), "") for p in by_name.get(name, ()) if p > place
         )
         for other in later:
             if served[other] and _meets(order[other][1], hello):
@@ -175,13 +184,6 @@ def _drop(groups: Sequence[_Group], rest: Hashable) -> None:
                 served[target].append(one)
         served[place] = []
         group.hellos.remove(hello)
-
-
-def _patterns_of(name: str) -> list[str]:
-    """Those that take a name, or all names of a pattern."""
-    labels = name.removeprefix("*.").split(".")
-    suffixes = ["*." + ".".join(labels[at:]) for at in range(len(labels))] if name else []
-    return [*dict.fromkeys((name, *suffixes, ""))]
 
 
 def _contains(condition: Hello, hello: Hello) -> bool:

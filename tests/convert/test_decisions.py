@@ -14,7 +14,7 @@ from tcpmux.config.rule import Rule
 from tcpmux.config.settings import Clients
 from tcpmux.convert.clients import TooManyNetworks
 from tcpmux.convert.decisions import Choice, TooManyRules, cases_of, decided
-from tcpmux.convert.hellos import OTHER, Hello, as_rules, covers, hellos
+from tcpmux.convert.hellos import OTHER, Hello, as_rules, covers, hellos, patterns_of
 from tcpmux.convert.truth import Among, Split, Truth, Unknown, all_of, any_of, negated
 
 PATTERNS = ("a.x", "b.x", "*.x", "*.b.x", "c.b.x", "y", "*.y", "*.z.y")
@@ -74,6 +74,12 @@ def test_protocols_and_names_together(seed: int) -> None:
                     (o for r, o in rules if _meets(r, True, name, frozenset(offers))), rest
                 )
                 assert found == outcomes[_best(patterns, name), first], (name, offers, rules)
+
+
+def test_the_patterns_that_cover_a_name() -> None:
+    assert patterns_of("a.b.x") == {"a.b.x", "*.b.x", "*.x"}
+    assert patterns_of("*.b.x") == {"*.b.x", "*.x"}
+    assert patterns_of("") == frozenset()
 
 
 def test_nothing_to_tell_apart_takes_no_rule() -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import random
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
 
 import pytest
 
-from tcpmux.config import Route
+from tcpmux.config import ConfigError, Route
 from tcpmux.config.address import Address
 from tcpmux.config.rule_match import Facts, rule_met
 from tcpmux.convert.conversion import Conversion, convert
-from tcpmux.convert.hellos import patterns_of_regex
+from tcpmux.convert.haproxy import routing
+from tcpmux.convert.haproxy.access import truth_of
+from tcpmux.convert.hellos import Hello, patterns_of_regex
 from tcpmux.convert.kinds import Input
+from tcpmux.convert.truth import Truth
 from tests.convert.routes import lines, only_route
 
 WAITS = " tcp-request inspect-delay 5s\n tcp-request content accept if { req_ssl_hello_type 1 }\n"
@@ -170,6 +174,27 @@ def test_rules_send_every_client_where_the_conditions_do(seed: int) -> None:
             met = rule_met(made.rules, facts)
             found = made.rules[met].weights[0][0] if met >= 0 else rest
             assert found == next(fitting, "d"), (text, name, client, made.rules)
+
+
+def test_a_list_of_names_that_can_not_be_read_is_refused() -> None:
+    with pytest.raises(ConfigError, match="/nonexistent can't be read") as caught:
+        conversion("use_backend a if { req.ssl_sni -i -f /nonexistent }" + TO_B)
+    assert len(caught.value.problems) == 1
+
+
+def test_a_rule_is_looked_at_once_for_all_names_that_it_does_not_tell_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[Hello] = []
+
+    def look(*of: Any) -> Truth:
+        looked.append(of[-1])
+        return truth_of(*of)
+
+    monkeypatch.setattr(routing, "truth_of", look)
+    many = "; ".join(f"use_backend a if {{ req.ssl_sni -i n{n}.x }}" for n in range(50))
+    assert len(lines(route(many + TO_B))) == 2
+    assert len(looked) <= 50 * 3 + 2  # its own name, other names, and what is not TLS
 
 
 @pytest.mark.parametrize(

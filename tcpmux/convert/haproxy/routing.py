@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from tcpmux.config.address import Address
 from tcpmux.convert.clients import TooManyNetworks
-from tcpmux.convert.decisions import Cases, Decided, Shares, TooManyRules, cases_of, decided
 from tcpmux.convert.decisions import Choice as Choice_
+from tcpmux.convert.decisions import Decided, Shares, TooManyRules, cases_of, decided
 from tcpmux.convert.haproxy.access import Rule, mark_changes, truth_of
 from tcpmux.convert.haproxy.acl_hellos import Asked
 from tcpmux.convert.haproxy.acls import Condition, condition_of
 from tcpmux.convert.haproxy.proxies import Section, Setting, guarded
 from tcpmux.convert.haproxy.values import Refused
-from tcpmux.convert.hellos import MAX_CLASSES, OTHER, Hello, hellos
+from tcpmux.convert.hellos import MAX_CLASSES, OTHER, Hello, hellos, patterns_of
 from tcpmux.convert.report import Report
 from tcpmux.convert.truth import MAX_BITS, TOO_FINE, Truth, Unknown, all_of, any_of, negated
 
@@ -99,22 +99,23 @@ def decided_at(deciding: Deciding, at: Address, report: Report) -> Decided[Share
     """For connections to that address."""
     asked = Asked()
     for setting, condition in deciding.conditions:
-        guarded(report, setting.at, lambda c=condition: asked.add(c.asked))  # type: ignore[misc]
+        try:
+            asked.add(condition.asked)
+        except Refused as error:
+            report.problem(setting.at, str(error))
+            return _all_to_default(deciding)
     classes = hellos(asked.names, asked.protocols, asks_tls=asked.tls)
     if not deciding.reads_hello:
         classes = [OTHER]
     if len(classes) > MAX_CLASSES:
         return _nothing(deciding, "it has too many names", "longer lists")
-    rejected = _rejected(deciding, classes, at, report)
-    choices = _choices(deciding, classes, at, report)
-
-    def cases(hello: Hello) -> Cases[Shares]:
-        found = [Choice_(rejected[hello], "")] if rejected[hello] is not False else []
-        found += [Choice_(truths[hello], choice.backend) for choice, truths in choices]
-        return cases_of(found, deciding.default)
-
+    choices = {
+        hello: [Choice_(truth, "")] if truth is not False else []
+        for hello, truth in _rejected(deciding, classes, at, report).items()
+    }
+    _add_choices(choices, deciding, at, report)
     try:
-        return decided(classes, cases)
+        return decided(classes, lambda hello: cases_of(choices[hello], deciding.default))
     except (TooManyRules, TooManyNetworks) as error:
         return _nothing(deciding, str(error) or "it has too many networks", "longer lists")
 
@@ -123,6 +124,10 @@ def _nothing(deciding: Deciding, note: str, needs: str) -> Decided[Shares]:
     for setting, condition in deciding.conditions:
         told = f"{note}: these connections would go to {deciding.default or 'no backend'}"
         mark_changes(setting, condition, told, needs)
+    return _all_to_default(deciding)
+
+
+def _all_to_default(deciding: Deciding) -> Decided[Shares]:
     return Decided((), ((deciding.default, Fraction(1)),))
 
 
@@ -132,7 +137,7 @@ Truths = dict[Hello, Truth]
 def _truths(
     setting: Setting,
     condition: Condition,
-    classes: Sequence[Hello],
+    classes: Iterable[Hello],
     at: Address,
     report: Report,
     *,
@@ -141,8 +146,15 @@ def _truths(
     """Unknown if it is that for some class."""
     if condition.depends_on_hello and not waits:
         return NOT_AWAITED
-    found = {hello: truth_of(setting, condition, at, report, hello) for hello in classes}
-    return next((t for t in found.values() if isinstance(t, Unknown)), found)
+    names = frozenset(condition.asked.names)
+    known: dict[Hashable, Truth] = {}  # by what the condition looks at
+    found: Truths = {}
+    for hello in classes:
+        key = hello.tls, hello.offers, hello.undecided, names & patterns_of(hello.sni)
+        if key not in known:
+            known[key] = truth_of(setting, condition, at, report, hello)
+        found[hello] = known[key]
+    return next((t for t in known.values() if isinstance(t, Unknown)), found)
 
 
 def _rejected(deciding: Deciding, classes: Sequence[Hello], at: Address, report: Report) -> Truths:
@@ -164,16 +176,13 @@ def _rejected(deciding: Deciding, classes: Sequence[Hello], at: Address, report:
     return rejected
 
 
-def _choices(
-    deciding: Deciding, classes: Sequence[Hello], at: Address, report: Report
-) -> list[tuple[Choice, Truths]]:
-    """Those that tcpmux can tell; the others are marked."""
-    found: list[tuple[Choice, Truths]] = []
+def _add_choices(
+    found: dict[Hello, list[Choice_]], deciding: Deciding, at: Address, report: Report
+) -> None:
+    """Those that tcpmux can tell, to each class for which they may hold; the others are marked."""
     left = Fraction(1)
     for choice in deciding.choices:
-        truths = _truths(
-            choice.setting, choice.condition, classes, at, report, waits=deciding.waits
-        )
+        truths = _truths(choice.setting, choice.condition, found, at, report, waits=deciding.waits)
         if left.denominator.bit_length() > MAX_BITS:
             truths = TOO_FINE
         if isinstance(truths, Unknown):
@@ -182,13 +191,14 @@ def _choices(
             mark_changes(choice.setting, choice.condition, note, truths.needs)
             continue
         _mark_mapped(choice.setting, choice.condition)
-        found.append((choice, truths))
+        for hello, truth in truths.items():
+            if truth is not False:
+                found[hello].append(Choice_(truth, choice.backend))
         values = [*truths.values()]
         if all(value is True for value in values):
             break
         if isinstance(values[0], Fraction) and values.count(values[0]) == len(values):
             left *= 1 - values[0]
-    return found
 
 
 def _mark_mapped(setting: Setting, condition: Condition) -> None:
