@@ -25,6 +25,10 @@ _NAME = re.compile(
 T = TypeVar("T", bound=Hashable)
 
 
+class TooManyHellos(ValueError):
+    """There would be more than MAX_CLASSES of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hello:
     """Those of TLS, or the others. sni: their name matches this pattern, and none of the file that
@@ -99,11 +103,14 @@ def hellos(
     names: Iterable[str], protocols: Iterable[str] = (), *, asks_tls: bool = False
 ) -> list[Hello]:
     """The classes that these tell apart, the most specific first; the last is of those that are not
-    TLS. asks_tls: whether something is TLS counts. Nothing that counts = one class, of all."""
+    TLS. asks_tls: whether something is TLS counts. Nothing that counts = one class, of all. Raises
+    TooManyHellos."""
     patterns = sorted(dict.fromkeys(names), key=specificity)
     offered = [*dict.fromkeys(protocols)]
     if not (patterns or offered or asks_tls):
         return [OTHER]
+    if (len(patterns) + 1) * (len(offered) + 1) >= MAX_CLASSES:
+        raise TooManyHellos("it depends on too many names and protocols")
     found = []
     for pattern in (*patterns, ""):
         for index, protocol in enumerate(offered):

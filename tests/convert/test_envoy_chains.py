@@ -144,3 +144,11 @@ def test_a_cluster_of_two_chains_is_one_destination() -> None:
         chain("a", {"server_names": ["x"]}), chain("b", {"server_names": ["y"]}), chain("a")
     )
     assert found.text.count("- name: a") == 1
+
+
+def test_too_many_names_and_protocols_are_refused_and_not_compared() -> None:
+    names = {"server_names": [f"n{n}.x" for n in range(2000)]}
+    protocols = {"application_protocols": [f"p{n}" for n in range(2000)]}
+    (change,) = conversion(chain("a", names), chain("b", protocols)).changes
+    assert "too many names and protocols" in change.note
+    assert change.needs == "longer lists"

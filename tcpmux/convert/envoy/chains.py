@@ -13,7 +13,7 @@ from tcpmux.config.settings import Clients, Network
 from tcpmux.convert.clients import without_mapped
 from tcpmux.convert.decisions import Cases, Decided, TooManyRules, decided
 from tcpmux.convert.envoy.values import enum, network
-from tcpmux.convert.hellos import Hello, covers, hellos, pattern_of, protocol_of
+from tcpmux.convert.hellos import Hello, TooManyHellos, covers, hellos, pattern_of, protocol_of
 from tcpmux.convert.tree import Node
 
 NONE = -1  # instead of a chain: the connection is closed
@@ -87,7 +87,7 @@ def decided_at(chains: Sequence[Chain], default: int, at: Address) -> Decided[in
     try:
         classes = hellos(names, protocols, asks_tls=asks_tls)
         return decided(classes, lambda hello: _Search(chains, default, at, hello).cases())
-    except TooManyRules as error:
+    except (TooManyHellos, TooManyRules) as error:
         raise Unclear(str(error), "longer lists") from None
 
 

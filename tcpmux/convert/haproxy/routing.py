@@ -15,7 +15,7 @@ from tcpmux.convert.haproxy.acl_hellos import Asked
 from tcpmux.convert.haproxy.acls import Condition, condition_of
 from tcpmux.convert.haproxy.proxies import Section, Setting, guarded
 from tcpmux.convert.haproxy.values import Refused
-from tcpmux.convert.hellos import MAX_CLASSES, OTHER, Hello, hellos, patterns_of
+from tcpmux.convert.hellos import Hello, TooManyHellos, hellos, patterns_of
 from tcpmux.convert.report import Report
 from tcpmux.convert.truth import MAX_BITS, TOO_FINE, Truth, Unknown, all_of, any_of, negated
 
@@ -90,10 +90,6 @@ class Deciding:
         found = [(rule.setting, rule.condition) for rule in self.rejects]
         return found + [(choice.setting, choice.condition) for choice in self.choices]
 
-    @property
-    def reads_hello(self) -> bool:
-        return any(condition.depends_on_hello for _, condition in self.conditions)
-
 
 def decided_at(deciding: Deciding, at: Address, report: Report) -> Decided[Shares]:
     """For connections to that address."""
@@ -104,10 +100,9 @@ def decided_at(deciding: Deciding, at: Address, report: Report) -> Decided[Share
         except Refused as error:
             report.problem(setting.at, str(error))
             return _all_to_default(deciding)
-    classes = hellos(asked.names, asked.protocols, asks_tls=asked.tls)
-    if not deciding.reads_hello:
-        classes = [OTHER]
-    if len(classes) > MAX_CLASSES:
+    try:
+        classes = hellos(asked.names, asked.protocols, asks_tls=asked.tls)
+    except TooManyHellos:
         return _nothing(deciding, "it has too many names", "longer lists")
     choices = {
         hello: [Choice_(truth, "")] if truth is not False else []

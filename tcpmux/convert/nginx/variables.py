@@ -11,7 +11,7 @@ from tcpmux.config.rule import MAX_RULES
 from tcpmux.config.settings import Clients
 from tcpmux.convert.clients import TooManyNetworks
 from tcpmux.convert.decisions import Cases
-from tcpmux.convert.hellos import MAX_CLASSES, OTHER, Hello, hellos
+from tcpmux.convert.hellos import OTHER, Hello, TooManyHellos, hellos
 from tcpmux.convert.nginx.maps import (
     NAME,
     OF_CLIENT,
@@ -151,10 +151,10 @@ class Variables:
         named = {*names_in(text)}.union(*(names_in(one.source) for one in maps))
         names = [name for one in maps if _is(one, NAME) for name in one.asked_names]
         protocols = [p for one in maps if _is(one, PROTOCOLS) for p in one.asked_protocols]
-        found = hellos(names, protocols, asks_tls=bool(named & {*OF_HELLO}))
-        if len(found) > MAX_CLASSES:
-            raise Unresolved("it depends on too many names", "longer lists")
-        return found
+        try:
+            return hellos(names, protocols, asks_tls=bool(named & {*OF_HELLO}))
+        except TooManyHellos:
+            raise Unresolved("it depends on too many names", "longer lists") from None
 
     def values(self, text: str, listener: Address, hello: Hello = OTHER) -> Cases[Values]:
         """By client, with the share of connections that have each. Raises Unresolved."""
