@@ -43,11 +43,14 @@ def _counts(found: Mapping[str, int]) -> str:
     return ", ".join(f"{name}: {count}" for name, count in found.items())
 
 
-def _about(found: Mapping[str, int], expected: Mapping[str, float], count: int) -> str:
+def _about(
+    found: Mapping[str, int], expected: Mapping[str, float], count: int, *, slack: int = 1
+) -> str:
+    """slack: connections beyond SIGMAS."""
     assert set(found) <= {name or CLOSED for name in expected}, found
     for name, part in expected.items():
         off = abs(found.get(name or CLOSED, 0) - part * count)
-        assert off <= SIGMAS * math.sqrt(count * part * (1 - part)) + 1, found
+        assert off <= SIGMAS * math.sqrt(count * part * (1 - part)) + slack, found
     return ", ".join(f"{name or CLOSED}: about {part:.0%}" for name, part in expected.items())
 
 
@@ -149,14 +152,9 @@ def named_split(port: int, name: str, expected: Mapping[str, float], count: int 
 
     def take(seen: Seen) -> str:
         found = Counter(asked_in_tls(seen.ports[port], name) for _ in range(count))
-        assert set(found) <= {*expected}, found
-        for server, part in expected.items():
-            margin = SIGMAS * math.sqrt(count * part * (1 - part))
-            assert abs(found[server] - count * part) <= margin, found
-        return "as expected"
+        return _about(found, expected, count, slack=0)
 
-    parts = ", ".join(f"{server}: {part:.0%}" for server, part in expected.items())
-    return Look(f"{count} clients of TLS to {port} that ask for {name}: {parts}", take)
+    return Look(f"{count} clients of TLS to {port} that ask for {name}", take)
 
 
 def named_by_header(port: int, *clients: str) -> Look:
