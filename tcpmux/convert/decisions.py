@@ -16,7 +16,6 @@ from tcpmux.convert.truth import Among, Split, Truth, Unknown, negated, split_of
 LONG = 8  # networks of a condition
 MAX_COMPARED = 32  # cases
 MAX_STEPS = 3000  # networks that are compared
-Known = bool | Fraction | Among | Split
 T = TypeVar("T", bound=Hashable)
 # By the name of where they go; "" = nowhere.
 Shares = tuple[tuple[str, Fraction], ...]
@@ -40,13 +39,14 @@ def cases_of(choices: Sequence[Choice], default: str) -> Cases[Shares]:
     """default: of what no choice takes. None of them is Unknown. Raises TooManyRules and
     TooManyNetworks."""
     found: list[tuple[tuple[Clients, ...] | None, Shares]] = []
-    _Walk(choices, default, found).walk(0, None, Fraction(1), {})
+    splits = [(_split(choice.truth), choice.to) for choice in choices]
+    _Walk(splits, default, found).walk(0, None, Fraction(1), {})
     return tuple(found)
 
 
 @dataclass(slots=True)
 class _Walk:
-    choices: Sequence[Choice]
+    choices: Sequence[tuple[Split, str]]
     default: str
     found: list[tuple[tuple[Clients, ...] | None, Shares]]
     steps: int = 0
@@ -60,9 +60,7 @@ class _Walk:
     ) -> None:
         """Adds what becomes of these clients. left: the share that no choice has taken yet."""
         while left and index < len(self.choices):
-            truth, to = self.choices[index].truth, self.choices[index].to
-            assert not isinstance(truth, Unknown)
-            split = split_of(_shortest(truth))
+            split, to = self.choices[index]
             for among, value in split.parts:
                 self.steps += 1
                 both = within(clients, among)
@@ -88,20 +86,20 @@ class _Walk:
         value: bool | Fraction,
     ) -> None:
         """As walk(), of those for whom a choice has this value."""
-        to, taken = self.choices[index].to, left * Fraction(value)
+        to, taken = self.choices[index][1], left * Fraction(value)
         if taken:
             shares = {**shares, to: shares.get(to, Fraction(0)) + taken}
         self.walk(index + 1, clients, left - taken, shares)
 
 
-def _shortest(truth: Known) -> Known:
-    """Of clients, those for whom it is not true, if these are fewer networks."""
-    if not isinstance(truth, Among) or len(truth.clients) < LONG:
-        return truth
-    others = negated(truth)
-    if isinstance(others, Among) and len(others.clients) < len(truth.clients):
-        return Split(((others.clients, False),), otherwise=True)
-    return truth
+def _split(truth: Truth) -> Split:
+    """Of clients, by those for whom it is not true, if these are fewer networks."""
+    assert not isinstance(truth, Unknown)
+    if isinstance(truth, Among) and len(truth.clients) >= LONG:
+        others = negated(truth)
+        if isinstance(others, Among) and len(others.clients) < len(truth.clients):
+            return Split(((others.clients, False),), otherwise=True)
+    return split_of(truth)
 
 
 @dataclass(frozen=True, slots=True)
