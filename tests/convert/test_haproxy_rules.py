@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -180,6 +181,20 @@ def test_a_list_of_names_that_can_not_be_read_is_refused() -> None:
     with pytest.raises(ConfigError, match="/nonexistent can't be read") as caught:
         conversion("use_backend a if { req.ssl_sni -i -f /nonexistent }" + TO_B)
     assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "accept if {{ src -f {} }}; tcp-request content reject if {{ rand(4) 0 }}",
+        "reject if {{ src -f {} }}; tcp-request content reject if {{ src ::1 }} {{ rand(4) 0 }}",
+    ],
+)
+def test_lists_too_long_to_combine_change_traffic(tmp_path: Path, rules: str) -> None:
+    (tmp_path / "l").write_text("\n".join(f"10.{n // 256}.{n % 256}.1" for n in range(1100)))
+    (change,) = conversion(f"tcp-request content {rules.format(tmp_path / 'l')}{TO_B}").changes
+    assert "it has too many networks: clients are" in change.note
+    assert change.needs == "longer lists"
 
 
 def test_a_rule_is_looked_at_once_for_all_names_that_it_does_not_tell_apart(

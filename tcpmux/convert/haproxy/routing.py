@@ -149,7 +149,11 @@ def _truths(
         if key not in known:
             known[key] = truth_of(setting, condition, at, report, hello)
         found[hello] = known[key]
-    return next((t for t in known.values() if isinstance(t, Unknown)), found)
+    return _all_known(found)
+
+
+def _all_known(truths: Truths) -> Truths | Unknown:
+    return next((t for t in truths.values() if isinstance(t, Unknown)), truths)
 
 
 def _rejected(deciding: Deciding, classes: Sequence[Hello], at: Address, report: Report) -> Truths:
@@ -157,17 +161,22 @@ def _rejected(deciding: Deciding, classes: Sequence[Hello], at: Address, report:
     rejected: Truths = dict.fromkeys(classes, False)
     for rule in reversed(deciding.rejects):
         truths = _truths(rule.setting, rule.condition, classes, at, report, waits=deciding.waits)
+        if not isinstance(truths, Unknown):
+            truths = _all_known(
+                {
+                    hello: all_of([negated(truth), rejected[hello]])
+                    if rule.accepts
+                    else any_of([truth, rejected[hello]])
+                    for hello, truth in truths.items()
+                }
+            )
         if isinstance(truths, Unknown):
             refused = "are accepted" if not rule.accepts else "are left to the rules after it"
             note = f"{truths.note}: clients {refused}"
             mark_changes(rule.setting, rule.condition, note, truths.needs)
             continue
         _mark_mapped(rule.setting, rule.condition)
-        for hello, truth in truths.items():
-            if rule.accepts:
-                rejected[hello] = all_of([negated(truth), rejected[hello]])
-            else:
-                rejected[hello] = any_of([truth, rejected[hello]])
+        rejected = truths
     return rejected
 
 
