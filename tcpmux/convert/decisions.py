@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from tcpmux.config.rule import MAX_RULES, Rule
 from tcpmux.config.settings import Clients
+from tcpmux.convert.clients import TooManyNetworks
 from tcpmux.convert.hellos import Hello, as_rules
 from tcpmux.convert.truth import Among, Split, Truth, Unknown, negated, split_of, within
 
@@ -148,8 +149,12 @@ def _is_alike(
     outcome: T,
     later: Sequence[tuple[tuple[Clients, ...] | None, T]],
 ) -> bool:
-    """Whether these clients would fare alike without a case of their own. later: the last first."""
-    return all(of == outcome or not within(clients, others) for others, of in reversed(later))
+    """Whether these clients would fare alike without a case of their own; not if there are too many
+    to tell. later: the last first."""
+    try:
+        return all(of == outcome or not within(clients, others) for others, of in reversed(later))
+    except TooManyNetworks:
+        return False
 
 
 def _reached(rules: Sequence[tuple[Rule, T]]) -> list[tuple[Rule, T]]:

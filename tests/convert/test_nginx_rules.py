@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from ipaddress import ip_address
+
 import pytest
 
 from tcpmux.config import ConfigError, Route, Text, load_texts
+from tcpmux.config.address import Address
+from tcpmux.config.rule_match import Facts, rule_met
 from tcpmux.config.sticky import Prefix, Sticky
 from tcpmux.convert.conversion import Conversion, convert
 from tcpmux.convert.kinds import Input
@@ -245,3 +250,15 @@ def test_a_split_for_some_clients() -> None:
 def test_keys_that_are_not_of_clients(key: str, server: str, text: str, needs: str) -> None:
     (change,) = of_servers(split_by(key), server).changes
     assert (change.text, change.needs) == (text, needs)
+
+
+@pytest.mark.parametrize("of", [lambda n: "abc"[n % 3], lambda n: "ab"[n // 1500]])
+def test_long_lists_of_networks_become_rules(of: Callable[[int], str]) -> None:
+    nets = (f"10.{n // 256}.{n % 256}.0/24" for n in range(3000))
+    entries = "".join(f"{net} {of(n)};" for n, net in enumerate(nets))
+    made = route(f"geo $x {{ default d; {entries} }}")
+    for n in (0, 1, 2, 1499, 1500, 2999):
+        client = ip_address(f"10.{n // 256}.{n % 256}.7")
+        met = rule_met(made.rules, Facts(client, Address.parse("127.0.0.1:19001")))
+        assert made.rules[met].weights == ((of(n), 1),)
+    assert lines(made)[-1] == "d"
