@@ -391,8 +391,6 @@ def test_diff_tells_what_becomes_of_rules(proxy: Proxy, one: EchoServer, two: Ec
     proxy.write(routes(ruled(one, two, rules, listen=listen), workers=2))
     done = proxy.run("diff", "-c", str(proxy.file))
     (line,) = done.stdout.splitlines()
-    changes = line.removeprefix("r: ").split(", rule")
-    assert changes[0].startswith("rule banned to v1") or changes
     for told in (
         "rule banned to v1",
         "rule testers is of source 192.0.2.0/24 now",
