@@ -116,7 +116,8 @@ def will_reset(sock: socket.socket) -> None:
 
 class EchoServer:
     """Answers every line with `prefix + " " + line`, as Istio's tcp-echo does; without a
-    prefix it sends back every byte. One thread a connection; half-close friendly."""
+    prefix it sends back every byte. One thread a connection; half-close friendly. Servers that
+    answer otherwise have a _serve of their own, and are whole before they call __init__."""
 
     def __init__(self, prefix: str = "", family: int = socket.AF_INET, path: str = "") -> None:
         self.prefix = prefix.encode()
@@ -200,6 +201,14 @@ async def next_message(sock: socket.socket, inbox: Inbox) -> Message:
         if not inbox.receive(sock):
             raise EOFError
     return message
+
+
+def receive(sock: socket.socket, size: int) -> bytes:
+    """So many bytes; fewer at the end of input. Raises ConnectionResetError for a reset."""
+    got = b""
+    while len(got) < size and (more := sock.recv(size - len(got))):
+        got += more
+    return got
 
 
 def read_all(sock: socket.socket) -> bytes:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from random import Random
 from typing import Any
 
-from tests.integration.proxy import Proxy
+from tests.integration.proxy import Proxy, stopped
 from tests.integration.routes import routes
 from tests.support import DEADLINE, wait_for
 
@@ -36,9 +38,12 @@ def workers_stopped(proxy: Proxy) -> Iterator[None]:
     pids = proxy.worker_pids()
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    yield
-    for pid in pids:
-        os.kill(pid, signal.SIGCONT)
+    try:
+        wait_for(lambda: all(map(stopped, pids)), "the workers to stop")
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 def _connected(where: str) -> socket.socket:
@@ -57,6 +62,14 @@ def closed(proxy: Proxy) -> dict[str, int]:
     return {reason: count for reason, count in found.items() if count}
 
 
+def connections(proxy: Proxy) -> list[dict[str, Any]]:
+    return [dict(row) for row in proxy.client.connections()["connections"]]
+
+
+def states(proxy: Proxy) -> dict[str, int]:
+    return Counter(row["state"] for row in connections(proxy))
+
+
 def kill_workers(proxy: Proxy) -> None:
     """All of them; waits for the next incarnations."""
     incarnations = [worker["starts"] for worker in proxy.status()["workers"]]
@@ -69,6 +82,13 @@ def kill_workers(proxy: Proxy) -> None:
         ),
         "the next incarnations",
     )
+
+
+def perhaps_kill(proxy: Proxy, chance: Random, one_in: int) -> None:
+    """One of the workers, in one of so many calls."""
+    if chance.randrange(one_in) == 0:
+        with suppress(ProcessLookupError):  # it may have ended since
+            os.kill(chance.choice(proxy.worker_pids()), signal.SIGKILL)
 
 
 def set_workers(proxy: Proxy, route: dict[str, Any], count: int) -> None:

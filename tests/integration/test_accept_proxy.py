@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import socket
 import struct
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -21,8 +18,11 @@ from tests.integration.disturbances import (
     address,
     closed,
     connected,
+    connections,
     kill_workers,
+    perhaps_kill,
     set_workers,
+    states,
     upgrade,
     workers_stopped,
 )
@@ -71,20 +71,12 @@ def proxy(start_proxy: StartProxy, one: EchoServer) -> Proxy:
     return start_proxy(routes(accepting(one)))
 
 
-def connections(proxy: Proxy) -> list[dict[str, Any]]:
-    return [dict(row) for row in proxy.client.connections()["connections"]]
-
-
 def await_clients(proxy: Proxy, clients: list[str]) -> None:
     """Those on the way from one worker to another are in no list for a moment."""
     wait_for(
         lambda: sorted(row["client"] for row in connections(proxy)) == sorted(clients),
         "all to be connected",
     )
-
-
-def states(proxy: Proxy) -> dict[str, int]:
-    return Counter(row["state"] for row in connections(proxy))
 
 
 def ask(proxy: Proxy, sent: bytes) -> bytes:
@@ -295,9 +287,7 @@ def test_kills_at_any_moment(over: str, request: pytest.FixtureRequest) -> None:
         with connected(proxy, CLIENTS) as clients:
             for number, client in enumerate(clients):
                 client.sendall(header(number) + b"hello\n")
-                if chance.randrange(5) == 0:
-                    with suppress(ProcessLookupError):
-                        os.kill(chance.choice(proxy.worker_pids()), signal.SIGKILL)
+                perhaps_kill(proxy, chance, 5)
             assert [answer(client) for client in clients] == [b"one hello\n"] * CLIENTS
             await_clients(proxy, [named(number, header(number)) for number in range(CLIENTS)])
         wait_for(lambda: not connections(proxy), "every connection to end")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
@@ -23,12 +22,15 @@ from tests.integration.disturbances import (
     address,
     closed,
     connected,
+    connections,
     kill_workers,
+    perhaps_kill,
     set_workers,
+    states,
     upgrade,
     workers_stopped,
 )
-from tests.integration.proxy import Proxy, stopped
+from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.integration.small_buffers import PIECES, SIZES
 from tests.others import needs_reachable
@@ -38,6 +40,7 @@ from tests.support import (
     free_port,
     patient,
     read_all,
+    receive,
     wait_for,
     will_reset,
 )
@@ -65,23 +68,8 @@ def proxy(start_proxy: StartProxy, echo: EchoServer) -> Proxy:
     return start_proxy(routes(reading(echo)))
 
 
-def connections(proxy: Proxy) -> list[dict[str, Any]]:
-    return [dict(row) for row in proxy.client.connections()["connections"]]
-
-
-def states(proxy: Proxy) -> dict[str, int]:
-    return Counter(row["state"] for row in connections(proxy))
-
-
 def names(proxy: Proxy) -> list[str | None]:
     return sorted(row["sni"] or "" for row in connections(proxy))
-
-
-def receive(client: socket.socket, size: int) -> bytes:
-    got = b""
-    while len(got) < size and (more := client.recv(size - len(got))):
-        got += more
-    return got
 
 
 def counters(proxy: Proxy) -> dict[str, int]:
@@ -348,22 +336,16 @@ def test_a_client_that_resets(proxy: Proxy) -> None:
         clients[0].sendall(hello(size=400)[:200])
         wait_for(lambda: states(proxy) == {"reading": 2}, "both to be read from")
         for client in clients:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            will_reset(client)
             client.close()
         wait_for(lambda: closed(proxy) == {"client_reset": 2}, "both to end")
 
 
 def test_a_client_that_has_reset_before_anybody_looks(proxy: Proxy) -> None:
     """What it has sent can be read all the same."""
-    pids = proxy.worker_pids()
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    wait_for(lambda: all(map(stopped, pids)), "the workers to stop")
-    with connected(proxy, 1) as (client,):
+    with workers_stopped(proxy), connected(proxy, 1) as (client,):
         client.sendall(hello(size=400)[:200])
         will_reset(client)
-    for pid in pids:
-        os.kill(pid, signal.SIGCONT)
     wait_for(lambda: closed(proxy) == {"client_reset": 1}, "it to end")
 
 
@@ -419,9 +401,7 @@ def test_kills_at_any_moment(proxy: Proxy) -> None:
             for half in (slice(None, 150), slice(150, None)):
                 for client, text in zip(clients, sent, strict=True):
                     client.sendall(text[half])
-                    if chance.randrange(6) == 0:
-                        with suppress(ProcessLookupError):
-                            os.kill(chance.choice(proxy.worker_pids()), signal.SIGKILL)
+                    perhaps_kill(proxy, chance, 6)
             for client, text in zip(clients, sent, strict=True):
                 assert receive(client, len(text)) == text
             assert names(proxy) == sorted(f"c{n}.example" for n in range(CLIENTS))

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import socket
 import struct
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.conftest import StartProxy
-from tests.integration.disturbances import address, closed, connected
+from tests.integration.disturbances import address, closed, connected, connections, perhaps_kill
 from tests.integration.routes import route, routes
-from tests.integration.test_accept_proxy import SIGNATURE, accepting, connections, tlv, v1, v2
-from tests.support import DEADLINE, EchoServer, free_port, wait_for
+from tests.integration.test_accept_proxy import SIGNATURE, accepting, tlv, v1, v2
+from tests.support import DEADLINE, EchoServer, free_port, receive, wait_for, will_reset
 
 CLIENTS = 30
 
@@ -41,11 +38,8 @@ def sending(endpoint: EchoServer, version: Any, port: int = 0) -> dict[str, Any]
 
 
 def received(client: socket.socket, size: int) -> bytes:
-    got = b""
-    while len(got) < size:
-        part = client.recv(size - len(got))
-        assert part, f"ended after {got!r}"
-        got += part
+    got = receive(client, size)
+    assert len(got) == size, f"ended after {got!r}"
     return got
 
 
@@ -121,7 +115,7 @@ def test_an_endpoint_that_resets_after_the_header_has_had_the_connection(
         with connected(proxy, 1) as (client,):
             taken, _ = server.accept()
             assert received(taken, 28) == expected(client, address(proxy)[1], 2)
-            taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            will_reset(taken)
             taken.close()
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
@@ -260,9 +254,7 @@ def test_kills_at_any_moment(
         with connected(proxy, CLIENTS) as clients:
             for number, client in enumerate(clients):
                 client.sendall(v2(number, tlv(0xEA, b"%d" % number)) + b"hello")
-                if chance.randrange(5) == 0:
-                    with suppress(ProcessLookupError):
-                        os.kill(chance.choice(proxy.worker_pids()), signal.SIGKILL)
+                perhaps_kill(proxy, chance, 5)
             for number, client in enumerate(clients):
                 header = received_v2(client)
                 assert header[16:28] == v2(number)[16:28]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -20,16 +18,19 @@ from tests.integration.disturbances import (
     address,
     closed,
     connected,
+    connections,
     kill_workers,
+    perhaps_kill,
     set_workers,
+    states,
     upgrade,
 )
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.integration.test_accept_proxy import v1, v2
-from tests.integration.test_preread import connections, counters, is_reset, names, receive, states
+from tests.integration.test_preread import counters, is_reset, names
 from tests.others import needs_reachable
-from tests.support import DEADLINE, free_port, wait_for, will_reset
+from tests.support import DEADLINE, EchoServer, free_port, receive, wait_for, will_reset
 
 CLIENTS = 16
 SSL = bytes([0, 0, 0, 8, 4, 210, 22, 47])
@@ -38,7 +39,7 @@ CANCEL = bytes([0, 0, 0, 16, 4, 210, 22, 46]) + b"pid, key"
 STARTUP = bytes([0, 0, 0, 17, 0, 3, 0, 0]) + b"user\0me\0\0"
 
 
-class Server:
+class Server(EchoServer):
     """Takes what comes ahead of TLS, answers as it is told, and sends every byte back that comes
     then. ahead: bytes that are in front of the SSLRequest."""
 
@@ -49,25 +50,11 @@ class Server:
         self.may_answer = threading.Event()
         self.may_answer.set()
         self.resets = False  # as soon as it has been asked
-        self._sock = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
-        self._sock.bind(path or ("127.0.0.1", 0))
-        if path:
-            Path(path).chmod(0o666)
-        self._sock.listen(200)
-        self.address = f"unix:{path}" if path else f"127.0.0.1:{self._sock.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(family=socket.AF_UNIX if path else socket.AF_INET, path=path)
 
     def close(self) -> None:
         self.may_answer.set()
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
-        self._sock.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._sock.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+        super().close()
 
     def _serve(self, client: socket.socket) -> None:
         with client, suppress(OSError):
@@ -365,27 +352,22 @@ def test_kills_at_any_moment(start_proxy: StartProxy, servers: StartServer) -> N
     proxy = start_proxy(routes(made))
     chance = random.Random(18)
 
-    def maybe_kill() -> None:
-        if chance.randrange(4) == 0:
-            with suppress(ProcessLookupError):
-                os.kill(chance.choice(proxy.worker_pids()), signal.SIGKILL)
-
     for _ in range(6):
         server.seen.clear()
         hellos = [hello(f"c{n}.example", (), 300 + 97 * n) for n in range(CLIENTS)]
         with connected(proxy, CLIENTS) as clients:
             for number, client in enumerate(clients):
                 client.sendall(v1(number) + (GSS if number % 2 else SSL))
-                maybe_kill()
+                perhaps_kill(proxy, chance, 4)
             for number, client in enumerate(clients):
                 if number % 2:
                     assert client.recv(2) == b"N"
                     client.sendall(SSL)
-                    maybe_kill()
+                    perhaps_kill(proxy, chance, 4)
             for client, sent in zip(clients, hellos, strict=True):
                 assert client.recv(2) == b"S"
                 client.sendall(sent)
-                maybe_kill()
+                perhaps_kill(proxy, chance, 4)
             for client, sent in zip(clients, hellos, strict=True):
                 assert receive(client, len(sent)) == sent
             assert sorted(server.seen) == sorted(v2(n) + SSL for n in range(CLIENTS))

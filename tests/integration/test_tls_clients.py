@@ -7,7 +7,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO
@@ -15,11 +14,11 @@ from typing import IO
 import pytest
 
 from tests.integration.conftest import StartProxy
-from tests.integration.disturbances import address, kill_workers
+from tests.integration.disturbances import address, connections, kill_workers
 from tests.integration.routes import route, routes
-from tests.integration.test_preread import connections, counters, receive
+from tests.integration.test_preread import counters
 from tests.integration.test_starttls import SSL
-from tests.support import free_port, patient, wait_for
+from tests.support import EchoServer, free_port, patient, receive, wait_for
 
 NAME = "shop.example"
 ANSWER = b"HTTP/1.0 200 OK\r\n\r\nit is the shop\n"
@@ -46,27 +45,14 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
     return made
 
 
-class TlsServer:
+class TlsServer(EchoServer):
     """Answers each line that begins with GET as a web server does, and sends others back. Asks for
     PostgreSQL's request first, if there is one."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
-        self._sock = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._sock.getsockname()[1]}"
         self.asked = 0
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
-        self._sock.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._sock.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+        super().__init__()
 
     def _serve(self, client: socket.socket) -> None:
         with client, suppress(OSError):

@@ -8,7 +8,6 @@ import random
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -19,13 +18,14 @@ from tests.integration.disturbances import (
     closed,
     connected,
     kill_workers,
+    perhaps_kill,
     set_workers,
     upgrade,
 )
 from tests.integration.proxy import Proxy, stopped
 from tests.integration.routes import route, routes
 from tests.others import needs_reachable
-from tests.support import DEADLINE, EchoServer, free_port, wait_for, will_reset
+from tests.support import DEADLINE, EchoServer, free_port, receive, wait_for, will_reset
 
 CLIENTS = 40
 WORDS = (b"word", b"CUT!")  # peeked at and passed on; taken out
@@ -51,12 +51,7 @@ def finish(clients: list[socket.socket], words: list[bytes], sent: list[int]) ->
     for client, word in zip(clients, words, strict=True):
         left = b"" if word == b"CUT!" else word
         expected = b"one " + left + b" hello\n"
-        got = b""
-        while len(got) < len(expected):
-            part = client.recv(100)
-            assert part, f"{word!r}: ended after {got!r}"
-            got += part
-        assert got == expected
+        assert receive(client, len(expected)) == expected, word
 
 
 def in_the_midst(proxy: Proxy, disturb: Callable[[int], None]) -> None:
@@ -89,9 +84,7 @@ def test_kills_while_words_are_said(proxy: Proxy) -> None:
             for client, word in zip(clients, words, strict=True):
                 client.sendall(word[:2])
                 client.sendall(word[2:])
-                if chance.randrange(CLIENTS // 4) == 0:
-                    with suppress(ProcessLookupError):  # it may have ended since
-                        os.kill(chance.choice(proxy.worker_pids()), signal.SIGKILL)
+                perhaps_kill(proxy, chance, CLIENTS // 4)
             finish(clients, words, [4] * CLIENTS)
 
 
