@@ -1,13 +1,19 @@
-"""What a test may need of where it runs: root, to have another user do things; address space."""
+"""What a test may need of where it runs: root, to have another user do things; address space; a
+certificate, for which openssl has to be installed."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+
+from tests.support import patient
 
 NOBODY = 65534  # as whom all but the master run, if root runs the tests
 OTHER = 4242  # a user and a group that nobody has
@@ -42,6 +48,20 @@ def as_other(act: Callable[[], object], uid: int = OTHER) -> Iterator[int]:
         os.close(ready)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def certificate(directory: Path, name: str = "shop.example") -> Path:
+    """A new one for this host, signed by itself, in one file with its key."""
+    if not shutil.which("openssl"):
+        pytest.skip("no openssl to make a certificate with")
+    path = directory / f"{name}.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-days", "2", "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}",
+         "-keyout", path, "-out", path],
+        check=True, capture_output=True, timeout=patient(60),
+    )  # fmt: skip
+    return path
 
 
 def why_unreachable() -> str:

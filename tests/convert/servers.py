@@ -6,14 +6,14 @@ import io
 import socket
 import ssl
 import struct
-import subprocess
-import tempfile
 import threading
 from contextlib import suppress
 from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from tests.others import certificate
 from tests.support import will_reset
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
@@ -65,21 +65,10 @@ def told_by_header(stream: io.BufferedReader) -> str:
 
 
 @cache
-def certificate() -> str:
-    """The path of a new one, with its key."""
-    path = str(Path(tempfile.mkdtemp(prefix="tcpmux-")) / "both.pem")
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    command += ["-nodes", "-days", "2", "-subj", "/CN=any", "-keyout", path, "-out", f"{path}.c"]
-    subprocess.run(command, check=True, capture_output=True)
-    with open(path, "ab") as both:
-        both.write(Path(f"{path}.c").read_bytes())
-    return path
-
-
-@cache
 def _tls() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate())
+    with TemporaryDirectory() as directory:
+        context.load_cert_chain(certificate(Path(directory)))
     context.set_alpn_protocols(["acme-tls/1", "h2", "http/1.1"])
     return context
 

@@ -28,7 +28,7 @@ import yaml
 
 from tests.docs.test_postgresql import PAGE, PROGRAMS, PSQL
 from tests.integration.proxy import Proxy
-from tests.others import NOBODY
+from tests.others import NOBODY, certificate
 from tests.support import free_port, listening, patient, short_directory, wait_for
 
 NAME = "shop.example"
@@ -49,16 +49,18 @@ def set_up_network() -> None:
 
 
 @contextmanager
-def postgresql(place: Path, version: str) -> Iterator[int]:
-    """A server with TLS that logs its clients; yields its port. Its database is named after it."""
+def postgresql(pem: Path, version: str) -> Iterator[int]:
+    """A server with TLS that logs its clients; yields its port. Its database is named after it,
+    and beside its certificate."""
+    place = pem.parent
     port, data, log = free_port(), place / version, place / f"{version}.log"
     user: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": [], "cwd": place}
     run(f"{PROGRAMS}initdb", "-D", str(data), "-U", "postgres", "-A", "trust", "-N", **user)
     (data / "pg_hba.conf").write_text("hostssl all all 127.0.0.0/8 trust\n")
     options = {
         "fsync": "off", "unix_socket_directories": "", "listen_addresses": "127.0.0.1",
-        "port": str(port), "ssl": "on", "ssl_cert_file": str(place / "cert.pem"),
-        "ssl_key_file": str(place / "key.pem"), "log_connections": "on", "cluster_name": version,
+        "port": str(port), "ssl": "on", "ssl_cert_file": str(pem),
+        "ssl_key_file": str(pem), "log_connections": "on", "cluster_name": version,
     }  # fmt: skip
     given = " ".join(f"-c {name}={value}" for name, value in options.items())
     control = f"{PROGRAMS}pg_ctl"
@@ -206,14 +208,10 @@ def main() -> int:
     set_up_network()
     front, listen, *back = (free_port() for _ in range(4))
     with short_directory() as place, short_directory() as own, ExitStack() as stack:
-        run(
-            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-            "-subj", f"/CN={NAME}", "-keyout", "key.pem", "-out", "cert.pem",
-            cwd=place, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        for path in (place, place / "key.pem"):
+        pem = certificate(place, NAME)
+        for path in (place, pem):
             os.chown(path, NOBODY, NOBODY)
-        servers = [stack.enter_context(postgresql(place, name)) for name in ("v1", "v2")]
+        servers = [stack.enter_context(postgresql(pem, name)) for name in ("v1", "v2")]
         behind = in_front_of(dict(zip(back, servers, strict=True)))
         stack.enter_context(haproxy(place, behind, *back))
         proxy = Proxy(own, config(listen, *back))

@@ -18,6 +18,7 @@ from tests.integration.disturbances import address, connections, kill_workers
 from tests.integration.routes import route, routes
 from tests.integration.test_preread import counters
 from tests.integration.test_starttls import SSL
+from tests.others import certificate
 from tests.support import EchoServer, free_port, patient, receive, wait_for
 
 NAME = "shop.example"
@@ -33,14 +34,8 @@ pytestmark = needs("openssl")
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    place = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-days", "2", "-subj", f"/CN={NAME}", "-keyout", "key", "-out", "cert"],
-        cwd=place, check=True, capture_output=True, timeout=patient(60),
-    )  # fmt: skip
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    made.load_cert_chain(place / "cert", place / "key")
+    made.load_cert_chain(certificate(tmp_path_factory.mktemp("tls"), NAME))
     made.set_alpn_protocols(["http/1.1", "postgresql"])
     return made
 

@@ -31,7 +31,7 @@ from tests.integration.looking import metric
 from tests.integration.proxy import Proxy, tcpmux
 from tests.integration.routes import route, routes
 from tests.integration.test_survival import all_talk, conversations, kill_master, upgraded
-from tests.others import NOBODY, OTHER, as_other, needs_reachable, needs_root
+from tests.others import NOBODY, OTHER, as_other, certificate, needs_reachable, needs_root
 from tests.support import DEADLINE, TOKEN, EchoServer, ask, free_port, patient, wait_for
 
 
@@ -396,19 +396,8 @@ def hiding(tmp_path: Path) -> list[str]:
 @pytest.fixture
 def tls_server(tmp_path: Path) -> Iterator[int]:
     """Speaks TLS to whoever comes."""
-    key, certificate = tmp_path / "key", tmp_path / "certificate"
-    made = subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-subj", "/CN=x", "-keyout", str(key), "-out", str(certificate)),
-        ],
-        capture_output=True,
-        check=False,
-    )
-    if made.returncode:
-        pytest.skip("no openssl to make a certificate with")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(certificate(tmp_path))
     context.set_ciphers("DEFAULT")
     with socket.create_server(("127.0.0.1", 0)) as server:
         pid = os.fork()

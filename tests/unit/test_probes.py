@@ -9,7 +9,6 @@ import resource
 import select
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,8 @@ from tcpmux.config import Address, Check
 from tcpmux.control import connecting, probes
 from tcpmux.control.connecting import ProbeFailed, ProbeImpossible, connect_at_once
 from tcpmux.control.probes import probe, stays_open
-from tests.support import DEADLINE, patient, refusing_port, wait_for, will_reset
+from tests import others
+from tests.support import DEADLINE, refusing_port, wait_for, will_reset
 
 
 @contextmanager
@@ -137,15 +137,7 @@ def test_send_and_expect(expect: bytes, is_pattern: bool, is_well: bool) -> None
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-days", "2", "-subj", "/CN=shop.example", "-keyout", str(path),
-         "-out", str(path) + ".crt"],
-        check=True, capture_output=True, timeout=patient(60),
-    )  # fmt: skip
-    path.write_text(path.read_text() + Path(str(path) + ".crt").read_text())
-    return path
+    return others.certificate(tmp_path_factory.mktemp("tls"))
 
 
 def test_tls(certificate: Path) -> None:

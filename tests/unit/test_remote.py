@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import subprocess
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from tcpmux.control.asking import (
 )
 from tcpmux.control.remote import NotEncrypted, Remote, token_in
 from tcpmux.errors import TcpmuxError, UsageError
+from tests import others
 from tests.support import TOKEN
 from tests.unit.answering import DEADLINE, answering_at_a_port, both
 
@@ -33,18 +33,7 @@ OK = b'HTTP/1.0 200 OK\r\n\r\n{"routes": []}'
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of localhost, signed by itself, with its key."""
-    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
-    made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-keyout", path, "-out", path.with_suffix(".crt"), "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
-        check=False, capture_output=True,
-    )  # fmt: skip
-    if made.returncode:
-        pytest.skip("no openssl to make a certificate with")
-    path.write_bytes(path.read_bytes() + path.with_suffix(".crt").read_bytes())
-    return path
+    return others.certificate(tmp_path_factory.mktemp("tls"), "localhost")
 
 
 def routes(client: Any) -> Any:
