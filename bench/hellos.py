@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import socket
 import sys
@@ -26,15 +27,19 @@ from typing import Any
 
 import yaml
 
+from bench import peers
 from bench.environment import raise_file_limit
 from bench.instance import free_ports, running
 from bench.processes import Program, wait_for
 from tests.client_hellos import hello, in_records, message
+from tests.support import listening
 
 NAME = "shop.example"
 RIGHT, WRONG = b"r", b"w"
 PATIENCE = 60.0  # s for an answer
 AT_ONCE = 64
+HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin") or ""
+TRAEFIK = peers.program("traefik") or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,16 +138,11 @@ def tcpmux(port: int, right: int, wrong: int) -> Iterator[None]:
 def started(command: list[str], directory: Path, port: int) -> Iterator[None]:
     program = Program(command, cpu=None, log=directory / "log", directory=directory)
     try:
-        if not wait_for(lambda: accepts(port), 20):
+        if not wait_for(lambda: listening(port), 20):
             raise RuntimeError(f"{command[0]} does not listen: {program.log_tail()}")
         yield
     finally:
         program.stop()
-
-
-def accepts(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
@@ -158,8 +158,7 @@ def haproxy(port: int, right: int, wrong: int) -> Iterator[None]:
             f"backend right\n  server s 127.0.0.1:{right}\n"
             f"backend wrong\n  server s 127.0.0.1:{wrong}\n"
         )
-        program = shutil.which("haproxy") or "/usr/sbin/haproxy"
-        with started([program, "-db", "-q", "-f", str(config)], Path(name), port):
+        with started([HAPROXY, "-db", "-q", "-f", str(config)], Path(name), port):
             yield
 
 
@@ -186,7 +185,7 @@ def traefik(port: int, right: int, wrong: int) -> Iterator[None]:
             "providers": {"file": {"filename": str(place / "dynamic.yaml")}},
         }
         (place / "traefik.yaml").write_text(yaml.safe_dump(static))
-        command = [shutil.which("traefik") or "", f"--configFile={place / 'traefik.yaml'}"]
+        command = [TRAEFIK, f"--configFile={place / 'traefik.yaml'}"]
         with started(command, place, port):
             yield
 
@@ -194,8 +193,8 @@ def traefik(port: int, right: int, wrong: int) -> Iterator[None]:
 Start = Callable[[int, int, int], Any]
 PROXIES: dict[str, tuple[Start, str]] = {
     "tcpmux": (tcpmux, sys.executable),
-    "HAProxy": (haproxy, "/usr/sbin/haproxy"),
-    "Traefik": (traefik, "traefik"),
+    "HAProxy": (haproxy, HAPROXY),
+    "Traefik": (traefik, TRAEFIK),
 }
 
 
@@ -225,7 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
             threading.Thread(target=serve, args=(listener, letter), daemon=True).start()
             ports.append(listener.getsockname()[1])
         for name, (start, program) in PROXIES.items():
-            if shutil.which(program) and name in (options.only or PROXIES):
+            if program and name in (options.only or PROXIES):
                 found[name] = measure(start, *ports)
     labels = list(dict.fromkeys(shape.label for shape in shapes()))
     rows = {label: {name: dict(each[label]) for name, each in found.items()} for label in labels}

@@ -118,18 +118,18 @@ class Envoy(Peer):
 
     def missing(self) -> str | None:
         """See Peer."""
-        return None if _program("envoy") else "envoy is not installed (make bench-peers)"
+        return None if program("envoy") else "envoy is not installed (make bench-peers)"
 
     def version(self) -> str | None:
         """See Peer."""
-        return _printed_version([_program("envoy") or "envoy", "--version"])
+        return _printed_version([program("envoy") or "envoy", "--version"])
 
     def command(self, directory: Path, listen: int, backend: int) -> Sequence[str]:
         """See Peer."""
         config = directory / "envoy.yaml"
         config.write_text(ENVOY_CONFIG.format(listen=listen, backend=backend))
         options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"]
-        return [_program("envoy") or "envoy", "-c", str(config), *options]
+        return [program("envoy") or "envoy", "-c", str(config), *options]
 
 
 class Traefik(Peer):
@@ -137,19 +137,19 @@ class Traefik(Peer):
 
     def missing(self) -> str | None:
         """See Peer."""
-        return None if _program("traefik") else "traefik is not installed (make bench-peers)"
+        return None if program("traefik") else "traefik is not installed (make bench-peers)"
 
     def version(self) -> str | None:
         """See Peer."""
-        return _printed_version([_program("traefik") or "traefik", "version"])
+        return _printed_version([program("traefik") or "traefik", "version"])
 
     def command(self, directory: Path, listen: int, backend: int) -> Sequence[str]:
         """See Peer."""
         config = directory / "traefik.yaml"
         config.write_text(TRAEFIK_CONFIG.format(listen=listen, directory=directory))
         (directory / "dynamic.yaml").write_text(TRAEFIK_ROUTES.format(backend=backend))
-        program = _program("traefik") or "traefik"
-        return ["env", "GOMAXPROCS=1", program, f"--configFile={config}"]
+        found = program("traefik") or "traefik"
+        return ["env", "GOMAXPROCS=1", found, f"--configFile={config}"]
 
 
 class Tcpmux(Peer):
@@ -217,7 +217,7 @@ class RunningPeer:
     settled: bool
 
 
-def _program(name: str) -> str | None:
+def program(name: str) -> str | None:
     """Where a program is: beside this Python, or in the PATH."""
     own = Path(sys.executable).parent / name
     return str(own) if own.exists() else shutil.which(name)

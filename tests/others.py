@@ -1,5 +1,5 @@
-"""What a test may need of where it runs: root, to have another user do things; address space; a
-certificate, for which openssl has to be installed."""
+"""What a test may need of where it runs: root, to have another user do things; address space;
+programs that others wrote, and a certificate that one of them makes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import patient
+from tests.support import DEADLINE, listening, patient, wait_for
 
 NOBODY = 65534  # as whom all but the master run, if root runs the tests
 OTHER = 4242  # a user and a group that nobody has
@@ -62,6 +62,24 @@ def certificate(directory: Path, name: str = "shop.example") -> Path:
         check=True, capture_output=True, timeout=patient(60),
     )  # fmt: skip
     return path
+
+
+def system_program(name: str) -> str:
+    """Its path, also where that is in root's PATH alone; "" = it is not installed."""
+    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin") or ""
+
+
+@contextmanager
+def running(command: list[str], ports: list[int]) -> Iterator[None]:
+    """A program in the foreground, from when these ports of 127.0.0.1 are listened on."""
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+        try:
+            wait_for(lambda: process.poll() is not None or all(map(listening, ports)), command[0])
+            assert process.poll() is None, f"{command[0]} ended with {process.returncode}"
+            yield
+        finally:
+            process.terminate()
+            process.wait(DEADLINE)
 
 
 def why_unreachable() -> str:

@@ -8,7 +8,6 @@ the file.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import socket
@@ -27,6 +26,7 @@ from click.testing import CliRunner
 from tcpmux.cli.app import cli
 from tests.convert.servers import NamedServer
 from tests.integration.proxy import Proxy
+from tests.others import system_program
 from tests.support import DEADLINE, free_port, patient, wait_for
 
 FILES = Path(__file__).with_name("files")
@@ -237,10 +237,6 @@ def _has_router(port: int) -> bool:
             return True
 
 
-def _haproxy() -> str:
-    return shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin") or ""
-
-
 def _python_program(name: str) -> str:
     """Of a package from PyPI, that .ci/run installs."""
     return shutil.which(name) or ""
@@ -256,8 +252,8 @@ def _nginx_text(text: str, directory: Path) -> str:
 PROGRAMS = {
     "haproxy": Program(
         "haproxy",
-        lambda file, _: [_haproxy(), "-db", "-f", str(file)],
-        lambda: "" if _haproxy() else "haproxy is not installed",
+        lambda file, _: [system_program("haproxy"), "-db", "-f", str(file)],
+        lambda: "" if system_program("haproxy") else "haproxy is not installed",
     ),
     "nginx": Program(
         "nginx",

@@ -28,8 +28,8 @@ import yaml
 
 from tests.docs.test_postgresql import PAGE, PROGRAMS, PSQL
 from tests.integration.proxy import Proxy
-from tests.others import NOBODY, certificate
-from tests.support import free_port, listening, patient, short_directory, wait_for
+from tests.others import NOBODY, certificate, running, system_program
+from tests.support import free_port, patient, short_directory
 
 NAME = "shop.example"
 # Who connects to the one address comes from the other.
@@ -78,13 +78,8 @@ def haproxy(place: Path, text: str, *ports: int) -> Iterator[None]:
         "defaults\n  mode tcp\n  timeout connect 20s\n  timeout client 1h\n  timeout server 1h\n"
         + text
     )
-    with subprocess.Popen(["/usr/sbin/haproxy", "-db", "-q", "-f", str(config)]) as process:
-        try:
-            for port in ports:
-                wait_for(lambda port=port: listening(port), "HAProxy")  # type: ignore[misc]
-            yield
-        finally:
-            process.terminate()
+    with running([system_program("haproxy"), "-db", "-q", "-f", str(config)], [*ports]):
+        yield
 
 
 def in_front_of(servers: Mapping[int, int]) -> str:

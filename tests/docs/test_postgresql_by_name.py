@@ -14,14 +14,14 @@ import pytest
 
 from tests.docs.postgres_by_name import CLIENTS, OTHER, SOURCES, TESTER, TESTERS
 from tests.docs.test_postgresql import PSQL
-from tests.others import needs_root
+from tests.others import needs_root, system_program
 from tests.support import patient
 
 MISSING = [
     name
     for name, place in {
         "PostgreSQL (package postgresql)": PSQL if Path(PSQL).exists() else None,
-        "HAProxy (package haproxy)": shutil.which("haproxy", path="/usr/sbin"),
+        "HAProxy (package haproxy)": system_program("haproxy"),
         "ip (package iproute2)": shutil.which("ip"),
         "openssl": shutil.which("openssl"),
     }.items()

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import socket
-import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +13,10 @@ import pytest
 
 from tests.integration.conftest import StartProxy
 from tests.integration.routes import route, routes
-from tests.support import DEADLINE, free_port, listening, read_all, wait_for
+from tests.others import running, system_program
+from tests.support import DEADLINE, free_port, read_all
 
-SYSTEM = "/usr/sbin:/usr/local/sbin:/usr/bin"
-HAPROXY, NGINX = (shutil.which(name, path=SYSTEM) for name in ("haproxy", "nginx"))
+HAPROXY, NGINX = map(system_program, ("haproxy", "nginx"))
 STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 FRONTS = ("haproxy v1", "haproxy v2", "nginx v1")
 BEHIND = ("haproxy", "nginx")
@@ -30,18 +27,6 @@ pytestmark = pytest.mark.skipif(
     not (HAPROXY and NGINX and STREAM.exists()),
     reason="HAProxy, nginx or its stream module is not installed",
 )
-
-
-@contextmanager
-def running(command: list[str], ports: list[int]) -> Iterator[None]:
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
-        try:
-            wait_for(lambda: process.poll() is not None or all(map(listening, ports)), command[0])
-            assert process.poll() is None, f"{command[0]} ended with {process.returncode}"
-            yield
-        finally:
-            process.terminate()
-            process.wait(DEADLINE)
 
 
 def of_haproxy(fronts: dict[int, tuple[int, str]], behind: int) -> str:
@@ -97,8 +82,6 @@ def asked(port: int) -> tuple[str, str]:
 
 def test_headers_of_others_and_for_others(start_proxy: StartProxy, tmp_path: Path) -> None:
     """Whoever sends them, in whatever version, and whoever reads them: the client is the client."""
-    assert HAPROXY
-    assert NGINX
     behind = {name: free_port() for name in BEHIND}
     ours: dict[tuple[str, int], int] = {}
     made: list[dict[str, Any]] = []

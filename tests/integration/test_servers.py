@@ -16,6 +16,7 @@ import pytest
 
 from tests.integration.conftest import StartProxy
 from tests.integration.routes import route, routes
+from tests.others import system_program
 from tests.support import DEADLINE, EchoServer, free_port, listening, patient, wait_for
 
 
@@ -70,7 +71,7 @@ def test_redis_and_its_benchmark(start_proxy: StartProxy, redis: int) -> None:
 
 
 def test_nginx_serves_a_large_file(start_proxy: StartProxy, tmp_path: Path) -> None:
-    nginx = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+    nginx = system_program("nginx")
     if not nginx:
         pytest.skip("nginx is not installed")
     backend, port = free_port(), free_port()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import time
 from contextlib import suppress
 from pathlib import Path
 
+from tests.others import system_program
 from tests.stress.targets import END_TIME, WORKERS, Target, incarnation, left_of, send_signal
 from tests.support import patient, wait_for
 
 NGINX = "/usr/sbin/nginx"
 NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 RELOAD_TIME = patient(3)  # s; with its worker stopped haproxy takes longer than usual
-HAPROXY = shutil.which("haproxy") or "/usr/sbin/haproxy"
+HAPROXY = system_program("haproxy") or "/usr/sbin/haproxy"
 
 
 class Nginx(Target):
