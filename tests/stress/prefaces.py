@@ -105,15 +105,17 @@ class Ends:
                 self.whole += 1
             except Exception as error:
                 self.lost[f"{type(error).__name__} {error}".strip()] += 1
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)  # not to fail thousands of times a second
 
     async def run(self, ready: threading.Event, endpoint: int) -> None:
         server = await asyncio.start_server(self.serve, "127.0.0.1", endpoint, backlog=500)
         async with server:
             ready.set()
-            while not listening(self.port):
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(self.wait_for_route)
             await asyncio.gather(*(self._client() for _ in range(CLIENTS)))
+
+    def wait_for_route(self) -> None:
+        wait_for(lambda: listening(self.port), "the route of the prefaces")
 
     def stop(self) -> None:
         self._over = True
@@ -130,7 +132,7 @@ def _running(target: Tcpmux, chance: Random) -> Iterator[Ends]:
         assert ready.wait(patient(10)), "the endpoint does not listen"
         target.more = [_route(port, endpoint)]
         target.reload(1)
-        wait_for(lambda: listening(port), "the route of the prefaces")
+        ends.wait_for_route()
         yield ends
     finally:
         ends.stop()
