@@ -37,7 +37,8 @@ def route_by(parts: Sequence[Part]) -> Route:
         if not part.when.conditions:
             rest = weights
             break
-        pairs = tuple((name, 1 if len(weights) == 1 else w) for name, w in weights.items())
+        alone = len(weights) == 1
+        pairs = tuple((name, min(w, 1) if alone else w) for name, w in weights.items())
         rules.append(replace(part.when, weights=pairs, reject=not pairs))
     else:
         rules.append(Rule(reject=True))

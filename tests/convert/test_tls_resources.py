@@ -290,6 +290,13 @@ def test_backends_that_are_missing_have_their_share_reset() -> None:
     assert [a.resolved for a in config.attachments] == ["BackendNotFound"]
 
 
+def test_a_single_backend_without_weight_gets_nothing() -> None:
+    backends = [{"name": "a", "port": 1, "weight": 0}]
+    config = loaded(listening(""), tls_route("x.org", rules=[{"backendRefs": backends}]), *SERVICES)
+    assert rules(config) == ["sni x.org -> a=0", RESET]
+    assert "every connection is reset until one has weight" in str(config.warnings)
+
+
 def test_a_route_without_names_takes_those_of_the_listener() -> None:
     assert tls_rules(listening(""), tls_route()) == ["tls true -> a=1", RESET]
     assert tls_rules(listening("x.org"), tls_route())[0] == "sni x.org -> a=1"
