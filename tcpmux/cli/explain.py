@@ -54,6 +54,13 @@ def _passed(found: Explanation) -> Iterator[str]:
         yield f"  and {plural(len(passed) - PASSED, 'rule')} that it does not meet"
 
 
+def _why_nobody(found: Explanation) -> str:
+    if not found["destinations"]:
+        return "the rule rejects it"
+    has_weight = any(row["weight"] for row in found["destinations"])
+    return "nobody is available" if has_weight else "no destination has weight"
+
+
 def _lines(found: Explanation, asked: dict[str, Any]) -> Iterator[str]:
     if not found["admitted"]:
         yield "its client is not let in (allow, deny): the connection is reset"
@@ -69,8 +76,7 @@ def _lines(found: Explanation, asked: dict[str, Any]) -> Iterator[str]:
         yield printable(f"  {found['rule']}: yes: {found['conditions']}")
     shares = [d for d in found["destinations"] if d["effective_weight"]]
     if found["end"]:
-        why = "the rule rejects it" if not found["destinations"] else "nobody is available"
-        yield f"it is {found['end']}: {why}"
+        yield f"it is {found['end']}: {_why_nobody(found)}"
     elif found.get("home"):  # an older build does not say
         yield f"it goes to {found['home']}, as each time: the route is sticky by {found['sticky']}"
     elif len(shares) == 1:

@@ -13,6 +13,7 @@ from tcpmux.config.settings import UNIX
 
 MAX_TEXT = 4096  # of one
 ALPN_KEPT = 64  # TM_ALPN_MAX
+TLVS_KEPT = 112  # TM_TLVS_MAX
 
 
 def facts_of(
@@ -35,7 +36,7 @@ def facts_of(
         True if sni or alpn else tls,
         _name(sni) if sni else "",
         _offered(alpn),
-        tuple(map(_tlv, tlvs)),
+        _kept(tlvs),
     )
 
 
@@ -75,6 +76,13 @@ def _listener(listen: Sequence[Address], port: str | None) -> Address | None:
         known = ", ".join(map(str, listen[:20])) or "no address"
         raise ValueError(f"port: the route listens on {known}, not on {port[:60]!r}")
     return found[0]
+
+
+def _kept(texts: Sequence[str]) -> tuple[tuple[int, bytes], ...]:
+    tlvs = tuple(map(_tlv, texts))
+    if sum(3 + len(value) for _, value in tlvs) > TLVS_KEPT:
+        raise ValueError(f"tlv: of a header {TLVS_KEPT} bytes are kept, three of each for its head")
+    return tlvs
 
 
 def _tlv(text: str) -> tuple[int, bytes]:

@@ -60,6 +60,7 @@ def explain(route: RouteRow, facts: Facts, word: Word) -> Explanation:
         effective, asked = list(rule.effective_weights), list(rule.weights)
     whole = sum(effective) if admitted and not rejected else 0
     own = _home(route, rule, facts) if admitted and not rejected else None
+    none_has_weight = not rejected and not any(asked)
     return {
         "route": route.name,
         "listener": None if facts.listener is None else str(facts.listener),
@@ -82,7 +83,7 @@ def explain(route: RouteRow, facts: Facts, word: Word) -> Explanation:
             for index, (row, weight, now) in enumerate(
                 zip(route.destinations, asked, effective, strict=True)
             )
-            if weight or now or index == own
+            if weight or now or index == own or none_has_weight
         ],
     }
 

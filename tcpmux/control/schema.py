@@ -325,7 +325,7 @@ class Explanation(TypedDict):
     sticky: str | None  # what tells clients apart; None: connections are divided exactly
     home: str | None  # the client's own destination; None: not sticky, or it is not known
     end: str  # reset or held, where no destination gets it; "" = one does
-    destinations: list[DestinationShare]  # that have weight
+    destinations: list[DestinationShare]  # that have weight; all, if none has
 
 
 class DestinationNames(TypedDict):

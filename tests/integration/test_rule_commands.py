@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -184,6 +185,24 @@ def test_explain_reads_files_too(proxy: Proxy) -> None:
         assert (there.returncode, there.stdout) == (here.returncode, here.stdout), there.stderr
 
 
+def test_a_rule_in_which_nobody_has_weight_rejects_nothing(tmp_path: Path) -> None:
+    """Nor does a route without weights: explain tells them from a rule that rejects."""
+    file = tmp_path / "routes.yaml"
+    file.write_text(
+        "routes:\n  - name: r\n    listen: 127.0.0.1:1\n    on_all_unavailable: {hold: 1s}\n"
+        "    rules:\n      - {sni: zero.example, weights: {v1: 0}}\n"
+        "      - {sni: no.example, reject: true}\n"
+        "    destinations: [{name: v1, weight: 0, endpoints: [127.0.0.1:2]}]\n"
+    )
+    for name, told in (
+        ("zero.example", "it is held: no destination has weight"),
+        ("no.example", "it is reset: the rule rejects it"),
+        ("other.example", "it is held: no destination has weight"),
+    ):
+        done = tcpmux("explain", "r", "--sni", name, "-c", str(file))
+        assert done.stdout.splitlines()[-1] == told, done.stdout + done.stderr
+
+
 def test_what_can_t_be_asked_is_said(proxy: Proxy) -> None:
     for asked, told in (
         (["r", "--source", "10.0.0.0/8"], "source: expected an address, or unix, got '10.0.0.0/8'"),
@@ -193,6 +212,8 @@ def test_what_can_t_be_asked_is_said(proxy: Proxy) -> None:
         (["r", "--sni", "*.eu.example"], "sni: '*.eu.example' is no host name"),
         (["r", "--sni", "a" * 64 + ".example"], "to rules its client asks for none"),
         (["r", "--alpn", "x" * 61, "--alpn", "h2"], "alpn: of a list rules see 64 bytes"),
+        (["r", "--tlv", "0xE0=" + "x" * 110], "tlv: of a header 112 bytes are kept"),
+        (["r", "--tlv", "5=" + "x" * 60, "--tlv", "6=" + "x" * 60], "tlv: of a header 112 bytes"),
         (["s"], "no route named 's'"),
     ):
         for more in ([], ["-c", str(proxy.file)]):
