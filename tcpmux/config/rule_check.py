@@ -27,6 +27,8 @@ def check_rules(route: RouteModel, document: Document, here: Location) -> None:
             takes_all = f"rules[{r}]"
         if rule.tlvs and not route.accept_proxy:
             document.warn((*at, "tlv"), "never met: the route has no accept_proxy")
+        elif rule.tlvs and route.accept_proxy and 2 not in route.accept_proxy.versions:
+            document.warn((*at, "tlv"), "never met: accept_proxy.versions leaves out 2")
         if model.weights and not any(model.weights.values()):
             document.warn(
                 (*at, "weights"),

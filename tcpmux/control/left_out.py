@@ -47,7 +47,7 @@ class LeftOut:
             return
         log.warning(
             "%s of PROXY headers left out: those to be kept of one header are longer than %d bytes "
-            "(accept_proxy.keep, send_proxy.pass)",
+            "(accept_proxy.keep, send_proxy.pass, rules, sticky); rules about these are not met",
             plural(count - self._told, "TLV"),
             TLVS_MAX,
         )

@@ -154,6 +154,19 @@ def test_a_tlv_of_a_route_without_headers_is_a_warning(tmp_path: Path) -> None:
     ]
 
 
+def test_a_tlv_of_a_route_whose_headers_have_none_is_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "routes.yaml"
+    file.write_text(
+        "routes:\n  - name: r\n    listen: 127.0.0.1:5432\n"
+        "    accept_proxy: {from: [127.0.0.1], versions: [1]}\n"
+        "    rules: [{tlv: {0xEA: x}, to: v1}]\n"
+        "    destinations: [{name: v1, endpoints: [127.0.0.1:1]}]\n"
+    )
+    assert [f"{w.where}: {w.message}" for w in load([file]).warnings] == [
+        "routes[0].rules[0].tlv: never met: accept_proxy.versions leaves out 2"
+    ]
+
+
 def test_values_are_taken_alone_or_in_a_list(tmp_path: Path) -> None:
     one, two = rules_of(
         tmp_path,
