@@ -5,6 +5,7 @@
 
 #include "conn/destination.h"
 #include "conn/preface.h"
+#include "conn/rules.h"
 #include "conn/stage.h"
 #include "proxy_header.h"
 
@@ -39,9 +40,11 @@ static bool has_listed(const uint64_t list[4], const unsigned char *bytes,
     return false;
 }
 
-/* Those that find room, each whole. */
-static void keep_tlvs(struct tm_worker *w, struct tm_known *known, const uint64_t list[4],
-                      const unsigned char *bytes, const struct tm_proxy_header *header)
+/* Those that find room, each whole. False: there is none for one that rules are about, and who sent
+ * it could have taken the room with others. */
+static bool keep_tlvs(struct tm_worker *w, struct tm_known *known, const struct tm_route *route,
+                      const uint64_t list[4], const unsigned char *bytes,
+                      const struct tm_proxy_header *header)
 {
     struct tm_proxy_tlv tlv;
     uint32_t at = header->tlvs_at, from = at, size = 0;
@@ -52,6 +55,8 @@ static void keep_tlvs(struct tm_worker *w, struct tm_known *known, const uint64_
             continue;
         if (at - from > TM_TLVS_MAX - size) {
             tm_count(&w->live->counters.proxy_tlvs_dropped, 1);
+            if (tm_rules_ask_for_tlv(w, route, tlv.type))
+                return false;
             continue;
         }
         memcpy(known->tlvs + size, bytes + from, at - from);
@@ -59,24 +64,6 @@ static void keep_tlvs(struct tm_worker *w, struct tm_known *known, const uint64_
     }
     atomic_signal_fence(memory_order_seq_cst);
     known->tlvs_size = (uint8_t)size;
-}
-
-/* What it says that is asked for. False: there is no annex for it. */
-static bool keep(struct tm_worker *w, uint32_t index, const struct tm_route_rules *rules,
-                 const unsigned char *bytes, const struct tm_proxy_header *header)
-{
-    const uint64_t list[4] = {rules->keep_tlvs0, rules->keep_tlvs1, rules->keep_tlvs2,
-                              rules->keep_tlvs3};
-    bool has_tlvs = has_listed(list, bytes, header);
-    if (!header->has_client && !has_tlvs)
-        return true;
-    struct tm_known *known = tm_known_take(w, index);
-    if (!known)
-        return false;
-    if (header->has_client)
-        name_client(w, index, known, header);
-    if (has_tlvs)
-        keep_tlvs(w, known, list, bytes, header);
     return true;
 }
 
@@ -85,6 +72,31 @@ static struct tm_answer refuse(struct tm_worker *w, enum tm_refusal refusal, uin
     w->refusal = refusal;
     tm_count(counter, 1);
     return tm_end_for(TM_CLOSED_proxy_header);
+}
+
+static struct tm_answer refuse_too_long(struct tm_worker *w)
+{
+    return refuse(w, TM_REFUSED_PROXY_TOO_LONG, &w->live->counters.proxy_too_long);
+}
+
+/* What it says that is asked for. */
+static struct tm_answer keep(struct tm_worker *w, uint32_t index, const struct tm_route *route,
+                             const unsigned char *bytes, const struct tm_proxy_header *header)
+{
+    const struct tm_route_rules *rules = &route->rules;
+    const uint64_t list[4] = {rules->keep_tlvs0, rules->keep_tlvs1, rules->keep_tlvs2,
+                              rules->keep_tlvs3};
+    bool has_tlvs = has_listed(list, bytes, header);
+    if (!header->has_client && !has_tlvs)
+        return tm_next();
+    struct tm_known *known = tm_known_take(w, index);
+    if (!known)
+        return tm_end_for(TM_CLOSED_local_error);
+    if (header->has_client)
+        name_client(w, index, known, header);
+    if (has_tlvs && !keep_tlvs(w, known, route, list, bytes, header))
+        return refuse_too_long(w);
+    return tm_next();
 }
 
 static struct tm_answer refuse_for(struct tm_worker *w, enum tm_proxy_result fault)
@@ -96,7 +108,7 @@ static struct tm_answer refuse_for(struct tm_worker *w, enum tm_proxy_result fau
     case TM_PROXY_VERSION:
         return refuse(w, TM_REFUSED_PROXY_VERSION, &counters->proxy_version);
     case TM_PROXY_TOO_LONG:
-        return refuse(w, TM_REFUSED_PROXY_TOO_LONG, &counters->proxy_too_long);
+        return refuse_too_long(w);
     case TM_PROXY_CHECKSUM:
         return refuse(w, TM_REFUSED_PROXY_CHECKSUM, &counters->proxy_checksum);
     case TM_PROXY_WHOLE:
@@ -108,20 +120,21 @@ static struct tm_answer refuse_for(struct tm_worker *w, enum tm_proxy_result fau
 }
 
 /* Of a whole header. */
-static struct tm_answer take(struct tm_worker *w, uint32_t index,
-                             const struct tm_route_rules *rules, const unsigned char *bytes,
-                             const struct tm_proxy_header *header)
+static struct tm_answer take(struct tm_worker *w, uint32_t index, const struct tm_route *route,
+                             const unsigned char *bytes, const struct tm_proxy_header *header)
 {
-    if (!keep(w, index, rules, bytes, header))
-        return tm_end_for(TM_CLOSED_local_error);
+    struct tm_answer answer = keep(w, index, route, bytes, header);
+    if (answer.kind != TM_ANSWER_NEXT)
+        return answer;
     atomic_signal_fence(memory_order_seq_cst);
     return tm_preface_consume(w, index, header->size) ? tm_next()
                                                       : tm_end_for(TM_CLOSED_client_reset);
 }
 
 static struct tm_answer read_header(struct tm_worker *w, uint32_t index,
-                                    const struct tm_route_rules *rules)
+                                    const struct tm_route *route)
 {
+    const struct tm_route_rules *rules = &route->rules;
     struct tm_proxy_header header;
     unsigned char bytes[TM_PROXY_MAX];
     ssize_t got = tm_preface_peek(w, index, bytes, sizeof(bytes));
@@ -130,7 +143,7 @@ static struct tm_answer read_header(struct tm_worker *w, uint32_t index,
     enum tm_proxy_result result = tm_proxy_parse(bytes, got > 0 ? (size_t)got : 0,
                                                  (uint32_t)rules->proxy_versions, &header);
     if (result == TM_PROXY_WHOLE)
-        return take(w, index, rules, bytes, &header);
+        return take(w, index, route, bytes, &header);
     if (result != TM_PROXY_MORE)
         return refuse_for(w, result);
     struct tm_answer answer =
@@ -154,5 +167,5 @@ struct tm_answer tm_proxy_preface(struct tm_worker *w, uint32_t index)
     const struct tm_route *route = tm_route_of(w, index);
     if (!route || tm_proxy_is_taken(w, index) || !sends_header(w, index, route))
         return tm_next();
-    return read_header(w, index, &route->rules);
+    return read_header(w, index, route);
 }

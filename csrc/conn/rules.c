@@ -83,3 +83,16 @@ const struct tm_split *tm_split_of(const struct tm_worker *w, uint32_t index,
                 return &rules[i].split;
     return &route->split;
 }
+
+bool tm_rules_ask_for_tlv(const struct tm_worker *w, const struct tm_route *route, uint8_t type)
+{
+    const struct tm_route_rule_set *set = &route->rule_set;
+    const struct tm_rule_value *values = &w->image->values[set->first_value];
+    for (uint32_t i = 0; i < set->rule_count; i++) {
+        const struct tm_list *tlvs = &w->image->pick_rules[set->first_rule + i].tlvs;
+        for (uint32_t n = 0; n < tlvs->count; n++)
+            if (values[tlvs->first + n].type == type)
+                return true;
+    }
+    return false;
+}

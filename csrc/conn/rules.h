@@ -14,4 +14,7 @@ const struct tm_pick_rule *tm_rule_meet(struct tm_worker *w, uint32_t index,
 const struct tm_split *tm_split_of(const struct tm_worker *w, uint32_t index,
                                    const struct tm_route *route);
 
+/* Whether rules of the route are about TLVs of this type. */
+bool tm_rules_ask_for_tlv(const struct tm_worker *w, const struct tm_route *route, uint8_t type);
+
 #endif

@@ -47,7 +47,8 @@ class LeftOut:
             return
         log.warning(
             "%s of PROXY headers left out: those to be kept of one header are longer than %d bytes "
-            "(accept_proxy.keep, send_proxy.pass, rules, sticky); rules about these are not met",
+            "(accept_proxy.keep, send_proxy.pass, rules, sticky); where rules are about them, the "
+            "connection is reset",
             plural(count - self._told, "TLV"),
             TLVS_MAX,
         )

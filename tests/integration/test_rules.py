@@ -16,9 +16,9 @@ from tests.client_hellos import of_openssl
 from tests.integration.conftest import StartProxy
 from tests.integration.disturbances import address, closed, kill_workers, set_workers, upgrade
 from tests.integration.proxy import Proxy
-from tests.integration.routes import routes
+from tests.integration.routes import route, routes
 from tests.integration.ruled import BANNED, SPLIT, TESTERS, ask, ruled, who, who_answers
-from tests.integration.test_accept_proxy import v2
+from tests.integration.test_accept_proxy import tlv, v2
 from tests.support import DEADLINE, EchoServer, free_port, wait_for
 
 
@@ -290,6 +290,23 @@ def test_rules_read_the_client_hello_without_being_told_to(
     refused = {key: lines[-1][key] for key in ("connection_termination_details", "limit")}
     assert refused == {"connection_termination_details": "rejected_by_rule", "limit": "rules"}
     assert lines[-1]["response_flags"] == "UAEX"
+
+
+@pytest.mark.parametrize(
+    ("size", "end"), [(9, "rejected_by_rule"), (106, "proxy_header")], ids=["short", "long"]
+)
+def test_a_tlv_that_rules_are_about_is_not_pushed_out(
+    start_proxy: StartProxy, one: EchoServer, size: int, end: str
+) -> None:
+    """By one in front of it, as of the name that a client has asked its balancer for."""
+    made = route("r", free_port(), v1=(1, one.address))
+    rules = [{"tlv": {"0xEA": "hex:00"}, "reject": True}, {"tlv": {2: "a.example"}, "to": "v1"}]
+    proxy = start_proxy(routes({**made, "accept_proxy": {"from": ["127.0.0.1"]}, "rules": rules}))
+    with socket.create_connection(address(proxy), DEADLINE) as client:
+        client.sendall(v2(1, tlv(2, b"x" * size) + tlv(0xEA, b"\0")))
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    wait_for(lambda: closed(proxy) == {end: 1}, "its end")
 
 
 def test_a_client_that_waits_first_is_none_of_tls(
