@@ -195,6 +195,25 @@ def test_of_two_routers_that_take_all_the_one_with_priority_serves() -> None:
     assert "same priority" in found_of(content)[1][0]
 
 
+def test_routers_of_one_priority_that_meet_are_named() -> None:
+    content = dynamic(rule="ClientIP(`10.0.0.0/8`)")
+    content["tcp"]["routers"]["other"] = {"rule": "ClientIP(`10.1.0.0/8`)", "service": "db"}
+    assert "it has the priority of db" in found_of(content)[1][0]
+    content["tcp"]["routers"]["other"]["rule"] = "ClientIP(`11.0.0.0/8`)"
+    assert found_of(content)[1] == []
+
+
+def test_routers_by_name_answer_postgresql_and_wait_as_long_as_traefik() -> None:
+    content = dynamic(rule="HostSNI(`a.example`)", tls={"passthrough": True})
+    route = route_of(content)
+    assert [(rule.sni, rule.reject) for rule in route.rules] == [
+        (("a.example",), False),
+        ((), True),
+    ]
+    preread = route.policy.preread
+    assert (preread.starttls, preread.silent, preread.timeout) == ("postgres", "reject", 60.0)
+
+
 def test_a_router_without_entry_points_has_all_of_tcp_but_the_dashboard_s() -> None:
     content = dynamic()
     content["entryPoints"] |= {
@@ -262,7 +281,14 @@ def test_a_check_looks_at_the_start_of_the_answer() -> None:
     ("content", "told"),
     [
         (dynamic(tls={}), "still encrypted"),
-        (dynamic(rule="HostSNI(`a.example`)", tls={"passthrough": True}), "its port is not opened"),
+        (dynamic(rule="HostSNI(`*.example`)", tls={"passthrough": True}), "stands for one label"),
+        (dynamic(rule="HostSNI(`a.example`)"), "no router gets its connections"),
+        (dynamic(rule="Path(`/`)"), "expected HostSNI, HostSNIRegexp, ClientIP, ALPN, got Path"),
+        (dynamic(rule="HostSNI(`*`"), "expected HostSNI(`...`) or another matcher"),
+        (
+            dynamic(rule="HostSNIRegexp(`^a.+$`)", tls={"passthrough": True}),
+            "^a.+$ stands for neither a name nor all names with an end",
+        ),
         (dynamic(service="none"), "not in the files"),
         (dynamic(service="db@docker"), "not in the files"),
         (dynamic(middlewares=["none"]), "no such TCP middleware"),

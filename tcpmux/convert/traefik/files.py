@@ -9,6 +9,7 @@ from tcpmux.config.rows import DAY
 from tcpmux.convert.kinds import Input, Result
 from tcpmux.convert.report import Report
 from tcpmux.convert.seconds import limited
+from tcpmux.convert.traefik.choosing import draft_of
 from tcpmux.convert.traefik.headers import accept_proxy_of
 from tcpmux.convert.traefik.routers import EntryPoint, decide, drafts_of, router_of
 from tcpmux.convert.traefik.services import Services
@@ -79,9 +80,13 @@ def read(files: Sequence[Input], report: Report) -> Result:
     ]
     for entry_point in entry_points.values():
         decide(entry_point)
-        if any(entry_point in router.serves for router in entry_point.routers):
+        served = any(entry_point in router.serves for router in entry_point.routers)
+        if served or entry_point.is_by_rule:
             entry_point.accept_proxy = accept_proxy_of(entry_point.node)
     drafts = [one for router in routers for one in drafts_of(router, services, middlewares)]
+    for entry_point in entry_points.values():
+        made = draft_of(entry_point, services, middlewares) if entry_point.is_by_rule else None
+        drafts += [made] if made else []
     services.finish()
     for node in middlewares.values():
         if node.is_unread:

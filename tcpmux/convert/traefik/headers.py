@@ -27,7 +27,7 @@ def accept_proxy_of(entry_point: Node) -> AcceptProxy:
         insecure.changes(
             "tcpmux resets connections without a header; Traefik accepts them", OPTIONAL
         )
-        return AcceptProxy(every, timeout=_timeout(entry_point))
+        return AcceptProxy(every, timeout=read_timeout(entry_point))
     senders = tuple(one for one in networks(trusted) if not isinstance(one, str))
     if not senders and not node.report.problems:
         node.problem("expected trustedIPs")
@@ -36,15 +36,15 @@ def accept_proxy_of(entry_point: Node) -> AcceptProxy:
         "Traefik accepts the first, and removes the others",
         OPTIONAL,
     )
-    return AcceptProxy(senders, timeout=_timeout(entry_point))
+    return AcceptProxy(senders, timeout=read_timeout(entry_point))
 
 
-def _timeout(entry_point: Node) -> float:
+def read_timeout(entry_point: Node) -> float:
     """In s. 0: Traefik waits for ever."""
     wait = entry_point["transport"]["respondingtimeouts"]["readtimeout"]
     given = duration(wait)
     if given == 0:
-        wait.mapped("tcpmux waits for the header for at most a day")
+        wait.mapped("tcpmux waits for at most a day")
         return float(DAY)
     return limited(wait, READ_TIMEOUT if given is None else given, 60.0, 0.001, DAY)
 

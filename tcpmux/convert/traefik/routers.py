@@ -29,6 +29,7 @@ class EntryPoint:
     is_default: bool = False
     routers: list[Router] = field(default_factory=list)
     accept_proxy: AcceptProxy = field(default_factory=AcceptProxy)
+    is_by_rule: bool = False  # its routers share its connections
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +53,11 @@ class Router:
         return found
 
     @property
+    def has_tls(self) -> bool:
+        """It is asked for clients of TLS, and for no others."""
+        return "tls" in self.node.fields
+
+    @property
     def takes_all(self) -> bool:
         return not self.rule.needs and not self.is_encrypted
 
@@ -68,8 +74,6 @@ def router_of(node: Node, entry_points: dict[str, EntryPoint]) -> Router:
     rule = rule_of(node["rule"].text())
     if not node["rule"].text():
         node.problem("expected a rule")
-    elif rule.needs:
-        node["rule"].changes("tcpmux has no such rule", rule.needs)
     if node["rulesyntax"]:
         node["rulesyntax"].mapped()
     used = []
@@ -92,7 +96,7 @@ def _is_encrypted(node: Node) -> bool:
         return False
     tls = node["tls"]
     if tls["passthrough"].flag() if tls.fields else False:
-        tls.mapped("tcpmux relays connections without TLS as well")
+        tls.mapped()
         return False
     tls.changes("tcpmux relays what clients send as it is, still encrypted", "TLS")
     return True
@@ -104,6 +108,13 @@ def decide(entry_point: EntryPoint) -> None:
     if not routers or entry_point.address is None:
         return
     mains = [router for router in routers if router.takes_all and not router.rule.clients]
+    is_alone = len(routers) == 1 and not routers[0].rule.needs
+    if not is_alone and (len(mains) < len(routers) or len({one.has_tls for one in mains}) > 1):
+        entry_point.is_by_rule = True
+        return
+    for router in routers:
+        if router.has_tls and not router.is_encrypted:
+            router.node["tls"].mapped("tcpmux relays connections without TLS as well")
     if len(routers) == 1 and (routers[0].takes_all or not routers[0].rule.needs):
         mains = routers
     for router in routers:
@@ -129,6 +140,8 @@ def drafts_of(router: Router, services: Services, middlewares: dict[str, Node]) 
     node = router.node
     service = node["service"]
     if not router.listens:
+        if any(one.is_by_rule for one in router.entry_points):
+            return []
         if not router.entry_points:
             node.changes(
                 "no entry point in the files uses it: name the static file with -c as well"
@@ -160,8 +173,12 @@ def drafts_of(router: Router, services: Services, middlewares: dict[str, Node]) 
     ]
 
 
-def _policy(router: Router, middlewares: dict[str, Node]) -> RoutePolicy:
-    lists = [router.rule.clients] if router.rule.clients else []
+def limits_of(
+    router: Router, middlewares: dict[str, Node]
+) -> tuple[list[tuple[Clients, ...]], int]:
+    """Of its middlewares: lists that a client must all be in, and how many connections it may have;
+    0 = any number."""
+    lists: list[tuple[Clients, ...]] = []
     most = 0
     for entry in router.node["middlewares"]:
         name = plain(entry.text())
@@ -177,6 +194,13 @@ def _policy(router: Router, middlewares: dict[str, Node]) -> RoutePolicy:
             amount_ = amount.integer(0, 1, 10_000_000)
             most = min(most, amount_) if most else amount_
             amount.mapped("tcpmux counts an IPv6 /64 network as one client")
+    return lists, most
+
+
+def _policy(router: Router, middlewares: dict[str, Node]) -> RoutePolicy:
+    lists, most = limits_of(router, middlewares)
+    if router.rule.clients:
+        lists.insert(0, router.rule.clients)
     allow: tuple[Clients, ...] = ()
     deny: tuple[Clients, ...] = ()
     rules = [[ClientRule(accepts=True, clients=one) for one in each] for each in lists]

@@ -1,6 +1,6 @@
 """Beside Traefik."""
 
-from tests.convert.looks import answers, case, fails_over, limited, shares, told, without
+from tests.convert.looks import answers, case, fails_over, limited, named, shares, told, without
 
 PORTS = (19001, 19002, 19003, 19004)
 
@@ -38,5 +38,14 @@ CASES = [
         partial=True,
     ),
     case("traefik/limit.yaml", limited(19001, 5, settles=True)),
+    case(
+        "traefik/sni.yaml",
+        named(19001, "shop.example", "WWW.example", "a.b.eu.example", "eu.example", "", "plain"),
+        named(19001, "a.eu.example", "office.example", source="127.0.0.2"),
+        named(19001, "office.example", source="127.0.0.3"),
+        named(19001, "shop.example", "a.eu.example", offers=("http/1.1", "h2")),
+        named(19002, "shop.example", "plain"),
+        *(named(19002, "shop.example", "plain", source=f"127.0.0.{n}") for n in (2, 16, 17)),
+    ),
     case("traefik/dead.yaml", answers(19001), without(19001, 19101)),
 ]
