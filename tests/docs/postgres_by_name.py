@@ -18,7 +18,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -49,14 +49,15 @@ def set_up_network() -> None:
 
 
 @contextmanager
-def postgresql(pem: Path, version: str) -> Iterator[int]:
+def postgresql(pem: Path, version: str, kinds: Sequence[str] = ("hostssl",)) -> Iterator[int]:
     """A server with TLS that logs its clients; yields its port. Its database is named after it,
-    and beside its certificate."""
+    and beside its certificate. kinds: of pg_hba.conf, that may connect."""
     place = pem.parent
     port, data, log = free_port(), place / version, place / f"{version}.log"
     user: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": [], "cwd": place}
     run(f"{PROGRAMS}initdb", "-D", str(data), "-U", "postgres", "-A", "trust", "-N", **user)
-    (data / "pg_hba.conf").write_text("hostssl all all 127.0.0.0/8 trust\n")
+    allowed = "".join(f"{kind} all all 127.0.0.0/8 trust\n" for kind in kinds)
+    (data / "pg_hba.conf").write_text(allowed)
     options = {
         "fsync": "off", "unix_socket_directories": "", "listen_addresses": "127.0.0.1",
         "port": str(port), "ssl": "on", "ssl_cert_file": str(pem),
