@@ -204,7 +204,9 @@ def whole_text(path: Path) -> str:
 
 
 def copied(path: Path, ports: Ports, directory: Path) -> Path:
-    """In the directory, with the ports in use, as its companions are."""
+    """In the directory, with the ports in use, as its companions are; with maps."""
+    if (maps := path.parent / "maps").is_dir():
+        shutil.copytree(maps, directory / "maps", dirs_exist_ok=True)
     for one in [*companions(path), path]:
         text = ports.in_text(one.read_text()).replace("/tmp/tcpmux-test", str(directory))
         copy = directory / one.name

@@ -416,7 +416,10 @@ def _respaced(line: str) -> str:
 
 
 @pytest.mark.parametrize("path", CONVERTED, ids=lambda path: path.stem)
-def test_comments_white_space_and_quotes_change_nothing(path: Path) -> None:
+def test_comments_white_space_and_quotes_change_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(path.parent)  # maps are beside a file
     random.seed(1)
     text = path.read_text()
     other = "\n# a comment\n".join(_respaced(line) for line in text.split("\n")) + " # end\n"
@@ -424,7 +427,10 @@ def test_comments_white_space_and_quotes_change_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", CONVERTED, ids=lambda path: path.stem)
-def test_the_order_of_sections_and_of_single_directives_changes_nothing(path: Path) -> None:
+def test_the_order_of_sections_and_of_single_directives_changes_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(path.parent)  # maps are beside a file
     random.seed(2)
     text = path.read_text()
     if "\n.if" in text:

@@ -66,6 +66,44 @@ def test_conditions_become_rules(rules: str, expected: list[str]) -> None:
     assert sorted(lines(route(rules + TO_B))) == sorted(expected)
 
 
+def by_map(directory: Path, entries: str, *, match: str = "", more: str = "") -> Conversion:
+    """Of a haproxy.cfg in that directory, with this map beside it."""
+    (directory / "names").write_text(entries)
+    text = f"{BACKENDS}frontend f\n bind 127.0.0.1:19001\n{WAITS}"
+    text += f" use_backend %[req.ssl_sni,lower,map{match}(names{more})]\n default_backend b\n"
+    return convert("haproxy", [Input(str(directory / "haproxy.cfg"), text)])
+
+
+def test_the_first_entry_of_a_map_decides(tmp_path: Path) -> None:
+    made = only_route(by_map(tmp_path, "# all\n\na.x a\na.x c\nB.x a\nno.x none\nc.x a\n"))
+    assert lines(made) == ["sni a.x, c.x -> a=1", "b"]
+    made = only_route(by_map(tmp_path, ".y.x a\n.x c\n", match="_end", more=",b"))
+    assert lines(made) == ["sni *.y.x -> a=1", "sni *.x -> c=1", "b"]
+
+
+def test_a_default_of_a_map_is_none_of_clients_that_ask_for_no_name(tmp_path: Path) -> None:
+    made = by_map(tmp_path, "a.x a\n", more=",c")
+    assert ["ask for no name go to c as well" in found.note for found in made.changes] == [True]
+
+
+@pytest.mark.parametrize("match", ["_dom", "_beg", "_sub", "_reg"])
+def test_other_matches_of_maps_are_named(tmp_path: Path, match: str) -> None:
+    made = by_map(tmp_path, "^a. a\n", match=match)
+    assert made.changes
+    assert "tcpmux compares whole names" in made.changes[0].note or match == "_reg"
+
+
+@pytest.mark.parametrize(
+    ("entries", "told"),
+    [("a.x\n", "expected a key and a value in the map"), (None, "can't be read: ")],
+)
+def test_a_map_with_a_mistake_is_one_line(tmp_path: Path, entries: str | None, told: str) -> None:
+    rules = "use_backend %[req.ssl_sni,map(/no/such/file)]" + TO_B
+    with pytest.raises(ConfigError, match=told) as caught:
+        _ = conversion(rules) if entries is None else by_map(tmp_path, entries)
+    assert len(caught.value.problems) == 1
+
+
 def test_what_has_no_backend_is_reset() -> None:
     made = route("use_backend a if { req.ssl_sni -i a.x }")
     assert lines(made) == ["sni a.x -> a=1", "every connection -> reset", ""]

@@ -80,6 +80,13 @@ class Condition:
     def definitions(self) -> list[Setting]:
         return [d for terms in self.alternatives for term in terms for d in term.definitions]
 
+    def with_test(self, words: list[Word]) -> Condition:
+        """It, and this test. Raises Refused."""
+        if self.inverted:
+            raise Refused("expected if before a condition of a map, got unless")
+        test = Term(negated=False, tests=[words])
+        return Condition([[*terms, test] for terms in self.alternatives or [[]]])
+
     @property
     def terms(self) -> list[Term]:
         return [term for terms in self.alternatives for term in terms]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from tcpmux.convert.haproxy.lookups import lookup_of
 from tcpmux.convert.haproxy.options import mark_unused
 from tcpmux.convert.haproxy.reading import OTHERS, PROXIES, RawSection
 from tcpmux.convert.haproxy.tables import BACK, DIRECTIVES, FRONT, GONE
@@ -206,6 +207,9 @@ def _names(section: Section) -> Iterator[str]:
             texts = [word.text for word in line.words]
             if line.fate is None and texts[0] in ("use_backend", "default_backend"):
                 yield from texts[1:2]
+                with suppress(Refused):  # it is said where the line is read
+                    found = lookup_of(" ".join(texts[1:2]), part.raw.file)
+                    yield from found.names if found else ()
 
 
 def make_statements(sections: Sequence[Section], report: Report) -> None:

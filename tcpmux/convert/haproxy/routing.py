@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -13,10 +13,11 @@ from tcpmux.convert.decisions import Decided, Shares, TooManyRules, cases_of, de
 from tcpmux.convert.haproxy.access import Rule, mark_changes, truth_of
 from tcpmux.convert.haproxy.acl_hellos import Asked
 from tcpmux.convert.haproxy.acls import Condition, condition_of
+from tcpmux.convert.haproxy.lookups import Lookup, lookup_of
 from tcpmux.convert.haproxy.proxies import Section, Setting, guarded
 from tcpmux.convert.haproxy.values import Refused
 from tcpmux.convert.hellos import Hello, TooManyHellos, hellos, patterns_of
-from tcpmux.convert.report import Report
+from tcpmux.convert.report import Report, Word
 from tcpmux.convert.truth import MAX_BITS, TOO_FINE, Truth, Unknown, all_of, any_of, negated
 
 ANY_CASE = "tcpmux ignores the case of names"
@@ -41,6 +42,10 @@ def choices_of(front: Section, backends: dict[str, Section], report: Report) -> 
         def read(s: Setting = setting) -> None:
             name = s.arg().text
             condition = condition_of(s.args[1:], front)
+            looked_up = lookup_of(name, s.at.file)
+            if looked_up is not None:
+                found.extend(_by_map(s, looked_up, condition, front, backends))
+                return
             if "%[" in name:
                 mark_changes(s, condition, "the backend's name depends on the connection",
                              "rules by " + ("SNI" if "sni" in name else "content"))  # fmt: skip
@@ -50,6 +55,34 @@ def choices_of(front: Section, backends: dict[str, Section], report: Report) -> 
 
         guarded(report, setting.at, read)
     return found
+
+
+def _by_map(
+    setting: Setting,
+    looked_up: Lookup,
+    condition: Condition,
+    front: Section,
+    backends: dict[str, Section],
+) -> Iterator[Choice]:
+    """Of a name that is no backend, HAProxy goes on with default_backend."""
+    default = front.last("default_backend")
+    otherwise = default.arg().text if default else front.name if front.kind == "listen" else ""
+    for words, value in looked_up.tests():
+        to = value if value in backends else otherwise
+        if to:
+            _known(to, backends)
+        yield Choice(setting, to, condition.with_test(words))
+    to = looked_up.default if looked_up.default in backends else otherwise
+    if to:
+        _known(to, backends)
+    if to != otherwise:
+        note = f"clients that ask for no name go to {to} as well: HAProxy sends them to " + (
+            otherwise or "no backend"
+        )
+        setting.at.changes(setting.arg(), note=note, needs="rules by a missing name")
+        words = [Word(text, 0, 0) for text in ("req.ssl_hello_type", "1")]
+        yield Choice(setting, to, condition.with_test(words))
+    yield Choice(setting, otherwise, condition)
 
 
 def _known(name: str, backends: dict[str, Section]) -> None:

@@ -130,6 +130,11 @@ CASES = [
         named(19002, "forbidden.example", "b.shop.example", source="127.0.0.2"),
         named(19002, "forbidden.example", "b.shop.example", "any.example", "", source="127.0.0.3"),
     ),
+    case(
+        "haproxy/map.cfg",
+        named(19001, "SHOP.example", "old.example", "other.example", "any.example", "", "plain"),
+        named(19001, "x.eu.example", "x.test.eu.example", "eu.example", "", source="127.0.0.2"),
+    ),
     case("haproxy/two-servers.cfg", shares(19001)),
     case("haproxy/weights.cfg", shares(19001)),
     case("haproxy/weights-large.cfg", shares(19001)),
