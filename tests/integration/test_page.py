@@ -27,7 +27,7 @@ ARTEFACTS = Path(__file__).parents[2] / "build/screenshots"
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -39,6 +39,14 @@ def browser() -> Iterator[Any]:
         )
         yield started
         started.close()
+
+
+@pytest.fixture
+def browser(chromium: Any) -> Iterator[Any]:
+    """Its pages are closed after each test: they would go on asking, and drawing."""
+    yield chromium
+    for context in chromium.contexts:
+        context.close()
 
 
 class Traffic(threading.Thread):
