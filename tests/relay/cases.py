@@ -112,11 +112,11 @@ class End:
         fill([self.sock], patient(0.02))
 
 
-def fill(senders: Sequence[socket.socket], quiet: float) -> list[int]:
+def fill(senders: Sequence[socket.socket], quiet: float, before: Sequence[int] = ()) -> list[int]:
     """Writes what filling() gives to all of them at once, until none has taken a byte for
     `quiet` seconds, from which it guesses that they are full. Returns the bytes that each took,
-    at most about FILL_LIMIT."""
-    taken = dict.fromkeys(senders, 0)
+    at most about FILL_LIMIT; with those that it took `before`."""
+    taken = dict(zip(senders, before or [0] * len(senders), strict=True))
     for sock in senders:
         sock.setblocking(False)
     while ready := select.select([], [s for s in senders if taken[s] < FILL_LIMIT], [], quiet)[1]:
