@@ -192,6 +192,19 @@ def edited(tree: Path) -> list[str]:
     )
 
 
+def translated(tree: Path, modules: list[str]) -> bool:
+    """Takes what Cython made of them in the last build, if they are as they were then."""
+    youngest = max(path.stat().st_mtime for path in ROOT.glob("tcpmux/shm/*.pxd"))
+    pairs = [(ROOT / f"build/cython/{name}.c", ROOT / f"{name}.pyx") for name in modules]
+    if not all(
+        c.exists() and c.stat().st_mtime > max(youngest, pyx.stat().st_mtime) for c, pyx in pairs
+    ):
+        return False
+    for (c, _), name in zip(pairs, modules, strict=True):
+        shutil.copy(c, tree / f"{name}.c")
+    return True
+
+
 def build(tree: Path) -> None:
     """What setup.py makes, as far as shared memory goes."""
     for command in (["csrc/tables.py"], ["csrc/fields.py", shlex.join(COMPILER), "fields.rows"]):
@@ -206,7 +219,9 @@ def build(tree: Path) -> None:
     modules = [f"tcpmux/shm/{name}" for name in SHM]
     made = " ".join(f"{module}.c" for module in modules)
     cython = shlex.join([sys.executable, "-m", "cython", "-3", *(f"{m}.pyx" for m in modules)])
-    jobs = [f"{cython} && {shared} -o {modules[0]}{suffix} {made} {sources}"]
+    # Rows are read by the compiler of C: what Cython makes does not depend on them.
+    translate = "" if translated(tree, modules) else f"{cython} && "
+    jobs = [f"{translate}{shared} -o {modules[0]}{suffix} {made} {sources}"]
     (tree / "worker.c").write_text(WORKER)
     jobs.append(f"{worker} -o worker worker.c {sources}")
     running = [subprocess.Popen(["sh", "-ec", job], cwd=tree) for job in jobs]
