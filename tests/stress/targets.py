@@ -11,14 +11,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 import yaml
@@ -27,6 +26,7 @@ from tcpmux.control.client import AdminError, Client, Refused, Status
 from tcpmux.shm._commons import Commons
 from tcpmux.shm._declared import PRESENT
 from tcpmux.shm._live import Live
+from tests.integration.starting import Process, start
 from tests.support import patient, wait_for
 
 END_TIME = patient(15)  # s
@@ -118,11 +118,14 @@ class Target:
     def start(self) -> None:
         command = self.command(WORKERS)
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-            )
+            self.process = self.started(command, log)
         self.wait_until_ready()
         self.incarnations()
+
+    def started(self, command: list[str], log: BinaryIO) -> Process:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
 
     def wait_until_ready(self) -> None:
         wait_for(self._accepts, f"{self.name} to listen")
@@ -193,7 +196,11 @@ class Tcpmux(Target):
 
     def command(self, workers: int) -> list[str]:
         self.write(1, workers)
-        return [sys.executable, "-m", "tcpmux", "-c", str(self.directory / "routes.yaml")]
+        return ["-c", str(self.directory / "routes.yaml")]
+
+    def started(self, command: list[str], log: BinaryIO) -> Process:
+        """By a fork; what an upgrade or a death starts, tcpmux starts as it does for users."""
+        return start(command, log)
 
     def write(self, weight: int, workers: int = WORKERS) -> None:
         destinations = [
