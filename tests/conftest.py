@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -12,7 +13,6 @@ from hypothesis import HealthCheck, settings
 
 from tests.support import patient, short_directory, write_token
 
-HERE = Path(__file__).parent
 _kill = os.kill
 
 
@@ -38,6 +38,12 @@ def pytest_configure() -> None:
     os.kill = _kill_one
 
 
+def pytest_collectstart() -> None:
+    """To collect tests makes hundreds of thousands of objects, and all stay: there is no garbage
+    among them to look for, now or later."""
+    gc.disable()
+
+
 # Of the directories, by how long their tests take. Of single ones: more than 6 s each.
 SLOWEST_FIRST = (
     "debian",
@@ -60,18 +66,23 @@ LONG = (
     "test_a_stage_is_one_file_and_one_row",
     "test_a_stopped_guardian_goes_on_and_so_do_connections_of_a_worker_that_died_meanwhile",
     "test_a_weight_is_changed_by_the_slider_and_seen_in_the_traffic",
+    "test_an_upgrade",
     "test_another_master_goes_on_counting",
     "test_builds_in_different_folders_are_equal",
+    "test_checks_of_the_largest_configuration_come_through",
     "test_keepalive_is_set_on_both_sides_of_a_connection_that_stays",
     "test_nothing_is_lost",
+    "test_rows_arrive_wherever_they_are_needed",
+    "test_some_of_all_the_rest",
     "test_the_api_keeps_to_its_document",
     "test_the_walk_with_files_as_they_are",
+    "test_what_changes_something_says_first_what_it_will_do",
 )
 
 
 def _order(item: pytest.Item) -> tuple[bool, int]:
     name = getattr(item, "originalname", item.name)
-    return name not in LONG, SLOWEST_FIRST.index(item.path.relative_to(HERE).parts[0])
+    return name not in LONG, SLOWEST_FIRST.index(item.nodeid.split("/", 2)[1])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -83,6 +94,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         own = item.get_closest_marker("timeout")
         limit = patient(float(own.args[0] if own else usual))
         item.add_marker(pytest.mark.timeout(limit), append=False)
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
