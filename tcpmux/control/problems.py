@@ -27,6 +27,7 @@ from tcpmux.shm.stats import is_any_at_work, programs
 if TYPE_CHECKING:
     from tcpmux.control.schema import LastReload
     from tcpmux.control.schema import Problem as ProblemJson
+    from tcpmux.shm._live import Live
     from tcpmux.shm.image import DestinationRow, RouteRow
     from tcpmux.shm.view import View
 
@@ -300,11 +301,24 @@ def _of_processes(view: View) -> Iterator[Problem]:
         text = f"worker {live.worker} is stopped or hangs: {', '.join(follows)}".removesuffix(": ")
         then = "It is replaced within seconds; the log says why"
         yield _of_instance(ERROR if count else WARNING, text, then)
+    yield from _of_limits(lives)
     for program in programs(view.table):
         if not program.is_at_work and program.name != "control":  # this is control
             text = f"the {program.name} process is stopped, hangs or has ended: the access log "
             text += "may lose lines"
             yield _of_instance(WARNING, text, "It is started again by itself; the log says why")
+
+
+def _of_limits(lives: list[Live]) -> Iterator[Problem]:
+    """Workers that have as many connections as they have room for."""
+    full = [live for live in lives if live.connections >= live.capacity]
+    if full:
+        others = len(full) < len(lives)
+        names = ", ".join(str(live.worker) for live in full)
+        text = f"at the limit of {full[0].capacity} connections: worker {names}; "
+        text += "others accept for it" if others else "new clients wait"
+        then = "Raise the limit of descriptors (ulimit -n, LimitNOFILE=), then restart"
+        yield _of_instance(WARNING if others else ERROR, text, then)
 
 
 def _of_instance(severity: str, text: str, action: str, since: float | None = None) -> Problem:

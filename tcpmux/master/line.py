@@ -35,6 +35,7 @@ from tcpmux.worker.messages import (
     SEEN,
     STARTED,
     SYNCED,
+    UNACCEPTED,
     UNLINED,
     UNREAD,
 )
@@ -59,6 +60,7 @@ BY_WORKER = (
     DENIED,
     CRAMPED,
     UNREAD,
+    UNACCEPTED,
 )
 
 
@@ -181,6 +183,7 @@ class Worker:
     grew: bool = False  # it has said so
     denied: int | None = None  # counter slot of an endpoint that does not let it in
     cramped: bool = False  # it had no room for descriptors that it was sent, not told yet
+    unaccepted: int | None = None  # errno of an accept that failed, not told yet
     looped: int | None = None  # listener on which it has met with a loop, not told yet
     removed: set[int] = field(default_factory=set)  # listeners it has told to have closed
     started: float = 0.0  # monotonic, s
@@ -291,6 +294,8 @@ class Worker:
             self.denied = listener
         elif kind == LOOPED:
             self.looped = listener
+        elif kind == UNACCEPTED:
+            self.unaccepted = value
         elif kind == SYNCED:
             self.answered = value
         elif kind in (UNLINED, CRAMPED):

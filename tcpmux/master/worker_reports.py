@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import resource
 import time
 
@@ -16,6 +18,15 @@ log = logging.getLogger("tcpmux.master")
 
 DENIED_SECONDS = 30.0  # between two lines about an endpoint that lets nobody in
 CRAMPED_SECONDS = 30.0  # between two lines about workers without room for listeners
+UNACCEPTED_SECONDS = 30.0  # between two lines about accepting that fails
+LAST_ERRNO = 4096  # of Linux
+ADVICE = {
+    errno.EMFILE: "raise the limit of descriptors (ulimit -n, LimitNOFILE=) and restart",
+    errno.ENFILE: "raise fs.file-max (sysctl)",
+    errno.ENOMEM: "free memory on this host",
+    errno.ENOBUFS: "free memory on this host",
+}
+FULL_SECONDS = 30.0  # between two lines about the same worker at its limit
 
 
 class WorkerReports:
@@ -25,10 +36,17 @@ class WorkerReports:
         self._table = table
         self._user = user
         self._next_cramped = 0.0  # monotonic
+        self._next_unaccepted = 0.0
+        self._next_full: dict[int, float] = {}  # worker -> monotonic
+        self._told_full: set[int] = set()  # workers
         self._denied: dict[int, float] = {}  # counter slot -> when it is said again; monotonic
 
-    def report(self, worker: Worker) -> None:
+    def report(self, worker: Worker, others_have_room: bool) -> None:
         """What that one has told and nobody has said yet."""
+        self._log_full(worker, others_have_room)
+        if worker.unaccepted is not None:
+            self._log_unaccepted(worker, worker.unaccepted)
+            worker.unaccepted = None
         if worker.denied is not None:
             self._log_denied(worker.denied)
             worker.denied = None
@@ -47,6 +65,46 @@ class WorkerReports:
             "LimitNOFILE=) and restart",
             worker.id,
             resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            extra={"event": "worker"},
+        )
+
+    def _log_full(self, worker: Worker, others_have_room: bool) -> None:
+        now = time.monotonic()
+        if not worker.full:
+            if worker.id in self._told_full:
+                self._told_full.discard(worker.id)
+                log.info(
+                    "worker %d has room for connections again", worker.id, extra={"event": "worker"}
+                )
+            return
+        if worker.id in self._told_full or now < self._next_full.get(worker.id, 0.0):
+            return
+        self._told_full.add(worker.id)
+        self._next_full[worker.id] = now + FULL_SECONDS
+        log.log(
+            logging.WARNING if others_have_room else logging.ERROR,
+            "worker %d is at its limit of %d connections: %s; RLIMIT_NOFILE is %d: raise it "
+            "(ulimit -n, LimitNOFILE=) and restart",
+            worker.id,
+            worker.live.capacity,
+            "other workers accept for it"
+            if others_have_room
+            else "new clients wait until connections have ended",
+            resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            extra={"event": "worker"},
+        )
+
+    def _log_unaccepted(self, worker: Worker, number: int) -> None:
+        now = time.monotonic()
+        if now < self._next_unaccepted:
+            return
+        self._next_unaccepted = now + UNACCEPTED_SECONDS
+        log.error(
+            "worker %d can't accept connections: %s; clients wait, and it tries again every "
+            "0.1 s%s",
+            worker.id,
+            os.strerror(number) if number < LAST_ERRNO else f"error {number}",
+            f": {ADVICE[number]}" if number in ADVICE else "",
             extra={"event": "worker"},
         )
 

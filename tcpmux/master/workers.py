@@ -276,7 +276,8 @@ class Workers:
         """Reads what a worker and its guardian have to tell."""
         if worker.receive():
             self.assign_shards()
-        self._reports.report(worker)
+        others = any(one.is_present and not one.full for one in self.serving if one is not worker)
+        self._reports.report(worker, others)
 
     # --- messages to all --------------------------------------------------------------------
 

@@ -24,14 +24,15 @@ from tcpmux.worker._plane cimport (
     epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_event, EPOLLEXCLUSIVE, EPOLLIN, tm_admission,
     tm_admission_of, TM_ADMITTED, tm_channel_tell, tm_connection_open, tm_descriptors,
     tm_descriptors_claim, tm_descriptors_free_to_claim, tm_is_listening, TM_LOOPED,
-    TM_MESSAGE_FULL, TM_MESSAGE_LOOPED, TM_MESSAGE_REMOVED, TM_MESSAGE_ROOM, tm_peer_from,
-    tm_record_available, tm_sock_accept, tm_sock_local, tm_sock_reset, tm_worker,
+    TM_MESSAGE_FULL, TM_MESSAGE_LOOPED, TM_MESSAGE_REMOVED, TM_MESSAGE_ROOM,
+    TM_MESSAGE_UNACCEPTED, tm_peer_from, tm_record_available, tm_sock_accept, tm_sock_local, tm_sock_reset, tm_worker,
 )
 
 cdef enum:
     ACCEPT_BUDGET = 16      # per listener and wake-up: connections that exist come first
     LEAVING_BUDGET = 128    # for all listeners that leave together, before others have their turn
     LOOP_MS = 1000          # between two messages of connections that go round
+    UNACCEPTED_MS = 1000    # between two messages of calls of accept that failed
 
 
 # --- polling ----------------------------------------------------------------------------------
@@ -102,6 +103,13 @@ cdef void refuse(Loop *loop, int fd, tm_admission admission, uint32_t listener) 
         tm_channel_tell(w.live.channel, TM_MESSAGE_LOOPED, listener, 0)
 
 
+cdef void tell_unaccepted(Loop *loop, uint64_t error) noexcept nogil:
+    cdef tm_worker *w = &loop.worker
+    if w.now_ms >= loop.accepting.tell_unaccepted_ms:
+        loop.accepting.tell_unaccepted_ms = w.now_ms + UNACCEPTED_MS
+        tm_channel_tell(w.live.channel, TM_MESSAGE_UNACCEPTED, 0, error)
+
+
 cdef bint accept_some(Loop *loop, uint32_t index, uint32_t *budget) noexcept nogil:
     """Accepts up to `budget` connections, and takes them off it. True: the queue is empty."""
     cdef tm_worker *w = &loop.worker
@@ -126,6 +134,7 @@ cdef bint accept_some(Loop *loop, uint32_t index, uint32_t *budget) noexcept nog
         if fd < 0:
             tm_count(&w.live.counters.accept_errors, 1)
             pause(loop, w.now_ms + ACCEPT_RETRY_MS)
+            tell_unaccepted(loop, <uint64_t>-fd)
             return False
         budget[0] -= 1
         tm_count(&w.live.counters.accepted, 1)

@@ -103,6 +103,7 @@ cdef extern from "channel.h" nogil:
         TM_MESSAGE_DENIED
         TM_MESSAGE_CRAMPED
         TM_MESSAGE_UNREAD
+        TM_MESSAGE_UNACCEPTED
         TM_MESSAGE_STDERR
 
     enum:

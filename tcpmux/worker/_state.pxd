@@ -24,6 +24,7 @@ cdef struct Accepting:
     bint told_full          # the master knows that this worker is full
     uint64_t retry_ms       # do not resume before
     uint64_t tell_loop_ms
+    uint64_t tell_unaccepted_ms
 
 
 # Of _master_line.

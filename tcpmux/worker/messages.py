@@ -47,6 +47,7 @@ CRAMPED = 29  # there was no room for descriptors of a message: it missed them
 # UNREAD: `value` connections were reset: `listener` of them as their client had used up
 # buffers.per_source, the others as buffers.total was
 UNREAD = 30
+UNACCEPTED = 32  # accept failed with errno `value`; what waits in the queues goes on waiting
 OFFER = 15  # the answer to CLAIM; `value` = the next position, 0 = that was all
 
 # Guardian to master.

@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import socket
+import subprocess
 from functools import partial
+from pathlib import Path
 
 import psutil
 import pytest
@@ -185,6 +187,10 @@ def test_at_the_connection_limit_clients_wait_in_the_queue(
     clients = [held(port) for _ in range(limit)]
     waiting = [socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) for _ in range(20)]
     wait_for(lambda: proxy.status()["workers"][0]["counters"]["accept_pauses"], "the pause")
+    proxy.says(f"at its limit of {limit} connections: new clients wait")
+    (problem,) = proxy.status()["problems"]
+    assert problem["severity"] == "error"
+    assert problem["text"].endswith("worker 0; new clients wait")
     wakeups = proxy.status()["workers"][0]["counters"]["wakeups"]
     assert talk(clients[0]) == "one hello\n"  # those inside are served as ever
     used = proxy.status()["workers"][0]["counters"]["wakeups"] - wakeups
@@ -195,7 +201,39 @@ def test_at_the_connection_limit_clients_wait_in_the_queue(
         assert talk(client) == "one hello\n"
         client.close()
     wait_for(lambda: proxy.active() == 0, "all to end")
+    proxy.says("worker 0 has room for connections again")
+    assert not proxy.status()["problems"]
     assert proxy.destination("v1")["connections_total"] == limit + 20
+
+
+def descriptors_allowed(pid: int) -> int:
+    limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    return next(int(line.split()[3]) for line in limits if line.startswith("Max open files"))
+
+
+def limit_descriptors(pid: int, soft: int) -> None:
+    """Of a process that runs as another user: as that user, who may do so."""
+    owner = os.stat(f"/proc/{pid}")
+    subprocess.run(
+        ["prlimit", "--pid", str(pid), f"--nofile={soft}:"],
+        user=owner.st_uid,
+        group=owner.st_gid,
+        extra_groups=[] if os.geteuid() == 0 else None,
+        check=True,
+    )
+
+
+def test_accepting_that_fails_is_told(start_proxy: StartProxy, one: EchoServer) -> None:
+    """There are too few descriptors, whatever the worker had room for when it was started."""
+    port = free_port()
+    proxy = start_proxy(routes(route("r", port, v1=(1, one.address)), workers=1))
+    (pid,) = proxy.worker_pids()
+    limit = descriptors_allowed(pid)
+    limit_descriptors(pid, 3)
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as client:
+        proxy.says("worker 0 can't accept connections: Too many open files; clients wait")
+        limit_descriptors(pid, limit)
+        assert talk(client) == "one hello\n"
 
 
 def test_workers_hold_no_descriptor_that_is_not_theirs(
