@@ -334,7 +334,7 @@ def test_a_connection_that_kills_twice_is_reset_alone(
             stack.callback(process.wait)
             stack.callback(process.kill)
         wait_for(lambda: worker.destination().bytes_in > 1 << 24, "the flood")
-        for _ in range(12):
+        for _ in range(200):  # on a busy machine it may be at rest whenever it dies
             worker.kill(signal.SIGSEGV)
             if worker.live.counters()["abandoned"]:
                 break
