@@ -25,7 +25,8 @@ from tcpmux.worker._plane cimport (
     tm_admission_of, TM_ADMITTED, tm_channel_tell, tm_connection_open, tm_descriptors,
     tm_descriptors_claim, tm_descriptors_free_to_claim, tm_is_listening, TM_LOOPED,
     TM_MESSAGE_FULL, TM_MESSAGE_LOOPED, TM_MESSAGE_REMOVED, TM_MESSAGE_ROOM,
-    TM_MESSAGE_UNACCEPTED, tm_peer_from, tm_record_available, tm_sock_accept, tm_sock_local, tm_sock_reset, tm_worker,
+    TM_MESSAGE_UNACCEPTED, tm_peer_from, tm_record_available,
+    tm_sock_accept, tm_sock_local, tm_sock_reset, tm_worker,
 )
 
 cdef enum:
