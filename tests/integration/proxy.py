@@ -17,6 +17,7 @@ import yaml
 from click.testing import CliRunner
 
 from tcpmux.cli.app import cli
+from tcpmux.control.asking import Interrupted
 from tcpmux.control.client import AdminError, Client, Status
 from tests.integration.starting import Process, start
 from tests.support import DEADLINE, patient, wait_for
@@ -136,7 +137,10 @@ class Proxy:
 
     def _pids(self, which: Literal["pid", "guardian_pid"]) -> list[int]:
         def found() -> list[int]:
-            pids = [worker[which] for worker in self.status()["workers"]]
+            try:
+                pids = [worker[which] for worker in self.status()["workers"]]
+            except Interrupted:  # by the end of the control process of a master that is gone
+                return []
             return pids if all(pids) else []
 
         return wait_for(found, "every worker to run")
