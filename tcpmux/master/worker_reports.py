@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import time
+from collections.abc import Callable
 
 from tcpmux.errors import printable
 from tcpmux.master.line import Worker
@@ -16,9 +17,7 @@ from tcpmux.shm._table import Table
 
 log = logging.getLogger("tcpmux.master")
 
-DENIED_SECONDS = 30.0  # between two lines about an endpoint that lets nobody in
-CRAMPED_SECONDS = 30.0  # between two lines about workers without room for listeners
-UNACCEPTED_SECONDS = 30.0  # between two lines about accepting that fails
+QUIET_SECONDS = 30.0  # between two lines about the same thing
 LAST_ERRNO = 4096  # of Linux
 ADVICE = {
     errno.EMFILE: "raise the limit of descriptors (ulimit -n, LimitNOFILE=) and restart",
@@ -26,7 +25,6 @@ ADVICE = {
     errno.ENOMEM: "free memory on this host",
     errno.ENOBUFS: "free memory on this host",
 }
-FULL_SECONDS = 30.0  # between two lines about the same worker at its limit
 
 
 class WorkerReports:
@@ -35,13 +33,19 @@ class WorkerReports:
     def __init__(self, table: Table, user: User) -> None:
         self._table = table
         self._user = user
-        self._next_cramped = 0.0  # monotonic
-        self._next_unaccepted = 0.0
-        self._next_full: dict[int, float] = {}  # worker -> monotonic
+        self._quiet_until: dict[tuple[str, int], float] = {}  # monotonic, by what was said
         self._told_full: set[int] = set()  # workers
-        self._denied: dict[int, float] = {}  # counter slot -> when it is said again; monotonic
 
-    def report(self, worker: Worker, others_have_room: bool) -> None:
+    def _is_due(self, what: str, number: int = 0) -> bool:
+        """Whether to say it now; if so, it is not said again for a while."""
+        now = time.monotonic()
+        self._quiet_until = {key: end for key, end in self._quiet_until.items() if end > now}
+        if (what, number) in self._quiet_until:
+            return False
+        self._quiet_until[what, number] = now + QUIET_SECONDS
+        return True
+
+    def report(self, worker: Worker, others_have_room: Callable[[], bool]) -> None:
         """What that one has told and nobody has said yet."""
         self._log_full(worker, others_have_room)
         if worker.unaccepted is not None:
@@ -55,10 +59,8 @@ class WorkerReports:
             worker.cramped = False
 
     def _log_cramped(self, worker: Worker) -> None:
-        now = time.monotonic()
-        if now < self._next_cramped:
+        if not self._is_due("cramped"):
             return
-        self._next_cramped = now + CRAMPED_SECONDS
         log.error(
             "worker %d has too few descriptors for all listening sockets: clients of some of them "
             "wait until connections have ended; RLIMIT_NOFILE is %d: raise it (ulimit -n, "
@@ -68,8 +70,7 @@ class WorkerReports:
             extra={"event": "worker"},
         )
 
-    def _log_full(self, worker: Worker, others_have_room: bool) -> None:
-        now = time.monotonic()
+    def _log_full(self, worker: Worker, others_have_room: Callable[[], bool]) -> None:
         if not worker.full:
             if worker.id in self._told_full:
                 self._told_full.discard(worker.id)
@@ -77,28 +78,26 @@ class WorkerReports:
                     "worker %d has room for connections again", worker.id, extra={"event": "worker"}
                 )
             return
-        if worker.id in self._told_full or now < self._next_full.get(worker.id, 0.0):
+        if worker.id in self._told_full or not self._is_due("full", worker.id):
             return
         self._told_full.add(worker.id)
-        self._next_full[worker.id] = now + FULL_SECONDS
+        others = others_have_room()
         log.log(
-            logging.WARNING if others_have_room else logging.ERROR,
+            logging.WARNING if others else logging.ERROR,
             "worker %d is at its limit of %d connections: %s; RLIMIT_NOFILE is %d: raise it "
             "(ulimit -n, LimitNOFILE=) and restart",
             worker.id,
             worker.live.capacity,
             "other workers accept for it"
-            if others_have_room
+            if others
             else "new clients wait until connections have ended",
             resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             extra={"event": "worker"},
         )
 
     def _log_unaccepted(self, worker: Worker, number: int) -> None:
-        now = time.monotonic()
-        if now < self._next_unaccepted:
+        if not self._is_due("unaccepted"):
             return
-        self._next_unaccepted = now + UNACCEPTED_SECONDS
         log.error(
             "worker %d can't accept connections: %s; clients wait, and it tries again every "
             "0.1 s%s",
@@ -109,11 +108,8 @@ class WorkerReports:
         )
 
     def _log_denied(self, slot: int) -> None:
-        now = time.monotonic()
-        if slot >= MAX_SLOTS or now < self._denied.get(slot, 0.0):
+        if slot >= MAX_SLOTS or not self._is_due("denied", slot):
             return
-        self._denied = {known: until for known, until in self._denied.items() if until > now}
-        self._denied[slot] = now + DENIED_SECONDS
         log.error(
             "user %s may not connect to endpoint %s: permission denied, connections to it fail; "
             "open the socket and the directories on its way to that user, or set `user`",

@@ -100,6 +100,9 @@ class Workers:
     def _others_serve(self, than: Worker) -> bool:
         return any(each.serves for each in self._workers if each is not than)
 
+    def _others_have_room(self, than: Worker) -> bool:
+        return any(each.is_present and not each.full for each in self.serving if each is not than)
+
     def slot_is_idle(self, slot: int) -> bool:
         # Modulo 2^64: one that handed connections over may have closed more than it opened.
         return sum(worker.live.slot_active(slot) for worker in self._workers) % (1 << 64) == 0
@@ -276,8 +279,7 @@ class Workers:
         """Reads what a worker and its guardian have to tell."""
         if worker.receive():
             self.assign_shards()
-        others = any(one.is_present and not one.full for one in self.serving if one is not worker)
-        self._reports.report(worker, others)
+        self._reports.report(worker, partial(self._others_have_room, worker))
 
     # --- messages to all --------------------------------------------------------------------
 
