@@ -20,7 +20,7 @@ from tcpmux.control.condition_rules import (
     takes_connections,
 )
 from tcpmux.errors import plural
-from tcpmux.shm._declared import ABSENT, PRESENT, UPGRADE_STATES
+from tcpmux.shm._declared import ABSENT, ORDER_RETIRE, PRESENT, UPGRADE_STATES
 from tcpmux.shm.serving import serves, shift_elsewhere
 from tcpmux.shm.stats import is_any_at_work, programs
 
@@ -310,10 +310,13 @@ def _of_processes(view: View) -> Iterator[Problem]:
 
 
 def _of_limits(lives: list[Live]) -> Iterator[Problem]:
-    """Workers that have as many connections as they have room for."""
-    full = [live for live in lives if live.connections >= live.capacity]
+    """Workers that have as many connections as they have room for, of those that accept."""
+    accepting = [
+        live for live in lives if live.presence == PRESENT and not live.orders & ORDER_RETIRE
+    ]
+    full = [live for live in accepting if live.connections >= live.capacity]
     if full:
-        others = len(full) < len(lives)
+        others = len(full) < len(accepting)
         names = ", ".join(str(live.worker) for live in full)
         text = f"at the limit of {full[0].capacity} connections: worker {names}; "
         text += "others accept for it" if others else "new clients wait"

@@ -740,3 +740,23 @@ def test_each_reason_for_an_end_has_words() -> None:
         (4, "client not allowed"),
         (3, ENDS["finished"]),
     ]
+
+
+def test_who_accepts_for_a_worker_that_is_full() -> None:
+    table, commons = Table.create(1, 1, os.getpid(), 5), Commons.create()
+    regions = [Live.create(0, 0), Live.create(1, 16)]  # one has no room for any connection
+    view = View(table.fd, [live.fd for live in regions], commons_fd=commons.fd, writable=True)
+    publish_image(table, Image((), ()))
+    for worker in view.lives:
+        worker.guardian_pid = worker.pid = os.getpid()
+        worker.presence = PRESENT
+
+    def told() -> tuple[str, str]:
+        problems = problems_of_instance(view, master_gone=False, behind=())
+        (found,) = [each for each in problems if "at the limit" in each.text]
+        return found.severity, found.text
+
+    full = "at the limit of 0 connections: worker 0"
+    assert told() == ("warning", f"{full}; others accept for it")
+    view.lives[1].presence = STOPPED
+    assert told() == ("error", f"{full}; new clients wait")
