@@ -44,6 +44,12 @@ enum tm_pick_reason {
 
 enum tm_side { TM_CLIENT = 0, TM_ENDPOINT = 1 };
 
+/* Whose bytes were passed on last. */
+enum tm_spoke { TM_SPOKE_NOBODY = 0, TM_SPOKE_CLIENT, TM_SPOKE_ENDPOINT };
+
+/* Bits of tm_conn.ready beside those of its halves. */
+enum { TM_LISTED = 4 /* it is in the ready list */ };
+
 /* What a record's connection does now. Changed by tm_conn_enter() alone. */
 enum tm_conn_state {
     TM_FREE = 0,
@@ -120,8 +126,8 @@ struct tm_conn {
     uint32_t first_byte_us;          /* after accept, from the endpoint; 0 = none yet */
     uint32_t timer_next, timer_prev; /* indexes, TM_NONE = end; wheel.h */
     uint16_t timer_place;            /* wheel.h; TM_UNARMED = none */
-    uint8_t ready;                   /* halves waiting in the ready list, a bit each */
-    uint8_t listed;                  /* in the ready list */
+    uint8_t ready;                   /* halves waiting in the ready list, a bit each; TM_LISTED */
+    uint8_t spoke;                   /* enum tm_spoke */
     uint32_t next;                   /* in the free, ready or dead list */
 };
 

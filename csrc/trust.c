@@ -92,6 +92,8 @@ bool tm_conn_possible(struct tm_conn *conn, struct tm_cold *cold, uint64_t now_u
         conn->last_activity_ms = now_us / 1000;
     if (conn->moving > TM_MAX_LINES)
         conn->moving = 0;
+    if (conn->spoke > TM_SPOKE_ENDPOINT)
+        conn->spoke = TM_SPOKE_NOBODY; /* then it is left alone until it says more */
     mend_cold(cold, now_us);
     return true;
 }

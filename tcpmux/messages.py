@@ -29,6 +29,7 @@ Verb = Literal[
     "checks",
     "set_workers",
     "kill",
+    "converge",
     "events",
     "fault",
     "log_level",

@@ -114,7 +114,7 @@ void tm_record_release(struct tm_worker *w, uint32_t index)
     w->expecting = TM_EXPECT_ANY;
     w->connections--;
     tm_live_set_connections(w->live, w->connections);
-    if (!w->records[index].listed) /* else tm_relay_resume() moves it on */
+    if (!(w->records[index].ready & TM_LISTED)) /* else tm_relay_resume() moves it on */
         tm_record_bury(w, index);
 }
 
@@ -145,8 +145,8 @@ void tm_record_push_ready(struct tm_worker *w, uint32_t index, int side)
 {
     struct tm_conn *conn = &w->records[index];
     conn->ready |= (uint8_t)(1 << side);
-    if (!conn->listed) {
-        conn->listed = 1;
+    if (!(conn->ready & TM_LISTED)) {
+        conn->ready |= TM_LISTED;
         conn->next = w->ready;
         w->ready = index;
     }

@@ -41,6 +41,11 @@ static inline uint16_t tm_side_family(const struct tm_cold *cold, int side)
     return side == TM_CLIENT ? cold->client_family : cold->endpoint.family;
 }
 
+static inline void tm_record_note_spoke(struct tm_conn *conn, int side)
+{
+    conn->spoke = side == TM_CLIENT ? TM_SPOKE_CLIENT : TM_SPOKE_ENDPOINT;
+}
+
 /* What was said to one endpoint is not said to the next, nor was its answer the next one's. */
 static inline void tm_record_forget_endpoint(struct tm_conn *conn)
 {

@@ -206,7 +206,7 @@ static void recover_one(struct tm_worker *w, uint32_t index, struct tm_descripto
     struct tm_conn *conn = &w->records[index];
     struct tm_cold *cold = &w->colds[index];
     conn->timer_place = TM_UNARMED;
-    conn->listed = conn->ready = 0;
+    conn->ready = 0;
     cold->kept = 0;
     if (index == w->pump.journal->current && tm_live_at_fault(w->live) && cold->faults < MAX_FAULTS)
         cold->faults++;

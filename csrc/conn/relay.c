@@ -199,7 +199,8 @@ static void note_moved(struct tm_worker *w, uint32_t index, int side, uint32_t m
     w->expecting = moved >= TM_BIG_READ ? TM_EXPECT_BULK
                    : side == TM_CLIENT  ? TM_EXPECT_ANSWER
                                         : TM_EXPECT_CLIENT;
-    tm_relay_count(w, index, side);
+    tm_record_note_spoke(conn, side);
+    tm_relay_count(w, index, side); /* last: what is not counted yet, recovery notes */
 }
 
 /* Whom to pump next. */
@@ -330,7 +331,7 @@ bool tm_relay_resume(struct tm_worker *w)
         tm_live_advance(w->live);
         next = conn->next;
         w->pump.journal->current = index;
-        conn->listed = conn->ready = 0;
+        conn->ready = 0;
         if (conn->state == TM_DEAD)
             tm_record_bury(w, index);
         for (int side = 0; side < 2; side++)

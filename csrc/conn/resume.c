@@ -72,6 +72,9 @@ static bool finish_relaying(struct tm_worker *w, uint32_t index, enum tm_operati
     if (half->state == TM_HALF_OPEN && tm_pump_recover(&w->pump, half, conn->fd[side],
                                                        conn->fd[other], other == TM_ENDPOINT) < 0)
         return false;
+    for (side = TM_ENDPOINT; side >= TM_CLIENT; side--) /* a client in doubt waits for an answer */
+        if ((uint32_t)conn->half[side].bytes != conn->half[side].counted)
+            tm_record_note_spoke(conn, side);
     for (side = 0; side < 2; side++) {
         tm_relay_count(w, index, side);
         if (!(conn->half[side].uncounted & TM_UNCOUNTED_SOURCE) && was_reset(conn, side))

@@ -59,7 +59,7 @@ static void make_own(struct tm_handoff *handoff, uint32_t giver)
     cold->annex = 0;
     conn->timer_place = TM_UNARMED;
     conn->next = TM_NONE;
-    conn->ready = conn->listed = conn->moving = 0;
+    conn->ready = conn->moving = 0;
 }
 
 /* False: there is no annex left. The record is not in use yet, but has its new generation. */

@@ -26,6 +26,8 @@ ENDS = {
     "local_error": "this host was out of ports or memory",
     "shutdown": "still open when tcpmux stopped",
     "killed": "reset by an operator",
+    "converged": "closed for the weights",
+    "converged_late": "reset for the weights",
     "unread": "a peer stopped reading",
     "worker_lost": "lost when a worker died",
     "passed_on": "continued with another destination",

@@ -36,7 +36,7 @@ OTHERS = ("weight", "connect_p50_seconds", "connect_p99_seconds")
 # that comes and goes displaces no change of weights.
 MARKED = (
     "weights", "state", "reload", "refused", "health", "names", "worker", "workers", "upgrade",
-    "kill", "start",
+    "kill", "converge", "start",
 )  # fmt: skip
 MARKS_OF_A_KIND = 100
 

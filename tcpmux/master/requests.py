@@ -15,6 +15,9 @@
     checks       first              how endpoints are to be watched, from that destination on
     set_workers  count
     kill         ids, told          resets connections; the events speak of so many
+    converge     ids, quiet_ms, late, ordered_ms, told
+                                    closes those that are quiet now; late: resets them; decided at
+                                    that monotonic ms, and good for a second
     events       since              what has happened after that number
     fault        text               of control itself: an event
     log_level    level
@@ -43,6 +46,7 @@ from tcpmux.master.change import Change, Done, Places
 from tcpmux.master.changes import Changes
 from tcpmux.master.events import MAX_TEXT, Events
 from tcpmux.master.helper_programs import HelperPrograms
+from tcpmux.master.line import Line as WorkerLine
 from tcpmux.master.names import from_request
 from tcpmux.master.observed import SetAddresses, SetConditions
 from tcpmux.master.reloads import Reloads
@@ -54,13 +58,14 @@ from tcpmux.master.workers import Workers
 from tcpmux.messages import Verb
 from tcpmux.shm.serving import Condition
 from tcpmux.shm.slots import Key
-from tcpmux.worker.messages import KILL
+from tcpmux.worker.messages import CONVERGE, KILL
 
 log = logging.getLogger("tcpmux.master")
 
 Request = dict[str, Any]
 CHECKS_AT_ONCE = 1000  # destinations
 CHECKS_SIZE = 1 << 20  # bytes, about
+LOW = (1 << 32) - 1
 
 
 class Parts(Protocol):
@@ -100,6 +105,7 @@ class Requests:
             "checks": self._checks,
             "set_workers": self._set_workers,
             "kill": self._kill,
+            "converge": self._converge,
             "log_level": self._log_level,
             "upgrade": self._upgrade,
         }
@@ -262,19 +268,40 @@ class Requests:
     def _kill(self, request: Request) -> dict[str, Any]:
         """Orders only: a connection that has ended by then, or moved to another worker, is left
         alone. Whoever asks looks again."""
-        workers = {worker.id: worker for worker in self._master.workers}
-        orders = []
-        for text in request["ids"]:
-            found = parse_id(text)
-            if found is None or found[0] not in workers:
-                raise Refusal("invalid", f"{text!r} is not the id of a connection")
-            orders.append(found)
-        for number, index, generation in orders:
-            workers[number].line.post(KILL, index, value=generation)
+        orders = self._orders(request["ids"])
+        for line, index, generation in orders:
+            line.post(KILL, index, value=generation)
         if request["told"]:  # of many, in several requests, the first tells
             extra = {"event": "kill", "by": request.get("by", "")}
             log.info("resetting %s", plural(request["told"], "connection"), extra=extra)
         return {"ordered": len(orders)}
+
+    def _converge(self, request: Request) -> dict[str, Any]:
+        """Orders only, as of kill: a worker that finds the connection busy does nothing."""
+        quiet, ordered = request["quiet_ms"], request["ordered_ms"] & LOW
+        late = bool(request["late"])
+        if not 0 <= quiet <= LOW:
+            raise Refusal("invalid", f"quiet_ms: {quiet} is not a number of ms below 2^32")
+        orders = self._orders(request["ids"])
+        for line, index, generation in orders:
+            order = ordered << 32 | generation & LOW
+            line.post(CONVERGE, index, first=quiet, shared=late, value=order)
+        if request["told"]:  # of many, in several requests, the first tells
+            extra = {"event": "converge", "by": request.get("by", "")}
+            log.info("closing %s", plural(request["told"], "connection"), extra=extra)
+        return {"ordered": len(orders)}
+
+    def _orders(self, ids: list[str]) -> list[tuple[WorkerLine, int, int]]:
+        """(line of its worker, record, generation) of each."""
+        lines = {worker.id: worker.line for worker in self._master.workers}
+        orders = []
+        for text in ids:
+            found = parse_id(text)
+            if found is None or found[0] not in lines:
+                raise Refusal("invalid", f"{text!r} is not the id of a connection")
+            number, index, generation = found
+            orders.append((lines[number], index, generation))
+        return orders
 
     # --- the rest ---------------------------------------------------------------------------
 

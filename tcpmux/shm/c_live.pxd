@@ -160,6 +160,7 @@ cdef extern from "live.h" nogil:
         uint64_t last_activity_ms
         uint32_t destination_slot
         uint32_t first_byte_us
+        uint8_t spoke
 
     cdef struct tm_cold:
         uint8_t pick_reason

@@ -98,6 +98,7 @@ cdef extern from "channel.h" nogil:
         TM_MESSAGE_SYNCED
         TM_MESSAGE_UNLINED
         TM_MESSAGE_KILL
+        TM_MESSAGE_CONVERGE
         TM_MESSAGE_QUIT
         TM_MESSAGE_LOOPED
         TM_MESSAGE_DENIED
@@ -193,6 +194,10 @@ cdef extern from "conn/relay.h" nogil:
 cdef extern from "conn/outcome.h" nogil:
     void tm_outcome_kill(tm_worker *w, uint32_t index, uint32_t generation)
     void tm_outcome_end_all(tm_worker *w)
+
+
+cdef extern from "conn/converge.h" nogil:
+    void tm_converge(tm_worker *w, uint32_t index, uint64_t order, uint32_t quiet_ms, bint late)
 
 
 cdef extern from "conn/rate.h" nogil:
