@@ -15,7 +15,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from tcpmux.shm.c_live cimport (
     TM_ACCEPTED, TM_CLIENT, tm_conn_copy, TM_CONNECTING, tm_copy, TM_ENDPOINT, TM_HOLDING, tm_live,
     tm_known, tm_known_copy, tm_peer, tm_pick_reason_checked, TM_READING, tm_records_checked,
-    TM_RELAYING, TM_RESETTING, TM_WAITING,
+    TM_RELAYING, TM_RESETTING, TM_SPOKE_ENDPOINT, TM_WAITING,
 )
 from tcpmux.shm.c_table cimport AF_INET, AF_INET6, TM_MAX_SLOTS
 from tcpmux.shm._address cimport peer_text
@@ -258,6 +258,57 @@ cdef class Scan:
         if tm_conn_copy(region, live.capacity, index, &copy) and is_wanted(&self.wanted, &copy):
             return row_of(live, index, &copy, self.wanted.now_us)
         return None
+
+
+cdef class Relaying:
+    """The connections of a route that are relayed. counts: how many, by (slot of the rule, of the
+    destination). rows: of those idle for `quiet` ms: worker, record, generation, slots of the
+    destination and of the rule (0xffffffff = none), idle ms, age ms, whether the endpoint spoke
+    last. Both are whole when steps() has ended.
+    """
+
+    cdef list lives
+    cdef uint32_t route_slot
+    cdef uint64_t quiet_us, now_us
+    cdef readonly dict counts
+    cdef readonly list rows
+
+    def __init__(self, lives, uint32_t route_slot, uint32_t quiet=0):
+        self.lives = list(lives)
+        self.route_slot = route_slot
+        self.quiet_us = <uint64_t>quiet * 1000
+        self.now_us = now_us()
+        self.counts = {}
+        self.rows = []
+
+    def steps(self):
+        """Yields None after each part of the work, of at most STEP records."""
+        for live in self.lives:
+            for first in range(0, records_of(live), STEP):
+                self._add(live, first)
+                yield None
+
+    cdef int _add(self, Live live, uint32_t first) except -1:
+        cdef tm_copy copy
+        cdef tm_live *region = live.live()
+        cdef uint64_t idle, age
+        cdef uint32_t index, end = min(first + STEP, tm_records_checked(region, live.capacity))
+        for index in range(first, end):
+            if (not tm_conn_copy(region, live.capacity, index, &copy)
+                    or copy.conn.state != TM_RELAYING or copy.conn.moving
+                    or copy.cold.route_slot != self.route_slot):
+                continue
+            key = (copy.cold.rule_slot, copy.conn.destination_slot)
+            self.counts[key] = self.counts.get(key, 0) + 1
+            idle = idle_us(&copy, self.now_us)
+            if idle >= self.quiet_us:
+                age = copy.cold.accepted_at_us
+                age = self.now_us - age if self.now_us > age else 0
+                self.rows.append((
+                    live.worker, index, copy.conn.generation, copy.conn.destination_slot,
+                    copy.cold.rule_slot, idle // 1000, age // 1000,
+                    copy.conn.spoke == TM_SPOKE_ENDPOINT))
+        return 0
 
 
 cdef uint32_t records_of(Live live):

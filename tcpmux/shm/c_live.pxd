@@ -123,6 +123,9 @@ cdef extern from "live.h" nogil:
         TM_RELAYING
         TM_RESETTING
 
+    enum tm_spoke:
+        TM_SPOKE_ENDPOINT
+
     enum:
         TM_ABSENT
         TM_PRESENT

@@ -33,7 +33,7 @@ from tcpmux.shm.counters import SlotCounters
 from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow
 from tcpmux.shm.rules import DestinationRules, EndpointRules, RouteRules
 from tcpmux.shm.serving import with_turns_and_weights
-from tcpmux.worker.messages import ADD, MESSAGE, REMOVE, REMOVED, SYNC, UNREAD
+from tcpmux.worker.messages import ADD, CONVERGE, MESSAGE, REMOVE, REMOVED, SYNC, SYNCED, UNREAD
 from tcpmux.worker.process import BLOCKED, Inheritance, ListeningSocket, serve
 from tests.support import DEADLINE, wait_for, will_reset
 
@@ -340,6 +340,16 @@ class RelayWorker:
     def ask(self) -> None:
         """Has the worker answer, which changes nothing."""
         self._channel.send(MESSAGE.pack(SYNC, 0, 0, 0, 1))
+
+    def converge(
+        self, index: int, generation: int, quiet: int = 0, late: bool = False, age: int = 0
+    ) -> None:
+        """Until the worker has obeyed. quiet: ms. age: of the order, in ms."""
+        ordered = int(time.monotonic() * 1000) - age & (1 << 32) - 1
+        order = MESSAGE.pack(CONVERGE, index, quiet, late, ordered << 32 | generation)
+        self._channel.send(order)
+        self.ask()
+        self.await_told(SYNCED)
 
     def told(self, kind: int) -> list[int]:
         """The values of all messages of a kind that have come to the master so far."""
