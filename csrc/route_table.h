@@ -160,6 +160,20 @@ struct tm_destination {
     struct tm_destination_rules rules;
 };
 
+/* How live connections of a route are brought to the weights, while that lasts; control does it.
+ * Read and written as one array: tcpmux/shm/image.py has the same fields in the same order. */
+struct tm_convergence {
+    uint64_t began_ms;     /* CLOCK_MONOTONIC; 0 = it does not */
+    uint64_t by_key;       /* it follows the route's settings; 0 = somebody has asked for it */
+    uint64_t rate;         /* connections per 1,000 s */
+    uint64_t rate_percent; /* percent of the route's live connections per 1,000 s, instead */
+    uint64_t order;        /* index of CONVERGE_ORDER: tcpmux/config/converge.py */
+    uint64_t quiet_ms;
+    uint64_t deadline_ms; /* after it began */
+    uint64_t then;        /* index of CONVERGE_THEN */
+    uint64_t tolerance;   /* connections */
+};
+
 struct tm_route {
     char name[TM_NAME_SIZE];
     uint32_t first_destination; /* index into image.destinations */
@@ -170,6 +184,7 @@ struct tm_route {
     struct tm_ranges admitted; /* clients that are let in */
     struct tm_ranges senders;  /* peers that send a header of the PROXY protocol: conn/proxy.h */
     struct tm_route_rules rules;
+    struct tm_convergence convergence;
     struct tm_route_rule_set rule_set; /* by which connections are picked before the weights */
 };
 

@@ -30,6 +30,8 @@ Verb = Literal[
     "set_workers",
     "kill",
     "converge",
+    "start_convergence",
+    "end_convergence",
     "events",
     "fault",
     "log_level",

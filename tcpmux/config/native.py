@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from tcpmux.config.address import Endpoint
 from tcpmux.config.check import Check
+from tcpmux.config.converge import rate_text, when_text
 from tcpmux.config.duration import format_duration
 from tcpmux.config.model import Buffers, Config, Log, Route
 from tcpmux.config.rows import rows_of
@@ -278,8 +279,17 @@ def _sticky(policy: RoutePolicy) -> Pairs:
         yield "sticky", flow([("by", by_text(sticky.by, sticky.tlv)), *group, *texts(sticky, {})])
 
 
+def _converge(policy: RoutePolicy) -> Pairs:
+    converge = policy.converge
+    if converge.is_set:
+        rate = rate_text(converge.rate, converge.rate_percent)
+        pairs = [("when", when_text(converge.when)), ("rate", rate), *texts(converge, {})]
+        yield "converge", flow(pairs)
+
+
 _OF_ROUTE = {
     "sticky": _sticky,
+    "converge": _converge,
     "accept_proxy": _accept_proxy,
     "preread": _preread,
     "on_unavailable": _unavailable,

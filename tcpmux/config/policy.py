@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from tcpmux.config.check import CHECK_KINDS, Check
+from tcpmux.config.converge import Converge
+from tcpmux.config.converge_key import ConvergeModel
 from tcpmux.config.keys import entry, is_off, model_of, one_of, settings_of
 from tcpmux.config.patterns import compiled
 from tcpmux.config.preread import Preread
@@ -316,6 +318,7 @@ class RoutePolicyModel(_RouteKeys):
     sticky: Annotated[StickyModel, BeforeValidator(entry("by")), OrText()] | None = Field(
         default=None, description=_ROUTE["sticky"].help
     )
+    converge: ConvergeModel | None = Field(default=None, description=_ROUTE["converge"].help)
     allow: list[ClientsText] = Field(default=[], description=_ROUTE["allow"].help)
     deny: list[ClientsText] = Field(default=[], description=_ROUTE["deny"].help)
     on_unavailable: Annotated[
@@ -349,6 +352,7 @@ class RoutePolicyModel(_RouteKeys):
             accept_proxy=self.accept_proxy.made() if self.accept_proxy else AcceptProxy(),
             preread=self.preread.made() if self.preread else Preread(),
             sticky=self.sticky.made() if self.sticky else Sticky(),
+            converge=self.converge.made() if self.converge else Converge(),
         )
 
 

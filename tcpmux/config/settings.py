@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
+from tcpmux.config.converge import Converge
 from tcpmux.config.preread import Preread
 from tcpmux.config.proxy_header import AcceptProxy as AcceptProxy  # noqa: PLC0414  (rows of here)
 from tcpmux.config.proxy_header import SendProxy as SendProxy  # noqa: PLC0414
@@ -274,6 +275,11 @@ class RoutePolicy(Timeouts):
         "A client gets the same destination each time, as long as the weights allow; shares are "
         "then of clients.",
         Sticky(), table=Sticky,
+    )  # fmt: skip
+    converge: Converge = other(
+        "Live connections follow the weights: surplus ones are closed at quiet moments, so that "
+        "their clients come again.",
+        Converge(), table=Converge,
     )  # fmt: skip
     retry: Retry = section("Retries of failed connects, before any byte was forwarded.", Retry())
     on_unavailable: str = other(

@@ -5,6 +5,7 @@
     observed.py      what control has found out: health, slow start, addresses of host names
     reload.py        the configuration: a start, a reload, a takeover
     worker_count.py  the number of workers
+    convergence.py   live connections that follow the weights
 
 changes.py checks each as a whole and then applies it. Runs in the master.
 """
@@ -77,6 +78,8 @@ class Change:
     closes: ClassVar[bool] = True
     # Weights that it changes can be brought back.
     can_be_undone: ClassVar[bool] = False
+    # As what it sets live connections off to follow the weights: of CONVERGE_WHEN; "" = never.
+    cause: ClassVar[str] = ""
 
     by: str = ""
 

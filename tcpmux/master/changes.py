@@ -25,6 +25,7 @@ from tcpmux.master.answers import Refusal
 from tcpmux.master.buffer_sizes import buffer_sizes
 from tcpmux.master.change import Change, Done, InForce, Places
 from tcpmux.master.consequences import without_addresses
+from tcpmux.master.convergence import now_ms
 from tcpmux.master.listeners import Listener, Listeners
 from tcpmux.master.reload import Resume, Start, busy_poll
 from tcpmux.master.supervisor import Supervisor, stored_name
@@ -34,6 +35,7 @@ from tcpmux.shm._commons import Commons
 from tcpmux.shm._image import publish_image, read_image
 from tcpmux.shm._table import Table
 from tcpmux.shm.build import build_image
+from tcpmux.shm.convergence import set_off
 from tcpmux.shm.diff import describe_changes
 from tcpmux.shm.image import Image, with_addresses
 from tcpmux.shm.slots import Names, slots_given
@@ -203,6 +205,7 @@ class Changes:
                 plan.after = replace(wanted, image=image)
             elif wanted.image is not self.in_force.image:
                 check_room(wanted.image.routes)
+            plan.after = self._set_off(change, plan.after)
             if plan.after.image != self.in_force.image:
                 self._workers.await_generation(plan.generation, ANSWER_SECONDS)
         except BaseException:
@@ -212,6 +215,11 @@ class Changes:
                 part.cancel()
             raise
         return plan
+
+    def _set_off(self, change: Change, after: InForce) -> InForce:
+        """Live connections follow the weights where the settings say so."""
+        image = set_off(self.in_force.image, after.image, change.cause, now_ms())
+        return after if image is after.image else replace(after, image=image)
 
     def _left_out(self, wanted: InForce) -> LeftOut:
         return left_out(wanted.config, wanted.addresses)

@@ -20,6 +20,7 @@ class SetConditions(Change):
     lines: what control has to say of it."""
 
     kind = "health"
+    cause = "recovery"
 
     conditions: Mapping[Key, Condition]
     lines: Sequence[Line] = ()
@@ -37,6 +38,7 @@ class SetAddresses(Change):
     """What host names mean from now on."""
 
     kind = "names"
+    cause = "recovery"
     rebuilds = True
 
     found: Known

@@ -97,6 +97,7 @@ class Reload(Change):
     most_workers: as many as there can be."""
 
     kind = "reload"
+    cause = "weights"
     rebuilds = True
     can_be_undone = True
 

@@ -18,6 +18,10 @@
     converge     ids, quiet_ms, late, ordered_ms, told
                                     closes those that are quiet now; late: resets them; decided at
                                     that monotonic ms, and good for a second
+    start_convergence  route, settings
+                                    live connections follow the weights: control chooses them
+    end_convergence    route, began_ms, lines, level
+                                    no longer; lines: what control has to say of it, at that level
     events       since              what has happened after that number
     fault        text               of control itself: an event
     log_level    level
@@ -44,6 +48,7 @@ from tcpmux.master.answers import Answer, Later, Refusal
 from tcpmux.master.aside import Aside
 from tcpmux.master.change import Change, Done, Places
 from tcpmux.master.changes import Changes
+from tcpmux.master.convergence import EndConvergence, StartConvergence
 from tcpmux.master.events import MAX_TEXT, Events
 from tcpmux.master.helper_programs import HelperPrograms
 from tcpmux.master.line import Line as WorkerLine
@@ -106,6 +111,8 @@ class Requests:
             "set_workers": self._set_workers,
             "kill": self._kill,
             "converge": self._converge,
+            "start_convergence": self._start_convergence,
+            "end_convergence": self._end_convergence,
             "log_level": self._log_level,
             "upgrade": self._upgrade,
         }
@@ -290,6 +297,22 @@ class Requests:
             extra = {"event": "converge", "by": request.get("by", "")}
             log.info("closing %s", plural(request["told"], "connection"), extra=extra)
         return {"ordered": len(orders)}
+
+    def _start_convergence(self, request: Request) -> dict[str, Any]:
+        return self._asked(
+            StartConvergence(route=request["route"], settings=request["settings"], by=_by(request))
+        )
+
+    def _end_convergence(self, request: Request) -> dict[str, Any]:
+        lines = [printable(str(text))[:MAX_TEXT] for text in request.get("lines", ())]
+        change = EndConvergence(
+            route=request["route"],
+            began_ms=int(request.get("began_ms", 0)),
+            lines=lines,
+            level=level_from(request.get("level", logging.INFO)),
+            by=_by(request),
+        )
+        return self._asked(change)
 
     def _orders(self, ids: list[str]) -> list[tuple[WorkerLine, int, int]]:
         """(line of its worker, record, generation) of each."""

@@ -26,6 +26,7 @@ class SetStates(Change):
     long as it was to, unless other seconds are given."""
 
     kind = "state"
+    cause = "drain"
 
     targets: Sequence[Target]
     state: str
@@ -82,6 +83,7 @@ class EndStates(Change):
     """Endpoints are ready again whose state was to last until now. now: Unix time, s."""
 
     kind = "state"
+    cause = "drain"
 
     now: float
 

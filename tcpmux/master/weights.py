@@ -87,6 +87,7 @@ class SetWeights(Change):
     must be left to take connections."""
 
     kind = "weights"
+    cause = "weights"
     can_be_undone = True
 
     route: str
@@ -109,6 +110,7 @@ class UndoWeights(Change):
     forced, somebody must be left to take connections."""
 
     kind = "weights"
+    cause = "rollback"
     can_be_undone = True
 
     route: str

@@ -35,10 +35,15 @@ class Scan:
     def rows(self) -> Iterator[Row | None]: ...
     def groups(self, by: str) -> Iterator[Group | None]: ...
 
+Facts = tuple[str, int, int, bytes, bytes, bytes]
+RelayingRow = tuple[int, int, int, int, int, int, int, int, bool, Facts | None]
+
 class Relaying:
-    counts: dict[tuple[int, int], int]
-    rows: list[tuple[int, int, int, int, int, int, int, bool]]
-    def __init__(self, lives: Sequence[Live], route_slot: int, quiet: int = 0) -> None: ...
+    counts: dict[tuple[int, int, int], int]
+    rows: list[RelayingRow]
+    def __init__(
+        self, lives: Sequence[Live], route_slot: int, quiet: int = 0, facts: bool = False
+    ) -> None: ...
     def steps(self) -> Iterator[None]: ...
 
 def connections(

@@ -260,24 +260,39 @@ cdef class Scan:
         return None
 
 
+cdef tuple facts_of(Live live, uint32_t index, const tm_copy *of):
+    """What rules and a sticky pick go by, as a worker has it. None for what can't be read."""
+    cdef tm_known known
+    client = peer_text(&of.cold.client)
+    if of.cold.annex == 0:
+        return client, of.cold.listener, 0, b"", b"", b""
+    if not tm_known_copy(live.live(), live.capacity, index, of, &known):
+        return None
+    return (client, of.cold.listener, known.first_bytes, (<char *>known.sni)[:known.sni_size],
+            (<char *>known.alpn)[:known.alpn_size], (<char *>known.tlvs)[:known.tlvs_size])
+
+
 cdef class Relaying:
-    """The connections of a route that are relayed. counts: how many, by (slot of the rule, of the
-    destination). rows: of those idle for `quiet` ms: worker, record, generation, slots of the
-    destination and of the rule (0xffffffff = none), idle ms, age ms, whether the endpoint spoke
-    last. Both are whole when steps() has ended.
+    """The connections of a route that are relayed. counts: how many, by slots: of the rule
+    (0xffffffff = none), of the destination, of the endpoint. rows: of those idle for `quiet` ms:
+    worker, record, generation, slots of the destination, of the rule and of the endpoint, idle ms,
+    age ms, whether the endpoint spoke last, and None or, with facts: client, id of the listener,
+    enum tm_first_bytes, SNI, ALPN, TLVs. Both are whole when steps() has ended.
     """
 
     cdef list lives
     cdef uint32_t route_slot
     cdef uint64_t quiet_us, now_us
+    cdef bint facts
     cdef readonly dict counts
     cdef readonly list rows
 
-    def __init__(self, lives, uint32_t route_slot, uint32_t quiet=0):
+    def __init__(self, lives, uint32_t route_slot, uint32_t quiet=0, bint facts=False):
         self.lives = list(lives)
         self.route_slot = route_slot
         self.quiet_us = <uint64_t>quiet * 1000
         self.now_us = now_us()
+        self.facts = facts
         self.counts = {}
         self.rows = []
 
@@ -298,7 +313,7 @@ cdef class Relaying:
                     or copy.conn.state != TM_RELAYING or copy.conn.moving
                     or copy.cold.route_slot != self.route_slot):
                 continue
-            key = (copy.cold.rule_slot, copy.conn.destination_slot)
+            key = (copy.cold.rule_slot, copy.conn.destination_slot, copy.cold.endpoint_slot)
             self.counts[key] = self.counts.get(key, 0) + 1
             idle = idle_us(&copy, self.now_us)
             if idle >= self.quiet_us:
@@ -306,8 +321,9 @@ cdef class Relaying:
                 age = self.now_us - age if self.now_us > age else 0
                 self.rows.append((
                     live.worker, index, copy.conn.generation, copy.conn.destination_slot,
-                    copy.cold.rule_slot, idle // 1000, age // 1000,
-                    copy.conn.spoke == TM_SPOKE_ENDPOINT))
+                    copy.cold.rule_slot, copy.cold.endpoint_slot, idle // 1000, age // 1000,
+                    copy.conn.spoke == TM_SPOKE_ENDPOINT,
+                    facts_of(live, index, &copy) if self.facts else None))
         return 0
 
 

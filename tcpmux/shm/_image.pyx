@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from tcpmux.shm.c_table cimport (
-    tm_destination, tm_endpoint, tm_image, TM_LABEL_SIZE, tm_listener, TM_MAGLEV,
+    tm_convergence, tm_destination, tm_endpoint, tm_image, TM_LABEL_SIZE, tm_listener, TM_MAGLEV,
     tm_maglev_fill, tm_maglev_size, TM_MAX_ALL_DESTINATIONS, TM_MAX_ENDPOINTS, TM_MAX_LISTENERS,
     TM_MAX_MAGLEV, TM_MAX_ROUTES, TM_MAX_SLOTS, TM_MAX_TURNS, tm_route, tm_table,
     tm_table_generation, tm_table_idle_image, tm_table_image, tm_table_is_still,
@@ -25,13 +25,17 @@ from tcpmux.shm._table cimport Table
 from tcpmux.shm._address import address_hash
 from tcpmux.shm._rule_set import ids_by_route
 from tcpmux.shm._declared import DESTINATION_RULES, ENDPOINT_RULES, ROUTE_RULES
-from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow
+from tcpmux.shm.image import (
+    Convergence, DestinationRow, EndpointRow, Image, ListenerRow, RouteRow,
+)
 from tcpmux.shm.rules import DestinationRules, EndpointRules, RouteRules
 
 # What is built of settings.py and what is imported of it are the same.
 assert tuple(field.name for field in fields(RouteRules)) == ROUTE_RULES
 assert tuple(field.name for field in fields(DestinationRules)) == DESTINATION_RULES
 assert tuple(field.name for field in fields(EndpointRules)) == ENDPOINT_RULES
+CONVERGENCE = tuple(field.name for field in fields(Convergence))
+assert len(CONVERGENCE) * sizeof(uint64_t) == sizeof(tm_convergence)
 
 
 
@@ -120,6 +124,8 @@ cdef int put_route(tm_image *out, tm_route *route, row) except -1:
     route.split.ticket = row.ticket
     plan_split(&route.split, [d.effective_weight for d in row.destinations])
     put_rules(<uint64_t *>&route.rules, row.rules, ROUTE_RULES)
+    if row.convergence is not None:
+        put_rules(<uint64_t *>&route.convergence, row.convergence, CONVERGENCE)
     put_ranges(out, &route.admitted, row.admitted)
     put_ranges(out, &route.senders, row.senders)
     put_contests(out, &route.split, row.contests)
@@ -273,7 +279,9 @@ cdef object read_route(const tm_image *image, const tm_route *route):
         tuple(destinations),
         read_rules(<const uint64_t *>&route.rules, RouteRules, ROUTE_RULES),
         read_ranges(image, &route.admitted), read_ranges(image, &route.senders) or b"",
-        read_pick_rules(image, route), None, read_contests(image, &route.split))
+        read_pick_rules(image, route), None, read_contests(image, &route.split),
+        read_rules(<const uint64_t *>&route.convergence, Convergence, CONVERGENCE)
+        if route.convergence.began_ms else None)
 
 
 

@@ -26,6 +26,7 @@ from tcpmux.shm._declared import (
     MAX_SEGMENTS,
     MAX_TURNS,
 )
+from tcpmux.shm.convergence import goes_on
 from tcpmux.shm.image import (
     FULL_SHARE,
     HEALTHY,
@@ -88,7 +89,8 @@ class _Builder:
         key = (route.name,)
         slot, since = self.number(key)
         rules = route_rules(route)
-        contests = carried_over(self.before.routes.get(route.name), rules)
+        before = self.before.routes.get(route.name)
+        contests = carried_over(before, rules)
         return with_turns_and_weights(
             RouteRow(
                 route.name,
@@ -102,6 +104,7 @@ class _Builder:
                 tuple(self.rule(route, r, contests.get(r.called, ())) for r in route.rules),
                 _index(route),
                 contests.get("", ()),
+                goes_on(before, rules),
             )
         )
 

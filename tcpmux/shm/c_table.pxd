@@ -193,6 +193,9 @@ cdef extern from "route_table.h" nogil:
         tm_list others
         uint32_t first_number, first_value, first_text
 
+    cdef struct tm_convergence:
+        uint64_t began_ms
+
     cdef struct tm_route:
         char name[64]
         uint32_t first_destination
@@ -203,6 +206,7 @@ cdef extern from "route_table.h" nogil:
         tm_ranges admitted
         tm_ranges senders
         tm_route_rules rules
+        tm_convergence convergence
         tm_route_rule_set rule_set
 
     cdef struct tm_listener:

@@ -15,6 +15,7 @@ from tcpmux.config.settings import (
 )
 from tcpmux.config.written import rule_text
 from tcpmux.errors import clock
+from tcpmux.shm.convergence import convergence_changes
 from tcpmux.shm.image import (
     ADMIN_STATES,
     FALLBACK,
@@ -28,7 +29,11 @@ from tcpmux.shm.rules import DestinationRules, EndpointRules, RouteRules
 from tcpmux.shm.sticky import stays
 
 _TIMEOUTS = [*rules_of(Timeouts)]
-_ELSEWHERE = {"on_unavailable", "fallback", "sticky_salt", *(rule.name for rule in _TIMEOUTS)}
+_ELSEWHERE = {
+    *("on_unavailable", "fallback", "sticky_salt"),
+    *("converge_when", "converge_rate", "converge_rate_percent"),
+    *(rule.name for rule in _TIMEOUTS),
+}
 _OF_TYPE = {
     kind: [rule for rule in rules_of(table) if rule.name not in _ELSEWHERE]
     for kind, table in (
@@ -87,6 +92,7 @@ def _route_changes(old: RouteRow, new: RouteRow) -> list[str]:
         changes.append("allow or deny changed")
     if old.senders != new.senders:
         changes.append("accept_proxy.from changed")
+    changes += convergence_changes(old, new)
     salts = {old.rules.sticky_salt, new.rules.sticky_salt}
     if len(salts) == 2 and 0 not in salts:
         changes.append("sticky.group changed")

@@ -108,6 +108,21 @@ class RuleRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Convergence:
+    """How live connections are brought to the weights; csrc/route_table.h has the units."""
+
+    began_ms: int
+    by_key: int
+    rate: int
+    rate_percent: int
+    order: int
+    quiet_ms: int
+    deadline_ms: int
+    then: int
+    tolerance: int
+
+
+@dataclass(frozen=True, slots=True)
 class RouteRow:
     name: str
     ticket: int
@@ -120,6 +135,7 @@ class RouteRow:
     pick_rules: tuple[RuleRow, ...] = ()  # before the weights: the first that is met
     index: Index | None = field(default=EMPTY, compare=False)  # of these; None = to be made
     contests: tuple[Contest, ...] = ()  # of a sticky one; the last is by the weights in force
+    convergence: Convergence | None = None  # None: live connections stay where they are
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from errno import EPIPE
 
 import pytest
 
-from tcpmux.shm._connections import Relaying
+from tcpmux.shm._connections import Relaying, RelayingRow
 from tests.relay.conftest import OpenEndpoint, StartWorker
 from tests.relay.harness import (
     FAMILIES,
@@ -20,10 +20,9 @@ from tests.relay.harness import (
 )
 from tests.support import wait_for
 
-Row = tuple[int, int, int, int, int, int, int, bool]
 
 
-def rows(worker: RelayWorker, quiet: int = 0) -> list[Row]:
+def rows(worker: RelayWorker, quiet: int = 0) -> list[RelayingRow]:
     found = Relaying([worker.live], 0, quiet)
     for _ in found.steps():
         pass
@@ -31,7 +30,7 @@ def rows(worker: RelayWorker, quiet: int = 0) -> list[Row]:
     return found.rows
 
 
-def the_one(worker: RelayWorker) -> Row:
+def the_one(worker: RelayWorker) -> RelayingRow:
     (row,) = rows(worker)
     return row
 
@@ -46,7 +45,7 @@ def answered(worker: RelayWorker, endpoint: socket.socket, family: Family = "v4"
     link = worker.link(endpoint, family)
     say(link.client, link.server, b"question")
     say(link.server, link.client, b"answer")
-    wait_for(lambda: the_one(worker)[7], "the record to say who spoke last")
+    wait_for(lambda: the_one(worker)[8], "the record to say who spoke last")
     return link
 
 
@@ -105,7 +104,7 @@ def test_a_client_that_waits_for_an_answer_is_never_closed(
         worker.kill()
     for _ in range(20):
         order(worker)
-    assert not the_one(worker)[7]
+    assert not the_one(worker)[8]
     say(link.server, link.client, b"another answer")
     converge(worker)
     assert worker.closed() == {"converged": 1}
@@ -157,7 +156,7 @@ def test_after_a_kill_who_spoke_last_is_known(
     worker = start_worker(endpoint)
     link = answered(worker, endpoint)
     worker.kill()
-    assert the_one(worker)[7]
+    assert the_one(worker)[8]
     converge(worker)
     assert not ends_by_reset(link.client)
 

@@ -1,0 +1,98 @@
+"""The settings of `converge`, as rows: settings.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tcpmux.config.rows import DAY, HOUR, other, seconds, whole, word
+
+# What may set it off, in the order of bits in the route table.
+CONVERGE_WHEN = {
+    "weights": "weights change, by a command or a reload",
+    "drain": "a destination or an endpoint is drained, disabled or enabled",
+    "rollback": "`tcpmux undo` restores weights",
+    "recovery": "health or DNS changes who takes connections",
+}
+CONVERGE_ORDER = {
+    "idle": "those that have been idle longest first",
+    "oldest": "those accepted first",
+    "random": "at random",
+}
+CONVERGE_THEN = {
+    "keep": "stay where they are",
+    "reset": "are reset, at the same rate",
+}
+MAX_CONVERGE_RATE = 100_000  # connections/s
+
+
+@dataclass(frozen=True, slots=True)
+class Converge:
+    """How live connections follow the weights. is_set: the file says so. when: of CONVERGE_WHEN, a
+    bit each, in order; 0 = only when somebody asks for it. Of rate and rate_percent one is 0. Times
+    in s."""
+
+    is_set: bool = other("Whether live connections follow the weights.", False)
+    when: int = other(
+        "What sets it off: a list of weights, drain, rollback (`tcpmux undo`) and recovery (health "
+        "or DNS), or manual (only `tcpmux converge`).",
+        0, rule="converge_when", unit="causes, a bit each",
+    )  # fmt: skip
+    rate: int = other(
+        "How many connections are closed per second: 10/s, or a percentage of the route's live "
+        "connections: 1%/s.",
+        10_000, rule="converge_rate", unit="connections per 1,000 s",
+    )  # fmt: skip
+    rate_percent: int = other(
+        "The same as a percentage of the route's live connections.",
+        0, rule="converge_rate_percent", unit="percent per 1,000 s",
+    )  # fmt: skip
+    order: str = word(
+        "Which go first: idle (idle longest), oldest or random.",
+        "idle", CONVERGE_ORDER, rule="converge_order", unit="index",
+    )  # fmt: skip
+    quiet: float = seconds(
+        "How long no byte may have moved, either way, on a connection that is closed.",
+        2.0, 0.001, HOUR, rule="converge_quiet_ms",
+    )  # fmt: skip
+    deadline: float = seconds(
+        "How long it lasts at most, from the last change that set it off.",
+        600.0, 0.001, 30 * DAY, rule="converge_deadline_ms",
+    )  # fmt: skip
+    then: str = word(
+        "What becomes of those that found no quiet moment by then: keep (they stay) or reset.",
+        "keep", CONVERGE_THEN, rule="converge_then", unit="index",
+    )  # fmt: skip
+    tolerance: int = whole(
+        "How many connections too many a destination may keep.",
+        1, 0, 1_000_000, "connections", rule="converge_tolerance",
+    )  # fmt: skip
+
+
+def when_text(when: int) -> str:
+    """As it stands in a file."""
+    causes = [cause for bit, cause in enumerate(CONVERGE_WHEN) if when >> bit & 1]
+    return f"[{', '.join(causes)}]" if causes else "manual"
+
+
+def rate_of(text: str) -> tuple[int, int]:
+    """(rate, rate_percent) of `10/s`, `0.5/s` or `1%/s`. Raises ValueError."""
+    number, slash, unit = text.partition("/")
+    is_percent = number.endswith("%")
+    try:
+        value = float(number.removesuffix("%")) if number.isascii() else -1.0
+    except ValueError:
+        value = -1.0
+    most = 100 if is_percent else MAX_CONVERGE_RATE
+    thousandfold = round(value * 1000) if 0 < value <= most else 0
+    if not slash or unit != "s" or not thousandfold:
+        raise ValueError(
+            f"expected a rate such as 10/s (at most {MAX_CONVERGE_RATE}/s, at least 0.001/s) or "
+            f"1%/s, got {text[:60]!r}"
+        )
+    return (0, thousandfold) if is_percent else (thousandfold, 0)
+
+
+def rate_text(rate: int, rate_percent: int) -> str:
+    """As it stands in a file."""
+    value, unit = (rate_percent, "%/s") if rate_percent else (rate, "/s")
+    return f"{value / 1000:g}{unit}"

@@ -1,0 +1,65 @@
+"""The schema of `converge` in a route. Private to the package."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from tcpmux.config.converge import CONVERGE_WHEN, Converge, rate_of
+from tcpmux.config.keys import model_of, settings_of
+from tcpmux.config.problems import describe
+from tcpmux.config.rows import rows_of
+from tcpmux.config.values import Strict
+
+_ROWS = rows_of(Converge)
+MANUAL = "manual"
+
+if TYPE_CHECKING:
+    _ConvergeKeys = Strict
+else:
+    _ConvergeKeys = model_of(Converge)
+
+
+def _when(value: Any) -> int:
+    if value == MANUAL:
+        return 0
+    known = ", ".join(CONVERGE_WHEN)
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"expected manual, or a list of {known}; got {describe(value)}")
+    for cause in value:
+        if cause not in CONVERGE_WHEN:
+            raise ValueError(f"expected some of {known}, got {describe(cause)}")
+    return sum(1 << bit for bit, cause in enumerate(CONVERGE_WHEN) if cause in value)
+
+
+def _rate(value: Any) -> tuple[int, int]:
+    if not isinstance(value, str):
+        raise ValueError(f"expected a rate such as 10/s or 1%/s, got {describe(value)}")
+    return rate_of(value)
+
+
+class ConvergeModel(_ConvergeKeys):
+    when: Annotated[
+        int,
+        BeforeValidator(_when),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"const": MANUAL},
+                    {"type": "array", "items": {"enum": [*CONVERGE_WHEN]}, "minItems": 1},
+                ]
+            }
+        ),
+    ] = Field(description=_ROWS["when"].help)
+    rate: Annotated[
+        tuple[int, int],
+        BeforeValidator(_rate),
+        WithJsonSchema({"type": "string", "pattern": "^[0-9.]+%?/s$"}),
+    ] = Field(default=rate_of("10/s"), description=_ROWS["rate"].help)
+
+    def made(self) -> Converge:
+        rate, percent = self.rate
+        return settings_of(
+            Converge, [self], is_set=True, when=self.when, rate=rate, rate_percent=percent
+        )
