@@ -10,6 +10,7 @@ from tcpmux import __version__
 from tcpmux.control.access import Rules
 from tcpmux.control.conditions import Conditions
 from tcpmux.control.connections import Connections
+from tcpmux.control.convergences import Convergences
 from tcpmux.control.event_log import EventLog
 from tcpmux.control.health import Health
 from tcpmux.control.history import History
@@ -61,6 +62,7 @@ def _readings(view: View) -> Readings:
         conditions,
         Readiness(view, conditions),
         History(view, events, slices),
+        Convergences(view, slices),
     )
 
 

@@ -108,6 +108,14 @@ class Connections:
             raise unknown(f"endpoint{of}", query["endpoint"], [text for text, _ in endpoints])
         return slots
 
+    def route(self, name: str) -> RouteRow:
+        """As it is in force. Raises MasterRefused."""
+        routes = self._view.image()[1].routes
+        found = next((route for route in routes if route.name == name), None)
+        if found is None:
+            raise unknown("route", name, [route.name for route in routes])
+        return found
+
     def explanation(self, route: str, query: Mapping[str, str], word: Word) -> dict[str, Any]:
         """As GET /v1/routes/{route}/explanation has it. Raises MasterRefused."""
         image = self._view.image()[1]

@@ -1,34 +1,87 @@
-"""What is to be moved so that live connections follow the weights in force: a plan, no more.
+"""Which live connections are to leave so that the weights in force hold: a plan, no more.
 
-Pure functions of what is counted in shared memory, so that a restart misses nothing. Each split is
-planned by itself: the route's own weights, and those of each rule of it.
+Pure functions of what shared memory has, so that a restart misses nothing. Each split is planned by
+itself: the route's own weights, and those of each of its rules. With rules or a sticky pick it is
+asked of each connection where it would go now (fates.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import heapq
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from random import Random
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from tcpmux.config.converge import CONVERGE_ORDER
+from tcpmux.shm.image import READY, RouteRow
+
+if TYPE_CHECKING:
+    from tcpmux.shm._connections import Facts
+
+NO_RULE = (1 << 32) - 1  # instead of a rule's slot
 Split = Mapping[int, int]  # destination slot -> weight in force
-Place = tuple[int, int]  # rule slot, destination slot
+Place = tuple[int, int]  # slots of the rule and of the destination
+IDLE, OLDEST, RANDOM = range(len(CONVERGE_ORDER))
+PART = 1000  # candidates that are compared without a pause
 
 
 class Candidate(NamedTuple):
-    """A relayed connection, as shared memory has it. Times: ms."""
+    """A relayed connection, as shared memory has it: numbers of slots; times in ms."""
 
     worker: int
     record: int
     generation: int
-    destination: int
     rule: int
+    destination: int
+    endpoint: int
     idle: int
     age: int
     endpoint_spoke_last: bool
+    facts: Facts | None = None
 
     @property
-    def place(self) -> Place:
-        return self.rule, self.destination
+    def id(self) -> str:
+        return f"{self.worker}-{self.record}-{self.generation}"
+
+
+@dataclass(slots=True)
+class Surplus:
+    """How many are to leave. places: of each, by weight; only those with any. endpoints: slots that
+    everybody leaves. elsewhere: records (worker, record) that would go to another destination now.
+    by_destination: of all these, by slot. total: connections that were counted."""
+
+    places: dict[Place, int] = field(default_factory=dict)
+    endpoints: frozenset[int] = frozenset()
+    elsewhere: frozenset[tuple[int, int]] = frozenset()
+    by_destination: dict[int, int] = field(default_factory=dict)
+    total: int = 0
+
+    def leaves(self, one: Candidate) -> bool:
+        """Whether it has to, whoever else of its place does."""
+        return one.endpoint in self.endpoints or (one.worker, one.record) in self.elsewhere
+
+
+def splits_of(route: RouteRow) -> dict[int, Split]:
+    """By the rule's slot; without those that reject."""
+    slots = [row.slot for row in route.destinations]
+    found: dict[int, Split] = {
+        NO_RULE: {row.slot: row.effective_weight for row in route.destinations}
+    }
+    for rule in route.pick_rules:
+        if not rule.rule.reject:
+            found[rule.slot] = dict(zip(slots, rule.effective_weights, strict=True))
+    return found
+
+
+def leaving_endpoints(route: RouteRow) -> frozenset[int]:
+    """Slots of those that an operator has taken out of service."""
+    return frozenset(
+        endpoint.slot
+        for row in route.destinations
+        for endpoint in row.endpoints
+        if endpoint.state != READY
+    )
 
 
 def apportion(total: int, weights: Split, present: Mapping[int, int]) -> dict[int, int]:
@@ -47,49 +100,124 @@ def apportion(total: int, weights: Split, present: Mapping[int, int]) -> dict[in
     return shares
 
 
-def surplus(counts: Mapping[Place, int], splits: Mapping[int, Split]) -> dict[Place, int]:
-    """How many are to leave each place; only places with any. splits: by rule slot.
+def surplus(
+    counts: Mapping[tuple[int, int, int], int],
+    splits: Mapping[int, Split],
+    leaving: Collection[int] = (),
+    tolerance: int = 0,
+) -> Surplus:
+    """counts: by slots of rule, destination and endpoint. leaving: slots of endpoints.
 
-    A destination that its split does not have keeps none. A split that is not known, or without
-    weight, is left alone: its clients would be refused.
+    A destination without a share keeps none, any other `tolerance` more than its share. A split
+    without weight is left alone: its clients would be refused. Connections of a rule that is there
+    no longer belong to the route's own split.
     """
-    found: dict[Place, int] = {}
+    present: dict[int, dict[int, int]] = {}
+    going: dict[int, dict[int, int]] = {}
+    for (rule, destination, endpoint), count in counts.items():
+        of = going if endpoint in leaving else present
+        split = rule if rule in splits else NO_RULE
+        found = of.setdefault(split, {})
+        found[destination] = found.get(destination, 0) + count
+    result = Surplus(endpoints=frozenset(leaving), total=sum(counts.values()))
     for rule, weights in splits.items():
-        present = {slot: count for (of, slot), count in counts.items() if of == rule}
-        shares = apportion(sum(present.values()), weights, present)
-        if shares:
-            for slot, count in sorted(present.items()):
-                if count > shares.get(slot, 0):
-                    found[rule, slot] = count - shares.get(slot, 0)
-    return found
+        staying, gone = present.get(rule, {}), going.get(rule, {})
+        shares = apportion(sum(staying.values()) + sum(gone.values()), weights, staying)
+        if not shares:
+            continue
+        for slot in {*staying, *gone}:
+            share, count = shares.get(slot, 0), staying.get(slot, 0)
+            many = max(0, count - share)
+            if many <= (tolerance if share else 0):
+                many = 0
+            else:
+                result.places[rule, slot] = many
+            if many + gone.get(slot, 0):
+                _add(result.by_destination, slot, many + gone.get(slot, 0))
+    return result
 
 
-def chosen(
-    candidates: Iterable[Candidate],
-    leaving: Mapping[Place, int],
-    *,
-    quiet: int,
-    order: str,
-    most: int,
-    random: Random,
-) -> list[Candidate]:
-    """The connections to end now: at most `most`, and of no place more than its surplus. Only those
-    that have been quiet for `quiet` ms and whose endpoint spoke last: their clients wait for
-    nothing."""
-    fit = [each for each in candidates if each.endpoint_spoke_last and each.idle >= quiet]
-    fit.sort(key=lambda each: each[:3])
-    if order == "idle":
-        fit.sort(key=lambda each: -each.idle)
-    elif order == "oldest":
-        fit.sort(key=lambda each: -each.age)
-    else:
-        random.shuffle(fit)
-    left = dict(leaving)
-    picked: list[Candidate] = []
-    for each in fit:
-        if len(picked) >= most:
-            break
-        if left.get(each.place, 0) > 0:
-            left[each.place] -= 1
-            picked.append(each)
-    return picked
+def _add(counts: dict[int, int], key: int, count: int) -> None:
+    counts[key] = counts.get(key, 0) + count
+
+
+class Blocked(NamedTuple):
+    """Of those that are to leave, why they can't yet."""
+
+    busy: int = 0  # bytes have moved too lately
+    unanswered: int = 0  # the client spoke last, or nobody has spoken
+
+    def __add__(self, other: object) -> Blocked:  # as vectors, not as tuples
+        assert isinstance(other, Blocked)
+        return Blocked(self.busy + other.busy, self.unanswered + other.unanswered)
+
+
+class Choice:
+    """Those to end first, of many, looked at in parts. quiet: ms. late: whatever they do."""
+
+    def __init__(
+        self, wanted: Surplus, *, quiet: int, order: int, most: int, random: Random, late: bool
+    ) -> None:
+        self._wanted = wanted
+        self._quiet, self._order, self._most, self._late = quiet, order, most, late
+        self._random = random
+        self._found: dict[Place | None, list[tuple[float, Candidate]]] = {}
+        self.blocked = Blocked()
+
+    def steps(self, rows: Sequence[Candidate]) -> Iterator[None]:
+        """Yields None after each part of the work."""
+        for at in range(0, len(rows), PART):
+            self._add(rows[at : at + PART])
+            yield None
+
+    def _add(self, rows: Iterable[Candidate]) -> None:
+        wanted = self._wanted
+        fit: dict[Place | None, list[tuple[float, Candidate]]] = {}
+        busy = unanswered = 0
+        for one in rows:
+            if wanted.leaves(one):
+                place = None
+            elif (one.rule, one.destination) in wanted.places:
+                place = one.rule, one.destination
+            else:
+                continue
+            if not self._late and not one.endpoint_spoke_last:
+                unanswered += 1
+            elif not self._late and one.idle < self._quiet:
+                busy += 1
+            else:
+                fit.setdefault(place, []).append((self._key(one), one))
+        self.blocked += Blocked(busy, unanswered)
+        for place, found in fit.items():
+            most = self._most if place is None else min(self._most, wanted.places[place])
+            both = [*self._found.get(place, ()), *found]
+            self._found[place] = heapq.nlargest(most, both, key=_rank)
+
+    def _key(self, one: Candidate) -> float:
+        if self._order == IDLE:
+            return one.idle
+        return one.age if self._order == OLDEST else self._random.random()
+
+    def first(self) -> list[Candidate]:
+        """At most `most`, and of no place more than its surplus."""
+        every = [each for found in self._found.values() for each in found]
+        return [one for _, one in heapq.nlargest(self._most, every, key=_rank)]
+
+
+def _rank(each: tuple[float, Candidate]) -> tuple[float, int, int]:
+    """The greatest first; of equal ones that of the least record."""
+    return each[0], -each[1].worker, -each[1].record
+
+
+def closes_needed(route: RouteRow, wanted: Surplus) -> int:
+    """About how many connections have to be closed until the weights hold: of those that come
+    again, some come to where they were, by its share."""
+    splits = splits_of(route)
+    every = float(len(wanted.elsewhere))
+    for (rule, slot), many in wanted.places.items():
+        weights = splits[rule]
+        staying = weights.get(slot, 0) / sum(weights.values())
+        every += many / (1 - staying) if staying < 1 else 0
+    listed = sum(wanted.places.values()) + len(wanted.elsewhere)
+    every += max(0, sum(wanted.by_destination.values()) - listed)  # of endpoints that all leave
+    return round(every)

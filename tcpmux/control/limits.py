@@ -15,3 +15,5 @@ MAX_CONNECTIONS = 20_000  # in one answer, or one order to reset them
 MAX_WEIGHT = 1_000_000
 MAX_WORKERS = 64  # TM_MAX_SHARDS of csrc/route_table.h
 ADMIN_STATES = ("ready", "draining", "disabled")
+CONVERGE_ORDERS = ("idle", "oldest", "random")
+CONVERGE_THENS = ("keep", "reset")

@@ -12,6 +12,8 @@ from typing import Any
 from tcpmux.connection_id import PATTERN
 from tcpmux.control.limits import (
     ADMIN_STATES,
+    CONVERGE_ORDERS,
+    CONVERGE_THENS,
     MAX_CONNECTIONS,
     MAX_RATE,
     MAX_SECONDS,
@@ -34,6 +36,9 @@ from tcpmux.control.schema import (
     LOG_LEVELS,
     AdminState,
     Applied,
+    ConvergencePlan,
+    ConvergeOrder,
+    ConvergeThen,
     Killed,
     LogLevel,
     LogLevelWord,
@@ -332,6 +337,61 @@ class Operations(Reading):
         many per second. dry_run: resets none, and counts those `left` and `gone`."""
         paced = {} if rate is None else {"rate": rate}
         return Call(body={"ids": list(ids), **paced, **_given(dry_run=dry_run)})
+
+    @operation(
+        Row(
+            "POST",
+            "/v1/routes/{route}/convergence",
+            Role.OPERATOR,
+            ConvergencePlan,
+            body=closed_object(
+                [],
+                rate={"type": "string", "minLength": 1, "maxLength": 32},
+                order={"enum": list(CONVERGE_ORDERS)},
+                quiet=_SECONDS,
+                deadline=_SECONDS,
+                then={"enum": list(CONVERGE_THENS)},
+                tolerance={"type": "integer", "minimum": 0, "maximum": MAX_WEIGHT},
+                dry_run=_BOOLEAN,
+            ),
+            example='{"rate": "20/s", "quiet": 0.3, "deadline": 60, "then": "keep"}, or {}',
+            commands=(
+                Command(
+                    "converge", "Close live connections of ROUTE until they follow its weights."
+                ),
+            ),
+        )
+    )
+    def converge(
+        self,
+        route: str,
+        *,
+        rate: str | None = None,
+        order: ConvergeOrder | None = None,
+        quiet: float | None = None,
+        deadline: float | None = None,
+        then: ConvergeThen | None = None,
+        tolerance: int | None = None,
+        dry_run: bool = False,
+    ) -> Call[ConvergencePlan]:
+        """Has surplus connections of a route closed in quiet moments until they follow the weights,
+        and does not wait: status() has its state. What is not given is as the route's `converge`
+        says. rate: 10/s or 1%/s. dry_run: only tells what there is to do."""
+        given = {
+            "rate": rate,
+            "order": order,
+            "quiet": quiet,
+            "deadline": deadline,
+            "then": then,
+            "tolerance": tolerance,
+        }
+        said = {name: value for name, value in given.items() if value is not None}
+        return Call({"route": route}, body={**said, **_given(dry_run=dry_run)})
+
+    @operation(Row("DELETE", "/v1/routes/{route}/convergence", Role.OPERATOR, Applied))
+    def stop_converging(self, route: str) -> Call[Applied]:
+        """Live connections of a route stay where they are from now on."""
+        return Call({"route": route})
 
     @operation(
         Row(

@@ -22,6 +22,8 @@ ConditionWord = Literal["healthy", "degraded", "down", "drained", "disabled"]
 AdminState = Literal["ready", "draining", "disabled"]
 Severity = Literal["error", "warning"]
 EventLevel = Literal["info", "warning", "error"]
+ConvergeOrder = Literal["idle", "oldest", "random"]
+ConvergeThen = Literal["keep", "reset"]
 LogLevelWord = Literal["debug", "info", "warning", "error"]
 RoleWord = Literal["operator", "viewer"]
 
@@ -131,6 +133,39 @@ class RouteStatus(Conditioned):
     closed: dict[str, int]
     destinations: list[DestinationStatus]
     rules: list[RuleStatus]
+    convergence: ConvergenceStatus | None  # None: live connections stay where they are
+
+
+class Surplus(TypedDict):
+    name: str  # of the destination
+    connections: int  # more than its share, or at endpoints that are taken out of service
+
+
+class ConvergenceStatus(TypedDict):
+    """Live connections that are closed until they follow the weights."""
+
+    state: str  # converging, or paused: see reason
+    reason: str  # why it is paused
+    began_at: float  # Unix time, s
+    deadline_at: float
+    rate: str  # 10/s or 1%/s: closed at most
+    surplus: list[Surplus]  # those with any
+    closed: int  # in quiet moments, as far as control has seen since it was started
+    reset: int  # after the deadline
+    busy: int  # of the surplus: bytes have moved too lately, or something is under way
+    unanswered: int  # of the surplus: the client spoke last, and waits
+
+
+class ConvergencePlan(TypedDict):
+    """What it would do now."""
+
+    connections: int  # live
+    surplus: list[Surplus]
+    closes: int  # about how many have to be closed: some come back to where they were
+    seconds: float  # about how long that takes at that rate
+    busy: int
+    unanswered: int
+    started: bool
 
 
 class WorkerStatus(TypedDict):

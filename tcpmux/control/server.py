@@ -20,6 +20,7 @@ from aiohttp import web
 from tcpmux.control import openapi, pages
 from tcpmux.control.acceptor import Acceptor, add_headers
 from tcpmux.control.access import Caller, Rules
+from tcpmux.control.converge_request import settings_asked
 from tcpmux.control.error_answers import error_answer, errors_as_json
 from tcpmux.control.kills import Kills
 from tcpmux.control.limits import MAX_EVENTS
@@ -34,6 +35,7 @@ from tcpmux.control.timeouts import within
 if TYPE_CHECKING:
     from tcpmux.control.conditions import Conditions
     from tcpmux.control.connections import Connections
+    from tcpmux.control.convergences import Convergences
     from tcpmux.control.event_log import EventLog
     from tcpmux.control.health import Health
     from tcpmux.control.history import History
@@ -71,6 +73,7 @@ class Readings:
     conditions: Conditions
     readiness: Readiness
     history: History
+    convergences: Convergences
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +174,7 @@ class AdminApi:
         }
         if self._master.gone:
             status["state"] = "orphaned"
-        shown = map(conditions.annotated, routes)
+        shown = map(self._readings.convergences.shown, map(conditions.annotated, routes))
         return await self._in_slices(request, json_parts(status, "routes", shown))
 
     async def _connections(self, request: web.Request) -> web.StreamResponse:
@@ -389,6 +392,19 @@ class AdminApi:
         if rate is None:
             return await self._kills.at_once(found, gone, by)
         return await self._kills.slowly(request, found, gone, rate, by)
+
+    async def _converge(
+        self, request: web.Request, route: str, *, dry_run: bool = False, **wanted: Any
+    ) -> dict[str, Any]:
+        settings = settings_asked(wanted)
+        convergences = self._readings.convergences
+        plan = await convergences.preview(self._readings.connections.route(route), settings)
+        if not dry_run:
+            await self._ask(request, "start_convergence", route=route, settings=settings)
+        return {**plan, "started": not dry_run}
+
+    async def _stop_converging(self, request: web.Request, route: str) -> dict[str, Any]:
+        return await self._ask(request, "end_convergence", route=route)
 
     async def _set_workers(self, request: web.Request, count: int) -> dict[str, Any]:
         return await self._ask(request, "set_workers", count=count)

@@ -1,5 +1,5 @@
-"""Live connections of a route are to follow the weights, or no longer. Which of them are closed, and
-when, control decides (tcpmux/control/convergences.py). Runs in the master."""
+"""Live connections of a route are to follow the weights, or no longer. Which of them are closed,
+and when, control decides (tcpmux/control/convergences.py). Runs in the master."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Types of the compiled module, which has the documentation."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
 
 from tcpmux.shm._live import Live
@@ -35,15 +35,13 @@ class Scan:
     def rows(self) -> Iterator[Row | None]: ...
     def groups(self, by: str) -> Iterator[Group | None]: ...
 
-Facts = tuple[str, int, int, bytes, bytes, bytes]
+Facts = tuple[bytes, int, int, bytes, bytes, bytes]
 RelayingRow = tuple[int, int, int, int, int, int, int, int, bool, Facts | None]
 
 class Relaying:
-    counts: dict[tuple[int, int, int], int]
-    rows: list[RelayingRow]
-    def __init__(
-        self, lives: Sequence[Live], route_slot: int, quiet: int = 0, facts: bool = False
-    ) -> None: ...
+    counts: dict[int, dict[tuple[int, int, int], int]]
+    rows: dict[int, list[RelayingRow]]
+    def __init__(self, lives: Sequence[Live], routes: Mapping[int, tuple[int, bool]]) -> None: ...
     def steps(self) -> Iterator[None]: ...
 
 def connections(

@@ -260,10 +260,10 @@ cdef class Scan:
         return None
 
 
-cdef tuple facts_of(Live live, uint32_t index, const tm_copy *of):
-    """What rules and a sticky pick go by, as a worker has it. None for what can't be read."""
+cdef object facts_of(Live live, uint32_t index, const tm_copy *of):
+    """What rules and a sticky pick go by. None: its connection has ended meanwhile."""
     cdef tm_known known
-    client = peer_text(&of.cold.client)
+    client = ip_of(&of.cold.client)
     if of.cold.annex == 0:
         return client, of.cold.listener, 0, b"", b"", b""
     if not tm_known_copy(live.live(), live.capacity, index, of, &known):
@@ -273,28 +273,30 @@ cdef tuple facts_of(Live live, uint32_t index, const tm_copy *of):
 
 
 cdef class Relaying:
-    """The connections of a route that are relayed. counts: how many, by slots: of the rule
-    (0xffffffff = none), of the destination, of the endpoint. rows: of those idle for `quiet` ms:
-    worker, record, generation, slots of the destination, of the rule and of the endpoint, idle ms,
-    age ms, whether the endpoint spoke last, and None or, with facts: client, id of the listener,
-    enum tm_first_bytes, SNI, ALPN, TLVs. Both are whole when steps() has ended.
+    """The connections of some routes that are relayed. routes: by slot, for how many ms a
+    connection has to be idle to be listed, and whether with facts. By slot of the route:
+
+    counts: how many, by slots: of the rule (0xffffffff = none), of the destination, of the
+        endpoint.
+    rows: worker, record, generation, slots of the rule, of the destination and of the endpoint,
+        idle ms, age ms, whether the endpoint spoke last, and None or, with facts: the client's IP
+        (b"" = UNIX), id of the listener, enum tm_first_bytes, SNI, ALPN, TLVs.
+
+    Both are whole when steps() has ended.
     """
 
     cdef list lives
-    cdef uint32_t route_slot
-    cdef uint64_t quiet_us, now_us
-    cdef bint facts
+    cdef dict routes
+    cdef uint64_t now_us
     cdef readonly dict counts
-    cdef readonly list rows
+    cdef readonly dict rows
 
-    def __init__(self, lives, uint32_t route_slot, uint32_t quiet=0, bint facts=False):
+    def __init__(self, lives, routes):
         self.lives = list(lives)
-        self.route_slot = route_slot
-        self.quiet_us = <uint64_t>quiet * 1000
+        self.routes = {slot: (quiet * 1000, facts) for slot, (quiet, facts) in routes.items()}
         self.now_us = now_us()
-        self.facts = facts
-        self.counts = {}
-        self.rows = []
+        self.counts = {slot: {} for slot in routes}
+        self.rows = {slot: [] for slot in routes}
 
     def steps(self):
         """Yields None after each part of the work, of at most STEP records."""
@@ -310,20 +312,22 @@ cdef class Relaying:
         cdef uint32_t index, end = min(first + STEP, tm_records_checked(region, live.capacity))
         for index in range(first, end):
             if (not tm_conn_copy(region, live.capacity, index, &copy)
-                    or copy.conn.state != TM_RELAYING or copy.conn.moving
-                    or copy.cold.route_slot != self.route_slot):
+                    or copy.conn.state != TM_RELAYING or copy.conn.moving):
                 continue
-            key = (copy.cold.rule_slot, copy.conn.destination_slot, copy.cold.endpoint_slot)
-            self.counts[key] = self.counts.get(key, 0) + 1
+            wanted = self.routes.get(copy.cold.route_slot)
+            if wanted is None:
+                continue
+            place = (copy.cold.rule_slot, copy.conn.destination_slot, copy.cold.endpoint_slot)
+            counts = self.counts[copy.cold.route_slot]
+            counts[place] = counts.get(place, 0) + 1
             idle = idle_us(&copy, self.now_us)
-            if idle >= self.quiet_us:
+            if idle >= wanted[0]:
                 age = copy.cold.accepted_at_us
                 age = self.now_us - age if self.now_us > age else 0
-                self.rows.append((
-                    live.worker, index, copy.conn.generation, copy.conn.destination_slot,
-                    copy.cold.rule_slot, copy.cold.endpoint_slot, idle // 1000, age // 1000,
+                self.rows[copy.cold.route_slot].append((
+                    live.worker, index, copy.conn.generation, *place, idle // 1000, age // 1000,
                     copy.conn.spoke == TM_SPOKE_ENDPOINT,
-                    facts_of(live, index, &copy) if self.facts else None))
+                    facts_of(live, index, &copy) if wanted[1] else None))
         return 0
 
 

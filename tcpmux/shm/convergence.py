@@ -93,8 +93,8 @@ def convergence_changes(old: RouteRow, new: RouteRow) -> Iterator[str]:
     if new.convergence is not None:
         text = settings_text(new.convergence)
         if old.convergence is None:
-            yield f"live connections follow the weights ({text})"
+            yield f"live connections are brought to the weights ({text})"
         elif settings_text(old.convergence) != text:
-            yield f"live connections go on following the weights ({text})"
+            yield f"live connections go on being brought to the weights ({text})"
     elif old.convergence is not None:
-        yield "live connections follow the weights no longer"
+        yield "live connections stay where they are"

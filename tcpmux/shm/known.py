@@ -35,7 +35,7 @@ class Known(NamedTuple):
             to,
             FIRST_BYTES[first_bytes] if first_bytes < len(FIRST_BYTES) else "",
             _text(sni),
-            tuple(map(_text, _names(alpn))),
+            tuple(map(_text, protocols(alpn))),
             tlvs_text(tlvs),
         )
 
@@ -48,7 +48,7 @@ UNREADABLE = Known(*NOTHING_KNOWN)  # something is, but its connection has ended
 
 def tlvs_text(tlvs: bytes) -> str:
     """`0xea=vpce-0123, 0xe4=hex:0aff`: TLVs as they came in a header."""
-    return ", ".join(f"{kind:#04x}={_value(kind, value)}" for kind, value in _tlvs(tlvs))
+    return ", ".join(f"{kind:#04x}={_value(kind, value)}" for kind, value in tlvs_of(tlvs))
 
 
 def _value(kind: int, value: bytes) -> str:
@@ -66,14 +66,14 @@ def _text(name: bytes) -> str:
     )
 
 
-def _names(alpn: bytes) -> Iterator[bytes]:
+def protocols(alpn: bytes) -> Iterator[bytes]:
     at = 0
     while at < len(alpn) and alpn[at] and at + 1 + alpn[at] <= len(alpn):
         yield alpn[at + 1 : at + 1 + alpn[at]]
         at += 1 + alpn[at]
 
 
-def _tlvs(tlvs: bytes) -> Iterator[tuple[int, bytes]]:
+def tlvs_of(tlvs: bytes) -> Iterator[tuple[int, bytes]]:
     at = 0
     while at + 3 <= len(tlvs):
         size = int.from_bytes(tlvs[at + 1 : at + 3], "big")

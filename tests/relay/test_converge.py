@@ -21,13 +21,12 @@ from tests.relay.harness import (
 from tests.support import wait_for
 
 
-
 def rows(worker: RelayWorker, quiet: int = 0) -> list[RelayingRow]:
-    found = Relaying([worker.live], 0, quiet)
+    found = Relaying([worker.live], {0: (quiet, False)})
     for _ in found.steps():
         pass
-    assert sum(found.counts.values()) >= len(found.rows)
-    return found.rows
+    assert sum(found.counts[0].values()) >= len(found.rows[0])
+    return found.rows[0]
 
 
 def the_one(worker: RelayWorker) -> RelayingRow:

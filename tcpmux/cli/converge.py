@@ -1,0 +1,174 @@
+"""`tcpmux converge`: live connections of a route follow its weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from tcpmux.cli import completing
+from tcpmux.cli.instance import client
+from tcpmux.cli.output import print_applied, say
+from tcpmux.cli.where import Where, admin_option
+from tcpmux.control.limits import CONVERGE_ORDERS, CONVERGE_THENS
+from tcpmux.errors import TcpmuxError, UsageError, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tcpmux.control.client import Client, Status
+    from tcpmux.control.schema import ConvergencePlan, ConvergeOrder, ConvergeThen, Surplus
+
+
+def _seconds(_ctx: click.Context, _option: click.Parameter, text: str | None) -> float | None:
+    if text is None:
+        return None
+    from tcpmux.config.duration import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}, got {text!r}") from None
+
+
+@click.command("converge")
+@click.argument("route", shell_complete=completing.route)
+@click.option("--rate", metavar="RATE", help="Close at most so many per second: 20/s, 1%/s.")
+@click.option(
+    "--quiet",
+    callback=_seconds,
+    metavar="DURATION",
+    help="Close only connections on which no byte has moved for this long: 300ms.",
+)
+@click.option(
+    "--deadline", callback=_seconds, metavar="DURATION", help="End after this time: 90s, 10m."
+)
+@click.option(
+    "--then",
+    type=click.Choice(CONVERGE_THENS),
+    help="What happens at the deadline to those left: they stay, or are reset at the rate.",
+)
+@click.option("--order", type=click.Choice(CONVERGE_ORDERS), help="Which are closed first.")
+@click.option(
+    "--tolerance",
+    type=click.IntRange(0, 1_000_000),
+    metavar="N",
+    help="Connections more than its share that a destination may keep.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Only tell what there is to do, and how long it takes."
+)
+@click.option("--stop", is_flag=True, help="End what is in progress: connections stay.")
+@click.option("--wait", is_flag=True, help="Wait for the end, showing what is left.")
+@admin_option
+def converge(
+    admin: Where,
+    route: str,
+    *,
+    rate: str | None,
+    quiet: float | None,
+    deadline: float | None,
+    then: ConvergeThen | None,
+    order: ConvergeOrder | None,
+    tolerance: int | None,
+    dry_run: bool,
+    stop: bool,
+    wait: bool,
+) -> int:
+    """Close live connections of ROUTE until they follow its weights.
+
+    Weights decide where new connections go; open ones stay where they are. This closes those that a
+    destination has more than its share of, at a limited rate, and only in quiet moments: the
+    endpoint spoke last, nothing is under way, and no byte has moved for --quiet. Clients that
+    reconnect get a destination by the current weights. It pauses by itself while connects fail or
+    clients don't come back. What is not given is as `converge:` of the route says.
+
+    \b
+    Examples:
+        tcpmux converge tcp-echo --dry-run
+        tcpmux converge tcp-echo --rate 20/s --quiet 300ms --deadline 5m --wait
+        tcpmux converge tcp-echo --stop
+    """
+    instance = client(admin, reads=dry_run)
+    settings = (rate, quiet, deadline, then, order, tolerance)
+    if stop:
+        if dry_run or wait or any(value is not None for value in settings):
+            raise UsageError("--stop takes no other option")
+        applied = instance.stop_converging(route)
+        print_applied(applied, f"{route}: nothing to stop: no connections are being closed")
+        return 0
+    if dry_run and wait:
+        raise UsageError("--dry-run changes nothing: there is nothing to wait for")
+    before = _last_event(instance)
+    plan = instance.converge(
+        route,
+        rate=rate,
+        quiet=quiet,
+        deadline=deadline,
+        then=then,
+        order=order,
+        tolerance=tolerance,
+        dry_run=dry_run,
+    )
+    say(f"{route}: {_plan_text(plan)}")
+    return wait_for_end(instance, route, before) if wait else 0
+
+
+def _plan_text(plan: ConvergencePlan) -> str:
+    every = plural(plan["connections"], "live connection")
+    if not plan["surplus"]:
+        return f"{every}, which follow the weights: nothing to do"
+    text = (
+        f"{every}; too many: {_listed(plan['surplus'])}; about {plan['closes']} to be closed, in "
+        f"{plan['seconds']:.0f} s or more"
+    )
+    waiting = [
+        f"{count} {what}"
+        for count, what in (
+            (plan["busy"], "busy"),
+            (plan["unanswered"], "waiting for an answer"),
+        )
+        if count
+    ]
+    return f"{text}; now {', '.join(waiting)}" if waiting else text
+
+
+def _listed(found: Sequence[Surplus]) -> str:
+    return ", ".join(f"{each['name']} {each['connections']}" for each in found)
+
+
+def _last_event(instance: Client) -> int:
+    events = instance.events()
+    return events[-1]["seq"] if events else 0
+
+
+def wait_for_end(instance: Client, route: str, since: int) -> int:
+    """Until it is over; says how it ended. since: number of the last event before it. Returns the
+    exit code: 1 if connections are left that were to go."""
+    shown = ""
+
+    def is_over(status: Status) -> bool:
+        nonlocal shown
+        found = next((each for each in status["routes"] if each["name"] == route), None)
+        if found is None:
+            raise TcpmuxError(f"route {route} is gone")
+        state = found["convergence"]
+        if state is None:
+            return True
+        text = f"too many: {_listed(state['surplus']) or 'not counted yet'}"
+        if state["reason"]:
+            text += f"; paused: {state['reason'].partition(';')[0]}"
+        if text != shown:
+            shown = text
+            say(f"{route}: {state['closed'] + state['reset']} closed; {text}")
+        return False
+
+    instance.wait_for(is_over, None)
+    ends = [
+        event
+        for event in instance.events(since)
+        if event["kind"] == "converge" and event["text"].startswith(f"{route}: ")
+    ]
+    if ends:
+        say(ends[-1]["text"])
+    return 1 if ends and ends[-1]["level"] != "info" else 0
