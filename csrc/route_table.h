@@ -172,6 +172,8 @@ struct tm_convergence {
     uint64_t deadline_ms; /* after it began */
     uint64_t then;        /* index of CONVERGE_THEN */
     uint64_t tolerance;   /* connections */
+    uint64_t method;      /* index of CONVERGE_METHOD */
+    uint64_t goodbye;     /* 0 or 1 */
 };
 
 struct tm_route {

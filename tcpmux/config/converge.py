@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tcpmux.config.rows import DAY, HOUR, other, seconds, whole, word
+from tcpmux.config.rows import DAY, HOUR, flag, other, seconds, whole, word
 
 # What may set it off, in the order of bits in the route table.
 CONVERGE_WHEN = {
@@ -21,6 +21,19 @@ CONVERGE_ORDER = {
 CONVERGE_THEN = {
     "keep": "stay where they are",
     "reset": "are reset, at the same rate",
+}
+CONVERGE_METHOD = {
+    "close": "are closed, and their clients come again",
+    "rehome": "stay, and their endpoint changes under them",
+}
+CONVERGE_PROTOCOL = {
+    "none": "nothing is known of it",
+    "postgres": "PostgreSQL",
+    "mysql": "MySQL and MariaDB",
+    "redis": "Redis",
+    "memcached": "memcached's text protocol",
+    "mqtt": "MQTT 3.1.1 and 5",
+    "http1": "HTTP/1.1 with keep-alive",
 }
 MAX_CONVERGE_RATE = 100_000  # connections/s
 
@@ -65,6 +78,22 @@ class Converge:
     tolerance: int = whole(
         "How many connections too many a destination may keep.",
         1, 0, 1_000_000, "connections", rule="converge_tolerance",
+    )  # fmt: skip
+    method: str = word(
+        "What happens to a connection that is to go elsewhere: close, or rehome (its endpoint "
+        "changes while the client's socket stays; only for protocols without state between "
+        "requests).",
+        "close", CONVERGE_METHOD, rule="converge_method", unit="index",
+    )  # fmt: skip
+    protocol: str = word(
+        "The protocol, in which the endpoint's bytes say whether anything is under way: none, "
+        "postgres, mysql, redis, memcached, mqtt or http1.",
+        "none", CONVERGE_PROTOCOL, rule="converge_protocol", unit="tm_protocol",
+    )  # fmt: skip
+    goodbye: bool = flag(
+        "Tell the client in its protocol, before the close, that it has to reconnect: postgres, "
+        "mysql and mqtt.",
+        False, rule="converge_goodbye",
     )  # fmt: skip
 
 

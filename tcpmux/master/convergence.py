@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from tcpmux.config.converge import (
+    CONVERGE_METHOD,
     CONVERGE_ORDER,
     CONVERGE_THEN,
     MAX_CONVERGE_RATE,
@@ -32,6 +33,8 @@ _MOST = {
     "deadline_ms": int(_ROWS["deadline"].high * 1000),
     "then": len(CONVERGE_THEN) - 1,
     "tolerance": int(_ROWS["tolerance"].high),
+    "method": len(CONVERGE_METHOD) - 1,
+    "goodbye": 1,
 }
 assert {"began_ms", "by_key", *_MOST} == {each.name for each in fields(Convergence)}
 

@@ -27,6 +27,8 @@ def by_rules(rules: RouteRules, began_ms: int) -> Convergence:
         rules.converge_deadline_ms,
         rules.converge_then,
         rules.converge_tolerance,
+        rules.converge_method,
+        rules.converge_goodbye,
     )
 
 

@@ -120,6 +120,8 @@ class Convergence:
     deadline_ms: int
     then: int
     tolerance: int
+    method: int
+    goodbye: int
 
 
 @dataclass(frozen=True, slots=True)
