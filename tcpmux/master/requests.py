@@ -15,9 +15,11 @@
     checks       first              how endpoints are to be watched, from that destination on
     set_workers  count
     kill         ids, told          resets connections; the events speak of so many
-    converge     ids, quiet_ms, late, ordered_ms, told
+    converge     ids, quiet_ms, late, ordered_ms
                                     closes those that are quiet now; late: resets them; decided at
                                     that monotonic ms, and good for a second
+    convergence_says   route, text, level
+                                    a line for the log and the events
     start_convergence  route, settings
                                     live connections follow the weights: control chooses them
     end_convergence    route, began_ms, lines, level
@@ -42,7 +44,7 @@ from tcpmux.config import Config, Text, checks, load_texts
 from tcpmux.config.checks import Watch
 from tcpmux.connection_id import parse_id
 from tcpmux.errors import plural, printable
-from tcpmux.levels import Line, level_from, where_from
+from tcpmux.levels import Line, Where, level_from, where_from
 from tcpmux.log_style import LEVELS
 from tcpmux.master.answers import Answer, Later, Refusal
 from tcpmux.master.aside import Aside
@@ -111,6 +113,7 @@ class Requests:
             "set_workers": self._set_workers,
             "kill": self._kill,
             "converge": self._converge,
+            "convergence_says": self._convergence_says,
             "start_convergence": self._start_convergence,
             "end_convergence": self._end_convergence,
             "log_level": self._log_level,
@@ -293,10 +296,14 @@ class Requests:
         for line, index, generation in orders:
             order = ordered << 32 | generation & LOW
             line.post(CONVERGE, index, first=quiet, shared=late, value=order)
-        if request["told"]:  # of many, in several requests, the first tells
-            extra = {"event": "converge", "by": request.get("by", "")}
-            log.info("closing %s", plural(request["told"], "connection"), extra=extra)
         return {"ordered": len(orders)}
+
+    def _convergence_says(self, request: Request) -> dict[str, Any]:
+        text = printable(str(request["text"]))[:MAX_TEXT]
+        where = Where(str(request["route"]))
+        extra = {"event": "converge", "by": "", "where": where}
+        log.log(level_from(request["level"]), "%s", text, extra=extra)
+        return {}
 
     def _start_convergence(self, request: Request) -> dict[str, Any]:
         return self._asked(
