@@ -23,6 +23,8 @@ from tests.support import EchoServer, ask, free_port, patient, refusing_port, wa
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt-get install)")
 PAGE = Path(pages.__file__).parent / "page"
+# What Chromium shows below its address bar is a page of its own, and as dear as ours in each context.
+NO_POPUP = "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup,WebUIOmniboxFullPopup"
 ARTEFACTS = Path(__file__).parents[2] / "build/screenshots"
 
 
@@ -34,7 +36,7 @@ def chromium() -> Iterator[Any]:
         # As root, and in containers, its own sandbox can't be had.
         started = playwright.chromium.launch(
             executable_path=CHROMIUM,
-            args=["--no-sandbox"] if os.geteuid() == 0 else [],
+            args=[NO_POPUP, *(["--no-sandbox"] if os.geteuid() == 0 else [])],
             env={name: value for name, value in os.environ.items() if name != "LD_PRELOAD"},
         )
         yield started
