@@ -99,14 +99,14 @@ class Proxy:
     def _ready(self) -> bool:
         if self.process.poll() is not None:
             raise AssertionError(f"tcpmux has ended: {self.process.returncode}")
+        if self.log.count("control is ready") <= self._controls:
+            return False  # and to be asked would take it longer
         try:
             status = self.status()
         except AdminError:
             return False
         self.children |= self.tree()
-        return status["pid"] == self.process.pid and (
-            self.log.count("control is ready") > self._controls
-        )
+        return status["pid"] == self.process.pid
 
     # --- looking at it ------------------------------------------------------------------------
 
