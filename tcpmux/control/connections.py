@@ -108,7 +108,9 @@ class Connections:
             raise unknown(f"endpoint{of}", query["endpoint"], [text for text, _ in endpoints])
         return slots
 
-    def explanation(self, route: str, query: Mapping[str, str], word: Word) -> dict[str, Any]:
+    def explanation(
+        self, route: str, query: Mapping[str, Sequence[str]], word: Word
+    ) -> dict[str, Any]:
         """As GET /v1/routes/{route}/explanation has it. Raises MasterRefused."""
         image = self._view.image()[1]
         known = [row.name for row in image.routes]

@@ -167,9 +167,9 @@ class Reading:
                 "source": _TEXT,
                 "port": _TEXT,
                 "sni": _TEXT,
-                "alpn": _TEXT,
+                "alpn": _TEXTS,
                 "tls": {"enum": ["true", "false"]},
-                "tlv": _TEXT,
+                "tlv": _TEXTS,
             },
             commands=(
                 Command("explain", "Tell which destinations a connection would get, and why."),
@@ -190,16 +190,16 @@ class Reading:
         """Which rule of a route a connection would meet, and the share of each destination. source:
         its client, an address or unix. port: a port, or an address of listen. sni, alpn: of its
         ClientHello; tls: whether it begins with one. tlvs: those of its PROXY header, such as
-        0xEA=vpce-123, without commas. What is not said is not met by any rule that asks for it."""
+        0xEA=vpce-123. What is not said is not met by any rule that asks for it."""
         return Call(
             {"route": route},
             {
                 "source": source,
                 "port": port,
                 "sni": sni,
-                "alpn": ",".join(alpn) or None,
+                "alpn": list(alpn) or None,
                 "tls": None if tls is None else str(tls).lower(),
-                "tlv": ",".join(tlvs) or None,
+                "tlv": list(tlvs) or None,
             },
         )
 

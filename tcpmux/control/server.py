@@ -194,8 +194,9 @@ class AdminApi:
     async def _explain(self, request: web.Request, route: str) -> dict[str, Any]:
         conditions = self._readings.conditions
         await conditions.look(self._readings.slices)
+        query = {key: request.query.getall(key) for key in request.query}
         return self._readings.connections.explanation(
-            route, request.query, lambda destination: conditions.word(route, destination)
+            route, query, lambda destination: conditions.word(route, destination)
         )
 
     async def _names(self, request: web.Request) -> web.StreamResponse:

@@ -147,6 +147,18 @@ def test_conns_and_metrics_have_the_rule(proxy: Proxy) -> None:
 # --- explain --------------------------------------------------------------------------------------
 
 
+def test_a_value_may_have_commas(start_proxy: StartProxy, one: EchoServer, two: EchoServer) -> None:
+    """And there may be several of a kind."""
+    rule = {"name": "comma", "tlv": {"0xE0": "a,b", "0xE1": "c"}, "alpn": ["x,y"], "to": "v2"}
+    proxy = start_proxy(routes(ruled(one, two, [rule])))
+    for more in ([], ["-c", str(proxy.file)]):
+        asked = ["--tlv", "0xE0=a,b", "--tlv", "0xE1=c", "--alpn", "h2", "--alpn", "x,y"]
+        done = proxy.run("explain", "r", *asked, *more)
+        assert done.stdout.splitlines()[-1] == "it goes to v2", done.stderr
+        done = proxy.run("explain", "r", *asked[:-1], "x", *more)
+        assert "alpn h2, x does not offer x,y" in done.stdout, done.stderr
+
+
 def test_explain_says_which_rule_is_met_and_why_others_are_not(proxy: Proxy) -> None:
     done = proxy.run("explain", "r", "--source", "198.51.100.17")
     assert (done.returncode, done.stdout.splitlines()[1:]) == (
@@ -214,6 +226,13 @@ def test_what_can_t_be_asked_is_said(proxy: Proxy) -> None:
         (["r", "--alpn", "x" * 61, "--alpn", "h2"], "alpn: of a list rules see 64 bytes"),
         (["r", "--tlv", "0xE0=" + "x" * 110], "tlv: of a header 112 bytes are kept"),
         (["r", "--tlv", "5=" + "x" * 60, "--tlv", "6=" + "x" * 60], "tlv: of a header 112 bytes"),
+        (["r", "--sni", "a." * 127 + "ab"], "... is longer than 253 characters: to rules its"),
+        (["r", "--sni", ""], "sni: expected a host name, got an empty string"),
+        (["r", "--no-tls", "--sni", ""], "a client without TLS sends no name"),
+        (["r", "--alpn", ""], "alpn: expected a protocol such as postgresql, got an empty string"),
+        (["r", "--tlv", ""], "tlv: expected TYPE=VALUE such as 0xEA=vpce-123, got ''"),
+        (["r", "--source", ""], "source: expected an address, or unix, got ''"),
+        (["r", "--port", ""], "port: the route listens on 127.0.0.1:"),
         (["s"], "no route named 's'"),
     ):
         for more in ([], ["-c", str(proxy.file)]):
