@@ -13,7 +13,7 @@ from tests.integration.disturbances import address, upgrade
 from tests.integration.proxy import Proxy, tcpmux
 from tests.integration.routes import routes
 from tests.integration.ruled import BANNED, SPLIT, TESTERS, ask, ruled, who
-from tests.support import DEADLINE, EchoServer
+from tests.support import DEADLINE, EchoServer, free_port
 
 
 @pytest.fixture
@@ -50,6 +50,54 @@ def test_what_is_set_at_run_time_ends_with_a_reload_and_outlives_the_master(prox
         "r/testers: the file's weights replace the ones set at run time (v1=1, v2=0)", after=at
     )
     assert ask(proxy, 1) == "two"
+
+
+def test_a_reload_says_which_weights_set_at_run_time_it_drops(
+    proxy: Proxy, one: EchoServer, two: EchoServer
+) -> None:
+    """Since the rule, the route or the destination has another name, or is no more."""
+    listen = ":".join(map(str, address(proxy)))
+
+    def reload(*rules: dict[str, Any], name: str = "r", v1: str = "v1") -> str:
+        config = routes({**ruled(one, two, rules), "name": name, "listen": listen}, workers=2)
+        config["routes"][0]["destinations"][0]["name"] = v1
+        proxy.write(config)
+        at = len(proxy.log)
+        done = proxy.run("reload")
+        assert done.returncode == 0, done.stderr
+        for line in done.stdout.splitlines():
+            if "dropped" in line:
+                proxy.says(f"WARNING {line.removeprefix('warning: ')} [", after=at)
+        return done.stdout
+
+    dropped = "weights set at run time are dropped"
+    proxy.run("weight", "r/testers", "v1=1", "v2=3")
+    told = reload({**TESTERS, "name": "trial"}, SPLIT, BANNED)
+    now = "the rule is r/trial now, with the file's weights (v2=1)"
+    assert f"warning: r/testers: {dropped} (v1=1, v2=3): {now}\n" in told
+    assert ask(proxy, 1) == "two"
+
+    proxy.run("weight", "r/trial", "v1=1", "v2=3")
+    proxy.run("weight", "r/split", "v1=5")
+    told = reload({**SPLIT, "to": None, "weights": None, "reject": True}, BANNED)
+    assert f"r/trial: {dropped} (v1=1, v2=3): no rule has its conditions now\n" in told
+    assert f"r/split: {dropped} (v1=5): its connections are reset now, by r/split\n" in told
+
+    proxy.run("weight", "r", "v1=5", "v2=5")
+    told = reload(TESTERS, v1="old")
+    assert "r: the file's weights replace the ones set at run time (v1=5, v2=5)\n" in told
+
+    proxy.run("weight", "r", "v2=5")
+    proxy.run("weight", "r/testers", "old=2")
+    told = reload(TESTERS, name="s", v1="old")
+    assert f"r: {dropped} (v2=5): the route is s now, with the file's weights (old=1)\n" in told
+    now = "the rule is s/testers now, with the file's weights (v2=1)"
+    assert f"r/testers: {dropped} (old=2): {now}\n" in told
+
+    proxy.run("weight", "s/testers", "old=2")
+    listen = f"127.0.0.1:{free_port()}"
+    assert f"s/testers: {dropped} (old=2): the route is gone\n" in reload(name="t")
+    assert dropped not in reload(TESTERS, name="t")
 
 
 def test_weights_of_a_rule_are_saved(proxy: Proxy) -> None:
