@@ -43,6 +43,7 @@ _FILTERS: dict[str, dict[str, Any]] = {
     "route": _TEXT,
     "destination": _TEXT,
     "endpoint": _TEXT,
+    "rule": _TEXT,
     "client": _TEXT,
     "older": _DURATION,
     "idle": _DURATION,
@@ -58,6 +59,7 @@ def _filters(
     route: str | None,
     destination: str | None,
     endpoint: str | None,
+    rule: str | None,
     client: str | None,
     older: float,
     idle: float,
@@ -66,6 +68,7 @@ def _filters(
         "route": route,
         "destination": destination,
         "endpoint": endpoint,
+        "rule": rule,
         "client": client,
         "older": _milliseconds(older),
         "idle": _milliseconds(idle),
@@ -205,7 +208,7 @@ class Reading:
 
     @operation(Row("GET", "/v1/names", Role.VIEWER, NameList))
     def names(self) -> Call[list[RouteNames]]:
-        """The names of all routes and destinations, and the addresses of their endpoints."""
+        """The names of all routes, destinations and rules, and the addresses of endpoints."""
         return Call(unpack=lambda answer: list(answer["routes"]))
 
     @operation(
@@ -228,18 +231,20 @@ class Reading:
         route: str | None = None,
         destination: str | None = None,
         endpoint: str | None = None,
+        rule: str | None = None,
         client: str | None = None,
         older: float = 0.0,
         idle: float = 0.0,
         sort: Order = "age",
         limit: int = 1000,
     ) -> Call[ConnectionList]:
-        """The open connections. endpoint: an address. client: an address or a network. older,
-        idle: at least so many seconds. sort: age, idle, bytes_in, bytes_out or client, greatest
-        first; with a "-" before it, least first. limit: 0..20000 rows; `total` counts all."""
+        """The open connections. endpoint: an address. rule: that they have met. client: an
+        address or a network. older, idle: at least so many seconds. sort: age, idle, bytes_in,
+        bytes_out or client, greatest first; with a "-" before it, least first. limit: 0..20000
+        rows; `total` counts all."""
         return Call(
             query={
-                **_filters(route, destination, endpoint, client, older, idle),
+                **_filters(route, destination, endpoint, rule, client, older, idle),
                 "sort": sort,
                 "limit": limit,
             }
@@ -266,6 +271,7 @@ class Reading:
         route: str | None = None,
         destination: str | None = None,
         endpoint: str | None = None,
+        rule: str | None = None,
         client: str | None = None,
         older: float = 0.0,
         idle: float = 0.0,
@@ -278,7 +284,7 @@ class Reading:
         return Call(
             query={
                 "by": by,
-                **_filters(route, destination, endpoint, client, older, idle),
+                **_filters(route, destination, endpoint, rule, client, older, idle),
                 "sort": sort,
                 "limit": limit,
             }

@@ -336,6 +336,7 @@ class DestinationNames(TypedDict):
 class RouteNames(TypedDict):
     name: str
     destinations: list[DestinationNames]
+    rules: list[str]
 
 
 class NameList(TypedDict):

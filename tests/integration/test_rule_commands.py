@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,11 @@ routes:
 
 REFUSED = {
     ("r/nobody", "v1=1"): "no rule named 'nobody'",
+    ("r/testrs", "v1=1"): "no rule named 'testrs': did you mean testers?",
+    ("r/v1", "v1=1"): "no rule named 'v1': it is a destination, whose weight is set as r v1=WEIGHT",
+    (
+        "r/testers=1",
+    ): "'r/testers' is a rule of route r, and this is about destinations: rules have",
     ("r/banned", "v1=1"): "r/banned rejects its connections: it has no weights",
     ("r/split", "v9=1"): "no destination named 'v9'",
     ("r/split", "v1=0", "v2=0"): "all weights would be 0: r/split would have no destination left",
@@ -190,6 +196,32 @@ def test_conns_and_metrics_have_the_rule(proxy: Proxy) -> None:
         metrics = proxy.client.metrics()
         assert 'tcpmux_rule_connections_active{route="r",rule="testers"} 1\n' in metrics
         assert 'tcpmux_rule_connections_total{route="r",rule="split"} 0\n' in metrics
+
+
+def test_connections_of_a_rule_are_listed_and_reset(proxy: Proxy) -> None:
+    head = "PROXY TCP4 198.51.100.{} 192.0.2.1 1000 443\r\nhello\n"
+    with ExitStack() as stack:
+        clients = []
+        for last in (1, 2, 16, 99):
+            client = stack.enter_context(socket.create_connection(address(proxy), DEADLINE))
+            client.sendall(head.format(last).encode())
+            assert client.recv(1000)
+            clients.append(client)
+        found = proxy.client.connections(rule="testers")["connections"]
+        assert sorted(one["client"] for one in found) == ["198.51.100.1:1000", "198.51.100.2:1000"]
+        for rule, count in (("testers", 0), ("split", 1)):
+            of_v1 = proxy.client.connections(rule=rule, route="r", destination="v1")
+            assert of_v1["total"] == count
+        groups = proxy.client.connection_groups("route", rule="testers")["groups"]
+        assert [group["connections"] for group in groups] == [2]
+        assert "198.51.100.16" in proxy.run("conns", "r", "--rule", "split").stdout
+        done = proxy.run("conns", "r", "--rule", "splt")
+        assert "no rule of route r named 'splt': did you mean split?" in done.stderr
+        assert proxy.run("kill", "--rule", "testers", "--yes").stdout == "reset 2 connections\n"
+        for client in clients[:2]:
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        assert proxy.client.connections()["total"] == 2
 
 
 # --- explain --------------------------------------------------------------------------------------
