@@ -55,6 +55,10 @@ def _milliseconds(seconds: float) -> str | None:
     return f"{round(seconds * 1000)}ms" if seconds else None
 
 
+def stream_call(route: str | None, *, rules: bool) -> Call[Any]:
+    return Call(query={"route": route, "rules": "true" if rules else None})
+
+
 def _filters(
     route: str | None,
     destination: str | None,
@@ -316,14 +320,14 @@ class Reading:
         the events."""
         return Call(query={"route": route})
 
-    # Of many answers: each client has a method of its own for it.
+    # Of many answers: each client has a method of its own for it, which calls stream_call().
     stream_row = Row(
         "GET",
         "/v1/stream",
         Role.VIEWER,
         str,
         media="text/event-stream",
-        query={"route": _TEXT},
+        query={"route": _TEXT, "rules": {"type": "boolean"}},
         commands=(Command("top", "Watch the split, the rates and the connections, live."),),
         name="stream",
         help="Counters every second, as server-sent events.",

@@ -259,7 +259,7 @@ class AdminApi:
     async def _openapi(self, _request: web.Request) -> dict[str, Any]:
         return openapi.document(OPERATIONS, self._identity.version)
 
-    async def _stream(self, request: web.Request) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, *, rules: bool) -> web.StreamResponse:
         group = self._acceptor.connection(request).group
         if group.streams >= group.max_streams:
             return error_answer(503, f"{group.max_streams} streams are open already: close one")
@@ -269,7 +269,8 @@ class AdminApi:
             await response.prepare(request)
             await self._update_events()
             with suppress(ConnectionError):  # the client has gone, which is how it ends
-                await self._readings.stream.send(response.write, request.query.get("route"))
+                route = request.query.get("route")
+                await self._readings.stream.send(response.write, route, rules=rules)
             return response
         finally:
             group.streams -= 1

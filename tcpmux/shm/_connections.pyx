@@ -145,9 +145,9 @@ cdef bytearray marked(slots):
 
 cdef class Scan:
     """Looks for connections in all regions. slots: of routes, destinations and endpoints that they
-    are of, rules: of rules that they have met, network: an ipaddress network of clients; None = any. older, idle: at least, in s. sort:
-    one of SORT_KEYS (of GROUP_SORT_KEYS for groups), the largest first unless ascending. limit:
-    rows; None = all.
+    are of, rules: of rules that they have met, network: an ipaddress network of clients; None =
+    any. older, idle: at least, in s. sort: one of SORT_KEYS (of GROUP_SORT_KEYS for groups), the
+    largest first unless ascending. limit: rows; None = all.
     """
 
     cdef Wanted wanted

@@ -224,6 +224,19 @@ def test_connections_of_a_rule_are_listed_and_reset(proxy: Proxy) -> None:
         assert proxy.client.connections()["total"] == 2
 
 
+def test_the_stream_has_the_counts_of_rules_if_asked(proxy: Proxy) -> None:
+    assert who(proxy, [1, 1, 99]) == {"two": 2, "one": 1}
+    told = []
+    for rules in (True, False):
+        updates = proxy.client.stream(rules=rules)
+        told.append(next(update.data for update in updates if update.kind == "sample"))
+    assert "rule_counts" not in told[1]
+    (rows,) = told[0]["rule_counts"]
+    assert [total for _active, total in rows] == [2, 0, 0]
+    shown = proxy.run("top", "--once").stdout
+    assert "r/testers" in shown
+
+
 # --- explain --------------------------------------------------------------------------------------
 
 
