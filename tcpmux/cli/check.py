@@ -14,7 +14,7 @@ from tcpmux.config.written import by_text
 from tcpmux.errors import plural, printable
 
 if TYPE_CHECKING:
-    from tcpmux.config import Config, Log, Problem
+    from tcpmux.config import Config, Log, Problem, Rule
 
 
 @click.command("check")
@@ -26,8 +26,9 @@ def check(config: tuple[str, ...], endpoints: tuple[str, ...], as_json: bool) ->
 
     Does not contact a running instance. Prints each problem on a line of its own, as
     FILE:LINE:COLUMN: WHERE: WHAT, on standard error, and exits with 2 if there is one. Host names
-    of endpoints are resolved; one that does not resolve is a warning. For each TCPRoute and Gateway
-    it prints whether the Gateway accepts the route.
+    of endpoints are resolved; one that does not resolve is a warning. Prints the rules and the
+    destinations of each route, and for each TCPRoute and Gateway whether the Gateway accepts the
+    route.
 
     \b
     Examples:
@@ -149,6 +150,8 @@ def _print(found: Config, names: dict[str, list[str] | str], files: str) -> None
         sticky = route.policy.sticky
         if sticky.is_on:
             say(f"  {shares_of_clients(by_text(sticky.by, sticky.tlv))}")
+        for rule in route.rules:
+            say(printable(f"  rule {rule.called} ({rule}): {_goes_to(rule)}"))
         for destination in route.destinations:
             ends = [
                 f"{endpoint} ({', '.join(found_)})"
@@ -160,6 +163,14 @@ def _print(found: Config, names: dict[str, list[str] | str], files: str) -> None
             say(f"  {destination.name} {destination.weight}: {where}")
     for attachment in found.attachments:
         say(str(attachment))
+
+
+def _goes_to(rule: Rule) -> str:
+    if rule.reject:
+        return "rejected"
+    if len(rule.weights) == 1 and rule.weights[0][1]:
+        return f"to {rule.weights[0][0]}"
+    return ", ".join(f"{name} {weight}" for name, weight in rule.weights)
 
 
 def _as_json(found: Config, names: dict[str, list[str] | str]) -> dict[str, Any]:
@@ -177,6 +188,15 @@ def _as_json(found: Config, names: dict[str, list[str] | str]) -> dict[str, Any]
                 "sticky": by_text(sticky.by, sticky.tlv)
                 if (sticky := route.policy.sticky).is_on
                 else None,
+                "rules": [
+                    {
+                        "name": rule.called,
+                        "conditions": str(rule),
+                        "reject": rule.reject,
+                        "weights": dict(rule.weights),
+                    }
+                    for rule in route.rules
+                ],
                 "destinations": [
                     {
                         "name": d.name,

@@ -75,18 +75,42 @@ def route(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[
     return _items((str(route["name"]) for route in _names(ctx)), incomplete)
 
 
-def weighted(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """ROUTE or, once that has been begun, ROUTE/DESTINATION=."""
+def rule(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """The name of a rule, of the route that --route says."""
+    of = ctx.params.get("route")
+    routes = (route for route in _names(ctx) if of in (None, route["name"]))
+    return _items((name for route in routes for name in _rules_of(route)), incomplete)
+
+
+def split(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """ROUTE or, once that has been begun, ROUTE/RULE."""
     if "/" not in incomplete:
         return route(ctx, param, incomplete)
-    return [f"{text}=" for text in target(ctx, param, incomplete) if text.count("/") == 1]
+    rules = (f"{route['name']}/{name}" for route in _names(ctx) for name in _rules_of(route))
+    return _items(rules, incomplete)
+
+
+def _rules_of(route: RouteNames | RouteStatus) -> list[str]:
+    from tcpmux.cli.targets import rules_of
+
+    return rules_of(route)
+
+
+def weighted(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """ROUTE or, once that has been begun, ROUTE/DESTINATION= and ROUTE/RULE."""
+    if "/" not in incomplete:
+        return route(ctx, param, incomplete)
+    found = [f"{text}=" for text in target(ctx, param, incomplete) if text.count("/") == 1]
+    return found + split(ctx, param, incomplete)
 
 
 def weights(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """DESTINATION= of the route that has been named; ROUTE/DESTINATION= if none has been."""
+    """DESTINATION= of the route that has been named, perhaps with a rule; ROUTE/DESTINATION= if
+    none has been."""
     named = str(ctx.params.get("route"))
     if "=" in named:
         return weighted(ctx, param, incomplete)
+    named = named.partition("/")[0]
     given = {str(text).partition("=")[0] for text in ctx.params.get("weights") or ()}
     destinations = (
         f"{row['name']}="

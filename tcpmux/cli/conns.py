@@ -97,6 +97,12 @@ def filter_options(command: F) -> F:
                 shell_complete=completing.part("endpoint"),
             ),
             click.option(
+                "--rule",
+                metavar="NAME",
+                help="Only connections that have met rules with this name.",
+                shell_complete=completing.rule,
+            ),
+            click.option(
                 "--src",
                 "client",
                 metavar="CIDR",
@@ -234,6 +240,7 @@ def conns(
         tcpmux conns --sort bytes_out --limit 20 --watch
         tcpmux conns tcp-echo/v1 --idle 10m
         tcpmux conns tcp-echo --by client
+        tcpmux conns tcp-echo --rule testers
         tcpmux conns --src 10.1.0.0/16 --json | jq -r '.connections[].id'
     """
     key = _sort_key(by, sort)

@@ -29,6 +29,7 @@ def _of_files(
 ) -> Explanation:
     """Raises TcpmuxError."""
     from tcpmux.config import load
+    from tcpmux.config.rule_facts import facts_of
     from tcpmux.control.explanation import explain_files
 
     found = load(config, endpoints)
@@ -36,14 +37,11 @@ def _of_files(
     if route not in by_name:
         hint = did_you_mean(route, list(by_name)) or f"there are {', '.join(by_name) or 'none'}"
         raise TcpmuxError(f"no route named {route!r}: {hint}")
-    query = {"alpn": ",".join(asked["alpn"]), "tlv": ",".join(asked["tlvs"])}
-    query |= {key: asked[key] for key in ("source", "port", "sni") if asked[key]}
-    if asked["tls"] is not None:
-        query["tls"] = str(asked["tls"]).lower()
     try:
-        return explain_files(found, by_name[route], query)
+        facts = facts_of(by_name[route].listen, **asked)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    return explain_files(found, by_name[route], facts)
 
 
 def _passed(found: Explanation) -> Iterator[str]:

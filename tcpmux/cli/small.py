@@ -24,7 +24,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 @click.command("undo")
-@click.argument("route", shell_complete=completing.route)
+@click.argument("route", shell_complete=completing.split)
 @force_option
 @admin_option
 def undo(admin: Where, route: str, *, force: bool) -> int:
@@ -41,6 +41,7 @@ def undo(admin: Where, route: str, *, force: bool) -> int:
         tcpmux undo tcp-echo/testers
     """
     instance = client(admin)
+    route = route.removesuffix("/")
     name, _, rule = route.partition("/")
     print_applied(
         instance.undo_rule(name, rule, force=force) if rule else instance.undo(route, force=force),

@@ -93,7 +93,7 @@ def find(routes: Sequence[RouteNames | RouteStatus], text: str) -> list[Target]:
         # The only destination of a route that has its name: for its clients the two are the same.
         found += [] if found and others == parts(routes, found) else others
     if not found:
-        raise _unknown(every, text)
+        raise _rule_instead(routes, text) or _unknown(every, text)
     if len(found) > 1 and not all(target.endpoint for target in found):
         raise _ambiguous(text, found)
     return found
@@ -114,6 +114,12 @@ def _address(endpoint: Any) -> str:
     return endpoint if isinstance(endpoint, str) else str(endpoint["address"])
 
 
+def rules_of(route: RouteNames | RouteStatus) -> list[str]:
+    """The names of its rules; an older build does not tell."""
+    found: Sequence[Any] = route.get("rules", ())
+    return [rule if isinstance(rule, str) else str(rule["name"]) for rule in found]
+
+
 def parts(routes: Sequence[RouteNames | RouteStatus], found: Sequence[Target]) -> list[Target]:
     """The same with the destinations of a route instead of the route, as changes need it."""
     made: list[Target] = []
@@ -131,6 +137,19 @@ def _ambiguous(text: str, found: Sequence[Target]) -> TcpmuxError:
     others = [str(target) for target in found if target.destination is not None]
     those = printable(listed([*routes, *others], MAX_LISTED))
     return TcpmuxError(f"{text!r} is ambiguous: use one of {those}")
+
+
+def _rule_instead(routes: Sequence[RouteNames | RouteStatus], text: str) -> TcpmuxError | None:
+    """What to do about it, if it is the name of a rule."""
+    for route in routes:
+        name = text.removeprefix(f"{route['name']}/")
+        if name != text and name in rules_of(route):
+            return TcpmuxError(
+                f"{text!r} is a rule of route {route['name']}, and this is about destinations: "
+                f"rules have weights (`tcpmux weight {text} DESTINATION=WEIGHT`) and connections "
+                f"(`tcpmux conns --rule {name}`)"
+            )
+    return None
 
 
 def _unknown(every: Sequence[Target], text: str) -> TcpmuxError:

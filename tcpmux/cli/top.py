@@ -57,17 +57,22 @@ def _asked(row: Figures) -> str:
     return "-" if row.asked is None else percent(round(row.asked * 10000), 10000)
 
 
+def _known(text: Callable[[Figures], str]) -> Callable[[Figures], str]:
+    """Of a destination; of a rule only connections are counted."""
+    return lambda row: "-" if row.is_rule else text(row)
+
+
 # Of the list of destinations, after the name: head, width and text of each. The first of them are
 # always shown, the rest where there is room.
 COLUMNS: tuple[tuple[str, int, Callable[[Figures], str]], ...] = (
     ("CONDITION", 9, lambda row: row.condition.word),
     ("ASKED", 6, _asked),
-    ("SEEN", 6, lambda row: percent(*row.measured)),
+    ("SEEN", 6, _known(lambda row: percent(*row.measured))),
     ("CONN/S", 6, lambda row: f"{row.connections:.0f}"),
     ("ACTIVE", 6, lambda row: str(row.active)),
-    ("ERR/S", 5, lambda row: f"{row.errors:.0f}"),
-    ("BYTES/S", 9, lambda row: human_bytes(int(row.bytes))),
-    ("WEIGHT", 7, lambda row: str(row.weight)),
+    ("ERR/S", 5, _known(lambda row: f"{row.errors:.0f}")),
+    ("BYTES/S", 9, _known(lambda row: human_bytes(int(row.bytes)))),
+    ("WEIGHT", 7, _known(lambda row: str(row.weight))),
 )
 NARROW = 6
 NAME = 14  # columns of a name, at least
@@ -106,7 +111,7 @@ class View:
 
         lines = [self._head(width), *self._problems(width)]
         room = height - 4 - len(lines)
-        rows = max(3, min(room * 3 // 5, self._destinations()))
+        rows = max(3, min(room * 3 // 5, self.model.row_count()))
         lines += self._routes(width, rows)
         lines.append(Text(""))
         lines += self._connection_lines(width, max(0, height - len(lines) - 2))
@@ -124,9 +129,6 @@ class View:
         if left > 0:
             made.append(_line(f"and {plural(left, 'problem')} more: tcpmux status", width))
         return made
-
-    def _destinations(self) -> int:
-        return sum(len(route["destinations"]) for route in self.model.table.get("routes", ()))
 
     def _head(self, width: int) -> Any:
         table = self.model.table
@@ -235,7 +237,7 @@ class _Reader(threading.Thread):
     def run(self) -> None:
         while True:
             try:
-                for kind, data in self._instance.stream():
+                for kind, data in self._instance.stream(rules=True):
                     self._view.trouble = ""
                     if self._view.paused:
                         continue
@@ -263,7 +265,8 @@ def top(admin: Where, once: bool) -> int:
     """Watch the split, the rates and the connections, live.
 
     Problems come first, the worst on top. ASKED is the configured share, SEEN the
-    share of new connections in the last 10 seconds. Needs at least 60x24. Keys: q quits, s and c
+    share of new connections in the last 10 seconds. ROUTE/RULE is a rule, with the connections that
+    have met it. Needs at least 60x24. Keys: q quits, s and c
     change what routes and connections are sorted by, r reverses the order, / pauses.
 
     \b

@@ -1,4 +1,4 @@
-"""What `tcpmux top` shows, from what the stream tells: the figures of each destination."""
+"""What `tcpmux top` shows, from what the stream tells: the figures of each destination and rule."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from tcpmux.cli.conditions import condition_of, urgency
+from tcpmux.control.condition import Condition
 from tcpmux.errors import TcpmuxError
 
 if TYPE_CHECKING:
     from tcpmux.control.client import Problem
-    from tcpmux.control.condition import Condition
 
 HISTORY = 60  # s
 WINDOW = 10  # s over which the split is measured
 DESTINATION_SORTS = ("condition", "conn/s", "active", "bytes/s", "errors", "name")
+RULE = Condition("rule")  # what is shown for that of one
 TOTAL, ACTIVE, IN, OUT, FAILURES, ERRORS = range(6)  # columns of a sample
 
 
 @dataclass(slots=True)
 class Figures:
-    """Of one destination. Rates per second."""
+    """Of one destination, or of a rule, of which only connections are counted. Rates per second."""
 
     route: str
     name: str
@@ -35,6 +36,7 @@ class Figures:
     bytes: float
     errors: float
     trend: list[float]
+    is_rule: bool
 
 
 @dataclass(slots=True)
@@ -50,10 +52,10 @@ class Model:
     def take(self, kind: str, data: Any) -> None:
         """An update of the stream. Raises TcpmuxError."""
         if kind == "table":
-            names = [(r["name"], [d["name"] for d in r["destinations"]]) for r in data["routes"]]
-            if names != self._names():
-                self.samples.clear()  # rows are identified by their index
+            before = self._names()
             self.table = data
+            if self._names() != before:
+                self.samples.clear()  # rows are identified by their index
             self.conditions = {}
             self._take_conditions(data)
         elif kind == "conditions":
@@ -64,7 +66,7 @@ class Model:
             if any(len(cell) <= ERRORS for route in data["routes"] for cell in route):
                 raise TcpmuxError("not tcpmux, or of another build: a sample lacks columns")
             if [len(route) for route in data["routes"]] == sizes:
-                self.samples.append(data)
+                self._take_sample(data)
 
     def _take_conditions(self, data: dict[str, Any]) -> None:
         for route in data["routes"]:
@@ -72,13 +74,39 @@ class Model:
                 own = condition_of(destination)
                 self.conditions[route["name"], destination["name"]] = own
 
+    def _take_sample(self, data: dict[str, Any]) -> None:
+        """The rules of a route come after its destinations, in columns like theirs."""
+        counts = data.get("rule_counts")
+        if counts is not None:  # an older build tells none
+            sizes = [len(route.get("rules", ())) for route in self.table["routes"]]
+            if [len(route) for route in counts] != sizes:
+                return
+            rules = [[[total, active, 0, 0, 0, 0] for active, total in route] for route in counts]
+            both = zip(data["routes"], rules, strict=True)
+            data = {**data, "routes": [[*of, *more] for of, more in both]}
+        if self.samples and _sizes(self.samples[-1]) != _sizes(data):
+            self.samples.clear()
+        self.samples.append(data)
+
     def _condition(self, r: int, d: int) -> Condition:
         route = self.table["routes"][r]
+        if d >= len(route["destinations"]):
+            return RULE
         return self.conditions[route["name"], route["destinations"][d]["name"]]
 
-    def _names(self) -> list[tuple[str, list[str]]]:
-        routes = self.table.get("routes", ())
-        return [(r["name"], [d["name"] for d in r["destinations"]]) for r in routes]
+    def _names(self) -> list[tuple[str, list[str], list[str]]]:
+        return [
+            (
+                route["name"],
+                [row["name"] for row in route["destinations"]],
+                [rule["name"] for rule in route.get("rules", ())],  # an older build has none
+            )
+            for route in self.table.get("routes", ())
+        ]
+
+    def row_count(self) -> int:
+        """Of all destinations and rules."""
+        return sum(map(len, self.samples[-1]["routes"])) if self.samples else 0
 
     def rows(self, sort: str, most: int, *, reverse: bool) -> list[Figures]:
         """The first `most` by `sort`; what costs more is done for those alone."""
@@ -102,7 +130,9 @@ class Model:
 
     def _figures(self, r: int, d: int) -> Figures:
         route = self.table["routes"][r]
-        row = route["destinations"][d]
+        count = len(route["destinations"])
+        is_rule = d >= count
+        row = route["rules"][d - count] if is_rule else route["destinations"][d]
         whole = sum(other["effective_weight"] for other in route["destinations"])
         samples = list(self.samples)
         now, last = samples[-1], samples[-2] if len(samples) > 1 else samples[-1]
@@ -112,21 +142,24 @@ class Model:
         def grown(column: int) -> float:
             return float(now["routes"][r][d][column] - last["routes"][r][d][column])
 
-        news = [
-            one[TOTAL] - before[TOTAL]
-            for one, before in zip(now["routes"][r], first["routes"][r], strict=True)
-        ]
+        both = zip(now["routes"][r], first["routes"][r], strict=True)
+        news = [one[TOTAL] - before[TOTAL] for one, before in both]
         totals = [sample["routes"][r][d][TOTAL] for sample in samples]
         return Figures(
             route["name"],
             row["name"],
-            row["weight"],
-            row["effective_weight"] / whole if whole else None,
+            0 if is_rule else row["weight"],
+            row["effective_weight"] / whole if whole and not is_rule else None,
             self._condition(r, d),
-            (news[d], sum(news)),
+            (news[d], sum(news[:count])),
             grown(TOTAL) / seconds,
             now["routes"][r][d][ACTIVE],
             (grown(IN) + grown(OUT)) / seconds,
             grown(ERRORS) / seconds,
             [float(after - before) for before, after in pairwise(totals)],
+            is_rule,
         )
+
+
+def _sizes(sample: dict[str, Any]) -> list[int]:
+    return [len(route) for route in sample["routes"]]

@@ -181,6 +181,7 @@ def weight(
     instance = client(admin)
     if not has_route:
         route, wanted = _resolved(instance, wanted)
+    route = route.removesuffix("/")
     name, _, rule = route.partition("/")
     applied = (
         instance.set_rule_weights(name, rule, wanted, force=force)

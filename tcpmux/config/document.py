@@ -32,6 +32,8 @@ DEEPEST = 32
 _SCALARS = ("null", "bool", "int", "str", "float", "timestamp", "value", "merge")
 _RESOLVER: Any = yaml.resolver.Resolver()
 _TAG = "tag:yaml.org,2002:"
+_MERGE = f"{_TAG}merge"
+_TOO_MANY = f"more than {MAX_NODES} values (are there aliases of aliases?)"
 # $$, ${NAME} or ${NAME:-text}; anything else after a $ is left as it is.
 _VARIABLE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\{([^}]*)\}?)")
 Mark = tuple[int, int]  # line and column, from 1
@@ -119,7 +121,7 @@ def documents_of(text: Text) -> list[Document]:
     found = []
     nodes = 0
     for root in _compose(text.name, text.content):
-        if _is_nothing(root):
+        if isinstance(root, yaml.ScalarNode) and root.tag == f"{_TAG}null":
             continue
         document = Document(
             text.name,
@@ -138,10 +140,6 @@ def documents_of(text: Text) -> list[Document]:
 def variables_in(content: str) -> set[str]:
     """The names that documents_of() may ask the environment for."""
     return {found[1] for found in _VARIABLE.finditer(content) if found[1]}
-
-
-def _is_nothing(root: yaml.Node) -> bool:
-    return isinstance(root, yaml.ScalarNode) and root.tag == f"{_TAG}null"
 
 
 def _is_resource(root: yaml.Node) -> bool:
@@ -204,6 +202,7 @@ class _Composer:
         self._loader = loader
         self._roots: list[yaml.Node] = []
         self._anchors: dict[str, yaml.Node] = {}
+        self._values: dict[int, int] = {}  # id of a collection -> how many, aliases expanded
         self._open: list[tuple[Any, list[yaml.Node]]] = []  # collections, and what is in them yet
 
     def compose(self) -> list[yaml.Node]:
@@ -219,16 +218,21 @@ class _Composer:
             elif isinstance(event, yaml.NodeEvent):
                 self._add(event)
 
-    def _fail(self, event: Any, message: str) -> ConfigError:
-        mark = event.start_mark
+    def _fail(self, at: Any, message: str) -> ConfigError:
+        mark = at.start_mark
         return _fail(self._file, mark.line + 1, mark.column + 1, message)
 
     def _close(self) -> None:
         node, items = self._open.pop()
         if isinstance(node, yaml.SequenceNode):
-            node.value = items
+            node.value = values = items
         else:
             node.value = list(zip(items[::2], items[1::2], strict=True))
+            values = [value for key, value in node.value if key.tag != _MERGE]
+        # Of one that is still open, which holds itself, the depth is what is wrong.
+        self._values[id(node)] = 1 + sum(self._values.get(id(value), 1) for value in values)
+        if self._values[id(node)] > MAX_NODES:
+            raise self._fail(node, _TOO_MANY)
 
     def _add(self, event: Any) -> None:
         anchor: str | None = event.anchor
@@ -277,11 +281,7 @@ class _Builder:
         document.marks.setdefault(location, mark)
         document.nodes += 1
         if document.nodes > MAX_NODES:
-            raise _fail(
-                document.file,
-                *mark,
-                f"more than {MAX_NODES} values (are there aliases of aliases?)",
-            )
+            raise _fail(document.file, *mark, _TOO_MANY)
         if depth > DEEPEST:
             raise _fail(document.file, *mark, f"nested more than {DEEPEST} levels deep")
         expected = {"MappingNode": "map", "SequenceNode": "seq"}.get(type(node).__name__)
@@ -305,7 +305,7 @@ class _Builder:
             if not isinstance(key_node, yaml.ScalarNode):
                 document.problem(location, "expected a name as key", mark)
                 continue
-            if key_node.tag == f"{_TAG}merge":
+            if key_node.tag == _MERGE:
                 merged.append(value_node)
                 continue
             key = key_node.value

@@ -16,10 +16,9 @@ from tcpmux.config.foreign import foreign_problem
 from tcpmux.config.instance_schema import AccessLogModel, AdminModel
 from tcpmux.config.loops import Leg, find_loops
 from tcpmux.config.model import AccessLog, Admin, Config, Destination, Route
-from tcpmux.config.policy import FallbackModel
 from tcpmux.config.problems import ConfigError, Location, Problem, describe
 from tcpmux.config.resources import Given, Resource, Translation, resources_in
-from tcpmux.config.rule_check import check_rules, takes_all
+from tcpmux.config.route_check import check_route
 from tcpmux.config.schema import (
     MAX_ALL_DESTINATIONS,
     MAX_ALL_RULES,
@@ -206,16 +205,7 @@ def _check_together(files: Sequence[_File]) -> None:
                 for address in addresses:
                     listens.add(address, document, (*here, "listen", at))
                 listeners += len(addresses)
-            _check_destinations(route, document, here)
-            _check_fallback(route, document, here)
-            check_rules(route, document, here)
-            has_weight = any(destination.weight for destination in route.destinations)
-            if not has_weight and not takes_all(route):
-                which = "every connection that meets no rule" if route.rules else "every connection"
-                document.warn(
-                    (*here, "destinations"),
-                    f"all weights are 0: {which} is reset until one has weight",
-                )
+            check_route(route, document, here)
             route_count += 1
             rules += len(route.rules)
             destinations += len(route.destinations)
@@ -247,26 +237,6 @@ def _check_admin(admin: AdminModel, document: Document) -> None:
         )
     elif named and admin.insecure:
         document.problem(("admin", "insecure"), f"expected either this or a {named[0]}, got both")
-
-
-def _check_destinations(route: RouteModel, document: Document, here: Location) -> None:
-    names = Names("a destination named")
-    for d, destination in enumerate(route.destinations):
-        names.add(destination.name, document, (*here, "destinations", d, "name"))
-        endpoints = Names("the endpoint")
-        for e, endpoint in enumerate(destination.endpoints):
-            endpoints.add(endpoint.address, document, (*here, "destinations", d, "endpoints", e))
-
-
-def _check_fallback(route: RouteModel, document: Document, here: Location) -> None:
-    if not isinstance(route.on_unavailable, FallbackModel):
-        return
-    names = [destination.name for destination in route.destinations]
-    if route.on_unavailable.fallback not in names:
-        document.problem(
-            (*here, "on_unavailable", "fallback"),
-            f"expected one of {', '.join(names)}, got {describe(route.on_unavailable.fallback)}",
-        )
 
 
 def _translate(resources: Sequence[Resource], given: Given) -> Translation:

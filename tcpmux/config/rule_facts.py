@@ -28,13 +28,13 @@ def facts_of(
 ) -> Facts:
     """listen: of the route. port: a port, or an address of listen; of a single one it follows.
     tls: follows from sni and alpn. tlvs: TYPE=VALUE each, as a file has them. Raises ValueError."""
-    if tls is False and (sni or alpn):
+    if tls is False and (sni is not None or alpn):
         raise ValueError("a client without TLS sends no name and offers no protocol")
     return Facts(
-        _client(source) if source else None,
+        None if source is None else _client(source),
         _listener(listen, port),
-        True if sni or alpn else tls,
-        _name(sni) if sni else "",
+        True if sni is not None or alpn else tls,
+        "" if sni is None else _name(sni),
         _offered(alpn),
         _kept(tlvs),
     )
@@ -51,8 +51,16 @@ def _client(text: str) -> Client:
 
 def _name(text: str) -> str:
     """As workers keep it."""
-    from tcpmux.config.rule_schema import sni as host_name  # with pydantic
+    from tcpmux.config.rule_schema import MAX_SNI  # with pydantic
+    from tcpmux.config.rule_schema import sni as host_name
 
+    if not text:
+        raise ValueError("sni: expected a host name, got an empty string")
+    if len(text.removesuffix(".")) > MAX_SNI:
+        raise ValueError(
+            f"sni: {text[:60]!r}... is longer than {MAX_SNI} characters: "
+            "to rules its client asks for none"
+        )
     try:
         name = host_name(text)
     except ValueError:
@@ -63,6 +71,8 @@ def _name(text: str) -> str:
 
 
 def _offered(protocols: Sequence[str]) -> tuple[str, ...]:
+    if not all(protocols):
+        raise ValueError("alpn: expected a protocol such as postgresql, got an empty string")
     if sum(1 + len(each.encode()) for each in protocols) > ALPN_KEPT:
         raise ValueError(f"alpn: of a list rules see {ALPN_KEPT} bytes, one of them for each size")
     return tuple(protocols)
@@ -71,7 +81,7 @@ def _offered(protocols: Sequence[str]) -> tuple[str, ...]:
 def _listener(listen: Sequence[Address], port: str | None) -> Address | None:
     if port is None:
         return listen[0] if len(listen) == 1 else None
-    found = [a for a in listen if port in (str(a), str(a.port or ""))]
+    found = [a for a in listen if port in (str(a), None if a.path else str(a.port))]
     if not found:
         known = ", ".join(map(str, listen[:20])) or "no address"
         raise ValueError(f"port: the route listens on {known}, not on {port[:60]!r}")

@@ -12,6 +12,7 @@ from tcpmux.control.fitting import answers
 from tcpmux.control.http_answer import Events, Reply
 from tcpmux.control.operation import Awaiting, Call
 from tcpmux.control.operations import Operations
+from tcpmux.control.reading import stream_call
 from tcpmux.control.timeouts import within
 from tcpmux.control.waiting import Drained, Wait, updates
 
@@ -70,15 +71,17 @@ class AsyncClient(Instance, Operations, Awaiting):
                     return status
             await asyncio.sleep(wait.pause())
 
-    def stream(self, route: str | None = None) -> AsyncGenerator[Update, None]:
+    def stream(
+        self, route: str | None = None, *, rules: bool = False
+    ) -> AsyncGenerator[Update, None]:
         """As Client.stream(). The connection is closed when the iterator (aclose()) or the client
         is."""
-        made = self._stream(route)
+        made = self._stream(stream_call(route, rules=rules))
         self._streams.add(made)
         return made
 
-    async def _stream(self, route: str | None) -> AsyncGenerator[Update, None]:
-        row, call, reply = self.stream_row, Call[Any](query={"route": route}), Reply()
+    async def _stream(self, call: Call[Any]) -> AsyncGenerator[Update, None]:
+        row, reply = self.stream_row, Reply()
         try:
             async with self._connected() as (reader, writer):
                 await self._send(writer, self._request(row, call))

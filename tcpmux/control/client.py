@@ -24,6 +24,7 @@ from tcpmux.control.fitting import answers
 from tcpmux.control.http_answer import Events, Reply
 from tcpmux.control.operation import Blocking, Call
 from tcpmux.control.operations import Operations
+from tcpmux.control.reading import stream_call
 from tcpmux.control.schema import (
     Applied,
     AppliedWorker,
@@ -148,17 +149,19 @@ class Client(Instance, Operations, Blocking):
                     return status
             time.sleep(wait.pause())
 
-    def stream(self, route: str | None = None) -> Generator[Update, None, None]:
+    def stream(
+        self, route: str | None = None, *, rules: bool = False
+    ) -> Generator[Update, None, None]:
         """Updates as they come, each a kind and data: `table` when routes change, `conditions` when
         they change, `sample` every second, `events`. With a route its histograms are in the
-        samples. Ends when the instance ends it, as in an upgrade. The connection is closed when the
-        iterator or the client is. Raises AdminError."""
-        made = self._stream(route)
+        samples, with rules the counts of all rules. Ends when the instance ends it, as in an
+        upgrade. The connection is closed when the iterator or the client is. Raises AdminError."""
+        made = self._stream(stream_call(route, rules=rules))
         self._streams.add(made)
         return made
 
-    def _stream(self, route: str | None) -> Generator[Update, None, None]:
-        row, call, reply = self.stream_row, Call[Any](query={"route": route}), Reply()
+    def _stream(self, call: Call[Any]) -> Generator[Update, None, None]:
+        row, reply = self.stream_row, Reply()
         try:
             with self._connected() as sock:
                 sock.sendall(self._request(row, call))

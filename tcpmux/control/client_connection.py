@@ -19,7 +19,7 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from tcpmux.control.access import Caller
-from tcpmux.control.head import MAX_HEAD, Head, Refused, parse_head
+from tcpmux.control.head import MAX_HEAD, Head, Refused, parse_head, too_large
 
 IDLE_TIME = 15.0  # s between two requests
 HEAD_TIME = 10.0  # s from the first byte of a head to its last
@@ -235,7 +235,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         end = self._data.find(END, max(0, self._seen - len(END) + 1))
         self._seen = len(self._data)
         if end > MAX_HEAD or (end < 0 and self._seen > MAX_HEAD):
-            self.refuse(Refused(431, f"the head is larger than {MAX_HEAD >> 10} KiB"))
+            self.refuse(too_large(bytes(self._data)))
         elif end >= 0:
             self._queue(lambda: self._take_head(end))
         else:

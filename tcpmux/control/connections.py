@@ -44,9 +44,11 @@ def unknown(what: str, name: str, known: list[str]) -> MasterRefused:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which connections: counter slots of what they are of, ages in s; None and 0.0 = any."""
+    """Which connections: counter slots of what they are of and of rules that they have met, ages in
+    s; None and 0.0 = any."""
 
     slots: frozenset[int] | None = None
+    rules: frozenset[int] | None = None
     network: IPv4Network | IPv6Network | None = None
     older: float = 0.0
     idle: float = 0.0
@@ -71,6 +73,7 @@ class Connections:
             raise invalid(f"sort: expected one of {', '.join(sort_keys)}, or one after a -")
         return Filter(
             self._slots(query),
+            self._rules(query),
             _network(query["client"]) if "client" in query else None,
             _seconds("older", query),
             _seconds("idle", query),
@@ -116,7 +119,26 @@ class Connections:
             raise unknown("route", name, [route.name for route in routes])
         return found
 
-    def explanation(self, route: str, query: Mapping[str, str], word: Word) -> dict[str, Any]:
+    def _rules(self, query: Mapping[str, str]) -> frozenset[int] | None:
+        """Of those named so; of the route, if that is named as well."""
+        if "rule" not in query:
+            return None
+        routes = self._view.image()[1].routes
+        of = f" of route {query['route']}" if "route" in query else ""
+        rows = [
+            r
+            for route in routes
+            if query.get("route", route.name) == route.name
+            for r in route.pick_rules
+        ]
+        found = frozenset(row.slot for row in rows if row.name == query["rule"])
+        if not found:
+            raise unknown(f"rule{of}", query["rule"], [row.name for row in rows])
+        return found
+
+    def explanation(
+        self, route: str, query: Mapping[str, Sequence[str]], word: Word
+    ) -> dict[str, Any]:
         """As GET /v1/routes/{route}/explanation has it. Raises MasterRefused."""
         image = self._view.image()[1]
         known = [row.name for row in image.routes]
@@ -137,7 +159,8 @@ class Connections:
                 {"name": row.name, "endpoints": list(dict.fromkeys(map(_address, row.endpoints)))}
                 for row in route.destinations
             ]
-            yield {"name": route.name, "destinations": destinations}
+            rules = [row.name for row in route.pick_rules]
+            yield {"name": route.name, "destinations": destinations, "rules": rules}
 
     async def rows(self, wanted: Filter, slices: Slices) -> tuple[int, list[dict[str, Any]]]:
         """How many match, and those that are told of, as GET /v1/connections has them."""
@@ -164,6 +187,7 @@ class Connections:
         return Scan(
             self._view.lives,
             slots=wanted.slots,
+            rules=wanted.rules,
             network=wanted.network,
             older=wanted.older,
             idle=wanted.idle,

@@ -24,25 +24,29 @@ if TYPE_CHECKING:
 
 Word = Callable[[str], str]  # the condition of a destination
 PARAMETERS = ("source", "port", "sni", "alpn", "tls", "tlv")
+SEVERAL = ("alpn", "tlv")
 
 
-def facts_asked(listen: Sequence[Address], query: Mapping[str, str]) -> Facts:
-    """query: PARAMETERS, of which alpn and tlv may have several values with commas between them.
-    Raises ValueError."""
-    unknown = [name for name in query if name not in PARAMETERS]
-    if unknown:
-        raise ValueError(f"unknown: {unknown[0][:60]!r}: expected {', '.join(PARAMETERS)}")
-    tls = query.get("tls")
+def facts_asked(listen: Sequence[Address], query: Mapping[str, Sequence[str]]) -> Facts:
+    """query: the values of each of PARAMETERS; only SEVERAL may have more than one. Raises
+    ValueError."""
+    for name, values in query.items():
+        if name not in PARAMETERS:
+            raise ValueError(f"unknown: {name[:60]!r}: expected {', '.join(PARAMETERS)}")
+        if len(values) > 1 and name not in SEVERAL:
+            raise ValueError(f"{name}: expected one value, got {len(values)}")
+    one = {name: values[0] for name, values in query.items() if name not in SEVERAL}
+    tls = one.get("tls")
     if tls not in (None, "true", "false"):
         raise ValueError(f"tls: expected true or false, got {tls[:60]!r}")
     return facts_of(
         listen,
-        source=query.get("source"),
-        port=query.get("port"),
-        sni=query.get("sni"),
-        alpn=tuple(filter(None, query.get("alpn", "").split(","))),
+        source=one.get("source"),
+        port=one.get("port"),
+        sni=one.get("sni"),
+        alpn=query.get("alpn", ()),
         tls=None if tls is None else tls == "true",
-        tlvs=tuple(filter(None, query.get("tlv", "").split(","))),
+        tlvs=query.get("tlv", ()),
     )
 
 
@@ -104,9 +108,8 @@ def _end(route: RouteRow, whole: int, *, admitted: bool, rejected: bool) -> str:
     return ENDS[RESET if end == REFUSE else end]
 
 
-def explain_files(config: Config, route: Route, query: Mapping[str, str]) -> Explanation:
-    """As the route would be after a start, with all endpoints healthy. Raises ValueError."""
-    facts = facts_asked(route.listen, query)
+def explain_files(config: Config, route: Route, facts: Facts) -> Explanation:
+    """As the route would be after a start, with all endpoints healthy."""
     addresses = {name: [Address("192.0.2.1", 1, "")] for name in config.host_names}
     image = build_image(config, {}, Names.new(lambda _: True), {}, 1, addresses)
     row = next(row for row in image.routes if row.name == route.name)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 MAX_HEAD = 16 << 10  # bytes
 MAX_HEADERS = 100
+MAX_TARGET = 4096  # bytes of path and query
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 ALLOW = "GET, POST, PUT"
 PASSED_ON = ("accept", "content-type", "if-none-match")
@@ -29,7 +30,8 @@ ONCE = (
     "sec-fetch-mode",
     "sec-fetch-site",
 )
-_REQUEST = re.compile(rb"([!-~]{1,32}) (/[!-~]{0,4095}) HTTP/([0-9])\.([0-9])")
+_REQUEST = re.compile(rb"([!-~]{1,32}) (/[!-~]*) HTTP/([0-9])\.([0-9])")
+_BEGUN = re.compile(rb"[A-Z]{1,32} /[!-~]*")  # a target whose end has not come
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
 _LENGTH = re.compile(r"[0-9]{1,12}", re.ASCII)
 
@@ -83,6 +85,8 @@ def parse_head(data: bytes) -> Head:
     method, target = found[1].decode(), found[2].decode()
     if found[3] != b"1":
         raise Refused(505, "expected HTTP/1.1")
+    if len(target) > MAX_TARGET:
+        raise _target_too_long()
     if method not in METHODS:
         raise Refused(405, "this HTTP method is not supported", Allow=ALLOW)
     headers = _headers(lines)
@@ -99,6 +103,17 @@ def parse_head(data: bytes) -> Head:
     wishes = {word.strip().lower() for word in headers.get("connection", "").split(",")}
     keep = "close" not in wishes if minor > 0 else "keep-alive" in wishes
     return Head(method, target, minor, headers, int(length), keep)
+
+
+def too_large(data: bytes) -> Refused:
+    """data: the beginning of a head, of which it is too much already."""
+    if _BEGUN.fullmatch(data, 0, MAX_HEAD):
+        return _target_too_long()
+    return Refused(431, f"the head is larger than {MAX_HEAD >> 10} KiB")
+
+
+def _target_too_long() -> Refused:
+    return Refused(414, f"path and query are longer than {MAX_TARGET} bytes: ask for less at once")
 
 
 def _headers(lines: list[bytes]) -> dict[str, str]:

@@ -24,6 +24,7 @@ _REFUSALS = {
     408: "The body did not arrive in time.",
     409: "Refused in the current state; nothing has changed.",
     413: "The body is too large.",
+    414: "The path and the query are too long.",
     422: "The configuration files contain an error; nothing has changed.",
     500: "Internal error.",
     503: "The master is not running, or too many streams are open.",

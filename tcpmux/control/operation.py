@@ -34,8 +34,9 @@ def _unchanged(answer: Any) -> Any:
 
 
 class Call(Generic[T]):
-    """What one call of a client sends. path, query: values of parameters; those of the query that
-    are None are left out. unpack: makes what the method returns of the answer's JSON."""
+    """What one call of a client sends. path, query: values of parameters; of the query's, a list is
+    sent as that many, and None not at all. unpack: makes what the method returns of the answer's
+    JSON."""
 
     __slots__ = ("body", "path", "query", "unpack")
 
@@ -117,7 +118,7 @@ class Row(NamedTuple):
 
         path = _PARAMETER.sub(lambda found: quote(call.path[found[1]], safe=""), self.path)
         query = {name: value for name, value in call.query.items() if value is not None}
-        return f"{path}?{urlencode(query)}" if query else path
+        return f"{path}?{urlencode(query, doseq=True)}" if query else path
 
 
 class Blocking:

@@ -43,6 +43,7 @@ _FILTERS: dict[str, dict[str, Any]] = {
     "route": _TEXT,
     "destination": _TEXT,
     "endpoint": _TEXT,
+    "rule": _TEXT,
     "client": _TEXT,
     "older": _DURATION,
     "idle": _DURATION,
@@ -54,10 +55,15 @@ def _milliseconds(seconds: float) -> str | None:
     return f"{round(seconds * 1000)}ms" if seconds else None
 
 
+def stream_call(route: str | None, *, rules: bool) -> Call[Any]:
+    return Call(query={"route": route, "rules": "true" if rules else None})
+
+
 def _filters(
     route: str | None,
     destination: str | None,
     endpoint: str | None,
+    rule: str | None,
     client: str | None,
     older: float,
     idle: float,
@@ -66,6 +72,7 @@ def _filters(
         "route": route,
         "destination": destination,
         "endpoint": endpoint,
+        "rule": rule,
         "client": client,
         "older": _milliseconds(older),
         "idle": _milliseconds(idle),
@@ -167,9 +174,9 @@ class Reading:
                 "source": _TEXT,
                 "port": _TEXT,
                 "sni": _TEXT,
-                "alpn": _TEXT,
+                "alpn": _TEXTS,
                 "tls": {"enum": ["true", "false"]},
-                "tlv": _TEXT,
+                "tlv": _TEXTS,
             },
             commands=(
                 Command("explain", "Tell which destinations a connection would get, and why."),
@@ -190,22 +197,22 @@ class Reading:
         """Which rule of a route a connection would meet, and the share of each destination. source:
         its client, an address or unix. port: a port, or an address of listen. sni, alpn: of its
         ClientHello; tls: whether it begins with one. tlvs: those of its PROXY header, such as
-        0xEA=vpce-123, without commas. What is not said is not met by any rule that asks for it."""
+        0xEA=vpce-123. What is not said is not met by any rule that asks for it."""
         return Call(
             {"route": route},
             {
                 "source": source,
                 "port": port,
                 "sni": sni,
-                "alpn": ",".join(alpn) or None,
+                "alpn": list(alpn) or None,
                 "tls": None if tls is None else str(tls).lower(),
-                "tlv": ",".join(tlvs) or None,
+                "tlv": list(tlvs) or None,
             },
         )
 
     @operation(Row("GET", "/v1/names", Role.VIEWER, NameList))
     def names(self) -> Call[list[RouteNames]]:
-        """The names of all routes and destinations, and the addresses of their endpoints."""
+        """The names of all routes, destinations and rules, and the addresses of endpoints."""
         return Call(unpack=lambda answer: list(answer["routes"]))
 
     @operation(
@@ -228,18 +235,20 @@ class Reading:
         route: str | None = None,
         destination: str | None = None,
         endpoint: str | None = None,
+        rule: str | None = None,
         client: str | None = None,
         older: float = 0.0,
         idle: float = 0.0,
         sort: Order = "age",
         limit: int = 1000,
     ) -> Call[ConnectionList]:
-        """The open connections. endpoint: an address. client: an address or a network. older,
-        idle: at least so many seconds. sort: age, idle, bytes_in, bytes_out or client, greatest
-        first; with a "-" before it, least first. limit: 0..20000 rows; `total` counts all."""
+        """The open connections. endpoint: an address. rule: that they have met. client: an
+        address or a network. older, idle: at least so many seconds. sort: age, idle, bytes_in,
+        bytes_out or client, greatest first; with a "-" before it, least first. limit: 0..20000
+        rows; `total` counts all."""
         return Call(
             query={
-                **_filters(route, destination, endpoint, client, older, idle),
+                **_filters(route, destination, endpoint, rule, client, older, idle),
                 "sort": sort,
                 "limit": limit,
             }
@@ -266,6 +275,7 @@ class Reading:
         route: str | None = None,
         destination: str | None = None,
         endpoint: str | None = None,
+        rule: str | None = None,
         client: str | None = None,
         older: float = 0.0,
         idle: float = 0.0,
@@ -278,7 +288,7 @@ class Reading:
         return Call(
             query={
                 "by": by,
-                **_filters(route, destination, endpoint, client, older, idle),
+                **_filters(route, destination, endpoint, rule, client, older, idle),
                 "sort": sort,
                 "limit": limit,
             }
@@ -310,14 +320,14 @@ class Reading:
         the events."""
         return Call(query={"route": route})
 
-    # Of many answers: each client has a method of its own for it.
+    # Of many answers: each client has a method of its own for it, which calls stream_call().
     stream_row = Row(
         "GET",
         "/v1/stream",
         Role.VIEWER,
         str,
         media="text/event-stream",
-        query={"route": _TEXT},
+        query={"route": _TEXT, "rules": {"type": "boolean"}},
         commands=(Command("top", "Watch the split, the rates and the connections, live."),),
         name="stream",
         help="Counters every second, as server-sent events.",

@@ -371,6 +371,7 @@ class DestinationNames(TypedDict):
 class RouteNames(TypedDict):
     name: str
     destinations: list[DestinationNames]
+    rules: list[str]
 
 
 class NameList(TypedDict):
@@ -505,6 +506,8 @@ class Sample(_Sample, total=False):
 
     histograms: dict[str, Any] | None  # of the route that was asked for; None = there is none
     rules: dict[str, list[int]]  # the same: open and all connections of each of its rules
+    # If asked for: by route and rule, in the order of the table, open and all connections.
+    rule_counts: list[list[list[int]]]
 
 
 class TableUpdate(NamedTuple):

@@ -197,8 +197,9 @@ class AdminApi:
     async def _explain(self, request: web.Request, route: str) -> dict[str, Any]:
         conditions = self._readings.conditions
         await conditions.look(self._readings.slices)
+        query = {key: request.query.getall(key) for key in request.query}
         return self._readings.connections.explanation(
-            route, request.query, lambda destination: conditions.word(route, destination)
+            route, query, lambda destination: conditions.word(route, destination)
         )
 
     async def _names(self, request: web.Request) -> web.StreamResponse:
@@ -261,7 +262,7 @@ class AdminApi:
     async def _openapi(self, _request: web.Request) -> dict[str, Any]:
         return openapi.document(OPERATIONS, self._identity.version)
 
-    async def _stream(self, request: web.Request) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, *, rules: bool) -> web.StreamResponse:
         group = self._acceptor.connection(request).group
         if group.streams >= group.max_streams:
             return error_answer(503, f"{group.max_streams} streams are open already: close one")
@@ -271,7 +272,8 @@ class AdminApi:
             await response.prepare(request)
             await self._update_events()
             with suppress(ConnectionError):  # the client has gone, which is how it ends
-                await self._readings.stream.send(response.write, request.query.get("route"))
+                route = request.query.get("route")
+                await self._readings.stream.send(response.write, route, rules=rules)
             return response
         finally:
             group.streams -= 1

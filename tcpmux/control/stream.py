@@ -4,7 +4,8 @@
     conditions  what is wrong (problems), and routes with the conditions of all their parts: after
                 a table those that are not healthy throughout, later those that have changed
     sample      every second: counters of every destination, workers, and how many connections of
-                clients each route has rejected or lost; for one route its histograms and rules
+                clients each route has rejected or lost; for one route its histograms and rules; the
+                counts of all rules, if asked for
     events      what has happened
 
 A client that reads slowly is told less, never late: nothing is kept for it.
@@ -28,7 +29,7 @@ from tcpmux.control.slices import Slices, json_parts
 from tcpmux.control.timeouts import within
 from tcpmux.shm import stats
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
-from tcpmux.shm.image import RouteRow
+from tcpmux.shm.image import RouteRow, RuleRow
 from tcpmux.shm.sticky import sticky_by
 from tcpmux.shm.view import View
 
@@ -75,11 +76,12 @@ class Stream:
         self._making = asyncio.Lock()  # one does it for all that are connected
         self._made = 0.0  # monotonic
         self._sample = ""
+        self._rule_counts: tuple[float, str] = (-1.0, "")  # when the sample was made; JSON
         self._table: tuple[object, bytes] = (None, b"")
         self._told: tuple[int, str] = (0, "")  # version of the conditions, and what is wrong: JSON
         self._made_conditions: tuple[object, bytes] = (None, b"")
 
-    async def send(self, write: Any, route: str | None) -> None:
+    async def send(self, write: Any, route: str | None, *, rules: bool = False) -> None:
         """Until end(), or write(bytes) raises. It waits while the client reads slowly."""
         sent_table: object = None
         told: tuple[int, str] = (0, "")  # version of the conditions, and what is wrong
@@ -98,7 +100,7 @@ class Stream:
             now = time.monotonic()
             if now >= due:
                 due = due + EVERY if due + EVERY > now else now + EVERY
-                sample = await self._sample_for(route)
+                sample = await self._sample_for(route, rules=rules)
                 if told != self._told:
                     await write(await self._conditions_after(told[0]))
                     told = self._told
@@ -165,7 +167,7 @@ class Stream:
 
     # --- sample -----------------------------------------------------------------------------
 
-    async def _sample_for(self, route: str | None) -> bytes:
+    async def _sample_for(self, route: str | None, *, rules: bool) -> bytes:
         async with self._making:
             now = time.monotonic()
             if now - self._made > EVERY / 2:
@@ -174,11 +176,18 @@ class Stream:
                 lost: list[int] = []
                 text = "".join(await self._slices.all(self._sample_parts(lost)))
                 self._sample = f'{text[:-1]}, "lost": {lost}}}'
-        if route is None:
-            return framed("sample", self._sample)
-        histograms, rules = json.dumps(self._histograms(route)), json.dumps(self._rules(route))
-        more = f'"histograms": {histograms}, "rules": {rules}'
-        return framed("sample", f"{self._sample[:-1]}, {more}}}")
+            if rules and self._rule_counts[0] != self._made:
+                counted = (
+                    [self._rule_count(row) for row in of.pick_rules]
+                    for of in self._view.image()[1].routes
+                )
+                text = "".join(await self._slices.all(json_parts({}, "rule_counts", counted)))
+                self._rule_counts = self._made, text[1:-1]
+            more = [self._sample[1:-1], *[self._rule_counts[1]] * rules]
+        if route is not None:
+            of_one = {"histograms": self._histograms(route), "rules": self._rules(route)}
+            more.append(json.dumps(of_one)[1:-1])
+        return framed("sample", f"{{{', '.join(more)}}}")
 
     def _sample_parts(self, lost: list[int]) -> Iterator[str]:
         """lost: gets the lost connections of each route."""
@@ -207,8 +216,11 @@ class Stream:
         """Open and all connections of each rule of a route."""
         route = self._route(name)
         rows = route.pick_rules if route else ()
-        counts = ((row.name, self._view.counters.slot(row.slot)) for row in rows)
-        return {rule: (of.active, of.opened) for rule, of in counts}
+        return {row.name: self._rule_count(row) for row in rows}
+
+    def _rule_count(self, row: RuleRow) -> tuple[int, int]:
+        of = self._view.counters.slot(row.slot)
+        return of.active, of.opened
 
     def _histograms(self, name: str) -> dict[str, Any] | None:
         route = self._route(name)

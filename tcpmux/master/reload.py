@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from tcpmux.config import Config, HostName, Source, load_sources
 from tcpmux.errors import TcpmuxError
 from tcpmux.levels import Line, level_of
-from tcpmux.master.change import Change, Done, InForce, LogLine, Weights
+from tcpmux.master.change import Change, Done, InForce, LogLine
 from tcpmux.master.consequences import without_addresses
+from tcpmux.master.set_weights import dropped, overridden, weights_in_file
 from tcpmux.master.weights import splits
 from tcpmux.master.worker_count import wanted_workers
-from tcpmux.shm.build import rule_path
 
 log = logging.getLogger("tcpmux.master")
 
@@ -75,7 +75,7 @@ class Resume(Change):
     most_workers: int | None
 
     def plan(self, now: InForce) -> InForce:
-        in_file = _weights_in_file(now.config)
+        in_file = weights_in_file(now.config)
         weights: dict[str, dict[str, int]] = {}
         for split in splits(now.image):
             was_in_file = split.file_weights
@@ -86,7 +86,15 @@ class Resume(Change):
         workers = workers if most is None else wanted_workers(now.config, most)
         return replace(now, weights=weights, workers=workers)
 
+    def notes(self, before: InForce, after: InForce) -> Iterator[str]:
+        yield from overridden(before.image, after.image)
+
+    def warnings(self, before: InForce, after: InForce) -> Iterator[str]:
+        yield from dropped(before.image, after.image)
+
     def report(self, done: Done) -> Iterator[LogLine]:
+        for warning in done.warnings:
+            yield LogLine("warning", Line(level_of(warning), warning))
         for change in done.changes:
             yield LogLine("", Line(logging.INFO, f"{change}, generation {done.generation}"))
 
@@ -136,7 +144,7 @@ class Reload(Change):
         yield from _watch_changes(old, new)
 
     def notes(self, before: InForce, after: InForce) -> Iterator[str]:
-        yield from _overridden(before.weights, after.config)
+        yield from overridden(before.image, after.image)
         for what, old, new in (
             ("log.target", before.config.log.place, after.config.log.place),
             ("admin.socket", before.config.admin.socket, after.config.admin.socket),
@@ -151,6 +159,7 @@ class Reload(Change):
         """What `tcpmux check` would say of the files, too."""
         for warning in self.config.warnings:
             yield Line(logging.WARNING, str(warning))
+        yield from dropped(before.image, after.image)
         yield from without_addresses(after.config, after.image, after.addresses)
 
     def report(self, done: Done) -> Iterator[LogLine]:
@@ -171,26 +180,6 @@ def unknown_names(config: Config, now: InForce) -> list[HostName]:
 def busy_poll(config: Config) -> int:
     """As the table has it."""
     return POLL_AUTO if config.busy_poll is None else config.busy_poll
-
-
-def _weights_in_file(config: Config) -> dict[tuple[str, str], int]:
-    """By ROUTE or ROUTE/RULE, and destination."""
-    found: dict[tuple[str, str], int] = {}
-    for route in config.routes:
-        found |= {(route.name, d.name): d.weight for d in route.destinations}
-        for rule in route.rules:
-            path, weights = rule_path(route.name, rule.called), dict(rule.weights)
-            found |= {(path, d.name): weights.get(d.name, 0) for d in route.destinations}
-    return found
-
-
-def _overridden(weights: Weights, config: Config) -> Iterator[str]:
-    in_file = _weights_in_file(config)
-    for route, set_weights in weights.items():
-        lost = {n: w for n, w in set_weights.items() if in_file.get((route, n), w) != w}
-        if lost:
-            told = ", ".join(f"{name}={weight}" for name, weight in lost.items())
-            yield f"{route}: the file's weights replace the ones set at run time ({told})"
 
 
 def _busy_poll_text(config: Config) -> str:

@@ -36,6 +36,9 @@ class Split:
             return cls(route)
         rule = next((rule for rule in route.pick_rules if rule.name == rule_name), None)
         if rule is None:
+            if rule_name in (row.name for row in route.destinations):
+                hint = f"it is a destination, whose weight is set as {name} {rule_name}=WEIGHT"
+                raise Refusal("not_found", f"no rule of route {name} named {rule_name!r}: {hint}")
             raise unknown(f"rule of route {name}", rule_name, [r.name for r in route.pick_rules])
         if rule.rule.reject:
             raise Refusal("refused", f"{path} rejects its connections: it has no weights")

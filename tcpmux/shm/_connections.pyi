@@ -25,6 +25,7 @@ class Scan:
         lives: Sequence[Live],
         *,
         slots: Iterable[int] | None = None,
+        rules: Iterable[int] | None = None,
         network: IPv4Network | IPv6Network | None = None,
         older: float = 0.0,
         idle: float = 0.0,

@@ -49,6 +49,7 @@ cdef struct Wanted:
     uint64_t now_us
     uint64_t older_us, idle_us
     const uint8_t *slots  # TM_MAX_SLOTS of them, 1 = wanted; NULL = any
+    const uint8_t *rules  # the same, of rules
     bint any_client
     uint16_t family
     uint8_t network[16]
@@ -72,15 +73,16 @@ cdef uint64_t idle_us(const tm_copy *of, uint64_t now) noexcept:
     return now - last if now > last else 0
 
 
-cdef bint has_slot(const Wanted *wanted, uint32_t slot) noexcept:
-    return slot < TM_MAX_SLOTS and wanted.slots[slot]
+cdef bint has_slot(const uint8_t *slots, uint32_t slot) noexcept:
+    return slot < TM_MAX_SLOTS and slots[slot]
 
 
 cdef bint is_wanted(const Wanted *wanted, const tm_copy *of) noexcept:
     return ((wanted.slots == NULL
-             or has_slot(wanted, of.cold.route_slot)
-             or has_slot(wanted, of.conn.destination_slot)
-             or has_slot(wanted, of.cold.endpoint_slot))
+             or has_slot(wanted.slots, of.cold.route_slot)
+             or has_slot(wanted.slots, of.conn.destination_slot)
+             or has_slot(wanted.slots, of.cold.endpoint_slot))
+            and (wanted.rules == NULL or has_slot(wanted.rules, of.cold.rule_slot))
             and of.cold.accepted_at_us + wanted.older_us <= wanted.now_us
             and idle_us(of, wanted.now_us) >= wanted.idle_us
             and not of.conn.moving  # its taker has it, or will
@@ -130,15 +132,27 @@ cdef tuple row_of(Live live, uint32_t index, const tm_copy *of, uint64_t now):
         of.cold.rule_slot, f"{of.cold.born_worker}-{of.cold.born_index}-{of.cold.born_generation}")
 
 
+cdef bytearray marked(slots):
+    """A byte for each slot there can be, 1 for these."""
+    cdef uint32_t slot
+    found = bytearray(TM_MAX_SLOTS)
+    for slot in slots:
+        if slot >= TM_MAX_SLOTS:
+            raise IndexError(slot)
+        found[slot] = 1
+    return found
+
+
 cdef class Scan:
     """Looks for connections in all regions. slots: of routes, destinations and endpoints that they
-    are of, network: an ipaddress network of clients; None = any. older, idle: at least, in s. sort:
-    one of SORT_KEYS (of GROUP_SORT_KEYS for groups), the largest first unless ascending. limit:
-    rows; None = all.
+    are of, rules: of rules that they have met, network: an ipaddress network of clients; None =
+    any. older, idle: at least, in s. sort: one of SORT_KEYS (of GROUP_SORT_KEYS for groups), the
+    largest first unless ascending. limit: rows; None = all.
     """
 
     cdef Wanted wanted
     cdef bytearray slots  # what wanted.slots points to
+    cdef bytearray rules  # wanted.rules
     cdef list lives
     cdef str sort
     cdef int key
@@ -147,9 +161,8 @@ cdef class Scan:
     cdef readonly size_t total  # how many match, of those that have been looked at
     cdef readonly size_t group_count  # that these make
 
-    def __init__(self, lives, *, slots=None, network=None, double older=0.0, double idle=0.0,
-                 str sort="age", bint ascending=False, limit=None):
-        cdef uint32_t slot
+    def __init__(self, lives, *, slots=None, rules=None, network=None, double older=0.0,
+                 double idle=0.0, str sort="age", bint ascending=False, limit=None):
         self.lives = list(lives)
         self.sort = sort
         self.ascending = ascending
@@ -160,12 +173,11 @@ cdef class Scan:
         self.wanted.older_us = <uint64_t>(older * 1e6)
         self.wanted.idle_us = <uint64_t>(idle * 1e6)
         if slots is not None:
-            self.slots = bytearray(TM_MAX_SLOTS)
-            for slot in slots:
-                if slot >= TM_MAX_SLOTS:
-                    raise IndexError(slot)
-                self.slots[slot] = 1
+            self.slots = marked(slots)
             self.wanted.slots = <const uint8_t *><char *>self.slots
+        if rules is not None:
+            self.rules = marked(rules)
+            self.wanted.rules = <const uint8_t *><char *>self.rules
         self.wanted.any_client = network is None
         if network is not None:
             self.wanted.family = AF_INET if network.version == 4 else AF_INET6

@@ -8,11 +8,12 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from tests.integration.proxy import Proxy
+from tests.integration.starting import FIRST_GIVEN, OUT_OF_THE_WAY, Process, start
 from tests.support import DEADLINE, wait_for
 
 # Stands where the service manager would be between fork and exec: only there is the pid known.
@@ -20,7 +21,6 @@ LAUNCHER = (
     "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid()); "
     "os.execv(sys.argv[1], sys.argv[1:])"
 )
-OUT_OF_THE_WAY = 200  # descriptors from here on are none that tcpmux is given
 
 
 class Manager:
@@ -83,16 +83,22 @@ class Manager:
         self.socket.close()
 
 
-def launch(proxy: Proxy, sockets: Sequence[tuple[str, int]]) -> subprocess.Popen[bytes]:
+def launch(proxy: Proxy, sockets: Sequence[tuple[str, int]]) -> Process:
     """Starts tcpmux again as a service manager does, with these sockets from 3 on."""
+    with proxy.log_file.open("ab") as log:
+        return start(["-c", str(proxy.file)], log, given=sockets)
+
+
+def execute(proxy: Proxy, sockets: Sequence[tuple[str, int]]) -> Process:
+    """The same, by an exec of the interpreter; a fork does not show that sockets outlive that."""
     count = len(sockets)
 
     def give() -> None:
         # First out of the way of 3 and following, where the originals may be; to where none is.
         moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, OUT_OF_THE_WAY) for _, fd in sockets]
         for at, fd in enumerate(moved):
-            os.dup2(fd, 3 + at)
-            os.set_inheritable(3 + at, True)
+            os.dup2(fd, FIRST_GIVEN + at)
+            os.set_inheritable(FIRST_GIVEN + at, True)
 
     with proxy.log_file.open("ab") as log:
         return subprocess.Popen(
@@ -101,7 +107,7 @@ def launch(proxy: Proxy, sockets: Sequence[tuple[str, int]]) -> subprocess.Popen
             stdout=log,
             stderr=subprocess.STDOUT,
             preexec_fn=give,  # noqa: PLW1509
-            pass_fds=range(3, 3 + count),
+            pass_fds=range(FIRST_GIVEN, FIRST_GIVEN + count),
             env={
                 **os.environ,
                 "LISTEN_FDS": str(count),
@@ -110,9 +116,14 @@ def launch(proxy: Proxy, sockets: Sequence[tuple[str, int]]) -> subprocess.Popen
         )
 
 
-def start_with(proxy: Proxy, sockets: Sequence[tuple[str, int]]) -> None:
+Launch = Callable[[Proxy, Sequence[tuple[str, int]]], Process]
+
+
+def start_with(
+    proxy: Proxy, sockets: Sequence[tuple[str, int]], launching: Launch = launch
+) -> None:
     """As launch(), and waits until it is ready. It is the proxy's process from then on."""
-    proxy.process = launch(proxy, sockets)
+    proxy.process = launching(proxy, sockets)
 
     def answers() -> bool:
         assert proxy.process.poll() is None, f"tcpmux has ended:\n{proxy.log}"

@@ -1,5 +1,6 @@
 """Has a master start its programs, such as control, without what takes most of that, which is to
-import them: the master has imported them, forks, and the child goes on as the interpreter would.
+import them: the master has imported them, forks, and the child goes on as the interpreter would. So
+does the rehearsal of its first upgrade.
 
 Only where a master is forked itself (starting.py). One that has become the next build starts them
 as users have it.
@@ -15,14 +16,18 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
+import tcpmux.__main__ as program
 from tcpmux import logs, programs
 from tcpmux.control.ahead import load_all
 from tcpmux.log_style import DEFAULT
+from tcpmux.master.upgrade import REHEARSAL
 
 _LOADED = (
     "argparse",
@@ -50,30 +55,55 @@ class _Popen(subprocess.Popen[bytes]):
     def _execute_child(self, args: Sequence[str], *details: Any) -> None:
         """details: as Popen passes them on, by position. Of what they can ask for, which is much,
         only what a master does is done."""
-        if list(args[: len(START)]) != START:
+        pass_fds, directory, environment = details[3:6]
+        begin: Callable[[], object] = _master
+        if list(args[: len(START)]) == START:
+            begin = partial(_program, args[len(START) + 1 :])
+        elif REHEARSAL in (environment or {}):
+            pass_fds, directory = _inheritable(), Path.cwd()
+        else:
             super()._execute_child(args, *details)  # type: ignore[misc]  # not in typeshed
             return
-        pass_fds, directory, environment = details[3:6]
         standard = (details[9], details[12], details[14])  # -1: as the master's
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self.pid = os.fork()
             if self.pid == 0:
                 _masters.extend(gc.get_objects())
-                _become(args[len(START) + 1 :], before, standard, pass_fds, directory, environment)
+                _become(begin, before, standard, pass_fds, directory, environment)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._child_created = True
-        for fd in standard:
-            if fd != -1:
-                os.close(fd)
+        for fd in {*standard} - {-1}:
+            os.close(fd)
 
 
 _masters: list[object] = []  # or their ends would close descriptors that are another's by now
 
 
+def _program(arguments: Sequence[str]) -> object:
+    sys.argv[:] = ["-c", programs.package(), *arguments]
+    return programs.begin(*arguments[:2])
+
+
+def _master() -> None:
+    """With the arguments of this one."""
+    sys.argv[:] = [program.__file__, *sys.orig_argv[3:]]
+    program.main()  # type: ignore[attr-defined]  # which it imports
+
+
+def _inheritable() -> list[int]:
+    """What an exec leaves open."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the list itself
+            if os.get_inheritable(int(name)):
+                found.append(int(name))
+    return found
+
+
 def _become(
-    arguments: Sequence[str],
+    begin: Callable[[], object],
     mask: set[int | signal.Signals],
     standard: Sequence[int],
     fds: Sequence[int],
@@ -94,8 +124,7 @@ def _become(
         os.environ.clear()
         os.environ.update(environment)
         _forget_log()
-        sys.argv[:] = ["-c", programs.package(), *arguments]
-        code = programs.begin(*arguments[:2])
+        code = begin()
     except SystemExit as end:
         code = end.code
     except BaseException:

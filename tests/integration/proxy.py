@@ -60,7 +60,8 @@ class Proxy:
         self.log_file = directory / "log"
         self.write(config)
         # A command that becomes tcpmux. {admin} stands for the path of the admin socket.
-        self.limit = ["prlimit", f"--nofile={nofile}"] if nofile else self._filled(prefix)
+        self.prefix = self._filled(prefix)
+        self.nofile = nofile
         self._more = self._filled(more)
         self.client = Client(self.admin)
         self.children: set[int] = set()
@@ -74,7 +75,9 @@ class Proxy:
         """Starts the master: at first, and again after one has died."""
         self._controls = self.log.count("control is ready")
         with self.log_file.open("ab") as log:
-            self.process: Process = start(["-c", self.source, *self._more], log, self.limit)
+            self.process: Process = start(
+                ["-c", self.source, *self._more], log, self.prefix, self.nofile
+            )
         try:
             wait_for(self._ready, "tcpmux to be ready")
         except BaseException:
@@ -96,14 +99,14 @@ class Proxy:
     def _ready(self) -> bool:
         if self.process.poll() is not None:
             raise AssertionError(f"tcpmux has ended: {self.process.returncode}")
+        if self.log.count("control is ready") <= self._controls:
+            return False  # and to be asked would take it longer
         try:
             status = self.status()
         except AdminError:
             return False
         self.children |= self.tree()
-        return status["pid"] == self.process.pid and (
-            self.log.count("control is ready") > self._controls
-        )
+        return status["pid"] == self.process.pid
 
     # --- looking at it ------------------------------------------------------------------------
 

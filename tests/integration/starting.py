@@ -1,22 +1,24 @@
 """Starts `python -m tcpmux` without what takes most of a start, which is to import it: a process
 that has imported it forks, and the child goes on as the interpreter would with that command line.
 
-What a fork does not show (imports that are missing, the environment, limits, how much memory is
-used) has tests of its own, which start the program themselves or with a prefix.
+What a fork does not show (imports that are missing, the environment that an exec passes on, how
+much memory is used) has tests of its own, which start the program themselves or with a prefix.
 """
 
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import json
 import os
+import resource
 import select
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -29,8 +31,13 @@ from tests.integration import programs_by_fork
 # What a master has loaded when it is ready.
 LOADED = ("tcpmux.cli.run", "tcpmux.master.start", "difflib", "encodings.utf_8_sig")
 MODULE = "tcpmux"
+# Of the environment: what nobody but the program looks at, when it runs. A fork can have it.
+AT_RUN_TIME = ("NOTIFY_SOCKET", "WATCHDOG_USEC")
 MOST = 1 << 16  # of a request, in bytes
-LOG, STATUS = 0, 1  # of the descriptors that come with one
+LOG, STATUS, GIVEN = 0, 1, 2  # of the descriptors that come with one; GIVEN: and all that follow
+MOST_FDS = 253  # of a message
+FIRST_GIVEN = 3  # SD_LISTEN_FDS_START
+OUT_OF_THE_WAY = 200  # descriptors from here on are none that tcpmux is given
 
 
 class Process(Protocol):
@@ -79,37 +86,51 @@ class Forked:
         return self.returncode
 
 
-def start(arguments: Sequence[str], log: BinaryIO, prefix: Sequence[str] = ()) -> Process:
-    """`python -m tcpmux ARGUMENTS`, which writes into the log. Is forked if nothing but the
-    arguments distinguishes it from others. prefix: a command that becomes it."""
-    environment, directory = dict(os.environ), str(Path.cwd())
+def start(
+    arguments: Sequence[str],
+    log: BinaryIO,
+    prefix: Sequence[str] = (),
+    nofile: int = 0,
+    given: Sequence[tuple[str, int]] = (),
+) -> Process:
+    """`python -m tcpmux ARGUMENTS`, which writes into the log. Is forked if nothing distinguishes
+    it from others but what is given here, and AT_RUN_TIME.
+
+    prefix: a command that becomes it. nofile: its RLIMIT_NOFILE, if not 0. given: sockets, with
+    their names, as a service manager passes them.
+    """
+    environment, directory = _usual(os.environ), str(Path.cwd())
     forking = _forking()
-    if not prefix and (_usual(environment), directory) == (forking.environment, forking.directory):
-        return forking.start(arguments, log.fileno())
+    if not prefix and (environment, directory) == (forking.environment, forking.directory):
+        return forking.start(arguments, log.fileno(), nofile, given)
+    assert not given, "sockets are given to what is forked"
+    limit = ["prlimit", f"--nofile={nofile}"] if nofile else []
     return subprocess.Popen(
-        [*prefix, sys.executable, "-m", MODULE, *arguments],
+        [*limit, *prefix, sys.executable, "-m", MODULE, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
     )
 
 
-def _usual(environment: dict[str, str]) -> dict[str, str]:
-    """Without the one in which pytest says what test runs."""
-    return {name: value for name, value in environment.items() if name != "PYTEST_CURRENT_TEST"}
+def _usual(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without the one in which pytest says what test runs, and those that a fork is told."""
+    special = ("PYTEST_CURRENT_TEST", *AT_RUN_TIME)
+    return {name: value for name, value in environment.items() if name not in special}
 
 
 class _Forking:
     """The process that forks, as those see it who have it do that. It ends with them."""
 
     def __init__(self) -> None:
-        self.environment, self.directory = _usual(dict(os.environ)), str(Path.cwd())
+        self.environment, self.directory = _usual(os.environ), str(Path.cwd())
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
+                env=self.environment,
             )
         atexit.register(self._end)
 
@@ -117,11 +138,18 @@ class _Forking:
         self._process.kill()
         self._process.wait()
 
-    def start(self, arguments: Sequence[str], log: int) -> Forked:
+    def start(
+        self, arguments: Sequence[str], log: int, nofile: int, given: Sequence[tuple[str, int]]
+    ) -> Forked:
+        told = {name: os.environ[name] for name in AT_RUN_TIME if name in os.environ}
+        if given:
+            told["LISTEN_FDS"] = str(len(given))
+            told["LISTEN_FDNAMES"] = ":".join(name for name, _ in given)
+        request = json.dumps([*arguments]), json.dumps(told), str(nofile)
         status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            request = json.dumps([*arguments]).encode()
-            socket.send_fds(self._line, [request], [log, theirs.fileno()])
+            fds = [log, theirs.fileno(), *(fd for _, fd in given)]
+            socket.send_fds(self._line, ["\n".join(request).encode()], fds)
         return Forked(int(self._line.recv(64)), status)
 
 
@@ -147,24 +175,43 @@ def fork_on_demand(line: socket.socket) -> list[str]:
             _tell_of_the_ended(children)
         if line.fileno() not in ready:
             continue
-        request, fds, _, _ = socket.recv_fds(line, MOST, 2)
+        request, fds, _, _ = socket.recv_fds(line, MOST, MOST_FDS)
         if not request:
             os._exit(0)
         if pid := os.fork():
             children[pid] = socket.socket(fileno=fds[STATUS])
-            os.close(fds[LOG])
+            for fd in (fds[LOG], *fds[GIVEN:]):
+                os.close(fd)
             line.send(str(pid).encode())
             continue
         signal.set_wakeup_fd(before)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        for fd in (1, 2):
-            os.dup2(fds[LOG], fd)
-        for fd in (*fds, reading, writing, line.detach()):
+        for fd in (reading, writing, line.detach()):
             os.close(fd)
         for other in children.values():
             other.close()
-        return list(json.loads(request))
+        return _asked_for(request, fds)
+
+
+def _asked_for(request: bytes, fds: list[int]) -> list[str]:
+    """In the child: descriptors, environment and limit as the request has them; its arguments."""
+    arguments, told, nofile = request.decode().split("\n")
+    for fd in (1, 2):
+        os.dup2(fds[LOG], fd)
+    # First out of the way of where they go, which may be where others are.
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, OUT_OF_THE_WAY) for fd in fds[GIVEN:]]
+    for fd in fds:
+        os.close(fd)
+    for at, fd in enumerate(moved, FIRST_GIVEN):
+        os.dup2(fd, at)
+        os.close(fd)
+    os.environ.update(json.loads(told))
+    if moved:
+        os.environ["LISTEN_PID"] = str(os.getpid())
+    if int(nofile):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(nofile), int(nofile)))
+    return list(json.loads(arguments))
 
 
 def _tell_of_the_ended(children: dict[int, socket.socket]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.integration.disturbances import address, upgrade
 from tests.integration.proxy import Proxy, tcpmux
 from tests.integration.routes import routes
 from tests.integration.ruled import BANNED, SPLIT, TESTERS, ask, ruled, who
-from tests.support import DEADLINE, EchoServer
+from tests.support import DEADLINE, EchoServer, free_port
 
 
 @pytest.fixture
@@ -52,6 +53,54 @@ def test_what_is_set_at_run_time_ends_with_a_reload_and_outlives_the_master(prox
     assert ask(proxy, 1) == "two"
 
 
+def test_a_reload_says_which_weights_set_at_run_time_it_drops(
+    proxy: Proxy, one: EchoServer, two: EchoServer
+) -> None:
+    """Since the rule, the route or the destination has another name, or is no more."""
+    listen = ":".join(map(str, address(proxy)))
+
+    def reload(*rules: dict[str, Any], name: str = "r", v1: str = "v1") -> str:
+        config = routes({**ruled(one, two, rules), "name": name, "listen": listen}, workers=2)
+        config["routes"][0]["destinations"][0]["name"] = v1
+        proxy.write(config)
+        at = len(proxy.log)
+        done = proxy.run("reload")
+        assert done.returncode == 0, done.stderr
+        for line in done.stdout.splitlines():
+            if "dropped" in line:
+                proxy.says(f"WARNING {line.removeprefix('warning: ')} [", after=at)
+        return done.stdout
+
+    dropped = "weights set at run time are dropped"
+    proxy.run("weight", "r/testers", "v1=1", "v2=3")
+    told = reload({**TESTERS, "name": "trial"}, SPLIT, BANNED)
+    now = "the rule is r/trial now, with the file's weights (v2=1)"
+    assert f"warning: r/testers: {dropped} (v1=1, v2=3): {now}\n" in told
+    assert ask(proxy, 1) == "two"
+
+    proxy.run("weight", "r/trial", "v1=1", "v2=3")
+    proxy.run("weight", "r/split", "v1=5")
+    told = reload({**SPLIT, "to": None, "weights": None, "reject": True}, BANNED)
+    assert f"r/trial: {dropped} (v1=1, v2=3): no rule has its conditions now\n" in told
+    assert f"r/split: {dropped} (v1=5): its connections are reset now, by r/split\n" in told
+
+    proxy.run("weight", "r", "v1=5", "v2=5")
+    told = reload(TESTERS, v1="old")
+    assert "r: the file's weights replace the ones set at run time (v1=5, v2=5)\n" in told
+
+    proxy.run("weight", "r", "v2=5")
+    proxy.run("weight", "r/testers", "old=2")
+    told = reload(TESTERS, name="s", v1="old")
+    assert f"r: {dropped} (v2=5): the route is s now, with the file's weights (old=1)\n" in told
+    now = "the rule is s/testers now, with the file's weights (v2=1)"
+    assert f"r/testers: {dropped} (old=2): {now}\n" in told
+
+    proxy.run("weight", "s/testers", "old=2")
+    listen = f"127.0.0.1:{free_port()}"
+    assert f"s/testers: {dropped} (old=2): the route is gone\n" in reload(name="t")
+    assert dropped not in reload(TESTERS, name="t")
+
+
 def test_weights_of_a_rule_are_saved(proxy: Proxy) -> None:
     """`to` becomes weights. Nothing else of the file changes."""
     proxy.file.write_text(
@@ -88,6 +137,11 @@ routes:
 
 REFUSED = {
     ("r/nobody", "v1=1"): "no rule named 'nobody'",
+    ("r/testrs", "v1=1"): "no rule named 'testrs': did you mean testers?",
+    ("r/v1", "v1=1"): "no rule named 'v1': it is a destination, whose weight is set as r v1=WEIGHT",
+    (
+        "r/testers=1",
+    ): "'r/testers' is a rule of route r, and this is about destinations: rules have",
     ("r/banned", "v1=1"): "r/banned rejects its connections: it has no weights",
     ("r/split", "v9=1"): "no destination named 'v9'",
     ("r/split", "v1=0", "v2=0"): "all weights would be 0: r/split would have no destination left",
@@ -144,7 +198,58 @@ def test_conns_and_metrics_have_the_rule(proxy: Proxy) -> None:
         assert 'tcpmux_rule_connections_total{route="r",rule="split"} 0\n' in metrics
 
 
+def test_connections_of_a_rule_are_listed_and_reset(proxy: Proxy) -> None:
+    head = "PROXY TCP4 198.51.100.{} 192.0.2.1 1000 443\r\nhello\n"
+    with ExitStack() as stack:
+        clients = []
+        for last in (1, 2, 16, 99):
+            client = stack.enter_context(socket.create_connection(address(proxy), DEADLINE))
+            client.sendall(head.format(last).encode())
+            assert client.recv(1000)
+            clients.append(client)
+        found = proxy.client.connections(rule="testers")["connections"]
+        assert sorted(one["client"] for one in found) == ["198.51.100.1:1000", "198.51.100.2:1000"]
+        for rule, count in (("testers", 0), ("split", 1)):
+            of_v1 = proxy.client.connections(rule=rule, route="r", destination="v1")
+            assert of_v1["total"] == count
+        groups = proxy.client.connection_groups("route", rule="testers")["groups"]
+        assert [group["connections"] for group in groups] == [2]
+        assert "198.51.100.16" in proxy.run("conns", "r", "--rule", "split").stdout
+        done = proxy.run("conns", "r", "--rule", "splt")
+        assert "no rule of route r named 'splt': did you mean split?" in done.stderr
+        assert proxy.run("kill", "--rule", "testers", "--yes").stdout == "reset 2 connections\n"
+        for client in clients[:2]:
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        assert proxy.client.connections()["total"] == 2
+
+
+def test_the_stream_has_the_counts_of_rules_if_asked(proxy: Proxy) -> None:
+    assert who(proxy, [1, 1, 99]) == {"two": 2, "one": 1}
+    told = []
+    for rules in (True, False):
+        updates = proxy.client.stream(rules=rules)
+        told.append(next(update.data for update in updates if update.kind == "sample"))
+    assert "rule_counts" not in told[1]
+    (rows,) = told[0]["rule_counts"]
+    assert [total for _active, total in rows] == [2, 0, 0]
+    shown = proxy.run("top", "--once").stdout
+    assert "r/testers" in shown
+
+
 # --- explain --------------------------------------------------------------------------------------
+
+
+def test_a_value_may_have_commas(start_proxy: StartProxy, one: EchoServer, two: EchoServer) -> None:
+    """And there may be several of a kind."""
+    rule = {"name": "comma", "tlv": {"0xE0": "a,b", "0xE1": "c"}, "alpn": ["x,y"], "to": "v2"}
+    proxy = start_proxy(routes(ruled(one, two, [rule])))
+    for more in ([], ["-c", str(proxy.file)]):
+        asked = ["--tlv", "0xE0=a,b", "--tlv", "0xE1=c", "--alpn", "h2", "--alpn", "x,y"]
+        done = proxy.run("explain", "r", *asked, *more)
+        assert done.stdout.splitlines()[-1] == "it goes to v2", done.stderr
+        done = proxy.run("explain", "r", *asked[:-1], "x", *more)
+        assert "alpn h2, x does not offer x,y" in done.stdout, done.stderr
 
 
 def test_explain_says_which_rule_is_met_and_why_others_are_not(proxy: Proxy) -> None:
@@ -214,6 +319,13 @@ def test_what_can_t_be_asked_is_said(proxy: Proxy) -> None:
         (["r", "--alpn", "x" * 61, "--alpn", "h2"], "alpn: of a list rules see 64 bytes"),
         (["r", "--tlv", "0xE0=" + "x" * 110], "tlv: of a header 112 bytes are kept"),
         (["r", "--tlv", "5=" + "x" * 60, "--tlv", "6=" + "x" * 60], "tlv: of a header 112 bytes"),
+        (["r", "--sni", "a." * 127 + "ab"], "... is longer than 253 characters: to rules its"),
+        (["r", "--sni", ""], "sni: expected a host name, got an empty string"),
+        (["r", "--no-tls", "--sni", ""], "a client without TLS sends no name"),
+        (["r", "--alpn", ""], "alpn: expected a protocol such as postgresql, got an empty string"),
+        (["r", "--tlv", ""], "tlv: expected TYPE=VALUE such as 0xEA=vpce-123, got ''"),
+        (["r", "--source", ""], "source: expected an address, or unix, got ''"),
+        (["r", "--port", ""], "port: the route listens on 127.0.0.1:"),
         (["s"], "no route named 's'"),
     ):
         for more in ([], ["-c", str(proxy.file)]):

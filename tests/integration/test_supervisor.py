@@ -15,7 +15,7 @@ import pytest
 from tcpmux.config import Address
 from tcpmux.master.supervisor import stored_name
 from tests.integration.conftest import StartProxy
-from tests.integration.manager import Manager, launch, start_with
+from tests.integration.manager import Manager, execute, launch, start_with
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.integration.test_shifting import split, talk
@@ -72,7 +72,7 @@ def test_the_manager_hears_of_every_turn(
 ) -> None:
     """Ready, signs of life, a reload with its end, and stopping with the time that it takes."""
     config = routes(route("r", port, v1=(1, one.address)), drain_timeout="3s")
-    proxy = start_proxy(config)
+    proxy = start_proxy(config, prefix=["env"])
     wait_for(lambda: manager.has_heard("READY", "1"), "READY")
     wait_for(lambda: manager.count("WATCHDOG") > 3, "signs of life")
     ready = manager.count("READY")
@@ -265,7 +265,7 @@ def test_a_socket_that_the_manager_opened_is_used(
         socket.create_server(("127.0.0.1", port)) as wanted,
         socket.create_server(("127.0.0.1", 0)) as unwanted,
     ):
-        start_with(proxy, [("web", wanted.fileno()), ("other", unwanted.fileno())])
+        start_with(proxy, [("web", wanted.fileno()), ("other", unwanted.fileno())], execute)
         assert split(port, 10, at_once=5) == {"one": 10}
         address = f"127.0.0.1:{unwanted.getsockname()[1]}"
         line = f"no route listens on {address}, which the service manager has opened (other)"

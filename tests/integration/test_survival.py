@@ -187,7 +187,7 @@ def test_a_master_takes_over_with_few_descriptors_at_first(
         assert "RLIMIT_NOFILE is 12, too low" in result.stderr
         assert "Traceback" not in result.stderr
         all_talk(clients)
-        proxy.limit = ["prlimit", "--nofile=12:4096"]
+        proxy.prefix = ["prlimit", "--nofile=12:4096"]
         proxy.start()
         all_talk(clients)
         assert split(port, 4) == {"one": 4}

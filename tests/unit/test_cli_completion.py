@@ -29,9 +29,14 @@ NAMES = [
             {"name": "v1", "endpoints": ["10.0.0.7:9000", "unix:/run/a"]},
             {"name": "v2", "endpoints": ["10.0.0.8:9000", "unix:/run/with a blank", "x\x1b:1"]},
         ],
+        "rules": ["testers", "split", "with a blank"],
     },
     {"name": "shop-canary", "destinations": [{"name": "only", "endpoints": ["[::1]:1"]}]},
-    {"name": "mail", "destinations": [{"name": "v1", "endpoints": ["10.0.0.7:9000"]}]},
+    {
+        "name": "mail",
+        "destinations": [{"name": "v1", "endpoints": ["10.0.0.7:9000"]}],
+        "rules": [{"name": "split"}, {"name": "tls"}],  # as a status has them
+    },
 ]
 
 
@@ -89,7 +94,12 @@ def test_names_of_the_running_instance(command: str, begun: str, expected: list[
         ("tcpmux weight sh", ["shop", "shop-canary"]),
         ("tcpmux weight shop ", ["v1=", "v2="]),
         ("tcpmux weight shop v1=80 ", ["v2="]),
-        ("tcpmux weight shop/", ["shop/v1=", "shop/v2="]),
+        ("tcpmux weight shop/", ["shop/v1=", "shop/v2=", "shop/testers", "shop/split"]),
+        ("tcpmux weight shop/t", ["shop/testers"]),
+        ("tcpmux weight shop/testers v", ["v1=", "v2="]),
+        ("tcpmux undo mail/", ["mail/split", "mail/tls"]),
+        ("tcpmux conns --rule ", ["testers", "split", "tls"]),
+        ("tcpmux kill --route mail --rule ", ["split", "tls"]),
         ("tcpmux weight shop/v1=80 shop/v2", ["shop/v2="]),
         ("tcpmux weight nowhere v", []),
         ("tcpmux undo m", ["mail"]),

@@ -39,6 +39,7 @@ def named(**routes: dict[str, list[str]]) -> list[RouteNames]:
         {
             "name": route,
             "destinations": [{"name": name, "endpoints": at} for name, at in destinations.items()],
+            "rules": ["testers"] if route == "shop" else [],
         }
         for route, destinations in routes.items()
     ]
@@ -98,6 +99,8 @@ def test_connections_of_targets_are_counted_once() -> None:
         ("v1", "'v1' is ambiguous: use one of shop/v1, mail/v1"),
         ("shop/v3", "no destination of route shop named 'v3': there are v1, v2"),
         ("shop/zzz", "no destination of route shop named 'zzz': there are v1, v2"),
+        ("shop/testers", "'shop/testers' is a rule of route shop, and this is about destinations"),
+        ("mail/testers", "no destination of route mail named 'testers': there are v1"),
         ("empty/v1", "no destination of route empty named 'v1': there are none"),
         ("mail/v1/[::1]:26", "no endpoint of mail/v1 named '[::1]:26': did you mean [::1]:25?"),
         ("mail/v1/x", "no endpoint of mail/v1 named 'x': there are [::1]:25"),

@@ -66,6 +66,48 @@ def test_the_busiest_come_first_and_no_more_than_fit() -> None:
     ]
 
 
+def with_rules(counts: bool = True) -> Model:
+    """Of two routes, the first with two rules: half of its connections meet one of them."""
+    of = table(2)
+    of["routes"][0]["rules"] = [{"name": "testers"}, {"name": "banned"}]
+    model = Model()
+    model.take("table", of)
+    for second in range(15):
+        more = {"rule_counts": [[[3, 5 * second], [0, 0]], []]} if counts else {}
+        model.take("sample", {**sample(second, 2), **more})
+    return model
+
+
+def test_rules_come_after_the_destinations_of_their_route() -> None:
+    model = with_rules()
+    rows = model.rows("name", 10, reverse=False)
+    names = [f"{row.route[6:]}/{row.name}" for row in rows]
+    assert names == ["0/v1", "0/v2", "0/testers", "0/banned", "1/v1", "1/v2"]
+    testers = rows[2]
+    assert (testers.connections, testers.active, testers.asked) == (5.0, 3, None)
+    assert rows[0].measured == (80, 100)  # of the connections of destinations alone
+    busiest = model.rows("conn/s", 3, reverse=False)
+    assert [row.name for row in busiest] == ["v1", "v1", "testers"]
+    assert [row.is_rule for row in model.rows("condition", 10, reverse=False)][-2:] == [True, True]
+
+
+def test_rules_are_drawn_with_what_is_counted_of_them() -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=120, color_system=None)
+    console.print(View(with_rules(), sort=5).draw(120, 40), soft_wrap=True)
+    (line,) = (line for line in out.getvalue().splitlines() if "route-0/testers" in line)
+    assert line.split()[:9] == ["route-0/testers", "rule", "-", "-", "5", "3", "-", "-", "-"]
+
+
+def test_an_instance_that_does_not_tell_of_rules_has_none_shown() -> None:
+    model = with_rules(counts=False)
+    assert len(model.rows("name", 10, reverse=False)) == 4
+    model.take("sample", {**sample(16, 2), "rule_counts": [[[0, 0], [0, 0]], []]})
+    assert len(model.rows("name", 10, reverse=False)) == 6
+    model.take("sample", {**sample(17, 2), "rule_counts": [[[0, 0]], []]})  # of other rules
+    assert len(model.rows("name", 10, reverse=False)) == 6
+
+
 def test_a_sample_of_other_routes_is_not_taken() -> None:
     model = filled(2)
     model.take("sample", sample(16, 3))

@@ -118,12 +118,13 @@ def test_a_byte_order_mark_and_crlf_are_fine(tmp_path: Path) -> None:
 
 
 def test_aliases_of_aliases_are_bounded(tmp_path: Path) -> None:
+    """The first value that means too many is named; nothing has been made of it yet."""
     file = tmp_path / "r.yaml"
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
     file.write_text("\n".join(lines))
     (message,) = problems(file)
-    assert "more than 1000000 values" in message
+    assert message.startswith(f"{file}:6:5: more than 1000000 values")
 
 
 def test_a_value_that_holds_itself_and_deep_nesting(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,7 @@ def sources() -> dict[str, str]:
     return {str(path.relative_to(ROOT)): path.read_text() for path in paths}
 
 
+@cache
 def split(name: str, text: str) -> tuple[list[tuple[int, str]], str]:
     """Comments and docstrings, each with its line, or all of a document; and the code."""
     if name.endswith(".md"):
@@ -71,7 +73,11 @@ class Tree:
     """What there is to be named."""
 
     def __init__(self, texts: dict[str, str]) -> None:
-        self.files = set(texts)
+        self.files = {
+            "/".join(parts[start:])
+            for parts in (name.split("/") for name in texts)
+            for start in range(len(parts))
+        }
         self.directories = {parent.name for name in texts for parent in Path(name).parents}
         code = "\n".join(split(name, text)[1] for name, text in texts.items())
         self.words = {*re.findall(r"\w+", code), *(Path(name).stem for name in texts)}
@@ -80,7 +86,7 @@ class Tree:
         first = named.split("/", maxsplit=1)[0]
         if named in OTHERS or ("/" in named and first not in self.directories):
             return True
-        return any(f"/{name}".endswith(f"/{named}") for name in self.files)
+        return named in self.files
 
     def missing(self, text: str) -> Iterator[tuple[int, str]]:
         """(where in the text, name) of what it names, and is not there."""

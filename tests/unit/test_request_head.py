@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcpmux.control.head import MAX_HEADERS, Head, Refused, parse_head
+from tcpmux.control.head import MAX_HEADERS, MAX_TARGET, Head, Refused, parse_head
 
 GET = b"GET /v1/status HTTP/1.1\r\nHost: x"
 
@@ -60,7 +60,9 @@ def test_whether_the_connection_stays(data: bytes, keep: bool) -> None:
         (b"get / HTTP/1.1\r\nHost: x", 405),
         (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: x", 400),
         (b"GET /a\x00b HTTP/1.1\r\nHost: x", 400),
-        (b"GET /" + b"a" * 4096 + b" HTTP/1.1\r\nHost: x", 400),
+        (b"GET /" + b"a" * 4096 + b" HTTP/1.1\r\nHost: x", 414),
+        (b"GET /" + b"a" * 4096 + b" HTTP/2.0\r\nHost: x", 505),
+        (b"GET /" + b"a" * 4096 + b" x", 400),
         (GET + b"\r\n X: folded", 400),
         (GET + b"\r\nX : blank", 400),
         (GET + b"\r\nX", 400),
@@ -92,6 +94,14 @@ def test_what_is_none_is_refused(data: bytes, status: int) -> None:
         parse_head(data)
     assert caught.value.status == status
     assert str(caught.value).isprintable()
+
+
+def test_a_target_of_4096_bytes_is_taken_and_a_longer_one_named() -> None:
+    target = "/v1/routes/r/explanation?sni=".ljust(MAX_TARGET, "a")
+    assert parse_head(f"GET {target} HTTP/1.1\r\nHost: x".encode()).target == target
+    told = "^path and query are longer than 4096 bytes: ask for less at once$"
+    with pytest.raises(Refused, match=told):
+        parse_head(f"GET {target}a HTTP/1.1\r\nHost: x".encode())
 
 
 def parsed(data: bytes) -> Head | None:

@@ -14,6 +14,7 @@ from tcpmux.config import Config, ConfigError, Rule, load
 from tcpmux.config.native import to_text
 from tcpmux.config.rule import tlv_text, tlv_value
 from tests.support import patient
+from tests.unit.calling import tcpmux
 
 FILE = """
 routes:
@@ -124,7 +125,7 @@ def test_the_same_conditions_twice_are_refused_whatever_their_order(tmp_path: Pa
         "{sni: [a.b, B.C.], port: [5433, 5432], to: v2}",
     )  # fmt: skip
     assert len(found) == 1
-    assert "rules[1]: never reached: the same conditions are already at " in found[0]
+    assert "rules[1]: never met: the same conditions are already at " in found[0]
 
 
 def test_up_to_1024_rules(tmp_path: Path) -> None:
@@ -138,8 +139,8 @@ def test_up_to_1024_rules(tmp_path: Path) -> None:
 def test_what_no_connection_gets_to_is_a_warning(tmp_path: Path) -> None:
     config = read(tmp_path, "{to: v1}", "{tls: true, to: v2}", "{weights: {v1: 0}, port: 5432}")
     assert [f"{w.where}: {w.message}" for w in config.warnings] == [
-        "routes[0].rules[1]: never reached: rules[0] takes every connection",
-        "routes[0].rules[2]: never reached: rules[0] takes every connection",
+        "routes[0].rules[1]: never met: rules[0] takes every connection",
+        "routes[0].rules[2]: never met: rules[0] takes every connection",
         (
             "routes[0].rules[2].weights: all weights are 0: its connections are reset until one "
             "has weight"
@@ -163,7 +164,115 @@ def test_a_tlv_of_a_route_whose_headers_have_none_is_a_warning(tmp_path: Path) -
         "    destinations: [{name: v1, endpoints: [127.0.0.1:1]}]\n"
     )
     assert [f"{w.where}: {w.message}" for w in load([file]).warnings] == [
-        "routes[0].rules[0].tlv: never met: accept_proxy.versions leaves out 2"
+        (
+            "routes[0].rules[0].tlv: never met: accept_proxy.versions leaves out 2, and version 1 "
+            "has no TLVs"
+        )
+    ]
+
+
+def warnings(tmp_path: Path, text: str) -> list[str]:
+    file = tmp_path / "routes.yaml"
+    file.write_text(
+        "routes:\n  - name: r\n    destinations:\n      - {name: v1, endpoints: [127.0.0.1:1]}\n"
+        "      - {name: v2, endpoints: [127.0.0.1:2]}\n" + text
+    )
+    return [f"{w.where}: {w.message}".removeprefix("routes[0].") for w in load([file]).warnings]
+
+
+def test_clients_that_do_not_come_to_a_listener_are_a_warning(tmp_path: Path) -> None:
+    tcp, unix = "    listen: 127.0.0.1:1234\n", "    listen: unix:/run/db.sock\n"
+    both = "    listen: [127.0.0.1:1234, 'unix:/run/db.sock']\n"
+    for text, told in (
+        (
+            f"{tcp}    rules: [{{name: local, source: unix, to: v1}}]\n",
+            ["rules[0].source: rule local is never met: no listener of the route is a UNIX socket"],
+        ),
+        (
+            f"{both}    rules: [{{source: unix, port: 1234, to: v1}}]\n",
+            ["rules[0].source: never met: no listener that it names is a UNIX socket"],
+        ),
+        (
+            f"{unix}    rules: [{{source: '::/0', to: v1}}]\n",
+            [
+                (
+                    "rules[0].source: never met: every listener of the route is a UNIX socket, "
+                    "whose clients have no address"
+                )
+            ],
+        ),
+        (
+            f"{unix}    accept_proxy: {{from: [unix]}}\n    rules: [{{source: '::/0', to: v1}}]\n",
+            [],
+        ),
+        (
+            f"{both}    rules: [{{port: 1234, listen: 'unix:/run/db.sock', to: v1}}]\n",
+            ["rules[0].listen: never met: none of these addresses has one of its ports"],
+        ),
+        (f"{both}    rules: [{{source: unix, to: v1}}, {{source: 10.0.0.0/8, to: v1}}]\n", []),
+    ):
+        assert warnings(tmp_path, text) == told
+
+
+def test_a_sticky_route_that_can_not_tell_clients_apart_is_a_warning(tmp_path: Path) -> None:
+    tcp, unix = "    listen: 127.0.0.1:1234\n", "    listen: unix:/run/db.sock\n"
+    proxy = "    accept_proxy: {from: [127.0.0.1, unix], versions: [1]}\n"
+    split = "connections are split as without sticky"
+    of_addresses = "sticky.prefix: has no effect: it is of addresses, and sticky goes by"
+    for text, told in (
+        (
+            f"{unix}    sticky: source\n",
+            [f"sticky: no client has an address, as each comes by a UNIX socket: {split}"],
+        ),
+        (f"{unix}{proxy}    sticky: source\n", []),
+        (f"{tcp}    sticky: {{by: source, prefix: {{ipv4: 24}}}}\n", []),
+        (
+            f"{tcp}{proxy}    sticky: tlv:0xEA\n",
+            [f"sticky: no client has a TLV, as accept_proxy.versions leaves out 2: {split}"],
+        ),
+        (f"{tcp}{proxy.replace('[1]', '[1, 2]')}    sticky: tlv:0xEA\n", []),
+        (f"{tcp}    sticky: {{by: sni, prefix: {{ipv4: 24}}}}\n", [f"{of_addresses} sni"]),
+    ):
+        assert warnings(tmp_path, text) == told
+
+
+def test_a_rule_whose_connections_another_takes_is_a_warning(tmp_path: Path) -> None:
+    config = read(
+        tmp_path, "{name: wide, source: 10.0.0.0/8, to: v1}", "{source: 10.9.0.0/16, to: v2}",
+        "{sni: ['*.eu.example', shop.example], to: v1}", "{name: late, sni: a.eu.example, to: v2}",
+    )  # fmt: skip
+    assert [f"{w.where}: {w.message}".removeprefix("routes[0].") for w in config.warnings] == [
+        "rules[1]: never met: rule wide (rules[0]) takes all of its connections",
+        (
+            "rules[3]: rule late is never met: rules[2] (sni *.eu.example, shop.example) takes all "
+            "of its connections"
+        ),
+    ]
+
+
+def test_check_lists_rules(tmp_path: Path) -> None:
+    rules = [
+        "{name: testers, source: 10.9.0.0/16, to: v2}",
+        "{name: split, sni: [a.example, b.example], weights: {v1: 9, v2: 1}}",
+        "{name: none, tls: false, reject: true}",
+    ]
+    read(tmp_path, *rules)
+    found = tcpmux("check", "-c", str(tmp_path / "r.yaml"))
+    assert found.output.splitlines()[1:5] == [
+        "db on 127.0.0.1:5432, 127.0.0.1:5433, unix:/run/db.sock",
+        "  rule testers (source 10.9.0.0/16): to v2",
+        "  rule split (sni a.example, b.example): v1 9, v2 1",
+        "  rule none (tls false): rejected",
+    ]
+    found = tcpmux("check", "--json", "-c", str(tmp_path / "r.yaml"))
+    assert json.loads(found.output)["routes"][0]["rules"][1:] == [
+        {
+            "name": "split",
+            "conditions": "sni a.example, b.example",
+            "reject": False,
+            "weights": {"v1": 9, "v2": 1},
+        },
+        {"name": "none", "conditions": "tls false", "reject": True, "weights": {}},
     ]
 
 

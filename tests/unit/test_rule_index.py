@@ -15,6 +15,7 @@ import pytest
 from tcpmux.config import Address, Admin, Config, Destination, Route, Rule
 from tcpmux.config import rule as rule_module
 from tcpmux.config.rule_match import Client, Facts, is_named, rule_met, why_not
+from tcpmux.control.explanation import facts_asked
 from tcpmux.shm import _pick, build
 from tcpmux.shm._image import publish_image, read_image
 from tcpmux.shm._table import Table
@@ -297,3 +298,17 @@ def test_the_condition_that_is_not_met_is_told() -> None:
     unread = Facts("unix", LISTEN[3])
     assert why_not(Rule(tls=True), unread) == "tls true: whether it is TLS is not said"
     assert why_not(Rule(ports=(1,)), unread) == "port unix:/run/db.sock is not 1"
+
+
+# --- what somebody asks ---------------------------------------------------------------------------
+
+
+def test_what_is_asked_has_one_value_of_each_kind_but_for_lists() -> None:
+    facts = facts_asked(LISTEN[:1], {"tlv": ["5=a,b", "6=c"], "alpn": ["x,y"], "tls": ["true"]})
+    assert facts == Facts(None, LISTEN[0], True, "", ("x,y",), ((5, b"a,b"), (6, b"c")))
+    for query, told in (
+        ({"source": ["10.0.0.1", "10.0.0.2"]}, "^source: expected one value, got 2$"),
+        ({"port": [""]}, "^port: the route listens on unix:/run/db.sock, not on ''$"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            facts_asked(LISTEN[3:], query)

@@ -1,0 +1,72 @@
+"""What no single value of a route can tell: names given twice, names that nobody has, and settings
+that have no effect beside the others."""
+
+from __future__ import annotations
+
+from tcpmux.config.document import Document
+from tcpmux.config.policy import FallbackModel
+from tcpmux.config.problems import Location, describe
+from tcpmux.config.rule_check import check_rules, clientele_of, takes_all
+from tcpmux.config.schema import RouteModel
+from tcpmux.config.validation import Names
+
+
+def check_route(route: RouteModel, document: Document, here: Location) -> None:
+    """Adds what is wrong with it to the document. here: its place there."""
+    _check_destinations(route, document, here)
+    _check_fallback(route, document, here)
+    check_rules(route, document, here)
+    _check_weights(route, document, here)
+    _check_sticky(route, document, (*here, "sticky"))
+
+
+def _check_destinations(route: RouteModel, document: Document, here: Location) -> None:
+    names = Names("a destination named")
+    for d, destination in enumerate(route.destinations):
+        names.add(destination.name, document, (*here, "destinations", d, "name"))
+        endpoints = Names("the endpoint")
+        for e, endpoint in enumerate(destination.endpoints):
+            endpoints.add(endpoint.address, document, (*here, "destinations", d, "endpoints", e))
+
+
+def _check_fallback(route: RouteModel, document: Document, here: Location) -> None:
+    if not isinstance(route.on_unavailable, FallbackModel):
+        return
+    names = [destination.name for destination in route.destinations]
+    if route.on_unavailable.fallback not in names:
+        document.problem(
+            (*here, "on_unavailable", "fallback"),
+            f"expected one of {', '.join(names)}, got {describe(route.on_unavailable.fallback)}",
+        )
+
+
+def _check_weights(route: RouteModel, document: Document, here: Location) -> None:
+    has_weight = any(destination.weight for destination in route.destinations)
+    if not has_weight and not takes_all(route):
+        which = "every connection that meets no rule" if route.rules else "every connection"
+        document.warn(
+            (*here, "destinations"), f"all weights are 0: {which} is reset until one has weight"
+        )
+
+
+def _check_sticky(route: RouteModel, document: Document, at: Location) -> None:
+    if route.sticky is None:
+        return
+    by, _ = route.sticky.by
+    proxy = route.accept_proxy
+    if by == "source" and not clientele_of(route).addresses:
+        document.warn(
+            at,
+            "no client has an address, as each comes by a UNIX socket: connections are split as "
+            "without sticky",
+        )
+    if by == "tlv" and proxy is not None and 2 not in proxy.versions:
+        document.warn(
+            at,
+            "no client has a TLV, as accept_proxy.versions leaves out 2: connections are split as "
+            "without sticky",
+        )
+    if by != "source" and "prefix" in route.sticky.model_fields_set:
+        document.warn(
+            (*at, "prefix"), f"has no effect: it is of addresses, and sticky goes by {by}"
+        )
