@@ -22,15 +22,15 @@ from tcpmux.shm.c_table cimport (
 from tcpmux.worker._listeners cimport add_listener, remove_listener, sync_listeners
 from tcpmux.worker._state cimport Loop, TAG_CHANNEL, TAG_LINES, TAG_TAKEOVER
 from tcpmux.worker._plane cimport (
-    epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_event, EPOLLIN, tm_channel_receive, tm_converge,
-    tm_channel_send_fds, tm_channel_tell, tm_descriptors, tm_descriptors_claim,
+    epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_event, EPOLLIN, tm_channel_receive,
+    tm_channel_send_fds, tm_channel_tell, tm_converge, tm_descriptors, tm_descriptors_claim,
     tm_descriptors_next, TM_GIVE_ALL, tm_handoff_line, tm_is_line, tm_message, TM_MESSAGE_ADD,
     TM_MESSAGE_CLAIM, TM_MESSAGE_CONVERGE, TM_MESSAGE_CRAMPED, TM_MESSAGE_DENIED, TM_MESSAGE_DRAIN,
     TM_MESSAGE_FDS, TM_MESSAGE_GIVE, TM_MESSAGE_GREW, TM_MESSAGE_GUARD, TM_MESSAGE_KILL,
-    TM_MESSAGE_LINE, TM_MESSAGE_OFFER, TM_MESSAGE_QUIT, TM_MESSAGE_REMOVE, TM_MESSAGE_REPLACE, TM_MESSAGE_RETIRE,
-    TM_MESSAGE_SEEN, TM_MESSAGE_STDERR, TM_MESSAGE_SYNC, TM_MESSAGE_SYNCED, tm_message_type,
-    TM_MESSAGE_UNLINED, TM_MESSAGE_UNREAD, tm_outcome_kill, tm_pipe_pool_bound, TM_PIPE_SIZE,
-    tm_rate_use_image, tm_sock_accept, tm_sock_peer_is, tm_worker,
+    TM_MESSAGE_LINE, TM_MESSAGE_OFFER, TM_MESSAGE_QUIT, TM_MESSAGE_REMOVE, TM_MESSAGE_REPLACE,
+    TM_MESSAGE_RETIRE, TM_MESSAGE_SEEN, TM_MESSAGE_STDERR, TM_MESSAGE_SYNC, TM_MESSAGE_SYNCED,
+    tm_message_type, TM_MESSAGE_UNLINED, TM_MESSAGE_UNREAD, tm_outcome_kill, tm_pipe_pool_bound,
+    TM_PIPE_SIZE, tm_rate_use_image, tm_sock_accept, tm_sock_peer_is, tm_worker,
 )
 
 cdef enum:
