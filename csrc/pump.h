@@ -131,14 +131,20 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
                                 int destination, bool source_hung_up)
     __attribute__((warn_unused_result));
 
+/* From where to where a half goes. */
+struct tm_way {
+    int source, destination;
+    bool to_endpoint;   /* the destination is a socket that connect() was called on */
+    uint64_t elsewhere; /* bytes of the half that another endpoint's socket has seen, not this one's */
+};
+
 /* Finishes what a worker had begun on this half when it died: called in its next incarnation, for
  * the half that the journal names, before anything else is done with it; half.queued is what the
- * pipe holds by the kernel's count. we_connected: the
- * destination is a socket that connect() was called on. 0, or -errno if that can't be told or
- * done, or if journal, record and kernel disagree: then bytes would be lost or doubled, and the
- * connection has to be reset. */
-int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int destination,
-                    bool we_connected) __attribute__((warn_unused_result));
+ * pipe holds by the kernel's count. 0, or -errno if that can't be told or done, or if journal,
+ * record and kernel disagree: then bytes would be lost or doubled, and the connection has to be
+ * reset. */
+int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, const struct tm_way *way)
+    __attribute__((warn_unused_result));
 
 /* Reads `size` bytes, which are there, from a source of which nothing has been passed on yet, and
  * drops them: they are no payload. False: the source has failed. The bytes of a UNIX socket have to
