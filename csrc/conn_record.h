@@ -174,35 +174,13 @@ struct tm_cold {
     uint16_t born_worker;         /* what it was called when it was accepted, wherever it is now */
     uint32_t born_index;
     uint32_t born_generation;
-    uint32_t partner;             /* index: of its scout; of a scout, of its connection */
-    uint32_t partner_generation;  /* 0 = none; it may be over */
+    uint32_t partner, partner_generation; /* its scout, or a scout's connection; 0 = none */
     uint32_t quiet_ms;            /* SCOUTING: how long nobody may have said anything */
     uint32_t stays_until_s;       /* monotonic: until then it is not rehomed; 0 = it may be */
     uint32_t rehomed;             /* how often its endpoint has changed under it */
     uint32_t unused;
-    uint64_t elsewhere[2];        /* of the bytes of half[], those that went to endpoints before
-                                   * this one, or came from them: tm_elsewhere_seal() */
+    uint64_t elsewhere[2];        /* of half[].bytes, at other endpoints; sealed: pump.h */
 };
-
-/* The kernel counts the bytes of one socket, a half those of all endpoints that a connection has
- * had. Recovery works lengths out with the difference, so it is sealed; 0 is its own seal. */
-#define TM_ELSEWHERE_BITS 48
-
-static inline uint64_t tm_elsewhere_seal(uint64_t bytes)
-{
-    bytes &= (UINT64_C(1) << TM_ELSEWHERE_BITS) - 1;
-    return bytes | (bytes * 0x9e3779b97f4a7c15ull >> TM_ELSEWHERE_BITS) << TM_ELSEWHERE_BITS;
-}
-
-static inline uint64_t tm_elsewhere_bytes(uint64_t sealed)
-{
-    return sealed & ((UINT64_C(1) << TM_ELSEWHERE_BITS) - 1);
-}
-
-static inline bool tm_elsewhere_is_sealed(uint64_t sealed)
-{
-    return sealed == tm_elsewhere_seal(sealed);
-}
 
 /* What few connections need, taken when they need it: conn/annex.h. */
 #define TM_ANNEX_SIZE 512

@@ -67,6 +67,26 @@ static inline bool tm_base_is_sealed(uint64_t base)
     return base == tm_base_make(tm_base_consumed(base), tm_base_prepended(base));
 }
 
+/* The kernel counts the bytes of one socket, a half those of all endpoints that a connection has
+ * had. Recovery works lengths out with the difference, so it is sealed; 0 is its own seal. */
+#define TM_ELSEWHERE_BITS 48
+
+static inline uint64_t tm_elsewhere_seal(uint64_t bytes)
+{
+    bytes &= (UINT64_C(1) << TM_ELSEWHERE_BITS) - 1;
+    return bytes | (bytes * 0x9e3779b97f4a7c15ull >> TM_ELSEWHERE_BITS) << TM_ELSEWHERE_BITS;
+}
+
+static inline uint64_t tm_elsewhere_bytes(uint64_t sealed)
+{
+    return sealed & ((UINT64_C(1) << TM_ELSEWHERE_BITS) - 1);
+}
+
+static inline bool tm_elsewhere_is_sealed(uint64_t sealed)
+{
+    return sealed == tm_elsewhere_seal(sealed);
+}
+
 /* One direction of a connection; part of its record in shared memory. */
 struct tm_half {
     struct tm_pipe pipe;

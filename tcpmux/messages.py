@@ -30,6 +30,7 @@ Verb = Literal[
     "set_workers",
     "kill",
     "converge",
+    "rehome",
     "start_convergence",
     "end_convergence",
     "events",

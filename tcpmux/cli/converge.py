@@ -10,14 +10,20 @@ from tcpmux.cli import completing
 from tcpmux.cli.instance import client
 from tcpmux.cli.output import print_applied, say
 from tcpmux.cli.where import Where, admin_option
-from tcpmux.control.limits import CONVERGE_ORDERS, CONVERGE_THENS
+from tcpmux.control.limits import CONVERGE_METHODS, CONVERGE_ORDERS, CONVERGE_THENS
 from tcpmux.errors import TcpmuxError, UsageError, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tcpmux.control.client import Client, Status
-    from tcpmux.control.schema import ConvergencePlan, ConvergeOrder, ConvergeThen, Surplus
+    from tcpmux.control.schema import (
+        ConvergeMethod,
+        ConvergencePlan,
+        ConvergeOrder,
+        ConvergeThen,
+        Surplus,
+    )
 
 
 def _seconds(_ctx: click.Context, _option: click.Parameter, text: str | None) -> float | None:
@@ -48,6 +54,11 @@ def _seconds(_ctx: click.Context, _option: click.Parameter, text: str | None) ->
     type=click.Choice(CONVERGE_THENS),
     help="What happens at the deadline to those left: they stay, or are reset at the rate.",
 )
+@click.option(
+    "--method",
+    type=click.Choice(CONVERGE_METHODS),
+    help="Close them, or rehome them: another endpoint, and their clients stay.",
+)
 @click.option("--order", type=click.Choice(CONVERGE_ORDERS), help="Which are closed first.")
 @click.option(
     "--tolerance",
@@ -69,6 +80,7 @@ def converge(
     quiet: float | None,
     deadline: float | None,
     then: ConvergeThen | None,
+    method: ConvergeMethod | None,
     order: ConvergeOrder | None,
     tolerance: int | None,
     dry_run: bool,
@@ -81,7 +93,10 @@ def converge(
     destination has more than its share of, at a limited rate, and only in quiet moments: the
     endpoint spoke last, nothing is under way, and no byte has moved for --quiet. Clients that
     reconnect get a destination by the current weights. It pauses by itself while connects fail or
-    clients don't come back. What is not given is as `converge:` of the route says.
+    clients don't come back. With --method rehome nobody reconnects: tcpmux connects to the other
+    destination first, and has the connection go on there. That is for protocols whose endpoint
+    keeps no state between requests, and in which the client speaks first. What is not given is as
+    `converge:` of the route says.
 
     \b
     Examples:
@@ -90,7 +105,7 @@ def converge(
         tcpmux converge tcp-echo --stop
     """
     instance = client(admin, reads=dry_run)
-    settings = (rate, quiet, deadline, then, order, tolerance)
+    settings = (rate, quiet, deadline, then, method, order, tolerance)
     if stop:
         if dry_run or wait or any(value is not None for value in settings):
             raise UsageError("--stop takes no other option")
@@ -106,6 +121,7 @@ def converge(
         quiet=quiet,
         deadline=deadline,
         then=then,
+        method=method,
         order=order,
         tolerance=tolerance,
         dry_run=dry_run,
@@ -118,8 +134,9 @@ def _plan_text(plan: ConvergencePlan) -> str:
     every = plural(plan["connections"], "live connection")
     if not plan["surplus"]:
         return f"{every}, which follow the weights: nothing to do"
+    done = "rehomed" if plan["method"] == "rehome" else "closed"
     text = (
-        f"{every}; too many: {_listed(plan['surplus'])}; about {plan['closes']} to be closed, in "
+        f"{every}; too many: {_listed(plan['surplus'])}; about {plan['closes']} to be {done}, in "
         f"{plan['seconds']:.0f} s or more"
     )
     waiting = [
@@ -160,7 +177,10 @@ def wait_for_end(instance: Client, route: str, since: int) -> int:
             text += f"; paused: {state['reason'].partition(';')[0]}"
         if text != shown:
             shown = text
-            say(f"{route}: {state['closed'] + state['reset']} closed; {text}")
+            done = f"{state['closed'] + state['reset']} closed"
+        if state["method"] == "rehome":
+            done = f"{state['rehomed']} rehomed"
+        say(f"{route}: {done}; {text}")
         return False
 
     instance.wait_for(is_over, None)

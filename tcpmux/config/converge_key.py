@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from tcpmux.config.converge import CONVERGE_WHEN, Converge, rate_of
+from tcpmux.config.converge import CONVERGE_WHEN, Converge, rate_of, why_not_rehome
 from tcpmux.config.keys import model_of, settings_of
 from tcpmux.config.problems import describe
 from tcpmux.config.rows import rows_of
@@ -57,6 +57,13 @@ class ConvergeModel(_ConvergeKeys):
         BeforeValidator(_rate),
         WithJsonSchema({"type": "string", "pattern": "^[0-9.]+%?/s$"}),
     ] = Field(default=rate_of("10/s"), description=_ROWS["rate"].help)
+
+    @model_validator(mode="after")
+    def _can_rehome(self) -> ConvergeModel:
+        why = why_not_rehome(self.protocol, self.goodbye) if self.method == "rehome" else ""
+        if why:
+            raise ValueError(why)
+        return self
 
     def made(self) -> Converge:
         rate, percent = self.rate

@@ -336,6 +336,20 @@ class RoutePolicyModel(_RouteKeys):
             raise ValueError("sticky by a TLV needs accept_proxy, whose headers have it")
         return self
 
+    @model_validator(mode="after")
+    def _can_rehome(self) -> RoutePolicyModel:
+        if (
+            self.converge
+            and self.converge.method == "rehome"
+            and self.preread
+            and self.preread.starttls != "none"
+        ):
+            raise ValueError(
+                "converge: method rehome can't work with preread: starttls, as another endpoint "
+                "does not know the TLS session of a client: use method close"
+            )
+        return self
+
     def made(self, defaults: SharedModel) -> RoutePolicy:
         unavailable, all_unavailable = self.on_unavailable, self.on_all_unavailable
         fallback = unavailable.fallback if isinstance(unavailable, FallbackModel) else ""

@@ -49,12 +49,14 @@ class Candidate(NamedTuple):
 class Surplus:
     """How many are to leave. places: of each, by weight; only those with any. endpoints: slots that
     everybody leaves. elsewhere: records (worker, record) that would go to another destination now.
-    by_destination: of all these, by slot. total: connections that were counted."""
+    by_destination: of all these, by slot. lacking: how many each place has too few. total:
+    connections that were counted."""
 
     places: dict[Place, int] = field(default_factory=dict)
     endpoints: frozenset[int] = frozenset()
     elsewhere: frozenset[tuple[int, int]] = frozenset()
     by_destination: dict[int, int] = field(default_factory=dict)
+    lacking: dict[Place, int] = field(default_factory=dict)
     total: int = 0
 
     def leaves(self, one: Candidate) -> bool:
@@ -125,6 +127,9 @@ def surplus(
         shares = apportion(sum(staying.values()) + sum(gone.values()), weights, staying)
         if not shares:
             continue
+        for slot, share in shares.items():
+            if share > staying.get(slot, 0):
+                result.lacking[rule, slot] = share - staying.get(slot, 0)
         for slot in {*staying, *gone}:
             share, count = shares.get(slot, 0), staying.get(slot, 0)
             many = max(0, count - share)
@@ -139,6 +144,29 @@ def surplus(
 
 def _add(counts: dict[int, int], key: int, count: int) -> None:
     counts[key] = counts.get(key, 0) + count
+
+
+class Homes:
+    """Where each that is to leave goes on: where the most are lacking. Its own destination, if it
+    only leaves an endpoint of that."""
+
+    def __init__(self, wanted: Surplus) -> None:
+        self._lacking = dict(wanted.lacking)
+
+    def next(self, one: Candidate) -> int | None:
+        """Slot of a destination; None: nobody lacks any. It counts as being there."""
+        found = [
+            (count, -slot) for (rule, slot), count in self._lacking.items() if rule == one.rule
+        ]
+        if not found:
+            return None
+        count, slot = max(found)
+        place = one.rule, -slot
+        if count > 1:
+            self._lacking[place] = count - 1
+        else:
+            del self._lacking[place]
+        return -slot
 
 
 class Blocked(NamedTuple):

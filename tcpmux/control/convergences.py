@@ -1,5 +1,5 @@
-"""Closes live connections, at quiet moments and at a rate, until they follow the weights. Runs in
-control.
+"""Closes live connections, at quiet moments and at a rate, until they follow the weights; or has
+them go on elsewhere. Runs in control.
 
 Which routes do so, since when and by what settings is in the route table; who is to leave follows
 from what is relayed now. So nothing is missed when control is started anew, but for how many it has
@@ -30,11 +30,13 @@ from tcpmux.control.convergence import (
     surplus,
 )
 from tcpmux.control.fates import STAYS, Fates, needs_facts
+from tcpmux.control.limits import CONVERGE_METHODS
 from tcpmux.control.pacing import Brake, Pace, Sample
+from tcpmux.control.rehoming import Move, account, moves_of
 from tcpmux.control.tasks import Tasks
 from tcpmux.errors import TcpmuxError, plural
 from tcpmux.shm._connections import Relaying, is_open
-from tcpmux.shm.convergence import RESET
+from tcpmux.shm.convergence import REHOME, RESET
 from tcpmux.shm.image import Convergence, Image, RouteRow
 from tcpmux.shm.serving import serves
 
@@ -53,7 +55,8 @@ ENDS_OF_IT = ("converged", "converged_late")  # reasons of ends
 
 @dataclass(slots=True)
 class Run:
-    """That of one route, as control knows it. closed: since this control process has seen it."""
+    """That of one route, as control knows it. closed, rehomed, reset: since this control process
+    has seen it."""
 
     wanted: Convergence
     fates: Fates = field(default_factory=Fates)
@@ -64,7 +67,9 @@ class Run:
     chosen: list[Candidate] = field(default_factory=list)  # the next is the last
     is_known: bool = False  # surplus has been worked out
     refused: int = 0  # orders that found something under way, since the last look
+    moves: list[Move] = field(default_factory=list)  # the same with method rehome
     closed: int = 0
+    rehomed: int = 0
     reset: int = 0
     paused: str = ""  # why
     is_ending: bool = False
@@ -115,7 +120,9 @@ class Convergences:
             "deadline_at": began + wanted.deadline_ms / 1000,
             "rate": rate_text(wanted.rate, wanted.rate_percent),
             "surplus": _by_name(route, run.surplus),
+            "method": CONVERGE_METHODS[wanted.method],
             "closed": run.closed,
+            "rehomed": run.rehomed,
             "reset": run.reset,
             "busy": run.blocked.busy + run.refused,
             "unanswered": run.blocked.unanswered,
@@ -132,11 +139,15 @@ class Convergences:
         now = time.monotonic()
         run = Run(convergence_of(route, settings, int(now * 1000)))
         await self._look_at(self._view.image()[1], {route.name: (route, run)}, now)
-        needed = closes_needed(route, run.surplus)
+        if run.wanted.method == REHOME:
+            needed = sum(run.surplus.by_destination.values())
+        else:
+            needed = closes_needed(route, run.surplus)
         return {
             "connections": run.surplus.total,
             "surplus": _by_name(route, run.surplus),
             "closes": needed,
+            "method": CONVERGE_METHODS[run.wanted.method],
             "seconds": needed / run.rate(run.surplus.total),
             "busy": run.blocked.busy,
             "unanswered": run.blocked.unanswered,
@@ -222,16 +233,22 @@ class Convergences:
             counts = relaying.counts[route.slot]
             run.surplus = surplus(counts, splits_of(route), leaving, wanted.tolerance)
         yield None
+        late = run.is_late(now) and wanted.then == RESET
         choice = Choice(
             run.surplus,
             quiet=wanted.quiet_ms,
             order=wanted.order,
             most=max(1, int(run.rate(run.surplus.total) * EVERY)),
             random=self._random,
-            late=run.is_late(now) and wanted.then == RESET,
+            late=late,
         )
         yield from choice.steps(rows)
         run.chosen = choice.first()[::-1]
+        run.moves = []
+        if wanted.method == REHOME and not late:
+            own = {one: run.fates.home_of(one) for one in run.chosen}
+            run.moves = moves_of(run.surplus, run.chosen[::-1], own)[::-1]
+            run.chosen = []
         run.blocked, run.refused, run.is_known = choice.blocked, 0, True
 
     # --- orders -----------------------------------------------------------------------------
@@ -257,11 +274,18 @@ class Convergences:
         orders = [run.chosen.pop() for _ in range(min(most, len(run.chosen)))]
         if orders:
             await self._order(run, orders, now, late=late)
+        moves = [run.moves.pop() for _ in range(min(most, len(run.moves)))]
+        if moves and not late:
+            await self._rehome(run, moves, now)
 
     def _account(self, run: Run, now: float) -> None:
         """What has become of the orders."""
+        lives = {live.worker: live for live in self._view.lives}
+        run.rehomed += account(lives, run.pace, now)
         for key in run.pace.outstanding:
             assert isinstance(key, tuple)
+            if isinstance(key, Move):
+                continue
             worker, record, generation, late = key
             if not is_open(self._view.lives[worker], record, generation):
                 run.pace.seen(key, now)
@@ -305,10 +329,23 @@ class Convergences:
             told=0,
         )
 
+    async def _rehome(self, run: Run, moves: list[Move], now: float) -> None:
+        assert self._master is not None
+        for move in moves:
+            run.pace.ordered(move, now)
+        await self._master.request(
+            "rehome",
+            moves=[(move.id, move.to) for move in moves],
+            quiet_ms=run.wanted.quiet_ms,
+            ordered_ms=int(now * 1000),
+        )
+
     async def _end(self, route: RouteRow, run: Run, *, late: bool) -> None:
         """It is over, by the master's word."""
         assert self._master is not None
         done = f"{plural(run.closed, 'connection')} closed"
+        if run.wanted.method == REHOME:
+            done = f"{plural(run.rehomed, 'connection')} rehomed"
         if run.reset:
             done += f", {run.reset} reset"
         if late:

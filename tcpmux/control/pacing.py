@@ -78,7 +78,7 @@ class Brake:
             self._samples.popleft()
 
     def reason(self, rate: float, now: float) -> str:
-        """ "" = go on. There is a sample."""
+        """ "" = go on. There is a sample. Only closes have to come back."""
         failing = self._failing(now)
         if failing:
             if now >= self._held_until:

@@ -15,6 +15,9 @@
     checks       first              how endpoints are to be watched, from that destination on
     set_workers  count
     kill         ids, told          resets connections; the events speak of so many
+    rehome       moves, quiet_ms, ordered_ms
+                                    id of a connection and slot of the destination that it is to go
+                                    on with, each, when it is quiet; as of converge
     converge     ids, quiet_ms, late, ordered_ms, told
                                     closes those that are quiet now; late: resets them; decided at
                                     that monotonic ms, and good for a second
@@ -63,7 +66,7 @@ from tcpmux.master.workers import Workers
 from tcpmux.messages import Verb
 from tcpmux.shm.serving import Condition
 from tcpmux.shm.slots import Key
-from tcpmux.worker.messages import CONVERGE, KILL
+from tcpmux.worker.messages import CONVERGE, KILL, REHOME
 
 log = logging.getLogger("tcpmux.master")
 
@@ -111,6 +114,7 @@ class Requests:
             "set_workers": self._set_workers,
             "kill": self._kill,
             "converge": self._converge,
+            "rehome": self._rehome,
             "start_convergence": self._start_convergence,
             "end_convergence": self._end_convergence,
             "log_level": self._log_level,
@@ -296,6 +300,19 @@ class Requests:
         if request["told"]:  # of many, in several requests, the first tells
             extra = {"event": "converge", "by": request.get("by", "")}
             log.info("closing %s", plural(request["told"], "connection"), extra=extra)
+        return {"ordered": len(orders)}
+
+    def _rehome(self, request: Request) -> dict[str, Any]:
+        """Orders only, as of converge. What the slot is of, the worker looks up in what is in
+        force there: it has to be a destination of the connection's route."""
+        quiet, ordered = request["quiet_ms"], request["ordered_ms"] & LOW
+        if not 0 <= quiet <= LOW:
+            raise Refusal("invalid", f"quiet_ms: {quiet} is not a number of ms below 2^32")
+        moves = [(str(number), int(slot)) for number, slot in request["moves"]]
+        orders = self._orders([number for number, _ in moves])
+        for (line, index, generation), (_, slot) in zip(orders, moves, strict=True):
+            order = ordered << 32 | generation & LOW
+            line.post(REHOME, index, first=quiet, shared=slot & LOW, value=order)
         return {"ordered": len(orders)}
 
     def _start_convergence(self, request: Request) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from tcpmux.shm.image import READY, Convergence, Image, RouteRow
 from tcpmux.shm.rules import RouteRules
 
 KEEP, RESET = range(2)  # indexes of CONVERGE_THEN
+CLOSE, REHOME = range(2)  # of CONVERGE_METHOD
 
 
 def by_rules(rules: RouteRules, began_ms: int) -> Convergence:
@@ -75,11 +76,12 @@ def _shares(route: RouteRow) -> object:
 
 
 def settings_text(found: Convergence) -> str:
-    """`10/s, quiet for 2s, until 10m then keep`."""
+    """`at most 10/s, quiet for 2s, for 10m at most, then keep`."""
     rate = rate_text(found.rate, found.rate_percent)
     quiet, deadline = (format_duration(ms / 1000) for ms in (found.quiet_ms, found.deadline_ms))
     then = [*CONVERGE_THEN][found.then]
-    return f"at most {rate}, quiet for {quiet}, for {deadline} at most, then {then}"
+    how = "rehomed, " if found.method == REHOME else ""
+    return f"{how}at most {rate}, quiet for {quiet}, for {deadline} at most, then {then}"
 
 
 def convergence_changes(old: RouteRow, new: RouteRow) -> Iterator[str]:

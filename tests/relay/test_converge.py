@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 from errno import EPIPE
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tcpmux.shm._connections import Relaying, RelayingRow
+from tcpmux.shm._connections import Relaying
 from tests.relay.conftest import OpenEndpoint, StartWorker
 from tests.relay.harness import (
     FAMILIES,
@@ -19,6 +20,9 @@ from tests.relay.harness import (
     ends_by_reset,
 )
 from tests.support import wait_for
+
+if TYPE_CHECKING:
+    from tcpmux.shm._connections import RelayingRow
 
 
 def rows(worker: RelayWorker, quiet: int = 0) -> list[RelayingRow]:
