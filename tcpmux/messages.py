@@ -31,6 +31,7 @@ Verb = Literal[
     "kill",
     "converge",
     "rehome",
+    "convergence_says",
     "start_convergence",
     "end_convergence",
     "events",

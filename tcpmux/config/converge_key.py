@@ -60,7 +60,8 @@ class ConvergeModel(_ConvergeKeys):
 
     @model_validator(mode="after")
     def _can_rehome(self) -> ConvergeModel:
-        why = why_not_rehome(self.protocol, self.goodbye) if self.method == "rehome" else ""
+        found = self.made()
+        why = why_not_rehome(found.protocol, found.goodbye) if found.method == "rehome" else ""
         if why:
             raise ValueError(why)
         return self

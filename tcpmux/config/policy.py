@@ -338,12 +338,8 @@ class RoutePolicyModel(_RouteKeys):
 
     @model_validator(mode="after")
     def _can_rehome(self) -> RoutePolicyModel:
-        if (
-            self.converge
-            and self.converge.method == "rehome"
-            and self.preread
-            and self.preread.starttls != "none"
-        ):
+        starttls = self.preread.made().starttls if self.preread else "none"
+        if self.converge and self.converge.made().method == "rehome" and starttls != "none":
             raise ValueError(
                 "converge: method rehome can't work with preread: starttls, as another endpoint "
                 "does not know the TLS session of a client: use method close"

@@ -11,10 +11,11 @@ import heapq
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tcpmux.config.converge import CONVERGE_ORDER
 from tcpmux.shm.image import READY, RouteRow
+from tcpmux.shm.serving import serves
 
 if TYPE_CHECKING:
     from tcpmux.shm._connections import Facts
@@ -147,26 +148,28 @@ def _add(counts: dict[int, int], key: int, count: int) -> None:
 
 
 class Homes:
-    """Where each that is to leave goes on: where the most are lacking. Its own destination, if it
-    only leaves an endpoint of that."""
+    """Where each that is to leave goes on: where the most are lacking, which may be another
+    endpoint of its own destination."""
 
     def __init__(self, wanted: Surplus) -> None:
         self._lacking = dict(wanted.lacking)
 
     def next(self, one: Candidate) -> int | None:
-        """Slot of a destination; None: nobody lacks any. It counts as being there."""
+        """Slot of a destination, to be taken; None: nobody lacks any."""
         found = [
             (count, -slot) for (rule, slot), count in self._lacking.items() if rule == one.rule
         ]
         if not found:
             return None
-        count, slot = max(found)
-        place = one.rule, -slot
-        if count > 1:
-            self._lacking[place] = count - 1
-        else:
-            del self._lacking[place]
-        return -slot
+        slot = -max(found)[1]
+        self.take(one.rule, slot)
+        return slot
+
+    def take(self, rule: int, slot: int) -> None:
+        """One is on its way there."""
+        count = self._lacking.pop((rule, slot), 0) - 1
+        if count > 0:
+            self._lacking[rule, slot] = count
 
 
 class Blocked(NamedTuple):
@@ -249,3 +252,20 @@ def closes_needed(route: RouteRow, wanted: Surplus) -> int:
     listed = sum(wanted.places.values()) + len(wanted.elsewhere)
     every += max(0, sum(wanted.by_destination.values()) - listed)  # of endpoints that all leave
     return round(every)
+
+
+def by_name(route: RouteRow, of: Surplus) -> list[dict[str, Any]]:
+    """As in the status. A destination that the route has no longer has no name."""
+    names = {row.slot: row.name for row in route.destinations}
+    return [
+        {"name": names.get(slot, "(removed)"), "connections": count}
+        for slot, count in sorted(of.by_destination.items())
+    ]
+
+
+def obstacle(route: RouteRow) -> str:
+    """A destination to which clients would come back that can take none."""
+    for row in route.destinations:
+        if row.effective_weight and not serves(row):
+            return f"{row.name} can take no connections"
+    return ""

@@ -24,8 +24,10 @@ from tcpmux.control.convergence import (
     Candidate,
     Choice,
     Surplus,
+    by_name,
     closes_needed,
     leaving_endpoints,
+    obstacle,
     splits_of,
     surplus,
 )
@@ -38,7 +40,6 @@ from tcpmux.errors import TcpmuxError, plural
 from tcpmux.shm._connections import Relaying, is_open
 from tcpmux.shm.convergence import REHOME, RESET
 from tcpmux.shm.image import Convergence, Image, RouteRow
-from tcpmux.shm.serving import serves
 
 if TYPE_CHECKING:
     from tcpmux.control.master_link import MasterLink
@@ -49,6 +50,8 @@ log = logging.getLogger("tcpmux.control")
 
 TICK = 0.1  # s between orders
 EVERY = 1.0  # s between looks at who is to leave
+SOON = 0.25  # s at least, if there is nothing left to do of the last one
+LEISURE = 20  # times as long as a look takes, at least
 RETRY = 1.0  # s
 ENDS_OF_IT = ("converged", "converged_late")  # reasons of ends
 
@@ -71,8 +74,15 @@ class Run:
     closed: int = 0
     rehomed: int = 0
     reset: int = 0
+    before: tuple[int, int] | None = None  # those of the route before it
     paused: str = ""  # why
     is_ending: bool = False
+
+    def count(self, closed: int, reset: int) -> None:
+        """Of the route, since the start of the instance."""
+        if self.before is None:
+            self.before = closed, reset
+        self.closed, self.reset = closed - self.before[0], reset - self.before[1]
 
     def is_late(self, now: float) -> bool:
         return now * 1000 >= self.wanted.began_ms + self.wanted.deadline_ms
@@ -96,7 +106,7 @@ class Convergences:
         self._runs: dict[str, tuple[RouteRow, Run]] = {}  # of routes that converge, by name
         self._image: Image | None = None  # that these are of
         self._random = Random()
-        self._next_look = 0.0
+        self._next_look = self._may_look = 0.0
 
     def start(self, master: MasterLink, tell: Callable[[str], object] = lambda _: None) -> None:
         """tell: gets a line for each fault in here."""
@@ -119,7 +129,7 @@ class Convergences:
             "began_at": began,
             "deadline_at": began + wanted.deadline_ms / 1000,
             "rate": rate_text(wanted.rate, wanted.rate_percent),
-            "surplus": _by_name(route, run.surplus),
+            "surplus": by_name(route, run.surplus),
             "method": CONVERGE_METHODS[wanted.method],
             "closed": run.closed,
             "rehomed": run.rehomed,
@@ -145,7 +155,7 @@ class Convergences:
             needed = closes_needed(route, run.surplus)
         return {
             "connections": run.surplus.total,
-            "surplus": _by_name(route, run.surplus),
+            "surplus": by_name(route, run.surplus),
             "closes": needed,
             "method": CONVERGE_METHODS[run.wanted.method],
             "seconds": needed / run.rate(run.surplus.total),
@@ -173,11 +183,20 @@ class Convergences:
         image = self._refresh()
         if not self._runs:
             return
-        if now >= self._next_look:
-            self._next_look = now + EVERY
+        if now >= self._next_look or (now >= self._may_look and self._is_waiting()):
             await self._look_at(image, self._runs, now)
+            took = time.monotonic() - now
+            self._next_look = now + max(EVERY, LEISURE * took)
+            self._may_look = now + max(SOON, LEISURE * took)
         for route, run in list(self._runs.values()):
             await self._act(route, run, time.monotonic())
+
+    def _is_waiting(self) -> bool:
+        """Whether somebody has done all that the last look found, and there is more."""
+        return any(
+            run.surplus.by_destination and not (run.chosen or run.pace.outstanding or run.paused)
+            for _, run in self._runs.values()
+        )
 
     def _refresh(self) -> Image:
         """What is in force, with its routes that converge."""
@@ -238,7 +257,7 @@ class Convergences:
             run.surplus,
             quiet=wanted.quiet_ms,
             order=wanted.order,
-            most=max(1, int(run.rate(run.surplus.total) * EVERY)),
+            most=max(1, int(run.rate(run.surplus.total) * EVERY)) + len(run.pace.outstanding),
             random=self._random,
             late=late,
         )
@@ -247,7 +266,7 @@ class Convergences:
         run.moves = []
         if wanted.method == REHOME and not late:
             own = {one: run.fates.home_of(one) for one in run.chosen}
-            run.moves = moves_of(run.surplus, run.chosen[::-1], own)[::-1]
+            run.moves = moves_of(run.surplus, run.chosen[::-1], own, run.pace.outstanding)[::-1]
             run.chosen = []
         run.blocked, run.refused, run.is_known = choice.blocked, 0, True
 
@@ -265,17 +284,21 @@ class Convergences:
                 return
         rate = run.rate(run.surplus.total)
         if run.brake.is_due(now):
-            run.brake.add(self._sample(route), now)
-        reason = _obstacle(route) or run.brake.reason(rate, now)
-        self._note_pause(route, run, reason)
+            run.brake.add(self._sample(route, run), now)
+        closes = late or run.wanted.method != REHOME
+        reason = obstacle(route) or run.brake.reason(rate, now, come_back=closes)
+        await self._note_pause(route, run, reason)
         if reason or run.is_ending:
             return
         most = min(run.pace.allowed(rate, now), max(1, round(rate * TICK)))
+        if closes:
+            most = min(most, run.brake.room(rate))
         orders = [run.chosen.pop() for _ in range(min(most, len(run.chosen)))]
         if orders:
+            run.brake.ordered(len(orders))
             await self._order(run, orders, now, late=late)
         moves = [run.moves.pop() for _ in range(min(most, len(run.moves)))]
-        if moves and not late:
+        if moves and not closes:
             await self._rehome(run, moves, now)
 
     def _account(self, run: Run, now: float) -> None:
@@ -286,47 +309,52 @@ class Convergences:
             assert isinstance(key, tuple)
             if isinstance(key, Move):
                 continue
-            worker, record, generation, late = key
+            worker, record, generation = key
             if not is_open(self._view.lives[worker], record, generation):
                 run.pace.seen(key, now)
-                if late:
-                    run.reset += 1
-                else:
-                    run.closed += 1
         run.refused += len(run.pace.expired(now))
 
-    def _sample(self, route: RouteRow) -> Sample:
+    def _sample(self, route: RouteRow, run: Run) -> Sample:
+        """Counts as well what this one has closed."""
         counters = self._view.counters
         names = [row.name for row in route.destinations]
         slots = array("I", [row.slot for row in route.destinations])
-        failures = (counters.slot(slot).connect_failures for slot in slots)
+        read = [counters.slot(slot) for slot in slots]
+        ends = counters.closed(slots, ENDS_OF_IT)
+        run.count(sum(ends[::2]), sum(ends[1::2]))
         return Sample(
-            sum(counters.closed(slots, ENDS_OF_IT)),
+            sum(each.active for each in read),
+            sum(ends),
             dict(zip(names, counters.connects(slots), strict=True)),
-            dict(zip(names, failures, strict=True)),
+            {name: each.connect_failures for name, each in zip(names, read, strict=True)},
         )
 
-    def _note_pause(self, route: RouteRow, run: Run, reason: str) -> None:
-        if bool(reason) != bool(run.paused):
-            if reason:
-                log.warning(
-                    "%s: no connections are closed for the weights now: %s", route.name, reason
-                )
-            else:
-                log.info("%s: connections are closed for the weights again", route.name)
+    async def _note_pause(self, route: RouteRow, run: Run, reason: str) -> None:
+        assert self._master is not None
+        has_changed = bool(reason) != bool(run.paused)
         run.paused = reason
+        if not has_changed:
+            return
+        if reason:
+            level = logging.WARNING
+            text = f"{route.name}: no connections are closed for the weights now: {reason}"
+        else:
+            level, text = (
+                logging.INFO,
+                f"{route.name}: connections are closed for the weights again",
+            )
+        await self._master.request("convergence_says", route=route.name, text=text, level=level)
 
     async def _order(self, run: Run, orders: list[Candidate], now: float, *, late: bool) -> None:
         assert self._master is not None
         for one in orders:
-            run.pace.ordered((one.worker, one.record, one.generation, late), now)
+            run.pace.ordered((one.worker, one.record, one.generation), now)
         await self._master.request(
             "converge",
             ids=[one.id for one in orders],
             quiet_ms=run.wanted.quiet_ms,
             late=late,
             ordered_ms=int(now * 1000),
-            told=0,
         )
 
     async def _rehome(self, run: Run, moves: list[Move], now: float) -> None:
@@ -343,13 +371,14 @@ class Convergences:
     async def _end(self, route: RouteRow, run: Run, *, late: bool) -> None:
         """It is over, by the master's word."""
         assert self._master is not None
+        self._sample(route, run)
         done = f"{plural(run.closed, 'connection')} closed"
         if run.wanted.method == REHOME:
             done = f"{plural(run.rehomed, 'connection')} rehomed"
         if run.reset:
             done += f", {run.reset} reset"
         if late:
-            over = _by_name(route, run.surplus)
+            over = by_name(route, run.surplus)
             left = ", ".join(f"{each['name']} {each['connections']}" for each in over)
             text = (
                 f"{route.name}: the deadline for live connections to follow the weights is over: "
@@ -366,20 +395,3 @@ class Convergences:
             lines=[text],
             level=logging.WARNING if late else logging.INFO,
         )
-
-
-def _by_name(route: RouteRow, of: Surplus) -> list[dict[str, Any]]:
-    """As in the status. A destination that the route has no longer has no name."""
-    names = {row.slot: row.name for row in route.destinations}
-    return [
-        {"name": names.get(slot, "(removed)"), "connections": count}
-        for slot, count in sorted(of.by_destination.items())
-    ]
-
-
-def _obstacle(route: RouteRow) -> str:
-    """A destination to which clients would come back that can take none."""
-    for row in route.destinations:
-        if row.effective_weight and not serves(row):
-            return f"{row.name} can take no connections"
-    return ""

@@ -53,10 +53,11 @@ class Pace:
 
 
 class Sample(NamedTuple):
-    """Counts since the start, of a route. connects: those that succeeded; failures: those that
-    did not; both by destination."""
+    """Counts of a route. live: open connections; the others since the start. connects: those that
+    succeeded; failures: those that did not; both by destination."""
 
-    closed: int
+    live: int
+    closed: int  # for the weights, in one way or the other
     connects: Mapping[str, int]
     failures: Mapping[str, int]
 
@@ -67,6 +68,7 @@ class Brake:
     def __init__(self) -> None:
         self._samples: deque[tuple[float, Sample]] = deque()
         self._hold, self._held_until, self._why = FIRST_HOLD, 0.0, ""
+        self._ordered = 0  # since the last sample
 
     def is_due(self, now: float) -> bool:
         """Whether a sample is wanted."""
@@ -74,11 +76,12 @@ class Brake:
 
     def add(self, sample: Sample, now: float) -> None:
         self._samples.append((now, sample))
+        self._ordered = 0
         while self._samples[0][0] < now - RETURN_TIME and len(self._samples) > 1:
             self._samples.popleft()
 
-    def reason(self, rate: float, now: float) -> str:
-        """ "" = go on. There is a sample. Only closes have to come back."""
+    def reason(self, rate: float, now: float, *, come_back: bool = True) -> str:
+        """Empty = go on. There is a sample. come_back: clients have to, before more are closed."""
         failing = self._failing(now)
         if failing:
             if now >= self._held_until:
@@ -89,7 +92,21 @@ class Brake:
             return f"{self._why}; next try in {self._held_until - now:.0f} s"
         if now > self._held_until + self._hold:
             self._hold = FIRST_HOLD
-        return self._outrun(rate)
+        if not come_back or self._room(rate) > 0:
+            return ""
+        closed, back = self._closed_and_back()
+        return (
+            f"{closed} connections were closed within {RETURN_TIME:.0f} s, and {max(0, back)} have "
+            "come"
+        )
+
+    def ordered(self, count: int) -> None:
+        """So many more are to be closed, which no sample knows of yet."""
+        self._ordered += count
+
+    def room(self, rate: float) -> int:
+        """How many may be closed before clients have to come back."""
+        return max(0, self._room(rate) - self._ordered)
 
     def _failing(self, now: float) -> str:
         """Of the destination that fails most, if too many connects there do."""
@@ -104,13 +121,16 @@ class Brake:
                 why = f"{failed} of {failed + max(0, made)} connects to {name} failed just now"
         return why
 
-    def _outrun(self, rate: float) -> str:
+    def _room(self, rate: float) -> int:
+        closed, back = self._closed_and_back()
+        lead = max(MIN_LEAD, int(ALLOWED_LEAD * rate))
+        before = self._samples[-1][1].live + max(0, closed - back)
+        return min(lead, (before + 1) // 2) - (closed - back)
+
+    def _closed_and_back(self) -> tuple[int, int]:
+        """Within RETURN_TIME."""
         first, last = self._samples[0][1], self._samples[-1][1]
-        closed = last.closed - first.closed
-        back = sum(last.connects.values()) - sum(first.connects.values())
-        if closed - back <= max(MIN_LEAD, ALLOWED_LEAD * rate):
-            return ""
         return (
-            f"{closed} connections were closed within {RETURN_TIME:.0f} s, and {max(0, back)} have "
-            "come"
+            last.closed - first.closed,
+            sum(last.connects.values()) - sum(first.connects.values()),
         )

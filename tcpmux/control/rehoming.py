@@ -30,13 +30,21 @@ class Move(NamedTuple):
 
 
 def moves_of(
-    wanted: Surplus, chosen: Iterable[Candidate], own: Mapping[Candidate, int | None]
+    wanted: Surplus,
+    chosen: Iterable[Candidate],
+    own: Mapping[Candidate, int | None],
+    outstanding: Iterable[object] = (),
 ) -> list[Move]:
-    """own: where a client's key says that it belongs; others go where the most are lacking. Of
-    nobody's place there is no move."""
+    """own: where a client's key says that it belongs; others go where the most are lacking, while
+    any are. Those of outstanding orders are not moved twice, and take their places."""
     homes = Homes(wanted)
+    under_way = {move[:3]: move.to for move in outstanding if isinstance(move, Move)}
     found = []
     for one in chosen:
+        to = under_way.get((one.worker, one.record, one.generation))
+        if to is not None:
+            homes.take(one.rule, to)
+            continue
         to = own.get(one)
         if to is None:
             to = homes.next(one)

@@ -18,9 +18,11 @@
     rehome       moves, quiet_ms, ordered_ms
                                     id of a connection and slot of the destination that it is to go
                                     on with, each, when it is quiet; as of converge
-    converge     ids, quiet_ms, late, ordered_ms, told
+    converge     ids, quiet_ms, late, ordered_ms
                                     closes those that are quiet now; late: resets them; decided at
                                     that monotonic ms, and good for a second
+    convergence_says   route, text, level
+                                    a line for the log and the events
     start_convergence  route, settings
                                     live connections follow the weights: control chooses them
     end_convergence    route, began_ms, lines, level
@@ -45,7 +47,7 @@ from tcpmux.config import Config, Text, checks, load_texts
 from tcpmux.config.checks import Watch
 from tcpmux.connection_id import parse_id
 from tcpmux.errors import plural, printable
-from tcpmux.levels import Line, level_from, where_from
+from tcpmux.levels import Line, Where, level_from, where_from
 from tcpmux.log_style import LEVELS
 from tcpmux.master.answers import Answer, Later, Refusal
 from tcpmux.master.aside import Aside
@@ -115,6 +117,7 @@ class Requests:
             "kill": self._kill,
             "converge": self._converge,
             "rehome": self._rehome,
+            "convergence_says": self._convergence_says,
             "start_convergence": self._start_convergence,
             "end_convergence": self._end_convergence,
             "log_level": self._log_level,
@@ -297,9 +300,6 @@ class Requests:
         for line, index, generation in orders:
             order = ordered << 32 | generation & LOW
             line.post(CONVERGE, index, first=quiet, shared=late, value=order)
-        if request["told"]:  # of many, in several requests, the first tells
-            extra = {"event": "converge", "by": request.get("by", "")}
-            log.info("closing %s", plural(request["told"], "connection"), extra=extra)
         return {"ordered": len(orders)}
 
     def _rehome(self, request: Request) -> dict[str, Any]:
@@ -314,6 +314,13 @@ class Requests:
             order = ordered << 32 | generation & LOW
             line.post(REHOME, index, first=quiet, shared=slot & LOW, value=order)
         return {"ordered": len(orders)}
+
+    def _convergence_says(self, request: Request) -> dict[str, Any]:
+        text = printable(str(request["text"]))[:MAX_TEXT]
+        where = Where(str(request["route"]))
+        extra = {"event": "converge", "by": "", "where": where}
+        log.log(level_from(request["level"]), "%s", text, extra=extra)
+        return {}
 
     def _start_convergence(self, request: Request) -> dict[str, Any]:
         return self._asked(

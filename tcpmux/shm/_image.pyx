@@ -124,6 +124,7 @@ cdef int put_route(tm_image *out, tm_route *route, row) except -1:
     route.split.ticket = row.ticket
     plan_split(&route.split, [d.effective_weight for d in row.destinations])
     put_rules(<uint64_t *>&route.rules, row.rules, ROUTE_RULES)
+    memset(&route.convergence, 0, sizeof(route.convergence))  # of an older generation
     if row.convergence is not None:
         put_rules(<uint64_t *>&route.convergence, row.convergence, CONVERGENCE)
     put_ranges(out, &route.admitted, row.admitted)

@@ -168,6 +168,7 @@ cdef extern from "live.h" nogil:
 
     cdef struct tm_cold:
         uint8_t pick_reason
+        uint16_t listener
         uint8_t attempts
         uint32_t route_slot
         uint32_t endpoint_slot

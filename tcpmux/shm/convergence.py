@@ -62,9 +62,9 @@ def set_off(before: Image, after: Image, cause: str, now_ms: int) -> Image:
 
 
 def _shares(route: RouteRow) -> object:
-    """Where connections would go now: by split, and which endpoints are on their way out."""
+    """Where connections would go now: by split, and what is on its way out."""
     return (
-        tuple((row.name, row.effective_weight) for row in route.destinations),
+        tuple((row.name, row.effective_weight, row.state) for row in route.destinations),
         tuple((rule.name, rule.effective_weights) for rule in route.pick_rules),
         frozenset(
             (row.name, str(endpoint.address))

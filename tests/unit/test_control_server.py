@@ -25,6 +25,7 @@ from tcpmux.control.access import Rules
 from tcpmux.control.client import AdminError, Client, NotRunning, Refused
 from tcpmux.control.conditions import Conditions
 from tcpmux.control.connections import Connections
+from tcpmux.control.convergences import Convergences
 from tcpmux.control.event_log import EventLog
 from tcpmux.control.health import Health
 from tcpmux.control.history import History
@@ -117,6 +118,7 @@ class Running:
             conditions,
             Readiness(view, conditions),
             history,
+            Convergences(view, slices),
         )
         self.client = Client(self.path, DEADLINE)
         self.task = asyncio.create_task(Control(admin, theirs, readings, identity).serve())

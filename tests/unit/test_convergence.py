@@ -6,80 +6,157 @@ from random import Random
 
 import pytest
 
-from tcpmux.control.convergence import Candidate, apportion, chosen, surplus
+from tcpmux.control.convergence import (
+    IDLE,
+    NO_RULE,
+    OLDEST,
+    RANDOM,
+    Blocked,
+    Candidate,
+    Choice,
+    Surplus,
+    apportion,
+    surplus,
+)
+
+V1, V2, V3 = 1, 2, 3  # slots of destinations
+RULE = 7  # slot of a rule
 
 
 def candidate(
-    index: int, *, destination: int = 0, idle: int = 1000, age: int = 5000, last: bool = True
+    record: int,
+    *,
+    destination: int = V1,
+    endpoint: int = 11,
+    rule: int = NO_RULE,
+    idle: int = 1000,
+    age: int = 5000,
+    last: bool = True,
 ) -> Candidate:
-    return Candidate(0, index, 1, destination, 0, idle, age, last)
+    return Candidate(0, record, 1, rule, destination, endpoint, idle, age, last)
 
 
-def indexes(
-    found: list[Candidate], leaving: int = 9, order: str = "idle", most: int = 9, quiet: int = 300
-) -> list[int]:
-    places = {(0, 0): leaving}
-    picked = chosen(found, places, quiet=quiet, order=order, most=most, random=Random(1))
-    return [each.record for each in picked]
+def chosen(
+    found: list[Candidate],
+    wanted: Surplus | None = None,
+    *,
+    order: int = IDLE,
+    most: int = 9,
+    quiet: int = 300,
+    late: bool = False,
+) -> tuple[list[int], Blocked]:
+    choice = Choice(
+        wanted or Surplus({(NO_RULE, V1): 9}),
+        quiet=quiet,
+        order=order,
+        most=most,
+        random=Random(1),
+        late=late,
+    )
+    for _ in choice.steps(found):
+        pass
+    return [one.record for one in choice.first()], choice.blocked
+
+
+def at(counts: dict[int, int], rule: int = NO_RULE) -> dict[tuple[int, int, int], int]:
+    """Counts by destination, each with one endpoint."""
+    return {(rule, slot, slot + 10): count for slot, count in counts.items()}
 
 
 @pytest.mark.parametrize("total", [0, 1, 7, 100, 9999])
 def test_shares_add_up_and_are_off_by_less_than_one(total: int) -> None:
-    weights = {0: 1, 1: 0, 2: 33, 3: 66}
+    weights = {V1: 1, V2: 0, V3: 33, 4: 66}
     shares = apportion(total, weights, {})
     assert sum(shares.values()) == total
-    assert shares[1] == 0
+    assert shares[V2] == 0
     for slot, weight in weights.items():
         assert abs(shares[slot] - total * weight / 100) < 1
 
 
 def test_equal_remainders_go_to_who_has_them_already() -> None:
-    assert apportion(3, {0: 1, 1: 1}, {0: 1, 1: 2}) == {0: 1, 1: 2}
-    assert surplus({(0, 0): 1, (0, 1): 2}, {0: {0: 1, 1: 1}}) == {}
+    assert apportion(3, {V1: 1, V2: 1}, {V1: 1, V2: 2}) == {V1: 1, V2: 2}
+    assert surplus(at({V1: 1, V2: 2}), {NO_RULE: {V1: 1, V2: 1}}).by_destination == {}
 
 
-def test_only_the_surplus_leaves() -> None:
-    assert surplus({(0, 0): 100}, {0: {0: 90, 1: 10}}) == {(0, 0): 10}
-    assert surplus({(0, 0): 90, (0, 1): 10}, {0: {0: 90, 1: 10}}) == {}
+def test_only_what_is_more_than_a_share_leaves() -> None:
+    found = surplus(at({V1: 100}), {NO_RULE: {V1: 80, V2: 20}})
+    assert found.places == {(NO_RULE, V1): 20}
+    assert found.by_destination == {V1: 20}
+    assert found.total == 100
 
 
-def test_splits_do_not_make_up_for_each_other() -> None:
-    counts = {(0, 0): 10, (1, 1): 10}
-    assert surplus(counts, {0: {0: 1, 1: 1}, 1: {0: 1, 1: 0}}) == {(0, 0): 5, (1, 1): 10}
+def test_a_destination_without_a_share_keeps_none_whatever_the_tolerance() -> None:
+    weights = {NO_RULE: {V1: 0, V2: 1, V3: 1}}
+    found = surplus(at({V1: 2, V2: 11, V3: 8}), weights, tolerance=1)
+    assert found.by_destination == {V1: 2}
+    found = surplus(at({V1: 2, V2: 14, V3: 5}), weights, tolerance=1)
+    assert found.by_destination == {V1: 2, V2: 3}
 
 
-def test_a_destination_without_weight_or_gone_keeps_none() -> None:
-    counts = {(0, 0): 4, (0, 1): 3, (0, 7): 2}
-    assert surplus(counts, {0: {0: 0, 1: 1}}) == {(0, 0): 4, (0, 7): 2}
+def test_a_split_without_weight_is_left_alone() -> None:
+    assert surplus(at({V1: 5}), {NO_RULE: {V1: 0, V2: 0}}).by_destination == {}
 
 
-def test_where_nothing_has_weight_or_the_split_is_unknown_all_stay() -> None:
-    assert surplus({(0, 0): 4, (5, 0): 4}, {0: {0: 0, 1: 0}}) == {}
+def test_a_destination_that_is_gone_keeps_none() -> None:
+    assert surplus(at({V3: 5}), {NO_RULE: {V1: 1}}).by_destination == {V3: 5}
 
 
-def test_clients_that_wait_and_busy_ones_are_not_chosen() -> None:
-    found = [candidate(1, last=False), candidate(2, idle=299), candidate(3, idle=300)]
-    assert indexes(found) == [3]
+def test_each_split_is_planned_by_itself() -> None:
+    splits = {NO_RULE: {V1: 1, V2: 0}, RULE: {V1: 0, V2: 1}}
+    counts = {**at({V1: 5, V2: 1}), **at({V1: 3, V2: 2}, RULE)}
+    found = surplus(counts, splits)
+    assert found.places == {(NO_RULE, V2): 1, (RULE, V1): 3}
+    assert found.by_destination == {V1: 3, V2: 1}
 
 
-def test_orders() -> None:
-    found = [
-        candidate(3, idle=500, age=900),
-        candidate(1, idle=700, age=800),
-        candidate(2, idle=500, age=900),
-    ]
-    assert indexes(found) == [1, 2, 3]
-    assert indexes(found, order="oldest") == [2, 3, 1]
-    many = [candidate(index) for index in range(9)]
-    shuffled = indexes(many, order="random")
-    assert sorted(shuffled) == list(range(9)) != shuffled
+def test_connections_of_a_rule_that_is_gone_are_of_the_route() -> None:
+    counts = {**at({V1: 5}), **at({V2: 5}, RULE)}
+    assert surplus(counts, {NO_RULE: {V1: 1, V2: 1}}).by_destination == {}
 
 
-def test_never_more_than_the_surplus_of_each_place_or_the_most() -> None:
-    found = [candidate(index, destination=index % 2) for index in range(20)]
-    leaving = {(0, 0): 3, (0, 1): 1}
-    picked = chosen(found, leaving, quiet=0, order="idle", most=9, random=Random(1))
-    assert [each.destination for each in picked].count(0) == 3
-    assert len(picked) == 4
-    assert len(indexes(found, most=2)) == 2
-    assert indexes(found, most=0) == []
+def test_all_leave_an_endpoint_that_is_out_of_service() -> None:
+    counts = {(NO_RULE, V1, 11): 4, (NO_RULE, V1, 12): 4, (NO_RULE, V2, 13): 8}
+    found = surplus(counts, {NO_RULE: {V1: 1, V2: 1}}, [11])
+    assert found.places == {}
+    assert found.by_destination == {V1: 4}
+    assert found.leaves(candidate(1, endpoint=11))
+    assert not found.leaves(candidate(1, endpoint=12))
+
+
+def test_longest_idle_first_then_by_record() -> None:
+    found = [candidate(3, idle=900), candidate(1, idle=900), candidate(2, idle=5000)]
+    assert chosen(found)[0] == [2, 1, 3]
+
+
+def test_oldest_first_and_at_random() -> None:
+    found = [candidate(n, idle=1000 * n, age=100_000 - n) for n in range(40)]
+    assert chosen(found, order=OLDEST, most=3, quiet=0)[0] == [0, 1, 2]
+    some = chosen(found, Surplus({(NO_RULE, V1): 40}), order=RANDOM, most=40, quiet=0)[0]
+    assert sorted(some) == [*range(40)]
+    assert some != sorted(some)
+
+
+def test_who_waits_for_an_answer_or_is_busy_is_not_chosen_but_counted() -> None:
+    found = [candidate(1, last=False), candidate(2, idle=299), candidate(3)]
+    assert chosen(found) == ([3], Blocked(busy=1, unanswered=1))
+
+
+def test_after_the_deadline_all_are() -> None:
+    found = [candidate(1, last=False), candidate(2, idle=0), candidate(3)]
+    assert chosen(found, late=True)[0] == [1, 3, 2]
+
+
+def test_no_place_loses_more_than_its_surplus() -> None:
+    wanted = Surplus({(NO_RULE, V1): 2, (RULE, V1): 1})
+    found = [candidate(n) for n in range(10)]
+    found += [candidate(n, rule=RULE) for n in range(10, 20)]
+    found += [candidate(n, destination=V2) for n in range(20, 30)]
+    assert chosen(found, wanted)[0] == [0, 1, 10]
+    assert len(chosen(found, wanted, most=2)[0]) == 2
+
+
+def test_the_best_are_found_among_thousands() -> None:
+    """They are compared in parts."""
+    found = [candidate(n, idle=1000 + n * 7919 % 5000) for n in range(5000)]
+    best = sorted(found, key=lambda one: -one.idle)[:5]
+    assert chosen(found, most=5)[0] == [one.record for one in best]
