@@ -134,7 +134,7 @@ static void look(struct tm_worker *w, uint32_t scout)
         return;
     }
     if (w->now_ms >= next_ms) {
-        if (tm_converge_is_moment(w, index, cold->quiet_ms) && !tm_sock_outstanding(fd)) {
+        if (tm_converge_is_moment(w, index, cold->quiet_ms)) {
             exchange(w, index, scout);
             return;
         }

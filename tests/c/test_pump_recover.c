@@ -328,8 +328,8 @@ static void a_wrong_count_of_bytes_is_noticed(void)
             tm_journal_note(journal, operations[k]);
             int flags = operations[k] == TM_PEEK_SEND ? MSG_PEEK : 0;
             CHECK_EQUAL(recv(rig->source, rig->pump.buffer, BUFFER_SIZE, flags), 700);
-            int result = tm_pump_recover(&rig->pump, &rig->half, rig->source, rig->destination,
-                                         false);
+            struct tm_way way = {rig->source, rig->destination, false, 0};
+            int result = tm_pump_recover(&rig->pump, &rig->half, &way);
             CHECK_EQUAL(result, wrong ? -EUCLEAN : 0);
             tm_journal_note(journal, TM_NOTHING);
             close_rig(rig);
