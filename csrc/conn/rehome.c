@@ -59,6 +59,31 @@ static bool is_bound_to_endpoint(struct tm_worker *w, uint32_t index)
     return known && (known->starttls || known->first_bytes == TM_FIRST_TLS);
 }
 
+/* Index of the destination with that slot, of the connection's route. */
+static uint32_t find_destination(struct tm_worker *w, uint32_t index, uint32_t slot)
+{
+    const struct tm_route *route = tm_route_of(w, index);
+    for (uint32_t i = 0; route && i < route->destination_count; i++)
+        if (w->image->destinations[route->first_destination + i].slot == slot)
+            return route->first_destination + i;
+    return TM_NONE;
+}
+
+/* A reload may have removed its endpoint since, and given the slot of its destination to another
+ * one: an endpoint's own is not given away while a scout counts there. */
+static bool is_still_wanted(struct tm_worker *w, uint32_t scout, uint32_t index)
+{
+    const struct tm_cold *cold = &w->colds[scout];
+    if (cold->table_generation == w->generation)
+        return true;
+    uint32_t at = find_destination(w, index, w->records[scout].destination_slot);
+    const struct tm_destination *destination = at == TM_NONE ? NULL : &w->image->destinations[at];
+    for (uint32_t i = 0; destination && i < destination->endpoint_count; i++)
+        if (w->image->endpoints[destination->first_endpoint + i].slot == cold->endpoint_slot)
+            return true;
+    return false;
+}
+
 /* --- the end of a scout --------------------------------------------------------------------- */
 
 void tm_rehome_end(struct tm_worker *w, uint32_t scout)
@@ -128,8 +153,11 @@ static void look(struct tm_worker *w, uint32_t scout)
     int fd = w->records[scout].fd[TM_ENDPOINT];
     uint32_t index = connection_of(w, scout);
     uint64_t next_ms = listens_until_ms(w, scout), quiet_ms;
-    if (index == TM_NONE || tm_sock_unread(fd) || tm_sock_input_ends(fd) ||
-        tm_sock_error(fd) < 0) {
+    if (index == TM_NONE || !is_still_wanted(w, scout, index)) {
+        give_up(w, scout, FAILED_STAYS_S);
+        return;
+    }
+    if (tm_sock_unread(fd) || tm_sock_input_ends(fd) || tm_sock_error(fd) < 0) {
         give_up(w, scout, GREETED_STAYS_S);
         return;
     }
@@ -202,16 +230,6 @@ void tm_rehome_due(struct tm_worker *w, uint32_t scout)
 }
 
 /* --- a scout -------------------------------------------------------------------------------- */
-
-/* Index of the destination with that slot, of the connection's route. */
-static uint32_t find_destination(struct tm_worker *w, uint32_t index, uint32_t slot)
-{
-    const struct tm_route *route = tm_route_of(w, index);
-    for (uint32_t i = 0; route && i < route->destination_count; i++)
-        if (w->image->destinations[route->first_destination + i].slot == slot)
-            return route->first_destination + i;
-    return TM_NONE;
-}
 
 /* A record for it; TM_NONE: there is none. */
 static uint32_t make_scout(struct tm_worker *w, uint32_t index, uint32_t at, uint32_t quiet_ms)
