@@ -155,7 +155,7 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
 struct tm_way {
     int source, destination;
     bool to_endpoint;   /* the destination is a socket that connect() was called on */
-    uint64_t elsewhere; /* bytes of the half that another endpoint's socket has seen, not this one's */
+    uint64_t elsewhere; /* bytes of the half that other endpoints' sockets have seen */
 };
 
 /* Finishes what a worker had begun on this half when it died: called in its next incarnation, for

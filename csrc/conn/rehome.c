@@ -29,7 +29,7 @@ enum {
 
 /* --- who belongs to whom -------------------------------------------------------------------- */
 
-/* The connection of a scout; TM_NONE: it is not there any more, or is on its way to another worker. */
+/* The connection of a scout; TM_NONE: it is over, or on its way to another worker. */
 static uint32_t connection_of(const struct tm_worker *w, uint32_t scout)
 {
     const struct tm_cold *cold = &w->colds[scout];

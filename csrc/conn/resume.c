@@ -26,8 +26,8 @@ static bool was_reset(const struct tm_conn *conn, const struct tm_cold *cold, in
     if (tm_sock_error(conn->fd[side]) < 0)
         return true;
     if (half->state == TM_HALF_OPEN)
-        return tm_kernel_was_reset(conn->fd[side],
-                                   half->bytes + half->queued + tm_base_consumed(half->base) - elsewhere);
+        return tm_kernel_was_reset(conn->fd[side], half->bytes + half->queued +
+                                                       tm_base_consumed(half->base) - elsewhere);
     /* Its FIN has come, ours has not been sent: nothing else closes it. */
     return conn->half[1 - side].state == TM_HALF_OPEN && tm_kernel_fin_sent(conn->fd[side]);
 }
@@ -80,7 +80,8 @@ static bool finish_relaying(struct tm_worker *w, uint32_t index, enum tm_operati
             tm_record_note_spoke(conn, side);
     for (side = 0; side < 2; side++) {
         tm_relay_count(w, index, side);
-        if (!(conn->half[side].uncounted & TM_UNCOUNTED_SOURCE) && was_reset(conn, &w->colds[index], side))
+        if (!(conn->half[side].uncounted & TM_UNCOUNTED_SOURCE) &&
+            was_reset(conn, &w->colds[index], side))
             conn->side_flags[side] |= TM_RESET | TM_HUNG_UP;
     }
     return true;

@@ -1,9 +1,9 @@
 /* The endpoint of a connection is exchanged for another one, which a scout (rehome.h) has.
  *
- * Socket, slots, counts over all workers and what was said to the endpoint change places between the
- * two records, all or nothing: what both are to be stands in the buffer before either is touched, and
- * the journal says so. A later incarnation writes it again. So at any moment each socket is in one
- * record or in that text, and each count in one record.
+ * Socket, slots, counts over all workers and what was said to the endpoint change places between
+ * the two records, all or nothing: what both are to be stands in the buffer before either is
+ * touched, and the journal says so. A later incarnation writes it again. So at any moment each
+ * socket is in one record or in that text, and each count in one record.
  */
 #ifndef TM_SWAP_H
 #define TM_SWAP_H

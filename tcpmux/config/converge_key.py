@@ -71,3 +71,13 @@ class ConvergeModel(_ConvergeKeys):
         return settings_of(
             Converge, [self], is_set=True, when=self.when, rate=rate, rate_percent=percent
         )
+
+
+def why_no_tls(model: ConvergeModel | None, starttls: str) -> str:
+    """Why connections that begin with TLS in the end can't go as it says; "" = they can."""
+    if model is None or model.made().method != "rehome" or starttls == "none":
+        return ""
+    return (
+        "converge: method rehome can't work with preread: starttls, as another endpoint does not "
+        "know the TLS session of a client: use method close"
+    )

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from tcpmux.config.check import CHECK_KINDS, Check
 from tcpmux.config.converge import Converge
-from tcpmux.config.converge_key import ConvergeModel
+from tcpmux.config.converge_key import ConvergeModel, why_no_tls
 from tcpmux.config.keys import entry, is_off, model_of, one_of, settings_of
 from tcpmux.config.patterns import compiled
 from tcpmux.config.preread import Preread
@@ -338,12 +338,9 @@ class RoutePolicyModel(_RouteKeys):
 
     @model_validator(mode="after")
     def _can_rehome(self) -> RoutePolicyModel:
-        starttls = self.preread.made().starttls if self.preread else "none"
-        if self.converge and self.converge.made().method == "rehome" and starttls != "none":
-            raise ValueError(
-                "converge: method rehome can't work with preread: starttls, as another endpoint "
-                "does not know the TLS session of a client: use method close"
-            )
+        why = why_no_tls(self.converge, self.preread.made().starttls) if self.preread else ""
+        if why:
+            raise ValueError(why)
         return self
 
     def made(self, defaults: SharedModel) -> RoutePolicy:

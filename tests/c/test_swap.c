@@ -1,5 +1,5 @@
-/* csrc/conn/swap.c: an exchange of endpoints that is cut off after any instruction. Runs alone, under
- * sanitizers. */
+/* csrc/conn/swap.c: an exchange of endpoints that is cut off after any instruction. Runs alone,
+ * under sanitizers. */
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
