@@ -7,34 +7,23 @@ from typing import TYPE_CHECKING
 import click
 
 from tcpmux.cli import completing
+from tcpmux.cli.converging import (
+    deadline_option,
+    done_so_far,
+    left_over,
+    plan_text,
+    seconds,
+    then_option,
+)
 from tcpmux.cli.instance import client
 from tcpmux.cli.output import print_applied, say
 from tcpmux.cli.where import Where, admin_option
-from tcpmux.control.limits import CONVERGE_METHODS, CONVERGE_ORDERS, CONVERGE_THENS
-from tcpmux.errors import TcpmuxError, UsageError, plural
+from tcpmux.control.limits import CONVERGE_METHODS, CONVERGE_ORDERS
+from tcpmux.errors import TcpmuxError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tcpmux.control.client import Client, Status
-    from tcpmux.control.schema import (
-        ConvergeMethod,
-        ConvergencePlan,
-        ConvergeOrder,
-        ConvergeThen,
-        Surplus,
-    )
-
-
-def _seconds(_ctx: click.Context, _option: click.Parameter, text: str | None) -> float | None:
-    if text is None:
-        return None
-    from tcpmux.config.duration import parse_duration
-
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{error}, got {text!r}") from None
+    from tcpmux.control.schema import ConvergeMethod, ConvergeOrder, ConvergeThen
 
 
 @click.command("converge")
@@ -42,18 +31,12 @@ def _seconds(_ctx: click.Context, _option: click.Parameter, text: str | None) ->
 @click.option("--rate", metavar="RATE", help="Close at most so many per second: 20/s, 1%/s.")
 @click.option(
     "--quiet",
-    callback=_seconds,
+    callback=seconds,
     metavar="DURATION",
     help="Close only connections on which no byte has moved for this long: 300ms.",
 )
-@click.option(
-    "--deadline", callback=_seconds, metavar="DURATION", help="End after this time: 90s, 10m."
-)
-@click.option(
-    "--then",
-    type=click.Choice(CONVERGE_THENS),
-    help="What happens at the deadline to those left: they stay, or are reset at the rate.",
-)
+@deadline_option
+@then_option
 @click.option(
     "--method",
     type=click.Choice(CONVERGE_METHODS),
@@ -126,32 +109,8 @@ def converge(
         tolerance=tolerance,
         dry_run=dry_run,
     )
-    say(f"{route}: {_plan_text(plan)}")
+    say(f"{route}: {plan_text(plan)}")
     return wait_for_end(instance, route, before) if wait else 0
-
-
-def _plan_text(plan: ConvergencePlan) -> str:
-    every = plural(plan["connections"], "live connection")
-    if not plan["surplus"]:
-        return f"{every}, which follow the weights: nothing to do"
-    done = "rehomed" if plan["method"] == "rehome" else "closed"
-    text = (
-        f"{every}; too many: {_listed(plan['surplus'])}; about {plan['closes']} to be {done}, in "
-        f"{plan['seconds']:.0f} s or more"
-    )
-    waiting = [
-        f"{count} {what}"
-        for count, what in (
-            (plan["busy"], "busy"),
-            (plan["unanswered"], "waiting for an answer"),
-        )
-        if count
-    ]
-    return f"{text}; now {', '.join(waiting)}" if waiting else text
-
-
-def _listed(found: Sequence[Surplus]) -> str:
-    return ", ".join(f"{each['name']} {each['connections']}" for each in found)
 
 
 def _last_event(instance: Client) -> int:
@@ -172,15 +131,10 @@ def wait_for_end(instance: Client, route: str, since: int) -> int:
         state = found["convergence"]
         if state is None:
             return True
-        text = f"too many: {_listed(state['surplus']) or 'not counted yet'}"
-        if state["reason"]:
-            text += f"; paused: {state['reason'].partition(';')[0]}"
+        text = left_over(state).partition("; next try")[0]
         if text != shown:
             shown = text
-            done = f"{state['closed'] + state['reset']} closed"
-        if state["method"] == "rehome":
-            done = f"{state['rehomed']} rehomed"
-        say(f"{route}: {done}; {text}")
+            say(f"{route}: {done_so_far(state)}; {text}")
         return False
 
     instance.wait_for(is_over, None)

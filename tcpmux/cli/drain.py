@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 import click
 
 from tcpmux.cli import completing, targets
+from tcpmux.cli.converging import deadline_option, plan_text, then_option
 from tcpmux.cli.instance import client
 from tcpmux.cli.output import say
 from tcpmux.cli.stop import STATUS_TIME, waiting_for
 from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.asking import WaitTimeout
-from tcpmux.errors import TcpmuxError, UsageError, plural
+from tcpmux.errors import TcpmuxError, UsageError, plural, printable
 
 if TYPE_CHECKING:
     from tcpmux.control.client import Client, Status
+    from tcpmux.control.schema import ConvergeThen
 
 for_option = click.option(
     "--for", "for_", metavar="DURATION", help="Make it ready again after this time: 90s, 10m, 2h."
@@ -36,13 +38,24 @@ force_option = click.option(
 @click.option(
     "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait at most this long."
 )
+@click.option(
+    "--converge",
+    is_flag=True,
+    help="Close open connections as well, in quiet moments: see `tcpmux converge`.",
+)
+@deadline_option
+@then_option
 @for_option
 @force_option
 def drain(
     admin: Where,
     target: str | None,
+    *,
     wait: bool,
     timeout: float | None,
+    converge: bool,
+    deadline: float | None,
+    then: ConvergeThen | None,
     for_: str | None,
     force: bool,
 ) -> int:
@@ -53,6 +66,10 @@ def drain(
     none is left to take connections: this requires --force. DESTINATION alone is enough where only
     one has that name; ADDRESS alone is every endpoint at that address.
 
+    With --converge, connections of TARGET are closed in quiet moments, at the rate of the route's
+    `converge` (10/s), so that their clients reconnect elsewhere; at the --deadline those left stay,
+    or are reset.
+
     With --for, an endpoint becomes ready again after that time, and --wait waits no longer. Without
     it, an endpoint that was drained with --for keeps the time set then.
 
@@ -62,23 +79,30 @@ def drain(
     \b
     Examples:
         tcpmux drain tcp-echo/v1 --wait --timeout 600
+        tcpmux drain tcp-echo/v1 --converge --deadline 10m --then reset --wait
         tcpmux drain tcp-echo/v1/10.0.0.7:9000 --for 10m --wait
         tcpmux drain all --wait
     """
     if timeout is not None and not wait:
         raise UsageError("--timeout requires --wait")
+    if not converge and (deadline is not None or then is not None):
+        raise UsageError("--deadline and --then require --converge")
     instance = client(admin)
     if target not in (None, "all"):
         assert target is not None
         seconds = seconds_of(for_)
         found = _change(instance, target, "drain", seconds, force=force)
+        if converge:
+            for route in dict.fromkeys(each.route for each in found):
+                plan = instance.converge(route, deadline=deadline, then=then)
+                say(f"{printable(route)}: {plan_text(plan)}")
         if seconds:
             timeout = seconds if timeout is None else min(timeout, seconds)
         return _wait(instance, found, timeout) if wait else 0
-    if timeout is not None or force or for_ is not None:
+    if timeout is not None or force or for_ is not None or converge:
         raise UsageError(
-            "--timeout, --for and --force require a TARGET; for the instance, set drain_timeout "
-            "in the file"
+            "--timeout, --for, --force and --converge require a TARGET; for the instance, set "
+            "drain_timeout in the file"
         )
     pid = instance.stop()["pid"]
     if not wait:

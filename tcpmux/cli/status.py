@@ -18,6 +18,7 @@ from tcpmux.cli.conditions import (
     urgency,
     word,
 )
+from tcpmux.cli.converging import converging, left_over
 from tcpmux.cli.endpoint import endpoint_note, name_note, slow_start_percent
 from tcpmux.cli.instance import client
 from tcpmux.cli.output import (
@@ -235,6 +236,9 @@ def _route(route: RouteStatus, now: float, most: int | None, *, details: bool) -
     yield from wrapped(f"on {', '.join(route['listen'])}: {_figures(route)}", "  ", most)
     if route.get("sticky"):  # an older build does not say
         yield from wrapped(shares_of_clients(str(route["sticky"])), "  ", most)
+    state = route.get("convergence")  # an older build does not say
+    if state:
+        yield from wrapped(converging(state, now), "  ", most)
     for line in _destinations(route, inner):
         yield f"  {line}"
     for line in _rules(route, inner, details=details):
@@ -250,6 +254,9 @@ def _line(route: RouteStatus, most: int | None) -> str:
     """One for a route that is healthy, or one of too many."""
     own = condition_of(route)
     reason = f"  ({own.reason})" if own.reason else ""
+    state = route.get("convergence")
+    if state:
+        reason += f"  (converging: {left_over(state)})"
     line = f"  {route['connections_active']} active  {printable(split(route) + reason)}"
     room = None if most is None else most - len(f"{printable(route['name'])}  {own.word}")
     return f"{_short_head(route)}{line if room is None else line[: max(0, room)]}"

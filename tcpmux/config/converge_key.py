@@ -28,7 +28,7 @@ def _when(value: Any) -> int:
     if not isinstance(value, list) or not value:
         raise ValueError(f"expected manual, or a list of {known}; got {describe(value)}")
     for cause in value:
-        if cause not in CONVERGE_WHEN:
+        if not isinstance(cause, str) or cause not in CONVERGE_WHEN:
             raise ValueError(f"expected some of {known}, got {describe(cause)}")
     return sum(1 << bit for bit, cause in enumerate(CONVERGE_WHEN) if cause in value)
 

@@ -49,12 +49,12 @@ def assembled(options: argparse.Namespace) -> Control:
 
 def _readings(view: View) -> Readings:
     events, health, names, slices = EventLog(), Health(view), HostNames(), Slices()
-    conditions = Conditions(view, health, names)
+    conditions, convergences = Conditions(view, health, names), Convergences(view, slices)
     return Readings(
         StatusReader(view, health.detail, names.detail),
         Connections(view),
         events,
-        Metrics(view, __version__, conditions),
+        Metrics(view, __version__, conditions, convergences),
         Stream(view, events, {"version": __version__}, health, names, slices, conditions),
         health,
         names,
@@ -62,7 +62,7 @@ def _readings(view: View) -> Readings:
         conditions,
         Readiness(view, conditions),
         History(view, events, slices),
-        Convergences(view, slices),
+        convergences,
     )
 
 

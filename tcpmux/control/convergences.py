@@ -138,10 +138,14 @@ class Convergences:
             "unanswered": run.blocked.unanswered,
         }
 
+    def runs(self) -> Mapping[str, tuple[RouteRow, Run]]:
+        """Of all routes that converge, by name."""
+        self._refresh()
+        return self._runs
+
     def shown(self, route: dict[str, Any]) -> dict[str, Any]:
         """The same, a route of the status, with its state."""
-        self._refresh()
-        found = self._runs.get(route["name"])
+        found = self.runs().get(route["name"])
         return {**route, "convergence": self.state(*found) if found else None}
 
     async def preview(self, route: RouteRow, settings: Mapping[str, int]) -> dict[str, Any]:

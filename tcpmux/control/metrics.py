@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from tcpmux.control import convergence_metrics
 from tcpmux.control.machine import accept_queues
 from tcpmux.control.metric_families import (
     ENDPOINT,
@@ -51,6 +52,7 @@ from tcpmux.shm.view import View
 
 if TYPE_CHECKING:
     from tcpmux.control.conditions import Conditions
+    from tcpmux.control.convergences import Convergences
     from tcpmux.control.slices import Slices
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -107,7 +109,14 @@ class Metrics:
     """Makes the text of what a View shows. version: of tcpmux. conditions: have to be looked at
     first."""
 
-    def __init__(self, view: View, version: str, conditions: Conditions) -> None:
+    def __init__(
+        self,
+        view: View,
+        version: str,
+        conditions: Conditions,
+        convergences: Convergences | None = None,
+    ) -> None:
+        self._convergences = convergences
         self._view = view
         self._version = version
         self._conditions = conditions
@@ -146,6 +155,8 @@ class Metrics:
         self._put_waiting(parts, prepared.image, open_metrics=open_metrics)
         self._put_workers(parts, open_metrics=open_metrics)
         self._put_programs(parts, open_metrics=open_metrics)
+        runs = self._convergences.runs() if self._convergences else {}
+        parts += convergence_metrics.parts(runs, open_metrics=open_metrics)
         if open_metrics:
             parts.append("# EOF\n")
         yield "".join(parts)

@@ -357,7 +357,7 @@ class Operations(Reading):
                 tolerance={"type": "integer", "minimum": 0, "maximum": MAX_WEIGHT},
                 dry_run=_BOOLEAN,
             ),
-            example='{"rate": "20/s", "quiet": 0.3, "deadline": 60, "then": "keep"}, or {}',
+            example='{"rate": "20/s", "quiet": 0.3, "deadline": 60, "then": "keep"}',
             commands=(
                 Command(
                     "converge", "Close live connections of ROUTE until they follow its weights."
@@ -394,10 +394,18 @@ class Operations(Reading):
         said = {name: value for name, value in given.items() if value is not None}
         return Call({"route": route}, body={**said, **_given(dry_run=dry_run)})
 
-    @operation(Row("DELETE", "/v1/routes/{route}/convergence", Role.OPERATOR, Applied))
+    @operation(
+        Row(
+            "POST",
+            "/v1/routes/{route}/convergence/stop",
+            Role.OPERATOR,
+            Applied,
+            body=_NOTHING,
+        )
+    )
     def stop_converging(self, route: str) -> Call[Applied]:
         """Live connections of a route stay where they are from now on."""
-        return Call({"route": route})
+        return Call({"route": route}, body={})
 
     @operation(
         Row(
