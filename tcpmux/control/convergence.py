@@ -14,7 +14,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tcpmux.config.converge import CONVERGE_ORDER
-from tcpmux.shm.image import READY, RouteRow
+from tcpmux.shm.convergence import CLOSE, is_left
+from tcpmux.shm.image import RouteRow
 from tcpmux.shm.serving import serves
 
 if TYPE_CHECKING:
@@ -77,13 +78,14 @@ def splits_of(route: RouteRow) -> dict[int, Split]:
     return found
 
 
-def leaving_endpoints(route: RouteRow) -> frozenset[int]:
-    """Slots of those that an operator has taken out of service."""
+def leaving_endpoints(route: RouteRow, method: int = CLOSE) -> frozenset[int]:
+    """Slots of those that an operator has taken out of service; and of those that are down, where
+    that costs no client its connection."""
     return frozenset(
         endpoint.slot
         for row in route.destinations
         for endpoint in row.endpoints
-        if endpoint.state != READY
+        if is_left(endpoint, method)
     )
 
 

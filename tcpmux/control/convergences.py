@@ -246,7 +246,7 @@ class Convergences:
         relaying: Relaying,
         now: float,
     ) -> Iterator[None]:
-        wanted, leaving = run.wanted, leaving_endpoints(route)
+        wanted, leaving = run.wanted, leaving_endpoints(route, run.wanted.method)
         if needs_facts(route):
             found: list[Surplus] = []
             yield from run.fates.steps(image, route, rows, leaving, wanted.tolerance, found)

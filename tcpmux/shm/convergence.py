@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from tcpmux.config.converge import CONVERGE_THEN, CONVERGE_WHEN, rate_text, when_text
 from tcpmux.config.duration import format_duration
-from tcpmux.shm.image import READY, Convergence, Image, RouteRow
+from tcpmux.shm.image import HEALTHY, READY, Convergence, EndpointRow, Image, RouteRow
 from tcpmux.shm.rules import RouteRules
 
 KEEP, RESET = range(2)  # indexes of CONVERGE_THEN
@@ -61,6 +61,12 @@ def set_off(before: Image, after: Image, cause: str, now_ms: int) -> Image:
     return replace(after, routes=routes)
 
 
+def is_left(endpoint: EndpointRow, method: int) -> bool:
+    """Whether nobody is to stay there. Who is closed for one that is down may still be served by
+    it; who is rehomed loses nothing."""
+    return endpoint.state != READY or (method == REHOME and endpoint.health != HEALTHY)
+
+
 def _shares(route: RouteRow) -> object:
     """Where connections would go now: by split, and what is on its way out."""
     return (
@@ -70,7 +76,7 @@ def _shares(route: RouteRow) -> object:
             (row.name, str(endpoint.address))
             for row in route.destinations
             for endpoint in row.endpoints
-            if endpoint.state != READY
+            if is_left(endpoint, route.rules.converge_method)
         ),
     )
 
