@@ -53,7 +53,7 @@ EVERY = 1.0  # s between looks at who is to leave
 SOON = 0.25  # s at least, if there is nothing left to do of the last one
 LEISURE = 20  # times as long as a look takes, at least
 RETRY = 1.0  # s
-ENDS_OF_IT = ("converged", "converged_late")  # reasons of ends
+ENDS_OF_IT = ("converged", "converged_late", "rehomed")  # reasons of ends
 
 
 @dataclass(slots=True)
@@ -74,15 +74,16 @@ class Run:
     closed: int = 0
     rehomed: int = 0
     reset: int = 0
-    before: tuple[int, int] | None = None  # those of the route before it
+    before: tuple[int, int, int] | None = None  # those of the route before it
     paused: str = ""  # why
     is_ending: bool = False
 
-    def count(self, closed: int, reset: int) -> None:
+    def count(self, closed: int, reset: int, rehomed: int) -> None:
         """Of the route, since the start of the instance."""
         if self.before is None:
-            self.before = closed, reset
+            self.before = closed, reset, rehomed
         self.closed, self.reset = closed - self.before[0], reset - self.before[1]
+        self.rehomed = rehomed - self.before[2]
 
     def is_late(self, now: float) -> bool:
         return now * 1000 >= self.wanted.began_ms + self.wanted.deadline_ms
@@ -153,10 +154,9 @@ class Convergences:
         now = time.monotonic()
         run = Run(convergence_of(route, settings, int(now * 1000)))
         await self._look_at(self._view.image()[1], {route.name: (route, run)}, now)
+        needed = closes_needed(route, run.surplus)
         if run.wanted.method == REHOME:
             needed = sum(run.surplus.by_destination.values())
-        else:
-            needed = closes_needed(route, run.surplus)
         return {
             "connections": run.surplus.total,
             "surplus": by_name(route, run.surplus),
@@ -307,8 +307,7 @@ class Convergences:
 
     def _account(self, run: Run, now: float) -> None:
         """What has become of the orders."""
-        lives = {live.worker: live for live in self._view.lives}
-        run.rehomed += account(lives, run.pace, now)
+        account({live.worker: live for live in self._view.lives}, run.pace, now)
         for key in run.pace.outstanding:
             assert isinstance(key, tuple)
             if isinstance(key, Move):
@@ -325,10 +324,10 @@ class Convergences:
         slots = array("I", [row.slot for row in route.destinations])
         read = [counters.slot(slot) for slot in slots]
         ends = counters.closed(slots, ENDS_OF_IT)
-        run.count(sum(ends[::2]), sum(ends[1::2]))
+        run.count(closed := sum(ends[::3]), reset := sum(ends[1::3]), sum(ends[2::3]))
         return Sample(
             sum(each.active for each in read),
-            sum(ends),
+            closed + reset,
             dict(zip(names, counters.connects(slots), strict=True)),
             {name: each.connect_failures for name, each in zip(names, read, strict=True)},
         )

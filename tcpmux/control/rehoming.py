@@ -54,16 +54,13 @@ def moves_of(
     return found
 
 
-def account(lives: Mapping[int, Live], pace: Pace, now: float) -> int:
-    """How many have been carried out since. One whose connect is under way is not over."""
-    done = 0
+def account(lives: Mapping[int, Live], pace: Pace, now: float) -> None:
+    """Which have been carried out since. One whose connect is under way is not over."""
     for key in pace.outstanding:
         if not isinstance(key, Move):
             continue
         found = whereabouts(lives[key.worker], key.record, key.generation)
         if found is None or found[:2] != (key.destination, key.endpoint):
             pace.seen(key, now)
-            done += found is not None
         elif found[2]:
             pace.ordered(key, now)
-    return done
