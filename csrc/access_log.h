@@ -101,6 +101,7 @@ struct tm_log_entry {
     struct tm_peer direct; /* at the other end of the client's socket: a PROXY header may have named
                             * another client */
     uint32_t born_worker, born_index, born_generation; /* as tm_cold has it */
+    uint32_t rehomed;                                  /* the same */
 };
 
 /* Apart from the entries, as most have none: memory that nobody touches is not used. */

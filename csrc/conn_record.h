@@ -60,6 +60,7 @@ enum tm_conn_state {
     TM_CONNECTING, /* a connect to an endpoint is under way, or is about to be */
     TM_RELAYING,   /* both sides are established */
     TM_RESETTING,  /* over; waits until what was sent has arrived, to reset after it */
+    TM_SCOUTING,   /* no connection: an endpoint to which one is to move. conn/rehome.h */
     TM_ENDING,     /* its descriptors are being closed */
     TM_DEAD,       /* descriptors closed; free at the end of this batch of events */
     TM_CONN_STATES
@@ -173,6 +174,12 @@ struct tm_cold {
     uint16_t born_worker;         /* what it was called when it was accepted, wherever it is now */
     uint32_t born_index;
     uint32_t born_generation;
+    uint32_t partner, partner_generation; /* its scout, or a scout's connection; 0 = none */
+    uint32_t quiet_ms;            /* SCOUTING: how long nobody may have said anything */
+    uint32_t stays_until_s;       /* monotonic: until then it is not rehomed; 0 = it may be */
+    uint32_t rehomed;             /* how often its endpoint has changed under it */
+    uint32_t unused;
+    uint64_t elsewhere[2];        /* of half[].bytes, at other endpoints; sealed: pump.h */
 };
 
 /* What few connections need, taken when they need it: conn/annex.h. */
@@ -351,7 +358,8 @@ static inline uint32_t tm_conn_moves(enum tm_conn_state from)
     switch (from) {
     case TM_FREE: /* accepted here, or come from another worker in whatever state it was there */
         return TM_STATE_BIT(TM_ACCEPTED) | (TM_OPENING_MOVES & ~TM_STATE_BIT(TM_ENDING)) |
-               TM_STATE_BIT(TM_RELAYING) | TM_STATE_BIT(TM_RESETTING);
+               TM_STATE_BIT(TM_RELAYING) | TM_STATE_BIT(TM_RESETTING) |
+               TM_STATE_BIT(TM_SCOUTING);
     case TM_ACCEPTED:
     case TM_READING:
     case TM_HOLDING:
@@ -363,6 +371,7 @@ static inline uint32_t tm_conn_moves(enum tm_conn_state from)
     case TM_RELAYING:
         return TM_STATE_BIT(TM_RESETTING) | TM_STATE_BIT(TM_ENDING);
     case TM_RESETTING:
+    case TM_SCOUTING:
         return TM_STATE_BIT(TM_ENDING);
     case TM_ENDING:
         return TM_STATE_BIT(TM_DEAD);

@@ -50,6 +50,7 @@ enum tm_operation {
     TM_TAKE,      /* what another worker gives may not be in a record yet: it has it as well */
     TM_CONSUME,   /* dropping `read` bytes from the source, which nobody gets */
     TM_PREPEND,   /* sending `read` bytes of the buffer, which are no payload, ahead of it */
+    TM_SWAP,      /* the buffer has what two records are to be: conn/swap.h */
     TM_OPERATIONS,
     TM_GARBLED = TM_OPERATIONS, /* never stored: the journal does not say what it was */
 };

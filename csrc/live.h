@@ -238,6 +238,17 @@ static inline bool tm_conn_copy(const struct tm_live *live, uint32_t capacity, u
            copy->conn.generation == generation && copy->conn.state == state;
 }
 
+/* Whether a copied connection has a scout: conn/rehome.h. */
+static inline bool tm_conn_has_scout(const struct tm_live *live, uint32_t capacity,
+                                     const struct tm_copy *of)
+{
+    uint32_t scout = of->cold.partner;
+    return of->cold.partner_generation && scout < capacity &&
+           __atomic_load_n(&live->records[scout].generation, __ATOMIC_RELAXED) ==
+               of->cold.partner_generation &&
+           __atomic_load_n(&live->records[scout].state, __ATOMIC_ACQUIRE) == TM_SCOUTING;
+}
+
 /* The annex of a record that was copied. False if it has none, or another connection has it by now.
  * Nothing that is in it is checked: trust.h. */
 static inline bool tm_annex_copy(const struct tm_live *live, uint32_t capacity, uint32_t index,

@@ -67,6 +67,26 @@ static inline bool tm_base_is_sealed(uint64_t base)
     return base == tm_base_make(tm_base_consumed(base), tm_base_prepended(base));
 }
 
+/* The kernel counts the bytes of one socket, a half those of all endpoints that a connection has
+ * had. Recovery works lengths out with the difference, so it is sealed; 0 is its own seal. */
+#define TM_ELSEWHERE_BITS 48
+
+static inline uint64_t tm_elsewhere_seal(uint64_t bytes)
+{
+    bytes &= (UINT64_C(1) << TM_ELSEWHERE_BITS) - 1;
+    return bytes | (bytes * 0x9e3779b97f4a7c15ull >> TM_ELSEWHERE_BITS) << TM_ELSEWHERE_BITS;
+}
+
+static inline uint64_t tm_elsewhere_bytes(uint64_t sealed)
+{
+    return sealed & ((UINT64_C(1) << TM_ELSEWHERE_BITS) - 1);
+}
+
+static inline bool tm_elsewhere_is_sealed(uint64_t sealed)
+{
+    return sealed == tm_elsewhere_seal(sealed);
+}
+
 /* One direction of a connection; part of its record in shared memory. */
 struct tm_half {
     struct tm_pipe pipe;
@@ -131,14 +151,20 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
                                 int destination, bool source_hung_up)
     __attribute__((warn_unused_result));
 
+/* From where to where a half goes. */
+struct tm_way {
+    int source, destination;
+    bool to_endpoint;   /* the destination is a socket that connect() was called on */
+    uint64_t elsewhere; /* bytes of the half that other endpoints' sockets have seen */
+};
+
 /* Finishes what a worker had begun on this half when it died: called in its next incarnation, for
  * the half that the journal names, before anything else is done with it; half.queued is what the
- * pipe holds by the kernel's count. we_connected: the
- * destination is a socket that connect() was called on. 0, or -errno if that can't be told or
- * done, or if journal, record and kernel disagree: then bytes would be lost or doubled, and the
- * connection has to be reset. */
-int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int destination,
-                    bool we_connected) __attribute__((warn_unused_result));
+ * pipe holds by the kernel's count. 0, or -errno if that can't be told or done, or if journal,
+ * record and kernel disagree: then bytes would be lost or doubled, and the connection has to be
+ * reset. */
+int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, const struct tm_way *way)
+    __attribute__((warn_unused_result));
 
 /* Reads `size` bytes, which are there, from a source of which nothing has been passed on yet, and
  * drops them: they are no payload. False: the source has failed. The bytes of a UNIX socket have to

@@ -4,39 +4,51 @@
 #include "kernel_count.h"
 #include "pump_calls.h"
 
-static int bytes_received(const struct tm_pump *pump, const struct tm_half *half, int source,
-                          uint64_t *bytes)
+/* Of a half that has passed `bytes` on: what was read from this source, and what was written to this
+ * destination. The other one of the two has seen all of them. */
+static uint64_t read_from(const struct tm_half *half, const struct tm_way *way, uint64_t bytes)
+{
+    return bytes + tm_base_consumed(half->base) - (way->to_endpoint ? 0 : way->elsewhere);
+}
+
+static uint64_t written_to(const struct tm_half *half, const struct tm_way *way, uint64_t bytes)
+{
+    return bytes + tm_base_prepended(half->base) - (way->to_endpoint ? way->elsewhere : 0);
+}
+
+static int bytes_received(const struct tm_pump *pump, const struct tm_half *half,
+                          const struct tm_way *way, uint64_t *bytes)
 {
     const struct tm_journal *journal = pump->journal;
     if (!(half->uncounted & TM_UNCOUNTED_SOURCE))
-        return tm_kernel_consumed(source, journal->before + tm_base_consumed(half->base), bytes);
+        return tm_kernel_consumed(way->source, read_from(half, way, journal->before), bytes);
     uint32_t length = journal->received.message.msg_len;
     *bytes = length == TM_UNKNOWN ? 0 : length;
     return 0;
 }
 
-static int bytes_sent(const struct tm_pump *pump, const struct tm_half *half, int destination,
-                      bool we_connected, uint64_t *bytes)
+static int bytes_sent(const struct tm_pump *pump, const struct tm_half *half,
+                      const struct tm_way *way, uint64_t *bytes)
 {
     const struct tm_journal *journal = pump->journal;
     if (!(half->uncounted & TM_UNCOUNTED_DESTINATION))
-        return tm_kernel_written(destination, we_connected,
-                                 journal->before + tm_base_prepended(half->base), bytes);
+        return tm_kernel_written(way->destination, way->to_endpoint,
+                                 written_to(half, way, journal->before), bytes);
     uint32_t length = journal->passed.message.msg_len;
     *bytes = length == TM_UNKNOWN ? 0 : length;
     return 0;
 }
 
 /* The last splice out of the pipe may have passed on bytes that nobody has counted. */
-static void recount(struct tm_half *half, int source, int destination, bool we_connected)
+static void recount(struct tm_half *half, const struct tm_way *way)
 {
     uint64_t more = 0;
     if (!(half->uncounted & TM_UNCOUNTED_DESTINATION) &&
-        tm_kernel_written(destination, we_connected, half->bytes + tm_base_prepended(half->base),
+        tm_kernel_written(way->destination, way->to_endpoint, written_to(half, way, half->bytes),
                           &more) == 0)
         half->bytes += more;
     else if (!(half->uncounted & TM_UNCOUNTED_SOURCE) &&
-             tm_kernel_consumed(source, half->bytes + tm_base_consumed(half->base), &more) == 0 &&
+             tm_kernel_consumed(way->source, read_from(half, way, half->bytes), &more) == 0 &&
              more >= half->queued)
         half->bytes += more - half->queued;
 }
@@ -50,8 +62,8 @@ static bool agrees(int error, uint64_t seen, uint64_t expected)
 /* What the journal says of bytes is said a second time: by the record, and by the kernel where it
  * counts. A corrupt number must not pass on bytes of another connection. `before` is the record's
  * own `bytes`, so where a length is worked out from one socket, the other one is asked as well. */
-static bool is_confirmed(const struct tm_pump *pump, const struct tm_half *half, int source,
-                         int destination, bool we_connected, uint64_t sent)
+static bool is_confirmed(const struct tm_pump *pump, const struct tm_half *half,
+                         const struct tm_way *way, uint64_t sent)
 {
     const struct tm_journal *journal = pump->journal;
     bool counted = half->bytes == journal->before + sent;
@@ -59,8 +71,8 @@ static bool is_confirmed(const struct tm_pump *pump, const struct tm_half *half,
     uint64_t taken = 0, passed = 0;
     if (journal->uncounted != half->uncounted)
         return false;
-    int no_taken = bytes_received(pump, half, source, &taken);
-    int no_passed = bytes_sent(pump, half, destination, we_connected, &passed);
+    int no_taken = bytes_received(pump, half, way, &taken);
+    int no_passed = bytes_sent(pump, half, way, &passed);
     switch (tm_journal_operation(journal)) {
     case TM_RECEIVE: /* nothing is on its way to the destination */
         return not_yet && agrees(no_passed, passed, 0);
@@ -74,14 +86,13 @@ static bool is_confirmed(const struct tm_pump *pump, const struct tm_half *half,
     case TM_PEEK_TAKE:
         return (counted || not_yet) && agrees(no_passed, passed, sent);
     case TM_NOTHING: case TM_ACCEPT: case TM_CONNECT: case TM_SHUT: case TM_TAKE: case TM_CONSUME:
-    case TM_PREPEND: case TM_GARBLED:
+    case TM_PREPEND: case TM_SWAP: case TM_GARBLED:
         break; /* these move no bytes */
     }
     return false;
 }
 
-int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int destination,
-                    bool we_connected)
+int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, const struct tm_way *way)
 {
     struct tm_journal *journal = pump->journal;
     enum tm_operation operation = tm_journal_operation(journal);
@@ -89,29 +100,29 @@ int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int 
     int error = 0;
     switch (operation) {
     case TM_RECEIVE:
-        error = bytes_received(pump, half, source, &read);
+        error = bytes_received(pump, half, way, &read);
         break;
     case TM_SEND: case TM_PEEK_SEND:
-        error = bytes_sent(pump, half, destination, we_connected, &sent);
+        error = bytes_sent(pump, half, way, &sent);
         break;
     case TM_QUEUE:
         sent = journal->sent;
         break;
     case TM_PEEK_TAKE:
         sent = journal->sent;
-        error = bytes_received(pump, half, source, &taken);
+        error = bytes_received(pump, half, way, &taken);
         break;
     case TM_GARBLED:
         return -EUCLEAN;
     case TM_NOTHING: case TM_ACCEPT: case TM_CONNECT: case TM_SHUT: case TM_TAKE: case TM_CONSUME:
-    case TM_PREPEND:
-        recount(half, source, destination, we_connected);
+    case TM_PREPEND: case TM_SWAP:
+        recount(half, way);
         return 0;
     }
     if (error)
         return error;
     if (read > pump->buffer_size || sent > read || taken > sent || half->queued > read - sent ||
-        !is_confirmed(pump, half, source, destination, we_connected, sent))
+        !is_confirmed(pump, half, way, sent))
         return -EUCLEAN;
     half->bytes = journal->before + sent;
     if (operation == TM_PEEK_SEND) {
@@ -120,7 +131,7 @@ int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, int source, int 
         tm_journal_note(journal, TM_PEEK_TAKE);
     }
     if (operation == TM_PEEK_SEND || operation == TM_PEEK_TAKE)
-        return tm_pump_take(pump, half, source, (size_t)(sent - taken)) ? 0 : -EUCLEAN;
+        return tm_pump_take(pump, half, way->source, (size_t)(sent - taken)) ? 0 : -EUCLEAN;
     if (sent < read)
         return tm_pump_queue(pump, half, pump->buffer + sent, (size_t)(read - sent));
     return 0;

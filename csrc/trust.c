@@ -28,9 +28,20 @@ static bool slots_possible(const struct tm_conn *conn, const struct tm_cold *col
     if (!tm_is_slot(cold->route_slot) || !tm_is_slot_or_none(conn->destination_slot) ||
         !tm_is_slot_or_none(cold->endpoint_slot))
         return false;
+    if (conn->state == TM_SCOUTING && !tm_is_slot(conn->destination_slot))
+        return false;
     if (conn->state == TM_RELAYING || conn->state == TM_RESETTING)
         return tm_is_slot(conn->destination_slot) && tm_is_slot(cold->endpoint_slot);
     return cold->endpoint_slot == TM_NONE || tm_is_slot(conn->destination_slot);
+}
+
+static bool elsewhere_possible(const struct tm_conn *conn, const struct tm_cold *cold)
+{
+    for (int side = 0; side < 2; side++)
+        if (!tm_elsewhere_is_sealed(cold->elsewhere[side]) ||
+            tm_elsewhere_bytes(cold->elsewhere[side]) > conn->half[side].bytes)
+            return false;
+    return true;
 }
 
 static void mend_half(struct tm_half *half)
@@ -70,6 +81,8 @@ static void mend_cold(struct tm_cold *cold, uint64_t now_us)
         cold->accepted_at_us = now_us;
     if (cold->until_ms > furthest)
         cold->until_ms = furthest;
+    if (cold->stays_until_s > furthest / 1000)
+        cold->stays_until_s = 0;
     if (cold->origin.worker > TM_MAX_LINES)
         cold->origin.worker = 0;
 }
@@ -78,6 +91,7 @@ bool tm_conn_possible(struct tm_conn *conn, struct tm_cold *cold, uint64_t now_u
 {
     if (!tm_is_in_use(conn->state) || conn->generation == 0 || !slots_possible(conn, cold) ||
         !half_possible(conn, TM_CLIENT) || !half_possible(conn, TM_ENDPOINT) ||
+        !elsewhere_possible(conn, cold) ||
         !stage_possible(conn, cold))
         return false;
     /* What has passed bytes on is not connected anew: its next ones would be taken for the

@@ -30,6 +30,7 @@ Verb = Literal[
     "set_workers",
     "kill",
     "converge",
+    "rehome",
     "convergence_says",
     "start_convergence",
     "end_convergence",

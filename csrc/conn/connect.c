@@ -5,6 +5,7 @@
 
 #include <errno.h>
 
+#include "conn/attempt.h"
 #include "conn/destination.h"
 #include "conn/endpoint.h"
 #include "conn/interest.h"
@@ -17,54 +18,6 @@
 #include "conn/retry.h"
 #include "sock.h"
 #include "trace.h"
-
-enum {
-    AVOID_MS = 1000, /* an endpoint that has just failed is passed over for so long */
-};
-
-/* Of UNIX sockets these are about who may connect, of others about this host's firewall. */
-static bool is_denied(const struct tm_cold *cold, int error)
-{
-    return cold->endpoint.family == AF_UNIX && (error == EACCES || error == EPERM);
-}
-
-/* Counts a failed connect: timed out with error 0. A failure of this host is not held against the
- * endpoint. */
-static void attempt_failed(struct tm_worker *w, uint32_t index, int error)
-{
-    struct tm_cold *cold = &w->colds[index];
-    struct tm_slot *destination = tm_slot_of(w, w->records[index].destination_slot);
-    struct tm_slot *endpoint = tm_slot_of(w, cold->endpoint_slot);
-    struct tm_common *common = &w->commons->slots[cold->endpoint_slot];
-    bool denied = is_denied(cold, error);
-    if (denied) {
-        w->denied = true;
-        w->denied_slot = cold->endpoint_slot;
-    }
-    cold->failure = (uint8_t)(error == 0 ? TM_CLOSED_connect_timeout
-                              : tm_sock_local_failure(error) && !denied ? TM_CLOSED_local_error
-                                                                        : TM_CLOSED_connect_failed);
-    if (error == 0) {
-        tm_count(&destination->connect_timeouts, 1);
-        tm_count(&endpoint->connect_timeouts, 1);
-    }
-    if (cold->failure != TM_CLOSED_local_error) {
-        tm_count(&destination->connect_failures, 1);
-        tm_count(&endpoint->connect_failures, 1);
-        tm_note_failure(common, (uint32_t)error, w->now_ms);
-        tm_failed_note(&w->live->failed, &(struct tm_failed_connect){
-                                             .client = cold->client,
-                                             .endpoint_slot = cold->endpoint_slot,
-                                             .error = (uint32_t)error,
-                                             .attempt = cold->attempts,
-                                         });
-        tm_avoid(common, w->now_ms + AVOID_MS);
-    }
-    tm_count(&endpoint->closed[cold->failure], 1);
-    tm_vacate(w, index, TM_HOLDS_ENDPOINT);
-    cold->endpoint_slot = TM_NONE;
-    tm_record_close_side(w, index, TM_ENDPOINT, false);
-}
 
 /* --- to another destination ----------------------------------------------------------------- */
 
@@ -130,18 +83,9 @@ static enum outcome connect_to(struct tm_worker *w, uint32_t index,
     struct tm_cold *cold = &w->colds[index];
     if (conn->state != TM_CONNECTING)
         tm_conn_enter(conn, TM_CONNECTING);
-    if (cold->attempts < UINT8_MAX)
-        cold->attempts++;
-    tm_peer_from(&cold->endpoint, &endpoint->address);
-    tm_count(&tm_slot_of(w, endpoint->slot)->opened, 1);
-    cold->connect_started_us = (uint32_t)tm_clock_us();
-    tm_record_forget_endpoint(conn);
-    tm_journal_note(w->pump.journal, TM_CONNECT);
-    int fd = tm_sock_connect(&endpoint->address);
-    tm_conn_set_fd(conn, cold, TM_ENDPOINT, fd >= 0 ? fd : -1);
-    tm_journal_note(w->pump.journal, TM_NOTHING);
+    int fd = tm_attempt_open(w, index, endpoint);
     if (fd < 0) {
-        attempt_failed(w, index, -fd);
+        tm_attempt_failed(w, index, -fd);
         return FAILED;
     }
     tm_trace_connect(&w->commons->traces, conn->fd[TM_CLIENT], tm_peer_of(w, index), fd,
@@ -149,7 +93,7 @@ static enum outcome connect_to(struct tm_worker *w, uint32_t index,
     int state = tm_sock_established(fd);
     uint8_t flags = tm_first_flags(cold->endpoint.family);
     if (state < 0 && !tm_sock_has_answered(fd)) {
-        attempt_failed(w, index, -state);
+        tm_attempt_failed(w, index, -state);
         return FAILED;
     }
     if (state < 0)
@@ -162,14 +106,6 @@ static enum outcome connect_to(struct tm_worker *w, uint32_t index,
     return state ? ESTABLISHED : UNDER_WAY;
 }
 
-/* The endpoint is one of those that it need not try again. */
-static void note_tried(struct tm_cold *cold, uint32_t at)
-{
-    cold->tried |= (uint32_t)1 << (at % TM_TRIED_BITS);
-    if (cold->passed < UINT16_MAX)
-        cold->passed++;
-}
-
 /* Takes a slot of the endpoint's max_connections and connects. FULL: none is free. *allowed:
  * whether the route lets it. */
 static enum outcome try_one(struct tm_worker *w, uint32_t index,
@@ -179,7 +115,7 @@ static enum outcome try_one(struct tm_worker *w, uint32_t index,
     struct tm_cold *cold = &w->colds[index];
     const struct tm_endpoint *endpoint = &w->image->endpoints[destination->first_endpoint + at];
     bool is_first = cold->tried == 0 || tm_tier_is_untried(w, cold, destination, tier);
-    note_tried(cold, at);
+    tm_attempt_note_tried(cold, at);
     cold->endpoint_slot = endpoint->slot;
     *allowed = true;
     if (!tm_occupy(w, index, TM_HOLDS_ENDPOINT, endpoint->rules.max_connections)) {
@@ -317,7 +253,7 @@ struct tm_answer tm_connect(struct tm_worker *w, uint32_t index)
 struct tm_answer tm_connect_again(struct tm_worker *w, uint32_t index, int error)
 {
     w->colds[index].stage = TM_STAGE_CONNECT;
-    attempt_failed(w, index, error);
+    tm_attempt_failed(w, index, error);
     return (struct tm_answer){.kind = TM_ANSWER_AGAIN};
 }
 

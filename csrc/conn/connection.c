@@ -6,6 +6,7 @@
 #include "conn/interest.h"
 #include "conn/outcome.h"
 #include "conn/record.h"
+#include "conn/rehome.h"
 #include "conn/relay.h"
 #include "conn/stage.h"
 #include "conn/timeout.h"
@@ -46,6 +47,9 @@ void tm_connection_event(struct tm_worker *w, uint32_t index, uint32_t generatio
     case TM_RESETTING:
         if (events & (EPOLLERR | EPOLLHUP)) /* it went first */
             tm_outcome_end(w, index, (enum tm_close_reason)w->colds[index].close_reason, true);
+        return;
+    case TM_SCOUTING:
+        tm_rehome_event(w, index, events);
         return;
     case TM_FREE:
     case TM_DEAD:

@@ -37,16 +37,27 @@ static bool is_settled(const struct tm_conn *conn)
     return !tm_sock_unread(conn->fd[TM_ENDPOINT]) && !tm_sock_unread(conn->fd[TM_CLIENT]);
 }
 
-void tm_converge(struct tm_worker *w, uint32_t index, uint64_t order, uint32_t quiet_ms, bool late)
+bool tm_converge_is_moment(struct tm_worker *w, uint32_t index, uint32_t quiet_ms)
+{
+    const struct tm_conn *conn = &w->records[index];
+    return is_quiet(w, conn, quiet_ms) && is_settled(conn);
+}
+
+bool tm_converge_may_obey(const struct tm_worker *w, uint32_t index, uint64_t order)
 {
     if (index >= w->live->records_used || !is_fresh((uint32_t)(order >> 32)))
-        return;
+        return false;
     const struct tm_conn *conn = &w->records[index];
-    if (conn->generation != (uint32_t)order || conn->state != TM_RELAYING || conn->moving)
+    return conn->generation == (uint32_t)order && conn->state == TM_RELAYING && !conn->moving;
+}
+
+void tm_converge(struct tm_worker *w, uint32_t index, uint64_t order, uint32_t quiet_ms, bool late)
+{
+    if (!tm_converge_may_obey(w, index, order))
         return;
     w->pump.journal->current = index;
     if (late)
         tm_outcome_end(w, index, TM_CLOSED_converged_late, true);
-    else if (is_quiet(w, conn, quiet_ms) && is_settled(conn))
+    else if (tm_converge_is_moment(w, index, quiet_ms))
         tm_outcome_end(w, index, TM_CLOSED_converged, false);
 }

@@ -15,4 +15,10 @@
  * passed on to nobody. late: resets it, whatever it does. */
 void tm_converge(struct tm_worker *w, uint32_t index, uint64_t order, uint32_t quiet_ms, bool late);
 
+/* Whether an order is for a connection that is relayed here, and not too old. */
+bool tm_converge_may_obey(const struct tm_worker *w, uint32_t index, uint64_t order);
+
+/* Whether nothing is under way for it, and nobody has said anything for so long. */
+bool tm_converge_is_moment(struct tm_worker *w, uint32_t index, uint32_t quiet_ms);
+
 #endif

@@ -3,7 +3,10 @@
  * It follows from the record, its annex and the image alone: until it is sent it can be made again,
  * by whatever incarnation. Once it is being sent it stands in the buffer, and what is missing is
  * sent from there: tm_pump_recover_prepend(). */
+#include "conn/header.h"
+
 #include <assert.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -124,8 +127,8 @@ static void put_known(struct making *made, const struct tm_known *known,
     pass_on(made, known, types);
 }
 
-static void put_tlvs(struct tm_worker *w, uint32_t index, const struct tm_destination *destination,
-                     struct making *made)
+static void put_tlvs(struct tm_worker *w, uint32_t index, const struct tm_cold *decided,
+                     const struct tm_destination *destination, struct making *made)
 {
     const struct tm_cold *cold = &w->colds[index];
     const struct tm_known *known = tm_known_of(w, index);
@@ -133,7 +136,7 @@ static void put_tlvs(struct tm_worker *w, uint32_t index, const struct tm_destin
     if (rules->send_unique_id)
         put_id(made, cold);
     if (rules->send_decision)
-        put_decision(made, (uint8_t)rules->send_decision, cold,
+        put_decision(made, (uint8_t)rules->send_decision, decided,
                      &w->image->routes[destination->route], destination);
     if (known)
         put_known(made, known, rules);
@@ -145,8 +148,9 @@ static void put_tlvs(struct tm_worker *w, uint32_t index, const struct tm_destin
 
 /* --- the stage ------------------------------------------------------------------------------ */
 
-/* Makes it in the buffer; returns its size. */
-static uint32_t make(struct tm_worker *w, uint32_t index, const struct tm_destination *destination)
+/* Makes it in the buffer; returns its size. decided: why it is for this destination. */
+static uint32_t make(struct tm_worker *w, uint32_t index, const struct tm_cold *decided,
+                     const struct tm_destination *destination)
 {
     const struct tm_cold *cold = &w->colds[index];
     struct tm_peer to = target_of(w, index);
@@ -154,8 +158,22 @@ static uint32_t make(struct tm_worker *w, uint32_t index, const struct tm_destin
     struct making made = {.bytes = w->pump.buffer};
     made.size = tm_proxy_write(made.bytes, version, &cold->client, &to);
     if (version == 2)
-        put_tlvs(w, index, destination, &made);
+        put_tlvs(w, index, decided, destination, &made);
     return made.size;
+}
+
+int tm_header_send(struct tm_worker *w, uint32_t index, uint32_t of)
+{
+    struct tm_conn *conn = &w->records[index];
+    const struct tm_destination *destination = tm_destination_of(w, index);
+    tm_record_note_uncounted(conn, &w->colds[index]);
+    if (!destination)
+        return -ENOENT;
+    if (!destination->rules.send_proxy)
+        return 0;
+    uint32_t size = make(w, of, &w->colds[index], destination);
+    w->pump.journal->side = TM_CLIENT;
+    return tm_pump_prepend(&w->pump, &conn->half[TM_CLIENT], conn->fd[TM_ENDPOINT], size, false);
 }
 
 struct tm_answer tm_header(struct tm_worker *w, uint32_t index)
@@ -167,7 +185,7 @@ struct tm_answer tm_header(struct tm_worker *w, uint32_t index)
     if (conn->side_flags[TM_ENDPOINT] & TM_RESET || tm_base_prepended(conn->half[TM_CLIENT].base))
         return tm_next();
     if (destination && destination->rules.send_proxy)
-        size = make(w, index, destination);
+        size = make(w, index, &w->colds[index], destination);
     size += tm_starttls_write(w, index, w->pump.buffer + size);
     if (size == 0)
         return tm_next();

@@ -40,6 +40,11 @@ static void change(struct tm_worker *w, uint32_t index, int side)
     assert(error == 0);
 }
 
+void tm_interest_again(struct tm_worker *w, uint32_t index, int side)
+{
+    change(w, index, side);
+}
+
 void tm_interest_write(struct tm_worker *w, uint32_t index, int side)
 {
     struct tm_conn *conn = &w->records[index];

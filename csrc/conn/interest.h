@@ -16,6 +16,9 @@ int tm_interest_add(struct tm_worker *w, uint32_t index, int side);
 /* Another process has the socket open too, so closing it here would leave it in epoll. */
 void tm_interest_remove(struct tm_worker *w, uint32_t index, int side);
 
+/* A socket that another record has registered is this one's now. */
+void tm_interest_again(struct tm_worker *w, uint32_t index, int side);
+
 /* The socket is full. Asks for writable edges, once per connection: most never fill a socket. */
 void tm_interest_write(struct tm_worker *w, uint32_t index, int side);
 /* Stops readable edges while the other side is full: each arriving segment would wake the worker

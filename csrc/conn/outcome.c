@@ -8,6 +8,7 @@
 #include "conn/proxy.h"
 #include "conn/rate.h"
 #include "conn/record.h"
+#include "conn/rehome.h"
 #include "conn/relay.h"
 #include "sock.h"
 #include "trust.h"
@@ -134,6 +135,7 @@ static void write_log(struct tm_worker *w, uint32_t index, enum tm_log_kind kind
         .born_worker = cold->born_worker,
         .born_index = cold->born_index,
         .born_generation = cold->born_generation,
+        .rehomed = cold->rehomed,
     };
     write_known(w, index, entry);
     tm_log_commit(&w->live->log);
@@ -269,7 +271,10 @@ void tm_outcome_end_all(struct tm_worker *w)
         if (!tm_is_in_use(w->records[index].state))
             continue;
         tm_live_advance(w->live);
-        tm_outcome_end(w, index, TM_CLOSED_shutdown, true);
+        if (w->records[index].state == TM_SCOUTING)
+            tm_rehome_end(w, index);
+        else
+            tm_outcome_end(w, index, TM_CLOSED_shutdown, true);
     }
     tm_relay_resume(w);
     tm_record_free_dead(w);

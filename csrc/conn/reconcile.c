@@ -11,11 +11,22 @@ struct cut {
     bool taken_over;             /* of a begin: it came from another worker */
 };
 
+/* It counts where it has a connect; after an exchange, where the connection was, too. */
+static void count_scout(const struct tm_conn *conn, const struct tm_cold *cold, uint32_t *open)
+{
+    if (cold->endpoint_slot != TM_NONE)
+        open[cold->endpoint_slot]++;
+    if (cold->close_reason == TM_CLOSED_rehomed)
+        open[conn->destination_slot]++;
+}
+
 static void count_open(const struct tm_worker *w, uint32_t *open)
 {
     for (uint32_t i = 0; i < w->live->records_used; i++) {
         const struct tm_conn *conn = &w->records[i];
         const struct tm_cold *cold = &w->colds[i];
+        if (conn->state == TM_SCOUTING)
+            count_scout(conn, cold, open);
         if (!tm_is_open(conn->state))
             continue;
         open[cold->route_slot]++;
@@ -39,7 +50,8 @@ static struct cut what_was_cut(const struct tm_worker *w)
             cut.reason = (enum tm_close_reason)tm_close_reason_checked(cold->close_reason);
     }
     for (uint32_t i = 0; i < w->live->records_used; i++)
-        if (w->records[i].state == TM_ENDING)
+        if (w->records[i].state == TM_ENDING ||
+            (w->records[i].state == TM_SCOUTING && w->colds[i].close_reason != TM_OPEN))
             cut.reason = (enum tm_close_reason)w->colds[i].close_reason;
     return cut;
 }

@@ -30,6 +30,20 @@ uint32_t tm_record_take(struct tm_worker *w)
     return index;
 }
 
+void tm_record_clear(struct tm_conn *conn, struct tm_cold *cold)
+{
+    tm_conn_replace(conn, cold, NULL, NULL);
+    for (int side = 0; side < 2; side++) {
+        tm_conn_set_fd(conn, cold, side, -1);
+        conn->half[side].base = tm_base_make(0, 0);
+        conn->half[side].pipe = (struct tm_pipe){-1, -1};
+    }
+    conn->timer_place = TM_UNARMED;
+    conn->destination_slot = TM_NONE;
+    cold->endpoint_slot = TM_NONE;
+    cold->rule_slot = TM_NONE;
+}
+
 uint32_t tm_record_open(struct tm_worker *w, int fd, const struct tm_peer *peer,
                         const struct tm_route *route)
 {
@@ -38,16 +52,9 @@ uint32_t tm_record_open(struct tm_worker *w, int fd, const struct tm_peer *peer,
     struct tm_conn *conn = &w->records[index];
     struct tm_cold *cold = &w->colds[index];
     w->pump.journal->current = index;
-    tm_conn_replace(conn, cold, NULL, NULL);
+    tm_record_clear(conn, cold);
     tm_conn_set_fd(conn, cold, TM_CLIENT, fd);
-    tm_conn_set_fd(conn, cold, TM_ENDPOINT, -1);
-    for (int side = 0; side < 2; side++) {
-        conn->half[side].base = tm_base_make(0, 0);
-        conn->half[side].pipe = (struct tm_pipe){-1, -1};
-    }
-    conn->timer_place = TM_UNARMED;
     conn->side_flags[TM_CLIENT] = tm_first_flags(peer->family);
-    conn->destination_slot = TM_NONE;
     cold->client = *peer;
     cold->client_family = peer->family;
     cold->born_worker = (uint16_t)w->id;
@@ -58,8 +65,6 @@ uint32_t tm_record_open(struct tm_worker *w, int fd, const struct tm_peer *peer,
     cold->table_generation = w->generation;
     cold->route = (uint32_t)(route - w->image->routes);
     cold->route_slot = route->slot;
-    cold->endpoint_slot = TM_NONE;
-    cold->rule_slot = TM_NONE;
     tm_record_note_uncounted(conn, cold);
     tm_conn_enter(conn, TM_ACCEPTED);
     tm_journal_note(w->pump.journal, TM_NOTHING); /* the record owns the socket now: no ACCEPT */

@@ -9,6 +9,9 @@ uint32_t tm_record_take(struct tm_worker *w);
 /* Whether there is one, without taking it. */
 bool tm_record_available(struct tm_worker *w);
 
+/* A free record is nobody's: no descriptor, no slot, of the next generation. */
+void tm_record_clear(struct tm_conn *conn, struct tm_cold *cold);
+
 /* A record for an accepted socket of that route; its index. There is a free one. */
 uint32_t tm_record_open(struct tm_worker *w, int fd, const struct tm_peer *peer,
                         const struct tm_route *route);

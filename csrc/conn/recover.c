@@ -8,6 +8,7 @@
 #include "conn/annex.h"
 #include "conn/occupy.h"
 #include "conn/record.h"
+#include "conn/swap.h"
 #include "kernel_count.h"
 #include "sock.h"
 #include "trust.h"
@@ -228,6 +229,7 @@ void tm_recover_records(struct tm_worker *w, struct tm_descriptors *all)
 {
     w->free = w->dead = w->ready = w->free_annex = TM_NONE;
     w->connections = 0;
+    tm_swap_recover(w);
     tm_journal_mend(w->live, w->live->records_used);
     tm_occupy_recover(w);
     for (uint32_t index = 0; index < w->live->records_used; index++) {

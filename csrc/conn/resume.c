@@ -9,6 +9,7 @@
 #include "conn/outcome.h"
 #include "conn/reconcile.h"
 #include "conn/record.h"
+#include "conn/rehome.h"
 #include "conn/relay.h"
 #include "conn/stage.h"
 #include "conn/timeout.h"
@@ -18,14 +19,15 @@
 /* --- what was under way --------------------------------------------------------------------- */
 
 /* Whether a reset has been told to a call that is not there any more to remember it. */
-static bool was_reset(const struct tm_conn *conn, int side)
+static bool was_reset(const struct tm_conn *conn, const struct tm_cold *cold, int side)
 {
     const struct tm_half *half = &conn->half[side];
+    uint64_t elsewhere = side == TM_ENDPOINT ? tm_elsewhere_bytes(cold->elsewhere[side]) : 0;
     if (tm_sock_error(conn->fd[side]) < 0)
         return true;
     if (half->state == TM_HALF_OPEN)
-        return tm_kernel_was_reset(conn->fd[side],
-                                   half->bytes + half->queued + tm_base_consumed(half->base));
+        return tm_kernel_was_reset(conn->fd[side], half->bytes + half->queued +
+                                                       tm_base_consumed(half->base) - elsewhere);
     /* Its FIN has come, ours has not been sent: nothing else closes it. */
     return conn->half[1 - side].state == TM_HALF_OPEN && tm_kernel_fin_sent(conn->fd[side]);
 }
@@ -69,15 +71,17 @@ static bool finish_relaying(struct tm_worker *w, uint32_t index, enum tm_operati
     struct tm_half *half = &conn->half[side];
     if (operation == TM_SHUT && tm_kernel_fin_sent(conn->fd[other]))
         half->state = TM_HALF_SHUT;
-    if (half->state == TM_HALF_OPEN && tm_pump_recover(&w->pump, half, conn->fd[side],
-                                                       conn->fd[other], other == TM_ENDPOINT) < 0)
+    struct tm_way way = {conn->fd[side], conn->fd[other], other == TM_ENDPOINT,
+                         tm_elsewhere_bytes(w->colds[index].elsewhere[side])};
+    if (half->state == TM_HALF_OPEN && tm_pump_recover(&w->pump, half, &way) < 0)
         return false;
     for (side = TM_ENDPOINT; side >= TM_CLIENT; side--) /* a client in doubt waits for an answer */
         if ((uint32_t)conn->half[side].bytes != conn->half[side].counted)
             tm_record_note_spoke(conn, side);
     for (side = 0; side < 2; side++) {
         tm_relay_count(w, index, side);
-        if (!(conn->half[side].uncounted & TM_UNCOUNTED_SOURCE) && was_reset(conn, side))
+        if (!(conn->half[side].uncounted & TM_UNCOUNTED_SOURCE) &&
+            was_reset(conn, &w->colds[index], side))
             conn->side_flags[side] |= TM_RESET | TM_HUNG_UP;
     }
     return true;
@@ -153,6 +157,10 @@ void tm_resume(struct tm_worker *w, uint32_t index)
 static void resume_one(struct tm_worker *w, uint32_t index, bool whole)
 {
     w->connections++;
+    if (w->records[index].state == TM_SCOUTING) {
+        tm_rehome_end(w, index);
+        return;
+    }
     if (!whole) {
         tm_count(&w->live->counters.abandoned, 1);
         tm_outcome_end(w, index, TM_CLOSED_worker_lost, true);

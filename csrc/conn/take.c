@@ -44,7 +44,7 @@ static bool can_be_taken(const struct tm_worker *w, struct tm_handoff *handoff)
     struct tm_cold *cold = &handoff->cold;
     if (conn->fd[0] < 0 && conn->fd[1] < 0)
         return false; /* descriptors have run out on the way */
-    return tm_conn_possible(conn, cold, w->now_us) && conn->state != TM_ENDING &&
+    return tm_conn_possible(conn, cold, w->now_us) && tm_is_open(conn->state) &&
            side_possible(conn, cold, TM_CLIENT) && side_possible(conn, cold, TM_ENDPOINT) &&
            (!cold->annex || handoff->annex.length <= TM_ANNEX_BYTES);
 }
@@ -57,6 +57,7 @@ static void make_own(struct tm_handoff *handoff, uint32_t giver)
     cold->origin = (struct tm_origin){giver + 1, handoff->index, handoff->generation};
     cold->kept = cold->faults = 0;
     cold->annex = 0;
+    cold->partner_generation = 0;
     conn->timer_place = TM_UNARMED;
     conn->next = TM_NONE;
     conn->ready = conn->moving = 0;

@@ -7,6 +7,7 @@
 #include "conn/outcome.h"
 #include "conn/destination.h"
 #include "conn/rate.h"
+#include "conn/rehome.h"
 #include "conn/relay.h"
 #include "conn/stage.h"
 #include "sock.h"
@@ -199,6 +200,9 @@ void tm_timeout_due(struct tm_worker *w, uint32_t index)
         return;
     case TM_RESETTING:
         resetting_due(w, index);
+        return;
+    case TM_SCOUTING:
+        tm_rehome_due(w, index);
         return;
     case TM_FREE:
     case TM_ENDING:

@@ -8,7 +8,7 @@
  *     sticky     the destination that a sticky route's client belongs to
  *     place      max_connections of a destination and its endpoints, and their queue
  *     endpoint   the choice of an endpoint within a destination
- *     connect    connecting to one endpoint after the other
+ *     connect    connecting to one endpoint after the other: attempt
  *     retry      whether another endpoint may be tried
  *     header     says to the endpoint who the client is
  *     relay      two halves; half-close and reset
@@ -16,6 +16,8 @@
  *     bound      bounds what is sent to a peer that may not read
  *     stall      peers that have stopped reading
  *     timeout    what a deadline means, by state
+ *     converge   ends a connection in a quiet moment, for its client to come again
+ *     rehome     another endpoint under a connection: swap exchanges the two
  *     outcome    the end of a connection, and what it implies for its endpoint
  *
  *     occupy     counts over all workers

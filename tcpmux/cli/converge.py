@@ -7,16 +7,23 @@ from typing import TYPE_CHECKING
 import click
 
 from tcpmux.cli import completing
-from tcpmux.cli.converging import deadline_option, left_over, plan_text, seconds, then_option
+from tcpmux.cli.converging import (
+    deadline_option,
+    done_so_far,
+    left_over,
+    plan_text,
+    seconds,
+    then_option,
+)
 from tcpmux.cli.instance import client
 from tcpmux.cli.output import print_applied, say
 from tcpmux.cli.where import Where, admin_option
-from tcpmux.control.limits import CONVERGE_ORDERS
+from tcpmux.control.limits import CONVERGE_METHODS, CONVERGE_ORDERS
 from tcpmux.errors import TcpmuxError, UsageError
 
 if TYPE_CHECKING:
     from tcpmux.control.client import Client, Status
-    from tcpmux.control.schema import ConvergeOrder, ConvergeThen
+    from tcpmux.control.schema import ConvergeMethod, ConvergeOrder, ConvergeThen
 
 
 @click.command("converge")
@@ -30,6 +37,11 @@ if TYPE_CHECKING:
 )
 @deadline_option
 @then_option
+@click.option(
+    "--method",
+    type=click.Choice(CONVERGE_METHODS),
+    help="Close them, or rehome them: another endpoint, and their clients stay.",
+)
 @click.option("--order", type=click.Choice(CONVERGE_ORDERS), help="Which are closed first.")
 @click.option(
     "--tolerance",
@@ -51,6 +63,7 @@ def converge(
     quiet: float | None,
     deadline: float | None,
     then: ConvergeThen | None,
+    method: ConvergeMethod | None,
     order: ConvergeOrder | None,
     tolerance: int | None,
     dry_run: bool,
@@ -63,7 +76,10 @@ def converge(
     destination has more than its share of, at a limited rate, and only in quiet moments: the
     endpoint spoke last, nothing is under way, and no byte has moved for --quiet. Clients that
     reconnect get a destination by the current weights. It pauses by itself while connects fail or
-    clients don't come back. What is not given is as `converge:` of the route says.
+    clients don't come back. With --method rehome nobody reconnects: tcpmux connects to the other
+    destination first, and has the connection go on there. That is for protocols whose endpoint
+    keeps no state between requests, and in which the client speaks first. What is not given is as
+    `converge:` of the route says.
 
     \b
     Examples:
@@ -72,7 +88,7 @@ def converge(
         tcpmux converge tcp-echo --stop
     """
     instance = client(admin, reads=dry_run)
-    settings = (rate, quiet, deadline, then, order, tolerance)
+    settings = (rate, quiet, deadline, then, method, order, tolerance)
     if stop:
         if dry_run or wait or any(value is not None for value in settings):
             raise UsageError("--stop takes no other option")
@@ -88,6 +104,7 @@ def converge(
         quiet=quiet,
         deadline=deadline,
         then=then,
+        method=method,
         order=order,
         tolerance=tolerance,
         dry_run=dry_run,
@@ -117,7 +134,7 @@ def wait_for_end(instance: Client, route: str, since: int) -> int:
         text = left_over(state).partition("; next try")[0]
         if text != shown:
             shown = text
-            say(f"{route}: {state['closed'] + state['reset']} closed; {text}")
+            say(f"{route}: {done_so_far(state)}; {text}")
         return False
 
     instance.wait_for(is_over, None)

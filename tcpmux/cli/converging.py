@@ -53,11 +53,18 @@ def left_over(state: ConvergenceStatus) -> str:
     return f"{text}; paused: {printable(state['reason'])}" if state["reason"] else text
 
 
+def done_so_far(state: ConvergenceStatus) -> str:
+    """`3 connections closed`."""
+    if state["method"] == "rehome":
+        return f"{plural(state['rehomed'], 'connection')} rehomed"
+    return f"{plural(state['closed'] + state['reset'], 'connection')} closed"
+
+
 def converging(state: ConvergenceStatus, now: float) -> str:
     """One line of a status."""
-    done = plural(state["closed"] + state["reset"], "connection")
     until = clock(state["deadline_at"], now)
-    return f"converging at {state['rate']} until {until}: {done} closed, {left_over(state)}"
+    done = done_so_far(state)
+    return f"converging at {state['rate']} until {until}: {done}, {left_over(state)}"
 
 
 def plan_text(plan: ConvergencePlan) -> str:
@@ -65,8 +72,9 @@ def plan_text(plan: ConvergencePlan) -> str:
     every = plural(plan["connections"], "live connection")
     if not plan["surplus"]:
         return f"{every}, which follow the weights: nothing to do"
+    done = "rehomed" if plan["method"] == "rehome" else "closed"
     text = (
-        f"{every}; too many: {listed(plan['surplus'])}; about {plan['closes']} to be closed, in "
+        f"{every}; too many: {listed(plan['surplus'])}; about {plan['closes']} to be {done}, in "
         f"{plan['seconds']:.0f} s or more"
     )
     waiting = [

@@ -17,7 +17,7 @@ from tcpmux.errors import TcpmuxError, UsageError, plural, printable
 
 if TYPE_CHECKING:
     from tcpmux.control.client import Client, Status
-    from tcpmux.control.schema import ConvergeThen
+    from tcpmux.control.schema import ConvergeMethod, ConvergeThen
 
 for_option = click.option(
     "--for", "for_", metavar="DURATION", help="Make it ready again after this time: 90s, 10m, 2h."
@@ -43,6 +43,11 @@ force_option = click.option(
     is_flag=True,
     help="Close open connections as well, in quiet moments: see `tcpmux converge`.",
 )
+@click.option(
+    "--rehome",
+    is_flag=True,
+    help="Have them go on elsewhere instead: see `tcpmux converge --method rehome`.",
+)
 @deadline_option
 @then_option
 @for_option
@@ -54,6 +59,7 @@ def drain(
     wait: bool,
     timeout: float | None,
     converge: bool,
+    rehome: bool,
     deadline: float | None,
     then: ConvergeThen | None,
     for_: str | None,
@@ -68,7 +74,7 @@ def drain(
 
     With --converge, connections of TARGET are closed in quiet moments, at the rate of the route's
     `converge` (10/s), so that their clients reconnect elsewhere; at the --deadline those left stay,
-    or are reset.
+    or are reset. With --rehome their endpoint changes instead, and their clients stay.
 
     With --for, an endpoint becomes ready again after that time, and --wait waits no longer. Without
     it, an endpoint that was drained with --for keeps the time set then.
@@ -85,24 +91,27 @@ def drain(
     """
     if timeout is not None and not wait:
         raise UsageError("--timeout requires --wait")
-    if not converge and (deadline is not None or then is not None):
-        raise UsageError("--deadline and --then require --converge")
+    if converge and rehome:
+        raise UsageError("--converge closes connections and --rehome keeps them: one of the two")
+    if not (converge or rehome) and (deadline is not None or then is not None):
+        raise UsageError("--deadline and --then require --converge or --rehome")
     instance = client(admin)
     if target not in (None, "all"):
         assert target is not None
         seconds = seconds_of(for_)
         found = _change(instance, target, "drain", seconds, force=force)
-        if converge:
+        if converge or rehome:
+            method: ConvergeMethod = "rehome" if rehome else "close"
             for route in dict.fromkeys(each.route for each in found):
-                plan = instance.converge(route, deadline=deadline, then=then)
+                plan = instance.converge(route, deadline=deadline, then=then, method=method)
                 say(f"{printable(route)}: {plan_text(plan)}")
         if seconds:
             timeout = seconds if timeout is None else min(timeout, seconds)
         return _wait(instance, found, timeout) if wait else 0
-    if timeout is not None or force or for_ is not None or converge:
+    if timeout is not None or force or for_ is not None or converge or rehome:
         raise UsageError(
-            "--timeout, --for, --force and --converge require a TARGET; for the instance, set "
-            "drain_timeout in the file"
+            "--timeout, --for, --force, --converge and --rehome require a TARGET; for the "
+            "instance, set drain_timeout in the file"
         )
     pid = instance.stop()["pid"]
     if not wait:

@@ -35,6 +35,8 @@ CONVERGE_PROTOCOL = {
     "mqtt": "MQTT 3.1.1 and 5",
     "http1": "HTTP/1.1 with keep-alive",
 }
+# Those in which an endpoint knows nothing of a client between two requests, or nobody says which.
+REHOME_PROTOCOLS = ("none", "memcached", "http1")
 MAX_CONVERGE_RATE = 100_000  # connections/s
 
 
@@ -95,6 +97,18 @@ class Converge:
         "mysql and mqtt.",
         False, rule="converge_goodbye",
     )  # fmt: skip
+
+
+def why_not_rehome(protocol: str, goodbye: bool) -> str:
+    """Why connections of that protocol keep their endpoint, whoever asks; "" = they need not."""
+    if protocol not in REHOME_PROTOCOLS:
+        return (
+            f"method rehome is for protocols whose endpoint keeps no state between requests, and "
+            f"{protocol} has a session (who is logged in, what is selected): use method close"
+        )
+    if goodbye:
+        return "goodbye is for method close: with rehome no client is told to go"
+    return ""
 
 
 def when_text(when: int) -> str:

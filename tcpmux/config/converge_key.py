@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from tcpmux.config.converge import CONVERGE_WHEN, Converge, rate_of
+from tcpmux.config.converge import CONVERGE_WHEN, Converge, rate_of, why_not_rehome
 from tcpmux.config.keys import model_of, settings_of
 from tcpmux.config.problems import describe
 from tcpmux.config.rows import rows_of
@@ -58,8 +58,26 @@ class ConvergeModel(_ConvergeKeys):
         WithJsonSchema({"type": "string", "pattern": "^[0-9.]+%?/s$"}),
     ] = Field(default=rate_of("10/s"), description=_ROWS["rate"].help)
 
+    @model_validator(mode="after")
+    def _can_rehome(self) -> ConvergeModel:
+        found = self.made()
+        why = why_not_rehome(found.protocol, found.goodbye) if found.method == "rehome" else ""
+        if why:
+            raise ValueError(why)
+        return self
+
     def made(self) -> Converge:
         rate, percent = self.rate
         return settings_of(
             Converge, [self], is_set=True, when=self.when, rate=rate, rate_percent=percent
         )
+
+
+def why_no_tls(model: ConvergeModel | None, starttls: str) -> str:
+    """Why connections that begin with TLS in the end can't go as it says; "" = they can."""
+    if model is None or model.made().method != "rehome" or starttls == "none":
+        return ""
+    return (
+        "converge: method rehome can't work with preread: starttls, as another endpoint does not "
+        "know the TLS session of a client: use method close"
+    )

@@ -32,6 +32,7 @@ KEYS = (
     "pick_reason",
     "others",  # why it had no choice: what kept the other destinations out
     "attempts",
+    "rehomed",  # how often its endpoint has changed under it
     "connect_ms",
     "first_byte_ms",
     "worker",

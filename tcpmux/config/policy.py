@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from tcpmux.config.check import CHECK_KINDS, Check
 from tcpmux.config.converge import Converge
-from tcpmux.config.converge_key import ConvergeModel
+from tcpmux.config.converge_key import ConvergeModel, why_no_tls
 from tcpmux.config.keys import entry, is_off, model_of, one_of, settings_of
 from tcpmux.config.patterns import compiled
 from tcpmux.config.preread import Preread
@@ -334,6 +334,13 @@ class RoutePolicyModel(_RouteKeys):
     def _has_tlvs(self) -> RoutePolicyModel:
         if self.sticky and self.sticky.by[0] == "tlv" and not self.accept_proxy:
             raise ValueError("sticky by a TLV needs accept_proxy, whose headers have it")
+        return self
+
+    @model_validator(mode="after")
+    def _can_rehome(self) -> RoutePolicyModel:
+        why = why_no_tls(self.converge, self.preread.made().starttls) if self.preread else ""
+        if why:
+            raise ValueError(why)
         return self
 
     def made(self, defaults: SharedModel) -> RoutePolicy:

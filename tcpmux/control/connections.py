@@ -208,7 +208,7 @@ class Connections:
 def _row(row: Row, name: Names) -> dict[str, Any]:
     (number, route, destination, endpoint, client, peer, worker, state, age, idle) = row[:10]
     (bytes_in, bytes_out, generation, picked, attempts, connect, first_byte, known) = row[10:18]
-    rule, unique_id = row[18:]
+    rule, unique_id, rehomed = row[18:]
     return {
         "id": number,
         "unique_id": unique_id,
@@ -228,6 +228,7 @@ def _row(row: Row, name: Names) -> dict[str, Any]:
         "generation": generation,
         "pick_reason": picked or None,
         "attempts": attempts,
+        "rehomed": rehomed,
         "connect_seconds": connect or None,
         "first_byte_seconds": first_byte or None,
         "sni": known.sni or None,

@@ -6,11 +6,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tcpmux.config.converge import CONVERGE_ORDER, CONVERGE_THEN, Converge, rate_of
+from tcpmux.config.converge import (
+    CONVERGE_METHOD,
+    CONVERGE_ORDER,
+    CONVERGE_PROTOCOL,
+    CONVERGE_THEN,
+    Converge,
+    rate_of,
+    why_not_rehome,
+)
 from tcpmux.config.duration import format_duration
+from tcpmux.config.preread import PREREAD_STARTTLS
 from tcpmux.config.rows import milliseconds, rows_of
 from tcpmux.control.master_link import MasterRefused
-from tcpmux.shm.convergence import by_rules
+from tcpmux.shm.convergence import REHOME, by_rules
 from tcpmux.shm.image import Convergence, RouteRow
 
 _ROWS = rows_of(Converge)
@@ -29,6 +38,8 @@ def settings_asked(values: Mapping[str, Any]) -> dict[str, int]:
             found[name] = [*CONVERGE_ORDER].index(value)
         elif name == "then":
             found[name] = [*CONVERGE_THEN].index(value)
+        elif name == "method":
+            found[name] = [*CONVERGE_METHOD].index(value)
         elif name == "tolerance":
             found[name] = value
         else:
@@ -45,6 +56,13 @@ def _milliseconds(name: str, seconds: float) -> int:
 
 
 def convergence_of(route: RouteRow, settings: Mapping[str, int], began_ms: int) -> Convergence:
-    """With the route's settings, but for these."""
-    given = by_rules(route.rules, began_ms)
-    return replace(given, by_key=0, **settings)
+    """With the route's settings, but for these. Raises MasterRefused for what can't be."""
+    found = replace(by_rules(route.rules, began_ms), by_key=0, **settings)
+    if found.method == REHOME:
+        protocol = [*CONVERGE_PROTOCOL][route.rules.converge_protocol]
+        why = why_not_rehome(protocol, bool(found.goodbye))
+        if [*PREREAD_STARTTLS][route.rules.preread_starttls] != "none":
+            why = "another endpoint does not know the TLS session of a client: use method close"
+        if why:
+            raise MasterRefused("invalid", f"{route.name}: {why}")
+    return found

@@ -11,10 +11,12 @@ import heapq
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tcpmux.config.converge import CONVERGE_ORDER
-from tcpmux.shm.image import READY, RouteRow
+from tcpmux.shm.convergence import CLOSE, is_left
+from tcpmux.shm.image import RouteRow
+from tcpmux.shm.serving import serves
 
 if TYPE_CHECKING:
     from tcpmux.shm._connections import Facts
@@ -49,12 +51,14 @@ class Candidate(NamedTuple):
 class Surplus:
     """How many are to leave. places: of each, by weight; only those with any. endpoints: slots that
     everybody leaves. elsewhere: records (worker, record) that would go to another destination now.
-    by_destination: of all these, by slot. total: connections that were counted."""
+    by_destination: of all these, by slot. lacking: how many each place has too few. total:
+    connections that were counted."""
 
     places: dict[Place, int] = field(default_factory=dict)
     endpoints: frozenset[int] = frozenset()
     elsewhere: frozenset[tuple[int, int]] = frozenset()
     by_destination: dict[int, int] = field(default_factory=dict)
+    lacking: dict[Place, int] = field(default_factory=dict)
     total: int = 0
 
     def leaves(self, one: Candidate) -> bool:
@@ -74,13 +78,14 @@ def splits_of(route: RouteRow) -> dict[int, Split]:
     return found
 
 
-def leaving_endpoints(route: RouteRow) -> frozenset[int]:
-    """Slots of those that an operator has taken out of service."""
+def leaving_endpoints(route: RouteRow, method: int = CLOSE) -> frozenset[int]:
+    """Slots of those that an operator has taken out of service; and of those that are down, where
+    that costs no client its connection."""
     return frozenset(
         endpoint.slot
         for row in route.destinations
         for endpoint in row.endpoints
-        if endpoint.state != READY
+        if is_left(endpoint, method)
     )
 
 
@@ -125,6 +130,9 @@ def surplus(
         shares = apportion(sum(staying.values()) + sum(gone.values()), weights, staying)
         if not shares:
             continue
+        for slot, share in shares.items():
+            if share > staying.get(slot, 0):
+                result.lacking[rule, slot] = share - staying.get(slot, 0)
         for slot in {*staying, *gone}:
             share, count = shares.get(slot, 0), staying.get(slot, 0)
             many = max(0, count - share)
@@ -139,6 +147,31 @@ def surplus(
 
 def _add(counts: dict[int, int], key: int, count: int) -> None:
     counts[key] = counts.get(key, 0) + count
+
+
+class Homes:
+    """Where each that is to leave goes on: where the most are lacking, which may be another
+    endpoint of its own destination."""
+
+    def __init__(self, wanted: Surplus) -> None:
+        self._lacking = dict(wanted.lacking)
+
+    def next(self, one: Candidate) -> int | None:
+        """Slot of a destination, to be taken; None: nobody lacks any."""
+        found = [
+            (count, -slot) for (rule, slot), count in self._lacking.items() if rule == one.rule
+        ]
+        if not found:
+            return None
+        slot = -max(found)[1]
+        self.take(one.rule, slot)
+        return slot
+
+    def take(self, rule: int, slot: int) -> None:
+        """One is on its way there."""
+        count = self._lacking.pop((rule, slot), 0) - 1
+        if count > 0:
+            self._lacking[rule, slot] = count
 
 
 class Blocked(NamedTuple):
@@ -221,3 +254,20 @@ def closes_needed(route: RouteRow, wanted: Surplus) -> int:
     listed = sum(wanted.places.values()) + len(wanted.elsewhere)
     every += max(0, sum(wanted.by_destination.values()) - listed)  # of endpoints that all leave
     return round(every)
+
+
+def by_name(route: RouteRow, of: Surplus) -> list[dict[str, Any]]:
+    """As in the status. A destination that the route has no longer has no name."""
+    names = {row.slot: row.name for row in route.destinations}
+    return [
+        {"name": names.get(slot, "(removed)"), "connections": count}
+        for slot, count in sorted(of.by_destination.items())
+    ]
+
+
+def obstacle(route: RouteRow) -> str:
+    """A destination to which clients would come back that can take none."""
+    for row in route.destinations:
+        if row.effective_weight and not serves(row):
+            return f"{row.name} can take no connections"
+    return ""

@@ -1,5 +1,5 @@
-"""Closes live connections, at quiet moments and at a rate, until they follow the weights. Runs in
-control.
+"""Closes live connections, at quiet moments and at a rate, until they follow the weights; or has
+them go on elsewhere. Runs in control.
 
 Which routes do so, since when and by what settings is in the route table; who is to leave follows
 from what is relayed now. So nothing is missed when control is started anew, but for how many it has
@@ -24,19 +24,22 @@ from tcpmux.control.convergence import (
     Candidate,
     Choice,
     Surplus,
+    by_name,
     closes_needed,
     leaving_endpoints,
+    obstacle,
     splits_of,
     surplus,
 )
 from tcpmux.control.fates import STAYS, Fates, needs_facts
+from tcpmux.control.limits import CONVERGE_METHODS
 from tcpmux.control.pacing import Brake, Pace, Sample
+from tcpmux.control.rehoming import Move, account, moves_of
 from tcpmux.control.tasks import Tasks
 from tcpmux.errors import TcpmuxError, plural
 from tcpmux.shm._connections import Relaying, is_open
-from tcpmux.shm.convergence import RESET
+from tcpmux.shm.convergence import REHOME, RESET
 from tcpmux.shm.image import Convergence, Image, RouteRow
-from tcpmux.shm.serving import serves
 
 if TYPE_CHECKING:
     from tcpmux.control.master_link import MasterLink
@@ -50,12 +53,13 @@ EVERY = 1.0  # s between looks at who is to leave
 SOON = 0.25  # s at least, if there is nothing left to do of the last one
 LEISURE = 20  # times as long as a look takes, at least
 RETRY = 1.0  # s
-ENDS_OF_IT = ("converged", "converged_late")  # reasons of ends
+ENDS_OF_IT = ("converged", "converged_late", "rehomed")  # reasons of ends
 
 
 @dataclass(slots=True)
 class Run:
-    """That of one route, as control knows it. closed: since this control process has seen it."""
+    """That of one route, as control knows it. closed, rehomed, reset: since this control process
+    has seen it."""
 
     wanted: Convergence
     fates: Fates = field(default_factory=Fates)
@@ -66,17 +70,20 @@ class Run:
     chosen: list[Candidate] = field(default_factory=list)  # the next is the last
     is_known: bool = False  # surplus has been worked out
     refused: int = 0  # orders that found something under way, since the last look
+    moves: list[Move] = field(default_factory=list)  # the same with method rehome
     closed: int = 0
+    rehomed: int = 0
     reset: int = 0
-    before: tuple[int, int] | None = None  # those of the route before it
+    before: tuple[int, int, int] | None = None  # those of the route before it
     paused: str = ""  # why
     is_ending: bool = False
 
-    def count(self, closed: int, reset: int) -> None:
+    def count(self, closed: int, reset: int, rehomed: int) -> None:
         """Of the route, since the start of the instance."""
         if self.before is None:
-            self.before = closed, reset
+            self.before = closed, reset, rehomed
         self.closed, self.reset = closed - self.before[0], reset - self.before[1]
+        self.rehomed = rehomed - self.before[2]
 
     def is_late(self, now: float) -> bool:
         return now * 1000 >= self.wanted.began_ms + self.wanted.deadline_ms
@@ -123,8 +130,10 @@ class Convergences:
             "began_at": began,
             "deadline_at": began + wanted.deadline_ms / 1000,
             "rate": rate_text(wanted.rate, wanted.rate_percent),
-            "surplus": _by_name(route, run.surplus),
+            "surplus": by_name(route, run.surplus),
+            "method": CONVERGE_METHODS[wanted.method],
             "closed": run.closed,
+            "rehomed": run.rehomed,
             "reset": run.reset,
             "busy": run.blocked.busy + run.refused,
             "unanswered": run.blocked.unanswered,
@@ -146,10 +155,13 @@ class Convergences:
         run = Run(convergence_of(route, settings, int(now * 1000)))
         await self._look_at(self._view.image()[1], {route.name: (route, run)}, now)
         needed = closes_needed(route, run.surplus)
+        if run.wanted.method == REHOME:
+            needed = sum(run.surplus.by_destination.values())
         return {
             "connections": run.surplus.total,
-            "surplus": _by_name(route, run.surplus),
+            "surplus": by_name(route, run.surplus),
             "closes": needed,
+            "method": CONVERGE_METHODS[run.wanted.method],
             "seconds": needed / run.rate(run.surplus.total),
             "busy": run.blocked.busy,
             "unanswered": run.blocked.unanswered,
@@ -234,7 +246,7 @@ class Convergences:
         relaying: Relaying,
         now: float,
     ) -> Iterator[None]:
-        wanted, leaving = run.wanted, leaving_endpoints(route)
+        wanted, leaving = run.wanted, leaving_endpoints(route, run.wanted.method)
         if needs_facts(route):
             found: list[Surplus] = []
             yield from run.fates.steps(image, route, rows, leaving, wanted.tolerance, found)
@@ -244,16 +256,22 @@ class Convergences:
             counts = relaying.counts[route.slot]
             run.surplus = surplus(counts, splits_of(route), leaving, wanted.tolerance)
         yield None
+        late = run.is_late(now) and wanted.then == RESET
         choice = Choice(
             run.surplus,
             quiet=wanted.quiet_ms,
             order=wanted.order,
-            most=max(1, int(run.rate(run.surplus.total) * EVERY)),
+            most=max(1, int(run.rate(run.surplus.total) * EVERY)) + len(run.pace.outstanding),
             random=self._random,
-            late=run.is_late(now) and wanted.then == RESET,
+            late=late,
         )
         yield from choice.steps(rows)
         run.chosen = choice.first()[::-1]
+        run.moves = []
+        if wanted.method == REHOME and not late:
+            own = {one: run.fates.home_of(one) for one in run.chosen}
+            run.moves = moves_of(run.surplus, run.chosen[::-1], own, run.pace.outstanding)[::-1]
+            run.chosen = []
         run.blocked, run.refused, run.is_known = choice.blocked, 0, True
 
     # --- orders -----------------------------------------------------------------------------
@@ -271,24 +289,29 @@ class Convergences:
         rate = run.rate(run.surplus.total)
         if run.brake.is_due(now):
             run.brake.add(self._sample(route, run), now)
-        reason = _obstacle(route) or run.brake.reason(rate, now)
+        closes = late or run.wanted.method != REHOME
+        reason = obstacle(route) or run.brake.reason(rate, now, come_back=closes)
         await self._note_pause(route, run, reason)
         if reason or run.is_ending:
             return
-        most = min(
-            run.pace.allowed(rate, now),
-            max(1, round(rate * TICK)),
-            run.brake.room(rate),
-        )
+        most = min(run.pace.allowed(rate, now), max(1, round(rate * TICK)))
+        if closes:
+            most = min(most, run.brake.room(rate))
         orders = [run.chosen.pop() for _ in range(min(most, len(run.chosen)))]
         if orders:
             run.brake.ordered(len(orders))
             await self._order(run, orders, now, late=late)
+        moves = [run.moves.pop() for _ in range(min(most, len(run.moves)))]
+        if moves and not closes:
+            await self._rehome(run, moves, now)
 
     def _account(self, run: Run, now: float) -> None:
         """What has become of the orders."""
+        account({live.worker: live for live in self._view.lives}, run.pace, now)
         for key in run.pace.outstanding:
             assert isinstance(key, tuple)
+            if isinstance(key, Move):
+                continue
             worker, record, generation = key
             if not is_open(self._view.lives[worker], record, generation):
                 run.pace.seen(key, now)
@@ -301,10 +324,10 @@ class Convergences:
         slots = array("I", [row.slot for row in route.destinations])
         read = [counters.slot(slot) for slot in slots]
         ends = counters.closed(slots, ENDS_OF_IT)
-        run.count(sum(ends[::2]), sum(ends[1::2]))
+        run.count(closed := sum(ends[::3]), reset := sum(ends[1::3]), sum(ends[2::3]))
         return Sample(
             sum(each.active for each in read),
-            sum(ends),
+            closed + reset,
             dict(zip(names, counters.connects(slots), strict=True)),
             {name: each.connect_failures for name, each in zip(names, read, strict=True)},
         )
@@ -337,15 +360,28 @@ class Convergences:
             ordered_ms=int(now * 1000),
         )
 
+    async def _rehome(self, run: Run, moves: list[Move], now: float) -> None:
+        assert self._master is not None
+        for move in moves:
+            run.pace.ordered(move, now)
+        await self._master.request(
+            "rehome",
+            moves=[(move.id, move.to) for move in moves],
+            quiet_ms=run.wanted.quiet_ms,
+            ordered_ms=int(now * 1000),
+        )
+
     async def _end(self, route: RouteRow, run: Run, *, late: bool) -> None:
         """It is over, by the master's word."""
         assert self._master is not None
         self._sample(route, run)
         done = f"{plural(run.closed, 'connection')} closed"
+        if run.wanted.method == REHOME:
+            done = f"{plural(run.rehomed, 'connection')} rehomed"
         if run.reset:
             done += f", {run.reset} reset"
         if late:
-            over = _by_name(route, run.surplus)
+            over = by_name(route, run.surplus)
             left = ", ".join(f"{each['name']} {each['connections']}" for each in over)
             text = (
                 f"{route.name}: the deadline for live connections to follow the weights is over: "
@@ -362,20 +398,3 @@ class Convergences:
             lines=[text],
             level=logging.WARNING if late else logging.INFO,
         )
-
-
-def _by_name(route: RouteRow, of: Surplus) -> list[dict[str, Any]]:
-    """As in the status. A destination that the route has no longer has no name."""
-    names = {row.slot: row.name for row in route.destinations}
-    return [
-        {"name": names.get(slot, "(removed)"), "connections": count}
-        for slot, count in sorted(of.by_destination.items())
-    ]
-
-
-def _obstacle(route: RouteRow) -> str:
-    """A destination to which clients would come back that can take none."""
-    for row in route.destinations:
-        if row.effective_weight and not serves(row):
-            return f"{row.name} can take no connections"
-    return ""

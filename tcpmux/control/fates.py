@@ -82,6 +82,11 @@ class Fates:
         result.total = len(rows)
         found.append(result)
 
+    def home_of(self, one: Candidate) -> int | None:
+        """Slot of the destination that it belongs to; None = it goes by ticket."""
+        fate = self._known.get((one.worker, one.record, one.generation))
+        return None if fate is None else fate.home
+
     def as_met(self, one: Candidate) -> Candidate:
         """The same with the rule that it would meet now."""
         fate = self._known.get((one.worker, one.record, one.generation))

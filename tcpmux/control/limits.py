@@ -17,3 +17,4 @@ MAX_WORKERS = 64  # TM_MAX_SHARDS of csrc/route_table.h
 ADMIN_STATES = ("ready", "draining", "disabled")
 CONVERGE_ORDERS = ("idle", "oldest", "random")
 CONVERGE_THENS = ("keep", "reset")
+CONVERGE_METHODS = ("close", "rehome")

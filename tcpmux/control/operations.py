@@ -12,6 +12,7 @@ from typing import Any
 from tcpmux.connection_id import PATTERN
 from tcpmux.control.limits import (
     ADMIN_STATES,
+    CONVERGE_METHODS,
     CONVERGE_ORDERS,
     CONVERGE_THENS,
     MAX_CONNECTIONS,
@@ -36,6 +37,7 @@ from tcpmux.control.schema import (
     LOG_LEVELS,
     AdminState,
     Applied,
+    ConvergeMethod,
     ConvergencePlan,
     ConvergeOrder,
     ConvergeThen,
@@ -351,6 +353,7 @@ class Operations(Reading):
                 quiet=_SECONDS,
                 deadline=_SECONDS,
                 then={"enum": list(CONVERGE_THENS)},
+                method={"enum": list(CONVERGE_METHODS)},
                 tolerance={"type": "integer", "minimum": 0, "maximum": MAX_WEIGHT},
                 dry_run=_BOOLEAN,
             ),
@@ -371,18 +374,21 @@ class Operations(Reading):
         quiet: float | None = None,
         deadline: float | None = None,
         then: ConvergeThen | None = None,
+        method: ConvergeMethod | None = None,
         tolerance: int | None = None,
         dry_run: bool = False,
     ) -> Call[ConvergencePlan]:
         """Has surplus connections of a route closed in quiet moments until they follow the weights,
         and does not wait: status() has its state. What is not given is as the route's `converge`
-        says. rate: 10/s or 1%/s. dry_run: only tells what there is to do."""
+        says. rate: 10/s or 1%/s. method: close, or rehome (their endpoint changes, and their
+        clients stay). dry_run: only tells what there is to do."""
         given = {
             "rate": rate,
             "order": order,
             "quiet": quiet,
             "deadline": deadline,
             "then": then,
+            "method": method,
             "tolerance": tolerance,
         }
         said = {name: value for name, value in given.items() if value is not None}

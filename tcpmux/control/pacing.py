@@ -80,8 +80,8 @@ class Brake:
         while self._samples[0][0] < now - RETURN_TIME and len(self._samples) > 1:
             self._samples.popleft()
 
-    def reason(self, rate: float, now: float) -> str:
-        """Empty = go on. There is a sample."""
+    def reason(self, rate: float, now: float, *, come_back: bool = True) -> str:
+        """Empty = go on. There is a sample. come_back: clients have to, before more are closed."""
         failing = self._failing(now)
         if failing:
             if now >= self._held_until:
@@ -92,7 +92,7 @@ class Brake:
             return f"{self._why}; next try in {self._held_until - now:.0f} s"
         if now > self._held_until + self._hold:
             self._hold = FIRST_HOLD
-        if self._room(rate) > 0:
+        if not come_back or self._room(rate) > 0:
             return ""
         closed, back = self._closed_and_back()
         return (

@@ -24,6 +24,7 @@ Severity = Literal["error", "warning"]
 EventLevel = Literal["info", "warning", "error"]
 ConvergeOrder = Literal["idle", "oldest", "random"]
 ConvergeThen = Literal["keep", "reset"]
+ConvergeMethod = Literal["close", "rehome"]
 LogLevelWord = Literal["debug", "info", "warning", "error"]
 RoleWord = Literal["operator", "viewer"]
 
@@ -150,7 +151,9 @@ class ConvergenceStatus(TypedDict):
     deadline_at: float
     rate: str  # 10/s or 1%/s: closed at most
     surplus: list[Surplus]  # those with any
+    method: str  # close or rehome
     closed: int  # in quiet moments, as far as control has seen since it was started
+    rehomed: int  # the same, of those whose endpoint has changed under them
     reset: int  # after the deadline
     busy: int  # of the surplus: bytes have moved too lately, or something is under way
     unanswered: int  # of the surplus: the client spoke last, and waits
@@ -165,6 +168,7 @@ class ConvergencePlan(TypedDict):
     seconds: float  # about how long that takes at that rate
     busy: int
     unanswered: int
+    method: str  # close or rehome
     started: bool
 
 
@@ -298,6 +302,7 @@ class Connection(TypedDict):
     generation: int  # of the routes when it was given to its destination
     pick_reason: str | None
     attempts: int  # endpoints tried
+    rehomed: int  # how often its endpoint has changed under it
     connect_seconds: float | None
     first_byte_seconds: float | None
     sni: str | None  # server's name in its TLS ClientHello, where the route reads it

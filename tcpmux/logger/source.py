@@ -113,7 +113,7 @@ class Source:
                 **_traffic(*row[10:12], ""),
                 **self._places(route, destination, endpoint, client, peer),
                 **_known(direct, known),
-                **_origin(*row[12:17]),
+                **_origin(*row[12:17], row[20]),
                 **self._rule(row[18]),
                 **self._alternatives(route, destination, *row[12:14], row[18]),
                 **_identity(int(number.partition("-")[0]), number, row[19]),
@@ -124,7 +124,7 @@ class Source:
         event, route, destination, endpoint, client, peer = entry[:6]
         client_local, endpoint_local, accepted, at, bytes_in, bytes_out, closed = entry[6:13]
         picked, generation, attempts, connect, first_byte, number, refused = entry[13:20]
-        direct, rule, known, unique = entry[20:]
+        direct, rule, known, unique, rehomed = entry[20:]
         return {
             "event": event,
             **_times(clock, accepted, at - accepted),
@@ -133,7 +133,7 @@ class Source:
                 route, destination, endpoint, client, peer, client_local, endpoint_local
             ),
             **_known(direct, known),
-            **_origin(generation, picked, attempts, connect, first_byte),
+            **_origin(generation, picked, attempts, connect, first_byte, rehomed),
             **self._rule(rule),
             **self._alternatives(route, destination, generation, picked, rule),
             **_identity(worker, number, unique),
@@ -204,12 +204,15 @@ def _known(direct: str, known: Known) -> Line:
     }
 
 
-def _origin(generation: int, picked: str, attempts: int, connect: float, first_byte: float) -> Line:
+def _origin(
+    generation: int, picked: str, attempts: int, connect: float, first_byte: float, rehomed: int
+) -> Line:
     """Why and how it came to its endpoint."""
     return {
         "generation": generation,
         "pick_reason": picked or None,
         "attempts": attempts,
+        "rehomed": rehomed,
         "connect_ms": round(connect * 1000, 3) if connect else None,
         "first_byte_ms": round(first_byte * 1000, 3) if first_byte else None,
     }

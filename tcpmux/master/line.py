@@ -98,7 +98,7 @@ class Line:
         listener: int = 0,
         *,
         first: int = 0,
-        shared: bool = False,
+        shared: int = 0,
         value: int = 0,
         fds: Iterable[int] = (),
         close: bool = False,

@@ -15,6 +15,9 @@
     checks       first              how endpoints are to be watched, from that destination on
     set_workers  count
     kill         ids, told          resets connections; the events speak of so many
+    rehome       moves, quiet_ms, ordered_ms
+                                    id of a connection and slot of the destination that it is to go
+                                    on with, each, when it is quiet; as of converge
     converge     ids, quiet_ms, late, ordered_ms
                                     closes those that are quiet now; late: resets them; decided at
                                     that monotonic ms, and good for a second
@@ -65,7 +68,7 @@ from tcpmux.master.workers import Workers
 from tcpmux.messages import Verb
 from tcpmux.shm.serving import Condition
 from tcpmux.shm.slots import Key
-from tcpmux.worker.messages import CONVERGE, KILL
+from tcpmux.worker.messages import CONVERGE, KILL, REHOME
 
 log = logging.getLogger("tcpmux.master")
 
@@ -113,6 +116,7 @@ class Requests:
             "set_workers": self._set_workers,
             "kill": self._kill,
             "converge": self._converge,
+            "rehome": self._rehome,
             "convergence_says": self._convergence_says,
             "start_convergence": self._start_convergence,
             "end_convergence": self._end_convergence,
@@ -296,6 +300,19 @@ class Requests:
         for line, index, generation in orders:
             order = ordered << 32 | generation & LOW
             line.post(CONVERGE, index, first=quiet, shared=late, value=order)
+        return {"ordered": len(orders)}
+
+    def _rehome(self, request: Request) -> dict[str, Any]:
+        """Orders only, as of converge. What the slot is of, the worker looks up in what is in
+        force there: it has to be a destination of the connection's route."""
+        quiet, ordered = request["quiet_ms"], request["ordered_ms"] & LOW
+        if not 0 <= quiet <= LOW:
+            raise Refusal("invalid", f"quiet_ms: {quiet} is not a number of ms below 2^32")
+        moves = [(str(number), int(slot)) for number, slot in request["moves"]]
+        orders = self._orders([number for number, _ in moves])
+        for (line, index, generation), (_, slot) in zip(orders, moves, strict=True):
+            order = ordered << 32 | generation & LOW
+            line.post(REHOME, index, first=quiet, shared=slot & LOW, value=order)
         return {"ordered": len(orders)}
 
     def _convergence_says(self, request: Request) -> dict[str, Any]:

@@ -13,7 +13,7 @@ STEP: int  # records
 
 Row = tuple[
     str, int, int, int, str, str, int, str, float, float, int, int, int, str, int, float, float,
-    Known, int, str,
+    Known, int, str, int,
 ]  # fmt: skip
 Group = tuple[tuple[int, ...] | tuple[bytes], int, int, int, float]
 
@@ -57,3 +57,4 @@ def connections(
     limit: int | None = None,
 ) -> tuple[int, list[Row]]: ...
 def is_open(live: Live, index: int, generation: int) -> bool: ...
+def whereabouts(live: Live, index: int, generation: int) -> tuple[int, int, bool] | None: ...

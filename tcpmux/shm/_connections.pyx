@@ -13,7 +13,7 @@ from libc.string cimport memcmp, memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from tcpmux.shm.c_live cimport (
-    TM_ACCEPTED, TM_CLIENT, tm_conn_copy, TM_CONNECTING, tm_copy, TM_ENDPOINT, TM_HOLDING, tm_live,
+    TM_ACCEPTED, TM_CLIENT, tm_conn_copy, tm_conn_has_scout, TM_CONNECTING, tm_copy, TM_ENDPOINT, TM_HOLDING, tm_live,
     tm_known, tm_known_copy, tm_peer, tm_pick_reason_checked, TM_READING, tm_records_checked,
     TM_RELAYING, TM_RESETTING, TM_SPOKE_ENDPOINT, TM_WAITING,
 )
@@ -129,7 +129,8 @@ cdef tuple row_of(Live live, uint32_t index, const tm_copy *of, uint64_t now):
         of.conn.half[TM_CLIENT].bytes, of.conn.half[TM_ENDPOINT].bytes, of.cold.table_generation,
         _PICKED[tm_pick_reason_checked(of.cold.pick_reason)], of.cold.attempts,
         of.cold.connect_us / 1e6, of.conn.first_byte_us / 1e6, known_of(live, index, of),
-        of.cold.rule_slot, f"{of.cold.born_worker}-{of.cold.born_index}-{of.cold.born_generation}")
+        of.cold.rule_slot, f"{of.cold.born_worker}-{of.cold.born_index}-{of.cold.born_generation}",
+        of.cold.rehomed)
 
 
 cdef bytearray marked(slots):
@@ -190,7 +191,8 @@ cdef class Scan:
         step is short, of at most STEP records. A row: id, slots of route, destination and
         endpoint, client, endpoint's address (as it was when tried; UNIX sockets have none), worker,
         state, age s, idle s, bytes in, bytes out, generation and reason of the pick, endpoints
-        tried, connect s, first byte s, Known, slot of the rule, id when it was accepted.
+        tried, connect s, first byte s, Known, slot of the rule, id when it was accepted,
+        how often its endpoint has changed under it.
         """
         parts = []
         self.key = SORT_KEYS.index(self.sort)
@@ -361,3 +363,16 @@ def is_open(Live live not None, uint32_t index, uint32_t generation):
         return False
     return tm_conn_copy(live.live(), live.capacity, index, &copy) and (
         copy.conn.generation == generation)
+
+
+def whereabouts(Live live not None, uint32_t index, uint32_t generation):
+    """None: a connection that was told of is not in that record any more. Else (slots of its
+    destination and its endpoint, whether a connect for it to another endpoint is under way)."""
+    cdef tm_copy copy
+    cdef tm_live *region = live.live()
+    if (index >= tm_records_checked(region, live.capacity)
+            or not tm_conn_copy(region, live.capacity, index, &copy)
+            or copy.conn.generation != generation):
+        return None
+    return (copy.conn.destination_slot, copy.cold.endpoint_slot,
+            tm_conn_has_scout(region, live.capacity, &copy))

@@ -13,6 +13,7 @@ DURATION_BOUNDS_US: tuple[int, ...]
 LogEntry = tuple[
     str, int, int, int, str, str, str, str,
     float, float, int, int, str, str, int, int, float, float, str, int, str, int, Known, str,
+    int,
 ]  # fmt: skip
 
 class Counters:

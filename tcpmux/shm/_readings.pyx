@@ -244,6 +244,7 @@ def read_log(Live live not None, uint32_t most):
             peer_text(&entry.direct), entry.rule_slot,
             known_of(entry, &region.log.known[taken % TM_LOG_ENTRIES]),
             "" if entry.kind == TM_LOG_REFUSED else
-            f"{entry.born_worker}-{entry.born_index}-{entry.born_generation}"))
+            f"{entry.born_worker}-{entry.born_index}-{entry.born_generation}",
+            entry.rehomed))
         taken += 1
     return found

@@ -84,6 +84,7 @@ cdef extern from "access_log.h" nogil:
         uint32_t born_worker
         uint32_t born_index
         uint32_t born_generation
+        uint32_t rehomed
 
     cdef struct tm_log_known:
         char sni[256]
@@ -181,6 +182,7 @@ cdef extern from "live.h" nogil:
         uint16_t born_worker
         uint32_t born_index
         uint32_t born_generation
+        uint32_t rehomed
 
     cdef struct tm_known:
         tm_peer peer
@@ -266,6 +268,7 @@ cdef extern from "live.h" nogil:
     int64_t tm_live_capacity(size_t size)
     void tm_live_order(tm_live *live, uint32_t orders)
     bint tm_conn_copy(const tm_live *live, uint32_t capacity, uint32_t index, tm_copy *copy)
+    bint tm_conn_has_scout(const tm_live *live, uint32_t capacity, const tm_copy *of)
     void tm_live_init(tm_live *live, uint32_t worker, uint32_t capacity)
     void tm_count(uint64_t *counter, uint64_t n)
     uint64_t tm_counter_read(const uint64_t *counter)

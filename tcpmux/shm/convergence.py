@@ -9,10 +9,11 @@ from dataclasses import replace
 
 from tcpmux.config.converge import CONVERGE_THEN, CONVERGE_WHEN, rate_text, when_text
 from tcpmux.config.duration import format_duration
-from tcpmux.shm.image import READY, Convergence, Image, RouteRow
+from tcpmux.shm.image import HEALTHY, READY, Convergence, EndpointRow, Image, RouteRow
 from tcpmux.shm.rules import RouteRules
 
 KEEP, RESET = range(2)  # indexes of CONVERGE_THEN
+CLOSE, REHOME = range(2)  # of CONVERGE_METHOD
 
 
 def by_rules(rules: RouteRules, began_ms: int) -> Convergence:
@@ -60,6 +61,12 @@ def set_off(before: Image, after: Image, cause: str, now_ms: int) -> Image:
     return replace(after, routes=routes)
 
 
+def is_left(endpoint: EndpointRow, method: int) -> bool:
+    """Whether nobody is to stay there. Who is closed for one that is down may still be served by
+    it; who is rehomed loses nothing."""
+    return endpoint.state != READY or (method == REHOME and endpoint.health != HEALTHY)
+
+
 def _shares(route: RouteRow) -> object:
     """Where connections would go now: by split, and what is on its way out."""
     return (
@@ -69,17 +76,18 @@ def _shares(route: RouteRow) -> object:
             (row.name, str(endpoint.address))
             for row in route.destinations
             for endpoint in row.endpoints
-            if endpoint.state != READY
+            if is_left(endpoint, route.rules.converge_method)
         ),
     )
 
 
 def settings_text(found: Convergence) -> str:
-    """`10/s, quiet for 2s, until 10m then keep`."""
+    """`at most 10/s, quiet for 2s, for 10m at most, then keep`."""
     rate = rate_text(found.rate, found.rate_percent)
     quiet, deadline = (format_duration(ms / 1000) for ms in (found.quiet_ms, found.deadline_ms))
     then = [*CONVERGE_THEN][found.then]
-    return f"at most {rate}, quiet for {quiet}, for {deadline} at most, then {then}"
+    how = "rehomed, " if found.method == REHOME else ""
+    return f"{how}at most {rate}, quiet for {quiet}, for {deadline} at most, then {then}"
 
 
 def convergence_changes(old: RouteRow, new: RouteRow) -> Iterator[str]:

@@ -27,10 +27,11 @@ from tcpmux.worker._plane cimport (
     tm_descriptors_next, TM_GIVE_ALL, tm_handoff_line, tm_is_line, tm_message, TM_MESSAGE_ADD,
     TM_MESSAGE_CLAIM, TM_MESSAGE_CONVERGE, TM_MESSAGE_CRAMPED, TM_MESSAGE_DENIED, TM_MESSAGE_DRAIN,
     TM_MESSAGE_FDS, TM_MESSAGE_GIVE, TM_MESSAGE_GREW, TM_MESSAGE_GUARD, TM_MESSAGE_KILL,
-    TM_MESSAGE_LINE, TM_MESSAGE_OFFER, TM_MESSAGE_QUIT, TM_MESSAGE_REMOVE, TM_MESSAGE_REPLACE,
-    TM_MESSAGE_RETIRE, TM_MESSAGE_SEEN, TM_MESSAGE_STDERR, TM_MESSAGE_SYNC, TM_MESSAGE_SYNCED,
-    tm_message_type, TM_MESSAGE_UNLINED, TM_MESSAGE_UNREAD, tm_outcome_kill, tm_pipe_pool_bound,
-    TM_PIPE_SIZE, tm_rate_use_image, tm_sock_accept, tm_sock_peer_is, tm_worker,
+    TM_MESSAGE_LINE, TM_MESSAGE_OFFER, TM_MESSAGE_QUIT, TM_MESSAGE_REHOME, TM_MESSAGE_REMOVE,
+    TM_MESSAGE_REPLACE, TM_MESSAGE_RETIRE, TM_MESSAGE_SEEN, TM_MESSAGE_STDERR, TM_MESSAGE_SYNC,
+    TM_MESSAGE_SYNCED, tm_message_type, TM_MESSAGE_UNLINED, TM_MESSAGE_UNREAD, tm_outcome_kill,
+    tm_pipe_pool_bound, TM_PIPE_SIZE, tm_rate_use_image, tm_rehome, tm_sock_accept,
+    tm_sock_peer_is, tm_worker,
 )
 
 cdef enum:
@@ -318,6 +319,8 @@ cdef void obey(Loop *loop, const tm_message *message) noexcept nogil:
         tm_outcome_kill(w, message.listener, <uint32_t>message.value)
     elif message.type == TM_MESSAGE_CONVERGE:
         tm_converge(w, message.listener, message.value, message.first, message.shared != 0)
+    elif message.type == TM_MESSAGE_REHOME:
+        tm_rehome(w, message.listener, message.value, message.first, message.shared)
     elif message.type == TM_MESSAGE_SYNC:
         tell(loop, TM_MESSAGE_SYNCED, 0, message.value)
     elif message.type == TM_MESSAGE_CLAIM:

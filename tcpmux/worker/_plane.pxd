@@ -99,6 +99,7 @@ cdef extern from "channel.h" nogil:
         TM_MESSAGE_UNLINED
         TM_MESSAGE_KILL
         TM_MESSAGE_CONVERGE
+        TM_MESSAGE_REHOME
         TM_MESSAGE_QUIT
         TM_MESSAGE_LOOPED
         TM_MESSAGE_DENIED
@@ -198,6 +199,9 @@ cdef extern from "conn/outcome.h" nogil:
 
 cdef extern from "conn/converge.h" nogil:
     void tm_converge(tm_worker *w, uint32_t index, uint64_t order, uint32_t quiet_ms, bint late)
+
+cdef extern from "conn/rehome.h" nogil:
+    void tm_rehome(tm_worker *w, uint32_t index, uint64_t order, uint32_t quiet_ms, uint32_t slot)
 
 
 cdef extern from "conn/rate.h" nogil:

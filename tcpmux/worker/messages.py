@@ -28,6 +28,9 @@ KILL = 24  # reset the connection in record `listener`, if that is still of gene
 # half of `value`, nothing is under way, and nobody has said anything for `first` ms; `shared` 1:
 # reset it, whatever it does. The high half: when it was decided, low 32 bits of monotonic ms
 CONVERGE = 33
+# REHOME: have the connection in record `listener` go on with the destination in counter slot
+# `shared`, under the same conditions, with `first` and `value` as in CONVERGE
+REHOME = 34
 STDERR = 31  # this descriptor is standard error from now on, for your guardian as well
 QUIT = 25  # reset what is open, and exit now
 CLAIM = 11  # by a new master: hand out what you hold, from position `value`

@@ -58,6 +58,7 @@ PROGRAMS = {
         for path in sorted(CSRC.rglob("*.c"))
         if path.name != "privileges.c"
     ),
+    "test_swap": ("conn/swap.c", "trust.c", "commons.c"),
     "test_live": (),
     "test_shape": (),
     "test_pinned": (),

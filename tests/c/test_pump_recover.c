@@ -74,7 +74,8 @@ static void recover(struct rig *rig, struct shared *shared, struct tm_pipe lent)
     struct tm_half *half = &shared->half;
     half->pipe = lent; /* as recovery of the worker finds it by the record */
     half->queued = lent.in >= 0 ? (uint32_t)tm_kernel_piped(lent.out) : 0;
-    CHECK(tm_pump_recover(&rig->pump, half, rig->source, rig->destination, false) == 0);
+    struct tm_way way = {rig->source, rig->destination, false, 0};
+    CHECK(tm_pump_recover(&rig->pump, half, &way) == 0);
     tm_journal_note(&shared->journal, TM_NOTHING);
 }
 
@@ -153,7 +154,8 @@ static void every_entry_by_hand(void)
             tm_journal_note(journal, TM_SEND);
             CHECK_EQUAL(send(rig->destination, rig->pump.buffer, 1200, 0), 1200);
         }
-        CHECK(tm_pump_recover(&rig->pump, &rig->half, rig->source, rig->destination, false) == 0);
+        struct tm_way way = {rig->source, rig->destination, false, 0};
+        CHECK(tm_pump_recover(&rig->pump, &rig->half, &way) == 0);
         CHECK_EQUAL(rig->half.bytes, sent_first ? 1200 : 0);
         CHECK_EQUAL(rig->half.queued, sent_first ? 3800 : 5000);
         tm_journal_note(journal, TM_NOTHING);
@@ -293,12 +295,13 @@ static void a_prepend_to_nobody(void)
 static void what_can_not_be_is_refused(void)
 {
     struct rig *rig = open_rig((struct shape){AF_INET, AF_INET, 0, PIPES});
+    struct tm_way way = {rig->source, rig->destination, false, 0};
     tm_journal_note(&rig->journal, TM_QUEUE);
     rig->journal.read = 10;
     rig->journal.sent = 11; /* more than there were */
-    CHECK(tm_pump_recover(&rig->pump, &rig->half, rig->source, rig->destination, false) < 0);
+    CHECK(tm_pump_recover(&rig->pump, &rig->half, &way) < 0);
     rig->journal.read = BUFFER_SIZE + 1; /* more than the buffer holds */
-    CHECK(tm_pump_recover(&rig->pump, &rig->half, rig->source, rig->destination, false) < 0);
+    CHECK(tm_pump_recover(&rig->pump, &rig->half, &way) < 0);
     tm_journal_note(&rig->journal, TM_NOTHING);
     close_rig(rig);
 }
@@ -325,8 +328,8 @@ static void a_wrong_count_of_bytes_is_noticed(void)
             tm_journal_note(journal, operations[k]);
             int flags = operations[k] == TM_PEEK_SEND ? MSG_PEEK : 0;
             CHECK_EQUAL(recv(rig->source, rig->pump.buffer, BUFFER_SIZE, flags), 700);
-            int result = tm_pump_recover(&rig->pump, &rig->half, rig->source, rig->destination,
-                                         false);
+            struct tm_way way = {rig->source, rig->destination, false, 0};
+            int result = tm_pump_recover(&rig->pump, &rig->half, &way);
             CHECK_EQUAL(result, wrong ? -EUCLEAN : 0);
             tm_journal_note(journal, TM_NOTHING);
             close_rig(rig);

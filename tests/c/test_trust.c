@@ -91,6 +91,9 @@ static void what_would_lead_out_of_an_array_is_not(void)
     IMPOSSIBLE(conn->half[0].base = 0);
     IMPOSSIBLE(conn->half[0].base ^= 1);
     IMPOSSIBLE(conn->half[1].base += UINT64_C(1) << 26);
+    IMPOSSIBLE(cold->elsewhere[0] = 5, conn->half[0].bytes = 9);
+    IMPOSSIBLE(cold->elsewhere[1] = tm_elsewhere_seal(10), conn->half[1].bytes = 9);
+    IMPOSSIBLE(conn->state = TM_SCOUTING, conn->destination_slot = cold->endpoint_slot = TM_NONE);
     IMPOSSIBLE(conn->half[0].state = TM_HALF_ABORTED); /* and neither side was reset */
     IMPOSSIBLE(conn->half[1].bytes = 1, conn->state = TM_CONNECTING); /* after bytes passed */
     IMPOSSIBLE(conn->half[1].bytes = 1, conn->state = TM_WAITING);
@@ -104,6 +107,7 @@ static void what_would_lead_out_of_an_array_is_not(void)
     IMPOSSIBLE(conn->state = TM_CONNECTING, cold->stage = TM_STAGE_RELAY,
                conn->fd[TM_ENDPOINT] = -1);
     *conn = whole, *cold = cold_whole;
+    cold->elsewhere[1] = tm_elsewhere_seal(9), conn->half[1].bytes = 9;
     cold->close_reason = cold->pick_reason = cold->failure = 200;
     cold->until_ms = conn->last_activity_ms = UINT64_MAX, cold->origin.worker = UINT32_MAX;
     cold->rule_slot = TM_MAX_SLOTS;

@@ -33,7 +33,17 @@ from tcpmux.shm.counters import SlotCounters
 from tcpmux.shm.image import DestinationRow, EndpointRow, Image, ListenerRow, RouteRow
 from tcpmux.shm.rules import DestinationRules, EndpointRules, RouteRules
 from tcpmux.shm.serving import with_turns_and_weights
-from tcpmux.worker.messages import ADD, CONVERGE, MESSAGE, REMOVE, REMOVED, SYNC, SYNCED, UNREAD
+from tcpmux.worker.messages import (
+    ADD,
+    CONVERGE,
+    MESSAGE,
+    REHOME,
+    REMOVE,
+    REMOVED,
+    SYNC,
+    SYNCED,
+    UNREAD,
+)
 from tcpmux.worker.process import BLOCKED, Inheritance, ListeningSocket, serve
 from tests.support import DEADLINE, wait_for, will_reset
 
@@ -347,6 +357,17 @@ class RelayWorker:
         """Until the worker has obeyed. quiet: ms. age: of the order, in ms."""
         ordered = int(time.monotonic() * 1000) - age & (1 << 32) - 1
         order = MESSAGE.pack(CONVERGE, index, quiet, late, ordered << 32 | generation)
+        self._channel.send(order)
+        self.ask()
+        self.await_told(SYNCED)
+
+    def rehome(
+        self, index: int, generation: int, destination: int, quiet: int = 0, age: int = 0
+    ) -> None:
+        """As converge(): the connection is to go on with another destination, by number. It does
+        so later, if at all."""
+        ordered = int(time.monotonic() * 1000) - age & (1 << 32) - 1
+        order = MESSAGE.pack(REHOME, index, quiet, 1 + destination, ordered << 32 | generation)
         self._channel.send(order)
         self.ask()
         self.await_told(SYNCED)

@@ -1,0 +1,78 @@
+/* One connect to an endpoint. Runs in a worker. */
+#include "conn/attempt.h"
+
+#include <errno.h>
+
+#include "conn/occupy.h"
+#include "conn/record.h"
+#include "sock.h"
+
+enum {
+    AVOID_MS = 1000, /* an endpoint that has just failed is passed over for so long */
+};
+
+int tm_attempt_open(struct tm_worker *w, uint32_t index, const struct tm_endpoint *endpoint)
+{
+    struct tm_conn *conn = &w->records[index];
+    struct tm_cold *cold = &w->colds[index];
+    if (cold->attempts < UINT8_MAX)
+        cold->attempts++;
+    tm_peer_from(&cold->endpoint, &endpoint->address);
+    tm_count(&tm_slot_of(w, endpoint->slot)->opened, 1);
+    cold->connect_started_us = (uint32_t)tm_clock_us();
+    tm_record_forget_endpoint(conn);
+    tm_journal_note(w->pump.journal, TM_CONNECT);
+    int fd = tm_sock_connect(&endpoint->address);
+    tm_conn_set_fd(conn, cold, TM_ENDPOINT, fd >= 0 ? fd : -1);
+    tm_journal_note(w->pump.journal, TM_NOTHING);
+    return fd;
+}
+
+/* Of UNIX sockets these are about who may connect, of others about this host's firewall. */
+static bool is_denied(const struct tm_cold *cold, int error)
+{
+    return cold->endpoint.family == AF_UNIX && (error == EACCES || error == EPERM);
+}
+
+void tm_attempt_failed(struct tm_worker *w, uint32_t index, int error)
+{
+    struct tm_cold *cold = &w->colds[index];
+    struct tm_slot *destination = tm_slot_of(w, w->records[index].destination_slot);
+    struct tm_slot *endpoint = tm_slot_of(w, cold->endpoint_slot);
+    struct tm_common *common = &w->commons->slots[cold->endpoint_slot];
+    bool denied = is_denied(cold, error);
+    if (denied) {
+        w->denied = true;
+        w->denied_slot = cold->endpoint_slot;
+    }
+    cold->failure = (uint8_t)(error == 0 ? TM_CLOSED_connect_timeout
+                              : tm_sock_local_failure(error) && !denied ? TM_CLOSED_local_error
+                                                                        : TM_CLOSED_connect_failed);
+    if (error == 0) {
+        tm_count(&destination->connect_timeouts, 1);
+        tm_count(&endpoint->connect_timeouts, 1);
+    }
+    if (cold->failure != TM_CLOSED_local_error) {
+        tm_count(&destination->connect_failures, 1);
+        tm_count(&endpoint->connect_failures, 1);
+        tm_note_failure(common, (uint32_t)error, w->now_ms);
+        tm_failed_note(&w->live->failed, &(struct tm_failed_connect){
+                                             .client = cold->client,
+                                             .endpoint_slot = cold->endpoint_slot,
+                                             .error = (uint32_t)error,
+                                             .attempt = cold->attempts,
+                                         });
+        tm_avoid(common, w->now_ms + AVOID_MS);
+    }
+    tm_count(&endpoint->closed[cold->failure], 1);
+    tm_vacate(w, index, TM_HOLDS_ENDPOINT);
+    cold->endpoint_slot = TM_NONE;
+    tm_record_close_side(w, index, TM_ENDPOINT, false);
+}
+
+void tm_attempt_note_tried(struct tm_cold *cold, uint32_t at)
+{
+    cold->tried |= (uint32_t)1 << (at % TM_TRIED_BITS);
+    if (cold->passed < UINT16_MAX)
+        cold->passed++;
+}

@@ -1,0 +1,344 @@
+/* Another endpoint under a living connection. Runs in a worker. */
+#include "conn/rehome.h"
+
+#include "conn/attempt.h"
+#include "conn/converge.h"
+#include "conn/destination.h"
+#include "conn/endpoint.h"
+#include "conn/header.h"
+#include "conn/interest.h"
+#include "conn/known.h"
+#include "conn/occupy.h"
+#include "conn/proxy.h"
+#include "conn/record.h"
+#include "conn/swap.h"
+#include "conn/timeout.h"
+#include "sock.h"
+#include "trace.h"
+
+enum {
+    /* An endpoint that greets does so by then; longer if `quiet` is, up to the second. */
+    LISTEN_MS = 100,
+    LISTEN_MOST_MS = 2000,
+    PATIENCE_MS = 1000,     /* after that: for a quiet moment */
+    LOOK_MS = 5,            /* between two looks for one, at the least */
+    PARTNER_LOOK_MS = 100,  /* between two whether the connection is still there */
+    FAILED_STAYS_S = 1,     /* a connection of whose scout nothing has come */
+    GREETED_STAYS_S = 60,
+};
+
+/* --- who belongs to whom -------------------------------------------------------------------- */
+
+/* The connection of a scout; TM_NONE: it is over, or on its way to another worker. */
+static uint32_t connection_of(const struct tm_worker *w, uint32_t scout)
+{
+    const struct tm_cold *cold = &w->colds[scout];
+    uint32_t index = cold->partner;
+    if (index >= w->live->records_used || w->colds[index].partner != scout ||
+        w->colds[index].partner_generation != w->records[scout].generation)
+        return TM_NONE;
+    const struct tm_conn *conn = &w->records[index];
+    return conn->generation == cold->partner_generation && conn->state == TM_RELAYING &&
+                   !conn->moving
+               ? index
+               : TM_NONE;
+}
+
+static bool has_scout(const struct tm_worker *w, uint32_t index)
+{
+    uint32_t scout = w->colds[index].partner;
+    return w->colds[index].partner_generation && scout < w->live->records_used &&
+           w->records[scout].state == TM_SCOUTING && connection_of(w, scout) == index;
+}
+
+/* What an endpoint knows of its client and the next one does not: TLS, of which we have seen the
+ * beginning. */
+static bool is_bound_to_endpoint(struct tm_worker *w, uint32_t index)
+{
+    const struct tm_known *known = tm_known_of(w, index);
+    return known && (known->starttls || known->first_bytes == TM_FIRST_TLS);
+}
+
+/* Index of the destination with that slot, of the connection's route. */
+static uint32_t find_destination(struct tm_worker *w, uint32_t index, uint32_t slot)
+{
+    const struct tm_route *route = tm_route_of(w, index);
+    for (uint32_t i = 0; route && i < route->destination_count; i++)
+        if (w->image->destinations[route->first_destination + i].slot == slot)
+            return route->first_destination + i;
+    return TM_NONE;
+}
+
+/* A reload may have removed its endpoint since, and given the slot of its destination to another
+ * one: an endpoint's own is not given away while a scout counts there. */
+static bool is_still_wanted(struct tm_worker *w, uint32_t scout, uint32_t index)
+{
+    const struct tm_cold *cold = &w->colds[scout];
+    if (cold->table_generation == w->generation)
+        return true;
+    uint32_t at = find_destination(w, index, w->records[scout].destination_slot);
+    const struct tm_destination *destination = at == TM_NONE ? NULL : &w->image->destinations[at];
+    for (uint32_t i = 0; destination && i < destination->endpoint_count; i++)
+        if (w->image->endpoints[destination->first_endpoint + i].slot == cold->endpoint_slot)
+            return true;
+    return false;
+}
+
+/* --- the end of a scout --------------------------------------------------------------------- */
+
+void tm_rehome_end(struct tm_worker *w, uint32_t scout)
+{
+    struct tm_conn *conn = &w->records[scout];
+    struct tm_cold *cold = &w->colds[scout];
+    bool rehomed = cold->close_reason == TM_CLOSED_rehomed;
+    w->pump.journal->current = scout;
+    if (!rehomed)
+        cold->close_reason = TM_CLOSED_not_rehomed;
+    cold->by_reset = false;
+    tm_conn_enter(conn, TM_ENDING);
+    if (rehomed)
+        tm_count(&tm_slot_of(w, conn->destination_slot)->closed[TM_CLOSED_rehomed], 1);
+    if (cold->endpoint_slot != TM_NONE)
+        tm_count(&tm_slot_of(w, cold->endpoint_slot)->closed[cold->close_reason], 1);
+    tm_record_finish(w, scout);
+    tm_record_release(w, scout);
+}
+
+/* The connection stays where it is, for so long at least. */
+static void give_up(struct tm_worker *w, uint32_t scout, uint32_t stays_s)
+{
+    uint32_t index = connection_of(w, scout);
+    if (index != TM_NONE) {
+        w->colds[index].stays_until_s = (uint32_t)(w->now_ms / 1000) + stays_s;
+        w->colds[index].partner_generation = 0;
+    }
+    tm_rehome_end(w, scout);
+}
+
+static void connect_failed(struct tm_worker *w, uint32_t scout, int error)
+{
+    tm_attempt_failed(w, scout, error);
+    give_up(w, scout, FAILED_STAYS_S);
+}
+
+/* --- established ---------------------------------------------------------------------------- */
+
+static void exchange(struct tm_worker *w, uint32_t index, uint32_t scout)
+{
+    struct tm_slot *slot;
+    tm_swap(w, index, scout);
+    w->pump.journal->current = scout; /* recovery counts by its reason what is not counted yet */
+    slot = tm_slot_of(w, w->records[index].destination_slot);
+    tm_count(&slot->picked[TM_PICKED_rehomed], 1);
+    tm_count(&slot->opened, 1);
+    tm_interest_again(w, index, TM_ENDPOINT); /* its events are the connection's from here on */
+    tm_rehome_end(w, scout);
+    tm_arm(w, index, tm_timeout_next(w, index));
+}
+
+static uint64_t listens_until_ms(const struct tm_worker *w, uint32_t scout)
+{
+    uint64_t listen = w->colds[scout].quiet_ms;
+    if (listen < LISTEN_MS)
+        listen = LISTEN_MS;
+    if (listen > LISTEN_MOST_MS)
+        listen = LISTEN_MOST_MS;
+    return w->records[scout].last_activity_ms + listen;
+}
+
+/* It is listened to, or waits for a quiet moment of its connection. */
+static void look(struct tm_worker *w, uint32_t scout)
+{
+    const struct tm_cold *cold = &w->colds[scout];
+    int fd = w->records[scout].fd[TM_ENDPOINT];
+    uint32_t index = connection_of(w, scout);
+    uint64_t next_ms = listens_until_ms(w, scout), quiet_ms;
+    if (index == TM_NONE || !is_still_wanted(w, scout, index)) {
+        give_up(w, scout, FAILED_STAYS_S);
+        return;
+    }
+    if (tm_sock_unread(fd) || tm_sock_input_ends(fd) || tm_sock_error(fd) < 0) {
+        give_up(w, scout, GREETED_STAYS_S);
+        return;
+    }
+    if (w->now_ms >= next_ms) {
+        if (tm_converge_is_moment(w, index, cold->quiet_ms)) {
+            exchange(w, index, scout);
+            return;
+        }
+        if (w->now_ms >= cold->until_ms) {
+            give_up(w, scout, FAILED_STAYS_S);
+            return;
+        }
+        quiet_ms = w->records[index].last_activity_ms + cold->quiet_ms;
+        next_ms = w->now_ms + LOOK_MS > quiet_ms ? w->now_ms + LOOK_MS : quiet_ms;
+    }
+    tm_arm(w, scout, tm_lower_limit(next_ms, cold->until_ms));
+}
+
+static void established(struct tm_worker *w, uint32_t scout)
+{
+    struct tm_conn *conn = &w->records[scout];
+    struct tm_cold *cold = &w->colds[scout];
+    uint32_t index = connection_of(w, scout);
+    uint32_t connect_us = (uint32_t)tm_clock_us() - cold->connect_started_us;
+    struct tm_peer local;
+    tm_note_success(&w->commons->slots[cold->endpoint_slot]);
+    cold->connect_us = connect_us ? connect_us : 1;
+    tm_histogram_add(&w->live->times[conn->destination_slot].connect, tm_latency_bounds_us,
+                     cold->connect_us);
+    if (index == TM_NONE || tm_header_send(w, scout, index) < 0) {
+        give_up(w, scout, FAILED_STAYS_S);
+        return;
+    }
+    if (cold->endpoint.family != AF_UNIX)
+        tm_sock_acknowledge(conn->fd[TM_ENDPOINT]);
+    tm_sock_local(conn->fd[TM_ENDPOINT], &local);
+    cold->local_port[TM_ENDPOINT] = local.port;
+    conn->last_activity_ms = w->now_ms;
+    cold->until_ms = listens_until_ms(w, scout) + PATIENCE_MS;
+    look(w, scout);
+}
+
+void tm_rehome_event(struct tm_worker *w, uint32_t scout, uint32_t events)
+{
+    if (w->colds[scout].connect_us) {
+        if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+            look(w, scout);
+        return;
+    }
+    if (!(events & (EPOLLOUT | EPOLLERR | EPOLLHUP)))
+        return;
+    int error = tm_sock_error(w->records[scout].fd[TM_ENDPOINT]);
+    if (error < 0)
+        connect_failed(w, scout, -error);
+    else if (events & EPOLLOUT)
+        established(w, scout);
+}
+
+void tm_rehome_due(struct tm_worker *w, uint32_t scout)
+{
+    const struct tm_cold *cold = &w->colds[scout];
+    if (cold->connect_us)
+        look(w, scout);
+    else if (connection_of(w, scout) == TM_NONE)
+        give_up(w, scout, 0);
+    else if (w->now_ms >= cold->until_ms)
+        connect_failed(w, scout, 0);
+    else
+        tm_arm(w, scout, tm_lower_limit(cold->until_ms, w->now_ms + PARTNER_LOOK_MS));
+}
+
+/* --- a scout -------------------------------------------------------------------------------- */
+
+/* A record for it; TM_NONE: there is none. */
+static uint32_t make_scout(struct tm_worker *w, uint32_t index, uint32_t at, uint32_t quiet_ms)
+{
+    const struct tm_destination *destination = &w->image->destinations[at];
+    const struct tm_cold *of = &w->colds[index];
+    uint32_t scout = tm_record_take(w);
+    if (scout == TM_NONE)
+        return TM_NONE;
+    struct tm_conn *conn = &w->records[scout];
+    struct tm_cold *cold = &w->colds[scout];
+    tm_record_clear(conn, cold);
+    conn->destination_slot = destination->slot;
+    cold->client = of->client; /* for balances that go by it */
+    cold->client_family = of->client_family;
+    cold->listener = of->listener;
+    cold->accepted_at_us = w->now_us;
+    cold->table_generation = w->generation;
+    cold->route = of->route;
+    cold->route_slot = of->route_slot;
+    cold->destination = at;
+    cold->pick_reason = TM_PICKED_rehomed;
+    cold->connect_timeout_ms = (uint32_t)destination->rules.connect_timeout_ms;
+    cold->idle_timeout_ms = (uint32_t)destination->rules.idle_timeout_ms;
+    cold->partner = index;
+    cold->partner_generation = w->records[index].generation;
+    cold->quiet_ms = quiet_ms;
+    tm_conn_enter(conn, TM_SCOUTING);
+    w->connections++;
+    tm_live_set_connections(w->live, w->connections);
+    w->colds[index].partner = scout;
+    w->colds[index].partner_generation = conn->generation;
+    return scout;
+}
+
+/* A place in the destination and in one of its endpoints, another than the connection has. NULL:
+ * there is none. */
+static const struct tm_endpoint *take_place(struct tm_worker *w, uint32_t scout, uint32_t index)
+{
+    struct tm_cold *cold = &w->colds[scout];
+    const struct tm_destination *destination = &w->image->destinations[cold->destination];
+    if (!tm_occupy(w, scout, TM_HOLDS_DESTINATION, destination->rules.max_connections))
+        return NULL;
+    for (;;) {
+        struct tm_tier tier = tm_tier_first(destination);
+        uint32_t at = destination->turn_count
+                          ? tm_endpoint_next(w, cold, destination, &tier, false)
+                          : TM_NONE;
+        if (at == TM_NONE)
+            return NULL;
+        const struct tm_endpoint *endpoint = &w->image->endpoints[destination->first_endpoint + at];
+        tm_attempt_note_tried(cold, at);
+        if (endpoint->slot == w->colds[index].endpoint_slot)
+            continue;
+        cold->endpoint_slot = endpoint->slot;
+        if (tm_occupy(w, scout, TM_HOLDS_ENDPOINT, endpoint->rules.max_connections))
+            return endpoint;
+        cold->endpoint_slot = TM_NONE;
+    }
+}
+
+static void start_connect(struct tm_worker *w, uint32_t scout, const struct tm_endpoint *endpoint)
+{
+    struct tm_conn *conn = &w->records[scout];
+    struct tm_cold *cold = &w->colds[scout];
+    uint32_t index = cold->partner;
+    int fd = tm_attempt_open(w, scout, endpoint), state;
+    if (fd < 0) {
+        connect_failed(w, scout, -fd);
+        return;
+    }
+    tm_trace_connect(&w->commons->traces, w->records[index].fd[TM_CLIENT], tm_peer_of(w, index),
+                     fd, &cold->endpoint, cold->route_slot, w->connects++);
+    state = tm_sock_established(fd);
+    if (state < 0) {
+        connect_failed(w, scout, -state);
+        return;
+    }
+    conn->side_flags[TM_ENDPOINT] = tm_first_flags(cold->endpoint.family);
+    if (state == 0)
+        conn->side_flags[TM_ENDPOINT] |= TM_WRITE_WATCHED;
+    if (tm_interest_add(w, scout, TM_ENDPOINT) < 0) {
+        give_up(w, scout, FAILED_STAYS_S);
+        return;
+    }
+    cold->until_ms = w->now_ms + cold->connect_timeout_ms;
+    if (state)
+        established(w, scout);
+    else
+        tm_rehome_due(w, scout);
+}
+
+void tm_rehome(struct tm_worker *w, uint32_t index, uint64_t order, uint32_t quiet_ms,
+               uint32_t slot)
+{
+    if (!tm_converge_may_obey(w, index, order))
+        return;
+    w->pump.journal->current = index;
+    if (w->now_ms / 1000 < w->colds[index].stays_until_s || has_scout(w, index) ||
+        is_bound_to_endpoint(w, index) || !tm_converge_is_moment(w, index, quiet_ms))
+        return;
+    uint32_t at = find_destination(w, index, slot);
+    uint32_t scout = at == TM_NONE ? TM_NONE : make_scout(w, index, at, quiet_ms);
+    if (scout == TM_NONE)
+        return;
+    w->pump.journal->current = scout;
+    const struct tm_endpoint *endpoint = take_place(w, scout, index);
+    if (endpoint)
+        start_connect(w, scout, endpoint);
+    else
+        give_up(w, scout, FAILED_STAYS_S);
+}
