@@ -505,6 +505,7 @@ class Sample(_Sample, total=False):
 
     histograms: dict[str, Any] | None  # of the route that was asked for; None = there is none
     rules: dict[str, list[int]]  # the same: open and all connections of each of its rules
+    convergences: dict[str, ConvergenceStatus]  # by route; those that converge
 
 
 class TableUpdate(NamedTuple):
