@@ -13,6 +13,7 @@ from tcpmux.errors import TcpmuxError
 if TYPE_CHECKING:
     from tcpmux.control.client import Problem
     from tcpmux.control.condition import Condition
+    from tcpmux.control.schema import ConvergenceStatus
 
 HISTORY = 60  # s
 WINDOW = 10  # s over which the split is measured
@@ -65,6 +66,11 @@ class Model:
                 raise TcpmuxError("not tcpmux, or of another build: a sample lacks columns")
             if [len(route) for route in data["routes"]] == sizes:
                 self.samples.append(data)
+
+    @property
+    def convergences(self) -> dict[str, ConvergenceStatus]:
+        """Of routes that converge, by name. An older instance tells of none."""
+        return self.samples[-1].get("convergences", {}) if self.samples else {}
 
     def _take_conditions(self, data: dict[str, Any]) -> None:
         for route in data["routes"]:
