@@ -441,6 +441,42 @@ def test_events_are_told_apart_and_found(trouble: str, browser: Any) -> None:
     page.get_by_text("No event matches the filter.").wait_for()
 
 
+CONVERGENCE = """async () => {
+  const { planText, progressText } = await import("/static/convergence.js");
+  const surplus = [{ name: "v1", connections: 1200 }, { name: "v3", connections: 4 }];
+  const plan = { connections: 5000, surplus, closes: 2400, seconds: 240 };
+  const one = { connections: 1, surplus: [{ name: "v1", connections: 1 }], closes: 1, seconds: 1 };
+  const state = {
+    reason: "v2 can take no connections", surplus, closed: 7, reset: 1, busy: 3, unanswered: 0,
+    rate: "1%/s", deadline_at: 1000,
+  };
+  return [
+    planText(plan), planText(one), progressText(state, 940),
+    progressText({ ...state, reason: "", surplus: [], busy: 0 }, 1001),
+  ];
+}"""
+
+
+def test_what_there_is_to_move_is_said_in_words(browser: Any) -> None:
+    """Of several destinations and of one connection; why it is paused; after the deadline."""
+    page = browser.new_context(timezone_id="UTC").new_page()
+    page.route("**/*", lambda it: it.fulfill(path=PAGE / it.request.url.rpartition("/")[2]))
+    page.goto("http://page/static/history.js")
+    many, one, paused, late = page.evaluate(CONVERGENCE)
+    assert many == (
+        "1,204 of 5,000 connections are too many: v1 1,200, v3 4; about 2,400 closes, "
+        "about 4m 00s at 10/s."
+    )
+    assert one == "1 of 1 connection is too many at v1; about 1 close, about 1s at 1/s."
+    assert paused == (
+        "v2 can take no connections; too many at v1 1,200, v3 4 (3 busy); 8 connections closed "
+        "so far; until 00:16:40 (in 1m 00s), at most 1%/s"
+    )
+    assert late == (
+        "counting; 8 connections closed so far; since 00:16:40 those left are reset, at most 1%/s"
+    )
+
+
 HISTORY = """async () => {
   const { RouteHistory } = await import("/static/history.js");
   const history = new RouteHistory(["v1"]);

@@ -17,15 +17,19 @@ function keptText({ busy, unanswered }) {
   return kept.map(([number, what]) => `${format.count(number)} ${what}`).join(", ");
 }
 
-function progressText(state) {
+// now: Unix time, s.
+export function progressText(state, now) {
   const { reason, surplus, closed, reset, rate, deadline_at: until } = state;
   const left = surplus.length ? `too many at ${listed(surplus)}` : "counting";
   const kept = keptText(state);
   const parts = [reason, left + (kept && ` (${kept})`), `${format.plural(closed + reset, "connection")} closed so far`];
-  return `${parts.filter(Boolean).join("; ")}; until ${format.clock(until)}, at most ${rate}`;
+  const end = now < until
+    ? `until ${format.clock(until)} (in ${format.duration(until - now)})`
+    : `since ${format.clock(until)} those left are reset`;
+  return `${parts.filter(Boolean).join("; ")}; ${end}, at most ${rate}`;
 }
 
-function planText({ connections, surplus, closes, seconds }) {
+export function planText({ connections, surplus, closes, seconds }) {
   const many = totalOf(surplus);
   const where = surplus.length === 1 ? ` at ${surplus[0].name}` : `: ${listed(surplus)}`;
   const text = `${format.count(many)} of ${format.plural(connections, "connection")} ${many === 1 ? "is" : "are"} too many${where}`;
@@ -60,7 +64,7 @@ export class Convergence {
     this.#state = state;
     byId("convergence-state").hidden = !state;
     if (state) showState(byId("convergence-state"), state.state);
-    setText(byId("convergence-text"), state ? progressText(state) : "None is being moved now.");
+    setText(byId("convergence-text"), state ? progressText(state, this.#model.sample.time) : "None is being moved now.");
     // One button, so that the focus stays where it is when its task changes.
     setText(byId("converge"), state ? "Stop…" : "Move live connections…");
   }
