@@ -67,6 +67,13 @@ def converging(state: ConvergenceStatus, now: float) -> str:
     return f"converging at {state['rate']} until {until}: {done}, {left_over(state)}"
 
 
+def briefly(state: ConvergenceStatus) -> str:
+    """The same where there is little room: what matters most comes first."""
+    why = f" ({printable(state['reason'])})" if state["reason"] else ""
+    left = f"too many at {listed(state['surplus'])}" if state["surplus"] else "counting"
+    return f"{printable(state['state'])}{why}: {left}; {state['closed'] + state['reset']} closed"
+
+
 def plan_text(plan: ConvergencePlan) -> str:
     """What a start of it would do."""
     every = plural(plan["connections"], "live connection")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tcpmux.cli.conditions import SEVERITIES, place_of
+from tcpmux.cli.converging import briefly
 from tcpmux.cli.instance import client
 from tcpmux.cli.output import (
     duration_text,
@@ -111,7 +112,7 @@ class View:
 
         lines = [self._head(width), *self._problems(width)]
         room = height - 4 - len(lines)
-        rows = max(3, min(room * 3 // 5, self.model.row_count()))
+        rows = max(3, min(room * 3 // 5, self.model.row_count() + len(self.model.convergences)))
         lines += self._routes(width, rows)
         lines.append(Text(""))
         lines += self._connection_lines(width, max(0, height - len(lines) - 2))
@@ -159,7 +160,9 @@ class View:
         heads = " ".join(f"{head:>{size}}" for head, size, _ in columns[1:])
         head = f"{'ROUTE/DESTINATION':<{name}} {'CONDITION':<{columns[0][1]}} {heads}"
         made = [_line(head, width, "reverse")]
-        for row in self.model.rows(DESTINATION_SORTS[self.sort], rows, reverse=self.reverse):
+        shown = self.model.rows(DESTINATION_SORTS[self.sort], rows, reverse=self.reverse)
+        last_of = {row.route: number for number, row in enumerate(shown)}
+        for number, row in enumerate(shown):
             label = fitted_end(f"{row.route}/{row.name}", name)
             figures = " ".join(f"{text(row):>{size}}" for _, size, text in columns[1:])
             line = f" {figures} {sparkline(row.trend, trend) if trend else ''}"
@@ -171,7 +174,11 @@ class View:
                     (line, "red" if row.errors else ""),
                 )
             )
-        return made
+            state = self.model.convergences.get(row.route)
+            if state and last_of[row.route] == number:
+                style = "yellow" if state["reason"] else "dim"
+                made.append(_line(f"  {briefly(state)}", width, style))
+        return made[: rows + 1]
 
     def _connection_lines(self, width: int, rows: int) -> list[Any]:
         sort = SORT_KEYS[self.connection_sort]
@@ -266,7 +273,8 @@ def top(admin: Where, once: bool) -> int:
 
     Problems come first, the worst on top. ASKED is the configured share, SEEN the
     share of new connections in the last 10 seconds. ROUTE/RULE is a rule, with the connections that
-    have met it. Needs at least 60x24. Keys: q quits, s and c
+    have met it. A line below a route whose live connections are being brought to its weights says
+    how far that is. Needs at least 60x24. Keys: q quits, s and c
     change what routes and connections are sorted by, r reverses the order, / pauses.
 
     \b

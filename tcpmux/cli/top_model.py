@@ -13,6 +13,7 @@ from tcpmux.errors import TcpmuxError
 
 if TYPE_CHECKING:
     from tcpmux.control.client import Problem
+    from tcpmux.control.schema import ConvergenceStatus
 
 HISTORY = 60  # s
 WINDOW = 10  # s over which the split is measured
@@ -67,6 +68,11 @@ class Model:
                 raise TcpmuxError("not tcpmux, or of another build: a sample lacks columns")
             if [len(route) for route in data["routes"]] == sizes:
                 self._take_sample(data)
+
+    @property
+    def convergences(self) -> dict[str, ConvergenceStatus]:
+        """Of routes that converge, by name. An older instance tells of none."""
+        return self.samples[-1].get("convergences", {}) if self.samples else {}
 
     def _take_conditions(self, data: dict[str, Any]) -> None:
         for route in data["routes"]:

@@ -50,12 +50,14 @@ def assembled(options: argparse.Namespace) -> Control:
 def _readings(view: View) -> Readings:
     events, health, names, slices = EventLog(), Health(view), HostNames(), Slices()
     conditions, convergences = Conditions(view, health, names), Convergences(view, slices)
+    identity = {"version": __version__}
+    stream = Stream(view, events, identity, health, names, slices, conditions, convergences)
     return Readings(
         StatusReader(view, health.detail, names.detail),
         Connections(view),
         events,
         Metrics(view, __version__, conditions, convergences),
-        Stream(view, events, {"version": __version__}, health, names, slices, conditions),
+        stream,
         health,
         names,
         slices,

@@ -513,6 +513,7 @@ class Sample(_Sample, total=False):
     rules: dict[str, list[int]]  # the same: open and all connections of each of its rules
     # If asked for: by route and rule, in the order of the table, open and all connections.
     rule_counts: list[list[list[int]]]
+    convergences: dict[str, ConvergenceStatus]  # by route; those that converge
 
 
 class TableUpdate(NamedTuple):

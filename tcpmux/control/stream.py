@@ -4,8 +4,9 @@
     conditions  what is wrong (problems), and routes with the conditions of all their parts: after
                 a table those that are not healthy throughout, later those that have changed
     sample      every second: counters of every destination, workers, and how many connections of
-                clients each route has rejected or lost; for one route its histograms and rules; the
-                counts of all rules, if asked for
+                clients each route has rejected or lost; routes whose live connections are being
+                brought to the weights; for one route its histograms and rules; the counts of all
+                rules, if asked for
     events      what has happened
 
 A client that reads slowly is told less, never late: nothing is kept for it.
@@ -21,6 +22,7 @@ from contextlib import suppress
 from typing import Any
 
 from tcpmux.control.conditions import Conditions
+from tcpmux.control.convergences import Convergences
 from tcpmux.control.event_log import EventLog
 from tcpmux.control.figures import COLUMNS, errors, figures
 from tcpmux.control.health import Health
@@ -64,8 +66,10 @@ class Stream:
         names: HostNames,
         slices: Slices,
         conditions: Conditions,
+        convergences: Convergences,
     ) -> None:
         self._conditions = conditions
+        self._convergences = convergences
         self._names = names
         self._view = view
         self._health = health
@@ -175,7 +179,8 @@ class Stream:
                 await self._look()
                 lost: list[int] = []
                 text = "".join(await self._slices.all(self._sample_parts(lost)))
-                self._sample = f'{text[:-1]}, "lost": {lost}}}'
+                converging = ", ".join(await self._slices.all(self._converging()))
+                self._sample = f'{text[:-1]}, "lost": {lost}, "convergences": {{{converging}}}}}'
             if rules and self._rule_counts[0] != self._made:
                 counted = (
                     [self._rule_count(row) for row in of.pick_rules]
@@ -207,6 +212,11 @@ class Stream:
     def _counts(self, route: RouteRow, lost: list[int]) -> list[tuple[int, ...]]:
         lost.append(errors(self._view.counters.slot(route.slot)))
         return [figures(self._view.counters.slot(row.slot)) for row in route.destinations]
+
+    def _converging(self) -> Iterator[str]:
+        """The states of routes that converge, as the members of a JSON object."""
+        for name, found in self._convergences.runs().items():
+            yield f"{json.dumps(name)}: {json.dumps(self._convergences.state(*found))}"
 
     def _route(self, name: str) -> RouteRow | None:
         _, image = self._view.image()

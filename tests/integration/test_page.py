@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 from tcpmux.control import pages
 from tests.integration.conftest import StartProxy
 from tests.integration.looking import connected, start, with_http
+from tests.integration.pool import Pool
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route
 from tests.support import EchoServer, ask, free_port, patient, refusing_port, wait_for
@@ -229,6 +231,65 @@ def test_who_may_only_look_sees_nothing_that_changes_something(
         assert unknown.locator("#read-only").is_hidden()
 
 
+def test_live_connections_are_moved_after_a_preview_and_their_share_is_seen(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer, browser: Any
+) -> None:
+    """Where there is nothing to move, or it can't be told, nothing is offered but the way out."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    port = free_port()
+    made = route("shop", port, v1=(100, one.address), v2=(0, two.address))
+    slowly = {"when": "manual", "rate": "0.2/s", "quiet": "50ms", "deadline": "1h"}
+    config, address = with_http({**made, "converge": slowly})
+    proxy = start(start_proxy, config, address)
+    page = browser.new_context(
+        viewport={"width": 1280, "height": 900}, color_scheme="dark", reduced_motion="reduce"
+    ).new_page()
+    _give_role(page, "operator")
+    dialog, result, state = map(page.locator, ("#action-dialog", "#result", "#convergence-state"))
+    move, confirm = page.locator("#converge"), page.locator("#confirm-action")
+    with Pool(port, 20):
+        page.goto(f"http://{address}/")
+        _live_share(page, "v1").get_by_text("20 (100 %)").wait_for()
+        move.get_by_text("Move live connections…").click()
+        dialog.get_by_text("Nothing to do: of 20 live connections none is too many.").wait_for()
+        assert confirm.is_hidden()
+        dialog.get_by_role("button", name="Close").click()
+        page.route("**/convergence", lambda it: it.fulfill(status=500, json={"error": "torn"}))
+        move.click()
+        dialog.get_by_text("Not done: torn").wait_for()
+        assert confirm.is_hidden()
+        page.keyboard.press("Escape")
+        page.unroute("**/convergence")
+
+        proxy.client.set_weights("shop", {"v1": 0, "v2": 100})
+        page.locator("tr.destination", has_text="v2").get_by_text("100 %", exact=True).wait_for()
+        move.click()
+        preview = "20 of 20 connections are too many at v1; about 20 closes, about 1m 40s at 0.2/s."
+        dialog.get_by_text(preview).wait_for()
+        _assert_usable(axe.run(page))
+        assert proxy.status()["routes"][0]["convergence"] is None
+        dialog.get_by_role("button", name="Cancel").click()
+        move.click()
+        confirm.click()
+        result.get_by_text("shop: live connections are being moved; too many: v1 20").wait_for()
+        state.get_by_text("converging").wait_for()
+        page.locator("#convergence-text", has_text="too many at v1 1").wait_for()
+        _live_share(page, "v2").filter(has_text=re.compile(r"^[1-9]")).wait_for()
+        _assert_usable(axe.run(page))
+        page.screenshot(path=ARTEFACTS / "page-converging.png", full_page=True)
+        assert page.evaluate("document.activeElement.textContent") == "Stop…"
+        move.click()
+        confirm.click()
+        state.wait_for(state="hidden")
+        found = proxy.status()["routes"][0]
+        assert found["convergence"] is None
+        assert 0 < found["destinations"][1]["connections_active"] < 20
+
+
+def _live_share(page: Any, destination: str) -> Any:
+    return page.locator("tr.destination", has_text=destination).locator("td[data-label=Live] span")
+
+
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everybody_can_use_it(trouble: str, browser: Any, scheme: str, width: int) -> None:
@@ -258,7 +319,7 @@ def _assert_usable(results: Any) -> None:
 
 def _percent(row: Any) -> float:
     """The measured share of a destination; 0.0 while the page has seen too little of it."""
-    text = row.locator("td[data-label^=Actual] span").first.inner_text()
+    text = row.locator("td[data-label^=New] span").first.inner_text()
     return float(text.split()[0]) if text.endswith("%") else 0.0
 
 
@@ -380,6 +441,42 @@ def test_events_are_told_apart_and_found(trouble: str, browser: Any) -> None:
     wait_for(lambda: all("pay/only" in text for text in events.all_inner_texts()), "one of them")
     page.get_by_label("With the words").fill("no such words")
     page.get_by_text("No event matches the filter.").wait_for()
+
+
+CONVERGENCE = """async () => {
+  const { planText, progressText } = await import("/static/convergence.js");
+  const surplus = [{ name: "v1", connections: 1200 }, { name: "v3", connections: 4 }];
+  const plan = { connections: 5000, surplus, closes: 2400, seconds: 240 };
+  const one = { connections: 1, surplus: [{ name: "v1", connections: 1 }], closes: 1, seconds: 1 };
+  const state = {
+    reason: "v2 can take no connections", surplus, closed: 7, reset: 1, busy: 3, unanswered: 0,
+    rate: "1%/s", deadline_at: 1000,
+  };
+  return [
+    planText(plan), planText(one), progressText(state, 940),
+    progressText({ ...state, reason: "", surplus: [], busy: 0 }, 1001),
+  ];
+}"""
+
+
+def test_what_there_is_to_move_is_said_in_words(browser: Any) -> None:
+    """Of several destinations and of one connection; why it is paused; after the deadline."""
+    page = browser.new_context(timezone_id="UTC").new_page()
+    page.route("**/*", lambda it: it.fulfill(path=PAGE / it.request.url.rpartition("/")[2]))
+    page.goto("http://page/static/history.js")
+    many, one, paused, late = page.evaluate(CONVERGENCE)
+    assert many == (
+        "1,204 of 5,000 connections are too many: v1 1,200, v3 4; about 2,400 closes, "
+        "about 4m 00s at 10/s."
+    )
+    assert one == "1 of 1 connection is too many at v1; about 1 close, about 1s at 1/s."
+    assert paused == (
+        "v2 can take no connections; too many at v1 1,200, v3 4 (3 busy); 8 connections closed "
+        "so far; until 00:16:40 (in 1m 00s), at most 1%/s"
+    )
+    assert late == (
+        "counting; 8 connections closed so far; since 00:16:40 those left are reset, at most 1%/s"
+    )
 
 
 HISTORY = """async () => {

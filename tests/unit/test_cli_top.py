@@ -123,6 +123,9 @@ def test_it_fits_the_terminal(width: int, height: int, routes: int) -> None:
     wrong = {"severity": "error", "route": "r" * 90, "destination": None, "endpoint": None}
     told = {"problems": [wrong | {"text": "x" * 90}] * 200, "problems_total": 900, "routes": []}
     view.model.take("conditions", told)
+    going = {"state": "paused", "reason": "y" * 90, "surplus": [], "closed": 1, "reset": 0}
+    of_all = {f"route-{i}": going for i in range(routes)}
+    view.model.take("sample", {**sample(15, routes), "convergences": of_all})
     view.connections = [
         {
             "client": "[2001:db8:1111:2222:3333:4444:5555:6666]:65535",
@@ -175,6 +178,35 @@ def test_what_is_wrong_is_on_top_and_its_rows_come_first() -> None:
     told["routes"] = [{"name": "route-7", "destinations": [healthy]}]
     view.model.take("conditions", {**told, "problems": [], "problems_total": 0})
     assert drawn()[2].startswith("route-0/v1")
+
+
+def test_a_route_that_converges_says_so_below_its_destinations() -> None:
+    """Why it is paused first, for narrow terminals; others, and older instances, say nothing."""
+    view = View(filled(2))
+    state = {
+        "state": "converging",
+        "reason": "",
+        "surplus": [{"name": "v1", "connections": 20}],
+        "closed": 11,
+        "reset": 1,
+    }
+
+    def drawn(**convergences: Any) -> list[str]:
+        view.model.take("sample", {**sample(15, 2), "convergences": convergences})
+        console = Console(width=60, color_system=None)
+        with console.capture() as capture:
+            console.print(view.draw(60, 24), soft_wrap=True)
+        return [line.rstrip() for line in capture.get().splitlines()]
+
+    lines = drawn(**{"route-0": state})
+    assert lines[4] == "  converging: too many at v1 20; 12 closed"
+    assert lines[3].startswith("route-0/v2")
+    assert lines[6].startswith("route-1/v2")
+    assert not any("too many" in line for line in lines[:4] + lines[5:])
+    paused = {**state, "state": "paused", "reason": "v2 can take no connections", "surplus": []}
+    lines = drawn(**{"route-0": state, "route-1": paused})
+    assert lines[7] == "  paused (v2 can take no connections): counting; 12 closed"
+    assert not any("too many" in line for line in drawn())
 
 
 def test_keys() -> None:

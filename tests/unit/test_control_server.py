@@ -102,7 +102,10 @@ class Running:
         names = HostNames()
         slices = Slices()
         conditions = Conditions(view, health, names)
-        stream = Stream(view, events, {"version": "9.9"}, health, names, slices, conditions)
+        convergences = Convergences(view, slices)
+        stream = Stream(
+            view, events, {"version": "9.9"}, health, names, slices, conditions, convergences
+        )
         metrics = Metrics(view, "9.9", conditions)
         connections = Connections(view)
         history = History(view, events, slices)
@@ -118,7 +121,7 @@ class Running:
             conditions,
             Readiness(view, conditions),
             history,
-            Convergences(view, slices),
+            convergences,
         )
         self.client = Client(self.path, DEADLINE)
         self.task = asyncio.create_task(Control(admin, theirs, readings, identity).serve())

@@ -2,7 +2,6 @@
 
 import { byId, element, setAttribute, setText } from "./dom.js";
 
-
 export function listOf(texts) {
   return element("ul", { class: "changes" }, ...texts.map((text) => element("li", {}, text)));
 }
@@ -28,8 +27,9 @@ export class ActionDialog {
     });
   }
 
-  // action: {title, content (nodes), label, dangerous, perform({force, signal})}. perform() returns
-  // what has been done, as a text, or throws.
+  // action: {title, content (nodes), label, dangerous, prepare({signal}), perform({force, signal})}.
+  // perform() returns what has been done, as a text, or throws. prepare(), which may be missing,
+  // completes the content first; it returns whether there is something to be done, or throws.
   open(action) {
     this.#action = action;
     setText(byId("action-title"), action.title);
@@ -37,7 +37,9 @@ export class ActionDialog {
     setText(this.#confirm, action.label);
     setAttribute(this.#confirm, "class", action.dangerous ? "danger" : "primary");
     this.#showError(null);
+    this.#offer(true);
     this.#dialog.showModal();
+    if (action.prepare) this.#prepare(action);
   }
 
   isOpenFor(action) {
@@ -53,7 +55,29 @@ export class ActionDialog {
     if (this.isOpenFor(action)) this.#dialog.close();
   }
 
+  async #prepare(action) {
+    const request = (this.#request = new AbortController());
+    this.#setBusy(true);
+    try {
+      const isOffered = await action.prepare({ signal: request.signal });
+      if (this.isOpenFor(action)) this.#offer(isOffered);
+    } catch (error) {
+      if (!this.isOpenFor(action)) return;
+      this.#offer(false);
+      this.#showError(error);
+    } finally {
+      if (this.#request === request) this.#setBusy(false);
+    }
+  }
+
+  // Without something to be done there is only a way out.
+  #offer(isOffered) {
+    this.#confirm.hidden = !isOffered;
+    setText(byId("cancel-action"), isOffered ? "Cancel" : "Close");
+  }
+
   async #perform() {
+    if (this.#confirm.hidden) return;
     const action = this.#action;
     const request = (this.#request = new AbortController());
     this.#setBusy(true);

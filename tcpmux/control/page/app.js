@@ -5,6 +5,7 @@ import { showRole } from "./access.js";
 import { ActionDialog } from "./action_dialog.js";
 import { hasToken, refusals, setToken } from "./api.js";
 import { Connections } from "./connections.js";
+import { Convergence } from "./convergence.js";
 import { Destinations } from "./destinations.js";
 import { byId, setAttribute, setText, showState } from "./dom.js";
 import { EventStream } from "./event_stream.js";
@@ -32,6 +33,7 @@ const problems = new Problems(model);
 const routes = new RouteList(model);
 const dialog = new ActionDialog(report);
 const destinations = new Destinations(model, dialog);
+const convergence = new Convergence(model, dialog);
 const rules = new Rules();
 const plots = new Plots(byId("split-place"), byId("plots"));
 const history = new HistoryLoader(model, drawSoon);
@@ -84,6 +86,7 @@ function draw() {
   showState(byId("route-state"), condition);
   setText(byId("route-reason"), reason);
   destinations.update(route);
+  convergence.update(route);
   rules.update(route, sample?.rules);
   plots.update(model.history, byId("plots-span").value === "hour" ? KEPT : SHORT_SPAN);
 }

@@ -5,17 +5,18 @@ import * as format from "./format.js";
 import { drawnDestinations, seriesColour } from "./plots.js";
 import { askForState } from "./states.js";
 
-// Of all, {configured, effective, actual}; NaN where there is none.
-function sharesOf(route, history) {
+// Of all, {configured, effective, fresh, live}; NaN where there is none. counters: of each, or null.
+function sharesOf(route, history, counters) {
   const part = (values) => {
     const total = values.reduce((all, value) => all + (value || 0), 0);
     return values.map((value) => (total > 0 ? (value || 0) / total : NaN));
   };
   const configured = part(route.destinations.map((d) => d.weight));
   const effective = part(route.destinations.map((d) => d.effective_weight));
-  const actual = part(route.destinations.map((d) => history.latest(d.name, "connections")));
+  const fresh = part(route.destinations.map((d) => history.latest(d.name, "connections")));
+  const live = part(counters.map((of) => of?.connections_active));
   return configured.map((_, i) => ({
-    configured: configured[i], effective: effective[i], actual: actual[i],
+    configured: configured[i], effective: effective[i], fresh: fresh[i], live: live[i],
   }));
 }
 
@@ -76,6 +77,20 @@ function endpointRow(ask) {
   };
 }
 
+// A share as a text, and as a bar with a mark where the weights would have it.
+function shareCell(label) {
+  const text = element("span");
+  const bar = element("span", { class: "bar", "aria-hidden": "true" });
+  return {
+    cell: element("td", { "data-label": label, class: "share" }, text, bar),
+    show(shown, share, target) {
+      setText(text, shown);
+      bar.style.setProperty("--actual", share || 0);
+      bar.style.setProperty("--target", target || 0);
+    },
+  };
+}
+
 // position: among those that are drawn; -1 = it is not.
 function destinationGroup(position, ask) {
   const cell = (label, ...children) => element("td", { "data-label": label }, ...children);
@@ -84,10 +99,10 @@ function destinationGroup(position, ask) {
   const label = element("span");
   const name = element("th", { scope: "rowgroup" }, swatch, label);
   const state = element("td", { class: "state" });
-  const [configured, effective, actual] = [{}, { class: "note" }, {}].map((a) => element("span", a));
-  const bar = element("span", { class: "bar", "aria-hidden": "true" });
-  const [weight, connections, latency, failures, active, bytes] = [
-    "Weight", "Conn/s", "Connect p50 / p99", "Fail/s", "Active", "Bytes/s",
+  const [configured, effective] = [{}, { class: "note" }].map((a) => element("span", a));
+  const [fresh, live] = [shareCell("New (10 s)"), shareCell("Live")];
+  const [weight, connections, latency, failures, bytes] = [
+    "Weight", "Conn/s", "Connect p50 / p99", "Fail/s", "Bytes/s",
   ].map((of) => cell(of));
   const change = stateCell(ask);
   const notes = element("td", { class: "notes", colspan: 11 });
@@ -97,8 +112,7 @@ function destinationGroup(position, ask) {
     {},
     element("tr", { class: "destination" }, name, state, weight,
       cell("Target", configured, effective),
-      cell("Actual (10 s)", actual, bar),
-      connections, latency, failures, active, bytes, change.cell),
+      fresh.cell, live.cell, connections, latency, failures, bytes, change.cell),
     notesRow,
   );
   const endpoints = element("tbody", { class: "endpoints" });
@@ -113,16 +127,16 @@ function destinationGroup(position, ask) {
       setText(configured, format.percent(shares.configured));
       const differs = Math.abs(shares.configured - shares.effective) > 0.0005;
       setText(effective, differs ? `now ${format.percent(shares.effective)}` : "");
-      setText(actual, format.percent(shares.actual));
-      bar.style.setProperty("--actual", shares.actual || 0);
-      bar.style.setProperty("--target", shares.effective || 0);
+      fresh.show(format.percent(shares.fresh), shares.fresh, shares.effective);
+      const open = format.count(counters?.connections_active);
+      const part = Number.isNaN(shares.live) ? "" : ` (${format.percent(shares.live)})`;
+      live.show(open + part, shares.live, shares.effective);
       setText(connections, format.rate(latest("connections")));
       setText(latency, `${format.latency(latest("connect_p50_seconds"))} / ${format.latency(latest("connect_p99_seconds"))}`);
       const failing = latest("connect_failures");
       setText(failures, format.rate(failing));
       setAttribute(failures, "class", failing > 0 ? "bad" : null);
       setAttribute(failures, "title", `${format.count(counters?.connect_failures_total)} since the start`);
-      setText(active, format.count(counters?.connections_active));
       setText(bytes, format.byteRate(latest("bytes_in") + latest("bytes_out")));
       const text = destinationNotes(destination, condition, now);
       setText(notes, text);
@@ -158,10 +172,11 @@ export class Destinations {
     }
     const { history } = this.#model;
     const now = this.#model.sample?.time ?? this.#model.table.time;
-    const shares = sharesOf(route, history);
+    const all = route.destinations.map((_, position) => this.#model.counters(route.name, position));
+    const shares = sharesOf(route, history, all);
     route.destinations.forEach((destination, position) => {
       const { name, state } = destination;
-      const counters = this.#model.counters(route.name, position);
+      const counters = all[position];
       this.#groups.get(name).update({
         destination,
         now,

@@ -29,6 +29,7 @@ const MARKS = {
   healthy: "●", running: "●", live: "●",
   degraded: "◐", draining: "◐", retiring: "◐", away: "◐", orphaned: "◐", connecting: "◐", reconnecting: "◐",
   down: "✕", refused: "✕",
+  converging: "◐", paused: "○",
   drained: "◇", disabled: "○",
 };
 

@@ -69,6 +69,13 @@ export class Model {
     );
   }
 
+  // How far a route's live connections are on their way to its weights; null = they stay where they
+  // are; undefined = the instance does not tell.
+  convergence(route) {
+    const all = this.sample?.convergences;
+    return all && (Object.hasOwn(all, route) ? all[route] : null);
+  }
+
   // The row of a destination in the last sample, as {column: value}, or null.
   counters(routeName, position) {
     const row = this.sample?.routes[this.#indexes.get(routeName)]?.[position];

@@ -7,7 +7,7 @@ import { appliedText } from "./weights.js";
 
 const CHOICES = [
   ["ready", "Enabled", "takes new connections"],
-  ["draining", "Drained", "no new connections; open ones go on until they end by themselves"],
+  ["draining", "Drained", "no new connections; open ones go on until they end, or converge if the file says so"],
   ["disabled", "Disabled", "the same, to say that it is out of service on purpose"],
 ];
 

@@ -227,7 +227,7 @@ export class Weights {
     const { name } = this.#route;
     this.#dialog.open({
       title: `Undo the last change of ${name}'s weights?`,
-      content: [element("p", {}, "The weights become what they were before they were last changed. Open connections stay where they are.")],
+      content: [element("p", {}, "The weights become what they were before they were last changed. Open connections stay where they are, unless the file has them converge after a rollback.")],
       label: "Undo",
       perform: ({ force }) => this.#send("POST", "undo", {}, force),
     });
