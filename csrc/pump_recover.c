@@ -4,8 +4,8 @@
 #include "kernel_count.h"
 #include "pump_calls.h"
 
-/* Of a half that has passed `bytes` on: what was read from this source, and what was written to this
- * destination. The other one of the two has seen all of them. */
+/* Of a half that has passed `bytes` on: what was read from this source, and what was written to
+ * this destination. The other one of the two has seen all of them. */
 static uint64_t read_from(const struct tm_half *half, const struct tm_way *way, uint64_t bytes)
 {
     return bytes + tm_base_consumed(half->base) - (way->to_endpoint ? 0 : way->elsewhere);

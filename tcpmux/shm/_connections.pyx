@@ -13,7 +13,8 @@ from libc.string cimport memcmp, memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from tcpmux.shm.c_live cimport (
-    TM_ACCEPTED, TM_CLIENT, tm_conn_copy, tm_conn_has_scout, TM_CONNECTING, tm_copy, TM_ENDPOINT, TM_HOLDING, tm_live,
+    TM_ACCEPTED, TM_CLIENT, tm_conn_copy, tm_conn_has_scout, TM_CONNECTING, tm_copy, TM_ENDPOINT,
+    TM_HOLDING, tm_live,
     tm_known, tm_known_copy, tm_peer, tm_pick_reason_checked, TM_READING, tm_records_checked,
     TM_RELAYING, TM_RESETTING, TM_SPOKE_ENDPOINT, TM_WAITING,
 )

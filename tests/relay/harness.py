@@ -150,7 +150,7 @@ class RelayWorker:
         if self.loop:
             own = Destination((address_of(self.listeners[self.loop]),))
             self.destinations = [*self.destinations, own]
-        publish_image(table, self._image())
+        publish_image(table, self.image())
         table.log(LOG_ENDS if self.logs else 0, 100)
         table.numbers_given = self.slots, 1 + len(self.destinations)
         self.start()
@@ -194,7 +194,8 @@ class RelayWorker:
             f"incarnation {number} of the worker",
         )
 
-    def _image(self) -> Image:
+    def image(self) -> Image:
+        """As it was published at the start."""
         endpoint_slot = 1 + len(self.destinations)
         timeouts = {
             "connect_timeout_ms": self.connect_timeout, "idle_timeout_ms": self.idle_timeout,
@@ -237,6 +238,12 @@ class RelayWorker:
             for number, sock in enumerate(self.listeners.values())
         )
         return Image((with_turns_and_weights(route),), listeners)
+
+    def publish(self, image: Image) -> None:
+        """As a reload does."""
+        publish_image(self._regions[0], image)
+        self.ask()
+        self.await_told(SYNCED)
 
     # --- looking at it ------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -340,3 +340,21 @@ def assert_over(sock: socket.socket) -> None:
     """Closed by the worker: with something unread that is a reset."""
     with suppress(ConnectionResetError):
         assert sock.recv(1) == b""
+
+
+def test_an_endpoint_that_is_not_configured_any_more_gets_nobody(
+    start_worker: StartWorker, open_endpoint: OpenEndpoint
+) -> None:
+    """Removed while it is listened to: its destination's slot may be another's by now."""
+    moving = start(start_worker, open_endpoint)
+    scout = moving.scout(1)
+    image = moving.worker.image()
+    (route,) = image.routes
+    kept, changed = route.destinations
+    (other,) = changed.endpoints
+    changed = replace(changed, endpoints=(replace(other, slot=9, since_generation=2),))
+    route = replace(route, destinations=(kept, changed))
+    moving.worker.publish(replace(image, routes=(route,)))
+    assert scout.recv(1) == b""
+    assert moving.at == 0
+    moving.ask(0)
