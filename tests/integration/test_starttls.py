@@ -231,9 +231,37 @@ def test_an_endpoint_without_tls_has_failed(
     assert bad.seen
     assert set(good.seen) == {SSL}
     if answer:
-        wait_for(lambda: "no TLS: it did not answer with S" in proxy.log, "the line")
+        refuses = "it refuses TLS (ssl = off?)"
+        proxy.says(refuses if answer == b"N" else "no TLS: it did not answer with S")
     (destination,) = proxy.status()["routes"][0]["destinations"]
     assert destination["connect_failures_total"] == len(bad.seen)
+
+
+def test_an_endpoint_that_refuses_tls_is_as_good_as_before_to_others(
+    start_proxy: StartProxy, servers: StartServer
+) -> None:
+    """It is neither ejected nor passed over: each client without TLS is served, by turns."""
+    no_tls, good = servers(b"N"), servers()
+    made = asking(no_tls, good)
+    made["destinations"][0]["passive"] = {"errors": 2, "ejection_time": "10m"}
+    proxy = start_proxy(routes(made))
+    sent = hello("shop.example")
+    for _ in range(8):
+        with connected(proxy, 1) as (client,):
+            begin(client)
+            client.sendall(sent)
+            assert receive(client, len(sent)) == sent
+    for _ in range(6):
+        with connected(proxy, 1) as (client,):
+            client.sendall(STARTUP)
+            assert receive(client, len(STARTUP)) == STARTUP
+    assert no_tls.seen.count(SSL) >= 3
+    assert no_tls.seen.count(STARTUP[:8]) + good.seen.count(STARTUP[:8]) == 6
+    assert no_tls.seen.count(STARTUP[:8]) >= 2
+    (destination,) = proxy.status()["routes"][0]["destinations"]
+    (first, _) = destination["endpoints"]
+    assert (first["condition"], first["health"]) == ("healthy", "up")
+    proxy.says("failed: it refuses TLS (ssl = off?)", times=1)
 
 
 def test_without_any_endpoint_the_client_is_reset(
