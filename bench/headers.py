@@ -3,8 +3,8 @@ ClientHello that is read: us of CPU of the worker for each connection, beside a 
 
 The routes take turns, a connection at a time: clients send a few bytes, get one and are closed.
 Each is compared with clients of a plain route that send as many bytes, together: what their arrival
-costs is not the header's. What is told is the difference of the medians of thousands of turns, which
-what else runs on the host moves little, with its standard error, from eight parts of the turns.
+costs is not the header's. What is told is the difference of the medians of thousands of turns, so
+that what else runs on the host matters little, and its standard error, by eight parts of them.
 
 A worker that polls for events (`busy_poll`) is charged for the time it does, so the wait for a
 client is in what it costs: `--busy-poll off` leaves that out. `--at-once 32` has so many clients at

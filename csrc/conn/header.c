@@ -4,7 +4,6 @@
  * by whatever incarnation. Once it is being sent it stands in the buffer, and what is missing is
  * sent from there: tm_pump_recover_prepend(). */
 #include <assert.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "conn/destination.h"
@@ -16,6 +15,7 @@
 #include "conn/starttls.h"
 #include "proxy_header.h"
 #include "sock.h"
+#include "text.h"
 
 enum {
     DECISION_MAX = 2 * TM_NAME_SIZE + 40, /* two names, a number, a word */
@@ -33,6 +33,16 @@ static const char *const pick_reasons[TM_PICK_REASONS] = {
 #define TM_PICK(name, help) #name,
 #include "counters.def"
 };
+
+/* The longest of them, with its NUL. */
+union reason {
+#define TM_PICK(name, help) char name[sizeof(#name)];
+#include "counters.def"
+};
+
+_Static_assert(2 * (TM_NAME_SIZE - 1) + 3 + TM_TEXT_NUMBER_MAX + sizeof(union reason) <=
+                   DECISION_MAX,
+               "and for a decision");
 
 /* Whether bytes of the client wait, to be in one segment with the header. What has been read of
  * them ahead of the pick waits still. */
@@ -85,21 +95,24 @@ static void pass_on(struct making *made, const struct tm_known *known, const uin
 
 static void put_id(struct making *made, const struct tm_cold *cold)
 {
-    char id[ID_MAX];
-    int size = snprintf(id, sizeof(id), "%u-%u-%u", cold->born_worker, cold->born_index,
-                        cold->born_generation);
-    put(made, TM_PROXY_TLV_UNIQUE_ID, id, (size_t)size);
+    char id[ID_MAX], *at = tm_text_number(id, cold->born_worker);
+    at = tm_text_number(tm_text_char(at, '-'), cold->born_index);
+    at = tm_text_number(tm_text_char(at, '-'), cold->born_generation);
+    put(made, TM_PROXY_TLV_UNIQUE_ID, id, (size_t)(at - id));
 }
 
 static void put_decision(struct making *made, uint8_t type, const struct tm_cold *cold,
                          const struct tm_route *route, const struct tm_destination *destination)
 {
-    char text[DECISION_MAX];
-    int size = snprintf(text, sizeof(text), "%.*s/%.*s %llu %s", TM_NAME_SIZE - 1, route->name,
-                        TM_NAME_SIZE - 1, destination->name,
-                        (unsigned long long)cold->table_generation,
-                        cold->pick_reason < TM_PICK_REASONS ? pick_reasons[cold->pick_reason] : "");
-    put(made, type, text, (size_t)size);
+    const char *reason = cold->pick_reason < TM_PICK_REASONS ? pick_reasons[cold->pick_reason] : "";
+    char text[DECISION_MAX], *at = text;
+    at = tm_text(at, route->name, strnlen(route->name, TM_NAME_SIZE - 1));
+    at = tm_text_char(at, '/');
+    at = tm_text(at, destination->name, strnlen(destination->name, TM_NAME_SIZE - 1));
+    at = tm_text_number(tm_text_char(at, ' '), cold->table_generation);
+    at = tm_text_char(at, ' ');
+    at = tm_text(at, reason, strlen(reason));
+    put(made, type, text, (size_t)(at - text));
 }
 
 /* A list of a single protocol. */
