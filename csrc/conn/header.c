@@ -1,8 +1,9 @@
 /* The header of the PROXY protocol, to endpoints. Runs in a worker.
  *
  * It follows from the record, its annex and the image alone: until it is sent it can be made again,
- * by whatever incarnation. Once it is being sent it stands in the buffer, and what is missing is
- * sent from there: tm_pump_recover_prepend(). */
+ * by whatever incarnation. Once it is to be sent it stands in the buffer, and what is missing is
+ * sent from there: pump_recover.c. It goes with the client's first bytes where there are any, in
+ * one write if it can. */
 #include <assert.h>
 #include <string.h>
 
@@ -174,10 +175,11 @@ static uint32_t make(struct tm_worker *w, uint32_t index, const struct tm_destin
 struct tm_answer tm_header(struct tm_worker *w, uint32_t index)
 {
     struct tm_conn *conn = &w->records[index];
+    struct tm_half *half = &conn->half[TM_CLIENT];
     const struct tm_destination *destination = tm_destination_of(w, index);
     bool asks = tm_starttls_is_asked(w, index); /* then its answer comes before more is sent */
     uint32_t size = 0;
-    if (conn->side_flags[TM_ENDPOINT] & TM_RESET || tm_base_prepended(conn->half[TM_CLIENT].base))
+    if (conn->side_flags[TM_ENDPOINT] & TM_RESET || tm_base_prepended(half->base))
         return tm_next();
     if (destination && destination->rules.send_proxy)
         size = make(w, index, destination);
@@ -186,8 +188,10 @@ struct tm_answer tm_header(struct tm_worker *w, uint32_t index)
         return tm_next();
     w->pump.journal->side = TM_CLIENT;
     tm_record_note_uncounted(conn, &w->colds[index]);
-    if (tm_pump_prepend(&w->pump, &conn->half[TM_CLIENT], conn->fd[TM_ENDPOINT], size,
-                        !asks && has_begun(w, index)) < 0)
+    if (!asks && !half->uncounted && !w->shapes)
+        tm_pump_precede(&w->pump, half, size); /* the relay is next, and reads at once */
+    else if (tm_pump_prepend(&w->pump, half, conn->fd[TM_ENDPOINT], size,
+                             !asks && has_begun(w, index)) < 0)
         conn->side_flags[TM_ENDPOINT] |= TM_RESET | TM_HUNG_UP; /* the relay ends it as such */
     return tm_next();
 }

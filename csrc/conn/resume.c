@@ -69,9 +69,14 @@ static bool finish_relaying(struct tm_worker *w, uint32_t index, enum tm_operati
     struct tm_half *half = &conn->half[side];
     if (operation == TM_SHUT && tm_kernel_fin_sent(conn->fd[other]))
         half->state = TM_HALF_SHUT;
-    if (half->state == TM_HALF_OPEN && tm_pump_recover(&w->pump, half, conn->fd[side],
-                                                       conn->fd[other], other == TM_ENDPOINT) < 0)
+    if (operation == TM_PREPEND) { /* nothing was read that it could go with */
+        if (!finish_preface(w, conn, operation))
+            return false;
+    } else if (half->state == TM_HALF_OPEN &&
+               tm_pump_recover(&w->pump, half, conn->fd[side], conn->fd[other],
+                               other == TM_ENDPOINT) < 0) {
         return false;
+    }
     for (side = 0; side < 2; side++) {
         tm_relay_count(w, index, side);
         if (!(conn->half[side].uncounted & TM_UNCOUNTED_SOURCE) && was_reset(conn, side))
