@@ -134,7 +134,7 @@ static char *write_four(char *at, const unsigned char ip[4])
     return at;
 }
 
-static uint32_t group_of(const unsigned char ip[16], uint32_t at)
+static uint32_t group_of(const unsigned char ip[16], size_t at)
 {
     return (uint32_t)ip[2 * at] << 8 | ip[2 * at + 1];
 }
